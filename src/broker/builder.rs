@@ -1,0 +1,239 @@
+//! The settings of a broker before it is open.
+
+use std::hash::{BuildHasher, RandomState};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Broker;
+use super::engine::Settings;
+use super::open::Opening;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Durability, ReadMode, RecoveryPolicy, TopicConfig};
+use crate::error::{Error, Result};
+use crate::log::LogEnv;
+use crate::log::segment::MapBudget;
+use crate::storage::disk::{Disk, MemoryDisk, RealDisk};
+use crate::sync::{AtomicU64, Ordering};
+
+/// Where a broker keeps its data.
+#[derive(Debug, Clone)]
+enum Place {
+    Dir(PathBuf),
+    Memory,
+}
+
+/// Settings of a broker; made by [`Broker::builder`].
+#[must_use]
+pub struct BrokerBuilder {
+    place: Option<Place>,
+    disk: Option<Arc<dyn Disk>>,
+    durability: Durability,
+    clock: Arc<dyn Clock>,
+    background: bool,
+    topic_defaults: TopicConfig,
+    recovery: RecoveryPolicy,
+    read_mode: ReadMode,
+    read_only: bool,
+    seed: Option<u64>,
+}
+
+impl Default for BrokerBuilder {
+    fn default() -> Self {
+        Self {
+            place: None,
+            disk: None,
+            durability: Durability::default(),
+            clock: Arc::new(SystemClock::new()),
+            background: true,
+            topic_defaults: TopicConfig::new(1),
+            recovery: RecoveryPolicy::default(),
+            read_mode: ReadMode::default(),
+            read_only: false,
+            seed: None,
+        }
+    }
+}
+
+impl BrokerBuilder {
+    /// Keeps the data in this directory; created, with missing parents, if there is none.
+    pub fn data_dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.place = Some(Place::Dir(dir.as_ref().to_path_buf()));
+        self
+    }
+
+    /// Keeps the data on the heap.
+    pub fn in_memory(mut self) -> Self {
+        self.place = Some(Place::Memory);
+        self
+    }
+
+    /// What an acknowledgement means for topics and producers that do not say. Default
+    /// [`Durability::Sync`].
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// The source of time for everything that the engine decides. Default [`SystemClock`].
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Whether the broker has threads of its own. Without them, housekeeping happens in
+    /// [`Broker::tick`] alone, and the engine is deterministic. Default true.
+    pub fn background(mut self, background: bool) -> Self {
+        self.background = background;
+        self
+    }
+
+    /// The settings of topics that are created with the crate's defaults. The partition count is
+    /// ignored.
+    pub fn topic_defaults(mut self, config: TopicConfig) -> Self {
+        self.topic_defaults = config;
+        self
+    }
+
+    /// What opening does about damage. Default [`RecoveryPolicy::CutTornTail`].
+    pub fn recovery(mut self, policy: RecoveryPolicy) -> Self {
+        self.recovery = policy;
+        self
+    }
+
+    /// How stored bytes reach readers. Default [`ReadMode::Mapped`].
+    pub fn read_mode(mut self, mode: ReadMode) -> Self {
+        self.read_mode = mode;
+        self
+    }
+
+    /// Opens for inspection: takes no lock, writes nothing, maps nothing, and sees at most what
+    /// was published when it was opened. Default false.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// Makes the engine's random numbers (segment salts, ids) reproducible. Not for production:
+    /// salts that can be predicted do not keep hostile payloads from posing as batches.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// The simulated disk of crash tests in place of a real one.
+    #[cfg(test)]
+    pub(crate) fn disk(mut self, disk: Arc<dyn Disk>, dir: &Path) -> Self {
+        self.disk = Some(disk);
+        self.place = Some(Place::Dir(dir.to_path_buf()));
+        self
+    }
+
+    /// Opens the broker.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] when neither [`data_dir`](Self::data_dir) nor
+    /// [`in_memory`](Self::in_memory) was called or a setting cannot work; otherwise as
+    /// [`Broker::open`].
+    ///
+    /// # Durability
+    ///
+    /// As [`Broker::open`].
+    ///
+    /// # Blocking
+    ///
+    /// As [`Broker::open`].
+    pub fn open(self) -> Result<Broker> {
+        self.durability.validate()?;
+        let place = self.place.ok_or_else(|| {
+            Error::config("data_dir", "neither a directory nor memory was chosen")
+        })?;
+        if self.read_only && matches!(place, Place::Memory) {
+            return Err(Error::config("read_only", "new memory holds nothing to inspect"));
+        }
+        let (dir, in_memory) = match place {
+            Place::Dir(dir) => (dir, false),
+            Place::Memory => (PathBuf::from("/memory"), true),
+        };
+        let is_simulated = self.disk.is_some();
+        let disk: Arc<dyn Disk> = match self.disk {
+            Some(disk) => disk,
+            None if in_memory => Arc::new(MemoryDisk::new()),
+            None => Arc::new(RealDisk::new()),
+        };
+        let copy_reads = self.read_only || self.read_mode == ReadMode::Copy;
+        let random = Arc::new(Random::new(self.seed));
+        let env = LogEnv {
+            disk,
+            copy_reads: copy_reads && !in_memory,
+            maps: MapBudget::new(MapBudget::DEFAULT_LIMIT),
+            random: {
+                let random = Arc::clone(&random);
+                Box::new(move || random.next())
+            },
+        };
+        let settings = Settings {
+            dir,
+            in_memory,
+            has_lock: !in_memory && !is_simulated && !self.read_only,
+            durability: self.durability,
+            topic_defaults: self.topic_defaults,
+            read_only: self.read_only,
+        };
+        let opening = Opening {
+            settings,
+            env: Arc::new(env),
+            clock: self.clock,
+            background: self.background && !self.read_only,
+            recovery: self.recovery,
+            reseed: Box::new(move |opens| random.mix(opens)),
+        };
+        Ok(Broker::from_engine(opening.run()?))
+    }
+}
+
+impl std::fmt::Debug for BrokerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BrokerBuilder")
+            .field("place", &self.place)
+            .field("durability", &self.durability)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Random numbers: the process's own entropy, or a sequence that a seed decides.
+struct Random {
+    entropy: Option<RandomState>,
+    state: AtomicU64,
+}
+
+impl Random {
+    fn new(seed: Option<u64>) -> Self {
+        let entropy = seed.is_none().then(RandomState::new);
+        Self { entropy, state: AtomicU64::new(seed.unwrap_or(0)) }
+    }
+
+    /// Makes the sequence of each life of a directory another one: salts must never repeat.
+    fn mix(&self, opens: u64) {
+        let state = self.state.load(Ordering::Relaxed);
+        self.state.store(state ^ splitmix(opens), Ordering::Relaxed);
+    }
+
+    fn next(&self) -> u64 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let count = self.state.fetch_add(STEP, Ordering::Relaxed);
+        match &self.entropy {
+            // The standard library's hasher is keyed with the operating system's randomness.
+            Some(entropy) => entropy.hash_one(count),
+            None => splitmix(count),
+        }
+    }
+}
+
+/// The finaliser of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number
+/// generators, 2014).
+fn splitmix(state: u64) -> u64 {
+    let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}

@@ -1,0 +1,268 @@
+//! The engine behind all handles of one broker: its topics, its own logs, its lanes.
+//!
+//! Owns: the table of topics, the catalog, the local state, the coordinator of groups, the lanes
+//! and the directory lock. Must not know: producers and consumers, which are clients of what is
+//! here.
+//!
+//! Invariants:
+//! 1. A topic is in the table exactly while it is live in the catalog.
+//! 2. `admin` is held over every creation and deletion, and over nothing else; no lookup takes it.
+//! 3. Nothing is written before the directory lock is held, nor after it is given up.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use super::catalog::{CatalogChange, CatalogState, ProducerEntry};
+use super::lanes::Lanes;
+use super::local::{LocalChange, LocalState};
+use super::report::RecoveryReport;
+use crate::clock::Clock;
+use crate::config::{Durability, TopicConfig};
+use crate::error::{Error, Result};
+use crate::format::validate_label;
+use crate::group::coordinator::Coordinator;
+use crate::log::LogEnv;
+use crate::log::create::Writer;
+use crate::partition::PartitionCore;
+use crate::partition::state_log::StateLog;
+use crate::storage::lock::DirLock;
+use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering, RwLock};
+use crate::topic::TopicShared;
+
+/// The settings of a broker that outlive its opening.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) dir: PathBuf,
+    pub(crate) in_memory: bool,
+    /// Whether there is a directory that other brokers must be kept out of.
+    pub(crate) has_lock: bool,
+    pub(crate) durability: Durability,
+    pub(crate) topic_defaults: TopicConfig,
+    pub(crate) read_only: bool,
+}
+
+/// A named producer that is in use: the epoch in force, shared by all its holders.
+#[derive(Debug)]
+pub(crate) struct NamedProducer {
+    pub(crate) name: Arc<str>,
+    pub(crate) id: u64,
+    /// ORDERING: raised with Release by a new holder once the new epoch is durable; read with
+    /// Acquire under a partition's lock by whoever appends (see `partition::check_fence`).
+    pub(crate) epoch: AtomicU32,
+}
+
+pub(crate) struct Engine {
+    pub(crate) settings: Settings,
+    pub(crate) env: Arc<LogEnv>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) lanes: Arc<Lanes>,
+    pub(crate) topics: RwLock<HashMap<Arc<str>, Arc<TopicShared>>>,
+    pub(crate) admin: Mutex<()>,
+    pub(crate) catalog: StateLog<CatalogState>,
+    pub(crate) local: StateLog<LocalState>,
+    pub(crate) coordinator: Arc<Coordinator>,
+    pub(crate) producers: Mutex<HashMap<Arc<str>, Arc<NamedProducer>>>,
+    pub(crate) recovery: RecoveryReport,
+    pub(crate) lock: Mutex<Option<DirLock>>,
+    pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
+    pub(crate) closed: AtomicBool,
+    /// When `tick` last wrote recovery points.
+    pub(crate) last_points: Mutex<std::time::Duration>,
+}
+
+impl Engine {
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    #[inline]
+    pub(crate) fn topic(&self, name: &str) -> Result<Arc<TopicShared>> {
+        match self.topics.read().get(name) {
+            Some(topic) => Ok(Arc::clone(topic)),
+            None => {
+                self.check_open()?;
+                Err(Error::UnknownTopic(name.to_owned()))
+            }
+        }
+    }
+
+    pub(crate) fn all_topics(&self) -> Vec<Arc<TopicShared>> {
+        let mut topics: Vec<_> = self.topics.read().values().cloned().collect();
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        topics
+    }
+
+    /// Every partition, the engine's own included.
+    pub(crate) fn all_partitions(&self) -> Vec<Arc<PartitionCore>> {
+        let own = [
+            self.coordinator.offsets_partition(),
+            self.catalog.partition(),
+            self.local.partition(),
+        ];
+        let topics = self.all_topics();
+        let users = topics.iter().flat_map(|topic| &topic.partitions);
+        users.chain(own).map(Arc::clone).collect()
+    }
+
+    /// How the files of a topic are written.
+    pub(crate) fn writer_for(&self, durability: Durability) -> Writer {
+        writer_for(&self.settings, &self.env, durability)
+    }
+
+    /// A new holder of a producer id: raises its epoch durably, and with it fences the holder
+    /// before.
+    pub(crate) fn acquire_producer(&self, name: &str) -> Result<(Arc<NamedProducer>, u32)> {
+        validate_label(name)
+            .map_err(|reason| Error::InvalidName { name: name.chars().take(300).collect(), reason })?;
+        self.check_open()?;
+        // One holder at a time takes over, so epochs rise in the order in which they are stored.
+        let mut producers = self.producers.lock();
+        let known = self.catalog.read(|catalog| catalog.producers.get(name).copied());
+        let entry = match known {
+            Some(known) => ProducerEntry { epoch: known.epoch.saturating_add(1), ..known },
+            None => {
+                let id = self.catalog.read(CatalogState::next_producer_id);
+                ProducerEntry { id, epoch: 0 }
+            }
+        };
+        if known.is_some_and(|known| known.epoch == entry.epoch) {
+            return Err(Error::config("id", "the producer's epochs are used up"));
+        }
+        self.catalog.append_durably(vec![CatalogChange::Producer(name.into(), entry)])?;
+        let producer = producers.entry(name.into()).or_insert_with(|| {
+            let epoch = AtomicU32::new(entry.epoch);
+            Arc::new(NamedProducer { name: name.into(), id: entry.id, epoch })
+        });
+        producer.epoch.store(entry.epoch, Ordering::Release);
+        Ok((Arc::clone(producer), entry.epoch))
+    }
+
+    /// All that was appended before the call is on stable storage. Tries every partition, and
+    /// returns the first failure.
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.check_open()?;
+        let results = self.all_partitions().into_iter().map(|partition| partition.flush());
+        results.fold(Ok(()), Result::and)
+    }
+
+    /// One round of the work that the lanes do otherwise.
+    pub(crate) fn tick(&self) -> Result<()> {
+        self.check_open()?;
+        let now = self.clock.monotonic();
+        for partition in self.all_partitions() {
+            partition.do_requested();
+            partition.sync_if_due(now);
+        }
+        let points_due = {
+            let mut last = self.last_points.lock();
+            let due = now.saturating_sub(*last) >= super::lanes::CHECKPOINT_EVERY;
+            if due {
+                *last = now;
+            }
+            due
+        };
+        if points_due { self.write_points() } else { Ok(()) }
+    }
+
+    /// Recovery points for the partitions that changed since their last one.
+    pub(crate) fn write_points(&self) -> Result<()> {
+        let mut changes = Vec::new();
+        for topic in self.all_topics() {
+            for partition in &topic.partitions {
+                partition.flush()?;
+                if let Some(point) = partition.take_checkpoint() {
+                    let partition = partition.origin.partition;
+                    changes.push(LocalChange::Point { topic: topic.id, partition, point });
+                }
+            }
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.local.append(changes).map(drop)
+    }
+
+    /// The real end: flushes, finishes, says so durably, and frees the directory.
+    pub(crate) fn close(&self) -> Result<()> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Err(Error::Closed);
+        }
+        if let Some(lock) = &*self.lock.lock() {
+            lock.announce_closing();
+        }
+        self.lanes.stop();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            // A lane that panicked has poisoned what it was working on; that shows below.
+            let _ = thread.join();
+        }
+        let result = if self.settings.read_only { Ok(()) } else { self.end_cleanly() };
+        self.end();
+        result
+    }
+
+    fn end_cleanly(&self) -> Result<()> {
+        let topics = self.all_topics();
+        let users = || topics.iter().flat_map(|topic| &topic.partitions);
+        let flushed = users().map(|partition| partition.flush()).fold(Ok(()), Result::and);
+        for partition in users() {
+            // Footers make the next open quick; a missing one costs a scan, never data.
+            while matches!(partition.finish_one_segment(), Ok(true)) {}
+        }
+        flushed?;
+        self.coordinator.offsets_partition().flush()?;
+        self.catalog.partition().flush()?;
+        self.write_points()?;
+        // DURABILITY: the last record, after everything that it vouches for was synced.
+        self.local.append_durably(vec![LocalChange::Closed])
+    }
+
+    /// Ends the engine for all handles, without any flush; what was published stays.
+    pub(crate) fn abandon(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if let Some(lock) = &*self.lock.lock() {
+            lock.announce_closing();
+        }
+        self.lanes.stop();
+        self.end_handles();
+        // The directory stays locked until the lanes have finished their step: they hold the
+        // engine, and the lock goes with it.
+    }
+
+    fn end(&self) {
+        self.end_handles();
+        drop(self.lock.lock().take());
+    }
+
+    fn end_handles(&self) {
+        for partition in self.all_partitions() {
+            partition.close();
+        }
+        self.coordinator.close();
+        self.topics.write().clear();
+    }
+}
+
+pub(crate) fn writer_for(settings: &Settings, env: &LogEnv, durability: Durability) -> Writer {
+    if settings.in_memory {
+        return Writer::Stores;
+    }
+    // Durable topics write by pwrite: it syncs fastest whatever the size of the page cache's
+    // folios, while a mapped store into a large one makes the sync write all of it (measured, see
+    // docs/performance.md).
+    let stores = durability != Durability::Sync
+        && !env.copy_reads
+        && env.disk.supports_mapped_writes(&settings.dir);
+    if stores { Writer::Stores } else { Writer::Pwrite }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,128 @@
+//! Background work: two threads that never wait for each other.
+//!
+//! *Space and sync* serves what appenders and waiters need soon: blocks ahead of the writer, the
+//! next segment, syncs of intervals and of those who wait without blocking. *Bulk* does what takes
+//! long and nobody waits for: syncs and footers of sealed segments, recovery points. Without
+//! background threads, requests stay noted in their partitions until `tick` serves them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+
+use crate::clock::Clock;
+use crate::partition::{Background, PartitionCore, Work};
+use crate::sync::{AtomicBool, Ordering};
+
+/// How often recovery points are written for partitions that changed.
+pub(crate) const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+
+enum Job {
+    Do(Arc<PartitionCore>, Work),
+    Stop,
+}
+
+/// The sending side, shared by all partitions.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    space: Sender<Job>,
+    bulk: Sender<Job>,
+    is_running: AtomicBool,
+}
+
+/// The receiving sides, for the threads.
+pub(crate) struct LaneQueues {
+    space: Receiver<Job>,
+    bulk: Receiver<Job>,
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Do(partition, work) => write!(f, "{work:?} for {}", partition.origin),
+            Self::Stop => f.write_str("Stop"),
+        }
+    }
+}
+
+impl Lanes {
+    pub(crate) fn new(is_running: bool) -> (Arc<Self>, LaneQueues) {
+        let (space, space_queue) = unbounded();
+        let (bulk, bulk_queue) = unbounded();
+        let lanes = Self { space, bulk, is_running: AtomicBool::new(is_running) };
+        (Arc::new(lanes), LaneQueues { space: space_queue, bulk: bulk_queue })
+    }
+
+    /// Ends both lanes after their current step. Does not wait.
+    pub(crate) fn stop(&self) {
+        self.is_running.store(false, Ordering::Release);
+        let _ = self.space.send(Job::Stop);
+        let _ = self.bulk.send(Job::Stop);
+    }
+}
+
+impl Background for Lanes {
+    fn request(&self, partition: &Arc<PartitionCore>, work: Work) {
+        if !self.is_running() {
+            return;
+        }
+        let lane = if work == Work::Finish { &self.bulk } else { &self.space };
+        let _ = lane.send(Job::Do(Arc::clone(partition), work));
+    }
+
+    fn is_running(&self) -> bool {
+        self.is_running.load(Ordering::Acquire)
+    }
+}
+
+/// The space-and-sync lane, until it is stopped.
+pub(crate) fn run_space_lane(queues: &LaneQueues, clock: &dyn Clock) {
+    // Partitions whose interval runs; few, and each at most once.
+    let mut later: Vec<Arc<PartitionCore>> = Vec::new();
+    loop {
+        let job = match next_due(&mut later, clock) {
+            Some(wait) => queues.space.recv_timeout(wait),
+            None => queues.space.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match job {
+            Ok(Job::Do(partition, Work::SyncLater)) => {
+                partition.take_up(Work::SyncLater);
+                later.push(partition);
+            }
+            Ok(Job::Do(partition, work)) => partition.do_work(work),
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// Syncs what is due and returns how long until the next is.
+fn next_due(later: &mut Vec<Arc<PartitionCore>>, clock: &dyn Clock) -> Option<Duration> {
+    let now = clock.monotonic();
+    let mut next: Option<Duration> = None;
+    later.retain(|partition| {
+        let due = partition.sync_if_due(now);
+        if let Some(due) = due {
+            next = Some(next.map_or(due, |next| next.min(due)));
+        }
+        due.is_some()
+    });
+    next.map(|due| due.saturating_sub(now))
+}
+
+/// The bulk lane, until it is stopped. `checkpoint` writes recovery points.
+pub(crate) fn run_bulk_lane(queues: &LaneQueues, clock: &dyn Clock, checkpoint: impl Fn()) {
+    let mut due = clock.monotonic().saturating_add(CHECKPOINT_EVERY);
+    loop {
+        let now = clock.monotonic();
+        if now >= due {
+            checkpoint();
+            due = now.saturating_add(CHECKPOINT_EVERY);
+        }
+        match queues.bulk.recv_timeout(due.saturating_sub(now)) {
+            Ok(Job::Do(partition, work)) => partition.do_work(work),
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What is true of this machine only: how the last life ended, and recovery points. Kept in
+//! `__local`, which is never replicated.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::format::TopicId;
+use crate::log::Checkpoint;
+use crate::partition::state_log::LoggedState;
+
+/// The stored form. Variants are only ever added at the end: their order is the format.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum LocalChange {
+    /// A broker opened the directory, under this boot of the machine; synced before anything else
+    /// is written.
+    Opened { boot: Option<Arc<str>>, opens: u64 },
+    /// Everything was flushed and every recovery point written; the last record of a clean life.
+    Closed,
+    Point { topic: TopicId, partition: u32, point: Checkpoint },
+    TopicGone(TopicId),
+    /// All of the engine's own logs were made: from here on a missing one is damage.
+    Initialised,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct LocalState {
+    pub(crate) boot: Option<Arc<str>>,
+    /// How often the directory was opened.
+    pub(crate) opens: u64,
+    pub(crate) is_closed: bool,
+    pub(crate) is_initialised: bool,
+    pub(crate) points: BTreeMap<(TopicId, u32), Checkpoint>,
+}
+
+impl LoggedState for LocalState {
+    type Change = LocalChange;
+
+    fn apply(&mut self, change: LocalChange) {
+        match change {
+            LocalChange::Opened { boot, opens } => {
+                self.boot = boot;
+                self.opens = opens;
+                self.is_closed = false;
+            }
+            LocalChange::Closed => self.is_closed = true,
+            LocalChange::Initialised => self.is_initialised = true,
+            LocalChange::Point { topic, partition, point } => {
+                self.points.insert((topic, partition), point);
+            }
+            LocalChange::TopicGone(id) => self.points.retain(|(topic, _), _| *topic != id),
+        }
+    }
+
+    fn snapshot(&self) -> Vec<LocalChange> {
+        let opened = LocalChange::Opened { boot: self.boot.clone(), opens: self.opens };
+        let points = self.points.iter().map(|((topic, partition), point)| LocalChange::Point {
+            topic: *topic,
+            partition: *partition,
+            point: point.clone(),
+        });
+        let closed = self.is_closed.then_some(LocalChange::Closed);
+        let initialised = self.is_initialised.then_some(LocalChange::Initialised);
+        std::iter::once(opened).chain(initialised).chain(points).chain(closed).collect()
+    }
+}

@@ -1,0 +1,319 @@
+//! Opening a broker: lock, own logs, interrupted work, partitions, lanes; in this order.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering as StdOrdering};
+use std::thread;
+
+use super::catalog::{CatalogState, Stage, TopicEntry};
+use super::engine::{Engine, Settings, writer_for};
+use super::lanes::{LaneQueues, Lanes, run_bulk_lane, run_space_lane};
+use super::local::{LocalChange, LocalState};
+use super::report::RecoveryReport;
+use super::topics::{identity, sync_dir};
+use crate::clock::Clock;
+use crate::config::{Durability, RecoveryPolicy};
+use crate::error::{Corruption, CorruptionKind, Error, Result};
+use crate::format::{TopicId, parse_segment_file_name, partition_dir_name};
+use crate::group::coordinator::Coordinator;
+use crate::log::open::{Known, PartitionRecovery};
+use crate::log::{Log, LogEnv, LogIdentity, LogOptions};
+use crate::partition::PartitionCore;
+use crate::partition::state_log::{LoggedState, STATE_SEGMENT_BYTES, StateLog};
+use crate::record::TopicPartition;
+use crate::storage::disk::{Disk, EntryKind};
+use crate::storage::lock::DirLock;
+use crate::sync::{AtomicBool, Mutex, RwLock};
+use crate::topic::TopicShared;
+
+/// The engine's own topics. Their ids are fixed: what they hold is found before any catalog is.
+const LOCAL: (&str, TopicId) = ("__local", TopicId(*b"logpond  __local"));
+const OFFSETS: (&str, TopicId) = ("__offsets", TopicId(*b"logpond__offsets"));
+const META: (&str, TopicId) = ("__meta", TopicId(*b"logpond   __meta"));
+
+/// What is needed to open a broker.
+pub(crate) struct Opening {
+    pub(crate) settings: Settings,
+    pub(crate) env: Arc<LogEnv>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) background: bool,
+    pub(crate) recovery: RecoveryPolicy,
+    pub(crate) reseed: Box<dyn Fn(u64) + Sync>,
+}
+
+impl Opening {
+    pub(crate) fn run(self) -> Result<Arc<Engine>> {
+        let disk = &*self.env.disk;
+        let dir = &self.settings.dir;
+        if !self.settings.read_only {
+            make_dirs(disk, dir)?;
+        }
+        let lock = self.settings.has_lock.then(|| DirLock::acquire(dir)).transpose()?;
+        let (lanes, queues) = Lanes::new(self.background);
+        let mut partitions = Vec::new();
+        let is_new = !has_segments(disk, &dir.join(META.0).join(partition_dir_name(0)));
+
+        let local: StateLog<LocalState> = self.own_log(LOCAL, is_new, &lanes, &mut partitions)?;
+        let boot = disk.boot_id().map(Arc::from);
+        let (was_closed, same_boot, opens) = local.read(|local| {
+            (local.is_closed, local.boot == boot && boot.is_some(), local.opens.saturating_add(1))
+        });
+        (self.reseed)(opens);
+        let is_initialised = local.read(|local| local.is_initialised);
+        if is_new && is_initialised {
+            return Err(missing(&dir.join(META.0)).into());
+        }
+        if !self.settings.read_only {
+            local.start(vec![LocalChange::Opened { boot, opens }])?;
+        }
+        let offsets = self.own_log(OFFSETS, is_new, &lanes, &mut partitions)?;
+        let catalog: StateLog<CatalogState> =
+            self.own_log(META, is_new, &lanes, &mut partitions)?;
+        if !self.settings.read_only {
+            offsets.start(Vec::new())?;
+            catalog.start(Vec::new())?;
+            if !is_initialised {
+                local.append_durably(vec![LocalChange::Initialised])?;
+            }
+        }
+        let clean_shutdown = was_closed || is_new;
+        let report = RecoveryReport { clean_shutdown, partitions, unknown: Vec::new() };
+        let engine = Engine {
+            env: Arc::clone(&self.env),
+            clock: Arc::clone(&self.clock),
+            lanes,
+            topics: RwLock::new(HashMap::new()),
+            admin: Mutex::new(()),
+            catalog,
+            local,
+            coordinator: Coordinator::new(offsets),
+            producers: Mutex::new(HashMap::new()),
+            recovery: report,
+            lock: Mutex::new(lock),
+            threads: Mutex::new(Vec::new()),
+            closed: AtomicBool::new(false),
+            last_points: Mutex::new(self.clock.monotonic()),
+            settings: self.settings.clone(),
+        };
+        let engine = self.open_topics(engine, clean_shutdown, same_boot)?;
+        let engine = Arc::new(engine);
+        if self.background {
+            start_lanes(&engine, queues)?;
+        }
+        Ok(engine)
+    }
+
+    /// One of the engine's own logs, made when the directory is new.
+    fn own_log<S: LoggedState>(
+        &self,
+        (name, topic_id): (&str, TopicId),
+        is_new: bool,
+        lanes: &Arc<Lanes>,
+        report: &mut Vec<PartitionRecovery>,
+    ) -> Result<StateLog<S>> {
+        let disk = &self.env.disk;
+        let topic_dir = self.settings.dir.join(name);
+        let dir = topic_dir.join(partition_dir_name(0));
+        let origin = Arc::new(TopicPartition::from((name, 0)));
+        let identity = LogIdentity { origin: Arc::clone(&origin), topic_id, dir: dir.clone() };
+        let durability = self.settings.durability;
+        let writer = writer_for(&self.settings, &self.env, durability);
+        let options = LogOptions { segment_bytes: STATE_SEGMENT_BYTES, writer };
+        let log = if is_new && !has_segments(&**disk, &dir) {
+            if self.settings.read_only {
+                return Err(missing(&dir).into());
+            }
+            make_dirs(&**disk, &dir)?;
+            Log::create(&self.env, identity, options)?
+        } else {
+            let known = Known {
+                checkpoint: None,
+                clean: false,
+                // Whether the machine was restarted is what one of these logs says, so none of
+                // them is believed to be on the disk before it is written again.
+                same_boot: true,
+                policy: self.recovery,
+                read_only: self.settings.read_only,
+            };
+            let (log, recovery) = Log::open(&self.env, identity, options, &known)?;
+            report.push(recovery);
+            log
+        };
+        let background = Arc::clone(lanes);
+        let clock = Arc::clone(&self.clock);
+        let partition = PartitionCore::new(log, origin, durability, clock, background);
+        StateLog::open(partition, Arc::clone(disk))
+    }
+
+    fn open_topics(&self, mut engine: Engine, clean: bool, same_boot: bool) -> Result<Engine> {
+        let entries: Vec<(TopicEntry, Stage)> =
+            engine.catalog.read(|catalog| catalog.topics.values().cloned().collect());
+        let mut live = Vec::new();
+        for (entry, stage) in entries {
+            match stage {
+                Stage::Live => live.push(entry),
+                // An interrupted creation is undone, an interrupted deletion carried on: both by
+                // removing what bears the topic's id.
+                _ if self.settings.read_only => {}
+                Stage::Creating | Stage::Deleting => engine.forget_topic(&entry.name, entry.id)?,
+            }
+        }
+        let known = |entry: &TopicEntry, number: u32| Known {
+            checkpoint: engine
+                .local
+                .read(|local| local.points.get(&(entry.id, number)).cloned()),
+            clean,
+            same_boot,
+            policy: self.recovery,
+            read_only: self.settings.read_only,
+        };
+        let jobs: Vec<(&TopicEntry, u32)> = live
+            .iter()
+            .flat_map(|entry| (0..entry.config.partitions).map(move |number| (entry, number)))
+            .collect();
+        let open_one = |(entry, number): (&TopicEntry, u32)| {
+            let durability = entry.config.durability.unwrap_or(self.settings.durability);
+            let identity = identity(&self.settings, entry, number);
+            let origin = Arc::clone(&identity.origin);
+            let options = engine.options(&entry.config, durability);
+            let (log, recovery) =
+                Log::open(&self.env, identity, options, &known(entry, number))?;
+            Ok((engine.partition_core(log, origin, durability), recovery))
+        };
+        let mut opened = in_parallel(&jobs, open_one)?.into_iter();
+        let mut topics: Vec<Arc<TopicShared>> = Vec::with_capacity(live.len());
+        let mut recoveries = Vec::with_capacity(jobs.len());
+        for entry in &live {
+            let durability = entry.config.durability.unwrap_or(self.settings.durability);
+            let of_topic = opened.by_ref().take(entry.config.partitions as usize);
+            let (partitions, reports): (Vec<_>, Vec<_>) = of_topic.unzip();
+            recoveries.extend(reports);
+            topics.push(engine.shared_topic(entry, durability, partitions));
+        }
+        engine.recovery.partitions.extend(recoveries);
+        engine.recovery.unknown = unknown_entries(&*self.env.disk, &self.settings.dir, &live)?;
+        for topic in topics {
+            engine.coordinator.topic_changed(&topic.name, topic.config.partitions);
+            engine.topics.write().insert(Arc::clone(&topic.name), topic);
+        }
+        Ok(engine)
+    }
+}
+
+fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues) -> Result<()> {
+    let queues = Arc::new(queues);
+    let failed = |source| Error::io("start a thread for", &engine.settings.dir, source);
+    let space = {
+        let (engine, queues) = (Arc::clone(engine), Arc::clone(&queues));
+        thread::Builder::new()
+            .name("logpond-space".into())
+            .spawn(move || run_space_lane(&queues, &*engine.clock))
+            .map_err(failed)?
+    };
+    engine.threads.lock().push(space);
+    let bulk = {
+        let engine = Arc::clone(engine);
+        let run = move || {
+            // A recovery point that cannot be written now costs a longer scan after a crash.
+            run_bulk_lane(&queues, &*engine.clock, || drop(engine.write_points()));
+        };
+        thread::Builder::new().name("logpond-bulk".into()).spawn(run)
+    };
+    match bulk {
+        Ok(bulk) => {
+            engine.threads.lock().push(bulk);
+            Ok(())
+        }
+        Err(source) => {
+            engine.lanes.stop();
+            Err(failed(source))
+        }
+    }
+}
+
+/// Runs `work` over `jobs` on as many threads as the machine has, in the order of the jobs.
+fn in_parallel<J: Copy + Sync, R: Send>(
+    jobs: &[J],
+    work: impl Fn(J) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    // LIMIT: below this many partitions a thread costs more than it saves.
+    const JOBS_PER_THREAD: usize = 4;
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.min(jobs.len() / JOBS_PER_THREAD);
+    if threads < 2 {
+        return jobs.iter().map(|job| work(*job)).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let mut done = Vec::new();
+        while let Some((index, job)) = {
+            let index = next.fetch_add(1, StdOrdering::Relaxed);
+            jobs.get(index).map(|job| (index, *job))
+        } {
+            done.push((index, work(job)));
+        }
+        done
+    };
+    let mut results: Vec<(usize, Result<R>)> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        let join = |worker: thread::ScopedJoinHandle<'_, _>| match worker.join() {
+            Ok(results) => results,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        workers.into_iter().flat_map(join).collect()
+    });
+    results.sort_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Creates a directory and its missing parents, each durable in the one that holds it.
+fn make_dirs(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    match disk.kind(dir) {
+        Ok(Some(EntryKind::Directory)) => return Ok(()),
+        // A link to a directory is where the user wants the data; what it leads to is checked by
+        // everything that is done in it.
+        Ok(Some(EntryKind::Other)) if disk.list(dir).is_ok() => return Ok(()),
+        Ok(Some(_)) => {
+            let source = std::io::ErrorKind::NotADirectory.into();
+            return Err(Error::io("open", dir, source));
+        }
+        Ok(None) => {}
+        Err(source) => return Err(Error::io("look at", dir, source)),
+    }
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    if parent != dir && dir.parent().is_some() {
+        make_dirs(disk, parent)?;
+    }
+    match disk.create_dir(dir) {
+        Err(source) if source.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(source) => Err(Error::io("create", dir, source)),
+        Ok(()) => sync_dir(disk, parent),
+    }
+}
+
+fn has_segments(disk: &dyn Disk, dir: &Path) -> bool {
+    let is_segment = |name: &str| parse_segment_file_name(name).is_some();
+    disk.list(dir).is_ok_and(|entries| entries.iter().any(|entry| is_segment(&entry.name)))
+}
+
+fn missing(dir: &Path) -> Corruption {
+    Corruption {
+        partition: None,
+        file: dir.to_path_buf(),
+        position: 0,
+        offsets: None,
+        kind: CorruptionKind::Missing,
+    }
+}
+
+/// What lies in the directory and belongs to no topic. It is left alone.
+fn unknown_entries(disk: &dyn Disk, dir: &Path, live: &[TopicEntry]) -> Result<Vec<PathBuf>> {
+    const OWN: [&str; 4] = [LOCAL.0, OFFSETS.0, META.0, "LOCK"];
+    let entries = disk.list(dir).map_err(|source| Error::io("list", dir, source))?;
+    let known: std::collections::HashSet<&str> =
+        live.iter().map(|entry| &*entry.name).chain(OWN).collect();
+    let unknown = entries.into_iter().filter(|entry| !known.contains(&*entry.name));
+    Ok(unknown.map(|entry| dir.join(entry.name)).collect())
+}

@@ -1,0 +1,171 @@
+//! Where time comes from.
+//!
+//! Two clocks are never mixed. Deadlines that the engine decides (interval syncs, auto-commit,
+//! `max_poll_interval`, record timestamps, retention) run on the broker's [`Clock`]; the timeout
+//! of a blocking call is real time, which only [`real_now`] reads.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::sync::Mutex;
+
+/// A source of time for everything the engine decides by itself.
+///
+/// Implementations must be cheap: the engine reads [`now`](Clock::now) once per appended batch.
+pub trait Clock: Send + Sync + 'static {
+    /// Wall-clock time, used for record timestamps. May jump in either direction.
+    fn now(&self) -> SystemTime;
+
+    /// Time since an arbitrary fixed moment. Never goes back; used for every deadline.
+    fn monotonic(&self) -> Duration;
+}
+
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> SystemTime {
+        (**self).now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        (**self).monotonic()
+    }
+}
+
+/// The machine's own clocks; the default of a broker.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemClock {
+    origin: Instant,
+}
+
+impl SystemClock {
+    /// A clock whose monotonic time starts now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { origin: real_now() }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.origin.elapsed()
+    }
+}
+
+/// A clock that stands still until told otherwise. Clones share their time.
+///
+/// ```
+/// use logpond::{Clock, ManualClock};
+/// use std::time::{Duration, SystemTime};
+///
+/// let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
+/// let before = clock.monotonic();
+/// clock.advance(Duration::from_secs(60));
+/// assert_eq!(clock.monotonic() - before, Duration::from_secs(60));
+/// assert_eq!(clock.now(), SystemTime::UNIX_EPOCH + Duration::from_secs(60));
+/// ```
+#[derive(Clone)]
+pub struct ManualClock {
+    time: Arc<Mutex<ManualTime>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct ManualTime {
+    now: SystemTime,
+    monotonic: Duration,
+}
+
+impl ManualClock {
+    /// A clock that shows `now` until it is moved.
+    #[must_use]
+    pub fn new(now: SystemTime) -> Self {
+        let monotonic = Duration::ZERO;
+        Self { time: Arc::new(Mutex::new(ManualTime { now, monotonic })) }
+    }
+
+    /// Moves both clocks forward.
+    pub fn advance(&self, by: Duration) {
+        let mut time = self.time.lock();
+        time.now = time.now.checked_add(by).unwrap_or(time.now);
+        time.monotonic = time.monotonic.saturating_add(by);
+    }
+
+    /// Sets the wall clock alone, as an administrator or a time service would: in either
+    /// direction, without any time passing.
+    pub fn set(&self, now: SystemTime) {
+        self.time.lock().now = now;
+    }
+}
+
+impl fmt::Debug for ManualClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ManualTime { now, monotonic } = *self.time.lock();
+        f.debug_struct("ManualClock").field("now", &now).field("monotonic", &monotonic).finish()
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> SystemTime {
+        self.time.lock().now
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.time.lock().monotonic
+    }
+}
+
+/// Real time, for the timeouts of blocking calls and nothing else.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's timer")]
+pub(crate) fn real_now() -> Instant {
+    Instant::now()
+}
+
+/// Milliseconds since 1970, the resolution at which timestamps are stored. `None` before 1970 and
+/// beyond what 64 bits hold.
+pub(crate) fn to_millis(time: SystemTime) -> Option<u64> {
+    u64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
+}
+
+/// The moment that [`to_millis`] stored. A stored value that the platform's clock cannot express
+/// (hostile bytes, never our own) becomes the nearest moment that it can.
+pub(crate) fn from_millis(millis: u64) -> SystemTime {
+    const FAR: Duration = Duration::from_secs(1 << 40);
+    UNIX_EPOCH
+        .checked_add(Duration::from_millis(millis))
+        .unwrap_or_else(|| UNIX_EPOCH.checked_add(FAR).unwrap_or(UNIX_EPOCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn set_moves_only_the_wall_clock() {
+        let clock = ManualClock::new(UNIX_EPOCH);
+        clock.set(UNIX_EPOCH + Duration::from_secs(5));
+        assert_eq!(clock.monotonic(), Duration::ZERO);
+        assert_eq!(clock.now(), UNIX_EPOCH + Duration::from_secs(5));
+    }
+
+    #[test]
+    fn times_before_1970_have_no_millis() {
+        assert_eq!(to_millis(UNIX_EPOCH - Duration::from_secs(1)), None);
+        assert_eq!(to_millis(UNIX_EPOCH + Duration::from_micros(1999)), Some(1));
+    }
+
+    #[test]
+    fn every_stored_timestamp_has_a_moment() {
+        let _ = from_millis(u64::MAX);
+        assert_eq!(to_millis(from_millis(1_700_000_000_123)), Some(1_700_000_000_123));
+    }
+}

@@ -1,0 +1,395 @@
+//! Settings, as plain values. Each says its default, its bounds and what follows from it.
+
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// What an acknowledgement means: when the call returns `Ok`, which failures the record survives.
+///
+/// | level | acknowledged when | survives process death | survives power loss |
+/// |---|---|---|---|
+/// | `Os` | published (in the page cache) | yes | no |
+/// | `Interval` | published; synced in the background | yes | all but the last interval |
+/// | `Sync` | a sync that began after it was published has returned | yes | yes |
+///
+/// Set per broker, per topic and per producer; the narrowest setting wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Durability {
+    /// Acknowledged when published: survives kill -9, not a power cut.
+    Os,
+    /// Acknowledged when published, and synced in the background: at the latest `every` after the
+    /// first un-synced append, or as soon as `bytes` are un-synced.
+    Interval {
+        /// The longest that an append stays un-synced, on the broker's clock.
+        every: Duration,
+        /// How many un-synced bytes start a sync before that.
+        bytes: u64,
+    },
+    /// Acknowledged when on stable storage. Concurrent callers share each sync.
+    #[default]
+    Sync,
+}
+
+/// What a topic keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Cleanup {
+    /// Whole segments go when they are older or larger than the retention settings allow.
+    #[default]
+    Delete,
+    /// The latest record of each key stays.
+    Compact,
+    /// Both.
+    CompactAndDelete,
+}
+
+/// Whose time a record bears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum TimestampType {
+    /// The record's own, or the broker's clock where it has none.
+    #[default]
+    CreateTime,
+    /// Always the broker's clock at the append.
+    AppendTime,
+}
+
+/// What opening does about damage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RecoveryPolicy {
+    /// Opens: a torn tail is cut, damage below it is in the report and readable around.
+    #[default]
+    CutTornTail,
+    /// Any cut or damage fails the open, and the files stay as they are.
+    Strict,
+    /// As `CutTornTail`, and consumers skip what is damaged instead of getting an error.
+    ReadAroundDamage,
+}
+
+/// How stored bytes reach a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReadMode {
+    /// From a shared map, without a copy, where the file system is known to be safe for it.
+    #[default]
+    Mapped,
+    /// By `pread` into shared buffers: no SIGBUS whatever happens to the files.
+    Copy,
+}
+
+/// Where a consumer starts when nothing is committed, and where it goes when its position is out
+/// of range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StartAt {
+    /// The log start offset.
+    #[default]
+    Earliest,
+    /// The end: only what comes later.
+    Latest,
+    /// This offset; the nearest end if that is out of range.
+    Offset(u64),
+    /// The first record with this timestamp or a later one; the end if there is none.
+    Time(SystemTime),
+    /// Nowhere: [`Error::NoOffset`] or [`Error::OffsetOutOfRange`].
+    Error,
+}
+
+/// Who commits a group's positions, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CommitMode {
+    /// The application, by [`Consumer::commit`](crate::Consumer::commit) and its kin.
+    #[default]
+    Manual,
+    /// The consumer, inside `poll` and `close`; it covers only what a LATER poll has passed, never
+    /// what was merely handed out.
+    Auto {
+        /// The time between two commits, on the broker's clock.
+        every: Duration,
+    },
+}
+
+/// What a consumer may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Visibility {
+    /// All that is published, at once. **A power cut can take back what was seen** unless it was
+    /// appended at [`Durability::Sync`] and acknowledged.
+    #[default]
+    Published,
+    /// Only what is on stable storage: never what a power cut can take back.
+    Durable,
+}
+
+/// Which replicas must have a record before it is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Acks {
+    /// The leader; without replication, the only copy there is.
+    #[default]
+    Leader,
+    /// Every in-sync replica, and at least [`TopicConfig::min_insync`] of them. Refused with
+    /// [`Error::Config`] while the broker has no replication.
+    Quorum,
+}
+
+/// LIMIT: a segment must hold its header, its opening batch and a useful number of records.
+pub(crate) const SEGMENT_BYTES_MIN: u64 = 16 << 10;
+/// LIMIT: positions are 32 bits, with room to spare for the arithmetic on them.
+pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// LIMIT: partitions of one topic; far above need, low enough that no loop over them surprises.
+pub(crate) const PARTITIONS_MAX: u32 = 10_000;
+/// The default of `max_record_bytes`, as far as the segment holds it.
+pub(crate) const RECORD_BYTES_DEFAULT: u32 = 1 << 20;
+
+/// The settings of a topic: public fields, and setters of the same names.
+///
+/// ```
+/// use logpond::{Durability, TopicConfig};
+/// use std::time::Duration;
+///
+/// let config = TopicConfig::new(4).durability(Durability::Os).retention(Duration::from_secs(3600));
+/// assert_eq!(config.partitions, 4);
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct TopicConfig {
+    /// How many partitions, 1 to 10,000.
+    pub partitions: u32,
+    /// What an acknowledgement means; `None` takes the broker's setting. Fixes how the topic's
+    /// files are written.
+    pub durability: Option<Durability>,
+    /// How long records are kept; [`Duration::MAX`] is for ever. Default 7 days.
+    pub retention: Duration,
+    /// How many bytes each partition keeps; `u64::MAX`, the default, is no limit.
+    pub retention_bytes: u64,
+    /// The size of a segment: 16 KiB to 1 GiB, default 64 MiB.
+    pub segment_bytes: u64,
+    /// The age at which a segment is rolled although it is not full. Default 7 days.
+    pub segment_age: Duration,
+    /// What the topic keeps. Default [`Cleanup::Delete`].
+    pub cleanup: Cleanup,
+    /// How long a tombstone is kept in a compacted topic. Default 24 hours.
+    pub tombstone_retention: Duration,
+    /// The share of superseded bytes at which compaction starts, 0 to 1. Default 0.5.
+    pub min_dirty_ratio: f64,
+    /// The most that one record may hold in key, value and headers; `None` is 1 MiB or what a
+    /// segment holds, whichever is less.
+    pub max_record_bytes: Option<u32>,
+    /// Whose time a record bears. Default [`TimestampType::CreateTime`].
+    pub timestamps: TimestampType,
+    /// How many replicas [`Acks::Quorum`] needs. Default 1.
+    pub min_insync: u32,
+}
+
+impl TopicConfig {
+    /// The defaults, for a topic of this many partitions.
+    #[must_use]
+    pub fn new(partitions: u32) -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        Self {
+            partitions,
+            durability: None,
+            retention: DAY.saturating_mul(7),
+            retention_bytes: u64::MAX,
+            segment_bytes: 64 << 20,
+            segment_age: DAY.saturating_mul(7),
+            cleanup: Cleanup::Delete,
+            tombstone_retention: DAY,
+            min_dirty_ratio: 0.5,
+            max_record_bytes: None,
+            timestamps: TimestampType::CreateTime,
+            min_insync: 1,
+        }
+    }
+
+    /// Sets [`durability`](Self::durability).
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+
+    /// Sets [`retention`](Self::retention).
+    #[must_use]
+    pub fn retention(mut self, age: Duration) -> Self {
+        self.retention = age;
+        self
+    }
+
+    /// Sets [`retention_bytes`](Self::retention_bytes).
+    #[must_use]
+    pub fn retention_bytes(mut self, bytes: u64) -> Self {
+        self.retention_bytes = bytes;
+        self
+    }
+
+    /// Sets [`segment_bytes`](Self::segment_bytes).
+    #[must_use]
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// Sets [`segment_age`](Self::segment_age).
+    #[must_use]
+    pub fn segment_age(mut self, age: Duration) -> Self {
+        self.segment_age = age;
+        self
+    }
+
+    /// Sets [`cleanup`](Self::cleanup).
+    #[must_use]
+    pub fn cleanup(mut self, cleanup: Cleanup) -> Self {
+        self.cleanup = cleanup;
+        self
+    }
+
+    /// Sets [`tombstone_retention`](Self::tombstone_retention).
+    #[must_use]
+    pub fn tombstone_retention(mut self, age: Duration) -> Self {
+        self.tombstone_retention = age;
+        self
+    }
+
+    /// Sets [`min_dirty_ratio`](Self::min_dirty_ratio).
+    #[must_use]
+    pub fn min_dirty_ratio(mut self, ratio: f64) -> Self {
+        self.min_dirty_ratio = ratio;
+        self
+    }
+
+    /// Sets [`max_record_bytes`](Self::max_record_bytes).
+    #[must_use]
+    pub fn max_record_bytes(mut self, bytes: u32) -> Self {
+        self.max_record_bytes = Some(bytes);
+        self
+    }
+
+    /// Sets [`timestamps`](Self::timestamps).
+    #[must_use]
+    pub fn timestamps(mut self, timestamps: TimestampType) -> Self {
+        self.timestamps = timestamps;
+        self
+    }
+
+    /// Sets [`min_insync`](Self::min_insync).
+    #[must_use]
+    pub fn min_insync(mut self, replicas: u32) -> Self {
+        self.min_insync = replicas;
+        self
+    }
+
+    /// Takes the broker's defaults for every setting that is still at the crate's default. The
+    /// partition count is never taken.
+    pub(crate) fn or_defaults(self, defaults: &Self) -> Self {
+        let plain = Self::new(self.partitions);
+        let default = defaults.clone();
+        macro_rules! pick {
+            ($($field:ident),*) => {
+                Self {
+                    partitions: self.partitions,
+                    $($field: if self.$field == plain.$field { default.$field } else { self.$field }),*
+                }
+            };
+        }
+        pick!(
+            durability,
+            retention,
+            retention_bytes,
+            segment_bytes,
+            segment_age,
+            cleanup,
+            tombstone_retention,
+            min_dirty_ratio,
+            max_record_bytes,
+            timestamps,
+            min_insync
+        )
+    }
+
+    /// The record limit in force: the configured one, or the default as far as the segment
+    /// holds it.
+    pub(crate) fn record_limit(&self, held_by_segment: u64) -> u32 {
+        let held = u32::try_from(held_by_segment).unwrap_or(u32::MAX);
+        self.max_record_bytes.unwrap_or_else(|| RECORD_BYTES_DEFAULT.min(held))
+    }
+
+    /// # Errors
+    ///
+    /// [`Error::Config`] names the first setting that cannot work. `held_by_segment` is the
+    /// largest record that a segment of this size holds.
+    pub(crate) fn validate(&self, held_by_segment: u64) -> Result<()> {
+        if !(1..=PARTITIONS_MAX).contains(&self.partitions) {
+            let reason = format!("{} is outside 1..={PARTITIONS_MAX}", self.partitions);
+            return Err(Error::config("partitions", reason));
+        }
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes) {
+            let bytes = self.segment_bytes;
+            let reason = format!("{bytes} is outside {SEGMENT_BYTES_MIN}..={SEGMENT_BYTES_MAX}");
+            return Err(Error::config("segment_bytes", reason));
+        }
+        if self.max_record_bytes.is_some_and(|limit| u64::from(limit) > held_by_segment) {
+            let reason = format!("a segment of this size holds at most {held_by_segment} bytes");
+            return Err(Error::config("max_record_bytes", reason));
+        }
+        if !(0.0..=1.0).contains(&self.min_dirty_ratio) {
+            let reason = format!("{} is outside 0..=1", self.min_dirty_ratio);
+            return Err(Error::config("min_dirty_ratio", reason));
+        }
+        if self.segment_age.is_zero() {
+            return Err(Error::config("segment_age", "must be more than zero"));
+        }
+        if self.min_insync == 0 {
+            return Err(Error::config("min_insync", "must be at least 1"));
+        }
+        if let Some(durability) = self.durability {
+            durability.validate()?;
+        }
+        Ok(())
+    }
+}
+
+impl Durability {
+    pub(crate) fn validate(self) -> Result<()> {
+        match self {
+            Self::Interval { bytes: 0, .. } => {
+                Err(Error::config("durability", "an interval of 0 bytes; use Sync instead"))
+            }
+            Self::Interval { every, .. } if every.is_zero() => {
+                Err(Error::config("durability", "an interval of no time; use Sync instead"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(config: &TopicConfig) -> &'static str {
+        match config.validate(10_000) {
+            Err(Error::Config { setting, .. }) => setting,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_bad_setting_is_named() {
+        assert_eq!(refused(&TopicConfig::new(0)), "partitions");
+        assert_eq!(refused(&TopicConfig::new(PARTITIONS_MAX + 1)), "partitions");
+        assert_eq!(refused(&TopicConfig::new(1).segment_bytes(1)), "segment_bytes");
+        assert_eq!(refused(&TopicConfig::new(1).segment_bytes(u64::MAX)), "segment_bytes");
+        assert_eq!(refused(&TopicConfig::new(1).max_record_bytes(10_001)), "max_record_bytes");
+        assert_eq!(refused(&TopicConfig::new(1).min_dirty_ratio(f64::NAN)), "min_dirty_ratio");
+        assert_eq!(refused(&TopicConfig::new(1).segment_age(Duration::ZERO)), "segment_age");
+        assert_eq!(refused(&TopicConfig::new(1).min_insync(0)), "min_insync");
+        let never = Durability::Interval { every: Duration::ZERO, bytes: 1 };
+        assert_eq!(refused(&TopicConfig::new(1).durability(never)), "durability");
+        TopicConfig::new(1).validate(10_000).unwrap();
+    }
+
+    #[test]
+    fn the_default_record_limit_shrinks_with_the_segment() {
+        assert_eq!(TopicConfig::new(1).record_limit(5_000), 5_000);
+        assert_eq!(TopicConfig::new(1).record_limit(64 << 20), RECORD_BYTES_DEFAULT);
+        assert_eq!(TopicConfig::new(1).max_record_bytes(7).record_limit(5_000), 7);
+    }
+}

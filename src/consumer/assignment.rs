@@ -1,0 +1,103 @@
+//! Taking partitions over and giving them up.
+
+use std::sync::Arc;
+
+use super::slot::Slot;
+use super::{Consumer, Role};
+use crate::config::CommitMode;
+use crate::error::Result;
+use crate::group::assignor::Assignor;
+use crate::record::TopicPartition;
+
+impl Consumer {
+    /// Becomes a member of the group and takes what is free of its share.
+    pub(super) fn join(
+        &mut self,
+        group: &Arc<str>,
+        topics: Vec<Arc<str>>,
+        assignor: Assignor,
+    ) -> Result<()> {
+        let life = Arc::clone(&self.life);
+        let member = life.coordinator.join(group, topics, assignor, &self.notifier)?;
+        self.role = Role::Member(member);
+        self.follow_plan()
+    }
+
+    /// Takes whole topics, or partitions chosen by hand.
+    pub(super) fn take_by_hand(
+        &mut self,
+        topics: Vec<Arc<str>>,
+        partitions: Vec<TopicPartition>,
+    ) -> Result<()> {
+        for topic in topics {
+            let count = self.life.topic(&topic)?.config.partitions;
+            for partition in 0..count {
+                self.add_slot(&TopicPartition { topic: Arc::clone(&topic), partition })?;
+            }
+        }
+        for partition in partitions {
+            self.add_slot(&partition)?;
+        }
+        Ok(())
+    }
+
+    /// Does what the group's plan asks of this member: gives up first, then takes over.
+    pub(super) fn follow_plan(&mut self) -> Result<()> {
+        loop {
+            let Role::Member(member) = &self.role else { return Ok(()) };
+            if !member.needs_attention() {
+                return Ok(());
+            }
+            let change = member.poll()?;
+            if !change.lost.is_empty() {
+                self.give_back_ahead();
+                self.drop_slots(&change.lost);
+            }
+            if !change.revoke.is_empty() {
+                self.give_back_ahead();
+                if let CommitMode::Auto { .. } = self.settings.commit {
+                    // Still owned here: the new owner goes on where this one stopped.
+                    self.commit_passed()?;
+                }
+                self.drop_slots(&change.revoke);
+                if let Role::Member(member) = &self.role {
+                    member.revoked(&change.revoke)?;
+                }
+                continue;
+            }
+            for partition in &change.assign {
+                self.add_slot(partition)?;
+            }
+            if change.assign.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn drop_slots(&mut self, partitions: &[TopicPartition]) {
+        self.slots.retain(|slot| !partitions.contains(slot.origin()));
+    }
+
+    /// Takes a partition over, at what is committed or where the settings say.
+    fn add_slot(&mut self, partition: &TopicPartition) -> Result<()> {
+        if self.slots.iter().any(|slot| slot.is_at(partition)) {
+            return Ok(());
+        }
+        let topic = self.life.topic(&partition.topic)?;
+        let core = Arc::clone(topic.partition(partition.partition)?);
+        self.last_token += 1;
+        let mut slot = Slot::new(Arc::clone(&topic), core, &self.notifier, self.last_token);
+        if let Role::Member(member) = &self.role {
+            slot.epoch = member.epoch_of(partition);
+        }
+        let committed = self.group().and_then(|group| {
+            self.life.coordinator.committed(group, topic.id, partition.partition)
+        });
+        match committed {
+            Some(committed) => slot.resume_at(committed.offset, &self.settings)?,
+            None => slot.start_at(self.settings.start, &self.settings)?,
+        }
+        self.slots.push(slot);
+        Ok(())
+    }
+}

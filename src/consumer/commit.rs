@@ -1,0 +1,106 @@
+//! Commits: what is done, made durable in the right order.
+
+use std::sync::Arc;
+
+use super::{Consumer, Role};
+use crate::config::{CommitMode, Durability};
+use crate::error::{Error, Result};
+use crate::group::coordinator::Commit;
+use crate::group::offsets::Committed;
+use crate::record::Offsets;
+
+impl Consumer {
+    /// What `commit` covers.
+    pub(super) fn handed_out(&self) -> Offsets {
+        self.slots.iter().map(|slot| (slot.origin().clone(), slot.handed_out)).collect()
+    }
+
+    /// What auto-commit covers: what a later poll has passed, as far as it is news.
+    fn passed(&self) -> Offsets {
+        self.slots
+            .iter()
+            .filter(|slot| slot.committed != Some(slot.passed))
+            .map(|slot| (slot.origin().clone(), slot.passed))
+            .collect()
+    }
+
+    pub(super) fn auto_commit_if_due(&mut self) -> Result<()> {
+        let CommitMode::Auto { every } = self.settings.commit else { return Ok(()) };
+        let now = self.life.clock.monotonic();
+        if now < self.commit_due {
+            return Ok(());
+        }
+        self.commit_due = now.saturating_add(every);
+        match self.commit_passed() {
+            // The plan has moved on; the next poll follows it, and the new owner reads again.
+            Err(Error::Rebalanced) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Publishes a commit of what later polls have passed.
+    pub(super) fn commit_passed(&mut self) -> Result<()> {
+        let commits = self.passed();
+        self.publish_commits(&commits).map(drop)
+    }
+
+    pub(super) fn commit_passed_durably(&mut self) -> Result<()> {
+        let commits = self.passed();
+        self.commit_durably(&commits)
+    }
+
+    /// Commits at the broker's level: the records first, then the commit.
+    pub(super) fn commit_durably(&mut self, offsets: &Offsets) -> Result<()> {
+        let waits = self.life.settings.durability == Durability::Sync;
+        if waits {
+            for (partition, offset) in offsets {
+                // DURABILITY: a commit that survives a power cut which its records do not would
+                // make the group skip whatever gets those offsets next.
+                if let Some(slot) = self.slot(partition) {
+                    slot.core.wait_durable((*offset).min(slot.core.log_end()))?;
+                }
+            }
+        }
+        let end = self.publish_commits(offsets)?;
+        match end.filter(|_| waits) {
+            Some(end) => self.life.coordinator.offsets_partition().wait_durable(end),
+            None => Ok(()),
+        }
+    }
+
+    /// Stores commits, all or none. Returns the end of the offsets log behind them, if any.
+    pub(super) fn publish_commits(&mut self, offsets: &Offsets) -> Result<Option<u64>> {
+        self.life.check_open()?;
+        let mut commits = Vec::with_capacity(offsets.len());
+        for (partition, &offset) in offsets {
+            let Some(slot) = self.slot(partition) else {
+                // Taken away by the group, or never here.
+                return Err(match self.role {
+                    Role::Member(_) => Error::Rebalanced,
+                    _ => Error::UnknownPartition(partition.clone()),
+                });
+            };
+            let (start, end) = (slot.core.log_start(), slot.core.log_end());
+            if offset > end {
+                return Err(Error::OffsetOutOfRange { requested: offset, start, end });
+            }
+            let (leader_epoch, incarnation) = slot.core.lineage();
+            let committed = Committed { offset, leader_epoch, incarnation };
+            commits.push(Commit { partition, topic: slot.topic.id, committed, epoch: slot.epoch });
+        }
+        if commits.is_empty() {
+            return Ok(None);
+        }
+        let end = match &self.role {
+            Role::Reader => return Err(Error::config("group", "a reader has no commits")),
+            Role::Standalone(group) => self.life.coordinator.commit(group, &commits)?,
+            Role::Member(member) => member.commit(&commits)?,
+        };
+        for slot in &mut self.slots {
+            if let Some(offset) = offsets.get(&*Arc::clone(&slot.core.origin)) {
+                slot.committed = Some(*offset);
+            }
+        }
+        Ok(Some(end))
+    }
+}

@@ -1,0 +1,546 @@
+//! Consumers: records out, by position, alone or as a member of a group.
+//!
+//! Owns: positions, what was handed out, parking until there is something to read, following the
+//! group's plan at each poll, commits. Must not know: segments and files; a partition hands it
+//! checked batches.
+//!
+//! Invariants:
+//! 1. `position` is what was handed out, not what was read ahead.
+//! 2. Auto-commit covers only what a LATER poll has passed.
+//! 3. A partition that the group takes away is read no more before the group hears of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use self::builder::ConsumerBuilder;
+use self::slot::Slot;
+use crate::broker::Life;
+use crate::clock::real_now;
+use crate::config::{CommitMode, StartAt, Visibility};
+use crate::error::{Error, Result};
+use crate::group::coordinator::Membership;
+use crate::log::cursor::Fetched;
+use crate::message::{Batch, IntoMessages, Message};
+use crate::partition::waiters::Notifier;
+use crate::record::{Offsets, TopicPartition};
+use crate::sync::{AtomicBool, Ordering};
+
+mod assignment;
+mod builder;
+mod commit;
+mod slot;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    start: StartAt,
+    commit: CommitMode,
+    visibility: Visibility,
+    poll_records: usize,
+    poll_bytes: usize,
+}
+
+/// Records that were removed from a partition before the consumer had read them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gap {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The offsets that were missed.
+    pub missed: Range<u64>,
+}
+
+/// Who commits where.
+enum Role {
+    /// No group: nothing to commit to.
+    Reader,
+    /// Commits for a group, with partitions chosen by hand.
+    Standalone(Arc<str>),
+    Member(Membership),
+}
+
+/// Reads records. One thread at a time, which `&mut self` checks; a [`ConsumerHandle`] is the
+/// thing to keep elsewhere. Keeps the broker open.
+///
+/// Dropping a consumer leaves its group at once and commits nothing; [`close`](Self::close) does,
+/// in auto mode.
+pub struct Consumer {
+    life: Arc<Life>,
+    role: Role,
+    settings: Settings,
+    slots: Vec<Slot>,
+    /// The slot that the next poll looks at first, so that none starves.
+    turn: usize,
+    notifier: Arc<Notifier>,
+    last_token: usize,
+    control: Arc<Control>,
+    /// What was read for `recv` and not handed out yet.
+    ahead: IntoMessages,
+    gaps: Vec<Gap>,
+    /// When auto-commit is due, on the broker's clock.
+    commit_due: Duration,
+}
+
+#[derive(Debug)]
+struct Control {
+    is_woken: AtomicBool,
+    is_shut_down: AtomicBool,
+}
+
+impl Control {
+    fn new() -> Arc<Self> {
+        let (is_woken, is_shut_down) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { is_woken, is_shut_down })
+    }
+}
+
+impl Consumer {
+    fn new(life: &Arc<Life>, group: Option<Arc<str>>, settings: Settings) -> Self {
+        let commit_due = match settings.commit {
+            CommitMode::Manual => Duration::MAX,
+            CommitMode::Auto { every } => life.clock.monotonic().saturating_add(every),
+        };
+        Self {
+            life: Arc::clone(life),
+            role: group.map_or(Role::Reader, Role::Standalone),
+            settings,
+            slots: Vec::new(),
+            turn: 0,
+            notifier: Notifier::new(),
+            last_token: 0,
+            control: Control::new(),
+            ahead: Batch::default().into_iter(),
+            gaps: Vec::new(),
+            commit_due,
+        }
+    }
+
+    /// Waits up to `timeout` for messages and returns those there are, at least one unless the
+    /// time is over. `Duration::ZERO` never waits. Follows the group's plan first: partitions that
+    /// are to move are given up, and new ones taken over, here.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] when the next record of a partition is damaged: what precedes it was
+    /// returned before, and it is returned again until the consumer seeks past it.
+    /// [`Error::Truncated`], once, when a recovery cut the log below the committed offset; the
+    /// position is then the log end. [`Error::OffsetOutOfRange`] with [`StartAt::Error`].
+    /// [`Error::Closed`] after [`ConsumerHandle::shutdown`] or [`Broker::close`].
+    ///
+    /// [`Broker::close`]: crate::Broker::close
+    ///
+    /// # Blocking
+    ///
+    /// At most `timeout`, in real time, without spinning; for the disk where data is not in
+    /// memory.
+    pub fn poll(&mut self, timeout: Duration) -> Result<Batch> {
+        self.give_back_ahead();
+        let batch = self.poll_until(real_now().checked_add(timeout), timeout.is_zero())?;
+        for slot in &mut self.slots {
+            slot.hand_out_all();
+        }
+        Ok(batch)
+    }
+
+    /// Waits for the next message.
+    ///
+    /// # Errors
+    ///
+    /// As [`poll`](Self::poll); [`Error::Timeout`] when [`ConsumerHandle::wake`] ends the wait.
+    ///
+    /// # Blocking
+    ///
+    /// Until there is a message.
+    pub fn recv(&mut self) -> Result<Message> {
+        match self.next_message(None, false)? {
+            Some(message) => Ok(message),
+            None => Err(Error::Timeout),
+        }
+    }
+
+    /// Waits up to `timeout` for the next message; `None` when the time is over.
+    ///
+    /// # Errors
+    ///
+    /// As [`poll`](Self::poll).
+    ///
+    /// # Blocking
+    ///
+    /// At most `timeout`.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Message>> {
+        self.next_message(real_now().checked_add(timeout), timeout.is_zero())
+    }
+
+    /// The next message, if there is one now.
+    ///
+    /// # Errors
+    ///
+    /// As [`poll`](Self::poll).
+    pub fn try_recv(&mut self) -> Result<Option<Message>> {
+        self.next_message(None, true)
+    }
+
+    /// The messages from here on, waiting for each; ends after [`ConsumerHandle::shutdown`] or
+    /// when the broker is closed.
+    ///
+    /// # Blocking
+    ///
+    /// Each `next` until there is a message.
+    pub fn iter(&mut self) -> impl Iterator<Item = Result<Message>> {
+        std::iter::from_fn(move || {
+            loop {
+                match self.recv() {
+                    Err(Error::Closed) => return None,
+                    // A wake-up is for whoever polls; an iteration goes on.
+                    Err(Error::Timeout) => {}
+                    other => return Some(other),
+                }
+            }
+        })
+    }
+
+    fn next_message(&mut self, deadline: Option<Instant>, never_wait: bool) -> Result<Option<Message>> {
+        loop {
+            self.check_shutdown()?;
+            if let Some(message) = self.ahead.next() {
+                // A partition that was given up meanwhile has no slot, and its messages go unread.
+                let slot = self.slots.iter_mut().find(|slot| {
+                    slot.core.origin.partition == message.partition()
+                        && *slot.core.origin.topic == *message.topic()
+                });
+                if let Some(slot) = slot {
+                    slot.handed_out = message.next_offset();
+                    return Ok(Some(message));
+                }
+                continue;
+            }
+            // All that was read ahead is handed out; so are the offsets behind it that have no
+            // records.
+            self.slots.iter_mut().for_each(Slot::hand_out_all);
+            let batch = self.poll_until(deadline, never_wait)?;
+            if batch.is_empty() {
+                return Ok(None);
+            }
+            self.ahead = batch.into_iter();
+        }
+    }
+
+    fn give_back_ahead(&mut self) {
+        if self.ahead.len() > 0 {
+            self.ahead = Batch::default().into_iter();
+            self.slots.iter_mut().for_each(Slot::rewind);
+        }
+    }
+
+    fn check_shutdown(&self) -> Result<()> {
+        if self.control.is_shut_down.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        self.life.check_open()
+    }
+
+    /// Fetches, parking in between, until there is something, a wake-up or the deadline.
+    fn poll_until(&mut self, deadline: Option<Instant>, never_wait: bool) -> Result<Batch> {
+        for slot in &mut self.slots {
+            slot.passed = slot.handed_out;
+        }
+        loop {
+            self.check_shutdown()?;
+            self.follow_plan()?;
+            self.auto_commit_if_due()?;
+            let batch = self.fetch()?;
+            let woken = self.control.is_woken.swap(false, Ordering::AcqRel);
+            if !batch.is_empty() || woken || never_wait {
+                return Ok(batch);
+            }
+            if !self.arm_all() {
+                continue;
+            }
+            let (fired, called) = self.notifier.wait(deadline);
+            if fired.is_empty() && !called {
+                return Ok(Batch::default());
+            }
+            for token in fired {
+                if let Some(slot) = self.slots.iter_mut().find(|slot| slot.token == token) {
+                    slot.is_armed = false;
+                }
+            }
+        }
+    }
+
+    /// One pass over the slots, beginning with another one each time.
+    fn fetch(&mut self) -> Result<Batch> {
+        let mut fetched = Fetched::default();
+        let count = self.slots.len();
+        let settings = &self.settings;
+        for step in 0..count {
+            let index = (self.turn + step) % count.max(1);
+            let Some(slot) = self.slots.get_mut(index) else { break };
+            if slot.is_armed || !slot.may_have_data(settings.visibility) {
+                continue;
+            }
+            if let Err(error) = slot.fetch(settings, &mut fetched, &mut self.gaps) {
+                self.turn = index;
+                if fetched.records == 0 {
+                    return Err(error);
+                }
+                slot.keep_error(error);
+                break;
+            }
+            if fetched.records >= settings.poll_records || fetched.bytes >= settings.poll_bytes {
+                self.turn = index + 1;
+                break;
+            }
+        }
+        Ok(Batch::new(fetched.runs))
+    }
+
+    /// Arms every slot. False when one of them has something to read already.
+    fn arm_all(&mut self) -> bool {
+        let visibility = self.settings.visibility;
+        self.slots.iter_mut().all(|slot| slot.arm(visibility))
+    }
+
+    /// Moves a partition's position. `Offset` out of range goes to the nearest end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownPartition`] when it is not assigned to this consumer; [`Error::NoOffset`]
+    /// for [`StartAt::Error`].
+    ///
+    /// # Blocking
+    ///
+    /// For the disk with [`StartAt::Time`].
+    pub fn seek(&mut self, partition: &TopicPartition, to: StartAt) -> Result<()> {
+        self.give_back_ahead();
+        let index = self.index_of(partition)?;
+        match self.slots.get_mut(index) {
+            Some(slot) => slot.start_at(to, &self.settings),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops reading these partitions, without giving them up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownPartition`] for one that is not assigned; none is paused then.
+    pub fn pause(&mut self, partitions: &[TopicPartition]) -> Result<()> {
+        self.set_paused(partitions, true)
+    }
+
+    /// Reads these partitions again.
+    ///
+    /// # Errors
+    ///
+    /// As [`pause`](Self::pause).
+    pub fn resume(&mut self, partitions: &[TopicPartition]) -> Result<()> {
+        self.set_paused(partitions, false)
+    }
+
+    fn set_paused(&mut self, partitions: &[TopicPartition], is_paused: bool) -> Result<()> {
+        self.give_back_ahead();
+        let indexes = partitions.iter().map(|partition| self.index_of(partition));
+        for index in indexes.collect::<Result<Vec<_>>>()? {
+            if let Some(slot) = self.slots.get_mut(index) {
+                slot.is_paused = is_paused;
+                slot.is_armed = false;
+            }
+        }
+        Ok(())
+    }
+
+    fn index_of(&self, partition: &TopicPartition) -> Result<usize> {
+        self.slots
+            .iter()
+            .position(|slot| slot.is_at(partition))
+            .ok_or_else(|| Error::UnknownPartition(partition.clone()))
+    }
+
+    fn slot(&self, partition: &TopicPartition) -> Option<&Slot> {
+        self.slots.iter().find(|slot| slot.is_at(partition))
+    }
+
+    /// The offset that is handed out next; `None` for a partition that is not assigned.
+    #[must_use]
+    pub fn position(&self, partition: &TopicPartition) -> Option<u64> {
+        self.slot(partition).map(|slot| slot.handed_out)
+    }
+
+    /// For each assigned partition, how many visible offsets were not handed out yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`].
+    pub fn lag(&self) -> Result<BTreeMap<TopicPartition, u64>> {
+        self.check_shutdown()?;
+        let visibility = self.settings.visibility;
+        let lags = self.slots.iter().map(|slot| (slot.origin().clone(), slot.lag(visibility)));
+        Ok(lags.collect())
+    }
+
+    /// The partitions that this consumer reads now.
+    #[must_use]
+    pub fn assignment(&self) -> Vec<TopicPartition> {
+        let mut assigned: Vec<_> = self.slots.iter().map(|slot| slot.origin().clone()).collect();
+        assigned.sort();
+        assigned
+    }
+
+    /// What was removed from the partitions before this consumer had read it, since the last call.
+    pub fn take_gaps(&mut self) -> Vec<Gap> {
+        std::mem::take(&mut self.gaps)
+    }
+
+    /// What other threads may hold: wakes and shuts down this consumer.
+    #[must_use]
+    pub fn handle(&self) -> ConsumerHandle {
+        let notifier = Arc::clone(&self.notifier);
+        ConsumerHandle { notifier, control: Arc::clone(&self.control) }
+    }
+
+    /// Leaves the group; in auto mode commits what later polls have passed.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit), in auto mode. The group is left all the same.
+    ///
+    /// # Durability
+    ///
+    /// As [`commit`](Self::commit), in auto mode.
+    pub fn close(mut self) -> Result<()> {
+        self.give_back_ahead();
+        match self.settings.commit {
+            CommitMode::Manual => Ok(()),
+            CommitMode::Auto { .. } => self.commit_passed_durably(),
+        }
+    }
+
+    /// Commits, for each assigned partition, all that was handed out.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rebalanced`] when one of the partitions belongs to another member now, nothing is
+    /// committed then; [`Error::Config`] for a reader without a group; [`Error::SyncFailed`] and
+    /// its kin.
+    ///
+    /// # Durability
+    ///
+    /// At broker level [`Durability::Sync`](crate::Durability::Sync) the records, then the commit
+    /// are on stable storage on return; at the other levels the commit survives the process.
+    ///
+    /// # Blocking
+    ///
+    /// At level `Sync` for the disk.
+    pub fn commit(&mut self) -> Result<()> {
+        let commits = self.handed_out();
+        self.commit_durably(&commits)
+    }
+
+    /// Commits this message and all before it in its partition.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit); [`Error::UnknownPartition`] for a partition that is not
+    /// assigned.
+    ///
+    /// # Durability
+    ///
+    /// As [`commit`](Self::commit).
+    ///
+    /// # Blocking
+    ///
+    /// As [`commit`](Self::commit).
+    pub fn commit_message(&mut self, message: &Message) -> Result<()> {
+        let offsets = Offsets::from([(message.topic_partition(), message.next_offset())]);
+        self.commit_durably(&offsets)
+    }
+
+    /// Commits these offsets, each the NEXT one to read. May go back on purpose.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit); [`Error::OffsetOutOfRange`] for one beyond the log end,
+    /// [`Error::UnknownPartition`] for a partition that is not assigned; nothing is committed.
+    ///
+    /// # Durability
+    ///
+    /// As [`commit`](Self::commit).
+    ///
+    /// # Blocking
+    ///
+    /// As [`commit`](Self::commit).
+    pub fn commit_offsets(&mut self, offsets: &Offsets) -> Result<()> {
+        self.commit_durably(offsets)
+    }
+
+    /// As [`commit`](Self::commit), without waiting for the disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit).
+    ///
+    /// # Durability
+    ///
+    /// On return the commit survives the process; durable with the next background sync.
+    pub fn commit_async(&mut self) -> Result<()> {
+        let commits = self.handed_out();
+        self.publish_commits(&commits).map(drop)
+    }
+
+    /// What the group has committed for a partition; `None` if nothing, or without a group.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTopic`], [`Error::Closed`].
+    pub fn committed(&self, partition: &TopicPartition) -> Result<Option<u64>> {
+        let topic = self.life.topic(&partition.topic)?;
+        let Some(group) = self.group() else { return Ok(None) };
+        let committed = self.life.coordinator.committed(group, topic.id, partition.partition);
+        Ok(committed.map(|committed| committed.offset))
+    }
+
+    fn group(&self) -> Option<&Arc<str>> {
+        match &self.role {
+            Role::Reader => None,
+            Role::Standalone(group) => Some(group),
+            Role::Member(member) => Some(member.group()),
+        }
+    }
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("group", &self.group())
+            .field("assignment", &self.assignment())
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Wakes or shuts down a [`Consumer`] from another thread. Cheap to clone; does not keep the
+/// broker open.
+#[derive(Debug, Clone)]
+pub struct ConsumerHandle {
+    notifier: Arc<Notifier>,
+    control: Arc<Control>,
+}
+
+impl ConsumerHandle {
+    /// Ends the current wait, or the next: `poll` returns what there is, which may be nothing,
+    /// and `recv` returns [`Error::Timeout`].
+    pub fn wake(&self) {
+        self.control.is_woken.store(true, Ordering::Release);
+        self.notifier.call();
+    }
+
+    /// From now on `poll` and `recv` return [`Error::Closed`], and iterations end. A consumer of a
+    /// group leaves it when it is dropped or closed.
+    pub fn shutdown(&self) {
+        self.control.is_shut_down.store(true, Ordering::Release);
+        self.notifier.call();
+    }
+}

@@ -1,0 +1,217 @@
+//! One partition as a consumer reads it: where it stands, and whether it waits there.
+//!
+//! Invariant: `handed_out <= fetched`; both are offsets of the next record, of what the caller has
+//! been given and of what has been read ahead for `recv`.
+
+use std::sync::Arc;
+
+use super::{Gap, Settings};
+use crate::config::{StartAt, Visibility};
+use crate::error::{Error, Result};
+use crate::group::state::OwnershipEpoch;
+use crate::log::cursor::{Cursor, FetchLimits, Fetched};
+use crate::partition::PartitionCore;
+use crate::partition::waiters::Notifier;
+use crate::record::TopicPartition;
+use crate::topic::TopicShared;
+
+pub(super) struct Slot {
+    pub(super) topic: Arc<TopicShared>,
+    pub(super) core: Arc<PartitionCore>,
+    /// Made when it is needed, dropped by a seek.
+    cursor: Option<Cursor>,
+    /// The offset after what was read, handed out or not.
+    fetched: u64,
+    /// The offset after what the caller was given.
+    pub(super) handed_out: u64,
+    /// What a later poll has passed: all that auto-commit may cover.
+    pub(super) passed: u64,
+    /// What this consumer committed last.
+    pub(super) committed: Option<u64>,
+    pub(super) is_paused: bool,
+    /// The ownership under which a group gave the partition.
+    pub(super) epoch: Option<OwnershipEpoch>,
+    waiter: u64,
+    /// What the notifier calls this slot.
+    pub(super) token: usize,
+    /// Armed: nothing can be read until the partition fires.
+    pub(super) is_armed: bool,
+    /// An error that the next poll returns once.
+    pending_error: Option<Error>,
+}
+
+impl Slot {
+    pub(super) fn new(
+        topic: Arc<TopicShared>,
+        core: Arc<PartitionCore>,
+        notifier: &Arc<Notifier>,
+        token: usize,
+    ) -> Self {
+        let waiter = core.register(notifier, token);
+        Self {
+            topic,
+            core,
+            cursor: None,
+            fetched: 0,
+            handed_out: 0,
+            passed: 0,
+            committed: None,
+            is_paused: false,
+            epoch: None,
+            waiter,
+            token,
+            is_armed: false,
+            pending_error: None,
+        }
+    }
+
+    pub(super) fn origin(&self) -> &TopicPartition {
+        &self.core.origin
+    }
+
+    pub(super) fn is_at(&self, partition: &TopicPartition) -> bool {
+        *self.core.origin == *partition
+    }
+
+    /// Puts the slot at `offset`; what was read ahead is forgotten.
+    pub(super) fn move_to(&mut self, offset: u64) {
+        self.cursor = None;
+        self.fetched = offset;
+        self.handed_out = offset;
+        self.passed = offset;
+        self.is_armed = false;
+        self.pending_error = None;
+    }
+
+    /// Gives back what was read ahead and not handed out.
+    pub(super) fn rewind(&mut self) {
+        if self.fetched != self.handed_out {
+            self.cursor = None;
+            self.fetched = self.handed_out;
+            self.is_armed = false;
+        }
+    }
+
+    /// Resumes at what the group committed, if that is still what it refers to.
+    pub(super) fn resume_at(&mut self, committed: u64, settings: &Settings) -> Result<()> {
+        let end = self.core.visible_end(Visibility::Published);
+        self.committed = Some(committed);
+        if committed > end {
+            // A recovery cut the log: new records must not be skipped under reused numbers.
+            self.move_to(end);
+            let partition = self.origin().clone();
+            self.pending_error = Some(Error::Truncated { partition, committed, end });
+            return Ok(());
+        }
+        if committed < self.core.log_start() {
+            return self.leave_gap(committed, settings).map(drop);
+        }
+        self.move_to(committed);
+        Ok(())
+    }
+
+    /// Puts the slot where `start` says.
+    pub(super) fn start_at(&mut self, start: StartAt, settings: &Settings) -> Result<()> {
+        let offset = self.resolve(start, settings)?;
+        self.move_to(offset);
+        Ok(())
+    }
+
+    fn resolve(&self, start: StartAt, settings: &Settings) -> Result<u64> {
+        let first = self.core.log_start();
+        let end = self.core.visible_end(settings.visibility);
+        Ok(match start {
+            StartAt::Earliest => first,
+            StartAt::Latest => end,
+            // Out of range: the nearest end.
+            StartAt::Offset(offset) => offset.clamp(first, end.max(first)),
+            StartAt::Time(time) => self.core.offset_at(time)?.map_or(end, |offset| offset.min(end)),
+            StartAt::Error => return Err(Error::NoOffset(self.origin().clone())),
+        })
+    }
+
+    /// Retention was quicker than this consumer: the policy says where to go on.
+    fn leave_gap(&mut self, position: u64, settings: &Settings) -> Result<Option<Gap>> {
+        let (start, end) = (self.core.log_start(), self.core.visible_end(settings.visibility));
+        if settings.start == StartAt::Error {
+            return Err(Error::OffsetOutOfRange { requested: position, start, end });
+        }
+        let next = self.resolve(settings.start, settings)?;
+        self.move_to(next);
+        let partition = self.origin().clone();
+        Ok(Some(Gap { partition, missed: position..start }))
+    }
+
+    /// Adds what can be read now. Positions move by what was read.
+    pub(super) fn fetch(
+        &mut self,
+        settings: &Settings,
+        fetched: &mut Fetched,
+        gaps: &mut Vec<Gap>,
+    ) -> Result<()> {
+        if let Some(error) = self.pending_error.take() {
+            return Err(error);
+        }
+        if self.core.is_closed() {
+            return Err(Error::Closed);
+        }
+        let visible_end = self.core.visible_end(settings.visibility);
+        if self.fetched >= visible_end {
+            return Ok(());
+        }
+        if self.fetched < self.core.log_start() {
+            gaps.extend(self.leave_gap(self.fetched, settings)?);
+        }
+        let cursor = match &mut self.cursor {
+            Some(cursor) => cursor,
+            none => none.insert(self.core.cursor_at(self.fetched)?),
+        };
+        let limits = FetchLimits {
+            records: settings.poll_records,
+            bytes: settings.poll_bytes,
+            visible_end,
+        };
+        let result = self.core.fetch(cursor, &limits, fetched);
+        self.fetched = cursor.next_offset();
+        result
+    }
+
+    /// Keeps an error for the next poll: what was read before it is handed out first.
+    pub(super) fn keep_error(&mut self, error: Error) {
+        self.pending_error = Some(error);
+    }
+
+    /// What was fetched is handed out.
+    pub(super) fn hand_out_all(&mut self) {
+        self.handed_out = self.fetched;
+    }
+
+    /// Whether a fetch may find something.
+    #[inline]
+    pub(super) fn may_have_data(&self, visibility: Visibility) -> bool {
+        !self.is_paused
+            && (self.pending_error.is_some()
+                || self.core.visible_end(visibility) > self.fetched
+                || self.core.is_closed())
+    }
+
+    /// Arms the slot. False when there is something to read already.
+    pub(super) fn arm(&mut self, visibility: Visibility) -> bool {
+        if self.is_paused || self.is_armed {
+            return true;
+        }
+        self.is_armed = self.core.arm(self.waiter, self.fetched, visibility);
+        self.is_armed
+    }
+
+    /// Visible records that were not handed out.
+    pub(super) fn lag(&self, visibility: Visibility) -> u64 {
+        self.core.visible_end(visibility).saturating_sub(self.handed_out)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.core.deregister(self.waiter);
+    }
+}

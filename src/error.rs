@@ -1,0 +1,421 @@
+//! Everything that can go wrong, as data.
+//!
+//! Callers branch on few questions and log all the rest: [`Error::is_definite`] (was it surely not
+//! appended?), [`Error::is_retriable`] (may the same call succeed later?) and
+//! [`Error::is_fatal`] (does this handle need to be reopened?).
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::record::{RecordMetadata, TopicPartition};
+
+/// The result of almost every call of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong. `Clone`, because one failed sync answers every caller that waited for it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file operation failed for a reason that has no variant of its own.
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        /// What was being done, as a verb.
+        operation: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: Arc<io::Error>,
+    },
+    /// Another broker, in this process or another, has the directory.
+    #[error("{} is in use by another broker", path.display())]
+    Locked {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// Stored bytes are not what was written.
+    #[error(transparent)]
+    Corrupt(#[from] Corruption),
+    /// A file was written by a version of this crate that this one does not understand.
+    #[error("{} needs format version {found} with features {features:#x}; version {supported} is supported", path.display())]
+    UnsupportedVersion {
+        /// The file.
+        path: PathBuf,
+        /// The file's format version.
+        found: u32,
+        /// The newest version that this build reads.
+        supported: u32,
+        /// The file's incompatible feature bits that this build does not know.
+        features: u64,
+    },
+    /// No topic has this name.
+    #[error("there is no topic {0:?}")]
+    UnknownTopic(String),
+    /// The topic has no such partition.
+    #[error("there is no partition {0}")]
+    UnknownPartition(TopicPartition),
+    /// A topic of this name exists.
+    #[error("topic {0:?} exists")]
+    TopicExists(String),
+    /// A name that cannot be used.
+    #[error("{name:?} cannot be used as a name: {reason}")]
+    InvalidName {
+        /// The name as given, at most its first 300 characters.
+        name: String,
+        /// Why not.
+        reason: NameError,
+    },
+    /// A record, or a batch of records, is larger than what is allowed. Nothing was appended.
+    #[error("{size} bytes are more than the limit of {limit}")]
+    RecordTooLarge {
+        /// The record's or batch's size in bytes.
+        size: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The offset lies outside what the partition holds.
+    #[error("offset {requested} is outside {start}..={end}")]
+    OffsetOutOfRange {
+        /// The offset that was asked for.
+        requested: u64,
+        /// The log start offset.
+        start: u64,
+        /// The end of what may be read.
+        end: u64,
+    },
+    /// Compare-and-append found another end of the log. Nothing was appended.
+    #[error("the next offset is {actual}, not {expected}")]
+    WrongOffset {
+        /// What the caller expected the next offset to be.
+        expected: u64,
+        /// What it is.
+        actual: u64,
+    },
+    /// The group has committed nothing for this partition, and was told not to guess.
+    #[error("nothing is committed for {0}")]
+    NoOffset(TopicPartition),
+    /// An unclean recovery cut the log below this consumer's position.
+    #[error("{partition} was cut to offset {end} by a recovery; {committed} was already consumed")]
+    Truncated {
+        /// The partition.
+        partition: TopicPartition,
+        /// The position that the consumer had reached.
+        committed: u64,
+        /// The end of the log after the recovery.
+        end: u64,
+    },
+    /// The group gave the partition to another member.
+    #[error("the partition belongs to another member of the group now")]
+    Rebalanced,
+    /// A newer holder of the producer id has taken over. Nothing was appended.
+    #[error("producer {producer:?} was fenced: epoch {current} is in force, this handle has {epoch}")]
+    Fenced {
+        /// The producer id.
+        producer: String,
+        /// This handle's epoch.
+        epoch: u32,
+        /// The epoch in force.
+        current: u32,
+    },
+    /// This replica does not lead the partition. Nothing was appended.
+    #[error("{partition} is led by another replica")]
+    NotLeader {
+        /// The partition.
+        partition: TopicPartition,
+    },
+    /// Fewer replicas are in sync than the topic demands.
+    #[error("{partition} has {in_sync} replicas in sync of {required} required")]
+    NotEnoughReplicas {
+        /// The partition.
+        partition: TopicPartition,
+        /// How many are in sync.
+        in_sync: u32,
+        /// How many the topic demands.
+        required: u32,
+    },
+    /// The disk, or the byte budget, is full. Nothing was appended; reading, committing and
+    /// deleting go on, and appends resume when space returns.
+    #[error("no space left for {}", path.display())]
+    StorageFull {
+        /// What could not grow.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: Arc<io::Error>,
+    },
+    /// The data cannot be changed: opened read-only, or on a file system that is.
+    #[error("{} is read-only", path.display())]
+    ReadOnly {
+        /// The file or directory.
+        path: PathBuf,
+    },
+    /// The partition has no offsets left to give. Nothing was appended.
+    #[error("{partition} has no offsets left")]
+    OffsetExhausted {
+        /// The partition.
+        partition: TopicPartition,
+    },
+    /// A sync failed: whether the records are on stable storage is unknown. The partition takes
+    /// no more appends until it is reopened.
+    #[error("could not sync {}", path.display())]
+    SyncFailed {
+        /// The file that could not be synced.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: Arc<io::Error>,
+    },
+    /// An earlier failure left the partition in an unknown state; it is read-only until reopened.
+    /// Nothing was appended by this call.
+    #[error("{partition} takes no appends since a failed sync")]
+    Poisoned {
+        /// The partition.
+        partition: TopicPartition,
+        /// The failure.
+        source: Box<Error>,
+    },
+    /// Some of the batches of a [`send_batch`](crate::Producer::send_batch) were not appended.
+    #[error("{} of {} records were sent", done.iter().flatten().count(), done.len())]
+    PartialBatch {
+        /// In input order: where each record went, `None` for those that were not appended.
+        done: Vec<Option<RecordMetadata>>,
+        /// What stopped the others.
+        source: Box<Error>,
+    },
+    /// The time allowed for the call is over. For an append the outcome is unknown.
+    #[error("timed out")]
+    Timeout,
+    /// A value could not be encoded or decoded.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// A replication transport failed.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// A setting or an argument that cannot work.
+    #[error("{setting}: {reason}")]
+    Config {
+        /// Which setting or argument.
+        setting: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The broker or the consumer was closed.
+    #[error("closed")]
+    Closed,
+}
+
+impl Error {
+    /// Whether the same call may succeed later without anything being reopened or reconfigured.
+    #[must_use]
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            Self::Locked { .. }
+            | Self::WrongOffset { .. }
+            | Self::Rebalanced
+            | Self::NotLeader { .. }
+            | Self::NotEnoughReplicas { .. }
+            | Self::StorageFull { .. }
+            | Self::Timeout
+            | Self::Transport(_) => true,
+            Self::PartialBatch { source, .. } => source.is_retriable(),
+            _ => false,
+        }
+    }
+
+    /// Whether the handle that returned this is of no further use until it is opened again.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        match self {
+            Self::SyncFailed { .. } | Self::Poisoned { .. } | Self::Fenced { .. } | Self::Closed => true,
+            Self::PartialBatch { source, .. } => source.is_fatal(),
+            _ => false,
+        }
+    }
+
+    /// Whether nothing was appended or committed, for sure. After an error that is not definite a
+    /// record may or may not be there, also after a restart; a producer with an
+    /// [`id`](crate::ProducerBuilder::id) makes the retry safe.
+    #[must_use]
+    pub fn is_definite(&self) -> bool {
+        !matches!(
+            self,
+            Self::Io { .. }
+                | Self::SyncFailed { .. }
+                | Self::Timeout
+                | Self::PartialBatch { .. }
+                | Self::Transport(_)
+                | Self::Closed
+        )
+    }
+
+    /// An I/O failure, told apart by what the caller can do about it.
+    pub(crate) fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_path_buf();
+        match source.kind() {
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => Self::StorageFull { path, source: Arc::new(source) },
+            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { path },
+            _ => Self::Io { operation, path, source: Arc::new(source) },
+        }
+    }
+
+    /// A setting or argument that cannot work.
+    pub(crate) fn config(setting: &'static str, reason: impl Into<String>) -> Self {
+        Self::Config { setting, reason: reason.into() }
+    }
+}
+
+/// Why a name was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// The name is empty.
+    #[error("it is empty")]
+    Empty,
+    /// The name is too long.
+    #[error("it is longer than {limit} bytes")]
+    TooLong {
+        /// The longest allowed, in bytes.
+        limit: usize,
+    },
+    /// A character outside `[A-Za-z0-9._-]`.
+    #[error("it contains {0:?}; letters, digits, '.', '_' and '-' are allowed")]
+    Character(char),
+    /// `.` and `..`.
+    #[error("it means a directory")]
+    Directory,
+    /// Names that begin with `__` are the engine's own.
+    #[error("names that begin with \"__\" are reserved")]
+    Reserved,
+    /// It differs from an existing topic's name only in upper and lower case.
+    #[error("it differs from an existing name only in case")]
+    CaseCollision,
+}
+
+/// Damage: stored bytes that are not what was written, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("{} is damaged at byte {position}: {kind}", file.display())]
+pub struct Corruption {
+    /// The partition, where one is concerned.
+    pub partition: Option<TopicPartition>,
+    /// The damaged, missing or foreign file.
+    pub file: PathBuf,
+    /// The byte position in the file.
+    pub position: u64,
+    /// The offsets that cannot be read, where known. A consumer goes on behind them with
+    /// `seek(.., StartAt::Offset(offsets.end))`.
+    pub offsets: Option<Range<u64>>,
+    /// What is wrong.
+    pub kind: CorruptionKind,
+}
+
+/// What is wrong with damaged bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum CorruptionKind {
+    /// A checksum does not match.
+    #[error("checksum {computed:#010x}, stored {stored:#010x}")]
+    Checksum {
+        /// The checksum in the file.
+        stored: u32,
+        /// The checksum of the bytes found.
+        computed: u32,
+    },
+    /// A length or count points outside what is there.
+    #[error("a length or count is out of bounds in {0}")]
+    Length(&'static str),
+    /// Bytes that should be a known structure are not.
+    #[error("{0} is malformed")]
+    Malformed(&'static str),
+    /// The file is not a segment of ours.
+    #[error("not a segment file")]
+    Magic,
+    /// The file belongs to another topic, partition or place in the log.
+    #[error("the file belongs elsewhere: wrong {0}")]
+    Foreign(&'static str),
+    /// Offsets do not follow one another.
+    #[error("offset {found} follows where {expected} was expected")]
+    OffsetOrder {
+        /// The offset that should come next.
+        expected: u64,
+        /// The offset found.
+        found: u64,
+    },
+    /// A file that must be there is not.
+    #[error("a file is missing")]
+    Missing,
+    /// Data that was on stable storage has an end that comes too early.
+    #[error("the log ends at offset {found}, although it was durable to {durable}")]
+    ShortOfDurable {
+        /// Where the readable log ends.
+        found: u64,
+        /// Where it was known to be durable.
+        durable: u64,
+    },
+}
+
+/// A value that could not be encoded or decoded.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{codec}: {reason}")]
+pub struct CodecError {
+    codec: &'static str,
+    reason: Arc<str>,
+}
+
+impl CodecError {
+    /// An error of the named codec.
+    #[must_use]
+    pub fn new(codec: &'static str, reason: impl fmt::Display) -> Self {
+        Self { codec, reason: reason.to_string().into() }
+    }
+
+    /// The codec's name.
+    #[must_use]
+    pub fn codec(&self) -> &'static str {
+        self.codec
+    }
+}
+
+/// A failure of an application's replication transport.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("transport: {reason}")]
+pub struct TransportError {
+    reason: Arc<str>,
+}
+
+impl TransportError {
+    /// An error with the transport's own words.
+    #[must_use]
+    pub fn new(reason: impl fmt::Display) -> Self {
+        Self { reason: reason.to_string().into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_definite_and_retriable() {
+        let error = Error::io("grow", Path::new("x"), io::ErrorKind::StorageFull.into());
+        assert!(matches!(error, Error::StorageFull { .. }), "{error:?}");
+        assert!(error.is_definite() && error.is_retriable() && !error.is_fatal());
+    }
+
+    #[test]
+    fn a_failed_sync_is_neither_definite_nor_retriable() {
+        let source = Arc::new(io::ErrorKind::Other.into());
+        let error = Error::SyncFailed { path: "x".into(), source };
+        assert!(!error.is_definite() && !error.is_retriable() && error.is_fatal());
+    }
+
+    #[test]
+    fn errors_display_without_repeating_their_source() {
+        let error = Error::io("open", Path::new("/a/b"), io::ErrorKind::PermissionDenied.into());
+        assert_eq!(error.to_string(), "cannot open /a/b");
+        assert!(std::error::Error::source(&error).is_some());
+    }
+}

@@ -1,0 +1,143 @@
+//! Reading batches: checked once, then iterated without failing.
+//!
+//! Owns: the verdict on a batch. [`BatchView::check`] verifies header, checksum and every record;
+//! a view from it, or from [`BatchView::trusted`] over the same bytes, iterates without errors and
+//! without allocating. Invariant: `check` and iterating share one parser, so they cannot disagree.
+//! Pure; called from any thread.
+
+use super::header::{ALIGNMENT, BatchHeader};
+use super::record::{Cursor, RecordView};
+use super::seal::batch_checksum;
+use crate::error::CorruptionKind;
+use crate::format::checksum::Checksum;
+
+/// A batch where it lies. Small: the header is read again when asked for, which costs a few loads
+/// from bytes that are in the cache, and less than carrying it around.
+#[derive(Clone, Copy)]
+pub(crate) struct BatchView<'a> {
+    /// The whole batch: header, records, padding.
+    bytes: &'a [u8],
+    /// Everything after the header and its extension.
+    records: &'a [u8],
+}
+
+impl std::fmt::Debug for BatchView<'_> {
+    /// The header only: payloads do not belong in logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BatchView")
+            .field("header", &self.header())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> BatchView<'a> {
+    /// Checks the batch at the start of `bytes` entirely. `None` is the end of the log.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the header, the checksum or a record.
+    #[inline]
+    pub(crate) fn check(bytes: &'a [u8], salt: u64) -> Result<Option<Self>, CorruptionKind> {
+        let Some((header, view)) = Self::parse(bytes)? else {
+            return Ok(None);
+        };
+        let head = view.bytes.get(..header.header_size()).unwrap_or_default();
+        let computed = batch_checksum(Checksum::of(view.records), head, salt);
+        let stored = header.checksum;
+        if stored != computed {
+            return Err(CorruptionKind::Checksum { stored, computed });
+        }
+        view.check_records(&header)?;
+        Ok(Some(view))
+    }
+
+    /// The batch at the start of bytes that [`check`](Self::check) has passed before.
+    #[inline]
+    pub(crate) fn trusted(bytes: &'a [u8]) -> Option<Self> {
+        Self::parse(bytes).ok().flatten().map(|(_, view)| view)
+    }
+
+    #[inline]
+    fn parse(bytes: &'a [u8]) -> Result<Option<(BatchHeader, Self)>, CorruptionKind> {
+        let Some(header) = BatchHeader::parse(bytes)? else {
+            return Ok(None);
+        };
+        let length = CorruptionKind::Length("batch");
+        let (bytes, _) = bytes.split_at_checked(header.size as usize).ok_or(length)?;
+        let records = bytes.get(header.header_size()..).unwrap_or_default();
+        Ok(Some((header, Self { bytes, records })))
+    }
+
+    #[inline]
+    fn check_records(&self, header: &BatchHeader) -> Result<(), CorruptionKind> {
+        // An opening batch has a payload of its own, which `Opening::decode` checks.
+        if header.is_opening() {
+            return Ok(());
+        }
+        let mut cursor = Cursor::new(header, self.records);
+        for _ in 0..header.record_count {
+            cursor.next::<false>().map_err(CorruptionKind::Malformed)?;
+        }
+        if cursor.rest.len() >= ALIGNMENT || cursor.rest.iter().any(|byte| *byte != 0) {
+            return Err(CorruptionKind::Malformed("batch padding"));
+        }
+        Ok(())
+    }
+
+    /// The batch's header.
+    #[inline]
+    pub(crate) fn header(&self) -> BatchHeader {
+        BatchHeader::parsed(self.bytes)
+    }
+
+    /// The records, in the order of their offsets.
+    #[inline]
+    pub(crate) fn records(&self) -> Records<'a> {
+        let header = self.header();
+        Records {
+            cursor: Cursor::new(&header, self.records),
+            remaining: header.record_count,
+        }
+    }
+
+    /// The whole batch as it lies: header, records, padding.
+    #[inline]
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Everything after the header: the records area, or an opening batch's payload.
+    #[inline]
+    pub(in crate::format) fn payload(&self) -> &'a [u8] {
+        self.records
+    }
+}
+
+/// The records of a batch.
+#[derive(Debug, Clone)]
+pub(crate) struct Records<'a> {
+    cursor: Cursor<'a>,
+    remaining: u32,
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = RecordView<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<RecordView<'a>> {
+        self.remaining = self.remaining.checked_sub(1)?;
+        // Only bytes that were never checked can fail here; they end the batch.
+        let record = self.cursor.next::<true>().ok();
+        if record.is_none() {
+            self.remaining = 0;
+        }
+        record
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, Some(self.remaining as usize))
+    }
+}
+
+impl std::iter::FusedIterator for Records<'_> {}

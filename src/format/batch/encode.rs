@@ -1,0 +1,408 @@
+//! Writing batches: records are encoded and checksummed before anybody holds a lock.
+//!
+//! Owns: one reusable buffer with room for the largest header in front of the records. `push`
+//! encodes a record, `finish` pads and checksums the records, `seal` writes the header in front of
+//! them once the offset is known: a few dozen bytes, whatever the batch's size. Invariants:
+//!
+//! 1. The buffer begins with [`SIZE_MAX`] bytes of header room, followed by `records_size` bytes.
+//! 2. A `push` that fails leaves the batch as it was.
+//! 3. Nothing is allocated once the buffer has its size.
+//!
+//! Called by one producer at a time, before the partition's lock, except `seal`: under it.
+
+use super::header::{ALIGNMENT, BatchHeader, ProducerStamp, SIZE_MAX, durable_distance};
+use super::record::{HAS_HEADERS, HAS_KEY, HAS_OFFSET, HAS_TIMESTAMP, HAS_VALUE};
+use super::seal::write_header;
+use crate::error::Error;
+use crate::format::checksum::Checksum;
+use crate::format::varint;
+
+/// LIMIT: positions are `u32`, and the largest batch must leave room in a 4 GiB segment for
+/// everything else in it; 1 GiB is far beyond what anybody should append at once.
+pub(crate) const RECORDS_SIZE_MAX: u64 = 1 << 30;
+
+/// A record, or what it would make of its batch, exceeds what a batch can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooLarge {
+    pub(crate) size: u64,
+    pub(crate) limit: u64,
+}
+
+impl From<TooLarge> for Error {
+    fn from(TooLarge { size, limit }: TooLarge) -> Self {
+        Self::RecordTooLarge { size, limit }
+    }
+}
+
+/// At least what a records area may need behind its last record.
+const PADDING: [u8; ALIGNMENT] = [0; ALIGNMENT];
+
+/// Builds batches, one after the other, in one buffer.
+#[derive(Debug)]
+pub(crate) struct BatchEncoder {
+    buffer: Vec<u8>,
+    records_size: usize,
+    count: u32,
+    /// The offset delta of the next record, unless it says otherwise.
+    next_delta: u64,
+    last_offset_delta: Option<u32>,
+    base_timestamp: u64,
+    max_timestamp: u64,
+    delete_horizon: Option<u64>,
+}
+
+impl BatchEncoder {
+    pub(crate) fn new() -> Self {
+        Self {
+            buffer: vec![0; SIZE_MAX],
+            records_size: 0,
+            count: 0,
+            next_delta: 0,
+            last_offset_delta: None,
+            base_timestamp: 0,
+            max_timestamp: 0,
+            delete_horizon: None,
+        }
+    }
+
+    /// Begins a new batch and keeps the buffer.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        self.buffer.truncate(SIZE_MAX);
+        self.records_size = 0;
+        self.count = 0;
+        self.next_delta = 0;
+        self.last_offset_delta = None;
+        self.base_timestamp = 0;
+        self.max_timestamp = 0;
+        self.delete_horizon = None;
+    }
+
+    /// How many records the batch has.
+    #[inline]
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The bytes of the records so far.
+    #[inline]
+    pub(crate) fn records_size(&self) -> usize {
+        self.records_size
+    }
+
+    /// Gives up a buffer that a large batch has grown beyond `limit` bytes.
+    pub(crate) fn shrink_to(&mut self, limit: usize) {
+        self.buffer.shrink_to(limit);
+    }
+
+    /// Adds a record at the next offset.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`] if the batch cannot take it; the batch is as it was.
+    #[inline]
+    pub(crate) fn push<'h>(
+        &mut self,
+        timestamp: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: impl ExactSizeIterator<Item = (&'h str, &'h [u8])> + Clone,
+    ) -> Result<(), TooLarge> {
+        self.push_record(None, timestamp, key, value, headers)
+    }
+
+    /// Adds a record at a distance from the batch's base offset: compaction leaves gaps.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    ///
+    /// # Panics
+    ///
+    /// If `offset_delta` does not lie behind the last record's: such a batch could not be read.
+    pub(crate) fn push_at<'h>(
+        &mut self,
+        offset_delta: u32,
+        timestamp: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: impl ExactSizeIterator<Item = (&'h str, &'h [u8])> + Clone,
+    ) -> Result<(), TooLarge> {
+        let delta = u64::from(offset_delta);
+        assert!(delta >= self.next_delta, "offsets of a batch must rise");
+        self.push_record(
+            (delta != self.next_delta).then_some(delta),
+            timestamp,
+            key,
+            value,
+            headers,
+        )
+    }
+
+    #[inline]
+    fn push_record<'h>(
+        &mut self,
+        gap_to: Option<u64>,
+        timestamp: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: impl ExactSizeIterator<Item = (&'h str, &'h [u8])> + Clone,
+    ) -> Result<(), TooLarge> {
+        let first = self.count == 0;
+        let base_timestamp = if first {
+            timestamp
+        } else {
+            self.base_timestamp
+        };
+        let timestamp_delta = timestamp.wrapping_sub(base_timestamp).cast_signed();
+        let timestamp_delta = (timestamp_delta != 0).then(|| varint::zigzag(timestamp_delta));
+        let delta = gap_to.unwrap_or(self.next_delta);
+        if delta > u64::from(u32::MAX) {
+            return Err(TooLarge {
+                size: delta,
+                limit: u64::from(u32::MAX),
+            });
+        }
+        let header_count = headers.len();
+
+        let size = optional_varint_size(timestamp_delta)
+            .saturating_add(optional_varint_size(gap_to))
+            .saturating_add(optional_bytes_size(key))
+            .saturating_add(optional_bytes_size(value))
+            .saturating_add(if header_count == 0 {
+                0
+            } else {
+                headers_size(headers.clone())
+            })
+            .saturating_add(1)
+            .saturating_add(self.records_size as u64);
+        let Some(size) = usize::try_from(size)
+            .ok()
+            .filter(|_| size <= RECORDS_SIZE_MAX)
+        else {
+            return Err(TooLarge {
+                size,
+                limit: RECORDS_SIZE_MAX,
+            });
+        };
+
+        // `finish` may have padded behind the records.
+        self.buffer.truncate(SIZE_MAX + self.records_size);
+        let out = &mut self.buffer;
+        out.reserve(size - self.records_size + ALIGNMENT);
+        out.push(
+            flag(key.is_some(), HAS_KEY)
+                | flag(value.is_some(), HAS_VALUE)
+                | flag(header_count != 0, HAS_HEADERS)
+                | flag(timestamp_delta.is_some(), HAS_TIMESTAMP)
+                | flag(gap_to.is_some(), HAS_OFFSET),
+        );
+        for number in [timestamp_delta, gap_to].into_iter().flatten() {
+            varint::put(out, number);
+        }
+        for bytes in [key, value].into_iter().flatten() {
+            put_bytes(out, bytes);
+        }
+        if header_count != 0 {
+            put_headers(out, headers);
+        }
+
+        self.records_size = size;
+        self.base_timestamp = base_timestamp;
+        self.max_timestamp = if first {
+            timestamp
+        } else {
+            self.max_timestamp.max(timestamp)
+        };
+        self.next_delta = delta + 1;
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Says that the batch reaches to this offset, although its last records are gone. Of no
+    /// effect below the last record that is there.
+    pub(crate) fn set_last_offset_delta(&mut self, delta: u32) {
+        self.last_offset_delta = Some(delta);
+    }
+
+    /// Says when the batch's tombstones may be dropped.
+    pub(crate) fn set_delete_horizon(&mut self, horizon: Option<u64>) {
+        self.delete_horizon = horizon;
+    }
+
+    /// Gives a batch without records, which stands for offsets whose records are gone, its time.
+    pub(crate) fn set_base_timestamp_if_empty(&mut self, timestamp: u64) {
+        if self.count == 0 {
+            self.base_timestamp = timestamp;
+            self.max_timestamp = timestamp;
+        }
+    }
+
+    /// Pads and checksums the records: the expensive part, before any lock. A batch may be
+    /// finished again after further pushes.
+    #[inline]
+    pub(crate) fn finish(&mut self) -> EncodedBatch<'_> {
+        // A constant number of zeroes, then cut: cheaper than appending just enough of them.
+        let end = SIZE_MAX + self.records_size;
+        self.buffer.truncate(end);
+        self.buffer.extend_from_slice(&PADDING);
+        self.buffer.truncate(end.next_multiple_of(ALIGNMENT));
+        let records = Checksum::of(self.buffer.get(SIZE_MAX..).unwrap_or_default());
+        let last_record = u32::try_from(self.next_delta.saturating_sub(1)).unwrap_or(u32::MAX);
+        let last_offset_delta = last_record.max(self.last_offset_delta.unwrap_or(0));
+        EncodedBatch {
+            encoder: self,
+            records,
+            last_offset_delta,
+        }
+    }
+}
+
+impl Default for BatchEncoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Where a batch goes: known only under the partition's lock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Placement {
+    pub(crate) base_offset: u64,
+    pub(crate) leader_epoch: u32,
+    /// How far the log is known to be durable.
+    pub(crate) durable_end: u64,
+    /// The salt of the segment.
+    pub(crate) salt: u64,
+    pub(crate) producer: Option<ProducerStamp>,
+}
+
+/// A batch that lacks nothing but its place.
+#[derive(Debug)]
+pub(crate) struct EncodedBatch<'a> {
+    encoder: &'a mut BatchEncoder,
+    records: Checksum,
+    last_offset_delta: u32,
+}
+
+impl EncodedBatch<'_> {
+    #[inline]
+    pub(crate) fn record_count(&self) -> u32 {
+        self.encoder.count
+    }
+
+    #[inline]
+    pub(crate) fn last_offset_delta(&self) -> u32 {
+        self.last_offset_delta
+    }
+
+    #[inline]
+    pub(crate) fn base_timestamp(&self) -> u64 {
+        self.encoder.base_timestamp
+    }
+
+    #[inline]
+    pub(crate) fn max_timestamp(&self) -> u64 {
+        self.encoder.max_timestamp
+    }
+
+    /// The size of the sealed batch in bytes, header and padding included.
+    #[inline]
+    pub(crate) fn size(&self, with_producer: bool) -> u32 {
+        let producer = ProducerStamp {
+            id: 0,
+            epoch: 0,
+            base_sequence: 0,
+        };
+        let header = self.header(0, with_producer.then_some(producer));
+        // `RECORDS_SIZE_MAX` keeps this far below.
+        u32::try_from(header.header_size() + self.padded_size()).unwrap_or(u32::MAX)
+    }
+
+    #[inline]
+    fn padded_size(&self) -> usize {
+        self.encoder.buffer.len().saturating_sub(SIZE_MAX)
+    }
+
+    #[inline]
+    fn header(&self, base_offset: u64, producer: Option<ProducerStamp>) -> BatchHeader {
+        BatchHeader {
+            size: 0,
+            checksum: 0,
+            durable_distance: 0,
+            base_offset,
+            base_timestamp: self.encoder.base_timestamp,
+            leader_epoch: 0,
+            last_offset_delta: self.last_offset_delta,
+            record_count: self.encoder.count,
+            max_timestamp: self.encoder.max_timestamp,
+            producer,
+            delete_horizon: self.encoder.delete_horizon,
+            opening: false,
+        }
+    }
+
+    /// Writes the header in front of the records and returns the batch. May be called again with
+    /// another placement: a batch that does not fit goes to the next segment.
+    #[inline]
+    pub(crate) fn seal(&mut self, placement: &Placement) -> &[u8] {
+        let mut header = self.header(placement.base_offset, placement.producer);
+        let size = header.header_size() + self.padded_size();
+        header.size = u32::try_from(size).unwrap_or(u32::MAX);
+        header.durable_distance = durable_distance(placement.base_offset, placement.durable_end);
+        header.leader_epoch = placement.leader_epoch;
+        write_header(
+            header,
+            self.records,
+            placement.salt,
+            &mut self.encoder.buffer,
+        )
+    }
+}
+
+#[inline]
+const fn flag(present: bool, flag: u8) -> u8 {
+    if present { flag } else { 0 }
+}
+
+#[inline]
+fn optional_varint_size(value: Option<u64>) -> u64 {
+    value.map_or(0, |value| varint::size(value) as u64)
+}
+
+#[inline]
+fn bytes_size(bytes: &[u8]) -> u64 {
+    let length = bytes.len() as u64;
+    length.saturating_add(varint::size(length) as u64)
+}
+
+#[inline]
+fn optional_bytes_size(bytes: Option<&[u8]>) -> u64 {
+    bytes.map_or(0, bytes_size)
+}
+
+fn headers_size<'h>(headers: impl ExactSizeIterator<Item = (&'h str, &'h [u8])>) -> u64 {
+    let count = varint::size(headers.len() as u64) as u64;
+    headers.fold(count, |size, (name, value)| {
+        size.saturating_add(bytes_size(name.as_bytes()))
+            .saturating_add(bytes_size(value))
+    })
+}
+
+#[inline]
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    varint::put(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn put_headers<'h>(out: &mut Vec<u8>, headers: impl ExactSizeIterator<Item = (&'h str, &'h [u8])>) {
+    varint::put(out, headers.len() as u64);
+    for (name, value) in headers {
+        put_bytes(out, name.as_bytes());
+        put_bytes(out, value);
+    }
+}

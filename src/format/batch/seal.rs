@@ -1,0 +1,121 @@
+//! What a batch's checksum covers, and giving a finished batch to another segment.
+//!
+//! FORMAT: the checksum runs over the records area with its padding, then the header from behind
+//! the checksum to the end of the extension, then the size, then the segment's salt: every byte of
+//! the batch but the checksum itself. The records come first, so that a producer checksums them
+//! before it knows its offset. Pure; called from any thread.
+
+use super::header::{
+    BatchHeader, CHECKSUM_AT, COVERED_AT, DURABLE_DISTANCE_AT, FIXED_SIZE, SIZE_MAX,
+    durable_distance,
+};
+use crate::error::CorruptionKind;
+use crate::format::checksum::Checksum;
+use crate::format::fields::{field, set_field};
+
+const SUFFIX_SIZE: usize = 4 + 8;
+const PLAIN_COVERED_SIZE: usize = FIXED_SIZE - COVERED_AT;
+const PLAIN_TAIL_SIZE: usize = PLAIN_COVERED_SIZE + SUFFIX_SIZE;
+
+/// The checksum of a batch whose records area has the checksum `records`, with `header` as its
+/// header and extension.
+#[inline]
+pub(super) fn batch_checksum(records: Checksum, header: &[u8], salt: u64) -> u32 {
+    let Some(fixed) = header.first_chunk::<FIXED_SIZE>() else {
+        return records.value();
+    };
+    let size = field::<0, 4, _>(fixed);
+    if header.len() == FIXED_SIZE {
+        // One call for one small gathered piece is half the cost of three calls.
+        let mut tail = [0; PLAIN_TAIL_SIZE];
+        let covered = field::<COVERED_AT, PLAIN_COVERED_SIZE, _>(fixed);
+        set_field::<0, _, _>(&mut tail, covered);
+        set_field::<PLAIN_COVERED_SIZE, _, _>(&mut tail, size);
+        set_field::<{ PLAIN_COVERED_SIZE + 4 }, _, _>(&mut tail, salt.to_le_bytes());
+        return records.then(&tail).value();
+    }
+    let mut suffix = [0; SUFFIX_SIZE];
+    set_field::<0, _, _>(&mut suffix, size);
+    set_field::<4, _, _>(&mut suffix, salt.to_le_bytes());
+    let covered = header.get(COVERED_AT..).unwrap_or_default();
+    records.then(covered).then(&suffix).value()
+}
+
+/// Completes the checksum and writes the header right before the records area, which begins at
+/// [`SIZE_MAX`] in `buffer` and has the checksum `records`. Returns the batch.
+#[inline]
+pub(in crate::format) fn write_header(
+    mut header: BatchHeader,
+    records: Checksum,
+    salt: u64,
+    buffer: &mut [u8],
+) -> &[u8] {
+    let size = header.header_size();
+    if size != FIXED_SIZE {
+        return write_long_header(header, records, salt, buffer);
+    }
+    // The header and what follows it in the checksum, in one piece.
+    let mut image = [0; FIXED_SIZE + SUFFIX_SIZE];
+    header.put_fixed(&mut image);
+    set_field::<FIXED_SIZE, _, _>(&mut image, header.size.to_le_bytes());
+    set_field::<{ FIXED_SIZE + 4 }, _, _>(&mut image, salt.to_le_bytes());
+    header.checksum = records
+        .then(image.get(COVERED_AT..).unwrap_or_default())
+        .value();
+    set_field::<CHECKSUM_AT, _, _>(&mut image, header.checksum.to_le_bytes());
+    if let Some(room) = buffer.first_chunk_mut::<SIZE_MAX>() {
+        let fixed = field::<0, FIXED_SIZE, _>(&image);
+        set_field::<{ SIZE_MAX - FIXED_SIZE }, _, _>(room, fixed);
+    }
+    buffer.get(SIZE_MAX - FIXED_SIZE..).unwrap_or_default()
+}
+
+fn write_long_header(
+    header: BatchHeader,
+    records: Checksum,
+    salt: u64,
+    buffer: &mut [u8],
+) -> &[u8] {
+    let size = header.header_size();
+    let mut image = [0; SIZE_MAX];
+    header.put_fixed(&mut image);
+    header.put_extension(&mut image);
+    let used = image.get(..size).unwrap_or_default();
+    let checksum = batch_checksum(records, used, salt);
+    set_field::<CHECKSUM_AT, _, _>(&mut image, checksum.to_le_bytes());
+    let start = SIZE_MAX.saturating_sub(size);
+    if let (Some(room), Some(used)) = (buffer.get_mut(start..SIZE_MAX), image.get(..size)) {
+        room.copy_from_slice(used);
+    }
+    buffer.get(start..).unwrap_or_default()
+}
+
+/// Gives a batch that [`check`](super::BatchView::check) has passed to another segment: writes its
+/// local part (checksum and durable distance) anew and leaves the portable part as it is.
+///
+/// # Errors
+///
+/// As [`BatchHeader::parse`]; an end mark is `Malformed`. The bytes are unchanged then.
+pub(crate) fn reseal(
+    batch: &mut [u8],
+    durable_end: u64,
+    salt: u64,
+) -> Result<BatchHeader, CorruptionKind> {
+    let malformed = CorruptionKind::Malformed("batch");
+    let mut header = BatchHeader::parse(batch)?.ok_or_else(|| malformed.clone())?;
+    let distance = durable_distance(header.base_offset, durable_end);
+    let fixed = batch.first_chunk_mut::<FIXED_SIZE>().ok_or(malformed)?;
+    set_field::<DURABLE_DISTANCE_AT, _, _>(fixed, distance.to_le_bytes());
+
+    let whole = batch.get(..header.size as usize).unwrap_or_default();
+    let (head, records) = whole
+        .split_at_checked(header.header_size())
+        .unwrap_or_default();
+    let checksum = batch_checksum(Checksum::of(records), head, salt);
+    if let Some(fixed) = batch.first_chunk_mut::<FIXED_SIZE>() {
+        set_field::<CHECKSUM_AT, _, _>(fixed, checksum.to_le_bytes());
+    }
+    header.durable_distance = distance;
+    header.checksum = checksum;
+    Ok(header)
+}

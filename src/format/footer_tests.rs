@@ -1,0 +1,170 @@
+//! Footers: round trips, damage, and lies under a valid checksum.
+
+use super::*;
+
+const SALT: u64 = 0x5a17;
+
+fn footer() -> Footer {
+    let mut index = SparseIndex::new(1000);
+    for n in 0..20_u32 {
+        index.note_batch(
+            1000 + u64::from(n) * 5,
+            192 + n * 40_000,
+            40_000,
+            50 + u64::from(n),
+        );
+    }
+    let producer = |id| ProducerState {
+        id,
+        epoch: 1,
+        last_sequence: 2,
+        last_offset: 1003,
+        last_timestamp: 60,
+    };
+    Footer {
+        base_offset: 1000,
+        next_offset: 1100,
+        data_end: 192 + 20 * 40_000,
+        times: Some(TimeRange { first: 50, max: 69 }),
+        leader_epoch: 4,
+        incarnation: 77,
+        index,
+        producers: vec![producer(3), producer(9)],
+    }
+}
+
+fn empty() -> Footer {
+    Footer {
+        base_offset: u64::MAX,
+        next_offset: u64::MAX,
+        data_end: 188,
+        times: None,
+        leader_epoch: 0,
+        incarnation: 0,
+        index: SparseIndex::new(u64::MAX),
+        producers: Vec::new(),
+    }
+}
+
+#[test]
+fn footers_round_trip_and_say_their_length() {
+    for footer in [footer(), empty()] {
+        let bytes = footer.encode(SALT).unwrap();
+        let trailer = bytes.last_chunk().unwrap();
+        assert_eq!(
+            Footer::length(trailer),
+            Some(u32::try_from(bytes.len()).unwrap())
+        );
+        assert_eq!(Footer::decode(&bytes, SALT), Ok(footer));
+        assert!(Footer::decode(&bytes, SALT + 1).is_err());
+    }
+}
+
+#[test]
+fn every_flipped_bit_and_every_cut_is_noticed() {
+    let bytes = footer().encode(SALT).unwrap();
+    for bit in 0..bytes.len() * 8 {
+        let mut damaged = bytes.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert!(Footer::decode(&damaged, SALT).is_err(), "bit {bit}");
+    }
+    for cut in 0..bytes.len() {
+        assert!(Footer::decode(&bytes[..cut], SALT).is_err(), "first {cut}");
+        assert!(
+            Footer::decode(&bytes[bytes.len() - cut..], SALT).is_err(),
+            "last {cut}"
+        );
+    }
+    assert_eq!(Footer::length(&[0; 16]), None);
+}
+
+#[test]
+fn unknown_fields_are_skipped() {
+    let mut bytes = Vec::new();
+    put_field(&mut bytes, 999, |out| {
+        out.extend_from_slice(b"from the future");
+    });
+    let known = footer().encode(SALT).unwrap();
+    bytes.extend_from_slice(&known[..known.len() - Footer::TRAILER_SIZE]);
+    finish(&mut bytes, SALT);
+    assert_eq!(Footer::decode(&bytes, SALT), Ok(footer()));
+}
+
+#[test]
+fn missing_and_repeated_fields_are_refused() {
+    let bytes = footer().encode(SALT).unwrap();
+    let fields = &bytes[..bytes.len() - Footer::TRAILER_SIZE];
+    let summary = &fields[..FIELD_HEADER_SIZE + SUMMARY_SIZE];
+    let mut twice = [summary, fields].concat();
+    finish(&mut twice, SALT);
+    assert!(Footer::decode(&twice, SALT).is_err());
+    let mut without = fields[FIELD_HEADER_SIZE + SUMMARY_SIZE..].to_vec();
+    finish(&mut without, SALT);
+    assert!(Footer::decode(&without, SALT).is_err());
+    let mut nothing = Vec::new();
+    finish(&mut nothing, SALT);
+    assert!(Footer::decode(&nothing, SALT).is_err());
+}
+
+#[test]
+fn lies_under_a_valid_checksum_are_refused() {
+    let change = |change: fn(&mut Footer)| {
+        let mut footer = footer();
+        change(&mut footer);
+        Footer::decode(&footer.encode(SALT).unwrap(), SALT)
+    };
+    let results = [
+        change(|f| f.next_offset = 999),
+        change(|f| f.next_offset = 1090),
+        change(|f| f.data_end = 40_000),
+        change(|f| f.data_end = 100),
+        change(|f| f.data_end += 2),
+        change(|f| f.times = None),
+        change(|f| f.times = Some(TimeRange { first: 70, max: 69 })),
+        change(|f| f.times = Some(TimeRange { first: 1, max: 60 })),
+        change(|f| f.producers = vec![f.producers[0]; 2]),
+        change(|f| f.base_offset = 0),
+    ];
+    for (at, result) in results.into_iter().enumerate() {
+        // A base offset below the index's own only moves the rows, within the segment.
+        assert_eq!(result.is_err(), at != 9, "{at}: {result:?}");
+    }
+    let row = |offset_delta, position, max_timestamp| IndexRow {
+        offset_delta,
+        position,
+        max_timestamp,
+    };
+    let unordered = [
+        [row(1, 128, 1), row(1, 132, 1)],
+        [row(1, 128, 1), row(2, 128, 1)],
+        [row(1, 128, 2), row(2, 132, 1)],
+    ];
+    for rows in unordered {
+        assert_eq!(SparseIndex::from_rows(0, rows.to_vec()), None);
+    }
+}
+
+#[test]
+fn hostile_fields_under_a_valid_checksum_never_panic() {
+    let encoded = footer().encode(SALT).unwrap();
+    let fields = &encoded[..encoded.len() - Footer::TRAILER_SIZE];
+    for at in 0..fields.len() {
+        for value in [0, 1, 0x7f, 0x80, 0xff] {
+            let mut changed = fields.to_vec();
+            changed[at] = value;
+            finish(&mut changed, SALT);
+            if let Ok(footer) = Footer::decode(&changed, SALT) {
+                assert!(footer.index.floor(u64::MAX) < footer.data_end);
+                assert_eq!(
+                    Footer::decode(&footer.encode(SALT).unwrap(), SALT),
+                    Ok(footer)
+                );
+            }
+        }
+    }
+    for cut in 0..fields.len() {
+        let mut shortened = fields[..cut].to_vec();
+        finish(&mut shortened, SALT);
+        assert!(Footer::decode(&shortened, SALT).is_err(), "{cut}");
+    }
+}

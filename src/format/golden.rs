@@ -1,0 +1,233 @@
+//! The format as documented: the tables of `docs/format.md` against the constants, its worked
+//! example against the encoder, and exact bytes of every structure.
+
+use std::fmt::Write as _;
+
+use super::batch::header;
+use super::*;
+
+const DOCUMENT: &str = include_str!("../docs/format.md");
+
+type Layout = [(usize, usize, &'static str)];
+
+/// The `(at, size, field)` rows of the tables in a section: from its heading to the next one.
+fn documented(heading: &str) -> Vec<(usize, usize, String)> {
+    let mut lines = DOCUMENT.lines().skip_while(|line| *line != heading);
+    assert!(lines.next().is_some(), "no section {heading:?}");
+    let section = lines.take_while(|line| !line.starts_with('#'));
+    let row = |line: &str| {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        let [_, at, size, field, ..] = cells.as_slice() else {
+            return None;
+        };
+        let field = field.strip_prefix('`')?.strip_suffix('`')?;
+        Some((at.parse().ok()?, size.parse().ok()?, field.to_owned()))
+    };
+    section.filter_map(row).collect()
+}
+
+fn assert_documented(heading: &str, layout: &Layout) {
+    let code: Vec<_> = layout
+        .iter()
+        .map(|(at, size, field)| (*at, *size, (*field).into()))
+        .collect();
+    assert_eq!(documented(heading), code, "{heading}");
+    let mut end = 0;
+    for (at, size, field) in layout {
+        assert_eq!(*at, end, "{heading}: a gap or an overlap before {field}");
+        end = at + size;
+    }
+}
+
+#[test]
+fn the_documents_tables_are_the_constants() {
+    assert_documented("## Segment header", segment::LAYOUT);
+    assert_documented("### Opening batch", opening::LAYOUT);
+    assert_documented("### Producer table row", producers::LAYOUT);
+    assert_documented("### Summary", footer::SUMMARY_LAYOUT);
+    assert_documented("### Trailer", footer::TRAILER_LAYOUT);
+    // The batch's section has two tables: the fixed fields, then the extension by its bits.
+    let both = documented("## Batch");
+    let (fixed, extension) = both.split_at(header::LAYOUT.len());
+    let own = |layout: &Layout| -> Vec<(usize, usize, String)> {
+        layout
+            .iter()
+            .map(|(at, size, field)| (*at, *size, (*field).into()))
+            .collect()
+    };
+    assert_eq!(fixed, own(header::LAYOUT));
+    assert_eq!(extension, own(header::EXTENSION));
+}
+
+fn bytes_of(hex: &str) -> Vec<u8> {
+    hex.split_whitespace()
+        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .collect()
+}
+
+fn hex_of(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// The bytes of the `hex` block: two hexadecimal digits each, up to a comment after two spaces.
+fn worked_example() -> Vec<u8> {
+    let block = DOCUMENT
+        .split("```hex\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    block
+        .lines()
+        .flat_map(|line| bytes_of(line.split("  ").next().unwrap()))
+        .collect()
+}
+
+fn example_batch() -> Vec<u8> {
+    let mut encoder = BatchEncoder::new();
+    encoder
+        .push(
+            1_700_000_000_000,
+            None,
+            Some(b"hi"),
+            HeaderFields::default(),
+        )
+        .unwrap();
+    let placement = Placement {
+        base_offset: 7,
+        leader_epoch: 2,
+        durable_end: 5,
+        salt: 0x1122_3344_5566_7788,
+        producer: None,
+    };
+    encoder.finish().seal(&placement).to_vec()
+}
+
+#[test]
+fn the_documents_worked_example_is_what_the_encoder_writes() {
+    assert_eq!(hex_of(&worked_example()), hex_of(&example_batch()));
+}
+
+/// A reader written from the document alone: a bitwise CRC, and nothing of this crate.
+#[test]
+fn the_documents_worked_example_verifies_by_the_documents_rules() {
+    let crc = |parts: &[&[u8]]| {
+        let step = |crc: u32, _| (crc >> 1) ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 };
+        let byte = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), step);
+        !parts.concat().iter().fold(u32::MAX, byte)
+    };
+    let batch = worked_example();
+    let salt = bytes_of("88 77 66 55 44 33 22 11");
+    let computed = crc(&[&batch[44..], &batch[8..44], &batch[..4], &salt]);
+    assert_eq!(batch[4..8], computed.to_le_bytes());
+    assert_eq!(crc(&[b"123456789"]), 0xcbf4_3926);
+}
+
+fn producer() -> ProducerState {
+    ProducerState {
+        id: 1,
+        epoch: 2,
+        last_sequence: 3,
+        last_offset: 4,
+        last_timestamp: 5,
+    }
+}
+
+#[test]
+fn the_segment_headers_bytes_are_fixed() {
+    let header = SegmentHeader {
+        topic_id: TopicId(*b"0123456789abcdef"),
+        partition: 3,
+        number: 4,
+        salt: 5,
+        generation: 6,
+        rewrite: Some(Rewrite {
+            base_offset: 7,
+            next_offset: 8,
+            truncates: true,
+        }),
+        compatible: 0,
+    };
+    let expected = concat!(
+        "894c504f4e440d0a010000000300000000000000000000000000000000000000",
+        "3031323334353637383961626364656604000000000000000500000000000000",
+        "0600000003000000070000000000000008000000000000000000000000000000",
+        "000000000000000000000000000000000000000000000000000000001b411ec1",
+    );
+    assert_eq!(hex_of(&header.encode()), expected);
+}
+
+#[test]
+fn a_batch_with_everything_has_fixed_bytes() {
+    let mut encoder = BatchEncoder::new();
+    let headers: [(&str, &[u8]); 1] = [("h", b"v")];
+    encoder
+        .push(1000, Some(b"k"), Some(b""), headers.into_iter())
+        .unwrap();
+    encoder
+        .push_at(300, 1001, None, None, HeaderFields::default())
+        .unwrap();
+    encoder.set_delete_horizon(Some(0x0a0b));
+    let placement = Placement {
+        base_offset: 256,
+        leader_epoch: 1,
+        durable_end: 256,
+        salt: 1,
+        producer: Some(ProducerStamp {
+            id: 2,
+            epoch: 3,
+            base_sequence: 4,
+        }),
+    };
+    let expected = concat!(
+        "600000002a0a7a41000000000b0000000001000000000000e803000000000000",
+        "010000002c01000002000000e903000000000000020000000000000003000000",
+        "04000000000000000b0a00000000000007016b0001016801761802ac02000000",
+    );
+    assert_eq!(hex_of(encoder.finish().seal(&placement)), expected);
+}
+
+#[test]
+fn the_opening_batchs_bytes_are_fixed() {
+    let opening = Opening {
+        base_offset: 16,
+        leader_epoch: 1,
+        incarnation: 2,
+        durable_mark: 15,
+        producers: vec![producer()],
+    };
+    let expected = concat!(
+        "60000000a7c06118010000000010000010000000000000000900000000000000",
+        "01000000000000000000000002000000000000000f0000000000000001000000",
+        "0000000002000000030000000000000004000000000000000500000000000000",
+    );
+    assert_eq!(hex_of(&opening.encode(1, 9).unwrap()), expected);
+}
+
+#[test]
+fn the_footers_bytes_are_fixed() {
+    let mut index = SparseIndex::new(16);
+    index.note_batch(17, 256, 40, 7);
+    let footer = Footer {
+        base_offset: 16,
+        next_offset: 18,
+        data_end: 296,
+        times: Some(TimeRange { first: 6, max: 7 }),
+        leader_epoch: 1,
+        incarnation: 2,
+        index,
+        producers: vec![producer()],
+    };
+    let expected = concat!(
+        "0100340000001000000000000000120000000000000006000000000000000700",
+        "0000000000000200000000000000280100000100000001000000020008000000",
+        "0100000000010000030008000000070000000000000004002400000001000000",
+        "0000000002000000030000000000000004000000000000000500000000000000",
+        "90000000b8b7e04589504f4e44454e44",
+    );
+    assert_eq!(hex_of(&footer.encode(1).unwrap()), expected);
+}

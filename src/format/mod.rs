@@ -1,0 +1,41 @@
+//! The on-disk format: every byte that this crate writes is laid out here.
+//!
+//! Owns: segment headers, batches, opening batches, footers, the sparse index, names of files, and
+//! the one checksum. The layout is described in `docs/format.md`, whose tables a test compares
+//! with the constants here. Must not know: files, locks, the clock, what a topic is configured to
+//! do. Invariants:
+//!
+//! 1. Pure: values in, values out. Nothing here blocks or fails for a reason outside its input.
+//! 2. Input is hostile until checked: no panic, no allocation by an unchecked length, every loop
+//!    consumes input.
+//! 3. What is written reads back; what is read and accepted has one meaning.
+
+mod batch;
+mod checksum;
+mod fields;
+mod footer;
+#[cfg(test)]
+mod golden;
+mod index;
+mod names;
+mod opening;
+mod producers;
+mod segment;
+mod varint;
+
+pub(crate) use batch::{
+    ALIGNMENT, BatchEncoder, BatchHeader, BatchView, EncodedBatch, HeaderFields, NO_EVIDENCE,
+    Placement, ProducerStamp, RECORDS_SIZE_MAX, RecordView, Records,
+    FIXED_SIZE as BATCH_HEADER_SIZE_MIN,
+    SIZE_MAX as BATCH_HEADER_SIZE_MAX, TooLarge, reseal,
+};
+pub(crate) use footer::{Footer, TimeRange};
+pub(crate) use index::{INTERVAL_SIZE_MAX, IndexRow, SparseIndex};
+pub(crate) use names::{
+    parse_partition_dir_name, parse_segment_file_name, parse_temporary_segment_file_name,
+    partition_dir_name, segment_file_name, temporary_segment_file_name,
+    validate_internal_or_user_topic, validate_label, validate_topic,
+};
+pub(crate) use opening::Opening;
+pub(crate) use producers::ProducerState;
+pub(crate) use segment::{HeaderError, Rewrite, SegmentHeader, TopicId, VERSION};

@@ -1,0 +1,254 @@
+//! Goal: the hand-over rules of the module, on cases that show them one by one, and as a random
+//! walk against a model that believes only what members were told. Not covered: time, threads and
+//! callbacks, which are the coordinator's.
+
+use super::*;
+
+const A: MemberId = MemberId(1);
+const B: MemberId = MemberId(2);
+const C: MemberId = MemberId(3);
+
+fn subscription(topics: &[&str]) -> Subscription {
+    topics.iter().copied().collect()
+}
+
+fn counts(topics: &[(&str, u32)]) -> BTreeMap<Arc<str>, u32> {
+    topics
+        .iter()
+        .map(|&(name, count)| (name.into(), count))
+        .collect()
+}
+
+fn group(partitions: u32) -> GroupState {
+    let mut group = GroupState::new(Assignor::CooperativeSticky);
+    assert!(group.set_partitions(counts(&[("t", partitions)])));
+    group
+}
+
+fn tp(partition: u32) -> TopicPartition {
+    ("t", partition).into()
+}
+
+/// Polls as a consumer does, confirming at once, until there is nothing to revoke.
+fn settle(group: &mut GroupState, id: MemberId) -> PollChange {
+    loop {
+        let change = group.poll(id).unwrap();
+        if change.revoke.is_empty() {
+            return change;
+        }
+        group.revoked(id, &change.revoke).unwrap();
+    }
+}
+
+#[test]
+fn the_first_member_gets_everything_at_its_first_poll() {
+    let mut group = group(2);
+    assert_eq!(group.join(A, subscription(&["t"])), JoinOutcome::Joined);
+    assert_eq!(group.owns(A, &tp(0)), None);
+    assert_eq!(group.take_wakeups(), [A]);
+    let change = group.poll(A).unwrap();
+    assert_eq!(change.assign, [tp(0), tp(1)]);
+    assert!(!group.needs_attention(A) && group.take_wakeups().is_empty());
+    assert_eq!(group.assignment(A), [tp(0), tp(1)]);
+}
+
+#[test]
+fn a_partition_changes_hands_only_through_nobody() {
+    let mut group = group(2);
+    group.join(A, subscription(&["t"]));
+    settle(&mut group, A);
+    let kept = group.owns(A, &tp(0)).unwrap();
+    let given = group.owns(A, &tp(1)).unwrap();
+    group.join(B, subscription(&["t"]));
+    assert_eq!(group.take_wakeups(), [A], "B has nothing to do yet");
+    assert!(group.poll(B).unwrap().assign.is_empty());
+
+    let change = group.poll(A).unwrap();
+    assert_eq!(change.revoke, [tp(1)]);
+    assert!(
+        group.may_commit(A, &tp(1), given),
+        "still owned while revoking"
+    );
+    assert_eq!(
+        group.poll(A).unwrap(),
+        change,
+        "asked again until confirmed"
+    );
+    group.revoked(A, &change.revoke).unwrap();
+    assert!(!group.may_commit(A, &tp(1), given));
+    assert_eq!(group.owns(B, &tp(1)), None, "nobody's until B polls");
+    assert!(group.needs_attention(B));
+    assert_eq!(group.take_wakeups(), [B]);
+
+    assert_eq!(group.poll(B).unwrap().assign, [tp(1)]);
+    assert!(group.owns(B, &tp(1)).unwrap() > given);
+    assert!(
+        group.may_commit(A, &tp(0), kept),
+        "what stays keeps its epoch"
+    );
+}
+
+#[test]
+fn a_hand_over_that_is_not_needed_any_more_never_happens() {
+    let mut group = group(2);
+    group.join(A, subscription(&["t"]));
+    settle(&mut group, A);
+    let epoch = group.owns(A, &tp(1)).unwrap();
+    group.join(B, subscription(&["t"]));
+    group.leave(B).unwrap();
+    assert!(!group.needs_attention(A));
+    assert!(group.poll(A).unwrap().revoke.is_empty());
+    assert!(group.may_commit(A, &tp(1), epoch));
+}
+
+#[test]
+fn a_partition_planned_back_while_revoking_returns_under_a_new_epoch() {
+    let mut group = group(2);
+    group.join(A, subscription(&["t"]));
+    settle(&mut group, A);
+    let epoch = group.owns(A, &tp(1)).unwrap();
+    group.join(B, subscription(&["t"]));
+    let change = group.poll(A).unwrap();
+    group.leave(B).unwrap(); // while A's callback runs
+    group.revoked(A, &change.revoke).unwrap();
+    assert_eq!(group.poll(A).unwrap().assign, [tp(1)]);
+    assert!(group.owns(A, &tp(1)).unwrap() > epoch);
+}
+
+#[test]
+fn what_a_leaving_member_had_is_free_at_once() {
+    let mut group = group(4);
+    for id in [A, B, A, B] {
+        group.join(id, subscription(&["t"]));
+        settle(&mut group, id);
+    }
+    group.take_wakeups();
+    let freed = group.leave(A).unwrap();
+    assert_eq!(freed.len(), 2);
+    assert_eq!(group.take_wakeups(), [B]);
+    assert_eq!(group.poll(B).unwrap().assign, freed);
+    assert_eq!(group.leave(A), Err(NotAMember));
+    group.leave(B).unwrap();
+    assert!(group.is_empty());
+}
+
+#[test]
+fn an_evicted_member_hears_of_its_loss_once_and_may_come_back() {
+    let mut group = group(2);
+    group.join(A, subscription(&["t"]));
+    group.join(B, subscription(&["t"]));
+    settle(&mut group, A);
+    settle(&mut group, B);
+    let lost = group.assignment(A);
+    let epoch = group.owns(A, &lost[0]).unwrap();
+    group.take_wakeups();
+    assert_eq!(group.evict(A).unwrap(), lost);
+    assert_eq!(group.evict(A).unwrap(), [], "once");
+    assert!(!group.may_commit(A, &lost[0], epoch));
+    assert_eq!(group.take_wakeups(), [A, B]);
+    assert_eq!(
+        group.poll(B).unwrap().assign,
+        lost,
+        "B does not wait for A to hear of it"
+    );
+
+    assert!(group.needs_attention(A));
+    let change = group.poll(A).unwrap();
+    assert!(change.is_evicted && change.assign.is_empty());
+    assert_eq!(change.lost, lost);
+    let change = group.poll(A).unwrap();
+    assert!(change.is_evicted && change.lost.is_empty());
+    assert!(group.needs_attention(A), "until it is back");
+    assert_eq!(group.rejoin(A), Ok(JoinOutcome::Rejoined));
+    assert_eq!(group.rejoin(A), Ok(JoinOutcome::Unchanged));
+    settle(&mut group, B);
+    let change = settle(&mut group, A);
+    assert!(!change.is_evicted);
+    assert_eq!(change.assign.len(), 1);
+}
+
+#[test]
+fn an_eviction_during_revocation_is_not_told_twice() {
+    let mut group = group(2);
+    group.join(A, subscription(&["t"]));
+    settle(&mut group, A);
+    group.join(B, subscription(&["t"]));
+    let change = group.poll(A).unwrap();
+    assert_eq!(change.revoke, [tp(1)]);
+    group.evict(A).unwrap(); // while A's callback runs
+    assert_eq!(group.poll(B).unwrap().assign, [tp(0), tp(1)]);
+    group.revoked(A, &change.revoke).unwrap();
+    assert_eq!(
+        group.assignment(B),
+        [tp(0), tp(1)],
+        "a late confirmation takes nothing from B"
+    );
+    assert_eq!(group.poll(A).unwrap().lost, [tp(0)]);
+}
+
+#[test]
+fn new_partitions_come_and_deleted_ones_are_lost() {
+    let mut group = group(1);
+    group.join(A, subscription(&["t", "u"]));
+    settle(&mut group, A);
+    let before = group.owns(A, &tp(0)).unwrap();
+    group.take_wakeups();
+    assert!(!group.set_partitions(counts(&[("t", 1)])), "no news");
+    assert!(!group.needs_attention(A));
+    assert!(group.set_partitions(counts(&[("t", 2), ("u", 1)])));
+    assert_eq!(group.take_wakeups(), [A]);
+    assert_eq!(group.poll(A).unwrap().assign, [tp(1), ("u", 0).into()]);
+    assert!(group.may_commit(A, &tp(0), before));
+
+    group.set_partitions(counts(&[("u", 1)]));
+    group.set_partitions(counts(&[("t", 1), ("u", 1)]));
+    assert!(
+        !group.may_commit(A, &tp(0), before),
+        "another topic of the same name"
+    );
+    let change = group.poll(A).unwrap();
+    assert_eq!(change.lost, [tp(0), tp(1)]);
+    assert_eq!(change.assign, [tp(0)]);
+    assert!(group.owns(A, &tp(0)).unwrap() > before);
+}
+
+#[test]
+fn a_narrower_subscription_is_revoked_and_a_wider_one_assigned() {
+    let mut group = group(1);
+    group.set_partitions(counts(&[("t", 1), ("u", 1)]));
+    group.join(A, subscription(&["t"]));
+    settle(&mut group, A);
+    let generation = group.poll(A).unwrap().generation;
+    assert_eq!(group.join(A, subscription(&["t"])), JoinOutcome::Unchanged);
+    assert_eq!(group.poll(A).unwrap().generation, generation);
+    assert_eq!(
+        group.join(A, subscription(&["u"])),
+        JoinOutcome::Resubscribed
+    );
+    let change = group.poll(A).unwrap();
+    assert!(change.generation > generation);
+    assert_eq!((change.revoke, change.assign), (vec![tp(0)], vec![]));
+    group.revoked(A, &[tp(0)]).unwrap();
+    assert_eq!(group.poll(A).unwrap().assign, [("u", 0).into()]);
+    assert!(!group.needs_attention(A));
+    assert!(group.take_wakeups().is_empty(), "it polled first");
+}
+
+#[test]
+fn unknown_members_and_partitions_are_answered() {
+    let mut group = group(1);
+    assert_eq!(group.poll(C), Err(NotAMember));
+    assert_eq!(group.leave(C), Err(NotAMember));
+    assert_eq!(group.evict(C), Err(NotAMember));
+    assert_eq!(group.rejoin(C), Err(NotAMember));
+    assert_eq!(group.revoked(C, &[tp(0)]), Err(NotAMember));
+    assert_eq!(group.owns(C, &tp(0)), None);
+    assert!(group.needs_attention(C), "its poll tells it");
+    group.join(A, subscription(&["t"]));
+    settle(&mut group, A);
+    group.revoked(A, &[tp(7), ("x", 0).into()]).unwrap();
+    assert_eq!(group.assignment(A), [tp(0)]);
+    assert!(group.assignment(C).is_empty());
+}
+
+mod model;

@@ -1,0 +1,139 @@
+//! Making segment files, so that a file with its final name is always whole.
+//!
+//! The order is temporary name, allocate, header, sync, rename, directory sync. Whoever finds a
+//! file under a segment's name may rely on its header; whoever finds a temporary name may remove
+//! it. A failure at any step removes what was made: ext4 keeps the blocks of a failed allocation
+//! until the file is unlinked (FAILURES, measured fact 4).
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::LogEnv;
+use crate::error::{Error, Result};
+use crate::format::{SegmentHeader, segment_file_name, temporary_segment_file_name};
+use crate::storage::disk::{Access, Disk, DiskFile};
+use crate::storage::region::{Memory, RegionWriter};
+
+/// LIMIT: what a new segment gets at first. Small, so that a thousand idle partitions cost
+/// megabytes; it doubles as the segment fills.
+pub(crate) const FIRST_ALLOCATION_BYTES: u64 = 64 << 10;
+
+/// How bytes get into a segment's file, fixed for the segment's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writer {
+    /// Stores into the shared map: no system call per append.
+    Stores,
+    /// `pwrite` into the file that readers map: what syncs fastest, and what a file system on
+    /// which stores can fail needs.
+    Pwrite,
+}
+
+/// A segment to be made.
+#[derive(Debug, Clone)]
+pub(crate) struct NewSegment {
+    pub(crate) dir: PathBuf,
+    pub(crate) header: SegmentHeader,
+    pub(crate) capacity: usize,
+    pub(crate) writer: Writer,
+}
+
+/// A segment that is made and durable, but not yet part of the log.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) header: SegmentHeader,
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) writer: RegionWriter,
+    pub(crate) allocated: u64,
+    pub(crate) kind: Writer,
+}
+
+impl NewSegment {
+    /// Makes the file. Blocks for two syncs.
+    pub(crate) fn create(self, env: &LogEnv) -> Result<Prepared> {
+        let temporary = self.dir.join(temporary_segment_file_name(self.header.number));
+        let path = self.dir.join(segment_file_name(self.header.number));
+        match self.fill(env, &temporary, &path) {
+            Ok(prepared) => Ok(prepared),
+            Err(source) => {
+                // Best effort: what stays behind is removed at the next open.
+                let _ = env.disk.remove_file(&temporary);
+                Err(Error::io("create", &path, source))
+            }
+        }
+    }
+
+    fn fill(self, env: &LogEnv, temporary: &Path, path: &Path) -> io::Result<Prepared> {
+        let capacity = self.capacity as u64;
+        let allocated = FIRST_ALLOCATION_BYTES.min(capacity);
+        let file = match env.disk.create(temporary) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // Left by a crash or a failed attempt of ours: only a temporary name is removed.
+                env.disk.remove_file(temporary)?;
+                env.disk.create(temporary)?
+            }
+            other => other?,
+        };
+        file.allocate(allocated)?;
+        let mut writer = region_writer(env, &file, self.capacity, 0, self.writer)?;
+        make_writable(&mut writer, allocated, self.writer)?;
+        writer.write(0, &self.header.encode())?;
+        writer.publish(SegmentHeader::SIZE);
+        file.sync()?;
+        // DURABILITY: the header is synced before the name exists, and the name before the first
+        // acknowledged append refers to it; otherwise a power cut can lose a whole acknowledged
+        // segment although each of its pages was synced.
+        env.disk.rename(temporary, path)?;
+        file.renamed(path);
+        if let Err(error) = env.disk.sync_dir(&self.dir) {
+            let _ = env.disk.remove_file(path);
+            return Err(error);
+        }
+        let path = path.to_path_buf();
+        Ok(Prepared { header: self.header, path, file, writer, allocated, kind: self.writer })
+    }
+}
+
+impl Prepared {
+    /// Gives up a segment that is not needed. What cannot be removed is found, empty, at the next
+    /// open, and removed then.
+    pub(crate) fn discard(self, disk: &dyn Disk) {
+        let _ = disk.remove_file(&self.path);
+    }
+}
+
+/// The writer of a segment's file, with the region that its readers will see.
+pub(crate) fn region_writer(
+    env: &LogEnv,
+    file: &Arc<dyn DiskFile>,
+    capacity: usize,
+    published: usize,
+    writer: Writer,
+) -> io::Result<RegionWriter> {
+    let stores = writer == Writer::Stores;
+    // Where the file does not show in its map by itself (the simulated disk), each byte goes both
+    // ways, whatever the writer.
+    let coherent = file.map_shows_writes();
+    let access = if stores { Access::ReadWrite } else { Access::Read };
+    let absent = env.copy_reads && !stores;
+    let memory = if absent {
+        Memory::absent(capacity)
+    } else {
+        file.map(capacity, access)?
+    };
+    let through_file = (!stores || !coherent).then(|| Arc::clone(file));
+    let store = (stores || !coherent) && !absent;
+    RegionWriter::new(memory, published, through_file, store)
+}
+
+/// Makes `[.., end)`, which is allocated, usable for stores: a store into a page that is not there
+/// yet would find a full or failing disk as a signal, populating finds it as an error.
+pub(crate) fn make_writable(writer: &mut RegionWriter, end: u64, kind: Writer) -> io::Result<()> {
+    let end = usize::try_from(end).unwrap_or(usize::MAX).min(writer.region().capacity());
+    if kind == Writer::Stores {
+        writer.region().populate(writer.writable()..end)?;
+    }
+    writer.set_writable(end);
+    Ok(())
+}

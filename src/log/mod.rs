@@ -1,0 +1,595 @@
+//! One partition's log: appends, rolls, finds, recovers.
+//!
+//! Owns: the segments of one partition, the active one's writer, the producer table, and what is
+//! known to be durable. Must not know: locks, threads, clocks, waiting, other partitions. Every
+//! method that changes anything takes `&mut self`; the partition above calls it under its lock.
+//! Work that blocks on the disk is cut out as [`tasks`] and run without that lock.
+//!
+//! Invariants:
+//! 1. `log_start <= durable_end <= log_end`; none of the three goes back while the log is open.
+//! 2. The bytes below the published position of any segment never change, move or shrink.
+//! 3. The segment list is in offset order; all but the last are sealed, and each begins at the
+//!    offset at which the one before ends (damage found at open excepted).
+//! 4. An offset is durable only if every earlier one is: syncs run in segment order.
+//! 5. A failed append leaves the log as it was.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use self::active::{Active, Growth};
+use self::create::{NewSegment, Prepared, Writer};
+use self::producers::{Admission, ProducerTable, Sequence};
+use self::segment::{MapBudget, Segment, SegmentList};
+use self::tasks::{FooterTask, PrepareTask, SyncTask, Unfinished, Unproved};
+use crate::error::{Error, Result};
+use crate::format::{EncodedBatch, Footer, Opening, Placement, ProducerStamp, ProducerState, Rewrite, SegmentHeader, TimeRange, TopicId};
+use crate::record::TopicPartition;
+use crate::storage::disk::Disk;
+
+pub(crate) mod active;
+pub(crate) mod create;
+pub(crate) mod cursor;
+mod damage;
+pub(crate) mod locate;
+pub(crate) mod open;
+pub(crate) mod producers;
+mod recovery;
+mod scan;
+pub(crate) mod segment;
+pub(crate) mod tasks;
+
+/// LIMIT: offsets end well below `u64::MAX`, so that an exclusive end and every sum of an offset
+/// and a batch's length is representable (FAILURES G1).
+pub(crate) const OFFSET_MAX: u64 = u64::MAX - (1 << 32);
+
+/// LIMIT: the unit in which files grow and are released. A hint only: a larger page of the machine
+/// merely rounds again.
+pub(crate) const PAGE_BYTES: u64 = 4096;
+
+/// What every log of a broker shares.
+pub(crate) struct LogEnv {
+    pub(crate) disk: Arc<dyn Disk>,
+    /// Reads go through `pread` into buffers, and nothing is mapped.
+    pub(crate) copy_reads: bool,
+    pub(crate) maps: MapBudget,
+    /// Random numbers for salts and incarnations.
+    pub(crate) random: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl fmt::Debug for LogEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogEnv").field("disk", &self.disk).finish_non_exhaustive()
+    }
+}
+
+/// Which partition a log is, and where it lies.
+#[derive(Debug, Clone)]
+pub(crate) struct LogIdentity {
+    pub(crate) origin: Arc<TopicPartition>,
+    pub(crate) topic_id: TopicId,
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogOptions {
+    pub(crate) segment_bytes: u64,
+    pub(crate) writer: Writer,
+}
+
+/// A recovery point: what is known of a partition without reading it. Everything it speaks of was
+/// synced before it was written. Kept in `__local`; lost or stale ones cost a longer scan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Checkpoint {
+    pub(crate) log_start: u64,
+    pub(crate) end_offset: u64,
+    /// The segment in which the log ended, and where.
+    pub(crate) segment: u64,
+    pub(crate) position: u32,
+    pub(crate) last_batch: u32,
+    pub(crate) times: Option<(u64, u64)>,
+    pub(crate) producers: Vec<(u64, u32, u64, u64, u64)>,
+}
+
+impl Checkpoint {
+    pub(crate) fn times(&self) -> Option<TimeRange> {
+        self.times.map(|(first, max)| TimeRange { first, max })
+    }
+}
+
+/// What a named producer asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProducerRequest {
+    pub(crate) id: u64,
+    pub(crate) epoch: u32,
+    pub(crate) sequence: Sequence,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Appended { base_offset: u64, next_offset: u64 },
+    Duplicate { last_sequence: u64, last_offset: u64 },
+    Fenced { current: u32 },
+}
+
+pub(crate) struct Log {
+    env: Arc<LogEnv>,
+    identity: LogIdentity,
+    options: LogOptions,
+    segments: Arc<SegmentList>,
+    /// `None` after an unclean open, until the first append: what a crash left behind the end of
+    /// a file must never be followed, so the log goes on in a new segment with a new salt.
+    active: Option<Active>,
+    prepared: Option<Prepared>,
+    unfinished: VecDeque<Unfinished>,
+    unproved: Vec<Arc<Unproved>>,
+    next_number: u64,
+    generation: u32,
+    log_start: u64,
+    log_end: u64,
+    durable_end: u64,
+    leader_epoch: u32,
+    incarnation: u64,
+    producers: ProducerTable,
+}
+
+/// How much of a segment the largest batch may take, and how much of that is not payload.
+const OPENING_BYTES: u64 = 128;
+const RECORD_OVERHEAD_BYTES: u64 = 128;
+
+/// Room for an opening batch with this many producers.
+fn opening_room(producers: usize) -> usize {
+    const PRODUCER_BYTES: usize = 48;
+    OPENING_BYTES as usize + producers.saturating_mul(PRODUCER_BYTES)
+}
+
+/// The largest batch that a segment of this size holds.
+pub(crate) fn batch_bytes_max(segment_bytes: u64) -> u64 {
+    segment_bytes.saturating_sub(SegmentHeader::SIZE as u64 + OPENING_BYTES)
+}
+
+/// The largest payload of a lone record that a segment of this size holds.
+pub(crate) fn record_bytes_max(segment_bytes: u64) -> u64 {
+    batch_bytes_max(segment_bytes).saturating_sub(RECORD_OVERHEAD_BYTES)
+}
+
+impl Log {
+    /// A new, empty log in a directory that exists. Durable on return. Blocks for two syncs.
+    pub(crate) fn create(
+        env: &Arc<LogEnv>,
+        identity: LogIdentity,
+        options: LogOptions,
+    ) -> Result<Self> {
+        let mut log = Self::empty(env, identity, options);
+        log.roll(0)?;
+        let task = log.begin_sync();
+        task.run()?;
+        log.finish_sync(&task);
+        Ok(log)
+    }
+
+    fn empty(env: &Arc<LogEnv>, identity: LogIdentity, options: LogOptions) -> Self {
+        Self {
+            env: Arc::clone(env),
+            identity,
+            options,
+            segments: Arc::new(SegmentList::default()),
+            active: None,
+            prepared: None,
+            unfinished: VecDeque::new(),
+            unproved: Vec::new(),
+            next_number: 0,
+            generation: 0,
+            log_start: 0,
+            log_end: 0,
+            durable_end: 0,
+            leader_epoch: 0,
+            incarnation: (env.random)(),
+            producers: ProducerTable::default(),
+        }
+    }
+
+    pub(crate) fn segments(&self) -> &Arc<SegmentList> {
+        &self.segments
+    }
+
+    pub(crate) fn log_start(&self) -> u64 {
+        self.log_start
+    }
+
+    pub(crate) fn log_end(&self) -> u64 {
+        self.log_end
+    }
+
+    pub(crate) fn durable_end(&self) -> u64 {
+        self.durable_end
+    }
+
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    pub(crate) fn leader_epoch(&self) -> u32 {
+        self.leader_epoch
+    }
+
+    pub(crate) fn producer(&self, id: u64) -> Option<&ProducerState> {
+        self.producers.get(id)
+    }
+
+    /// Appends a batch and publishes it: it is readable when this returns, and not yet durable.
+    ///
+    /// # Errors
+    ///
+    /// All of them leave the log as it was, so they are definite: `RecordTooLarge`,
+    /// `OffsetExhausted`, `StorageFull`, `Io`.
+    pub(crate) fn append(
+        &mut self,
+        batch: &mut EncodedBatch<'_>,
+        producer: Option<&ProducerRequest>,
+    ) -> Result<Outcome> {
+        let stamp = match producer.map(|producer| self.admit(producer, batch.record_count())) {
+            None => None,
+            Some(Ok(stamp)) => Some(stamp),
+            Some(Err(Refusal::Outcome(outcome))) => return Ok(outcome),
+            Some(Err(Refusal::Exhausted)) => {
+                return Err(Error::config("sequence", "the producer's numbers are used up"));
+            }
+        };
+        let base_offset = self.log_end;
+        let next_offset = base_offset
+            .checked_add(u64::from(batch.last_offset_delta()))
+            .and_then(|last| last.checked_add(1))
+            .filter(|next| *next <= OFFSET_MAX)
+            .ok_or_else(|| Error::OffsetExhausted {
+                partition: TopicPartition::clone(&self.identity.origin),
+            })?;
+        let size = batch.size(stamp.is_some());
+        let (leader_epoch, durable_end) = (self.leader_epoch, self.durable_end);
+        let active = self.active_with_room(size, next_offset)?;
+        let placement = Placement {
+            base_offset,
+            leader_epoch,
+            durable_end,
+            salt: active.segment.salt,
+            producer: stamp,
+        };
+        let position = active.position;
+        active.append(batch.seal(&placement))?;
+        let max_timestamp = batch.max_timestamp();
+        TimeRange::note(&mut active.times, batch.base_timestamp(), max_timestamp);
+        let at = u32::try_from(position).unwrap_or(u32::MAX);
+        active.index.note_batch(base_offset, at, size, max_timestamp);
+        self.log_end = next_offset;
+        if let Some(stamp) = stamp {
+            self.producers.note(ProducerState {
+                id: stamp.id,
+                epoch: stamp.epoch,
+                last_sequence: stamp
+                    .base_sequence
+                    .saturating_add(u64::from(batch.last_offset_delta())),
+                last_offset: next_offset.saturating_sub(1),
+                last_timestamp: max_timestamp,
+            });
+        }
+        Ok(Outcome::Appended { base_offset, next_offset })
+    }
+
+    fn admit(&self, producer: &ProducerRequest, records: u32) -> Result<ProducerStamp, Refusal> {
+        let ProducerRequest { id, epoch, sequence } = *producer;
+        match self.producers.admit(id, epoch, sequence, records) {
+            Admission::Append { base_sequence } => Ok(ProducerStamp { id, epoch, base_sequence }),
+            Admission::Duplicate { last_sequence, last_offset } => {
+                Err(Refusal::Outcome(Outcome::Duplicate { last_sequence, last_offset }))
+            }
+            Admission::Fenced { current } => Err(Refusal::Outcome(Outcome::Fenced { current })),
+            Admission::Exhausted => Err(Refusal::Exhausted),
+        }
+    }
+
+    /// The active segment, with space for a batch of `size` bytes that ends at `next_offset`.
+    #[inline]
+    fn active_with_room(&mut self, size: u32, next_offset: u64) -> Result<&mut Active> {
+        let needed = size as usize;
+        let fits = self.active.as_ref().is_some_and(|active| {
+            let end = active.position.saturating_add(needed);
+            let span = next_offset.saturating_sub(active.segment.base_offset);
+            // Offsets in the index and positions are 32 bits: roll before either overflows.
+            end <= active.capacity() && span <= u64::from(u32::MAX)
+        });
+        if !fits {
+            let limit = batch_bytes_max(self.options.segment_bytes);
+            if u64::from(size) > limit {
+                return Err(Error::RecordTooLarge { size: u64::from(size), limit });
+            }
+            self.roll(needed)?;
+        }
+        let Some(active) = self.active.as_mut() else {
+            return Err(Error::Closed);
+        };
+        active.reserve(active.position.saturating_add(needed))?;
+        Ok(active)
+    }
+
+    /// Seals the active segment and goes on in a new one with room for `batch` bytes.
+    fn roll(&mut self, batch: usize) -> Result<()> {
+        let producers = self.producers.states();
+        let opening = Opening {
+            base_offset: self.log_end,
+            leader_epoch: self.leader_epoch,
+            incarnation: self.incarnation,
+            durable_mark: self.durable_end,
+            producers: producers.clone(),
+        };
+        let needed = SegmentHeader::SIZE + opening_room(producers.len()) + batch;
+        let fitting = self.prepared.take_if(|next| next.writer.region().capacity() >= needed);
+        let prepared = match fitting {
+            Some(prepared) => prepared,
+            None => self.prepare(needed, None)?.create(&self.env)?,
+        };
+        self.activate(prepared, &opening, producers)
+    }
+
+    fn activate(
+        &mut self,
+        prepared: Prepared,
+        opening: &Opening,
+        producers: Vec<ProducerState>,
+    ) -> Result<()> {
+        let header = prepared.header;
+        let segment = Segment::active(
+            &self.env,
+            &self.identity.origin,
+            &prepared.path,
+            (header.number, header.salt),
+            self.log_end,
+            prepared.writer.region(),
+        );
+        let mut next = Active::new(Arc::clone(&segment), prepared, SegmentHeader::SIZE);
+        let bytes = opening.encode(header.salt, 0)?;
+        let written = next
+            .reserve(next.position.saturating_add(bytes.len()))
+            .and_then(|()| next.append(&bytes));
+        if let Err(error) = written {
+            let _ = self.env.disk.remove_file(&segment.path);
+            return Err(error);
+        }
+        // The successor is in the list before the segment is sealed: a reader that finds the
+        // segment sealed must find where to go.
+        self.segments.push(segment);
+        if let Some(sealed) = self.active.replace(next) {
+            self.seal(sealed, producers);
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, active: Active, producers: Vec<ProducerState>) {
+        active.segment.seal(active.sealed(self.log_end));
+        self.unfinished.push_back(Unfinished {
+            segment: active.segment,
+            file: Some(active.file),
+            synced: !active.dirty,
+            index: active.index,
+            index_is_whole: active.index_is_whole,
+            producers,
+            leader_epoch: self.leader_epoch,
+            incarnation: self.incarnation,
+        });
+    }
+
+    /// A segment with the next number, to be made.
+    fn prepare(&mut self, needed: usize, rewrite: Option<Rewrite>) -> Result<NewSegment> {
+        let number = self.next_number;
+        self.next_number = number.saturating_add(1);
+        let capacity = usize::try_from(self.options.segment_bytes).unwrap_or(usize::MAX);
+        let header = SegmentHeader {
+            topic_id: self.identity.topic_id,
+            partition: self.identity.origin.partition,
+            number,
+            salt: (self.env.random)(),
+            generation: self.generation,
+            rewrite,
+            compatible: 0,
+        };
+        if needed > crate::config::SEGMENT_BYTES_MAX as usize {
+            let limit = crate::config::SEGMENT_BYTES_MAX;
+            return Err(Error::RecordTooLarge { size: needed as u64, limit });
+        }
+        Ok(NewSegment {
+            dir: self.identity.dir.clone(),
+            header,
+            capacity: capacity.max(needed),
+            writer: self.options.writer,
+        })
+    }
+
+    // ---- syncs -------------------------------------------------------------------------------
+
+    /// A task that makes durable what is published now. Empty when all of it is.
+    pub(crate) fn begin_sync(&mut self) -> SyncTask {
+        let mut files: Vec<_> = self
+            .unfinished
+            .iter()
+            .filter(|unfinished| !unfinished.synced)
+            .filter_map(|sealed| Some((Arc::clone(&sealed.segment), Arc::clone(sealed.file.as_ref()?))))
+            .collect();
+        if let Some(active) = self.active.as_mut().filter(|active| active.dirty) {
+            // What is published from here on belongs to the next sync.
+            active.dirty = false;
+            active.file.set_dirty(false);
+            files.push((Arc::clone(&active.segment), Arc::clone(&active.file)));
+        }
+        SyncTask { unproved: self.unproved.clone(), files, target: self.log_end }
+    }
+
+    /// Takes note of a sync that succeeded.
+    pub(crate) fn finish_sync(&mut self, task: &SyncTask) {
+        self.durable_end = self.durable_end.max(task.target);
+        self.unproved.retain(|tail| !task.unproved.iter().any(|done| Arc::ptr_eq(tail, done)));
+        let proved = self.unproved.is_empty();
+        for unfinished in &mut self.unfinished {
+            let covered = task.files.iter().any(|(done, _)| Arc::ptr_eq(done, &unfinished.segment));
+            if covered || (proved && unfinished.file.is_none()) {
+                unfinished.synced = true;
+                // The descriptor lived until here so that no error could be missed.
+                unfinished.file = None;
+            }
+        }
+    }
+
+    /// Whether anything is published and not durable.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.durable_end < self.log_end
+    }
+
+    // ---- work ahead and behind ---------------------------------------------------------------
+
+    /// Whether [`growth_wish`](Self::growth_wish) or a next segment is worth asking for: looked at
+    /// after every append, so it only compares numbers.
+    #[inline]
+    pub(crate) fn wants_space(&self) -> bool {
+        self.active.as_ref().is_some_and(Active::is_near_end) || self.wants_next()
+    }
+
+    pub(crate) fn growth_wish(&self) -> Option<Growth> {
+        self.active.as_ref()?.growth_wish()
+    }
+
+    pub(crate) fn finish_growth(&mut self, growth: &Growth) {
+        if let Some(active) = &mut self.active
+            && active.segment.number == growth.segment
+        {
+            active.grown_to(growth.target);
+        }
+    }
+
+    /// Whether the active segment is so full that the next one should be made ready.
+    pub(crate) fn wants_next(&self) -> bool {
+        self.prepared.is_none()
+            && self.active.as_ref().is_some_and(|active| active.position > active.capacity() / 2)
+    }
+
+    pub(crate) fn begin_prepare(&mut self) -> Result<PrepareTask> {
+        let new = self.prepare(0, None)?;
+        Ok(PrepareTask { env: Arc::clone(&self.env), new })
+    }
+
+    /// Takes a prepared segment, unless the log has gone past its number meanwhile.
+    pub(crate) fn finish_prepare(&mut self, prepared: Prepared) {
+        let last = self.segments.last().map_or(0, |segment| segment.number);
+        if self.prepared.is_none() && prepared.header.number > last {
+            self.prepared = Some(prepared);
+        } else {
+            prepared.discard(&*self.env.disk);
+        }
+    }
+
+    /// The footer to be written next: of the oldest segment without one, once it is synced.
+    pub(crate) fn begin_footer(&mut self) -> Option<FooterTask> {
+        let oldest = self.unfinished.front().filter(|unfinished| unfinished.synced)?;
+        let sealed = *oldest.segment.sealed()?;
+        let footer = Footer {
+            base_offset: oldest.segment.base_offset,
+            next_offset: sealed.next_offset,
+            data_end: sealed.data_end,
+            times: sealed.times,
+            leader_epoch: oldest.leader_epoch,
+            incarnation: oldest.incarnation,
+            index: oldest.index.clone(),
+            producers: oldest.producers.clone(),
+        };
+        let segment = Arc::clone(&oldest.segment);
+        Some(FooterTask { segment, sealed, footer, index_is_whole: oldest.index_is_whole })
+    }
+
+    /// The end of what the sealed segments hold.
+    pub(crate) fn sealed_end(&self) -> u64 {
+        let sealed = self.unfinished.back().and_then(|last| last.segment.next_offset());
+        sealed.unwrap_or(self.log_start)
+    }
+
+    /// Whether a segment waits for its footer, synced or not.
+    pub(crate) fn has_unfinished(&self) -> bool {
+        !self.unfinished.is_empty()
+    }
+
+    pub(crate) fn finish_footer(&mut self, task: &FooterTask) {
+        let done = |front: &mut Unfinished| Arc::ptr_eq(&front.segment, &task.segment);
+        if self.unfinished.front_mut().is_some_and(done) {
+            self.unfinished.pop_front();
+        }
+    }
+
+    /// The recovery point of what is durable now. `None` while something is not.
+    pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
+        if self.is_dirty() {
+            return None;
+        }
+        let (segment, position, last_batch, times) = match &self.active {
+            Some(active) => (
+                active.segment.number,
+                active.position,
+                active.last_batch,
+                active.times,
+            ),
+            None => {
+                let last = self.segments.last()?;
+                let sealed = last.sealed()?;
+                (last.number, sealed.data_end as usize, 0, sealed.times)
+            }
+        };
+        Some(Checkpoint {
+            log_start: self.log_start,
+            end_offset: self.log_end,
+            segment,
+            position: u32::try_from(position).ok()?,
+            last_batch: u32::try_from(last_batch).ok()?,
+            times: times.map(|times| (times.first, times.max)),
+            producers: self.producers.states().iter().map(to_tuple).collect(),
+        })
+    }
+
+    /// Drops whole segments below `offset` and moves the log start there. The caller has made the
+    /// new log start durable before it calls this.
+    pub(crate) fn advance_log_start(&mut self, offset: u64) -> Vec<Arc<Segment>> {
+        self.log_start = self.log_start.max(offset.min(self.log_end));
+        let removed = self.segments.remove_below(self.log_start);
+        let gone = |segment: &Arc<Segment>| removed.iter().any(|other| Arc::ptr_eq(other, segment));
+        self.unfinished.retain(|unfinished| !gone(&unfinished.segment));
+        self.unproved.retain(|unproved| !gone(&unproved.segment));
+        removed
+    }
+
+    /// Seals the active segment and begins a new one, with room for a batch of `bytes`.
+    pub(crate) fn roll_for(&mut self, bytes: usize) -> Result<()> {
+        self.roll(bytes)
+    }
+}
+
+enum Refusal {
+    Outcome(Outcome),
+    Exhausted,
+}
+
+fn to_tuple(state: &ProducerState) -> (u64, u32, u64, u64, u64) {
+    (state.id, state.epoch, state.last_sequence, state.last_offset, state.last_timestamp)
+}
+
+fn from_tuple(&(id, epoch, last_sequence, last_offset, last_timestamp): &(u64, u32, u64, u64, u64)) -> ProducerState {
+    ProducerState { id, epoch, last_sequence, last_offset, last_timestamp }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("partition", &self.identity.origin)
+            .field("log_start", &self.log_start)
+            .field("log_end", &self.log_end)
+            .field("durable_end", &self.durable_end)
+            .field("active", &self.active)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,359 @@
+//! One segment as readers see it: where it lies, how far it may be read, and its bytes.
+//!
+//! A [`Segment`] is shared between the log (its only writer) and any number of readers. It owns no
+//! lock that an appender takes: readers learn the end of the active segment from its region's
+//! published position, and of a sealed one from [`Sealed`], which is set once.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, Weak};
+
+use super::LogEnv;
+use crate::error::{Corruption, CorruptionKind, Error, Result};
+use crate::format::{Footer, TimeRange};
+use crate::record::TopicPartition;
+use crate::storage::disk::{Access, DiskFile};
+use crate::storage::region::Region;
+use crate::sync::{Mutex, RwLock};
+
+/// LIMIT: how much `ReadMode::Copy` reads at a time: enough to amortise the system call over a
+/// few thousand small records, little enough to waste nothing on a consumer that seeks around.
+const COPY_CHUNK_BYTES: usize = 256 << 10;
+
+/// What is known of a segment that takes no more appends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sealed {
+    /// Position after the last batch.
+    pub(crate) data_end: u32,
+    /// Offset after the last record.
+    pub(crate) next_offset: u64,
+    /// The timestamps, if there is any record.
+    pub(crate) times: Option<TimeRange>,
+}
+
+/// A stretch of a segment's bytes that can be read: all of it through its map, or a copied chunk.
+#[derive(Clone)]
+pub(crate) struct Window {
+    pub(crate) region: Arc<Region>,
+    /// The position in the segment at which the region begins.
+    pub(crate) base: usize,
+    /// Whether the region is the segment's own, which also shows what is published later; a
+    /// copied chunk shows what it showed when it was read.
+    pub(crate) live: bool,
+}
+
+impl Window {
+    /// The bytes of `[position, end)` in the segment's positions, or as many as the window has.
+    #[inline]
+    pub(crate) fn bytes(&self, position: usize, end: usize) -> &[u8] {
+        let start = position.saturating_sub(self.base);
+        let end = end.saturating_sub(self.base).min(self.region.published());
+        self.region.bytes(start..end).unwrap_or_default()
+    }
+}
+
+pub(crate) struct Segment {
+    env: Arc<LogEnv>,
+    pub(crate) origin: Arc<TopicPartition>,
+    pub(crate) path: PathBuf,
+    pub(crate) number: u64,
+    pub(crate) base_offset: u64,
+    pub(crate) salt: u64,
+    /// The map: always there while the segment is active; made on demand and droppable after.
+    region: Mutex<Option<Arc<Region>>>,
+    sealed: OnceLock<Sealed>,
+}
+
+impl Segment {
+    pub(crate) fn active(
+        env: &Arc<LogEnv>,
+        origin: &Arc<TopicPartition>,
+        path: &Path,
+        (number, salt): (u64, u64),
+        base_offset: u64,
+        region: &Arc<Region>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            env: Arc::clone(env),
+            origin: Arc::clone(origin),
+            path: path.to_path_buf(),
+            number,
+            base_offset,
+            salt,
+            region: Mutex::new(Some(Arc::clone(region))),
+            sealed: OnceLock::new(),
+        })
+    }
+
+    pub(crate) fn found(
+        env: &Arc<LogEnv>,
+        origin: &Arc<TopicPartition>,
+        path: &Path,
+        (number, salt): (u64, u64),
+        base_offset: u64,
+        sealed: Sealed,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            env: Arc::clone(env),
+            origin: Arc::clone(origin),
+            path: path.to_path_buf(),
+            number,
+            base_offset,
+            salt,
+            region: Mutex::new(None),
+            sealed: OnceLock::from(sealed),
+        })
+    }
+
+    pub(crate) fn sealed(&self) -> Option<&Sealed> {
+        self.sealed.get()
+    }
+
+    /// Marks the end of the segment for good. Its successor must be in the list already: a reader
+    /// that finds the segment sealed and read to the end goes there.
+    pub(crate) fn seal(self: &Arc<Self>, sealed: Sealed) {
+        if self.sealed.set(sealed).is_ok() {
+            self.env.maps.register(self);
+        }
+    }
+
+    /// The offset after the last record, once sealed.
+    pub(crate) fn next_offset(&self) -> Option<u64> {
+        self.sealed.get().map(|sealed| sealed.next_offset)
+    }
+
+    /// A window that begins at `position` or before it, and shows at least what was published when
+    /// it was made; the map's own window also shows what is published later.
+    pub(crate) fn window(self: &Arc<Self>, position: usize) -> Result<Window> {
+        if let Some(window) = self.mapped_window()? {
+            return Ok(window);
+        }
+        let end = self.end();
+        let wanted = end.saturating_sub(position).min(COPY_CHUNK_BYTES);
+        self.copied_window(position, wanted)
+    }
+
+    /// A window of exactly `[position, position + len)`, for a batch larger than a chunk.
+    pub(crate) fn copied_window(&self, position: usize, len: usize) -> Result<Window> {
+        let file = self.open_file(Access::Read)?;
+        let mut buffer = vec![0; len];
+        let read = file
+            .read_at(&mut buffer, position as u64)
+            .map_err(|source| Error::io("read", &self.path, source))?;
+        buffer.truncate(read);
+        let region =
+            Region::from_bytes(&buffer).map_err(|source| Error::io("read", &self.path, source))?;
+        Ok(Window { region, base: position, live: false })
+    }
+
+    /// Where readable bytes end now.
+    #[inline]
+    pub(crate) fn end(&self) -> usize {
+        if let Some(sealed) = self.sealed.get() {
+            return sealed.data_end as usize;
+        }
+        self.region.lock().as_ref().map_or(0, |region| region.published())
+    }
+
+    fn mapped_window(self: &Arc<Self>) -> Result<Option<Window>> {
+        let mut slot = self.region.lock();
+        if let Some(region) = slot.as_ref() {
+            return Ok(region
+                .is_readable()
+                .then(|| Window { region: Arc::clone(region), base: 0, live: true }));
+        }
+        let (false, Some(sealed)) = (self.env.copy_reads, self.sealed.get()) else {
+            return Ok(None);
+        };
+        let file = self.open_file(Access::Read)?;
+        let length = file.len().map_err(|source| Error::io("read the size of", &self.path, source))?;
+        if length < u64::from(sealed.data_end) {
+            // A store of ours cannot shrink a file: somebody else did, and the map would raise
+            // SIGBUS where the bytes are missing (FAILURES E5, F6).
+            return Err(self.corruption(length, None, CorruptionKind::Length("the file")).into());
+        }
+        let end = sealed.data_end as usize;
+        let region = file
+            .map(end, Access::Read)
+            .and_then(|memory| Region::sealed(memory, end))
+            .map_err(|source| Error::io("map", &self.path, source))?;
+        *slot = Some(Arc::clone(&region));
+        drop(slot);
+        self.env.maps.register(self);
+        Ok(Some(Window { region, base: 0, live: true }))
+    }
+
+    pub(crate) fn open_file(&self, access: Access) -> Result<Arc<dyn DiskFile>> {
+        match self.env.disk.open(&self.path, access) {
+            Ok(file) => Ok(file),
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+                Err(self.corruption(0, None, CorruptionKind::Missing).into())
+            }
+            Err(source) => Err(Error::io("open", &self.path, source)),
+        }
+    }
+
+    /// The footer, if the segment has a valid one. Damage there costs a scan, never data.
+    pub(crate) fn read_footer(&self) -> Result<Option<Footer>> {
+        let file = self.open_file(Access::Read)?;
+        read_footer(&*file, self.salt).map_err(|source| Error::io("read", &self.path, source))
+    }
+
+    pub(crate) fn corruption(
+        &self,
+        position: u64,
+        offsets: Option<std::ops::Range<u64>>,
+        kind: CorruptionKind,
+    ) -> Corruption {
+        Corruption {
+            partition: Some(TopicPartition::clone(&self.origin)),
+            file: self.path.clone(),
+            position,
+            offsets,
+            kind,
+        }
+    }
+}
+
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Segment")
+            .field("path", &self.path)
+            .field("base_offset", &self.base_offset)
+            .field("sealed", &self.sealed.get())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The footer at the end of a file, if there is a valid one.
+pub(crate) fn read_footer(file: &dyn DiskFile, salt: u64) -> std::io::Result<Option<Footer>> {
+    let length = file.len()?;
+    let mut trailer = [0; Footer::TRAILER_SIZE];
+    let Some(trailer_start) = length.checked_sub(trailer.len() as u64) else {
+        return Ok(None);
+    };
+    if file.read_at(&mut trailer, trailer_start)? < trailer.len() {
+        return Ok(None);
+    }
+    let Some(footer_length) = Footer::length(&trailer).map(u64::from) else {
+        return Ok(None);
+    };
+    // The length is checked against the file before anything is allocated by it.
+    let (Some(start), Ok(size)) = (length.checked_sub(footer_length), usize::try_from(footer_length))
+    else {
+        return Ok(None);
+    };
+    let mut bytes = vec![0; size];
+    if file.read_at(&mut bytes, start)? < bytes.len() {
+        return Ok(None);
+    }
+    Ok(Footer::decode(&bytes, salt).ok().filter(|footer| u64::from(footer.data_end) <= start))
+}
+
+/// The segments of a partition in offset order, shared with its readers.
+#[derive(Debug, Default)]
+pub(crate) struct SegmentList(RwLock<VecDeque<Arc<Segment>>>);
+
+impl SegmentList {
+    pub(crate) fn new(segments: impl IntoIterator<Item = Arc<Segment>>) -> Self {
+        Self(RwLock::new(segments.into_iter().collect()))
+    }
+
+    pub(crate) fn push(&self, segment: Arc<Segment>) {
+        self.0.write().push_back(segment);
+    }
+
+    /// The segment that holds `offset`: the last one whose base offset is not above it. The first
+    /// segment when `offset` lies below all.
+    pub(crate) fn holding(&self, offset: u64) -> Option<Arc<Segment>> {
+        let segments = self.0.read();
+        let after = segments.partition_point(|segment| segment.base_offset <= offset);
+        segments.get(after.saturating_sub(1)).cloned()
+    }
+
+    /// The segment that follows the one with this number.
+    pub(crate) fn after(&self, number: u64) -> Option<Arc<Segment>> {
+        let segments = self.0.read();
+        segments.get(segments.partition_point(|segment| segment.number <= number)).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Segment>> {
+        self.0.read().iter().cloned().collect()
+    }
+
+    pub(crate) fn first(&self) -> Option<Arc<Segment>> {
+        self.0.read().front().cloned()
+    }
+
+    pub(crate) fn last(&self) -> Option<Arc<Segment>> {
+        self.0.read().back().cloned()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.read().len()
+    }
+
+    /// Takes out the segments that end at or below `offset`; the last one always stays.
+    pub(crate) fn remove_below(&self, offset: u64) -> Vec<Arc<Segment>> {
+        let mut segments = self.0.write();
+        let mut removed = Vec::new();
+        while segments.len() > 1 {
+            let ends_below = segments
+                .front()
+                .and_then(|segment| segment.next_offset())
+                .is_some_and(|next| next <= offset);
+            if !ends_below {
+                break;
+            }
+            removed.extend(segments.pop_front());
+        }
+        removed
+    }
+}
+
+/// The maps of sealed segments, least recently made first. Over the limit, those that no message
+/// holds are dropped; they are made again when somebody reads there.
+#[derive(Debug)]
+pub(crate) struct MapBudget {
+    limit: usize,
+    maps: Mutex<VecDeque<Weak<Segment>>>,
+}
+
+impl MapBudget {
+    /// LIMIT: a quarter of the kernel's default `vm.max_map_count` (65,530); active segments and
+    /// the rest of the process need maps too.
+    pub(crate) const DEFAULT_LIMIT: usize = 16 << 10;
+
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, maps: Mutex::new(VecDeque::new()) }
+    }
+
+    fn register(&self, segment: &Arc<Segment>) {
+        let mut maps = self.maps.lock();
+        maps.push_back(Arc::downgrade(segment));
+        // Each candidate is looked at once per call: maps that messages hold go to the back, and
+        // the budget is exceeded rather than the call made to search for ever.
+        let mut candidates = maps.len();
+        while maps.len() > self.limit && candidates > 0 {
+            candidates -= 1;
+            let Some(oldest) = maps.pop_front() else { break };
+            let Some(oldest) = oldest.upgrade() else { continue };
+            if !oldest.try_drop_map() {
+                maps.push_back(Arc::downgrade(&oldest));
+            }
+        }
+    }
+}
+
+impl Segment {
+    /// Gives up the map unless a message or cursor holds it.
+    fn try_drop_map(&self) -> bool {
+        let mut slot = self.region.lock();
+        if slot.as_ref().is_some_and(|region| Arc::strong_count(region) > 1) {
+            return false;
+        }
+        *slot = None;
+        true
+    }
+}

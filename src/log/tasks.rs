@@ -1,0 +1,170 @@
+//! Work of a log that blocks on the disk, cut out so that it runs without the partition's lock.
+//!
+//! Each task is made under the lock, holds what it needs, runs without it, and is handed back
+//! under it. A task that comes too late (the segment was rolled meanwhile) changes nothing.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::LogEnv;
+use super::scan::{ScanFrom, scan_segment};
+use super::segment::{Sealed, Segment, read_footer};
+use crate::error::{CorruptionKind, Error, Result};
+use crate::format::{BatchView, Footer, ProducerState, SegmentHeader, SparseIndex};
+use super::PAGE_BYTES;
+use crate::storage::disk::{Access, DiskFile};
+
+/// A sync of everything that was published when it was made.
+#[derive(Debug)]
+pub(crate) struct SyncTask {
+    /// Tails of an earlier life that no sync of this one has covered.
+    pub(crate) unproved: Vec<Arc<Unproved>>,
+    /// The files, in segment order, the active one last.
+    pub(crate) files: Vec<(Arc<Segment>, Arc<dyn DiskFile>)>,
+    /// What is durable when the task succeeds.
+    pub(crate) target: u64,
+}
+
+impl SyncTask {
+    /// # Errors
+    ///
+    /// [`Error::SyncFailed`]: nothing may be believed about any of the files from then on.
+    pub(crate) fn run(&self) -> Result<()> {
+        for tail in &self.unproved {
+            tail.rewrite()?;
+        }
+        // DURABILITY: in segment order, so that what is durable is always a prefix.
+        for (segment, file) in &self.files {
+            file.sync().map_err(|source| Error::SyncFailed {
+                path: segment.path.clone(),
+                source: Arc::new(source),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// A tail that was found in the page cache of the same boot, and may or may not be on the disk: an
+/// earlier sync may have failed unseen, and the kernel then marks the lost pages clean, so that
+/// another sync would write nothing and still succeed (FAILURES, measured facts 1 and 2).
+#[derive(Debug)]
+pub(crate) struct Unproved {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) range: Range<u32>,
+}
+
+impl Unproved {
+    /// Writes the tail's own bytes over themselves, so that the next sync really writes them.
+    ///
+    /// The bytes do not change: each batch is checked again before it is written back, and whoever
+    /// reads the map meanwhile sees what was there (DESIGN D2 holds). Compared with copying the
+    /// tail into a new segment there is no second file, no switch and no window for a crash.
+    fn rewrite(&self) -> Result<()> {
+        let path = &self.segment.path;
+        let failed = |source| Error::SyncFailed { path: path.clone(), source: Arc::new(source) };
+        let file = self.segment.open_file(Access::ReadWrite)?;
+        let mut position = self.range.start;
+        while position < self.range.end {
+            let left = self.range.end.saturating_sub(position);
+            let wanted = left.min(REWRITE_CHUNK_BYTES) as usize;
+            let mut window = self.segment.copied_window(position as usize, wanted)?;
+            let mut whole = self.checked_prefix(window.bytes(position as usize, usize::MAX))?;
+            if whole == 0 {
+                // A batch larger than the chunk: all of the rest, once.
+                window = self.segment.copied_window(position as usize, left as usize)?;
+                whole = self.checked_prefix(window.bytes(position as usize, usize::MAX))?;
+            }
+            let bytes = window.bytes(position as usize, (position as usize).saturating_add(whole));
+            let advance = u32::try_from(whole).unwrap_or(0);
+            if advance == 0 {
+                let kind = CorruptionKind::Length("a batch");
+                return Err(self.segment.corruption(u64::from(position), None, kind).into());
+            }
+            file.write_at(bytes, u64::from(position)).map_err(failed)?;
+            position = position.saturating_add(advance);
+        }
+        file.sync().map_err(failed)
+    }
+
+    /// How many of the bytes are whole batches.
+    fn checked_prefix(&self, bytes: &[u8]) -> Result<usize> {
+        let mut length: usize = 0;
+        while let Some(rest) = bytes.get(length..).filter(|rest| !rest.is_empty()) {
+            match BatchView::check(rest, self.segment.salt) {
+                Ok(Some(view)) => length = length.saturating_add(view.header().size as usize),
+                Err(_) if length > 0 => break,
+                Err(CorruptionKind::Length(_)) => break,
+                Ok(None) => break,
+                Err(kind) => return Err(self.segment.corruption(0, None, kind).into()),
+            }
+        }
+        Ok(length)
+    }
+}
+
+const REWRITE_CHUNK_BYTES: u32 = 1 << 20;
+
+/// A sealed segment that has no footer yet.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    pub(crate) segment: Arc<Segment>,
+    /// The descriptor that was open since the segment was made; `None` for one found at open.
+    pub(crate) file: Option<Arc<dyn DiskFile>>,
+    pub(crate) synced: bool,
+    pub(crate) index: SparseIndex,
+    pub(crate) index_is_whole: bool,
+    pub(crate) producers: Vec<ProducerState>,
+    pub(crate) leader_epoch: u32,
+    pub(crate) incarnation: u64,
+}
+
+/// The footer of the oldest synced segment that has none.
+#[derive(Debug)]
+pub(crate) struct FooterTask {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) sealed: Sealed,
+    pub(crate) footer: Footer,
+    pub(crate) index_is_whole: bool,
+}
+
+impl FooterTask {
+    /// Writes the footer and gives the unused middle of the file back. A footer that is lost costs
+    /// a scan at the next open, so it is not synced.
+    pub(crate) fn run(&mut self) -> Result<()> {
+        let path = &self.segment.path;
+        let failed = |source| Error::io("write the footer of", path, source);
+        let file = self.segment.open_file(Access::ReadWrite)?;
+        if read_footer(&*file, self.segment.salt).map_err(failed)?.is_some() {
+            return Ok(());
+        }
+        if !self.index_is_whole {
+            let from = ScanFrom {
+                position: SegmentHeader::END_POSITION,
+                offset: None,
+                base_offset: self.segment.base_offset,
+                times: None,
+            };
+            self.footer.index = scan_segment(&*file, self.segment.salt, from).map_err(failed)?.index;
+        }
+        let length = file.len().map_err(failed)?;
+        file.write_at(&self.footer.encode(self.segment.salt)?, length).map_err(failed)?;
+        let unused = u64::from(self.sealed.data_end).next_multiple_of(PAGE_BYTES);
+        if unused < length {
+            file.release(unused..length).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// The next segment, to be made before it is needed.
+#[derive(Debug)]
+pub(crate) struct PrepareTask {
+    pub(crate) env: Arc<LogEnv>,
+    pub(crate) new: super::create::NewSegment,
+}
+
+impl PrepareTask {
+    pub(crate) fn run(self) -> Result<super::create::Prepared> {
+        self.new.create(&self.env)
+    }
+}

@@ -1,0 +1,504 @@
+//! What comes out: [`Batch`], [`Message`] and [`MessageRef`], views over checked regions.
+//!
+//! A batch of messages is a list of [`Run`]s: stretches of a region whose batches were all checked
+//! (structure and checksum) when they were fetched. Iterating cannot fail, allocates nothing and
+//! touches no reference count; only a [`Message`], which outlives the batch, holds its region.
+//!
+//! Invariant: the bytes of a run lie below their region's published end and never change, so what
+//! was checked once is still true when it is read (DESIGN D2: published bytes never change).
+
+use std::fmt;
+use std::iter::FusedIterator;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use crate::clock::from_millis;
+use crate::format::{BatchView, HeaderFields, RecordView, Records};
+use crate::record::TopicPartition;
+use crate::storage::region::Region;
+
+/// A stretch of consecutive, checked batches in one region.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    pub(crate) origin: Arc<TopicPartition>,
+    pub(crate) region: Arc<Region>,
+    /// Positions in the region: from the first batch's start to the last one's end.
+    pub(crate) span: Range<usize>,
+    /// The offsets that count; the first and last batch may hold more.
+    pub(crate) offsets: Range<u64>,
+    /// How many records of the span lie in `offsets`.
+    pub(crate) records: usize,
+}
+
+impl Run {
+    fn iter(&self) -> RunIter<'_> {
+        RunIter {
+            run: self,
+            rest: self.region.bytes(self.span.clone()).unwrap_or_default(),
+            records: None,
+            leader_epoch: 0,
+            left: self.records,
+        }
+    }
+}
+
+struct RunIter<'a> {
+    run: &'a Run,
+    rest: &'a [u8],
+    records: Option<Records<'a>>,
+    leader_epoch: u32,
+    left: usize,
+}
+
+impl<'a> Iterator for RunIter<'a> {
+    type Item = MessageRef<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<MessageRef<'a>> {
+        if self.left == 0 {
+            return None;
+        }
+        loop {
+            if let Some(record) = self.records.as_mut().and_then(Iterator::next) {
+                if record.offset < self.run.offsets.start {
+                    continue;
+                }
+                self.left -= 1;
+                return Some(MessageRef { run: self.run, record, leader_epoch: self.leader_epoch });
+            }
+            let view = BatchView::trusted(self.rest)?;
+            self.rest = self.rest.get(view.bytes().len()..)?;
+            self.leader_epoch = view.header().leader_epoch;
+            self.records = Some(view.records());
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+/// Messages from one or more partitions, in offset order within each.
+///
+/// Iterate by reference for [`MessageRef`]s, which cost nothing, or by value for owned
+/// [`Message`]s. An empty batch is the normal answer when there is nothing to read.
+#[derive(Clone, Default)]
+pub struct Batch {
+    runs: Vec<Run>,
+    records: usize,
+}
+
+impl Batch {
+    pub(crate) fn new(runs: Vec<Run>) -> Self {
+        let records = runs.iter().map(|run| run.records).sum();
+        Self { runs, records }
+    }
+
+    pub(crate) fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// How many messages.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+
+    /// The messages, borrowed.
+    pub fn iter(&self) -> impl Iterator<Item = MessageRef<'_>> {
+        self.runs.iter().flat_map(Run::iter)
+    }
+
+    /// The messages of each partition, partition by partition.
+    pub fn by_partition(
+        &self,
+    ) -> impl Iterator<Item = (TopicPartition, impl Iterator<Item = MessageRef<'_>>)> {
+        self.runs
+            .chunk_by(|a, b| a.origin == b.origin)
+            .filter_map(|runs| Some((TopicPartition::clone(&runs.first()?.origin), runs)))
+            .map(|(origin, runs)| (origin, runs.iter().flat_map(Run::iter)))
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("len", &self.records).finish_non_exhaustive()
+    }
+}
+
+impl IntoIterator for Batch {
+    type Item = Message;
+    type IntoIter = IntoMessages;
+
+    fn into_iter(self) -> IntoMessages {
+        IntoMessages { runs: self.runs.into_iter(), current: None, left: self.records }
+    }
+}
+
+/// The messages of a [`Batch`], owned.
+pub struct IntoMessages {
+    runs: std::vec::IntoIter<Run>,
+    current: Option<RunCursor>,
+    left: usize,
+}
+
+/// Where an owning iteration stands in a run: the batch at `batch_start`, after `taken` records.
+/// Owned iteration cannot hold the borrowed [`Records`]; it keeps plain positions instead.
+struct RunCursor {
+    run: Run,
+    position: usize,
+    pending: std::vec::IntoIter<Message>,
+}
+
+impl Iterator for IntoMessages {
+    type Item = Message;
+
+    fn next(&mut self) -> Option<Message> {
+        loop {
+            if let Some(message) = self.current.as_mut().and_then(RunCursor::next) {
+                self.left = self.left.saturating_sub(1);
+                return Some(message);
+            }
+            let run = self.runs.next()?;
+            let position = run.span.start;
+            self.current = Some(RunCursor { run, position, pending: Vec::new().into_iter() });
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for IntoMessages {}
+impl FusedIterator for IntoMessages {}
+
+impl fmt::Debug for IntoMessages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IntoMessages").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+impl RunCursor {
+    /// The next message, decoding one stored batch at a time.
+    fn next(&mut self) -> Option<Message> {
+        loop {
+            if let Some(message) = self.pending.next() {
+                return Some(message);
+            }
+            let bytes = self.run.region.bytes(self.position..self.run.span.end)?;
+            let view = BatchView::trusted(bytes)?;
+            self.position = self.position.saturating_add(view.bytes().len());
+            let leader_epoch = view.header().leader_epoch;
+            let messages: Vec<Message> = view
+                .records()
+                .filter(|record| self.run.offsets.contains(&record.offset))
+                .map(|record| MessageRef { run: &self.run, record, leader_epoch }.to_owned())
+                .collect();
+            self.pending = messages.into_iter();
+        }
+    }
+}
+
+/// A message that borrows from its [`Batch`].
+#[derive(Clone)]
+pub struct MessageRef<'a> {
+    run: &'a Run,
+    record: RecordView<'a>,
+    leader_epoch: u32,
+}
+
+impl<'a> MessageRef<'a> {
+    /// The topic's name.
+    #[must_use]
+    pub fn topic(&self) -> &'a str {
+        &self.run.origin.topic
+    }
+
+    /// The partition's number.
+    #[must_use]
+    pub fn partition(&self) -> u32 {
+        self.run.origin.partition
+    }
+
+    /// Topic and partition.
+    #[must_use]
+    pub fn topic_partition(&self) -> TopicPartition {
+        TopicPartition::clone(&self.run.origin)
+    }
+
+    /// The message's offset.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.record.offset
+    }
+
+    /// The offset to commit once this message is done.
+    #[must_use]
+    pub fn next_offset(&self) -> u64 {
+        self.record.offset.saturating_add(1)
+    }
+
+    /// The key; empty is not the same as absent.
+    #[must_use]
+    pub fn key(&self) -> Option<&'a [u8]> {
+        self.record.key
+    }
+
+    /// The value; `None` is a tombstone.
+    #[must_use]
+    pub fn value(&self) -> Option<&'a [u8]> {
+        self.record.value
+    }
+
+    /// The timestamp, at a resolution of milliseconds.
+    #[must_use]
+    pub fn timestamp(&self) -> SystemTime {
+        from_millis(self.record.timestamp)
+    }
+
+    /// The headers, in the order in which they were added.
+    #[must_use]
+    pub fn headers(&self) -> Headers<'a> {
+        Headers { fields: self.record.headers.clone() }
+    }
+
+    /// The leader epoch under which the record was appended; 0 without replication.
+    #[must_use]
+    pub fn leader_epoch(&self) -> u32 {
+        self.leader_epoch
+    }
+
+    /// An owned message that keeps the segment readable for as long as it lives. No payload byte
+    /// is copied.
+    #[must_use]
+    #[expect(clippy::should_implement_trait, reason = "ToOwned cannot express this borrow")]
+    #[expect(clippy::wrong_self_convention, reason = "named as ToOwned, which cannot be used")]
+    pub fn to_owned(&self) -> Message {
+        let base = self.run.region.bytes(0..0).unwrap_or_default();
+        Message {
+            origin: Arc::clone(&self.run.origin),
+            key: self.record.key.map(|part| Part::within(base, part)),
+            value: self.record.value.map(|part| Part::within(base, part)),
+            headers: Part::within(base, self.record.headers.as_bytes()),
+            header_count: self.record.headers.len(),
+            region: Arc::clone(&self.run.region),
+            offset: self.record.offset,
+            timestamp: self.record.timestamp,
+            leader_epoch: self.leader_epoch,
+        }
+    }
+}
+
+impl fmt::Debug for MessageRef<'_> {
+    /// Place and sizes only: payloads do not belong in logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessageRef")
+            .field("from", &self.run.origin)
+            .field("offset", &self.record.offset)
+            .field("key_bytes", &self.record.key.map(<[u8]>::len))
+            .field("value_bytes", &self.record.value.map(<[u8]>::len))
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a part of a message lies in its region. 32 bits are enough: a segment is at most 1 GiB.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    start: u32,
+    len: u32,
+}
+
+impl Part {
+    /// The place of `part` relative to `base`, the region's first byte. Both are slices of the
+    /// same region; a part from elsewhere would only ever be out of bounds, never unsound, since
+    /// [`Part::of`] goes through the region's own check.
+    fn within(base: &[u8], part: &[u8]) -> Self {
+        let start = part.as_ptr().addr().wrapping_sub(base.as_ptr().addr());
+        let start = u32::try_from(start).unwrap_or(u32::MAX);
+        Self { start, len: u32::try_from(part.len()).unwrap_or(0) }
+    }
+
+    fn of(self, region: &Region) -> &[u8] {
+        let start = self.start as usize;
+        region.bytes(start..start.saturating_add(self.len as usize)).unwrap_or_default()
+    }
+}
+
+/// A message: owned, cheap to clone, free to go to other threads. It keeps its segment readable,
+/// whatever retention or deletion do to the file; [`detach`](Self::detach) one that is kept long.
+#[derive(Clone)]
+pub struct Message {
+    origin: Arc<TopicPartition>,
+    region: Arc<Region>,
+    key: Option<Part>,
+    value: Option<Part>,
+    headers: Part,
+    header_count: usize,
+    offset: u64,
+    timestamp: u64,
+    leader_epoch: u32,
+}
+
+impl Message {
+    /// The topic's name.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.origin.topic
+    }
+
+    /// The partition's number.
+    #[must_use]
+    pub fn partition(&self) -> u32 {
+        self.origin.partition
+    }
+
+    /// Topic and partition.
+    #[must_use]
+    pub fn topic_partition(&self) -> TopicPartition {
+        TopicPartition::clone(&self.origin)
+    }
+
+    /// The message's offset.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The offset to commit once this message is done.
+    #[must_use]
+    pub fn next_offset(&self) -> u64 {
+        self.offset.saturating_add(1)
+    }
+
+    /// The key; empty is not the same as absent.
+    #[must_use]
+    pub fn key(&self) -> Option<&[u8]> {
+        self.key.map(|part| part.of(&self.region))
+    }
+
+    /// The value; `None` is a tombstone.
+    #[must_use]
+    pub fn value(&self) -> Option<&[u8]> {
+        self.value.map(|part| part.of(&self.region))
+    }
+
+    /// The value as [`Bytes`] that share the segment: no copy.
+    #[must_use]
+    pub fn value_bytes(&self) -> Option<Bytes> {
+        let value = self.value?;
+        if value.len == 0 {
+            return Some(Bytes::new());
+        }
+        Some(Bytes::from_owner(Shared { region: Arc::clone(&self.region), part: value }))
+    }
+
+    /// The timestamp, at a resolution of milliseconds.
+    #[must_use]
+    pub fn timestamp(&self) -> SystemTime {
+        from_millis(self.timestamp)
+    }
+
+    /// The headers, in the order in which they were added.
+    #[must_use]
+    pub fn headers(&self) -> Headers<'_> {
+        Headers { fields: HeaderFields::checked(self.headers.of(&self.region), self.header_count) }
+    }
+
+    /// The leader epoch under which the record was appended; 0 without replication.
+    #[must_use]
+    pub fn leader_epoch(&self) -> u32 {
+        self.leader_epoch
+    }
+
+    /// A copy that holds its own bytes and pins no segment.
+    #[must_use]
+    pub fn detach(&self) -> Message {
+        let key = self.key().unwrap_or_default();
+        let value = self.value().unwrap_or_default();
+        let headers = self.headers.of(&self.region);
+        let bytes = [headers, key, value].concat();
+        let Ok(region) = Region::from_bytes(&bytes) else {
+            return self.clone();
+        };
+        let place = |start: usize, len: usize| Part {
+            start: u32::try_from(start).unwrap_or(u32::MAX),
+            len: u32::try_from(len).unwrap_or(0),
+        };
+        let key_start = headers.len();
+        let value_start = key_start.saturating_add(key.len());
+        Message {
+            origin: Arc::clone(&self.origin),
+            region,
+            key: self.key.map(|part| place(key_start, part.len as usize)),
+            value: self.value.map(|part| place(value_start, part.len as usize)),
+            headers: place(0, headers.len()),
+            ..*self
+        }
+    }
+}
+
+impl fmt::Debug for Message {
+    /// Place and sizes only: payloads do not belong in logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("from", &self.origin)
+            .field("offset", &self.offset)
+            .field("key_bytes", &self.key.map(|part| part.len))
+            .field("value_bytes", &self.value.map(|part| part.len))
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a [`Bytes`] made of a message's value owns.
+struct Shared {
+    region: Arc<Region>,
+    part: Part,
+}
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        self.part.of(&self.region)
+    }
+}
+
+/// The headers of a message: names and values in their order, repeated names included.
+#[derive(Clone, Default)]
+pub struct Headers<'a> {
+    fields: HeaderFields<'a>,
+}
+
+impl<'a> Headers<'a> {
+    /// The value of the LAST header of this name, as in Kafka.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&'a [u8]> {
+        self.clone().filter(|(other, _)| *other == name).last().map(|(_, value)| value)
+    }
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = (&'a str, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.fields.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.fields.size_hint()
+    }
+}
+
+impl fmt::Debug for Headers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone().map(|(name, _)| name)).finish()
+    }
+}

@@ -1,0 +1,508 @@
+//! One partition: a lock around its [`Log`], and everything that waits for it.
+//!
+//! Owns: the append critical section, the ends that readers poll, group commit, waiting readers,
+//! poisoning after a failed sync. Must not know: topics, brokers, groups, replication (it offers
+//! what replication needs: append, truncate, advance).
+//!
+//! Invariants:
+//! 1. `log_start <= durable_end <= log_end`; each is published with Release after what it speaks
+//!    of has happened.
+//! 2. User code never runs under the partition's lock; nor does any sync, allocation ahead or
+//!    wake-up of a thread.
+//! 3. After a failed sync nothing is appended and no sync is believed until the log is reopened.
+//! 4. Named producers are admitted under the lock, with the epoch in force at that moment.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::utils::CachePadded;
+
+use self::commit::SyncGate;
+use self::waiters::{Awaits, Fired, Notifier, WaitList};
+use crate::clock::Clock;
+use crate::config::{Durability, Visibility};
+use crate::error::{Error, Result};
+use crate::format::{EncodedBatch};
+use crate::log::segment::SegmentList;
+use crate::log::{Checkpoint, Log, Outcome, ProducerRequest};
+use crate::record::TopicPartition;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
+
+pub(crate) mod commit;
+pub(crate) mod encode;
+mod read;
+pub(crate) mod state_log;
+pub(crate) mod waiters;
+
+/// Work that a partition wants done behind its back. Bits, so that each kind is asked for once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Space ahead of the writer, or the next segment.
+    Space = 1,
+    /// A sync, for those who wait without blocking or because the interval's bytes are full.
+    Sync = 2,
+    /// A sync, when the interval's time is over.
+    SyncLater = 4,
+    /// Footers of sealed segments.
+    Finish = 8,
+}
+
+/// Who does that work: the broker's lanes, or nobody until the next `tick`.
+pub(crate) trait Background: Send + Sync + fmt::Debug {
+    fn request(&self, partition: &Arc<PartitionCore>, work: Work);
+
+    /// Whether requests are served without a `tick`.
+    fn is_running(&self) -> bool;
+}
+
+/// A named producer's request, and the check that it has not been superseded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fence<'a> {
+    pub(crate) request: ProducerRequest,
+    pub(crate) name: &'a str,
+    /// The epoch in force; raised by a newer holder before it reads any last sequence.
+    pub(crate) current: &'a AtomicU32,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct AppendOptions<'a> {
+    /// Compare-and-append: what the log end must be.
+    pub(crate) expected: Option<u64>,
+    pub(crate) producer: Option<Fence<'a>>,
+}
+
+struct State {
+    log: Log,
+    waiters: WaitList,
+    failure: Option<Error>,
+    closed: bool,
+    unsynced_bytes: u64,
+    /// When the oldest un-synced append happened; kept for interval syncs only.
+    dirty_since: Option<Duration>,
+    /// Whether the log changed since its last recovery point.
+    changed: bool,
+}
+
+pub(crate) struct PartitionCore {
+    pub(crate) origin: Arc<TopicPartition>,
+    pub(crate) durability: Durability,
+    clock: Arc<dyn Clock>,
+    background: Arc<dyn Background>,
+    segments: Arc<SegmentList>,
+    state: Mutex<State>,
+    gate: SyncGate,
+    /// ORDERING: stored with Release under `state` after the batch was published; loaded with
+    /// Acquire by readers, who then find the batch. Padded: readers poll it while appenders write
+    /// the lock beside it.
+    log_end: CachePadded<AtomicU64>,
+    log_start: AtomicU64,
+    poisoned: AtomicBool,
+    closed: AtomicBool,
+    requested: AtomicU32,
+}
+
+impl PartitionCore {
+    pub(crate) fn new(
+        log: Log,
+        origin: Arc<TopicPartition>,
+        durability: Durability,
+        clock: Arc<dyn Clock>,
+        background: Arc<dyn Background>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            origin,
+            durability,
+            clock,
+            background,
+            segments: Arc::clone(log.segments()),
+            gate: SyncGate::new(log.durable_end()),
+            log_end: CachePadded::new(AtomicU64::new(log.log_end())),
+            log_start: AtomicU64::new(log.log_start()),
+            poisoned: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            requested: AtomicU32::new(0),
+            state: Mutex::new(State {
+                changed: true,
+                log,
+                waiters: WaitList::default(),
+                failure: None,
+                closed: false,
+                unsynced_bytes: 0,
+                dirty_since: None,
+            }),
+        })
+    }
+
+    // ---- ends --------------------------------------------------------------------------------
+
+    #[inline]
+    pub(crate) fn log_end(&self) -> u64 {
+        self.log_end.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn log_start(&self) -> u64 {
+        self.log_start.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn durable_end(&self) -> u64 {
+        self.gate.durable_end()
+    }
+
+    /// The end of what may be read.
+    #[inline]
+    pub(crate) fn visible_end(&self, visibility: Visibility) -> u64 {
+        // A poisoned partition shows what is known to be on the disk, and nothing else.
+        if visibility == Visibility::Durable || self.poisoned.load(Ordering::Acquire) {
+            return self.durable_end();
+        }
+        self.log_end()
+    }
+
+    /// Leader epoch and incarnation: what a committed offset refers to.
+    pub(crate) fn lineage(&self) -> (u32, u64) {
+        let state = self.state.lock();
+        (state.log.leader_epoch(), state.log.incarnation())
+    }
+
+    pub(crate) fn last_sequence(&self, producer: u64) -> Option<u64> {
+        self.state.lock().log.producer(producer).map(|state| state.last_sequence)
+    }
+
+    // ---- append ------------------------------------------------------------------------------
+
+    /// Appends and publishes a batch. Does not wait for any durability.
+    pub(crate) fn append(
+        self: &Arc<Self>,
+        batch: &mut EncodedBatch<'_>,
+        options: &AppendOptions<'_>,
+    ) -> Result<Outcome> {
+        let mut state = self.writable_state()?;
+        let producer = match &options.producer {
+            None => None,
+            Some(fence) => Some(check_fence(fence)?),
+        };
+        if let Some(expected) = options.expected
+            && expected != state.log.log_end()
+        {
+            return Err(Error::WrongOffset { expected, actual: state.log.log_end() });
+        }
+        let outcome = state.log.append(batch, producer)?;
+        match (outcome, &options.producer) {
+            (Outcome::Appended { next_offset, .. }, _) => {
+                let bytes = u64::from(batch.size(producer.is_some()));
+                self.published(state, next_offset, bytes);
+                Ok(outcome)
+            }
+            (Outcome::Fenced { current }, Some(fence)) => Err(fenced(fence, current)),
+            (outcome, _) => Ok(outcome),
+        }
+    }
+
+    /// The end of the append critical section: publishes the log end, wakes, asks for work.
+    #[inline]
+    fn published(self: &Arc<Self>, mut state: MutexGuard<'_, State>, end: u64, bytes: u64) {
+        self.log_end.store(end, Ordering::Release);
+        let fired = if state.waiters.any_armed() {
+            state.waiters.fire(Awaits::Published)
+        } else {
+            Fired::default()
+        };
+        state.changed = true;
+        let interval = self.note_unsynced(&mut state, bytes);
+        let wants_space = state.log.wants_space();
+        let wants_finish = state.log.has_unfinished();
+        drop(state);
+        fired.notify();
+        if wants_space {
+            self.request(Work::Space);
+        }
+        if let Some(work) = interval {
+            self.request(work);
+        }
+        if wants_finish {
+            self.request(Work::Finish);
+        }
+    }
+
+    /// Keeps the books of interval syncs; other levels have none.
+    #[inline]
+    fn note_unsynced(&self, state: &mut State, bytes: u64) -> Option<Work> {
+        let Durability::Interval { bytes: limit, .. } = self.durability else {
+            return None;
+        };
+        state.unsynced_bytes = state.unsynced_bytes.saturating_add(bytes);
+        if state.unsynced_bytes >= limit {
+            return Some(Work::Sync);
+        }
+        let first = state.dirty_since.is_none();
+        first.then(|| {
+            state.dirty_since = Some(self.clock.monotonic());
+            Work::SyncLater
+        })
+    }
+
+    fn writable_state(&self) -> Result<MutexGuard<'_, State>> {
+        let state = self.state.lock();
+        if state.closed {
+            return Err(Error::Closed);
+        }
+        if let Some(failure) = &state.failure {
+            return Err(Error::Poisoned {
+                partition: TopicPartition::clone(&self.origin),
+                source: Box::new(failure.clone()),
+            });
+        }
+        Ok(state)
+    }
+
+    // ---- durability --------------------------------------------------------------------------
+
+    /// Waits until everything below `target` is durable; runs the sync itself when nobody does.
+    pub(crate) fn wait_durable(&self, target: u64) -> Result<()> {
+        self.gate.wait(target, None, Some(&|| self.sync_once()))
+    }
+
+    /// As [`wait_durable`](Self::wait_durable), with a deadline: a sync that hangs must not hold
+    /// the caller, so it is left to the lane where there is one.
+    pub(crate) fn wait_durable_until(
+        self: &Arc<Self>,
+        target: u64,
+        deadline: Instant,
+    ) -> Result<()> {
+        if !self.background.is_running() {
+            return self.gate.wait(target, Some(deadline), Some(&|| self.sync_once()));
+        }
+        if self.durable_end() < target {
+            self.request(Work::Sync);
+        }
+        self.gate.wait(target, Some(deadline), None)
+    }
+
+    pub(crate) fn poll_durable(
+        self: &Arc<Self>,
+        target: u64,
+        waker: &std::task::Waker,
+    ) -> Option<Result<()>> {
+        let answer = self.gate.poll(target, waker);
+        if answer.is_none() {
+            self.request(Work::Sync);
+        }
+        answer
+    }
+
+    /// Makes everything that is published now durable.
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.wait_durable(self.log_end())
+    }
+
+    /// One sync of what is published when it begins. Called by the gate, for one caller at a time.
+    fn sync_once(&self) -> Result<u64> {
+        let task = {
+            let mut state = self.state.lock();
+            state.unsynced_bytes = 0;
+            state.dirty_since = None;
+            state.log.begin_sync()
+        };
+        let result = task.run();
+        let mut state = self.state.lock();
+        let fired = match &result {
+            Ok(()) => {
+                state.log.finish_sync(&task);
+                state.waiters.fire(Awaits::Durable)
+            }
+            Err(error) => {
+                // Final (FAILURES D1, D2): the kernel may have marked the lost pages clean, so no
+                // later success of this log would mean anything.
+                state.failure.get_or_insert_with(|| error.clone());
+                self.poisoned.store(true, Ordering::Release);
+                state.waiters.fire_all()
+            }
+        };
+        drop(state);
+        fired.notify();
+        result.map(|()| task.target)
+    }
+
+    // ---- background work ---------------------------------------------------------------------
+
+    /// Asks for background work, once until it is taken up.
+    fn request(self: &Arc<Self>, work: Work) {
+        let bit = work as u32;
+        // ORDERING: Relaxed: the bit only keeps requests from piling up; whoever takes the work up
+        // clears it first and then looks at the log under its lock.
+        if self.requested.load(Ordering::Relaxed) & bit == 0
+            && self.requested.fetch_or(bit, Ordering::Relaxed) & bit == 0
+        {
+            self.background.request(self, work);
+        }
+    }
+
+    /// Whoever begins requested work says so first, so that it can be asked for again.
+    pub(crate) fn take_up(&self, work: Work) {
+        self.requested.fetch_and(!(work as u32), Ordering::Relaxed);
+    }
+
+    /// Does what was asked for.
+    pub(crate) fn do_work(&self, work: Work) {
+        self.take_up(work);
+        match work {
+            Work::Space => self.make_space(),
+            // Whoever waits for the result finds it in the gate; so does the next append.
+            Work::Sync => drop(self.flush()),
+            Work::SyncLater => {}
+            Work::Finish => while matches!(self.finish_one_segment(), Ok(true)) {},
+        }
+    }
+
+    /// Does all that was asked for and not taken up; for `tick`.
+    pub(crate) fn do_requested(&self) {
+        let requested = self.requested.load(Ordering::Relaxed);
+        for work in [Work::Space, Work::Sync, Work::SyncLater, Work::Finish] {
+            if requested & work as u32 != 0 {
+                self.do_work(work);
+            }
+        }
+    }
+
+    /// Space ahead of the writer and the next segment. A failure is not reported: the append that
+    /// needs the space will find it.
+    fn make_space(&self) {
+        let growth = self.state.lock().log.growth_wish();
+        if let Some(growth) = growth
+            && growth.run().is_ok()
+        {
+            self.state.lock().log.finish_growth(&growth);
+        }
+        let task = {
+            let mut state = self.state.lock();
+            if state.closed || !state.log.wants_next() {
+                return;
+            }
+            state.log.begin_prepare()
+        };
+        if let Ok(prepared) = task.and_then(crate::log::tasks::PrepareTask::run) {
+            self.state.lock().log.finish_prepare(prepared);
+        }
+    }
+
+    /// Syncs if the interval is over at `now`. Returns when it will be, if dirty.
+    pub(crate) fn sync_if_due(&self, now: Duration) -> Option<Duration> {
+        let Durability::Interval { every, .. } = self.durability else {
+            return None;
+        };
+        let due = self.state.lock().dirty_since?.saturating_add(every);
+        if now < due {
+            return Some(due);
+        }
+        // Whoever needs the result finds the failure in the gate and in the next append.
+        let _ = self.flush();
+        None
+    }
+
+    /// Does one step towards footers on all sealed segments: a sync, or one footer. False when
+    /// there is nothing (more) to do.
+    pub(crate) fn finish_one_segment(&self) -> Result<bool> {
+        let (task, sealed_end) = {
+            let mut state = self.state.lock();
+            if state.failure.is_some() || !state.log.has_unfinished() {
+                return Ok(false);
+            }
+            (state.log.begin_footer(), state.log.sealed_end())
+        };
+        let Some(mut task) = task else {
+            // The oldest one is not synced: sealed data is, sooner or later, at every level.
+            self.wait_durable(sealed_end)?;
+            return Ok(self.state.lock().log.begin_footer().is_some());
+        };
+        task.run()?;
+        self.state.lock().log.finish_footer(&task);
+        Ok(true)
+    }
+
+    /// A recovery point, if the log changed since the last one and is durable.
+    pub(crate) fn take_checkpoint(&self) -> Option<Checkpoint> {
+        let mut state = self.state.lock();
+        if !state.changed {
+            return None;
+        }
+        let point = state.log.checkpoint()?;
+        state.changed = false;
+        Some(point)
+    }
+
+    /// Ends the partition's life in this broker: later and waiting calls get `Closed`.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        self.closed.store(true, Ordering::Release);
+        let fired = state.waiters.fire_all();
+        drop(state);
+        fired.notify();
+        self.gate.fail(Error::Closed);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Runs `change` on the log under the partition's lock, then publishes its ends.
+    pub(crate) fn with_log<R>(&self, change: impl FnOnce(&mut Log) -> R) -> R {
+        let mut state = self.state.lock();
+        let result = change(&mut state.log);
+        self.log_start.store(state.log.log_start(), Ordering::Release);
+        self.log_end.store(state.log.log_end(), Ordering::Release);
+        result
+    }
+
+    // ---- waiting readers ---------------------------------------------------------------------
+
+    pub(crate) fn register(&self, notifier: &Arc<Notifier>, token: usize) -> u64 {
+        self.state.lock().waiters.register(notifier, token)
+    }
+
+    pub(crate) fn deregister(&self, id: u64) {
+        self.state.lock().waiters.deregister(id);
+    }
+
+    /// Arms a registration, unless there is something to read above `offset` already.
+    pub(crate) fn arm(self: &Arc<Self>, id: u64, offset: u64, visibility: Visibility) -> bool {
+        let mut state = self.state.lock();
+        if state.closed || self.visible_end(visibility) > offset {
+            return false;
+        }
+        let awaits = match visibility {
+            Visibility::Published => Awaits::Published,
+            Visibility::Durable => Awaits::Durable,
+        };
+        state.waiters.arm(id, awaits);
+        let wants_sync = awaits == Awaits::Durable && state.log.is_dirty();
+        drop(state);
+        if wants_sync {
+            self.request(Work::Sync);
+        }
+        true
+    }
+}
+
+fn check_fence<'a>(fence: &'a Fence<'_>) -> Result<&'a ProducerRequest> {
+    // ORDERING: a new holder raises the epoch (Release) before it takes this partition's lock to
+    // read the last sequence; so whoever appends after that read sees the new epoch here.
+    let current = fence.current.load(Ordering::Acquire);
+    if current == fence.request.epoch { Ok(&fence.request) } else { Err(fenced(fence, current)) }
+}
+
+fn fenced(fence: &Fence<'_>, current: u32) -> Error {
+    Error::Fenced { producer: fence.name.to_owned(), epoch: fence.request.epoch, current }
+}
+
+impl fmt::Debug for PartitionCore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Partition")
+            .field("partition", &self.origin)
+            .field("log_start", &self.log_start())
+            .field("durable_end", &self.durable_end())
+            .field("log_end", &self.log_end())
+            .finish_non_exhaustive()
+    }
+}

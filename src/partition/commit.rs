@@ -1,0 +1,277 @@
+//! Group commit: one sync serves all who wait for it.
+//!
+//! A waiter never joins a sync that is in flight, since that one may have begun before its record
+//! was published; it waits for the NEXT one. When none is in flight a waiter runs the sync itself,
+//! while the next group publishes and queues up behind it.
+//!
+//! [`GroupCommit`] is the pure state; [`SyncGate`] puts a lock and a condition variable around it,
+//! and is model-checked as it ships.
+
+use std::task::Waker;
+use std::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
+
+/// What a waiter does next.
+#[derive(Debug)]
+enum Turn {
+    /// Its offset is durable.
+    Done,
+    /// No sync can be believed any more.
+    Failed(Error),
+    /// No sync is in flight.
+    Idle,
+    /// A sync is in flight: wait for it to end, then ask again.
+    InFlight,
+}
+
+#[derive(Debug, Default)]
+struct GroupCommit {
+    durable_end: u64,
+    in_flight: bool,
+    /// Final: there is no way back from a failed sync (FAILURES D2).
+    failure: Option<Error>,
+    wakers: Vec<(u64, Waker)>,
+}
+
+impl GroupCommit {
+    fn turn(&self, target: u64) -> Turn {
+        if self.durable_end >= target {
+            return Turn::Done;
+        }
+        match &self.failure {
+            Some(error) => Turn::Failed(error.clone()),
+            None if self.in_flight => Turn::InFlight,
+            None => Turn::Idle,
+        }
+    }
+
+    /// Takes note of how a sync ended.
+    fn finish(&mut self, outcome: Result<u64>) {
+        self.in_flight = false;
+        match outcome {
+            Ok(durable_end) => self.durable_end = self.durable_end.max(durable_end),
+            Err(error) => {
+                self.failure.get_or_insert(error);
+            }
+        }
+    }
+
+    /// The wakers that have an answer now.
+    fn take_answered(&mut self) -> Vec<Waker> {
+        let (durable_end, failed) = (self.durable_end, self.failure.is_some());
+        let answered = |(target, _): &mut (u64, Waker)| failed || *target <= durable_end;
+        self.wakers.extract_if(.., answered).map(|(_, waker)| waker).collect()
+    }
+}
+
+/// Where callers wait until an offset is durable.
+#[derive(Debug)]
+pub(crate) struct SyncGate {
+    state: Mutex<GroupCommit>,
+    ended: Condvar,
+    /// Written under `state`, read by anyone: the exclusive end of what is durable.
+    ///
+    /// ORDERING: Release after a sync returned, Acquire by who then tells a caller that data is
+    /// durable; with Relaxed the caller could act on the answer before the sync happened.
+    durable_end: AtomicU64,
+}
+
+impl SyncGate {
+    pub(crate) fn new(durable_end: u64) -> Self {
+        Self {
+            state: Mutex::new(GroupCommit { durable_end, ..GroupCommit::default() }),
+            ended: Condvar::new(),
+            durable_end: AtomicU64::new(durable_end),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn durable_end(&self) -> u64 {
+        self.durable_end.load(Ordering::Acquire)
+    }
+
+    /// Waits until everything below `target` is durable. `sync` makes durable what is published
+    /// when it is called and returns the end of that; it runs in the thread of a waiter, without
+    /// any lock of the gate. Without it, somebody else was asked to sync.
+    ///
+    /// # Errors
+    ///
+    /// What the sync failed with; [`Error::Timeout`] when `deadline` passes first.
+    pub(crate) fn wait(
+        &self,
+        target: u64,
+        deadline: Option<Instant>,
+        sync: Option<&dyn Fn() -> Result<u64>>,
+    ) -> Result<()> {
+        if self.durable_end() >= target {
+            return Ok(());
+        }
+        let mut state = self.state.lock();
+        loop {
+            match (state.turn(target), sync) {
+                (Turn::Done, _) => return Ok(()),
+                (Turn::Failed(error), _) => return Err(error),
+                (Turn::Idle, Some(sync)) => {
+                    state.in_flight = true;
+                    drop(state);
+                    self.run(sync);
+                    state = self.state.lock();
+                }
+                (Turn::Idle | Turn::InFlight, _) => state = self.wait_for_end(state, deadline)?,
+            }
+        }
+    }
+
+    fn wait_for_end<'a>(
+        &self,
+        state: MutexGuard<'a, GroupCommit>,
+        deadline: Option<Instant>,
+    ) -> Result<MutexGuard<'a, GroupCommit>> {
+        let Some(deadline) = deadline else {
+            return Ok(self.ended.wait(state));
+        };
+        let (state, timed_out) = self.ended.wait_until(state, deadline);
+        if timed_out { Err(Error::Timeout) } else { Ok(state) }
+    }
+
+    /// The answer for `target` if there is one; otherwise `waker` is called when there is.
+    pub(crate) fn poll(&self, target: u64, waker: &Waker) -> Option<Result<()>> {
+        let mut state = self.state.lock();
+        match state.turn(target) {
+            Turn::Done => return Some(Ok(())),
+            Turn::Failed(error) => return Some(Err(error)),
+            Turn::Idle | Turn::InFlight => {}
+        }
+        let same = |(other, known): &(u64, Waker)| *other == target && known.will_wake(waker);
+        if !state.wakers.iter().any(same) {
+            state.wakers.push((target, waker.clone()));
+        }
+        None
+    }
+
+    /// Ends all waiting with `error`, now and for ever; what is durable stays so.
+    pub(crate) fn fail(&self, error: Error) {
+        let mut state = self.state.lock();
+        state.failure.get_or_insert(error);
+        self.answer(state);
+    }
+
+    fn run(&self, sync: &dyn Fn() -> Result<u64>) {
+        // A panic in the sync must not leave the gate shut for everybody else.
+        let mut in_flight = InFlight { gate: self, outcome: Some(Err(Error::Closed)) };
+        in_flight.outcome = Some(sync());
+    }
+
+    fn finish(&self, outcome: Result<u64>) {
+        let mut state = self.state.lock();
+        state.finish(outcome);
+        self.durable_end.store(state.durable_end, Ordering::Release);
+        self.answer(state);
+    }
+
+    /// Wakes all who wait, outside the lock.
+    fn answer(&self, mut state: MutexGuard<'_, GroupCommit>) {
+        let wakers = state.take_answered();
+        drop(state);
+        self.ended.notify_all();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A sync in flight; reports its outcome when dropped, also by a panic.
+struct InFlight<'a> {
+    gate: &'a SyncGate,
+    outcome: Option<Result<u64>>,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if let Some(outcome) = self.outcome.take() {
+            self.gate.finish(outcome);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn a_failed_sync_is_final_although_the_next_would_succeed() {
+        let gate = SyncGate::new(0);
+        let failed = gate.wait(1, None, Some(&|| Err(Error::Timeout)));
+        assert!(matches!(failed, Err(Error::Timeout)));
+        let again = gate.wait(1, None, Some(&|| Ok(10)));
+        assert!(matches!(again, Err(Error::Timeout)), "{again:?}");
+        assert_eq!(gate.durable_end(), 0);
+    }
+
+    #[test]
+    fn what_is_durable_needs_no_sync() {
+        let gate = SyncGate::new(5);
+        gate.wait(5, None, Some(&|| unreachable!("nothing to sync"))).unwrap();
+    }
+
+    #[test]
+    fn a_sync_that_covers_too_little_is_followed_by_another() {
+        let gate = SyncGate::new(0);
+        let calls = Cell::new(0);
+        let sync = || {
+            calls.set(calls.get() + 1);
+            Ok(calls.get())
+        };
+        gate.wait(2, None, Some(&sync)).unwrap();
+        assert_eq!(calls.get(), 2);
+    }
+
+    #[test]
+    fn a_panicking_sync_does_not_shut_the_gate() {
+        let gate = SyncGate::new(0);
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            gate.wait(1, None, Some(&|| panic!("disk driver")))
+        }));
+        assert!(result.is_err());
+        assert!(gate.wait(1, None, Some(&|| Ok(1))).is_err());
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::sync::atomic::AtomicU64 as ModelU64;
+    use loom::thread;
+
+    /// FAILURES B14: an acknowledgement never rests on a sync that began before the record was
+    /// published. `published` is the log end; the sync captures it when it begins.
+    #[test]
+    fn loom_a_waiter_is_served_only_by_a_sync_that_began_after_it_published() {
+        loom::model(|| {
+            let gate = Arc::new(SyncGate::new(0));
+            let published = Arc::new(ModelU64::new(0));
+            let on_disk = Arc::new(ModelU64::new(0));
+            let threads: Vec<_> = (0..2)
+                .map(|_| {
+                    let (gate, published, on_disk) =
+                        (Arc::clone(&gate), Arc::clone(&published), Arc::clone(&on_disk));
+                    thread::spawn(move || {
+                        let mine = published.fetch_add(1, Ordering::AcqRel) + 1;
+                        let sync = || {
+                            let covered = published.load(Ordering::Acquire);
+                            on_disk.fetch_max(covered, Ordering::AcqRel);
+                            Ok(covered)
+                        };
+                        gate.wait(mine, None, Some(&sync)).unwrap();
+                        assert!(on_disk.load(Ordering::Acquire) >= mine);
+                    })
+                })
+                .collect();
+            for thread in threads {
+                thread.join().unwrap();
+            }
+        });
+    }
+}

@@ -1,0 +1,118 @@
+//! The reading half of a partition: ranges, cursors, lookups by time.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::PartitionCore;
+use crate::clock::to_millis;
+use crate::config::Visibility;
+use crate::error::{Error, Result};
+use crate::format::SegmentHeader;
+use crate::log::cursor::{Cursor, FetchLimits, Fetched};
+use crate::log::locate::{self, Place};
+use crate::log::segment::Segment;
+use crate::message::Batch;
+
+/// LIMIT: how much a lookup by time reads at a time.
+const SCAN_BYTES: usize = 1 << 20;
+
+impl PartitionCore {
+    /// Refuses offsets that cannot be read now; the end itself is fine, and empty.
+    pub(crate) fn check_range(&self, offset: u64, end: u64) -> Result<()> {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
+        let start = self.log_start();
+        if offset < start || offset > end {
+            return Err(Error::OffsetOutOfRange { requested: offset, start, end });
+        }
+        Ok(())
+    }
+
+    /// A cursor at `offset`, which is within range.
+    pub(crate) fn cursor_at(&self, offset: u64) -> Result<Cursor> {
+        let place = locate::place_of_offset(&self.segments, offset, |segment| {
+            let state = self.state.lock();
+            state.log.index_of(segment).map(|index| locate::floor(index, offset))
+        })?;
+        let Some(Place { segment, position }) = place else {
+            return Err(Error::Closed);
+        };
+        Cursor::new(segment, position, offset)
+    }
+
+    /// Adds what a cursor can read now.
+    #[inline]
+    pub(crate) fn fetch(
+        &self,
+        cursor: &mut Cursor,
+        limits: &FetchLimits,
+        fetched: &mut Fetched,
+    ) -> Result<()> {
+        cursor.fetch(&self.segments, limits, fetched)
+    }
+
+    /// The first visible record whose timestamp is at or after `time`.
+    pub(crate) fn offset_at(&self, time: SystemTime) -> Result<Option<u64>> {
+        let wanted = to_millis(time).unwrap_or(0);
+        let limits = FetchLimits {
+            records: usize::MAX,
+            bytes: SCAN_BYTES,
+            visible_end: self.visible_end(Visibility::Published),
+        };
+        for segment in self.segments.all() {
+            // A sealed segment without any record of that age or younger holds no candidate.
+            let too_old = segment
+                .sealed()
+                .is_some_and(|sealed| sealed.times.is_none_or(|times| times.max < wanted));
+            if too_old {
+                continue;
+            }
+            let start = self.first_place_since(&segment, wanted)?;
+            let offset = segment.base_offset.max(self.log_start());
+            let mut cursor = Cursor::new(segment, start, offset)?;
+            if let Some(found) = self.first_since(&mut cursor, wanted, &limits)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where in a segment to begin looking for a record of at least this timestamp.
+    fn first_place_since(&self, segment: &Arc<Segment>, wanted: u64) -> Result<usize> {
+        let from_log = {
+            let state = self.state.lock();
+            state.log.whole_index_of(segment).map(|index| index.first_at_or_after_time(wanted))
+        };
+        let position = match from_log {
+            Some(position) => position,
+            None => segment
+                .read_footer()?
+                .and_then(|footer| footer.index.first_at_or_after_time(wanted)),
+        };
+        Ok(position.map_or(SegmentHeader::SIZE, |position| position as usize))
+    }
+
+    /// Reads on from a cursor to the first record with a timestamp of at least `wanted`.
+    fn first_since(
+        &self,
+        cursor: &mut Cursor,
+        wanted: u64,
+        limits: &FetchLimits,
+    ) -> Result<Option<u64>> {
+        loop {
+            let mut fetched = Fetched::default();
+            self.fetch(cursor, limits, &mut fetched)?;
+            if fetched.records == 0 {
+                return Ok(None);
+            }
+            let batch = Batch::new(fetched.runs);
+            let found = batch
+                .iter()
+                .find(|message| to_millis(message.timestamp()).is_some_and(|time| time >= wanted));
+            if let Some(found) = found {
+                return Ok(Some(found.offset()));
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Durable state as a log: every change is a record, and every segment begins with a snapshot.
+//!
+//! The engine's own facts (topics, committed offsets, recovery points) are kept this way, in the
+//! same format, with the same writer and the same recovery as user data. A snapshot is one batch,
+//! so it is there whole or not at all; once it is synced it replaces all earlier segments. Opening
+//! therefore reads one segment, or two when a crash interrupted a snapshot.
+//!
+//! Invariant: the state in memory is what replaying the log would give.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::encode::{RecordRules, encode};
+use super::{AppendOptions, PartitionCore};
+use crate::codec::{Bincode, Codec};
+use crate::config::{TimestampType, Visibility};
+use crate::error::{Corruption, CorruptionKind, Error, Result};
+use crate::format::SegmentHeader;
+use crate::log::Outcome;
+use crate::log::cursor::{Cursor, FetchLimits, Fetched};
+use crate::message::Batch;
+use crate::record::{Record, TopicPartition};
+use crate::storage::disk::Disk;
+use crate::sync::{Mutex, MutexGuard};
+
+/// A state that is the sum of its changes.
+pub(crate) trait LoggedState: Default {
+    type Change: Serialize + DeserializeOwned;
+
+    fn apply(&mut self, change: Self::Change);
+
+    /// Changes that rebuild this state from the default one.
+    fn snapshot(&self) -> Vec<Self::Change>;
+}
+
+/// The size of an internal segment, as long as its snapshot needs no more.
+pub(crate) const STATE_SEGMENT_BYTES: u64 = 1 << 20;
+
+/// LIMIT: a snapshot is written when this many bytes of changes follow the last one, or as many as
+/// that one had: the log stays small, and snapshots cost at most as much as the changes.
+const CHANGES_BYTES: u64 = 384 << 10;
+
+/// LIMIT: how many changes go into one batch; a long list (a close with thousands of partitions)
+/// becomes several.
+const CHANGES_PER_BATCH: usize = 1_000;
+
+/// The key of a snapshot's first record. Changes have none.
+const SNAPSHOT_KEY: &[u8] = b"snapshot";
+
+const RULES: RecordRules =
+    RecordRules { record_bytes_max: u32::MAX, timestamps: TimestampType::CreateTime };
+
+struct Inner<S> {
+    state: S,
+    changes_bytes: u64,
+    snapshot_bytes: u64,
+}
+
+pub(crate) struct StateLog<S> {
+    partition: Arc<PartitionCore>,
+    disk: Arc<dyn Disk>,
+    inner: Mutex<Inner<S>>,
+}
+
+impl<S: LoggedState> StateLog<S> {
+    /// Replays the log of an internal partition. Nothing is written.
+    pub(crate) fn open(partition: Arc<PartitionCore>, disk: Arc<dyn Disk>) -> Result<Self> {
+        let state = replay(&partition)?;
+        let inner = Inner { state, changes_bytes: 0, snapshot_bytes: 0 };
+        Ok(Self { partition, disk, inner: Mutex::new(inner) })
+    }
+
+    /// Begins this life of the log: applies `changes` and writes the whole state as a snapshot,
+    /// which is durable on return.
+    pub(crate) fn start(&self, changes: Vec<S::Change>) -> Result<()> {
+        let mut inner = self.inner.lock();
+        changes.into_iter().for_each(|change| inner.state.apply(change));
+        self.write_snapshot(&mut inner)
+    }
+
+    pub(crate) fn read<R>(&self, read: impl FnOnce(&S) -> R) -> R {
+        read(&self.inner.lock().state)
+    }
+
+    pub(crate) fn partition(&self) -> &Arc<PartitionCore> {
+        &self.partition
+    }
+
+    /// Appends changes and applies them. They are published on return; the offset that is returned
+    /// is for [`PartitionCore::wait_durable`].
+    ///
+    /// # Errors
+    ///
+    /// Nothing of a batch that failed is applied.
+    pub(crate) fn append(&self, changes: Vec<S::Change>) -> Result<u64> {
+        let mut inner = self.inner.lock();
+        let mut changes = changes.into_iter().peekable();
+        let mut end = self.partition.log_end();
+        while changes.peek().is_some() {
+            let batch: Vec<_> = changes.by_ref().take(CHANGES_PER_BATCH).collect();
+            end = self.append_batch(&mut inner, batch)?;
+        }
+        if inner.changes_bytes > CHANGES_BYTES.max(inner.snapshot_bytes) {
+            // The changes are in the log either way; a disk that is full now is found by the
+            // append that needs the space.
+            let _ = self.write_snapshot(&mut inner);
+        }
+        Ok(end)
+    }
+
+    /// As [`append`](Self::append), and durable on return.
+    pub(crate) fn append_durably(&self, changes: Vec<S::Change>) -> Result<()> {
+        let end = self.append(changes)?;
+        self.partition.wait_durable(end)
+    }
+
+    fn append_batch(
+        &self,
+        inner: &mut MutexGuard<'_, Inner<S>>,
+        changes: Vec<S::Change>,
+    ) -> Result<u64> {
+        let values = encode_changes(&changes)?;
+        let records: Vec<_> = values.iter().map(|value| Record::new().value(value)).collect();
+        let end = self.append_records(&records)?;
+        inner.changes_bytes += values.iter().map(|value| value.len() as u64).sum::<u64>();
+        for change in changes {
+            inner.state.apply(change);
+        }
+        Ok(end)
+    }
+
+    fn append_records(&self, records: &[Record<'_>]) -> Result<u64> {
+        let options = AppendOptions::default();
+        match encode(records, RULES, 0, |batch| self.partition.append(batch, &options))? {
+            Outcome::Appended { next_offset, .. } => Ok(next_offset),
+            _ => Err(Error::Closed),
+        }
+    }
+
+    /// Begins a new segment with the whole state, syncs it, and lets go of all earlier ones.
+    fn write_snapshot(&self, inner: &mut MutexGuard<'_, Inner<S>>) -> Result<()> {
+        let values = encode_changes(&inner.state.snapshot())?;
+        let head = Record::new().key(SNAPSHOT_KEY);
+        let records: Vec<_> = std::iter::once(head)
+            .chain(values.iter().map(|value| Record::new().value(value)))
+            .collect();
+        let bytes: usize = values.iter().map(|value| value.len() + RECORD_ROOM).sum();
+        let base = self.partition.log_end();
+        self.partition.with_log(|log| log.roll_for(bytes + SNAPSHOT_ROOM))?;
+        let end = self.append_records(&records)?;
+        // DURABILITY: the snapshot is durable before anything that it replaces is removed.
+        self.partition.wait_durable(end)?;
+        inner.changes_bytes = 0;
+        inner.snapshot_bytes = bytes as u64;
+        let removed = self.partition.with_log(|log| log.advance_log_start(base));
+        for segment in removed {
+            // What cannot be removed now is found, and removed, at a later snapshot or open.
+            let _ = self.disk.remove_file(&segment.path);
+        }
+        Ok(())
+    }
+}
+
+/// Room for a record's own fields beside its value, and for a batch's header.
+const RECORD_ROOM: usize = 16;
+const SNAPSHOT_ROOM: usize = 256;
+
+fn encode_changes<C: Serialize + DeserializeOwned>(changes: &[C]) -> Result<Vec<Vec<u8>>> {
+    changes
+        .iter()
+        .map(|change| {
+            let mut bytes = Vec::new();
+            Bincode.encode(change, &mut bytes)?;
+            Ok(bytes)
+        })
+        .collect()
+}
+
+/// The state at the end of the log: from the last whole snapshot, all changes after it.
+fn replay<S: LoggedState>(partition: &Arc<PartitionCore>) -> Result<S> {
+    let limits = FetchLimits {
+        records: usize::MAX,
+        bytes: STATE_SEGMENT_BYTES as usize,
+        visible_end: partition.visible_end(Visibility::Published),
+    };
+    let mut state = S::default();
+    let Some(mut cursor) = last_snapshot(partition, &limits)? else {
+        return Ok(state);
+    };
+    loop {
+        let mut fetched = Fetched::default();
+        partition.fetch(&mut cursor, &limits, &mut fetched)?;
+        if fetched.records == 0 {
+            return Ok(state);
+        }
+        for message in Batch::new(fetched.runs).iter() {
+            if message.key() == Some(SNAPSHOT_KEY) {
+                state = S::default();
+                continue;
+            }
+            let change = Bincode
+                .decode(message.value().unwrap_or_default())
+                .map_err(|_| not_ours(&message.topic_partition(), message.offset()))?;
+            state.apply(change);
+        }
+    }
+}
+
+/// A cursor at the last segment that begins with a whole snapshot.
+fn last_snapshot(partition: &PartitionCore, limits: &FetchLimits) -> Result<Option<Cursor>> {
+    let one = FetchLimits { records: 1, ..*limits };
+    let at = |segment: &Arc<crate::log::segment::Segment>| {
+        Cursor::new(Arc::clone(segment), SegmentHeader::SIZE, segment.base_offset)
+    };
+    let segments = partition.segments.all();
+    for segment in segments.iter().rev() {
+        let mut fetched = Fetched::default();
+        let mut cursor = at(segment)?;
+        if cursor.fetch(&partition.segments, &one, &mut fetched).is_err() {
+            continue;
+        }
+        let first = Batch::new(fetched.runs);
+        if first.iter().any(|message| {
+            message.key() == Some(SNAPSHOT_KEY) && message.offset() == segment.base_offset
+        }) {
+            return at(segment).map(Some);
+        }
+    }
+    segments.first().map(at).transpose()
+}
+
+fn not_ours(partition: &TopicPartition, offset: u64) -> Error {
+    let corruption = Corruption {
+        partition: Some(partition.clone()),
+        file: partition.to_string().into(),
+        position: 0,
+        offsets: Some(offset..offset.saturating_add(1)),
+        kind: CorruptionKind::Malformed("an internal record"),
+    };
+    corruption.into()
+}
+
+impl<S> fmt::Debug for StateLog<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateLog").field("partition", &self.partition).finish_non_exhaustive()
+    }
+}

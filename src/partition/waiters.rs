@@ -1,0 +1,214 @@
+//! Readers that wait for records, and how an appender finds out about them for nothing.
+//!
+//! A reader registers with a partition once per assignment. Before it parks it arms its
+//! registration under the partition's lock, which re-reads the end of the log; the appender looks
+//! at the count of armed registrations inside its own critical section. So either the reader sees
+//! the record, or the appender sees the reader: no wake-up can be lost, and an appender pays no
+//! fence and no atomic for readers that do not wait.
+
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use crate::sync::{Condvar, Mutex};
+
+/// Which end of the log a reader waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Awaits {
+    Published,
+    Durable,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    id: u64,
+    notifier: Arc<Notifier>,
+    /// What the reader calls this partition.
+    token: usize,
+    /// Set while the reader is about to park or parked.
+    armed: Option<Awaits>,
+}
+
+/// The registered readers of one partition; kept under the partition's lock.
+#[derive(Debug, Default)]
+pub(crate) struct WaitList {
+    waiters: Vec<Waiter>,
+    next_id: u64,
+    armed: usize,
+}
+
+impl WaitList {
+    pub(crate) fn register(&mut self, notifier: &Arc<Notifier>, token: usize) -> u64 {
+        let id = self.next_id;
+        self.next_id = id.wrapping_add(1);
+        self.waiters.push(Waiter { id, notifier: Arc::clone(notifier), token, armed: None });
+        id
+    }
+
+    pub(crate) fn deregister(&mut self, id: u64) {
+        self.waiters.retain(|waiter| waiter.id != id);
+        self.armed = self.waiters.iter().filter(|waiter| waiter.armed.is_some()).count();
+    }
+
+    pub(crate) fn arm(&mut self, id: u64, awaits: Awaits) {
+        if let Some(waiter) = self.waiters.iter_mut().find(|waiter| waiter.id == id) {
+            self.armed += usize::from(waiter.armed.is_none());
+            waiter.armed = Some(awaits);
+        }
+    }
+
+    /// Whether anybody waits: all that an appender looks at.
+    #[inline]
+    pub(crate) fn any_armed(&self) -> bool {
+        self.armed > 0
+    }
+
+    /// Disarms those that wait for `what` and returns whom to notify, once the lock is released.
+    pub(crate) fn fire(&mut self, what: Awaits) -> Fired {
+        self.disarm(|awaits| awaits == what)
+    }
+
+    /// As [`fire`](Self::fire), whatever they wait for.
+    pub(crate) fn fire_all(&mut self) -> Fired {
+        self.disarm(|_| true)
+    }
+
+    fn disarm(&mut self, which: impl Fn(Awaits) -> bool) -> Fired {
+        let mut fired = Vec::new();
+        if self.armed == 0 {
+            return Fired(fired);
+        }
+        for waiter in &mut self.waiters {
+            if waiter.armed.take_if(|awaits| which(*awaits)).is_some() {
+                self.armed -= 1;
+                fired.push((Arc::clone(&waiter.notifier), waiter.token));
+            }
+        }
+        Fired(fired)
+    }
+}
+
+/// Whom to notify. Not under any lock: waking a thread is a system call.
+#[must_use]
+#[derive(Debug, Default)]
+pub(crate) struct Fired(Vec<(Arc<Notifier>, usize)>);
+
+impl Fired {
+    #[inline]
+    pub(crate) fn notify(self) {
+        for (notifier, token) in self.0 {
+            notifier.notify(token);
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Signals {
+    fired: Vec<usize>,
+    /// Something other than records: a wake-up call, a rebalance, a shutdown.
+    called: bool,
+    waker: Option<Waker>,
+}
+
+/// The one place where a consumer parks, for all its partitions.
+#[derive(Debug)]
+pub(crate) struct Notifier {
+    signals: Mutex<Signals>,
+    changed: Condvar,
+}
+
+impl Notifier {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { signals: Mutex::new(Signals::default()), changed: Condvar::new() })
+    }
+
+    fn notify(&self, token: usize) {
+        self.signal(|signals| signals.fired.push(token));
+    }
+
+    /// Ends the wait in progress, or the next one at once.
+    pub(crate) fn call(&self) {
+        self.signal(|signals| signals.called = true);
+    }
+
+    fn signal(&self, change: impl FnOnce(&mut Signals)) {
+        let mut signals = self.signals.lock();
+        change(&mut signals);
+        let waker = signals.waker.take();
+        drop(signals);
+        self.changed.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Parks until a signal or the deadline; `None` waits for ever. Returns the tokens of the
+    /// partitions that fired since the last call, and whether it was called.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> (Vec<usize>, bool) {
+        let mut signals = self.signals.lock();
+        while signals.fired.is_empty() && !signals.called {
+            let Some(deadline) = deadline else {
+                signals = self.changed.wait(signals);
+                continue;
+            };
+            let (guard, timed_out) = self.changed.wait_until(signals, deadline);
+            signals = guard;
+            if timed_out {
+                break;
+            }
+        }
+        let called = std::mem::take(&mut signals.called);
+        (std::mem::take(&mut signals.fired), called)
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use crate::sync::{AtomicU64, Ordering};
+    use loom::thread;
+
+    /// The protocol of a partition in small: an end, and a wait list under one lock.
+    struct Model {
+        end: AtomicU64,
+        waiters: Mutex<WaitList>,
+    }
+
+    #[test]
+    fn loom_no_wake_up_is_lost_between_an_append_and_a_reader_that_parks() {
+        loom::model(|| {
+            let model = loom::sync::Arc::new(Model {
+                end: AtomicU64::new(0),
+                waiters: Mutex::new(WaitList::default()),
+            });
+            let notifier = Notifier::new();
+            let id = model.waiters.lock().register(&notifier, 3);
+            let appender = {
+                let model = loom::sync::Arc::clone(&model);
+                thread::spawn(move || {
+                    let mut waiters = model.waiters.lock();
+                    model.end.store(1, Ordering::Release);
+                    let fired = if waiters.any_armed() {
+                        waiters.fire(Awaits::Published)
+                    } else {
+                        Fired::default()
+                    };
+                    drop(waiters);
+                    fired.notify();
+                })
+            };
+            while model.end.load(Ordering::Acquire) == 0 {
+                let mut waiters = model.waiters.lock();
+                if model.end.load(Ordering::Acquire) > 0 {
+                    break;
+                }
+                waiters.arm(id, Awaits::Published);
+                drop(waiters);
+                // Without a deadline: a lost wake-up would be a deadlock, which loom reports.
+                let (fired, _) = notifier.wait(None);
+                assert_eq!(fired, [3]);
+            }
+            appender.join().unwrap();
+        });
+    }
+}

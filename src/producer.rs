@@ -1,0 +1,560 @@
+//! Producers: records in, to the partition that their key chooses.
+//!
+//! Owns: choosing the partition, waiting for the level in force, named producers' handles. Must
+//! not know: segments, files, how a sync is shared.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::broker::engine::NamedProducer;
+use crate::broker::{Broker, Life};
+use crate::clock::{from_millis, real_now};
+use crate::config::{Acks, Durability};
+use crate::error::{Error, Result};
+use crate::log::producers::Sequence;
+use crate::log::{Outcome, ProducerRequest};
+use crate::partition::encode::{encode, timestamp_of};
+use crate::partition::{AppendOptions, Fence, PartitionCore};
+use crate::partitioner::{DefaultPartitioner, Partitioner};
+use crate::record::{Record, RecordMetadata, TopicPartition};
+use crate::sync::{Mutex, Ordering};
+use crate::topic::TopicShared;
+
+impl Broker {
+    /// A producer with the default settings.
+    #[must_use]
+    pub fn producer(&self) -> Producer {
+        let partitioner = Arc::new(DefaultPartitioner::new());
+        Producer::new(self, None, partitioner, None)
+    }
+
+    /// For a producer with a name, a durability or a partitioner of its own.
+    pub fn producer_builder(&self) -> ProducerBuilder {
+        ProducerBuilder {
+            broker: self.clone(),
+            durability: None,
+            id: None,
+            partitioner: Arc::new(DefaultPartitioner::new()),
+            acks: Acks::default(),
+        }
+    }
+}
+
+/// Settings of a producer; made by [`Broker::producer_builder`].
+#[must_use]
+pub struct ProducerBuilder {
+    broker: Broker,
+    durability: Option<Durability>,
+    id: Option<String>,
+    partitioner: Arc<dyn Partitioner>,
+    acks: Acks,
+}
+
+impl ProducerBuilder {
+    /// What an acknowledgement of this producer means. Default: what the topic or broker says.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+
+    /// Names the producer, 1 to 255 bytes, and makes it idempotent: each record takes a sequence
+    /// number, numbers survive a restart, and an older holder of the name is fenced.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Chooses partitions for records that name none. Default [`DefaultPartitioner`].
+    pub fn partitioner(mut self, partitioner: impl Partitioner) -> Self {
+        self.partitioner = Arc::new(partitioner);
+        self
+    }
+
+    /// Which replicas must have a record. Default [`Acks::Leader`], the only one there is.
+    pub fn acks(mut self, acks: Acks) -> Self {
+        self.acks = acks;
+        self
+    }
+
+    /// Makes the producer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for [`Acks::Quorum`] without replication or a durability that cannot
+    /// work, [`Error::InvalidName`] for the id, and what storing the producer's new epoch failed
+    /// with.
+    ///
+    /// # Durability
+    ///
+    /// On return an older holder of the id is fenced, also after a restart.
+    ///
+    /// # Blocking
+    ///
+    /// With an id: for a sync of the disk.
+    pub fn build(self) -> Result<Producer> {
+        if self.acks == Acks::Quorum {
+            return Err(Error::config("acks", "the broker has no replication"));
+        }
+        if let Some(durability) = self.durability {
+            durability.validate()?;
+        }
+        let named = self.id.map(|id| self.broker.life().acquire_producer(&id)).transpose()?;
+        Ok(Producer::new(&self.broker, self.durability, self.partitioner, named))
+    }
+}
+
+impl fmt::Debug for ProducerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProducerBuilder")
+            .field("durability", &self.durability)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Sends records. Cheap to clone and free to share between threads; keeps the broker open.
+///
+/// ```
+/// # use logpond::{Broker, Record, TopicConfig};
+/// # let broker = Broker::in_memory()?;
+/// broker.ensure_topic("orders", TopicConfig::new(3))?;
+/// let producer = broker.producer();
+/// let sent = producer.send(Record::to("orders").key("user-7").value("2 apples"))?;
+/// assert_eq!(sent.offset, 0);
+///
+/// // Not waiting: readable now, durable when the delivery resolves.
+/// let delivery = producer.enqueue(Record::to("orders").key("user-7").value("1 pear"))?;
+/// delivery.wait()?;
+/// # Ok::<(), logpond::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Producer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    life: Arc<Life>,
+    durability: Option<Durability>,
+    partitioner: Arc<dyn Partitioner>,
+    named: Option<Named>,
+    /// The partitions that this producer appended to without waiting, and how far; for `flush`.
+    unflushed: Mutex<Vec<(Arc<PartitionCore>, u64)>>,
+}
+
+struct Named {
+    shared: Arc<NamedProducer>,
+    epoch: u32,
+}
+
+/// What [`Producer::send_sequenced`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendOutcome {
+    /// The record is new, and appended.
+    Appended(RecordMetadata),
+    /// A record with this number, or a later one, is there already.
+    Duplicate {
+        /// The last number that the partition has of this producer.
+        last: u64,
+    },
+}
+
+/// A record on its way into one partition.
+struct Sent {
+    core: Arc<PartitionCore>,
+    level: Durability,
+    outcome: Outcome,
+    metadata: RecordMetadata,
+}
+
+impl Sent {
+    /// The exclusive end of what must be durable for the record to be.
+    fn end(&self) -> u64 {
+        match self.outcome {
+            Outcome::Appended { next_offset, .. } => next_offset,
+            Outcome::Duplicate { last_offset, .. } => last_offset.saturating_add(1),
+            Outcome::Fenced { .. } => 0,
+        }
+    }
+
+    fn wait(&self) -> Result<()> {
+        if self.level == Durability::Sync { self.core.wait_durable(self.end()) } else { Ok(()) }
+    }
+}
+
+impl Producer {
+    fn new(
+        broker: &Broker,
+        durability: Option<Durability>,
+        partitioner: Arc<dyn Partitioner>,
+        named: Option<(Arc<NamedProducer>, u32)>,
+    ) -> Self {
+        let inner = Inner {
+            life: Arc::clone(broker.life()),
+            durability,
+            partitioner,
+            named: named.map(|(shared, epoch)| Named { shared, epoch }),
+            unflushed: Mutex::new(Vec::new()),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Sends one record and returns where it went.
+    ///
+    /// # Errors
+    ///
+    /// Definite (nothing was appended): [`Error::UnknownTopic`], [`Error::UnknownPartition`],
+    /// [`Error::RecordTooLarge`], [`Error::Config`] (no topic, or a moment before 1970),
+    /// [`Error::StorageFull`], [`Error::OffsetExhausted`], [`Error::Fenced`],
+    /// [`Error::Poisoned`]. Unknown outcome: [`Error::SyncFailed`], and [`Error::Closed`] while
+    /// waiting.
+    ///
+    /// # Durability
+    ///
+    /// On return the record is acknowledged at the durability in force: the producer's, else the
+    /// topic's, else the broker's.
+    ///
+    /// # Blocking
+    ///
+    /// At [`Durability::Sync`] for a sync of the disk, which concurrent senders share.
+    pub fn send(&self, record: Record<'_>) -> Result<RecordMetadata> {
+        let sent = self.append(&record, Sequence::Next)?;
+        sent.wait()?;
+        Ok(sent.metadata)
+    }
+
+    /// Appends a record without waiting: it is readable when this returns, and the [`Delivery`]
+    /// resolves when it is durable. Dropping the delivery is fire and forget.
+    ///
+    /// # Errors
+    ///
+    /// The definite ones of [`send`](Self::send); nothing was appended.
+    ///
+    /// # Durability
+    ///
+    /// On return the record survives the process, not a power cut.
+    ///
+    /// # Blocking
+    ///
+    /// Only while a segment is rolled or grown that the background did not get to.
+    pub fn enqueue(&self, record: Record<'_>) -> Result<Delivery> {
+        let sent = self.append(&record, Sequence::Next)?;
+        let end = sent.end();
+        let Sent { core, level, metadata, .. } = sent;
+        let mut unflushed = self.inner.unflushed.lock();
+        match unflushed.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &core)) {
+            Some((_, known)) => *known = end.max(*known),
+            None => unflushed.push((Arc::clone(&core), end)),
+        }
+        drop(unflushed);
+        let waits = level == Durability::Sync;
+        Ok(Delivery { core, end, waits, metadata, _life: Arc::clone(&self.inner.life) })
+    }
+
+    /// Sends a record under a number that its source gives it: any number that rises strictly per
+    /// producer id and partition, for example the position in a file. A number that is not above
+    /// the last one is a [`SendOutcome::Duplicate`], and nothing is appended.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] when the producer has no id, or the record neither key nor partition (a
+    /// retry could go elsewhere). Otherwise as [`send`](Self::send).
+    ///
+    /// # Durability
+    ///
+    /// As [`send`](Self::send); `Duplicate` too is answered only once the original has reached
+    /// the level in force.
+    ///
+    /// # Blocking
+    ///
+    /// As [`send`](Self::send).
+    pub fn send_sequenced(&self, seq: u64, record: Record<'_>) -> Result<SendOutcome> {
+        if self.inner.named.is_none() {
+            return Err(Error::config("id", "a producer without an id has no sequence"));
+        }
+        if record.key.is_none() && record.partition.is_none() {
+            let reason = "it needs a key or a partition: a retry could go elsewhere";
+            return Err(Error::config("record", reason));
+        }
+        let sent = self.append(&record, Sequence::At(seq))?;
+        sent.wait()?;
+        Ok(match sent.outcome {
+            Outcome::Duplicate { last_sequence, .. } => {
+                SendOutcome::Duplicate { last: last_sequence }
+            }
+            _ => SendOutcome::Appended(sent.metadata),
+        })
+    }
+
+    /// The last sequence number that a partition has of this producer's id; `None` if it has none,
+    /// the producer has no id, or there is no such partition.
+    #[must_use]
+    pub fn last_sequence(&self, partition: &TopicPartition) -> Option<u64> {
+        let named = self.inner.named.as_ref()?;
+        let topic = self.inner.life.topic(&partition.topic).ok()?;
+        topic.partition(partition.partition).ok()?.last_sequence(named.shared.id)
+    }
+
+    /// Sends records as one batch per partition that they touch; each batch is all or nothing. The
+    /// answers are in the order of the input. Keyless records of one call go to one partition.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send), when nothing was appended at all; [`Error::PartialBatch`] says
+    /// what was appended before another batch failed.
+    ///
+    /// # Durability
+    ///
+    /// As [`send`](Self::send), for all records.
+    ///
+    /// # Blocking
+    ///
+    /// As [`send`](Self::send).
+    pub fn send_batch<'a>(
+        &self,
+        records: impl IntoIterator<Item = Record<'a>>,
+    ) -> Result<Vec<RecordMetadata>> {
+        let records: Vec<Record<'a>> = records.into_iter().collect();
+        let batches = self.group_by_partition(&records)?;
+        let mut done: Vec<Option<RecordMetadata>> = vec![None; records.len()];
+        let mut sent = Vec::with_capacity(batches.len());
+        for batch in &batches {
+            match self.append_group(&records, batch, &mut done) {
+                Ok(group) => sent.push(group),
+                Err(error) if sent.is_empty() => return Err(error),
+                Err(source) => return Err(Error::PartialBatch { done, source: Box::new(source) }),
+            }
+        }
+        for (core, level, end) in sent {
+            if level == Durability::Sync
+                && let Err(source) = core.wait_durable(end)
+            {
+                return Err(Error::PartialBatch { done, source: Box::new(source) });
+            }
+        }
+        Ok(done.into_iter().flatten().collect())
+    }
+
+    /// Makes everything durable that this producer enqueued.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SyncFailed`] and its kin; the outcome is unknown.
+    ///
+    /// # Blocking
+    ///
+    /// For the disk.
+    pub fn flush(&self) -> Result<()> {
+        let unflushed = std::mem::take(&mut *self.inner.unflushed.lock());
+        let waits = unflushed.iter().map(|(core, end)| core.wait_durable(*end));
+        waits.fold(Ok(()), Result::and)
+    }
+
+    // ---- choosing and appending --------------------------------------------------------------
+
+    #[inline]
+    fn append(&self, record: &Record<'_>, sequence: Sequence) -> Result<Sent> {
+        let topic = self.topic_of(record)?;
+        let number = match record.partition {
+            Some(number) => number,
+            None => self.inner.partitioner.partition(record.key, topic.config.partitions),
+        };
+        let core = Arc::clone(topic.partition(number)?);
+        let now = topic.now_millis()?;
+        let timestamp = timestamp_of(record, topic.config.timestamps, now)?;
+        let options = AppendOptions { expected: None, producer: self.fence(sequence) };
+        let outcome = encode([record], topic.rules, now, |batch| core.append(batch, &options))?;
+        let offset = match outcome {
+            Outcome::Appended { base_offset, .. } => base_offset,
+            Outcome::Duplicate { last_offset, .. } => last_offset,
+            Outcome::Fenced { .. } => 0,
+        };
+        let metadata =
+            RecordMetadata { partition: number, offset, timestamp: from_millis(timestamp) };
+        Ok(Sent { core, level: self.level(&topic), outcome, metadata })
+    }
+
+    fn append_group(
+        &self,
+        records: &[Record<'_>],
+        group: &Group,
+        done: &mut [Option<RecordMetadata>],
+    ) -> Result<(Arc<PartitionCore>, Durability, u64)> {
+        let topic = &group.topic;
+        let core = Arc::clone(topic.partition(group.partition)?);
+        let now = topic.now_millis()?;
+        let options = AppendOptions { expected: None, producer: self.fence(Sequence::Next) };
+        let members = || group.members.iter().filter_map(|index| records.get(*index));
+        let outcome = encode(members(), topic.rules, now, |batch| core.append(batch, &options))?;
+        let Outcome::Appended { base_offset, next_offset } = outcome else {
+            return Err(Error::Closed);
+        };
+        for ((index, record), offset) in group.members.iter().zip(members()).zip(base_offset..) {
+            let timestamp = from_millis(timestamp_of(record, topic.config.timestamps, now)?);
+            if let Some(slot) = done.get_mut(*index) {
+                *slot = Some(RecordMetadata { partition: group.partition, offset, timestamp });
+            }
+        }
+        Ok((core, self.level(topic), next_offset))
+    }
+
+    /// Sorts the records of one call into batches, one per partition, in order of first mention.
+    fn group_by_partition(&self, records: &[Record<'_>]) -> Result<Vec<Group>> {
+        let mut groups: Vec<Group> = Vec::new();
+        let mut keyless: Vec<(Arc<TopicShared>, u32)> = Vec::new();
+        for (index, record) in records.iter().enumerate() {
+            let topic = match groups.last() {
+                Some(last) if record.topic == Some(&*last.topic.name) => Arc::clone(&last.topic),
+                _ => self.topic_of(record)?,
+            };
+            let count = topic.config.partitions;
+            let partition = match (record.partition, record.key) {
+                (Some(number), _) => number,
+                (None, Some(key)) => self.inner.partitioner.partition(Some(key), count),
+                (None, None) => {
+                    let known = keyless.iter().find(|(known, _)| Arc::ptr_eq(known, &topic));
+                    let chosen = known.map(|(_, chosen)| *chosen);
+                    chosen.unwrap_or_else(|| {
+                        let chosen = self.inner.partitioner.partition(None, count);
+                        keyless.push((Arc::clone(&topic), chosen));
+                        chosen
+                    })
+                }
+            };
+            // An unknown partition fails the call before anything is appended.
+            topic.partition(partition)?;
+            let of_partition = |group: &&mut Group| {
+                group.partition == partition && Arc::ptr_eq(&group.topic, &topic)
+            };
+            match groups.iter_mut().find(of_partition) {
+                Some(group) => group.members.push(index),
+                None => groups.push(Group { topic, partition, members: vec![index] }),
+            }
+        }
+        Ok(groups)
+    }
+
+    fn topic_of(&self, record: &Record<'_>) -> Result<Arc<TopicShared>> {
+        let name = record.topic.ok_or_else(|| Error::config("record", "it names no topic"))?;
+        self.inner.life.topic(name)
+    }
+
+    fn level(&self, topic: &TopicShared) -> Durability {
+        self.inner.durability.unwrap_or(topic.durability)
+    }
+
+    fn fence(&self, sequence: Sequence) -> Option<Fence<'_>> {
+        let named = self.inner.named.as_ref()?;
+        let request = ProducerRequest { id: named.shared.id, epoch: named.epoch, sequence };
+        Some(Fence { request, name: &named.shared.name, current: &named.shared.epoch })
+    }
+}
+
+/// The records of one call that go to one partition, by their place in the input.
+struct Group {
+    topic: Arc<TopicShared>,
+    partition: u32,
+    members: Vec<usize>,
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = self.inner.named.as_ref();
+        f.debug_struct("Producer")
+            .field("id", &named.map(|named| &named.shared.name))
+            .field("epoch", &named.map(|named| named.epoch))
+            .field("is_fenced", &named.map(Named::is_fenced))
+            .finish_non_exhaustive()
+    }
+}
+
+impl Named {
+    fn is_fenced(&self) -> bool {
+        self.shared.epoch.load(Ordering::Acquire) != self.epoch
+    }
+}
+
+/// The acknowledgement of an enqueued record. Resolves when the record is durable at the level in
+/// force; at [`Durability::Os`] and [`Durability::Interval`] that is at once. A [`Future`] too:
+/// polling never blocks, and needs the background threads, [`Broker::tick`] or a flush to make
+/// progress.
+#[must_use = "dropping a delivery is fire and forget; say so with drop()"]
+pub struct Delivery {
+    core: Arc<PartitionCore>,
+    end: u64,
+    waits: bool,
+    metadata: RecordMetadata,
+    _life: Arc<Life>,
+}
+
+impl Delivery {
+    /// Waits until the record is durable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SyncFailed`] and [`Error::Closed`]: the outcome is unknown.
+    ///
+    /// # Blocking
+    ///
+    /// For a sync of the disk, shared with all who wait.
+    pub fn wait(self) -> Result<RecordMetadata> {
+        if self.waits {
+            self.core.wait_durable(self.end)?;
+        }
+        Ok(self.metadata)
+    }
+
+    /// Waits at most this long; `None` when the time is over first.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    ///
+    /// # Blocking
+    ///
+    /// At most `timeout`, however long the disk takes. Without background threads the sync runs
+    /// in this call, and is not interrupted.
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<RecordMetadata>> {
+        if !self.waits {
+            return Some(Ok(self.metadata));
+        }
+        // A timeout too long for the clock is no timeout.
+        let waited = match real_now().checked_add(timeout) {
+            Some(deadline) => self.core.wait_durable_until(self.end, deadline),
+            None => self.core.wait_durable(self.end),
+        };
+        match waited {
+            Err(Error::Timeout) => None,
+            waited => Some(waited.map(|()| self.metadata)),
+        }
+    }
+
+    /// Where the record went; known from the start.
+    #[must_use]
+    pub fn metadata(&self) -> RecordMetadata {
+        self.metadata
+    }
+}
+
+impl Future for Delivery {
+    type Output = Result<RecordMetadata>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if !self.waits {
+            return Poll::Ready(Ok(self.metadata));
+        }
+        match self.core.poll_durable(self.end, context.waker()) {
+            Some(answer) => Poll::Ready(answer.map(|()| self.metadata)),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery").field("metadata", &self.metadata).finish_non_exhaustive()
+    }
+}

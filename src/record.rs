@@ -1,0 +1,175 @@
+//! What goes in: [`Record`], and the plain values that name where things are.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+/// A partition of a topic, by name. Displays as `orders-0`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TopicPartition {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The partition's number, from 0.
+    pub partition: u32,
+}
+
+impl fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.topic, self.partition)
+    }
+}
+
+impl From<(&str, u32)> for TopicPartition {
+    fn from((topic, partition): (&str, u32)) -> Self {
+        Self { topic: topic.into(), partition }
+    }
+}
+
+impl From<(String, u32)> for TopicPartition {
+    fn from((topic, partition): (String, u32)) -> Self {
+        Self { topic: topic.into(), partition }
+    }
+}
+
+impl From<&TopicPartition> for TopicPartition {
+    fn from(other: &TopicPartition) -> Self {
+        other.clone()
+    }
+}
+
+/// Committed or to-be-committed positions. Each is the NEXT offset to read.
+pub type Offsets = BTreeMap<TopicPartition, u64>;
+
+/// Where a record went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RecordMetadata {
+    /// The partition that took the record.
+    pub partition: u32,
+    /// The offset that the record was given.
+    pub offset: u64,
+    /// The timestamp that was stored, at a resolution of milliseconds.
+    pub timestamp: SystemTime,
+}
+
+/// One record on its way in. It borrows its parts; the engine copies them once, into the log.
+///
+/// ```
+/// use logpond::Record;
+///
+/// let record = Record::to("emails").key("user-7").value("welcome!").header("lang", "en");
+/// # let _ = record;
+/// ```
+#[derive(Clone, Default)]
+pub struct Record<'a> {
+    pub(crate) topic: Option<&'a str>,
+    pub(crate) partition: Option<u32>,
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) value: Option<&'a [u8]>,
+    pub(crate) headers: Vec<(&'a str, &'a [u8])>,
+    pub(crate) timestamp: Option<SystemTime>,
+}
+
+impl<'a> Record<'a> {
+    /// A record for a topic. Without a [`value`](Self::value) it is a tombstone.
+    #[must_use]
+    pub fn to(topic: &'a str) -> Self {
+        Self { topic: Some(topic), ..Self::default() }
+    }
+
+    /// A record for a partition that is chosen elsewhere: [`Partition::append`] and its kin.
+    ///
+    /// [`Partition::append`]: crate::Partition::append
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The key: decides the partition, and what compaction keeps. Empty is not the same as absent.
+    #[must_use]
+    pub fn key(mut self, key: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
+        self.key = Some(key.as_ref());
+        self
+    }
+
+    /// The value. Empty is not the same as absent.
+    #[must_use]
+    pub fn value(mut self, value: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
+        self.value = Some(value.as_ref());
+        self
+    }
+
+    /// No value: in a compacted topic, the deletion of the key.
+    #[must_use]
+    pub fn tombstone(mut self) -> Self {
+        self.value = None;
+        self
+    }
+
+    /// Adds a header. Order and repeated names are kept.
+    #[must_use]
+    pub fn header(mut self, name: &'a str, value: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
+        self.headers.push((name, value.as_ref()));
+        self
+    }
+
+    /// The record's timestamp, stored in milliseconds; without one, the broker's clock gives it.
+    /// A moment before 1970 makes the append fail with [`Error::Config`](crate::Error::Config).
+    #[must_use]
+    pub fn timestamp(mut self, timestamp: SystemTime) -> Self {
+        self.timestamp = Some(timestamp);
+        self
+    }
+
+    /// Chooses the partition, whatever the key.
+    #[must_use]
+    pub fn partition(mut self, partition: u32) -> Self {
+        self.partition = Some(partition);
+        self
+    }
+
+    /// What `max_record_bytes` counts: key, value, header names and header values.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let bytes = self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + headers;
+        bytes as u64
+    }
+}
+
+impl fmt::Debug for Record<'_> {
+    /// Sizes only: payloads do not belong in logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("topic", &self.topic)
+            .field("partition", &self.partition)
+            .field("key_bytes", &self.key.map(<[u8]>::len))
+            .field("value_bytes", &self.value.map(<[u8]>::len))
+            .field("headers", &self.headers.len())
+            .field("timestamp", &self.timestamp)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_partition_displays_as_name_dash_number() {
+        assert_eq!(TopicPartition::from(("orders", 3)).to_string(), "orders-3");
+    }
+
+    #[test]
+    fn debug_shows_sizes_not_payloads() {
+        let text = format!("{:?}", Record::to("t").key("secret-key").value("secret"));
+        assert!(!text.contains("secret"), "{text}");
+    }
+
+    #[test]
+    fn payload_bytes_count_header_names_too() {
+        let record = Record::new().key("kk").value("vvv").header("name", "value");
+        assert_eq!(record.payload_bytes(), 2 + 3 + 4 + 5);
+    }
+}

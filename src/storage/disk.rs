@@ -1,0 +1,125 @@
+//! The one door to files: what the engine asks of a disk, as two traits.
+//!
+//! The engine above reads and writes nothing except through [`Disk`] and [`DiskFile`], so the
+//! simulated disk of the crash tests and the memory of a fake broker run the very code that runs
+//! in production. Nothing here knows of segments, batches or offsets.
+//!
+//! Durability is as POSIX gives it, and no better: bytes and the file's size are durable after
+//! [`DiskFile::sync`], a name (created, renamed, removed) only after [`Disk::sync_dir`] of the
+//! directory that holds it.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::region::Memory;
+
+mod memory;
+mod names;
+mod real;
+mod simulated;
+
+pub(crate) use memory::MemoryDisk;
+pub(crate) use real::RealDisk;
+pub(crate) use simulated::SimulatedDisk;
+
+/// What a directory entry is. Symbolic links are not followed: they are [`EntryKind::Other`], as
+/// are FIFOs, sockets and devices, and nothing of that kind is ever opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EntryKind {
+    File,
+    Directory,
+    Other,
+}
+
+/// One entry of a directory. Names that are not UTF-8 cannot be ours and are left out by `list`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) kind: EntryKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    ReadWrite,
+}
+
+/// A tree of directories and files.
+pub(crate) trait Disk: Send + Sync + fmt::Debug {
+    /// Creates one directory (mode 0700). Its parent must exist.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Whether a path exists, and as what. Does not follow a link in the last component.
+    fn kind(&self, path: &Path) -> io::Result<Option<EntryKind>>;
+
+    /// The entries of a directory, sorted by name.
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
+
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Renames a file within its directory, replacing nothing: an existing target is an error.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes an empty directory.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Creates a file (mode 0600) that must not exist yet; readable and writable.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Opens a regular file; anything else is an error, and is not waited for.
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// What tells one boot of the machine from another: bytes that were written and not synced
+    /// survive a process, but not a boot. `None` where it is not known.
+    fn boot_id(&self) -> Option<String>;
+
+    /// Whether stores into a shared map of a file in `dir` are safe after `allocate` and
+    /// `populate`: false on copy-on-write, network and FUSE file systems, where a store can need
+    /// space again and fail as a signal.
+    fn supports_mapped_writes(&self, dir: &Path) -> bool;
+}
+
+/// An open file. Positions are bytes from its start.
+pub(crate) trait DiskFile: Send + Sync + fmt::Debug {
+    /// The file's length in bytes.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Reads at most `buffer.len()` bytes; fewer only at the end of the file.
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+
+    /// Writes all of `bytes`, growing the file where needed.
+    fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
+
+    /// Gives `[current length, end)` real, zeroed blocks and makes the file at least `end` long.
+    /// On failure the file may have grown, but holds nothing new.
+    fn allocate(&self, end: u64) -> io::Result<()>;
+
+    /// Gives the blocks of a range back; it reads as zeros from then on. The length stays. An
+    /// optimisation: a disk that cannot do it does nothing.
+    fn release(&self, range: Range<u64>) -> io::Result<()>;
+
+    /// Makes everything written to the file before this call durable, its length included,
+    /// stores through its map too.
+    fn sync(&self) -> io::Result<()>;
+
+    /// The file's bytes as memory of `capacity` bytes, which may lie beyond its end: such bytes
+    /// must not be touched before `allocate` has covered them.
+    fn map(&self, capacity: usize, access: Access) -> io::Result<Memory>;
+
+    /// Whether bytes that go through [`write_at`](Self::write_at) show in the file's map by
+    /// themselves. Where not, the region's writer stores them too.
+    fn map_shows_writes(&self) -> bool;
+
+    /// Says whether there are un-synced stores through the map, of which the file itself knows
+    /// nothing. While true, the descriptor is given up last.
+    fn set_dirty(&self, dirty: bool);
+
+    /// Tells an open file the name that it has now.
+    fn renamed(&self, to: &Path);
+}

@@ -1,0 +1,381 @@
+//! The disk that is one.
+//!
+//! Owns descriptors: each file opens its own by path when it needs one, and may lose it to the
+//! [budget](budget) in between. Must not know what is in the files. Called from any thread; a
+//! file's own lock is held for bookkeeping only, never during I/O, and no lock is shared by two
+//! files that have their descriptors.
+//!
+//! 1. A failed sync is final: that file's later syncs fail too, whatever the kernel says by then.
+//! 2. A descriptor in use is never closed: users hold a clone of its `Arc`, and only a descriptor
+//!    without clones is given up.
+//! 3. What was written by `write_at` or announced by `set_dirty` is synced before its descriptor
+//!    is given up, or the failure to do so is kept (1).
+//! 4. A reopened name is the same file as before, or an error.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use self::budget::{Budget, GivenUp};
+use super::{Access, Disk, DiskFile, Entry, EntryKind};
+use crate::storage::platform::{self, Identity};
+use crate::storage::region::Memory;
+use crate::sync::{AtomicBool, Mutex, Ordering};
+
+mod budget;
+
+/// Files of the operating system.
+#[derive(Debug)]
+pub(crate) struct RealDisk {
+    budget: Arc<Budget>,
+}
+
+impl RealDisk {
+    /// A disk that uses at most half of the descriptors that the process may have.
+    pub(crate) fn new() -> Self {
+        // LIMIT: the other half is the host application's. Below 32 a handful of partitions would
+        // do nothing but open and close; without any limit, a million are as good as no budget.
+        let allowed = platform::descriptor_limit().unwrap_or(1 << 20) / 2;
+        Self::with_descriptors(usize::try_from(allowed).unwrap_or(usize::MAX).max(32))
+    }
+
+    /// A disk that keeps about `limit` descriptors open, of files that are not in use.
+    pub(crate) fn with_descriptors(limit: usize) -> Self {
+        Self {
+            budget: Arc::new(Budget::new(limit)),
+        }
+    }
+
+    fn file(&self, path: &Path, access: Access, file: File) -> io::Result<Arc<dyn DiskFile>> {
+        let identity = platform::identity(&file.metadata()?);
+        let file = Arc::new_cyclic(|this| RealFile {
+            this: Weak::clone(this),
+            budget: Arc::clone(&self.budget),
+            access,
+            identity,
+            used: AtomicBool::new(true),
+            syncing: Mutex::new(()),
+            state: Mutex::new(State {
+                path: path.to_path_buf(),
+                file: Some(Arc::new(file)),
+                written: Marks::default(),
+                stored: Marks::default(),
+                failed: None,
+            }),
+        });
+        self.budget.opened(Weak::clone(&file.this));
+        Ok(file)
+    }
+}
+
+impl Disk for RealDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        platform::create_dir(path)
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
+        match std::fs::symlink_metadata(path) {
+            Ok(metadata) => Ok(Some(platform::kind(metadata.file_type()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            if let Ok(name) = entry.file_name().into_string() {
+                entries.push(Entry {
+                    name,
+                    kind: platform::kind(entry.file_type()?),
+                });
+            }
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        platform::sync_dir(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        platform::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_dir(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.budget.make_room();
+        self.file(path, Access::ReadWrite, platform::create(path)?)
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        self.budget.make_room();
+        self.file(path, access, platform::open(path, access)?)
+    }
+
+    fn boot_id(&self) -> Option<String> {
+        platform::boot_id()
+    }
+
+    fn supports_mapped_writes(&self, dir: &Path) -> bool {
+        platform::keeps_blocks_in_place(dir)
+    }
+}
+
+/// A file that has its descriptor, or knows how to get it again.
+#[derive(Debug)]
+struct RealFile {
+    this: Weak<RealFile>,
+    budget: Arc<Budget>,
+    access: Access,
+    identity: Identity,
+    /// Set by every use, cleared by the budget when it passes by; Relaxed, a hint.
+    used: AtomicBool,
+    /// Held during a sync: the kernel tells a write-back error to one caller per descriptor, so a
+    /// second sync beside the first could return Ok for pages that the first was told are lost.
+    syncing: Mutex<()>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    path: PathBuf,
+    file: Option<Arc<File>>,
+    /// Changes through the descriptor.
+    written: Marks,
+    /// Changes through the map, as far as `set_dirty` told.
+    stored: Marks,
+    failed: Option<Failure>,
+}
+
+/// Counts changes, so that one made while a sync runs is not taken for synced.
+#[derive(Debug, Default, Clone, Copy)]
+struct Marks {
+    made: u64,
+    synced: u64,
+}
+
+impl Marks {
+    fn make(&mut self) {
+        self.made = self.made.wrapping_add(1);
+    }
+
+    fn is_dirty(self) -> bool {
+        self.made != self.synced
+    }
+}
+
+/// A failed sync, to be told again and again.
+#[derive(Debug, Clone, Copy)]
+struct Failure {
+    code: Option<i32>,
+    kind: io::ErrorKind,
+}
+
+impl Failure {
+    fn of(error: &io::Error) -> Self {
+        Self {
+            code: error.raw_os_error(),
+            kind: error.kind(),
+        }
+    }
+
+    fn error(self) -> io::Error {
+        self.code
+            .map_or_else(|| self.kind.into(), io::Error::from_raw_os_error)
+    }
+}
+
+impl RealFile {
+    /// The descriptor, opened if need be.
+    fn descriptor(&self) -> io::Result<Arc<File>> {
+        self.with_descriptor(|_| ())
+    }
+
+    /// The descriptor, after `note` was done under the file's lock in the same critical section
+    /// that takes the clone: what is noted keeps the descriptor from being given up as clean.
+    fn with_descriptor(&self, note: impl Fn(&mut State)) -> io::Result<Arc<File>> {
+        self.used.store(true, Ordering::Relaxed);
+        {
+            let mut state = self.state.lock();
+            if let Some(file) = state.file.clone() {
+                note(&mut state);
+                return Ok(file);
+            }
+        }
+        // Without this file's lock: making room takes the locks of other files.
+        self.budget.make_room();
+        let mut state = self.state.lock();
+        if state.file.is_none() {
+            let file = platform::open(&state.path, self.access)?;
+            if platform::identity(&file.metadata()?) != self.identity {
+                let reason = "another file has taken this name";
+                return Err(io::Error::new(io::ErrorKind::NotFound, reason));
+            }
+            state.file = Some(Arc::new(file));
+            self.budget.opened(Weak::clone(&self.this));
+        }
+        note(&mut state);
+        state
+            .file
+            .clone()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Changes the file; the change counts from before it begins until after it has ended, so no
+    /// sync in between can vouch for it.
+    fn change(&self, change: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+        let file = self.with_descriptor(|state| state.written.make())?;
+        let result = change(&file);
+        let mut state = self.state.lock();
+        state.written.make();
+        // Dropped under the lock: until then the clone keeps the descriptor (2).
+        drop(file);
+        result
+    }
+
+    fn sync_through(&self, file: &File) -> io::Result<()> {
+        let _one_at_a_time = self.syncing.lock();
+        let (written, stored) = {
+            let state = self.state.lock();
+            if let Some(failure) = state.failed {
+                return Err(failure.error());
+            }
+            (state.written.made, state.stored.made)
+        };
+        // DURABILITY: fdatasync includes the length, which is all of the metadata that reading the
+        // data back needs. std repeats it on EINTR, which says nothing about the pages.
+        let result = file.sync_data();
+        let mut state = self.state.lock();
+        match &result {
+            Ok(()) => {
+                state.written.synced = written;
+                state.stored.synced = stored;
+            }
+            // The kernel may have marked the lost pages clean: the next sync would return Ok
+            // although nothing was written. Nothing is believed after this.
+            Err(error) => state.failed = Some(Failure::of(error)),
+        }
+        result
+    }
+
+    /// Closes the descriptor if it is neither used nor needed.
+    ///
+    /// Closing while the file is mapped is sound on Linux, even if `set_dirty` was not told of
+    /// all stores: the map keeps the inode, and its pages, in memory. A write-back error that
+    /// nobody has seen stays with the inode and is reported to the next descriptor that syncs, so
+    /// a sync after reopening cannot miss one (`errseq_sample` in the kernel). Without a map the
+    /// inode and the error with it could be evicted; hence (3).
+    fn give_up(&self) -> GivenUp {
+        let mut state = self.state.lock();
+        let dirty = state.written.is_dirty() || state.stored.is_dirty();
+        let Some(file) = state.file.take() else {
+            return GivenUp::Busy;
+        };
+        match Arc::try_unwrap(file) {
+            Err(file) => {
+                state.file = Some(file);
+                GivenUp::Busy
+            }
+            Ok(file) if dirty && state.failed.is_none() => {
+                state.file = Some(Arc::new(file));
+                GivenUp::Dirty
+            }
+            Ok(file) => {
+                drop(state);
+                drop(file);
+                GivenUp::Closed
+            }
+        }
+    }
+
+    /// Syncs, so that the descriptor can be given up. The result is kept for the next `sync`.
+    fn sync_before_giving_up(&self) {
+        let file = self.state.lock().file.clone();
+        if let Some(file) = file {
+            let _kept = self.sync_through(&file);
+        }
+    }
+
+    /// Whether the file was used since this was asked last.
+    fn take_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl Drop for RealFile {
+    fn drop(&mut self) {
+        if self.state.lock().file.take().is_some() {
+            self.budget.closed();
+        }
+    }
+}
+
+impl DiskFile for RealFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.descriptor()?.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        platform::read_at(&*self.descriptor()?, buffer, position)
+    }
+
+    fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.change(|file| platform::write_at(file, bytes, position))
+    }
+
+    fn allocate(&self, end: u64) -> io::Result<()> {
+        self.change(|file| platform::allocate(file, file.metadata()?.len()..end))
+    }
+
+    fn release(&self, range: Range<u64>) -> io::Result<()> {
+        self.change(|file| platform::release(file, range))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let file = self.descriptor()?;
+        self.sync_through(&file)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn map(&self, capacity: usize, access: Access) -> io::Result<Memory> {
+        Memory::map(&*self.descriptor()?, capacity, access)
+    }
+
+    /// Elsewhere readers read from the file.
+    #[cfg(not(target_os = "linux"))]
+    fn map(&self, capacity: usize, _access: Access) -> io::Result<Memory> {
+        Ok(Memory::absent(capacity))
+    }
+
+    fn map_shows_writes(&self) -> bool {
+        true
+    }
+
+    fn set_dirty(&self, dirty: bool) {
+        let mut state = self.state.lock();
+        if dirty {
+            state.stored.make();
+        } else {
+            state.stored.synced = state.stored.made;
+        }
+    }
+
+    fn renamed(&self, to: &Path) {
+        self.state.lock().path = to.to_path_buf();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,606 @@
+//! A disk that loses power: the crash tests run the engine on it.
+//!
+//! Owns a model of what a file system may do to bytes and names that were not synced, and the
+//! faults that a test injects. Must not know what the bytes mean. Deterministic: one seed, no
+//! time, no threads of its own; one lock around everything.
+//!
+//! 1. After a successful `sync` of a file its bytes and length, as they were at the call, survive
+//!    every power cut. Names survive only after `sync_dir` of the directory that holds them.
+//! 2. Without it each page survives in any of its versions since the last sync ([`image`]).
+//! 3. A failed sync makes each page durable or not, and all of them clean: the next sync returns
+//!    Ok and writes nothing of them. The page may also revert to what is durable.
+//! 4. Every change goes through one counter, [`store_points`](SimulatedDisk::store_points), at
+//!    each value of which the disk can be made to stop.
+//! 5. A disk made by a crash shares nothing with the one before.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use self::image::Change;
+use self::page::{Content, PAGE};
+use super::names::{Names, Node};
+use super::{Access, Disk, DiskFile, Entry, EntryKind};
+use crate::storage::region::Memory;
+use crate::sync::Mutex;
+
+mod image;
+mod page;
+
+#[allow(
+    unused_imports,
+    reason = "the vocabulary of power cuts, for the tests of higher rooms"
+)]
+pub(crate) use self::image::{Metadata, Pages, PowerCut};
+
+/// A call that can be made to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    CreateDir,
+    SyncDir,
+    Rename,
+    Remove,
+    Create,
+    Open,
+    Read,
+    Write,
+    Allocate,
+    Release,
+    Sync,
+    Map,
+}
+
+impl Operation {
+    /// Whether the call changes something, and so is a store point.
+    fn is_change(self) -> bool {
+        !matches!(self, Self::Open | Self::Read | Self::Map)
+    }
+}
+
+/// A fault to come.
+#[derive(Debug, Clone)]
+pub(crate) struct Fault {
+    pub(crate) operation: Operation,
+    /// Only calls that concern a path which contains this; all if empty.
+    pub(crate) path_contains: String,
+    /// How many such calls succeed first.
+    pub(crate) after: u64,
+    /// Whether all later ones fail, or one.
+    pub(crate) forever: bool,
+    pub(crate) error: ErrorKind,
+}
+
+impl Fault {
+    /// The next call fails, once.
+    pub(crate) fn once(operation: Operation, error: ErrorKind) -> Self {
+        Self {
+            operation,
+            path_contains: String::new(),
+            after: 0,
+            forever: false,
+            error,
+        }
+    }
+
+    /// All calls fail from now on.
+    pub(crate) fn always(operation: Operation, error: ErrorKind) -> Self {
+        Self {
+            forever: true,
+            ..Self::once(operation, error)
+        }
+    }
+
+    /// The first `calls` succeed.
+    pub(crate) fn after(self, calls: u64) -> Self {
+        Self {
+            after: calls,
+            ..self
+        }
+    }
+
+    /// Only for paths that contain `part`.
+    pub(crate) fn on(self, part: &str) -> Self {
+        Self {
+            path_contains: part.to_owned(),
+            ..self
+        }
+    }
+}
+
+/// The marker of everything that fails because the power is off.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the simulated machine is off")]
+struct PowerIsOff;
+
+/// A disk in the heap that can lose, tear and refuse. Clones are the same disk.
+#[derive(Debug, Clone)]
+pub(crate) struct SimulatedDisk {
+    state: Arc<Mutex<State>>,
+}
+
+type FileId = u64;
+
+#[derive(Debug, Clone)]
+struct State {
+    names: Names<FileId>,
+    /// The names that survive for certain.
+    durable_names: Names<FileId>,
+    /// What happened to names since, in order.
+    pending: Vec<Change<FileId>>,
+    files: BTreeMap<FileId, Content>,
+    next_file: FileId,
+    points: u64,
+    stop_after: Option<u64>,
+    faults: Vec<Fault>,
+    limit: Option<u64>,
+    random: u64,
+    /// How often the machine was started.
+    boots: u64,
+}
+
+impl SimulatedDisk {
+    pub(crate) fn new() -> Self {
+        Self::with_seed(1)
+    }
+
+    /// The seed decides what a failed sync does to each page.
+    pub(crate) fn with_seed(seed: u64) -> Self {
+        Self::with_state(State {
+            names: Names::default(),
+            durable_names: Names::default(),
+            pending: Vec::new(),
+            files: BTreeMap::new(),
+            next_file: 0,
+            points: 0,
+            stop_after: None,
+            faults: Vec::new(),
+            limit: None,
+            random: seed,
+            boots: 1,
+        })
+    }
+
+    fn with_state(state: State) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    /// How many changes the disk has seen: each is a point at which a crash can be tried.
+    pub(crate) fn store_points(&self) -> u64 {
+        self.state.lock().points
+    }
+
+    /// Makes the disk stop after its `point`-th change: every later call fails.
+    pub(crate) fn crash_at(&self, point: u64) {
+        self.state.lock().stop_after = Some(point);
+    }
+
+    /// Whether a call has failed because of `crash_at`, or the next change would.
+    pub(crate) fn is_off(&self) -> bool {
+        self.state.lock().is_off()
+    }
+
+    /// Whether an error means that the simulated machine is off.
+    pub(crate) fn is_crash(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(
+            <dyn std::error::Error + std::marker::Send + std::marker::Sync + 'static>::is::<
+                PowerIsOff,
+            >,
+        )
+    }
+
+    /// Adds a fault; several may wait at once.
+    pub(crate) fn inject(&self, fault: Fault) {
+        self.state.lock().faults.push(fault);
+    }
+
+    /// Removes all faults that are still to come.
+    pub(crate) fn heal(&self) {
+        self.state.lock().faults.clear();
+    }
+
+    /// Limits the sum of all files' lengths; `None` lifts the limit.
+    pub(crate) fn limit_capacity(&self, bytes: Option<u64>) {
+        self.state.lock().limit = bytes;
+    }
+
+    /// The disk after a power cut: one of the images that may be found then.
+    pub(crate) fn power_cut(&self, random: &mut impl FnMut() -> u64, how: PowerCut) -> Self {
+        let state = self.state.lock();
+        let names = image::names(&state.durable_names, &state.pending, random, how);
+        let files = image::files(&state.files, &names, random, how);
+        Self::with_state(State {
+            durable_names: names.clone(),
+            names,
+            pending: Vec::new(),
+            files,
+            next_file: state.next_file,
+            points: 0,
+            stop_after: None,
+            faults: Vec::new(),
+            limit: state.limit,
+            random: random(),
+            boots: state.boots + 1,
+        })
+    }
+
+    /// The disk after the death of the process: everything written is there, and what was not
+    /// synced can still be lost by a later power cut.
+    pub(crate) fn kill9(&self) -> Self {
+        let mut state = self.state.lock().clone();
+        state.points = 0;
+        state.stop_after = None;
+        state.faults.clear();
+        Self::with_state(state)
+    }
+
+    /// All paths of files, sorted.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        self.state
+            .lock()
+            .names
+            .files()
+            .map(|(path, _)| path.clone())
+            .collect()
+    }
+
+    /// A file's bytes.
+    pub(crate) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut state = self.state.lock();
+        let content = state.content_at(path)?;
+        let mut bytes = vec![0; usize::try_from(content.length).unwrap_or_default()];
+        content.read(&mut bytes, 0);
+        Ok(bytes)
+    }
+
+    /// Flips bits of one byte on the medium, past every rule.
+    pub(crate) fn corrupt(&self, path: &Path, position: u64, mask: u8) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let content = state.content_at(path)?;
+        if position >= content.length {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        let mut byte = [0];
+        content.read(&mut byte, position);
+        content.write(&byte.map(|byte| byte ^ mask), position);
+        content.make_durable();
+        Ok(())
+    }
+
+    /// Sets a file's length on the medium, past every rule.
+    pub(crate) fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let content = state.content_at(path)?;
+        content.truncate(length);
+        content.make_durable();
+        Ok(())
+    }
+
+    fn handle(&self, file: FileId, path: &Path, access: Access) -> Arc<dyn DiskFile> {
+        let path = Mutex::new(path.to_path_buf());
+        Arc::new(SimulatedFile {
+            disk: self.clone(),
+            file,
+            path,
+            access,
+        })
+    }
+}
+
+impl State {
+    /// Counts a call, and lets it fail if that was asked for.
+    fn enter(&mut self, operation: Operation, path: &Path) -> io::Result<()> {
+        if self.is_off() {
+            return Err(io::Error::other(PowerIsOff));
+        }
+        if operation.is_change() {
+            self.points += 1;
+        }
+        let named = path.to_string_lossy();
+        let mut failed = None;
+        self.faults.retain_mut(|fault| {
+            let concerns =
+                fault.operation == operation && named.contains(fault.path_contains.as_str());
+            if !concerns || failed.is_some() {
+                return true;
+            }
+            if let Some(left) = fault.after.checked_sub(1) {
+                fault.after = left;
+                return true;
+            }
+            failed = Some(fault.error);
+            fault.forever
+        });
+        failed.map_or(Ok(()), |kind| Err(kind.into()))
+    }
+
+    fn is_off(&self) -> bool {
+        self.stop_after.is_some_and(|point| self.points >= point)
+    }
+
+    fn content(&mut self, file: FileId) -> io::Result<&mut Content> {
+        self.files
+            .get_mut(&file)
+            .ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    fn content_at(&mut self, path: &Path) -> io::Result<&mut Content> {
+        let file = *self.names.file(path)?;
+        self.content(file)
+    }
+
+    /// How far a file may grow; `wanted` without a limit.
+    fn room(&self, file: FileId, wanted: u64) -> u64 {
+        let Some(limit) = self.limit else {
+            return wanted;
+        };
+        let others = self.names.files().filter(|(_, id)| **id != file);
+        let used: u64 = others
+            .filter_map(|(_, id)| self.files.get(id))
+            .map(|c| c.length)
+            .sum();
+        wanted.min(limit.saturating_sub(used))
+    }
+
+    /// splitmix64: every state gives another number, and no seed is a bad one.
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+impl Disk for SimulatedDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.enter(Operation::CreateDir, path)?;
+        state.names.insert(path, Node::Directory)?;
+        state.pending.push(Change::CreateDir(path.to_path_buf()));
+        Ok(())
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
+        let mut state = self.state.lock();
+        state.enter(Operation::Open, path)?;
+        Ok(state.names.kind(path))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        let mut state = self.state.lock();
+        state.enter(Operation::Read, dir)?;
+        state.names.list(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.names.directory(dir)?;
+        state.enter(Operation::SyncDir, dir)?;
+        let pending = std::mem::take(&mut state.pending);
+        let (synced, others) = pending
+            .into_iter()
+            .partition(|change| change.dir() == Some(dir));
+        state.pending = others;
+        image::apply(&mut state.durable_names, synced);
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.enter(Operation::Rename, from)?;
+        if from.parent() != to.parent() {
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                "renamed to another directory",
+            ));
+        }
+        let file = *state.names.file(from)?;
+        state.names.rename(from, to)?;
+        let (from, to) = (from.to_path_buf(), to.to_path_buf());
+        state.pending.push(Change::Rename { from, to, file });
+        Ok(())
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.enter(Operation::Remove, path)?;
+        let file = state.names.remove_file(path)?;
+        state.pending.push(Change::Remove {
+            path: path.to_path_buf(),
+            file,
+        });
+        Ok(())
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.enter(Operation::Remove, path)?;
+        state.names.remove_dir(path)?;
+        state.pending.push(Change::RemoveDir(path.to_path_buf()));
+        Ok(())
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = self.state.lock();
+        state.enter(Operation::Create, path)?;
+        let file = state.next_file;
+        state.names.insert(path, Node::File(file))?;
+        state.next_file += 1;
+        state.files.insert(file, Content::default());
+        state.pending.push(Change::Create {
+            path: path.to_path_buf(),
+            file,
+        });
+        Ok(self.handle(file, path, Access::ReadWrite))
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = self.state.lock();
+        state.enter(Operation::Open, path)?;
+        let file = *state.names.file(path)?;
+        Ok(self.handle(file, path, access))
+    }
+
+    fn boot_id(&self) -> Option<String> {
+        Some(self.state.lock().boots.to_string())
+    }
+
+    /// Every store has to come through `write_at`, where it is a store point.
+    fn supports_mapped_writes(&self, _dir: &Path) -> bool {
+        false
+    }
+}
+
+#[derive(Debug)]
+struct SimulatedFile {
+    disk: SimulatedDisk,
+    file: FileId,
+    path: Mutex<PathBuf>,
+    access: Access,
+}
+
+impl SimulatedFile {
+    fn run<T>(
+        &self,
+        operation: Operation,
+        run: impl FnOnce(&mut State, io::Result<()>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        if operation.is_change() && operation != Operation::Sync && self.access == Access::Read {
+            return Err(ErrorKind::PermissionDenied.into());
+        }
+        let path = self.path.lock().clone();
+        let mut state = self.disk.state.lock();
+        if state.is_off() {
+            return Err(io::Error::other(PowerIsOff));
+        }
+        let entered = state.enter(operation, &path);
+        run(&mut state, entered)
+    }
+}
+
+impl DiskFile for SimulatedFile {
+    fn len(&self) -> io::Result<u64> {
+        self.run(Operation::Read, |state, entered| {
+            entered?;
+            Ok(state.content(self.file)?.length)
+        })
+    }
+
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.run(Operation::Read, |state, entered| {
+            entered?;
+            let content = state.content(self.file)?;
+            let left = content.length.saturating_sub(position);
+            let count = usize::try_from(left)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len());
+            content.read(buffer.get_mut(..count).unwrap_or_default(), position);
+            Ok(count)
+        })
+    }
+
+    /// A write that fails has written a part, as real ones do.
+    fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.run(Operation::Write, |state, entered| {
+            let whole = bytes.len() as u64;
+            let end = position.checked_add(whole).ok_or(ErrorKind::FileTooLarge)?;
+            let written = match &entered {
+                Ok(()) if end <= state.content(self.file)?.length => whole,
+                Ok(()) => state
+                    .room(self.file, end)
+                    .saturating_sub(position)
+                    .min(whole),
+                Err(_) => state.random() % (whole + 1),
+            };
+            let part = bytes.get(..usize::try_from(written).unwrap_or_default());
+            state
+                .content(self.file)?
+                .write(part.unwrap_or_default(), position);
+            entered?;
+            if written < whole {
+                Err(ErrorKind::StorageFull.into())
+            } else {
+                Ok(())
+            }
+        })
+    }
+
+    /// An allocation that fails leaves what it got, as ext4 does (measured fact 4).
+    fn allocate(&self, end: u64) -> io::Result<()> {
+        self.run(Operation::Allocate, |state, entered| {
+            let length = state.content(self.file)?.length;
+            let wanted = if entered.is_ok() {
+                end
+            } else {
+                length.midpoint(end.max(length))
+            };
+            let got = state.room(self.file, wanted);
+            state.content(self.file)?.grow(got);
+            entered?;
+            if got.max(length) < end {
+                Err(ErrorKind::StorageFull.into())
+            } else {
+                Ok(())
+            }
+        })
+    }
+
+    fn release(&self, range: Range<u64>) -> io::Result<()> {
+        self.run(Operation::Release, |state, entered| {
+            entered?;
+            state.content(self.file)?.clear(range);
+            Ok(())
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.run(Operation::Sync, |state, entered| {
+            let Err(error) = entered else {
+                state.content(self.file)?.make_durable();
+                return Ok(());
+            };
+            let mut coins = state.random();
+            let content = state.content(self.file)?;
+            content.fail_sync(|| {
+                coins = coins
+                    .wrapping_mul(0x5851_F42D_4C95_7F2D)
+                    .wrapping_add(0x1405_7B7E_F767_814F);
+                coins >> 33
+            });
+            Err(error)
+        })
+    }
+
+    fn map(&self, capacity: usize, _access: Access) -> io::Result<Memory> {
+        self.run(Operation::Map, |state, entered| {
+            entered?;
+            let mut memory = Memory::heap(capacity)?;
+            for (start, page) in state.content(self.file)?.pages() {
+                let Ok(start) = usize::try_from(start) else {
+                    break;
+                };
+                let Some(room) = capacity.checked_sub(start) else {
+                    break;
+                };
+                memory.fill(start, page.get(..room.min(PAGE)).unwrap_or_default())?;
+            }
+            Ok(memory)
+        })
+    }
+
+    fn map_shows_writes(&self) -> bool {
+        false
+    }
+
+    fn set_dirty(&self, _dirty: bool) {}
+
+    fn renamed(&self, to: &Path) {
+        *self.path.lock() = to.to_path_buf();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+//! The model itself: what each kind of crash, and each fault, may and may not do.
+
+use super::*;
+use crate::storage::region::RegionWriter;
+
+const LOG: &str = "/d/log";
+
+fn random(seed: u64) -> impl FnMut() -> u64 {
+    let mut state = SimulatedDisk::with_seed(seed).state.lock().clone();
+    move || state.random()
+}
+
+/// A directory and a file of `bytes`, all durable.
+fn disk_with(bytes: &[u8]) -> (SimulatedDisk, Arc<dyn DiskFile>) {
+    let disk = SimulatedDisk::new();
+    disk.create_dir(Path::new("/d")).unwrap();
+    disk.sync_dir(Path::new("/")).unwrap();
+    let file = disk.create(Path::new(LOG)).unwrap();
+    file.write_at(bytes, 0).unwrap();
+    file.sync().unwrap();
+    disk.sync_dir(Path::new("/d")).unwrap();
+    (disk, file)
+}
+
+fn cut(disk: &SimulatedDisk, seed: u64, metadata: Metadata, pages: Pages) -> SimulatedDisk {
+    disk.power_cut(
+        &mut random(seed),
+        PowerCut {
+            metadata,
+            pages,
+            tear: false,
+        },
+    )
+}
+
+fn bytes(disk: &SimulatedDisk, path: &str) -> Option<Vec<u8>> {
+    disk.read(Path::new(path)).ok()
+}
+
+#[test]
+fn what_was_synced_survives_every_cut() {
+    let (disk, file) = disk_with(&[1; 10_000]);
+    file.write_at(&[2; 100], 10_000).unwrap();
+    for seed in 0..200 {
+        let mut random = random(seed);
+        let how = PowerCut::any(&mut random);
+        let after = disk.power_cut(&mut random, how);
+        let found = bytes(&after, LOG).unwrap();
+        assert!(found.len() >= 10_000 && found.len() <= 10_100, "{how:?}");
+        assert!(found[..10_000].iter().all(|byte| *byte == 1), "{how:?}");
+        assert!(
+            found[10_000..].iter().all(|byte| [0, 2].contains(byte)),
+            "{how:?}"
+        );
+    }
+}
+
+#[test]
+fn a_page_survives_in_any_of_its_versions_and_pages_independently() {
+    let (disk, file) = disk_with(&[0; 2 * PAGE]);
+    for value in 1..=2 {
+        file.write_at(&[value], 0).unwrap();
+        file.write_at(&[value], PAGE as u64).unwrap();
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..300 {
+        let found = bytes(&cut(&disk, seed, Metadata::All, Pages::Random), LOG).unwrap();
+        seen.insert((found[0], found[PAGE]));
+    }
+    assert_eq!(seen.len(), 9, "{seen:?}");
+}
+
+#[test]
+fn torn_pages_mix_versions_by_sector() {
+    let (disk, file) = disk_with(&[0; PAGE]);
+    file.write_at(&[1; PAGE], 0).unwrap();
+    let how = PowerCut {
+        metadata: Metadata::All,
+        pages: Pages::Random,
+        tear: true,
+    };
+    let mut torn = 0;
+    for seed in 0..100 {
+        let found = bytes(&disk.power_cut(&mut random(seed), how), LOG).unwrap();
+        for sector in found.chunks(512) {
+            assert!(sector.iter().all(|byte| *byte == sector[0]));
+        }
+        torn += usize::from(found.iter().any(|byte| *byte != found[0]));
+    }
+    assert!(torn > 10, "{torn}");
+}
+
+#[test]
+fn names_survive_by_the_sync_of_their_directory_alone() {
+    let (disk, _file) = disk_with(b"x");
+    let file = disk.create(Path::new("/d/new")).unwrap();
+    file.write_at(b"y", 0).unwrap();
+    file.sync().unwrap();
+    assert_eq!(
+        bytes(&cut(&disk, 1, Metadata::None, Pages::All), "/d/new"),
+        None
+    );
+    disk.rename(Path::new("/d/new"), Path::new("/d/named"))
+        .unwrap();
+    disk.sync_dir(Path::new("/d")).unwrap();
+    let after = cut(&disk, 1, Metadata::None, Pages::None);
+    assert_eq!(bytes(&after, "/d/named"), Some(b"y".to_vec()));
+    assert_eq!(bytes(&after, "/d/new"), None);
+}
+
+#[test]
+fn ordered_metadata_is_a_prefix_and_hostile_metadata_is_not() {
+    let (disk, _file) = disk_with(b"old");
+    disk.create(Path::new("/d/a")).unwrap();
+    disk.rename(Path::new("/d/a"), Path::new("/d/b")).unwrap();
+    disk.remove_file(Path::new(LOG)).unwrap();
+    let images = |metadata| {
+        let found = (0..200).map(|seed| {
+            let after = cut(&disk, seed, metadata, Pages::All);
+            let has = |path| disk_has(&after, path);
+            (has("/d/a"), has("/d/b"), has(LOG))
+        });
+        found.collect::<std::collections::BTreeSet<_>>()
+    };
+    let prefixes = [
+        (false, false, true),
+        (true, false, true),
+        (false, true, true),
+        (false, true, false),
+    ];
+    assert_eq!(images(Metadata::Ordered), prefixes.into());
+    // The removal without the rename, and a rename only with its create.
+    let hostile = images(Metadata::Hostile);
+    assert!(hostile.contains(&(false, false, false)) && hostile.contains(&(true, false, false)));
+    assert!(hostile.iter().all(|(a, b, _)| !(*a && *b)));
+}
+
+fn disk_has(disk: &SimulatedDisk, path: &str) -> bool {
+    disk.kind(Path::new(path)).unwrap().is_some()
+}
+
+#[test]
+fn killing_the_process_loses_nothing_but_syncs_nothing() {
+    let (disk, file) = disk_with(b"a");
+    file.write_at(b"b", 1).unwrap();
+    let after = disk.kill9();
+    file.write_at(b"c", 2).unwrap();
+    assert_eq!(bytes(&after, LOG), Some(b"ab".to_vec()));
+    assert_eq!(
+        bytes(&cut(&after, 1, Metadata::All, Pages::None), LOG),
+        Some(b"a".to_vec())
+    );
+    assert_eq!(bytes(&disk, LOG), Some(b"abc".to_vec()));
+}
+
+#[test]
+fn row_d2_after_a_failed_sync_the_next_one_lies() {
+    let (mut lost, mut reverted) = (0, 0);
+    for seed in 0..60 {
+        let (disk, file) = disk_with(b"a");
+        disk.state.lock().random = seed;
+        file.write_at(b"b", 0).unwrap();
+        disk.inject(Fault::once(Operation::Sync, ErrorKind::Other));
+        assert!(file.sync().is_err());
+        file.sync().unwrap();
+        let durable = bytes(&cut(&disk, seed, Metadata::All, Pages::All), LOG).unwrap();
+        lost += usize::from(durable == b"a");
+        reverted += usize::from(bytes(&disk, LOG).unwrap() == b"a");
+        // Writing the page again repairs it.
+        file.write_at(b"b", 0).unwrap();
+        file.sync().unwrap();
+        assert_eq!(
+            bytes(&cut(&disk, seed, Metadata::None, Pages::None), LOG).unwrap(),
+            b"b"
+        );
+    }
+    assert!(
+        lost > 20 && lost < 60 && reverted > 5 && reverted < lost,
+        "{lost} {reverted}"
+    );
+}
+
+#[test]
+fn the_disk_stops_at_any_store_point() {
+    let (disk, file) = disk_with(b"a");
+    let points = disk.store_points();
+    disk.crash_at(points + 1);
+    assert!(!disk.is_off());
+    file.write_at(b"b", 1).unwrap();
+    assert!(disk.is_off());
+    for result in [
+        file.write_at(b"c", 2),
+        file.sync(),
+        disk.sync_dir(Path::new("/d")),
+    ] {
+        assert!(SimulatedDisk::is_crash(&result.unwrap_err()));
+    }
+    assert!(disk.open(Path::new(LOG), Access::Read).is_err() && file.read_at(&mut [0], 0).is_err());
+    assert_eq!(disk.store_points(), points + 1);
+    let after = disk.kill9();
+    assert_eq!(
+        after
+            .open(Path::new(LOG), Access::Read)
+            .unwrap()
+            .len()
+            .unwrap(),
+        2
+    );
+}
+
+#[test]
+fn faults_hit_the_call_that_they_name() {
+    let (disk, file) = disk_with(b"a");
+    disk.inject(
+        Fault::always(Operation::Allocate, ErrorKind::StorageFull)
+            .after(1)
+            .on("log"),
+    );
+    disk.inject(Fault::once(Operation::Create, ErrorKind::PermissionDenied));
+    file.allocate(100).unwrap();
+    assert_eq!(
+        file.allocate(200).unwrap_err().kind(),
+        ErrorKind::StorageFull
+    );
+    assert!(file.allocate(300).is_err());
+    let other = disk.create(Path::new("/d/other"));
+    assert_eq!(other.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    disk.create(Path::new("/d/other"))
+        .unwrap()
+        .allocate(9)
+        .unwrap();
+    disk.heal();
+    file.allocate(300).unwrap();
+    disk.inject(Fault::once(Operation::Write, ErrorKind::Other));
+    assert!(file.write_at(&[9; 50], 0).is_err());
+    file.write_at(&[8; 50], 0).unwrap();
+}
+
+#[test]
+fn a_full_disk_keeps_the_debris_of_a_failed_allocation() {
+    let (disk, file) = disk_with(&[1; 50]);
+    disk.limit_capacity(Some(100));
+    assert_eq!(
+        file.allocate(200).unwrap_err().kind(),
+        ErrorKind::StorageFull
+    );
+    assert_eq!(file.len().unwrap(), 100);
+    let other = disk.create(Path::new("/d/other")).unwrap();
+    assert_eq!(
+        other.write_at(&[1], 0).unwrap_err().kind(),
+        ErrorKind::StorageFull
+    );
+    file.write_at(&[2; 100], 0).unwrap();
+    disk.remove_file(Path::new(LOG)).unwrap();
+    other.write_at(&[1; 100], 0).unwrap();
+}
+
+#[test]
+fn a_map_shows_the_file_and_a_writer_stores_through_it() {
+    let (disk, file) = disk_with(&[5; 5000]);
+    assert!(!disk.supports_mapped_writes(Path::new("/d")) && !file.map_shows_writes());
+    let memory = file.map(10_000, Access::ReadWrite).unwrap();
+    let mut writer = RegionWriter::new(memory, 5000, Some(Arc::clone(&file)), true).unwrap();
+    writer.set_writable(10_000);
+    let points = disk.store_points();
+    writer.write(5000, b"more").unwrap();
+    writer.publish(5004);
+    assert_eq!(disk.store_points(), points + 1);
+    assert_eq!(writer.region().bytes(4999..5004), Some(&b"\x05more"[..]));
+    assert_eq!(disk.read(Path::new(LOG)).unwrap().len(), 5004);
+    file.release(0..4999).unwrap();
+    assert_eq!(disk.read(Path::new(LOG)).unwrap()[4998..5000], [0, 5]);
+}
+
+#[test]
+fn files_are_damaged_and_cut_on_request() {
+    let (disk, file) = disk_with(&[1; 5000]);
+    disk.corrupt(Path::new(LOG), 4999, 0x81).unwrap();
+    disk.truncate(Path::new(LOG), 4998).unwrap();
+    disk.corrupt(Path::new(LOG), 0, 0x80).unwrap();
+    assert!(disk.corrupt(Path::new(LOG), 4998, 1).is_err());
+    file.allocate(5000).unwrap();
+    let found = bytes(&cut(&disk, 1, Metadata::None, Pages::All), LOG).unwrap();
+    assert_eq!(
+        (found[0], found[1], &found[4997..]),
+        (0x81, 1, &[1, 0, 0][..])
+    );
+    assert_eq!(disk.paths(), [Path::new(LOG)]);
+}

@@ -1,0 +1,319 @@
+//! One broker per directory.
+//!
+//! Owns the file `LOCK` in it, and the list of the directories that this process has open. Must
+//! not know what else is in the directory. Called when a broker opens and closes, from any thread,
+//! without other locks.
+//!
+//! 1. At most one [`DirLock`] exists per directory, whatever path led to it: the system's lock
+//!    keeps other processes out, the list by (device, inode) this one, where a lock taken twice
+//!    is easily given back by the first close.
+//! 2. `LOCK` is never deleted by us: who opened the deleted file and who creates a new one would
+//!    both have a lock. For the case that somebody else deletes it, the directory itself is
+//!    locked too, and a lock counts only while the locked file is the one that has the name.
+//! 3. The kernel frees both locks when the process dies.
+//!
+//! A forked child inherits the descriptors, and with them a share of the locks: they stay taken
+//! until the parent gives them up, or both are gone. The child's drop closes its descriptors only.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use super::platform::{self, Identity};
+use crate::clock::real_now;
+use crate::error::{Error, Result};
+use crate::sync::{Condvar, Mutex};
+
+const FILE_NAME: &str = "LOCK";
+
+/// LIMIT: how long `acquire` waits for a holder in this process that is closing: its last syncs
+/// and joins, not a human's patience.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// LIMIT: how often a lock file that is replaced while it is being locked is tried again.
+const ATTEMPTS: usize = 8;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    Staying,
+    Closing,
+}
+
+/// Which directory; by path where the system has no identity for it.
+type Key = (Identity, PathBuf);
+
+#[derive(Debug)]
+struct Registry {
+    holders: Mutex<BTreeMap<Key, Holder>>,
+    freed: Condvar,
+}
+
+static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry {
+    holders: Mutex::new(BTreeMap::new()),
+    freed: Condvar::new(),
+});
+
+/// A directory that is ours until this is dropped.
+pub(crate) struct DirLock {
+    entry: RegistryEntry,
+    files: Files,
+    path: PathBuf,
+    process: u32,
+}
+
+impl DirLock {
+    /// Takes the lock. Waits up to a second if the holder is in this process and has said that it
+    /// is closing; otherwise a taken lock is [`Error::Locked`] at once.
+    pub(crate) fn acquire(dir: &Path) -> Result<Self> {
+        let path = dir.to_path_buf();
+        let entry = RegistryEntry::take(dir)?;
+        let files = Files::lock(dir)?;
+        Ok(Self {
+            entry,
+            files,
+            path,
+            process: std::process::id(),
+        })
+    }
+
+    /// Lets `acquire` in this process wait for the lock from now on.
+    pub(crate) fn announce_closing(&self) {
+        if let Some(holder) = REGISTRY.holders.lock().get_mut(&self.entry.key) {
+            *holder = Holder::Closing;
+        }
+    }
+
+    /// Whether `LOCK` is still the file that was locked: not deleted and not replaced.
+    pub(crate) fn is_intact(&self) -> bool {
+        names_the_file(&self.path.join(FILE_NAME), &self.files.lock)
+    }
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // A child that unlocked would unlock for its parent: the lock belongs to the open file,
+        // which they share. The parent unlocks, rather than only closing, because a child that
+        // it started may hold the descriptor for a long time.
+        if self.process == std::process::id() {
+            self.files.unlock();
+        }
+        // `entry` is dropped after this, so who waits for it finds the files unlocked.
+    }
+}
+
+impl fmt::Debug for DirLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DirLock")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The place in the list of this process.
+#[derive(Debug)]
+struct RegistryEntry {
+    key: Key,
+}
+
+impl RegistryEntry {
+    fn take(dir: &Path) -> Result<Self> {
+        let metadata = std::fs::metadata(dir).map_err(|error| Error::io("open", dir, error))?;
+        let path = if cfg!(unix) {
+            PathBuf::new()
+        } else {
+            dir.canonicalize()
+                .map_err(|error| Error::io("open", dir, error))?
+        };
+        let key = (platform::identity(&metadata), path);
+        let deadline = real_now() + WAIT;
+        let mut holders = REGISTRY.holders.lock();
+        loop {
+            match holders.get(&key) {
+                None => break,
+                Some(Holder::Staying) => return Err(locked(dir)),
+                Some(Holder::Closing) => {
+                    let (guard, timed_out) = REGISTRY.freed.wait_until(holders, deadline);
+                    holders = guard;
+                    if timed_out && holders.contains_key(&key) {
+                        return Err(locked(dir));
+                    }
+                }
+            }
+        }
+        holders.insert(key.clone(), Holder::Staying);
+        Ok(Self { key })
+    }
+}
+
+impl Drop for RegistryEntry {
+    fn drop(&mut self) {
+        REGISTRY.holders.lock().remove(&self.key);
+        REGISTRY.freed.notify_all();
+    }
+}
+
+/// The locks that other processes see.
+struct Files {
+    lock: File,
+    /// `None` where a directory cannot be locked.
+    dir: Option<File>,
+}
+
+impl Files {
+    fn lock(dir: &Path) -> Result<Self> {
+        let path = dir.join(FILE_NAME);
+        let lock_dir = platform::open_dir(dir).ok();
+        let lock_dir = match lock_dir.as_ref().map(File::try_lock) {
+            Some(Ok(())) => lock_dir,
+            Some(Err(TryLockError::WouldBlock)) => return Err(locked(dir)),
+            // Some network file systems lock only what is open for writing; `LOCK` remains.
+            Some(Err(TryLockError::Error(_))) | None => None,
+        };
+        for _ in 0..ATTEMPTS {
+            let lock = platform::open_or_create(&path);
+            let lock = lock.map_err(|error| Error::io("open", &path, error))?;
+            match lock.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(locked(dir)),
+                Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path, error)),
+            }
+            // Between opening and locking the file can have been deleted, and another created.
+            if names_the_file(&path, &lock) {
+                return Ok(Self {
+                    lock,
+                    dir: lock_dir,
+                });
+            }
+        }
+        Err(locked(dir))
+    }
+
+    /// Best effort: closing the descriptors does it as well, unless a child has them too.
+    fn unlock(&self) {
+        let _closing_follows = self.lock.unlock();
+        if let Some(dir) = &self.dir {
+            let _closing_follows = dir.unlock();
+        }
+    }
+}
+
+fn names_the_file(path: &Path, file: &File) -> bool {
+    match (std::fs::symlink_metadata(path), file.metadata()) {
+        (Ok(named), Ok(held)) => platform::identity(&named) == platform::identity(&held),
+        _ => false,
+    }
+}
+
+fn locked(dir: &Path) -> Error {
+    Error::Locked {
+        path: dir.to_path_buf(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use tempfile::tempdir;
+
+    fn is_locked(result: &Result<impl fmt::Debug>) -> bool {
+        matches!(result, Err(Error::Locked { .. }))
+    }
+
+    impl fmt::Debug for Files {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Files")
+        }
+    }
+
+    #[test]
+    fn a_second_open_is_refused_until_the_first_is_dropped() {
+        let dir = tempdir().unwrap();
+        let lock = DirLock::acquire(dir.path()).unwrap();
+        assert!(is_locked(&DirLock::acquire(dir.path())));
+        drop(lock);
+        assert!(dir.path().join(FILE_NAME).exists());
+        DirLock::acquire(dir.path()).unwrap();
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_second_open_by_another_path_is_refused() {
+        let dir = tempdir().unwrap();
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        std::fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let _lock = DirLock::acquire(&real).unwrap();
+        let entry = RegistryEntry::take(&link);
+        assert!(is_locked(&entry), "{entry:?}");
+    }
+
+    #[test]
+    fn another_process_is_refused_by_the_files_alone() {
+        let dir = tempdir().unwrap();
+        let lock = DirLock::acquire(dir.path()).unwrap();
+        assert!(is_locked(&Files::lock(dir.path())));
+        drop(lock);
+        Files::lock(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_closing_holder_is_waited_for() {
+        let dir = tempdir().unwrap();
+        let lock = DirLock::acquire(dir.path()).unwrap();
+        lock.announce_closing();
+        let (about_to_wait, waiting) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| {
+                about_to_wait.send(()).unwrap();
+                DirLock::acquire(dir.path()).map(drop)
+            });
+            waiting.recv().unwrap();
+            drop(lock);
+            second.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_closing_holder_that_stays_is_not_waited_for_for_ever() {
+        let dir = tempdir().unwrap();
+        let lock = DirLock::acquire(dir.path()).unwrap();
+        lock.announce_closing();
+        assert!(is_locked(&DirLock::acquire(dir.path())));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_lock_file_that_is_a_link_is_refused() {
+        let dir = tempdir().unwrap();
+        let target = dir.path().join("target");
+        std::os::unix::fs::symlink(&target, dir.path().join(FILE_NAME)).unwrap();
+        let result = DirLock::acquire(dir.path());
+        assert!(matches!(result, Err(Error::Io { .. })), "{result:?}");
+        assert!(!target.exists());
+        // The failed attempt has left nothing taken.
+        std::fs::remove_file(dir.path().join(FILE_NAME)).unwrap();
+        DirLock::acquire(dir.path()).unwrap();
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn row_f3_a_deleted_lock_file_is_noticed_and_lets_nobody_in() {
+        let dir = tempdir().unwrap();
+        let lock = DirLock::acquire(dir.path()).unwrap();
+        assert!(lock.is_intact());
+        std::fs::remove_file(dir.path().join(FILE_NAME)).unwrap();
+        assert!(!lock.is_intact());
+        assert!(is_locked(&Files::lock(dir.path())));
+    }
+
+    #[test]
+    fn a_missing_directory_is_not_created() {
+        let dir = tempdir().unwrap();
+        let result = DirLock::acquire(&dir.path().join("none"));
+        assert!(matches!(result, Err(Error::Io { .. })), "{result:?}");
+    }
+}

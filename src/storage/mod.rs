@@ -1,0 +1,16 @@
+//! Bytes at rest: memory that readers share, disks that hold files, and the lock on a directory.
+//!
+//! Owns every operating-system call of the crate that concerns files, and all of its unsafe code
+//! (`region.rs`). Must not know what the bytes mean: no segments, batches, offsets or topics.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `region.rs` | the memory of a file or a copy, one writer, any number of readers |
+//! | `disk.rs` | the traits; below it the real disk, the heap and the simulated disk |
+//! | `lock.rs` | one broker per directory |
+//! | `platform.rs` | what differs between Linux and the portable fallback |
+
+pub(crate) mod disk;
+pub(crate) mod lock;
+mod platform;
+pub(crate) mod region;

@@ -1,0 +1,102 @@
+//! The writer's side of a region: where bytes go, and in which order.
+//!
+//! Owns what was written, and how far memory is ready for it. Must not know what the bytes mean;
+//! all that unsafe code relies on is checked again where it is, in `region.rs`. The log calls it
+//! under the partition's lock.
+//!
+//! 1. `published <= written`, and where bytes are stored `written <= writable <= capacity`.
+//! 2. A file is written before memory is stored into: what fails leaves memory as it was.
+#![deny(unsafe_code)]
+
+use std::io;
+use std::sync::Arc;
+
+use super::{Memory, Region, Sole, end_of, invalid};
+use crate::storage::disk::DiskFile;
+
+/// The sole writer of a region.
+#[derive(Debug)]
+pub(crate) struct RegionWriter {
+    sole: Sole,
+    /// Where bytes go besides memory, or instead of it.
+    file: Option<Arc<dyn DiskFile>>,
+    store: bool,
+    published: usize,
+    written: usize,
+    writable: usize,
+}
+
+impl RegionWriter {
+    /// A writer that goes on at `published`. Bytes are written to `file`, if there is one, and
+    /// then stored into memory, if `store`. Nothing is [`writable`](Self::writable) yet.
+    pub(crate) fn new(
+        memory: Memory,
+        published: usize,
+        file: Option<Arc<dyn DiskFile>>,
+        store: bool,
+    ) -> io::Result<Self> {
+        if store && !memory.is_storable() {
+            return Err(invalid("this memory cannot be stored into"));
+        }
+        if !store && file.is_none() {
+            return Err(invalid("a writer without a place to write to"));
+        }
+        let sole = Sole::claim(memory, published)?;
+        Ok(Self {
+            sole,
+            file,
+            store,
+            published,
+            written: published,
+            writable: published,
+        })
+    }
+
+    pub(crate) fn region(&self) -> &Arc<Region> {
+        &self.sole.region
+    }
+
+    /// Writes bytes that stay invisible until they are published. After an error nothing below
+    /// `position` has changed, and the same position may be written again.
+    pub(crate) fn write(&mut self, position: usize, bytes: &[u8]) -> io::Result<()> {
+        if position < self.published {
+            return Err(invalid("written below the published end"));
+        }
+        let limit = if self.store {
+            self.writable
+        } else {
+            self.region().capacity()
+        };
+        let end = end_of(position, bytes, limit)?;
+        if let Some(file) = &self.file {
+            file.write_at(bytes, position as u64)?;
+        }
+        if self.store {
+            self.sole.store(position, bytes)?;
+        }
+        self.written = self.written.max(end);
+        Ok(())
+    }
+
+    /// Shows everything below `end` to readers, for ever.
+    ///
+    /// # Panics
+    ///
+    /// If `end` is below what is published or beyond what was written: our own bug, and readers
+    /// would be shown bytes that may still change.
+    pub(crate) fn publish(&mut self, end: usize) {
+        assert!(end <= self.written, "only written bytes are published");
+        self.sole.publish(end);
+        self.published = end;
+    }
+
+    /// Says that memory below `end` is allocated and populated. Never goes back.
+    pub(crate) fn set_writable(&mut self, end: usize) {
+        self.writable = self.writable.max(end.min(self.region().capacity()));
+    }
+
+    /// Up to where bytes may be stored.
+    pub(crate) fn writable(&self) -> usize {
+        self.writable
+    }
+}

@@ -1,0 +1,122 @@
+//! The locks and atomics of the crate, in one place so that a model checker can take their part.
+//!
+//! Under `--cfg loom` the same protocol code (publication, waiting readers, group commit) runs on
+//! loom's primitives, which explore every interleaving: the code that ships is the code that is
+//! checked. Nothing outside this module names `parking_lot` or `std::sync::atomic`.
+//!
+//! LOCK ORDER, outermost first; a thread that holds one may take only those to its right:
+//! catalog, group coordinator, partition (append), the partition's sync state, its segment list,
+//! notifier. User code is never called under any of them.
+
+#[cfg(not(loom))]
+pub(crate) use self::native::*;
+
+#[cfg(loom)]
+pub(crate) use self::modelled::*;
+
+#[cfg(not(loom))]
+mod native {
+    use std::time::Instant;
+
+    pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+    /// A condition variable whose waits take and return the guard, the shape that `parking_lot`
+    /// and loom can both give.
+    #[derive(Debug, Default)]
+    pub(crate) struct Condvar(parking_lot::Condvar);
+
+    impl Condvar {
+        pub(crate) fn new() -> Self {
+            Self::default()
+        }
+
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+
+        pub(crate) fn wait<'a, T>(&self, mut guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+            self.0.wait(&mut guard);
+            guard
+        }
+
+        /// Waits until notified or until `deadline`; the flag says that the deadline passed.
+        pub(crate) fn wait_until<'a, T>(
+            &self,
+            mut guard: MutexGuard<'a, T>,
+            deadline: Instant,
+        ) -> (MutexGuard<'a, T>, bool) {
+            let timed_out = self.0.wait_until(&mut guard, deadline).timed_out();
+            (guard, timed_out)
+        }
+    }
+}
+
+#[cfg(loom)]
+mod modelled {
+    //! `parking_lot`'s shapes over loom's types. A poisoned lock cannot occur in a model, since a
+    //! panic there ends the model; there is no time in a model, so a deadline never passes.
+    use std::time::Instant;
+
+    pub(crate) use loom::sync::MutexGuard;
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+    #[derive(Debug)]
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
+        #[expect(clippy::unwrap_used, reason = "a panic ends the model, so no lock is poisoned")]
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap()
+        }
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct RwLock<T>(loom::sync::RwLock<T>);
+
+    impl<T> RwLock<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(loom::sync::RwLock::new(value))
+        }
+
+        #[expect(clippy::unwrap_used, reason = "a panic ends the model, so no lock is poisoned")]
+        pub(crate) fn read(&self) -> loom::sync::RwLockReadGuard<'_, T> {
+            self.0.read().unwrap()
+        }
+
+        #[expect(clippy::unwrap_used, reason = "a panic ends the model, so no lock is poisoned")]
+        pub(crate) fn write(&self) -> loom::sync::RwLockWriteGuard<'_, T> {
+            self.0.write().unwrap()
+        }
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Condvar(loom::sync::Condvar);
+
+    impl Condvar {
+        pub(crate) fn new() -> Self {
+            Self(loom::sync::Condvar::new())
+        }
+
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+
+        #[expect(clippy::unwrap_used, reason = "a panic ends the model, so no lock is poisoned")]
+        pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+            self.0.wait(guard).unwrap()
+        }
+
+        pub(crate) fn wait_until<'a, T>(
+            &self,
+            guard: MutexGuard<'a, T>,
+            _deadline: Instant,
+        ) -> (MutexGuard<'a, T>, bool) {
+            (self.wait(guard), false)
+        }
+    }
+}
