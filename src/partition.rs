@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use crossbeam::utils::CachePadded;
 
 use self::commit::SyncGate;
+use self::lineage::Lineage;
 use self::waiters::{Awaits, Fired, Notifier, WaitList};
 use crate::clock::Clock;
 use crate::config::{Durability, Visibility};
@@ -31,6 +32,7 @@ use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering}
 
 pub(crate) mod commit;
 pub(crate) mod encode;
+pub(crate) mod lineage;
 mod read;
 pub(crate) mod state_log;
 pub(crate) mod waiters;
@@ -90,6 +92,7 @@ pub(crate) struct PartitionCore {
     clock: Arc<dyn Clock>,
     background: Arc<dyn Background>,
     segments: Arc<SegmentList>,
+    lineage: Lineage,
     state: Mutex<State>,
     gate: SyncGate,
     /// ORDERING: stored with Release under `state` after the batch was published; loaded with
@@ -105,6 +108,7 @@ pub(crate) struct PartitionCore {
 impl PartitionCore {
     pub(crate) fn new(
         log: Log,
+        lineage: Lineage,
         origin: Arc<TopicPartition>,
         durability: Durability,
         clock: Arc<dyn Clock>,
@@ -113,6 +117,7 @@ impl PartitionCore {
         Arc::new(Self {
             origin,
             durability,
+            lineage,
             clock,
             background,
             segments: Arc::clone(log.segments()),
@@ -159,10 +164,20 @@ impl PartitionCore {
         self.log_end()
     }
 
+    pub(crate) fn segment_count(&self) -> usize {
+        self.segments.count()
+    }
+
     /// Leader epoch and incarnation: what a committed offset refers to.
     pub(crate) fn lineage(&self) -> (u32, u64) {
         let state = self.state.lock();
         (state.log.leader_epoch(), state.log.incarnation())
+    }
+
+    /// Whether a recovery has cut off what lay below `offset` since a consumer committed it under
+    /// `incarnation`: the offset to which the log was cut.
+    pub(crate) fn cut_below(&self, offset: u64, incarnation: u64) -> Option<u64> {
+        self.lineage.cut_below(offset, incarnation)
     }
 
     pub(crate) fn last_sequence(&self, producer: u64) -> Option<u64> {
@@ -368,11 +383,12 @@ impl PartitionCore {
     /// Space ahead of the writer and the next segment. A failure is not reported: the append that
     /// needs the space will find it.
     fn make_space(&self) {
-        let growth = self.state.lock().log.growth_wish();
-        if let Some(growth) = growth
-            && growth.run().is_ok()
-        {
-            self.state.lock().log.finish_growth(&growth);
+        // Until the writer is no longer near the end: one step may be behind it when it is done.
+        loop {
+            let growth = self.state.lock().log.growth_wish();
+            let Some(growth) = growth else { break };
+            let Ok(end) = growth.run() else { break };
+            self.state.lock().log.finish_growth(&growth, end);
         }
         let task = {
             let mut state = self.state.lock();

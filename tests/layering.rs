@@ -37,7 +37,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("topic", 50),
     ("partitioner", 50),
     ("broker", 60),
-    ("group", 60),
+    ("group", 58),
     ("producer", 70),
     ("consumer", 70),
     ("typed", 70),

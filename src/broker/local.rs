@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::TopicId;
 use crate::log::Checkpoint;
+use crate::partition::lineage::Lineage;
 use crate::partition::state_log::LoggedState;
 
 /// The stored form. Variants are only ever added at the end: their order is the format.
@@ -22,6 +23,9 @@ pub(crate) enum LocalChange {
     TopicGone(TopicId),
     /// All of the engine's own logs were made: from here on a missing one is damage.
     Initialised,
+    /// A partition was recovered: its incarnations, the new one included; synced before anything
+    /// is appended under it.
+    Lineage { topic: TopicId, partition: u32, lineage: Lineage },
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +36,7 @@ pub(crate) struct LocalState {
     pub(crate) is_closed: bool,
     pub(crate) is_initialised: bool,
     pub(crate) points: BTreeMap<(TopicId, u32), Checkpoint>,
+    pub(crate) lineages: BTreeMap<(TopicId, u32), Lineage>,
 }
 
 impl LoggedState for LocalState {
@@ -49,7 +54,13 @@ impl LoggedState for LocalState {
             LocalChange::Point { topic, partition, point } => {
                 self.points.insert((topic, partition), point);
             }
-            LocalChange::TopicGone(id) => self.points.retain(|(topic, _), _| *topic != id),
+            LocalChange::TopicGone(id) => {
+                self.points.retain(|(topic, _), _| *topic != id);
+                self.lineages.retain(|(topic, _), _| *topic != id);
+            }
+            LocalChange::Lineage { topic, partition, lineage } => {
+                self.lineages.insert((topic, partition), lineage);
+            }
         }
     }
 
@@ -60,8 +71,13 @@ impl LoggedState for LocalState {
             partition: *partition,
             point: point.clone(),
         });
+        let of_partition = |((topic, partition), lineage): (&(TopicId, u32), &Lineage)| {
+            let (topic, partition, lineage) = (*topic, *partition, lineage.clone());
+            LocalChange::Lineage { topic, partition, lineage }
+        };
+        let lineages = self.lineages.iter().map(of_partition);
         let closed = self.is_closed.then_some(LocalChange::Closed);
         let initialised = self.is_initialised.then_some(LocalChange::Initialised);
-        std::iter::once(opened).chain(initialised).chain(points).chain(closed).collect()
+        std::iter::once(opened).chain(initialised).chain(points).chain(lineages).chain(closed).collect()
     }
 }

@@ -20,6 +20,7 @@ use crate::group::coordinator::Coordinator;
 use crate::log::open::{Known, PartitionRecovery};
 use crate::log::{Log, LogEnv, LogIdentity, LogOptions};
 use crate::partition::PartitionCore;
+use crate::partition::lineage::Lineage;
 use crate::partition::state_log::{LoggedState, STATE_SEGMENT_BYTES, StateLog};
 use crate::record::TopicPartition;
 use crate::storage::disk::{Disk, EntryKind};
@@ -142,7 +143,7 @@ impl Opening {
         };
         let background = Arc::clone(lanes);
         let clock = Arc::clone(&self.clock);
-        let partition = PartitionCore::new(log, origin, durability, clock, background);
+        let partition = PartitionCore::new(log, Lineage::default(), origin, durability, clock, background);
         StateLog::open(partition, Arc::clone(disk))
     }
 
@@ -168,6 +169,10 @@ impl Opening {
             policy: self.recovery,
             read_only: self.settings.read_only,
         };
+        let known_lineage = |entry: &TopicEntry, number: u32| -> Lineage {
+            let key = (entry.id, number);
+            engine.local.read(|local| local.lineages.get(&key).cloned()).unwrap_or_default()
+        };
         let jobs: Vec<(&TopicEntry, u32)> = live
             .iter()
             .flat_map(|entry| (0..entry.config.partitions).map(move |number| (entry, number)))
@@ -177,19 +182,37 @@ impl Opening {
             let identity = identity(&self.settings, entry, number);
             let origin = Arc::clone(&identity.origin);
             let options = engine.options(&entry.config, durability);
-            let (log, recovery) =
+            let (mut log, recovery) =
                 Log::open(&self.env, identity, options, &known(entry, number))?;
-            Ok((engine.partition_core(log, origin, durability), recovery))
+            let mut lineage = known_lineage(entry, number);
+            let mut change = None;
+            if log.is_new_incarnation() {
+                lineage.begin(log.incarnation(), log.log_end());
+                let (topic, partition, lineage) = (entry.id, number, lineage.clone());
+                change = Some(LocalChange::Lineage { topic, partition, lineage });
+            } else if let Some(current) = lineage.current() {
+                log.continue_incarnation(current);
+            }
+            Ok((engine.partition_core(log, lineage, origin, durability), (recovery, change)))
         };
         let mut opened = in_parallel(&jobs, open_one)?.into_iter();
         let mut topics: Vec<Arc<TopicShared>> = Vec::with_capacity(live.len());
         let mut recoveries = Vec::with_capacity(jobs.len());
+        let mut lineages = Vec::new();
         for entry in &live {
             let durability = entry.config.durability.unwrap_or(self.settings.durability);
             let of_topic = opened.by_ref().take(entry.config.partitions as usize);
             let (partitions, reports): (Vec<_>, Vec<_>) = of_topic.unzip();
-            recoveries.extend(reports);
+            for (recovery, lineage) in reports {
+                recoveries.push(recovery);
+                lineages.extend(lineage);
+            }
             topics.push(engine.shared_topic(entry, durability, partitions));
+        }
+        if !self.settings.read_only {
+            // DURABILITY: before a record can get an offset that a dropped one had; otherwise a
+            // later life could not tell for which of the two a consumer committed it.
+            engine.local.append_durably(lineages)?;
         }
         engine.recovery.partitions.extend(recoveries);
         engine.recovery.unknown = unknown_entries(&*self.env.disk, &self.settings.dir, &live)?;

@@ -15,6 +15,7 @@ use crate::format::{
 use crate::log::{Log, LogIdentity, LogOptions, record_bytes_max};
 use crate::partition::PartitionCore;
 use crate::partition::encode::RecordRules;
+use crate::partition::lineage::Lineage;
 use crate::record::TopicPartition;
 use crate::storage::disk::{Access, Disk, EntryKind};
 use crate::topic::TopicShared;
@@ -82,7 +83,7 @@ impl Engine {
             make_dir(disk, &identity.dir)?;
             let origin = Arc::clone(&identity.origin);
             let log = Log::create(&self.env, identity, self.options(&entry.config, durability))?;
-            partitions.push(self.partition_core(log, origin, durability));
+            partitions.push(self.partition_core(log, Lineage::default(), origin, durability));
         }
         // DURABILITY: each directory's own name, which its parent holds.
         sync_dir(disk, &dir)?;
@@ -98,11 +99,13 @@ impl Engine {
     pub(crate) fn partition_core(
         &self,
         log: Log,
+        lineage: Lineage,
         origin: Arc<TopicPartition>,
         durability: Durability,
     ) -> Arc<PartitionCore> {
         let background = Arc::clone(&self.lanes);
-        PartitionCore::new(log, origin, durability, Arc::clone(&self.clock), background)
+        let clock = Arc::clone(&self.clock);
+        PartitionCore::new(log, lineage, origin, durability, clock, background)
     }
 
     pub(crate) fn shared_topic(

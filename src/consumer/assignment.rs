@@ -94,7 +94,7 @@ impl Consumer {
             self.life.coordinator.committed(group, topic.id, partition.partition)
         });
         match committed {
-            Some(committed) => slot.resume_at(committed.offset, &self.settings)?,
+            Some(committed) => slot.resume_at(committed, &self.settings)?,
             None => slot.start_at(self.settings.start, &self.settings)?,
         }
         self.slots.push(slot);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::{Gap, Settings};
 use crate::config::{StartAt, Visibility};
 use crate::error::{Error, Result};
+use crate::group::offsets::Committed;
 use crate::group::state::OwnershipEpoch;
 use crate::log::cursor::{Cursor, FetchLimits, Fetched};
 use crate::partition::PartitionCore;
@@ -93,20 +94,24 @@ impl Slot {
     }
 
     /// Resumes at what the group committed, if that is still what it refers to.
-    pub(super) fn resume_at(&mut self, committed: u64, settings: &Settings) -> Result<()> {
+    pub(super) fn resume_at(&mut self, committed: Committed, settings: &Settings) -> Result<()> {
+        let Committed { offset, incarnation, .. } = committed;
         let end = self.core.visible_end(Visibility::Published);
-        self.committed = Some(committed);
-        if committed > end {
-            // A recovery cut the log: new records must not be skipped under reused numbers.
+        self.committed = Some(offset);
+        let cut = self.core.cut_below(offset, incarnation);
+        if let Some(cut_to) = cut.or_else(|| (offset > end).then_some(end)) {
+            // A recovery cut the log: new records must not be skipped unnoticed because they have
+            // the numbers of those that are gone.
             self.move_to(end);
             let partition = self.origin().clone();
-            self.pending_error = Some(Error::Truncated { partition, committed, end });
+            let error = Error::Truncated { partition, committed: offset, end: cut_to };
+            self.pending_error = Some(error);
             return Ok(());
         }
-        if committed < self.core.log_start() {
-            return self.leave_gap(committed, settings).map(drop);
+        if offset < self.core.log_start() {
+            return self.leave_gap(offset, settings).map(drop);
         }
-        self.move_to(committed);
+        self.move_to(offset);
         Ok(())
     }
 

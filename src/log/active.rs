@@ -6,17 +6,11 @@ use std::sync::Arc;
 
 use super::create::{Prepared, Writer, make_writable};
 use super::segment::{Sealed, Segment};
+use super::space::{Space, page_ceil};
 use crate::error::{Error, Result};
 use crate::format::{SparseIndex, TimeRange};
 use crate::storage::disk::DiskFile;
 use crate::storage::region::{Region, RegionWriter};
-
-/// LIMIT: the step in which a large segment grows: far enough ahead that the writer never waits
-/// for blocks at gigabytes per second, small enough to waste little on a segment that stays idle.
-const GROWTH_STEP_BYTES: u64 = 2 << 20;
-
-/// The distance between the writer and the end of usable space at which more is asked for.
-const AHEAD_BYTES: usize = 1 << 20;
 
 pub(crate) struct Active {
     pub(crate) segment: Arc<Segment>,
@@ -25,32 +19,36 @@ pub(crate) struct Active {
     writer: RegionWriter,
     /// Where the next batch goes; equal to the region's published position.
     pub(crate) position: usize,
-    allocated: u64,
+    space: Arc<Space>,
     pub(crate) index: SparseIndex,
     /// Whether `index` covers the segment from its start; after a reopen it begins later.
     pub(crate) index_is_whole: bool,
     pub(crate) times: Option<TimeRange>,
     pub(crate) last_batch: usize,
-    /// Whether bytes were published that no sync has been asked to cover.
-    pub(crate) dirty: bool,
+    /// Up to here a sync has returned.
+    pub(crate) synced_end: usize,
+    /// Whether the file was told of stores since the last sync began.
+    pub(crate) announced: bool,
 }
 
 impl Active {
     /// Takes over a prepared segment, of which only the header is written, or a clean one.
     pub(crate) fn new(segment: Arc<Segment>, prepared: Prepared, position: usize) -> Self {
         let index = SparseIndex::new(segment.base_offset);
+        let space = Space::new(Arc::clone(&prepared.file), prepared.kind, prepared.allocated);
         Self {
             segment,
             file: prepared.file,
             kind: prepared.kind,
             writer: prepared.writer,
             position,
-            allocated: prepared.allocated,
+            space,
             index,
             index_is_whole: true,
             times: None,
             last_batch: 0,
-            dirty: false,
+            synced_end: position,
+            announced: false,
         }
     }
 
@@ -68,28 +66,19 @@ impl Active {
         if end <= self.writer.writable() {
             return Ok(());
         }
-        let target = self.growth_target(end);
-        let grown = grow(&*self.file, self.region(), target, self.writer.writable(), self.kind);
-        let grown = match grown {
+        let (writable, capacity) = (self.writer.writable(), self.capacity());
+        let target = self.space.target(writable, end, capacity);
+        let extended = match self.space.extend(self.region(), target) {
             // Less than the whole step may still be there for the taking.
             Err(error) if error.kind() == io::ErrorKind::StorageFull && target > end as u64 => {
-                let least = page_ceil(end as u64).min(self.capacity() as u64);
-                grow(&*self.file, self.region(), least, self.writer.writable(), self.kind)
-                    .map(|()| least)
+                let least = page_ceil(end as u64).min(capacity as u64);
+                self.space.extend(self.region(), least)
             }
-            other => other.map(|()| target),
+            other => other,
         };
         let path: &Path = &self.segment.path;
-        let target = grown.map_err(|source| Error::io("grow", path, source))?;
-        self.grown_to(target);
+        self.grown_to(extended.map_err(|source| Error::io("grow", path, source))?);
         Ok(())
-    }
-
-    /// Where the file should end so that `end` fits: doubling at first, then in steps.
-    fn growth_target(&self, end: usize) -> u64 {
-        let doubled = self.allocated.saturating_mul(2);
-        let stepped = self.allocated.saturating_add(GROWTH_STEP_BYTES);
-        doubled.min(stepped).max(page_ceil(end as u64)).min(self.capacity() as u64)
     }
 
     /// Whether the writer has come near the end of the space it has.
@@ -97,7 +86,7 @@ impl Active {
     pub(crate) fn is_near_end(&self) -> bool {
         let writable = self.writer.writable();
         let left = writable.saturating_sub(self.position);
-        left < AHEAD_BYTES.min(writable / 2) && writable < self.capacity()
+        left < self.space.ahead().min(writable / 2) && writable < self.capacity()
     }
 
     /// More space, if the writer has come near the end of what it has.
@@ -105,20 +94,15 @@ impl Active {
         let writable = self.writer.writable();
         self.is_near_end().then(|| Growth {
             segment: self.segment.number,
-            file: Arc::clone(&self.file),
+            space: Arc::clone(&self.space),
             region: Arc::clone(self.region()),
-            from: writable,
-            target: self.growth_target(writable.saturating_add(1)),
-            kind: self.kind,
+            target: self.space.target(writable, writable.saturating_add(1), self.capacity()),
         })
     }
 
     pub(crate) fn grown_to(&mut self, target: u64) {
-        self.allocated = self.allocated.max(target);
         let end = usize::try_from(target).unwrap_or(usize::MAX).min(self.capacity());
-        if end > self.writer.writable() {
-            self.writer.set_writable(end);
-        }
+        self.writer.set_writable(end);
     }
 
     /// Writes a finished batch behind the published end and publishes it.
@@ -128,14 +112,28 @@ impl Active {
         if let Err(source) = self.writer.write(self.position, batch) {
             return Err(Error::io("write", &self.segment.path, source));
         }
-        if !self.dirty {
-            self.dirty = true;
+        if !self.announced {
+            self.announced = true;
             self.file.set_dirty(true);
         }
         self.last_batch = self.position;
         self.position = end;
         self.writer.publish(end);
         Ok(())
+    }
+
+    /// Whether a sync has returned that covers all that is published.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.synced_end >= self.position
+    }
+
+    /// Takes note of a sync that covered `[.., end)`.
+    pub(crate) fn synced_to(&mut self, end: usize) {
+        self.synced_end = self.synced_end.max(end);
+        if self.announced {
+            // The sync has made the file forget the stores that came while it ran.
+            self.file.set_dirty(true);
+        }
     }
 
     pub(crate) fn sealed(&self, next_offset: u64) -> Sealed {
@@ -152,7 +150,7 @@ impl std::fmt::Debug for Active {
         f.debug_struct("Active")
             .field("segment", &self.segment)
             .field("position", &self.position)
-            .field("allocated", &self.allocated)
+            .field("space", &self.space)
             .finish_non_exhaustive()
     }
 }
@@ -161,39 +159,16 @@ impl std::fmt::Debug for Active {
 #[derive(Debug)]
 pub(crate) struct Growth {
     pub(crate) segment: u64,
-    file: Arc<dyn DiskFile>,
+    space: Arc<Space>,
     region: Arc<Region>,
-    from: usize,
-    pub(crate) target: u64,
-    kind: Writer,
+    target: u64,
 }
 
 impl Growth {
-    /// Allocates and populates. Blocks for the disk.
-    pub(crate) fn run(&self) -> io::Result<()> {
-        grow(&*self.file, &self.region, self.target, self.from, self.kind)
+    /// Makes the space and returns where it ends. Blocks for the disk.
+    pub(crate) fn run(&self) -> io::Result<u64> {
+        self.space.extend(&self.region, self.target)
     }
-}
-
-fn grow(
-    file: &dyn DiskFile,
-    region: &Region,
-    target: u64,
-    from: usize,
-    kind: Writer,
-) -> io::Result<()> {
-    file.allocate(target)?;
-    let end = usize::try_from(target).unwrap_or(usize::MAX).min(region.capacity());
-    if kind == Writer::Stores && from < end {
-        // Populated here, where a full or failing disk is an error; a plain store into the page
-        // would find it as a signal.
-        region.populate(from..end)?;
-    }
-    Ok(())
-}
-
-fn page_ceil(bytes: u64) -> u64 {
-    bytes.next_multiple_of(super::PAGE_BYTES)
 }
 
 /// A segment that was closed cleanly and takes appends again where it ended.
@@ -209,17 +184,19 @@ pub(crate) fn reopen(
     let first = page_ceil(position as u64).saturating_add(super::create::FIRST_ALLOCATION_BYTES);
     make_writable(&mut writer, first.min(allocated), kind)?;
     let index = SparseIndex::new(segment.base_offset);
+    let space = Space::new(Arc::clone(&file), kind, writer.writable() as u64);
     Ok(Active {
         segment,
         file,
         kind,
         writer,
         position,
-        allocated,
+        space,
         index,
         index_is_whole: false,
         times: None,
         last_batch: 0,
-        dirty: false,
+        synced_end: position,
+        announced: false,
     })
 }

@@ -117,11 +117,7 @@ pub(crate) fn region_writer(
     let coherent = file.map_shows_writes();
     let access = if stores { Access::ReadWrite } else { Access::Read };
     let absent = env.copy_reads && !stores;
-    let memory = if absent {
-        Memory::absent(capacity)
-    } else {
-        file.map(capacity, access)?
-    };
+    let memory = if absent { Memory::absent(capacity) } else { file.map(capacity, access)? };
     let through_file = (!stores || !coherent).then(|| Arc::clone(file));
     let store = (stores || !coherent) && !absent;
     RegionWriter::new(memory, published, through_file, store)

@@ -11,11 +11,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::chunk::{CHUNK_BYTES, ChunkReader};
 use super::damage;
-use super::segment::{Segment, SegmentList, Window};
-use crate::error::{Corruption, CorruptionKind, Result};
+use super::segment::{Sealed, Segment, SegmentList, Window};
+use crate::error::{CorruptionKind, Error, Result};
 use crate::format::{BatchHeader, BatchView, SegmentHeader};
 use crate::message::Run;
+use crate::storage::disk::Access;
 
 /// How much one fetch may return. At least one record is returned whatever the byte limit.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +47,7 @@ pub(crate) struct Fetched {
 
 impl Fetched {
     fn is_full(&self, limits: &FetchLimits) -> bool {
-        self.records >= limits.records || self.bytes >= limits.bytes
+        self.records >= limits.records || (self.bytes >= limits.bytes && self.records > 0)
     }
 }
 
@@ -67,8 +69,9 @@ impl Cursor {
     ///
     /// # Errors
     ///
-    /// [`Corrupt`](crate::Error::Corrupt) when the very next batch is damaged; damage behind
-    /// batches that were read ends the fetch, and is the next one's error.
+    /// [`Corrupt`](crate::Error::Corrupt) when the very next records are damaged or missing, and
+    /// [`OffsetOutOfRange`](crate::Error::OffsetOutOfRange) when retention has removed them. What
+    /// was read before an error ends the fetch, and the error is the next one's.
     pub(crate) fn fetch(
         &mut self,
         segments: &SegmentList,
@@ -77,14 +80,16 @@ impl Cursor {
     ) -> Result<()> {
         let had = fetched.records;
         loop {
-            let stop = match self.fetch_window(limits, fetched) {
-                Ok(stop) => stop,
-                // What precedes the damage is returned; the cursor stands before it.
-                Err(_) if fetched.records > had => return Ok(()),
-                Err(corruption) => return Err(corruption.into()),
+            let moved = match self.fetch_window(limits, fetched) {
+                Ok(Stop::Limit) => return Ok(()),
+                Ok(Stop::WindowEnd) => self.advance_window(segments, limits),
+                Err(kind) => self.pass_damage(kind, limits),
             };
-            if stop == Stop::Limit || !self.advance_window(segments)? {
-                return Ok(());
+            match moved {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(_) if fetched.records > had => return Ok(()),
+                Err(error) => return Err(self.explain(error, segments, limits)),
             }
         }
     }
@@ -94,21 +99,27 @@ impl Cursor {
         &mut self,
         limits: &FetchLimits,
         fetched: &mut Fetched,
-    ) -> Result<Stop, Corruption> {
+    ) -> Result<Stop, CorruptionKind> {
         let region = Arc::clone(&self.window.region);
         let base = self.window.base;
         let end = base.saturating_add(region.published());
         let mut run = OpenRun::at(self.position, self.next_offset);
         let stop = loop {
+            if self.next_offset >= limits.visible_end || fetched.is_full(limits) {
+                break Ok(Stop::Limit);
+            }
             if self.position >= end {
                 break Ok(Stop::WindowEnd);
             }
-            let bytes =
-                region.bytes(self.position.saturating_sub(base)..end.saturating_sub(base)).unwrap_or_default();
-            let view = match self.view(bytes) {
+            let span = self.position.saturating_sub(base)..end.saturating_sub(base);
+            let view = match self.view(region.bytes(span).unwrap_or_default()) {
                 Ok(Some(view)) => view,
-                Ok(None) if self.window.live => break Err(CorruptionKind::Length("a batch")),
-                Ok(None) => break Ok(Stop::WindowEnd),
+                // Zeros below the end of what was published.
+                Ok(None) => break Err(CorruptionKind::Length("a batch")),
+                // A chunk ends anywhere; one that begins at the batch tells whether it is whole.
+                Err(CorruptionKind::Length(_)) if !self.window.live && self.position > base => {
+                    break Ok(Stop::WindowEnd);
+                }
                 Err(kind) => break Err(kind),
             };
             let header = view.header();
@@ -120,11 +131,8 @@ impl Cursor {
             if let Err(kind) = self.check_order(&header) {
                 break Err(kind);
             }
-            if header.base_offset >= limits.visible_end {
-                break Ok(Stop::Limit);
-            }
             let over = fetched.bytes.saturating_add(size) > limits.bytes && fetched.records > 0;
-            if over || fetched.is_full(limits) {
+            if over || header.base_offset >= limits.visible_end {
                 break Ok(Stop::Limit);
             }
             let room = limits.records.saturating_sub(fetched.records);
@@ -145,7 +153,7 @@ impl Cursor {
             let origin = Arc::clone(&self.segment.origin);
             fetched.runs.push(Run { origin, region, span, offsets, records: run.records });
         }
-        stop.map_err(|kind| self.describe_damage(kind))
+        stop
     }
 
     /// The batch at the cursor, checked now or by an earlier fetch.
@@ -167,20 +175,12 @@ impl Cursor {
     }
 
     /// Moves to where more can be read: the next chunk, or the next segment. False at the end.
-    fn advance_window(&mut self, segments: &SegmentList) -> Result<bool> {
+    fn advance_window(&mut self, segments: &SegmentList, limits: &FetchLimits) -> Result<bool> {
         // ORDERING: whether the segment is sealed is asked before its end is read again: a sealed
         // segment's end is final, so nothing can be published between the two questions.
         let sealed = self.segment.sealed().copied();
         if let Some(sealed) = sealed.filter(|sealed| self.position >= sealed.data_end as usize) {
-            let Some(next) = segments.after(self.segment.number) else {
-                return Ok(false);
-            };
-            self.window = next.window(0)?;
-            self.segment = next;
-            self.position = SegmentHeader::SIZE;
-            self.checked_end = 0;
-            self.next_offset = self.next_offset.max(sealed.next_offset);
-            return Ok(true);
+            return self.next_segment(segments, limits, &sealed);
         }
         if self.window.live {
             return Ok(self.position < self.window.region.published());
@@ -189,19 +189,53 @@ impl Cursor {
             return Ok(false);
         }
         self.window = self.next_chunk()?;
+        self.checked_end = 0;
+        Ok(true)
+    }
+
+    fn next_segment(
+        &mut self,
+        segments: &SegmentList,
+        limits: &FetchLimits,
+        sealed: &Sealed,
+    ) -> Result<bool> {
+        let reached = self.next_offset.max(sealed.next_offset);
+        let missing = |until: u64, kind: CorruptionKind| {
+            let end = u64::from(sealed.data_end);
+            self.segment.corruption(end, Some(reached..until), kind).into()
+        };
+        let Some(next) = segments.after(self.segment.number) else {
+            // The log ends here, unless what was durable is gone and recovery went on behind it.
+            let (found, durable) = (reached, limits.visible_end);
+            let kind = CorruptionKind::ShortOfDurable { found, durable };
+            return if reached < durable { Err(missing(durable, kind)) } else { Ok(false) };
+        };
+        if next.base_offset > reached {
+            return Err(missing(next.base_offset, CorruptionKind::Missing));
+        }
+        self.window = next.window(0)?;
+        self.segment = next;
+        self.position = SegmentHeader::SIZE;
+        self.checked_end = 0;
+        self.next_offset = reached;
         Ok(true)
     }
 
     /// A copied chunk from the cursor on that holds at least one whole batch.
     fn next_chunk(&self) -> Result<Window> {
-        let window = self.segment.window(self.position)?;
+        let mut window = self.segment.window(self.position)?;
         let end = self.segment.end();
         let bytes = window.bytes(self.position, end);
         let size = BatchHeader::declared_size(bytes).map_or(0, |size| size as usize);
-        if size <= bytes.len() || size > end.saturating_sub(self.position) {
-            return Ok(window);
+        if size > bytes.len() && size <= end.saturating_sub(self.position) {
+            window = self.segment.copied_window(self.position, size)?;
         }
-        self.segment.copied_window(self.position, size)
+        if window.bytes(self.position, end).is_empty() {
+            // Somebody else has shortened the file.
+            let kind = CorruptionKind::Length("the file");
+            return Err(self.segment.corruption(self.position as u64, None, kind).into());
+        }
+        Ok(window)
     }
 
     fn pass_batches_before(&mut self, offset: u64) -> Result<()> {
@@ -228,29 +262,60 @@ impl Cursor {
         }
     }
 
-    /// Says which offsets the damage at the cursor makes unreadable: up to the next batch that is
-    /// whole, or the segment's end.
-    fn describe_damage(&self, kind: CorruptionKind) -> Corruption {
+    /// Goes on behind damage that concerns no record from `next_offset` on; otherwise says which
+    /// offsets it makes unreadable: up to the next batch that is whole, or to the end.
+    fn pass_damage(&mut self, kind: CorruptionKind, limits: &FetchLimits) -> Result<bool> {
         let end = self.segment.end();
-        let bytes = self.window.bytes(self.position, end);
-        let resumes = damage::next_whole_batch(bytes, self.segment.salt, self.next_offset);
-        let until = match (resumes, self.segment.next_offset()) {
-            (Some(found), _) => found.base_offset,
-            (None, Some(next)) => next,
-            (None, None) => self.next_offset,
-        };
-        let offsets = (until > self.next_offset).then_some(self.next_offset..until);
-        self.segment.corruption(self.position as u64, offsets, kind)
+        let found = self.whole_batch_behind(end)?;
+        let ends_at = self.segment.next_offset().unwrap_or(limits.visible_end);
+        let until = found.map_or(ends_at, |found| found.base_offset);
+        if until > self.next_offset {
+            let offsets = Some(self.next_offset..until);
+            return Err(self.segment.corruption(self.position as u64, offsets, kind).into());
+        }
+        let position = found.map(|found| usize::try_from(found.position).unwrap_or(end));
+        self.position = position.unwrap_or(end);
+        self.checked_end = 0;
+        if !self.window.live && self.position < end {
+            self.window = self.next_chunk()?;
+        }
+        Ok(true)
     }
 
-    /// Goes on behind damage: to the next whole batch in the segment whose base offset is at least
-    /// `offset`, or to the segment's end.
+    /// The first whole batch behind the cursor that reaches beyond `next_offset`.
+    fn whole_batch_behind(&self, end: usize) -> Result<Option<damage::Found>> {
+        let position = self.position as u64;
+        let next_offset = self.next_offset;
+        let wanted = |header: &BatchHeader| header.next_offset() > next_offset;
+        let failed = |source| Error::io("read", &self.segment.path, source);
+        let search = |mut reader: ChunkReader<'_>| {
+            damage::next_whole_batch(&mut reader, self.segment.salt, position, wanted)
+        };
+        let searched = if self.window.live {
+            search(ChunkReader::over(self.window.bytes(self.position, end), position))
+        } else {
+            let file = self.segment.open_file(Access::Read)?;
+            ChunkReader::new(&*file, end as u64, CHUNK_BYTES).and_then(search)
+        };
+        Ok(searched.map_err(failed)?.found)
+    }
+
+    /// Goes on behind damage: to the first record at `offset` or above that can be read.
     pub(crate) fn skip_damage(&mut self, offset: u64) {
-        let end = self.segment.end();
-        let bytes = self.window.bytes(self.position, end);
-        let found = damage::next_whole_batch(bytes, self.segment.salt, offset);
-        self.position = found.map_or(end, |found| self.position.saturating_add(found.distance));
         self.next_offset = self.next_offset.max(offset);
+    }
+
+    /// What an error means where the segment was removed under the cursor: its file is gone, and
+    /// the next segment begins later, because retention went past the cursor.
+    fn explain(&self, error: Error, segments: &SegmentList, limits: &FetchLimits) -> Error {
+        match segments.first() {
+            Some(first) if !segments.contains(self.segment.number) => Error::OffsetOutOfRange {
+                requested: self.next_offset,
+                start: first.base_offset,
+                end: limits.visible_end,
+            },
+            _ => error,
+        }
     }
 }
 

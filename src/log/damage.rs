@@ -4,36 +4,98 @@
 //! a batch whose checksum holds under the segment's random salt counts. A payload that imitates a
 //! batch cannot know the salt, so nothing that a caller stored is ever taken for a batch.
 
-use crate::format::{ALIGNMENT, BatchHeader, BatchView};
+use std::io;
+
+use super::chunk::ChunkReader;
+use crate::error::CorruptionKind;
+use crate::format::{
+    ALIGNMENT, BATCH_HEADER_SIZE_MAX, BATCH_HEADER_SIZE_MIN, BatchHeader, BatchView,
+};
 
 /// A whole batch found behind damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// From the start of the searched bytes to the batch.
-    pub(crate) distance: usize,
+    pub(crate) position: u64,
     pub(crate) base_offset: u64,
 }
 
-/// The first whole batch in `bytes`, at a boundary after the first one, whose base offset is at
-/// least `from`.
-pub(crate) fn next_whole_batch(bytes: &[u8], salt: u64, from: u64) -> Option<Found> {
-    let mut distance = ALIGNMENT;
-    loop {
-        let rest = bytes.get(distance..).filter(|rest| !rest.is_empty())?;
-        match BatchHeader::parse(rest) {
-            Ok(Some(header)) if header.base_offset >= from && !header.is_opening() => {
-                if let Ok(Some(_)) = BatchView::check(rest, salt) {
-                    return Some(Found { distance, base_offset: header.base_offset });
-                }
-            }
-            _ => {}
-        }
-        distance = distance.checked_add(zeros(rest).max(ALIGNMENT))?;
-    }
+/// What a search saw.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Searched {
+    pub(super) found: Option<Found>,
+    /// Position after the last word on the way that is not zero; 0 if all are.
+    pub(super) garbage_end: u64,
 }
 
-/// How many whole zeroed words the bytes begin with, in bytes: most of what is searched is space
-/// that was allocated and never used.
-fn zeros(bytes: &[u8]) -> usize {
-    bytes.chunks_exact(ALIGNMENT).take_while(|word| *word == [0; ALIGNMENT]).count() * ALIGNMENT
+/// LIMIT: payloads that look like headers could have every boundary checksummed over megabytes.
+/// After this many times the searched bytes the search ends: then there is no evidence to be had.
+const EFFORT_FACTOR: u64 = 4;
+
+/// The first whole batch at a boundary behind `position`, where no batch was found, that `wanted`
+/// says is one. Opening batches are none: they stand at the start or nowhere.
+pub(super) fn next_whole_batch(
+    reader: &mut ChunkReader<'_>,
+    salt: u64,
+    position: u64,
+    wanted: impl Fn(&BatchHeader) -> bool,
+) -> io::Result<Searched> {
+    const WORD: u64 = ALIGNMENT as u64;
+    let (start, end) = (position, reader.end());
+    let mut effort = end.saturating_sub(start).saturating_mul(EFFORT_FACTOR);
+    let mut position = start;
+    let mut searched = Searched::default();
+    while position < end {
+        let bytes = reader.at(position, BATCH_HEADER_SIZE_MAX)?;
+        if bytes.is_empty() {
+            break; // shorter than its length said: somebody has truncated it
+        }
+        let zeros = leading_zeros(bytes);
+        if zeros >= WORD {
+            position = position.saturating_add(zeros - zeros % WORD);
+            continue;
+        }
+        searched.garbage_end = position.saturating_add(WORD).min(end);
+        if position > start
+            && let Some(size) = plausible_size(bytes, end.saturating_sub(position))
+        {
+            if effort < size {
+                break;
+            }
+            effort -= size;
+            let bytes = reader.batch(position)?;
+            if let Ok(Some(header)) = BatchHeader::parse(bytes)
+                && !header.is_opening()
+                && wanted(&header)
+                && let Ok(Some(_)) = BatchView::check(bytes, salt)
+            {
+                let found = Found { position, base_offset: header.base_offset };
+                searched.found = Some(found);
+                return Ok(searched);
+            }
+        }
+        position = position.saturating_add(WORD);
+    }
+    Ok(searched)
+}
+
+/// The size of what may be a batch, judged by its header alone, so that hardly any boundary costs
+/// more than a look at a few bytes.
+fn plausible_size(bytes: &[u8], left: u64) -> Option<u64> {
+    let size = u64::from(BatchHeader::declared_size(bytes)?);
+    let plausible = match BatchHeader::parse(bytes) {
+        // More bytes than are in the buffer yet could make it one.
+        Ok(Some(_)) | Err(CorruptionKind::Length(_)) => true,
+        Ok(None) | Err(_) => false,
+    };
+    (plausible && size >= BATCH_HEADER_SIZE_MIN as u64 && size <= left).then_some(size)
+}
+
+/// How many zero bytes the slice begins with, by whole blocks where it can: most of what is
+/// searched is space that was allocated and never used.
+fn leading_zeros(bytes: &[u8]) -> u64 {
+    const BLOCK: usize = 64;
+    let blocks =
+        bytes.chunks_exact(BLOCK).take_while(|block| **block == [0; BLOCK]).count() * BLOCK;
+    let rest = bytes.get(blocks..).unwrap_or_default();
+    (blocks + rest.iter().take_while(|byte| **byte == 0).count()) as u64
 }

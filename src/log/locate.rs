@@ -55,9 +55,9 @@ pub(crate) fn place_of_offset(
     };
     let position = match index_of(&segment) {
         Some(position) => position,
-        None => segment.read_footer()?.map_or(SegmentHeader::SIZE, |footer| {
-            floor(&footer.index, offset)
-        }),
+        None => segment
+            .read_footer()?
+            .map_or(SegmentHeader::SIZE, |footer| floor(&footer.index, offset)),
     };
     Ok(Some(Place { segment, position }))
 }

@@ -26,21 +26,30 @@ use self::producers::{Admission, ProducerTable, Sequence};
 use self::segment::{MapBudget, Segment, SegmentList};
 use self::tasks::{FooterTask, PrepareTask, SyncTask, Unfinished, Unproved};
 use crate::error::{Error, Result};
-use crate::format::{EncodedBatch, Footer, Opening, Placement, ProducerStamp, ProducerState, Rewrite, SegmentHeader, TimeRange, TopicId};
+use crate::format::{
+    EncodedBatch, Footer, Opening, Placement, ProducerStamp, ProducerState, Rewrite, SegmentHeader,
+    TimeRange, TopicId,
+};
 use crate::record::TopicPartition;
 use crate::storage::disk::Disk;
 
 pub(crate) mod active;
+mod chunk;
 pub(crate) mod create;
 pub(crate) mod cursor;
 mod damage;
+mod inventory;
 pub(crate) mod locate;
 pub(crate) mod open;
 pub(crate) mod producers;
 mod recovery;
 mod scan;
 pub(crate) mod segment;
+mod space;
 pub(crate) mod tasks;
+#[cfg(test)]
+mod tests;
+mod work;
 
 /// LIMIT: offsets end well below `u64::MAX`, so that an exclusive end and every sum of an offset
 /// and a batch's length is representable (FAILURES G1).
@@ -133,6 +142,8 @@ pub(crate) struct Log {
     durable_end: u64,
     leader_epoch: u32,
     incarnation: u64,
+    /// Whether opening drew the incarnation, because the log did not end as a clean close left it.
+    is_new_incarnation: bool,
     producers: ProducerTable,
 }
 
@@ -188,6 +199,7 @@ impl Log {
             durable_end: 0,
             leader_epoch: 0,
             incarnation: (env.random)(),
+            is_new_incarnation: false,
             producers: ProducerTable::default(),
         }
     }
@@ -210,6 +222,16 @@ impl Log {
 
     pub(crate) fn incarnation(&self) -> u64 {
         self.incarnation
+    }
+
+    pub(crate) fn is_new_incarnation(&self) -> bool {
+        self.is_new_incarnation
+    }
+
+    /// Goes on under the incarnation that was in force when the log was closed cleanly: segments
+    /// know only the one under which they were begun.
+    pub(crate) fn continue_incarnation(&mut self, incarnation: u64) {
+        self.incarnation = incarnation;
     }
 
     pub(crate) fn leader_epoch(&self) -> u32 {
@@ -325,10 +347,22 @@ impl Log {
             producers: producers.clone(),
         };
         let needed = SegmentHeader::SIZE + opening_room(producers.len()) + batch;
-        let fitting = self.prepared.take_if(|next| next.writer.region().capacity() >= needed);
-        let prepared = match fitting {
-            Some(prepared) => prepared,
-            None => self.prepare(needed, None)?.create(&self.env)?,
+        let prepared = match self.prepared.take() {
+            Some(prepared) if prepared.writer.region().capacity() >= needed => prepared,
+            too_small => {
+                let made = self.prepare(needed, None)?.create(&self.env);
+                match (made, too_small) {
+                    // Its number has been passed: it must never be used after the new one.
+                    (Ok(made), Some(too_small)) => {
+                        too_small.discard(&*self.env.disk);
+                        made
+                    }
+                    (made, too_small) => {
+                        self.prepared = too_small;
+                        made?
+                    }
+                }
+            }
         };
         self.activate(prepared, &opening, producers)
     }
@@ -354,7 +388,7 @@ impl Log {
             .reserve(next.position.saturating_add(bytes.len()))
             .and_then(|()| next.append(&bytes));
         if let Err(error) = written {
-            let _ = self.env.disk.remove_file(&segment.path);
+            self.withdraw(&segment, producers);
             return Err(error);
         }
         // The successor is in the list before the segment is sealed: a reader that finds the
@@ -366,12 +400,27 @@ impl Log {
         Ok(())
     }
 
+    /// Removes a segment whose opening batch could not be written.
+    fn withdraw(&mut self, segment: &Segment, producers: Vec<ProducerState>) {
+        let disk = &self.env.disk;
+        let removed = disk.remove_file(&segment.path);
+        if removed.and_then(|()| disk.sync_dir(&self.identity.dir)).is_err()
+            && let Some(active) = self.active.take()
+        {
+            // The opening may have reached the file, and the file may come back. What was active
+            // must then end where it says that the next segment begins.
+            self.seal(active, producers);
+        }
+    }
+
     fn seal(&mut self, active: Active, producers: Vec<ProducerState>) {
         active.segment.seal(active.sealed(self.log_end));
+        let synced = active.is_synced();
         self.unfinished.push_back(Unfinished {
             segment: active.segment,
-            file: Some(active.file),
-            synced: !active.dirty,
+            // The descriptor lives until a sync has returned, so that no error can be missed.
+            file: (!synced).then_some(active.file),
+            synced,
             index: active.index,
             index_is_whole: active.index_is_whole,
             producers,
@@ -382,6 +431,10 @@ impl Log {
 
     /// A segment with the next number, to be made.
     fn prepare(&mut self, needed: usize, rewrite: Option<Rewrite>) -> Result<NewSegment> {
+        let limit = crate::config::SEGMENT_BYTES_MAX;
+        if needed as u64 > limit {
+            return Err(Error::RecordTooLarge { size: needed as u64, limit });
+        }
         let number = self.next_number;
         self.next_number = number.saturating_add(1);
         let capacity = usize::try_from(self.options.segment_bytes).unwrap_or(usize::MAX);
@@ -394,178 +447,12 @@ impl Log {
             rewrite,
             compatible: 0,
         };
-        if needed > crate::config::SEGMENT_BYTES_MAX as usize {
-            let limit = crate::config::SEGMENT_BYTES_MAX;
-            return Err(Error::RecordTooLarge { size: needed as u64, limit });
-        }
         Ok(NewSegment {
             dir: self.identity.dir.clone(),
             header,
             capacity: capacity.max(needed),
             writer: self.options.writer,
         })
-    }
-
-    // ---- syncs -------------------------------------------------------------------------------
-
-    /// A task that makes durable what is published now. Empty when all of it is.
-    pub(crate) fn begin_sync(&mut self) -> SyncTask {
-        let mut files: Vec<_> = self
-            .unfinished
-            .iter()
-            .filter(|unfinished| !unfinished.synced)
-            .filter_map(|sealed| Some((Arc::clone(&sealed.segment), Arc::clone(sealed.file.as_ref()?))))
-            .collect();
-        if let Some(active) = self.active.as_mut().filter(|active| active.dirty) {
-            // What is published from here on belongs to the next sync.
-            active.dirty = false;
-            active.file.set_dirty(false);
-            files.push((Arc::clone(&active.segment), Arc::clone(&active.file)));
-        }
-        SyncTask { unproved: self.unproved.clone(), files, target: self.log_end }
-    }
-
-    /// Takes note of a sync that succeeded.
-    pub(crate) fn finish_sync(&mut self, task: &SyncTask) {
-        self.durable_end = self.durable_end.max(task.target);
-        self.unproved.retain(|tail| !task.unproved.iter().any(|done| Arc::ptr_eq(tail, done)));
-        let proved = self.unproved.is_empty();
-        for unfinished in &mut self.unfinished {
-            let covered = task.files.iter().any(|(done, _)| Arc::ptr_eq(done, &unfinished.segment));
-            if covered || (proved && unfinished.file.is_none()) {
-                unfinished.synced = true;
-                // The descriptor lived until here so that no error could be missed.
-                unfinished.file = None;
-            }
-        }
-    }
-
-    /// Whether anything is published and not durable.
-    pub(crate) fn is_dirty(&self) -> bool {
-        self.durable_end < self.log_end
-    }
-
-    // ---- work ahead and behind ---------------------------------------------------------------
-
-    /// Whether [`growth_wish`](Self::growth_wish) or a next segment is worth asking for: looked at
-    /// after every append, so it only compares numbers.
-    #[inline]
-    pub(crate) fn wants_space(&self) -> bool {
-        self.active.as_ref().is_some_and(Active::is_near_end) || self.wants_next()
-    }
-
-    pub(crate) fn growth_wish(&self) -> Option<Growth> {
-        self.active.as_ref()?.growth_wish()
-    }
-
-    pub(crate) fn finish_growth(&mut self, growth: &Growth) {
-        if let Some(active) = &mut self.active
-            && active.segment.number == growth.segment
-        {
-            active.grown_to(growth.target);
-        }
-    }
-
-    /// Whether the active segment is so full that the next one should be made ready.
-    pub(crate) fn wants_next(&self) -> bool {
-        self.prepared.is_none()
-            && self.active.as_ref().is_some_and(|active| active.position > active.capacity() / 2)
-    }
-
-    pub(crate) fn begin_prepare(&mut self) -> Result<PrepareTask> {
-        let new = self.prepare(0, None)?;
-        Ok(PrepareTask { env: Arc::clone(&self.env), new })
-    }
-
-    /// Takes a prepared segment, unless the log has gone past its number meanwhile.
-    pub(crate) fn finish_prepare(&mut self, prepared: Prepared) {
-        let last = self.segments.last().map_or(0, |segment| segment.number);
-        if self.prepared.is_none() && prepared.header.number > last {
-            self.prepared = Some(prepared);
-        } else {
-            prepared.discard(&*self.env.disk);
-        }
-    }
-
-    /// The footer to be written next: of the oldest segment without one, once it is synced.
-    pub(crate) fn begin_footer(&mut self) -> Option<FooterTask> {
-        let oldest = self.unfinished.front().filter(|unfinished| unfinished.synced)?;
-        let sealed = *oldest.segment.sealed()?;
-        let footer = Footer {
-            base_offset: oldest.segment.base_offset,
-            next_offset: sealed.next_offset,
-            data_end: sealed.data_end,
-            times: sealed.times,
-            leader_epoch: oldest.leader_epoch,
-            incarnation: oldest.incarnation,
-            index: oldest.index.clone(),
-            producers: oldest.producers.clone(),
-        };
-        let segment = Arc::clone(&oldest.segment);
-        Some(FooterTask { segment, sealed, footer, index_is_whole: oldest.index_is_whole })
-    }
-
-    /// The end of what the sealed segments hold.
-    pub(crate) fn sealed_end(&self) -> u64 {
-        let sealed = self.unfinished.back().and_then(|last| last.segment.next_offset());
-        sealed.unwrap_or(self.log_start)
-    }
-
-    /// Whether a segment waits for its footer, synced or not.
-    pub(crate) fn has_unfinished(&self) -> bool {
-        !self.unfinished.is_empty()
-    }
-
-    pub(crate) fn finish_footer(&mut self, task: &FooterTask) {
-        let done = |front: &mut Unfinished| Arc::ptr_eq(&front.segment, &task.segment);
-        if self.unfinished.front_mut().is_some_and(done) {
-            self.unfinished.pop_front();
-        }
-    }
-
-    /// The recovery point of what is durable now. `None` while something is not.
-    pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
-        if self.is_dirty() {
-            return None;
-        }
-        let (segment, position, last_batch, times) = match &self.active {
-            Some(active) => (
-                active.segment.number,
-                active.position,
-                active.last_batch,
-                active.times,
-            ),
-            None => {
-                let last = self.segments.last()?;
-                let sealed = last.sealed()?;
-                (last.number, sealed.data_end as usize, 0, sealed.times)
-            }
-        };
-        Some(Checkpoint {
-            log_start: self.log_start,
-            end_offset: self.log_end,
-            segment,
-            position: u32::try_from(position).ok()?,
-            last_batch: u32::try_from(last_batch).ok()?,
-            times: times.map(|times| (times.first, times.max)),
-            producers: self.producers.states().iter().map(to_tuple).collect(),
-        })
-    }
-
-    /// Drops whole segments below `offset` and moves the log start there. The caller has made the
-    /// new log start durable before it calls this.
-    pub(crate) fn advance_log_start(&mut self, offset: u64) -> Vec<Arc<Segment>> {
-        self.log_start = self.log_start.max(offset.min(self.log_end));
-        let removed = self.segments.remove_below(self.log_start);
-        let gone = |segment: &Arc<Segment>| removed.iter().any(|other| Arc::ptr_eq(other, segment));
-        self.unfinished.retain(|unfinished| !gone(&unfinished.segment));
-        self.unproved.retain(|unproved| !gone(&unproved.segment));
-        removed
-    }
-
-    /// Seals the active segment and begins a new one, with room for a batch of `bytes`.
-    pub(crate) fn roll_for(&mut self, bytes: usize) -> Result<()> {
-        self.roll(bytes)
     }
 }
 
@@ -578,7 +465,9 @@ fn to_tuple(state: &ProducerState) -> (u64, u32, u64, u64, u64) {
     (state.id, state.epoch, state.last_sequence, state.last_offset, state.last_timestamp)
 }
 
-fn from_tuple(&(id, epoch, last_sequence, last_offset, last_timestamp): &(u64, u32, u64, u64, u64)) -> ProducerState {
+fn from_tuple(
+    &(id, epoch, last_sequence, last_offset, last_timestamp): &(u64, u32, u64, u64, u64),
+) -> ProducerState {
     ProducerState { id, epoch, last_sequence, last_offset, last_timestamp }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::format::{ProducerState};
+use crate::format::ProducerState;
 
 /// Which number the records of a batch take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +79,13 @@ impl ProducerTable {
         let entry = self.0.entry(state.id).or_insert(state);
         if state.epoch >= entry.epoch && state.last_sequence >= entry.last_sequence {
             *entry = state;
+        }
+    }
+
+    /// Takes note of all that a later part of the log says.
+    pub(crate) fn merge(&mut self, later: &Self) {
+        for state in later.0.values() {
+            self.note(*state);
         }
     }
 

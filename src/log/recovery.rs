@@ -7,11 +7,16 @@
 //! 1. Evidence: a valid footer, an opening batch's or any batch's durable mark, and a recovery
 //!    point each prove that everything before them was on stable storage. The highest is
 //!    `durable`.
-//! 2. Below `durable`, anything missing is damage: reported, never cut, readable around.
-//! 3. At or above `durable`, the first gap ends the log: a torn tail.
-//! 4. A segment's stretches count only up to where the next segment begins: what a crash left
-//!    behind a cut stays in the file for ever and must never follow a later batch.
+//! 2. Below `durable`, anything missing is damage: reported, never cut, readable around. Below the
+//!    log start offset nothing is missed.
+//! 3. At or above `durable`, the first gap ends the log: a torn tail. The head of the log is never
+//!    torn: what lay before the first file was removed on purpose, or is damage.
+//! 4. A segment's stretches count only up to where the next segment begins ([`bounds`]): what a
+//!    crash left behind a cut, or a failed write behind the end, stays in the file for ever and
+//!    must never follow a later batch.
 //! 5. A segment that truncates removes those of lower generation that begin at or above its base.
+//! 6. Files go only when nothing in them can count: unused ones, leftovers (5), a torn tail, and
+//!    what lies wholly below the log start. A file that contradicts the others is left alone.
 
 use std::ops::Range;
 
@@ -26,14 +31,14 @@ pub(crate) struct Facts {
     pub(crate) generation: u32,
     /// Set in a segment that cut the log: it begins here, and replaces what lies above.
     pub(crate) truncates_to: Option<u64>,
-    /// The base offset that its opening batch or footer states; `None` if there is neither.
+    /// The offset at which its data begins; `None` if it has none.
     pub(crate) base_offset: Option<u64>,
     /// All chains of valid batches in it. A valid footer makes it one.
     pub(crate) stretches: Vec<Stretch>,
     /// The highest offset that its contents prove to have been durable.
     pub(crate) durable: u64,
-    /// Why its first stretch ended, if not at an end mark.
-    pub(crate) damage: Option<(u64, CorruptionKind)>,
+    /// Where stretches ended otherwise than at an end mark, and why.
+    pub(crate) damage: Vec<(u64, CorruptionKind)>,
     /// Position after the last byte that is not zero.
     pub(crate) garbage_end: u64,
 }
@@ -43,8 +48,16 @@ pub(crate) struct Facts {
 pub(crate) enum Fate {
     /// It belongs to the log. `tail_start` is where its last stretch begins: all damage is before.
     Keep { tail_start: u32, data_end: u32, next_offset: u64, times: Option<TimeRange> },
+    /// It does not belong to the log, and what is in it may be somebody's data.
+    Leave,
     /// It holds nothing that counts.
     Remove,
+}
+
+impl Fate {
+    pub(crate) fn is_kept(self) -> bool {
+        matches!(self, Self::Keep { .. })
+    }
 }
 
 /// Offsets that were durable and cannot be read.
@@ -70,6 +83,13 @@ pub(crate) struct Verdict {
     pub(crate) cuts_segments: bool,
 }
 
+impl Verdict {
+    /// The last segment that belongs to the log.
+    pub(crate) fn last_kept(&self) -> Option<usize> {
+        self.fates.iter().rposition(|fate| fate.is_kept())
+    }
+}
+
 /// Decides. `segments` are in number order; `proved` is what a recovery point proves; `start` is
 /// the log start offset, where the log must begin at the latest.
 pub(crate) fn decide(segments: &[Facts], proved: u64, start: Option<u64>) -> Verdict {
@@ -78,28 +98,35 @@ pub(crate) fn decide(segments: &[Facts], proved: u64, start: Option<u64>) -> Ver
     let durable = evidence.fold(proved, u64::max);
     let mut verdict =
         Verdict { fates: vec![Fate::Remove; segments.len()], durable, ..Verdict::default() };
-    let mut walk = Walk { durable, expected: None, torn: false };
-    for (order, &index) in live.iter().enumerate() {
-        let Some(facts) = segments.get(index) else { continue };
-        let bound = live
-            .iter()
-            .skip(order.saturating_add(1))
-            .filter_map(|next| segments.get(*next)?.base_offset)
-            .next();
-        walk.segment(index, facts, bound, start, &mut verdict);
+    let head = live.first().copied().unwrap_or(0);
+    let mut walk = Walk { durable, start, head, expected: None, last: None, torn: false };
+    let bounds = bounds(segments);
+    for &index in &live {
+        if let (Some(facts), Some(bound)) = (segments.get(index), bounds.get(index)) {
+            walk.segment(index, facts, *bound, &mut verdict);
+        }
     }
-    let end = walk.expected.or(start).unwrap_or(0);
-    verdict.end_offset = end.max(durable);
-    if durable > end {
-        // Rule 2 at the very end: what is gone was durable.
-        let last = live.last().copied().unwrap_or(0);
-        let (position, kind) = segments
-            .get(last)
-            .and_then(|facts| facts.damage.clone())
-            .unwrap_or((0, CorruptionKind::ShortOfDurable { found: end, durable }));
-        verdict.damage.push(Damage { segment: last, position, offsets: end..durable, kind });
-    }
+    walk.end(segments, &mut verdict);
+    finish_retention(start.unwrap_or(0), &mut verdict);
+    keep_one(&live, &mut verdict);
     verdict
+}
+
+/// Where each segment must end: at the base offset of the next one that has data (rule 4).
+/// `u64::MAX` for the last, for leftovers, and where the next one contradicts the order.
+pub(crate) fn bounds(segments: &[Facts]) -> Vec<u64> {
+    let mut bounds = vec![u64::MAX; segments.len()];
+    let mut next = u64::MAX;
+    for index in without_leftovers(segments).into_iter().rev() {
+        let base = segments.get(index).and_then(|facts| facts.base_offset);
+        if let Some(slot) = bounds.get_mut(index)
+            && base.is_none_or(|base| base <= next)
+        {
+            *slot = next;
+        }
+        next = base.unwrap_or(next);
+    }
+    bounds
 }
 
 /// The segments that no truncation has removed (rule 5).
@@ -117,87 +144,159 @@ fn without_leftovers(segments: &[Facts]) -> Vec<usize> {
         .collect()
 }
 
+/// Segments that lie wholly below the log start were being removed when the log was closed: the
+/// start was made durable first (rule 6). The last segment stays.
+fn finish_retention(start: u64, verdict: &mut Verdict) {
+    let last = verdict.last_kept();
+    for (index, fate) in verdict.fates.iter_mut().enumerate() {
+        if let Fate::Keep { next_offset, .. } = *fate
+            && next_offset <= start
+            && Some(index) != last
+        {
+            *fate = Fate::Remove;
+        }
+    }
+}
+
+/// A log is never without a file: where none has data, the last one stands for the empty log.
+fn keep_one(live: &[usize], verdict: &mut Verdict) {
+    if verdict.last_kept().is_some() {
+        return;
+    }
+    let (position, next_offset) = (SegmentHeader::END_POSITION, verdict.end_offset);
+    if let Some(fate) = live.last().and_then(|index| verdict.fates.get_mut(*index)) {
+        *fate = Fate::Keep { tail_start: position, data_end: position, next_offset, times: None };
+    }
+}
+
 struct Walk {
     durable: u64,
+    start: Option<u64>,
+    /// The first segment.
+    head: usize,
     /// The offset that comes next; `None` before the first stretch.
     expected: Option<u64>,
+    /// Where the last stretch that counts ended.
+    last: Option<(usize, u32)>,
     /// The log has ended: nothing from here on counts.
     torn: bool,
 }
 
+/// What a stretch is to the log.
+enum Judgement {
+    Counts,
+    /// Behind the end.
+    Torn,
+    /// It repeats offsets that another file has.
+    Contradicts,
+}
+
 impl Walk {
-    fn segment(
-        &mut self,
-        index: usize,
-        facts: &Facts,
-        bound: Option<u64>,
-        start: Option<u64>,
-        verdict: &mut Verdict,
-    ) {
-        let mut kept: Option<Fate> = None;
+    fn segment(&mut self, index: usize, facts: &Facts, bound: u64, verdict: &mut Verdict) {
+        let mut fate = Fate::Remove;
         for stretch in &facts.stretches {
-            if bound.is_some_and(|bound| stretch.base_offset >= bound && kept.is_some()) {
+            if stretch.base_offset >= bound && fate.is_kept() {
                 break; // rule 4
             }
-            if self.torn || !self.accepts(index, facts, stretch, start, verdict) {
-                verdict.cut_bytes += u64::from(stretch.end.saturating_sub(stretch.start));
-                continue;
-            }
-            kept = Some(Fate::Keep {
-                tail_start: stretch.start,
-                data_end: stretch.end,
-                next_offset: stretch.next_offset,
-                times: stretch.times,
-            });
-            self.expected = Some(stretch.next_offset);
-        }
-        if bound.is_none() {
-            let listed = facts.stretches.last().map_or(SegmentHeader::SIZE as u64, |last| u64::from(last.end));
-            verdict.cut_bytes += facts.garbage_end.saturating_sub(listed);
-        }
-        match kept {
-            Some(fate) => {
-                if let Some(slot) = verdict.fates.get_mut(index) {
-                    *slot = fate;
+            match self.judge(index, facts, stretch, verdict) {
+                Judgement::Counts => {
+                    fate = Fate::Keep {
+                        tail_start: stretch.start,
+                        data_end: stretch.end,
+                        next_offset: stretch.next_offset,
+                        times: stretch.times,
+                    };
+                    self.expected = Some(stretch.next_offset);
+                    self.last = Some((index, stretch.end));
                 }
+                Judgement::Torn => {
+                    verdict.cut_bytes += u64::from(stretch.end.saturating_sub(stretch.start));
+                    verdict.cuts_segments |= !fate.is_kept();
+                }
+                Judgement::Contradicts if !fate.is_kept() => fate = Fate::Leave,
+                Judgement::Contradicts => {}
             }
-            None if !facts.stretches.is_empty() => verdict.cuts_segments = true,
-            None => {}
+        }
+        if bound == u64::MAX {
+            let nothing = SegmentHeader::SIZE as u64;
+            let listed = facts.stretches.last().map_or(nothing, |last| u64::from(last.end));
+            verdict.cut_bytes += facts.garbage_end.saturating_sub(listed);
+        } else if facts.stretches.is_empty() && facts.garbage_end > 0 {
+            // It was in use, since the log went on behind it.
+            fate = Fate::Leave;
+        }
+        if let Some(slot) = verdict.fates.get_mut(index) {
+            *slot = fate;
         }
     }
 
-    /// Whether the stretch continues the log; takes note of damage before it.
-    fn accepts(
+    /// Says what the stretch is; takes note of damage before it.
+    fn judge(
         &mut self,
         index: usize,
         facts: &Facts,
         stretch: &Stretch,
-        start: Option<u64>,
         verdict: &mut Verdict,
-    ) -> bool {
-        let expected = self.expected.or(start).unwrap_or(stretch.base_offset);
-        if stretch.base_offset <= expected && self.expected.is_none() {
-            return true;
+    ) -> Judgement {
+        if self.torn {
+            return Judgement::Torn;
         }
-        if stretch.base_offset == expected {
-            return true;
-        }
-        if stretch.base_offset < expected {
-            let kind = CorruptionKind::OffsetOrder { expected, found: stretch.base_offset };
+        let found = stretch.base_offset;
+        if let Some(expected) = self.expected.filter(|expected| found < *expected) {
+            let kind = CorruptionKind::OffsetOrder { expected, found };
             let position = u64::from(stretch.start);
-            verdict.damage.push(Damage { segment: index, position, offsets: 0..0, kind });
-            return false;
+            verdict.damage.push(Damage { segment: index, position, offsets: found..found, kind });
+            return Judgement::Contradicts;
         }
-        if expected >= self.durable {
+        let needed = self.expected.or(self.start).unwrap_or(found).max(self.start.unwrap_or(0));
+        if found <= needed {
+            return Judgement::Counts;
+        }
+        let is_head = self.expected.is_none() && index == self.head;
+        if needed >= self.durable && !is_head {
             self.torn = true; // rule 3
-            return false;
+            return Judgement::Torn;
         }
-        let (position, kind) =
-            facts.damage.clone().unwrap_or((u64::from(stretch.start), CorruptionKind::Missing));
-        let offsets = expected..stretch.base_offset;
-        verdict.damage.push(Damage { segment: index, position, offsets, kind });
-        true
+        let (segment, position, kind) = match self.last {
+            Some((last, end)) if last == index => gap_in(last, end, facts),
+            Some((last, end)) => (last, u64::from(end), CorruptionKind::Missing),
+            None => (index, 0, CorruptionKind::Missing),
+        };
+        verdict.damage.push(Damage { segment, position, offsets: needed..found, kind });
+        Judgement::Counts
     }
+
+    /// Says where the log ends, and what is missing there (rule 2).
+    fn end(&self, segments: &[Facts], verdict: &mut Verdict) {
+        let found = self.expected.unwrap_or(0).max(self.start.unwrap_or(0));
+        let durable = self.durable;
+        verdict.end_offset = found.max(durable);
+        if durable <= found {
+            return;
+        }
+        let (last, end) = self.last.unwrap_or((0, SegmentHeader::END_POSITION));
+        let short = CorruptionKind::ShortOfDurable { found, durable };
+        let kind = segments.get(last).and_then(|facts| damage_at(facts, end)).unwrap_or(short);
+        let position = u64::from(end);
+        verdict.damage.push(Damage { segment: last, position, offsets: found..durable, kind });
+        // What is missing may be in a file that cannot be read.
+        for (facts, fate) in segments.iter().zip(&mut verdict.fates) {
+            if *fate == Fate::Remove && facts.stretches.is_empty() && facts.garbage_end > 0 {
+                *fate = Fate::Leave;
+            }
+        }
+    }
+}
+
+fn gap_in(index: usize, end: u32, facts: &Facts) -> (usize, u64, CorruptionKind) {
+    // Without a reason the chain ended at zeros: batches that never reached the disk.
+    let kind = damage_at(facts, end).unwrap_or(CorruptionKind::Length("a batch"));
+    (index, u64::from(end), kind)
+}
+
+fn damage_at(facts: &Facts, end: u32) -> Option<CorruptionKind> {
+    let at = facts.damage.iter().find(|(position, _)| *position == u64::from(end));
+    at.map(|(_, kind)| kind.clone())
 }
 
 #[cfg(test)]
@@ -222,7 +321,7 @@ mod tests {
     fn kept(verdict: &Verdict) -> Vec<Option<u64>> {
         let next = |fate: &Fate| match fate {
             Fate::Keep { next_offset, .. } => Some(*next_offset),
-            Fate::Remove => None,
+            Fate::Leave | Fate::Remove => None,
         };
         verdict.fates.iter().map(next).collect()
     }
@@ -252,6 +351,7 @@ mod tests {
         assert_eq!(verdict.end_offset, 9);
         assert_eq!(verdict.damage.len(), 1);
         assert_eq!(verdict.damage[0].offsets, 5..7);
+        assert_eq!(verdict.damage[0].position, 500);
     }
 
     #[test]

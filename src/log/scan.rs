@@ -1,60 +1,20 @@
 //! Reading a segment from its file, batch by batch, without trusting any of it.
 //!
-//! Used by recovery, verification and the making of footers. Reads by `pread` into one bounded
-//! buffer: a failing disk or a hostile file can at worst give an error (never a signal), and memory
-//! does not grow with the segment.
+//! Used by recovery, verification and the making of footers. A scan first follows the chain of
+//! batches; what lies behind the chain's end is searched for evidence (later batches, and what
+//! they prove), and [`recovery`](super::recovery) says what of it belongs to the log.
 
 use std::io;
 
 use super::Checkpoint;
+use super::chunk::{CHUNK_BYTES, ChunkReader};
+use super::damage::next_whole_batch;
 use super::producers::ProducerTable;
 use crate::error::CorruptionKind;
-use crate::format::{ALIGNMENT, BatchHeader, BatchView, BATCH_HEADER_SIZE_MIN, Opening, ProducerState, SegmentHeader, SparseIndex, TimeRange};
+use crate::format::{
+    BatchHeader, BatchView, Opening, ProducerState, SegmentHeader, SparseIndex, TimeRange,
+};
 use crate::storage::disk::DiskFile;
-
-/// LIMIT: how much is read at a time. Large enough that system calls vanish beside the checksums.
-const CHUNK_BYTES: usize = 1 << 20;
-
-/// A window on a file that moves forward.
-struct ChunkReader<'a> {
-    file: &'a dyn DiskFile,
-    buffer: Vec<u8>,
-    base: u64,
-    end: u64,
-    chunk: usize,
-}
-
-impl<'a> ChunkReader<'a> {
-    fn new(file: &'a dyn DiskFile, chunk: usize) -> io::Result<Self> {
-        Ok(Self { file, buffer: Vec::new(), base: 0, end: file.len()?, chunk })
-    }
-
-    /// The bytes from `position` on: at least `wanted` of them, fewer only at the end of the file.
-    fn at(&mut self, position: u64, wanted: usize) -> io::Result<&[u8]> {
-        let buffered = self.base.saturating_add(self.buffer.len() as u64);
-        let wanted_end = position.saturating_add(wanted as u64).min(self.end);
-        if position < self.base || wanted_end > buffered {
-            let left = usize::try_from(self.end.saturating_sub(position)).unwrap_or(usize::MAX);
-            self.buffer.resize(wanted.max(self.chunk).min(left), 0);
-            let read = self.file.read_at(&mut self.buffer, position)?;
-            self.buffer.truncate(read);
-            self.base = position;
-        }
-        let skip = usize::try_from(position.saturating_sub(self.base)).unwrap_or(usize::MAX);
-        Ok(self.buffer.get(skip..).unwrap_or_default())
-    }
-
-    /// The bytes of the batch at `position`, all of them if the file has them.
-    fn batch(&mut self, position: u64) -> io::Result<&[u8]> {
-        let bytes = self.at(position, BATCH_HEADER_SIZE_MIN)?;
-        let size = BatchHeader::declared_size(bytes).map_or(0, |size| size as usize);
-        // A hostile size is compared with the file before anything is allocated by it.
-        if position.saturating_add(size as u64) > self.end {
-            return self.at(position, 0);
-        }
-        self.at(position, size)
-    }
-}
 
 /// Batches that follow one another without damage between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,12 +32,13 @@ pub(crate) struct Stretch {
 pub(crate) struct Scan {
     pub(crate) opening: Option<Opening>,
     pub(crate) stretches: Vec<Stretch>,
+    /// What the batches of each stretch say of producers: a stretch counts or is cut as a whole.
+    pub(crate) producers: Vec<ProducerTable>,
     /// The highest offset that any batch found here proves to have been durable.
     pub(crate) durable_mark: u64,
     pub(crate) index: SparseIndex,
-    pub(crate) producers: Vec<(u64, ProducerState)>,
-    /// Why the first stretch ended where it did, if not at an end mark.
-    pub(crate) damage: Option<(u64, CorruptionKind)>,
+    /// Where chains ended otherwise than at an end mark, and why.
+    pub(crate) damage: Vec<(u64, CorruptionKind)>,
     /// Position after the last byte that is not zero, behind the last stretch.
     pub(crate) garbage_end: u64,
 }
@@ -87,29 +48,32 @@ impl Scan {
         Self {
             opening: None,
             stretches: Vec::new(),
+            producers: Vec::new(),
             durable_mark: 0,
             index: SparseIndex::new(base_offset),
-            producers: Vec::new(),
-            damage: None,
+            damage: Vec::new(),
             garbage_end: 0,
         }
     }
 
     /// Puts what a recovery point vouches for in front of what was scanned from there on.
     pub(crate) fn join_to(&mut self, opening: &Opening, point: &Checkpoint) {
-        let trusted = Stretch {
-            start: SegmentHeader::END_POSITION,
-            end: point.position,
-            base_offset: opening.base_offset,
-            next_offset: point.end_offset,
-            times: point.times(),
-        };
         match self.stretches.first_mut().filter(|first| first.start == point.position) {
             Some(first) => {
-                first.start = trusted.start;
-                first.base_offset = trusted.base_offset;
+                first.start = SegmentHeader::END_POSITION;
+                first.base_offset = opening.base_offset;
             }
-            None => self.stretches.insert(0, trusted),
+            None => {
+                let trusted = Stretch {
+                    start: SegmentHeader::END_POSITION,
+                    end: point.position,
+                    base_offset: opening.base_offset,
+                    next_offset: point.end_offset,
+                    times: point.times(),
+                };
+                self.stretches.insert(0, trusted);
+                self.producers.insert(0, ProducerTable::default());
+            }
         }
         self.durable_mark = self.durable_mark.max(point.end_offset);
         self.opening = Some(opening.clone());
@@ -118,15 +82,17 @@ impl Scan {
 
 /// The opening batch of a segment and its size, if it is whole.
 pub(crate) fn read_opening(file: &dyn DiskFile, salt: u64) -> io::Result<Option<(Opening, u32)>> {
+    /// LIMIT: the opening of a segment whose partition has a hundred named producers.
     const ENOUGH_BYTES: usize = 4 << 10;
-    let mut reader = ChunkReader::new(file, ENOUGH_BYTES)?;
-    let Ok(Some(view)) = BatchView::check(reader.batch(u64::from(SegmentHeader::END_POSITION))?, salt) else {
+    let mut reader = ChunkReader::new(file, u64::MAX, ENOUGH_BYTES)?;
+    let bytes = reader.batch(u64::from(SegmentHeader::END_POSITION))?;
+    let Ok(Some(view)) = BatchView::check(bytes, salt) else {
         return Ok(None);
     };
     Ok(Opening::decode(&view).ok().map(|opening| (opening, view.header().size)))
 }
 
-/// Where a scan begins.
+/// What part of a segment a scan reads.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ScanFrom {
     pub(crate) position: u32,
@@ -134,154 +100,158 @@ pub(crate) struct ScanFrom {
     pub(crate) offset: Option<u64>,
     pub(crate) base_offset: u64,
     pub(crate) times: Option<TimeRange>,
+    /// Where the bytes of interest end.
+    pub(crate) end: u64,
+    /// Where the next segment begins: batches beyond it do not belong to the log.
+    pub(crate) bound: u64,
 }
 
-/// Scans a segment from `from` to the end of the file: first the chain of batches, then what lies
-/// behind its end. Nothing behind the end is believed to belong to the log; it is evidence only.
+impl ScanFrom {
+    /// All of a segment.
+    pub(crate) fn start(base_offset: u64) -> Self {
+        Self {
+            position: SegmentHeader::END_POSITION,
+            offset: None,
+            base_offset,
+            times: None,
+            end: u64::MAX,
+            bound: u64::MAX,
+        }
+    }
+}
+
+/// Scans a segment: first the chain of batches, then what lies behind its end.
 pub(crate) fn scan_segment(file: &dyn DiskFile, salt: u64, from: ScanFrom) -> io::Result<Scan> {
-    let mut reader = ChunkReader::new(file, CHUNK_BYTES)?;
-    let mut scan = Scan::new(from.base_offset);
+    let reader = ChunkReader::new(file, from.end, CHUNK_BYTES)?;
+    let scan = Scan::new(from.base_offset);
+    let mut scanner = Scanner { reader, salt, bound: from.bound, times: from.times, scan };
     let mut position = u64::from(from.position);
     let mut expected = from.offset;
-    let mut times = from.times;
     loop {
-        let (end, next, damage) =
-            follow_chain(&mut reader, salt, position, expected, &mut times, &mut scan)?;
-        if scan.damage.is_none() {
-            scan.damage = damage.map(|kind| (end, kind));
+        let chain = scanner.follow_chain(position, expected)?;
+        match chain.ended {
+            Ended::AtMark => {}
+            Ended::AtBound => return Ok(scanner.scan),
+            Ended::Damaged(kind) => scanner.scan.damage.push((chain.end, kind)),
         }
-        expected = next.or(expected);
-        match search(&mut reader, salt, end, expected.unwrap_or(0), &mut scan.garbage_end)? {
-            Some(found) => position = found,
-            None => return Ok(scan),
-        }
+        expected = chain.next_offset.or(expected);
+        let above = expected.unwrap_or(0);
+        let wanted = |header: &BatchHeader| header.base_offset >= above;
+        let searched = next_whole_batch(&mut scanner.reader, salt, chain.end, wanted)?;
+        scanner.scan.garbage_end = scanner.scan.garbage_end.max(searched.garbage_end);
+        let Some(found) = searched.found else {
+            return Ok(scanner.scan);
+        };
+        position = found.position;
         expected = None;
     }
 }
 
-/// Follows the chain from `position`. Returns where it ends, the offset it reached, and why it
-/// ended if not at an end mark.
-fn follow_chain(
-    reader: &mut ChunkReader<'_>,
+/// A scan under way.
+struct Scanner<'a> {
+    reader: ChunkReader<'a>,
     salt: u64,
-    start: u64,
-    expected: Option<u64>,
-    times: &mut Option<TimeRange>,
-    scan: &mut Scan,
-) -> io::Result<(u64, Option<u64>, Option<CorruptionKind>)> {
-    let mut position = start;
-    let mut expected = expected;
-    let mut base_offset = expected;
-    let damage = loop {
-        let bytes = reader.batch(position)?;
-        let view = match BatchView::check(bytes, salt) {
-            Ok(Some(view)) => view,
-            Ok(None) => break None,
-            Err(kind) => break Some(kind),
-        };
-        let header = &view.header();
-        if let Some(expected) = expected.filter(|expected| header.base_offset < *expected) {
-            break Some(CorruptionKind::OffsetOrder { expected, found: header.base_offset });
-        }
-        let size = u64::from(header.size);
-        let Ok(at) = u32::try_from(position) else { break Some(CorruptionKind::Length("a segment")) };
-        if header.is_opening() {
-            match Opening::decode(&view) {
-                Ok(opening) if scan.opening.is_none() && scan.stretches.is_empty() => {
-                    scan.index = SparseIndex::new(opening.base_offset);
-                    scan.durable_mark = scan.durable_mark.max(opening.durable_mark);
-                    scan.opening = Some(opening);
+    bound: u64,
+    times: Option<TimeRange>,
+    scan: Scan,
+}
+
+/// Why a chain of batches ended.
+enum Ended {
+    AtMark,
+    AtBound,
+    Damaged(CorruptionKind),
+}
+
+struct Chain {
+    end: u64,
+    /// The offset that it reached; `None` if it has no batch and nothing was expected.
+    next_offset: Option<u64>,
+    ended: Ended,
+}
+
+impl Scanner<'_> {
+    /// Follows the chain from `start`, where a batch at `expected` should be.
+    fn follow_chain(&mut self, start: u64, expected: Option<u64>) -> io::Result<Chain> {
+        let mut position = start;
+        let mut next_offset = expected;
+        let mut base_offset = expected;
+        let mut producers = ProducerTable::default();
+        let ended = loop {
+            let bytes = self.reader.batch(position)?;
+            let view = match BatchView::check(bytes, self.salt) {
+                Ok(Some(view)) => view,
+                Ok(None) => break Ended::AtMark,
+                Err(kind) => break Ended::Damaged(kind),
+            };
+            let header = view.header();
+            if let Some(expected) = next_offset.filter(|expected| header.base_offset < *expected) {
+                let found = header.base_offset;
+                break Ended::Damaged(CorruptionKind::OffsetOrder { expected, found });
+            }
+            if header.next_offset() > self.bound {
+                break Ended::AtBound;
+            }
+            let Ok(at) = u32::try_from(position) else {
+                break Ended::Damaged(CorruptionKind::Length("a segment"));
+            };
+            if header.is_opening() {
+                let opening = Opening::decode(&view);
+                if let Err(kind) = self.scan.note_opening(opening) {
+                    break Ended::Damaged(kind);
                 }
-                Ok(_) => break Some(CorruptionKind::Malformed("a second opening batch")),
-                Err(kind) => break Some(kind),
+            } else {
+                self.scan.note_batch(&header, at, &mut self.times, &mut producers);
             }
-        } else {
-            note_batch(header, at, times, scan);
-        }
-        base_offset = base_offset.or(Some(header.base_offset));
-        expected = Some(header.next_offset());
-        position = position.saturating_add(size);
-    };
-    let range = (u32::try_from(start), u32::try_from(position));
-    if let ((Ok(start), Ok(end)), Some(base_offset), Some(next_offset)) = (range, base_offset, expected)
-        && end > start
-    {
-        let times = *times;
-        scan.stretches.push(Stretch { start, end, base_offset, next_offset, times });
-    }
-    Ok((position, expected, damage))
-}
-
-fn note_batch(header: &BatchHeader, at: u32, times: &mut Option<TimeRange>, scan: &mut Scan) {
-    scan.durable_mark = scan.durable_mark.max(header.durable_mark().unwrap_or(0));
-    TimeRange::note(times, header.base_timestamp, header.max_timestamp);
-    scan.index.note_batch(header.base_offset, at, header.size, header.max_timestamp);
-    if let Some(producer) = header.producer {
-        let state = ProducerState {
-            id: producer.id,
-            epoch: producer.epoch,
-            last_sequence: producer.base_sequence.saturating_add(u64::from(header.last_offset_delta)),
-            last_offset: header.next_offset().saturating_sub(1),
-            last_timestamp: header.max_timestamp,
+            base_offset = base_offset.or(Some(header.base_offset));
+            next_offset = Some(header.next_offset());
+            position = position.saturating_add(u64::from(header.size));
         };
-        scan.producers.push((header.base_offset, state));
-        // Bounded memory: only the last state of each producer matters once the chain went on.
-        if scan.producers.len() > PRODUCER_NOTES_MAX {
-            compact_notes(&mut scan.producers);
+        if let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(position))
+            && let (Some(base_offset), Some(next_offset)) = (base_offset, next_offset)
+            && end > start
+        {
+            let times = self.times;
+            self.scan.stretches.push(Stretch { start, end, base_offset, next_offset, times });
+            self.scan.producers.push(producers);
         }
+        Ok(Chain { end: position, next_offset, ended })
     }
 }
 
-/// LIMIT: how many producer notes a scan keeps before it folds them to the last one of each id.
-const PRODUCER_NOTES_MAX: usize = 64 << 10;
-
-fn compact_notes(notes: &mut Vec<(u64, ProducerState)>) {
-    let table = ProducerTable::from_states(notes.iter().map(|(_, state)| *state));
-    *notes = table.states().into_iter().map(|state| (state.last_offset, state)).collect();
-}
-
-/// Looks for a whole batch behind `position`: every aligned boundary, under the segment's salt.
-/// Notes where the last byte that is not zero ends.
-fn search(
-    reader: &mut ChunkReader<'_>,
-    salt: u64,
-    position: u64,
-    from_offset: u64,
-    garbage_end: &mut u64,
-) -> io::Result<Option<u64>> {
-    let mut position = position;
-    let mut first = true;
-    while position < reader.end {
-        let bytes = reader.at(position, 1)?;
-        if bytes.is_empty() {
-            break;
+impl Scan {
+    fn note_opening(
+        &mut self,
+        opening: Result<Opening, CorruptionKind>,
+    ) -> Result<(), CorruptionKind> {
+        let opening = opening?;
+        if self.opening.is_some() || !self.stretches.is_empty() {
+            return Err(CorruptionKind::Malformed("a second opening batch"));
         }
-        let zeros = leading_zeros(bytes);
-        if zeros >= ALIGNMENT as u64 {
-            position = position.saturating_add(zeros - zeros % ALIGNMENT as u64);
-            first = false;
-            continue;
-        }
-        *garbage_end = (*garbage_end).max(position.saturating_add(ALIGNMENT as u64)).min(reader.end);
-        if !first {
-            let bytes = reader.batch(position)?;
-            if let Ok(Some(header)) = BatchHeader::parse(bytes)
-                && header.base_offset >= from_offset
-                && let Ok(Some(_)) = BatchView::check(bytes, salt)
-            {
-                return Ok(Some(position));
-            }
-        }
-        first = false;
-        position = position.saturating_add(ALIGNMENT as u64);
+        self.index = SparseIndex::new(opening.base_offset);
+        self.durable_mark = self.durable_mark.max(opening.durable_mark);
+        self.opening = Some(opening);
+        Ok(())
     }
-    Ok(None)
-}
 
-/// How many zero bytes the slice begins with, by whole words where it can.
-fn leading_zeros(bytes: &[u8]) -> u64 {
-    const BLOCK: usize = 64;
-    let blocks = bytes.chunks_exact(BLOCK).take_while(|block| **block == [0; BLOCK]).count() * BLOCK;
-    let rest = bytes.get(blocks..).unwrap_or_default();
-    (blocks + rest.iter().take_while(|byte| **byte == 0).count()) as u64
+    fn note_batch(
+        &mut self,
+        header: &BatchHeader,
+        at: u32,
+        times: &mut Option<TimeRange>,
+        producers: &mut ProducerTable,
+    ) {
+        self.durable_mark = self.durable_mark.max(header.durable_mark().unwrap_or(0));
+        TimeRange::note(times, header.base_timestamp, header.max_timestamp);
+        self.index.note_batch(header.base_offset, at, header.size, header.max_timestamp);
+        if let (Some(producer), Some(last_sequence)) = (header.producer, header.last_sequence()) {
+            producers.note(ProducerState {
+                id: producer.id,
+                epoch: producer.epoch,
+                last_sequence,
+                last_offset: header.next_offset().saturating_sub(1),
+                last_timestamp: header.max_timestamp,
+            });
+        }
+    }
 }

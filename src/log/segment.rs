@@ -159,15 +159,18 @@ impl Segment {
     fn mapped_window(self: &Arc<Self>) -> Result<Option<Window>> {
         let mut slot = self.region.lock();
         if let Some(region) = slot.as_ref() {
-            return Ok(region
-                .is_readable()
-                .then(|| Window { region: Arc::clone(region), base: 0, live: true }));
+            return Ok(region.is_readable().then(|| Window {
+                region: Arc::clone(region),
+                base: 0,
+                live: true,
+            }));
         }
         let (false, Some(sealed)) = (self.env.copy_reads, self.sealed.get()) else {
             return Ok(None);
         };
         let file = self.open_file(Access::Read)?;
-        let length = file.len().map_err(|source| Error::io("read the size of", &self.path, source))?;
+        let length =
+            file.len().map_err(|source| Error::io("read the size of", &self.path, source))?;
         if length < u64::from(sealed.data_end) {
             // A store of ours cannot shrink a file: somebody else did, and the map would raise
             // SIGBUS where the bytes are missing (FAILURES E5, F6).
@@ -240,7 +243,8 @@ pub(crate) fn read_footer(file: &dyn DiskFile, salt: u64) -> std::io::Result<Opt
         return Ok(None);
     };
     // The length is checked against the file before anything is allocated by it.
-    let (Some(start), Ok(size)) = (length.checked_sub(footer_length), usize::try_from(footer_length))
+    let (Some(start), Ok(size)) =
+        (length.checked_sub(footer_length), usize::try_from(footer_length))
     else {
         return Ok(None);
     };
@@ -276,6 +280,11 @@ impl SegmentList {
     pub(crate) fn after(&self, number: u64) -> Option<Arc<Segment>> {
         let segments = self.0.read();
         segments.get(segments.partition_point(|segment| segment.number <= number)).cloned()
+    }
+
+    /// Whether the segment with this number still belongs to the log.
+    pub(crate) fn contains(&self, number: u64) -> bool {
+        self.0.read().binary_search_by_key(&number, |segment| segment.number).is_ok()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Segment>> {

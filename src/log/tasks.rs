@@ -6,12 +6,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::LogEnv;
 use super::scan::{ScanFrom, scan_segment};
 use super::segment::{Sealed, Segment, read_footer};
+use super::{LogEnv, PAGE_BYTES};
 use crate::error::{CorruptionKind, Error, Result};
-use crate::format::{BatchView, Footer, ProducerState, SegmentHeader, SparseIndex};
-use super::PAGE_BYTES;
+use crate::format::{BatchView, Footer, ProducerState, SparseIndex};
 use crate::storage::disk::{Access, DiskFile};
 
 /// A sync of everything that was published when it was made.
@@ -20,9 +19,18 @@ pub(crate) struct SyncTask {
     /// Tails of an earlier life that no sync of this one has covered.
     pub(crate) unproved: Vec<Arc<Unproved>>,
     /// The files, in segment order, the active one last.
-    pub(crate) files: Vec<(Arc<Segment>, Arc<dyn DiskFile>)>,
+    pub(crate) files: Vec<SyncFile>,
     /// What is durable when the task succeeds.
     pub(crate) target: u64,
+}
+
+/// A file to be synced, and up to where the sync will vouch for it: what is published behind
+/// `end` while the sync runs belongs to the next one.
+#[derive(Debug)]
+pub(crate) struct SyncFile {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) end: usize,
 }
 
 impl SyncTask {
@@ -34,13 +42,21 @@ impl SyncTask {
             tail.rewrite()?;
         }
         // DURABILITY: in segment order, so that what is durable is always a prefix.
-        for (segment, file) in &self.files {
+        for SyncFile { segment, file, .. } in &self.files {
             file.sync().map_err(|source| Error::SyncFailed {
                 path: segment.path.clone(),
                 source: Arc::new(source),
             })?;
         }
         Ok(())
+    }
+}
+
+impl SyncTask {
+    /// Up to where the task vouches for a segment, if it does.
+    pub(crate) fn end_of(&self, segment: &Arc<Segment>) -> Option<usize> {
+        let file = self.files.iter().find(|file| Arc::ptr_eq(&file.segment, segment))?;
+        Some(file.end)
     }
 }
 
@@ -95,7 +111,10 @@ impl Unproved {
                 Err(_) if length > 0 => break,
                 Err(CorruptionKind::Length(_)) => break,
                 Ok(None) => break,
-                Err(kind) => return Err(self.segment.corruption(0, None, kind).into()),
+                Err(kind) => {
+                    let position = u64::from(self.range.start);
+                    return Err(self.segment.corruption(position, None, kind).into());
+                }
             }
         }
         Ok(length)
@@ -118,6 +137,15 @@ pub(crate) struct Unfinished {
     pub(crate) incarnation: u64,
 }
 
+impl Unfinished {
+    /// What a sync has to do for it.
+    pub(crate) fn to_sync(&self) -> Option<SyncFile> {
+        let file = self.file.as_ref().filter(|_| !self.synced)?;
+        let end = self.segment.sealed()?.data_end as usize;
+        Some(SyncFile { segment: Arc::clone(&self.segment), file: Arc::clone(file), end })
+    }
+}
+
 /// The footer of the oldest synced segment that has none.
 #[derive(Debug)]
 pub(crate) struct FooterTask {
@@ -138,13 +166,11 @@ impl FooterTask {
             return Ok(());
         }
         if !self.index_is_whole {
-            let from = ScanFrom {
-                position: SegmentHeader::END_POSITION,
-                offset: None,
-                base_offset: self.segment.base_offset,
-                times: None,
-            };
-            self.footer.index = scan_segment(&*file, self.segment.salt, from).map_err(failed)?.index;
+            // Not beyond the data: what a crash left there is no part of the log.
+            let end = u64::from(self.sealed.data_end);
+            let from = ScanFrom { end, ..ScanFrom::start(self.segment.base_offset) };
+            self.footer.index =
+                scan_segment(&*file, self.segment.salt, from).map_err(failed)?.index;
         }
         let length = file.len().map_err(failed)?;
         file.write_at(&self.footer.encode(self.segment.salt)?, length).map_err(failed)?;

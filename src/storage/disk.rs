@@ -116,6 +116,12 @@ pub(crate) trait DiskFile: Send + Sync + fmt::Debug {
     /// themselves. Where not, the region's writer stores them too.
     fn map_shows_writes(&self) -> bool;
 
+    /// Whether space that was written once with zeros syncs quicker than space that was only
+    /// allocated.
+    fn gains_from_prewriting(&self) -> bool {
+        false
+    }
+
     /// Says whether there are un-synced stores through the map, of which the file itself knows
     /// nothing. While true, the descriptor is given up last.
     fn set_dirty(&self, dirty: bool);

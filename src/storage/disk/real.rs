@@ -359,6 +359,10 @@ impl DiskFile for RealFile {
         Ok(Memory::absent(capacity))
     }
 
+    fn gains_from_prewriting(&self) -> bool {
+        true
+    }
+
     fn map_shows_writes(&self) -> bool {
         true
     }

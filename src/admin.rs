@@ -1,0 +1,142 @@
+//! Administration: creating, deleting and describing topics.
+//!
+//! Owns: the [`Admin`] handle. Must not know: how topics are made; it asks the broker.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::broker::{Broker, Life};
+use crate::config::{TopicConfig, Visibility};
+use crate::error::Result;
+use crate::topic::{Topic, TopicShared};
+
+impl Broker {
+    /// For creating, deleting and describing topics.
+    #[must_use]
+    pub fn admin(&self) -> Admin {
+        Admin { broker: self.clone() }
+    }
+}
+
+/// Administers the topics of a broker. Cheap to clone; keeps the broker open.
+#[derive(Clone)]
+pub struct Admin {
+    broker: Broker,
+}
+
+/// A topic, described.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct TopicInfo {
+    /// The topic's name.
+    pub name: Arc<str>,
+    /// Its settings.
+    pub config: TopicConfig,
+    /// One entry per partition, in order.
+    pub partitions: Vec<PartitionInfo>,
+}
+
+/// A partition, described.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PartitionInfo {
+    /// The partition's number.
+    pub partition: u32,
+    /// The first offset that can be read.
+    pub log_start_offset: u64,
+    /// The offset that the next record gets.
+    pub log_end_offset: u64,
+    /// Everything below is on stable storage.
+    pub durable_end_offset: u64,
+    /// The end of what consumers may see.
+    pub high_watermark: u64,
+    /// How many segment files it has.
+    pub segments: usize,
+}
+
+impl Admin {
+    fn life(&self) -> &Arc<Life> {
+        self.broker.life()
+    }
+
+    /// Creates a topic.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TopicExists`](crate::Error::TopicExists); otherwise as [`Broker::ensure_topic`].
+    ///
+    /// # Durability
+    ///
+    /// On return the topic is there after any crash; after a crash before, all of it or nothing.
+    ///
+    /// # Blocking
+    ///
+    /// For the disk, a few syncs per partition.
+    pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
+        let shared = self.life().create_topic(name, config)?;
+        Ok(Topic::new(shared, self.broker.lifeline()))
+    }
+
+    /// Deletes a topic, its records and what groups committed for it. Messages that are held stay
+    /// readable; handles of the topic get [`Error::Closed`](crate::Error::Closed).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTopic`](crate::Error::UnknownTopic). After
+    /// [`Error::Io`](crate::Error::Io) the topic is gone, and the rest of its files are removed at
+    /// the next open.
+    ///
+    /// # Durability
+    ///
+    /// On return the topic is gone after any crash.
+    ///
+    /// # Blocking
+    ///
+    /// For the disk.
+    pub fn delete_topic(&self, name: &str) -> Result<()> {
+        self.life().delete_topic(name)
+    }
+
+    /// All topics, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`](crate::Error::Closed).
+    pub fn topics(&self) -> Result<Vec<TopicInfo>> {
+        self.life().check_open()?;
+        Ok(self.life().all_topics().iter().map(|topic| describe(topic)).collect())
+    }
+
+    /// One topic.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTopic`](crate::Error::UnknownTopic).
+    pub fn describe_topic(&self, name: &str) -> Result<TopicInfo> {
+        Ok(describe(&*self.life().topic(name)?))
+    }
+}
+
+fn describe(topic: &TopicShared) -> TopicInfo {
+    let partitions = topic.partitions.iter().map(|core| PartitionInfo {
+        partition: core.origin.partition,
+        log_start_offset: core.log_start(),
+        log_end_offset: core.log_end(),
+        durable_end_offset: core.durable_end(),
+        high_watermark: core.visible_end(Visibility::Published),
+        segments: core.segment_count(),
+    });
+    TopicInfo {
+        name: Arc::clone(&topic.name),
+        config: topic.config.clone(),
+        partitions: partitions.collect(),
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").field("broker", &self.broker).finish()
+    }
+}

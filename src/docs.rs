@@ -1,0 +1,13 @@
+//! The documents behind the interface, as they lie beside the source in `src/docs/`.
+
+#[doc = include_str!("docs/format.md")]
+pub mod format {}
+
+#[doc = include_str!("docs/durability.md")]
+pub mod durability {}
+
+#[doc = include_str!("docs/concurrency.md")]
+pub mod concurrency {}
+
+#[doc = include_str!("docs/changelog.md")]
+pub mod changelog {}

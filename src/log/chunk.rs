@@ -1,0 +1,78 @@
+//! A window that moves forward over a file's bytes, for readers that trust none of them.
+//!
+//! Reads by `pread` into one bounded buffer: a failing disk or a hostile file can at worst give an
+//! error (never a signal), and memory does not grow with the segment.
+
+use std::io;
+
+use crate::format::{BATCH_HEADER_SIZE_MIN, BatchHeader};
+use crate::storage::disk::DiskFile;
+
+/// LIMIT: how much is read at a time. Large enough that system calls vanish beside the checksums.
+pub(super) const CHUNK_BYTES: usize = 1 << 20;
+
+enum Source<'a> {
+    File(&'a dyn DiskFile),
+    /// Bytes that are in memory already, and where they begin.
+    Bytes(&'a [u8], u64),
+}
+
+pub(super) struct ChunkReader<'a> {
+    source: Source<'a>,
+    buffer: Vec<u8>,
+    base: u64,
+    end: u64,
+    chunk: usize,
+}
+
+impl<'a> ChunkReader<'a> {
+    /// Reads a file up to `end`, or to its own end if that comes first.
+    pub(super) fn new(file: &'a dyn DiskFile, end: u64, chunk: usize) -> io::Result<Self> {
+        let end = file.len()?.min(end);
+        Ok(Self { source: Source::File(file), buffer: Vec::new(), base: 0, end, chunk })
+    }
+
+    /// Reads bytes that are in memory and begin at the position `base` of their file.
+    pub(super) fn over(bytes: &'a [u8], base: u64) -> Self {
+        let end = base.saturating_add(bytes.len() as u64);
+        Self { source: Source::Bytes(bytes, base), buffer: Vec::new(), base: 0, end, chunk: 0 }
+    }
+
+    /// Where the bytes end.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The bytes from `position` on: at least `wanted` of them, fewer only at the end.
+    pub(super) fn at(&mut self, position: u64, wanted: usize) -> io::Result<&[u8]> {
+        let file = match self.source {
+            Source::File(file) => file,
+            Source::Bytes(bytes, base) => {
+                let skip = usize::try_from(position.saturating_sub(base)).unwrap_or(usize::MAX);
+                return Ok(bytes.get(skip..).unwrap_or_default());
+            }
+        };
+        let buffered = self.base.saturating_add(self.buffer.len() as u64);
+        let wanted_end = position.saturating_add(wanted as u64).min(self.end);
+        if position < self.base || wanted_end > buffered {
+            let left = usize::try_from(self.end.saturating_sub(position)).unwrap_or(usize::MAX);
+            self.buffer.resize(wanted.max(self.chunk).min(left), 0);
+            let read = file.read_at(&mut self.buffer, position)?;
+            self.buffer.truncate(read);
+            self.base = position;
+        }
+        let skip = usize::try_from(position.saturating_sub(self.base)).unwrap_or(usize::MAX);
+        Ok(self.buffer.get(skip..).unwrap_or_default())
+    }
+
+    /// The bytes of the batch at `position`, all of them if they are there.
+    pub(super) fn batch(&mut self, position: u64) -> io::Result<&[u8]> {
+        let bytes = self.at(position, BATCH_HEADER_SIZE_MIN)?;
+        let size = BatchHeader::declared_size(bytes).map_or(0, |size| size as usize);
+        // A hostile size is compared with what is there before anything is allocated by it.
+        if position.saturating_add(size as u64) > self.end {
+            return self.at(position, 0);
+        }
+        self.at(position, size)
+    }
+}

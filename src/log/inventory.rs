@@ -1,0 +1,313 @@
+//! What a partition's directory holds: the passes of opening that only read.
+//!
+//! 1. List the directory, read and check each segment's header and footer.
+//! 2. Scan what no footer vouches for, from the recovery point where there is one, up to where the
+//!    next segment begins.
+//!
+//! Whatever the files hold, the worst that comes out is an error or a finding; no byte is changed.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::open::{Known, PartitionRecovery};
+use super::recovery::{Facts, Verdict, bounds};
+use super::scan::{Scan, ScanFrom, Stretch, read_opening, scan_segment};
+use super::segment::read_footer;
+use super::{Checkpoint, LogEnv, LogIdentity};
+use crate::error::{Corruption, CorruptionKind, Error, Result};
+use crate::format::{
+    ALIGNMENT, BatchHeader, BatchView, Footer, HeaderError, Opening, SegmentHeader, VERSION,
+    parse_segment_file_name, parse_temporary_segment_file_name,
+};
+use crate::record::TopicPartition;
+use crate::storage::disk::{Access, DiskFile, EntryKind};
+
+/// One segment file and what was read of it.
+pub(super) struct Found {
+    pub(super) path: PathBuf,
+    pub(super) header: SegmentHeader,
+    pub(super) footer: Option<Footer>,
+    pub(super) scan: Option<Scan>,
+    /// Whether the scan began at the recovery point, which vouches for what lies before.
+    pub(super) from_point: bool,
+    opening: Option<(Opening, u32)>,
+    file: Arc<dyn DiskFile>,
+}
+
+impl Found {
+    /// The opening batch, where there is no footer.
+    pub(super) fn opening(&self) -> Option<&Opening> {
+        self.opening.as_ref().map(|(opening, _)| opening)
+    }
+
+    /// Where its data begins. Without footer and opening batch, the first batch that is whole says
+    /// it; `None` if there is none.
+    pub(super) fn base_offset(&self) -> Option<u64> {
+        let first = || self.scan.as_ref()?.stretches.first();
+        let footer = self.footer.as_ref().map(|footer| footer.base_offset);
+        footer
+            .or_else(|| self.opening().map(|opening| opening.base_offset))
+            .or_else(|| first().map(|stretch| stretch.base_offset))
+    }
+
+    pub(super) fn facts(&self) -> Facts {
+        let truncates = self.header.rewrite.filter(|rewrite| rewrite.truncates);
+        let mut facts = Facts {
+            number: self.header.number,
+            generation: self.header.generation,
+            truncates_to: truncates.map(|rewrite| rewrite.base_offset),
+            base_offset: self.base_offset(),
+            ..Facts::default()
+        };
+        if let Some(footer) = &self.footer {
+            facts.durable = footer.next_offset;
+            facts.stretches.push(Stretch {
+                start: SegmentHeader::END_POSITION,
+                end: footer.data_end,
+                base_offset: footer.base_offset,
+                next_offset: footer.next_offset,
+                times: footer.times,
+            });
+        } else if let Some(scan) = &self.scan {
+            facts.durable = scan.durable_mark;
+            facts.stretches.clone_from(&scan.stretches);
+            facts.damage.clone_from(&scan.damage);
+            facts.garbage_end = scan.garbage_end;
+        }
+        facts
+    }
+
+    fn read_opening(&mut self) -> Result<()> {
+        let opening = read_opening(&*self.file, self.header.salt);
+        self.opening = opening.map_err(|source| Error::io("read", &self.path, source))?;
+        Ok(())
+    }
+
+    /// Whether the file agrees with a recovery point that speaks of it: the last batch that the
+    /// point knows is there, whole, and ends where and as the point says.
+    fn agrees_with(&self, point: &Checkpoint) -> io::Result<bool> {
+        let Some((opening, opening_size)) = &self.opening else {
+            return Ok(false);
+        };
+        let Checkpoint { position, last_batch, end_offset, .. } = *point;
+        let data_start = SegmentHeader::END_POSITION.saturating_add(*opening_size);
+        let within = last_batch >= SegmentHeader::END_POSITION && position >= data_start;
+        // Compared with the file before anything is allocated by it.
+        let there = u64::from(position) <= self.file.len()? && opening.base_offset <= end_offset;
+        let (true, true, Some(size)) = (within, there, position.checked_sub(last_batch)) else {
+            return Ok(false);
+        };
+        let mut bytes = vec![0; size as usize];
+        let read = self.file.read_at(&mut bytes, u64::from(last_batch))?;
+        let batch = BatchView::check(bytes.get(..read).unwrap_or_default(), self.header.salt);
+        Ok(batch.ok().flatten().is_some_and(|view| {
+            view.header().next_offset() == end_offset && view.header().size == size
+        }))
+    }
+
+    /// Whether the word at `position` is an end mark, or the file ends there.
+    fn ends_at(&self, position: u32) -> io::Result<bool> {
+        let mut word = [0; ALIGNMENT];
+        let read = self.file.read_at(&mut word, u64::from(position))?;
+        Ok(BatchHeader::declared_size(word.get(..read).unwrap_or_default()).unwrap_or(0) == 0)
+    }
+}
+
+/// The files of a partition.
+pub(super) struct Inventory {
+    pub(super) found: Vec<Found>,
+    /// Files that were being made.
+    pub(super) temporary: Vec<PathBuf>,
+    /// The segment that was active at a clean close, if all is as the close left it.
+    pub(super) resumable: Option<usize>,
+}
+
+/// The read-only passes.
+pub(super) struct Reader<'a> {
+    pub(super) env: &'a Arc<LogEnv>,
+    pub(super) identity: &'a LogIdentity,
+    pub(super) known: &'a Known,
+}
+
+impl Reader<'_> {
+    pub(super) fn read(&self) -> Result<Inventory> {
+        let (found, temporary) = self.list()?;
+        let mut inventory = Inventory { found, temporary, resumable: None };
+        if inventory.found.is_empty() {
+            let dir = self.identity.dir.clone();
+            return Err(self.corruption(dir, 0, CorruptionKind::Missing).into());
+        }
+        self.read_openings(&mut inventory.found)?;
+        inventory.resumable = self.clean_end(&mut inventory.found)?;
+        self.scan(&mut inventory.found)?;
+        // What lies behind the end of a clean close contradicts it.
+        let last = inventory.found.iter().rposition(|found| found.base_offset().is_some());
+        inventory.resumable = inventory.resumable.filter(|index| Some(*index) == last);
+        Ok(inventory)
+    }
+
+    pub(super) fn corruption(
+        &self,
+        file: PathBuf,
+        position: u64,
+        kind: CorruptionKind,
+    ) -> Corruption {
+        let partition = Some(TopicPartition::clone(&self.identity.origin));
+        Corruption { partition, file, position, offsets: None, kind }
+    }
+
+    /// Pass 1.
+    fn list(&self) -> Result<(Vec<Found>, Vec<PathBuf>)> {
+        let dir = &self.identity.dir;
+        let entries = self.env.disk.list(dir).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => {
+                self.corruption(dir.clone(), 0, CorruptionKind::Missing).into()
+            }
+            _ => Error::io("list", dir, source),
+        })?;
+        let (mut found, mut temporary) = (Vec::with_capacity(entries.len()), Vec::new());
+        for entry in entries {
+            let path = dir.join(&entry.name);
+            let is_file = entry.kind == EntryKind::File;
+            if is_file && parse_temporary_segment_file_name(&entry.name).is_some() {
+                temporary.push(path);
+            } else if let Some(number) = parse_segment_file_name(&entry.name) {
+                if !is_file {
+                    return Err(self.corruption(path, 0, CorruptionKind::Magic).into());
+                }
+                found.push(self.read_segment(path, number)?);
+            }
+        }
+        found.sort_by_key(|found| found.header.number);
+        Ok((found, temporary))
+    }
+
+    fn read_segment(&self, path: PathBuf, number: u64) -> Result<Found> {
+        let opened = self.env.disk.open(&path, Access::Read);
+        let file = opened.map_err(|source| Error::io("open", &path, source))?;
+        let mut bytes = [0; SegmentHeader::SIZE];
+        let read = file.read_at(&mut bytes, 0);
+        let read = read.map_err(|source| Error::io("read", &path, source))?;
+        let header = match SegmentHeader::decode(bytes.get(..read).unwrap_or_default()) {
+            Ok(header) => header,
+            Err(HeaderError::Unsupported { version, features }) => {
+                let supported = VERSION;
+                return Err(Error::UnsupportedVersion {
+                    path,
+                    found: version,
+                    supported,
+                    features,
+                });
+            }
+            Err(HeaderError::Corrupt(kind)) => return Err(self.corruption(path, 0, kind).into()),
+        };
+        let foreign = if header.topic_id != self.identity.topic_id {
+            Some("topic")
+        } else if header.partition != self.identity.origin.partition {
+            Some("partition")
+        } else {
+            (header.number != number).then_some("number")
+        };
+        if let Some(what) = foreign {
+            return Err(self.corruption(path, 0, CorruptionKind::Foreign(what)).into());
+        }
+        let footer = read_footer(&*file, header.salt);
+        let footer = footer.map_err(|source| Error::io("read the footer of", &path, source))?;
+        Ok(Found { path, header, footer, scan: None, from_point: false, opening: None, file })
+    }
+
+    /// The opening batches of segments without a footer.
+    fn read_openings(&self, found: &mut [Found]) -> Result<()> {
+        for found in found.iter_mut().filter(|found| found.footer.is_none()) {
+            found.read_opening()?;
+        }
+        let facts: Vec<Facts> = found.iter().map(Found::facts).collect();
+        for (found, bound) in found.iter_mut().zip(bounds(&facts)) {
+            if found.footer.as_ref().is_some_and(|footer| footer.next_offset > bound) {
+                // It says more than is still true: the log was truncated after it was written.
+                found.footer = None;
+                found.read_opening()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The segment in which a clean close says that the log ends, if it does; it is then taken as
+    /// scanned, after a look at its first and its last batch only.
+    fn clean_end(&self, found: &mut [Found]) -> Result<Option<usize>> {
+        let Some(point) = self.known.checkpoint.as_ref().filter(|_| self.known.clean) else {
+            return Ok(None);
+        };
+        let at = found.iter().position(|found| found.header.number == point.segment);
+        let Some((index, last)) = at.and_then(|index| Some((index, found.get_mut(index)?))) else {
+            return Ok(None);
+        };
+        let agrees = last.agrees_with(point).and_then(|ok| Ok(ok && last.ends_at(point.position)?));
+        if !agrees.map_err(|source| Error::io("read", &last.path, source))? {
+            return Ok(None);
+        }
+        if let (None, Some((opening, _))) = (&last.footer, &last.opening) {
+            let mut scan = Scan::new(opening.base_offset);
+            scan.join_to(opening, point);
+            last.scan = Some(scan);
+            last.from_point = true;
+            return Ok(Some(index));
+        }
+        Ok(None)
+    }
+
+    /// Pass 2.
+    fn scan(&self, found: &mut [Found]) -> Result<()> {
+        let facts: Vec<Facts> = found.iter().map(Found::facts).collect();
+        for (found, bound) in found.iter_mut().zip(bounds(&facts)) {
+            if found.footer.is_none() && found.scan.is_none() {
+                let scanned = self.scan_one(found, bound);
+                scanned.map_err(|source| Error::io("read", &found.path, source))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_one(&self, found: &mut Found, bound: u64) -> io::Result<()> {
+        let number = found.header.number;
+        let point = self.known.checkpoint.as_ref().filter(|point| point.segment == number);
+        let base_offset = found.opening().map_or(0, |opening| opening.base_offset);
+        let mut from = ScanFrom { bound, ..ScanFrom::start(base_offset) };
+        let mut trusted = None;
+        if let (Some(point), Some((opening, _))) = (point, &found.opening)
+            && point.end_offset <= bound
+            && found.agrees_with(point)?
+        {
+            from.position = point.position;
+            from.offset = Some(point.end_offset);
+            from.times = point.times();
+            trusted = Some((opening.clone(), point));
+        }
+        let mut scan = scan_segment(&*found.file, found.header.salt, from)?;
+        if let Some((opening, point)) = trusted {
+            scan.join_to(&opening, point);
+            found.from_point = true;
+        }
+        found.scan = Some(scan);
+        Ok(())
+    }
+
+    pub(super) fn report(&self, found: &[Found], verdict: &Verdict) -> PartitionRecovery {
+        let origin = &self.identity.origin;
+        let corrupt = verdict.damage.iter().map(|damage| Corruption {
+            partition: Some(TopicPartition::clone(origin)),
+            file: found.get(damage.segment).map_or_else(PathBuf::new, |found| found.path.clone()),
+            position: damage.position,
+            offsets: Some(damage.offsets.clone()),
+            kind: damage.kind.clone(),
+        });
+        PartitionRecovery {
+            topic: Arc::clone(&origin.topic),
+            partition: origin.partition,
+            end_offset: verdict.end_offset,
+            cut_bytes: verdict.cut_bytes,
+            corrupt: corrupt.collect(),
+        }
+    }
+}

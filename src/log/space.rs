@@ -1,0 +1,104 @@
+//! The space of the active segment: how far its file can be written without the disk saying no.
+//!
+//! Two may make space at the same time: the background, ahead of the writer, and an append that
+//! caught up with it. Both go through one [`Space`], whose lock is held while the disk works, so
+//! that zeros are never written over what was appended meanwhile: space is made only behind
+//! `ready`, and appends go only below it.
+
+use std::io;
+use std::sync::Arc;
+
+use super::PAGE_BYTES;
+use super::create::Writer;
+use crate::storage::disk::DiskFile;
+use crate::storage::region::Region;
+use crate::sync::Mutex;
+
+/// LIMIT: the step in which a segment that is written through its map grows: far enough ahead that
+/// the writer never waits for blocks at gigabytes per second, little enough to waste on one that
+/// stays idle.
+const STORES_STEP_BYTES: u64 = 2 << 20;
+
+/// LIMIT: the same for `pwrite`, where each step is written once with zeros (about 0.1 ms): a sync
+/// that comes behind it must not have much more to write than its own data.
+const PWRITE_STEP_BYTES: u64 = 256 << 10;
+
+/// LIMIT: the distance between the writer and the end of space at which more is asked for.
+const STORES_AHEAD_BYTES: usize = 1 << 20;
+const PWRITE_AHEAD_BYTES: usize = 128 << 10;
+
+/// Zeros are written a page at a time: ext4 makes one folio of each write, and a sync writes whole
+/// folios (measured in docs/performance.md).
+static ZERO_PAGE: [u8; PAGE_BYTES as usize] = [0; PAGE_BYTES as usize];
+
+#[derive(Debug)]
+pub(super) struct Space {
+    file: Arc<dyn DiskFile>,
+    kind: Writer,
+    /// The end of the space that may be written. Only ever rises.
+    ready: Mutex<u64>,
+}
+
+impl Space {
+    pub(super) fn new(file: Arc<dyn DiskFile>, kind: Writer, ready: u64) -> Arc<Self> {
+        Arc::new(Self { file, kind, ready: Mutex::new(ready) })
+    }
+
+    /// Where space should end so that `end` fits, from `ready` on: doubling at first, then in
+    /// steps.
+    pub(super) fn target(&self, ready: usize, end: usize, capacity: usize) -> u64 {
+        let step = match self.kind {
+            Writer::Stores => STORES_STEP_BYTES,
+            Writer::Pwrite => PWRITE_STEP_BYTES,
+        };
+        let ready = ready as u64;
+        let grown = ready.saturating_mul(2).min(ready.saturating_add(step));
+        grown.max(page_ceil(end as u64)).min(capacity as u64)
+    }
+
+    /// How near to the end of space the writer may come before more is asked for.
+    #[inline]
+    pub(super) fn ahead(&self) -> usize {
+        match self.kind {
+            Writer::Stores => STORES_AHEAD_BYTES,
+            Writer::Pwrite => PWRITE_AHEAD_BYTES,
+        }
+    }
+
+    /// Makes space up to `target` and returns where it ends. On failure the file may be longer,
+    /// and holds nothing new.
+    pub(super) fn extend(&self, region: &Region, target: u64) -> io::Result<u64> {
+        let mut ready = self.ready.lock();
+        if *ready >= target {
+            return Ok(*ready);
+        }
+        self.file.allocate(target)?;
+        let end = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX).min(region.capacity());
+        match self.kind {
+            // Populated here, where a full or failing disk is an error; a plain store into the
+            // page would find it as a signal.
+            Writer::Stores => region.populate(end(*ready)..end(target))?,
+            Writer::Pwrite if self.file.gains_from_prewriting() => self.prewrite(*ready, target)?,
+            Writer::Pwrite => {}
+        }
+        *ready = target;
+        Ok(target)
+    }
+
+    /// Writes zeros: the first sync of merely allocated blocks has to convert them, and takes
+    /// half as long again.
+    fn prewrite(&self, from: u64, target: u64) -> io::Result<()> {
+        let mut position = from;
+        while position < target {
+            let step = PAGE_BYTES - position % PAGE_BYTES;
+            let length = usize::try_from(step.min(target - position)).unwrap_or(0);
+            self.file.write_at(ZERO_PAGE.get(..length).unwrap_or_default(), position)?;
+            position = position.saturating_add(step);
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn page_ceil(bytes: u64) -> u64 {
+    bytes.next_multiple_of(PAGE_BYTES)
+}

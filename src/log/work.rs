@@ -1,0 +1,180 @@
+//! The work of a log beside appending: syncs, space ahead, footers behind, retention.
+//!
+//! What blocks on the disk is handed out as [`tasks`](super::tasks) and taken back when it is done.
+
+use std::sync::Arc;
+
+use super::active::{Active, Growth};
+use super::create::Prepared;
+use super::segment::Segment;
+use super::tasks::{FooterTask, PrepareTask, SyncFile, SyncTask, Unfinished};
+use super::{Checkpoint, Log, to_tuple};
+use crate::error::Result;
+use crate::format::Footer;
+
+impl Log {
+    // ---- syncs -------------------------------------------------------------------------------
+
+    /// A task that makes durable what is published now. Empty when all of it is.
+    pub(crate) fn begin_sync(&mut self) -> SyncTask {
+        let mut files: Vec<_> = self.unfinished.iter().filter_map(Unfinished::to_sync).collect();
+        if let Some(active) = self.active.as_mut().filter(|active| !active.is_synced()) {
+            // What is published from here on belongs to the next sync.
+            active.announced = false;
+            files.push(SyncFile {
+                segment: Arc::clone(&active.segment),
+                file: Arc::clone(&active.file),
+                end: active.position,
+            });
+        }
+        SyncTask { unproved: self.unproved.clone(), files, target: self.log_end }
+    }
+
+    /// Takes note of a sync that succeeded.
+    pub(crate) fn finish_sync(&mut self, task: &SyncTask) {
+        self.durable_end = self.durable_end.max(task.target);
+        self.unproved.retain(|tail| !task.unproved.iter().any(|done| Arc::ptr_eq(tail, done)));
+        if let Some(active) = &mut self.active
+            && let Some(end) = task.end_of(&active.segment)
+        {
+            active.synced_to(end);
+        }
+        let proved = self.unproved.is_empty();
+        for unfinished in &mut self.unfinished {
+            let sealed = unfinished.segment.sealed().map(|sealed| sealed.data_end as usize);
+            // A segment that was sealed while the sync ran may end behind what the sync covered.
+            let covered = task.end_of(&unfinished.segment).is_some_and(|end| Some(end) >= sealed);
+            if covered || (proved && unfinished.file.is_none()) {
+                unfinished.synced = true;
+                unfinished.file = None;
+            }
+        }
+    }
+
+    /// Whether anything is published and not durable.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.durable_end < self.log_end
+    }
+
+    // ---- work ahead and behind ---------------------------------------------------------------
+
+    /// Whether [`growth_wish`](Self::growth_wish) or a next segment is worth asking for: looked at
+    /// after every append, so it only compares numbers.
+    #[inline]
+    pub(crate) fn wants_space(&self) -> bool {
+        self.active.as_ref().is_some_and(Active::is_near_end) || self.wants_next()
+    }
+
+    pub(crate) fn growth_wish(&self) -> Option<Growth> {
+        self.active.as_ref()?.growth_wish()
+    }
+
+    pub(crate) fn finish_growth(&mut self, growth: &Growth, end: u64) {
+        if let Some(active) = &mut self.active
+            && active.segment.number == growth.segment
+        {
+            active.grown_to(end);
+        }
+    }
+
+    /// Whether the active segment is so full that the next one should be made ready.
+    pub(crate) fn wants_next(&self) -> bool {
+        self.prepared.is_none()
+            && self.active.as_ref().is_some_and(|active| active.position > active.capacity() / 2)
+    }
+
+    pub(crate) fn begin_prepare(&mut self) -> Result<PrepareTask> {
+        let new = self.prepare(0, None)?;
+        Ok(PrepareTask { env: Arc::clone(&self.env), new })
+    }
+
+    /// Takes a prepared segment, unless the log has gone past its number meanwhile.
+    pub(crate) fn finish_prepare(&mut self, prepared: Prepared) {
+        let last = self.segments.last().map_or(0, |segment| segment.number);
+        if self.prepared.is_none() && prepared.header.number > last {
+            self.prepared = Some(prepared);
+        } else {
+            prepared.discard(&*self.env.disk);
+        }
+    }
+
+    /// The footer to be written next: of the oldest segment without one, once it is synced.
+    pub(crate) fn begin_footer(&mut self) -> Option<FooterTask> {
+        let oldest = self.unfinished.front().filter(|unfinished| unfinished.synced)?;
+        let sealed = *oldest.segment.sealed()?;
+        let footer = Footer {
+            base_offset: oldest.segment.base_offset,
+            next_offset: sealed.next_offset,
+            data_end: sealed.data_end,
+            times: sealed.times,
+            leader_epoch: oldest.leader_epoch,
+            incarnation: oldest.incarnation,
+            index: oldest.index.clone(),
+            producers: oldest.producers.clone(),
+        };
+        let segment = Arc::clone(&oldest.segment);
+        Some(FooterTask { segment, sealed, footer, index_is_whole: oldest.index_is_whole })
+    }
+
+    /// The end of what the sealed segments hold.
+    pub(crate) fn sealed_end(&self) -> u64 {
+        let sealed = self.unfinished.back().and_then(|last| last.segment.next_offset());
+        sealed.unwrap_or(self.log_start)
+    }
+
+    /// Whether a segment waits for its footer, synced or not.
+    pub(crate) fn has_unfinished(&self) -> bool {
+        !self.unfinished.is_empty()
+    }
+
+    pub(crate) fn finish_footer(&mut self, task: &FooterTask) {
+        let done = |front: &mut Unfinished| Arc::ptr_eq(&front.segment, &task.segment);
+        if self.unfinished.front_mut().is_some_and(done) {
+            self.unfinished.pop_front();
+        }
+    }
+
+    /// The recovery point of what is durable now. `None` while something is not.
+    pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
+        if self.is_dirty() {
+            return None;
+        }
+        let (segment, position, last_batch, times) = match &self.active {
+            Some(active) => {
+                (active.segment.number, active.position, active.last_batch, active.times)
+            }
+            None => {
+                let last = self.segments.last()?;
+                let sealed = last.sealed()?;
+                (last.number, sealed.data_end as usize, 0, sealed.times)
+            }
+        };
+        Some(Checkpoint {
+            log_start: self.log_start,
+            end_offset: self.log_end,
+            segment,
+            position: u32::try_from(position).ok()?,
+            last_batch: u32::try_from(last_batch).ok()?,
+            times: times.map(|times| (times.first, times.max)),
+            producers: self.producers.states().iter().map(to_tuple).collect(),
+        })
+    }
+
+    /// Drops whole segments below `offset` and moves the log start there. The caller has made the
+    /// new log start durable before it calls this.
+    pub(crate) fn advance_log_start(&mut self, offset: u64) -> Vec<Arc<Segment>> {
+        self.log_start = self.log_start.max(offset.min(self.log_end));
+        // Nothing below the log start can be lost any more.
+        self.durable_end = self.durable_end.max(self.log_start);
+        let removed = self.segments.remove_below(self.log_start);
+        let gone = |segment: &Arc<Segment>| removed.iter().any(|other| Arc::ptr_eq(other, segment));
+        self.unfinished.retain(|unfinished| !gone(&unfinished.segment));
+        self.unproved.retain(|unproved| !gone(&unproved.segment));
+        removed
+    }
+
+    /// Seals the active segment and begins a new one, with room for a batch of `bytes`.
+    pub(crate) fn roll_for(&mut self, bytes: usize) -> Result<()> {
+        self.roll(bytes)
+    }
+}
