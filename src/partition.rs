@@ -366,7 +366,8 @@ impl PartitionCore {
             // Whoever waits for the result finds it in the gate; so does the next append.
             Work::Sync => drop(self.flush()),
             Work::SyncLater => {}
-            Work::Finish => while matches!(self.finish_one_segment(), Ok(true)) {},
+            // In steps, so that a broker that is going away is not waited for.
+            Work::Finish => while !self.is_closed() && matches!(self.finish_one_segment(), Ok(true)) {},
         }
     }
 
@@ -398,7 +399,13 @@ impl PartitionCore {
             state.log.begin_prepare()
         };
         if let Ok(prepared) = task.and_then(crate::log::tasks::PrepareTask::run) {
-            self.state.lock().log.finish_prepare(prepared);
+            let mut state = self.state.lock();
+            if state.closed {
+                // The topic may be gone, and its directory is to go.
+                state.log.discard_prepared(prepared);
+            } else {
+                state.log.finish_prepare(prepared);
+            }
         }
     }
 
@@ -445,6 +452,22 @@ impl PartitionCore {
         let point = state.log.checkpoint()?;
         state.changed = false;
         Some(point)
+    }
+
+    /// The recovery point that was taken last could not be stored.
+    pub(crate) fn give_back_checkpoint(&self) {
+        self.state.lock().changed = true;
+    }
+
+    /// Whether the log changed since its last recovery point.
+    pub(crate) fn has_changed(&self) -> bool {
+        self.state.lock().changed
+    }
+
+    /// Takes no more appends: later ones get `Closed`, and the log ends where it ends now. What is
+    /// waited for is still answered.
+    pub(crate) fn end_appends(&self) {
+        self.state.lock().closed = true;
     }
 
     /// Ends the partition's life in this broker: later and waiting calls get `Closed`.

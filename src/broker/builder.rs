@@ -179,13 +179,13 @@ impl BrokerBuilder {
             durability: self.durability,
             topic_defaults: self.topic_defaults,
             read_only: self.read_only,
+            recovery: self.recovery,
         };
         let opening = Opening {
             settings,
             env: Arc::new(env),
             clock: self.clock,
             background: self.background && !self.read_only,
-            recovery: self.recovery,
             reseed: Box::new(move |opens| random.mix(opens)),
         };
         Ok(Broker::from_engine(opening.run()?))

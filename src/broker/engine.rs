@@ -14,13 +14,14 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::catalog::{CatalogChange, CatalogState, ProducerEntry};
 use super::lanes::Lanes;
 use super::local::{LocalChange, LocalState};
 use super::report::RecoveryReport;
 use crate::clock::Clock;
-use crate::config::{Durability, TopicConfig};
+use crate::config::{Durability, RecoveryPolicy, TopicConfig};
 use crate::error::{Error, Result};
 use crate::format::validate_label;
 use crate::group::coordinator::Coordinator;
@@ -29,7 +30,7 @@ use crate::log::create::Writer;
 use crate::partition::PartitionCore;
 use crate::partition::state_log::StateLog;
 use crate::storage::lock::DirLock;
-use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering, RwLock};
+use crate::sync::{AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering, RwLock};
 use crate::topic::TopicShared;
 
 /// The settings of a broker that outlive its opening.
@@ -42,6 +43,7 @@ pub(crate) struct Settings {
     pub(crate) durability: Durability,
     pub(crate) topic_defaults: TopicConfig,
     pub(crate) read_only: bool,
+    pub(crate) recovery: RecoveryPolicy,
 }
 
 /// A named producer that is in use: the epoch in force, shared by all its holders.
@@ -69,8 +71,11 @@ pub(crate) struct Engine {
     pub(crate) lock: Mutex<Option<DirLock>>,
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
     pub(crate) closed: AtomicBool,
-    /// When `tick` last wrote recovery points.
-    pub(crate) last_points: Mutex<std::time::Duration>,
+    /// When recovery points were last written. Held over the writing, so that none is ever stored
+    /// after a newer one, nor after the end of a clean life.
+    ///
+    /// LOCK ORDER: after `admin`.
+    pub(crate) points: Mutex<Duration>,
 }
 
 impl Engine {
@@ -156,33 +161,49 @@ impl Engine {
             partition.do_requested();
             partition.sync_if_due(now);
         }
-        let points_due = {
-            let mut last = self.last_points.lock();
-            let due = now.saturating_sub(*last) >= super::lanes::CHECKPOINT_EVERY;
-            if due {
-                *last = now;
-            }
-            due
-        };
-        if points_due { self.write_points() } else { Ok(()) }
+        let last = self.points.lock();
+        if now.saturating_sub(*last) < super::lanes::CHECKPOINT_EVERY {
+            return Ok(());
+        }
+        self.write_points(last)
     }
 
     /// Recovery points for the partitions that changed since their last one.
-    pub(crate) fn write_points(&self) -> Result<()> {
-        let mut changes = Vec::new();
-        for topic in self.all_topics() {
-            for partition in &topic.partitions {
-                partition.flush()?;
-                if let Some(point) = partition.take_checkpoint() {
-                    let partition = partition.origin.partition;
-                    changes.push(LocalChange::Point { topic: topic.id, partition, point });
+    pub(crate) fn write_points_now(&self) -> Result<()> {
+        self.write_points(self.points.lock())
+    }
+
+    fn write_points(&self, mut last: MutexGuard<'_, Duration>) -> Result<()> {
+        // Whoever closes the engine writes the last ones.
+        self.check_open()?;
+        *last = self.clock.monotonic();
+        let topics = self.all_topics();
+        let users = topics.iter().flat_map(|topic| &topic.partitions);
+        // One that fails keeps the others from nothing.
+        let flushed = users.map(|partition| partition.flush()).fold(Ok(()), Result::and);
+        self.store_points(&topics).and(flushed)
+    }
+
+    /// Stores the recovery points of what is durable. `points` is held.
+    fn store_points(&self, topics: &[Arc<TopicShared>]) -> Result<()> {
+        let (mut changes, mut taken) = (Vec::new(), Vec::new());
+        for topic in topics {
+            for core in &topic.partitions {
+                if let Some(point) = core.take_checkpoint() {
+                    let (topic, partition) = (topic.id, core.origin.partition);
+                    changes.push(LocalChange::Point { topic, partition, point });
+                    taken.push(core);
                 }
             }
         }
         if changes.is_empty() {
             return Ok(());
         }
-        self.local.append(changes).map(drop)
+        let stored = self.local.append(changes);
+        if stored.is_err() {
+            taken.iter().for_each(|partition| partition.give_back_checkpoint());
+        }
+        stored.map(drop)
     }
 
     /// The real end: flushes, finishes, says so durably, and frees the directory.
@@ -205,8 +226,12 @@ impl Engine {
     }
 
     fn end_cleanly(&self) -> Result<()> {
+        // No topic is made or deleted, and no other recovery point stored, from here on.
+        let (_admin, _points) = (self.admin.lock(), self.points.lock());
         let topics = self.all_topics();
         let users = || topics.iter().flat_map(|topic| &topic.partitions);
+        // What is appended after the recovery point would be lost to a next open that trusts it.
+        users().for_each(|partition| partition.end_appends());
         let flushed = users().map(|partition| partition.flush()).fold(Ok(()), Result::and);
         for partition in users() {
             // Footers make the next open quick; a missing one costs a scan, never data.
@@ -215,7 +240,11 @@ impl Engine {
         flushed?;
         self.coordinator.offsets_partition().flush()?;
         self.catalog.partition().flush()?;
-        self.write_points()?;
+        self.store_points(&topics)?;
+        if users().any(|partition| partition.has_changed()) {
+            // One of them has no recovery point: it is durable, but not known to be whole.
+            return Ok(());
+        }
         // DURABILITY: the last record, after everything that it vouches for was synced.
         self.local.append_durably(vec![LocalChange::Closed])
     }

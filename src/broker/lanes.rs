@@ -27,13 +27,21 @@ enum Job {
 pub(crate) struct Lanes {
     space: Sender<Job>,
     bulk: Sender<Job>,
-    is_running: AtomicBool,
+    is_running: Arc<AtomicBool>,
 }
 
 /// The receiving sides, for the threads.
 pub(crate) struct LaneQueues {
     space: Receiver<Job>,
     bulk: Receiver<Job>,
+    is_running: Arc<AtomicBool>,
+}
+
+impl LaneQueues {
+    /// What is queued when the lanes are stopped is not begun any more.
+    fn is_running(&self) -> bool {
+        self.is_running.load(Ordering::Acquire)
+    }
 }
 
 impl std::fmt::Debug for Job {
@@ -49,8 +57,13 @@ impl Lanes {
     pub(crate) fn new(is_running: bool) -> (Arc<Self>, LaneQueues) {
         let (space, space_queue) = unbounded();
         let (bulk, bulk_queue) = unbounded();
-        let lanes = Self { space, bulk, is_running: AtomicBool::new(is_running) };
-        (Arc::new(lanes), LaneQueues { space: space_queue, bulk: bulk_queue })
+        let is_running = Arc::new(AtomicBool::new(is_running));
+        let queues = LaneQueues {
+            space: space_queue,
+            bulk: bulk_queue,
+            is_running: Arc::clone(&is_running),
+        };
+        (Arc::new(Self { space, bulk, is_running }), queues)
     }
 
     /// Ends both lanes after their current step. Does not wait.
@@ -79,7 +92,7 @@ impl Background for Lanes {
 pub(crate) fn run_space_lane(queues: &LaneQueues, clock: &dyn Clock) {
     // Partitions whose interval runs; few, and each at most once.
     let mut later: Vec<Arc<PartitionCore>> = Vec::new();
-    loop {
+    while queues.is_running() {
         let job = match next_due(&mut later, clock) {
             Some(wait) => queues.space.recv_timeout(wait),
             None => queues.space.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -113,7 +126,7 @@ fn next_due(later: &mut Vec<Arc<PartitionCore>>, clock: &dyn Clock) -> Option<Du
 /// The bulk lane, until it is stopped. `checkpoint` writes recovery points.
 pub(crate) fn run_bulk_lane(queues: &LaneQueues, clock: &dyn Clock, checkpoint: impl Fn()) {
     let mut due = clock.monotonic().saturating_add(CHECKPOINT_EVERY);
-    loop {
+    while queues.is_running() {
         let now = clock.monotonic();
         if now >= due {
             checkpoint();

@@ -23,6 +23,8 @@ mod lanes;
 mod local;
 mod open;
 mod report;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 /// A broker: topics, producers, consumers and groups over one data directory, or over memory.

@@ -1,9 +1,9 @@
 //! Opening a broker: lock, own logs, interrupted work, partitions, lanes; in this order.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering as StdOrdering};
 use std::thread;
 
 use super::catalog::{CatalogState, Stage, TopicEntry};
@@ -13,7 +13,6 @@ use super::local::{LocalChange, LocalState};
 use super::report::RecoveryReport;
 use super::topics::{identity, sync_dir};
 use crate::clock::Clock;
-use crate::config::{Durability, RecoveryPolicy};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{TopicId, parse_segment_file_name, partition_dir_name};
 use crate::group::coordinator::Coordinator;
@@ -25,7 +24,7 @@ use crate::partition::state_log::{LoggedState, STATE_SEGMENT_BYTES, StateLog};
 use crate::record::TopicPartition;
 use crate::storage::disk::{Disk, EntryKind};
 use crate::storage::lock::DirLock;
-use crate::sync::{AtomicBool, Mutex, RwLock};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, RwLock};
 use crate::topic::TopicShared;
 
 /// The engine's own topics. Their ids are fixed: what they hold is found before any catalog is.
@@ -39,7 +38,6 @@ pub(crate) struct Opening {
     pub(crate) env: Arc<LogEnv>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) background: bool,
-    pub(crate) recovery: RecoveryPolicy,
     pub(crate) reseed: Box<dyn Fn(u64) + Sync>,
 }
 
@@ -54,11 +52,16 @@ impl Opening {
         let (lanes, queues) = Lanes::new(self.background);
         let mut partitions = Vec::new();
         let is_new = !has_segments(disk, &dir.join(META.0).join(partition_dir_name(0)));
+        if is_new && !self.settings.read_only {
+            settle_dirs(disk, dir)?;
+        }
 
         let local: StateLog<LocalState> = self.own_log(LOCAL, is_new, &lanes, &mut partitions)?;
         let boot = disk.boot_id().map(Arc::from);
         let (was_closed, same_boot, opens) = local.read(|local| {
-            (local.is_closed, local.boot == boot && boot.is_some(), local.opens.saturating_add(1))
+            // Where boots cannot be told apart, this may be the same one.
+            let same_boot = boot.is_none() || local.boot == boot;
+            (local.is_closed, same_boot, local.opens.saturating_add(1))
         });
         (self.reseed)(opens);
         let is_initialised = local.read(|local| local.is_initialised);
@@ -94,7 +97,7 @@ impl Opening {
             lock: Mutex::new(lock),
             threads: Mutex::new(Vec::new()),
             closed: AtomicBool::new(false),
-            last_points: Mutex::new(self.clock.monotonic()),
+            points: Mutex::new(self.clock.monotonic()),
             settings: self.settings.clone(),
         };
         let engine = self.open_topics(engine, clean_shutdown, same_boot)?;
@@ -121,11 +124,19 @@ impl Opening {
         let durability = self.settings.durability;
         let writer = writer_for(&self.settings, &self.env, durability);
         let options = LogOptions { segment_bytes: STATE_SEGMENT_BYTES, writer };
+        if is_new && !self.settings.read_only {
+            // DURABILITY: from the top down; also names that were found, since whoever made them
+            // may have died before they were durable.
+            make_dirs(&**disk, &topic_dir)?;
+            sync_dir(&**disk, &self.settings.dir)?;
+            make_dirs(&**disk, &dir)?;
+            sync_dir(&**disk, &topic_dir)?;
+            sync_dir(&**disk, &dir)?;
+        }
         let log = if is_new && !has_segments(&**disk, &dir) {
             if self.settings.read_only {
                 return Err(missing(&dir).into());
             }
-            make_dirs(&**disk, &dir)?;
             Log::create(&self.env, identity, options)?
         } else {
             let known = Known {
@@ -134,7 +145,7 @@ impl Opening {
                 // Whether the machine was restarted is what one of these logs says, so none of
                 // them is believed to be on the disk before it is written again.
                 same_boot: true,
-                policy: self.recovery,
+                policy: self.settings.recovery,
                 read_only: self.settings.read_only,
             };
             let (log, recovery) = Log::open(&self.env, identity, options, &known)?;
@@ -166,7 +177,7 @@ impl Opening {
                 .read(|local| local.points.get(&(entry.id, number)).cloned()),
             clean,
             same_boot,
-            policy: self.recovery,
+            policy: self.settings.recovery,
             read_only: self.settings.read_only,
         };
         let known_lineage = |entry: &TopicEntry, number: u32| -> Lineage {
@@ -239,7 +250,7 @@ fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues) -> Result<()> {
         let engine = Arc::clone(engine);
         let run = move || {
             // A recovery point that cannot be written now costs a longer scan after a crash.
-            run_bulk_lane(&queues, &*engine.clock, || drop(engine.write_points()));
+            run_bulk_lane(&queues, &*engine.clock, || drop(engine.write_points_now()));
         };
         thread::Builder::new().name("logpond-bulk".into()).spawn(run)
     };
@@ -271,7 +282,7 @@ fn in_parallel<J: Copy + Sync, R: Send>(
     let worker = || {
         let mut done = Vec::new();
         while let Some((index, job)) = {
-            let index = next.fetch_add(1, StdOrdering::Relaxed);
+            let index = next.fetch_add(1, Ordering::Relaxed);
             jobs.get(index).map(|job| (index, *job))
         } {
             done.push((index, work(job)));
@@ -314,6 +325,20 @@ fn make_dirs(disk: &dyn Disk, dir: &Path) -> Result<()> {
         Err(source) => Err(Error::io("create", dir, source)),
         Ok(()) => sync_dir(disk, parent),
     }
+}
+
+/// Makes the names of a directory and of those above it durable: whoever made them, an earlier
+/// life too, may have died before they were.
+fn settle_dirs(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    for above in dir.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match sync_dir(disk, above) {
+            // Not ours to read, so not made by us.
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {}
+            settled => settled?,
+        }
+    }
+    Ok(())
 }
 
 fn has_segments(disk: &dyn Disk, dir: &Path) -> bool {

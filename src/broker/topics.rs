@@ -1,5 +1,6 @@
 //! Creating and deleting topics, so that a crash at any step leaves one or the other.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ impl Engine {
         if self.settings.read_only {
             return Err(Error::ReadOnly { path: dir });
         }
+        self.finish_interrupted(name)?;
         let taken = self.catalog.read(|catalog| catalog.named(name).map(|it| Arc::clone(&it.name)));
         match taken {
             Some(taken) if *taken == *name => return Err(Error::TopicExists(name.to_owned())),
@@ -54,13 +56,31 @@ impl Engine {
             }
             Err(error) => {
                 // Undone as far as it goes; what is left is undone at the next open.
-                let undone = remove_topic_files(&*self.env.disk, &dir, entry.id);
-                if undone.is_ok() {
-                    let _ = self.catalog.append_durably(vec![CatalogChange::TopicGone(entry.id)]);
-                }
+                let _ = self.remove_topic(&entry);
                 Err(error)
             }
         }
+    }
+
+    /// Deletes a topic whatever its stage.
+    ///
+    /// DURABILITY: the intent comes first. The record that made the topic live may have reached
+    /// the disk although it failed, and must never be found without the files that it vouches
+    /// for.
+    fn remove_topic(&self, entry: &TopicEntry) -> Result<()> {
+        let intent = CatalogChange::Topic(entry.clone(), Stage::Deleting);
+        self.catalog.append_durably(vec![intent])?;
+        self.forget_topic(&entry.name, entry.id)
+    }
+
+    /// Finishes what a failure has left of topics of this name: undone creations, deletions.
+    fn finish_interrupted(&self, name: &str) -> Result<()> {
+        let unfinished = |(entry, stage): &(TopicEntry, Stage)| {
+            (*stage != Stage::Live && entry.name.eq_ignore_ascii_case(name)).then(|| entry.clone())
+        };
+        let entries: Vec<TopicEntry> =
+            self.catalog.read(|catalog| catalog.topics.values().filter_map(unfinished).collect());
+        entries.iter().try_for_each(|entry| self.forget_topic(&entry.name, entry.id))
     }
 
     fn new_topic_id(&self) -> TopicId {
@@ -75,19 +95,23 @@ impl Engine {
     fn make_topic(&self, entry: &TopicEntry) -> Result<Arc<TopicShared>> {
         let disk = &*self.env.disk;
         let dir = self.settings.dir.join(&*entry.name);
+        let numbers = 0..entry.config.partitions;
+        // DURABILITY: from the top down, each directory's own name in the one that holds it; then
+        // what is in it.
         make_dir(disk, &dir)?;
+        sync_dir(disk, &self.settings.dir)?;
+        for number in numbers.clone() {
+            make_dir(disk, &identity(&self.settings, entry, number).dir)?;
+        }
+        sync_dir(disk, &dir)?;
         let durability = entry.config.durability.unwrap_or(self.settings.durability);
-        let mut partitions = Vec::with_capacity(entry.config.partitions as usize);
-        for number in 0..entry.config.partitions {
+        let make = |number| {
             let identity = identity(&self.settings, entry, number);
-            make_dir(disk, &identity.dir)?;
             let origin = Arc::clone(&identity.origin);
             let log = Log::create(&self.env, identity, self.options(&entry.config, durability))?;
-            partitions.push(self.partition_core(log, Lineage::default(), origin, durability));
-        }
-        // DURABILITY: each directory's own name, which its parent holds.
-        sync_dir(disk, &dir)?;
-        sync_dir(disk, &self.settings.dir)?;
+            Ok(self.partition_core(log, Lineage::default(), origin, durability))
+        };
+        let partitions = numbers.map(make).collect::<Result<Vec<_>>>()?;
         Ok(self.shared_topic(entry, durability, partitions))
     }
 
@@ -131,28 +155,39 @@ impl Engine {
 
     pub(crate) fn delete_topic(&self, name: &str) -> Result<()> {
         let _admin = self.admin.lock();
-        let shared = self.topic(name)?;
-        let dir = self.settings.dir.join(name);
+        self.check_open()?;
+        // Not from the table of topics: a deletion that failed half-way can be tried again.
+        let named = |(entry, _): &&(TopicEntry, Stage)| *entry.name == *name;
+        let found = self.catalog.read(|catalog| catalog.topics.values().find(named).cloned());
+        let (entry, stage) = found.ok_or_else(|| Error::UnknownTopic(name.to_owned()))?;
         if self.settings.read_only {
-            return Err(Error::ReadOnly { path: dir });
+            return Err(Error::ReadOnly { path: self.settings.dir.join(name) });
         }
-        let config = shared.config.clone();
-        let entry = TopicEntry { name: Arc::clone(&shared.name), id: shared.id, config };
-        // The commit point: from here on the topic is gone, also after a crash.
-        self.catalog.append_durably(vec![CatalogChange::Topic(entry, Stage::Deleting)])?;
-        self.topics.write().remove(name);
+        if stage != Stage::Live {
+            return self.forget_topic(name, entry.id);
+        }
+        let (gone, id) = (CatalogChange::Topic(entry.clone(), Stage::Deleting), entry.id);
+        // The commit point: when it is durable the topic is gone, also after a crash.
+        let marked = self.catalog.append_durably(vec![gone]);
+        if marked.as_ref().is_err_and(Error::is_definite) {
+            return marked;
+        }
+        // Gone, or perhaps gone: nothing may be acknowledged any more that the next open removes.
+        let shared = self.topics.write().remove(name);
         self.coordinator.topic_changed(name, 0);
-        for partition in &shared.partitions {
+        for partition in shared.iter().flat_map(|shared| &shared.partitions) {
             partition.close();
         }
-        self.forget_topic(name, shared.id)
+        marked?;
+        self.forget_topic(name, id)
     }
 
     /// Removes what is left of a topic that is being deleted, or whose creation was interrupted.
     pub(crate) fn forget_topic(&self, name: &str, id: TopicId) -> Result<()> {
         remove_topic_files(&*self.env.disk, &self.settings.dir.join(name), id)?;
+        // DURABILITY: the catalog forgets last; before, whatever is left is found by its intent.
         self.coordinator.forget_topic(id)?;
-        self.local.append(vec![LocalChange::TopicGone(id)])?;
+        self.local.append_durably(vec![LocalChange::TopicGone(id)])?;
         self.catalog.append_durably(vec![CatalogChange::TopicGone(id)])
     }
 }
@@ -172,8 +207,36 @@ fn invalid(name: &str, reason: NameError) -> Error {
     Error::InvalidName { name: name.chars().take(300).collect(), reason }
 }
 
+/// Creates a directory, or takes one that holds no segments: a topic that is gone may have left it
+/// because of files that are not ours.
 fn make_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
-    disk.create_dir(dir).map_err(|source| Error::io("create", dir, source))
+    match disk.create_dir(dir) {
+        Err(source) if source.kind() == ErrorKind::AlreadyExists => {
+            if is_free(disk, dir).map_err(|source| Error::io("list", dir, source))? {
+                return Ok(());
+            }
+            Err(Error::io("create", dir, source))
+        }
+        made => made.map_err(|source| Error::io("create", dir, source)),
+    }
+}
+
+/// Whether a path is a directory without segments, in it or one level below.
+fn is_free(disk: &dyn Disk, dir: &Path) -> std::io::Result<bool> {
+    if disk.kind(dir)? != Some(EntryKind::Directory) {
+        return Ok(false);
+    }
+    for entry in disk.list(dir)? {
+        let is_segment = |name: &str| parse_segment_file_name(name).is_some();
+        let below = match entry.kind {
+            EntryKind::Directory => disk.list(&dir.join(&entry.name))?,
+            _ => Vec::new(),
+        };
+        if is_segment(&entry.name) || below.iter().any(|entry| is_segment(&entry.name)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 pub(crate) fn sync_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
@@ -184,19 +247,21 @@ pub(crate) fn sync_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
 /// that bear the topic's id, or a temporary name of ours, are removed: what somebody else put
 /// there stays, and keeps its directory.
 fn remove_topic_files(disk: &dyn Disk, dir: &Path, id: TopicId) -> Result<()> {
-    match disk.kind(dir).map_err(|source| Error::io("look at", dir, source))? {
-        Some(EntryKind::Directory) => {}
-        _ => return Ok(()),
-    }
-    for entry in disk.list(dir).map_err(|source| Error::io("list", dir, source))? {
-        if entry.kind != EntryKind::Directory {
-            continue;
+    let kind = disk.kind(dir).map_err(|source| Error::io("look at", dir, source))?;
+    if kind == Some(EntryKind::Directory) {
+        for entry in disk.list(dir).map_err(|source| Error::io("list", dir, source))? {
+            if entry.kind == EntryKind::Directory {
+                let partition = dir.join(&entry.name);
+                remove_segments(disk, &partition, id)?;
+                sync_dir(disk, &partition)?;
+                let _ = disk.remove_dir(&partition);
+            }
         }
-        let partition = dir.join(&entry.name);
-        remove_segments(disk, &partition, id)?;
-        let _ = disk.remove_dir(&partition);
+        sync_dir(disk, dir)?;
+        let _ = disk.remove_dir(dir);
     }
-    let _ = disk.remove_dir(dir);
+    // DURABILITY: from the bottom up, so that nothing comes back under a name that is free again;
+    // and also if the directory is gone: whoever removed it may have died before this.
     dir.parent().map_or(Ok(()), |parent| sync_dir(disk, parent))
 }
 

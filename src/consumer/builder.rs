@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Consumer, Settings};
 use crate::broker::Broker;
-use crate::config::{CommitMode, StartAt, Visibility};
+use crate::config::{CommitMode, RecoveryPolicy, StartAt, Visibility};
 use crate::error::{Error, Result};
 use crate::format::validate_label;
 use crate::group::assignor::Assignor;
@@ -54,6 +54,8 @@ impl ConsumerBuilder {
                 visibility: Visibility::default(),
                 poll_records: POLL_RECORDS,
                 poll_bytes: POLL_BYTES,
+                reads_around_damage: broker.life().settings.recovery
+                    == RecoveryPolicy::ReadAroundDamage,
             },
         }
     }

@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     visibility: Visibility,
     poll_records: usize,
     poll_bytes: usize,
+    /// Damage is skipped, and noted as a gap, instead of returned.
+    reads_around_damage: bool,
 }
 
 /// Records that were removed from a partition before the consumer had read them.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Gap, Settings};
 use crate::config::{StartAt, Visibility};
-use crate::error::{Error, Result};
+use crate::error::{Corruption, Error, Result};
 use crate::group::offsets::Committed;
 use crate::group::state::OwnershipEpoch;
 use crate::log::cursor::{Cursor, FetchLimits, Fetched};
@@ -178,7 +178,22 @@ impl Slot {
         };
         let result = self.core.fetch(cursor, &limits, fetched);
         self.fetched = cursor.next_offset();
-        result
+        match result {
+            Err(Error::Corrupt(damage)) if settings.reads_around_damage => {
+                self.pass_damage(damage, gaps)
+            }
+            other => other,
+        }
+    }
+
+    /// Goes on behind damage, whose offsets become a gap. The next pass reads there.
+    fn pass_damage(&mut self, damage: Corruption, gaps: &mut Vec<Gap>) -> Result<()> {
+        let Some(missed) = damage.offsets.clone().filter(|missed| missed.end > self.fetched) else {
+            return Err(damage.into());
+        };
+        self.move_to(missed.end);
+        gaps.push(Gap { partition: self.origin().clone(), missed });
+        Ok(())
     }
 
     /// Keeps an error for the next poll: what was read before it is handed out first.

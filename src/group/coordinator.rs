@@ -97,9 +97,12 @@ impl Coordinator {
         wakeups.iter().for_each(|notifier| notifier.call());
     }
 
-    /// Forgets what all groups committed for a topic that is gone.
+    /// Forgets, durably, what all groups committed for a topic that is gone.
     pub(crate) fn forget_topic(&self, id: TopicId) -> Result<()> {
-        self.offsets.append(vec![OffsetChange::TopicGone(id)]).map(drop)
+        if !self.offsets.read(|offsets| offsets.knows(id)) {
+            return Ok(());
+        }
+        self.offsets.append_durably(vec![OffsetChange::TopicGone(id)])
     }
 
     /// Becomes a member of a group; [`Membership`] ends it when dropped.

@@ -38,6 +38,13 @@ impl OffsetsState {
     }
 }
 
+impl OffsetsState {
+    /// Whether anything is committed for a topic.
+    pub(crate) fn knows(&self, id: TopicId) -> bool {
+        self.groups.values().any(|offsets| offsets.keys().any(|(topic, _)| *topic == id))
+    }
+}
+
 impl LoggedState for OffsetsState {
     type Change = OffsetChange;
 
@@ -47,9 +54,10 @@ impl LoggedState for OffsetsState {
                 self.groups.entry(group).or_default().insert((topic, partition), committed);
             }
             OffsetChange::TopicGone(id) => {
-                for offsets in self.groups.values_mut() {
+                self.groups.retain(|_, offsets| {
                     offsets.retain(|(topic, _), _| *topic != id);
-                }
+                    !offsets.is_empty()
+                });
             }
         }
     }

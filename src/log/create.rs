@@ -115,11 +115,11 @@ pub(crate) fn region_writer(
     // Where the file does not show in its map by itself (the simulated disk), each byte goes both
     // ways, whatever the writer.
     let coherent = file.map_shows_writes();
-    let access = if stores { Access::ReadWrite } else { Access::Read };
     let absent = env.copy_reads && !stores;
+    let store = (stores || !coherent) && !absent;
+    let access = if store { Access::ReadWrite } else { Access::Read };
     let memory = if absent { Memory::absent(capacity) } else { file.map(capacity, access)? };
     let through_file = (!stores || !coherent).then(|| Arc::clone(file));
-    let store = (stores || !coherent) && !absent;
     RegionWriter::new(memory, published, through_file, store)
 }
 

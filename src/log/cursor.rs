@@ -116,8 +116,7 @@ impl Cursor {
                 Ok(Some(view)) => view,
                 // Zeros below the end of what was published.
                 Ok(None) => break Err(CorruptionKind::Length("a batch")),
-                // A chunk ends anywhere; one that begins at the batch tells whether it is whole.
-                Err(CorruptionKind::Length(_)) if !self.window.live && self.position > base => {
+                Err(CorruptionKind::Length(_)) if self.is_cut_by_chunk() => {
                     break Ok(Stop::WindowEnd);
                 }
                 Err(kind) => break Err(kind),
@@ -163,6 +162,16 @@ impl Cursor {
             return Ok(BatchView::trusted(bytes));
         }
         BatchView::check(bytes, self.segment.salt)
+    }
+
+    /// Whether the batch at the cursor may be whole, and only goes on behind the copied chunk: a
+    /// chunk ends anywhere.
+    fn is_cut_by_chunk(&self) -> bool {
+        let end = self.segment.end();
+        let bytes = self.window.bytes(self.position, end);
+        let size = BatchHeader::declared_size(bytes).map_or(0, |size| size as usize);
+        let goes_on = size > bytes.len() && size <= end.saturating_sub(self.position);
+        !self.window.live && (self.position > self.window.base || goes_on)
     }
 
     /// Offsets may leave gaps (compaction) but never go back.
@@ -227,10 +236,12 @@ impl Cursor {
         let end = self.segment.end();
         let bytes = window.bytes(self.position, end);
         let size = BatchHeader::declared_size(bytes).map_or(0, |size| size as usize);
+        let mut wanted = 1;
         if size > bytes.len() && size <= end.saturating_sub(self.position) {
+            wanted = size;
             window = self.segment.copied_window(self.position, size)?;
         }
-        if window.bytes(self.position, end).is_empty() {
+        if window.bytes(self.position, end).len() < wanted {
             // Somebody else has shortened the file.
             let kind = CorruptionKind::Length("the file");
             return Err(self.segment.corruption(self.position as u64, None, kind).into());
@@ -238,26 +249,47 @@ impl Cursor {
         Ok(window)
     }
 
+    /// Passes over batches that end before `offset`, by their headers alone as long as these agree
+    /// with one another. Where they do not, a header may be damaged and lead anywhere: then each
+    /// batch is checked, and the cursor stands before the first that is damaged, for
+    /// [`fetch`](Self::fetch) to say what is lost.
     fn pass_batches_before(&mut self, offset: u64) -> Result<()> {
+        let start = (self.window.clone(), self.position);
+        if !self.pass_batches(offset, |bytes, _| BatchHeader::parse(bytes))? {
+            (self.window, self.position) = start;
+            self.pass_batches(offset, |bytes, salt| {
+                Ok(BatchView::check(bytes, salt)?.map(|view| view.header()))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether the batches follow one another without a gap to the one that holds `offset`, or to
+    /// the end.
+    fn pass_batches(
+        &mut self,
+        offset: u64,
+        header_of: impl Fn(&[u8], u64) -> Result<Option<BatchHeader>, CorruptionKind>,
+    ) -> Result<bool> {
+        let mut reached = None;
+        let mut is_regular = true;
         loop {
             let end = self.segment.end();
             let bytes = self.window.bytes(self.position, end);
-            match BatchHeader::parse(bytes) {
-                Ok(Some(header)) if header.is_opening() || header.next_offset() <= offset => {
-                    self.position = self.position.saturating_add(header.size as usize);
+            let is_spent = bytes.is_empty();
+            if let Ok(Some(header)) = header_of(bytes, self.segment.salt) {
+                is_regular &= reached.is_none_or(|reached| reached == header.base_offset);
+                if !header.is_opening() && header.next_offset() > offset {
+                    return Ok(is_regular);
                 }
-                // Damage is for `fetch` to report, with what it knows about it.
-                Ok(Some(_)) => return Ok(()),
-                Ok(None) | Err(_) => {
-                    if self.window.live || self.position >= end {
-                        return Ok(());
-                    }
-                    let window = self.next_chunk()?;
-                    if window.base == self.window.base {
-                        return Ok(());
-                    }
-                    self.window = window;
-                }
+                self.position = self.position.saturating_add(header.size as usize);
+                reached = Some(header.next_offset());
+            } else if self.position < end && (is_spent || self.is_cut_by_chunk()) {
+                self.window = self.next_chunk()?;
+            } else {
+                let is_whole = reached.is_none_or(|reached| reached >= offset)
+                    || reached == self.segment.next_offset();
+                return Ok(is_regular && is_whole && self.position >= end);
             }
         }
     }

@@ -50,6 +50,9 @@ pub(super) fn next_whole_batch(
             break; // shorter than its length said: somebody has truncated it
         }
         let zeros = leading_zeros(bytes);
+        if position.saturating_add(zeros) >= end {
+            break;
+        }
         if zeros >= WORD {
             position = position.saturating_add(zeros - zeros % WORD);
             continue;

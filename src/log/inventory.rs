@@ -138,7 +138,7 @@ impl Reader<'_> {
             let dir = self.identity.dir.clone();
             return Err(self.corruption(dir, 0, CorruptionKind::Missing).into());
         }
-        self.read_openings(&mut inventory.found)?;
+        Self::read_openings(&mut inventory.found)?;
         inventory.resumable = self.clean_end(&mut inventory.found)?;
         self.scan(&mut inventory.found)?;
         // What lies behind the end of a clean close contradicts it.
@@ -218,7 +218,7 @@ impl Reader<'_> {
     }
 
     /// The opening batches of segments without a footer.
-    fn read_openings(&self, found: &mut [Found]) -> Result<()> {
+    fn read_openings(found: &mut [Found]) -> Result<()> {
         for found in found.iter_mut().filter(|found| found.footer.is_none()) {
             found.read_opening()?;
         }
@@ -306,8 +306,22 @@ impl Reader<'_> {
             topic: Arc::clone(&origin.topic),
             partition: origin.partition,
             end_offset: verdict.end_offset,
-            cut_bytes: verdict.cut_bytes,
+            cut_bytes: if self.was_cut_before(found, verdict) { 0 } else { verdict.cut_bytes },
             corrupt: corrupt.collect(),
         }
+    }
+    /// Whether the log ends where the recovery point says that an earlier recovery has cut it, and
+    /// nothing was appended since: what lies behind was reported then.
+    fn was_cut_before(&self, found: &[Found], verdict: &Verdict) -> bool {
+        let Some(point) = self.known.checkpoint.as_ref().filter(|point| point.last_batch == 0)
+        else {
+            return false;
+        };
+        let last = verdict.last_kept();
+        let last = last.and_then(|index| Some((found.get(index)?, verdict.fates.get(index)?)));
+        last.is_some_and(|(last, fate)| {
+            let ends_there = |data_end: u32| data_end == point.position;
+            last.header.number == point.segment && fate.data_end().is_some_and(ends_there)
+        })
     }
 }

@@ -124,6 +124,7 @@ pub(crate) enum Outcome {
     Fenced { current: u32 },
 }
 
+#[expect(clippy::struct_field_names, reason = "log start and log end are what they are called")]
 pub(crate) struct Log {
     env: Arc<LogEnv>,
     identity: LogIdentity,
@@ -153,8 +154,10 @@ const RECORD_OVERHEAD_BYTES: u64 = 128;
 
 /// Room for an opening batch with this many producers.
 fn opening_room(producers: usize) -> usize {
+    const EMPTY_BYTES: usize = 128;
     const PRODUCER_BYTES: usize = 48;
-    OPENING_BYTES as usize + producers.saturating_mul(PRODUCER_BYTES)
+    const _: () = assert!(EMPTY_BYTES as u64 == OPENING_BYTES);
+    EMPTY_BYTES + producers.saturating_mul(PRODUCER_BYTES)
 }
 
 /// The largest batch that a segment of this size holds.
@@ -320,7 +323,7 @@ impl Log {
             let end = active.position.saturating_add(needed);
             let span = next_offset.saturating_sub(active.segment.base_offset);
             // Offsets in the index and positions are 32 bits: roll before either overflows.
-            end <= active.capacity() && span <= u64::from(u32::MAX)
+            end <= active.capacity() && u32::try_from(span).is_ok()
         });
         if !fits {
             let limit = batch_bytes_max(self.options.segment_bytes);
@@ -347,24 +350,24 @@ impl Log {
             producers: producers.clone(),
         };
         let needed = SegmentHeader::SIZE + opening_room(producers.len()) + batch;
-        let prepared = match self.prepared.take() {
-            Some(prepared) if prepared.writer.region().capacity() >= needed => prepared,
-            too_small => {
-                let made = self.prepare(needed, None)?.create(&self.env);
-                match (made, too_small) {
-                    // Its number has been passed: it must never be used after the new one.
-                    (Ok(made), Some(too_small)) => {
-                        too_small.discard(&*self.env.disk);
-                        made
-                    }
-                    (made, too_small) => {
-                        self.prepared = too_small;
-                        made?
-                    }
-                }
-            }
-        };
+        let prepared = self.prepared_for(needed)?;
         self.activate(prepared, &opening, producers)
+    }
+
+    /// The prepared segment, or a new one where that has no room for `needed` bytes.
+    fn prepared_for(&mut self, needed: usize) -> Result<Prepared> {
+        let fits = |next: &mut Prepared| next.writer.region().capacity() >= needed;
+        if let Some(prepared) = self.prepared.take_if(fits) {
+            return Ok(prepared);
+        }
+        // What a recovery prepared says that it cuts the log; so must what replaces it.
+        let rewrite = self.prepared.as_ref().and_then(|next| next.header.rewrite);
+        let made = self.prepare(needed, rewrite)?.create(&self.env)?;
+        if let Some(too_small) = self.prepared.take() {
+            // Its number has been passed: it must never be used after the new one.
+            too_small.discard(&*self.env.disk);
+        }
+        Ok(made)
     }
 
     fn activate(

@@ -10,6 +10,7 @@
 //! A second crash in any pass leaves the same files, or the same less some leftovers: opening is
 //! idempotent.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -103,7 +104,11 @@ impl Log {
         let disk = &self.env.disk;
         let mut removed = false;
         for path in inventory.temporary.iter().chain(unused) {
-            disk.remove_file(path).map_err(|source| Error::io("remove", path, source))?;
+            match disk.remove_file(path) {
+                // The truncating segment was made under the same temporary name.
+                Err(source) if source.kind() == io::ErrorKind::NotFound => {}
+                result => result.map_err(|source| Error::io("remove", path, source))?,
+            }
             removed = true;
         }
         if removed {
@@ -193,7 +198,8 @@ impl Assembly<'_> {
             &log.identity.origin,
             &found.path,
             (found.header.number, found.header.salt),
-            found.base_offset().unwrap_or(next_offset),
+            // A file that only stands for an empty log has no offsets of its own.
+            found.base_offset().unwrap_or(next_offset).min(next_offset),
             Sealed { data_end, next_offset, times },
         );
         if let Some(footer) = &found.footer {

@@ -56,7 +56,15 @@ pub(crate) enum Fate {
 
 impl Fate {
     pub(crate) fn is_kept(self) -> bool {
-        matches!(self, Self::Keep { .. })
+        self.data_end().is_some()
+    }
+
+    /// Where its data ends, if it belongs to the log.
+    pub(crate) fn data_end(self) -> Option<u32> {
+        match self {
+            Self::Keep { data_end, .. } => Some(data_end),
+            Self::Leave | Self::Remove => None,
+        }
     }
 }
 
@@ -107,8 +115,8 @@ pub(crate) fn decide(segments: &[Facts], proved: u64, start: Option<u64>) -> Ver
         }
     }
     walk.end(segments, &mut verdict);
-    finish_retention(start.unwrap_or(0), &mut verdict);
-    keep_one(&live, &mut verdict);
+    finish_retention(segments, start.unwrap_or(0), &mut verdict);
+    keep_one(segments, &live, &mut verdict);
     verdict
 }
 
@@ -146,10 +154,11 @@ fn without_leftovers(segments: &[Facts]) -> Vec<usize> {
 
 /// Segments that lie wholly below the log start were being removed when the log was closed: the
 /// start was made durable first (rule 6). The last segment stays.
-fn finish_retention(start: u64, verdict: &mut Verdict) {
+fn finish_retention(segments: &[Facts], start: u64, verdict: &mut Verdict) {
     let last = verdict.last_kept();
-    for (index, fate) in verdict.fates.iter_mut().enumerate() {
+    for (index, (facts, fate)) in segments.iter().zip(&mut verdict.fates).enumerate() {
         if let Fate::Keep { next_offset, .. } = *fate
+            && facts.base_offset.is_some_and(|base| base < start)
             && next_offset <= start
             && Some(index) != last
         {
@@ -158,13 +167,17 @@ fn finish_retention(start: u64, verdict: &mut Verdict) {
     }
 }
 
-/// A log is never without a file: where none has data, the last one stands for the empty log.
-fn keep_one(live: &[usize], verdict: &mut Verdict) {
+/// A log is never without a file: where nothing counts, one stands for the empty log, and one that
+/// never had data if there is any.
+fn keep_one(segments: &[Facts], live: &[usize], verdict: &mut Verdict) {
     if verdict.last_kept().is_some() {
         return;
     }
+    let is_empty =
+        |index: &&usize| segments.get(**index).is_some_and(|facts| facts.stretches.is_empty());
+    let one = live.iter().rfind(is_empty).or(live.first());
     let (position, next_offset) = (SegmentHeader::END_POSITION, verdict.end_offset);
-    if let Some(fate) = live.last().and_then(|index| verdict.fates.get_mut(*index)) {
+    if let Some(fate) = one.and_then(|index| verdict.fates.get_mut(*index)) {
         *fate = Fate::Keep { tail_start: position, data_end: position, next_offset, times: None };
     }
 }
@@ -248,11 +261,16 @@ impl Walk {
             verdict.damage.push(Damage { segment: index, position, offsets: found..found, kind });
             return Judgement::Contradicts;
         }
-        let needed = self.expected.or(self.start).unwrap_or(found).max(self.start.unwrap_or(0));
+        // The first file says where the log begins, if its own beginning is whole; otherwise it is
+        // not known what stood before the first batch that is.
+        let is_head = self.expected.is_none()
+            && index == self.head
+            && stretch.start == SegmentHeader::END_POSITION;
+        let first = if is_head { found } else { 0 };
+        let needed = self.expected.or(self.start).unwrap_or(first).max(self.start.unwrap_or(0));
         if found <= needed {
             return Judgement::Counts;
         }
-        let is_head = self.expected.is_none() && index == self.head;
         if needed >= self.durable && !is_head {
             self.torn = true; // rule 3
             return Judgement::Torn;
@@ -420,6 +438,44 @@ mod tests {
     fn a_log_that_begins_above_its_start_has_lost_its_head() {
         let verdict = decide(&[segment(3, &[stretch(128, 500, 40, 50)])], 50, Some(30));
         assert_eq!(verdict.damage[0].offsets, 30..40);
+    }
+
+    /// Symptom: a truncating segment removed the empty first one, lost its own opening batch in the
+    /// next power cut, and a later segment passed for the head of the log. Rule: only the first
+    /// file can be the head.
+    #[test]
+    fn a_segment_behind_a_torn_first_one_is_not_the_head_of_the_log() {
+        let mut truncating = segment(2, &[]);
+        truncating.generation = 1;
+        truncating.truncates_to = Some(0);
+        let mut torn = segment(3, &[stretch(128, 320, 2, 8)]);
+        torn.generation = 1;
+        let segments = [segment(0, &[stretch(128, 188, 0, 0)]), truncating, torn];
+        let verdict = decide(&segments, 0, None);
+        assert_eq!(kept(&verdict), [None, Some(0), None]);
+        assert!(verdict.cuts_segments && verdict.end_offset == 0, "{verdict:?}");
+    }
+
+    #[test]
+    fn a_file_that_repeats_what_another_has_is_reported_and_left_alone() {
+        let segments =
+            [segment(0, &[stretch(128, 500, 0, 5)]), segment(1, &[stretch(128, 300, 2, 4)])];
+        let verdict = decide(&segments, 5, None);
+        assert_eq!(verdict.fates[1], Fate::Leave);
+        assert_eq!((verdict.damage.len(), verdict.end_offset), (1, 5));
+        assert!(!verdict.cuts_segments);
+    }
+
+    #[test]
+    fn below_the_log_start_nothing_is_missed_and_nothing_is_kept() {
+        let segments = [
+            segment(0, &[stretch(128, 500, 0, 5)]),
+            segment(2, &[stretch(128, 500, 9, 20)]),
+            segment(3, &[stretch(128, 500, 20, 30)]),
+        ];
+        let verdict = decide(&segments, 30, Some(22));
+        assert_eq!(kept(&verdict), [None, None, Some(30)]);
+        assert!(verdict.damage.is_empty(), "{verdict:?}");
     }
 
     #[test]

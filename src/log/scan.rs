@@ -58,22 +58,15 @@ impl Scan {
 
     /// Puts what a recovery point vouches for in front of what was scanned from there on.
     pub(crate) fn join_to(&mut self, opening: &Opening, point: &Checkpoint) {
-        match self.stretches.first_mut().filter(|first| first.start == point.position) {
-            Some(first) => {
-                first.start = SegmentHeader::END_POSITION;
-                first.base_offset = opening.base_offset;
-            }
-            None => {
-                let trusted = Stretch {
-                    start: SegmentHeader::END_POSITION,
-                    end: point.position,
-                    base_offset: opening.base_offset,
-                    next_offset: point.end_offset,
-                    times: point.times(),
-                };
-                self.stretches.insert(0, trusted);
-                self.producers.insert(0, ProducerTable::default());
-            }
+        let (start, base_offset) = (SegmentHeader::END_POSITION, opening.base_offset);
+        if let Some(first) =
+            self.stretches.first_mut().filter(|first| first.start == point.position)
+        {
+            (first.start, first.base_offset) = (start, base_offset);
+        } else {
+            let (end, next_offset, times) = (point.position, point.end_offset, point.times());
+            self.stretches.insert(0, Stretch { start, end, base_offset, next_offset, times });
+            self.producers.insert(0, ProducerTable::default());
         }
         self.durable_mark = self.durable_mark.max(point.end_offset);
         self.opening = Some(opening.clone());

@@ -29,7 +29,8 @@ const PWRITE_AHEAD_BYTES: usize = 128 << 10;
 
 /// Zeros are written a page at a time: ext4 makes one folio of each write, and a sync writes whole
 /// folios (measured in docs/performance.md).
-static ZERO_PAGE: [u8; PAGE_BYTES as usize] = [0; PAGE_BYTES as usize];
+static ZERO_PAGE: [u8; 4096] = [0; 4096];
+const _: () = assert!(ZERO_PAGE.len() as u64 == PAGE_BYTES);
 
 #[derive(Debug)]
 pub(super) struct Space {

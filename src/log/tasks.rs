@@ -108,13 +108,12 @@ impl Unproved {
         while let Some(rest) = bytes.get(length..).filter(|rest| !rest.is_empty()) {
             match BatchView::check(rest, self.segment.salt) {
                 Ok(Some(view)) => length = length.saturating_add(view.header().size as usize),
-                Err(_) if length > 0 => break,
-                Err(CorruptionKind::Length(_)) => break,
-                Ok(None) => break,
-                Err(kind) => {
+                Err(kind) if length == 0 && !matches!(kind, CorruptionKind::Length(_)) => {
                     let position = u64::from(self.range.start);
                     return Err(self.segment.corruption(position, None, kind).into());
                 }
+                // The chunk ends within a batch; the caller comes back with more of it.
+                Ok(None) | Err(_) => break,
             }
         }
         Ok(length)

@@ -98,6 +98,11 @@ impl Log {
         }
     }
 
+    /// Gives up a prepared segment that will never be used.
+    pub(crate) fn discard_prepared(&self, prepared: Prepared) {
+        prepared.discard(&*self.env.disk);
+    }
+
     /// The footer to be written next: of the oldest segment without one, once it is synced.
     pub(crate) fn begin_footer(&mut self) -> Option<FooterTask> {
         let oldest = self.unfinished.front().filter(|unfinished| unfinished.synced)?;
@@ -139,15 +144,12 @@ impl Log {
         if self.is_dirty() {
             return None;
         }
-        let (segment, position, last_batch, times) = match &self.active {
-            Some(active) => {
-                (active.segment.number, active.position, active.last_batch, active.times)
-            }
-            None => {
-                let last = self.segments.last()?;
-                let sealed = last.sealed()?;
-                (last.number, sealed.data_end as usize, 0, sealed.times)
-            }
+        let (segment, position, last_batch, times) = if let Some(active) = &self.active {
+            (active.segment.number, active.position, active.last_batch, active.times)
+        } else {
+            let last = self.segments.last()?;
+            let sealed = last.sealed()?;
+            (last.number, sealed.data_end as usize, 0, sealed.times)
         };
         Some(Checkpoint {
             log_start: self.log_start,

@@ -21,6 +21,7 @@ use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::SegmentHeader;
 use crate::log::Outcome;
 use crate::log::cursor::{Cursor, FetchLimits, Fetched};
+use crate::log::segment::Segment;
 use crate::message::Batch;
 use crate::record::{Record, TopicPartition};
 use crate::storage::disk::Disk;
@@ -156,11 +157,26 @@ impl<S: LoggedState> StateLog<S> {
         inner.changes_bytes = 0;
         inner.snapshot_bytes = bytes as u64;
         let removed = self.partition.with_log(|log| log.advance_log_start(base));
-        for segment in removed {
-            // What cannot be removed now is found, and removed, at a later snapshot or open.
-            let _ = self.disk.remove_file(&segment.path);
-        }
+        self.remove(&removed);
         Ok(())
+    }
+
+    /// Removes segments, oldest first. What cannot be removed now is found, and removed, at a later
+    /// snapshot or open.
+    fn remove(&self, segments: &[Arc<Segment>]) {
+        for (index, segment) in segments.iter().enumerate() {
+            if index > 0
+                && let Some(dir) = segment.path.parent()
+                && self.disk.sync_dir(dir).is_err()
+            {
+                // DURABILITY: one is gone for good before the next goes; otherwise an older one
+                // could come back alone, and what lies between would look lost.
+                return;
+            }
+            if self.disk.remove_file(&segment.path).is_err() {
+                return;
+            }
+        }
     }
 }
 
@@ -212,7 +228,7 @@ fn replay<S: LoggedState>(partition: &Arc<PartitionCore>) -> Result<S> {
 /// A cursor at the last segment that begins with a whole snapshot.
 fn last_snapshot(partition: &PartitionCore, limits: &FetchLimits) -> Result<Option<Cursor>> {
     let one = FetchLimits { records: 1, ..*limits };
-    let at = |segment: &Arc<crate::log::segment::Segment>| {
+    let at = |segment: &Arc<Segment>| {
         Cursor::new(Arc::clone(segment), SegmentHeader::SIZE, segment.base_offset)
     };
     let segments = partition.segments.all();

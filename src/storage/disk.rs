@@ -24,6 +24,8 @@ mod simulated;
 pub(crate) use memory::MemoryDisk;
 pub(crate) use real::RealDisk;
 pub(crate) use simulated::SimulatedDisk;
+#[cfg(test)]
+pub(crate) use simulated::{Fault, Metadata, Operation, Pages, PowerCut};
 
 /// What a directory entry is. Symbolic links are not followed: they are [`EntryKind::Other`], as
 /// are FIFOs, sockets and devices, and nothing of that kind is ever opened.

@@ -1,0 +1,27 @@
+//! The broker on a disk that loses power, refuses and lies.
+//!
+//! Goal: after any crash, what FAILURES 4.2 and 4.4 promise is there, and nothing else. Method:
+//! [`model`] keeps what was done and what was acknowledged; [`crash`] stops short workloads at
+//! every store point and opens what each kind of crash leaves, also when the opening itself is
+//! interrupted; [`random`] does so to long random workloads; [`faults`] lets single calls fail.
+//! Not covered: real files and real processes (`tests/`), threads.
+//!
+//! `LOGPOND_IMAGES=n` tries n images per store point instead of a few, and as many more random
+//! workloads: for long campaigns, best with `--release`. `LOGPOND_SEED=n` runs the one random
+//! workload with that seed, which every failure prints.
+
+mod crash;
+mod faults;
+mod lineage;
+mod model;
+mod random;
+mod state;
+
+/// How many images to try where the caller did not say.
+fn images(default: u64) -> u64 {
+    variable("LOGPOND_IMAGES").unwrap_or(default)
+}
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}

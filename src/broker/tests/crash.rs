@@ -1,0 +1,207 @@
+//! Short workloads, stopped at every store point.
+//!
+//! Rows A13, A14, A22, A23, A24, A25, B1, B2, B3, B4, B6, B11, B13, B16, B17, B18 of FAILURES: the
+//! steps cover all that a broker stores, and the oracle is the same for each.
+
+use super::images;
+use super::model::{Crash, Ended, Life, Model, Random, Shape, Step};
+use crate::config::Durability;
+use crate::storage::disk::{Metadata, Pages, PowerCut, SimulatedDisk};
+
+const SYNC: Durability = Durability::Sync;
+
+/// Counts what was tried; a test that tries nothing proves nothing.
+#[derive(Debug, Default)]
+struct Campaign {
+    seed: u64,
+    points: u64,
+    images: u64,
+    nested: u64,
+}
+
+/// The crashes to try at a store point: the two ends, and some by chance.
+fn crashes(random: &mut Random, count: u64) -> Vec<Crash> {
+    let all = PowerCut { metadata: Metadata::All, pages: Pages::All, tear: false };
+    let nameless = PowerCut { metadata: Metadata::None, ..all };
+    let mut crashes = vec![Crash::Kill, Crash::Cut(PowerCut::WORST)];
+    if random.below(4) == 0 {
+        crashes.extend([Crash::Cut(all), Crash::Cut(nameless)]);
+    }
+    crashes.extend((0..count).map(|_| Crash::Cut(PowerCut::any(&mut || random.next()))));
+    crashes
+}
+
+impl Campaign {
+    /// Does `setup`, and then `steps` with a crash at each of their store points.
+    fn run(&mut self, name: &str, setup: &[Step], steps: &[Step]) {
+        let mut first = Life::new(SimulatedDisk::new(), Model::default(), self.seed, name);
+        let mut start = 0;
+        if !setup.is_empty() {
+            assert!(first.open());
+            assert_eq!(first.run(setup), Ended::Done);
+            start = first.disk.store_points();
+        }
+        if setup.is_empty() {
+            assert!(first.open());
+        }
+        assert_eq!(first.run(steps), Ended::Done);
+        let end = first.disk.store_points();
+        assert!(end > start, "{name} stores nothing");
+        for point in start..=end {
+            let context = format!("{name}, seed {}, store point {point} of {end}", self.seed);
+            let mut life =
+                Life::new(SimulatedDisk::new(), Model::default(), self.seed, &context);
+            life.disk.crash_at(point);
+            if life.open() && life.run(setup) == Ended::Done {
+                life.run(steps);
+            }
+            self.points += 1;
+            let mut random = Random::new(self.seed ^ (point << 32));
+            for crash in crashes(&mut random, images(2)) {
+                self.image(&life, crash, &mut random, &context);
+            }
+        }
+    }
+
+    fn image(&mut self, life: &Life, crash: Crash, random: &mut Random, context: &str) {
+        self.images += 1;
+        let context = format!("{context}, {crash:?}");
+        let disk = crash.of(&life.disk, random);
+        let before = disk.kill9();
+        let seed = random.next();
+        let mut next = Life::new(disk, life.model.clone(), seed, &context);
+        assert!(next.open_and_check(crash));
+        let points = next.disk.store_points();
+        // The opening itself is interrupted, somewhere.
+        let stop = random.below(points + 1);
+        self.interrupted_opening(&before, crash, &life.model, stop, random, &context);
+        // The engine goes on: what the first crash left behind must not follow what comes now.
+        let steps = next.follow_up();
+        assert_eq!(next.run(&steps), Ended::Done);
+        let again = *random.pick(&[Crash::Cut(PowerCut::WORST), Crash::Kill]);
+        let disk = again.of(&next.disk, random);
+        let context = format!("{context}, then {again:?}");
+        let mut last = Life::new(disk, next.model, random.next(), &context);
+        assert!(last.open_and_check(again));
+    }
+
+    fn interrupted_opening(
+        &mut self,
+        before: &SimulatedDisk,
+        crash: Crash,
+        model: &Model,
+        stop: u64,
+        random: &mut Random,
+        context: &str,
+    ) {
+        self.nested += 1;
+        let mut life = Life::new(before.kill9(), model.clone(), random.next(), context);
+        life.disk.crash_at(stop);
+        life.open();
+        let second = match random.below(3) {
+            0 => Crash::Kill,
+            1 => Crash::Cut(PowerCut::WORST),
+            _ => Crash::Cut(PowerCut::any(&mut || random.next())),
+        };
+        let disk = second.of(&life.disk, random);
+        let context = format!("{context}, opening stopped at {stop}, {second:?}");
+        let mut last = Life::new(disk, model.clone(), random.next(), &context);
+        // Two kills are a kill; with a cut among them the floor is what no cut takes back.
+        let worse = if second == Crash::Kill { crash } else { second };
+        assert!(last.open_and_check(worse));
+        let steps = last.follow_up();
+        assert_eq!(last.run(&steps), Ended::Done);
+    }
+}
+
+fn campaign(name: &str, setup: &[Step], steps: &[Step]) {
+    let mut campaign = Campaign { seed: 7, ..Campaign::default() };
+    campaign.run(name, setup, steps);
+    eprintln!("{name}: {campaign:?}");
+    assert!(campaign.images > campaign.points && campaign.nested == campaign.images);
+}
+
+const ONE: Shape = Shape(1, SYNC);
+
+#[test]
+fn row_a22_b17_a_topic_is_created_whole_or_not_at_all() {
+    campaign("create", &[], &[Step::Create("a", Shape(3, SYNC)), Step::Send("a", 2)]);
+}
+
+#[test]
+fn row_b13_what_was_acknowledged_is_there() {
+    let setup = [Step::Create("a", Shape(2, SYNC))];
+    let steps = [
+        Step::Send("a", 0),
+        Step::Enqueue("a", 1),
+        Step::Enqueue("a", 0),
+        Step::Batch("a", 1, 3),
+        Step::Send("a", 1),
+    ];
+    campaign("send", &setup, &steps);
+}
+
+#[test]
+fn row_a13_b16_the_last_acknowledged_commit_is_there() {
+    let setup = [Step::Create("a", Shape(2, SYNC)), Step::Send("a", 0)];
+    let steps = [
+        Step::Commit("a"),
+        Step::Enqueue("a", 1),
+        Step::Commit("a"),
+        Step::Enqueue("a", 0),
+        Step::CommitAsync("a"),
+        Step::Send("a", 1),
+        Step::Commit("a"),
+    ];
+    campaign("commit", &setup, &steps);
+}
+
+#[test]
+fn row_a23_a_deleted_topic_stays_deleted_and_its_name_is_free() {
+    let setup = [Step::Create("a", Shape(2, SYNC)), Step::Send("a", 0), Step::Commit("a")];
+    let steps = [Step::Delete("a"), Step::Create("a", ONE), Step::Send("a", 0), Step::Commit("a")];
+    campaign("delete", &setup, &steps);
+}
+
+#[test]
+fn row_a24_b18_an_end_that_claims_to_be_clean_is() {
+    let setup = [Step::Create("a", ONE), Step::Send("a", 0), Step::Enqueue("a", 0)];
+    let steps = [Step::Close, Step::Send("a", 0), Step::Enqueue("a", 0), Step::Close];
+    campaign("close", &setup, &steps);
+}
+
+#[test]
+fn row_a24_recovery_points_lie_below_what_is_synced() {
+    let os = Shape(1, Durability::Os);
+    let setup = [Step::Create("a", ONE), Step::Create("b", os), Step::Send("b", 0)];
+    let steps = [Step::Tick, Step::Send("b", 0), Step::Enqueue("a", 0), Step::Tick, Step::Drop];
+    campaign("points", &setup, &steps);
+}
+
+#[test]
+fn a_producers_epoch_and_numbers_survive() {
+    let setup = [Step::Create("a", ONE), Step::Named("a", 0)];
+    let steps = [
+        Step::Acquire,
+        Step::Named("a", 0),
+        Step::Drop,
+        Step::Enqueue("a", 0),
+        Step::Named("a", 0),
+    ];
+    campaign("producer", &setup, &steps);
+}
+
+#[test]
+fn segments_roll_and_nothing_is_lost() {
+    let os = Shape(1, Durability::Os);
+    let setup = [Step::Create("a", os)];
+    let steps = [
+        Step::Batch("a", 0, 4),
+        Step::Tick,
+        Step::Batch("a", 0, 4),
+        Step::Batch("a", 0, 4),
+        Step::Flush,
+        Step::Tick,
+    ];
+    campaign("roll", &setup, &steps);
+}

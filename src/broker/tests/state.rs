@@ -1,0 +1,221 @@
+//! The engine's own logs: snapshots, and how many files they keep.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::model::{DIR, clock, open, open_at};
+use crate::broker::Broker;
+use crate::config::{Durability, TopicConfig};
+use crate::record::{Offsets, Record, TopicPartition};
+use crate::storage::disk::{Fault, Operation, Pages, PowerCut, SimulatedDisk};
+
+fn files(disk: &SimulatedDisk, log: &str) -> usize {
+    let dir = format!("{DIR}/{log}/0");
+    disk.paths().iter().filter(|path| path.starts_with(&dir)).count()
+}
+
+fn commit(broker: &Broker, group: &str, offset: u64) {
+    let mut consumer = broker.consumer(group).subscribe(["t"]).open().unwrap();
+    let offsets = Offsets::from([(TopicPartition::from(("t", 0)), offset)]);
+    consumer.commit_offsets(&offsets).unwrap();
+}
+
+fn committed(broker: &Broker, group: &str) -> Option<u64> {
+    let topic = broker.life().topic("t").unwrap();
+    broker.life().coordinator.committed(group, topic.id, 0).map(|it| it.offset)
+}
+
+fn with_records(disk: &SimulatedDisk, durability: Durability, records: usize) -> Broker {
+    let broker = open_at(disk, 1, durability, &clock()).unwrap();
+    let topic = broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    let records = vec![Record::new().value("v"); records];
+    topic.partition(0).unwrap().append_batch(&records).unwrap();
+    broker
+}
+
+#[test]
+fn many_changes_roll_the_log_and_the_state_is_the_same_after_any_end() {
+    let disk = SimulatedDisk::new();
+    let broker = with_records(&disk, Durability::Os, 1_000);
+    let first = disk.paths();
+    let groups: Vec<String> = (0..20).map(|number| format!("group-{number}")).collect();
+    // Groups with long names, so that two thousand commits are several snapshots' worth.
+    let pad = "x".repeat(230);
+    for round in 1..=100 {
+        for (group, number) in groups.iter().zip(0..) {
+            commit(&broker, &format!("{group}-{pad}"), round * 10 - number % 10);
+        }
+    }
+    let now = disk.paths();
+    assert!(now.iter().filter(|path| path.starts_with(format!("{DIR}/__offsets"))).count() <= 2);
+    assert!(!now.iter().all(|path| first.contains(path)), "no snapshot was written");
+    let expected = |broker: &Broker| {
+        for (group, number) in groups.iter().zip(0..) {
+            let found = committed(broker, &format!("{group}-{pad}"));
+            assert_eq!(found, Some(1_000 - number % 10), "{group}");
+        }
+    };
+    drop(broker);
+    let broker = open(&disk, 2).unwrap();
+    expected(&broker);
+    broker.close().unwrap();
+    expected(&open(&disk, 3).unwrap());
+}
+
+#[test]
+fn row_a14_a_torn_snapshot_leaves_the_older_one_in_force() {
+    let disk = SimulatedDisk::new();
+    let broker = with_records(&disk, Durability::Sync, 10);
+    commit(&broker, "g", 3);
+    drop(broker);
+    let points = {
+        let disk = disk.kill9();
+        drop(open(&disk, 2).unwrap());
+        disk.store_points()
+    };
+    let mut torn = 0;
+    for point in 0..points {
+        for pages in [Pages::All, Pages::None, Pages::OnlyFirst, Pages::EverySecond] {
+            let life = disk.kill9();
+            life.crash_at(point);
+            let opened = open(&life, 2);
+            torn += usize::from(opened.is_err());
+            for metadata in [crate::storage::disk::Metadata::All, crate::storage::disk::Metadata::None] {
+                let mut count = 0;
+                let random = &mut || {
+                    count += 1;
+                    count
+                };
+                let image = life.power_cut(random, PowerCut { metadata, pages, tear: true });
+                let broker = open(&image, 3).unwrap();
+                assert_eq!(committed(&broker, "g"), Some(3), "{point} {pages:?}");
+                assert!(broker.topic("t").is_ok(), "{point} {pages:?}");
+            }
+        }
+    }
+    assert!(torn > 20, "{torn} openings were interrupted");
+}
+
+#[test]
+fn the_engines_logs_stay_small_over_many_lives() {
+    let disk = SimulatedDisk::new();
+    drop(with_records(&disk, Durability::Sync, 1));
+    let mut sizes = Vec::new();
+    for seed in 2..40 {
+        let broker = open(&disk, seed).unwrap();
+        commit(&broker, "g", seed % 2);
+        for log in ["__local", "__meta", "__offsets"] {
+            assert!(files(&disk, log) <= 2, "{log} has {} files", files(&disk, log));
+        }
+        // Nothing is appended to the topic, so nothing is added to it either.
+        sizes.push(files(&disk, "t"));
+        if seed % 3 == 0 {
+            broker.close().unwrap();
+        }
+    }
+    assert!(sizes.iter().all(|size| *size == sizes[0]), "{sizes:?}");
+}
+
+#[test]
+fn a_segment_that_cannot_be_removed_is_removed_by_a_later_life() {
+    let disk = SimulatedDisk::new();
+    drop(with_records(&disk, Durability::Sync, 1));
+    for seed in 2..6 {
+        disk.inject(Fault::always(Operation::Remove, std::io::ErrorKind::Other));
+        drop(open(&disk, seed).unwrap());
+        disk.heal();
+    }
+    assert!(files(&disk, "__local") >= 4);
+    let broker = open(&disk, 6).unwrap();
+    assert!(broker.recovery().is_clean(), "{:?}", broker.recovery());
+    for log in ["__local", "__meta", "__offsets"] {
+        assert_eq!(files(&disk, log), 1, "{log}");
+    }
+}
+
+/// Removals are not synced one by one. A later life that finds some of the files must not take
+/// the others for lost.
+#[test]
+fn row_b08_removals_that_come_back_are_no_damage() {
+    let disk = SimulatedDisk::new();
+    drop(with_records(&disk, Durability::Sync, 1));
+    for seed in 2..5 {
+        disk.inject(Fault::always(Operation::Remove, std::io::ErrorKind::Other));
+        drop(open(&disk, seed).unwrap());
+        disk.heal();
+    }
+    let mut random = super::model::Random::new(5);
+    for seed in 0..60 {
+        let life = disk.kill9();
+        let broker = open(&life, seed).unwrap();
+        commit(&broker, "g", 1);
+        drop(broker);
+        let hostile = PowerCut {
+            metadata: crate::storage::disk::Metadata::Hostile,
+            pages: Pages::Random,
+            tear: false,
+        };
+        let image = life.power_cut(&mut || random.next(), hostile);
+        let broker = open(&image, seed + 100).unwrap();
+        assert!(broker.recovery().is_clean(), "{:?}", broker.recovery());
+        assert_eq!(committed(&broker, "g"), Some(1));
+    }
+}
+
+/// Snapshots that need more than a segment's usual size get a larger one.
+#[test]
+fn a_state_larger_than_a_segment_is_kept_whole() {
+    let disk = SimulatedDisk::new();
+    let broker = with_records(&disk, Durability::Os, 10);
+    let pad = "x".repeat(240);
+    let groups: Vec<Arc<str>> = (0..4_600).map(|it| format!("{it}-{pad}").into()).collect();
+    let topic = broker.life().topic("t").unwrap();
+    let commit_all = |offset: u64| {
+        for group in &groups {
+            let committed = crate::group::offsets::Committed { offset, leader_epoch: 0, incarnation: 0 };
+            let partition = &TopicPartition::from(("t", 0));
+            let commit = crate::group::coordinator::Commit {
+                partition,
+                topic: topic.id,
+                committed,
+                epoch: None,
+            };
+            broker.life().coordinator.commit(group, &[commit]).unwrap();
+        }
+    };
+    commit_all(1);
+    commit_all(2);
+    assert!(files(&disk, "__offsets") <= 2);
+    drop(broker);
+    let broker = open(&disk, 2).unwrap();
+    assert!(groups.iter().all(|group| committed(&broker, group) == Some(2)));
+    let largest = disk.paths().iter().map(|path| disk.read(path).unwrap().len()).max();
+    assert!(largest > Some(1 << 20), "{largest:?}");
+    broker.close().unwrap();
+    assert!(groups.iter().all(|group| committed(&open(&disk, 3).unwrap(), group) == Some(2)) || groups.is_empty());
+}
+
+/// Recovery points are not forgotten when they cannot be stored: a clean end without the last one
+/// would make the next life go on before the end of the log.
+#[test]
+fn row_b18_a_recovery_point_that_could_not_be_stored_is_stored_later() {
+    let disk = SimulatedDisk::new();
+    let clock = clock();
+    let broker = open_at(&disk, 1, Durability::Sync, &clock).unwrap();
+    let topic = broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    let partition = topic.partition(0).unwrap();
+    partition.append(&Record::new().value("0")).unwrap();
+    clock.advance(Duration::from_secs(61));
+    broker.tick().unwrap();
+    partition.append(&Record::new().value("1")).unwrap();
+    clock.advance(Duration::from_secs(61));
+    let refuse = Fault::once(Operation::Write, std::io::ErrorKind::StorageFull).on("__local");
+    disk.inject(refuse);
+    assert!(broker.tick().is_err());
+    broker.close().unwrap();
+    let broker = open(&disk, 2).unwrap();
+    assert!(broker.recovery().clean_shutdown);
+    let partition = broker.topic("t").unwrap().partition(0).unwrap();
+    assert_eq!(partition.log_end_offset(), 2);
+    assert_eq!(partition.append(&Record::new().value("2")).unwrap(), 2);
+}

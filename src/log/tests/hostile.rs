@@ -1,0 +1,227 @@
+//! Files that are not what was written: foreign, random, renamed, of another version.
+
+use super::*;
+use crate::format::SegmentHeader;
+use crate::storage::disk::{Access, DiskFile};
+
+const FIRST: &str = "/t/00000000000000000000.log";
+
+fn small_log() -> (SimulatedDisk, u64) {
+    let (disk, rig) = Rig::fresh(1);
+    let mut log = rig.create();
+    while segment_count(&log) < 3 {
+        append(&mut log, 2, 1_500);
+    }
+    append(&mut log, 1, 10);
+    sync(&mut log).unwrap();
+    let mut task = log.begin_footer().unwrap();
+    task.run().unwrap();
+    log.finish_footer(&task);
+    (disk, log.log_end())
+}
+
+fn overwrite(disk: &SimulatedDisk, path: &Path, bytes: &[u8], at: u64) {
+    let file: Arc<dyn DiskFile> = disk.open(path, Access::ReadWrite).unwrap();
+    file.write_at(bytes, at).unwrap();
+    file.sync().unwrap();
+}
+
+/// E1, E11, E12, E13, E14: random bytes over any part of any file; open and read, and append.
+#[test]
+fn row_e11_random_bytes_in_any_file_are_an_error_or_a_loss_and_never_a_panic() {
+    let (disk, _) = small_log();
+    for seed in 0..400 * EFFORT {
+        let mut random = Random(seed);
+        let image = disk.kill9();
+        for _ in 0..=random.below(3) {
+            let all = files(&image);
+            let path = &all[random.below(all.len() as u64) as usize];
+            let length = image.read(path).unwrap().len() as u64;
+            let size = [1, 4, 60, 3_000][random.below(4) as usize];
+            let from = if random.below(4) == 0 { 0 } else { 128.min(length) };
+            let at = from + random.below(length - from);
+            let mut bytes: Vec<u8> = (0..size).map(|_| random.next() as u8).collect();
+            if random.below(3) == 0 {
+                bytes.fill(random.next() as u8);
+            }
+            overwrite(&image, path, &bytes, at);
+            if random.below(6) == 0 {
+                image.truncate(path, random.below(length)).unwrap();
+            }
+        }
+        let knowns = [AFTER_CUT, AFTER_KILL];
+        for known in knowns {
+            let image = image.kill9();
+            let Ok((mut log, _)) = Rig::simulated(&image, seed).open(&known) else { continue };
+            let (records, _) = read_around(&log);
+            for (offset, found) in records {
+                let like = value(0, offset, found.len());
+                assert!(found == like, "seed {seed}: other bytes at {offset}");
+            }
+            let end = log.log_end();
+            append(&mut log, 1, 10);
+            assert_eq!(read_from(&log, end, 1).unwrap(), plain(end..end + 1, 10), "seed {seed}");
+            let _ = sync(&mut log);
+            let _ = finish_segments(&mut log);
+        }
+    }
+}
+
+/// A recovery point of arbitrary content never makes opening panic or lose what is readable.
+#[test]
+fn row_e16_a_random_recovery_point_is_no_reason_to_panic() {
+    let (disk, _) = small_log();
+    for seed in 0..200 * EFFORT {
+        let mut random = Random(seed);
+        let mut any =
+            || [0, 1, 128, 188, 5_000, u64::from(u32::MAX), u64::MAX - 1][random.below(7) as usize];
+        let point = Checkpoint {
+            log_start: 0,
+            end_offset: any().min(1 << 40),
+            segment: any() % 4,
+            position: any() as u32,
+            last_batch: any() as u32,
+            times: None,
+            producers: vec![(any(), 0, any(), any(), any())],
+        };
+        let known = Known { checkpoint: Some(point), clean: seed % 2 == 0, ..AFTER_KILL };
+        if let Ok((log, _)) = Rig::simulated(&disk.kill9(), seed).open(&known) {
+            read_around(&log);
+        }
+    }
+}
+
+/// E8: what is not ours is neither opened nor touched.
+#[test]
+fn row_e08_foreign_files_and_directories_are_ignored() {
+    let (disk, end) = small_log();
+    let names = ["notes.txt", "0.log", "00000000000000000001.log~", ".swp", "x.log.tmp"];
+    for name in names {
+        disk.create(&Path::new("/t").join(name)).unwrap();
+    }
+    disk.create_dir(Path::new("/t/00000000000000000009.log.tmp")).unwrap();
+    disk.create_dir(Path::new("/t/more")).unwrap();
+    let before = disk.paths();
+    let (log, report) = Rig::simulated(&disk, 2).open(&AFTER_CUT).unwrap();
+    assert_eq!((log.log_end(), report.corrupt), (end, vec![]));
+    assert_eq!(disk.paths(), before);
+    disk.create_dir(Path::new("/t/00000000000000000077.log")).unwrap();
+    let refused = Rig::simulated(&disk, 2).open(&AFTER_CUT);
+    assert!(matches!(refused, Err(Error::Corrupt(_))), "{refused:?}");
+}
+
+fn refusal(disk: &SimulatedDisk, change: impl Fn(&mut SegmentHeader)) -> Error {
+    let image = disk.kill9();
+    let path = Path::new(FIRST);
+    let mut header = SegmentHeader::decode(&image.read(path).unwrap()).unwrap();
+    change(&mut header);
+    overwrite(&image, path, &header.encode(), 0);
+    let before: Vec<_> = image.paths().iter().map(|path| image.read(path).unwrap()).collect();
+    let refused = Rig::simulated(&image, 2).open(&AFTER_CUT).unwrap_err();
+    let after: Vec<_> = image.paths().iter().map(|path| image.read(path).unwrap()).collect();
+    assert!(before == after, "files are untouched");
+    refused
+}
+
+/// E7: a file that belongs elsewhere is named, and nothing is deleted.
+#[test]
+fn row_e07_a_file_of_another_topic_partition_or_number_is_foreign() {
+    let (disk, _) = small_log();
+    let foreign = |error: Error| match error {
+        Error::Corrupt(Corruption { kind: CorruptionKind::Foreign(what), file, .. }) => {
+            assert_eq!(file, Path::new(FIRST));
+            what
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(foreign(refusal(&disk, |header| header.topic_id = TopicId([8; 16]))), "topic");
+    assert_eq!(foreign(refusal(&disk, |header| header.partition = 4)), "partition");
+    assert_eq!(foreign(refusal(&disk, |header| header.number = 1)), "number");
+}
+
+#[test]
+fn row_e17_a_newer_version_is_refused_and_untouched() {
+    let (disk, _) = small_log();
+    let mut bytes = disk.read(Path::new(FIRST)).unwrap()[..128].to_vec();
+    bytes[8..12].copy_from_slice(&2_u32.to_le_bytes());
+    let checksum = crc32fast_of(&bytes[..124]);
+    bytes[124..128].copy_from_slice(&checksum.to_le_bytes());
+    overwrite(&disk, Path::new(FIRST), &bytes, 0);
+    let before: Vec<_> = disk.paths().iter().map(|path| disk.read(path).unwrap()).collect();
+    let refused = Rig::simulated(&disk, 2).open(&AFTER_CUT);
+    assert!(
+        matches!(refused, Err(Error::UnsupportedVersion { found: 2, supported: 1, .. })),
+        "{refused:?}"
+    );
+    let after: Vec<_> = disk.paths().iter().map(|path| disk.read(path).unwrap()).collect();
+    assert!(before == after);
+}
+
+/// The polynomial of zip and Ethernet, bit by bit: the header's checksum without its code.
+fn crc32fast_of(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg());
+        }
+    }
+    !crc
+}
+
+#[test]
+fn an_empty_or_missing_directory_is_corrupt_and_never_a_fresh_log() {
+    let (_, rig) = Rig::fresh(1);
+    let missing = |rig: &Rig| match rig.open(&AFTER_CUT) {
+        Err(Error::Corrupt(corruption)) => corruption.kind,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(missing(&rig), CorruptionKind::Missing);
+    rig.env.disk.create(Path::new("/t/00000000000000000000.log.tmp")).unwrap();
+    assert_eq!(missing(&rig), CorruptionKind::Missing);
+    let nowhere = Rig::simulated(&SimulatedDisk::new(), 1);
+    assert_eq!(missing(&nowhere), CorruptionKind::Missing);
+}
+
+#[test]
+fn a_strict_open_refuses_a_torn_tail_and_touches_nothing() {
+    let (disk, _) = small_log();
+    let last = files(&disk).pop().unwrap();
+    let strict = Known { policy: RecoveryPolicy::Strict, ..AFTER_CUT };
+    assert!(Rig::simulated(&disk.kill9(), 2).open(&strict).is_ok());
+    let bytes = disk.read(&last).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64;
+    disk.corrupt(&last, end, 1).unwrap();
+    let points = disk.store_points();
+    let refused = Rig::simulated(&disk, 2).open(&strict);
+    assert!(matches!(refused, Err(Error::Corrupt(_))), "{refused:?}");
+    assert_eq!(disk.store_points(), points);
+}
+
+/// E9: a payload that is a perfect image of a batch, of another salt, is never taken for one.
+#[test]
+fn row_e09_a_payload_that_imitates_a_batch_is_never_taken_for_one() {
+    let (disk, rig) = Rig::fresh(1);
+    let mut log = rig.create();
+    append(&mut log, 2, 10);
+    let image = disk.read(Path::new(FIRST)).unwrap()[128..600].to_vec();
+    let mut payload = Vec::new();
+    for shift in 0..4 {
+        payload.resize(payload.len() + shift, 0);
+        payload.extend_from_slice(&image);
+    }
+    // Another salt: the image cannot be read from this log, since it is part of it by then.
+    let (other_disk, other) = Rig::fresh(2);
+    let mut log = {
+        drop(log);
+        other.create()
+    };
+    append_values(&mut log, &[payload.clone()], None).unwrap();
+    let start = 128 + 60;
+    sync(&mut log).unwrap();
+    drop(log);
+    other_disk.corrupt(Path::new(FIRST), start + 5, 1).unwrap();
+    let (log, report) = other.open(&AFTER_CUT).unwrap();
+    assert_eq!((log.log_end(), report.corrupt), (0, vec![]));
+    assert!(report.cut_bytes > payload.len() as u64 / 2);
+}

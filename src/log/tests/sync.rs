@@ -1,0 +1,128 @@
+//! Syncs: what they cover, in which order, and what may be written once they have returned.
+
+use super::*;
+
+#[test]
+fn an_append_is_durable_once_a_sync_that_began_after_it_has_returned() {
+    every_rig(|name, rig| {
+        let mut log = rig.create();
+        append(&mut log, 2, 10);
+        assert!(log.is_dirty(), "{name}");
+        let task = log.begin_sync();
+        append(&mut log, 3, 10);
+        task.run().unwrap();
+        assert_eq!(log.durable_end(), 0, "{name}");
+        log.finish_sync(&task);
+        assert_eq!((log.durable_end(), log.log_end()), (2, 5), "{name}");
+        sync(&mut log).unwrap();
+        assert_eq!(log.durable_end(), 5, "{name}");
+        assert!(log.begin_sync().files.is_empty(), "{name}: there is nothing to do");
+    });
+}
+
+#[test]
+fn files_are_synced_in_segment_order_and_each_once() {
+    let (_, rig) = Rig::fresh(1);
+    let mut log = rig.create();
+    while segment_count(&log) < 4 {
+        append(&mut log, 1, 3_000);
+    }
+    let task = log.begin_sync();
+    let numbers: Vec<u64> = task.files.iter().map(|file| file.segment.number).collect();
+    assert_eq!(numbers, [0, 1, 2, 3]);
+    task.run().unwrap();
+    log.finish_sync(&task);
+    append(&mut log, 1, 10);
+    let numbers: Vec<u64> = log.begin_sync().files.iter().map(|f| f.segment.number).collect();
+    assert_eq!(numbers, [3]);
+}
+
+/// Symptom: a segment that was sealed while a sync of it ran counted as synced, although more had
+/// been appended to it since the sync began. Rule: a sync vouches for what was published when it
+/// began, and for nothing behind it.
+#[test]
+fn row_b14_a_sync_does_not_cover_what_was_appended_before_the_segment_was_sealed() {
+    let (disk, rig) = Rig::fresh(1);
+    let mut log = rig.create();
+    append(&mut log, 1, 1_000);
+    let task = log.begin_sync();
+    task.run().unwrap();
+    while segment_count(&log) == 1 {
+        append(&mut log, 1, 5_000);
+    }
+    let sealed_end = log.sealed_end();
+    assert!(sealed_end > 1);
+    log.finish_sync(&task);
+    assert_eq!(log.durable_end(), 1);
+    assert!(log.begin_footer().is_none(), "its data is not synced");
+    sync(&mut log).unwrap();
+    let image = disk.power_cut(&mut || 0, PowerCut::WORST);
+    let (log, _) = Rig::simulated(&image, 2).open(&AFTER_CUT).unwrap();
+    assert!(log.log_end() > sealed_end, "{} of {sealed_end}", log.log_end());
+}
+
+/// As above, with nothing appended: the segment is sealed while its sync still runs.
+#[test]
+fn no_footer_is_written_while_the_sync_of_its_segment_runs() {
+    let (_, rig) = Rig::fresh(1);
+    let mut log = rig.create();
+    append(&mut log, 1, 1_000);
+    let task = log.begin_sync();
+    log.roll_for(0).unwrap();
+    assert!(log.begin_footer().is_none());
+    task.run().unwrap();
+    log.finish_sync(&task);
+    assert!(log.begin_footer().is_some());
+}
+
+#[test]
+fn a_sync_that_failed_proves_nothing_and_the_next_one_asks_for_all_of_it_again() {
+    let (disk, rig) = Rig::fresh(1);
+    let mut log = rig.create();
+    append(&mut log, 1, 1_000);
+    disk.inject(Fault::once(Operation::Sync, std::io::ErrorKind::Other));
+    let task = log.begin_sync();
+    let failed = task.run();
+    assert!(matches!(failed, Err(Error::SyncFailed { .. })), "{failed:?}");
+    assert_eq!(log.durable_end(), 0);
+    assert_eq!(log.begin_sync().files.len(), 1, "nobody may take an empty task for a success");
+}
+
+#[test]
+fn footers_are_written_oldest_first_and_give_the_unused_space_back() {
+    let (disk, mut rig) = Rig::fresh(1);
+    rig.options.segment_bytes = 256 << 10;
+    let mut log = rig.create();
+    while segment_count(&log) < 4 {
+        append(&mut log, 1, 90_000);
+    }
+    sync(&mut log).unwrap();
+    let mut finished = Vec::new();
+    while let Some(mut task) = log.begin_footer() {
+        task.run().unwrap();
+        // A second time, as after a crash: nothing happens.
+        let length = disk.read(&task.segment.path).unwrap().len();
+        task.run().unwrap();
+        assert_eq!(disk.read(&task.segment.path).unwrap().len(), length);
+        finished.push(task.segment.number);
+        let footer = task.segment.read_footer().unwrap().unwrap();
+        let sealed = task.segment.sealed().unwrap();
+        assert_eq!((footer.data_end, footer.next_offset), (sealed.data_end, sealed.next_offset));
+        assert_eq!(footer.base_offset, task.segment.base_offset);
+        log.finish_footer(&task);
+    }
+    assert_eq!(finished, [0, 1, 2]);
+    assert_eq!(read_from(&log, 0, 1).unwrap(), plain(0..log.log_end(), 90_000));
+}
+
+#[test]
+fn a_checkpoint_is_taken_only_of_what_is_durable() {
+    let rig = Rig::memory();
+    let mut log = rig.create();
+    assert!(log.checkpoint().is_some());
+    append(&mut log, 1, 10);
+    assert_eq!(log.checkpoint(), None);
+    sync(&mut log).unwrap();
+    let point = log.checkpoint().unwrap();
+    assert_eq!((point.end_offset, point.segment, point.log_start), (1, 0, 0));
+}
