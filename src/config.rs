@@ -366,7 +366,7 @@ mod tests {
 
     fn refused(config: &TopicConfig) -> &'static str {
         match config.validate(10_000) {
-            Err(Error::Config { setting, .. }) => setting,
+            Err(Error::Config(error)) => error.setting,
             other => panic!("{other:?}"),
         }
     }

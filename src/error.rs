@@ -194,13 +194,8 @@ pub enum Error {
     #[error(transparent)]
     Transport(#[from] TransportError),
     /// A setting or an argument that cannot work.
-    #[error("{setting}: {reason}")]
-    Config {
-        /// Which setting or argument.
-        setting: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The broker or the consumer was closed.
     #[error("closed")]
     Closed,
@@ -264,7 +259,7 @@ impl Error {
 
     /// A setting or argument that cannot work.
     pub(crate) fn config(setting: &'static str, reason: impl Into<String>) -> Self {
-        Self::Config { setting, reason: reason.into() }
+        Self::Config(ConfigError { setting, reason: reason.into() })
     }
 }
 
@@ -355,6 +350,17 @@ pub enum CorruptionKind {
         /// Where it was known to be durable.
         durable: u64,
     },
+}
+
+/// A setting or an argument that cannot work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{setting}: {reason}")]
+#[non_exhaustive]
+pub struct ConfigError {
+    /// Which setting or argument.
+    pub setting: &'static str,
+    /// What is wrong with it.
+    pub reason: String,
 }
 
 /// A value that could not be encoded or decoded.
