@@ -24,7 +24,7 @@ use self::waiters::{Awaits, Fired, Notifier, WaitList};
 use crate::clock::Clock;
 use crate::config::{Durability, Visibility};
 use crate::error::{Error, Result};
-use crate::format::{EncodedBatch};
+use crate::format::EncodedBatch;
 use crate::log::segment::SegmentList;
 use crate::log::{Checkpoint, Log, Outcome, ProducerRequest};
 use crate::record::TopicPartition;
@@ -35,6 +35,9 @@ pub(crate) mod encode;
 pub(crate) mod lineage;
 mod read;
 pub(crate) mod state_log;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;
 pub(crate) mod waiters;
 
 /// Work that a partition wants done behind its back. Bits, so that each kind is asked for once.
@@ -306,6 +309,13 @@ impl PartitionCore {
         answer
     }
 
+    /// Asks for a sync, at the level whose promise it is; the others have theirs when they say.
+    pub(crate) fn sync_soon(self: &Arc<Self>) {
+        if self.durability == Durability::Sync {
+            self.request(Work::Sync);
+        }
+    }
+
     /// Makes everything that is published now durable.
     pub(crate) fn flush(&self) -> Result<()> {
         self.wait_durable(self.log_end())
@@ -367,7 +377,9 @@ impl PartitionCore {
             Work::Sync => drop(self.flush()),
             Work::SyncLater => {}
             // In steps, so that a broker that is going away is not waited for.
-            Work::Finish => while !self.is_closed() && matches!(self.finish_one_segment(), Ok(true)) {},
+            Work::Finish => {
+                while !self.is_closed() && matches!(self.finish_one_segment(), Ok(true)) {}
+            }
         }
     }
 

@@ -209,7 +209,7 @@ impl Producer {
     /// Definite (nothing was appended): [`Error::UnknownTopic`], [`Error::UnknownPartition`],
     /// [`Error::RecordTooLarge`], [`Error::Config`] (no topic, or a moment before 1970),
     /// [`Error::StorageFull`], [`Error::OffsetExhausted`], [`Error::Fenced`],
-    /// [`Error::Poisoned`]. Unknown outcome: [`Error::SyncFailed`], and [`Error::Closed`] while
+    /// [`Error::ReadOnly`], [`Error::Poisoned`]. Unknown outcome: [`Error::SyncFailed`], and [`Error::Closed`] while
     /// waiting.
     ///
     /// # Durability
@@ -363,6 +363,7 @@ impl Producer {
             None => self.inner.partitioner.partition(record.key, topic.config.partitions),
         };
         let core = Arc::clone(topic.partition(number)?);
+        topic.check_writable()?;
         let now = topic.now_millis()?;
         let timestamp = timestamp_of(record, topic.config.timestamps, now)?;
         let options = AppendOptions { expected: None, producer: self.fence(sequence) };
@@ -385,6 +386,7 @@ impl Producer {
     ) -> Result<(Arc<PartitionCore>, Durability, u64)> {
         let topic = &group.topic;
         let core = Arc::clone(topic.partition(group.partition)?);
+        topic.check_writable()?;
         let now = topic.now_millis()?;
         let options = AppendOptions { expected: None, producer: self.fence(Sequence::Next) };
         let members = || group.members.iter().filter_map(|index| records.get(*index));

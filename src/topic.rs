@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::fmt;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -34,6 +35,8 @@ pub(crate) struct TopicShared {
     pub(crate) rules: RecordRules,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) partitions: Vec<Arc<PartitionCore>>,
+    /// The data directory, if it was opened for inspection alone.
+    pub(crate) read_only: Option<PathBuf>,
 }
 
 impl TopicShared {
@@ -44,6 +47,15 @@ impl TopicShared {
                 partition: number,
             })
         })
+    }
+
+    /// Refuses to write what was opened for inspection.
+    #[inline]
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        match &self.read_only {
+            Some(path) => Err(Error::ReadOnly { path: path.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// The broker's time, as it is stored in records.
@@ -127,7 +139,7 @@ impl Partition {
     ///
     /// Definite (nothing was appended): [`Error::RecordTooLarge`], [`Error::Config`] for a record
     /// that names another topic or partition or a moment before 1970, [`Error::StorageFull`],
-    /// [`Error::OffsetExhausted`], [`Error::Poisoned`]. Unknown outcome: [`Error::SyncFailed`],
+    /// [`Error::OffsetExhausted`], [`Error::Poisoned`], [`Error::ReadOnly`]. Unknown outcome: [`Error::SyncFailed`],
     /// [`Error::Closed`] while waiting.
     ///
     /// # Durability
@@ -186,6 +198,7 @@ impl Partition {
             self.check_addressee(record)?;
         }
         if records.is_empty() {
+            self.check_open()?;
             let end = self.core.log_end();
             return match expected.filter(|expected| *expected != end) {
                 Some(expected) => Err(Error::WrongOffset { expected, actual: end }),
@@ -201,6 +214,7 @@ impl Partition {
         records: impl IntoIterator<Item = &'r Record<'a>>,
         expected: Option<u64>,
     ) -> Result<Range<u64>> {
+        self.shared.check_writable()?;
         let options = AppendOptions { expected, producer: None };
         let now = self.shared.now_millis()?;
         let outcome = encode(records, self.shared.rules, now, |batch| {
@@ -213,6 +227,10 @@ impl Partition {
             self.core.wait_durable(next_offset)?;
         }
         Ok(base_offset..next_offset)
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.core.is_closed() { Err(Error::Closed) } else { Ok(()) }
     }
 
     fn check_addressee(&self, record: &Record<'_>) -> Result<()> {
@@ -282,12 +300,13 @@ impl Partition {
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] where damage is in the way; [`Error::Io`].
+    /// [`Error::Corrupt`] where damage is in the way; [`Error::Io`], [`Error::Closed`].
     ///
     /// # Blocking
     ///
     /// For the disk: reads index footers, and at most a stretch of one segment.
     pub fn offset_at(&self, time: SystemTime) -> Result<Option<u64>> {
+        self.check_open()?;
         self.core.offset_at(time)
     }
 
@@ -302,6 +321,7 @@ impl Partition {
     ///
     /// For a sync of the disk.
     pub fn sync(&self) -> Result<()> {
+        self.check_open()?;
         self.core.flush()
     }
 }

@@ -29,6 +29,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("sync", GROUND),
     ("record", GROUND),
     ("codec", GROUND),
+    ("docs", GROUND),
     ("format", 10),
     ("storage", 20),
     ("message", 30),

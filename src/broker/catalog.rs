@@ -101,11 +101,8 @@ mod tests {
     #[test]
     fn a_snapshot_rebuilds_the_state() {
         let mut state = CatalogState::default();
-        let entry = TopicEntry {
-            name: "orders".into(),
-            id: TopicId([7; 16]),
-            config: TopicConfig::new(3),
-        };
+        let entry =
+            TopicEntry { name: "orders".into(), id: TopicId([7; 16]), config: TopicConfig::new(3) };
         state.apply(CatalogChange::Topic(entry, Stage::Live));
         state.apply(CatalogChange::Producer("p".into(), ProducerEntry { id: 4, epoch: 2 }));
         let mut rebuilt = CatalogState::default();

@@ -83,15 +83,21 @@ impl Engine {
         if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 
+    /// Refuses to write what was opened for inspection.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if !self.settings.read_only {
+            return Ok(());
+        }
+        Err(Error::ReadOnly { path: self.settings.dir.clone() })
+    }
+
     #[inline]
     pub(crate) fn topic(&self, name: &str) -> Result<Arc<TopicShared>> {
-        match self.topics.read().get(name) {
-            Some(topic) => Ok(Arc::clone(topic)),
-            None => {
-                self.check_open()?;
-                Err(Error::UnknownTopic(name.to_owned()))
-            }
+        if let Some(topic) = self.topics.read().get(name) {
+            return Ok(Arc::clone(topic));
         }
+        self.check_open()?;
+        Err(Error::UnknownTopic(name.to_owned()))
     }
 
     pub(crate) fn all_topics(&self) -> Vec<Arc<TopicShared>> {
@@ -120,18 +126,20 @@ impl Engine {
     /// A new holder of a producer id: raises its epoch durably, and with it fences the holder
     /// before.
     pub(crate) fn acquire_producer(&self, name: &str) -> Result<(Arc<NamedProducer>, u32)> {
-        validate_label(name)
-            .map_err(|reason| Error::InvalidName { name: name.chars().take(300).collect(), reason })?;
+        validate_label(name).map_err(|reason| Error::InvalidName {
+            name: name.chars().take(300).collect(),
+            reason,
+        })?;
         self.check_open()?;
+        self.check_writable()?;
         // One holder at a time takes over, so epochs rise in the order in which they are stored.
         let mut producers = self.producers.lock();
         let known = self.catalog.read(|catalog| catalog.producers.get(name).copied());
-        let entry = match known {
-            Some(known) => ProducerEntry { epoch: known.epoch.saturating_add(1), ..known },
-            None => {
-                let id = self.catalog.read(CatalogState::next_producer_id);
-                ProducerEntry { id, epoch: 0 }
-            }
+        let entry = if let Some(known) = known {
+            ProducerEntry { epoch: known.epoch.saturating_add(1), ..known }
+        } else {
+            let id = self.catalog.read(CatalogState::next_producer_id);
+            ProducerEntry { id, epoch: 0 }
         };
         if known.is_some_and(|known| known.epoch == entry.epoch) {
             return Err(Error::config("id", "the producer's epochs are used up"));
@@ -149,6 +157,9 @@ impl Engine {
     /// returns the first failure.
     pub(crate) fn flush(&self) -> Result<()> {
         self.check_open()?;
+        if self.settings.read_only {
+            return Ok(());
+        }
         let results = self.all_partitions().into_iter().map(|partition| partition.flush());
         results.fold(Ok(()), Result::and)
     }
@@ -156,23 +167,26 @@ impl Engine {
     /// One round of the work that the lanes do otherwise.
     pub(crate) fn tick(&self) -> Result<()> {
         self.check_open()?;
+        if self.settings.read_only {
+            return Ok(());
+        }
         let now = self.clock.monotonic();
         for partition in self.all_partitions() {
             partition.do_requested();
             partition.sync_if_due(now);
         }
-        let last = self.points.lock();
-        if now.saturating_sub(*last) < super::lanes::CHECKPOINT_EVERY {
-            return Ok(());
-        }
-        self.write_points(last)
+        let is_due = now.saturating_sub(*self.points.lock()) >= super::lanes::CHECKPOINT_EVERY;
+        if is_due { self.keep_house() } else { Ok(()) }
     }
 
-    /// Recovery points for the partitions that changed since their last one.
-    pub(crate) fn write_points_now(&self) -> Result<()> {
+    /// What is done every minute: recovery points, and another attempt to remove what could not
+    /// be removed.
+    pub(crate) fn keep_house(&self) -> Result<()> {
+        self.finish_deletions();
         self.write_points(self.points.lock())
     }
 
+    /// Recovery points for the partitions that changed since their last one.
     fn write_points(&self, mut last: MutexGuard<'_, Duration>) -> Result<()> {
         // Whoever closes the engine writes the last ones.
         self.check_open()?;
@@ -201,7 +215,9 @@ impl Engine {
         }
         let stored = self.local.append(changes);
         if stored.is_err() {
-            taken.iter().for_each(|partition| partition.give_back_checkpoint());
+            for partition in taken {
+                partition.give_back_checkpoint();
+            }
         }
         stored.map(drop)
     }
@@ -231,7 +247,9 @@ impl Engine {
         let topics = self.all_topics();
         let users = || topics.iter().flat_map(|topic| &topic.partitions);
         // What is appended after the recovery point would be lost to a next open that trusts it.
-        users().for_each(|partition| partition.end_appends());
+        for partition in users() {
+            partition.end_appends();
+        }
         let flushed = users().map(|partition| partition.flush()).fold(Ok(()), Result::and);
         for partition in users() {
             // Footers make the next open quick; a missing one costs a scan, never data.

@@ -16,16 +16,27 @@ use crate::partition::state_log::LoggedState;
 pub(crate) enum LocalChange {
     /// A broker opened the directory, under this boot of the machine; synced before anything else
     /// is written.
-    Opened { boot: Option<Arc<str>>, opens: u64 },
+    Opened {
+        boot: Option<Arc<str>>,
+        opens: u64,
+    },
     /// Everything was flushed and every recovery point written; the last record of a clean life.
     Closed,
-    Point { topic: TopicId, partition: u32, point: Checkpoint },
+    Point {
+        topic: TopicId,
+        partition: u32,
+        point: Checkpoint,
+    },
     TopicGone(TopicId),
     /// All of the engine's own logs were made: from here on a missing one is damage.
     Initialised,
     /// A partition was recovered: its incarnations, the new one included; synced before anything
     /// is appended under it.
-    Lineage { topic: TopicId, partition: u32, lineage: Lineage },
+    Lineage {
+        topic: TopicId,
+        partition: u32,
+        lineage: Lineage,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +89,11 @@ impl LoggedState for LocalState {
         let lineages = self.lineages.iter().map(of_partition);
         let closed = self.is_closed.then_some(LocalChange::Closed);
         let initialised = self.is_initialised.then_some(LocalChange::Initialised);
-        std::iter::once(opened).chain(initialised).chain(points).chain(lineages).chain(closed).collect()
+        std::iter::once(opened)
+            .chain(initialised)
+            .chain(points)
+            .chain(lineages)
+            .chain(closed)
+            .collect()
     }
 }

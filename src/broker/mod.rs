@@ -24,6 +24,7 @@ mod local;
 mod open;
 mod report;
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 mod topics;
 
@@ -107,7 +108,6 @@ impl Broker {
     }
 
     /// For other settings than the defaults.
-    #[must_use]
     pub fn builder() -> BrokerBuilder {
         BrokerBuilder::default()
     }

@@ -154,7 +154,8 @@ impl Opening {
         };
         let background = Arc::clone(lanes);
         let clock = Arc::clone(&self.clock);
-        let partition = PartitionCore::new(log, Lineage::default(), origin, durability, clock, background);
+        let partition =
+            PartitionCore::new(log, Lineage::default(), origin, durability, clock, background);
         StateLog::open(partition, Arc::clone(disk))
     }
 
@@ -172,9 +173,7 @@ impl Opening {
             }
         }
         let known = |entry: &TopicEntry, number: u32| Known {
-            checkpoint: engine
-                .local
-                .read(|local| local.points.get(&(entry.id, number)).cloned()),
+            checkpoint: engine.local.read(|local| local.points.get(&(entry.id, number)).cloned()),
             clean,
             same_boot,
             policy: self.settings.recovery,
@@ -250,7 +249,7 @@ fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues) -> Result<()> {
         let engine = Arc::clone(engine);
         let run = move || {
             // A recovery point that cannot be written now costs a longer scan after a crash.
-            run_bulk_lane(&queues, &*engine.clock, || drop(engine.write_points_now()));
+            run_bulk_lane(&queues, &*engine.clock, || drop(engine.keep_house()));
         };
         thread::Builder::new().name("logpond-bulk".into()).spawn(run)
     };

@@ -1,7 +1,7 @@
 //! The broker on a disk that loses power, refuses and lies.
 //!
 //! Goal: after any crash, what FAILURES 4.2 and 4.4 promise is there, and nothing else. Method:
-//! [`model`] keeps what was done and what was acknowledged; [`crash`] stops short workloads at
+//! [`model`] keeps what [`life`] did and what was acknowledged; [`crash`] stops short workloads at
 //! every store point and opens what each kind of crash leaves, also when the opening itself is
 //! interrupted; [`random`] does so to long random workloads; [`faults`] lets single calls fail.
 //! Not covered: real files and real processes (`tests/`), threads.
@@ -12,6 +12,7 @@
 
 mod crash;
 mod faults;
+mod life;
 mod lineage;
 mod model;
 mod random;

@@ -73,14 +73,10 @@ impl Engine {
         self.forget_topic(&entry.name, entry.id)
     }
 
-    /// Finishes what a failure has left of topics of this name: undone creations, deletions.
+    /// Finishes what a failure has left of topics of this name, so that it is free.
     fn finish_interrupted(&self, name: &str) -> Result<()> {
-        let unfinished = |(entry, stage): &(TopicEntry, Stage)| {
-            (*stage != Stage::Live && entry.name.eq_ignore_ascii_case(name)).then(|| entry.clone())
-        };
-        let entries: Vec<TopicEntry> =
-            self.catalog.read(|catalog| catalog.topics.values().filter_map(unfinished).collect());
-        entries.iter().try_for_each(|entry| self.forget_topic(&entry.name, entry.id))
+        let unfinished = self.unfinished(|entry| entry.name.eq_ignore_ascii_case(name));
+        unfinished.iter().try_for_each(|entry| self.forget_topic(&entry.name, entry.id))
     }
 
     fn new_topic_id(&self) -> TopicId {
@@ -150,13 +146,14 @@ impl Engine {
             },
             clock: Arc::clone(&self.clock),
             partitions,
+            read_only: self.settings.read_only.then(|| self.settings.dir.clone()),
         })
     }
 
     pub(crate) fn delete_topic(&self, name: &str) -> Result<()> {
         let _admin = self.admin.lock();
         self.check_open()?;
-        // Not from the table of topics: a deletion that failed half-way can be tried again.
+        // Not from the table of topics: a deletion that failed can be tried again.
         let named = |(entry, _): &&(TopicEntry, Stage)| *entry.name == *name;
         let found = self.catalog.read(|catalog| catalog.topics.values().find(named).cloned());
         let (entry, stage) = found.ok_or_else(|| Error::UnknownTopic(name.to_owned()))?;
@@ -164,7 +161,7 @@ impl Engine {
             return Err(Error::ReadOnly { path: self.settings.dir.join(name) });
         }
         if stage != Stage::Live {
-            return self.forget_topic(name, entry.id);
+            return Err(Error::UnknownTopic(name.to_owned()));
         }
         let (gone, id) = (CatalogChange::Topic(entry.clone(), Stage::Deleting), entry.id);
         // The commit point: when it is durable the topic is gone, also after a crash.
@@ -179,7 +176,28 @@ impl Engine {
             partition.close();
         }
         marked?;
-        self.forget_topic(name, id)
+        // It is gone for good; what is left of it is removed now, or else later.
+        let _ = self.forget_topic(name, id);
+        Ok(())
+    }
+
+    /// Tries again what an earlier deletion or undone creation could not remove.
+    pub(crate) fn finish_deletions(&self) {
+        let _admin = self.admin.lock();
+        if self.check_open().is_err() || self.settings.read_only {
+            return;
+        }
+        for entry in self.unfinished(|_| true) {
+            let _ = self.forget_topic(&entry.name, entry.id);
+        }
+    }
+
+    /// Topics that are not live: undone creations and deletions that something has interrupted.
+    fn unfinished(&self, wanted: impl Fn(&TopicEntry) -> bool) -> Vec<TopicEntry> {
+        let unfinished = |(entry, stage): &(TopicEntry, Stage)| {
+            (*stage != Stage::Live && wanted(entry)).then(|| entry.clone())
+        };
+        self.catalog.read(|catalog| catalog.topics.values().filter_map(unfinished).collect())
     }
 
     /// Removes what is left of a topic that is being deleted, or whose creation was interrupted.
@@ -254,15 +272,23 @@ fn remove_topic_files(disk: &dyn Disk, dir: &Path, id: TopicId) -> Result<()> {
                 let partition = dir.join(&entry.name);
                 remove_segments(disk, &partition, id)?;
                 sync_dir(disk, &partition)?;
-                let _ = disk.remove_dir(&partition);
+                remove_dir(disk, &partition)?;
             }
         }
         sync_dir(disk, dir)?;
-        let _ = disk.remove_dir(dir);
+        remove_dir(disk, dir)?;
     }
     // DURABILITY: from the bottom up, so that nothing comes back under a name that is free again;
     // and also if the directory is gone: whoever removed it may have died before this.
     dir.parent().map_or(Ok(()), |parent| sync_dir(disk, parent))
+}
+
+/// Removes a directory, unless somebody else keeps something in it.
+fn remove_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    match disk.remove_dir(dir) {
+        Err(source) if source.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
+        removed => removed.map_err(|source| Error::io("remove", dir, source)),
+    }
 }
 
 fn remove_segments(disk: &dyn Disk, dir: &Path, id: TopicId) -> Result<()> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::slot::Slot;
 use super::{Consumer, Role};
 use crate::config::CommitMode;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::group::assignor::Assignor;
 use crate::record::TopicPartition;
 
@@ -46,7 +46,7 @@ impl Consumer {
         loop {
             let Role::Member(member) = &self.role else { return Ok(()) };
             if !member.needs_attention() {
-                return Ok(());
+                return self.place();
             }
             let change = member.poll()?;
             if !change.lost.is_empty() {
@@ -65,17 +65,33 @@ impl Consumer {
                 }
                 continue;
             }
-            for partition in &change.assign {
-                self.add_slot(partition)?;
-            }
             if change.assign.is_empty() {
-                return Ok(());
+                return self.place();
+            }
+            self.unplaced.extend(change.assign);
+        }
+    }
+
+    /// Takes over what the group gave, as far as there is a position to begin at. One partition
+    /// without a position keeps none of the others from being read.
+    fn place(&mut self) -> Result<()> {
+        let mut result = Ok(());
+        for partition in std::mem::take(&mut self.unplaced) {
+            match self.add_slot(&partition) {
+                // Deleted meanwhile; the plan will say so.
+                Ok(()) | Err(Error::UnknownTopic(_) | Error::UnknownPartition(_)) => {}
+                Err(error) => {
+                    self.unplaced.push(partition);
+                    result = result.and(Err(error));
+                }
             }
         }
+        result
     }
 
     fn drop_slots(&mut self, partitions: &[TopicPartition]) {
         self.slots.retain(|slot| !partitions.contains(slot.origin()));
+        self.unplaced.retain(|partition| !partitions.contains(partition));
     }
 
     /// Takes a partition over, at what is committed or where the settings say.
@@ -94,7 +110,7 @@ impl Consumer {
             self.life.coordinator.committed(group, topic.id, partition.partition)
         });
         match committed {
-            Some(committed) => slot.resume_at(committed, &self.settings)?,
+            Some(committed) => self.gaps.extend(slot.resume_at(committed, &self.settings)?),
             None => slot.start_at(self.settings.start, &self.settings)?,
         }
         self.slots.push(slot);

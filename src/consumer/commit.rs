@@ -24,6 +24,15 @@ impl Consumer {
             .collect()
     }
 
+    /// Whoever asks for more has passed what was handed out before.
+    pub(super) fn pass_handed_out(&mut self) {
+        if let CommitMode::Auto { .. } = self.settings.commit {
+            for slot in &mut self.slots {
+                slot.passed = slot.handed_out;
+            }
+        }
+    }
+
     pub(super) fn auto_commit_if_due(&mut self) -> Result<()> {
         let CommitMode::Auto { every } = self.settings.commit else { return Ok(()) };
         let now = self.life.clock.monotonic();
@@ -41,7 +50,15 @@ impl Consumer {
     /// Publishes a commit of what later polls have passed.
     pub(super) fn commit_passed(&mut self) -> Result<()> {
         let commits = self.passed();
-        self.publish_commits(&commits).map(drop)
+        self.commit_soon(&commits)
+    }
+
+    /// Publishes commits, and asks for the sync that makes them durable.
+    pub(super) fn commit_soon(&mut self, offsets: &Offsets) -> Result<()> {
+        if self.publish_commits(offsets)?.is_some() {
+            self.life.coordinator.offsets_partition().sync_soon();
+        }
+        Ok(())
     }
 
     pub(super) fn commit_passed_durably(&mut self) -> Result<()> {
@@ -49,8 +66,16 @@ impl Consumer {
         self.commit_durably(&commits)
     }
 
+    fn check_commits(&self) -> Result<()> {
+        match self.role {
+            Role::Reader => Err(no_commits()),
+            _ => self.life.check_open().and_then(|()| self.life.check_writable()),
+        }
+    }
+
     /// Commits at the broker's level: the records first, then the commit.
     pub(super) fn commit_durably(&mut self, offsets: &Offsets) -> Result<()> {
+        self.check_commits()?;
         let waits = self.life.settings.durability == Durability::Sync;
         if waits {
             for (partition, offset) in offsets {
@@ -70,7 +95,7 @@ impl Consumer {
 
     /// Stores commits, all or none. Returns the end of the offsets log behind them, if any.
     pub(super) fn publish_commits(&mut self, offsets: &Offsets) -> Result<Option<u64>> {
-        self.life.check_open()?;
+        self.check_commits()?;
         let mut commits = Vec::with_capacity(offsets.len());
         for (partition, &offset) in offsets {
             let Some(slot) = self.slot(partition) else {
@@ -92,7 +117,7 @@ impl Consumer {
             return Ok(None);
         }
         let end = match &self.role {
-            Role::Reader => return Err(Error::config("group", "a reader has no commits")),
+            Role::Reader => return Err(no_commits()),
             Role::Standalone(group) => self.life.coordinator.commit(group, &commits)?,
             Role::Member(member) => member.commit(&commits)?,
         };
@@ -103,4 +128,8 @@ impl Consumer {
         }
         Ok(Some(end))
     }
+}
+
+fn no_commits() -> Error {
+    Error::config("group", "a reader has no commits")
 }

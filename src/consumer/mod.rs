@@ -81,6 +81,9 @@ pub struct Consumer {
     /// What was read for `recv` and not handed out yet.
     ahead: IntoMessages,
     gaps: Vec<Gap>,
+    /// Partitions that the group gave to this consumer and that have no slot yet: their position
+    /// could not be found. Each poll tries again.
+    unplaced: Vec<TopicPartition>,
     /// When auto-commit is due, on the broker's clock.
     commit_due: Duration,
 }
@@ -115,6 +118,7 @@ impl Consumer {
             control: Control::new(),
             ahead: Batch::default().into_iter(),
             gaps: Vec::new(),
+            unplaced: Vec::new(),
             commit_due,
         }
     }
@@ -206,6 +210,10 @@ impl Consumer {
     fn next_message(&mut self, deadline: Option<Instant>, never_wait: bool) -> Result<Option<Message>> {
         loop {
             self.check_shutdown()?;
+            if self.ahead.len() > 0 {
+                self.pass_handed_out();
+                self.auto_commit_if_due()?;
+            }
             if let Some(message) = self.ahead.next() {
                 // A partition that was given up meanwhile has no slot, and its messages go unread.
                 let slot = self.slots.iter_mut().find(|slot| {
@@ -245,14 +253,16 @@ impl Consumer {
 
     /// Fetches, parking in between, until there is something, a wake-up or the deadline.
     fn poll_until(&mut self, deadline: Option<Instant>, never_wait: bool) -> Result<Batch> {
-        for slot in &mut self.slots {
-            slot.passed = slot.handed_out;
-        }
+        self.pass_handed_out();
+        // The partitions that fired since the last wait are known only to the notifier, so the
+        // first pass looks at all.
+        let mut armed_too = true;
         loop {
             self.check_shutdown()?;
             self.follow_plan()?;
             self.auto_commit_if_due()?;
-            let batch = self.fetch()?;
+            let batch = self.fetch(armed_too)?;
+            armed_too = false;
             let woken = self.control.is_woken.swap(false, Ordering::AcqRel);
             if !batch.is_empty() || woken || never_wait {
                 return Ok(batch);
@@ -272,16 +282,24 @@ impl Consumer {
         }
     }
 
-    /// One pass over the slots, beginning with another one each time.
-    fn fetch(&mut self) -> Result<Batch> {
+    /// One pass over the slots, beginning with another one each time. Armed ones have nothing, as
+    /// far as this consumer has heard; `armed_too` looks all the same.
+    fn fetch(&mut self, armed_too: bool) -> Result<Batch> {
         let mut fetched = Fetched::default();
         let count = self.slots.len();
         let settings = &self.settings;
         for step in 0..count {
             let index = (self.turn + step) % count.max(1);
             let Some(slot) = self.slots.get_mut(index) else { break };
-            if slot.is_armed || !slot.may_have_data(settings.visibility) {
+            if (slot.is_armed && !armed_too) || !slot.may_have_data(settings.visibility) {
                 continue;
+            }
+            if slot.core.is_closed() {
+                self.life.check_open()?;
+                if let Role::Member(_) = self.role {
+                    // The topic was deleted; the group's plan takes it away.
+                    continue;
+                }
             }
             if let Err(error) = slot.fetch(settings, &mut fetched, &mut self.gaps) {
                 self.turn = index;
@@ -489,7 +507,7 @@ impl Consumer {
     /// On return the commit survives the process; durable with the next background sync.
     pub fn commit_async(&mut self) -> Result<()> {
         let commits = self.handed_out();
-        self.publish_commits(&commits).map(drop)
+        self.commit_soon(&commits)
     }
 
     /// What the group has committed for a partition; `None` if nothing, or without a group.

@@ -94,7 +94,11 @@ impl Slot {
     }
 
     /// Resumes at what the group committed, if that is still what it refers to.
-    pub(super) fn resume_at(&mut self, committed: Committed, settings: &Settings) -> Result<()> {
+    pub(super) fn resume_at(
+        &mut self,
+        committed: Committed,
+        settings: &Settings,
+    ) -> Result<Option<Gap>> {
         let Committed { offset, incarnation, .. } = committed;
         let end = self.core.visible_end(Visibility::Published);
         self.committed = Some(offset);
@@ -106,13 +110,13 @@ impl Slot {
             let partition = self.origin().clone();
             let error = Error::Truncated { partition, committed: offset, end: cut_to };
             self.pending_error = Some(error);
-            return Ok(());
+            return Ok(None);
         }
         if offset < self.core.log_start() {
-            return self.leave_gap(offset, settings).map(drop);
+            return self.leave_gap(offset, settings);
         }
         self.move_to(offset);
-        Ok(())
+        Ok(None)
     }
 
     /// Puts the slot where `start` says.
@@ -158,7 +162,8 @@ impl Slot {
             return Err(error);
         }
         if self.core.is_closed() {
-            return Err(Error::Closed);
+            // The broker is open, so this topic alone has ended.
+            return Err(Error::UnknownTopic(self.topic.name.as_ref().to_owned()));
         }
         let visible_end = self.core.visible_end(settings.visibility);
         if self.fetched >= visible_end {
@@ -171,11 +176,8 @@ impl Slot {
             Some(cursor) => cursor,
             none => none.insert(self.core.cursor_at(self.fetched)?),
         };
-        let limits = FetchLimits {
-            records: settings.poll_records,
-            bytes: settings.poll_bytes,
-            visible_end,
-        };
+        let limits =
+            FetchLimits { records: settings.poll_records, bytes: settings.poll_bytes, visible_end };
         let result = self.core.fetch(cursor, &limits, fetched);
         self.fetched = cursor.next_offset();
         match result {

@@ -94,7 +94,9 @@ impl Coordinator {
             wakeups.extend(inner.wakeups());
         }
         drop(groups);
-        wakeups.iter().for_each(|notifier| notifier.call());
+        for notifier in &wakeups {
+            notifier.call();
+        }
     }
 
     /// Forgets, durably, what all groups committed for a topic that is gone.
@@ -134,11 +136,18 @@ impl Coordinator {
         let wakeups = inner.wakeups();
         drop(inner);
         drop(groups);
-        wakeups.iter().for_each(|notifier| notifier.call());
+        for notifier in &wakeups {
+            notifier.call();
+        }
         Ok(Membership { coordinator: Arc::clone(self), group, member })
     }
 
-    pub(crate) fn committed(&self, group: &str, topic: TopicId, partition: u32) -> Option<Committed> {
+    pub(crate) fn committed(
+        &self,
+        group: &str,
+        topic: TopicId,
+        partition: u32,
+    ) -> Option<Committed> {
         self.offsets.read(|offsets| offsets.get(group, topic, partition))
     }
 
@@ -162,7 +171,9 @@ impl Coordinator {
             .flat_map(|group| group.inner.lock().notifiers.values().cloned().collect::<Vec<_>>())
             .collect();
         drop(groups);
-        members.iter().for_each(|notifier| notifier.call());
+        for notifier in &members {
+            notifier.call();
+        }
         self.offsets.partition().close();
     }
 }
@@ -220,7 +231,9 @@ impl Membership {
     fn wake(mut inner: MutexGuard<'_, GroupInner>) {
         let wakeups = inner.wakeups();
         drop(inner);
-        wakeups.iter().for_each(|notifier| notifier.call());
+        for notifier in &wakeups {
+            notifier.call();
+        }
     }
 }
 
@@ -236,7 +249,9 @@ impl Drop for Membership {
         let wakeups = inner.wakeups();
         drop(inner);
         drop(groups);
-        wakeups.iter().for_each(|notifier| notifier.call());
+        for notifier in &wakeups {
+            notifier.call();
+        }
     }
 }
 

@@ -15,7 +15,6 @@ use crate::storage::region::{Region, RegionWriter};
 pub(crate) struct Active {
     pub(crate) segment: Arc<Segment>,
     pub(crate) file: Arc<dyn DiskFile>,
-    pub(crate) kind: Writer,
     writer: RegionWriter,
     /// Where the next batch goes; equal to the region's published position.
     pub(crate) position: usize,
@@ -39,7 +38,6 @@ impl Active {
         Self {
             segment,
             file: prepared.file,
-            kind: prepared.kind,
             writer: prepared.writer,
             position,
             space,
@@ -188,7 +186,6 @@ pub(crate) fn reopen(
     Ok(Active {
         segment,
         file,
-        kind,
         writer,
         position,
         space,

@@ -102,3 +102,73 @@ fn leading_zeros(bytes: &[u8]) -> u64 {
     let rest = bytes.get(blocks..).unwrap_or_default();
     (blocks + rest.iter().take_while(|byte| **byte == 0).count()) as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::format::BatchEncoder;
+
+    /// A payload of one's own choice in which every word begins something that may be a batch of
+    /// many kilobytes: checksumming each would take time that grows with the square of its length.
+    #[test]
+    fn row_e09_a_payload_that_looks_like_headers_everywhere_is_soon_given_up() {
+        const SIZE: u32 = 32 << 10;
+        let period: [u32; 4] = [SIZE, 0, 0, 0];
+        let bytes: Vec<u8> =
+            period.iter().cycle().take(16 << 10).flat_map(|word| word.to_le_bytes()).collect();
+        let candidates = Cell::new(0);
+        let wanted = |_: &BatchHeader| {
+            candidates.set(candidates.get() + 1);
+            true
+        };
+        let mut reader = ChunkReader::over(&bytes, 128);
+        let searched = next_whole_batch(&mut reader, 7, 128, wanted).unwrap();
+        assert_eq!(searched.found, None);
+        assert!((1..=8).contains(&candidates.get()), "{} were looked at", candidates.get());
+    }
+
+    #[test]
+    fn zeros_are_no_garbage_wherever_the_file_ends() {
+        for length in 4_090..4_100 {
+            let mut bytes = vec![0; length];
+            let garbage_end = |bytes: &[u8]| {
+                let mut reader = ChunkReader::over(bytes, 128);
+                next_whole_batch(&mut reader, 7, 128, |_| true).unwrap().garbage_end
+            };
+            assert_eq!(garbage_end(&bytes), 0, "{length}");
+            bytes[100] = 1;
+            assert_eq!(garbage_end(&bytes), 128 + 104, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_batch_of_this_salt_is_found_at_any_distance_and_one_of_another_is_not() {
+        let mut encoder = BatchEncoder::new();
+        encoder.push(1, None, Some(b"value"), std::iter::empty::<(&str, &[u8])>()).unwrap();
+        let placement = crate::format::Placement {
+            base_offset: 9,
+            leader_epoch: 0,
+            durable_end: 0,
+            salt: 7,
+            producer: None,
+        };
+        let mut finished = encoder.finish();
+        let batch = finished.seal(&placement);
+        for distance in (4..400).step_by(4) {
+            for filler in [0, 0xFF] {
+                let mut bytes = vec![filler; distance];
+                bytes.extend_from_slice(batch);
+                bytes.extend_from_slice(&[0; 90]);
+                let search = |salt| {
+                    let mut reader = ChunkReader::over(&bytes, 128);
+                    next_whole_batch(&mut reader, salt, 128, |_| true).unwrap().found
+                };
+                let position = 128 + distance as u64;
+                assert_eq!(search(7), Some(Found { position, base_offset: 9 }), "{distance}");
+                assert_eq!(search(8), None, "{distance}");
+            }
+        }
+    }
+}

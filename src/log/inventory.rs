@@ -141,9 +141,6 @@ impl Reader<'_> {
         Self::read_openings(&mut inventory.found)?;
         inventory.resumable = self.clean_end(&mut inventory.found)?;
         self.scan(&mut inventory.found)?;
-        // What lies behind the end of a clean close contradicts it.
-        let last = inventory.found.iter().rposition(|found| found.base_offset().is_some());
-        inventory.resumable = inventory.resumable.filter(|index| Some(*index) == last);
         Ok(inventory)
     }
 
@@ -306,22 +303,14 @@ impl Reader<'_> {
             topic: Arc::clone(&origin.topic),
             partition: origin.partition,
             end_offset: verdict.end_offset,
-            cut_bytes: if self.was_cut_before(found, verdict) { 0 } else { verdict.cut_bytes },
+            cut_bytes: if self.was_cut_before(verdict) { 0 } else { verdict.cut_bytes },
             corrupt: corrupt.collect(),
         }
     }
-    /// Whether the log ends where the recovery point says that an earlier recovery has cut it, and
-    /// nothing was appended since: what lies behind was reported then.
-    fn was_cut_before(&self, found: &[Found], verdict: &Verdict) -> bool {
-        let Some(point) = self.known.checkpoint.as_ref().filter(|point| point.last_batch == 0)
-        else {
-            return false;
-        };
-        let last = verdict.last_kept();
-        let last = last.and_then(|index| Some((found.get(index)?, verdict.fates.get(index)?)));
-        last.is_some_and(|(last, fate)| {
-            let ends_there = |data_end: u32| data_end == point.position;
-            last.header.number == point.segment && fate.data_end().is_some_and(ends_there)
-        })
+    /// Whether the log was closed cleanly at the end that was found: then what lies behind it is
+    /// what an earlier recovery has cut, and has reported.
+    fn was_cut_before(&self, verdict: &Verdict) -> bool {
+        let point = self.known.checkpoint.as_ref().filter(|_| self.known.clean);
+        point.is_some_and(|point| point.end_offset == verdict.end_offset)
     }
 }

@@ -20,14 +20,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use self::active::{Active, Growth};
+use self::active::Active;
 use self::create::{NewSegment, Prepared, Writer};
 use self::producers::{Admission, ProducerTable, Sequence};
 use self::segment::{MapBudget, Segment, SegmentList};
-use self::tasks::{FooterTask, PrepareTask, SyncTask, Unfinished, Unproved};
+use self::tasks::{Unfinished, Unproved};
 use crate::error::{Error, Result};
 use crate::format::{
-    EncodedBatch, Footer, Opening, Placement, ProducerStamp, ProducerState, Rewrite, SegmentHeader,
+    EncodedBatch, Opening, Placement, ProducerStamp, ProducerState, Rewrite, SegmentHeader,
     TimeRange, TopicId,
 };
 use crate::record::TopicPartition;

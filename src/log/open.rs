@@ -11,7 +11,6 @@
 //! idempotent.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -112,8 +111,9 @@ impl Log {
             removed = true;
         }
         if removed {
-            // DURABILITY: what is cut off is gone for good before the log goes on; otherwise it
-            // could come back behind later batches with the same offsets.
+            // DURABILITY: what is cut off is gone for good before the log goes on. The making of
+            // the next segment syncs the directory too, and a truncating one knows what it cut;
+            // with this, neither has to be argued.
             let dir = &self.identity.dir;
             disk.sync_dir(dir).map_err(|source| Error::io("sync", dir, source))?;
         }

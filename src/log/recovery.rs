@@ -56,15 +56,7 @@ pub(crate) enum Fate {
 
 impl Fate {
     pub(crate) fn is_kept(self) -> bool {
-        self.data_end().is_some()
-    }
-
-    /// Where its data ends, if it belongs to the log.
-    pub(crate) fn data_end(self) -> Option<u32> {
-        match self {
-            Self::Keep { data_end, .. } => Some(data_end),
-            Self::Leave | Self::Remove => None,
-        }
+        matches!(self, Self::Keep { .. })
     }
 }
 
@@ -454,6 +446,32 @@ mod tests {
         let verdict = decide(&segments, 0, None);
         assert_eq!(kept(&verdict), [None, Some(0), None]);
         assert!(verdict.cuts_segments && verdict.end_offset == 0, "{verdict:?}");
+    }
+
+    #[test]
+    fn an_empty_first_segment_is_not_below_the_log_start() {
+        let segments =
+            [segment(0, &[stretch(128, 188, 0, 0)]), segment(1, &[stretch(128, 500, 0, 9)])];
+        for start in [None, Some(0)] {
+            assert_eq!(kept(&decide(&segments, 9, start)), [Some(0), Some(9)]);
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_left_where_something_is_missing() {
+        let mut unreadable = segment(1, &[]);
+        unreadable.garbage_end = 900;
+        // In the middle: the log went on behind it.
+        let segments = [
+            segment(0, &[stretch(128, 500, 0, 5)]),
+            unreadable.clone(),
+            segment(2, &[stretch(128, 500, 7, 9)]),
+        ];
+        assert_eq!(decide(&segments, 9, None).fates[1], Fate::Leave);
+        // At the end: what was durable may be in it. If nothing is missing, it is a torn tail.
+        let segments = [segment(0, &[stretch(128, 500, 0, 5)]), unreadable];
+        assert_eq!(decide(&segments, 8, None).fates[1], Fate::Leave);
+        assert_eq!(decide(&segments, 5, None).fates[1], Fate::Remove);
     }
 
     #[test]

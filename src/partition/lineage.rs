@@ -51,7 +51,9 @@ mod tests {
 
     fn lineage(incarnations: &[(u64, u64)]) -> Lineage {
         let mut lineage = Lineage::default();
-        incarnations.iter().for_each(|(id, base_offset)| lineage.begin(*id, *base_offset));
+        for (id, base_offset) in incarnations {
+            lineage.begin(*id, *base_offset);
+        }
         lineage
     }
 

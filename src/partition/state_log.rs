@@ -48,6 +48,10 @@ const CHANGES_BYTES: u64 = 384 << 10;
 /// becomes several.
 const CHANGES_PER_BATCH: usize = 1_000;
 
+/// LIMIT: how much of the log is read at a time when it is replayed: all of a segment that is not
+/// larger than usual.
+const REPLAY_BYTES: usize = 1 << 20;
+
 /// The key of a snapshot's first record. Changes have none.
 const SNAPSHOT_KEY: &[u8] = b"snapshot";
 
@@ -78,7 +82,9 @@ impl<S: LoggedState> StateLog<S> {
     /// which is durable on return.
     pub(crate) fn start(&self, changes: Vec<S::Change>) -> Result<()> {
         let mut inner = self.inner.lock();
-        changes.into_iter().for_each(|change| inner.state.apply(change));
+        for change in changes {
+            inner.state.apply(change);
+        }
         self.write_snapshot(&mut inner)
     }
 
@@ -199,7 +205,7 @@ fn encode_changes<C: Serialize + DeserializeOwned>(changes: &[C]) -> Result<Vec<
 fn replay<S: LoggedState>(partition: &Arc<PartitionCore>) -> Result<S> {
     let limits = FetchLimits {
         records: usize::MAX,
-        bytes: STATE_SEGMENT_BYTES as usize,
+        bytes: REPLAY_BYTES,
         visible_end: partition.visible_end(Visibility::Published),
     };
     let mut state = S::default();

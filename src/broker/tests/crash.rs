@@ -4,7 +4,8 @@
 //! steps cover all that a broker stores, and the oracle is the same for each.
 
 use super::images;
-use super::model::{Crash, Ended, Life, Model, Random, Shape, Step};
+use super::life::{Ended, Life};
+use super::model::{Crash, Model, Random, Shape, Step};
 use crate::config::Durability;
 use crate::storage::disk::{Metadata, Pages, PowerCut, SimulatedDisk};
 
@@ -49,15 +50,14 @@ impl Campaign {
         assert!(end > start, "{name} stores nothing");
         for point in start..=end {
             let context = format!("{name}, seed {}, store point {point} of {end}", self.seed);
-            let mut life =
-                Life::new(SimulatedDisk::new(), Model::default(), self.seed, &context);
+            let mut life = Life::new(SimulatedDisk::new(), Model::default(), self.seed, &context);
             life.disk.crash_at(point);
             if life.open() && life.run(setup) == Ended::Done {
                 life.run(steps);
             }
             self.points += 1;
             let mut random = Random::new(self.seed ^ (point << 32));
-            for crash in crashes(&mut random, images(2)) {
+            for crash in crashes(&mut random, images(1)) {
                 self.image(&life, crash, &mut random, &context);
             }
         }

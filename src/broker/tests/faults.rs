@@ -1,1 +1,266 @@
-//! todo
+//! Single calls of the disk that fail, at every place where one is made.
+//!
+//! Rows A9, C1, C5, C12, D1, D2, D5, D9, D10 of FAILURES, for what the broker does: each failure
+//! is a typed error; the engine goes on unless a sync failed; after a crash the outcome is all or
+//! nothing, and nothing at all where the error was definite.
+
+use std::io::ErrorKind;
+
+use super::life::{Ended, Life};
+use super::model::{Crash, Model, Random, Shape, Step, open};
+use crate::config::Durability;
+use crate::error::Error;
+use crate::storage::disk::{Fault, Operation, PowerCut, SimulatedDisk};
+
+const OPERATIONS: [Operation; 8] = [
+    Operation::CreateDir,
+    Operation::SyncDir,
+    Operation::Rename,
+    Operation::Remove,
+    Operation::Create,
+    Operation::Write,
+    Operation::Allocate,
+    Operation::Sync,
+];
+
+/// How a call fails, and whether what is then tidied up fails too.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    operation: Operation,
+    error: ErrorKind,
+    removals_fail: bool,
+}
+
+/// Lets each call of each operation fail in `step`, which follows `setup`. Returns how many did.
+fn fail_everywhere(name: &str, setup: &[Step], step: &Step) -> u64 {
+    let mut failures = 0;
+    for operation in OPERATIONS {
+        for (error, removals_fail) in
+            [(ErrorKind::Other, false), (ErrorKind::StorageFull, false), (ErrorKind::Other, true)]
+        {
+            let plan = Plan { operation, error, removals_fail };
+            let mut call = 0;
+            while fail_once(name, setup, step, plan, call) {
+                call += 1;
+                failures += 1;
+            }
+        }
+    }
+    eprintln!("{name}: {failures} failures");
+    failures
+}
+
+fn fail_once(name: &str, setup: &[Step], step: &Step, plan: Plan, call: u64) -> bool {
+    let context = format!("{name}, {plan:?}, call {call}");
+    let disk = SimulatedDisk::with_seed(call);
+    let mut life = Life::new(disk, Model::default(), call, &context);
+    assert!(life.open());
+    assert_eq!(life.run(setup), Ended::Done);
+    life.disk.inject(Fault::once(plan.operation, plan.error).after(call));
+    if plan.removals_fail {
+        life.disk.inject(Fault::always(Operation::Remove, ErrorKind::PermissionDenied));
+    }
+    let failed = life.attempt(step);
+    let fired = life.disk.faults_to_come() == usize::from(plan.removals_fail);
+    life.disk.heal();
+    if let Err(error) = &failed {
+        check_type(error, plan, &context);
+        let is_final = matches!(error, Error::SyncFailed { .. } | Error::Poisoned { .. });
+        let can_go_on = !is_final && *step != Step::End;
+        if can_go_on && call % 2 == 0 {
+            // Nothing is in the way of another attempt in the same life.
+            life.attempt(step).unwrap_or_else(|error| panic!("{context}: again: {error:?}"));
+        }
+    }
+    let mut random = Random::new(call);
+    for crash in [Crash::Kill, Crash::Cut(PowerCut::WORST), any_cut(&mut random)] {
+        let context = format!("{context}, {failed:?}, {crash:?}");
+        let disk = crash.of(&life.disk, &mut random);
+        let mut next = Life::new(disk, life.model.clone(), random.next(), &context);
+        assert!(next.open_and_check(crash));
+        let steps = next.follow_up();
+        assert_eq!(next.run(&steps), Ended::Done);
+        let disk = Crash::Cut(PowerCut::WORST).of(&next.disk, &mut random);
+        let mut last = Life::new(disk, next.model, random.next(), &context);
+        assert!(last.open_and_check(Crash::Cut(PowerCut::WORST)));
+    }
+    fired
+}
+
+fn any_cut(random: &mut Random) -> Crash {
+    Crash::Cut(PowerCut::any(&mut || random.next()))
+}
+
+fn check_type(error: &Error, plan: Plan, context: &str) {
+    let typed = match error {
+        // A tail of the life before is written again before it is synced.
+        Error::SyncFailed { .. } => matches!(plan.operation, Operation::Sync | Operation::Write),
+        Error::StorageFull { .. } => plan.error == ErrorKind::StorageFull,
+        Error::Io { .. } | Error::Poisoned { .. } => true,
+        _ => false,
+    };
+    assert!(typed, "{context}: {error:?}");
+}
+
+const ONE: Shape = Shape(1, Durability::Sync);
+const TWO: Shape = Shape(2, Durability::Sync);
+
+#[test]
+fn row_c12_d05_a_creation_that_fails_is_undone() {
+    let failures = fail_everywhere("create", &[], &Step::Create("a", TWO));
+    assert!(failures > 40, "{failures}");
+}
+
+#[test]
+fn row_c12_a_deletion_that_fails_is_carried_on() {
+    let setup = [Step::Create("a", TWO), Step::Send("a", 0), Step::Commit("a")];
+    let failures = fail_everywhere("delete", &setup, &Step::Delete("a"));
+    assert!(failures > 30, "{failures}");
+}
+
+#[test]
+fn row_d01_a_record_whose_sync_failed_is_there_or_not() {
+    let setup = [Step::Create("a", ONE), Step::Send("a", 0)];
+    assert!(fail_everywhere("send", &setup, &Step::Send("a", 0)) > 3);
+    // The first append after an unclean end makes a segment.
+    let setup = [Step::Create("a", ONE), Step::Send("a", 0), Step::Drop];
+    assert!(fail_everywhere("send after a crash", &setup, &Step::Send("a", 0)) > 15);
+}
+
+#[test]
+fn row_c05_a_commit_that_fails_leaves_the_last_one() {
+    let setup =
+        [Step::Create("a", ONE), Step::Send("a", 0), Step::Commit("a"), Step::Enqueue("a", 0)];
+    assert!(fail_everywhere("commit", &setup, &Step::Commit("a")) > 6);
+}
+
+#[test]
+fn row_d01_no_end_claims_to_be_clean_that_was_not_reached() {
+    let setup = [
+        Step::Create("a", ONE),
+        Step::Create("b", Shape(1, Durability::Os)),
+        Step::Send("a", 0),
+        Step::Send("b", 0),
+        Step::Commit("a"),
+        Step::Enqueue("a", 0),
+    ];
+    assert!(fail_everywhere("close", &setup, &Step::End) > 10);
+}
+
+#[test]
+fn an_opening_that_fails_can_be_tried_again() {
+    let setup =
+        [Step::Create("a", ONE), Step::Send("a", 0), Step::Commit("a"), Step::Enqueue("a", 0)];
+    let mut failures = 0;
+    for operation in OPERATIONS {
+        for call in 0.. {
+            let context = format!("open, {operation:?}, call {call}");
+            let disk = SimulatedDisk::with_seed(call);
+            let mut life = Life::new(disk, Model::default(), call, &context);
+            assert!(life.open());
+            assert_eq!(life.run(&setup), Ended::Done);
+            let disk = life.disk.kill9();
+            disk.inject(Fault::once(operation, ErrorKind::Other).after(call));
+            let opened = open(&disk, call);
+            let fired = disk.faults_to_come() == 0;
+            disk.heal();
+            if let Err(error) = &opened {
+                check_type(
+                    error,
+                    Plan { operation, error: ErrorKind::Other, removals_fail: false },
+                    &context,
+                );
+            }
+            drop(opened);
+            for crash in [Crash::Kill, Crash::Cut(PowerCut::WORST)] {
+                let disk = crash.of(&disk, &mut Random::new(call));
+                let mut next = Life::new(disk, life.model.clone(), call, &context);
+                assert!(next.open_and_check(crash));
+                let steps = next.follow_up();
+                assert_eq!(next.run(&steps), Ended::Done);
+            }
+            if !fired {
+                break;
+            }
+            failures += 1;
+        }
+    }
+    assert!(failures > 20, "{failures}");
+}
+
+/// Row D9: what fails for one partition fails for it alone.
+#[test]
+fn row_d09_a_failed_sync_poisons_one_partition() {
+    let mut life = Life::new(SimulatedDisk::new(), Model::default(), 1, "poison");
+    assert!(life.open());
+    let setup = [Step::Create("a", TWO), Step::Create("b", ONE), Step::Send("a", 0)];
+    assert_eq!(life.run(&setup), Ended::Done);
+    life.disk.inject(Fault::once(Operation::Sync, ErrorKind::Other).on("/a/0"));
+    let failed = life.attempt(&Step::Send("a", 0));
+    assert!(matches!(failed, Err(Error::SyncFailed { .. })), "{failed:?}");
+    let again = life.attempt(&Step::Send("a", 0));
+    assert!(matches!(again, Err(Error::Poisoned { .. })), "{again:?}");
+    assert!(!failed.unwrap_err().is_definite() && again.unwrap_err().is_definite());
+    let steps = [Step::Send("a", 1), Step::Send("b", 0), Step::Commit("b"), Step::Named("b", 0)];
+    assert_eq!(life.run(&steps), Ended::Done);
+    // The others get their recovery points; the end is not clean.
+    assert!(life.attempt(&Step::Tick).is_err());
+    let points = life.broker().life().local.read(|local| local.points.len());
+    assert_eq!(points, 2);
+    let broker = life.broker().clone();
+    assert!(broker.close().is_err());
+    assert!(!open(&life.disk, 2).unwrap().recovery().clean_shutdown);
+}
+
+#[test]
+fn row_c01_a_full_disk_is_definite_and_appends_resume_when_there_is_space() {
+    let mut life = Life::new(SimulatedDisk::new(), Model::default(), 1, "full");
+    assert!(life.open());
+    let setup =
+        [Step::Create("a", ONE), Step::Create("b", ONE), Step::Send("a", 0), Step::Commit("a")];
+    assert_eq!(life.run(&setup), Ended::Done);
+    let used: usize =
+        life.disk.paths().iter().map(|path| life.disk.read(path).unwrap().len()).sum();
+    life.disk.limit_capacity(Some(used as u64));
+    let created = life.attempt(&Step::Create("c", ONE));
+    assert!(matches!(created, Err(Error::StorageFull { .. })), "{created:?}");
+    let mut full = false;
+    for _ in 0..20 {
+        let sent = life.attempt(&Step::Batch("a", 0, 3));
+        full = match sent {
+            Err(Error::StorageFull { .. }) => true,
+            sent => {
+                sent.unwrap();
+                full
+            }
+        };
+    }
+    assert!(full, "the disk never filled");
+    // Readers, commits and deletion go on.
+    life.attempt(&Step::Commit("a")).unwrap();
+    life.attempt(&Step::Tick).unwrap();
+    life.attempt(&Step::Delete("b")).unwrap();
+    life.disk.limit_capacity(None);
+    let steps = [Step::Batch("a", 0, 3), Step::Create("c", ONE), Step::Create("b", ONE)];
+    assert_eq!(life.run(&steps), Ended::Done);
+    let disk = Crash::Cut(PowerCut::WORST).of(&life.disk, &mut Random::new(1));
+    let mut last = Life::new(disk, life.model, 2, "full, cut");
+    assert!(last.open_and_check(Crash::Cut(PowerCut::WORST)));
+}
+
+#[test]
+fn what_a_deletion_could_not_remove_is_removed_later() {
+    let mut life = Life::new(SimulatedDisk::new(), Model::default(), 1, "later");
+    assert!(life.open());
+    assert_eq!(life.run(&[Step::Create("a", TWO), Step::Send("a", 0)]), Ended::Done);
+    life.disk.inject(Fault::always(Operation::Remove, ErrorKind::PermissionDenied));
+    assert_eq!(life.run(&[Step::Delete("a"), Step::Tick]), Ended::Done);
+    let has_files = |disk: &SimulatedDisk| {
+        disk.paths().iter().any(|path| path.to_string_lossy().contains("/data/a/"))
+    };
+    assert!(has_files(&life.disk));
+    life.disk.heal();
+    assert_eq!(life.run(&[Step::Tick]), Ended::Done);
+    assert!(!has_files(&life.disk));
+    assert!(life.broker().life().catalog.read(|catalog| catalog.topics.is_empty()));
+}

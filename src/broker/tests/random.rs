@@ -1,6 +1,7 @@
 //! Long random workloads through many crashes, one after the other on the same disk.
 
-use super::model::{Crash, Ended, Life, Model, Random, Shape, Step};
+use super::life::{Ended, Life};
+use super::model::{Crash, Model, Random, Shape, Step};
 use super::{images, variable};
 use crate::config::Durability;
 use crate::storage::disk::{PowerCut, SimulatedDisk};
@@ -19,7 +20,7 @@ fn step(random: &mut Random, model: &Model) -> Step {
     match random.below(40) {
         0..6 => Step::Send(name, partition),
         6..12 => Step::Enqueue(name, partition),
-        12..18 => Step::Batch(name, partition, 1 + random.below(3) as usize),
+        12..18 => Step::Batch(name, partition, *random.pick(&[1, 2, 3])),
         18..23 => Step::Named(name, partition),
         23 => Step::Acquire,
         24..29 => Step::Commit(name),
@@ -99,7 +100,7 @@ fn row_a25_b11_random_workloads_survive_crash_after_crash() {
         workload(seed);
         return;
     }
-    let workloads = images(2).saturating_mul(10);
+    let workloads = images(3).saturating_mul(10);
     let opened: u64 = (0..workloads).map(workload).sum();
     eprintln!("{workloads} random workloads, {opened} images");
     assert!(opened > workloads * CRASHES);

@@ -212,6 +212,46 @@ fn row_b03_whole_segments_behind_a_hole_are_cut_for_good() {
     assert!(truncations > 10 * EFFORT, "only {truncations} images had segments to cut off");
 }
 
+/// A25 with B3: the cutting itself is interrupted, carried on by the next open, and what was cut
+/// off does not come back behind what is appended then.
+#[test]
+fn row_a25_an_interrupted_cut_is_carried_on_and_never_undone() {
+    let mut truncations = 0;
+    for seed in 0..20 * EFFORT {
+        let mut random = Random(seed ^ 0xA25B);
+        let (disk, rig) = Rig::fresh(seed);
+        let mut log = rig.create();
+        let mut model = Model::default();
+        while segment_count(&log) < 4 {
+            model.append(&mut log, 0, 2, 2_000).unwrap();
+        }
+        drop(log);
+        let how = PowerCut::any(&mut || random.next());
+        let image = disk.power_cut(&mut || random.next(), how);
+        for point in 0.. {
+            let interrupted = image.kill9();
+            interrupted.crash_at(point);
+            let rig = Rig::simulated(&interrupted, seed + 1);
+            let is_whole = rig.open(&AFTER_CUT).is_ok();
+            let context = format!("seed {seed}, open at {point}, {how:?}");
+            let (again, rig, mut log, mut after) =
+                cut_and_check(&interrupted, &model, random.next(), &context);
+            truncations += u64::from(files(&again).len() > 2);
+            after.append(&mut log, 1, 3, 700).unwrap();
+            after.sync(&mut log).unwrap();
+            drop(log);
+            for _ in 0..6 {
+                cut_and_check(&again, &after, random.next(), &context);
+            }
+            drop(rig);
+            if is_whole {
+                break;
+            }
+        }
+    }
+    assert!(truncations > EFFORT);
+}
+
 /// A5, A6: what was published is there after kill -9, and is called durable only after it has
 /// been written and synced again.
 #[test]

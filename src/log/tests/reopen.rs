@@ -92,6 +92,24 @@ fn row_a10_a_clean_close_without_footers_resumes_all_the_same() {
     assert!(!log.has_unfinished());
 }
 
+/// A recovery point that passes for clean and is not: the log went on in another segment.
+#[test]
+fn row_b18_a_clean_close_that_the_files_contradict_is_not_believed() {
+    let (disk, rig) = Rig::fresh(1);
+    let mut log = rig.create();
+    append(&mut log, 3, 100);
+    sync(&mut log).unwrap();
+    let point = log.checkpoint();
+    log.roll_for(0).unwrap();
+    append(&mut log, 2, 100);
+    sync(&mut log).unwrap();
+    drop(log);
+    let (mut log, report) = Rig::simulated(&disk, 2).open(&known(point, true)).unwrap();
+    assert!(is_clean(&report) && log.active.is_none(), "{report:?}");
+    append(&mut log, 1, 100);
+    assert_eq!(read_from(&log, 0, 9).unwrap(), plain(0..6, 100));
+}
+
 /// B12: a recovery point that is lost, stale, or wrong in any field costs a scan and no data.
 #[test]
 fn row_b12_any_recovery_point_gives_the_same_log() {

@@ -171,6 +171,33 @@ fn row_e01_a_flipped_bit_anywhere_never_changes_what_is_read() {
     }
 }
 
+/// B3: what lies behind the cut is in no index and no footer, and readers find their way.
+#[test]
+fn row_b03_the_footer_of_a_cut_segment_knows_nothing_of_what_was_cut() {
+    let (disk, mut rig) = Rig::fresh(1);
+    rig.options.segment_bytes = 256 << 10;
+    let mut log = rig.create();
+    append(&mut log, 2, 20_000);
+    let start = log.active.as_ref().unwrap().position as u64;
+    append(&mut log, 1, 40_000);
+    append(&mut log, 2, 20_000);
+    sync(&mut log).unwrap();
+    drop(log);
+    disk.corrupt(&files(&disk)[0], start + 100, 1).unwrap();
+    let (mut log, report) = rig.open(&AFTER_CUT).unwrap();
+    assert_eq!((log.log_end(), report.corrupt), (2, vec![]));
+    let segment = log.segments().first().unwrap();
+    assert!(log.index_of(&segment).unwrap().rows().len() <= 1);
+    append(&mut log, 3, 20_000);
+    finish_segments(&mut log).unwrap();
+    let footer = segment.read_footer().unwrap().expect("a footer that is valid");
+    assert_eq!((footer.next_offset, footer.data_end), (2, start as u32));
+    assert_eq!(read_from(&log, 0, 1).unwrap(), plain(0..5, 20_000));
+    drop(log);
+    let (log, report) = rig.open(&AFTER_CUT).unwrap();
+    assert_eq!((log.log_end(), report.corrupt, report.cut_bytes), (5, vec![], 0));
+}
+
 /// E7: a segment that is missing in the middle.
 #[test]
 fn row_e07_a_missing_segment_is_an_error_for_readers_and_not_a_gap() {

@@ -202,6 +202,11 @@ impl SimulatedDisk {
         self.state.lock().faults.clear();
     }
 
+    /// How many faults are still to come.
+    pub(crate) fn faults_to_come(&self) -> usize {
+        self.state.lock().faults.len()
+    }
+
     /// Limits the sum of all files' lengths; `None` lifts the limit.
     pub(crate) fn limit_capacity(&self, bytes: Option<u64>) {
         self.state.lock().limit = bytes;

@@ -1,0 +1,305 @@
+//! One broker at work: runs the steps of a workload and keeps the model of what they did.
+
+use std::time::Duration;
+
+use super::model::{
+    Crash, GROUP, Model, NAMED, PartitionModel, Presence, Random, Shape, Step, TopicModel, clock,
+    open_at, values,
+};
+use crate::broker::Broker;
+use crate::clock::ManualClock;
+use crate::config::{Durability, TopicConfig};
+use crate::consumer::Consumer;
+use crate::error::{Error, Result};
+use crate::producer::Producer;
+use crate::record::{Record, TopicPartition};
+use crate::storage::disk::SimulatedDisk;
+
+/// One broker and what was done with it.
+pub(super) struct Life {
+    pub(super) disk: SimulatedDisk,
+    pub(super) model: Model,
+    broker: Option<Broker>,
+    named: Option<Producer>,
+    clock: ManualClock,
+    random: Random,
+    context: String,
+}
+
+/// Whether all steps were done, or the power went off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    Done,
+    Off,
+}
+
+impl Life {
+    pub(super) fn new(disk: SimulatedDisk, model: Model, seed: u64, context: &str) -> Self {
+        let (clock, random, context) = (clock(), Random::new(seed), context.to_owned());
+        Self { disk, model, broker: None, named: None, clock, random, context }
+    }
+
+    pub(super) fn broker(&self) -> &Broker {
+        self.broker.as_ref().unwrap()
+    }
+
+    /// Opens the broker. False when the power went off.
+    pub(super) fn open(&mut self) -> bool {
+        let opened = open_at(&self.disk, self.random.next(), Durability::Sync, &self.clock);
+        match opened {
+            Ok(broker) => {
+                self.broker = Some(broker);
+                true
+            }
+            Err(_) if self.disk.is_off() => false,
+            Err(error) => panic!("{}: cannot open: {error:?}", self.context),
+        }
+    }
+
+    pub(super) fn open_and_check(&mut self, crash: Crash) -> bool {
+        let opened = self.open();
+        if opened {
+            let context = self.context.clone();
+            self.model.check(self.broker.as_ref().unwrap(), crash, &context);
+        }
+        opened
+    }
+
+    pub(super) fn run(&mut self, steps: &[Step]) -> Ended {
+        for step in steps {
+            if let Err(error) = self.step(step) {
+                assert!(self.disk.is_off(), "{}: {step:?}: {error:?}", self.context);
+                return Ended::Off;
+            }
+            // What the engine calls durable is held against it, also between acknowledgements.
+            self.note_durable();
+        }
+        Ended::Done
+    }
+
+    /// A step that may fail, the power being on. What was definitely not done is forgotten.
+    pub(super) fn attempt(&mut self, step: &Step) -> Result<()> {
+        let before = self.model.clone();
+        let done = self.step(step);
+        match &done {
+            Err(error) if error.is_definite() => self.forget_attempt(before),
+            _ => self.note_durable(),
+        }
+        done
+    }
+
+    /// An error that says that nothing was done is taken at its word; for creations and deletions
+    /// too. Numbers once given are not given again.
+    fn forget_attempt(&mut self, before: Model) {
+        let (creations, records) = (self.model.creations, self.model.records);
+        self.model = Model { creations, records, ..before };
+    }
+
+    fn note_durable(&mut self) {
+        let Some(broker) = &self.broker else { return };
+        for (name, topic) in &mut self.model.topics {
+            let Ok(found) = broker.topic(name) else { continue };
+            for (number, partition) in (0..).zip(&mut topic.partitions) {
+                let durable = found.partition(number).unwrap().durable_end_offset();
+                partition.durable = partition.durable.max(usize::try_from(durable).unwrap());
+            }
+        }
+    }
+
+    fn step(&mut self, step: &Step) -> Result<()> {
+        let broker = self.broker.clone().ok_or(Error::Closed)?;
+        match *step {
+            Step::Create(name, config) => self.create(&broker, name, config),
+            Step::Delete(name) => {
+                self.model.topic(name).presence = Presence::Deleting;
+                broker.life().delete_topic(name)?;
+                self.model.topic(name).presence = Presence::Absent;
+                Ok(())
+            }
+            Step::Send(name, partition) => {
+                let batch = self.model.begin_append(name, partition, "plain", 1);
+                let record = Record::to(name).partition(partition).value(&batch[0]);
+                broker.producer().send(record)?;
+                self.model.end_append(name, partition, true);
+                Ok(())
+            }
+            Step::Batch(name, partition, count) => {
+                let batch = self.model.begin_append(name, partition, "batch", count);
+                let record = |value| Record::to(name).partition(partition).value(value);
+                broker.producer().send_batch(batch.iter().map(record))?;
+                self.model.end_append(name, partition, true);
+                Ok(())
+            }
+            Step::Enqueue(name, partition) => {
+                let batch = self.model.begin_append(name, partition, "enqueued", 1);
+                let record = Record::to(name).partition(partition).value(&batch[0]);
+                drop(broker.producer().enqueue(record)?);
+                self.model.end_append(name, partition, false);
+                Ok(())
+            }
+            Step::Named(name, partition) => {
+                if self.named.is_none() {
+                    self.acquire(&broker)?;
+                }
+                let batch = self.model.begin_append(name, partition, NAMED, 1);
+                let record = Record::to(name).partition(partition).value(&batch[0]);
+                self.named.as_ref().unwrap().send(record)?;
+                self.model.end_append(name, partition, true);
+                Ok(())
+            }
+            Step::Acquire => self.acquire(&broker),
+            Step::Commit(name) => self.commit(&broker, name, true),
+            Step::CommitAsync(name) => self.commit(&broker, name, false),
+            Step::Flush => {
+                broker.flush()?;
+                self.model.all_durable();
+                Ok(())
+            }
+            Step::Tick => {
+                self.clock.advance(Duration::from_secs(61));
+                broker.tick()?;
+                // What was committed without waiting is durable with the next round of syncs.
+                self.model.commits.values_mut().for_each(|it| it.durable = it.published);
+                Ok(())
+            }
+            Step::End => {
+                (self.broker, self.named) = (None, None);
+                broker.close()?;
+                self.model.all_durable();
+                Ok(())
+            }
+            Step::Close => {
+                self.step(&Step::End)?;
+                self.reopen(true)
+            }
+            Step::Drop => {
+                (self.broker, self.named) = (None, None);
+                drop(broker);
+                self.reopen(false)
+            }
+        }
+    }
+
+    fn reopen(&mut self, is_clean: bool) -> Result<()> {
+        if !self.open_and_check(Crash::Kill) {
+            return Err(Error::Closed);
+        }
+        assert_eq!(self.broker().recovery().clean_shutdown, is_clean, "{}", self.context);
+        Ok(())
+    }
+
+    fn create(&mut self, broker: &Broker, name: &'static str, config: Shape) -> Result<()> {
+        let Shape(partitions, durability) = config;
+        self.model.creations += 1;
+        let topic = TopicModel {
+            presence: Presence::Creating,
+            creation: self.model.creations,
+            durability,
+            partitions: vec![PartitionModel::default(); partitions as usize],
+        };
+        self.model.topics.insert(name, topic);
+        let config = TopicConfig::new(partitions).durability(durability).segment_bytes(16 << 10);
+        let created = broker.ensure_topic(name, config)?;
+        self.model.topic(name).presence = Presence::Present;
+        // Nothing of an earlier topic of that name shows.
+        for partition in 0..partitions {
+            assert_eq!(values(&created, partition), Vec::<String>::new(), "{}", self.context);
+            let id = broker.life().topic(name).unwrap().id;
+            assert_eq!(broker.life().coordinator.committed(GROUP, id, partition), None);
+        }
+        Ok(())
+    }
+
+    fn acquire(&mut self, broker: &Broker) -> Result<()> {
+        self.model.epochs.1 += 1;
+        let before = self.named.take();
+        self.named = Some(broker.producer_builder().id(NAMED).build()?);
+        self.model.epochs.0 = self.model.epochs.1;
+        // The holder before is fenced in every partition.
+        let fenced = self.model.topics.keys().find(|name| self.model.is_present(name));
+        if let (Some(before), Some(name)) = (before, fenced) {
+            let sent = before.send(Record::to(name).partition(0).value("fenced"));
+            assert!(matches!(sent, Err(Error::Fenced { .. })), "{}: {sent:?}", self.context);
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, broker: &Broker, name: &'static str, durably: bool) -> Result<()> {
+        let mut consumer = broker.consumer(GROUP).subscribe([name]).open()?;
+        self.read_on(&mut consumer, name)?;
+        let topic = &self.model.topics[name];
+        let keys: Vec<_> =
+            (0..).zip(&topic.partitions).map(|(it, _)| (topic.creation, it)).collect();
+        let ends: Vec<_> = topic.partitions.iter().map(|it| it.len() as u64).collect();
+        let shared = broker.life().topic(name)?;
+        for (key, end) in keys.iter().zip(ends) {
+            let incarnation = shared.partition(key.1)?.lineage().1;
+            let commits = self.model.commits.entry(*key).or_default();
+            commits.attempts.push((end, incarnation, true));
+        }
+        if durably {
+            consumer.commit()?;
+        } else {
+            consumer.commit_async()?;
+        }
+        for key in &keys {
+            let commits = self.model.commits.get_mut(key).unwrap();
+            commits.published = commits.attempts.len();
+            if durably {
+                commits.durable = commits.published;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads all that was not committed: what follows the commit, or a report that it was cut.
+    fn read_on(&mut self, consumer: &mut Consumer, name: &'static str) -> Result<()> {
+        let topic = self.model.topics[name].clone();
+        let mut read = vec![Vec::new(); topic.partitions.len()];
+        let mut cut = vec![0; topic.partitions.len()];
+        loop {
+            match consumer.poll(Duration::ZERO) {
+                Ok(batch) if batch.is_empty() => break,
+                Ok(batch) => {
+                    for message in batch.iter() {
+                        let value = String::from_utf8(message.value().unwrap().to_vec()).unwrap();
+                        read[message.partition() as usize].push(value);
+                    }
+                }
+                Err(Error::Truncated { partition, .. }) => cut[partition.partition as usize] += 1,
+                Err(error) => return Err(error),
+            }
+        }
+        for (number, partition) in (0..).zip(&topic.partitions) {
+            let context = &format!("{}: {name}-{number}", self.context);
+            let last = self.model.commits.get(&(topic.creation, number));
+            let last =
+                last.and_then(|commits| commits.attempts[..commits.published].last().copied());
+            let all: Vec<String> = partition.batches.concat();
+            let (from, cuts) = match last {
+                None => (0, 0),
+                Some((offset, _, true)) => (usize::try_from(offset).unwrap(), 0),
+                Some((_, _, false)) => (all.len(), 1),
+            };
+            assert_eq!(cut[number as usize], cuts, "{context}: reports that {last:?} was cut");
+            assert_eq!(read[number as usize], all[from..], "{context}: after {last:?}");
+            let at = TopicPartition::from((name, number));
+            assert_eq!(consumer.position(&at), Some(all.len() as u64), "{context}");
+        }
+        Ok(())
+    }
+
+    /// The steps that show whether the engine is whole: every topic takes records and commits,
+    /// every name that is free can be taken again.
+    pub(super) fn follow_up(&self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for (name, topic) in &self.model.topics {
+            if topic.presence != Presence::Present {
+                steps.push(Step::Create(name, Shape(1, Durability::Sync)));
+            }
+            steps.extend([Step::Commit(name), Step::Named(name, 0), Step::Send(name, 0)]);
+            steps.push(Step::Commit(name));
+        }
+        steps
+    }
+}

@@ -1,0 +1,165 @@
+//! One partition on a disk that refuses and lies: waiting, poisoning, intervals.
+//!
+//! Goal: whoever waits gets the answer that the disk gave, once and for good. Without threads,
+//! except where waiting threads are what is tested. Not covered here: every interleaving of group
+//! commit and of waiting readers (the models in [`commit`](super::commit) and
+//! [`waiters`](super::waiters)), crashes (`broker::tests`, `log::tests`).
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::time::{Duration, SystemTime};
+
+use super::encode::{RecordRules, encode};
+use super::lineage::Lineage;
+use super::*;
+use crate::clock::{ManualClock, real_now};
+use crate::config::{RecoveryPolicy, TimestampType};
+use crate::format::TopicId;
+use crate::log::create::Writer;
+use crate::log::cursor::{FetchLimits, Fetched};
+use crate::log::open::Known;
+use crate::log::producers::Sequence;
+use crate::log::segment::MapBudget;
+use crate::log::{LogEnv, LogIdentity, LogOptions};
+use crate::record::Record;
+use crate::storage::disk::{Disk, Fault, Operation, PowerCut, SimulatedDisk};
+use crate::sync::AtomicUsize;
+
+mod appends;
+mod syncs;
+
+const DIR: &str = "/t";
+
+/// Background work that is noted and left to the test.
+#[derive(Debug, Default)]
+struct Noted {
+    requests: Mutex<Vec<Work>>,
+    is_running: AtomicBool,
+}
+
+impl Background for Noted {
+    fn request(&self, _: &Arc<PartitionCore>, work: Work) {
+        self.requests.lock().push(work);
+    }
+
+    fn is_running(&self) -> bool {
+        self.is_running.load(Ordering::Relaxed)
+    }
+}
+
+struct Setup {
+    disk: SimulatedDisk,
+    clock: ManualClock,
+    noted: Arc<Noted>,
+    core: Arc<PartitionCore>,
+}
+
+impl Setup {
+    fn new(durability: Durability) -> Self {
+        let disk = SimulatedDisk::new();
+        disk.create_dir(Path::new(DIR)).unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
+        let log = Log::create(&env(&disk), identity(), OPTIONS).unwrap();
+        Self::with_log(disk, log, durability)
+    }
+
+    /// The partition in a new life, after a crash.
+    fn recovered(disk: SimulatedDisk, same_boot: bool) -> Self {
+        let known = Known {
+            checkpoint: None,
+            clean: false,
+            same_boot,
+            policy: RecoveryPolicy::default(),
+            read_only: false,
+        };
+        let (log, _) = Log::open(&env(&disk), identity(), OPTIONS, &known).unwrap();
+        Self::with_log(disk, log, Durability::Sync)
+    }
+
+    fn with_log(disk: SimulatedDisk, log: Log, durability: Durability) -> Self {
+        let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
+        let noted = Arc::new(Noted::default());
+        let (shared_clock, background) = (Arc::new(clock.clone()), Arc::clone(&noted));
+        let origin = Arc::new(TopicPartition::from(("t", 0)));
+        let core = PartitionCore::new(
+            log,
+            Lineage::default(),
+            origin,
+            durability,
+            shared_clock,
+            background,
+        );
+        Self { disk, clock, noted, core }
+    }
+
+    fn append(&self, value: &str) -> Result<u64> {
+        append(&self.core, value, &AppendOptions::default())
+    }
+
+    fn fail_next_sync(&self) {
+        self.disk.inject(Fault::once(Operation::Sync, ErrorKind::Other));
+    }
+
+    /// What can be read, to the end that is visible.
+    fn values(&self) -> Vec<String> {
+        let visible_end = self.core.visible_end(Visibility::Published);
+        if visible_end == self.core.log_start() {
+            return Vec::new();
+        }
+        let mut cursor = self.core.cursor_at(self.core.log_start()).unwrap();
+        let limits = FetchLimits { records: usize::MAX, bytes: usize::MAX, visible_end };
+        let mut fetched = Fetched::default();
+        self.core.fetch(&mut cursor, &limits, &mut fetched).unwrap();
+        let batch = crate::message::Batch::new(fetched.runs);
+        batch.iter().map(|it| String::from_utf8(it.value().unwrap().to_vec()).unwrap()).collect()
+    }
+
+    fn requests(&self) -> Vec<Work> {
+        std::mem::take(&mut *self.noted.requests.lock())
+    }
+}
+
+const OPTIONS: LogOptions = LogOptions { segment_bytes: 256 << 10, writer: Writer::Pwrite };
+const RULES: RecordRules =
+    RecordRules { record_bytes_max: u32::MAX, timestamps: TimestampType::CreateTime };
+
+fn env(disk: &SimulatedDisk) -> Arc<LogEnv> {
+    let counter = AtomicU64::new(disk.store_points());
+    Arc::new(LogEnv {
+        disk: Arc::new(disk.clone()),
+        copy_reads: false,
+        maps: MapBudget::new(8),
+        random: Box::new(move || counter.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9)),
+    })
+}
+
+fn identity() -> LogIdentity {
+    let origin = Arc::new(TopicPartition::from(("t", 0)));
+    LogIdentity { origin, topic_id: TopicId([1; 16]), dir: DIR.into() }
+}
+
+/// Returns the offset behind the record.
+fn append(core: &Arc<PartitionCore>, value: &str, options: &AppendOptions<'_>) -> Result<u64> {
+    let outcome =
+        encode([&Record::new().value(value)], RULES, 0, |batch| core.append(batch, options))?;
+    match outcome {
+        Outcome::Appended { next_offset, .. } => Ok(next_offset),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn waker() -> (Arc<Woken>, Waker) {
+    let woken = Arc::new(Woken::default());
+    (Arc::clone(&woken), Waker::from(woken))
+}

@@ -1,0 +1,120 @@
+//! Appends that are refused, and readers that wait.
+
+use super::*;
+
+#[test]
+fn compare_and_append_appends_at_the_expected_end_or_not_at_all() {
+    let setup = Setup::new(Durability::Os);
+    let at = |expected| AppendOptions { expected: Some(expected), ..AppendOptions::default() };
+    assert_eq!(append(&setup.core, "a", &at(0)).unwrap(), 1);
+    for expected in [0, 2, u64::MAX] {
+        match append(&setup.core, "b", &at(expected)) {
+            Err(Error::WrongOffset { expected: found, actual: 1 }) => assert_eq!(found, expected),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(append(&setup.core, "c", &at(1)).unwrap(), 2);
+    assert_eq!(setup.values(), ["a", "c"]);
+}
+
+#[test]
+fn an_older_holder_of_a_producer_id_is_fenced_before_its_first_append() {
+    let setup = Setup::new(Durability::Os);
+    let current = AtomicU32::new(0);
+    let holder = |epoch| AppendOptions {
+        expected: None,
+        producer: Some(Fence {
+            request: ProducerRequest { id: 7, epoch, sequence: Sequence::Next },
+            name: "p",
+            current: &current,
+        }),
+    };
+    append(&setup.core, "old", &holder(0)).unwrap();
+    // The partition has seen nothing of the new holder yet: only the fence tells.
+    current.store(1, Ordering::Release);
+    match append(&setup.core, "late", &holder(0)) {
+        Err(Error::Fenced { producer, epoch: 0, current: 1 }) => assert_eq!(producer, "p"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(setup.core.last_sequence(7), Some(1));
+    append(&setup.core, "new", &holder(1)).unwrap();
+    assert_eq!(setup.core.last_sequence(7), Some(2));
+    assert_eq!(setup.values(), ["old", "new"]);
+}
+
+#[test]
+fn row_c01_a_full_disk_refuses_appends_until_there_is_space_again() {
+    let setup = Setup::new(Durability::Sync);
+    let large = "x".repeat(20_000);
+    setup.disk.limit_capacity(Some(64 << 10));
+    let mut stored = Vec::new();
+    let full = loop {
+        match setup.append(&large) {
+            Ok(end) => stored.push(end),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, Error::StorageFull { .. }), "{full:?}");
+    assert!(full.is_definite() && full.is_retriable());
+    let end = *stored.last().unwrap();
+    assert_eq!(setup.core.log_end(), end);
+    setup.core.wait_durable(end).unwrap();
+    assert_eq!(setup.values().len() as u64, end);
+    assert!(setup.append(&large).is_err());
+    setup.disk.limit_capacity(None);
+    assert_eq!(setup.append(&large).unwrap(), end + 1, "without a reopen");
+    setup.core.flush().unwrap();
+    let image = setup.disk.power_cut(&mut || 0, PowerCut::WORST);
+    assert_eq!(Setup::recovered(image, false).values().len() as u64, end + 1);
+}
+
+// ---- readers -------------------------------------------------------------------------------------
+
+/// What a reader would find if it did not wait.
+fn signals(notifier: &Notifier) -> (Vec<usize>, bool) {
+    notifier.wait(Some(real_now()))
+}
+
+#[test]
+fn a_reader_is_woken_by_what_it_waits_for() {
+    let setup = Setup::new(Durability::Sync);
+    let core = &setup.core;
+    let (published, durable) = (Notifier::new(), Notifier::new());
+    let (first, second) = (core.register(&published, 3), core.register(&durable, 4));
+    assert!(core.arm(first, 0, Visibility::Published));
+    assert!(core.arm(second, 0, Visibility::Durable));
+    assert_eq!(setup.requests(), [], "nothing is published that could be synced");
+    setup.append("1").unwrap();
+    assert_eq!(signals(&published), (vec![3], false));
+    assert_eq!(signals(&durable), (vec![], false));
+    assert!(!core.arm(first, 0, Visibility::Published), "there is something to read");
+    assert!(core.arm(second, 0, Visibility::Durable));
+    assert_eq!(setup.requests(), [Work::Sync], "somebody waits for it");
+    core.do_requested();
+    assert_eq!(signals(&durable), (vec![4], false));
+    assert!(core.arm(first, 1, Visibility::Published));
+    setup.append("2").unwrap();
+    setup.append("3").unwrap();
+    assert_eq!(signals(&published), (vec![3], false), "once per arming");
+    core.deregister(first);
+    setup.append("4").unwrap();
+    assert_eq!(signals(&published), (vec![], false));
+}
+
+#[test]
+fn readers_hear_of_a_failed_sync_and_of_the_end() {
+    let setup = Setup::new(Durability::Sync);
+    let notifier = Notifier::new();
+    let id = setup.core.register(&notifier, 1);
+    setup.append("1").unwrap();
+    assert!(setup.core.arm(id, 1, Visibility::Published));
+    setup.fail_next_sync();
+    assert!(setup.core.flush().is_err());
+    assert_eq!(signals(&notifier), (vec![1], false));
+    let setup = Setup::new(Durability::Sync);
+    let id = setup.core.register(&notifier, 2);
+    assert!(setup.core.arm(id, 0, Visibility::Published));
+    setup.core.close();
+    assert_eq!(signals(&notifier), (vec![2], false));
+    assert!(!setup.core.arm(id, 0, Visibility::Published), "there is nothing to wait for");
+}

@@ -1,0 +1,397 @@
+//! Goal: the members of a group share the work without overlap and without gaps, whoever comes
+//! and goes, and the group's commits outlive all of them: PEERS section 4, statements 15 to 19 as
+//! far as issue A goes.
+//!
+//! Method: all members in one thread, polled in turn, so that each hand-over happens at a known
+//! step. Ownership is checked after every step: no partition has two owners.
+//!
+//! Not covered: members on threads of their own (`concurrency.rs`), eviction, callbacks, static
+//! members and the other assignors in depth, which come with issue B.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use common::*;
+use logpond::{Assignor, Broker, CommitMode, Consumer, Error, Message, Offsets, TopicPartition};
+
+const PARTITIONS: u32 = 6;
+const EACH: u64 = 20;
+
+/// A topic `t` of six partitions with twenty numbered records each.
+fn filled() -> Broker {
+    let broker = in_memory();
+    fill(&broker);
+    broker
+}
+
+fn fill(broker: &Broker) {
+    broker.ensure_topic("t", small_topic(PARTITIONS)).unwrap();
+    for partition in 0..PARTITIONS {
+        send_numbers(broker, "t", partition, 0..EACH);
+    }
+}
+
+fn member(broker: &Broker, group: &str) -> Consumer {
+    broker.consumer(group).subscribe(["t"]).max_poll_records(3).open().unwrap()
+}
+
+/// Polls all members in turn until none has anything more, checking at every step that no
+/// partition has two owners. Returns what each was handed.
+fn settle(members: &mut [&mut Consumer]) -> Vec<Vec<Message>> {
+    let mut handed: Vec<Vec<Message>> = members.iter().map(|_| Vec::new()).collect();
+    loop {
+        let mut quiet = true;
+        let before = assignments(members);
+        for index in 0..members.len() {
+            let batch = members[index].poll(Duration::ZERO).unwrap();
+            quiet &= batch.is_empty();
+            handed[index].extend(batch);
+            assert_no_overlap(members);
+        }
+        if quiet && assignments(members) == before {
+            return handed;
+        }
+    }
+}
+
+fn assignments(members: &[&mut Consumer]) -> Vec<Vec<TopicPartition>> {
+    members.iter().map(|member| member.assignment()).collect()
+}
+
+fn assert_no_overlap(members: &[&mut Consumer]) {
+    let all: Vec<_> = assignments(members).concat();
+    let distinct: BTreeSet<_> = all.iter().collect();
+    assert_eq!(all.len(), distinct.len(), "two owners: {all:?}");
+}
+
+fn assert_all_owned(members: &[&mut Consumer]) {
+    let owned: BTreeSet<_> = assignments(members).concat().into_iter().collect();
+    let all: BTreeSet<_> = (0..PARTITIONS).map(|partition| tp("t", partition)).collect();
+    assert_eq!(owned, all, "a partition without an owner");
+}
+
+/// Places of messages.
+fn places<'a>(messages: impl IntoIterator<Item = &'a Message>) -> Vec<(u32, u64)> {
+    let mut places: Vec<_> = messages.into_iter().map(|it| (it.partition(), it.offset())).collect();
+    places.sort_unstable();
+    places
+}
+
+fn every_place(from: u64, to: u64) -> Vec<(u32, u64)> {
+    (0..PARTITIONS).flat_map(|it| (from..to).map(move |offset| (it, offset))).collect()
+}
+
+#[test]
+fn two_members_share_every_record_without_overlap_or_gap() {
+    for assignor in [Assignor::Range, Assignor::RoundRobin, Assignor::CooperativeSticky] {
+        let broker = filled();
+        let open = || broker.consumer("g").subscribe(["t"]).assignor(assignor).open().unwrap();
+        let (mut a, mut b) = (open(), open());
+        // The first was given everything before the second came: it reads nothing yet.
+        let handed = settle(&mut [&mut a, &mut b]);
+        assert_eq!((a.assignment().len(), b.assignment().len()), (3, 3), "{assignor:?}");
+        assert_all_owned(&[&mut a, &mut b]);
+        assert_eq!(places(handed.iter().flatten()), every_place(0, EACH), "{assignor:?}");
+    }
+}
+
+#[test]
+fn a_third_member_takes_a_third_and_continues_where_the_others_committed() {
+    let broker = filled();
+    let (mut a, mut b) = (member(&broker, "g"), member(&broker, "g"));
+    let mut seen = settle(&mut [&mut a, &mut b]).concat();
+    a.commit().unwrap();
+    b.commit().unwrap();
+    let before = [a.assignment(), b.assignment()];
+    let mut c = member(&broker, "g");
+    assert_eq!(c.assignment(), [], "nobody has given anything up yet");
+    for partition in 0..PARTITIONS {
+        send_numbers(&broker, "t", partition, EACH..2 * EACH);
+    }
+    seen.extend(settle(&mut [&mut a, &mut b, &mut c]).concat());
+    assert_all_owned(&[&mut a, &mut b, &mut c]);
+    let sizes = [&a, &b, &c].map(|member| member.assignment().len());
+    assert_eq!(sizes, [2, 2, 2]);
+    for (before, after) in before.iter().zip([a.assignment(), b.assignment()]) {
+        assert!(after.iter().all(|kept| before.contains(kept)), "more moved than had to");
+    }
+    // Partitions that moved were read again from the commit: 0 was committed at EACH, so nothing
+    // is skipped and nothing of the first round repeats.
+    assert_eq!(places(&seen), every_place(0, 2 * EACH));
+}
+
+#[test]
+fn what_a_member_leaves_goes_on_at_the_committed_offset() {
+    for closes in [true, false] {
+        let broker = filled();
+        let (mut a, mut b) = (member(&broker, "g"), member(&broker, "g"));
+        settle(&mut [&mut a, &mut b]);
+        let left = a.assignment();
+        let commits: Offsets = left.iter().map(|partition| (partition.clone(), 15)).collect();
+        a.commit_offsets(&commits).unwrap();
+        if closes {
+            a.close().unwrap();
+        } else {
+            drop(a);
+        }
+        let handed = settle(&mut [&mut b]).concat();
+        let expected: Vec<(u32, u64)> = left
+            .iter()
+            .flat_map(|partition| (15..EACH).map(move |offset| (partition.partition, offset)))
+            .collect();
+        assert_eq!(places(&handed), expected);
+        assert_all_owned(&[&mut b]);
+    }
+}
+
+#[test]
+fn a_member_that_dies_in_a_panic_leaves_its_partitions() {
+    let broker = filled();
+    let mut b = member(&broker, "g");
+    let dying = broker.clone();
+    let died = std::thread::spawn(move || {
+        let mut a = member(&dying, "g");
+        a.poll(Duration::ZERO).unwrap();
+        std::panic::resume_unwind(Box::new("the worker"));
+    });
+    assert!(died.join().is_err());
+    let handed = settle(&mut [&mut b]).concat();
+    assert_all_owned(&[&mut b]);
+    assert_eq!(places(&handed), every_place(0, EACH));
+}
+
+#[test]
+fn a_parked_member_is_woken_for_what_another_leaves() {
+    let broker = filled();
+    let mut a = member(&broker, "g");
+    drain(&mut a);
+    a.commit().unwrap();
+    let mut b = member(&broker, "g");
+    settle(&mut [&mut a, &mut b]);
+    let owned = a.assignment();
+    let (parked, is_parked) = std::sync::mpsc::channel();
+    let waiting = std::thread::spawn(move || {
+        parked.send(ThreadState::here()).unwrap();
+        let message = b.recv_timeout(PATIENCE).unwrap().expect("woken");
+        (message.topic_partition(), message.offset())
+    });
+    is_parked.recv().unwrap().wait_until_it_sleeps();
+    // Only in a partition that the parked member does not own yet.
+    send_numbers(&broker, "t", owned[0].partition, EACH..EACH + 1);
+    drop(a);
+    assert_eq!(waiting.join().unwrap(), (owned[0].clone(), EACH));
+}
+
+#[test]
+fn more_members_than_partitions_leave_some_idle_without_error() {
+    let broker = filled();
+    let mut members: Vec<Consumer> = (0..9).map(|_| member(&broker, "g")).collect();
+    let handed = settle(&mut members.iter_mut().collect::<Vec<_>>());
+    let sizes: Vec<usize> = members.iter().map(|member| member.assignment().len()).collect();
+    assert_eq!(sizes.iter().filter(|size| **size == 0).count(), 3, "{sizes:?}");
+    assert_eq!(sizes.iter().max(), Some(&1), "{sizes:?}");
+    let idle = members.iter_mut().find(|member| member.assignment().is_empty()).unwrap();
+    assert!(idle.poll(Duration::from_millis(1)).unwrap().is_empty());
+    assert!(idle.lag().unwrap().is_empty());
+    idle.commit().unwrap();
+    // Before all members were there some of the records went to an earlier owner, uncommitted,
+    // and were read again: at least once, and nothing is missing.
+    let distinct: BTreeSet<_> = places(handed.iter().flatten()).into_iter().collect();
+    assert_eq!(distinct.into_iter().collect::<Vec<_>>(), every_place(0, EACH));
+}
+
+#[test]
+fn a_commit_of_a_partition_that_moved_is_refused_and_moves_nothing() {
+    let broker = filled();
+    let mut a = member(&broker, "g");
+    let handed = drain(&mut a);
+    let mut b = member(&broker, "g");
+    // Still owned: the plan alone takes nothing away.
+    let moving: BTreeSet<TopicPartition> = {
+        a.commit().unwrap();
+        assert!(a.poll(Duration::ZERO).unwrap().is_empty());
+        b.poll(Duration::ZERO).unwrap();
+        b.assignment().into_iter().collect()
+    };
+    assert_eq!(moving.len(), 3);
+    let lost = handed.iter().find(|it| moving.contains(&it.topic_partition())).unwrap();
+    let kept = handed.iter().find(|it| !moving.contains(&it.topic_partition())).unwrap();
+    let at = |partition: &TopicPartition| b.committed(partition).unwrap();
+    let refused = a.commit_message(lost);
+    assert!(matches!(refused, Err(Error::Rebalanced)), "{refused:?}");
+    let both = Offsets::from([
+        (lost.topic_partition(), lost.next_offset()),
+        (kept.topic_partition(), kept.next_offset()),
+    ]);
+    let refused = a.commit_offsets(&both);
+    assert!(matches!(refused, Err(Error::Rebalanced)), "{refused:?}");
+    assert_eq!(at(&lost.topic_partition()), Some(EACH), "moved");
+    assert_eq!(at(&kept.topic_partition()), Some(EACH), "half of a refused commit was stored");
+    a.commit_message(kept).unwrap();
+    assert_eq!(at(&kept.topic_partition()), Some(kept.next_offset()));
+    // `commit` is about what is owned now.
+    a.commit().unwrap();
+}
+
+#[test]
+fn a_partition_that_came_back_is_not_committed_from_its_first_ownership() {
+    let broker = filled();
+    let mut a = member(&broker, "g");
+    drain(&mut a);
+    let mut b = member(&broker, "g");
+    a.poll(Duration::ZERO).unwrap();
+    let moved = {
+        b.poll(Duration::ZERO).unwrap();
+        let moved = b.assignment();
+        b.commit_offsets(&moved.iter().map(|it| (it.clone(), 5)).collect()).unwrap();
+        moved
+    };
+    drop(b);
+    let handed = drain(&mut a);
+    assert!(moved.iter().all(|it| a.assignment().contains(it)));
+    // It goes on at what the other committed, not where it stood itself.
+    let first = handed.iter().filter(|it| it.topic_partition() == moved[0]).map(Message::offset);
+    assert_eq!(first.min(), Some(5));
+}
+
+#[test]
+fn groups_are_independent() {
+    let broker = filled();
+    let (mut a, mut b) = (member(&broker, "a"), member(&broker, "b"));
+    assert_eq!(drain(&mut a).len(), drain(&mut b).len());
+    a.commit().unwrap();
+    assert_eq!(b.committed(&tp("t", 0)).unwrap(), None);
+    b.commit_offsets(&Offsets::from([(tp("t", 0), 3)])).unwrap();
+    assert_eq!(a.committed(&tp("t", 0)).unwrap(), Some(EACH));
+    assert_eq!(b.committed(&tp("t", 0)).unwrap(), Some(3));
+}
+
+#[test]
+fn all_members_must_use_the_same_assignor() {
+    let broker = filled();
+    let first = member(&broker, "g");
+    let other = || broker.consumer("g").subscribe(["t"]).assignor(Assignor::Range);
+    assert_eq!(refused_setting(other().open()), "assignor");
+    drop(first);
+    other().open().unwrap();
+}
+
+#[test]
+fn in_auto_mode_a_hand_over_commits_what_was_passed_and_nothing_is_lost() {
+    let broker = filled();
+    let open = || {
+        let auto = CommitMode::Auto { every: Duration::from_secs(3600) };
+        broker.consumer("g").subscribe(["t"]).commit(auto).max_poll_records(30).open().unwrap()
+    };
+    let mut a = open();
+    let mut seen: Vec<Message> = a.poll(Duration::ZERO).unwrap().into_iter().collect();
+    seen.extend(a.poll(Duration::ZERO).unwrap());
+    let mut b = open();
+    let handed = settle(&mut [&mut a, &mut b]).concat();
+    seen.extend(handed);
+    let distinct: BTreeSet<_> = places(&seen).into_iter().collect();
+    assert_eq!(distinct.into_iter().collect::<Vec<_>>(), every_place(0, EACH));
+    // Giving up happens in a poll, which passes all that was handed out before it.
+    assert_eq!(seen.len(), distinct_len(&seen), "read twice although it was passed");
+}
+
+fn distinct_len(messages: &[Message]) -> usize {
+    places(messages).into_iter().collect::<BTreeSet<_>>().len()
+}
+
+#[test]
+fn commits_survive_a_restart_clean_or_not_and_are_per_group_topic_and_partition() {
+    for closes in [true, false] {
+        let dir = temp_dir();
+        let broker = open_quiet(dir.path());
+        fill(&broker);
+        broker.ensure_topic("u", small_topic(1)).unwrap();
+        send_numbers(&broker, "u", 0, 0..9);
+        for (group, topic, partition, offset) in
+            [("g", "t", 0, 3), ("g", "t", 5, 7), ("h", "t", 0, 11), ("g", "u", 0, 9)]
+        {
+            let mut consumer = broker.consumer(group).assign([(topic, partition)]).open().unwrap();
+            consumer.commit_offsets(&Offsets::from([(tp(topic, partition), offset)])).unwrap();
+        }
+        if closes {
+            broker.close().unwrap();
+        } else {
+            drop(broker);
+        }
+        let broker = open_quiet(dir.path());
+        let g = broker.consumer("g").subscribe(["t", "u"]).open().unwrap();
+        let h = broker.consumer("h").subscribe(["t", "u"]).open().unwrap();
+        let of = |consumer: &Consumer, topic, partition| {
+            consumer.committed(&tp(topic, partition)).unwrap()
+        };
+        assert_eq!([of(&g, "t", 0), of(&g, "t", 1), of(&g, "t", 5)], [Some(3), None, Some(7)]);
+        assert_eq!([of(&h, "t", 0), of(&h, "t", 5)], [Some(11), None]);
+        assert_eq!([of(&g, "u", 0), of(&h, "u", 0)], [Some(9), None]);
+        assert_eq!(g.position(&tp("t", 5)), Some(7));
+        assert_eq!(h.position(&tp("t", 5)), Some(0));
+    }
+}
+
+#[test]
+fn thousands_of_commits_do_not_grow_the_offsets_log_and_the_last_one_counts() {
+    let dir = temp_dir();
+    let broker = open_quiet(dir.path());
+    fill(&broker);
+    let mut consumer = member(&broker, "g");
+    for step in 0..20_000_u64 {
+        let partition = tp("t", u32::try_from(step % u64::from(PARTITIONS)).unwrap());
+        consumer.commit_offsets(&Offsets::from([(partition, step % EACH)])).unwrap();
+    }
+    let last: Vec<_> =
+        (0..PARTITIONS).map(|partition| consumer.committed(&tp("t", partition)).unwrap()).collect();
+    let files = files_below(&dir.path().join("__offsets"));
+    assert!(files.len() <= 3, "{files:?}");
+    drop(consumer);
+    drop(broker);
+    let broker = open_quiet(dir.path());
+    let consumer = member(&broker, "g");
+    let after: Vec<_> =
+        (0..PARTITIONS).map(|partition| consumer.committed(&tp("t", partition)).unwrap()).collect();
+    assert_eq!(after, last);
+}
+
+#[test]
+fn a_topic_made_again_under_the_same_name_begins_without_commits() {
+    let dir = temp_dir();
+    let broker = open_quiet(dir.path());
+    fill(&broker);
+    let mut consumer = member(&broker, "g");
+    drain(&mut consumer);
+    consumer.commit().unwrap();
+    broker.admin().delete_topic("t").unwrap();
+    fill(&broker);
+    assert_eq!(consumer.committed(&tp("t", 0)).unwrap(), None);
+    // The member that was there all along is given the new topic, from its start.
+    let handed = settle(&mut [&mut consumer]).concat();
+    assert_eq!(places(&handed), every_place(0, EACH));
+    drop(consumer);
+    broker.close().unwrap();
+    let broker = open_quiet(dir.path());
+    let mut consumer = member(&broker, "g");
+    assert_eq!(consumer.committed(&tp("t", 0)).unwrap(), None);
+    assert_eq!(drain(&mut consumer).len() as u64, EACH * u64::from(PARTITIONS));
+}
+
+#[test]
+fn a_deleted_topic_goes_out_of_every_members_hands() {
+    let broker = filled();
+    broker.ensure_topic("u", small_topic(2)).unwrap();
+    let open = || broker.consumer("g").subscribe(["t", "u"]).open().unwrap();
+    let (mut a, mut b) = (open(), open());
+    settle(&mut [&mut a, &mut b]);
+    broker.admin().delete_topic("t").unwrap();
+    settle(&mut [&mut a, &mut b]);
+    let left = [a.assignment(), b.assignment()].concat();
+    assert_eq!(left.into_iter().collect::<BTreeSet<_>>().len(), 2);
+    a.commit().unwrap();
+    b.commit().unwrap();
+}
