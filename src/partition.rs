@@ -21,7 +21,7 @@ use crossbeam::utils::CachePadded;
 use self::commit::SyncGate;
 use self::lineage::Lineage;
 use self::waiters::{Awaits, Fired, Notifier, WaitList};
-use crate::clock::Clock;
+use crate::clock::{Clock, to_millis};
 use crate::config::{Durability, Visibility};
 use crate::error::{Error, Result};
 use crate::format::EncodedBatch;
@@ -52,6 +52,9 @@ pub(crate) enum Work {
     /// Footers of sealed segments.
     Finish = 8,
 }
+
+/// How long a named producer's numbers are remembered without use.
+pub(crate) const PRODUCER_EXPIRY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Who does that work: the broker's lanes, or nobody until the next `tick`.
 pub(crate) trait Background: Send + Sync + fmt::Debug {
@@ -106,18 +109,23 @@ pub(crate) struct PartitionCore {
     poisoned: AtomicBool,
     closed: AtomicBool,
     requested: AtomicU32,
+    /// Wall-clock milliseconds and monotonic time when the partition was opened.
+    started: (u64, Duration),
 }
 
 impl PartitionCore {
     pub(crate) fn new(
-        log: Log,
+        mut log: Log,
         lineage: Lineage,
         origin: Arc<TopicPartition>,
         durability: Durability,
         clock: Arc<dyn Clock>,
         background: Arc<dyn Background>,
     ) -> Arc<Self> {
+        let started = (to_millis(clock.now()).unwrap_or(0), clock.monotonic());
+        log.tell_time(started.0);
         Arc::new(Self {
+            started,
             origin,
             durability,
             lineage,
@@ -140,6 +148,13 @@ impl PartitionCore {
                 dirty_since: None,
             }),
         })
+    }
+
+    /// Wall-clock time as it was at the start, moved on by time that never jumps: a clock that is
+    /// set forward must not make producers look idle.
+    fn steady_millis(&self) -> u64 {
+        let elapsed = self.clock.monotonic().saturating_sub(self.started.1);
+        self.started.0.saturating_add(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
     }
 
     // ---- ends --------------------------------------------------------------------------------
@@ -198,7 +213,10 @@ impl PartitionCore {
         let mut state = self.writable_state()?;
         let producer = match &options.producer {
             None => None,
-            Some(fence) => Some(check_fence(fence)?),
+            Some(fence) => {
+                state.log.tell_time(self.steady_millis());
+                Some(check_fence(fence)?)
+            }
         };
         if let Some(expected) = options.expected
             && expected != state.log.log_end()
@@ -457,10 +475,13 @@ impl PartitionCore {
 
     /// A recovery point, if the log changed since the last one and is durable.
     pub(crate) fn take_checkpoint(&self) -> Option<Checkpoint> {
+        let now = self.steady_millis();
         let mut state = self.state.lock();
         if !state.changed {
             return None;
         }
+        state.log.tell_time(now);
+        state.log.expire_producers(PRODUCER_EXPIRY);
         let point = state.log.checkpoint()?;
         state.changed = false;
         Some(point)

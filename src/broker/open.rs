@@ -1,6 +1,6 @@
 //! Opening a broker: lock, own logs, interrupted work, partitions, lanes; in this order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -160,28 +160,13 @@ impl Opening {
     }
 
     fn open_topics(&self, mut engine: Engine, clean: bool, same_boot: bool) -> Result<Engine> {
-        let entries: Vec<(TopicEntry, Stage)> =
-            engine.catalog.read(|catalog| catalog.topics.values().cloned().collect());
-        let mut live = Vec::new();
-        for (entry, stage) in entries {
-            match stage {
-                Stage::Live => live.push(entry),
-                // An interrupted creation is undone, an interrupted deletion carried on: both by
-                // removing what bears the topic's id.
-                _ if self.settings.read_only => {}
-                Stage::Creating | Stage::Deleting => engine.forget_topic(&entry.name, entry.id)?,
-            }
-        }
+        let live = self.live_topics(&engine)?;
         let known = |entry: &TopicEntry, number: u32| Known {
             checkpoint: engine.local.read(|local| local.points.get(&(entry.id, number)).cloned()),
             clean,
             same_boot,
             policy: self.settings.recovery,
             read_only: self.settings.read_only,
-        };
-        let known_lineage = |entry: &TopicEntry, number: u32| -> Lineage {
-            let key = (entry.id, number);
-            engine.local.read(|local| local.lineages.get(&key).cloned()).unwrap_or_default()
         };
         let jobs: Vec<(&TopicEntry, u32)> = live
             .iter()
@@ -194,15 +179,7 @@ impl Opening {
             let options = engine.options(&entry.config, durability);
             let (mut log, recovery) =
                 Log::open(&self.env, identity, options, &known(entry, number))?;
-            let mut lineage = known_lineage(entry, number);
-            let mut change = None;
-            if log.is_new_incarnation() {
-                lineage.begin(log.incarnation(), log.log_end());
-                let (topic, partition, lineage) = (entry.id, number, lineage.clone());
-                change = Some(LocalChange::Lineage { topic, partition, lineage });
-            } else if let Some(current) = lineage.current() {
-                log.continue_incarnation(current);
-            }
+            let (lineage, change) = lineage_of(&engine, (entry.id, number), &mut log);
             Ok((engine.partition_core(log, lineage, origin, durability), (recovery, change)))
         };
         let mut opened = in_parallel(&jobs, open_one)?.into_iter();
@@ -225,13 +202,55 @@ impl Opening {
             engine.local.append_durably(lineages)?;
         }
         engine.recovery.partitions.extend(recoveries);
-        engine.recovery.unknown = unknown_entries(&*self.env.disk, &self.settings.dir, &live)?;
+        engine.recovery.unknown = unknown_entries(&engine)?;
         for topic in topics {
             engine.coordinator.topic_changed(&topic.name, topic.config.partitions);
             engine.topics.write().insert(Arc::clone(&topic.name), topic);
         }
         Ok(engine)
     }
+
+    /// The topics there are, once what a crash interrupted is finished: a creation is undone, a
+    /// deletion carried on, both by removing what bears the topic's id.
+    fn live_topics(&self, engine: &Engine) -> Result<Vec<TopicEntry>> {
+        let entries: Vec<(TopicEntry, Stage)> =
+            engine.catalog.read(|catalog| catalog.topics.values().cloned().collect());
+        let mut live = Vec::new();
+        for (entry, stage) in entries {
+            match stage {
+                Stage::Live => live.push(entry),
+                Stage::Creating | Stage::Deleting if self.settings.read_only => {}
+                Stage::Creating | Stage::Deleting => {
+                    match engine.forget_topic(&entry.name, entry.id) {
+                        Err(error) if error.is_fatal() => return Err(error),
+                        // What cannot be removed is tried again every minute, and keeps nobody
+                        // from the other topics.
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Ok(live)
+    }
+}
+
+/// The incarnations of a log that was just opened, and what is to be recorded of them.
+fn lineage_of(
+    engine: &Engine,
+    (topic, partition): (TopicId, u32),
+    log: &mut Log,
+) -> (Lineage, Option<LocalChange>) {
+    let known = engine.local.read(|local| local.lineages.get(&(topic, partition)).cloned());
+    let mut lineage = known.unwrap_or_default();
+    if log.is_new_incarnation() {
+        lineage.begin(log.incarnation(), log.log_end());
+        let change = LocalChange::Lineage { topic, partition, lineage: lineage.clone() };
+        return (lineage, Some(change));
+    }
+    if let Some(current) = lineage.current() {
+        log.continue_incarnation(current);
+    }
+    (lineage, None)
 }
 
 fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues) -> Result<()> {
@@ -356,11 +375,14 @@ fn missing(dir: &Path) -> Corruption {
 }
 
 /// What lies in the directory and belongs to no topic. It is left alone.
-fn unknown_entries(disk: &dyn Disk, dir: &Path, live: &[TopicEntry]) -> Result<Vec<PathBuf>> {
+fn unknown_entries(engine: &Engine) -> Result<Vec<PathBuf>> {
     const OWN: [&str; 4] = [LOCAL.0, OFFSETS.0, META.0, "LOCK"];
-    let entries = disk.list(dir).map_err(|source| Error::io("list", dir, source))?;
-    let known: std::collections::HashSet<&str> =
-        live.iter().map(|entry| &*entry.name).chain(OWN).collect();
-    let unknown = entries.into_iter().filter(|entry| !known.contains(&*entry.name));
-    Ok(unknown.map(|entry| dir.join(entry.name)).collect())
+    let dir = &engine.settings.dir;
+    let entries = engine.env.disk.list(dir).map_err(|source| Error::io("list", dir, source))?;
+    Ok(engine.catalog.read(|catalog| {
+        let topics = catalog.topics.values().map(|(entry, _)| &*entry.name);
+        let known: HashSet<&str> = topics.chain(OWN).collect();
+        let unknown = entries.into_iter().filter(|entry| !known.contains(&*entry.name));
+        unknown.map(|entry| dir.join(entry.name)).collect()
+    }))
 }

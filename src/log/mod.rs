@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -146,6 +147,8 @@ pub(crate) struct Log {
     /// Whether opening drew the incarnation, because the log did not end as a clean close left it.
     is_new_incarnation: bool,
     producers: ProducerTable,
+    /// The broker's time in milliseconds, as the log was last told: it has no clock.
+    time: u64,
 }
 
 /// How much of a segment the largest batch may take, and how much of that is not payload.
@@ -204,6 +207,7 @@ impl Log {
             incarnation: (env.random)(),
             is_new_incarnation: false,
             producers: ProducerTable::default(),
+            time: 0,
         }
     }
 
@@ -239,6 +243,21 @@ impl Log {
 
     pub(crate) fn leader_epoch(&self) -> u32 {
         self.leader_epoch
+    }
+
+    /// Tells the time, by which idle producers are forgotten; before anything else, and before
+    /// each append of a named producer.
+    pub(crate) fn tell_time(&mut self, now: u64) {
+        if self.time == 0 && self.is_new_incarnation {
+            self.producers.touch(now);
+        }
+        self.time = self.time.max(now);
+    }
+
+    /// Forgets producers that have been idle for longer than this.
+    pub(crate) fn expire_producers(&mut self, idle: Duration) {
+        let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+        self.producers.expire(self.time.saturating_sub(idle));
     }
 
     pub(crate) fn producer(&self, id: u64) -> Option<&ProducerState> {
@@ -297,7 +316,7 @@ impl Log {
                     .base_sequence
                     .saturating_add(u64::from(batch.last_offset_delta())),
                 last_offset: next_offset.saturating_sub(1),
-                last_timestamp: max_timestamp,
+                last_timestamp: self.time,
             });
         }
         Ok(Outcome::Appended { base_offset, next_offset })

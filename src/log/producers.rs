@@ -89,6 +89,14 @@ impl ProducerTable {
         }
     }
 
+    /// Counts all as used at `now`: what a scan finds bears the records' own timestamps, which say
+    /// nothing about when they were appended.
+    pub(crate) fn touch(&mut self, now: u64) {
+        for state in self.0.values_mut() {
+            state.last_timestamp = state.last_timestamp.max(now);
+        }
+    }
+
     /// Drops those that have been idle since before `deadline` (milliseconds since 1970).
     pub(crate) fn expire(&mut self, deadline: u64) {
         self.0.retain(|_, state| state.last_timestamp >= deadline);
@@ -139,6 +147,14 @@ mod tests {
         let at = Sequence::At(u64::MAX - 1);
         assert_eq!(table(0, 1).admit(7, 0, at, 3), Admission::Exhausted);
         assert!(matches!(table(0, 1).admit(7, 0, at, 2), Admission::Append { .. }));
+    }
+
+    #[test]
+    fn producers_that_a_scan_found_count_as_used_now() {
+        let mut table = table(0, 1);
+        table.touch(5_000);
+        table.expire(5_000);
+        assert!(table.get(7).is_some());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::life::{Ended, Life};
 use super::model::{Crash, Model, Random, Shape, Step, open};
 use crate::config::Durability;
 use crate::error::Error;
+use crate::record::Record;
 use crate::storage::disk::{Fault, Operation, PowerCut, SimulatedDisk};
 
 const OPERATIONS: [Operation; 8] = [
@@ -67,7 +68,7 @@ fn fail_once(name: &str, setup: &[Step], step: &Step, plan: Plan, call: u64) -> 
         check_type(error, plan, &context);
         let is_final = matches!(error, Error::SyncFailed { .. } | Error::Poisoned { .. });
         let can_go_on = !is_final && *step != Step::End;
-        if can_go_on && call % 2 == 0 {
+        if can_go_on && call.is_multiple_of(2) {
             // Nothing is in the way of another attempt in the same life.
             life.attempt(step).unwrap_or_else(|error| panic!("{context}: again: {error:?}"));
         }
@@ -263,4 +264,36 @@ fn what_a_deletion_could_not_remove_is_removed_later() {
     assert_eq!(life.run(&[Step::Tick]), Ended::Done);
     assert!(!has_files(&life.disk));
     assert!(life.broker().life().catalog.read(|catalog| catalog.topics.is_empty()));
+}
+
+#[test]
+fn a_topic_that_cannot_be_removed_keeps_nobody_from_the_others() {
+    let mut life = Life::new(SimulatedDisk::new(), Model::default(), 1, "stuck");
+    assert!(life.open());
+    let setup = [Step::Create("a", ONE), Step::Create("b", ONE), Step::Send("b", 0)];
+    assert_eq!(life.run(&setup), Ended::Done);
+    let stuck = Fault::always(Operation::Remove, ErrorKind::PermissionDenied).on("/data/a");
+    life.disk.inject(stuck.clone());
+    assert_eq!(life.run(&[Step::Delete("a"), Step::Drop, Step::Send("b", 0)]), Ended::Done);
+    // Its name is not free while its files are there.
+    let taken = life.attempt(&Step::Create("a", ONE));
+    assert!(matches!(taken, Err(Error::Io { .. })), "{taken:?}");
+    life.disk.heal();
+    assert_eq!(life.run(&[Step::Drop, Step::Create("a", ONE), Step::Send("a", 0)]), Ended::Done);
+}
+
+/// A deletion of which nobody knows whether it happened: what were acknowledged now could be gone
+/// at the next open.
+#[test]
+fn nothing_is_acknowledged_after_a_deletion_of_unknown_outcome() {
+    let mut life = Life::new(SimulatedDisk::new(), Model::default(), 1, "unknown");
+    assert!(life.open());
+    assert_eq!(life.run(&[Step::Create("a", ONE), Step::Send("a", 0)]), Ended::Done);
+    let partition = life.broker().topic("a").unwrap().partition(0).unwrap();
+    life.disk.inject(Fault::once(Operation::Sync, ErrorKind::Other).on("__meta"));
+    let deleted = life.attempt(&Step::Delete("a"));
+    assert!(matches!(deleted, Err(Error::SyncFailed { .. })), "{deleted:?}");
+    let appended = partition.append(&Record::new().value("late"));
+    assert!(matches!(appended, Err(Error::Closed)), "{appended:?}");
+    assert!(matches!(life.broker().topic("a"), Err(Error::UnknownTopic(_))));
 }

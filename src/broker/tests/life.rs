@@ -137,16 +137,7 @@ impl Life {
                 self.model.end_append(name, partition, false);
                 Ok(())
             }
-            Step::Named(name, partition) => {
-                if self.named.is_none() {
-                    self.acquire(&broker)?;
-                }
-                let batch = self.model.begin_append(name, partition, NAMED, 1);
-                let record = Record::to(name).partition(partition).value(&batch[0]);
-                self.named.as_ref().unwrap().send(record)?;
-                self.model.end_append(name, partition, true);
-                Ok(())
-            }
+            Step::Named(name, partition) => self.send_named(&broker, name, partition),
             Step::Acquire => self.acquire(&broker),
             Step::Commit(name) => self.commit(&broker, name, true),
             Step::CommitAsync(name) => self.commit(&broker, name, false),
@@ -210,6 +201,17 @@ impl Life {
         Ok(())
     }
 
+    fn send_named(&mut self, broker: &Broker, name: &'static str, partition: u32) -> Result<()> {
+        if self.named.is_none() {
+            self.acquire(broker)?;
+        }
+        let batch = self.model.begin_append(name, partition, NAMED, 1);
+        let record = Record::to(name).partition(partition).value(&batch[0]);
+        self.named.as_ref().unwrap().send(record)?;
+        self.model.end_append(name, partition, true);
+        Ok(())
+    }
+
     fn acquire(&mut self, broker: &Broker) -> Result<()> {
         self.model.epochs.1 += 1;
         let before = self.named.take();
@@ -247,6 +249,9 @@ impl Life {
             commits.published = commits.attempts.len();
             if durably {
                 commits.durable = commits.published;
+                // A commit that no power cut takes back vouches for the records before it.
+                let partition = &mut self.model.topic(name).partitions[key.1 as usize];
+                partition.durable = partition.len();
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Appending, rolling, reading, finding: a log that nothing happens to.
 
 use super::*;
+use crate::format::{Rewrite, SegmentHeader};
 
 #[test]
 fn what_is_appended_is_read_back_across_rolls_from_every_offset() {
@@ -248,6 +249,18 @@ fn a_prepared_segment_that_is_too_small_is_never_used_later() {
     assert_eq!(files(&disk).len(), segment_count(&log), "the unused one is gone");
     let (log, report) = Rig::simulated(&disk, 2).open(&AFTER_KILL).unwrap();
     assert_eq!((log.log_end(), report.corrupt.len()), (12, 0));
+}
+
+#[test]
+fn what_replaces_a_truncating_segment_truncates_too() {
+    let (disk, rig) = Rig::fresh(1);
+    let mut log = rig.create();
+    append(&mut log, 1, 10);
+    let cut = Some(Rewrite { base_offset: 1, next_offset: 1, truncates: true });
+    log.prepared = Some(log.prepare(0, cut).unwrap().create(&rig.env).unwrap());
+    log.roll_for(20_000).unwrap();
+    let last = disk.read(&log.segments().last().unwrap().path).unwrap();
+    assert_eq!(SegmentHeader::decode(&last).unwrap().rewrite, cut);
 }
 
 #[test]

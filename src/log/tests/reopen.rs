@@ -2,6 +2,7 @@
 //! are remembered by.
 
 use super::*;
+use crate::format::Rewrite;
 
 /// A log of several segments, closed cleanly: all is synced, footers are there.
 fn closed(rig: &Rig) -> Checkpoint {
@@ -95,19 +96,23 @@ fn row_a10_a_clean_close_without_footers_resumes_all_the_same() {
 /// A recovery point that passes for clean and is not: the log went on in another segment.
 #[test]
 fn row_b18_a_clean_close_that_the_files_contradict_is_not_believed() {
-    let (disk, rig) = Rig::fresh(1);
-    let mut log = rig.create();
-    append(&mut log, 3, 100);
-    sync(&mut log).unwrap();
-    let point = log.checkpoint();
-    log.roll_for(0).unwrap();
-    append(&mut log, 2, 100);
-    sync(&mut log).unwrap();
-    drop(log);
-    let (mut log, report) = Rig::simulated(&disk, 2).open(&known(point, true)).unwrap();
-    assert!(is_clean(&report) && log.active.is_none(), "{report:?}");
-    append(&mut log, 1, 100);
-    assert_eq!(read_from(&log, 0, 9).unwrap(), plain(0..6, 100));
+    for count in [0, 2] {
+        let (disk, rig) = Rig::fresh(1);
+        let mut log = rig.create();
+        append(&mut log, 3, 100);
+        sync(&mut log).unwrap();
+        let point = log.checkpoint();
+        log.roll_for(0).unwrap();
+        for _ in 0..count {
+            append(&mut log, 1, 100);
+        }
+        sync(&mut log).unwrap();
+        drop(log);
+        let (mut log, report) = Rig::simulated(&disk, 2).open(&known(point, true)).unwrap();
+        assert!(is_clean(&report) && log.active.is_none(), "{report:?}");
+        append(&mut log, 1, 100);
+        assert_eq!(read_from(&log, 0, 9).unwrap(), plain(0..4 + count, 100));
+    }
 }
 
 /// B12: a recovery point that is lost, stale, or wrong in any field costs a scan and no data.
@@ -218,6 +223,30 @@ fn row_b05_lost_and_damaged_footers_cost_a_scan() {
             );
         }
     }
+}
+
+/// What a truncation will leave: a footer from before it, and a segment that begins below its end.
+#[test]
+fn a_footer_that_says_more_than_is_still_true_is_not_believed() {
+    let (disk, rig) = Rig::fresh(1);
+    let mut log = rig.create();
+    append(&mut log, 5, 100);
+    append(&mut log, 5, 100);
+    log.roll_for(0).unwrap();
+    sync(&mut log).unwrap();
+    finish_segments(&mut log).unwrap();
+    let cut = Rewrite { base_offset: 5, next_offset: 5, truncates: true };
+    log.generation = 1;
+    let made = log.prepare(0, Some(cut)).unwrap().create(&rig.env).unwrap();
+    (log.log_end, log.durable_end, log.prepared) = (5, 5, Some(made));
+    log.roll_for(0).unwrap();
+    append(&mut log, 3, 200);
+    sync(&mut log).unwrap();
+    drop(log);
+    let (log, report) = Rig::simulated(&disk, 2).open(&AFTER_CUT).unwrap();
+    assert!(report.corrupt.is_empty(), "{report:?}");
+    assert_eq!(files(&disk).len(), 2, "what begins at the cut or above is gone");
+    assert_eq!(read_from(&log, 0, 9).unwrap(), [plain(0..5, 100), plain(5..8, 200)].concat());
 }
 
 #[test]

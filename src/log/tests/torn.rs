@@ -112,6 +112,10 @@ fn row_e02_damage_below_the_proof_is_reported_and_read_around() {
             assert_eq!(records, whole, "{context}");
             assert_eq!(damage.len(), 1, "{context}");
             assert_eq!(damage[0].offsets, Some(4..6), "{context}");
+            // What is not visible is not damage yet.
+            let visible = FetchLimits { visible_end: 4, ..limits(&log, 9, 999) };
+            let mut cursor = cursor_at(&log, 4).unwrap();
+            assert_eq!(fetch(&log, &mut cursor, &visible).unwrap(), [], "{context}");
             // Seeking behind the damage works too, and so does seeking before it.
             for offset in [6, 7] {
                 let some = read_from(&log, offset, 9).unwrap();
@@ -196,6 +200,33 @@ fn row_b03_the_footer_of_a_cut_segment_knows_nothing_of_what_was_cut() {
     drop(log);
     let (log, report) = rig.open(&AFTER_CUT).unwrap();
     assert_eq!((log.log_end(), report.corrupt, report.cut_bytes), (5, vec![], 0));
+}
+
+/// The only file has lost its opening and its first batch, and nothing proves the rest: it stands
+/// for an empty log, and what is appended goes on in another file and stays there.
+#[test]
+fn a_log_whose_beginning_is_torn_starts_again_beside_it() {
+    let (disk, rig) = Rig::fresh(1);
+    let mut log = rig.create();
+    append(&mut log, 1, 100);
+    append(&mut log, 1, 100);
+    sync(&mut log).unwrap();
+    drop(log);
+    disk.corrupt(&files(&disk)[0], 140, 1).unwrap();
+    disk.corrupt(&files(&disk)[0], 250, 1).unwrap();
+    let (mut log, report) = rig.open(&AFTER_CUT).unwrap();
+    assert_eq!((log.log_end(), report.corrupt), (0, vec![]));
+    append(&mut log, 3, 100);
+    let bases: Vec<u64> = log.segments().all().iter().map(|s| s.base_offset).collect();
+    assert_eq!(bases, [0, 0]);
+    assert_eq!(read_from(&log, 0, 2).unwrap(), plain(0..3, 100));
+    sync(&mut log).unwrap();
+    drop(log);
+    for _ in 0..2 {
+        let (log, report) = rig.open(&AFTER_CUT).unwrap();
+        assert_eq!((log.log_end(), report.corrupt), (3, vec![]));
+        assert_eq!(read_from(&log, 0, 2).unwrap(), plain(0..3, 100));
+    }
 }
 
 /// E7: a segment that is missing in the middle.

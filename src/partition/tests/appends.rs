@@ -118,3 +118,33 @@ fn readers_hear_of_a_failed_sync_and_of_the_end() {
     assert_eq!(signals(&notifier), (vec![2], false));
     assert!(!setup.core.arm(id, 0, Visibility::Published), "there is nothing to wait for");
 }
+
+#[test]
+fn a_producer_is_forgotten_after_thirty_idle_days_and_not_by_a_clock_that_jumps() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let setup = Setup::new(Durability::Os);
+    let current = AtomicU32::new(0);
+    let request = ProducerRequest { id: 7, epoch: 0, sequence: Sequence::Next };
+    let fence = Fence { request, name: "p", current: &current };
+    let named = AppendOptions { expected: None, producer: Some(fence) };
+    append(&setup.core, "a", &named).unwrap();
+
+    setup.clock.set(SystemTime::UNIX_EPOCH + 40_000 * DAY);
+    setup.clock.advance(29 * DAY);
+    setup.core.flush().unwrap();
+    assert!(setup.core.take_checkpoint().is_some());
+    assert_eq!(setup.core.last_sequence(7), Some(1));
+
+    // An append counts as use from when it happens, whatever the record's timestamp says.
+    append(&setup.core, "b", &named).unwrap();
+    setup.clock.advance(29 * DAY);
+    setup.core.flush().unwrap();
+    assert!(setup.core.take_checkpoint().is_some());
+    assert_eq!(setup.core.last_sequence(7), Some(2));
+
+    setup.clock.advance(2 * DAY);
+    setup.append("keeps the partition changing").unwrap();
+    setup.core.flush().unwrap();
+    assert!(setup.core.take_checkpoint().is_some());
+    assert_eq!(setup.core.last_sequence(7), None);
+}
