@@ -278,6 +278,7 @@ impl TopicConfig {
 
     /// Takes the broker's defaults for every setting that is still at the crate's default. The
     /// partition count is never taken.
+    #[expect(clippy::float_cmp, reason = "untouched or not: the very value of the default")]
     pub(crate) fn or_defaults(self, defaults: &Self) -> Self {
         let plain = Self::new(self.partitions);
         let default = defaults.clone();

@@ -16,7 +16,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use crate::clock::from_millis;
-use crate::format::{BatchView, HeaderFields, RecordView, Records};
+use crate::format::{BatchView, HeaderFields, PausedRecords, RecordView, Records};
 use crate::record::TopicPartition;
 use crate::storage::region::Region;
 
@@ -38,17 +38,54 @@ impl Run {
         RunIter {
             run: self,
             rest: self.region.bytes(self.span.clone()).unwrap_or_default(),
-            records: None,
+            records: Records::none(),
             leader_epoch: 0,
             left: self.records,
         }
     }
 }
 
+/// The messages of several runs. Written out: a message passed on through the standard library's
+/// `flat_map` is copied once more, right behind the stores that made it, which costs as much as
+/// decoding it.
+struct RunsIter<'a> {
+    runs: std::slice::Iter<'a, Run>,
+    current: Option<RunIter<'a>>,
+}
+
+impl<'a> RunsIter<'a> {
+    fn new(runs: &'a [Run]) -> Self {
+        let mut runs = runs.iter();
+        let current = runs.next().map(Run::iter);
+        Self { runs, current }
+    }
+}
+
+impl<'a> Iterator for RunsIter<'a> {
+    type Item = MessageRef<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<MessageRef<'a>> {
+        loop {
+            let current = self.current.as_mut()?;
+            if current.left > 0 {
+                return current.next();
+            }
+            self.current = self.runs.next().map(Run::iter);
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let current = self.current.as_ref().map_or(0, |current| current.left);
+        let left = self.runs.as_slice().iter().map(|run| run.records).sum::<usize>() + current;
+        (left, Some(left))
+    }
+}
+
 struct RunIter<'a> {
     run: &'a Run,
     rest: &'a [u8],
-    records: Option<Records<'a>>,
+    records: Records<'a>,
     leader_epoch: u32,
     left: usize,
 }
@@ -62,17 +99,17 @@ impl<'a> Iterator for RunIter<'a> {
             return None;
         }
         loop {
-            if let Some(record) = self.records.as_mut().and_then(Iterator::next) {
+            if let Some(record) = self.records.next() {
                 if record.offset < self.run.offsets.start {
                     continue;
                 }
                 self.left -= 1;
                 return Some(MessageRef { run: self.run, record, leader_epoch: self.leader_epoch });
             }
-            let view = BatchView::trusted(self.rest)?;
-            self.rest = self.rest.get(view.bytes().len()..)?;
-            self.leader_epoch = view.header().leader_epoch;
-            self.records = Some(view.records());
+            let (size, leader_epoch, records) = BatchView::records_of_checked(self.rest)?;
+            self.rest = self.rest.get(size..)?;
+            self.leader_epoch = leader_epoch;
+            self.records = records;
         }
     }
 
@@ -97,10 +134,6 @@ impl Batch {
         Self { runs, records }
     }
 
-    pub(crate) fn runs(&self) -> &[Run] {
-        &self.runs
-    }
-
     /// How many messages.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -115,7 +148,7 @@ impl Batch {
 
     /// The messages, borrowed.
     pub fn iter(&self) -> impl Iterator<Item = MessageRef<'_>> {
-        self.runs.iter().flat_map(Run::iter)
+        RunsIter::new(&self.runs)
     }
 
     /// The messages of each partition, partition by partition.
@@ -125,7 +158,7 @@ impl Batch {
         self.runs
             .chunk_by(|a, b| a.origin == b.origin)
             .filter_map(|runs| Some((TopicPartition::clone(&runs.first()?.origin), runs)))
-            .map(|(origin, runs)| (origin, runs.iter().flat_map(Run::iter)))
+            .map(|(origin, runs)| (origin, RunsIter::new(runs)))
     }
 }
 
@@ -151,12 +184,15 @@ pub struct IntoMessages {
     left: usize,
 }
 
-/// Where an owning iteration stands in a run: the batch at `batch_start`, after `taken` records.
-/// Owned iteration cannot hold the borrowed [`Records`]; it keeps plain positions instead.
+/// Where an owning iteration stands in a run. It owns the run, so it cannot hold a borrow of the
+/// run's bytes as well; it keeps plain positions instead.
 struct RunCursor {
     run: Run,
+    /// The end of the batch that is being read, where the next one begins.
     position: usize,
-    pending: std::vec::IntoIter<Message>,
+    /// The records of that batch that are left.
+    records: Option<PausedRecords>,
+    leader_epoch: u32,
 }
 
 impl Iterator for IntoMessages {
@@ -170,7 +206,7 @@ impl Iterator for IntoMessages {
             }
             let run = self.runs.next()?;
             let position = run.span.start;
-            self.current = Some(RunCursor { run, position, pending: Vec::new().into_iter() });
+            self.current = Some(RunCursor { run, position, records: None, leader_epoch: 0 });
         }
     }
 
@@ -189,22 +225,26 @@ impl fmt::Debug for IntoMessages {
 }
 
 impl RunCursor {
-    /// The next message, decoding one stored batch at a time.
+    #[inline]
     fn next(&mut self) -> Option<Message> {
         loop {
-            if let Some(message) = self.pending.next() {
-                return Some(message);
+            if let Some(paused) = &self.records {
+                let run = &self.run;
+                let mut records = paused.resume(run.region.bytes(run.span.start..self.position)?);
+                while let Some(record) = records.next() {
+                    if run.offsets.contains(&record.offset) {
+                        self.records = Some(records.pause());
+                        let leader_epoch = self.leader_epoch;
+                        return Some(MessageRef { run, record, leader_epoch }.to_owned());
+                    }
+                }
             }
             let bytes = self.run.region.bytes(self.position..self.run.span.end)?;
-            let view = BatchView::trusted(bytes)?;
-            self.position = self.position.saturating_add(view.bytes().len());
-            let leader_epoch = view.header().leader_epoch;
-            let messages: Vec<Message> = view
-                .records()
-                .filter(|record| self.run.offsets.contains(&record.offset))
-                .map(|record| MessageRef { run: &self.run, record, leader_epoch }.to_owned())
-                .collect();
-            self.pending = messages.into_iter();
+            let (size, leader_epoch, records) = BatchView::records_of_checked(bytes)?;
+            // The records end where the batch does, and `resume` counts from there.
+            self.position = self.position.checked_add(size)?;
+            self.leader_epoch = leader_epoch;
+            self.records = Some(records.pause());
         }
     }
 }
@@ -281,8 +321,6 @@ impl<'a> MessageRef<'a> {
     /// An owned message that keeps the segment readable for as long as it lives. No payload byte
     /// is copied.
     #[must_use]
-    #[expect(clippy::should_implement_trait, reason = "ToOwned cannot express this borrow")]
-    #[expect(clippy::wrong_self_convention, reason = "named as ToOwned, which cannot be used")]
     pub fn to_owned(&self) -> Message {
         let base = self.run.region.bytes(0..0).unwrap_or_default();
         Message {

@@ -162,15 +162,16 @@ pub enum SendOutcome {
     },
 }
 
-/// A record on its way into one partition.
-struct Sent {
-    core: Arc<PartitionCore>,
+/// A record on its way into one partition. Borrows the partition from its topic: a reference count
+/// that several threads change costs them more than the rest of a send.
+struct Sent<'t> {
+    core: &'t Arc<PartitionCore>,
     level: Durability,
     outcome: Outcome,
     metadata: RecordMetadata,
 }
 
-impl Sent {
+impl Sent<'_> {
     /// The exclusive end of what must be durable for the record to be.
     fn end(&self) -> u64 {
         match self.outcome {
@@ -221,7 +222,8 @@ impl Producer {
     ///
     /// At [`Durability::Sync`] for a sync of the disk, which concurrent senders share.
     pub fn send(&self, record: Record<'_>) -> Result<RecordMetadata> {
-        let sent = self.append(&record, Sequence::Next)?;
+        let topic = self.topic_of(&record)?;
+        let sent = self.append(&topic, &record, Sequence::Next)?;
         sent.wait()?;
         Ok(sent.metadata)
     }
@@ -241,9 +243,10 @@ impl Producer {
     ///
     /// Only while a segment is rolled or grown that the background did not get to.
     pub fn enqueue(&self, record: Record<'_>) -> Result<Delivery> {
-        let sent = self.append(&record, Sequence::Next)?;
+        let topic = self.topic_of(&record)?;
+        let sent = self.append(&topic, &record, Sequence::Next)?;
         let end = sent.end();
-        let Sent { core, level, metadata, .. } = sent;
+        let (core, level, metadata) = (Arc::clone(sent.core), sent.level, sent.metadata);
         let mut unflushed = self.inner.unflushed.lock();
         match unflushed.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &core)) {
             Some((_, known)) => *known = end.max(*known),
@@ -279,7 +282,8 @@ impl Producer {
             let reason = "it needs a key or a partition: a retry could go elsewhere";
             return Err(Error::config("record", reason));
         }
-        let sent = self.append(&record, Sequence::At(seq))?;
+        let topic = self.topic_of(&record)?;
+        let sent = self.append(&topic, &record, Sequence::At(seq))?;
         sent.wait()?;
         Ok(match sent.outcome {
             Outcome::Duplicate { last_sequence, .. } => {
@@ -356,13 +360,17 @@ impl Producer {
     // ---- choosing and appending --------------------------------------------------------------
 
     #[inline]
-    fn append(&self, record: &Record<'_>, sequence: Sequence) -> Result<Sent> {
-        let topic = self.topic_of(record)?;
+    fn append<'t>(
+        &self,
+        topic: &'t TopicShared,
+        record: &Record<'_>,
+        sequence: Sequence,
+    ) -> Result<Sent<'t>> {
         let number = match record.partition {
             Some(number) => number,
             None => self.inner.partitioner.partition(record.key, topic.config.partitions),
         };
-        let core = Arc::clone(topic.partition(number)?);
+        let core = topic.partition(number)?;
         topic.check_writable()?;
         let now = topic.now_millis()?;
         let timestamp = timestamp_of(record, topic.config.timestamps, now)?;
@@ -375,7 +383,7 @@ impl Producer {
         };
         let metadata =
             RecordMetadata { partition: number, offset, timestamp: from_millis(timestamp) };
-        Ok(Sent { core, level: self.level(&topic), outcome, metadata })
+        Ok(Sent { core, level: self.level(topic), outcome, metadata })
     }
 
     fn append_group(

@@ -230,7 +230,7 @@ impl Random {
     }
 }
 
-/// The finaliser of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number
+/// The finaliser of `SplitMix64` (Steele, Lea, Flood: Fast splittable pseudorandom number
 /// generators, 2014).
 fn splitmix(state: u64) -> u64 {
     let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -24,10 +24,10 @@ mod segment;
 mod varint;
 
 pub(crate) use batch::{
-    ALIGNMENT, BatchEncoder, BatchHeader, BatchView, EncodedBatch, HeaderFields, NO_EVIDENCE,
-    Placement, ProducerStamp, RECORDS_SIZE_MAX, RecordView, Records,
-    FIXED_SIZE as BATCH_HEADER_SIZE_MIN,
-    SIZE_MAX as BATCH_HEADER_SIZE_MAX, TooLarge, reseal,
+    ALIGNMENT, BatchEncoder, BatchHeader, BatchView, EncodedBatch,
+    FIXED_SIZE as BATCH_HEADER_SIZE_MIN, HeaderFields, NO_EVIDENCE, PausedRecords, Placement,
+    ProducerStamp, RECORDS_SIZE_MAX, RecordView, Records, SIZE_MAX as BATCH_HEADER_SIZE_MAX,
+    TooLarge, reseal,
 };
 pub(crate) use footer::{Footer, TimeRange};
 pub(crate) use index::{INTERVAL_SIZE_MAX, IndexRow, SparseIndex};

@@ -24,8 +24,9 @@ pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(low_bits(value));
 }
 
+/// The seven bits that the next byte holds.
 #[inline]
-const fn low_bits(value: u64) -> u8 {
+pub(super) const fn low_bits(value: u64) -> u8 {
     (value & 0x7f) as u8
 }
 

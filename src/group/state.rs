@@ -170,6 +170,7 @@ impl GroupState {
     }
 
     /// Takes an evicted member back in with the topics that it had; nothing, if it is live.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the coordinator evicts nobody yet"))]
     pub(crate) fn rejoin(&mut self, id: MemberId) -> Result<JoinOutcome, NotAMember> {
         let member = self.members.get(&id).ok_or(NotAMember)?;
         let subscription = member.subscription.clone();
@@ -189,6 +190,7 @@ impl GroupState {
     /// Takes everything from a member that has stopped polling. Its commits fail from now on; it
     /// hears of the loss at its next poll, and may then join again. The answer is what it owned;
     /// nothing, if it was evicted before.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the coordinator evicts nobody yet"))]
     pub(crate) fn evict(&mut self, id: MemberId) -> Result<Vec<TopicPartition>, NotAMember> {
         let member = self.members.get_mut(&id).ok_or(NotAMember)?;
         if mem::replace(&mut member.presence, Presence::Evicted) == Presence::Evicted {
@@ -332,6 +334,7 @@ impl GroupState {
     }
 
     /// What the member owns now.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the coordinator evicts nobody yet"))]
     pub(crate) fn assignment(&self, id: MemberId) -> Vec<TopicPartition> {
         let owned = self
             .places

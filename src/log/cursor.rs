@@ -332,11 +332,6 @@ impl Cursor {
         Ok(searched.map_err(failed)?.found)
     }
 
-    /// Goes on behind damage: to the first record at `offset` or above that can be read.
-    pub(crate) fn skip_damage(&mut self, offset: u64) {
-        self.next_offset = self.next_offset.max(offset);
-    }
-
     /// What an error means where the segment was removed under the cursor: its file is gone, and
     /// the next segment begins later, because retention went past the cursor.
     fn explain(&self, error: Error, segments: &SegmentList, limits: &FetchLimits) -> Error {

@@ -285,9 +285,8 @@ fn read_around(log: &Log) -> (Records, Vec<Corruption>) {
                 let lost = corruption.offsets.clone().expect("a reader must be able to go on");
                 assert!(lost.end > offset, "{corruption:?} at {offset}");
                 offset = lost.end;
-                if let Some(cursor) = &mut cursor {
-                    cursor.skip_damage(offset);
-                }
+                // As a consumer that seeks past the damage.
+                cursor = None;
                 damage.push(corruption);
             }
             Err(other) => panic!("{other:?}"),

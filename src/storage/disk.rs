@@ -19,10 +19,12 @@ use super::region::Memory;
 mod memory;
 mod names;
 mod real;
+#[cfg(test)]
 mod simulated;
 
 pub(crate) use memory::MemoryDisk;
 pub(crate) use real::RealDisk;
+#[cfg(test)]
 pub(crate) use simulated::SimulatedDisk;
 #[cfg(test)]
 pub(crate) use simulated::{Fault, Metadata, Operation, Pages, PowerCut};

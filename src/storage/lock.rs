@@ -86,6 +86,7 @@ impl DirLock {
         }
     }
 
+    #[cfg(test)]
     /// Whether `LOCK` is still the file that was locked: not deleted and not replaced.
     pub(crate) fn is_intact(&self) -> bool {
         names_the_file(&self.path.join(FILE_NAME), &self.files.lock)

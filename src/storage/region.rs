@@ -297,6 +297,7 @@ impl Region {
     }
 
     /// Whether the bytes are a file's own pages.
+    #[cfg(test)]
     pub(crate) fn is_mapped(&self) -> bool {
         match &self.memory.kind {
             #[cfg(target_os = "linux")]

@@ -2,17 +2,23 @@
 //!
 //! Owns: one reusable buffer with room for the largest header in front of the records. `push`
 //! encodes a record, `finish` pads and checksums the records, `seal` writes the header in front of
-//! them once the offset is known: a few dozen bytes, whatever the batch's size. Invariants:
+//! them once the offset is known: a few dozen bytes, whatever the batch's size. The records of a
+//! short batch are checksummed together with their header instead, which is cheaper by far than a
+//! second, short checksum. Invariants:
 //!
-//! 1. The buffer begins with [`SIZE_MAX`] bytes of header room, followed by `records_size` bytes.
+//! 1. The buffer begins with [`SIZE_MAX`] bytes of header room, followed by `records_size` bytes of
+//!    records and at least [`ROOM_BEHIND`] others. Its length is what was initialised, not what is
+//!    in use: a record is written into its place, not pushed byte by byte.
 //! 2. A `push` that fails leaves the batch as it was.
 //! 3. Nothing is allocated once the buffer has its size.
 //!
 //! Called by one producer at a time, before the partition's lock, except `seal`: under it.
 
-use super::header::{ALIGNMENT, BatchHeader, ProducerStamp, SIZE_MAX, durable_distance};
+use super::header::{
+    ALIGNMENT, BatchHeader, FIXED_SIZE, ProducerStamp, SIZE_MAX, durable_distance, header_size,
+};
 use super::record::{HAS_HEADERS, HAS_KEY, HAS_OFFSET, HAS_TIMESTAMP, HAS_VALUE};
-use super::seal::write_header;
+use super::seal::{SHORT_SIZE_MAX, TAIL_SIZE, write_header, write_short};
 use crate::error::Error;
 use crate::format::checksum::Checksum;
 use crate::format::varint;
@@ -34,8 +40,9 @@ impl From<TooLarge> for Error {
     }
 }
 
-/// At least what a records area may need behind its last record.
-const PADDING: [u8; ALIGNMENT] = [0; ALIGNMENT];
+/// What is there behind the last record: room for the padding, and for what a short batch's
+/// checksum covers besides its records.
+const ROOM_BEHIND: usize = ALIGNMENT + TAIL_SIZE;
 
 /// Builds batches, one after the other, in one buffer.
 #[derive(Debug)]
@@ -54,7 +61,7 @@ pub(crate) struct BatchEncoder {
 impl BatchEncoder {
     pub(crate) fn new() -> Self {
         Self {
-            buffer: vec![0; SIZE_MAX],
+            buffer: vec![0; SIZE_MAX + ROOM_BEHIND],
             records_size: 0,
             count: 0,
             next_delta: 0,
@@ -68,7 +75,6 @@ impl BatchEncoder {
     /// Begins a new batch and keeps the buffer.
     #[inline]
     pub(crate) fn clear(&mut self) {
-        self.buffer.truncate(SIZE_MAX);
         self.records_size = 0;
         self.count = 0;
         self.next_delta = 0;
@@ -95,9 +101,12 @@ impl BatchEncoder {
         self.records_size
     }
 
-    /// Gives up a buffer that a large batch has grown beyond `limit` bytes.
+    /// Gives up a buffer that a large batch has grown beyond `limit` bytes, and the batch with it.
+    #[inline]
     pub(crate) fn shrink_to(&mut self, limit: usize) {
-        self.buffer.shrink_to(limit);
+        if self.buffer.len() > limit.max(SIZE_MAX + ROOM_BEHIND) {
+            *self = Self::new();
+        }
     }
 
     /// Adds a record at the next offset.
@@ -154,19 +163,12 @@ impl BatchEncoder {
         headers: impl ExactSizeIterator<Item = (&'h str, &'h [u8])> + Clone,
     ) -> Result<(), TooLarge> {
         let first = self.count == 0;
-        let base_timestamp = if first {
-            timestamp
-        } else {
-            self.base_timestamp
-        };
+        let base_timestamp = if first { timestamp } else { self.base_timestamp };
         let timestamp_delta = timestamp.wrapping_sub(base_timestamp).cast_signed();
         let timestamp_delta = (timestamp_delta != 0).then(|| varint::zigzag(timestamp_delta));
         let delta = gap_to.unwrap_or(self.next_delta);
         if delta > u64::from(u32::MAX) {
-            return Err(TooLarge {
-                size: delta,
-                limit: u64::from(u32::MAX),
-            });
+            return Err(TooLarge { size: delta, limit: u64::from(u32::MAX) });
         }
         let header_count = headers.len();
 
@@ -174,28 +176,20 @@ impl BatchEncoder {
             .saturating_add(optional_varint_size(gap_to))
             .saturating_add(optional_bytes_size(key))
             .saturating_add(optional_bytes_size(value))
-            .saturating_add(if header_count == 0 {
-                0
-            } else {
-                headers_size(headers.clone())
-            })
+            .saturating_add(if header_count == 0 { 0 } else { headers_size(headers.clone()) })
             .saturating_add(1)
             .saturating_add(self.records_size as u64);
-        let Some(size) = usize::try_from(size)
-            .ok()
-            .filter(|_| size <= RECORDS_SIZE_MAX)
-        else {
-            return Err(TooLarge {
-                size,
-                limit: RECORDS_SIZE_MAX,
-            });
+        let Some(size) = usize::try_from(size).ok().filter(|_| size <= RECORDS_SIZE_MAX) else {
+            return Err(TooLarge { size, limit: RECORDS_SIZE_MAX });
         };
 
-        // `finish` may have padded behind the records.
-        self.buffer.truncate(SIZE_MAX + self.records_size);
-        let out = &mut self.buffer;
-        out.reserve(size - self.records_size + ALIGNMENT);
-        out.push(
+        let (start, end) = (SIZE_MAX + self.records_size, SIZE_MAX + size);
+        if self.buffer.len() < end + ROOM_BEHIND {
+            self.grow(end + ROOM_BEHIND);
+        }
+        let mut out = self.buffer.get_mut(start..end).unwrap_or_default();
+        out = put_byte(
+            out,
             flag(key.is_some(), HAS_KEY)
                 | flag(value.is_some(), HAS_VALUE)
                 | flag(header_count != 0, HAS_HEADERS)
@@ -203,22 +197,23 @@ impl BatchEncoder {
                 | flag(gap_to.is_some(), HAS_OFFSET),
         );
         for number in [timestamp_delta, gap_to].into_iter().flatten() {
-            varint::put(out, number);
+            out = put_varint(out, number);
         }
-        for bytes in [key, value].into_iter().flatten() {
-            put_bytes(out, bytes);
+        if let Some(key) = key {
+            out = put_bytes(out, key);
+        }
+        if let Some(value) = value {
+            out = put_bytes(out, value);
         }
         if header_count != 0 {
-            put_headers(out, headers);
+            out = put_headers(out, headers);
         }
+        // What was announced is what was written, so nothing of an earlier batch shows through.
+        debug_assert!(out.is_empty());
 
         self.records_size = size;
         self.base_timestamp = base_timestamp;
-        self.max_timestamp = if first {
-            timestamp
-        } else {
-            self.max_timestamp.max(timestamp)
-        };
+        self.max_timestamp = if first { timestamp } else { self.max_timestamp.max(timestamp) };
         self.next_delta = delta + 1;
         self.count += 1;
         Ok(())
@@ -247,19 +242,23 @@ impl BatchEncoder {
     /// finished again after further pushes.
     #[inline]
     pub(crate) fn finish(&mut self) -> EncodedBatch<'_> {
-        // A constant number of zeroes, then cut: cheaper than appending just enough of them.
-        let end = SIZE_MAX + self.records_size;
-        self.buffer.truncate(end);
-        self.buffer.extend_from_slice(&PADDING);
-        self.buffer.truncate(end.next_multiple_of(ALIGNMENT));
-        let records = Checksum::of(self.buffer.get(SIZE_MAX..).unwrap_or_default());
+        let records_end = SIZE_MAX + self.records_size;
+        let behind = self.buffer.get_mut(records_end..).unwrap_or_default();
+        if let Some(padding) = behind.first_chunk_mut::<ALIGNMENT>() {
+            *padding = [0; ALIGNMENT];
+        }
+        let padded_size = self.records_size.next_multiple_of(ALIGNMENT);
+        let records = self.buffer.get(SIZE_MAX..SIZE_MAX + padded_size).unwrap_or_default();
+        let records = (padded_size > SHORT_SIZE_MAX).then(|| Checksum::of(records));
         let last_record = u32::try_from(self.next_delta.saturating_sub(1)).unwrap_or(u32::MAX);
         let last_offset_delta = last_record.max(self.last_offset_delta.unwrap_or(0));
-        EncodedBatch {
-            encoder: self,
-            records,
-            last_offset_delta,
-        }
+        EncodedBatch { encoder: self, records, padded_size, last_offset_delta }
+    }
+
+    #[cold]
+    fn grow(&mut self, needed: usize) {
+        let doubled = self.buffer.len().saturating_mul(2);
+        self.buffer.resize(needed.max(doubled), 0);
     }
 }
 
@@ -285,7 +284,10 @@ pub(crate) struct Placement {
 #[derive(Debug)]
 pub(crate) struct EncodedBatch<'a> {
     encoder: &'a mut BatchEncoder,
-    records: Checksum,
+    /// The checksum of the records area; `None` for a short one, see [`SHORT_SIZE_MAX`].
+    records: Option<Checksum>,
+    /// The records area with its padding, in bytes.
+    padded_size: usize,
     last_offset_delta: u32,
 }
 
@@ -313,54 +315,43 @@ impl EncodedBatch<'_> {
     /// The size of the sealed batch in bytes, header and padding included.
     #[inline]
     pub(crate) fn size(&self, with_producer: bool) -> u32 {
-        let producer = ProducerStamp {
-            id: 0,
-            epoch: 0,
-            base_sequence: 0,
-        };
-        let header = self.header(0, with_producer.then_some(producer));
+        let encoder = &*self.encoder;
+        let has_max_timestamp = encoder.max_timestamp != encoder.base_timestamp;
+        let has_horizon = encoder.delete_horizon.is_some();
+        let header = header_size(has_max_timestamp, with_producer, has_horizon);
         // `RECORDS_SIZE_MAX` keeps this far below.
-        u32::try_from(header.header_size() + self.padded_size()).unwrap_or(u32::MAX)
-    }
-
-    #[inline]
-    fn padded_size(&self) -> usize {
-        self.encoder.buffer.len().saturating_sub(SIZE_MAX)
-    }
-
-    #[inline]
-    fn header(&self, base_offset: u64, producer: Option<ProducerStamp>) -> BatchHeader {
-        BatchHeader {
-            size: 0,
-            checksum: 0,
-            durable_distance: 0,
-            base_offset,
-            base_timestamp: self.encoder.base_timestamp,
-            leader_epoch: 0,
-            last_offset_delta: self.last_offset_delta,
-            record_count: self.encoder.count,
-            max_timestamp: self.encoder.max_timestamp,
-            producer,
-            delete_horizon: self.encoder.delete_horizon,
-            opening: false,
-        }
+        u32::try_from(header + self.padded_size).unwrap_or(u32::MAX)
     }
 
     /// Writes the header in front of the records and returns the batch. May be called again with
     /// another placement: a batch that does not fit goes to the next segment.
     #[inline]
     pub(crate) fn seal(&mut self, placement: &Placement) -> &[u8] {
-        let mut header = self.header(placement.base_offset, placement.producer);
-        let size = header.header_size() + self.padded_size();
-        header.size = u32::try_from(size).unwrap_or(u32::MAX);
-        header.durable_distance = durable_distance(placement.base_offset, placement.durable_end);
-        header.leader_epoch = placement.leader_epoch;
-        write_header(
-            header,
-            self.records,
-            placement.salt,
-            &mut self.encoder.buffer,
-        )
+        let header = BatchHeader {
+            size: self.size(placement.producer.is_some()),
+            checksum: 0,
+            durable_distance: durable_distance(placement.base_offset, placement.durable_end),
+            base_offset: placement.base_offset,
+            base_timestamp: self.encoder.base_timestamp,
+            leader_epoch: placement.leader_epoch,
+            last_offset_delta: self.last_offset_delta,
+            record_count: self.encoder.count,
+            max_timestamp: self.encoder.max_timestamp,
+            producer: placement.producer,
+            delete_horizon: self.encoder.delete_horizon,
+            opening: false,
+        };
+        let end = SIZE_MAX + self.padded_size;
+        let buffer = &mut self.encoder.buffer;
+        if self.records.is_none() && header.header_size() == FIXED_SIZE {
+            return write_short(&header, placement.salt, buffer, end);
+        }
+        let batch = buffer.get_mut(..end).unwrap_or_default();
+        let records = match self.records {
+            Some(records) => records,
+            None => Checksum::of(batch.get(SIZE_MAX..).unwrap_or_default()),
+        };
+        write_header(header, records, placement.salt, batch)
     }
 }
 
@@ -388,21 +379,52 @@ fn optional_bytes_size(bytes: Option<&[u8]>) -> u64 {
 fn headers_size<'h>(headers: impl ExactSizeIterator<Item = (&'h str, &'h [u8])>) -> u64 {
     let count = varint::size(headers.len() as u64) as u64;
     headers.fold(count, |size, (name, value)| {
-        size.saturating_add(bytes_size(name.as_bytes()))
-            .saturating_add(bytes_size(value))
+        size.saturating_add(bytes_size(name.as_bytes())).saturating_add(bytes_size(value))
     })
 }
 
+/// Each `put` writes at the front of `out`, which was made as long as all of them together, and
+/// returns what is left.
 #[inline]
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    varint::put(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
+fn put_byte(out: &mut [u8], byte: u8) -> &mut [u8] {
+    match out.split_first_mut() {
+        Some((place, rest)) => {
+            *place = byte;
+            rest
+        }
+        None => &mut [],
+    }
 }
 
-fn put_headers<'h>(out: &mut Vec<u8>, headers: impl ExactSizeIterator<Item = (&'h str, &'h [u8])>) {
-    varint::put(out, headers.len() as u64);
-    for (name, value) in headers {
-        put_bytes(out, name.as_bytes());
-        put_bytes(out, value);
+#[inline]
+fn put_varint(mut out: &mut [u8], mut value: u64) -> &mut [u8] {
+    while value >= 0x80 {
+        out = put_byte(out, varint::low_bits(value) | 0x80);
+        value >>= 7;
     }
+    put_byte(out, varint::low_bits(value))
+}
+
+#[inline]
+fn put_bytes<'o>(out: &'o mut [u8], bytes: &[u8]) -> &'o mut [u8] {
+    let out = put_varint(out, bytes.len() as u64);
+    match out.split_at_mut_checked(bytes.len()) {
+        Some((place, rest)) => {
+            place.copy_from_slice(bytes);
+            rest
+        }
+        None => &mut [],
+    }
+}
+
+fn put_headers<'o, 'h>(
+    out: &'o mut [u8],
+    headers: impl ExactSizeIterator<Item = (&'h str, &'h [u8])>,
+) -> &'o mut [u8] {
+    let mut out = put_varint(out, headers.len() as u64);
+    for (name, value) in headers {
+        out = put_bytes(out, name.as_bytes());
+        out = put_bytes(out, value);
+    }
+    out
 }

@@ -75,22 +75,10 @@ pub(in crate::format) const LAYOUT: &[(usize, usize, &str)] = &[
 /// `(bit, size, field)` of every extension field, for the same test.
 #[cfg(test)]
 pub(in crate::format) const EXTENSION: &[(usize, usize, &str)] = &[
-    (
-        HAS_MAX_TIMESTAMP.trailing_zeros() as usize,
-        MAX_TIMESTAMP_SIZE,
-        "max_timestamp",
-    ),
-    (
-        HAS_PRODUCER.trailing_zeros() as usize,
-        PRODUCER_SIZE,
-        "producer",
-    ),
+    (HAS_MAX_TIMESTAMP.trailing_zeros() as usize, MAX_TIMESTAMP_SIZE, "max_timestamp"),
+    (HAS_PRODUCER.trailing_zeros() as usize, PRODUCER_SIZE, "producer"),
     (2, UNCOMPRESSED_LENGTH_SIZE, "uncompressed_length"),
-    (
-        HAS_DELETE_HORIZON.trailing_zeros() as usize,
-        DELETE_HORIZON_SIZE,
-        "delete_horizon",
-    ),
+    (HAS_DELETE_HORIZON.trailing_zeros() as usize, DELETE_HORIZON_SIZE, "delete_horizon"),
 ];
 
 const HAS_MAX_TIMESTAMP: u32 = 1 << 0;
@@ -139,11 +127,7 @@ impl Extension {
             return Err(CorruptionKind::Malformed("attributes"));
         }
         let mut rest = bytes.get(FIXED_SIZE..).unwrap_or_default();
-        let mut extension = Self {
-            max_timestamp: base_timestamp,
-            opening,
-            ..Self::default()
-        };
+        let mut extension = Self { max_timestamp: base_timestamp, opening, ..Self::default() };
         extension
             .parse_fields(attributes, &mut rest)
             .ok_or(CorruptionKind::Length("batch header"))?;
@@ -208,11 +192,7 @@ impl BatchHeader {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Self>, CorruptionKind> {
         let Some(size) = bytes.first_chunk::<4>() else {
             // Batches are aligned to 4, so 1 to 3 bytes cannot be left over.
-            return if bytes.is_empty() {
-                Ok(None)
-            } else {
-                Err(CorruptionKind::Length("batch"))
-            };
+            return if bytes.is_empty() { Ok(None) } else { Err(CorruptionKind::Length("batch")) };
         };
         if *size == [0; 4] {
             return Ok(None);
@@ -225,6 +205,18 @@ impl BatchHeader {
         Ok(Some(header))
     }
 
+    /// As [`parse`](Self::parse), for a header without extension; `None` for any other, and for one
+    /// that is wrong.
+    #[inline]
+    pub(super) fn parse_plain(bytes: &[u8]) -> Option<Self> {
+        let fixed = bytes.first_chunk::<FIXED_SIZE>()?;
+        if u32_field::<ATTRIBUTES_AT, _>(fixed) != 0 {
+            return None;
+        }
+        let header = Self::read(fixed, bytes).ok()?;
+        header.validate(bytes.len()).is_ok().then_some(header)
+    }
+
     /// Reads the fields without comparing them with one another.
     #[inline]
     fn read(fixed: &[u8; FIXED_SIZE], bytes: &[u8]) -> Result<Self, CorruptionKind> {
@@ -232,10 +224,7 @@ impl BatchHeader {
         let attributes = u32_field::<ATTRIBUTES_AT, _>(fixed);
         // By value and out of line: the common header stays in registers.
         let extension = if attributes == 0 {
-            Extension {
-                max_timestamp: base_timestamp,
-                ..Extension::default()
-            }
+            Extension { max_timestamp: base_timestamp, ..Extension::default() }
         } else {
             Extension::parse(attributes, base_timestamp, bytes)?
         };
@@ -258,9 +247,7 @@ impl BatchHeader {
     /// The header of a batch that [`parse`](Self::parse) has passed before.
     #[inline]
     pub(super) fn parsed(bytes: &[u8]) -> Self {
-        let fixed = bytes
-            .first_chunk::<FIXED_SIZE>()
-            .unwrap_or(&[0; FIXED_SIZE]);
+        let fixed = bytes.first_chunk::<FIXED_SIZE>().unwrap_or(&[0; FIXED_SIZE]);
         Self::read(fixed, bytes).unwrap_or_default()
     }
 
@@ -291,10 +278,7 @@ impl BatchHeader {
             return Err(CorruptionKind::Malformed("maximum timestamp"));
         }
         let last_sequence = |stamp: ProducerStamp| stamp.base_sequence.checked_add(last_delta);
-        if self
-            .producer
-            .is_some_and(|stamp| last_sequence(stamp).is_none())
-        {
+        if self.producer.is_some_and(|stamp| last_sequence(stamp).is_none()) {
             return Err(CorruptionKind::Malformed("producer sequence"));
         }
         Ok(())
@@ -333,11 +317,8 @@ impl BatchHeader {
     /// The header with its extension, in bytes.
     #[inline]
     pub(crate) fn header_size(&self) -> usize {
-        let field = |present: bool, size: usize| if present { size } else { 0 };
-        FIXED_SIZE
-            + field(self.has_max_timestamp(), MAX_TIMESTAMP_SIZE)
-            + field(self.producer.is_some(), PRODUCER_SIZE)
-            + field(self.delete_horizon.is_some(), DELETE_HORIZON_SIZE)
+        let (producer, horizon) = (self.producer.is_some(), self.delete_horizon.is_some());
+        header_size(self.has_max_timestamp(), producer, horizon)
     }
 
     /// The attribute word: what is announced is what is there.
@@ -358,11 +339,7 @@ impl BatchHeader {
     /// The offset after the batch's last; an opening batch has none of its own.
     #[inline]
     pub(crate) fn next_offset(&self) -> u64 {
-        let consumed = if self.opening {
-            0
-        } else {
-            u64::from(self.last_offset_delta) + 1
-        };
+        let consumed = if self.opening { 0 } else { u64::from(self.last_offset_delta) + 1 };
         // `validate` has seen that this does not overflow.
         self.base_offset.saturating_add(consumed)
     }
@@ -384,9 +361,20 @@ impl BatchHeader {
     #[inline]
     pub(crate) fn last_sequence(&self) -> Option<u64> {
         let last_delta = u64::from(self.last_offset_delta);
-        self.producer
-            .map(|stamp| stamp.base_sequence.saturating_add(last_delta))
+        self.producer.map(|stamp| stamp.base_sequence.saturating_add(last_delta))
     }
+}
+
+/// A header with these extension fields, in bytes.
+#[inline]
+pub(super) const fn header_size(max_timestamp: bool, producer: bool, horizon: bool) -> usize {
+    const fn field(present: bool, size: usize) -> usize {
+        if present { size } else { 0 }
+    }
+    FIXED_SIZE
+        + field(max_timestamp, MAX_TIMESTAMP_SIZE)
+        + field(producer, PRODUCER_SIZE)
+        + field(horizon, DELETE_HORIZON_SIZE)
 }
 
 /// The distance that says that the log was durable up to `durable_end` when the batch was appended

@@ -13,7 +13,7 @@ mod seal;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use decode::{BatchView, Records};
+pub(crate) use decode::{BatchView, PausedRecords, Records};
 pub(crate) use encode::{BatchEncoder, EncodedBatch, Placement, RECORDS_SIZE_MAX, TooLarge};
 pub(in crate::format) use header::durable_distance;
 pub(crate) use header::{ALIGNMENT, BatchHeader, FIXED_SIZE, NO_EVIDENCE, ProducerStamp, SIZE_MAX};

@@ -47,9 +47,7 @@ pub(crate) struct HeaderFields<'a> {
 
 impl std::fmt::Debug for HeaderFields<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HeaderFields")
-            .field("remaining", &self.remaining)
-            .finish_non_exhaustive()
+        f.debug_struct("HeaderFields").field("remaining", &self.remaining).finish_non_exhaustive()
     }
 }
 
@@ -109,6 +107,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// The same place with other bytes left.
+    #[inline]
+    pub(super) fn over<'b>(&self, rest: &'b [u8]) -> Cursor<'b> {
+        Cursor { rest, ..*self }
+    }
+
     /// Takes the next record off the front; what is wrong with it, otherwise. With `CHECKED`, its
     /// header names were checked before and are not looked at again.
     #[inline]
@@ -123,16 +127,8 @@ impl<'a> Cursor<'a> {
         if delta > self.last_delta {
             return Err("record offset");
         }
-        let key = if flags & HAS_KEY != 0 {
-            Some(bytes(&mut rest)?)
-        } else {
-            None
-        };
-        let value = if flags & HAS_VALUE != 0 {
-            Some(bytes(&mut rest)?)
-        } else {
-            None
-        };
+        let key = if flags & HAS_KEY != 0 { Some(bytes(&mut rest)?) } else { None };
+        let value = if flags & HAS_VALUE != 0 { Some(bytes(&mut rest)?) } else { None };
         let mut headers = HeaderFields::default();
         if flags & HAS_HEADERS != 0 {
             (headers, rest) = headers_of::<CHECKED>(rest)?;
@@ -141,13 +137,7 @@ impl<'a> Cursor<'a> {
         self.next_delta = delta + 1;
         // The batch's header was validated: its last offset does not overflow.
         let offset = self.base_offset.wrapping_add(delta);
-        Ok(RecordView {
-            offset,
-            timestamp,
-            key,
-            value,
-            headers,
-        })
+        Ok(RecordView { offset, timestamp, key, value, headers })
     }
 
     /// What stands between the flags and the key: the timestamp and the offset delta.

@@ -51,6 +51,7 @@ impl<T: Clone> Names<T> {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn files(&self) -> impl Iterator<Item = (&PathBuf, &T)> {
         self.nodes.iter().filter_map(|(path, node)| match node {
             Node::File(file) => Some((path, file)),
