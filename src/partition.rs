@@ -244,6 +244,8 @@ impl PartitionCore {
         } else {
             Fired::default()
         };
+        // Who is still armed waits for what is durable.
+        let wants_sync = state.waiters.any_armed();
         state.changed = true;
         let interval = self.note_unsynced(&mut state, bytes);
         let wants_space = state.log.wants_space();
@@ -252,6 +254,9 @@ impl PartitionCore {
         fired.notify();
         if wants_space {
             self.request(Work::Space);
+        }
+        if wants_sync {
+            self.request(Work::Sync);
         }
         if let Some(work) = interval {
             self.request(work);
@@ -352,6 +357,9 @@ impl PartitionCore {
         let fired = match &result {
             Ok(()) => {
                 state.log.finish_sync(&task);
+                // ORDERING: raised before the readers that wait for it are told, under the lock
+                // under which they arm; else one could look at the old end and wait again.
+                self.gate.raise(task.target);
                 state.waiters.fire(Awaits::Durable)
             }
             Err(error) => {

@@ -164,6 +164,13 @@ impl SyncGate {
         in_flight.outcome = Some(sync());
     }
 
+    /// Everything below `durable_end` is durable; those who wait are told when the sync ends.
+    pub(crate) fn raise(&self, durable_end: u64) {
+        let mut state = self.state.lock();
+        state.durable_end = state.durable_end.max(durable_end);
+        self.durable_end.store(state.durable_end, Ordering::Release);
+    }
+
     fn finish(&self, outcome: Result<u64>) {
         let mut state = self.state.lock();
         state.finish(outcome);
