@@ -112,7 +112,9 @@ pub enum Error {
     #[error("the partition belongs to another member of the group now")]
     Rebalanced,
     /// A newer holder of the producer id has taken over. Nothing was appended.
-    #[error("producer {producer:?} was fenced: epoch {current} is in force, this handle has {epoch}")]
+    #[error(
+        "producer {producer:?} was fenced: epoch {current} is in force, this handle has {epoch}"
+    )]
     Fenced {
         /// The producer id.
         producer: String,
@@ -223,7 +225,10 @@ impl Error {
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         match self {
-            Self::SyncFailed { .. } | Self::Poisoned { .. } | Self::Fenced { .. } | Self::Closed => true,
+            Self::SyncFailed { .. }
+            | Self::Poisoned { .. }
+            | Self::Fenced { .. }
+            | Self::Closed => true,
             Self::PartialBatch { source, .. } => source.is_fatal(),
             _ => false,
         }

@@ -96,7 +96,9 @@ pub use config::{
     TopicConfig, Visibility,
 };
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, Gap};
-pub use error::{CodecError, ConfigError, Corruption, CorruptionKind, Error, NameError, Result, TransportError};
+pub use error::{
+    CodecError, ConfigError, Corruption, CorruptionKind, Error, NameError, Result, TransportError,
+};
 pub use group::assignor::Assignor;
 pub use log::open::PartitionRecovery;
 pub use message::{Batch, Headers, IntoMessages, Message, MessageRef};

@@ -221,6 +221,10 @@ impl Producer {
     /// # Blocking
     ///
     /// At [`Durability::Sync`] for a sync of the disk, which concurrent senders share.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a record is given away, as in `Record::to(..)`"
+    )]
     pub fn send(&self, record: Record<'_>) -> Result<RecordMetadata> {
         let topic = self.topic_of(&record)?;
         let sent = self.append(&topic, &record, Sequence::Next)?;
@@ -242,6 +246,10 @@ impl Producer {
     /// # Blocking
     ///
     /// Only while a segment is rolled or grown that the background did not get to.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a record is given away, as in `Record::to(..)`"
+    )]
     pub fn enqueue(&self, record: Record<'_>) -> Result<Delivery> {
         let topic = self.topic_of(&record)?;
         let sent = self.append(&topic, &record, Sequence::Next)?;
@@ -274,6 +282,10 @@ impl Producer {
     /// # Blocking
     ///
     /// As [`send`](Self::send).
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a record is given away, as in `Record::to(..)`"
+    )]
     pub fn send_sequenced(&self, seq: u64, record: Record<'_>) -> Result<SendOutcome> {
         if self.inner.named.is_none() {
             return Err(Error::config("id", "a producer without an id has no sequence"));
@@ -527,6 +539,7 @@ impl Delivery {
     ///
     /// At most `timeout`, however long the disk takes. Without background threads the sync runs
     /// in this call, and is not interrupted.
+    #[must_use = "the answer may be an error"]
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<RecordMetadata>> {
         if !self.waits {
             return Some(Ok(self.metadata));

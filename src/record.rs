@@ -132,7 +132,8 @@ impl<'a> Record<'a> {
 
     /// What `max_record_bytes` counts: key, value, header names and header values.
     pub(crate) fn payload_bytes(&self) -> u64 {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let headers: usize =
+            self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         let bytes = self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + headers;
         bytes as u64
     }

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use crate::clock::Clock;
 use crate::config::{Durability, TopicConfig, Visibility};
 use crate::error::{Error, Result};
-use crate::format::{TopicId};
+use crate::format::TopicId;
 use crate::log::Outcome;
 use crate::log::cursor::{FetchLimits, Fetched};
 use crate::message::Batch;
@@ -217,9 +217,8 @@ impl Partition {
         self.shared.check_writable()?;
         let options = AppendOptions { expected, producer: None };
         let now = self.shared.now_millis()?;
-        let outcome = encode(records, self.shared.rules, now, |batch| {
-            self.core.append(batch, &options)
-        })?;
+        let outcome =
+            encode(records, self.shared.rules, now, |batch| self.core.append(batch, &options))?;
         let Outcome::Appended { base_offset, next_offset } = outcome else {
             return Err(Error::config("producer", "a plain append has no sequence"));
         };

@@ -62,11 +62,8 @@ const HAS_TIMESTAMPS: u32 = 1;
 
 /// `(at, size, field)` of every field, for the test that reads the tables in `docs/format.md`.
 #[cfg(test)]
-pub(super) const TRAILER_LAYOUT: &[(usize, usize, &str)] = &[
-    (LENGTH_AT, 4, "footer_length"),
-    (CHECKSUM_AT, 4, "checksum"),
-    (MAGIC_AT, 8, "magic"),
-];
+pub(super) const TRAILER_LAYOUT: &[(usize, usize, &str)] =
+    &[(LENGTH_AT, 4, "footer_length"), (CHECKSUM_AT, 4, "checksum"), (MAGIC_AT, 8, "magic")];
 #[cfg(test)]
 pub(super) const SUMMARY_LAYOUT: &[(usize, usize, &str)] = &[
     (BASE_OFFSET_AT, 8, "base_offset"),
@@ -127,10 +124,7 @@ impl Footer {
         let producers_size = (self.producers.len() as u64).saturating_mul(ROW_SIZE as u64);
         let index_size = (self.index.rows().len() as u64).saturating_mul(16);
         // LIMIT: half of what 32 bits hold leaves room for everything else without counting it.
-        let (size, limit) = (
-            producers_size.saturating_add(index_size),
-            u64::from(u32::MAX / 2),
-        );
+        let (size, limit) = (producers_size.saturating_add(index_size), u64::from(u32::MAX / 2));
         if size > limit {
             return Err(TooLarge { size, limit });
         }
@@ -260,12 +254,9 @@ impl<'a> Fields<'a> {
 
     fn decode(&self) -> Result<Footer, CorruptionKind> {
         let missing = CorruptionKind::Malformed("footer: a field is missing");
-        let (Some(summary), Some(offsets), Some(times), Some(producers)) = (
-            self.summary,
-            self.offset_index,
-            self.time_index,
-            self.producers,
-        ) else {
+        let (Some(summary), Some(offsets), Some(times), Some(producers)) =
+            (self.summary, self.offset_index, self.time_index, self.producers)
+        else {
             return Err(missing);
         };
         let Ok(summary) = <&[u8; SUMMARY_SIZE]>::try_from(summary) else {
@@ -347,9 +338,7 @@ fn finish(out: &mut Vec<u8>, salt: u64) {
 
 /// FORMAT: the fields, the length, the magic, the salt.
 fn checksum(fields: &[u8], length: u32, salt: u64) -> u32 {
-    let suffix = Checksum::of(fields)
-        .then(&length.to_le_bytes())
-        .then(&MAGIC);
+    let suffix = Checksum::of(fields).then(&length.to_le_bytes()).then(&MAGIC);
     suffix.then(&salt.to_le_bytes()).value()
 }
 

@@ -7,12 +7,7 @@ const SALT: u64 = 0x5a17;
 fn footer() -> Footer {
     let mut index = SparseIndex::new(1000);
     for n in 0..20_u32 {
-        index.note_batch(
-            1000 + u64::from(n) * 5,
-            192 + n * 40_000,
-            40_000,
-            50 + u64::from(n),
-        );
+        index.note_batch(1000 + u64::from(n) * 5, 192 + n * 40_000, 40_000, 50 + u64::from(n));
     }
     let producer = |id| ProducerState {
         id,
@@ -51,10 +46,7 @@ fn footers_round_trip_and_say_their_length() {
     for footer in [footer(), empty()] {
         let bytes = footer.encode(SALT).unwrap();
         let trailer = bytes.last_chunk().unwrap();
-        assert_eq!(
-            Footer::length(trailer),
-            Some(u32::try_from(bytes.len()).unwrap())
-        );
+        assert_eq!(Footer::length(trailer), Some(u32::try_from(bytes.len()).unwrap()));
         assert_eq!(Footer::decode(&bytes, SALT), Ok(footer));
         assert!(Footer::decode(&bytes, SALT + 1).is_err());
     }
@@ -70,10 +62,7 @@ fn every_flipped_bit_and_every_cut_is_noticed() {
     }
     for cut in 0..bytes.len() {
         assert!(Footer::decode(&bytes[..cut], SALT).is_err(), "first {cut}");
-        assert!(
-            Footer::decode(&bytes[bytes.len() - cut..], SALT).is_err(),
-            "last {cut}"
-        );
+        assert!(Footer::decode(&bytes[bytes.len() - cut..], SALT).is_err(), "last {cut}");
     }
     assert_eq!(Footer::length(&[0; 16]), None);
 }
@@ -129,11 +118,8 @@ fn lies_under_a_valid_checksum_are_refused() {
         // A base offset below the index's own only moves the rows, within the segment.
         assert_eq!(result.is_err(), at != 9, "{at}: {result:?}");
     }
-    let row = |offset_delta, position, max_timestamp| IndexRow {
-        offset_delta,
-        position,
-        max_timestamp,
-    };
+    let row =
+        |offset_delta, position, max_timestamp| IndexRow { offset_delta, position, max_timestamp };
     let unordered = [
         [row(1, 128, 1), row(1, 132, 1)],
         [row(1, 128, 1), row(2, 128, 1)],
@@ -155,10 +141,7 @@ fn hostile_fields_under_a_valid_checksum_never_panic() {
             finish(&mut changed, SALT);
             if let Ok(footer) = Footer::decode(&changed, SALT) {
                 assert!(footer.index.floor(u64::MAX) < footer.data_end);
-                assert_eq!(
-                    Footer::decode(&footer.encode(SALT).unwrap(), SALT),
-                    Ok(footer)
-                );
+                assert_eq!(Footer::decode(&footer.encode(SALT).unwrap(), SALT), Ok(footer));
             }
         }
     }

@@ -27,10 +27,8 @@ fn documented(heading: &str) -> Vec<(usize, usize, String)> {
 }
 
 fn assert_documented(heading: &str, layout: &Layout) {
-    let code: Vec<_> = layout
-        .iter()
-        .map(|(at, size, field)| (*at, *size, (*field).into()))
-        .collect();
+    let code: Vec<_> =
+        layout.iter().map(|(at, size, field)| (*at, *size, (*field).into())).collect();
     assert_eq!(documented(heading), code, "{heading}");
     let mut end = 0;
     for (at, size, field) in layout {
@@ -50,19 +48,14 @@ fn the_documents_tables_are_the_constants() {
     let both = documented("## Batch");
     let (fixed, extension) = both.split_at(header::LAYOUT.len());
     let own = |layout: &Layout| -> Vec<(usize, usize, String)> {
-        layout
-            .iter()
-            .map(|(at, size, field)| (*at, *size, (*field).into()))
-            .collect()
+        layout.iter().map(|(at, size, field)| (*at, *size, (*field).into())).collect()
     };
     assert_eq!(fixed, own(header::LAYOUT));
     assert_eq!(extension, own(header::EXTENSION));
 }
 
 fn bytes_of(hex: &str) -> Vec<u8> {
-    hex.split_whitespace()
-        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
-        .collect()
+    hex.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
 }
 
 fn hex_of(bytes: &[u8]) -> String {
@@ -74,29 +67,13 @@ fn hex_of(bytes: &[u8]) -> String {
 
 /// The bytes of the `hex` block: two hexadecimal digits each, up to a comment after two spaces.
 fn worked_example() -> Vec<u8> {
-    let block = DOCUMENT
-        .split("```hex\n")
-        .nth(1)
-        .unwrap()
-        .split("```")
-        .next()
-        .unwrap();
-    block
-        .lines()
-        .flat_map(|line| bytes_of(line.split("  ").next().unwrap()))
-        .collect()
+    let block = DOCUMENT.split("```hex\n").nth(1).unwrap().split("```").next().unwrap();
+    block.lines().flat_map(|line| bytes_of(line.split("  ").next().unwrap())).collect()
 }
 
 fn example_batch() -> Vec<u8> {
     let mut encoder = BatchEncoder::new();
-    encoder
-        .push(
-            1_700_000_000_000,
-            None,
-            Some(b"hi"),
-            HeaderFields::default(),
-        )
-        .unwrap();
+    encoder.push(1_700_000_000_000, None, Some(b"hi"), HeaderFields::default()).unwrap();
     let placement = Placement {
         base_offset: 7,
         leader_epoch: 2,
@@ -128,13 +105,7 @@ fn the_documents_worked_example_verifies_by_the_documents_rules() {
 }
 
 fn producer() -> ProducerState {
-    ProducerState {
-        id: 1,
-        epoch: 2,
-        last_sequence: 3,
-        last_offset: 4,
-        last_timestamp: 5,
-    }
+    ProducerState { id: 1, epoch: 2, last_sequence: 3, last_offset: 4, last_timestamp: 5 }
 }
 
 #[test]
@@ -145,11 +116,7 @@ fn the_segment_headers_bytes_are_fixed() {
         number: 4,
         salt: 5,
         generation: 6,
-        rewrite: Some(Rewrite {
-            base_offset: 7,
-            next_offset: 8,
-            truncates: true,
-        }),
+        rewrite: Some(Rewrite { base_offset: 7, next_offset: 8, truncates: true }),
         compatible: 0,
     };
     let expected = concat!(
@@ -165,23 +132,15 @@ fn the_segment_headers_bytes_are_fixed() {
 fn a_batch_with_everything_has_fixed_bytes() {
     let mut encoder = BatchEncoder::new();
     let headers: [(&str, &[u8]); 1] = [("h", b"v")];
-    encoder
-        .push(1000, Some(b"k"), Some(b""), headers.into_iter())
-        .unwrap();
-    encoder
-        .push_at(300, 1001, None, None, HeaderFields::default())
-        .unwrap();
+    encoder.push(1000, Some(b"k"), Some(b""), headers.into_iter()).unwrap();
+    encoder.push_at(300, 1001, None, None, HeaderFields::default()).unwrap();
     encoder.set_delete_horizon(Some(0x0a0b));
     let placement = Placement {
         base_offset: 256,
         leader_epoch: 1,
         durable_end: 256,
         salt: 1,
-        producer: Some(ProducerStamp {
-            id: 2,
-            epoch: 3,
-            base_sequence: 4,
-        }),
+        producer: Some(ProducerStamp { id: 2, epoch: 3, base_sequence: 4 }),
     };
     let expected = concat!(
         "600000002a0a7a41000000000b0000000001000000000000e803000000000000",

@@ -35,10 +35,7 @@ pub(crate) struct SparseIndex {
 impl SparseIndex {
     /// The index of a segment that has no batches yet.
     pub(crate) fn new(base_offset: u64) -> Self {
-        Self {
-            base_offset,
-            rows: Vec::new(),
-        }
+        Self { base_offset, rows: Vec::new() }
     }
 
     /// Takes rows as a footer has them, or gives `None` if they break invariant 1.
@@ -76,13 +73,11 @@ impl SparseIndex {
     /// its own: it is found by scanning on from the last row, which now covers it.
     fn begin_interval(&mut self, base_offset: u64, position: u32, max_timestamp: u64) {
         let delta = base_offset.checked_sub(self.base_offset);
-        let row = delta
-            .and_then(|delta| u32::try_from(delta).ok())
-            .map(|offset_delta| IndexRow {
-                offset_delta,
-                position,
-                max_timestamp,
-            });
+        let row = delta.and_then(|delta| u32::try_from(delta).ok()).map(|offset_delta| IndexRow {
+            offset_delta,
+            position,
+            max_timestamp,
+        });
         match (row, self.rows.last_mut()) {
             (Some(row), None) => self.rows.push(row),
             (Some(row), Some(last))
@@ -99,9 +94,7 @@ impl SparseIndex {
     #[inline]
     pub(crate) fn floor(&self, offset: u64) -> u32 {
         let delta = offset.saturating_sub(self.base_offset);
-        let above = self
-            .rows
-            .partition_point(|row| u64::from(row.offset_delta) <= delta);
+        let above = self.rows.partition_point(|row| u64::from(row.offset_delta) <= delta);
         let row = above.checked_sub(1).and_then(|at| self.rows.get(at));
         row.map_or(SegmentHeader::END_POSITION, |row| row.position)
     }
@@ -110,19 +103,13 @@ impl SparseIndex {
     /// batch that was noted has one.
     #[inline]
     pub(crate) fn first_at_or_after_time(&self, timestamp: u64) -> Option<u32> {
-        let at = self
-            .rows
-            .partition_point(|row| row.max_timestamp < timestamp);
+        let at = self.rows.partition_point(|row| row.max_timestamp < timestamp);
         self.rows.get(at).map(|row| row.position)
     }
 
     /// The rows, in order.
     pub(crate) fn rows(&self) -> &[IndexRow] {
         &self.rows
-    }
-
-    pub(crate) fn base_offset(&self) -> u64 {
-        self.base_offset
     }
 }
 
@@ -176,10 +163,7 @@ mod tests {
     #[test]
     fn an_empty_index_sends_every_seek_to_the_first_batch() {
         let index = SparseIndex::new(7);
-        assert_eq!(
-            [0, 7, u64::MAX].map(|offset| index.floor(offset)),
-            [START; 3]
-        );
+        assert_eq!([0, 7, u64::MAX].map(|offset| index.floor(offset)), [START; 3]);
         assert_eq!(index.first_at_or_after_time(0), None);
     }
 

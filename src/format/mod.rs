@@ -25,16 +25,14 @@ mod varint;
 
 pub(crate) use batch::{
     ALIGNMENT, BatchEncoder, BatchHeader, BatchView, EncodedBatch,
-    FIXED_SIZE as BATCH_HEADER_SIZE_MIN, HeaderFields, NO_EVIDENCE, PausedRecords, Placement,
-    ProducerStamp, RECORDS_SIZE_MAX, RecordView, Records, SIZE_MAX as BATCH_HEADER_SIZE_MAX,
-    TooLarge, reseal,
+    FIXED_SIZE as BATCH_HEADER_SIZE_MIN, HeaderFields, PausedRecords, Placement, ProducerStamp,
+    RecordView, Records, SIZE_MAX as BATCH_HEADER_SIZE_MAX, TooLarge,
 };
 pub(crate) use footer::{Footer, TimeRange};
-pub(crate) use index::{INTERVAL_SIZE_MAX, IndexRow, SparseIndex};
+pub(crate) use index::SparseIndex;
 pub(crate) use names::{
-    parse_partition_dir_name, parse_segment_file_name, parse_temporary_segment_file_name,
-    partition_dir_name, segment_file_name, temporary_segment_file_name,
-    validate_internal_or_user_topic, validate_label, validate_topic,
+    parse_segment_file_name, parse_temporary_segment_file_name, partition_dir_name,
+    segment_file_name, temporary_segment_file_name, validate_label, validate_topic,
 };
 pub(crate) use opening::Opening;
 pub(crate) use producers::ProducerState;

@@ -31,19 +31,12 @@ pub(crate) fn validate_topic(name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
-/// Checks any topic name, the engine's own included: what may appear in the catalog and on disk.
-pub(crate) fn validate_internal_or_user_topic(name: &str) -> Result<(), NameError> {
-    validate_path_component(name)
-}
-
 fn validate_path_component(name: &str) -> Result<(), NameError> {
     if name.is_empty() {
         return Err(NameError::Empty);
     }
     if name.len() > TOPIC_BYTES_MAX {
-        return Err(NameError::TooLong {
-            limit: TOPIC_BYTES_MAX,
-        });
+        return Err(NameError::TooLong { limit: TOPIC_BYTES_MAX });
     }
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if let Some(refused) = name.chars().find(|c| !allowed(*c)) {
@@ -61,9 +54,7 @@ pub(crate) fn validate_label(label: &str) -> Result<(), NameError> {
         return Err(NameError::Empty);
     }
     if label.len() > LABEL_BYTES_MAX {
-        return Err(NameError::TooLong {
-            limit: LABEL_BYTES_MAX,
-        });
+        return Err(NameError::TooLong { limit: LABEL_BYTES_MAX });
     }
     Ok(())
 }
@@ -97,12 +88,6 @@ pub(crate) fn partition_dir_name(partition: u32) -> String {
     partition.to_string()
 }
 
-/// The partition of a directory, if this is exactly a partition directory's name.
-pub(crate) fn parse_partition_dir_name(name: &str) -> Option<u32> {
-    let partition = name.parse().ok()?;
-    (partition_dir_name(partition) == name).then_some(partition)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,11 +113,6 @@ mod tests {
         for (name, reason) in bad {
             assert_eq!(validate_topic(name), Err(reason), "{name:?}");
         }
-        assert_eq!(validate_internal_or_user_topic("__meta"), Ok(()));
-        assert_eq!(
-            validate_internal_or_user_topic(".."),
-            Err(NameError::Directory)
-        );
     }
 
     #[test]
@@ -140,10 +120,7 @@ mod tests {
         assert_eq!(validate_label("../../etc/\u{1f600}"), Ok(()));
         assert_eq!(validate_label(""), Err(NameError::Empty));
         assert_eq!(validate_label(&"x".repeat(255)), Ok(()));
-        assert_eq!(
-            validate_label(&"x".repeat(256)),
-            Err(NameError::TooLong { limit: 255 })
-        );
+        assert_eq!(validate_label(&"x".repeat(256)), Err(NameError::TooLong { limit: 255 }));
     }
 
     #[test]
@@ -170,17 +147,6 @@ mod tests {
         ];
         for name in bad {
             assert_eq!(parse_segment_file_name(name), None, "{name}");
-        }
-    }
-
-    #[test]
-    fn partition_directories_parse_back_and_nothing_else_does() {
-        for partition in [0, 10, u32::MAX] {
-            let name = partition_dir_name(partition);
-            assert_eq!(parse_partition_dir_name(&name), Some(partition));
-        }
-        for name in ["", "00", "+1", "-1", "1 ", "4294967296", "x"] {
-            assert_eq!(parse_partition_dir_name(name), None, "{name}");
         }
     }
 }

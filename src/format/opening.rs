@@ -23,10 +23,8 @@ const _: () = assert!(PRODUCERS_AT.is_multiple_of(4) && ROW_SIZE.is_multiple_of(
 
 /// `(at, size, field)` of every field, for the test that reads the table in `docs/format.md`.
 #[cfg(test)]
-pub(super) const LAYOUT: &[(usize, usize, &str)] = &[
-    (INCARNATION_AT, 8, "incarnation"),
-    (DURABLE_MARK_AT, 8, "durable_mark"),
-];
+pub(super) const LAYOUT: &[(usize, usize, &str)] =
+    &[(INCARNATION_AT, 8, "incarnation"), (DURABLE_MARK_AT, 8, "durable_mark")];
 
 /// What was known when a segment became active.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,10 +50,7 @@ impl Opening {
         let rows = (self.producers.len() as u64).saturating_mul(ROW_SIZE as u64);
         let payload_size = rows.saturating_add(PRODUCERS_AT as u64);
         if payload_size > RECORDS_SIZE_MAX {
-            return Err(TooLarge {
-                size: payload_size,
-                limit: RECORDS_SIZE_MAX,
-            });
+            return Err(TooLarge { size: payload_size, limit: RECORDS_SIZE_MAX });
         }
         let mut fixed = [0; PRODUCERS_AT];
         set_field::<INCARNATION_AT, _, _>(&mut fixed, self.incarnation.to_le_bytes());
@@ -151,9 +146,6 @@ mod tests {
     fn another_salt_is_damage() {
         let bytes = opening(1).encode(9, 0).unwrap();
         let result = BatchView::check(&bytes, 10);
-        assert!(
-            matches!(result, Err(CorruptionKind::Checksum { .. })),
-            "{result:?}"
-        );
+        assert!(matches!(result, Err(CorruptionKind::Checksum { .. })), "{result:?}");
     }
 }

@@ -160,11 +160,7 @@ impl SegmentHeader {
         set_field::<SALT_AT, _, _>(&mut bytes, self.salt.to_le_bytes());
         set_field::<GENERATION_AT, _, _>(&mut bytes, self.generation.to_le_bytes());
         if let Some(rewrite) = self.rewrite {
-            let truncates = if rewrite.truncates {
-                REWRITE_TRUNCATES
-            } else {
-                0
-            };
+            let truncates = if rewrite.truncates { REWRITE_TRUNCATES } else { 0 };
             let flags = REWRITE_PRESENT | truncates;
             set_field::<REWRITE_FLAGS_AT, _, _>(&mut bytes, flags.to_le_bytes());
             set_field::<REWRITE_BASE_AT, _, _>(&mut bytes, rewrite.base_offset.to_le_bytes());
@@ -178,15 +174,11 @@ impl SegmentHeader {
     /// Reads the header from the start of a file. Bytes beyond [`SIZE`](Self::SIZE) are ignored.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
         let Some(bytes) = bytes.first_chunk::<{ Self::SIZE }>() else {
-            return Err(HeaderError::Corrupt(CorruptionKind::Length(
-                "segment header",
-            )));
+            return Err(HeaderError::Corrupt(CorruptionKind::Length("segment header")));
         };
         // A file that was allocated and never written: a crash left it, nobody damaged it.
         if bytes.iter().all(|byte| *byte == 0) {
-            return Err(HeaderError::Corrupt(CorruptionKind::Malformed(
-                "segment header",
-            )));
+            return Err(HeaderError::Corrupt(CorruptionKind::Malformed("segment header")));
         }
         if field::<MAGIC_AT, 8, _>(bytes) != MAGIC {
             return Err(HeaderError::Corrupt(CorruptionKind::Magic));
@@ -195,10 +187,7 @@ impl SegmentHeader {
         let stored = u32_field::<CHECKSUM_AT, _>(bytes);
         let computed = Self::checksum(bytes);
         if stored != computed {
-            return Err(HeaderError::Corrupt(CorruptionKind::Checksum {
-                stored,
-                computed,
-            }));
+            return Err(HeaderError::Corrupt(CorruptionKind::Checksum { stored, computed }));
         }
         let version = u32_field::<VERSION_AT, _>(bytes);
         let features = u64_field::<INCOMPATIBLE_AT, _>(bytes) & !INCOMPATIBLE_KNOWN;
@@ -224,11 +213,7 @@ impl SegmentHeader {
         match flags {
             0 if base_offset == 0 && next_offset == 0 => Ok(None),
             f if f & !REWRITE_TRUNCATES == REWRITE_PRESENT && base_offset <= next_offset => {
-                Ok(Some(Rewrite {
-                    base_offset,
-                    next_offset,
-                    truncates,
-                }))
+                Ok(Some(Rewrite { base_offset, next_offset, truncates }))
             }
             _ => Err(CorruptionKind::Malformed("rewrite")),
         }
@@ -250,11 +235,7 @@ mod tests {
             number: 42,
             salt: 0x0123_4567_89ab_cdef,
             generation: 3,
-            rewrite: Some(Rewrite {
-                base_offset: 10,
-                next_offset: 20,
-                truncates: true,
-            }),
+            rewrite: Some(Rewrite { base_offset: 10, next_offset: 20, truncates: true }),
             compatible: 1 << 63,
         }
     }
@@ -267,16 +248,9 @@ mod tests {
 
     #[test]
     fn headers_round_trip() {
-        let truncates = |truncates| Rewrite {
-            base_offset: 10,
-            next_offset: 20,
-            truncates,
-        };
+        let truncates = |truncates| Rewrite { base_offset: 10, next_offset: 20, truncates };
         for rewrite in [None, Some(truncates(false)), Some(truncates(true))] {
-            let header = SegmentHeader {
-                rewrite,
-                ..header()
-            };
+            let header = SegmentHeader { rewrite, ..header() };
             assert_eq!(SegmentHeader::decode(&header.encode()), Ok(header));
         }
         assert_eq!(header().topic_id.to_string(), "ab".repeat(16));
@@ -289,10 +263,7 @@ mod tests {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);
             let result = SegmentHeader::decode(&damaged);
-            assert!(
-                matches!(result, Err(HeaderError::Corrupt(_))),
-                "bit {bit}: {result:?}"
-            );
+            assert!(matches!(result, Err(HeaderError::Corrupt(_))), "bit {bit}: {result:?}");
         }
     }
 
@@ -316,24 +287,12 @@ mod tests {
         let mut newer = header().encode();
         set_field::<VERSION_AT, _, _>(&mut newer, 2_u32.to_le_bytes());
         let result = SegmentHeader::decode(&with_checksum(newer));
-        assert_eq!(
-            result,
-            Err(HeaderError::Unsupported {
-                version: 2,
-                features: 0
-            })
-        );
+        assert_eq!(result, Err(HeaderError::Unsupported { version: 2, features: 0 }));
 
         let mut featured = header().encode();
         set_field::<INCOMPATIBLE_AT, _, _>(&mut featured, 4_u64.to_le_bytes());
         let result = SegmentHeader::decode(&with_checksum(featured));
-        assert_eq!(
-            result,
-            Err(HeaderError::Unsupported {
-                version: 1,
-                features: 4
-            })
-        );
+        assert_eq!(result, Err(HeaderError::Unsupported { version: 1, features: 4 }));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! 2. a failed `get` takes nothing from its input. Pure; called from any thread.
 
 /// LIMIT: 64 bits in groups of seven are ten bytes, of which the last holds one bit.
+#[cfg(test)]
 pub(crate) const SIZE_MAX: usize = 10;
 
 /// How many bytes [`put`] appends for `value`.
@@ -15,7 +16,7 @@ pub(crate) const fn size(value: u64) -> usize {
 }
 
 /// Appends `value`.
-#[inline]
+#[cfg(test)]
 pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(low_bits(value) | 0x80);

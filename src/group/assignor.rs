@@ -133,57 +133,42 @@ impl<'a> Question<'a> {
                 continue;
             };
             let audiences = &mut question.audiences;
-            let audience = *audience_of_sets
-                .entry(topic_sets)
-                .or_insert_with_key(|topic_sets| {
-                    let sharing = topic_sets.iter().filter_map(|&set| sets.get(set));
-                    let members = sharing.flat_map(|(_, members)| members).copied();
-                    let mut audience: Vec<usize> = members.collect();
-                    audience.sort_unstable();
-                    audiences.push(audience);
-                    audiences.len() - 1
-                });
-            question.topics.push(Topic {
-                name,
-                partitions,
-                base,
-                audience,
+            let audience = *audience_of_sets.entry(topic_sets).or_insert_with_key(|topic_sets| {
+                let sharing = topic_sets.iter().filter_map(|&set| sets.get(set));
+                let members = sharing.flat_map(|(_, members)| members).copied();
+                let mut audience: Vec<usize> = members.collect();
+                audience.sort_unstable();
+                audiences.push(audience);
+                audiences.len() - 1
             });
+            question.topics.push(Topic { name, partitions, base, audience });
             base += partitions as usize;
         }
         question
     }
 
     fn audience(&self, topic: &Topic<'_>) -> &[usize] {
-        self.audiences
-            .get(topic.audience)
-            .map_or(&[], Vec::as_slice)
+        self.audiences.get(topic.audience).map_or(&[], Vec::as_slice)
     }
 
     /// A partition's number, and its audience.
     fn find(&self, partition: &TopicPartition) -> Option<(usize, usize)> {
         let by_name = |topic: &Topic<'_>| topic.name.as_ref().cmp(&partition.topic);
-        let topic = self
-            .topics
-            .get(self.topics.binary_search_by(by_name).ok()?)?;
+        let topic = self.topics.get(self.topics.binary_search_by(by_name).ok()?)?;
         (partition.partition < topic.partitions)
             .then(|| (topic.base + partition.partition as usize, topic.audience))
     }
 
     fn partition_count(&self) -> usize {
-        self.topics
-            .last()
-            .map_or(0, |topic| topic.base + topic.partitions as usize)
+        self.topics.last().map_or(0, |topic| topic.base + topic.partitions as usize)
     }
 
     /// Turns owners, in the order of partition numbers, back into names.
     fn answer(&self, owners: impl IntoIterator<Item = Option<usize>>) -> Assignment {
         let mut lists: Vec<Vec<TopicPartition>> = self.members.iter().map(|_| Vec::new()).collect();
         let partitions = self.topics.iter().flat_map(|topic| {
-            (0..topic.partitions).map(|partition| TopicPartition {
-                topic: Arc::clone(topic.name),
-                partition,
-            })
+            (0..topic.partitions)
+                .map(|partition| TopicPartition { topic: Arc::clone(topic.name), partition })
         });
         for (partition, owner) in partitions.zip(owners) {
             if let Some(list) = owner.and_then(|owner| lists.get_mut(owner)) {
@@ -249,9 +234,7 @@ fn sticky(question: &Question<'_>, owned: &Assignment) -> Vec<Option<usize>> {
             let Some((number, audience)) = question.find(partition) else {
                 continue;
             };
-            let share = pools
-                .get_mut(audience)
-                .and_then(|pool| pool.share_of(member));
+            let share = pools.get_mut(audience).and_then(|pool| pool.share_of(member));
             if let (Some(share), Some(taken @ false)) = (share, taken.get_mut(number)) {
                 share.partitions.push(number);
                 loads.raise(member);
@@ -329,21 +312,13 @@ struct Share {
 
 impl Pool {
     fn new(audience: &[usize]) -> Self {
-        let share = |&member| Share {
-            member,
-            partitions: Vec::new(),
-        };
-        Self {
-            shares: audience.iter().map(share).collect(),
-            free: Vec::new(),
-        }
+        let share = |&member| Share { member, partitions: Vec::new() };
+        Self { shares: audience.iter().map(share).collect(), free: Vec::new() }
     }
 
     /// The member's share, unless it does not read these topics.
     fn share_of(&mut self, member: usize) -> Option<&mut Share> {
-        let found = self
-            .shares
-            .binary_search_by_key(&member, |share| share.member);
+        let found = self.shares.binary_search_by_key(&member, |share| share.member);
         self.shares.get_mut(found.ok()?)
     }
 
@@ -364,9 +339,7 @@ impl Pool {
         loop {
             let shares = || self.shares.iter().enumerate();
             let load = |(_, share): &(usize, &Share)| loads.of(share.member);
-            let source = shares()
-                .filter(|(_, it)| !it.partitions.is_empty())
-                .max_by_key(load);
+            let source = shares().filter(|(_, it)| !it.partitions.is_empty()).max_by_key(load);
             let (Some(source), Some(target)) = (source, shares().min_by_key(load)) else {
                 return moved;
             };

@@ -323,9 +323,7 @@ impl GroupState {
 
     /// Whether the next poll has anything to tell. An unknown member is told so by its poll.
     pub(crate) fn needs_attention(&self, id: MemberId) -> bool {
-        self.members
-            .get(&id)
-            .is_none_or(|member| member.needs_attention)
+        self.members.get(&id).is_none_or(|member| member.needs_attention)
     }
 
     /// The members that have something to do and have not polled since it came up, each once.
@@ -336,10 +334,7 @@ impl GroupState {
     /// What the member owns now.
     #[cfg_attr(not(test), expect(dead_code, reason = "the coordinator evicts nobody yet"))]
     pub(crate) fn assignment(&self, id: MemberId) -> Vec<TopicPartition> {
-        let owned = self
-            .places
-            .iter()
-            .filter(|(_, place)| place.is_owned_by(id));
+        let owned = self.places.iter().filter(|(_, place)| place.is_owned_by(id));
         owned.map(|(partition, _)| partition.clone()).collect()
     }
 
@@ -349,10 +344,7 @@ impl GroupState {
     }
 
     fn free_all_of(&mut self, id: MemberId) -> Vec<TopicPartition> {
-        let owned = self
-            .places
-            .iter_mut()
-            .filter(|(_, place)| place.is_owned_by(id));
+        let owned = self.places.iter_mut().filter(|(_, place)| place.is_owned_by(id));
         owned
             .map(|(partition, place)| {
                 place.owner = None;
@@ -365,13 +357,8 @@ impl GroupState {
     /// has not happened yet and is not needed any more then never happens.
     fn plan(&mut self) {
         self.generation += 1;
-        let live = self
-            .members
-            .iter()
-            .filter(|(_, member)| member.presence == Presence::Live);
-        let live = live
-            .map(|(&id, member)| (id, member.subscription.clone()))
-            .collect();
+        let live = self.members.iter().filter(|(_, member)| member.presence == Presence::Live);
+        let live = live.map(|(&id, member)| (id, member.subscription.clone())).collect();
         let mut owned = Assignment::new();
         for (partition, place) in &mut self.places {
             place.planned = None;

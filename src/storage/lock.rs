@@ -51,10 +51,8 @@ struct Registry {
     freed: Condvar,
 }
 
-static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry {
-    holders: Mutex::new(BTreeMap::new()),
-    freed: Condvar::new(),
-});
+static REGISTRY: LazyLock<Registry> =
+    LazyLock::new(|| Registry { holders: Mutex::new(BTreeMap::new()), freed: Condvar::new() });
 
 /// A directory that is ours until this is dropped.
 pub(crate) struct DirLock {
@@ -71,12 +69,7 @@ impl DirLock {
         let path = dir.to_path_buf();
         let entry = RegistryEntry::take(dir)?;
         let files = Files::lock(dir)?;
-        Ok(Self {
-            entry,
-            files,
-            path,
-            process: std::process::id(),
-        })
+        Ok(Self { entry, files, path, process: std::process::id() })
     }
 
     /// Lets `acquire` in this process wait for the lock from now on.
@@ -107,9 +100,7 @@ impl Drop for DirLock {
 
 impl fmt::Debug for DirLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DirLock")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
+        f.debug_struct("DirLock").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -125,8 +116,7 @@ impl RegistryEntry {
         let path = if cfg!(unix) {
             PathBuf::new()
         } else {
-            dir.canonicalize()
-                .map_err(|error| Error::io("open", dir, error))?
+            dir.canonicalize().map_err(|error| Error::io("open", dir, error))?
         };
         let key = (platform::identity(&metadata), path);
         let deadline = real_now() + WAIT;
@@ -183,10 +173,7 @@ impl Files {
             }
             // Between opening and locking the file can have been deleted, and another created.
             if names_the_file(&path, &lock) {
-                return Ok(Self {
-                    lock,
-                    dir: lock_dir,
-                });
+                return Ok(Self { lock, dir: lock_dir });
             }
         }
         Err(locked(dir))
@@ -209,9 +196,7 @@ fn names_the_file(path: &Path, file: &File) -> bool {
 }
 
 fn locked(dir: &Path) -> Error {
-    Error::Locked {
-        path: dir.to_path_buf(),
-    }
+    Error::Locked { path: dir.to_path_buf() }
 }
 
 #[cfg(test)]

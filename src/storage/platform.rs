@@ -52,10 +52,7 @@ fn regular(file: File) -> io::Result<File> {
     if file.metadata()?.is_file() {
         Ok(file)
     } else {
-        Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a regular file",
-        ))
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
     }
 }
 
@@ -83,9 +80,7 @@ pub(super) fn kind(kind: std::fs::FileType) -> EntryKind {
 pub(super) fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
     let mut filled: usize = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        let at = position
-            .checked_add(filled as u64)
-            .ok_or(io::ErrorKind::InvalidInput)?;
+        let at = position.checked_add(filled as u64).ok_or(io::ErrorKind::InvalidInput)?;
         match read_some(file, rest, at) {
             Ok(0) => break,
             Ok(count) => filled = filled.saturating_add(count),
@@ -105,9 +100,7 @@ pub(super) fn write_at(file: &File, mut bytes: &[u8], mut position: u64) -> io::
             Err(error) => return Err(error),
         };
         bytes = bytes.get(count..).unwrap_or_default();
-        position = position
-            .checked_add(count as u64)
-            .ok_or(io::ErrorKind::InvalidInput)?;
+        position = position.checked_add(count as u64).ok_or(io::ErrorKind::InvalidInput)?;
     }
     Ok(())
 }
@@ -118,9 +111,7 @@ fn write_zeros(file: &File, range: Range<u64>) -> io::Result<()> {
     let zeros = vec![0; ZEROS];
     let mut position = range.start;
     while position < range.end {
-        let left = usize::try_from(range.end - position)
-            .unwrap_or(ZEROS)
-            .min(ZEROS);
+        let left = usize::try_from(range.end - position).unwrap_or(ZEROS).min(ZEROS);
         write_at(file, zeros.get(..left).unwrap_or_default(), position)?;
         position = position.saturating_add(left as u64);
     }
@@ -203,10 +194,7 @@ mod linux {
     }
 
     pub(in super::super) fn open_or_create(path: &Path) -> io::Result<File> {
-        regular(open_with(
-            path,
-            OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK,
-        )?)
+        regular(open_with(path, OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK)?)
     }
 
     pub(in super::super) fn open_dir(path: &Path) -> io::Result<File> {
@@ -219,11 +207,7 @@ mod linux {
     }
 
     pub(in super::super) fn allocate(file: &File, range: Range<u64>) -> io::Result<()> {
-        let Some(length) = range
-            .end
-            .checked_sub(range.start)
-            .filter(|length| *length > 0)
-        else {
+        let Some(length) = range.end.checked_sub(range.start).filter(|length| *length > 0) else {
             return Ok(());
         };
         // EINVAL must mean that the file system cannot, not that the range is out of bounds: the
@@ -256,11 +240,7 @@ mod linux {
     }
 
     pub(in super::super) fn release(file: &File, range: Range<u64>) -> io::Result<()> {
-        let Some(length) = range
-            .end
-            .checked_sub(range.start)
-            .filter(|length| *length > 0)
-        else {
+        let Some(length) = range.end.checked_sub(range.start).filter(|length| *length > 0) else {
             return Ok(());
         };
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -304,10 +284,7 @@ mod portable {
     fn no_link(path: &Path) -> io::Result<()> {
         match std::fs::symlink_metadata(path) {
             Ok(found) if found.is_file() => Ok(()),
-            Ok(_) => Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "not a regular file",
-            )),
+            Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
@@ -332,13 +309,7 @@ mod portable {
 
     pub(in super::super) fn open_or_create(path: &Path) -> io::Result<File> {
         no_link(path)?;
-        regular(
-            options()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(path)?,
-        )
+        regular(options().write(true).create(true).truncate(false).open(path)?)
     }
 
     #[cfg(unix)]

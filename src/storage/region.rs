@@ -79,12 +79,7 @@ enum Kind {
 impl Memory {
     fn new(kind: Kind, capacity: usize, backed: usize) -> Self {
         let owner = None;
-        Self {
-            kind,
-            capacity,
-            backed,
-            owner,
-        }
+        Self { kind, capacity, backed, owner }
     }
 
     /// Maps a file, shared. `capacity` may lie beyond the file's end; see M1.
@@ -93,9 +88,7 @@ impl Memory {
         if capacity == 0 {
             return Self::heap(0);
         }
-        let backed = usize::try_from(file.metadata()?.len())
-            .unwrap_or(usize::MAX)
-            .min(capacity);
+        let backed = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(capacity);
         let mut options = MmapOptions::new();
         options.len(capacity);
         let map = match access {
@@ -179,10 +172,7 @@ impl HeapBlock {
         let size = capacity.checked_add(slack).ok_or_else(too_large)?;
         let layout = Layout::from_size_align(size, Self::LAZY_ALIGN).map_err(|_| too_large())?;
         if capacity == 0 {
-            return Ok(Self {
-                base: NonNull::dangling(),
-                allocation: None,
-            });
+            return Ok(Self { base: NonNull::dangling(), allocation: None });
         }
         // SAFETY: the layout's size is not zero, since `capacity` is not.
         let start = unsafe { alloc_zeroed(layout) };
@@ -191,10 +181,7 @@ impl HeapBlock {
         // SAFETY: `start` is aligned to 8, so `moved <= align - 8 = slack` (0 where `align <= 8`),
         // and `moved + capacity` stays inside the allocation.
         let base = unsafe { start.add(moved) };
-        Ok(Self {
-            base,
-            allocation: Some((start, layout)),
-        })
+        Ok(Self { base, allocation: Some((start, layout)) })
     }
 }
 
@@ -364,10 +351,7 @@ impl Sole {
     }
 
     fn publish(&mut self, end: usize) {
-        assert!(
-            end >= self.region.published(),
-            "published bytes stay published"
-        );
+        assert!(end >= self.region.published(), "published bytes stay published");
         assert!(end <= self.region.capacity, "only memory is published");
         // ORDERING: pairs with the Acquire in `Region::published`. The bytes below `end` were
         // stored before; with Relaxed a reader could see the end without them.
@@ -378,8 +362,7 @@ impl Sole {
 /// Where `bytes` at `position` would end, if that is not beyond `limit`.
 fn end_of(position: usize, bytes: &[u8], limit: usize) -> io::Result<usize> {
     let end = position.checked_add(bytes.len());
-    end.filter(|end| *end <= limit)
-        .ok_or_else(|| invalid("beyond what may be written"))
+    end.filter(|end| *end <= limit).ok_or_else(|| invalid("beyond what may be written"))
 }
 
 /// # Safety

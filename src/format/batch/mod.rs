@@ -16,7 +16,8 @@ mod tests;
 pub(crate) use decode::{BatchView, PausedRecords, Records};
 pub(crate) use encode::{BatchEncoder, EncodedBatch, Placement, RECORDS_SIZE_MAX, TooLarge};
 pub(in crate::format) use header::durable_distance;
-pub(crate) use header::{ALIGNMENT, BatchHeader, FIXED_SIZE, NO_EVIDENCE, ProducerStamp, SIZE_MAX};
+pub(crate) use header::{ALIGNMENT, BatchHeader, FIXED_SIZE, ProducerStamp, SIZE_MAX};
 pub(crate) use record::{HeaderFields, RecordView};
+#[cfg(test)]
 pub(crate) use seal::reseal;
 pub(in crate::format) use seal::write_header;

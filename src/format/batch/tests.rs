@@ -13,21 +13,11 @@ type Headers<'a> = Vec<(&'a str, &'a [u8])>;
 type KeyValue<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
 
 fn placement() -> Placement {
-    Placement {
-        base_offset: 1000,
-        leader_epoch: 3,
-        durable_end: 900,
-        salt: SALT,
-        producer: None,
-    }
+    Placement { base_offset: 1000, leader_epoch: 3, durable_end: 900, salt: SALT, producer: None }
 }
 
 fn stamp() -> ProducerStamp {
-    ProducerStamp {
-        id: 7,
-        epoch: 2,
-        base_sequence: 40,
-    }
+    ProducerStamp { id: 7, epoch: 2, base_sequence: 40 }
 }
 
 fn check(bytes: &[u8]) -> BatchView<'_> {
@@ -38,29 +28,18 @@ fn check(bytes: &[u8]) -> BatchView<'_> {
 fn rich() -> Vec<u8> {
     let mut encoder = BatchEncoder::new();
     let headers: Headers<'_> = vec![("a", b"1"), ("a", b""), ("", b"\xff")];
-    encoder
-        .push(5000, Some(b"key"), Some(b"value"), headers.into_iter())
-        .unwrap();
-    encoder
-        .push(4000, None, None, HeaderFields::default())
-        .unwrap();
-    encoder
-        .push_at(9, 6000, Some(b""), Some(b""), HeaderFields::default())
-        .unwrap();
+    encoder.push(5000, Some(b"key"), Some(b"value"), headers.into_iter()).unwrap();
+    encoder.push(4000, None, None, HeaderFields::default()).unwrap();
+    encoder.push_at(9, 6000, Some(b""), Some(b""), HeaderFields::default()).unwrap();
     encoder.set_last_offset_delta(12);
     encoder.set_delete_horizon(Some(99));
-    let placement = Placement {
-        producer: Some(stamp()),
-        ..placement()
-    };
+    let placement = Placement { producer: Some(stamp()), ..placement() };
     encoder.finish().seal(&placement).to_vec()
 }
 
 fn lone(value: &[u8]) -> Vec<u8> {
     let mut encoder = BatchEncoder::new();
-    encoder
-        .push(5000, None, Some(value), HeaderFields::default())
-        .unwrap();
+    encoder.push(5000, None, Some(value), HeaderFields::default()).unwrap();
     encoder.finish().seal(&placement()).to_vec()
 }
 
@@ -98,14 +77,8 @@ fn everything_a_record_can_have_round_trips() {
     assert_eq!((header.base_offset, header.last_offset_delta), (1000, 12));
     assert_eq!((header.next_offset(), header.record_count), (1013, 3));
     assert_eq!((header.base_timestamp, header.max_timestamp), (5000, 6000));
-    assert_eq!(
-        (header.producer, header.last_sequence()),
-        (Some(stamp()), Some(52))
-    );
-    assert_eq!(
-        (header.durable_mark(), header.delete_horizon),
-        (Some(900), Some(99))
-    );
+    assert_eq!((header.producer, header.last_sequence()), (Some(stamp()), Some(52)));
+    assert_eq!((header.durable_mark(), header.delete_horizon), (Some(900), Some(99)));
     assert_eq!(header.size as usize, bytes.len());
     assert_eq!(view.bytes(), bytes);
 
@@ -113,11 +86,8 @@ fn everything_a_record_can_have_round_trips() {
     let places: Vec<_> = records.iter().map(|r| (r.offset, r.timestamp)).collect();
     assert_eq!(places, [(1000, 5000), (1001, 4000), (1009, 6000)]);
     let contents: Vec<_> = records.iter().map(|r| (r.key, r.value)).collect();
-    let expected: [KeyValue<'_>; 3] = [
-        (Some(b"key"), Some(b"value")),
-        (None, None),
-        (Some(b""), Some(b"")),
-    ];
+    let expected: [KeyValue<'_>; 3] =
+        [(Some(b"key"), Some(b"value")), (None, None), (Some(b""), Some(b""))];
     assert_eq!(contents, expected);
     assert_eq!(records[0].headers.len(), 3);
     let headers: Headers<'_> = records[0].headers.clone().collect();
@@ -131,25 +101,16 @@ fn extreme_timestamps_and_offsets_round_trip() {
     let times = [0, u64::MAX, 1, u64::MAX / 2, 1 << 63];
     let mut encoder = BatchEncoder::new();
     for time in times {
-        encoder
-            .push(time, None, None, HeaderFields::default())
-            .unwrap();
+        encoder.push(time, None, None, HeaderFields::default()).unwrap();
     }
-    let placement = Placement {
-        base_offset: u64::MAX - 5,
-        durable_end: 0,
-        ..placement()
-    };
+    let placement = Placement { base_offset: u64::MAX - 5, durable_end: 0, ..placement() };
     let bytes = encoder.finish().seal(&placement).to_vec();
     let view = check(&bytes);
     assert!(view.records().map(|record| record.timestamp).eq(times));
     assert_eq!(view.header().next_offset(), u64::MAX);
     assert_eq!(view.header().durable_mark(), None, "too far to say");
 
-    let last = Placement {
-        base_offset: u64::MAX - 4,
-        ..placement
-    };
+    let last = Placement { base_offset: u64::MAX - 4, ..placement };
     let bytes = encoder.finish().seal(&last).to_vec();
     let expected = CorruptionKind::Malformed("base offset");
     assert_eq!(BatchView::check(&bytes, SALT).unwrap_err(), expected);
@@ -162,28 +123,18 @@ fn one_encoder_builds_batch_after_batch() {
         encoder.clear();
         assert!(encoder.is_empty());
         let value = vec![7; size];
-        encoder
-            .push(1, None, Some(&value), HeaderFields::default())
-            .unwrap();
+        encoder.push(1, None, Some(&value), HeaderFields::default()).unwrap();
         // Finished, looked at, and continued: the padding must not stay in between.
         assert_eq!(encoder.finish().record_count(), 1);
-        encoder
-            .push(2, Some(&value), None, HeaderFields::default())
-            .unwrap();
+        encoder.push(2, Some(&value), None, HeaderFields::default()).unwrap();
         let mut batch = encoder.finish();
         assert_eq!((batch.base_timestamp(), batch.max_timestamp()), (1, 2));
         for producer in [None, Some(stamp())] {
             let expected = batch.size(producer.is_some());
-            let sealed = batch.seal(&Placement {
-                producer,
-                ..placement()
-            });
+            let sealed = batch.seal(&Placement { producer, ..placement() });
             assert_eq!(sealed.len(), expected as usize);
             let records: Vec<_> = check(sealed).records().map(|r| (r.key, r.value)).collect();
-            assert_eq!(
-                records,
-                [(None, Some(&value[..])), (Some(&value[..]), None)]
-            );
+            assert_eq!(records, [(None, Some(&value[..])), (Some(&value[..]), None)]);
         }
     }
 }
@@ -195,45 +146,25 @@ fn a_batch_without_records_keeps_its_offsets() {
     encoder.set_last_offset_delta(9);
     let bytes = encoder.finish().seal(&placement()).to_vec();
     let view = check(&bytes);
-    assert_eq!(
-        (view.header().next_offset(), view.records().count()),
-        (1010, 0)
-    );
+    assert_eq!((view.header().next_offset(), view.records().count()), (1010, 0));
 }
 
 #[test]
 fn what_does_not_fit_is_refused_and_changes_nothing() {
     let mut encoder = BatchEncoder::new();
-    encoder
-        .push(1, None, Some(b"x"), HeaderFields::default())
-        .unwrap();
+    encoder.push(1, None, Some(b"x"), HeaderFields::default()).unwrap();
     let before = encoder.finish().seal(&placement()).to_vec();
     // Zeroed pages that nobody touches: it is refused before it is copied.
     let huge = vec![0; 1 << 30];
-    let error = encoder
-        .push(1, None, Some(&huge), HeaderFields::default())
-        .unwrap_err();
+    let error = encoder.push(1, None, Some(&huge), HeaderFields::default()).unwrap_err();
     assert_eq!(error.limit, RECORDS_SIZE_MAX);
     assert_eq!(encoder.finish().seal(&placement()), before);
 
-    encoder
-        .push_at(u32::MAX, 1, None, None, HeaderFields::default())
-        .unwrap();
-    let error = encoder
-        .push(1, None, None, HeaderFields::default())
-        .unwrap_err();
-    assert_eq!(
-        error,
-        TooLarge {
-            size: 1 << 32,
-            limit: u64::from(u32::MAX)
-        }
-    );
+    encoder.push_at(u32::MAX, 1, None, None, HeaderFields::default()).unwrap();
+    let error = encoder.push(1, None, None, HeaderFields::default()).unwrap_err();
+    assert_eq!(error, TooLarge { size: 1 << 32, limit: u64::from(u32::MAX) });
     let bytes = encoder.finish().seal(&placement()).to_vec();
-    assert_eq!(
-        check(&bytes).records().last().unwrap().offset,
-        1000 + u64::from(u32::MAX)
-    );
+    assert_eq!(check(&bytes).records().last().unwrap().offset, 1000 + u64::from(u32::MAX));
 }
 
 #[test]
@@ -256,28 +187,19 @@ fn every_cut_is_noticed_and_zeroes_are_the_end() {
         let mut torn = batch.clone();
         torn[cut..].fill(0);
         // The last byte may be padding that is zero anyway.
-        assert!(
-            torn == batch || cut < 4 || BatchView::check(&torn, SALT).is_err(),
-            "{cut}"
-        );
+        assert!(torn == batch || cut < 4 || BatchView::check(&torn, SALT).is_err(), "{cut}");
     }
     for length in [0, 4, 43, 44, 4096] {
         assert!(BatchView::check(&vec![0; length], SALT).unwrap().is_none());
     }
-    assert!(
-        BatchView::check(&[0; 3], SALT).is_err(),
-        "less than a size is not an end"
-    );
+    assert!(BatchView::check(&[0; 3], SALT).is_err(), "less than a size is not an end");
 }
 
 #[test]
 fn another_segments_salt_is_damage_until_resealed() {
     for mut batch in [rich(), lone(b"x")] {
         let result = BatchView::check(&batch, SALT + 1);
-        assert!(
-            matches!(result, Err(CorruptionKind::Checksum { .. })),
-            "{result:?}"
-        );
+        assert!(matches!(result, Err(CorruptionKind::Checksum { .. })), "{result:?}");
         let header = reseal(&mut batch, 990, SALT + 1).unwrap();
         let view = BatchView::check(&batch, SALT + 1).unwrap().unwrap();
         assert_eq!(view.header(), header);
@@ -325,10 +247,7 @@ fn lies_about_records_under_a_valid_checksum_are_refused() {
         let bytes = around(records, *count, *last);
         let result = BatchView::check(&bytes, SALT);
         match result {
-            Ok(view) => assert!(
-                expected.is_empty() && view.is_some(),
-                "{records:?} {expected}"
-            ),
+            Ok(view) => assert!(expected.is_empty() && view.is_some(), "{records:?} {expected}"),
             Err(CorruptionKind::Malformed(noun)) => assert_eq!(noun, *expected, "{records:?}"),
             Err(other) => panic!("{records:?}: {other:?}"),
         }
@@ -360,11 +279,7 @@ fn lies_in_the_header_are_refused() {
     ] {
         put(12, &u32::to_le_bytes(attributes), malformed(noun));
     }
-    put(
-        12,
-        &0b1011_u32.to_le_bytes(),
-        CorruptionKind::Length("batch header"),
-    );
+    put(12, &0b1011_u32.to_le_bytes(), CorruptionKind::Length("batch header"));
     put(16, &u64::MAX.to_le_bytes(), malformed("base offset"));
     put(40, &2_u32.to_le_bytes(), malformed("record count"));
 }
@@ -372,27 +287,17 @@ fn lies_in_the_header_are_refused() {
 #[test]
 fn a_maximum_timestamp_that_says_nothing_or_less_is_refused() {
     let mut encoder = BatchEncoder::new();
-    encoder
-        .push(10, None, None, HeaderFields::default())
-        .unwrap();
-    encoder
-        .push(20, None, None, HeaderFields::default())
-        .unwrap();
+    encoder.push(10, None, None, HeaderFields::default()).unwrap();
+    encoder.push(20, None, None, HeaderFields::default()).unwrap();
     let bytes = encoder.finish().seal(&placement()).to_vec();
-    for (max, noun) in [
-        (10_u64, "maximum timestamp"),
-        (9, "maximum timestamp"),
-        (19, "record timestamp"),
-    ] {
+    for (max, noun) in
+        [(10_u64, "maximum timestamp"), (9, "maximum timestamp"), (19, "record timestamp")]
+    {
         let mut changed = bytes.clone();
         changed[44..52].copy_from_slice(&max.to_le_bytes());
         fix_checksum(&mut changed);
         let result = BatchView::check(&changed, SALT);
-        assert_eq!(
-            result.unwrap_err(),
-            CorruptionKind::Malformed(noun),
-            "{max}"
-        );
+        assert_eq!(result.unwrap_err(), CorruptionKind::Malformed(noun), "{max}");
     }
 }
 
@@ -402,17 +307,10 @@ fn overhead_stays_within_what_the_design_allows() {
     assert!(lone(&value).len() <= 100 + 56, "{}", lone(&value).len());
     let mut encoder = BatchEncoder::new();
     for n in 0..100 {
-        encoder
-            .push(5000 + n, None, Some(&value), HeaderFields::default())
-            .unwrap();
+        encoder.push(5000 + n, None, Some(&value), HeaderFields::default()).unwrap();
     }
     let mut batch = encoder.finish();
-    let size = batch
-        .seal(&Placement {
-            producer: Some(stamp()),
-            ..placement()
-        })
-        .len();
+    let size = batch.seal(&Placement { producer: Some(stamp()), ..placement() }).len();
     assert!(size <= 100 * (100 + 8), "{size}");
 }
 
@@ -420,11 +318,7 @@ fn overhead_stays_within_what_the_design_allows() {
 fn walk(bytes: &[u8]) {
     if let Ok(Some(view)) = BatchView::check(bytes, SALT) {
         let header = view.header();
-        let _ = (
-            header.next_offset(),
-            header.durable_mark(),
-            header.last_sequence(),
-        );
+        let _ = (header.next_offset(), header.durable_mark(), header.last_sequence());
         let mut expected = header.base_offset;
         let mut count = 0;
         for record in view.records() {
@@ -433,17 +327,13 @@ fn walk(bytes: &[u8]) {
             count += 1;
             assert_eq!(record.headers.clone().count(), record.headers.len());
         }
-        assert_eq!(
-            count, header.record_count,
-            "what was checked iterates to its end"
-        );
+        assert_eq!(count, header.record_count, "what was checked iterates to its end");
         assert!(expected <= header.next_offset() || header.is_opening());
         let _ = crate::format::Opening::decode(&view);
     }
     // Never checked: it must not fail loudly either.
     if let Some(view) = BatchView::trusted(bytes) {
-        view.records()
-            .for_each(|record| assert!(record.headers.count() <= bytes.len()));
+        view.records().for_each(|record| assert!(record.headers.count() <= bytes.len()));
     }
 }
 
@@ -478,9 +368,8 @@ fn hostile_bytes_never_panic() {
         walk(&bytes);
     }
     for _ in 0..20_000 {
-        let bytes: Vec<u8> = (0..random.below(200))
-            .map(|_| random.next().to_le_bytes()[0])
-            .collect();
+        let bytes: Vec<u8> =
+            (0..random.below(200)).map(|_| random.next().to_le_bytes()[0]).collect();
         walk(&bytes);
         let _ = crate::format::SegmentHeader::decode(&bytes);
         let _ = crate::format::Footer::decode(&bytes, SALT);

@@ -9,10 +9,7 @@ fn members<const N: usize>(subscriptions: [&[&str]; N]) -> BTreeMap<MemberId, Su
 }
 
 fn topics<const N: usize>(counts: [(&str, u32); N]) -> BTreeMap<Arc<str>, u32> {
-    counts
-        .iter()
-        .map(|&(name, count)| (name.into(), count))
-        .collect()
+    counts.iter().map(|&(name, count)| (name.into(), count)).collect()
 }
 
 /// "a-0 a-1 | b-0" for two members.
@@ -26,20 +23,14 @@ fn show(assignment: &Assignment) -> String {
 
 fn owned(sets: &[(u64, &[(&str, u32)])]) -> Assignment {
     let set = |list: &[(&str, u32)]| list.iter().map(|&it| it.into()).collect();
-    sets.iter()
-        .map(|&(id, list)| (MemberId(id), set(list)))
-        .collect()
+    sets.iter().map(|&(id, list)| (MemberId(id), set(list))).collect()
 }
 
 /// How many of the partitions that are owned and still assigned change hands.
 fn moved(before: &Assignment, after: &Assignment) -> usize {
     let owner_after = |it: &TopicPartition| after.iter().find(|(_, set)| set.contains(it));
-    let owned = before
-        .iter()
-        .flat_map(|(id, set)| set.iter().map(move |it| (id, it)));
-    owned
-        .filter(|(id, it)| owner_after(it).is_some_and(|(now, _)| now != *id))
-        .count()
+    let owned = before.iter().flat_map(|(id, set)| set.iter().map(move |it| (id, it)));
+    owned.filter(|(id, it)| owner_after(it).is_some_and(|(now, _)| now != *id)).count()
 }
 
 #[test]
@@ -114,11 +105,7 @@ fn sticky_passes_over_ownership_that_cannot_last() {
 #[test]
 fn more_members_than_partitions_leave_some_idle() {
     let all: &[&str] = &["a"];
-    for assignor in [
-        Assignor::Range,
-        Assignor::RoundRobin,
-        Assignor::CooperativeSticky,
-    ] {
+    for assignor in [Assignor::Range, Assignor::RoundRobin, Assignor::CooperativeSticky] {
         let members = members([all, all, all, all]);
         let answer = assignor.assign(&members, &topics([("a", 2)]), &Assignment::new());
         assert_eq!(show(&answer), "a-0 | a-1 |  | ", "{assignor:?}");
@@ -127,17 +114,9 @@ fn more_members_than_partitions_leave_some_idle() {
 
 #[test]
 fn nobody_and_nothing_are_answers_too() {
-    for assignor in [
-        Assignor::Range,
-        Assignor::RoundRobin,
-        Assignor::CooperativeSticky,
-    ] {
+    for assignor in [Assignor::Range, Assignor::RoundRobin, Assignor::CooperativeSticky] {
         let nobody = BTreeMap::new();
-        assert!(
-            assignor
-                .assign(&nobody, &topics([("a", 2)]), &Assignment::new())
-                .is_empty()
-        );
+        assert!(assignor.assign(&nobody, &topics([("a", 2)]), &Assignment::new()).is_empty());
         let nothing = assignor.assign(&members([&["a"]]), &topics([("a", 0)]), &Assignment::new());
         assert_eq!(show(&nothing), "");
         assert_eq!(nothing.len(), 1);
@@ -163,11 +142,7 @@ fn random_question(rng: &mut Rng) -> (BTreeMap<MemberId, Subscription>, BTreeMap
         .collect();
     let shared: Subscription = topics.keys().cloned().collect();
     let members = (0..=rng.below(7)).map(|id| {
-        let own = topics
-            .keys()
-            .filter(|_| rng.below(3) > 0)
-            .cloned()
-            .collect();
+        let own = topics.keys().filter(|_| rng.below(3) > 0).cloned().collect();
         // Some share their set, some are equal without sharing it, some differ.
         let subscription = match rng.below(3) {
             0 => shared.clone(),
@@ -186,11 +161,7 @@ fn every_answer_is_complete_and_allowed_and_sticky_ones_are_level() {
         let mut before = Assignment::new();
         for _ in 0..4 {
             let (members, topics) = random_question(rng);
-            for assignor in [
-                Assignor::Range,
-                Assignor::RoundRobin,
-                Assignor::CooperativeSticky,
-            ] {
+            for assignor in [Assignor::Range, Assignor::RoundRobin, Assignor::CooperativeSticky] {
                 let answer = assignor.assign(&members, &topics, &before);
                 check_complete(&members, &topics, &answer, seed);
                 if assignor == Assignor::CooperativeSticky {
@@ -213,12 +184,9 @@ fn check_complete(
     assert!(answer.keys().eq(members.keys()), "seed {seed}: {answer:?}");
     let mut given: Vec<&TopicPartition> = answer.values().flatten().collect();
     given.sort();
-    let read = topics
-        .iter()
-        .filter(|(name, _)| members.values().any(|it| it.0.contains(*name)));
-    let expected: Vec<TopicPartition> = read
-        .flat_map(|(name, &count)| (0..count).map(|it| (&**name, it).into()))
-        .collect();
+    let read = topics.iter().filter(|(name, _)| members.values().any(|it| it.0.contains(*name)));
+    let expected: Vec<TopicPartition> =
+        read.flat_map(|(name, &count)| (0..count).map(|it| (&**name, it).into())).collect();
     assert!(given.into_iter().eq(&expected), "seed {seed}: {answer:?}");
     for (id, set) in answer {
         let allowed = |it: &TopicPartition| members[id].0.contains(&it.topic);
@@ -231,10 +199,7 @@ fn check_level(members: &BTreeMap<MemberId, Subscription>, answer: &Assignment, 
         for (to, subscription) in members {
             let could_take = held.iter().any(|it| subscription.0.contains(&it.topic));
             let gap = held.len().saturating_sub(answer[to].len());
-            assert!(
-                !could_take || gap < 2,
-                "seed {seed}: {from:?} to {to:?} in {answer:?}"
-            );
+            assert!(!could_take || gap < 2, "seed {seed}: {from:?} to {to:?} in {answer:?}");
         }
     }
 }
@@ -244,12 +209,7 @@ fn sticky_moves_the_fewest_partitions_among_equal_members() {
     for seed in 0..3_000 {
         let rng = &mut Rng(seed);
         let topics: BTreeMap<Arc<str>, u32> = (0..=rng.below(3))
-            .map(|i| {
-                (
-                    format!("t{i}").into(),
-                    u32::try_from(rng.below(12)).unwrap(),
-                )
-            })
+            .map(|i| (format!("t{i}").into(), u32::try_from(rng.below(12)).unwrap()))
             .collect();
         let everything: Subscription = topics.keys().cloned().collect();
         let count = 1 + usize::try_from(rng.below(8)).unwrap();
@@ -260,25 +220,14 @@ fn sticky_moves_the_fewest_partitions_among_equal_members() {
         for (name, &partitions) in &topics {
             for partition in 0..partitions {
                 let owner = MemberId(rng.below(count as u64 + 2));
-                let owner = if rng.below(2) == 0 {
-                    MemberId(0)
-                } else {
-                    owner
-                };
-                before
-                    .entry(owner)
-                    .or_default()
-                    .insert((&**name, partition).into());
+                let owner = if rng.below(2) == 0 { MemberId(0) } else { owner };
+                before.entry(owner).or_default().insert((&**name, partition).into());
             }
         }
         let answer = Assignor::CooperativeSticky.assign(&members, &topics, &before);
         before.retain(|id, _| members.contains_key(id));
         let total: usize = answer.values().map(BTreeSet::len).sum();
-        assert_eq!(
-            moved(&before, &answer),
-            fewest_moves(&before, count, total),
-            "seed {seed}"
-        );
+        assert_eq!(moved(&before, &answer), fewest_moves(&before, count, total), "seed {seed}");
     }
 }
 
@@ -287,9 +236,6 @@ fn fewest_moves(before: &Assignment, members: usize, total: usize) -> usize {
     let mut loads: Vec<usize> = before.values().map(BTreeSet::len).collect();
     loads.sort_unstable_by(|a, b| b.cmp(a));
     let quota = |rank| total / members + usize::from(rank < total % members);
-    let surplus = loads
-        .iter()
-        .enumerate()
-        .map(|(rank, load)| load.saturating_sub(quota(rank)));
+    let surplus = loads.iter().enumerate().map(|(rank, load)| load.saturating_sub(quota(rank)));
     surplus.sum()
 }

@@ -13,10 +13,7 @@ fn subscription(topics: &[&str]) -> Subscription {
 }
 
 fn counts(topics: &[(&str, u32)]) -> BTreeMap<Arc<str>, u32> {
-    topics
-        .iter()
-        .map(|&(name, count)| (name.into(), count))
-        .collect()
+    topics.iter().map(|&(name, count)| (name.into(), count)).collect()
 }
 
 fn group(partitions: u32) -> GroupState {
@@ -65,15 +62,8 @@ fn a_partition_changes_hands_only_through_nobody() {
 
     let change = group.poll(A).unwrap();
     assert_eq!(change.revoke, [tp(1)]);
-    assert!(
-        group.may_commit(A, &tp(1), given),
-        "still owned while revoking"
-    );
-    assert_eq!(
-        group.poll(A).unwrap(),
-        change,
-        "asked again until confirmed"
-    );
+    assert!(group.may_commit(A, &tp(1), given), "still owned while revoking");
+    assert_eq!(group.poll(A).unwrap(), change, "asked again until confirmed");
     group.revoked(A, &change.revoke).unwrap();
     assert!(!group.may_commit(A, &tp(1), given));
     assert_eq!(group.owns(B, &tp(1)), None, "nobody's until B polls");
@@ -82,10 +72,7 @@ fn a_partition_changes_hands_only_through_nobody() {
 
     assert_eq!(group.poll(B).unwrap().assign, [tp(1)]);
     assert!(group.owns(B, &tp(1)).unwrap() > given);
-    assert!(
-        group.may_commit(A, &tp(0), kept),
-        "what stays keeps its epoch"
-    );
+    assert!(group.may_commit(A, &tp(0), kept), "what stays keeps its epoch");
 }
 
 #[test]
@@ -146,11 +133,7 @@ fn an_evicted_member_hears_of_its_loss_once_and_may_come_back() {
     assert_eq!(group.evict(A).unwrap(), [], "once");
     assert!(!group.may_commit(A, &lost[0], epoch));
     assert_eq!(group.take_wakeups(), [A, B]);
-    assert_eq!(
-        group.poll(B).unwrap().assign,
-        lost,
-        "B does not wait for A to hear of it"
-    );
+    assert_eq!(group.poll(B).unwrap().assign, lost, "B does not wait for A to hear of it");
 
     assert!(group.needs_attention(A));
     let change = group.poll(A).unwrap();
@@ -178,11 +161,7 @@ fn an_eviction_during_revocation_is_not_told_twice() {
     group.evict(A).unwrap(); // while A's callback runs
     assert_eq!(group.poll(B).unwrap().assign, [tp(0), tp(1)]);
     group.revoked(A, &change.revoke).unwrap();
-    assert_eq!(
-        group.assignment(B),
-        [tp(0), tp(1)],
-        "a late confirmation takes nothing from B"
-    );
+    assert_eq!(group.assignment(B), [tp(0), tp(1)], "a late confirmation takes nothing from B");
     assert_eq!(group.poll(A).unwrap().lost, [tp(0)]);
 }
 
@@ -202,10 +181,7 @@ fn new_partitions_come_and_deleted_ones_are_lost() {
 
     group.set_partitions(counts(&[("u", 1)]));
     group.set_partitions(counts(&[("t", 1), ("u", 1)]));
-    assert!(
-        !group.may_commit(A, &tp(0), before),
-        "another topic of the same name"
-    );
+    assert!(!group.may_commit(A, &tp(0), before), "another topic of the same name");
     let change = group.poll(A).unwrap();
     assert_eq!(change.lost, [tp(0), tp(1)]);
     assert_eq!(change.assign, [tp(0)]);
@@ -221,10 +197,7 @@ fn a_narrower_subscription_is_revoked_and_a_wider_one_assigned() {
     let generation = group.poll(A).unwrap().generation;
     assert_eq!(group.join(A, subscription(&["t"])), JoinOutcome::Unchanged);
     assert_eq!(group.poll(A).unwrap().generation, generation);
-    assert_eq!(
-        group.join(A, subscription(&["u"])),
-        JoinOutcome::Resubscribed
-    );
+    assert_eq!(group.join(A, subscription(&["u"])), JoinOutcome::Resubscribed);
     let change = group.poll(A).unwrap();
     assert!(change.generation > generation);
     assert_eq!((change.revoke, change.assign), (vec![tp(0)], vec![]));

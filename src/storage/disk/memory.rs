@@ -40,14 +40,8 @@ impl MemoryDisk {
     /// A disk whose files are together at most `bytes` long; beyond it `StorageFull`. Space comes
     /// back when a file is removed and nobody has it open.
     pub(crate) fn with_capacity_limit(bytes: u64) -> Self {
-        let space = Space {
-            limit: bytes,
-            used: Mutex::new(0),
-        };
-        Self {
-            names: Mutex::new(Names::default()),
-            space: Arc::new(space),
-        }
+        let space = Space { limit: bytes, used: Mutex::new(0) };
+        Self { names: Mutex::new(Names::default()), space: Arc::new(space) }
     }
 }
 
@@ -85,17 +79,9 @@ impl Disk for MemoryDisk {
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let space = Arc::clone(&self.space);
-        let content = Arc::new(Content {
-            space,
-            bytes: Mutex::new(Bytes::default()),
-        });
-        self.names
-            .lock()
-            .insert(path, Node::File(Arc::clone(&content)))?;
-        Ok(Arc::new(MemoryFile {
-            content,
-            access: Access::ReadWrite,
-        }))
+        let content = Arc::new(Content { space, bytes: Mutex::new(Bytes::default()) });
+        self.names.lock().insert(path, Node::File(Arc::clone(&content)))?;
+        Ok(Arc::new(MemoryFile { content, access: Access::ReadWrite }))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
@@ -141,9 +127,7 @@ struct Content {
 
 impl std::fmt::Debug for Content {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Content")
-            .field("length", &self.bytes.lock().length)
-            .finish_non_exhaustive()
+        f.debug_struct("Content").field("length", &self.bytes.lock().length).finish_non_exhaustive()
     }
 }
 
@@ -173,9 +157,7 @@ struct Bytes {
 
 impl Bytes {
     fn published(&self) -> u64 {
-        self.region
-            .as_ref()
-            .map_or(0, |region| region.published() as u64)
+        self.region.as_ref().map_or(0, |region| region.published() as u64)
     }
 
     /// Invariant 2. Amortised: each chunk is dropped once.
@@ -225,10 +207,7 @@ impl Bytes {
             let number = at / CHUNK as u64;
             let within = usize::try_from(at % CHUNK as u64).unwrap_or_default();
             let (now, later) = rest.split_at(rest.len().min(CHUNK - within));
-            let chunk = self
-                .chunks
-                .entry(number)
-                .or_insert_with(|| vec![0; CHUNK].into());
+            let chunk = self.chunks.entry(number).or_insert_with(|| vec![0; CHUNK].into());
             copy_overlap(chunk, number * CHUNK as u64, now, at);
             at = at.saturating_add(now.len() as u64);
             rest = later;
@@ -294,18 +273,14 @@ impl DiskFile for MemoryFile {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         let bytes = self.content.bytes.lock();
         let left = bytes.length.max(bytes.published()).saturating_sub(position);
-        let count = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
+        let count = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         bytes.read(buffer.get_mut(..count).unwrap_or_default(), position);
         Ok(count)
     }
 
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
         self.writable()?;
-        let end = position
-            .checked_add(bytes.len() as u64)
-            .ok_or(ErrorKind::FileTooLarge)?;
+        let end = position.checked_add(bytes.len() as u64).ok_or(ErrorKind::FileTooLarge)?;
         let mut state = self.content.bytes.lock();
         if position < state.published() && !bytes.is_empty() {
             let reason = "written below the published end of the file's region";

@@ -25,9 +25,7 @@ pub(super) struct Names<T> {
 
 impl<T> Default for Names<T> {
     fn default() -> Self {
-        Self {
-            nodes: BTreeMap::new(),
-        }
+        Self { nodes: BTreeMap::new() }
     }
 }
 
@@ -73,10 +71,7 @@ impl<T: Clone> Names<T> {
         let mut entries: Vec<Entry> = entries
             .filter_map(|path| {
                 let name = path.file_name()?.to_str()?.to_owned();
-                Some(Entry {
-                    name,
-                    kind: self.kind(path)?,
-                })
+                Some(Entry { name, kind: self.kind(path)? })
             })
             .collect();
         entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -85,12 +80,8 @@ impl<T: Clone> Names<T> {
 
     /// All paths below a directory; they follow it in the order of the map.
     fn below<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = &'a PathBuf> {
-        let after = self
-            .nodes
-            .range::<Path, _>((Bound::Excluded(dir), Bound::Unbounded));
-        after
-            .map(|(path, _)| path)
-            .take_while(move |path| path.starts_with(dir))
+        let after = self.nodes.range::<Path, _>((Bound::Excluded(dir), Bound::Unbounded));
+        after.map(|(path, _)| path).take_while(move |path| path.starts_with(dir))
     }
 
     pub(super) fn insert(&mut self, path: &Path, node: Node<T>) -> io::Result<()> {
@@ -121,9 +112,6 @@ impl<T: Clone> Names<T> {
         if self.below(path).next().is_some() {
             return Err(ErrorKind::DirectoryNotEmpty.into());
         }
-        self.nodes
-            .remove(path)
-            .map(|_| ())
-            .ok_or_else(|| ErrorKind::ResourceBusy.into())
+        self.nodes.remove(path).map(|_| ()).ok_or_else(|| ErrorKind::ResourceBusy.into())
     }
 }

@@ -43,9 +43,7 @@ impl RealDisk {
 
     /// A disk that keeps about `limit` descriptors open, of files that are not in use.
     pub(crate) fn with_descriptors(limit: usize) -> Self {
-        Self {
-            budget: Arc::new(Budget::new(limit)),
-        }
+        Self { budget: Arc::new(Budget::new(limit)) }
     }
 
     fn file(&self, path: &Path, access: Access, file: File) -> io::Result<Arc<dyn DiskFile>> {
@@ -88,10 +86,7 @@ impl Disk for RealDisk {
         for entry in std::fs::read_dir(dir)? {
             let entry = entry?;
             if let Ok(name) = entry.file_name().into_string() {
-                entries.push(Entry {
-                    name,
-                    kind: platform::kind(entry.file_type()?),
-                });
+                entries.push(Entry { name, kind: platform::kind(entry.file_type()?) });
             }
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -185,15 +180,11 @@ struct Failure {
 
 impl Failure {
     fn of(error: &io::Error) -> Self {
-        Self {
-            code: error.raw_os_error(),
-            kind: error.kind(),
-        }
+        Self { code: error.raw_os_error(), kind: error.kind() }
     }
 
     fn error(self) -> io::Error {
-        self.code
-            .map_or_else(|| self.kind.into(), io::Error::from_raw_os_error)
+        self.code.map_or_else(|| self.kind.into(), io::Error::from_raw_os_error)
     }
 }
 
@@ -227,10 +218,7 @@ impl RealFile {
             self.budget.opened(Weak::clone(&self.this));
         }
         note(&mut state);
-        state
-            .file
-            .clone()
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
+        state.file.clone().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Changes the file; the change counts from before it begins until after it has ended, so no

@@ -75,37 +75,22 @@ pub(crate) struct Fault {
 impl Fault {
     /// The next call fails, once.
     pub(crate) fn once(operation: Operation, error: ErrorKind) -> Self {
-        Self {
-            operation,
-            path_contains: String::new(),
-            after: 0,
-            forever: false,
-            error,
-        }
+        Self { operation, path_contains: String::new(), after: 0, forever: false, error }
     }
 
     /// All calls fail from now on.
     pub(crate) fn always(operation: Operation, error: ErrorKind) -> Self {
-        Self {
-            forever: true,
-            ..Self::once(operation, error)
-        }
+        Self { forever: true, ..Self::once(operation, error) }
     }
 
     /// The first `calls` succeed.
     pub(crate) fn after(self, calls: u64) -> Self {
-        Self {
-            after: calls,
-            ..self
-        }
+        Self { after: calls, ..self }
     }
 
     /// Only for paths that contain `part`.
     pub(crate) fn on(self, part: &str) -> Self {
-        Self {
-            path_contains: part.to_owned(),
-            ..self
-        }
+        Self { path_contains: part.to_owned(), ..self }
     }
 }
 
@@ -163,9 +148,7 @@ impl SimulatedDisk {
     }
 
     fn with_state(state: State) -> Self {
-        Self {
-            state: Arc::new(Mutex::new(state)),
-        }
+        Self { state: Arc::new(Mutex::new(state)) }
     }
 
     /// How many changes the disk has seen: each is a point at which a crash can be tried.
@@ -244,12 +227,7 @@ impl SimulatedDisk {
 
     /// All paths of files, sorted.
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
-        self.state
-            .lock()
-            .names
-            .files()
-            .map(|(path, _)| path.clone())
-            .collect()
+        self.state.lock().names.files().map(|(path, _)| path.clone()).collect()
     }
 
     /// A file's bytes.
@@ -286,12 +264,7 @@ impl SimulatedDisk {
 
     fn handle(&self, file: FileId, path: &Path, access: Access) -> Arc<dyn DiskFile> {
         let path = Mutex::new(path.to_path_buf());
-        Arc::new(SimulatedFile {
-            disk: self.clone(),
-            file,
-            path,
-            access,
-        })
+        Arc::new(SimulatedFile { disk: self.clone(), file, path, access })
     }
 }
 
@@ -327,9 +300,7 @@ impl State {
     }
 
     fn content(&mut self, file: FileId) -> io::Result<&mut Content> {
-        self.files
-            .get_mut(&file)
-            .ok_or_else(|| ErrorKind::NotFound.into())
+        self.files.get_mut(&file).ok_or_else(|| ErrorKind::NotFound.into())
     }
 
     fn content_at(&mut self, path: &Path) -> io::Result<&mut Content> {
@@ -343,10 +314,7 @@ impl State {
             return wanted;
         };
         let others = self.names.files().filter(|(_, id)| **id != file);
-        let used: u64 = others
-            .filter_map(|(_, id)| self.files.get(id))
-            .map(|c| c.length)
-            .sum();
+        let used: u64 = others.filter_map(|(_, id)| self.files.get(id)).map(|c| c.length).sum();
         wanted.min(limit.saturating_sub(used))
     }
 
@@ -385,9 +353,7 @@ impl Disk for SimulatedDisk {
         state.names.directory(dir)?;
         state.enter(Operation::SyncDir, dir)?;
         let pending = std::mem::take(&mut state.pending);
-        let (synced, others) = pending
-            .into_iter()
-            .partition(|change| change.dir() == Some(dir));
+        let (synced, others) = pending.into_iter().partition(|change| change.dir() == Some(dir));
         state.pending = others;
         image::apply(&mut state.durable_names, synced);
         Ok(())
@@ -397,10 +363,7 @@ impl Disk for SimulatedDisk {
         let mut state = self.state.lock();
         state.enter(Operation::Rename, from)?;
         if from.parent() != to.parent() {
-            return Err(io::Error::new(
-                ErrorKind::InvalidInput,
-                "renamed to another directory",
-            ));
+            return Err(io::Error::new(ErrorKind::InvalidInput, "renamed to another directory"));
         }
         let file = *state.names.file(from)?;
         state.names.rename(from, to)?;
@@ -413,10 +376,7 @@ impl Disk for SimulatedDisk {
         let mut state = self.state.lock();
         state.enter(Operation::Remove, path)?;
         let file = state.names.remove_file(path)?;
-        state.pending.push(Change::Remove {
-            path: path.to_path_buf(),
-            file,
-        });
+        state.pending.push(Change::Remove { path: path.to_path_buf(), file });
         Ok(())
     }
 
@@ -435,10 +395,7 @@ impl Disk for SimulatedDisk {
         state.names.insert(path, Node::File(file))?;
         state.next_file += 1;
         state.files.insert(file, Content::default());
-        state.pending.push(Change::Create {
-            path: path.to_path_buf(),
-            file,
-        });
+        state.pending.push(Change::Create { path: path.to_path_buf(), file });
         Ok(self.handle(file, path, Access::ReadWrite))
     }
 
@@ -499,9 +456,7 @@ impl DiskFile for SimulatedFile {
             entered?;
             let content = state.content(self.file)?;
             let left = content.length.saturating_sub(position);
-            let count = usize::try_from(left)
-                .unwrap_or(usize::MAX)
-                .min(buffer.len());
+            let count = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
             content.read(buffer.get_mut(..count).unwrap_or_default(), position);
             Ok(count)
         })
@@ -514,22 +469,13 @@ impl DiskFile for SimulatedFile {
             let end = position.checked_add(whole).ok_or(ErrorKind::FileTooLarge)?;
             let written = match &entered {
                 Ok(()) if end <= state.content(self.file)?.length => whole,
-                Ok(()) => state
-                    .room(self.file, end)
-                    .saturating_sub(position)
-                    .min(whole),
+                Ok(()) => state.room(self.file, end).saturating_sub(position).min(whole),
                 Err(_) => state.random() % (whole + 1),
             };
             let part = bytes.get(..usize::try_from(written).unwrap_or_default());
-            state
-                .content(self.file)?
-                .write(part.unwrap_or_default(), position);
+            state.content(self.file)?.write(part.unwrap_or_default(), position);
             entered?;
-            if written < whole {
-                Err(ErrorKind::StorageFull.into())
-            } else {
-                Ok(())
-            }
+            if written < whole { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
         })
     }
 
@@ -537,19 +483,11 @@ impl DiskFile for SimulatedFile {
     fn allocate(&self, end: u64) -> io::Result<()> {
         self.run(Operation::Allocate, |state, entered| {
             let length = state.content(self.file)?.length;
-            let wanted = if entered.is_ok() {
-                end
-            } else {
-                length.midpoint(end.max(length))
-            };
+            let wanted = if entered.is_ok() { end } else { length.midpoint(end.max(length)) };
             let got = state.room(self.file, wanted);
             state.content(self.file)?.grow(got);
             entered?;
-            if got.max(length) < end {
-                Err(ErrorKind::StorageFull.into())
-            } else {
-                Ok(())
-            }
+            if got.max(length) < end { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
         })
     }
 
@@ -570,9 +508,8 @@ impl DiskFile for SimulatedFile {
             let mut coins = state.random();
             let content = state.content(self.file)?;
             content.fail_sync(|| {
-                coins = coins
-                    .wrapping_mul(0x5851_F42D_4C95_7F2D)
-                    .wrapping_add(0x1405_7B7E_F767_814F);
+                coins =
+                    coins.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
                 coins >> 33
             });
             Err(error)

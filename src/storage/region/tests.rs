@@ -33,10 +33,7 @@ fn writing_below_the_published_end_is_refused() {
     writer.write(0, b"abcd").unwrap();
     writer.write(2, b"CD").unwrap();
     writer.publish(4);
-    assert_eq!(
-        kind(writer.write(3, b"x")),
-        Some(io::ErrorKind::InvalidInput)
-    );
+    assert_eq!(kind(writer.write(3, b"x")), Some(io::ErrorKind::InvalidInput));
     writer.write(4, b"e").unwrap();
     writer.publish(5);
     assert_eq!(writer.region().bytes(0..5), Some(&b"abCDe"[..]));
@@ -60,23 +57,13 @@ fn what_was_not_written_is_not_published() {
 }
 
 #[test]
-#[expect(
-    clippy::reversed_empty_ranges,
-    reason = "a reversed range must be refused too"
-)]
+#[expect(clippy::reversed_empty_ranges, reason = "a reversed range must be refused too")]
 fn ranges_at_the_edges_of_arithmetic_are_refused() {
     let mut writer = writer(8);
     writer.write(0, &[1; 8]).unwrap();
     writer.publish(8);
     let region = writer.region();
-    for range in [
-        0..usize::MAX,
-        usize::MAX..usize::MAX,
-        usize::MAX..0,
-        5..4,
-        8..9,
-        9..9,
-    ] {
+    for range in [0..usize::MAX, usize::MAX..usize::MAX, usize::MAX..0, 5..4, 8..9, 9..9] {
         assert_eq!(region.bytes(range.clone()), None, "{range:?}");
     }
     for position in [9, usize::MAX - 1, usize::MAX] {
@@ -191,9 +178,8 @@ fn readers_see_every_published_byte_while_the_writer_goes_on() {
             });
         }
         for position in (0..capacity).step_by(16) {
-            let chunk: Vec<u8> = (position..position + 16)
-                .map(|at| u8::try_from(at % 251).unwrap())
-                .collect();
+            let chunk: Vec<u8> =
+                (position..position + 16).map(|at| u8::try_from(at % 251).unwrap()).collect();
             writer.write(position, &chunk).unwrap();
             writer.publish(position + 16);
         }

@@ -42,14 +42,7 @@ impl RegionWriter {
             return Err(invalid("a writer without a place to write to"));
         }
         let sole = Sole::claim(memory, published)?;
-        Ok(Self {
-            sole,
-            file,
-            store,
-            published,
-            written: published,
-            writable: published,
-        })
+        Ok(Self { sole, file, store, published, written: published, writable: published })
     }
 
     pub(crate) fn region(&self) -> &Arc<Region> {
@@ -62,11 +55,7 @@ impl RegionWriter {
         if position < self.published {
             return Err(invalid("written below the published end"));
         }
-        let limit = if self.store {
-            self.writable
-        } else {
-            self.region().capacity()
-        };
+        let limit = if self.store { self.writable } else { self.region().capacity() };
         let end = end_of(position, bytes, limit)?;
         if let Some(file) = &self.file {
             file.write_at(bytes, position as u64)?;

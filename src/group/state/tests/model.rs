@@ -70,10 +70,7 @@ impl Walk {
     fn topics(&mut self) -> BTreeSet<&'static str> {
         let rng = &mut self.rng;
         let equal = self.equal;
-        TOPICS
-            .into_iter()
-            .filter(|_| equal || rng.below(3) > 0)
-            .collect()
+        TOPICS.into_iter().filter(|_| equal || rng.below(3) > 0).collect()
     }
 
     fn any_member(&mut self) -> Option<MemberId> {
@@ -86,14 +83,8 @@ impl Walk {
         let id = MemberId(self.next_id);
         self.next_id += 1;
         let topics = self.topics();
-        assert_eq!(
-            self.group.join(id, topics.iter().copied().collect()),
-            JoinOutcome::Joined
-        );
-        let belief = Belief {
-            topics,
-            ..Belief::default()
-        };
+        assert_eq!(self.group.join(id, topics.iter().copied().collect()), JoinOutcome::Joined);
+        let belief = Belief { topics, ..Belief::default() };
         self.members.insert(id, belief);
     }
 
@@ -111,10 +102,7 @@ impl Walk {
         if count == 0 {
             self.partitions_of.remove(topic);
         }
-        let counts = self
-            .partitions_of
-            .iter()
-            .map(|(&name, &count)| (name.into(), count));
+        let counts = self.partitions_of.iter().map(|(&name, &count)| (name.into(), count));
         self.group.set_partitions(counts.collect());
     }
 
@@ -133,40 +121,22 @@ impl Walk {
         let change = self.group.poll(id).unwrap();
         self.woken.remove(&id);
         let news = [&change.lost, &change.revoke, &change.assign];
-        assert!(
-            !had_nothing_to_do || news.iter().all(|it| it.is_empty()),
-            "{change:?}"
-        );
-        assert!(
-            change.revoke.is_empty() || change.assign.is_empty(),
-            "{change:?}"
-        );
+        assert!(!had_nothing_to_do || news.iter().all(|it| it.is_empty()), "{change:?}");
+        assert!(change.revoke.is_empty() || change.assign.is_empty(), "{change:?}");
         assert!(change.generation >= self.generation, "{change:?}");
         self.generation = change.generation;
         assert_eq!(change.is_evicted, belief.evicted);
         for partition in &change.lost {
-            assert!(
-                belief.owned.remove(partition).is_some(),
-                "lost {partition} unowned"
-            );
+            assert!(belief.owned.remove(partition).is_some(), "lost {partition} unowned");
         }
         for partition in &change.revoke {
-            assert!(
-                belief.owned.contains_key(partition),
-                "revoked {partition} unowned"
-            );
+            assert!(belief.owned.contains_key(partition), "revoked {partition} unowned");
         }
         for partition in change.assign {
             let epoch = self.group.owns(id, &partition).unwrap();
-            assert!(
-                Some(epoch) > self.last_epoch,
-                "{partition} under an old epoch"
-            );
+            assert!(Some(epoch) > self.last_epoch, "{partition} under an old epoch");
             self.last_epoch = Some(epoch);
-            assert!(
-                belief.topics.contains(&*partition.topic),
-                "{partition} unsubscribed"
-            );
+            assert!(belief.topics.contains(&*partition.topic), "{partition} unsubscribed");
             assert_eq!(belief.owned.insert(partition, epoch), None);
         }
         belief.revoking = change.revoke;
@@ -216,29 +186,17 @@ impl Walk {
         for (&id, belief) in &self.members {
             for partition in self.group.assignment(id) {
                 let epoch = self.group.owns(id, &partition).unwrap();
-                assert_eq!(
-                    belief.owned.get(&partition),
-                    Some(&epoch),
-                    "{partition} untold"
-                );
+                assert_eq!(belief.owned.get(&partition), Some(&epoch), "{partition} untold");
                 assert!(self.group.may_commit(id, &partition, epoch));
                 assert!(!belief.evicted, "{id:?} was evicted and owns {partition}");
-                let count = self
-                    .partitions_of
-                    .get(&*partition.topic)
-                    .copied()
-                    .unwrap_or(0);
+                let count = self.partitions_of.get(&*partition.topic).copied().unwrap_or(0);
                 assert!(partition.partition < count, "{partition} does not exist");
                 let other = owners.insert(partition, id);
                 assert_eq!(other, None, "owned twice");
             }
             if !self.group.needs_attention(id) {
                 let owned: Vec<_> = belief.owned.keys().cloned().collect();
-                assert_eq!(
-                    owned,
-                    self.group.assignment(id),
-                    "{id:?} has lost without news"
-                );
+                assert_eq!(owned, self.group.assignment(id), "{id:?} has lost without news");
             } else if belief.revoking.is_empty() && !belief.evicted {
                 assert!(self.woken.contains(&id), "{id:?} sleeps over its news");
             }
@@ -255,11 +213,8 @@ impl Walk {
         if !self.equal || self.group.assignor != Assignor::CooperativeSticky {
             return;
         }
-        let before: BTreeMap<_, _> = self
-            .members
-            .keys()
-            .map(|&id| (id, self.group.assignment(id)))
-            .collect();
+        let before: BTreeMap<_, _> =
+            self.members.keys().map(|&id| (id, self.group.assignment(id))).collect();
         match self.any_member() {
             Some(id) if self.rng.below(2) == 0 => self.leave(id),
             _ => self.join(),
@@ -268,23 +223,14 @@ impl Walk {
         let total: usize = before.values().map(Vec::len).sum();
         let mut loads = Vec::new();
         let mut kept = 0;
-        for (id, had) in before
-            .iter()
-            .filter(|(id, _)| self.members.contains_key(id))
-        {
+        for (id, had) in before.iter().filter(|(id, _)| self.members.contains_key(id)) {
             loads.push(had.len());
-            kept += had
-                .iter()
-                .filter(|it| self.group.owns(*id, it).is_some())
-                .count();
+            kept += had.iter().filter(|it| self.group.owns(*id, it).is_some()).count();
         }
         loads.sort_unstable_by(|a, b| b.cmp(a));
         let members = self.members.len().max(1);
         let quota = |rank| total / members + usize::from(rank < total % members);
-        let most: usize = (0..)
-            .zip(&loads)
-            .map(|(rank, &load)| load.min(quota(rank)))
-            .sum();
+        let most: usize = (0..).zip(&loads).map(|(rank, &load)| load.min(quota(rank))).sum();
         assert_eq!(kept, most, "{before:?}");
     }
 
@@ -304,18 +250,12 @@ impl Walk {
             let is_read = self.members.values().any(|it| it.topics.contains(topic));
             for partition in 0..count {
                 let partition = (*topic, partition).into();
-                let owners = self
-                    .members
-                    .keys()
-                    .filter(|&&id| self.group.owns(id, &partition).is_some());
+                let owners =
+                    self.members.keys().filter(|&&id| self.group.owns(id, &partition).is_some());
                 assert_eq!(owners.count(), usize::from(is_read), "{partition}");
             }
         }
-        assert!(
-            self.members
-                .keys()
-                .all(|&id| !self.group.needs_attention(id))
-        );
+        assert!(self.members.keys().all(|&id| !self.group.needs_attention(id)));
         let loads = || self.members.values().map(|it| it.owned.len());
         if self.equal && self.group.assignor != Assignor::Range {
             let gap = loads().max().unwrap_or(0) - loads().min().unwrap_or(0);

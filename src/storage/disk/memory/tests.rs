@@ -11,14 +11,7 @@ fn read(file: &dyn DiskFile, position: u64, length: usize) -> Vec<u8> {
 }
 
 fn chunks(disk: &MemoryDisk, path: &str) -> usize {
-    disk.names
-        .lock()
-        .file(Path::new(path))
-        .unwrap()
-        .bytes
-        .lock()
-        .chunks
-        .len()
+    disk.names.lock().file(Path::new(path)).unwrap().bytes.lock().chunks.len()
 }
 
 #[test]
@@ -39,10 +32,7 @@ fn header_region_and_footer_are_one_file() {
     assert_eq!(read(&*file, 9004, 4), [7, 7, 0, 0]);
     assert_eq!(read(&*file, 18_999, 8), b"\0footer\0");
     assert_eq!((file.len().unwrap(), chunks(&disk, "log")), (20_000, 1));
-    assert!(
-        file.write_at(b"x", 9005).is_err(),
-        "published bytes never change"
-    );
+    assert!(file.write_at(b"x", 9005).is_err(), "published bytes never change");
     file.release(9006..19_003).unwrap();
     assert_eq!(read(&*file, 19_000, 7), b"\0\0\0ter\0");
 
@@ -60,9 +50,7 @@ fn header_region_and_footer_are_one_file() {
 fn a_file_written_by_calls_is_mapped_and_then_kept_once() {
     let disk = MemoryDisk::new();
     let file = disk.create(Path::new("log")).unwrap();
-    let bytes: Vec<u8> = (0..10_000u32)
-        .map(|n| u8::try_from(n % 251).unwrap())
-        .collect();
+    let bytes: Vec<u8> = (0..10_000u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
     for (start, part) in (0u64..).step_by(999).zip(bytes.chunks(999)) {
         file.write_at(part, start).unwrap();
     }
@@ -113,14 +101,8 @@ fn a_full_disk_says_so_and_recovers_when_a_file_is_gone() {
     file.allocate(60).unwrap();
     file.write_at(&[1; 60], 0).unwrap();
     let other = disk.create(Path::new("b")).unwrap();
-    assert_eq!(
-        other.allocate(41).unwrap_err().kind(),
-        ErrorKind::StorageFull
-    );
-    assert_eq!(
-        other.write_at(&[1], 40).unwrap_err().kind(),
-        ErrorKind::StorageFull
-    );
+    assert_eq!(other.allocate(41).unwrap_err().kind(), ErrorKind::StorageFull);
+    assert_eq!(other.write_at(&[1], 40).unwrap_err().kind(), ErrorKind::StorageFull);
     assert_eq!(other.len().unwrap(), 0);
     disk.remove_file(Path::new("a")).unwrap();
     assert!(other.allocate(100).is_err(), "the file is still open");
@@ -139,30 +121,15 @@ fn names_behave_like_a_file_system() {
     disk.create_dir(Path::new("/data/x-y")).unwrap();
     disk.create(path).unwrap();
     assert!(disk.create(path).is_err() && disk.create(&path.join("below")).is_err());
-    assert_eq!(
-        disk.list(dir).unwrap(),
-        [Entry {
-            name: "f".into(),
-            kind: EntryKind::File
-        }]
-    );
+    assert_eq!(disk.list(dir).unwrap(), [Entry { name: "f".into(), kind: EntryKind::File }]);
     assert_eq!(disk.list(Path::new("/data")).unwrap().len(), 2);
-    assert_eq!(
-        kind(disk.remove_dir(dir)),
-        Some(ErrorKind::DirectoryNotEmpty)
-    );
+    assert_eq!(kind(disk.remove_dir(dir)), Some(ErrorKind::DirectoryNotEmpty));
     assert_eq!(kind(disk.remove_file(dir)), Some(ErrorKind::IsADirectory));
     disk.create(&dir.join("g")).unwrap();
-    assert_eq!(
-        kind(disk.rename(path, &dir.join("g"))),
-        Some(ErrorKind::AlreadyExists)
-    );
+    assert_eq!(kind(disk.rename(path, &dir.join("g"))), Some(ErrorKind::AlreadyExists));
     disk.rename(path, &dir.join("h")).unwrap();
     assert_eq!(disk.kind(path).unwrap(), None);
-    assert_eq!(
-        disk.kind(Path::new("/")).unwrap(),
-        Some(EntryKind::Directory)
-    );
+    assert_eq!(disk.kind(Path::new("/")).unwrap(), Some(EntryKind::Directory));
     assert!(disk.open(path, Access::Read).is_err() && disk.sync_dir(path).is_err());
     disk.remove_file(&dir.join("g")).unwrap();
     disk.remove_file(&dir.join("h")).unwrap();

@@ -41,10 +41,7 @@ pub(super) enum GivenUp {
 
 impl Budget {
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            limit: limit.max(1),
-            queue: Mutex::new(Queue::default()),
-        }
+        Self { limit: limit.max(1), queue: Mutex::new(Queue::default()) }
     }
 
     /// Closes descriptors until one more fits. If all are in use the budget is exceeded: half of
@@ -84,11 +81,7 @@ impl Budget {
     /// The next candidate, if one more descriptor would be too many.
     fn next(&self) -> Option<Weak<RealFile>> {
         let mut queue = self.queue.lock();
-        if queue.open < self.limit {
-            None
-        } else {
-            queue.files.pop_front()
-        }
+        if queue.open < self.limit { None } else { queue.files.pop_front() }
     }
 
     fn is_short(&self) -> bool {

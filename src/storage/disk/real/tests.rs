@@ -61,19 +61,11 @@ fn files_are_created_written_read_and_listed() {
     assert_eq!(kind(disk.create(&path)), Some(ErrorKind::AlreadyExists));
     disk.create(&sub.join("a")).unwrap();
     disk.sync_dir(&sub).unwrap();
-    let names: Vec<String> = disk
-        .list(&sub)
-        .unwrap()
-        .into_iter()
-        .map(|e| e.name)
-        .collect();
+    let names: Vec<String> = disk.list(&sub).unwrap().into_iter().map(|e| e.name).collect();
     assert_eq!(names, ["a", "b"]);
     assert_eq!(disk.kind(&sub).unwrap(), Some(EntryKind::Directory));
     assert_eq!(disk.kind(&sub.join("c")).unwrap(), None);
-    assert_eq!(
-        kind(disk.rename(&sub.join("a"), &path)),
-        Some(ErrorKind::AlreadyExists)
-    );
+    assert_eq!(kind(disk.rename(&sub.join("a"), &path)), Some(ErrorKind::AlreadyExists));
     disk.rename(&sub.join("a"), &sub.join("c")).unwrap();
     disk.remove_file(&sub.join("c")).unwrap();
     disk.remove_file(&path).unwrap();
@@ -95,10 +87,7 @@ fn what_is_not_a_regular_file_is_refused_without_waiting() {
     let fifo = dir.path().join("fifo");
     let made = std::process::Command::new("mkfifo").arg(&fifo).status();
     if made.is_ok_and(|status| status.success()) {
-        assert_eq!(
-            kind(disk.open(&fifo, Access::Read)),
-            Some(ErrorKind::InvalidInput)
-        );
+        assert_eq!(kind(disk.open(&fifo, Access::Read)), Some(ErrorKind::InvalidInput));
     }
     let sub = dir.path().join("sub");
     disk.create_dir(&sub).unwrap();
@@ -149,20 +138,11 @@ fn stores_and_writes_show_in_a_map_and_in_the_file() {
     let mut writer = RegionWriter::new(memory, 4096, Some(Arc::clone(&file)), false).unwrap();
     writer.write(4096, b"written").unwrap();
     writer.publish(4103);
-    assert_eq!(
-        writer.region().bytes(4090..4103),
-        Some(&b"storedwritten"[..])
-    );
-    assert!(
-        writer.region().populate(0..1).is_err(),
-        "the map is read-only"
-    );
+    assert_eq!(writer.region().bytes(4090..4103), Some(&b"storedwritten"[..]));
+    assert!(writer.region().populate(0..1).is_err(), "the map is read-only");
 
     let memory = file.map(1 << 20, Access::Read).unwrap();
-    assert!(
-        Region::sealed(memory, 8193).is_err(),
-        "published beyond the file's end"
-    );
+    assert!(Region::sealed(memory, 8193).is_err(), "published beyond the file's end");
     assert!(RegionWriter::new(file.map(8192, Access::Read).unwrap(), 0, None, true).is_err());
 }
 
@@ -170,10 +150,7 @@ fn stores_and_writes_show_in_a_map_and_in_the_file() {
 fn files_outlive_their_descriptors() {
     let (dir, disk) = disk(4);
     let paths: Vec<PathBuf> = (0..40).map(|n| dir.path().join(n.to_string())).collect();
-    let files: Vec<_> = paths
-        .iter()
-        .map(|path| disk.create(path).unwrap())
-        .collect();
+    let files: Vec<_> = paths.iter().map(|path| disk.create(path).unwrap()).collect();
     assert!(disk.budget.open() <= 4, "{}", disk.budget.open());
     for round in 0..3u64 {
         for (number, file) in (0u8..).zip(&files) {
@@ -219,10 +196,7 @@ fn a_failed_sync_is_final() {
     let (dir, disk) = disk(1);
     let file = real(&disk, &dir.path().join("file"));
     file.write_at(b"x", 0).unwrap();
-    file.state.lock().failed = Some(Failure {
-        code: Some(5),
-        kind: ErrorKind::Other,
-    });
+    file.state.lock().failed = Some(Failure { code: Some(5), kind: ErrorKind::Other });
     for _ in 0..2 {
         assert_eq!(file.sync().unwrap_err().raw_os_error(), Some(5));
     }
@@ -279,9 +253,8 @@ fn another_file_of_the_same_name_is_not_taken_for_it() {
 #[test]
 fn threads_share_few_descriptors() {
     let (dir, disk) = disk(3);
-    let files: Vec<_> = (0..12)
-        .map(|number| disk.create(&dir.path().join(number.to_string())).unwrap())
-        .collect();
+    let files: Vec<_> =
+        (0..12).map(|number| disk.create(&dir.path().join(number.to_string())).unwrap()).collect();
     std::thread::scope(|scope| {
         for thread in 0..4u8 {
             let files = &files;

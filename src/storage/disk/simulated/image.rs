@@ -57,11 +57,8 @@ pub(crate) struct PowerCut {
 
 impl PowerCut {
     /// Everything that was not synced is gone.
-    pub(crate) const WORST: Self = Self {
-        metadata: Metadata::None,
-        pages: Pages::None,
-        tear: false,
-    };
+    pub(crate) const WORST: Self =
+        Self { metadata: Metadata::None, pages: Pages::None, tear: false };
 
     /// One of all kinds, by chance.
     pub(crate) fn any(random: &mut impl FnMut() -> u64) -> Self {
@@ -82,11 +79,7 @@ impl PowerCut {
             8 => Pages::Older,
             _ => Pages::Random,
         };
-        Self {
-            metadata,
-            pages,
-            tear: random().is_multiple_of(3),
-        }
+        Self { metadata, pages, tear: random().is_multiple_of(3) }
     }
 }
 
@@ -151,12 +144,7 @@ pub(super) fn names<F: Clone + PartialEq>(
     };
     let survivors = pending.iter().take(prefix);
     let hostile = how.metadata == Metadata::Hostile;
-    apply(
-        &mut names,
-        survivors
-            .filter(|_| !hostile || random().is_multiple_of(2))
-            .cloned(),
-    );
+    apply(&mut names, survivors.filter(|_| !hostile || random().is_multiple_of(2)).cloned());
     names
 }
 
@@ -167,24 +155,15 @@ pub(super) fn files<F: Copy + Ord>(
     random: &mut impl FnMut() -> u64,
     how: PowerCut,
 ) -> BTreeMap<F, Content> {
-    let survivors: Vec<(F, &Content)> = names
-        .files()
-        .filter_map(|(_, file)| Some((*file, files.get(file)?)))
-        .collect();
+    let survivors: Vec<(F, &Content)> =
+        names.files().filter_map(|(_, file)| Some((*file, files.get(file)?))).collect();
     let is_dirty = |page: &&Page| !page.versions.is_empty();
-    let dirty = survivors
-        .iter()
-        .flat_map(|(_, content)| content.pages.values())
-        .filter(is_dirty);
+    let dirty = survivors.iter().flat_map(|(_, content)| content.pages.values()).filter(is_dirty);
     let mut choice = Choice::new(how, dirty.count(), random);
     let mut after = BTreeMap::new();
     for (file, content) in survivors {
         let length = length(content, random, how.pages);
-        let mut found = Content {
-            pages: BTreeMap::new(),
-            length,
-            durable_length: length,
-        };
+        let mut found = Content { pages: BTreeMap::new(), length, durable_length: length };
         for (number, page) in &content.pages {
             let bytes = choice.page(page, random);
             if number * (PAGE as u64) < length {
@@ -224,12 +203,7 @@ struct Choice {
 
 impl Choice {
     fn new(how: PowerCut, count: usize, random: &mut impl FnMut() -> u64) -> Self {
-        Self {
-            how,
-            count,
-            pivot: below(random, count.max(1)),
-            index: 0,
-        }
+        Self { how, count, pivot: below(random, count.max(1)), index: 0 }
     }
 
     fn page(&mut self, page: &Page, random: &mut impl FnMut() -> u64) -> Bytes {
@@ -304,9 +278,7 @@ impl Choice {
 
 /// Version 0 is the durable one.
 fn version(page: &Page, number: usize) -> Bytes {
-    let since = number
-        .checked_sub(1)
-        .and_then(|index| page.versions.get(index));
+    let since = number.checked_sub(1).and_then(|index| page.versions.get(index));
     Arc::clone(since.unwrap_or(&page.durable))
 }
 

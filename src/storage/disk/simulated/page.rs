@@ -26,21 +26,13 @@ pub(super) struct Page {
 impl Default for Page {
     fn default() -> Self {
         let zeros = Arc::new([0; PAGE]);
-        Self {
-            durable: Arc::clone(&zeros),
-            versions: Vec::new(),
-            cached: zeros,
-        }
+        Self { durable: Arc::clone(&zeros), versions: Vec::new(), cached: zeros }
     }
 }
 
 impl Page {
     pub(super) fn synced(bytes: Bytes) -> Self {
-        Self {
-            durable: Arc::clone(&bytes),
-            versions: Vec::new(),
-            cached: bytes,
-        }
+        Self { durable: Arc::clone(&bytes), versions: Vec::new(), cached: bytes }
     }
 
     fn change(&mut self, change: impl FnOnce(&mut [u8; PAGE])) {
@@ -65,11 +57,7 @@ impl Content {
             let (number, within) = locate(position.saturating_add(filled as u64));
             let count = rest.len().min(PAGE - within);
             let rest = rest.get_mut(..count).unwrap_or_default();
-            match self
-                .pages
-                .get(&number)
-                .and_then(|page| page.cached.get(within..within + count))
-            {
+            match self.pages.get(&number).and_then(|page| page.cached.get(within..within + count)) {
                 Some(bytes) => rest.copy_from_slice(bytes),
                 None => rest.fill(0),
             }
@@ -104,9 +92,7 @@ impl Content {
             let count = usize::try_from(end - at).unwrap_or(PAGE).min(PAGE - within);
             if let Some(page) = self.pages.get_mut(&number) {
                 page.change(|page| {
-                    page.get_mut(within..within + count)
-                        .unwrap_or_default()
-                        .fill(0);
+                    page.get_mut(within..within + count).unwrap_or_default().fill(0);
                 });
             }
             at = at.saturating_add(count as u64);
@@ -125,9 +111,7 @@ impl Content {
 
     /// The cached pages with their positions.
     pub(super) fn pages(&self) -> impl Iterator<Item = (u64, &[u8; PAGE])> {
-        self.pages
-            .iter()
-            .map(|(number, page)| (number * PAGE as u64, &*page.cached))
+        self.pages.iter().map(|(number, page)| (number * PAGE as u64, &*page.cached))
     }
 
     /// A sync that succeeded. Pages without versions were clean, and stay as they are.

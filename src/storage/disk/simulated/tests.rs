@@ -23,14 +23,7 @@ fn disk_with(bytes: &[u8]) -> (SimulatedDisk, Arc<dyn DiskFile>) {
 }
 
 fn cut(disk: &SimulatedDisk, seed: u64, metadata: Metadata, pages: Pages) -> SimulatedDisk {
-    disk.power_cut(
-        &mut random(seed),
-        PowerCut {
-            metadata,
-            pages,
-            tear: false,
-        },
-    )
+    disk.power_cut(&mut random(seed), PowerCut { metadata, pages, tear: false })
 }
 
 fn bytes(disk: &SimulatedDisk, path: &str) -> Option<Vec<u8>> {
@@ -48,10 +41,7 @@ fn what_was_synced_survives_every_cut() {
         let found = bytes(&after, LOG).unwrap();
         assert!(found.len() >= 10_000 && found.len() <= 10_100, "{how:?}");
         assert!(found[..10_000].iter().all(|byte| *byte == 1), "{how:?}");
-        assert!(
-            found[10_000..].iter().all(|byte| [0, 2].contains(byte)),
-            "{how:?}"
-        );
+        assert!(found[10_000..].iter().all(|byte| [0, 2].contains(byte)), "{how:?}");
     }
 }
 
@@ -74,11 +64,7 @@ fn a_page_survives_in_any_of_its_versions_and_pages_independently() {
 fn torn_pages_mix_versions_by_sector() {
     let (disk, file) = disk_with(&[0; PAGE]);
     file.write_at(&[1; PAGE], 0).unwrap();
-    let how = PowerCut {
-        metadata: Metadata::All,
-        pages: Pages::Random,
-        tear: true,
-    };
+    let how = PowerCut { metadata: Metadata::All, pages: Pages::Random, tear: true };
     let mut torn = 0;
     for seed in 0..100 {
         let found = bytes(&disk.power_cut(&mut random(seed), how), LOG).unwrap();
@@ -96,12 +82,8 @@ fn names_survive_by_the_sync_of_their_directory_alone() {
     let file = disk.create(Path::new("/d/new")).unwrap();
     file.write_at(b"y", 0).unwrap();
     file.sync().unwrap();
-    assert_eq!(
-        bytes(&cut(&disk, 1, Metadata::None, Pages::All), "/d/new"),
-        None
-    );
-    disk.rename(Path::new("/d/new"), Path::new("/d/named"))
-        .unwrap();
+    assert_eq!(bytes(&cut(&disk, 1, Metadata::None, Pages::All), "/d/new"), None);
+    disk.rename(Path::new("/d/new"), Path::new("/d/named")).unwrap();
     disk.sync_dir(Path::new("/d")).unwrap();
     let after = cut(&disk, 1, Metadata::None, Pages::None);
     assert_eq!(bytes(&after, "/d/named"), Some(b"y".to_vec()));
@@ -122,12 +104,8 @@ fn ordered_metadata_is_a_prefix_and_hostile_metadata_is_not() {
         });
         found.collect::<std::collections::BTreeSet<_>>()
     };
-    let prefixes = [
-        (false, false, true),
-        (true, false, true),
-        (false, true, true),
-        (false, true, false),
-    ];
+    let prefixes =
+        [(false, false, true), (true, false, true), (false, true, true), (false, true, false)];
     assert_eq!(images(Metadata::Ordered), prefixes.into());
     // The removal without the rename, and a rename only with its create.
     let hostile = images(Metadata::Hostile);
@@ -146,10 +124,7 @@ fn killing_the_process_loses_nothing_but_syncs_nothing() {
     let after = disk.kill9();
     file.write_at(b"c", 2).unwrap();
     assert_eq!(bytes(&after, LOG), Some(b"ab".to_vec()));
-    assert_eq!(
-        bytes(&cut(&after, 1, Metadata::All, Pages::None), LOG),
-        Some(b"a".to_vec())
-    );
+    assert_eq!(bytes(&cut(&after, 1, Metadata::All, Pages::None), LOG), Some(b"a".to_vec()));
     assert_eq!(bytes(&disk, LOG), Some(b"abc".to_vec()));
 }
 
@@ -169,15 +144,9 @@ fn row_d2_after_a_failed_sync_the_next_one_lies() {
         // Writing the page again repairs it.
         file.write_at(b"b", 0).unwrap();
         file.sync().unwrap();
-        assert_eq!(
-            bytes(&cut(&disk, seed, Metadata::None, Pages::None), LOG).unwrap(),
-            b"b"
-        );
+        assert_eq!(bytes(&cut(&disk, seed, Metadata::None, Pages::None), LOG).unwrap(), b"b");
     }
-    assert!(
-        lost > 20 && lost < 60 && reverted > 5 && reverted < lost,
-        "{lost} {reverted}"
-    );
+    assert!(lost > 20 && lost < 60 && reverted > 5 && reverted < lost, "{lost} {reverted}");
 }
 
 #[test]
@@ -188,47 +157,26 @@ fn the_disk_stops_at_any_store_point() {
     assert!(!disk.is_off());
     file.write_at(b"b", 1).unwrap();
     assert!(disk.is_off());
-    for result in [
-        file.write_at(b"c", 2),
-        file.sync(),
-        disk.sync_dir(Path::new("/d")),
-    ] {
+    for result in [file.write_at(b"c", 2), file.sync(), disk.sync_dir(Path::new("/d"))] {
         assert!(SimulatedDisk::is_crash(&result.unwrap_err()));
     }
     assert!(disk.open(Path::new(LOG), Access::Read).is_err() && file.read_at(&mut [0], 0).is_err());
     assert_eq!(disk.store_points(), points + 1);
     let after = disk.kill9();
-    assert_eq!(
-        after
-            .open(Path::new(LOG), Access::Read)
-            .unwrap()
-            .len()
-            .unwrap(),
-        2
-    );
+    assert_eq!(after.open(Path::new(LOG), Access::Read).unwrap().len().unwrap(), 2);
 }
 
 #[test]
 fn faults_hit_the_call_that_they_name() {
     let (disk, file) = disk_with(b"a");
-    disk.inject(
-        Fault::always(Operation::Allocate, ErrorKind::StorageFull)
-            .after(1)
-            .on("log"),
-    );
+    disk.inject(Fault::always(Operation::Allocate, ErrorKind::StorageFull).after(1).on("log"));
     disk.inject(Fault::once(Operation::Create, ErrorKind::PermissionDenied));
     file.allocate(100).unwrap();
-    assert_eq!(
-        file.allocate(200).unwrap_err().kind(),
-        ErrorKind::StorageFull
-    );
+    assert_eq!(file.allocate(200).unwrap_err().kind(), ErrorKind::StorageFull);
     assert!(file.allocate(300).is_err());
     let other = disk.create(Path::new("/d/other"));
     assert_eq!(other.unwrap_err().kind(), ErrorKind::PermissionDenied);
-    disk.create(Path::new("/d/other"))
-        .unwrap()
-        .allocate(9)
-        .unwrap();
+    disk.create(Path::new("/d/other")).unwrap().allocate(9).unwrap();
     disk.heal();
     file.allocate(300).unwrap();
     disk.inject(Fault::once(Operation::Write, ErrorKind::Other));
@@ -240,16 +188,10 @@ fn faults_hit_the_call_that_they_name() {
 fn a_full_disk_keeps_the_debris_of_a_failed_allocation() {
     let (disk, file) = disk_with(&[1; 50]);
     disk.limit_capacity(Some(100));
-    assert_eq!(
-        file.allocate(200).unwrap_err().kind(),
-        ErrorKind::StorageFull
-    );
+    assert_eq!(file.allocate(200).unwrap_err().kind(), ErrorKind::StorageFull);
     assert_eq!(file.len().unwrap(), 100);
     let other = disk.create(Path::new("/d/other")).unwrap();
-    assert_eq!(
-        other.write_at(&[1], 0).unwrap_err().kind(),
-        ErrorKind::StorageFull
-    );
+    assert_eq!(other.write_at(&[1], 0).unwrap_err().kind(), ErrorKind::StorageFull);
     file.write_at(&[2; 100], 0).unwrap();
     disk.remove_file(Path::new(LOG)).unwrap();
     other.write_at(&[1; 100], 0).unwrap();
@@ -281,9 +223,6 @@ fn files_are_damaged_and_cut_on_request() {
     assert!(disk.corrupt(Path::new(LOG), 4998, 1).is_err());
     file.allocate(5000).unwrap();
     let found = bytes(&cut(&disk, 1, Metadata::None, Pages::All), LOG).unwrap();
-    assert_eq!(
-        (found[0], found[1], &found[4997..]),
-        (0x81, 1, &[1, 0, 0][..])
-    );
+    assert_eq!((found[0], found[1], &found[4997..]), (0x81, 1, &[1, 0, 0][..]));
     assert_eq!(disk.paths(), [Path::new(LOG)]);
 }
