@@ -193,7 +193,7 @@ impl Log {
             env: Arc::clone(env),
             identity,
             options,
-            segments: Arc::new(SegmentList::default()),
+            segments: Arc::new(SegmentList::new([])),
             active: None,
             prepared: None,
             unfinished: VecDeque::new(),

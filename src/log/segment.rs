@@ -256,7 +256,7 @@ pub(crate) fn read_footer(file: &dyn DiskFile, salt: u64) -> std::io::Result<Opt
 }
 
 /// The segments of a partition in offset order, shared with its readers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct SegmentList(RwLock<VecDeque<Arc<Segment>>>);
 
 impl SegmentList {

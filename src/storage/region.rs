@@ -32,7 +32,6 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crossbeam::utils::CachePadded;
 #[cfg(target_os = "linux")]
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
@@ -40,11 +39,12 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 use super::disk::Access;
 #[cfg(target_os = "linux")]
 use super::platform;
-use crate::sync::{AtomicUsize, Ordering};
 
+use self::published::Published;
 pub(crate) use self::writer::RegionWriter;
 
 mod debug;
+mod published;
 mod writer;
 
 /// LIMIT: what a page is at least, on every platform; the heap stands in for a map of pages.
@@ -205,9 +205,8 @@ pub(crate) struct Region {
     /// Start of the memory; `None` where there is none. Never changes.
     base: Option<NonNull<u8>>,
     capacity: usize,
-    /// Written by the one `RegionWriter` with Release, read by anybody with Acquire. On a cache
-    /// line of its own: the writer changes it per batch, readers of other fields must not pay.
-    published: CachePadded<AtomicUsize>,
+    /// Written by the one `RegionWriter`, read by anybody.
+    published: Published,
     /// Keeps what `base` points to.
     memory: Memory,
 }
@@ -230,7 +229,7 @@ impl Region {
         let region = Arc::new(Self {
             base: memory.base(),
             capacity: memory.capacity,
-            published: CachePadded::new(AtomicUsize::new(published)),
+            published: Published::new(published),
             memory,
         });
         if let Some(owner) = owner {
@@ -260,9 +259,7 @@ impl Region {
     /// The end of what may be read.
     #[inline]
     pub(crate) fn published(&self) -> usize {
-        // ORDERING: pairs with the Release in `Sole::publish`. Who sees an end must see
-        // the bytes below it; with Relaxed a reader could find zeros there.
-        self.published.load(Ordering::Acquire)
+        self.published.end()
     }
 
     /// The bytes of a range; `None` unless all of it is published and in memory.
@@ -353,9 +350,7 @@ impl Sole {
     fn publish(&mut self, end: usize) {
         assert!(end >= self.region.published(), "published bytes stay published");
         assert!(end <= self.region.capacity, "only memory is published");
-        // ORDERING: pairs with the Acquire in `Region::published`. The bytes below `end` were
-        // stored before; with Relaxed a reader could see the end without them.
-        self.region.published.store(end, Ordering::Release);
+        self.region.published.advance(end);
     }
 }
 
