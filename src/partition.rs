@@ -78,6 +78,8 @@ pub(crate) struct AppendOptions<'a> {
     /// Compare-and-append: what the log end must be.
     pub(crate) expected: Option<u64>,
     pub(crate) producer: Option<Fence<'a>>,
+    /// The durability in force, where it is not the partition's: the producer's own.
+    pub(crate) level: Option<Durability>,
 }
 
 struct State {
@@ -86,8 +88,8 @@ struct State {
     failure: Option<Error>,
     closed: bool,
     unsynced_bytes: u64,
-    /// When the oldest un-synced append happened; kept for interval syncs only.
-    dirty_since: Option<Duration>,
+    /// When the oldest append at an interval level must be synced, on the broker's clock.
+    sync_due: Option<Duration>,
     /// Whether the log changed since its last recovery point.
     changed: bool,
 }
@@ -145,7 +147,7 @@ impl PartitionCore {
                 failure: None,
                 closed: false,
                 unsynced_bytes: 0,
-                dirty_since: None,
+                sync_due: None,
             }),
         })
     }
@@ -227,7 +229,8 @@ impl PartitionCore {
         match (outcome, &options.producer) {
             (Outcome::Appended { next_offset, .. }, _) => {
                 let bytes = u64::from(batch.size(producer.is_some()));
-                self.published(state, next_offset, bytes);
+                let level = options.level.unwrap_or(self.durability);
+                self.published(state, next_offset, bytes, level);
                 Ok(outcome)
             }
             (Outcome::Fenced { current }, Some(fence)) => Err(fenced(fence, current)),
@@ -237,7 +240,13 @@ impl PartitionCore {
 
     /// The end of the append critical section: publishes the log end, wakes, asks for work.
     #[inline]
-    fn published(self: &Arc<Self>, mut state: MutexGuard<'_, State>, end: u64, bytes: u64) {
+    fn published(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        end: u64,
+        bytes: u64,
+        level: Durability,
+    ) {
         self.log_end.store(end, Ordering::Release);
         let fired = if state.waiters.any_armed() {
             state.waiters.fire(Awaits::Published)
@@ -247,7 +256,7 @@ impl PartitionCore {
         // Who is still armed waits for what is durable.
         let wants_sync = state.waiters.any_armed();
         state.changed = true;
-        let interval = self.note_unsynced(&mut state, bytes);
+        let interval = self.note_unsynced(&mut state, bytes, level);
         let wants_space = state.log.wants_space();
         let wants_finish = state.log.has_unfinished();
         drop(state);
@@ -268,17 +277,21 @@ impl PartitionCore {
 
     /// Keeps the books of interval syncs; other levels have none.
     #[inline]
-    fn note_unsynced(&self, state: &mut State, bytes: u64) -> Option<Work> {
-        let Durability::Interval { bytes: limit, .. } = self.durability else {
+    fn note_unsynced(&self, state: &mut State, bytes: u64, level: Durability) -> Option<Work> {
+        let Durability::Interval { every, bytes: limit } = level else {
             return None;
         };
         state.unsynced_bytes = state.unsynced_bytes.saturating_add(bytes);
         if state.unsynced_bytes >= limit {
             return Some(Work::Sync);
         }
-        let first = state.dirty_since.is_none();
-        first.then(|| {
-            state.dirty_since = Some(self.clock.monotonic());
+        if state.sync_due.is_some() && level == self.durability {
+            return None; // an earlier append of the same interval is due first
+        }
+        let due = self.clock.monotonic().saturating_add(every);
+        let is_first = state.sync_due.is_none_or(|known| due < known);
+        is_first.then(|| {
+            state.sync_due = Some(due);
             Work::SyncLater
         })
     }
@@ -349,7 +362,7 @@ impl PartitionCore {
         let task = {
             let mut state = self.state.lock();
             state.unsynced_bytes = 0;
-            state.dirty_since = None;
+            state.sync_due = None;
             state.log.begin_sync()
         };
         let result = task.run();
@@ -447,12 +460,9 @@ impl PartitionCore {
         }
     }
 
-    /// Syncs if the interval is over at `now`. Returns when it will be, if dirty.
+    /// Syncs if an interval is over at `now`. Returns when it will be, if dirty.
     pub(crate) fn sync_if_due(&self, now: Duration) -> Option<Duration> {
-        let Durability::Interval { every, .. } = self.durability else {
-            return None;
-        };
-        let due = self.state.lock().dirty_since?.saturating_add(every);
+        let due = self.state.lock().sync_due?;
         if now < due {
             return Some(due);
         }

@@ -386,7 +386,7 @@ impl Producer {
         topic.check_writable()?;
         let now = topic.now_millis()?;
         let timestamp = timestamp_of(record, topic.config.timestamps, now)?;
-        let options = AppendOptions { expected: None, producer: self.fence(sequence) };
+        let options = self.options(sequence);
         let outcome = encode([record], topic.rules, now, |batch| core.append(batch, &options))?;
         let offset = match outcome {
             Outcome::Appended { base_offset, .. } => base_offset,
@@ -408,7 +408,7 @@ impl Producer {
         let core = Arc::clone(topic.partition(group.partition)?);
         topic.check_writable()?;
         let now = topic.now_millis()?;
-        let options = AppendOptions { expected: None, producer: self.fence(Sequence::Next) };
+        let options = self.options(Sequence::Next);
         let members = || group.members.iter().filter_map(|index| records.get(*index));
         let outcome = encode(members(), topic.rules, now, |batch| core.append(batch, &options))?;
         let Outcome::Appended { base_offset, next_offset } = outcome else {
@@ -466,6 +466,11 @@ impl Producer {
 
     fn level(&self, topic: &TopicShared) -> Durability {
         self.inner.durability.unwrap_or(topic.durability)
+    }
+
+    fn options(&self, sequence: Sequence) -> AppendOptions<'_> {
+        let producer = self.fence(sequence);
+        AppendOptions { expected: None, producer, level: self.inner.durability }
     }
 
     fn fence(&self, sequence: Sequence) -> Option<Fence<'_>> {

@@ -215,7 +215,7 @@ impl Partition {
         expected: Option<u64>,
     ) -> Result<Range<u64>> {
         self.shared.check_writable()?;
-        let options = AppendOptions { expected, producer: None };
+        let options = AppendOptions { expected, ..AppendOptions::default() };
         let now = self.shared.now_millis()?;
         let outcome =
             encode(records, self.shared.rules, now, |batch| self.core.append(batch, &options))?;

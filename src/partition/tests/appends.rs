@@ -23,6 +23,7 @@ fn an_older_holder_of_a_producer_id_is_fenced_before_its_first_append() {
     let current = AtomicU32::new(0);
     let holder = |epoch| AppendOptions {
         expected: None,
+        level: None,
         producer: Some(Fence {
             request: ProducerRequest { id: 7, epoch, sequence: Sequence::Next },
             name: "p",
@@ -126,7 +127,7 @@ fn a_producer_is_forgotten_after_thirty_idle_days_and_not_by_a_clock_that_jumps(
     let current = AtomicU32::new(0);
     let request = ProducerRequest { id: 7, epoch: 0, sequence: Sequence::Next };
     let fence = Fence { request, name: "p", current: &current };
-    let named = AppendOptions { expected: None, producer: Some(fence) };
+    let named = AppendOptions { producer: Some(fence), ..AppendOptions::default() };
     append(&setup.core, "a", &named).unwrap();
 
     setup.clock.set(SystemTime::UNIX_EPOCH + 40_000 * DAY);

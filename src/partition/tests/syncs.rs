@@ -246,3 +246,16 @@ fn row_d01_an_interval_sync_that_fails_shows_at_the_next_append() {
     assert_eq!(setup.core.sync_if_due(setup.clock.monotonic()), None);
     assert!(matches!(setup.append("2"), Err(Error::Poisoned { .. })));
 }
+
+#[test]
+fn a_producers_own_interval_is_kept_on_a_partition_that_has_none() {
+    let setup = Setup::new(Durability::Os);
+    let every = Duration::from_secs(5);
+    let level = Some(Durability::Interval { every, bytes: 1 << 20 });
+    append(&setup.core, "a", &AppendOptions { level, ..AppendOptions::default() }).unwrap();
+    setup.append("not asked for").unwrap();
+    assert_eq!(setup.core.sync_if_due(setup.clock.monotonic()), Some(every));
+    setup.clock.advance(every);
+    assert_eq!(setup.core.sync_if_due(setup.clock.monotonic()), None);
+    assert_eq!(setup.core.durable_end(), 2);
+}
