@@ -123,13 +123,13 @@ pub enum Error {
         /// The epoch in force.
         current: u32,
     },
-    /// This replica does not lead the partition. Nothing was appended.
+    /// Reserved for replication: this replica does not lead the partition. Nothing was appended.
     #[error("{partition} is led by another replica")]
     NotLeader {
         /// The partition.
         partition: TopicPartition,
     },
-    /// Fewer replicas are in sync than the topic demands.
+    /// Reserved for replication: fewer replicas are in sync than the topic demands.
     #[error("{partition} has {in_sync} replicas in sync of {required} required")]
     NotEnoughReplicas {
         /// The partition.
@@ -139,7 +139,7 @@ pub enum Error {
         /// How many the topic demands.
         required: u32,
     },
-    /// The disk, or the byte budget, is full. Nothing was appended; reading, committing and
+    /// The disk is full. Nothing was appended; reading, committing and
     /// deleting go on, and appends resume when space returns.
     #[error("no space left for {}", path.display())]
     StorageFull {
@@ -178,10 +178,11 @@ pub enum Error {
         /// The failure.
         source: Box<Error>,
     },
-    /// Some of the batches of a [`send_batch`](crate::Producer::send_batch) were not appended.
+    /// Some of the batches of a [`send_batch`](crate::Producer::send_batch) were not acknowledged.
     #[error("{} of {} records were sent", done.iter().flatten().count(), done.len())]
     PartialBatch {
-        /// In input order: where each record went, `None` for those that were not appended.
+        /// In input order: where each acknowledged record went. `None` for those that were not
+        /// appended, and for those whose sync failed, which may be there all the same.
         done: Vec<Option<RecordMetadata>>,
         /// What stopped the others.
         source: Box<Error>,
@@ -192,7 +193,7 @@ pub enum Error {
     /// A value could not be encoded or decoded.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// A replication transport failed.
+    /// Reserved for replication: a transport failed.
     #[error(transparent)]
     Transport(#[from] TransportError),
     /// A setting or an argument that cannot work.
@@ -236,7 +237,8 @@ impl Error {
 
     /// Whether nothing was appended or committed, for sure. After an error that is not definite a
     /// record may or may not be there, also after a restart; a producer with an
-    /// [`id`](crate::ProducerBuilder::id) makes the retry safe.
+    /// [`id`](crate::ProducerBuilder::id) makes the retry safe by
+    /// [`send_sequenced`](crate::Producer::send_sequenced).
     #[must_use]
     pub fn is_definite(&self) -> bool {
         !matches!(

@@ -212,11 +212,18 @@ impl PartitionCore {
         batch: &mut EncodedBatch<'_>,
         options: &AppendOptions<'_>,
     ) -> Result<Outcome> {
+        // The clock is the application's code: it is asked before the lock is taken.
+        let now = options.producer.as_ref().map(|_| self.steady_millis());
+        let level = options.level.unwrap_or(self.durability);
+        let monotonic = match level {
+            Durability::Interval { .. } => Some(self.clock.monotonic()),
+            Durability::Os | Durability::Sync => None,
+        };
         let mut state = self.writable_state()?;
         let producer = match &options.producer {
             None => None,
             Some(fence) => {
-                state.log.tell_time(self.steady_millis());
+                state.log.tell_time(now.unwrap_or(0));
                 Some(check_fence(fence)?)
             }
         };
@@ -229,8 +236,8 @@ impl PartitionCore {
         match (outcome, &options.producer) {
             (Outcome::Appended { next_offset, .. }, _) => {
                 let bytes = u64::from(batch.size(producer.is_some()));
-                let level = options.level.unwrap_or(self.durability);
-                self.published(state, next_offset, bytes, level);
+                let interval = self.note_unsynced(&mut state, bytes, level, monotonic);
+                self.published(state, next_offset, interval);
                 Ok(outcome)
             }
             (Outcome::Fenced { current }, Some(fence)) => Err(fenced(fence, current)),
@@ -244,8 +251,7 @@ impl PartitionCore {
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State>,
         end: u64,
-        bytes: u64,
-        level: Durability,
+        interval: Option<Work>,
     ) {
         self.log_end.store(end, Ordering::Release);
         let fired = if state.waiters.any_armed() {
@@ -253,10 +259,8 @@ impl PartitionCore {
         } else {
             Fired::default()
         };
-        // Who is still armed waits for what is durable.
-        let wants_sync = state.waiters.any_armed();
+        let wants_sync = state.waiters.any_awaits_durable();
         state.changed = true;
-        let interval = self.note_unsynced(&mut state, bytes, level);
         let wants_space = state.log.wants_space();
         let wants_finish = state.log.has_unfinished();
         drop(state);
@@ -277,8 +281,14 @@ impl PartitionCore {
 
     /// Keeps the books of interval syncs; other levels have none.
     #[inline]
-    fn note_unsynced(&self, state: &mut State, bytes: u64, level: Durability) -> Option<Work> {
-        let Durability::Interval { every, bytes: limit } = level else {
+    fn note_unsynced(
+        &self,
+        state: &mut State,
+        bytes: u64,
+        level: Durability,
+        now: Option<Duration>,
+    ) -> Option<Work> {
+        let (Durability::Interval { every, bytes: limit }, Some(now)) = (level, now) else {
             return None;
         };
         state.unsynced_bytes = state.unsynced_bytes.saturating_add(bytes);
@@ -288,7 +298,7 @@ impl PartitionCore {
         if state.sync_due.is_some() && level == self.durability {
             return None; // an earlier append of the same interval is due first
         }
-        let due = self.clock.monotonic().saturating_add(every);
+        let due = now.saturating_add(every);
         let is_first = state.sync_due.is_none_or(|known| due < known);
         is_first.then(|| {
             state.sync_due = Some(due);
@@ -393,18 +403,16 @@ impl PartitionCore {
     /// Asks for background work, once until it is taken up.
     fn request(self: &Arc<Self>, work: Work) {
         let bit = work as u32;
-        // ORDERING: Relaxed: the bit only keeps requests from piling up; whoever takes the work up
-        // clears it first and then looks at the log under its lock.
-        if self.requested.load(Ordering::Relaxed) & bit == 0
-            && self.requested.fetch_or(bit, Ordering::Relaxed) & bit == 0
-        {
+        // ORDERING: AcqRel on both sides, and no look before: whoever finds the bit set relies on
+        // the other side to clear it later, and then to see what was published before this.
+        if self.requested.fetch_or(bit, Ordering::AcqRel) & bit == 0 {
             self.background.request(self, work);
         }
     }
 
     /// Whoever begins requested work says so first, so that it can be asked for again.
     pub(crate) fn take_up(&self, work: Work) {
-        self.requested.fetch_and(!(work as u32), Ordering::Relaxed);
+        self.requested.fetch_and(!(work as u32), Ordering::AcqRel);
     }
 
     /// Does what was asked for.
@@ -572,6 +580,15 @@ impl PartitionCore {
             self.request(Work::Sync);
         }
         true
+    }
+
+    /// Arms a registration for the end of the partition alone. False when that has come.
+    pub(crate) fn arm_for_end(&self, id: u64) -> bool {
+        let mut state = self.state.lock();
+        if !state.closed {
+            state.waiters.arm(id, Awaits::Closed);
+        }
+        !state.closed
     }
 }
 

@@ -180,10 +180,6 @@ impl Sent<'_> {
             Outcome::Fenced { .. } => 0,
         }
     }
-
-    fn wait(&self) -> Result<()> {
-        if self.level == Durability::Sync { self.core.wait_durable(self.end()) } else { Ok(()) }
-    }
 }
 
 impl Producer {
@@ -228,7 +224,7 @@ impl Producer {
     pub fn send(&self, record: Record<'_>) -> Result<RecordMetadata> {
         let topic = self.topic_of(&record)?;
         let sent = self.append(&topic, &record, Sequence::Next)?;
-        sent.wait()?;
+        self.settle(&sent)?;
         Ok(sent.metadata)
     }
 
@@ -255,12 +251,7 @@ impl Producer {
         let sent = self.append(&topic, &record, Sequence::Next)?;
         let end = sent.end();
         let (core, level, metadata) = (Arc::clone(sent.core), sent.level, sent.metadata);
-        let mut unflushed = self.inner.unflushed.lock();
-        match unflushed.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &core)) {
-            Some((_, known)) => *known = end.max(*known),
-            None => unflushed.push((Arc::clone(&core), end)),
-        }
-        drop(unflushed);
+        self.note_unflushed(&core, end);
         let waits = level == Durability::Sync;
         Ok(Delivery { core, end, waits, metadata, _life: Arc::clone(&self.inner.life) })
     }
@@ -296,7 +287,7 @@ impl Producer {
         }
         let topic = self.topic_of(&record)?;
         let sent = self.append(&topic, &record, Sequence::At(seq))?;
-        sent.wait()?;
+        self.settle(&sent)?;
         Ok(match sent.outcome {
             Outcome::Duplicate { last_sequence, .. } => {
                 SendOutcome::Duplicate { last: last_sequence }
@@ -337,24 +328,41 @@ impl Producer {
         let batches = self.group_by_partition(&records)?;
         let mut done: Vec<Option<RecordMetadata>> = vec![None; records.len()];
         let mut sent = Vec::with_capacity(batches.len());
+        let mut failure = None;
         for batch in &batches {
             match self.append_group(&records, batch, &mut done) {
-                Ok(group) => sent.push(group),
+                Ok(group) => sent.push((batch, group)),
                 Err(error) if sent.is_empty() => return Err(error),
-                Err(source) => return Err(Error::PartialBatch { done, source: Box::new(source) }),
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
             }
         }
-        for (core, level, end) in sent {
-            if level == Durability::Sync
-                && let Err(source) = core.wait_durable(end)
-            {
-                return Err(Error::PartialBatch { done, source: Box::new(source) });
+        for (batch, (core, level, end)) in sent {
+            let waited = if level == Durability::Sync {
+                core.wait_durable(end)
+            } else {
+                self.note_unflushed(&core, end);
+                Ok(())
+            };
+            if let Err(error) = waited {
+                // Appended, and not acknowledged: the answer must not say that it is safe.
+                for index in &batch.members {
+                    if let Some(slot) = done.get_mut(*index) {
+                        *slot = None;
+                    }
+                }
+                failure.get_or_insert(error);
             }
+        }
+        if let Some(source) = failure {
+            return Err(Error::PartialBatch { done, source: Box::new(source) });
         }
         Ok(done.into_iter().flatten().collect())
     }
 
-    /// Makes everything durable that this producer enqueued.
+    /// Makes everything durable that this producer, or a clone of it, appended at any level.
     ///
     /// # Errors
     ///
@@ -364,9 +372,32 @@ impl Producer {
     ///
     /// For the disk.
     pub fn flush(&self) -> Result<()> {
-        let unflushed = std::mem::take(&mut *self.inner.unflushed.lock());
+        // The list keeps what is not durable until it is: another thread that flushes meanwhile
+        // must wait too, and so must the next call after a failure.
+        let unflushed = self.inner.unflushed.lock().clone();
         let waits = unflushed.iter().map(|(core, end)| core.wait_durable(*end));
-        waits.fold(Ok(()), Result::and)
+        let result = waits.fold(Ok(()), Result::and);
+        self.inner.unflushed.lock().retain(|(core, end)| core.durable_end() < *end);
+        result
+    }
+
+    /// Waits for the level in force; what is not waited for is remembered for `flush`.
+    #[inline]
+    fn settle(&self, sent: &Sent<'_>) -> Result<()> {
+        if sent.level == Durability::Sync {
+            return sent.core.wait_durable(sent.end());
+        }
+        self.note_unflushed(sent.core, sent.end());
+        Ok(())
+    }
+
+    /// Remembers an append that nobody waited for.
+    fn note_unflushed(&self, core: &Arc<PartitionCore>, end: u64) {
+        let mut unflushed = self.inner.unflushed.lock();
+        match unflushed.iter_mut().find(|(known, _)| Arc::ptr_eq(known, core)) {
+            Some((_, known)) => *known = end.max(*known),
+            None => unflushed.push((Arc::clone(core), end)),
+        }
     }
 
     // ---- choosing and appending --------------------------------------------------------------

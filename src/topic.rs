@@ -321,6 +321,7 @@ impl Partition {
     /// For a sync of the disk.
     pub fn sync(&self) -> Result<()> {
         self.check_open()?;
+        self.shared.check_writable()?;
         self.core.flush()
     }
 }

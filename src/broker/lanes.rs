@@ -100,7 +100,9 @@ pub(crate) fn run_space_lane(queues: &LaneQueues, clock: &dyn Clock) {
         match job {
             Ok(Job::Do(partition, Work::SyncLater)) => {
                 partition.take_up(Work::SyncLater);
-                later.push(partition);
+                if !later.iter().any(|known| Arc::ptr_eq(known, &partition)) {
+                    later.push(partition);
+                }
             }
             Ok(Job::Do(partition, work)) => partition.do_work(work),
             Err(RecvTimeoutError::Timeout) => {}

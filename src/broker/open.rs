@@ -45,17 +45,15 @@ impl Opening {
     pub(crate) fn run(self) -> Result<Arc<Engine>> {
         let disk = &*self.env.disk;
         let dir = &self.settings.dir;
-        if !self.settings.read_only {
+        let is_new = || !has_segments(disk, &dir.join(META.0).join(partition_dir_name(0)));
+        if is_new() && !self.settings.read_only {
             make_dirs(disk, dir)?;
         }
         let lock = self.settings.has_lock.then(|| DirLock::acquire(dir)).transpose()?;
         let (lanes, queues) = Lanes::new(self.background);
         let mut partitions = Vec::new();
-        let is_new = !has_segments(disk, &dir.join(META.0).join(partition_dir_name(0)));
-        if is_new && !self.settings.read_only {
-            settle_dirs(disk, dir)?;
-        }
-
+        // Asked again: until the lock was held, another broker may have been at it.
+        let is_new = is_new();
         let local: StateLog<LocalState> = self.own_log(LOCAL, is_new, &lanes, &mut partitions)?;
         let boot = disk.boot_id().map(Arc::from);
         let (was_closed, same_boot, opens) = local.read(|local| {
@@ -127,9 +125,9 @@ impl Opening {
         if is_new && !self.settings.read_only {
             // DURABILITY: from the top down; also names that were found, since whoever made them
             // may have died before they were durable.
-            make_dirs(&**disk, &topic_dir)?;
+            make_dir(&**disk, &topic_dir)?;
             sync_dir(&**disk, &self.settings.dir)?;
-            make_dirs(&**disk, &dir)?;
+            make_dir(&**disk, &dir)?;
             sync_dir(&**disk, &topic_dir)?;
             sync_dir(&**disk, &dir)?;
         }
@@ -319,44 +317,47 @@ fn in_parallel<J: Copy + Sync, R: Send>(
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Creates a directory and its missing parents, each durable in the one that holds it.
+/// Creates a directory and its missing parents, from the top down, each durable in the one that
+/// holds it. Those that were found too: whoever made them may have died before they were.
 fn make_dirs(disk: &dyn Disk, dir: &Path) -> Result<()> {
-    match disk.kind(dir) {
-        Ok(Some(EntryKind::Directory)) => return Ok(()),
-        // A link to a directory is where the user wants the data; what it leads to is checked by
-        // everything that is done in it.
-        Ok(Some(EntryKind::Other)) if disk.list(dir).is_ok() => return Ok(()),
-        Ok(Some(_)) => {
-            let source = std::io::ErrorKind::NotADirectory.into();
-            return Err(Error::io("open", dir, source));
-        }
-        Ok(None) => {}
-        Err(source) => return Err(Error::io("look at", dir, source)),
-    }
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    if parent != dir && dir.parent().is_some() {
-        make_dirs(disk, parent)?;
-    }
-    match disk.create_dir(dir) {
-        Err(source) if source.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(source) => Err(Error::io("create", dir, source)),
-        Ok(()) => sync_dir(disk, parent),
-    }
-}
-
-/// Makes the names of a directory and of those above it durable: whoever made them, an earlier
-/// life too, may have died before they were.
-fn settle_dirs(disk: &dyn Disk, dir: &Path) -> Result<()> {
-    for above in dir.ancestors().skip(1) {
-        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-        match sync_dir(disk, above) {
-            // Not ours to read, so not made by us.
-            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {}
+    let above: Vec<&Path> = dir.ancestors().filter(|dir| !dir.as_os_str().is_empty()).collect();
+    for dir in above.into_iter().rev() {
+        let Some(parent) = dir.parent() else { continue };
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let is_made = make_dir(disk, dir)?;
+        match sync_dir(disk, parent) {
+            Err(Error::Io { source, .. }) if !is_made && is_not_ours(source.kind()) => {}
             settled => settled?,
         }
     }
-    Ok(())
+    check_dir(disk, dir)
+}
+
+/// Whether an error says that a directory cannot have been made by us.
+fn is_not_ours(error: ErrorKind) -> bool {
+    matches!(error, ErrorKind::PermissionDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported)
+}
+
+/// Creates a directory if nothing has its name. Whether it did.
+fn make_dir(disk: &dyn Disk, dir: &Path) -> Result<bool> {
+    let found = disk.kind(dir).map_err(|source| Error::io("look at", dir, source))?;
+    if found.is_some() {
+        return Ok(false);
+    }
+    match disk.create_dir(dir) {
+        Err(source) if source.kind() == ErrorKind::AlreadyExists => Ok(false),
+        made => made.map(|()| true).map_err(|source| Error::io("create", dir, source)),
+    }
+}
+
+fn check_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    match disk.kind(dir).map_err(|source| Error::io("look at", dir, source))? {
+        Some(EntryKind::Directory) => Ok(()),
+        // A link to a directory is where the user wants the data; what it leads to is checked by
+        // everything that is done in it.
+        Some(EntryKind::Other) if disk.list(dir).is_ok() => Ok(()),
+        _ => Err(Error::io("open", dir, ErrorKind::NotADirectory.into())),
+    }
 }
 
 fn has_segments(disk: &dyn Disk, dir: &Path) -> bool {

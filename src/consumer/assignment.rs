@@ -55,14 +55,17 @@ impl Consumer {
             }
             if !change.revoke.is_empty() {
                 self.give_back_ahead();
-                if let CommitMode::Auto { .. } = self.settings.commit {
-                    // Still owned here: the new owner goes on where this one stopped.
-                    self.commit_passed()?;
-                }
+                // Still owned here: the new owner goes on where this one stopped.
+                let committed = match self.settings.commit {
+                    CommitMode::Auto { .. } => self.commit_passed(),
+                    CommitMode::Manual => Ok(()),
+                };
                 self.drop_slots(&change.revoke);
                 if let Role::Member(member) = &self.role {
                     member.revoked(&change.revoke)?;
                 }
+                // A commit that failed keeps nobody else from the partitions: they are read again.
+                committed?;
                 continue;
             }
             if change.assign.is_empty() {

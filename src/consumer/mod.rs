@@ -231,6 +231,13 @@ impl Consumer {
             if self.ahead.len() > 0 {
                 self.pass_handed_out();
                 self.auto_commit_if_due()?;
+                if self.control.take_woken() {
+                    return Ok(None);
+                }
+                if matches!(&self.role, Role::Member(member) if member.needs_attention()) {
+                    // Another member waits for what this one is to give up.
+                    self.give_back_ahead();
+                }
             }
             if let Some(message) = self.ahead.next() {
                 // A partition that was given up meanwhile has no slot, and its messages go unread.
@@ -279,10 +286,13 @@ impl Consumer {
             self.check_shutdown()?;
             self.follow_plan()?;
             self.auto_commit_if_due()?;
+            // Before the fetch: a wake-up is for the call, whatever there is to read.
+            if self.control.take_woken() {
+                return Ok(Batch::default());
+            }
             let batch = self.fetch(armed_too)?;
             armed_too = false;
-            let woken = self.control.take_woken();
-            if !batch.is_empty() || woken || never_wait {
+            if !batch.is_empty() || never_wait {
                 return Ok(batch);
             }
             if !self.arm_all() {
@@ -320,14 +330,18 @@ impl Consumer {
                 }
             }
             if let Err(error) = slot.fetch(settings, &mut fetched, &mut self.gaps) {
-                self.turn = index;
                 if fetched.records == 0 {
+                    // The others have their turn before the error is met again.
+                    self.turn = index + 1;
                     return Err(error);
                 }
+                self.turn = index;
                 slot.keep_error(error);
                 break;
             }
-            if fetched.records >= settings.poll_records || fetched.bytes >= settings.poll_bytes {
+            let is_full =
+                fetched.records >= settings.poll_records || fetched.bytes >= settings.poll_bytes;
+            if is_full && fetched.records > 0 {
                 self.turn = index + 1;
                 break;
             }
@@ -568,8 +582,7 @@ pub struct ConsumerHandle {
 }
 
 impl ConsumerHandle {
-    /// Ends the current wait, or the next: `poll` returns what there is, which may be nothing,
-    /// and `recv` returns [`Error::Timeout`].
+    /// Ends the current wait, or the next: `poll` returns an empty batch, and `recv` returns [`Error::Timeout`].
     pub fn wake(&self) {
         self.control.is_woken.store(true, Ordering::Release);
         self.notifier.call();

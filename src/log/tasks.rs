@@ -39,7 +39,14 @@ impl SyncTask {
     /// [`Error::SyncFailed`]: nothing may be believed about any of the files from then on.
     pub(crate) fn run(&self) -> Result<()> {
         for tail in &self.unproved {
-            tail.rewrite()?;
+            // Whatever stops it, the caller's records are published, and their fate unknown.
+            tail.rewrite().map_err(|error| match error {
+                Error::SyncFailed { .. } => error,
+                other => Error::SyncFailed {
+                    path: tail.segment.path.clone(),
+                    source: Arc::new(std::io::Error::other(other)),
+                },
+            })?;
         }
         // DURABILITY: in segment order, so that what is durable is always a prefix.
         for SyncFile { segment, file, .. } in &self.files {

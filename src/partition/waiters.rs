@@ -17,6 +17,8 @@ use crate::sync::{Condvar, Mutex};
 pub(crate) enum Awaits {
     Published,
     Durable,
+    /// Nothing but the end of the partition: a reader that is paused.
+    Closed,
 }
 
 #[derive(Debug)]
@@ -61,6 +63,12 @@ impl WaitList {
     #[inline]
     pub(crate) fn any_armed(&self) -> bool {
         self.armed > 0
+    }
+
+    /// Whether anybody waits for records to become durable.
+    pub(crate) fn any_awaits_durable(&self) -> bool {
+        let awaits = |waiter: &Waiter| waiter.armed == Some(Awaits::Durable);
+        self.any_armed() && self.waiters.iter().any(awaits)
     }
 
     /// Disarms those that wait for `what` and returns whom to notify, once the lock is released.

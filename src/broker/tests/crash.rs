@@ -123,6 +123,44 @@ fn campaign(name: &str, setup: &[Step], steps: &[Step]) {
 
 const ONE: Shape = Shape(1, SYNC);
 
+/// What a killed opening made and did not sync, the next one finds: it must not take it for
+/// durable.
+#[test]
+fn row_a25_a_new_directory_survives_two_interrupted_openings() {
+    let kill_at = |disk: &SimulatedDisk, point: u64, context: &str| {
+        let mut life = Life::new(disk.kill9(), Model::default(), point, context);
+        life.disk.crash_at(point);
+        (!life.open()).then_some(life.disk)
+    };
+    let mut images = 0;
+    for first in 0.. {
+        let context = format!("opening stopped at {first}");
+        let Some(killed) = kill_at(&SimulatedDisk::new(), first, &context) else { break };
+        for second in 0.. {
+            let context = format!("{context}, then at {second}");
+            let stopped = kill_at(&killed, second, &context);
+            let last = stopped.is_none();
+            let disk = stopped.unwrap_or_else(|| killed.kill9());
+            let worst = Crash::Cut(PowerCut::WORST);
+            let disk = if last { disk } else { worst.of(&disk, &mut Random::new(second)) };
+            let mut life = Life::new(disk, Model::default(), second, &context);
+            assert!(life.open_and_check(worst));
+            if last {
+                // Whole: what is acknowledged now survives a cut.
+                let steps = life.follow_up();
+                assert_eq!(life.run(&steps), Ended::Done);
+                let disk = worst.of(&life.disk, &mut Random::new(second));
+                let mut next = Life::new(disk, life.model, first, &context);
+                assert!(next.open_and_check(worst));
+                break;
+            }
+            images += 1;
+        }
+    }
+    eprintln!("new directory: {images} images");
+    assert!(images > 1_000);
+}
+
 #[test]
 fn row_a22_b17_a_topic_is_created_whole_or_not_at_all() {
     campaign("create", &[], &[Step::Create("a", Shape(3, SYNC)), Step::Send("a", 2)]);

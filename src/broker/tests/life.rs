@@ -298,6 +298,12 @@ impl Life {
     /// every name that is free can be taken again.
     pub(super) fn follow_up(&self) -> Vec<Step> {
         let mut steps = Vec::new();
+        if self.model.topics.is_empty() {
+            steps.extend([
+                Step::Create("first", Shape(1, Durability::Sync)),
+                Step::Send("first", 0),
+            ]);
+        }
         for (name, topic) in &self.model.topics {
             if topic.presence != Presence::Present {
                 steps.push(Step::Create(name, Shape(1, Durability::Sync)));

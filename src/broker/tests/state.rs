@@ -221,6 +221,8 @@ fn row_b18_a_recovery_point_that_could_not_be_stored_is_stored_later() {
     assert!(broker.recovery().clean_shutdown);
     let partition = broker.topic("t").unwrap().partition(0).unwrap();
     assert_eq!(partition.log_end_offset(), 2);
+    let is_recovered = broker.life().local.read(|local| !local.lineages.is_empty());
+    assert!(!is_recovered, "the last point was not stored: the log had to be scanned");
     assert_eq!(partition.append(&Record::new().value("2")).unwrap(), 2);
 }
 
