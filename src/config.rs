@@ -60,7 +60,7 @@ pub enum RecoveryPolicy {
     /// Opens: a torn tail is cut, damage below it is in the report and readable around.
     #[default]
     CutTornTail,
-    /// Any cut or damage fails the open, and the files stay as they are.
+    /// Any cut or damage fails the open, and the partition concerned is not changed.
     Strict,
     /// As `CutTornTail`, and consumers skip what is damaged instead of getting an error.
     ReadAroundDamage,
@@ -156,18 +156,24 @@ pub struct TopicConfig {
     /// files are written.
     pub durability: Option<Durability>,
     /// How long records are kept; [`Duration::MAX`] is for ever. Default 7 days.
+    /// Stored; nothing acts on it in this version.
     pub retention: Duration,
     /// How many bytes each partition keeps; `u64::MAX`, the default, is no limit.
+    /// Stored; nothing acts on it in this version.
     pub retention_bytes: u64,
     /// The size of a segment: 16 KiB to 1 GiB, default 64 MiB.
     pub segment_bytes: u64,
     /// The age at which a segment is rolled although it is not full. Default 7 days.
+    /// Stored; nothing acts on it in this version.
     pub segment_age: Duration,
     /// What the topic keeps. Default [`Cleanup::Delete`].
+    /// Stored; nothing acts on it in this version.
     pub cleanup: Cleanup,
     /// How long a tombstone is kept in a compacted topic. Default 24 hours.
+    /// Stored; nothing acts on it in this version.
     pub tombstone_retention: Duration,
     /// The share of superseded bytes at which compaction starts, 0 to 1. Default 0.5.
+    /// Stored; nothing acts on it in this version.
     pub min_dirty_ratio: f64,
     /// The most that one record may hold in key, value and headers; `None` is 1 MiB or what a
     /// segment holds, whichever is less.
@@ -175,6 +181,7 @@ pub struct TopicConfig {
     /// Whose time a record bears. Default [`TimestampType::CreateTime`].
     pub timestamps: TimestampType,
     /// How many replicas [`Acks::Quorum`] needs. Default 1.
+    /// Stored; nothing acts on it in this version.
     pub min_insync: u32,
 }
 

@@ -1,7 +1,7 @@
 //! logpond is an embedded message queue with Kafka's semantics: durable topics, partitions,
 //! producers, consumers and consumer groups, linked into a Rust service over memory-mapped
 //! segment files. It serves as the durable queue inside a service, as the bus between the parts of
-//! one process, and as a fake broker in tests.
+//! one process, and, on heap memory, as a broker for tests.
 //!
 //! It is **not** a server and speaks no wire protocol; one process at a time opens a directory. It
 //! does not share a directory between machines, and it does not deliver exactly once across
@@ -48,11 +48,12 @@
 //!
 //! | | |
 //! |---|---|
-//! | platform | 64-bit Linux is tested and promised; elsewhere a portable fallback compiles and is untested |
+//! | platform | 64-bit Linux is tested and promised; elsewhere there is a fallback on the standard library that has not been tried |
 //! | record | 1 MiB by default, up to what a segment holds (segments are 16 KiB to 1 GiB) |
 //! | topic | names of `[A-Za-z0-9._-]{1,249}`, up to 10,000 partitions |
 //! | offsets | 64 bits |
 //! | one directory | one broker at a time, kept by an advisory lock |
+//! | not yet | retention, compaction, rolling by age, rebalance callbacks, eviction, typed producers and consumers, async streams, replication |
 //!
 //! Soundness of the memory maps rests on nobody else changing the files of an open directory: a
 //! file that is truncated from outside raises SIGBUS when it is read. [`ReadMode::Copy`] maps

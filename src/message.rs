@@ -5,7 +5,7 @@
 //! touches no reference count; only a [`Message`], which outlives the batch, holds its region.
 //!
 //! Invariant: the bytes of a run lie below their region's published end and never change, so what
-//! was checked once is still true when it is read (DESIGN D2: published bytes never change).
+//! was checked once is still true when it is read (published bytes never change).
 
 use std::fmt;
 use std::iter::FusedIterator;

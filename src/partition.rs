@@ -386,7 +386,7 @@ impl PartitionCore {
                 state.waiters.fire(Awaits::Durable)
             }
             Err(error) => {
-                // Final (FAILURES D1, D2): the kernel may have marked the lost pages clean, so no
+                // Final: the kernel may have marked the lost pages clean, so no
                 // later success of this log would mean anything.
                 state.failure.get_or_insert_with(|| error.clone());
                 self.poisoned.store(true, Ordering::Release);

@@ -61,8 +61,8 @@ impl ProducerBuilder {
         self
     }
 
-    /// Names the producer, 1 to 255 bytes, and makes it idempotent: each record takes a sequence
-    /// number, numbers survive a restart, and an older holder of the name is fenced.
+    /// Names the producer, 1 to 255 bytes, and numbers its records: numbers survive a
+    /// restart, an older holder of the name is fenced, and `send_sequenced` recognises a retry.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self

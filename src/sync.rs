@@ -6,7 +6,7 @@
 //!
 //! LOCK ORDER, outermost first; a thread that holds one may take only those to its right:
 //! catalog, group coordinator, partition (append), the partition's sync state, its segment list,
-//! notifier. User code is never called under any of them.
+//! notifier. User code is not called under them, but for a `Clock` and the clone of a waker.
 
 #[cfg(not(loom))]
 pub(crate) use self::native::*;

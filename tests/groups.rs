@@ -1,12 +1,11 @@
 //! Goal: the members of a group share the work without overlap and without gaps, whoever comes
-//! and goes, and the group's commits outlive all of them: PEERS section 4, statements 15 to 19 as
-//! far as issue A goes.
+//! and goes, and the group's commits outlive all of them.
 //!
 //! Method: all members in one thread, polled in turn, so that each hand-over happens at a known
 //! step. Ownership is checked after every step: no partition has two owners.
 //!
 //! Not covered: members on threads of their own (`concurrency.rs`), eviction, callbacks, static
-//! members and the other assignors in depth, which come with issue B.
+//! members and the other assignors in depth, which are not implemented yet.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 

@@ -1,5 +1,5 @@
-//! Goal: what goes in comes out, in order, where it was said to go: PEERS section 4, statements
-//! 1 to 4, and every way to append and to wait.
+//! Goal: what goes in comes out, in order, where it was said to go, by every way to append and
+//! to wait.
 //!
 //! Method: public API over directories (with the smallest segments, so that every test rolls) and
 //! over memory. Kafka's partitions are literal numbers from its own test vectors, not computed by

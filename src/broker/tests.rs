@@ -1,6 +1,6 @@
 //! The broker on a disk that loses power, refuses and lies.
 //!
-//! Goal: after any crash, what FAILURES 4.2 and 4.4 promise is there, and nothing else. Method:
+//! Goal: after any crash, what docs/durability.md, "After any crash" promise is there, and nothing else. Method:
 //! [`model`] keeps what [`life`] did and what was acknowledged; [`crash`] stops short workloads at
 //! every store point and opens what each kind of crash leaves, also when the opening itself is
 //! interrupted; [`random`] does so to long random workloads; [`faults`] lets single calls fail.

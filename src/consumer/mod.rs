@@ -44,7 +44,8 @@ pub(crate) struct Settings {
     reads_around_damage: bool,
 }
 
-/// Records that were removed from a partition before the consumer had read them.
+/// Records that were removed from a partition before the consumer had read them, or that it skipped
+/// as damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gap {

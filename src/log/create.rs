@@ -3,7 +3,7 @@
 //! The order is temporary name, allocate, header, sync, rename, directory sync. Whoever finds a
 //! file under a segment's name may rely on its header; whoever finds a temporary name may remove
 //! it. A failure at any step removes what was made: ext4 keeps the blocks of a failed allocation
-//! until the file is unlinked (FAILURES, measured fact 4).
+//! until the file is unlinked.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -53,7 +53,7 @@ mod tests;
 mod work;
 
 /// LIMIT: offsets end well below `u64::MAX`, so that an exclusive end and every sum of an offset
-/// and a batch's length is representable (FAILURES G1).
+/// and a batch's length is representable.
 pub(crate) const OFFSET_MAX: u64 = u64::MAX - (1 << 32);
 
 /// LIMIT: the unit in which files grow and are released. A hint only: a larger page of the machine

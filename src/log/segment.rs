@@ -173,7 +173,7 @@ impl Segment {
             file.len().map_err(|source| Error::io("read the size of", &self.path, source))?;
         if length < u64::from(sealed.data_end) {
             // A store of ours cannot shrink a file: somebody else did, and the map would raise
-            // SIGBUS where the bytes are missing (FAILURES E5, F6).
+            // SIGBUS where the bytes are missing (docs/durability.md, "SIGBUS").
             return Err(self.corruption(length, None, CorruptionKind::Length("the file")).into());
         }
         let end = sealed.data_end as usize;

@@ -69,7 +69,7 @@ impl SyncTask {
 
 /// A tail that was found in the page cache of the same boot, and may or may not be on the disk: an
 /// earlier sync may have failed unseen, and the kernel then marks the lost pages clean, so that
-/// another sync would write nothing and still succeed (FAILURES, measured facts 1 and 2).
+/// another sync would write nothing and still succeed.
 #[derive(Debug)]
 pub(crate) struct Unproved {
     pub(crate) segment: Arc<Segment>,
@@ -80,7 +80,7 @@ impl Unproved {
     /// Writes the tail's own bytes over themselves, so that the next sync really writes them.
     ///
     /// The bytes do not change: each batch is checked again before it is written back, and whoever
-    /// reads the map meanwhile sees what was there (DESIGN D2 holds). Compared with copying the
+    /// reads the map meanwhile sees what was there (published bytes never change). Compared with copying the
     /// tail into a new segment there is no second file, no switch and no window for a crash.
     fn rewrite(&self) -> Result<()> {
         let path = &self.segment.path;

@@ -30,7 +30,7 @@ enum Turn {
 struct GroupCommit {
     durable_end: u64,
     in_flight: bool,
-    /// Final: there is no way back from a failed sync (FAILURES D2).
+    /// Final: there is no way back from a failed sync.
     failure: Option<Error>,
     wakers: Vec<(u64, Waker)>,
 }
@@ -252,7 +252,7 @@ mod models {
     use loom::sync::atomic::AtomicU64 as ModelU64;
     use loom::thread;
 
-    /// FAILURES B14: an acknowledgement never rests on a sync that began before the record was
+    /// An acknowledgement never rests on a sync that began before the record was
     /// published. `published` is the log end; the sync captures it when it begins.
     #[test]
     fn loom_a_waiter_is_served_only_by_a_sync_that_began_after_it_published() {

@@ -1,7 +1,6 @@
 //! Short workloads, stopped at every store point.
 //!
-//! Rows A13, A14, A22, A23, A24, A25, B1, B2, B3, B4, B6, B11, B13, B16, B17, B18 of FAILURES: the
-//! steps cover all that a broker stores, and the oracle is the same for each.
+//! The steps cover all that a broker stores, and the oracle is the same for each.
 
 use super::images;
 use super::life::{Ended, Life};
@@ -132,11 +131,13 @@ fn row_a25_a_new_directory_survives_two_interrupted_openings() {
         life.disk.crash_at(point);
         (!life.open()).then_some(life.disk)
     };
-    let mut images = 0;
+    // All pairs of store points in a long campaign, else every fifth.
+    let step: u64 = if images(1) > 1 { 1 } else { 5 };
+    let mut tried = 0;
     for first in 0.. {
         let context = format!("opening stopped at {first}");
         let Some(killed) = kill_at(&SimulatedDisk::new(), first, &context) else { break };
-        for second in 0.. {
+        for second in (first % step..).step_by(usize::try_from(step).unwrap()) {
             let context = format!("{context}, then at {second}");
             let stopped = kill_at(&killed, second, &context);
             let last = stopped.is_none();
@@ -154,11 +155,11 @@ fn row_a25_a_new_directory_survives_two_interrupted_openings() {
                 assert!(next.open_and_check(worst));
                 break;
             }
-            images += 1;
+            tried += 1;
         }
     }
-    eprintln!("new directory: {images} images");
-    assert!(images > 1_000);
+    eprintln!("new directory: {tried} images");
+    assert!(tried > 500);
 }
 
 #[test]

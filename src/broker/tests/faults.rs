@@ -1,7 +1,6 @@
 //! Single calls of the disk that fail, at every place where one is made.
 //!
-//! Rows A9, C1, C5, C12, D1, D2, D5, D9, D10 of FAILURES, for what the broker does: each failure
-//! is a typed error; the engine goes on unless a sync failed; after a crash the outcome is all or
+//! Each failure is a typed error; the engine goes on unless a sync failed; after a crash the outcome is all or
 //! nothing, and nothing at all where the error was definite.
 
 use std::io::ErrorKind;

@@ -1,4 +1,4 @@
-//! Logs that were cut under consumers that had come further (FAILURES 4.4, row B6).
+//! Logs that were cut under consumers that had come further.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What must be there after a crash (FAILURES 4.2 and 4.4, literally), and the steps that workloads
+//! What must be there after a crash (docs/durability.md, literally), and the steps that workloads
 //! are made of.
 
 use std::collections::BTreeMap;

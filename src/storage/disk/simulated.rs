@@ -479,7 +479,7 @@ impl DiskFile for SimulatedFile {
         })
     }
 
-    /// An allocation that fails leaves what it got, as ext4 does (measured fact 4).
+    /// An allocation that fails leaves what it got, as ext4 does.
     fn allocate(&self, end: u64) -> io::Result<()> {
         self.run(Operation::Allocate, |state, entered| {
             let length = state.content(self.file)?.length;
