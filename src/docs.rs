@@ -11,3 +11,6 @@ pub mod concurrency {}
 
 #[doc = include_str!("docs/changelog.md")]
 pub mod changelog {}
+
+#[doc = include_str!("docs/performance.md")]
+pub mod performance {}
