@@ -149,3 +149,16 @@ fn a_producer_is_forgotten_after_thirty_idle_days_and_not_by_a_clock_that_jumps(
     assert!(setup.core.take_checkpoint().is_some());
     assert_eq!(setup.core.last_sequence(7), None);
 }
+
+#[test]
+fn a_reader_that_parks_for_what_is_published_already_asks_for_the_sync() {
+    let setup = Setup::new(Durability::Sync);
+    let notifier = Notifier::new();
+    setup.append("1").unwrap();
+    assert_eq!(setup.requests(), []);
+    let id = setup.core.register(&notifier, 1);
+    assert!(setup.core.arm(id, 0, Visibility::Durable));
+    assert_eq!(setup.requests(), [Work::Sync]);
+    setup.core.do_requested();
+    assert_eq!(signals(&notifier), (vec![1], false));
+}

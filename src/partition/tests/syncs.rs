@@ -259,3 +259,25 @@ fn a_producers_own_interval_is_kept_on_a_partition_that_has_none() {
     assert_eq!(setup.core.sync_if_due(setup.clock.monotonic()), None);
     assert_eq!(setup.core.durable_end(), 2);
 }
+
+/// Row B14 with real threads: what is acknowledged is on the disk at that moment, however appends
+/// and syncs of others overlap.
+#[test]
+fn row_b14_an_acknowledgement_rests_on_a_sync_that_began_later() {
+    let setup = Setup::new(Durability::Sync);
+    let (core, disk) = (&setup.core, &setup.disk);
+    std::thread::scope(|scope| {
+        for number in 0..3 {
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    let value = number.to_string();
+                    let end = append(core, &value, &AppendOptions::default()).unwrap();
+                    core.wait_durable(end).unwrap();
+                    let image = disk.power_cut(&mut || 0, PowerCut::WORST);
+                    let found = Setup::recovered(image, false).core.log_end();
+                    assert!(found >= end, "{found} of {end}");
+                }
+            });
+        }
+    });
+}
