@@ -403,8 +403,14 @@ impl PartitionCore {
     /// Asks for background work, once until it is taken up.
     fn request(self: &Arc<Self>, work: Work) {
         let bit = work as u32;
-        // ORDERING: AcqRel on both sides, and no look before: whoever finds the bit set relies on
-        // the other side to clear it later, and then to see what was published before this.
+        // Space and footers are wanted again by the next append, so for them a stale look costs
+        // nothing, and the append path gets a load in place of a locked operation.
+        let recurs = matches!(work, Work::Space | Work::Finish);
+        if recurs && self.requested.load(Ordering::Relaxed) & bit != 0 {
+            return;
+        }
+        // ORDERING: AcqRel on both sides: whoever finds the bit set relies on the other side to
+        // clear it later, and then to see what was published before this.
         if self.requested.fetch_or(bit, Ordering::AcqRel) & bit == 0 {
             self.background.request(self, work);
         }

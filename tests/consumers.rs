@@ -779,3 +779,41 @@ fn a_batch_can_be_walked_by_partition_by_reference_and_by_value() {
     assert_eq!(borrowed, owned);
     assert_eq!(clone.len(), 150);
 }
+
+/// A wake-up used to be swallowed by a poll that found records, and its sender waited in vain.
+#[test]
+fn a_wake_up_is_for_the_call_whatever_there_is_to_read() {
+    let broker = Broker::in_memory().unwrap();
+    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    broker.producer().send(Record::to("t").value("a")).unwrap();
+    let mut reader = broker.reader().subscribe(["t"]).open().unwrap();
+    reader.handle().wake();
+    assert!(reader.poll(Duration::ZERO).unwrap().is_empty());
+    assert_eq!(reader.poll(Duration::ZERO).unwrap().len(), 1);
+}
+
+/// The turn used to stay with a partition whose every fetch fails.
+#[test]
+fn a_partition_that_fails_does_not_starve_the_others() {
+    let broker = Broker::in_memory().unwrap();
+    for topic in ["gone", "kept"] {
+        broker.ensure_topic(topic, TopicConfig::new(1)).unwrap();
+    }
+    let mut reader = broker.reader().assign([("gone", 0), ("kept", 0)]).open().unwrap();
+    broker.admin().delete_topic("gone").unwrap();
+    broker.producer().send(Record::to("kept").value("a")).unwrap();
+    let polls: Vec<_> = (0..2).map(|_| reader.poll(Duration::ZERO)).collect();
+    assert!(polls.iter().flatten().any(|batch| batch.len() == 1), "{polls:?}");
+}
+
+/// A consumer that has paused everything waits for nothing, but for the end.
+#[test]
+fn a_consumer_that_is_wholly_paused_hears_that_the_broker_is_closed() {
+    let broker = Broker::in_memory().unwrap();
+    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    let mut reader = broker.reader().subscribe(["t"]).open().unwrap();
+    reader.pause(&reader.assignment()).unwrap();
+    let parked = std::thread::spawn(move || reader.poll(Duration::from_secs(20)));
+    broker.close().unwrap();
+    assert!(matches!(parked.join().unwrap(), Err(Error::Closed)));
+}

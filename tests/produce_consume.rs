@@ -747,3 +747,17 @@ fn an_unknown_partition_in_a_batch_stops_it_before_anything_is_appended() {
     }
     assert_eq!(broker.topic("t").unwrap().partition(0).unwrap().log_end_offset(), 0);
 }
+
+/// Only what was enqueued used to be flushed, and only by the first call.
+#[test]
+fn a_producers_flush_covers_what_it_sent_at_any_level() {
+    let broker = Broker::builder().in_memory().background(false).open().unwrap();
+    let config = TopicConfig::new(1).durability(Durability::Os);
+    let partition = broker.ensure_topic("t", config).unwrap().partition(0).unwrap();
+    let producer = broker.producer();
+    producer.send(Record::to("t").value("a")).unwrap();
+    producer.send_batch([Record::to("t").value("b")]).unwrap();
+    assert_eq!(partition.durable_end_offset(), 0);
+    producer.clone().flush().unwrap();
+    assert_eq!(partition.durable_end_offset(), 2);
+}
