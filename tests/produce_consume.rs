@@ -756,8 +756,10 @@ fn a_producers_flush_covers_what_it_sent_at_any_level() {
     let partition = broker.ensure_topic("t", config).unwrap().partition(0).unwrap();
     let producer = broker.producer();
     producer.send(Record::to("t").value("a")).unwrap();
-    producer.send_batch([Record::to("t").value("b")]).unwrap();
     assert_eq!(partition.durable_end_offset(), 0);
     producer.clone().flush().unwrap();
+    assert_eq!(partition.durable_end_offset(), 1);
+    producer.send_batch([Record::to("t").value("b")]).unwrap();
+    producer.flush().unwrap();
     assert_eq!(partition.durable_end_offset(), 2);
 }
