@@ -26,6 +26,7 @@ use crate::config::{Durability, Visibility};
 use crate::error::{Error, Result};
 use crate::format::EncodedBatch;
 use crate::log::segment::SegmentList;
+use crate::log::tasks::SyncScope;
 use crate::log::{Checkpoint, Log, Outcome, ProducerRequest};
 use crate::record::TopicPartition;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
@@ -324,7 +325,7 @@ impl PartitionCore {
 
     /// Waits until everything below `target` is durable; runs the sync itself when nobody does.
     pub(crate) fn wait_durable(&self, target: u64) -> Result<()> {
-        self.gate.wait(target, None, Some(&|| self.sync_once()))
+        self.gate.wait(target, None, Some(&|| self.sync_once(SyncScope::All)))
     }
 
     /// As [`wait_durable`](Self::wait_durable), with a deadline: a sync that hangs must not hold
@@ -335,7 +336,11 @@ impl PartitionCore {
         deadline: Instant,
     ) -> Result<()> {
         if !self.background.is_running() {
-            return self.gate.wait(target, Some(deadline), Some(&|| self.sync_once()));
+            return self.gate.wait(
+                target,
+                Some(deadline),
+                Some(&|| self.sync_once(SyncScope::All)),
+            );
         }
         if self.durable_end() < target {
             self.request(Work::Sync);
@@ -368,12 +373,14 @@ impl PartitionCore {
     }
 
     /// One sync of what is published when it begins. Called by the gate, for one caller at a time.
-    fn sync_once(&self) -> Result<u64> {
+    fn sync_once(&self, scope: SyncScope) -> Result<u64> {
         let task = {
             let mut state = self.state.lock();
-            state.unsynced_bytes = 0;
-            state.sync_due = None;
-            state.log.begin_sync()
+            if scope == SyncScope::All {
+                state.unsynced_bytes = 0;
+                state.sync_due = None;
+            }
+            state.log.begin_sync(scope)
         };
         let result = task.run();
         let mut state = self.state.lock();
@@ -497,7 +504,7 @@ impl PartitionCore {
         };
         let Some(mut task) = task else {
             // The oldest one is not synced: sealed data is, sooner or later, at every level.
-            self.wait_durable(sealed_end)?;
+            self.gate.wait(sealed_end, None, Some(&|| self.sync_once(SyncScope::Sealed)))?;
             return Ok(self.state.lock().log.begin_footer().is_some());
         };
         task.run()?;

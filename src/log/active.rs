@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::create::{Prepared, Writer, make_writable};
 use super::segment::{Sealed, Segment};
-use super::space::{Space, page_ceil};
+use super::space::{Growth, Space, page_ceil};
 use crate::error::{Error, Result};
 use crate::format::{SparseIndex, TimeRange};
 use crate::storage::disk::DiskFile;
@@ -34,13 +34,12 @@ impl Active {
     /// Takes over a prepared segment, of which only the header is written, or a clean one.
     pub(crate) fn new(segment: Arc<Segment>, prepared: Prepared, position: usize) -> Self {
         let index = SparseIndex::new(segment.base_offset);
-        let space = Space::new(Arc::clone(&prepared.file), prepared.kind, prepared.allocated);
         Self {
             segment,
             file: prepared.file,
             writer: prepared.writer,
             position,
-            space,
+            space: prepared.space,
             index,
             index_is_whole: true,
             times: None,
@@ -84,18 +83,18 @@ impl Active {
     pub(crate) fn is_near_end(&self) -> bool {
         let writable = self.writer.writable();
         let left = writable.saturating_sub(self.position);
-        left < self.space.ahead().min(writable / 2) && writable < self.capacity()
+        left < self.space.ahead(self.capacity()).min(writable / 2) && writable < self.capacity()
     }
 
     /// More space, if the writer has come near the end of what it has.
     pub(crate) fn growth_wish(&self) -> Option<Growth> {
-        let writable = self.writer.writable();
-        self.is_near_end().then(|| Growth {
-            segment: self.segment.number,
-            space: Arc::clone(&self.space),
-            region: Arc::clone(self.region()),
-            target: self.space.target(writable, writable.saturating_add(1), self.capacity()),
-        })
+        self.is_near_end().then(|| self.space.growth(self.segment.number, &self.writer))
+    }
+
+    /// Whether the next segment will be needed so soon that it should have space for a burst.
+    #[inline]
+    pub(crate) fn is_near_roll(&self) -> bool {
+        self.capacity().saturating_sub(self.position) < self.space.ahead(self.capacity())
     }
 
     pub(crate) fn grown_to(&mut self, target: u64) {
@@ -150,22 +149,6 @@ impl std::fmt::Debug for Active {
             .field("position", &self.position)
             .field("space", &self.space)
             .finish_non_exhaustive()
-    }
-}
-
-/// Space to be made ahead of the writer, without the partition's lock.
-#[derive(Debug)]
-pub(crate) struct Growth {
-    pub(crate) segment: u64,
-    space: Arc<Space>,
-    region: Arc<Region>,
-    target: u64,
-}
-
-impl Growth {
-    /// Makes the space and returns where it ends. Blocks for the disk.
-    pub(crate) fn run(&self) -> io::Result<u64> {
-        self.space.extend(&self.region, self.target)
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::LogEnv;
+use super::space::{Growth, Space};
 use crate::error::{Error, Result};
 use crate::format::{SegmentHeader, segment_file_name, temporary_segment_file_name};
 use crate::storage::disk::{Access, Disk, DiskFile};
@@ -45,8 +46,7 @@ pub(crate) struct Prepared {
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn DiskFile>,
     pub(crate) writer: RegionWriter,
-    pub(crate) allocated: u64,
-    pub(crate) kind: Writer,
+    pub(super) space: Arc<Space>,
 }
 
 impl NewSegment {
@@ -91,11 +91,27 @@ impl NewSegment {
             return Err(error);
         }
         let path = path.to_path_buf();
-        Ok(Prepared { header: self.header, path, file, writer, allocated, kind: self.writer })
+        let space = Space::new(Arc::clone(&file), self.writer, allocated);
+        Ok(Prepared { header: self.header, path, file, writer, space })
     }
 }
 
 impl Prepared {
+    /// Whether it has less space than a burst wants that goes on in it.
+    #[inline]
+    pub(crate) fn is_small(&self) -> bool {
+        let capacity = self.writer.region().capacity();
+        self.writer.writable() < self.space.ahead(capacity)
+    }
+
+    pub(crate) fn growth(&self) -> Growth {
+        self.space.growth(self.header.number, &self.writer)
+    }
+
+    pub(crate) fn grown_to(&mut self, end: u64) {
+        self.writer.set_writable(usize::try_from(end).unwrap_or(usize::MAX));
+    }
+
     /// Gives up a segment that is not needed. What cannot be removed is found, empty, at the next
     /// open, and removed then.
     pub(crate) fn discard(self, disk: &dyn Disk) {

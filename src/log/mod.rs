@@ -25,7 +25,7 @@ use self::active::Active;
 use self::create::{NewSegment, Prepared, Writer};
 use self::producers::{Admission, ProducerTable, Sequence};
 use self::segment::{MapBudget, Segment, SegmentList};
-use self::tasks::{Unfinished, Unproved};
+use self::tasks::{SyncScope, Unfinished, Unproved};
 use crate::error::{Error, Result};
 use crate::format::{
     EncodedBatch, Opening, Placement, ProducerStamp, ProducerState, Rewrite, SegmentHeader,
@@ -182,7 +182,7 @@ impl Log {
     ) -> Result<Self> {
         let mut log = Self::empty(env, identity, options);
         log.roll(0)?;
-        let task = log.begin_sync();
+        let task = log.begin_sync(SyncScope::All);
         task.run()?;
         log.finish_sync(&task);
         Ok(log)

@@ -187,6 +187,14 @@ impl Segment {
         Ok(Some(Window { region, base: 0, live: true }))
     }
 
+    /// Makes ready for a sync of what lies below `end`; a hint, without effect on any byte.
+    pub(crate) fn drop_pages(&self, end: usize) {
+        let region = self.region.lock().clone();
+        if let Some(region) = region {
+            let _ = region.drop_pages(0..end);
+        }
+    }
+
     pub(crate) fn open_file(&self, access: Access) -> Result<Arc<dyn DiskFile>> {
         match self.env.disk.open(&self.path, access) {
             Ok(file) => Ok(file),

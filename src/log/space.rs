@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::PAGE_BYTES;
 use super::create::Writer;
 use crate::storage::disk::DiskFile;
-use crate::storage::region::Region;
+use crate::storage::region::{Region, RegionWriter};
 use crate::sync::Mutex;
 
 /// LIMIT: the step in which a segment that is written through its map grows: far enough ahead that
@@ -24,7 +24,10 @@ const STORES_STEP_BYTES: u64 = 2 << 20;
 const PWRITE_STEP_BYTES: u64 = 256 << 10;
 
 /// LIMIT: the distance between the writer and the end of space at which more is asked for.
-const STORES_AHEAD_BYTES: usize = 1 << 20;
+///
+/// For stores it is what a burst can write before it has to make its own pages: with 1 MiB it was
+/// the burst that waited, for most of its time (docs/performance.md).
+const STORES_AHEAD_BYTES: usize = 8 << 20;
 const PWRITE_AHEAD_BYTES: usize = 128 << 10;
 
 /// Zeros are written a page at a time: ext4 makes one folio of each write, and a sync writes whole
@@ -57,13 +60,22 @@ impl Space {
         grown.max(page_ceil(end as u64)).min(capacity as u64)
     }
 
-    /// How near to the end of space the writer may come before more is asked for.
+    /// How near to the end of space the writer may come before more is asked for. Little of a
+    /// little segment: a thousand of them must stay cheap.
     #[inline]
-    pub(super) fn ahead(&self) -> usize {
-        match self.kind {
+    pub(super) fn ahead(&self, capacity: usize) -> usize {
+        let ahead = match self.kind {
             Writer::Stores => STORES_AHEAD_BYTES,
             Writer::Pwrite => PWRITE_AHEAD_BYTES,
-        }
+        };
+        ahead.min(capacity / 8)
+    }
+
+    /// The next step of space for a segment.
+    pub(super) fn growth(self: &Arc<Self>, segment: u64, writer: &RegionWriter) -> Growth {
+        let (writable, region) = (writer.writable(), Arc::clone(writer.region()));
+        let target = self.target(writable, writable.saturating_add(1), region.capacity());
+        Growth { segment, space: Arc::clone(self), region, target }
     }
 
     /// Makes space up to `target` and returns where it ends. On failure the file may be longer,
@@ -97,6 +109,22 @@ impl Space {
             position = position.saturating_add(step);
         }
         Ok(())
+    }
+}
+
+/// Space to be made ahead of the writer, without the partition's lock.
+#[derive(Debug)]
+pub(crate) struct Growth {
+    pub(crate) segment: u64,
+    space: Arc<Space>,
+    region: Arc<Region>,
+    target: u64,
+}
+
+impl Growth {
+    /// Makes the space and returns where it ends. Blocks for the disk.
+    pub(crate) fn run(&self) -> io::Result<u64> {
+        self.space.extend(&self.region, self.target)
     }
 }
 

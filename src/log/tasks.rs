@@ -13,7 +13,16 @@ use crate::error::{CorruptionKind, Error, Result};
 use crate::format::{BatchView, Footer, ProducerState, SparseIndex};
 use crate::storage::disk::{Access, DiskFile};
 
-/// A sync of everything that was published when it was made.
+/// What a sync is to cover.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SyncScope {
+    /// All that is published when it begins.
+    All,
+    /// The sealed segments: nobody waits for it, and the active one is left in peace.
+    Sealed,
+}
+
+/// A sync of what was published, in its scope, when it was made.
 #[derive(Debug)]
 pub(crate) struct SyncTask {
     /// Tails of an earlier life that no sync of this one has covered.
@@ -49,7 +58,8 @@ impl SyncTask {
             })?;
         }
         // DURABILITY: in segment order, so that what is durable is always a prefix.
-        for SyncFile { segment, file, .. } in &self.files {
+        for SyncFile { segment, file, end } in &self.files {
+            segment.drop_pages(*end);
             file.sync().map_err(|source| Error::SyncFailed {
                 path: segment.path.clone(),
                 source: Arc::new(source),

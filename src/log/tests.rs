@@ -15,13 +15,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::active::Growth;
 use super::create::Writer;
 use super::cursor::{Cursor, FetchLimits, Fetched};
 use super::locate::{floor, place_of_offset};
 use super::open::{Known, PartitionRecovery};
 use super::producers::Sequence;
 use super::segment::MapBudget;
+use super::space::Growth;
+use super::tasks::SyncScope;
 use super::{Checkpoint, Log, LogEnv, LogIdentity, LogOptions, Outcome, ProducerRequest};
 use crate::config::RecoveryPolicy;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
@@ -195,7 +196,7 @@ fn append(log: &mut Log, count: u64, size: usize) {
 }
 
 fn sync(log: &mut Log) -> Result<()> {
-    let task = log.begin_sync();
+    let task = log.begin_sync(SyncScope::All);
     task.run()?;
     log.finish_sync(&task);
     Ok(())

@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use super::active::{Active, Growth};
 use super::create::Prepared;
 use super::segment::Segment;
-use super::tasks::{FooterTask, PrepareTask, SyncFile, SyncTask, Unfinished};
+use super::space::Growth;
+use super::tasks::{FooterTask, PrepareTask, SyncFile, SyncScope, SyncTask, Unfinished};
 use super::{Checkpoint, Log, to_tuple};
 use crate::error::Result;
 use crate::format::Footer;
@@ -16,8 +16,12 @@ impl Log {
     // ---- syncs -------------------------------------------------------------------------------
 
     /// A task that makes durable what is published now. Empty when all of it is.
-    pub(crate) fn begin_sync(&mut self) -> SyncTask {
+    pub(crate) fn begin_sync(&mut self, scope: SyncScope) -> SyncTask {
         let mut files: Vec<_> = self.unfinished.iter().filter_map(Unfinished::to_sync).collect();
+        let unproved = self.unproved.clone();
+        if scope == SyncScope::Sealed {
+            return SyncTask { unproved, files, target: self.sealed_end() };
+        }
         if let Some(active) = self.active.as_mut().filter(|active| !active.is_synced()) {
             // What is published from here on belongs to the next sync.
             active.announced = false;
@@ -27,7 +31,7 @@ impl Log {
                 end: active.position,
             });
         }
-        SyncTask { unproved: self.unproved.clone(), files, target: self.log_end }
+        SyncTask { unproved, files, target: self.log_end }
     }
 
     /// Takes note of a sync that succeeded.
@@ -62,18 +66,24 @@ impl Log {
     /// after every append, so it only compares numbers.
     #[inline]
     pub(crate) fn wants_space(&self) -> bool {
-        self.active.as_ref().is_some_and(Active::is_near_end) || self.wants_next()
+        let Some(active) = &self.active else { return false };
+        active.is_near_end()
+            || self.wants_next()
+            || (active.is_near_roll() && self.prepared.as_ref().is_some_and(Prepared::is_small))
     }
 
+    /// Space for the active segment, or for the next one if that is needed soon.
     pub(crate) fn growth_wish(&self) -> Option<Growth> {
-        self.active.as_ref()?.growth_wish()
+        let active = self.active.as_ref()?;
+        let next = self.prepared.as_ref().filter(|next| active.is_near_roll() && next.is_small());
+        active.growth_wish().or_else(|| next.map(Prepared::growth))
     }
 
     pub(crate) fn finish_growth(&mut self, growth: &Growth, end: u64) {
-        if let Some(active) = &mut self.active
-            && active.segment.number == growth.segment
-        {
-            active.grown_to(end);
+        match (&mut self.active, &mut self.prepared) {
+            (Some(active), _) if active.segment.number == growth.segment => active.grown_to(end),
+            (_, Some(next)) if next.header.number == growth.segment => next.grown_to(end),
+            _ => {}
         }
     }
 

@@ -33,7 +33,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 #[cfg(target_os = "linux")]
-use memmap2::{Advice, MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 
 #[cfg(target_os = "linux")]
 use super::disk::Access;
@@ -315,6 +315,35 @@ impl Region {
                 map.advise_range(Advice::PopulateWrite, range.start, range.len())
             });
         }
+        Ok(())
+    }
+
+    /// Takes the published pages of a range out of a map that is stored into; whoever reads them
+    /// again gets them back from the page cache. Only pages that no store can need any more.
+    ///
+    /// To be called before a sync of the file: to write a page that a map may store into, the
+    /// kernel takes that right away page by page, and interrupts each time every processor that
+    /// runs the process. Here that happens once for the range (docs/performance.md).
+    pub(crate) fn drop_pages(&self, range: Range<usize>) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if let Kind::Mapped { map, access: Access::ReadWrite } = &self.memory.kind {
+            let end = range.end.min(self.published());
+            let whole = range.start.next_multiple_of(PAGE)..end - end % PAGE;
+            if !whole.is_empty() {
+                // SAFETY: the map is a shared one of a file (`Memory::map`), and its pages were
+                // stored before: what is taken out of it stays in the page cache, dirty or not,
+                // and the next access finds the same bytes there (M1, M3).
+                unsafe {
+                    map.unchecked_advise_range(
+                        UncheckedAdvice::DontNeed,
+                        whole.start,
+                        whole.len(),
+                    )?;
+                }
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
         Ok(())
     }
 }

@@ -435,3 +435,39 @@ fn space_is_made_ahead_without_changing_what_is_there() {
         assert_eq!(read_from(&log, 0, usize::MAX).unwrap(), plain(0..300, 15_000), "{name}");
     });
 }
+
+/// Symptom: a producer at full speed made its own pages at the beginning of each segment, since
+/// the next one was prepared with as little as an idle partition needs.
+#[test]
+fn the_next_segment_has_space_for_a_burst_before_it_is_needed() {
+    every_rig(|name, mut rig| {
+        rig.options.segment_bytes = 8 << 20;
+        let mut log = rig.create();
+        let growths = |log: &mut Log| {
+            let mut grown = Vec::new();
+            while let Some(growth) = log.growth_wish() {
+                let end = growth.run().unwrap();
+                log.finish_growth(&growth, end);
+                grown.push(growth.segment);
+            }
+            grown
+        };
+        while !log.wants_next() {
+            append(&mut log, 1, 15_000);
+            growths(&mut log);
+        }
+        let task = log.begin_prepare().unwrap();
+        log.finish_prepare(task.run().unwrap());
+        assert_eq!(growths(&mut log).last(), None, "{name}: not before it is near");
+        let mut of_next = 0;
+        while segment_count(&log) == 1 {
+            append(&mut log, 1, 15_000);
+            let wanted = log.wants_space();
+            let grown = growths(&mut log);
+            assert_eq!(wanted, !grown.is_empty(), "{name}");
+            of_next += grown.iter().filter(|segment| **segment == 1).count();
+        }
+        assert!(of_next > 0, "{name}");
+        assert_eq!(read_from(&log, 0, usize::MAX).unwrap(), plain(0..log.log_end(), 15_000));
+    });
+}

@@ -8,7 +8,7 @@ fn an_append_is_durable_once_a_sync_that_began_after_it_has_returned() {
         let mut log = rig.create();
         append(&mut log, 2, 10);
         assert!(log.is_dirty(), "{name}");
-        let task = log.begin_sync();
+        let task = log.begin_sync(SyncScope::All);
         append(&mut log, 3, 10);
         task.run().unwrap();
         assert_eq!(log.durable_end(), 0, "{name}");
@@ -16,7 +16,7 @@ fn an_append_is_durable_once_a_sync_that_began_after_it_has_returned() {
         assert_eq!((log.durable_end(), log.log_end()), (2, 5), "{name}");
         sync(&mut log).unwrap();
         assert_eq!(log.durable_end(), 5, "{name}");
-        assert!(log.begin_sync().files.is_empty(), "{name}: there is nothing to do");
+        assert!(log.begin_sync(SyncScope::All).files.is_empty(), "{name}: there is nothing to do");
     });
 }
 
@@ -27,14 +27,56 @@ fn files_are_synced_in_segment_order_and_each_once() {
     while segment_count(&log) < 4 {
         append(&mut log, 1, 3_000);
     }
-    let task = log.begin_sync();
+    let task = log.begin_sync(SyncScope::All);
     let numbers: Vec<u64> = task.files.iter().map(|file| file.segment.number).collect();
     assert_eq!(numbers, [0, 1, 2, 3]);
     task.run().unwrap();
     log.finish_sync(&task);
     append(&mut log, 1, 10);
-    let numbers: Vec<u64> = log.begin_sync().files.iter().map(|f| f.segment.number).collect();
+    let numbers: Vec<u64> =
+        log.begin_sync(SyncScope::All).files.iter().map(|f| f.segment.number).collect();
     assert_eq!(numbers, [3]);
+}
+
+/// Nobody waits for the sync of sealed segments, and syncing the active one with them would take
+/// its pages' write permission away from a producer at full speed.
+#[test]
+fn a_sync_of_the_sealed_segments_leaves_the_active_one_alone() {
+    let (_, rig) = Rig::fresh(1);
+    let mut log = rig.create();
+    while segment_count(&log) < 3 {
+        append(&mut log, 1, 3_000);
+    }
+    let task = log.begin_sync(SyncScope::Sealed);
+    let numbers: Vec<u64> = task.files.iter().map(|file| file.segment.number).collect();
+    assert_eq!(numbers, [0, 1]);
+    assert_eq!(task.target, log.sealed_end());
+    task.run().unwrap();
+    log.finish_sync(&task);
+    assert_eq!(log.durable_end(), log.sealed_end());
+    assert!(log.is_dirty() && log.begin_footer().is_some());
+    let rest = log.begin_sync(SyncScope::All);
+    assert_eq!(rest.files.len(), 1, "the active one is still to be synced");
+}
+
+/// Before a sync the map gives its pages back; whoever holds the map must find the same bytes
+/// there, and appends must go on.
+#[test]
+fn what_readers_hold_stays_as_it_was_while_its_segment_is_synced() {
+    every_rig(|name, mut rig| {
+        rig.options.segment_bytes = 1 << 20;
+        let mut log = rig.create();
+        append(&mut log, 100, 900);
+        let window = log.segments().all()[0].window(0).unwrap();
+        let before = window.bytes(window.base, usize::MAX).to_vec();
+        for _ in 0..3 {
+            sync(&mut log).unwrap();
+            append(&mut log, 10, 900);
+        }
+        let end = window.base + before.len();
+        assert_eq!(window.bytes(window.base, end), before, "{name}");
+        assert_eq!(read_from(&log, 0, 1).unwrap(), plain(0..130, 900), "{name}");
+    });
 }
 
 /// Symptom: a segment that was sealed while a sync of it ran counted as synced, although more had
@@ -45,7 +87,7 @@ fn row_b14_a_sync_does_not_cover_what_was_appended_before_the_segment_was_sealed
     let (disk, rig) = Rig::fresh(1);
     let mut log = rig.create();
     append(&mut log, 1, 1_000);
-    let task = log.begin_sync();
+    let task = log.begin_sync(SyncScope::All);
     task.run().unwrap();
     while segment_count(&log) == 1 {
         append(&mut log, 1, 5_000);
@@ -67,7 +109,7 @@ fn no_footer_is_written_while_the_sync_of_its_segment_runs() {
     let (_, rig) = Rig::fresh(1);
     let mut log = rig.create();
     append(&mut log, 1, 1_000);
-    let task = log.begin_sync();
+    let task = log.begin_sync(SyncScope::All);
     log.roll_for(0).unwrap();
     assert!(log.begin_footer().is_none());
     task.run().unwrap();
@@ -81,11 +123,15 @@ fn a_sync_that_failed_proves_nothing_and_the_next_one_asks_for_all_of_it_again()
     let mut log = rig.create();
     append(&mut log, 1, 1_000);
     disk.inject(Fault::once(Operation::Sync, std::io::ErrorKind::Other));
-    let task = log.begin_sync();
+    let task = log.begin_sync(SyncScope::All);
     let failed = task.run();
     assert!(matches!(failed, Err(Error::SyncFailed { .. })), "{failed:?}");
     assert_eq!(log.durable_end(), 0);
-    assert_eq!(log.begin_sync().files.len(), 1, "nobody may take an empty task for a success");
+    assert_eq!(
+        log.begin_sync(SyncScope::All).files.len(),
+        1,
+        "nobody may take an empty task for a success"
+    );
 }
 
 #[test]

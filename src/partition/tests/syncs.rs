@@ -1,6 +1,7 @@
 //! Failed syncs, waiting for a sync, and syncs by interval.
 
 use super::*;
+use crate::log::tasks::SyncScope;
 
 #[test]
 fn row_d01_every_waiter_of_a_failed_sync_is_told_and_the_partition_is_poisoned() {
@@ -147,7 +148,7 @@ fn one_sync_serves_all_that_was_published() {
 fn row_b14_a_segment_sealed_during_a_sync_is_synced_again() {
     let setup = Setup::new(Durability::Sync);
     setup.append("1").unwrap();
-    let task = setup.core.with_log(Log::begin_sync);
+    let task = setup.core.with_log(|log| log.begin_sync(SyncScope::All));
     setup.append("2").unwrap();
     setup.core.with_log(|log| log.roll_for(0)).unwrap();
     let end = setup.append("3").unwrap();
