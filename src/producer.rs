@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use self::unflushed::Unflushed;
 use crate::broker::engine::NamedProducer;
 use crate::broker::{Broker, Life};
 use crate::clock::{from_millis, real_now};
@@ -21,8 +22,10 @@ use crate::partition::encode::{encode, timestamp_of};
 use crate::partition::{AppendOptions, Fence, PartitionCore};
 use crate::partitioner::{DefaultPartitioner, Partitioner};
 use crate::record::{Record, RecordMetadata, TopicPartition};
-use crate::sync::{Mutex, Ordering};
+use crate::sync::Ordering;
 use crate::topic::TopicShared;
+
+mod unflushed;
 
 impl Broker {
     /// A producer with the default settings.
@@ -141,8 +144,8 @@ struct Inner {
     durability: Option<Durability>,
     partitioner: Arc<dyn Partitioner>,
     named: Option<Named>,
-    /// The partitions that this producer appended to without waiting, and how far; for `flush`.
-    unflushed: Mutex<Vec<(Arc<PartitionCore>, u64)>>,
+    /// The partitions that this producer appended to without waiting; for `flush`.
+    unflushed: Unflushed,
 }
 
 struct Named {
@@ -194,7 +197,7 @@ impl Producer {
             durability,
             partitioner,
             named: named.map(|(shared, epoch)| Named { shared, epoch }),
-            unflushed: Mutex::new(Vec::new()),
+            unflushed: Unflushed::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -251,7 +254,7 @@ impl Producer {
         let sent = self.append(&topic, &record, Sequence::Next)?;
         let end = sent.end();
         let (core, level, metadata) = (Arc::clone(sent.core), sent.level, sent.metadata);
-        self.note_unflushed(&core, end);
+        self.inner.unflushed.note(&core);
         let waits = level == Durability::Sync;
         Ok(Delivery { core, end, waits, metadata, _life: Arc::clone(&self.inner.life) })
     }
@@ -343,7 +346,7 @@ impl Producer {
             let waited = if level == Durability::Sync {
                 core.wait_durable(end)
             } else {
-                self.note_unflushed(&core, end);
+                self.inner.unflushed.note(&core);
                 Ok(())
             };
             if let Err(error) = waited {
@@ -372,13 +375,9 @@ impl Producer {
     ///
     /// For the disk.
     pub fn flush(&self) -> Result<()> {
-        // The list keeps what is not durable until it is: another thread that flushes meanwhile
-        // must wait too, and so must the next call after a failure.
-        let unflushed = self.inner.unflushed.lock().clone();
-        let waits = unflushed.iter().map(|(core, end)| core.wait_durable(*end));
-        let result = waits.fold(Ok(()), Result::and);
-        self.inner.unflushed.lock().retain(|(core, end)| core.durable_end() < *end);
-        result
+        let flushed = self.inner.unflushed.flush();
+        // Asked last: a broker that was closed meanwhile has partitions that are closed too.
+        flushed.and_then(|()| self.inner.life.check_open())
     }
 
     /// Waits for the level in force; what is not waited for is remembered for `flush`.
@@ -387,17 +386,8 @@ impl Producer {
         if sent.level == Durability::Sync {
             return sent.core.wait_durable(sent.end());
         }
-        self.note_unflushed(sent.core, sent.end());
+        self.inner.unflushed.note(sent.core);
         Ok(())
-    }
-
-    /// Remembers an append that nobody waited for.
-    fn note_unflushed(&self, core: &Arc<PartitionCore>, end: u64) {
-        let mut unflushed = self.inner.unflushed.lock();
-        match unflushed.iter_mut().find(|(known, _)| Arc::ptr_eq(known, core)) {
-            Some((_, known)) => *known = end.max(*known),
-            None => unflushed.push((Arc::clone(core), end)),
-        }
     }
 
     // ---- choosing and appending --------------------------------------------------------------

@@ -648,6 +648,36 @@ fn a_polled_delivery_is_woken_by_the_background_thread() {
     assert_eq!(answer.unwrap().offset, 0);
 }
 
+/// More partitions than a producer has quick ways to remember, some of them met twice, one of them
+/// deleted: `flush` owes every one of the others a sync, each time.
+#[test]
+fn flush_covers_every_partition_that_was_appended_to_and_forgets_deleted_ones() {
+    const PARTITIONS: u32 = 150;
+    let dir = temp_dir();
+    let broker = open_quiet(dir.path());
+    let topic = broker.ensure_topic("t", small_topic(PARTITIONS)).unwrap();
+    broker.ensure_topic("gone", small_topic(1)).unwrap();
+    let producer = broker.producer();
+    for round in 1..=2 {
+        for number in (0..PARTITIONS).chain(0..10) {
+            producer.send(Record::to("t").partition(number).value("v")).unwrap();
+        }
+        if round == 1 {
+            producer.send(Record::to("gone").value("v")).unwrap();
+            broker.admin().delete_topic("gone").unwrap();
+        }
+        let is_durable = |number| {
+            let partition = topic.partition(number).unwrap();
+            partition.durable_end_offset() == partition.log_end_offset()
+        };
+        assert!((0..PARTITIONS).all(|number| !is_durable(number)));
+        producer.clone().flush().unwrap();
+        assert!((0..PARTITIONS).all(is_durable), "round {round}");
+    }
+    broker.close().unwrap();
+    assert!(matches!(producer.flush(), Err(Error::Closed)));
+}
+
 #[test]
 fn a_dropped_delivery_is_fire_and_forget_and_flush_makes_it_durable() {
     let dir = temp_dir();

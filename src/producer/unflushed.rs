@@ -1,0 +1,85 @@
+//! Which partitions a producer has appended to without waiting: what its `flush` has to sync.
+//!
+//! A partition is remembered once and for as long as it is open. A small table of hints answers
+//! for those that were met before, so that an append pays a load and not a lock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::partition::PartitionCore;
+use crate::sync::{AtomicUsize, Mutex, Ordering};
+
+/// LIMIT: as many partitions as one producer often has; more of them share places, and pay the
+/// lock when they take turns.
+const HINTS: usize = 64;
+
+/// How far apart two partitions lie in memory, at least: what tells them apart.
+const SPACING_BITS: u32 = 8;
+
+pub(super) struct Unflushed {
+    /// Addresses of remembered partitions; 0 for none.
+    ///
+    /// ORDERING: written under the lock of `partitions` and only for what is in there, so whoever
+    /// sees an address finds the partition when it takes the lock. What is in there is alive, so
+    /// no other partition can have its address.
+    hints: [AtomicUsize; HINTS],
+    partitions: Mutex<HashMap<usize, Arc<PartitionCore>>>,
+}
+
+impl Unflushed {
+    pub(super) fn new() -> Self {
+        let hints = std::array::from_fn(|_| AtomicUsize::new(0));
+        Self { hints, partitions: Mutex::new(HashMap::new()) }
+    }
+
+    /// Remembers a partition that was appended to.
+    #[inline]
+    pub(super) fn note(&self, core: &Arc<PartitionCore>) {
+        let address = Arc::as_ptr(core).addr();
+        let is_known = self.hint(address).is_some_and(|it| it.load(Ordering::Acquire) == address);
+        if !is_known {
+            self.remember(address, core);
+        }
+    }
+
+    #[cold]
+    fn remember(&self, address: usize, core: &Arc<PartitionCore>) {
+        let mut partitions = self.partitions.lock();
+        partitions.entry(address).or_insert_with(|| Arc::clone(core));
+        if let Some(hint) = self.hint(address) {
+            hint.store(address, Ordering::Release);
+        }
+    }
+
+    fn hint(&self, address: usize) -> Option<&AtomicUsize> {
+        self.hints.get((address >> SPACING_BITS) % HINTS)
+    }
+
+    /// Makes everything durable that is published in the partitions. Tries all of them, and
+    /// returns the first failure. What was deleted needs no sync, and is forgotten.
+    pub(super) fn flush(&self) -> Result<()> {
+        let partitions: Vec<_> = self.partitions.lock().values().cloned().collect();
+        let mut result = Ok(());
+        for core in partitions {
+            let flushed = core.flush();
+            if core.is_closed() {
+                self.forget(&core);
+            } else {
+                result = result.and(flushed);
+            }
+        }
+        result
+    }
+
+    fn forget(&self, core: &Arc<PartitionCore>) {
+        let address = Arc::as_ptr(core).addr();
+        let mut partitions = self.partitions.lock();
+        if let Some(hint) = self.hint(address)
+            && hint.load(Ordering::Acquire) == address
+        {
+            hint.store(0, Ordering::Release);
+        }
+        partitions.remove(&address);
+    }
+}
