@@ -373,6 +373,9 @@ impl Sole {
         // above. It lies above `published`, so no reader has a slice of it (M4) and `bytes` cannot
         // overlap it; `&mut self` makes this the only store (M2).
         unsafe { copy_into(base, position, bytes) };
+        let end = position.saturating_add(bytes.len());
+        let next = end..end.saturating_add(bytes.len().min(PREFETCH_BYTES)).min(region.capacity);
+        prefetch_for_stores(region, next);
         Ok(())
     }
 
@@ -382,6 +385,32 @@ impl Sole {
         self.region.published.advance(end);
     }
 }
+
+/// LIMIT: a store as long as the one before is what comes next, most often; longer ones keep the
+/// processor's own prefetching going.
+const PREFETCH_BYTES: usize = 512;
+
+/// Asks for the cache lines that the next store will need, while the caller encodes its next
+/// record: they were cleared by the kernel on another processor, and to wait for them under the
+/// partition's lock costs a lone append a tenth of its time. A hint, without any effect on memory.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn prefetch_for_stores(region: &Region, range: Range<usize>) {
+    use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+    const LINE: usize = 64;
+    let Some(base) = region.base.filter(|_| range.end <= region.capacity) else { return };
+    for at in range.step_by(LINE) {
+        // SAFETY: `at < range.end <= capacity`, checked above, and the memory has that many bytes.
+        let line = unsafe { base.add(at) };
+        // SAFETY: a prefetch reads and writes nothing, and cannot fault.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.as_ptr().cast_const().cast()) };
+    }
+}
+
+/// Elsewhere it is not worth the unsafe code until somebody has measured it.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+fn prefetch_for_stores(_region: &Region, _range: Range<usize>) {}
 
 /// Where `bytes` at `position` would end, if that is not beyond `limit`.
 fn end_of(position: usize, bytes: &[u8], limit: usize) -> io::Result<usize> {
