@@ -123,6 +123,7 @@ impl Cursor {
             };
             let header = view.header();
             let size = header.size as usize;
+            region.read_ahead(self.position.saturating_sub(base), size);
             if header.is_opening() || header.next_offset() <= self.next_offset {
                 self.position = self.position.saturating_add(size);
                 continue;
