@@ -53,7 +53,7 @@
 //! | topic | names of `[A-Za-z0-9._-]{1,249}`, up to 10,000 partitions |
 //! | offsets | 64 bits |
 //! | one directory | one broker at a time, kept by an advisory lock |
-//! | not yet | retention, compaction, rolling by age, rebalance callbacks, eviction, typed producers and consumers, async streams, replication |
+//! | not yet | retention, compaction, rolling by age, rebalance callbacks, eviction, replication |
 //!
 //! Soundness of the memory maps rests on nobody else changing the files of an open directory: a
 //! file that is truncated from outside raises SIGBUS when it is read. [`ReadMode::Copy`] maps
@@ -87,15 +87,20 @@ mod record;
 mod storage;
 mod sync;
 mod topic;
+mod typed;
 
 pub use admin::{Admin, PartitionInfo, TopicInfo};
 pub use broker::{Broker, BrokerBuilder, RecoveryReport};
 pub use clock::{Clock, ManualClock, SystemClock};
+#[cfg(feature = "json")]
+pub use codec::Json;
 pub use codec::{Bincode, Codec};
 pub use config::{
     Acks, Cleanup, CommitMode, Durability, ReadMode, RecoveryPolicy, StartAt, TimestampType,
     TopicConfig, Visibility,
 };
+#[cfg(feature = "async")]
+pub use consumer::MessageStream;
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, Gap};
 pub use error::{
     CodecError, ConfigError, Corruption, CorruptionKind, Error, NameError, Result, TransportError,
@@ -107,3 +112,6 @@ pub use partitioner::{DefaultPartitioner, Partitioner};
 pub use producer::{Delivery, Producer, ProducerBuilder, SendOutcome};
 pub use record::{Offsets, Record, RecordMetadata, TopicPartition};
 pub use topic::{Partition, Topic};
+#[cfg(feature = "async")]
+pub use typed::TypedStream;
+pub use typed::{TypedConsumer, TypedMessage, TypedProducer};
