@@ -245,6 +245,11 @@ impl Log {
         self.leader_epoch
     }
 
+    /// The size of segments from the next one on that is not made yet.
+    pub(crate) fn set_segment_bytes(&mut self, bytes: u64) {
+        self.options.segment_bytes = bytes;
+    }
+
     /// Tells the time, by which idle producers are forgotten; before anything else, and before
     /// each append of a named producer.
     pub(crate) fn tell_time(&mut self, now: u64) {
