@@ -13,6 +13,9 @@ use crate::error::Result;
 use crate::topic::{Topic, TopicShared};
 
 mod topics;
+mod verify;
+
+pub use self::verify::VerifyReport;
 
 impl Broker {
     /// For creating, deleting and describing topics.

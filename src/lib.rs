@@ -89,7 +89,7 @@ mod sync;
 mod topic;
 mod typed;
 
-pub use admin::{Admin, PartitionInfo, TopicInfo};
+pub use admin::{Admin, PartitionInfo, TopicInfo, VerifyReport};
 pub use broker::{Broker, BrokerBuilder, RecoveryReport};
 pub use clock::{Clock, ManualClock, SystemClock};
 #[cfg(feature = "json")]

@@ -296,3 +296,15 @@ fn nothing_is_acknowledged_after_a_deletion_of_unknown_outcome() {
     assert!(matches!(appended, Err(Error::Closed)), "{appended:?}");
     assert!(matches!(life.broker().topic("a"), Err(Error::UnknownTopic(_))));
 }
+
+#[test]
+fn a_growth_that_fails_is_undone() {
+    let setup = [Step::Create("a", ONE), Step::Send("a", 0), Step::Commit("a")];
+    assert!(fail_everywhere("grow", &setup, &Step::Grow("a", 3)) > 30);
+}
+
+#[test]
+fn an_alteration_that_fails_is_made_or_not() {
+    let setup = [Step::Create("a", ONE), Step::Send("a", 0)];
+    assert!(fail_everywhere("alter", &setup, &Step::Alter("a")) > 3);
+}
