@@ -199,15 +199,61 @@ mod tests {
         round_trip(&vec![(); 1000]);
     }
 
-    /// Half the claim limit, from five bytes: the buffer must not be made before its bytes are
-    /// seen. The visitor gets no string at all then, hence nothing of that size exists.
     #[test]
-    fn a_hostile_length_of_a_string_is_an_error_not_a_buffer() {
+    fn a_hostile_length_of_a_string_is_an_error() {
         let mut hostile = vec![252];
         hostile.extend_from_slice(&(512u32 << 20).to_le_bytes());
         let decoded: Result<String, _> = Bincode.decode(&hostile);
         assert!(decoded.is_err());
         let decoded: Result<Shape, _> = Bincode.decode(&[&[3], &hostile[..]].concat());
         assert!(decoded.is_err());
+    }
+
+    /// Wants to own text or bytes, and notes whether it was shown the input or a buffer.
+    struct Shown<const TEXT: bool>(bool);
+
+    impl<const TEXT: bool> Serialize for Shown<TEXT> {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_str("text")
+        }
+    }
+
+    impl<'de, const TEXT: bool> Deserialize<'de> for Shown<TEXT> {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct Looks;
+            impl<'de> serde::de::Visitor<'de> for Looks {
+                type Value = bool;
+                fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.write_str("text")
+                }
+                fn visit_borrowed_str<E>(self, _: &'de str) -> Result<bool, E> {
+                    Ok(true)
+                }
+                fn visit_borrowed_bytes<E>(self, _: &'de [u8]) -> Result<bool, E> {
+                    Ok(true)
+                }
+                fn visit_str<E>(self, _: &str) -> Result<bool, E> {
+                    Ok(false)
+                }
+                fn visit_bytes<E>(self, _: &[u8]) -> Result<bool, E> {
+                    Ok(false)
+                }
+            }
+            let shown = if TEXT {
+                deserializer.deserialize_string(Looks)
+            } else {
+                deserializer.deserialize_byte_buf(Looks)
+            };
+            shown.map(Self)
+        }
+    }
+
+    /// A buffer would be as long as a hostile prefix says, before a byte of it is seen.
+    #[test]
+    fn what_owns_text_or_bytes_copies_them_from_the_input() {
+        let mut bytes = Vec::new();
+        Bincode.encode(&Shown::<true>(false), &mut bytes).unwrap();
+        assert!(Codec::<Shown<true>>::decode(&Bincode, &bytes).unwrap().0);
+        assert!(Codec::<Shown<false>>::decode(&Bincode, &bytes).unwrap().0);
     }
 }

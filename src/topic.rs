@@ -44,13 +44,23 @@ pub(crate) struct TopicShared {
 
 /// Where a handle of a topic whose settings were replaced finds those in force. Costs a handle that
 /// is up to date one load of a value that hardly ever changes.
-#[derive(Default)]
 pub(crate) struct Succession {
     /// ORDERING: stored with Release after `current` names a successor; loaded with Acquire by
     /// handles, who then find it there.
     is_replaced: AtomicBool,
     /// Shared by all that succeed one another. Weak: the broker's table keeps the one in force.
     current: Arc<RwLock<Weak<TopicShared>>>,
+}
+
+impl Succession {
+    /// Of a topic that was just made or opened.
+    pub(crate) fn first() -> Self {
+        Self::of(Arc::new(RwLock::new(Weak::new())))
+    }
+
+    fn of(current: Arc<RwLock<Weak<TopicShared>>>) -> Self {
+        Self { is_replaced: AtomicBool::new(false), current }
+    }
 }
 
 impl TopicShared {
@@ -82,7 +92,7 @@ impl TopicShared {
             clock: Arc::clone(&self.clock),
             partitions,
             read_only: self.read_only.clone(),
-            succession: Succession { current, ..Succession::default() },
+            succession: Succession::of(current),
         })
     }
 

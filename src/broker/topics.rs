@@ -157,7 +157,7 @@ impl Engine {
             clock: Arc::clone(&self.clock),
             partitions,
             read_only: self.settings.read_only.then(|| self.settings.dir.clone()),
-            succession: Succession::default(),
+            succession: Succession::first(),
         })
     }
 

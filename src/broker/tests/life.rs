@@ -200,6 +200,7 @@ impl Life {
             durability,
             partitions: vec![PartitionModel::default(); partitions as usize],
             grows_to: None,
+            has_grown: false,
             alterations: (0, 0),
         };
         self.model.topics.insert(name, topic);
@@ -218,7 +219,8 @@ impl Life {
 
     fn grow(&mut self, broker: &Broker, name: &'static str, total: u32) -> Result<()> {
         let handle = broker.topic(name)?;
-        self.model.topic(name).grows_to = Some(total as usize);
+        let topic = self.model.topic(name);
+        (topic.grows_to, topic.has_grown) = (Some(total as usize), true);
         broker.admin().add_partitions(name, total)?;
         let topic = self.model.topic(name);
         topic.grows_to = None;
@@ -340,6 +342,11 @@ impl Life {
             }
             steps.extend([Step::Commit(name), Step::Named(name, 0), Step::Send(name, 0)]);
             steps.push(Step::Commit(name));
+            if topic.has_grown && topic.presence == Presence::Present {
+                // What an interrupted growth has left is in nobody's way.
+                let last = u32::try_from(topic.partitions.len()).unwrap();
+                steps.extend([Step::Grow(name, last + 1), Step::Send(name, last)]);
+            }
         }
         steps
     }

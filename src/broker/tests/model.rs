@@ -185,6 +185,8 @@ pub(super) struct TopicModel {
     pub(super) partitions: Vec<PartitionModel>,
     /// How many partitions there are if the growth that has not returned is done.
     pub(super) grows_to: Option<usize>,
+    /// Whether a growth was ever begun.
+    pub(super) has_grown: bool,
     /// How often the settings were altered: for sure, and perhaps.
     pub(super) alterations: (u64, u64),
 }
