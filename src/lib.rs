@@ -59,6 +59,15 @@
 //! file that is truncated from outside raises SIGBUS when it is read. [`ReadMode::Copy`] maps
 //! nothing.
 //!
+//! # Features
+//!
+//! None is on by default, and none changes what the others do.
+//!
+//! | | |
+//! |---|---|
+//! | `async` | `Consumer::stream`, a `futures_core::Stream` for any executor; brings no runtime and no thread. Without it, [`Delivery`] is a future all the same |
+//! | `json` | the codec `Json` for typed producers and consumers; [`Bincode`] is always there |
+//!
 //! # Reading on
 //!
 //! [`docs`] holds the on-disk format, the durability contract, the concurrency rules and what was
@@ -110,7 +119,7 @@ pub use log::open::PartitionRecovery;
 pub use message::{Batch, Headers, IntoMessages, Message, MessageRef};
 pub use partitioner::{DefaultPartitioner, Partitioner};
 pub use producer::{Delivery, Producer, ProducerBuilder, SendOutcome};
-pub use record::{Offsets, Record, RecordMetadata, TopicPartition};
+pub use record::{LeaderEpoch, NodeId, Offsets, Record, RecordMetadata, TopicPartition};
 pub use topic::{Partition, Topic};
 #[cfg(feature = "async")]
 pub use typed::TypedStream;

@@ -299,6 +299,8 @@ impl Model {
             model.partitions.resize(count, PartitionModel::default());
         }
         assert_eq!(count, model.partitions.len(), "{context}");
+        let entries = broker.life().env.disk.list(&Path::new(DIR).join(name)).unwrap();
+        assert_eq!(entries.len(), count, "{context}: {entries:?}");
         let altered = found.config().tombstone_retention.as_secs();
         let (sure, perhaps) = model.alterations;
         assert!((sure..=perhaps).contains(&altered), "{context}: {altered} of {sure}..={perhaps}");
