@@ -117,17 +117,7 @@ impl Life {
                 Ok(())
             }
             Step::Grow(name, total) => self.grow(&broker, name, total),
-            Step::Alter(name) => {
-                let alterations = &mut self.model.topic(name).alterations;
-                alterations.1 += 1;
-                let next = alterations.1;
-                let value = Duration::from_secs(next);
-                broker.admin().alter_topic(name, |config| config.tombstone_retention(value))?;
-                self.model.topic(name).alterations = (next, next);
-                let altered = broker.topic(name)?.config().tombstone_retention;
-                assert_eq!(altered, value, "{}", self.context);
-                Ok(())
-            }
+            Step::Alter(name) => self.alter(&broker, name),
             Step::Send(name, partition) => {
                 let batch = self.model.begin_append(name, partition, "plain", 1);
                 let record = Record::to(name).partition(partition).value(&batch[0]);
@@ -214,6 +204,18 @@ impl Life {
             let id = broker.life().topic(name).unwrap().id;
             assert_eq!(broker.life().coordinator.committed(GROUP, id, partition), None);
         }
+        Ok(())
+    }
+
+    fn alter(&mut self, broker: &Broker, name: &'static str) -> Result<()> {
+        let alterations = &mut self.model.topic(name).alterations;
+        alterations.1 += 1;
+        let next = alterations.1;
+        let value = Duration::from_secs(next);
+        broker.admin().alter_topic(name, |config| config.tombstone_retention(value))?;
+        self.model.topic(name).alterations = (next, next);
+        let altered = broker.topic(name)?.config().tombstone_retention;
+        assert_eq!(altered, value, "{}", self.context);
         Ok(())
     }
 
