@@ -11,18 +11,26 @@
 use std::collections::BTreeMap;
 use std::thread;
 
-use logpond::{Broker, Consumer, Message, Record, TopicConfig};
+use logpond::{Broker, Error, TopicConfig, TypedConsumer, TypedMessage};
+use serde::{Deserialize, Serialize};
 
-/// Price changes: article, new price in cents.
+/// A new price of an article, whose name is the key.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct PriceChanged {
+    cents: u64,
+}
+
 const CHANGES: [(&str, u64); 5] =
     [("sku-1", 1999), ("sku-2", 250), ("sku-1", 1799), ("sku-3", 99), ("sku-2", 275)];
+
+type Feed = TypedConsumer<PriceChanged>;
 
 fn main() -> logpond::Result<()> {
     let broker = Broker::in_memory()?;
     // One partition: every group sees the changes in the order in which they were made.
     broker.ensure_topic("prices", TopicConfig::new(1))?;
 
-    let feed = |group| broker.consumer(group).subscribe(["prices"]).open();
+    let feed = |group| broker.consumer(group).subscribe(["prices"]).open_typed::<PriceChanged>();
     let (cache, search, audit) = (feed("cache")?, feed("search")?, feed("audit")?);
 
     thread::scope(|scope| -> logpond::Result<()> {
@@ -30,9 +38,9 @@ fn main() -> logpond::Result<()> {
         let search = scope.spawn(|| changes_per_article(search));
         let audit = scope.spawn(|| sum_of_prices(audit));
 
-        let producer = broker.producer();
+        let prices = broker.producer().typed::<PriceChanged>("prices");
         for (article, cents) in CHANGES {
-            producer.send(Record::to("prices").key(article).value(&cents.to_le_bytes()))?;
+            prices.send_keyed(article, &PriceChanged { cents })?;
         }
 
         println!("cache:  latest prices {:?}", joined(cache)?);
@@ -44,40 +52,42 @@ fn main() -> logpond::Result<()> {
 }
 
 /// Keeps the newest price of each article.
-fn latest_prices(mut feed: Consumer) -> logpond::Result<BTreeMap<String, u64>> {
+fn latest_prices(mut feed: Feed) -> logpond::Result<BTreeMap<String, u64>> {
     let mut prices = BTreeMap::new();
     for message in feed.iter().take(CHANGES.len()) {
-        let (article, cents) = price_change(&message?);
+        let (article, cents) = price_change(message?)?;
         prices.insert(article, cents);
     }
     Ok(prices)
 }
 
 /// Counts what would have to be indexed again.
-fn changes_per_article(mut feed: Consumer) -> logpond::Result<BTreeMap<String, usize>> {
+fn changes_per_article(mut feed: Feed) -> logpond::Result<BTreeMap<String, usize>> {
     let mut changes = BTreeMap::new();
     for message in feed.iter().take(CHANGES.len()) {
-        let (article, _) = price_change(&message?);
+        let (article, _) = price_change(message?)?;
         *changes.entry(article).or_default() += 1;
     }
     Ok(changes)
 }
 
 /// Adds everything up, and remembers in the group `audit` how far it came.
-fn sum_of_prices(mut feed: Consumer) -> logpond::Result<u64> {
+fn sum_of_prices(mut feed: Feed) -> logpond::Result<u64> {
     let mut sum = 0;
     for _ in CHANGES {
         let message = feed.recv()?;
-        sum += price_change(&message).1;
+        sum += price_change(message.clone())?.1;
         feed.commit_message(&message)?;
     }
     Ok(sum)
 }
 
-fn price_change(message: &Message) -> (String, u64) {
-    let article = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
-    let cents = message.value().and_then(|value| value.try_into().ok()).map(u64::from_le_bytes);
-    (article, cents.unwrap_or_default())
+/// Bytes that are no price change end this program; another one might note them and go on.
+fn price_change(message: TypedMessage<PriceChanged>) -> logpond::Result<(String, u64)> {
+    let article = String::from_utf8_lossy(message.raw.key().unwrap_or_default()).into_owned();
+    let change = message.value.map_err(Error::from)?;
+    // No value at all: the article is gone.
+    Ok((article, change.map_or(0, |change| change.cents)))
 }
 
 /// What a thread returned. A panic in it goes on here.

@@ -1,4 +1,4 @@
-//! Administration: creating, deleting and describing topics.
+//! Administration: creating, changing, deleting, describing and verifying topics.
 //!
 //! Owns: the [`Admin`] handle. Must not know: how topics are made; it asks the broker.
 
@@ -11,6 +11,11 @@ use crate::broker::{Broker, Life};
 use crate::config::{TopicConfig, Visibility};
 use crate::error::Result;
 use crate::topic::{Topic, TopicShared};
+
+mod topics;
+mod verify;
+
+pub use self::verify::VerifyReport;
 
 impl Broker {
     /// For creating, deleting and describing topics.

@@ -5,7 +5,7 @@
 //! of a blocking call is real time, which only [`real_now`] reads.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::sync::Mutex;
@@ -32,22 +32,17 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
 }
 
 /// The machine's own clocks; the default of a broker.
-#[derive(Debug, Clone, Copy)]
-pub struct SystemClock {
-    origin: Instant,
-}
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+/// When this process first asked for the time: an `Instant` says nothing by itself.
+static ORIGIN: OnceLock<Instant> = OnceLock::new();
 
 impl SystemClock {
-    /// A clock whose monotonic time starts now.
+    /// The machine's clocks; all of them show the same.
     #[must_use]
     pub fn new() -> Self {
-        Self { origin: real_now() }
-    }
-}
-
-impl Default for SystemClock {
-    fn default() -> Self {
-        Self::new()
+        Self
     }
 }
 
@@ -58,7 +53,7 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Duration {
-        self.origin.elapsed()
+        ORIGIN.get_or_init(real_now).elapsed()
     }
 }
 

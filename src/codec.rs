@@ -1,18 +1,55 @@
 //! How values become bytes: the [`Codec`] trait and its default, [`Bincode`].
 //!
 //! The engine's own logs use the same default. The only file that imports `bincode`, and always
-//! the same way: from a slice, with a limit, all bytes consumed. Without a limit nine hostile
-//! bytes can make it allocate until the process aborts; left-over bytes it would accept.
+//! the same way: from a slice, with a limit, under a [`guard`], all bytes consumed. Bare, nine
+//! hostile bytes can make it allocate until the process aborts, a few more can overflow its stack,
+//! and left-over bytes it would accept.
+
+use std::marker::PhantomData;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::guard::{Budget, Guarded};
+#[cfg(feature = "json")]
+pub use self::json::Json;
 use crate::error::CodecError;
 
-/// LIMIT: the most that decoding may claim, in bytes. Far above any record, far below memory.
-const CLAIM_LIMIT: usize = 64 << 20;
+mod guard;
+#[cfg(feature = "json")]
+mod json;
+
+/// LIMIT: the most that decoding may claim, in bytes: what the largest segment holds, so that
+/// whatever can be appended can be read. What is claimed is in the slice; the guard sees to it.
+const CLAIM_LIMIT: usize = 1 << 30;
 
 /// Turns values of `T` into bytes and back.
+///
+/// A codec is called outside of all locks. What it fails with, or panics with, is its caller's; a
+/// consumer has moved on by then, so bytes that do not decode never hold it up.
+///
+/// ```
+/// use logpond::{Codec, CodecError};
+///
+/// /// Temperatures in tenths of a degree, as text.
+/// struct Tenths;
+///
+/// impl Codec<i32> for Tenths {
+///     fn name(&self) -> &'static str {
+///         "tenths"
+///     }
+///
+///     fn encode(&self, value: &i32, buffer: &mut Vec<u8>) -> Result<(), CodecError> {
+///         buffer.extend_from_slice(value.to_string().as_bytes());
+///         Ok(())
+///     }
+///
+///     fn decode(&self, bytes: &[u8]) -> Result<i32, CodecError> {
+///         let text = str::from_utf8(bytes).map_err(|error| CodecError::new("tenths", error))?;
+///         text.parse().map_err(|error| CodecError::new("tenths", error))
+///     }
+/// }
+/// ```
 pub trait Codec<T>: Send + Sync + 'static {
     /// The codec's name, for errors.
     fn name(&self) -> &'static str;
@@ -32,7 +69,13 @@ pub trait Codec<T>: Send + Sync + 'static {
     fn decode(&self, bytes: &[u8]) -> Result<T, CodecError>;
 }
 
-/// The default codec: bincode's standard configuration with a limit on what decoding may claim.
+/// The default codec: bincode's standard configuration, all bytes consumed.
+///
+/// Hostile bytes are an error: decoding takes no memory that the bytes do not account for, a value
+/// nests at most 128 levels deep and has at most 65,536 elements more than bytes. A value beyond
+/// that can be encoded, and cannot be decoded. The format has no names and no types in it: both
+/// sides must agree on the type, and a field that is added at the end is left-over bytes to who
+/// does not know it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bincode;
 
@@ -52,7 +95,9 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {
 
     fn decode(&self, bytes: &[u8]) -> Result<T, CodecError> {
         let config = bincode::config::standard().with_limit::<CLAIM_LIMIT>();
-        let (value, consumed) = bincode::serde::decode_from_slice(bytes, config)
+        let budget = Budget::for_bytes(bytes.len());
+        let seed = Guarded::new(PhantomData::<T>, &budget);
+        let (value, consumed) = bincode::serde::seed_decode_from_slice(seed, bytes, config)
             .map_err(|error| CodecError::new(NAME, error))?;
         if consumed != bytes.len() {
             let left = bytes.len().saturating_sub(consumed);
@@ -64,6 +109,10 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+
     use super::*;
 
     #[test]
@@ -81,5 +130,130 @@ mod tests {
         bytes.push(0);
         let decoded: Result<u32, _> = Bincode.decode(&bytes);
         assert!(decoded.unwrap_err().to_string().contains("left over"));
+    }
+
+    fn round_trip<T>(value: &T)
+    where
+        T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        let mut bytes = Vec::new();
+        Bincode.encode(value, &mut bytes).unwrap();
+        assert_eq!(Codec::<T>::decode(&Bincode, &bytes).unwrap(), *value);
+        for cut in 0..bytes.len() {
+            let decoded: Result<T, _> = Bincode.decode(&bytes[..cut]);
+            assert!(decoded.is_err(), "{cut} of {} bytes: {decoded:?}", bytes.len());
+        }
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum Shape {
+        Unit,
+        Newtype(Box<Shape>),
+        Tuple(u8, i64),
+        Struct { text: String, maybe: Option<f64>, bytes: Box<[u8]> },
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Wrapper(Vec<Shape>);
+
+    #[test]
+    fn every_kind_of_value_comes_back_and_no_prefix_of_it() {
+        round_trip(&Wrapper(vec![
+            Shape::Unit,
+            Shape::Newtype(Box::new(Shape::Newtype(Box::new(Shape::Unit)))),
+            Shape::Tuple(255, i64::MIN),
+            Shape::Struct { text: "ä𝄞".into(), maybe: Some(-0.5), bytes: [0, 255].into() },
+            Shape::Struct { text: String::new(), maybe: None, bytes: [].into() },
+        ]));
+        round_trip(&(1u8, 2u16, 3u32, u64::MAX, u128::MAX, i8::MIN, -2i16, -3i32, i128::MIN));
+        round_trip(&('𝄞', true, 0.25f32, (1u8, 2u8), [7u16; 3]));
+        round_trip(&BTreeMap::from([("a".to_owned(), vec![Some(1), None]), ("b".into(), vec![])]));
+    }
+
+    /// Each byte 1 is one more level.
+    #[test]
+    fn hostile_nesting_is_an_error_not_the_end_of_the_stack() {
+        let decoded: Result<Shape, _> = Bincode.decode(&vec![1; 1 << 20]);
+        assert!(decoded.unwrap_err().to_string().contains("levels deep"));
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Chain(Option<Box<Chain>>);
+
+    #[test]
+    fn hostile_nesting_is_found_in_options_too() {
+        let decoded: Result<Chain, _> = Bincode.decode(&vec![1; 1 << 20]);
+        assert!(decoded.unwrap_err().to_string().contains("levels deep"));
+        let shallow = (0..40).fold(Chain(None), |inner, _| Chain(Some(Box::new(inner))));
+        let mut bytes = Vec::new();
+        Bincode.encode(&shallow, &mut bytes).unwrap();
+        assert_eq!(Codec::<Chain>::decode(&Bincode, &bytes).unwrap(), shallow);
+    }
+
+    /// Elements that take no bytes: only the count says how often to loop.
+    #[test]
+    fn a_hostile_count_of_nothing_is_an_error_not_an_endless_loop() {
+        let hostile = [0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
+        let decoded: Result<Vec<()>, _> = Bincode.decode(&hostile);
+        assert!(decoded.unwrap_err().to_string().contains("more elements"));
+        round_trip(&vec![(); 1000]);
+    }
+
+    #[test]
+    fn a_hostile_length_of_a_string_is_an_error() {
+        let mut hostile = vec![252];
+        hostile.extend_from_slice(&(512u32 << 20).to_le_bytes());
+        let decoded: Result<String, _> = Bincode.decode(&hostile);
+        assert!(decoded.is_err());
+        let decoded: Result<Shape, _> = Bincode.decode(&[&[3], &hostile[..]].concat());
+        assert!(decoded.is_err());
+    }
+
+    /// Wants to own text or bytes, and notes whether it was shown the input or a buffer.
+    struct Shown<const TEXT: bool>(bool);
+
+    impl<const TEXT: bool> Serialize for Shown<TEXT> {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_str("text")
+        }
+    }
+
+    impl<'de, const TEXT: bool> Deserialize<'de> for Shown<TEXT> {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct Looks;
+            impl<'de> serde::de::Visitor<'de> for Looks {
+                type Value = bool;
+                fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.write_str("text")
+                }
+                fn visit_borrowed_str<E>(self, _: &'de str) -> Result<bool, E> {
+                    Ok(true)
+                }
+                fn visit_borrowed_bytes<E>(self, _: &'de [u8]) -> Result<bool, E> {
+                    Ok(true)
+                }
+                fn visit_str<E>(self, _: &str) -> Result<bool, E> {
+                    Ok(false)
+                }
+                fn visit_bytes<E>(self, _: &[u8]) -> Result<bool, E> {
+                    Ok(false)
+                }
+            }
+            let shown = if TEXT {
+                deserializer.deserialize_string(Looks)
+            } else {
+                deserializer.deserialize_byte_buf(Looks)
+            };
+            shown.map(Self)
+        }
+    }
+
+    /// A buffer would be as long as a hostile prefix says, before a byte of it is seen.
+    #[test]
+    fn what_owns_text_or_bytes_copies_them_from_the_input() {
+        let mut bytes = Vec::new();
+        Bincode.encode(&Shown::<true>(false), &mut bytes).unwrap();
+        assert!(Codec::<Shown<true>>::decode(&Bincode, &bytes).unwrap().0);
+        assert!(Codec::<Shown<false>>::decode(&Bincode, &bytes).unwrap().0);
     }
 }

@@ -153,7 +153,7 @@ pub struct TopicConfig {
     /// How many partitions, 1 to 10,000.
     pub partitions: u32,
     /// What an acknowledgement means; `None` takes the broker's setting. Fixes how the topic's
-    /// files are written.
+    /// files are written, so it cannot be altered; a producer can have its own.
     pub durability: Option<Durability>,
     /// How long records are kept; [`Duration::MAX`] is for ever. Default 7 days.
     /// Stored; nothing acts on it in this version.

@@ -53,11 +53,20 @@
 //! | topic | names of `[A-Za-z0-9._-]{1,249}`, up to 10,000 partitions |
 //! | offsets | 64 bits |
 //! | one directory | one broker at a time, kept by an advisory lock |
-//! | not yet | retention, compaction, rolling by age, rebalance callbacks, eviction, typed producers and consumers, async streams, replication |
+//! | not yet | retention, compaction, rolling by age, rebalance callbacks, eviction, replication |
 //!
 //! Soundness of the memory maps rests on nobody else changing the files of an open directory: a
 //! file that is truncated from outside raises SIGBUS when it is read. [`ReadMode::Copy`] maps
 //! nothing.
+//!
+//! # Features
+//!
+//! None is on by default, and none changes what the others do.
+//!
+//! | | |
+//! |---|---|
+//! | `async` | `Consumer::stream`, a `futures_core::Stream` for any executor; brings no runtime and no thread. Without it, [`Delivery`] is a future all the same |
+//! | `json` | the codec `Json` for typed producers and consumers; [`Bincode`] is always there |
 //!
 //! # Reading on
 //!
@@ -87,15 +96,20 @@ mod record;
 mod storage;
 mod sync;
 mod topic;
+mod typed;
 
-pub use admin::{Admin, PartitionInfo, TopicInfo};
+pub use admin::{Admin, PartitionInfo, TopicInfo, VerifyReport};
 pub use broker::{Broker, BrokerBuilder, RecoveryReport};
 pub use clock::{Clock, ManualClock, SystemClock};
+#[cfg(feature = "json")]
+pub use codec::Json;
 pub use codec::{Bincode, Codec};
 pub use config::{
     Acks, Cleanup, CommitMode, Durability, ReadMode, RecoveryPolicy, StartAt, TimestampType,
     TopicConfig, Visibility,
 };
+#[cfg(feature = "async")]
+pub use consumer::MessageStream;
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, Gap};
 pub use error::{
     CodecError, ConfigError, Corruption, CorruptionKind, Error, NameError, Result, TransportError,
@@ -105,5 +119,8 @@ pub use log::open::PartitionRecovery;
 pub use message::{Batch, Headers, IntoMessages, Message, MessageRef};
 pub use partitioner::{DefaultPartitioner, Partitioner};
 pub use producer::{Delivery, Producer, ProducerBuilder, SendOutcome};
-pub use record::{Offsets, Record, RecordMetadata, TopicPartition};
+pub use record::{LeaderEpoch, NodeId, Offsets, Record, RecordMetadata, TopicPartition};
 pub use topic::{Partition, Topic};
+#[cfg(feature = "async")]
+pub use typed::TypedStream;
+pub use typed::{TypedConsumer, TypedMessage, TypedProducer};

@@ -43,6 +43,43 @@ impl From<&TopicPartition> for TopicPartition {
 /// Committed or to-be-committed positions. Each is the NEXT offset to read.
 pub type Offsets = BTreeMap<TopicPartition, u64>;
 
+/// One replica of a replicated broker, by a number that the application gives it.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub struct NodeId(pub u64);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl From<u64> for NodeId {
+    fn from(id: u64) -> Self {
+        Self(id)
+    }
+}
+
+/// How often the leadership of a partition has changed hands: a higher one fences a lower one. 0
+/// without replication.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub struct LeaderEpoch(pub u32);
+
+impl fmt::Display for LeaderEpoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl From<u32> for LeaderEpoch {
+    fn from(epoch: u32) -> Self {
+        Self(epoch)
+    }
+}
+
 /// Where a record went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RecordMetadata {

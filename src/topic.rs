@@ -8,7 +8,7 @@ use std::any::Any;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use crate::clock::Clock;
@@ -21,11 +21,13 @@ use crate::message::Batch;
 use crate::partition::encode::{RecordRules, encode, millis_of};
 use crate::partition::{AppendOptions, PartitionCore};
 use crate::record::{Record, TopicPartition};
+use crate::sync::{AtomicBool, Ordering, RwLock};
 
 /// Keeps the broker open for as long as a handle lives.
 pub(crate) type Lifeline = Arc<dyn Any + Send + Sync>;
 
-/// What all handles of a topic share.
+/// What all handles of a topic share. Never changed: a topic that is altered or grows gets another
+/// one, with the same partitions, and handles of the one before find it by [`Succession`].
 pub(crate) struct TopicShared {
     pub(crate) name: Arc<str>,
     pub(crate) id: TopicId,
@@ -37,9 +39,68 @@ pub(crate) struct TopicShared {
     pub(crate) partitions: Vec<Arc<PartitionCore>>,
     /// The data directory, if it was opened for inspection alone.
     pub(crate) read_only: Option<PathBuf>,
+    pub(crate) succession: Succession,
+}
+
+/// Where a handle of a topic whose settings were replaced finds those in force. Costs a handle that
+/// is up to date one load of a value that hardly ever changes.
+pub(crate) struct Succession {
+    /// ORDERING: stored with Release after `current` names a successor; loaded with Acquire by
+    /// handles, who then find it there.
+    is_replaced: AtomicBool,
+    /// Shared by all that succeed one another. Weak: the broker's table keeps the one in force.
+    current: Arc<RwLock<Weak<TopicShared>>>,
+}
+
+impl Succession {
+    /// Of a topic that was just made or opened.
+    pub(crate) fn first() -> Self {
+        Self::of(Arc::new(RwLock::new(Weak::new())))
+    }
+
+    fn of(current: Arc<RwLock<Weak<TopicShared>>>) -> Self {
+        Self { is_replaced: AtomicBool::new(false), current }
+    }
 }
 
 impl TopicShared {
+    /// What is in force in place of this one, if it was replaced.
+    #[inline]
+    fn successor(&self) -> Option<Arc<Self>> {
+        if !self.succession.is_replaced.load(Ordering::Acquire) {
+            return None;
+        }
+        // None also when the topic is gone: then the handle goes on with what it has.
+        self.succession.current.read().upgrade()
+    }
+
+    /// The same topic with other settings or more partitions. In force for the handles of this one
+    /// from [`give_way_to`](Self::give_way_to) on.
+    pub(crate) fn with(
+        &self,
+        config: TopicConfig,
+        rules: RecordRules,
+        partitions: Vec<Arc<PartitionCore>>,
+    ) -> Arc<Self> {
+        let current = Arc::clone(&self.succession.current);
+        Arc::new(Self {
+            name: Arc::clone(&self.name),
+            id: self.id,
+            config,
+            durability: self.durability,
+            rules,
+            clock: Arc::clone(&self.clock),
+            partitions,
+            read_only: self.read_only.clone(),
+            succession: Succession::of(current),
+        })
+    }
+
+    pub(crate) fn give_way_to(&self, next: &Arc<Self>) {
+        *self.succession.current.write() = Arc::downgrade(next);
+        self.succession.is_replaced.store(true, Ordering::Release);
+    }
+
     pub(crate) fn partition(&self, number: u32) -> Result<&Arc<PartitionCore>> {
         self.partitions.get(number as usize).ok_or_else(|| {
             Error::UnknownPartition(TopicPartition {
@@ -91,10 +152,10 @@ impl Topic {
         &self.shared.name
     }
 
-    /// How many partitions it has.
+    /// How many partitions it has now.
     #[must_use]
     pub fn partitions(&self) -> u32 {
-        self.shared.config.partitions
+        self.current().config.partitions
     }
 
     /// One of its partitions.
@@ -103,15 +164,19 @@ impl Topic {
     ///
     /// [`Error::UnknownPartition`].
     pub fn partition(&self, number: u32) -> Result<Partition> {
-        let core = Arc::clone(self.shared.partition(number)?);
-        let shared = Arc::clone(&self.shared);
+        let shared = self.current();
+        let core = Arc::clone(shared.partition(number)?);
         Ok(Partition { core, shared, _lifeline: Arc::clone(&self.lifeline) })
     }
 
-    /// The topic's settings.
+    /// The topic's settings, as they are in force now.
     #[must_use]
     pub fn config(&self) -> TopicConfig {
-        self.shared.config.clone()
+        self.current().config.clone()
+    }
+
+    fn current(&self) -> Arc<TopicShared> {
+        self.shared.successor().unwrap_or_else(|| Arc::clone(&self.shared))
     }
 }
 
@@ -214,15 +279,17 @@ impl Partition {
         records: impl IntoIterator<Item = &'r Record<'a>>,
         expected: Option<u64>,
     ) -> Result<Range<u64>> {
-        self.shared.check_writable()?;
+        let successor = self.shared.successor();
+        let shared = successor.as_deref().unwrap_or(&self.shared);
+        shared.check_writable()?;
         let options = AppendOptions { expected, ..AppendOptions::default() };
-        let now = self.shared.now_millis()?;
+        let now = shared.now_millis()?;
         let outcome =
-            encode(records, self.shared.rules, now, |batch| self.core.append(batch, &options))?;
+            encode(records, shared.rules, now, |batch| self.core.append(batch, &options))?;
         let Outcome::Appended { base_offset, next_offset } = outcome else {
             return Err(Error::config("producer", "a plain append has no sequence"));
         };
-        if self.shared.durability == Durability::Sync {
+        if shared.durability == Durability::Sync {
             self.core.wait_durable(next_offset)?;
         }
         Ok(base_offset..next_offset)

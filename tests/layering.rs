@@ -41,8 +41,9 @@ const LEVELS: &[(&str, u32)] = &[
     ("group", 58),
     ("producer", 70),
     ("consumer", 70),
-    ("typed", 70),
     ("admin", 70),
+    // A client of producers and consumers.
+    ("typed", 71),
     ("replication", 80),
     ("testing", 80),
 ];

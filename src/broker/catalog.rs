@@ -1,9 +1,9 @@
 //! The catalog: which topics and which named producers there are. Kept in `__meta`.
 //!
-//! Creating and deleting a topic touch many files, so both are bracketed: an intent, the work on
-//! the files, the completion. Each record is synced before the next step. An intent without its
-//! completion is finished at open: a creation is undone (the call never returned), a deletion is
-//! carried on.
+//! Creating, growing and deleting a topic touch many files, so they are bracketed: an intent, the
+//! work on the files, the completion. Each record is synced before the next step. An intent
+//! without its completion is finished at open: a creation or growth is undone (the call never
+//! returned), a deletion is carried on.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,6 +27,16 @@ pub(crate) enum Stage {
     Creating,
     Live,
     Deleting,
+    /// Live with the partitions of its entry; the files of more, up to this total, are being made
+    /// or removed.
+    Growing(u32),
+}
+
+impl Stage {
+    /// Whether the topic of the entry is there to be used.
+    pub(crate) fn is_live(self) -> bool {
+        matches!(self, Self::Live | Self::Growing(_))
+    }
 }
 
 /// A named producer: its id in the logs, and the epoch in force.

@@ -6,7 +6,8 @@
 //!
 //! Invariants:
 //! 1. A topic is in the table exactly while it is live in the catalog.
-//! 2. `admin` is held over every creation and deletion, and over nothing else; no lookup takes it.
+//! 2. `admin` is held over every creation, change and deletion of a topic, and over nothing else;
+//!    no lookup takes it.
 //! 3. Nothing is written before the directory lock is held, nor after it is given up.
 
 use std::collections::HashMap;

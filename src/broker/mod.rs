@@ -16,9 +16,11 @@ use crate::config::TopicConfig;
 use crate::error::{Error, Result};
 use crate::topic::{Lifeline, Topic};
 
+mod alter;
 mod builder;
 mod catalog;
 pub(crate) mod engine;
+mod grow;
 mod lanes;
 mod local;
 mod open;

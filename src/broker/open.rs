@@ -171,7 +171,7 @@ impl Opening {
             .flat_map(|entry| (0..entry.config.partitions).map(move |number| (entry, number)))
             .collect();
         let open_one = |(entry, number): (&TopicEntry, u32)| {
-            let durability = entry.config.durability.unwrap_or(self.settings.durability);
+            let durability = engine.durability_of(&entry.config);
             let identity = identity(&self.settings, entry, number);
             let origin = Arc::clone(&identity.origin);
             let options = engine.options(&entry.config, durability);
@@ -185,7 +185,7 @@ impl Opening {
         let mut recoveries = Vec::with_capacity(jobs.len());
         let mut lineages = Vec::new();
         for entry in &live {
-            let durability = entry.config.durability.unwrap_or(self.settings.durability);
+            let durability = engine.durability_of(&entry.config);
             let of_topic = opened.by_ref().take(entry.config.partitions as usize);
             let (partitions, reports): (Vec<_>, Vec<_>) = of_topic.unzip();
             for (recovery, lineage) in reports {
@@ -208,8 +208,8 @@ impl Opening {
         Ok(engine)
     }
 
-    /// The topics there are, once what a crash interrupted is finished: a creation is undone, a
-    /// deletion carried on, both by removing what bears the topic's id.
+    /// The topics there are, once what a crash interrupted is finished: a creation or growth is
+    /// undone, a deletion carried on, all by removing what bears the topic's id.
     fn live_topics(&self, engine: &Engine) -> Result<Vec<TopicEntry>> {
         let entries: Vec<(TopicEntry, Stage)> =
             engine.catalog.read(|catalog| catalog.topics.values().cloned().collect());
@@ -217,6 +217,14 @@ impl Opening {
         for (entry, stage) in entries {
             match stage {
                 Stage::Live => live.push(entry),
+                Stage::Growing(_) if self.settings.read_only => live.push(entry),
+                Stage::Growing(total) => {
+                    match engine.undo_growth(&entry, total) {
+                        Err(error) if error.is_fatal() => return Err(error),
+                        _ => {}
+                    }
+                    live.push(entry);
+                }
                 Stage::Creating | Stage::Deleting if self.settings.read_only => {}
                 Stage::Creating | Stage::Deleting => {
                     match engine.forget_topic(&entry.name, entry.id) {

@@ -1,6 +1,7 @@
 //! Creating and deleting topics, so that a crash at any step leaves one or the other.
 
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use crate::partition::encode::RecordRules;
 use crate::partition::lineage::Lineage;
 use crate::record::TopicPartition;
 use crate::storage::disk::{Access, Disk, EntryKind};
-use crate::topic::TopicShared;
+use crate::topic::{Succession, TopicShared};
 
 impl Engine {
     pub(crate) fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Arc<TopicShared>> {
@@ -91,24 +92,37 @@ impl Engine {
     fn make_topic(&self, entry: &TopicEntry) -> Result<Arc<TopicShared>> {
         let disk = &*self.env.disk;
         let dir = self.settings.dir.join(&*entry.name);
-        let numbers = 0..entry.config.partitions;
         // DURABILITY: from the top down, each directory's own name in the one that holds it; then
         // what is in it.
         make_dir(disk, &dir)?;
         sync_dir(disk, &self.settings.dir)?;
+        let partitions = self.make_partitions(entry, 0..entry.config.partitions)?;
+        Ok(self.shared_topic(entry, self.durability_of(&entry.config), partitions))
+    }
+
+    pub(crate) fn durability_of(&self, config: &TopicConfig) -> Durability {
+        config.durability.unwrap_or(self.settings.durability)
+    }
+
+    /// The directories and first segments of some of a topic's partitions, all durable.
+    pub(super) fn make_partitions(
+        &self,
+        entry: &TopicEntry,
+        numbers: Range<u32>,
+    ) -> Result<Vec<Arc<PartitionCore>>> {
+        let disk = &*self.env.disk;
         for number in numbers.clone() {
             make_dir(disk, &identity(&self.settings, entry, number).dir)?;
         }
-        sync_dir(disk, &dir)?;
-        let durability = entry.config.durability.unwrap_or(self.settings.durability);
+        sync_dir(disk, &self.settings.dir.join(&*entry.name))?;
+        let durability = self.durability_of(&entry.config);
         let make = |number| {
             let identity = identity(&self.settings, entry, number);
             let origin = Arc::clone(&identity.origin);
             let log = Log::create(&self.env, identity, self.options(&entry.config, durability))?;
             Ok(self.partition_core(log, Lineage::default(), origin, durability))
         };
-        let partitions = numbers.map(make).collect::<Result<Vec<_>>>()?;
-        Ok(self.shared_topic(entry, durability, partitions))
+        numbers.map(make).collect()
     }
 
     pub(crate) fn options(&self, config: &TopicConfig, durability: Durability) -> LogOptions {
@@ -134,19 +148,16 @@ impl Engine {
         durability: Durability,
         partitions: Vec<Arc<PartitionCore>>,
     ) -> Arc<TopicShared> {
-        let held = record_bytes_max(entry.config.segment_bytes);
         Arc::new(TopicShared {
             name: Arc::clone(&entry.name),
             id: entry.id,
             config: entry.config.clone(),
             durability,
-            rules: RecordRules {
-                record_bytes_max: entry.config.record_limit(held),
-                timestamps: entry.config.timestamps,
-            },
+            rules: record_rules(&entry.config),
             clock: Arc::clone(&self.clock),
             partitions,
             read_only: self.settings.read_only.then(|| self.settings.dir.clone()),
+            succession: Succession::first(),
         })
     }
 
@@ -160,7 +171,7 @@ impl Engine {
         if self.settings.read_only {
             return Err(Error::ReadOnly { path: self.settings.dir.join(name) });
         }
-        if stage != Stage::Live {
+        if !stage.is_live() {
             return Err(Error::UnknownTopic(name.to_owned()));
         }
         let (gone, id) = (CatalogChange::Topic(entry.clone(), Stage::Deleting), entry.id);
@@ -190,12 +201,13 @@ impl Engine {
         for entry in self.unfinished(|_| true) {
             let _ = self.forget_topic(&entry.name, entry.id);
         }
+        self.finish_growths();
     }
 
     /// Topics that are not live: undone creations and deletions that something has interrupted.
     fn unfinished(&self, wanted: impl Fn(&TopicEntry) -> bool) -> Vec<TopicEntry> {
         let unfinished = |(entry, stage): &(TopicEntry, Stage)| {
-            (*stage != Stage::Live && wanted(entry)).then(|| entry.clone())
+            (!stage.is_live() && wanted(entry)).then(|| entry.clone())
         };
         self.catalog.read(|catalog| catalog.topics.values().filter_map(unfinished).collect())
     }
@@ -208,6 +220,12 @@ impl Engine {
         self.local.append_durably(vec![LocalChange::TopicGone(id)])?;
         self.catalog.append_durably(vec![CatalogChange::TopicGone(id)])
     }
+}
+
+/// What records of a topic with these settings must obey.
+pub(super) fn record_rules(config: &TopicConfig) -> RecordRules {
+    let held = record_bytes_max(config.segment_bytes);
+    RecordRules { record_bytes_max: config.record_limit(held), timestamps: config.timestamps }
 }
 
 pub(crate) fn identity(settings: &Settings, entry: &TopicEntry, number: u32) -> LogIdentity {
@@ -269,10 +287,7 @@ fn remove_topic_files(disk: &dyn Disk, dir: &Path, id: TopicId) -> Result<()> {
     if kind == Some(EntryKind::Directory) {
         for entry in disk.list(dir).map_err(|source| Error::io("list", dir, source))? {
             if entry.kind == EntryKind::Directory {
-                let partition = dir.join(&entry.name);
-                remove_segments(disk, &partition, id)?;
-                sync_dir(disk, &partition)?;
-                remove_dir(disk, &partition)?;
+                remove_partition_files(disk, &dir.join(&entry.name), id)?;
             }
         }
         sync_dir(disk, dir)?;
@@ -281,6 +296,17 @@ fn remove_topic_files(disk: &dyn Disk, dir: &Path, id: TopicId) -> Result<()> {
     // DURABILITY: from the bottom up, so that nothing comes back under a name that is free again;
     // and also if the directory is gone: whoever removed it may have died before this.
     dir.parent().map_or(Ok(()), |parent| sync_dir(disk, parent))
+}
+
+/// Removes the segments of one partition of a topic and then its directory, which may be gone.
+pub(super) fn remove_partition_files(disk: &dyn Disk, dir: &Path, id: TopicId) -> Result<()> {
+    let kind = disk.kind(dir).map_err(|source| Error::io("look at", dir, source))?;
+    if kind != Some(EntryKind::Directory) {
+        return Ok(());
+    }
+    remove_segments(disk, dir, id)?;
+    sync_dir(disk, dir)?;
+    remove_dir(disk, dir)
 }
 
 /// Removes a directory, unless somebody else keeps something in it.

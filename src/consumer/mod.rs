@@ -13,12 +13,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use self::builder::ConsumerBuilder;
 use self::slot::Slot;
+#[cfg(feature = "async")]
+pub use self::stream::MessageStream;
+use self::wait::Wait;
 use crate::broker::Life;
-use crate::clock::real_now;
 use crate::config::{CommitMode, StartAt, Visibility};
 use crate::error::{Error, Result};
 use crate::group::coordinator::Membership;
@@ -32,6 +34,9 @@ mod assignment;
 mod builder;
 mod commit;
 mod slot;
+#[cfg(feature = "async")]
+mod stream;
+mod wait;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -109,13 +114,6 @@ impl Control {
     }
 }
 
-/// When a wait of this length ends; `None` for one that is too long for the clock, and for none at
-/// all, which does not have to know the time.
-#[inline]
-fn deadline_of(timeout: Duration) -> Option<Instant> {
-    if timeout.is_zero() { None } else { real_now().checked_add(timeout) }
-}
-
 impl Consumer {
     fn new(life: &Arc<Life>, group: Option<Arc<str>>, settings: Settings) -> Self {
         let commit_due = match settings.commit {
@@ -158,7 +156,7 @@ impl Consumer {
     /// memory.
     pub fn poll(&mut self, timeout: Duration) -> Result<Batch> {
         self.give_back_ahead();
-        let batch = self.poll_until(deadline_of(timeout), timeout.is_zero())?;
+        let batch = self.poll_until(&Wait::up_to(timeout))?;
         for slot in &mut self.slots {
             slot.hand_out_all();
         }
@@ -175,7 +173,7 @@ impl Consumer {
     ///
     /// Until there is a message.
     pub fn recv(&mut self) -> Result<Message> {
-        match self.next_message(None, false)? {
+        match self.next_message(&Wait::Forever)? {
             Some(message) => Ok(message),
             None => Err(Error::Timeout),
         }
@@ -191,7 +189,7 @@ impl Consumer {
     ///
     /// At most `timeout`.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Message>> {
-        self.next_message(deadline_of(timeout), timeout.is_zero())
+        self.next_message(&Wait::up_to(timeout))
     }
 
     /// The next message, if there is one now.
@@ -200,7 +198,7 @@ impl Consumer {
     ///
     /// As [`poll`](Self::poll).
     pub fn try_recv(&mut self) -> Result<Option<Message>> {
-        self.next_message(None, true)
+        self.next_message(&Wait::Never)
     }
 
     /// The messages from here on, waiting for each; ends after [`ConsumerHandle::shutdown`] or
@@ -222,17 +220,13 @@ impl Consumer {
         })
     }
 
-    fn next_message(
-        &mut self,
-        deadline: Option<Instant>,
-        never_wait: bool,
-    ) -> Result<Option<Message>> {
+    fn next_message(&mut self, wait: &Wait<'_>) -> Result<Option<Message>> {
         loop {
             self.check_shutdown()?;
             if self.ahead.len() > 0 {
                 self.pass_handed_out();
                 self.auto_commit_if_due()?;
-                if self.control.take_woken() {
+                if self.control.take_woken() && wait.ends_when_woken() {
                     return Ok(None);
                 }
                 if matches!(&self.role, Role::Member(member) if member.needs_attention()) {
@@ -255,7 +249,7 @@ impl Consumer {
             // All that was read ahead is handed out; so are the offsets behind it that have no
             // records.
             self.slots.iter_mut().for_each(Slot::hand_out_all);
-            let batch = self.poll_until(deadline, never_wait)?;
+            let batch = self.poll_until(wait)?;
             if batch.is_empty() {
                 return Ok(None);
             }
@@ -278,7 +272,7 @@ impl Consumer {
     }
 
     /// Fetches, parking in between, until there is something, a wake-up or the deadline.
-    fn poll_until(&mut self, deadline: Option<Instant>, never_wait: bool) -> Result<Batch> {
+    fn poll_until(&mut self, wait: &Wait<'_>) -> Result<Batch> {
         self.pass_handed_out();
         // The partitions that fired since the last wait are known only to the notifier, so the
         // first pass looks at all.
@@ -288,21 +282,18 @@ impl Consumer {
             self.follow_plan()?;
             self.auto_commit_if_due()?;
             // Before the fetch: a wake-up is for the call, whatever there is to read.
-            if self.control.take_woken() {
+            if self.control.take_woken() && wait.ends_when_woken() {
                 return Ok(Batch::default());
             }
             let batch = self.fetch(armed_too)?;
             armed_too = false;
-            if !batch.is_empty() || never_wait {
+            if !batch.is_empty() || matches!(wait, Wait::Never) {
                 return Ok(batch);
             }
             if !self.arm_all() {
                 continue;
             }
-            let (fired, called) = self.notifier.wait(deadline);
-            if fired.is_empty() && !called {
-                return Ok(Batch::default());
-            }
+            let Some(fired) = wait.at(&self.notifier) else { return Ok(Batch::default()) };
             for token in fired {
                 if let Some(slot) = self.slots.iter_mut().find(|slot| slot.token == token) {
                     slot.is_armed = false;

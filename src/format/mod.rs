@@ -29,7 +29,7 @@ pub(crate) use batch::{
     RecordView, Records, SIZE_MAX as BATCH_HEADER_SIZE_MAX, TooLarge,
 };
 pub(crate) use footer::{Footer, TimeRange};
-pub(crate) use index::SparseIndex;
+pub(crate) use index::{IndexRow, SparseIndex};
 pub(crate) use names::{
     parse_segment_file_name, parse_temporary_segment_file_name, partition_dir_name,
     segment_file_name, temporary_segment_file_name, validate_label, validate_topic,

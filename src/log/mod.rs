@@ -50,6 +50,7 @@ mod space;
 pub(crate) mod tasks;
 #[cfg(test)]
 mod tests;
+pub(crate) mod verify;
 mod work;
 
 /// LIMIT: offsets end well below `u64::MAX`, so that an exclusive end and every sum of an offset
@@ -243,6 +244,20 @@ impl Log {
 
     pub(crate) fn leader_epoch(&self) -> u32 {
         self.leader_epoch
+    }
+
+    pub(crate) fn identity(&self) -> &LogIdentity {
+        &self.identity
+    }
+
+    /// Whether the footer of this segment is still to be written.
+    pub(crate) fn awaits_footer(&self, number: u64) -> bool {
+        self.unfinished.iter().any(|unfinished| unfinished.segment.number == number)
+    }
+
+    /// The size of segments from the next one on that is not made yet.
+    pub(crate) fn set_segment_bytes(&mut self, bytes: u64) {
+        self.options.segment_bytes = bytes;
     }
 
     /// Tells the time, by which idle producers are forgotten; before anything else, and before

@@ -38,6 +38,7 @@ mod hostile;
 mod reopen;
 mod sync;
 mod torn;
+mod verify;
 
 /// Scales the random loops: 1 for every run of the tests, 100 for a night.
 const EFFORT: u64 = 1;

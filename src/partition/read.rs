@@ -11,6 +11,7 @@ use crate::format::SegmentHeader;
 use crate::log::cursor::{Cursor, FetchLimits, Fetched};
 use crate::log::locate::{self, Place};
 use crate::log::segment::Segment;
+use crate::log::verify::{Findings, verify_segments};
 use crate::message::Batch;
 
 /// LIMIT: how much a lookup by time reads at a time.
@@ -50,6 +51,20 @@ impl PartitionCore {
         fetched: &mut Fetched,
     ) -> Result<()> {
         cursor.fetch(&self.segments, limits, fetched)
+    }
+
+    /// Reads all files again and adds what is found to `findings`.
+    pub(crate) fn verify(&self, findings: &mut Findings) -> Result<()> {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
+        // In this order: all that is published now lies in segments that are in the list later.
+        let published = self.log_end();
+        let identity = self.state.lock().log.identity().clone();
+        let awaits_footer = |number| self.state.lock().log.awaits_footer(number);
+        verify_segments(&self.segments, &identity, published, awaits_footer, findings)?;
+        // The files of a topic that was deleted meanwhile are missing for a reason.
+        if self.is_closed() { Err(Error::Closed) } else { Ok(()) }
     }
 
     /// The first visible record whose timestamp is at or after `time`.

@@ -115,7 +115,19 @@ struct Signals {
     fired: Vec<usize>,
     /// Something other than records: a wake-up call, a rebalance, a shutdown.
     called: bool,
+    /// Set while a task is parked here in place of a thread.
     waker: Option<Waker>,
+}
+
+impl Signals {
+    /// What came in since the last call: the partitions that fired, and whether it was called.
+    fn take(&mut self) -> (Vec<usize>, bool) {
+        (std::mem::take(&mut self.fired), std::mem::take(&mut self.called))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.fired.is_empty() && !self.called
+    }
 }
 
 /// The one place where a consumer parks, for all its partitions.
@@ -154,7 +166,7 @@ impl Notifier {
     /// partitions that fired since the last call, and whether it was called.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> (Vec<usize>, bool) {
         let mut signals = self.signals.lock();
-        while signals.fired.is_empty() && !signals.called {
+        while signals.is_empty() {
             let Some(deadline) = deadline else {
                 signals = self.changed.wait(signals);
                 continue;
@@ -165,13 +177,37 @@ impl Notifier {
                 break;
             }
         }
-        let called = std::mem::take(&mut signals.called);
-        (std::mem::take(&mut signals.fired), called)
+        signals.take()
+    }
+
+    /// As [`wait`](Self::wait) for a task: what came in since the last call, or else `waker` is
+    /// woken by the next signal. Looking and leaving the waker behind are one step, so that no
+    /// signal falls in between. The latest waker counts; the one before is dropped unwoken.
+    pub(crate) fn poll(&self, waker: &Waker) -> Option<(Vec<usize>, bool)> {
+        // A waker is the executor's code, its clone and its end too: neither under the lock.
+        let waker = waker.clone();
+        let mut signals = self.signals.lock();
+        if !signals.is_empty() {
+            return Some(signals.take());
+        }
+        let before = signals.waker.replace(waker);
+        drop(signals);
+        drop(before);
+        None
+    }
+
+    /// Nobody is parked any more; signals stay for whoever comes next.
+    #[cfg(feature = "async")]
+    pub(crate) fn forget_waker(&self) {
+        let before = self.signals.lock().waker.take();
+        drop(before);
     }
 }
 
 #[cfg(all(test, loom))]
 mod models {
+    use std::task::Wake;
+
     use super::*;
     use crate::sync::{AtomicU64, Ordering};
     use loom::thread;
@@ -217,6 +253,95 @@ mod models {
                 assert_eq!(fired, [3]);
             }
             appender.join().unwrap();
+        });
+    }
+
+    /// A task and its executor in small: parked until somebody wakes it.
+    struct Task {
+        is_woken: Mutex<bool>,
+        woken: Condvar,
+    }
+
+    impl Task {
+        fn new() -> Arc<Self> {
+            Arc::new(Self { is_woken: Mutex::new(false), woken: Condvar::new() })
+        }
+
+        fn park(&self) {
+            let mut is_woken = self.is_woken.lock();
+            while !*is_woken {
+                is_woken = self.woken.wait(is_woken);
+            }
+            *is_woken = false;
+        }
+    }
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            *self.is_woken.lock() = true;
+            self.woken.notify_all();
+        }
+    }
+
+    #[test]
+    fn loom_no_wake_up_is_lost_between_an_append_and_a_task_that_parks() {
+        loom::model(|| {
+            let model = loom::sync::Arc::new(Model {
+                end: AtomicU64::new(0),
+                waiters: Mutex::new(WaitList::default()),
+            });
+            let notifier = Notifier::new();
+            let id = model.waiters.lock().register(&notifier, 3);
+            let appender = {
+                let model = loom::sync::Arc::clone(&model);
+                thread::spawn(move || {
+                    let mut waiters = model.waiters.lock();
+                    model.end.store(1, Ordering::Release);
+                    let fired = if waiters.any_armed() {
+                        waiters.fire(Awaits::Published)
+                    } else {
+                        Fired::default()
+                    };
+                    drop(waiters);
+                    fired.notify();
+                })
+            };
+            let task = Task::new();
+            while model.end.load(Ordering::Acquire) == 0 {
+                let mut waiters = model.waiters.lock();
+                if model.end.load(Ordering::Acquire) > 0 {
+                    break;
+                }
+                waiters.arm(id, Awaits::Published);
+                drop(waiters);
+                // A lost wake-up would be a task that is parked for ever: a deadlock to loom.
+                match notifier.poll(&Waker::from(Arc::clone(&task))) {
+                    Some((fired, _)) => assert_eq!(fired, [3]),
+                    None => task.park(),
+                }
+            }
+            appender.join().unwrap();
+        });
+    }
+
+    /// A stream that goes from one task to another between two polls: the second is woken.
+    #[test]
+    fn loom_the_task_that_polled_last_is_woken() {
+        loom::model(|| {
+            let notifier = Notifier::new();
+            let caller = {
+                let notifier = Arc::clone(&notifier);
+                thread::spawn(move || notifier.call())
+            };
+            let (first, second) = (Task::new(), Task::new());
+            let called = |task: &Arc<Task>| notifier.poll(&Waker::from(Arc::clone(task)));
+            if called(&first).is_none() {
+                // The task is given up; whatever woke it must reach the one that follows.
+                while called(&second).is_none() {
+                    second.park();
+                }
+            }
+            caller.join().unwrap();
         });
     }
 }

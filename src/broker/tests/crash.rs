@@ -244,3 +244,43 @@ fn segments_roll_and_nothing_is_lost() {
     ];
     campaign("roll", &setup, &steps);
 }
+
+#[test]
+fn partitions_are_added_all_or_none() {
+    let setup = [Step::Create("a", ONE), Step::Send("a", 0), Step::Commit("a")];
+    let steps = [
+        Step::Grow("a", 3),
+        Step::Send("a", 2),
+        Step::Commit("a"),
+        Step::Named("a", 1),
+        Step::Grow("a", 4),
+        Step::Send("a", 3),
+        Step::Send("a", 0),
+    ];
+    campaign("grow", &setup, &steps);
+}
+
+#[test]
+fn what_interrupts_a_growth_or_follows_it_does_not_mix_with_it() {
+    let setup = [Step::Create("a", ONE)];
+    let steps = [
+        Step::Grow("a", 2),
+        Step::Alter("a"),
+        Step::Delete("a"),
+        Step::Create("a", ONE),
+        Step::Grow("a", 2),
+        Step::Send("a", 1),
+        Step::Drop,
+        Step::Grow("a", 3),
+        Step::Send("a", 2),
+    ];
+    campaign("grow and delete", &setup, &steps);
+}
+
+#[test]
+fn settings_are_altered_whole_or_not_at_all() {
+    let setup = [Step::Create("a", ONE), Step::Send("a", 0)];
+    let steps =
+        [Step::Alter("a"), Step::Send("a", 0), Step::Alter("a"), Step::Close, Step::Alter("a")];
+    campaign("alter", &setup, &steps);
+}

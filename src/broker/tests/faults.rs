@@ -296,3 +296,43 @@ fn nothing_is_acknowledged_after_a_deletion_of_unknown_outcome() {
     assert!(matches!(appended, Err(Error::Closed)), "{appended:?}");
     assert!(matches!(life.broker().topic("a"), Err(Error::UnknownTopic(_))));
 }
+
+#[test]
+fn a_growth_that_fails_is_undone() {
+    let setup = [Step::Create("a", ONE), Step::Send("a", 0), Step::Commit("a")];
+    assert!(fail_everywhere("grow", &setup, &Step::Grow("a", 3)) > 30);
+}
+
+/// Housekeeping takes the topic for what it is: one that lives, with something to tidy up.
+#[test]
+fn a_growth_that_cannot_be_undone_at_once_costs_the_topic_nothing() {
+    for next in [Step::Tick, Step::Alter("a"), Step::Grow("a", 2), Step::Delete("a")] {
+        let context = format!("then {next:?}");
+        let mut life = Life::new(SimulatedDisk::new(), Model::default(), 5, &context);
+        assert!(life.open());
+        let setup = [Step::Create("a", ONE), Step::Send("a", 0), Step::Commit("a")];
+        assert_eq!(life.run(&setup), Ended::Done);
+        life.disk.inject(Fault::once(Operation::Allocate, ErrorKind::StorageFull).after(1));
+        life.disk.inject(Fault::always(Operation::Remove, ErrorKind::PermissionDenied));
+        let failed = life.attempt(&Step::Grow("a", 4));
+        assert!(matches!(failed, Err(Error::StorageFull { .. })), "{context}: {failed:?}");
+        life.disk.heal();
+        let is_kept = next != Step::Delete("a");
+        assert_eq!(life.run(&[next]), Ended::Done);
+        if is_kept {
+            assert_eq!(life.run(&[Step::Send("a", 0), Step::Commit("a")]), Ended::Done);
+        }
+        let mut random = Random::new(5);
+        let disk = Crash::Cut(PowerCut::WORST).of(&life.disk, &mut random);
+        let mut last = Life::new(disk, life.model, 6, &context);
+        assert!(last.open_and_check(Crash::Cut(PowerCut::WORST)));
+        let steps = last.follow_up();
+        assert_eq!(last.run(&steps), Ended::Done);
+    }
+}
+
+#[test]
+fn an_alteration_that_fails_is_made_or_not() {
+    let setup = [Step::Create("a", ONE), Step::Send("a", 0)];
+    assert!(fail_everywhere("alter", &setup, &Step::Alter("a")) > 3);
+}

@@ -116,6 +116,8 @@ impl Life {
                 self.model.topic(name).presence = Presence::Absent;
                 Ok(())
             }
+            Step::Grow(name, total) => self.grow(&broker, name, total),
+            Step::Alter(name) => self.alter(&broker, name),
             Step::Send(name, partition) => {
                 let batch = self.model.begin_append(name, partition, "plain", 1);
                 let record = Record::to(name).partition(partition).value(&batch[0]);
@@ -187,9 +189,13 @@ impl Life {
             creation: self.model.creations,
             durability,
             partitions: vec![PartitionModel::default(); partitions as usize],
+            grows_to: None,
+            has_grown: false,
+            alterations: (0, 0),
         };
         self.model.topics.insert(name, topic);
         let config = TopicConfig::new(partitions).durability(durability).segment_bytes(16 << 10);
+        let config = config.tombstone_retention(Duration::ZERO);
         let created = broker.ensure_topic(name, config)?;
         self.model.topic(name).presence = Presence::Present;
         // Nothing of an earlier topic of that name shows.
@@ -197,6 +203,34 @@ impl Life {
             assert_eq!(values(&created, partition), Vec::<String>::new(), "{}", self.context);
             let id = broker.life().topic(name).unwrap().id;
             assert_eq!(broker.life().coordinator.committed(GROUP, id, partition), None);
+        }
+        Ok(())
+    }
+
+    fn alter(&mut self, broker: &Broker, name: &'static str) -> Result<()> {
+        let alterations = &mut self.model.topic(name).alterations;
+        alterations.1 += 1;
+        let next = alterations.1;
+        let value = Duration::from_secs(next);
+        broker.admin().alter_topic(name, |config| config.tombstone_retention(value))?;
+        self.model.topic(name).alterations = (next, next);
+        let altered = broker.topic(name)?.config().tombstone_retention;
+        assert_eq!(altered, value, "{}", self.context);
+        Ok(())
+    }
+
+    fn grow(&mut self, broker: &Broker, name: &'static str, total: u32) -> Result<()> {
+        let handle = broker.topic(name)?;
+        let topic = self.model.topic(name);
+        (topic.grows_to, topic.has_grown) = (Some(total as usize), true);
+        broker.admin().add_partitions(name, total)?;
+        let topic = self.model.topic(name);
+        topic.grows_to = None;
+        let before = topic.partitions.len();
+        topic.partitions.resize(total as usize, PartitionModel::default());
+        // The handle from before sees them, and they are empty.
+        for partition in u32::try_from(before).unwrap()..total {
+            assert_eq!(values(&handle, partition), Vec::<String>::new(), "{}", self.context);
         }
         Ok(())
     }
@@ -310,6 +344,11 @@ impl Life {
             }
             steps.extend([Step::Commit(name), Step::Named(name, 0), Step::Send(name, 0)]);
             steps.push(Step::Commit(name));
+            if topic.has_grown && topic.presence == Presence::Present {
+                // What an interrupted growth has left is in nobody's way.
+                let last = u32::try_from(topic.partitions.len()).unwrap();
+                steps.extend([Step::Grow(name, last + 1), Step::Send(name, last)]);
+            }
         }
         steps
     }

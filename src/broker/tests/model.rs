@@ -125,6 +125,10 @@ pub(super) enum Step {
     Close,
     /// No clean end, and a new life.
     Drop,
+    /// More partitions, this many in all.
+    Grow(&'static str, u32),
+    /// Another setting.
+    Alter(&'static str),
 }
 
 /// Partitions and level of a topic.
@@ -179,6 +183,12 @@ pub(super) struct TopicModel {
     pub(super) creation: u32,
     pub(super) durability: Durability,
     pub(super) partitions: Vec<PartitionModel>,
+    /// How many partitions there are if the growth that has not returned is done.
+    pub(super) grows_to: Option<usize>,
+    /// Whether a growth was ever begun.
+    pub(super) has_grown: bool,
+    /// How often the settings were altered: for sure, and perhaps.
+    pub(super) alterations: (u64, u64),
 }
 
 /// The commits of one partition.
@@ -284,7 +294,17 @@ impl Model {
         };
         assert_ne!(model.presence, Presence::Absent, "{context} is back");
         model.presence = Presence::Present;
-        assert_eq!(found.partitions() as usize, model.partitions.len(), "{context}");
+        let count = found.partitions() as usize;
+        if model.grows_to.take() == Some(count) {
+            model.partitions.resize(count, PartitionModel::default());
+        }
+        assert_eq!(count, model.partitions.len(), "{context}");
+        let entries = broker.life().env.disk.list(&Path::new(DIR).join(name)).unwrap();
+        assert_eq!(entries.len(), count, "{context}: {entries:?}");
+        let altered = found.config().tombstone_retention.as_secs();
+        let (sure, perhaps) = model.alterations;
+        assert!((sure..=perhaps).contains(&altered), "{context}: {altered} of {sure}..={perhaps}");
+        model.alterations = (altered, altered);
         let creation = model.creation;
         let shared = broker.life().topic(name).unwrap();
         for (number, partition) in (0..).zip(&mut model.partitions) {

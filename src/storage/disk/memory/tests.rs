@@ -55,8 +55,8 @@ fn a_file_written_by_calls_is_mapped_and_then_kept_once() {
         file.write_at(part, start).unwrap();
     }
     assert_eq!(read(&*file, 0, 20_000), bytes);
-    assert_eq!(read(&*file, 10_000, 1), []);
-    assert_eq!(read(&*file, u64::MAX, 1), []);
+    assert!(read(&*file, 10_000, 1).is_empty());
+    assert!(read(&*file, u64::MAX, 1).is_empty());
     let sealed = Region::sealed(file.map(10_000, Access::Read).unwrap(), 10_000).unwrap();
     assert_eq!(sealed.bytes(0..10_000), Some(&bytes[..]));
     assert_eq!(chunks(&disk, "log"), 1);

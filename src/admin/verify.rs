@@ -1,0 +1,64 @@
+//! Reading a topic's files again, all of them.
+
+use serde::Serialize;
+
+use super::Admin;
+use crate::error::{Corruption, Result};
+use crate::log::verify::Findings;
+
+/// What [`Admin::verify`] found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// How many whole batches there are.
+    pub batches: u64,
+    /// How many records are in them.
+    pub records: u64,
+    /// What is damaged, by partition and then in the order of the log.
+    pub damage: Vec<Corruption>,
+}
+
+impl VerifyReport {
+    /// Whether nothing is damaged.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.damage.is_empty()
+    }
+}
+
+impl Admin {
+    /// Reads all that is published of a topic again, from its files and not from memory: checks
+    /// every header, checksum, offset, timestamp, index and footer, and reports damage as values.
+    /// Stops at none, changes nothing, and holds up nobody: appends, reads and retention go on,
+    /// and a segment that is removed meanwhile does not count.
+    ///
+    /// ```
+    /// # use logpond::{Broker, Record, TopicConfig};
+    /// # let broker = Broker::in_memory()?;
+    /// # broker.ensure_topic("emails", TopicConfig::new(1))?;
+    /// # broker.producer().send(Record::to("emails").value("welcome!"))?;
+    /// let report = broker.admin().verify("emails")?;
+    /// assert!(report.is_ok(), "{:?}", report.damage);
+    /// assert_eq!(report.records, 1);
+    /// # Ok::<(), logpond::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTopic`](crate::Error::UnknownTopic), [`Error::Closed`](crate::Error::Closed)
+    /// also when the topic is deleted meanwhile, and [`Error::Io`](crate::Error::Io) when the disk
+    /// does not give the bytes.
+    ///
+    /// # Blocking
+    ///
+    /// For the disk: reads every byte of the topic once, a megabyte at a time.
+    pub fn verify(&self, topic: &str) -> Result<VerifyReport> {
+        let topic = self.life().topic(topic)?;
+        let mut findings = Findings::default();
+        for partition in &topic.partitions {
+            partition.verify(&mut findings)?;
+        }
+        let Findings { batches, records, damage } = findings;
+        Ok(VerifyReport { batches, records, damage })
+    }
+}

@@ -1,0 +1,369 @@
+//! Verification: reads a partition's files again, all of them, and says what is wrong as values.
+//!
+//! Owns: the checks that nobody makes while all is well: the header of a file that is open, the
+//! batches that a footer vouches for, and what the footer itself says of them. Must not know:
+//! locks; appending goes on meanwhile, and what is published after a segment was looked at is not
+//! looked at.
+//!
+//! Numbered checks of a segment, each of which goes on after damage:
+//! 1. The header: intact, of this topic, partition and number, and with the salt in use.
+//! 2. The opening batch: whole, first, only, and where the segment begins.
+//! 3. Every batch up to the end: checksum, structure, offsets that follow one another, the greatest
+//!    timestamp as announced. Offsets may be missing only in what compaction has rewritten.
+//! 4. The footer of a sealed segment: intact, and each summary and index row as the batches have it.
+
+use std::sync::Arc;
+
+use super::chunk::{CHUNK_BYTES, ChunkReader};
+use super::damage::next_whole_batch;
+use super::segment::{Segment, SegmentList};
+use super::{LogIdentity, PAGE_BYTES};
+use crate::error::{Corruption, CorruptionKind, Error, Result};
+use crate::format::{
+    BatchHeader, BatchView, Footer, HeaderError, IndexRow, Opening, SegmentHeader, TimeRange,
+};
+use crate::storage::disk::{Access, DiskFile};
+
+/// What a verification has found so far.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    pub(crate) batches: u64,
+    pub(crate) records: u64,
+    pub(crate) damage: Vec<Corruption>,
+}
+
+/// Verifies the segments of one partition. `awaits_footer` says of which ones the footer is still
+/// to be written; `published` is an end that the log had before the call.
+///
+/// # Errors
+///
+/// [`Error::Io`] where the disk does not give the bytes; damage is a finding.
+pub(crate) fn verify_segments(
+    segments: &SegmentList,
+    identity: &LogIdentity,
+    published: u64,
+    awaits_footer: impl Fn(u64) -> bool,
+    findings: &mut Findings,
+) -> Result<()> {
+    let mut reached = None;
+    for segment in segments.all() {
+        let before = (findings.batches, findings.records, findings.damage.len());
+        let verified = Verifier::new(&segment, identity, findings).run(reached, &awaits_footer);
+        if !segments.contains(segment.number) {
+            // Retention or compaction has removed it meanwhile; what was seen of it says nothing.
+            (findings.batches, findings.records) = (before.0, before.1);
+            findings.damage.truncate(before.2);
+            reached = None;
+            continue;
+        }
+        reached = Some(verified?);
+    }
+    let Some(last) = segments.last() else { return Ok(()) };
+    if let Some(found) = reached.filter(|reached| *reached < published) {
+        let kind = CorruptionKind::ShortOfDurable { found, durable: published };
+        findings.damage.push(last.corruption(last.end() as u64, Some(found..published), kind));
+    }
+    Ok(())
+}
+
+/// One segment being verified.
+struct Verifier<'a> {
+    segment: &'a Arc<Segment>,
+    identity: &'a LogIdentity,
+    findings: &'a mut Findings,
+    /// Whether a rewrite may have taken records, and with them offsets, out.
+    is_rewritten: bool,
+    has_opening: bool,
+    /// The offset that the next batch should have.
+    expected: u64,
+    times: Option<TimeRange>,
+    /// Whether every batch was readable: only then can the footer be compared with them.
+    is_whole: bool,
+    rows: Rows,
+}
+
+impl<'a> Verifier<'a> {
+    fn new(
+        segment: &'a Arc<Segment>,
+        identity: &'a LogIdentity,
+        findings: &'a mut Findings,
+    ) -> Self {
+        Self {
+            segment,
+            identity,
+            findings,
+            is_rewritten: false,
+            has_opening: false,
+            expected: segment.base_offset,
+            times: None,
+            is_whole: true,
+            rows: Rows::default(),
+        }
+    }
+
+    /// Returns the offset at which the next segment should begin.
+    fn run(mut self, reached: Option<u64>, awaits_footer: &impl Fn(u64) -> bool) -> Result<u64> {
+        let base_offset = self.segment.base_offset;
+        self.check_base(reached);
+        // Asked in this order: what is sealed has its final end, and its footer a little later.
+        let sealed = self.segment.sealed().copied();
+        let end = self.segment.end() as u64;
+        let awaits_footer = awaits_footer(self.segment.number);
+        let next_offset = sealed.map(|sealed| sealed.next_offset);
+        let file = match self.segment.open_file(Access::Read) {
+            Ok(file) => file,
+            Err(Error::Corrupt(mut missing)) => {
+                missing.offsets = next_offset.map(|next| base_offset..next);
+                self.findings.damage.push(missing);
+                return Ok(next_offset.unwrap_or(base_offset));
+            }
+            Err(error) => return Err(error),
+        };
+        let header = self.read_header(&*file)?;
+        let rewrite = header.and_then(|header| header.rewrite);
+        self.is_rewritten = rewrite.is_some_and(|rewrite| !rewrite.truncates);
+        let footer = match sealed {
+            Some(_) if !awaits_footer => self.read_footer(&*file)?,
+            _ => None,
+        };
+        if let Some(footer) = &footer {
+            self.rows = Rows::of(footer);
+        }
+        self.check_batches(&*file, end, next_offset)?;
+        if let Some(footer) = &footer {
+            self.check_footer(footer, end);
+        }
+        let covered = rewrite.map_or(0, |rewrite| rewrite.next_offset);
+        Ok(next_offset.unwrap_or(self.expected).max(covered))
+    }
+
+    fn damage(&mut self, position: u64, kind: CorruptionKind) {
+        self.findings.damage.push(self.segment.corruption(position, None, kind));
+    }
+
+    /// The segment begins where the one before has ended.
+    fn check_base(&mut self, reached: Option<u64>) {
+        let (base, Some(reached)) = (self.segment.base_offset, reached) else { return };
+        if base > reached {
+            let missing = Some(reached..base);
+            let damage = self.segment.corruption(0, missing, CorruptionKind::Missing);
+            self.findings.damage.push(damage);
+        } else if base < reached {
+            self.damage(0, CorruptionKind::OffsetOrder { expected: reached, found: base });
+        }
+    }
+
+    fn failed(&self, source: std::io::Error) -> Error {
+        Error::io("read", &self.segment.path, source)
+    }
+
+    fn read_header(&mut self, file: &dyn DiskFile) -> Result<Option<SegmentHeader>> {
+        let mut bytes = [0; SegmentHeader::SIZE];
+        let read = file.read_at(&mut bytes, 0).map_err(|source| self.failed(source))?;
+        let header = match SegmentHeader::decode(bytes.get(..read).unwrap_or_default()) {
+            Ok(header) => header,
+            Err(HeaderError::Corrupt(kind)) => {
+                self.damage(0, kind);
+                return Ok(None);
+            }
+            Err(HeaderError::Unsupported { .. }) => {
+                // It was understood when the file was opened or made.
+                self.damage(0, CorruptionKind::Foreign("version"));
+                return Ok(None);
+            }
+        };
+        let foreign = if header.topic_id != self.identity.topic_id {
+            Some("topic")
+        } else if header.partition != self.identity.origin.partition {
+            Some("partition")
+        } else if header.number != self.segment.number {
+            Some("number")
+        } else {
+            (header.salt != self.segment.salt).then_some("salt")
+        };
+        if let Some(what) = foreign {
+            self.damage(0, CorruptionKind::Foreign(what));
+        }
+        Ok(Some(header))
+    }
+
+    /// Follows the batches up to `end`, over damage to the next one that is whole.
+    fn check_batches(
+        &mut self,
+        file: &dyn DiskFile,
+        end: u64,
+        next_offset: Option<u64>,
+    ) -> Result<()> {
+        let reader = ChunkReader::new(file, end, CHUNK_BYTES);
+        let mut reader = reader.map_err(|source| self.failed(source))?;
+        let start = u64::from(SegmentHeader::END_POSITION);
+        let mut position = start;
+        while position < end {
+            let bytes = reader.batch(position).map_err(|source| self.failed(source))?;
+            let kind = match BatchView::check(bytes, self.segment.salt) {
+                Ok(Some(view)) => {
+                    let size = u64::from(view.header().size);
+                    self.note_batch(&view, position);
+                    position = position.saturating_add(size);
+                    continue;
+                }
+                // An end mark below the end.
+                Ok(None) => CorruptionKind::Length("a batch"),
+                Err(kind) => kind,
+            };
+            self.is_whole = false;
+            let above = self.expected;
+            let wanted = |header: &BatchHeader| header.base_offset >= above;
+            let searched = next_whole_batch(&mut reader, self.segment.salt, position, wanted);
+            let found = searched.map_err(|source| self.failed(source))?.found;
+            let until = found.map(|found| found.base_offset).or(next_offset);
+            let lost = until.filter(|until| *until > above).map(|until| above..until);
+            self.findings.damage.push(self.segment.corruption(position, lost, kind));
+            self.expected = until.unwrap_or(above).max(above);
+            position = found.map_or(end, |found| found.position);
+        }
+        // A file without any batch stands for a log that a crash left empty.
+        if !self.has_opening && self.is_whole && end > start {
+            self.damage(start, CorruptionKind::Malformed("the opening batch"));
+        }
+        if let Some(next) = next_offset.filter(|next| self.is_whole && *next != self.expected) {
+            let found = self.expected;
+            if !self.is_rewritten || found > next {
+                self.damage(end, CorruptionKind::OffsetOrder { expected: next, found });
+            }
+        }
+        Ok(())
+    }
+
+    fn note_batch(&mut self, view: &BatchView<'_>, position: u64) {
+        let header = view.header();
+        if header.is_opening() {
+            let opening = Opening::decode(view);
+            let is_first = position == u64::from(SegmentHeader::END_POSITION);
+            let begins_here = |opening: Opening| opening.base_offset == self.segment.base_offset;
+            match opening.map(begins_here) {
+                Ok(true) if is_first => self.has_opening = true,
+                Ok(_) => self.damage(position, CorruptionKind::Malformed("the opening batch")),
+                Err(kind) => self.damage(position, kind),
+            }
+            return;
+        }
+        self.findings.batches += 1;
+        self.findings.records += u64::from(header.record_count);
+        let (expected, found) = (self.expected, header.base_offset);
+        let whole = u64::from(header.record_count) == u64::from(header.last_offset_delta) + 1;
+        let follows = found == expected || (self.is_rewritten && found > expected);
+        if !follows {
+            self.damage(position, CorruptionKind::OffsetOrder { expected, found });
+        } else if !whole && !self.is_rewritten {
+            self.damage(position, CorruptionKind::Malformed("record count"));
+        }
+        let greatest = view.records().map(|record| record.timestamp).max();
+        if whole && greatest.is_some_and(|greatest| greatest != header.max_timestamp) {
+            self.damage(position, CorruptionKind::Malformed("maximum timestamp"));
+        }
+        self.rows.note_batch(&header, position, self.times.map(|times| times.max));
+        TimeRange::note(&mut self.times, header.base_timestamp, header.max_timestamp);
+        self.expected = header.next_offset().max(expected);
+    }
+
+    /// The footer; `None`, and a finding, where there is none that is intact.
+    fn read_footer(&mut self, file: &dyn DiskFile) -> Result<Option<Footer>> {
+        let length = file.len().map_err(|source| self.failed(source))?;
+        let mut trailer = [0; Footer::TRAILER_SIZE];
+        let trailer_start = length.saturating_sub(trailer.len() as u64);
+        let read = file.read_at(&mut trailer, trailer_start);
+        read.map_err(|source| self.failed(source))?;
+        let size = Footer::length(&trailer).map(u64::from);
+        // The length is compared with the file before anything is allocated by it.
+        let start = size.and_then(|size| length.checked_sub(size));
+        let (Some(size), Some(start)) = (size, start) else {
+            self.damage(trailer_start, CorruptionKind::Malformed("the footer"));
+            return Ok(None);
+        };
+        let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+        let read = file.read_at(&mut bytes, start).map_err(|source| self.failed(source))?;
+        match Footer::decode(bytes.get(..read).unwrap_or_default(), self.segment.salt) {
+            Ok(footer) => Ok(Some(footer)),
+            Err(kind) => {
+                self.damage(start, kind);
+                Ok(None)
+            }
+        }
+    }
+
+    /// What the footer says is what the batches say.
+    fn check_footer(&mut self, footer: &Footer, end: u64) {
+        if u64::from(footer.data_end) > end {
+            // Older than a truncation, and as the log ignores it, so does this.
+            return;
+        }
+        if !self.is_whole {
+            return;
+        }
+        self.rows.finish(self.times.map(|times| times.max));
+        let wrong = if u64::from(footer.data_end) != end {
+            Some("footer data end")
+        } else if footer.base_offset != self.segment.base_offset
+            || Some(footer.next_offset) != self.segment.next_offset()
+        {
+            Some("footer offsets")
+        } else if footer.times != self.times {
+            Some("footer timestamps")
+        } else {
+            self.rows.is_wrong.then_some("footer index")
+        };
+        if let Some(what) = wrong {
+            let position = end.next_multiple_of(PAGE_BYTES);
+            self.damage(position, CorruptionKind::Malformed(what));
+        }
+    }
+}
+
+/// The rows of a footer's index, compared with the batches as they come by.
+#[derive(Debug, Default)]
+struct Rows {
+    base_offset: u64,
+    left: std::vec::IntoIter<IndexRow>,
+    /// The row of the interval that is being read, and the one where the next begins.
+    current: Option<IndexRow>,
+    next: Option<IndexRow>,
+    is_wrong: bool,
+}
+
+impl Rows {
+    fn of(footer: &Footer) -> Self {
+        let mut left = footer.index.rows().to_vec().into_iter();
+        let next = left.next();
+        let base_offset = footer.base_offset;
+        Self { base_offset, left, current: None, next, is_wrong: false }
+    }
+
+    /// A batch, and the greatest timestamp before it.
+    fn note_batch(&mut self, header: &BatchHeader, position: u64, max_before: Option<u64>) {
+        let Some(next) = self.next else { return };
+        if position < u64::from(next.position) {
+            return;
+        }
+        let offset = self.base_offset.saturating_add(u64::from(next.offset_delta));
+        // Passed over: no batch begins there.
+        self.is_wrong |= position > u64::from(next.position) || header.base_offset != offset;
+        self.end_interval(max_before);
+        self.current = Some(next);
+        self.next = self.left.next();
+    }
+
+    /// The interval of the current row has ended.
+    fn end_interval(&mut self, max: Option<u64>) {
+        if let Some(row) = self.current.take() {
+            self.is_wrong |= Some(row.max_timestamp) != max;
+        }
+    }
+
+    /// All batches came by.
+    fn finish(&mut self, max: Option<u64>) {
+        self.end_interval(max);
+        // A row behind the last batch.
+        self.is_wrong |= self.next.is_some();
+    }
+}

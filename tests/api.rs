@@ -1,0 +1,373 @@
+//! Goal: programs written against the documented interface compile. Nothing here runs: each
+//! function names signatures as an application would use them, and the compiler is the test.
+//!
+//! Not covered: what the calls do; what the interface promises and this version does not have yet
+//! (retention, compaction and groups in `Admin`, metrics, rebalance callbacks, replication, test
+//! support).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use logpond::{
+    Acks, Admin, Assignor, Batch, Bincode, Broker, BrokerBuilder, Cleanup, Clock, Codec,
+    CodecError, CommitMode, Consumer, ConsumerBuilder, ConsumerHandle, Corruption, Delivery,
+    Durability, Error, Gap, Headers, LeaderEpoch, ManualClock, Message, MessageRef, NodeId,
+    Offsets, Partition, PartitionRecovery, Partitioner, Producer, ProducerBuilder, ReadMode,
+    Record, RecordMetadata, RecoveryPolicy, RecoveryReport, Result, SendOutcome, StartAt,
+    SystemClock, TimestampType, Topic, TopicConfig, TopicInfo, TopicPartition, TypedConsumer,
+    TypedMessage, TypedProducer, VerifyReport, Visibility,
+};
+
+/// Only has to compile.
+fn never(calls: impl FnOnce() -> Result<()>) {
+    let _ = calls;
+}
+
+fn is_shared<T: Clone + Send + Sync + 'static>() {}
+fn is_sent<T: Send + 'static>() {}
+
+#[test]
+fn handles_go_where_they_are_promised_to_go() {
+    is_shared::<Broker>();
+    is_shared::<Producer>();
+    is_shared::<Topic>();
+    is_shared::<Partition>();
+    is_shared::<Message>();
+    is_shared::<ConsumerHandle>();
+    is_shared::<Admin>();
+    is_shared::<Error>();
+    is_shared::<TypedProducer<u32, Bincode>>();
+    is_sent::<Consumer>();
+    is_sent::<Delivery>();
+    is_sent::<TypedConsumer<u32, Bincode>>();
+    is_sent::<TypedMessage<u32>>();
+}
+
+#[test]
+fn a_broker_is_opened_and_closed() {
+    never(|| {
+        let _: Broker = Broker::open("./data")?;
+        let _: Broker = Broker::open(PathBuf::from("./data"))?;
+        let _: Broker = Broker::in_memory()?;
+        let builder: BrokerBuilder = Broker::builder();
+        let broker: Broker = builder
+            .data_dir(Path::new("./data"))
+            .durability(Durability::Interval { every: Duration::from_secs(1), bytes: 1 << 20 })
+            .clock(SystemClock)
+            .background(false)
+            .topic_defaults(TopicConfig::new(1))
+            .recovery(RecoveryPolicy::CutTornTail)
+            .read_mode(ReadMode::Mapped)
+            .read_only(false)
+            .seed(7)
+            .open()?;
+        let _ = Broker::builder().in_memory().open()?;
+        let _ = [RecoveryPolicy::Strict, RecoveryPolicy::ReadAroundDamage];
+        let _: Topic = broker.ensure_topic("t", TopicConfig::new(4))?;
+        let _: Topic = broker.topic("t")?;
+        let _: (Producer, ProducerBuilder) = (broker.producer(), broker.producer_builder());
+        let _: (ConsumerBuilder, ConsumerBuilder) = (broker.consumer("g"), broker.reader());
+        let _: Admin = broker.admin();
+        let report: &RecoveryReport = broker.recovery();
+        let _: (bool, bool) = (report.clean_shutdown, report.is_clean());
+        let partitions: &Vec<PartitionRecovery> = &report.partitions;
+        let first = &partitions[0];
+        let _: (&Arc<str>, u32, u64, u64, &Vec<Corruption>) =
+            (&first.topic, first.partition, first.end_offset, first.cut_bytes, &first.corrupt);
+        broker.flush()?;
+        broker.tick()?;
+        broker.close()
+    });
+}
+
+#[test]
+fn clocks_are_set_and_moved() {
+    struct Mine;
+    impl Clock for Mine {
+        fn now(&self) -> SystemTime {
+            SystemTime::UNIX_EPOCH
+        }
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+    never(|| {
+        let clock: ManualClock = ManualClock::new(SystemTime::UNIX_EPOCH);
+        clock.clone().advance(Duration::from_secs(1));
+        clock.set(SystemTime::UNIX_EPOCH);
+        let _ = Broker::builder().in_memory().clock(Mine).open()?;
+        let _ = Broker::builder().in_memory().clock(clock).open()?;
+        Ok(())
+    });
+}
+
+#[test]
+fn topics_are_configured_and_read() {
+    never(|| {
+        let config = TopicConfig::new(3)
+            .durability(Durability::Sync)
+            .retention(Duration::MAX)
+            .retention_bytes(u64::MAX)
+            .segment_bytes(16 << 10)
+            .segment_age(Duration::from_secs(1))
+            .cleanup(Cleanup::CompactAndDelete)
+            .tombstone_retention(Duration::ZERO)
+            .min_dirty_ratio(0.5)
+            .max_record_bytes(1 << 20)
+            .timestamps(TimestampType::AppendTime)
+            .min_insync(2);
+        let _: (Option<Durability>, Option<u32>) = (config.durability, config.max_record_bytes);
+        let _ = [Cleanup::Delete, Cleanup::Compact];
+        let broker = Broker::in_memory()?;
+        let topic = broker.ensure_topic("t", config)?;
+        let _: (&str, u32, TopicConfig) = (topic.name(), topic.partitions(), topic.config());
+        let partition: Partition = topic.partition(0)?;
+        let _: u64 = partition.append(&Record::new().value("v"))?;
+        let _: Range<u64> = partition.append_batch(&[Record::new().value("v")])?;
+        let _: Range<u64> = partition.append_if(7, &[])?;
+        let _: Batch = partition.read(0, 1 << 20)?;
+        let _: [u64; 4] = [
+            partition.log_start_offset(),
+            partition.log_end_offset(),
+            partition.durable_end_offset(),
+            partition.high_watermark(),
+        ];
+        let _: Option<u64> = partition.offset_at(SystemTime::UNIX_EPOCH)?;
+        partition.sync()?;
+        let at: TopicPartition = ("t", 0).into();
+        let _ = format!("{at}");
+        Ok(())
+    });
+}
+
+#[test]
+fn records_are_produced() {
+    struct First;
+    impl Partitioner for First {
+        fn partition(&self, _key: Option<&[u8]>, _partitions: u32) -> u32 {
+            0
+        }
+    }
+    never(|| {
+        let broker = Broker::in_memory()?;
+        let producer: Producer = broker
+            .producer_builder()
+            .durability(Durability::Os)
+            .id("importer")
+            .partitioner(First)
+            .acks(Acks::Leader)
+            .build()?;
+        let record = Record::to("t")
+            .key("k")
+            .value(&[1u8, 2])
+            .header("name", "value")
+            .timestamp(SystemTime::UNIX_EPOCH)
+            .partition(0);
+        let RecordMetadata { partition: _, offset: _, timestamp: _ } = producer.send(record)?;
+        let _: Vec<RecordMetadata> = producer.send_batch([Record::to("t").key("k").tombstone()])?;
+        let delivery: Delivery = producer.enqueue(Record::to("t"))?;
+        let _: Option<Result<RecordMetadata>> = delivery.wait_timeout(Duration::ZERO);
+        let _: RecordMetadata = delivery.metadata();
+        let _: RecordMetadata = delivery.wait()?;
+        let future = producer.enqueue(Record::to("t"))?;
+        let _: &dyn Future<Output = Result<RecordMetadata>> = &future;
+        producer.flush()?;
+        match producer.send_sequenced(1, Record::to("t").key("k"))? {
+            SendOutcome::Appended(RecordMetadata { .. }) | SendOutcome::Duplicate { last: _ } => {}
+        }
+        let _: Option<u64> = producer.last_sequence(&("t", 0).into());
+        let _ = Acks::Quorum;
+        Ok(())
+    });
+}
+
+#[test]
+fn records_are_consumed() {
+    never(|| {
+        let broker = Broker::in_memory()?;
+        let at: TopicPartition = ("t", 0).into();
+        let mut consumer: Consumer = broker
+            .consumer("g")
+            .subscribe(["t"])
+            .start(StartAt::Time(SystemTime::UNIX_EPOCH))
+            .commit(CommitMode::Auto { every: Duration::from_secs(1) })
+            .visibility(Visibility::Durable)
+            .max_poll_records(10)
+            .max_poll_bytes(1 << 20)
+            .assignor(Assignor::CooperativeSticky)
+            .open()?;
+        let _ = broker.reader().assign([("t", 0)]).open()?;
+        let _ = broker.reader().assign([&at]).open()?;
+        let _ = [Assignor::Range, Assignor::RoundRobin];
+        let _ = [StartAt::Earliest, StartAt::Latest, StartAt::Offset(1), StartAt::Error];
+        let _: Message = consumer.recv()?;
+        let _: Option<Message> = consumer.recv_timeout(Duration::ZERO)?;
+        let _: Option<Message> = consumer.try_recv()?;
+        let message: Message = consumer.iter().next().unwrap()?;
+        consumer.commit()?;
+        consumer.commit_message(&message)?;
+        consumer.commit_offsets(&Offsets::from([(at.clone(), 1)]))?;
+        consumer.commit_async()?;
+        consumer.seek(&at, StartAt::Earliest)?;
+        consumer.pause(std::slice::from_ref(&at))?;
+        consumer.resume(std::slice::from_ref(&at))?;
+        let _: Option<u64> = consumer.position(&at);
+        let _: Option<u64> = consumer.committed(&at)?;
+        let _: BTreeMap<TopicPartition, u64> = consumer.lag()?;
+        let _: Vec<TopicPartition> = consumer.assignment();
+        let gaps: Vec<Gap> = consumer.take_gaps();
+        let _: (&TopicPartition, &Range<u64>) = (&gaps[0].partition, &gaps[0].missed);
+        let handle: ConsumerHandle = consumer.handle();
+        handle.wake();
+        handle.shutdown();
+        consumer.close()
+    });
+}
+
+#[test]
+fn messages_are_read() {
+    never(|| {
+        let broker = Broker::in_memory()?;
+        let mut consumer = broker.reader().subscribe(["t"]).open()?;
+        let batch: Batch = consumer.poll(Duration::from_secs(1))?;
+        let _: (usize, bool) = (batch.len(), batch.is_empty());
+        for (partition, messages) in batch.by_partition() {
+            let _: TopicPartition = partition;
+            for message in messages {
+                let _: MessageRef<'_> = message;
+            }
+        }
+        for message in batch.iter() {
+            let _: (&str, u32, TopicPartition) =
+                (message.topic(), message.partition(), message.topic_partition());
+            let _: (u64, u64, u32) =
+                (message.offset(), message.next_offset(), message.leader_epoch());
+            let _: (Option<&[u8]>, Option<&[u8]>) = (message.key(), message.value());
+            let _: (SystemTime, Headers<'_>) = (message.timestamp(), message.headers());
+            let _: Message = message.to_owned();
+        }
+        for message in batch {
+            let message: Message = message;
+            let headers = message.headers();
+            let _: Option<&[u8]> = headers.get("name");
+            for (name, value) in headers {
+                let _: (&str, &[u8]) = (name, value);
+            }
+            let _: (&str, u32, u64, u64) =
+                (message.topic(), message.partition(), message.offset(), message.next_offset());
+            let _: Option<bytes::Bytes> = message.value_bytes();
+            let _: Message = message.detach();
+        }
+        Ok(())
+    });
+}
+
+/// Another codec than those of the crate.
+struct Text;
+
+impl Codec<String> for Text {
+    fn name(&self) -> &'static str {
+        "text"
+    }
+
+    fn encode(&self, value: &String, buffer: &mut Vec<u8>) -> Result<(), CodecError> {
+        buffer.extend_from_slice(value.as_bytes());
+        Ok(())
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<String, CodecError> {
+        String::from_utf8(bytes.to_vec()).map_err(|error| CodecError::new("text", error))
+    }
+}
+
+#[test]
+fn values_are_produced_and_consumed() {
+    never(|| {
+        let broker = Broker::in_memory()?;
+        let producer: TypedProducer<u32, Bincode> = broker.producer().typed::<u32>("t");
+        let _: RecordMetadata = producer.send(&7)?;
+        let _: RecordMetadata = producer.send_keyed("k", &7)?;
+        let _: RecordMetadata = producer.send_keyed(&[1u8], &7)?;
+        let _: [Delivery; 2] = [producer.enqueue(&7)?, producer.enqueue_keyed("k", &7)?];
+        let _: RecordMetadata = producer.tombstone("k")?;
+        let _: Vec<u8> = producer.encode(&7)?;
+        let _: TypedProducer<String, Text> = broker.producer().typed_with("t", Text);
+
+        let builder = || broker.consumer("g").subscribe(["t"]);
+        let mut consumer: TypedConsumer<u32, Bincode> = builder().open_typed::<u32>()?;
+        let messages: Vec<TypedMessage<u32>> = consumer.poll(Duration::ZERO)?;
+        for TypedMessage { value, raw } in messages {
+            let _: (Result<Option<u32>, CodecError>, Message) = (value, raw);
+        }
+        let _: TypedMessage<u32> = consumer.recv()?;
+        let _: TypedMessage<u32> = consumer.iter().next().unwrap()?;
+        consumer.commit()?;
+        let _: &mut Consumer = consumer.inner();
+        let _: TypedConsumer<String, Text> = builder().open_typed_with::<String, Text>(Text)?;
+        Ok(())
+    });
+}
+
+#[cfg(feature = "async")]
+#[test]
+fn consumers_are_streams() {
+    fn is_stream<I>(_: impl futures_core::Stream<Item = I> + Unpin) {}
+    never(|| {
+        let broker = Broker::in_memory()?;
+        let mut consumer = broker.reader().subscribe(["t"]).open()?;
+        let stream: logpond::MessageStream<'_> = consumer.stream();
+        is_stream::<Result<Message>>(stream);
+        let mut consumer = broker.reader().subscribe(["t"]).open_typed::<u32>()?;
+        is_stream::<Result<TypedMessage<u32>>>(consumer.stream());
+        Ok(())
+    });
+}
+
+#[test]
+fn topics_are_administered() {
+    never(|| {
+        let admin: Admin = Broker::in_memory()?.admin();
+        let _: Topic = admin.create_topic("t", TopicConfig::new(1))?;
+        admin.delete_topic("t")?;
+        let _: Vec<TopicInfo> = admin.topics()?;
+        let _: TopicInfo = admin.describe_topic("t")?;
+        admin.alter_topic("t", |config| config.retention(Duration::ZERO))?;
+        admin.add_partitions("t", 4)?;
+        let report: VerifyReport = admin.verify("t")?;
+        let _: (u64, u64, &Vec<Corruption>, bool) =
+            (report.batches, report.records, &report.damage, report.is_ok());
+        Ok(())
+    });
+}
+
+#[test]
+fn errors_are_matched_on() {
+    let told = |error: Error| match error {
+        Error::Corrupt(Corruption { partition: _, file: _, position: _, offsets: _, kind: _ }) => 1,
+        Error::UnknownTopic(name) => name.len(),
+        Error::UnknownPartition(TopicPartition { topic: _, partition: _ }) => 2,
+        Error::RecordTooLarge { size: _, limit: _ } => 3,
+        Error::OffsetOutOfRange { requested: _, start: _, end: _ } => 4,
+        Error::WrongOffset { expected: _, actual: _ } => 5,
+        Error::NoOffset(_) => 6,
+        Error::Truncated { partition: _, committed: _, end: _ } => 7,
+        Error::Io { .. } | Error::Locked { .. } | Error::UnsupportedVersion { .. } => 8,
+        Error::TopicExists(_) | Error::InvalidName { .. } | Error::Rebalanced => 9,
+        Error::Fenced { .. } | Error::NotLeader { .. } | Error::NotEnoughReplicas { .. } => 10,
+        Error::StorageFull { .. } | Error::ReadOnly { .. } | Error::OffsetExhausted { .. } => 11,
+        Error::SyncFailed { .. } | Error::Poisoned { .. } | Error::PartialBatch { .. } => 12,
+        Error::Timeout | Error::Codec(_) | Error::Transport(_) | Error::Config(..) => 13,
+        Error::Closed => 14,
+        _ => 15,
+    };
+    assert_eq!(told(Error::Closed), 14);
+    let error = Error::Timeout;
+    let _: (bool, bool, bool) = (error.is_retriable(), error.is_fatal(), error.is_definite());
+    let _: (NodeId, LeaderEpoch) = (NodeId(1), LeaderEpoch(0));
+}

@@ -1,0 +1,470 @@
+//! Goal: a consumer is a stream on any executor: nothing is lost when a stream or a future is
+//! dropped, nothing is missed while it waits, and it ends when it should.
+//!
+//! Method: what needs exactness is polled by hand with a waker that counts; beside it the same
+//! story runs on tokio (one thread and several), on smol and on a plain `block_on`. Brokers are in
+//! memory; where time matters it is a manual clock.
+//!
+//! Not covered: every interleaving of a wake-up with a registration, which the models beside
+//! `partition/waiters.rs` check.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use common::*;
+use futures_core::Stream;
+use logpond::{
+    Broker, CommitMode, Consumer, ConsumerHandle, Durability, Error, Message, Record, Result,
+    TopicConfig,
+};
+
+/// What `StreamExt::next` is in other crates.
+async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
+    poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await
+}
+
+fn poll_once<S: Stream + Unpin>(stream: &mut S, waker: &Waker) -> Poll<Option<S::Item>> {
+    Pin::new(stream).poll_next(&mut Context::from_waker(waker))
+}
+
+/// The number of the message that must be there.
+fn ready(polled: Poll<Option<Result<Message>>>) -> u64 {
+    match polled {
+        Poll::Ready(Some(Ok(message))) => number(&message),
+        other => panic!("no message: {other:?}"),
+    }
+}
+
+fn numbers(partitions: u32, count: u64) -> Broker {
+    let broker = in_memory();
+    broker.ensure_topic("t", TopicConfig::new(partitions)).unwrap();
+    send_numbers(&broker, "t", 0, 0..count);
+    broker
+}
+
+fn member(broker: &Broker, group: &str) -> Consumer {
+    broker.consumer(group).subscribe(["t"]).open().unwrap()
+}
+
+// ---- exactly, by hand ---------------------------------------------------------------------------
+
+#[test]
+fn a_stream_yields_what_there_is_and_is_woken_once_for_what_comes() {
+    let broker = numbers(1, 2);
+    let mut consumer = member(&broker, "g");
+    let mut stream = consumer.stream();
+    let counting = CountingWaker::new();
+    let waker = Waker::from(Arc::clone(&counting));
+    assert_eq!(ready(poll_once(&mut stream, &waker)), 0);
+    assert_eq!(ready(poll_once(&mut stream, &waker)), 1);
+    assert!(poll_once(&mut stream, &waker).is_pending());
+    // Asking again is no reason to be woken.
+    assert!(poll_once(&mut stream, &waker).is_pending());
+    assert_eq!(counting.calls(), 0);
+    send_numbers(&broker, "t", 0, 2..5);
+    assert_eq!(counting.calls(), 1, "one wake-up for all that came before the task runs");
+    for expected in 2..5 {
+        assert_eq!(ready(poll_once(&mut stream, &waker)), expected);
+    }
+    assert!(poll_once(&mut stream, &waker).is_pending());
+    send_numbers(&broker, "t", 0, 5..6);
+    assert_eq!(counting.calls(), 2);
+}
+
+#[test]
+fn the_waker_of_the_last_poll_is_the_one_that_is_woken() {
+    let broker = numbers(1, 0);
+    let mut consumer = member(&broker, "g");
+    let mut stream = consumer.stream();
+    let (first, second) = (CountingWaker::new(), CountingWaker::new());
+    assert!(poll_once(&mut stream, &Waker::from(Arc::clone(&first))).is_pending());
+    assert!(poll_once(&mut stream, &Waker::from(Arc::clone(&second))).is_pending());
+    send_numbers(&broker, "t", 0, 0..1);
+    assert_eq!((first.calls(), second.calls()), (0, 1));
+}
+
+#[test]
+fn a_dropped_stream_keeps_no_task_and_loses_no_message() {
+    let broker = numbers(1, 10);
+    let mut consumer = member(&broker, "g");
+    let counting = CountingWaker::new();
+    let waker = Waker::from(Arc::clone(&counting));
+    assert_eq!(ready(poll_once(&mut consumer.stream(), &waker)), 0);
+    // Nine were read ahead; the position knows one.
+    assert_eq!(consumer.position(&tp("t", 0)), Some(1));
+    assert_eq!(ready(poll_once(&mut consumer.stream(), &waker)), 1);
+    assert_eq!(number(&consumer.recv().unwrap()), 2);
+    consumer.commit().unwrap();
+    assert_eq!(consumer.committed(&tp("t", 0)).unwrap(), Some(3));
+    let rest: Vec<u64> = drain(&mut consumer).iter().map(number).collect();
+    assert_eq!(rest, (3..10).collect::<Vec<_>>());
+
+    assert!(poll_once(&mut consumer.stream(), &waker).is_pending());
+    drop(waker);
+    assert_eq!(Arc::strong_count(&counting), 1, "somebody keeps the waker of a dropped stream");
+    send_numbers(&broker, "t", 0, 10..11);
+    assert_eq!(counting.calls(), 0);
+    assert_eq!(ready(poll_once(&mut consumer.stream(), Waker::noop())), 10);
+}
+
+/// A message that arrives for a task which is then cancelled must be found by whoever comes next.
+#[test]
+fn a_wake_up_for_a_stream_that_is_gone_is_not_lost_for_the_next() {
+    let broker = numbers(1, 0);
+    let mut consumer = member(&broker, "g");
+    let counting = CountingWaker::new();
+    let mut stream = consumer.stream();
+    assert!(poll_once(&mut stream, &Waker::from(Arc::clone(&counting))).is_pending());
+    send_numbers(&broker, "t", 0, 0..1);
+    assert_eq!(counting.calls(), 1);
+    drop(stream);
+    assert_eq!(ready(poll_once(&mut consumer.stream(), Waker::noop())), 0);
+}
+
+#[test]
+fn a_wake_call_changes_nothing_and_a_shutdown_ends_the_stream() {
+    let broker = numbers(1, 0);
+    let mut consumer = member(&broker, "g");
+    let handle = consumer.handle();
+    let mut stream = consumer.stream();
+    let counting = CountingWaker::new();
+    let waker = Waker::from(Arc::clone(&counting));
+    assert!(poll_once(&mut stream, &waker).is_pending());
+    handle.wake();
+    assert_eq!(counting.calls(), 1);
+    assert!(poll_once(&mut stream, &waker).is_pending(), "an answer to a wake-up call");
+    // A wake-up between two polls, with and without messages.
+    handle.wake();
+    send_numbers(&broker, "t", 0, 0..2);
+    assert_eq!(ready(poll_once(&mut stream, &waker)), 0);
+    handle.wake();
+    assert_eq!(ready(poll_once(&mut stream, &waker)), 1);
+    handle.wake();
+    let before = counting.calls();
+    assert!(poll_once(&mut stream, &waker).is_pending());
+    send_numbers(&broker, "t", 0, 2..3);
+    assert_eq!(counting.calls(), before + 1, "the registration was lost to a wake-up call");
+    assert_eq!(ready(poll_once(&mut stream, &waker)), 2);
+
+    assert!(poll_once(&mut stream, &waker).is_pending());
+    let before = counting.calls();
+    handle.shutdown();
+    assert_eq!(counting.calls(), before + 1);
+    for _ in 0..3 {
+        assert!(matches!(poll_once(&mut stream, &waker), Poll::Ready(None)));
+    }
+    drop(stream);
+    assert!(matches!(consumer.recv(), Err(Error::Closed)));
+}
+
+#[test]
+fn closing_the_broker_wakes_and_ends_streams_also_of_paused_partitions() {
+    let broker = numbers(1, 0);
+    let mut waiting = member(&broker, "g");
+    let mut paused = member(&broker, "h");
+    paused.pause(&[tp("t", 0)]).unwrap();
+    let mut streams = [waiting.stream(), paused.stream()];
+    let counting = CountingWaker::new();
+    let waker = Waker::from(Arc::clone(&counting));
+    for stream in &mut streams {
+        assert!(poll_once(stream, &waker).is_pending());
+    }
+    broker.close().unwrap();
+    assert!(counting.calls() >= 2);
+    for stream in &mut streams {
+        assert!(matches!(poll_once(stream, &waker), Poll::Ready(None)));
+    }
+}
+
+#[test]
+fn auto_commit_covers_what_the_stream_was_asked_to_pass() {
+    let clock = manual_clock();
+    let builder = Broker::builder().in_memory().background(false).clock(clock.clone());
+    let broker = builder.open().unwrap();
+    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    send_numbers(&broker, "t", 0, 0..5);
+    let every = Duration::from_secs(1);
+    let builder = broker.consumer("g").subscribe(["t"]).commit(CommitMode::Auto { every });
+    let mut consumer = builder.open().unwrap();
+    let mut stream = consumer.stream();
+    for expected in 0..3 {
+        assert_eq!(ready(poll_once(&mut stream, Waker::noop())), expected);
+    }
+    clock.advance(every);
+    // Being asked for the fourth passes three; the fourth is merely handed out.
+    assert_eq!(ready(poll_once(&mut stream, Waker::noop())), 3);
+    drop(stream);
+    assert_eq!(consumer.committed(&tp("t", 0)).unwrap(), Some(3));
+    // A stream that waits commits too, when it is polled and time has passed.
+    assert_eq!(ready(poll_once(&mut consumer.stream(), Waker::noop())), 4);
+    clock.advance(every);
+    assert!(poll_once(&mut consumer.stream(), Waker::noop()).is_pending());
+    assert_eq!(consumer.committed(&tp("t", 0)).unwrap(), Some(5));
+}
+
+#[test]
+fn a_rebalance_wakes_a_waiting_stream_which_gives_up_its_share() {
+    let broker = numbers(2, 0);
+    let mut first = member(&broker, "g");
+    let mut stream = first.stream();
+    let counting = CountingWaker::new();
+    let waker = Waker::from(Arc::clone(&counting));
+    assert!(poll_once(&mut stream, &waker).is_pending());
+    let mut second = member(&broker, "g");
+    assert_eq!(counting.calls(), 1, "nobody told the stream that it is to give up a partition");
+    let mut other = second.stream();
+    let other_counting = CountingWaker::new();
+    let other_waker = Waker::from(Arc::clone(&other_counting));
+    assert!(poll_once(&mut other, &other_waker).is_pending());
+    assert!(poll_once(&mut stream, &waker).is_pending());
+    assert_eq!(other_counting.calls(), 1, "nobody told the new member that its share is free");
+    assert!(poll_once(&mut other, &other_waker).is_pending());
+    for partition in 0..2 {
+        send_numbers(&broker, "t", partition, 0..1);
+    }
+    // One each, and each is woken for its own.
+    assert_eq!((counting.calls(), other_counting.calls()), (2, 2));
+    assert_eq!(ready(poll_once(&mut stream, &waker)), 0);
+    assert!(poll_once(&mut stream, &waker).is_pending());
+    assert_eq!(ready(poll_once(&mut other, &other_waker)), 0);
+    assert!(poll_once(&mut other, &other_waker).is_pending());
+}
+
+#[test]
+fn a_typed_stream_yields_values_and_bad_bytes() {
+    let broker = numbers(1, 0);
+    broker.producer().typed::<(u8, String)>("t").send(&(7, "seven".into())).unwrap();
+    broker.producer().send(Record::to("t").value("no value")).unwrap();
+    let builder = broker.consumer("g").subscribe(["t"]);
+    let mut consumer = builder.open_typed::<(u8, String)>().unwrap();
+    let mut stream = consumer.stream();
+    let Poll::Ready(Some(Ok(good))) = poll_once(&mut stream, Waker::noop()) else {
+        panic!("no message");
+    };
+    assert_eq!(good.value.unwrap(), Some((7, "seven".into())));
+    let Poll::Ready(Some(Ok(bad))) = poll_once(&mut stream, Waker::noop()) else {
+        panic!("no message");
+    };
+    assert!(bad.value.is_err());
+    assert_eq!(bad.raw.value(), Some(&b"no value"[..]));
+    assert!(poll_once(&mut stream, Waker::noop()).is_pending());
+}
+
+// ---- on executors -------------------------------------------------------------------------------
+
+fn block_on_smol<F: Future>(future: F) -> F::Output {
+    smol::block_on(future)
+}
+
+fn block_on_tokio<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+}
+
+/// Each test below on three executors.
+macro_rules! on_executors {
+    ($($name:ident)*) => {
+        mod on_tokio { $(#[test] fn $name() { super::block_on_tokio(super::$name()); })* }
+        mod on_smol { $(#[test] fn $name() { super::block_on_smol(super::$name()); })* }
+        mod on_plain_block_on { $(#[test] fn $name() { pollster::block_on(super::$name()); })* }
+    };
+}
+
+on_executors! {
+    a_stream_waits_for_another_thread
+    deliveries_resolve
+    a_stream_waits_for_what_is_durable
+}
+
+/// With the engine's threads: whatever is missed here hangs the test.
+async fn a_stream_waits_for_another_thread() {
+    const COUNT: u64 = 2_000;
+    let broker = Broker::in_memory().unwrap();
+    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    let mut consumer = member(&broker, "g");
+    let handle = consumer.handle();
+    let sender = {
+        let broker = broker.clone();
+        std::thread::spawn(move || send_numbers(&broker, "t", 0, 0..COUNT))
+    };
+    let mut stream = consumer.stream();
+    for expected in 0..COUNT {
+        let message = next(&mut stream).await.unwrap().unwrap();
+        assert_eq!(number(&message), expected);
+        if expected.is_multiple_of(16) {
+            handle.wake();
+        }
+    }
+    sender.join().unwrap();
+    let stopper = std::thread::spawn(move || handle.shutdown());
+    assert!(next(&mut stream).await.is_none());
+    stopper.join().unwrap();
+}
+
+async fn deliveries_resolve() {
+    let dir = temp_dir();
+    let builder = Broker::builder().data_dir(dir.path()).durability(Durability::Sync);
+    let broker = builder.open().unwrap();
+    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    let producer = broker.producer();
+    let mut deliveries = Vec::new();
+    for offset in 0..20u64 {
+        let delivery = producer.enqueue(Record::to("t").value(&offset.to_string())).unwrap();
+        deliveries.push((offset, delivery));
+    }
+    for (offset, delivery) in deliveries {
+        assert_eq!(delivery.await.unwrap().offset, offset);
+    }
+    assert_eq!(broker.topic("t").unwrap().partition(0).unwrap().durable_end_offset(), 20);
+    // One that is waited for when the broker goes away gets an answer too.
+    let delivery = producer.enqueue(Record::to("t").value("last")).unwrap();
+    let closer = std::thread::spawn(move || broker.close().unwrap());
+    assert_eq!(delivery.await.unwrap().offset, 20);
+    closer.join().unwrap();
+}
+
+async fn a_stream_waits_for_what_is_durable() {
+    let dir = temp_dir();
+    let broker = Broker::builder().data_dir(dir.path()).durability(Durability::Os).open().unwrap();
+    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    let reader = broker.reader().subscribe(["t"]).visibility(logpond::Visibility::Durable);
+    let mut consumer = reader.open().unwrap();
+    let mut stream = consumer.stream();
+    send_numbers(&broker, "t", 0, 0..3);
+    let partition = broker.topic("t").unwrap().partition(0).unwrap();
+    for expected in 0..3 {
+        assert_eq!(number(&next(&mut stream).await.unwrap().unwrap()), expected);
+        assert!(partition.durable_end_offset() > expected);
+    }
+}
+
+#[test]
+fn a_stream_in_a_select_that_it_loses_again_and_again_loses_nothing() {
+    const COUNT: u64 = 500;
+    block_on_tokio(async {
+        let broker = Broker::in_memory().unwrap();
+        broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+        let mut consumer = member(&broker, "g");
+        let sender = {
+            let broker = broker.clone();
+            std::thread::spawn(move || send_numbers(&broker, "t", 0, 0..COUNT))
+        };
+        let (mut received, mut cancelled) = (Vec::new(), 0);
+        while received.len() < 500 {
+            // A new stream each time, dropped by a timeout of nothing or by the other branch.
+            let mut stream = consumer.stream();
+            tokio::select! {
+                biased;
+                () = tokio::task::yield_now(), if received.len() % 3 == 1 => cancelled += 1,
+                message = next(&mut stream) => received.push(number(&message.unwrap().unwrap())),
+            }
+            let waited = tokio::time::timeout(Duration::ZERO, next(&mut stream)).await;
+            match waited {
+                Ok(message) => received.push(number(&message.unwrap().unwrap())),
+                Err(_) => cancelled += 1,
+            }
+        }
+        sender.join().unwrap();
+        assert_eq!(received, (0..COUNT).collect::<Vec<_>>());
+        assert!(cancelled > 0, "nothing was cancelled");
+        assert!(consumer.try_recv().unwrap().is_none());
+    });
+}
+
+/// Reads into a shared list until `total` messages are there, then ends all members.
+async fn share(
+    mut consumer: Consumer,
+    seen: Arc<std::sync::Mutex<Vec<u64>>>,
+    handles: Vec<ConsumerHandle>,
+    total: usize,
+) -> usize {
+    let mut count = 0;
+    let mut stream = consumer.stream();
+    while let Some(message) = next(&mut stream).await {
+        let mut seen = seen.lock().unwrap();
+        seen.push(number(&message.unwrap()));
+        count += 1;
+        if seen.len() == total {
+            handles.iter().for_each(ConsumerHandle::shutdown);
+        }
+    }
+    count
+}
+
+/// Four partitions with the same number of records each, shared by two members.
+fn two_streams_of_a_group(run: impl FnOnce(Vec<Pin<Box<dyn Future<Output = usize> + Send>>>)) {
+    const EACH: u64 = 250;
+    let broker = Broker::in_memory().unwrap();
+    broker.ensure_topic("t", TopicConfig::new(4)).unwrap();
+    let mut members: Vec<_> = (0..2).map(|_| member(&broker, "g")).collect();
+    // Each has its share before the first record comes.
+    for member in members.iter_mut().rev().chain([&mut member(&broker, "other")]) {
+        member.poll(Duration::ZERO).unwrap();
+    }
+    let handles: Vec<_> = members.iter().map(Consumer::handle).collect();
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let futures = members.into_iter().map(|member| {
+        let future = share(member, Arc::clone(&seen), handles.clone(), 4 * 250);
+        Box::pin(future) as Pin<Box<dyn Future<Output = usize> + Send>>
+    });
+    let futures = futures.collect();
+    let sender = std::thread::spawn(move || {
+        for partition in 0..4 {
+            let start = u64::from(partition) * EACH;
+            send_numbers(&broker, "t", partition, start..start + EACH);
+        }
+    });
+    run(futures);
+    sender.join().unwrap();
+    let mut seen = std::mem::take(&mut *seen.lock().unwrap());
+    seen.sort_unstable();
+    assert_eq!(seen, (0..4 * EACH).collect::<Vec<_>>());
+}
+
+#[test]
+fn two_streams_of_a_group_share_on_the_threads_of_tokio() {
+    two_streams_of_a_group(|futures| {
+        let builder = &mut tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(2).build().unwrap().block_on(async {
+            let tasks: Vec<_> = futures.into_iter().map(tokio::spawn).collect();
+            for task in tasks {
+                task.await.unwrap();
+            }
+        });
+    });
+}
+
+#[test]
+fn two_streams_of_a_group_share_one_thread_of_smol() {
+    two_streams_of_a_group(|futures| {
+        let executor = smol::LocalExecutor::new();
+        let tasks: Vec<_> = futures.into_iter().map(|future| executor.spawn(future)).collect();
+        smol::block_on(executor.run(async {
+            for task in tasks {
+                task.await;
+            }
+        }));
+    });
+}
+
+/// Both in one task, by hand: no spawning, no executor's help.
+#[test]
+fn two_streams_of_a_group_share_one_task() {
+    two_streams_of_a_group(|mut futures| {
+        let mut left = futures.len();
+        pollster::block_on(poll_fn(|context| {
+            futures.retain_mut(|future| {
+                let is_pending = pin!(future).poll(context).is_pending();
+                left -= usize::from(!is_pending);
+                is_pending
+            });
+            if left == 0 { Poll::Ready(()) } else { Poll::Pending }
+        }));
+    });
+}

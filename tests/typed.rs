@@ -1,0 +1,335 @@
+//! Goal: values go in and come out; bytes that are no value are data, and never hold up a
+//! consumer; codecs of the caller's run under no lock.
+//!
+//! Method: small topics in memory, at level `Os` and without threads, and codecs that misbehave.
+//!
+//! Not covered: what bincode and JSON make of every type; hostile bytes are tried in `src/codec`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use common::*;
+use logpond::{
+    Broker, Codec, CodecError, CommitMode, Error, Producer, Record, TopicConfig, TypedConsumer,
+    TypedMessage,
+};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct PriceChanged {
+    article: String,
+    cents: u64,
+    tags: Vec<String>,
+}
+
+fn change(cents: u64) -> PriceChanged {
+    PriceChanged { article: "sku-1".into(), cents, tags: vec!["new".into(), String::new()] }
+}
+
+fn prices(partitions: u32) -> Broker {
+    let broker = in_memory();
+    broker.ensure_topic("prices", TopicConfig::new(partitions)).unwrap();
+    broker
+}
+
+fn feed(broker: &Broker, group: &str) -> TypedConsumer<PriceChanged> {
+    broker.consumer(group).subscribe(["prices"]).open_typed().unwrap()
+}
+
+/// The value of a message that must have one.
+fn value<T: Clone>(message: &TypedMessage<T>) -> T {
+    message.value.clone().expect("a value that decodes").expect("no tombstone")
+}
+
+#[test]
+fn values_come_out_as_they_went_in() {
+    let broker = prices(1);
+    let producer = broker.producer().typed::<PriceChanged>("prices");
+    let sent = producer.send(&change(1)).unwrap();
+    let keyed = producer.send_keyed("sku-1", &change(2)).unwrap();
+    let enqueued = producer.enqueue(&change(3)).unwrap();
+    let metadata = producer.enqueue_keyed(b"sku-1".as_slice(), &change(4)).unwrap().metadata();
+    assert_eq!((sent.offset, keyed.offset, metadata.offset), (0, 1, 3));
+    assert_eq!(enqueued.wait().unwrap().offset, 2);
+
+    let mut feed = feed(&broker, "cache");
+    let messages = feed.poll(Duration::ZERO).unwrap();
+    let values: Vec<_> = messages.iter().map(value).collect();
+    assert_eq!(values, [change(1), change(2), change(3), change(4)]);
+    let keys: Vec<_> = messages.iter().map(|message| message.raw.key()).collect();
+    assert_eq!(keys, [None, Some(&b"sku-1"[..]), None, Some(b"sku-1")]);
+    assert!(feed.poll(Duration::ZERO).unwrap().is_empty());
+}
+
+#[test]
+fn a_value_encoded_by_hand_is_the_same_value() {
+    let broker = prices(3);
+    let producer = broker.producer().typed::<PriceChanged>("prices");
+    let bytes = producer.encode(&change(5)).unwrap();
+    let record = Record::to(producer.topic()).value(&bytes).header("by", "hand").partition(2);
+    producer.producer().send(record).unwrap();
+    let message = feed(&broker, "g").recv().unwrap();
+    assert_eq!(value(&message), change(5));
+    assert_eq!(message.raw.partition(), 2);
+    assert_eq!(message.raw.headers().get("by"), Some(&b"hand"[..]));
+}
+
+#[test]
+fn a_tombstone_is_no_value_and_an_empty_value_is_one() {
+    let broker = in_memory();
+    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    let producer = broker.producer().typed::<()>("t");
+    producer.tombstone("k").unwrap();
+    producer.send_keyed("k", &()).unwrap();
+    let mut consumer = broker.reader().subscribe(["t"]).open_typed::<()>().unwrap();
+    let messages = consumer.poll(Duration::ZERO).unwrap();
+    assert!(matches!(messages[0].value, Ok(None)), "{messages:?}");
+    assert_eq!(messages[0].raw.key(), Some(&b"k"[..]));
+    assert!(matches!(messages[1].value, Ok(Some(()))), "{messages:?}");
+}
+
+/// Bytes that are no value: nothing, too little, too much, hostile lengths.
+const BAD: [&[u8]; 5] = [
+    b"",
+    b"\x05sku",
+    b"\xfd\xff\xff\xff\xff\xff\xff\xff\x7f",
+    b"\x00\x01\x00left over",
+    b"\x00\x01\xfd\xff\xff\xff\xff\xff\xff\xff\x7f",
+];
+
+#[test]
+fn bytes_that_are_no_value_are_data_and_the_consumer_goes_on() {
+    let broker = prices(1);
+    let typed = broker.producer().typed::<PriceChanged>("prices");
+    for (number, bytes) in (0..).zip(BAD) {
+        broker.producer().send(Record::to("prices").value(bytes)).unwrap();
+        typed.send(&change(number)).unwrap();
+    }
+    // By all ways to read.
+    let check = |messages: &[TypedMessage<PriceChanged>]| {
+        assert_eq!(messages.len(), 2 * BAD.len());
+        for (number, pair) in (0..).zip(messages.chunks(2)) {
+            let error = pair[0].value.as_ref().unwrap_err();
+            assert_eq!(error.codec(), "bincode");
+            assert_eq!(pair[0].raw.value(), Some(BAD[usize::try_from(number).unwrap()]));
+            assert_eq!(value(&pair[1]), change(number));
+        }
+    };
+    check(&feed(&broker, "poll").poll(Duration::ZERO).unwrap());
+    let mut by_recv = feed(&broker, "recv");
+    check(&std::array::from_fn::<_, 10, _>(|_| by_recv.recv().unwrap()));
+    let mut by_try = feed(&broker, "try");
+    check(&std::array::from_fn::<_, 10, _>(|_| by_try.try_recv().unwrap().unwrap()));
+    assert!(by_try.try_recv().unwrap().is_none());
+    assert!(by_try.recv_timeout(Duration::ZERO).unwrap().is_none());
+    let mut by_iter = feed(&broker, "iter");
+    check(&by_iter.iter().take(10).map(Result::unwrap).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_bad_record_is_committed_like_any_other() {
+    let broker = prices(1);
+    broker.producer().send(Record::to("prices").value("no value")).unwrap();
+    let mut consumer = feed(&broker, "g");
+    let bad = consumer.recv().unwrap();
+    assert!(bad.value.is_err());
+    consumer.commit().unwrap();
+    assert_eq!(consumer.inner().committed(&tp("prices", 0)).unwrap(), Some(1));
+    consumer.close().unwrap();
+
+    broker.producer().typed("prices").send(&change(7)).unwrap();
+    let mut again = feed(&broker, "g");
+    let message = again.recv().unwrap();
+    assert_eq!(value(&message), change(7));
+    again.commit_message(&message).unwrap();
+    again.commit_message(&message.raw).unwrap();
+    assert_eq!(again.inner().committed(&tp("prices", 0)).unwrap(), Some(2));
+}
+
+#[test]
+fn bad_records_are_passed_in_auto_mode_too() {
+    let broker = prices(1);
+    for bytes in BAD {
+        broker.producer().send(Record::to("prices").value(bytes)).unwrap();
+    }
+    let every = Duration::ZERO;
+    let builder = broker.consumer("g").subscribe(["prices"]).commit(CommitMode::Auto { every });
+    let mut consumer = builder.open_typed::<PriceChanged>().unwrap();
+    assert_eq!(consumer.poll(Duration::ZERO).unwrap().len(), BAD.len());
+    assert!(consumer.poll(Duration::ZERO).unwrap().is_empty());
+    assert_eq!(consumer.inner().committed(&tp("prices", 0)).unwrap(), Some(5));
+}
+
+#[test]
+fn the_limit_of_a_record_counts_what_is_encoded() {
+    let broker = in_memory();
+    broker.ensure_topic("t", TopicConfig::new(1).max_record_bytes(100)).unwrap();
+    let producer = broker.producer().typed::<Vec<u8>>("t");
+    // One byte of the 100 is the length.
+    producer.send(&vec![7; 99]).unwrap();
+    let refused = producer.send(&vec![7; 100]);
+    assert!(matches!(refused, Err(Error::RecordTooLarge { size: 101, limit: 100 })), "{refused:?}");
+    let refused = producer.send_keyed("k", &vec![7; 99]);
+    assert!(matches!(refused, Err(Error::RecordTooLarge { size: 101, .. })), "{refused:?}");
+    let mut consumer = broker.reader().subscribe(["t"]).open_typed::<Vec<u8>>().unwrap();
+    assert_eq!(value(&consumer.recv().unwrap()), [7; 99]);
+    assert!(consumer.try_recv().unwrap().is_none());
+}
+
+/// Refuses odd numbers, and knows no number above 100.
+struct Even;
+
+impl Codec<u32> for Even {
+    fn name(&self) -> &'static str {
+        "even"
+    }
+
+    fn encode(&self, value: &u32, buffer: &mut Vec<u8>) -> Result<(), CodecError> {
+        // What stands in the buffer when encoding fails must never be sent.
+        buffer.extend_from_slice(&value.to_le_bytes());
+        if value.is_multiple_of(2) { Ok(()) } else { Err(CodecError::new("even", value)) }
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<u32, CodecError> {
+        let bytes = bytes.try_into().map_err(|error| CodecError::new("even", error))?;
+        let value = u32::from_le_bytes(bytes);
+        assert!(value <= 100, "what is {value}?");
+        Ok(value)
+    }
+}
+
+#[test]
+fn what_cannot_be_encoded_is_not_sent() {
+    let broker = prices(1);
+    let producer = broker.producer().typed_with("prices", Even);
+    producer.send(&2).unwrap();
+    let refused = producer.send(&3).unwrap_err();
+    assert!(refused.is_definite(), "{refused:?}");
+    assert!(matches!(&refused, Error::Codec(error) if error.codec() == "even"), "{refused:?}");
+    assert!(matches!(producer.enqueue_keyed("k", &5), Err(Error::Codec(_))));
+    assert!(matches!(producer.encode(&7), Err(Error::Codec(_))));
+    producer.send(&4).unwrap();
+    let consumer = broker.reader().subscribe(["prices"]).open_typed_with::<u32, _>(Even);
+    let values: Vec<_> =
+        consumer.unwrap().poll(Duration::ZERO).unwrap().iter().map(value).collect();
+    assert_eq!(values, [2, 4]);
+}
+
+#[test]
+fn a_codec_that_panics_does_not_hold_up_the_consumer() {
+    let broker = prices(1);
+    let producer = broker.producer().typed_with("prices", Even);
+    producer.send(&2).unwrap();
+    producer.send(&102).unwrap();
+    producer.send(&4).unwrap();
+    let builder = broker.reader().subscribe(["prices"]);
+    let mut consumer = builder.open_typed_with::<u32, _>(Even).unwrap();
+    assert_eq!(value(&consumer.recv().unwrap()), 2);
+    assert!(catch_unwind(AssertUnwindSafe(|| consumer.recv())).is_err());
+    assert_eq!(value(&consumer.recv().unwrap()), 4);
+}
+
+thread_local! {
+    static NESTED: RefCell<Option<Producer>> = const { RefCell::new(None) };
+}
+
+/// Serialising it sends another value first, and counts how often that succeeded.
+#[derive(Deserialize)]
+struct Sends(String);
+
+impl Serialize for Sends {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let producer = NESTED.with_borrow(Clone::clone);
+        if let Some(producer) = producer {
+            let inner = producer.typed::<String>("t");
+            inner.send(&format!("within {}", self.0)).map_err(serde::ser::Error::custom)?;
+        }
+        serializer.serialize_str(&self.0)
+    }
+}
+
+/// A lock around an encoder, or one buffer for both, would show here.
+#[test]
+fn a_value_whose_encoding_sends_another_one_is_sent() {
+    let broker = in_memory();
+    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    NESTED.set(Some(broker.producer()));
+    broker.producer().typed::<Sends>("t").send(&Sends("outer".into())).unwrap();
+    NESTED.set(None);
+    let mut consumer = broker.reader().subscribe(["t"]).open_typed::<String>().unwrap();
+    let values: Vec<_> = consumer.poll(Duration::ZERO).unwrap().iter().map(value).collect();
+    assert_eq!(values, ["within outer", "outer"]);
+}
+
+#[test]
+fn a_typed_producer_keeps_the_settings_of_the_one_it_is_made_of() {
+    let broker = prices(1);
+    let old = broker.producer_builder().id("importer").build().unwrap().typed("prices");
+    old.send_keyed("k", &change(1)).unwrap();
+    let _new = broker.producer_builder().id("importer").build().unwrap();
+    let refused = old.send_keyed("k", &change(2));
+    assert!(matches!(refused, Err(Error::Fenced { .. })), "{refused:?}");
+    assert!(matches!(old.tombstone("k"), Err(Error::Fenced { .. })));
+}
+
+#[test]
+fn typed_handles_go_to_other_threads_and_end_with_the_handle() {
+    let broker = Broker::in_memory().unwrap();
+    broker.ensure_topic("prices", TopicConfig::new(4)).unwrap();
+    let producer = broker.producer().typed::<PriceChanged>("prices");
+    let consumers: Vec<_> = (0..2).map(|_| feed(&broker, "g")).collect();
+    let handles: Vec<_> = consumers.iter().map(TypedConsumer::handle).collect();
+    let (total, received) = (400, std::sync::atomic::AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for mut consumer in consumers {
+            let (received, handles) = (&received, &handles);
+            scope.spawn(move || {
+                for message in consumer.iter() {
+                    value(&message.unwrap());
+                    let before = received.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    if before + 1 == total {
+                        handles.iter().for_each(logpond::ConsumerHandle::shutdown);
+                    }
+                }
+            });
+        }
+        for thread in 0..4 {
+            let producer = producer.clone();
+            scope.spawn(move || {
+                for number in 0..total / 4 {
+                    let value = change(number);
+                    producer.send_keyed(&format!("{thread}-{number}"), &value).unwrap();
+                }
+            });
+        }
+    });
+    // A consumer that joined late may have been given what the other had not committed.
+    assert!(received.into_inner() >= total);
+}
+
+#[cfg(feature = "json")]
+#[test]
+fn json_is_text_that_others_read() {
+    use logpond::Json;
+
+    let broker = prices(1);
+    let producer = broker.producer().typed_with("prices", Json);
+    producer.send(&change(3)).unwrap();
+    broker.producer().send(Record::to("prices").value("{\"article\": 7}")).unwrap();
+    broker.producer().send(Record::to("prices").value("{} {}")).unwrap();
+    producer.tombstone("sku-1").unwrap();
+    let builder = broker.reader().subscribe(["prices"]);
+    let mut consumer = builder.open_typed_with::<PriceChanged, _>(Json).unwrap();
+    let messages = consumer.poll(Duration::ZERO).unwrap();
+    let text = br#"{"article":"sku-1","cents":3,"tags":["new",""]}"#;
+    assert_eq!(messages[0].raw.value(), Some(&text[..]));
+    assert_eq!(value(&messages[0]), change(3));
+    assert_eq!(messages[1].value.as_ref().unwrap_err().codec(), "json");
+    assert!(messages[2].value.is_err());
+    assert!(matches!(messages[3].value, Ok(None)));
+}
