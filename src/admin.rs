@@ -1,4 +1,4 @@
-//! Administration: creating, deleting and describing topics.
+//! Administration: creating, deleting and describing topics, and groups.
 //!
 //! Owns: the [`Admin`] handle. Must not know: how topics are made; it asks the broker.
 
@@ -11,6 +11,10 @@ use crate::broker::{Broker, Life};
 use crate::config::{TopicConfig, Visibility};
 use crate::error::Result;
 use crate::topic::{Topic, TopicShared};
+
+pub use self::groups::{GroupInfo, GroupMember, GroupOffset, GroupStatus};
+
+mod groups;
 
 impl Broker {
     /// For creating, deleting and describing topics.
