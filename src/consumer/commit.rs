@@ -17,7 +17,7 @@ type Positions = Vec<(usize, u64)>;
 /// Whether a commit may take the group back to records that were done before.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rewinds {
-    /// It says so itself.
+    /// The caller says where: by offsets, or by a position that it has moved.
     OnPurpose,
     /// Only where the position was moved back by a seek; else the earlier commit stands.
     AfterSeek,
@@ -43,12 +43,12 @@ impl Consumer {
     /// At level `Sync` for the disk.
     pub fn commit(&mut self) -> Result<()> {
         let positions = self.handed_out();
-        self.commit_durably(&positions, Rewinds::AfterSeek)
+        self.commit_durably(&positions, Rewinds::OnPurpose)
     }
 
     /// Commits this message and all before it in its partition. If more is committed already, that
-    /// stands: a group goes back only by [`commit_offsets`](Self::commit_offsets) or after a
-    /// [`seek`](Self::seek).
+    /// stands: a message that was handled out of turn takes the group back no more than auto mode
+    /// does, unless the position was moved back by a [`seek`](Self::seek).
     ///
     /// # Errors
     ///
@@ -100,7 +100,7 @@ impl Consumer {
     /// On return the commit survives the process; durable with the next background sync.
     pub fn commit_async(&mut self) -> Result<()> {
         let positions = self.handed_out();
-        self.commit_soon(&positions)
+        self.commit_soon(&positions, Rewinds::OnPurpose)
     }
 
     /// What the group has committed for a partition; `None` if nothing, or without a group.
@@ -162,7 +162,7 @@ impl Consumer {
 
     /// Publishes a commit of what later polls have passed.
     pub(super) fn commit_passed(&mut self) -> Result<()> {
-        match self.commit_soon(&self.passed()) {
+        match self.commit_soon(&self.passed(), Rewinds::AfterSeek) {
             // The plan has moved on; the next poll follows it, and the new owner reads again.
             Err(Error::Rebalanced) => Ok(()),
             other => other,
@@ -180,8 +180,8 @@ impl Consumer {
     // ---- the order of things -----------------------------------------------------------------
 
     /// Publishes commits, and asks for the sync that makes them durable.
-    fn commit_soon(&mut self, positions: &[(usize, u64)]) -> Result<()> {
-        if self.publish_commits(positions, Rewinds::AfterSeek)?.is_some() {
+    fn commit_soon(&mut self, positions: &[(usize, u64)], rewinds: Rewinds) -> Result<()> {
+        if self.publish_commits(positions, rewinds)?.is_some() {
             self.life.coordinator.offsets_partition().sync_soon();
         }
         Ok(())

@@ -26,12 +26,24 @@ pub(crate) struct Committed {
 /// The stored form. Variants are only ever added at the end: their order is the format.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum OffsetChange {
-    Commit { group: Arc<str>, topic: TopicId, partition: u32, committed: Committed },
+    Commit {
+        group: Arc<str>,
+        topic: TopicId,
+        partition: u32,
+        committed: Committed,
+    },
     TopicGone(TopicId),
     /// A static member as it is now.
-    StaticMember { group: Arc<str>, instance: Arc<str>, member: StaticMember },
+    StaticMember {
+        group: Arc<str>,
+        instance: Arc<str>,
+        member: StaticMember,
+    },
     /// A static member has been waited for in vain.
-    StaticMemberGone { group: Arc<str>, instance: Arc<str> },
+    StaticMemberGone {
+        group: Arc<str>,
+        instance: Arc<str>,
+    },
     /// A group was deleted, with all that it had.
     GroupGone(Arc<str>),
 }

@@ -253,8 +253,7 @@ impl Roster {
         Some(StaticMember {
             interest: member.interest.clone(),
             owned: self.state.assignment(member.id),
-            rejoin_timeout_ms: u64::try_from(member.rejoin_timeout.as_millis())
-                .unwrap_or(u64::MAX),
+            rejoin_timeout_ms: u64::try_from(member.rejoin_timeout.as_millis()).unwrap_or(u64::MAX),
         })
     }
 }

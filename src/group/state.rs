@@ -502,9 +502,7 @@ fn named(
     places.iter().flat_map(move |(topic, places)| {
         let wanted = (0..).zip(places).filter(|(_, place)| wanted(place));
         let numbers: Vec<u32> = wanted.map(|(number, _)| number).collect();
-        numbers
-            .into_iter()
-            .map(|partition| TopicPartition { topic: Arc::clone(topic), partition })
+        numbers.into_iter().map(|partition| TopicPartition { topic: Arc::clone(topic), partition })
     })
 }
 
