@@ -159,12 +159,14 @@ fn each_recv_counts_as_a_poll_and_commits_do_not() {
 #[test]
 fn a_member_that_waits_in_poll_is_there_and_is_woken_for_what_an_absent_one_had() {
     let (broker, clock) = timed(2);
+    let heard = Heard::default();
     let mut a = member(&broker).open().unwrap();
-    let mut b = member(&broker).open().unwrap();
+    let mut b = heard.listen("b", member(&broker)).open().unwrap();
     for _ in 0..2 {
         drain(&mut a);
         drain(&mut b);
     }
+    heard.take();
     a.commit().unwrap();
     b.commit().unwrap();
     let taken = a.assignment()[0].clone();
@@ -178,7 +180,9 @@ fn a_member_that_waits_in_poll_is_there_and_is_woken_for_what_an_absent_one_had(
     send_numbers(&broker, "t", taken.partition, 10..11);
     clock.advance(INTERVAL);
     broker.tick().unwrap();
+    let number = taken.partition;
     assert_eq!(waiting.join().unwrap(), (taken, 10, 2));
+    assert_eq!(heard.take(), [format!("b assigned {number}")], "evicted while it waited");
 }
 
 /// Without `tick`, on the machine's own clock: the background thread notices.

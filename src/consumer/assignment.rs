@@ -50,10 +50,10 @@ impl Consumer {
 
     /// Does what the group's plan asks of this member: gives up first, then takes over.
     pub(super) fn follow_plan(&mut self) -> Result<()> {
-        self.tell_assigned();
         loop {
             let Role::Member(member) = &self.role else { return Ok(()) };
             if !member.needs_attention() {
+                self.tell_assigned();
                 return self.place();
             }
             let change = match member.poll() {
@@ -76,7 +76,9 @@ impl Consumer {
                 continue;
             }
             self.unplaced.extend(change.assign.iter().cloned());
-            self.untold.extend(change.assign);
+            if self.callback.is_some() {
+                self.untold.extend(change.assign);
+            }
             let placed = self.place();
             // What the callback brings about is for the next poll, so that this one ends.
             self.tell_assigned();
@@ -86,11 +88,18 @@ impl Consumer {
 
     fn tell_assigned(&mut self) {
         if self.is_open && !self.untold.is_empty() {
-            let assigned = std::mem::take(&mut self.untold);
+            let assigned: Vec<_> = std::mem::take(&mut self.untold).into_iter().collect();
             if let Err(panic) = self.tell(Rebalance::Assigned, &assigned) {
                 resume_unwind(panic);
             }
         }
+    }
+
+    /// Those of the partitions of which the callback has heard: of the others it hears neither
+    /// that they came nor that they went.
+    fn heard_of(&self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
+        let is_told = |partition: &&TopicPartition| !self.untold.contains(partition);
+        partitions.iter().filter(is_told).cloned().collect()
     }
 
     /// Partitions were taken away.
@@ -99,7 +108,7 @@ impl Consumer {
             return;
         }
         self.give_back_ahead();
-        let told = self.tell(Rebalance::Lost, lost);
+        let told = self.tell(Rebalance::Lost, &self.heard_of(lost));
         self.drop_slots(lost);
         if let Err(panic) = told {
             resume_unwind(panic);
@@ -113,7 +122,7 @@ impl Consumer {
             CommitMode::Auto { .. } => self.commit_passed(),
             CommitMode::Manual => Ok(()),
         };
-        let told = self.tell(Rebalance::Revoked, partitions);
+        let told = self.tell(Rebalance::Revoked, &self.heard_of(partitions));
         self.drop_slots(partitions);
         let revoked = match &self.role {
             Role::Member(member) => member.revoked(partitions),
@@ -133,10 +142,9 @@ impl Consumer {
         let is_owned = |slot: &&Slot| member.epoch_of(slot.origin()) == slot.epoch;
         let lost = self.slots.iter().filter(|slot| !is_owned(slot));
         let lost: Vec<_> = lost.map(|slot| slot.origin().clone()).collect();
-        self.tell_assigned();
         self.lose(&lost);
         let committed = self.commit_at_the_end();
-        let left = self.assignment();
+        let left = self.heard_of(&self.assignment());
         if let Err(panic) = self.tell(Rebalance::Revoked, &left) {
             resume_unwind(panic);
         }

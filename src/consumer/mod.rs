@@ -9,6 +9,7 @@
 //! 2. Auto-commit covers only what a LATER poll has passed.
 //! 3. A partition that the group takes away is read no more before the group hears of it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -91,7 +92,7 @@ pub struct Consumer {
     unplaced: Vec<TopicPartition>,
     callback: Option<Callback>,
     /// Partitions that the group gave to this consumer and that the callback has not heard of.
-    untold: Vec<TopicPartition>,
+    untold: BTreeSet<TopicPartition>,
     /// Not before `open` has returned does the callback run.
     is_open: bool,
     /// The slot of the last message that `recv` handed out: the next one is mostly of the same.
@@ -151,7 +152,7 @@ impl Consumer {
             gaps: Vec::new(),
             unplaced: Vec::new(),
             callback,
-            untold: Vec::new(),
+            untold: BTreeSet::new(),
             is_open: false,
             last_slot: 0,
             commit_due,
