@@ -572,7 +572,9 @@ fn thousands_of_members_and_groups_work() {
         (0..1_000).map(|number| member(&broker, &format!("loner-{number}"))).collect();
     broker.ensure_topic("u", small_topic(1)).unwrap();
     for _ in 0..2 {
-        crowd.iter_mut().for_each(|member| drop(member.poll(Duration::ZERO).unwrap()));
+        for member in &mut crowd {
+            drop(member.poll(Duration::ZERO).unwrap());
+        }
     }
     let owners = crowd.iter().filter(|member| !member.assignment().is_empty());
     assert_eq!(owners.count(), PARTITIONS as usize);

@@ -110,10 +110,8 @@ impl Coordinator {
     /// The group, if it has one in memory, after the checks.
     fn empty_group(&self, groups: &Groups, name: &str) -> Result<Option<Arc<Group>>> {
         let Some(group) = groups.by_name.get(name) else {
-            return match self.offsets.read(|offsets| offsets.of_group(name).is_some()) {
-                true => Ok(None),
-                false => Err(Error::UnknownGroup(name.to_owned())),
-            };
+            let has_offsets = self.offsets.read(|offsets| offsets.of_group(name).is_some());
+            return has_offsets.then_some(None).ok_or_else(|| Error::UnknownGroup(name.to_owned()));
         };
         match group.roster.lock().live.len() {
             0 => Ok(Some(Arc::clone(group))),

@@ -167,12 +167,12 @@ impl GroupState {
     fn admit(&mut self, id: MemberId, interest: Interest, presence: Presence) {
         // Equal interests share one set, which the assignor then looks at once.
         let equal = self.members.values().find(|member| *member.interest == interest);
-        let (interest, subscription, is_new) = match equal {
-            Some(equal) => (Arc::clone(&equal.interest), equal.subscription.clone(), false),
-            None => {
-                let subscription = interest.resolve(&self.known);
-                (Arc::new(interest), subscription, true)
-            }
+        let is_new = equal.is_none();
+        let (interest, subscription) = if let Some(equal) = equal {
+            (Arc::clone(&equal.interest), equal.subscription.clone())
+        } else {
+            let subscription = interest.resolve(&self.known);
+            (Arc::new(interest), subscription)
         };
         if let Some(member) = self.members.get_mut(&id) {
             (member.interest, member.subscription) = (interest, subscription);
@@ -264,13 +264,12 @@ impl GroupState {
         for member in self.members.values_mut().filter(|member| member.interest.has_patterns()) {
             let known = &self.known;
             let same = |(interest, _): &&(Arc<Interest>, _)| *interest == member.interest;
-            let subscription = match resolved.iter().find(same) {
-                Some((_, subscription)) => subscription.clone(),
-                None => {
-                    let subscription = member.interest.resolve(known);
-                    resolved.push((Arc::clone(&member.interest), subscription.clone()));
-                    subscription
-                }
+            let subscription = if let Some((_, subscription)) = resolved.iter().find(same) {
+                subscription.clone()
+            } else {
+                let subscription = member.interest.resolve(known);
+                resolved.push((Arc::clone(&member.interest), subscription.clone()));
+                subscription
             };
             is_news |= member.subscription != subscription;
             member.subscription = subscription;
