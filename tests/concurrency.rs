@@ -345,7 +345,7 @@ fn sixty_four_members_share_256_partitions_under_churn_and_keep_delivering() {
     let total = EACH * u64::from(PARTITIONS);
     let switches = Mutex::new(Vec::new());
     let is_done = || processed.places.lock().unwrap().len() as u64 >= total;
-    let live = |number: usize, life: usize| {
+    let run = |number: usize, life: usize| {
         let is_last = life + 1 == LIVES;
         let mut builder = broker.consumer("g").subscribe(["t"]).max_poll_records(20);
         if number % 4 == 1 {
@@ -401,12 +401,12 @@ fn sixty_four_members_share_256_partitions_under_churn_and_keep_delivering() {
             }
         });
         for number in 0..MEMBERS {
-            let live = &live;
+            let run = &run;
             scope.spawn(move || {
                 for life in 0..LIVES {
                     // The last life waits for the end of all; a callback that dies ends one.
-                    let life = std::panic::AssertUnwindSafe(|| live(number, life));
-                    if let Err(panic) = std::panic::catch_unwind(life)
+                    let one = std::panic::AssertUnwindSafe(|| run(number, life));
+                    if let Err(panic) = std::panic::catch_unwind(one)
                         && panic.downcast_ref::<&str>() != Some(&"the callback")
                     {
                         std::panic::resume_unwind(panic);

@@ -94,7 +94,7 @@ fn statement_17_a_member_that_does_not_poll_is_evicted_and_its_commits_are_refus
         a.commit_offsets(&Offsets::from([(taken.clone(), 3)])).unwrap();
         heard.take();
 
-        clock.advance(INTERVAL - Duration::from_millis(1));
+        clock.advance(INTERVAL.saturating_sub(Duration::from_millis(1)));
         broker.tick().unwrap();
         poll(&mut b);
         assert_eq!(sizes(&[&b]), [1], "evicted too early");
@@ -147,7 +147,7 @@ fn each_recv_counts_as_a_poll_and_commits_do_not() {
     let mut a = member(&broker).open().unwrap();
     for _ in 0..10 {
         a.recv().unwrap();
-        clock.advance(INTERVAL - Duration::from_millis(1));
+        clock.advance(INTERVAL.saturating_sub(Duration::from_millis(1)));
         broker.tick().unwrap();
         a.commit().unwrap();
     }
@@ -409,9 +409,9 @@ fn the_partitions_of_a_static_member_wait_for_it() {
         let (had, kept) = (a.assignment(), b.assignment());
         heard.take();
         if closes {
-            a.close().unwrap()
+            a.close().unwrap();
         } else {
-            drop(a)
+            drop(a);
         }
         clock.advance(Duration::from_secs(59));
         poll(&mut b);
