@@ -1,4 +1,4 @@
-//! Administration: creating, changing, deleting, describing and verifying topics.
+//! Administration: creating, changing, deleting, describing and verifying topics; groups.
 //!
 //! Owns: the [`Admin`] handle. Must not know: how topics are made; it asks the broker.
 
@@ -12,10 +12,12 @@ use crate::config::{TopicConfig, Visibility};
 use crate::error::Result;
 use crate::topic::{Topic, TopicShared};
 
+pub use self::groups::{GroupInfo, GroupMember, GroupOffset, GroupStatus};
+pub use self::verify::VerifyReport;
+
+mod groups;
 mod topics;
 mod verify;
-
-pub use self::verify::VerifyReport;
 
 impl Broker {
     /// For creating, deleting and describing topics.

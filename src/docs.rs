@@ -9,6 +9,9 @@ pub mod durability {}
 #[doc = include_str!("docs/concurrency.md")]
 pub mod concurrency {}
 
+#[doc = include_str!("docs/groups.md")]
+pub mod groups {}
+
 #[doc = include_str!("docs/changelog.md")]
 pub mod changelog {}
 

@@ -111,13 +111,23 @@ pub enum Error {
     /// The group gave the partition to another member.
     #[error("the partition belongs to another member of the group now")]
     Rebalanced,
-    /// A newer holder of the producer id has taken over. Nothing was appended.
-    #[error(
-        "producer {producer:?} was fenced: epoch {current} is in force, this handle has {epoch}"
-    )]
+    /// No group has this name: none that has members, and none that has committed anything.
+    #[error("there is no group {0:?}")]
+    UnknownGroup(String),
+    /// The group has live members, and what was asked for would be done behind their backs.
+    #[error("group {group:?} has {members} live members")]
+    GroupNotEmpty {
+        /// The group.
+        group: String,
+        /// How many consumers are members of it now.
+        members: usize,
+    },
+    /// A newer holder of the producer id, or of a consumer's instance id, has taken over. Nothing
+    /// was appended or committed.
+    #[error("{id:?} was fenced: epoch {current} is in force, this handle has {epoch}")]
     Fenced {
-        /// The producer id.
-        producer: String,
+        /// The producer id, or the instance id of a static member.
+        id: String,
         /// This handle's epoch.
         epoch: u32,
         /// The epoch in force.
@@ -212,6 +222,7 @@ impl Error {
             Self::Locked { .. }
             | Self::WrongOffset { .. }
             | Self::Rebalanced
+            | Self::GroupNotEmpty { .. }
             | Self::NotLeader { .. }
             | Self::NotEnoughReplicas { .. }
             | Self::StorageFull { .. }

@@ -53,7 +53,7 @@
 //! | topic | names of `[A-Za-z0-9._-]{1,249}`, up to 10,000 partitions |
 //! | offsets | 64 bits |
 //! | one directory | one broker at a time, kept by an advisory lock |
-//! | not yet | retention, compaction, rolling by age, rebalance callbacks, eviction, replication |
+//! | not yet | retention, compaction, rolling by age, replication |
 //!
 //! Soundness of the memory maps rests on nobody else changing the files of an open directory: a
 //! file that is truncated from outside raises SIGBUS when it is read. [`ReadMode::Copy`] maps
@@ -98,7 +98,9 @@ mod sync;
 mod topic;
 mod typed;
 
-pub use admin::{Admin, PartitionInfo, TopicInfo, VerifyReport};
+pub use admin::{
+    Admin, GroupInfo, GroupMember, GroupOffset, GroupStatus, PartitionInfo, TopicInfo, VerifyReport,
+};
 pub use broker::{Broker, BrokerBuilder, RecoveryReport};
 pub use clock::{Clock, ManualClock, SystemClock};
 #[cfg(feature = "json")]
@@ -110,7 +112,7 @@ pub use config::{
 };
 #[cfg(feature = "async")]
 pub use consumer::MessageStream;
-pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, Gap};
+pub use consumer::{Commits, Consumer, ConsumerBuilder, ConsumerHandle, Gap, Rebalance};
 pub use error::{
     CodecError, ConfigError, Corruption, CorruptionKind, Error, NameError, Result, TransportError,
 };

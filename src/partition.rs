@@ -613,7 +613,7 @@ fn check_fence<'a>(fence: &'a Fence<'_>) -> Result<&'a ProducerRequest> {
 }
 
 fn fenced(fence: &Fence<'_>, current: u32) -> Error {
-    Error::Fenced { producer: fence.name.to_owned(), epoch: fence.request.epoch, current }
+    Error::Fenced { id: fence.name.to_owned(), epoch: fence.request.epoch, current }
 }
 
 impl fmt::Debug for PartitionCore {

@@ -716,10 +716,8 @@ fn a_newer_holder_of_an_id_fences_the_older_also_across_a_restart() {
         old.send_sequenced(1, record()).map(drop),
         old.send_sequenced(100, record()).map(drop),
     ] {
-        let Err(Error::Fenced { producer, epoch, current }) = &refused else {
-            panic!("{refused:?}")
-        };
-        assert_eq!((producer.as_str(), *current), ("p", epoch + 1));
+        let Err(Error::Fenced { id, epoch, current }) = &refused else { panic!("{refused:?}") };
+        assert_eq!((id.as_str(), *current), ("p", epoch + 1));
         let error = refused.unwrap_err();
         assert!(error.is_fatal() && error.is_definite() && !error.is_retriable());
     }

@@ -331,6 +331,94 @@ fn every_acknowledgement_among_many_waiters_is_durable() {
     assert_eq!(ends, acked.into_inner());
 }
 
+/// Members come, go, die in their callback and stall while records flow: everything is handed out,
+/// and within a member's ownership in order.
+#[test]
+fn sixty_four_members_share_256_partitions_under_churn_and_keep_delivering() {
+    const MEMBERS: usize = 64;
+    const PARTITIONS: u32 = 256;
+    const EACH: u64 = 40;
+    const LIVES: usize = 6;
+    let broker = Broker::builder().in_memory().durability(Durability::Os).open().unwrap();
+    broker.ensure_topic("t", small_topic(PARTITIONS)).unwrap();
+    let processed = Processed::default();
+    let total = EACH * u64::from(PARTITIONS);
+    let switches = Mutex::new(Vec::new());
+    let is_done = || processed.places.lock().unwrap().len() as u64 >= total;
+    let run = |number: usize, life: usize| {
+        let is_last = life + 1 == LIVES;
+        let mut builder = broker.consumer("g").subscribe(["t"]).max_poll_records(20);
+        if number % 4 == 1 {
+            // It stalls by polling rarely enough to be evicted now and then.
+            builder = builder.max_poll_interval(Duration::from_millis(2));
+        }
+        if number % 4 == 2 {
+            builder = builder.instance_id(number.to_string());
+        }
+        if number % 4 == 3 && !is_last {
+            let mut left = 2;
+            builder = builder.on_rebalance(move |_, _| {
+                left -= 1;
+                if left == 0 {
+                    std::panic::resume_unwind(Box::new("the callback"));
+                }
+            });
+        }
+        let mut consumer = builder.open().unwrap();
+        switches.lock().unwrap().push(consumer.handle());
+        let mut polls = 0;
+        while (is_last || polls < 10) && !is_done() {
+            polls += 1;
+            let wait = if is_last { PATIENCE } else { Duration::from_millis(1) };
+            let batch = match consumer.poll(wait) {
+                Ok(batch) => batch,
+                Err(Error::Closed) => break,
+                Err(other) => panic!("{other:?}"),
+            };
+            let mut last = BTreeMap::new();
+            let mut places = processed.places.lock().unwrap();
+            for message in batch.iter() {
+                let before = last.insert(message.partition(), message.offset());
+                assert!(before.is_none_or(|before| before + 1 == message.offset()), "a gap");
+                *places.entry((message.partition(), message.offset())).or_default() += 1;
+            }
+            drop(places);
+            match consumer.commit() {
+                Ok(()) | Err(Error::Rebalanced | Error::Closed) => {}
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        if is_done() {
+            switches.lock().unwrap().iter().for_each(logpond::ConsumerHandle::shutdown);
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..EACH {
+                for partition in 0..PARTITIONS {
+                    send_numbers(&broker, "t", partition, number..number + 1);
+                }
+            }
+        });
+        for number in 0..MEMBERS {
+            let run = &run;
+            scope.spawn(move || {
+                for life in 0..LIVES {
+                    // The last life waits for the end of all; a callback that dies ends one.
+                    let one = std::panic::AssertUnwindSafe(|| run(number, life));
+                    if let Err(panic) = std::panic::catch_unwind(one)
+                        && panic.downcast_ref::<&str>() != Some(&"the callback")
+                    {
+                        std::panic::resume_unwind(panic);
+                    }
+                }
+            });
+        }
+    });
+    let places = processed.places.into_inner().unwrap();
+    assert_eq!(places.len() as u64, total, "records that nobody was handed");
+}
+
 #[test]
 fn topics_come_and_go_under_producers_and_consumers_that_use_them() {
     let dir = temp_dir();

@@ -4,8 +4,8 @@
 //! Method: all members in one thread, polled in turn, so that each hand-over happens at a known
 //! step. Ownership is checked after every step: no partition has two owners.
 //!
-//! Not covered: members on threads of their own (`concurrency.rs`), eviction, callbacks, static
-//! members and the other assignors in depth, which are not implemented yet.
+//! Not covered: members on threads of their own (`concurrency.rs`); eviction, callbacks, static
+//! members and patterns (`membership.rs`); the assignors in depth, which are pure.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
@@ -15,7 +15,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::*;
-use logpond::{Assignor, Broker, CommitMode, Consumer, Error, Message, Offsets, TopicPartition};
+use logpond::{
+    Assignor, Broker, CommitMode, Consumer, Error, GroupStatus, Message, Offsets, StartAt,
+    TopicPartition,
+};
 
 const PARTITIONS: u32 = 6;
 const EACH: u64 = 20;
@@ -85,7 +88,7 @@ fn every_place(from: u64, to: u64) -> Vec<(u32, u64)> {
 }
 
 #[test]
-fn two_members_share_every_record_without_overlap_or_gap() {
+fn statement_15_two_members_share_every_record_without_overlap_or_gap() {
     for assignor in [Assignor::Range, Assignor::RoundRobin, Assignor::CooperativeSticky] {
         let broker = filled();
         let open = || broker.consumer("g").subscribe(["t"]).assignor(assignor).open().unwrap();
@@ -99,7 +102,7 @@ fn two_members_share_every_record_without_overlap_or_gap() {
 }
 
 #[test]
-fn a_third_member_takes_a_third_and_continues_where_the_others_committed() {
+fn statement_15_a_third_member_takes_a_third_and_continues_where_the_others_committed() {
     let broker = filled();
     let (mut a, mut b) = (member(&broker, "g"), member(&broker, "g"));
     let mut seen = settle(&mut [&mut a, &mut b]).concat();
@@ -124,7 +127,7 @@ fn a_third_member_takes_a_third_and_continues_where_the_others_committed() {
 }
 
 #[test]
-fn what_a_member_leaves_goes_on_at_the_committed_offset() {
+fn statement_16_what_a_member_leaves_goes_on_at_the_committed_offset() {
     for closes in [true, false] {
         let broker = filled();
         let (mut a, mut b) = (member(&broker, "g"), member(&broker, "g"));
@@ -148,7 +151,7 @@ fn what_a_member_leaves_goes_on_at_the_committed_offset() {
 }
 
 #[test]
-fn a_member_that_dies_in_a_panic_leaves_its_partitions() {
+fn statement_16_a_member_that_dies_in_a_panic_leaves_its_partitions() {
     let broker = filled();
     let mut b = member(&broker, "g");
     let dying = broker.clone();
@@ -186,7 +189,7 @@ fn a_parked_member_is_woken_for_what_another_leaves() {
 }
 
 #[test]
-fn more_members_than_partitions_leave_some_idle_without_error() {
+fn statement_15_more_members_than_partitions_leave_some_idle_without_error() {
     let broker = filled();
     let mut members: Vec<Consumer> = (0..9).map(|_| member(&broker, "g")).collect();
     let handed = settle(&mut members.iter_mut().collect::<Vec<_>>());
@@ -204,7 +207,7 @@ fn more_members_than_partitions_leave_some_idle_without_error() {
 }
 
 #[test]
-fn a_commit_of_a_partition_that_moved_is_refused_and_moves_nothing() {
+fn statement_17_a_commit_of_a_partition_that_moved_is_refused_and_moves_nothing() {
     let broker = filled();
     let mut a = member(&broker, "g");
     let handed = drain(&mut a);
@@ -230,7 +233,8 @@ fn a_commit_of_a_partition_that_moved_is_refused_and_moves_nothing() {
     assert!(matches!(refused, Err(Error::Rebalanced)), "{refused:?}");
     assert_eq!(at(&lost.topic_partition()), Some(EACH), "moved");
     assert_eq!(at(&kept.topic_partition()), Some(EACH), "half of a refused commit was stored");
-    a.commit_message(kept).unwrap();
+    let back = Offsets::from([(kept.topic_partition(), kept.next_offset())]);
+    a.commit_offsets(&back).unwrap();
     assert_eq!(at(&kept.topic_partition()), Some(kept.next_offset()));
     // `commit` is about what is owned now.
     a.commit().unwrap();
@@ -258,7 +262,7 @@ fn a_partition_that_came_back_is_not_committed_from_its_first_ownership() {
 }
 
 #[test]
-fn groups_are_independent() {
+fn statement_19_groups_are_independent() {
     let broker = filled();
     let (mut a, mut b) = (member(&broker, "a"), member(&broker, "b"));
     assert_eq!(drain(&mut a).len(), drain(&mut b).len());
@@ -303,7 +307,7 @@ fn distinct_len(messages: &[Message]) -> usize {
 }
 
 #[test]
-fn commits_survive_a_restart_clean_or_not_and_are_per_group_topic_and_partition() {
+fn statement_18_commits_survive_a_restart_clean_or_not_and_are_per_group_topic_and_partition() {
     for closes in [true, false] {
         let dir = temp_dir();
         let broker = open_quiet(dir.path());
@@ -393,4 +397,192 @@ fn a_deleted_topic_goes_out_of_every_members_hands() {
     assert_eq!(left.into_iter().collect::<BTreeSet<_>>().len(), 2);
     a.commit().unwrap();
     b.commit().unwrap();
+}
+
+// ---- where a group begins, and what is passed -----------------------------------------------
+
+#[test]
+fn statement_11_a_new_group_begins_where_it_says() {
+    let broker = filled();
+    let open = |group: &str, start| broker.consumer(group).subscribe(["t"]).start(start).open();
+    let (mut earliest, mut latest) =
+        (open("e", StartAt::Earliest).unwrap(), open("l", StartAt::Latest).unwrap());
+    let refused = open("n", StartAt::Error);
+    assert!(matches!(&refused, Err(Error::NoOffset(at)) if *at.topic == *"t"), "{refused:?}");
+    for partition in 0..PARTITIONS {
+        send_numbers(&broker, "t", partition, EACH..EACH + 1);
+    }
+    assert_eq!(places(&drain(&mut earliest)), every_place(0, EACH + 1));
+    assert_eq!(places(&drain(&mut latest)), every_place(EACH, EACH + 1));
+    earliest.commit().unwrap();
+    drop(earliest);
+    let mut again = open("e", StartAt::Error).unwrap();
+    assert_eq!(drain(&mut again).len(), 0, "what is committed wins over the policy");
+}
+
+#[test]
+fn statement_18_a_commit_passes_no_record_that_was_not_handed_out_before() {
+    let broker = filled();
+    let auto = CommitMode::Auto { every: Duration::from_nanos(1) };
+    let open = || broker.consumer("g").subscribe(["t"]).commit(auto).max_poll_records(2).open();
+    let mut a = open().unwrap();
+    let total = |a: &Consumer| -> u64 {
+        (0..PARTITIONS).filter_map(|it| a.committed(("t", it)).unwrap()).sum()
+    };
+    let mut handed = 0;
+    for _ in 0..10 {
+        let batch = a.poll(Duration::ZERO).unwrap().len() as u64;
+        assert!(total(&a) <= handed, "a record of this very poll was committed");
+        handed += batch;
+    }
+    let before = total(&a);
+    drop(a);
+    // What was handed out last is not done, as far as anybody knows.
+    let mut b = open().unwrap();
+    let again = settle(&mut [&mut b]).concat();
+    assert_eq!(again.len() as u64, u64::from(PARTITIONS) * EACH - before);
+    assert!(before < handed);
+}
+
+#[test]
+fn statement_18_a_message_out_of_turn_takes_nothing_back_and_a_seek_does() {
+    let broker = filled();
+    let mut a = broker.consumer("g").subscribe(["t"]).max_poll_records(5).open().unwrap();
+    let batch: Vec<_> = a.poll(Duration::ZERO).unwrap().into_iter().collect();
+    let partition = batch[0].topic_partition();
+    a.commit_message(&batch[4]).unwrap();
+    a.commit_message(&batch[1]).unwrap();
+    assert_eq!(a.committed(&partition).unwrap(), Some(5));
+    a.seek(&partition, StartAt::Offset(1)).unwrap();
+    a.commit_message(&batch[1]).unwrap();
+    assert_eq!(a.committed(&partition).unwrap(), Some(2));
+    a.commit().unwrap();
+    assert_eq!(a.committed(&partition).unwrap(), Some(1));
+}
+
+// ---- administration -------------------------------------------------------------------------
+
+#[test]
+fn statement_19_resetting_or_deleting_a_group_concerns_no_other() {
+    let dir = temp_dir();
+    let broker = open_quiet(dir.path());
+    fill(&broker);
+    let admin = broker.admin();
+    for group in ["a", "b", "c"] {
+        let mut consumer = member(&broker, group);
+        drain(&mut consumer);
+        consumer.commit().unwrap();
+    }
+    let at = |broker: &Broker, group: &str| -> Option<Vec<Option<u64>>> {
+        let info = broker.admin().describe_group(group).ok()?;
+        Some(info.offsets.iter().map(|it| it.committed).collect())
+    };
+    let all = |offset| Some(vec![Some(offset); PARTITIONS as usize]);
+    let reset = admin.reset_offsets("a", "t", StartAt::Offset(7)).unwrap();
+    let expected: Offsets = (0..PARTITIONS).map(|it| (tp("t", it), 7)).collect();
+    assert_eq!(reset, expected);
+    admin.delete_group("b").unwrap();
+    let check = |broker: &Broker| {
+        assert_eq!((at(broker, "a"), at(broker, "b"), at(broker, "c")), (all(7), None, all(EACH)));
+    };
+    check(&broker);
+    let topic = admin.describe_topic("t").unwrap();
+    let starts: Vec<u64> = topic.partitions.iter().map(|it| it.log_start_offset).collect();
+    assert_eq!(starts, [0; PARTITIONS as usize], "a group's end changes nothing in its topics");
+    drop((admin, broker));
+    let broker = open_quiet(dir.path());
+    check(&broker);
+    assert_eq!(places(&drain(&mut member(&broker, "a"))), every_place(7, EACH));
+    assert_eq!(places(&drain(&mut member(&broker, "b"))), every_place(0, EACH));
+}
+
+#[test]
+fn a_group_with_live_members_is_neither_reset_nor_deleted() {
+    let broker = filled();
+    let admin = broker.admin();
+    let mut consumer = member(&broker, "g");
+    drain(&mut consumer);
+    consumer.commit().unwrap();
+    for refused in
+        [admin.reset_offsets("g", "t", StartAt::Earliest).map(drop), admin.delete_group("g")]
+    {
+        let Err(Error::GroupNotEmpty { group, members: 1 }) = &refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(group, "g");
+    }
+    assert_eq!(consumer.committed(("t", 0)).unwrap(), Some(EACH));
+    consumer.close().unwrap();
+    let ends = admin.reset_offsets("g", "t", StartAt::Latest).unwrap();
+    assert!(ends.values().all(|end| *end == EACH));
+    assert_eq!(refused_setting(admin.reset_offsets("g", "t", StartAt::Error)), "to");
+    let elsewhere = admin.reset_offsets("g", "x", StartAt::Latest);
+    assert!(matches!(elsewhere, Err(Error::UnknownTopic(_))));
+    admin.delete_group("g").unwrap();
+    for unknown in [
+        admin.delete_group("g"),
+        admin.describe_group("g").map(drop),
+        admin.reset_offsets("g", "t", StartAt::Latest).map(drop),
+    ] {
+        assert!(matches!(&unknown, Err(Error::UnknownGroup(name)) if name == "g"), "{unknown:?}");
+    }
+    assert!(admin.groups().unwrap().is_empty());
+}
+
+#[test]
+fn a_description_says_who_has_what_and_how_far_behind() {
+    let broker = filled();
+    let admin = broker.admin();
+    let mut a = member(&broker, "g");
+    let mut standalone = broker.consumer("h").assign([("t", 0)]).open().unwrap();
+    standalone.commit_offsets(&Offsets::from([(tp("t", 0), 4)])).unwrap();
+    drain(&mut a);
+    a.commit_offsets(&Offsets::from([(tp("t", 5), 15)])).unwrap();
+    let mut b = member(&broker, "g");
+    let info = admin.describe_group("g").unwrap();
+    assert_eq!((info.state, info.members.len()), (GroupStatus::Rebalancing, 2));
+    let generation = info.generation;
+    settle(&mut [&mut a, &mut b]);
+    let infos = admin.groups().unwrap();
+    let names: Vec<&str> = infos.iter().map(|info| &*info.name).collect();
+    assert_eq!(names, ["g", "h"]);
+    let info = &infos[0];
+    assert_eq!((info.state, info.assignor), (GroupStatus::Stable, Some(Assignor::default())));
+    assert!(info.generation >= generation);
+    let owned: Vec<_> = info.members.iter().map(|member| member.assignment.clone()).collect();
+    assert_eq!(owned, [a.assignment(), b.assignment()]);
+    assert!(info.members[0].id < info.members[1].id);
+    let far: Vec<_> = info.offsets.iter().map(|it| (it.committed, it.lag)).collect();
+    let none = (None, EACH);
+    assert_eq!(far, [none, none, none, none, none, (Some(15), 5)]);
+    let other = &infos[1];
+    assert_eq!((other.state, other.assignor, other.members.len()), (GroupStatus::Empty, None, 0));
+    assert_eq!(other.offsets.len(), 1);
+    assert_eq!((other.offsets[0].committed, other.offsets[0].lag), (Some(4), EACH - 4));
+    let text = serde_json::to_string(&infos).unwrap();
+    assert!(text.contains("\"state\":\"Stable\""), "{text}");
+}
+
+/// A thousand members in one group and a thousand groups of one, in a second or two.
+#[test]
+fn thousands_of_members_and_groups_work() {
+    let broker = filled();
+    let mut crowd: Vec<Consumer> = (0..1_000).map(|_| member(&broker, "crowd")).collect();
+    let mut loners: Vec<Consumer> =
+        (0..1_000).map(|number| member(&broker, &format!("loner-{number}"))).collect();
+    broker.ensure_topic("u", small_topic(1)).unwrap();
+    for _ in 0..2 {
+        for member in &mut crowd {
+            drop(member.poll(Duration::ZERO).unwrap());
+        }
+    }
+    let owners = crowd.iter().filter(|member| !member.assignment().is_empty());
+    assert_eq!(owners.count(), PARTITIONS as usize);
+    for loner in &mut loners {
+        assert_eq!(drain(loner).len() as u64, u64::from(PARTITIONS) * EACH);
+        loner.commit().unwrap();
+    }
+    assert_eq!(broker.admin().groups().unwrap().len(), 1_001);
+    drop(crowd);
+    assert_eq!(broker.admin().groups().unwrap().len(), 1_000);
 }

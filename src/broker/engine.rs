@@ -168,6 +168,7 @@ impl Engine {
     /// One round of the work that the lanes do otherwise.
     pub(crate) fn tick(&self) -> Result<()> {
         self.check_open()?;
+        self.coordinator.evict_overdue();
         if self.settings.read_only {
             return Ok(());
         }

@@ -1,7 +1,8 @@
 //! Background work: two threads that never wait for each other.
 //!
 //! *Space and sync* serves what appenders and waiters need soon: blocks ahead of the writer, the
-//! next segment, syncs of intervals and of those who wait without blocking. *Bulk* does what takes
+//! next segment, syncs of intervals and of those who wait without blocking, the eviction of group
+//! members that have stopped polling. *Bulk* does what takes
 //! long and nobody waits for: syncs and footers of sealed segments, recovery points. Without
 //! background threads, requests stay noted in their partitions until `tick` serves them.
 
@@ -19,6 +20,8 @@ pub(crate) const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 
 enum Job {
     Do(Arc<PartitionCore>, Work),
+    /// Somebody joined a group, who may be overdue before all others.
+    Watch,
     Stop,
 }
 
@@ -48,6 +51,7 @@ impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Do(partition, work) => write!(f, "{work:?} for {}", partition.origin),
+            Self::Watch => f.write_str("Watch"),
             Self::Stop => f.write_str("Stop"),
         }
     }
@@ -64,6 +68,13 @@ impl Lanes {
             is_running: Arc::clone(&is_running),
         };
         (Arc::new(Self { space, bulk, is_running }), queues)
+    }
+
+    /// Makes the lane look again when the next member of a group may be overdue.
+    pub(crate) fn watch_members(&self) {
+        if self.is_running() {
+            let _ = self.space.send(Job::Watch);
+        }
     }
 
     /// Ends both lanes after their current step. Does not wait.
@@ -88,12 +99,22 @@ impl Background for Lanes {
     }
 }
 
-/// The space-and-sync lane, until it is stopped.
-pub(crate) fn run_space_lane(queues: &LaneQueues, clock: &dyn Clock) {
+/// The space-and-sync lane, until it is stopped. `evict_overdue` says how long nobody else can be.
+pub(crate) fn run_space_lane(
+    queues: &LaneQueues,
+    clock: &dyn Clock,
+    evict_overdue: impl Fn() -> Option<Duration>,
+) {
     // Partitions whose interval runs; few, and each at most once.
     let mut later: Vec<Arc<PartitionCore>> = Vec::new();
+    let mut look_at: Option<Duration> = None;
     while queues.is_running() {
-        let job = match next_due(&mut later, clock) {
+        let now = clock.monotonic();
+        if look_at.is_some_and(|look_at| now >= look_at) {
+            look_at = evict_overdue().map(|wait| now.saturating_add(wait));
+        }
+        let next = [next_due(&mut later, clock), look_at.map(|it| it.saturating_sub(now))];
+        let job = match next.into_iter().flatten().min() {
             Some(wait) => queues.space.recv_timeout(wait),
             None => queues.space.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
@@ -105,6 +126,8 @@ pub(crate) fn run_space_lane(queues: &LaneQueues, clock: &dyn Clock) {
                 }
             }
             Ok(Job::Do(partition, work)) => partition.do_work(work),
+            // The next round looks.
+            Ok(Job::Watch) => look_at = Some(Duration::ZERO),
             Err(RecvTimeoutError::Timeout) => {}
             Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -136,7 +159,7 @@ pub(crate) fn run_bulk_lane(queues: &LaneQueues, clock: &dyn Clock, checkpoint: 
         }
         match queues.bulk.recv_timeout(due.saturating_sub(now)) {
             Ok(Job::Do(partition, work)) => partition.do_work(work),
-            Err(RecvTimeoutError::Timeout) => {}
+            Ok(Job::Watch) | Err(RecvTimeoutError::Timeout) => {}
             Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return,
         }
     }

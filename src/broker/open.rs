@@ -89,7 +89,11 @@ impl Opening {
             admin: Mutex::new(()),
             catalog,
             local,
-            coordinator: Coordinator::new(offsets),
+            coordinator: Coordinator::new(
+                offsets,
+                Arc::clone(&self.clock),
+                self.settings.read_only,
+            ),
             producers: Mutex::new(HashMap::new()),
             recovery: report,
             lock: Mutex::new(lock),
@@ -205,6 +209,7 @@ impl Opening {
             engine.coordinator.topic_changed(&topic.name, topic.config.partitions);
             engine.topics.write().insert(Arc::clone(&topic.name), topic);
         }
+        engine.coordinator.restore();
         Ok(engine)
     }
 
@@ -266,7 +271,9 @@ fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues) -> Result<()> {
         let (engine, queues) = (Arc::clone(engine), Arc::clone(&queues));
         thread::Builder::new()
             .name("logpond-space".into())
-            .spawn(move || run_space_lane(&queues, &*engine.clock))
+            .spawn(move || {
+                run_space_lane(&queues, &*engine.clock, || engine.coordinator.evict_overdue());
+            })
             .map_err(failed)?
     };
     engine.threads.lock().push(space);

@@ -12,6 +12,7 @@
 
 mod crash;
 mod faults;
+mod groups;
 mod life;
 mod lineage;
 mod model;

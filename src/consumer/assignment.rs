@@ -1,43 +1,50 @@
 //! Taking partitions over and giving them up.
 
+use std::collections::BTreeSet;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
+use super::rebalance::Rebalance;
 use super::slot::Slot;
 use super::{Consumer, Role};
 use crate::config::CommitMode;
 use crate::error::{Error, Result};
-use crate::group::assignor::Assignor;
+use crate::group::coordinator::JoinRequest;
+use crate::group::interest::Interest;
 use crate::record::TopicPartition;
 
 impl Consumer {
-    /// Becomes a member of the group and takes what is free of its share.
-    pub(super) fn join(
-        &mut self,
-        group: &Arc<str>,
-        topics: Vec<Arc<str>>,
-        assignor: Assignor,
-    ) -> Result<()> {
+    /// Becomes a member of the group and takes what is free of its share. The callback hears of
+    /// it at the first poll.
+    pub(super) fn join(&mut self, group: &Arc<str>, request: &JoinRequest) -> Result<()> {
         let life = Arc::clone(&self.life);
-        let member = life.coordinator.join(group, topics, assignor, &self.notifier)?;
+        let member = life.coordinator.join(group, request, &self.notifier)?;
         self.role = Role::Member(member);
-        self.follow_plan()
+        life.lanes.watch_members();
+        let taken = self.follow_plan();
+        self.is_open = true;
+        taken
     }
 
     /// Takes whole topics, or partitions chosen by hand.
     pub(super) fn take_by_hand(
         &mut self,
-        topics: Vec<Arc<str>>,
+        interest: &Interest,
         partitions: Vec<TopicPartition>,
     ) -> Result<()> {
-        for topic in topics {
-            let count = self.life.topic(&topic)?.config.partitions;
-            for partition in 0..count {
-                self.add_slot(&TopicPartition { topic: Arc::clone(&topic), partition })?;
-            }
+        let mut all: BTreeSet<_> = partitions.into_iter().collect();
+        let counts = self.life.all_topics();
+        let counts = counts.iter().map(|it| (Arc::clone(&it.name), it.config.partitions)).collect();
+        for topic in interest.resolve(&counts).topics() {
+            let count = self.life.topic(topic)?.config.partitions;
+            let partition = |partition| TopicPartition { topic: Arc::clone(topic), partition };
+            all.extend((0..count).map(partition));
         }
-        for partition in partitions {
-            self.add_slot(&partition)?;
+        for partition in &all {
+            let slot = self.placed_slot(partition)?;
+            self.slots.push(slot);
         }
+        self.is_open = true;
         Ok(())
     }
 
@@ -46,77 +53,162 @@ impl Consumer {
         loop {
             let Role::Member(member) = &self.role else { return Ok(()) };
             if !member.needs_attention() {
+                self.tell_assigned();
                 return self.place();
             }
-            let change = member.poll()?;
-            if !change.lost.is_empty() {
-                self.give_back_ahead();
-                self.drop_slots(&change.lost);
-            }
-            if !change.revoke.is_empty() {
-                self.give_back_ahead();
-                // Still owned here: the new owner goes on where this one stopped.
-                let committed = match self.settings.commit {
-                    CommitMode::Auto { .. } => self.commit_passed(),
-                    CommitMode::Manual => Ok(()),
-                };
-                self.drop_slots(&change.revoke);
-                if let Role::Member(member) = &self.role {
-                    member.revoked(&change.revoke)?;
+            let change = match member.poll() {
+                Err(fenced @ Error::Fenced { .. }) => {
+                    let all = self.assignment();
+                    self.lose(&all);
+                    return Err(fenced);
                 }
-                // A commit that failed keeps nobody else from the partitions: they are read again.
-                committed?;
+                change => change?,
+            };
+            self.lose(&change.lost);
+            if change.is_evicted {
+                if let Role::Member(member) = &self.role {
+                    member.rejoin()?;
+                }
                 continue;
             }
-            if change.assign.is_empty() {
-                return self.place();
+            if !change.revoke.is_empty() {
+                self.give_up(&change.revoke)?;
+                continue;
             }
-            self.unplaced.extend(change.assign);
+            self.unplaced.extend(change.assign.iter().cloned());
+            if self.callback.is_some() {
+                self.untold.extend(change.assign);
+            }
+            let placed = self.place();
+            // What the callback brings about is for the next poll, so that this one ends.
+            self.tell_assigned();
+            return placed;
         }
+    }
+
+    fn tell_assigned(&mut self) {
+        if self.is_open && !self.untold.is_empty() {
+            let assigned: Vec<_> = std::mem::take(&mut self.untold).into_iter().collect();
+            if let Err(panic) = self.tell(Rebalance::Assigned, &assigned) {
+                resume_unwind(panic);
+            }
+        }
+    }
+
+    /// Those of the partitions of which the callback has heard: of the others it hears neither
+    /// that they came nor that they went.
+    fn heard_of(&self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
+        let is_told = |partition: &&TopicPartition| !self.untold.contains(partition);
+        partitions.iter().filter(is_told).cloned().collect()
+    }
+
+    /// Partitions were taken away.
+    fn lose(&mut self, lost: &[TopicPartition]) {
+        if lost.is_empty() {
+            return;
+        }
+        self.give_back_ahead();
+        let told = self.tell(Rebalance::Lost, &self.heard_of(lost));
+        self.drop_slots(lost);
+        if let Err(panic) = told {
+            resume_unwind(panic);
+        }
+    }
+
+    /// Gives partitions up: the new owners go on where this one stopped.
+    fn give_up(&mut self, partitions: &[TopicPartition]) -> Result<()> {
+        self.give_back_ahead();
+        let committed = match self.settings.commit {
+            CommitMode::Auto { .. } => self.commit_passed(),
+            CommitMode::Manual => Ok(()),
+        };
+        let told = self.tell(Rebalance::Revoked, &self.heard_of(partitions));
+        self.drop_slots(partitions);
+        let revoked = match &self.role {
+            Role::Member(member) => member.revoked(partitions),
+            _ => Ok(()),
+        };
+        if let Err(panic) = told {
+            resume_unwind(panic);
+        }
+        revoked?;
+        // A commit that failed keeps nobody else from the partitions: they are read again.
+        committed
+    }
+
+    /// Tells the application that it has nothing any more. Leaving itself is the end of the role.
+    pub(super) fn give_up_everything(&mut self) -> Result<()> {
+        let Role::Member(member) = &self.role else { return self.commit_at_the_end() };
+        let is_owned = |slot: &&Slot| member.epoch_of(slot.origin()) == slot.epoch;
+        let lost = self.slots.iter().filter(|slot| !is_owned(slot));
+        let lost: Vec<_> = lost.map(|slot| slot.origin().clone()).collect();
+        self.lose(&lost);
+        let committed = self.commit_at_the_end();
+        let left = self.heard_of(&self.assignment());
+        if let Err(panic) = self.tell(Rebalance::Revoked, &left) {
+            resume_unwind(panic);
+        }
+        committed
     }
 
     /// Takes over what the group gave, as far as there is a position to begin at. One partition
     /// without a position keeps none of the others from being read.
     fn place(&mut self) -> Result<()> {
+        if self.unplaced.is_empty() {
+            return Ok(());
+        }
         let mut result = Ok(());
+        let mut placed = Vec::with_capacity(self.unplaced.len());
         for partition in std::mem::take(&mut self.unplaced) {
-            match self.add_slot(&partition) {
+            match self.placed_slot(&partition) {
+                Ok(slot) => placed.push(slot),
                 // Deleted meanwhile; the plan will say so.
-                Ok(()) | Err(Error::UnknownTopic(_) | Error::UnknownPartition(_)) => {}
+                Err(Error::UnknownTopic(_) | Error::UnknownPartition(_)) => {}
                 Err(error) => {
                     self.unplaced.push(partition);
                     result = result.and(Err(error));
                 }
             }
         }
+        self.add_slots(placed);
         result
     }
 
-    fn drop_slots(&mut self, partitions: &[TopicPartition]) {
-        self.slots.retain(|slot| !partitions.contains(slot.origin()));
-        self.unplaced.retain(|partition| !partitions.contains(partition));
+    pub(super) fn add_slots(&mut self, slots: Vec<Slot>) {
+        self.slots.extend(slots);
+        self.slots.sort_by(|a, b| a.origin().cmp(b.origin()));
     }
 
-    /// Takes a partition over, at what is committed or where the settings say.
-    fn add_slot(&mut self, partition: &TopicPartition) -> Result<()> {
-        if self.slots.iter().any(|slot| slot.is_at(partition)) {
-            return Ok(());
-        }
-        let topic = self.life.topic(&partition.topic)?;
-        let core = Arc::clone(topic.partition(partition.partition)?);
-        self.last_token += 1;
-        let mut slot = Slot::new(Arc::clone(&topic), core, &self.notifier, self.last_token);
-        if let Role::Member(member) = &self.role {
-            slot.epoch = member.epoch_of(partition);
-        }
+    fn drop_slots(&mut self, partitions: &[TopicPartition]) {
+        let gone: BTreeSet<&TopicPartition> = partitions.iter().collect();
+        self.slots.retain(|slot| !gone.contains(slot.origin()));
+        self.unplaced.retain(|partition| !gone.contains(partition));
+        self.untold.retain(|partition| !gone.contains(partition));
+    }
+
+    /// A partition as it is taken over: at what is committed, or where the settings say.
+    fn placed_slot(&mut self, partition: &TopicPartition) -> Result<Slot> {
+        let mut slot = self.new_slot(partition)?;
         let committed = self.group().and_then(|group| {
-            self.life.coordinator.committed(group, topic.id, partition.partition)
+            let topic = slot.topic.id;
+            self.life.coordinator.committed(group, topic, partition.partition)
         });
         match committed {
             Some(committed) => self.gaps.extend(slot.resume_at(committed, &self.settings)?),
             None => slot.start_at(self.settings.start, &self.settings)?,
         }
-        self.slots.push(slot);
-        Ok(())
+        Ok(slot)
+    }
+
+    /// A partition that has no position yet.
+    pub(super) fn new_slot(&mut self, partition: &TopicPartition) -> Result<Slot> {
+        let topic = self.life.topic(&partition.topic)?;
+        let core = Arc::clone(topic.partition(partition.partition)?);
+        self.last_token += 1;
+        let mut slot = Slot::new(topic, core, &self.notifier, self.last_token);
+        if let Role::Member(member) = &self.role {
+            slot.epoch = member.epoch_of(partition);
+        }
+        Ok(slot)
     }
 }

@@ -2,19 +2,30 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::rebalance::{Callback, Commits, Rebalance};
 use super::{Consumer, Settings};
 use crate::broker::Broker;
 use crate::config::{CommitMode, RecoveryPolicy, StartAt, Visibility};
 use crate::error::{Error, Result};
 use crate::format::validate_label;
 use crate::group::assignor::Assignor;
+use crate::group::coordinator::JoinRequest;
+use crate::group::interest::Interest;
 use crate::record::TopicPartition;
 
 /// LIMIT: what one poll hands out unless told otherwise: enough to amortise the call, little
 /// enough to be processed well within any poll interval. Kafka's default.
 const POLL_RECORDS: usize = 500;
 const POLL_BYTES: usize = 4 << 20;
+
+/// LIMIT: time for one batch, whatever is done with it. Kafka's default.
+const MAX_POLL_INTERVAL: Duration = Duration::from_secs(5 * 60);
+
+/// LIMIT: longer than a service takes to start again, and short enough that a partition whose
+/// owner does not come back is not left alone for long. Kafka's session timeout.
+const REJOIN_TIMEOUT: Duration = Duration::from_secs(45);
 
 impl Broker {
     /// For a member of a consumer group: the members share the partitions of their topics, and
@@ -35,8 +46,13 @@ pub struct ConsumerBuilder {
     broker: Broker,
     group: Option<Arc<str>>,
     topics: Vec<Arc<str>>,
+    patterns: Vec<Arc<str>>,
     assigned: Vec<TopicPartition>,
     assignor: Assignor,
+    max_poll_interval: Duration,
+    instance: Option<Arc<str>>,
+    rejoin_timeout: Duration,
+    callback: Option<Callback>,
     settings: Settings,
 }
 
@@ -46,8 +62,13 @@ impl ConsumerBuilder {
             broker: broker.clone(),
             group,
             topics: Vec::new(),
+            patterns: Vec::new(),
             assigned: Vec::new(),
             assignor: Assignor::default(),
+            max_poll_interval: MAX_POLL_INTERVAL,
+            instance: None,
+            rejoin_timeout: REJOIN_TIMEOUT,
+            callback: None,
             settings: Settings {
                 start: StartAt::default(),
                 commit: CommitMode::default(),
@@ -60,9 +81,19 @@ impl ConsumerBuilder {
         }
     }
 
-    /// Reads these topics: a group shares their partitions, a reader without a group has all.
+    /// Reads these topics: a group shares their partitions, also those that are added later; a
+    /// reader without a group has all that there are now.
     pub fn subscribe<T: AsRef<str>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
         self.topics.extend(topics.into_iter().map(|topic| topic.as_ref().into()));
+        self
+    }
+
+    /// Reads every topic whose whole name matches the pattern, in which `*` stands for any
+    /// characters, also none, and `?` for one. A group reads also those that are created later; a
+    /// reader without a group, those that there are now. Can be said several times, and beside
+    /// [`subscribe`](Self::subscribe). The engine's own topics never match.
+    pub fn subscribe_pattern(mut self, pattern: &str) -> Self {
+        self.patterns.push(pattern.into());
         self
     }
 
@@ -103,26 +134,93 @@ impl ConsumerBuilder {
         self
     }
 
-    /// How the group shares its partitions; all members must use the same. Default
+    /// How the group shares its partitions. All live members must use the same: whoever joins with
+    /// another one is refused, until the last of them has left. Default
     /// [`Assignor::CooperativeSticky`].
     pub fn assignor(mut self, assignor: Assignor) -> Self {
         self.assignor = assignor;
         self
     }
 
+    /// How long a member of a group may be away between two polls, on the broker's clock, before
+    /// its partitions are given to others. It hears [`Rebalance::Lost`] at its next poll and takes
+    /// part again; only its commits of what it lost fail, with [`Error::Rebalanced`]. Waiting in
+    /// `poll` or `recv` is no absence. Default 5 minutes.
+    pub fn max_poll_interval(mut self, interval: Duration) -> Self {
+        self.max_poll_interval = interval;
+        self
+    }
+
+    /// Makes this a static member of the group, by this name: when it is dropped or closed, its
+    /// partitions wait for the next consumer of the same name for
+    /// [`rejoin_timeout`](Self::rejoin_timeout), also while the broker is restarted. Of two live
+    /// consumers of the same name the older one gets [`Error::Fenced`]. 1 to 255 bytes.
+    pub fn instance_id(mut self, id: impl Into<String>) -> Self {
+        self.instance = Some(id.into().into());
+        self
+    }
+
+    /// How long the partitions of a static member wait for it, on the broker's clock; after a
+    /// restart, from the opening of the broker on. Default 45 seconds.
+    pub fn rejoin_timeout(mut self, timeout: Duration) -> Self {
+        self.rejoin_timeout = timeout;
+        self
+    }
+
+    /// Is called when partitions come and go, in the member's own `poll`, `recv` or `close`, under
+    /// no lock. It may use the broker, also for other members of the same group. Dropping a
+    /// consumer calls nobody.
+    ///
+    /// A panic in it ends the poll, once the hand-over is finished: the partitions are given up,
+    /// or taken over, all the same.
+    pub fn on_rebalance(
+        mut self,
+        callback: impl FnMut(Rebalance<'_>, &mut Commits<'_>) + Send + 'static,
+    ) -> Self {
+        self.callback = Some(Box::new(callback));
+        self
+    }
+
     /// Opens the consumer; a member of a group is given its partitions at once, as far as nobody
-    /// has to give them up first.
+    /// has to give them up first. A rebalance callback hears of them at the first poll.
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownTopic`], [`Error::UnknownPartition`], [`Error::InvalidName`] for the group,
-    /// [`Error::NoOffset`] with [`StartAt::Error`], and [`Error::Config`] when there is nothing to
-    /// read, both ways of choosing are mixed, or a setting cannot work.
+    /// [`Error::UnknownTopic`], [`Error::UnknownPartition`], [`Error::InvalidName`] for the group
+    /// or the instance id, [`Error::NoOffset`] with [`StartAt::Error`], and [`Error::Config`] when
+    /// there is nothing to read, both ways of choosing are mixed, the group's members use another
+    /// assignor, or a setting cannot work.
     ///
     /// # Blocking
     ///
     /// For the disk, where positions are looked up.
     pub fn open(self) -> Result<Consumer> {
+        self.check()?;
+        let life = self.broker.life();
+        for topic in &self.topics {
+            life.topic(topic)?;
+        }
+        let (group, settings) = (self.group.clone(), self.settings.clone());
+        let mut consumer = Consumer::new(life, group, settings, self.callback);
+        let interest = Interest::new(self.topics, self.patterns);
+        match self.group {
+            Some(group) if self.assigned.is_empty() => {
+                let timeout = self.rejoin_timeout;
+                let request = JoinRequest {
+                    interest,
+                    assignor: self.assignor,
+                    max_poll_interval: self.max_poll_interval,
+                    instance: self.instance.map(|instance| (instance, timeout)),
+                };
+                consumer.join(&group, &request)?;
+            }
+            _ => consumer.take_by_hand(&interest, self.assigned)?,
+        }
+        Ok(consumer)
+    }
+
+    /// What can be seen without the broker.
+    fn check(&self) -> Result<()> {
         if self.settings.poll_records == 0 {
             return Err(Error::config("max_poll_records", "must be at least 1"));
         }
@@ -131,31 +229,27 @@ impl ConsumerBuilder {
         {
             return Err(Error::config("commit", "a reader without a group has no commits"));
         }
-        if let Some(group) = &self.group {
-            validate_label(group).map_err(|reason| Error::InvalidName {
-                name: group.chars().take(300).collect(),
+        if self.max_poll_interval.is_zero() {
+            return Err(Error::config("max_poll_interval", "must be more than zero"));
+        }
+        if self.patterns.iter().any(|pattern| pattern.is_empty()) {
+            return Err(Error::config("subscribe_pattern", "an empty pattern matches nothing"));
+        }
+        for label in self.group.iter().chain(&self.instance) {
+            validate_label(label).map_err(|reason| Error::InvalidName {
+                name: label.chars().take(300).collect(),
                 reason,
             })?;
         }
-        let life = self.broker.life();
-        for topic in &self.topics {
-            life.topic(topic)?;
+        let subscribes = !self.topics.is_empty() || !self.patterns.is_empty();
+        if self.instance.is_some() && (self.group.is_none() || !subscribes) {
+            return Err(Error::config("instance_id", "only a member of a group has one"));
         }
-        match (self.topics.is_empty(), self.assigned.is_empty()) {
-            (true, true) => return Err(Error::config("subscribe", "nothing to read was chosen")),
-            (false, false) => {
-                return Err(Error::config("assign", "cannot be mixed with subscribe"));
-            }
-            _ => {}
+        match (subscribes, self.assigned.is_empty()) {
+            (false, true) => Err(Error::config("subscribe", "nothing to read was chosen")),
+            (true, false) => Err(Error::config("assign", "cannot be mixed with subscribe")),
+            _ => Ok(()),
         }
-        let mut consumer = Consumer::new(life, self.group.clone(), self.settings.clone());
-        match self.group {
-            Some(group) if self.assigned.is_empty() => {
-                consumer.join(&group, self.topics, self.assignor)?;
-            }
-            _ => consumer.take_by_hand(self.topics, self.assigned)?,
-        }
-        Ok(consumer)
     }
 }
 
@@ -164,7 +258,9 @@ impl fmt::Debug for ConsumerBuilder {
         f.debug_struct("ConsumerBuilder")
             .field("group", &self.group)
             .field("topics", &self.topics)
+            .field("patterns", &self.patterns)
             .field("assigned", &self.assigned)
+            .field("instance", &self.instance)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }

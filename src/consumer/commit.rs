@@ -2,26 +2,141 @@
 
 use std::sync::Arc;
 
+use super::slot::Slot;
 use super::{Consumer, Role};
 use crate::config::{CommitMode, Durability};
 use crate::error::{Error, Result};
 use crate::group::coordinator::Commit;
 use crate::group::offsets::Committed;
-use crate::record::Offsets;
+use crate::message::Message;
+use crate::record::{Offsets, TopicPartition};
+
+/// What to commit: slots by their place in the list, and the next offset to read of each.
+type Positions = Vec<(usize, u64)>;
+
+/// Whether a commit may take the group back to records that were done before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rewinds {
+    /// The caller says where: by offsets, or by a position that it has moved.
+    OnPurpose,
+    /// Only where the position was moved back by a seek; else the earlier commit stands.
+    AfterSeek,
+}
 
 impl Consumer {
+    /// Commits, for each assigned partition, all that was handed out.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rebalanced`] when one of the partitions is not this member's any more, nothing is
+    /// committed then and the next poll tells which; [`Error::Fenced`] when a newer consumer has
+    /// taken the instance id; [`Error::UnknownTopic`] when a topic was deleted since the last
+    /// poll; [`Error::Config`] for a reader without a group; [`Error::SyncFailed`] and its kin.
+    ///
+    /// # Durability
+    ///
+    /// At broker level [`Durability::Sync`](crate::Durability::Sync) the records, then the commit
+    /// are on stable storage on return; at the other levels the commit survives the process.
+    ///
+    /// # Blocking
+    ///
+    /// At level `Sync` for the disk.
+    pub fn commit(&mut self) -> Result<()> {
+        let positions = self.handed_out();
+        self.commit_durably(&positions, Rewinds::OnPurpose)
+    }
+
+    /// Commits this message and all before it in its partition. If more is committed already, that
+    /// stands: a message that was handled out of turn takes the group back no more than auto mode
+    /// does, unless the position was moved back by a [`seek`](Self::seek).
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit); [`Error::UnknownPartition`] for a partition that is not
+    /// assigned.
+    ///
+    /// # Durability
+    ///
+    /// As [`commit`](Self::commit).
+    ///
+    /// # Blocking
+    ///
+    /// As [`commit`](Self::commit).
+    pub fn commit_message(&mut self, message: &Message) -> Result<()> {
+        self.check_commits()?;
+        let slot = self.own_slot(&message.topic_partition())?;
+        self.commit_durably(&[(slot, message.next_offset())], Rewinds::AfterSeek)
+    }
+
+    /// Commits these offsets, each the NEXT one to read. May go back on purpose.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit); [`Error::OffsetOutOfRange`] for one beyond the log end,
+    /// [`Error::UnknownPartition`] for a partition that is not assigned; nothing is committed.
+    ///
+    /// # Durability
+    ///
+    /// As [`commit`](Self::commit).
+    ///
+    /// # Blocking
+    ///
+    /// As [`commit`](Self::commit).
+    pub fn commit_offsets(&mut self, offsets: &Offsets) -> Result<()> {
+        self.check_commits()?;
+        let position = |(partition, &offset): (_, &u64)| Ok((self.own_slot(partition)?, offset));
+        let positions = offsets.iter().map(position).collect::<Result<Positions>>()?;
+        self.commit_durably(&positions, Rewinds::OnPurpose)
+    }
+
+    /// As [`commit`](Self::commit), without waiting for the disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit).
+    ///
+    /// # Durability
+    ///
+    /// On return the commit survives the process; durable with the next background sync.
+    pub fn commit_async(&mut self) -> Result<()> {
+        let positions = self.handed_out();
+        self.commit_soon(&positions, Rewinds::OnPurpose)
+    }
+
+    /// What the group has committed for a partition; `None` if nothing, or without a group.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTopic`], [`Error::Closed`].
+    pub fn committed(&self, partition: impl Into<TopicPartition>) -> Result<Option<u64>> {
+        let partition = partition.into();
+        let topic = self.life.topic(&partition.topic)?;
+        let Some(group) = self.group() else { return Ok(None) };
+        let committed = self.life.coordinator.committed(group, topic.id, partition.partition);
+        Ok(committed.map(|committed| committed.offset))
+    }
+
+    // ---- what is committed -------------------------------------------------------------------
+
     /// What `commit` covers.
-    pub(super) fn handed_out(&self) -> Offsets {
-        self.slots.iter().map(|slot| (slot.origin().clone(), slot.handed_out)).collect()
+    fn handed_out(&self) -> Positions {
+        (0..).zip(&self.slots).map(|(index, slot)| (index, slot.handed_out)).collect()
     }
 
     /// What auto-commit covers: what a later poll has passed, as far as it is news.
-    fn passed(&self) -> Offsets {
-        self.slots
-            .iter()
-            .filter(|slot| slot.committed != Some(slot.passed))
-            .map(|slot| (slot.origin().clone(), slot.passed))
-            .collect()
+    fn passed(&self) -> Positions {
+        let is_news = |slot: &Slot| slot.committed != Some(slot.passed) && !slot.core.is_closed();
+        let slots = (0..).zip(&self.slots).filter(|(_, slot)| is_news(slot));
+        slots.map(|(index, slot)| (index, slot.passed)).collect()
+    }
+
+    /// Where a partition is in the list.
+    fn own_slot(&self, partition: &TopicPartition) -> Result<usize> {
+        self.index_of(partition).map_err(|unknown| match self.role {
+            // Taken away by the group, or never here.
+            Role::Member(_) => Error::Rebalanced,
+            _ => unknown,
+        })
     }
 
     /// Whoever asks for more has passed what was handed out before.
@@ -33,6 +148,8 @@ impl Consumer {
         }
     }
 
+    // ---- auto mode ---------------------------------------------------------------------------
+
     pub(super) fn auto_commit_if_due(&mut self) -> Result<()> {
         let CommitMode::Auto { every } = self.settings.commit else { return Ok(()) };
         let now = self.life.clock.monotonic();
@@ -40,30 +157,34 @@ impl Consumer {
             return Ok(());
         }
         self.commit_due = now.saturating_add(every);
-        match self.commit_passed() {
+        self.commit_passed()
+    }
+
+    /// Publishes a commit of what later polls have passed.
+    pub(super) fn commit_passed(&mut self) -> Result<()> {
+        match self.commit_soon(&self.passed(), Rewinds::AfterSeek) {
             // The plan has moved on; the next poll follows it, and the new owner reads again.
             Err(Error::Rebalanced) => Ok(()),
             other => other,
         }
     }
 
-    /// Publishes a commit of what later polls have passed.
-    pub(super) fn commit_passed(&mut self) -> Result<()> {
-        let commits = self.passed();
-        self.commit_soon(&commits)
+    /// What `close` commits: in auto mode, what later polls have passed.
+    pub(super) fn commit_at_the_end(&mut self) -> Result<()> {
+        match self.settings.commit {
+            CommitMode::Manual => Ok(()),
+            CommitMode::Auto { .. } => self.commit_durably(&self.passed(), Rewinds::AfterSeek),
+        }
     }
 
+    // ---- the order of things -----------------------------------------------------------------
+
     /// Publishes commits, and asks for the sync that makes them durable.
-    pub(super) fn commit_soon(&mut self, offsets: &Offsets) -> Result<()> {
-        if self.publish_commits(offsets)?.is_some() {
+    fn commit_soon(&mut self, positions: &[(usize, u64)], rewinds: Rewinds) -> Result<()> {
+        if self.publish_commits(positions, rewinds)?.is_some() {
             self.life.coordinator.offsets_partition().sync_soon();
         }
         Ok(())
-    }
-
-    pub(super) fn commit_passed_durably(&mut self) -> Result<()> {
-        let commits = self.passed();
-        self.commit_durably(&commits)
     }
 
     fn check_commits(&self) -> Result<()> {
@@ -74,19 +195,20 @@ impl Consumer {
     }
 
     /// Commits at the broker's level: the records first, then the commit.
-    pub(super) fn commit_durably(&mut self, offsets: &Offsets) -> Result<()> {
+    fn commit_durably(&mut self, positions: &[(usize, u64)], rewinds: Rewinds) -> Result<()> {
         self.check_commits()?;
         let waits = self.life.settings.durability == Durability::Sync;
         if waits {
-            for (partition, offset) in offsets {
+            for &(index, offset) in positions {
                 // DURABILITY: a commit that survives a power cut which its records do not would
                 // make the group skip whatever gets those offsets next.
-                if let Some(slot) = self.slot(partition) {
-                    slot.core.wait_durable((*offset).min(slot.core.log_end()))?;
+                if let Some(slot) = self.slots.get(index) {
+                    check_topic(slot)?;
+                    slot.core.wait_durable(offset.min(slot.core.log_end()))?;
                 }
             }
         }
-        let end = self.publish_commits(offsets)?;
+        let end = self.publish_commits(positions, rewinds)?;
         match end.filter(|_| waits) {
             Some(end) => self.life.coordinator.offsets_partition().wait_durable(end),
             None => Ok(()),
@@ -94,24 +216,28 @@ impl Consumer {
     }
 
     /// Stores commits, all or none. Returns the end of the offsets log behind them, if any.
-    pub(super) fn publish_commits(&mut self, offsets: &Offsets) -> Result<Option<u64>> {
+    fn publish_commits(
+        &mut self,
+        positions: &[(usize, u64)],
+        rewinds: Rewinds,
+    ) -> Result<Option<u64>> {
         self.check_commits()?;
-        let mut commits = Vec::with_capacity(offsets.len());
-        for (partition, &offset) in offsets {
-            let Some(slot) = self.slot(partition) else {
-                // Taken away by the group, or never here.
-                return Err(match self.role {
-                    Role::Member(_) => Error::Rebalanced,
-                    _ => Error::UnknownPartition(partition.clone()),
-                });
-            };
+        let mut commits = Vec::with_capacity(positions.len());
+        for &(index, offset) in positions {
+            let Some(slot) = self.slots.get(index) else { continue };
+            check_topic(slot)?;
             let (start, end) = (slot.core.log_start(), slot.core.log_end());
             if offset > end {
                 return Err(Error::OffsetOutOfRange { requested: offset, start, end });
             }
+            if rewinds == Rewinds::AfterSeek && offset < slot.floor {
+                continue;
+            }
             let (leader_epoch, incarnation) = slot.core.lineage();
             let committed = Committed { offset, leader_epoch, incarnation };
-            commits.push(Commit { partition, topic: slot.topic.id, committed, epoch: slot.epoch });
+            let (partition, core) = (slot.origin(), &*slot.core);
+            let (topic, epoch) = (slot.topic.id, slot.epoch);
+            commits.push(Commit { partition, topic, core, committed, epoch });
         }
         if commits.is_empty() {
             return Ok(None);
@@ -121,13 +247,29 @@ impl Consumer {
             Role::Standalone(group) => self.life.coordinator.commit(group, &commits)?,
             Role::Member(member) => member.commit(&commits)?,
         };
-        for slot in &mut self.slots {
-            if let Some(offset) = offsets.get(&*Arc::clone(&slot.core.origin)) {
-                slot.committed = Some(*offset);
+        for &(index, offset) in positions {
+            if let Some(slot) = self.slots.get_mut(index) {
+                slot.note_commit(offset, rewinds == Rewinds::OnPurpose);
             }
         }
         Ok(Some(end))
     }
+
+    pub(super) fn group(&self) -> Option<&Arc<str>> {
+        match &self.role {
+            Role::Reader => None,
+            Role::Standalone(group) => Some(group),
+            Role::Member(member) => Some(member.group()),
+        }
+    }
+}
+
+/// The broker is open, so a partition that is closed was deleted with its topic.
+fn check_topic(slot: &Slot) -> Result<()> {
+    if slot.core.is_closed() {
+        return Err(Error::UnknownTopic(slot.topic.name.as_ref().to_owned()));
+    }
+    Ok(())
 }
 
 fn no_commits() -> Error {

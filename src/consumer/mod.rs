@@ -9,13 +9,15 @@
 //! 2. Auto-commit covers only what a LATER poll has passed.
 //! 3. A partition that the group takes away is read no more before the group hears of it.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::builder::ConsumerBuilder;
+use self::rebalance::Callback;
+pub use self::rebalance::{Commits, Rebalance};
 use self::slot::Slot;
 #[cfg(feature = "async")]
 pub use self::stream::MessageStream;
@@ -23,16 +25,18 @@ use self::wait::Wait;
 use crate::broker::Life;
 use crate::config::{CommitMode, StartAt, Visibility};
 use crate::error::{Error, Result};
-use crate::group::coordinator::Membership;
+use crate::group::membership::Membership;
 use crate::log::cursor::Fetched;
 use crate::message::{Batch, IntoMessages, Message};
 use crate::partition::waiters::Notifier;
-use crate::record::{Offsets, TopicPartition};
+use crate::record::TopicPartition;
 use crate::sync::{AtomicBool, Ordering};
 
 mod assignment;
 mod builder;
 mod commit;
+mod position;
+mod rebalance;
 mod slot;
 #[cfg(feature = "async")]
 mod stream;
@@ -72,12 +76,13 @@ enum Role {
 /// Reads records. One thread at a time, which `&mut self` checks; a [`ConsumerHandle`] is the
 /// thing to keep elsewhere. Keeps the broker open.
 ///
-/// Dropping a consumer leaves its group at once and commits nothing; [`close`](Self::close) does,
-/// in auto mode.
+/// Dropping a consumer leaves its group at once, commits nothing and calls nobody back;
+/// [`close`](Self::close) does both.
 pub struct Consumer {
     life: Arc<Life>,
     role: Role,
     settings: Settings,
+    /// In the order of their partitions.
     slots: Vec<Slot>,
     /// The slot that the next poll looks at first, so that none starves.
     turn: usize,
@@ -90,6 +95,13 @@ pub struct Consumer {
     /// Partitions that the group gave to this consumer and that have no slot yet: their position
     /// could not be found. Each poll tries again.
     unplaced: Vec<TopicPartition>,
+    callback: Option<Callback>,
+    /// Partitions that the group gave to this consumer and that the callback has not heard of.
+    untold: BTreeSet<TopicPartition>,
+    /// Not before `open` has returned does the callback run.
+    is_open: bool,
+    /// The slot of the last message that `recv` handed out: the next one is mostly of the same.
+    last_slot: usize,
     /// When auto-commit is due, on the broker's clock.
     commit_due: Duration,
 }
@@ -115,7 +127,12 @@ impl Control {
 }
 
 impl Consumer {
-    fn new(life: &Arc<Life>, group: Option<Arc<str>>, settings: Settings) -> Self {
+    fn new(
+        life: &Arc<Life>,
+        group: Option<Arc<str>>,
+        settings: Settings,
+        callback: Option<Callback>,
+    ) -> Self {
         let commit_due = match settings.commit {
             CommitMode::Manual => Duration::MAX,
             CommitMode::Auto { every } => life.clock.monotonic().saturating_add(every),
@@ -132,13 +149,18 @@ impl Consumer {
             ahead: Batch::default().into_iter(),
             gaps: Vec::new(),
             unplaced: Vec::new(),
+            callback,
+            untold: BTreeSet::new(),
+            is_open: false,
+            last_slot: 0,
             commit_due,
         }
     }
 
     /// Waits up to `timeout` for messages and returns those there are, at least one unless the
     /// time is over. `Duration::ZERO` never waits. Follows the group's plan first: partitions that
-    /// are to move are given up, and new ones taken over, here.
+    /// are to move are given up, and new ones taken over, here, and the rebalance callback runs. A
+    /// member that was evicted hears of its loss and joins again.
     ///
     /// # Errors
     ///
@@ -146,7 +168,7 @@ impl Consumer {
     /// returned before, and it is returned again until the consumer seeks past it.
     /// [`Error::Truncated`], once, when a recovery cut the log below the committed offset; the
     /// position is then the log end. [`Error::OffsetOutOfRange`] with [`StartAt::Error`].
-    /// [`Error::Closed`] after [`ConsumerHandle::shutdown`] or [`Broker::close`].
+    /// [`Error::Fenced`] when a newer consumer has taken the instance id. [`Error::Closed`] after [`ConsumerHandle::shutdown`] or [`Broker::close`].
     ///
     /// [`Broker::close`]: crate::Broker::close
     ///
@@ -224,6 +246,7 @@ impl Consumer {
         loop {
             self.check_shutdown()?;
             if self.ahead.len() > 0 {
+                self.note_poll();
                 self.pass_handed_out();
                 self.auto_commit_if_due()?;
                 if self.control.take_woken() && wait.ends_when_woken() {
@@ -236,11 +259,7 @@ impl Consumer {
             }
             if let Some(message) = self.ahead.next() {
                 // A partition that was given up meanwhile has no slot, and its messages go unread.
-                let slot = self.slots.iter_mut().find(|slot| {
-                    slot.core.origin.partition == message.partition()
-                        && *slot.core.origin.topic == *message.topic()
-                });
-                if let Some(slot) = slot {
+                if let Some(slot) = self.slot_of(&message) {
                     slot.handed_out = message.next_offset();
                     return Ok(Some(message));
                 }
@@ -255,6 +274,41 @@ impl Consumer {
             }
             self.ahead = batch.into_iter();
         }
+    }
+
+    fn slot_of(&mut self, message: &Message) -> Option<&mut Slot> {
+        let place = (message.topic(), message.partition());
+        let is_same = |slot: &Slot| slot.place() == place;
+        if !self.slots.get(self.last_slot).is_some_and(is_same) {
+            self.last_slot = self.slots.binary_search_by(|slot| slot.place().cmp(&place)).ok()?;
+        }
+        self.slots.get_mut(self.last_slot)
+    }
+
+    /// Says that this member is there.
+    #[inline]
+    fn note_poll(&self) {
+        if let Role::Member(member) = &self.role {
+            member.polls();
+        }
+    }
+
+    /// Waits for a signal; false when neither records nor a call ended the wait. A task that waits
+    /// is there until it is polled again or its stream is dropped.
+    fn park(&mut self, wait: &Wait<'_>) -> bool {
+        if let Role::Member(member) = &self.role {
+            member.waits();
+        }
+        let fired = wait.at(&self.notifier);
+        if fired.is_some() || wait.ends_when_woken() {
+            self.note_poll();
+        }
+        let Some(mut fired) = fired else { return false };
+        fired.sort_unstable();
+        for slot in &mut self.slots {
+            slot.is_armed &= fired.binary_search(&slot.token).is_err();
+        }
+        true
     }
 
     fn give_back_ahead(&mut self) {
@@ -273,6 +327,7 @@ impl Consumer {
 
     /// Fetches, parking in between, until there is something, a wake-up or the deadline.
     fn poll_until(&mut self, wait: &Wait<'_>) -> Result<Batch> {
+        self.note_poll();
         self.pass_handed_out();
         // The partitions that fired since the last wait are known only to the notifier, so the
         // first pass looks at all.
@@ -293,11 +348,8 @@ impl Consumer {
             if !self.arm_all() {
                 continue;
             }
-            let Some(fired) = wait.at(&self.notifier) else { return Ok(Batch::default()) };
-            for token in fired {
-                if let Some(slot) = self.slots.iter_mut().find(|slot| slot.token == token) {
-                    slot.is_armed = false;
-                }
+            if !self.park(wait) {
+                return Ok(Batch::default());
             }
         }
     }
@@ -347,92 +399,6 @@ impl Consumer {
         self.slots.iter_mut().all(|slot| slot.arm(visibility))
     }
 
-    /// Moves a partition's position. `Offset` out of range goes to the nearest end.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::UnknownPartition`] when it is not assigned to this consumer; [`Error::NoOffset`]
-    /// for [`StartAt::Error`].
-    ///
-    /// # Blocking
-    ///
-    /// For the disk with [`StartAt::Time`].
-    pub fn seek(&mut self, partition: &TopicPartition, to: StartAt) -> Result<()> {
-        self.give_back_ahead();
-        let index = self.index_of(partition)?;
-        match self.slots.get_mut(index) {
-            Some(slot) => slot.start_at(to, &self.settings),
-            None => Ok(()),
-        }
-    }
-
-    /// Stops reading these partitions, without giving them up.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::UnknownPartition`] for one that is not assigned; none is paused then.
-    pub fn pause(&mut self, partitions: &[TopicPartition]) -> Result<()> {
-        self.set_paused(partitions, true)
-    }
-
-    /// Reads these partitions again.
-    ///
-    /// # Errors
-    ///
-    /// As [`pause`](Self::pause).
-    pub fn resume(&mut self, partitions: &[TopicPartition]) -> Result<()> {
-        self.set_paused(partitions, false)
-    }
-
-    fn set_paused(&mut self, partitions: &[TopicPartition], is_paused: bool) -> Result<()> {
-        self.give_back_ahead();
-        let indexes = partitions.iter().map(|partition| self.index_of(partition));
-        for index in indexes.collect::<Result<Vec<_>>>()? {
-            if let Some(slot) = self.slots.get_mut(index) {
-                slot.is_paused = is_paused;
-                slot.is_armed = false;
-            }
-        }
-        Ok(())
-    }
-
-    fn index_of(&self, partition: &TopicPartition) -> Result<usize> {
-        self.slots
-            .iter()
-            .position(|slot| slot.is_at(partition))
-            .ok_or_else(|| Error::UnknownPartition(partition.clone()))
-    }
-
-    fn slot(&self, partition: &TopicPartition) -> Option<&Slot> {
-        self.slots.iter().find(|slot| slot.is_at(partition))
-    }
-
-    /// The offset that is handed out next; `None` for a partition that is not assigned.
-    #[must_use]
-    pub fn position(&self, partition: &TopicPartition) -> Option<u64> {
-        self.slot(partition).map(|slot| slot.handed_out)
-    }
-
-    /// For each assigned partition, how many visible offsets were not handed out yet.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Closed`].
-    pub fn lag(&self) -> Result<BTreeMap<TopicPartition, u64>> {
-        self.check_shutdown()?;
-        let visibility = self.settings.visibility;
-        let lags = self.slots.iter().map(|slot| (slot.origin().clone(), slot.lag(visibility)));
-        Ok(lags.collect())
-    }
-
-    /// The partitions that this consumer reads now.
-    #[must_use]
-    pub fn assignment(&self) -> Vec<TopicPartition> {
-        let mut assigned: Vec<_> = self.slots.iter().map(|slot| slot.origin().clone()).collect();
-        assigned.sort();
-        assigned
-    }
-
     /// What was removed from the partitions before this consumer had read it, since the last call.
     pub fn take_gaps(&mut self) -> Vec<Gap> {
         std::mem::take(&mut self.gaps)
@@ -445,7 +411,9 @@ impl Consumer {
         ConsumerHandle { notifier, control: Arc::clone(&self.control) }
     }
 
-    /// Leaves the group; in auto mode commits what later polls have passed.
+    /// Leaves the group: the rebalance callback hears that the partitions are revoked, and in auto
+    /// mode what later polls have passed is committed before. A static member's partitions wait
+    /// for it.
     ///
     /// # Errors
     ///
@@ -454,104 +422,13 @@ impl Consumer {
     /// # Durability
     ///
     /// As [`commit`](Self::commit), in auto mode.
+    ///
+    /// # Blocking
+    ///
+    /// As [`commit`](Self::commit), in auto mode.
     pub fn close(mut self) -> Result<()> {
         self.give_back_ahead();
-        match self.settings.commit {
-            CommitMode::Manual => Ok(()),
-            CommitMode::Auto { .. } => self.commit_passed_durably(),
-        }
-    }
-
-    /// Commits, for each assigned partition, all that was handed out.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Rebalanced`] when one of the partitions belongs to another member now, nothing is
-    /// committed then; [`Error::Config`] for a reader without a group; [`Error::SyncFailed`] and
-    /// its kin.
-    ///
-    /// # Durability
-    ///
-    /// At broker level [`Durability::Sync`](crate::Durability::Sync) the records, then the commit
-    /// are on stable storage on return; at the other levels the commit survives the process.
-    ///
-    /// # Blocking
-    ///
-    /// At level `Sync` for the disk.
-    pub fn commit(&mut self) -> Result<()> {
-        let commits = self.handed_out();
-        self.commit_durably(&commits)
-    }
-
-    /// Commits this message and all before it in its partition.
-    ///
-    /// # Errors
-    ///
-    /// As [`commit`](Self::commit); [`Error::UnknownPartition`] for a partition that is not
-    /// assigned.
-    ///
-    /// # Durability
-    ///
-    /// As [`commit`](Self::commit).
-    ///
-    /// # Blocking
-    ///
-    /// As [`commit`](Self::commit).
-    pub fn commit_message(&mut self, message: &Message) -> Result<()> {
-        let offsets = Offsets::from([(message.topic_partition(), message.next_offset())]);
-        self.commit_durably(&offsets)
-    }
-
-    /// Commits these offsets, each the NEXT one to read. May go back on purpose.
-    ///
-    /// # Errors
-    ///
-    /// As [`commit`](Self::commit); [`Error::OffsetOutOfRange`] for one beyond the log end,
-    /// [`Error::UnknownPartition`] for a partition that is not assigned; nothing is committed.
-    ///
-    /// # Durability
-    ///
-    /// As [`commit`](Self::commit).
-    ///
-    /// # Blocking
-    ///
-    /// As [`commit`](Self::commit).
-    pub fn commit_offsets(&mut self, offsets: &Offsets) -> Result<()> {
-        self.commit_durably(offsets)
-    }
-
-    /// As [`commit`](Self::commit), without waiting for the disk.
-    ///
-    /// # Errors
-    ///
-    /// As [`commit`](Self::commit).
-    ///
-    /// # Durability
-    ///
-    /// On return the commit survives the process; durable with the next background sync.
-    pub fn commit_async(&mut self) -> Result<()> {
-        let commits = self.handed_out();
-        self.commit_soon(&commits)
-    }
-
-    /// What the group has committed for a partition; `None` if nothing, or without a group.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::UnknownTopic`], [`Error::Closed`].
-    pub fn committed(&self, partition: &TopicPartition) -> Result<Option<u64>> {
-        let topic = self.life.topic(&partition.topic)?;
-        let Some(group) = self.group() else { return Ok(None) };
-        let committed = self.life.coordinator.committed(group, topic.id, partition.partition);
-        Ok(committed.map(|committed| committed.offset))
-    }
-
-    fn group(&self) -> Option<&Arc<str>> {
-        match &self.role {
-            Role::Reader => None,
-            Role::Standalone(group) => Some(group),
-            Role::Member(member) => Some(member.group()),
-        }
+        self.give_up_everything()
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Slot {
     pub(super) passed: u64,
     /// What this consumer committed last.
     pub(super) committed: Option<u64>,
+    /// What is committed; a commit below it does not count, unless it is meant to go back.
+    pub(super) floor: u64,
     pub(super) is_paused: bool,
     /// The ownership under which a group gave the partition.
     pub(super) epoch: Option<OwnershipEpoch>,
@@ -57,6 +59,7 @@ impl Slot {
             handed_out: 0,
             passed: 0,
             committed: None,
+            floor: 0,
             is_paused: false,
             epoch: None,
             waiter,
@@ -70,8 +73,17 @@ impl Slot {
         &self.core.origin
     }
 
-    pub(super) fn is_at(&self, partition: &TopicPartition) -> bool {
-        *self.core.origin == *partition
+    /// What slots are ordered by.
+    #[inline]
+    pub(super) fn place(&self) -> (&str, u32) {
+        (&self.core.origin.topic, self.core.origin.partition)
+    }
+
+    /// Takes note that this offset was committed.
+    pub(super) fn note_commit(&mut self, offset: u64, may_rewind: bool) {
+        if may_rewind || offset >= self.floor {
+            (self.committed, self.floor) = (Some(offset), offset);
+        }
     }
 
     /// Puts the slot at `offset`; what was read ahead is forgotten.
@@ -116,6 +128,7 @@ impl Slot {
             return self.leave_gap(offset, settings);
         }
         self.move_to(offset);
+        self.floor = offset;
         Ok(None)
     }
 

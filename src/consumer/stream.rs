@@ -30,8 +30,9 @@ impl Consumer {
     ///
     /// A stream has no timer. What falls due with time (the `every` of
     /// [`CommitMode::Auto`](crate::CommitMode::Auto)) is done when the stream is polled, so a
-    /// stream that waits for messages does it with the next one. Being a member of a group is not
-    /// a matter of time: a rebalance wakes the task.
+    /// stream that waits for messages does it with the next one. A member whose stream waits is
+    /// never evicted, and a rebalance wakes its task; `max_poll_interval` runs while the stream
+    /// has messages that nobody asks for, and once it is dropped.
     ///
     /// # Blocking
     ///
@@ -83,9 +84,10 @@ impl Stream for MessageStream<'_> {
 }
 
 impl Drop for MessageStream<'_> {
-    /// The task may be gone for good, and must not be kept.
+    /// The task may be gone for good: it must not be kept, nor count as one that waits.
     fn drop(&mut self) {
         self.consumer.notifier.forget_waker();
+        self.consumer.note_poll();
     }
 }
 

@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::record::TopicPartition;
 
 /// A member of a group, for as long as it stays. The order of ids is the order of joining, which
@@ -27,6 +29,12 @@ pub(crate) struct MemberId(pub(crate) u64);
 /// set make [`Assignor::assign`] look at it once instead of once per member.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Subscription(Arc<BTreeSet<Arc<str>>>);
+
+impl Subscription {
+    pub(crate) fn topics(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0.iter()
+    }
+}
 
 impl<T: Into<Arc<str>>> FromIterator<T> for Subscription {
     fn from_iter<I: IntoIterator<Item = T>>(topics: I) -> Self {
@@ -42,7 +50,7 @@ pub(crate) type Assignment = BTreeMap<MemberId, BTreeSet<TopicPartition>>;
 /// Whichever is chosen, a rebalance stops nobody: each member keeps reading what it owns before
 /// and after, and only the partitions that change hands are revoked from the one and then given to
 /// the other. The choice decides how many these are, and which partitions meet in one member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 #[non_exhaustive]
 pub enum Assignor {
     /// Topic by topic, consecutive partitions to each member in the order of joining. Partition n

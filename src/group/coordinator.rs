@@ -2,57 +2,56 @@
 //!
 //! Owns: the groups that have members, and the log of committed offsets. Must not know: consumers
 //! and what they do with their partitions. There are no heartbeats to lose: joining, leaving and
-//! dropping take effect at once, and who has something to do is woken.
+//! dropping take effect at once, and who has something to do is woken. A member that stops polling
+//! is evicted by whoever notices first: another member's poll, the lanes, `tick`.
 //!
-//! LOCK ORDER: the table of groups, one group, then the offsets log. No callback runs under any.
+//! LOCK ORDER: the table of groups, one group, then the offsets log. No callback runs under any,
+//! nor is the clock read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::assignor::{Assignor, MemberId, Subscription};
+use super::assignor::{Assignor, MemberId};
+use super::interest::{Interest, Topics};
+use super::membership::Membership;
 use super::offsets::{Committed, OffsetChange, OffsetsState};
-use super::state::{GroupState, OwnershipEpoch, PollChange};
+use super::roster::{Group, Live, NEVER, Presence, Roster, Static, Wakeups, nanos};
+use super::state::OwnershipEpoch;
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::format::TopicId;
 use crate::partition::PartitionCore;
 use crate::partition::state_log::StateLog;
 use crate::partition::waiters::Notifier;
 use crate::record::TopicPartition;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 
 pub(crate) struct Coordinator {
-    offsets: StateLog<OffsetsState>,
-    groups: Mutex<Groups>,
+    pub(super) offsets: StateLog<OffsetsState>,
+    clock: Arc<dyn Clock>,
+    is_read_only: bool,
+    pub(super) groups: Mutex<Groups>,
     next_member: AtomicU64,
     closed: AtomicBool,
 }
 
 #[derive(Default)]
-struct Groups {
-    by_name: HashMap<Arc<str>, Arc<Group>>,
-    /// Partition counts of all live topics.
-    topics: BTreeMap<Arc<str>, u32>,
+pub(super) struct Groups {
+    pub(super) by_name: BTreeMap<Arc<str>, Arc<Group>>,
+    /// All live topics, shared with the groups.
+    topics: Arc<Topics>,
 }
 
-/// One group that has, or had, members.
-struct Group {
-    name: Arc<str>,
-    inner: Mutex<GroupInner>,
-}
-
-struct GroupInner {
-    assignor: Assignor,
-    state: GroupState,
-    notifiers: HashMap<MemberId, Arc<Notifier>>,
-}
-
-impl GroupInner {
-    /// Whom to wake for what has just changed; call them without the lock.
-    fn wakeups(&mut self) -> Vec<Arc<Notifier>> {
-        let members = self.state.take_wakeups();
-        members.into_iter().filter_map(|member| self.notifiers.get(&member).cloned()).collect()
-    }
+/// What a consumer asks for when it joins a group.
+#[derive(Debug, Clone)]
+pub(crate) struct JoinRequest {
+    pub(crate) interest: Interest,
+    pub(crate) assignor: Assignor,
+    pub(crate) max_poll_interval: Duration,
+    /// The name of a static member, and how long its partitions wait for it.
+    pub(crate) instance: Option<(Arc<str>, Duration)>,
 }
 
 /// What is committed for one partition.
@@ -60,15 +59,22 @@ impl GroupInner {
 pub(crate) struct Commit<'a> {
     pub(crate) partition: &'a TopicPartition,
     pub(crate) topic: TopicId,
+    pub(crate) core: &'a PartitionCore,
     pub(crate) committed: Committed,
     /// The ownership under which it is made; `None` for a consumer that assigned by hand.
     pub(crate) epoch: Option<OwnershipEpoch>,
 }
 
 impl Coordinator {
-    pub(crate) fn new(offsets: StateLog<OffsetsState>) -> Arc<Self> {
+    pub(crate) fn new(
+        offsets: StateLog<OffsetsState>,
+        clock: Arc<dyn Clock>,
+        is_read_only: bool,
+    ) -> Arc<Self> {
         Arc::new(Self {
             offsets,
+            clock,
+            is_read_only,
             groups: Mutex::new(Groups::default()),
             next_member: AtomicU64::new(1),
             closed: AtomicBool::new(false),
@@ -79,24 +85,30 @@ impl Coordinator {
         self.offsets.partition()
     }
 
+    #[inline]
+    pub(super) fn now(&self) -> u64 {
+        nanos(self.clock.monotonic())
+    }
+
+    // ---- topics ------------------------------------------------------------------------------
+
     /// Tells all groups how many partitions a topic has now; none when it is gone.
     pub(crate) fn topic_changed(&self, name: &str, partitions: u32) {
         let mut groups = self.groups.lock();
+        let topics = Arc::make_mut(&mut groups.topics);
         if partitions == 0 {
-            groups.topics.remove(name);
+            topics.remove(name);
         } else {
-            groups.topics.insert(name.into(), partitions);
+            topics.insert(name.into(), partitions);
         }
-        let mut wakeups = Vec::new();
+        let mut wakeups = Wakeups::default();
         for group in groups.by_name.values() {
-            let mut inner = group.inner.lock();
-            inner.state.set_partitions(groups.topics.clone());
-            wakeups.extend(inner.wakeups());
+            let mut roster = group.roster.lock();
+            roster.state.set_partitions(Arc::clone(&groups.topics));
+            wakeups.extend(roster.take_wakeups());
         }
         drop(groups);
-        for notifier in &wakeups {
-            notifier.call();
-        }
+        wakeups.call();
     }
 
     /// Forgets, durably, what all groups committed for a topic that is gone.
@@ -107,39 +119,189 @@ impl Coordinator {
         self.offsets.append_durably(vec![OffsetChange::TopicGone(id)])
     }
 
+    // ---- members -----------------------------------------------------------------------------
+
+    /// Waits for the static members of the last life, from now on. Called once, when all topics
+    /// are known and before anybody can join.
+    pub(crate) fn restore(&self) {
+        let now = self.now();
+        let statics = self.offsets.read(|offsets| offsets.statics().clone());
+        let mut groups = self.groups.lock();
+        for (name, members) in statics {
+            // What they used is not known; whoever joins first decides.
+            let group = Group::new(&name, Assignor::default(), &groups.topics);
+            let mut roster = group.roster.lock();
+            let mut restored = Vec::new();
+            for (instance, member) in members {
+                let id = self.new_member();
+                let rejoin_timeout = Duration::from_millis(member.rejoin_timeout_ms);
+                let away_until = now.saturating_add(nanos(rejoin_timeout));
+                group.note_deadline(away_until);
+                let (interest, away_until) = (member.interest.clone(), Some(away_until));
+                let held = Static { id, epoch: 0, interest, rejoin_timeout, away_until };
+                roster.statics.insert(instance, held);
+                restored.push((id, member.interest, member.owned));
+            }
+            roster.state.restore(restored);
+            drop(roster);
+            groups.by_name.insert(name, group);
+        }
+    }
+
+    fn new_member(&self) -> MemberId {
+        MemberId(self.next_member.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// Becomes a member of a group; [`Membership`] ends it when dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] when the live members use another assignor; [`Error::Closed`].
     pub(crate) fn join(
         self: &Arc<Self>,
-        group: &Arc<str>,
-        topics: impl IntoIterator<Item = Arc<str>>,
-        assignor: Assignor,
+        name: &Arc<str>,
+        request: &JoinRequest,
         notifier: &Arc<Notifier>,
     ) -> Result<Membership> {
-        let member = MemberId(self.next_member.fetch_add(1, Ordering::Relaxed));
+        let now = self.now();
+        let mut id = self.new_member();
         let mut groups = self.groups.lock();
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        let known = groups.topics.clone();
-        let group = Arc::clone(groups.by_name.entry(Arc::clone(group)).or_insert_with(|| {
-            let state = GroupState::new(assignor);
-            let inner = GroupInner { assignor, state, notifiers: HashMap::new() };
-            Arc::new(Group { name: Arc::clone(group), inner: Mutex::new(inner) })
-        }));
-        let mut inner = group.inner.lock();
-        if inner.assignor != assignor {
-            return Err(Error::config("assignor", "the group's other members use another one"));
+        let Groups { by_name, topics } = &mut *groups;
+        let new = || Group::new(name, request.assignor, topics);
+        let group = Arc::clone(by_name.entry(Arc::clone(name)).or_insert_with(new));
+        let mut roster = group.roster.lock();
+        self.forget_statics(name, &group.sweep(&mut roster, now));
+        let taken_over = request.instance.as_ref().and_then(|(it, _)| roster.statics.get(it));
+        let taken_over = taken_over.map(|known| known.id);
+        if roster.assignor != request.assignor {
+            if roster.live.keys().any(|id| Some(*id) != taken_over) {
+                return Err(Error::config("assignor", "the group's members use another one"));
+            }
+            roster.assignor = request.assignor;
+            roster.state.set_assignor(request.assignor);
         }
-        inner.state.set_partitions(known);
-        inner.state.join(member, topics.into_iter().collect::<Subscription>());
-        inner.notifiers.insert(member, Arc::clone(notifier));
-        let wakeups = inner.wakeups();
-        drop(inner);
+        let (mut holder, mut wakeups) = (None, Wakeups::default());
+        if let Some((instance, timeout)) = &request.instance {
+            let held = roster.hold(instance, id, &request.interest, *timeout);
+            (id, holder, wakeups) = (held.0, Some(held.1), held.2);
+        }
+        roster.state.join(id, request.interest.clone());
+        let presence = Presence::new(notifier, request.max_poll_interval, now);
+        let live = Live { presence: Arc::clone(&presence), is_evicted: false };
+        roster.live.insert(id, live);
+        group.note_deadline(now.saturating_add(nanos(request.max_poll_interval)));
+        if let Some(holder) = &holder {
+            self.store_static(name, &holder.instance, &roster);
+        }
+        wakeups.extend(roster.take_wakeups());
+        drop(roster);
         drop(groups);
-        for notifier in &wakeups {
-            notifier.call();
+        wakeups.call();
+        let coordinator = Arc::clone(self);
+        Ok(Membership { coordinator, group, member: id, presence, holder })
+    }
+
+    /// Ends a membership, unless somebody else holds it by now.
+    pub(super) fn leave(
+        &self,
+        group: &Arc<Group>,
+        id: MemberId,
+        presence: &Arc<Presence>,
+        instance: Option<&Arc<str>>,
+    ) {
+        let now = self.now();
+        let mut groups = self.groups.lock();
+        let mut roster = group.roster.lock();
+        let holds = |member: &Live| Arc::ptr_eq(&member.presence, presence);
+        if !roster.live.get(&id).is_some_and(holds) {
+            return;
         }
-        Ok(Membership { coordinator: Arc::clone(self), group, member })
+        let is_evicted = roster.live.remove(&id).is_some_and(|member| member.is_evicted);
+        match instance {
+            Some(instance) if !is_evicted => {
+                let _ = roster.state.stay_away(id);
+                if let Some(member) = roster.statics.get_mut(instance) {
+                    let until = now.saturating_add(nanos(member.rejoin_timeout));
+                    member.away_until = Some(until);
+                    group.note_deadline(until);
+                }
+            }
+            _ => {
+                let _ = roster.state.leave(id);
+                if let Some(instance) = instance {
+                    roster.statics.remove(instance);
+                    self.forget_statics(&group.name, std::slice::from_ref(instance));
+                }
+            }
+        }
+        if roster.state.is_empty() {
+            groups.by_name.remove(&group.name);
+        }
+        let wakeups = roster.take_wakeups();
+        drop(roster);
+        drop(groups);
+        wakeups.call();
+    }
+
+    /// Evicts who has not polled for too long, in all groups, and forgets who was waited for in
+    /// vain. Returns how long, on the broker's clock, nobody else can be overdue.
+    pub(crate) fn evict_overdue(&self) -> Option<Duration> {
+        let now = self.now();
+        let mut groups = self.groups.lock();
+        let overdue = |group: &&Arc<Group>| now >= group.look_at();
+        let overdue: Vec<_> = groups.by_name.values().filter(overdue).cloned().collect();
+        let mut wakeups = Wakeups::default();
+        for group in overdue {
+            let mut roster = group.roster.lock();
+            self.forget_statics(&group.name, &group.sweep(&mut roster, now));
+            wakeups.extend(roster.take_wakeups());
+            if roster.state.is_empty() {
+                groups.by_name.remove(&group.name);
+            }
+        }
+        let next = groups.by_name.values().map(|group| group.look_at()).min();
+        drop(groups);
+        wakeups.call();
+        let next = next.filter(|next| *next < NEVER);
+        next.map(|next| Duration::from_nanos(next.saturating_sub(now)))
+    }
+
+    /// The same for one group, which has a member: the one that polls.
+    #[cold]
+    pub(super) fn sweep(&self, group: &Group, now: u64) {
+        let mut roster = group.roster.lock();
+        self.forget_statics(&group.name, &group.sweep(&mut roster, now));
+        let wakeups = roster.take_wakeups();
+        drop(roster);
+        wakeups.call();
+    }
+
+    // ---- the offsets log ---------------------------------------------------------------------
+
+    /// Stores what a static member owns now. Not waited for, and a failure is not reported: what
+    /// could be lost is that partitions wait for their owner, never a record or a commit.
+    pub(super) fn store_static(&self, group: &Arc<str>, instance: &Arc<str>, roster: &Roster) {
+        if let Some(member) = roster.record_of(instance) {
+            let (group, instance) = (Arc::clone(group), Arc::clone(instance));
+            self.store(vec![OffsetChange::StaticMember { group, instance, member }]);
+        }
+    }
+
+    fn forget_statics(&self, group: &Arc<str>, instances: &[Arc<str>]) {
+        let gone = |instance: &Arc<str>| OffsetChange::StaticMemberGone {
+            group: Arc::clone(group),
+            instance: Arc::clone(instance),
+        };
+        self.store(instances.iter().map(gone).collect());
+    }
+
+    fn store(&self, changes: Vec<OffsetChange>) {
+        if !changes.is_empty() && !self.is_read_only {
+            let _ = self.offsets.append_if(changes, |_| Ok(()));
+        }
     }
 
     pub(crate) fn committed(
@@ -153,114 +315,44 @@ impl Coordinator {
 
     /// Stores commits of a consumer that is no member. Published on return.
     pub(crate) fn commit(&self, group: &Arc<str>, commits: &[Commit<'_>]) -> Result<u64> {
+        let end = self.append_commits(group, commits)?;
+        self.tidy_offsets();
+        Ok(end)
+    }
+
+    /// Appends commits, unless one of the topics is gone: its commits are forgotten in an append
+    /// that comes after its partitions were closed, so that none can follow it.
+    pub(super) fn append_commits(&self, group: &Arc<str>, commits: &[Commit<'_>]) -> Result<u64> {
         let change = |commit: &Commit<'_>| OffsetChange::Commit {
             group: Arc::clone(group),
             topic: commit.topic,
             partition: commit.partition.partition,
             committed: commit.committed,
         };
-        self.offsets.append(commits.iter().map(change).collect())
+        self.offsets.append_if(commits.iter().map(change).collect(), |_| {
+            match commits.iter().find(|commit| commit.core.is_closed()) {
+                Some(gone) => Err(Error::UnknownTopic(gone.partition.topic.as_ref().to_owned())),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// Writes a snapshot of the offsets if it is time for one. Not under a group's lock: it waits
+    /// for the disk.
+    pub(super) fn tidy_offsets(&self) {
+        self.offsets.tidy();
     }
 
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         let groups = self.groups.lock();
-        let members: Vec<_> = groups
-            .by_name
-            .values()
-            .flat_map(|group| group.inner.lock().notifiers.values().cloned().collect::<Vec<_>>())
-            .collect();
-        drop(groups);
-        for notifier in &members {
-            notifier.call();
+        let mut wakeups = Wakeups::default();
+        for group in groups.by_name.values() {
+            wakeups.extend(group.roster.lock().everybody());
         }
+        drop(groups);
+        wakeups.call();
         self.offsets.partition().close();
-    }
-}
-
-/// A place in a group. Dropping it leaves the group at once.
-pub(crate) struct Membership {
-    coordinator: Arc<Coordinator>,
-    group: Arc<Group>,
-    member: MemberId,
-}
-
-impl Membership {
-    pub(crate) fn group(&self) -> &Arc<str> {
-        &self.group.name
-    }
-
-    /// Whether [`poll`](Self::poll) would have anything to say.
-    pub(crate) fn needs_attention(&self) -> bool {
-        self.group.inner.lock().state.needs_attention(self.member)
-    }
-
-    /// What to give up and what to take over, now.
-    pub(crate) fn poll(&self) -> Result<PollChange> {
-        self.group.inner.lock().state.poll(self.member).map_err(|_| Error::Rebalanced)
-    }
-
-    /// The partitions are given up: nothing of them is read or committed any more.
-    pub(crate) fn revoked(&self, partitions: &[TopicPartition]) -> Result<()> {
-        let mut inner = self.group.inner.lock();
-        let result = inner.state.revoked(self.member, partitions);
-        Self::wake(inner);
-        result.map_err(|_| Error::Rebalanced)
-    }
-
-    pub(crate) fn epoch_of(&self, partition: &TopicPartition) -> Option<OwnershipEpoch> {
-        self.group.inner.lock().state.owns(self.member, partition)
-    }
-
-    /// Stores commits, all or none: none when one of the partitions is not this member's any more.
-    /// The group's lock is held over the check and the append, so that nobody can be given a
-    /// partition in between.
-    pub(crate) fn commit(&self, commits: &[Commit<'_>]) -> Result<u64> {
-        let inner = self.group.inner.lock();
-        let owned = |commit: &Commit<'_>| {
-            commit
-                .epoch
-                .is_some_and(|epoch| inner.state.may_commit(self.member, commit.partition, epoch))
-        };
-        if !commits.iter().all(owned) {
-            return Err(Error::Rebalanced);
-        }
-        self.coordinator.commit(&self.group.name, commits)
-    }
-
-    fn wake(mut inner: MutexGuard<'_, GroupInner>) {
-        let wakeups = inner.wakeups();
-        drop(inner);
-        for notifier in &wakeups {
-            notifier.call();
-        }
-    }
-}
-
-impl Drop for Membership {
-    fn drop(&mut self) {
-        let mut groups = self.coordinator.groups.lock();
-        let mut inner = self.group.inner.lock();
-        let _ = inner.state.leave(self.member);
-        inner.notifiers.remove(&self.member);
-        if inner.state.is_empty() {
-            groups.by_name.remove(&self.group.name);
-        }
-        let wakeups = inner.wakeups();
-        drop(inner);
-        drop(groups);
-        for notifier in &wakeups {
-            notifier.call();
-        }
-    }
-}
-
-impl fmt::Debug for Membership {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Membership")
-            .field("group", &self.group.name)
-            .field("member", &self.member)
-            .finish_non_exhaustive()
     }
 }
 

@@ -8,5 +8,9 @@
 
 pub(crate) mod assignor;
 pub(crate) mod coordinator;
+pub(crate) mod inspect;
+pub(crate) mod interest;
+pub(crate) mod membership;
 pub(crate) mod offsets;
+mod roster;
 pub(crate) mod state;

@@ -2,15 +2,18 @@
 //!
 //! A commit names the topic by its id, so a topic that is deleted and made again under the same
 //! name begins without any, and says under which incarnation of the log it was made, so that a
-//! log that was cut since cannot hand out other records under the same numbers unnoticed.
+//! log that was cut since cannot hand out other records under the same numbers unnoticed. Static
+//! members are kept beside the offsets: what they own has to wait for them over a restart.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::interest::Interest;
 use crate::format::TopicId;
 use crate::partition::state_log::LoggedState;
+use crate::record::TopicPartition;
 
 /// The next offset that a group will read, and the history of the log that it refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,16 +26,60 @@ pub(crate) struct Committed {
 /// The stored form. Variants are only ever added at the end: their order is the format.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum OffsetChange {
-    Commit { group: Arc<str>, topic: TopicId, partition: u32, committed: Committed },
+    Commit {
+        group: Arc<str>,
+        topic: TopicId,
+        partition: u32,
+        committed: Committed,
+    },
     TopicGone(TopicId),
+    /// A static member as it is now.
+    StaticMember {
+        group: Arc<str>,
+        instance: Arc<str>,
+        member: StaticMember,
+    },
+    /// A static member has been waited for in vain.
+    StaticMemberGone {
+        group: Arc<str>,
+        instance: Arc<str>,
+    },
+    /// A group was deleted, with all that it had.
+    GroupGone(Arc<str>),
 }
+
+/// What is needed to keep a static member's partitions for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StaticMember {
+    pub(crate) interest: Interest,
+    pub(crate) owned: Vec<TopicPartition>,
+    pub(crate) rejoin_timeout_ms: u64,
+}
+
+/// The commits of one group, by topic and partition.
+pub(crate) type GroupOffsets = BTreeMap<(TopicId, u32), Committed>;
 
 #[derive(Debug, Default)]
 pub(crate) struct OffsetsState {
-    groups: BTreeMap<Arc<str>, BTreeMap<(TopicId, u32), Committed>>,
+    groups: BTreeMap<Arc<str>, GroupOffsets>,
+    statics: BTreeMap<Arc<str>, BTreeMap<Arc<str>, StaticMember>>,
 }
 
 impl OffsetsState {
+    /// The groups that have committed anything.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.groups.keys()
+    }
+
+    pub(crate) fn of_group(&self, group: &str) -> Option<&GroupOffsets> {
+        self.groups.get(group)
+    }
+
+    /// The static members of all groups, by instance id.
+    pub(crate) fn statics(&self) -> &BTreeMap<Arc<str>, BTreeMap<Arc<str>, StaticMember>> {
+        &self.statics
+    }
+
     pub(crate) fn get(&self, group: &str, topic: TopicId, partition: u32) -> Option<Committed> {
         self.groups.get(group)?.get(&(topic, partition)).copied()
     }
@@ -59,16 +106,38 @@ impl LoggedState for OffsetsState {
                     !offsets.is_empty()
                 });
             }
+            OffsetChange::StaticMember { group, instance, member } => {
+                self.statics.entry(group).or_default().insert(instance, member);
+            }
+            OffsetChange::StaticMemberGone { group, instance } => {
+                if let Some(members) = self.statics.get_mut(&group) {
+                    members.remove(&instance);
+                    if members.is_empty() {
+                        self.statics.remove(&group);
+                    }
+                }
+            }
+            OffsetChange::GroupGone(group) => {
+                self.groups.remove(&group);
+                self.statics.remove(&group);
+            }
         }
     }
 
     fn snapshot(&self) -> Vec<OffsetChange> {
-        let of_group = |(group, offsets): (&Arc<str>, &BTreeMap<(TopicId, u32), Committed>)| {
+        let of_group = |(group, offsets): (&Arc<str>, &GroupOffsets)| {
             let commit = |(&(topic, partition), &committed): (&(TopicId, u32), &Committed)| {
                 OffsetChange::Commit { group: Arc::clone(group), topic, partition, committed }
             };
             offsets.iter().map(commit).collect::<Vec<_>>()
         };
-        self.groups.iter().flat_map(of_group).collect()
+        let statics = self.statics.iter().flat_map(|(group, members)| {
+            members.iter().map(|(instance, member)| OffsetChange::StaticMember {
+                group: Arc::clone(group),
+                instance: Arc::clone(instance),
+                member: member.clone(),
+            })
+        });
+        self.groups.iter().flat_map(of_group).chain(statics).collect()
     }
 }

@@ -8,7 +8,8 @@
 //! 1. A partition has at most one owner: there is one place for the owner's name.
 //! 2. Ownership begins only in [`poll`](GroupState::poll) of the new owner, and only when nobody
 //!    owns the partition; it ends only by [`revoked`](GroupState::revoked),
-//!    [`leave`](GroupState::leave), [`evict`](GroupState::evict) or with the partition itself.
+//!    [`leave`](GroupState::leave), [`stay_away`](GroupState::stay_away),
+//!    [`evict`](GroupState::evict) or with the partition itself.
 //! 3. Each beginning takes a new ownership epoch, greater than any before it in this group; while
 //!    ownership lasts its epoch does not change, however many rebalances pass.
 //! 4. A plan is made whenever members, subscriptions or partitions change, and each plan has a
@@ -16,6 +17,8 @@
 //! 5. A member whose poll would have something to tell
 //!    [`needs_attention`](GroupState::needs_attention), and when that comes up it is among the
 //!    next [`take_wakeups`](GroupState::take_wakeups), unless it polls first.
+//! 6. A member that is away owns nothing and has its part in every plan: what is planned for it
+//!    waits for it, unowned.
 //!
 //! So a commit is refused exactly when the member does not own the partition any more, or has lost
 //! it and got it again since.
@@ -25,6 +28,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::assignor::{Assignment, Assignor, MemberId, Subscription};
+use super::interest::{Interest, Topics};
 use crate::record::TopicPartition;
 
 /// One ownership of one partition by one member, from its assignment to its end.
@@ -41,7 +45,7 @@ pub(crate) struct NotAMember;
 pub(crate) enum JoinOutcome {
     /// The member is new.
     Joined,
-    /// The member was evicted, and is back with nothing of what it owned.
+    /// The member was evicted or away, and is back with nothing of what it owned.
     Rejoined,
     /// The member wants other topics now.
     Resubscribed,
@@ -72,9 +76,10 @@ pub(crate) struct PollChange {
 pub(crate) struct GroupState {
     assignor: Assignor,
     members: BTreeMap<MemberId, Member>,
-    partitions_of: BTreeMap<Arc<str>, u32>,
-    /// One for each partition in `partitions_of`.
-    places: BTreeMap<TopicPartition, Place>,
+    /// All topics there are, shared with all other groups.
+    known: Arc<Topics>,
+    /// For each known topic that a member reads, one for each partition.
+    places: BTreeMap<Arc<str>, Vec<Place>>,
     generation: u64,
     last_epoch: OwnershipEpoch,
     /// Members with something to do that have not polled since it came up.
@@ -83,6 +88,8 @@ pub(crate) struct GroupState {
 
 #[derive(Debug)]
 struct Member {
+    interest: Arc<Interest>,
+    /// What the interest means with the topics that are known now.
     subscription: Subscription,
     presence: Presence,
     /// What was taken away and has not been told yet.
@@ -95,6 +102,8 @@ struct Member {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Presence {
     Live,
+    /// Nobody polls for it, and its partitions wait until somebody does.
+    Away,
     /// Known, since it has yet to hear of it, but owning nothing and planned nothing.
     Evicted,
 }
@@ -127,7 +136,7 @@ impl GroupState {
         Self {
             assignor,
             members: BTreeMap::new(),
-            partitions_of: BTreeMap::new(),
+            known: Arc::default(),
             places: BTreeMap::new(),
             generation: 0,
             last_epoch: OwnershipEpoch(0),
@@ -135,46 +144,70 @@ impl GroupState {
         }
     }
 
-    /// Takes a member in, back in after an eviction, or changes what it wants to read. Joining
-    /// again with the same topics changes nothing.
-    pub(crate) fn join(&mut self, id: MemberId, subscription: Subscription) -> JoinOutcome {
-        // Equal subscriptions share one set, which the assignor then looks at once.
-        let subscriptions = self.members.values().map(|member| &member.subscription);
-        let known = subscriptions.clone().find(|known| **known == subscription);
-        let subscription = known.cloned().unwrap_or(subscription);
-        let outcome = match self.members.get_mut(&id) {
-            None => {
-                let member = Member {
-                    subscription,
-                    presence: Presence::Live,
-                    lost: BTreeSet::new(),
-                    needs_attention: false,
-                };
-                self.members.insert(id, member);
-                JoinOutcome::Joined
-            }
-            Some(member) => {
-                let was = mem::replace(&mut member.presence, Presence::Live);
-                let before = mem::replace(&mut member.subscription, subscription);
-                if was == Presence::Evicted {
-                    JoinOutcome::Rejoined
-                } else if before == member.subscription {
-                    return JoinOutcome::Unchanged;
-                } else {
-                    JoinOutcome::Resubscribed
-                }
-            }
+    /// How partitions are shared from the next plan on.
+    pub(crate) fn set_assignor(&mut self, assignor: Assignor) {
+        self.assignor = assignor;
+    }
+
+    /// Takes a member in, back in after an eviction or an absence, or changes what it wants to
+    /// read. Joining again with the same interest changes nothing.
+    pub(crate) fn join(&mut self, id: MemberId, interest: Interest) -> JoinOutcome {
+        let outcome = match self.members.get(&id) {
+            None => JoinOutcome::Joined,
+            Some(member) if member.presence != Presence::Live => JoinOutcome::Rejoined,
+            Some(member) if *member.interest == interest => return JoinOutcome::Unchanged,
+            Some(_) => JoinOutcome::Resubscribed,
         };
+        self.admit(id, interest, Presence::Live);
         self.plan();
         outcome
     }
 
+    /// Puts a member in its place, without a plan.
+    fn admit(&mut self, id: MemberId, interest: Interest, presence: Presence) {
+        // Equal interests share one set, which the assignor then looks at once.
+        let equal = self.members.values().find(|member| *member.interest == interest);
+        let is_new = equal.is_none();
+        let (interest, subscription) = if let Some(equal) = equal {
+            (Arc::clone(&equal.interest), equal.subscription.clone())
+        } else {
+            let subscription = interest.resolve(&self.known);
+            (Arc::new(interest), subscription)
+        };
+        if let Some(member) = self.members.get_mut(&id) {
+            (member.interest, member.subscription) = (interest, subscription);
+            member.presence = presence;
+        } else {
+            let (lost, needs_attention) = (BTreeSet::new(), false);
+            let member = Member { interest, subscription, presence, lost, needs_attention };
+            self.members.insert(id, member);
+        }
+        if is_new {
+            self.make_places();
+        }
+    }
+
     /// Takes an evicted member back in with the topics that it had; nothing, if it is live.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the coordinator evicts nobody yet"))]
     pub(crate) fn rejoin(&mut self, id: MemberId) -> Result<JoinOutcome, NotAMember> {
         let member = self.members.get(&id).ok_or(NotAMember)?;
-        let subscription = member.subscription.clone();
-        Ok(self.join(id, subscription))
+        let interest = Interest::clone(&member.interest);
+        Ok(self.join(id, interest))
+    }
+
+    /// Takes in members that are away, with the partitions that wait for them.
+    pub(crate) fn restore(
+        &mut self,
+        members: impl IntoIterator<Item = (MemberId, Interest, Vec<TopicPartition>)>,
+    ) {
+        for (id, interest, held) in members {
+            self.admit(id, interest, Presence::Away);
+            for partition in held {
+                if let Some(place) = self.place_mut(&partition) {
+                    place.planned = Some(id);
+                }
+            }
+        }
+        self.plan();
     }
 
     /// Forgets a member. What it owned is free at once, and is the answer: whoever leaves has
@@ -187,10 +220,24 @@ impl GroupState {
         Ok(freed)
     }
 
+    /// Nobody polls for the member any more, and somebody will: what it owned waits for it. An
+    /// evicted one has nothing that could wait, and leaves.
+    pub(crate) fn stay_away(&mut self, id: MemberId) -> Result<(), NotAMember> {
+        let member = self.members.get_mut(&id).ok_or(NotAMember)?;
+        if member.presence == Presence::Evicted {
+            return self.leave(id).map(drop);
+        }
+        member.presence = Presence::Away;
+        member.lost.clear();
+        self.free_all_of(id);
+        // Not a new plan: what had been planned for others is theirs now, and nothing else moves.
+        self.tell_who_is_due();
+        Ok(())
+    }
+
     /// Takes everything from a member that has stopped polling. Its commits fail from now on; it
     /// hears of the loss at its next poll, and may then join again. The answer is what it owned;
     /// nothing, if it was evicted before.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the coordinator evicts nobody yet"))]
     pub(crate) fn evict(&mut self, id: MemberId) -> Result<Vec<TopicPartition>, NotAMember> {
         let member = self.members.get_mut(&id).ok_or(NotAMember)?;
         if mem::replace(&mut member.presence, Presence::Evicted) == Presence::Evicted {
@@ -206,37 +253,68 @@ impl GroupState {
         Ok(freed)
     }
 
-    /// The topics that exist and how many partitions each has; whether that is news. Partitions
+    /// The topics that exist and how many partitions each has; whether that is news here. Partitions
     /// that are gone are lost to their owners at once. A topic that was deleted and created again
     /// has to be passed as deleted in between, else its owners would keep what is another topic.
-    pub(crate) fn set_partitions(&mut self, partitions_of: BTreeMap<Arc<str>, u32>) -> bool {
-        if partitions_of == self.partitions_of {
-            return false;
+    pub(crate) fn set_partitions(&mut self, known: impl Into<Arc<Topics>>) -> bool {
+        self.known = known.into();
+        // Members with equal interests go on sharing what they resolve to.
+        let mut resolved: Vec<(Arc<Interest>, Subscription)> = Vec::new();
+        let mut is_news = false;
+        for member in self.members.values_mut().filter(|member| member.interest.has_patterns()) {
+            let known = &self.known;
+            let same = |(interest, _): &&(Arc<Interest>, _)| *interest == member.interest;
+            let subscription = if let Some((_, subscription)) = resolved.iter().find(same) {
+                subscription.clone()
+            } else {
+                let subscription = member.interest.resolve(known);
+                resolved.push((Arc::clone(&member.interest), subscription.clone()));
+                subscription
+            };
+            is_news |= member.subscription != subscription;
+            member.subscription = subscription;
         }
-        let before = mem::replace(&mut self.partitions_of, partitions_of);
-        let (members, wakeups) = (&mut self.members, &mut self.wakeups);
-        let partitions_of = &self.partitions_of;
-        self.places.retain(|partition, place| {
-            let count = partitions_of.get(&partition.topic).copied().unwrap_or(0);
-            let exists = partition.partition < count;
-            if let (false, Some((owner, _))) = (exists, place.owner)
-                && let Some(member) = members.get_mut(&owner)
-            {
-                member.lost.insert(partition.clone());
-                member.needs_attention = true;
-                wakeups.insert(owner);
+        is_news |= self.make_places();
+        if is_news {
+            self.plan();
+        }
+        is_news
+    }
+
+    /// Makes and removes places, so that there is one for each known partition that a member reads
+    /// or still owns. Whether anything changed.
+    fn make_places(&mut self) -> bool {
+        let mut is_changed = false;
+        let (known, members, wakeups) = (&self.known, &mut self.members, &mut self.wakeups);
+        self.places.retain(|topic, places| {
+            let count = known.get(topic).copied().unwrap_or(0);
+            for (number, place) in (0..).zip(&*places).skip(count as usize) {
+                if let Some((owner, _)) = place.owner
+                    && let Some(member) = members.get_mut(&owner)
+                {
+                    let (topic, partition) = (Arc::clone(topic), number);
+                    member.lost.insert(TopicPartition { topic, partition });
+                    member.needs_attention = true;
+                    wakeups.insert(owner);
+                }
             }
-            exists
+            is_changed |= places.len() > count as usize;
+            places.truncate(count as usize);
+            count > 0
         });
-        for (topic, &count) in partitions_of {
-            for partition in before.get(topic).copied().unwrap_or(0)..count {
-                let topic = Arc::clone(topic);
-                let partition = TopicPartition { topic, partition };
-                self.places.insert(partition, Place::default());
+        let mut last = None;
+        for subscription in members.values().map(|member| &member.subscription) {
+            // Mostly all are the same one; looking at one twice is harmless.
+            if last.replace(subscription) == Some(subscription) {
+                continue;
+            }
+            for (topic, &count) in subscription.topics().filter_map(|it| known.get_key_value(it)) {
+                let places = self.places.entry(Arc::clone(topic)).or_default();
+                is_changed |= places.len() < count as usize;
+                places.resize_with(count as usize, Place::default);
             }
         }
-        self.plan();
-        true
+        is_changed
     }
 
     /// What the member has to do, and to whom it belongs from now on. While there is something to
@@ -254,20 +332,19 @@ impl GroupState {
         if !mem::replace(&mut member.needs_attention, change.is_evicted) {
             return Ok(change);
         }
-        for (partition, place) in &self.places {
-            if place.due() == Some(id) && place.is_owned_by(id) {
-                change.revoke.push(partition.clone());
-            }
-        }
+        let to_give_up = |place: &Place| place.due() == Some(id) && place.is_owned_by(id);
+        change.revoke = named(&self.places, to_give_up).collect();
         if !change.revoke.is_empty() {
             member.needs_attention = true;
             return Ok(change);
         }
-        for (partition, place) in &mut self.places {
-            if place.due() == Some(id) {
-                self.last_epoch.0 += 1;
-                place.owner = Some((id, self.last_epoch));
-                change.assign.push(partition.clone());
+        let due = named(&self.places, |place| place.due() == Some(id));
+        change.assign = due.collect();
+        for partition in &change.assign {
+            self.last_epoch.0 += 1;
+            let owner = Some((id, self.last_epoch));
+            if let Some(place) = self.place_mut(partition) {
+                place.owner = owner;
             }
         }
         Ok(change)
@@ -287,7 +364,7 @@ impl GroupState {
             member.lost.remove(partition);
         }
         for partition in partitions {
-            let place = self.places.get_mut(partition);
+            let place = self.place_mut(partition);
             let Some(place) = place.filter(|place| place.is_owned_by(id)) else {
                 continue;
             };
@@ -307,7 +384,8 @@ impl GroupState {
 
     /// The epoch of the member's ownership of a partition, if it owns it.
     pub(crate) fn owns(&self, id: MemberId, partition: &TopicPartition) -> Option<OwnershipEpoch> {
-        let (owner, epoch) = self.places.get(partition)?.owner?;
+        let places = self.places.get(&partition.topic)?;
+        let (owner, epoch) = places.get(partition.partition as usize)?.owner?;
         (owner == id).then_some(epoch)
     }
 
@@ -332,10 +410,13 @@ impl GroupState {
     }
 
     /// What the member owns now.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the coordinator evicts nobody yet"))]
     pub(crate) fn assignment(&self, id: MemberId) -> Vec<TopicPartition> {
-        let owned = self.places.iter().filter(|(_, place)| place.is_owned_by(id));
-        owned.map(|(partition, _)| partition.clone()).collect()
+        named(&self.places, |place| place.is_owned_by(id)).collect()
+    }
+
+    /// What waits for a member, or will be its when others have given it up.
+    pub(crate) fn planned_for(&self, id: MemberId) -> Vec<TopicPartition> {
+        named(&self.places, |place| place.planned == Some(id)).collect()
     }
 
     /// Whether nobody is in the group, evicted members included.
@@ -343,37 +424,64 @@ impl GroupState {
         self.members.is_empty()
     }
 
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether every partition is with whom the plan names; what waits for a member that is away
+    /// is where it should be.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let is_away = |id| {
+            let member = self.members.get(&id);
+            member.is_some_and(|member| member.presence == Presence::Away)
+        };
+        self.places.values().flatten().filter_map(Place::due).all(is_away)
+    }
+
+    fn place_mut(&mut self, partition: &TopicPartition) -> Option<&mut Place> {
+        self.places.get_mut(&partition.topic)?.get_mut(partition.partition as usize)
+    }
+
     fn free_all_of(&mut self, id: MemberId) -> Vec<TopicPartition> {
-        let owned = self.places.iter_mut().filter(|(_, place)| place.is_owned_by(id));
-        owned
-            .map(|(partition, place)| {
-                place.owner = None;
-                partition.clone()
-            })
-            .collect()
+        let freed = named(&self.places, |place| place.is_owned_by(id)).collect();
+        let places = self.places.values_mut().flatten();
+        places.filter(|place| place.is_owned_by(id)).for_each(|place| place.owner = None);
+        freed
     }
 
     /// Makes a new plan. It starts from who owns what, not from the plan before: a hand-over that
     /// has not happened yet and is not needed any more then never happens.
     fn plan(&mut self) {
         self.generation += 1;
-        let live = self.members.iter().filter(|(_, member)| member.presence == Presence::Live);
-        let live = live.map(|(&id, member)| (id, member.subscription.clone())).collect();
+        let there = self.members.iter().filter(|(_, it)| it.presence != Presence::Evicted);
+        let there = there.map(|(&id, member)| (id, member.subscription.clone())).collect();
         let mut owned = Assignment::new();
-        for (partition, place) in &mut self.places {
-            place.planned = None;
-            if let Some((owner, _)) = place.owner {
-                owned.entry(owner).or_default().insert(partition.clone());
+        for (topic, places) in &mut self.places {
+            for (number, place) in (0..).zip(places) {
+                let planned = place.planned.take();
+                let waits_for = planned.filter(|id| {
+                    self.members.get(id).is_some_and(|member| member.presence == Presence::Away)
+                });
+                if let Some(owner) = place.owner.map(|(owner, _)| owner).or(waits_for) {
+                    let partition = TopicPartition { topic: Arc::clone(topic), partition: number };
+                    owned.entry(owner).or_default().insert(partition);
+                }
             }
         }
-        for (id, partitions) in self.assignor.assign(&live, &self.partitions_of, &owned) {
+        for (id, partitions) in self.assignor.assign(&there, &self.known, &owned) {
             for partition in partitions {
-                if let Some(place) = self.places.get_mut(&partition) {
+                if let Some(place) = self.place_mut(&partition) {
                     place.planned = Some(id);
                 }
             }
         }
-        let due: BTreeSet<MemberId> = self.places.values().filter_map(Place::due).collect();
+        self.tell_who_is_due();
+    }
+
+    /// Notes whose poll would have something to tell.
+    fn tell_who_is_due(&mut self) {
+        let due: BTreeSet<MemberId> =
+            self.places.values().flatten().filter_map(Place::due).collect();
         for (&id, member) in &mut self.members {
             let is_due = due.contains(&id);
             let is_evicted = member.presence == Presence::Evicted;
@@ -383,6 +491,18 @@ impl GroupState {
             }
         }
     }
+}
+
+/// The names of some of the places, in ascending order.
+fn named(
+    places: &BTreeMap<Arc<str>, Vec<Place>>,
+    wanted: impl Fn(&Place) -> bool,
+) -> impl Iterator<Item = TopicPartition> {
+    places.iter().flat_map(move |(topic, places)| {
+        let wanted = (0..).zip(places).filter(|(_, place)| wanted(place));
+        let numbers: Vec<u32> = wanted.map(|(number, _)| number).collect();
+        numbers.into_iter().map(|partition| TopicPartition { topic: Arc::clone(topic), partition })
+    })
 }
 
 #[cfg(test)]

@@ -103,19 +103,38 @@ impl<S: LoggedState> StateLog<S> {
     ///
     /// Nothing of a batch that failed is applied.
     pub(crate) fn append(&self, changes: Vec<S::Change>) -> Result<u64> {
+        let end = self.append_if(changes, |_| Ok(()))?;
+        self.tidy();
+        Ok(end)
+    }
+
+    /// As [`append`](Self::append), if the state allows it: no other change comes between the
+    /// check and the append. Never waits for the disk longer than an append does: whoever holds a
+    /// lock around this calls [`tidy`](Self::tidy) once it is released.
+    pub(crate) fn append_if(
+        &self,
+        changes: Vec<S::Change>,
+        check: impl FnOnce(&S) -> Result<()>,
+    ) -> Result<u64> {
         let mut inner = self.inner.lock();
+        check(&inner.state)?;
         let mut changes = changes.into_iter().peekable();
         let mut end = self.partition.log_end();
         while changes.peek().is_some() {
             let batch: Vec<_> = changes.by_ref().take(CHANGES_PER_BATCH).collect();
             end = self.append_batch(&mut inner, batch)?;
         }
+        Ok(end)
+    }
+
+    /// Writes a snapshot, if enough has changed since the last one.
+    pub(crate) fn tidy(&self) {
+        let mut inner = self.inner.lock();
         if inner.changes_bytes > CHANGES_BYTES.max(inner.snapshot_bytes) {
             // The changes are in the log either way; a disk that is full now is found by the
             // append that needs the space.
             let _ = self.write_snapshot(&mut inner);
         }
-        Ok(end)
     }
 
     /// As [`append`](Self::append), and durable on return.

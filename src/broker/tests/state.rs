@@ -180,6 +180,7 @@ fn a_state_larger_than_a_segment_is_kept_whole() {
             let commit = crate::group::coordinator::Commit {
                 partition,
                 topic: topic.id,
+                core: &topic.partitions[0],
                 committed,
                 epoch: None,
             };

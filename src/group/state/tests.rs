@@ -8,7 +8,7 @@ const A: MemberId = MemberId(1);
 const B: MemberId = MemberId(2);
 const C: MemberId = MemberId(3);
 
-fn subscription(topics: &[&str]) -> Subscription {
+fn subscription(topics: &[&str]) -> Interest {
     topics.iter().copied().collect()
 }
 
@@ -18,7 +18,7 @@ fn counts(topics: &[(&str, u32)]) -> BTreeMap<Arc<str>, u32> {
 
 fn group(partitions: u32) -> GroupState {
     let mut group = GroupState::new(Assignor::CooperativeSticky);
-    assert!(group.set_partitions(counts(&[("t", partitions)])));
+    assert!(!group.set_partitions(counts(&[("t", partitions)])), "nobody reads it yet");
     group
 }
 

@@ -34,7 +34,7 @@ fn an_older_holder_of_a_producer_id_is_fenced_before_its_first_append() {
     // The partition has seen nothing of the new holder yet: only the fence tells.
     current.store(1, Ordering::Release);
     match append(&setup.core, "late", &holder(0)) {
-        Err(Error::Fenced { producer, epoch: 0, current: 1 }) => assert_eq!(producer, "p"),
+        Err(Error::Fenced { id, epoch: 0, current: 1 }) => assert_eq!(id, "p"),
         other => panic!("{other:?}"),
     }
     assert_eq!(setup.core.last_sequence(7), Some(1));

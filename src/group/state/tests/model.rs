@@ -103,7 +103,7 @@ impl Walk {
             self.partitions_of.remove(topic);
         }
         let counts = self.partitions_of.iter().map(|(&name, &count)| (name.into(), count));
-        self.group.set_partitions(counts.collect());
+        self.group.set_partitions(counts.collect::<Topics>());
     }
 
     /// Half a poll: either confirms what was told to be given up, or polls.

@@ -1,0 +1,233 @@
+//! Groups, for an administrator.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::Admin;
+use crate::config::{Durability, StartAt, Visibility};
+use crate::error::{Error, Result};
+use crate::format::TopicId;
+use crate::group::assignor::Assignor;
+use crate::group::inspect::GroupView;
+use crate::group::offsets::Committed;
+use crate::partition::PartitionCore;
+use crate::record::{Offsets, TopicPartition};
+use crate::topic::TopicShared;
+
+/// A consumer group, described.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct GroupInfo {
+    /// The group's name.
+    pub name: Arc<str>,
+    /// What it is doing.
+    pub state: GroupStatus,
+    /// How its members share their partitions; `None` while it has none.
+    pub assignor: Option<Assignor>,
+    /// Rises with each rebalance, from 0 when the broker is opened.
+    pub generation: u64,
+    /// In the order of joining: consumers, and static members that are waited for.
+    pub members: Vec<GroupMember>,
+    /// By partition: what is committed or assigned.
+    pub offsets: Vec<GroupOffset>,
+}
+
+/// What a group is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[non_exhaustive]
+pub enum GroupStatus {
+    /// No consumer is a member of it.
+    Empty,
+    /// Partitions are on their way from one member to another.
+    Rebalancing,
+    /// Every partition is with its owner.
+    Stable,
+}
+
+/// A member of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct GroupMember {
+    /// Tells it apart from all others in the life of this broker.
+    pub id: u64,
+    /// The name of a static member.
+    pub instance_id: Option<Arc<str>>,
+    /// Whether there is a consumer; else the partitions wait for one of this name.
+    pub is_live: bool,
+    /// What it owns, or what waits for it.
+    pub assignment: Vec<TopicPartition>,
+}
+
+/// How far a group has come in a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct GroupOffset {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The next offset that the group will read; `None` while it has committed nothing.
+    pub committed: Option<u64>,
+    /// The offsets from there, or from the log start, to the log end.
+    pub lag: u64,
+}
+
+impl Admin {
+    /// All groups that have members or have committed anything, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`].
+    pub fn groups(&self) -> Result<Vec<GroupInfo>> {
+        self.life().check_open()?;
+        let partitions = self.partitions_by_id();
+        let mut infos = Vec::new();
+        for name in self.life().coordinator.group_names() {
+            match self.life().coordinator.view(&name) {
+                Ok(view) => infos.push(describe(name, view, &partitions)),
+                // Gone since its name was read.
+                Err(Error::UnknownGroup(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(infos)
+    }
+
+    /// One group.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownGroup`], [`Error::Closed`].
+    pub fn describe_group(&self, name: &str) -> Result<GroupInfo> {
+        self.life().check_open()?;
+        let view = self.life().coordinator.view(name)?;
+        Ok(describe(name.into(), view, &self.partitions_by_id()))
+    }
+
+    /// Makes a group go on elsewhere in a topic, in all its partitions. Returns the offsets that
+    /// are committed now; one that is out of range is the nearest end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::GroupNotEmpty`] while the group has live members, [`Error::UnknownGroup`],
+    /// [`Error::UnknownTopic`], [`Error::Config`] for [`StartAt::Error`]; nothing is changed.
+    ///
+    /// # Durability
+    ///
+    /// As [`Consumer::commit`](crate::Consumer::commit).
+    ///
+    /// # Blocking
+    ///
+    /// For the disk.
+    pub fn reset_offsets(&self, group: &str, topic: &str, to: StartAt) -> Result<Offsets> {
+        self.life().check_writable()?;
+        let topic = self.life().topic(topic)?;
+        let waits = self.life().settings.durability == Durability::Sync;
+        let (mut offsets, mut changes) = (Offsets::new(), Vec::new());
+        for core in &topic.partitions {
+            let offset = offset_of(core, to)?;
+            if waits {
+                // DURABILITY: as a commit, never ahead of the records that it speaks of.
+                core.wait_durable(offset)?;
+            }
+            let (leader_epoch, incarnation) = core.lineage();
+            let committed = Committed { offset, leader_epoch, incarnation };
+            changes.push((core.origin.partition, committed));
+            offsets.insert(TopicPartition::clone(&core.origin), offset);
+        }
+        let coordinator = &self.life().coordinator;
+        let end = coordinator.replace_offsets(group, topic.id, &changes)?;
+        if waits {
+            coordinator.offsets_partition().wait_durable(end)?;
+        }
+        Ok(offsets)
+    }
+
+    /// Forgets a group: what it has committed, and the static members that it waits for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::GroupNotEmpty`] while it has live members, [`Error::UnknownGroup`]; nothing is
+    /// changed.
+    ///
+    /// # Durability
+    ///
+    /// On return the group is gone after any crash.
+    ///
+    /// # Blocking
+    ///
+    /// For a sync of the disk.
+    pub fn delete_group(&self, name: &str) -> Result<()> {
+        self.life().check_open()?;
+        self.life().check_writable()?;
+        self.life().coordinator.delete_group(name)
+    }
+
+    fn partitions_by_id(&self) -> HashMap<TopicId, Arc<TopicShared>> {
+        self.life().all_topics().into_iter().map(|topic| (topic.id, topic)).collect()
+    }
+}
+
+/// Where a group begins that is sent to `to`.
+fn offset_of(core: &PartitionCore, to: StartAt) -> Result<u64> {
+    let (start, end) = (core.log_start(), core.visible_end(Visibility::Published));
+    Ok(match to {
+        StartAt::Earliest => start,
+        StartAt::Latest => end,
+        StartAt::Offset(offset) => offset.clamp(start, end.max(start)),
+        StartAt::Time(time) => core.offset_at(time)?.map_or(end, |offset| offset.min(end)),
+        StartAt::Error => return Err(Error::config("to", "a place is needed")),
+    })
+}
+
+fn describe(
+    name: Arc<str>,
+    view: GroupView,
+    topics: &HashMap<TopicId, Arc<TopicShared>>,
+) -> GroupInfo {
+    let is_empty = !view.members.iter().any(|member| member.is_live);
+    let state = match (is_empty, view.is_at_rest) {
+        (true, _) => GroupStatus::Empty,
+        (false, false) => GroupStatus::Rebalancing,
+        (false, true) => GroupStatus::Stable,
+    };
+    let offsets = progress(&view, topics);
+    let members = view.members.into_iter().map(|member| GroupMember {
+        id: member.id,
+        instance_id: member.instance,
+        is_live: member.is_live,
+        assignment: member.assignment,
+    });
+    GroupInfo {
+        name,
+        state,
+        assignor: view.assignor.filter(|_| !is_empty),
+        generation: view.generation,
+        members: members.collect(),
+        offsets,
+    }
+}
+
+/// What is committed or assigned, as far as the topics are still there.
+fn progress(view: &GroupView, topics: &HashMap<TopicId, Arc<TopicShared>>) -> Vec<GroupOffset> {
+    let committed = view.offsets.iter().filter_map(|(&(id, number), committed)| {
+        let core = topics.get(&id)?.partition(number).ok()?;
+        Some((core, Some(committed.offset)))
+    });
+    let by_name: HashMap<&str, &Arc<TopicShared>> =
+        topics.values().map(|topic| (&*topic.name, topic)).collect();
+    let assigned = view.members.iter().flat_map(|member| &member.assignment);
+    let assigned = assigned.filter_map(|partition| {
+        Some((by_name.get(&*partition.topic)?.partition(partition.partition).ok()?, None))
+    });
+    let mut known: BTreeMap<&TopicPartition, (&Arc<PartitionCore>, Option<u64>)> = BTreeMap::new();
+    for (core, committed) in committed.chain(assigned) {
+        known.entry(&core.origin).or_insert((core, committed));
+    }
+    let progress = |(core, committed): (&Arc<PartitionCore>, Option<u64>)| {
+        let from = committed.unwrap_or_else(|| core.log_start());
+        let lag = core.visible_end(Visibility::Published).saturating_sub(from);
+        GroupOffset { partition: TopicPartition::clone(&core.origin), committed, lag }
+    };
+    known.into_values().map(progress).collect()
+}

@@ -1,0 +1,93 @@
+//! Groups on a disk that refuses, and commits that come too late.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::model::{clock, open, open_at};
+use crate::broker::Broker;
+use crate::config::{CommitMode, Durability, TopicConfig};
+use crate::error::Error;
+use crate::group::coordinator::Commit;
+use crate::group::offsets::Committed;
+use crate::record::{Offsets, Record, TopicPartition};
+use crate::storage::disk::{Fault, Operation, SimulatedDisk};
+
+const NOW: Duration = Duration::ZERO;
+
+fn filled(disk: &SimulatedDisk, partitions: u32) -> Broker {
+    let broker = open_at(disk, 1, Durability::Sync, &clock()).unwrap();
+    let topic = broker.ensure_topic("t", TopicConfig::new(partitions)).unwrap();
+    for number in 0..partitions {
+        let records = vec![Record::new().value("v"); 4];
+        topic.partition(number).unwrap().append_batch(&records).unwrap();
+    }
+    broker
+}
+
+/// Whoever has to give partitions up gives them up, also when what it wants to commit before
+/// cannot be stored: the error is the poll's, and the next owner reads again.
+#[test]
+fn a_failed_auto_commit_does_not_hold_up_a_rebalance() {
+    let disk = SimulatedDisk::new();
+    let broker = filled(&disk, 2);
+    let auto = CommitMode::Auto { every: Duration::from_secs(3_600) };
+    let open_member = || broker.consumer("g").subscribe(["t"]).commit(auto).open().unwrap();
+    let mut a = open_member();
+    assert_eq!(a.poll(NOW).unwrap().len(), 8);
+    let mut b = open_member();
+    disk.inject(Fault::always(Operation::Write, ErrorKind::Other).on("__offsets"));
+    let failed = a.poll(NOW);
+    assert!(matches!(failed, Err(Error::Io { .. })), "{failed:?}");
+    assert_eq!(a.assignment().len(), 1, "not given up");
+    assert_eq!(b.poll(NOW).unwrap().len(), 4, "read again by the next owner");
+    disk.heal();
+    assert!(a.poll(NOW).unwrap().is_empty());
+    a.close().unwrap();
+    b.close().unwrap();
+}
+
+/// A commit that was checked before the topic was deleted, and comes to be stored after it.
+#[test]
+fn a_commit_that_comes_after_the_end_of_its_topic_is_not_stored() {
+    let disk = SimulatedDisk::new();
+    let broker = filled(&disk, 1);
+    let topic = broker.life().topic("t").unwrap();
+    broker.admin().delete_topic("t").unwrap();
+    let partition = &TopicPartition::from(("t", 0));
+    let commit = Commit {
+        partition,
+        topic: topic.id,
+        core: &topic.partitions[0],
+        committed: Committed { offset: 2, leader_epoch: 0, incarnation: 0 },
+        epoch: None,
+    };
+    let group = Arc::from("g");
+    let refused = broker.life().coordinator.commit(&group, &[commit]);
+    assert!(matches!(&refused, Err(Error::UnknownTopic(name)) if name == "t"), "{refused:?}");
+    assert_eq!(broker.life().coordinator.committed("g", topic.id, 0), None);
+}
+
+/// After a power cut nobody was told that the static members are gone, and each finds what it had.
+#[test]
+fn static_members_are_waited_for_after_a_crash() {
+    let disk = SimulatedDisk::new();
+    let broker = filled(&disk, 4);
+    let member = |broker: &Broker, name: &str| {
+        broker.consumer("g").subscribe(["t"]).instance_id(name).open().unwrap()
+    };
+    let mut a = member(&broker, "a");
+    let mut b = member(&broker, "b");
+    for _ in 0..2 {
+        a.poll(NOW).unwrap();
+        b.poll(NOW).unwrap();
+    }
+    let (had_a, had_b) = (a.assignment(), b.assignment());
+    // A durable commit makes all before it durable, and with it what the two own.
+    a.commit_offsets(&Offsets::from([(had_a[0].clone(), 1)])).unwrap();
+    let image = disk.kill9();
+    drop((a, b, broker));
+    let broker = open(&image, 2).unwrap();
+    assert_eq!(member(&broker, "b").assignment(), had_b);
+    assert_eq!(member(&broker, "a").assignment(), had_a);
+}

@@ -1,0 +1,111 @@
+//! Where a consumer stands in its partitions, and moving there.
+
+use std::collections::BTreeMap;
+
+use super::Consumer;
+use crate::config::StartAt;
+use crate::error::{Error, Result};
+use crate::record::TopicPartition;
+
+impl Consumer {
+    /// Moves a partition's position. `Offset` out of range goes to the nearest end. A commit of
+    /// the positions then follows it back, too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownPartition`] when it is not assigned to this consumer; [`Error::NoOffset`]
+    /// for [`StartAt::Error`].
+    ///
+    /// # Blocking
+    ///
+    /// For the disk with [`StartAt::Time`].
+    pub fn seek(&mut self, partition: impl Into<TopicPartition>, to: StartAt) -> Result<()> {
+        let partition = partition.into();
+        self.give_back_ahead();
+        if self.unplaced.contains(&partition) {
+            // It is this member's, and has waited for a position.
+            let mut slot = self.new_slot(&partition)?;
+            slot.start_at(to, &self.settings)?;
+            self.unplaced.retain(|waiting| *waiting != partition);
+            self.add_slots(vec![slot]);
+            return Ok(());
+        }
+        let index = self.index_of(&partition)?;
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.start_at(to, &self.settings)?;
+            slot.floor = 0;
+        }
+        Ok(())
+    }
+
+    /// Stops reading these partitions, without giving them up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownPartition`] for one that is not assigned; none is paused then.
+    pub fn pause<P: Into<TopicPartition>>(
+        &mut self,
+        partitions: impl IntoIterator<Item = P>,
+    ) -> Result<()> {
+        self.set_paused(partitions, true)
+    }
+
+    /// Reads these partitions again.
+    ///
+    /// # Errors
+    ///
+    /// As [`pause`](Self::pause).
+    pub fn resume<P: Into<TopicPartition>>(
+        &mut self,
+        partitions: impl IntoIterator<Item = P>,
+    ) -> Result<()> {
+        self.set_paused(partitions, false)
+    }
+
+    fn set_paused<P: Into<TopicPartition>>(
+        &mut self,
+        partitions: impl IntoIterator<Item = P>,
+        is_paused: bool,
+    ) -> Result<()> {
+        self.give_back_ahead();
+        let indexes = partitions.into_iter().map(|partition| self.index_of(&partition.into()));
+        for index in indexes.collect::<Result<Vec<_>>>()? {
+            if let Some(slot) = self.slots.get_mut(index) {
+                slot.is_paused = is_paused;
+                slot.is_armed = false;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn index_of(&self, partition: &TopicPartition) -> Result<usize> {
+        self.slots
+            .binary_search_by(|slot| slot.origin().cmp(partition))
+            .map_err(|_| Error::UnknownPartition(partition.clone()))
+    }
+
+    /// The offset that is handed out next; `None` for a partition that is not assigned.
+    #[must_use]
+    pub fn position(&self, partition: impl Into<TopicPartition>) -> Option<u64> {
+        let index = self.index_of(&partition.into()).ok()?;
+        self.slots.get(index).map(|slot| slot.handed_out)
+    }
+
+    /// For each assigned partition, how many visible offsets were not handed out yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`].
+    pub fn lag(&self) -> Result<BTreeMap<TopicPartition, u64>> {
+        self.check_shutdown()?;
+        let visibility = self.settings.visibility;
+        let lags = self.slots.iter().map(|slot| (slot.origin().clone(), slot.lag(visibility)));
+        Ok(lags.collect())
+    }
+
+    /// The partitions that this consumer reads now, in order.
+    #[must_use]
+    pub fn assignment(&self) -> Vec<TopicPartition> {
+        self.slots.iter().map(|slot| slot.origin().clone()).collect()
+    }
+}

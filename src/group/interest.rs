@@ -1,0 +1,166 @@
+//! What a member wants to read, and which topics that is.
+//!
+//! Pure. A pattern is resolved against the topics there are, again whenever those change, so that
+//! everything behind this module knows topics by name only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::assignor::Subscription;
+
+/// The live topics and how many partitions each has. The engine's own are never among them, so no
+/// pattern can match one.
+pub(crate) type Topics = BTreeMap<Arc<str>, u32>;
+
+/// Topics by name, which need not exist yet, and patterns for names.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Interest {
+    names: BTreeSet<Arc<str>>,
+    patterns: BTreeSet<Arc<str>>,
+}
+
+impl Interest {
+    pub(crate) fn new(
+        names: impl IntoIterator<Item = Arc<str>>,
+        patterns: impl IntoIterator<Item = Arc<str>>,
+    ) -> Self {
+        Self { names: names.into_iter().collect(), patterns: patterns.into_iter().collect() }
+    }
+
+    /// Whether the answer of [`resolve`](Self::resolve) depends on the topics there are.
+    pub(crate) fn has_patterns(&self) -> bool {
+        !self.patterns.is_empty()
+    }
+
+    pub(crate) fn resolve(&self, topics: &Topics) -> Subscription {
+        let is_matched = |name: &&Arc<str>| self.patterns.iter().any(|it| matches(it, name));
+        let matched = topics.keys().filter(|_| self.has_patterns()).filter(is_matched);
+        self.names.iter().chain(matched).map(Arc::clone).collect()
+    }
+}
+
+impl<T: Into<Arc<str>>> FromIterator<T> for Interest {
+    /// Topics by name.
+    fn from_iter<I: IntoIterator<Item = T>>(names: I) -> Self {
+        Self::new(names.into_iter().map(Into::into), [])
+    }
+}
+
+/// Whether the whole name matches a pattern in which `*` stands for any characters, also none, and
+/// `?` for one. Everything else stands for itself.
+///
+/// Takes at most (pattern × name) steps: on a mismatch only the LAST `*` takes one character more,
+/// since an earlier one could gain nothing by taking more.
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+    let (mut pattern, mut name) = (pattern.chars(), name.chars());
+    // Behind the last `*`, and where its match would end next.
+    let mut retry: Option<(std::str::Chars<'_>, std::str::Chars<'_>)> = None;
+    loop {
+        let rest = name.clone();
+        match (pattern.next(), name.next()) {
+            (Some('*'), _) => {
+                name = rest;
+                retry = Some((pattern.clone(), name.clone()));
+            }
+            (None, None) => return true,
+            (Some('?'), Some(_)) => {}
+            (Some(wanted), Some(found)) if wanted == found => {}
+            _ => {
+                let Some((after, end)) = &mut retry else { return false };
+                if end.next().is_none() {
+                    return false;
+                }
+                (pattern, name) = (after.clone(), end.clone());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_speaks_of_the_whole_name() {
+        for (pattern, name) in [
+            ("orders", "orders"),
+            ("orders-*", "orders-eu"),
+            ("orders-*", "orders-"),
+            ("*", "anything"),
+            ("*", ""),
+            ("?-*-?", "a-bc-d-e"),
+            ("*a*b*", "xxaxxbxx"),
+            ("a**b", "ab"),
+            ("*aab", "aaaab"),
+        ] {
+            assert!(matches(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [
+            ("orders", "orders-eu"),
+            ("orders", "my-orders"),
+            ("orders-?", "orders-"),
+            ("orders-?", "orders-eu"),
+            ("*a*b*", "ba"),
+            ("", "a"),
+            ("a.c", "abc"),
+            ("ORDERS", "orders"),
+        ] {
+            assert!(!matches(pattern, name), "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_of_many_stars_ends() {
+        let pattern = "*a".repeat(120) + "b";
+        assert!(!matches(&pattern, &"a".repeat(249)));
+    }
+
+    /// Against the definition, letter by letter.
+    #[test]
+    fn every_short_pattern_agrees_with_the_definition() {
+        fn by_definition(pattern: &[u8], name: &[u8]) -> bool {
+            match (pattern, name) {
+                ([], []) => true,
+                ([b'*', rest @ ..], _) => {
+                    (0..=name.len()).any(|taken| by_definition(rest, &name[taken..]))
+                }
+                ([b'?', rest @ ..], [_, name @ ..]) => by_definition(rest, name),
+                ([wanted, rest @ ..], [found, name @ ..]) => {
+                    wanted == found && by_definition(rest, name)
+                }
+                _ => false,
+            }
+        }
+        let words = |letters: &[u8], len: u32| {
+            let letters = letters.to_vec();
+            (0..=len).flat_map(move |len| {
+                let letters = letters.clone();
+                (0..letters.len().pow(len)).map(move |mut code| {
+                    let mut word = String::new();
+                    for _ in 0..len {
+                        word.push(char::from(letters[code % letters.len()]));
+                        code /= letters.len();
+                    }
+                    word
+                })
+            })
+        };
+        for pattern in words(b"ab*?", 5) {
+            for name in words(b"ab", 5) {
+                let expected = by_definition(pattern.as_bytes(), name.as_bytes());
+                assert_eq!(matches(&pattern, &name), expected, "{pattern} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_need_not_exist_and_patterns_see_only_what_does() {
+        let topics: Topics = [("a-1".into(), 1), ("a-2".into(), 1), ("b".into(), 1)].into();
+        let interest = Interest::new(["later".into()], ["a-*".into()]);
+        assert_eq!(interest.resolve(&topics), ["a-1", "a-2", "later"].into_iter().collect());
+        let named: Interest = ["b"].into_iter().collect();
+        assert_eq!(named.resolve(&Topics::new()), ["b"].into_iter().collect());
+    }
+}

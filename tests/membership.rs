@@ -1,0 +1,654 @@
+//! Goal: who is a member, who is not any more, and what members hear of it: eviction, rebalance
+//! callbacks, static members, subscriptions that change by themselves.
+//!
+//! Method: as in `groups.rs`, all members in one thread where that is enough; time is a manual
+//! clock, and whoever waits for another thread waits with patience. Callbacks write down what they
+//! hear.
+//!
+//! Not covered: random lives (`group_model.rs`), many threads (`concurrency.rs`).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use common::*;
+use logpond::{
+    Assignor, Broker, CommitMode, Consumer, ConsumerBuilder, Error, GroupStatus, ManualClock,
+    Message, Offsets, Rebalance, StartAt, TopicPartition,
+};
+
+const INTERVAL: Duration = Duration::from_secs(10);
+const NOW: Duration = Duration::ZERO;
+
+/// A broker whose time stands still, with a topic `t` of ten records in each partition.
+fn timed(partitions: u32) -> (Broker, ManualClock) {
+    let clock = manual_clock();
+    let builder = Broker::builder().in_memory().background(false).clock(clock.clone());
+    let broker = builder.open().unwrap();
+    fill(&broker, "t", partitions);
+    (broker, clock)
+}
+
+fn fill(broker: &Broker, topic: &str, partitions: u32) {
+    broker.ensure_topic(topic, small_topic(partitions)).unwrap();
+    (0..partitions).for_each(|partition| send_numbers(broker, topic, partition, 0..10));
+}
+
+fn member(broker: &Broker) -> ConsumerBuilder {
+    broker.consumer("g").subscribe(["t"]).max_poll_interval(INTERVAL)
+}
+
+/// What callbacks heard, in order: who, what, which partitions of `t`.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Vec<String>>>);
+
+impl Heard {
+    fn listen(&self, who: &'static str, builder: ConsumerBuilder) -> ConsumerBuilder {
+        let heard = self.clone();
+        builder.on_rebalance(move |event, _| heard.note(who, event))
+    }
+
+    fn note(&self, who: &str, event: Rebalance<'_>) {
+        let (what, partitions) = match event {
+            Rebalance::Assigned(partitions) => ("assigned", partitions),
+            Rebalance::Revoked(partitions) => ("revoked", partitions),
+            Rebalance::Lost(partitions) => ("lost", partitions),
+        };
+        let numbers: Vec<String> = partitions.iter().map(|it| it.partition.to_string()).collect();
+        self.0.lock().unwrap().push(format!("{who} {what} {}", numbers.join(" ")));
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+fn poll(consumer: &mut Consumer) -> Vec<Message> {
+    consumer.poll(NOW).unwrap().into_iter().collect()
+}
+
+fn sizes(members: &[&Consumer]) -> Vec<usize> {
+    members.iter().map(|member| member.assignment().len()).collect()
+}
+
+// ---- eviction -------------------------------------------------------------------------------
+
+#[test]
+fn statement_17_a_member_that_does_not_poll_is_evicted_and_its_commits_are_refused() {
+    for by_tick in [true, false] {
+        let (broker, clock) = timed(2);
+        let heard = Heard::default();
+        let mut a = heard.listen("a", member(&broker)).open().unwrap();
+        let mut b = heard.listen("b", member(&broker)).open().unwrap();
+        for _ in 0..2 {
+            poll(&mut a);
+            poll(&mut b);
+        }
+        assert_eq!(sizes(&[&a, &b]), [1, 1]);
+        let taken = a.assignment()[0].clone();
+        a.commit_offsets(&Offsets::from([(taken.clone(), 3)])).unwrap();
+        heard.take();
+
+        clock.advance(INTERVAL.saturating_sub(Duration::from_millis(1)));
+        broker.tick().unwrap();
+        poll(&mut b);
+        assert_eq!(sizes(&[&b]), [1], "evicted too early");
+        clock.advance(Duration::from_millis(1));
+        if by_tick {
+            broker.tick().unwrap();
+        }
+        let read_again = poll(&mut b);
+        assert_eq!(sizes(&[&b]), [2], "by tick: {by_tick}");
+        assert_eq!(read_again[0].offset(), 3, "it goes on at what was committed");
+
+        // It has not heard of it. It owned the partition once, and cannot move the group any more.
+        assert!(matches!(a.commit(), Err(Error::Rebalanced)));
+        assert!(matches!(a.commit_async(), Err(Error::Rebalanced)));
+        let ahead = Offsets::from([(taken.clone(), 9)]);
+        assert!(matches!(a.commit_offsets(&ahead), Err(Error::Rebalanced)));
+        assert_eq!(b.committed(&taken).unwrap(), Some(3));
+        let number = taken.partition;
+        assert_eq!(heard.take(), [format!("b assigned {number}")]);
+
+        // At its next poll it hears of the loss, and takes part again.
+        poll(&mut a);
+        assert_eq!(heard.take(), [format!("a lost {number}")]);
+        a.commit().unwrap();
+        poll(&mut b);
+        poll(&mut a);
+        assert_eq!(sizes(&[&a, &b]), [1, 1]);
+        a.commit().unwrap();
+        b.commit().unwrap();
+        assert_eq!(heard.take().len(), 2);
+    }
+}
+
+#[test]
+fn one_that_is_away_for_too_long_unnoticed_has_lost_nothing() {
+    let (broker, clock) = timed(2);
+    let mut a = member(&broker).open().unwrap();
+    poll(&mut a);
+    clock.advance(INTERVAL * 3);
+    poll(&mut a);
+    a.commit().unwrap();
+    broker.tick().unwrap();
+    assert_eq!(sizes(&[&a]), [2]);
+    a.commit().unwrap();
+}
+
+#[test]
+fn each_recv_counts_as_a_poll_and_commits_do_not() {
+    let (broker, clock) = timed(1);
+    let mut a = member(&broker).open().unwrap();
+    for _ in 0..10 {
+        a.recv().unwrap();
+        clock.advance(INTERVAL.saturating_sub(Duration::from_millis(1)));
+        broker.tick().unwrap();
+        a.commit().unwrap();
+    }
+    clock.advance(Duration::from_millis(1));
+    broker.tick().unwrap();
+    assert!(matches!(a.commit(), Err(Error::Rebalanced)));
+}
+
+#[test]
+fn a_member_that_waits_in_poll_is_there_and_is_woken_for_what_an_absent_one_had() {
+    let (broker, clock) = timed(2);
+    let heard = Heard::default();
+    let mut a = member(&broker).open().unwrap();
+    let mut b = heard.listen("b", member(&broker)).open().unwrap();
+    for _ in 0..2 {
+        drain(&mut a);
+        drain(&mut b);
+    }
+    heard.take();
+    a.commit().unwrap();
+    b.commit().unwrap();
+    let taken = a.assignment()[0].clone();
+    let (parked, is_parked) = mpsc::channel();
+    let waiting = thread::spawn(move || {
+        parked.send(ThreadState::here()).unwrap();
+        let message = b.recv_timeout(PATIENCE).unwrap().expect("woken");
+        (message.topic_partition(), message.offset(), b.assignment().len())
+    });
+    is_parked.recv().unwrap().wait_until_it_sleeps();
+    send_numbers(&broker, "t", taken.partition, 10..11);
+    clock.advance(INTERVAL);
+    broker.tick().unwrap();
+    let number = taken.partition;
+    assert_eq!(waiting.join().unwrap(), (taken, 10, 2));
+    assert_eq!(heard.take(), [format!("b assigned {number}")], "evicted while it waited");
+}
+
+/// Without `tick`, on the machine's own clock: the background thread notices.
+#[test]
+fn the_background_notices_an_absence_while_all_others_are_parked() {
+    let broker = Broker::in_memory().unwrap();
+    fill(&broker, "t", 2);
+    let interval = Duration::from_millis(50);
+    let open = || broker.consumer("g").subscribe(["t"]).max_poll_interval(interval);
+    let mut stalled = open().open().unwrap();
+    drain(&mut stalled);
+    stalled.commit().unwrap();
+    send_numbers(&broker, "t", 0, 10..11);
+    let mut other = open().open().unwrap();
+    let message = other.recv_timeout(PATIENCE).unwrap().expect("woken");
+    assert_eq!(message.offset(), 10);
+    assert!(matches!(stalled.commit(), Err(Error::Rebalanced)));
+}
+
+#[test]
+fn an_evicted_member_that_is_closed_hears_lost_and_not_revoked() {
+    let (broker, clock) = timed(1);
+    let heard = Heard::default();
+    let auto = CommitMode::Auto { every: Duration::from_secs(3600) };
+    let mut a = heard.listen("a", member(&broker).commit(auto)).open().unwrap();
+    poll(&mut a);
+    clock.advance(INTERVAL);
+    broker.tick().unwrap();
+    a.close().unwrap();
+    assert_eq!(heard.take(), ["a assigned 0", "a lost 0"]);
+}
+
+// ---- callbacks ------------------------------------------------------------------------------
+
+#[test]
+fn statement_16_revoked_runs_before_anybody_else_is_assigned_and_commits_there_count() {
+    let (broker, _) = timed(4);
+    let heard = Heard::default();
+    let listener = heard.clone();
+    let mut a = member(&broker)
+        .on_rebalance(move |event, commits| {
+            listener.note("a", event);
+            if let Rebalance::Revoked(partitions) = event {
+                for partition in partitions {
+                    let position = commits.position(partition).unwrap();
+                    commits.commit(&Offsets::from([(partition.clone(), position - 1)])).unwrap();
+                }
+            }
+        })
+        .open()
+        .unwrap();
+    assert_eq!(heard.take(), [""; 0], "before the first poll");
+    drain(&mut a);
+    assert_eq!(heard.take(), ["a assigned 0 1 2 3"]);
+    let mut b = heard.listen("b", member(&broker)).open().unwrap();
+    assert!(poll(&mut b).is_empty(), "b was given what a has not given up");
+    assert_eq!(heard.take(), [""; 0]);
+    poll(&mut a);
+    let handed = drain(&mut b);
+    assert_eq!(heard.take(), ["a revoked 2 3", "b assigned 2 3"]);
+    let places: Vec<_> = handed.iter().map(|it| (it.partition(), it.offset())).collect();
+    assert_eq!(places, [(2, 9), (3, 9)], "resumes where the callback committed");
+    a.close().unwrap();
+    assert_eq!(heard.take(), ["a revoked 0 1"]);
+    poll(&mut b);
+    drop(b);
+    assert_eq!(heard.take(), ["b assigned 0 1"], "a drop calls nobody");
+}
+
+#[test]
+fn in_auto_mode_the_position_is_committed_before_the_callback() {
+    let (broker, _) = timed(2);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (sink, admin) = (Arc::clone(&seen), broker.admin());
+    let auto = CommitMode::Auto { every: Duration::from_secs(3600) };
+    let mut a = member(&broker)
+        .commit(auto)
+        .on_rebalance(move |event, _| {
+            if let Rebalance::Revoked(_) = event {
+                let info = admin.describe_group("g").unwrap();
+                sink.lock().unwrap().extend(info.offsets.iter().map(|it| it.committed));
+            }
+        })
+        .open()
+        .unwrap();
+    drain(&mut a);
+    let mut b = member(&broker).open().unwrap();
+    poll(&mut a);
+    assert_eq!(*seen.lock().unwrap(), [Some(10), Some(10)]);
+    assert!(drain(&mut b).is_empty());
+}
+
+#[test]
+fn a_callback_may_use_the_broker_and_its_own_group() {
+    let (broker, _) = timed(4);
+    let others = Arc::new(Mutex::new(Vec::new()));
+    let (sink, inner) = (Arc::clone(&others), broker.clone());
+    let mut calls = 0;
+    let mut a = member(&broker)
+        .on_rebalance(move |event, commits| {
+            calls += 1;
+            if calls > 2 {
+                return;
+            }
+            let mut other = member(&inner).open().unwrap();
+            other.poll(NOW).unwrap();
+            inner.ensure_topic(&format!("made-{calls}"), small_topic(1)).unwrap();
+            send_numbers(&inner, "t", 0, 10..11);
+            assert_eq!(inner.admin().groups().unwrap().len(), 1);
+            if let Rebalance::Assigned(partitions) = event {
+                assert!(partitions.iter().all(|it| commits.position(it).is_some()));
+            }
+            sink.lock().unwrap().push(other);
+        })
+        .open()
+        .unwrap();
+    for _ in 0..6 {
+        poll(&mut a);
+        others.lock().unwrap().iter_mut().for_each(|other| drop(poll(other)));
+    }
+    let others = std::mem::take(&mut *others.lock().unwrap());
+    assert_eq!(others.len(), 2);
+    let mut owned: Vec<TopicPartition> = a.assignment();
+    owned.extend(others.iter().flat_map(Consumer::assignment));
+    owned.sort();
+    assert_eq!(owned, (0..4).map(|it| tp("t", it)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_panic_in_a_callback_leaves_the_group_whole() {
+    for bad in ["assigned", "revoked", "lost"] {
+        let (broker, clock) = timed(2);
+        let mut a = member(&broker)
+            .on_rebalance(move |event, _| {
+                let panics = match event {
+                    Rebalance::Assigned(_) => bad == "assigned",
+                    Rebalance::Revoked(_) => bad == "revoked",
+                    Rebalance::Lost(_) => bad == "lost",
+                };
+                if panics {
+                    std::panic::resume_unwind(Box::new("the callback"));
+                }
+            })
+            .open()
+            .unwrap();
+        let try_poll =
+            |a: &mut Consumer| catch_unwind(AssertUnwindSafe(|| drop(a.poll(NOW)))).is_err();
+        let mut b = None;
+        let mut panics = u32::from(try_poll(&mut a));
+        if bad == "revoked" {
+            b = Some(member(&broker).open().unwrap());
+            panics += u32::from(try_poll(&mut a));
+            poll(b.as_mut().unwrap());
+            assert_eq!(sizes(&[&a, b.as_ref().unwrap()]), [1, 1], "given up all the same");
+        }
+        if bad == "lost" {
+            clock.advance(INTERVAL);
+            broker.tick().unwrap();
+            panics += u32::from(try_poll(&mut a));
+        }
+        assert_eq!(panics, 1, "{bad}");
+        // The panic is caught here: the member goes on as if nothing had happened.
+        assert!(!try_poll(&mut a), "{bad}");
+        drain(&mut a);
+        a.commit().unwrap();
+        let all: usize = sizes(&[&a]).iter().sum::<usize>() + b.map_or(0, |b| sizes(&[&b])[0]);
+        assert_eq!(all, 2, "{bad}");
+    }
+}
+
+#[test]
+fn a_deleted_topic_is_lost_to_its_owner() {
+    let (broker, _) = timed(1);
+    fill(&broker, "u", 1);
+    let heard = Heard::default();
+    let builder = broker.consumer("g").subscribe(["t", "u"]);
+    let mut a = heard.listen("a", builder).open().unwrap();
+    drain(&mut a);
+    broker.admin().delete_topic("t").unwrap();
+    let refused = a.commit();
+    assert!(matches!(&refused, Err(Error::UnknownTopic(name)) if name == "t"), "{refused:?}");
+    poll(&mut a);
+    assert_eq!(heard.take(), ["a assigned 0 0", "a lost 0"]);
+    a.commit().unwrap();
+}
+
+/// The offsets of a topic that is gone must not come back with one of the same name.
+#[test]
+fn no_commit_outlives_its_topic() {
+    let dir = temp_dir();
+    let broker = open_quiet(dir.path());
+    fill(&broker, "t", 1);
+    let mut by_hand = broker.consumer("h").assign([("t", 0)]).open().unwrap();
+    drain(&mut by_hand);
+    by_hand.commit().unwrap();
+    broker.admin().delete_topic("t").unwrap();
+    let late = Offsets::from([(tp("t", 0), 5)]);
+    for refused in [by_hand.commit(), by_hand.commit_async(), by_hand.commit_offsets(&late)] {
+        assert!(matches!(&refused, Err(Error::UnknownTopic(_))), "{refused:?}");
+    }
+    assert!(broker.admin().groups().unwrap().is_empty(), "an entry under a dead topic");
+    drop((by_hand, broker));
+    assert!(open_quiet(dir.path()).admin().groups().unwrap().is_empty());
+}
+
+// ---- static members -------------------------------------------------------------------------
+
+fn fixed(broker: &Broker, name: &str) -> ConsumerBuilder {
+    member(broker).instance_id(name).rejoin_timeout(Duration::from_secs(60))
+}
+
+#[test]
+fn the_partitions_of_a_static_member_wait_for_it() {
+    let (broker, clock) = timed(4);
+    let heard = Heard::default();
+    for closes in [true, false] {
+        let mut a = fixed(&broker, "a").open().unwrap();
+        let mut b = heard.listen("b", fixed(&broker, "b")).open().unwrap();
+        for _ in 0..3 {
+            poll(&mut a);
+            poll(&mut b);
+        }
+        assert_eq!(sizes(&[&a, &b]), [2, 2]);
+        let (had, kept) = (a.assignment(), b.assignment());
+        heard.take();
+        if closes {
+            a.close().unwrap();
+        } else {
+            drop(a);
+        }
+        clock.advance(Duration::from_secs(59));
+        poll(&mut b);
+        broker.tick().unwrap();
+        poll(&mut b);
+        assert_eq!(b.assignment(), kept, "taken from under a static member");
+        let info = broker.admin().describe_group("g").unwrap();
+        let away: Vec<_> = info.members.iter().filter(|it| !it.is_live).collect();
+        assert_eq!((away.len(), &away[0].assignment), (1, &had));
+        assert_eq!((away[0].instance_id.as_deref(), info.state), (Some("a"), GroupStatus::Stable));
+
+        let mut back = fixed(&broker, "a").open().unwrap();
+        poll(&mut b);
+        assert_eq!((back.assignment(), b.assignment()), (had, kept));
+        poll(&mut back);
+        back.commit().unwrap();
+        assert_eq!(heard.take(), [""; 0], "nobody else notices");
+        drop(back);
+        clock.advance(Duration::from_secs(60));
+        poll(&mut b);
+        assert_eq!(sizes(&[&b]), [4], "waited for in vain");
+        drop(b);
+        clock.advance(Duration::from_secs(60));
+        broker.tick().unwrap();
+    }
+}
+
+#[test]
+fn the_partitions_of_a_static_member_wait_over_a_restart() {
+    for closes in [true, false] {
+        let dir = temp_dir();
+        let clock = manual_clock();
+        let open_broker = || quiet(dir.path()).clock(clock.clone()).open().unwrap();
+        let broker = open_broker();
+        fill(&broker, "t", 4);
+        let mut a = fixed(&broker, "a").open().unwrap();
+        let mut b = fixed(&broker, "b").open().unwrap();
+        for _ in 0..3 {
+            poll(&mut a);
+            poll(&mut b);
+        }
+        let (had_a, had_b) = (a.assignment(), b.assignment());
+        assert_eq!((had_a.len(), had_b.len()), (2, 2));
+        if closes {
+            drop((a, b));
+            broker.close().unwrap();
+        } else {
+            // As when the process dies: nobody says good-bye.
+            broker.close().unwrap();
+            drop((a, b));
+        }
+        let broker = open_broker();
+        // In the other order, and although the first could have all.
+        let b = fixed(&broker, "b").open().unwrap();
+        assert_eq!(b.assignment(), had_b);
+        let a = fixed(&broker, "a").open().unwrap();
+        assert_eq!(a.assignment(), had_a);
+        drop((a, b));
+        clock.advance(Duration::from_secs(60));
+        broker.tick().unwrap();
+        assert!(broker.admin().groups().unwrap().is_empty());
+        broker.close().unwrap();
+        let broker = open_broker();
+        let other = member(&broker).open().unwrap();
+        assert_eq!(other.assignment().len(), 4, "waited for although it was given up");
+    }
+}
+
+#[test]
+fn of_two_consumers_with_one_instance_id_the_older_is_fenced() {
+    let (broker, _) = timed(2);
+    let heard = Heard::default();
+    let mut old = heard.listen("old", fixed(&broker, "a")).open().unwrap();
+    let handed = poll(&mut old);
+    let mut new = fixed(&broker, "a").open().unwrap();
+    assert_eq!(sizes(&[&new]), [2], "at once");
+    for refused in [
+        old.commit(),
+        old.commit_message(&handed[0]),
+        old.commit_async(),
+        old.poll(NOW).map(drop),
+        old.recv().map(drop),
+        old.poll(NOW).map(drop),
+    ] {
+        let Err(Error::Fenced { id, epoch: 1, current: 2 }) = &refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(id, "a");
+        assert!(refused.unwrap_err().is_fatal());
+    }
+    assert_eq!(heard.take(), ["old assigned 0 1", "old lost 0 1"]);
+    drop(old);
+    poll(&mut new);
+    new.commit().unwrap();
+    assert_eq!(broker.admin().describe_group("g").unwrap().members.len(), 1);
+    // Another group, another namespace.
+    let mut elsewhere = broker.consumer("h").subscribe(["t"]).instance_id("a").open().unwrap();
+    poll(&mut elsewhere);
+    poll(&mut new);
+}
+
+#[test]
+fn a_parked_holder_of_an_instance_id_hears_that_it_is_fenced() {
+    let (broker, _) = timed(1);
+    let mut old = fixed(&broker, "a").open().unwrap();
+    drain(&mut old);
+    let (parked, is_parked) = mpsc::channel();
+    let waiting = thread::spawn(move || {
+        parked.send(ThreadState::here()).unwrap();
+        old.recv()
+    });
+    is_parked.recv().unwrap().wait_until_it_sleeps();
+    let _new = fixed(&broker, "a").open().unwrap();
+    assert!(matches!(waiting.join().unwrap(), Err(Error::Fenced { .. })));
+}
+
+#[test]
+fn an_evicted_static_member_is_not_waited_for() {
+    let (broker, clock) = timed(2);
+    let mut a = fixed(&broker, "a").open().unwrap();
+    let mut b = member(&broker).open().unwrap();
+    for _ in 0..2 {
+        poll(&mut a);
+        poll(&mut b);
+    }
+    clock.advance(INTERVAL);
+    poll(&mut b);
+    assert_eq!(sizes(&[&b]), [2]);
+    drop(a);
+    poll(&mut b);
+    assert_eq!(sizes(&[&b]), [2]);
+    let a = fixed(&broker, "a").open().unwrap();
+    poll(&mut b);
+    assert_eq!(sizes(&[&a, &b]), [0, 1]);
+}
+
+#[test]
+fn an_instance_id_needs_a_group_and_a_name() {
+    let (broker, _) = timed(1);
+    let reader = broker.reader().subscribe(["t"]).instance_id("a").open();
+    assert_eq!(refused_setting(reader), "instance_id");
+    let by_hand = broker.consumer("g").assign([("t", 0)]).instance_id("a").open();
+    assert_eq!(refused_setting(by_hand), "instance_id");
+    let nameless = member(&broker).instance_id("").open();
+    assert!(matches!(nameless, Err(Error::InvalidName { .. })));
+    let restless = broker.consumer("g").subscribe(["t"]).max_poll_interval(NOW).open();
+    assert_eq!(refused_setting(restless), "max_poll_interval");
+}
+
+#[test]
+fn an_assignor_is_agreed_on_by_those_who_are_there() {
+    let (broker, _) = timed(2);
+    let open = |assignor| fixed(&broker, "a").assignor(assignor).open();
+    let first = open(Assignor::CooperativeSticky).unwrap();
+    let other = member(&broker).assignor(Assignor::Range).open();
+    assert_eq!(refused_setting(other), "assignor");
+    drop(first);
+    // It is waited for, and is not there: its successor may have changed its mind.
+    let successor = open(Assignor::Range).unwrap();
+    assert_eq!(successor.assignment().len(), 2);
+    let info = broker.admin().describe_group("g").unwrap();
+    assert_eq!(info.assignor, Some(Assignor::Range));
+}
+
+// ---- subscriptions --------------------------------------------------------------------------
+
+#[test]
+fn a_pattern_takes_topics_as_they_come_and_go() {
+    let dir = temp_dir();
+    let broker = open_quiet(dir.path());
+    fill(&broker, "orders-eu", 1);
+    fill(&broker, "my-orders-eu", 1);
+    fill(&broker, "single", 1);
+    let open = || {
+        let builder = broker.consumer("g").subscribe(["single"]);
+        builder.subscribe_pattern("orders-*").subscribe_pattern("?-x").open().unwrap()
+    };
+    let names = |consumers: &[&Consumer]| {
+        let all = consumers.iter().flat_map(|it| it.assignment());
+        let mut names: Vec<_> = all.map(|it| it.to_string()).collect();
+        names.sort();
+        names
+    };
+    let mut a = open();
+    assert_eq!(names(&[&a]), ["orders-eu-0", "single-0"]);
+    drain(&mut a);
+    fill(&broker, "orders-us", 2);
+    fill(&broker, "b-x", 1);
+    fill(&broker, "bb-x", 1);
+    assert_eq!(drain(&mut a).len(), 30);
+    assert_eq!(names(&[&a]), ["b-x-0", "orders-eu-0", "orders-us-0", "orders-us-1", "single-0"]);
+    let mut b = open();
+    for _ in 0..2 {
+        poll(&mut a);
+        poll(&mut b);
+    }
+    assert_eq!(names(&[&a, &b]).len(), 5);
+    broker.admin().delete_topic("orders-us").unwrap();
+    broker.admin().delete_topic("b-x").unwrap();
+    for _ in 0..2 {
+        poll(&mut a);
+        poll(&mut b);
+    }
+    assert_eq!(names(&[&a, &b]), ["orders-eu-0", "single-0"]);
+    assert_eq!(sizes(&[&a, &b]), [1, 1]);
+    a.commit().unwrap();
+    b.commit().unwrap();
+}
+
+#[test]
+fn no_pattern_matches_what_the_engine_keeps_for_itself_and_none_needs_to_match() {
+    let (broker, _) = timed(1);
+    for pattern in ["*", "__*", "??offsets", "__offsets"] {
+        let consumer = broker.consumer(pattern).subscribe_pattern(pattern).open().unwrap();
+        let topics: Vec<_> = consumer.assignment().iter().map(|it| it.topic.to_string()).collect();
+        assert_eq!(topics, if pattern == "*" { vec!["t"] } else { vec![] }, "{pattern}");
+    }
+    let reader = broker.reader().subscribe_pattern("?").open().unwrap();
+    assert_eq!(reader.assignment(), [tp("t", 0)]);
+    let empty = broker.consumer("g").subscribe_pattern("").open();
+    assert_eq!(refused_setting(empty), "subscribe_pattern");
+}
+
+#[test]
+fn a_partition_that_waits_for_a_position_can_be_given_one() {
+    let (broker, _) = timed(2);
+    let mut a = member(&broker).open().unwrap();
+    a.commit_offsets(&Offsets::from([(tp("t", 0), 4)])).unwrap();
+    drop(a);
+    let opened = member(&broker).start(StartAt::Error).open();
+    assert!(matches!(opened, Err(Error::NoOffset(_))), "{opened:?}");
+    let first = member(&broker).open().unwrap();
+    let mut second = member(&broker).start(StartAt::Error).open().unwrap();
+    drop(first);
+    assert!(matches!(second.poll(NOW), Err(Error::NoOffset(_))));
+    second.seek(("t", 1), StartAt::Latest).unwrap();
+    assert_eq!(drain(&mut second).len(), 6);
+    second.commit().unwrap();
+    assert_eq!(second.committed(("t", 1)).unwrap(), Some(10));
+}
