@@ -143,7 +143,7 @@ impl Walk {
     /// Somebody looks around: whoever is overdue now is evicted, but for the one who looks.
     fn look_around(&mut self, looks: Option<u64>) {
         for (id, member) in &mut self.members {
-            let overdue = self.now - member.last_poll >= INTERVAL;
+            let overdue = self.now.saturating_sub(member.last_poll) >= INTERVAL;
             member.is_evicted |= overdue && Some(*id) != looks && !member.is_fenced;
         }
     }
@@ -259,7 +259,7 @@ impl Walk {
         let (partition, position) = told.iter_mut().nth(at).unwrap();
         let target = self.rng.below(self.ends[partition] + 1);
         let consumer = &mut self.members.get_mut(&id).unwrap().consumer;
-        consumer.seek(&*partition, StartAt::Offset(target)).unwrap();
+        consumer.seek(partition.clone(), StartAt::Offset(target)).unwrap();
         *position = target;
     }
 
