@@ -259,7 +259,7 @@ impl Walk {
         let (partition, position) = told.iter_mut().nth(at).unwrap();
         let target = self.rng.below(self.ends[partition] + 1);
         let consumer = &mut self.members.get_mut(&id).unwrap().consumer;
-        consumer.seek(partition, StartAt::Offset(target)).unwrap();
+        consumer.seek(partition.clone(), StartAt::Offset(target)).unwrap();
         *position = target;
     }
 
