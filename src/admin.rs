@@ -12,6 +12,8 @@ use crate::config::{TopicConfig, Visibility};
 use crate::error::Result;
 use crate::topic::{Topic, TopicShared};
 
+mod retention;
+
 impl Broker {
     /// For creating, deleting and describing topics.
     #[must_use]

@@ -215,8 +215,8 @@ impl Partition {
         expected: Option<u64>,
     ) -> Result<Range<u64>> {
         self.shared.check_writable()?;
-        let options = AppendOptions { expected, ..AppendOptions::default() };
         let now = self.shared.now_millis()?;
+        let options = AppendOptions { expected, wall: now, ..AppendOptions::default() };
         let outcome =
             encode(records, self.shared.rules, now, |batch| self.core.append(batch, &options))?;
         let Outcome::Appended { base_offset, next_offset } = outcome else {

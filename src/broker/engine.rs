@@ -176,18 +176,11 @@ impl Engine {
             partition.sync_if_due(now);
         }
         let is_due = now.saturating_sub(*self.points.lock()) >= super::lanes::CHECKPOINT_EVERY;
-        if is_due { self.keep_house() } else { Ok(()) }
-    }
-
-    /// What is done every minute: recovery points, and another attempt to remove what could not
-    /// be removed.
-    pub(crate) fn keep_house(&self) -> Result<()> {
-        self.finish_deletions();
-        self.write_points(self.points.lock())
+        if is_due { self.keep_house() } else { self.enforce_retention() }
     }
 
     /// Recovery points for the partitions that changed since their last one.
-    fn write_points(&self, mut last: MutexGuard<'_, Duration>) -> Result<()> {
+    pub(super) fn write_points(&self, mut last: MutexGuard<'_, Duration>) -> Result<()> {
         // Whoever closes the engine writes the last ones.
         self.check_open()?;
         *last = self.clock.monotonic();

@@ -2,7 +2,7 @@
 //!
 //! *Space and sync* serves what appenders and waiters need soon: blocks ahead of the writer, the
 //! next segment, syncs of intervals and of those who wait without blocking. *Bulk* does what takes
-//! long and nobody waits for: syncs and footers of sealed segments, recovery points. Without
+//! long and nobody waits for: syncs and footers of sealed segments, retention, recovery points. Without
 //! background threads, requests stay noted in their partitions until `tick` serves them.
 
 use std::sync::Arc;
@@ -125,17 +125,26 @@ fn next_due(later: &mut Vec<Arc<PartitionCore>>, clock: &dyn Clock) -> Option<Du
     next.map(|due| due.saturating_sub(now))
 }
 
-/// The bulk lane, until it is stopped. `checkpoint` writes recovery points.
-pub(crate) fn run_bulk_lane(queues: &LaneQueues, clock: &dyn Clock, checkpoint: impl Fn()) {
+/// The bulk lane, until it is stopped. `keep_house` is called every minute, `finished` after a
+/// partition's sealed segments were finished.
+pub(crate) fn run_bulk_lane(
+    queues: &LaneQueues,
+    clock: &dyn Clock,
+    keep_house: impl Fn(),
+    finished: impl Fn(&Arc<PartitionCore>),
+) {
     let mut due = clock.monotonic().saturating_add(CHECKPOINT_EVERY);
     while queues.is_running() {
         let now = clock.monotonic();
         if now >= due {
-            checkpoint();
+            keep_house();
             due = now.saturating_add(CHECKPOINT_EVERY);
         }
         match queues.bulk.recv_timeout(due.saturating_sub(now)) {
-            Ok(Job::Do(partition, work)) => partition.do_work(work),
+            Ok(Job::Do(partition, work)) => {
+                partition.do_work(work);
+                finished(&partition);
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return,
         }

@@ -19,6 +19,7 @@ use crate::topic::{Lifeline, Topic};
 mod builder;
 mod catalog;
 pub(crate) mod engine;
+mod housekeeping;
 mod lanes;
 mod local;
 mod open;
@@ -189,7 +190,7 @@ impl Broker {
     }
 
     /// One round of the work that background threads do otherwise: space ahead, due syncs,
-    /// footers, recovery points. For [`background(false)`](BrokerBuilder::background).
+    /// footers, retention, recovery points. For [`background(false)`](BrokerBuilder::background).
     ///
     /// # Errors
     ///

@@ -23,6 +23,8 @@ pub(crate) struct Active {
     /// Whether `index` covers the segment from its start; after a reopen it begins later.
     pub(crate) index_is_whole: bool,
     pub(crate) times: Option<TimeRange>,
+    /// When the first record was appended, in retention's time.
+    pub(crate) began: Option<u64>,
     pub(crate) last_batch: usize,
     /// Up to here a sync has returned.
     pub(crate) synced_end: usize,
@@ -44,6 +46,7 @@ impl Active {
             index,
             index_is_whole: true,
             times: None,
+            began: None,
             last_batch: 0,
             synced_end: position,
             announced: false,
@@ -192,6 +195,7 @@ pub(crate) fn reopen(
         index,
         index_is_whole: false,
         times: None,
+        began: None,
         last_batch: 0,
         synced_end: position,
         announced: false,

@@ -44,6 +44,7 @@ pub(crate) mod locate;
 pub(crate) mod open;
 pub(crate) mod producers;
 mod recovery;
+pub(crate) mod retention;
 mod scan;
 pub(crate) mod segment;
 mod space;
@@ -102,11 +103,15 @@ pub(crate) struct Checkpoint {
     pub(crate) last_batch: u32,
     pub(crate) times: Option<(u64, u64)>,
     pub(crate) producers: Vec<(u64, u32, u64, u64, u64)>,
+    /// In retention's time: from when the segment ages, and when its first record was appended.
+    pub(crate) ages: Option<(u64, u64)>,
 }
 
 impl Checkpoint {
     pub(crate) fn times(&self) -> Option<TimeRange> {
-        self.times.map(|(first, max)| TimeRange { first, max })
+        // Without a word of when, the age counts from the timestamps.
+        let aged_from = |max| self.ages.map_or(max, |(aged_from, _)| aged_from);
+        self.times.map(|(first, max)| TimeRange { first, max, aged_from: aged_from(max) })
     }
 }
 
@@ -147,8 +152,10 @@ pub(crate) struct Log {
     /// Whether opening drew the incarnation, because the log did not end as a clean close left it.
     is_new_incarnation: bool,
     producers: ProducerTable,
-    /// The broker's time in milliseconds, as the log was last told: it has no clock.
+    /// Retention's time in milliseconds, as the log was last told: it has no clock.
     time: u64,
+    /// How far the wall clock was behind it then.
+    lag: u64,
 }
 
 /// How much of a segment the largest batch may take, and how much of that is not payload.
@@ -208,6 +215,7 @@ impl Log {
             is_new_incarnation: false,
             producers: ProducerTable::default(),
             time: 0,
+            lag: 0,
         }
     }
 
@@ -293,6 +301,7 @@ impl Log {
             })?;
         let size = batch.size(stamp.is_some());
         let (leader_epoch, durable_end) = (self.leader_epoch, self.durable_end);
+        let (time, lag) = (self.time, self.lag);
         let active = self.active_with_room(size, next_offset)?;
         let placement = Placement {
             base_offset,
@@ -304,7 +313,9 @@ impl Log {
         let position = active.position;
         active.append(batch.seal(&placement))?;
         let max_timestamp = batch.max_timestamp();
-        TimeRange::note(&mut active.times, batch.base_timestamp(), max_timestamp);
+        active.began.get_or_insert(time);
+        let aged_from = retention::aged_from(max_timestamp, time, lag);
+        TimeRange::note(&mut active.times, batch.base_timestamp(), max_timestamp, aged_from);
         let at = u32::try_from(position).unwrap_or(u32::MAX);
         active.index.note_batch(base_offset, at, size, max_timestamp);
         self.log_end = next_offset;

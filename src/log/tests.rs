@@ -162,6 +162,8 @@ const AFTER_KILL: Known = Known {
     same_boot: true,
     policy: RecoveryPolicy::CutTornTail,
     read_only: false,
+    log_start: None,
+    now: u64::MAX,
 };
 
 /// After a crash of the machine.

@@ -73,6 +73,8 @@ impl Setup {
             same_boot,
             policy: RecoveryPolicy::default(),
             read_only: false,
+            log_start: None,
+            now: u64::MAX,
         };
         let (log, _) = Log::open(&env(&disk), identity(), OPTIONS, &known).unwrap();
         Self::with_log(disk, log, Durability::Sync)
