@@ -12,5 +12,8 @@ pub mod concurrency {}
 #[doc = include_str!("docs/changelog.md")]
 pub mod changelog {}
 
+#[doc = include_str!("docs/retention.md")]
+pub mod retention {}
+
 #[doc = include_str!("docs/performance.md")]
 pub mod performance {}

@@ -94,7 +94,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use codec::{Bincode, Codec};
 pub use config::{
     Acks, Cleanup, CommitMode, Durability, ReadMode, RecoveryPolicy, StartAt, TimestampType,
-    TopicConfig, Visibility,
+    TopicConfig, Visibility, WhenFull,
 };
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, Gap};
 pub use error::{

@@ -25,6 +25,7 @@ use crate::clock::{Clock, to_millis};
 use crate::config::{Durability, Visibility};
 use crate::error::{Error, Result};
 use crate::format::EncodedBatch;
+use crate::log::budget;
 use crate::log::segment::{Segment, SegmentList};
 use crate::log::{Checkpoint, Log, Outcome, ProducerRequest};
 use crate::record::TopicPartition;
@@ -63,6 +64,10 @@ pub(crate) trait Background: Send + Sync + fmt::Debug {
 
     /// Whether requests are served without a `tick`.
     fn is_running(&self) -> bool;
+
+    /// Removes the oldest records of the broker until a batch of `bytes` fits its budget; some in
+    /// any case if it is asked again. False when nothing can be removed, or it is not wanted.
+    fn make_room(&self, partition: &Arc<PartitionCore>, bytes: u64, again: bool) -> bool;
 }
 
 /// A named producer's request, and the check that it has not been superseded.
@@ -218,6 +223,30 @@ impl PartitionCore {
 
     /// Appends and publishes a batch. Does not wait for any durability.
     pub(crate) fn append(
+        self: &Arc<Self>,
+        batch: &mut EncodedBatch<'_>,
+        options: &AppendOptions<'_>,
+    ) -> Result<Outcome> {
+        let mut appended = self.try_append(batch, options);
+        let mut again = false;
+        // No lock is held here, so that others can be asked to make room. Each turn but the first
+        // removes something, so there is an end.
+        while let Err(Error::StorageFull { source, .. }) = &appended
+            && budget::is_budget(source)
+            && self.make_room(batch, again)
+        {
+            again = true;
+            appended = self.try_append(batch, options);
+        }
+        appended
+    }
+
+    #[cold]
+    fn make_room(self: &Arc<Self>, batch: &EncodedBatch<'_>, again: bool) -> bool {
+        self.background.make_room(self, u64::from(batch.size(true)), again)
+    }
+
+    fn try_append(
         self: &Arc<Self>,
         batch: &mut EncodedBatch<'_>,
         options: &AppendOptions<'_>,

@@ -21,7 +21,7 @@ use super::lanes::Lanes;
 use super::local::{LocalChange, LocalState};
 use super::report::RecoveryReport;
 use crate::clock::Clock;
-use crate::config::{Durability, RecoveryPolicy, TopicConfig};
+use crate::config::{Durability, RecoveryPolicy, TopicConfig, WhenFull};
 use crate::error::{Error, Result};
 use crate::format::validate_label;
 use crate::group::coordinator::Coordinator;
@@ -44,6 +44,7 @@ pub(crate) struct Settings {
     pub(crate) topic_defaults: TopicConfig,
     pub(crate) read_only: bool,
     pub(crate) recovery: RecoveryPolicy,
+    pub(crate) when_full: WhenFull,
 }
 
 /// A named producer that is in use: the epoch in force, shared by all its holders.
@@ -76,6 +77,11 @@ pub(crate) struct Engine {
     ///
     /// LOCK ORDER: after `admin`.
     pub(crate) points: Mutex<Duration>,
+    /// Held while the oldest records make room for new ones, so that no two callers drop for the
+    /// same want.
+    ///
+    /// LOCK ORDER: taken without any other lock.
+    pub(crate) dropping: Mutex<()>,
 }
 
 impl Engine {

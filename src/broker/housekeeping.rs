@@ -14,7 +14,7 @@ use super::local::LocalChange;
 use crate::config::Visibility;
 use crate::error::{Error, Result};
 use crate::format::TopicId;
-use crate::log::retention::{RetentionPolicy, Tail, deletes};
+use crate::log::retention::{RetentionPolicy, SegmentFacts, Tail, deletes};
 use crate::partition::PartitionCore;
 use crate::record::TopicPartition;
 use crate::topic::TopicShared;
@@ -44,7 +44,7 @@ impl Engine {
         for topic in self.all_topics() {
             for core in &topic.partitions {
                 core.retry_removals();
-                match self.begin_retention(&topic, core) {
+                match begin_retention(&topic, core) {
                     Ok(removal) => removals.extend(removal),
                     Err(error) => result = result.and(Err(error)),
                 }
@@ -62,7 +62,7 @@ impl Engine {
         if RetentionPolicy::of(&topic.config).bytes.is_none() {
             return Ok(());
         }
-        let removal = self.begin_retention(&topic, core)?;
+        let removal = begin_retention(&topic, core)?;
         self.remove(removal.as_slice())
     }
 
@@ -91,28 +91,57 @@ impl Engine {
         Ok(core.log_start())
     }
 
-    fn begin_retention(
-        &self,
-        topic: &TopicShared,
-        core: &Arc<PartitionCore>,
-    ) -> Result<Option<Removal>> {
-        let policy = RetentionPolicy::of(&topic.config);
-        let Some((plan, tail)) = core.plan_retention(&policy) else {
-            return Ok(None);
-        };
-        let begin = || {
-            let mut start = plan.log_start;
-            if plan.roll && !core.roll_tail(&tail)? {
-                // Something was appended to the last segment meanwhile, and it is needed whole.
-                start = start.min(tail.base_offset);
+    /// Removes the oldest records, whichever topic they belong to, until a batch of `bytes` fits
+    /// the budget with something to spare. Asked `again` by the same append, what was there was not
+    /// enough, and something goes in any case. False when that cannot be.
+    pub(crate) fn make_room(&self, core: &Arc<PartitionCore>, bytes: u64, again: bool) -> bool {
+        /// LIMIT: enough for a new segment's first allocation and a few steps of growth: each drop
+        /// costs a sync, which must not come with every append.
+        const SPARE_BYTES: u64 = 1 << 20;
+        let _one = self.dropping.lock();
+        let budget = &self.env.space;
+        let wanted = bytes.saturating_add(SPARE_BYTES.min(budget.limit() / 16));
+        let mut is_done = !again;
+        while !is_done || budget.free() < wanted {
+            if !matches!(self.drop_oldest(core, !is_done), Ok(true)) {
+                return is_done;
             }
-            begin_removal(topic.id, core, start, &tail)
-        };
-        match begin() {
-            // It was closed meanwhile: its topic was deleted, or the broker is going away.
-            Err(Error::Closed) => Ok(None),
-            begun => begun,
+            is_done = true;
         }
+        true
+    }
+
+    /// Drops the oldest sealed segment of all partitions. Where there is none and it is the `last`
+    /// resort, the last segment of `core`. Whether something went.
+    fn drop_oldest(&self, core: &Arc<PartitionCore>, last: bool) -> Result<bool> {
+        self.check_open()?;
+        let topics = self.all_topics();
+        let droppable = topics.iter().filter(|topic| deletes(topic.config.cleanup));
+        let each = droppable
+            .flat_map(|topic| topic.partitions.iter().map(|core| (topic.id, core)))
+            .filter_map(|(id, core)| Some((core.oldest_sealed()?, id, core)));
+        // One without records holds nothing back: it is as old as can be.
+        let age = |facts: &SegmentFacts| facts.times.map(|times| times.aged_from);
+        if let Some((facts, topic, oldest)) = each.min_by_key(|(facts, ..)| age(facts)) {
+            return self.drop_below(topic, oldest, facts.next_offset);
+        }
+        let topic = self.topic(&core.origin.topic)?;
+        if !last || !deletes(topic.config.cleanup) {
+            return Ok(false);
+        }
+        let (plan, tail) = core.plan_deletion(core.log_end())?;
+        if !plan.roll || !core.roll_tail(&tail)? {
+            return Ok(false);
+        }
+        self.drop_below(topic.id, core, plan.log_start)
+    }
+
+    fn drop_below(&self, topic: TopicId, core: &Arc<PartitionCore>, start: u64) -> Result<bool> {
+        let (_, tail) = core.plan_deletion(start)?;
+        // Also where the log start is there already: the segments below it go.
+        core.settle(start, start >= tail.base_offset)?;
+        self.remove(&[Removal { topic, core: Arc::clone(core), start }])?;
+        Ok(true)
     }
 
     /// Makes new log starts durable, all at once, and then removes what lies below.
@@ -128,6 +157,27 @@ impl Engine {
         self.local.append_durably(removals.iter().map(change).collect())?;
         let retired = removals.iter().map(|removal| removal.core.retire(removal.start));
         retired.fold(Ok(()), Result::and)
+    }
+}
+
+/// Plans the retention of a partition and begins to carry it out.
+fn begin_retention(topic: &TopicShared, core: &Arc<PartitionCore>) -> Result<Option<Removal>> {
+    let policy = RetentionPolicy::of(&topic.config);
+    let Some((plan, tail)) = core.plan_retention(&policy) else {
+        return Ok(None);
+    };
+    let carry_out = || {
+        let mut start = plan.log_start;
+        if plan.roll && !core.roll_tail(&tail)? {
+            // Something was appended to the last segment meanwhile, and it is needed whole.
+            start = start.min(tail.base_offset);
+        }
+        begin_removal(topic.id, core, start, &tail)
+    };
+    match carry_out() {
+        // It was closed meanwhile: its topic was deleted, or the broker is going away.
+        Err(Error::Closed) => Ok(None),
+        other => other,
     }
 }
 

@@ -5,7 +5,7 @@
 //! long and nobody waits for: syncs and footers of sealed segments, retention, recovery points. Without
 //! background threads, requests stay noted in their partitions until `tick` serves them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
@@ -23,12 +23,16 @@ enum Job {
 }
 
 /// The sending side, shared by all partitions.
-#[derive(Debug)]
 pub(crate) struct Lanes {
     space: Sender<Job>,
     bulk: Sender<Job>,
     is_running: Arc<AtomicBool>,
+    /// Where the oldest records are to make room; the engine, once it is there.
+    room: OnceLock<MakeRoom>,
 }
+
+/// Makes room for a partition: see [`Background::make_room`].
+type MakeRoom = Box<dyn Fn(&Arc<PartitionCore>, u64, bool) -> bool + Send + Sync>;
 
 /// The receiving sides, for the threads.
 pub(crate) struct LaneQueues {
@@ -53,6 +57,12 @@ impl std::fmt::Debug for Job {
     }
 }
 
+impl std::fmt::Debug for Lanes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lanes").field("is_running", &self.is_running).finish_non_exhaustive()
+    }
+}
+
 impl Lanes {
     pub(crate) fn new(is_running: bool) -> (Arc<Self>, LaneQueues) {
         let (space, space_queue) = unbounded();
@@ -63,7 +73,15 @@ impl Lanes {
             bulk: bulk_queue,
             is_running: Arc::clone(&is_running),
         };
-        (Arc::new(Self { space, bulk, is_running }), queues)
+        (Arc::new(Self { space, bulk, is_running, room: OnceLock::new() }), queues)
+    }
+
+    /// Says who makes room when the byte budget is used up. Once.
+    pub(crate) fn set_room(
+        &self,
+        room: impl Fn(&Arc<PartitionCore>, u64, bool) -> bool + Send + Sync + 'static,
+    ) {
+        let _ = self.room.set(Box::new(room));
     }
 
     /// Ends both lanes after their current step. Does not wait.
@@ -85,6 +103,10 @@ impl Background for Lanes {
 
     fn is_running(&self) -> bool {
         self.is_running.load(Ordering::Acquire)
+    }
+
+    fn make_room(&self, partition: &Arc<PartitionCore>, bytes: u64, again: bool) -> bool {
+        self.room.get().is_some_and(|room| room(partition, bytes, again))
     }
 }
 

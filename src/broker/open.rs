@@ -13,6 +13,7 @@ use super::local::{LocalChange, LocalState};
 use super::report::RecoveryReport;
 use super::topics::{identity, sync_dir};
 use crate::clock::{Clock, to_millis};
+use crate::config::WhenFull;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{TopicId, parse_segment_file_name, partition_dir_name};
 use crate::group::coordinator::Coordinator;
@@ -96,10 +97,17 @@ impl Opening {
             threads: Mutex::new(Vec::new()),
             closed: AtomicBool::new(false),
             points: Mutex::new(self.clock.monotonic()),
+            dropping: Mutex::new(()),
             settings: self.settings.clone(),
         };
         let engine = self.open_topics(engine, clean_shutdown, same_boot)?;
         let engine = Arc::new(engine);
+        if self.settings.when_full == WhenFull::DropOldest {
+            let weak = Arc::downgrade(&engine);
+            engine.lanes.set_room(move |core, bytes, again| {
+                weak.upgrade().is_some_and(|engine| engine.make_room(core, bytes, again))
+            });
+        }
         if self.background {
             start_lanes(&engine, queues)?;
         }
@@ -121,7 +129,12 @@ impl Opening {
         let identity = LogIdentity { origin: Arc::clone(&origin), topic_id, dir: dir.clone() };
         let durability = self.settings.durability;
         let writer = writer_for(&self.settings, &self.env, durability);
-        let options = LogOptions { segment_bytes: STATE_SEGMENT_BYTES, writer };
+        let options = LogOptions {
+            segment_bytes: STATE_SEGMENT_BYTES,
+            writer,
+            // Commits and deletions go on when the budget is used up.
+            has_budget: false,
+        };
         if is_new && !self.settings.read_only {
             // DURABILITY: from the top down; also names that were found, since whoever made them
             // may have died before they were durable.

@@ -36,7 +36,8 @@ impl Active {
     /// Takes over a prepared segment, of which only the header is written, or a clean one.
     pub(crate) fn new(segment: Arc<Segment>, prepared: Prepared, position: usize) -> Self {
         let index = SparseIndex::new(segment.base_offset);
-        let space = Space::new(Arc::clone(&prepared.file), prepared.kind, prepared.allocated);
+        let (file, claim) = (Arc::clone(&prepared.file), prepared.claim);
+        let space = Space::new(file, prepared.kind, claim, prepared.allocated);
         Self {
             segment,
             file: prepared.file,
@@ -185,7 +186,8 @@ pub(crate) fn reopen(
     let first = page_ceil(position as u64).saturating_add(super::create::FIRST_ALLOCATION_BYTES);
     make_writable(&mut writer, first.min(allocated), kind)?;
     let index = SparseIndex::new(segment.base_offset);
-    let space = Space::new(Arc::clone(&file), kind, writer.writable() as u64);
+    let claim = Arc::clone(&segment.claim);
+    let space = Space::new(Arc::clone(&file), kind, claim, writer.writable() as u64);
     Ok(Active {
         segment,
         file,

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::LogEnv;
+use super::budget::Claim;
 use crate::error::{Error, Result};
 use crate::format::{SegmentHeader, segment_file_name, temporary_segment_file_name};
 use crate::storage::disk::{Access, Disk, DiskFile};
@@ -36,6 +37,9 @@ pub(crate) struct NewSegment {
     pub(crate) header: SegmentHeader,
     pub(crate) capacity: usize,
     pub(crate) writer: Writer,
+    pub(crate) claim: Arc<Claim>,
+    /// It is made so that others can go, and may need more than there is until they have.
+    pub(crate) exceeds_budget: bool,
 }
 
 /// A segment that is made and durable, but not yet part of the log.
@@ -47,6 +51,7 @@ pub(crate) struct Prepared {
     pub(crate) writer: RegionWriter,
     pub(crate) allocated: u64,
     pub(crate) kind: Writer,
+    pub(crate) claim: Arc<Claim>,
 }
 
 impl NewSegment {
@@ -67,6 +72,11 @@ impl NewSegment {
     fn fill(self, env: &LogEnv, temporary: &Path, path: &Path) -> io::Result<Prepared> {
         let capacity = self.capacity as u64;
         let allocated = FIRST_ALLOCATION_BYTES.min(capacity);
+        if self.exceeds_budget {
+            self.claim.grow_anyway(allocated);
+        } else {
+            self.claim.grow_to(allocated)?;
+        }
         let file = match env.disk.create(temporary) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 // Left by a crash or a failed attempt of ours: only a temporary name is removed.
@@ -91,7 +101,8 @@ impl NewSegment {
             return Err(error);
         }
         let path = path.to_path_buf();
-        Ok(Prepared { header: self.header, path, file, writer, allocated, kind: self.writer })
+        let (header, kind, claim) = (self.header, self.writer, self.claim);
+        Ok(Prepared { header, path, file, writer, allocated, kind, claim })
     }
 }
 

@@ -22,6 +22,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::active::Active;
+use self::budget::{Claim, SpaceBudget};
 use self::create::{NewSegment, Prepared, Writer};
 use self::producers::{Admission, ProducerTable, Sequence};
 use self::segment::{MapBudget, Segment, SegmentList};
@@ -35,6 +36,7 @@ use crate::record::TopicPartition;
 use crate::storage::disk::Disk;
 
 pub(crate) mod active;
+pub(crate) mod budget;
 mod chunk;
 pub(crate) mod create;
 pub(crate) mod cursor;
@@ -67,6 +69,8 @@ pub(crate) struct LogEnv {
     /// Reads go through `pread` into buffers, and nothing is mapped.
     pub(crate) copy_reads: bool,
     pub(crate) maps: MapBudget,
+    /// What the files of logs with a budget may take.
+    pub(crate) space: Arc<SpaceBudget>,
     /// Random numbers for salts and incarnations.
     pub(crate) random: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -89,6 +93,8 @@ pub(crate) struct LogIdentity {
 pub(crate) struct LogOptions {
     pub(crate) segment_bytes: u64,
     pub(crate) writer: Writer,
+    /// Whether the log's files count against the broker's byte budget.
+    pub(crate) has_budget: bool,
 }
 
 /// A recovery point: what is known of a partition without reading it. Everything it speaks of was
@@ -414,6 +420,7 @@ impl Log {
             (header.number, header.salt),
             self.log_end,
             prepared.writer.region(),
+            &prepared.claim,
         );
         let mut next = Active::new(Arc::clone(&segment), prepared, SegmentHeader::SIZE);
         let bytes = opening.encode(header.salt, 0)?;
@@ -485,7 +492,17 @@ impl Log {
             header,
             capacity: capacity.max(needed),
             writer: self.options.writer,
+            claim: self.claim(0),
+            exceeds_budget: false,
         })
+    }
+
+    /// The claim of one of this log's files on the space there is for them.
+    fn claim(&self, bytes: u64) -> Arc<Claim> {
+        if self.options.has_budget {
+            return Claim::of_file(&self.env.space, bytes);
+        }
+        Claim::of_file(&SpaceBudget::unlimited(), bytes)
     }
 }
 

@@ -212,6 +212,7 @@ impl Assembly<'_> {
             // A file that only stands for an empty log has no offsets of its own.
             found.base_offset().unwrap_or(next_offset).min(next_offset),
             Sealed { data_end, next_offset, times: not_younger(times, self.known.now) },
+            log.claim(found.bytes()),
         );
         if let Some(footer) = &found.footer {
             log.producers = ProducerTable::from_states(footer.producers.iter().copied());
@@ -293,6 +294,7 @@ impl Assembly<'_> {
             (last.number, last.salt),
             last.base_offset,
             writer.region(),
+            &last.claim,
         );
         let mut active = reopen(Arc::clone(&segment), file, writer, log.options.writer, position)
             .map_err(|source| Error::io("grow", &last.path, source))?;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::LogEnv;
+use super::budget::Claim;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{Footer, TimeRange};
 use crate::record::TopicPartition;
@@ -63,6 +64,7 @@ pub(crate) struct Segment {
     /// The map: always there while the segment is active; made on demand and droppable after.
     region: Mutex<Option<Arc<Region>>>,
     sealed: OnceLock<Sealed>,
+    pub(crate) claim: Arc<Claim>,
 }
 
 impl Segment {
@@ -73,6 +75,7 @@ impl Segment {
         (number, salt): (u64, u64),
         base_offset: u64,
         region: &Arc<Region>,
+        claim: &Arc<Claim>,
     ) -> Arc<Self> {
         Arc::new(Self {
             env: Arc::clone(env),
@@ -83,6 +86,7 @@ impl Segment {
             salt,
             region: Mutex::new(Some(Arc::clone(region))),
             sealed: OnceLock::new(),
+            claim: Arc::clone(claim),
         })
     }
 
@@ -93,6 +97,7 @@ impl Segment {
         (number, salt): (u64, u64),
         base_offset: u64,
         sealed: Sealed,
+        claim: Arc<Claim>,
     ) -> Arc<Self> {
         Arc::new(Self {
             env: Arc::clone(env),
@@ -103,6 +108,7 @@ impl Segment {
             salt,
             region: Mutex::new(None),
             sealed: OnceLock::from(sealed),
+            claim,
         })
     }
 
@@ -199,7 +205,9 @@ impl Segment {
 
     /// Removes the file. Whoever has it open or mapped keeps what is in it.
     pub(crate) fn remove_file(&self) -> std::io::Result<()> {
-        self.env.disk.remove_file(&self.path)
+        self.env.disk.remove_file(&self.path)?;
+        self.claim.shrink_to(0);
+        Ok(())
     }
 
     /// Makes durable what happened to names in the directory of the segment.

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::active::Growth;
+use super::budget::SpaceBudget;
 use super::create::Writer;
 use super::cursor::{Cursor, FetchLimits, Fetched};
 use super::locate::{floor, place_of_offset};
@@ -85,6 +86,7 @@ impl Rig {
             disk,
             copy_reads: false,
             maps: MapBudget::new(MapBudget::DEFAULT_LIMIT),
+            space: SpaceBudget::unlimited(),
             random: Box::new(move || random.lock().next()),
         };
         let identity = LogIdentity {
@@ -92,7 +94,8 @@ impl Rig {
             topic_id: TopicId([7; 16]),
             dir: dir.to_path_buf(),
         };
-        let options = LogOptions { segment_bytes: SEGMENT_BYTES, writer: Writer::Pwrite };
+        let options =
+            LogOptions { segment_bytes: SEGMENT_BYTES, writer: Writer::Pwrite, has_budget: true };
         Self { env: Arc::new(env), identity, options }
     }
 

@@ -101,6 +101,11 @@ impl Log {
         }
     }
 
+    /// Gives up the prepared segment, whose file is gone with its topic.
+    pub(crate) fn drop_prepared(&mut self) {
+        self.prepared = None;
+    }
+
     /// Gives up a prepared segment that will never be used.
     pub(crate) fn discard_prepared(&self, prepared: Prepared) {
         prepared.discard(&*self.env.disk);

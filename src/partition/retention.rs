@@ -83,6 +83,27 @@ impl PartitionCore {
         }
     }
 
+    /// The oldest segment, if it is sealed and another one follows, and the partition is whole.
+    pub(crate) fn oldest_sealed(&self) -> Option<SegmentFacts> {
+        if self.is_closed() || self.poisoned.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut oldest = None;
+        self.each_sealed(|facts| {
+            oldest = Some(*facts);
+            false
+        });
+        oldest
+    }
+
+    /// Gives up what the files of the partition have of the broker's byte budget; they were removed.
+    pub(crate) fn give_up_space(&self) {
+        for segment in self.segments.all() {
+            segment.claim.shrink_to(0);
+        }
+        self.state.lock().log.drop_prepared();
+    }
+
     /// Puts a new segment in the place of the last one, unless something was appended to that
     /// since `planned`. Whether it did.
     ///
@@ -109,7 +130,10 @@ impl PartitionCore {
             if state.log.has_prepared() {
                 return Ok(());
             }
-            state.log.begin_prepare()?
+            let mut task = state.log.begin_prepare()?;
+            // With it, others can go; without it, a budget that is used up would stay so.
+            task.new.exceeds_budget = true;
+            task
         };
         let prepared = PrepareTask::run(task)?;
         let mut state = self.state.lock();

@@ -17,6 +17,7 @@ use super::*;
 use crate::clock::{ManualClock, real_now};
 use crate::config::{RecoveryPolicy, TimestampType};
 use crate::format::TopicId;
+use crate::log::budget::SpaceBudget;
 use crate::log::create::Writer;
 use crate::log::cursor::{FetchLimits, Fetched};
 use crate::log::open::Known;
@@ -46,6 +47,10 @@ impl Background for Noted {
 
     fn is_running(&self) -> bool {
         self.is_running.load(Ordering::Relaxed)
+    }
+
+    fn make_room(&self, _: &Arc<PartitionCore>, _: u64, _: bool) -> bool {
+        false
     }
 }
 
@@ -123,7 +128,8 @@ impl Setup {
     }
 }
 
-const OPTIONS: LogOptions = LogOptions { segment_bytes: 256 << 10, writer: Writer::Pwrite };
+const OPTIONS: LogOptions =
+    LogOptions { segment_bytes: 256 << 10, writer: Writer::Pwrite, has_budget: true };
 const RULES: RecordRules =
     RecordRules { record_bytes_max: u32::MAX, timestamps: TimestampType::CreateTime };
 
@@ -133,6 +139,7 @@ fn env(disk: &SimulatedDisk) -> Arc<LogEnv> {
         disk: Arc::new(disk.clone()),
         copy_reads: false,
         maps: MapBudget::new(8),
+        space: SpaceBudget::unlimited(),
         random: Box::new(move || counter.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9)),
     })
 }
