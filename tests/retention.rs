@@ -9,8 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use logpond::{
-    Broker, BrokerBuilder, Cleanup, Durability, Error, Gap, ManualClock, Message, Partition,
-    Record, StartAt, TopicConfig, TopicPartition, WhenFull,
+    Broker, BrokerBuilder, Cleanup, Consumer, Durability, Error, Gap, ManualClock, Message,
+    Partition, ReadMode, Record, StartAt, TopicConfig, TopicPartition, WhenFull,
 };
 
 use common::{
@@ -427,6 +427,66 @@ fn retention_at_once_needs_no_tick() {
     setup.clock.advance(2 * MINUTE);
     setup.broker.admin().enforce_retention_now().unwrap();
     assert_eq!(setup.start(), 3);
+}
+
+/// Symptom looked for: a record passed over in silence, or an error that is not the reader's,
+/// because a file went while it was read.
+#[test]
+fn row_j09_a_reader_beside_deletion_sees_each_record_or_learns_that_it_is_gone() {
+    const RECORDS: u64 = 3_000;
+    let dir = temp_dir();
+    for mode in [ReadMode::Mapped, ReadMode::Copy] {
+        let builder = Broker::builder().data_dir(dir.path().join(format!("{mode:?}")));
+        let broker = builder.durability(Durability::Os).read_mode(mode).open().unwrap();
+        let topic = broker.ensure_topic("t", small_topic(1)).unwrap();
+        let partition = topic.partition(0).unwrap();
+        let mut reader = broker.reader().assign([("t", 0)]).max_poll_records(3).open().unwrap();
+        let mut behind = broker.reader().assign([("t", 0)]).max_poll_records(1).open().unwrap();
+        let follow = |reader: &mut Consumer| {
+            let (mut next, mut held) = (0, Vec::new());
+            while next < RECORDS {
+                let batch = reader.poll(common::PATIENCE).unwrap();
+                for message in batch {
+                    for gap in reader.take_gaps() {
+                        assert!(gap.missed.start == next, "{gap:?} at {next}, {mode:?}");
+                        next = gap.missed.end;
+                    }
+                    assert_eq!(message.offset(), next, "{mode:?}");
+                    assert_eq!(message.value(), Some(&VALUE[..]));
+                    next += 1;
+                    held.extend((next % 50 == 0).then_some(message));
+                }
+            }
+            assert!(held.iter().all(|message| message.value() == Some(&VALUE[..])));
+        };
+        std::thread::scope(|scope| {
+            let (appending, admin) = (partition.clone(), broker.admin());
+            scope.spawn(move || {
+                for number in 0..RECORDS {
+                    appending.append(&Record::new().value(&VALUE)).unwrap();
+                    if number % 20 == 19 {
+                        let before = appending.log_end_offset().saturating_sub(5);
+                        admin.delete_records(("t", 0), before).unwrap();
+                    }
+                }
+            });
+            scope.spawn(|| {
+                while partition.log_end_offset() < RECORDS {
+                    // Reads at the edge find a record or learn that it is gone.
+                    let at = partition.log_start_offset();
+                    match partition.read(at, 1) {
+                        Ok(batch) => assert!(batch.iter().all(|message| message.offset() == at)),
+                        Err(Error::OffsetOutOfRange { requested, start, .. }) => {
+                            assert!(requested == at && start > at, "{start} after {at}");
+                        }
+                        Err(other) => panic!("{other:?}"),
+                    }
+                }
+            });
+            follow(&mut reader);
+            follow(&mut behind);
+        });
+    }
 }
 
 // ---- the byte budget -----------------------------------------------------------------------

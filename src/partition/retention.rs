@@ -46,9 +46,7 @@ impl PartitionCore {
 
     /// As retention would plan it to remove all below `offset`.
     pub(crate) fn plan_deletion(&self, offset: u64) -> Result<(Plan, Tail)> {
-        let now = self.steady_millis();
-        drop(self.writable_state()?);
-        let tail = self.look_at_tail(now).ok_or(Error::Closed)?;
+        let tail = self.writable_state()?.log.tail().ok_or(Error::Closed)?;
         // The last segment is replaced when nothing is left in it: its space is wanted back.
         let roll = tail.facts.next_offset <= offset && tail.facts.times.is_some();
         Ok((Plan { log_start: offset, roll }, tail))
