@@ -9,12 +9,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use logpond::{
-    Broker, BrokerBuilder, Cleanup, Consumer, Durability, Error, Gap, ManualClock, Message,
+    Broker, BrokerBuilder, Cleanup, Clock, Consumer, Durability, Error, Gap, ManualClock, Message,
     Partition, ReadMode, Record, StartAt, TopicConfig, TopicPartition, WhenFull,
 };
 
 use common::{
-    assert_dense, drain, files_below, manual_clock, read_all, refused_setting, small_topic,
+    Rng, assert_dense, drain, files_below, manual_clock, read_all, refused_setting, small_topic,
     some_time, temp_dir, tp,
 };
 
@@ -429,6 +429,61 @@ fn retention_at_once_needs_no_tick() {
     assert_eq!(setup.start(), 3);
 }
 
+/// Random lives against what each record's age says: nothing young goes, and nothing stays when all
+/// is old. `LOGPOND_SEED` replays.
+#[test]
+fn random_lives_keep_what_is_young_and_nothing_when_all_is_old() {
+    let mut rng = Rng::announced("retention");
+    let (dir, clock) = (temp_dir(), manual_clock());
+    let retention = 10 * MINUTE;
+    let open = || on_disk(dir.path(), &clock).open().unwrap();
+    let mut broker = open();
+    broker.ensure_topic("t", small_topic(1).retention(retention).segment_age(MINUTE)).unwrap();
+    // When each record was appended, and up to where records were deleted on purpose.
+    let (mut appended, mut deleted, mut start) = (Vec::<Duration>::new(), 0, 0);
+    for step in 0..600 {
+        let partition = broker.topic("t").unwrap().partition(0).unwrap();
+        let end = appended.len() as u64;
+        match rng.below(20) {
+            0..8 => {
+                for _ in 0..=rng.below(9) {
+                    partition.append(&Record::new().value(&VALUE)).unwrap();
+                    appended.push(clock.monotonic());
+                }
+            }
+            8..12 => clock.advance(SECOND * u32::try_from(rng.below(300)).unwrap()),
+            12..14 => clock.set(some_time() + SECOND * u32::try_from(rng.below(1 << 30)).unwrap()),
+            14 => {
+                let before = start + rng.below(end - start + 1);
+                deleted = broker.admin().delete_records(("t", 0), before).unwrap();
+            }
+            15 => {
+                // Between lives the wall clock is all there is, so it is right then.
+                clock.set(some_time() + clock.monotonic());
+                drop(partition);
+                broker.close().unwrap();
+                broker = open();
+            }
+            _ => {
+                broker.tick().unwrap();
+                let is_old = |at: &Duration| clock.monotonic().saturating_sub(*at) > retention;
+                let young = appended.iter().position(|at| !is_old(at));
+                let young = young.map_or(end, |young| young as u64);
+                let found = partition.log_start_offset();
+                assert!(found <= young.max(deleted), "step {step}: {found}, {young}, {deleted}");
+                assert!(young < end || found == end, "step {step}: {found} of {end}");
+            }
+        }
+        let partition = broker.topic("t").unwrap().partition(0).unwrap();
+        assert!(partition.log_start_offset() >= start, "step {step}");
+        start = partition.log_start_offset();
+        let rest = read_all(&partition);
+        assert_dense(&rest, start);
+        assert_eq!(start + rest.len() as u64, appended.len() as u64, "step {step}");
+    }
+    assert!(start > 100, "{start}");
+}
+
 /// Symptom looked for: a record passed over in silence, or an error that is not the reader's,
 /// because a file went while it was read.
 #[test]
@@ -530,6 +585,9 @@ fn a_full_budget_refuses_appends_and_nothing_else() {
     let mut consumer = setup.broker.consumer("g").subscribe(["t"]).open().unwrap();
     assert_eq!(drain(&mut consumer).len() as u64, count);
     consumer.commit().unwrap();
+    // Who stands in a file that goes does not keep its part of the budget.
+    let mut slow = setup.broker.reader().assign([("t", 0)]).open().unwrap();
+    let held = slow.recv().unwrap();
     let refused = setup.broker.ensure_topic("u", TopicConfig::new(9));
     assert!(matches!(refused, Err(Error::StorageFull { .. })), "{refused:?}");
     setup.broker.flush().unwrap();
@@ -538,6 +596,7 @@ fn a_full_budget_refuses_appends_and_nothing_else() {
     setup.broker.admin().delete_records(("t", 0), 40).unwrap();
     let again = setup.fill();
     assert!((20..=40).contains(&again), "{again}");
+    assert_eq!(held.value(), Some(&VALUE[..]));
     let end = setup.partition.log_end_offset();
     assert_eq!(setup.tick_after(11 * MINUTE), end);
     assert!(setup.fill() > 100);

@@ -164,7 +164,6 @@ impl PartitionCore {
             let gone = {
                 let mut state = self.state.lock();
                 let gone = state.log.retire(start, STEP);
-                state.changed = true;
                 self.log_start.store(state.log.log_start(), Ordering::Release);
                 self.gate.raise(state.log.durable_end());
                 gone
