@@ -16,6 +16,7 @@ pub use self::groups::{GroupInfo, GroupMember, GroupOffset, GroupStatus};
 pub use self::verify::VerifyReport;
 
 mod groups;
+mod retention;
 mod topics;
 mod verify;
 

@@ -66,6 +66,23 @@ pub enum RecoveryPolicy {
     ReadAroundDamage,
 }
 
+/// What an append does when the broker's byte budget
+/// ([`BrokerBuilder::max_total_bytes`](crate::BrokerBuilder::max_total_bytes)) is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// It is refused with [`Error::StorageFull`], a definite error. Reading, committing and
+    /// deleting go on, and appends resume when retention or a deletion has made room.
+    #[default]
+    Refuse,
+    /// The oldest records make room, whichever topic they belong to: whole sealed segments, by the
+    /// age of their youngest record, of topics that are not only compacted. Where no partition has
+    /// a sealed segment left, the last segment of the partition that is appended to goes, with all
+    /// that is in it: keep [`TopicConfig::segment_bytes`] a small part of the budget. If that is
+    /// empty too, the append is refused.
+    DropOldest,
+}
+
 /// How stored bytes reach a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ReadMode {
@@ -155,16 +172,16 @@ pub struct TopicConfig {
     /// What an acknowledgement means; `None` takes the broker's setting. Fixes how the topic's
     /// files are written, so it cannot be altered; a producer can have its own.
     pub durability: Option<Durability>,
-    /// How long records are kept; [`Duration::MAX`] is for ever. Default 7 days.
-    /// Stored; nothing acts on it in this version.
+    /// How long records are kept; [`Duration::MAX`] is for ever. Default 7 days. Whole segments go
+    /// once all of their records are older, as [`docs::retention`](crate::docs::retention) tells.
     pub retention: Duration,
-    /// How many bytes each partition keeps; `u64::MAX`, the default, is no limit.
-    /// Stored; nothing acts on it in this version.
+    /// How many bytes each partition keeps; `u64::MAX`, the default, is no limit. The oldest
+    /// segments go as long as that much is left without them; the one that is appended to stays.
     pub retention_bytes: u64,
     /// The size of a segment: 16 KiB to 1 GiB, default 64 MiB.
     pub segment_bytes: u64,
-    /// The age at which a segment is rolled although it is not full. Default 7 days.
-    /// Stored; nothing acts on it in this version.
+    /// The age of its first record at which a segment is rolled although it is not full. Default
+    /// 7 days; [`Duration::MAX`] is never.
     pub segment_age: Duration,
     /// What the topic keeps. Default [`Cleanup::Delete`].
     /// Stored; nothing acts on it in this version.

@@ -15,5 +15,8 @@ pub mod groups {}
 #[doc = include_str!("docs/changelog.md")]
 pub mod changelog {}
 
+#[doc = include_str!("docs/retention.md")]
+pub mod retention {}
+
 #[doc = include_str!("docs/performance.md")]
 pub mod performance {}

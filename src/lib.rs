@@ -53,7 +53,7 @@
 //! | topic | names of `[A-Za-z0-9._-]{1,249}`, up to 10,000 partitions |
 //! | offsets | 64 bits |
 //! | one directory | one broker at a time, kept by an advisory lock |
-//! | not yet | retention, compaction, rolling by age, replication |
+//! | not yet | compaction, replication |
 //!
 //! Soundness of the memory maps rests on nobody else changing the files of an open directory: a
 //! file that is truncated from outside raises SIGBUS when it is read. [`ReadMode::Copy`] maps
@@ -108,7 +108,7 @@ pub use codec::Json;
 pub use codec::{Bincode, Codec};
 pub use config::{
     Acks, Cleanup, CommitMode, Durability, ReadMode, RecoveryPolicy, StartAt, TimestampType,
-    TopicConfig, Visibility,
+    TopicConfig, Visibility, WhenFull,
 };
 #[cfg(feature = "async")]
 pub use consumer::MessageStream;

@@ -25,7 +25,8 @@ use crate::clock::{Clock, to_millis};
 use crate::config::{Durability, Visibility};
 use crate::error::{Error, Result};
 use crate::format::EncodedBatch;
-use crate::log::segment::SegmentList;
+use crate::log::budget;
+use crate::log::segment::{Segment, SegmentList};
 use crate::log::tasks::SyncScope;
 use crate::log::{Checkpoint, Log, Outcome, ProducerRequest};
 use crate::record::TopicPartition;
@@ -35,6 +36,7 @@ pub(crate) mod commit;
 pub(crate) mod encode;
 pub(crate) mod lineage;
 mod read;
+mod retention;
 pub(crate) mod state_log;
 #[cfg(test)]
 #[cfg(not(loom))]
@@ -63,6 +65,10 @@ pub(crate) trait Background: Send + Sync + fmt::Debug {
 
     /// Whether requests are served without a `tick`.
     fn is_running(&self) -> bool;
+
+    /// Removes the oldest records of the broker until a batch of `bytes` fits its budget; some in
+    /// any case if it is asked again. False when nothing can be removed, or it is not wanted.
+    fn make_room(&self, partition: &Arc<PartitionCore>, bytes: u64, again: bool) -> bool;
 }
 
 /// A named producer's request, and the check that it has not been superseded.
@@ -81,6 +87,8 @@ pub(crate) struct AppendOptions<'a> {
     pub(crate) producer: Option<Fence<'a>>,
     /// The durability in force, where it is not the partition's: the producer's own.
     pub(crate) level: Option<Durability>,
+    /// What the wall clock shows, in milliseconds; 0 where nobody asks for the age of records.
+    pub(crate) wall: u64,
 }
 
 struct State {
@@ -112,6 +120,11 @@ pub(crate) struct PartitionCore {
     poisoned: AtomicBool,
     closed: AtomicBool,
     requested: AtomicU32,
+    /// The wall clock when the log was last told the time. ORDERING: Relaxed, written under
+    /// `state` after the log was told: whoever finds its own reading here enters later.
+    wall_seen: AtomicU64,
+    /// Segments that left the log and whose files could not be removed.
+    leftovers: Mutex<Vec<Arc<Segment>>>,
     /// Wall-clock milliseconds and monotonic time when the partition was opened.
     started: (u64, Duration),
 }
@@ -141,6 +154,8 @@ impl PartitionCore {
             poisoned: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             requested: AtomicU32::new(0),
+            wall_seen: AtomicU64::new(0),
+            leftovers: Mutex::new(Vec::new()),
             state: Mutex::new(State {
                 changed: true,
                 log,
@@ -213,21 +228,47 @@ impl PartitionCore {
         batch: &mut EncodedBatch<'_>,
         options: &AppendOptions<'_>,
     ) -> Result<Outcome> {
+        let mut appended = self.try_append(batch, options);
+        let mut again = false;
+        // No lock is held here, so that others can be asked to make room. Each turn but the first
+        // removes something, so there is an end.
+        while let Err(Error::StorageFull { source, .. }) = &appended
+            && budget::is_budget(source)
+            && self.make_room(batch, again)
+        {
+            again = true;
+            appended = self.try_append(batch, options);
+        }
+        appended
+    }
+
+    #[cold]
+    fn make_room(self: &Arc<Self>, batch: &EncodedBatch<'_>, again: bool) -> bool {
+        self.background.make_room(self, u64::from(batch.size(true)), again)
+    }
+
+    fn try_append(
+        self: &Arc<Self>,
+        batch: &mut EncodedBatch<'_>,
+        options: &AppendOptions<'_>,
+    ) -> Result<Outcome> {
         // The clock is the application's code: it is asked before the lock is taken.
-        let now = options.producer.as_ref().map(|_| self.steady_millis());
+        // Time passed if the wall clock, which the caller has read, moved: most appends of a quick
+        // producer find it where it was, and the second clock is not asked.
+        let is_later = self.wall_seen.load(Ordering::Relaxed) != options.wall;
+        let now = (is_later || options.producer.is_some()).then(|| self.steady_millis());
         let level = options.level.unwrap_or(self.durability);
         let monotonic = match level {
             Durability::Interval { .. } => Some(self.clock.monotonic()),
             Durability::Os | Durability::Sync => None,
         };
         let mut state = self.writable_state()?;
-        let producer = match &options.producer {
-            None => None,
-            Some(fence) => {
-                state.log.tell_time(now.unwrap_or(0));
-                Some(check_fence(fence)?)
-            }
-        };
+        if let Some(now) = now {
+            state.log.tell_time(now);
+            state.log.tell_lag(options.wall);
+            self.wall_seen.store(options.wall, Ordering::Relaxed);
+        }
+        let producer = options.producer.as_ref().map(check_fence).transpose()?;
         if let Some(expected) = options.expected
             && expected != state.log.log_end()
         {

@@ -407,7 +407,7 @@ impl Producer {
         topic.check_writable()?;
         let now = topic.now_millis()?;
         let timestamp = timestamp_of(record, topic.config.timestamps, now)?;
-        let options = self.options(sequence);
+        let options = self.options(sequence, now);
         let outcome = encode([record], topic.rules, now, |batch| core.append(batch, &options))?;
         let offset = match outcome {
             Outcome::Appended { base_offset, .. } => base_offset,
@@ -429,7 +429,7 @@ impl Producer {
         let core = Arc::clone(topic.partition(group.partition)?);
         topic.check_writable()?;
         let now = topic.now_millis()?;
-        let options = self.options(Sequence::Next);
+        let options = self.options(Sequence::Next, now);
         let members = || group.members.iter().filter_map(|index| records.get(*index));
         let outcome = encode(members(), topic.rules, now, |batch| core.append(batch, &options))?;
         let Outcome::Appended { base_offset, next_offset } = outcome else {
@@ -489,9 +489,9 @@ impl Producer {
         self.inner.durability.unwrap_or(topic.durability)
     }
 
-    fn options(&self, sequence: Sequence) -> AppendOptions<'_> {
+    fn options(&self, sequence: Sequence, wall: u64) -> AppendOptions<'_> {
         let producer = self.fence(sequence);
-        AppendOptions { expected: None, producer, level: self.inner.durability }
+        AppendOptions { expected: None, producer, level: self.inner.durability, wall }
     }
 
     fn fence(&self, sequence: Sequence) -> Option<Fence<'_>> {

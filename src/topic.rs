@@ -282,8 +282,8 @@ impl Partition {
         let successor = self.shared.successor();
         let shared = successor.as_deref().unwrap_or(&self.shared);
         shared.check_writable()?;
-        let options = AppendOptions { expected, ..AppendOptions::default() };
         let now = shared.now_millis()?;
+        let options = AppendOptions { expected, wall: now, ..AppendOptions::default() };
         let outcome =
             encode(records, shared.rules, now, |batch| self.core.append(batch, &options))?;
         let Outcome::Appended { base_offset, next_offset } = outcome else {

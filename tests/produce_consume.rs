@@ -479,7 +479,9 @@ fn read_starts_anywhere_and_honours_its_byte_limit_with_at_least_one_record() {
 fn offset_at_finds_the_first_record_at_or_after_a_time_also_out_of_order() {
     let dir = temp_dir();
     let broker = open_quiet(dir.path());
-    let partition = broker.ensure_topic("t", small_topic(1)).unwrap().partition(0).unwrap();
+    // The timestamps are those of 1970, which no retention would keep.
+    let config = small_topic(1).retention(Duration::MAX);
+    let partition = broker.ensure_topic("t", config).unwrap().partition(0).unwrap();
     let at = |millis: u64| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
     let mut rng = Rng::announced("offset_at");
     let mut times: Vec<u64> = Vec::new();

@@ -8,9 +8,10 @@ use super::Broker;
 use super::engine::Settings;
 use super::open::Opening;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Durability, ReadMode, RecoveryPolicy, TopicConfig};
+use crate::config::{Durability, ReadMode, RecoveryPolicy, TopicConfig, WhenFull};
 use crate::error::{Error, Result};
 use crate::log::LogEnv;
+use crate::log::budget::SpaceBudget;
 use crate::log::segment::MapBudget;
 use crate::storage::disk::{Disk, MemoryDisk, RealDisk};
 use crate::sync::{AtomicU64, Ordering};
@@ -35,6 +36,8 @@ pub struct BrokerBuilder {
     read_mode: ReadMode,
     read_only: bool,
     seed: Option<u64>,
+    max_total_bytes: u64,
+    when_full: WhenFull,
 }
 
 impl Default for BrokerBuilder {
@@ -50,6 +53,8 @@ impl Default for BrokerBuilder {
             read_mode: ReadMode::default(),
             read_only: false,
             seed: None,
+            max_total_bytes: u64::MAX,
+            when_full: WhenFull::default(),
         }
     }
 }
@@ -103,6 +108,25 @@ impl BrokerBuilder {
     /// How stored bytes reach readers. Default [`ReadMode::Mapped`].
     pub fn read_mode(mut self, mode: ReadMode) -> Self {
         self.read_mode = mode;
+        self
+    }
+
+    /// How many bytes the files of all topics may take together; `u64::MAX`, the default, is no
+    /// limit. What counts is what is allocated, which is ahead of what is written by up to 64 KiB
+    /// in a new segment and 2 MiB in a full one, twice per partition that is being appended to.
+    /// The broker's own logs do not count, nor do files that were removed and that messages hold.
+    ///
+    /// What happens when it is used up is said by [`when_full`](Self::when_full). A broker that
+    /// opens a directory with more than that opens all the same.
+    pub fn max_total_bytes(mut self, bytes: u64) -> Self {
+        self.max_total_bytes = bytes;
+        self
+    }
+
+    /// What an append does that finds [`max_total_bytes`](Self::max_total_bytes) used up. Default
+    /// [`WhenFull::Refuse`].
+    pub fn when_full(mut self, policy: WhenFull) -> Self {
+        self.when_full = policy;
         self
     }
 
@@ -167,6 +191,7 @@ impl BrokerBuilder {
             disk,
             copy_reads: copy_reads && !in_memory,
             maps: MapBudget::new(MapBudget::DEFAULT_LIMIT),
+            space: SpaceBudget::new(self.max_total_bytes),
             random: {
                 let random = Arc::clone(&random);
                 Box::new(move || random.next())
@@ -180,6 +205,7 @@ impl BrokerBuilder {
             topic_defaults: self.topic_defaults,
             read_only: self.read_only,
             recovery: self.recovery,
+            when_full: self.when_full,
         };
         let opening = Opening {
             settings,

@@ -22,7 +22,7 @@ use super::lanes::Lanes;
 use super::local::{LocalChange, LocalState};
 use super::report::RecoveryReport;
 use crate::clock::Clock;
-use crate::config::{Durability, RecoveryPolicy, TopicConfig};
+use crate::config::{Durability, RecoveryPolicy, TopicConfig, WhenFull};
 use crate::error::{Error, Result};
 use crate::format::validate_label;
 use crate::group::coordinator::Coordinator;
@@ -45,6 +45,7 @@ pub(crate) struct Settings {
     pub(crate) topic_defaults: TopicConfig,
     pub(crate) read_only: bool,
     pub(crate) recovery: RecoveryPolicy,
+    pub(crate) when_full: WhenFull,
 }
 
 /// A named producer that is in use: the epoch in force, shared by all its holders.
@@ -77,6 +78,11 @@ pub(crate) struct Engine {
     ///
     /// LOCK ORDER: after `admin`.
     pub(crate) points: Mutex<Duration>,
+    /// Held while the oldest records make room for new ones, so that no two callers drop for the
+    /// same want.
+    ///
+    /// LOCK ORDER: taken without any other lock.
+    pub(crate) dropping: Mutex<()>,
 }
 
 impl Engine {
@@ -178,18 +184,11 @@ impl Engine {
             partition.sync_if_due(now);
         }
         let is_due = now.saturating_sub(*self.points.lock()) >= super::lanes::CHECKPOINT_EVERY;
-        if is_due { self.keep_house() } else { Ok(()) }
-    }
-
-    /// What is done every minute: recovery points, and another attempt to remove what could not
-    /// be removed.
-    pub(crate) fn keep_house(&self) -> Result<()> {
-        self.finish_deletions();
-        self.write_points(self.points.lock())
+        if is_due { self.keep_house() } else { self.enforce_retention() }
     }
 
     /// Recovery points for the partitions that changed since their last one.
-    fn write_points(&self, mut last: MutexGuard<'_, Duration>) -> Result<()> {
+    pub(super) fn write_points(&self, mut last: MutexGuard<'_, Duration>) -> Result<()> {
         // Whoever closes the engine writes the last ones.
         self.check_open()?;
         *last = self.clock.monotonic();

@@ -2,11 +2,11 @@
 //!
 //! *Space and sync* serves what appenders and waiters need soon: blocks ahead of the writer, the
 //! next segment, syncs of intervals and of those who wait without blocking, the eviction of group
-//! members that have stopped polling. *Bulk* does what takes
-//! long and nobody waits for: syncs and footers of sealed segments, recovery points. Without
+//! members that have stopped polling. *Bulk* does what takes long and nobody waits for: syncs and
+//! footers of sealed segments, retention, recovery points. Without
 //! background threads, requests stay noted in their partitions until `tick` serves them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
@@ -26,12 +26,16 @@ enum Job {
 }
 
 /// The sending side, shared by all partitions.
-#[derive(Debug)]
 pub(crate) struct Lanes {
     space: Sender<Job>,
     bulk: Sender<Job>,
     is_running: Arc<AtomicBool>,
+    /// Where the oldest records are to make room; the engine, once it is there.
+    room: OnceLock<MakeRoom>,
 }
+
+/// Makes room for a partition: see [`Background::make_room`].
+type MakeRoom = Box<dyn Fn(&Arc<PartitionCore>, u64, bool) -> bool + Send + Sync>;
 
 /// The receiving sides, for the threads.
 pub(crate) struct LaneQueues {
@@ -57,6 +61,12 @@ impl std::fmt::Debug for Job {
     }
 }
 
+impl std::fmt::Debug for Lanes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lanes").field("is_running", &self.is_running).finish_non_exhaustive()
+    }
+}
+
 impl Lanes {
     pub(crate) fn new(is_running: bool) -> (Arc<Self>, LaneQueues) {
         let (space, space_queue) = unbounded();
@@ -67,7 +77,15 @@ impl Lanes {
             bulk: bulk_queue,
             is_running: Arc::clone(&is_running),
         };
-        (Arc::new(Self { space, bulk, is_running }), queues)
+        (Arc::new(Self { space, bulk, is_running, room: OnceLock::new() }), queues)
+    }
+
+    /// Says who makes room when the byte budget is used up. Once.
+    pub(crate) fn set_room(
+        &self,
+        room: impl Fn(&Arc<PartitionCore>, u64, bool) -> bool + Send + Sync + 'static,
+    ) {
+        let _ = self.room.set(Box::new(room));
     }
 
     /// Makes the lane look again when the next member of a group may be overdue.
@@ -96,6 +114,10 @@ impl Background for Lanes {
 
     fn is_running(&self) -> bool {
         self.is_running.load(Ordering::Acquire)
+    }
+
+    fn make_room(&self, partition: &Arc<PartitionCore>, bytes: u64, again: bool) -> bool {
+        self.room.get().is_some_and(|room| room(partition, bytes, again))
     }
 }
 
@@ -148,17 +170,26 @@ fn next_due(later: &mut Vec<Arc<PartitionCore>>, clock: &dyn Clock) -> Option<Du
     next.map(|due| due.saturating_sub(now))
 }
 
-/// The bulk lane, until it is stopped. `checkpoint` writes recovery points.
-pub(crate) fn run_bulk_lane(queues: &LaneQueues, clock: &dyn Clock, checkpoint: impl Fn()) {
+/// The bulk lane, until it is stopped. `keep_house` is called every minute, `finished` after a
+/// partition's sealed segments were finished.
+pub(crate) fn run_bulk_lane(
+    queues: &LaneQueues,
+    clock: &dyn Clock,
+    keep_house: impl Fn(),
+    finished: impl Fn(&Arc<PartitionCore>),
+) {
     let mut due = clock.monotonic().saturating_add(CHECKPOINT_EVERY);
     while queues.is_running() {
         let now = clock.monotonic();
         if now >= due {
-            checkpoint();
+            keep_house();
             due = now.saturating_add(CHECKPOINT_EVERY);
         }
         match queues.bulk.recv_timeout(due.saturating_sub(now)) {
-            Ok(Job::Do(partition, work)) => partition.do_work(work),
+            Ok(Job::Do(partition, work)) => {
+                partition.do_work(work);
+                finished(&partition);
+            }
             Ok(Job::Watch) | Err(RecvTimeoutError::Timeout) => {}
             Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return,
         }

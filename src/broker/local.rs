@@ -37,6 +37,12 @@ pub(crate) enum LocalChange {
         partition: u32,
         lineage: Lineage,
     },
+    /// Records below are gone for good; synced before anything of them is removed.
+    LogStart {
+        topic: TopicId,
+        partition: u32,
+        offset: u64,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +54,8 @@ pub(crate) struct LocalState {
     pub(crate) is_initialised: bool,
     pub(crate) points: BTreeMap<(TopicId, u32), Checkpoint>,
     pub(crate) lineages: BTreeMap<(TopicId, u32), Lineage>,
+    /// Never go back, in whichever order they are stored.
+    pub(crate) log_starts: BTreeMap<(TopicId, u32), u64>,
 }
 
 impl LoggedState for LocalState {
@@ -68,9 +76,14 @@ impl LoggedState for LocalState {
             LocalChange::TopicGone(id) => {
                 self.points.retain(|(topic, _), _| *topic != id);
                 self.lineages.retain(|(topic, _), _| *topic != id);
+                self.log_starts.retain(|(topic, _), _| *topic != id);
             }
             LocalChange::Lineage { topic, partition, lineage } => {
                 self.lineages.insert((topic, partition), lineage);
+            }
+            LocalChange::LogStart { topic, partition, offset } => {
+                let start = self.log_starts.entry((topic, partition)).or_default();
+                *start = offset.max(*start);
             }
         }
     }
@@ -87,12 +100,17 @@ impl LoggedState for LocalState {
             LocalChange::Lineage { topic, partition, lineage }
         };
         let lineages = self.lineages.iter().map(of_partition);
+        let of_start = |((topic, partition), offset): (&(TopicId, u32), &u64)| {
+            LocalChange::LogStart { topic: *topic, partition: *partition, offset: *offset }
+        };
+        let log_starts = self.log_starts.iter().map(of_start);
         let closed = self.is_closed.then_some(LocalChange::Closed);
         let initialised = self.is_initialised.then_some(LocalChange::Initialised);
         std::iter::once(opened)
             .chain(initialised)
             .chain(points)
             .chain(lineages)
+            .chain(log_starts)
             .chain(closed)
             .collect()
     }

@@ -21,6 +21,7 @@ mod builder;
 mod catalog;
 pub(crate) mod engine;
 mod grow;
+mod housekeeping;
 mod lanes;
 mod local;
 mod open;
@@ -191,7 +192,7 @@ impl Broker {
     }
 
     /// One round of the work that background threads do otherwise: space ahead, due syncs,
-    /// footers, recovery points. For [`background(false)`](BrokerBuilder::background).
+    /// footers, retention, recovery points. For [`background(false)`](BrokerBuilder::background).
     ///
     /// # Errors
     ///

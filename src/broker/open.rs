@@ -12,7 +12,8 @@ use super::lanes::{LaneQueues, Lanes, run_bulk_lane, run_space_lane};
 use super::local::{LocalChange, LocalState};
 use super::report::RecoveryReport;
 use super::topics::{identity, sync_dir};
-use crate::clock::Clock;
+use crate::clock::{Clock, to_millis};
+use crate::config::WhenFull;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{TopicId, parse_segment_file_name, partition_dir_name};
 use crate::group::coordinator::Coordinator;
@@ -100,10 +101,17 @@ impl Opening {
             threads: Mutex::new(Vec::new()),
             closed: AtomicBool::new(false),
             points: Mutex::new(self.clock.monotonic()),
+            dropping: Mutex::new(()),
             settings: self.settings.clone(),
         };
         let engine = self.open_topics(engine, clean_shutdown, same_boot)?;
         let engine = Arc::new(engine);
+        if self.settings.when_full == WhenFull::DropOldest {
+            let weak = Arc::downgrade(&engine);
+            engine.lanes.set_room(move |core, bytes, again| {
+                weak.upgrade().is_some_and(|engine| engine.make_room(core, bytes, again))
+            });
+        }
         if self.background {
             start_lanes(&engine, queues)?;
         }
@@ -125,7 +133,12 @@ impl Opening {
         let identity = LogIdentity { origin: Arc::clone(&origin), topic_id, dir: dir.clone() };
         let durability = self.settings.durability;
         let writer = writer_for(&self.settings, &self.env, durability);
-        let options = LogOptions { segment_bytes: STATE_SEGMENT_BYTES, writer };
+        let options = LogOptions {
+            segment_bytes: STATE_SEGMENT_BYTES,
+            writer,
+            // Commits and deletions go on when the budget is used up.
+            has_budget: false,
+        };
         if is_new && !self.settings.read_only {
             // DURABILITY: from the top down; also names that were found, since whoever made them
             // may have died before they were durable.
@@ -149,6 +162,8 @@ impl Opening {
                 same_boot: true,
                 policy: self.settings.recovery,
                 read_only: self.settings.read_only,
+                log_start: None,
+                now: u64::MAX,
             };
             let (log, recovery) = Log::open(&self.env, identity, options, &known)?;
             report.push(recovery);
@@ -163,12 +178,15 @@ impl Opening {
 
     fn open_topics(&self, mut engine: Engine, clean: bool, same_boot: bool) -> Result<Engine> {
         let live = self.live_topics(&engine)?;
-        let known = |entry: &TopicEntry, number: u32| Known {
-            checkpoint: engine.local.read(|local| local.points.get(&(entry.id, number)).cloned()),
-            clean,
-            same_boot,
-            policy: self.settings.recovery,
-            read_only: self.settings.read_only,
+        let now = to_millis(self.clock.now()).unwrap_or(0);
+        let known = |entry: &TopicEntry, number: u32| {
+            let of_partition = |local: &LocalState| {
+                let key = (entry.id, number);
+                (local.points.get(&key).cloned(), local.log_starts.get(&key).copied())
+            };
+            let (checkpoint, log_start) = engine.local.read(of_partition);
+            let (policy, read_only) = (self.settings.recovery, self.settings.read_only);
+            Known { checkpoint, clean, same_boot, policy, read_only, log_start, now }
         };
         let jobs: Vec<(&TopicEntry, u32)> = live
             .iter()
@@ -280,8 +298,11 @@ fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues) -> Result<()> {
     let bulk = {
         let engine = Arc::clone(engine);
         let run = move || {
-            // A recovery point that cannot be written now costs a longer scan after a crash.
-            run_bulk_lane(&queues, &*engine.clock, || drop(engine.keep_house()));
+            // A recovery point that cannot be written now costs a longer scan after a crash; what
+            // cannot be removed now is tried again.
+            let keep_house = || drop(engine.keep_house());
+            let finished = |partition: &_| drop(engine.retain_bytes(partition));
+            run_bulk_lane(&queues, &*engine.clock, keep_house, finished);
         };
         thread::Builder::new().name("logpond-bulk".into()).spawn(run)
     };

@@ -17,6 +17,7 @@ mod life;
 mod lineage;
 mod model;
 mod random;
+mod retention;
 mod state;
 
 /// How many images to try where the caller did not say.

@@ -127,7 +127,7 @@ impl Engine {
 
     pub(crate) fn options(&self, config: &TopicConfig, durability: Durability) -> LogOptions {
         let writer = self.writer_for(durability);
-        LogOptions { segment_bytes: config.segment_bytes, writer }
+        LogOptions { segment_bytes: config.segment_bytes, writer, has_budget: true }
     }
 
     pub(crate) fn partition_core(
@@ -189,6 +189,9 @@ impl Engine {
         marked?;
         // It is gone for good; what is left of it is removed now, or else later.
         let _ = self.forget_topic(name, id);
+        for partition in shared.iter().flat_map(|shared| &shared.partitions) {
+            partition.give_up_space();
+        }
         Ok(())
     }
 

@@ -185,20 +185,29 @@ impl Slot {
         if self.fetched < self.core.log_start() {
             gaps.extend(self.leave_gap(self.fetched, settings)?);
         }
+        let limits =
+            FetchLimits { records: settings.poll_records, bytes: settings.poll_bytes, visible_end };
+        match self.read_on(&limits, fetched) {
+            Err(Error::Corrupt(damage)) if settings.reads_around_damage => {
+                self.pass_damage(damage, gaps)
+            }
+            // Retention went past while this looked: the next pass goes on where the policy says.
+            Err(Error::OffsetOutOfRange { .. }) if self.fetched < self.core.log_start() => {
+                gaps.extend(self.leave_gap(self.fetched, settings)?);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn read_on(&mut self, limits: &FetchLimits, fetched: &mut Fetched) -> Result<()> {
         let cursor = match &mut self.cursor {
             Some(cursor) => cursor,
             none => none.insert(self.core.cursor_at(self.fetched)?),
         };
-        let limits =
-            FetchLimits { records: settings.poll_records, bytes: settings.poll_bytes, visible_end };
-        let result = self.core.fetch(cursor, &limits, fetched);
+        let result = self.core.fetch(cursor, limits, fetched);
         self.fetched = cursor.next_offset();
-        match result {
-            Err(Error::Corrupt(damage)) if settings.reads_around_damage => {
-                self.pass_damage(damage, gaps)
-            }
-            other => other,
-        }
+        result
     }
 
     /// Goes on behind damage, whose offsets become a gap. The next pass reads there.

@@ -23,10 +23,12 @@ const TAG_SUMMARY: u16 = 1;
 const TAG_OFFSET_INDEX: u16 = 2;
 const TAG_TIME_INDEX: u16 = 3;
 const TAG_PRODUCERS: u16 = 4;
+const TAG_AGE: u16 = 5;
 
 const FIELD_HEADER_SIZE: usize = 2 + 4;
 const OFFSET_ROW_SIZE: usize = 4 + 4;
 const TIME_ROW_SIZE: usize = 8;
+const AGE_SIZE: usize = 8;
 
 const LENGTH_AT: usize = 0;
 const CHECKSUM_AT: usize = LENGTH_AT + 4;
@@ -83,15 +85,21 @@ pub(crate) struct TimeRange {
     pub(crate) first: u64,
     /// The greatest of all records.
     pub(crate) max: u64,
+    /// The moment from which the age of the youngest record counts, in retention's time. Not a
+    /// timestamp of any record: those may lie in the future.
+    pub(crate) aged_from: u64,
 }
 
 impl TimeRange {
     /// Takes note of the next batch.
     #[inline]
-    pub(crate) fn note(range: &mut Option<Self>, base: u64, max: u64) {
+    pub(crate) fn note(range: &mut Option<Self>, base: u64, max: u64, aged_from: u64) {
         match range {
-            Some(range) => range.max = range.max.max(max),
-            None => *range = Some(Self { first: base, max }),
+            Some(range) => {
+                range.max = range.max.max(max);
+                range.aged_from = range.aged_from.max(aged_from);
+            }
+            None => *range = Some(Self { first: base, max, aged_from }),
         }
     }
 }
@@ -146,6 +154,11 @@ impl Footer {
         put_field(&mut out, TAG_PRODUCERS, |out| {
             put_table(out, &self.producers);
         });
+        if let Some(times) = self.times {
+            put_field(&mut out, TAG_AGE, |out| {
+                out.extend_from_slice(&times.aged_from.to_le_bytes());
+            });
+        }
         finish(&mut out, salt);
         Ok(out)
     }
@@ -229,6 +242,7 @@ struct Fields<'a> {
     offset_index: Option<&'a [u8]>,
     time_index: Option<&'a [u8]>,
     producers: Option<&'a [u8]>,
+    age: Option<&'a [u8]>,
 }
 
 impl<'a> Fields<'a> {
@@ -242,6 +256,7 @@ impl<'a> Fields<'a> {
                 TAG_OFFSET_INDEX => &mut fields.offset_index,
                 TAG_TIME_INDEX => &mut fields.time_index,
                 TAG_PRODUCERS => &mut fields.producers,
+                TAG_AGE => &mut fields.age,
                 // A later version's: it repeats the batches, as everything here does.
                 _ => continue,
             };
@@ -267,7 +282,7 @@ impl<'a> Fields<'a> {
             base_offset,
             next_offset: u64_field::<NEXT_OFFSET_AT, _>(summary),
             data_end: u32_field::<DATA_END_AT, _>(summary),
-            times: decode_times(summary)?,
+            times: decode_times(summary, self.age)?,
             leader_epoch: u32_field::<LEADER_EPOCH_AT, _>(summary),
             incarnation: u64_field::<INCARNATION_AT, _>(summary),
             index: decode_index(base_offset, offsets, times)?,
@@ -278,12 +293,22 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn decode_times(summary: &[u8; SUMMARY_SIZE]) -> Result<Option<TimeRange>, CorruptionKind> {
+fn decode_times(
+    summary: &[u8; SUMMARY_SIZE],
+    age: Option<&[u8]>,
+) -> Result<Option<TimeRange>, CorruptionKind> {
     let first = u64_field::<FIRST_TIMESTAMP_AT, _>(summary);
     let max = u64_field::<MAX_TIMESTAMP_AT, _>(summary);
     match u32_field::<FLAGS_AT, _>(summary) {
-        0 if first == 0 && max == 0 => Ok(None),
-        HAS_TIMESTAMPS => Ok(Some(TimeRange { first, max })),
+        0 if first == 0 && max == 0 && age.is_none() => Ok(None),
+        HAS_TIMESTAMPS => {
+            // Without the field, the age counts from the timestamps.
+            let aged_from = age.map_or(Ok(max), |age| match <[u8; AGE_SIZE]>::try_from(age) {
+                Ok(age) => Ok(u64::from_le_bytes(age)),
+                Err(_) => Err(CorruptionKind::Length("footer age")),
+            })?;
+            Ok(Some(TimeRange { first, max, aged_from }))
+        }
         _ => Err(CorruptionKind::Malformed("footer flags")),
     }
 }

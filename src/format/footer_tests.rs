@@ -20,7 +20,7 @@ fn footer() -> Footer {
         base_offset: 1000,
         next_offset: 1100,
         data_end: 192 + 20 * 40_000,
-        times: Some(TimeRange { first: 50, max: 69 }),
+        times: Some(TimeRange { first: 50, max: 69, aged_from: 61 }),
         leader_epoch: 4,
         incarnation: 77,
         index,
@@ -109,8 +109,8 @@ fn lies_under_a_valid_checksum_are_refused() {
         change(|f| f.data_end = 100),
         change(|f| f.data_end += 2),
         change(|f| f.times = None),
-        change(|f| f.times = Some(TimeRange { first: 70, max: 69 })),
-        change(|f| f.times = Some(TimeRange { first: 1, max: 60 })),
+        change(|f| f.times = Some(TimeRange { first: 70, max: 69, aged_from: 69 })),
+        change(|f| f.times = Some(TimeRange { first: 1, max: 60, aged_from: 60 })),
         change(|f| f.producers = vec![f.producers[0]; 2]),
         change(|f| f.base_offset = 0),
     ];
@@ -145,9 +145,29 @@ fn hostile_fields_under_a_valid_checksum_never_panic() {
             }
         }
     }
+    let without_age = fields.len() - FIELD_HEADER_SIZE - AGE_SIZE;
     for cut in 0..fields.len() {
         let mut shortened = fields[..cut].to_vec();
         finish(&mut shortened, SALT);
-        assert!(Footer::decode(&shortened, SALT).is_err(), "{cut}");
+        assert_eq!(Footer::decode(&shortened, SALT).is_ok(), cut == without_age, "{cut}");
     }
+}
+
+#[test]
+fn without_the_age_it_counts_from_the_timestamps() {
+    let encoded = footer().encode(SALT).unwrap();
+    let mut fields =
+        encoded[..encoded.len() - Footer::TRAILER_SIZE - FIELD_HEADER_SIZE - AGE_SIZE].to_vec();
+    finish(&mut fields, SALT);
+    let times = Some(TimeRange { first: 50, max: 69, aged_from: 69 });
+    assert_eq!(Footer::decode(&fields, SALT), Ok(Footer { times, ..footer() }));
+}
+
+#[test]
+fn an_age_without_records_is_refused() {
+    let encoded = empty().encode(SALT).unwrap();
+    let mut fields = encoded[..encoded.len() - Footer::TRAILER_SIZE].to_vec();
+    put_field(&mut fields, TAG_AGE, |out| out.extend_from_slice(&[0; AGE_SIZE]));
+    finish(&mut fields, SALT);
+    assert!(Footer::decode(&fields, SALT).is_err());
 }

@@ -175,7 +175,7 @@ fn the_footers_bytes_are_fixed() {
         base_offset: 16,
         next_offset: 18,
         data_end: 296,
-        times: Some(TimeRange { first: 6, max: 7 }),
+        times: Some(TimeRange { first: 6, max: 7, aged_from: 8 }),
         leader_epoch: 1,
         incarnation: 2,
         index,
@@ -186,7 +186,7 @@ fn the_footers_bytes_are_fixed() {
         "0000000000000200000000000000280100000100000001000000020008000000",
         "0100000000010000030008000000070000000000000004002400000001000000",
         "0000000002000000030000000000000004000000000000000500000000000000",
-        "90000000b8b7e04589504f4e44454e44",
+        "05000800000008000000000000009e000000c7acebc289504f4e44454e44",
     );
     assert_eq!(hex_of(&footer.encode(1).unwrap()), expected);
 }

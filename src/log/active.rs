@@ -23,6 +23,8 @@ pub(crate) struct Active {
     /// Whether `index` covers the segment from its start; after a reopen it begins later.
     pub(crate) index_is_whole: bool,
     pub(crate) times: Option<TimeRange>,
+    /// When the first record was appended, in retention's time.
+    pub(crate) began: Option<u64>,
     pub(crate) last_batch: usize,
     /// Up to here a sync has returned.
     pub(crate) synced_end: usize,
@@ -43,6 +45,7 @@ impl Active {
             index,
             index_is_whole: true,
             times: None,
+            began: None,
             last_batch: 0,
             synced_end: position,
             announced: false,
@@ -165,7 +168,8 @@ pub(crate) fn reopen(
     let first = page_ceil(position as u64).saturating_add(super::create::FIRST_ALLOCATION_BYTES);
     make_writable(&mut writer, first.min(allocated), kind)?;
     let index = SparseIndex::new(segment.base_offset);
-    let space = Space::new(Arc::clone(&file), kind, writer.writable() as u64);
+    let claim = Arc::clone(&segment.claim);
+    let space = Space::new(Arc::clone(&file), kind, claim, writer.writable() as u64);
     Ok(Active {
         segment,
         file,
@@ -175,6 +179,7 @@ pub(crate) fn reopen(
         index,
         index_is_whole: false,
         times: None,
+        began: None,
         last_batch: 0,
         synced_end: position,
         announced: false,

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::LogEnv;
+use super::budget::Claim;
 use super::space::{Growth, Space};
 use crate::error::{Error, Result};
 use crate::format::{SegmentHeader, segment_file_name, temporary_segment_file_name};
@@ -37,6 +38,9 @@ pub(crate) struct NewSegment {
     pub(crate) header: SegmentHeader,
     pub(crate) capacity: usize,
     pub(crate) writer: Writer,
+    pub(crate) claim: Arc<Claim>,
+    /// It is made so that others can go, and may need more than there is until they have.
+    pub(crate) exceeds_budget: bool,
 }
 
 /// A segment that is made and durable, but not yet part of the log.
@@ -46,6 +50,7 @@ pub(crate) struct Prepared {
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn DiskFile>,
     pub(crate) writer: RegionWriter,
+    pub(crate) claim: Arc<Claim>,
     pub(super) space: Arc<Space>,
 }
 
@@ -67,6 +72,11 @@ impl NewSegment {
     fn fill(self, env: &LogEnv, temporary: &Path, path: &Path) -> io::Result<Prepared> {
         let capacity = self.capacity as u64;
         let allocated = FIRST_ALLOCATION_BYTES.min(capacity);
+        if self.exceeds_budget {
+            self.claim.grow_anyway(allocated);
+        } else {
+            self.claim.grow_to(allocated)?;
+        }
         let file = match env.disk.create(temporary) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 // Left by a crash or a failed attempt of ours: only a temporary name is removed.
@@ -91,8 +101,9 @@ impl NewSegment {
             return Err(error);
         }
         let path = path.to_path_buf();
-        let space = Space::new(Arc::clone(&file), self.writer, allocated);
-        Ok(Prepared { header: self.header, path, file, writer, space })
+        let (header, claim) = (self.header, self.claim);
+        let space = Space::new(Arc::clone(&file), self.writer, Arc::clone(&claim), allocated);
+        Ok(Prepared { header, path, file, writer, claim, space })
     }
 }
 

@@ -14,6 +14,7 @@ use super::open::{Known, PartitionRecovery};
 use super::recovery::{Facts, Verdict, bounds};
 use super::scan::{Scan, ScanFrom, Stretch, read_opening, scan_segment};
 use super::segment::read_footer;
+use super::tasks::finished_bytes;
 use super::{Checkpoint, LogEnv, LogIdentity};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{
@@ -49,6 +50,16 @@ impl Found {
         footer
             .or_else(|| self.opening().map(|opening| opening.base_offset))
             .or_else(|| first().map(|stretch| stretch.base_offset))
+    }
+
+    /// What the file takes of the disk, about; nothing depends on a byte of it.
+    pub(super) fn bytes(&self) -> u64 {
+        let length = self.file.len().unwrap_or(0);
+        let footer = self.footer.as_ref().and_then(|footer| {
+            let encoded = footer.encode(self.header.salt).ok()?;
+            Some(finished_bytes(footer.data_end, encoded.len()))
+        });
+        footer.map_or(length, |bytes| bytes.min(length))
     }
 
     pub(super) fn facts(&self) -> Facts {

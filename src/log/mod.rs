@@ -22,6 +22,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::active::Active;
+use self::budget::{Claim, SpaceBudget};
 use self::create::{NewSegment, Prepared, Writer};
 use self::producers::{Admission, ProducerTable, Sequence};
 use self::segment::{MapBudget, Segment, SegmentList};
@@ -35,6 +36,7 @@ use crate::record::TopicPartition;
 use crate::storage::disk::Disk;
 
 pub(crate) mod active;
+pub(crate) mod budget;
 mod chunk;
 pub(crate) mod create;
 pub(crate) mod cursor;
@@ -44,6 +46,7 @@ pub(crate) mod locate;
 pub(crate) mod open;
 pub(crate) mod producers;
 mod recovery;
+pub(crate) mod retention;
 mod scan;
 pub(crate) mod segment;
 mod space;
@@ -67,6 +70,8 @@ pub(crate) struct LogEnv {
     /// Reads go through `pread` into buffers, and nothing is mapped.
     pub(crate) copy_reads: bool,
     pub(crate) maps: MapBudget,
+    /// What the files of logs with a budget may take.
+    pub(crate) space: Arc<SpaceBudget>,
     /// Random numbers for salts and incarnations.
     pub(crate) random: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -89,6 +94,8 @@ pub(crate) struct LogIdentity {
 pub(crate) struct LogOptions {
     pub(crate) segment_bytes: u64,
     pub(crate) writer: Writer,
+    /// Whether the log's files count against the broker's byte budget.
+    pub(crate) has_budget: bool,
 }
 
 /// A recovery point: what is known of a partition without reading it. Everything it speaks of was
@@ -103,11 +110,15 @@ pub(crate) struct Checkpoint {
     pub(crate) last_batch: u32,
     pub(crate) times: Option<(u64, u64)>,
     pub(crate) producers: Vec<(u64, u32, u64, u64, u64)>,
+    /// In retention's time: from when the segment ages, and when its first record was appended.
+    pub(crate) ages: Option<(u64, u64)>,
 }
 
 impl Checkpoint {
     pub(crate) fn times(&self) -> Option<TimeRange> {
-        self.times.map(|(first, max)| TimeRange { first, max })
+        // Without a word of when, the age counts from the timestamps.
+        let aged_from = |max| self.ages.map_or(max, |(aged_from, _)| aged_from);
+        self.times.map(|(first, max)| TimeRange { first, max, aged_from: aged_from(max) })
     }
 }
 
@@ -148,8 +159,10 @@ pub(crate) struct Log {
     /// Whether opening drew the incarnation, because the log did not end as a clean close left it.
     is_new_incarnation: bool,
     producers: ProducerTable,
-    /// The broker's time in milliseconds, as the log was last told: it has no clock.
+    /// Retention's time in milliseconds, as the log was last told: it has no clock.
     time: u64,
+    /// How far the wall clock was behind it then.
+    lag: u64,
 }
 
 /// How much of a segment the largest batch may take, and how much of that is not payload.
@@ -209,6 +222,7 @@ impl Log {
             is_new_incarnation: false,
             producers: ProducerTable::default(),
             time: 0,
+            lag: 0,
         }
     }
 
@@ -308,6 +322,7 @@ impl Log {
             })?;
         let size = batch.size(stamp.is_some());
         let (leader_epoch, durable_end) = (self.leader_epoch, self.durable_end);
+        let (time, lag) = (self.time, self.lag);
         let active = self.active_with_room(size, next_offset)?;
         let placement = Placement {
             base_offset,
@@ -319,7 +334,9 @@ impl Log {
         let position = active.position;
         active.append(batch.seal(&placement))?;
         let max_timestamp = batch.max_timestamp();
-        TimeRange::note(&mut active.times, batch.base_timestamp(), max_timestamp);
+        active.began.get_or_insert(time);
+        let aged_from = retention::aged_from(max_timestamp, time, lag);
+        TimeRange::note(&mut active.times, batch.base_timestamp(), max_timestamp, aged_from);
         let at = u32::try_from(position).unwrap_or(u32::MAX);
         active.index.note_batch(base_offset, at, size, max_timestamp);
         self.log_end = next_offset;
@@ -418,6 +435,7 @@ impl Log {
             (header.number, header.salt),
             self.log_end,
             prepared.writer.region(),
+            &prepared.claim,
         );
         let mut next = Active::new(Arc::clone(&segment), prepared, SegmentHeader::SIZE);
         let bytes = opening.encode(header.salt, 0)?;
@@ -489,7 +507,17 @@ impl Log {
             header,
             capacity: capacity.max(needed),
             writer: self.options.writer,
+            claim: self.claim(0),
+            exceeds_budget: false,
         })
+    }
+
+    /// The claim of one of this log's files on the space there is for them.
+    fn claim(&self, bytes: u64) -> Arc<Claim> {
+        if self.options.has_budget {
+            return Claim::of_file(&self.env.space, bytes);
+        }
+        Claim::of_file(&SpaceBudget::unlimited(), bytes)
     }
 }
 

@@ -25,7 +25,7 @@ use super::tasks::{Unfinished, Unproved};
 use super::{Checkpoint, Log, LogEnv, LogIdentity, LogOptions, from_tuple};
 use crate::config::RecoveryPolicy;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
-use crate::format::{Rewrite, SegmentHeader, SparseIndex};
+use crate::format::{Rewrite, SegmentHeader, SparseIndex, TimeRange};
 use crate::storage::disk::Access;
 
 /// What the broker knows of a partition before it is opened.
@@ -38,6 +38,17 @@ pub(crate) struct Known {
     pub(crate) same_boot: bool,
     pub(crate) policy: RecoveryPolicy,
     pub(crate) read_only: bool,
+    /// Where the log was said to begin, beside what the checkpoint says.
+    pub(crate) log_start: Option<u64>,
+    /// Retention's time: nothing in the log is younger, whatever its timestamps say.
+    pub(crate) now: u64,
+}
+
+impl Known {
+    /// The log start offset, if it was ever recorded.
+    fn start(&self) -> Option<u64> {
+        self.log_start.max(self.checkpoint.as_ref().map(|point| point.log_start))
+    }
 }
 
 /// What recovery did to one partition.
@@ -68,7 +79,7 @@ impl Log {
         let facts: Vec<Facts> = inventory.found.iter().map(Found::facts).collect();
         let point = known.checkpoint.as_ref();
         let proved = point.map_or(0, |point| point.end_offset);
-        let verdict = decide(&facts, proved, point.map(|point| point.log_start));
+        let verdict = decide(&facts, proved, known.start());
         let report = reader.report(&inventory.found, &verdict);
         if known.policy == RecoveryPolicy::Strict
             && (report.cut_bytes > 0 || !report.corrupt.is_empty())
@@ -151,7 +162,7 @@ impl Assembly<'_> {
         }
         let log = &mut *self.log;
         let first_base = segments.first().map_or(log.log_end, |segment| segment.base_offset);
-        let start = self.known.checkpoint.as_ref().map_or(first_base, |point| point.log_start);
+        let start = self.known.start().unwrap_or(first_base);
         log.log_start = start.max(first_base).min(log.log_end);
         log.durable_end = log.durable_end.max(log.log_start);
         match resumed.and_then(|index| found.get(index)) {
@@ -200,7 +211,8 @@ impl Assembly<'_> {
             (found.header.number, found.header.salt),
             // A file that only stands for an empty log has no offsets of its own.
             found.base_offset().unwrap_or(next_offset).min(next_offset),
-            Sealed { data_end, next_offset, times },
+            Sealed { data_end, next_offset, times: not_younger(times, self.known.now) },
+            log.claim(found.bytes()),
         );
         if let Some(footer) = &found.footer {
             log.producers = ProducerTable::from_states(footer.producers.iter().copied());
@@ -282,13 +294,20 @@ impl Assembly<'_> {
             (last.number, last.salt),
             last.base_offset,
             writer.region(),
+            &last.claim,
         );
         let mut active = reopen(Arc::clone(&segment), file, writer, log.options.writer, position)
             .map_err(|source| Error::io("grow", &last.path, source))?;
-        active.times = point.times();
+        active.times = not_younger(point.times(), self.known.now);
+        active.began = point.ages.map(|(_, began)| began.min(self.known.now));
         active.last_batch = point.last_batch as usize;
         log.active = Some(active);
         segments.push(segment);
         Ok(())
     }
+}
+
+/// Ages that count from now at the latest: the wall clock may have been ahead when they were taken.
+fn not_younger(times: Option<TimeRange>, now: u64) -> Option<TimeRange> {
+    times.map(|times| TimeRange { aged_from: times.aged_from.min(now), ..times })
 }

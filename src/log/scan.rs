@@ -235,7 +235,9 @@ impl Scan {
         producers: &mut ProducerTable,
     ) {
         self.durable_mark = self.durable_mark.max(header.durable_mark().unwrap_or(0));
-        TimeRange::note(times, header.base_timestamp, header.max_timestamp);
+        // When it was appended is not stored with a batch; the timestamp is the best there is.
+        let max = header.max_timestamp;
+        TimeRange::note(times, header.base_timestamp, max, max);
         self.index.note_batch(header.base_offset, at, header.size, header.max_timestamp);
         if let (Some(producer), Some(last_sequence)) = (header.producer, header.last_sequence()) {
             producers.note(ProducerState {

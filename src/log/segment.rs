@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::LogEnv;
+use super::budget::Claim;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{Footer, TimeRange};
 use crate::record::TopicPartition;
@@ -63,6 +64,7 @@ pub(crate) struct Segment {
     /// The map: always there while the segment is active; made on demand and droppable after.
     region: Mutex<Option<Arc<Region>>>,
     sealed: OnceLock<Sealed>,
+    pub(crate) claim: Arc<Claim>,
 }
 
 impl Segment {
@@ -73,6 +75,7 @@ impl Segment {
         (number, salt): (u64, u64),
         base_offset: u64,
         region: &Arc<Region>,
+        claim: &Arc<Claim>,
     ) -> Arc<Self> {
         Arc::new(Self {
             env: Arc::clone(env),
@@ -83,6 +86,7 @@ impl Segment {
             salt,
             region: Mutex::new(Some(Arc::clone(region))),
             sealed: OnceLock::new(),
+            claim: Arc::clone(claim),
         })
     }
 
@@ -93,6 +97,7 @@ impl Segment {
         (number, salt): (u64, u64),
         base_offset: u64,
         sealed: Sealed,
+        claim: Arc<Claim>,
     ) -> Arc<Self> {
         Arc::new(Self {
             env: Arc::clone(env),
@@ -103,6 +108,7 @@ impl Segment {
             salt,
             region: Mutex::new(None),
             sealed: OnceLock::from(sealed),
+            claim,
         })
     }
 
@@ -205,6 +211,19 @@ impl Segment {
         }
     }
 
+    /// Removes the file. Whoever has it open or mapped keeps what is in it.
+    pub(crate) fn remove_file(&self) -> std::io::Result<()> {
+        self.env.disk.remove_file(&self.path)?;
+        self.claim.shrink_to(0);
+        Ok(())
+    }
+
+    /// Makes durable what happened to names in the directory of the segment.
+    pub(crate) fn sync_dir(&self) -> Result<()> {
+        let Some(dir) = self.path.parent() else { return Ok(()) };
+        self.env.disk.sync_dir(dir).map_err(|source| Error::io("sync", dir, source))
+    }
+
     /// The footer, if the segment has a valid one. Damage there costs a scan, never data.
     pub(crate) fn read_footer(&self) -> Result<Option<Footer>> {
         let file = self.open_file(Access::Read)?;
@@ -299,6 +318,15 @@ impl SegmentList {
         self.0.read().iter().cloned().collect()
     }
 
+    /// Some of the segments that follow the one with this number, in order; from the first one on
+    /// without a number. For walks over all of them that must not hold the list for long.
+    pub(crate) fn some_after(&self, number: Option<u64>, count: usize) -> Vec<Arc<Segment>> {
+        let segments = self.0.read();
+        let from =
+            number.map_or(0, |number| segments.partition_point(|segment| segment.number <= number));
+        segments.range(from..).take(count).cloned().collect()
+    }
+
     pub(crate) fn first(&self) -> Option<Arc<Segment>> {
         self.0.read().front().cloned()
     }
@@ -311,11 +339,12 @@ impl SegmentList {
         self.0.read().len()
     }
 
-    /// Takes out the segments that end at or below `offset`; the last one always stays.
-    pub(crate) fn remove_below(&self, offset: u64) -> Vec<Arc<Segment>> {
+    /// Takes out at most `count` of the segments that end at or below `offset`, oldest first; the
+    /// last one always stays.
+    pub(crate) fn remove_below(&self, offset: u64, count: usize) -> Vec<Arc<Segment>> {
         let mut segments = self.0.write();
         let mut removed = Vec::new();
-        while segments.len() > 1 {
+        while segments.len() > 1 && removed.len() < count {
             let ends_below = segments
                 .front()
                 .and_then(|segment| segment.next_offset())

@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::PAGE_BYTES;
+use super::budget::Claim;
 use super::create::Writer;
 use crate::storage::disk::DiskFile;
 use crate::storage::region::{Region, RegionWriter};
@@ -39,13 +40,19 @@ const _: () = assert!(ZERO_PAGE.len() as u64 == PAGE_BYTES);
 pub(super) struct Space {
     file: Arc<dyn DiskFile>,
     kind: Writer,
+    claim: Arc<Claim>,
     /// The end of the space that may be written. Only ever rises.
     ready: Mutex<u64>,
 }
 
 impl Space {
-    pub(super) fn new(file: Arc<dyn DiskFile>, kind: Writer, ready: u64) -> Arc<Self> {
-        Arc::new(Self { file, kind, ready: Mutex::new(ready) })
+    pub(super) fn new(
+        file: Arc<dyn DiskFile>,
+        kind: Writer,
+        claim: Arc<Claim>,
+        ready: u64,
+    ) -> Arc<Self> {
+        Arc::new(Self { file, kind, claim, ready: Mutex::new(ready) })
     }
 
     /// Where space should end so that `end` fits, from `ready` on: doubling at first, then in
@@ -85,6 +92,9 @@ impl Space {
         if *ready >= target {
             return Ok(*ready);
         }
+        // If the disk then says no, the file may have grown all the same; and the next attempt
+        // claims no more.
+        self.claim.grow_to(target)?;
         self.file.allocate(target)?;
         let end = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX).min(region.capacity());
         match self.kind {

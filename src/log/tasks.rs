@@ -189,13 +189,21 @@ impl FooterTask {
                 scan_segment(&*file, self.segment.salt, from).map_err(failed)?.index;
         }
         let length = file.len().map_err(failed)?;
-        file.write_at(&self.footer.encode(self.segment.salt)?, length).map_err(failed)?;
+        let footer = self.footer.encode(self.segment.salt)?;
+        file.write_at(&footer, length).map_err(failed)?;
         let unused = u64::from(self.sealed.data_end).next_multiple_of(PAGE_BYTES);
         if unused < length {
             file.release(unused..length).map_err(failed)?;
         }
+        self.segment.claim.shrink_to(finished_bytes(self.sealed.data_end, footer.len()));
         Ok(())
     }
+}
+
+/// What a segment's file takes once it has its footer.
+pub(crate) fn finished_bytes(data_end: u32, footer: usize) -> u64 {
+    let pages = |bytes: u64| bytes.next_multiple_of(PAGE_BYTES);
+    pages(u64::from(data_end)).saturating_add(pages(footer as u64))
 }
 
 /// The next segment, to be made before it is needed.

@@ -15,6 +15,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::budget::SpaceBudget;
 use super::create::Writer;
 use super::cursor::{Cursor, FetchLimits, Fetched};
 use super::locate::{floor, place_of_offset};
@@ -87,6 +88,7 @@ impl Rig {
             disk,
             copy_reads: false,
             maps: MapBudget::new(MapBudget::DEFAULT_LIMIT),
+            space: SpaceBudget::unlimited(),
             random: Box::new(move || random.lock().next()),
         };
         let identity = LogIdentity {
@@ -94,7 +96,8 @@ impl Rig {
             topic_id: TopicId([7; 16]),
             dir: dir.to_path_buf(),
         };
-        let options = LogOptions { segment_bytes: SEGMENT_BYTES, writer: Writer::Pwrite };
+        let options =
+            LogOptions { segment_bytes: SEGMENT_BYTES, writer: Writer::Pwrite, has_budget: true };
         Self { env: Arc::new(env), identity, options }
     }
 
@@ -164,6 +167,8 @@ const AFTER_KILL: Known = Known {
     same_boot: true,
     policy: RecoveryPolicy::CutTornTail,
     read_only: false,
+    log_start: None,
+    now: u64::MAX,
 };
 
 /// After a crash of the machine.

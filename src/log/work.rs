@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use super::create::Prepared;
-use super::segment::Segment;
 use super::space::Growth;
 use super::tasks::{FooterTask, PrepareTask, SyncFile, SyncScope, SyncTask, Unfinished};
 use super::{Checkpoint, Log, to_tuple};
@@ -93,6 +92,10 @@ impl Log {
             && self.active.as_ref().is_some_and(|active| active.position > active.capacity() / 2)
     }
 
+    pub(crate) fn has_prepared(&self) -> bool {
+        self.prepared.is_some()
+    }
+
     pub(crate) fn begin_prepare(&mut self) -> Result<PrepareTask> {
         let new = self.prepare(0, None)?;
         Ok(PrepareTask { env: Arc::clone(&self.env), new })
@@ -106,6 +109,11 @@ impl Log {
         } else {
             prepared.discard(&*self.env.disk);
         }
+    }
+
+    /// Gives up the prepared segment, whose file is gone with its topic.
+    pub(crate) fn drop_prepared(&mut self) {
+        self.prepared = None;
     }
 
     /// Gives up a prepared segment that will never be used.
@@ -154,7 +162,9 @@ impl Log {
         if self.is_dirty() {
             return None;
         }
+        let mut began = None;
         let (segment, position, last_batch, times) = if let Some(active) = &self.active {
+            began = active.began;
             (active.segment.number, active.position, active.last_batch, active.times)
         } else {
             let last = self.segments.last()?;
@@ -169,20 +179,8 @@ impl Log {
             last_batch: u32::try_from(last_batch).ok()?,
             times: times.map(|times| (times.first, times.max)),
             producers: self.producers.states().iter().map(to_tuple).collect(),
+            ages: times.map(|times| (times.aged_from, began.unwrap_or(times.aged_from))),
         })
-    }
-
-    /// Drops whole segments below `offset` and moves the log start there. The caller has made the
-    /// new log start durable before it calls this.
-    pub(crate) fn advance_log_start(&mut self, offset: u64) -> Vec<Arc<Segment>> {
-        self.log_start = self.log_start.max(offset.min(self.log_end));
-        // Nothing below the log start can be lost any more.
-        self.durable_end = self.durable_end.max(self.log_start);
-        let removed = self.segments.remove_below(self.log_start);
-        let gone = |segment: &Arc<Segment>| removed.iter().any(|other| Arc::ptr_eq(other, segment));
-        self.unfinished.retain(|unfinished| !gone(&unfinished.segment));
-        self.unproved.retain(|unproved| !gone(&unproved.segment));
-        removed
     }
 
     /// Seals the active segment and begins a new one, with room for a batch of `bytes`.

@@ -124,6 +124,26 @@ impl SyncGate {
         }
     }
 
+    /// Runs one sync that begins now, although all that is published may be durable: for what was
+    /// written without giving out an offset.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    pub(crate) fn run_one(&self, sync: &dyn Fn() -> Result<u64>) -> Result<()> {
+        let mut state = self.state.lock();
+        while state.in_flight {
+            state = self.ended.wait(state);
+        }
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
+        state.in_flight = true;
+        drop(state);
+        self.run(sync);
+        self.state.lock().failure.clone().map_or(Ok(()), Err)
+    }
+
     fn wait_for_end<'a>(
         &self,
         state: MutexGuard<'a, GroupCommit>,

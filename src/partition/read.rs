@@ -32,6 +32,10 @@ impl PartitionCore {
 
     /// A cursor at `offset`, which is within range.
     pub(crate) fn cursor_at(&self, offset: u64) -> Result<Cursor> {
+        self.find(offset).map_err(|error| self.explain(offset, error))
+    }
+
+    fn find(&self, offset: u64) -> Result<Cursor> {
         let place = locate::place_of_offset(&self.segments, offset, |segment| {
             let state = self.state.lock();
             state.log.index_of(segment).map(|index| locate::floor(index, offset))
@@ -39,6 +43,11 @@ impl PartitionCore {
         let Some(Place { segment, position }) = place else {
             return Err(Error::Closed);
         };
+        if segment.base_offset > offset {
+            // Only the first segment can be that: the ones before it were removed just now.
+            let (start, end) = (segment.base_offset, self.log_end());
+            return Err(Error::OffsetOutOfRange { requested: offset, start, end });
+        }
         Cursor::new(segment, position, offset)
     }
 
@@ -50,7 +59,9 @@ impl PartitionCore {
         limits: &FetchLimits,
         fetched: &mut Fetched,
     ) -> Result<()> {
-        cursor.fetch(&self.segments, limits, fetched)
+        let from = cursor.next_offset();
+        let read = cursor.fetch(&self.segments, limits, fetched);
+        read.map_err(|error| self.explain(from, error))
     }
 
     /// Reads all files again and adds what is found to `findings`.
@@ -83,14 +94,27 @@ impl PartitionCore {
             if too_old {
                 continue;
             }
-            let start = self.first_place_since(&segment, wanted)?;
-            let offset = segment.base_offset.max(self.log_start());
-            let mut cursor = Cursor::new(segment, start, offset)?;
-            if let Some(found) = self.first_since(&mut cursor, wanted, &limits)? {
-                return Ok(Some(found));
+            match self.first_since_in(&segment, wanted, &limits) {
+                // Retention was quicker; what is left follows.
+                Err(_) if !self.segments.contains(segment.number) => {}
+                Ok(None) => {}
+                found => return found,
             }
         }
         Ok(None)
+    }
+
+    /// The first record of at least this timestamp in a segment, or behind it.
+    fn first_since_in(
+        &self,
+        segment: &Arc<Segment>,
+        wanted: u64,
+        limits: &FetchLimits,
+    ) -> Result<Option<u64>> {
+        let start = self.first_place_since(segment, wanted)?;
+        let offset = segment.base_offset.max(self.log_start());
+        let mut cursor = Cursor::new(Arc::clone(segment), start, offset)?;
+        self.first_since(&mut cursor, wanted, limits)
     }
 
     /// Where in a segment to begin looking for a record of at least this timestamp.

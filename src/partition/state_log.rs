@@ -181,7 +181,7 @@ impl<S: LoggedState> StateLog<S> {
         self.partition.wait_durable(end)?;
         inner.changes_bytes = 0;
         inner.snapshot_bytes = bytes as u64;
-        let removed = self.partition.with_log(|log| log.advance_log_start(base));
+        let removed = self.partition.with_log(|log| log.retire(base, usize::MAX));
         self.remove(&removed);
         Ok(())
     }

@@ -17,6 +17,7 @@ use super::*;
 use crate::clock::{ManualClock, real_now};
 use crate::config::{RecoveryPolicy, TimestampType};
 use crate::format::TopicId;
+use crate::log::budget::SpaceBudget;
 use crate::log::create::Writer;
 use crate::log::cursor::{FetchLimits, Fetched};
 use crate::log::open::Known;
@@ -47,6 +48,10 @@ impl Background for Noted {
     fn is_running(&self) -> bool {
         self.is_running.load(Ordering::Relaxed)
     }
+
+    fn make_room(&self, _: &Arc<PartitionCore>, _: u64, _: bool) -> bool {
+        false
+    }
 }
 
 struct Setup {
@@ -73,6 +78,8 @@ impl Setup {
             same_boot,
             policy: RecoveryPolicy::default(),
             read_only: false,
+            log_start: None,
+            now: u64::MAX,
         };
         let (log, _) = Log::open(&env(&disk), identity(), OPTIONS, &known).unwrap();
         Self::with_log(disk, log, Durability::Sync)
@@ -121,7 +128,8 @@ impl Setup {
     }
 }
 
-const OPTIONS: LogOptions = LogOptions { segment_bytes: 256 << 10, writer: Writer::Pwrite };
+const OPTIONS: LogOptions =
+    LogOptions { segment_bytes: 256 << 10, writer: Writer::Pwrite, has_budget: true };
 const RULES: RecordRules =
     RecordRules { record_bytes_max: u32::MAX, timestamps: TimestampType::CreateTime };
 
@@ -131,6 +139,7 @@ fn env(disk: &SimulatedDisk) -> Arc<LogEnv> {
         disk: Arc::new(disk.clone()),
         copy_reads: false,
         maps: MapBudget::new(8),
+        space: SpaceBudget::unlimited(),
         random: Box::new(move || counter.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9)),
     })
 }

@@ -373,7 +373,7 @@ fn row_c01_appends_resume_when_a_small_disk_has_space_again() {
     assert_eq!(read_from(&log, 0, 3).unwrap(), plain(0..end, 3_000));
     // Deletion makes space, and appending goes on without a reopen.
     let start = log.segments().all()[1].base_offset;
-    for segment in log.advance_log_start(start) {
+    for segment in log.retire(start, usize::MAX) {
         disk.remove_file(&segment.path).unwrap();
     }
     append(&mut log, 1, 3_000);
@@ -394,7 +394,7 @@ fn row_j03_a_reader_behind_retention_learns_it_and_its_messages_stay() {
             Batch::new(fetched.runs)
         };
         let start = log.segments().all()[3].base_offset;
-        for segment in log.advance_log_start(start + 1) {
+        for segment in log.retire(start + 1, usize::MAX) {
             rig.env.disk.remove_file(&segment.path).unwrap();
         }
         assert_eq!(log.log_start(), start + 1);

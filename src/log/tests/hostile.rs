@@ -83,6 +83,7 @@ fn row_e16_a_random_recovery_point_is_no_reason_to_panic() {
             last_batch: any() as u32,
             times: None,
             producers: vec![(any(), 0, any(), any(), any())],
+            ages: None,
         };
         let known = Known { checkpoint: Some(point), clean: seed % 2 == 0, ..AFTER_KILL };
         if let Ok((log, _)) = Rig::simulated(&disk.kill9(), seed).open(&known) {

@@ -22,6 +22,7 @@ fn an_older_holder_of_a_producer_id_is_fenced_before_its_first_append() {
     let setup = Setup::new(Durability::Os);
     let current = AtomicU32::new(0);
     let holder = |epoch| AppendOptions {
+        wall: 0,
         expected: None,
         level: None,
         producer: Some(Fence {

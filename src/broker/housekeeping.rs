@@ -1,0 +1,196 @@
+//! What the broker does about records that are no longer kept, and the minute's other chores.
+//!
+//! Owns: the order of a removal over the partition, the local state and the disk. Must not know:
+//! which records go, which `log::retention` plans.
+//!
+//! DURABILITY: a log start is durable in `__local` before it is visible and before any file below
+//! it is unlinked. So it never goes back: after a crash the files may be there again, and are
+//! removed again.
+
+use std::sync::Arc;
+
+use super::engine::Engine;
+use super::local::LocalChange;
+use crate::config::Visibility;
+use crate::error::{Error, Result};
+use crate::format::TopicId;
+use crate::log::retention::{RetentionPolicy, SegmentFacts, Tail, deletes};
+use crate::partition::PartitionCore;
+use crate::record::TopicPartition;
+use crate::topic::TopicShared;
+
+/// Records of one partition that are to go.
+struct Removal {
+    topic: TopicId,
+    core: Arc<PartitionCore>,
+    start: u64,
+}
+
+impl Engine {
+    /// What is done every minute: retention, recovery points, and another attempt to remove what
+    /// could not be removed.
+    pub(crate) fn keep_house(&self) -> Result<()> {
+        self.finish_deletions();
+        let retained = self.enforce_retention();
+        self.write_points(self.points.lock()).and(retained)
+    }
+
+    /// Applies every topic's retention settings. Tries every partition, and returns the first
+    /// failure.
+    pub(crate) fn enforce_retention(&self) -> Result<()> {
+        self.check_open()?;
+        self.check_writable()?;
+        let (mut removals, mut result) = (Vec::new(), Ok(()));
+        for topic in self.all_topics() {
+            for core in &topic.partitions {
+                core.retry_removals();
+                match begin_retention(&topic, core) {
+                    Ok(removal) => removals.extend(removal),
+                    Err(error) => result = result.and(Err(error)),
+                }
+            }
+        }
+        let removed = self.remove(&removals);
+        result.and(removed)
+    }
+
+    /// Applies a limit of bytes to a partition that has just sealed a segment; ages can wait.
+    pub(crate) fn retain_bytes(&self, core: &Arc<PartitionCore>) -> Result<()> {
+        let Ok(topic) = self.topic(&core.origin.topic) else {
+            return Ok(()); // one of the engine's own, or gone
+        };
+        if RetentionPolicy::of(&topic.config).bytes.is_none() {
+            return Ok(());
+        }
+        let removal = begin_retention(&topic, core)?;
+        self.remove(removal.as_slice())
+    }
+
+    /// Moves the log start of a partition to `before` and returns where it is then.
+    pub(crate) fn delete_records(&self, partition: &TopicPartition, before: u64) -> Result<u64> {
+        self.check_open()?;
+        self.check_writable()?;
+        let topic = self.topic(&partition.topic)?;
+        let core = topic.partition(partition.partition)?;
+        if !deletes(topic.config.cleanup) {
+            let reason = "the topic keeps the latest record of each key, wherever it stands";
+            return Err(Error::config("cleanup", reason));
+        }
+        let (start, end) = (core.log_start(), core.visible_end(Visibility::Published));
+        if before > end {
+            return Err(Error::OffsetOutOfRange { requested: before, start, end });
+        }
+        if before > start {
+            let (plan, tail) = core.plan_deletion(before)?;
+            if plan.roll {
+                core.roll_tail(&tail)?;
+            }
+            let removal = begin_removal(topic.id, core, before, &tail)?;
+            self.remove(removal.as_slice())?;
+        }
+        Ok(core.log_start())
+    }
+
+    /// Removes the oldest records, whichever topic they belong to, until a batch of `bytes` fits
+    /// the budget with something to spare. Asked `again` by the same append, what was there was not
+    /// enough, and something goes in any case. False when that cannot be.
+    pub(crate) fn make_room(&self, core: &Arc<PartitionCore>, bytes: u64, again: bool) -> bool {
+        /// LIMIT: enough for a new segment's first allocation and a few steps of growth: each drop
+        /// costs a sync, which must not come with every append.
+        const SPARE_BYTES: u64 = 1 << 20;
+        let _one = self.dropping.lock();
+        let budget = &self.env.space;
+        let wanted = bytes.saturating_add(SPARE_BYTES.min(budget.limit() / 16));
+        let mut is_done = !again;
+        while !is_done || budget.free() < wanted {
+            if !matches!(self.drop_oldest(core, !is_done), Ok(true)) {
+                return is_done;
+            }
+            is_done = true;
+        }
+        true
+    }
+
+    /// Drops the oldest sealed segment of all partitions. Where there is none and it is the `last`
+    /// resort, the last segment of `core`. Whether something went.
+    fn drop_oldest(&self, core: &Arc<PartitionCore>, last: bool) -> Result<bool> {
+        self.check_open()?;
+        let topics = self.all_topics();
+        let droppable = topics.iter().filter(|topic| deletes(topic.config.cleanup));
+        let each = droppable
+            .flat_map(|topic| topic.partitions.iter().map(|core| (topic.id, core)))
+            .filter_map(|(id, core)| Some((core.oldest_sealed()?, id, core)));
+        // One without records holds nothing back: it is as old as can be.
+        let age = |facts: &SegmentFacts| facts.times.map(|times| times.aged_from);
+        if let Some((facts, topic, oldest)) = each.min_by_key(|(facts, ..)| age(facts)) {
+            return self.drop_below(topic, oldest, facts.next_offset);
+        }
+        let topic = self.topic(&core.origin.topic)?;
+        if !last || !deletes(topic.config.cleanup) {
+            return Ok(false);
+        }
+        let (plan, tail) = core.plan_deletion(core.log_end())?;
+        if !plan.roll || !core.roll_tail(&tail)? {
+            return Ok(false);
+        }
+        self.drop_below(topic.id, core, plan.log_start)
+    }
+
+    fn drop_below(&self, topic: TopicId, core: &Arc<PartitionCore>, start: u64) -> Result<bool> {
+        let (_, tail) = core.plan_deletion(start)?;
+        // Also where the log start is there already: the segments below it go.
+        core.settle(start, start >= tail.base_offset)?;
+        self.remove(&[Removal { topic, core: Arc::clone(core), start }])?;
+        Ok(true)
+    }
+
+    /// Makes new log starts durable, all at once, and then removes what lies below.
+    fn remove(&self, removals: &[Removal]) -> Result<()> {
+        if removals.is_empty() {
+            return Ok(());
+        }
+        let change = |removal: &Removal| LocalChange::LogStart {
+            topic: removal.topic,
+            partition: removal.core.origin.partition,
+            offset: removal.start,
+        };
+        self.local.append_durably(removals.iter().map(change).collect())?;
+        let retired = removals.iter().map(|removal| removal.core.retire(removal.start));
+        retired.fold(Ok(()), Result::and)
+    }
+}
+
+/// Plans the retention of a partition and begins to carry it out.
+fn begin_retention(topic: &TopicShared, core: &Arc<PartitionCore>) -> Result<Option<Removal>> {
+    let policy = RetentionPolicy::of(&topic.config);
+    let Some((plan, tail)) = core.plan_retention(&policy) else {
+        return Ok(None);
+    };
+    let carry_out = || {
+        let mut start = plan.log_start;
+        if plan.roll && !core.roll_tail(&tail)? {
+            // Something was appended to the last segment meanwhile, and it is needed whole.
+            start = start.min(tail.base_offset);
+        }
+        begin_removal(topic.id, core, start, &tail)
+    };
+    match carry_out() {
+        // It was closed meanwhile: its topic was deleted, or the broker is going away.
+        Err(Error::Closed) => Ok(None),
+        other => other,
+    }
+}
+
+/// Makes durable what must be before the records below `start` go. `None` when none are there.
+fn begin_removal(
+    topic: TopicId,
+    core: &Arc<PartitionCore>,
+    start: u64,
+    tail: &Tail,
+) -> Result<Option<Removal>> {
+    if start <= core.log_start() {
+        return Ok(None);
+    }
+    core.settle(start, start >= tail.base_offset)?;
+    Ok(Some(Removal { topic, core: Arc::clone(core), start }))
+}

@@ -1,0 +1,150 @@
+//! How much the files of a broker's topics may take together.
+//!
+//! Every segment file has a [`Claim`] on the one [`SpaceBudget`]. The claim grows before the file
+//! does, and is given up when the file is unlinked; what a message still maps then is not counted.
+//! The engine's own logs have no budget: commits and deletions must go on when it is used up.
+//!
+//! Invariant: `used` is the sum of all claims.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// The budget of a broker is used up: unlike a full disk, it helps to remove old records.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the broker's byte budget of {limit} is used up")]
+struct BudgetIsSpent {
+    limit: u64,
+}
+
+/// Whether an error says that it was the budget, and not the disk, that had no room.
+pub(crate) fn is_budget(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<BudgetIsSpent>());
+    inner.is_some()
+}
+
+#[derive(Debug)]
+pub(crate) struct SpaceBudget {
+    limit: u64,
+    /// ORDERING: Relaxed; a count that guards no memory. May exceed the limit by what must go on:
+    /// files that were found, and the segment that housekeeping rolls to.
+    used: AtomicU64,
+}
+
+impl SpaceBudget {
+    pub(crate) fn new(limit: u64) -> Arc<Self> {
+        Arc::new(Self { limit, used: AtomicU64::new(0) })
+    }
+
+    pub(crate) fn unlimited() -> Arc<Self> {
+        Self::new(u64::MAX)
+    }
+
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// What may still be taken.
+    pub(crate) fn free(&self) -> u64 {
+        self.limit.saturating_sub(self.used.load(Ordering::Relaxed))
+    }
+
+    fn take(&self, bytes: u64) -> io::Result<()> {
+        let fits = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.limit);
+        let limit = self.limit;
+        let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
+        let spent = |_| io::Error::new(ErrorKind::StorageFull, BudgetIsSpent { limit });
+        taken.map(drop).map_err(spent)
+    }
+
+    fn take_anyway(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What one file has taken. Given back with the file, or with the last that knows of it.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    budget: Arc<SpaceBudget>,
+    /// Grown by one at a time (the segment's `Space`), lowered by anyone.
+    bytes: AtomicU64,
+}
+
+impl Claim {
+    /// The claim of a file that is there, whether it fits or not; of one to be made, with 0.
+    pub(crate) fn of_file(budget: &Arc<SpaceBudget>, bytes: u64) -> Arc<Self> {
+        budget.take_anyway(bytes);
+        Arc::new(Self { budget: Arc::clone(budget), bytes: AtomicU64::new(bytes) })
+    }
+
+    /// Before the file grows to `end` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `StorageFull`, of which [`is_budget`] is true; nothing is taken.
+    pub(crate) fn grow_to(&self, end: u64) -> io::Result<()> {
+        let more = end.saturating_sub(self.bytes.load(Ordering::Relaxed));
+        self.budget.take(more)?;
+        self.bytes.fetch_add(more, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// As [`grow_to`](Self::grow_to), for what makes room in the end.
+    pub(crate) fn grow_anyway(&self, end: u64) {
+        let more = end.saturating_sub(self.bytes.load(Ordering::Relaxed));
+        self.budget.take_anyway(more);
+        self.bytes.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// The file has given back what it has beyond `bytes`.
+    pub(crate) fn shrink_to(&self, bytes: u64) {
+        let before = self.bytes.fetch_min(bytes, Ordering::Relaxed);
+        self.budget.give_back(before.saturating_sub(bytes));
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.shrink_to(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again() {
+        let budget = SpaceBudget::new(100);
+        let (one, two) = (Claim::of_file(&budget, 0), Claim::of_file(&budget, 0));
+        one.grow_to(60).unwrap();
+        one.grow_to(50).unwrap();
+        two.grow_to(40).unwrap();
+        let refused = two.grow_to(41).unwrap_err();
+        assert!(is_budget(&refused) && refused.kind() == ErrorKind::StorageFull, "{refused:?}");
+        assert!(!is_budget(&ErrorKind::StorageFull.into()));
+        one.shrink_to(59);
+        two.grow_to(41).unwrap();
+        assert_eq!(budget.free(), 0);
+        one.shrink_to(0);
+        one.shrink_to(7);
+        assert_eq!(budget.free(), 59);
+        drop((one, two));
+        assert_eq!(budget.free(), 100);
+    }
+
+    #[test]
+    fn what_is_there_counts_also_beyond_the_limit() {
+        let budget = SpaceBudget::new(100);
+        let found = Claim::of_file(&budget, 150);
+        assert!(Claim::of_file(&budget, 0).grow_to(1).is_err());
+        found.grow_anyway(160);
+        found.shrink_to(20);
+        assert_eq!(budget.free(), 80);
+    }
+}

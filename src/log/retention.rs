@@ -1,0 +1,233 @@
+//! What a log no longer keeps: a pure plan, and the part of it that changes the log.
+//!
+//! [`Planner`] is given the segments one by one, oldest first, and says how many of them go. It
+//! reads no clock and no file. The rules are Kafka's, except for what time is:
+//!
+//! 1. Whole segments go, oldest first, as long as each is *expired* (its youngest record is older
+//!    than the policy allows) or is not needed to keep `bytes` bytes. What stays is therefore
+//!    never less than the policy promises.
+//! 2. The last segment, which takes appends, goes only when all of it has expired, after another
+//!    has taken its place. One without records is never replaced.
+//! 3. A segment without records has no age of its own. It ages by its successor's first record.
+//! 4. The log start never goes back.
+//!
+//! Time is *retention's time*: the wall clock as it was when the broker was opened, moved on by a
+//! clock that never jumps. See [`aged_from`] for what a record's age is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Log;
+use super::segment::Segment;
+use crate::config::{Cleanup, TopicConfig};
+use crate::format::TimeRange;
+
+/// The moment, in retention's time, from which a record's age counts.
+///
+/// That is the record's timestamp, but not later than its append: a timestamp in the future must
+/// not keep a segment for ever. One in the past makes the record old from the start, as it does in
+/// Kafka. Where the wall clock lags behind retention's time it was set back after the broker was
+/// opened; a timestamp that was taken from it is late by as much, and is moved on.
+///
+/// Worked example, in hours: the broker was opened at 100, it is 110 now. A record that is stamped
+/// 105 ages from 105, one stamped 500 from 110. The wall clock is set back to 10: a record that is
+/// stamped 10 by it lags by 100, and ages from 110.
+pub(crate) fn aged_from(timestamp: u64, now: u64, lag: u64) -> u64 {
+    timestamp.saturating_add(lag).min(now)
+}
+
+/// How much of a topic's partition is kept; `None` is no limit. Times are milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct RetentionPolicy {
+    pub(crate) age: Option<u64>,
+    pub(crate) bytes: Option<u64>,
+    /// The age of its first record at which a segment is rolled.
+    pub(crate) segment_age: Option<u64>,
+}
+
+impl RetentionPolicy {
+    pub(crate) fn of(config: &TopicConfig) -> Self {
+        let millis = |limit: Duration| {
+            let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+            (millis != u64::MAX).then_some(millis)
+        };
+        let deletes = deletes(config.cleanup);
+        Self {
+            age: millis(config.retention).filter(|_| deletes),
+            bytes: Some(config.retention_bytes).filter(|bytes| deletes && *bytes != u64::MAX),
+            segment_age: millis(config.segment_age),
+        }
+    }
+}
+
+/// Whether a topic's records may be removed because of where they stand in the log.
+pub(crate) fn deletes(cleanup: Cleanup) -> bool {
+    match cleanup {
+        Cleanup::Delete | Cleanup::CompactAndDelete => true,
+        Cleanup::Compact => false,
+    }
+}
+
+/// A segment as retention sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentFacts {
+    pub(crate) next_offset: u64,
+    pub(crate) bytes: u64,
+    /// `None` without records.
+    pub(crate) times: Option<TimeRange>,
+}
+
+/// The last segment of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tail {
+    pub(crate) base_offset: u64,
+    pub(crate) facts: SegmentFacts,
+    /// When the first record was appended, if the segment takes appends and has any.
+    pub(crate) began: Option<u64>,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Segments that end at or below it go.
+    pub(crate) log_start: u64,
+    /// Another segment takes the place of the last one, before anything is removed.
+    pub(crate) roll: bool,
+}
+
+/// Decides segment by segment, so that the caller looks at no more of them than the answer needs.
+#[derive(Debug)]
+pub(crate) struct Planner {
+    policy: RetentionPolicy,
+    now: u64,
+    /// What is kept if nothing more goes.
+    bytes: u64,
+    log_start: u64,
+    /// Segments without records that their successor decides about: bytes and next offset.
+    undated: Option<(u64, u64)>,
+    /// Something is kept: all that follows is too.
+    ended: bool,
+}
+
+impl Planner {
+    /// `bytes` is what all segments hold together; it matters only to a policy that limits it.
+    pub(crate) fn new(policy: RetentionPolicy, now: u64, log_start: u64, bytes: u64) -> Self {
+        Self { policy, now, bytes, log_start, undated: None, ended: false }
+    }
+
+    /// Takes the next sealed segment. False when no later one can go.
+    pub(crate) fn sealed(&mut self, segment: &SegmentFacts) -> bool {
+        self.judge_undated(segment.times);
+        if self.ended {
+            return false;
+        }
+        if self.undated.is_none() && (self.is_expired(segment.times) || self.is_spare(segment)) {
+            self.remove(segment.bytes, segment.next_offset);
+        } else if segment.times.is_none() {
+            let bytes = self.undated.map_or(0, |(bytes, _)| bytes).saturating_add(segment.bytes);
+            self.undated = Some((bytes, segment.next_offset));
+        } else {
+            self.ended = true;
+        }
+        !self.ended
+    }
+
+    /// The plan, once all sealed segments or enough of them were given.
+    pub(crate) fn finish(mut self, tail: &Tail) -> Plan {
+        self.judge_undated(tail.facts.times);
+        let goes = !self.ended && self.undated.is_none() && self.is_expired(tail.facts.times);
+        if goes {
+            self.remove(tail.facts.bytes, tail.facts.next_offset);
+        }
+        Plan { log_start: self.log_start, roll: goes || self.is_overdue(tail) }
+    }
+
+    fn judge_undated(&mut self, successor: Option<TimeRange>) {
+        if let (Some((bytes, next_offset)), Some(times)) = (self.undated, successor)
+            && !self.ended
+        {
+            let first = times.first.min(times.aged_from);
+            if self.is_older(first) {
+                self.undated = None;
+                self.remove(bytes, next_offset);
+            } else {
+                self.ended = true;
+            }
+        }
+    }
+
+    fn remove(&mut self, bytes: u64, next_offset: u64) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.log_start = self.log_start.max(next_offset);
+    }
+
+    fn is_expired(&self, times: Option<TimeRange>) -> bool {
+        times.is_some_and(|times| self.is_older(times.aged_from))
+    }
+
+    fn is_older(&self, since: u64) -> bool {
+        self.policy.age.is_some_and(|limit| self.now.saturating_sub(since) > limit)
+    }
+
+    /// Whether enough is left without it.
+    fn is_spare(&self, segment: &SegmentFacts) -> bool {
+        let left = self.bytes.checked_sub(segment.bytes);
+        self.policy.bytes.is_some_and(|limit| left.is_some_and(|left| left >= limit))
+    }
+
+    fn is_overdue(&self, tail: &Tail) -> bool {
+        let age = tail.began.map(|began| self.now.saturating_sub(began));
+        self.policy.segment_age.is_some_and(|limit| age.is_some_and(|age| age > limit))
+    }
+}
+
+impl Log {
+    /// Tells what the wall clock shows, which stamps records; after the time was told.
+    pub(crate) fn tell_lag(&mut self, wall: u64) {
+        self.lag = self.time.saturating_sub(wall);
+    }
+
+    /// What retention has to know of the last segment.
+    pub(crate) fn tail(&self) -> Option<Tail> {
+        if let Some(active) = &self.active {
+            let facts = SegmentFacts {
+                next_offset: self.log_end,
+                bytes: active.position as u64,
+                times: active.times,
+            };
+            let began = active.began.filter(|_| active.times.is_some());
+            return Some(Tail { base_offset: active.segment.base_offset, facts, began });
+        }
+        let last = self.segments.last()?;
+        Some(Tail { base_offset: last.base_offset, facts: last.facts()?, began: None })
+    }
+
+    /// Moves the log start to `offset` and takes out at most `count` of the segments that lie
+    /// wholly below it, oldest first. The caller has made the new log start durable before, and
+    /// removes their files after.
+    pub(crate) fn retire(&mut self, offset: u64, count: usize) -> Vec<Arc<Segment>> {
+        self.log_start = self.log_start.max(offset.min(self.log_end));
+        // Nothing below the log start can be lost any more.
+        self.durable_end = self.durable_end.max(self.log_start);
+        let removed = self.segments.remove_below(self.log_start, count);
+        if let Some(last) = removed.last() {
+            // The list is in the order of numbers, and what was removed was its beginning.
+            let stays = |segment: &Segment| segment.number > last.number;
+            self.unfinished.retain(|unfinished| stays(&unfinished.segment));
+            self.unproved.retain(|unproved| stays(&unproved.segment));
+        }
+        removed
+    }
+}
+
+impl Segment {
+    /// What retention has to know of a sealed segment.
+    pub(crate) fn facts(&self) -> Option<SegmentFacts> {
+        let sealed = self.sealed()?;
+        let (next_offset, times) = (sealed.next_offset, sealed.times);
+        Some(SegmentFacts { next_offset, bytes: u64::from(sealed.data_end), times })
+    }
+}
+
+#[cfg(test)]
+mod tests;

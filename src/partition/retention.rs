@@ -1,0 +1,207 @@
+//! Retention of one partition: what goes, decided without the lock, and its removal, in steps.
+//!
+//! The order of a removal, which [`broker`](crate) keeps:
+//! 1. the log up to the new start is durable, and so is the segment that goes on where all others
+//!    go ([`settle`](PartitionCore::settle)),
+//! 2. the new log start is durable (the broker's own log),
+//! 3. readers are told, and the segments leave the log ([`retire`](PartitionCore::retire)),
+//! 4. their files are unlinked, oldest first, and the directory is synced.
+//!
+//! A crash before 2 leaves everything; one after it leaves files below the log start, which the
+//! next opening removes. The partition's lock is held for a step of 3 alone, never over the disk.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use super::{PartitionCore, Work};
+use crate::error::{Error, Result};
+use crate::log::retention::{Plan, Planner, RetentionPolicy, SegmentFacts, Tail};
+use crate::log::segment::Segment;
+use crate::log::tasks::{PrepareTask, SyncScope};
+use crate::sync::Ordering;
+
+/// LIMIT: how many segments are looked at or taken out under one lock: microseconds of work.
+const STEP: usize = 64;
+
+impl PartitionCore {
+    /// What retention would do now. `None` where the partition is closed or poisoned: what a
+    /// failed sync left is evidence.
+    pub(crate) fn plan_retention(&self, policy: &RetentionPolicy) -> Option<(Plan, Tail)> {
+        let now = self.steady_millis();
+        let tail = self.look_at_tail(now)?;
+        let mut bytes = 0;
+        if policy.bytes.is_some() {
+            bytes = tail.facts.bytes;
+            self.each_sealed(|facts| {
+                bytes = facts.bytes.saturating_add(bytes);
+                true
+            });
+        }
+        let mut planner = Planner::new(*policy, now, self.log_start(), bytes);
+        if policy.bytes.is_some() || policy.age.is_some() {
+            self.each_sealed(|facts| planner.sealed(facts));
+        }
+        Some((planner.finish(&tail), tail))
+    }
+
+    /// As retention would plan it to remove all below `offset`.
+    pub(crate) fn plan_deletion(&self, offset: u64) -> Result<(Plan, Tail)> {
+        let tail = self.writable_state()?.log.tail().ok_or(Error::Closed)?;
+        // The last segment is replaced when nothing is left in it: its space is wanted back.
+        let roll = tail.facts.next_offset <= offset && tail.facts.times.is_some();
+        Ok((Plan { log_start: offset, roll }, tail))
+    }
+
+    fn look_at_tail(&self, now: u64) -> Option<Tail> {
+        let mut state = self.state.lock();
+        if state.closed || state.failure.is_some() {
+            return None;
+        }
+        state.log.tell_time(now);
+        // The next append asks for the time again, whatever the wall clock does until then.
+        self.wall_seen.store(u64::MAX, Ordering::Relaxed);
+        state.log.tail()
+    }
+
+    /// Gives the sealed segments except the last one of all, oldest first, until `more` is false.
+    fn each_sealed(&self, mut more: impl FnMut(&SegmentFacts) -> bool) {
+        let Some(last) = self.segments.last() else { return };
+        let mut reached = None;
+        loop {
+            let some = self.segments.some_after(reached, STEP);
+            for segment in &some {
+                let before_last = segment.number < last.number;
+                match segment.facts().filter(|_| before_last) {
+                    Some(facts) if more(&facts) => {}
+                    _ => return,
+                }
+            }
+            let Some(segment) = some.last() else { return };
+            reached = Some(segment.number);
+        }
+    }
+
+    /// The oldest segment, if it is sealed and another one follows, and the partition is whole.
+    pub(crate) fn oldest_sealed(&self) -> Option<SegmentFacts> {
+        if self.is_closed() || self.poisoned.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut oldest = None;
+        self.each_sealed(|facts| {
+            oldest = Some(*facts);
+            false
+        });
+        oldest
+    }
+
+    /// Gives up what the files of the partition have of the broker's byte budget; they were removed.
+    pub(crate) fn give_up_space(&self) {
+        for segment in self.segments.all() {
+            segment.claim.shrink_to(0);
+        }
+        self.state.lock().log.drop_prepared();
+    }
+
+    /// Puts a new segment in the place of the last one, unless something was appended to that
+    /// since `planned`. Whether it did.
+    ///
+    /// # Errors
+    ///
+    /// What the disk said about the new file. The log is as it was.
+    pub(crate) fn roll_tail(self: &Arc<Self>, planned: &Tail) -> Result<bool> {
+        self.prepare_ahead()?;
+        let mut state = self.writable_state()?;
+        if state.log.log_end() != planned.facts.next_offset {
+            return Ok(false);
+        }
+        state.log.roll_for(0)?;
+        state.changed = true;
+        drop(state);
+        self.request(Work::Finish);
+        Ok(true)
+    }
+
+    /// Makes the next segment, so that rolling needs no disk under the lock.
+    fn prepare_ahead(&self) -> Result<()> {
+        let task = {
+            let mut state = self.writable_state()?;
+            if state.log.has_prepared() {
+                return Ok(());
+            }
+            let mut task = state.log.begin_prepare()?;
+            // With it, others can go; without it, a budget that is used up would stay so.
+            task.new.exceeds_budget = true;
+            task
+        };
+        let prepared = PrepareTask::run(task)?;
+        let mut state = self.state.lock();
+        if state.closed {
+            state.log.discard_prepared(prepared);
+            return Err(Error::Closed);
+        }
+        state.log.finish_prepare(prepared);
+        Ok(())
+    }
+
+    /// Makes durable what must be before records below `start` may go. `with_tail` if nothing
+    /// before the last segment is left: its opening batch then is all that knows of producers.
+    pub(crate) fn settle(&self, start: u64, with_tail: bool) -> Result<()> {
+        if with_tail {
+            return self.gate.run_one(&|| self.sync_once(SyncScope::All));
+        }
+        self.wait_durable(start)
+    }
+
+    /// Moves the log start, which is durable there, and removes the segments below it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when the directory cannot be synced. A file that cannot be removed is none:
+    /// it is tried again.
+    pub(crate) fn retire(&self, start: u64) -> Result<()> {
+        let mut last = None;
+        loop {
+            let gone = {
+                let mut state = self.state.lock();
+                let gone = state.log.retire(start, STEP);
+                self.log_start.store(state.log.log_start(), Ordering::Release);
+                self.gate.raise(state.log.durable_end());
+                gone
+            };
+            // Whatever is left when the partition ends is removed with the topic, or at the next
+            // opening.
+            let Some(segment) = gone.last().filter(|_| !self.is_closed()) else { break };
+            last = Some(Arc::clone(segment));
+            self.remove_files(gone);
+        }
+        last.map_or(Ok(()), |segment| segment.sync_dir())
+    }
+
+    /// Tries again to remove files that could not be removed.
+    pub(crate) fn retry_removals(&self) {
+        let leftovers = std::mem::take(&mut *self.leftovers.lock());
+        if !leftovers.is_empty() && !self.is_closed() {
+            self.remove_files(leftovers);
+        }
+    }
+
+    fn remove_files(&self, segments: Vec<Arc<Segment>>) {
+        for segment in segments {
+            match segment.remove_file() {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    self.leftovers.lock().push(segment);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What an error of reading at `offset` means if retention went past it meanwhile.
+    pub(super) fn explain(&self, offset: u64, error: Error) -> Error {
+        let start = self.log_start();
+        if offset >= start || matches!(error, Error::Closed) {
+            return error;
+        }
+        Error::OffsetOutOfRange { requested: offset, start, end: self.log_end() }
+    }
+}
