@@ -341,27 +341,40 @@ impl Pool {
     }
 
     /// Moves partitions from the most to the least loaded member until no move helps; whether any
-    /// was made.
+    /// was made. Of equally loaded members the last gives and the first takes.
     fn level(&mut self, loads: &mut Loads) -> bool {
         let mut moved = false;
         loop {
-            let shares = || self.shares.iter().enumerate();
-            let load = |(_, share): &(usize, &Share)| loads.of(share.member);
-            let source = shares().filter(|(_, it)| !it.partitions.is_empty()).max_by_key(load);
-            let (Some(source), Some(target)) = (source, shares().min_by_key(load)) else {
-                return moved;
+            let loaded =
+                || self.shares.iter().enumerate().map(|(at, it)| (loads.of(it.member), at));
+            let has_some = |&(_, at): &(usize, usize)| {
+                self.shares.get(at).is_some_and(|share| !share.partitions.is_empty())
             };
-            if load(&source) < load(&target) + 2 {
+            let Some(source) = loaded().filter(has_some).max() else { return moved };
+            let Some((least, _)) = loaded().min() else { return moved };
+            if source.0 < least + 2 {
                 return moved;
             }
-            let positions = [source.0, target.0];
-            let Ok([source, target]) = self.shares.get_disjoint_mut(positions) else {
-                return moved;
-            };
-            target.partitions.extend(source.partitions.pop());
-            loads.lower(source.member);
-            loads.raise(target.member);
-            moved = true;
+            // One look around serves as many moves as it can: one for each of the least loaded,
+            // for as long as nobody else has more to give.
+            let next = loaded().filter(has_some).filter(|it| *it != source).max();
+            let targets: Vec<_> = loaded().filter(|(load, _)| *load == least).collect();
+            let mut load = source.0;
+            for (_, target) in targets {
+                if load < least + 2 || next.is_some_and(|next| next > (load, source.1)) {
+                    break;
+                }
+                let Ok([from, to]) = self.shares.get_disjoint_mut([source.1, target]) else {
+                    return moved;
+                };
+                // The first of the round has one: the source was chosen for it.
+                let Some(partition) = from.partitions.pop() else { break };
+                to.partitions.push(partition);
+                loads.lower(from.member);
+                loads.raise(to.member);
+                load -= 1;
+                moved = true;
+            }
         }
     }
 }

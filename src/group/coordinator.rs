@@ -174,19 +174,25 @@ impl Coordinator {
         let group = Arc::clone(by_name.entry(Arc::clone(name)).or_insert_with(new));
         let mut roster = group.roster.lock();
         self.forget_statics(name, &group.sweep(&mut roster, now));
+        let mut wakeups = roster.take_wakeups();
         let taken_over = request.instance.as_ref().and_then(|(it, _)| roster.statics.get(it));
         let taken_over = taken_over.map(|known| known.id);
         if roster.assignor != request.assignor {
             if roster.live.keys().any(|id| Some(*id) != taken_over) {
+                drop(roster);
+                drop(groups);
+                // Those that the sweep concerns; whoever is refused leaves no trace.
+                wakeups.call();
                 return Err(Error::config("assignor", "the group's members use another one"));
             }
             roster.assignor = request.assignor;
             roster.state.set_assignor(request.assignor);
         }
-        let (mut holder, mut wakeups) = (None, Wakeups::default());
+        let mut holder = None;
         if let Some((instance, timeout)) = &request.instance {
             let held = roster.hold(instance, id, &request.interest, *timeout);
-            (id, holder, wakeups) = (held.0, Some(held.1), held.2);
+            (id, holder) = (held.0, Some(held.1));
+            wakeups.extend(held.2);
         }
         roster.state.join(id, request.interest.clone());
         let presence = Presence::new(notifier, request.max_poll_interval, now);

@@ -208,6 +208,56 @@ fn a_narrower_subscription_is_revoked_and_a_wider_one_assigned() {
 }
 
 #[test]
+fn what_an_absent_member_owned_waits_for_it_under_a_new_epoch() {
+    let mut group = group(4);
+    for id in [A, B, A, B] {
+        group.join(id, subscription(&["t"]));
+        settle(&mut group, id);
+    }
+    let had = group.assignment(A);
+    let epoch = group.owns(A, &had[0]).unwrap();
+    group.take_wakeups();
+    group.stay_away(A).unwrap();
+    assert!(!group.may_commit(A, &had[0], epoch));
+    assert_eq!(group.planned_for(A), had);
+    assert!(!group.needs_attention(B) && group.is_at_rest());
+    // Other plans come and go; what waits is moved no more than what is owned.
+    group.join(C, subscription(&["t"]));
+    settle(&mut group, B);
+    settle(&mut group, C);
+    let waits = group.planned_for(A);
+    assert!(!waits.is_empty() && waits.iter().all(|it| had.contains(it)));
+    assert_eq!(group.join(A, subscription(&["t"])), JoinOutcome::Rejoined);
+    assert_eq!(settle(&mut group, A).assign, waits);
+    assert!(group.owns(A, &waits[0]).unwrap() > epoch);
+}
+
+#[test]
+fn an_absent_member_takes_up_nothing_new_until_it_is_back_and_its_share_is_free_when_it_leaves() {
+    let mut group = group(2);
+    group.restore([(A, subscription(&["t"]), vec![tp(1), tp(7), ("x", 0).into()])]);
+    assert_eq!(group.planned_for(A), [tp(0), tp(1)], "alone, it is to have all");
+    group.join(B, subscription(&["t"]));
+    settle(&mut group, B);
+    assert_eq!(group.assignment(B).len(), 1);
+    assert!(group.assignment(A).is_empty());
+    group.leave(A).unwrap();
+    settle(&mut group, B);
+    assert_eq!(group.assignment(B), [tp(0), tp(1)]);
+}
+
+#[test]
+fn an_evicted_member_that_goes_away_is_forgotten() {
+    let mut group = group(2);
+    group.join(A, subscription(&["t"]));
+    settle(&mut group, A);
+    group.evict(A).unwrap();
+    group.stay_away(A).unwrap();
+    assert!(group.is_empty());
+    assert_eq!(group.stay_away(A), Err(NotAMember));
+}
+
+#[test]
 fn unknown_members_and_partitions_are_answered() {
     let mut group = group(1);
     assert_eq!(group.poll(C), Err(NotAMember));
