@@ -116,7 +116,7 @@ fn the_segment_headers_bytes_are_fixed() {
         number: 4,
         salt: 5,
         generation: 6,
-        rewrite: Some(Rewrite { base_offset: 7, next_offset: 8, truncates: true }),
+        rewrite: Some(Rewrite::Truncates(7)),
         compatible: 0,
     };
     let expected = concat!(

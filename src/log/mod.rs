@@ -36,6 +36,7 @@ use crate::storage::disk::Disk;
 
 pub(crate) mod active;
 mod chunk;
+pub(crate) mod compaction;
 pub(crate) mod create;
 pub(crate) mod cursor;
 mod damage;
@@ -400,7 +401,7 @@ impl Log {
             &self.env,
             &self.identity.origin,
             &prepared.path,
-            (header.number, header.salt),
+            &header,
             self.log_end,
             prepared.writer.region(),
         );

@@ -235,8 +235,11 @@ impl Scan {
         producers: &mut ProducerTable,
     ) {
         self.durable_mark = self.durable_mark.max(header.durable_mark().unwrap_or(0));
-        TimeRange::note(times, header.base_timestamp, header.max_timestamp);
-        self.index.note_batch(header.base_offset, at, header.size, header.max_timestamp);
+        if header.record_count > 0 {
+            // A batch that only stands for offsets has no time.
+            TimeRange::note(times, header.base_timestamp, header.max_timestamp);
+            self.index.note_batch(header.base_offset, at, header.size, header.max_timestamp);
+        }
         if let (Some(producer), Some(last_sequence)) = (header.producer, header.last_sequence()) {
             producers.note(ProducerState {
                 id: producer.id,

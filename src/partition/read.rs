@@ -31,14 +31,20 @@ impl PartitionCore {
 
     /// A cursor at `offset`, which is within range.
     pub(crate) fn cursor_at(&self, offset: u64) -> Result<Cursor> {
-        let place = locate::place_of_offset(&self.segments, offset, |segment| {
-            let state = self.state.lock();
-            state.log.index_of(segment).map(|index| locate::floor(index, offset))
-        })?;
-        let Some(Place { segment, position }) = place else {
-            return Err(Error::Closed);
-        };
-        Cursor::new(segment, position, offset)
+        loop {
+            let place = locate::place_of_offset(&self.segments, offset, |segment| {
+                let state = self.state.lock();
+                state.log.index_of(segment).map(|index| locate::floor(index, offset))
+            })?;
+            let Some(Place { segment, position }) = place else {
+                return Err(Error::Closed);
+            };
+            match Cursor::new(Arc::clone(&segment), position, offset) {
+                // Replaced since it was looked up.
+                Err(_) if !self.segments.contains(&segment) => {}
+                made => return made,
+            }
+        }
     }
 
     /// Adds what a cursor can read now.
@@ -60,7 +66,7 @@ impl PartitionCore {
             bytes: SCAN_BYTES,
             visible_end: self.visible_end(Visibility::Published),
         };
-        for segment in self.segments.all() {
+        for segment in &self.segments.all() {
             // A sealed segment without any record of that age or younger holds no candidate.
             let too_old = segment
                 .sealed()
@@ -68,14 +74,27 @@ impl PartitionCore {
             if too_old {
                 continue;
             }
-            let start = self.first_place_since(&segment, wanted)?;
-            let offset = segment.base_offset.max(self.log_start());
-            let mut cursor = Cursor::new(segment, start, offset)?;
-            if let Some(found) = self.first_since(&mut cursor, wanted, &limits)? {
-                return Ok(Some(found));
+            match self.look_in(segment, wanted, &limits) {
+                Ok(None) => {}
+                // Replaced while it was looked at: what stands in its place now is in a new list.
+                Err(_) if !self.segments.contains(segment) => return self.offset_at(time),
+                found => return found,
             }
         }
         Ok(None)
+    }
+
+    /// The first record since `wanted` from the beginning of a segment on.
+    fn look_in(
+        &self,
+        segment: &Arc<Segment>,
+        wanted: u64,
+        limits: &FetchLimits,
+    ) -> Result<Option<u64>> {
+        let start = self.first_place_since(segment, wanted)?;
+        let offset = segment.base_offset.max(self.log_start());
+        let mut cursor = Cursor::new(Arc::clone(segment), start, offset)?;
+        self.first_since(&mut cursor, wanted, limits)
     }
 
     /// Where in a segment to begin looking for a record of at least this timestamp.
