@@ -7,10 +7,14 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+pub use self::compaction::CompactionReport;
 use crate::broker::{Broker, Life};
 use crate::config::{TopicConfig, Visibility};
 use crate::error::Result;
+use crate::partition::compaction::CompactionStats;
 use crate::topic::{Topic, TopicShared};
+
+mod compaction;
 
 impl Broker {
     /// For creating, deleting and describing topics.
@@ -54,6 +58,8 @@ pub struct PartitionInfo {
     pub high_watermark: u64,
     /// How many segment files it has.
     pub segments: usize,
+    /// How far it is compacted; `None` where [`Cleanup`](crate::Cleanup) is `Delete`.
+    pub compaction: Option<CompactionStats>,
 }
 
 impl Admin {
@@ -127,6 +133,7 @@ fn describe(topic: &TopicShared) -> TopicInfo {
         durable_end_offset: core.durable_end(),
         high_watermark: core.visible_end(Visibility::Published),
         segments: core.segment_count(),
+        compaction: core.compaction_stats(),
     });
     TopicInfo {
         name: Arc::clone(&topic.name),

@@ -53,7 +53,7 @@
 //! | topic | names of `[A-Za-z0-9._-]{1,249}`, up to 10,000 partitions |
 //! | offsets | 64 bits |
 //! | one directory | one broker at a time, kept by an advisory lock |
-//! | not yet | retention, compaction, rolling by age, rebalance callbacks, eviction, typed producers and consumers, async streams, replication |
+//! | not yet | retention, rolling by age, rebalance callbacks, eviction, typed producers and consumers, async streams, replication |
 //!
 //! Soundness of the memory maps rests on nobody else changing the files of an open directory: a
 //! file that is truncated from outside raises SIGBUS when it is read. [`ReadMode::Copy`] maps
@@ -88,7 +88,7 @@ mod storage;
 mod sync;
 mod topic;
 
-pub use admin::{Admin, PartitionInfo, TopicInfo};
+pub use admin::{Admin, CompactionReport, PartitionInfo, TopicInfo};
 pub use broker::{Broker, BrokerBuilder, RecoveryReport};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use codec::{Bincode, Codec};
@@ -103,6 +103,7 @@ pub use error::{
 pub use group::assignor::Assignor;
 pub use log::open::PartitionRecovery;
 pub use message::{Batch, Headers, IntoMessages, Message, MessageRef};
+pub use partition::compaction::CompactionStats;
 pub use partitioner::{DefaultPartitioner, Partitioner};
 pub use producer::{Delivery, Producer, ProducerBuilder, SendOutcome};
 pub use record::{Offsets, Record, RecordMetadata, TopicPartition};

@@ -265,8 +265,7 @@ fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues) -> Result<()> {
     let bulk = {
         let engine = Arc::clone(engine);
         let run = move || {
-            // A recovery point that cannot be written now costs a longer scan after a crash.
-            run_bulk_lane(&queues, &*engine.clock, || drop(engine.keep_house()));
+            run_bulk_lane(&queues, &*engine.clock, &*engine);
         };
         thread::Builder::new().name("logpond-bulk".into()).spawn(run)
     };

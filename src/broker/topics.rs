@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::catalog::{CatalogChange, Stage, TopicEntry};
 use super::engine::{Engine, Settings};
 use super::local::LocalChange;
-use crate::config::{Durability, TopicConfig};
+use crate::config::{Cleanup, Durability, TopicConfig};
 use crate::error::{Error, NameError, Result};
 use crate::format::{
     SegmentHeader, TopicId, parse_segment_file_name, parse_temporary_segment_file_name,
@@ -15,6 +15,7 @@ use crate::format::{
 };
 use crate::log::{Log, LogIdentity, LogOptions, record_bytes_max};
 use crate::partition::PartitionCore;
+use crate::partition::compaction::CompactionSettings;
 use crate::partition::encode::RecordRules;
 use crate::partition::lineage::Lineage;
 use crate::record::TopicPartition;
@@ -135,6 +136,14 @@ impl Engine {
         partitions: Vec<Arc<PartitionCore>>,
     ) -> Arc<TopicShared> {
         let held = record_bytes_max(entry.config.segment_bytes);
+        let compacts = entry.config.cleanup != Cleanup::Delete;
+        for partition in &partitions {
+            partition.set_compaction(compacts.then_some(CompactionSettings {
+                min_dirty_ratio: entry.config.min_dirty_ratio,
+                tombstone_retention: entry.config.tombstone_retention,
+                segment_bytes: entry.config.segment_bytes,
+            }));
+        }
         Arc::new(TopicShared {
             name: Arc::clone(&entry.name),
             id: entry.id,
@@ -143,6 +152,7 @@ impl Engine {
             rules: RecordRules {
                 record_bytes_max: entry.config.record_limit(held),
                 timestamps: entry.config.timestamps,
+                needs_key: compacts,
             },
             clock: Arc::clone(&self.clock),
             partitions,
@@ -174,6 +184,7 @@ impl Engine {
         self.coordinator.topic_changed(name, 0);
         for partition in shared.iter().flat_map(|shared| &shared.partitions) {
             partition.close();
+            partition.await_compaction();
         }
         marked?;
         // It is gone for good; what is left of it is removed now, or else later.
