@@ -305,13 +305,7 @@ mod tests {
     }
 
     fn replacement(is_clean: bool) -> Replacement {
-        Replacement {
-            base_offset: 10,
-            next_offset: 20,
-            first_number: 3,
-            last_number: 5,
-            is_clean,
-        }
+        Replacement { base_offset: 10, next_offset: 20, first_number: 3, last_number: 5, is_clean }
     }
 
     fn with_checksum(mut bytes: [u8; SegmentHeader::SIZE]) -> [u8; SegmentHeader::SIZE] {

@@ -17,8 +17,8 @@ use super::segment::read_footer;
 use super::{Checkpoint, LogEnv, LogIdentity};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{
-    ALIGNMENT, BatchHeader, BatchView, Footer, HeaderError, Opening, Rewrite, SegmentHeader, VERSION,
-    parse_segment_file_name, parse_temporary_segment_file_name,
+    ALIGNMENT, BatchHeader, BatchView, Footer, HeaderError, Opening, Rewrite, SegmentHeader,
+    VERSION, parse_segment_file_name, parse_temporary_segment_file_name,
 };
 use crate::record::TopicPartition;
 use crate::storage::disk::{Access, DiskFile, EntryKind};

@@ -130,7 +130,8 @@ impl KeyMap {
         };
         let more_entries = if count < self.entries.capacity() { 0 } else { (count / 8).max(16) };
         let fits = |block: &Vec<u8>| block.capacity() - block.len() >= key;
-        let block = if self.blocks.last().is_some_and(fits) { 0 } else { key.max(self.block_bytes) };
+        let block =
+            if self.blocks.last().is_some_and(fits) { 0 } else { key.max(self.block_bytes) };
         let grows = slots != self.slots.len();
         // While the slots are filled anew, there are two of them.
         let more = if grows { slots * size_of::<u32>() } else { 0 }

@@ -185,14 +185,14 @@ impl Output {
     /// Makes the batches reach to the end of what is replaced, so that they alone show that
     /// nothing is missing behind them.
     fn fill_up(&mut self) -> Result<()> {
-        let Some(last_delta) = self.replacement.next_offset.checked_sub(self.reached.saturating_add(1))
+        let Some(last_delta) =
+            self.replacement.next_offset.checked_sub(self.reached.saturating_add(1))
         else {
             return Ok(());
         };
         let span = CorruptionKind::Length("a compacted segment");
-        let last_offset_delta = u32::try_from(last_delta)
-            .map_err(|_| self.corruption(span))
-            .map_err(Error::Corrupt)?;
+        let last_offset_delta =
+            u32::try_from(last_delta).map_err(|_| self.corruption(span)).map_err(Error::Corrupt)?;
         let header = BatchHeader {
             base_offset: self.reached,
             last_offset_delta,

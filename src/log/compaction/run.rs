@@ -325,9 +325,9 @@ impl Compaction {
         if rewrite.output.is_none() && self.must_rewrite(&group) {
             return self.begin_output(rewrite, group, log);
         }
-        let Some(segment) = self.inputs.get(rewrite.place.input).filter(|_| {
-            group.contains(&rewrite.place.input)
-        }) else {
+        let Some(segment) =
+            self.inputs.get(rewrite.place.input).filter(|_| group.contains(&rewrite.place.input))
+        else {
             return self.end_group(rewrite, group, log);
         };
         let segment = Arc::clone(segment);
@@ -496,8 +496,7 @@ fn heritage_of(segment: &Segment) -> Result<Heritage> {
         return Ok(Heritage { leader_epoch, incarnation, producers: footer.producers });
     }
     let file = segment.open_file(Access::Read)?;
-    let from =
-        ScanFrom { end: data_bytes(segment), ..ScanFrom::start(segment.base_offset) };
+    let from = ScanFrom { end: data_bytes(segment), ..ScanFrom::start(segment.base_offset) };
     let scan = scan_segment(&*file, segment.salt, from);
     let scan = scan.map_err(|source| Error::io("read", &segment.path, source))?;
     let Some(opening) = scan.opening else {

@@ -267,9 +267,13 @@ fn a_damaged_segment_is_left_as_it_is_and_so_is_the_log() {
 /// C6: the compaction is given up, what it made is removed, and what was there stays.
 #[test]
 fn row_c06_a_full_disk_during_compaction_leaves_the_log_as_it_was() {
-    for operation in
-        [Operation::Create, Operation::Write, Operation::Sync, Operation::Rename, Operation::SyncDir]
-    {
+    for operation in [
+        Operation::Create,
+        Operation::Write,
+        Operation::Sync,
+        Operation::Rename,
+        Operation::SyncDir,
+    ] {
         let (disk, rig) = Rig::fresh(1);
         let log = log_of(&rig, &[&[entry("a", "1")], &[entry("a", "2")]]);
         let before = (files(&disk), disk.paths().len());

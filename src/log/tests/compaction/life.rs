@@ -30,10 +30,9 @@ fn any_step(random: &mut Random) -> Step {
         9 => Step::Sync,
         10..=12 => Step::Roll,
         13 | 14 => Step::Finish,
-        15..=17 => Step::Compact {
-            little_memory: random.below(3) == 0,
-            apart: random.below(2) == 0,
-        },
+        15..=17 => {
+            Step::Compact { little_memory: random.below(3) == 0, apart: random.below(2) == 0 }
+        }
         18 => Step::Wait,
         _ => Step::Reopen,
     }
@@ -103,8 +102,7 @@ impl Oracle {
                 Step::Compact { little_memory, apart } => {
                     let key_memory_bytes = if little_memory { 600 } else { 1 << 20 };
                     let segment_bytes = if apart { 1 } else { SEGMENT_BYTES };
-                    let terms =
-                        Terms { key_memory_bytes, segment_bytes, ..terms_at(self.now) };
+                    let terms = Terms { key_memory_bytes, segment_bytes, ..terms_at(self.now) };
                     let shared = Shared::new(log);
                     let mut visible = self.check(&shared.0.borrow(), &context)?;
                     shared.compact_with(terms, |log| {
