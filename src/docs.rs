@@ -9,6 +9,9 @@ pub mod durability {}
 #[doc = include_str!("docs/concurrency.md")]
 pub mod concurrency {}
 
+#[doc = include_str!("docs/compaction.md")]
+pub mod compaction {}
+
 #[doc = include_str!("docs/changelog.md")]
 pub mod changelog {}
 

@@ -526,6 +526,64 @@ mod tests {
         assert!(!verdict.cuts_segments);
     }
 
+    /// A segment that stands for others, with all of its offsets.
+    fn replacing(number: u64, generation: u32, places: (u64, u64), offsets: (u64, u64)) -> Facts {
+        let whole = segment(number, &[stretch(128, 300, offsets.0, offsets.1)]);
+        Facts { generation, places, replaces: true, durable: offsets.1, ..whole }
+    }
+
+    #[test]
+    fn what_a_rewrite_stands_for_is_a_leftover_whatever_is_left_of_it() {
+        let old = [
+            segment(0, &[stretch(128, 500, 0, 5)]),
+            segment(1, &[stretch(128, 500, 5, 9)]),
+            segment(2, &[]),
+        ];
+        let last = segment(3, &[stretch(128, 500, 9, 12)]);
+        for left in 0..8_usize {
+            let is_left = |(index, _): &(usize, &Facts)| left & (1 << index) != 0;
+            let leftovers = old.iter().enumerate().filter(is_left).map(|(_, facts)| facts);
+            let mut segments: Vec<Facts> = leftovers.cloned().collect();
+            let count = segments.len();
+            segments.push(replacing(4, 1, (0, 2), (0, 9)));
+            segments.push(last.clone());
+            segments.sort_by_key(|facts| (facts.places.0, facts.number));
+            let verdict = decide(&segments, 9, None);
+            assert!(verdict.damage.is_empty() && !verdict.cuts_segments, "{left}: {verdict:?}");
+            assert_eq!(verdict.end_offset, 12);
+            let removed = verdict.fates.iter().filter(|fate| **fate == Fate::Remove).count();
+            assert_eq!(removed, count, "{left}");
+        }
+    }
+
+    /// A file that an attempt left which failed comes back after a later one has divided the
+    /// places otherwise, and is itself half done.
+    #[test]
+    fn what_is_void_makes_nothing_void() {
+        let segments = [
+            replacing(7, 2, (0, 1), (0, 9)),
+            replacing(6, 1, (0, 3), (0, 20)),
+            segment(2, &[stretch(128, 500, 9, 15)]),
+            segment(3, &[stretch(128, 500, 15, 20)]),
+        ];
+        let verdict = decide(&segments, 20, None);
+        assert_eq!(kept(&verdict), [Some(9), None, Some(15), Some(20)]);
+        assert!(verdict.damage.is_empty(), "{verdict:?}");
+    }
+
+    #[test]
+    fn a_rewrite_of_a_rewrite_replaces_it() {
+        let segments = [
+            replacing(5, 1, (0, 1), (0, 9)),
+            replacing(9, 3, (0, 2), (0, 15)),
+            replacing(6, 2, (2, 2), (9, 15)),
+            segment(3, &[stretch(128, 500, 15, 20)]),
+        ];
+        let verdict = decide(&segments, 15, None);
+        assert_eq!(kept(&verdict), [None, Some(15), None, Some(20)]);
+        assert!(verdict.damage.is_empty(), "{verdict:?}");
+    }
+
     #[test]
     fn below_the_log_start_nothing_is_missed_and_nothing_is_kept() {
         let segments = [

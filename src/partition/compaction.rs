@@ -22,9 +22,10 @@ use crate::sync::{Condvar, Mutex};
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// LIMIT: what compaction leaves to appends. After a step during which records were appended it
-/// pauses for so many times the step's duration, which gives it a fifth of one core and of the
-/// disk; a step without appends is followed by the next at once.
-const PAUSE_FACTOR: u32 = 4;
+/// pauses for so many times the step's duration, which gives it a seventh of one core and of the
+/// disk; a step without appends is followed by the next at once. With 4, appends at full rate on
+/// two cores kept 0.80 to 0.95 of it.
+const PAUSE_FACTOR: u32 = 6;
 
 /// What the topic's settings say about compaction.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -273,13 +274,10 @@ impl PartitionCore {
 
     /// One step; what a compaction that ends with it has done is added to `total`.
     fn step_counting(&self, claim: &mut Claim<'_>, total: &mut Tally) -> Result<bool> {
-        let Some(run) = (match claim.run.as_mut() {
-            Some(run) => Some(run),
-            None => {
-                claim.run = self.begin(&claim.settings);
-                claim.run.as_mut()
-            }
-        }) else {
+        if claim.run.is_none() {
+            claim.run = self.begin(&claim.settings);
+        }
+        let Some(run) = claim.run.as_mut() else {
             return Ok(false);
         };
         let stepped = run.step(self);
@@ -339,7 +337,7 @@ mod tests {
     fn compaction_pauses_only_beside_appends_and_in_proportion() {
         let step = Duration::from_millis(3);
         assert_eq!(pause_after(step, false), Duration::ZERO);
-        assert_eq!(pause_after(step, true), Duration::from_millis(12));
+        assert_eq!(pause_after(step, true), Duration::from_millis(18));
         assert_eq!(pause_after(Duration::MAX, true), Duration::MAX);
     }
 }

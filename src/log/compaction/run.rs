@@ -241,7 +241,7 @@ impl Compaction {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut place = gather.place;
         let read = read_step(&segment, &mut place, &mut buffer, |view| {
-            self.gather_batch(view, &mut gather)
+            Ok(self.gather_batch(view, &mut gather))
         });
         self.buffer = buffer;
         gather.place = place;
@@ -256,7 +256,7 @@ impl Compaction {
     }
 
     /// Notes the keys of a batch; says whether to go on.
-    fn gather_batch(&mut self, view: &BatchView<'_>, gather: &mut Gather) -> Result<bool> {
+    fn gather_batch(&mut self, view: &BatchView<'_>, gather: &mut Gather) -> bool {
         let at = gather.place.input;
         let input = u32::try_from(at).unwrap_or(u32::MAX);
         for record in view.records().filter(|record| record.offset >= self.from) {
@@ -269,7 +269,7 @@ impl Compaction {
             let before = match record.key.map(|key| self.keys.note(key, latest)) {
                 Some(Err(Full)) => {
                     gather.full_at = Some(record.offset);
-                    return Ok(false);
+                    return false;
                 }
                 Some(Ok(before)) => before,
                 None => None,
@@ -283,7 +283,7 @@ impl Compaction {
                 *total = total.saturating_sub(u64::from(before.bytes));
             }
         }
-        Ok(true)
+        true
     }
 
     /// Decides what the pass rewrites, once its keys are gathered.
@@ -302,9 +302,9 @@ impl Compaction {
             .iter()
             .zip(&gather.bytes_max)
             // Of an input that was not gathered to its end, all may remain.
-            .map(|(input, counted)| match input.next_offset > pass.end {
-                true => input.bytes,
-                false => input.bytes.min(*counted),
+            .map(|(input, counted)| {
+                let is_whole = input.next_offset <= pass.end;
+                if is_whole { input.bytes.min(*counted) } else { input.bytes }
             })
             .collect();
         let groups = plan::groups(covered, &bytes_max, self.terms.segment_bytes);
@@ -336,13 +336,11 @@ impl Compaction {
         let Rewrite { place, output, tally, .. } = &mut rewrite;
         let read = read_step(&segment, place, &mut buffer, |view| {
             let verdict = self.sieve.judge(view, &self.keys, tally);
-            match output {
-                Some(output) => self.push(output, view, verdict).map(|()| true),
-                None => {
-                    is_changed |= verdict != Verdict::Same;
-                    Ok(!is_changed)
-                }
+            if let Some(output) = output {
+                return self.push(output, view, verdict).map(|()| true);
             }
+            is_changed |= verdict != Verdict::Same;
+            Ok(!is_changed)
         });
         self.buffer = buffer;
         let read = read?;

@@ -63,10 +63,11 @@ impl Sieve {
             let is_tombstone = record.key.is_some() && record.value.is_none();
             let latest = record.key.and_then(|key| keys.latest(key));
             let is_superseded = latest.is_some_and(|latest| latest > record.offset);
-            let stays = !is_superseded && !(is_tombstone && is_over);
+            let has_expired = is_tombstone && is_over && !is_superseded;
+            let stays = !is_superseded && !has_expired;
             self.stays.push(stays);
             has_tombstones |= stays && is_tombstone;
-            let expired = u64::from(is_tombstone && is_over && !is_superseded);
+            let expired = u64::from(has_expired);
             tally.tombstones_removed = tally.tombstones_removed.saturating_add(expired);
         }
         let kept = self.stays.iter().filter(|stays| **stays).count();
