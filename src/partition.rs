@@ -552,6 +552,7 @@ impl PartitionCore {
         drop(state);
         fired.notify();
         self.gate.fail(Error::Closed);
+        self.end_compaction();
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -89,8 +89,8 @@ impl Cursor {
                 Ok(Stop::WindowEnd) => self.advance_window(segments, limits),
                 Err(kind) => self.pass_damage(kind, limits),
             };
-            // What goes wrong in a segment that is not in the log any more means only that it is
-            // not: compaction has put another in its place, or retention none.
+            // What goes wrong in a segment that is not in the log any more, or behind it, means only
+            // that it is not: compaction has put another in its place, or retention none.
             let moved = match moved {
                 Err(_) if !segments.contains(&self.segment) => self.find_anew(segments, limits),
                 moved => moved,
@@ -223,11 +223,6 @@ impl Cursor {
             let end = u64::from(sealed.data_end);
             self.segment.corruption(end, Some(reached..until), kind).into()
         };
-        if !segments.contains(&self.segment) {
-            // What stands in its place now may reach beyond its end.
-            self.next_offset = reached;
-            return self.find_anew(segments, limits);
-        }
         let Some(next) = segments.after(&self.segment) else {
             // The log ends here, unless what was durable is gone and recovery went on behind it.
             let (found, durable) = (reached, limits.visible_end);

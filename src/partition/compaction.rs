@@ -97,18 +97,26 @@ impl CompactionState {
 
 /// The right to compact a partition, until it is dropped.
 struct Claim<'a> {
-    state: &'a CompactionState,
+    core: &'a PartitionCore,
     settings: CompactionSettings,
     run: Option<Compaction>,
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        let mut slot = self.state.slot.lock();
+        let mut slot = self.core.compaction.slot.lock();
         slot.is_claimed = false;
-        slot.run = self.run.take();
+        // After the end nobody takes it up, and its temporary file must be gone before the
+        // directory is given up: the name may then be another broker's.
+        let ended = if self.core.is_closed() {
+            self.run.take()
+        } else {
+            slot.run = self.run.take();
+            None
+        };
         drop(slot);
-        self.state.released.notify_all();
+        drop(ended);
+        self.core.compaction.released.notify_all();
     }
 }
 
@@ -222,17 +230,21 @@ impl PartitionCore {
         }
     }
 
-    /// Waits until no step is under way. After [`close`](Self::close) none is begun any more.
-    pub(crate) fn await_compaction(&self) {
+    /// Gives up what the background has begun; a step under way gives it up when it ends. The
+    /// partition is closed: none is begun any more.
+    pub(super) fn end_compaction(&self) {
+        let run = self.compaction.slot.lock().run.take();
+        // Its temporary file goes with it.
+        drop(run);
         self.compaction.released.notify_all();
+    }
+
+    /// Waits until no step is under way.
+    pub(crate) fn await_compaction(&self) {
         let mut slot = self.compaction.slot.lock();
         while slot.is_claimed {
             slot = self.compaction.released.wait(slot);
         }
-        // Its temporary file goes with it.
-        let run = slot.run.take();
-        drop(slot);
-        drop(run);
     }
 
     fn pause(&self, pause: Duration) {
@@ -254,7 +266,7 @@ impl PartitionCore {
         let settings = slot.settings.filter(|_| !slot.is_claimed)?;
         slot.is_claimed = true;
         let run = slot.run.take();
-        Some(Claim { state: &self.compaction, settings, run })
+        Some(Claim { core: self, settings, run })
     }
 
     fn claim_waiting(&self) -> Option<Claim<'_>> {
@@ -265,7 +277,7 @@ impl PartitionCore {
         let settings = slot.settings?;
         slot.is_claimed = true;
         let run = slot.run.take();
-        Some(Claim { state: &self.compaction, settings, run })
+        Some(Claim { core: self, settings, run })
     }
 
     fn step(&self, claim: &mut Claim<'_>) -> Result<bool> {
@@ -287,7 +299,7 @@ impl PartitionCore {
         let (tally, horizon) = (run.tally(), run.next_horizon());
         claim.run = None;
         *total += tally;
-        let mut slot = claim.state.slot.lock();
+        let mut slot = self.compaction.slot.lock();
         slot.done += tally;
         match stepped {
             Ok(_) => {
@@ -300,7 +312,7 @@ impl PartitionCore {
                 slot.failures = slot.failures.saturating_add(1);
                 drop(slot);
                 let retry_at = self.clock.monotonic().saturating_add(RETRY_AFTER);
-                claim.state.slot.lock().retry_at = Some(retry_at);
+                self.compaction.slot.lock().retry_at = Some(retry_at);
                 Err(error)
             }
         }

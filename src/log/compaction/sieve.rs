@@ -126,3 +126,86 @@ impl Sieve {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::keys::Latest;
+    use super::*;
+    use crate::format::HeaderFields;
+
+    const RULES: Rules = Rules { pass_end: 100, now: 50, horizon: 70 };
+
+    /// A batch at offset 90 of records with these keys and values.
+    fn batch(records: &[(&str, Option<&str>)], horizon: Option<u64>) -> Vec<u8> {
+        let mut encoder = BatchEncoder::new();
+        for ((key, value), time) in records.iter().zip(1_000..) {
+            let value = value.map(str::as_bytes);
+            encoder.push(time, Some(key.as_bytes()), value, HeaderFields::default()).unwrap();
+        }
+        encoder.set_delete_horizon(horizon);
+        let placement =
+            Placement { base_offset: 90, leader_epoch: 3, durable_end: 0, salt: 7, producer: None };
+        encoder.finish().seal(&placement).to_vec()
+    }
+
+    fn keys(latest: &[(&str, u64)]) -> KeyMap {
+        let mut keys = KeyMap::new(1 << 20, 1);
+        for (key, offset) in latest {
+            let latest = Latest { offset: *offset, input: 0, bytes: 0 };
+            keys.note(key.as_bytes(), latest).unwrap();
+        }
+        keys
+    }
+
+    /// The verdict, and the offsets and horizon of what stays.
+    fn sift(rules: Rules, batch: &[u8], keys: &KeyMap) -> (Verdict, Vec<u64>, Option<u64>, Tally) {
+        let view = BatchView::check(batch, 7).unwrap().unwrap();
+        let (mut sieve, mut tally, mut out) = (Sieve::new(rules), Tally::default(), Vec::new());
+        let verdict = sieve.judge(&view, keys, &mut tally);
+        if verdict == Verdict::Gone {
+            return (verdict, Vec::new(), None, tally);
+        }
+        sieve.encode(&view, 9, &mut out).unwrap();
+        let stays = BatchView::check(&out, 9).unwrap().unwrap();
+        let (before, after) = (view.header(), stays.header());
+        assert_eq!((before.base_offset, before.next_offset()), (90, after.next_offset()));
+        assert_eq!((after.base_offset, after.leader_epoch), (90, 3));
+        let offsets = stays.records().map(|record| record.offset).collect();
+        (verdict, offsets, after.delete_horizon, tally)
+    }
+
+    #[test]
+    fn what_a_later_record_supersedes_goes_and_the_rest_stays() {
+        let three = batch(&[("a", Some("1")), ("b", Some("2")), ("c", None)], Some(60));
+        let none = keys(&[]);
+        assert_eq!(sift(RULES, &three, &none).0, Verdict::Same);
+        let (verdict, offsets, horizon, tally) =
+            sift(RULES, &three, &keys(&[("a", 95), ("b", 91), ("c", 92)]));
+        assert_eq!((verdict, offsets, horizon), (Verdict::Changed, vec![91, 92], Some(60)));
+        assert_eq!((tally.records_kept, tally.records_removed), (2, 1));
+        let all = keys(&[("a", 95), ("b", 96), ("c", 200)]);
+        assert_eq!(sift(RULES, &three, &all).0, Verdict::Gone);
+        // Without a tombstone there is no horizon.
+        let (_, _, horizon, _) = sift(RULES, &three, &keys(&[("c", 95)]));
+        assert_eq!(horizon, None);
+    }
+
+    #[test]
+    fn a_tombstone_goes_from_its_horizon_on_and_gets_one_where_it_is_covered() {
+        let two = [("a", Some("1")), ("b", None)];
+        let none = keys(&[]);
+        for (horizon, expected, removed) in
+            [(Some(50), vec![90], 1), (Some(51), vec![90, 91], 0), (None, vec![90, 91], 0)]
+        {
+            let (_, offsets, _, tally) = sift(RULES, &batch(&two, horizon), &none);
+            assert_eq!((offsets, tally.tombstones_removed), (expected, removed), "{horizon:?}");
+        }
+        let fresh = batch(&two, None);
+        assert_eq!(sift(Rules { pass_end: 92, ..RULES }, &fresh, &none).2, Some(70));
+        // What it deletes may still be there: its keys were not gathered to the end.
+        let beyond = sift(Rules { pass_end: 91, ..RULES }, &fresh, &none);
+        assert_eq!((beyond.0, beyond.2), (Verdict::Same, None));
+        // The first one counts.
+        assert_eq!(sift(RULES, &batch(&two, Some(60)), &none).2, Some(60));
+    }
+}

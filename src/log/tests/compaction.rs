@@ -251,6 +251,50 @@ fn little_memory_for_keys_takes_more_passes_and_changes_nothing_else() {
     assert!(results.iter().all(|result| *result == results[0]));
 }
 
+/// A segment with more keys than there is memory for is rewritten once per pass. One that was
+/// interrupted must not pass for clean.
+#[test]
+fn a_segment_that_was_gathered_in_part_stays_dirty() {
+    let (disk, rig) = Rig::fresh(1);
+    let twice: Vec<Entry> = (0..80).map(|key| entry(&format!("key-{}", key % 40), "x")).collect();
+    let log = log_of(&rig, &[&twice]);
+    let little = Terms { key_memory_bytes: 1 << 10, ..TERMS };
+    let mut compaction = log.0.borrow().begin_compaction(little).unwrap();
+    while compaction.tally().segments_written == 0 {
+        assert_eq!(compaction.step(&log).unwrap(), Progress::More);
+    }
+    drop((compaction, log));
+    let (log, report) = Rig::simulated(&disk, 2).open(&AFTER_CUT).unwrap();
+    assert!(report.corrupt.is_empty(), "{report:?}");
+    let dirt = log.dirt();
+    assert_eq!(dirt.clean_end, 0, "{dirt:?}");
+    assert!(dirt.dirty_bytes > 0, "{dirt:?}");
+    let log = Shared::new(log);
+    log.compact(TERMS).unwrap();
+    assert_eq!(
+        offsets(&read_entries(&log.0.borrow(), 0, 9).unwrap()),
+        (40..80).collect::<Vec<_>>()
+    );
+}
+
+/// Also where it is sealed, because a crash has ended it: the log goes on where it ends.
+#[test]
+fn the_last_segment_is_never_touched() {
+    let (disk, rig) = Rig::fresh(1);
+    let log = log_of(&rig, &[&[entry("a", "1")], &[entry("a", "2")]]);
+    append_entries(&mut log.0.borrow_mut(), &[entry("a", "3"), entry("a", "4")], None).unwrap();
+    sync(&mut log.0.borrow_mut()).unwrap();
+    drop(log);
+    let (mut log, _) = Rig::simulated(&disk, 2).open(&AFTER_CUT).unwrap();
+    finish_all(&mut log);
+    assert!(log.segments().last().unwrap().sealed().is_some());
+    let log = Shared::new(log);
+    let last = log.0.borrow().segments().last().unwrap().number;
+    log.compact(TERMS).unwrap();
+    assert_eq!(log.0.borrow().segments().last().unwrap().number, last);
+    assert_eq!(offsets(&read_entries(&log.0.borrow(), 0, 9).unwrap()), [1, 2, 3]);
+}
+
 #[test]
 fn a_damaged_segment_is_left_as_it_is_and_so_is_the_log() {
     let (disk, rig) = Rig::fresh(1);
@@ -316,16 +360,25 @@ fn a_producers_numbers_survive_although_all_its_batches_are_gone() {
     }
 }
 
+/// The record that goes is the youngest of its batch, and not the first.
 #[test]
 fn times_are_those_of_what_stays() {
     let (_, rig) = Rig::fresh(1);
-    let entries: Vec<Entry> = (0..12).map(|n| entry(["a", "b"][n % 2], "x")).collect();
-    let log = log_of(&rig, &[&entries, &[entry("a", "y")]]);
+    let mut log = rig.create();
+    let batch: Vec<Entry> = ["a", "b", "c", "d"].map(|key| entry(key, "x")).into();
+    append_entries(&mut log, &batch, None).unwrap();
+    log.roll_for(0).unwrap();
+    append_entries(&mut log, &[entry("c", "y")], None).unwrap();
+    log.roll_for(0).unwrap();
+    finish_all(&mut log);
+    let log = Shared::new(log);
+    assert_eq!([0, 1, 2, 3].map(time_of), [1_005, 1_004, 1_007, 1_006]);
     log.compact(Terms { segment_bytes: 1, ..TERMS }).unwrap();
-    let segments = log.0.borrow().segments().all();
-    let times = |index: usize| segments[index].sealed().unwrap().times.unwrap();
-    assert_eq!((times(0).first, times(0).max), (time_of(11), time_of(11)));
-    let footer = segments[0].read_footer().unwrap().unwrap();
-    assert_eq!(footer.times, Some(times(0)));
-    assert_eq!((footer.base_offset, footer.next_offset), (0, 12));
+    let first = log.0.borrow().segments().first().unwrap();
+    let times = first.sealed().unwrap().times.unwrap();
+    assert_eq!((times.first, times.max), (1_005, 1_006));
+    let footer = first.read_footer().unwrap().unwrap();
+    assert_eq!(footer.times, Some(times));
+    assert_eq!((footer.base_offset, footer.next_offset), (0, 4));
+    assert_eq!(footer.index.first_at_or_after_time(1_007), None);
 }
