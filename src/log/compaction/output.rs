@@ -8,13 +8,15 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::error::{CorruptionKind, Error, Result};
+use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{
-    BatchEncoder, BatchHeader, Footer, Opening, Placement, ProducerState, Replacement, Rewrite,
-    SegmentHeader, SparseIndex, TimeRange, segment_file_name, temporary_segment_file_name,
+    BatchEncoder, BatchHeader, BatchView, Footer, Opening, Placement, ProducerState, Replacement,
+    Rewrite, SegmentHeader, SparseIndex, TimeRange, reseal, segment_file_name,
+    temporary_segment_file_name,
 };
 use crate::log::segment::{Sealed, Segment};
 use crate::log::{LogEnv, LogIdentity};
+use crate::record::TopicPartition;
 use crate::storage::disk::DiskFile;
 
 /// LIMIT: how much is written at a time.
@@ -98,6 +100,20 @@ impl Output {
     /// The key of the checksums of the batches that are pushed.
     pub(super) fn salt(&self) -> u64 {
         self.header.salt
+    }
+
+    /// Adds a batch as it is, but for its local part.
+    pub(super) fn copy(&mut self, view: &BatchView<'_>) -> Result<()> {
+        let (salt, mut resealed) = (self.header.salt, Ok(()));
+        self.push(&view.header(), |out| {
+            let start = out.len();
+            out.extend_from_slice(view.bytes());
+            let copied = out.get_mut(start..).unwrap_or_default();
+            // All that is rewritten was durable.
+            resealed = reseal(copied, u64::MAX, salt).map(|_| ());
+            Ok(())
+        })?;
+        resealed.map_err(|kind| self.corruption(kind).into())
     }
 
     /// Adds a batch by having it appended to the buffer.
@@ -216,9 +232,9 @@ impl Output {
         })
     }
 
-    fn corruption(&self, kind: CorruptionKind) -> crate::error::Corruption {
-        crate::error::Corruption {
-            partition: Some(crate::record::TopicPartition::clone(&self.identity.origin)),
+    fn corruption(&self, kind: CorruptionKind) -> Corruption {
+        Corruption {
+            partition: Some(TopicPartition::clone(&self.identity.origin)),
             file: self.temporary.clone(),
             position: 0,
             offsets: None,

@@ -18,7 +18,7 @@ use super::output::{Heritage, Output};
 use super::plan::{self, Input};
 use super::sieve::{Rules, Sieve, Verdict};
 use crate::error::{CorruptionKind, Error, Result};
-use crate::format::{BatchHeader, BatchView, RecordView, Replacement, SegmentHeader, reseal};
+use crate::format::{BatchHeader, BatchView, RecordView, Replacement, SegmentHeader};
 use crate::log::producers::ProducerTable;
 use crate::log::scan::{ScanFrom, scan_segment};
 use crate::log::segment::Segment;
@@ -383,8 +383,8 @@ impl Compaction {
             is_clean: next_offset <= self.sieve.rules.pass_end,
         };
         let heritage = heritage_of(last)?;
-        // The numbers of generations are used up: nothing can be replaced any more.
         let Some(allotted) = log.with_log(Log::allot_rewrite) else {
+            // The numbers of generations are used up: nothing can be replaced any more.
             return Ok(Stage::Done);
         };
         let output = Output::create(&self.env, &self.identity, allotted, replacement, heritage)?;
@@ -396,20 +396,12 @@ impl Compaction {
 
     /// Adds to the new segment what stays of a batch.
     fn push(&mut self, output: &mut Output, view: &BatchView<'_>, verdict: Verdict) -> Result<()> {
-        let (header, salt) = (view.header(), output.salt());
         match verdict {
             Verdict::Gone => Ok(()),
-            Verdict::Same => output.push(&header, |out| {
-                let start = out.len();
-                out.extend_from_slice(view.bytes());
-                let copied = out.get_mut(start..).unwrap_or_default();
-                // All that is rewritten was durable.
-                let sealed = reseal(copied, u64::MAX, salt);
-                sealed.map_err(|_| Error::Closed).map(|_: BatchHeader| ())
-            }),
+            Verdict::Same => output.copy(view),
             Verdict::Changed => {
-                let sieve = &mut self.sieve;
-                output.push(&header, |out| Ok(sieve.encode(view, salt, out)?))
+                let (sieve, salt) = (&mut self.sieve, output.salt());
+                output.push(&view.header(), |out| Ok(sieve.encode(view, salt, out)?))
             }
         }
     }
