@@ -63,7 +63,7 @@ fn stats(broker: &Broker, topic: &str) -> CompactionStats {
     broker.admin().describe_topic(topic).unwrap().partitions[0].compaction.unwrap()
 }
 
-/// PEERS 21: the last value per key, offsets and order kept, tombstones for their time and then
+/// Statement 21: the last value per key, offsets and order kept, tombstones for their time and then
 /// gone, never the active segment, through a reopening.
 #[test]
 fn statement_21_a_compacted_topic_keeps_the_last_value_of_each_key() {
