@@ -7,14 +7,17 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+pub use self::compaction::CompactionReport;
 use crate::broker::{Broker, Life};
 use crate::config::{TopicConfig, Visibility};
 use crate::error::Result;
+use crate::partition::compaction::CompactionStats;
 use crate::topic::{Topic, TopicShared};
 
 pub use self::groups::{GroupInfo, GroupMember, GroupOffset, GroupStatus};
 pub use self::verify::VerifyReport;
 
+mod compaction;
 mod groups;
 mod retention;
 mod topics;
@@ -62,6 +65,8 @@ pub struct PartitionInfo {
     pub high_watermark: u64,
     /// How many segment files it has.
     pub segments: usize,
+    /// How far it is compacted; `None` where [`Cleanup`](crate::Cleanup) is `Delete`.
+    pub compaction: Option<CompactionStats>,
 }
 
 impl Admin {
@@ -135,6 +140,7 @@ fn describe(topic: &TopicShared) -> TopicInfo {
         durable_end_offset: core.durable_end(),
         high_watermark: core.visible_end(Visibility::Published),
         segments: core.segment_count(),
+        compaction: core.compaction_stats(),
     });
     TopicInfo {
         name: Arc::clone(&topic.name),

@@ -38,7 +38,8 @@ pub enum Cleanup {
     /// Whole segments go when they are older or larger than the retention settings allow.
     #[default]
     Delete,
-    /// The latest record of each key stays.
+    /// The latest record of each key stays; a record without a value deletes its key. Records
+    /// without a key are refused. See [`docs::compaction`](crate::docs::compaction).
     Compact,
     /// Both.
     CompactAndDelete,
@@ -184,13 +185,12 @@ pub struct TopicConfig {
     /// 7 days; [`Duration::MAX`] is never.
     pub segment_age: Duration,
     /// What the topic keeps. Default [`Cleanup::Delete`].
-    /// Stored; nothing acts on it in this version.
     pub cleanup: Cleanup,
-    /// How long a tombstone is kept in a compacted topic. Default 24 hours.
-    /// Stored; nothing acts on it in this version.
+    /// How long a tombstone is kept in a compacted topic, counted from the first compaction that
+    /// sees it; [`Duration::MAX`] is for ever. Default 24 hours.
     pub tombstone_retention: Duration,
-    /// The share of superseded bytes at which compaction starts, 0 to 1. Default 0.5.
-    /// Stored; nothing acts on it in this version.
+    /// The share of the sealed bytes that were not compacted yet at which compaction starts by
+    /// itself, 0 to 1. Default 0.5.
     pub min_dirty_ratio: f64,
     /// The most that one record may hold in key, value and headers; `None` is 1 MiB or what a
     /// segment holds, whichever is less.

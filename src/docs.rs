@@ -12,6 +12,9 @@ pub mod concurrency {}
 #[doc = include_str!("docs/groups.md")]
 pub mod groups {}
 
+#[doc = include_str!("docs/compaction.md")]
+pub mod compaction {}
+
 #[doc = include_str!("docs/changelog.md")]
 pub mod changelog {}
 

@@ -53,7 +53,7 @@
 //! | topic | names of `[A-Za-z0-9._-]{1,249}`, up to 10,000 partitions |
 //! | offsets | 64 bits |
 //! | one directory | one broker at a time, kept by an advisory lock |
-//! | not yet | compaction, replication |
+//! | not yet | replication, transactions, compression |
 //!
 //! Soundness of the memory maps rests on nobody else changing the files of an open directory: a
 //! file that is truncated from outside raises SIGBUS when it is read. [`ReadMode::Copy`] maps
@@ -99,7 +99,8 @@ mod topic;
 mod typed;
 
 pub use admin::{
-    Admin, GroupInfo, GroupMember, GroupOffset, GroupStatus, PartitionInfo, TopicInfo, VerifyReport,
+    Admin, CompactionReport, GroupInfo, GroupMember, GroupOffset, GroupStatus, PartitionInfo,
+    TopicInfo, VerifyReport,
 };
 pub use broker::{Broker, BrokerBuilder, RecoveryReport};
 pub use clock::{Clock, ManualClock, SystemClock};
@@ -119,6 +120,7 @@ pub use error::{
 pub use group::assignor::Assignor;
 pub use log::open::PartitionRecovery;
 pub use message::{Batch, Headers, IntoMessages, Message, MessageRef};
+pub use partition::compaction::CompactionStats;
 pub use partitioner::{DefaultPartitioner, Partitioner};
 pub use producer::{Delivery, Producer, ProducerBuilder, SendOutcome};
 pub use record::{LeaderEpoch, NodeId, Offsets, Record, RecordMetadata, TopicPartition};

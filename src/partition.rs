@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use crossbeam::utils::CachePadded;
 
 use self::commit::SyncGate;
+use self::compaction::CompactionState;
 use self::lineage::Lineage;
 use self::waiters::{Awaits, Fired, Notifier, WaitList};
 use crate::clock::{Clock, to_millis};
@@ -33,6 +34,7 @@ use crate::record::TopicPartition;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
 
 pub(crate) mod commit;
+pub(crate) mod compaction;
 pub(crate) mod encode;
 pub(crate) mod lineage;
 mod read;
@@ -54,6 +56,8 @@ pub(crate) enum Work {
     SyncLater = 4,
     /// Footers of sealed segments.
     Finish = 8,
+    /// Compaction.
+    Compact = 16,
 }
 
 /// How long a named producer's numbers are remembered without use.
@@ -112,6 +116,7 @@ pub(crate) struct PartitionCore {
     lineage: Lineage,
     state: Mutex<State>,
     gate: SyncGate,
+    compaction: CompactionState,
     /// ORDERING: stored with Release under `state` after the batch was published; loaded with
     /// Acquire by readers, who then find the batch. Padded: readers poll it while appenders write
     /// the lock beside it.
@@ -149,6 +154,7 @@ impl PartitionCore {
             background,
             segments: Arc::clone(log.segments()),
             gate: SyncGate::new(log.durable_end()),
+            compaction: CompactionState::new(),
             log_end: CachePadded::new(AtomicU64::new(log.log_end())),
             log_start: AtomicU64::new(log.log_start()),
             poisoned: AtomicBool::new(false),
@@ -470,7 +476,7 @@ impl PartitionCore {
     }
 
     /// Does what was asked for.
-    pub(crate) fn do_work(&self, work: Work) {
+    pub(crate) fn do_work(self: &Arc<Self>, work: Work) {
         self.take_up(work);
         match work {
             Work::Space => self.make_space(),
@@ -480,15 +486,17 @@ impl PartitionCore {
             // In steps, so that a broker that is going away is not waited for.
             Work::Finish => {
                 while !self.is_closed() && matches!(self.finish_one_segment(), Ok(true)) {}
+                self.compact_if_due();
             }
+            Work::Compact => self.compact_all(),
         }
     }
 
     /// Does all that was asked for and not taken up; for `tick`.
-    pub(crate) fn do_requested(&self) {
-        let requested = self.requested.load(Ordering::Relaxed);
-        for work in [Work::Space, Work::Sync, Work::SyncLater, Work::Finish] {
-            if requested & work as u32 != 0 {
+    pub(crate) fn do_requested(self: &Arc<Self>) {
+        for work in [Work::Space, Work::Sync, Work::SyncLater, Work::Finish, Work::Compact] {
+            // Asked for each anew: footers may call for a compaction.
+            if self.requested.load(Ordering::Relaxed) & work as u32 != 0 {
                 self.do_work(work);
             }
         }
@@ -592,6 +600,7 @@ impl PartitionCore {
         drop(state);
         fired.notify();
         self.gate.fail(Error::Closed);
+        self.end_compaction();
     }
 
     pub(crate) fn is_closed(&self) -> bool {

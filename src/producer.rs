@@ -207,7 +207,8 @@ impl Producer {
     /// # Errors
     ///
     /// Definite (nothing was appended): [`Error::UnknownTopic`], [`Error::UnknownPartition`],
-    /// [`Error::RecordTooLarge`], [`Error::Config`] (no topic, or a moment before 1970),
+    /// [`Error::RecordTooLarge`], [`Error::Config`] (no topic, a moment before 1970, or no key for a
+    /// compacted topic),
     /// [`Error::StorageFull`], [`Error::OffsetExhausted`], [`Error::Fenced`],
     /// [`Error::ReadOnly`], [`Error::Poisoned`]. Unknown outcome: [`Error::SyncFailed`], and [`Error::Closed`] while
     /// waiting.

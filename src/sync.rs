@@ -5,8 +5,8 @@
 //! checked. Nothing outside this module names `parking_lot` or `std::sync::atomic`.
 //!
 //! LOCK ORDER, outermost first; a thread that holds one may take only those to its right:
-//! catalog, group coordinator, partition (append), the partition's sync state, its segment list,
-//! notifier. User code is not called under them, but for a `Clock` and the clone of a waker.
+//! catalog, group coordinator, partition (append, or the bookkeeping of its compaction, never
+//! both), the partition's sync state, its segment list, notifier. User code is not called under them, but for a `Clock` and the clone of a waker.
 
 #[cfg(not(loom))]
 pub(crate) use self::native::*;

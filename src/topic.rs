@@ -203,7 +203,8 @@ impl Partition {
     /// # Errors
     ///
     /// Definite (nothing was appended): [`Error::RecordTooLarge`], [`Error::Config`] for a record
-    /// that names another topic or partition or a moment before 1970, [`Error::StorageFull`],
+    /// that names another topic or partition or a moment before 1970, or has no key where the
+    /// topic is compacted, [`Error::StorageFull`],
     /// [`Error::OffsetExhausted`], [`Error::Poisoned`], [`Error::ReadOnly`]. Unknown outcome: [`Error::SyncFailed`],
     /// [`Error::Closed`] while waiting.
     ///

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::catalog::{CatalogChange, Stage, TopicEntry};
 use super::engine::Engine;
-use super::topics::record_rules;
+use super::topics::{apply_compaction, record_rules};
 use crate::config::TopicConfig;
 use crate::error::{Error, Result};
 use crate::log::record_bytes_max;
@@ -52,6 +52,7 @@ impl Engine {
         config: TopicConfig,
         partitions: Vec<Arc<PartitionCore>>,
     ) {
+        apply_compaction(&config, &partitions);
         let rules = record_rules(&config);
         let next = topic.with(config, rules, partitions);
         self.topics.write().insert(Arc::clone(&next.name), Arc::clone(&next));

@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::catalog::{CatalogChange, CatalogState, ProducerEntry};
-use super::lanes::Lanes;
+use super::lanes::{Housekeeping, Lanes};
 use super::local::{LocalChange, LocalState};
 use super::report::RecoveryReport;
 use crate::clock::Clock;
@@ -182,9 +182,19 @@ impl Engine {
         for partition in self.all_partitions() {
             partition.do_requested();
             partition.sync_if_due(now);
+            partition.compact_if_due();
+            partition.do_requested();
         }
         let is_due = now.saturating_sub(*self.points.lock()) >= super::lanes::CHECKPOINT_EVERY;
         if is_due { self.keep_house() } else { self.enforce_retention() }
+    }
+
+    /// A number that changes whenever records are appended to any topic: asked for between the
+    /// steps of a compaction, so that appends need not count.
+    pub(crate) fn appended(&self) -> u64 {
+        let topics = self.topics.read();
+        let partitions = topics.values().flat_map(|topic| &topic.partitions);
+        partitions.fold(0, |sum, partition| sum.wrapping_add(partition.log_end()))
     }
 
     /// Recovery points for the partitions that changed since their last one.
@@ -283,7 +293,12 @@ impl Engine {
     }
 
     fn end(&self) {
+        let partitions = self.all_partitions();
         self.end_handles();
+        for partition in partitions {
+            // Nothing is written after the directory was given up, not by another thread either.
+            partition.await_compaction();
+        }
         drop(self.lock.lock().take());
     }
 
@@ -293,6 +308,22 @@ impl Engine {
         }
         self.coordinator.close();
         self.topics.write().clear();
+    }
+}
+
+impl Housekeeping for Engine {
+    fn keep_house(&self) {
+        // A recovery point that cannot be written now costs a longer scan after a crash.
+        drop(Self::keep_house(self));
+    }
+
+    fn finished(&self, partition: &Arc<PartitionCore>) {
+        // What cannot be removed now is tried again.
+        drop(self.retain_bytes(partition));
+    }
+
+    fn appended(&self) -> u64 {
+        Self::appended(self)
     }
 }
 

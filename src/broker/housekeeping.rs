@@ -27,11 +27,14 @@ struct Removal {
 }
 
 impl Engine {
-    /// What is done every minute: retention, recovery points, and another attempt to remove what
-    /// could not be removed.
+    /// What is done every minute: retention, compactions that are due, recovery points, and another
+    /// attempt to remove what could not be removed.
     pub(crate) fn keep_house(&self) -> Result<()> {
         self.finish_deletions();
         let retained = self.enforce_retention();
+        for partition in self.all_partitions() {
+            partition.compact_if_due();
+        }
         self.write_points(self.points.lock()).and(retained)
     }
 

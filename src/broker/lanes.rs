@@ -3,15 +3,18 @@
 //! *Space and sync* serves what appenders and waiters need soon: blocks ahead of the writer, the
 //! next segment, syncs of intervals and of those who wait without blocking, the eviction of group
 //! members that have stopped polling. *Bulk* does what takes long and nobody waits for: syncs and
-//! footers of sealed segments, retention, recovery points. Without
+//! footers of sealed segments, retention, recovery points, and compactions, in steps between which
+//! the others have their turn. Without
 //! background threads, requests stay noted in their partitions until `tick` serves them.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use crate::clock::Clock;
+use crate::partition::compaction::pause_after;
 use crate::partition::{Background, PartitionCore, Work};
 use crate::sync::{AtomicBool, Ordering};
 
@@ -108,7 +111,8 @@ impl Background for Lanes {
         if !self.is_running() {
             return;
         }
-        let lane = if work == Work::Finish { &self.bulk } else { &self.space };
+        let is_bulk = matches!(work, Work::Finish | Work::Compact);
+        let lane = if is_bulk { &self.bulk } else { &self.space };
         let _ = lane.send(Job::Do(Arc::clone(partition), work));
     }
 
@@ -170,28 +174,80 @@ fn next_due(later: &mut Vec<Arc<PartitionCore>>, clock: &dyn Clock) -> Option<Du
     next.map(|due| due.saturating_sub(now))
 }
 
-/// The bulk lane, until it is stopped. `keep_house` is called every minute, `finished` after a
-/// partition's sealed segments were finished.
-pub(crate) fn run_bulk_lane(
-    queues: &LaneQueues,
-    clock: &dyn Clock,
-    keep_house: impl Fn(),
-    finished: impl Fn(&Arc<PartitionCore>),
-) {
+/// What the bulk lane asks of the engine.
+pub(crate) trait Housekeeping {
+    /// What is done every minute.
+    fn keep_house(&self);
+
+    /// A partition's sealed segments were finished: there may be more than it keeps.
+    fn finished(&self, partition: &Arc<PartitionCore>);
+
+    /// A number that changes whenever records are appended to any partition.
+    fn appended(&self) -> u64;
+}
+
+/// The bulk lane, until it is stopped.
+pub(crate) fn run_bulk_lane(queues: &LaneQueues, clock: &dyn Clock, engine: &impl Housekeeping) {
     let mut due = clock.monotonic().saturating_add(CHECKPOINT_EVERY);
+    let mut compactions = Compactions::default();
     while queues.is_running() {
         let now = clock.monotonic();
         if now >= due {
-            keep_house();
+            engine.keep_house();
             due = now.saturating_add(CHECKPOINT_EVERY);
         }
-        match queues.bulk.recv_timeout(due.saturating_sub(now)) {
+        let next = compactions.next_step().map_or(due, |step| step.min(due));
+        match queues.bulk.recv_timeout(next.saturating_sub(now)) {
+            Ok(Job::Do(partition, Work::Compact)) => compactions.add(partition, now),
             Ok(Job::Do(partition, work)) => {
                 partition.do_work(work);
-                finished(&partition);
+                engine.finished(&partition);
             }
-            Ok(Job::Watch) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(Job::Watch) => {}
+            Err(RecvTimeoutError::Timeout) => compactions.step(clock, engine),
             Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return,
         }
+    }
+}
+
+/// The compactions under way, each partition at most once. One is at work, so that the memory for
+/// keys is needed once; it takes a step whenever nothing else is to be done, and pauses while
+/// records are appended.
+#[derive(Default)]
+struct Compactions {
+    queue: VecDeque<Arc<PartitionCore>>,
+    /// When the first of the queue may take its next step.
+    at: Duration,
+    appended: u64,
+}
+
+impl Compactions {
+    fn add(&mut self, partition: Arc<PartitionCore>, now: Duration) {
+        if self.queue.is_empty() {
+            self.at = now;
+        }
+        if !self.queue.iter().any(|known| Arc::ptr_eq(known, &partition)) {
+            self.queue.push_back(partition);
+        }
+    }
+
+    fn next_step(&self) -> Option<Duration> {
+        self.queue.front().map(|_| self.at)
+    }
+
+    fn step(&mut self, clock: &dyn Clock, engine: &impl Housekeeping) {
+        let begun = clock.monotonic();
+        let Some(partition) = self.queue.front().filter(|_| begun >= self.at) else {
+            return;
+        };
+        // What failed has been counted, and is tried again later.
+        if !matches!(partition.compact_step(), Ok(true)) {
+            partition.take_up(Work::Compact);
+            self.queue.pop_front();
+        }
+        let now = clock.monotonic();
+        let appended = engine.appended();
+        let was_busy = std::mem::replace(&mut self.appended, appended) != appended;
+        self.at = now.saturating_add(pause_after(now.saturating_sub(begun), was_busy));
     }
 }

@@ -298,11 +298,7 @@ fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues) -> Result<()> {
     let bulk = {
         let engine = Arc::clone(engine);
         let run = move || {
-            // A recovery point that cannot be written now costs a longer scan after a crash; what
-            // cannot be removed now is tried again.
-            let keep_house = || drop(engine.keep_house());
-            let finished = |partition: &_| drop(engine.retain_bytes(partition));
-            run_bulk_lane(&queues, &*engine.clock, keep_house, finished);
+            run_bulk_lane(&queues, &*engine.clock, &*engine);
         };
         thread::Builder::new().name("logpond-bulk".into()).spawn(run)
     };

@@ -10,6 +10,7 @@
 //! workloads: for long campaigns, best with `--release`. `LOGPOND_SEED=n` runs the one random
 //! workload with that seed, which every failure prints.
 
+mod compaction;
 mod crash;
 mod faults;
 mod groups;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::catalog::{CatalogChange, Stage, TopicEntry};
 use super::engine::{Engine, Settings};
 use super::local::LocalChange;
-use crate::config::{Durability, TopicConfig};
+use crate::config::{Cleanup, Durability, TopicConfig};
 use crate::error::{Error, NameError, Result};
 use crate::format::{
     SegmentHeader, TopicId, parse_segment_file_name, parse_temporary_segment_file_name,
@@ -16,6 +16,7 @@ use crate::format::{
 };
 use crate::log::{Log, LogIdentity, LogOptions, record_bytes_max};
 use crate::partition::PartitionCore;
+use crate::partition::compaction::CompactionSettings;
 use crate::partition::encode::RecordRules;
 use crate::partition::lineage::Lineage;
 use crate::record::TopicPartition;
@@ -148,6 +149,7 @@ impl Engine {
         durability: Durability,
         partitions: Vec<Arc<PartitionCore>>,
     ) -> Arc<TopicShared> {
+        apply_compaction(&entry.config, &partitions);
         Arc::new(TopicShared {
             name: Arc::clone(&entry.name),
             id: entry.id,
@@ -185,6 +187,7 @@ impl Engine {
         self.coordinator.topic_changed(name, 0);
         for partition in shared.iter().flat_map(|shared| &shared.partitions) {
             partition.close();
+            partition.await_compaction();
         }
         marked?;
         // It is gone for good; what is left of it is removed now, or else later.
@@ -228,7 +231,24 @@ impl Engine {
 /// What records of a topic with these settings must obey.
 pub(super) fn record_rules(config: &TopicConfig) -> RecordRules {
     let held = record_bytes_max(config.segment_bytes);
-    RecordRules { record_bytes_max: config.record_limit(held), timestamps: config.timestamps }
+    RecordRules {
+        record_bytes_max: config.record_limit(held),
+        timestamps: config.timestamps,
+        needs_key: config.cleanup != Cleanup::Delete,
+    }
+}
+
+/// Tells partitions whether and how they are compacted.
+pub(super) fn apply_compaction(config: &TopicConfig, partitions: &[Arc<PartitionCore>]) {
+    for partition in partitions {
+        partition.set_compaction((config.cleanup != Cleanup::Delete).then_some(
+            CompactionSettings {
+                min_dirty_ratio: config.min_dirty_ratio,
+                tombstone_retention: config.tombstone_retention,
+                segment_bytes: config.segment_bytes,
+            },
+        ));
+    }
 }
 
 pub(crate) fn identity(settings: &Settings, entry: &TopicEntry, number: u32) -> LogIdentity {

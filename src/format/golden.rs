@@ -110,22 +110,36 @@ fn producer() -> ProducerState {
 
 #[test]
 fn the_segment_headers_bytes_are_fixed() {
-    let header = SegmentHeader {
+    let header = |rewrite| SegmentHeader {
         topic_id: TopicId(*b"0123456789abcdef"),
         partition: 3,
         number: 4,
         salt: 5,
         generation: 6,
-        rewrite: Some(Rewrite { base_offset: 7, next_offset: 8, truncates: true }),
+        rewrite: Some(rewrite),
         compatible: 0,
     };
-    let expected = concat!(
+    let truncating = concat!(
         "894c504f4e440d0a010000000300000000000000000000000000000000000000",
         "3031323334353637383961626364656604000000000000000500000000000000",
-        "0600000003000000070000000000000008000000000000000000000000000000",
-        "000000000000000000000000000000000000000000000000000000001b411ec1",
+        "0600000003000000070000000000000007000000000000000000000000000000",
+        "00000000000000000000000000000000000000000000000000000000642df69d",
     );
-    assert_eq!(hex_of(&header.encode()), expected);
+    assert_eq!(hex_of(&header(Rewrite::Truncates(7)).encode()), truncating);
+    let replacement = Replacement {
+        base_offset: 7,
+        next_offset: 9,
+        first_number: 1,
+        last_number: 3,
+        is_clean: true,
+    };
+    let replacing = concat!(
+        "894c504f4e440d0a010000000300000000000000000000000000000000000000",
+        "3031323334353637383961626364656604000000000000000500000000000000",
+        "0600000005000000070000000000000009000000000000000100000000000000",
+        "0300000000000000000000000000000000000000000000000000000039c2e631",
+    );
+    assert_eq!(hex_of(&header(Rewrite::Replaces(replacement)).encode()), replacing);
 }
 
 #[test]

@@ -26,7 +26,7 @@ mod varint;
 pub(crate) use batch::{
     ALIGNMENT, BatchEncoder, BatchHeader, BatchView, EncodedBatch,
     FIXED_SIZE as BATCH_HEADER_SIZE_MIN, HeaderFields, PausedRecords, Placement, ProducerStamp,
-    RecordView, Records, SIZE_MAX as BATCH_HEADER_SIZE_MAX, TooLarge,
+    RecordView, Records, SIZE_MAX as BATCH_HEADER_SIZE_MAX, TooLarge, reseal,
 };
 pub(crate) use footer::{Footer, TimeRange};
 pub(crate) use index::{IndexRow, SparseIndex};
@@ -36,4 +36,4 @@ pub(crate) use names::{
 };
 pub(crate) use opening::Opening;
 pub(crate) use producers::ProducerState;
-pub(crate) use segment::{HeaderError, Rewrite, SegmentHeader, TopicId, VERSION};
+pub(crate) use segment::{HeaderError, Replacement, Rewrite, SegmentHeader, TopicId, VERSION};

@@ -11,6 +11,7 @@
 //! Pure; called from any thread.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,11 @@ const INCOMPATIBLE_KNOWN: u64 = 0;
 
 const REWRITE_PRESENT: u32 = 1;
 const REWRITE_TRUNCATES: u32 = 2;
+const REWRITE_IS_CLEAN: u32 = 4;
+
+const TRUNCATES: u32 = REWRITE_PRESENT | REWRITE_TRUNCATES;
+const REPLACES: u32 = REWRITE_PRESENT;
+const REPLACES_CLEAN: u32 = REWRITE_PRESENT | REWRITE_IS_CLEAN;
 
 const MAGIC_AT: usize = 0;
 const VERSION_AT: usize = MAGIC_AT + 8;
@@ -43,8 +49,10 @@ const GENERATION_AT: usize = SALT_AT + 8;
 const REWRITE_FLAGS_AT: usize = GENERATION_AT + 4;
 const REWRITE_BASE_AT: usize = REWRITE_FLAGS_AT + 4;
 const REWRITE_NEXT_AT: usize = REWRITE_BASE_AT + 8;
-const RESERVED_AT: usize = REWRITE_NEXT_AT + 8;
-const RESERVED_SIZE: usize = 36;
+const REWRITE_FIRST_AT: usize = REWRITE_NEXT_AT + 8;
+const REWRITE_LAST_AT: usize = REWRITE_FIRST_AT + 8;
+const RESERVED_AT: usize = REWRITE_LAST_AT + 8;
+const RESERVED_SIZE: usize = 20;
 const CHECKSUM_AT: usize = RESERVED_AT + RESERVED_SIZE;
 const END: usize = CHECKSUM_AT + 4;
 
@@ -60,7 +68,9 @@ const _: () = assert!(GENERATION_AT == 64);
 const _: () = assert!(REWRITE_FLAGS_AT == 68);
 const _: () = assert!(REWRITE_BASE_AT == 72);
 const _: () = assert!(REWRITE_NEXT_AT == 80);
-const _: () = assert!(RESERVED_AT == 88);
+const _: () = assert!(REWRITE_FIRST_AT == 88);
+const _: () = assert!(REWRITE_LAST_AT == 96);
+const _: () = assert!(RESERVED_AT == 104);
 const _: () = assert!(CHECKSUM_AT == 124);
 const _: () = assert!(END == SegmentHeader::SIZE);
 
@@ -79,6 +89,8 @@ pub(super) const LAYOUT: &[(usize, usize, &str)] = &[
     (REWRITE_FLAGS_AT, 4, "rewrite_flags"),
     (REWRITE_BASE_AT, 8, "rewrite_base_offset"),
     (REWRITE_NEXT_AT, 8, "rewrite_next_offset"),
+    (REWRITE_FIRST_AT, 8, "rewrite_first_number"),
+    (REWRITE_LAST_AT, 8, "rewrite_last_number"),
     (RESERVED_AT, RESERVED_SIZE, "reserved"),
     (CHECKSUM_AT, 4, "checksum"),
 ];
@@ -99,15 +111,29 @@ impl fmt::Debug for TopicId {
     }
 }
 
-/// Says that a segment replaces those of lower generation between two offsets.
+/// Says which segments of lower generation a segment makes void.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rewrite {
-    /// The first offset that is replaced.
+pub(crate) enum Rewrite {
+    /// It cuts the log: those that begin at or above this offset are void.
+    Truncates(u64),
+    /// It stands where others stood.
+    Replaces(Replacement),
+}
+
+/// What a segment that compaction wrote stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Replacement {
+    /// The first offset of the segments that are replaced.
     pub(crate) base_offset: u64,
-    /// The offset after the last that is replaced.
+    /// The offset after their last.
     pub(crate) next_offset: u64,
-    /// Whether everything of lower generation at or beyond `next_offset` is void too.
-    pub(crate) truncates: bool,
+    /// The place of the first of them in the log; a segment that was never rewritten stands at its
+    /// own number.
+    pub(crate) first_number: u64,
+    /// The place of the last of them.
+    pub(crate) last_number: u64,
+    /// Whether no key occurs twice from the log start to `next_offset`.
+    pub(crate) is_clean: bool,
 }
 
 /// What a segment file says about itself.
@@ -141,6 +167,15 @@ pub(crate) enum HeaderError {
 }
 
 impl SegmentHeader {
+    /// The places of the log that the segment fills: its own number, or those of the segments that
+    /// it replaces. Segments follow one another in the order of their places.
+    pub(crate) fn places(&self) -> RangeInclusive<u64> {
+        match self.rewrite {
+            Some(Rewrite::Replaces(it)) => it.first_number..=it.last_number,
+            Some(Rewrite::Truncates(_)) | None => self.number..=self.number,
+        }
+    }
+
     /// The size in bytes: the position of the opening batch.
     pub(crate) const SIZE: usize = 128;
 
@@ -159,12 +194,14 @@ impl SegmentHeader {
         set_field::<NUMBER_AT, _, _>(&mut bytes, self.number.to_le_bytes());
         set_field::<SALT_AT, _, _>(&mut bytes, self.salt.to_le_bytes());
         set_field::<GENERATION_AT, _, _>(&mut bytes, self.generation.to_le_bytes());
-        if let Some(rewrite) = self.rewrite {
-            let truncates = if rewrite.truncates { REWRITE_TRUNCATES } else { 0 };
-            let flags = REWRITE_PRESENT | truncates;
-            set_field::<REWRITE_FLAGS_AT, _, _>(&mut bytes, flags.to_le_bytes());
-            set_field::<REWRITE_BASE_AT, _, _>(&mut bytes, rewrite.base_offset.to_le_bytes());
-            set_field::<REWRITE_NEXT_AT, _, _>(&mut bytes, rewrite.next_offset.to_le_bytes());
+        match self.rewrite {
+            None => {}
+            Some(Rewrite::Truncates(at)) => {
+                set_field::<REWRITE_FLAGS_AT, _, _>(&mut bytes, TRUNCATES.to_le_bytes());
+                set_field::<REWRITE_BASE_AT, _, _>(&mut bytes, at.to_le_bytes());
+                set_field::<REWRITE_NEXT_AT, _, _>(&mut bytes, at.to_le_bytes());
+            }
+            Some(Rewrite::Replaces(it)) => it.encode(&mut bytes),
         }
         let checksum = Self::checksum(&bytes);
         set_field::<CHECKSUM_AT, _, _>(&mut bytes, checksum.to_le_bytes());
@@ -207,20 +244,47 @@ impl SegmentHeader {
 
     fn decode_rewrite(bytes: &[u8; Self::SIZE]) -> Result<Option<Rewrite>, CorruptionKind> {
         let flags = u32_field::<REWRITE_FLAGS_AT, _>(bytes);
-        let base_offset = u64_field::<REWRITE_BASE_AT, _>(bytes);
-        let next_offset = u64_field::<REWRITE_NEXT_AT, _>(bytes);
-        let truncates = flags & REWRITE_TRUNCATES != 0;
-        match flags {
-            0 if base_offset == 0 && next_offset == 0 => Ok(None),
-            f if f & !REWRITE_TRUNCATES == REWRITE_PRESENT && base_offset <= next_offset => {
-                Ok(Some(Rewrite { base_offset, next_offset, truncates }))
+        let replacement = Replacement {
+            base_offset: u64_field::<REWRITE_BASE_AT, _>(bytes),
+            next_offset: u64_field::<REWRITE_NEXT_AT, _>(bytes),
+            first_number: u64_field::<REWRITE_FIRST_AT, _>(bytes),
+            last_number: u64_field::<REWRITE_LAST_AT, _>(bytes),
+            is_clean: flags & REWRITE_IS_CLEAN != 0,
+        };
+        let Replacement { base_offset, next_offset, first_number, last_number, .. } = replacement;
+        let has_places = first_number != 0 || last_number != 0;
+        let is_sound = match flags {
+            0 => base_offset == 0 && next_offset == 0 && !has_places,
+            TRUNCATES => base_offset == next_offset && !has_places,
+            REPLACES | REPLACES_CLEAN => {
+                let number = u64_field::<NUMBER_AT, _>(bytes);
+                base_offset <= next_offset && first_number <= last_number && last_number < number
             }
-            _ => Err(CorruptionKind::Malformed("rewrite")),
+            _ => false,
+        };
+        if !is_sound {
+            return Err(CorruptionKind::Malformed("rewrite"));
         }
+        Ok(match flags {
+            0 => None,
+            TRUNCATES => Some(Rewrite::Truncates(base_offset)),
+            _ => Some(Rewrite::Replaces(replacement)),
+        })
     }
 
     fn checksum(bytes: &[u8; Self::SIZE]) -> u32 {
         Checksum::of(&field::<0, CHECKSUM_AT, _>(bytes)).value()
+    }
+}
+
+impl Replacement {
+    fn encode(&self, bytes: &mut [u8; SegmentHeader::SIZE]) {
+        let flags = if self.is_clean { REPLACES_CLEAN } else { REPLACES };
+        set_field::<REWRITE_FLAGS_AT, _, _>(bytes, flags.to_le_bytes());
+        set_field::<REWRITE_BASE_AT, _, _>(bytes, self.base_offset.to_le_bytes());
+        set_field::<REWRITE_NEXT_AT, _, _>(bytes, self.next_offset.to_le_bytes());
+        set_field::<REWRITE_FIRST_AT, _, _>(bytes, self.first_number.to_le_bytes());
+        set_field::<REWRITE_LAST_AT, _, _>(bytes, self.last_number.to_le_bytes());
     }
 }
 
@@ -235,9 +299,13 @@ mod tests {
             number: 42,
             salt: 0x0123_4567_89ab_cdef,
             generation: 3,
-            rewrite: Some(Rewrite { base_offset: 10, next_offset: 20, truncates: true }),
+            rewrite: Some(Rewrite::Replaces(replacement(true))),
             compatible: 1 << 63,
         }
+    }
+
+    fn replacement(is_clean: bool) -> Replacement {
+        Replacement { base_offset: 10, next_offset: 20, first_number: 3, last_number: 5, is_clean }
     }
 
     fn with_checksum(mut bytes: [u8; SegmentHeader::SIZE]) -> [u8; SegmentHeader::SIZE] {
@@ -248,10 +316,16 @@ mod tests {
 
     #[test]
     fn headers_round_trip() {
-        let truncates = |truncates| Rewrite { base_offset: 10, next_offset: 20, truncates };
-        for rewrite in [None, Some(truncates(false)), Some(truncates(true))] {
+        let replaces = |is_clean| Some(Rewrite::Replaces(replacement(is_clean)));
+        for (rewrite, places) in [
+            (None, 42..=42),
+            (Some(Rewrite::Truncates(10)), 42..=42),
+            (replaces(false), 3..=5),
+            (replaces(true), 3..=5),
+        ] {
             let header = SegmentHeader { rewrite, ..header() };
             assert_eq!(SegmentHeader::decode(&header.encode()), Ok(header));
+            assert_eq!(header.places(), places);
         }
         assert_eq!(header().topic_id.to_string(), "ab".repeat(16));
     }
@@ -297,14 +371,29 @@ mod tests {
 
     #[test]
     fn rewrites_that_make_no_sense_are_refused() {
-        for (flags, base, next) in [(1, 20, 10), (2, 0, 0), (4, 0, 0), (5, 1, 2), (0, 1, 2)] {
+        let cases: &[(u32, [u64; 4])] = &[
+            (0, [1, 1, 0, 0]),
+            (0, [0, 0, 1, 1]),
+            (1, [20, 10, 3, 5]),
+            (1, [10, 20, 5, 3]),
+            (1, [10, 20, 3, 42]),
+            (2, [0, 0, 0, 0]),
+            (3, [10, 20, 0, 0]),
+            (3, [10, 10, 3, 5]),
+            (4, [10, 20, 3, 5]),
+            (7, [10, 10, 3, 5]),
+            (8, [0, 0, 0, 0]),
+        ];
+        for (flags, [base, next, first, last]) in cases {
             let mut bytes = header().encode();
-            set_field::<REWRITE_FLAGS_AT, _, _>(&mut bytes, u32::to_le_bytes(flags));
-            set_field::<REWRITE_BASE_AT, _, _>(&mut bytes, u64::to_le_bytes(base));
-            set_field::<REWRITE_NEXT_AT, _, _>(&mut bytes, u64::to_le_bytes(next));
+            set_field::<REWRITE_FLAGS_AT, _, _>(&mut bytes, flags.to_le_bytes());
+            set_field::<REWRITE_BASE_AT, _, _>(&mut bytes, base.to_le_bytes());
+            set_field::<REWRITE_NEXT_AT, _, _>(&mut bytes, next.to_le_bytes());
+            set_field::<REWRITE_FIRST_AT, _, _>(&mut bytes, first.to_le_bytes());
+            set_field::<REWRITE_LAST_AT, _, _>(&mut bytes, last.to_le_bytes());
             let result = SegmentHeader::decode(&with_checksum(bytes));
             let expected = CorruptionKind::Malformed("rewrite");
-            assert_eq!(result, Err(HeaderError::Corrupt(expected)), "{flags}");
+            assert_eq!(result, Err(HeaderError::Corrupt(expected)), "{flags} {first} {last}");
         }
     }
 }

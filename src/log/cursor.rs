@@ -7,12 +7,16 @@
 //! 1. `next_offset` is the offset of the next record to hand out; it never goes back.
 //! 2. `position` is the start of the batch that holds it, or the end of what was read.
 //! 3. No record below `next_offset` is handed out twice, and none is passed over silently.
+//! 4. Bytes are read only from the segment that the cursor stands in, by its own name, which no
+//!    other file ever has. When compaction has replaced that segment, a cursor that holds its map
+//!    reads it to the end; one that must read the file again finds its place anew, by offset.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::chunk::{CHUNK_BYTES, ChunkReader};
 use super::damage;
+use super::locate::place_of_offset;
 use super::segment::{Sealed, Segment, SegmentList, Window};
 use crate::error::{CorruptionKind, Error, Result};
 use crate::format::{BatchHeader, BatchView, SegmentHeader};
@@ -85,11 +89,17 @@ impl Cursor {
                 Ok(Stop::WindowEnd) => self.advance_window(segments, limits),
                 Err(kind) => self.pass_damage(kind, limits),
             };
+            // What goes wrong in a segment that is not in the log any more, or behind it, means only
+            // that it is not: compaction has put another in its place, or retention none.
+            let moved = match moved {
+                Err(_) if !segments.contains(&self.segment) => self.find_anew(segments, limits),
+                moved => moved,
+            };
             match moved {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
                 Err(_) if fetched.records > had => return Ok(()),
-                Err(error) => return Err(self.explain(error, segments, limits)),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -214,7 +224,7 @@ impl Cursor {
             let end = u64::from(sealed.data_end);
             self.segment.corruption(end, Some(reached..until), kind).into()
         };
-        let Some(next) = segments.after(self.segment.number) else {
+        let Some(next) = segments.after(&self.segment) else {
             // The log ends here, unless what was durable is gone and recovery went on behind it.
             let (found, durable) = (reached, limits.visible_end);
             let kind = CorruptionKind::ShortOfDurable { found, durable };
@@ -223,7 +233,15 @@ impl Cursor {
         if next.base_offset > reached {
             return Err(missing(next.base_offset, CorruptionKind::Missing));
         }
-        self.window = next.window(0)?;
+        self.window = match next.window(0) {
+            Ok(window) => window,
+            // Replaced before its file could be opened.
+            Err(_) if !segments.contains(&next) => {
+                self.next_offset = reached;
+                return self.find_anew(segments, limits);
+            }
+            Err(error) => return Err(error),
+        };
         self.segment = next;
         self.position = SegmentHeader::SIZE;
         self.checked_end = 0;
@@ -333,16 +351,31 @@ impl Cursor {
         Ok(searched.map_err(failed)?.found)
     }
 
-    /// What an error means where the segment was removed under the cursor: its file is gone, and
-    /// the next segment begins later, because retention went past the cursor.
-    fn explain(&self, error: Error, segments: &SegmentList, limits: &FetchLimits) -> Error {
-        match segments.first() {
-            Some(first) if !segments.contains(self.segment.number) => Error::OffsetOutOfRange {
-                requested: self.next_offset,
-                start: first.base_offset,
-                end: limits.visible_end,
-            },
-            _ => error,
+    /// Finds the place of `next_offset` after the cursor's segment has left the log: replaced by
+    /// compaction, or removed by retention, which may have gone past the cursor.
+    fn find_anew(&mut self, segments: &SegmentList, limits: &FetchLimits) -> Result<bool> {
+        loop {
+            let first = segments.first().map_or(0, |first| first.base_offset);
+            if self.next_offset < first {
+                return Err(Error::OffsetOutOfRange {
+                    requested: self.next_offset,
+                    start: first,
+                    end: limits.visible_end,
+                });
+            }
+            let offset = self.next_offset;
+            // Without the log's index: what has left it was sealed, and so is what replaces it.
+            let Some(place) = place_of_offset(segments, offset, |_| None)? else {
+                return Ok(false);
+            };
+            match Self::new(Arc::clone(&place.segment), place.position, offset) {
+                Ok(cursor) => {
+                    *self = cursor;
+                    return Ok(true);
+                }
+                Err(_) if !segments.contains(&place.segment) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 }

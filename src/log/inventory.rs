@@ -18,8 +18,8 @@ use super::tasks::finished_bytes;
 use super::{Checkpoint, LogEnv, LogIdentity};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{
-    ALIGNMENT, BatchHeader, BatchView, Footer, HeaderError, Opening, SegmentHeader, VERSION,
-    parse_segment_file_name, parse_temporary_segment_file_name,
+    ALIGNMENT, BatchHeader, BatchView, Footer, HeaderError, Opening, Rewrite, SegmentHeader,
+    VERSION, parse_segment_file_name, parse_temporary_segment_file_name,
 };
 use crate::record::TopicPartition;
 use crate::storage::disk::{Access, DiskFile, EntryKind};
@@ -63,11 +63,17 @@ impl Found {
     }
 
     pub(super) fn facts(&self) -> Facts {
-        let truncates = self.header.rewrite.filter(|rewrite| rewrite.truncates);
+        let (truncates_to, replaces) = match self.header.rewrite {
+            None => (None, false),
+            Some(Rewrite::Truncates(at)) => (Some(at), false),
+            Some(Rewrite::Replaces(_)) => (None, true),
+        };
         let mut facts = Facts {
             number: self.header.number,
+            places: self.header.places().into_inner(),
             generation: self.header.generation,
-            truncates_to: truncates.map(|rewrite| rewrite.base_offset),
+            truncates_to,
+            replaces,
             base_offset: self.base_offset(),
             ..Facts::default()
         };
@@ -187,7 +193,7 @@ impl Reader<'_> {
                 found.push(self.read_segment(path, number)?);
             }
         }
-        found.sort_by_key(|found| found.header.number);
+        found.sort_by_key(|found| (*found.header.places().start(), found.header.number));
         Ok((found, temporary))
     }
 

@@ -48,18 +48,27 @@ impl Log {
 pub(crate) fn place_of_offset(
     segments: &SegmentList,
     offset: u64,
-    index_of: impl FnOnce(&Segment) -> Option<usize>,
+    index_of: impl Fn(&Segment) -> Option<usize>,
 ) -> Result<Option<Place>> {
-    let Some(segment) = segments.holding(offset) else {
-        return Ok(None);
-    };
-    let position = match index_of(&segment) {
-        Some(position) => position,
-        None => segment
-            .read_footer()?
-            .map_or(SegmentHeader::SIZE, |footer| floor(&footer.index, offset)),
-    };
-    Ok(Some(Place { segment, position }))
+    loop {
+        let Some(segment) = segments.holding(offset) else {
+            return Ok(None);
+        };
+        let footer = match index_of(&segment) {
+            Some(position) => return Ok(Some(Place { segment, position })),
+            None => segment.read_footer(),
+        };
+        match footer {
+            Ok(footer) => {
+                let position =
+                    footer.map_or(SegmentHeader::SIZE, |footer| floor(&footer.index, offset));
+                return Ok(Some(Place { segment, position }));
+            }
+            // Replaced or removed since it was looked up, and its file with it.
+            Err(_) if !segments.contains(&segment) => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// The position at which to begin looking for `offset`.

@@ -38,6 +38,7 @@ use crate::storage::disk::Disk;
 pub(crate) mod active;
 pub(crate) mod budget;
 mod chunk;
+pub(crate) mod compaction;
 pub(crate) mod create;
 pub(crate) mod cursor;
 mod damage;
@@ -432,7 +433,7 @@ impl Log {
             &self.env,
             &self.identity.origin,
             &prepared.path,
-            (header.number, header.salt),
+            &header,
             self.log_end,
             prepared.writer.region(),
             &prepared.claim,

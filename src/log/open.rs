@@ -102,7 +102,7 @@ impl Log {
         if verdict.cuts_segments {
             self.generation = self.generation.saturating_add(1);
             let cut = self.log_end;
-            let rewrite = Rewrite { base_offset: cut, next_offset: cut, truncates: true };
+            let rewrite = Rewrite::Truncates(cut);
             self.prepared = Some(self.prepare(0, Some(rewrite))?.create(&self.env)?);
         }
         let unused = inventory
@@ -208,7 +208,7 @@ impl Assembly<'_> {
             &log.env,
             &log.identity.origin,
             &found.path,
-            (found.header.number, found.header.salt),
+            &found.header,
             // A file that only stands for an empty log has no offsets of its own.
             found.base_offset().unwrap_or(next_offset).min(next_offset),
             Sealed { data_end, next_offset, times: not_younger(times, self.known.now) },
@@ -291,7 +291,7 @@ impl Assembly<'_> {
             &log.env,
             &log.identity.origin,
             &found.path,
-            (last.number, last.salt),
+            &found.header,
             last.base_offset,
             writer.region(),
             &last.claim,

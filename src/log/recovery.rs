@@ -14,10 +14,14 @@
 //! 4. A segment's stretches count only up to where the next segment begins ([`bounds`]): what a
 //!    crash left behind a cut, or a failed write behind the end, stays in the file for ever and
 //!    must never follow a later batch.
-//! 5. A segment that truncates removes those of lower generation that begin at or above its base.
+//! 5. A segment that truncates removes those of lower generation that begin at or above its base;
+//!    one that replaces, those of lower generation that fill any of its places. What is removed
+//!    removes nothing itself.
 //! 6. Files go only when nothing in them can count: unused ones, leftovers (5), a torn tail, and
 //!    what lies wholly below the log start. A file that contradicts the others is left alone.
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use super::scan::Stretch;
@@ -28,7 +32,11 @@ use crate::format::{SegmentHeader, TimeRange};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub(crate) number: u64,
+    /// The first and the last place of the log that it fills.
+    pub(crate) places: (u64, u64),
     pub(crate) generation: u32,
+    /// Whether it stands where others stood.
+    pub(crate) replaces: bool,
     /// Set in a segment that cut the log: it begins here, and replaces what lies above.
     pub(crate) truncates_to: Option<u64>,
     /// The offset at which its data begins; `None` if it has none.
@@ -90,7 +98,7 @@ impl Verdict {
     }
 }
 
-/// Decides. `segments` are in number order; `proved` is what a recovery point proves; `start` is
+/// Decides. `segments` are in the order of their places; `proved` is what a recovery point proves; `start` is
 /// the log start offset, where the log must begin at the latest.
 pub(crate) fn decide(segments: &[Facts], proved: u64, start: Option<u64>) -> Verdict {
     let live = without_leftovers(segments);
@@ -129,19 +137,52 @@ pub(crate) fn bounds(segments: &[Facts]) -> Vec<u64> {
     bounds
 }
 
-/// The segments that no truncation has removed (rule 5).
+/// The segments that no rewrite has removed (rule 5).
 fn without_leftovers(segments: &[Facts]) -> Vec<usize> {
-    let removed = |facts: &Facts| {
-        segments.iter().any(|other| {
-            other.generation > facts.generation
-                && other.truncates_to.is_some_and(|cut| {
-                    facts.base_offset.is_none_or(|base| base >= cut) && facts.number < other.number
-                })
+    let replaced = replaced(segments);
+    let cuts: Vec<_> = segments
+        .iter()
+        .filter_map(|facts| Some((facts.truncates_to?, facts.generation, facts.number)))
+        .collect();
+    let is_cut = |facts: &Facts| {
+        cuts.iter().any(|(cut, generation, number)| {
+            *generation > facts.generation
+                && facts.number < *number
+                && facts.base_offset.is_none_or(|base| base >= *cut)
         })
     };
-    (0..segments.len())
-        .filter(|index| segments.get(*index).is_some_and(|facts| !removed(facts)))
-        .collect()
+    let is_live = |(index, facts): (usize, &Facts)| {
+        (!replaced.contains(&index) && !is_cut(facts)).then_some(index)
+    };
+    segments.iter().enumerate().filter_map(is_live).collect()
+}
+
+/// The segments whose places another one of higher generation fills. The highest generation is
+/// asked first, so that what is itself replaced replaces nothing: a file may come back that an
+/// attempt has left which failed, and whose places a later one has divided otherwise.
+fn replaced(segments: &[Facts]) -> HashSet<usize> {
+    let mut replaced = HashSet::new();
+    if !segments.iter().any(|facts| facts.replaces) {
+        return replaced;
+    }
+    let mut order: Vec<(usize, &Facts)> = segments.iter().enumerate().collect();
+    order.sort_by_key(|(_, facts)| Reverse(facts.generation));
+    // The places of those that replace and count, which do not overlap: from first to last.
+    let mut filled: BTreeMap<u64, (u64, u32)> = BTreeMap::new();
+    for (index, facts) in order {
+        let (first, last) = facts.places;
+        let below = filled.range(..=last).next_back();
+        match below {
+            Some((_, (end, generation))) if *end >= first && *generation > facts.generation => {
+                replaced.insert(index);
+            }
+            _ if facts.replaces => {
+                filled.insert(first, (last, facts.generation));
+            }
+            _ => {}
+        }
+    }
+    replaced
 }
 
 /// Segments that lie wholly below the log start were being removed when the log was closed: the
@@ -321,6 +362,7 @@ mod tests {
         let end = stretches.last().map_or(0, |stretch| u64::from(stretch.end));
         Facts {
             number,
+            places: (number, number),
             base_offset: stretches.first().map(|stretch| stretch.base_offset),
             stretches: stretches.to_vec(),
             garbage_end: end,
@@ -482,6 +524,64 @@ mod tests {
         assert_eq!(verdict.fates[1], Fate::Leave);
         assert_eq!((verdict.damage.len(), verdict.end_offset), (1, 5));
         assert!(!verdict.cuts_segments);
+    }
+
+    /// A segment that stands for others, with all of its offsets.
+    fn replacing(number: u64, generation: u32, places: (u64, u64), offsets: (u64, u64)) -> Facts {
+        let whole = segment(number, &[stretch(128, 300, offsets.0, offsets.1)]);
+        Facts { generation, places, replaces: true, durable: offsets.1, ..whole }
+    }
+
+    #[test]
+    fn what_a_rewrite_stands_for_is_a_leftover_whatever_is_left_of_it() {
+        let old = [
+            segment(0, &[stretch(128, 500, 0, 5)]),
+            segment(1, &[stretch(128, 500, 5, 9)]),
+            segment(2, &[]),
+        ];
+        let last = segment(3, &[stretch(128, 500, 9, 12)]);
+        for left in 0..8_usize {
+            let is_left = |(index, _): &(usize, &Facts)| left & (1 << index) != 0;
+            let leftovers = old.iter().enumerate().filter(is_left).map(|(_, facts)| facts);
+            let mut segments: Vec<Facts> = leftovers.cloned().collect();
+            let count = segments.len();
+            segments.push(replacing(4, 1, (0, 2), (0, 9)));
+            segments.push(last.clone());
+            segments.sort_by_key(|facts| (facts.places.0, facts.number));
+            let verdict = decide(&segments, 9, None);
+            assert!(verdict.damage.is_empty() && !verdict.cuts_segments, "{left}: {verdict:?}");
+            assert_eq!(verdict.end_offset, 12);
+            let removed = verdict.fates.iter().filter(|fate| **fate == Fate::Remove).count();
+            assert_eq!(removed, count, "{left}");
+        }
+    }
+
+    /// A file that an attempt left which failed comes back after a later one has divided the
+    /// places otherwise, and is itself half done.
+    #[test]
+    fn what_is_void_makes_nothing_void() {
+        let segments = [
+            replacing(7, 2, (0, 1), (0, 9)),
+            replacing(6, 1, (0, 3), (0, 20)),
+            segment(2, &[stretch(128, 500, 9, 15)]),
+            segment(3, &[stretch(128, 500, 15, 20)]),
+        ];
+        let verdict = decide(&segments, 20, None);
+        assert_eq!(kept(&verdict), [Some(9), None, Some(15), Some(20)]);
+        assert!(verdict.damage.is_empty(), "{verdict:?}");
+    }
+
+    #[test]
+    fn a_rewrite_of_a_rewrite_replaces_it() {
+        let segments = [
+            replacing(5, 1, (0, 1), (0, 9)),
+            replacing(9, 3, (0, 2), (0, 15)),
+            replacing(6, 2, (2, 2), (9, 15)),
+            segment(3, &[stretch(128, 500, 15, 20)]),
+        ];
+        let verdict = decide(&segments, 15, None);
+        assert_eq!(kept(&verdict), [None, Some(15), None, Some(20)]);
+        assert!(verdict.damage.is_empty(), "{verdict:?}");
     }
 
     #[test]

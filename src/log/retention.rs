@@ -211,8 +211,8 @@ impl Log {
         self.durable_end = self.durable_end.max(self.log_start);
         let removed = self.segments.remove_below(self.log_start, count);
         if let Some(last) = removed.last() {
-            // The list is in the order of numbers, and what was removed was its beginning.
-            let stays = |segment: &Segment| segment.number > last.number;
+            // The list is in the order of places, and what was removed was its beginning.
+            let stays = |segment: &Segment| segment.places.0 > last.places.1;
             self.unfinished.retain(|unfinished| stays(&unfinished.segment));
             self.unproved.retain(|unproved| stays(&unproved.segment));
         }

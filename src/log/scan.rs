@@ -235,10 +235,13 @@ impl Scan {
         producers: &mut ProducerTable,
     ) {
         self.durable_mark = self.durable_mark.max(header.durable_mark().unwrap_or(0));
-        // When it was appended is not stored with a batch; the timestamp is the best there is.
-        let max = header.max_timestamp;
-        TimeRange::note(times, header.base_timestamp, max, max);
-        self.index.note_batch(header.base_offset, at, header.size, header.max_timestamp);
+        if header.record_count > 0 {
+            // A batch that only stands for offsets has no time. When records were appended is not
+            // stored with a batch; the timestamp is the best there is.
+            let max = header.max_timestamp;
+            TimeRange::note(times, header.base_timestamp, max, max);
+            self.index.note_batch(header.base_offset, at, header.size, max);
+        }
         if let (Some(producer), Some(last_sequence)) = (header.producer, header.last_sequence()) {
             producers.note(ProducerState {
                 id: producer.id,

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use super::LogEnv;
 use super::budget::Claim;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
-use crate::format::{Footer, TimeRange};
+use crate::format::{Footer, Rewrite, SegmentHeader, TimeRange};
 use crate::record::TopicPartition;
 use crate::storage::disk::{Access, DiskFile};
 use crate::storage::region::Region;
@@ -59,6 +59,10 @@ pub(crate) struct Segment {
     pub(crate) origin: Arc<TopicPartition>,
     pub(crate) path: PathBuf,
     pub(crate) number: u64,
+    /// The places of the log that it fills: see [`SegmentHeader::places`].
+    pub(crate) places: (u64, u64),
+    /// Whether compaction wrote it, and left no key twice up to its end.
+    pub(crate) is_clean: bool,
     pub(crate) base_offset: u64,
     pub(crate) salt: u64,
     /// The map: always there while the segment is active; made on demand and droppable after.
@@ -72,42 +76,52 @@ impl Segment {
         env: &Arc<LogEnv>,
         origin: &Arc<TopicPartition>,
         path: &Path,
-        (number, salt): (u64, u64),
+        header: &SegmentHeader,
         base_offset: u64,
         region: &Arc<Region>,
         claim: &Arc<Claim>,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            env: Arc::clone(env),
-            origin: Arc::clone(origin),
-            path: path.to_path_buf(),
-            number,
-            base_offset,
-            salt,
-            region: Mutex::new(Some(Arc::clone(region))),
-            sealed: OnceLock::new(),
-            claim: Arc::clone(claim),
-        })
+        let region = Some(Arc::clone(region));
+        let claim = Arc::clone(claim);
+        Self::new(env, origin, path, header, base_offset, (region, OnceLock::new()), claim)
     }
 
     pub(crate) fn found(
         env: &Arc<LogEnv>,
         origin: &Arc<TopicPartition>,
         path: &Path,
-        (number, salt): (u64, u64),
+        header: &SegmentHeader,
         base_offset: u64,
         sealed: Sealed,
         claim: Arc<Claim>,
     ) -> Arc<Self> {
+        Self::new(env, origin, path, header, base_offset, (None, OnceLock::from(sealed)), claim)
+    }
+
+    fn new(
+        env: &Arc<LogEnv>,
+        origin: &Arc<TopicPartition>,
+        path: &Path,
+        header: &SegmentHeader,
+        base_offset: u64,
+        (region, sealed): (Option<Arc<Region>>, OnceLock<Sealed>),
+        claim: Arc<Claim>,
+    ) -> Arc<Self> {
+        let is_clean = match header.rewrite {
+            Some(Rewrite::Replaces(replacement)) => replacement.is_clean,
+            Some(Rewrite::Truncates(_)) | None => false,
+        };
         Arc::new(Self {
             env: Arc::clone(env),
             origin: Arc::clone(origin),
             path: path.to_path_buf(),
-            number,
+            number: header.number,
+            places: header.places().into_inner(),
+            is_clean,
             base_offset,
-            salt,
-            region: Mutex::new(None),
-            sealed: OnceLock::from(sealed),
+            salt: header.salt,
+            region: Mutex::new(region),
+            sealed,
             claim,
         })
     }
@@ -282,7 +296,7 @@ pub(crate) fn read_footer(file: &dyn DiskFile, salt: u64) -> std::io::Result<Opt
     Ok(Footer::decode(&bytes, salt).ok().filter(|footer| u64::from(footer.data_end) <= start))
 }
 
-/// The segments of a partition in offset order, shared with its readers.
+/// The segments of a partition in the order of places and offsets, shared with its readers.
 #[derive(Debug)]
 pub(crate) struct SegmentList(RwLock<VecDeque<Arc<Segment>>>);
 
@@ -303,27 +317,46 @@ impl SegmentList {
         segments.get(after.saturating_sub(1)).cloned()
     }
 
-    /// The segment that follows the one with this number.
-    pub(crate) fn after(&self, number: u64) -> Option<Arc<Segment>> {
+    /// The segment that follows this one, which need not be in the list any more.
+    pub(crate) fn after(&self, segment: &Segment) -> Option<Arc<Segment>> {
         let segments = self.0.read();
-        segments.get(segments.partition_point(|segment| segment.number <= number)).cloned()
+        let last = segment.places.1;
+        segments.get(segments.partition_point(|other| other.places.0 <= last)).cloned()
     }
 
-    /// Whether the segment with this number still belongs to the log.
-    pub(crate) fn contains(&self, number: u64) -> bool {
-        self.0.read().binary_search_by_key(&number, |segment| segment.number).is_ok()
+    /// Whether this segment still belongs to the log: neither removed nor replaced.
+    pub(crate) fn contains(&self, segment: &Segment) -> bool {
+        let segments = self.0.read();
+        let found = segments.binary_search_by_key(&segment.places.0, |other| other.places.0);
+        let found = found.ok().and_then(|index| segments.get(index));
+        found.is_some_and(|other| other.number == segment.number)
+    }
+
+    /// Puts `new` where the segments stand whose places it fills, all at once for readers, and
+    /// returns those. Without any of them it does nothing.
+    pub(crate) fn replace(&self, new: &Arc<Segment>) -> Vec<Arc<Segment>> {
+        let (first, last) = new.places;
+        let mut segments = self.0.write();
+        let start = segments.partition_point(|segment| segment.places.1 < first);
+        let end = segments.partition_point(|segment| segment.places.0 <= last);
+        if start >= end {
+            return Vec::new();
+        }
+        let replaced = segments.drain(start..end).collect();
+        segments.insert(start, Arc::clone(new));
+        replaced
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Segment>> {
         self.0.read().iter().cloned().collect()
     }
 
-    /// Some of the segments that follow the one with this number, in order; from the first one on
-    /// without a number. For walks over all of them that must not hold the list for long.
-    pub(crate) fn some_after(&self, number: Option<u64>, count: usize) -> Vec<Arc<Segment>> {
+    /// Some of the segments that follow the one whose last place this is, in order; from the first
+    /// one on without a place. For walks over all of them that must not hold the list for long.
+    pub(crate) fn some_after(&self, place: Option<u64>, count: usize) -> Vec<Arc<Segment>> {
         let segments = self.0.read();
         let from =
-            number.map_or(0, |number| segments.partition_point(|segment| segment.number <= number));
+            place.map_or(0, |place| segments.partition_point(|segment| segment.places.0 <= place));
         segments.range(from..).take(count).cloned().collect()
     }
 

@@ -34,6 +34,7 @@ use crate::storage::disk::{Disk, Fault, MemoryDisk, Operation, PowerCut, RealDis
 use crate::sync::Mutex;
 
 mod append;
+mod compaction;
 mod crash;
 mod hostile;
 mod reopen;

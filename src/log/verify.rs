@@ -20,7 +20,8 @@ use super::segment::{Segment, SegmentList};
 use super::{LogIdentity, PAGE_BYTES};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{
-    BatchHeader, BatchView, Footer, HeaderError, IndexRow, Opening, SegmentHeader, TimeRange,
+    BatchHeader, BatchView, Footer, HeaderError, IndexRow, Opening, Rewrite, SegmentHeader,
+    TimeRange,
 };
 use crate::storage::disk::{Access, DiskFile};
 
@@ -49,7 +50,7 @@ pub(crate) fn verify_segments(
     for segment in segments.all() {
         let before = (findings.batches, findings.records, findings.damage.len());
         let verified = Verifier::new(&segment, identity, findings).run(reached, &awaits_footer);
-        if !segments.contains(segment.number) {
+        if !segments.contains(&segment) {
             // Retention or compaction has removed it meanwhile; what was seen of it says nothing.
             (findings.batches, findings.records) = (before.0, before.1);
             findings.damage.truncate(before.2);
@@ -121,7 +122,7 @@ impl<'a> Verifier<'a> {
         };
         let header = self.read_header(&*file)?;
         let rewrite = header.and_then(|header| header.rewrite);
-        self.is_rewritten = rewrite.is_some_and(|rewrite| !rewrite.truncates);
+        self.is_rewritten = matches!(rewrite, Some(Rewrite::Replaces(_)));
         let footer = match sealed {
             Some(_) if !awaits_footer => self.read_footer(&*file)?,
             _ => None,
@@ -133,8 +134,7 @@ impl<'a> Verifier<'a> {
         if let Some(footer) = &footer {
             self.check_footer(footer, end);
         }
-        let covered = rewrite.map_or(0, |rewrite| rewrite.next_offset);
-        Ok(next_offset.unwrap_or(self.expected).max(covered))
+        Ok(next_offset.unwrap_or(self.expected))
     }
 
     fn damage(&mut self, position: u64, kind: CorruptionKind) {

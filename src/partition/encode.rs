@@ -25,6 +25,8 @@ thread_local! {
 pub(crate) struct RecordRules {
     pub(crate) record_bytes_max: u32,
     pub(crate) timestamps: TimestampType,
+    /// A topic that keeps the latest record of each key takes none without a key.
+    pub(crate) needs_key: bool,
 }
 
 /// Encodes records, stamped with `now` (milliseconds) where they have no timestamp, and hands the
@@ -32,8 +34,8 @@ pub(crate) struct RecordRules {
 ///
 /// # Errors
 ///
-/// [`Error::RecordTooLarge`] and [`Error::Config`] (a moment before 1970), before anything is
-/// appended; otherwise what `append` returns.
+/// [`Error::RecordTooLarge`] and [`Error::Config`] (a moment before 1970, no key in a compacted
+/// topic), before anything is appended; otherwise what `append` returns.
 #[inline]
 pub(crate) fn encode<'r, 'a: 'r, R>(
     records: impl IntoIterator<Item = &'r Record<'a>>,
@@ -66,6 +68,9 @@ fn encode_into<'r, 'a: 'r, R>(
         if size > u64::from(rules.record_bytes_max) {
             let limit = u64::from(rules.record_bytes_max);
             return Err(Error::RecordTooLarge { size, limit });
+        }
+        if rules.needs_key && record.key.is_none() {
+            return Err(Error::config("key", "a compacted topic takes no record without a key"));
         }
         let timestamp = timestamp_of(record, rules.timestamps, now)?;
         encoder

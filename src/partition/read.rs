@@ -36,19 +36,25 @@ impl PartitionCore {
     }
 
     fn find(&self, offset: u64) -> Result<Cursor> {
-        let place = locate::place_of_offset(&self.segments, offset, |segment| {
-            let state = self.state.lock();
-            state.log.index_of(segment).map(|index| locate::floor(index, offset))
-        })?;
-        let Some(Place { segment, position }) = place else {
-            return Err(Error::Closed);
-        };
-        if segment.base_offset > offset {
-            // Only the first segment can be that: the ones before it were removed just now.
-            let (start, end) = (segment.base_offset, self.log_end());
-            return Err(Error::OffsetOutOfRange { requested: offset, start, end });
+        loop {
+            let place = locate::place_of_offset(&self.segments, offset, |segment| {
+                let state = self.state.lock();
+                state.log.index_of(segment).map(|index| locate::floor(index, offset))
+            })?;
+            let Some(Place { segment, position }) = place else {
+                return Err(Error::Closed);
+            };
+            if segment.base_offset > offset {
+                // Only the first segment can be that: the ones before it were removed just now.
+                let (start, end) = (segment.base_offset, self.log_end());
+                return Err(Error::OffsetOutOfRange { requested: offset, start, end });
+            }
+            match Cursor::new(Arc::clone(&segment), position, offset) {
+                // Replaced or removed since it was looked up.
+                Err(_) if !self.segments.contains(&segment) => {}
+                made => return made,
+            }
         }
-        Cursor::new(segment, position, offset)
     }
 
     /// Adds what a cursor can read now.
@@ -86,7 +92,7 @@ impl PartitionCore {
             bytes: SCAN_BYTES,
             visible_end: self.visible_end(Visibility::Published),
         };
-        for segment in self.segments.all() {
+        for segment in &self.segments.all() {
             // A sealed segment without any record of that age or younger holds no candidate.
             let too_old = segment
                 .sealed()
@@ -94,10 +100,10 @@ impl PartitionCore {
             if too_old {
                 continue;
             }
-            match self.first_since_in(&segment, wanted, &limits) {
-                // Retention was quicker; what is left follows.
-                Err(_) if !self.segments.contains(segment.number) => {}
+            match self.first_since_in(segment, wanted, &limits) {
                 Ok(None) => {}
+                // Replaced or removed while it was looked at: what there is now is in a new list.
+                Err(_) if !self.segments.contains(segment) => return self.offset_at(time),
                 found => return found,
             }
         }

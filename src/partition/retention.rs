@@ -70,14 +70,14 @@ impl PartitionCore {
         loop {
             let some = self.segments.some_after(reached, STEP);
             for segment in &some {
-                let before_last = segment.number < last.number;
+                let before_last = segment.places.1 < last.places.0;
                 match segment.facts().filter(|_| before_last) {
                     Some(facts) if more(&facts) => {}
                     _ => return,
                 }
             }
             let Some(segment) = some.last() else { return };
-            reached = Some(segment.number);
+            reached = Some(segment.places.1);
         }
     }
 

@@ -55,8 +55,11 @@ const REPLAY_BYTES: usize = 1 << 20;
 /// The key of a snapshot's first record. Changes have none.
 const SNAPSHOT_KEY: &[u8] = b"snapshot";
 
-const RULES: RecordRules =
-    RecordRules { record_bytes_max: u32::MAX, timestamps: TimestampType::CreateTime };
+const RULES: RecordRules = RecordRules {
+    record_bytes_max: u32::MAX,
+    timestamps: TimestampType::CreateTime,
+    needs_key: false,
+};
 
 struct Inner<S> {
     state: S,

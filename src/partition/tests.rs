@@ -130,8 +130,11 @@ impl Setup {
 
 const OPTIONS: LogOptions =
     LogOptions { segment_bytes: 256 << 10, writer: Writer::Pwrite, has_budget: true };
-const RULES: RecordRules =
-    RecordRules { record_bytes_max: u32::MAX, timestamps: TimestampType::CreateTime };
+const RULES: RecordRules = RecordRules {
+    record_bytes_max: u32::MAX,
+    timestamps: TimestampType::CreateTime,
+    needs_key: false,
+};
 
 fn env(disk: &SimulatedDisk) -> Arc<LogEnv> {
     let counter = AtomicU64::new(disk.store_points());

@@ -129,7 +129,6 @@ impl<'a> BatchView<'a> {
     }
 
     /// The whole batch as it lies: header, records, padding.
-    #[cfg(test)]
     pub(crate) fn bytes(&self) -> &'a [u8] {
         self.bytes
     }

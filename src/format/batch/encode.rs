@@ -122,10 +122,6 @@ impl BatchEncoder {
     /// # Panics
     ///
     /// If `offset_delta` does not lie behind the last record's: such a batch could not be read.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "compaction, which is to come, writes such batches")
-    )]
     pub(crate) fn push_at<'h>(
         &mut self,
         offset_delta: u32,
@@ -213,28 +209,16 @@ impl BatchEncoder {
 
     /// Says that the batch reaches to this offset, although its last records are gone. Of no
     /// effect below the last record that is there.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "compaction, which is to come, writes such batches")
-    )]
     pub(crate) fn set_last_offset_delta(&mut self, delta: u32) {
         self.last_offset_delta = Some(delta);
     }
 
     /// Says when the batch's tombstones may be dropped.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "compaction, which is to come, writes such batches")
-    )]
     pub(crate) fn set_delete_horizon(&mut self, horizon: Option<u64>) {
         self.delete_horizon = horizon;
     }
 
     /// Gives a batch without records, which stands for offsets whose records are gone, its time.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "compaction, which is to come, writes such batches")
-    )]
     pub(crate) fn set_base_timestamp_if_empty(&mut self, timestamp: u64) {
         if self.count == 0 {
             self.base_timestamp = timestamp;

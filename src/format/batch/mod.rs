@@ -18,6 +18,5 @@ pub(crate) use encode::{BatchEncoder, EncodedBatch, Placement, RECORDS_SIZE_MAX,
 pub(in crate::format) use header::durable_distance;
 pub(crate) use header::{ALIGNMENT, BatchHeader, FIXED_SIZE, ProducerStamp, SIZE_MAX};
 pub(crate) use record::{HeaderFields, RecordView};
-#[cfg(test)]
 pub(crate) use seal::reseal;
 pub(in crate::format) use seal::write_header;

@@ -138,7 +138,6 @@ fn write_long_header(
 /// # Errors
 ///
 /// As [`BatchHeader::parse`]; an end mark is `Malformed`. The bytes are unchanged then.
-#[cfg_attr(not(test), expect(dead_code, reason = "for followers, which are to come"))]
 pub(crate) fn reseal(
     batch: &mut [u8],
     durable_end: u64,

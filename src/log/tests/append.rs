@@ -256,7 +256,7 @@ fn what_replaces_a_truncating_segment_truncates_too() {
     let (disk, rig) = Rig::fresh(1);
     let mut log = rig.create();
     append(&mut log, 1, 10);
-    let cut = Some(Rewrite { base_offset: 1, next_offset: 1, truncates: true });
+    let cut = Some(Rewrite::Truncates(1));
     log.prepared = Some(log.prepare(0, cut).unwrap().create(&rig.env).unwrap());
     log.roll_for(20_000).unwrap();
     let last = disk.read(&log.segments().last().unwrap().path).unwrap();

@@ -235,7 +235,7 @@ fn a_footer_that_says_more_than_is_still_true_is_not_believed() {
     log.roll_for(0).unwrap();
     sync(&mut log).unwrap();
     finish_segments(&mut log).unwrap();
-    let cut = Rewrite { base_offset: 5, next_offset: 5, truncates: true };
+    let cut = Rewrite::Truncates(5);
     log.generation = 1;
     let made = log.prepare(0, Some(cut)).unwrap().create(&rig.env).unwrap();
     (log.log_end, log.durable_end, log.prepared) = (5, 5, Some(made));

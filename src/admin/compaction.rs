@@ -1,0 +1,104 @@
+//! Compaction on request.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Admin;
+use crate::broker::engine::Engine;
+use crate::config::Cleanup;
+use crate::error::{Error, Result};
+use crate::log::compaction::Tally;
+
+/// What [`Admin::compact_now`] did, over all partitions of the topic.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct CompactionReport {
+    /// How many partitions were looked at.
+    pub partitions: u32,
+    /// Passes over their logs: one per partition that has sealed segments, and more where the keys
+    /// of one do not fit the memory for them.
+    pub passes: u64,
+    /// Segments that were replaced.
+    pub segments_read: u64,
+    /// Segments that took their place.
+    pub segments_written: u64,
+    /// Records of the segments that were replaced that stay.
+    pub records_kept: u64,
+    /// Records that are gone, tombstones included.
+    pub records_removed: u64,
+    /// Tombstones that are gone because their time was over.
+    pub tombstones_removed: u64,
+    /// Bytes of the segments that were replaced.
+    pub bytes_before: u64,
+    /// Bytes of those that took their place.
+    pub bytes_after: u64,
+    /// How long it took, on the broker's clock.
+    pub duration: Duration,
+}
+
+impl CompactionReport {
+    fn of(tally: Tally, partitions: u32, duration: Duration) -> Self {
+        Self {
+            partitions,
+            passes: tally.passes,
+            segments_read: tally.segments_read,
+            segments_written: tally.segments_written,
+            records_kept: tally.records_kept,
+            records_removed: tally.records_removed,
+            tombstones_removed: tally.tombstones_removed,
+            bytes_before: tally.bytes_before,
+            bytes_after: tally.bytes_after,
+            duration,
+        }
+    }
+}
+
+impl Admin {
+    /// Compacts a topic now, whatever its [`min_dirty_ratio`](crate::TopicConfig::min_dirty_ratio):
+    /// of each key the latest record stays, and tombstones whose time is over go.
+    ///
+    /// The last segment of a partition, which takes the appends, is never touched, and nothing is
+    /// rolled: what lies in it is compacted once it is sealed, because it is full or older than
+    /// [`segment_age`](crate::TopicConfig::segment_age).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for a topic with [`Cleanup::Delete`], [`Error::UnknownTopic`],
+    /// [`Error::ReadOnly`], [`Error::Closed`]. [`Error::Corrupt`], [`Error::StorageFull`] and
+    /// [`Error::Io`] leave the partition concerned as it was, or compacted in part, with all that
+    /// readers should see; the partitions before it are compacted.
+    ///
+    /// # Durability
+    ///
+    /// On return what is gone stays gone, and what stays is on stable storage. A crash at any
+    /// moment before leaves each record that should stay.
+    ///
+    /// # Blocking
+    ///
+    /// Until it is done, which takes seconds per gigabyte. Readers and appenders go on; while
+    /// records are appended, and the broker has its background threads, the call takes pauses.
+    pub fn compact_now(&self, name: &str) -> Result<CompactionReport> {
+        let engine: &Engine = self.life();
+        let topic = engine.topic(name)?;
+        topic.check_writable()?;
+        if topic.config.cleanup == Cleanup::Delete {
+            let reason = format!("topic {name:?} is not compacted");
+            return Err(Error::config("cleanup", reason));
+        }
+        let begun = engine.clock.monotonic();
+        let mut appended = engine.appended();
+        let mut is_busy = || {
+            let now = engine.appended();
+            std::mem::replace(&mut appended, now) != now
+        };
+        let mut tally = Tally::default();
+        let mut partitions = 0;
+        for partition in &topic.partitions {
+            tally += partition.compact_now(&mut is_busy)?;
+            partitions += 1;
+        }
+        let duration = engine.clock.monotonic().saturating_sub(begun);
+        Ok(CompactionReport::of(tally, partitions, duration))
+    }
+}

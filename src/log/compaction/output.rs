@@ -1,0 +1,259 @@
+//! One new segment file: header, opening batch, what stays of the inputs, footer.
+//!
+//! Written with a temporary name and whole when it gets its own: data and footer are synced first,
+//! the name is durable when [`Output::finish`] returns. From then on the file counts and those
+//! whose places it fills do not, whatever else happens.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::{Corruption, CorruptionKind, Error, Result};
+use crate::format::{
+    BatchEncoder, BatchHeader, BatchView, Footer, Opening, Placement, ProducerState, Replacement,
+    Rewrite, SegmentHeader, SparseIndex, TimeRange, reseal, segment_file_name,
+    temporary_segment_file_name,
+};
+use crate::log::budget::Claim;
+use crate::log::segment::{Sealed, Segment};
+use crate::log::{LogEnv, LogIdentity};
+use crate::record::TopicPartition;
+use crate::storage::disk::DiskFile;
+
+/// LIMIT: how much is written at a time.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// What the inputs say, taken together, beside their records.
+#[derive(Debug, Clone)]
+pub(super) struct Heritage {
+    pub(super) leader_epoch: u32,
+    pub(super) incarnation: u64,
+    /// As it was at the end of the last input.
+    pub(super) producers: Vec<ProducerState>,
+    /// From when the age of the youngest record of all inputs counts.
+    pub(super) aged_from: u64,
+}
+
+pub(super) struct Output {
+    env: Arc<LogEnv>,
+    identity: LogIdentity,
+    header: SegmentHeader,
+    replacement: Replacement,
+    heritage: Heritage,
+    temporary: PathBuf,
+    file: Arc<dyn DiskFile>,
+    /// What is not written yet, and where it begins.
+    buffer: Vec<u8>,
+    written: u64,
+    index: SparseIndex,
+    times: Option<TimeRange>,
+    /// The offset up to which the batches reach.
+    reached: u64,
+    is_named: bool,
+}
+
+impl Output {
+    /// Makes the file, under its temporary name.
+    pub(super) fn create(
+        env: &Arc<LogEnv>,
+        identity: &LogIdentity,
+        (number, generation): (u64, u32),
+        replacement: Replacement,
+        heritage: Heritage,
+    ) -> Result<Self> {
+        let header = SegmentHeader {
+            topic_id: identity.topic_id,
+            partition: identity.origin.partition,
+            number,
+            salt: (env.random)(),
+            generation,
+            rewrite: Some(Rewrite::Replaces(replacement)),
+            compatible: 0,
+        };
+        let opening = Opening {
+            base_offset: replacement.base_offset,
+            leader_epoch: heritage.leader_epoch,
+            incarnation: heritage.incarnation,
+            // All of it was durable before it was rewritten.
+            durable_mark: replacement.next_offset,
+            producers: heritage.producers.clone(),
+        };
+        let mut buffer = header.encode().to_vec();
+        buffer.extend_from_slice(&opening.encode(header.salt, 0)?);
+        let temporary = identity.dir.join(temporary_segment_file_name(number));
+        let file = env.disk.create(&temporary);
+        let file = file.map_err(|source| Error::io("create", &temporary, source))?;
+        Ok(Self {
+            env: Arc::clone(env),
+            identity: identity.clone(),
+            header,
+            replacement,
+            heritage,
+            temporary,
+            file,
+            buffer,
+            written: 0,
+            index: SparseIndex::new(replacement.base_offset),
+            times: None,
+            reached: replacement.base_offset,
+            is_named: false,
+        })
+    }
+
+    /// The key of the checksums of the batches that are pushed.
+    pub(super) fn salt(&self) -> u64 {
+        self.header.salt
+    }
+
+    /// Adds a batch as it is, but for its local part.
+    pub(super) fn copy(&mut self, view: &BatchView<'_>) -> Result<()> {
+        let (salt, mut resealed) = (self.header.salt, Ok(()));
+        self.push(&view.header(), |out| {
+            let start = out.len();
+            out.extend_from_slice(view.bytes());
+            let copied = out.get_mut(start..).unwrap_or_default();
+            // All that is rewritten was durable.
+            resealed = reseal(copied, u64::MAX, salt).map(|_| ());
+            Ok(())
+        })?;
+        resealed.map_err(|kind| self.corruption(kind).into())
+    }
+
+    /// Adds a batch by having it appended to the buffer.
+    pub(super) fn push(
+        &mut self,
+        header: &BatchHeader,
+        append: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
+        let at = self.end()?;
+        let start = self.buffer.len();
+        append(&mut self.buffer)?;
+        let batch = self.buffer.get(start..).unwrap_or_default();
+        // What was written and not what was read: its times are those of what stays.
+        let pushed = BatchHeader::parse(batch).ok().flatten().unwrap_or(*header);
+        if pushed.record_count > 0 {
+            let (first, max) = (pushed.base_timestamp, pushed.max_timestamp);
+            TimeRange::note(&mut self.times, first, max, self.heritage.aged_from);
+            self.index.note_batch(pushed.base_offset, at, pushed.size, pushed.max_timestamp);
+        }
+        self.reached = pushed.next_offset();
+        if self.buffer.len() >= BUFFER_BYTES { self.write_out() } else { Ok(()) }
+    }
+
+    /// Where the next batch goes.
+    fn end(&self) -> Result<u32> {
+        let end = self.written.saturating_add(self.buffer.len() as u64);
+        let limit = u64::from(u32::MAX);
+        u32::try_from(end).map_err(|_| Error::RecordTooLarge { size: end, limit })
+    }
+
+    fn write_out(&mut self) -> Result<()> {
+        let written = self.file.write_at(&self.buffer, self.written);
+        written.map_err(|source| self.failed("write", source))?;
+        self.written = self.written.saturating_add(self.buffer.len() as u64);
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn failed(&self, operation: &'static str, source: io::Error) -> Error {
+        Error::io(operation, &self.temporary, source)
+    }
+
+    /// Completes the file, makes it durable and gives it its name: the commit point. On failure
+    /// nothing of it is left, or a file that stands for the same records as those it replaces.
+    pub(super) fn finish(mut self) -> Result<Arc<Segment>> {
+        self.complete()
+    }
+
+    fn complete(&mut self) -> Result<Arc<Segment>> {
+        self.fill_up()?;
+        let data_end = self.end()?;
+        let Replacement { base_offset, next_offset, .. } = self.replacement;
+        let sealed = Sealed { data_end, next_offset, times: self.times };
+        let footer = Footer {
+            base_offset,
+            next_offset,
+            data_end,
+            times: self.times,
+            leader_epoch: self.heritage.leader_epoch,
+            incarnation: self.heritage.incarnation,
+            index: self.index.clone(),
+            producers: self.heritage.producers.clone(),
+        };
+        // FORMAT: an end mark stands between the last batch and the footer.
+        self.buffer.extend_from_slice(&[0; 4]);
+        self.buffer.extend_from_slice(&footer.encode(self.header.salt)?);
+        self.write_out()?;
+        // DURABILITY: everything in the file is synced before the file has a name that counts, and
+        // the name before the first file that it replaces is removed; otherwise a power cut could
+        // leave neither.
+        self.file.sync().map_err(|source| self.failed("sync", source))?;
+        let dir = &self.identity.dir;
+        let path = dir.join(segment_file_name(self.header.number));
+        let disk = &self.env.disk;
+        disk.rename(&self.temporary, &path).map_err(|source| self.failed("rename", source))?;
+        self.is_named = true;
+        self.file.renamed(&path);
+        if let Err(source) = disk.sync_dir(dir) {
+            let _ = disk.remove_file(&path);
+            return Err(Error::io("sync", dir, source));
+        }
+        let origin = &self.identity.origin;
+        // What it replaces gives back more, a moment later: no budget stands in the way.
+        let claim = Claim::of_file(&self.env.space, self.written);
+        Ok(Segment::found(&self.env, origin, &path, &self.header, base_offset, sealed, claim))
+    }
+
+    /// Makes the batches reach to the end of what is replaced, so that they alone show that
+    /// nothing is missing behind them.
+    fn fill_up(&mut self) -> Result<()> {
+        let Some(last_delta) =
+            self.replacement.next_offset.checked_sub(self.reached.saturating_add(1))
+        else {
+            return Ok(());
+        };
+        let span = CorruptionKind::Length("a compacted segment");
+        let last_offset_delta =
+            u32::try_from(last_delta).map_err(|_| self.corruption(span)).map_err(Error::Corrupt)?;
+        let header = BatchHeader {
+            base_offset: self.reached,
+            last_offset_delta,
+            leader_epoch: self.heritage.leader_epoch,
+            ..BatchHeader::default()
+        };
+        let timestamp = self.times.map_or(0, |times| times.first);
+        let placement = Placement {
+            base_offset: header.base_offset,
+            leader_epoch: header.leader_epoch,
+            durable_end: header.base_offset,
+            salt: self.header.salt,
+            producer: None,
+        };
+        self.push(&header, |out| {
+            let mut encoder = BatchEncoder::new();
+            encoder.set_base_timestamp_if_empty(timestamp);
+            encoder.set_last_offset_delta(last_offset_delta);
+            out.extend_from_slice(encoder.finish().seal(&placement));
+            Ok(())
+        })
+    }
+
+    fn corruption(&self, kind: CorruptionKind) -> Corruption {
+        Corruption {
+            partition: Some(TopicPartition::clone(&self.identity.origin)),
+            file: self.temporary.clone(),
+            position: 0,
+            offsets: None,
+            kind,
+        }
+    }
+}
+
+impl Drop for Output {
+    /// Gives up a file that was not completed. What cannot be removed is removed at the next open.
+    fn drop(&mut self) {
+        if !self.is_named {
+            let _ = self.env.disk.remove_file(&self.temporary);
+        }
+    }
+}

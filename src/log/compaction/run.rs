@@ -1,0 +1,576 @@
+//! A compaction on its way through a log, in steps.
+//!
+//! Passes, until everything is clean:
+//! 1. *Gather*: read what is dirty, note the latest offset of each key, until the end or until the
+//!    memory for keys is full.
+//! 2. *Rewrite*: group by group from the log start on, write what stays of the inputs into one new
+//!    segment, put it in their place, and unlink them. A group that would be copied as it is stays.
+//!
+//! Each step reads at most [`STEP_BYTES`], or makes one file durable. Between two steps nothing is
+//! held but memory and one temporary file, and the compaction may be dropped.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Tally;
+use super::keys::{Full, KeyMap, Latest};
+use super::output::{Heritage, Output};
+use super::plan::{self, Input};
+use super::sieve::{Rules, Sieve, Verdict};
+use crate::error::{CorruptionKind, Error, Result};
+use crate::format::{BatchHeader, BatchView, RecordView, Replacement, SegmentHeader};
+use crate::log::producers::ProducerTable;
+use crate::log::scan::{ScanFrom, scan_segment};
+use crate::log::segment::Segment;
+use crate::log::{Log, LogEnv, LogIdentity};
+use crate::storage::disk::Access;
+
+/// LIMIT: what one step reads at most, unless a single batch is larger: a few milliseconds of work,
+/// after which others have their turn.
+pub(crate) const STEP_BYTES: usize = 1 << 20;
+
+/// LIMIT: what a record takes in a new segment beside its key, value and headers, if it is alone in
+/// its batch: the batch's header, its own flags, lengths and deltas, padding.
+const RECORD_OVERHEAD_BYTES: u64 = 128;
+
+/// How a log is reached for the moments in which its lists change.
+pub(crate) trait LogAccess {
+    fn with_log<R>(&self, change: impl FnOnce(&mut Log) -> R) -> R;
+}
+
+/// What a compaction is told from outside.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    pub(crate) key_memory_bytes: usize,
+    pub(crate) segment_bytes: u64,
+    /// Retention's time in milliseconds, and when a tombstone that is seen now may go.
+    pub(crate) now: u64,
+    pub(crate) horizon: u64,
+}
+
+/// Whether there is more to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    More,
+    Done,
+}
+
+pub(crate) struct Compaction {
+    env: Arc<LogEnv>,
+    identity: LogIdentity,
+    terms: Terms,
+    /// What is sealed, finished, and not the last; from the log start on.
+    inputs: Vec<Arc<Segment>>,
+    keys: KeyMap,
+    sieve: Sieve,
+    stage: Stage,
+    /// Up to here the log is clean, or gathered in this pass.
+    from: u64,
+    tally: Tally,
+    buffer: Vec<u8>,
+}
+
+enum Stage {
+    Gather(Gather),
+    Rewrite(Rewrite),
+    Done,
+}
+
+/// Where the reading of an input stands.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    input: usize,
+    position: usize,
+    /// The least offset that the next batch may have.
+    expected: u64,
+}
+
+struct Gather {
+    place: Place,
+    /// At most so much remains of each input.
+    bytes_max: Vec<u64>,
+    full_at: Option<u64>,
+}
+
+struct Rewrite {
+    /// The lengths of the groups to come; the first one is at work.
+    groups: VecDeque<usize>,
+    /// The first input of the group at work.
+    first: usize,
+    place: Place,
+    /// `None` while it is not known whether anything of the group goes.
+    output: Option<Box<Output>>,
+    /// What the group at work adds to the tally, if it is rewritten.
+    tally: Tally,
+}
+
+impl Log {
+    /// Begins a compaction of what can be compacted now; `None` if there is nothing.
+    pub(crate) fn begin_compaction(&self, terms: Terms) -> Option<Compaction> {
+        let inputs = self.compactable();
+        let rules = Rules { pass_end: 0, now: terms.now, horizon: terms.horizon };
+        let seed = (self.env.random)();
+        let mut compaction = Compaction {
+            env: Arc::clone(&self.env),
+            identity: self.identity.clone(),
+            terms,
+            inputs,
+            keys: KeyMap::new(terms.key_memory_bytes, seed),
+            sieve: Sieve::new(rules),
+            stage: Stage::Done,
+            from: 0,
+            tally: Tally::default(),
+            buffer: Vec::new(),
+        };
+        let start = compaction.inputs.first()?.base_offset;
+        compaction.from = plan::survey(compaction.facts(), start).clean_end;
+        compaction.begin_pass();
+        Some(compaction)
+    }
+
+    /// The sealed segments that are durable and have a footer, from the log start on. Never the
+    /// last one, which takes the appends or is where the next one begins.
+    fn compactable(&self) -> Vec<Arc<Segment>> {
+        let mut segments = self.segments.all();
+        segments.pop();
+        let finished = self.unfinished.front().map_or(u64::MAX, |first| first.segment.places.0);
+        segments.retain(|segment| segment.places.1 < finished && segment.sealed().is_some());
+        segments
+    }
+
+    /// How much of what can be compacted is not.
+    pub(crate) fn dirt(&self) -> plan::Dirt {
+        let inputs = self.compactable();
+        plan::survey(inputs.iter().map(|segment| input(segment)), self.log_start)
+    }
+
+    /// The number and generation of a new segment that stands for others.
+    fn allot_rewrite(&mut self) -> Option<(u64, u32)> {
+        let generation = self.generation.checked_add(1)?;
+        self.generation = generation;
+        let number = self.next_number;
+        self.next_number = number.saturating_add(1);
+        Some((number, generation))
+    }
+}
+
+fn input(segment: &Segment) -> Input {
+    Input {
+        base_offset: segment.base_offset,
+        next_offset: segment.next_offset().unwrap_or(segment.base_offset),
+        bytes: data_bytes(segment),
+        is_clean: segment.is_clean,
+    }
+}
+
+fn data_bytes(segment: &Segment) -> u64 {
+    segment.sealed().map_or(0, |sealed| u64::from(sealed.data_end))
+}
+
+impl Compaction {
+    /// What was done so far.
+    pub(crate) fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// The earliest moment at which a tombstone that was seen may go.
+    pub(crate) fn next_horizon(&self) -> Option<u64> {
+        self.sieve.next_horizon
+    }
+
+    fn facts(&self) -> Vec<Input> {
+        self.inputs.iter().map(|segment| input(segment)).collect()
+    }
+
+    /// Does one step.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] when an input is damaged: nothing of it is rewritten, since what is there
+    /// is evidence. [`Error::StorageFull`] and [`Error::Io`]: the log is as it was, or as the groups
+    /// that are done have left it. The compaction has ended then.
+    pub(crate) fn step(&mut self, log: &impl LogAccess) -> Result<Progress> {
+        let stepped = match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Gather(gather) => self.gather(gather),
+            Stage::Rewrite(rewrite) => self.rewrite(rewrite, log),
+            Stage::Done => Ok(Stage::Done),
+        };
+        match stepped {
+            Ok(Stage::Done) => Ok(Progress::Done),
+            Ok(stage) => {
+                self.stage = stage;
+                Ok(Progress::More)
+            }
+            // Retention has removed an input meanwhile: what is left is another compaction's.
+            Err(_) if log.with_log(|log| self.has_lost_inputs(log)) => Ok(Progress::Done),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn has_lost_inputs(&self, log: &Log) -> bool {
+        self.inputs.iter().any(|input| !log.segments.contains(input))
+    }
+
+    // ---- gathering keys --------------------------------------------------------------------------
+
+    fn begin_pass(&mut self) {
+        let first = self.inputs.iter().position(|segment| {
+            segment.next_offset().is_some_and(|next| next > self.from) || !segment.is_clean
+        });
+        let first = first.unwrap_or(self.inputs.len());
+        let bytes_max = self.inputs.iter().map(|segment| data_bytes(segment)).collect();
+        self.keys = KeyMap::new(self.terms.key_memory_bytes, (self.env.random)());
+        self.tally.passes = self.tally.passes.saturating_add(1);
+        let mut gather = Gather { place: self.start_of(first), bytes_max, full_at: None };
+        for bytes in gather.bytes_max.iter_mut().skip(first) {
+            // Counted as the records are gathered.
+            *bytes = SegmentHeader::SIZE as u64 + RECORD_OVERHEAD_BYTES;
+        }
+        self.stage = Stage::Gather(gather);
+    }
+
+    fn start_of(&self, input: usize) -> Place {
+        let expected = self.inputs.get(input).map_or(0, |segment| segment.base_offset);
+        Place { input, position: SegmentHeader::SIZE, expected }
+    }
+
+    fn gather(&mut self, mut gather: Gather) -> Result<Stage> {
+        let Some(segment) = self.inputs.get(gather.place.input).map(Arc::clone) else {
+            return self.plan(&gather);
+        };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut place = gather.place;
+        let read = read_step(&segment, &mut place, &mut buffer, |view| {
+            Ok(self.gather_batch(view, &mut gather))
+        });
+        self.buffer = buffer;
+        gather.place = place;
+        match read? {
+            _ if gather.full_at.is_some() => self.plan(&gather),
+            Read::More => Ok(Stage::Gather(gather)),
+            Read::End => {
+                gather.place = self.start_of(gather.place.input.saturating_add(1));
+                Ok(Stage::Gather(gather))
+            }
+        }
+    }
+
+    /// Notes the keys of a batch; says whether to go on.
+    fn gather_batch(&mut self, view: &BatchView<'_>, gather: &mut Gather) -> bool {
+        let at = gather.place.input;
+        let input = u32::try_from(at).unwrap_or(u32::MAX);
+        for record in view.records().filter(|record| record.offset >= self.from) {
+            let bytes = bytes_max_of(&record);
+            let latest = Latest {
+                offset: record.offset,
+                input,
+                bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            };
+            let before = match record.key.map(|key| self.keys.note(key, latest)) {
+                Some(Err(Full)) => {
+                    gather.full_at = Some(record.offset);
+                    return false;
+                }
+                Some(Ok(before)) => before,
+                None => None,
+            };
+            if let Some(total) = gather.bytes_max.get_mut(at) {
+                *total = total.saturating_add(bytes);
+            }
+            if let Some(before) = before
+                && let Some(total) = gather.bytes_max.get_mut(before.input as usize)
+            {
+                *total = total.saturating_sub(u64::from(before.bytes));
+            }
+        }
+        true
+    }
+
+    /// Decides what the pass rewrites, once its keys are gathered.
+    fn plan(&mut self, gather: &Gather) -> Result<Stage> {
+        let facts = self.facts();
+        if let Some(missing) = plan::first_gap(&facts) {
+            let before = |segment: &&Arc<Segment>| segment.next_offset() == Some(missing.start);
+            return self.inputs.iter().find(before).map_or(Ok(Stage::Done), |segment| {
+                let (end, kind) = (data_bytes(segment), CorruptionKind::Missing);
+                Err(segment.corruption(end, Some(missing.clone()), kind).into())
+            });
+        }
+        let pass = plan::pass(&facts, self.from, gather.full_at);
+        let covered = facts.get(..pass.inputs).unwrap_or_default();
+        let bytes_max: Vec<u64> = covered
+            .iter()
+            .zip(&gather.bytes_max)
+            // Of an input that was not gathered to its end, all may remain.
+            .map(|(input, counted)| {
+                let is_whole = input.next_offset <= pass.end;
+                if is_whole { input.bytes.min(*counted) } else { input.bytes }
+            })
+            .collect();
+        let groups = plan::groups(covered, &bytes_max, self.terms.segment_bytes);
+        self.sieve.rules.pass_end = pass.end;
+        self.from = pass.end;
+        let place = self.start_of(0);
+        let (groups, tally) = (groups.into(), Tally::default());
+        Ok(Stage::Rewrite(Rewrite { groups, first: 0, place, output: None, tally }))
+    }
+
+    // ---- rewriting -------------------------------------------------------------------------------
+
+    fn rewrite(&mut self, mut rewrite: Rewrite, log: &impl LogAccess) -> Result<Stage> {
+        let Some(length) = rewrite.groups.front().copied() else {
+            return Ok(self.end_pass());
+        };
+        let group = rewrite.first..rewrite.first.saturating_add(length);
+        if rewrite.output.is_none() && self.must_rewrite(&group) {
+            return self.begin_output(rewrite, group, log);
+        }
+        let Some(segment) =
+            self.inputs.get(rewrite.place.input).filter(|_| group.contains(&rewrite.place.input))
+        else {
+            return self.end_group(rewrite, group, log);
+        };
+        let segment = Arc::clone(segment);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut is_changed = false;
+        let Rewrite { place, output, tally, .. } = &mut rewrite;
+        let read = read_step(&segment, place, &mut buffer, |view| {
+            let verdict = self.sieve.judge(view, &self.keys, tally);
+            if let Some(output) = output {
+                return self.push(output, view, verdict).map(|()| true);
+            }
+            is_changed |= verdict != Verdict::Same;
+            Ok(!is_changed)
+        });
+        self.buffer = buffer;
+        let read = read?;
+        if is_changed {
+            return self.begin_output(rewrite, group, log);
+        }
+        if read == Read::End {
+            rewrite.tally.segments_read = rewrite.tally.segments_read.saturating_add(1);
+            let bytes = rewrite.tally.bytes_before;
+            rewrite.tally.bytes_before = bytes.saturating_add(data_bytes(&segment));
+            rewrite.place = self.start_of(rewrite.place.input.saturating_add(1));
+        }
+        Ok(Stage::Rewrite(rewrite))
+    }
+
+    /// Whether a group is rewritten without a look at what it holds: where several become one, and
+    /// where one is not clean yet and will be.
+    fn must_rewrite(&self, group: &std::ops::Range<usize>) -> bool {
+        let inputs = self.inputs.get(group.clone()).unwrap_or_default();
+        inputs.len() > 1 || inputs.iter().any(|segment| !segment.is_clean)
+    }
+
+    /// Begins the new segment of a group, and the reading of the group from its start.
+    fn begin_output(
+        &mut self,
+        mut rewrite: Rewrite,
+        group: std::ops::Range<usize>,
+        log: &impl LogAccess,
+    ) -> Result<Stage> {
+        let inputs = self.inputs.get(group.clone()).unwrap_or_default();
+        let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else {
+            return Ok(Stage::Done);
+        };
+        let next_offset = last.next_offset().unwrap_or(last.base_offset);
+        let replacement = Replacement {
+            base_offset: first.base_offset,
+            next_offset,
+            first_number: first.places.0,
+            last_number: last.places.1,
+            is_clean: next_offset <= self.sieve.rules.pass_end,
+        };
+        let ages = inputs.iter().filter_map(|input| input.sealed()?.times);
+        let aged_from = ages.map(|times| times.aged_from).max().unwrap_or(0);
+        let heritage = heritage_of(last, aged_from)?;
+        let Some(allotted) = log.with_log(Log::allot_rewrite) else {
+            // The numbers of generations are used up: nothing can be replaced any more.
+            return Ok(Stage::Done);
+        };
+        let output = Output::create(&self.env, &self.identity, allotted, replacement, heritage)?;
+        rewrite.output = Some(Box::new(output));
+        rewrite.place = self.start_of(group.start);
+        rewrite.tally = Tally::default();
+        Ok(Stage::Rewrite(rewrite))
+    }
+
+    /// Adds to the new segment what stays of a batch.
+    fn push(&mut self, output: &mut Output, view: &BatchView<'_>, verdict: Verdict) -> Result<()> {
+        match verdict {
+            Verdict::Gone => Ok(()),
+            Verdict::Same => output.copy(view),
+            Verdict::Changed => {
+                let (sieve, salt) = (&mut self.sieve, output.salt());
+                output.push(&view.header(), |out| Ok(sieve.encode(view, salt, out)?))
+            }
+        }
+    }
+
+    /// Puts the new segment in the place of its inputs, for readers and for good, and removes them.
+    fn end_group(
+        &mut self,
+        mut rewrite: Rewrite,
+        group: std::ops::Range<usize>,
+        log: &impl LogAccess,
+    ) -> Result<Stage> {
+        rewrite.groups.pop_front();
+        let group_tally = std::mem::take(&mut rewrite.tally);
+        let Some(output) = rewrite.output.take() else {
+            // It stays as it is.
+            rewrite.first = group.end;
+            rewrite.place = self.start_of(group.end);
+            return Ok(Stage::Rewrite(rewrite));
+        };
+        let new = output.finish()?;
+        self.tally += group_tally;
+        self.tally.segments_written = self.tally.segments_written.saturating_add(1);
+        self.tally.bytes_after = self.tally.bytes_after.saturating_add(data_bytes(&new));
+        let replaced = log.with_log(|log| log.segments.replace(&new));
+        if replaced.is_empty() {
+            // Retention has removed all of them meanwhile.
+            self.remove(&[new])?;
+            return Ok(Stage::Done);
+        }
+        self.remove(&replaced)?;
+        self.inputs.splice(group.clone(), [new]);
+        rewrite.first = group.start.saturating_add(1);
+        rewrite.place = self.start_of(rewrite.first);
+        Ok(Stage::Rewrite(rewrite))
+    }
+
+    /// Unlinks segments that readers do not find any more. Whoever has their maps goes on reading.
+    fn remove(&self, segments: &[Arc<Segment>]) -> Result<()> {
+        let disk = &self.env.disk;
+        let remove = |segment: &Arc<Segment>| {
+            let removed = segment.remove_file();
+            removed.map_err(|source| Error::io("remove", &segment.path, source))
+        };
+        let removed = segments.iter().map(remove).fold(Ok(()), Result::and);
+        // DURABILITY: they are gone for good before anything is built on it: the next compaction
+        // removes the segment that makes them void.
+        let dir = &self.identity.dir;
+        disk.sync_dir(dir).map_err(|source| Error::io("sync", dir, source))?;
+        removed
+    }
+
+    /// The next pass, or the end.
+    fn end_pass(&mut self) -> Stage {
+        let end = self.inputs.last().and_then(|last| last.next_offset()).unwrap_or(0);
+        if self.from >= end {
+            return Stage::Done;
+        }
+        self.begin_pass();
+        std::mem::replace(&mut self.stage, Stage::Done)
+    }
+}
+
+impl std::fmt::Debug for Compaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Compaction").field("tally", &self.tally).finish_non_exhaustive()
+    }
+}
+
+/// What a record takes at most in a new segment.
+fn bytes_max_of(record: &RecordView<'_>) -> u64 {
+    let length = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len) as u64;
+    length(record.key)
+        .saturating_add(length(record.value))
+        .saturating_add(record.headers.as_bytes().len() as u64)
+        .saturating_add(RECORD_OVERHEAD_BYTES)
+}
+
+/// What a segment says at its end: in its footer, or, where that is damaged, in its batches.
+fn heritage_of(segment: &Segment, aged_from: u64) -> Result<Heritage> {
+    if let Some(footer) = segment.read_footer()? {
+        let (leader_epoch, incarnation) = (footer.leader_epoch, footer.incarnation);
+        let producers = footer.producers;
+        return Ok(Heritage { leader_epoch, incarnation, producers, aged_from });
+    }
+    let file = segment.open_file(Access::Read)?;
+    let from = ScanFrom { end: data_bytes(segment), ..ScanFrom::start(segment.base_offset) };
+    let scan = scan_segment(&*file, segment.salt, from);
+    let scan = scan.map_err(|source| Error::io("read", &segment.path, source))?;
+    let Some(opening) = scan.opening else {
+        let kind = CorruptionKind::Malformed("opening batch");
+        let position = SegmentHeader::SIZE as u64;
+        return Err(segment.corruption(position, None, kind).into());
+    };
+    let mut producers = ProducerTable::from_states(opening.producers.iter().copied());
+    scan.producers.iter().for_each(|later| producers.merge(later));
+    Ok(Heritage {
+        leader_epoch: opening.leader_epoch,
+        incarnation: opening.incarnation,
+        producers: producers.states(),
+        aged_from,
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Read {
+    More,
+    End,
+}
+
+/// Reads the next batches of a segment, [`STEP_BYTES`] at most or one batch, checks them and hands
+/// them to `each` until that says no. By `pread` and never through a map: a disk that fails is an
+/// error here, not a signal.
+fn read_step(
+    segment: &Segment,
+    place: &mut Place,
+    buffer: &mut Vec<u8>,
+    mut each: impl FnMut(&BatchView<'_>) -> Result<bool>,
+) -> Result<Read> {
+    let end = usize::try_from(data_bytes(segment)).unwrap_or(usize::MAX);
+    let left = end.saturating_sub(place.position);
+    if left == 0 {
+        return Ok(Read::End);
+    }
+    let file = segment.open_file(Access::Read)?;
+    let mut wanted = left.min(STEP_BYTES);
+    loop {
+        buffer.resize(wanted, 0);
+        let read = file.read_at(buffer, place.position as u64);
+        let read = read.map_err(|source| Error::io("read", &segment.path, source))?;
+        buffer.truncate(read);
+        // A batch that is larger than a step is read alone. Its size is compared with what is
+        // there before anything is allocated by it.
+        let size = BatchHeader::declared_size(buffer).map_or(0, |size| size as usize);
+        if size <= wanted || size > left {
+            break;
+        }
+        wanted = size;
+    }
+    let mut rest = buffer.as_slice();
+    while !rest.is_empty() {
+        let size = BatchHeader::declared_size(rest).map_or(0, |size| size as usize);
+        if rest.len() < buffer.len() && size > rest.len() && size <= end - place.position {
+            break; // it goes on behind the step
+        }
+        let (view, header) = match BatchView::check(rest, segment.salt) {
+            Ok(Some(view)) => (view, view.header()),
+            Ok(None) => return Err(damaged(segment, place, CorruptionKind::Length("a batch"))),
+            Err(kind) => return Err(damaged(segment, place, kind)),
+        };
+        if header.base_offset < place.expected {
+            let (expected, found) = (place.expected, header.base_offset);
+            return Err(damaged(segment, place, CorruptionKind::OffsetOrder { expected, found }));
+        }
+        if !header.is_opening() && !each(&view)? {
+            return Ok(Read::More);
+        }
+        place.expected = header.next_offset();
+        place.position = place.position.saturating_add(header.size as usize);
+        rest = rest.get(header.size as usize..).unwrap_or_default();
+    }
+    if buffer.is_empty() {
+        return Err(damaged(segment, place, CorruptionKind::Length("the file")));
+    }
+    Ok(if place.position >= end { Read::End } else { Read::More })
+}
+
+fn damaged(segment: &Segment, place: &Place, kind: CorruptionKind) -> Error {
+    let until = segment.next_offset().unwrap_or(place.expected).max(place.expected);
+    segment.corruption(place.position as u64, Some(place.expected..until), kind).into()
+}

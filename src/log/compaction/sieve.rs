@@ -1,0 +1,211 @@
+//! What stays of one batch. Pure: a checked batch and the latest offsets in, a verdict and, where
+//! something of it goes, the new batch out.
+
+use super::Tally;
+use super::keys::KeyMap;
+use crate::format::{BatchEncoder, BatchHeader, BatchView, Placement, TooLarge};
+
+/// Where a pass stands in time and in the log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// The keys of all records below this offset were gathered.
+    pub(super) pass_end: u64,
+    /// Retention's time, in milliseconds.
+    pub(super) now: u64,
+    /// The delete horizon of tombstones that have none yet.
+    pub(super) horizon: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It stays as it is.
+    Same,
+    /// Some of its records go, or its tombstones get their horizon.
+    Changed,
+    /// Nothing of it stays.
+    Gone,
+}
+
+#[derive(Debug)]
+pub(super) struct Sieve {
+    pub(super) rules: Rules,
+    encoder: BatchEncoder,
+    /// Which records of the batch judged last stay.
+    stays: Vec<bool>,
+    horizon: Option<u64>,
+    /// The earliest horizon of all that stays.
+    pub(super) next_horizon: Option<u64>,
+}
+
+impl Sieve {
+    pub(super) fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            encoder: BatchEncoder::new(),
+            stays: Vec::new(),
+            horizon: None,
+            next_horizon: None,
+        }
+    }
+
+    /// Says what stays of a batch, and counts it.
+    pub(super) fn judge(
+        &mut self,
+        view: &BatchView<'_>,
+        keys: &KeyMap,
+        tally: &mut Tally,
+    ) -> Verdict {
+        let header = view.header();
+        let is_over = header.delete_horizon.is_some_and(|horizon| horizon <= self.rules.now);
+        let mut has_tombstones = false;
+        self.stays.clear();
+        for record in view.records() {
+            let is_tombstone = record.key.is_some() && record.value.is_none();
+            let latest = record.key.and_then(|key| keys.latest(key));
+            let is_superseded = latest.is_some_and(|latest| latest > record.offset);
+            let has_expired = is_tombstone && is_over && !is_superseded;
+            let stays = !is_superseded && !has_expired;
+            self.stays.push(stays);
+            has_tombstones |= stays && is_tombstone;
+            let expired = u64::from(has_expired);
+            tally.tombstones_removed = tally.tombstones_removed.saturating_add(expired);
+        }
+        let kept = self.stays.iter().filter(|stays| **stays).count();
+        let removed = self.stays.len().saturating_sub(kept);
+        tally.records_kept = tally.records_kept.saturating_add(kept as u64);
+        tally.records_removed = tally.records_removed.saturating_add(removed as u64);
+        self.horizon = self.horizon_of(&header, has_tombstones);
+        if let Some(horizon) = self.horizon {
+            self.next_horizon = Some(self.next_horizon.map_or(horizon, |next| next.min(horizon)));
+        }
+        match (kept, removed) {
+            (0, _) => Verdict::Gone,
+            (_, 0) if self.horizon == header.delete_horizon => Verdict::Same,
+            _ => Verdict::Changed,
+        }
+    }
+
+    /// The delete horizon of what stays. A batch that reaches beyond the pass gets none: what its
+    /// tombstones delete may still be there.
+    fn horizon_of(&self, header: &BatchHeader, has_tombstones: bool) -> Option<u64> {
+        if !has_tombstones {
+            return None;
+        }
+        let is_covered = header.next_offset() <= self.rules.pass_end;
+        header.delete_horizon.or(is_covered.then_some(self.rules.horizon))
+    }
+
+    /// Appends to `out` the batch that stays of the one judged last. It keeps its base and last
+    /// offset, its leader epoch and its producer's stamp.
+    pub(super) fn encode(
+        &mut self,
+        view: &BatchView<'_>,
+        salt: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<(), TooLarge> {
+        let header = view.header();
+        self.encoder.clear();
+        let staying = view.records().zip(&self.stays).filter(|(_, stays)| **stays);
+        for (record, _) in staying {
+            let delta = record.offset.saturating_sub(header.base_offset);
+            let delta = u32::try_from(delta).unwrap_or(u32::MAX);
+            let (key, value) = (record.key, record.value);
+            self.encoder.push_at(delta, record.timestamp, key, value, record.headers)?;
+        }
+        self.encoder.set_last_offset_delta(header.last_offset_delta);
+        self.encoder.set_delete_horizon(self.horizon);
+        let placement = Placement {
+            base_offset: header.base_offset,
+            leader_epoch: header.leader_epoch,
+            // All that is rewritten was durable.
+            durable_end: header.base_offset,
+            salt,
+            producer: header.producer,
+        };
+        out.extend_from_slice(self.encoder.finish().seal(&placement));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keys::Latest;
+    use super::*;
+    use crate::format::HeaderFields;
+
+    const RULES: Rules = Rules { pass_end: 100, now: 50, horizon: 70 };
+
+    /// A batch at offset 90 of records with these keys and values.
+    fn batch(records: &[(&str, Option<&str>)], horizon: Option<u64>) -> Vec<u8> {
+        let mut encoder = BatchEncoder::new();
+        for ((key, value), time) in records.iter().zip(1_000..) {
+            let value = value.map(str::as_bytes);
+            encoder.push(time, Some(key.as_bytes()), value, HeaderFields::default()).unwrap();
+        }
+        encoder.set_delete_horizon(horizon);
+        let placement =
+            Placement { base_offset: 90, leader_epoch: 3, durable_end: 0, salt: 7, producer: None };
+        encoder.finish().seal(&placement).to_vec()
+    }
+
+    fn keys(latest: &[(&str, u64)]) -> KeyMap {
+        let mut keys = KeyMap::new(1 << 20, 1);
+        for (key, offset) in latest {
+            let latest = Latest { offset: *offset, input: 0, bytes: 0 };
+            keys.note(key.as_bytes(), latest).unwrap();
+        }
+        keys
+    }
+
+    /// The verdict, and the offsets and horizon of what stays.
+    fn sift(rules: Rules, batch: &[u8], keys: &KeyMap) -> (Verdict, Vec<u64>, Option<u64>, Tally) {
+        let view = BatchView::check(batch, 7).unwrap().unwrap();
+        let (mut sieve, mut tally, mut out) = (Sieve::new(rules), Tally::default(), Vec::new());
+        let verdict = sieve.judge(&view, keys, &mut tally);
+        if verdict == Verdict::Gone {
+            return (verdict, Vec::new(), None, tally);
+        }
+        sieve.encode(&view, 9, &mut out).unwrap();
+        let stays = BatchView::check(&out, 9).unwrap().unwrap();
+        let (before, after) = (view.header(), stays.header());
+        assert_eq!((before.base_offset, before.next_offset()), (90, after.next_offset()));
+        assert_eq!((after.base_offset, after.leader_epoch), (90, 3));
+        let offsets = stays.records().map(|record| record.offset).collect();
+        (verdict, offsets, after.delete_horizon, tally)
+    }
+
+    #[test]
+    fn what_a_later_record_supersedes_goes_and_the_rest_stays() {
+        let three = batch(&[("a", Some("1")), ("b", Some("2")), ("c", None)], Some(60));
+        let none = keys(&[]);
+        assert_eq!(sift(RULES, &three, &none).0, Verdict::Same);
+        let (verdict, offsets, horizon, tally) =
+            sift(RULES, &three, &keys(&[("a", 95), ("b", 91), ("c", 92)]));
+        assert_eq!((verdict, offsets, horizon), (Verdict::Changed, vec![91, 92], Some(60)));
+        assert_eq!((tally.records_kept, tally.records_removed), (2, 1));
+        let all = keys(&[("a", 95), ("b", 96), ("c", 200)]);
+        assert_eq!(sift(RULES, &three, &all).0, Verdict::Gone);
+        // Without a tombstone there is no horizon.
+        let (_, _, horizon, _) = sift(RULES, &three, &keys(&[("c", 95)]));
+        assert_eq!(horizon, None);
+    }
+
+    #[test]
+    fn a_tombstone_goes_from_its_horizon_on_and_gets_one_where_it_is_covered() {
+        let two = [("a", Some("1")), ("b", None)];
+        let none = keys(&[]);
+        for (horizon, expected, removed) in
+            [(Some(50), vec![90], 1), (Some(51), vec![90, 91], 0), (None, vec![90, 91], 0)]
+        {
+            let (_, offsets, _, tally) = sift(RULES, &batch(&two, horizon), &none);
+            assert_eq!((offsets, tally.tombstones_removed), (expected, removed), "{horizon:?}");
+        }
+        let fresh = batch(&two, None);
+        assert_eq!(sift(Rules { pass_end: 92, ..RULES }, &fresh, &none).2, Some(70));
+        // What it deletes may still be there: its keys were not gathered to the end.
+        let beyond = sift(Rules { pass_end: 91, ..RULES }, &fresh, &none);
+        assert_eq!((beyond.0, beyond.2), (Verdict::Same, None));
+        // The first one counts.
+        assert_eq!(sift(RULES, &batch(&two, Some(60)), &none).2, Some(60));
+    }
+}

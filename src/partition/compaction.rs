@@ -1,0 +1,355 @@
+//! Compaction of one partition: when it is due, one step at a time, and what it has done.
+//!
+//! Owns the compaction under way, of which there is one at most. A step holds no lock but for the
+//! moments in which numbers are given out and segments exchanged; whoever is at work has *claimed*
+//! the partition's compaction, and others come again or wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{PartitionCore, Work};
+use crate::clock::real_now;
+use crate::error::{Error, Result};
+use crate::log::Log;
+use crate::log::compaction::run::{Compaction, LogAccess, Progress, Terms};
+use crate::log::compaction::{KEY_MEMORY_BYTES, Tally};
+use crate::sync::{Condvar, Mutex};
+
+/// LIMIT: how long a partition whose compaction failed is left alone: a full disk or a damaged
+/// segment is not mended by trying again at once.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// LIMIT: what compaction leaves to appends. After a step during which records were appended it
+/// pauses for so many times the step's duration, which gives it a seventh of one core and of the
+/// disk; a step without appends is followed by the next at once. With 4, appends at full rate on
+/// two cores kept 0.80 to 0.95 of it (measured in docs/compaction.md).
+const PAUSE_FACTOR: u32 = 6;
+
+/// What the topic's settings say about compaction.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct CompactionSettings {
+    pub(crate) min_dirty_ratio: f64,
+    pub(crate) tombstone_retention: Duration,
+    pub(crate) segment_bytes: u64,
+}
+
+/// How far a partition is compacted, and what it took since the broker was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CompactionStats {
+    /// Whether a compaction is under way.
+    pub is_running: bool,
+    /// Below this offset no key occurs twice.
+    pub compacted_up_to: u64,
+    /// Bytes of sealed segments below that.
+    pub clean_bytes: u64,
+    /// Bytes of sealed segments above that; the active segment does not count.
+    pub dirty_bytes: u64,
+    /// Compactions that came to their end.
+    pub compactions: u64,
+    /// Compactions that failed; they are tried again after a minute.
+    pub failures: u64,
+    /// Passes over the log.
+    pub passes: u64,
+    /// Segments that were replaced.
+    pub segments_read: u64,
+    /// Segments that took their place.
+    pub segments_written: u64,
+    /// Records that were removed, tombstones included.
+    pub records_removed: u64,
+    /// Tombstones that were removed when their time was over.
+    pub tombstones_removed: u64,
+    /// Bytes of the segments that were replaced.
+    pub bytes_before: u64,
+    /// Bytes of those that took their place.
+    pub bytes_after: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct CompactionSlot {
+    settings: Option<CompactionSettings>,
+    /// What the background has begun and not finished.
+    run: Option<Compaction>,
+    is_claimed: bool,
+    done: Tally,
+    compactions: u64,
+    failures: u64,
+    /// Not before this moment, on the broker's clock.
+    retry_at: Option<Duration>,
+    /// When the first tombstone of those that were kept may go, in retention's milliseconds.
+    next_horizon: Option<u64>,
+}
+
+/// The compactions of one partition, and whoever waits for the one at work.
+#[derive(Debug)]
+pub(super) struct CompactionState {
+    slot: Mutex<CompactionSlot>,
+    released: Condvar,
+}
+
+impl CompactionState {
+    pub(super) fn new() -> Self {
+        Self { slot: Mutex::new(CompactionSlot::default()), released: Condvar::new() }
+    }
+}
+
+/// The right to compact a partition, until it is dropped.
+struct Claim<'a> {
+    core: &'a PartitionCore,
+    settings: CompactionSettings,
+    run: Option<Compaction>,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut slot = self.core.compaction.slot.lock();
+        slot.is_claimed = false;
+        // After the end nobody takes it up, and its temporary file must be gone before the
+        // directory is given up: the name may then be another broker's.
+        let ended = if self.core.is_closed() {
+            self.run.take()
+        } else {
+            slot.run = self.run.take();
+            None
+        };
+        drop(slot);
+        drop(ended);
+        self.core.compaction.released.notify_all();
+    }
+}
+
+impl LogAccess for PartitionCore {
+    fn with_log<R>(&self, change: impl FnOnce(&mut Log) -> R) -> R {
+        Self::with_log(self, change)
+    }
+}
+
+impl PartitionCore {
+    /// Says whether, and how, the partition is compacted.
+    pub(crate) fn set_compaction(&self, settings: Option<CompactionSettings>) {
+        self.compaction.slot.lock().settings = settings;
+    }
+
+    /// How far the partition is compacted; `None` if it is not to be.
+    pub(crate) fn compaction_stats(&self) -> Option<CompactionStats> {
+        let slot = self.compaction.slot.lock();
+        slot.settings?;
+        let mut done = slot.done;
+        if let Some(run) = &slot.run {
+            done += run.tally();
+        }
+        let (is_running, compactions, failures) =
+            (slot.is_claimed || slot.run.is_some(), slot.compactions, slot.failures);
+        drop(slot);
+        let dirt = self.state.lock().log.dirt();
+        Some(CompactionStats {
+            is_running,
+            compacted_up_to: dirt.clean_end,
+            clean_bytes: dirt.clean_bytes,
+            dirty_bytes: dirt.dirty_bytes,
+            compactions,
+            failures,
+            passes: done.passes,
+            segments_read: done.segments_read,
+            segments_written: done.segments_written,
+            records_removed: done.records_removed,
+            tombstones_removed: done.tombstones_removed,
+            bytes_before: done.bytes_before,
+            bytes_after: done.bytes_after,
+        })
+    }
+
+    /// Asks for a compaction if there is enough to do. Cheap where there is not.
+    pub(crate) fn compact_if_due(self: &Arc<Self>) {
+        let (now, monotonic) = (self.steady_millis(), self.clock.monotonic());
+        let (settings, has_expired) = {
+            let slot = self.compaction.slot.lock();
+            let Some(settings) = slot.settings else { return };
+            if slot.is_claimed || slot.retry_at.is_some_and(|retry_at| monotonic < retry_at) {
+                return;
+            }
+            (settings, slot.next_horizon.is_some_and(|horizon| horizon <= now))
+        };
+        let state = self.state.lock();
+        let is_due = !state.closed
+            && state.failure.is_none()
+            && (has_expired || state.log.dirt().is_due(settings.min_dirty_ratio));
+        drop(state);
+        if is_due {
+            self.request(Work::Compact);
+        }
+    }
+
+    /// One step of the background's compaction, which is begun if there is none. False when it is
+    /// done, or somebody else is at it.
+    pub(crate) fn compact_step(&self) -> Result<bool> {
+        if self.is_closed() {
+            return Ok(false);
+        }
+        let Some(mut claim) = self.claim() else {
+            return Ok(false);
+        };
+        self.step(&mut claim)
+    }
+
+    /// Does all of the background's compaction at once; for `tick`.
+    pub(super) fn compact_all(&self) {
+        // A failure is counted, and the log is as it was: it is tried again later.
+        while matches!(self.compact_step(), Ok(true)) {}
+    }
+
+    /// Compacts all that can be compacted, whatever the dirty ratio. `is_busy` says whether records
+    /// were appended since it was asked last: then there are pauses.
+    ///
+    /// # Blocking
+    ///
+    /// Until it is done, in steps; between two of them it looks whether the partition was closed.
+    pub(crate) fn compact_now(&self, mut is_busy: impl FnMut() -> bool) -> Result<Tally> {
+        while self.finish_one_segment()? {}
+        let Some(mut claim) = self.claim_waiting() else {
+            return Err(Error::config("cleanup", "the topic is not compacted"));
+        };
+        // What the background has begun counts as its own; what is done of it stays.
+        claim.run = None;
+        let mut tally = Tally::default();
+        loop {
+            if self.is_closed() {
+                return Err(Error::Closed);
+            }
+            let begun = self.clock.monotonic();
+            let more = self.step_counting(&mut claim, &mut tally)?;
+            if !more {
+                return Ok(tally);
+            }
+            let took = self.clock.monotonic().saturating_sub(begun);
+            if self.background.is_running() {
+                self.pause(pause_after(took, is_busy()));
+            }
+        }
+    }
+
+    /// Gives up what the background has begun; a step under way gives it up when it ends. The
+    /// partition is closed: none is begun any more.
+    pub(super) fn end_compaction(&self) {
+        let run = self.compaction.slot.lock().run.take();
+        // Its temporary file goes with it.
+        drop(run);
+        self.compaction.released.notify_all();
+    }
+
+    /// Waits until no step is under way.
+    pub(crate) fn await_compaction(&self) {
+        let mut slot = self.compaction.slot.lock();
+        while slot.is_claimed {
+            slot = self.compaction.released.wait(slot);
+        }
+    }
+
+    fn pause(&self, pause: Duration) {
+        let Some(deadline) = real_now().checked_add(pause).filter(|_| !pause.is_zero()) else {
+            return;
+        };
+        let mut slot = self.compaction.slot.lock();
+        loop {
+            let (next, timed_out) = self.compaction.released.wait_until(slot, deadline);
+            if timed_out || self.is_closed() {
+                return;
+            }
+            slot = next;
+        }
+    }
+
+    fn claim(&self) -> Option<Claim<'_>> {
+        let mut slot = self.compaction.slot.lock();
+        let settings = slot.settings.filter(|_| !slot.is_claimed)?;
+        slot.is_claimed = true;
+        let run = slot.run.take();
+        Some(Claim { core: self, settings, run })
+    }
+
+    fn claim_waiting(&self) -> Option<Claim<'_>> {
+        let mut slot = self.compaction.slot.lock();
+        while slot.is_claimed {
+            slot = self.compaction.released.wait(slot);
+        }
+        let settings = slot.settings?;
+        slot.is_claimed = true;
+        let run = slot.run.take();
+        Some(Claim { core: self, settings, run })
+    }
+
+    fn step(&self, claim: &mut Claim<'_>) -> Result<bool> {
+        self.step_counting(claim, &mut Tally::default())
+    }
+
+    /// One step; what a compaction that ends with it has done is added to `total`.
+    fn step_counting(&self, claim: &mut Claim<'_>, total: &mut Tally) -> Result<bool> {
+        if claim.run.is_none() {
+            claim.run = self.begin(&claim.settings);
+        }
+        let Some(run) = claim.run.as_mut() else {
+            return Ok(false);
+        };
+        let stepped = run.step(self);
+        if matches!(stepped, Ok(Progress::More)) {
+            return Ok(true);
+        }
+        let (tally, horizon) = (run.tally(), run.next_horizon());
+        claim.run = None;
+        *total += tally;
+        let mut slot = self.compaction.slot.lock();
+        slot.done += tally;
+        match stepped {
+            Ok(_) => {
+                slot.compactions = slot.compactions.saturating_add(1);
+                slot.next_horizon = horizon;
+                slot.retry_at = None;
+                Ok(false)
+            }
+            Err(error) => {
+                slot.failures = slot.failures.saturating_add(1);
+                drop(slot);
+                let retry_at = self.clock.monotonic().saturating_add(RETRY_AFTER);
+                self.compaction.slot.lock().retry_at = Some(retry_at);
+                Err(error)
+            }
+        }
+    }
+
+    fn begin(&self, settings: &CompactionSettings) -> Option<Compaction> {
+        let now = self.steady_millis();
+        let retention = settings.tombstone_retention.as_millis();
+        let terms = Terms {
+            key_memory_bytes: KEY_MEMORY_BYTES,
+            segment_bytes: settings.segment_bytes,
+            now,
+            horizon: now.saturating_add(u64::try_from(retention).unwrap_or(u64::MAX)),
+        };
+        let state = self.state.lock();
+        if state.failure.is_some() {
+            // After a failed sync nothing is believed, and nothing built on it.
+            return None;
+        }
+        state.log.begin_compaction(terms)
+    }
+}
+
+/// How long compaction leaves the machine to others after a step.
+pub(crate) fn pause_after(step: Duration, was_busy: bool) -> Duration {
+    if was_busy { step.saturating_mul(PAUSE_FACTOR) } else { Duration::ZERO }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compaction_pauses_only_beside_appends_and_in_proportion() {
+        let step = Duration::from_millis(3);
+        assert_eq!(pause_after(step, false), Duration::ZERO);
+        assert_eq!(pause_after(step, true), Duration::from_millis(18));
+        assert_eq!(pause_after(Duration::MAX, true), Duration::MAX);
+    }
+}
