@@ -82,6 +82,8 @@ impl Opening {
         }
         let clean_shutdown = was_closed || is_new;
         let report = RecoveryReport { clean_shutdown, partitions, unknown: Vec::new() };
+        let clock = Arc::clone(&self.clock);
+        let coordinator = Coordinator::new(offsets, clock, self.settings.read_only);
         let engine = Engine {
             env: Arc::clone(&self.env),
             clock: Arc::clone(&self.clock),
@@ -90,11 +92,7 @@ impl Opening {
             admin: Mutex::new(()),
             catalog,
             local,
-            coordinator: Coordinator::new(
-                offsets,
-                Arc::clone(&self.clock),
-                self.settings.read_only,
-            ),
+            coordinator,
             producers: Mutex::new(HashMap::new()),
             recovery: report,
             lock: Mutex::new(lock),
@@ -107,10 +105,7 @@ impl Opening {
         let engine = self.open_topics(engine, clean_shutdown, same_boot)?;
         let engine = Arc::new(engine);
         if self.settings.when_full == WhenFull::DropOldest {
-            let weak = Arc::downgrade(&engine);
-            engine.lanes.set_room(move |core, bytes, again| {
-                weak.upgrade().is_some_and(|engine| engine.make_room(core, bytes, again))
-            });
+            drop_oldest_when_full(&engine);
         }
         if self.background {
             start_lanes(&engine, queues)?;
@@ -280,6 +275,14 @@ fn lineage_of(
         log.continue_incarnation(current);
     }
     (lineage, None)
+}
+
+/// Partitions reach the engine through the lanes, and must not keep it.
+fn drop_oldest_when_full(engine: &Arc<Engine>) {
+    let weak = Arc::downgrade(engine);
+    engine.lanes.set_room(move |core, bytes, again| {
+        weak.upgrade().is_some_and(|engine| engine.make_room(core, bytes, again))
+    });
 }
 
 fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues) -> Result<()> {
