@@ -112,6 +112,7 @@ impl Cursor {
     ) -> Result<Stop, CorruptionKind> {
         let region = Arc::clone(&self.window.region);
         let base = self.window.base;
+        region.read_soon(self.position.saturating_sub(base));
         let end = base.saturating_add(region.published());
         let mut run = OpenRun::at(self.position, self.next_offset);
         let stop = loop {

@@ -280,6 +280,13 @@ impl Region {
         Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), length) })
     }
 
+    /// Tells that what is at `position` is read next. Before the published end is looked at: a
+    /// reader that has just heard of a record waits for both at the same time then.
+    #[inline]
+    pub(crate) fn read_soon(&self, position: usize) {
+        prefetch::<FOR_READS>(self, position..position.saturating_add(PREFETCH_BYTES / 2));
+    }
+
     /// Tells that `len` bytes at `position` are being read, and the next ones will be.
     #[inline]
     pub(crate) fn read_ahead(&self, position: usize, len: usize) {
