@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::LogEnv;
 use super::budget::Claim;
+pub(crate) use super::space::Writer;
 use super::space::{Growth, Space};
 use crate::error::{Error, Result};
 use crate::format::{SegmentHeader, segment_file_name, temporary_segment_file_name};
@@ -20,16 +21,6 @@ use crate::storage::region::{Memory, RegionWriter};
 /// LIMIT: what a new segment gets at first. Small, so that a thousand idle partitions cost
 /// megabytes; it doubles as the segment fills.
 pub(crate) const FIRST_ALLOCATION_BYTES: u64 = 64 << 10;
-
-/// How bytes get into a segment's file, fixed for the segment's life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Writer {
-    /// Stores into the shared map: no system call per append.
-    Stores,
-    /// `pwrite` into the file that readers map: what syncs fastest, and what a file system on
-    /// which stores can fail needs.
-    Pwrite,
-}
 
 /// A segment to be made.
 #[derive(Debug, Clone)]

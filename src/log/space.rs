@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use super::PAGE_BYTES;
 use super::budget::Claim;
-use super::create::Writer;
 use crate::storage::disk::DiskFile;
 use crate::storage::region::{Region, RegionWriter};
 use crate::sync::Mutex;
@@ -35,6 +34,16 @@ const PWRITE_AHEAD_BYTES: usize = 128 << 10;
 /// folios (measured in docs/performance.md).
 static ZERO_PAGE: [u8; 4096] = [0; 4096];
 const _: () = assert!(ZERO_PAGE.len() as u64 == PAGE_BYTES);
+
+/// How bytes get into a segment's file, fixed for the segment's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writer {
+    /// Stores into the shared map: no system call per append.
+    Stores,
+    /// `pwrite` into the file that readers map: what syncs fastest, and what a file system on
+    /// which stores can fail needs.
+    Pwrite,
+}
 
 #[derive(Debug)]
 pub(super) struct Space {
