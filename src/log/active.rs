@@ -12,6 +12,10 @@ use crate::format::{SparseIndex, TimeRange};
 use crate::storage::disk::DiskFile;
 use crate::storage::region::{Region, RegionWriter};
 
+/// LIMIT: what is made storable again at a time after a sync: a few dozen pages, so that a sync
+/// that comes soon finds little to take away again.
+const RESTORED_BYTES: usize = 256 << 10;
+
 pub(crate) struct Active {
     pub(crate) segment: Arc<Segment>,
     pub(crate) file: Arc<dyn DiskFile>,
@@ -19,6 +23,8 @@ pub(crate) struct Active {
     /// Where the next batch goes; equal to the region's published position.
     pub(crate) position: usize,
     space: Arc<Space>,
+    /// Up to here the pages can be stored into. A sync takes that right away from what it wrote.
+    storable: usize,
     pub(crate) index: SparseIndex,
     /// Whether `index` covers the segment from its start; after a reopen it begins later.
     pub(crate) index_is_whole: bool,
@@ -42,6 +48,7 @@ impl Active {
             writer: prepared.writer,
             position,
             space: prepared.space,
+            storable: usize::MAX,
             index,
             index_is_whole: true,
             times: None,
@@ -63,9 +70,32 @@ impl Active {
     /// Makes space for bytes up to `end`, which is within the capacity. On failure nothing is
     /// written and what is there stays as it was.
     pub(crate) fn reserve(&mut self, end: usize) -> Result<()> {
-        if end <= self.writer.writable() {
+        if end <= self.writer.writable().min(self.storable) {
             return Ok(());
         }
+        if end > self.writer.writable() {
+            self.extend(end)?;
+        }
+        self.restore_stores(end)
+    }
+
+    /// Gets the right to store back that the last sync took, for what comes next: the same faults
+    /// that the stores would have, in one call, and with an error where they would have a signal.
+    #[cold]
+    fn restore_stores(&mut self, end: usize) -> Result<()> {
+        let writable = self.writer.writable();
+        let until = end.saturating_add(RESTORED_BYTES).min(writable);
+        if self.storable < until {
+            let failed = |source| Error::io("populate", &self.segment.path, source);
+            self.region().populate(self.storable..until).map_err(failed)?;
+        }
+        // What is made from here on can be stored into.
+        self.storable = if until >= writable { usize::MAX } else { until };
+        Ok(())
+    }
+
+    #[cold]
+    fn extend(&mut self, end: usize) -> Result<()> {
         let (writable, capacity) = (self.writer.writable(), self.capacity());
         let target = self.space.target(writable, end, capacity);
         let extended = match self.space.extend(self.region(), target) {
@@ -130,6 +160,9 @@ impl Active {
     /// Takes note of a sync that covered `[.., end)`.
     pub(crate) fn synced_to(&mut self, end: usize) {
         self.synced_end = self.synced_end.max(end);
+        if self.space.is_stored_into() {
+            self.storable = self.position;
+        }
         if self.announced {
             // The sync has made the file forget the stores that came while it ran.
             self.file.set_dirty(true);
@@ -176,6 +209,7 @@ pub(crate) fn reopen(
         writer,
         position,
         space,
+        storable: usize::MAX,
         index,
         index_is_whole: false,
         times: None,

@@ -87,6 +87,11 @@ impl Space {
         ahead.min(capacity / 8)
     }
 
+    /// Whether the bytes go through the map.
+    pub(super) fn is_stored_into(&self) -> bool {
+        self.kind == Writer::Stores
+    }
+
     /// The next step of space for a segment.
     pub(super) fn growth(self: &Arc<Self>, segment: u64, writer: &RegionWriter) -> Growth {
         let (writable, region) = (writer.writable(), Arc::clone(writer.region()));

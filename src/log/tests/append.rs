@@ -471,3 +471,25 @@ fn the_next_segment_has_space_for_a_burst_before_it_is_needed() {
         assert_eq!(read_from(&log, 0, usize::MAX).unwrap(), plain(0..log.log_end(), 15_000));
     });
 }
+
+/// A sync makes the kernel take the pages that it wrote from the map; what is appended next goes
+/// to pages that were asked for again, with every writer, and also when space is made meanwhile.
+#[test]
+fn appends_go_on_across_syncs_and_growth() {
+    every_rig(|name, mut rig| {
+        rig.options.segment_bytes = 4 << 20;
+        let mut log = rig.create();
+        for round in 0..60 {
+            append(&mut log, 1 + round % 3, 20_000);
+            if round % 2 == 0 {
+                sync(&mut log).unwrap();
+            }
+            if let Some(growth) = log.growth_wish().filter(|_| round % 5 == 0) {
+                let end = growth.run().unwrap();
+                log.finish_growth(&growth, end);
+            }
+        }
+        let end = log.log_end();
+        assert_eq!(read_from(&log, 0, usize::MAX).unwrap(), plain(0..end, 20_000), "{name}");
+    });
+}
