@@ -14,7 +14,7 @@ use super::local::LocalChange;
 use crate::config::Visibility;
 use crate::error::{Error, Result};
 use crate::format::TopicId;
-use crate::log::retention::{RetentionPolicy, SegmentFacts, Tail, deletes};
+use crate::log::retention::{RetentionPolicy, SegmentFacts, deletes};
 use crate::partition::PartitionCore;
 use crate::record::TopicPartition;
 use crate::topic::TopicShared;
@@ -88,7 +88,7 @@ impl Engine {
             if plan.roll {
                 core.roll_tail(&tail)?;
             }
-            let removal = begin_removal(topic.id, core, before, &tail)?;
+            let removal = begin_removal(topic.id, core, before)?;
             self.remove(removal.as_slice())?;
         }
         Ok(core.log_start())
@@ -140,9 +140,8 @@ impl Engine {
     }
 
     fn drop_below(&self, topic: TopicId, core: &Arc<PartitionCore>, start: u64) -> Result<bool> {
-        let (_, tail) = core.plan_deletion(start)?;
         // Also where the log start is there already: the segments below it go.
-        core.settle(start, start >= tail.base_offset)?;
+        core.settle(start)?;
         self.remove(&[Removal { topic, core: Arc::clone(core), start }])?;
         Ok(true)
     }
@@ -175,7 +174,7 @@ fn begin_retention(topic: &TopicShared, core: &Arc<PartitionCore>) -> Result<Opt
             // Something was appended to the last segment meanwhile, and it is needed whole.
             start = start.min(tail.base_offset);
         }
-        begin_removal(topic.id, core, start, &tail)
+        begin_removal(topic.id, core, start)
     };
     match carry_out() {
         // It was closed meanwhile: its topic was deleted, or the broker is going away.
@@ -185,15 +184,10 @@ fn begin_retention(topic: &TopicShared, core: &Arc<PartitionCore>) -> Result<Opt
 }
 
 /// Makes durable what must be before the records below `start` go. `None` when none are there.
-fn begin_removal(
-    topic: TopicId,
-    core: &Arc<PartitionCore>,
-    start: u64,
-    tail: &Tail,
-) -> Result<Option<Removal>> {
+fn begin_removal(topic: TopicId, core: &Arc<PartitionCore>, start: u64) -> Result<Option<Removal>> {
     if start <= core.log_start() {
         return Ok(None);
     }
-    core.settle(start, start >= tail.base_offset)?;
+    core.settle(start)?;
     Ok(Some(Removal { topic, core: Arc::clone(core), start }))
 }

@@ -143,13 +143,16 @@ impl PartitionCore {
         Ok(())
     }
 
-    /// Makes durable what must be before records below `start` may go. `with_tail` if nothing
-    /// before the last segment is left: its opening batch then is all that knows of producers.
-    pub(crate) fn settle(&self, start: u64, with_tail: bool) -> Result<()> {
-        if with_tail {
-            return self.gate.run_one(&|| self.sync_once(SyncScope::All));
+    /// Makes durable what must be before records below `start` may go: they themselves, and the
+    /// opening batch of the segment that then is the first. What it says of the producers is all
+    /// that is left of it once the footers before it are gone.
+    pub(crate) fn settle(&self, start: u64) -> Result<()> {
+        let first = self.segments.holding(start);
+        let end = first.and_then(|first| first.next_offset());
+        if end.is_some_and(|end| end > start && end <= self.durable_end()) {
+            return Ok(());
         }
-        self.wait_durable(start)
+        self.gate.run_one(&|| self.sync_once(SyncScope::All))
     }
 
     /// Moves the log start, which is durable there, and removes the segments below it.

@@ -353,3 +353,23 @@ fn a_reader_whose_file_is_gone_learns_that_it_was_retention() {
     assert_eq!(gaps[0].missed, 1..7);
     assert_eq!(rest, (7..12).collect::<Vec<_>>());
 }
+
+/// Symptom: at level `Os` a removal made nothing durable, since what it removed was durable
+/// already; the segment that was first then had an opening batch that a power cut could take, and
+/// with it went all that was known of a named producer. A retry was appended again.
+#[test]
+fn numbers_below_a_durable_log_start_are_kept_at_level_os() {
+    let mut rig = Rig::new();
+    let broker = rig.open(1).unwrap();
+    broker.ensure_topic(TOPIC, config().durability(Durability::Os)).unwrap();
+    rig.send(&broker, 6).unwrap();
+    broker.tick().unwrap();
+    assert_eq!(partition(&broker).durable_end_offset(), 5, "the sealed segment is synced alone");
+    rig.send(&broker, 5).unwrap();
+    rig.delete(&broker, 5).unwrap();
+    let disk = Crash::Cut(PowerCut::WORST).of(&rig.disk, &mut Random::new(1));
+    let broker = open_at(&disk, 2, Durability::Sync, &rig.clock).unwrap();
+    let id = broker.life().catalog.read(|it| it.producers.get("named").map(|it| it.id)).unwrap();
+    let last = broker.life().topic(TOPIC).unwrap().partition(0).unwrap().last_sequence(id);
+    assert!(last >= Some(5), "{last:?}");
+}
