@@ -794,3 +794,50 @@ fn holders_of_one_id_on_many_threads_share_its_numbers() {
     assert_eq!(topic.partition(0).unwrap().log_end_offset(), 800);
     assert_eq!(producer.last_sequence(&tp("t", 0)), Some(800));
 }
+
+/// Symptom: `flush` of an open broker failed with `Closed`, which applications take for the end,
+/// because a topic was deleted beside it.
+#[test]
+fn flush_and_housekeeping_do_not_mind_topics_that_are_deleted_beside_them() {
+    let broker = in_memory();
+    let deleting = {
+        let broker = broker.clone();
+        thread::spawn(move || {
+            for round in 0..200 {
+                let name = format!("t{round}");
+                broker.ensure_topic(&name, small_topic(2)).unwrap();
+                broker.producer().send(Record::to(&name).value("v")).unwrap();
+                broker.admin().delete_topic(&name).unwrap();
+            }
+        })
+    };
+    while !deleting.is_finished() {
+        broker.flush().unwrap();
+        broker.tick().unwrap();
+    }
+    deleting.join().unwrap();
+    broker.clone().close().unwrap();
+    assert!(matches!(broker.flush(), Err(Error::Closed)));
+}
+
+/// Symptom: a producer that never flushed kept the files of every deleted topic that it had sent
+/// to, and a service with a topic per job filled its disk with what nobody could see.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_producer_keeps_no_files_of_deleted_topics() {
+    let dir = temp_dir();
+    let broker = quiet(dir.path()).open().unwrap();
+    let producer = broker.producer();
+    let mut handles = Vec::new();
+    for round in 0..40 {
+        let name = format!("job-{round}");
+        handles.push(broker.ensure_topic(&name, small_topic(1)).unwrap());
+        producer.send(Record::to(&name).value("v")).unwrap();
+        broker.admin().delete_topic(&name).unwrap();
+    }
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let path = dir.path().to_str().unwrap();
+    let kept = maps.lines().filter(|line| line.contains(path) && line.contains("(deleted)"));
+    assert_eq!(kept.count(), 0);
+    drop(handles);
+}

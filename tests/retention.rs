@@ -674,6 +674,20 @@ fn the_oldest_records_make_room_for_new_ones() {
     assert_dense(&read_all(&setup.partition), setup.start());
 }
 
+/// Symptom: while a busy topic kept the budget full, creating another one was refused at random,
+/// although no append ever was.
+#[test]
+fn the_oldest_records_make_room_for_new_topics() {
+    let setup = limited(WhenFull::DropOldest);
+    for round in 0..30 {
+        setup.append(20);
+        let topic = setup.broker.ensure_topic("other", small_topic(2)).unwrap();
+        assert_eq!(topic.partitions(), 2, "round {round}");
+        setup.append(7);
+        setup.broker.admin().delete_topic("other").unwrap();
+    }
+}
+
 #[test]
 fn where_nothing_is_sealed_the_last_segment_goes() {
     let clock = manual_clock();

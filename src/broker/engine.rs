@@ -167,8 +167,21 @@ impl Engine {
         if self.settings.read_only {
             return Ok(());
         }
-        let results = self.all_partitions().into_iter().map(|partition| partition.flush());
-        results.fold(Ok(()), Result::and)
+        self.flush_all(&self.all_partitions())
+    }
+
+    /// Flushes partitions, but for those whose topic is deleted meanwhile.
+    fn flush_all<'a>(
+        &self,
+        partitions: impl IntoIterator<Item = &'a Arc<PartitionCore>>,
+    ) -> Result<()> {
+        let flush = |partition: &Arc<PartitionCore>| {
+            let flushed = partition.flush();
+            if partition.is_closed() { Ok(()) } else { flushed }
+        };
+        let flushed = partitions.into_iter().map(flush).fold(Ok(()), Result::and);
+        // Asked last: a broker that was closed meanwhile has partitions that are closed too.
+        flushed.and_then(|()| self.check_open())
     }
 
     /// One round of the work that the lanes do otherwise.
@@ -205,7 +218,7 @@ impl Engine {
         let topics = self.all_topics();
         let users = topics.iter().flat_map(|topic| &topic.partitions);
         // One that fails keeps the others from nothing.
-        let flushed = users.map(|partition| partition.flush()).fold(Ok(()), Result::and);
+        let flushed = self.flush_all(users);
         self.store_points(&topics).and(flushed)
     }
 
@@ -213,7 +226,8 @@ impl Engine {
     fn store_points(&self, topics: &[Arc<TopicShared>]) -> Result<()> {
         let (mut changes, mut taken) = (Vec::new(), Vec::new());
         for topic in topics {
-            for core in &topic.partitions {
+            // A topic that was deleted is to leave nothing behind.
+            for core in topic.partitions.iter().filter(|core| !core.is_closed()) {
                 if let Some(point) = core.take_checkpoint() {
                     let (topic, partition) = (topic.id, core.origin.partition);
                     changes.push(LocalChange::Point { topic, partition, point });

@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use super::engine::Engine;
 use super::local::LocalChange;
-use crate::config::Visibility;
+use crate::config::{Visibility, WhenFull};
 use crate::error::{Error, Result};
 use crate::format::TopicId;
+use crate::log::create::FIRST_ALLOCATION_BYTES;
 use crate::log::retention::{RetentionPolicy, SegmentFacts, deletes};
 use crate::partition::PartitionCore;
 use crate::record::TopicPartition;
@@ -106,7 +107,11 @@ impl Engine {
         let wanted = bytes.saturating_add(SPARE_BYTES.min(budget.limit() / 16));
         let mut is_done = !again;
         while !is_done || budget.free() < wanted {
-            if !matches!(self.drop_oldest(core, !is_done), Ok(true)) {
+            let dropped = match self.drop_oldest() {
+                Ok(false) if !is_done => self.drop_last(core),
+                dropped => dropped,
+            };
+            if !matches!(dropped, Ok(true)) {
                 return is_done;
             }
             is_done = true;
@@ -114,9 +119,19 @@ impl Engine {
         true
     }
 
-    /// Drops the oldest sealed segment of all partitions. Where there is none and it is the `last`
-    /// resort, the last segment of `core`. Whether something went.
-    fn drop_oldest(&self, core: &Arc<PartitionCore>, last: bool) -> Result<bool> {
+    /// As [`make_room`](Self::make_room), for the first segments of new partitions: as far as sealed
+    /// segments go.
+    pub(super) fn make_room_for_partitions(&self, count: usize) {
+        if self.settings.when_full != WhenFull::DropOldest {
+            return;
+        }
+        let wanted = FIRST_ALLOCATION_BYTES.saturating_mul(count as u64);
+        let _one = self.dropping.lock();
+        while self.env.space.free() < wanted && matches!(self.drop_oldest(), Ok(true)) {}
+    }
+
+    /// Drops the oldest sealed segment of all partitions. Whether there was one.
+    fn drop_oldest(&self) -> Result<bool> {
         self.check_open()?;
         let topics = self.all_topics();
         let droppable = topics.iter().filter(|topic| deletes(topic.config.cleanup));
@@ -125,11 +140,16 @@ impl Engine {
             .filter_map(|(id, core)| Some((core.oldest_sealed()?, id, core)));
         // One without records holds nothing back: it is as old as can be.
         let age = |facts: &SegmentFacts| facts.times.map(|times| times.aged_from);
-        if let Some((facts, topic, oldest)) = each.min_by_key(|(facts, ..)| age(facts)) {
-            return self.drop_below(topic, oldest, facts.next_offset);
-        }
+        let Some((facts, topic, oldest)) = each.min_by_key(|(facts, ..)| age(facts)) else {
+            return Ok(false);
+        };
+        self.drop_below(topic, oldest, facts.next_offset)
+    }
+
+    /// Drops the last segment of a partition, where nothing else can make room for its appends.
+    fn drop_last(&self, core: &Arc<PartitionCore>) -> Result<bool> {
         let topic = self.topic(&core.origin.topic)?;
-        if !last || !deletes(topic.config.cleanup) {
+        if !deletes(topic.config.cleanup) {
             return Ok(false);
         }
         let (plan, tail) = core.plan_deletion(core.log_end())?;
@@ -148,10 +168,12 @@ impl Engine {
 
     /// Makes new log starts durable, all at once, and then removes what lies below.
     fn remove(&self, removals: &[Removal]) -> Result<()> {
+        let removals: Vec<_> =
+            removals.iter().filter(|removal| !removal.core.is_closed()).collect();
         if removals.is_empty() {
             return Ok(());
         }
-        let change = |removal: &Removal| LocalChange::LogStart {
+        let change = |removal: &&Removal| LocalChange::LogStart {
             topic: removal.topic,
             partition: removal.core.origin.partition,
             offset: removal.start,

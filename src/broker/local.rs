@@ -1,7 +1,7 @@
 //! What is true of this machine only: how the last life ended, and recovery points. Kept in
 //! `__local`, which is never replicated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,14 @@ pub(crate) struct LocalState {
     pub(crate) lineages: BTreeMap<(TopicId, u32), Lineage>,
     /// Never go back, in whichever order they are stored.
     pub(crate) log_starts: BTreeMap<(TopicId, u32), u64>,
+}
+
+impl LocalState {
+    /// All topics that anything is known of.
+    pub(crate) fn topics(&self) -> BTreeSet<TopicId> {
+        let keys = self.points.keys().chain(self.lineages.keys()).chain(self.log_starts.keys());
+        keys.map(|(topic, _)| *topic).collect()
+    }
 }
 
 impl LoggedState for LocalState {

@@ -1,6 +1,6 @@
 //! Opening a broker: lock, own logs, interrupted work, partitions, lanes; in this order.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -214,6 +214,7 @@ impl Opening {
         if !self.settings.read_only {
             // DURABILITY: before a record can get an offset that a dropped one had; otherwise a
             // later life could not tell for which of the two a consumer committed it.
+            lineages.extend(forgotten_topics(&engine));
             engine.local.append_durably(lineages)?;
         }
         engine.recovery.partitions.extend(recoveries);
@@ -275,6 +276,14 @@ fn lineage_of(
         log.continue_incarnation(current);
     }
     (lineage, None)
+}
+
+/// What is known of topics that the catalog does not know: noted while one was deleted.
+fn forgotten_topics(engine: &Engine) -> Vec<LocalChange> {
+    let live: BTreeSet<TopicId> =
+        engine.catalog.read(|catalog| catalog.topics.keys().copied().collect());
+    let known = engine.local.read(LocalState::topics);
+    known.difference(&live).map(|id| LocalChange::TopicGone(*id)).collect()
 }
 
 /// Partitions reach the engine through the lanes, and must not keep it.

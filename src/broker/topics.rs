@@ -112,6 +112,7 @@ impl Engine {
         numbers: Range<u32>,
     ) -> Result<Vec<Arc<PartitionCore>>> {
         let disk = &*self.env.disk;
+        self.make_room_for_partitions(numbers.len());
         for number in numbers.clone() {
             make_dir(disk, &identity(&self.settings, entry, number).dir)?;
         }

@@ -427,7 +427,7 @@ impl MapBudget {
 
 impl Segment {
     /// Gives up the map unless a message or cursor holds it.
-    fn try_drop_map(&self) -> bool {
+    pub(crate) fn try_drop_map(&self) -> bool {
         let mut slot = self.region.lock();
         if slot.as_ref().is_some_and(|region| Arc::strong_count(region) > 1) {
             return false;

@@ -111,9 +111,16 @@ impl Log {
         }
     }
 
-    /// Gives up the prepared segment, whose file is gone with its topic.
-    pub(crate) fn drop_prepared(&mut self) {
+    /// Gives up the files, which are gone with their topic: handles that are still about must not
+    /// keep the space that they had. Nothing is appended after this.
+    pub(crate) fn give_up_files(&mut self) {
         self.prepared = None;
+        self.active = None;
+        self.unfinished.clear();
+        self.unproved.clear();
+        for segment in self.segments.all() {
+            segment.try_drop_map();
+        }
     }
 
     /// Gives up a prepared segment that will never be used.

@@ -99,7 +99,7 @@ impl PartitionCore {
         for segment in self.segments.all() {
             segment.claim.shrink_to(0);
         }
-        self.state.lock().log.drop_prepared();
+        self.state.lock().log.give_up_files();
     }
 
     /// Puts a new segment in the place of the last one, unless something was appended to that

@@ -46,6 +46,13 @@ impl Unflushed {
     #[cold]
     fn remember(&self, address: usize, core: &Arc<PartitionCore>) {
         let mut partitions = self.partitions.lock();
+        // A producer that never flushes must not keep what was deleted: files that are unlinked
+        // take space as long as somebody has them open.
+        let deleted = partitions.extract_if(|_, known| known.is_closed());
+        let deleted: Vec<_> = deleted.collect();
+        for (address, _) in &deleted {
+            self.forget_hint(*address);
+        }
         partitions.entry(address).or_insert_with(|| Arc::clone(core));
         if let Some(hint) = self.hint(address) {
             hint.store(address, Ordering::Release);
@@ -75,11 +82,16 @@ impl Unflushed {
     fn forget(&self, core: &Arc<PartitionCore>) {
         let address = Arc::as_ptr(core).addr();
         let mut partitions = self.partitions.lock();
+        self.forget_hint(address);
+        partitions.remove(&address);
+    }
+
+    /// The lock of `partitions` is held, and the partition still in there.
+    fn forget_hint(&self, address: usize) {
         if let Some(hint) = self.hint(address)
             && hint.load(Ordering::Acquire) == address
         {
             hint.store(0, Ordering::Release);
         }
-        partitions.remove(&address);
     }
 }
