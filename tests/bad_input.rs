@@ -501,7 +501,7 @@ fn consume_partition(broker: &Broker, at: &logpond::TopicPartition, contents: &C
 }
 
 #[test]
-fn damaged_files_never_panic_and_never_show_what_was_not_written() {
+fn statement_07_damaged_files_never_panic_and_never_show_what_was_not_written() {
     let mut rng = Rng::announced("mutations");
     let mutations = from_env("LOGPOND_MUTATIONS", 40);
     let (mut reported, mut unharmed) = (0, 0);

@@ -80,7 +80,7 @@ fn child_finds_the_directory_free() {
 }
 
 #[test]
-fn a_second_process_is_kept_out_until_the_first_is_done() {
+fn statement_09_a_second_process_is_kept_out_until_the_first_is_done() {
     let dir = temp_dir();
     let broker = Broker::open(dir.path()).unwrap();
     broker.ensure_topic("t", small_topic(1)).unwrap();
@@ -647,7 +647,7 @@ fn an_idle_partition_takes_little_of_the_disk() {
 // ---- named producers ------------------------------------------------------------------------
 
 #[test]
-fn sequences_survive_a_restart_and_a_retry_is_stored_once() {
+fn statement_22_sequences_survive_a_restart_and_a_retry_is_stored_once() {
     for closes in [true, false] {
         let dir = temp_dir();
         let broker = open_quiet(dir.path());
@@ -699,7 +699,7 @@ fn sequences_survive_a_restart_and_a_retry_is_stored_once() {
 }
 
 #[test]
-fn a_newer_holder_of_an_id_fences_the_older_also_across_a_restart() {
+fn statement_22_a_newer_holder_of_an_id_fences_the_older_also_across_a_restart() {
     let dir = temp_dir();
     let broker = open_quiet(dir.path());
     broker.ensure_topic("t", small_topic(1)).unwrap();

@@ -72,7 +72,7 @@ fn a_poll_that_never_waits_sees_what_came_after_one_that_waited_in_vain() {
 }
 
 #[test]
-fn a_parked_poll_is_woken_by_an_append_to_any_of_its_partitions() {
+fn statement_13_a_parked_poll_is_woken_by_an_append_to_any_of_its_partitions() {
     let broker = filled(&[0, 0, 0]);
     for partition in [2, 0, 1, 1] {
         let mut reader = broker.reader().subscribe(["t"]).start(StartAt::Latest).open().unwrap();
@@ -88,7 +88,7 @@ fn a_parked_poll_is_woken_by_an_append_to_any_of_its_partitions() {
 }
 
 #[test]
-fn a_poll_returns_at_most_so_many_records_and_at_least_one_whatever_the_bytes() {
+fn statement_13_a_poll_returns_at_most_so_many_records_and_at_least_one_whatever_the_bytes() {
     let broker = filled(&[70, 30]);
     let mut few = broker.reader().subscribe(["t"]).max_poll_records(9).open().unwrap();
     let mut sizes = Vec::new();
@@ -137,7 +137,7 @@ fn no_partition_starves_while_others_have_more() {
 }
 
 #[test]
-fn a_wake_ends_the_current_or_the_next_wait_once() {
+fn statement_13_a_wake_ends_the_current_or_the_next_wait_once() {
     let broker = filled(&[0]);
     let mut consumer = reader(&broker);
     let handle = consumer.handle();
@@ -252,7 +252,7 @@ fn what_was_read_ahead_for_recv_is_given_back_by_seek_pause_and_commit() {
 }
 
 #[test]
-fn every_way_to_seek_goes_where_it_says_and_out_of_range_to_the_nearest_end() {
+fn statement_12_every_way_to_seek_goes_where_it_says_and_out_of_range_to_the_nearest_end() {
     let clock = manual_clock();
     let broker =
         Broker::builder().in_memory().background(false).clock(clock.clone()).open().unwrap();
@@ -365,7 +365,7 @@ fn a_paused_partition_wakes_nobody_and_a_resumed_one_does() {
 }
 
 #[test]
-fn lag_is_the_distance_from_position_to_visible_end() {
+fn statement_14_lag_is_the_distance_from_position_to_visible_end() {
     let broker = filled(&[5, 3]);
     let mut reader = broker.reader().subscribe(["t"]).max_poll_records(1).open().unwrap();
     assert_eq!(reader.lag().unwrap(), BTreeMap::from([(tp("t", 0), 5), (tp("t", 1), 3)]));

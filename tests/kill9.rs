@@ -291,7 +291,7 @@ fn check_commit(consumer: &logpond::Consumer, heard: &Heard, number: u32, end: u
 }
 
 #[test]
-fn what_was_acknowledged_survives_a_kill_at_any_moment() {
+fn statement_06_what_was_acknowledged_survives_a_kill_at_any_moment() {
     let mut rng = Rng::announced("kill9");
     let dir = temp_dir();
     let mut heard = Heard::default();

@@ -27,7 +27,7 @@ use logpond::{
 // ---- 1. order -------------------------------------------------------------------------------
 
 #[test]
-fn offsets_are_consecutive_and_order_survives_rolls_and_reopening() {
+fn statement_01_offsets_are_consecutive_and_order_survives_rolls_and_reopening() {
     let dir = temp_dir();
     for life in 0..3_u64 {
         let broker = open_quiet(dir.path());
@@ -72,7 +72,7 @@ fn a_reader_that_was_open_before_sees_the_same_order_as_one_that_comes_later() {
 // ---- 2. addressing --------------------------------------------------------------------------
 
 #[test]
-fn a_key_goes_where_kafka_puts_it() {
+fn statement_02_a_key_goes_where_kafka_puts_it() {
     let broker = in_memory();
     for partitions in [3_u32, 16, 1000] {
         broker.ensure_topic(&format!("t{partitions}"), TopicConfig::new(partitions)).unwrap();
@@ -99,7 +99,7 @@ fn a_key_goes_where_kafka_puts_it() {
 }
 
 #[test]
-fn an_explicit_partition_wins_over_the_key() {
+fn statement_02_an_explicit_partition_wins_over_the_key() {
     let broker = in_memory();
     broker.ensure_topic("t", TopicConfig::new(4)).unwrap();
     for partition in 0..4 {
@@ -109,7 +109,7 @@ fn an_explicit_partition_wins_over_the_key() {
 }
 
 #[test]
-fn keyless_records_take_turns_by_call_and_a_batch_stays_together() {
+fn statement_02_keyless_records_take_turns_by_call_and_a_batch_stays_together() {
     let broker = in_memory();
     broker.ensure_topic("t", TopicConfig::new(3)).unwrap();
     let producer = broker.producer();
@@ -162,7 +162,7 @@ fn a_custom_partitioner_decides_and_a_wrong_answer_is_a_typed_error() {
 // ---- 3. round trip --------------------------------------------------------------------------
 
 #[test]
-fn keys_values_headers_and_timestamps_come_back_as_they_went_in() {
+fn statement_03_keys_values_headers_and_timestamps_come_back_as_they_went_in() {
     let dir = temp_dir();
     let time = some_time() + Duration::from_millis(7);
     let headers: [&[(&str, &str)]; 3] =
@@ -268,7 +268,7 @@ fn a_moment_before_1970_is_refused_and_leaves_no_gap() {
 }
 
 #[test]
-fn a_record_of_exactly_the_limit_passes_and_one_byte_more_leaves_no_gap() {
+fn statement_03_a_record_of_exactly_the_limit_passes_and_one_byte_more_leaves_no_gap() {
     let dir = temp_dir();
     let broker = open_quiet(dir.path());
     broker.ensure_topic("t", TopicConfig::new(1).max_record_bytes(1000)).unwrap();
@@ -334,7 +334,7 @@ fn a_batch_that_no_segment_holds_is_refused_whole() {
 // ---- 4. threads -----------------------------------------------------------------------------
 
 #[test]
-fn eight_threads_lose_nothing_duplicate_nothing_and_each_keeps_its_order() {
+fn statement_04_eight_threads_lose_nothing_duplicate_nothing_and_each_keeps_its_order() {
     const EACH: u64 = 400;
     for durability in [Durability::Os, Durability::Sync] {
         let each = if durability == Durability::Sync { EACH / 8 } else { EACH };
@@ -476,7 +476,7 @@ fn read_starts_anywhere_and_honours_its_byte_limit_with_at_least_one_record() {
 }
 
 #[test]
-fn offset_at_finds_the_first_record_at_or_after_a_time_also_out_of_order() {
+fn statement_12_offset_at_finds_the_first_record_at_or_after_a_time_also_out_of_order() {
     let dir = temp_dir();
     let broker = open_quiet(dir.path());
     // The timestamps are those of 1970, which no retention would keep.

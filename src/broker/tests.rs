@@ -20,6 +20,7 @@ mod model;
 mod random;
 mod retention;
 mod state;
+mod statements;
 
 /// How many images to try where the caller did not say.
 fn images(default: u64) -> u64 {

@@ -263,8 +263,10 @@ impl<'a> Verifier<'a> {
             self.damage(position, CorruptionKind::Malformed("maximum timestamp"));
         }
         self.rows.note_batch(&header, position, self.times.map(|times| times.max));
-        // The age is no timestamp of any record; it cannot be wrong in a way that batches show.
-        TimeRange::note(&mut self.times, header.base_timestamp, header.max_timestamp, 0);
+        if header.record_count > 0 {
+            // The age is no timestamp of any record; it cannot be wrong in a way that batches show.
+            TimeRange::note(&mut self.times, header.base_timestamp, header.max_timestamp, 0);
+        }
         self.expected = header.next_offset().max(expected);
     }
 
