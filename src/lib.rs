@@ -102,6 +102,7 @@ pub use admin::{
     Admin, CompactionReport, GroupInfo, GroupMember, GroupOffset, GroupStatus, PartitionInfo,
     TopicInfo, VerifyReport,
 };
+pub use broker::metrics::{GroupMetrics, Metrics, TopicMetrics};
 pub use broker::{Broker, BrokerBuilder, RecoveryReport};
 pub use clock::{Clock, ManualClock, SystemClock};
 #[cfg(feature = "json")]
@@ -121,6 +122,9 @@ pub use group::assignor::Assignor;
 pub use log::open::PartitionRecovery;
 pub use message::{Batch, Headers, IntoMessages, Message, MessageRef};
 pub use partition::compaction::CompactionStats;
+pub use partition::metrics::{
+    AppendMetrics, FetchMetrics, LatencyHistogram, PartitionMetrics, RemovalMetrics,
+};
 pub use partitioner::{DefaultPartitioner, Partitioner};
 pub use producer::{Delivery, Producer, ProducerBuilder, SendOutcome};
 pub use record::{LeaderEpoch, NodeId, Offsets, Record, RecordMetadata, TopicPartition};

@@ -115,14 +115,15 @@ impl Engine {
 
     /// Every partition, the engine's own included.
     pub(crate) fn all_partitions(&self) -> Vec<Arc<PartitionCore>> {
-        let own = [
-            self.coordinator.offsets_partition(),
-            self.catalog.partition(),
-            self.local.partition(),
-        ];
         let topics = self.all_topics();
-        let users = topics.iter().flat_map(|topic| &topic.partitions);
-        users.chain(own).map(Arc::clone).collect()
+        let users = topics.iter().flat_map(|topic| &topic.partitions).map(Arc::clone);
+        users.chain(self.own_partitions()).collect()
+    }
+
+    /// The partitions of the engine's own logs.
+    pub(crate) fn own_partitions(&self) -> [Arc<PartitionCore>; 3] {
+        let offsets = self.coordinator.offsets_partition();
+        [offsets, self.catalog.partition(), self.local.partition()].map(Arc::clone)
     }
 
     /// How the files of a topic are written.

@@ -42,6 +42,18 @@ pub(super) struct Groups {
     pub(super) by_name: BTreeMap<Arc<str>, Arc<Group>>,
     /// All live topics, shared with the groups.
     topics: Arc<Topics>,
+    /// Rebalances and evictions of the groups that are gone.
+    pub(super) past: (u64, u64),
+}
+
+impl Groups {
+    /// A group has nobody left.
+    pub(super) fn forget(&mut self, name: &str, roster: &Roster) {
+        if self.by_name.remove(name).is_some() {
+            self.past.0 += roster.state.generation();
+            self.past.1 += roster.evictions;
+        }
+    }
 }
 
 /// What a consumer asks for when it joins a group.
@@ -169,7 +181,7 @@ impl Coordinator {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        let Groups { by_name, topics } = &mut *groups;
+        let Groups { by_name, topics, .. } = &mut *groups;
         let new = || Group::new(name, request.assignor, topics);
         let group = Arc::clone(by_name.entry(Arc::clone(name)).or_insert_with(new));
         let mut roster = group.roster.lock();
@@ -244,7 +256,7 @@ impl Coordinator {
             }
         }
         if roster.state.is_empty() {
-            groups.by_name.remove(&group.name);
+            groups.forget(&group.name, &roster);
         }
         let wakeups = roster.take_wakeups();
         drop(roster);
@@ -265,7 +277,7 @@ impl Coordinator {
             self.forget_statics(&group.name, &group.sweep(&mut roster, now));
             wakeups.extend(roster.take_wakeups());
             if roster.state.is_empty() {
-                groups.by_name.remove(&group.name);
+                groups.forget(&group.name, &roster);
             }
         }
         let next = groups.by_name.values().map(|group| group.look_at()).min();

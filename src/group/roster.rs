@@ -124,6 +124,8 @@ pub(super) struct Roster {
     pub(super) assignor: Assignor,
     pub(super) live: HashMap<MemberId, Live>,
     pub(super) statics: BTreeMap<Arc<str>, Static>,
+    /// How many members were evicted.
+    pub(super) evictions: u64,
 }
 
 /// A member with a consumer behind it.
@@ -155,7 +157,7 @@ impl Group {
         let mut state = GroupState::new(assignor);
         state.set_partitions(Arc::clone(topics));
         let (live, statics) = (HashMap::new(), BTreeMap::new());
-        let roster = Mutex::new(Roster { state, assignor, live, statics });
+        let roster = Mutex::new(Roster { state, assignor, live, statics, evictions: 0 });
         Arc::new(Self { name: Arc::clone(name), roster, look_at: AtomicU64::new(NEVER) })
     }
 
@@ -183,6 +185,7 @@ impl Group {
                 next = next.min(deadline);
             } else if roster.state.evict(id).is_ok() {
                 member.is_evicted = true;
+                roster.evictions += 1;
             }
         }
         let mut gone = Vec::new();

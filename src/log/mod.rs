@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use self::active::Active;
 use self::budget::{Claim, SpaceBudget};
 use self::create::{NewSegment, Prepared, Writer};
+use self::pinned::PinnedMaps;
 use self::producers::{Admission, ProducerTable, Sequence};
 use self::segment::{MapBudget, Segment, SegmentList};
 use self::tasks::{SyncScope, Unfinished, Unproved};
@@ -45,6 +46,7 @@ mod damage;
 mod inventory;
 pub(crate) mod locate;
 pub(crate) mod open;
+pub(crate) mod pinned;
 pub(crate) mod producers;
 mod recovery;
 pub(crate) mod retention;
@@ -73,6 +75,8 @@ pub(crate) struct LogEnv {
     pub(crate) maps: MapBudget,
     /// What the files of logs with a budget may take.
     pub(crate) space: Arc<SpaceBudget>,
+    /// What is unlinked and still mapped.
+    pub(crate) pinned: PinnedMaps,
     /// Random numbers for salts and incarnations.
     pub(crate) random: Box<dyn Fn() -> u64 + Send + Sync>,
 }

@@ -90,6 +90,7 @@ impl Rig {
             copy_reads: false,
             maps: MapBudget::new(MapBudget::DEFAULT_LIMIT),
             space: SpaceBudget::unlimited(),
+            pinned: crate::log::pinned::PinnedMaps::new(),
             random: Box::new(move || random.lock().next()),
         };
         let identity = LogIdentity {

@@ -97,7 +97,7 @@ impl PartitionCore {
     /// Gives up what the files of the partition have of the broker's byte budget; they were removed.
     pub(crate) fn give_up_space(&self) {
         for segment in self.segments.all() {
-            segment.claim.shrink_to(0);
+            segment.give_up_space();
         }
         self.state.lock().log.drop_prepared();
     }
@@ -163,7 +163,10 @@ impl PartitionCore {
         loop {
             let gone = {
                 let mut state = self.state.lock();
+                let before = state.log.log_start();
                 let gone = state.log.retire(start, STEP);
+                let passed = before..state.log.log_start();
+                state.counts.note_removal(passed, &gone);
                 self.log_start.store(state.log.log_start(), Ordering::Release);
                 self.gate.raise(state.log.durable_end());
                 gone
