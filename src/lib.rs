@@ -67,6 +67,7 @@
 //! |---|---|
 //! | `async` | `Consumer::stream`, a `futures_core::Stream` for any executor; brings no runtime and no thread. Without it, [`Delivery`] is a future all the same |
 //! | `json` | the codec `Json` for typed producers and consumers; [`Bincode`] is always there |
+//! | `tracing` | events of what the engine does by itself, see [`docs::metrics`]; brings no subscriber. [`Broker::metrics`] is always there |
 //!
 //! # Reading on
 //!
@@ -96,6 +97,7 @@ mod record;
 mod storage;
 mod sync;
 mod topic;
+mod trace;
 mod typed;
 
 pub use admin::{

@@ -33,6 +33,7 @@ use crate::log::tasks::SyncScope;
 use crate::log::{Checkpoint, Log, Outcome, ProducerRequest};
 use crate::record::TopicPartition;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::trace::{Outbox, note};
 
 pub(crate) mod commit;
 pub(crate) mod compaction;
@@ -127,6 +128,7 @@ pub(crate) struct PartitionCore {
     log_start: AtomicU64,
     /// Padded: readers write it, and no appender's line.
     reads: CachePadded<ReadCounts>,
+    pub(crate) trace: Outbox,
     poisoned: AtomicBool,
     closed: AtomicBool,
     requested: AtomicU32,
@@ -152,6 +154,7 @@ impl PartitionCore {
         log.tell_time(started.0);
         Arc::new(Self {
             started,
+            trace: log.trace().clone(),
             reads: CachePadded::new(ReadCounts::new()),
             origin,
             durability,
@@ -454,6 +457,8 @@ impl PartitionCore {
                 // Final: the kernel may have marked the lost pages clean, so no
                 // later success of this log would mean anything.
                 state.failure.get_or_insert_with(|| error.clone());
+                let (partition, error) = (Arc::clone(&self.origin), error.clone());
+                note!(self.trace, Poisoned { partition, error });
                 self.poisoned.store(true, Ordering::Release);
                 state.waiters.fire_all()
             }
@@ -501,6 +506,7 @@ impl PartitionCore {
             }
             Work::Compact => self.compact_all(),
         }
+        self.trace.deliver();
     }
 
     /// Does all that was asked for and not taken up; for `tick`.

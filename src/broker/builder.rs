@@ -16,6 +16,7 @@ use crate::log::pinned::PinnedMaps;
 use crate::log::segment::MapBudget;
 use crate::storage::disk::{Disk, MemoryDisk, RealDisk};
 use crate::sync::{AtomicU64, Ordering};
+use crate::trace::Outbox;
 
 /// Where a broker keeps its data.
 #[derive(Debug, Clone)]
@@ -194,6 +195,7 @@ impl BrokerBuilder {
             maps: MapBudget::new(MapBudget::DEFAULT_LIMIT),
             space: SpaceBudget::new(self.max_total_bytes),
             pinned: PinnedMaps::new(),
+            trace: Outbox::default(),
             random: {
                 let random = Arc::clone(&random);
                 Box::new(move || random.next())

@@ -33,6 +33,7 @@ use crate::partition::state_log::StateLog;
 use crate::storage::lock::DirLock;
 use crate::sync::{AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering, RwLock};
 use crate::topic::TopicShared;
+use crate::trace::note;
 
 /// The settings of a broker that outlive its opening.
 #[derive(Debug, Clone)]
@@ -172,6 +173,19 @@ impl Engine {
         results.fold(Ok(()), Result::and)
     }
 
+    /// Takes note of work behind everybody's back that failed.
+    fn note_failure(
+        &self,
+        work: &'static str,
+        partition: Option<&Arc<PartitionCore>>,
+        done: Result<()>,
+    ) {
+        if let Err(error) = done {
+            let partition = partition.map(|core| Arc::clone(&core.origin));
+            note!(self.env.trace, Failed { work, partition, error });
+        }
+    }
+
     /// One round of the work that the lanes do otherwise.
     pub(crate) fn tick(&self) -> Result<()> {
         self.check_open()?;
@@ -187,7 +201,9 @@ impl Engine {
             partition.do_requested();
         }
         let is_due = now.saturating_sub(*self.points.lock()) >= super::lanes::CHECKPOINT_EVERY;
-        if is_due { self.keep_house() } else { self.enforce_retention() }
+        let kept = if is_due { self.keep_house() } else { self.enforce_retention() };
+        self.env.trace.deliver();
+        kept
     }
 
     /// A number that changes whenever records are appended to any topic: asked for between the
@@ -250,6 +266,11 @@ impl Engine {
         }
         let result = if self.settings.read_only { Ok(()) } else { self.end_cleanly() };
         self.end();
+        note!(
+            self.env.trace,
+            Closed { dir: self.settings.dir.clone(), error: result.as_ref().err().cloned() }
+        );
+        self.env.trace.deliver();
         result
     }
 
@@ -315,12 +336,14 @@ impl Engine {
 impl Housekeeping for Engine {
     fn keep_house(&self) {
         // A recovery point that cannot be written now costs a longer scan after a crash.
-        drop(Self::keep_house(self));
+        self.note_failure("housekeeping", None, Self::keep_house(self));
+        self.env.trace.deliver();
     }
 
     fn finished(&self, partition: &Arc<PartitionCore>) {
         // What cannot be removed now is tried again.
-        drop(self.retain_bytes(partition));
+        self.note_failure("retention", Some(partition), self.retain_bytes(partition));
+        self.env.trace.deliver();
     }
 
     fn appended(&self) -> u64 {

@@ -54,6 +54,7 @@ impl Engine {
             }
         }
         let removed = self.remove(&removals);
+        self.env.trace.deliver();
         result.and(removed)
     }
 
@@ -90,6 +91,7 @@ impl Engine {
             }
             let removal = begin_removal(topic.id, core, before, &tail)?;
             self.remove(removal.as_slice())?;
+            self.env.trace.deliver();
         }
         Ok(core.log_start())
     }

@@ -27,6 +27,7 @@ use crate::partition::state_log::StateLog;
 use crate::partition::waiters::Notifier;
 use crate::record::TopicPartition;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::trace::Outbox;
 
 pub(crate) struct Coordinator {
     pub(super) offsets: StateLog<OffsetsState>,
@@ -102,6 +103,10 @@ impl Coordinator {
         nanos(self.clock.monotonic())
     }
 
+    pub(super) fn trace(&self) -> &Outbox {
+        &self.offsets.partition().trace
+    }
+
     // ---- topics ------------------------------------------------------------------------------
 
     /// Tells all groups how many partitions a topic has now; none when it is gone.
@@ -117,6 +122,7 @@ impl Coordinator {
         for group in groups.by_name.values() {
             let mut roster = group.roster.lock();
             roster.state.set_partitions(Arc::clone(&groups.topics));
+            roster.note_events(&group.name, self.trace());
             wakeups.extend(roster.take_wakeups());
         }
         drop(groups);
@@ -215,9 +221,11 @@ impl Coordinator {
             self.store_static(name, &holder.instance, &roster);
         }
         wakeups.extend(roster.take_wakeups());
+        roster.note_events(name, self.trace());
         drop(roster);
         drop(groups);
         wakeups.call();
+        self.trace().deliver();
         let coordinator = Arc::clone(self);
         Ok(Membership { coordinator, group, member: id, presence, holder })
     }
@@ -259,9 +267,11 @@ impl Coordinator {
             groups.forget(&group.name, &roster);
         }
         let wakeups = roster.take_wakeups();
+        roster.note_events(&group.name, self.trace());
         drop(roster);
         drop(groups);
         wakeups.call();
+        self.trace().deliver();
     }
 
     /// Evicts who has not polled for too long, in all groups, and forgets who was waited for in
@@ -276,6 +286,7 @@ impl Coordinator {
             let mut roster = group.roster.lock();
             self.forget_statics(&group.name, &group.sweep(&mut roster, now));
             wakeups.extend(roster.take_wakeups());
+            roster.note_events(&group.name, self.trace());
             if roster.state.is_empty() {
                 groups.forget(&group.name, &roster);
             }
@@ -283,6 +294,7 @@ impl Coordinator {
         let next = groups.by_name.values().map(|group| group.look_at()).min();
         drop(groups);
         wakeups.call();
+        self.trace().deliver();
         let next = next.filter(|next| *next < NEVER);
         next.map(|next| Duration::from_nanos(next.saturating_sub(now)))
     }
@@ -293,8 +305,10 @@ impl Coordinator {
         let mut roster = group.roster.lock();
         self.forget_statics(&group.name, &group.sweep(&mut roster, now));
         let wakeups = roster.take_wakeups();
+        roster.note_events(&group.name, self.trace());
         drop(roster);
         wakeups.call();
+        self.trace().deliver();
     }
 
     // ---- the offsets log ---------------------------------------------------------------------

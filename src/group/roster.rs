@@ -19,6 +19,7 @@ use super::offsets::StaticMember;
 use super::state::GroupState;
 use crate::partition::waiters::Notifier;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
+use crate::trace::{Outbox, note};
 
 /// A time that does not come.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -126,6 +127,8 @@ pub(super) struct Roster {
     pub(super) statics: BTreeMap<Arc<str>, Static>,
     /// How many members were evicted.
     pub(super) evictions: u64,
+    /// The generation and the evictions of which there was an event.
+    told: (u64, u64),
 }
 
 /// A member with a consumer behind it.
@@ -157,7 +160,8 @@ impl Group {
         let mut state = GroupState::new(assignor);
         state.set_partitions(Arc::clone(topics));
         let (live, statics) = (HashMap::new(), BTreeMap::new());
-        let roster = Mutex::new(Roster { state, assignor, live, statics, evictions: 0 });
+        let roster =
+            Mutex::new(Roster { state, assignor, live, statics, evictions: 0, told: (0, 0) });
         Arc::new(Self { name: Arc::clone(name), roster, look_at: AtomicU64::new(NEVER) })
     }
 
@@ -208,6 +212,18 @@ impl Group {
 }
 
 impl Roster {
+    /// Makes events of what has changed since there were some.
+    pub(super) fn note_events(&mut self, group: &Arc<str>, trace: &Outbox) {
+        let now = (self.state.generation(), self.evictions);
+        let told = std::mem::replace(&mut self.told, now);
+        if now.1 > told.1 {
+            note!(trace, Evicted { group: Arc::clone(group), members: now.1 - told.1 });
+        }
+        if now.0 > told.0 {
+            note!(trace, Rebalanced { group: Arc::clone(group), generation: now.0 });
+        }
+    }
+
     /// Whom to wake for what has just changed; call them without the lock.
     pub(super) fn take_wakeups(&mut self) -> Wakeups {
         let mut wakeups = Wakeups::default();

@@ -35,6 +35,7 @@ use crate::format::{
 };
 use crate::record::TopicPartition;
 use crate::storage::disk::Disk;
+use crate::trace::{Outbox, note};
 
 pub(crate) mod active;
 pub(crate) mod budget;
@@ -77,6 +78,7 @@ pub(crate) struct LogEnv {
     pub(crate) space: Arc<SpaceBudget>,
     /// What is unlinked and still mapped.
     pub(crate) pinned: PinnedMaps,
+    pub(crate) trace: Outbox,
     /// Random numbers for salts and incarnations.
     pub(crate) random: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -263,6 +265,10 @@ impl Log {
 
     pub(crate) fn leader_epoch(&self) -> u32 {
         self.leader_epoch
+    }
+
+    pub(crate) fn trace(&self) -> &Outbox {
+        &self.env.trace
     }
 
     pub(crate) fn identity(&self) -> &LogIdentity {
@@ -455,6 +461,10 @@ impl Log {
         // segment sealed must find where to go.
         self.segments.push(segment);
         if let Some(sealed) = self.active.replace(next) {
+            note!(
+                self.env.trace,
+                Rolled { partition: Arc::clone(&self.identity.origin), base_offset: self.log_end }
+            );
             self.seal(sealed, producers);
         }
         Ok(())

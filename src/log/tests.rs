@@ -91,6 +91,7 @@ impl Rig {
             maps: MapBudget::new(MapBudget::DEFAULT_LIMIT),
             space: SpaceBudget::unlimited(),
             pinned: crate::log::pinned::PinnedMaps::new(),
+            trace: crate::trace::Outbox::default(),
             random: Box::new(move || random.lock().next()),
         };
         let identity = LogIdentity {
