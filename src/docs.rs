@@ -21,5 +21,8 @@ pub mod changelog {}
 #[doc = include_str!("docs/retention.md")]
 pub mod retention {}
 
+#[doc = include_str!("docs/metrics.md")]
+pub mod metrics {}
+
 #[doc = include_str!("docs/performance.md")]
 pub mod performance {}

@@ -67,6 +67,7 @@
 //! |---|---|
 //! | `async` | `Consumer::stream`, a `futures_core::Stream` for any executor; brings no runtime and no thread. Without it, [`Delivery`] is a future all the same |
 //! | `json` | the codec `Json` for typed producers and consumers; [`Bincode`] is always there |
+//! | `tracing` | events of what the engine does by itself, see [`docs::metrics`]; brings no subscriber. [`Broker::metrics`] is always there |
 //!
 //! # Reading on
 //!
@@ -96,12 +97,14 @@ mod record;
 mod storage;
 mod sync;
 mod topic;
+mod trace;
 mod typed;
 
 pub use admin::{
     Admin, CompactionReport, GroupInfo, GroupMember, GroupOffset, GroupStatus, PartitionInfo,
     TopicInfo, VerifyReport,
 };
+pub use broker::metrics::{GroupMetrics, Metrics, TopicMetrics};
 pub use broker::{Broker, BrokerBuilder, RecoveryReport};
 pub use clock::{Clock, ManualClock, SystemClock};
 #[cfg(feature = "json")]
@@ -121,6 +124,9 @@ pub use group::assignor::Assignor;
 pub use log::open::PartitionRecovery;
 pub use message::{Batch, Headers, IntoMessages, Message, MessageRef};
 pub use partition::compaction::CompactionStats;
+pub use partition::metrics::{
+    AppendMetrics, FetchMetrics, LatencyHistogram, PartitionMetrics, RemovalMetrics,
+};
 pub use partitioner::{DefaultPartitioner, Partitioner};
 pub use producer::{Delivery, Producer, ProducerBuilder, SendOutcome};
 pub use record::{LeaderEpoch, NodeId, Offsets, Record, RecordMetadata, TopicPartition};

@@ -21,6 +21,7 @@ use crossbeam::utils::CachePadded;
 use self::commit::SyncGate;
 use self::compaction::CompactionState;
 use self::lineage::Lineage;
+use self::metrics::{Counts, ReadCounts};
 use self::waiters::{Awaits, Fired, Notifier, WaitList};
 use crate::clock::{Clock, to_millis};
 use crate::config::{Durability, Visibility};
@@ -32,11 +33,13 @@ use crate::log::tasks::SyncScope;
 use crate::log::{Checkpoint, Log, Outcome, ProducerRequest};
 use crate::record::TopicPartition;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::trace::{Outbox, note};
 
 pub(crate) mod commit;
 pub(crate) mod compaction;
 pub(crate) mod encode;
 pub(crate) mod lineage;
+pub(crate) mod metrics;
 mod read;
 mod retention;
 pub(crate) mod state_log;
@@ -105,6 +108,7 @@ struct State {
     sync_due: Option<Duration>,
     /// Whether the log changed since its last recovery point.
     changed: bool,
+    counts: Counts,
 }
 
 pub(crate) struct PartitionCore {
@@ -122,6 +126,9 @@ pub(crate) struct PartitionCore {
     /// the lock beside it.
     log_end: CachePadded<AtomicU64>,
     log_start: AtomicU64,
+    /// Padded: readers write it, and no appender's line.
+    reads: CachePadded<ReadCounts>,
+    pub(crate) trace: Outbox,
     poisoned: AtomicBool,
     closed: AtomicBool,
     requested: AtomicU32,
@@ -147,6 +154,8 @@ impl PartitionCore {
         log.tell_time(started.0);
         Arc::new(Self {
             started,
+            trace: log.trace().clone(),
+            reads: CachePadded::new(ReadCounts::new()),
             origin,
             durability,
             lineage,
@@ -164,6 +173,7 @@ impl PartitionCore {
             leftovers: Mutex::new(Vec::new()),
             state: Mutex::new(State {
                 changed: true,
+                counts: Counts::since(log.log_end()),
                 log,
                 waiters: WaitList::default(),
                 failure: None,
@@ -284,6 +294,7 @@ impl PartitionCore {
         match (outcome, &options.producer) {
             (Outcome::Appended { next_offset, .. }, _) => {
                 let bytes = u64::from(batch.size(producer.is_some()));
+                state.counts.note_append(bytes);
                 let interval = self.note_unsynced(&mut state, bytes, level, monotonic);
                 self.published(state, next_offset, interval);
                 Ok(outcome)
@@ -421,6 +432,7 @@ impl PartitionCore {
 
     /// One sync of what is published when it begins. Called by the gate, for one caller at a time.
     fn sync_once(&self, scope: SyncScope) -> Result<u64> {
+        let begun = self.clock.monotonic();
         let task = {
             let mut state = self.state.lock();
             if scope == SyncScope::All {
@@ -430,7 +442,9 @@ impl PartitionCore {
             state.log.begin_sync(scope)
         };
         let result = task.run();
+        let took = self.clock.monotonic().saturating_sub(begun);
         let mut state = self.state.lock();
+        state.counts.note_sync(&task, took, result.is_ok());
         let fired = match &result {
             Ok(()) => {
                 state.log.finish_sync(&task);
@@ -443,6 +457,8 @@ impl PartitionCore {
                 // Final: the kernel may have marked the lost pages clean, so no
                 // later success of this log would mean anything.
                 state.failure.get_or_insert_with(|| error.clone());
+                let (partition, error) = (Arc::clone(&self.origin), error.clone());
+                note!(self.trace, Poisoned { partition, error });
                 self.poisoned.store(true, Ordering::Release);
                 state.waiters.fire_all()
             }
@@ -490,6 +506,7 @@ impl PartitionCore {
             }
             Work::Compact => self.compact_all(),
         }
+        self.trace.deliver();
     }
 
     /// Does all that was asked for and not taken up; for `tick`.

@@ -345,7 +345,7 @@ impl Producer {
         }
         for (batch, (core, level, end)) in sent {
             let waited = if level == Durability::Sync {
-                core.wait_durable(end)
+                core.wait_durable(end).inspect_err(|_| core.trace.deliver())
             } else {
                 self.inner.unflushed.note(&core);
                 Ok(())
@@ -385,7 +385,8 @@ impl Producer {
     #[inline]
     fn settle(&self, sent: &Sent<'_>) -> Result<()> {
         if sent.level == Durability::Sync {
-            return sent.core.wait_durable(sent.end());
+            let waited = sent.core.wait_durable(sent.end());
+            return waited.inspect_err(|_| sent.core.trace.deliver());
         }
         self.inner.unflushed.note(sent.core);
         Ok(())

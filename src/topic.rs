@@ -291,7 +291,7 @@ impl Partition {
             return Err(Error::config("producer", "a plain append has no sequence"));
         };
         if shared.durability == Durability::Sync {
-            self.core.wait_durable(next_offset)?;
+            self.core.wait_durable(next_offset).inspect_err(|_| self.core.trace.deliver())?;
         }
         Ok(base_offset..next_offset)
     }

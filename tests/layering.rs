@@ -30,6 +30,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("record", GROUND),
     ("codec", GROUND),
     ("docs", GROUND),
+    ("trace", GROUND),
     ("format", 10),
     ("storage", 20),
     ("message", 30),

@@ -1,6 +1,6 @@
 //! Groups, for an administrator.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -12,6 +12,7 @@ use crate::format::TopicId;
 use crate::group::assignor::Assignor;
 use crate::group::inspect::GroupView;
 use crate::group::offsets::Committed;
+pub use crate::group::progress::{GroupOffset, GroupStatus};
 use crate::partition::PartitionCore;
 use crate::record::{Offsets, TopicPartition};
 use crate::topic::TopicShared;
@@ -34,18 +35,6 @@ pub struct GroupInfo {
     pub offsets: Vec<GroupOffset>,
 }
 
-/// What a group is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[non_exhaustive]
-pub enum GroupStatus {
-    /// No consumer is a member of it.
-    Empty,
-    /// Partitions are on their way from one member to another.
-    Rebalancing,
-    /// Every partition is with its owner.
-    Stable,
-}
-
 /// A member of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -58,18 +47,6 @@ pub struct GroupMember {
     pub is_live: bool,
     /// What it owns, or what waits for it.
     pub assignment: Vec<TopicPartition>,
-}
-
-/// How far a group has come in a partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct GroupOffset {
-    /// The partition.
-    pub partition: TopicPartition,
-    /// The next offset that the group will read; `None` while it has committed nothing.
-    pub committed: Option<u64>,
-    /// The offsets from there, or from the log start, to the log end.
-    pub lag: u64,
 }
 
 impl Admin {
@@ -185,13 +162,9 @@ fn describe(
     view: GroupView,
     topics: &HashMap<TopicId, Arc<TopicShared>>,
 ) -> GroupInfo {
-    let is_empty = !view.members.iter().any(|member| member.is_live);
-    let state = match (is_empty, view.is_at_rest) {
-        (true, _) => GroupStatus::Empty,
-        (false, false) => GroupStatus::Rebalancing,
-        (false, true) => GroupStatus::Stable,
-    };
-    let offsets = progress(&view, topics);
+    let state = view.status();
+    let offsets =
+        view.progress(topics, |core| core.log_start()..core.visible_end(Visibility::Published));
     let members = view.members.into_iter().map(|member| GroupMember {
         id: member.id,
         instance_id: member.instance,
@@ -201,33 +174,9 @@ fn describe(
     GroupInfo {
         name,
         state,
-        assignor: view.assignor.filter(|_| !is_empty),
+        assignor: view.assignor.filter(|_| state != GroupStatus::Empty),
         generation: view.generation,
         members: members.collect(),
         offsets,
     }
-}
-
-/// What is committed or assigned, as far as the topics are still there.
-fn progress(view: &GroupView, topics: &HashMap<TopicId, Arc<TopicShared>>) -> Vec<GroupOffset> {
-    let committed = view.offsets.iter().filter_map(|(&(id, number), committed)| {
-        let core = topics.get(&id)?.partition(number).ok()?;
-        Some((core, Some(committed.offset)))
-    });
-    let by_name: HashMap<&str, &Arc<TopicShared>> =
-        topics.values().map(|topic| (&*topic.name, topic)).collect();
-    let assigned = view.members.iter().flat_map(|member| &member.assignment);
-    let assigned = assigned.filter_map(|partition| {
-        Some((by_name.get(&*partition.topic)?.partition(partition.partition).ok()?, None))
-    });
-    let mut known: BTreeMap<&TopicPartition, (&Arc<PartitionCore>, Option<u64>)> = BTreeMap::new();
-    for (core, committed) in committed.chain(assigned) {
-        known.entry(&core.origin).or_insert((core, committed));
-    }
-    let progress = |(core, committed): (&Arc<PartitionCore>, Option<u64>)| {
-        let from = committed.unwrap_or_else(|| core.log_start());
-        let lag = core.visible_end(Visibility::Published).saturating_sub(from);
-        GroupOffset { partition: TopicPartition::clone(&core.origin), committed, lag }
-    };
-    known.into_values().map(progress).collect()
 }

@@ -12,9 +12,11 @@ use crate::config::{Durability, ReadMode, RecoveryPolicy, TopicConfig, WhenFull}
 use crate::error::{Error, Result};
 use crate::log::LogEnv;
 use crate::log::budget::SpaceBudget;
+use crate::log::pinned::PinnedMaps;
 use crate::log::segment::MapBudget;
 use crate::storage::disk::{Disk, MemoryDisk, RealDisk};
 use crate::sync::{AtomicU64, Ordering};
+use crate::trace::Outbox;
 
 /// Where a broker keeps its data.
 #[derive(Debug, Clone)]
@@ -192,6 +194,8 @@ impl BrokerBuilder {
             copy_reads: copy_reads && !in_memory,
             maps: MapBudget::new(MapBudget::DEFAULT_LIMIT),
             space: SpaceBudget::new(self.max_total_bytes),
+            pinned: PinnedMaps::new(),
+            trace: Outbox::default(),
             random: {
                 let random = Arc::clone(&random);
                 Box::new(move || random.next())

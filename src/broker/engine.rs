@@ -33,6 +33,7 @@ use crate::partition::state_log::StateLog;
 use crate::storage::lock::DirLock;
 use crate::sync::{AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering, RwLock};
 use crate::topic::TopicShared;
+use crate::trace::note;
 
 /// The settings of a broker that outlive its opening.
 #[derive(Debug, Clone)]
@@ -115,14 +116,15 @@ impl Engine {
 
     /// Every partition, the engine's own included.
     pub(crate) fn all_partitions(&self) -> Vec<Arc<PartitionCore>> {
-        let own = [
-            self.coordinator.offsets_partition(),
-            self.catalog.partition(),
-            self.local.partition(),
-        ];
         let topics = self.all_topics();
-        let users = topics.iter().flat_map(|topic| &topic.partitions);
-        users.chain(own).map(Arc::clone).collect()
+        let users = topics.iter().flat_map(|topic| &topic.partitions).map(Arc::clone);
+        users.chain(self.own_partitions()).collect()
+    }
+
+    /// The partitions of the engine's own logs.
+    pub(crate) fn own_partitions(&self) -> [Arc<PartitionCore>; 3] {
+        let offsets = self.coordinator.offsets_partition();
+        [offsets, self.catalog.partition(), self.local.partition()].map(Arc::clone)
     }
 
     /// How the files of a topic are written.
@@ -184,6 +186,19 @@ impl Engine {
         flushed.and_then(|()| self.check_open())
     }
 
+    /// Takes note of work behind everybody's back that failed.
+    fn note_failure(
+        &self,
+        work: &'static str,
+        partition: Option<&Arc<PartitionCore>>,
+        done: Result<()>,
+    ) {
+        if let Err(error) = done {
+            let partition = partition.map(|core| Arc::clone(&core.origin));
+            note!(self.env.trace, Failed { work, partition, error });
+        }
+    }
+
     /// One round of the work that the lanes do otherwise.
     pub(crate) fn tick(&self) -> Result<()> {
         self.check_open()?;
@@ -199,7 +214,9 @@ impl Engine {
             partition.do_requested();
         }
         let is_due = now.saturating_sub(*self.points.lock()) >= super::lanes::CHECKPOINT_EVERY;
-        if is_due { self.keep_house() } else { self.enforce_retention() }
+        let kept = if is_due { self.keep_house() } else { self.enforce_retention() };
+        self.env.trace.deliver();
+        kept
     }
 
     /// A number that changes whenever records are appended to any topic: asked for between the
@@ -263,6 +280,11 @@ impl Engine {
         }
         let result = if self.settings.read_only { Ok(()) } else { self.end_cleanly() };
         self.end();
+        note!(
+            self.env.trace,
+            Closed { dir: self.settings.dir.clone(), error: result.as_ref().err().cloned() }
+        );
+        self.env.trace.deliver();
         result
     }
 
@@ -328,12 +350,14 @@ impl Engine {
 impl Housekeeping for Engine {
     fn keep_house(&self) {
         // A recovery point that cannot be written now costs a longer scan after a crash.
-        drop(Self::keep_house(self));
+        self.note_failure("housekeeping", None, Self::keep_house(self));
+        self.env.trace.deliver();
     }
 
     fn finished(&self, partition: &Arc<PartitionCore>) {
         // What cannot be removed now is tried again.
-        drop(self.retain_bytes(partition));
+        self.note_failure("retention", Some(partition), self.retain_bytes(partition));
+        self.env.trace.deliver();
     }
 
     fn appended(&self) -> u64 {

@@ -55,6 +55,7 @@ impl Engine {
             }
         }
         let removed = self.remove(&removals);
+        self.env.trace.deliver();
         result.and(removed)
     }
 
@@ -91,6 +92,7 @@ impl Engine {
             }
             let removal = begin_removal(topic.id, core, before)?;
             self.remove(removal.as_slice())?;
+            self.env.trace.deliver();
         }
         Ok(core.log_start())
     }

@@ -24,6 +24,7 @@ mod grow;
 mod housekeeping;
 mod lanes;
 mod local;
+pub(crate) mod metrics;
 mod open;
 mod report;
 #[cfg(test)]

@@ -27,6 +27,7 @@ use crate::storage::disk::{Disk, EntryKind};
 use crate::storage::lock::DirLock;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, RwLock};
 use crate::topic::TopicShared;
+use crate::trace::note;
 
 /// The engine's own topics. Their ids are fixed: what they hold is found before any catalog is.
 const LOCAL: (&str, TopicId) = ("__local", TopicId(*b"logpond  __local"));
@@ -224,6 +225,7 @@ impl Opening {
             engine.topics.write().insert(Arc::clone(&topic.name), topic);
         }
         engine.coordinator.restore();
+        tell_of_opening(&engine);
         Ok(engine)
     }
 
@@ -257,6 +259,30 @@ impl Opening {
         }
         Ok(live)
     }
+}
+
+/// Makes events of what the report says.
+fn tell_of_opening(engine: &Engine) {
+    let (trace, report) = (&engine.env.trace, &engine.recovery);
+    for found in &report.partitions {
+        let (end_offset, cut_bytes) = (found.end_offset, found.cut_bytes);
+        if cut_bytes > 0 {
+            let partition = (&*found.topic, found.partition).into();
+            note!(trace, TailCut { partition, end_offset, cut_bytes });
+        }
+        for corruption in &found.corrupt {
+            note!(trace, Corruption(corruption.clone()));
+        }
+    }
+    note!(
+        trace,
+        Opened {
+            dir: engine.settings.dir.clone(),
+            clean_shutdown: report.clean_shutdown,
+            partitions: report.partitions.len(),
+        }
+    );
+    trace.deliver();
 }
 
 /// The incarnations of a log that was just opened, and what is to be recorded of them.

@@ -161,6 +161,7 @@ impl Slot {
         let next = self.resolve(settings.start, settings)?;
         self.move_to(next);
         let partition = self.origin().clone();
+        self.core.note_gap(start.saturating_sub(position));
         Ok(Some(Gap { partition, missed: position..start }))
     }
 
@@ -216,6 +217,7 @@ impl Slot {
             return Err(damage.into());
         };
         self.move_to(missed.end);
+        self.core.note_damage_passed(missed.end.saturating_sub(missed.start));
         gaps.push(Gap { partition: self.origin().clone(), missed });
         Ok(())
     }

@@ -27,6 +27,7 @@ use crate::partition::state_log::StateLog;
 use crate::partition::waiters::Notifier;
 use crate::record::TopicPartition;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::trace::Outbox;
 
 pub(crate) struct Coordinator {
     pub(super) offsets: StateLog<OffsetsState>,
@@ -42,6 +43,18 @@ pub(super) struct Groups {
     pub(super) by_name: BTreeMap<Arc<str>, Arc<Group>>,
     /// All live topics, shared with the groups.
     topics: Arc<Topics>,
+    /// Rebalances and evictions of the groups that are gone.
+    pub(super) past: (u64, u64),
+}
+
+impl Groups {
+    /// A group has nobody left.
+    pub(super) fn forget(&mut self, name: &str, roster: &Roster) {
+        if self.by_name.remove(name).is_some() {
+            self.past.0 += roster.state.generation();
+            self.past.1 += roster.evictions;
+        }
+    }
 }
 
 /// What a consumer asks for when it joins a group.
@@ -90,6 +103,10 @@ impl Coordinator {
         nanos(self.clock.monotonic())
     }
 
+    pub(super) fn trace(&self) -> &Outbox {
+        &self.offsets.partition().trace
+    }
+
     // ---- topics ------------------------------------------------------------------------------
 
     /// Tells all groups how many partitions a topic has now; none when it is gone.
@@ -105,6 +122,7 @@ impl Coordinator {
         for group in groups.by_name.values() {
             let mut roster = group.roster.lock();
             roster.state.set_partitions(Arc::clone(&groups.topics));
+            roster.note_events(&group.name, self.trace());
             wakeups.extend(roster.take_wakeups());
         }
         drop(groups);
@@ -169,7 +187,7 @@ impl Coordinator {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        let Groups { by_name, topics } = &mut *groups;
+        let Groups { by_name, topics, .. } = &mut *groups;
         let new = || Group::new(name, request.assignor, topics);
         let group = Arc::clone(by_name.entry(Arc::clone(name)).or_insert_with(new));
         let mut roster = group.roster.lock();
@@ -203,9 +221,11 @@ impl Coordinator {
             self.store_static(name, &holder.instance, &roster);
         }
         wakeups.extend(roster.take_wakeups());
+        roster.note_events(name, self.trace());
         drop(roster);
         drop(groups);
         wakeups.call();
+        self.trace().deliver();
         let coordinator = Arc::clone(self);
         Ok(Membership { coordinator, group, member: id, presence, holder })
     }
@@ -244,12 +264,14 @@ impl Coordinator {
             }
         }
         if roster.state.is_empty() {
-            groups.by_name.remove(&group.name);
+            groups.forget(&group.name, &roster);
         }
         let wakeups = roster.take_wakeups();
+        roster.note_events(&group.name, self.trace());
         drop(roster);
         drop(groups);
         wakeups.call();
+        self.trace().deliver();
     }
 
     /// Evicts who has not polled for too long, in all groups, and forgets who was waited for in
@@ -264,13 +286,15 @@ impl Coordinator {
             let mut roster = group.roster.lock();
             self.forget_statics(&group.name, &group.sweep(&mut roster, now));
             wakeups.extend(roster.take_wakeups());
+            roster.note_events(&group.name, self.trace());
             if roster.state.is_empty() {
-                groups.by_name.remove(&group.name);
+                groups.forget(&group.name, &roster);
             }
         }
         let next = groups.by_name.values().map(|group| group.look_at()).min();
         drop(groups);
         wakeups.call();
+        self.trace().deliver();
         let next = next.filter(|next| *next < NEVER);
         next.map(|next| Duration::from_nanos(next.saturating_sub(now)))
     }
@@ -281,8 +305,10 @@ impl Coordinator {
         let mut roster = group.roster.lock();
         self.forget_statics(&group.name, &group.sweep(&mut roster, now));
         let wakeups = roster.take_wakeups();
+        roster.note_events(&group.name, self.trace());
         drop(roster);
         wakeups.call();
+        self.trace().deliver();
     }
 
     // ---- the offsets log ---------------------------------------------------------------------

@@ -20,6 +20,9 @@ pub(crate) struct GroupView {
     /// What its members use; `None` when it has none.
     pub(crate) assignor: Option<Assignor>,
     pub(crate) generation: u64,
+    /// How often a partition was given to a member, and how many members were evicted.
+    pub(crate) assignments: u64,
+    pub(crate) evictions: u64,
     pub(crate) is_at_rest: bool,
     pub(crate) members: Vec<MemberView>,
     pub(crate) offsets: GroupOffsets,
@@ -41,6 +44,22 @@ impl Coordinator {
         names
     }
 
+    /// All of them, each at one moment.
+    pub(crate) fn views(&self) -> Vec<(Arc<str>, GroupView)> {
+        let names = self.group_names().into_iter();
+        // One that is gone since its name was read is left out.
+        names.filter_map(|name| self.view(&name).ok().map(|view| (name, view))).collect()
+    }
+
+    /// Rebalances and evictions of all groups, of those that are gone too.
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        let groups = self.groups.lock();
+        groups.by_name.values().fold(groups.past, |(rebalances, evictions), group| {
+            let roster = group.roster.lock();
+            (rebalances + roster.state.generation(), evictions + roster.evictions)
+        })
+    }
+
     /// # Errors
     ///
     /// [`Error::UnknownGroup`].
@@ -53,6 +72,8 @@ impl Coordinator {
             return Ok(GroupView {
                 assignor: None,
                 generation: 0,
+                assignments: 0,
+                evictions: 0,
                 is_at_rest: true,
                 members,
                 offsets,
@@ -62,6 +83,8 @@ impl Coordinator {
         Ok(GroupView {
             assignor: Some(roster.assignor),
             generation: roster.state.generation(),
+            assignments: roster.state.assignments(),
+            evictions: roster.evictions,
             is_at_rest: roster.state.is_at_rest(),
             members: members_of(&roster),
             offsets: offsets.unwrap_or_default(),
@@ -102,7 +125,9 @@ impl Coordinator {
         self.empty_group(&groups, name)?;
         let gone = vec![OffsetChange::GroupGone(name.into())];
         let end = self.offsets.append_if(gone, |_| Ok(()))?;
-        groups.by_name.remove(name);
+        if let Some(group) = groups.by_name.get(name).cloned() {
+            groups.forget(name, &group.roster.lock());
+        }
         drop(groups);
         self.offsets.partition().wait_durable(end)
     }

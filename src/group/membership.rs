@@ -125,9 +125,11 @@ impl Membership {
     /// Releases the lock, then wakes whom the change concerns.
     fn release(&self, mut roster: MutexGuard<'_, Roster>) {
         let wakeups = roster.take_wakeups();
+        roster.note_events(&self.group.name, self.coordinator.trace());
         self.presence.set_attention(roster.state.needs_attention(self.member));
         drop(roster);
         wakeups.call();
+        self.coordinator.trace().deliver();
     }
 
     fn store_holder(&self, roster: &Roster) {

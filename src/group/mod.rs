@@ -12,5 +12,6 @@ pub(crate) mod inspect;
 pub(crate) mod interest;
 pub(crate) mod membership;
 pub(crate) mod offsets;
+pub(crate) mod progress;
 mod roster;
 pub(crate) mod state;

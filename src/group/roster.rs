@@ -19,6 +19,7 @@ use super::offsets::StaticMember;
 use super::state::GroupState;
 use crate::partition::waiters::Notifier;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
+use crate::trace::{Outbox, note};
 
 /// A time that does not come.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -124,6 +125,10 @@ pub(super) struct Roster {
     pub(super) assignor: Assignor,
     pub(super) live: HashMap<MemberId, Live>,
     pub(super) statics: BTreeMap<Arc<str>, Static>,
+    /// How many members were evicted.
+    pub(super) evictions: u64,
+    /// The generation and the evictions of which there was an event.
+    told: (u64, u64),
 }
 
 /// A member with a consumer behind it.
@@ -155,7 +160,8 @@ impl Group {
         let mut state = GroupState::new(assignor);
         state.set_partitions(Arc::clone(topics));
         let (live, statics) = (HashMap::new(), BTreeMap::new());
-        let roster = Mutex::new(Roster { state, assignor, live, statics });
+        let roster =
+            Mutex::new(Roster { state, assignor, live, statics, evictions: 0, told: (0, 0) });
         Arc::new(Self { name: Arc::clone(name), roster, look_at: AtomicU64::new(NEVER) })
     }
 
@@ -183,6 +189,7 @@ impl Group {
                 next = next.min(deadline);
             } else if roster.state.evict(id).is_ok() {
                 member.is_evicted = true;
+                roster.evictions += 1;
             }
         }
         let mut gone = Vec::new();
@@ -205,6 +212,18 @@ impl Group {
 }
 
 impl Roster {
+    /// Makes events of what has changed since there were some.
+    pub(super) fn note_events(&mut self, group: &Arc<str>, trace: &Outbox) {
+        let now = (self.state.generation(), self.evictions);
+        let told = std::mem::replace(&mut self.told, now);
+        if now.1 > told.1 {
+            note!(trace, Evicted { group: Arc::clone(group), members: now.1 - told.1 });
+        }
+        if now.0 > told.0 {
+            note!(trace, Rebalanced { group: Arc::clone(group), generation: now.0 });
+        }
+    }
+
     /// Whom to wake for what has just changed; call them without the lock.
     pub(super) fn take_wakeups(&mut self) -> Wakeups {
         let mut wakeups = Wakeups::default();

@@ -428,6 +428,11 @@ impl GroupState {
         self.generation
     }
 
+    /// How often a partition was given to a member: each time took an epoch.
+    pub(crate) fn assignments(&self) -> u64 {
+        self.last_epoch.0
+    }
+
     /// Whether every partition is with whom the plan names; what waits for a member that is away
     /// is where it should be.
     pub(crate) fn is_at_rest(&self) -> bool {

@@ -50,6 +50,10 @@ impl SpaceBudget {
         self.limit.saturating_sub(self.used.load(Ordering::Relaxed))
     }
 
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
     fn take(&self, bytes: u64) -> io::Result<()> {
         let fits = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.limit);
         let limit = self.limit;
@@ -99,6 +103,10 @@ impl Claim {
         let more = end.saturating_sub(self.bytes.load(Ordering::Relaxed));
         self.budget.take_anyway(more);
         self.bytes.fetch_add(more, Ordering::Relaxed);
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// The file has given back what it has beyond `bytes`.

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use self::active::Active;
 use self::budget::{Claim, SpaceBudget};
 use self::create::{NewSegment, Prepared, Writer};
+use self::pinned::PinnedMaps;
 use self::producers::{Admission, ProducerTable, Sequence};
 use self::segment::{MapBudget, Segment, SegmentList};
 use self::tasks::{SyncScope, Unfinished, Unproved};
@@ -34,6 +35,7 @@ use crate::format::{
 };
 use crate::record::TopicPartition;
 use crate::storage::disk::Disk;
+use crate::trace::{Outbox, note};
 
 pub(crate) mod active;
 pub(crate) mod budget;
@@ -45,6 +47,7 @@ mod damage;
 mod inventory;
 pub(crate) mod locate;
 pub(crate) mod open;
+pub(crate) mod pinned;
 pub(crate) mod producers;
 mod recovery;
 pub(crate) mod retention;
@@ -73,6 +76,9 @@ pub(crate) struct LogEnv {
     pub(crate) maps: MapBudget,
     /// What the files of logs with a budget may take.
     pub(crate) space: Arc<SpaceBudget>,
+    /// What is unlinked and still mapped.
+    pub(crate) pinned: PinnedMaps,
+    pub(crate) trace: Outbox,
     /// Random numbers for salts and incarnations.
     pub(crate) random: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -259,6 +265,10 @@ impl Log {
 
     pub(crate) fn leader_epoch(&self) -> u32 {
         self.leader_epoch
+    }
+
+    pub(crate) fn trace(&self) -> &Outbox {
+        &self.env.trace
     }
 
     pub(crate) fn identity(&self) -> &LogIdentity {
@@ -451,6 +461,10 @@ impl Log {
         // segment sealed must find where to go.
         self.segments.push(segment);
         if let Some(sealed) = self.active.replace(next) {
+            note!(
+                self.env.trace,
+                Rolled { partition: Arc::clone(&self.identity.origin), base_offset: self.log_end }
+            );
             self.seal(sealed, producers);
         }
         Ok(())

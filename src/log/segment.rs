@@ -228,8 +228,18 @@ impl Segment {
     /// Removes the file. Whoever has it open or mapped keeps what is in it.
     pub(crate) fn remove_file(&self) -> std::io::Result<()> {
         self.env.disk.remove_file(&self.path)?;
-        self.claim.shrink_to(0);
+        self.give_up_space();
         Ok(())
+    }
+
+    /// The file is gone: what it took is free, except for what is still mapped.
+    pub(crate) fn give_up_space(&self) {
+        self.claim.shrink_to(0);
+        let bytes = self.sealed().map_or(0, |sealed| u64::from(sealed.data_end));
+        if let Some(region) = &*self.region.lock() {
+            let bytes = bytes.max(region.published() as u64);
+            self.env.pinned.note(&self.origin, region, bytes);
+        }
     }
 
     /// Makes durable what happened to names in the directory of the segment.

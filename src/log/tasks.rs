@@ -43,6 +43,11 @@ pub(crate) struct SyncFile {
 }
 
 impl SyncTask {
+    /// Whether all that is published is durable already.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.unproved.is_empty()
+    }
+
     /// # Errors
     ///
     /// [`Error::SyncFailed`]: nothing may be believed about any of the files from then on.

@@ -90,6 +90,8 @@ impl Rig {
             copy_reads: false,
             maps: MapBudget::new(MapBudget::DEFAULT_LIMIT),
             space: SpaceBudget::unlimited(),
+            pinned: crate::log::pinned::PinnedMaps::new(),
+            trace: crate::trace::Outbox::default(),
             random: Box::new(move || random.lock().next()),
         };
         let identity = LogIdentity {

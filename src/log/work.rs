@@ -96,6 +96,11 @@ impl Log {
         self.prepared.is_some()
     }
 
+    /// What the file of the prepared segment takes.
+    pub(crate) fn prepared_bytes(&self) -> u64 {
+        self.prepared.as_ref().map_or(0, |prepared| prepared.claim.bytes())
+    }
+
     pub(crate) fn begin_prepare(&mut self) -> Result<PrepareTask> {
         let new = self.prepare(0, None)?;
         Ok(PrepareTask { env: Arc::clone(&self.env), new })

@@ -16,6 +16,7 @@ use crate::log::Log;
 use crate::log::compaction::run::{Compaction, LogAccess, Progress, Terms};
 use crate::log::compaction::{KEY_MEMORY_BYTES, Tally};
 use crate::sync::{Condvar, Mutex};
+use crate::trace::note;
 
 /// LIMIT: how long a partition whose compaction failed is left alone: a full disk or a damaged
 /// segment is not mended by trying again at once.
@@ -191,7 +192,10 @@ impl PartitionCore {
         let Some(mut claim) = self.claim() else {
             return Ok(false);
         };
-        self.step(&mut claim)
+        let stepped = self.step(&mut claim);
+        drop(claim);
+        self.trace.deliver();
+        stepped
     }
 
     /// Does all of the background's compaction at once; for `tick`.
@@ -306,6 +310,14 @@ impl PartitionCore {
                 slot.compactions = slot.compactions.saturating_add(1);
                 slot.next_horizon = horizon;
                 slot.retry_at = None;
+                note!(
+                    self.trace,
+                    Compacted {
+                        partition: Arc::clone(&self.origin),
+                        records_removed: tally.records_removed,
+                        bytes: (tally.bytes_before, tally.bytes_after),
+                    }
+                );
                 Ok(false)
             }
             Err(error) => {
@@ -313,6 +325,14 @@ impl PartitionCore {
                 drop(slot);
                 let retry_at = self.clock.monotonic().saturating_add(RETRY_AFTER);
                 self.compaction.slot.lock().retry_at = Some(retry_at);
+                note!(
+                    self.trace,
+                    Failed {
+                        work: "compaction",
+                        partition: Some(Arc::clone(&self.origin)),
+                        error: error.clone(),
+                    }
+                );
                 Err(error)
             }
         }

@@ -65,6 +65,23 @@ impl PartitionCore {
         limits: &FetchLimits,
         fetched: &mut Fetched,
     ) -> Result<()> {
+        let (records, bytes) = (fetched.records, fetched.bytes);
+        let read = self.scan(cursor, limits, fetched);
+        self.reads.note_fetch(
+            fetched.records.saturating_sub(records),
+            fetched.bytes.saturating_sub(bytes),
+        );
+        read
+    }
+
+    /// As [`fetch`](Self::fetch), for the engine's own purposes: it does not count.
+    #[inline]
+    pub(super) fn scan(
+        &self,
+        cursor: &mut Cursor,
+        limits: &FetchLimits,
+        fetched: &mut Fetched,
+    ) -> Result<()> {
         let from = cursor.next_offset();
         let read = cursor.fetch(&self.segments, limits, fetched);
         read.map_err(|error| self.explain(from, error))
@@ -147,7 +164,7 @@ impl PartitionCore {
     ) -> Result<Option<u64>> {
         loop {
             let mut fetched = Fetched::default();
-            self.fetch(cursor, limits, &mut fetched)?;
+            self.scan(cursor, limits, &mut fetched)?;
             if fetched.records == 0 {
                 return Ok(None);
             }

@@ -19,6 +19,7 @@ use crate::log::retention::{Plan, Planner, RetentionPolicy, SegmentFacts, Tail};
 use crate::log::segment::Segment;
 use crate::log::tasks::{PrepareTask, SyncScope};
 use crate::sync::Ordering;
+use crate::trace::note;
 
 /// LIMIT: how many segments are looked at or taken out under one lock: microseconds of work.
 const STEP: usize = 64;
@@ -97,7 +98,7 @@ impl PartitionCore {
     /// Gives up what the files of the partition have of the broker's byte budget; they were removed.
     pub(crate) fn give_up_space(&self) {
         for segment in self.segments.all() {
-            segment.claim.shrink_to(0);
+            segment.give_up_space();
         }
         self.state.lock().log.give_up_files();
     }
@@ -162,11 +163,14 @@ impl PartitionCore {
     /// [`Error::Io`] when the directory cannot be synced. A file that cannot be removed is none:
     /// it is tried again.
     pub(crate) fn retire(&self, start: u64) -> Result<()> {
-        let mut last = None;
+        let (mut last, mut segments) = (None, 0);
         loop {
             let gone = {
                 let mut state = self.state.lock();
+                let before = state.log.log_start();
                 let gone = state.log.retire(start, STEP);
+                let passed = before..state.log.log_start();
+                state.counts.note_removal(passed, &gone);
                 self.log_start.store(state.log.log_start(), Ordering::Release);
                 self.gate.raise(state.log.durable_end());
                 gone
@@ -175,8 +179,17 @@ impl PartitionCore {
             // opening.
             let Some(segment) = gone.last().filter(|_| !self.is_closed()) else { break };
             last = Some(Arc::clone(segment));
+            segments += gone.len();
             self.remove_files(gone);
         }
+        note!(
+            self.trace,
+            Removed {
+                partition: Arc::clone(&self.origin),
+                log_start_offset: self.log_start(),
+                segments,
+            }
+        );
         last.map_or(Ok(()), |segment| segment.sync_dir())
     }
 

@@ -236,7 +236,7 @@ fn replay<S: LoggedState>(partition: &Arc<PartitionCore>) -> Result<S> {
     };
     loop {
         let mut fetched = Fetched::default();
-        partition.fetch(&mut cursor, &limits, &mut fetched)?;
+        partition.scan(&mut cursor, &limits, &mut fetched)?;
         if fetched.records == 0 {
             return Ok(state);
         }

@@ -143,6 +143,8 @@ fn env(disk: &SimulatedDisk) -> Arc<LogEnv> {
         copy_reads: false,
         maps: MapBudget::new(8),
         space: SpaceBudget::unlimited(),
+        pinned: crate::log::pinned::PinnedMaps::new(),
+        trace: crate::trace::Outbox::default(),
         random: Box::new(move || counter.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9)),
     })
 }

@@ -203,6 +203,11 @@ fn row_d09_a_failed_sync_poisons_one_partition() {
     assert!(!failed.unwrap_err().is_definite() && again.unwrap_err().is_definite());
     let steps = [Step::Send("a", 1), Step::Send("b", 0), Step::Commit("b"), Step::Named("b", 0)];
     assert_eq!(life.run(&steps), Ended::Done);
+    let metrics = life.broker().metrics();
+    assert_eq!(metrics.poisoned, [("a", 0).into()]);
+    let first = &metrics.topics[0].partitions[0];
+    assert!(first.is_poisoned && first.durable_end_offset < first.log_end_offset, "{first:?}");
+    assert_eq!(first.syncs.count, 1, "the one that failed is none");
     // The others get their recovery points; the end is not clean.
     assert!(life.attempt(&Step::Tick).is_err());
     let points = life.broker().life().local.read(|local| local.points.len());

@@ -1,0 +1,78 @@
+//! How far a group has come, and what it is doing, as it is shown to the outside.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::inspect::GroupView;
+use crate::format::TopicId;
+use crate::partition::PartitionCore;
+use crate::record::TopicPartition;
+use crate::topic::TopicShared;
+
+/// What a group is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[non_exhaustive]
+pub enum GroupStatus {
+    /// No consumer is a member of it.
+    Empty,
+    /// Partitions are on their way from one member to another.
+    Rebalancing,
+    /// Every partition is with its owner.
+    Stable,
+}
+
+/// How far a group has come in a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct GroupOffset {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The next offset that the group will read; `None` while it has committed nothing.
+    pub committed: Option<u64>,
+    /// The offsets from there, or from the log start, to the log end.
+    pub lag: u64,
+}
+
+impl GroupView {
+    pub(crate) fn status(&self) -> GroupStatus {
+        let is_empty = !self.members.iter().any(|member| member.is_live);
+        match (is_empty, self.is_at_rest) {
+            (true, _) => GroupStatus::Empty,
+            (false, false) => GroupStatus::Rebalancing,
+            (false, true) => GroupStatus::Stable,
+        }
+    }
+
+    /// What is committed or assigned, as far as the topics are still there. `readable` says from
+    /// where to where a partition can be read.
+    pub(crate) fn progress(
+        &self,
+        topics: &HashMap<TopicId, Arc<TopicShared>>,
+        readable: impl Fn(&Arc<PartitionCore>) -> Range<u64>,
+    ) -> Vec<GroupOffset> {
+        let committed = self.offsets.iter().filter_map(|(&(id, number), committed)| {
+            let core = topics.get(&id)?.partition(number).ok()?;
+            Some((core, Some(committed.offset)))
+        });
+        let by_name: HashMap<&str, &Arc<TopicShared>> =
+            topics.values().map(|topic| (&*topic.name, topic)).collect();
+        let assigned = self.members.iter().flat_map(|member| &member.assignment);
+        let assigned = assigned.filter_map(|partition| {
+            Some((by_name.get(&*partition.topic)?.partition(partition.partition).ok()?, None))
+        });
+        let mut known: BTreeMap<&TopicPartition, (&Arc<PartitionCore>, Option<u64>)> =
+            BTreeMap::new();
+        for (core, committed) in committed.chain(assigned) {
+            known.entry(&core.origin).or_insert((core, committed));
+        }
+        let progress = |(core, committed): (&Arc<PartitionCore>, Option<u64>)| {
+            let Range { start, end } = readable(core);
+            let lag = end.saturating_sub(committed.unwrap_or(start));
+            GroupOffset { partition: TopicPartition::clone(&core.origin), committed, lag }
+        };
+        known.into_values().map(progress).collect()
+    }
+}

@@ -1,0 +1,47 @@
+//! What unlinked files still take, because somebody maps them.
+//!
+//! A segment that is removed notes its map here, weakly: the map goes when its last reader goes,
+//! and no reader ever looks at this list.
+
+use std::sync::{Arc, Weak};
+
+use crate::record::TopicPartition;
+use crate::storage::region::Region;
+use crate::sync::Mutex;
+
+#[derive(Debug)]
+struct Pinned {
+    origin: Arc<TopicPartition>,
+    region: Weak<Region>,
+    bytes: u64,
+}
+
+/// The maps of a broker's removed segments.
+#[derive(Debug)]
+pub(crate) struct PinnedMaps(Mutex<Vec<Pinned>>);
+
+impl PinnedMaps {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    /// Takes note of the map of a segment that leaves the disk. Those that are gone are forgotten
+    /// when the list would grow, so it has at most twice as many as there are.
+    pub(crate) fn note(&self, origin: &Arc<TopicPartition>, region: &Arc<Region>, bytes: u64) {
+        let mut maps = self.0.lock();
+        if maps.len() == maps.capacity() {
+            maps.retain(|map| map.region.strong_count() > 0);
+            let room = maps.len().max(8);
+            maps.reserve(room);
+        }
+        maps.push(Pinned { origin: Arc::clone(origin), region: Arc::downgrade(region), bytes });
+    }
+
+    /// By partition, also of topics that are gone, and by identity: a partition that was made
+    /// again under the name of another has nothing of it.
+    pub(crate) fn by_partition(&self) -> Vec<(Arc<TopicPartition>, u64)> {
+        let mut maps = self.0.lock();
+        maps.retain(|map| map.region.strong_count() > 0);
+        maps.iter().map(|map| (Arc::clone(&map.origin), map.bytes)).collect()
+    }
+}

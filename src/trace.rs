@@ -1,0 +1,154 @@
+//! What happens inside the engine, for the feature `tracing`.
+//!
+//! A subscriber is the application's code, so it never runs where an event comes up, which is
+//! mostly under some lock: the event is put into an [`Outbox`], and delivered by whoever comes to a
+//! place where nothing is held. Without the feature an outbox is nothing, and no event is made.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::{Corruption, Error};
+use crate::record::TopicPartition;
+
+/// Something that happened.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "tracing"), expect(dead_code, reason = "none is made"))]
+pub(crate) enum Event {
+    Opened { dir: PathBuf, clean_shutdown: bool, partitions: usize },
+    Closed { dir: PathBuf, error: Option<Error> },
+    TailCut { partition: TopicPartition, end_offset: u64, cut_bytes: u64 },
+    Corruption(Corruption),
+    Rolled { partition: Arc<TopicPartition>, base_offset: u64 },
+    Removed { partition: Arc<TopicPartition>, log_start_offset: u64, segments: usize },
+    Compacted { partition: Arc<TopicPartition>, records_removed: u64, bytes: (u64, u64) },
+    Poisoned { partition: Arc<TopicPartition>, error: Error },
+    Failed { work: &'static str, partition: Option<Arc<TopicPartition>>, error: Error },
+    Rebalanced { group: Arc<str>, generation: u64 },
+    Evicted { group: Arc<str>, members: u64 },
+}
+
+/// Events on their way out. Cheap to clone; all clones are one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Outbox {
+    #[cfg(feature = "tracing")]
+    waiting: Arc<waiting::Waiting>,
+}
+
+/// Puts an event into an outbox. It is made with the feature alone.
+macro_rules! note {
+    ($outbox:expr, $event:ident $body:tt) => {
+        if cfg!(feature = "tracing") {
+            $outbox.put($crate::trace::Event::$event $body);
+        }
+    };
+}
+pub(crate) use note;
+
+#[cfg(not(feature = "tracing"))]
+#[expect(clippy::unused_self, reason = "the same calls with and without the feature")]
+impl Outbox {
+    #[inline]
+    pub(crate) fn put(&self, event: Event) {
+        drop(event);
+    }
+
+    #[inline]
+    pub(crate) fn deliver(&self) {}
+}
+
+#[cfg(feature = "tracing")]
+mod waiting {
+    use std::collections::VecDeque;
+    use std::mem;
+
+    use super::{Event, Outbox};
+    use crate::sync::{AtomicBool, Mutex, Ordering};
+
+    /// LIMIT: how many events wait; where nobody delivers for so long, the oldest are dropped.
+    const EVENTS_MAX: usize = 4_096;
+
+    #[derive(Debug)]
+    pub(super) struct Waiting {
+        events: Mutex<VecDeque<Event>>,
+        /// Whether there are any: delivery is tried often and mostly has nothing to do.
+        ///
+        /// ORDERING: a hint, Relaxed; what it speaks of is read under the lock.
+        has_any: AtomicBool,
+    }
+
+    impl Default for Waiting {
+        fn default() -> Self {
+            Self { events: Mutex::new(VecDeque::new()), has_any: AtomicBool::new(false) }
+        }
+    }
+
+    impl Outbox {
+        pub(crate) fn put(&self, event: Event) {
+            let mut events = self.waiting.events.lock();
+            if events.len() >= EVENTS_MAX {
+                events.pop_front();
+            }
+            events.push_back(event);
+            self.waiting.has_any.store(true, Ordering::Relaxed);
+        }
+
+        /// Tells the subscriber of the calling thread what has happened. Under no lock.
+        pub(crate) fn deliver(&self) {
+            if self.waiting.has_any.load(Ordering::Relaxed) {
+                let mut events = self.waiting.events.lock();
+                self.waiting.has_any.store(false, Ordering::Relaxed);
+                let taken = mem::take(&mut *events);
+                drop(events);
+                taken.into_iter().for_each(emit);
+            }
+        }
+    }
+
+    fn emit(event: Event) {
+        use tracing::{debug, error, info, warn};
+        match event {
+            Event::Opened { dir, clean_shutdown, partitions } => {
+                info!(target: "logpond", dir = %dir.display(), clean_shutdown, partitions, "opened");
+            }
+            Event::Closed { dir, error: None } => {
+                info!(target: "logpond", dir = %dir.display(), "closed");
+            }
+            Event::Closed { dir, error: Some(error) } => {
+                error!(target: "logpond", dir = %dir.display(), %error, "closed");
+            }
+            Event::TailCut { partition, end_offset, cut_bytes } => {
+                warn!(target: "logpond", %partition, end_offset, cut_bytes, "tail cut");
+            }
+            Event::Corruption(corruption) => {
+                error!(target: "logpond", %corruption, "corruption");
+            }
+            Event::Rolled { partition, base_offset } => {
+                debug!(target: "logpond", %partition, base_offset, "rolled");
+            }
+            Event::Removed { partition, log_start_offset, segments } => {
+                info!(target: "logpond", %partition, log_start_offset, segments, "removed");
+            }
+            Event::Compacted { partition, records_removed, bytes: (before, after) } => {
+                info!(
+                    target: "logpond", %partition, records_removed,
+                    bytes_before = before, bytes_after = after, "compacted"
+                );
+            }
+            Event::Poisoned { partition, error } => {
+                error!(target: "logpond", %partition, %error, "poisoned");
+            }
+            Event::Failed { work, partition: Some(partition), error } => {
+                warn!(target: "logpond", work, %partition, %error, "background work failed");
+            }
+            Event::Failed { work, partition: None, error } => {
+                warn!(target: "logpond", work, %error, "background work failed");
+            }
+            Event::Rebalanced { group, generation } => {
+                info!(target: "logpond", group = &*group, generation, "rebalanced");
+            }
+            Event::Evicted { group, members } => {
+                warn!(target: "logpond", group = &*group, members, "evicted");
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Goal: with the feature `tracing` a subscriber hears what the engine does by itself, with the
+//! facts, and may use the broker while it hears it.
+//!
+//! Method: a subscriber that keeps each event as a line, on the thread of a broker without
+//! background threads. Not covered: poisoning and failed background work, which need a disk that
+//! refuses.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::fmt::{Debug, Write};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use logpond::{Broker, Cleanup, Record, TopicConfig};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record as SpanRecord};
+use tracing::{Event, Metadata, Subscriber};
+
+use common::{drain, files_below, manual_clock, quiet, small_topic, temp_dir};
+
+mod common;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const VALUE: [u8; 1_000] = [b'v'; 1_000];
+
+#[derive(Clone, Default)]
+struct Heard {
+    lines: Arc<Mutex<Vec<String>>>,
+    /// Asked for its metrics and appended to at each event, which no lock of the engine survives.
+    broker: Arc<OnceLock<Broker>>,
+}
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        match field.name() {
+            "message" => self.0.insert_str(0, &format!("{value:?}")),
+            name => write!(self.0, " {name}={value:?}").unwrap(),
+        }
+    }
+}
+
+impl Subscriber for Heard {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "logpond"
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &SpanRecord<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        self.lines.lock().unwrap().push(line.0);
+        if let Some(broker) = self.broker.get() {
+            let _ = broker.metrics();
+            if let Ok(topic) = broker.topic("t") {
+                let record = Record::new().key("key").value("from the subscriber");
+                topic.partition(0).unwrap().append(&record).unwrap();
+            }
+        }
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+impl Heard {
+    /// What was heard during `what`, the engine's own logs aside.
+    fn during<R>(&self, what: impl FnOnce() -> R) -> (R, Vec<String>) {
+        let result = tracing::subscriber::with_default(self.clone(), what);
+        let lines = std::mem::take(&mut *self.lines.lock().unwrap());
+        let is_own = |line: &String| line.contains("partition=__");
+        (result, lines.into_iter().filter(|line| !is_own(line)).collect())
+    }
+}
+
+fn append(broker: &Broker, count: u64) {
+    let partition = broker.topic("t").unwrap().partition(0).unwrap();
+    for _ in 0..count {
+        partition.append(&Record::new().key("key").value(&VALUE)).unwrap();
+    }
+}
+
+#[test]
+fn opening_cutting_and_closing_are_told() {
+    let (dir, heard) = (temp_dir(), Heard::default());
+    let ((), lines) = heard.during(|| {
+        let broker = quiet(dir.path()).open().unwrap();
+        broker.ensure_topic("t", small_topic(1)).unwrap();
+        broker.close().unwrap();
+    });
+    let place = dir.path().display();
+    assert_eq!(lines[0], format!("opened dir={place} clean_shutdown=true partitions=0"));
+    assert_eq!(lines.last().unwrap(), &format!("closed dir={place}"));
+
+    // A tail that was torn, in a life that did not end.
+    let broker = quiet(dir.path()).open().unwrap();
+    append(&broker, 3);
+    let file = files_below(&dir.path().join("t")).into_iter().max().unwrap();
+    drop(broker);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let last = bytes.iter().rposition(|byte| *byte == b'v').unwrap();
+    bytes[last] = b'w';
+    std::fs::write(&file, bytes).unwrap();
+    let (broker, lines) = heard.during(|| quiet(dir.path()).open().unwrap());
+    assert!(lines[0].starts_with("tail cut partition=t-0 end_offset=2 cut_bytes="), "{lines:?}");
+    assert!(lines[1].contains("clean_shutdown=false"), "{lines:?}");
+    broker.close().unwrap();
+}
+
+#[test]
+fn corruption_found_at_open_is_told() {
+    let (dir, heard) = (temp_dir(), Heard::default());
+    let broker = quiet(dir.path()).open().unwrap();
+    broker.ensure_topic("t", small_topic(1)).unwrap();
+    append(&broker, 40);
+    broker.close().unwrap();
+    let oldest = files_below(&dir.path().join("t")).into_iter().min().unwrap();
+    std::fs::remove_file(oldest).unwrap();
+    let (broker, lines) = heard.during(|| quiet(dir.path()).open().unwrap());
+    assert!(lines[0].starts_with("corruption corruption="), "{lines:?}");
+    broker.close().unwrap();
+}
+
+#[test]
+fn rolling_and_retention_are_told_to_a_subscriber_that_uses_the_broker() {
+    let (heard, clock) = (Heard::default(), manual_clock());
+    let broker = Broker::builder().in_memory().background(false).clock(clock.clone());
+    let broker = broker.open().unwrap();
+    broker.ensure_topic("t", small_topic(1).retention(MINUTE)).unwrap();
+    heard.broker.set(broker.clone()).ok().unwrap();
+    let ((), lines) = heard.during(|| {
+        append(&broker, 20);
+        broker.tick().unwrap();
+    });
+    assert!(lines.contains(&"rolled partition=t-0 base_offset=15".to_owned()), "{lines:?}");
+    clock.advance(2 * MINUTE);
+    let ((), lines) = heard.during(|| broker.tick().unwrap());
+    let removed = lines.iter().find(|line| line.starts_with("removed")).unwrap();
+    let start = broker.metrics().topics[0].partitions[0].log_start_offset;
+    assert!(start >= 20, "{start}");
+    let expected = format!("removed partition=t-0 log_start_offset={start} segments=");
+    assert!(removed.starts_with(&expected), "{removed}");
+}
+
+#[test]
+fn compaction_is_told() {
+    let heard = Heard::default();
+    let broker = Broker::builder().in_memory().background(false).open().unwrap();
+    broker.ensure_topic("t", small_topic(1).cleanup(Cleanup::Compact)).unwrap();
+    let ((), lines) = heard.during(|| {
+        append(&broker, 100);
+        broker.tick().unwrap();
+        broker.tick().unwrap();
+    });
+    let compacted = lines.iter().find(|line| line.starts_with("compacted")).unwrap();
+    assert!(compacted.starts_with("compacted partition=t-0 records_removed="), "{compacted}");
+}
+
+#[test]
+fn rebalances_and_evictions_are_told() {
+    let (heard, clock) = (Heard::default(), manual_clock());
+    let broker = Broker::builder().in_memory().background(false).clock(clock.clone());
+    let broker = broker.open().unwrap();
+    broker.ensure_topic("t", TopicConfig::new(2)).unwrap();
+    heard.broker.set(broker.clone()).ok().unwrap();
+    let member = || broker.consumer("g").subscribe(["t"]).max_poll_interval(MINUTE).open().unwrap();
+    let (mut member, lines) = heard.during(member);
+    assert_eq!(lines, ["rebalanced group=\"g\" generation=1"]);
+    drain(&mut member);
+    clock.advance(2 * MINUTE);
+    let ((), lines) = heard.during(|| broker.tick().unwrap());
+    assert_eq!(lines, ["evicted group=\"g\" members=1", "rebalanced group=\"g\" generation=2"]);
+    let ((), lines) = heard.during(|| drop(member));
+    assert_eq!(lines, ["rebalanced group=\"g\" generation=3"]);
+}
