@@ -419,7 +419,9 @@ impl Walk {
         let names: Vec<_> = self.topics.keys().copied().collect();
         let infos = self.broker().admin().topics().unwrap();
         assert!(infos.iter().map(|it| &*it.name).eq(names.iter().copied()), "{infos:?}");
-        names.into_iter().for_each(|name| self.verify(name));
+        for name in names {
+            self.verify(name);
+        }
         if self.logs.is_empty() {
             return;
         }
