@@ -474,8 +474,10 @@ impl Walk {
         for gap in gaps {
             let Some((_, next)) = told.get_mut(&gap.partition) else { continue };
             let Some(log) = self.logs.get(&gap.partition) else { continue };
-            if gap.missed.end <= *next {
-                continue; // once more: it was evicted before it ever polled, and begins again
+            if gap.missed.start < *next {
+                // Once more, or too much: it had the partition before, and begins again.
+                *next = gap.missed.end.max(*next);
+                continue;
             }
             // A position has passed offsets whose records compaction removed.
             let passed = (*next..gap.missed.start).all(|it| log.removed.contains(&it));
