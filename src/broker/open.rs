@@ -107,12 +107,7 @@ impl Opening {
         };
         let engine = self.open_topics(engine, clean_shutdown, same_boot)?;
         let engine = Arc::new(engine);
-        if self.settings.when_full == WhenFull::DropOldest {
-            let weak = Arc::downgrade(&engine);
-            engine.lanes.set_room(move |core, bytes, again| {
-                weak.upgrade().is_some_and(|engine| engine.make_room(core, bytes, again))
-            });
-        }
+        make_room_if_full(&engine);
         if self.background {
             start_lanes(&engine, queues)?;
         }
@@ -262,6 +257,16 @@ impl Opening {
             }
         }
         Ok(live)
+    }
+}
+
+/// Has the oldest records make room for new ones, where that is wanted.
+fn make_room_if_full(engine: &Arc<Engine>) {
+    if engine.settings.when_full == WhenFull::DropOldest {
+        let weak = Arc::downgrade(engine);
+        engine.lanes.set_room(move |core, bytes, again| {
+            weak.upgrade().is_some_and(|engine| engine.make_room(core, bytes, again))
+        });
     }
 }
 
