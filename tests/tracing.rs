@@ -7,12 +7,13 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::fmt::{Debug, Write};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::Duration;
 
 use logpond::{Broker, Cleanup, Record, TopicConfig};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record as SpanRecord};
+use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
 
 use common::{drain, files_below, manual_clock, quiet, small_topic, temp_dir};
@@ -45,6 +46,10 @@ impl Subscriber for Heard {
         metadata.target() == "logpond"
     }
 
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+
     fn new_span(&self, _: &Attributes<'_>) -> Id {
         Id::from_u64(1)
     }
@@ -72,6 +77,14 @@ impl Subscriber for Heard {
 }
 
 impl Heard {
+    /// One subscriber is there all the time: else a place that tells something for the first time
+    /// while there is none, in the thread of another test, could be taken for one that never does.
+    fn new() -> Self {
+        static ALWAYS: Once = Once::new();
+        ALWAYS.call_once(|| tracing::subscriber::set_global_default(Self::default()).unwrap());
+        Self::default()
+    }
+
     /// What was heard during `what`, the engine's own logs aside.
     fn during<R>(&self, what: impl FnOnce() -> R) -> (R, Vec<String>) {
         let result = tracing::subscriber::with_default(self.clone(), what);
@@ -90,7 +103,7 @@ fn append(broker: &Broker, count: u64) {
 
 #[test]
 fn opening_cutting_and_closing_are_told() {
-    let (dir, heard) = (temp_dir(), Heard::default());
+    let (dir, heard) = (temp_dir(), Heard::new());
     let ((), lines) = heard.during(|| {
         let broker = quiet(dir.path()).open().unwrap();
         broker.ensure_topic("t", small_topic(1)).unwrap();
@@ -117,7 +130,7 @@ fn opening_cutting_and_closing_are_told() {
 
 #[test]
 fn corruption_found_at_open_is_told() {
-    let (dir, heard) = (temp_dir(), Heard::default());
+    let (dir, heard) = (temp_dir(), Heard::new());
     let broker = quiet(dir.path()).open().unwrap();
     broker.ensure_topic("t", small_topic(1)).unwrap();
     append(&broker, 40);
@@ -131,7 +144,7 @@ fn corruption_found_at_open_is_told() {
 
 #[test]
 fn rolling_and_retention_are_told_to_a_subscriber_that_uses_the_broker() {
-    let (heard, clock) = (Heard::default(), manual_clock());
+    let (heard, clock) = (Heard::new(), manual_clock());
     let broker = Broker::builder().in_memory().background(false).clock(clock.clone());
     let broker = broker.open().unwrap();
     broker.ensure_topic("t", small_topic(1).retention(MINUTE)).unwrap();
@@ -152,7 +165,7 @@ fn rolling_and_retention_are_told_to_a_subscriber_that_uses_the_broker() {
 
 #[test]
 fn compaction_is_told() {
-    let heard = Heard::default();
+    let heard = Heard::new();
     let broker = Broker::builder().in_memory().background(false).open().unwrap();
     broker.ensure_topic("t", small_topic(1).cleanup(Cleanup::Compact)).unwrap();
     let ((), lines) = heard.during(|| {
@@ -166,7 +179,7 @@ fn compaction_is_told() {
 
 #[test]
 fn rebalances_and_evictions_are_told() {
-    let (heard, clock) = (Heard::default(), manual_clock());
+    let (heard, clock) = (Heard::new(), manual_clock());
     let broker = Broker::builder().in_memory().background(false).clock(clock.clone());
     let broker = broker.open().unwrap();
     broker.ensure_topic("t", TopicConfig::new(2)).unwrap();

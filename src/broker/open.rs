@@ -105,9 +105,7 @@ impl Opening {
         };
         let engine = self.open_topics(engine, clean_shutdown, same_boot)?;
         let engine = Arc::new(engine);
-        if self.settings.when_full == WhenFull::DropOldest {
-            drop_oldest_when_full(&engine);
-        }
+        make_room_if_full(&engine);
         if self.background {
             start_lanes(&engine, queues)?;
         }
@@ -261,6 +259,16 @@ impl Opening {
     }
 }
 
+/// Has the oldest records make room for new ones, where that is wanted.
+fn make_room_if_full(engine: &Arc<Engine>) {
+    if engine.settings.when_full == WhenFull::DropOldest {
+        let weak = Arc::downgrade(engine);
+        engine.lanes.set_room(move |core, bytes, again| {
+            weak.upgrade().is_some_and(|engine| engine.make_room(core, bytes, again))
+        });
+    }
+}
+
 /// Makes events of what the report says.
 fn tell_of_opening(engine: &Engine) {
     let (trace, report) = (&engine.env.trace, &engine.recovery);
@@ -310,14 +318,6 @@ fn forgotten_topics(engine: &Engine) -> Vec<LocalChange> {
         engine.catalog.read(|catalog| catalog.topics.keys().copied().collect());
     let known = engine.local.read(LocalState::topics);
     known.difference(&live).map(|id| LocalChange::TopicGone(*id)).collect()
-}
-
-/// Partitions reach the engine through the lanes, and must not keep it.
-fn drop_oldest_when_full(engine: &Arc<Engine>) {
-    let weak = Arc::downgrade(engine);
-    engine.lanes.set_room(move |core, bytes, again| {
-        weak.upgrade().is_some_and(|engine| engine.make_room(core, bytes, again))
-    });
 }
 
 fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues) -> Result<()> {
