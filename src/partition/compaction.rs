@@ -82,6 +82,13 @@ pub(super) struct CompactionSlot {
     next_horizon: Option<u64>,
 }
 
+impl CompactionSlot {
+    /// A compaction is given up before its end. What is done of it stays.
+    fn note_given_up(&mut self, run: &Compaction) {
+        self.done += run.tally();
+    }
+}
+
 /// The compactions of one partition, and whoever waits for the one at work.
 #[derive(Debug)]
 pub(super) struct CompactionState {
@@ -96,7 +103,7 @@ impl CompactionState {
 }
 
 /// The right to compact a partition, until it is dropped.
-struct Claim<'a> {
+pub(super) struct Claim<'a> {
     core: &'a PartitionCore,
     settings: CompactionSettings,
     run: Option<Compaction>,
@@ -106,14 +113,16 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         let mut slot = self.core.compaction.slot.lock();
         slot.is_claimed = false;
+        let mut ended = self.run.take();
         // After the end nobody takes it up, and its temporary file must be gone before the
-        // directory is given up: the name may then be another broker's.
-        let ended = if self.core.is_closed() {
-            self.run.take()
-        } else {
-            slot.run = self.run.take();
-            None
-        };
+        // directory is given up: the name may then be another broker's. With other settings it
+        // is not what is wanted any more.
+        if !self.core.is_closed() && slot.settings == Some(self.settings) {
+            slot.run = ended.take();
+        }
+        if let Some(run) = &ended {
+            slot.note_given_up(run);
+        }
         drop(slot);
         drop(ended);
         self.core.compaction.released.notify_all();
@@ -129,7 +138,16 @@ impl LogAccess for PartitionCore {
 impl PartitionCore {
     /// Says whether, and how, the partition is compacted.
     pub(crate) fn set_compaction(&self, settings: Option<CompactionSettings>) {
-        self.compaction.slot.lock().settings = settings;
+        let mut slot = self.compaction.slot.lock();
+        // What was begun by other settings would hold its memory and its temporary file until it
+        // is taken up, which may be never, and would then give tombstones the time of its beginning.
+        let is_other = std::mem::replace(&mut slot.settings, settings) != settings;
+        let outdated = slot.run.take_if(|_| is_other);
+        if let Some(run) = &outdated {
+            slot.note_given_up(run);
+        }
+        drop(slot);
+        drop(outdated);
     }
 
     /// How far the partition is compacted; `None` if it is not to be.
@@ -212,7 +230,9 @@ impl PartitionCore {
             return Err(Error::config("cleanup", "the topic is not compacted"));
         };
         // What the background has begun counts as its own; what is done of it stays.
-        claim.run = None;
+        if let Some(run) = claim.run.take() {
+            self.compaction.slot.lock().note_given_up(&run);
+        }
         let mut tally = Tally::default();
         loop {
             if self.is_closed() {
@@ -261,7 +281,7 @@ impl PartitionCore {
         }
     }
 
-    fn claim(&self) -> Option<Claim<'_>> {
+    pub(super) fn claim(&self) -> Option<Claim<'_>> {
         let mut slot = self.compaction.slot.lock();
         let settings = slot.settings.filter(|_| !slot.is_claimed)?;
         slot.is_claimed = true;
