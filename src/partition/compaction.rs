@@ -83,9 +83,11 @@ pub(super) struct CompactionSlot {
 }
 
 impl CompactionSlot {
-    /// A compaction is given up before its end. What is done of it stays.
+    /// A compaction ends before its end. What is done of it stays, and so does what is known of
+    /// tombstones that it has not come to.
     fn note_given_up(&mut self, run: &Compaction) {
         self.done += run.tally();
+        self.next_horizon = self.next_horizon.into_iter().chain(run.next_horizon()).min();
     }
 }
 
@@ -316,23 +318,26 @@ impl PartitionCore {
         if matches!(stepped, Ok(Progress::More)) {
             return Ok(true);
         }
-        let (tally, horizon) = (run.tally(), run.next_horizon());
-        claim.run = None;
-        *total += tally;
+        let Some(run) = claim.run.take() else {
+            return Ok(false);
+        };
+        *total += run.tally();
+        // The clock is the application's code: it is asked before the lock is taken.
+        let retry_at = stepped.is_err().then(|| self.clock.monotonic().saturating_add(RETRY_AFTER));
         let mut slot = self.compaction.slot.lock();
-        slot.done += tally;
+        slot.note_given_up(&run);
+        slot.retry_at = retry_at;
         match stepped {
-            Ok(_) => {
+            Ok(progress) => {
                 slot.compactions = slot.compactions.saturating_add(1);
-                slot.next_horizon = horizon;
-                slot.retry_at = None;
+                if progress == Progress::Done {
+                    // All that was kept has been looked at.
+                    slot.next_horizon = run.next_horizon();
+                }
                 Ok(false)
             }
             Err(error) => {
                 slot.failures = slot.failures.saturating_add(1);
-                drop(slot);
-                let retry_at = self.clock.monotonic().saturating_add(RETRY_AFTER);
-                self.compaction.slot.lock().retry_at = Some(retry_at);
                 Err(error)
             }
         }

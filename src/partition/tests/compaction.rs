@@ -95,3 +95,47 @@ fn what_was_done_before_a_compaction_was_given_up_is_counted() {
     setup.core.set_compaction(Some(SETTINGS));
     assert_eq!(written(), 1);
 }
+
+/// Retention takes an input away, so that the compaction ends before it has come to the tombstone.
+#[test]
+fn a_compaction_that_is_cut_short_forgets_no_tombstone() {
+    let setup = compacted(&[Some("1"), None]);
+    setup.core.compact_all();
+    assert_eq!(setup.core.compaction_stats().unwrap().dirty_bytes, 0);
+    put(&setup, "b", Some("1"));
+    finish(&setup);
+    assert!(setup.core.compact_step().unwrap());
+    setup.core.retire(1).unwrap();
+    setup.core.compact_all();
+    assert_eq!(setup.core.compaction_stats().unwrap().compactions, 2);
+    let is_due = || {
+        setup.requests();
+        setup.core.take_up(Work::Compact);
+        setup.core.compact_if_due();
+        setup.requests() == [Work::Compact]
+    };
+    assert!(!is_due());
+    setup.clock.advance(TOMBSTONES_KEPT);
+    assert!(is_due());
+    setup.core.compact_all();
+    assert_eq!(setup.core.compaction_stats().unwrap().tombstones_removed, 1);
+}
+
+/// Retention removes a segment between the decision to write its footer and the writing.
+#[test]
+fn a_segment_that_is_gone_needs_no_footer() {
+    let setup = Setup::new(Durability::Sync);
+    setup.core.set_compaction(Some(SETTINGS));
+    put(&setup, "a", Some("1"));
+    put(&setup, "a", Some("2"));
+    setup.core.flush().unwrap();
+    let begun = |log: &mut Log| log.begin_footer().unwrap();
+    let gone = setup.core.with_log(begun);
+    setup.core.retire(1).unwrap();
+    setup.core.write_footer(gone).unwrap();
+    // One that is missing is.
+    let missing = setup.core.with_log(begun);
+    setup.disk.remove_file(&missing.segment.path).unwrap();
+    let failed = setup.core.write_footer(missing);
+    assert!(matches!(failed, Err(Error::Corrupt(_))), "{failed:?}");
+}
