@@ -265,19 +265,14 @@ impl Compaction {
         let input = u32::try_from(at).unwrap_or(u32::MAX);
         for record in view.records() {
             let bytes = bytes_max_of(&record);
-            if record.offset < self.from {
-                // An earlier pass has gathered it: it stays, unless its key comes again.
-                if let Some(total) = gather.bytes_max.get_mut(at) {
-                    *total = total.saturating_add(bytes);
-                }
-                continue;
-            }
             let latest = Latest {
                 offset: record.offset,
                 input,
                 bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
             };
-            let before = match record.key.map(|key| self.keys.note(key, latest)) {
+            // What an earlier pass has gathered counts, since it may stay, and is not noted again.
+            let key = record.key.filter(|_| record.offset >= self.from);
+            let before = match key.map(|key| self.keys.note(key, latest)) {
                 Some(Err(Full)) => {
                     gather.full_at = Some(record.offset);
                     return false;

@@ -29,7 +29,9 @@ fn finish(setup: &Setup) {
 fn compacted(values: &[Option<&str>]) -> Setup {
     let setup = Setup::new(Durability::Sync);
     setup.core.set_compaction(Some(SETTINGS));
-    values.iter().for_each(|value| put(&setup, "a", *value));
+    for value in values {
+        put(&setup, "a", *value);
+    }
     finish(&setup);
     setup
 }
