@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::format::EncodedBatch;
 use crate::log::budget;
 use crate::log::segment::{Segment, SegmentList};
-use crate::log::tasks::SyncScope;
+use crate::log::tasks::{FooterTask, SyncScope};
 use crate::log::{Checkpoint, Log, Outcome, ProducerRequest};
 use crate::record::TopicPartition;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
@@ -568,14 +568,23 @@ impl PartitionCore {
             }
             (state.log.begin_footer(), state.log.sealed_end())
         };
-        let Some(mut task) = task else {
+        let Some(task) = task else {
             // The oldest one is not synced: sealed data is, sooner or later, at every level.
             self.gate.wait(sealed_end, None, Some(&|| self.sync_once(SyncScope::Sealed)))?;
             return Ok(self.state.lock().log.begin_footer().is_some());
         };
-        task.run()?;
-        self.state.lock().log.finish_footer(&task);
+        self.write_footer(task)?;
         Ok(true)
+    }
+
+    fn write_footer(&self, mut task: FooterTask) -> Result<()> {
+        match task.run() {
+            // Retention has removed the segment meanwhile, and its file: it needs no footer.
+            Err(_) if !self.segments.contains(&task.segment) => return Ok(()),
+            written => written?,
+        }
+        self.state.lock().log.finish_footer(&task);
+        Ok(())
     }
 
     /// A recovery point, if the log changed since the last one and is durable.

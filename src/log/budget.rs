@@ -86,6 +86,29 @@ impl Claim {
         Arc::new(Self { budget: Arc::clone(budget), bytes: AtomicU64::new(bytes) })
     }
 
+    /// The claim of a file that takes the place of others, which are removed a moment later: theirs
+    /// become its own. With both counted until then, an append in between would find the budget
+    /// used up and, where the oldest make room, drop live records for nothing.
+    pub(crate) fn of_successor<'a>(
+        budget: &Arc<SpaceBudget>,
+        bytes: u64,
+        predecessors: impl IntoIterator<Item = &'a Self>,
+    ) -> Arc<Self> {
+        let mut missing = bytes;
+        for predecessor in predecessors {
+            missing = missing.saturating_sub(predecessor.hand_over(missing));
+        }
+        budget.take_anyway(missing);
+        Arc::new(Self { budget: Arc::clone(budget), bytes: AtomicU64::new(bytes) })
+    }
+
+    /// Stops counting at most `bytes` without giving them back; returns how many.
+    fn hand_over(&self, bytes: u64) -> u64 {
+        let rest = |has: u64| Some(has.saturating_sub(bytes));
+        let before = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
+        before.unwrap_or_default().min(bytes)
+    }
+
     /// Before the file grows to `end` bytes.
     ///
     /// # Errors
@@ -143,6 +166,24 @@ mod tests {
         one.shrink_to(7);
         assert_eq!(budget.free(), 59);
         drop((one, two));
+        assert_eq!(budget.free(), 100);
+    }
+
+    #[test]
+    fn a_successor_takes_over_what_its_predecessors_have() {
+        let budget = SpaceBudget::new(100);
+        let (one, two) = (Claim::of_file(&budget, 30), Claim::of_file(&budget, 60));
+        let successor = Claim::of_successor(&budget, 50, [&*one, &*two]);
+        assert_eq!(budget.free(), 10, "nothing is counted twice");
+        one.shrink_to(0);
+        two.shrink_to(0);
+        assert_eq!(budget.free(), 50);
+        // Where they have less than it needs, the rest is its own.
+        let larger = Claim::of_successor(&budget, 70, [&*successor]);
+        assert_eq!(budget.free(), 30);
+        drop((one, two, successor));
+        assert_eq!(budget.free(), 30);
+        drop(larger);
         assert_eq!(budget.free(), 100);
     }
 

@@ -83,6 +83,15 @@ pub(super) struct CompactionSlot {
     next_horizon: Option<u64>,
 }
 
+impl CompactionSlot {
+    /// A compaction ends before its end. What is done of it stays, and so does what is known of
+    /// tombstones that it has not come to.
+    fn note_given_up(&mut self, run: &Compaction) {
+        self.done += run.tally();
+        self.next_horizon = self.next_horizon.into_iter().chain(run.next_horizon()).min();
+    }
+}
+
 /// The compactions of one partition, and whoever waits for the one at work.
 #[derive(Debug)]
 pub(super) struct CompactionState {
@@ -97,7 +106,7 @@ impl CompactionState {
 }
 
 /// The right to compact a partition, until it is dropped.
-struct Claim<'a> {
+pub(super) struct Claim<'a> {
     core: &'a PartitionCore,
     settings: CompactionSettings,
     run: Option<Compaction>,
@@ -107,14 +116,16 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         let mut slot = self.core.compaction.slot.lock();
         slot.is_claimed = false;
+        let mut ended = self.run.take();
         // After the end nobody takes it up, and its temporary file must be gone before the
-        // directory is given up: the name may then be another broker's.
-        let ended = if self.core.is_closed() {
-            self.run.take()
-        } else {
-            slot.run = self.run.take();
-            None
-        };
+        // directory is given up: the name may then be another broker's. With other settings it
+        // is not what is wanted any more.
+        if !self.core.is_closed() && slot.settings == Some(self.settings) {
+            slot.run = ended.take();
+        }
+        if let Some(run) = &ended {
+            slot.note_given_up(run);
+        }
         drop(slot);
         drop(ended);
         self.core.compaction.released.notify_all();
@@ -130,7 +141,16 @@ impl LogAccess for PartitionCore {
 impl PartitionCore {
     /// Says whether, and how, the partition is compacted.
     pub(crate) fn set_compaction(&self, settings: Option<CompactionSettings>) {
-        self.compaction.slot.lock().settings = settings;
+        let mut slot = self.compaction.slot.lock();
+        // What was begun by other settings would hold its memory and its temporary file until it
+        // is taken up, which may be never, and would then give tombstones the time of its beginning.
+        let is_other = std::mem::replace(&mut slot.settings, settings) != settings;
+        let outdated = slot.run.take_if(|_| is_other);
+        if let Some(run) = &outdated {
+            slot.note_given_up(run);
+        }
+        drop(slot);
+        drop(outdated);
     }
 
     /// How far the partition is compacted; `None` if it is not to be.
@@ -216,7 +236,9 @@ impl PartitionCore {
             return Err(Error::config("cleanup", "the topic is not compacted"));
         };
         // What the background has begun counts as its own; what is done of it stays.
-        claim.run = None;
+        if let Some(run) = claim.run.take() {
+            self.compaction.slot.lock().note_given_up(&run);
+        }
         let mut tally = Tally::default();
         loop {
             if self.is_closed() {
@@ -265,7 +287,7 @@ impl PartitionCore {
         }
     }
 
-    fn claim(&self) -> Option<Claim<'_>> {
+    pub(super) fn claim(&self) -> Option<Claim<'_>> {
         let mut slot = self.compaction.slot.lock();
         let settings = slot.settings.filter(|_| !slot.is_claimed)?;
         slot.is_claimed = true;
@@ -300,22 +322,28 @@ impl PartitionCore {
         if matches!(stepped, Ok(Progress::More)) {
             return Ok(true);
         }
-        let (tally, horizon) = (run.tally(), run.next_horizon());
-        claim.run = None;
-        *total += tally;
+        let Some(run) = claim.run.take() else {
+            return Ok(false);
+        };
+        *total += run.tally();
+        // The clock is the application's code: it is asked before the lock is taken.
+        let retry_at = stepped.is_err().then(|| self.clock.monotonic().saturating_add(RETRY_AFTER));
         let mut slot = self.compaction.slot.lock();
-        slot.done += tally;
+        slot.note_given_up(&run);
+        slot.retry_at = retry_at;
         match stepped {
-            Ok(_) => {
+            Ok(progress) => {
                 slot.compactions = slot.compactions.saturating_add(1);
-                slot.next_horizon = horizon;
-                slot.retry_at = None;
+                if progress == Progress::Done {
+                    // All that was kept has been looked at.
+                    slot.next_horizon = run.next_horizon();
+                }
                 note!(
                     self.trace,
                     Compacted {
                         partition: Arc::clone(&self.origin),
-                        records_removed: tally.records_removed,
-                        bytes: (tally.bytes_before, tally.bytes_after),
+                        records_removed: run.tally().records_removed,
+                        bytes: (run.tally().bytes_before, run.tally().bytes_after),
                     }
                 );
                 Ok(false)
@@ -323,8 +351,6 @@ impl PartitionCore {
             Err(error) => {
                 slot.failures = slot.failures.saturating_add(1);
                 drop(slot);
-                let retry_at = self.clock.monotonic().saturating_add(RETRY_AFTER);
-                self.compaction.slot.lock().retry_at = Some(retry_at);
                 note!(
                     self.trace,
                     Failed {

@@ -29,6 +29,7 @@ use crate::storage::disk::{Disk, Fault, Operation, PowerCut, SimulatedDisk};
 use crate::sync::AtomicUsize;
 
 mod appends;
+mod compaction;
 mod syncs;
 
 const DIR: &str = "/t";

@@ -160,12 +160,13 @@ impl Output {
     }
 
     /// Completes the file, makes it durable and gives it its name: the commit point. On failure
-    /// nothing of it is left, or a file that stands for the same records as those it replaces.
-    pub(super) fn finish(mut self) -> Result<Arc<Segment>> {
-        self.complete()
+    /// nothing of it is left, or a file that stands for the same records as those it replaces. The
+    /// claims of those on the byte budget become its own.
+    pub(super) fn finish(mut self, replaced: &[Arc<Segment>]) -> Result<Arc<Segment>> {
+        self.complete(replaced)
     }
 
-    fn complete(&mut self) -> Result<Arc<Segment>> {
+    fn complete(&mut self, replaced: &[Arc<Segment>]) -> Result<Arc<Segment>> {
         self.fill_up()?;
         let data_end = self.end()?;
         let Replacement { base_offset, next_offset, .. } = self.replacement;
@@ -199,8 +200,8 @@ impl Output {
             return Err(Error::io("sync", dir, source));
         }
         let origin = &self.identity.origin;
-        // What it replaces gives back more, a moment later: no budget stands in the way.
-        let claim = Claim::of_file(&self.env.space, self.written);
+        let claims = replaced.iter().map(|segment| &*segment.claim);
+        let claim = Claim::of_successor(&self.env.space, self.written, claims);
         Ok(Segment::found(&self.env, origin, &path, &self.header, base_offset, sealed, claim))
     }
 

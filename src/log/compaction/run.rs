@@ -53,6 +53,9 @@ pub(crate) struct Terms {
 pub(crate) enum Progress {
     More,
     Done,
+    /// It has ended, and not all was looked at: retention has removed an input meanwhile. What is
+    /// left is another compaction's.
+    CutShort,
 }
 
 pub(crate) struct Compaction {
@@ -74,6 +77,7 @@ enum Stage {
     Gather(Gather),
     Rewrite(Rewrite),
     Done,
+    CutShort,
 }
 
 /// Where the reading of an input stands.
@@ -193,16 +197,16 @@ impl Compaction {
         let stepped = match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Gather(gather) => self.gather(gather),
             Stage::Rewrite(rewrite) => self.rewrite(rewrite, log),
-            Stage::Done => Ok(Stage::Done),
+            Stage::Done | Stage::CutShort => Ok(Stage::Done),
         };
         match stepped {
             Ok(Stage::Done) => Ok(Progress::Done),
+            Ok(Stage::CutShort) => Ok(Progress::CutShort),
             Ok(stage) => {
                 self.stage = stage;
                 Ok(Progress::More)
             }
-            // Retention has removed an input meanwhile: what is left is another compaction's.
-            Err(_) if log.with_log(|log| self.has_lost_inputs(log)) => Ok(Progress::Done),
+            Err(_) if log.with_log(|log| self.has_lost_inputs(log)) => Ok(Progress::CutShort),
             Err(error) => Err(error),
         }
     }
@@ -259,14 +263,16 @@ impl Compaction {
     fn gather_batch(&mut self, view: &BatchView<'_>, gather: &mut Gather) -> bool {
         let at = gather.place.input;
         let input = u32::try_from(at).unwrap_or(u32::MAX);
-        for record in view.records().filter(|record| record.offset >= self.from) {
+        for record in view.records() {
             let bytes = bytes_max_of(&record);
             let latest = Latest {
                 offset: record.offset,
                 input,
                 bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
             };
-            let before = match record.key.map(|key| self.keys.note(key, latest)) {
+            // What an earlier pass has gathered counts, since it may stay, and is not noted again.
+            let key = record.key.filter(|_| record.offset >= self.from);
+            let before = match key.map(|key| self.keys.note(key, latest)) {
                 Some(Err(Full)) => {
                     gather.full_at = Some(record.offset);
                     return false;
@@ -423,7 +429,8 @@ impl Compaction {
             rewrite.place = self.start_of(group.end);
             return Ok(Stage::Rewrite(rewrite));
         };
-        let new = output.finish()?;
+        let inputs = self.inputs.get(group.clone()).unwrap_or_default();
+        let new = output.finish(inputs)?;
         self.tally += group_tally;
         self.tally.segments_written = self.tally.segments_written.saturating_add(1);
         self.tally.bytes_after = self.tally.bytes_after.saturating_add(data_bytes(&new));
@@ -431,7 +438,7 @@ impl Compaction {
         if replaced.is_empty() {
             // Retention has removed all of them meanwhile.
             self.remove(&[new])?;
-            return Ok(Stage::Done);
+            return Ok(Stage::CutShort);
         }
         self.remove(&replaced)?;
         self.inputs.splice(group.clone(), [new]);

@@ -99,3 +99,33 @@ fn retention_that_takes_the_inputs_away_ends_the_compaction() {
         assert_eq!(files(&disk).len(), log.0.borrow().segments().count(), "after {after} steps");
     }
 }
+
+/// Whoever asks is told that not all was looked at, however far the compaction was.
+#[test]
+fn a_compaction_whose_input_is_taken_away_says_that_it_was_cut_short() {
+    let mut cut_short = 0;
+    for after in 0.. {
+        let (_, rig) = Rig::fresh(1);
+        let log = log_of(&rig, &[&[entry("a", "1")], &[entry("a", "2")], &[entry("b", "3")]]);
+        let apart = Terms { segment_bytes: 1, ..TERMS };
+        let mut compaction = log.0.borrow().begin_compaction(apart).unwrap();
+        for _ in 0..after {
+            assert_eq!(compaction.step(&log).unwrap(), Progress::More);
+        }
+        let is_replaced = compaction.tally().segments_written > 0;
+        for segment in log.0.borrow_mut().retire(1, usize::MAX) {
+            segment.remove_file().unwrap();
+        }
+        let mut progress = Progress::More;
+        while progress == Progress::More {
+            progress = compaction.step(&log).unwrap();
+        }
+        if is_replaced {
+            assert_eq!(progress, Progress::Done, "after {after} steps");
+            break;
+        }
+        assert_eq!(progress, Progress::CutShort, "after {after} steps");
+        cut_short += 1;
+    }
+    assert!(cut_short > 4, "{cut_short}");
+}

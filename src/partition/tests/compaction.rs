@@ -1,0 +1,143 @@
+//! Compactions that do not come to their end, and what is remembered of them.
+
+use super::super::compaction::CompactionSettings;
+use super::*;
+
+const TOMBSTONES_KEPT: Duration = Duration::from_secs(60);
+
+/// As small as can be: no two segments become one, and nothing is due but what is overdue.
+const SETTINGS: CompactionSettings = CompactionSettings {
+    min_dirty_ratio: 1.0,
+    tombstone_retention: TOMBSTONES_KEPT,
+    segment_bytes: 1,
+};
+
+/// A record with a key, or a tombstone, in a segment of its own.
+fn put(setup: &Setup, key: &str, value: Option<&str>) {
+    let record = Record::new().key(key);
+    let record = value.map_or_else(|| record.clone().tombstone(), |it| record.clone().value(it));
+    let options = AppendOptions::default();
+    encode([&record], RULES, 0, |batch| setup.core.append(batch, &options)).unwrap();
+    setup.core.with_log(|log| log.roll_for(0)).unwrap();
+}
+
+fn finish(setup: &Setup) {
+    while setup.core.finish_one_segment().unwrap() {}
+}
+
+/// A partition that is compacted, with these values of one key.
+fn compacted(values: &[Option<&str>]) -> Setup {
+    let setup = Setup::new(Durability::Sync);
+    setup.core.set_compaction(Some(SETTINGS));
+    for value in values {
+        put(&setup, "a", *value);
+    }
+    finish(&setup);
+    setup
+}
+
+fn has_temporary(setup: &Setup) -> bool {
+    setup.disk.paths().iter().any(|path| path.extension().is_some_and(|it| it == "tmp"))
+}
+
+/// Steps until a new segment is being written.
+fn begin(setup: &Setup) {
+    while !has_temporary(setup) {
+        assert!(setup.core.compact_step().unwrap());
+    }
+    assert!(setup.core.compaction_stats().unwrap().is_running);
+}
+
+#[test]
+fn other_settings_give_up_what_was_begun_by_the_earlier_ones() {
+    let longer = CompactionSettings { tombstone_retention: TOMBSTONES_KEPT * 2, ..SETTINGS };
+    for other in [None, Some(longer)] {
+        let setup = compacted(&[Some("1"), Some("2"), None]);
+        begin(&setup);
+        setup.core.set_compaction(Some(SETTINGS));
+        assert!(has_temporary(&setup), "the same settings change nothing");
+        setup.core.set_compaction(other);
+        assert!(!has_temporary(&setup), "{other:?}");
+        // Long after, the tombstone gets its whole time from the compaction that keeps it.
+        setup.clock.advance(TOMBSTONES_KEPT * 9);
+        setup.core.set_compaction(Some(SETTINGS));
+        assert!(!setup.core.compaction_stats().unwrap().is_running, "{other:?}");
+        setup.core.compact_all();
+        setup.clock.advance(TOMBSTONES_KEPT / 2);
+        let early = setup.core.compact_now(|| false).unwrap();
+        assert_eq!(early.tombstones_removed, 0, "{other:?}");
+        setup.clock.advance(TOMBSTONES_KEPT / 2);
+        let late = setup.core.compact_now(|| false).unwrap();
+        assert_eq!(late.tombstones_removed, 1, "{other:?}");
+    }
+}
+
+/// The settings change while somebody else is at a step.
+#[test]
+fn a_step_under_way_does_not_put_back_what_other_settings_have_outdated() {
+    let setup = compacted(&[Some("1"), Some("2")]);
+    begin(&setup);
+    let claim = setup.core.claim().unwrap();
+    setup.core.set_compaction(None);
+    assert!(has_temporary(&setup), "it is in use");
+    drop(claim);
+    assert!(!has_temporary(&setup));
+    setup.core.set_compaction(Some(SETTINGS));
+    assert!(!setup.core.compaction_stats().unwrap().is_running);
+}
+
+#[test]
+fn what_was_done_before_a_compaction_was_given_up_is_counted() {
+    let setup = compacted(&[Some("1"), Some("2"), Some("3")]);
+    let written = || setup.core.compaction_stats().unwrap().segments_written;
+    while written() == 0 {
+        assert!(setup.core.compact_step().unwrap());
+    }
+    setup.core.set_compaction(None);
+    setup.core.set_compaction(Some(SETTINGS));
+    assert_eq!(written(), 1);
+}
+
+/// Retention takes an input away, so that the compaction ends before it has come to the tombstone.
+#[test]
+fn a_compaction_that_is_cut_short_forgets_no_tombstone() {
+    let setup = compacted(&[Some("1"), None]);
+    setup.core.compact_all();
+    assert_eq!(setup.core.compaction_stats().unwrap().dirty_bytes, 0);
+    put(&setup, "b", Some("1"));
+    finish(&setup);
+    assert!(setup.core.compact_step().unwrap());
+    setup.core.retire(1).unwrap();
+    setup.core.compact_all();
+    assert_eq!(setup.core.compaction_stats().unwrap().compactions, 2);
+    let is_due = || {
+        setup.requests();
+        setup.core.take_up(Work::Compact);
+        setup.core.compact_if_due();
+        setup.requests() == [Work::Compact]
+    };
+    assert!(!is_due());
+    setup.clock.advance(TOMBSTONES_KEPT);
+    assert!(is_due());
+    setup.core.compact_all();
+    assert_eq!(setup.core.compaction_stats().unwrap().tombstones_removed, 1);
+}
+
+/// Retention removes a segment between the decision to write its footer and the writing.
+#[test]
+fn a_segment_that_is_gone_needs_no_footer() {
+    let setup = Setup::new(Durability::Sync);
+    setup.core.set_compaction(Some(SETTINGS));
+    put(&setup, "a", Some("1"));
+    put(&setup, "a", Some("2"));
+    setup.core.flush().unwrap();
+    let begun = |log: &mut Log| log.begin_footer().unwrap();
+    let gone = setup.core.with_log(begun);
+    setup.core.retire(1).unwrap();
+    setup.core.write_footer(gone).unwrap();
+    // One that is missing is.
+    let missing = setup.core.with_log(begun);
+    setup.disk.remove_file(&missing.segment.path).unwrap();
+    let failed = setup.core.write_footer(missing);
+    assert!(matches!(failed, Err(Error::Corrupt(_))), "{failed:?}");
+}
