@@ -83,7 +83,10 @@ impl Opening {
         let clean_shutdown = was_closed || is_new;
         let report = RecoveryReport { clean_shutdown, partitions, unknown: Vec::new() };
         let clock = Arc::clone(&self.clock);
-        let coordinator = Coordinator::new(offsets, clock, self.settings.read_only);
+        let watcher = Arc::clone(&lanes);
+        let on_deadline = move || watcher.watch_members();
+        let read_only = self.settings.read_only;
+        let coordinator = Coordinator::new(offsets, clock, read_only, on_deadline);
         let engine = Engine {
             env: Arc::clone(&self.env),
             clock: Arc::clone(&self.clock),

@@ -35,7 +35,12 @@ pub(crate) struct Coordinator {
     pub(super) groups: Mutex<Groups>,
     next_member: AtomicU64,
     closed: AtomicBool,
+    on_deadline: OnDeadline,
 }
+
+/// Tells whoever calls [`Coordinator::evict_overdue`] in time that there is a new deadline, which
+/// may come before all others. Called under no lock.
+type OnDeadline = Box<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
 pub(super) struct Groups {
@@ -70,6 +75,7 @@ impl Coordinator {
         offsets: StateLog<OffsetsState>,
         clock: Arc<dyn Clock>,
         is_read_only: bool,
+        on_deadline: impl Fn() + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new(Self {
             offsets,
@@ -78,6 +84,7 @@ impl Coordinator {
             groups: Mutex::new(Groups::default()),
             next_member: AtomicU64::new(1),
             closed: AtomicBool::new(false),
+            on_deadline: Box::new(on_deadline),
         })
     }
 
@@ -122,7 +129,7 @@ impl Coordinator {
     // ---- members -----------------------------------------------------------------------------
 
     /// Waits for the static members of the last life, from now on. Called once, when all topics
-    /// are known and before anybody can join.
+    /// are known and before anybody can join; whoever evicts begins by looking.
     pub(crate) fn restore(&self) {
         let now = self.now();
         let statics = self.offsets.read(|offsets| offsets.statics().clone());
@@ -206,6 +213,7 @@ impl Coordinator {
         drop(roster);
         drop(groups);
         wakeups.call();
+        self.deadline_noted();
         let coordinator = Arc::clone(self);
         Ok(Membership { coordinator, group, member: id, presence, holder })
     }
@@ -225,6 +233,7 @@ impl Coordinator {
         if !roster.live.get(&id).is_some_and(holds) {
             return;
         }
+        let mut is_waited_for = false;
         let is_evicted = roster.live.remove(&id).is_some_and(|member| member.is_evicted);
         match instance {
             Some(instance) if !is_evicted => {
@@ -233,6 +242,7 @@ impl Coordinator {
                     let until = now.saturating_add(nanos(member.rejoin_timeout));
                     member.away_until = Some(until);
                     group.note_deadline(until);
+                    is_waited_for = true;
                 }
             }
             _ => {
@@ -250,6 +260,14 @@ impl Coordinator {
         drop(roster);
         drop(groups);
         wakeups.call();
+        if is_waited_for {
+            self.deadline_noted();
+        }
+    }
+
+    /// A deadline was noted, and the locks are released.
+    pub(super) fn deadline_noted(&self) {
+        (self.on_deadline)();
     }
 
     /// Evicts who has not polled for too long, in all groups, and forgets who was waited for in

@@ -76,6 +76,7 @@ impl Membership {
         // It polls now, and an eviction made `look_at` pass it over.
         self.group.note_deadline(0);
         self.release(roster);
+        self.coordinator.deadline_noted();
         Ok(())
     }
 
