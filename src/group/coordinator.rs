@@ -214,6 +214,7 @@ impl Coordinator {
         drop(groups);
         wakeups.call();
         self.deadline_noted();
+        self.tidy_offsets();
         let coordinator = Arc::clone(self);
         Ok(Membership { coordinator, group, member: id, presence, holder })
     }
@@ -263,6 +264,7 @@ impl Coordinator {
         if is_waited_for {
             self.deadline_noted();
         }
+        self.tidy_offsets();
     }
 
     /// A deadline was noted, and the locks are released.
@@ -289,6 +291,7 @@ impl Coordinator {
         let next = groups.by_name.values().map(|group| group.look_at()).min();
         drop(groups);
         wakeups.call();
+        self.tidy_offsets();
         let next = next.filter(|next| *next < NEVER);
         next.map(|next| Duration::from_nanos(next.saturating_sub(now)))
     }
@@ -301,12 +304,14 @@ impl Coordinator {
         let wakeups = roster.take_wakeups();
         drop(roster);
         wakeups.call();
+        self.tidy_offsets();
     }
 
     // ---- the offsets log ---------------------------------------------------------------------
 
     /// Stores what a static member owns now. Not waited for, and a failure is not reported: what
-    /// could be lost is that partitions wait for their owner, never a record or a commit.
+    /// could be lost is that partitions wait for their owner, never a record or a commit. Whoever
+    /// calls this [tidies](Self::tidy_offsets) when the locks are released.
     pub(super) fn store_static(&self, group: &Arc<str>, instance: &Arc<str>, roster: &Roster) {
         if let Some(member) = roster.record_of(instance) {
             let (group, instance) = (Arc::clone(group), Arc::clone(instance));

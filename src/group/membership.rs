@@ -63,6 +63,8 @@ impl Membership {
         if !change.assign.is_empty() || !change.lost.is_empty() {
             self.store_holder(&roster);
         }
+        drop(roster);
+        self.tidy();
         Ok(change)
     }
 
@@ -86,6 +88,7 @@ impl Membership {
         roster.state.revoked(self.member, partitions).map_err(|_| Error::Rebalanced)?;
         self.store_holder(&roster);
         self.release(roster);
+        self.tidy();
         Ok(())
     }
 
@@ -129,6 +132,13 @@ impl Membership {
         self.presence.set_attention(roster.state.needs_attention(self.member));
         drop(roster);
         wakeups.call();
+    }
+
+    /// After [`store_holder`](Self::store_holder), when the lock is released.
+    fn tidy(&self) {
+        if self.holder.is_some() {
+            self.coordinator.tidy_offsets();
+        }
     }
 
     fn store_holder(&self, roster: &Roster) {
