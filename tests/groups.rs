@@ -362,6 +362,30 @@ fn thousands_of_commits_do_not_grow_the_offsets_log_and_the_last_one_counts() {
     assert_eq!(after, last);
 }
 
+/// Nobody commits: the joining, taking over, giving up and leaving is enough.
+#[test]
+fn static_members_that_come_and_go_do_not_grow_the_offsets_log() {
+    let dir = temp_dir();
+    let broker = open_quiet(dir.path());
+    let topic = "t".repeat(249);
+    broker.ensure_topic(&topic, small_topic(40)).unwrap();
+    let open = |instance: &str| {
+        let builder = broker.consumer("g").subscribe([topic.as_str()]);
+        builder.instance_id(instance).open().unwrap()
+    };
+    let mut first = open("first");
+    for _ in 0..1_000 {
+        let mut second = open("second");
+        for _ in 0..2 {
+            drain(&mut first);
+            drain(&mut second);
+        }
+        assert_eq!(first.assignment().len() + second.assignment().len(), 40);
+    }
+    let files = files_below(&dir.path().join("__offsets"));
+    assert!(files.len() <= 3, "{files:?}");
+}
+
 #[test]
 fn a_topic_made_again_under_the_same_name_begins_without_commits() {
     let dir = temp_dir();

@@ -11,6 +11,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -200,6 +201,34 @@ fn the_background_notices_an_absence_while_all_others_are_parked() {
     let message = other.recv_timeout(PATIENCE).unwrap().expect("woken");
     assert_eq!(message.offset(), 10);
     assert!(matches!(stalled.commit(), Err(Error::Rebalanced)));
+}
+
+/// When all members were overdue there was nothing left to watch; those that come back are watched
+/// again.
+#[test]
+fn the_background_notices_an_absence_after_all_were_evicted_and_came_back() {
+    let broker = Broker::in_memory().unwrap();
+    fill(&broker, "t", 2);
+    let interval = Duration::from_millis(300);
+    let open = || broker.consumer("g").subscribe(["t"]).max_poll_interval(interval);
+    let (mut a, mut b) = (open().open().unwrap(), open().open().unwrap());
+    within_patience("a partition each", || {
+        drain(&mut a);
+        drain(&mut b);
+        sizes(&[&a, &b]) == [1, 1] && a.commit().is_ok() && b.commit().is_ok()
+    });
+    let is_evicted = |member: &mut Consumer| matches!(member.commit(), Err(Error::Rebalanced));
+    within_patience("both evicted", || is_evicted(&mut a) && is_evicted(&mut b));
+    for _ in 0..2 {
+        poll(&mut a);
+        poll(&mut b);
+    }
+    (0..2).for_each(|partition| send_numbers(&broker, "t", partition, 10..11));
+    let mut seen = BTreeSet::new();
+    while seen.len() < 2 {
+        let message = b.recv_timeout(PATIENCE).unwrap().expect("woken for what the other had");
+        seen.insert(message.partition());
+    }
 }
 
 #[test]
@@ -478,6 +507,41 @@ fn the_partitions_of_a_static_member_wait_over_a_restart() {
         let other = member(&broker).open().unwrap();
         assert_eq!(other.assignment().len(), 4, "waited for although it was given up");
     }
+}
+
+/// Far before anybody else could be overdue.
+#[test]
+fn the_background_gives_up_a_static_member_while_all_others_are_parked() {
+    let broker = Broker::in_memory().unwrap();
+    fill(&broker, "t", 1);
+    let open = || broker.consumer("g").subscribe(["t"]).max_poll_interval(PATIENCE * 100);
+    let brief = Duration::from_millis(50);
+    let mut gone = open().instance_id("a").rejoin_timeout(brief).open().unwrap();
+    drain(&mut gone);
+    gone.commit().unwrap();
+    send_numbers(&broker, "t", 0, 10..11);
+    let mut other = open().open().unwrap();
+    let (parked, is_parked) = mpsc::channel();
+    let waiting = thread::spawn(move || {
+        parked.send(ThreadState::here()).unwrap();
+        other.recv_timeout(PATIENCE).unwrap().map(|message| message.offset())
+    });
+    is_parked.recv().unwrap().wait_until_it_sleeps();
+    drop(gone);
+    assert_eq!(waiting.join().unwrap(), Some(10));
+}
+
+#[test]
+fn the_background_gives_up_a_static_member_of_the_last_life_that_nobody_joins_after() {
+    let dir = temp_dir();
+    let brief = Duration::from_millis(50);
+    let broker = open_quiet(dir.path());
+    fill(&broker, "t", 1);
+    let gone = member(&broker).instance_id("a").rejoin_timeout(brief).open().unwrap();
+    broker.close().unwrap();
+    drop(gone);
+    let broker = quiet(dir.path()).background(true).open().unwrap();
+    within_patience("forgotten", || broker.admin().groups().unwrap().is_empty());
 }
 
 #[test]

@@ -407,6 +407,21 @@ fn what_cannot_be_deleted_is_refused() {
 }
 
 #[test]
+fn what_a_consumer_misses_without_a_record_in_between_is_one_gap() {
+    let setup = setup(small_topic(1));
+    let mut consumer = setup.broker.reader().assign([("t", 0)]).open().unwrap();
+    for round in 1..=5 {
+        setup.append(10);
+        setup.broker.admin().delete_records(("t", 0), round * 10).unwrap();
+        assert!(drain(&mut consumer).is_empty());
+    }
+    setup.append(1);
+    assert_eq!(drain(&mut consumer)[0].offset(), 50);
+    let gaps = consumer.take_gaps();
+    assert_eq!((gaps.len(), &gaps[0].missed), (1, &(0..50)));
+}
+
+#[test]
 fn a_consumer_behind_deleted_records_goes_on_within_the_segment() {
     let setup = setup(small_topic(1));
     setup.append(10);

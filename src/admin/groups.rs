@@ -109,7 +109,7 @@ impl Admin {
             }
             let (leader_epoch, incarnation) = core.lineage();
             let committed = Committed { offset, leader_epoch, incarnation };
-            changes.push((core.origin.partition, committed));
+            changes.push((&**core, committed));
             offsets.insert(TopicPartition::clone(&core.origin), offset);
         }
         let coordinator = &self.life().coordinator;

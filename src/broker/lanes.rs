@@ -23,7 +23,7 @@ pub(crate) const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 
 enum Job {
     Do(Arc<PartitionCore>, Work),
-    /// Somebody joined a group, who may be overdue before all others.
+    /// There is a new deadline in a group, which may come before all others.
     Watch,
     Stop,
 }
@@ -133,7 +133,8 @@ pub(crate) fn run_space_lane(
 ) {
     // Partitions whose interval runs; few, and each at most once.
     let mut later: Vec<Arc<PartitionCore>> = Vec::new();
-    let mut look_at: Option<Duration> = None;
+    // At once: static members of the last life are waited for from the opening on.
+    let mut look_at = Some(Duration::ZERO);
     while queues.is_running() {
         let now = clock.monotonic();
         if look_at.is_some_and(|look_at| now >= look_at) {

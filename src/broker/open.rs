@@ -17,6 +17,7 @@ use crate::config::WhenFull;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{TopicId, parse_segment_file_name, partition_dir_name};
 use crate::group::coordinator::Coordinator;
+use crate::group::offsets::OffsetsState;
 use crate::log::open::{Known, PartitionRecovery};
 use crate::log::{Log, LogEnv, LogIdentity, LogOptions};
 use crate::partition::PartitionCore;
@@ -83,8 +84,7 @@ impl Opening {
         }
         let clean_shutdown = was_closed || is_new;
         let report = RecoveryReport { clean_shutdown, partitions, unknown: Vec::new() };
-        let clock = Arc::clone(&self.clock);
-        let coordinator = Coordinator::new(offsets, clock, self.settings.read_only);
+        let coordinator = self.coordinator(offsets, &lanes);
         let engine = Engine {
             env: Arc::clone(&self.env),
             clock: Arc::clone(&self.clock),
@@ -110,6 +110,13 @@ impl Opening {
             start_lanes(&engine, queues)?;
         }
         Ok(engine)
+    }
+
+    /// The coordinator, whose deadlines the lanes watch.
+    fn coordinator(&self, offsets: StateLog<OffsetsState>, lanes: &Arc<Lanes>) -> Arc<Coordinator> {
+        let (clock, lanes) = (Arc::clone(&self.clock), Arc::clone(lanes));
+        let on_deadline = move || lanes.watch_members();
+        Coordinator::new(offsets, clock, self.settings.read_only, on_deadline)
     }
 
     /// One of the engine's own logs, made when the directory is new.

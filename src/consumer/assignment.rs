@@ -20,7 +20,6 @@ impl Consumer {
         let life = Arc::clone(&self.life);
         let member = life.coordinator.join(group, request, &self.notifier)?;
         self.role = Role::Member(member);
-        life.lanes.watch_members();
         let taken = self.follow_plan();
         self.is_open = true;
         taken

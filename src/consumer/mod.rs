@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::builder::ConsumerBuilder;
+use self::gaps::Gaps;
 use self::rebalance::Callback;
 pub use self::rebalance::{Commits, Rebalance};
 use self::slot::Slot;
@@ -35,6 +36,7 @@ use crate::sync::{AtomicBool, Ordering};
 mod assignment;
 mod builder;
 mod commit;
+mod gaps;
 mod position;
 mod rebalance;
 mod slot;
@@ -91,7 +93,7 @@ pub struct Consumer {
     control: Arc<Control>,
     /// What was read for `recv` and not handed out yet.
     ahead: IntoMessages,
-    gaps: Vec<Gap>,
+    gaps: Gaps,
     /// Partitions that the group gave to this consumer and that have no slot yet: their position
     /// could not be found. Each poll tries again.
     unplaced: Vec<TopicPartition>,
@@ -147,7 +149,7 @@ impl Consumer {
             last_token: 0,
             control: Control::new(),
             ahead: Batch::default().into_iter(),
-            gaps: Vec::new(),
+            gaps: Gaps::default(),
             unplaced: Vec::new(),
             callback,
             untold: BTreeSet::new(),
@@ -400,8 +402,12 @@ impl Consumer {
     }
 
     /// What was removed from the partitions before this consumer had read it, since the last call.
+    ///
+    /// Gaps of a partition that follow each other without a record between them are one range.
+    /// After 1,024 ranges a partition that misses more has its two oldest joined into one, which
+    /// then also covers what was read between them: who needs each range asks more often.
     pub fn take_gaps(&mut self) -> Vec<Gap> {
-        std::mem::take(&mut self.gaps)
+        self.gaps.take()
     }
 
     /// What other threads may hold: wakes and shuts down this consumer.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::gaps::Gaps;
 use super::{Gap, Settings};
 use crate::config::{StartAt, Visibility};
 use crate::error::{Corruption, Error, Result};
@@ -170,7 +171,7 @@ impl Slot {
         &mut self,
         settings: &Settings,
         fetched: &mut Fetched,
-        gaps: &mut Vec<Gap>,
+        gaps: &mut Gaps,
     ) -> Result<()> {
         if let Some(error) = self.pending_error.take() {
             return Err(error);
@@ -212,7 +213,7 @@ impl Slot {
     }
 
     /// Goes on behind damage, whose offsets become a gap. The next pass reads there.
-    fn pass_damage(&mut self, damage: Corruption, gaps: &mut Vec<Gap>) -> Result<()> {
+    fn pass_damage(&mut self, damage: Corruption, gaps: &mut Gaps) -> Result<()> {
         let Some(missed) = damage.offsets.clone().filter(|missed| missed.end > self.fetched) else {
             return Err(damage.into());
         };

@@ -36,7 +36,12 @@ pub(crate) struct Coordinator {
     pub(super) groups: Mutex<Groups>,
     next_member: AtomicU64,
     closed: AtomicBool,
+    on_deadline: OnDeadline,
 }
+
+/// Tells whoever calls [`Coordinator::evict_overdue`] in time that there is a new deadline, which
+/// may come before all others. Called under no lock.
+type OnDeadline = Box<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
 pub(super) struct Groups {
@@ -83,6 +88,7 @@ impl Coordinator {
         offsets: StateLog<OffsetsState>,
         clock: Arc<dyn Clock>,
         is_read_only: bool,
+        on_deadline: impl Fn() + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new(Self {
             offsets,
@@ -91,6 +97,7 @@ impl Coordinator {
             groups: Mutex::new(Groups::default()),
             next_member: AtomicU64::new(1),
             closed: AtomicBool::new(false),
+            on_deadline: Box::new(on_deadline),
         })
     }
 
@@ -140,7 +147,7 @@ impl Coordinator {
     // ---- members -----------------------------------------------------------------------------
 
     /// Waits for the static members of the last life, from now on. Called once, when all topics
-    /// are known and before anybody can join.
+    /// are known and before anybody can join; whoever evicts begins by looking.
     pub(crate) fn restore(&self) {
         let now = self.now();
         let statics = self.offsets.read(|offsets| offsets.statics().clone());
@@ -225,7 +232,12 @@ impl Coordinator {
         drop(roster);
         drop(groups);
         wakeups.call();
+<<<<<<< HEAD
         self.trace().deliver();
+=======
+        self.deadline_noted();
+        self.tidy_offsets();
+>>>>>>> fixg
         let coordinator = Arc::clone(self);
         Ok(Membership { coordinator, group, member: id, presence, holder })
     }
@@ -245,6 +257,7 @@ impl Coordinator {
         if !roster.live.get(&id).is_some_and(holds) {
             return;
         }
+        let mut is_waited_for = false;
         let is_evicted = roster.live.remove(&id).is_some_and(|member| member.is_evicted);
         match instance {
             Some(instance) if !is_evicted => {
@@ -253,6 +266,7 @@ impl Coordinator {
                     let until = now.saturating_add(nanos(member.rejoin_timeout));
                     member.away_until = Some(until);
                     group.note_deadline(until);
+                    is_waited_for = true;
                 }
             }
             _ => {
@@ -271,7 +285,19 @@ impl Coordinator {
         drop(roster);
         drop(groups);
         wakeups.call();
+<<<<<<< HEAD
         self.trace().deliver();
+=======
+        if is_waited_for {
+            self.deadline_noted();
+        }
+        self.tidy_offsets();
+    }
+
+    /// A deadline was noted, and the locks are released.
+    pub(super) fn deadline_noted(&self) {
+        (self.on_deadline)();
+>>>>>>> fixg
     }
 
     /// Evicts who has not polled for too long, in all groups, and forgets who was waited for in
@@ -294,7 +320,11 @@ impl Coordinator {
         let next = groups.by_name.values().map(|group| group.look_at()).min();
         drop(groups);
         wakeups.call();
+<<<<<<< HEAD
         self.trace().deliver();
+=======
+        self.tidy_offsets();
+>>>>>>> fixg
         let next = next.filter(|next| *next < NEVER);
         next.map(|next| Duration::from_nanos(next.saturating_sub(now)))
     }
@@ -308,13 +338,18 @@ impl Coordinator {
         roster.note_events(&group.name, self.trace());
         drop(roster);
         wakeups.call();
+<<<<<<< HEAD
         self.trace().deliver();
+=======
+        self.tidy_offsets();
+>>>>>>> fixg
     }
 
     // ---- the offsets log ---------------------------------------------------------------------
 
     /// Stores what a static member owns now. Not waited for, and a failure is not reported: what
-    /// could be lost is that partitions wait for their owner, never a record or a commit.
+    /// could be lost is that partitions wait for their owner, never a record or a commit. Whoever
+    /// calls this [tidies](Self::tidy_offsets) when the locks are released.
     pub(super) fn store_static(&self, group: &Arc<str>, instance: &Arc<str>, roster: &Roster) {
         if let Some(member) = roster.record_of(instance) {
             let (group, instance) = (Arc::clone(group), Arc::clone(instance));

@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::assignor::Assignor;
-use super::coordinator::{Coordinator, Groups};
+use super::coordinator::{Commit, Coordinator, Groups};
 use super::offsets::{Committed, GroupOffsets, OffsetChange};
 use super::roster::{Group, Roster};
 use crate::error::{Error, Result};
 use crate::format::TopicId;
+use crate::partition::PartitionCore;
 use crate::record::TopicPartition;
 
 /// A group as it is at one moment.
@@ -96,22 +97,29 @@ impl Coordinator {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownGroup`], [`Error::GroupNotEmpty`]; nothing is changed.
-    pub(crate) fn replace_offsets(
+    /// [`Error::UnknownGroup`], [`Error::GroupNotEmpty`], [`Error::UnknownTopic`] when the topic is
+    /// gone; nothing is changed.
+    pub(crate) fn replace_offsets<'a>(
         &self,
         name: &str,
         topic: TopicId,
-        offsets: &[(u32, Committed)],
+        offsets: &[(&'a PartitionCore, Committed)],
     ) -> Result<u64> {
-        let groups = self.groups.lock();
-        let _roster = self.empty_group(&groups, name)?;
-        let change = |&(partition, committed): &(u32, Committed)| OffsetChange::Commit {
-            group: name.into(),
+        let group = Arc::from(name);
+        let commit = |&(core, committed): &(&'a PartitionCore, Committed)| Commit {
+            partition: &core.origin,
             topic,
-            partition,
+            core,
             committed,
+            epoch: None,
         };
-        self.offsets.append_if(offsets.iter().map(change).collect(), |_| Ok(()))
+        let commits: Vec<_> = offsets.iter().map(commit).collect();
+        let groups = self.groups.lock();
+        self.empty_group(&groups, name)?;
+        let end = self.append_commits(&group, &commits)?;
+        drop(groups);
+        self.tidy_offsets();
+        Ok(end)
     }
 
     /// Forgets a group without live members: its offsets, and whom it waits for. Durable on
@@ -119,7 +127,7 @@ impl Coordinator {
     ///
     /// # Errors
     ///
-    /// As [`replace_offsets`](Self::replace_offsets).
+    /// [`Error::UnknownGroup`], [`Error::GroupNotEmpty`]; nothing is changed.
     pub(crate) fn delete_group(&self, name: &str) -> Result<()> {
         let mut groups = self.groups.lock();
         self.empty_group(&groups, name)?;

@@ -63,6 +63,8 @@ impl Membership {
         if !change.assign.is_empty() || !change.lost.is_empty() {
             self.store_holder(&roster);
         }
+        drop(roster);
+        self.tidy();
         Ok(change)
     }
 
@@ -76,6 +78,7 @@ impl Membership {
         // It polls now, and an eviction made `look_at` pass it over.
         self.group.note_deadline(0);
         self.release(roster);
+        self.coordinator.deadline_noted();
         Ok(())
     }
 
@@ -85,6 +88,7 @@ impl Membership {
         roster.state.revoked(self.member, partitions).map_err(|_| Error::Rebalanced)?;
         self.store_holder(&roster);
         self.release(roster);
+        self.tidy();
         Ok(())
     }
 
@@ -130,6 +134,13 @@ impl Membership {
         drop(roster);
         wakeups.call();
         self.coordinator.trace().deliver();
+    }
+
+    /// After [`store_holder`](Self::store_holder), when the lock is released.
+    fn tidy(&self) {
+        if self.holder.is_some() {
+            self.coordinator.tidy_offsets();
+        }
     }
 
     fn store_holder(&self, roster: &Roster) {

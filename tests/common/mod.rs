@@ -14,8 +14,8 @@ use std::task::Wake;
 use std::time::{Duration, SystemTime};
 
 use logpond::{
-    Broker, BrokerBuilder, Consumer, Durability, Error, ManualClock, Message, Partition, Record,
-    Result, TopicConfig, TopicPartition,
+    Broker, BrokerBuilder, Clock, Consumer, Durability, Error, ManualClock, Message, Partition,
+    Record, Result, SystemClock, TopicConfig, TopicPartition,
 };
 use tempfile::TempDir;
 
@@ -249,6 +249,16 @@ impl ThreadState {
             }
             std::thread::yield_now();
         }
+    }
+}
+
+/// Asks until the answer is yes.
+pub(crate) fn within_patience(what: &str, mut is_so: impl FnMut() -> bool) {
+    let clock = SystemClock::new();
+    let end = clock.monotonic() + PATIENCE;
+    while !is_so() {
+        assert!(clock.monotonic() < end, "not in time: {what}");
+        std::thread::yield_now();
     }
 }
 

@@ -68,6 +68,23 @@ fn a_commit_that_comes_after_the_end_of_its_topic_is_not_stored() {
     assert_eq!(broker.life().coordinator.committed("g", topic.id, 0), None);
 }
 
+/// The same for an administrator's reset, also of a group that has no commit for the topic left.
+#[test]
+fn a_reset_that_comes_after_the_end_of_its_topic_is_not_stored() {
+    let disk = SimulatedDisk::new();
+    let broker = filled(&disk, 1);
+    broker.ensure_topic("other", TopicConfig::new(1)).unwrap();
+    let mut other = broker.consumer("g").assign([("other", 0)]).open().unwrap();
+    other.commit_offsets(&Offsets::from([(TopicPartition::from(("other", 0)), 0)])).unwrap();
+    let topic = broker.life().topic("t").unwrap();
+    broker.admin().delete_topic("t").unwrap();
+    let committed = Committed { offset: 2, leader_epoch: 0, incarnation: 0 };
+    let coordinator = &broker.life().coordinator;
+    let refused = coordinator.replace_offsets("g", topic.id, &[(&topic.partitions[0], committed)]);
+    assert!(matches!(&refused, Err(Error::UnknownTopic(name)) if name == "t"), "{refused:?}");
+    assert_eq!(coordinator.committed("g", topic.id, 0), None);
+}
+
 /// After a power cut nobody was told that the static members are gone, and each finds what it had.
 #[test]
 fn static_members_are_waited_for_after_a_crash() {

@@ -1,0 +1,120 @@
+//! What a consumer missed, until it is asked.
+//!
+//! Owns: the list behind [`Consumer::take_gaps`](super::Consumer::take_gaps), and its limit. Must
+//! not know: why something was missed.
+
+use super::Gap;
+use crate::record::TopicPartition;
+
+/// LIMIT: a consumer that falls behind again and again, and never asks, keeps this many ranges and
+/// at most one more per partition.
+const GAPS_MAX: usize = 1_024;
+
+/// In the order in which they were met.
+#[derive(Debug, Default)]
+pub(super) struct Gaps(Vec<Gap>);
+
+impl Gaps {
+    /// Adds a gap, or widens the partition's last one when both together are one range. Beyond the
+    /// limit the partition's two oldest become one, with what lies between them.
+    pub(super) fn push(&mut self, gap: Gap) {
+        let mut newest_first = self.0.iter_mut().rev();
+        let last = newest_first.find(|known| known.partition == gap.partition);
+        if let Some(last) = last
+            && touch(last, &gap)
+        {
+            cover(last, &gap);
+            return;
+        }
+        let partition = gap.partition.clone();
+        self.0.push(gap);
+        if self.0.len() > GAPS_MAX {
+            self.join_oldest(&partition);
+        }
+    }
+
+    pub(super) fn take(&mut self) -> Vec<Gap> {
+        std::mem::take(&mut self.0)
+    }
+
+    fn join_oldest(&mut self, partition: &TopicPartition) {
+        let is_same = |gap: &Gap| gap.partition == *partition;
+        let Some(oldest) = self.0.iter().position(is_same) else { return };
+        let Some(next) = self.0.iter().skip(oldest + 1).position(is_same) else { return };
+        let next = self.0.remove(oldest + 1 + next);
+        if let Some(oldest) = self.0.get_mut(oldest) {
+            cover(oldest, &next);
+        }
+    }
+}
+
+impl Extend<Gap> for Gaps {
+    fn extend<I: IntoIterator<Item = Gap>>(&mut self, gaps: I) {
+        for gap in gaps {
+            self.push(gap);
+        }
+    }
+}
+
+fn touch(one: &Gap, other: &Gap) -> bool {
+    one.missed.start <= other.missed.end && other.missed.start <= one.missed.end
+}
+
+fn cover(gap: &mut Gap, other: &Gap) {
+    gap.missed.start = gap.missed.start.min(other.missed.start);
+    gap.missed.end = gap.missed.end.max(other.missed.end);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use super::*;
+
+    fn gap(partition: u32, missed: Range<u64>) -> Gap {
+        Gap { partition: TopicPartition::from(("t", partition)), missed }
+    }
+
+    fn kept(gaps: impl IntoIterator<Item = Gap>) -> Vec<Gap> {
+        let mut all = Gaps::default();
+        all.extend(gaps);
+        all.take()
+    }
+
+    #[test]
+    fn gaps_that_are_one_range_are_one() {
+        assert_eq!(kept([gap(0, 1..4), gap(0, 4..6), gap(0, 6..7)]), [gap(0, 1..7)]);
+        // Missed once more after a seek back.
+        assert_eq!(kept([gap(0, 3..6), gap(0, 0..8)]), [gap(0, 0..8)]);
+        // Whatever other partitions missed meanwhile.
+        let mixed = [gap(0, 1..4), gap(1, 4..6), gap(0, 4..6)];
+        assert_eq!(kept(mixed), [gap(0, 1..6), gap(1, 4..6)]);
+    }
+
+    #[test]
+    fn what_was_read_between_two_gaps_keeps_them_apart() {
+        let apart = [gap(0, 1..4), gap(0, 5..6), gap(1, 0..1)];
+        assert_eq!(kept(apart.clone()), apart);
+    }
+
+    #[test]
+    fn beyond_the_limit_the_oldest_of_the_partition_become_one() {
+        let max = GAPS_MAX as u64;
+        let nth = |nth: u64| gap(0, nth * 10..nth * 10 + 1);
+        let mut expected = vec![gap(1, 0..1), gap(0, 0..41)];
+        expected.extend((5..max + 3).map(nth));
+        assert_eq!(expected.len(), GAPS_MAX);
+        assert_eq!(kept(std::iter::once(gap(1, 0..1)).chain((0..max + 3).map(nth))), expected);
+    }
+
+    #[test]
+    fn each_partition_keeps_one_at_least() {
+        let each = u32::try_from(GAPS_MAX).unwrap() * 2;
+        let twice = (0..each).chain(0..each).map(|number| gap(number, 0..1));
+        assert_eq!(kept(twice), (0..each).map(|number| gap(number, 0..1)).collect::<Vec<_>>());
+        let again = (0..each).map(|number| gap(number, 0..1));
+        let later = (0..each).map(|number| gap(number, 5..6));
+        let joined: Vec<_> = (0..each).map(|number| gap(number, 0..6)).collect();
+        assert_eq!(kept(again.chain(later)), joined);
+    }
+}
