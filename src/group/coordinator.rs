@@ -232,12 +232,9 @@ impl Coordinator {
         drop(roster);
         drop(groups);
         wakeups.call();
-<<<<<<< HEAD
-        self.trace().deliver();
-=======
         self.deadline_noted();
         self.tidy_offsets();
->>>>>>> fixg
+        self.trace().deliver();
         let coordinator = Arc::clone(self);
         Ok(Membership { coordinator, group, member: id, presence, holder })
     }
@@ -285,19 +282,16 @@ impl Coordinator {
         drop(roster);
         drop(groups);
         wakeups.call();
-<<<<<<< HEAD
-        self.trace().deliver();
-=======
         if is_waited_for {
             self.deadline_noted();
         }
         self.tidy_offsets();
+        self.trace().deliver();
     }
 
     /// A deadline was noted, and the locks are released.
     pub(super) fn deadline_noted(&self) {
         (self.on_deadline)();
->>>>>>> fixg
     }
 
     /// Evicts who has not polled for too long, in all groups, and forgets who was waited for in
@@ -320,11 +314,8 @@ impl Coordinator {
         let next = groups.by_name.values().map(|group| group.look_at()).min();
         drop(groups);
         wakeups.call();
-<<<<<<< HEAD
-        self.trace().deliver();
-=======
         self.tidy_offsets();
->>>>>>> fixg
+        self.trace().deliver();
         let next = next.filter(|next| *next < NEVER);
         next.map(|next| Duration::from_nanos(next.saturating_sub(now)))
     }
@@ -338,11 +329,8 @@ impl Coordinator {
         roster.note_events(&group.name, self.trace());
         drop(roster);
         wakeups.call();
-<<<<<<< HEAD
-        self.trace().deliver();
-=======
         self.tidy_offsets();
->>>>>>> fixg
+        self.trace().deliver();
     }
 
     // ---- the offsets log ---------------------------------------------------------------------

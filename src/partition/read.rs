@@ -1,9 +1,10 @@
-//! The reading half of a partition: ranges, cursors, lookups by time.
+//! The reading half of a partition: ranges, cursors, lookups by time, and waiting.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::PartitionCore;
+use super::waiters::{Awaits, Notifier};
+use super::{PartitionCore, Work};
 use crate::clock::to_millis;
 use crate::config::Visibility;
 use crate::error::{Error, Result};
@@ -176,5 +177,41 @@ impl PartitionCore {
                 return Ok(Some(found.offset()));
             }
         }
+    }
+
+    pub(crate) fn register(&self, notifier: &Arc<Notifier>, token: usize) -> u64 {
+        self.state.lock().waiters.register(notifier, token)
+    }
+
+    pub(crate) fn deregister(&self, id: u64) {
+        self.state.lock().waiters.deregister(id);
+    }
+
+    /// Arms a registration, unless there is something to read above `offset` already.
+    pub(crate) fn arm(self: &Arc<Self>, id: u64, offset: u64, visibility: Visibility) -> bool {
+        let mut state = self.state.lock();
+        if state.closed || self.visible_end(visibility) > offset {
+            return false;
+        }
+        let awaits = match visibility {
+            Visibility::Published => Awaits::Published,
+            Visibility::Durable => Awaits::Durable,
+        };
+        state.waiters.arm(id, awaits);
+        let wants_sync = awaits == Awaits::Durable && state.log.is_dirty();
+        drop(state);
+        if wants_sync {
+            self.request(Work::Sync);
+        }
+        true
+    }
+
+    /// Arms a registration for the end of the partition alone. False when that has come.
+    pub(crate) fn arm_for_end(&self, id: u64) -> bool {
+        let mut state = self.state.lock();
+        if !state.closed {
+            state.waiters.arm(id, Awaits::Closed);
+        }
+        !state.closed
     }
 }

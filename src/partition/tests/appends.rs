@@ -1,6 +1,7 @@
 //! Appends that are refused, and readers that wait.
 
 use super::*;
+use crate::partition::waiters::Notifier;
 
 #[test]
 fn compare_and_append_appends_at_the_expected_end_or_not_at_all() {
