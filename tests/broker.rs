@@ -841,3 +841,41 @@ fn a_producer_keeps_no_files_of_deleted_topics() {
     assert_eq!(kept.count(), 0);
     drop(handles);
 }
+
+/// What a clean end leaves is believed: of a thousand segments only their ends are read, and of
+/// the last one as much as a recovery point asks for.
+#[test]
+#[cfg(target_os = "linux")]
+fn statement_09_opening_a_thousand_segments_reads_little_of_them() {
+    const SEGMENTS: usize = 1_000;
+    let dir = temp_dir();
+    let broker = open_quiet(dir.path());
+    let topic = broker.ensure_topic("t", small_topic(1)).unwrap();
+    let partition = topic.partition(0).unwrap();
+    let value = [b'v'; 3_800];
+    let segments = |broker: &Broker| {
+        broker.admin().describe_topic("t").unwrap().partitions.first().unwrap().segments
+    };
+    while segments(&broker) < SEGMENTS {
+        partition.append(&Record::new().value(&value)).unwrap();
+    }
+    let end = partition.log_end_offset();
+    broker.close().unwrap();
+
+    // One partition is opened by the thread that opens the broker.
+    let read_bytes = || {
+        let counters = fs::read_to_string("/proc/thread-self/io").ok()?;
+        let line = counters.lines().find_map(|line| line.strip_prefix("rchar: "))?;
+        line.parse::<u64>().ok()
+    };
+    let Some(before) = read_bytes() else {
+        eprintln!("SKIPPED: this kernel does not count what a thread reads");
+        return;
+    };
+    let broker = open_quiet(dir.path());
+    let read = read_bytes().unwrap() - before;
+    assert_eq!(segments(&broker), SEGMENTS);
+    assert_eq!(broker.topic("t").unwrap().partition(0).unwrap().log_end_offset(), end);
+    let written = end * value.len() as u64;
+    assert!(read < written / 8, "{read} of {written} bytes were read");
+}
