@@ -302,17 +302,24 @@ impl TopicConfig {
 
     /// Takes the broker's defaults for every setting that is still at the crate's default. The
     /// partition count is never taken.
-    #[expect(clippy::float_cmp, reason = "untouched or not: the very value of the default")]
     pub(crate) fn or_defaults(self, defaults: &Self) -> Self {
-        let plain = Self::new(self.partitions);
-        let default = defaults.clone();
+        let defaults = Self { partitions: self.partitions, ..defaults.clone() };
+        Self::new(self.partitions).with_changes(&self, &defaults)
+    }
+
+    /// `now` with what `wanted` changes of `self`: two callers that alter different settings at the
+    /// same time both get what they want. The partition count is always `now`'s.
+    #[expect(clippy::float_cmp, reason = "changed or not: the very value that was shown")]
+    pub(crate) fn with_changes(&self, wanted: &Self, now: &Self) -> Self {
         macro_rules! pick {
-            ($($field:ident),*) => {
+            ($($field:ident),*) => {{
+                // A setting that is missing here does not compile.
+                let Self { partitions: _, $($field),* } = wanted;
                 Self {
-                    partitions: self.partitions,
-                    $($field: if self.$field == plain.$field { default.$field } else { self.$field }),*
+                    partitions: now.partitions,
+                    $($field: if *$field == self.$field { now.$field } else { *$field }),*
                 }
-            };
+            }};
         }
         pick!(
             durability,

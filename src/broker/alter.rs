@@ -33,7 +33,7 @@ impl Engine {
             // The topic that the caller looked at is gone; this one has its name only.
             return Err(Error::UnknownTopic(name.to_owned()));
         }
-        let config = with_changes(&before.config, &wanted, &topic.config);
+        let config = before.config.with_changes(&wanted, &topic.config);
         config.validate(record_bytes_max(config.segment_bytes))?;
         self.finish_growth(&topic)?;
         let entry = TopicEntry { name: Arc::clone(&topic.name), id: topic.id, config };
@@ -72,35 +72,6 @@ fn check_alterable(before: &TopicConfig, wanted: &TopicConfig) -> Result<()> {
     Ok(())
 }
 
-/// `now` with what `wanted` changes of `before`: two callers that alter different settings at the
-/// same time both get what they want. The partition count is always `now`'s.
-#[expect(clippy::float_cmp, reason = "changed or not: the very value that was shown")]
-fn with_changes(before: &TopicConfig, wanted: &TopicConfig, now: &TopicConfig) -> TopicConfig {
-    macro_rules! pick {
-        ($($field:ident),*) => {{
-            // A setting that is missing here does not compile.
-            let TopicConfig { partitions: _, $($field),* } = wanted;
-            TopicConfig {
-                partitions: now.partitions,
-                $($field: if *$field == before.$field { now.$field } else { *$field }),*
-            }
-        }};
-    }
-    pick!(
-        durability,
-        retention,
-        retention_bytes,
-        segment_bytes,
-        segment_age,
-        cleanup,
-        tombstone_retention,
-        min_dirty_ratio,
-        max_record_bytes,
-        timestamps,
-        min_insync
-    )
-}
-
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
@@ -113,7 +84,7 @@ mod tests {
         let before = TopicConfig::new(1);
         let mine = before.clone().segment_bytes(1 << 20);
         let meanwhile = TopicConfig::new(3).retention(Duration::MAX).segment_bytes(2 << 20);
-        let both = with_changes(&before, &mine, &meanwhile);
+        let both = before.with_changes(&mine, &meanwhile);
         assert_eq!(both, TopicConfig::new(3).retention(Duration::MAX).segment_bytes(1 << 20));
     }
 
@@ -121,7 +92,7 @@ mod tests {
     fn no_change_leaves_what_others_changed() {
         let before = TopicConfig::new(1);
         let meanwhile = TopicConfig::new(1).max_record_bytes(7).min_dirty_ratio(0.1);
-        assert_eq!(with_changes(&before, &before.clone(), &meanwhile), meanwhile);
+        assert_eq!(before.with_changes(&before.clone(), &meanwhile), meanwhile);
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub(crate) struct Engine {
     /// Held while the oldest records make room for new ones, so that no two callers drop for the
     /// same want.
     ///
-    /// LOCK ORDER: taken without any other lock.
+    /// LOCK ORDER: after `admin`, and before any lock of a partition.
     pub(crate) dropping: Mutex<()>,
 }
 
