@@ -6,6 +6,9 @@ pub mod format {}
 #[doc = include_str!("docs/durability.md")]
 pub mod durability {}
 
+#[doc = include_str!("docs/failures.md")]
+pub mod failures {}
+
 #[doc = include_str!("docs/concurrency.md")]
 pub mod concurrency {}
 

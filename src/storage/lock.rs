@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn row_f3_a_deleted_lock_file_is_noticed_and_lets_nobody_in() {
+    fn row_f03_a_deleted_lock_file_is_noticed_and_lets_nobody_in() {
         let dir = tempdir().unwrap();
         let lock = DirLock::acquire(dir.path()).unwrap();
         assert!(lock.is_intact());

@@ -129,7 +129,7 @@ fn killing_the_process_loses_nothing_but_syncs_nothing() {
 }
 
 #[test]
-fn row_d2_after_a_failed_sync_the_next_one_lies() {
+fn row_d02_after_a_failed_sync_the_next_one_lies() {
     let (mut lost, mut reverted) = (0, 0);
     for seed in 0..60 {
         let (disk, file) = disk_with(b"a");
