@@ -472,13 +472,8 @@ impl Walk {
         let told = shared.told.entry(id).or_default();
         self.tally.entry("gaps").and_modify(|it| *it += gaps.len() as u64).or_default();
         for gap in gaps {
-            let Some((_, next)) = told.get_mut(&gap.partition) else { continue };
+            let (_, next) = told.get_mut(&gap.partition).expect("missed what it does not own");
             let Some(log) = self.logs.get(&gap.partition) else { continue };
-            if gap.missed.start < *next {
-                // Once more, or too much: it had the partition before, and begins again.
-                *next = gap.missed.end.max(*next);
-                continue;
-            }
             // A position has passed offsets whose records compaction removed.
             let passed = (*next..gap.missed.start).all(|it| log.removed.contains(&it));
             let is_next = gap.missed.start >= *next && passed && gap.missed.end <= log.start;

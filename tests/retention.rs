@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use logpond::{
     Broker, BrokerBuilder, Cleanup, Clock, Consumer, Durability, Error, Gap, ManualClock, Message,
-    Partition, ReadMode, Record, StartAt, TopicConfig, TopicPartition, WhenFull,
+    Offsets, Partition, ReadMode, Record, StartAt, TopicConfig, TopicPartition, WhenFull,
 };
 
 use common::{
-    Rng, assert_dense, drain, files_below, manual_clock, read_all, refused_setting, small_topic,
-    some_time, temp_dir, tp,
+    Rng, assert_dense, drain, files_below, manual_clock, read_all, refused_setting, send_numbers,
+    small_topic, some_time, temp_dir, tp,
 };
 
 mod common;
@@ -419,6 +419,36 @@ fn what_a_consumer_misses_without_a_record_in_between_is_one_gap() {
     assert_eq!(drain(&mut consumer)[0].offset(), 50);
     let gaps = consumer.take_gaps();
     assert_eq!((gaps.len(), &gaps[0].missed), (1, &(0..50)));
+}
+
+/// Symptom: a gap was reported by two members, and counted twice. Cause: a member met it when it
+/// took the partition over, and kept it when it was evicted before its first poll. Rule: who never
+/// read there has missed nothing; the next owner begins at the same commit.
+#[test]
+fn a_gap_of_a_partition_that_was_never_read_is_the_next_owners() {
+    let Setup { broker, clock, .. } = setup(TopicConfig::new(1));
+    let member = || {
+        let builder = broker.consumer("g").subscribe(["t"]);
+        builder.max_poll_interval(MINUTE).open().unwrap()
+    };
+    send_numbers(&broker, "t", 0, 0..10);
+    let mut first = member();
+    first.commit_offsets(&Offsets::from([(tp("t", 0), 2)])).unwrap();
+    drop(first);
+    broker.admin().delete_records(("t", 0), 6).unwrap();
+
+    let mut absent = member();
+    clock.advance(MINUTE);
+    let mut next = member();
+    assert_eq!(drain(&mut next).len(), 4);
+    assert_eq!(next.take_gaps()[0].missed, 2..6);
+    next.commit().unwrap();
+    drop(next);
+    assert!(absent.poll(Duration::ZERO).unwrap().is_empty());
+    assert_eq!(absent.position(("t", 0)), Some(10));
+    assert!(absent.take_gaps().is_empty(), "it was never handed anything there");
+    let counted = broker.metrics().topics[0].partitions[0].fetched.gaps;
+    assert_eq!(counted, 1);
 }
 
 #[test]

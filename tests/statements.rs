@@ -164,8 +164,16 @@ fn statement_08_without_any_index_everything_is_found_all_the_same() {
         let mut damaged = 0;
         for path in &logs[..logs.len() - 2] {
             let mut bytes = fs::read(path).unwrap();
-            let end = bytes.len();
-            bytes[end - 16..].fill(0);
+            // The footer's length stands where its last sixteen bytes begin.
+            let trailer = bytes.len() - 16;
+            let length = u32::from_le_bytes(bytes[trailer..trailer + 4].try_into().unwrap());
+            let footer = bytes.len() - usize::try_from(length).unwrap()..bytes.len();
+            assert!(footer.len() > 60, "{}: {footer:?}", path.display());
+            match damaged % 3 {
+                0 => bytes[footer].fill(0),
+                1 => bytes.truncate(footer.start),
+                _ => bytes[footer].reverse(),
+            }
             fs::write(path, bytes).unwrap();
             damaged += 1;
         }

@@ -3,7 +3,7 @@
 //!
 //! Method: a subscriber that keeps each event as a line, on the thread of a broker without
 //! background threads. Not covered: poisoning and failed background work, which need a disk that
-//! refuses.
+//! refuses (`src/broker/tests/tracing.rs`).
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::fmt::{Debug, Write};

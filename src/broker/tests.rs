@@ -21,6 +21,8 @@ mod random;
 mod retention;
 mod state;
 mod statements;
+#[cfg(feature = "tracing")]
+mod tracing;
 
 /// How many images to try where the caller did not say.
 fn images(default: u64) -> u64 {

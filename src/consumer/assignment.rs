@@ -183,6 +183,7 @@ impl Consumer {
         self.slots.retain(|slot| !gone.contains(slot.origin()));
         self.unplaced.retain(|partition| !gone.contains(partition));
         self.untold.retain(|partition| !gone.contains(partition));
+        self.gaps.forget_taken_over(&gone);
     }
 
     /// A partition as it is taken over: at what is committed, or where the settings say.
@@ -193,10 +194,26 @@ impl Consumer {
             self.life.coordinator.committed(group, topic, partition.partition)
         });
         match committed {
-            Some(committed) => self.gaps.extend(slot.resume_at(committed, &self.settings)?),
+            Some(committed) => {
+                if let Some(gap) = slot.resume_at(committed, &self.settings)? {
+                    self.gaps.push_taken_over(gap);
+                }
+            }
             None => slot.start_at(self.settings.start, &self.settings)?,
         }
         Ok(slot)
+    }
+
+    /// What was missing where partitions were taken over counts from the first poll that reads them.
+    #[inline]
+    pub(super) fn keep_gaps(&mut self) {
+        for gap in self.gaps.take_taken_over() {
+            if let Some(slot) = self.index_of(&gap.partition).ok().and_then(|at| self.slots.get(at))
+            {
+                slot.count_gap(&gap);
+            }
+            self.gaps.push(gap);
+        }
     }
 
     /// A partition that has no position yet.

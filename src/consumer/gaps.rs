@@ -3,6 +3,8 @@
 //! Owns: the list behind [`Consumer::take_gaps`](super::Consumer::take_gaps), and its limit. Must
 //! not know: why something was missed.
 
+use std::collections::BTreeSet;
+
 use super::Gap;
 use crate::record::TopicPartition;
 
@@ -12,13 +14,18 @@ const GAPS_MAX: usize = 1_024;
 
 /// In the order in which they were met.
 #[derive(Debug, Default)]
-pub(super) struct Gaps(Vec<Gap>);
+pub(super) struct Gaps {
+    met: Vec<Gap>,
+    /// Met while partitions were taken over, which may be gone again before a poll reads them. The
+    /// next owner meets such a gap too, and it is one gap: who never read there never missed it.
+    taken_over: Vec<Gap>,
+}
 
 impl Gaps {
     /// Adds a gap, or widens the partition's last one when both together are one range. Beyond the
     /// limit the partition's two oldest become one, with what lies between them.
     pub(super) fn push(&mut self, gap: Gap) {
-        let mut newest_first = self.0.iter_mut().rev();
+        let mut newest_first = self.met.iter_mut().rev();
         let last = newest_first.find(|known| known.partition == gap.partition);
         if let Some(last) = last
             && touch(last, &gap)
@@ -27,22 +34,38 @@ impl Gaps {
             return;
         }
         let partition = gap.partition.clone();
-        self.0.push(gap);
-        if self.0.len() > GAPS_MAX {
+        self.met.push(gap);
+        if self.met.len() > GAPS_MAX {
             self.join_oldest(&partition);
         }
     }
 
+    /// Adds what was missing where a partition is taken over.
+    pub(super) fn push_taken_over(&mut self, gap: Gap) {
+        self.taken_over.push(gap);
+    }
+
+    /// The partitions that were taken over are read now: the caller adds what was missing there.
+    #[inline]
+    pub(super) fn take_taken_over(&mut self) -> Vec<Gap> {
+        std::mem::take(&mut self.taken_over)
+    }
+
+    /// These partitions are somebody else's before they were read.
+    pub(super) fn forget_taken_over(&mut self, gone: &BTreeSet<&TopicPartition>) {
+        self.taken_over.retain(|gap| !gone.contains(&gap.partition));
+    }
+
     pub(super) fn take(&mut self) -> Vec<Gap> {
-        std::mem::take(&mut self.0)
+        std::mem::take(&mut self.met)
     }
 
     fn join_oldest(&mut self, partition: &TopicPartition) {
         let is_same = |gap: &Gap| gap.partition == *partition;
-        let Some(oldest) = self.0.iter().position(is_same) else { return };
-        let Some(next) = self.0.iter().skip(oldest + 1).position(is_same) else { return };
-        let next = self.0.remove(oldest + 1 + next);
-        if let Some(oldest) = self.0.get_mut(oldest) {
+        let Some(oldest) = self.met.iter().position(is_same) else { return };
+        let Some(next) = self.met.iter().skip(oldest + 1).position(is_same) else { return };
+        let next = self.met.remove(oldest + 1 + next);
+        if let Some(oldest) = self.met.get_mut(oldest) {
             cover(oldest, &next);
         }
     }
@@ -89,6 +112,17 @@ mod tests {
         // Whatever other partitions missed meanwhile.
         let mixed = [gap(0, 1..4), gap(1, 4..6), gap(0, 4..6)];
         assert_eq!(kept(mixed), [gap(0, 1..6), gap(1, 4..6)]);
+    }
+
+    #[test]
+    fn what_was_taken_over_and_is_gone_was_not_missed() {
+        let mut all = Gaps::default();
+        all.push(gap(0, 0..1));
+        all.push_taken_over(gap(0, 1..4));
+        all.push_taken_over(gap(1, 1..4));
+        all.forget_taken_over(&BTreeSet::from([&TopicPartition::from(("t", 0))]));
+        assert_eq!(all.take_taken_over(), [gap(1, 1..4)]);
+        assert_eq!(all.take(), [gap(0, 0..1)]);
     }
 
     #[test]

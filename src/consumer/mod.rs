@@ -337,6 +337,7 @@ impl Consumer {
         loop {
             self.check_shutdown()?;
             self.follow_plan()?;
+            self.keep_gaps();
             self.auto_commit_if_due()?;
             // Before the fetch: a wake-up is for the call, whatever there is to read.
             if self.control.take_woken() && wait.ends_when_woken() {
@@ -407,6 +408,7 @@ impl Consumer {
     /// After 1,024 ranges a partition that misses more has its two oldest joined into one, which
     /// then also covers what was read between them: who needs each range asks more often.
     pub fn take_gaps(&mut self) -> Vec<Gap> {
+        self.keep_gaps();
         self.gaps.take()
     }
 

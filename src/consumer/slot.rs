@@ -126,7 +126,7 @@ impl Slot {
             return Ok(None);
         }
         if offset < self.core.log_start() {
-            return self.leave_gap(offset, settings);
+            return self.leave_gap(offset, settings).map(Some);
         }
         self.move_to(offset);
         self.floor = offset;
@@ -154,7 +154,7 @@ impl Slot {
     }
 
     /// Retention was quicker than this consumer: the policy says where to go on.
-    fn leave_gap(&mut self, position: u64, settings: &Settings) -> Result<Option<Gap>> {
+    fn leave_gap(&mut self, position: u64, settings: &Settings) -> Result<Gap> {
         let (start, end) = (self.core.log_start(), self.core.visible_end(settings.visibility));
         if settings.start == StartAt::Error {
             return Err(Error::OffsetOutOfRange { requested: position, start, end });
@@ -162,8 +162,19 @@ impl Slot {
         let next = self.resolve(settings.start, settings)?;
         self.move_to(next);
         let partition = self.origin().clone();
-        self.core.note_gap(start.saturating_sub(position));
-        Ok(Some(Gap { partition, missed: position..start }))
+        Ok(Gap { partition, missed: position..start })
+    }
+
+    /// The consumer will be told of the gap.
+    pub(super) fn count_gap(&self, gap: &Gap) {
+        self.core.note_gap(gap.missed.end.saturating_sub(gap.missed.start));
+    }
+
+    fn meet_gap(&mut self, settings: &Settings, gaps: &mut Gaps) -> Result<()> {
+        let gap = self.leave_gap(self.fetched, settings)?;
+        self.count_gap(&gap);
+        gaps.push(gap);
+        Ok(())
     }
 
     /// Adds what can be read now. Positions move by what was read.
@@ -185,7 +196,7 @@ impl Slot {
             return Ok(());
         }
         if self.fetched < self.core.log_start() {
-            gaps.extend(self.leave_gap(self.fetched, settings)?);
+            self.meet_gap(settings, gaps)?;
         }
         let limits =
             FetchLimits { records: settings.poll_records, bytes: settings.poll_bytes, visible_end };
@@ -195,8 +206,7 @@ impl Slot {
             }
             // Retention went past while this looked: the next pass goes on where the policy says.
             Err(Error::OffsetOutOfRange { .. }) if self.fetched < self.core.log_start() => {
-                gaps.extend(self.leave_gap(self.fetched, settings)?);
-                Ok(())
+                self.meet_gap(settings, gaps)
             }
             other => other,
         }

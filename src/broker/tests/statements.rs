@@ -62,6 +62,35 @@ fn statement_10_a_full_disk_refuses_sends_and_deleting_a_topic_restores_them() {
     assert_eq!(values(&topic, 0).len() as u64, end - 10);
 }
 
+#[test]
+fn statement_06_a_power_cut_takes_nothing_that_was_acknowledged_as_durable() {
+    let disk = SimulatedDisk::new();
+    let broker = open(&disk, 1).unwrap();
+    broker.ensure_topic("t", TopicConfig::new(1).segment_bytes(16 << 10)).unwrap();
+    let hurried = broker.producer_builder().durability(Durability::Os).build().unwrap();
+    let value = |number: u64| format!("{number} {}", "v".repeat(700));
+    let mut acknowledged = 0;
+    for number in 0..60 {
+        let bytes = value(number);
+        let record = Record::to("t").value(&bytes);
+        if number % 4 == 3 {
+            broker.producer().send(record).unwrap();
+            acknowledged = number + 1;
+        } else {
+            hurried.send(record).unwrap();
+        }
+        let crashes = [(Crash::Kill, number + 1), (Crash::Cut(PowerCut::WORST), acknowledged)];
+        for (crash, survives) in crashes {
+            let left = crash.of(&disk, &mut Random::new(number));
+            let next = open(&left, 2).unwrap();
+            let found = values(&next.topic("t").unwrap(), 0);
+            assert!(found.len() as u64 >= survives, "{crash:?} after {number}: {}", found.len());
+            let expected: Vec<_> = (0..found.len() as u64).map(value).collect();
+            assert_eq!(found, expected, "{crash:?} after {number}");
+        }
+    }
+}
+
 /// Symptom: a batch over two partitions, of which one could not be synced, named the records of
 /// both as done. Cause: `done` was filled in when records were appended. Rule: it names only what
 /// has reached the level in force.
