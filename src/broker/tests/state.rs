@@ -1,10 +1,12 @@
 //! The engine's own logs: snapshots, and how many files they keep.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::model::{DIR, clock, open, open_at};
 use crate::broker::Broker;
+use crate::broker::local::{LocalChange, LocalState};
 use crate::config::{Durability, TopicConfig};
 use crate::record::{Offsets, Record, TopicPartition};
 use crate::storage::disk::{Fault, Operation, Pages, PowerCut, SimulatedDisk};
@@ -258,4 +260,28 @@ fn row_j07_what_is_acknowledged_while_the_broker_closes_is_there() {
         end.close().unwrap();
         expected = found;
     }
+}
+
+/// Symptom: `__local` grew with every topic that was ever deleted. Cause: a recovery point that was
+/// written while its topic was being deleted stood behind the note that the topic is gone. Rule: an
+/// opening forgets what is known of topics that the catalog does not know.
+#[test]
+fn what_is_known_of_a_deleted_topic_is_forgotten_by_the_next_opening() {
+    let disk = SimulatedDisk::new();
+    let broker = with_records(&disk, Durability::Sync, 1);
+    let live = broker.life().topic("t").unwrap().id;
+    broker.ensure_topic("gone", TopicConfig::new(1)).unwrap();
+    let gone = broker.life().topic("gone").unwrap().id;
+    broker.admin().delete_topic("gone").unwrap();
+    let late = LocalChange::LogStart { topic: gone, partition: 0, offset: 3 };
+    broker.life().local.append_durably(vec![late]).unwrap();
+    let known = |broker: &Broker| broker.life().local.read(LocalState::topics);
+    assert!(known(&broker).contains(&gone));
+    drop(broker);
+
+    let broker = open(&disk, 2).unwrap();
+    assert_eq!(known(&broker), BTreeSet::from([live]));
+    let cut = disk.power_cut(&mut || 0, PowerCut::WORST);
+    drop(broker);
+    assert_eq!(known(&open(&cut, 3).unwrap()), BTreeSet::from([live]));
 }
