@@ -115,6 +115,20 @@ mod tests {
 
     use super::*;
 
+    /// Symptom: values of many small parts were encoded, acknowledged, and never decoded again.
+    /// Cause: fields and the ends of collections counted as elements. Rule: an element is what a
+    /// length in the input counts, and each takes a byte or is one of the few that take none.
+    #[test]
+    fn values_of_many_small_parts_are_decoded() {
+        there_and_back(&vec![(1_u8, 2_u8); 100_000]).unwrap();
+        there_and_back(&vec![Vec::<u8>::new(); 100_000]).unwrap();
+        there_and_back(&vec![Some((1_u8, (), ())); 100_000]).unwrap();
+        there_and_back(&(0..100_000_u32).map(|it| (it, [(); 2])).collect::<BTreeMap<_, _>>())
+            .unwrap();
+        there_and_back(&vec![[(), ()]; 65_536]).unwrap();
+        there_and_back(&vec![(); 1 << 20]).unwrap_err();
+    }
+
     #[test]
     fn nine_hostile_bytes_are_an_error_not_an_allocation() {
         let hostile = [0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
@@ -130,6 +144,17 @@ mod tests {
         bytes.push(0);
         let decoded: Result<u32, _> = Bincode.decode(&bytes);
         assert!(decoded.unwrap_err().to_string().contains("left over"));
+    }
+
+    fn there_and_back<T>(value: &T) -> Result<(), CodecError>
+    where
+        T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        let mut bytes = Vec::new();
+        Bincode.encode(value, &mut bytes)?;
+        let decoded: T = Bincode.decode(&bytes)?;
+        assert!(decoded == *value);
+        Ok(())
     }
 
     fn round_trip<T>(value: &T)

@@ -117,7 +117,8 @@ pub enum CommitMode {
     /// The application, by [`Consumer::commit`](crate::Consumer::commit) and its kin.
     #[default]
     Manual,
-    /// The consumer, inside `poll` and `close`; it covers only what a LATER poll has passed, never
+    /// The consumer, inside `poll`, also while it waits there, and `close`; a stream only when it
+    /// is polled. It covers only what a LATER poll has passed, never
     /// what was merely handed out.
     Auto {
         /// The time between two commits, on the broker's clock.

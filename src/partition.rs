@@ -20,6 +20,7 @@ use crossbeam::utils::CachePadded;
 
 use self::commit::SyncGate;
 use self::compaction::CompactionState;
+use self::disk_work::DiskWork;
 use self::lineage::Lineage;
 use self::metrics::{Counts, ReadCounts};
 use self::waiters::{Awaits, Fired, WaitList};
@@ -37,6 +38,7 @@ use crate::trace::{Outbox, note};
 
 pub(crate) mod commit;
 pub(crate) mod compaction;
+mod disk_work;
 pub(crate) mod encode;
 pub(crate) mod lineage;
 pub(crate) mod metrics;
@@ -121,6 +123,7 @@ pub(crate) struct PartitionCore {
     state: Mutex<State>,
     gate: SyncGate,
     compaction: CompactionState,
+    disk_work: DiskWork,
     /// ORDERING: stored with Release under `state` after the batch was published; loaded with
     /// Acquire by readers, who then find the batch. Padded: readers poll it while appenders write
     /// the lock beside it.
@@ -164,6 +167,7 @@ impl PartitionCore {
             segments: Arc::clone(log.segments()),
             gate: SyncGate::new(log.durable_end()),
             compaction: CompactionState::new(),
+            disk_work: DiskWork::new(),
             log_end: CachePadded::new(AtomicU64::new(log.log_end())),
             log_start: AtomicU64::new(log.log_start()),
             poisoned: AtomicBool::new(false),
@@ -526,9 +530,11 @@ impl PartitionCore {
         loop {
             let growth = self.state.lock().log.growth_wish();
             let Some(growth) = growth else { break };
+            let Some(_running) = self.disk_work.begin() else { return };
             let Ok(end) = growth.run() else { break };
             self.state.lock().log.finish_growth(&growth, end);
         }
+        let Some(_running) = self.disk_work.begin() else { return };
         let task = {
             let mut state = self.state.lock();
             if state.closed || !state.log.wants_next() {
@@ -578,6 +584,7 @@ impl PartitionCore {
     }
 
     fn write_footer(&self, mut task: FooterTask) -> Result<()> {
+        let _running = self.disk_work.begin().ok_or(Error::Closed)?;
         match task.run() {
             // Retention has removed the segment meanwhile, and its file: it needs no footer.
             Err(_) if !self.segments.contains(&task.segment) => return Ok(()),
@@ -631,6 +638,12 @@ impl PartitionCore {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    /// Waits, once the partition is closed, until no thread writes to its files any more.
+    pub(crate) fn await_work(&self) {
+        self.await_compaction();
+        self.disk_work.end();
     }
 
     /// Runs `change` on the log under the partition's lock, then publishes its ends.

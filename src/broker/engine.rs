@@ -333,7 +333,7 @@ impl Engine {
         self.end_handles();
         for partition in partitions {
             // Nothing is written after the directory was given up, not by another thread either.
-            partition.await_compaction();
+            partition.await_work();
         }
         drop(self.lock.lock().take());
     }

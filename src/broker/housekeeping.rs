@@ -132,13 +132,15 @@ impl Engine {
         while self.env.space.free() < wanted && matches!(self.drop_oldest(), Ok(true)) {}
     }
 
-    /// Drops the oldest sealed segment of all partitions. Whether there was one.
+    /// Drops the oldest sealed segment of all partitions. Whether that has made room: a partition
+    /// whose files cannot be removed makes none, however many are taken out of it.
     fn drop_oldest(&self) -> Result<bool> {
         self.check_open()?;
         let topics = self.all_topics();
         let droppable = topics.iter().filter(|topic| deletes(topic.config.cleanup));
         let each = droppable
             .flat_map(|topic| topic.partitions.iter().map(|core| (topic.id, core)))
+            .filter(|(_, core)| !core.keeps_leftovers())
             .filter_map(|(id, core)| Some((core.oldest_sealed()?, id, core)));
         // One without records holds nothing back: it is as old as can be.
         let age = |facts: &SegmentFacts| facts.times.map(|times| times.aged_from);
@@ -151,7 +153,7 @@ impl Engine {
     /// Drops the last segment of a partition, where nothing else can make room for its appends.
     fn drop_last(&self, core: &Arc<PartitionCore>) -> Result<bool> {
         let topic = self.topic(&core.origin.topic)?;
-        if !deletes(topic.config.cleanup) {
+        if !deletes(topic.config.cleanup) || core.keeps_leftovers() {
             return Ok(false);
         }
         let (plan, tail) = core.plan_deletion(core.log_end())?;
@@ -165,7 +167,7 @@ impl Engine {
         // Also where the log start is there already: the segments below it go.
         core.settle(start)?;
         self.remove(&[Removal { topic, core: Arc::clone(core), start }])?;
-        Ok(true)
+        Ok(!core.keeps_leftovers())
     }
 
     /// Makes new log starts durable, all at once, and then removes what lies below.

@@ -188,7 +188,7 @@ impl Engine {
         self.coordinator.topic_changed(name, 0);
         for partition in shared.iter().flat_map(|shared| &shared.partitions) {
             partition.close();
-            partition.await_compaction();
+            partition.await_work();
         }
         marked?;
         // It is gone for good; what is left of it is removed now, or else later.

@@ -62,11 +62,23 @@ impl Budget {
 pub(super) struct Guarded<'b, I> {
     pub(super) inner: I,
     pub(super) budget: &'b Budget,
+    /// How many elements there are is said by the type and not by the input: a field may take no
+    /// byte, and a hundred fields may share the byte of one element.
+    is_fixed: bool,
 }
 
 impl<'b, I> Guarded<'b, I> {
     pub(super) fn new(inner: I, budget: &'b Budget) -> Self {
-        Self { inner, budget }
+        Self { inner, budget, is_fixed: false }
+    }
+
+    fn fixed(inner: I, budget: &'b Budget) -> Self {
+        Self { inner, budget, is_fixed: true }
+    }
+
+    /// After an element was looked for. The end of a collection is none.
+    fn count<E: Error>(&self, is_there: bool) -> Result<(), E> {
+        if self.is_fixed || !is_there { Ok(()) } else { self.budget.take_element() }
     }
 }
 
@@ -79,13 +91,13 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Guarded<'_, S> {
 }
 
 macro_rules! guard_deserialize {
-    ($($method:ident($($name:ident: $type:ty),*) = $forwarded:ident;)*) => {
+    ($guard:ident: $($method:ident($($name:ident: $type:ty),*) = $forwarded:ident;)*) => {
         $(fn $method<V: Visitor<'de>>(
             self,
             $($name: $type,)*
             visitor: V,
         ) -> Result<V::Value, D::Error> {
-            self.inner.$forwarded($($name,)* Guarded::new(visitor, self.budget))
+            self.inner.$forwarded($($name,)* Guarded::$guard(visitor, self.budget))
         })*
     };
 }
@@ -93,7 +105,7 @@ macro_rules! guard_deserialize {
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for Guarded<'_, D> {
     type Error = D::Error;
 
-    guard_deserialize! {
+    guard_deserialize! { new:
         deserialize_any() = deserialize_any;
         deserialize_bool() = deserialize_bool;
         deserialize_i8() = deserialize_i8;
@@ -120,13 +132,16 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Guarded<'_, D> {
         deserialize_unit_struct(name: &'static str) = deserialize_unit_struct;
         deserialize_newtype_struct(name: &'static str) = deserialize_newtype_struct;
         deserialize_seq() = deserialize_seq;
-        deserialize_tuple(len: usize) = deserialize_tuple;
-        deserialize_tuple_struct(name: &'static str, len: usize) = deserialize_tuple_struct;
         deserialize_map() = deserialize_map;
-        deserialize_struct(name: &'static str, fields: &'static [&'static str]) = deserialize_struct;
         deserialize_enum(name: &'static str, variants: &'static [&'static str]) = deserialize_enum;
         deserialize_identifier() = deserialize_identifier;
         deserialize_ignored_any() = deserialize_ignored_any;
+    }
+
+    guard_deserialize! { fixed:
+        deserialize_tuple(len: usize) = deserialize_tuple;
+        deserialize_tuple_struct(name: &'static str, len: usize) = deserialize_tuple_struct;
+        deserialize_struct(name: &'static str, fields: &'static [&'static str]) = deserialize_struct;
     }
 
     fn is_human_readable(&self) -> bool {
@@ -189,11 +204,13 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Guarded<'_, V> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<V::Value, A::Error> {
-        self.budget.nested(|| self.inner.visit_seq(Guarded::new(seq, self.budget)))
+        let seq = Guarded { inner: seq, budget: self.budget, is_fixed: self.is_fixed };
+        self.budget.nested(|| self.inner.visit_seq(seq))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<V::Value, A::Error> {
-        self.budget.nested(|| self.inner.visit_map(Guarded::new(map, self.budget)))
+        let map = Guarded { inner: map, budget: self.budget, is_fixed: self.is_fixed };
+        self.budget.nested(|| self.inner.visit_map(map))
     }
 
     fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<V::Value, A::Error> {
@@ -215,8 +232,9 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Guarded<'_, A> {
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, A::Error> {
-        self.budget.take_element()?;
-        self.inner.next_element_seed(Guarded::new(seed, self.budget))
+        let element = self.inner.next_element_seed(Guarded::new(seed, self.budget))?;
+        self.count(element.is_some())?;
+        Ok(element)
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -231,8 +249,9 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Guarded<'_, A> {
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, A::Error> {
-        self.budget.take_element()?;
-        self.inner.next_key_seed(Guarded::new(seed, self.budget))
+        let key = self.inner.next_key_seed(Guarded::new(seed, self.budget))?;
+        self.count(key.is_some())?;
+        Ok(key)
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, A::Error> {
@@ -269,7 +288,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Guarded<'_, A> {
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, A::Error> {
-        self.inner.tuple_variant(len, Guarded::new(visitor, self.budget))
+        self.inner.tuple_variant(len, Guarded::fixed(visitor, self.budget))
     }
 
     fn struct_variant<V: Visitor<'de>>(
@@ -277,6 +296,6 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Guarded<'_, A> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, A::Error> {
-        self.inner.struct_variant(fields, Guarded::new(visitor, self.budget))
+        self.inner.struct_variant(fields, Guarded::fixed(visitor, self.budget))
     }
 }

@@ -22,7 +22,7 @@ impl Consumer {
         self.role = Role::Member(member);
         let taken = self.follow_plan();
         self.is_open = true;
-        taken
+        taken.and(self.place_failure.take().map_or(Ok(()), Err))
     }
 
     /// Takes whole topics, or partitions chosen by hand.
@@ -53,7 +53,8 @@ impl Consumer {
             let Role::Member(member) = &self.role else { return Ok(()) };
             if !member.needs_attention() {
                 self.tell_assigned();
-                return self.place();
+                self.place();
+                return Ok(());
             }
             let change = match member.poll() {
                 Err(fenced @ Error::Fenced { .. }) => {
@@ -78,10 +79,10 @@ impl Consumer {
             if self.callback.is_some() {
                 self.untold.extend(change.assign);
             }
-            let placed = self.place();
+            self.place();
             // What the callback brings about is for the next poll, so that this one ends.
             self.tell_assigned();
-            return placed;
+            return Ok(());
         }
     }
 
@@ -152,11 +153,11 @@ impl Consumer {
 
     /// Takes over what the group gave, as far as there is a position to begin at. One partition
     /// without a position keeps none of the others from being read.
-    fn place(&mut self) -> Result<()> {
+    fn place(&mut self) {
+        self.place_failure = None;
         if self.unplaced.is_empty() {
-            return Ok(());
+            return;
         }
-        let mut result = Ok(());
         let mut placed = Vec::with_capacity(self.unplaced.len());
         for partition in std::mem::take(&mut self.unplaced) {
             match self.placed_slot(&partition) {
@@ -165,12 +166,11 @@ impl Consumer {
                 Err(Error::UnknownTopic(_) | Error::UnknownPartition(_)) => {}
                 Err(error) => {
                     self.unplaced.push(partition);
-                    result = result.and(Err(error));
+                    self.place_failure.get_or_insert(error);
                 }
             }
         }
         self.add_slots(placed);
-        result
     }
 
     pub(super) fn add_slots(&mut self, slots: Vec<Slot>) {

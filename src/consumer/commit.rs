@@ -1,6 +1,7 @@
 //! Commits: what is done, made durable in the right order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::slot::Slot;
 use super::{Consumer, Role};
@@ -30,8 +31,8 @@ impl Consumer {
     ///
     /// [`Error::Rebalanced`] when one of the partitions is not this member's any more, nothing is
     /// committed then and the next poll tells which; [`Error::Fenced`] when a newer consumer has
-    /// taken the instance id; [`Error::UnknownTopic`] when a topic was deleted since the last
-    /// poll; [`Error::Config`] for a reader without a group; [`Error::SyncFailed`] and its kin.
+    /// taken the instance id; [`Error::UnknownTopic`] when a member's topic was deleted since its
+    /// last poll, or all that a consumer by hand reads; [`Error::Config`] for a reader without a group; [`Error::SyncFailed`] and its kin.
     ///
     /// # Durability
     ///
@@ -118,9 +119,13 @@ impl Consumer {
 
     // ---- what is committed -------------------------------------------------------------------
 
-    /// What `commit` covers.
+    /// What `commit` covers. One of the topics that a consumer without a plan reads may have been
+    /// deleted: the others still have offsets to commit. To a member its group's plan says so.
     fn handed_out(&self) -> Positions {
-        (0..).zip(&self.slots).map(|(index, slot)| (index, slot.handed_out)).collect()
+        let is_left = |slot: &Slot| !slot.core.is_closed();
+        let takes_all = matches!(self.role, Role::Member(_)) || !self.slots.iter().any(is_left);
+        let slots = (0..).zip(&self.slots).filter(|(_, slot)| takes_all || is_left(slot));
+        slots.map(|(index, slot)| (index, slot.handed_out)).collect()
     }
 
     /// What auto-commit covers: what a later poll has passed, as far as it is news.
@@ -149,6 +154,14 @@ impl Consumer {
     }
 
     // ---- auto mode ---------------------------------------------------------------------------
+
+    /// How long a wait may be before auto mode commits what was passed by it: real time, like the
+    /// wait itself. A clock that is moved by hand moves no wait; the next call looks again.
+    pub(super) fn auto_commit_wait(&self) -> Option<Duration> {
+        let CommitMode::Auto { .. } = self.settings.commit else { return None };
+        let has_news = !self.passed().is_empty();
+        has_news.then(|| self.commit_due.saturating_sub(self.life.clock.monotonic()))
+    }
 
     pub(super) fn auto_commit_if_due(&mut self) -> Result<()> {
         let CommitMode::Auto { every } = self.settings.commit else { return Ok(()) };

@@ -97,6 +97,10 @@ pub struct Consumer {
     /// Partitions that the group gave to this consumer and that have no slot yet: their position
     /// could not be found. Each poll tries again.
     unplaced: Vec<TopicPartition>,
+    /// Why the last of them has no position, and whether the caller was told since it was last
+    /// handed something: the others are read in between.
+    place_failure: Option<Error>,
+    is_told_of_place: bool,
     callback: Option<Callback>,
     /// Partitions that the group gave to this consumer and that the callback has not heard of.
     untold: BTreeSet<TopicPartition>,
@@ -151,6 +155,8 @@ impl Consumer {
             ahead: Batch::default().into_iter(),
             gaps: Gaps::default(),
             unplaced: Vec::new(),
+            place_failure: None,
+            is_told_of_place: false,
             callback,
             untold: BTreeSet::new(),
             is_open: false,
@@ -295,17 +301,18 @@ impl Consumer {
         }
     }
 
-    /// Waits for a signal; false when neither records nor a call ended the wait. A task that waits
+    /// Waits for a signal; false when there is nothing more to wait for in this call. A task that waits
     /// is there until it is polled again or its stream is dropped.
     fn park(&mut self, wait: &Wait<'_>) -> bool {
         if let Role::Member(member) = &self.role {
             member.waits();
         }
-        let fired = wait.at(&self.notifier);
+        let fired = wait.at(&self.notifier, self.auto_commit_wait());
         if fired.is_some() || wait.ends_when_woken() {
             self.note_poll();
         }
-        let Some(mut fired) = fired else { return false };
+        // Without a signal and before the end of the wait, a commit of auto mode is due.
+        let Some(mut fired) = fired else { return !wait.is_over() };
         fired.sort_unstable();
         for slot in &mut self.slots {
             slot.is_armed &= fired.binary_search(&slot.token).is_err();
@@ -343,7 +350,7 @@ impl Consumer {
             if self.control.take_woken() && wait.ends_when_woken() {
                 return Ok(Batch::default());
             }
-            let batch = self.fetch(armed_too)?;
+            let batch = self.fetch_or_fail(armed_too)?;
             armed_too = false;
             if !batch.is_empty() || matches!(wait, Wait::Never) {
                 return Ok(batch);
@@ -355,6 +362,21 @@ impl Consumer {
                 return Ok(Batch::default());
             }
         }
+    }
+
+    /// What a pass finds. A partition without a position is an error of every other call while the
+    /// others have records, and of every call when they have none.
+    fn fetch_or_fail(&mut self, armed_too: bool) -> Result<Batch> {
+        let Some(failure) = self.place_failure.take() else { return self.fetch(armed_too) };
+        if self.is_told_of_place {
+            let batch = self.fetch(armed_too)?;
+            if !batch.is_empty() {
+                self.is_told_of_place = false;
+                return Ok(batch);
+            }
+        }
+        self.is_told_of_place = true;
+        Err(failure)
     }
 
     /// One pass over the slots, beginning with another one each time. Armed ones have nothing, as
@@ -403,12 +425,13 @@ impl Consumer {
     }
 
     /// What was removed from the partitions before this consumer had read it, since the last call.
+    /// A gap is told like a record is handed out: by the first poll that reads there, and again to
+    /// whoever resumes at a commit below its end.
     ///
     /// Gaps of a partition that follow each other without a record between them are one range.
     /// After 1,024 ranges a partition that misses more has its two oldest joined into one, which
     /// then also covers what was read between them: who needs each range asks more often.
     pub fn take_gaps(&mut self) -> Vec<Gap> {
-        self.keep_gaps();
         self.gaps.take()
     }
 

@@ -113,7 +113,8 @@ impl Slot {
         settings: &Settings,
     ) -> Result<Option<Gap>> {
         let Committed { offset, incarnation, .. } = committed;
-        let end = self.core.visible_end(Visibility::Published);
+        // Not the visible end: in a poisoned partition that is the durable one, and nothing was cut.
+        let end = self.core.log_end();
         self.committed = Some(offset);
         let cut = self.core.cut_below(offset, incarnation);
         if let Some(cut_to) = cut.or_else(|| (offset > end).then_some(end)) {
@@ -135,13 +136,13 @@ impl Slot {
 
     /// Puts the slot where `start` says.
     pub(super) fn start_at(&mut self, start: StartAt, settings: &Settings) -> Result<()> {
-        let offset = self.resolve(start, settings)?;
+        let offset = self.resolve(start, self.core.log_start(), settings)?;
         self.move_to(offset);
         Ok(())
     }
 
-    fn resolve(&self, start: StartAt, settings: &Settings) -> Result<u64> {
-        let first = self.core.log_start();
+    /// `first` is the log start as the caller has seen it.
+    fn resolve(&self, start: StartAt, first: u64, settings: &Settings) -> Result<u64> {
         let end = self.core.visible_end(settings.visibility);
         Ok(match start {
             StartAt::Earliest => first,
@@ -159,7 +160,9 @@ impl Slot {
         if settings.start == StartAt::Error {
             return Err(Error::OffsetOutOfRange { requested: position, start, end });
         }
-        let next = self.resolve(settings.start, settings)?;
+        // Retention may go on meanwhile. The gap ends where reading goes on: what is removed in
+        // between is the next gap.
+        let next = self.resolve(settings.start, start, settings)?;
         self.move_to(next);
         let partition = self.origin().clone();
         Ok(Gap { partition, missed: position..start })

@@ -33,13 +33,25 @@ impl Wait<'_> {
         !matches!(self, Self::Task(_))
     }
 
-    /// Waits for a signal. Returns the tokens of the partitions that fired; `None` when there is
-    /// nothing more to wait for in this call.
-    pub(super) fn at(&self, notifier: &Notifier) -> Option<Vec<usize>> {
+    /// Whether the call comes back without a signal.
+    pub(super) fn is_over(&self) -> bool {
+        match self {
+            Self::Never | Self::Task(_) => true,
+            Self::Until(deadline) => real_now() >= *deadline,
+            Self::Forever => false,
+        }
+    }
+
+    /// Waits for a signal, a thread for no longer than `most`. Returns the tokens of the partitions
+    /// that fired; `None` when there was no signal.
+    pub(super) fn at(&self, notifier: &Notifier, most: Option<Duration>) -> Option<Vec<usize>> {
+        let cut = most.and_then(|most| real_now().checked_add(most));
         let (fired, called) = match self {
             Self::Never => return None,
-            Self::Until(deadline) => notifier.wait(Some(*deadline)),
-            Self::Forever => notifier.wait(None),
+            Self::Until(deadline) => {
+                notifier.wait(Some(cut.map_or(*deadline, |cut| cut.min(*deadline))))
+            }
+            Self::Forever => notifier.wait(cut),
             Self::Task(waker) => notifier.poll(waker)?,
         };
         (!fired.is_empty() || called).then_some(fired)

@@ -30,7 +30,7 @@ use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::trace::Outbox;
 
 pub(crate) struct Coordinator {
-    pub(super) offsets: StateLog<OffsetsState>,
+    pub(crate) offsets: StateLog<OffsetsState>,
     clock: Arc<dyn Clock>,
     is_read_only: bool,
     pub(super) groups: Mutex<Groups>,

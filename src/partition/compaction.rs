@@ -266,7 +266,7 @@ impl PartitionCore {
     }
 
     /// Waits until no step is under way.
-    pub(crate) fn await_compaction(&self) {
+    pub(super) fn await_compaction(&self) {
         let mut slot = self.compaction.slot.lock();
         while slot.is_claimed {
             slot = self.compaction.released.wait(slot);

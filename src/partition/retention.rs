@@ -124,6 +124,7 @@ impl PartitionCore {
 
     /// Makes the next segment, so that rolling needs no disk under the lock.
     fn prepare_ahead(&self) -> Result<()> {
+        let _running = self.disk_work.begin().ok_or(Error::Closed)?;
         let task = {
             let mut state = self.writable_state()?;
             if state.log.has_prepared() {
@@ -193,6 +194,21 @@ impl PartitionCore {
         last.map_or(Ok(()), |segment| segment.sync_dir())
     }
 
+    /// Begins a new segment of at least so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// What the disk said, also [`Error::Closed`] and [`Error::Poisoned`]; the log is as it was.
+    pub(super) fn roll_for(&self, bytes: usize) -> Result<()> {
+        self.writable_state()?.log.roll_for(bytes)
+    }
+
+    /// Tries again to remove files that could not be removed. Whether some are left.
+    pub(crate) fn keeps_leftovers(&self) -> bool {
+        self.retry_removals();
+        !self.leftovers.lock().is_empty()
+    }
+
     /// Tries again to remove files that could not be removed.
     pub(crate) fn retry_removals(&self) {
         let leftovers = std::mem::take(&mut *self.leftovers.lock());
@@ -201,7 +217,7 @@ impl PartitionCore {
         }
     }
 
-    fn remove_files(&self, segments: Vec<Arc<Segment>>) {
+    pub(super) fn remove_files(&self, segments: Vec<Arc<Segment>>) {
         for segment in segments {
             match segment.remove_file() {
                 Err(error) if error.kind() != ErrorKind::NotFound => {

@@ -71,6 +71,9 @@ pub(crate) struct StateLog<S> {
     partition: Arc<PartitionCore>,
     disk: Arc<dyn Disk>,
     inner: Mutex<Inner<S>>,
+    /// Held while segments are removed, so that it is one after another. Whether what was removed
+    /// last may come back after a power cut.
+    removing: Mutex<bool>,
 }
 
 impl<S: LoggedState> StateLog<S> {
@@ -78,7 +81,7 @@ impl<S: LoggedState> StateLog<S> {
     pub(crate) fn open(partition: Arc<PartitionCore>, disk: Arc<dyn Disk>) -> Result<Self> {
         let state = replay(&partition)?;
         let inner = Inner { state, changes_bytes: 0, snapshot_bytes: 0 };
-        Ok(Self { partition, disk, inner: Mutex::new(inner) })
+        Ok(Self { partition, disk, inner: Mutex::new(inner), removing: Mutex::new(true) })
     }
 
     /// Begins this life of the log: applies `changes` and writes the whole state as a snapshot,
@@ -88,7 +91,7 @@ impl<S: LoggedState> StateLog<S> {
         for change in changes {
             inner.state.apply(change);
         }
-        self.write_snapshot(&mut inner)
+        self.write_snapshot(inner)
     }
 
     pub(crate) fn read<R>(&self, read: impl FnOnce(&S) -> R) -> R {
@@ -132,11 +135,11 @@ impl<S: LoggedState> StateLog<S> {
 
     /// Writes a snapshot, if enough has changed since the last one.
     pub(crate) fn tidy(&self) {
-        let mut inner = self.inner.lock();
+        let inner = self.inner.lock();
         if inner.changes_bytes > CHANGES_BYTES.max(inner.snapshot_bytes) {
             // The changes are in the log either way; a disk that is full now is found by the
             // append that needs the space.
-            let _ = self.write_snapshot(&mut inner);
+            let _ = self.write_snapshot(inner);
         }
     }
 
@@ -169,8 +172,9 @@ impl<S: LoggedState> StateLog<S> {
         }
     }
 
-    /// Begins a new segment with the whole state, syncs it, and lets go of all earlier ones.
-    fn write_snapshot(&self, inner: &mut MutexGuard<'_, Inner<S>>) -> Result<()> {
+    /// Begins a new segment with the whole state, syncs it, and lets go of all earlier ones. Who
+    /// appends waits for the first of these alone.
+    fn write_snapshot(&self, mut inner: MutexGuard<'_, Inner<S>>) -> Result<()> {
         let values = encode_changes(&inner.state.snapshot())?;
         let head = Record::new().key(SNAPSHOT_KEY);
         let records: Vec<_> = std::iter::once(head)
@@ -178,22 +182,24 @@ impl<S: LoggedState> StateLog<S> {
             .collect();
         let bytes: usize = values.iter().map(|value| value.len() + RECORD_ROOM).sum();
         let base = self.partition.log_end();
-        self.partition.with_log(|log| log.roll_for(bytes + SNAPSHOT_ROOM))?;
+        self.partition.roll_for(bytes + SNAPSHOT_ROOM)?;
         let end = self.append_records(&records)?;
-        // DURABILITY: the snapshot is durable before anything that it replaces is removed.
-        self.partition.wait_durable(end)?;
         inner.changes_bytes = 0;
         inner.snapshot_bytes = bytes as u64;
+        drop(inner);
+        // DURABILITY: the snapshot is durable before anything that it replaces is removed.
+        self.partition.wait_durable(end)?;
+        let mut may_come_back = self.removing.lock();
         let removed = self.partition.with_log(|log| log.retire(base, usize::MAX));
-        self.remove(&removed);
+        self.remove(&removed, &mut may_come_back);
         Ok(())
     }
 
     /// Removes segments, oldest first. What cannot be removed now is found, and removed, at a later
     /// snapshot or open.
-    fn remove(&self, segments: &[Arc<Segment>]) {
-        for (index, segment) in segments.iter().enumerate() {
-            if index > 0
+    fn remove(&self, segments: &[Arc<Segment>], may_come_back: &mut bool) {
+        for segment in segments {
+            if *may_come_back
                 && let Some(dir) = segment.path.parent()
                 && self.disk.sync_dir(dir).is_err()
             {
@@ -201,6 +207,7 @@ impl<S: LoggedState> StateLog<S> {
                 // could come back alone, and what lies between would look lost.
                 return;
             }
+            *may_come_back = true;
             if self.disk.remove_file(&segment.path).is_err() {
                 return;
             }

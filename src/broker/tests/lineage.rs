@@ -1,5 +1,6 @@
 //! Logs that were cut under consumers that had come further.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use super::model::{clock, open_at, values};
@@ -8,7 +9,7 @@ use crate::config::{Durability, TopicConfig};
 use crate::consumer::Consumer;
 use crate::error::Error;
 use crate::record::{Record, TopicPartition};
-use crate::storage::disk::{Metadata, Pages, PowerCut, SimulatedDisk};
+use crate::storage::disk::{Fault, Metadata, Operation, Pages, PowerCut, SimulatedDisk};
 
 fn open(disk: &SimulatedDisk, seed: u64) -> Broker {
     let broker = open_at(disk, seed, Durability::Os, &clock()).unwrap();
@@ -56,6 +57,29 @@ fn cut_topic_tail(broker: Broker, disk: &SimulatedDisk) -> SimulatedDisk {
     broker.life().coordinator.offsets_partition().flush().unwrap();
     drop(broker);
     disk.power_cut(&mut || 0, PowerCut::WORST)
+}
+
+/// Symptom: a group was told that records were cut, and its commit went back. Cause: what can be
+/// read of a poisoned partition ends at its durable end, and a commit beyond that was taken for one
+/// beyond a cut. Rule: only a recovery cuts.
+#[test]
+fn a_commit_beyond_what_a_poisoned_partition_shows_is_no_truncation() {
+    let disk = SimulatedDisk::new();
+    let broker = open_at(&disk, 1, Durability::Os, &clock()).unwrap();
+    let topic = broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    let partition = topic.partition(0).unwrap();
+    for value in ["a", "b", "c"] {
+        partition.append(&Record::new().value(value)).unwrap();
+    }
+    let mut consumer = broker.consumer("g").subscribe(["t"]).open().unwrap();
+    assert_eq!(consumer.poll(Duration::ZERO).unwrap().len(), 3);
+    consumer.commit().unwrap();
+    drop(consumer);
+    disk.inject(Fault::once(Operation::Sync, ErrorKind::Other).on("/t/0"));
+    partition.sync().unwrap_err();
+    let mut next = broker.consumer("g").subscribe(["t"]).open().unwrap();
+    assert!(next.poll(Duration::ZERO).unwrap().is_empty());
+    assert_eq!(next.position(("t", 0)), Some(3));
 }
 
 #[test]

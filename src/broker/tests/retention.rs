@@ -4,13 +4,16 @@
 //! further on; every acknowledged record at or above it is there, in order; a producer's numbers
 //! are not forgotten. [`Watch`] remembers what was seen.
 
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::images;
 use super::model::{Crash, DIR, Random, clock, open_at};
 use crate::broker::Broker;
 use crate::clock::ManualClock;
-use crate::config::{Durability, TopicConfig};
+use crate::config::{Durability, TopicConfig, WhenFull};
 use crate::error::{Error, Result};
 use crate::record::{Record, TopicPartition};
 use crate::storage::disk::{Fault, Operation, PowerCut, SimulatedDisk};
@@ -372,4 +375,36 @@ fn numbers_below_a_durable_log_start_are_kept_at_level_os() {
     let id = broker.life().catalog.read(|it| it.producers.get("named").map(|it| it.id)).unwrap();
     let last = broker.life().topic(TOPIC).unwrap().partition(0).unwrap().last_sequence(id);
     assert!(last >= Some(5), "{last:?}");
+}
+
+/// Symptom: where old records make room for new ones, a directory from which nothing could be
+/// removed cost the whole log, record by record, and the budget was exceeded without end. Cause: a
+/// file that could not be removed counted as room that was made. Rule: room is made when it is
+/// there; until then the append is refused, and nothing more is dropped.
+#[test]
+fn a_disk_that_refuses_to_remove_costs_no_more_than_one_segment() {
+    let disk = SimulatedDisk::new();
+    let builder = Broker::builder().disk(Arc::new(disk.clone()), Path::new(DIR)).clock(clock());
+    let builder = builder.durability(Durability::Os).background(false).seed(5);
+    let limit = 4 << 20;
+    let broker = builder.max_total_bytes(limit).when_full(WhenFull::DropOldest).open().unwrap();
+    let topic = broker.ensure_topic("t", TopicConfig::new(1).segment_bytes(64 << 10)).unwrap();
+    let partition = topic.partition(0).unwrap();
+    let value = vec![7; 3_000];
+    let append = || partition.append(&Record::new().value(&value));
+    disk.inject(Fault::always(Operation::Remove, ErrorKind::PermissionDenied).on("/t/"));
+    let refused = (0..3_000).find_map(|_| append().err()).expect("a budget without a limit");
+    assert!(matches!(refused, Error::StorageFull { .. }), "{refused:?}");
+    let start = partition.log_start_offset();
+    for _ in 0..50 {
+        append().unwrap_err();
+    }
+    assert_eq!(partition.log_start_offset(), start, "dropped for nothing");
+    assert!(partition.log_end_offset() - start > 1_000, "{start}");
+
+    disk.heal();
+    for _ in 0..100 {
+        append().unwrap();
+    }
+    assert!(partition.log_start_offset() > start);
 }

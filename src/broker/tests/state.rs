@@ -8,6 +8,7 @@ use super::model::{DIR, clock, open, open_at};
 use crate::broker::Broker;
 use crate::broker::local::{LocalChange, LocalState};
 use crate::config::{Durability, TopicConfig};
+use crate::group::offsets::{Committed, OffsetChange};
 use crate::record::{Offsets, Record, TopicPartition};
 use crate::storage::disk::{Fault, Operation, Pages, PowerCut, SimulatedDisk};
 
@@ -260,6 +261,33 @@ fn row_j07_what_is_acknowledged_while_the_broker_closes_is_there() {
         end.close().unwrap();
         expected = found;
     }
+}
+
+/// Symptom: a file appeared in a directory that was closed and unlocked, under the next broker.
+/// Cause: a consumer that was dropped after the close left its group, and the group's log, which
+/// had much to tidy up, rolled; rolling did not look whether the partition was closed. Rule:
+/// nothing is written after the directory was given up.
+#[test]
+fn a_handle_that_outlives_the_close_writes_nothing() {
+    let disk = SimulatedDisk::new();
+    let broker = with_records(&disk, Durability::Os, 1);
+    let consumer = broker.consumer("g").subscribe(["t"]).open().unwrap();
+    let topic = broker.life().topic("t").unwrap().id;
+    let group: Arc<str> = "x".repeat(250).into();
+    // As when the snapshots of these found the disk full.
+    for offset in 0..40 {
+        let committed = Committed { offset: offset % 2, leader_epoch: 0, incarnation: 0 };
+        let change = |partition| {
+            let group = Arc::clone(&group);
+            OffsetChange::Commit { group, topic, partition, committed }
+        };
+        let offsets = &broker.life().coordinator.offsets;
+        offsets.append_if((0..60).map(change).collect(), |_| Ok(())).unwrap();
+    }
+    broker.close().unwrap();
+    let before = disk.store_points();
+    drop(consumer);
+    assert_eq!(disk.store_points(), before, "something was written after the close");
 }
 
 /// Symptom: `__local` grew with every topic that was ever deleted. Cause: a recovery point that was

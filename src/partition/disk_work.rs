@@ -1,0 +1,87 @@
+//! Work on a partition's files that no lock covers, and its end.
+//!
+//! A broker that was closed has given its directory up, and another one may open it at once. So
+//! whatever writes to files without holding the partition's lock is counted: the close waits for
+//! it, and nothing begins afterwards. (A compaction has a claim of its own to be waited for.)
+
+use crate::sync::{Condvar, Mutex};
+
+#[derive(Debug, Default)]
+struct Count {
+    running: u32,
+    has_ended: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct DiskWork {
+    count: Mutex<Count>,
+    idle: Condvar,
+}
+
+/// One piece of work; it is over when this is dropped.
+#[derive(Debug)]
+pub(super) struct Running<'a>(&'a DiskWork);
+
+impl DiskWork {
+    pub(super) fn new() -> Self {
+        Self { count: Mutex::new(Count::default()), idle: Condvar::new() }
+    }
+
+    /// `None` when the partition has given its files up.
+    pub(super) fn begin(&self) -> Option<Running<'_>> {
+        let mut count = self.count.lock();
+        if count.has_ended {
+            return None;
+        }
+        count.running += 1;
+        Some(Running(self))
+    }
+
+    /// Lets nothing begin any more, and waits for what runs.
+    pub(super) fn end(&self) {
+        let mut count = self.count.lock();
+        count.has_ended = true;
+        while count.running > 0 {
+            count = self.idle.wait(count);
+        }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut count = self.0.count.lock();
+        count.running -= 1;
+        if count.running == 0 {
+            self.0.idle.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn the_end_waits_for_what_runs_and_nothing_begins_after_it() {
+        let work = DiskWork::new();
+        let running = work.begin().unwrap();
+        let (ended, end) = mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                work.end();
+                ended.send(()).unwrap();
+            });
+            while work.begin().is_some() {
+                thread::yield_now();
+            }
+            assert!(end.try_recv().is_err(), "ended over work that runs");
+            drop(running);
+            end.recv().unwrap();
+        });
+        assert!(work.begin().is_none());
+    }
+}
