@@ -123,8 +123,8 @@ mod tests {
         there_and_back(&vec![(1_u8, 2_u8); 100_000]).unwrap();
         there_and_back(&vec![Vec::<u8>::new(); 100_000]).unwrap();
         there_and_back(&vec![Some((1_u8, (), ())); 100_000]).unwrap();
-        there_and_back(&(0..100_000_u32).map(|it| (it, [(); 2])).collect::<BTreeMap<_, _>>())
-            .unwrap();
+        let map: BTreeMap<u32, (u8, u8)> = (0..100_000).map(|it| (it, (1, 2))).collect();
+        there_and_back(&map).unwrap();
         there_and_back(&vec![[(), ()]; 65_536]).unwrap();
         there_and_back(&vec![(); 1 << 20]).unwrap_err();
     }

@@ -1,6 +1,5 @@
 //! Groups, for an administrator.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -8,14 +7,13 @@ use serde::Serialize;
 use super::Admin;
 use crate::config::{Durability, StartAt, Visibility};
 use crate::error::{Error, Result};
-use crate::format::TopicId;
 use crate::group::assignor::Assignor;
 use crate::group::inspect::GroupView;
 use crate::group::offsets::Committed;
+use crate::group::progress::TopicTable;
 pub use crate::group::progress::{GroupOffset, GroupStatus};
 use crate::partition::PartitionCore;
 use crate::record::{Offsets, TopicPartition};
-use crate::topic::TopicShared;
 
 /// A consumer group, described.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -57,11 +55,11 @@ impl Admin {
     /// [`Error::Closed`].
     pub fn groups(&self) -> Result<Vec<GroupInfo>> {
         self.life().check_open()?;
-        let partitions = self.partitions_by_id();
+        let topics = TopicTable::new(&self.life().all_topics());
         let mut infos = Vec::new();
         for name in self.life().coordinator.group_names() {
             match self.life().coordinator.view(&name) {
-                Ok(view) => infos.push(describe(name, view, &partitions)),
+                Ok(view) => infos.push(describe(name, view, &topics)),
                 // Gone since its name was read.
                 Err(Error::UnknownGroup(_)) => {}
                 Err(error) => return Err(error),
@@ -78,7 +76,7 @@ impl Admin {
     pub fn describe_group(&self, name: &str) -> Result<GroupInfo> {
         self.life().check_open()?;
         let view = self.life().coordinator.view(name)?;
-        Ok(describe(name.into(), view, &self.partitions_by_id()))
+        Ok(describe(name.into(), view, &TopicTable::new(&self.life().all_topics())))
     }
 
     /// Makes a group go on elsewhere in a topic, in all its partitions. Returns the offsets that
@@ -139,10 +137,6 @@ impl Admin {
         self.life().check_writable()?;
         self.life().coordinator.delete_group(name)
     }
-
-    fn partitions_by_id(&self) -> HashMap<TopicId, Arc<TopicShared>> {
-        self.life().all_topics().into_iter().map(|topic| (topic.id, topic)).collect()
-    }
 }
 
 /// Where a group begins that is sent to `to`.
@@ -157,11 +151,7 @@ fn offset_of(core: &PartitionCore, to: StartAt) -> Result<u64> {
     })
 }
 
-fn describe(
-    name: Arc<str>,
-    view: GroupView,
-    topics: &HashMap<TopicId, Arc<TopicShared>>,
-) -> GroupInfo {
+fn describe(name: Arc<str>, view: GroupView, topics: &TopicTable) -> GroupInfo {
     let state = view.status();
     let offsets =
         view.progress(topics, |core| core.log_start()..core.visible_end(Visibility::Published));

@@ -7,7 +7,8 @@
 //! the others have their turn. Without
 //! background threads, requests stay noted in their partitions until `tick` serves them.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -131,8 +132,7 @@ pub(crate) fn run_space_lane(
     clock: &dyn Clock,
     evict_overdue: impl Fn() -> Option<Duration>,
 ) {
-    // Partitions whose interval runs; few, and each at most once.
-    let mut later: Vec<Arc<PartitionCore>> = Vec::new();
+    let mut intervals = Intervals::default();
     // At once: static members of the last life are waited for from the opening on.
     let mut look_at = Some(Duration::ZERO);
     while queues.is_running() {
@@ -140,7 +140,7 @@ pub(crate) fn run_space_lane(
         if look_at.is_some_and(|look_at| now >= look_at) {
             look_at = evict_overdue().map(|wait| now.saturating_add(wait));
         }
-        let next = [next_due(&mut later, clock), look_at.map(|it| it.saturating_sub(now))];
+        let next = [intervals.sync_due(now), look_at.map(|it| it.saturating_sub(now))];
         let job = match next.into_iter().flatten().min() {
             Some(wait) => queues.space.recv_timeout(wait),
             None => queues.space.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -148,9 +148,7 @@ pub(crate) fn run_space_lane(
         match job {
             Ok(Job::Do(partition, Work::SyncLater)) => {
                 partition.take_up(Work::SyncLater);
-                if !later.iter().any(|known| Arc::ptr_eq(known, &partition)) {
-                    later.push(partition);
-                }
+                intervals.add(partition, clock.monotonic());
             }
             Ok(Job::Do(partition, work)) => partition.do_work(work),
             // The next round looks.
@@ -161,18 +159,42 @@ pub(crate) fn run_space_lane(
     }
 }
 
-/// Syncs what is due and returns how long until the next is.
-fn next_due(later: &mut Vec<Arc<PartitionCore>>, clock: &dyn Clock) -> Option<Duration> {
-    let now = clock.monotonic();
-    let mut next: Option<Duration> = None;
-    later.retain(|partition| {
-        let due = partition.sync_if_due(now);
-        if let Some(due) = due {
-            next = Some(next.map_or(due, |next| next.min(due)));
+/// Partitions whose interval runs, each at most once: thousands, where every topic has one.
+#[derive(Default)]
+struct Intervals {
+    partitions: HashMap<usize, Arc<PartitionCore>>,
+    /// When each of them is to be looked at, by its address. One that was synced meanwhile is due
+    /// later than that, or not at all.
+    due: BinaryHeap<Reverse<(Duration, usize)>>,
+}
+
+impl Intervals {
+    fn add(&mut self, partition: Arc<PartitionCore>, now: Duration) {
+        let address = Arc::as_ptr(&partition).addr();
+        if self.partitions.contains_key(&address) {
+            return;
         }
-        due.is_some()
-    });
-    next.map(|due| due.saturating_sub(now))
+        if let Some(due) = partition.sync_if_due(now) {
+            self.partitions.insert(address, partition);
+            self.due.push(Reverse((due, address)));
+        }
+    }
+
+    /// Syncs what is due and returns how long until the next is.
+    fn sync_due(&mut self, now: Duration) -> Option<Duration> {
+        while let Some(&Reverse((due, address))) = self.due.peek() {
+            if due > now {
+                return Some(due.saturating_sub(now));
+            }
+            self.due.pop();
+            let again = self.partitions.get(&address).and_then(|it| it.sync_if_due(now));
+            match again {
+                Some(again) => self.due.push(Reverse((again, address))),
+                None => drop(self.partitions.remove(&address)),
+            }
+        }
+        None
+    }
 }
 
 /// What the bulk lane asks of the engine.

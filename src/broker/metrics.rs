@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Broker;
 use super::engine::Engine;
 use crate::group::inspect::GroupView;
-use crate::group::progress::{GroupOffset, GroupStatus};
+use crate::group::progress::{GroupOffset, GroupStatus, TopicTable};
 use crate::partition::PartitionCore;
 use crate::partition::metrics::PartitionMetrics;
 use crate::record::TopicPartition;
@@ -112,9 +112,9 @@ impl Engine {
         let topics = self.all_topics();
         let cores = || topics.iter().flat_map(|topic| &topic.partitions);
         let mut seen: Seen = cores().map(|core| (Arc::as_ptr(core), look(core))).collect();
-        let by_id = topics.iter().map(|topic| (topic.id, Arc::clone(topic))).collect();
+        let table = TopicTable::new(&topics);
         let groups = views.into_iter().map(|(name, view)| {
-            let offsets = view.progress(&by_id, |core| match seen.get(&Arc::as_ptr(core)) {
+            let offsets = view.progress(&table, |core| match seen.get(&Arc::as_ptr(core)) {
                 Some(seen) => seen.log_start_offset..seen.readable_end(),
                 None => 0..0,
             });

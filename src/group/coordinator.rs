@@ -204,10 +204,13 @@ impl Coordinator {
         let taken_over = taken_over.map(|known| known.id);
         if roster.assignor != request.assignor {
             if roster.live.keys().any(|id| Some(*id) != taken_over) {
+                // Whoever is refused leaves no trace; the sweep may have.
+                roster.note_events(name, self.trace());
                 drop(roster);
                 drop(groups);
-                // Those that the sweep concerns; whoever is refused leaves no trace.
                 wakeups.call();
+                self.tidy_offsets();
+                self.trace().deliver();
                 return Err(Error::config("assignor", "the group's members use another one"));
             }
             roster.assignor = request.assignor;
@@ -320,15 +323,23 @@ impl Coordinator {
         next.map(|next| Duration::from_nanos(next.saturating_sub(now)))
     }
 
-    /// The same for one group, which has a member: the one that polls.
+    /// The same for one group, of which a member polls.
     #[cold]
     pub(super) fn sweep(&self, group: &Group, now: u64) {
         let mut roster = group.roster.lock();
         self.forget_statics(&group.name, &group.sweep(&mut roster, now));
+        let is_empty = roster.state.is_empty();
+        if is_empty {
+            // Only a fenced one polls: what is left of the group is for `evict_overdue` to forget.
+            group.note_deadline(now);
+        }
         let wakeups = roster.take_wakeups();
         roster.note_events(&group.name, self.trace());
         drop(roster);
         wakeups.call();
+        if is_empty {
+            self.deadline_noted();
+        }
         self.tidy_offsets();
         self.trace().deliver();
     }

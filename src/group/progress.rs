@@ -36,6 +36,20 @@ pub struct GroupOffset {
     pub lag: u64,
 }
 
+/// The topics there are, to be found both ways.
+pub(crate) struct TopicTable {
+    by_id: HashMap<TopicId, Arc<TopicShared>>,
+    by_name: HashMap<Arc<str>, Arc<TopicShared>>,
+}
+
+impl TopicTable {
+    pub(crate) fn new(topics: &[Arc<TopicShared>]) -> Self {
+        let by_id = topics.iter().map(|topic| (topic.id, Arc::clone(topic))).collect();
+        let by_name = topics.iter().map(|it| (Arc::clone(&it.name), Arc::clone(it))).collect();
+        Self { by_id, by_name }
+    }
+}
+
 impl GroupView {
     pub(crate) fn status(&self) -> GroupStatus {
         let is_empty = !self.members.iter().any(|member| member.is_live);
@@ -50,18 +64,16 @@ impl GroupView {
     /// where to where a partition can be read.
     pub(crate) fn progress(
         &self,
-        topics: &HashMap<TopicId, Arc<TopicShared>>,
+        topics: &TopicTable,
         readable: impl Fn(&Arc<PartitionCore>) -> Range<u64>,
     ) -> Vec<GroupOffset> {
         let committed = self.offsets.iter().filter_map(|(&(id, number), committed)| {
-            let core = topics.get(&id)?.partition(number).ok()?;
+            let core = topics.by_id.get(&id)?.partition(number).ok()?;
             Some((core, Some(committed.offset)))
         });
-        let by_name: HashMap<&str, &Arc<TopicShared>> =
-            topics.values().map(|topic| (&*topic.name, topic)).collect();
         let assigned = self.members.iter().flat_map(|member| &member.assignment);
         let assigned = assigned.filter_map(|partition| {
-            Some((by_name.get(&*partition.topic)?.partition(partition.partition).ok()?, None))
+            Some((topics.by_name.get(&partition.topic)?.partition(partition.partition).ok()?, None))
         });
         let mut known: BTreeMap<&TopicPartition, (&Arc<PartitionCore>, Option<u64>)> =
             BTreeMap::new();

@@ -419,11 +419,13 @@ impl MapBudget {
     }
 
     fn register(&self, segment: &Arc<Segment>) {
+        /// LIMIT: as many steps as keep a call short. Where messages hold thousands of maps, the
+        /// calls together go round, and the budget is exceeded meanwhile.
+        const CANDIDATES: usize = 64;
         let mut maps = self.maps.lock();
         maps.push_back(Arc::downgrade(segment));
-        // Each candidate is looked at once per call: maps that messages hold go to the back, and
-        // the budget is exceeded rather than the call made to search for ever.
-        let mut candidates = maps.len();
+        // Maps that messages hold go to the back.
+        let mut candidates = maps.len().min(CANDIDATES);
         while maps.len() > self.limit && candidates > 0 {
             candidates -= 1;
             let Some(oldest) = maps.pop_front() else { break };

@@ -46,17 +46,19 @@ pub(crate) fn verify_segments(
     awaits_footer: impl Fn(u64) -> bool,
     findings: &mut Findings,
 ) -> Result<()> {
-    let mut reached = None;
-    for segment in segments.all() {
+    let (mut reached, mut place) = (None, None);
+    while let Some(segment) = segments.some_after(place, 1).pop() {
         let before = (findings.batches, findings.records, findings.damage.len());
         let verified = Verifier::new(&segment, identity, findings).run(reached, &awaits_footer);
         if !segments.contains(&segment) {
-            // Retention or compaction has removed it meanwhile; what was seen of it says nothing.
+            // Retention or compaction has removed it meanwhile; what was seen of it says nothing,
+            // and what has come in its place is next.
             (findings.batches, findings.records) = (before.0, before.1);
             findings.damage.truncate(before.2);
             reached = None;
             continue;
         }
+        place = Some(segment.places.1);
         reached = Some(verified?);
     }
     let Some(last) = segments.last() else { return Ok(()) };

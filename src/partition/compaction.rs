@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::log::compaction::run::{Compaction, LogAccess, Progress, Terms};
 use crate::log::compaction::{KEY_MEMORY_BYTES, Tally};
+use crate::log::segment::Segment;
 use crate::sync::{Condvar, Mutex};
 use crate::trace::note;
 
@@ -136,6 +137,10 @@ impl LogAccess for PartitionCore {
     fn with_log<R>(&self, change: impl FnOnce(&mut Log) -> R) -> R {
         Self::with_log(self, change)
     }
+
+    fn remove_files(&self, segments: Vec<Arc<Segment>>) {
+        Self::remove_files(self, segments);
+    }
 }
 
 impl PartitionCore {
@@ -243,6 +248,13 @@ impl PartitionCore {
         loop {
             if self.is_closed() {
                 return Err(Error::Closed);
+            }
+            if self.compaction.slot.lock().settings != Some(claim.settings) {
+                // What it works towards is not wanted any more; what is done of it stays.
+                return Err(Error::config(
+                    "cleanup",
+                    "the topic was altered while it was compacted",
+                ));
             }
             let begun = self.clock.monotonic();
             let more = self.step_counting(&mut claim, &mut tally)?;

@@ -183,6 +183,9 @@ impl PartitionCore {
             segments += gone.len();
             self.remove_files(gone);
         }
+        if segments == 0 {
+            return Ok(());
+        }
         note!(
             self.trace,
             Removed {

@@ -36,6 +36,9 @@ const RECORD_OVERHEAD_BYTES: u64 = 128;
 /// How a log is reached for the moments in which its lists change.
 pub(crate) trait LogAccess {
     fn with_log<R>(&self, change: impl FnOnce(&mut Log) -> R) -> R;
+
+    /// Unlinks the files of segments that left the log. What cannot be unlinked is tried again.
+    fn remove_files(&self, segments: Vec<Arc<Segment>>);
 }
 
 /// What a compaction is told from outside.
@@ -437,10 +440,10 @@ impl Compaction {
         let replaced = log.with_log(|log| log.segments.replace(&new));
         if replaced.is_empty() {
             // Retention has removed all of them meanwhile.
-            self.remove(&[new])?;
+            self.remove(vec![new], log)?;
             return Ok(Stage::CutShort);
         }
-        self.remove(&replaced)?;
+        self.remove(replaced, log)?;
         self.inputs.splice(group.clone(), [new]);
         rewrite.first = group.start.saturating_add(1);
         rewrite.place = self.start_of(rewrite.first);
@@ -448,18 +451,13 @@ impl Compaction {
     }
 
     /// Unlinks segments that readers do not find any more. Whoever has their maps goes on reading.
-    fn remove(&self, segments: &[Arc<Segment>]) -> Result<()> {
-        let disk = &self.env.disk;
-        let remove = |segment: &Arc<Segment>| {
-            let removed = segment.remove_file();
-            removed.map_err(|source| Error::io("remove", &segment.path, source))
-        };
-        let removed = segments.iter().map(remove).fold(Ok(()), Result::and);
+    /// One that stays stays void: whatever takes the new segment's place covers its places too.
+    fn remove(&self, segments: Vec<Arc<Segment>>, log: &impl LogAccess) -> Result<()> {
+        log.remove_files(segments);
         // DURABILITY: they are gone for good before anything is built on it: the next compaction
         // removes the segment that makes them void.
         let dir = &self.identity.dir;
-        disk.sync_dir(dir).map_err(|source| Error::io("sync", dir, source))?;
-        removed
+        self.env.disk.sync_dir(dir).map_err(|source| Error::io("sync", dir, source))
     }
 
     /// The next pass, or the end.

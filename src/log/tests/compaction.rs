@@ -37,6 +37,13 @@ impl LogAccess for Shared {
     fn with_log<R>(&self, change: impl FnOnce(&mut Log) -> R) -> R {
         change(&mut self.0.borrow_mut())
     }
+
+    fn remove_files(&self, segments: Vec<Arc<Segment>>) {
+        for segment in segments {
+            // A crash, or a refusal: what stays is void.
+            let _ = segment.remove_file();
+        }
+    }
 }
 
 impl Shared {
@@ -288,6 +295,10 @@ impl LogAccess for Budgeted<'_> {
     fn with_log<R>(&self, change: impl FnOnce(&mut Log) -> R) -> R {
         self.least_free.set(self.least_free.get().min(self.space.free()));
         self.log.with_log(change)
+    }
+
+    fn remove_files(&self, segments: Vec<Arc<Segment>>) {
+        self.log.remove_files(segments);
     }
 }
 
