@@ -27,7 +27,7 @@ pub(crate) use real::RealDisk;
 #[cfg(test)]
 pub(crate) use simulated::SimulatedDisk;
 #[cfg(test)]
-pub(crate) use simulated::{Fault, Images, Metadata, Operation, Pages, PowerCut};
+pub(crate) use simulated::{Fault, Metadata, Operation, Pages, PowerCut};
 
 /// What a directory entry is. Symbolic links are not followed: they are [`EntryKind::Other`], as
 /// are FIFOs, sockets and devices, and nothing of that kind is ever opened.

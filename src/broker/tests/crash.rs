@@ -12,11 +12,11 @@ const SYNC: Durability = Durability::Sync;
 
 /// Counts what was tried; a test that tries nothing proves nothing.
 #[derive(Debug, Default)]
-struct Campaign {
-    seed: u64,
-    points: u64,
-    images: u64,
-    nested: u64,
+pub(super) struct Campaign {
+    pub(super) seed: u64,
+    pub(super) points: u64,
+    pub(super) images: u64,
+    pub(super) nested: u64,
 }
 
 /// The crashes to try at a store point: the two ends, and some by chance.
@@ -63,17 +63,28 @@ impl Campaign {
     }
 
     fn image(&mut self, life: &Life, crash: Crash, random: &mut Random, context: &str) {
-        self.images += 1;
         let context = format!("{context}, {crash:?}");
-        let disk = crash.of(&life.disk, random);
+        self.go_on(crash.of(&life.disk, random), &life.model, crash, random, &context);
+    }
+
+    /// Opens what a crash has left, also with an opening that is interrupted, and goes on with it.
+    pub(super) fn go_on(
+        &mut self,
+        disk: SimulatedDisk,
+        model: &Model,
+        crash: Crash,
+        random: &mut Random,
+        context: &str,
+    ) {
+        self.images += 1;
         let before = disk.kill9();
         let seed = random.next();
-        let mut next = Life::new(disk, life.model.clone(), seed, &context);
+        let mut next = Life::new(disk, model.clone(), seed, context);
         assert!(next.open_and_check(crash));
         let points = next.disk.store_points();
         // The opening itself is interrupted, somewhere.
         let stop = random.below(points + 1);
-        self.interrupted_opening(&before, crash, &life.model, stop, random, &context);
+        self.interrupted_opening(&before, crash, model, stop, random, context);
         // The engine goes on: what the first crash left behind must not follow what comes now.
         let steps = next.follow_up();
         assert_eq!(next.run(&steps), Ended::Done);

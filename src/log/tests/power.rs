@@ -22,7 +22,7 @@ use super::*;
 
 mod check;
 mod exhaustive;
-
+mod lying;
 mod random;
-
+mod rows;
 mod world;

@@ -25,17 +25,20 @@ struct Share {
     of_longest: u64,
     /// The most images with the same names.
     images: usize,
+    /// Of the images of a store point, one in so many.
+    of_images: usize,
     /// Of so many images one is gone on with.
     deeper: u64,
 }
 
 impl Share {
     /// LIMIT: 2^12 subsets of pages.
-    const WHOLE: Self = Self { operations: 3, of_longest: 1, images: 1 << 12, deeper: 16 };
+    const WHOLE: Self =
+        Self { operations: 3, of_longest: 1, images: 1 << 12, of_images: 1, deeper: 16 };
 
     fn of_effort() -> Self {
         match effort() {
-            0..=1 => Self { operations: 3, of_longest: 100, images: 8, deeper: 32 },
+            0..=1 => Self { operations: 3, of_longest: 100, images: 8, of_images: 5, deeper: 16 },
             2..=9 => Self { of_longest: 10 / effort(), images: 256, ..Self::WHOLE },
             _ => Self::WHOLE,
         }
@@ -83,7 +86,11 @@ fn try_workload(
         let images = disk.images(share.images);
         for image in 0..images.len() {
             let case = Case { workload: workload.clone(), point, image };
-            if only.is_none_or(|only| *only == case) {
+            let is_tried = match only {
+                Some(only) => *only == case,
+                None => (image + point as usize).is_multiple_of(share.of_images),
+            };
+            if is_tried {
                 let oracle = world.oracle_at(point);
                 campaign.image(&images.get(image), oracle, share.deeper, &mut case.random(), &case);
             }
@@ -102,6 +109,9 @@ fn replay(case: &Case) {
 
 /// B1 to B5, B7, B9 to B11, B13: nothing that was acknowledged is lost, and nothing else is there,
 /// in any image of any short workload.
+// RED: src/log/tasks.rs
+//   - file.sync().map_err(|source| Error::SyncFailed {
+//   + Ok(()).map_err(|source: std::io::Error| Error::SyncFailed {
 #[test]
 fn row_b01_every_image_of_every_short_workload_is_a_prefix() {
     if let Some(case) = Case::asked_for() {
@@ -128,5 +138,5 @@ fn row_b01_every_image_of_every_short_workload_is_a_prefix() {
         "{campaign:?}: {all} images in {seconds:.1} s, {:.0} per second",
         all as f64 / seconds
     );
-    assert!(campaign.workloads > 300 && campaign.images > 1_000, "{campaign:?}");
+    assert!(campaign.workloads > 250 && campaign.images > 1_000, "{campaign:?}");
 }

@@ -144,6 +144,16 @@ impl Oracle {
         }
     }
 
+    /// Whatever can be read is what was appended, around whatever cannot.
+    pub(super) fn check_bytes(&self, log: &Log, case: &dyn Display) {
+        let (found, _) = read_around(log);
+        for (offset, value) in found {
+            let record = self.records.get(offset as usize);
+            let is_same = record.is_some_and(|record| record.value == value);
+            assert!(is_same, "{case}: other bytes at {offset}");
+        }
+    }
+
     /// Only compaction makes gaps, and only where a later record has the key.
     fn must_be_gone(&self, offsets: std::ops::Range<u64>, end: u64, case: &dyn Display) {
         for offset in offsets {
