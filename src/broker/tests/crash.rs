@@ -173,11 +173,16 @@ fn row_a25_a_new_directory_survives_two_interrupted_openings() {
     assert!(tried > 500);
 }
 
+// RED: src/broker/topics.rs
+//   - sync_dir(disk, &self.settings.dir)?;
 #[test]
 fn row_a22_b17_a_topic_is_created_whole_or_not_at_all() {
     campaign("create", &[], &[Step::Create("a", Shape(3, SYNC)), Step::Send("a", 2)]);
 }
 
+// RED: src/log/tasks.rs
+//   - file.sync().map_err(|source| Error::SyncFailed {
+//   + Ok(()).map_err(|source: std::io::Error| Error::SyncFailed {
 #[test]
 fn row_b13_what_was_acknowledged_is_there() {
     let setup = [Step::Create("a", Shape(2, SYNC))];
@@ -191,6 +196,9 @@ fn row_b13_what_was_acknowledged_is_there() {
     campaign("send", &setup, &steps);
 }
 
+// RED: src/consumer/commit.rs
+//   - Some(end) => self.life.coordinator.offsets_partition().wait_durable(end),
+//   + Some(_) => Ok(()),
 #[test]
 fn row_a13_b16_the_last_acknowledged_commit_is_there() {
     let setup = [Step::Create("a", Shape(2, SYNC)), Step::Send("a", 0)];
@@ -213,6 +221,9 @@ fn row_a23_a_deleted_topic_stays_deleted_and_its_name_is_free() {
     campaign("delete", &setup, &steps);
 }
 
+// RED: src/broker/engine.rs
+//   - let flushed = users().map(|partition| partition.flush()).fold(Ok(()), Result::and);
+//   + let flushed: Result<()> = Ok(());
 #[test]
 fn row_a24_b18_an_end_that_claims_to_be_clean_is() {
     let setup = [Step::Create("a", ONE), Step::Send("a", 0), Step::Enqueue("a", 0)];
