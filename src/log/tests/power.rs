@@ -14,9 +14,10 @@
 //! LOGPOND_REPLAY=grown:fill,roll,sync/3/17 cargo test --lib log::tests::power -- --nocapture
 //! ```
 //!
-//! `LOGPOND_EFFORT` is 1 by default: workloads of up to two operations with all images of little
-//! choice, and a part of those of three. From 10 on nothing is left out, and each more is another
-//! round of random workloads. A failure prints the `LOGPOND_REPLAY` that does it again.
+//! `LOGPOND_EFFORT` is 1 by default: all workloads of up to two operations, a part of those of
+//! three, and a part of their images. From 10 on nothing is left out, and each more is another
+//! round of random workloads. A failure prints the `LOGPOND_EFFORT` and the `LOGPOND_REPLAY` that
+//! do it again.
 
 use super::*;
 
