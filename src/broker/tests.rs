@@ -3,7 +3,8 @@
 //! Goal: after any crash, what docs/durability.md, "After any crash" promise is there, and nothing else. Method:
 //! [`model`] keeps what [`life`] did and what was acknowledged; [`crash`] stops short workloads at
 //! every store point and opens what each kind of crash leaves, also when the opening itself is
-//! interrupted; [`random`] does so to long random workloads; [`faults`] lets single calls fail.
+//! interrupted; [`power`] opens every image that a power cut can leave of still shorter ones;
+//! [`random`] does so to long random workloads; [`faults`] lets single calls fail.
 //! Not covered: real files and real processes (`tests/`), threads.
 //!
 //! `LOGPOND_IMAGES=n` tries n images per store point instead of a few, and as many more random
@@ -17,12 +18,18 @@ mod groups;
 mod life;
 mod lineage;
 mod model;
+mod power;
 mod random;
 mod retention;
 mod state;
 mod statements;
 #[cfg(feature = "tracing")]
 mod tracing;
+
+/// Scales [`power`], as `LOGPOND_EFFORT` asks: from 10 on nothing is left out.
+fn effort() -> u64 {
+    variable("LOGPOND_EFFORT").unwrap_or(1)
+}
 
 /// How many images to try where the caller did not say.
 fn images(default: u64) -> u64 {

@@ -37,13 +37,17 @@ mod append;
 mod compaction;
 mod crash;
 mod hostile;
+mod power;
 mod reopen;
 mod sync;
 mod torn;
 mod verify;
 
-/// Scales the random loops: 1 for every run of the tests, 100 for a night.
-const EFFORT: u64 = 1;
+/// Scales the random loops and the exhaustive ones: 1 for every run of the tests, 100 for a night.
+fn effort() -> u64 {
+    let asked = std::env::var("LOGPOND_EFFORT").ok().and_then(|effort| effort.parse().ok());
+    asked.unwrap_or(1)
+}
 
 const SEGMENT_BYTES: u64 = 16 << 10;
 

@@ -12,11 +12,11 @@ const SYNC: Durability = Durability::Sync;
 
 /// Counts what was tried; a test that tries nothing proves nothing.
 #[derive(Debug, Default)]
-struct Campaign {
-    seed: u64,
-    points: u64,
-    images: u64,
-    nested: u64,
+pub(super) struct Campaign {
+    pub(super) seed: u64,
+    pub(super) points: u64,
+    pub(super) images: u64,
+    pub(super) nested: u64,
 }
 
 /// The crashes to try at a store point: the two ends, and some by chance.
@@ -63,17 +63,28 @@ impl Campaign {
     }
 
     fn image(&mut self, life: &Life, crash: Crash, random: &mut Random, context: &str) {
-        self.images += 1;
         let context = format!("{context}, {crash:?}");
-        let disk = crash.of(&life.disk, random);
+        self.go_on(crash.of(&life.disk, random), &life.model, crash, random, &context);
+    }
+
+    /// Opens what a crash has left, also with an opening that is interrupted, and goes on with it.
+    pub(super) fn go_on(
+        &mut self,
+        disk: SimulatedDisk,
+        model: &Model,
+        crash: Crash,
+        random: &mut Random,
+        context: &str,
+    ) {
+        self.images += 1;
         let before = disk.kill9();
         let seed = random.next();
-        let mut next = Life::new(disk, life.model.clone(), seed, &context);
+        let mut next = Life::new(disk, model.clone(), seed, context);
         assert!(next.open_and_check(crash));
         let points = next.disk.store_points();
         // The opening itself is interrupted, somewhere.
         let stop = random.below(points + 1);
-        self.interrupted_opening(&before, crash, &life.model, stop, random, &context);
+        self.interrupted_opening(&before, crash, model, stop, random, context);
         // The engine goes on: what the first crash left behind must not follow what comes now.
         let steps = next.follow_up();
         assert_eq!(next.run(&steps), Ended::Done);
@@ -162,11 +173,16 @@ fn row_a25_a_new_directory_survives_two_interrupted_openings() {
     assert!(tried > 500);
 }
 
+// RED: src/broker/topics.rs
+//   - sync_dir(disk, &self.settings.dir)?;
 #[test]
 fn row_a22_b17_a_topic_is_created_whole_or_not_at_all() {
     campaign("create", &[], &[Step::Create("a", Shape(3, SYNC)), Step::Send("a", 2)]);
 }
 
+// RED: src/log/tasks.rs
+//   - file.sync().map_err(|source| Error::SyncFailed {
+//   + Ok(()).map_err(|source: std::io::Error| Error::SyncFailed {
 #[test]
 fn row_b13_what_was_acknowledged_is_there() {
     let setup = [Step::Create("a", Shape(2, SYNC))];
@@ -180,6 +196,9 @@ fn row_b13_what_was_acknowledged_is_there() {
     campaign("send", &setup, &steps);
 }
 
+// RED: src/consumer/commit.rs
+//   - Some(end) => self.life.coordinator.offsets_partition().wait_durable(end),
+//   + Some(_) => Ok(()),
 #[test]
 fn row_a13_b16_the_last_acknowledged_commit_is_there() {
     let setup = [Step::Create("a", Shape(2, SYNC)), Step::Send("a", 0)];
@@ -202,6 +221,9 @@ fn row_a23_a_deleted_topic_stays_deleted_and_its_name_is_free() {
     campaign("delete", &setup, &steps);
 }
 
+// RED: src/broker/engine.rs
+//   - let flushed = users().map(|partition| partition.flush()).fold(Ok(()), Result::and);
+//   + let flushed: Result<()> = Ok(());
 #[test]
 fn row_a24_b18_an_end_that_claims_to_be_clean_is() {
     let setup = [Step::Create("a", ONE), Step::Send("a", 0), Step::Enqueue("a", 0)];

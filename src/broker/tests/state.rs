@@ -140,6 +140,9 @@ fn a_segment_that_cannot_be_removed_is_removed_by_a_later_life() {
 
 /// Removals are not synced one by one. A later life that finds some of the files must not take
 /// the others for lost.
+// RED: src/partition/state_log.rs
+//   - && self.disk.sync_dir(dir).is_err()
+//   + && dir.as_os_str().is_empty()
 #[test]
 fn row_b08_removals_that_come_back_are_no_damage() {
     let disk = SimulatedDisk::new();
@@ -205,6 +208,9 @@ fn a_state_larger_than_a_segment_is_kept_whole() {
 
 /// Recovery points are not forgotten when they cannot be stored: a clean end without the last one
 /// would make the next life go on before the end of the log.
+// RED: src/broker/engine.rs
+//   - partition.give_back_checkpoint();
+//   + let _ = partition;
 #[test]
 fn row_b18_a_recovery_point_that_could_not_be_stored_is_stored_later() {
     let disk = SimulatedDisk::new();

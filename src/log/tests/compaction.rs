@@ -19,7 +19,7 @@ mod readers;
 /// How long a tombstone is kept, in milliseconds.
 const TOMBSTONES_KEPT: u64 = 1_000;
 
-const TERMS: Terms = Terms {
+pub(super) const TERMS: Terms = Terms {
     key_memory_bytes: 1 << 20,
     segment_bytes: SEGMENT_BYTES,
     now: 5_000,
@@ -31,7 +31,7 @@ fn terms_at(now: u64) -> Terms {
 }
 
 /// A log that is reached as the partition above reaches it.
-struct Shared(RefCell<Log>);
+pub(super) struct Shared(pub(super) RefCell<Log>);
 
 impl LogAccess for Shared {
     fn with_log<R>(&self, change: impl FnOnce(&mut Log) -> R) -> R {
@@ -47,11 +47,11 @@ impl LogAccess for Shared {
 }
 
 impl Shared {
-    fn new(log: Log) -> Self {
+    pub(super) fn new(log: Log) -> Self {
         Self(RefCell::new(log))
     }
 
-    fn compact(&self, terms: Terms) -> Result<Tally> {
+    pub(super) fn compact(&self, terms: Terms) -> Result<Tally> {
         self.compact_with(terms, |_| ())
     }
 

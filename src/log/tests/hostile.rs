@@ -30,7 +30,7 @@ fn overwrite(disk: &SimulatedDisk, path: &Path, bytes: &[u8], at: u64) {
 #[test]
 fn row_e11_random_bytes_in_any_file_are_an_error_or_a_loss_and_never_a_panic() {
     let (disk, _) = small_log();
-    for seed in 0..400 * EFFORT {
+    for seed in 0..400 * effort() {
         let mut random = Random(seed);
         let image = disk.kill9();
         for _ in 0..=random.below(3) {
@@ -71,7 +71,7 @@ fn row_e11_random_bytes_in_any_file_are_an_error_or_a_loss_and_never_a_panic() {
 #[test]
 fn row_e16_a_random_recovery_point_is_no_reason_to_panic() {
     let (disk, _) = small_log();
-    for seed in 0..200 * EFFORT {
+    for seed in 0..200 * effort() {
         let mut random = Random(seed);
         let mut any =
             || [0, 1, 128, 188, 5_000, u64::from(u32::MAX), u64::MAX - 1][random.below(7) as usize];

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Entry, EntryKind};
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Node<T> {
     Directory,
     File(T),
@@ -18,7 +18,7 @@ pub(super) enum Node<T> {
 
 /// Paths are kept as they were given; the empty path and a path without a parent are directories
 /// that always exist.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Names<T> {
     nodes: BTreeMap<PathBuf, Node<T>>,
 }

@@ -12,6 +12,7 @@
 //! 4. Every change goes through one counter, [`store_points`](SimulatedDisk::store_points), at
 //!    each value of which the disk can be made to stop.
 //! 5. A disk made by a crash shares nothing with the one before.
+//! 6. A disk that [lies](SimulatedDisk::lie) says that it has synced, and has not.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -26,6 +27,7 @@ use super::{Access, Disk, DiskFile, Entry, EntryKind};
 use crate::storage::region::Memory;
 use crate::sync::Mutex;
 
+mod exact;
 mod image;
 mod page;
 
@@ -33,7 +35,10 @@ mod page;
     unused_imports,
     reason = "the vocabulary of power cuts, for the tests of higher rooms"
 )]
-pub(crate) use self::image::{Metadata, Pages, PowerCut};
+pub(crate) use self::{
+    exact::Images,
+    image::{Metadata, Pages, PowerCut},
+};
 
 /// A call that can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +123,11 @@ struct State {
     next_file: FileId,
     points: u64,
     stop_after: Option<u64>,
+    /// The disk as it was after each change since it was asked to record them.
+    history: Option<Vec<State>>,
     faults: Vec<Fault>,
+    /// Whether syncs return Ok and do nothing.
+    lies: bool,
     limit: Option<u64>,
     random: u64,
     /// How often the machine was started.
@@ -140,7 +149,9 @@ impl SimulatedDisk {
             next_file: 0,
             points: 0,
             stop_after: None,
+            history: None,
             faults: Vec::new(),
+            lies: false,
             limit: None,
             random: seed,
             boots: 1,
@@ -200,25 +211,32 @@ impl SimulatedDisk {
         let state = self.state.lock();
         let names = image::names(&state.durable_names, &state.pending, random, how);
         let files = image::files(&state.files, &names, random, how);
-        Self::with_state(State {
-            durable_names: names.clone(),
-            names,
-            pending: Vec::new(),
-            files,
-            next_file: state.next_file,
-            points: 0,
-            stop_after: None,
-            faults: Vec::new(),
-            limit: state.limit,
-            random: random(),
-            boots: state.boots + 1,
-        })
+        Self::with_state(state.after_cut(names, files, random()))
+    }
+
+    /// Remembers what the disk is after each change from now on.
+    pub(crate) fn record(&self) {
+        self.state.lock().history = Some(Vec::new());
+    }
+
+    /// The disks of which [`record`](Self::record) took note: the first as it was then, each as it
+    /// was before the next change, and the last as it is now.
+    pub(crate) fn recorded(&self) -> Vec<Self> {
+        let mut state = self.state.lock();
+        let mut states = state.history.take().unwrap_or_default();
+        states.push(state.clone());
+        states.into_iter().map(Self::with_state).collect()
+    }
+
+    /// From now on syncs, of files and of directories, return Ok and make nothing durable.
+    pub(crate) fn lie(&self) {
+        self.state.lock().lies = true;
     }
 
     /// The disk after the death of the process: everything written is there, and what was not
     /// synced can still be lost by a later power cut.
     pub(crate) fn kill9(&self) -> Self {
-        let mut state = self.state.lock().clone();
+        let mut state = self.state.lock().without_history();
         state.points = 0;
         state.stop_after = None;
         state.faults.clear();
@@ -269,13 +287,51 @@ impl SimulatedDisk {
 }
 
 impl State {
+    /// What is on the disk when the machine starts again.
+    fn after_cut(
+        &self,
+        names: Names<FileId>,
+        files: BTreeMap<FileId, Content>,
+        random: u64,
+    ) -> Self {
+        Self {
+            durable_names: names.clone(),
+            names,
+            pending: Vec::new(),
+            files,
+            next_file: self.next_file,
+            points: 0,
+            stop_after: None,
+            history: None,
+            faults: Vec::new(),
+            lies: false,
+            limit: self.limit,
+            random,
+            boots: self.boots + 1,
+        }
+    }
+
+    fn without_history(&mut self) -> Self {
+        let history = self.history.take();
+        let state = self.clone();
+        self.history = history;
+        state
+    }
+
     /// Counts a call, and lets it fail if that was asked for.
     fn enter(&mut self, operation: Operation, path: &Path) -> io::Result<()> {
         if self.is_off() {
             return Err(io::Error::other(PowerIsOff));
         }
         if operation.is_change() {
+            if let Some(mut history) = self.history.take() {
+                history.push(self.clone());
+                self.history = Some(history);
+            }
             self.points += 1;
+        }
+        if self.faults.is_empty() {
+            return Ok(());
         }
         let named = path.to_string_lossy();
         let mut failed = None;
@@ -352,6 +408,9 @@ impl Disk for SimulatedDisk {
         let mut state = self.state.lock();
         state.names.directory(dir)?;
         state.enter(Operation::SyncDir, dir)?;
+        if state.lies {
+            return Ok(());
+        }
         let pending = std::mem::take(&mut state.pending);
         let (synced, others) = pending.into_iter().partition(|change| change.dir() == Some(dir));
         state.pending = others;
@@ -502,7 +561,9 @@ impl DiskFile for SimulatedFile {
     fn sync(&self) -> io::Result<()> {
         self.run(Operation::Sync, |state, entered| {
             let Err(error) = entered else {
-                state.content(self.file)?.make_durable();
+                if !state.lies {
+                    state.content(self.file)?.make_durable();
+                }
                 return Ok(());
             };
             let mut coins = state.random();

@@ -198,7 +198,7 @@ fn setup(random: &mut Random) -> Vec<Step> {
 #[test]
 fn row_a15_a16_a17_a18_a_crash_at_every_point_of_a_compaction_loses_and_revives_nothing() {
     let mut tried = 0;
-    for seed in 0..6 * EFFORT {
+    for seed in 0..6 * effort() {
         let mut random = Random(seed ^ 0xA15);
         let mut steps = setup(&mut random);
         let (_, _, begin) = workload(seed, &steps, None);
@@ -230,7 +230,7 @@ fn row_a15_a16_a17_a18_a_crash_at_every_point_of_a_compaction_loses_and_revives_
 /// A25: the opening after a crash in a compaction is itself interrupted, at every point of it.
 #[test]
 fn row_a25_opening_after_an_interrupted_compaction_can_be_interrupted() {
-    for seed in 0..8 * EFFORT {
+    for seed in 0..8 * effort() {
         let mut random = Random(seed ^ 0xA25);
         let mut steps = setup(&mut random);
         let (_, _, begin) = workload(seed, &steps, None);
@@ -263,7 +263,7 @@ fn row_a25_opening_after_an_interrupted_compaction_can_be_interrupted() {
 /// Long random lives, each with crashes, one after the other on the same disk.
 #[test]
 fn random_lives_with_compactions_agree_with_the_oracle() {
-    for seed in 0..120 * EFFORT {
+    for seed in 0..120 * effort() {
         let mut random = Random(seed ^ 0xC0C0);
         let (mut disk, rig) = Rig::fresh(seed);
         let mut oracle = Oracle { now: 5_000, ..Oracle::default() };

@@ -39,6 +39,9 @@ pub(crate) enum Pages {
     AllButOne,
     OnlyFirst,
     OnlyLast,
+    /// The first of each file, where its header is.
+    OnlyHeaders,
+    AllButHeaders,
     EverySecond,
     Prefix,
     Suffix,
@@ -67,20 +70,34 @@ impl PowerCut {
             2 => Metadata::Hostile,
             _ => Metadata::All,
         };
-        let pages = match random() % 12 {
-            0 => Pages::None,
-            1 => Pages::All,
-            2 => Pages::AllButOne,
-            3 => Pages::OnlyFirst,
-            4 => Pages::OnlyLast,
-            5 => Pages::EverySecond,
-            6 => Pages::Prefix,
-            7 => Pages::Suffix,
-            8 => Pages::Older,
-            _ => Pages::Random,
-        };
+        let pages = Self::PAGES.get(below(random, 15)).copied().unwrap_or(Pages::Random);
         Self { metadata, pages, tear: random().is_multiple_of(3) }
     }
+
+    /// The `number`-th of a round in which each kind of pages meets each kind of metadata, torn
+    /// and whole.
+    pub(crate) fn in_turn(number: usize) -> Self {
+        const METADATA: [Metadata; 4] =
+            [Metadata::Ordered, Metadata::Hostile, Metadata::All, Metadata::None];
+        let (pages, rest) = (number % Self::PAGES.len(), number / Self::PAGES.len());
+        let metadata = METADATA[rest % METADATA.len()];
+        Self { metadata, pages: Self::PAGES[pages], tear: number % 3 == 2 }
+    }
+
+    const PAGES: [Pages; 12] = [
+        Pages::None,
+        Pages::All,
+        Pages::AllButOne,
+        Pages::OnlyFirst,
+        Pages::OnlyLast,
+        Pages::OnlyHeaders,
+        Pages::AllButHeaders,
+        Pages::EverySecond,
+        Pages::Prefix,
+        Pages::Suffix,
+        Pages::Older,
+        Pages::Random,
+    ];
 }
 
 /// A change of names that was made and not yet synced.
@@ -157,29 +174,38 @@ pub(super) fn files<F: Copy + Ord>(
 ) -> BTreeMap<F, Content> {
     let survivors: Vec<(F, &Content)> =
         names.files().filter_map(|(_, file)| Some((*file, files.get(file)?))).collect();
-    let is_dirty = |page: &&Page| !page.versions.is_empty();
-    let dirty = survivors.iter().flat_map(|(_, content)| content.pages.values()).filter(is_dirty);
-    let mut choice = Choice::new(how, dirty.count(), random);
+    let pages = survivors.iter().flat_map(|(_, content)| content.pages.values());
+    let mut choice = Choice::new(how, pages.filter(|page| page.is_dirty()).count(), random);
     let mut after = BTreeMap::new();
     for (file, content) in survivors {
         let length = length(content, random, how.pages);
-        let mut found = Content { pages: BTreeMap::new(), length, durable_length: length };
-        for (number, page) in &content.pages {
-            let bytes = choice.page(page, random);
-            if number * (PAGE as u64) < length {
-                found.pages.insert(*number, Page::synced(bytes));
-            }
-        }
-        // What lay beyond the end is not there when the file grows again.
-        if let Some(last) = found.pages.get_mut(&(length / PAGE as u64)) {
-            let within = usize::try_from(length % PAGE as u64).unwrap_or_default();
-            let mut bytes = *last.durable;
-            bytes.get_mut(within..).unwrap_or_default().fill(0);
-            *last = Page::synced(Arc::new(bytes));
-        }
-        after.insert(file, found);
+        choice.is_header = true;
+        after.insert(file, assemble(content, length, |page| choice.page(page, random)));
     }
     after
+}
+
+/// A file as it is found: so long, and each of its pages as `choose` says.
+pub(super) fn assemble(
+    content: &Content,
+    length: u64,
+    mut choose: impl FnMut(&Page) -> Bytes,
+) -> Content {
+    let mut found = Content { pages: BTreeMap::new(), length, durable_length: length };
+    for (number, page) in &content.pages {
+        let bytes = choose(page);
+        if number * (PAGE as u64) < length {
+            found.pages.insert(*number, Page::synced(bytes));
+        }
+    }
+    // What lay beyond the end is not there when the file grows again.
+    if let Some(last) = found.pages.get_mut(&(length / PAGE as u64)) {
+        let within = usize::try_from(length % PAGE as u64).unwrap_or_default();
+        let mut bytes = *last.durable;
+        bytes.get_mut(within..).unwrap_or_default().fill(0);
+        *last = Page::synced(Arc::new(bytes));
+    }
+    found
 }
 
 fn length(content: &Content, random: &mut impl FnMut() -> u64, pages: Pages) -> u64 {
@@ -199,73 +225,49 @@ struct Choice {
     /// The page, or the border, that the kind of choice turns on.
     pivot: usize,
     index: usize,
+    /// Whether the next page is the first that is there of its file.
+    is_header: bool,
 }
 
 impl Choice {
     fn new(how: PowerCut, count: usize, random: &mut impl FnMut() -> u64) -> Self {
-        Self { how, count, pivot: below(random, count.max(1)), index: 0 }
+        Self { how, count, pivot: below(random, count.max(1)), index: 0, is_header: true }
     }
 
     fn page(&mut self, page: &Page, random: &mut impl FnMut() -> u64) -> Bytes {
-        if page.versions.is_empty() {
-            return Arc::clone(&page.durable);
+        let is_header = std::mem::replace(&mut self.is_header, false);
+        if !page.is_dirty() {
+            return page.version(0);
         }
         let (index, pivot) = (self.index, self.pivot);
         self.index += 1;
         let last = page.versions.len();
-        let chosen = match self.how.pages {
-            Pages::None => 0,
-            Pages::All => last,
-            Pages::Random => below(random, last + 1),
-            Pages::Older => below(random, last),
-            Pages::AllButOne => {
-                if index == pivot {
-                    below(random, last)
-                } else {
-                    last
-                }
+        let is_chosen = match self.how.pages {
+            Pages::Random => return self.tear(page, below(random, last + 1), random),
+            Pages::Older => return self.tear(page, below(random, last), random),
+            Pages::AllButOne if index == pivot => {
+                return self.tear(page, below(random, last), random);
             }
-            Pages::OnlyFirst => {
-                if index == 0 {
-                    last
-                } else {
-                    0
-                }
-            }
-            Pages::OnlyLast => {
-                if index + 1 == self.count {
-                    last
-                } else {
-                    0
-                }
-            }
-            Pages::EverySecond => {
-                if index % 2 == pivot % 2 {
-                    last
-                } else {
-                    0
-                }
-            }
-            Pages::Prefix => {
-                if index < pivot {
-                    last
-                } else {
-                    0
-                }
-            }
-            Pages::Suffix => {
-                if index >= pivot {
-                    last
-                } else {
-                    0
-                }
-            }
+            Pages::None => false,
+            Pages::All | Pages::AllButOne => true,
+            Pages::OnlyFirst => index == 0,
+            Pages::OnlyLast => index + 1 == self.count,
+            Pages::OnlyHeaders => is_header,
+            Pages::AllButHeaders => !is_header,
+            Pages::EverySecond => index % 2 == pivot % 2,
+            Pages::Prefix => index < pivot,
+            Pages::Suffix => index >= pivot,
         };
-        let found = version(page, chosen);
+        self.tear(page, if is_chosen { last } else { 0 }, random)
+    }
+
+    /// The version, or, where pages are torn, some of its sectors among those of another.
+    fn tear(&self, page: &Page, chosen: usize, random: &mut impl FnMut() -> u64) -> Bytes {
+        let found = page.version(chosen);
         if !self.how.tear || random().is_multiple_of(2) {
             return found;
         }
-        let other = version(page, below(random, last + 1));
+        let other = page.version(below(random, page.versions.len() + 1));
         let mut torn = *found;
         for (target, source) in torn.chunks_mut(SECTOR).zip(other.chunks(SECTOR)) {
             if random().is_multiple_of(2) {
@@ -274,12 +276,6 @@ impl Choice {
         }
         Arc::new(torn)
     }
-}
-
-/// Version 0 is the durable one.
-fn version(page: &Page, number: usize) -> Bytes {
-    let since = number.checked_sub(1).and_then(|index| page.versions.get(index));
-    Arc::clone(since.unwrap_or(&page.durable))
 }
 
 fn below(random: &mut impl FnMut() -> u64, bound: usize) -> usize {

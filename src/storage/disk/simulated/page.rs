@@ -35,6 +35,17 @@ impl Page {
         Self { durable: Arc::clone(&bytes), versions: Vec::new(), cached: bytes }
     }
 
+    /// Whether a power cut may find another content than the durable one.
+    pub(super) fn is_dirty(&self) -> bool {
+        !self.versions.is_empty()
+    }
+
+    /// Version 0 is the durable one.
+    pub(super) fn version(&self, number: usize) -> Bytes {
+        let since = number.checked_sub(1).and_then(|index| self.versions.get(index));
+        Arc::clone(since.unwrap_or(&self.durable))
+    }
+
     fn change(&mut self, change: impl FnOnce(&mut [u8; PAGE])) {
         let mut bytes = *self.cached;
         change(&mut bytes);

@@ -226,3 +226,81 @@ fn files_are_damaged_and_cut_on_request() {
     assert_eq!((found[0], found[1], &found[4997..]), (0x81, 1, &[1, 0, 0][..]));
     assert_eq!(disk.paths(), [Path::new(LOG)]);
 }
+
+/// Two pages with two versions each since the sync, and a name that is not synced.
+#[test]
+fn every_image_has_a_number_and_none_is_left_out() {
+    let (disk, file) = disk_with(&[0; 2 * PAGE]);
+    for value in 1..=2 {
+        file.write_at(&[value], 0).unwrap();
+        file.write_at(&[value], PAGE as u64).unwrap();
+    }
+    disk.create(Path::new("/d/new")).unwrap();
+    let found = |limit: usize| {
+        let images = disk.images(limit);
+        let each = (0..images.len()).map(|number| {
+            let image = images.get(number);
+            assert_eq!(image.paths(), images.get(number).paths());
+            let log = bytes(&image, LOG).unwrap();
+            (log[0], log[PAGE], disk_has(&image, "/d/new"))
+        });
+        (images.len(), each.collect::<std::collections::BTreeSet<_>>())
+    };
+    let (count, all) = found(100);
+    assert_eq!((count, all.len()), (18, 18), "each once");
+    // Durable or latest, where that many are too many; then the usual ones, once each.
+    let (count, subsets) = found(8);
+    assert_eq!((count, subsets.len()), (8, 8));
+    assert!(subsets.iter().all(|(first, second, _)| *first != 1 && *second != 1));
+    let (count, some) = found(2);
+    assert_eq!(count, some.len());
+    for usual in [(0, 0, false), (2, 2, true), (2, 0, true), (0, 2, false), (1, 1, true)] {
+        assert!(some.contains(&usual), "{usual:?} of {some:?}");
+    }
+}
+
+#[test]
+fn names_are_found_as_prefixes_and_as_any_set_that_can_be_applied() {
+    let (disk, _file) = disk_with(b"old");
+    disk.create(Path::new("/d/a")).unwrap();
+    disk.rename(Path::new("/d/a"), Path::new("/d/b")).unwrap();
+    disk.remove_file(Path::new(LOG)).unwrap();
+    let images = disk.images(1);
+    let names: Vec<_> = (0..images.len()).map(|number| images.get(number).paths()).collect();
+    // Nothing, a, b, each with and without the removal.
+    assert_eq!(names.len(), 6, "{names:?}");
+    assert!(names.contains(&Vec::new()), "the removal alone");
+}
+
+#[test]
+fn an_unsynced_length_is_durable_or_current() {
+    let (disk, file) = disk_with(b"old");
+    file.allocate(PAGE as u64).unwrap();
+    let images = disk.images(9);
+    let lengths = (0..images.len()).map(|it| bytes(&images.get(it), LOG).unwrap().len());
+    assert_eq!(lengths.collect::<Vec<_>>(), [3, PAGE]);
+}
+
+#[test]
+fn what_is_recorded_is_the_disk_after_each_change() {
+    let (disk, file) = disk_with(b"0");
+    disk.record();
+    file.write_at(b"1", 0).unwrap();
+    assert_eq!(file.read_at(&mut [0], 0).unwrap(), 1);
+    file.write_at(b"2", 0).unwrap();
+    let states: Vec<_> = disk.recorded().iter().map(|disk| bytes(disk, LOG).unwrap()).collect();
+    assert_eq!(states, [b"0", b"1", b"2"]);
+    assert_eq!(disk.recorded().len(), 1, "no longer");
+}
+
+#[test]
+fn a_lying_disk_says_that_it_has_synced() {
+    let (disk, file) = disk_with(b"a");
+    disk.lie();
+    file.write_at(b"b", 0).unwrap();
+    file.sync().unwrap();
+    disk.create(Path::new("/d/new")).unwrap();
+    disk.sync_dir(Path::new("/d")).unwrap();
+    let after = cut(&disk, 1, Metadata::None, Pages::None);
+    assert_eq!((bytes(&after, LOG), disk_has(&after, "/d/new")), (Some(b"a".to_vec()), false));
+}
