@@ -17,6 +17,7 @@ mod groups;
 mod life;
 mod lineage;
 mod model;
+mod panics;
 mod random;
 mod retention;
 mod state;

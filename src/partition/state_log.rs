@@ -24,6 +24,7 @@ use crate::log::cursor::{Cursor, FetchLimits, Fetched};
 use crate::log::segment::Segment;
 use crate::message::Batch;
 use crate::record::{Record, TopicPartition};
+use crate::rules::Rule;
 use crate::storage::disk::Disk;
 use crate::sync::{Mutex, MutexGuard};
 
@@ -143,7 +144,7 @@ impl<S: LoggedState> StateLog<S> {
     /// As [`append`](Self::append), and durable on return.
     pub(crate) fn append_durably(&self, changes: Vec<S::Change>) -> Result<()> {
         let end = self.append(changes)?;
-        self.partition.wait_durable(end)
+        Rule::StateSync.keep(|| self.partition.wait_durable(end))
     }
 
     fn append_batch(
@@ -181,7 +182,7 @@ impl<S: LoggedState> StateLog<S> {
         self.partition.with_log(|log| log.roll_for(bytes + SNAPSHOT_ROOM))?;
         let end = self.append_records(&records)?;
         // DURABILITY: the snapshot is durable before anything that it replaces is removed.
-        self.partition.wait_durable(end)?;
+        Rule::SnapshotSync.keep(|| self.partition.wait_durable(end))?;
         inner.changes_bytes = 0;
         inner.snapshot_bytes = bytes as u64;
         let removed = self.partition.with_log(|log| log.retire(base, usize::MAX));
@@ -195,7 +196,7 @@ impl<S: LoggedState> StateLog<S> {
         for (index, segment) in segments.iter().enumerate() {
             if index > 0
                 && let Some(dir) = segment.path.parent()
-                && self.disk.sync_dir(dir).is_err()
+                && Rule::SnapshotRemoval.keep(|| self.disk.sync_dir(dir)).is_err()
             {
                 // DURABILITY: one is gone for good before the next goes; otherwise an older one
                 // could come back alone, and what lies between would look lost.
