@@ -94,6 +94,7 @@ mod partition;
 mod partitioner;
 mod producer;
 mod record;
+mod rules;
 mod storage;
 mod sync;
 mod topic;

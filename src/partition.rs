@@ -9,7 +9,7 @@
 //!    of has happened.
 //! 2. User code never runs under the partition's lock; nor does any sync, allocation ahead or
 //!    wake-up of a thread.
-//! 3. After a failed sync nothing is appended and no sync is believed until the log is reopened.
+//! 3. After a failed sync, or a panic under the lock ([`guard`]), nothing is appended and no sync is believed until the log is reopened.
 //! 4. Named producers are admitted under the lock, with the epoch in force at that moment.
 
 use std::fmt;
@@ -21,6 +21,7 @@ use crossbeam::utils::CachePadded;
 use self::commit::SyncGate;
 use self::compaction::CompactionState;
 use self::disk_work::DiskWork;
+use self::guard::{StateGuard, StateLock};
 use self::lineage::Lineage;
 use self::metrics::{Counts, ReadCounts};
 use self::waiters::{Awaits, Fired, WaitList};
@@ -33,13 +34,15 @@ use crate::log::segment::{Segment, SegmentList};
 use crate::log::tasks::{FooterTask, SyncScope};
 use crate::log::{Checkpoint, Log, Outcome, ProducerRequest};
 use crate::record::TopicPartition;
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::rules::Rule;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::trace::{Outbox, note};
 
 pub(crate) mod commit;
 pub(crate) mod compaction;
 mod disk_work;
 pub(crate) mod encode;
+mod guard;
 pub(crate) mod lineage;
 pub(crate) mod metrics;
 mod read;
@@ -120,7 +123,7 @@ pub(crate) struct PartitionCore {
     background: Arc<dyn Background>,
     segments: Arc<SegmentList>,
     lineage: Lineage,
-    state: Mutex<State>,
+    state: StateLock,
     gate: SyncGate,
     compaction: CompactionState,
     disk_work: DiskWork,
@@ -132,7 +135,6 @@ pub(crate) struct PartitionCore {
     /// Padded: readers write it, and no appender's line.
     reads: CachePadded<ReadCounts>,
     pub(crate) trace: Outbox,
-    poisoned: AtomicBool,
     closed: AtomicBool,
     requested: AtomicU32,
     /// The wall clock when the log was last told the time. ORDERING: Relaxed, written under
@@ -170,12 +172,11 @@ impl PartitionCore {
             disk_work: DiskWork::new(),
             log_end: CachePadded::new(AtomicU64::new(log.log_end())),
             log_start: AtomicU64::new(log.log_start()),
-            poisoned: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             requested: AtomicU32::new(0),
             wall_seen: AtomicU64::new(0),
             leftovers: Mutex::new(Vec::new()),
-            state: Mutex::new(State {
+            state: StateLock::new(State {
                 changed: true,
                 counts: Counts::since(log.log_end()),
                 log,
@@ -214,7 +215,7 @@ impl PartitionCore {
     #[inline]
     pub(crate) fn visible_end(&self, visibility: Visibility) -> u64 {
         // A poisoned partition shows what is known to be on the disk, and nothing else.
-        if visibility == Visibility::Durable || self.poisoned.load(Ordering::Acquire) {
+        if visibility == Visibility::Durable || self.state.is_poisoned() {
             return self.durable_end();
         }
         self.log_end()
@@ -310,12 +311,7 @@ impl PartitionCore {
 
     /// The end of the append critical section: publishes the log end, wakes, asks for work.
     #[inline]
-    fn published(
-        self: &Arc<Self>,
-        mut state: MutexGuard<'_, State>,
-        end: u64,
-        interval: Option<Work>,
-    ) {
+    fn published(self: &Arc<Self>, mut state: StateGuard<'_>, end: u64, interval: Option<Work>) {
         self.log_end.store(end, Ordering::Release);
         let fired = if state.waiters.any_armed() {
             state.waiters.fire(Awaits::Published)
@@ -369,7 +365,7 @@ impl PartitionCore {
         })
     }
 
-    fn writable_state(&self) -> Result<MutexGuard<'_, State>> {
+    fn writable_state(&self) -> Result<StateGuard<'_>> {
         let state = self.state.lock();
         if state.closed {
             return Err(Error::Closed);
@@ -437,20 +433,26 @@ impl PartitionCore {
     /// One sync of what is published when it begins. Called by the gate, for one caller at a time.
     fn sync_once(&self, scope: SyncScope) -> Result<u64> {
         let begun = self.clock.monotonic();
-        let task = {
+        let mut task = {
             let mut state = self.state.lock();
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone());
+            }
             if scope == SyncScope::All {
                 state.unsynced_bytes = 0;
                 state.sync_due = None;
             }
             state.log.begin_sync(scope)
         };
-        let result = task.run();
+        let result = self.state.guard(|| task.run());
         let took = self.clock.monotonic().saturating_sub(begun);
         let mut state = self.state.lock();
         state.counts.note_sync(&task, took, result.is_ok());
         let fired = match &result {
             Ok(()) => {
+                if !Rule::NextSync.holds() {
+                    task = state.log.begin_sync(scope);
+                }
                 state.log.finish_sync(&task);
                 // ORDERING: raised before the readers that wait for it are told, under the lock
                 // under which they arm; else one could look at the old end and wait again.
@@ -460,10 +462,9 @@ impl PartitionCore {
             Err(error) => {
                 // Final: the kernel may have marked the lost pages clean, so no
                 // later success of this log would mean anything.
-                state.failure.get_or_insert_with(|| error.clone());
+                state.poison(error.clone());
                 let (partition, error) = (Arc::clone(&self.origin), error.clone());
                 note!(self.trace, Poisoned { partition, error });
-                self.poisoned.store(true, Ordering::Release);
                 state.waiters.fire_all()
             }
         };
@@ -598,7 +599,8 @@ impl PartitionCore {
     pub(crate) fn take_checkpoint(&self) -> Option<Checkpoint> {
         let now = self.steady_millis();
         let mut state = self.state.lock();
-        if !state.changed {
+        // What a failure left is for the next opening to look at.
+        if !state.changed || state.failure.is_some() {
             return None;
         }
         state.log.tell_time(now);

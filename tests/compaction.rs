@@ -373,7 +373,7 @@ fn row_a15_a18_a_process_that_is_killed_while_it_compacts_loses_no_latest_record
     let dir = temp_dir();
     let mut rng = Rng::announced("kills while compacting");
     let mut latest: BTreeMap<String, u64> = BTreeMap::new();
-    for round in 0..from_env("LOGPOND_KILL9_ROUNDS", 6) {
+    for round in 0..from_env("LOGPOND_ROUNDS", 6) {
         let mut child = child("child_compacts_until_it_is_killed", dir.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -28,6 +28,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("config", GROUND),
     ("sync", GROUND),
     ("record", GROUND),
+    ("rules", GROUND),
     ("codec", GROUND),
     ("docs", GROUND),
     ("trace", GROUND),

@@ -24,6 +24,7 @@ use crate::partition::PartitionCore;
 use crate::partition::lineage::Lineage;
 use crate::partition::state_log::{LoggedState, STATE_SEGMENT_BYTES, StateLog};
 use crate::record::TopicPartition;
+use crate::rules::Rule;
 use crate::storage::disk::{Disk, EntryKind};
 use crate::storage::lock::DirLock;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, RwLock};
@@ -144,10 +145,10 @@ impl Opening {
             // DURABILITY: from the top down; also names that were found, since whoever made them
             // may have died before they were durable.
             make_dir(&**disk, &topic_dir)?;
-            sync_dir(&**disk, &self.settings.dir)?;
+            Rule::OwnDirName.keep(|| sync_dir(&**disk, &self.settings.dir))?;
             make_dir(&**disk, &dir)?;
-            sync_dir(&**disk, &topic_dir)?;
-            sync_dir(&**disk, &dir)?;
+            Rule::OwnDirName.keep(|| sync_dir(&**disk, &topic_dir))?;
+            Rule::FoundNames.keep(|| sync_dir(&**disk, &dir))?;
         }
         let log = if is_new && !has_segments(&**disk, &dir) {
             if self.settings.read_only {
@@ -402,7 +403,7 @@ fn make_dirs(disk: &dyn Disk, dir: &Path) -> Result<()> {
         let Some(parent) = dir.parent() else { continue };
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         let is_made = make_dir(disk, dir)?;
-        match sync_dir(disk, parent) {
+        match Rule::DataDirName.keep(|| sync_dir(disk, parent)) {
             Err(Error::Io { source, .. }) if !is_made && is_not_ours(source.kind()) => {}
             settled => settled?,
         }

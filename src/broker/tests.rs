@@ -18,6 +18,7 @@ mod groups;
 mod life;
 mod lineage;
 mod model;
+mod panics;
 mod power;
 mod random;
 mod retention;

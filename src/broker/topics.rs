@@ -20,6 +20,7 @@ use crate::partition::compaction::CompactionSettings;
 use crate::partition::encode::RecordRules;
 use crate::partition::lineage::Lineage;
 use crate::record::TopicPartition;
+use crate::rules::Rule;
 use crate::storage::disk::{Access, Disk, EntryKind};
 use crate::topic::{Succession, TopicShared};
 
@@ -96,7 +97,7 @@ impl Engine {
         // DURABILITY: from the top down, each directory's own name in the one that holds it; then
         // what is in it.
         make_dir(disk, &dir)?;
-        sync_dir(disk, &self.settings.dir)?;
+        Rule::TopicDirName.keep(|| sync_dir(disk, &self.settings.dir))?;
         let partitions = self.make_partitions(entry, 0..entry.config.partitions)?;
         Ok(self.shared_topic(entry, self.durability_of(&entry.config), partitions))
     }
@@ -116,7 +117,8 @@ impl Engine {
         for number in numbers.clone() {
             make_dir(disk, &identity(&self.settings, entry, number).dir)?;
         }
-        sync_dir(disk, &self.settings.dir.join(&*entry.name))?;
+        let dir = self.settings.dir.join(&*entry.name);
+        Rule::PartitionDirName.keep(|| sync_dir(disk, &dir))?;
         let durability = self.durability_of(&entry.config);
         let make = |number| {
             let identity = identity(&self.settings, entry, number);
@@ -314,12 +316,12 @@ fn remove_topic_files(disk: &dyn Disk, dir: &Path, id: TopicId) -> Result<()> {
                 remove_partition_files(disk, &dir.join(&entry.name), id)?;
             }
         }
-        sync_dir(disk, dir)?;
+        Rule::DeletedPartitionNames.keep(|| sync_dir(disk, dir))?;
         remove_dir(disk, dir)?;
     }
     // DURABILITY: from the bottom up, so that nothing comes back under a name that is free again;
     // and also if the directory is gone: whoever removed it may have died before this.
-    dir.parent().map_or(Ok(()), |parent| sync_dir(disk, parent))
+    dir.parent().map_or(Ok(()), |parent| Rule::DeletedTopicName.keep(|| sync_dir(disk, parent)))
 }
 
 /// Removes the segments of one partition of a topic and then its directory, which may be gone.
@@ -329,7 +331,7 @@ pub(super) fn remove_partition_files(disk: &dyn Disk, dir: &Path, id: TopicId) -
         return Ok(());
     }
     remove_segments(disk, dir, id)?;
-    sync_dir(disk, dir)?;
+    Rule::DeletedSegmentNames.keep(|| sync_dir(disk, dir))?;
     remove_dir(disk, dir)
 }
 

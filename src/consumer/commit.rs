@@ -11,6 +11,7 @@ use crate::group::coordinator::Commit;
 use crate::group::offsets::Committed;
 use crate::message::Message;
 use crate::record::{Offsets, TopicPartition};
+use crate::rules::Rule;
 
 /// What to commit: slots by their place in the list, and the next offset to read of each.
 type Positions = Vec<(usize, u64)>;
@@ -211,7 +212,7 @@ impl Consumer {
     fn commit_durably(&mut self, positions: &[(usize, u64)], rewinds: Rewinds) -> Result<()> {
         self.check_commits()?;
         let waits = self.life.settings.durability == Durability::Sync;
-        if waits {
+        if waits && Rule::RecordsBeforeCommit.holds() {
             for &(index, offset) in positions {
                 // DURABILITY: a commit that survives a power cut which its records do not would
                 // make the group skip whatever gets those offsets next.
@@ -223,7 +224,10 @@ impl Consumer {
         }
         let end = self.publish_commits(positions, rewinds)?;
         match end.filter(|_| waits) {
-            Some(end) => self.life.coordinator.offsets_partition().wait_durable(end),
+            Some(end) => {
+                let commits = self.life.coordinator.offsets_partition();
+                Rule::CommitSync.keep(|| commits.wait_durable(end))
+            }
             None => Ok(()),
         }
     }

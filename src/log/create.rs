@@ -15,6 +15,7 @@ pub(crate) use super::space::Writer;
 use super::space::{Growth, Space};
 use crate::error::{Error, Result};
 use crate::format::{SegmentHeader, segment_file_name, temporary_segment_file_name};
+use crate::rules::Rule;
 use crate::storage::disk::{Access, Disk, DiskFile};
 use crate::storage::region::{Memory, RegionWriter};
 
@@ -81,13 +82,13 @@ impl NewSegment {
         make_writable(&mut writer, allocated, self.writer)?;
         writer.write(0, &self.header.encode())?;
         writer.publish(SegmentHeader::SIZE);
-        file.sync()?;
+        Rule::HeaderSync.keep(|| file.sync())?;
         // DURABILITY: the header is synced before the name exists, and the name before the first
         // acknowledged append refers to it; otherwise a power cut can lose a whole acknowledged
         // segment although each of its pages was synced.
         env.disk.rename(temporary, path)?;
         file.renamed(path);
-        if let Err(error) = env.disk.sync_dir(&self.dir) {
+        if let Err(error) = Rule::SegmentName.keep(|| env.disk.sync_dir(&self.dir)) {
             let _ = env.disk.remove_file(path);
             return Err(error);
         }

@@ -34,6 +34,7 @@ use crate::format::{
     TimeRange, TopicId,
 };
 use crate::record::TopicPartition;
+use crate::rules::Rule;
 use crate::storage::disk::Disk;
 use crate::trace::{Outbox, note};
 
@@ -81,6 +82,13 @@ pub(crate) struct LogEnv {
     pub(crate) trace: Outbox,
     /// Random numbers for salts and incarnations.
     pub(crate) random: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl LogEnv {
+    /// The key of the checksums of a new segment.
+    fn salt(&self) -> u64 {
+        if Rule::Salt.holds() { (self.random)() } else { 0 }
+    }
 }
 
 impl fmt::Debug for LogEnv {
@@ -474,7 +482,8 @@ impl Log {
     fn withdraw(&mut self, segment: &Segment, producers: Vec<ProducerState>) {
         let disk = &self.env.disk;
         let removed = disk.remove_file(&segment.path);
-        if removed.and_then(|()| disk.sync_dir(&self.identity.dir)).is_err()
+        let sync_dir = || Rule::WithdrawnName.keep(|| disk.sync_dir(&self.identity.dir));
+        if removed.and_then(|()| sync_dir()).is_err()
             && let Some(active) = self.active.take()
         {
             // The opening may have reached the file, and the file may come back. What was active
@@ -512,7 +521,7 @@ impl Log {
             topic_id: self.identity.topic_id,
             partition: self.identity.origin.partition,
             number,
-            salt: (self.env.random)(),
+            salt: self.env.salt(),
             generation: self.generation,
             rewrite,
             compatible: 0,

@@ -26,7 +26,11 @@ use super::{Checkpoint, Log, LogEnv, LogIdentity, LogOptions, from_tuple};
 use crate::config::RecoveryPolicy;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{Rewrite, SegmentHeader, SparseIndex, TimeRange};
+use crate::rules::Rule;
 use crate::storage::disk::Access;
+
+#[cfg(test)]
+mod mutant;
 
 /// What the broker knows of a partition before it is opened.
 #[derive(Debug, Clone)]
@@ -88,6 +92,10 @@ impl Log {
             let torn = || reader.corruption(identity.dir.clone(), 0, kind);
             return Err(report.corrupt.first().cloned().unwrap_or_else(torn).into());
         }
+        #[cfg(test)]
+        let (inventory, known) = mutant::without_new_segment(inventory, known, &verdict);
+        #[cfg(test)]
+        let known = &known;
         let mut log = Self::empty(env, identity, options);
         Assembly { log: &mut log, known, verdict: &verdict }.run(&inventory)?;
         if !known.read_only {
@@ -102,8 +110,8 @@ impl Log {
         if verdict.cuts_segments {
             self.generation = self.generation.saturating_add(1);
             let cut = self.log_end;
-            let rewrite = Rewrite::Truncates(cut);
-            self.prepared = Some(self.prepare(0, Some(rewrite))?.create(&self.env)?);
+            let rewrite = Rule::CutSaysSo.holds().then_some(Rewrite::Truncates(cut));
+            self.prepared = Some(self.prepare(0, rewrite)?.create(&self.env)?);
         }
         let unused = inventory
             .found

@@ -27,6 +27,7 @@ use std::ops::Range;
 use super::scan::Stretch;
 use crate::error::CorruptionKind;
 use crate::format::{SegmentHeader, TimeRange};
+use crate::rules::Rule;
 
 /// What is known of one segment file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -152,7 +153,8 @@ fn without_leftovers(segments: &[Facts]) -> Vec<usize> {
         })
     };
     let is_live = |(index, facts): (usize, &Facts)| {
-        (!replaced.contains(&index) && !is_cut(facts)).then_some(index)
+        let is_leftover = Rule::CutIsLeftover.holds() && is_cut(facts);
+        (!replaced.contains(&index) && !is_leftover).then_some(index)
     };
     segments.iter().enumerate().filter_map(is_live).collect()
 }
@@ -162,7 +164,7 @@ fn without_leftovers(segments: &[Facts]) -> Vec<usize> {
 /// attempt has left which failed, and whose places a later one has divided otherwise.
 fn replaced(segments: &[Facts]) -> HashSet<usize> {
     let mut replaced = HashSet::new();
-    if !segments.iter().any(|facts| facts.replaces) {
+    if !segments.iter().any(|facts| facts.replaces) || !Rule::ReplacedIsLeftover.holds() {
         return replaced;
     }
     let mut order: Vec<(usize, &Facts)> = segments.iter().enumerate().collect();

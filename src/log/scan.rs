@@ -14,6 +14,7 @@ use crate::error::CorruptionKind;
 use crate::format::{
     BatchHeader, BatchView, Opening, ProducerState, SegmentHeader, SparseIndex, TimeRange,
 };
+use crate::rules::Rule;
 use crate::storage::disk::DiskFile;
 
 /// Batches that follow one another without damage between them.
@@ -126,6 +127,9 @@ pub(crate) fn scan_segment(file: &dyn DiskFile, salt: u64, from: ScanFrom) -> io
             Ended::AtMark => {}
             Ended::AtBound => return Ok(scanner.scan),
             Ended::Damaged(kind) => scanner.scan.damage.push((chain.end, kind)),
+        }
+        if !Rule::Evidence.holds() {
+            return Ok(scanner.scan);
         }
         expected = chain.next_offset.or(expected);
         let above = expected.unwrap_or(0);

@@ -11,6 +11,7 @@ use super::segment::{Sealed, Segment, read_footer};
 use super::{LogEnv, PAGE_BYTES};
 use crate::error::{CorruptionKind, Error, Result};
 use crate::format::{BatchView, Footer, ProducerState, SparseIndex};
+use crate::rules::Rule;
 use crate::storage::disk::{Access, DiskFile};
 
 /// What a sync is to cover.
@@ -63,14 +64,20 @@ impl SyncTask {
             })?;
         }
         // DURABILITY: in segment order, so that what is durable is always a prefix.
-        for SyncFile { segment, file, end } in &self.files {
-            segment.drop_pages(*end);
-            file.sync().map_err(|source| Error::SyncFailed {
-                path: segment.path.clone(),
-                source: Arc::new(source),
-            })?;
-        }
-        Ok(())
+        self.files.iter().try_for_each(SyncFile::sync)
+    }
+}
+
+impl SyncFile {
+    fn sync(&self) -> Result<()> {
+        let Self { segment, file, end } = self;
+        segment.drop_pages(*end);
+        let is_sealed = segment.sealed().is_some();
+        let rule = if is_sealed { Rule::SealedSync } else { Rule::ActiveSync };
+        rule.keep(|| file.sync()).map_err(|source| Error::SyncFailed {
+            path: segment.path.clone(),
+            source: Arc::new(source),
+        })
     }
 }
 
@@ -118,10 +125,11 @@ impl Unproved {
                 let kind = CorruptionKind::Length("a batch");
                 return Err(self.segment.corruption(u64::from(position), None, kind).into());
             }
-            file.write_at(bytes, u64::from(position)).map_err(failed)?;
+            let rewrite = || file.write_at(bytes, u64::from(position));
+            Rule::TailRewrite.keep(rewrite).map_err(failed)?;
             position = position.saturating_add(advance);
         }
-        file.sync().map_err(failed)
+        Rule::TailSync.keep(|| file.sync()).map_err(failed)
     }
 
     /// How many of the bytes are whole batches.

@@ -36,6 +36,7 @@ use crate::sync::Mutex;
 mod append;
 mod compaction;
 mod crash;
+mod death;
 mod hostile;
 mod power;
 mod reopen;

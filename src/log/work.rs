@@ -10,6 +10,7 @@ use super::tasks::{FooterTask, PrepareTask, SyncFile, SyncScope, SyncTask, Unfin
 use super::{Checkpoint, Log, to_tuple};
 use crate::error::Result;
 use crate::format::Footer;
+use crate::rules::Rule;
 
 impl Log {
     // ---- syncs -------------------------------------------------------------------------------
@@ -135,7 +136,8 @@ impl Log {
 
     /// The footer to be written next: of the oldest segment without one, once it is synced.
     pub(crate) fn begin_footer(&mut self) -> Option<FooterTask> {
-        let oldest = self.unfinished.front().filter(|unfinished| unfinished.synced)?;
+        let is_due = |oldest: &&Unfinished| oldest.synced || !Rule::FooterAfterSync.holds();
+        let oldest = self.unfinished.front().filter(is_due)?;
         let sealed = *oldest.segment.sealed()?;
         let footer = Footer {
             base_offset: oldest.segment.base_offset,

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::log::retention::{Plan, Planner, RetentionPolicy, SegmentFacts, Tail};
 use crate::log::segment::Segment;
 use crate::log::tasks::{PrepareTask, SyncScope};
+use crate::rules::Rule;
 use crate::sync::Ordering;
 use crate::trace::note;
 
@@ -84,7 +85,7 @@ impl PartitionCore {
 
     /// The oldest segment, if it is sealed and another one follows, and the partition is whole.
     pub(crate) fn oldest_sealed(&self) -> Option<SegmentFacts> {
-        if self.is_closed() || self.poisoned.load(Ordering::Acquire) {
+        if self.is_closed() || self.state.is_poisoned() {
             return None;
         }
         let mut oldest = None;
@@ -154,7 +155,7 @@ impl PartitionCore {
         if end.is_some_and(|end| end > start && end <= self.durable_end()) {
             return Ok(());
         }
-        self.gate.run_one(&|| self.sync_once(SyncScope::All))
+        Rule::SettledRemoval.keep(|| self.gate.run_one(&|| self.sync_once(SyncScope::All)))
     }
 
     /// Moves the log start, which is durable there, and removes the segments below it.

@@ -24,6 +24,7 @@ use crate::log::cursor::{Cursor, FetchLimits, Fetched};
 use crate::log::segment::Segment;
 use crate::message::Batch;
 use crate::record::{Record, TopicPartition};
+use crate::rules::Rule;
 use crate::storage::disk::Disk;
 use crate::sync::{Mutex, MutexGuard};
 
@@ -146,7 +147,7 @@ impl<S: LoggedState> StateLog<S> {
     /// As [`append`](Self::append), and durable on return.
     pub(crate) fn append_durably(&self, changes: Vec<S::Change>) -> Result<()> {
         let end = self.append(changes)?;
-        self.partition.wait_durable(end)
+        Rule::StateSync.keep(|| self.partition.wait_durable(end))
     }
 
     fn append_batch(
@@ -188,7 +189,7 @@ impl<S: LoggedState> StateLog<S> {
         inner.snapshot_bytes = bytes as u64;
         drop(inner);
         // DURABILITY: the snapshot is durable before anything that it replaces is removed.
-        self.partition.wait_durable(end)?;
+        Rule::SnapshotSync.keep(|| self.partition.wait_durable(end))?;
         let mut may_come_back = self.removing.lock();
         let removed = self.partition.with_log(|log| log.retire(base, usize::MAX));
         self.remove(&removed, &mut may_come_back);
@@ -201,7 +202,7 @@ impl<S: LoggedState> StateLog<S> {
         for segment in segments {
             if *may_come_back
                 && let Some(dir) = segment.path.parent()
-                && self.disk.sync_dir(dir).is_err()
+                && Rule::SnapshotRemoval.keep(|| self.disk.sync_dir(dir)).is_err()
             {
                 // DURABILITY: one is gone for good before the next goes; otherwise an older one
                 // could come back alone, and what lies between would look lost.

@@ -25,7 +25,7 @@ use crate::log::producers::Sequence;
 use crate::log::segment::MapBudget;
 use crate::log::{LogEnv, LogIdentity, LogOptions};
 use crate::record::Record;
-use crate::storage::disk::{Disk, Fault, Operation, PowerCut, SimulatedDisk};
+use crate::storage::disk::{Disk, Fault, HookedDisk, Operation, PowerCut, Side, SimulatedDisk};
 use crate::sync::AtomicUsize;
 
 mod appends;
@@ -102,6 +102,16 @@ impl Setup {
         Self { disk, clock, noted, core }
     }
 
+    /// A partition on a disk that calls back around each operation.
+    fn hooked(hook: impl Fn(Operation, Side) + Send + Sync + 'static) -> Self {
+        let disk = SimulatedDisk::new();
+        disk.create_dir(Path::new(DIR)).unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
+        let hooked = HookedDisk::new(Arc::new(disk.clone()), hook);
+        let log = Log::create(&env_on(Arc::new(hooked), 1), identity(), OPTIONS).unwrap();
+        Self::with_log(disk, log, Durability::Sync)
+    }
+
     fn append(&self, value: &str) -> Result<u64> {
         append(&self.core, value, &AppendOptions::default())
     }
@@ -138,9 +148,13 @@ const RULES: RecordRules = RecordRules {
 };
 
 fn env(disk: &SimulatedDisk) -> Arc<LogEnv> {
-    let counter = AtomicU64::new(disk.store_points());
+    env_on(Arc::new(disk.clone()), disk.store_points())
+}
+
+fn env_on(disk: Arc<dyn Disk>, seed: u64) -> Arc<LogEnv> {
+    let counter = AtomicU64::new(seed);
     Arc::new(LogEnv {
-        disk: Arc::new(disk.clone()),
+        disk,
         copy_reads: false,
         maps: MapBudget::new(8),
         space: SpaceBudget::unlimited(),

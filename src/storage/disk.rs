@@ -16,12 +16,16 @@ use std::sync::Arc;
 
 use super::region::Memory;
 
+#[cfg(test)]
+mod hooked;
 mod memory;
 mod names;
 mod real;
 #[cfg(test)]
 mod simulated;
 
+#[cfg(test)]
+pub(crate) use hooked::{HookedDisk, Side};
 pub(crate) use memory::MemoryDisk;
 pub(crate) use real::RealDisk;
 #[cfg(test)]

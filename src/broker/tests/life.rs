@@ -1,10 +1,11 @@
 //! One broker at work: runs the steps of a workload and keeps the model of what they did.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::model::{
     Crash, GROUP, Model, NAMED, PartitionModel, Presence, Random, Shape, Step, TopicModel, clock,
-    open_at, values,
+    open_on, values,
 };
 use crate::broker::Broker;
 use crate::clock::ManualClock;
@@ -13,11 +14,13 @@ use crate::consumer::Consumer;
 use crate::error::{Error, Result};
 use crate::producer::Producer;
 use crate::record::{Record, TopicPartition};
-use crate::storage::disk::SimulatedDisk;
+use crate::storage::disk::{Disk, SimulatedDisk};
 
 /// One broker and what was done with it.
 pub(super) struct Life {
     pub(super) disk: SimulatedDisk,
+    /// The way to it.
+    door: Arc<dyn Disk>,
     pub(super) model: Model,
     broker: Option<Broker>,
     named: Option<Producer>,
@@ -35,8 +38,20 @@ pub(super) enum Ended {
 
 impl Life {
     pub(super) fn new(disk: SimulatedDisk, model: Model, seed: u64, context: &str) -> Self {
+        let door = Arc::new(disk.clone());
+        Self::behind(door, disk, model, seed, context)
+    }
+
+    /// A life whose broker reaches the disk through another one.
+    pub(super) fn behind(
+        door: Arc<dyn Disk>,
+        disk: SimulatedDisk,
+        model: Model,
+        seed: u64,
+        context: &str,
+    ) -> Self {
         let (clock, random, context) = (clock(), Random::new(seed), context.to_owned());
-        Self { disk, model, broker: None, named: None, clock, random, context }
+        Self { disk, door, model, broker: None, named: None, clock, random, context }
     }
 
     pub(super) fn broker(&self) -> &Broker {
@@ -45,7 +60,8 @@ impl Life {
 
     /// Opens the broker. False when the power went off.
     pub(super) fn open(&mut self) -> bool {
-        let opened = open_at(&self.disk, self.random.next(), Durability::Sync, &self.clock);
+        let opened =
+            open_on(Arc::clone(&self.door), self.random.next(), Durability::Sync, &self.clock);
         match opened {
             Ok(broker) => {
                 self.broker = Some(broker);

@@ -10,7 +10,7 @@ use crate::broker::Broker;
 use crate::clock::ManualClock;
 use crate::config::Durability;
 use crate::error::{Error, Result};
-use crate::storage::disk::{PowerCut, SimulatedDisk};
+use crate::storage::disk::{Disk, PowerCut, SimulatedDisk};
 use crate::topic::Topic;
 
 pub(super) const DIR: &str = "/srv/data";
@@ -74,8 +74,17 @@ pub(super) fn open_at(
     durability: Durability,
     clock: &ManualClock,
 ) -> Result<Broker> {
+    open_on(Arc::new(disk.clone()), seed, durability, clock)
+}
+
+pub(super) fn open_on(
+    disk: Arc<dyn Disk>,
+    seed: u64,
+    durability: Durability,
+    clock: &ManualClock,
+) -> Result<Broker> {
     Broker::builder()
-        .disk(Arc::new(disk.clone()), Path::new(DIR))
+        .disk(disk, Path::new(DIR))
         .clock(clock.clone())
         .durability(durability)
         .background(false)

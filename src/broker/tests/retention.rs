@@ -163,6 +163,9 @@ fn check_values(partition: &Partition, context: &str) {
 }
 
 /// Rows A19, B8: a crash at every step of a removal, and of what comes before and after.
+// RED: src/partition/retention.rs
+//   - Rule::SettledRemoval.keep(|| self.gate.run_one(&|| self.sync_once(SyncScope::All)))
+//   + Ok(())
 #[test]
 fn row_a19_a_log_start_never_goes_back_and_nothing_above_it_is_lost() {
     let points = {
@@ -211,6 +214,8 @@ fn a_file_that_cannot_be_removed_is_removed_later() {
 }
 
 /// The same, when the life ends first: the next opening removes what lies below the log start.
+// RED: src/log/recovery.rs
+//   - finish_retention(segments, start.unwrap_or(0), &mut verdict);
 #[test]
 fn row_a20_a_file_that_was_not_removed_is_removed_by_the_next_opening() {
     for closes in [true, false] {

@@ -65,6 +65,9 @@ fn many_changes_roll_the_log_and_the_state_is_the_same_after_any_end() {
     expected(&open(&disk, 3).unwrap());
 }
 
+// RED: src/partition/state_log.rs
+//   - Rule::SnapshotSync.keep(|| self.partition.wait_durable(end))?;
+//   + let _ = end;
 #[test]
 fn row_a14_a_torn_snapshot_leaves_the_older_one_in_force() {
     let disk = SimulatedDisk::new();

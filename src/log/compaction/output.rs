@@ -18,6 +18,7 @@ use crate::log::budget::Claim;
 use crate::log::segment::{Sealed, Segment};
 use crate::log::{LogEnv, LogIdentity};
 use crate::record::TopicPartition;
+use crate::rules::Rule;
 use crate::storage::disk::DiskFile;
 
 /// LIMIT: how much is written at a time.
@@ -65,7 +66,7 @@ impl Output {
             topic_id: identity.topic_id,
             partition: identity.origin.partition,
             number,
-            salt: (env.random)(),
+            salt: env.salt(),
             generation,
             rewrite: Some(Rewrite::Replaces(replacement)),
             compatible: 0,
@@ -188,14 +189,15 @@ impl Output {
         // DURABILITY: everything in the file is synced before the file has a name that counts, and
         // the name before the first file that it replaces is removed; otherwise a power cut could
         // leave neither.
-        self.file.sync().map_err(|source| self.failed("sync", source))?;
+        let synced = Rule::CompactedSync.keep(|| self.file.sync());
+        synced.map_err(|source| self.failed("sync", source))?;
         let dir = &self.identity.dir;
         let path = dir.join(segment_file_name(self.header.number));
         let disk = &self.env.disk;
         disk.rename(&self.temporary, &path).map_err(|source| self.failed("rename", source))?;
         self.is_named = true;
         self.file.renamed(&path);
-        if let Err(source) = disk.sync_dir(dir) {
+        if let Err(source) = Rule::CompactedName.keep(|| disk.sync_dir(dir)) {
             let _ = disk.remove_file(&path);
             return Err(Error::io("sync", dir, source));
         }

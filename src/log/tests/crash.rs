@@ -222,6 +222,9 @@ fn row_b03_whole_segments_behind_a_hole_are_cut_for_good() {
 
 /// A25 with B3: the cutting itself is interrupted, carried on by the next open, and what was cut
 /// off does not come back behind what is appended then.
+// RED: src/log/create.rs
+//   - if let Err(error) = Rule::SegmentName.keep(|| env.disk.sync_dir(&self.dir)) {
+//   + if let Err(error) = io::Result::Ok(()) {
 #[test]
 fn row_a25_an_interrupted_cut_is_carried_on_and_never_undone() {
     let mut truncations = 0;
@@ -262,6 +265,8 @@ fn row_a25_an_interrupted_cut_is_carried_on_and_never_undone() {
 
 /// A5, A6: what was published is there after kill -9, and is called durable only after it has
 /// been written and synced again.
+// RED: src/storage/region/writer.rs
+//   - file.write_at(bytes, position as u64)?;
 #[test]
 fn row_a05_nothing_published_is_lost_when_the_process_dies() {
     for seed in 0..150 * effort() {
@@ -382,6 +387,8 @@ fn an_opening_that_failed_and_came_back_changes_nothing() {
 }
 
 /// A creation that was interrupted anywhere is no log, or an empty one that works.
+// RED: src/log/create.rs
+//   - Rule::HeaderSync.keep(|| file.sync())?;
 #[test]
 fn row_a22_an_interrupted_creation_is_an_empty_log_or_none() {
     for point in 0..20 {

@@ -260,6 +260,9 @@ fn row_b05_a_footer_that_says_more_than_is_still_true_is_not_believed() {
     assert_eq!(read_from(&log, 0, 9).unwrap(), [plain(0..5, 100), plain(5..8, 200)].concat());
 }
 
+// RED: src/log/open.rs
+//   - for path in inventory.temporary.iter().chain(unused) {
+//   + for path in inventory.temporary.iter().take(0).chain(unused) {
 #[test]
 fn row_a08_unused_and_unfinished_segments_are_removed_at_open() {
     let (disk, rig) = Rig::fresh(1);
@@ -297,6 +300,8 @@ fn a_read_only_open_changes_no_file() {
 }
 
 /// A19, A20: the log start is durable before files go; what a crash left is removed later.
+// RED: src/log/recovery.rs
+//   - finish_retention(segments, start.unwrap_or(0), &mut verdict);
 #[test]
 fn row_a19_segments_below_the_log_start_are_removed_at_open() {
     let (disk, rig) = Rig::fresh(1);

@@ -143,6 +143,29 @@ fn one_sync_serves_all_that_was_published() {
     assert_eq!(setup.disk.store_points(), calls);
 }
 
+/// Row B14 without threads: a record is published in the middle of the sync that another one waits
+/// for, after the disk has taken its pages. It is no part of that sync.
+#[test]
+fn row_b14_who_publishes_during_a_sync_waits_for_the_next_one() {
+    let late = Arc::new(Mutex::new(None::<Arc<PartitionCore>>));
+    let publisher = Arc::clone(&late);
+    let setup = Setup::hooked(move |operation, side| {
+        if (operation, side) == (Operation::Sync, Side::After)
+            && let Some(core) = publisher.lock().take()
+        {
+            append(&core, "late", &AppendOptions::default()).unwrap();
+        }
+    });
+    let end = setup.append("first").unwrap();
+    *late.lock() = Some(Arc::clone(&setup.core));
+    setup.core.wait_durable(end).unwrap();
+    assert_eq!((setup.core.durable_end(), setup.core.log_end()), (1, 2));
+    let cut = || setup.disk.power_cut(&mut || 0, PowerCut::WORST);
+    assert_eq!(Setup::recovered(cut(), false).values(), ["first"]);
+    setup.core.wait_durable(2).unwrap();
+    assert_eq!(Setup::recovered(cut(), false).values(), ["first", "late"]);
+}
+
 /// A sync that is in flight while the log rolls vouches only for what it began with.
 // RED: src/log/work.rs
 //   - let covered = task.end_of(&unfinished.segment).is_some_and(|end| Some(end) >= sealed);
@@ -288,4 +311,82 @@ fn row_b14_an_acknowledgement_rests_on_a_sync_that_began_later() {
             });
         }
     });
+}
+
+/// Symptom: a panic between the write of a new segment's opening batch and the roll left the log in
+/// the old segment; what was appended there afterwards lay behind the offset at which the new file
+/// says that the next segment begins, and was cut off by the next opening. Rule: a panic under the
+/// partition's lock poisons the partition.
+#[test]
+fn row_a26_a_panic_in_the_middle_of_a_roll_poisons_the_partition() {
+    let writes = Arc::new(AtomicU64::new(u64::MAX));
+    let left = Arc::clone(&writes);
+    let setup = Setup::hooked(move |operation, side| {
+        if (operation, side) == (Operation::Write, Side::After) {
+            let before = left.fetch_sub(1, Ordering::Relaxed);
+            assert!(before != 1, "a panic behind a write");
+        }
+    });
+    let end = setup.append("before").unwrap();
+    setup.core.wait_durable(end).unwrap();
+    // The header, then the opening batch.
+    writes.store(2, Ordering::Relaxed);
+    let roll = || setup.core.with_log(|log| log.roll_for(0));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(roll)).is_err());
+    let refused = setup.append("after");
+    assert!(matches!(refused, Err(Error::Poisoned { .. })), "{refused:?}");
+    assert_eq!(setup.values(), ["before"]);
+    assert!(setup.core.take_checkpoint().is_none(), "no end of this log is known to be whole");
+    let next = Setup::recovered(setup.disk.kill9(), true);
+    assert_eq!(next.values(), ["before"]);
+    next.append("after").unwrap();
+    let last = Setup::recovered(next.disk.kill9(), true);
+    assert_eq!(last.values(), ["before", "after"]);
+}
+
+/// A destructor that appends while its thread unwinds has not panicked itself.
+#[test]
+fn an_append_while_the_thread_unwinds_poisons_nothing() {
+    struct AtTheEnd<'a>(&'a Setup);
+    impl Drop for AtTheEnd<'_> {
+        fn drop(&mut self) {
+            self.0.append("by a destructor").unwrap();
+        }
+    }
+    let setup = Setup::new(Durability::Sync);
+    let unwinds = || {
+        let _last = AtTheEnd(&setup);
+        panic!("the host's own");
+    };
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(unwinds)).is_err());
+    setup.append("later").unwrap();
+    assert_eq!(setup.values(), ["by a destructor", "later"]);
+}
+
+/// A6: the process dies in the middle of a sync, for which two tasks and a thread wait. Nobody was
+/// told anything but a failure, and what was synced before is there.
+// RED: src/partition.rs
+//   - result.map(|()| task.target)
+//   + Ok(task.target)
+#[test]
+fn row_a06_whoever_waits_for_the_sync_in_which_the_process_dies_has_no_answer() {
+    let setup = Setup::new(Durability::Sync);
+    let durable = setup.append("durable").unwrap();
+    setup.core.wait_durable(durable).unwrap();
+    let ends = ["1", "2", "3"].map(|value| setup.append(value).unwrap());
+    let (one, two) = (waker(), waker());
+    assert!(setup.core.poll_durable(ends[0], &one.1).is_none());
+    assert!(setup.core.poll_durable(ends[1], &two.1).is_none());
+    setup.disk.crash_at(setup.disk.store_points());
+    let waited = setup.core.wait_durable(ends[2]);
+    assert!(waited.as_ref().is_err_and(|error| !error.is_definite()), "{waited:?}");
+    for (end, (_, waker)) in [(ends[0], one), (ends[1], two)] {
+        let answer = setup.core.poll_durable(end, &waker);
+        assert!(matches!(answer, Some(Err(_))), "{answer:?}");
+    }
+    assert_eq!(setup.core.durable_end(), durable);
+    let killed = Setup::recovered(setup.disk.kill9(), true);
+    assert_eq!(killed.values(), ["durable", "1", "2", "3"]);
+    let cut = setup.disk.power_cut(&mut || 0, PowerCut::WORST);
+    assert_eq!(Setup::recovered(cut, false).values(), ["durable"]);
 }

@@ -195,6 +195,15 @@ fn setup(random: &mut Random) -> Vec<Step> {
 }
 
 /// A15 to A18, B8: killed, or the power cut, at every store point of two compactions.
+// RED: src/log/compaction/output.rs
+//   - let synced = Rule::CompactedSync.keep(|| self.file.sync());
+//   + let synced: io::Result<()> = Ok(());
+// RED: src/log/compaction/output.rs
+//   - if let Err(source) = Rule::CompactedName.keep(|| disk.sync_dir(dir)) {
+//   + if let Err(source) = io::Result::Ok(()) {
+// RED: src/log/recovery.rs
+//   - if !segments.iter().any(|facts| facts.replaces) || !Rule::ReplacedIsLeftover.holds() {
+//   + if true {
 #[test]
 fn row_a15_a16_a17_a18_a_crash_at_every_point_of_a_compaction_loses_and_revives_nothing() {
     let mut tried = 0;

@@ -1,0 +1,31 @@
+//! What opening does without [`Rule::NewSegment`]: for the tests that have to notice it.
+
+use super::*;
+
+/// Takes the place of the cut for the end that a clean close has left.
+pub(super) fn without_new_segment(
+    mut inventory: Inventory,
+    known: &Known,
+    verdict: &Verdict,
+) -> (Inventory, Known) {
+    let mut known = known.clone();
+    let last = verdict.last_kept().filter(|_| !Rule::NewSegment.holds());
+    if let Some((index, fate)) = last.and_then(|index| Some((index, verdict.fates.get(index)?)))
+        && let Fate::Keep { data_end, next_offset, .. } = *fate
+        && let Some(found) = inventory.found.get(index)
+        && found.footer.is_none()
+    {
+        known.checkpoint = Some(Checkpoint {
+            log_start: known.start().unwrap_or(0),
+            end_offset: next_offset,
+            segment: found.header.number,
+            position: data_end,
+            last_batch: 0,
+            times: None,
+            producers: Vec::new(),
+            ages: None,
+        });
+        inventory.resumable = Some(index);
+    }
+    (inventory, known)
+}
