@@ -37,7 +37,7 @@ impl Mount {
         Some(mount)
     }
 
-    /// An ext4 of this many MiB on a loop device.
+    /// An ext4 of this many MiB on a loop device; after a panic its image is kept, to be looked at.
     pub(crate) fn ext4(mib: u32, options: &str) -> Option<Self> {
         let mut mount = Self { base: base(), device: None, is_mounted: false };
         std::fs::create_dir(mount.target()).unwrap();
@@ -96,6 +96,10 @@ impl Drop for Mount {
             if let Err(error) = run("umount", &["-l", target.to_str().unwrap()]) {
                 eprintln!("{error}");
             }
+        }
+        if self.device.is_some() && std::thread::panicking() {
+            self.base.disable_cleanup(true);
+            eprintln!("the image is kept in {}", self.base.path().display());
         }
         if let Some((device, _)) = &self.device
             && let Err(error) = run("losetup", &["-d", device])
