@@ -3,7 +3,7 @@
 //! Goal: after any crash, what docs/durability.md, "After any crash" promise is there, and nothing else. Method:
 //! [`model`] keeps what [`life`] did and what was acknowledged; [`crash`] stops short workloads at
 //! every store point and opens what each kind of crash leaves, also when the opening itself is
-//! interrupted; [`random`] does so to long random workloads; [`faults`] lets single calls fail.
+//! interrupted; [`random`] does so to long random workloads; [`faults`] lets single calls fail, [`sweep`] each call of a workload, once and for ever.
 //! Not covered: real files and real processes (`tests/`), threads.
 //!
 //! `LOGPOND_IMAGES=n` tries n images per store point instead of a few, and as many more random
@@ -21,6 +21,7 @@ mod random;
 mod retention;
 mod state;
 mod statements;
+mod sweep;
 
 /// How many images to try where the caller did not say.
 fn images(default: u64) -> u64 {

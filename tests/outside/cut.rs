@@ -50,7 +50,11 @@ fn append_and_cut(mount: &mut Mount, round: u64, acks: u64, ledger: &mut Ledger)
 fn what_was_acknowledged_survives_a_power_cut_on_ext4() {
     let mut rng = Rng::announced("power cuts");
     let cuts = from_env("LOGPOND_CUTS", 6);
-    let Some(mut mount) = Mount::ext4(96, "data=ordered") else { return };
+    // In this mode, ext4's default, a removed file that comes back after a cut has its own bytes.
+    // With `data=writeback` the blocks of a removed file are given to others before the removal is
+    // durable, and it may come back with theirs: that mode is outside the contract.
+    let mode = std::env::var("LOGPOND_CUT_MODE").unwrap_or("data=ordered".to_owned());
+    let Some(mut mount) = Mount::ext4(96, &mode) else { return };
     if let Err(error) = cut_power(&mount.path()) {
         eprintln!("skipped: no way to cut the power: {error}");
         return;
@@ -59,8 +63,7 @@ fn what_was_acknowledged_survives_a_power_cut_on_ext4() {
     let begun = Instant::now();
     let (mut ledger, mut acks, mut late) = (Ledger::default(), 0, Late::default());
     for cut in 0..cuts {
-        let mode = if cut % 2 == 0 { "data=ordered" } else { "data=writeback" };
-        mount.mount_with(mode);
+        mount.mount().unwrap();
         let data = mount.path().join("data");
         if cut % CUTS_PER_DIRECTORY == 0 {
             acks += std::mem::take(&mut ledger).acks;
@@ -71,7 +74,7 @@ fn what_was_acknowledged_survives_a_power_cut_on_ext4() {
         // Also very early, while the directory is being made or the first segments roll.
         let after = if rng.one_in(4) { rng.below(4) } else { rng.below(200) };
         let round = rng.next() >> 32;
-        let context = format!("cut {cut}, {mode}, round {round}, after {after} acknowledgements");
+        let context = format!("cut {cut}, round {round}, after {after} acknowledgements");
         append_and_cut(&mut mount, round, after.max(1), &mut ledger);
         mount.mount().unwrap();
         late += ledger.check_and_forget_late(&data, &context);

@@ -75,13 +75,6 @@ impl Mount {
         mounted
     }
 
-    /// With other options from now on.
-    pub(crate) fn mount_with(&mut self, options: &str) {
-        let device = self.device().to_owned();
-        self.device = Some((device, options.to_owned()));
-        self.mount().unwrap();
-    }
-
     pub(crate) fn unmount(&mut self) {
         run("umount", &[self.target().to_str().unwrap()]).unwrap();
         self.is_mounted = false;

@@ -119,6 +119,8 @@ struct State {
     points: u64,
     stop_after: Option<u64>,
     faults: Vec<Fault>,
+    /// Whether any of them came to pass.
+    has_fired: bool,
     limit: Option<u64>,
     random: u64,
     /// How often the machine was started.
@@ -141,6 +143,7 @@ impl SimulatedDisk {
             points: 0,
             stop_after: None,
             faults: Vec::new(),
+            has_fired: false,
             limit: None,
             random: seed,
             boots: 1,
@@ -185,6 +188,11 @@ impl SimulatedDisk {
         self.state.lock().faults.clear();
     }
 
+    /// Whether an injected fault has made a call fail.
+    pub(crate) fn has_fired(&self) -> bool {
+        self.state.lock().has_fired
+    }
+
     /// How many faults are still to come.
     pub(crate) fn faults_to_come(&self) -> usize {
         self.state.lock().faults.len()
@@ -209,6 +217,7 @@ impl SimulatedDisk {
             points: 0,
             stop_after: None,
             faults: Vec::new(),
+            has_fired: false,
             limit: state.limit,
             random: random(),
             boots: state.boots + 1,
@@ -222,6 +231,7 @@ impl SimulatedDisk {
         state.points = 0;
         state.stop_after = None;
         state.faults.clear();
+        state.has_fired = false;
         Self::with_state(state)
     }
 
@@ -290,6 +300,7 @@ impl State {
                 return true;
             }
             failed = Some(fault.error);
+            self.has_fired = true;
             fault.forever
         });
         failed.map_or(Ok(()), |kind| Err(kind.into()))
