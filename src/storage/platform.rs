@@ -44,9 +44,10 @@ pub(super) fn boot_id() -> Option<String> {
 /// for names, locks and metadata.
 pub(super) fn retried<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
+        let result = call();
+        let interrupted = |error: &io::Error| error.kind() == io::ErrorKind::Interrupted;
+        if !result.as_ref().is_err_and(interrupted) {
+            return result;
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
-use std::time::Instant;
 
 use crate::common::*;
 use crate::ledger::{Late, Ledger};
 use crate::machine::{Mount, cut_power};
 use crate::workload::ROUND;
+use logpond::{Clock, SystemClock};
 
 /// How many cuts one directory suffers before the next one begins anew.
 const CUTS_PER_DIRECTORY: u64 = 25;
@@ -60,7 +60,7 @@ fn what_was_acknowledged_survives_a_power_cut_on_ext4() {
         return;
     }
     mount.unmount();
-    let begun = Instant::now();
+    let clock = SystemClock::new();
     let (mut ledger, mut acks, mut late) = (Ledger::default(), 0, Late::default());
     for cut in 0..cuts {
         mount.mount().unwrap();
@@ -80,11 +80,11 @@ fn what_was_acknowledged_survives_a_power_cut_on_ext4() {
         late += ledger.check_and_forget_late(&data, &context);
         mount.unmount();
         if cut % 500 == 499 {
-            eprintln!("{} cuts in {:?}, {late:?}", cut + 1, begun.elapsed());
+            eprintln!("{} cuts in {:?}, {late:?}", cut + 1, clock.monotonic());
         }
     }
     acks += ledger.acks;
-    eprintln!("{cuts} cuts, {acks} acknowledgements, none lost, in {:?}", begun.elapsed());
+    eprintln!("{cuts} cuts, {acks} acknowledgements, none lost, in {:?}", clock.monotonic());
     eprintln!("after the cut: {late:?}");
     assert!(acks >= cuts, "the children did next to nothing");
 }

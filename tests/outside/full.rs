@@ -95,15 +95,16 @@ fn fills_up_and_goes_on(mount: &Mount) {
     broker.close().unwrap();
 }
 
+// IMPOSSIBLE: readers map blocks that their files have already; reading them needs no space.
 #[test]
-fn row_c01_c09_a_full_tmpfs_refuses_appends_until_there_is_space() {
+fn row_c09_c01_a_full_tmpfs_refuses_appends_until_there_is_space() {
     let Some(mount) = Mount::tmpfs("size=8m") else { return };
     fills_up_and_goes_on(&mount);
 }
 
 /// ext4 leaves the blocks of a failed allocation in the file, until it is unlinked.
 #[test]
-fn row_c01_c09_a_full_ext4_refuses_appends_until_there_is_space() {
+fn row_c09_c01_a_full_ext4_refuses_appends_until_there_is_space() {
     let Some(mount) = Mount::ext4(24, "data=ordered") else { return };
     fills_up_and_goes_on(&mount);
 }
@@ -155,6 +156,9 @@ fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 /// With every amount of space that is too little, an opening is an error and changes no data; for
 /// inspection none is needed; and with space it succeeds.
+// RED: src/log/create.rs
+//   - Err(Error::io("create", &path, source))
+//   + Err(source).map_err(|_| Error::Closed)
 #[test]
 fn row_c07_opening_on_a_full_disk_is_an_error_and_changes_no_data() {
     let Some(mount) = Mount::tmpfs("size=8m") else { return };

@@ -262,11 +262,11 @@ impl Said {
         }
         if is_keyed {
             // The key is the number's remainder: see the workload.
-            let lost = self.acked.iter().filter(|(offset, id)| {
+            let missing = self.acked.iter().filter(|(offset, id)| {
                 let key = crate::workload::key_of(id);
                 latest.get(key.as_bytes()).is_none_or(|latest| latest < offset)
             });
-            assert_eq!(lost.collect::<Vec<_>>(), [], "{context}: keys lost");
+            assert_eq!(missing.collect::<Vec<_>>(), [], "{context}: keys lost");
         }
         let is_lost = |late: &&String| {
             let (offset, id) = late.split_once(' ').unwrap_or((late, ""));

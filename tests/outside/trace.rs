@@ -129,7 +129,10 @@ fn sweep(name: &str, faults: &[&str], per_kind: usize) -> Option<Tally> {
         return None;
     }
     let mut rng = Rng::announced(name);
-    let all = targets();
+    let mut all = targets();
+    // std panics where the closing of a directory that it has listed fails; local file systems do
+    // not fail it.
+    all.retain(|it| it.call != "close" || faults.iter().any(|it| it.starts_with("signal")));
     let mut tally = Tally::default();
     for target in sample(&all, &mut rng, per_kind) {
         // Each fault in a campaign, one by chance otherwise; and once, or from then on.
@@ -209,4 +212,19 @@ fn row_c04_c08_refusals_have_their_own_errors() {
     }
     eprintln!("refusals: {tally:?}");
     assert!(tally.failures > 0);
+}
+
+/// Where a file system cannot allocate, zeros are written: no file is sparse.
+// RED: src/storage/platform.rs
+//   - Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => write_zeros(file, range),
+//   + Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => Ok(()),
+#[test]
+fn row_c02_where_nothing_can_be_allocated_zeros_are_written() {
+    if !has_strace() {
+        return;
+    }
+    let target = Target { call: "fallocate".to_owned(), count: 1 };
+    let ledger = Tally::default().one(&target, "error=EOPNOTSUPP", true);
+    assert_eq!(ledger.failures, Vec::<String>::new());
+    assert!(ledger.closed && ledger.acks > 60, "{ledger:?}");
 }

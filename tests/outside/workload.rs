@@ -266,7 +266,7 @@ fn store_and_sync(broker: &Broker, round: u64) {
     let mut number = 0_u64;
     loop {
         let mut stored = Vec::new();
-        for _ in 0..1 + rng.below(20) {
+        for _ in 0..=rng.below(20) {
             let id = format!("{round}-stored {number}");
             number += 1;
             let value = format!("{id} {}", "p".repeat(rng.index(300)));
