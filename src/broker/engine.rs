@@ -258,7 +258,7 @@ impl Engine {
         let stored = self.local.append(changes);
         if stored.is_err() {
             for partition in taken {
-                
+                partition.give_back_checkpoint();
             }
         }
         stored.map(drop)

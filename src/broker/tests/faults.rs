@@ -140,8 +140,6 @@ fn row_c05_a_commit_that_fails_leaves_the_last_one() {
 }
 
 /// An end that is clean vouches for all that was appended, and so must its recovery points.
-// RED: src/broker/engine.rs
-//   - partition.give_back_checkpoint();
 #[test]
 fn row_c05_a_recovery_point_that_finds_no_space_is_stored_later() {
     let mut life = Life::new(SimulatedDisk::new(), Model::default(), 1, "points");
