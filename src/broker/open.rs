@@ -49,15 +49,16 @@ impl Opening {
     pub(crate) fn run(self) -> Result<Arc<Engine>> {
         let disk = &*self.env.disk;
         let dir = &self.settings.dir;
-        let is_new = || !has_segments(disk, &dir.join(META.0).join(partition_dir_name(0)));
-        if is_new() && !self.settings.read_only {
+        let meta = dir.join(META.0).join(partition_dir_name(0));
+        let is_new = || has_segments(disk, &meta).map(|has_segments| !has_segments);
+        if is_new()? && !self.settings.read_only {
             make_dirs(disk, dir)?;
         }
         let lock = self.settings.has_lock.then(|| DirLock::acquire(dir)).transpose()?;
         let (lanes, queues) = Lanes::new(self.background);
         let mut partitions = Vec::new();
         // Asked again: until the lock was held, another broker may have been at it.
-        let is_new = is_new();
+        let is_new = is_new()?;
         let local: StateLog<LocalState> = self.own_log(LOCAL, is_new, &lanes, &mut partitions)?;
         let boot = disk.boot_id().map(Arc::from);
         let (was_closed, same_boot, opens) = local.read(|local| {
@@ -150,7 +151,7 @@ impl Opening {
             Rule::OwnDirName.keep(|| sync_dir(&**disk, &topic_dir))?;
             Rule::FoundNames.keep(|| sync_dir(&**disk, &dir))?;
         }
-        let log = if is_new && !has_segments(&**disk, &dir) {
+        let log = if is_new && !has_segments(&**disk, &dir)? {
             if self.settings.read_only {
                 return Err(missing(&dir).into());
             }
@@ -438,9 +439,19 @@ fn check_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
     }
 }
 
-fn has_segments(disk: &dyn Disk, dir: &Path) -> bool {
+/// Whether a log was ever begun in a directory. One that cannot be read is not an empty one: a new
+/// log in it would be the end of what is there.
+fn has_segments(disk: &dyn Disk, dir: &Path) -> Result<bool> {
     let is_segment = |name: &str| parse_segment_file_name(name).is_some();
-    disk.list(dir).is_ok_and(|entries| entries.iter().any(|entry| is_segment(&entry.name)))
+    match disk.list(dir) {
+        Ok(entries) => Ok(entries.iter().any(|entry| is_segment(&entry.name))),
+        Err(source) if is_absent(source.kind()) => Ok(false),
+        Err(source) => Err(Error::io("list", dir, source)),
+    }
+}
+
+fn is_absent(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 fn missing(dir: &Path) -> Corruption {

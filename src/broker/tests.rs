@@ -4,7 +4,8 @@
 //! [`model`] keeps what [`life`] did and what was acknowledged; [`crash`] stops short workloads at
 //! every store point and opens what each kind of crash leaves, also when the opening itself is
 //! interrupted; [`power`] opens every image that a power cut can leave of still shorter ones;
-//! [`random`] does so to long random workloads; [`faults`] lets single calls fail.
+//! [`random`] does so to long random workloads; [`faults`] lets single calls fail, [`sweep`] each call
+//! of a workload, once and for ever.
 //! Not covered: real files and real processes (`tests/`), threads.
 //!
 //! `LOGPOND_IMAGES=n` tries n images per store point instead of a few, and as many more random
@@ -24,6 +25,7 @@ mod random;
 mod retention;
 mod state;
 mod statements;
+mod sweep;
 #[cfg(feature = "tracing")]
 mod tracing;
 

@@ -348,7 +348,7 @@ fn remove_segments(disk: &dyn Disk, dir: &Path, id: TopicId) -> Result<()> {
     for entry in entries.into_iter().filter(|entry| entry.kind == EntryKind::File) {
         let path: PathBuf = dir.join(&entry.name);
         let temporary = parse_temporary_segment_file_name(&entry.name).is_some();
-        let ours = parse_segment_file_name(&entry.name).is_some() && bears_id(disk, &path, id);
+        let ours = parse_segment_file_name(&entry.name).is_some() && bears_id(disk, &path, id)?;
         if temporary || ours {
             disk.remove_file(&path).map_err(|source| Error::io("remove", &path, source))?;
         }
@@ -356,8 +356,11 @@ fn remove_segments(disk: &dyn Disk, dir: &Path, id: TopicId) -> Result<()> {
     Ok(())
 }
 
-fn bears_id(disk: &dyn Disk, path: &Path, id: TopicId) -> bool {
+/// Whether a file says that it belongs to a topic. One that could not be read now may well: it must
+/// not be left behind for that, in the way of the next topic of its name.
+fn bears_id(disk: &dyn Disk, path: &Path, id: TopicId) -> Result<bool> {
     let mut bytes = [0; SegmentHeader::SIZE];
     let read = disk.open(path, Access::Read).and_then(|file| file.read_at(&mut bytes, 0));
-    read.is_ok() && SegmentHeader::decode(&bytes).is_ok_and(|header| header.topic_id == id)
+    read.map_err(|source| Error::io("read", path, source))?;
+    Ok(SegmentHeader::decode(&bytes).is_ok_and(|header| header.topic_id == id))
 }

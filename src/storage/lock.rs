@@ -18,6 +18,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -112,7 +113,8 @@ struct RegistryEntry {
 
 impl RegistryEntry {
     fn take(dir: &Path) -> Result<Self> {
-        let metadata = std::fs::metadata(dir).map_err(|error| Error::io("open", dir, error))?;
+        let metadata = platform::retried(|| std::fs::metadata(dir))
+            .map_err(|error| Error::io("open", dir, error))?;
         let path = if cfg!(unix) {
             PathBuf::new()
         } else {
@@ -157,7 +159,7 @@ impl Files {
     fn lock(dir: &Path) -> Result<Self> {
         let path = dir.join(FILE_NAME);
         let lock_dir = platform::open_dir(dir).ok();
-        let lock_dir = match lock_dir.as_ref().map(File::try_lock) {
+        let lock_dir = match lock_dir.as_ref().map(try_lock) {
             Some(Ok(())) => lock_dir,
             Some(Err(TryLockError::WouldBlock)) => return Err(locked(dir)),
             // Some network file systems lock only what is open for writing; `LOCK` remains.
@@ -166,7 +168,7 @@ impl Files {
         for _ in 0..ATTEMPTS {
             let lock = platform::open_or_create(&path);
             let lock = lock.map_err(|error| Error::io("open", &path, error))?;
-            match lock.try_lock() {
+            match try_lock(&lock) {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(locked(dir)),
                 Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path, error)),
@@ -188,8 +190,18 @@ impl Files {
     }
 }
 
+fn try_lock(file: &File) -> std::result::Result<(), TryLockError> {
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 fn names_the_file(path: &Path, file: &File) -> bool {
-    match (std::fs::symlink_metadata(path), file.metadata()) {
+    let named = platform::retried(|| std::fs::symlink_metadata(path));
+    match (named, platform::metadata(file)) {
         (Ok(named), Ok(held)) => platform::identity(&named) == platform::identity(&held),
         _ => false,
     }

@@ -40,16 +40,32 @@ pub(super) fn boot_id() -> Option<String> {
     None
 }
 
+/// Makes a call again that a signal interrupted: std does so for reads, writes and syncs, and not
+/// for names, locks and metadata.
+pub(super) fn retried<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        let result = call();
+        let interrupted = |error: &io::Error| error.kind() == io::ErrorKind::Interrupted;
+        if !result.as_ref().is_err_and(interrupted) {
+            return result;
+        }
+    }
+}
+
+pub(super) fn metadata(file: &File) -> io::Result<std::fs::Metadata> {
+    retried(|| file.metadata())
+}
+
 pub(super) fn create_dir(path: &Path) -> io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
+    retried(|| builder.create(path))
 }
 
 /// Refuses what is not a regular file. A FIFO or device must not have been waited for by `open`.
 fn regular(file: File) -> io::Result<File> {
-    if file.metadata()?.is_file() {
+    if metadata(&file)?.is_file() {
         Ok(file)
     } else {
         Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
@@ -60,9 +76,11 @@ fn regular(file: File) -> io::Result<File> {
 /// coming between the two steps.
 #[expect(clippy::disallowed_methods, reason = "the real disk is who may")]
 fn checked_rename(from: &Path, to: &Path) -> io::Result<()> {
-    match std::fs::symlink_metadata(to) {
+    match retried(|| std::fs::symlink_metadata(to)) {
         Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => std::fs::rename(from, to),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            retried(|| std::fs::rename(from, to))
+        }
         Err(error) => Err(error),
     }
 }

@@ -88,7 +88,8 @@ impl Memory {
         if capacity == 0 {
             return Self::heap(0);
         }
-        let backed = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(capacity);
+        let backed =
+            usize::try_from(platform::metadata(file)?.len()).unwrap_or(usize::MAX).min(capacity);
         let mut options = MmapOptions::new();
         options.len(capacity);
         let map = match access {

@@ -13,10 +13,14 @@ use std::time::Duration;
 const RETENTION: Duration = Duration::from_secs(60);
 
 /// What was acknowledged: of each key its last offset, and whether it is a tombstone.
-type Latest = BTreeMap<String, (u64, bool)>;
+pub(super) type Latest = BTreeMap<String, (u64, bool)>;
 
 /// Sends, compacts, lets the tombstones' time go by, and compacts again.
-fn live(disk: &SimulatedDisk, clock: &ManualClock, latest: &mut Latest) -> crate::Result<()> {
+pub(super) fn live(
+    disk: &SimulatedDisk,
+    clock: &ManualClock,
+    latest: &mut Latest,
+) -> crate::Result<()> {
     let broker = open_at(disk, 7, Durability::Sync, clock)?;
     let config = TopicConfig::new(1).cleanup(Cleanup::Compact).segment_bytes(16 << 10);
     let config = config.tombstone_retention(RETENTION).min_dirty_ratio(1.0);
@@ -41,7 +45,7 @@ fn live(disk: &SimulatedDisk, clock: &ManualClock, latest: &mut Latest) -> crate
 
 /// An acknowledged latest record is there, or a later one of the key, which the crash cut short;
 /// what an acknowledged tombstone has deleted is not there without it.
-fn check(broker: &Broker, latest: &Latest, context: &str) {
+pub(super) fn check(broker: &Broker, latest: &Latest, context: &str) {
     for partition in &broker.recovery().partitions {
         assert!(partition.corrupt.is_empty(), "{context}: {partition:?}");
     }

@@ -72,6 +72,23 @@ impl Life {
         }
     }
 
+    pub(super) fn broker_if_open(&self) -> Option<&Broker> {
+        self.broker.as_ref()
+    }
+
+    /// Gives the broker up, without any end.
+    pub(super) fn abandon(&mut self) {
+        (self.broker, self.named) = (None, None);
+    }
+
+    /// Opens the broker, unless that fails.
+    pub(super) fn try_open(&mut self) -> Result<()> {
+        self.abandon();
+        let seed = self.random.next();
+        self.broker = Some(open_on(Arc::clone(&self.door), seed, Durability::Sync, &self.clock)?);
+        Ok(())
+    }
+
     pub(super) fn open_and_check(&mut self, crash: Crash) -> bool {
         let opened = self.open();
         if opened {
@@ -108,7 +125,10 @@ impl Life {
     /// too. Numbers once given are not given again.
     fn forget_attempt(&mut self, before: Model) {
         let (creations, records) = (self.model.creations, self.model.records);
-        self.model = Model { creations, records, ..before };
+        // A send that was refused may have acquired its producer first.
+        let (durable, attempted) = self.model.epochs;
+        let epochs = if durable == attempted { self.model.epochs } else { before.epochs };
+        self.model = Model { creations, records, epochs, ..before };
     }
 
     fn note_durable(&mut self) {

@@ -168,8 +168,8 @@ fn replay(case: &str) {
 
 /// B1, B6, B13, B16 to B18 for the broker as a whole.
 // RED: src/consumer/commit.rs
-//   - Some(end) => self.life.coordinator.offsets_partition().wait_durable(end),
-//   + Some(_) => Ok(()),
+//   - Rule::CommitSync.keep(|| commits.wait_durable(end))
+//   + Ok(drop((commits, end)))
 #[test]
 fn row_b01_every_image_of_a_brokers_short_workloads_keeps_what_was_acknowledged() {
     if let Ok(case) = std::env::var("LOGPOND_REPLAY") {

@@ -52,14 +52,14 @@ struct Watch {
 }
 
 /// A broker under watch, and the clock it runs on.
-struct Rig {
-    disk: SimulatedDisk,
+pub(super) struct Rig {
+    pub(super) disk: SimulatedDisk,
     clock: ManualClock,
     watch: Watch,
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { disk: SimulatedDisk::new(), clock: clock(), watch: Watch::default() }
     }
 
@@ -94,7 +94,7 @@ impl Rig {
     }
 
     /// Two segments, deletion inside one, expiry of all, a new beginning, and deletion of all.
-    fn live(&mut self) -> Result<()> {
+    pub(super) fn live(&mut self) -> Result<()> {
         let broker = self.open(1)?;
         broker.ensure_topic(TOPIC, config())?;
         let done = self.work(&broker);
@@ -117,7 +117,7 @@ impl Rig {
     }
 
     /// What is found after `crash` at this moment; then the log goes on.
-    fn check(&self, crash: Crash, random: &mut Random, context: &str) {
+    pub(super) fn check(&self, crash: Crash, random: &mut Random, context: &str) {
         let disk = crash.of(&self.disk, random);
         let mut next = Rig { disk, clock: self.clock.clone(), watch: self.watch };
         let broker = next.open(2).unwrap_or_else(|error| panic!("{context}: {error:?}"));

@@ -311,6 +311,8 @@ fn row_g01_offsets_that_would_wrap_are_refused() {
 }
 
 /// C1: at every allocation, and at every other step of making a segment.
+// RED: src/log/create.rs
+//   - let _ = env.disk.remove_file(&temporary);
 #[test]
 fn row_c01_a_full_disk_fails_the_append_and_nothing_else() {
     let operations = [Operation::Allocate, Operation::Create, Operation::Write, Operation::Rename];

@@ -3,6 +3,8 @@
 use super::*;
 use crate::log::tasks::SyncScope;
 
+// RED: src/partition.rs
+//   - state.failure.get_or_insert_with(|| error.clone());
 #[test]
 fn row_d01_every_waiter_of_a_failed_sync_is_told_and_the_partition_is_poisoned() {
     let setup = Setup::new(Durability::Sync);
@@ -29,6 +31,9 @@ fn row_d01_every_waiter_of_a_failed_sync_is_told_and_the_partition_is_poisoned()
     assert!(core.take_checkpoint().is_none());
 }
 
+// RED: src/partition/commit.rs
+//   - self.failure.get_or_insert(error);
+//   + drop(error);
 #[test]
 fn row_d02_a_sync_that_would_succeed_after_a_failed_one_is_not_believed() {
     let setup = Setup::new(Durability::Sync);
@@ -48,6 +53,8 @@ fn row_d02_a_sync_that_would_succeed_after_a_failed_one_is_not_believed() {
 
 /// Measured facts 1 and 2: the kernel marks the pages of a failed sync clean, so only writing them
 /// again makes them durable.
+// RED: src/log/tasks.rs
+//   - file.write_at(bytes, u64::from(position)).map_err(failed)?;
 #[test]
 fn row_d03_the_next_life_writes_the_tail_again_before_it_vouches_for_it() {
     let mut lost = 0;
@@ -111,8 +118,11 @@ fn a_polled_delivery_is_served_by_the_next_round_of_work() {
     assert_eq!(setup.requests(), [Work::Sync], "and can be asked for again");
 }
 
+// RED: src/partition.rs
+//   - if !self.background.is_running() {
+//   + if true {
 #[test]
-fn a_deadline_ends_the_wait_where_somebody_else_syncs() {
+fn row_d08_a_deadline_ends_the_wait_where_somebody_else_syncs() {
     let setup = Setup::new(Durability::Sync);
     setup.noted.is_running.store(true, Ordering::Relaxed);
     let end = setup.append("1").unwrap();
@@ -389,4 +399,34 @@ fn row_a06_whoever_waits_for_the_sync_in_which_the_process_dies_has_no_answer() 
     assert_eq!(killed.values(), ["durable", "1", "2", "3"]);
     let cut = setup.disk.power_cut(&mut || 0, PowerCut::WORST);
     assert_eq!(Setup::recovered(cut, false).values(), ["durable"]);
+}
+
+/// A sync that hangs holds up those who wait for it without a deadline, and nobody else.
+#[test]
+fn row_d08_while_a_sync_hangs_appends_go_on_and_deadlines_hold() {
+    let setup = Setup::new(Durability::Os);
+    setup.noted.is_running.store(true, Ordering::Relaxed);
+    let core = &setup.core;
+    let end = setup.append("1").unwrap();
+    let (entered, is_entered) = std::sync::mpsc::channel();
+    let (release, is_released) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let hanging = scope.spawn(move || {
+            let sync = || {
+                entered.send(()).unwrap();
+                is_released.recv().unwrap();
+                core.sync_once(SyncScope::All)
+            };
+            core.gate.wait(end, None, Some(&sync))
+        });
+        is_entered.recv().unwrap();
+        assert_eq!(setup.append("2").unwrap(), 2);
+        assert_eq!(setup.values(), ["1", "2"]);
+        let waited = core.wait_durable_until(end, real_now());
+        assert!(matches!(&waited, Err(Error::Timeout)), "{waited:?}");
+        assert!(!waited.unwrap_err().is_definite());
+        release.send(()).unwrap();
+        hanging.join().unwrap().unwrap();
+    });
+    assert_eq!(core.durable_end(), 2);
 }

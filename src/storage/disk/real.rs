@@ -47,7 +47,7 @@ impl RealDisk {
     }
 
     fn file(&self, path: &Path, access: Access, file: File) -> io::Result<Arc<dyn DiskFile>> {
-        let identity = platform::identity(&file.metadata()?);
+        let identity = platform::identity(&platform::metadata(&file)?);
         let file = Arc::new_cyclic(|this| RealFile {
             this: Weak::clone(this),
             budget: Arc::clone(&self.budget),
@@ -74,7 +74,7 @@ impl Disk for RealDisk {
     }
 
     fn kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
-        match std::fs::symlink_metadata(path) {
+        match platform::retried(|| std::fs::symlink_metadata(path)) {
             Ok(metadata) => Ok(Some(platform::kind(metadata.file_type()))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -82,13 +82,7 @@ impl Disk for RealDisk {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        for entry in std::fs::read_dir(dir)? {
-            let entry = entry?;
-            if let Ok(name) = entry.file_name().into_string() {
-                entries.push(Entry { name, kind: platform::kind(entry.file_type()?) });
-            }
-        }
+        let mut entries = platform::retried(|| entries(dir))?;
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
     }
@@ -102,11 +96,11 @@ impl Disk for RealDisk {
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        std::fs::remove_file(path)
+        platform::retried(|| std::fs::remove_file(path))
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        std::fs::remove_dir(path)
+        platform::retried(|| std::fs::remove_dir(path))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -126,6 +120,17 @@ impl Disk for RealDisk {
     fn supports_mapped_writes(&self, dir: &Path) -> bool {
         platform::keeps_blocks_in_place(dir)
     }
+}
+
+fn entries(dir: &Path) -> io::Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if let Ok(name) = entry.file_name().into_string() {
+            entries.push(Entry { name, kind: platform::kind(entry.file_type()?) });
+        }
+    }
+    Ok(entries)
 }
 
 /// A file that has its descriptor, or knows how to get it again.
@@ -210,7 +215,7 @@ impl RealFile {
         let mut state = self.state.lock();
         if state.file.is_none() {
             let file = platform::open(&state.path, self.access)?;
-            if platform::identity(&file.metadata()?) != self.identity {
+            if platform::identity(&platform::metadata(&file)?) != self.identity {
                 let reason = "another file has taken this name";
                 return Err(io::Error::new(io::ErrorKind::NotFound, reason));
             }
@@ -312,7 +317,7 @@ impl Drop for RealFile {
 
 impl DiskFile for RealFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.descriptor()?.metadata()?.len())
+        Ok(platform::metadata(&*self.descriptor()?)?.len())
     }
 
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
@@ -324,7 +329,7 @@ impl DiskFile for RealFile {
     }
 
     fn allocate(&self, end: u64) -> io::Result<()> {
-        self.change(|file| platform::allocate(file, file.metadata()?.len()..end))
+        self.change(|file| platform::allocate(file, platform::metadata(file)?.len()..end))
     }
 
     fn release(&self, range: Range<u64>) -> io::Result<()> {

@@ -128,6 +128,8 @@ struct State {
     faults: Vec<Fault>,
     /// Whether syncs return Ok and do nothing.
     lies: bool,
+    /// Whether any of them came to pass.
+    has_fired: bool,
     limit: Option<u64>,
     random: u64,
     /// How often the machine was started.
@@ -152,6 +154,7 @@ impl SimulatedDisk {
             history: None,
             faults: Vec::new(),
             lies: false,
+            has_fired: false,
             limit: None,
             random: seed,
             boots: 1,
@@ -194,6 +197,11 @@ impl SimulatedDisk {
     /// Removes all faults that are still to come.
     pub(crate) fn heal(&self) {
         self.state.lock().faults.clear();
+    }
+
+    /// Whether an injected fault has made a call fail.
+    pub(crate) fn has_fired(&self) -> bool {
+        self.state.lock().has_fired
     }
 
     /// How many faults are still to come.
@@ -240,6 +248,7 @@ impl SimulatedDisk {
         state.points = 0;
         state.stop_after = None;
         state.faults.clear();
+        state.has_fired = false;
         Self::with_state(state)
     }
 
@@ -305,6 +314,7 @@ impl State {
             history: None,
             faults: Vec::new(),
             lies: false,
+            has_fired: false,
             limit: self.limit,
             random,
             boots: self.boots + 1,
@@ -346,6 +356,7 @@ impl State {
                 return true;
             }
             failed = Some(fault.error);
+            self.has_fired = true;
             fault.forever
         });
         failed.map_or(Ok(()), |kind| Err(kind.into()))

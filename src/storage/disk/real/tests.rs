@@ -191,8 +191,11 @@ fn a_dirty_descriptor_is_synced_before_it_is_given_up() {
     assert!(state.file.is_none() && !state.written.is_dirty());
 }
 
+// RED: src/storage/disk/real.rs
+//   - return Err(failure.error());
+//   + drop(failure.error());
 #[test]
-fn a_failed_sync_is_final() {
+fn row_d04_a_failed_sync_is_final() {
     let (dir, disk) = disk(1);
     let file = real(&disk, &dir.path().join("file"));
     file.write_at(b"x", 0).unwrap();
@@ -275,10 +278,27 @@ fn threads_share_few_descriptors() {
     assert_eq!(disk.budget.open(), 0);
 }
 
+// RED: src/storage/platform.rs
+//   - u64::try_from(answer.f_type).is_ok_and(|magic| IN_PLACE.contains(&magic))
+//   + u64::try_from(answer.f_type).is_ok()
 #[test]
 #[cfg(target_os = "linux")]
-fn mapped_writes_are_for_known_file_systems() {
+fn row_c03_mapped_writes_are_for_known_file_systems() {
     let disk = RealDisk::new();
     assert!(!disk.supports_mapped_writes(Path::new("/proc")));
     assert!(!disk.supports_mapped_writes(Path::new("/does/not/exist")));
+}
+
+/// The kernel may answer any call with EINTR; std repeats some of them.
+// RED: src/storage/platform.rs
+//   - if !result.as_ref().is_err_and(interrupted) {
+//   + if !result.as_ref().is_err_and(interrupted) || true {
+#[test]
+fn row_c11_an_interrupted_call_is_made_again() {
+    let mut calls = 0;
+    let answer = platform::retried(|| {
+        calls += 1;
+        if calls < 4 { Err(ErrorKind::Interrupted.into()) } else { Ok(calls) }
+    });
+    assert_eq!(answer.unwrap(), 4);
 }

@@ -1,0 +1,333 @@
+//! Each call of the disk fails, once and for ever, in workloads that do everything there is to do.
+//!
+//! [`faults`](super::faults) looks closely at the calls of one step; here the steps around it go
+//! on, with whatever the failure has left. What must hold for each: the error is of its kind, what
+//! it calls definite is not there at any later opening, what was acknowledged is; only a failed
+//! sync poisons; when the fault has passed, the same life serves again; an end that claims to be
+//! clean is.
+//!
+//! By default every ninth call fails; `LOGPOND_IMAGES=2` lets every one.
+
+use std::io::ErrorKind;
+
+use super::images;
+use super::life::{Ended, Life};
+use super::model::{Crash, Model, Random, Shape, Step, clock, open};
+use super::{compaction, retention};
+use crate::config::Durability;
+use crate::error::{Error, Result};
+use crate::storage::disk::{Fault, Operation, PowerCut, SimulatedDisk};
+
+const OPERATIONS: [Operation; 12] = [
+    Operation::CreateDir,
+    Operation::SyncDir,
+    Operation::Rename,
+    Operation::Remove,
+    Operation::Create,
+    Operation::Open,
+    Operation::Read,
+    Operation::Write,
+    Operation::Allocate,
+    Operation::Release,
+    Operation::Sync,
+    Operation::Map,
+];
+
+/// EIO, ENOSPC, EDQUOT, EROFS.
+const ERRORS: [ErrorKind; 4] = [
+    ErrorKind::Other,
+    ErrorKind::StorageFull,
+    ErrorKind::QuotaExceeded,
+    ErrorKind::ReadOnlyFilesystem,
+];
+
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    operation: Operation,
+    error: ErrorKind,
+    forever: bool,
+    call: u64,
+}
+
+impl Plan {
+    fn fault(self) -> Fault {
+        let fault = Fault::once(self.operation, self.error).after(self.call);
+        Fault { forever: self.forever, ..fault }
+    }
+
+    /// Whether the error is one that this fault may cause, and says of itself what is true.
+    fn check(self, error: &Error, context: &str) {
+        let typed = match error {
+            Error::PartialBatch { source, .. } => return self.check(source, context),
+            // A tail of an earlier life is read, and written again, before it is synced.
+            Error::SyncFailed { .. } | Error::Poisoned { .. } => self.may_poison(),
+            Error::StorageFull { .. } => {
+                matches!(self.error, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+            }
+            Error::ReadOnly { .. } => self.error == ErrorKind::ReadOnlyFilesystem,
+            Error::Io { .. } => true,
+            _ => false,
+        };
+        assert!(typed, "{context}: {error:?}");
+    }
+
+    fn may_poison(self) -> bool {
+        use Operation::{Open, Read, Sync, Write};
+        matches!(self.operation, Sync | Write | Read | Open)
+    }
+}
+
+/// Runs `one` for a sample of all calls of each operation, with each error, once and for ever. It
+/// returns whether the fault came to pass: a call beyond the last is the end.
+fn sweep(name: &str, operations: &[Operation], one: impl Fn(Plan) -> bool) -> u64 {
+    // A stride that shares no factor with how often a workload repeats itself.
+    let stride = if images(1) > 1 { 1 } else { 13 };
+    let mut tried = 0;
+    for (kind, operation) in (0_u64..).zip(operations) {
+        for (nature, error) in (0_u64..).zip(ERRORS) {
+            for forever in [false, true] {
+                let first = (kind * 5 + nature * 3 + u64::from(forever)) % stride;
+                for call in (first..).step_by(usize::try_from(stride).unwrap()) {
+                    if !one(Plan { operation: *operation, error, forever, call }) {
+                        break;
+                    }
+                    tried += 1;
+                }
+            }
+        }
+    }
+    eprintln!("{name}: {tried} faults");
+    tried
+}
+
+// ---- everything but retention and compaction -----------------------------------------------------
+
+const OS: Shape = Shape(1, Durability::Os);
+const ONE: Shape = Shape(1, Durability::Sync);
+
+const WORKLOAD: [Step; 28] = [
+    Step::Create("a", Shape(2, Durability::Sync)),
+    Step::Create("b", OS),
+    Step::Send("a", 0),
+    Step::Batch("a", 1, 3),
+    Step::Named("a", 0),
+    Step::Commit("a"),
+    Step::Batch("b", 0, 4),
+    Step::Tick,
+    Step::Batch("b", 0, 4),
+    Step::Batch("a", 1, 4),
+    Step::Flush,
+    Step::CommitAsync("a"),
+    Step::Alter("a"),
+    Step::Grow("b", 2),
+    Step::Send("b", 1),
+    Step::Create("c", ONE),
+    Step::Send("c", 0),
+    Step::Drop,
+    Step::Send("a", 0),
+    Step::Batch("a", 1, 4),
+    Step::Delete("c"),
+    Step::Acquire,
+    Step::Tick,
+    Step::Close,
+    Step::Send("a", 1),
+    Step::Enqueue("b", 0),
+    Step::Commit("a"),
+    Step::End,
+];
+
+/// A life in which something fails somewhere.
+struct Ordeal {
+    plan: Plan,
+    life: Life,
+    context: String,
+    failures: u64,
+    /// Whether an end of it failed.
+    is_open: bool,
+}
+
+impl Ordeal {
+    fn has_fired(&self) -> bool {
+        self.failures > 0
+    }
+
+    fn note(&mut self, step: &str, result: Result<()>) {
+        if let Err(error) = result {
+            self.failures += 1;
+            self.plan.check(&error, &format!("{}, {step}", self.context));
+        }
+    }
+
+    /// Opens; when that fails, again, once the fault is gone.
+    fn open(&mut self) {
+        let opened = self.life.try_open();
+        let failed = opened.is_err();
+        self.note("opening", opened);
+        if failed {
+            self.life.disk.heal();
+            let again = self.life.try_open();
+            assert!(again.is_ok(), "{}: {again:?}", self.context);
+        }
+        self.is_open = true;
+    }
+
+    /// Whether the step makes sense with what there is, and needs nothing of what is poisoned.
+    fn can(&self, step: &Step) -> bool {
+        let poisoned = self.life.broker().metrics().poisoned;
+        let of_topic = |name: &str| poisoned.iter().any(|it| *it.topic == *name);
+        let is_there = |name: &str| self.life.model.is_present(name);
+        match *step {
+            Step::Create(name, _) => !self.life.model.topics.contains_key(name),
+            Step::Send(name, partition)
+            | Step::Batch(name, partition, _)
+            | Step::Enqueue(name, partition) => {
+                let model = &self.life.model;
+                is_there(name) && model.topics[name].partitions.len() > partition as usize
+            }
+            Step::Named(name, _) | Step::Commit(name) | Step::CommitAsync(name) => {
+                is_there(name) && poisoned.is_empty()
+            }
+            Step::Delete(name) | Step::Alter(name) | Step::Grow(name, _) => {
+                is_there(name) && !of_topic(name)
+            }
+            Step::Acquire => poisoned.is_empty(),
+            _ => true,
+        }
+    }
+
+    fn do_step(&mut self, step: &Step) {
+        match step {
+            Step::Close | Step::Drop => {
+                let is_clean = *step == Step::Close;
+                let ended = if is_clean { self.life.attempt(&Step::End) } else { Ok(()) };
+                if ended.is_ok() && !self.has_fired() {
+                    return self.open();
+                }
+                self.note("end", ended);
+                self.reopen_after_failure();
+            }
+            step if self.can(step) => {
+                let done = self.life.attempt(step);
+                self.note(&format!("{step:?}"), done);
+                if !self.plan.may_poison() {
+                    let poisoned = self.life.broker_if_open().map(|it| it.metrics().poisoned);
+                    assert_eq!(poisoned.unwrap_or_default(), [], "{}: {step:?}", self.context);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What a failed sync has left is any of what a cut leaves, so only what is durable must be
+    /// there; more where the end says that it was clean.
+    fn reopen_after_failure(&mut self) {
+        self.life.disk.heal();
+        self.life.abandon();
+        assert!(self.life.open_and_check(Crash::Cut(PowerCut::WORST)));
+        self.is_open = true;
+    }
+
+    /// The fault has passed: whatever is not poisoned serves again, in the same life.
+    fn resumes(&mut self) {
+        self.life.disk.heal();
+        for step in [Step::Send("a", 0), Step::Batch("b", 0, 2), Step::Send("a", 1)] {
+            if !self.can(&step) {
+                continue;
+            }
+            match self.life.attempt(&step) {
+                Ok(()) => {}
+                Err(Error::Poisoned { .. }) if self.plan.may_poison() => {}
+                Err(error) => panic!("{}: {step:?} afterwards: {error:?}", self.context),
+            }
+        }
+    }
+}
+
+/// Whether the fault came to pass.
+fn everything_with(plan: Plan) -> bool {
+    let context = format!("{plan:?}");
+    let disk = SimulatedDisk::with_seed(plan.call);
+    disk.inject(plan.fault());
+    let life = Life::new(disk, Model::default(), plan.call, &context);
+    let mut ordeal = Ordeal { plan, life, context, failures: 0, is_open: false };
+    ordeal.open();
+    for step in &WORKLOAD {
+        if *step == Step::End && ordeal.has_fired() {
+            ordeal.resumes();
+        }
+        ordeal.do_step(step);
+    }
+    let fired = ordeal.life.disk.has_fired();
+    ordeal.life.disk.heal();
+    ordeal.life.abandon();
+    let mut random = Random::new(plan.call);
+    let any = PowerCut::any(&mut || random.next());
+    let crash = *random.pick(&[Crash::Cut(PowerCut::WORST), Crash::Cut(any)]);
+    let context = format!("{}, {crash:?}", ordeal.context);
+    let disk = crash.of(&ordeal.life.disk, &mut random);
+    let mut next = Life::new(disk, ordeal.life.model.clone(), random.next(), &context);
+    assert!(next.open_and_check(crash));
+    let steps = next.follow_up();
+    assert_eq!(next.run(&steps), Ended::Done);
+    fired
+}
+
+#[test]
+fn any_call_of_a_broker_may_fail_once_or_for_ever() {
+    assert!(sweep("everything", &OPERATIONS, everything_with) > 200);
+}
+
+// ---- retention and compaction --------------------------------------------------------------------
+
+fn crashes(random: &mut Random) -> [Crash; 2] {
+    [Crash::Cut(PowerCut::WORST), Crash::Cut(PowerCut::any(&mut || random.next()))]
+}
+
+#[test]
+fn any_call_of_a_retention_may_fail_once_or_for_ever() {
+    let tried = sweep("retention", &OPERATIONS, |plan| {
+        let mut rig = retention::Rig::new();
+        rig.disk.inject(plan.fault());
+        let ended = rig.live();
+        if let Err(error) = &ended {
+            plan.check(error, &format!("{plan:?}"));
+        }
+        let fired = rig.disk.has_fired();
+        rig.disk.heal();
+        let mut random = Random::new(plan.call);
+        for crash in crashes(&mut random) {
+            rig.check(crash, &mut random, &format!("{plan:?}, {ended:?}, {crash:?}"));
+        }
+        fired
+    });
+    assert!(tried > 100);
+}
+
+#[test]
+fn any_call_of_a_compaction_may_fail_once_or_for_ever() {
+    let tried = sweep("compaction", &OPERATIONS, |plan| {
+        let disk = SimulatedDisk::with_seed(plan.call);
+        disk.inject(plan.fault());
+        let mut latest = compaction::Latest::new();
+        let ended = compaction::live(&disk, &clock(), &mut latest);
+        if let Err(error) = &ended {
+            plan.check(error, &format!("{plan:?}"));
+        }
+        let fired = disk.has_fired();
+        disk.heal();
+        let mut random = Random::new(plan.call);
+        for crash in crashes(&mut random) {
+            let context = format!("{plan:?}, {ended:?}, {crash:?}");
+            let image = crash.of(&disk, &mut random);
+            let broker = open(&image, plan.call).unwrap_or_else(|e| panic!("{context}: {e:?}"));
+            compaction::check(&broker, &latest, &context);
+            if broker.topic("t").is_ok() {
+                broker.admin().compact_now("t").unwrap();
+                compaction::check(&broker, &latest, &format!("{context}, compacted"));
+            }
+            broker.close().unwrap();
+        }
+        fired
+    });
+    assert!(tried > 100);
+}
