@@ -144,7 +144,8 @@ pub(crate) fn decide(
         Verdict { fates: vec![Fate::Remove; segments.len()], durable, ..Verdict::default() };
     let head = live.first().copied().unwrap_or(0);
     let has_lost = !lost.is_empty();
-    let mut walk = Walk { durable, start, head, has_lost, expected: None, last: None, torn: false };
+    let (filled, expected, last, torn) = (None, None, None, false);
+    let mut walk = Walk { durable, start, head, has_lost, filled, expected, last, torn };
     let bounds = bounds(segments);
     for &index in &live {
         if let (Some(facts), Some(bound)) = (segments.get(index), bounds.get(index)) {
@@ -302,6 +303,8 @@ struct Walk {
     head: usize,
     /// Whether there are files that may have held what is missing between others.
     has_lost: bool,
+    /// The last place that a segment which counts fills.
+    filled: Option<u64>,
     /// The offset that comes next; `None` before the first stretch.
     expected: Option<u64>,
     /// Where the last stretch that counts ended.
@@ -322,6 +325,16 @@ enum Judgement {
 impl Walk {
     fn segment(&mut self, index: usize, facts: &Facts, bound: u64, verdict: &mut Verdict) {
         let mut fate = Fate::Remove;
+        if self.filled.is_some_and(|filled| facts.places.0 <= filled) {
+            // Readers find a segment by its place, and must find no other one there.
+            let next = self.expected.unwrap_or(0);
+            let (offsets, kind) = (next..next, CorruptionKind::Malformed("rewrite"));
+            verdict.damage.push(Damage { segment: index, position: 0, offsets, kind });
+            if let Some(slot) = verdict.fates.get_mut(index) {
+                *slot = Fate::Leave;
+            }
+            return;
+        }
         for stretch in &facts.stretches {
             if stretch.base_offset >= bound && fate.is_kept() {
                 break; // rule 4
@@ -334,6 +347,7 @@ impl Walk {
                         next_offset: stretch.next_offset,
                         times: stretch.times,
                     };
+                    self.filled = Some(facts.places.1);
                     self.expected = Some(stretch.next_offset);
                     self.last = Some((index, stretch.end));
                 }

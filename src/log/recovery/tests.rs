@@ -321,3 +321,14 @@ fn a_file_without_a_batch_stays_where_something_is_missing() {
     let verdict = decide(&[empty, next], &[], 0, Some(5));
     assert_eq!(verdict.fates[0], Fate::Remove);
 }
+
+/// Symptom: two files that stand for the same segments, in the same generation, both counted; a
+/// reader that looked for one found the other, and did so for ever. Found by the fuzz target
+/// `recovery`. Rule: a place has one segment.
+#[test]
+fn of_two_files_in_one_place_one_counts_and_the_other_stays() {
+    let segments = [replacing(5, 1, (0, 1), (0, 9)), replacing(6, 1, (0, 1), (9, 12))];
+    let verdict = decide(&segments, &[], 0, None);
+    assert_eq!(kept(&verdict), [Some(9), None]);
+    assert_eq!((verdict.fates[1], verdict.damage.len()), (Fate::Leave, 2));
+}
