@@ -32,6 +32,7 @@ const FILES_MAX: usize = 6;
 
 /// What the first bytes say: how the log is opened, and which checksums are made right.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one bit of the input")]
 struct Setup {
     same_boot: bool,
     clean: bool,
@@ -271,7 +272,6 @@ fn read(log: &Log) -> Records {
     while offset < log.log_end() {
         match read_from(log, offset, &mut records) {
             Ok(next) if next > offset => offset = next,
-            Ok(_) => break,
             Err(Error::Corrupt(corruption)) => match corruption.offsets {
                 Some(lost) => {
                     assert!(lost.end > offset, "{lost:?} keeps a reader at {offset}");
@@ -279,7 +279,7 @@ fn read(log: &Log) -> Records {
                 }
                 None => break,
             },
-            Err(_) => break,
+            Ok(_) | Err(_) => break,
         }
     }
     assert!(records.is_sorted_by(|left, right| left.0 < right.0), "offsets rise");

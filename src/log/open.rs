@@ -30,6 +30,7 @@ use crate::storage::disk::Access;
 
 /// What the broker knows of a partition before it is opened.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on one another")]
 pub(crate) struct Known {
     pub(crate) checkpoint: Option<Checkpoint>,
     /// The broker was closed after the checkpoint was written, and nothing was opened since.

@@ -144,8 +144,7 @@ pub(crate) fn decide(
         Verdict { fates: vec![Fate::Remove; segments.len()], durable, ..Verdict::default() };
     let head = live.first().copied().unwrap_or(0);
     let has_lost = !lost.is_empty();
-    let (filled, expected, last, torn) = (None, None, None, false);
-    let mut walk = Walk { durable, start, head, has_lost, filled, expected, last, torn };
+    let mut walk = Walk { durable, start, head, has_lost, ..Walk::default() };
     let bounds = bounds(segments);
     for &index in &live {
         if let (Some(facts), Some(bound)) = (segments.get(index), bounds.get(index)) {
@@ -296,6 +295,7 @@ fn go_on_behind(segments: &[Facts], lost: &[Lost], verdict: &mut Verdict) {
     }
 }
 
+#[derive(Default)]
 struct Walk {
     durable: u64,
     start: Option<u64>,

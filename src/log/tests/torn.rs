@@ -186,11 +186,11 @@ fn row_e01_a_flipped_bit_anywhere_never_changes_what_is_read() {
             let of_header = bit / 8 < SegmentHeader::SIZE as u64;
             let all = records.iter().all(|record| expected.contains(record));
             assert!(all && lost <= if of_header { 3 } else { 2 }, "{context}: {lost} lost");
-            let last = path == *files(&disk).last().unwrap();
+            let is_newest = path == *files(&disk).last().unwrap();
             let is_reported = !report.corrupt.is_empty() || !damage.is_empty();
-            assert!(lost == 0 || last || is_reported, "{context}: {report:?}");
+            assert!(lost == 0 || is_newest || is_reported, "{context}: {report:?}");
             let findings = verify(&log);
-            let torn = last && report.cut_bytes > 0;
+            let torn = is_newest && report.cut_bytes > 0;
             assert!(lost == 0 || torn || !findings.is_empty(), "{context}: {report:?}");
             assert!(before == contents(&image), "{context}: a file is not what it was");
         }
@@ -277,9 +277,6 @@ fn row_e01_a_log_that_has_lost_its_only_segment_goes_on_behind_it() {
 
 /// E5: every file at every length: what was synced below what a later segment proves is reported
 /// when it is gone, and only the last one can be torn.
-// RED: src/log/recovery.rs
-//   - if needed >= self.durable && !is_head && !may_be_lost {
-//   + if !is_head && !may_be_lost {
 #[test]
 fn row_e05_a_file_of_any_length_is_a_reported_loss_or_a_torn_end() {
     let (disk, end) = five_segments();
