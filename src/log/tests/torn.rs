@@ -172,7 +172,8 @@ fn row_e01_a_flipped_bit_anywhere_never_changes_what_is_read() {
     for path in files(&disk) {
         let bytes = disk.read(&path).unwrap();
         // Behind what is in use there are zeros that nobody reads, a page at a time.
-        let is_read = |bit: &u64| bytes[(bit / 8) as usize] != 0 || bit % 8 == 0 || bit / 8 < 512;
+        let is_read =
+            |bit: &u64| bytes[(bit / 8) as usize] != 0 || bit.is_multiple_of(8) || bit / 8 < 512;
         for bit in bits(bytes.len()).filter(is_read) {
             flips += 1;
             let image = disk.kill9();
