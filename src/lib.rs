@@ -87,6 +87,9 @@ mod consumer;
 pub mod docs;
 mod error;
 mod format;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod group;
 mod log;
 mod message;

@@ -48,6 +48,8 @@ const LEVELS: &[(&str, u32)] = &[
     ("typed", 71),
     ("replication", 80),
     ("testing", 80),
+    // Compiled for tests and fuzzing only.
+    ("fuzzing", 90),
 ];
 const GROUND: u32 = 0;
 

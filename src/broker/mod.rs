@@ -18,12 +18,12 @@ use crate::topic::{Lifeline, Topic};
 
 mod alter;
 mod builder;
-mod catalog;
+pub(crate) mod catalog;
 pub(crate) mod engine;
 mod grow;
 mod housekeeping;
 mod lanes;
-mod local;
+pub(crate) mod local;
 pub(crate) mod metrics;
 mod open;
 mod report;

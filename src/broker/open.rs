@@ -165,6 +165,7 @@ impl Opening {
                 same_boot: true,
                 policy: self.settings.recovery,
                 read_only: self.settings.read_only,
+                needs_all: true,
                 log_start: None,
                 now: u64::MAX,
             };
@@ -189,7 +190,8 @@ impl Opening {
             };
             let (checkpoint, log_start) = engine.local.read(of_partition);
             let (policy, read_only) = (self.settings.recovery, self.settings.read_only);
-            Known { checkpoint, clean, same_boot, policy, read_only, log_start, now }
+            let needs_all = false;
+            Known { checkpoint, clean, same_boot, policy, read_only, needs_all, log_start, now }
         };
         let jobs: Vec<(&TopicEntry, u32)> = live
             .iter()

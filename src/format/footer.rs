@@ -353,12 +353,18 @@ fn put_field(out: &mut Vec<u8>, tag: u16, contents: impl FnOnce(&mut Vec<u8>)) {
 
 fn finish(out: &mut Vec<u8>, salt: u64) {
     let length = u32::try_from(out.len() + Footer::TRAILER_SIZE).unwrap_or(u32::MAX);
-    let checksum = checksum(out, length, salt);
+    let trailer = trailer(out, length, salt);
+    out.extend_from_slice(&trailer);
+}
+
+/// What ends a footer of this length, trailer included, with these fields.
+pub(super) fn trailer(fields: &[u8], length: u32, salt: u64) -> [u8; Footer::TRAILER_SIZE] {
+    let checksum = checksum(fields, length, salt);
     let mut trailer = [0; Footer::TRAILER_SIZE];
     set_field::<LENGTH_AT, _, _>(&mut trailer, length.to_le_bytes());
     set_field::<CHECKSUM_AT, _, _>(&mut trailer, checksum.to_le_bytes());
     set_field::<MAGIC_AT, _, _>(&mut trailer, MAGIC);
-    out.extend_from_slice(&trailer);
+    trailer
 }
 
 /// FORMAT: the fields, the length, the magic, the salt.

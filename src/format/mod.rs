@@ -13,6 +13,8 @@
 mod batch;
 mod checksum;
 mod fields;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fixup;
 mod footer;
 #[cfg(test)]
 mod golden;

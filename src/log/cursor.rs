@@ -186,13 +186,19 @@ impl Cursor {
         !self.window.live && (self.position > self.window.base || goes_on)
     }
 
-    /// Offsets may leave gaps (compaction) but never go back.
+    /// Offsets may leave gaps (compaction) but never go back, nor beyond their segment: there they
+    /// would pass for those of the next one, or keep a reader waiting for what will never come.
     fn check_order(&self, header: &BatchHeader) -> Result<(), CorruptionKind> {
-        if header.base_offset < self.segment.base_offset {
-            let expected = self.segment.base_offset;
-            return Err(CorruptionKind::OffsetOrder { expected, found: header.base_offset });
+        let found = header.base_offset;
+        if found < self.segment.base_offset {
+            return Err(CorruptionKind::OffsetOrder { expected: self.segment.base_offset, found });
         }
-        Ok(())
+        match self.segment.next_offset() {
+            Some(expected) if header.next_offset() > expected => {
+                Err(CorruptionKind::OffsetOrder { expected, found })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Moves to where more can be read: the next chunk, or the next segment. False at the end.
@@ -338,7 +344,10 @@ impl Cursor {
     fn whole_batch_behind(&self, end: usize) -> Result<Option<damage::Found>> {
         let position = self.position as u64;
         let next_offset = self.next_offset;
-        let wanted = |header: &BatchHeader| header.next_offset() > next_offset;
+        let bound = self.segment.next_offset().unwrap_or(u64::MAX);
+        let wanted = |header: &BatchHeader| {
+            header.next_offset() > next_offset && header.next_offset() <= bound
+        };
         let failed = |source| Error::io("read", &self.segment.path, source);
         let search = |mut reader: ChunkReader<'_>| {
             damage::next_whole_batch(&mut reader, self.segment.salt, position, wanted)

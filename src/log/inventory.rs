@@ -10,8 +10,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::chunk::{CHUNK_BYTES, ChunkReader};
 use super::open::{Known, PartitionRecovery};
-use super::recovery::{Facts, Verdict, bounds};
+use super::recovery::{Facts, Lost, Verdict, bounds};
 use super::scan::{Scan, ScanFrom, Stretch, read_opening, scan_segment};
 use super::segment::read_footer;
 use super::tasks::finished_bytes;
@@ -131,13 +132,34 @@ impl Found {
     }
 }
 
+/// A segment file whose header is not what was written. Without the salt in it, nothing in the
+/// file can be told from chance.
+pub(super) struct LostFile {
+    pub(super) path: PathBuf,
+    pub(super) facts: Lost,
+}
+
 /// The files of a partition.
 pub(super) struct Inventory {
     pub(super) found: Vec<Found>,
+    pub(super) lost: Vec<LostFile>,
     /// Files that were being made.
     pub(super) temporary: Vec<PathBuf>,
     /// The segment that was active at a clean close, if all is as the close left it.
     pub(super) resumable: Option<usize>,
+}
+
+impl Inventory {
+    pub(super) fn lost_facts(&self) -> Vec<Lost> {
+        self.lost.iter().map(|lost| lost.facts.clone()).collect()
+    }
+
+    /// The file that a verdict means: those that are lost follow the others.
+    fn path(&self, index: usize) -> PathBuf {
+        let lost = || self.lost.get(index.checked_sub(self.found.len())?);
+        let found = self.found.get(index).map(|found| &found.path);
+        found.or_else(|| Some(&lost()?.path)).cloned().unwrap_or_default()
+    }
 }
 
 /// The read-only passes.
@@ -149,9 +171,8 @@ pub(super) struct Reader<'a> {
 
 impl Reader<'_> {
     pub(super) fn read(&self) -> Result<Inventory> {
-        let (found, temporary) = self.list()?;
-        let mut inventory = Inventory { found, temporary, resumable: None };
-        if inventory.found.is_empty() {
+        let mut inventory = self.list()?;
+        if inventory.found.is_empty() && inventory.lost.is_empty() {
             let dir = self.identity.dir.clone();
             return Err(self.corruption(dir, 0, CorruptionKind::Missing).into());
         }
@@ -172,7 +193,7 @@ impl Reader<'_> {
     }
 
     /// Pass 1.
-    fn list(&self) -> Result<(Vec<Found>, Vec<PathBuf>)> {
+    fn list(&self) -> Result<Inventory> {
         let dir = &self.identity.dir;
         let entries = self.env.disk.list(dir).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => {
@@ -181,6 +202,7 @@ impl Reader<'_> {
             _ => Error::io("list", dir, source),
         })?;
         let (mut found, mut temporary) = (Vec::with_capacity(entries.len()), Vec::new());
+        let mut lost = Vec::new();
         for entry in entries {
             let path = dir.join(&entry.name);
             let is_file = entry.kind == EntryKind::File;
@@ -190,14 +212,23 @@ impl Reader<'_> {
                 if !is_file {
                     return Err(self.corruption(path, 0, CorruptionKind::Magic).into());
                 }
-                found.push(self.read_segment(path, number)?);
+                match self.read_segment(path, number)? {
+                    Ok(segment) => found.push(segment),
+                    Err(file) => lost.push(file),
+                }
             }
         }
         found.sort_by_key(|found| (*found.header.places().start(), found.header.number));
-        Ok((found, temporary))
+        Ok(Inventory { found, lost, temporary, resumable: None })
     }
 
-    fn read_segment(&self, path: PathBuf, number: u64) -> Result<Found> {
+    /// DURABILITY: a segment bears its name only after its header was synced, so a header that is
+    /// not whole is never a torn write: something has happened to the file since.
+    fn read_segment(
+        &self,
+        path: PathBuf,
+        number: u64,
+    ) -> Result<std::result::Result<Found, LostFile>> {
         let opened = self.env.disk.open(&path, Access::Read);
         let file = opened.map_err(|source| Error::io("open", &path, source))?;
         let mut bytes = [0; SegmentHeader::SIZE];
@@ -214,7 +245,11 @@ impl Reader<'_> {
                     features,
                 });
             }
-            Err(HeaderError::Corrupt(kind)) => return Err(self.corruption(path, 0, kind).into()),
+            Err(HeaderError::Corrupt(kind)) => {
+                let facts = lost_facts(&*file, number, kind);
+                let facts = facts.map_err(|source| Error::io("read", &path, source))?;
+                return Ok(Err(LostFile { path, facts }));
+            }
         };
         let foreign = if header.topic_id != self.identity.topic_id {
             Some("topic")
@@ -228,7 +263,7 @@ impl Reader<'_> {
         }
         let footer = read_footer(&*file, header.salt);
         let footer = footer.map_err(|source| Error::io("read the footer of", &path, source))?;
-        Ok(Found { path, header, footer, scan: None, from_point: false, opening: None, file })
+        Ok(Ok(Found { path, header, footer, scan: None, from_point: false, opening: None, file }))
     }
 
     /// The opening batches of segments without a footer.
@@ -307,11 +342,11 @@ impl Reader<'_> {
         Ok(())
     }
 
-    pub(super) fn report(&self, found: &[Found], verdict: &Verdict) -> PartitionRecovery {
+    pub(super) fn report(&self, inventory: &Inventory, verdict: &Verdict) -> PartitionRecovery {
         let origin = &self.identity.origin;
         let corrupt = verdict.damage.iter().map(|damage| Corruption {
             partition: Some(TopicPartition::clone(origin)),
-            file: found.get(damage.segment).map_or_else(PathBuf::new, |found| found.path.clone()),
+            file: inventory.path(damage.segment),
             position: damage.position,
             offsets: Some(damage.offsets.clone()),
             kind: damage.kind.clone(),
@@ -329,5 +364,38 @@ impl Reader<'_> {
     fn was_cut_before(&self, verdict: &Verdict) -> bool {
         let point = self.known.checkpoint.as_ref().filter(|_| self.known.clean);
         point.is_some_and(|point| point.end_offset == verdict.end_offset)
+    }
+}
+
+/// What a file without its header says all the same: its batches' headers, as long as they follow
+/// one another, and how many bytes there are behind it.
+fn lost_facts(file: &dyn DiskFile, number: u64, kind: CorruptionKind) -> io::Result<Lost> {
+    let mut reader = ChunkReader::new(file, u64::MAX, CHUNK_BYTES)?;
+    let mut position = u64::from(SegmentHeader::END_POSITION);
+    let mut claimed: Option<u64> = None;
+    let claimed = loop {
+        match BatchHeader::parse(reader.batch(position)?) {
+            Ok(Some(header)) if claimed.is_none_or(|next| next <= header.base_offset) => {
+                claimed = Some(header.next_offset());
+                position = position.saturating_add(u64::from(header.size));
+            }
+            Ok(None) => break claimed,
+            Ok(Some(_)) | Err(_) => break None,
+        }
+    };
+    let mut bytes = 0;
+    let mut position = u64::from(SegmentHeader::END_POSITION);
+    loop {
+        let chunk = reader.at(position, 1)?;
+        let Some(last) = chunk.iter().rposition(|byte| *byte != 0) else {
+            if chunk.is_empty() {
+                return Ok(Lost { number, kind, claimed, bytes });
+            }
+            position = position.saturating_add(chunk.len() as u64);
+            continue;
+        };
+        let behind = position.saturating_sub(u64::from(SegmentHeader::END_POSITION));
+        bytes = behind.saturating_add(last as u64).saturating_add(1);
+        position = position.saturating_add(chunk.len() as u64);
     }
 }

@@ -245,6 +245,10 @@ impl Log {
         &self.segments
     }
 
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.env.disk
+    }
+
     pub(crate) fn log_start(&self) -> u64 {
         self.log_start
     }

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::active::reopen;
 use super::create::region_writer;
-use super::inventory::{Found, Inventory, Reader};
+use super::inventory::{Found, Inventory, LostFile, Reader};
 use super::producers::ProducerTable;
 use super::recovery::{Facts, Fate, Verdict, decide};
 use super::segment::{Sealed, Segment, SegmentList};
@@ -34,6 +34,7 @@ mod mutant;
 
 /// What the broker knows of a partition before it is opened.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on one another")]
 pub(crate) struct Known {
     pub(crate) checkpoint: Option<Checkpoint>,
     /// The broker was closed after the checkpoint was written, and nothing was opened since.
@@ -42,6 +43,9 @@ pub(crate) struct Known {
     pub(crate) same_boot: bool,
     pub(crate) policy: RecoveryPolicy,
     pub(crate) read_only: bool,
+    /// Whether a file that cannot be read fails the opening: what is left of a state would pass for
+    /// the whole of it.
+    pub(crate) needs_all: bool,
     /// Where the log was said to begin, beside what the checkpoint says.
     pub(crate) log_start: Option<u64>,
     /// Retention's time: nothing in the log is younger, whatever its timestamps say.
@@ -83,14 +87,24 @@ impl Log {
         let facts: Vec<Facts> = inventory.found.iter().map(Found::facts).collect();
         let point = known.checkpoint.as_ref();
         let proved = point.map_or(0, |point| point.end_offset);
-        let verdict = decide(&facts, proved, known.start());
-        let report = reader.report(&inventory.found, &verdict);
+        let verdict = decide(&facts, &inventory.lost_facts(), proved, known.start());
+        let report = reader.report(&inventory, &verdict);
         if known.policy == RecoveryPolicy::Strict
             && (report.cut_bytes > 0 || !report.corrupt.is_empty())
         {
             let kind = CorruptionKind::Malformed("the tail");
             let torn = || reader.corruption(identity.dir.clone(), 0, kind);
             return Err(report.corrupt.first().cloned().unwrap_or_else(torn).into());
+        }
+        let is_lost = verdict.last_kept().is_none();
+        let is_needed = |lost: &&LostFile| {
+            let held_data = lost.facts.bytes > 0 || lost.facts.is_short();
+            known.needs_all && (held_data || verdict.end_offset == 0)
+        };
+        let none_is_left = || inventory.lost.first().filter(|_| known.read_only && is_lost);
+        if let Some(lost) = inventory.lost.iter().find(is_needed).or_else(none_is_left) {
+            let kind = lost.facts.kind.clone();
+            return Err(reader.corruption(lost.path.clone(), 0, kind).into());
         }
         #[cfg(test)]
         let (inventory, known) = mutant::without_new_segment(inventory, known, &verdict);
@@ -100,6 +114,11 @@ impl Log {
         Assembly { log: &mut log, known, verdict: &verdict }.run(&inventory)?;
         if !known.read_only {
             log.remove_leftovers(&inventory, &verdict)?;
+            if is_lost {
+                // A log is never without a segment: it goes on behind what it has lost.
+                log.durable_end = log.log_end;
+                log.roll(0)?;
+            }
         }
         Ok((log, report))
     }
@@ -153,8 +172,9 @@ impl Assembly<'_> {
         let resumed = self.resumable(inventory);
         let ends_as_closed = self.ends_as_closed();
         let log = &mut *self.log;
-        let numbers = found.iter().map(|found| found.header.number.saturating_add(1));
-        log.next_number = numbers.max().unwrap_or(0);
+        let numbers = found.iter().map(|found| found.header.number);
+        let numbers = numbers.chain(inventory.lost.iter().map(|lost| lost.facts.number));
+        log.next_number = numbers.max().map_or(0, |number| number.saturating_add(1));
         log.generation = found.iter().map(|found| found.header.generation).max().unwrap_or(0);
         log.log_end = self.verdict.end_offset;
         // What was read after a restart of the machine came from the disk; otherwise only what is

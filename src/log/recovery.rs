@@ -17,7 +17,9 @@
 //! 5. A segment that truncates removes those of lower generation that begin at or above its base;
 //!    one that replaces, those of lower generation that fill any of its places. What is removed
 //!    removes nothing itself.
-//! 6. Files go only when nothing in them can count: unused ones, leftovers (5), a torn tail, and
+//! 6. A file whose header is lost says where it ends, at most; whatever is missing where it may
+//!    have stood was in it, is damage, and is never torn. It is left alone.
+//! 7. Files go only when nothing in them can count: unused ones, leftovers (5), a torn tail, and
 //!    what lies wholly below the log start. A file that contradicts the others is left alone.
 
 use std::cmp::Reverse;
@@ -52,6 +54,28 @@ pub(crate) struct Facts {
     pub(crate) garbage_end: u64,
 }
 
+/// What is known of a segment file whose header is lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub(crate) number: u64,
+    /// What is wrong with the header.
+    pub(crate) kind: CorruptionKind,
+    /// The offset after its last batch, by what its batches say of themselves; nothing vouches for
+    /// them.
+    pub(crate) claimed: Option<u64>,
+    /// How many bytes there are behind the header, zeros at the end aside. A record takes one at
+    /// least, so it has no more offsets than that.
+    pub(crate) bytes: u64,
+}
+
+impl Lost {
+    /// Whether the file ends before its header does: somebody has shortened it, and it says nothing
+    /// of what it held.
+    pub(crate) fn is_short(&self) -> bool {
+        matches!(self.kind, CorruptionKind::Length(_))
+    }
+}
+
 /// What the log makes of one segment file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -72,11 +96,18 @@ impl Fate {
 /// Offsets that were durable and cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Damage {
-    /// The segment in which the gap begins.
+    /// The segment in which the gap begins; those that are lost are counted behind the others.
     pub(crate) segment: usize,
     pub(crate) position: u64,
     pub(crate) offsets: Range<u64>,
     pub(crate) kind: CorruptionKind,
+}
+
+impl Damage {
+    /// Whether it lies between files or behind the last, and not in one.
+    fn is_gap(&self) -> bool {
+        matches!(self.kind, CorruptionKind::Missing | CorruptionKind::ShortOfDurable { .. })
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -99,16 +130,22 @@ impl Verdict {
     }
 }
 
-/// Decides. `segments` are in the order of their places; `proved` is what a recovery point proves; `start` is
-/// the log start offset, where the log must begin at the latest.
-pub(crate) fn decide(segments: &[Facts], proved: u64, start: Option<u64>) -> Verdict {
+/// Decides. `segments` are in the order of their places; `proved` is what a recovery point proves;
+/// `start` is the log start offset, where the log must begin at the latest.
+pub(crate) fn decide(
+    segments: &[Facts],
+    lost: &[Lost],
+    proved: u64,
+    start: Option<u64>,
+) -> Verdict {
     let live = without_leftovers(segments);
     let evidence = live.iter().filter_map(|index| segments.get(*index)).map(|facts| facts.durable);
     let durable = evidence.fold(proved, u64::max);
     let mut verdict =
         Verdict { fates: vec![Fate::Remove; segments.len()], durable, ..Verdict::default() };
     let head = live.first().copied().unwrap_or(0);
-    let mut walk = Walk { durable, start, head, expected: None, last: None, torn: false };
+    let has_lost = !lost.is_empty();
+    let mut walk = Walk { durable, start, head, has_lost, ..Walk::default() };
     let bounds = bounds(segments);
     for &index in &live {
         if let (Some(facts), Some(bound)) = (segments.get(index), bounds.get(index)) {
@@ -116,6 +153,8 @@ pub(crate) fn decide(segments: &[Facts], proved: u64, start: Option<u64>) -> Ver
         }
     }
     walk.end(segments, &mut verdict);
+    leave_the_empty(segments, &live, &mut verdict);
+    go_on_behind(segments, lost, &mut verdict);
     finish_retention(segments, start.unwrap_or(0), &mut verdict);
     keep_one(segments, &live, &mut verdict);
     verdict
@@ -188,7 +227,7 @@ fn replaced(segments: &[Facts]) -> HashSet<usize> {
 }
 
 /// Segments that lie wholly below the log start were being removed when the log was closed: the
-/// start was made durable first (rule 6). The last segment stays.
+/// start was made durable first (rule 7). The last segment stays.
 fn finish_retention(segments: &[Facts], start: u64, verdict: &mut Verdict) {
     let last = verdict.last_kept();
     for (index, (facts, fate)) in segments.iter().zip(&mut verdict.fates).enumerate() {
@@ -217,11 +256,57 @@ fn keep_one(segments: &[Facts], live: &[usize], verdict: &mut Verdict) {
     }
 }
 
+/// A file without a batch was never used; or it was shortened, and is what is left of that which is
+/// missing. Without it, a later opening might not miss anything (rule 2).
+fn leave_the_empty(segments: &[Facts], live: &[usize], verdict: &mut Verdict) {
+    if !verdict.damage.iter().any(Damage::is_gap) {
+        return;
+    }
+    for index in live {
+        if let (Some(facts), Some(fate)) = (segments.get(*index), verdict.fates.get_mut(*index))
+            && facts.stretches.is_empty()
+            && *fate == Fate::Remove
+        {
+            *fate = Fate::Leave;
+        }
+    }
+}
+
+/// What is lost is reported, by the file that it was in, and the log goes on behind it, so that no
+/// offset is given twice (rule 6).
+fn go_on_behind(segments: &[Facts], lost: &[Lost], verdict: &mut Verdict) {
+    let end = verdict.end_offset;
+    let bytes = lost.iter().fold(0_u64, |sum, lost| sum.saturating_add(lost.bytes));
+    let most = end.saturating_add(bytes);
+    let newest = segments.iter().map(|facts| facts.number).max();
+    let gaps = verdict.damage.len();
+    for (index, lost) in lost.iter().enumerate() {
+        let is_newest = newest.is_none_or(|newest| lost.number > newest);
+        let behind_all = if is_newest { end.saturating_add(lost.bytes) } else { end };
+        let reached = lost.claimed.filter(|claimed| *claimed <= most).unwrap_or(behind_all);
+        let offsets = verdict.end_offset..reached.max(verdict.end_offset);
+        verdict.end_offset = offsets.end;
+        let (segment, kind) = (segments.len().saturating_add(index), lost.kind.clone());
+        // What is missing between others was in it; gaps and files are both in order.
+        let gap = verdict.damage.get_mut(..gaps).unwrap_or_default();
+        let gap = gap.iter_mut().find(|damage| damage.is_gap());
+        match gap.filter(|_| offsets.is_empty()) {
+            Some(gap) => *gap = Damage { segment, position: 0, offsets: gap.offsets.clone(), kind },
+            None => verdict.damage.push(Damage { segment, position: 0, offsets, kind }),
+        }
+    }
+}
+
+#[derive(Default)]
 struct Walk {
     durable: u64,
     start: Option<u64>,
     /// The first segment.
     head: usize,
+    /// Whether there are files that may have held what is missing between others.
+    has_lost: bool,
+    /// The last place that a segment which counts fills.
+    filled: Option<u64>,
     /// The offset that comes next; `None` before the first stretch.
     expected: Option<u64>,
     /// Where the last stretch that counts ended.
@@ -242,6 +327,16 @@ enum Judgement {
 impl Walk {
     fn segment(&mut self, index: usize, facts: &Facts, bound: u64, verdict: &mut Verdict) {
         let mut fate = Fate::Remove;
+        if self.filled.is_some_and(|filled| facts.places.0 <= filled) {
+            // Readers find a segment by its place, and must find no other one there.
+            let next = self.expected.unwrap_or(0);
+            let (offsets, kind) = (next..next, CorruptionKind::Malformed("rewrite"));
+            verdict.damage.push(Damage { segment: index, position: 0, offsets, kind });
+            if let Some(slot) = verdict.fates.get_mut(index) {
+                *slot = Fate::Leave;
+            }
+            return;
+        }
         for stretch in &facts.stretches {
             if stretch.base_offset >= bound && fate.is_kept() {
                 break; // rule 4
@@ -254,6 +349,7 @@ impl Walk {
                         next_offset: stretch.next_offset,
                         times: stretch.times,
                     };
+                    self.filled = Some(facts.places.1);
                     self.expected = Some(stretch.next_offset);
                     self.last = Some((index, stretch.end));
                 }
@@ -261,7 +357,11 @@ impl Walk {
                     verdict.cut_bytes += u64::from(stretch.end.saturating_sub(stretch.start));
                     verdict.cuts_segments |= !fate.is_kept();
                 }
-                Judgement::Contradicts if !fate.is_kept() => fate = Fate::Leave,
+                Judgement::Contradicts if !fate.is_kept() => {
+                    // What else it has is as little to be believed, and must not end the log.
+                    fate = Fate::Leave;
+                    break;
+                }
                 Judgement::Contradicts => {}
             }
         }
@@ -299,6 +399,7 @@ impl Walk {
         // The first file says where the log begins, if its own beginning is whole; otherwise it is
         // not known what stood before the first batch that is.
         let is_head = self.expected.is_none()
+            && !self.has_lost
             && index == self.head
             && stretch.start == SegmentHeader::END_POSITION;
         let first = if is_head { found } else { 0 };
@@ -306,7 +407,8 @@ impl Walk {
         if found <= needed {
             return Judgement::Counts;
         }
-        if needed >= self.durable && !is_head {
+        let may_be_lost = self.has_lost && self.last.is_none_or(|(last, _)| last != index);
+        if needed >= self.durable && !is_head && !may_be_lost {
             self.torn = true; // rule 3
             return Judgement::Torn;
         }
@@ -353,255 +455,4 @@ fn damage_at(facts: &Facts, end: u32) -> Option<CorruptionKind> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn stretch(start: u32, end: u32, base_offset: u64, next_offset: u64) -> Stretch {
-        Stretch { start, end, base_offset, next_offset, times: None }
-    }
-
-    fn segment(number: u64, stretches: &[Stretch]) -> Facts {
-        let end = stretches.last().map_or(0, |stretch| u64::from(stretch.end));
-        Facts {
-            number,
-            places: (number, number),
-            base_offset: stretches.first().map(|stretch| stretch.base_offset),
-            stretches: stretches.to_vec(),
-            garbage_end: end,
-            ..Facts::default()
-        }
-    }
-
-    fn kept(verdict: &Verdict) -> Vec<Option<u64>> {
-        let next = |fate: &Fate| match fate {
-            Fate::Keep { next_offset, .. } => Some(*next_offset),
-            Fate::Leave | Fate::Remove => None,
-        };
-        verdict.fates.iter().map(next).collect()
-    }
-
-    #[test]
-    fn a_whole_chain_is_kept() {
-        let segments =
-            [segment(0, &[stretch(128, 900, 0, 10)]), segment(1, &[stretch(128, 500, 10, 15)])];
-        let verdict = decide(&segments, 0, None);
-        assert_eq!(kept(&verdict), [Some(10), Some(15)]);
-        assert_eq!((verdict.end_offset, verdict.cut_bytes), (15, 0));
-        assert!(verdict.damage.is_empty());
-    }
-
-    #[test]
-    fn a_hole_above_the_last_proof_ends_the_log() {
-        let segments = [segment(0, &[stretch(128, 500, 0, 5), stretch(700, 900, 7, 9)])];
-        let verdict = decide(&segments, 5, None);
-        assert_eq!((verdict.end_offset, verdict.cut_bytes), (5, 200));
-        assert!(verdict.damage.is_empty());
-    }
-
-    #[test]
-    fn a_hole_below_the_last_proof_is_damage_and_is_read_around() {
-        let segments = [segment(0, &[stretch(128, 500, 0, 5), stretch(700, 900, 7, 9)])];
-        let verdict = decide(&segments, 6, None);
-        assert_eq!(verdict.end_offset, 9);
-        assert_eq!(verdict.damage.len(), 1);
-        assert_eq!(verdict.damage[0].offsets, 5..7);
-        assert_eq!(verdict.damage[0].position, 500);
-    }
-
-    #[test]
-    fn an_end_below_the_last_proof_is_damage() {
-        let verdict = decide(&[segment(0, &[stretch(128, 500, 0, 5)])], 8, None);
-        assert_eq!(verdict.end_offset, 8);
-        assert_eq!(verdict.damage[0].offsets, 5..8);
-    }
-
-    #[test]
-    fn what_lies_behind_an_old_cut_never_follows_a_later_batch() {
-        // The first segment was cut at 5 by an earlier recovery; a stale stretch 7..9 is still in
-        // the file, and the next segment went on at 5 and is durable to 20.
-        let mut next = segment(1, &[stretch(128, 900, 5, 20)]);
-        next.durable = 20;
-        let segments = [segment(0, &[stretch(128, 500, 0, 5), stretch(700, 900, 7, 9)]), next];
-        let verdict = decide(&segments, 0, None);
-        assert_eq!(kept(&verdict), [Some(5), Some(20)]);
-        assert!(verdict.damage.is_empty(), "{:?}", verdict.damage);
-    }
-
-    #[test]
-    fn a_missing_segment_below_the_last_proof_is_damage() {
-        let mut last = segment(2, &[stretch(128, 500, 20, 30)]);
-        last.durable = 20;
-        let verdict = decide(&[segment(0, &[stretch(128, 900, 0, 10)]), last], 0, None);
-        assert_eq!(verdict.damage[0].offsets, 10..20);
-        assert_eq!(verdict.end_offset, 30);
-    }
-
-    #[test]
-    fn segments_behind_a_torn_tail_are_cut_and_their_successor_must_say_so() {
-        let segments =
-            [segment(0, &[stretch(128, 500, 0, 5)]), segment(1, &[stretch(128, 500, 9, 12)])];
-        let verdict = decide(&segments, 5, None);
-        assert_eq!(kept(&verdict), [Some(5), None]);
-        assert!(verdict.cuts_segments);
-        assert_eq!(verdict.end_offset, 5);
-    }
-
-    #[test]
-    fn a_truncating_segment_removes_what_an_interrupted_cut_left() {
-        let mut successor = segment(2, &[stretch(128, 500, 5, 8)]);
-        successor.generation = 1;
-        successor.truncates_to = Some(5);
-        successor.durable = 8;
-        let segments = [
-            segment(0, &[stretch(128, 500, 0, 5)]),
-            segment(1, &[stretch(128, 500, 9, 12)]),
-            successor,
-        ];
-        let verdict = decide(&segments, 0, None);
-        assert_eq!(kept(&verdict), [Some(5), None, Some(8)]);
-        assert!(!verdict.cuts_segments && verdict.damage.is_empty(), "{verdict:?}");
-    }
-
-    #[test]
-    fn a_prepared_segment_that_never_became_active_is_removed() {
-        let segments = [segment(0, &[stretch(128, 500, 0, 5)]), segment(1, &[])];
-        let verdict = decide(&segments, 5, None);
-        assert_eq!(kept(&verdict), [Some(5), None]);
-        assert!(!verdict.cuts_segments);
-    }
-
-    #[test]
-    fn a_log_that_begins_above_its_start_has_lost_its_head() {
-        let verdict = decide(&[segment(3, &[stretch(128, 500, 40, 50)])], 50, Some(30));
-        assert_eq!(verdict.damage[0].offsets, 30..40);
-    }
-
-    /// Symptom: a truncating segment removed the empty first one, lost its own opening batch in the
-    /// next power cut, and a later segment passed for the head of the log. Rule: only the first
-    /// file can be the head.
-    #[test]
-    fn a_segment_behind_a_torn_first_one_is_not_the_head_of_the_log() {
-        let mut truncating = segment(2, &[]);
-        truncating.generation = 1;
-        truncating.truncates_to = Some(0);
-        let mut torn = segment(3, &[stretch(128, 320, 2, 8)]);
-        torn.generation = 1;
-        let segments = [segment(0, &[stretch(128, 188, 0, 0)]), truncating, torn];
-        let verdict = decide(&segments, 0, None);
-        assert_eq!(kept(&verdict), [None, Some(0), None]);
-        assert!(verdict.cuts_segments && verdict.end_offset == 0, "{verdict:?}");
-    }
-
-    #[test]
-    fn an_empty_first_segment_is_not_below_the_log_start() {
-        let segments =
-            [segment(0, &[stretch(128, 188, 0, 0)]), segment(1, &[stretch(128, 500, 0, 9)])];
-        for start in [None, Some(0)] {
-            assert_eq!(kept(&decide(&segments, 9, start)), [Some(0), Some(9)]);
-        }
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_read_is_left_where_something_is_missing() {
-        let mut unreadable = segment(1, &[]);
-        unreadable.garbage_end = 900;
-        // In the middle: the log went on behind it.
-        let segments = [
-            segment(0, &[stretch(128, 500, 0, 5)]),
-            unreadable.clone(),
-            segment(2, &[stretch(128, 500, 7, 9)]),
-        ];
-        assert_eq!(decide(&segments, 9, None).fates[1], Fate::Leave);
-        // At the end: what was durable may be in it. If nothing is missing, it is a torn tail.
-        let segments = [segment(0, &[stretch(128, 500, 0, 5)]), unreadable];
-        assert_eq!(decide(&segments, 8, None).fates[1], Fate::Leave);
-        assert_eq!(decide(&segments, 5, None).fates[1], Fate::Remove);
-    }
-
-    #[test]
-    fn a_file_that_repeats_what_another_has_is_reported_and_left_alone() {
-        let segments =
-            [segment(0, &[stretch(128, 500, 0, 5)]), segment(1, &[stretch(128, 300, 2, 4)])];
-        let verdict = decide(&segments, 5, None);
-        assert_eq!(verdict.fates[1], Fate::Leave);
-        assert_eq!((verdict.damage.len(), verdict.end_offset), (1, 5));
-        assert!(!verdict.cuts_segments);
-    }
-
-    /// A segment that stands for others, with all of its offsets.
-    fn replacing(number: u64, generation: u32, places: (u64, u64), offsets: (u64, u64)) -> Facts {
-        let whole = segment(number, &[stretch(128, 300, offsets.0, offsets.1)]);
-        Facts { generation, places, replaces: true, durable: offsets.1, ..whole }
-    }
-
-    #[test]
-    fn what_a_rewrite_stands_for_is_a_leftover_whatever_is_left_of_it() {
-        let old = [
-            segment(0, &[stretch(128, 500, 0, 5)]),
-            segment(1, &[stretch(128, 500, 5, 9)]),
-            segment(2, &[]),
-        ];
-        let last = segment(3, &[stretch(128, 500, 9, 12)]);
-        for left in 0..8_usize {
-            let is_left = |(index, _): &(usize, &Facts)| left & (1 << index) != 0;
-            let leftovers = old.iter().enumerate().filter(is_left).map(|(_, facts)| facts);
-            let mut segments: Vec<Facts> = leftovers.cloned().collect();
-            let count = segments.len();
-            segments.push(replacing(4, 1, (0, 2), (0, 9)));
-            segments.push(last.clone());
-            segments.sort_by_key(|facts| (facts.places.0, facts.number));
-            let verdict = decide(&segments, 9, None);
-            assert!(verdict.damage.is_empty() && !verdict.cuts_segments, "{left}: {verdict:?}");
-            assert_eq!(verdict.end_offset, 12);
-            let removed = verdict.fates.iter().filter(|fate| **fate == Fate::Remove).count();
-            assert_eq!(removed, count, "{left}");
-        }
-    }
-
-    /// A file that an attempt left which failed comes back after a later one has divided the
-    /// places otherwise, and is itself half done.
-    #[test]
-    fn what_is_void_makes_nothing_void() {
-        let segments = [
-            replacing(7, 2, (0, 1), (0, 9)),
-            replacing(6, 1, (0, 3), (0, 20)),
-            segment(2, &[stretch(128, 500, 9, 15)]),
-            segment(3, &[stretch(128, 500, 15, 20)]),
-        ];
-        let verdict = decide(&segments, 20, None);
-        assert_eq!(kept(&verdict), [Some(9), None, Some(15), Some(20)]);
-        assert!(verdict.damage.is_empty(), "{verdict:?}");
-    }
-
-    #[test]
-    fn a_rewrite_of_a_rewrite_replaces_it() {
-        let segments = [
-            replacing(5, 1, (0, 1), (0, 9)),
-            replacing(9, 3, (0, 2), (0, 15)),
-            replacing(6, 2, (2, 2), (9, 15)),
-            segment(3, &[stretch(128, 500, 15, 20)]),
-        ];
-        let verdict = decide(&segments, 15, None);
-        assert_eq!(kept(&verdict), [None, Some(15), None, Some(20)]);
-        assert!(verdict.damage.is_empty(), "{verdict:?}");
-    }
-
-    #[test]
-    fn below_the_log_start_nothing_is_missed_and_nothing_is_kept() {
-        let segments = [
-            segment(0, &[stretch(128, 500, 0, 5)]),
-            segment(2, &[stretch(128, 500, 9, 20)]),
-            segment(3, &[stretch(128, 500, 20, 30)]),
-        ];
-        let verdict = decide(&segments, 30, Some(22));
-        assert_eq!(kept(&verdict), [None, None, Some(30)]);
-        assert!(verdict.damage.is_empty(), "{verdict:?}");
-    }
-
-    #[test]
-    fn bytes_behind_the_last_batch_are_counted_as_cut() {
-        let mut facts = segment(0, &[stretch(128, 500, 0, 5)]);
-        facts.garbage_end = 560;
-        assert_eq!(decide(&[facts], 5, None).cut_bytes, 60);
-    }
-}
+mod tests;

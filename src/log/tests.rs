@@ -175,6 +175,7 @@ const AFTER_KILL: Known = Known {
     same_boot: true,
     policy: RecoveryPolicy::CutTornTail,
     read_only: false,
+    needs_all: false,
     log_start: None,
     now: u64::MAX,
 };

@@ -12,6 +12,8 @@
 //!    timestamp as announced. Offsets may be missing only in what compaction has rewritten.
 //! 4. The footer of a sealed segment: intact, and each summary and index row as the batches have it.
 
+use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use super::chunk::{CHUNK_BYTES, ChunkReader};
@@ -21,9 +23,10 @@ use super::{LogIdentity, PAGE_BYTES};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{
     BatchHeader, BatchView, Footer, HeaderError, IndexRow, Opening, Rewrite, SegmentHeader,
-    TimeRange,
+    TimeRange, parse_segment_file_name,
 };
-use crate::storage::disk::{Access, DiskFile};
+use crate::record::TopicPartition;
+use crate::storage::disk::{Access, Disk, DiskFile};
 
 /// What a verification has found so far.
 #[derive(Debug, Default)]
@@ -65,6 +68,45 @@ pub(crate) fn verify_segments(
     if let Some(found) = reached.filter(|reached| *reached < published) {
         let kind = CorruptionKind::ShortOfDurable { found, durable: published };
         findings.damage.push(last.corruption(last.end() as u64, Some(found..published), kind));
+    }
+    Ok(())
+}
+
+/// Looks for files that bear a segment's name and are none of the log's because their header is not
+/// what was written: what was in them is lost, and no segment of the list says so.
+///
+/// # Errors
+///
+/// As [`verify_segments`].
+pub(crate) fn verify_names(
+    disk: &dyn Disk,
+    segments: &SegmentList,
+    identity: &LogIdentity,
+    findings: &mut Findings,
+) -> Result<()> {
+    let dir = &identity.dir;
+    let entries = disk.list(dir).map_err(|source| Error::io("list", dir, source))?;
+    let known: HashSet<u64> = segments.all().iter().map(|segment| segment.number).collect();
+    for entry in entries {
+        let number = parse_segment_file_name(&entry.name);
+        if number.is_none_or(|number| known.contains(&number)) {
+            continue;
+        }
+        let file = dir.join(&entry.name);
+        let mut bytes = [0; SegmentHeader::SIZE];
+        let opened = disk.open(&file, Access::Read);
+        let read = match opened.and_then(|opened| opened.read_at(&mut bytes, 0)) {
+            Ok(read) => read,
+            // Removed meanwhile.
+            Err(source) if source.kind() == ErrorKind::NotFound => continue,
+            Err(source) => return Err(Error::io("read", &file, source)),
+        };
+        let header = SegmentHeader::decode(bytes.get(..read).unwrap_or_default());
+        if let Err(HeaderError::Corrupt(kind)) = header {
+            let partition = Some(TopicPartition::clone(&identity.origin));
+            let damage = Corruption { partition, file, position: 0, offsets: None, kind };
+            findings.damage.push(damage);
+        }
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::format::SegmentHeader;
 use crate::log::cursor::{Cursor, FetchLimits, Fetched};
 use crate::log::locate::{self, Place};
 use crate::log::segment::Segment;
-use crate::log::verify::{Findings, verify_segments};
+use crate::log::verify::{Findings, verify_names, verify_segments};
 use crate::message::Batch;
 
 /// LIMIT: how much a lookup by time reads at a time.
@@ -95,9 +95,13 @@ impl PartitionCore {
         }
         // In this order: all that is published now lies in segments that are in the list later.
         let published = self.log_end();
-        let identity = self.state.lock().log.identity().clone();
+        let (identity, disk) = {
+            let state = self.state.lock();
+            (state.log.identity().clone(), Arc::clone(state.log.disk()))
+        };
         let awaits_footer = |number| self.state.lock().log.awaits_footer(number);
         verify_segments(&self.segments, &identity, published, awaits_footer, findings)?;
+        verify_names(&*disk, &self.segments, &identity, findings)?;
         // The files of a topic that was deleted meanwhile are missing for a reason.
         if self.is_closed() { Err(Error::Closed) } else { Ok(()) }
     }

@@ -79,6 +79,7 @@ impl Setup {
             same_boot,
             policy: RecoveryPolicy::default(),
             read_only: false,
+            needs_all: false,
             log_start: None,
             now: u64::MAX,
         };

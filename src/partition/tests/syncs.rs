@@ -4,7 +4,7 @@ use super::*;
 use crate::log::tasks::SyncScope;
 
 // RED: src/partition.rs
-//   - state.failure.get_or_insert_with(|| error.clone());
+//   - state.poison(error.clone());
 #[test]
 fn row_d01_every_waiter_of_a_failed_sync_is_told_and_the_partition_is_poisoned() {
     let setup = Setup::new(Durability::Sync);
@@ -54,7 +54,7 @@ fn row_d02_a_sync_that_would_succeed_after_a_failed_one_is_not_believed() {
 /// Measured facts 1 and 2: the kernel marks the pages of a failed sync clean, so only writing them
 /// again makes them durable.
 // RED: src/log/tasks.rs
-//   - file.write_at(bytes, u64::from(position)).map_err(failed)?;
+//   - Rule::TailRewrite.keep(rewrite).map_err(failed)?;
 #[test]
 fn row_d03_the_next_life_writes_the_tail_again_before_it_vouches_for_it() {
     let mut lost = 0;

@@ -1,0 +1,303 @@
+//! A directory of hostile files, opened as the log of a partition.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::SALT;
+use crate::config::RecoveryPolicy;
+use crate::error::Error;
+use crate::format::{
+    BatchEncoder, Footer, Replacement, Rewrite, SegmentHeader, TopicId, fixup, segment_file_name,
+};
+use crate::log::budget::SpaceBudget;
+use crate::log::create::Writer;
+use crate::log::cursor::{Cursor, FetchLimits, Fetched};
+use crate::log::locate::{floor, place_of_offset};
+use crate::log::open::{Known, PartitionRecovery};
+use crate::log::pinned::PinnedMaps;
+use crate::log::segment::{MapBudget, Segment};
+use crate::log::{Checkpoint, Log, LogEnv, LogIdentity, LogOptions};
+use crate::message::Batch;
+use crate::record::TopicPartition;
+use crate::storage::disk::{Access, Disk, MemoryDisk};
+use crate::sync::Mutex;
+use crate::trace::Outbox;
+
+const DIR: &str = "/t";
+const TOPIC: TopicId = TopicId([7; 16]);
+const SEGMENT_BYTES: u64 = 16 << 10;
+
+/// LIMIT: more than any rule of recovery speaks of, and few enough to be quick.
+const FILES_MAX: usize = 6;
+
+/// What the first bytes say: how the log is opened, and which checksums are made right.
+#[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one bit of the input")]
+struct Setup {
+    same_boot: bool,
+    clean: bool,
+    read_only: bool,
+    strict: bool,
+    copy_reads: bool,
+    stores: bool,
+    raw_headers: bool,
+    raw_batches: bool,
+    raw_footers: bool,
+    start: Option<u8>,
+    /// End offset, segment, position and last batch in words.
+    point: Option<[u8; 4]>,
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, tail) = rest.split_first_chunk::<N>()?;
+    *rest = tail;
+    Some(*head)
+}
+
+impl Setup {
+    fn take(rest: &mut &[u8]) -> Option<Self> {
+        let [how, what] = take(rest)?;
+        let has = |bits: u8, bit: u32| bits & (1 << bit) != 0;
+        let start = if has(how, 6) { Some(take::<1>(rest)?[0]) } else { None };
+        let point = if has(how, 7) { Some(take(rest)?) } else { None };
+        Some(Self {
+            same_boot: has(how, 0),
+            clean: has(how, 1),
+            read_only: has(how, 2),
+            strict: has(how, 3),
+            copy_reads: has(how, 4),
+            stores: has(how, 5),
+            raw_headers: has(what, 0),
+            raw_batches: has(what, 1),
+            raw_footers: has(what, 2),
+            start,
+            point,
+        })
+    }
+
+    fn known(&self) -> Known {
+        let checkpoint = self.point.map(|[end, segment, position, last_batch]| Checkpoint {
+            log_start: 0,
+            end_offset: u64::from(end),
+            segment: u64::from(segment),
+            position: u32::from(position) * 4,
+            last_batch: u32::from(last_batch) * 4,
+            times: None,
+            producers: Vec::new(),
+            ages: None,
+        });
+        Known {
+            checkpoint,
+            clean: self.clean,
+            same_boot: self.same_boot,
+            policy: if self.strict { RecoveryPolicy::Strict } else { RecoveryPolicy::CutTornTail },
+            read_only: self.read_only,
+            needs_all: false,
+            log_start: self.start.map(u64::from),
+            now: u64::MAX,
+        }
+    }
+
+    /// The next file: its number, what it rewrites, its length, and that many bytes.
+    fn take_file(&self, rest: &mut &[u8]) -> Option<(u64, Vec<u8>)> {
+        let [number, rewrite, first, last, low, high] = take(rest)?;
+        let length = usize::from(u16::from_le_bytes([low, high])).min(rest.len());
+        let (contents, left) = rest.split_at(length);
+        *rest = left;
+        let number = u64::from(number);
+        if self.raw_headers {
+            return Some((number, contents.to_vec()));
+        }
+        let (first, last) = (u64::from(first), u64::from(last));
+        let replacement = Replacement {
+            base_offset: first.min(last),
+            next_offset: last,
+            first_number: first.min(number.saturating_sub(1)),
+            last_number: last.min(number.saturating_sub(1)),
+            is_clean: rewrite & 0x10 != 0,
+        };
+        let header = SegmentHeader {
+            topic_id: TOPIC,
+            partition: 0,
+            number,
+            salt: SALT,
+            generation: u32::from(rewrite >> 5),
+            rewrite: match rewrite & 3 {
+                1 => Some(Rewrite::Truncates(first)),
+                2 if number > 0 => Some(Rewrite::Replaces(replacement)),
+                _ => None,
+            },
+            compatible: 0,
+        };
+        let mut bytes = [&header.encode()[..], contents].concat();
+        self.fix_up(&mut bytes);
+        Some((number, bytes))
+    }
+
+    fn fix_up(&self, bytes: &mut [u8]) {
+        if !self.raw_batches {
+            let batches = bytes.get_mut(SegmentHeader::SIZE..).unwrap_or_default();
+            fixup::batches(batches, SALT);
+        }
+        let trailer = bytes.split_last_chunk().and_then(|(_, trailer)| Footer::length(trailer));
+        if let Some(length) = trailer.filter(|_| !self.raw_footers) {
+            let start = bytes.len().saturating_sub(length as usize);
+            fixup::footer(bytes.get_mut(start..).unwrap_or_default(), SALT);
+        }
+    }
+}
+
+/// Opens the files as a log, reads all of it, appends, and opens it again.
+///
+/// # Panics
+///
+/// When an opening that fails or only looks has changed a file, reading does not come to an end,
+/// or what was readable before an append, or what was appended, is not there afterwards.
+pub fn recovery(data: &[u8]) {
+    let mut rest = data;
+    let Some(setup) = Setup::take(&mut rest) else { return };
+    let disk = Arc::new(MemoryDisk::new());
+    let made = make_files(&*disk, setup, rest);
+    assert!(made.is_ok(), "{made:?}");
+    let before = contents(&*disk);
+    let env = env(&disk, setup.copy_reads);
+    let opened = open(&env, setup, &setup.known());
+    if opened.is_err() || setup.read_only {
+        assert!(contents(&*disk) == before, "an opening that changes nothing has");
+    }
+    let Ok((mut log, report)) = opened else { return };
+    assert!(log.log_start() <= log.durable_end() && log.durable_end() <= log.log_end());
+    let mut records = read(&log);
+    if setup.read_only {
+        return;
+    }
+    let offset = log.log_end();
+    if !append(&mut log) {
+        return;
+    }
+    records.push((offset, Some(b"new".to_vec())));
+    assert!(read(&log) == records, "an append changes what was there, or is not there");
+    drop(log);
+    let known = Known { checkpoint: None, clean: false, same_boot: true, ..setup.known() };
+    let known = Known { policy: RecoveryPolicy::CutTornTail, ..known };
+    match open(&env, setup, &known) {
+        Ok((log, _)) => {
+            let again = read(&log);
+            // Files that contradict one another can say anything of what comes behind them.
+            let is_there = again.contains(&(offset, Some(b"new".to_vec())));
+            assert!(is_there || !report.corrupt.is_empty(), "the new record is gone");
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn make_files(disk: &dyn Disk, setup: Setup, mut rest: &[u8]) -> std::io::Result<()> {
+    disk.create_dir(Path::new(DIR))?;
+    for _ in 0..FILES_MAX {
+        let Some((number, bytes)) = setup.take_file(&mut rest) else { return Ok(()) };
+        let path = Path::new(DIR).join(segment_file_name(number));
+        if disk.kind(&path)?.is_none() {
+            disk.create(&path)?.write_at(&bytes, 0)?;
+        }
+    }
+    Ok(())
+}
+
+fn contents(disk: &dyn Disk) -> Vec<(String, Vec<u8>)> {
+    let entries = disk.list(Path::new(DIR)).unwrap_or_default();
+    let read = |name: &str| {
+        let file = disk.open(&Path::new(DIR).join(name), Access::Read).ok()?;
+        let mut bytes = vec![0; usize::try_from(file.len().ok()?).ok()?];
+        file.read_at(&mut bytes, 0).ok()?;
+        Some(bytes)
+    };
+    entries.into_iter().map(|entry| (read(&entry.name), entry.name)).map(flip).collect()
+}
+
+fn flip((bytes, name): (Option<Vec<u8>>, String)) -> (String, Vec<u8>) {
+    (name, bytes.unwrap_or_default())
+}
+
+fn env(disk: &Arc<MemoryDisk>, copy_reads: bool) -> Arc<LogEnv> {
+    let random = Mutex::new(1_u64);
+    Arc::new(LogEnv {
+        disk: Arc::clone(disk) as Arc<dyn Disk>,
+        copy_reads,
+        maps: MapBudget::new(MapBudget::DEFAULT_LIMIT),
+        space: SpaceBudget::unlimited(),
+        pinned: PinnedMaps::new(),
+        trace: Outbox::default(),
+        random: Box::new(move || {
+            let mut random = random.lock();
+            *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            *random
+        }),
+    })
+}
+
+fn open(
+    env: &Arc<LogEnv>,
+    setup: Setup,
+    known: &Known,
+) -> crate::error::Result<(Log, PartitionRecovery)> {
+    let identity = LogIdentity {
+        origin: Arc::new(TopicPartition::from(("t", 0))),
+        topic_id: TOPIC,
+        dir: PathBuf::from(DIR),
+    };
+    let writer = if setup.stores { Writer::Stores } else { Writer::Pwrite };
+    let options = LogOptions { segment_bytes: SEGMENT_BYTES, writer, has_budget: true };
+    Log::open(env, identity, options, known)
+}
+
+/// One more record; whether there was room for it among the offsets.
+fn append(log: &mut Log) -> bool {
+    let mut encoder = BatchEncoder::new();
+    let headers = std::iter::empty::<(&str, &[u8])>();
+    let pushed = encoder.push(1, None, Some(b"new"), headers);
+    assert!(pushed.is_ok(), "{pushed:?}");
+    match log.append(&mut encoder.finish(), None) {
+        Ok(_) => true,
+        Err(Error::OffsetExhausted { .. }) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+type Records = Vec<(u64, Option<Vec<u8>>)>;
+
+/// All that can be read, around all damage, as a consumer does that seeks past it.
+fn read(log: &Log) -> Records {
+    let mut records: Records = Vec::new();
+    let mut offset = log.log_start();
+    while offset < log.log_end() {
+        match read_from(log, offset, &mut records) {
+            Ok(next) if next > offset => offset = next,
+            Err(Error::Corrupt(corruption)) => match corruption.offsets {
+                Some(lost) => {
+                    assert!(lost.end > offset, "{lost:?} keeps a reader at {offset}");
+                    offset = lost.end;
+                }
+                None => break,
+            },
+            Ok(_) | Err(_) => break,
+        }
+    }
+    assert!(records.is_sorted_by(|left, right| left.0 < right.0), "offsets rise");
+    records
+}
+
+fn read_from(log: &Log, offset: u64, records: &mut Records) -> crate::error::Result<u64> {
+    let index_of = |segment: &Segment| log.index_of(segment).map(|index| floor(index, offset));
+    let Some(place) = place_of_offset(log.segments(), offset, index_of)? else {
+        return Ok(offset);
+    };
+    let mut cursor = Cursor::new(place.segment, place.position, offset)?;
+    let limits = FetchLimits { records: usize::MAX, bytes: usize::MAX, visible_end: log.log_end() };
+    let mut fetched = Fetched::default();
+    cursor.fetch(log.segments(), &limits, &mut fetched)?;
+    for message in Batch::new(fetched.runs).iter() {
+        let _ = message.timestamp();
+        records.push((message.offset(), message.value().map(<[u8]>::to_vec)));
+    }
+    Ok(cursor.next_offset())
+}

@@ -1,0 +1,4 @@
+//! Values that somebody else has sent.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| logpond::fuzzing::codec(data));
