@@ -32,6 +32,7 @@ use crate::log::segment::{Segment, SegmentList};
 use crate::log::tasks::{FooterTask, SyncScope};
 use crate::log::{Checkpoint, Log, Outcome, ProducerRequest};
 use crate::record::TopicPartition;
+use crate::storage::process::Process;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::trace::{Outbox, note};
 
@@ -40,6 +41,8 @@ pub(crate) mod compaction;
 pub(crate) mod encode;
 pub(crate) mod lineage;
 pub(crate) mod metrics;
+#[cfg(all(test, loom))]
+mod models;
 mod read;
 mod retention;
 pub(crate) mod state_log;
@@ -118,6 +121,7 @@ pub(crate) struct PartitionCore {
     background: Arc<dyn Background>,
     segments: Arc<SegmentList>,
     lineage: Lineage,
+    process: Arc<Process>,
     state: Mutex<State>,
     gate: SyncGate,
     compaction: CompactionState,
@@ -159,6 +163,7 @@ impl PartitionCore {
             origin,
             durability,
             lineage,
+            process: Arc::clone(log.process()),
             clock,
             background,
             segments: Arc::clone(log.segments()),
@@ -365,7 +370,15 @@ impl PartitionCore {
         })
     }
 
+    /// Refuses a forked child, before any lock: whoever held one when it was forked is not there to
+    /// release it.
+    #[inline]
+    pub(crate) fn check_process(&self) -> Result<()> {
+        self.process.check()
+    }
+
     fn writable_state(&self) -> Result<MutexGuard<'_, State>> {
+        self.check_process()?;
         let state = self.state.lock();
         if state.closed {
             return Err(Error::Closed);
@@ -383,6 +396,7 @@ impl PartitionCore {
 
     /// Waits until everything below `target` is durable; runs the sync itself when nobody does.
     pub(crate) fn wait_durable(&self, target: u64) -> Result<()> {
+        self.check_process()?;
         self.gate.wait(target, None, Some(&|| self.sync_once(SyncScope::All)))
     }
 
@@ -393,6 +407,7 @@ impl PartitionCore {
         target: u64,
         deadline: Instant,
     ) -> Result<()> {
+        self.check_process()?;
         if !self.background.is_running() {
             return self.gate.wait(
                 target,
@@ -410,12 +425,23 @@ impl PartitionCore {
         self: &Arc<Self>,
         target: u64,
         waker: &std::task::Waker,
+        place: &mut Option<u64>,
     ) -> Option<Result<()>> {
-        let answer = self.gate.poll(target, waker);
+        if let Err(error) = self.check_process() {
+            return Some(Err(error));
+        }
+        let answer = self.gate.poll(target, waker, place);
         if answer.is_none() {
             self.request(Work::Sync);
         }
         answer
+    }
+
+    /// Whoever polled gives up.
+    pub(crate) fn forget_waiter(&self, target: u64, place: u64) {
+        if self.process.is_current() {
+            self.gate.forget(target, place);
+        }
     }
 
     /// Asks for a sync, at the level whose promise it is; the others have theirs when they say.

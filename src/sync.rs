@@ -7,7 +7,8 @@
 //! LOCK ORDER, outermost first; a thread that holds one may take only those to its right:
 //! catalog, group coordinator, partition (append, or the bookkeeping of its compaction, never
 //! both), the partition's sync state, its segment list, notifier; last of all the list of pinned
-//! maps and the outbox of events, under which nothing is taken. User code is not called under them, but for a `Clock` and the clone of a waker.
+//! maps and the outbox of events, under which nothing is taken. User code is not called under them,
+//! but for a `Clock`.
 
 #[cfg(not(loom))]
 pub(crate) use self::native::*;

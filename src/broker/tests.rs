@@ -15,6 +15,7 @@ mod crash;
 mod faults;
 mod groups;
 mod life;
+mod limits;
 mod lineage;
 mod model;
 mod random;

@@ -141,8 +141,11 @@ mod tests {
         assert_eq!(admission, Admission::Append { base_sequence: 2 });
     }
 
+    // RED: src/log/producers.rs
+    //   - None => Admission::Exhausted,
+    //   + None => Admission::Append { base_sequence },
     #[test]
-    fn numbers_never_wrap() {
+    fn row_g08_numbers_never_wrap() {
         assert_eq!(table(0, u64::MAX).admit(7, 0, Sequence::Next, 1), Admission::Exhausted);
         let at = Sequence::At(u64::MAX - 1);
         assert_eq!(table(0, 1).admit(7, 0, at, 3), Admission::Exhausted);

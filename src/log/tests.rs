@@ -37,6 +37,8 @@ mod append;
 mod compaction;
 mod crash;
 mod hostile;
+#[cfg(loom)]
+mod models;
 mod reopen;
 mod sync;
 mod torn;
@@ -91,6 +93,7 @@ impl Rig {
             maps: MapBudget::new(MapBudget::DEFAULT_LIMIT),
             space: SpaceBudget::unlimited(),
             pinned: crate::log::pinned::PinnedMaps::new(),
+            process: Arc::new(crate::storage::process::Process::current()),
             trace: crate::trace::Outbox::default(),
             random: Box::new(move || random.lock().next()),
         };

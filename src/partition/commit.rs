@@ -7,6 +7,7 @@
 //! [`GroupCommit`] is the pure state; [`SyncGate`] puts a lock and a condition variable around it,
 //! and is model-checked as it ships.
 
+use std::collections::BTreeMap;
 use std::task::Waker;
 use std::time::Instant;
 
@@ -32,7 +33,9 @@ struct GroupCommit {
     in_flight: bool,
     /// Final: there is no way back from a failed sync.
     failure: Option<Error>,
-    wakers: Vec<(u64, Waker)>,
+    /// By target and place in line: those that have an answer are a prefix.
+    wakers: BTreeMap<(u64, u64), Waker>,
+    next_place: u64,
 }
 
 impl GroupCommit {
@@ -60,9 +63,11 @@ impl GroupCommit {
 
     /// The wakers that have an answer now.
     fn take_answered(&mut self) -> Vec<Waker> {
-        let (durable_end, failed) = (self.durable_end, self.failure.is_some());
-        let answered = |(target, _): &mut (u64, Waker)| failed || *target <= durable_end;
-        self.wakers.extract_if(.., answered).map(|(_, waker)| waker).collect()
+        let waiting = match self.durable_end.checked_add(1).filter(|_| self.failure.is_none()) {
+            Some(next) => self.wakers.split_off(&(next, 0)),
+            None => BTreeMap::new(),
+        };
+        std::mem::replace(&mut self.wakers, waiting).into_values().collect()
     }
 }
 
@@ -156,19 +161,37 @@ impl SyncGate {
         if timed_out { Err(Error::Timeout) } else { Ok(state) }
     }
 
-    /// The answer for `target` if there is one; otherwise `waker` is called when there is.
-    pub(crate) fn poll(&self, target: u64, waker: &Waker) -> Option<Result<()>> {
+    /// The answer for `target` if there is one; otherwise `waker` is called when there is. `place`
+    /// is `None` at first; while it is not, the latest waker is the one that is called, and
+    /// [`forget`](Self::forget) says that nobody waits any more.
+    pub(crate) fn poll(
+        &self,
+        target: u64,
+        waker: &Waker,
+        place: &mut Option<u64>,
+    ) -> Option<Result<()>> {
+        // A waker is the executor's code, its clone and its end too: neither under the lock.
+        let waker = waker.clone();
         let mut state = self.state.lock();
         match state.turn(target) {
             Turn::Done => return Some(Ok(())),
             Turn::Failed(error) => return Some(Err(error)),
             Turn::Idle | Turn::InFlight => {}
         }
-        let same = |(other, known): &(u64, Waker)| *other == target && known.will_wake(waker);
-        if !state.wakers.iter().any(same) {
-            state.wakers.push((target, waker.clone()));
-        }
+        let place = *place.get_or_insert_with(|| {
+            state.next_place = state.next_place.wrapping_add(1);
+            state.next_place
+        });
+        let before = state.wakers.insert((target, place), waker);
+        drop(state);
+        drop(before);
         None
+    }
+
+    /// Nobody waits at this place any more.
+    pub(crate) fn forget(&self, target: u64, place: u64) {
+        let waker = self.state.lock().wakers.remove(&(target, place));
+        drop(waker);
     }
 
     /// Ends all waiting with `error`, now and for ever; what is durable stays so.
@@ -225,6 +248,8 @@ impl Drop for InFlight<'_> {
 mod tests {
     use super::*;
     use std::cell::Cell;
+    use std::sync::Arc;
+    use std::task::Wake;
 
     #[test]
     fn a_failed_sync_is_final_although_the_next_would_succeed() {
@@ -252,6 +277,87 @@ mod tests {
         };
         gate.wait(2, None, Some(&sync)).unwrap();
         assert_eq!(calls.get(), 2);
+    }
+
+    /// Counts its calls, and calls what it was given.
+    struct Calls<F>(AtomicU64, F);
+
+    impl<F: Fn() + Send + Sync> Wake for Calls<F> {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            (self.1)();
+        }
+    }
+
+    fn waker() -> (Arc<Calls<fn()>>, Waker) {
+        let calls: Arc<Calls<fn()>> = Arc::new(Calls(AtomicU64::new(0), || ()));
+        (Arc::clone(&calls), Waker::from(calls))
+    }
+
+    /// Symptom: a task that polled a delivery and dropped it (a timeout, a lost `select`) left its
+    /// waker behind until the next sync, and each further poll looked at all that were left.
+    /// Cause: wakers stood in a list without their owner. Rule: whoever waits has one place, and
+    /// takes it along.
+    // RED: src/partition/commit.rs
+    //   - self.state.lock().wakers.remove(&(target, place))
+    //   + self.state.lock().wakers.get(&(target, place)).cloned()
+    #[test]
+    fn row_j10_who_gives_up_waiting_leaves_nothing_and_the_others_are_woken_once_in_order() {
+        let gate = SyncGate::new(0);
+        for target in 1..1_000 {
+            let (mut place, (calls, waker)) = (None, waker());
+            for _ in 0..3 {
+                assert!(gate.poll(target, &waker, &mut place).is_none());
+            }
+            assert_eq!(gate.state.lock().wakers.len(), 1);
+            gate.forget(target, place.unwrap());
+            assert_eq!(gate.state.lock().wakers.len(), 0);
+            drop(waker);
+            assert_eq!(Arc::strong_count(&calls), 1, "the waker is kept");
+        }
+        let waiting: Vec<_> = (1..=10_u64)
+            .map(|target| {
+                let (mut place, (calls, waker)) = (None, waker());
+                // A task that moved: the waker before it is not the one to wake.
+                let stale = self::waker();
+                assert!(gate.poll(target, &stale.1, &mut place).is_none());
+                assert!(gate.poll(target, &waker, &mut place).is_none());
+                (target, calls, stale.0)
+            })
+            .collect();
+        let timed_out = gate.wait(3, Some(crate::clock::real_now()), None);
+        assert!(matches!(timed_out, Err(Error::Timeout)), "{timed_out:?}");
+        gate.wait(4, None, Some(&|| Ok(4))).unwrap();
+        let woken = |calls: &Calls<fn()>| calls.0.load(Ordering::Relaxed);
+        for (target, calls, stale) in &waiting {
+            assert_eq!((woken(calls), woken(stale)), (u64::from(*target <= 4), 0), "{target}");
+        }
+        gate.fail(Error::Closed);
+        for (target, calls, stale) in &waiting {
+            assert_eq!((woken(calls), woken(stale)), (1, 0), "{target}");
+        }
+        assert_eq!(gate.state.lock().wakers.len(), 0);
+    }
+
+    // RED: src/partition/commit.rs
+    //   - let wakers = state.take_answered();
+    //   + let wakers = state.take_answered(); wakers.iter().for_each(Waker::wake_by_ref);
+    #[test]
+    fn row_j11_a_waker_that_waits_for_the_gate_itself_runs_under_no_lock() {
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let gate = Arc::new(SyncGate::new(0));
+            let within = Arc::clone(&gate);
+            let calls = Calls(AtomicU64::new(0), move || {
+                within.wait(2, None, Some(&|| Ok(2))).unwrap();
+            });
+            let waker = Waker::from(Arc::new(calls));
+            assert!(gate.poll(1, &waker, &mut None).is_none());
+            gate.wait(1, None, Some(&|| Ok(1))).unwrap();
+            done.send(gate.durable_end()).unwrap();
+        });
+        let limit = std::time::Duration::from_secs(20);
+        assert_eq!(is_done.recv_timeout(limit), Ok(2), "it waits for itself");
     }
 
     #[test]

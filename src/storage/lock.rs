@@ -13,7 +13,8 @@
 //! 3. The kernel frees both locks when the process dies.
 //!
 //! A forked child inherits the descriptors, and with them a share of the locks: they stay taken
-//! until the parent gives them up, or both are gone. The child's drop closes its descriptors only.
+//! until the parent gives them up, or both are gone (or the child runs another program, which
+//! closes them). The child never unlocks.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -225,9 +226,12 @@ mod tests {
         DirLock::acquire(dir.path()).unwrap();
     }
 
+    // RED: src/storage/lock.rs
+    //   - let key = (platform::identity(&metadata), path);
+    //   + let key = (platform::identity(&metadata), path.join(dir));
     #[test]
     #[cfg(unix)]
-    fn a_second_open_by_another_path_is_refused() {
+    fn row_f02_a_second_open_by_another_path_is_refused() {
         let dir = tempdir().unwrap();
         let (real, link) = (dir.path().join("real"), dir.path().join("link"));
         std::fs::create_dir(&real).unwrap();
@@ -285,6 +289,9 @@ mod tests {
         DirLock::acquire(dir.path()).unwrap();
     }
 
+    // RED: src/storage/lock.rs
+    //   - Some(Ok(())) => lock_dir,
+    //   + Some(Ok(())) => None,
     #[test]
     #[cfg(target_os = "linux")]
     fn row_f03_a_deleted_lock_file_is_noticed_and_lets_nobody_in() {
@@ -294,6 +301,12 @@ mod tests {
         std::fs::remove_file(dir.path().join(FILE_NAME)).unwrap();
         assert!(!lock.is_intact());
         assert!(is_locked(&Files::lock(dir.path())));
+        // Replaced: the new file is nobody's, and the directory still ours.
+        std::fs::write(dir.path().join(FILE_NAME), "").unwrap();
+        assert!(!lock.is_intact());
+        assert!(is_locked(&Files::lock(dir.path())));
+        drop(lock);
+        assert!(DirLock::acquire(dir.path()).unwrap().is_intact());
     }
 
     #[test]

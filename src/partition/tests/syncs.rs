@@ -11,14 +11,14 @@ fn row_d01_every_waiter_of_a_failed_sync_is_told_and_the_partition_is_poisoned()
     core.wait_durable(durable).unwrap();
     let (first, second) = (setup.append("1").unwrap(), setup.append("2").unwrap());
     let (one, two) = (waker(), waker());
-    assert!(core.poll_durable(first, &one.1).is_none());
-    assert!(core.poll_durable(second, &two.1).is_none());
+    assert!(core.poll_durable(first, &one.1, &mut None).is_none());
+    assert!(core.poll_durable(second, &two.1, &mut None).is_none());
     setup.fail_next_sync();
     let waited = core.wait_durable(second);
     assert!(matches!(waited, Err(Error::SyncFailed { .. })), "{waited:?}");
     for (end, (woken, waker)) in [(first, one), (second, two)] {
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-        let answer = core.poll_durable(end, &waker);
+        let answer = core.poll_durable(end, &waker, &mut None);
         assert!(matches!(answer, Some(Err(Error::SyncFailed { .. }))), "{answer:?}");
     }
     core.wait_durable(durable).unwrap();
@@ -99,15 +99,15 @@ fn a_polled_delivery_is_served_by_the_next_round_of_work() {
     let end = setup.append("1").unwrap();
     let (woken, waker) = waker();
     for _ in 0..3 {
-        assert!(setup.core.poll_durable(end, &waker).is_none());
+        assert!(setup.core.poll_durable(end, &waker, &mut None).is_none());
     }
     assert_eq!(setup.requests(), [Work::Sync], "asked for once");
     assert_eq!(woken.0.load(Ordering::Relaxed), 0);
     setup.core.do_requested();
     assert_eq!(woken.0.load(Ordering::Relaxed), 1, "woken once");
-    assert!(matches!(setup.core.poll_durable(end, &waker), Some(Ok(()))));
+    assert!(matches!(setup.core.poll_durable(end, &waker, &mut None), Some(Ok(()))));
     setup.append("2").unwrap();
-    assert!(setup.core.poll_durable(2, &waker).is_none());
+    assert!(setup.core.poll_durable(2, &waker, &mut None).is_none());
     assert_eq!(setup.requests(), [Work::Sync], "and can be asked for again");
 }
 
@@ -164,10 +164,10 @@ fn closing_answers_whoever_waits_and_refuses_the_rest() {
     let setup = Setup::new(Durability::Sync);
     let end = setup.append("1").unwrap();
     let (woken, waker) = waker();
-    assert!(setup.core.poll_durable(end, &waker).is_none());
+    assert!(setup.core.poll_durable(end, &waker, &mut None).is_none());
     setup.core.close();
     assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-    assert!(matches!(setup.core.poll_durable(end, &waker), Some(Err(Error::Closed))));
+    assert!(matches!(setup.core.poll_durable(end, &waker, &mut None), Some(Err(Error::Closed))));
     assert!(matches!(setup.append("2"), Err(Error::Closed)));
     assert!(matches!(setup.core.check_range(0, 1), Err(Error::Closed)));
 }
