@@ -97,9 +97,9 @@ fn row_d01_threads_that_wait_for_a_failed_sync_are_all_told() {
 fn a_polled_delivery_is_served_by_the_next_round_of_work() {
     let setup = Setup::new(Durability::Sync);
     let end = setup.append("1").unwrap();
-    let (woken, waker) = waker();
+    let ((woken, waker), mut place) = (waker(), None);
     for _ in 0..3 {
-        assert!(setup.core.poll_durable(end, &waker, &mut None).is_none());
+        assert!(setup.core.poll_durable(end, &waker, &mut place).is_none());
     }
     assert_eq!(setup.requests(), [Work::Sync], "asked for once");
     assert_eq!(woken.0.load(Ordering::Relaxed), 0);

@@ -197,7 +197,8 @@ fn row_f11_pages_are_as_large_as_the_machine_says() {
         for end in [0, 1, 4095, 4096, 5000, 16 << 10, 65_535, 65_536, 200_000] {
             for start in [0, 1, 4096, 70_000] {
                 let whole = whole_pages(start..end, page);
-                assert!(whole.start % page == 0 && whole.end % page == 0, "{page}: {whole:?}");
+                let is_aligned = whole.start.is_multiple_of(page) && whole.end.is_multiple_of(page);
+                assert!(is_aligned, "{page}: {whole:?}");
                 assert!(whole.start >= start && whole.end <= end, "{page}: {whole:?}");
                 assert!(whole.start - start < page && end - whole.end < page, "{page}: {whole:?}");
             }
