@@ -216,12 +216,12 @@ fn child_opens_many_partitions() {
     let broker = open();
     let begun = clock.monotonic();
     broker.ensure_topic("t", small_topic(partitions)).unwrap();
-    let made = clock.monotonic() - begun;
+    let made = clock.monotonic().saturating_sub(begun);
     send_to_all(&broker, &topics, partitions, 0);
     broker.close().unwrap();
     let begun = clock.monotonic();
     let broker = open();
-    let opened = clock.monotonic() - begun;
+    let opened = clock.monotonic().saturating_sub(begun);
     assert!(broker.recovery().clean_shutdown && broker.recovery().is_clean());
     send_to_all(&broker, &topics, partitions, 1);
     assert_eq!(read_all_of(&broker, &topics), 2 * partitions as usize);
@@ -269,7 +269,7 @@ fn child_fills_many_segments() {
     broker.close().unwrap();
     let begun = clock.monotonic();
     let broker = open_quiet(&dir);
-    let opened = clock.monotonic() - begun;
+    let opened = clock.monotonic().saturating_sub(begun);
     let mut reader = broker.reader().subscribe(["t"]).open().unwrap();
     let (mut read, mut most) = (0, 0);
     loop {
@@ -324,7 +324,11 @@ fn row_g07_a_directory_full_of_stray_files_is_listed_and_left_alone() {
     let clock = SystemClock::new();
     let begun = clock.monotonic();
     let broker = open_quiet(dir.path());
-    eprintln!("measured: opened beside {} strays in {:?}", 2 * strays, clock.monotonic() - begun);
+    eprintln!(
+        "measured: opened beside {} strays in {:?}",
+        2 * strays,
+        clock.monotonic().saturating_sub(begun)
+    );
     assert!(broker.recovery().clean_shutdown && broker.recovery().is_clean());
     assert_eq!(broker.recovery().unknown.len() as u64, strays + fifos);
     assert_eq!(read_all(&broker.topic("t").unwrap().partition(0).unwrap()).len(), 10);
