@@ -209,6 +209,10 @@ pub enum Error {
     /// A setting or an argument that cannot work.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The broker was opened by a process of which this one is a forked child. Nothing was
+    /// appended or committed: the locks and the files are the parent's.
+    #[error("this process is a fork of the one that opened the broker")]
+    Forked,
     /// The broker or the consumer was closed.
     #[error("closed")]
     Closed,
@@ -240,6 +244,7 @@ impl Error {
             Self::SyncFailed { .. }
             | Self::Poisoned { .. }
             | Self::Fenced { .. }
+            | Self::Forked
             | Self::Closed => true,
             Self::PartialBatch { source, .. } => source.is_fatal(),
             _ => false,

@@ -14,7 +14,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 
@@ -34,17 +34,20 @@ use crate::log::segment::{Segment, SegmentList};
 use crate::log::tasks::{FooterTask, SyncScope};
 use crate::log::{Checkpoint, Log, Outcome, ProducerRequest};
 use crate::record::TopicPartition;
-use crate::rules::Rule;
+use crate::storage::process::Process;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
-use crate::trace::{Outbox, note};
+use crate::trace::Outbox;
 
 pub(crate) mod commit;
 pub(crate) mod compaction;
 mod disk_work;
+mod durable;
 pub(crate) mod encode;
 mod guard;
 pub(crate) mod lineage;
 pub(crate) mod metrics;
+#[cfg(all(test, loom))]
+mod models;
 mod read;
 mod retention;
 pub(crate) mod state_log;
@@ -123,6 +126,7 @@ pub(crate) struct PartitionCore {
     background: Arc<dyn Background>,
     segments: Arc<SegmentList>,
     lineage: Lineage,
+    process: Arc<Process>,
     state: StateLock,
     gate: SyncGate,
     compaction: CompactionState,
@@ -164,6 +168,7 @@ impl PartitionCore {
             origin,
             durability,
             lineage,
+            process: Arc::clone(log.process()),
             clock,
             background,
             segments: Arc::clone(log.segments()),
@@ -365,7 +370,15 @@ impl PartitionCore {
         })
     }
 
+    /// Refuses a forked child, before any lock: whoever held one when it was forked is not there to
+    /// release it.
+    #[inline]
+    pub(crate) fn check_process(&self) -> Result<()> {
+        self.process.check()
+    }
+
     fn writable_state(&self) -> Result<StateGuard<'_>> {
+        self.check_process()?;
         let state = self.state.lock();
         if state.closed {
             return Err(Error::Closed);
@@ -377,100 +390,6 @@ impl PartitionCore {
             });
         }
         Ok(state)
-    }
-
-    // ---- durability --------------------------------------------------------------------------
-
-    /// Waits until everything below `target` is durable; runs the sync itself when nobody does.
-    pub(crate) fn wait_durable(&self, target: u64) -> Result<()> {
-        self.gate.wait(target, None, Some(&|| self.sync_once(SyncScope::All)))
-    }
-
-    /// As [`wait_durable`](Self::wait_durable), with a deadline: a sync that hangs must not hold
-    /// the caller, so it is left to the lane where there is one.
-    pub(crate) fn wait_durable_until(
-        self: &Arc<Self>,
-        target: u64,
-        deadline: Instant,
-    ) -> Result<()> {
-        if !self.background.is_running() {
-            return self.gate.wait(
-                target,
-                Some(deadline),
-                Some(&|| self.sync_once(SyncScope::All)),
-            );
-        }
-        if self.durable_end() < target {
-            self.request(Work::Sync);
-        }
-        self.gate.wait(target, Some(deadline), None)
-    }
-
-    pub(crate) fn poll_durable(
-        self: &Arc<Self>,
-        target: u64,
-        waker: &std::task::Waker,
-    ) -> Option<Result<()>> {
-        let answer = self.gate.poll(target, waker);
-        if answer.is_none() {
-            self.request(Work::Sync);
-        }
-        answer
-    }
-
-    /// Asks for a sync, at the level whose promise it is; the others have theirs when they say.
-    pub(crate) fn sync_soon(self: &Arc<Self>) {
-        if self.durability == Durability::Sync {
-            self.request(Work::Sync);
-        }
-    }
-
-    /// Makes everything that is published now durable.
-    pub(crate) fn flush(&self) -> Result<()> {
-        self.wait_durable(self.log_end())
-    }
-
-    /// One sync of what is published when it begins. Called by the gate, for one caller at a time.
-    fn sync_once(&self, scope: SyncScope) -> Result<u64> {
-        let begun = self.clock.monotonic();
-        let mut task = {
-            let mut state = self.state.lock();
-            if let Some(failure) = &state.failure {
-                return Err(failure.clone());
-            }
-            if scope == SyncScope::All {
-                state.unsynced_bytes = 0;
-                state.sync_due = None;
-            }
-            state.log.begin_sync(scope)
-        };
-        let result = self.state.guard(|| task.run());
-        let took = self.clock.monotonic().saturating_sub(begun);
-        let mut state = self.state.lock();
-        state.counts.note_sync(&task, took, result.is_ok());
-        let fired = match &result {
-            Ok(()) => {
-                if !Rule::NextSync.holds() {
-                    task = state.log.begin_sync(scope);
-                }
-                state.log.finish_sync(&task);
-                // ORDERING: raised before the readers that wait for it are told, under the lock
-                // under which they arm; else one could look at the old end and wait again.
-                self.gate.raise(task.target);
-                state.waiters.fire(Awaits::Durable)
-            }
-            Err(error) => {
-                // Final: the kernel may have marked the lost pages clean, so no
-                // later success of this log would mean anything.
-                state.poison(error.clone());
-                let (partition, error) = (Arc::clone(&self.origin), error.clone());
-                note!(self.trace, Poisoned { partition, error });
-                state.waiters.fire_all()
-            }
-        };
-        drop(state);
-        fired.notify();
-        result.map(|()| task.target)
     }
 
     // ---- background work ---------------------------------------------------------------------

@@ -257,7 +257,14 @@ impl Producer {
         let (core, level, metadata) = (Arc::clone(sent.core), sent.level, sent.metadata);
         self.inner.unflushed.note(&core);
         let waits = level == Durability::Sync;
-        Ok(Delivery { core, end, waits, metadata, _life: Arc::clone(&self.inner.life) })
+        Ok(Delivery {
+            core,
+            end,
+            waits,
+            metadata,
+            place: None,
+            _life: Arc::clone(&self.inner.life),
+        })
     }
 
     /// Sends a record under a number that its source gives it: any number that rises strictly per
@@ -537,7 +544,17 @@ pub struct Delivery {
     end: u64,
     waits: bool,
     metadata: RecordMetadata,
+    /// Where its task waits, once it was polled.
+    place: Option<u64>,
     _life: Arc<Life>,
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.core.forget_waiter(self.end, place);
+        }
+    }
 }
 
 impl Delivery {
@@ -594,11 +611,12 @@ impl Future for Delivery {
     type Output = Result<RecordMetadata>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if !self.waits {
-            return Poll::Ready(Ok(self.metadata));
+        let this = self.get_mut();
+        if !this.waits {
+            return Poll::Ready(Ok(this.metadata));
         }
-        match self.core.poll_durable(self.end, context.waker()) {
-            Some(answer) => Poll::Ready(answer.map(|()| self.metadata)),
+        match this.core.poll_durable(this.end, context.waker(), &mut this.place) {
+            Some(answer) => Poll::Ready(answer.map(|()| this.metadata)),
             None => Poll::Pending,
         }
     }

@@ -7,7 +7,8 @@
 //! LOCK ORDER, outermost first; a thread that holds one may take only those to its right:
 //! catalog, group coordinator, partition (append, or the bookkeeping of its compaction, never
 //! both), the partition's sync state, its segment list, notifier; last of all the list of pinned
-//! maps and the outbox of events, under which nothing is taken. User code is not called under them, but for a `Clock` and the clone of a waker.
+//! maps and the outbox of events, under which nothing is taken. User code is not called under them,
+//! but for a `Clock`.
 
 #[cfg(not(loom))]
 pub(crate) use self::native::*;
@@ -20,6 +21,7 @@ mod native {
     use std::time::Instant;
 
     pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock};
+    pub(crate) use std::sync::OnceLock;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
     /// A condition variable whose waits take and return the guard, the shape that `parking_lot`
@@ -92,6 +94,36 @@ mod modelled {
         #[expect(clippy::unwrap_used, reason = "a panic ends the model, so no lock is poisoned")]
         pub(crate) fn write(&self) -> loom::sync::RwLockWriteGuard<'_, T> {
             self.0.write().unwrap()
+        }
+    }
+
+    /// A value that is set once. loom has none, and would not try the orders of an access that it
+    /// does not see.
+    #[derive(Debug)]
+    pub(crate) struct OnceLock<T> {
+        is_set: AtomicBool,
+        value: std::sync::OnceLock<T>,
+    }
+
+    impl<T> OnceLock<T> {
+        pub(crate) fn new() -> Self {
+            Self { is_set: AtomicBool::new(false), value: std::sync::OnceLock::new() }
+        }
+
+        pub(crate) fn get(&self) -> Option<&T> {
+            if self.is_set.load(Ordering::Acquire) { self.value.get() } else { None }
+        }
+
+        pub(crate) fn set(&self, value: T) -> Result<(), T> {
+            self.value.set(value)?;
+            self.is_set.store(true, Ordering::Release);
+            Ok(())
+        }
+    }
+
+    impl<T> From<T> for OnceLock<T> {
+        fn from(value: T) -> Self {
+            Self { is_set: AtomicBool::new(true), value: std::sync::OnceLock::from(value) }
         }
     }
 

@@ -350,8 +350,10 @@ fn what_the_catalog_does_not_know_is_reported_and_kept() {
 
 // ---- closing --------------------------------------------------------------------------------
 
+// RED: src/partition.rs
+//   - self.closed.store(true, Ordering::Release);
 #[test]
-fn after_close_every_handle_answers_closed() {
+fn row_j08_after_close_every_handle_answers_closed() {
     let dir = temp_dir();
     let broker = Broker::open(dir.path()).unwrap();
     let topic = broker.ensure_topic("t", TopicConfig::new(1)).unwrap();

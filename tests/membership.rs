@@ -304,8 +304,11 @@ fn in_auto_mode_the_position_is_committed_before_the_callback() {
     assert!(drain(&mut b).is_empty());
 }
 
+// RED: src/consumer/rebalance.rs
+//   - self.callback = Some(callback);
+//   + drop(callback);
 #[test]
-fn a_callback_may_use_the_broker_and_its_own_group() {
+fn row_j12_a_callback_may_use_the_broker_and_its_own_group() {
     let (broker, _) = timed(4);
     let others = Arc::new(Mutex::new(Vec::new()));
     let (sink, inner) = (Arc::clone(&others), broker.clone());
@@ -544,14 +547,18 @@ fn the_background_gives_up_a_static_member_of_the_last_life_that_nobody_joins_af
     within_patience("forgotten", || broker.admin().groups().unwrap().is_empty());
 }
 
+// RED: src/group/membership.rs
+//   - match (self.presence.fenced_by(), &self.holder) {
+//   + match (None::<u32>, &self.holder) {
 #[test]
-fn of_two_consumers_with_one_instance_id_the_older_is_fenced() {
+fn row_j05_of_two_consumers_with_one_instance_id_the_older_is_fenced() {
     let (broker, _) = timed(2);
     let heard = Heard::default();
     let mut old = heard.listen("old", fixed(&broker, "a")).open().unwrap();
     let handed = poll(&mut old);
     let mut new = fixed(&broker, "a").open().unwrap();
     assert_eq!(sizes(&[&new]), [2], "at once");
+    assert!(matches!(old.commit(), Err(Error::Fenced { .. })));
     for refused in [
         old.commit(),
         old.commit_message(&handed[0]),

@@ -25,6 +25,7 @@ impl Engine {
         // The caller's code, under no lock: it may itself use the broker.
         let wanted = change(before.config.clone());
         check_alterable(&before.config, &wanted)?;
+        self.check_process()?;
         let _admin = self.admin.lock();
         self.check_open()?;
         self.check_writable()?;

@@ -15,6 +15,7 @@ use crate::log::budget::SpaceBudget;
 use crate::log::pinned::PinnedMaps;
 use crate::log::segment::MapBudget;
 use crate::storage::disk::{Disk, MemoryDisk, RealDisk};
+use crate::storage::process::Process;
 use crate::sync::{AtomicU64, Ordering};
 use crate::trace::Outbox;
 
@@ -195,6 +196,7 @@ impl BrokerBuilder {
             maps: MapBudget::new(MapBudget::DEFAULT_LIMIT),
             space: SpaceBudget::new(self.max_total_bytes),
             pinned: PinnedMaps::new(),
+            process: Arc::new(Process::current()),
             trace: Outbox::default(),
             random: {
                 let random = Arc::clone(&random);

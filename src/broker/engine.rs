@@ -88,7 +88,12 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn check_open(&self) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+        if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { self.check_process() }
+    }
+
+    /// Refuses a forked child, before any lock is taken.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        self.env.process.check()
     }
 
     /// Refuses to write what was opened for inspection.
@@ -266,6 +271,7 @@ impl Engine {
 
     /// The real end: flushes, finishes, says so durably, and frees the directory.
     pub(crate) fn close(&self) -> Result<()> {
+        self.check_process()?;
         if self.closed.swap(true, Ordering::AcqRel) {
             return Err(Error::Closed);
         }

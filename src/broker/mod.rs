@@ -64,6 +64,12 @@ pub(crate) struct Life(Arc<Engine>);
 
 impl Drop for Life {
     fn drop(&mut self) {
+        if self.0.check_process().is_err() {
+            // A forked child has no part in the end of the engine: it would take locks that nobody
+            // releases, and threads that it does not have. Its copy ends with it, or with `exec`.
+            std::mem::forget(Arc::clone(&self.0));
+            return;
+        }
         self.0.abandon();
     }
 }

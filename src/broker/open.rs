@@ -55,6 +55,7 @@ impl Opening {
             make_dirs(disk, dir)?;
         }
         let lock = self.settings.has_lock.then(|| DirLock::acquire(dir)).transpose()?;
+        disk.bind(dir).map_err(|source| Error::io("open", dir, source))?;
         let (lanes, queues) = Lanes::new(self.background);
         let mut partitions = Vec::new();
         // Asked again: until the lock was held, another broker may have been at it.

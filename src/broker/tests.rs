@@ -17,6 +17,7 @@ mod crash;
 mod faults;
 mod groups;
 mod life;
+mod limits;
 mod lineage;
 mod model;
 mod panics;

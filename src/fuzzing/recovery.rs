@@ -20,6 +20,7 @@ use crate::log::{Checkpoint, Log, LogEnv, LogIdentity, LogOptions};
 use crate::message::Batch;
 use crate::record::TopicPartition;
 use crate::storage::disk::{Access, Disk, MemoryDisk};
+use crate::storage::process::Process;
 use crate::sync::Mutex;
 use crate::trace::Outbox;
 
@@ -227,6 +228,7 @@ fn env(disk: &Arc<MemoryDisk>, copy_reads: bool) -> Arc<LogEnv> {
         space: SpaceBudget::unlimited(),
         pinned: PinnedMaps::new(),
         trace: Outbox::default(),
+        process: Arc::new(Process::current()),
         random: Box::new(move || {
             let mut random = random.lock();
             *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

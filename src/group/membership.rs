@@ -152,6 +152,10 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
+        // A forked child's copy of a member: the member itself lives in the parent.
+        if self.coordinator.offsets_partition().check_process().is_err() {
+            return;
+        }
         let instance = self.holder.as_ref().map(|holder| &holder.instance);
         self.coordinator.leave(&self.group, self.member, &self.presence, instance);
     }

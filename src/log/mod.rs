@@ -36,6 +36,7 @@ use crate::format::{
 use crate::record::TopicPartition;
 use crate::rules::Rule;
 use crate::storage::disk::Disk;
+use crate::storage::process::Process;
 use crate::trace::{Outbox, note};
 
 pub(crate) mod active;
@@ -79,6 +80,8 @@ pub(crate) struct LogEnv {
     pub(crate) space: Arc<SpaceBudget>,
     /// What is unlinked and still mapped.
     pub(crate) pinned: PinnedMaps,
+    /// Who may write.
+    pub(crate) process: Arc<Process>,
     pub(crate) trace: Outbox,
     /// Random numbers for salts and incarnations.
     pub(crate) random: Box<dyn Fn() -> u64 + Send + Sync>,
@@ -279,6 +282,10 @@ impl Log {
         self.leader_epoch
     }
 
+    pub(crate) fn process(&self) -> &Arc<Process> {
+        &self.env.process
+    }
+
     pub(crate) fn trace(&self) -> &Outbox {
         &self.env.trace
     }
@@ -387,6 +394,13 @@ impl Log {
             Admission::Fenced { current } => Err(Refusal::Outcome(Outcome::Fenced { current })),
             Admission::Exhausted => Err(Refusal::Exhausted),
         }
+    }
+
+    /// Goes on at `offset`, as a log does that has given out all before it.
+    #[cfg(test)]
+    pub(crate) fn jump_to(&mut self, offset: u64) -> Result<()> {
+        self.log_end = offset;
+        self.roll(0)
     }
 
     /// The active segment, with space for a batch of `size` bytes that ends at `next_offset`.

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use super::LogEnv;
 use super::budget::Claim;
@@ -16,7 +16,7 @@ use crate::format::{Footer, Rewrite, SegmentHeader, TimeRange};
 use crate::record::TopicPartition;
 use crate::storage::disk::{Access, DiskFile};
 use crate::storage::region::Region;
-use crate::sync::{Mutex, RwLock};
+use crate::sync::{Mutex, OnceLock, RwLock};
 
 /// LIMIT: how much `ReadMode::Copy` reads at a time: enough to amortise the system call over a
 /// few thousand small records, little enough to waste nothing on a consumer that seeks around.

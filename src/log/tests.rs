@@ -38,6 +38,8 @@ mod compaction;
 mod crash;
 mod death;
 mod hostile;
+#[cfg(loom)]
+mod models;
 mod power;
 mod reopen;
 mod sync;
@@ -96,6 +98,7 @@ impl Rig {
             maps: MapBudget::new(MapBudget::DEFAULT_LIMIT),
             space: SpaceBudget::unlimited(),
             pinned: crate::log::pinned::PinnedMaps::new(),
+            process: Arc::new(crate::storage::process::Process::current()),
             trace: crate::trace::Outbox::default(),
             random: Box::new(move || random.lock().next()),
         };

@@ -7,6 +7,7 @@
 //! [`GroupCommit`] is the pure state; [`SyncGate`] puts a lock and a condition variable around it,
 //! and is model-checked as it ships.
 
+use std::collections::BTreeMap;
 use std::task::Waker;
 use std::time::Instant;
 
@@ -32,7 +33,9 @@ struct GroupCommit {
     in_flight: bool,
     /// Final: there is no way back from a failed sync.
     failure: Option<Error>,
-    wakers: Vec<(u64, Waker)>,
+    /// By target and place in line: those that have an answer are a prefix.
+    wakers: BTreeMap<(u64, u64), Waker>,
+    next_place: u64,
 }
 
 impl GroupCommit {
@@ -60,9 +63,11 @@ impl GroupCommit {
 
     /// The wakers that have an answer now.
     fn take_answered(&mut self) -> Vec<Waker> {
-        let (durable_end, failed) = (self.durable_end, self.failure.is_some());
-        let answered = |(target, _): &mut (u64, Waker)| failed || *target <= durable_end;
-        self.wakers.extract_if(.., answered).map(|(_, waker)| waker).collect()
+        let waiting = match self.durable_end.checked_add(1).filter(|_| self.failure.is_none()) {
+            Some(next) => self.wakers.split_off(&(next, 0)),
+            None => BTreeMap::new(),
+        };
+        std::mem::replace(&mut self.wakers, waiting).into_values().collect()
     }
 }
 
@@ -156,19 +161,37 @@ impl SyncGate {
         if timed_out { Err(Error::Timeout) } else { Ok(state) }
     }
 
-    /// The answer for `target` if there is one; otherwise `waker` is called when there is.
-    pub(crate) fn poll(&self, target: u64, waker: &Waker) -> Option<Result<()>> {
+    /// The answer for `target` if there is one; otherwise `waker` is called when there is. `place`
+    /// is `None` at first; while it is not, the latest waker is the one that is called, and
+    /// [`forget`](Self::forget) says that nobody waits any more.
+    pub(crate) fn poll(
+        &self,
+        target: u64,
+        waker: &Waker,
+        place: &mut Option<u64>,
+    ) -> Option<Result<()>> {
+        // A waker is the executor's code, its clone and its end too: neither under the lock.
+        let waker = waker.clone();
         let mut state = self.state.lock();
         match state.turn(target) {
             Turn::Done => return Some(Ok(())),
             Turn::Failed(error) => return Some(Err(error)),
             Turn::Idle | Turn::InFlight => {}
         }
-        let same = |(other, known): &(u64, Waker)| *other == target && known.will_wake(waker);
-        if !state.wakers.iter().any(same) {
-            state.wakers.push((target, waker.clone()));
-        }
+        let place = *place.get_or_insert_with(|| {
+            state.next_place = state.next_place.wrapping_add(1);
+            state.next_place
+        });
+        let before = state.wakers.insert((target, place), waker);
+        drop(state);
+        drop(before);
         None
+    }
+
+    /// Nobody waits at this place any more.
+    pub(crate) fn forget(&self, target: u64, place: u64) {
+        let waker = self.state.lock().wakers.remove(&(target, place));
+        drop(waker);
     }
 
     /// Ends all waiting with `error`, now and for ever; what is durable stays so.
@@ -222,48 +245,7 @@ impl Drop for InFlight<'_> {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-    use std::cell::Cell;
-
-    #[test]
-    fn a_failed_sync_is_final_although_the_next_would_succeed() {
-        let gate = SyncGate::new(0);
-        let failed = gate.wait(1, None, Some(&|| Err(Error::Timeout)));
-        assert!(matches!(failed, Err(Error::Timeout)));
-        let again = gate.wait(1, None, Some(&|| Ok(10)));
-        assert!(matches!(again, Err(Error::Timeout)), "{again:?}");
-        assert_eq!(gate.durable_end(), 0);
-    }
-
-    #[test]
-    fn what_is_durable_needs_no_sync() {
-        let gate = SyncGate::new(5);
-        gate.wait(5, None, Some(&|| unreachable!("nothing to sync"))).unwrap();
-    }
-
-    #[test]
-    fn a_sync_that_covers_too_little_is_followed_by_another() {
-        let gate = SyncGate::new(0);
-        let calls = Cell::new(0);
-        let sync = || {
-            calls.set(calls.get() + 1);
-            Ok(calls.get())
-        };
-        gate.wait(2, None, Some(&sync)).unwrap();
-        assert_eq!(calls.get(), 2);
-    }
-
-    #[test]
-    fn a_panicking_sync_does_not_shut_the_gate() {
-        let gate = SyncGate::new(0);
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            gate.wait(1, None, Some(&|| panic!("disk driver")))
-        }));
-        assert!(result.is_err());
-        assert!(gate.wait(1, None, Some(&|| Ok(1))).is_err());
-    }
-}
+mod tests;
 
 #[cfg(all(test, loom))]
 mod models {

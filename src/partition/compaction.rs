@@ -236,6 +236,7 @@ impl PartitionCore {
     ///
     /// Until it is done, in steps; between two of them it looks whether the partition was closed.
     pub(crate) fn compact_now(&self, mut is_busy: impl FnMut() -> bool) -> Result<Tally> {
+        self.check_process()?;
         while self.finish_one_segment()? {}
         let Some(mut claim) = self.claim_waiting() else {
             return Err(Error::config("cleanup", "the topic is not compacted"));

@@ -188,7 +188,10 @@ impl PartitionCore {
     }
 
     pub(crate) fn deregister(&self, id: u64) {
-        self.state.lock().waiters.deregister(id);
+        // A forked child has nobody to wake, and perhaps a lock that is never released.
+        if self.process.is_current() {
+            self.state.lock().waiters.deregister(id);
+        }
     }
 
     /// Arms a registration, unless there is something to read above `offset` already.

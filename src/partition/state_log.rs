@@ -123,6 +123,7 @@ impl<S: LoggedState> StateLog<S> {
         changes: Vec<S::Change>,
         check: impl FnOnce(&S) -> Result<()>,
     ) -> Result<u64> {
+        self.partition.check_process()?;
         let mut inner = self.inner.lock();
         check(&inner.state)?;
         let mut changes = changes.into_iter().peekable();

@@ -57,6 +57,14 @@ pub(crate) enum Access {
 
 /// A tree of directories and files.
 pub(crate) trait Disk: Send + Sync + fmt::Debug {
+    /// Names the directory that holds all that is made and removed from now on. When it has moved
+    /// or another has taken its name, making and removing fail, rather than happen in the wrong
+    /// place.
+    fn bind(&self, dir: &Path) -> io::Result<()> {
+        let _ = dir;
+        Ok(())
+    }
+
     /// Creates one directory (mode 0700). Its parent must exist.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 

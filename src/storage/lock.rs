@@ -13,7 +13,8 @@
 //! 3. The kernel frees both locks when the process dies.
 //!
 //! A forked child inherits the descriptors, and with them a share of the locks: they stay taken
-//! until the parent gives them up, or both are gone. The child's drop closes its descriptors only.
+//! until the parent gives them up, or both are gone (or the child runs another program, which
+//! closes them). The child never unlocks.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -212,106 +213,4 @@ fn locked(dir: &Path) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::mpsc;
-    use tempfile::tempdir;
-
-    fn is_locked(result: &Result<impl fmt::Debug>) -> bool {
-        matches!(result, Err(Error::Locked { .. }))
-    }
-
-    impl fmt::Debug for Files {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("Files")
-        }
-    }
-
-    #[test]
-    fn a_second_open_is_refused_until_the_first_is_dropped() {
-        let dir = tempdir().unwrap();
-        let lock = DirLock::acquire(dir.path()).unwrap();
-        assert!(is_locked(&DirLock::acquire(dir.path())));
-        drop(lock);
-        assert!(dir.path().join(FILE_NAME).exists());
-        DirLock::acquire(dir.path()).unwrap();
-    }
-
-    #[test]
-    #[cfg(unix)]
-    fn a_second_open_by_another_path_is_refused() {
-        let dir = tempdir().unwrap();
-        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
-        std::fs::create_dir(&real).unwrap();
-        std::os::unix::fs::symlink(&real, &link).unwrap();
-        let _lock = DirLock::acquire(&real).unwrap();
-        let entry = RegistryEntry::take(&link);
-        assert!(is_locked(&entry), "{entry:?}");
-    }
-
-    #[test]
-    fn another_process_is_refused_by_the_files_alone() {
-        let dir = tempdir().unwrap();
-        let lock = DirLock::acquire(dir.path()).unwrap();
-        assert!(is_locked(&Files::lock(dir.path())));
-        drop(lock);
-        Files::lock(dir.path()).unwrap();
-    }
-
-    #[test]
-    fn a_closing_holder_is_waited_for() {
-        let dir = tempdir().unwrap();
-        let lock = DirLock::acquire(dir.path()).unwrap();
-        lock.announce_closing();
-        let (about_to_wait, waiting) = mpsc::channel();
-        std::thread::scope(|scope| {
-            let second = scope.spawn(|| {
-                about_to_wait.send(()).unwrap();
-                DirLock::acquire(dir.path()).map(drop)
-            });
-            waiting.recv().unwrap();
-            drop(lock);
-            second.join().unwrap().unwrap();
-        });
-    }
-
-    #[test]
-    fn a_closing_holder_that_stays_is_not_waited_for_for_ever() {
-        let dir = tempdir().unwrap();
-        let lock = DirLock::acquire(dir.path()).unwrap();
-        lock.announce_closing();
-        assert!(is_locked(&DirLock::acquire(dir.path())));
-    }
-
-    #[test]
-    #[cfg(unix)]
-    fn a_lock_file_that_is_a_link_is_refused() {
-        let dir = tempdir().unwrap();
-        let target = dir.path().join("target");
-        std::os::unix::fs::symlink(&target, dir.path().join(FILE_NAME)).unwrap();
-        let result = DirLock::acquire(dir.path());
-        assert!(matches!(result, Err(Error::Io { .. })), "{result:?}");
-        assert!(!target.exists());
-        // The failed attempt has left nothing taken.
-        std::fs::remove_file(dir.path().join(FILE_NAME)).unwrap();
-        DirLock::acquire(dir.path()).unwrap();
-    }
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn row_f03_a_deleted_lock_file_is_noticed_and_lets_nobody_in() {
-        let dir = tempdir().unwrap();
-        let lock = DirLock::acquire(dir.path()).unwrap();
-        assert!(lock.is_intact());
-        std::fs::remove_file(dir.path().join(FILE_NAME)).unwrap();
-        assert!(!lock.is_intact());
-        assert!(is_locked(&Files::lock(dir.path())));
-    }
-
-    #[test]
-    fn a_missing_directory_is_not_created() {
-        let dir = tempdir().unwrap();
-        let result = DirLock::acquire(&dir.path().join("none"));
-        assert!(matches!(result, Err(Error::Io { .. })), "{result:?}");
-    }
-}
+mod tests;

@@ -8,9 +8,11 @@
 //! | `region.rs` | the memory of a file or a copy, one writer, any number of readers |
 //! | `disk.rs` | the traits; below it the real disk, the heap and the simulated disk |
 //! | `lock.rs` | one broker per directory |
+//! | `process.rs` | whether this is a forked child |
 //! | `platform.rs` | what differs between Linux and the portable fallback |
 
 pub(crate) mod disk;
 pub(crate) mod lock;
 mod platform;
+pub(crate) mod process;
 pub(crate) mod region;

@@ -276,10 +276,18 @@ mod linux {
     }
 
     pub(in super::super) fn keeps_blocks_in_place(dir: &Path) -> bool {
-        let Ok(answer) = retry_on_intr(|| rustix::fs::statfs(dir)) else {
-            return false;
-        };
-        u64::try_from(answer.f_type).is_ok_and(|magic| IN_PLACE.contains(&magic))
+        let answer = retry_on_intr(|| rustix::fs::statfs(dir));
+        answer.is_ok_and(|answer| u64::try_from(answer.f_type).is_ok_and(is_in_place))
+    }
+
+    /// Whether a file system, by the type that `statfs` gives, keeps an allocated block in place.
+    pub(super) fn is_in_place(magic: u64) -> bool {
+        IN_PLACE.contains(&magic)
+    }
+
+    /// The machine's own: 4 KiB, or 16 or 64 on some ARM and POWER systems.
+    pub(in super::super) fn page_size() -> usize {
+        rustix::param::page_size()
     }
 
     /// How many descriptors the process may have; `None` without a limit.
@@ -375,3 +383,6 @@ mod portable {
         Some(256)
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;

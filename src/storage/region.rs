@@ -342,8 +342,8 @@ impl Region {
     pub(crate) fn drop_pages(&self, range: Range<usize>) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         if let Kind::Mapped { map, access: Access::ReadWrite } = &self.memory.kind {
-            let end = range.end.min(self.published());
-            let whole = range.start.next_multiple_of(PAGE)..end - end % PAGE;
+            let whole =
+                whole_pages(range.start..range.end.min(self.published()), platform::page_size());
             if !whole.is_empty() {
                 // SAFETY: the map is a shared one of a file (`Memory::map`), and its pages were
                 // stored before: what is taken out of it stays in the page cache, dirty or not,
@@ -360,6 +360,41 @@ impl Region {
         #[cfg(not(target_os = "linux"))]
         let _ = range;
         Ok(())
+    }
+}
+
+/// A page that a child of `fork` finds empty. Looking at it costs a load, where asking for the
+/// process's number would be a system call.
+#[cfg(target_os = "linux")]
+#[derive(Debug)]
+pub(super) struct ForkMark {
+    page: MmapRaw,
+}
+
+#[cfg(target_os = "linux")]
+impl ForkMark {
+    /// # Errors
+    ///
+    /// `InvalidInput` before Linux 4.14, which knows no such page.
+    pub(super) fn new() -> io::Result<Self> {
+        let mut page = MmapOptions::new().len(PAGE).map_anon()?;
+        page.fill(1);
+        let page = MmapRaw::from(page);
+        // SAFETY: the range is that of the map, which lives. The advice changes nothing in this
+        // process; a child finds zeros there, which are bytes like others.
+        unsafe {
+            let (start, length) = (page.as_mut_ptr().cast(), page.len());
+            rustix::mm::madvise(start, length, rustix::mm::Advice::LinuxWipeOnFork)?;
+        }
+        Ok(Self { page })
+    }
+
+    /// Whether this is the process in which the mark was made.
+    #[inline]
+    pub(super) fn is_set(&self) -> bool {
+        // SAFETY: the first byte of a map that lives as long as `self`, and that nobody stores
+        // into: it was filled before it was shared. Volatile, since the kernel empties it.
+        unsafe { self.page.as_ptr().read_volatile() != 0 }
     }
 }
 
@@ -432,6 +467,14 @@ fn prefetch<const HINT: i32>(region: &Region, range: Range<usize>) {
     // Elsewhere it is not worth the unsafe code until somebody has measured it.
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (region, range, HINT);
+}
+
+/// The pages that lie in a range as a whole: the machine's own pages, since one that was only
+/// partly published is still stored into.
+#[cfg(target_os = "linux")]
+fn whole_pages(range: Range<usize>, page: usize) -> Range<usize> {
+    let page = page.max(1);
+    range.start.next_multiple_of(page)..range.end - range.end % page
 }
 
 /// Where `bytes` at `position` would end, if that is not beyond `limit`.

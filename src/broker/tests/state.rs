@@ -240,6 +240,8 @@ fn row_b18_a_recovery_point_that_could_not_be_stored_is_stored_later() {
 }
 
 /// Row J7: appends race with the end. What was acknowledged lies below the last recovery point.
+// RED: src/broker/engine.rs
+//   - partition.end_appends();
 #[test]
 fn row_j07_what_is_acknowledged_while_the_broker_closes_is_there() {
     let disk = SimulatedDisk::new();

@@ -275,6 +275,9 @@ fn a_segment_that_was_prepared_too_late_is_given_up() {
     assert_eq!(files(&disk).len(), 2);
 }
 
+// RED: src/log/mod.rs
+//   - if u64::from(size) > limit {
+//   + if u64::from(size) > limit.saturating_mul(1_000_000) {
 #[test]
 fn row_g03_a_batch_that_is_too_large_is_refused_and_changes_nothing() {
     every_rig(|name, rig| {
@@ -289,9 +292,38 @@ fn row_g03_a_batch_that_is_too_large_is_refused_and_changes_nothing() {
         }
         append(&mut log, 1, largest);
         assert_eq!(read_from(&log, 1, 1).unwrap(), plain(1..2, largest), "{name}");
+        append(&mut log, 1, 0);
+        assert_eq!(read_from(&log, 2, 1).unwrap(), plain(2..3, 0), "{name}");
     });
 }
 
+/// Positions and offsets inside a segment are 32 bits: the log rolls before either overflows.
+/// (Segments have at most a gibibyte, so positions never come near.)
+// RED: src/log/mod.rs
+//   - end <= active.capacity() && u32::try_from(span).is_ok()
+//   + end <= active.capacity()
+#[test]
+fn row_g02_a_segment_ends_before_its_offsets_need_more_than_32_bits() {
+    const _: () = assert!(crate::config::SEGMENT_BYTES_MAX < u32::MAX as u64);
+    let rig = Rig::memory();
+    let mut log = rig.create();
+    append(&mut log, 1, 8);
+    // As if compaction had left nothing of what was in between.
+    log.log_end = u64::from(u32::MAX) - 1;
+    let one = [vec![1]];
+    append_values(&mut log, &one, None).unwrap();
+    assert_eq!(segment_count(&log), 1);
+    append_values(&mut log, &one, None).unwrap();
+    assert_eq!(segment_count(&log), 2);
+    let last = log.segments().last().unwrap();
+    assert_eq!(last.base_offset, u64::from(u32::MAX));
+    let found = read_from(&log, u64::from(u32::MAX) - 1, usize::MAX).unwrap();
+    let offsets: Vec<u64> = found.iter().map(|(offset, _)| *offset).collect();
+    assert_eq!(offsets, [u64::from(u32::MAX) - 1, u64::from(u32::MAX)]);
+}
+
+// RED: src/log/mod.rs
+//   - .filter(|next| *next <= OFFSET_MAX)
 #[test]
 fn row_g01_offsets_that_would_wrap_are_refused() {
     let rig = Rig::memory();
@@ -382,6 +414,8 @@ fn row_c01_appends_resume_when_a_small_disk_has_space_again() {
     assert_eq!(read_from(&log, start, 3).unwrap(), plain(start..end + 1, 3_000));
 }
 
+// RED: src/log/cursor.rs
+//   - Err(_) if !segments.contains(&self.segment) => self.find_anew(segments, limits),
 #[test]
 fn row_j03_a_reader_behind_retention_learns_it_and_its_messages_stay() {
     every_rig(|name, rig| {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::log::tasks::SyncScope;
 
-// RED: src/partition.rs
+// RED: src/partition/durable.rs
 //   - state.poison(error.clone());
 #[test]
 fn row_d01_every_waiter_of_a_failed_sync_is_told_and_the_partition_is_poisoned() {
@@ -13,14 +13,14 @@ fn row_d01_every_waiter_of_a_failed_sync_is_told_and_the_partition_is_poisoned()
     core.wait_durable(durable).unwrap();
     let (first, second) = (setup.append("1").unwrap(), setup.append("2").unwrap());
     let (one, two) = (waker(), waker());
-    assert!(core.poll_durable(first, &one.1).is_none());
-    assert!(core.poll_durable(second, &two.1).is_none());
+    assert!(core.poll_durable(first, &one.1, &mut None).is_none());
+    assert!(core.poll_durable(second, &two.1, &mut None).is_none());
     setup.fail_next_sync();
     let waited = core.wait_durable(second);
     assert!(matches!(waited, Err(Error::SyncFailed { .. })), "{waited:?}");
     for (end, (woken, waker)) in [(first, one), (second, two)] {
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-        let answer = core.poll_durable(end, &waker);
+        let answer = core.poll_durable(end, &waker, &mut None);
         assert!(matches!(answer, Some(Err(Error::SyncFailed { .. }))), "{answer:?}");
     }
     core.wait_durable(durable).unwrap();
@@ -104,21 +104,21 @@ fn row_d01_threads_that_wait_for_a_failed_sync_are_all_told() {
 fn a_polled_delivery_is_served_by_the_next_round_of_work() {
     let setup = Setup::new(Durability::Sync);
     let end = setup.append("1").unwrap();
-    let (woken, waker) = waker();
+    let ((woken, waker), mut place) = (waker(), None);
     for _ in 0..3 {
-        assert!(setup.core.poll_durable(end, &waker).is_none());
+        assert!(setup.core.poll_durable(end, &waker, &mut place).is_none());
     }
     assert_eq!(setup.requests(), [Work::Sync], "asked for once");
     assert_eq!(woken.0.load(Ordering::Relaxed), 0);
     setup.core.do_requested();
     assert_eq!(woken.0.load(Ordering::Relaxed), 1, "woken once");
-    assert!(matches!(setup.core.poll_durable(end, &waker), Some(Ok(()))));
+    assert!(matches!(setup.core.poll_durable(end, &waker, &mut None), Some(Ok(()))));
     setup.append("2").unwrap();
-    assert!(setup.core.poll_durable(2, &waker).is_none());
+    assert!(setup.core.poll_durable(2, &waker, &mut None).is_none());
     assert_eq!(setup.requests(), [Work::Sync], "and can be asked for again");
 }
 
-// RED: src/partition.rs
+// RED: src/partition/durable.rs
 //   - if !self.background.is_running() {
 //   + if true {
 #[test]
@@ -201,10 +201,10 @@ fn closing_answers_whoever_waits_and_refuses_the_rest() {
     let setup = Setup::new(Durability::Sync);
     let end = setup.append("1").unwrap();
     let (woken, waker) = waker();
-    assert!(setup.core.poll_durable(end, &waker).is_none());
+    assert!(setup.core.poll_durable(end, &waker, &mut None).is_none());
     setup.core.close();
     assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-    assert!(matches!(setup.core.poll_durable(end, &waker), Some(Err(Error::Closed))));
+    assert!(matches!(setup.core.poll_durable(end, &waker, &mut None), Some(Err(Error::Closed))));
     assert!(matches!(setup.append("2"), Err(Error::Closed)));
     assert!(matches!(setup.core.check_range(0, 1), Err(Error::Closed)));
 }
@@ -300,7 +300,7 @@ fn a_producers_own_interval_is_kept_on_a_partition_that_has_none() {
 
 /// Row B14 with real threads: what is acknowledged is on the disk at that moment, however appends
 /// and syncs of others overlap.
-// RED: src/partition.rs
+// RED: src/partition/durable.rs
 //   - self.gate.raise(task.target);
 //   + self.gate.raise(state.log.log_end());
 #[test]
@@ -375,7 +375,7 @@ fn an_append_while_the_thread_unwinds_poisons_nothing() {
 
 /// A6: the process dies in the middle of a sync, for which two tasks and a thread wait. Nobody was
 /// told anything but a failure, and what was synced before is there.
-// RED: src/partition.rs
+// RED: src/partition/durable.rs
 //   - result.map(|()| task.target)
 //   + Ok(task.target)
 #[test]
@@ -385,13 +385,13 @@ fn row_a06_whoever_waits_for_the_sync_in_which_the_process_dies_has_no_answer() 
     setup.core.wait_durable(durable).unwrap();
     let ends = ["1", "2", "3"].map(|value| setup.append(value).unwrap());
     let (one, two) = (waker(), waker());
-    assert!(setup.core.poll_durable(ends[0], &one.1).is_none());
-    assert!(setup.core.poll_durable(ends[1], &two.1).is_none());
+    assert!(setup.core.poll_durable(ends[0], &one.1, &mut None).is_none());
+    assert!(setup.core.poll_durable(ends[1], &two.1, &mut None).is_none());
     setup.disk.crash_at(setup.disk.store_points());
     let waited = setup.core.wait_durable(ends[2]);
     assert!(waited.as_ref().is_err_and(|error| !error.is_definite()), "{waited:?}");
     for (end, (_, waker)) in [(ends[0], one), (ends[1], two)] {
-        let answer = setup.core.poll_durable(end, &waker);
+        let answer = setup.core.poll_durable(end, &waker, &mut None);
         assert!(matches!(answer, Some(Err(_))), "{answer:?}");
     }
     assert_eq!(setup.core.durable_end(), durable);

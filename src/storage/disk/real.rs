@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use self::budget::{Budget, GivenUp};
 use super::{Access, Disk, DiskFile, Entry, EntryKind};
@@ -30,6 +30,7 @@ mod budget;
 #[derive(Debug)]
 pub(crate) struct RealDisk {
     budget: Arc<Budget>,
+    root: OnceLock<(PathBuf, Identity)>,
 }
 
 impl RealDisk {
@@ -43,7 +44,17 @@ impl RealDisk {
 
     /// A disk that keeps about `limit` descriptors open, of files that are not in use.
     pub(crate) fn with_descriptors(limit: usize) -> Self {
-        Self { budget: Arc::new(Budget::new(limit)) }
+        Self { budget: Arc::new(Budget::new(limit)), root: OnceLock::new() }
+    }
+
+    /// Paths lead to the directory that was locked, or nowhere.
+    fn check_root(&self) -> io::Result<()> {
+        let Some((path, identity)) = self.root.get() else { return Ok(()) };
+        match std::fs::metadata(path) {
+            Ok(found) if platform::identity(&found) == *identity => Ok(()),
+            // Not `NotFound`, which would pass for a file that is removed already.
+            _ => Err(io::Error::other("the data directory was moved or replaced")),
+        }
     }
 
     fn file(&self, path: &Path, access: Access, file: File) -> io::Result<Arc<dyn DiskFile>> {
@@ -69,7 +80,14 @@ impl RealDisk {
 }
 
 impl Disk for RealDisk {
+    fn bind(&self, dir: &Path) -> io::Result<()> {
+        let identity = platform::identity(&std::fs::metadata(dir)?);
+        let _ = self.root.set((dir.to_path_buf(), identity));
+        Ok(())
+    }
+
     fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.check_root()?;
         platform::create_dir(path)
     }
 
@@ -92,18 +110,22 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.check_root()?;
         platform::rename(from, to)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.check_root()?;
         platform::retried(|| std::fs::remove_file(path))
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.check_root()?;
         platform::retried(|| std::fs::remove_dir(path))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.check_root()?;
         self.budget.make_room();
         self.file(path, Access::ReadWrite, platform::create(path)?)
     }

@@ -185,3 +185,31 @@ fn readers_see_every_published_byte_while_the_writer_goes_on() {
         }
     });
 }
+
+/// The machine's page is a parameter: what only a larger page would cut into is left alone.
+// RED: src/storage/region.rs
+//   - range.start.next_multiple_of(page)..range.end - range.end % page
+//   + range.start.next_multiple_of(PAGE)..range.end - range.end % PAGE
+#[test]
+#[cfg(target_os = "linux")]
+fn row_f11_pages_are_as_large_as_the_machine_says() {
+    for page in [4 << 10, 16 << 10, 64 << 10] {
+        for end in [0, 1, 4095, 4096, 5000, 16 << 10, 65_535, 65_536, 200_000] {
+            for start in [0, 1, 4096, 70_000] {
+                let whole = whole_pages(start..end, page);
+                let is_aligned = whole.start.is_multiple_of(page) && whole.end.is_multiple_of(page);
+                assert!(is_aligned, "{page}: {whole:?}");
+                assert!(whole.start >= start && whole.end <= end, "{page}: {whole:?}");
+                assert!(whole.start - start < page && end - whole.end < page, "{page}: {whole:?}");
+            }
+        }
+    }
+    let page = platform::page_size();
+    assert!(page.is_power_of_two() && page >= PAGE, "{page}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_mark_is_set_where_it_was_made() {
+    assert!(ForkMark::new().unwrap().is_set());
+}

@@ -1,0 +1,191 @@
+//! A partition's appenders, readers and its end, in every interleaving.
+//!
+//! The partition runs as it ships, over a log on the memory disk; only the locks and atomics are
+//! loom's. At most two preemptions per execution, as each of the orders that these are about needs
+//! one; without a bound they would take hours.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use loom::thread;
+
+use super::encode::{RecordRules, encode};
+use super::waiters::Notifier;
+use super::*;
+use crate::clock::ManualClock;
+use crate::config::TimestampType;
+use crate::format::TopicId;
+use crate::log::budget::SpaceBudget;
+use crate::log::create::Writer;
+use crate::log::cursor::{FetchLimits, Fetched};
+use crate::log::pinned::PinnedMaps;
+use crate::log::segment::MapBudget;
+use crate::log::{LogEnv, LogIdentity, LogOptions};
+use crate::message::Batch;
+use crate::record::Record;
+use crate::storage::disk::{Disk, MemoryDisk};
+
+fn model(body: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(2);
+    model.max_branches = 100_000;
+    model.check(body);
+}
+
+/// Nobody works behind these partitions.
+#[derive(Debug)]
+struct Nobody;
+
+impl Background for Nobody {
+    fn request(&self, _: &Arc<PartitionCore>, _: Work) {}
+
+    fn is_running(&self) -> bool {
+        false
+    }
+
+    fn make_room(&self, _: &Arc<PartitionCore>, _: u64, _: bool) -> bool {
+        false
+    }
+}
+
+fn partition() -> Arc<PartitionCore> {
+    let disk = MemoryDisk::new();
+    disk.create_dir(Path::new("/t")).unwrap();
+    let counter = AtomicU64::new(1);
+    let env = LogEnv {
+        disk: Arc::new(disk),
+        copy_reads: true,
+        maps: MapBudget::new(8),
+        space: SpaceBudget::unlimited(),
+        pinned: PinnedMaps::new(),
+        process: Arc::new(Process::current()),
+        trace: Outbox::default(),
+        random: Box::new(move || counter.fetch_add(1, Ordering::Relaxed)),
+    };
+    let origin = Arc::new(TopicPartition::from(("t", 0)));
+    let identity =
+        LogIdentity { origin: Arc::clone(&origin), topic_id: TopicId([1; 16]), dir: "/t".into() };
+    let options = LogOptions { segment_bytes: 16 << 10, writer: Writer::Pwrite, has_budget: false };
+    let log = Log::create(&Arc::new(env), identity, options).unwrap();
+    let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH));
+    PartitionCore::new(log, Lineage::default(), origin, Durability::Os, clock, Arc::new(Nobody))
+}
+
+fn append(core: &Arc<PartitionCore>) -> Result<u64> {
+    const RULES: RecordRules = RecordRules {
+        record_bytes_max: u32::MAX,
+        timestamps: TimestampType::CreateTime,
+        needs_key: false,
+    };
+    let options = AppendOptions::default();
+    match encode([&Record::new().value("x")], RULES, 0, |batch| core.append(batch, &options))? {
+        Outcome::Appended { next_offset, .. } => Ok(next_offset),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A reader in front of retention gets each record, or hears from where on there are any: never
+/// that a file is missing.
+#[test]
+fn loom_a_reader_that_retention_passes_hears_that_it_was_retention() {
+    model(|| {
+        let core = partition();
+        append(&core).unwrap();
+        core.with_log(|log| log.roll_for(0)).unwrap();
+        append(&core).unwrap();
+        let mut cursor = core.cursor_at(0).unwrap();
+        let retention = {
+            let core = Arc::clone(&core);
+            thread::spawn(move || core.retire(1).unwrap())
+        };
+        let limits = FetchLimits {
+            records: 1,
+            bytes: usize::MAX,
+            visible_end: core.visible_end(Visibility::Published),
+        };
+        for offset in 0..2 {
+            let mut fetched = Fetched::default();
+            match core.fetch(&mut cursor, &limits, &mut fetched) {
+                Ok(()) => {
+                    let read = Batch::new(fetched.runs);
+                    let offsets: Vec<u64> = read.iter().map(|message| message.offset()).collect();
+                    assert_eq!(offsets, [offset]);
+                }
+                Err(Error::OffsetOutOfRange { start: 1, .. }) => break,
+                Err(other) => panic!("{other:?}"),
+            }
+            if offset == 0 {
+                // A lookup anew, as after a seek.
+                match core.cursor_at(0) {
+                    Ok(_) | Err(Error::OffsetOutOfRange { .. }) => {}
+                    Err(other) => panic!("{other:?}"),
+                }
+            }
+        }
+        retention.join().unwrap();
+        assert_eq!(core.log_start(), 1);
+        // Whoever armed meanwhile is still woken by the next record.
+        let notifier = Notifier::new();
+        let id = core.register(&notifier, 3);
+        assert!(core.arm(id, 2, Visibility::Published));
+        append(&core).unwrap();
+        assert_eq!(notifier.wait(None), (vec![3], false));
+    });
+}
+
+/// An append that meets the end is in the log, or is refused; and a reader that parks meanwhile is
+/// told once. A wake-up that is lost would be a deadlock, which loom reports.
+#[test]
+fn loom_an_append_and_a_parked_reader_that_meet_the_end_are_answered_once() {
+    model(|| {
+        let core = partition();
+        let notifier = Notifier::new();
+        let id = core.register(&notifier, 3);
+        let appender = {
+            let core = Arc::clone(&core);
+            thread::spawn(move || append(&core))
+        };
+        let closer = {
+            let core = Arc::clone(&core);
+            thread::spawn(move || core.close())
+        };
+        if core.arm(id, 0, Visibility::Published) {
+            assert_eq!(notifier.wait(None), (vec![3], false), "once");
+        }
+        let appended = appender.join().unwrap();
+        closer.join().unwrap();
+        match appended {
+            Ok(end) => assert_eq!((end, core.log_end()), (1, 1)),
+            Err(Error::Closed) => assert_eq!(core.log_end(), 0),
+            Err(other) => panic!("{other:?}"),
+        }
+        assert!(!core.arm(id, 1, Visibility::Published), "nobody parks behind the end");
+        assert!(matches!(append(&core), Err(Error::Closed)));
+    });
+}
+
+/// Who waits for a sync when the partition ends hears of one or the other, and so do those who come
+/// later.
+#[test]
+fn loom_who_waits_for_a_sync_that_meets_the_end_is_answered() {
+    model(|| {
+        let core = partition();
+        let end = append(&core).unwrap();
+        let closer = {
+            let core = Arc::clone(&core);
+            thread::spawn(move || core.close())
+        };
+        let waiter = {
+            let core = Arc::clone(&core);
+            thread::spawn(move || core.wait_durable(end))
+        };
+        let waited = core.wait_durable(end);
+        let durable = core.durable_end() >= end;
+        assert!(waited.is_err() || durable, "{waited:?}");
+        let other = waiter.join().unwrap();
+        closer.join().unwrap();
+        for answer in [waited, other] {
+            assert!(matches!(answer, Ok(()) | Err(Error::Closed)), "{answer:?}");
+        }
+    });
+}

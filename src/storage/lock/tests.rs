@@ -1,0 +1,115 @@
+//! One broker per directory, whatever somebody does to the lock file.
+
+use super::*;
+use std::sync::mpsc;
+use tempfile::tempdir;
+
+fn is_locked(result: &Result<impl fmt::Debug>) -> bool {
+    matches!(result, Err(Error::Locked { .. }))
+}
+
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Files")
+    }
+}
+
+#[test]
+fn a_second_open_is_refused_until_the_first_is_dropped() {
+    let dir = tempdir().unwrap();
+    let lock = DirLock::acquire(dir.path()).unwrap();
+    assert!(is_locked(&DirLock::acquire(dir.path())));
+    drop(lock);
+    assert!(dir.path().join(FILE_NAME).exists());
+    DirLock::acquire(dir.path()).unwrap();
+}
+
+// RED: src/storage/lock.rs
+//   - let key = (platform::identity(&metadata), path);
+//   + let key = (platform::identity(&metadata), path.join(dir));
+#[test]
+#[cfg(unix)]
+fn row_f02_a_second_open_by_another_path_is_refused() {
+    let dir = tempdir().unwrap();
+    let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+    std::fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let _lock = DirLock::acquire(&real).unwrap();
+    let entry = RegistryEntry::take(&link);
+    assert!(is_locked(&entry), "{entry:?}");
+}
+
+#[test]
+fn another_process_is_refused_by_the_files_alone() {
+    let dir = tempdir().unwrap();
+    let lock = DirLock::acquire(dir.path()).unwrap();
+    assert!(is_locked(&Files::lock(dir.path())));
+    drop(lock);
+    Files::lock(dir.path()).unwrap();
+}
+
+#[test]
+fn a_closing_holder_is_waited_for() {
+    let dir = tempdir().unwrap();
+    let lock = DirLock::acquire(dir.path()).unwrap();
+    lock.announce_closing();
+    let (about_to_wait, waiting) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| {
+            about_to_wait.send(()).unwrap();
+            DirLock::acquire(dir.path()).map(drop)
+        });
+        waiting.recv().unwrap();
+        drop(lock);
+        second.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_closing_holder_that_stays_is_not_waited_for_for_ever() {
+    let dir = tempdir().unwrap();
+    let lock = DirLock::acquire(dir.path()).unwrap();
+    lock.announce_closing();
+    assert!(is_locked(&DirLock::acquire(dir.path())));
+}
+
+#[test]
+#[cfg(unix)]
+fn a_lock_file_that_is_a_link_is_refused() {
+    let dir = tempdir().unwrap();
+    let target = dir.path().join("target");
+    std::os::unix::fs::symlink(&target, dir.path().join(FILE_NAME)).unwrap();
+    let result = DirLock::acquire(dir.path());
+    assert!(matches!(result, Err(Error::Io { .. })), "{result:?}");
+    assert!(!target.exists());
+    // The failed attempt has left nothing taken.
+    std::fs::remove_file(dir.path().join(FILE_NAME)).unwrap();
+    DirLock::acquire(dir.path()).unwrap();
+}
+
+// RED: src/storage/lock.rs
+//   - Some(Ok(())) => lock_dir,
+//   + Some(Ok(())) => None,
+#[test]
+#[cfg(target_os = "linux")]
+fn row_f03_a_deleted_lock_file_is_noticed_and_lets_nobody_in() {
+    let dir = tempdir().unwrap();
+    let lock = DirLock::acquire(dir.path()).unwrap();
+    assert!(lock.is_intact());
+    std::fs::remove_file(dir.path().join(FILE_NAME)).unwrap();
+    assert!(!lock.is_intact());
+    assert!(is_locked(&Files::lock(dir.path())));
+    // Replaced: the new file is nobody's, and the directory still ours.
+    std::fs::write(dir.path().join(FILE_NAME), "").unwrap();
+    assert!(!lock.is_intact());
+    assert!(is_locked(&Files::lock(dir.path())));
+    drop(lock);
+    assert!(DirLock::acquire(dir.path()).unwrap().is_intact());
+}
+
+#[test]
+fn a_missing_directory_is_not_created() {
+    let dir = tempdir().unwrap();
+    let result = DirLock::acquire(&dir.path().join("none"));
+    assert!(matches!(result, Err(Error::Io { .. })), "{result:?}");
+}

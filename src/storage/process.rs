@@ -1,0 +1,48 @@
+//! Which process a broker belongs to.
+//!
+//! Owns the answer to one question: is this the process that opened the broker, or a child that
+//! `fork` made of it? A child has copies of all locks and none of the threads, and shares the maps
+//! of the files: what it stored there would show in its parent, between the parent's own stores.
+//! So it must not write, and the append path asks without a system call. Must not know who asks.
+//! Called from any thread without a lock: in a child, whoever held one is not there.
+
+use crate::error::{Error, Result};
+
+#[cfg(target_os = "linux")]
+use super::region::ForkMark;
+
+/// The process in which this was made.
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// `None` where the kernel has no such page; there the number is asked for each time.
+    #[cfg(target_os = "linux")]
+    mark: Option<ForkMark>,
+    id: u32,
+}
+
+impl Process {
+    pub(crate) fn current() -> Self {
+        Self {
+            #[cfg(target_os = "linux")]
+            mark: ForkMark::new().ok(),
+            id: std::process::id(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_current(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        if let Some(mark) = &self.mark {
+            return mark.is_set();
+        }
+        self.id == std::process::id()
+    }
+
+    /// # Errors
+    ///
+    /// [`Error::Forked`] in a child of the process.
+    #[inline]
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.is_current() { Ok(()) } else { Err(Error::Forked) }
+    }
+}
