@@ -282,7 +282,12 @@ impl Assembly<'_> {
                 index = scan.index.clone();
             }
         }
-        let is_durable = segment.next_offset().is_some_and(|next| next <= log.durable_end);
+        // Durable records prove the opening batch before them; without any nothing does, unless
+        // it came from the disk or was synced by a clean close.
+        let is_whole_on_disk = !self.known.same_boot || self.known.clean;
+        let is_durable = segment.next_offset().is_some_and(|next| {
+            next <= log.durable_end && (segment.base_offset < next || is_whole_on_disk)
+        });
         if !is_durable {
             let range = tail_start..data_end;
             log.unproved.push(Arc::new(Unproved { segment: Arc::clone(segment), range }));

@@ -1,5 +1,6 @@
 //! What a power cut can do to each kind of thing that a log writes, one by one.
 
+use super::super::compaction::{Shared, TERMS};
 use super::check::{Campaign, Case};
 use super::world::{Op, World};
 use super::*;
@@ -65,6 +66,44 @@ fn row_b05_no_footer_is_ahead_of_its_data() {
         &[Op::Small, Op::Pages],
         &[Op::Roll, Op::Footers, Op::Sync, Op::Footers],
     );
+}
+
+/// Symptom: after kill -9, footers, and a power cut, compaction of the partition failed for good:
+/// a segment without records had a footer, and zeros where its opening batch should be. Cause: a
+/// segment that ends at the durable end counted as durable when it was found in the page cache,
+/// although nothing proves an opening batch that no record follows. Rule: it is synced first.
+// RED: src/log/open.rs
+//   - next <= log.durable_end && (segment.base_offset < next || is_whole_on_disk)
+//   + next <= log.durable_end && (segment.base_offset < next || is_whole_on_disk || next > 0)
+#[test]
+fn row_b05_a_segment_without_records_gets_no_footer_before_it_is_synced() {
+    let (disk, rig) = Rig::fresh(1);
+    let mut log = rig.create();
+    append(&mut log, 1, 20);
+    sync(&mut log).unwrap();
+    log.roll_for(0).unwrap();
+    drop(log);
+    let (mut log, _) = rig.open(&AFTER_KILL).unwrap();
+    finish_segments(&mut log).unwrap();
+    append(&mut log, 1, 20);
+    let images = disk.images(1 << 10);
+    for image in 0..images.len() {
+        let image = images.get(image);
+        let (mut log, report) = Rig::simulated(&image, 2).open(&AFTER_CUT).unwrap();
+        assert_eq!(report.corrupt, []);
+        append(&mut log, 1, 20);
+        log.roll_for(0).unwrap();
+        sync(&mut log).unwrap();
+        finish_segments(&mut log).unwrap();
+        Shared::new(log).compact(TERMS).unwrap();
+    }
+    // It gets one with the next sync.
+    sync(&mut log).unwrap();
+    finish_segments(&mut log).unwrap();
+    let lacks = |segment: &Arc<crate::log::segment::Segment>| {
+        segment.sealed().is_some() && segment.read_footer().unwrap().is_none()
+    };
+    assert!(!log.segments().all().iter().any(lacks));
 }
 
 /// The name of a new segment is durable before anything in it is acknowledged.
