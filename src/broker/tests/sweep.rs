@@ -6,7 +6,7 @@
 //! sync poisons; when the fault has passed, the same life serves again; an end that claims to be
 //! clean is.
 //!
-//! By default every ninth call fails; `LOGPOND_IMAGES=2` lets every one.
+//! By default every thirteenth call fails; `LOGPOND_IMAGES=2` lets every one.
 
 use std::io::ErrorKind;
 

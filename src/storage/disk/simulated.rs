@@ -540,6 +540,11 @@ impl DiskFile for SimulatedFile {
             let written = match &entered {
                 Ok(()) if end <= state.content(self.file)?.length => whole,
                 Ok(()) => state.room(self.file, end).saturating_sub(position).min(whole),
+                Err(error) if error.kind() == ErrorKind::StorageFull => {
+                    // What finds no room is a page, and all before it was written: never all.
+                    let torn = position + state.random() % whole.max(1);
+                    (torn - torn % PAGE as u64).saturating_sub(position)
+                }
                 Err(_) => state.random() % (whole + 1),
             };
             let part = bytes.get(..usize::try_from(written).unwrap_or_default());
