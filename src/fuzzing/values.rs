@@ -34,10 +34,10 @@ pub fn codec(data: &[u8]) {
         // Elements without any bytes: only a count says how many.
         let _: Result<Vec<()>, _> = Bincode.decode(bytes);
         let _: Result<BTreeMap<(), Option<Vec<()>>>, _> = Bincode.decode(bytes);
-        return;
+    } else {
+        #[cfg(feature = "json")]
+        reads_back(&Json, bytes);
     }
-    #[cfg(feature = "json")]
-    reads_back(&Json, bytes);
 }
 
 fn reads_back(codec: &impl Codec<Tree>, bytes: &[u8]) {
