@@ -225,6 +225,9 @@ impl Engine {
 
     /// Removes what is left of a topic that is being deleted, or whose creation was interrupted.
     pub(crate) fn forget_topic(&self, name: &str, id: TopicId) -> Result<()> {
+        // DURABILITY: the intent, before the first file goes. It may be one whose sync has failed:
+        // a power cut could then bring the topic back without its files.
+        self.catalog.partition().flush()?;
         remove_topic_files(&*self.env.disk, &self.settings.dir.join(name), id)?;
         // DURABILITY: the catalog forgets last; before, whatever is left is found by its intent.
         self.coordinator.forget_topic(id)?;

@@ -486,6 +486,12 @@ impl Disk for SimulatedDisk {
     }
 }
 
+/// Whether an error is about taking a page at all, and not about the bytes in it.
+fn is_refusal(error: &io::Error) -> bool {
+    use ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge | ReadOnlyFilesystem)
+}
+
 #[derive(Debug)]
 struct SimulatedFile {
     disk: SimulatedDisk,
@@ -540,8 +546,8 @@ impl DiskFile for SimulatedFile {
             let written = match &entered {
                 Ok(()) if end <= state.content(self.file)?.length => whole,
                 Ok(()) => state.room(self.file, end).saturating_sub(position).min(whole),
-                Err(error) if error.kind() == ErrorKind::StorageFull => {
-                    // What finds no room is a page, and all before it was written: never all.
+                Err(error) if is_refusal(error) => {
+                    // What is refused is a page; those before it were written: never all.
                     let torn = position + state.random() % whole.max(1);
                     (torn - torn % PAGE as u64).saturating_sub(position)
                 }
