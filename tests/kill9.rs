@@ -464,7 +464,7 @@ fn campaign(rounds: u64, rng: &mut Rng, signal: impl Fn(&mut Rng) -> Signal) {
         if round > 0 && round.is_multiple_of(ROUNDS_PER_DIRECTORY) {
             (dir, heard) = (temp_dir(), Heard::default());
         }
-        let level = if rng.one_in(2) { "os" } else { "sync" };
+        let level = if round.is_multiple_of(2) { "os" } else { "sync" };
         // Also very early: while the directory is being made, or the first segment rolled.
         let acks = 1 + if rng.one_in(4) { rng.below(5) } else { rng.below(300) };
         let (signal, seed) = (signal(rng), rng.next() >> 32);
