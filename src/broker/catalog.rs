@@ -62,7 +62,7 @@ pub(crate) struct CatalogState {
 }
 
 impl CatalogState {
-    /// Whether a live topic's name differs from `name` only in case, or not at all.
+    /// The topic, at whatever stage, whose name differs from `name` only in case, or not at all.
     pub(crate) fn named(&self, name: &str) -> Option<&TopicEntry> {
         self.topics
             .values()

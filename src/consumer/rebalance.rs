@@ -16,7 +16,7 @@ use crate::record::{Offsets, TopicPartition};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rebalance<'a> {
     /// They are this member's from now on; nothing of them was handed out yet. The positions are
-    /// known already.
+    /// known already, but where [`StartAt::Error`](crate::StartAt::Error) finds none.
     Assigned(&'a [TopicPartition]),
     /// They are to be given up, and still this member's: nobody else is given them before the
     /// callback has returned. The moment to commit. In auto mode the positions are committed
