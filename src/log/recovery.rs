@@ -24,7 +24,7 @@
 //!    what lies wholly below the log start. A file that contradicts the others is left alone.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 
 use super::scan::Stretch;
@@ -163,19 +163,21 @@ pub(crate) fn decide(
     verdict
 }
 
-/// Where each segment must end: at the base offset of the next one that has data (rule 4).
-/// `u64::MAX` for the last, for leftovers, and where the next one contradicts the order.
+/// Where each segment must end: at the base offset of the next one that has data (rule 4), or of
+/// one behind it, if that is what agrees with the order: the log may have gone on behind one that
+/// contradicts it. `u64::MAX` for the last, and for leftovers.
 pub(crate) fn bounds(segments: &[Facts]) -> Vec<u64> {
     let mut bounds = vec![u64::MAX; segments.len()];
     let mut next = u64::MAX;
+    let mut later = BTreeSet::new();
     for index in without_leftovers(segments).into_iter().rev() {
         let base = segments.get(index).and_then(|facts| facts.base_offset);
-        if let Some(slot) = bounds.get_mut(index)
-            && base.is_none_or(|base| base <= next)
-        {
-            *slot = next;
+        let not_below = |base| later.range(base..).next().copied().unwrap_or(u64::MAX);
+        if let Some(slot) = bounds.get_mut(index) {
+            *slot = base.map_or(next, not_below);
         }
         next = base.unwrap_or(next);
+        later.extend(base);
     }
     bounds
 }

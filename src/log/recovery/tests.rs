@@ -284,6 +284,25 @@ fn the_log_goes_on_behind_a_lost_end_whatever_numbers_others_have() {
     assert_eq!(verdict.end_offset, 505, "{verdict:?}");
 }
 
+/// Symptom: a record that was appended behind a file that contradicts the others was removed by
+/// the next opening. Cause: the file stood between a hole and the segment that went on at the cut,
+/// and was asked where the segment with the hole must end; what lay behind the hole came back.
+/// Rule: whatever stands between, a segment ends where any later one begins.
+#[test]
+fn a_file_that_contradicts_the_others_does_not_hide_where_the_log_went_on() {
+    let torn = segment(1, &[stretch(128, 188, 3, 3), stretch(240, 288, 5, 6)]);
+    for base in [0, 9] {
+        let mut files = vec![torn.clone(), replacing(2, 1, (1, 1), (base, base + 3))];
+        files[1].durable = 0;
+        files[1].generation = 0;
+        assert_eq!(kept(&decide(&files, &[], 0, None)), [Some(3), None], "{base}");
+        files.push(segment(3, &[stretch(128, 240, 3, 4)]));
+        let verdict = decide(&files, &[], 0, None);
+        assert_eq!(kept(&verdict), [Some(3), None, Some(4)], "{base}");
+        assert_eq!((verdict.fates[1], verdict.end_offset), (Fate::Leave, 4), "{base}");
+    }
+}
+
 /// A segment that stands for others, with all of its offsets.
 fn replacing(number: u64, generation: u32, places: (u64, u64), offsets: (u64, u64)) -> Facts {
     let whole = segment(number, &[stretch(128, 300, offsets.0, offsets.1)]);
