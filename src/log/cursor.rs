@@ -135,6 +135,11 @@ impl Cursor {
             let header = view.header();
             let size = header.size as usize;
             region.read_ahead(self.position.saturating_sub(base), size);
+            let (expected, found) = (self.next_offset, header.base_offset);
+            if run.records > 0 && found < expected {
+                // Passed over, it would be in the run all the same.
+                break Err(CorruptionKind::OffsetOrder { expected, found });
+            }
             if header.is_opening() || header.next_offset() <= self.next_offset {
                 self.position = self.position.saturating_add(size);
                 continue;

@@ -18,12 +18,13 @@
 //!    one that replaces, those of lower generation that fill any of its places. What is removed
 //!    removes nothing itself.
 //! 6. A file whose header is lost says where it ends, at most; whatever is missing where it may
-//!    have stood was in it, is damage, and is never torn. It is left alone.
+//!    have stood was in it, is damage, and is never torn; nor is a hole before one that held data,
+//!    because the log goes on behind it, where rule 4 hides nothing. It is left alone.
 //! 7. Files go only when nothing in them can count: unused ones, leftovers (5), a torn tail, and
 //!    what lies wholly below the log start. A file that contradicts the others is left alone.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 
 use super::scan::Stretch;
@@ -145,7 +146,9 @@ pub(crate) fn decide(
         Verdict { fates: vec![Fate::Remove; segments.len()], durable, ..Verdict::default() };
     let head = live.first().copied().unwrap_or(0);
     let has_lost = !lost.is_empty();
-    let mut walk = Walk { durable, start, head, has_lost, ..Walk::default() };
+    let used = lost.iter().filter(|lost| lost.bytes > 0);
+    let lost_used = used.map(|lost| lost.number).max();
+    let mut walk = Walk { durable, start, head, has_lost, lost_used, ..Walk::default() };
     let bounds = bounds(segments);
     for &index in &live {
         if let (Some(facts), Some(bound)) = (segments.get(index), bounds.get(index)) {
@@ -160,19 +163,21 @@ pub(crate) fn decide(
     verdict
 }
 
-/// Where each segment must end: at the base offset of the next one that has data (rule 4).
-/// `u64::MAX` for the last, for leftovers, and where the next one contradicts the order.
+/// Where each segment must end: at the base offset of the next one that has data (rule 4), or of
+/// one behind it, if that is what agrees with the order: the log may have gone on behind one that
+/// contradicts it. `u64::MAX` for the last, and for leftovers.
 pub(crate) fn bounds(segments: &[Facts]) -> Vec<u64> {
     let mut bounds = vec![u64::MAX; segments.len()];
     let mut next = u64::MAX;
+    let mut later = BTreeSet::new();
     for index in without_leftovers(segments).into_iter().rev() {
         let base = segments.get(index).and_then(|facts| facts.base_offset);
-        if let Some(slot) = bounds.get_mut(index)
-            && base.is_none_or(|base| base <= next)
-        {
-            *slot = next;
+        let not_below = |base| later.range(base..).next().copied().unwrap_or(u64::MAX);
+        if let Some(slot) = bounds.get_mut(index) {
+            *slot = base.map_or(next, not_below);
         }
         next = base.unwrap_or(next);
+        later.extend(base);
     }
     bounds
 }
@@ -273,18 +278,21 @@ fn leave_the_empty(segments: &[Facts], live: &[usize], verdict: &mut Verdict) {
 }
 
 /// What is lost is reported, by the file that it was in, and the log goes on behind it, so that no
-/// offset is given twice (rule 6).
+/// offset is given twice (rule 6). Only a segment that counts shows by its place that the log had
+/// gone on before: numbers are also given to what is only prepared, or rewritten.
 fn go_on_behind(segments: &[Facts], lost: &[Lost], verdict: &mut Verdict) {
     let end = verdict.end_offset;
     let bytes = lost.iter().fold(0_u64, |sum, lost| sum.saturating_add(lost.bytes));
     let most = end.saturating_add(bytes);
-    let newest = segments.iter().map(|facts| facts.number).max();
+    let kept = segments.iter().zip(&verdict.fates).filter(|(_, fate)| fate.is_kept());
+    let last_place = kept.map(|(facts, _)| facts.places.1).max();
     let gaps = verdict.damage.len();
     for (index, lost) in lost.iter().enumerate() {
-        let is_newest = newest.is_none_or(|newest| lost.number > newest);
-        let behind_all = if is_newest { end.saturating_add(lost.bytes) } else { end };
+        let next = verdict.end_offset;
+        let is_behind = last_place.is_none_or(|place| lost.number > place);
+        let behind_all = next.saturating_add(lost.bytes);
         let reached = lost.claimed.filter(|claimed| *claimed <= most).unwrap_or(behind_all);
-        let offsets = verdict.end_offset..reached.max(verdict.end_offset);
+        let offsets = next..if is_behind { reached.max(next) } else { next };
         verdict.end_offset = offsets.end;
         let (segment, kind) = (segments.len().saturating_add(index), lost.kind.clone());
         // What is missing between others was in it; gaps and files are both in order.
@@ -305,6 +313,8 @@ struct Walk {
     head: usize,
     /// Whether there are files that may have held what is missing between others.
     has_lost: bool,
+    /// The last of them that held data.
+    lost_used: Option<u64>,
     /// The last place that a segment which counts fills.
     filled: Option<u64>,
     /// The offset that comes next; `None` before the first stretch.
@@ -407,7 +417,9 @@ impl Walk {
         if found <= needed {
             return Judgement::Counts;
         }
-        let may_be_lost = self.has_lost && self.last.is_none_or(|(last, _)| last != index);
+        let is_within = self.last.is_some_and(|(last, _)| last == index);
+        let goes_on = self.lost_used.is_some_and(|lost| lost > facts.places.1);
+        let may_be_lost = if is_within { goes_on } else { self.has_lost };
         if needed >= self.durable && !is_head && !may_be_lost {
             self.torn = true; // rule 3
             return Judgement::Torn;

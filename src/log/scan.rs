@@ -186,19 +186,20 @@ impl Scanner<'_> {
                 let found = header.base_offset;
                 break Ended::Damaged(CorruptionKind::OffsetOrder { expected, found });
             }
-            if header.next_offset() > self.bound {
-                break Ended::AtBound;
-            }
             let Ok(at) = u32::try_from(position) else {
                 break Ended::Damaged(CorruptionKind::Length("a segment"));
             };
-            if header.is_opening() {
-                let opening = Opening::decode(&view);
-                if let Err(kind) = self.scan.note_opening(opening) {
-                    break Ended::Damaged(kind);
-                }
-            } else {
-                self.scan.note_batch(&header, at, &mut self.times, &mut producers);
+            let opening = match self.scan.opening_in(&view) {
+                Ok(opening) => opening,
+                Err(kind) => break Ended::Damaged(kind),
+            };
+            // Asked last: what is damage without a bound is damage with it, and is searched behind.
+            if header.next_offset() > self.bound {
+                break Ended::AtBound;
+            }
+            match opening {
+                Some(opening) => self.scan.note_opening(opening),
+                None => self.scan.note_batch(&header, at, &mut self.times, &mut producers),
             }
             base_offset = base_offset.or(Some(header.base_offset));
             next_offset = Some(header.next_offset());
@@ -217,18 +218,22 @@ impl Scanner<'_> {
 }
 
 impl Scan {
-    fn note_opening(
-        &mut self,
-        opening: Result<Opening, CorruptionKind>,
-    ) -> Result<(), CorruptionKind> {
-        let opening = opening?;
+    /// What an opening batch says, where one may stand.
+    fn opening_in(&self, view: &BatchView<'_>) -> Result<Option<Opening>, CorruptionKind> {
+        if !view.header().is_opening() {
+            return Ok(None);
+        }
+        let opening = Opening::decode(view)?;
         if self.opening.is_some() || !self.stretches.is_empty() {
             return Err(CorruptionKind::Malformed("a second opening batch"));
         }
+        Ok(Some(opening))
+    }
+
+    fn note_opening(&mut self, opening: Opening) {
         self.index = SparseIndex::new(opening.base_offset);
         self.durable_mark = self.durable_mark.max(opening.durable_mark);
         self.opening = Some(opening);
-        Ok(())
     }
 
     fn note_batch(
@@ -255,5 +260,53 @@ impl Scan {
                 last_timestamp: header.max_timestamp,
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::format::{BatchEncoder, Placement};
+    use crate::storage::disk::{Disk, MemoryDisk};
+
+    const SALT: u64 = 7;
+
+    fn opening(base_offset: u64) -> Vec<u8> {
+        let (leader_epoch, incarnation, durable_mark) = (0, 1, 0);
+        let producers = Vec::new();
+        Opening { base_offset, leader_epoch, incarnation, durable_mark, producers }
+            .encode(SALT, 1)
+            .unwrap()
+    }
+
+    fn record(base_offset: u64) -> Vec<u8> {
+        let mut encoder = BatchEncoder::new();
+        encoder.push(1, None, Some(b"value"), std::iter::empty::<(&str, &[u8])>()).unwrap();
+        let (leader_epoch, durable_end, producer) = (0, 0, None);
+        let placement = Placement { base_offset, leader_epoch, durable_end, salt: SALT, producer };
+        encoder.finish().seal(&placement).to_vec()
+    }
+
+    /// Symptom: a record that was appended was removed by the next opening, and nothing was
+    /// reported. Cause: a segment had an opening batch where none may stand, which said that it was
+    /// far ahead. Alone, that was damage, and what lay behind it counted; once another segment
+    /// followed, it was the bound, what lay behind was not looked for, and the segment that
+    /// followed stood behind a gap. Rule: a bound hides only what lies beyond it.
+    #[test]
+    fn a_bound_hides_nothing_below_it() {
+        let disk = MemoryDisk::new();
+        let file = disk.create(Path::new("/s")).unwrap();
+        let parts = [vec![0; SegmentHeader::SIZE], opening(0), record(0), opening(900), record(1)];
+        file.write_at(&parts.concat(), 0).unwrap();
+        let offsets = |bound| -> Vec<(u64, u64)> {
+            let scan =
+                scan_segment(&*file, SALT, ScanFrom { bound, ..ScanFrom::start(0) }).unwrap();
+            scan.stretches.iter().map(|it| (it.base_offset, it.next_offset)).collect()
+        };
+        assert_eq!(offsets(u64::MAX), [(0, 1), (1, 2)]);
+        assert_eq!(offsets(2), [(0, 1), (1, 2)]);
+        assert_eq!(offsets(1), [(0, 1)]);
     }
 }

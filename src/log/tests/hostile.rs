@@ -1,7 +1,7 @@
 //! Files that are not what was written: foreign, random, renamed, of another version.
 
 use super::*;
-use crate::format::SegmentHeader;
+use crate::format::{BatchHeader, SegmentHeader};
 use crate::storage::disk::{Access, DiskFile};
 
 const FIRST: &str = "/t/00000000000000000000.log";
@@ -65,6 +65,29 @@ fn row_e11_random_bytes_in_any_file_are_an_error_or_a_loss_and_never_a_panic() {
             let _ = finish_segments(&mut log);
         }
     }
+}
+
+/// Symptom: a batch that was in a segment twice was read twice, in one run. Cause: a run is a span of
+/// bytes, and a batch that was passed over in its middle was in it all the same. Rule: what repeats
+/// offsets is damage, which ends the run; what follows it is read on.
+#[test]
+fn a_batch_that_is_in_a_segment_twice_is_read_once() {
+    let (disk, rig) = Rig::fresh(1);
+    let mut log = rig.create();
+    append(&mut log, 2, 10);
+    append(&mut log, 1, 10);
+    sync(&mut log).unwrap();
+    let bytes = disk.read(Path::new(FIRST)).unwrap();
+    let mut ends = vec![SegmentHeader::SIZE];
+    while let Some(size @ 1..) = BatchHeader::declared_size(&bytes[*ends.last().unwrap()..]) {
+        ends.push(ends.last().unwrap() + size as usize);
+    }
+    let [_, first, second, end] = ends[..] else { panic!("an opening and two batches: {ends:?}") };
+    let image = disk.kill9();
+    let twice = [&bytes[first..second], &bytes[second..end]].concat();
+    overwrite(&image, Path::new(FIRST), &twice, second as u64);
+    let (log, _) = Rig::simulated(&image, 2).open(&AFTER_KILL).unwrap();
+    assert_eq!(read_from(&log, 0, 10).unwrap(), plain(0..3, 10));
 }
 
 /// A recovery point of arbitrary content never makes opening panic or lose what is readable.
