@@ -12,7 +12,7 @@ struct Count {
     has_ended: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct DiskWork {
     count: Mutex<Count>,
     idle: Condvar,

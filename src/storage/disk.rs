@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use super::region::Memory;
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod hooked;
 mod memory;
 mod names;
@@ -24,7 +24,7 @@ mod real;
 #[cfg(test)]
 mod simulated;
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 pub(crate) use hooked::{HookedDisk, Side};
 pub(crate) use memory::MemoryDisk;
 pub(crate) use real::RealDisk;

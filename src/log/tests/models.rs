@@ -9,7 +9,7 @@ use loom::thread;
 use super::*;
 use crate::format::BatchEncoder;
 use crate::log::compaction::run::{LogAccess, Progress, Terms};
-use crate::log::segment::SegmentList;
+use crate::log::segment::{Segment, SegmentList};
 
 fn model(body: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
@@ -55,6 +55,12 @@ struct Locked(Mutex<Log>);
 impl LogAccess for Locked {
     fn with_log<R>(&self, change: impl FnOnce(&mut Log) -> R) -> R {
         change(&mut self.0.lock())
+    }
+
+    fn remove_files(&self, segments: Vec<Arc<Segment>>) {
+        for segment in segments {
+            segment.remove_file().unwrap();
+        }
     }
 }
 
