@@ -19,7 +19,8 @@ use std::time::{Duration, SystemTime};
 
 use common::*;
 use logpond::{
-    Broker, Consumer, Durability, Error, ReadMode, Record, StartAt, TopicConfig, Visibility,
+    Broker, Consumer, ConsumerBuilder, Durability, Error, ReadMode, Record, StartAt, TopicConfig,
+    Visibility,
 };
 
 const PRODUCERS: usize = 8;
@@ -331,6 +332,26 @@ fn every_acknowledgement_among_many_waiters_is_durable() {
     assert_eq!(ends, acked.into_inner());
 }
 
+/// A member that is as difficult as its number says: it stalls, is static, or dies in its callback.
+fn troubled_member(broker: &Broker, number: usize, is_last_life: bool) -> ConsumerBuilder {
+    let builder = broker.consumer("g").subscribe(["t"]).max_poll_records(20);
+    match number % 4 {
+        // It stalls by polling rarely enough to be evicted now and then.
+        1 => builder.max_poll_interval(Duration::from_millis(2)),
+        2 => builder.instance_id(number.to_string()),
+        3 if !is_last_life => {
+            let mut left = 2;
+            builder.on_rebalance(move |_, _| {
+                left -= 1;
+                if left == 0 {
+                    std::panic::resume_unwind(Box::new("the callback"));
+                }
+            })
+        }
+        _ => builder,
+    }
+}
+
 /// Members come, go, die in their callback and stall while records flow: everything is handed out,
 /// and within a member's ownership in order.
 #[test]
@@ -347,24 +368,7 @@ fn sixty_four_members_share_256_partitions_under_churn_and_keep_delivering() {
     let is_done = || processed.places.lock().unwrap().len() as u64 >= total;
     let run = |number: usize, life: usize| {
         let is_last = life + 1 == LIVES;
-        let mut builder = broker.consumer("g").subscribe(["t"]).max_poll_records(20);
-        if number % 4 == 1 {
-            // It stalls by polling rarely enough to be evicted now and then.
-            builder = builder.max_poll_interval(Duration::from_millis(2));
-        }
-        if number % 4 == 2 {
-            builder = builder.instance_id(number.to_string());
-        }
-        if number % 4 == 3 && !is_last {
-            let mut left = 2;
-            builder = builder.on_rebalance(move |_, _| {
-                left -= 1;
-                if left == 0 {
-                    std::panic::resume_unwind(Box::new("the callback"));
-                }
-            });
-        }
-        let mut consumer = builder.open().unwrap();
+        let mut consumer = troubled_member(&broker, number, is_last).open().unwrap();
         switches.lock().unwrap().push(consumer.handle());
         let mut polls = 0;
         while (is_last || polls < 10) && !is_done() {
@@ -419,13 +423,51 @@ fn sixty_four_members_share_256_partitions_under_churn_and_keep_delivering() {
     assert_eq!(places.len() as u64, total, "records that nobody was handed");
 }
 
+fn gone(error: &Error) -> bool {
+    matches!(error, Error::UnknownTopic(_) | Error::Closed)
+}
+
+/// Reads "stays" in a group whose members come and go, until `done`; how many records it had.
+fn read_beside_churn(broker: &Broker, group: &str, done: &AtomicBool) -> usize {
+    let mut seen = BTreeSet::new();
+    let mut consumer = None;
+    let mut polls_left = 0;
+    loop {
+        // Asked before the poll, which therefore sees all of "stays".
+        let is_done = done.load(Ordering::Acquire);
+        if polls_left == 0 || is_done {
+            // A new member with another choice of topics; sometimes "churns" is away.
+            let topics: &[&str] = if is_done { &["stays"] } else { &["churns", "stays"] };
+            consumer = match broker.consumer(group).subscribe(topics).open() {
+                Ok(consumer) => Some(consumer),
+                Err(error) if gone(&error) => None,
+                Err(other) => panic!("{other:?}"),
+            };
+            polls_left = 10;
+        }
+        let Some(consumer) = &mut consumer else { continue };
+        polls_left -= 1;
+        loop {
+            // A member never hears of a topic's end otherwise than by its plan.
+            let batch = consumer.poll(Duration::ZERO).unwrap();
+            let stays = batch.iter().filter(|message| message.topic() == "stays");
+            seen.extend(stays.map(|it| (it.partition(), it.offset())));
+            if batch.is_empty() {
+                break;
+            }
+        }
+        if is_done {
+            return seen.len();
+        }
+    }
+}
+
 #[test]
 fn topics_come_and_go_under_producers_and_consumers_that_use_them() {
     let dir = temp_dir();
     let broker = open(dir.path(), Durability::Os, ReadMode::Mapped);
     broker.ensure_topic("stays", small_topic(2)).unwrap();
     let done = AtomicBool::new(false);
-    let gone = |error: &Error| matches!(error, Error::UnknownTopic(_) | Error::Closed);
     thread::scope(|scope| {
         let (broker, done) = (&broker, &done);
         scope.spawn(move || {
@@ -452,40 +494,8 @@ fn topics_come_and_go_under_producers_and_consumers_that_use_them() {
         }
         for thread in 0..2 {
             scope.spawn(move || {
-                let mut seen = BTreeSet::new();
-                let mut consumer = None;
-                let mut polls_left = 0;
-                loop {
-                    // Asked before the poll, which therefore sees all of "stays".
-                    let is_done = done.load(Ordering::Acquire);
-                    if polls_left == 0 || is_done {
-                        // A new member with another choice of topics; sometimes "churns" is away.
-                        let group = format!("g{thread}");
-                        let topics: &[&str] =
-                            if is_done { &["stays"] } else { &["churns", "stays"] };
-                        consumer = match broker.consumer(&group).subscribe(topics).open() {
-                            Ok(consumer) => Some(consumer),
-                            Err(error) if gone(&error) => None,
-                            Err(other) => panic!("{other:?}"),
-                        };
-                        polls_left = 10;
-                    }
-                    let Some(consumer) = &mut consumer else { continue };
-                    polls_left -= 1;
-                    loop {
-                        // A member never hears of a topic's end otherwise than by its plan.
-                        let batch = consumer.poll(Duration::ZERO).unwrap();
-                        let stays = batch.iter().filter(|message| message.topic() == "stays");
-                        seen.extend(stays.map(|it| (it.partition(), it.offset())));
-                        if batch.is_empty() {
-                            break;
-                        }
-                    }
-                    if is_done {
-                        assert_eq!(seen.len(), 75, "records of the other topic were missed");
-                        return;
-                    }
-                }
+                let seen = read_beside_churn(broker, &format!("g{thread}"), done);
+                assert_eq!(seen, 75, "records of the other topic were missed");
             });
         }
     });

@@ -1,0 +1,152 @@
+//! Named producers: each record once, and one holder of an id.
+
+use super::*;
+
+#[test]
+fn statement_22_sequences_survive_a_restart_and_a_retry_is_stored_once() {
+    for closes in [true, false] {
+        let dir = temp_dir();
+        let broker = open_quiet(dir.path());
+        broker.ensure_topic("t", small_topic(2)).unwrap();
+        let named = |broker: &Broker| broker.producer_builder().id("lines").build().unwrap();
+        let record = |value: &'static str| Record::to("t").partition(0).value(value);
+        let producer = named(&broker);
+        assert_eq!(producer.last_sequence(&tp("t", 0)), None);
+        for (seq, value) in [(10, "a"), (11, "b"), (40, "c")] {
+            let sent = producer.send_sequenced(seq, record(value)).unwrap();
+            assert!(matches!(sent, SendOutcome::Appended(_)), "{sent:?}");
+        }
+        for seq in [0, 10, 11, 39, 40] {
+            let sent = producer.send_sequenced(seq, record("again")).unwrap();
+            assert!(matches!(sent, SendOutcome::Duplicate { last: 40 }), "{seq}: {sent:?}");
+        }
+        // Each partition counts for itself; a plain send takes the next number.
+        assert_eq!(producer.last_sequence(&tp("t", 1)), None);
+        producer.send(Record::to("t").partition(1).value("x")).unwrap();
+        producer.send(record("d")).unwrap();
+        assert_eq!(producer.last_sequence(&tp("t", 0)), Some(41));
+        producer.send_batch([record("e"), record("f")]).unwrap();
+        assert_eq!(producer.last_sequence(&tp("t", 0)), Some(43));
+        // Through many rolls the table goes along.
+        let padding = "p".repeat(500);
+        for _ in 0..100 {
+            broker.producer().send(Record::to("t").partition(0).value(&padding)).unwrap();
+        }
+        drop(producer);
+        if closes {
+            broker.close().unwrap();
+        } else {
+            drop(broker);
+        }
+        let broker = open_quiet(dir.path());
+        let producer = named(&broker);
+        assert_eq!(producer.last_sequence(&tp("t", 0)), Some(43));
+        let last_of_one = producer.last_sequence(&tp("t", 1));
+        assert_eq!(last_of_one, Some(1));
+        let again = producer.send_sequenced(43, record("again")).unwrap();
+        assert!(matches!(again, SendOutcome::Duplicate { last: 43 }), "{again:?}");
+        let sent = producer.send_sequenced(44, record("g")).unwrap();
+        assert!(matches!(sent, SendOutcome::Appended(_)), "{sent:?}");
+        let partition = broker.topic("t").unwrap().partition(0).unwrap();
+        let own: Vec<String> =
+            read_all(&partition).iter().map(text).filter(|it| *it != padding).collect();
+        assert_eq!(own, ["a", "b", "c", "d", "e", "f", "g"]);
+    }
+}
+
+#[test]
+fn statement_22_a_newer_holder_of_an_id_fences_the_older_also_across_a_restart() {
+    let dir = temp_dir();
+    let broker = open_quiet(dir.path());
+    broker.ensure_topic("t", small_topic(1)).unwrap();
+    let named = || broker.producer_builder().id("p").build().unwrap();
+    let old = named();
+    let other = broker.producer_builder().id("other").build().unwrap();
+    old.send(Record::to("t").key("k").value("a")).unwrap();
+    let new = named();
+    let record = || Record::to("t").key("k").value("x");
+    for refused in [
+        old.send(record()).map(drop),
+        old.enqueue(record()).map(drop),
+        old.send_batch([record()]).map(drop),
+        old.send_sequenced(1, record()).map(drop),
+        old.send_sequenced(100, record()).map(drop),
+    ] {
+        let Err(Error::Fenced { id, epoch, current }) = &refused else { panic!("{refused:?}") };
+        assert_eq!((id.as_str(), *current), ("p", epoch + 1));
+        let error = refused.unwrap_err();
+        assert!(error.is_fatal() && error.is_definite() && !error.is_retriable());
+    }
+    new.send(record()).unwrap();
+    other.send(record()).unwrap();
+    assert_eq!(new.last_sequence(&tp("t", 0)), Some(2), "fenced sends took no number");
+    drop((old, new, other));
+    broker.close().unwrap();
+    let broker = open_quiet(dir.path());
+    let newest = broker.producer_builder().id("p").build().unwrap();
+    let older = newest.clone();
+    let newer_still = broker.producer_builder().id("p").build().unwrap();
+    assert!(matches!(older.send(record()), Err(Error::Fenced { .. })));
+    newer_still.send(record()).unwrap();
+}
+
+#[test]
+fn duplicate_is_answered_once_the_original_has_reached_the_level() {
+    let dir = temp_dir();
+    let broker = Broker::builder().data_dir(dir.path()).background(false).open().unwrap();
+    let topic = broker.ensure_topic("t", small_topic(1)).unwrap();
+    let partition = topic.partition(0).unwrap();
+    let producer = broker.producer_builder().id("p").build().unwrap();
+    let record = || Record::to("t").key("k").value("a");
+    drop(producer.enqueue(record()).unwrap());
+    assert_eq!(partition.durable_end_offset(), 0);
+    let outcome = producer.send_sequenced(1, record()).unwrap();
+    assert!(matches!(outcome, SendOutcome::Duplicate { last: 1 }), "{outcome:?}");
+    assert_eq!(partition.durable_end_offset(), 1, "answered before the original was durable");
+}
+
+#[test]
+fn a_sequence_without_an_id_or_without_a_fixed_partition_is_refused() {
+    let broker = in_memory();
+    broker.ensure_topic("t", TopicConfig::new(2)).unwrap();
+    let plain = broker.producer();
+    let keyed = || Record::to("t").key("k").value("a");
+    assert_eq!(refused_setting(plain.send_sequenced(1, keyed())), "id");
+    assert_eq!(plain.last_sequence(&tp("t", 0)), None);
+    let named = broker.producer_builder().id("p").build().unwrap();
+    assert_eq!(refused_setting(named.send_sequenced(1, Record::to("t").value("a"))), "record");
+    assert_eq!(named.last_sequence(&tp("none", 0)), None);
+    assert_eq!(named.last_sequence(&tp("t", 2)), None);
+    let max = named.send_sequenced(u64::MAX, keyed()).unwrap();
+    assert!(matches!(max, SendOutcome::Appended(_)), "{max:?}");
+    assert!(named.send(keyed()).is_err(), "the numbers are used up");
+    let long = "x".repeat(256);
+    for (id, reason) in [("", NameError::Empty), (long.as_str(), NameError::TooLong { limit: 255 })]
+    {
+        let refused = broker.producer_builder().id(id).build();
+        let Err(Error::InvalidName { name, reason: told }) = refused else {
+            panic!("{id:?}: {refused:?}")
+        };
+        assert_eq!((name.as_str(), told), (id, reason));
+    }
+}
+
+#[test]
+fn holders_of_one_id_on_many_threads_share_its_numbers() {
+    let dir = temp_dir();
+    let broker = Broker::builder().data_dir(dir.path()).durability(Durability::Os).open().unwrap();
+    let topic = broker.ensure_topic("t", small_topic(1)).unwrap();
+    let producer = broker.producer_builder().id("p").build().unwrap();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            let producer = producer.clone();
+            scope.spawn(move || {
+                for _ in 0..200 {
+                    producer.send(Record::to("t").value("x")).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(topic.partition(0).unwrap().log_end_offset(), 800);
+    assert_eq!(producer.last_sequence(&tp("t", 0)), Some(800));
+}
