@@ -2,6 +2,7 @@
 
 use super::super::compaction::CompactionSettings;
 use super::*;
+use crate::log::verify::Findings;
 
 const TOMBSTONES_KEPT: Duration = Duration::from_secs(60);
 
@@ -140,4 +141,75 @@ fn a_segment_that_is_gone_needs_no_footer() {
     setup.disk.remove_file(&missing.segment.path).unwrap();
     let failed = setup.core.write_footer(missing);
     assert!(matches!(failed, Err(Error::Corrupt(_))), "{failed:?}");
+}
+
+/// Somebody waits for a compaction that nobody wants any more.
+#[test]
+fn a_compaction_that_was_asked_for_ends_when_its_topic_is_altered() {
+    let longer = CompactionSettings { tombstone_retention: TOMBSTONES_KEPT * 2, ..SETTINGS };
+    for other in [None, Some(longer)] {
+        let setup = compacted(&[Some("1"), Some("2"), Some("3")]);
+        setup.noted.is_running.store(true, Ordering::Relaxed);
+        let altered = setup.core.compact_now(|| {
+            setup.core.set_compaction(other);
+            false
+        });
+        assert!(matches!(&altered, Err(Error::Config { .. })), "{other:?}: {altered:?}");
+        assert!(!has_temporary(&setup), "{other:?}");
+        assert_eq!(setup.values().last().map(String::as_str), Some("3"), "{other:?}");
+    }
+}
+
+/// Symptom: verification beside a compaction said that files were missing, or headers not theirs.
+/// A compaction runs whole at each read of a verification in turn: what has left the log is no
+/// finding, and what has come in its place is looked at.
+#[test]
+fn verification_beside_a_compaction_finds_nothing() {
+    let mut at = 0;
+    loop {
+        let reads = Arc::new(AtomicU64::new(u64::MAX));
+        let compactor: Arc<Mutex<Option<Arc<PartitionCore>>>> = Arc::default();
+        let (left, armed) = (Arc::clone(&reads), Arc::clone(&compactor));
+        let setup = Setup::hooked(move |operation, side| {
+            if (operation, side) == (Operation::Read, Side::Before)
+                && left.fetch_sub(1, Ordering::Relaxed) == 0
+                && let Some(core) = armed.lock().take()
+            {
+                core.compact_all();
+            }
+        });
+        setup.core.set_compaction(Some(CompactionSettings { segment_bytes: 64 << 10, ..SETTINGS }));
+        for value in ["1", "2", "3", "4"] {
+            put(&setup, "a", Some(value));
+        }
+        finish(&setup);
+        *compactor.lock() = Some(Arc::clone(&setup.core));
+        reads.store(at, Ordering::Relaxed);
+        let mut findings = Findings::default();
+        setup.core.verify(&mut findings).unwrap();
+        assert_eq!(findings.damage, [], "compacted at read {at}");
+        if compactor.lock().take().is_some() {
+            break;
+        }
+        assert_eq!(setup.values(), ["4"], "compacted at read {at}");
+        at += 1;
+    }
+    assert!(at > 8, "{at} reads: the verification was not met");
+}
+
+/// Symptom: the files that a compaction had replaced and could not remove were forgotten, with
+/// their space, until the next opening.
+#[test]
+fn what_a_compaction_could_not_remove_is_removed_later() {
+    let setup = compacted(&[Some("1"), Some("2"), Some("3")]);
+    let files = || setup.disk.paths().iter().filter(|it| it.extension().is_some()).count();
+    let before = files();
+    setup.disk.inject(Fault::always(Operation::Remove, ErrorKind::Other));
+    setup.core.compact_all();
+    assert!(setup.core.keeps_leftovers());
+    assert!(files() >= before, "nothing was removed");
+    setup.disk.heal();
+    assert!(!setup.core.keeps_leftovers());
+    assert_eq!(files(), setup.core.segments.all().len());
+    assert_eq!(setup.values(), ["3"]);
 }
