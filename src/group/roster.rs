@@ -182,27 +182,28 @@ impl Group {
         if now < self.look_at() {
             return Vec::new();
         }
-        let mut next = NEVER;
+        let (mut next, mut overdue) = (NEVER, Vec::new());
         for (&id, member) in roster.live.iter_mut().filter(|(_, member)| !member.is_evicted) {
             let deadline = member.presence.deadline(now);
             if deadline > now {
                 next = next.min(deadline);
-            } else if roster.state.evict(id).is_ok() {
+            } else {
                 member.is_evicted = true;
-                roster.evictions += 1;
+                overdue.push(id);
             }
         }
-        let mut gone = Vec::new();
+        let (mut gone, mut gone_ids) = (Vec::new(), Vec::new());
         for (instance, member) in &roster.statics {
             match member.away_until {
                 Some(until) if until <= now => {
-                    let _ = roster.state.leave(member.id);
+                    gone_ids.push(member.id);
                     gone.push(Arc::clone(instance));
                 }
                 Some(until) => next = next.min(until),
                 None => {}
             }
         }
+        roster.evictions += roster.state.sweep(&overdue, &gone_ids) as u64;
         for instance in &gone {
             roster.statics.remove(instance);
         }

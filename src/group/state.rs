@@ -213,9 +213,7 @@ impl GroupState {
     /// Forgets a member. What it owned is free at once, and is the answer: whoever leaves has
     /// committed before, there is nobody left to ask.
     pub(crate) fn leave(&mut self, id: MemberId) -> Result<Vec<TopicPartition>, NotAMember> {
-        self.members.remove(&id).ok_or(NotAMember)?;
-        self.wakeups.remove(&id);
-        let freed = self.free_all_of(id);
+        let freed = self.remove(id).ok_or(NotAMember)?;
         self.plan();
         Ok(freed)
     }
@@ -235,22 +233,40 @@ impl GroupState {
         Ok(())
     }
 
-    /// Takes everything from a member that has stopped polling. Its commits fail from now on; it
-    /// hears of the loss at its next poll, and may then join again. The answer is what it owned;
-    /// nothing, if it was evicted before.
-    pub(crate) fn evict(&mut self, id: MemberId) -> Result<Vec<TopicPartition>, NotAMember> {
-        let member = self.members.get_mut(&id).ok_or(NotAMember)?;
-        if mem::replace(&mut member.presence, Presence::Evicted) == Presence::Evicted {
-            return Ok(Vec::new());
+    /// Evicts those that have stopped polling, and lets those go that were waited for in vain: one
+    /// new plan for all of them. Returns how many were evicted.
+    ///
+    /// An evicted member owns nothing. Its commits fail from now on; it hears of the loss at its
+    /// next poll, and may then join again.
+    pub(crate) fn sweep(&mut self, overdue: &[MemberId], gone: &[MemberId]) -> usize {
+        let evicted = overdue.iter().filter(|id| self.set_evicted(**id)).count();
+        let left = gone.iter().filter(|id| self.remove(**id).is_some()).count();
+        if evicted + left > 0 {
+            self.plan();
+        }
+        evicted
+    }
+
+    /// Whether the member was there until now.
+    fn set_evicted(&mut self, id: MemberId) -> bool {
+        if self.members.get(&id).is_none_or(|member| member.presence == Presence::Evicted) {
+            return false;
         }
         let freed = self.free_all_of(id);
         if let Some(member) = self.members.get_mut(&id) {
-            member.lost.extend(freed.iter().cloned());
+            member.presence = Presence::Evicted;
+            member.lost.extend(freed);
             member.needs_attention = true;
             self.wakeups.insert(id);
         }
-        self.plan();
-        Ok(freed)
+        true
+    }
+
+    /// What the member owned, until it is planned who gets it.
+    fn remove(&mut self, id: MemberId) -> Option<Vec<TopicPartition>> {
+        self.members.remove(&id)?;
+        self.wakeups.remove(&id);
+        Some(self.free_all_of(id))
     }
 
     /// The topics that exist and how many partitions each has; whether that is news here. Partitions

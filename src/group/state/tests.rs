@@ -37,6 +37,15 @@ fn settle(group: &mut GroupState, id: MemberId) -> PollChange {
     }
 }
 
+impl GroupState {
+    /// Evicts one member; what it owned, or nothing if it was evicted before.
+    fn evict(&mut self, id: MemberId) -> Result<Vec<TopicPartition>, NotAMember> {
+        let owned = self.assignment(id);
+        self.members.get(&id).ok_or(NotAMember)?;
+        Ok(if self.sweep(&[id], &[]) == 1 { owned } else { Vec::new() })
+    }
+}
+
 #[test]
 fn the_first_member_gets_everything_at_its_first_poll() {
     let mut group = group(2);
@@ -148,6 +157,21 @@ fn an_evicted_member_hears_of_its_loss_once_and_may_come_back() {
     let change = settle(&mut group, A);
     assert!(!change.is_evicted);
     assert_eq!(change.assign.len(), 1);
+}
+
+/// A machine that was asleep finds everybody overdue: planning once for each of a hundred members
+/// took a hundred times as long.
+#[test]
+fn those_who_are_overdue_together_make_one_rebalance() {
+    let mut group = group(4);
+    for id in [A, B, C] {
+        group.join(id, subscription(&["t"]));
+    }
+    let before = group.generation();
+    assert_eq!(group.sweep(&[A, B], &[C]), 2);
+    assert_eq!(group.generation(), before + 1);
+    assert_eq!(group.sweep(&[A, B], &[C]), 0);
+    assert_eq!(group.generation(), before + 1, "nothing has changed");
 }
 
 #[test]
