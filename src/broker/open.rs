@@ -200,7 +200,9 @@ impl Opening {
         let known = |entry: &TopicEntry, number: u32| {
             let of_partition = |local: &LocalState| {
                 let key = (entry.id, number);
-                (local.points.get(&key).cloned(), local.log_starts.get(&key).copied())
+                // A log start is recorded before anything is removed: without one, nothing was.
+                let log_start = local.log_starts.get(&key).copied().unwrap_or(0);
+                (local.points.get(&key).cloned(), Some(log_start))
             };
             let (checkpoint, log_start) = engine.local.read(of_partition);
             let (policy, read_only) = (self.settings.recovery, self.settings.read_only);

@@ -7,6 +7,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,7 +17,7 @@ use crate::broker::Broker;
 use crate::broker::catalog::{CatalogChange, ProducerEntry, Stage, TopicEntry};
 use crate::broker::local::LocalChange;
 use crate::codec::{Bincode, Codec};
-use crate::config::{TimestampType, TopicConfig};
+use crate::config::{StartAt, TimestampType, TopicConfig};
 use crate::error::{CorruptionKind, Error};
 use crate::format::TopicId;
 use crate::group::offsets::{Committed, OffsetChange};
@@ -146,5 +147,68 @@ fn row_e16_bytes_that_are_no_record_of_the_log_stop_the_opening() {
         let (disk, broker) = a_store();
         let offset = forge_bytes(broker.life().catalog.partition(), &bytes);
         is_refused(&disk.kill9(), "__meta", offset, &format!("{bytes:?}"));
+    }
+}
+
+/// As `what_is_missing_at_the_head_is_damage_and_no_log_start` of the log, through a broker: for who
+/// reads, consumes, verifies, and deletes.
+#[test]
+fn files_that_are_missing_at_the_head_of_a_log_are_damage_to_everybody() {
+    for is_closed in [false, true] {
+        let disk = SimulatedDisk::new();
+        let broker = open(&disk, 1).unwrap();
+        let config = TopicConfig::new(1).segment_bytes(16 << 10);
+        let topic = broker.ensure_topic("t", config).unwrap();
+        let value = "v".repeat(6_000);
+        for _ in 0..9 {
+            topic.partition(0).unwrap().append(&Record::new().value(&value)).unwrap();
+        }
+        if is_closed {
+            broker.close().unwrap();
+        }
+        let image = disk.kill9();
+        let of_topic = |path: &&PathBuf| path.starts_with(format!("{DIR}/t/0"));
+        let paths = image.paths();
+        let first = paths.iter().find(of_topic).unwrap();
+        image.remove_file(first).unwrap();
+        let mut lost = 0..0;
+        for life in 2..4 {
+            let broker = open(&image, life).unwrap();
+            let of_topic =
+                broker.recovery().partitions.iter().find(|it| &*it.topic == "t").unwrap();
+            lost = of_topic.corrupt[0].offsets.clone().unwrap();
+            assert!(lost.start == 0 && lost.end > 0, "{lost:?}");
+            let partition = broker.topic("t").unwrap().partition(0).unwrap();
+            assert_eq!(partition.log_start_offset(), 0);
+            for offset in lost.clone() {
+                let Err(Error::Corrupt(found)) = partition.read(offset, 1 << 20) else { panic!() };
+                assert_eq!(
+                    (found.kind, found.offsets),
+                    (CorruptionKind::Missing, Some(offset..lost.end))
+                );
+            }
+            assert_eq!(
+                partition.read(lost.end, 1).unwrap().iter().next().unwrap().offset(),
+                lost.end
+            );
+            let mut reader = broker.reader().subscribe(["t"]).open().unwrap();
+            let Err(Error::Corrupt(found)) = reader.poll(Duration::ZERO) else { panic!() };
+            assert_eq!(found.offsets, Some(lost.clone()));
+            reader.seek(("t", 0), StartAt::Offset(lost.end)).unwrap();
+            let next = reader.poll(Duration::ZERO).unwrap();
+            assert_eq!(next.iter().next().unwrap().offset(), lost.end);
+            let verified = broker.admin().verify("t").unwrap();
+            assert!(
+                verified.damage.iter().any(|it| it.offsets == Some(lost.clone())),
+                "{verified:?}"
+            );
+        }
+        // Deleting what is missing makes the log whole.
+        let broker = open(&image, 4).unwrap();
+        broker.admin().delete_records(("t", 0), lost.end).unwrap();
+        assert!(broker.admin().verify("t").unwrap().is_ok());
+        broker.close().unwrap();
+        let broker = open(&image, 5).unwrap();
+        assert!(broker.recovery().is_clean(), "{:?}", broker.recovery());
     }
 }
