@@ -170,8 +170,8 @@ pub enum Error {
         /// The partition.
         partition: TopicPartition,
     },
-    /// A sync failed: whether the records are on stable storage is unknown. The partition takes
-    /// no more appends until it is reopened.
+    /// A sync failed, or a thread panicked in it: whether the records are on stable storage is
+    /// unknown. The partition takes no more appends until it is reopened.
     #[error("could not sync {}", path.display())]
     SyncFailed {
         /// The file that could not be synced.
@@ -179,9 +179,9 @@ pub enum Error {
         /// The operating system's answer.
         source: Arc<io::Error>,
     },
-    /// An earlier failure left the partition in an unknown state; it is read-only until reopened.
-    /// Nothing was appended by this call.
-    #[error("{partition} takes no appends since a failed sync")]
+    /// An earlier failure, of a sync or by a panic, left the partition in an unknown state; it is
+    /// read-only until reopened. Nothing was appended by this call.
+    #[error("{partition} takes no appends until it is reopened, since an earlier failure")]
     Poisoned {
         /// The partition.
         partition: TopicPartition,

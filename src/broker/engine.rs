@@ -153,7 +153,8 @@ impl Engine {
             ProducerEntry { epoch: known.epoch.saturating_add(1), ..known }
         } else {
             let id = self.catalog.read(CatalogState::next_producer_id);
-            ProducerEntry { id, epoch: 0 }
+            let used_up = || Error::config("id", "the numbers of producers are used up");
+            ProducerEntry { id: id.ok_or_else(used_up)?, epoch: 0 }
         };
         if known.is_some_and(|known| known.epoch == entry.epoch) {
             return Err(Error::config("id", "the producer's epochs are used up"));

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::CorruptionKind;
 use crate::format::TopicId;
-use crate::log::Checkpoint;
+use crate::log::{Checkpoint, OFFSET_MAX};
 use crate::partition::lineage::Lineage;
-use crate::partition::state_log::LoggedState;
+use crate::partition::state_log::{LoggedState, check_partition};
 
 /// The stored form. Variants are only ever added at the end: their order is the format.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,6 +70,31 @@ impl LocalState {
 impl LoggedState for LocalState {
     type Change = LocalChange;
 
+    fn check(&self, change: &LocalChange) -> Result<(), CorruptionKind> {
+        match change {
+            LocalChange::Opened { .. }
+            | LocalChange::Closed
+            | LocalChange::Initialised
+            | LocalChange::TopicGone(_) => Ok(()),
+            LocalChange::Point { partition, point, .. } => {
+                check_partition(*partition)?;
+                point.check()
+            }
+            LocalChange::Lineage { partition, lineage, .. } => {
+                check_partition(*partition)?;
+                lineage.check()
+            }
+            LocalChange::LogStart { partition, offset, .. } => {
+                check_partition(*partition)?;
+                if *offset <= OFFSET_MAX {
+                    Ok(())
+                } else {
+                    Err(CorruptionKind::Malformed("a log start"))
+                }
+            }
+        }
+    }
+
     fn apply(&mut self, change: LocalChange) {
         match change {
             LocalChange::Opened { boot, opens } => {
@@ -121,5 +147,79 @@ impl LoggedState for LocalState {
             .chain(log_starts)
             .chain(closed)
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::PARTITIONS_MAX;
+
+    const TOPIC: TopicId = TopicId([1; 16]);
+
+    fn point() -> Checkpoint {
+        Checkpoint {
+            log_start: 3,
+            end_offset: 7,
+            segment: 1,
+            position: 400,
+            last_batch: 300,
+            times: None,
+            producers: Vec::new(),
+            ages: None,
+        }
+    }
+
+    fn lineage(bases: &[u64]) -> Lineage {
+        let mut lineage = Lineage::default();
+        bases.iter().for_each(|base| lineage.begin(*base, *base));
+        lineage
+    }
+
+    /// E16: no number gets in that a log cannot have.
+    // RED: src/log/mod.rs
+    //   - if self.log_start > self.end_offset || self.end_offset > OFFSET_MAX {
+    //   + if false {
+    #[test]
+    fn row_e16_no_number_of_a_partition_is_believed_that_it_cannot_have() {
+        let of_point = |partition, point| LocalChange::Point { topic: TOPIC, partition, point };
+        let of_lineage = |partition, bases: &[u64]| LocalChange::Lineage {
+            topic: TOPIC,
+            partition,
+            lineage: lineage(bases),
+        };
+        let of_start =
+            |partition, offset| LocalChange::LogStart { topic: TOPIC, partition, offset };
+        let state = LocalState::default();
+        let sound = [
+            of_point(0, point()),
+            of_point(PARTITIONS_MAX - 1, Checkpoint { end_offset: OFFSET_MAX, ..point() }),
+            of_lineage(0, &[9, 2, OFFSET_MAX]),
+            of_start(0, OFFSET_MAX),
+            LocalChange::Opened { boot: None, opens: u64::MAX },
+        ];
+        for change in &sound {
+            assert_eq!(state.check(change), Ok(()), "{change:?}");
+        }
+        let hostile = [
+            of_point(PARTITIONS_MAX, point()),
+            of_point(0, Checkpoint { log_start: 8, ..point() }),
+            of_point(0, Checkpoint { end_offset: OFFSET_MAX + 1, ..point() }),
+            of_point(0, Checkpoint { end_offset: u64::MAX, log_start: u64::MAX, ..point() }),
+            of_point(0, Checkpoint { last_batch: 401, ..point() }),
+            of_lineage(u32::MAX, &[1]),
+            of_lineage(0, &[1, OFFSET_MAX + 1]),
+            of_lineage(0, &[u64::MAX, 1]),
+            of_start(PARTITIONS_MAX, 1),
+            of_start(0, OFFSET_MAX + 1),
+            of_start(0, u64::MAX),
+        ];
+        for change in &hostile {
+            let refused = state.check(change);
+            assert!(
+                matches!(refused, Err(CorruptionKind::Malformed(_))),
+                "{change:?}: {refused:?}"
+            );
+        }
     }
 }

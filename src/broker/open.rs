@@ -1,4 +1,5 @@
-//! Opening a broker: lock, own logs, interrupted work, partitions, lanes; in this order.
+//! Opening a broker: lock, own logs, interrupted work, partitions, lanes; in this order. Of logs
+//! that exist, all three are read before anything is appended to one.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::ErrorKind;
@@ -72,12 +73,13 @@ impl Opening {
         if is_new && is_initialised {
             return Err(missing(&dir.join(META.0)).into());
         }
+        let mut shared_logs = || self.shared_logs(is_new, &lanes, &mut partitions);
+        // What cannot be believed is found before anything is written.
+        let found = (!is_new).then(&mut shared_logs).transpose()?;
         if !self.settings.read_only {
             local.start(vec![LocalChange::Opened { boot, opens }])?;
         }
-        let offsets = self.own_log(OFFSETS, is_new, &lanes, &mut partitions)?;
-        let catalog: StateLog<CatalogState> =
-            self.own_log(META, is_new, &lanes, &mut partitions)?;
+        let (offsets, catalog) = found.map_or_else(shared_logs, Ok)?;
         if !self.settings.read_only {
             offsets.start(Vec::new())?;
             catalog.start(Vec::new())?;
@@ -113,6 +115,17 @@ impl Opening {
             start_lanes(&engine, queues)?;
         }
         Ok(engine)
+    }
+
+    /// The logs that are not of this machine only.
+    fn shared_logs(
+        &self,
+        is_new: bool,
+        lanes: &Arc<Lanes>,
+        report: &mut Vec<PartitionRecovery>,
+    ) -> Result<(StateLog<OffsetsState>, StateLog<CatalogState>)> {
+        let offsets = self.own_log(OFFSETS, is_new, lanes, report)?;
+        Ok((offsets, self.own_log(META, is_new, lanes, report)?))
     }
 
     /// The coordinator, whose deadlines the lanes watch.
@@ -187,7 +200,9 @@ impl Opening {
         let known = |entry: &TopicEntry, number: u32| {
             let of_partition = |local: &LocalState| {
                 let key = (entry.id, number);
-                (local.points.get(&key).cloned(), local.log_starts.get(&key).copied())
+                // A log start is recorded before anything is removed: without one, nothing was.
+                let log_start = local.log_starts.get(&key).copied().unwrap_or(0);
+                (local.points.get(&key).cloned(), Some(log_start))
             };
             let (checkpoint, log_start) = engine.local.read(of_partition);
             let (policy, read_only) = (self.settings.recovery, self.settings.read_only);

@@ -16,6 +16,7 @@ mod compaction;
 mod crash;
 mod faults;
 mod groups;
+mod hostile;
 mod life;
 mod limits;
 mod lineage;

@@ -1,8 +1,12 @@
 //! The records of the engine's own logs.
 
-use crate::broker::catalog::CatalogState;
+use std::collections::BTreeSet;
+use std::path::{Component, Path};
+
+use crate::broker::catalog::{CatalogState, Stage};
 use crate::broker::local::LocalState;
 use crate::codec::{Bincode, Codec};
+use crate::config::PARTITIONS_MAX;
 use crate::group::offsets::OffsetsState;
 use crate::partition::state_log::LoggedState;
 
@@ -10,8 +14,9 @@ use crate::partition::state_log::LoggedState;
 ///
 /// # Panics
 ///
-/// When a change that is accepted is not written as it was read, or a snapshot rebuilds another
-/// state than the one it was taken of.
+/// When a change that is decoded is not written as it was read, a snapshot holds what a replay of
+/// it would refuse, or rebuilds another state than the one it was taken of, or a state holds what
+/// must not be done with.
 pub fn internal(data: &[u8]) {
     let mut catalog = CatalogState::default();
     let mut offsets = OffsetsState::default();
@@ -29,6 +34,28 @@ pub fn internal(data: &[u8]) {
     snapshot_rebuilds(&catalog);
     snapshot_rebuilds(&offsets);
     snapshot_rebuilds(&local);
+    can_be_carried_out(&catalog);
+}
+
+/// What an opening does with the catalog: names become paths, partitions are counted through, and
+/// live topics are looked up by their names.
+fn can_be_carried_out(catalog: &CatalogState) {
+    let mut names = BTreeSet::new();
+    for (entry, stage) in catalog.topics.values() {
+        let mut parts = Path::new(&*entry.name).components();
+        let is_name = matches!(parts.next(), Some(Component::Normal(part)) if part == &*entry.name);
+        assert!(is_name && parts.next().is_none(), "{:?} leads elsewhere", entry.name);
+        assert!(!entry.name.starts_with("__"), "{:?} is one of the engine's own", entry.name);
+        let partitions = match stage {
+            Stage::Growing(total) => *total,
+            Stage::Creating | Stage::Live | Stage::Deleting => entry.config.partitions,
+        };
+        assert!(partitions <= PARTITIONS_MAX && entry.config.partitions <= PARTITIONS_MAX);
+        let is_free = !stage.is_live() || names.insert(entry.name.to_ascii_lowercase());
+        assert!(is_free, "{:?} is live twice", entry.name);
+    }
+    let ids: BTreeSet<u64> = catalog.producers.values().map(|producer| producer.id).collect();
+    assert!(ids.len() == catalog.producers.len(), "two producers have one id");
 }
 
 fn apply<S: LoggedState>(state: &mut S, bytes: &[u8]) {
@@ -36,7 +63,9 @@ fn apply<S: LoggedState>(state: &mut S, bytes: &[u8]) {
     let once = written::<S>(&change);
     let Ok(again) = Bincode.decode(&once) else { panic!("what was written is refused") };
     assert!(written::<S>(&again) == once, "one meaning, two encodings");
-    state.apply(change);
+    if state.check(&change).is_ok() {
+        state.apply(change);
+    }
 }
 
 fn written<S: LoggedState>(change: &S::Change) -> Vec<u8> {
@@ -50,6 +79,8 @@ fn snapshot_rebuilds<S: LoggedState>(state: &S) {
     let snapshot: Vec<_> = state.snapshot().iter().map(written::<S>).collect();
     let mut rebuilt = S::default();
     for change in state.snapshot() {
+        let checked = rebuilt.check(&change);
+        assert!(checked.is_ok(), "a snapshot that would be refused: {checked:?}");
         rebuilt.apply(change);
     }
     let again: Vec<_> = rebuilt.snapshot().iter().map(written::<S>).collect();

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::assignor::Subscription;
+use crate::error::CorruptionKind;
+use crate::format::validate_topic;
 
 /// The live topics and how many partitions each has. The engine's own are never among them, so no
 /// pattern can match one.
@@ -27,6 +29,12 @@ impl Interest {
         patterns: impl IntoIterator<Item = Arc<str>>,
     ) -> Self {
         Self { names: names.into_iter().collect(), patterns: patterns.into_iter().collect() }
+    }
+
+    /// Whether what is wanted can be: a pattern is compared with names, and may be any text.
+    pub(crate) fn check(&self) -> Result<(), CorruptionKind> {
+        let is_sound = self.names.iter().all(|name| validate_topic(name).is_ok());
+        if is_sound { Ok(()) } else { Err(CorruptionKind::Malformed("a topic's name")) }
     }
 
     /// Whether the answer of [`resolve`](Self::resolve) depends on the topics there are.

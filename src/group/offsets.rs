@@ -11,8 +11,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::interest::Interest;
-use crate::format::TopicId;
-use crate::partition::state_log::LoggedState;
+use crate::error::CorruptionKind;
+use crate::format::{TopicId, validate_label, validate_topic};
+use crate::log::OFFSET_MAX;
+use crate::partition::state_log::{LoggedState, check_partition};
 use crate::record::TopicPartition;
 
 /// The next offset that a group will read, and the history of the log that it refers to.
@@ -56,6 +58,24 @@ pub(crate) struct StaticMember {
     pub(crate) rejoin_timeout_ms: u64,
 }
 
+impl StaticMember {
+    fn check(&self) -> Result<(), CorruptionKind> {
+        self.interest.check()?;
+        self.owned.iter().try_for_each(|owned| {
+            check_topic_name(&owned.topic)?;
+            check_partition(owned.partition)
+        })
+    }
+}
+
+fn check_label(label: &str) -> Result<(), CorruptionKind> {
+    validate_label(label).map_err(|_| CorruptionKind::Malformed("the name of a group or member"))
+}
+
+fn check_topic_name(name: &str) -> Result<(), CorruptionKind> {
+    validate_topic(name).map_err(|_| CorruptionKind::Malformed("a topic's name"))
+}
+
 /// The commits of one group, by topic and partition.
 pub(crate) type GroupOffsets = BTreeMap<(TopicId, u32), Committed>;
 
@@ -94,6 +114,31 @@ impl OffsetsState {
 
 impl LoggedState for OffsetsState {
     type Change = OffsetChange;
+
+    fn check(&self, change: &OffsetChange) -> Result<(), CorruptionKind> {
+        match change {
+            OffsetChange::Commit { group, partition, committed, .. } => {
+                check_label(group)?;
+                check_partition(*partition)?;
+                if committed.offset <= OFFSET_MAX {
+                    Ok(())
+                } else {
+                    Err(CorruptionKind::Malformed("a committed offset"))
+                }
+            }
+            OffsetChange::TopicGone(_) => Ok(()),
+            OffsetChange::StaticMember { group, instance, member } => {
+                check_label(group)?;
+                check_label(instance)?;
+                member.check()
+            }
+            OffsetChange::StaticMemberGone { group, instance } => {
+                check_label(group)?;
+                check_label(instance)
+            }
+            OffsetChange::GroupGone(group) => check_label(group),
+        }
+    }
 
     fn apply(&mut self, change: OffsetChange) {
         match change {
@@ -139,5 +184,73 @@ impl LoggedState for OffsetsState {
             })
         });
         self.groups.iter().flat_map(of_group).chain(statics).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::PARTITIONS_MAX;
+
+    fn commit(group: &str, partition: u32, offset: u64) -> OffsetChange {
+        let committed = Committed { offset, leader_epoch: u32::MAX, incarnation: u64::MAX };
+        let (group, topic) = (group.into(), TopicId([1; 16]));
+        OffsetChange::Commit { group, topic, partition, committed }
+    }
+
+    fn member(instance: &str, topic: &str, owned: TopicPartition) -> OffsetChange {
+        let member = StaticMember {
+            interest: [topic].into_iter().collect(),
+            owned: vec![owned],
+            rejoin_timeout_ms: u64::MAX,
+        };
+        OffsetChange::StaticMember { group: "g".into(), instance: instance.into(), member }
+    }
+
+    /// E16 and E19: whatever a group is called it is bytes of a bounded length and never a path;
+    /// numbers are such as a topic can have.
+    // RED: src/group/offsets.rs
+    //   - if committed.offset <= OFFSET_MAX {
+    //   + if true {
+    #[test]
+    fn row_e16_e19_commits_and_members_that_cannot_be_are_refused() {
+        let state = OffsetsState::default();
+        let longest = "\u{e4}/".repeat(85);
+        let sound = [
+            commit("../../etc/passwd", 0, OFFSET_MAX),
+            commit(&longest, PARTITIONS_MAX - 1, 0),
+            member("CON\0", "t", ("t", 0).into()),
+            OffsetChange::GroupGone("__offsets".into()),
+        ];
+        for change in &sound {
+            assert_eq!(state.check(change), Ok(()), "{change:?}");
+        }
+        let too_long = "x".repeat(256);
+        let gone = |group: &str, instance: &str| OffsetChange::StaticMemberGone {
+            group: group.into(),
+            instance: instance.into(),
+        };
+        let hostile = [
+            commit("", 0, 1),
+            commit(&too_long, 0, 1),
+            commit("g", PARTITIONS_MAX, 1),
+            commit("g", u32::MAX, 1),
+            commit("g", 0, OFFSET_MAX + 1),
+            commit("g", 0, u64::MAX),
+            member("", "t", ("t", 0).into()),
+            member("i", "../t", ("t", 0).into()),
+            member("i", "t", ("..", 0).into()),
+            member("i", "t", ("t", PARTITIONS_MAX).into()),
+            gone("g", &too_long),
+            gone("", "i"),
+            OffsetChange::GroupGone("".into()),
+        ];
+        for change in &hostile {
+            let refused = state.check(change);
+            assert!(
+                matches!(refused, Err(CorruptionKind::Malformed(_))),
+                "{change:?}: {refused:?}"
+            );
+        }
     }
 }

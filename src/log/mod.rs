@@ -28,7 +28,7 @@ use self::pinned::PinnedMaps;
 use self::producers::{Admission, ProducerTable, Sequence};
 use self::segment::{MapBudget, Segment, SegmentList};
 use self::tasks::{SyncScope, Unfinished, Unproved};
-use crate::error::{Error, Result};
+use crate::error::{CorruptionKind, Error, Result};
 use crate::format::{
     EncodedBatch, Opening, Placement, ProducerStamp, ProducerState, Rewrite, SegmentHeader,
     TimeRange, TopicId,
@@ -133,6 +133,17 @@ pub(crate) struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// Whether a log can be what the point says. What it says is still compared with the files.
+    pub(crate) fn check(&self) -> Result<(), CorruptionKind> {
+        if self.log_start > self.end_offset || self.end_offset > OFFSET_MAX {
+            return Err(CorruptionKind::Malformed("a recovery point's offsets"));
+        }
+        if self.last_batch > self.position {
+            return Err(CorruptionKind::Malformed("a recovery point's position"));
+        }
+        Ok(())
+    }
+
     pub(crate) fn times(&self) -> Option<TimeRange> {
         // Without a word of when, the age counts from the timestamps.
         let aged_from = |max| self.ages.map_or(max, |(aged_from, _)| aged_from);

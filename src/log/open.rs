@@ -190,8 +190,11 @@ impl Assembly<'_> {
         }
         let log = &mut *self.log;
         let first_base = segments.first().map_or(log.log_end, |segment| segment.base_offset);
-        let start = self.known.start().unwrap_or(first_base);
-        log.log_start = start.max(first_base).min(log.log_end);
+        // Not the first segment that is there: what is missing before it is damage to who reads there.
+        let gaps = self.verdict.damage.iter().filter(|damage| !damage.offsets.is_empty());
+        let first_gap = gaps.map(|damage| damage.offsets.start).min().unwrap_or(first_base);
+        let start = self.known.start().unwrap_or(first_base.min(first_gap));
+        log.log_start = start.min(log.log_end);
         log.durable_end = log.durable_end.max(log.log_start);
         match resumed.and_then(|index| found.get(index)) {
             Some(found) => self.resume(found, &mut segments)?,

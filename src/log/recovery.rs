@@ -27,6 +27,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 
+use super::OFFSET_MAX;
 use super::scan::Stretch;
 use crate::error::CorruptionKind;
 use crate::format::{SegmentHeader, TimeRange};
@@ -158,6 +159,8 @@ pub(crate) fn decide(
     walk.end(segments, &mut verdict);
     leave_the_empty(segments, &live, &mut verdict);
     go_on_behind(segments, lost, &mut verdict);
+    // Whatever files claim: no log has more offsets than there are.
+    verdict.end_offset = verdict.end_offset.min(OFFSET_MAX);
     finish_retention(segments, start.unwrap_or(0), &mut verdict);
     keep_one(segments, &live, &mut verdict);
     verdict

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::guard::OnPanic;
 use super::waiters::Awaits;
 use super::{PartitionCore, Work};
 use crate::config::Durability;
@@ -76,6 +77,7 @@ impl PartitionCore {
 
     /// One sync of what is published when it begins. Called by the gate, for one caller at a time.
     pub(super) fn sync_once(&self, scope: SyncScope) -> Result<u64> {
+        let _on_panic = TellOfPanic { core: self, on_panic: OnPanic::new() };
         let begun = self.clock.monotonic();
         let mut task = {
             let mut state = self.state.lock();
@@ -115,5 +117,23 @@ impl PartitionCore {
         drop(state);
         fired.notify();
         result.map(|()| task.target)
+    }
+}
+
+/// Tells those who wait for a sync that panics what poisoned the partition.
+struct TellOfPanic<'a> {
+    core: &'a PartitionCore,
+    on_panic: OnPanic,
+}
+
+impl Drop for TellOfPanic<'_> {
+    fn drop(&mut self) {
+        if self.on_panic.has_begun() {
+            // Dropped after what poisons; and whoever is woken is woken under no lock.
+            let failure = self.core.state.lock().failure.clone();
+            if let Some(failure) = failure {
+                self.core.gate.fail(failure);
+            }
+        }
     }
 }

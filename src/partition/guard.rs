@@ -46,18 +46,18 @@ impl StateLock {
 /// Tells a panic that began meanwhile from one that was under way before: a destructor may well
 /// use the partition while its thread unwinds.
 #[derive(Clone, Copy)]
-struct OnPanic {
+pub(super) struct OnPanic {
     was_panicking: bool,
 }
 
 impl OnPanic {
     #[inline]
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { was_panicking: std::thread::panicking() }
     }
 
     #[inline]
-    fn has_begun(self) -> bool {
+    pub(super) fn has_begun(self) -> bool {
         !self.was_panicking && std::thread::panicking()
     }
 }

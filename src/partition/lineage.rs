@@ -6,6 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::CorruptionKind;
+use crate::log::OFFSET_MAX;
+
 /// LIMIT: how many recoveries are remembered per partition, about 20 bytes each. A commit older
 /// than the oldest of them is held against those that are left.
 const RECOVERIES_MAX: usize = 32;
@@ -26,6 +29,14 @@ impl Lineage {
     /// The id of the last incarnation; `None` while the log was never recovered.
     pub(crate) fn current(&self) -> Option<u64> {
         self.0.last().map(|last| last.id)
+    }
+
+    /// Whether a log can have been recovered where this says.
+    pub(crate) fn check(&self) -> Result<(), CorruptionKind> {
+        if self.0.iter().all(|incarnation| incarnation.base_offset <= OFFSET_MAX) {
+            return Ok(());
+        }
+        Err(CorruptionKind::Malformed("an incarnation's base offset"))
     }
 
     /// Takes note of a recovery, after which the log goes on at `base_offset`.

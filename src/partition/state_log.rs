@@ -5,7 +5,13 @@
 //! so it is there whole or not at all; once it is synced it replaces all earlier segments. Opening
 //! therefore reads one segment, or two when a crash interrupted a snapshot.
 //!
-//! Invariant: the state in memory is what replaying the log would give.
+//! Bytes become state in three steps: the batch's checksum, the bounded decoding of a change, and
+//! [`check`](LoggedState::check), which knows what the change may say. Only then is it applied, so
+//! that what is done with a state (paths, loops over partitions) is done with sound values.
+//!
+//! Invariants:
+//! 1. The state in memory is what replaying the log would give.
+//! 2. No change is written that a replay would refuse.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +22,7 @@ use serde::de::DeserializeOwned;
 use super::encode::{RecordRules, encode};
 use super::{AppendOptions, PartitionCore};
 use crate::codec::{Bincode, Codec};
-use crate::config::{TimestampType, Visibility};
+use crate::config::{PARTITIONS_MAX, TimestampType, Visibility};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::SegmentHeader;
 use crate::log::Outcome;
@@ -32,6 +38,16 @@ use crate::sync::{Mutex, MutexGuard};
 pub(crate) trait LoggedState: Default {
     type Change: Serialize + DeserializeOwned;
 
+    /// Whether a change can follow on this state, for all that a log may hold. Pure, and cheap: it
+    /// runs for every record of an opening.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the change. It refuses nothing that the engine can write: an opening that
+    /// meets such a record is over.
+    fn check(&self, change: &Self::Change) -> Result<(), CorruptionKind>;
+
+    /// Applies a change that was checked.
     fn apply(&mut self, change: Self::Change);
 
     /// Changes that rebuild this state from the default one.
@@ -90,7 +106,7 @@ impl<S: LoggedState> StateLog<S> {
     pub(crate) fn start(&self, changes: Vec<S::Change>) -> Result<()> {
         let mut inner = self.inner.lock();
         for change in changes {
-            inner.state.apply(change);
+            apply_own(&mut inner.state, change);
         }
         self.write_snapshot(inner)
     }
@@ -161,7 +177,7 @@ impl<S: LoggedState> StateLog<S> {
         let end = self.append_records(&records)?;
         inner.changes_bytes += values.iter().map(|value| value.len() as u64).sum::<u64>();
         for change in changes {
-            inner.state.apply(change);
+            apply_own(&mut inner.state, change);
         }
         Ok(end)
     }
@@ -217,6 +233,20 @@ impl<S: LoggedState> StateLog<S> {
     }
 }
 
+/// Applies a change that the engine itself has made, so that it is sound.
+fn apply_own<S: LoggedState>(state: &mut S, change: S::Change) {
+    debug_assert_eq!(state.check(&change), Ok(()), "a change that the next opening would refuse");
+    state.apply(change);
+}
+
+/// Whether a topic can have a partition of this number.
+pub(crate) fn check_partition(number: u32) -> Result<(), CorruptionKind> {
+    if number < PARTITIONS_MAX {
+        return Ok(());
+    }
+    Err(CorruptionKind::Malformed("a partition's number"))
+}
+
 /// Room for a record's own fields beside its value, and for a batch's header.
 const RECORD_ROOM: usize = 16;
 const SNAPSHOT_ROOM: usize = 256;
@@ -254,9 +284,11 @@ fn replay<S: LoggedState>(partition: &Arc<PartitionCore>) -> Result<S> {
                 state = S::default();
                 continue;
             }
+            let refused = |kind| refused(&message.topic_partition(), message.offset(), kind);
             let change = Bincode
                 .decode(message.value().unwrap_or_default())
-                .map_err(|_| not_ours(&message.topic_partition(), message.offset()))?;
+                .map_err(|_| refused(CorruptionKind::Malformed("an internal record")))?;
+            state.check(&change).map_err(refused)?;
             state.apply(change);
         }
     }
@@ -285,13 +317,13 @@ fn last_snapshot(partition: &PartitionCore, limits: &FetchLimits) -> Result<Opti
     segments.first().map(at).transpose()
 }
 
-fn not_ours(partition: &TopicPartition, offset: u64) -> Error {
+fn refused(partition: &TopicPartition, offset: u64, kind: CorruptionKind) -> Error {
     let corruption = Corruption {
         partition: Some(partition.clone()),
         file: partition.to_string().into(),
         position: 0,
         offsets: Some(offset..offset.saturating_add(1)),
-        kind: CorruptionKind::Malformed("an internal record"),
+        kind,
     };
     corruption.into()
 }

@@ -416,6 +416,46 @@ fn row_e07_a_missing_segment_is_an_error_for_readers_and_not_a_gap() {
     }
 }
 
+/// Symptom: when the first files of a log were gone, reading there was `OffsetOutOfRange`, as if
+/// retention had removed them. Cause: the log began with the first file that was there. Rule: a log
+/// begins where its log start was recorded; what it lacks behind that is damage, in every life.
+#[test]
+fn what_is_missing_at_the_head_is_damage_and_no_log_start() {
+    let (disk, end) = five_segments();
+    for count in 1..5 {
+        let image = disk.kill9();
+        for path in files(&disk).iter().take(count) {
+            image.remove_file(path).unwrap();
+        }
+        let lost = 0..count as u64 * 3;
+        let rig = Rig::simulated(&image, 9);
+        for (life, first) in [(0, 0), (1, 0), (2, 2), (3, lost.end)] {
+            let known = Known { log_start: Some(first), ..AFTER_CUT };
+            let (log, report) = rig.open(&known).unwrap();
+            let context = format!("{count} files, life {life}: {report:?}");
+            assert_eq!((log.log_start(), log.log_end()), (first, end), "{context}");
+            let expected: Vec<_> =
+                Some(first..lost.end).filter(|it| !it.is_empty()).into_iter().collect();
+            let reported: Vec<_> =
+                report.corrupt.iter().filter_map(|it| it.offsets.clone()).collect();
+            assert_eq!(reported, expected, "{context}");
+            assert!(
+                report.corrupt.iter().all(|it| it.kind == CorruptionKind::Missing),
+                "{context}"
+            );
+            assert_eq!(log.checkpoint().map(|point| point.log_start), Some(first), "{context}");
+            assert_eq!(
+                read_from(&log, lost.end, 9).unwrap(),
+                plain(lost.end..end, 30),
+                "{context}"
+            );
+        }
+        // Where nothing is known of the log start, the log begins with what is there.
+        let (log, report) = rig.open(&AFTER_CUT).unwrap();
+        assert_eq!((log.log_start(), report.corrupt.len()), (lost.end, 0), "{report:?}");
+    }
+}
+
 /// Copied chunks report the same damage as the map, even when it spans chunks.
 #[test]
 fn damage_is_the_same_for_copying_readers() {

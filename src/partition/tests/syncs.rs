@@ -354,6 +354,46 @@ fn row_a26_a_panic_in_the_middle_of_a_roll_poisons_the_partition() {
     assert_eq!(last.values(), ["before", "after"]);
 }
 
+/// Symptom: who waited for a sync that panicked got `Closed`, as if somebody had closed the broker,
+/// and later appends were said to be refused "since a failed sync". Cause: the gate had an answer of
+/// its own for a sync without outcome. Rule: a panic is told as what it is, to waiters as a sync of
+/// unknown outcome, to appends as what poisoned the partition.
+// RED: src/partition/durable.rs
+//   - self.core.gate.fail(failure);
+#[test]
+fn row_a26_a_panic_in_a_sync_is_told_to_all_who_wait_and_to_later_appends() {
+    for side in [Side::Before, Side::After] {
+        let is_armed = Arc::new(AtomicBool::new(false));
+        let armed = Arc::clone(&is_armed);
+        let setup = Setup::hooked(move |operation, at| {
+            let is_hit = (operation, at) == (Operation::Sync, side);
+            assert!(!(is_hit && armed.swap(false, Ordering::Relaxed)), "a panic in a sync");
+        });
+        let durable = setup.append("durable").unwrap();
+        setup.core.wait_durable(durable).unwrap();
+        let end = setup.append("1").unwrap();
+        let (woken, waker) = waker();
+        assert!(setup.core.poll_durable(end, &waker, &mut None).is_none());
+        is_armed.store(true, Ordering::Relaxed);
+        let sync = || setup.core.wait_durable(end);
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(sync)).is_err());
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        let polled = setup.core.poll_durable(end, &waker, &mut None).expect("an answer");
+        for answer in [polled, setup.core.wait_durable(end), setup.core.flush()] {
+            let Err(error) = answer else { panic!("not durable") };
+            assert!(matches!(error, Error::SyncFailed { .. }), "{error:?}");
+            assert!(!error.is_definite() && error.is_fatal());
+        }
+        setup.core.wait_durable(durable).unwrap();
+        let refused = setup.append("2").unwrap_err();
+        let Error::Poisoned { source, .. } = &refused else { panic!("{refused:?}") };
+        assert!(!refused.to_string().contains("sync"), "{refused}");
+        let cause = std::error::Error::source(&**source).unwrap().to_string();
+        assert!(cause.contains("panicked"), "{cause}");
+        assert_eq!(setup.values(), ["durable"]);
+    }
+}
+
 /// A destructor that appends while its thread unwinds has not panicked itself.
 #[test]
 fn an_append_while_the_thread_unwinds_poisons_nothing() {
