@@ -32,9 +32,12 @@ use crate::topic::TopicShared;
 use crate::trace::note;
 
 /// The engine's own topics. Their ids are fixed: what they hold is found before any catalog is.
-const LOCAL: (&str, TopicId) = ("__local", TopicId(*b"logpond  __local"));
-const OFFSETS: (&str, TopicId) = ("__offsets", TopicId(*b"logpond__offsets"));
-const META: (&str, TopicId) = ("__meta", TopicId(*b"logpond   __meta"));
+pub(crate) const LOCAL: (&str, TopicId) = ("__local", TopicId(*b"logpond  __local"));
+pub(crate) const OFFSETS: (&str, TopicId) = ("__offsets", TopicId(*b"logpond__offsets"));
+pub(crate) const META: (&str, TopicId) = ("__meta", TopicId(*b"logpond   __meta"));
+
+/// What the engine itself keeps in the directory of a broker.
+pub(crate) const OWN: [&str; 4] = [LOCAL.0, OFFSETS.0, META.0, "LOCK"];
 
 /// What is needed to open a broker.
 pub(crate) struct Opening {
@@ -187,11 +190,13 @@ impl Opening {
         let known = |entry: &TopicEntry, number: u32| {
             let of_partition = |local: &LocalState| {
                 let key = (entry.id, number);
-                (local.points.get(&key).cloned(), local.log_starts.get(&key).copied())
+                // A log begins at 0 until this says otherwise: it does, before a record goes.
+                let log_start = local.log_starts.get(&key).copied().unwrap_or(0);
+                (local.points.get(&key).cloned(), log_start)
             };
             let (checkpoint, log_start) = engine.local.read(of_partition);
             let (policy, read_only) = (self.settings.recovery, self.settings.read_only);
-            let needs_all = false;
+            let (needs_all, log_start) = (false, Some(log_start));
             Known { checkpoint, clean, same_boot, policy, read_only, needs_all, log_start, now }
         };
         let jobs: Vec<(&TopicEntry, u32)> = live
@@ -469,7 +474,6 @@ fn missing(dir: &Path) -> Corruption {
 
 /// What lies in the directory and belongs to no topic. It is left alone.
 fn unknown_entries(engine: &Engine) -> Result<Vec<PathBuf>> {
-    const OWN: [&str; 4] = [LOCAL.0, OFFSETS.0, META.0, "LOCK"];
     let dir = &engine.settings.dir;
     let entries = engine.env.disk.list(dir).map_err(|source| Error::io("list", dir, source))?;
     Ok(engine.catalog.read(|catalog| {

@@ -262,6 +262,23 @@ fn replay<S: LoggedState>(partition: &Arc<PartitionCore>) -> Result<S> {
     }
 }
 
+/// Applies a record of such a log, read by whoever reads around damage. Whether it was one.
+pub(crate) fn apply_record<S: LoggedState>(
+    state: &mut S,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+) -> bool {
+    if key == Some(SNAPSHOT_KEY) {
+        *state = S::default();
+        return true;
+    }
+    let change = Bincode.decode(value.unwrap_or_default());
+    change.is_ok_and(|change| {
+        state.apply(change);
+        true
+    })
+}
+
 /// A cursor at the last segment that begins with a whole snapshot.
 fn last_snapshot(partition: &PartitionCore, limits: &FetchLimits) -> Result<Option<Cursor>> {
     let one = FetchLimits { records: 1, ..*limits };
