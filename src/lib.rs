@@ -98,6 +98,7 @@ mod partitioner;
 mod producer;
 mod record;
 mod rules;
+mod salvage;
 mod storage;
 mod sync;
 mod topic;
@@ -134,6 +135,7 @@ pub use partition::metrics::{
 pub use partitioner::{DefaultPartitioner, Partitioner};
 pub use producer::{Delivery, Producer, ProducerBuilder, SendOutcome};
 pub use record::{LeaderEpoch, NodeId, Offsets, Record, RecordMetadata, TopicPartition};
+pub use salvage::{SalvageReport, SalvagedPartition, SalvagedTopic, salvage};
 pub use topic::{Partition, Topic};
 #[cfg(feature = "async")]
 pub use typed::TypedStream;

@@ -44,6 +44,8 @@ const LEVELS: &[(&str, u32)] = &[
     ("producer", 70),
     ("consumer", 70),
     ("admin", 70),
+    // Reads and writes whole directories.
+    ("salvage", 75),
     // A client of producers and consumers.
     ("typed", 71),
     ("replication", 80),

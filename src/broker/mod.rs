@@ -12,6 +12,7 @@ use std::sync::Arc;
 pub use self::builder::BrokerBuilder;
 use self::engine::Engine;
 pub use self::report::RecoveryReport;
+pub(crate) use self::restore::Restored;
 use crate::config::TopicConfig;
 use crate::error::{Error, Result};
 use crate::topic::{Lifeline, Topic};
@@ -25,8 +26,9 @@ mod housekeeping;
 mod lanes;
 pub(crate) mod local;
 pub(crate) mod metrics;
-mod open;
+pub(crate) mod open;
 mod report;
+mod restore;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;

@@ -33,9 +33,12 @@ use crate::topic::TopicShared;
 use crate::trace::note;
 
 /// The engine's own topics. Their ids are fixed: what they hold is found before any catalog is.
-const LOCAL: (&str, TopicId) = ("__local", TopicId(*b"logpond  __local"));
-const OFFSETS: (&str, TopicId) = ("__offsets", TopicId(*b"logpond__offsets"));
-const META: (&str, TopicId) = ("__meta", TopicId(*b"logpond   __meta"));
+pub(crate) const LOCAL: (&str, TopicId) = ("__local", TopicId(*b"logpond  __local"));
+pub(crate) const OFFSETS: (&str, TopicId) = ("__offsets", TopicId(*b"logpond__offsets"));
+pub(crate) const META: (&str, TopicId) = ("__meta", TopicId(*b"logpond   __meta"));
+
+/// What the engine itself keeps in the directory of a broker.
+pub(crate) const OWN: [&str; 4] = [LOCAL.0, OFFSETS.0, META.0, "LOCK"];
 
 /// What is needed to open a broker.
 pub(crate) struct Opening {
@@ -484,7 +487,6 @@ fn missing(dir: &Path) -> Corruption {
 
 /// What lies in the directory and belongs to no topic. It is left alone.
 fn unknown_entries(engine: &Engine) -> Result<Vec<PathBuf>> {
-    const OWN: [&str; 4] = [LOCAL.0, OFFSETS.0, META.0, "LOCK"];
     let dir = &engine.settings.dir;
     let entries = engine.env.disk.list(dir).map_err(|source| Error::io("list", dir, source))?;
     Ok(engine.catalog.read(|catalog| {

@@ -276,7 +276,7 @@ fn invalid(name: &str, reason: NameError) -> Error {
 
 /// Creates a directory, or takes one that holds no segments: a topic that is gone may have left it
 /// because of files that are not ours.
-fn make_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
+pub(super) fn make_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
     match disk.create_dir(dir) {
         Err(source) if source.kind() == ErrorKind::AlreadyExists => {
             if is_free(disk, dir).map_err(|source| Error::io("list", dir, source))? {

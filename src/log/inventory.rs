@@ -34,10 +34,21 @@ pub(super) struct Found {
     /// Whether the scan began at the recovery point, which vouches for what lies before.
     pub(super) from_point: bool,
     opening: Option<(Opening, u32)>,
-    file: Arc<dyn DiskFile>,
+    pub(super) file: Arc<dyn DiskFile>,
 }
 
 impl Found {
+    /// A segment file with an intact header, and its footer if that is intact too.
+    pub(super) fn new(
+        path: PathBuf,
+        header: SegmentHeader,
+        file: Arc<dyn DiskFile>,
+    ) -> Result<Self> {
+        let footer = read_footer(&*file, header.salt);
+        let footer = footer.map_err(|source| Error::io("read the footer of", &path, source))?;
+        Ok(Self { path, header, footer, scan: None, from_point: false, opening: None, file })
+    }
+
     /// The opening batch, where there is no footer.
     pub(super) fn opening(&self) -> Option<&Opening> {
         self.opening.as_ref().map(|(opening, _)| opening)
@@ -64,20 +75,7 @@ impl Found {
     }
 
     pub(super) fn facts(&self) -> Facts {
-        let (truncates_to, replaces) = match self.header.rewrite {
-            None => (None, false),
-            Some(Rewrite::Truncates(at)) => (Some(at), false),
-            Some(Rewrite::Replaces(_)) => (None, true),
-        };
-        let mut facts = Facts {
-            number: self.header.number,
-            places: self.header.places().into_inner(),
-            generation: self.header.generation,
-            truncates_to,
-            replaces,
-            base_offset: self.base_offset(),
-            ..Facts::default()
-        };
+        let mut facts = self.header_facts();
         if let Some(footer) = &self.footer {
             facts.durable = footer.next_offset;
             facts.stretches.push(Stretch {
@@ -88,12 +86,47 @@ impl Found {
                 times: footer.times,
             });
         } else if let Some(scan) = &self.scan {
-            facts.durable = scan.durable_mark;
-            facts.stretches.clone_from(&scan.stretches);
-            facts.damage.clone_from(&scan.damage);
-            facts.garbage_end = scan.garbage_end;
+            take_scan(&mut facts, scan);
         }
         facts
+    }
+
+    /// The facts where the footer was not believed to say what the batches hold: only where they
+    /// begin, and that all before their end was durable.
+    pub(super) fn scanned_facts(&self) -> Facts {
+        let mut facts = self.header_facts();
+        if let Some(scan) = &self.scan {
+            take_scan(&mut facts, scan);
+        }
+        if let Some(footer) = &self.footer {
+            facts.durable = facts.durable.max(footer.next_offset);
+            let start = SegmentHeader::END_POSITION;
+            if facts.stretches.first().is_none_or(|first| first.start > start) {
+                let (base_offset, times) = (footer.base_offset, None);
+                let next_offset = base_offset;
+                let nothing = Stretch { start, end: start, base_offset, next_offset, times };
+                facts.stretches.insert(0, nothing);
+            }
+        }
+        facts
+    }
+
+    /// What the header says, and where the data begins.
+    fn header_facts(&self) -> Facts {
+        let (truncates_to, replaces) = match self.header.rewrite {
+            None => (None, false),
+            Some(Rewrite::Truncates(at)) => (Some(at), false),
+            Some(Rewrite::Replaces(_)) => (None, true),
+        };
+        Facts {
+            number: self.header.number,
+            places: self.header.places().into_inner(),
+            generation: self.header.generation,
+            truncates_to,
+            replaces,
+            base_offset: self.base_offset(),
+            ..Facts::default()
+        }
     }
 
     fn read_opening(&mut self) -> Result<()> {
@@ -132,6 +165,13 @@ impl Found {
     }
 }
 
+fn take_scan(facts: &mut Facts, scan: &Scan) {
+    facts.durable = scan.durable_mark;
+    facts.stretches.clone_from(&scan.stretches);
+    facts.damage.clone_from(&scan.damage);
+    facts.garbage_end = scan.garbage_end;
+}
+
 /// A segment file whose header is not what was written. Without the salt in it, nothing in the
 /// file can be told from chance.
 pub(super) struct LostFile {
@@ -155,7 +195,7 @@ impl Inventory {
     }
 
     /// The file that a verdict means: those that are lost follow the others.
-    fn path(&self, index: usize) -> PathBuf {
+    pub(super) fn path(&self, index: usize) -> PathBuf {
         let lost = || self.lost.get(index.checked_sub(self.found.len())?);
         let found = self.found.get(index).map(|found| &found.path);
         found.or_else(|| Some(&lost()?.path)).cloned().unwrap_or_default()
@@ -261,13 +301,11 @@ impl Reader<'_> {
         if let Some(what) = foreign {
             return Err(self.corruption(path, 0, CorruptionKind::Foreign(what)).into());
         }
-        let footer = read_footer(&*file, header.salt);
-        let footer = footer.map_err(|source| Error::io("read the footer of", &path, source))?;
-        Ok(Ok(Found { path, header, footer, scan: None, from_point: false, opening: None, file }))
+        Found::new(path, header, file).map(Ok)
     }
 
     /// The opening batches of segments without a footer.
-    fn read_openings(found: &mut [Found]) -> Result<()> {
+    pub(super) fn read_openings(found: &mut [Found]) -> Result<()> {
         for found in found.iter_mut().filter(|found| found.footer.is_none()) {
             found.read_opening()?;
         }
@@ -369,7 +407,11 @@ impl Reader<'_> {
 
 /// What a file without its header says all the same: its batches' headers, as long as they follow
 /// one another, and how many bytes there are behind it.
-fn lost_facts(file: &dyn DiskFile, number: u64, kind: CorruptionKind) -> io::Result<Lost> {
+pub(super) fn lost_facts(
+    file: &dyn DiskFile,
+    number: u64,
+    kind: CorruptionKind,
+) -> io::Result<Lost> {
     let mut reader = ChunkReader::new(file, u64::MAX, CHUNK_BYTES)?;
     let mut position = u64::from(SegmentHeader::END_POSITION);
     let mut claimed: Option<u64> = None;

@@ -53,6 +53,7 @@ pub(crate) mod pinned;
 pub(crate) mod producers;
 mod recovery;
 pub(crate) mod retention;
+pub(crate) mod salvage;
 mod scan;
 pub(crate) mod segment;
 mod space;

@@ -186,7 +186,7 @@ pub(crate) fn bounds(segments: &[Facts]) -> Vec<u64> {
 }
 
 /// The segments that no rewrite has removed (rule 5).
-fn without_leftovers(segments: &[Facts]) -> Vec<usize> {
+pub(super) fn without_leftovers(segments: &[Facts]) -> Vec<usize> {
     let replaced = replaced(segments);
     let cuts: Vec<_> = segments
         .iter()

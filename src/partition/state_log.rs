@@ -280,18 +280,27 @@ fn replay<S: LoggedState>(partition: &Arc<PartitionCore>) -> Result<S> {
             return Ok(state);
         }
         for message in Batch::new(fetched.runs).iter() {
-            if message.key() == Some(SNAPSHOT_KEY) {
-                state = S::default();
-                continue;
-            }
-            let refused = |kind| refused(&message.topic_partition(), message.offset(), kind);
-            let change = Bincode
-                .decode(message.value().unwrap_or_default())
-                .map_err(|_| refused(CorruptionKind::Malformed("an internal record")))?;
-            state.check(&change).map_err(refused)?;
-            state.apply(change);
+            apply_record(&mut state, message.key(), message.value())
+                .map_err(|kind| refused(&message.topic_partition(), message.offset(), kind))?;
         }
     }
+}
+
+/// Applies a record of such a log, once it is decoded and checked.
+pub(crate) fn apply_record<S: LoggedState>(
+    state: &mut S,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+) -> Result<(), CorruptionKind> {
+    if key == Some(SNAPSHOT_KEY) {
+        *state = S::default();
+        return Ok(());
+    }
+    let change = Bincode.decode(value.unwrap_or_default());
+    let change = change.map_err(|_| CorruptionKind::Malformed("an internal record"))?;
+    state.check(&change)?;
+    state.apply(change);
+    Ok(())
 }
 
 /// A cursor at the last segment that begins with a whole snapshot.

@@ -19,11 +19,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{File, TryLockError};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use super::disk::Access;
 use super::platform::{self, Identity};
 use crate::clock::real_now;
 use crate::error::{Error, Result};
@@ -68,9 +69,19 @@ impl DirLock {
     /// Takes the lock. Waits up to a second if the holder is in this process and has said that it
     /// is closing; otherwise a taken lock is [`Error::Locked`] at once.
     pub(crate) fn acquire(dir: &Path) -> Result<Self> {
+        Self::take(dir, Files::lock)
+    }
+
+    /// Takes the lock of a directory in which nothing may be written, by what is there: `LOCK`, if
+    /// any broker was ever in it, and the directory itself. Otherwise as [`acquire`](Self::acquire).
+    pub(crate) fn acquire_read_only(dir: &Path) -> Result<Self> {
+        Self::take(dir, Files::lock_what_is_there)
+    }
+
+    fn take(dir: &Path, lock: impl FnOnce(&Path) -> Result<Files>) -> Result<Self> {
         let path = dir.to_path_buf();
         let entry = RegistryEntry::take(dir)?;
-        let files = Files::lock(dir)?;
+        let files = lock(dir)?;
         Ok(Self { entry, files, path, process: std::process::id() })
     }
 
@@ -84,7 +95,8 @@ impl DirLock {
     #[cfg(test)]
     /// Whether `LOCK` is still the file that was locked: not deleted and not replaced.
     pub(crate) fn is_intact(&self) -> bool {
-        names_the_file(&self.path.join(FILE_NAME), &self.files.lock)
+        let lock = self.files.lock.as_ref();
+        lock.is_some_and(|lock| names_the_file(&self.path.join(FILE_NAME), lock))
     }
 }
 
@@ -151,13 +163,25 @@ impl Drop for RegistryEntry {
 
 /// The locks that other processes see.
 struct Files {
-    lock: File,
+    /// `None` where nothing may be made and no broker has been.
+    lock: Option<File>,
     /// `None` where a directory cannot be locked.
     dir: Option<File>,
 }
 
 impl Files {
     fn lock(dir: &Path) -> Result<Self> {
+        Self::lock_by(dir, |path| platform::open_or_create(path).map(Some))
+    }
+
+    fn lock_what_is_there(dir: &Path) -> Result<Self> {
+        Self::lock_by(dir, |path| match platform::open(path, Access::Read) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
+        })
+    }
+
+    fn lock_by(dir: &Path, open: impl Fn(&Path) -> io::Result<Option<File>>) -> Result<Self> {
         let path = dir.join(FILE_NAME);
         let lock_dir = platform::open_dir(dir).ok();
         let lock_dir = match lock_dir.as_ref().map(try_lock) {
@@ -167,8 +191,10 @@ impl Files {
             Some(Err(TryLockError::Error(_))) | None => None,
         };
         for _ in 0..ATTEMPTS {
-            let lock = platform::open_or_create(&path);
-            let lock = lock.map_err(|error| Error::io("open", &path, error))?;
+            let lock = open(&path).map_err(|error| Error::io("open", &path, error))?;
+            let Some(lock) = lock else {
+                return Ok(Self { lock, dir: lock_dir });
+            };
             match try_lock(&lock) {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(locked(dir)),
@@ -176,7 +202,7 @@ impl Files {
             }
             // Between opening and locking the file can have been deleted, and another created.
             if names_the_file(&path, &lock) {
-                return Ok(Self { lock, dir: lock_dir });
+                return Ok(Self { lock: Some(lock), dir: lock_dir });
             }
         }
         Err(locked(dir))
@@ -184,9 +210,8 @@ impl Files {
 
     /// Best effort: closing the descriptors does it as well, unless a child has them too.
     fn unlock(&self) {
-        let _closing_follows = self.lock.unlock();
-        if let Some(dir) = &self.dir {
-            let _closing_follows = dir.unlock();
+        for file in self.lock.iter().chain(&self.dir) {
+            let _closing_follows = file.unlock();
         }
     }
 }

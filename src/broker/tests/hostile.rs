@@ -95,7 +95,7 @@ fn is_refused(disk: &SimulatedDisk, log: &str, offset: u64, what: &str) {
 /// looked for as many directories; with as many live ones the list of them had no room. Cause: what
 /// could be decoded was believed. Rule: decode, check, and only then act.
 // RED: src/partition/state_log.rs
-//   - state.check(&change).map_err(refused)?;
+//   - state.check(&change)?;
 #[test]
 fn row_e16_a_topic_that_cannot_be_stops_the_opening_before_anything_is_done() {
     let hostile = [

@@ -10,7 +10,7 @@ use crate::broker::local::{LocalChange, LocalState};
 use crate::config::{Durability, TopicConfig};
 use crate::group::offsets::{Committed, OffsetChange};
 use crate::record::{Offsets, Record, TopicPartition};
-use crate::storage::disk::{Fault, Operation, Pages, PowerCut, SimulatedDisk};
+use crate::storage::disk::{Disk, Fault, Operation, Pages, PowerCut, SimulatedDisk};
 
 fn files(disk: &SimulatedDisk, log: &str) -> usize {
     let dir = format!("{DIR}/{log}/0");
@@ -323,4 +323,30 @@ fn what_is_known_of_a_deleted_topic_is_forgotten_by_the_next_opening() {
     let cut = disk.power_cut(&mut || 0, PowerCut::WORST);
     drop(broker);
     assert_eq!(known(&open(&cut, 3).unwrap()), BTreeSet::from([live]));
+}
+
+/// Symptom: after a crash, a log whose first file was gone began with the second, and nothing was
+/// reported. Cause: where no record had ever been removed nothing said so, and what is not there in
+/// front passed for removed. Rule: a log begins at 0 until a log start says otherwise, which it
+/// does, durably, before a record goes.
+#[test]
+fn a_first_file_that_is_gone_is_missed_although_no_log_start_was_ever_written() {
+    let disk = SimulatedDisk::new();
+    let broker = open(&disk, 1).unwrap();
+    let config = TopicConfig::new(1).segment_bytes(16 << 10);
+    let partition = broker.ensure_topic("t", config).unwrap().partition(0).unwrap();
+    while files(&disk, "t") < 3 {
+        partition.append(&Record::new().value(&"v".repeat(1_000))).unwrap();
+    }
+    drop((partition, broker));
+    let dir = format!("{DIR}/t/0");
+    let first = disk.paths().into_iter().find(|path| path.starts_with(&dir)).unwrap();
+    disk.remove_file(&first).unwrap();
+
+    let broker = open(&disk, 2).unwrap();
+    let start = broker.topic("t").unwrap().partition(0).unwrap().log_start_offset();
+    let of_topic = broker.recovery().partitions.iter().find(|it| &*it.topic == "t").unwrap();
+    let missing: Vec<_> = of_topic.corrupt.iter().map(|it| it.offsets.clone()).collect();
+    assert_eq!(start, 0, "nobody has removed anything");
+    assert!(matches!(&missing[..], [Some(gone)] if gone.start == 0 && gone.end > 0), "{missing:?}");
 }

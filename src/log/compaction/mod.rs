@@ -15,7 +15,7 @@
 //! 4. Offsets, order and timestamps of what stays do not change.
 
 mod keys;
-mod output;
+pub(super) mod output;
 pub(crate) mod plan;
 pub(crate) mod run;
 mod sieve;

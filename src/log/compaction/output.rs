@@ -1,4 +1,5 @@
-//! One new segment file: header, opening batch, what stays of the inputs, footer.
+//! One new segment file: header, opening batch, what stays of the inputs, footer. Compaction writes
+//! such files, and so does salvage, in a directory where there is nothing to replace.
 //!
 //! Written with a temporary name and whole when it gets its own: data and footer are synced first,
 //! the name is durable when [`Output::finish`] returns. From then on the file counts and those
@@ -26,16 +27,16 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 /// What the inputs say, taken together, beside their records.
 #[derive(Debug, Clone)]
-pub(super) struct Heritage {
-    pub(super) leader_epoch: u32,
-    pub(super) incarnation: u64,
+pub(in crate::log) struct Heritage {
+    pub(in crate::log) leader_epoch: u32,
+    pub(in crate::log) incarnation: u64,
     /// As it was at the end of the last input.
-    pub(super) producers: Vec<ProducerState>,
+    pub(in crate::log) producers: Vec<ProducerState>,
     /// From when the age of the youngest record of all inputs counts.
-    pub(super) aged_from: u64,
+    pub(in crate::log) aged_from: u64,
 }
 
-pub(super) struct Output {
+pub(in crate::log) struct Output {
     env: Arc<LogEnv>,
     identity: LogIdentity,
     header: SegmentHeader,
@@ -55,7 +56,7 @@ pub(super) struct Output {
 
 impl Output {
     /// Makes the file, under its temporary name.
-    pub(super) fn create(
+    pub(in crate::log) fn create(
         env: &Arc<LogEnv>,
         identity: &LogIdentity,
         (number, generation): (u64, u32),
@@ -102,12 +103,12 @@ impl Output {
     }
 
     /// The key of the checksums of the batches that are pushed.
-    pub(super) fn salt(&self) -> u64 {
+    pub(in crate::log) fn salt(&self) -> u64 {
         self.header.salt
     }
 
     /// Adds a batch as it is, but for its local part.
-    pub(super) fn copy(&mut self, view: &BatchView<'_>) -> Result<()> {
+    pub(in crate::log) fn copy(&mut self, view: &BatchView<'_>) -> Result<()> {
         let (salt, mut resealed) = (self.header.salt, Ok(()));
         self.push(&view.header(), |out| {
             let start = out.len();
@@ -121,7 +122,7 @@ impl Output {
     }
 
     /// Adds a batch by having it appended to the buffer.
-    pub(super) fn push(
+    pub(in crate::log) fn push(
         &mut self,
         header: &BatchHeader,
         append: impl FnOnce(&mut Vec<u8>) -> Result<()>,
@@ -163,7 +164,7 @@ impl Output {
     /// Completes the file, makes it durable and gives it its name: the commit point. On failure
     /// nothing of it is left, or a file that stands for the same records as those it replaces. The
     /// claims of those on the byte budget become its own.
-    pub(super) fn finish(mut self, replaced: &[Arc<Segment>]) -> Result<Arc<Segment>> {
+    pub(in crate::log) fn finish(mut self, replaced: &[Arc<Segment>]) -> Result<Arc<Segment>> {
         self.complete(replaced)
     }
 

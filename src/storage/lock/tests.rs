@@ -113,3 +113,21 @@ fn a_missing_directory_is_not_created() {
     let result = DirLock::acquire(&dir.path().join("none"));
     assert!(matches!(result, Err(Error::Io { .. })), "{result:?}");
 }
+
+/// Whoever only reads is kept out as others are, keeps others out, and leaves nothing behind.
+#[test]
+fn a_directory_is_locked_by_what_is_there() {
+    let dir = tempdir().unwrap();
+    let reading = DirLock::acquire_read_only(dir.path()).unwrap();
+    assert!(is_locked(&DirLock::acquire(dir.path())));
+    drop(reading);
+    assert!(!dir.path().join(FILE_NAME).exists());
+
+    let writing = DirLock::acquire(dir.path()).unwrap();
+    assert!(is_locked(&DirLock::acquire_read_only(dir.path())));
+    assert!(is_locked(&Files::lock_what_is_there(dir.path())), "by the files alone, too");
+    drop(writing);
+    let reading = Files::lock_what_is_there(dir.path()).unwrap();
+    assert!(is_locked(&Files::lock(dir.path())));
+    assert!(reading.lock.is_some());
+}

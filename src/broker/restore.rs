@@ -1,0 +1,68 @@
+//! Taking over what was salvaged elsewhere: all of it or nothing.
+
+use std::sync::Arc;
+
+use super::catalog::{CatalogChange, ProducerEntry, Stage, TopicEntry};
+use super::engine::Engine;
+use super::local::LocalChange;
+use super::topics::{identity, make_dir, sync_dir};
+use crate::error::Result;
+use crate::group::offsets::OffsetChange;
+use crate::log::LogIdentity;
+
+/// The state of a broker, beside what is in its partitions.
+#[derive(Debug, Default)]
+pub(crate) struct Restored {
+    pub(crate) topics: Vec<TopicEntry>,
+    pub(crate) producers: Vec<(Arc<str>, ProducerEntry)>,
+    pub(crate) local: Vec<LocalChange>,
+    pub(crate) offsets: Vec<OffsetChange>,
+}
+
+impl Engine {
+    /// Makes the directories of topics in a broker that has none; durable on return. The caller
+    /// then leaves segments in each partition's, and calls [`finish_restore`](Self::finish_restore).
+    ///
+    /// DURABILITY: as in every creation, the intent comes first. An opening that finds it without
+    /// its completion removes the topics, all of them.
+    pub(crate) fn begin_restore(&self, topics: &[TopicEntry]) -> Result<()> {
+        let _admin = self.admin.lock();
+        self.check_open()?;
+        self.catalog.append_durably(at_stage(topics, Stage::Creating).collect())?;
+        let disk = &*self.env.disk;
+        for entry in topics {
+            let dir = self.settings.dir.join(&*entry.name);
+            make_dir(disk, &dir)?;
+            sync_dir(disk, &self.settings.dir)?;
+            for number in 0..entry.config.partitions {
+                make_dir(disk, &self.identity_of(entry, number).dir)?;
+            }
+            sync_dir(disk, &dir)?;
+        }
+        Ok(())
+    }
+
+    /// A partition of a topic that the catalog knows.
+    pub(crate) fn identity_of(&self, entry: &TopicEntry, number: u32) -> LogIdentity {
+        identity(&self.settings, entry, number)
+    }
+
+    /// Makes a state that was begun to be restored the broker's. Its topics can be used from the
+    /// next opening on.
+    ///
+    /// DURABILITY: the record that makes the topics live comes last, after all that it vouches for,
+    /// and is one batch, so that a crash leaves all of them or none.
+    pub(crate) fn finish_restore(&self, state: Restored) -> Result<()> {
+        let _admin = self.admin.lock();
+        self.check_open()?;
+        self.local.append_durably(state.local)?;
+        self.coordinator.offsets.start(state.offsets)?;
+        let producers = state.producers.into_iter();
+        let producers = producers.map(|(name, entry)| CatalogChange::Producer(name, entry));
+        self.catalog.start(at_stage(&state.topics, Stage::Live).chain(producers).collect())
+    }
+}
+
+fn at_stage(topics: &[TopicEntry], stage: Stage) -> impl Iterator<Item = CatalogChange> {
+    topics.iter().map(move |entry| CatalogChange::Topic(entry.clone(), stage))
+}

@@ -1,0 +1,388 @@
+//! Salvage of one partition: what is readable of its files goes into new files elsewhere.
+//!
+//! Owns: reading a directory of segments that an opening may refuse, and writing the copy. Must not
+//! know: topics and brokers, whose files both are. The source is only read, by `pread`, a chunk at a
+//! time. What the files mean is said by [`recovery`](super::recovery), by the very rules of opening,
+//! but for one: salvage cuts no tail. A batch that is whole under the random salt of its segment was
+//! written there, and whoever salvages wants it, whether or not a sync ever covered it. What goes
+//! where is decided by [`plan`], which is pure.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use self::plan::{Piece, Plan, judge, plan};
+use super::chunk::{CHUNK_BYTES, ChunkReader};
+use super::compaction::output::{Heritage, Output};
+use super::inventory::{Found, Inventory, LostFile, Reader, lost_facts};
+use super::producers::ProducerTable;
+use super::recovery::{Facts, bounds};
+use super::scan::{ScanFrom, Stretch, scan_segment};
+use super::{Checkpoint, LogEnv, LogIdentity, OFFSET_MAX};
+use crate::error::{Corruption, CorruptionKind, Error, Result};
+use crate::format::{
+    BatchView, HeaderError, Replacement, SegmentHeader, TopicId, VERSION, parse_segment_file_name,
+};
+use crate::record::TopicPartition;
+use crate::storage::disk::{Access, Disk, DiskFile, EntryKind};
+
+mod plan;
+
+/// What is known of a partition beside its files.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Clues {
+    /// Records below are gone on purpose.
+    pub(crate) log_start: Option<u64>,
+    /// The log reached this offset, durably.
+    pub(crate) proved: u64,
+    /// The log ended here, as a clean close left it: what lies behind is what was cut before.
+    pub(crate) end: Option<u64>,
+}
+
+impl Clues {
+    /// What a recovery point says. `is_closed` if nothing was opened since it was written.
+    pub(crate) fn of(point: Option<&Checkpoint>, log_start: Option<u64>, is_closed: bool) -> Self {
+        let end = point.map(|point| point.end_offset.min(OFFSET_MAX));
+        Self {
+            log_start: log_start.max(point.map(|point| point.log_start)),
+            proved: end.unwrap_or(0),
+            end: end.filter(|_| is_closed),
+        }
+    }
+}
+
+/// What a partition's directory holds, as far as it can be read.
+pub(crate) struct Wreck {
+    found: Vec<Found>,
+    plan: Plan,
+    /// Every hole, and every file that is not what its name says.
+    pub(crate) damage: Vec<Corruption>,
+}
+
+/// What was copied.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Copied {
+    pub(crate) batches: u64,
+    pub(crate) records: u64,
+    /// The ids of the named producers that the log knows, with the highest epoch of each.
+    pub(crate) producers: BTreeMap<u64, u32>,
+}
+
+impl Copied {
+    fn note_producer(&mut self, id: u64, epoch: u32) {
+        let known = self.producers.entry(id).or_insert(epoch);
+        *known = epoch.max(*known);
+    }
+}
+
+/// Of which topics, by their ids, the directory of a partition holds segments, and how many each.
+///
+/// # Errors
+///
+/// [`Error::Io`]; what is in the files is none.
+pub(crate) fn owners(
+    disk: &dyn Disk,
+    dir: &Path,
+    partition: u32,
+) -> Result<BTreeMap<TopicId, u64>> {
+    let mut owners = BTreeMap::new();
+    for entry in disk.list(dir).map_err(|source| Error::io("list", dir, source))? {
+        if entry.kind != EntryKind::File || parse_segment_file_name(&entry.name).is_none() {
+            continue;
+        }
+        let path = dir.join(&entry.name);
+        let (_, header) = read_header(disk, &path)?;
+        if let Ok(header) = header
+            && header.partition == partition
+        {
+            let count: &mut u64 = owners.entry(header.topic_id).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+    Ok(owners)
+}
+
+type Header = std::result::Result<SegmentHeader, HeaderError>;
+
+fn read_header(disk: &dyn Disk, path: &Path) -> Result<(Arc<dyn DiskFile>, Header)> {
+    let file = disk.open(path, Access::Read);
+    let file = file.map_err(|source| Error::io("open", path, source))?;
+    let mut bytes = [0; SegmentHeader::SIZE];
+    let read = file.read_at(&mut bytes, 0);
+    let read = read.map_err(|source| Error::io("read", path, source))?;
+    let header = SegmentHeader::decode(bytes.get(..read).unwrap_or_default());
+    Ok((file, header))
+}
+
+impl Wreck {
+    /// Reads a partition's directory, which may be missing. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] where the disk does not give the bytes, and [`Error::UnsupportedVersion`];
+    /// damage is none.
+    pub(crate) fn read(disk: &dyn Disk, identity: &LogIdentity, clues: &Clues) -> Result<Self> {
+        let mut survey = Survey { disk, identity, damage: Vec::new() };
+        let mut inventory = survey.list()?;
+        Reader::read_openings(&mut inventory.found)?;
+        scan(&mut inventory.found, clues.end)?;
+        let facts: Vec<Facts> = inventory.found.iter().map(Found::scanned_facts).collect();
+        let verdict = judge(&facts, &inventory.lost_facts(), clues.proved, clues.log_start);
+        let plan = plan(&facts, &verdict, clues.log_start);
+        let missed = verdict.damage.iter().map(|damage| {
+            let offsets = Some(damage.offsets.clone()).filter(|offsets| !offsets.is_empty());
+            let kind = damage.kind.clone();
+            survey.corruption(inventory.path(damage.segment), damage.position, offsets, kind)
+        });
+        let mut damage: Vec<Corruption> = missed.collect();
+        damage.append(&mut survey.damage);
+        Ok(Self { found: inventory.found, plan, damage })
+    }
+
+    /// The log start offset of the copy.
+    pub(crate) fn start_offset(&self) -> u64 {
+        self.plan.start_offset
+    }
+
+    pub(crate) fn end_offset(&self) -> u64 {
+        self.plan.end_offset
+    }
+
+    /// The offsets that the copy has not, in order; offsets that compaction or retention had taken
+    /// out do not count as long as what they lay between is whole.
+    pub(crate) fn lost(&self) -> &[Range<u64>] {
+        &self.plan.lost
+    }
+
+    /// Hands out every batch that is whole, in order.
+    ///
+    /// # Errors
+    ///
+    /// What `each` returns; [`Error::Io`]; [`Error::Corrupt`] where the disk does not give again
+    /// what it gave before.
+    pub(crate) fn for_each_batch(
+        &self,
+        mut each: impl FnMut(&BatchView<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.plan.pieces.iter().try_for_each(|piece| self.read_piece(piece, &mut each))
+    }
+
+    /// Writes the copy into a directory that is there and empty: new segments with all that is
+    /// whole, at the same offsets. Durable on return.
+    ///
+    /// # Errors
+    ///
+    /// As [`for_each_batch`](Self::for_each_batch), and what writing can meet. Files that were
+    /// completed stay.
+    pub(crate) fn copy_to(&self, env: &Arc<LogEnv>, target: &LogIdentity) -> Result<Copied> {
+        let mut copied = Copied::default();
+        let mut heritage = Heritage {
+            leader_epoch: 0,
+            incarnation: (env.random)(),
+            producers: Vec::new(),
+            aged_from: 0,
+        };
+        // A segment is younger than those whose places it fills: these fill their own, with
+        // numbers behind all places.
+        let numbers = self.plan.pieces.len() as u64..;
+        for ((place, number), piece) in (0..).zip(numbers).zip(&self.plan.pieces) {
+            self.inherit(piece, &mut heritage);
+            heritage.producers.iter().for_each(|it| copied.note_producer(it.id, it.epoch));
+            let replacement = Replacement {
+                base_offset: piece.base_offset,
+                next_offset: piece.next_offset,
+                first_number: place,
+                last_number: place,
+                // Compaction will look for itself.
+                is_clean: false,
+            };
+            let allotted = (number, GENERATION);
+            let mut output = Output::create(env, target, allotted, replacement, heritage.clone())?;
+            self.read_piece(piece, &mut |view| {
+                let header = view.header();
+                copied.batches = copied.batches.saturating_add(1);
+                copied.records = copied.records.saturating_add(u64::from(header.record_count));
+                header.producer.iter().for_each(|it| copied.note_producer(it.id, it.epoch));
+                output.copy(view)
+            })?;
+            output.finish(&[])?;
+        }
+        Ok(copied)
+    }
+
+    fn read_piece(
+        &self,
+        piece: &Piece,
+        each: &mut dyn FnMut(&BatchView<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let Some(found) = piece.segment.and_then(|index| self.found.get(index)) else {
+            return Ok(());
+        };
+        let failed = |source| Error::io("read", &found.path, source);
+        for range in &piece.ranges {
+            let reader = ChunkReader::new(&*found.file, u64::from(range.end), CHUNK_BYTES);
+            let mut reader = reader.map_err(failed)?;
+            let mut position = u64::from(range.start);
+            while position < u64::from(range.end) {
+                let bytes = reader.batch(position).map_err(failed)?;
+                let view = match BatchView::check(bytes, found.header.salt) {
+                    Ok(Some(view)) => view,
+                    Ok(None) => return Err(changed(found, position, None)),
+                    Err(kind) => return Err(changed(found, position, Some(kind))),
+                };
+                let header = view.header();
+                if !header.is_opening() {
+                    each(&view)?;
+                }
+                position = position.saturating_add(u64::from(header.size));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the log had come to at the end of a piece, beside its records.
+    fn inherit(&self, piece: &Piece, heritage: &mut Heritage) {
+        let Some(found) = piece.segment.and_then(|index| self.found.get(index)) else { return };
+        let scan = found.scan.as_ref();
+        heritage.aged_from = 0;
+        let mut table = ProducerTable::from_states(heritage.producers.iter().copied());
+        if let Some(footer) = &found.footer {
+            table = ProducerTable::from_states(footer.producers.iter().copied());
+            (heritage.leader_epoch, heritage.incarnation) =
+                (footer.leader_epoch, footer.incarnation);
+        } else if let Some(opening) = scan.and_then(|scan| scan.opening.as_ref()) {
+            table = ProducerTable::from_states(opening.producers.iter().copied());
+            (heritage.leader_epoch, heritage.incarnation) =
+                (opening.leader_epoch, opening.incarnation);
+        }
+        let stretches = scan.map(|scan| scan.stretches.iter().zip(&scan.producers));
+        for (stretch, producers) in stretches.into_iter().flatten() {
+            if piece.ranges.iter().any(|range| range.start == stretch.start) {
+                table.merge(producers);
+                let aged_from = stretch.times.map_or(0, |times| times.aged_from);
+                heritage.aged_from = heritage.aged_from.max(aged_from);
+            }
+        }
+        let footer = found.footer.as_ref();
+        if let Some(times) = footer.and_then(|footer| footer.times) {
+            heritage.aged_from = times.aged_from;
+        }
+        heritage.producers = table.states();
+    }
+}
+
+/// The generation of the segments of a copy: that of a first rewrite.
+const GENERATION: u32 = 1;
+
+/// A batch that was whole a moment ago.
+fn changed(found: &Found, position: u64, kind: Option<CorruptionKind>) -> Error {
+    let kind = kind.unwrap_or(CorruptionKind::Length("a batch"));
+    let (partition, file, offsets) = (None, found.path.clone(), None);
+    Corruption { partition, file, position, offsets, kind }.into()
+}
+
+/// The look at a partition's directory.
+struct Survey<'a> {
+    disk: &'a dyn Disk,
+    identity: &'a LogIdentity,
+    damage: Vec<Corruption>,
+}
+
+impl Survey<'_> {
+    fn corruption(
+        &self,
+        file: PathBuf,
+        position: u64,
+        offsets: Option<Range<u64>>,
+        kind: CorruptionKind,
+    ) -> Corruption {
+        let partition = Some(TopicPartition::clone(&self.identity.origin));
+        Corruption { partition, file, position, offsets, kind }
+    }
+
+    fn note(&mut self, file: PathBuf, kind: CorruptionKind) {
+        let damage = self.corruption(file, 0, None, kind);
+        self.damage.push(damage);
+    }
+
+    fn list(&mut self) -> Result<Inventory> {
+        let dir = &self.identity.dir;
+        let (mut found, mut lost) = (Vec::new(), Vec::new());
+        let entries = match self.disk.list(dir) {
+            Err(source) if is_absent(&source) => Vec::new(),
+            listed => listed.map_err(|source| Error::io("list", dir, source))?,
+        };
+        for entry in entries {
+            let Some(number) = parse_segment_file_name(&entry.name) else { continue };
+            let path = dir.join(&entry.name);
+            if entry.kind != EntryKind::File {
+                self.note(path, CorruptionKind::Magic);
+                continue;
+            }
+            let (file, header) = read_header(self.disk, &path)?;
+            match header {
+                Ok(header) => match self.foreign(&header, number) {
+                    None => found.push(Found::new(path, header, file)?),
+                    Some(what) => self.note(path, CorruptionKind::Foreign(what)),
+                },
+                Err(HeaderError::Unsupported { version, features }) => {
+                    let (found, supported) = (version, VERSION);
+                    return Err(Error::UnsupportedVersion { path, found, supported, features });
+                }
+                Err(HeaderError::Corrupt(kind)) => {
+                    let facts = lost_facts(&*file, number, kind);
+                    let facts = facts.map_err(|source| Error::io("read", &path, source))?;
+                    lost.push(LostFile { path, facts });
+                }
+            }
+        }
+        if found.is_empty() && lost.is_empty() {
+            self.note(dir.clone(), CorruptionKind::Missing);
+        }
+        found.sort_by_key(|found: &Found| (*found.header.places().start(), found.header.number));
+        Ok(Inventory { found, lost, temporary: Vec::new(), resumable: None })
+    }
+
+    /// In what a header says that its file belongs elsewhere.
+    fn foreign(&self, header: &SegmentHeader, number: u64) -> Option<&'static str> {
+        if header.topic_id != self.identity.topic_id {
+            Some("topic")
+        } else if header.partition != self.identity.origin.partition {
+            Some("partition")
+        } else {
+            (header.number != number).then_some("number")
+        }
+    }
+}
+
+pub(crate) fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Scans all segments, each up to where the next one begins: what a crash has left behind a cut is
+/// not the log's. Where one begins may only show once it is scanned.
+fn scan(found: &mut [Found], end: Option<u64>) -> Result<()> {
+    /// LIMIT: the second round knows all beginnings.
+    const ROUNDS: usize = 2;
+    for _ in 0..ROUNDS {
+        let facts: Vec<Facts> = found.iter().map(Found::scanned_facts).collect();
+        for (found, bound) in found.iter_mut().zip(bounds(&facts)) {
+            let bound = end.map_or(bound, |end| bound.min(end));
+            let stretches = found.scan.as_ref().map(|scan| &scan.stretches);
+            let is_beyond = |stretches: &Vec<Stretch>| {
+                stretches.last().is_some_and(|last| last.next_offset > bound)
+            };
+            if stretches.is_none_or(is_beyond) {
+                let end = found.footer.as_ref().map_or(u64::MAX, |it| u64::from(it.data_end));
+                let base_offset = found.base_offset().unwrap_or(0);
+                let from = ScanFrom { end, bound, ..ScanFrom::start(base_offset) };
+                let scan = scan_segment(&*found.file, found.header.salt, from);
+                let scan = scan.map_err(|source| Error::io("read", &found.path, source))?;
+                found.scan = Some(scan);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,381 @@
+//! Salvage: a copy of what is readable in a damaged directory.
+//!
+//! Owns: what of a directory goes into the copy, and the report of it. Must not know: how a
+//! partition is read around damage and written (`log::salvage`), and how a broker takes over
+//! topics (`broker::restore`). The source is only read; the copy is written by the engine itself,
+//! as any broker's directory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use self::state::State;
+use self::survey::{Choice, Found, Holdings, choose};
+use crate::broker::catalog::{ProducerEntry, TopicEntry};
+use crate::broker::engine::Engine;
+use crate::broker::local::LocalChange;
+use crate::broker::open::OWN;
+use crate::broker::{Broker, BrokerBuilder, Restored};
+use crate::config::{PARTITIONS_MAX, TopicConfig};
+use crate::error::{Corruption, Error, Result};
+use crate::format::{TopicId, partition_dir_name};
+use crate::group::offsets::OffsetChange;
+use crate::log::LogIdentity;
+use crate::log::salvage::{Copied, Wreck, is_absent, owners};
+use crate::partition::state_log::LoggedState;
+use crate::storage::disk::{Disk, EntryKind, RealDisk};
+use crate::storage::lock::DirLock;
+
+mod state;
+mod survey;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;
+
+/// What [`salvage`] has copied, and what it could not.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct SalvageReport {
+    /// The topics of the copy, by name.
+    pub topics: Vec<SalvagedTopic>,
+    /// How many groups have committed offsets in the copy.
+    pub groups: usize,
+    /// How many committed offsets there are: one per group and partition.
+    pub commits: usize,
+    /// The named producers of the copy. One whose name is lost has the name `salvaged-` and its
+    /// number.
+    pub producers: Vec<Arc<str>>,
+    /// What is damaged of the engine's own logs: `__meta` has the topics, their settings and the
+    /// names of producers, `__offsets` the committed offsets, `__local` where logs begin. What
+    /// the damage has taken cannot be told; the copy has what they say without it.
+    pub damage: Vec<Corruption>,
+    /// What belongs to no topic, and is not in the copy.
+    pub unknown: Vec<PathBuf>,
+}
+
+impl SalvageReport {
+    /// Whether nothing is lost and nothing is damaged: the copy is all that the source was.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let of_topic = |topic: &SalvagedTopic| {
+            let mut partitions = topic.partitions.iter();
+            !topic.config_lost && partitions.all(|it| it.lost.is_empty() && it.damage.is_empty())
+        };
+        self.damage.is_empty() && self.topics.iter().all(of_topic)
+    }
+}
+
+/// A topic that [`salvage`] has copied.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct SalvagedTopic {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its settings in the copy.
+    pub config: TopicConfig,
+    /// Whether its own settings were lost. It then has the defaults, and keeps its records for ever
+    /// until it is told otherwise; whether it was compacted is not known.
+    pub config_lost: bool,
+    /// Its partitions, in order.
+    pub partitions: Vec<SalvagedPartition>,
+}
+
+/// A partition that [`salvage`] has copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SalvagedPartition {
+    /// Its number.
+    pub partition: u32,
+    /// The offset at which the copy begins.
+    pub log_start_offset: u64,
+    /// The offset that the next record gets. Never one that the source has given to a record, as
+    /// far as anything is left that tells.
+    pub log_end_offset: u64,
+    /// How many records the copy has. Some may lie below the log start offset: batches are copied
+    /// whole.
+    pub records: u64,
+    /// How many batches they are in.
+    pub batches: u64,
+    /// The offsets that are lost, in order. Some of them may have been taken out by compaction
+    /// before; what lay around them shows only that they are not there.
+    pub lost: Vec<Range<u64>>,
+    /// What is damaged in the source, and where.
+    pub damage: Vec<Corruption>,
+}
+
+/// Copies what is readable of a damaged data directory into a new one, which then opens like any
+/// other.
+///
+/// It works where [`Broker::open`] fails, because the engine's own logs are damaged or missing, and
+/// where a broker opens and reading finds damage. What is whole in `from` is in `to`, at the same
+/// offsets: keys, values, headers, timestamps, leader epochs, where named producers stand; topics
+/// with their settings, committed offsets, static members, log starts. Consumers step over what is
+/// lost as over what compaction has removed. Nothing is taken for data whose checksum does not
+/// hold.
+///
+/// What is lost with what:
+///
+/// | damaged | lost |
+/// |---|---|
+/// | a batch | its records; all others of the file are there |
+/// | the header of a segment file | the file: the key of its checksums is in the header |
+/// | a segment file that is missing | its records |
+/// | `__meta` | settings, and the names of producers. Topics are found by their directories |
+/// | `__offsets` | commits that were not made again behind the damage |
+/// | `__local` | where logs begin: records that `delete_records` has removed come back if they are in a file that is still there, and a commit that a recovery had overtaken passes for a good one |
+///
+/// Unlike an opening, a salvage cuts no tail: a batch that is whole is copied although one before
+/// it is not, whether or not a sync ever covered it.
+///
+/// A committed offset is copied as it is. Where it lies behind the end of the salvaged log, the
+/// group gets [`Error::Truncated`] once, as after a recovery that had to cut. Retention goes on in
+/// the copy by the topic's settings, from its next opening.
+///
+/// `from` is not written to, not even its lock file, and may be read-only. Its lock is held
+/// meanwhile. `to` must not exist, or be an empty directory, and must not lie in `from`.
+///
+/// ```
+/// use logpond::{Broker, Record, TopicConfig};
+/// # let root = tempfile::tempdir().unwrap();
+/// # let (data, copy) = (root.path().join("data"), root.path().join("copy"));
+///
+/// let broker = Broker::open(&data)?;
+/// broker.ensure_topic("emails", TopicConfig::new(1))?;
+/// broker.producer().send(Record::to("emails").value("welcome!"))?;
+/// broker.close()?;
+/// # std::fs::remove_dir_all(data.join("__meta")).unwrap();
+///
+/// // The catalog is gone.
+/// assert!(Broker::open(&data).is_err());
+/// let report = logpond::salvage(&data, &copy)?;
+/// for topic in &report.topics {
+///     for partition in &topic.partitions {
+///         println!("{}-{}: lost {:?}", topic.name, partition.partition, partition.lost);
+///     }
+/// }
+/// let broker = Broker::open(&copy)?;
+/// let emails = broker.topic("emails")?.partition(0)?.read(0, 1 << 20)?;
+/// assert_eq!(emails.iter().next().unwrap().value(), Some(&b"welcome!"[..]));
+/// # Ok::<(), logpond::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Error::Locked`] when a broker has `from` open. [`Error::Config`] when `to` is not free.
+/// [`Error::UnsupportedVersion`] when a file is not damaged but newer than this build: salvage with
+/// the newer one. [`Error::Io`] when the disk does not give the bytes of a file that is there, and
+/// what writing the copy meets: [`Error::StorageFull`], [`Error::Io`], [`Error::SyncFailed`].
+/// Damage is none.
+///
+/// # Durability
+///
+/// On `Ok` the copy is durable. After an error, or the end of the process half way, `to` holds no
+/// topic: its topics become live together, by the last record that is written, and a broker that
+/// opens it before removes what is there. Delete it and salvage again. (Only if the sync of that
+/// very record fails may it be there all the same, and then so is all else.)
+///
+/// # Blocking
+///
+/// For the disk: reads every byte of `from` about twice and writes what is whole, in memory for a
+/// few megabytes and one partition's indexes.
+pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<SalvageReport> {
+    let (from, to) = (from.as_ref(), to.as_ref());
+    let disk = RealDisk::new();
+    check_apart(&resolved(from)?, &resolved(to)?)?;
+    check_free(&disk, to)?;
+    let _lock = DirLock::acquire_read_only(from)?;
+    Source { disk: &disk, dir: from }.copy_to(Broker::builder().data_dir(to))
+}
+
+/// A path without links in it, as far as it exists.
+fn resolved(path: &Path) -> Result<PathBuf> {
+    let failed = |source| Error::io("look at", path, source);
+    let path = std::path::absolute(path).map_err(failed)?;
+    let existing = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    let Some((above, resolved)) = existing else { return Ok(path) };
+    Ok(path.strip_prefix(above).map_or(resolved.clone(), |rest| resolved.join(rest)))
+}
+
+/// Nothing is made in the directory that is only to be read.
+fn check_apart(from: &Path, to: &Path) -> Result<()> {
+    if to.starts_with(from) {
+        return Err(Error::config("to", "it lies in the directory that is to be salvaged"));
+    }
+    Ok(())
+}
+
+fn check_free(disk: &dyn Disk, to: &Path) -> Result<()> {
+    let entries = match disk.list(to) {
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        listed => listed.map_err(|source| Error::io("list", to, source))?,
+    };
+    if entries.is_empty() { Ok(()) } else { Err(Error::config("to", "the directory is not empty")) }
+}
+
+/// A directory to be salvaged.
+struct Source<'a> {
+    disk: &'a dyn Disk,
+    dir: &'a Path,
+}
+
+impl Source<'_> {
+    /// Copies into the directory of the broker that is opened for it.
+    fn copy_to(&self, target: BrokerBuilder) -> Result<SalvageReport> {
+        let state = State::read(self.disk, self.dir)?;
+        let (found, mut unknown) = self.survey()?;
+        let (choices, strange) = choose(&state.catalog, state.catalog_is_whole, &found);
+        unknown.extend(strange.iter().map(|name| self.dir.join(name)));
+        unknown.sort();
+        let target = target.background(false).open()?;
+        let engine: &Engine = target.life();
+        let entries: Vec<TopicEntry> = choices.iter().map(|it| it.entry.clone()).collect();
+        engine.begin_restore(&entries)?;
+        let mut report = SalvageReport {
+            topics: Vec::with_capacity(choices.len()),
+            groups: 0,
+            commits: 0,
+            producers: Vec::new(),
+            damage: state.damage.clone(),
+            unknown,
+        };
+        let mut ids = BTreeMap::new();
+        let mut starts = Vec::new();
+        for Choice { entry, config_lost } in choices {
+            let partitions = self.copy_topic(engine, &entry, &state, &mut ids)?;
+            starts.extend(partitions.iter().map(|it| LocalChange::LogStart {
+                topic: entry.id,
+                partition: it.partition,
+                offset: it.log_start_offset,
+            }));
+            let (name, config) = (entry.name, entry.config);
+            report.topics.push(SalvagedTopic { name, config, config_lost, partitions });
+        }
+        let restored = restored(state, entries, starts, ids);
+        report.producers = restored.producers.iter().map(|(name, _)| Arc::clone(name)).collect();
+        let groups = restored.offsets.iter().filter_map(|change| match change {
+            OffsetChange::Commit { group, .. } => Some(group),
+            _ => None,
+        });
+        report.commits = groups.clone().count();
+        report.groups = groups.collect::<BTreeSet<_>>().len();
+        engine.finish_restore(restored)?;
+        target.close()?;
+        Ok(report)
+    }
+
+    /// Looks through the directory: what lies in it by the names of topics, and what else there is.
+    fn survey(&self) -> Result<(Found, Vec<PathBuf>)> {
+        let (mut found, mut unknown) = (Found::new(), Vec::new());
+        let entries = self.disk.list(self.dir);
+        for entry in entries.map_err(|source| Error::io("list", self.dir, source))? {
+            if OWN.contains(&&*entry.name) {
+                continue;
+            }
+            let path = self.dir.join(&entry.name);
+            if entry.kind == EntryKind::Directory {
+                found.insert(entry.name, self.holdings(&path)?);
+            } else {
+                unknown.push(path);
+            }
+        }
+        Ok((found, unknown))
+    }
+
+    fn holdings(&self, dir: &Path) -> Result<Holdings> {
+        let mut holdings = Holdings::new();
+        let entries = match self.disk.list(dir) {
+            Err(source) if is_absent(&source) => Vec::new(),
+            listed => listed.map_err(|source| Error::io("list", dir, source))?,
+        };
+        for entry in entries.into_iter().filter(|entry| entry.kind == EntryKind::Directory) {
+            let Some(number) = partition_of(&entry.name) else { continue };
+            for (id, segments) in owners(self.disk, &dir.join(&entry.name), number)? {
+                holdings.entry(id).or_default().insert(number, segments);
+            }
+        }
+        Ok(holdings)
+    }
+
+    fn copy_topic(
+        &self,
+        engine: &Engine,
+        entry: &TopicEntry,
+        state: &State,
+        ids: &mut BTreeMap<u64, u32>,
+    ) -> Result<Vec<SalvagedPartition>> {
+        let mut partitions = Vec::new();
+        for number in 0..entry.config.partitions {
+            let target = engine.identity_of(entry, number);
+            let dir = self.dir.join(&*entry.name).join(partition_dir_name(number));
+            let source = LogIdentity { dir, ..target.clone() };
+            let wreck = Wreck::read(self.disk, &source, &state.clues(entry.id, number))?;
+            let Copied { batches, records, producers } = wreck.copy_to(&engine.env, &target)?;
+            for (id, epoch) in producers {
+                let known = ids.entry(id).or_insert(epoch);
+                *known = epoch.max(*known);
+            }
+            partitions.push(SalvagedPartition {
+                partition: number,
+                log_start_offset: wreck.start_offset(),
+                log_end_offset: wreck.end_offset(),
+                records,
+                batches,
+                lost: wreck.lost().to_vec(),
+                damage: wreck.damage,
+            });
+        }
+        Ok(partitions)
+    }
+}
+
+/// The partition whose directory has this name.
+fn partition_of(name: &str) -> Option<u32> {
+    let number = name.parse().ok().filter(|number| *number < PARTITIONS_MAX)?;
+    (partition_dir_name(number) == name).then_some(number)
+}
+
+/// What the copy takes over beside records. `local` is where its logs begin, `ids` are the producers that the logs know, with the
+/// highest epoch of each.
+fn restored(
+    state: State,
+    topics: Vec<TopicEntry>,
+    mut local: Vec<LocalChange>,
+    mut ids: BTreeMap<u64, u32>,
+) -> Restored {
+    let partitions: BTreeMap<TopicId, u32> =
+        topics.iter().map(|entry| (entry.id, entry.config.partitions)).collect();
+    let is_there = |id: &TopicId, number: u32| partitions.get(id).is_some_and(|it| number < *it);
+    // Recovery points speak of the source's files.
+    local.extend(state.local.snapshot().into_iter().filter(|change| match change {
+        LocalChange::Lineage { topic, partition, .. } => is_there(topic, *partition),
+        _ => false,
+    }));
+    let offsets = state.offsets.snapshot().into_iter().filter(|change| match change {
+        OffsetChange::Commit { topic, partition, .. } => is_there(topic, *partition),
+        _ => true,
+    });
+    // A producer must not be fenced by what its own logs say of it.
+    let mut producers: BTreeMap<Arc<str>, ProducerEntry> = state
+        .catalog
+        .producers
+        .into_iter()
+        .map(|(name, entry)| {
+            let epoch = ids.remove(&entry.id).map_or(entry.epoch, |epoch| epoch.max(entry.epoch));
+            (name, ProducerEntry { epoch, ..entry })
+        })
+        .collect();
+    // Nor may a new one be given the id of one whose name is lost: its first records would pass for
+    // repetitions.
+    for (id, epoch) in ids {
+        let mut name = format!("salvaged-{id}");
+        while producers.contains_key(&*name) {
+            name.push('-');
+        }
+        producers.insert(name.into(), ProducerEntry { id, epoch });
+    }
+    let (producers, offsets) = (producers.into_iter().collect(), offsets.collect());
+    Restored { topics, producers, local, offsets }
+}

@@ -1,0 +1,89 @@
+//! The engine's own logs of a damaged directory, as far as they can be read.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::broker::catalog::CatalogState;
+use crate::broker::local::LocalState;
+use crate::broker::open::{LOCAL, META, OFFSETS};
+use crate::error::{Corruption, CorruptionKind, Result};
+use crate::format::{TopicId, partition_dir_name};
+use crate::group::offsets::OffsetsState;
+use crate::log::LogIdentity;
+use crate::log::salvage::{Clues, Wreck};
+use crate::partition::state_log::{LoggedState, apply_record};
+use crate::record::TopicPartition;
+use crate::storage::disk::Disk;
+
+/// What the engine knew.
+pub(super) struct State {
+    pub(super) catalog: CatalogState,
+    pub(super) catalog_is_whole: bool,
+    pub(super) local: LocalState,
+    pub(super) local_is_whole: bool,
+    pub(super) offsets: OffsetsState,
+    pub(super) damage: Vec<Corruption>,
+}
+
+impl State {
+    /// # Errors
+    ///
+    /// As [`Wreck::read`].
+    pub(super) fn read(disk: &dyn Disk, dir: &Path) -> Result<Self> {
+        let mut damage = Vec::new();
+        let (catalog, catalog_is_whole) = replay(disk, dir, META, &mut damage)?;
+        let (local, local_is_whole) = replay(disk, dir, LOCAL, &mut damage)?;
+        let (offsets, _) = replay(disk, dir, OFFSETS, &mut damage)?;
+        Ok(Self { catalog, catalog_is_whole, local, local_is_whole, offsets, damage })
+    }
+
+    /// What is known of a partition.
+    pub(super) fn clues(&self, topic: TopicId, partition: u32) -> Clues {
+        let key = (topic, partition);
+        let is_closed = self.local.is_closed && self.local_is_whole;
+        // Nothing was ever removed without a word here.
+        let first = self.local_is_whole.then_some(0);
+        let log_start = self.local.log_starts.get(&key).copied().max(first);
+        Clues::of(self.local.points.get(&key), log_start, is_closed)
+    }
+}
+
+fn identity(dir: &Path, (name, topic_id): (&str, TopicId)) -> LogIdentity {
+    let origin = Arc::new(TopicPartition::from((name, 0)));
+    let dir = dir.join(name).join(partition_dir_name(0));
+    LogIdentity { origin, topic_id, dir }
+}
+
+fn refused(log: &LogIdentity, offset: u64, kind: CorruptionKind) -> Corruption {
+    Corruption {
+        partition: Some(TopicPartition::clone(&log.origin)),
+        file: log.dir.clone(),
+        position: 0,
+        offsets: Some(offset..offset.saturating_add(1)),
+        kind,
+    }
+}
+
+/// The state that the whole records of a log add up to, and whether none is missing.
+fn replay<S: LoggedState>(
+    disk: &dyn Disk,
+    dir: &Path,
+    log: (&str, TopicId),
+    damage: &mut Vec<Corruption>,
+) -> Result<(S, bool)> {
+    let identity = identity(dir, log);
+    let mut wreck = Wreck::read(disk, &identity, &Clues::default())?;
+    let mut found = std::mem::take(&mut wreck.damage);
+    let mut state = S::default();
+    wreck.for_each_batch(|view| {
+        for record in view.records() {
+            if let Err(kind) = apply_record(&mut state, record.key, record.value) {
+                found.push(refused(&identity, record.offset, kind));
+            }
+        }
+        Ok(())
+    })?;
+    let is_whole = found.is_empty();
+    damage.append(&mut found);
+    Ok((state, is_whole))
+}

@@ -1,0 +1,115 @@
+//! Which topics a damaged directory holds: a pure choice over what the catalog says and what lies
+//! there.
+//!
+//! The rules:
+//! 1. A topic is what the catalog says it is: live, and under its name. One that was being created
+//!    is none, unless what made it live may be among the records that are lost.
+//! 2. A directory that holds segments of a topic of which the catalog has never heard is a topic
+//!    whose entry is lost. Its name is the directory's, its partitions are those that it has
+//!    segments of, its settings are lost.
+//! 3. Of several topics for one name (names that differ only in case are one), that one is taken
+//!    whose segments are there, before one without any; one of the catalog before one without an
+//!    entry; then the one with most segments.
+//! 4. Partitions beyond those of the entry count if they have segments: the growth was lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::broker::catalog::{CatalogState, Stage, TopicEntry};
+use crate::config::TopicConfig;
+use crate::format::{TopicId, validate_topic};
+use crate::log::record_bytes_max;
+
+/// How many segments a topic has in each partition of a directory.
+pub(super) type Holdings = BTreeMap<TopicId, BTreeMap<u32, u64>>;
+
+/// What the subdirectories hold, by name; and nothing where it is nothing of ours.
+pub(super) type Found = BTreeMap<String, Holdings>;
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Choice {
+    pub(super) entry: TopicEntry,
+    pub(super) config_lost: bool,
+}
+
+/// A topic that may be the one of its name.
+struct Candidate {
+    choice: Choice,
+    segments: u64,
+}
+
+impl Candidate {
+    fn rank(&self) -> (bool, bool, u64, TopicId) {
+        let Choice { entry, config_lost } = &self.choice;
+        (self.segments > 0, !config_lost, self.segments, entry.id)
+    }
+}
+
+/// Chooses the topics, by name, and says which of the directories belong to none.
+pub(super) fn choose(
+    catalog: &CatalogState,
+    is_whole: bool,
+    found: &Found,
+) -> (Vec<Choice>, Vec<String>) {
+    let mut candidates = Vec::new();
+    for (entry, stage) in catalog.topics.values() {
+        if stage.is_live() || (*stage == Stage::Creating && !is_whole) {
+            candidates.push(of_entry(entry, *stage, found));
+        }
+    }
+    for (name, holdings) in found.iter().filter(|(name, _)| validate_topic(name).is_ok()) {
+        let strangers = holdings.iter().filter(|(id, _)| !catalog.topics.contains_key(id));
+        candidates.extend(strangers.map(|(id, partitions)| of_directory(name, *id, partitions)));
+    }
+    let mut by_name: BTreeMap<String, Candidate> = BTreeMap::new();
+    for candidate in candidates {
+        let name = candidate.choice.entry.name.to_ascii_lowercase();
+        match by_name.get(&name) {
+            Some(other) if other.rank() >= candidate.rank() => {}
+            _ => drop(by_name.insert(name, candidate)),
+        }
+    }
+    let choices: Vec<Choice> = by_name.into_values().map(|candidate| candidate.choice).collect();
+    let names = catalog.topics.values().map(|(entry, _)| &*entry.name);
+    let known: BTreeSet<&str> =
+        names.chain(choices.iter().map(|choice| &*choice.entry.name)).collect();
+    let unknown = found.keys().filter(|name| !known.contains(&***name)).cloned().collect();
+    (choices, unknown)
+}
+
+fn of_entry(entry: &TopicEntry, stage: Stage, found: &Found) -> Candidate {
+    let partitions = found.get(&*entry.name).and_then(|holdings| holdings.get(&entry.id));
+    let mut entry = entry.clone();
+    let held = record_bytes_max(entry.config.segment_bytes);
+    let config_lost = entry.config.validate(held).is_err();
+    if config_lost {
+        entry.config = unknown_config(1);
+    }
+    if !matches!(stage, Stage::Growing(_)) {
+        let needed = partitions.map_or(0, partitions_of);
+        entry.config.partitions = entry.config.partitions.max(needed);
+    }
+    let choice = Choice { entry, config_lost };
+    Candidate { choice, segments: partitions.map_or(0, segments_of) }
+}
+
+fn of_directory(name: &str, id: TopicId, partitions: &BTreeMap<u32, u64>) -> Candidate {
+    let config = unknown_config(partitions_of(partitions));
+    let choice = Choice { entry: TopicEntry { name: name.into(), id, config }, config_lost: true };
+    Candidate { choice, segments: segments_of(partitions) }
+}
+
+/// The settings of a topic of which nothing is known: the defaults, but nothing goes by itself.
+fn unknown_config(partitions: u32) -> TopicConfig {
+    TopicConfig::new(partitions).retention(std::time::Duration::MAX)
+}
+
+fn partitions_of(partitions: &BTreeMap<u32, u64>) -> u32 {
+    partitions.keys().next_back().map_or(0, |last| last.saturating_add(1))
+}
+
+fn segments_of(partitions: &BTreeMap<u32, u64>) -> u64 {
+    partitions.values().fold(0, |sum, segments| sum.saturating_add(*segments))
+}
+
+#[cfg(test)]
+mod tests;
