@@ -63,7 +63,15 @@ impl Default for BrokerBuilder {
 }
 
 impl BrokerBuilder {
-    /// Keeps the data in this directory; created, with missing parents, if there is none.
+    /// Keeps the data in this directory; created, with missing parents, if there is none. What is
+    /// made is for the process's user alone: directories have mode 0700, files 0600, less what the
+    /// umask takes.
+    ///
+    /// A directory that every user may write to is refused with [`Error::Config`]: anybody could
+    /// put files where the broker looks for its own. Below one, such as a volume's root, name a
+    /// directory that there is not yet. The path may lead through symbolic links, but nothing in
+    /// the directory may be one. A segment that has a second name (a hard link, as of a copy made
+    /// by `cp -al`) is read, and never written to again: the log goes on in a new one.
     pub fn data_dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.place = Some(Place::Dir(dir.as_ref().to_path_buf()));
         self

@@ -172,7 +172,9 @@ mod tests {
 
     fn lineage(bases: &[u64]) -> Lineage {
         let mut lineage = Lineage::default();
-        bases.iter().for_each(|base| lineage.begin(*base, *base));
+        for base in bases {
+            lineage.begin(*base, *base);
+        }
         lineage
     }
 

@@ -97,7 +97,8 @@ impl Broker {
     /// # Errors
     ///
     /// [`Error::Locked`] when another broker has the directory, [`Error::Corrupt`] when its own
-    /// logs are damaged, [`Error::UnsupportedVersion`], [`Error::Io`], [`Error::StorageFull`].
+    /// logs are damaged, [`Error::UnsupportedVersion`], [`Error::Io`], [`Error::StorageFull`], and
+    /// [`Error::Config`] when every user of the machine may write to the directory.
     ///
     /// # Durability
     ///

@@ -19,6 +19,7 @@ use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{TopicId, parse_segment_file_name, partition_dir_name};
 use crate::group::coordinator::Coordinator;
 use crate::group::offsets::OffsetsState;
+use crate::log::inventory::check_no_link;
 use crate::log::open::{Known, PartitionRecovery};
 use crate::log::{Log, LogEnv, LogIdentity, LogOptions};
 use crate::partition::PartitionCore;
@@ -166,6 +167,8 @@ impl Opening {
             Rule::OwnDirName.keep(|| sync_dir(&**disk, &self.settings.dir))?;
             make_dir(&**disk, &dir)?;
             Rule::OwnDirName.keep(|| sync_dir(&**disk, &topic_dir))?;
+            check_no_link(&**disk, &topic_dir)?;
+            check_no_link(&**disk, &dir)?;
             Rule::FoundNames.keep(|| sync_dir(&**disk, &dir))?;
         }
         let log = if is_new && !has_segments(&**disk, &dir)? {

@@ -130,6 +130,29 @@ fn lies_under_a_valid_checksum_are_refused() {
     }
 }
 
+/// E14: rows that are out of order would send a search anywhere; with them, a footer is none.
+// RED: src/format/index.rs
+//   - ordered.then_some(Self { base_offset, rows })
+//   + (ordered || true).then_some(Self { base_offset, rows })
+#[test]
+fn row_e14_an_index_that_is_not_sorted_is_refused() {
+    let encoded = footer().encode(SALT).unwrap();
+    let fields = &encoded[..encoded.len() - Footer::TRAILER_SIZE];
+    let times: Vec<[u8; 8]> = (50..70_u64).map(u64::to_le_bytes).collect();
+    let start = fields.windows(160).position(|window| window == times.as_flattened()).unwrap();
+    for (left, right) in (0..20).flat_map(|left| (left + 1..20).map(move |right| (left, right))) {
+        let mut changed = fields.to_vec();
+        changed[start + left * 8..][..8].copy_from_slice(&times[right]);
+        changed[start + right * 8..][..8].copy_from_slice(&times[left]);
+        finish(&mut changed, SALT);
+        let refused = Footer::decode(&changed, SALT);
+        assert!(
+            matches!(refused, Err(CorruptionKind::Malformed(_))),
+            "{left} {right}: {refused:?}"
+        );
+    }
+}
+
 #[test]
 fn hostile_fields_under_a_valid_checksum_never_panic() {
     let encoded = footer().encode(SALT).unwrap();

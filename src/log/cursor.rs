@@ -37,6 +37,9 @@ pub(crate) struct Cursor {
     window: Window,
     position: usize,
     next_offset: u64,
+    /// Where the one batch begins of which the records below `next_offset` are not wanted: a reader
+    /// may begin in its middle, or have had some of it before. All others follow one another.
+    entry: usize,
     /// Up to here the bytes were checked by an earlier fetch that could not take all of a batch.
     checked_end: usize,
 }
@@ -60,8 +63,11 @@ impl Cursor {
     /// that holds `offset`. Batches before `offset` are passed over by their headers alone.
     pub(crate) fn new(segment: Arc<Segment>, position: usize, offset: u64) -> Result<Self> {
         let window = segment.window(position)?;
-        let mut cursor = Self { segment, window, position, next_offset: offset, checked_end: 0 };
+        let (entry, checked_end) = (position, 0);
+        let mut cursor =
+            Self { segment, window, position, next_offset: offset, entry, checked_end };
         cursor.pass_batches_before(offset)?;
+        cursor.entry = cursor.position;
         Ok(cursor)
     }
 
@@ -136,11 +142,12 @@ impl Cursor {
             let size = header.size as usize;
             region.read_ahead(self.position.saturating_sub(base), size);
             let (expected, found) = (self.next_offset, header.base_offset);
-            if run.records > 0 && found < expected {
-                // Passed over, it would be in the run all the same.
+            if found < expected && (run.records > 0 || self.goes_back(&header)) {
+                // Passed over, it would be in the run all the same, and nobody would miss what
+                // should have stood in its place.
                 break Err(CorruptionKind::OffsetOrder { expected, found });
             }
-            if header.is_opening() || header.next_offset() <= self.next_offset {
+            if header.is_opening() {
                 self.position = self.position.saturating_add(size);
                 continue;
             }
@@ -161,6 +168,7 @@ impl Cursor {
             if taken.whole {
                 self.position = run.span_end;
             } else {
+                self.entry = self.position;
                 self.checked_end = run.span_end;
                 break Ok(Stop::Limit);
             }
@@ -179,6 +187,14 @@ impl Cursor {
             return Ok(BatchView::trusted(bytes));
         }
         BatchView::check(bytes, self.segment.salt)
+    }
+
+    /// Whether the batch at the cursor, which begins below `next_offset`, has no business there.
+    #[cold]
+    fn goes_back(&self, header: &BatchHeader) -> bool {
+        let may_begin_below =
+            self.position == self.entry && header.next_offset() > self.next_offset;
+        !may_begin_below && !header.is_opening()
     }
 
     /// Whether the batch at the cursor may be whole, and only goes on behind the copied chunk: a
@@ -256,6 +272,7 @@ impl Cursor {
         };
         self.segment = next;
         self.position = SegmentHeader::SIZE;
+        self.entry = usize::MAX;
         self.checked_end = 0;
         self.next_offset = reached;
         Ok(true)
@@ -338,6 +355,7 @@ impl Cursor {
         }
         let position = found.map(|found| usize::try_from(found.position).unwrap_or(end));
         self.position = position.unwrap_or(end);
+        self.entry = self.position;
         self.checked_end = 0;
         if !self.window.live && self.position < end {
             self.window = self.next_chunk()?;

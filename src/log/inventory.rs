@@ -7,7 +7,7 @@
 //! Whatever the files hold, the worst that comes out is an error or a finding; no byte is changed.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::chunk::{CHUNK_BYTES, ChunkReader};
@@ -23,7 +23,7 @@ use crate::format::{
     VERSION, parse_segment_file_name, parse_temporary_segment_file_name,
 };
 use crate::record::TopicPartition;
-use crate::storage::disk::{Access, DiskFile, EntryKind};
+use crate::storage::disk::{Access, Disk, DiskFile, EntryKind};
 
 /// One segment file and what was read of it.
 pub(super) struct Found {
@@ -235,6 +235,9 @@ impl Reader<'_> {
     /// Pass 1.
     fn list(&self) -> Result<Inventory> {
         let dir = &self.identity.dir;
+        for dir in dir.parent().into_iter().chain([&**dir]) {
+            check_no_link(&*self.env.disk, dir)?;
+        }
         let entries = self.env.disk.list(dir).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => {
                 self.corruption(dir.clone(), 0, CorruptionKind::Missing).into()
@@ -330,7 +333,11 @@ impl Reader<'_> {
         let Some((index, last)) = at.and_then(|index| Some((index, found.get_mut(index)?))) else {
             return Ok(None);
         };
-        let agrees = last.agrees_with(point).and_then(|ok| Ok(ok && last.ends_at(point.position)?));
+        // A file with another name may be the active segment of another log, made by a copier that
+        // links: it is read, and never appended to.
+        let agrees = last.agrees_with(point).and_then(|ok| {
+            Ok(ok && last.ends_at(point.position)? && !last.file.has_other_names()?)
+        });
         if !agrees.map_err(|source| Error::io("read", &last.path, source))? {
             return Ok(None);
         }
@@ -402,6 +409,18 @@ impl Reader<'_> {
     fn was_cut_before(&self, verdict: &Verdict) -> bool {
         let point = self.known.checkpoint.as_ref().filter(|_| self.known.clean);
         point.is_some_and(|point| point.end_offset == verdict.end_offset)
+    }
+}
+
+/// Refuses a directory of ours that is a link. What it leads to may lie on a file system on which
+/// mapped stores are not safe, or belong to another log: only of the data directory itself is that
+/// looked at.
+pub(crate) fn check_no_link(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    match disk.kind(dir).map_err(|source| Error::io("look at", dir, source))? {
+        Some(EntryKind::Directory) | None => Ok(()),
+        Some(EntryKind::File | EntryKind::Other) => {
+            Err(Error::io("open", dir, io::ErrorKind::NotADirectory.into()))
+        }
     }
 }
 

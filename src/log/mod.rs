@@ -46,7 +46,7 @@ pub(crate) mod compaction;
 pub(crate) mod create;
 pub(crate) mod cursor;
 mod damage;
-mod inventory;
+pub(crate) mod inventory;
 pub(crate) mod locate;
 pub(crate) mod open;
 pub(crate) mod pinned;
@@ -530,6 +530,7 @@ impl Log {
             // The descriptor lives until a sync has returned, so that no error can be missed.
             file: (!synced).then_some(active.file),
             synced,
+            is_found: false,
             index: active.index,
             index_is_whole: active.index_is_whole,
             producers,

@@ -299,6 +299,7 @@ impl Assembly<'_> {
             segment: Arc::clone(segment),
             file: None,
             synced: is_durable,
+            is_found: true,
             index,
             index_is_whole: is_whole,
             producers: log.producers.states(),

@@ -159,6 +159,9 @@ pub(crate) struct Unfinished {
     /// The descriptor that was open since the segment was made; `None` for one found at open.
     pub(crate) file: Option<Arc<dyn DiskFile>>,
     pub(crate) synced: bool,
+    /// Whether it was there before this life of the log, which then need not be the only one that
+    /// writes to it.
+    pub(crate) is_found: bool,
     pub(crate) index: SparseIndex,
     pub(crate) index_is_whole: bool,
     pub(crate) producers: Vec<ProducerState>,
@@ -181,6 +184,7 @@ pub(crate) struct FooterTask {
     pub(crate) segment: Arc<Segment>,
     pub(crate) sealed: Sealed,
     pub(crate) footer: Footer,
+    pub(crate) is_found: bool,
     pub(crate) index_is_whole: bool,
 }
 
@@ -193,6 +197,10 @@ impl FooterTask {
         let file = self.segment.open_file(Access::ReadWrite)?;
         if read_footer(&*file, self.segment.salt).map_err(failed)?.is_some() {
             return Ok(());
+        }
+        if self.is_found && file.has_other_names().map_err(failed)? {
+            // Where this log has ended, the log of the other name may go on.
+            return Err(failed(std::io::Error::other("the file has another name")));
         }
         if !self.index_is_whole {
             // Not beyond the data: what a crash left there is no part of the log.

@@ -150,7 +150,8 @@ impl Log {
             producers: oldest.producers.clone(),
         };
         let segment = Arc::clone(&oldest.segment);
-        Some(FooterTask { segment, sealed, footer, index_is_whole: oldest.index_is_whole })
+        let Unfinished { is_found, index_is_whole, .. } = *oldest;
+        Some(FooterTask { segment, sealed, footer, is_found, index_is_whole })
     }
 
     /// The end of what the sealed segments hold.

@@ -106,6 +106,12 @@ pub(crate) trait DiskFile: Send + Sync + fmt::Debug {
     /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;
 
+    /// Whether the file has another name (a hard link), under which somebody else may take it for
+    /// theirs.
+    fn has_other_names(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// Reads at most `buffer.len()` bytes; fewer only at the end of the file.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
 

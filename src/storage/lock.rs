@@ -11,6 +11,7 @@
 //!    both have a lock. For the case that somebody else deletes it, the directory itself is
 //!    locked too, and a lock counts only while the locked file is the one that has the name.
 //! 3. The kernel frees both locks when the process dies.
+//! 4. Nobody has a lock on a directory that every user may write to.
 //!
 //! A forked child inherits the descriptors, and with them a share of the locks: they stay taken
 //! until the parent gives them up, or both are gone (or the child runs another program, which
@@ -128,6 +129,7 @@ impl RegistryEntry {
     fn take(dir: &Path) -> Result<Self> {
         let metadata = platform::retried(|| std::fs::metadata(dir))
             .map_err(|error| Error::io("open", dir, error))?;
+        check_owner(dir, &metadata)?;
         let path = if cfg!(unix) {
             PathBuf::new()
         } else {
@@ -231,6 +233,19 @@ fn names_the_file(path: &Path, file: &File) -> bool {
         (Ok(named), Ok(held)) => platform::identity(&named) == platform::identity(&held),
         _ => false,
     }
+}
+
+/// Refuses a directory in which anybody could put files of their own where ours are looked for:
+/// the bytes of a map are ours only as long as the file is.
+fn check_owner(dir: &Path, metadata: &std::fs::Metadata) -> Result<()> {
+    if !platform::is_open_to_all(metadata) {
+        return Ok(());
+    }
+    let reason = format!(
+        "every user may change what is in {}; a directory of its own below it is made for one user",
+        dir.display()
+    );
+    Err(Error::config("data_dir", reason))
 }
 
 fn locked(dir: &Path) -> Error {

@@ -28,6 +28,28 @@ pub(super) fn identity(_metadata: &std::fs::Metadata) -> Identity {
     (0, 0)
 }
 
+/// How many names a file has.
+#[cfg(unix)]
+pub(super) fn names(metadata: &std::fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::nlink(metadata)
+}
+
+#[cfg(not(unix))]
+pub(super) fn names(_metadata: &std::fs::Metadata) -> u64 {
+    1
+}
+
+/// Whether every user of the machine may make, rename and remove entries of a directory.
+#[cfg(unix)]
+pub(super) fn is_open_to_all(metadata: &std::fs::Metadata) -> bool {
+    std::os::unix::fs::MetadataExt::mode(metadata) & 0o002 != 0
+}
+
+#[cfg(not(unix))]
+pub(super) fn is_open_to_all(_metadata: &std::fs::Metadata) -> bool {
+    false
+}
+
 /// What tells this boot of the machine from any other.
 #[cfg(target_os = "linux")]
 pub(super) fn boot_id() -> Option<String> {

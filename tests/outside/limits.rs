@@ -2,6 +2,7 @@
 //! turns read-only under it; a medium that does not deliver.
 
 use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
 
 use crate::common::*;
 use crate::ledger::Ledger;
@@ -193,6 +194,13 @@ fn row_d07_bytes_that_cannot_be_had_are_an_error_where_nothing_is_mapped() {
         let output = command.env(MODE, mode.to_string()).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(!errors.contains("panicked"), "mode {mode}: {errors}");
+        // SIGBUS, and no other.
+        let signal = (!survives).then_some(7);
+        assert_eq!(output.status.signal(), signal, "mode {mode}: {}", output.status);
         assert_eq!(output.status.success(), survives, "mode {mode}: {}", output.status);
+        // The next opening, and a verification, read what is left without a map, and live.
+        let broker = open_quiet(&dir.path().join("data"));
+        assert!(!broker.recovery().is_clean(), "mode {mode}");
+        assert!(!broker.admin().verify("t").unwrap().is_ok(), "mode {mode}");
     }
 }

@@ -8,6 +8,7 @@ use super::model::{DIR, clock, open, open_at};
 use crate::broker::Broker;
 use crate::broker::local::{LocalChange, LocalState};
 use crate::config::{Durability, TopicConfig};
+use crate::error::Error;
 use crate::group::offsets::{Committed, OffsetChange};
 use crate::record::{Offsets, Record, TopicPartition};
 use crate::storage::disk::{Disk, Fault, Operation, Pages, PowerCut, SimulatedDisk};
@@ -102,6 +103,47 @@ fn row_a14_a_torn_snapshot_leaves_the_older_one_in_force() {
         }
     }
     assert!(torn > 20, "{torn} openings were interrupted");
+}
+
+/// C5: no new segment can be made for a snapshot. Commits go on as far as the present one has room,
+/// what was refused is not in force, what was before stays, and nothing has to be reopened.
+// RED: src/partition/state_log.rs
+//   - let _ = self.write_snapshot(inner);
+//   + self.write_snapshot(inner).unwrap();
+#[test]
+fn row_c05_a_snapshot_that_finds_no_space_leaves_the_state_before_in_force() {
+    let disk = SimulatedDisk::new();
+    let broker = with_records(&disk, Durability::Sync, 1_000);
+    let group = "g".repeat(255);
+    let mut consumer = broker.consumer(&group).subscribe(["t"]).open().unwrap();
+    let mut commit = |offset| {
+        consumer.commit_offsets(&Offsets::from([(TopicPartition::from(("t", 0)), offset)]))
+    };
+    commit(1).unwrap();
+    let full =
+        |operation| Fault::always(operation, std::io::ErrorKind::StorageFull).on("__offsets");
+    for operation in [Operation::Create, Operation::Allocate, Operation::Write, Operation::Rename] {
+        disk.inject(full(operation));
+        let (mut last, mut refused) = (1, 0);
+        for offset in (2..1_000).cycle().take(8_000) {
+            match commit(offset) {
+                Ok(()) => last = offset,
+                Err(Error::StorageFull { .. }) => refused += 1,
+                Err(other) => panic!("{operation:?}: {other:?}"),
+            }
+            assert_eq!(committed(&broker, &group), Some(last), "{operation:?}");
+            if refused > 3 {
+                break;
+            }
+        }
+        assert!(refused > 3, "{operation:?}: the log never filled");
+        for crash in [disk.kill9(), disk.power_cut(&mut || 0, PowerCut::WORST)] {
+            assert_eq!(committed(&open(&crash, 2).unwrap(), &group), Some(last), "{operation:?}");
+        }
+        disk.heal();
+        commit(1).unwrap();
+        assert_eq!(committed(&broker, &group), Some(1), "{operation:?}");
+    }
 }
 
 #[test]

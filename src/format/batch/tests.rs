@@ -284,6 +284,46 @@ fn lies_in_the_header_are_refused() {
     put(40, &2_u32.to_le_bytes(), malformed("record count"));
 }
 
+/// E15: nothing is ever inflated. A batch that names a codec, or has any other bit that this build
+/// does not know, is refused for that, under a right checksum too, and whatever length it announces
+/// for what is in it.
+// RED: src/format/batch/header.rs
+//   - if attributes & !KNOWN != 0 || (opening && attributes != OPENING) {
+//   + if opening && attributes != OPENING {
+// RED: src/format/batch/header.rs
+//   - if attributes & CODEC_MASK != 0 {
+//   + if false {
+#[test]
+fn row_e15_a_batch_of_any_codec_or_unknown_kind_is_refused() {
+    let known = 0b1011_u32 | 1 << 12;
+    let sound = BatchHeader::parse(&lone(b"value")).unwrap().unwrap();
+    for bits in (0..32).map(|bit| 1_u32 << bit).chain((1..16).map(|codec| codec << 8)) {
+        if bits & known != 0 {
+            continue;
+        }
+        // With and without an announced length of four billion bytes.
+        for length in [&[][..], &[0xFF; 4]] {
+            let mut bytes = lone(b"value");
+            bytes.splice(FIXED_SIZE..FIXED_SIZE, length.iter().copied());
+            let size = u32::try_from(bytes.len()).unwrap();
+            bytes[..4].copy_from_slice(&size.to_le_bytes());
+            bytes[12..16].copy_from_slice(&bits.to_le_bytes());
+            let checksum =
+                batch_checksum(Checksum::of(&bytes[FIXED_SIZE..]), &bytes[..FIXED_SIZE], SALT);
+            bytes[4..8].copy_from_slice(&checksum.to_le_bytes());
+            let refused = BatchView::check(&bytes, SALT).map(|view| view.is_some());
+            let noun = match bits {
+                0x100..0x1000 => "codec",
+                0x2000 => "transaction",
+                _ => "attributes",
+            };
+            assert_eq!(refused, Err(CorruptionKind::Malformed(noun)), "{bits:#x}");
+        }
+    }
+    // It is the bit that is refused: without it, the batch is whole.
+    assert_eq!(check(&lone(b"value")).header(), sound);
+}
+
 #[test]
 fn a_maximum_timestamp_that_says_nothing_or_less_is_refused() {
     let mut encoder = BatchEncoder::new();

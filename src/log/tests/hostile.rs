@@ -163,22 +163,125 @@ fn row_e07_a_file_of_another_topic_partition_or_number_is_foreign() {
     assert_eq!(foreign(refusal(&disk, |header| header.number = 1)), "number");
 }
 
+/// E17: another version, older or newer, or one that wrote its numbers the other way round; a
+/// feature that changes the meaning of what is there. One that does not is read all the same.
+// RED: src/format/segment.rs
+//   - if version != VERSION || features != 0 {
+//   + if version > VERSION {
 #[test]
-fn row_e17_a_newer_version_is_refused_and_untouched() {
-    let (disk, _) = small_log();
-    let mut bytes = disk.read(Path::new(FIRST)).unwrap()[..128].to_vec();
-    bytes[8..12].copy_from_slice(&2_u32.to_le_bytes());
-    let checksum = crc32fast_of(&bytes[..124]);
-    bytes[124..128].copy_from_slice(&checksum.to_le_bytes());
-    overwrite(&disk, Path::new(FIRST), &bytes, 0);
-    let before: Vec<_> = disk.paths().iter().map(|path| disk.read(path).unwrap()).collect();
-    let refused = Rig::simulated(&disk, 2).open(&AFTER_CUT);
-    assert!(
-        matches!(refused, Err(Error::UnsupportedVersion { found: 2, supported: 1, .. })),
-        "{refused:?}"
-    );
-    let after: Vec<_> = disk.paths().iter().map(|path| disk.read(path).unwrap()).collect();
-    assert!(before == after);
+fn row_e17_another_version_is_refused_and_untouched() {
+    let (disk, end) = small_log();
+    let with = |at: usize, field: &[u8]| {
+        let image = disk.kill9();
+        let mut bytes = image.read(Path::new(FIRST)).unwrap()[..128].to_vec();
+        bytes[at..at + field.len()].copy_from_slice(field);
+        let checksum = crc32fast_of(&bytes[..124]);
+        bytes[124..128].copy_from_slice(&checksum.to_le_bytes());
+        overwrite(&image, Path::new(FIRST), &bytes, 0);
+        image
+    };
+    for version in [0, 2, 1_u32.swap_bytes(), u32::MAX] {
+        let image = with(8, &version.to_le_bytes());
+        let before = contents(&image);
+        let refused = Rig::simulated(&image, 2).open(&AFTER_CUT);
+        let Err(Error::UnsupportedVersion { path, found, supported: 1, features: 0 }) = &refused
+        else {
+            panic!("{version}: {refused:?}")
+        };
+        assert_eq!((&**path, *found), (Path::new(FIRST), version));
+        assert!(contents(&image) == before, "{version}");
+    }
+    for bit in 0..64 {
+        let image = with(16, &(1_u64 << bit).to_le_bytes());
+        let before = contents(&image);
+        let refused = Rig::simulated(&image, 2).open(&AFTER_CUT);
+        let Err(Error::UnsupportedVersion { found: 1, features, .. }) = &refused else {
+            panic!("{bit}: {refused:?}")
+        };
+        assert_eq!(*features, 1 << bit);
+        assert!(contents(&image) == before, "{bit}");
+        let (log, report) =
+            Rig::simulated(&with(24, &(1_u64 << bit).to_le_bytes()), 2).open(&AFTER_CUT).unwrap();
+        assert_eq!((log.log_end(), report.corrupt), (end, vec![]), "{bit}");
+    }
+}
+
+fn contents(disk: &SimulatedDisk) -> Vec<(PathBuf, Vec<u8>)> {
+    disk.paths()
+        .into_iter()
+        .map(|path| (path.clone(), disk.read(&path).unwrap_or_default()))
+        .collect()
+}
+
+/// Symptom: a batch whose offset goes back was passed over by readers, and with it the offsets that
+/// should have stood there, in silence. Cause: what lies below a reader's position was taken for
+/// what it had read. Rule: a reader stands behind all of that; what repeats offsets is damage.
+///
+/// E13: a batch whose checksum is right, and whose offset goes back: behind other batches, or before
+/// where its segment begins. At opening it is damage where something proves that more was there, or
+/// else the end; to a reader it is damage; and nothing is read twice or under another offset.
+// RED: src/log/scan.rs
+//   - if let Some(expected) = next_offset.filter(|expected| header.base_offset < *expected) {
+//   + if let Some(expected) = next_offset.filter(|_| false) {
+// RED: src/log/cursor.rs
+//   - (run.records > 0 || self.goes_back(&header))
+//   + (run.records > 0)
+#[test]
+fn row_e13_offsets_that_go_back_are_damage_and_nothing_is_read_twice() {
+    for is_proved in [false, true] {
+        let (disk, rig) = Rig::fresh(1);
+        let mut log = rig.create();
+        append(&mut log, 100, 10);
+        log.roll_for(0).unwrap();
+        append(&mut log, 3, 10);
+        append(&mut log, 2, 10);
+        append(&mut log, 1, 10);
+        sync(&mut log).unwrap();
+        if is_proved {
+            append(&mut log, 1, 10);
+            sync(&mut log).unwrap();
+        }
+        let end = log.log_end();
+        drop(log);
+        let path = files(&disk).pop().unwrap();
+        let bytes = disk.read(&path).unwrap();
+        let salt = SegmentHeader::decode(&bytes).unwrap().salt;
+        let sizes = |at: usize| BatchHeader::declared_size(&bytes[at..]).unwrap() as usize;
+        let first = 128 + sizes(128);
+        let second = first + sizes(first);
+        for base in [0, 99, 100, 102_u64] {
+            let image = disk.kill9();
+            let mut batch = bytes[second..second + sizes(second)].to_vec();
+            batch[16..24].copy_from_slice(&base.to_le_bytes());
+            batch[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
+            crate::format::fixup::batch(&mut batch, salt).unwrap();
+            overwrite(&image, &path, &batch, second as u64);
+            let context = format!("proved: {is_proved}, base {base}");
+            // Under a reader.
+            let (open_log, _) = Rig::simulated(&disk, 2).open(&AFTER_CUT).unwrap();
+            overwrite(&disk, &path, &batch, second as u64);
+            let (records, damage) = read_around(&open_log);
+            overwrite(&disk, &path, &bytes[second..second + batch.len()], second as u64);
+            assert!(records.is_sorted_by(|a, b| a.0 < b.0), "{context}: {records:?}");
+            assert!(records.iter().all(|it| plain(0..end, 10).contains(it)), "{context}");
+            assert!(!damage.is_empty(), "{context}");
+            // At the opening.
+            let (log, report) = Rig::simulated(&image, 2).open(&AFTER_CUT).unwrap();
+            let (found, _) = read_around(&log);
+            if is_proved {
+                assert_eq!(log.log_end(), end, "{context}");
+                let corrupt = report.corrupt.iter().find(|it| it.offsets == Some(103..105));
+                let kind = corrupt.map(|it| it.kind.clone());
+                let expected = CorruptionKind::OffsetOrder { expected: 103, found: base };
+                assert_eq!(kind, Some(expected), "{context}: {report:?}");
+                assert_eq!(found, [plain(0..103, 10), plain(105..end, 10)].concat(), "{context}");
+            } else {
+                assert_eq!((log.log_end(), report.corrupt), (103, vec![]), "{context}");
+                assert!(report.cut_bytes > 0, "{context}");
+                assert_eq!(found, plain(0..103, 10), "{context}");
+            }
+        }
+    }
 }
 
 /// The polynomial of zip and Ethernet, bit by bit: the header's checksum without its code.

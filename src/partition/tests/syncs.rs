@@ -441,6 +441,55 @@ fn row_a06_whoever_waits_for_the_sync_in_which_the_process_dies_has_no_answer() 
     assert_eq!(Setup::recovered(cut, false).values(), ["durable"]);
 }
 
+/// Row D8: whoever waits for the sync that hangs waits without a deadline, and does not with one; a
+/// partition beside it has its own syncs, and so has its own answers.
+// RED: src/partition/commit.rs
+//   - (Turn::Idle | Turn::InFlight, _) => state = self.wait_for_end(state, deadline)?,
+//   + (Turn::Idle | Turn::InFlight, _) => return Ok(()),
+#[test]
+fn row_d08_a_sync_that_hangs_holds_up_who_waits_for_it_and_no_other_partition() {
+    let (entered, is_entered) = std::sync::mpsc::channel();
+    let (release, is_released) = std::sync::mpsc::channel::<()>();
+    let doors = Mutex::new(Some((entered, is_released)));
+    let is_armed = Arc::new(AtomicBool::new(false));
+    let armed = Arc::clone(&is_armed);
+    let hanging = Setup::hooked(move |operation, side| {
+        let is_hit = (operation, side) == (Operation::Sync, Side::Before);
+        if is_hit && armed.swap(false, Ordering::Relaxed) {
+            let (entered, is_released) = doors.lock().take().unwrap();
+            entered.send(()).unwrap();
+            is_released.recv().unwrap();
+        }
+    });
+    let beside = Setup::new(Durability::Sync);
+    let (first, second) = (hanging.append("1").unwrap(), hanging.append("2").unwrap());
+    is_armed.store(true, Ordering::Relaxed);
+    let is_answered = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let syncs = scope.spawn(|| hanging.core.wait_durable(first));
+        is_entered.recv().unwrap();
+        let waits = scope.spawn(|| {
+            let waited = hanging.core.wait_durable(second);
+            is_answered.store(true, Ordering::Release);
+            waited
+        });
+        for deadline in [real_now(), real_now() + Duration::from_millis(1)] {
+            let waited = hanging.core.wait_durable_until(second, deadline);
+            assert!(matches!(waited, Err(Error::Timeout)), "{waited:?}");
+        }
+        assert_eq!(hanging.append("3").unwrap(), 3);
+        assert_eq!(hanging.values(), ["1", "2", "3"]);
+        let end = beside.append("x").unwrap();
+        beside.core.wait_durable(end).unwrap();
+        assert!(!is_answered.load(Ordering::Acquire));
+        assert_eq!(hanging.core.durable_end(), 0);
+        release.send(()).unwrap();
+        syncs.join().unwrap().unwrap();
+        waits.join().unwrap().unwrap();
+    });
+    assert!(hanging.core.durable_end() >= second);
+}
+
 /// A sync that hangs holds up those who wait for it without a deadline, and nobody else.
 #[test]
 fn row_d08_while_a_sync_hangs_appends_go_on_and_deadlines_hold() {

@@ -342,6 +342,10 @@ impl DiskFile for RealFile {
         Ok(platform::metadata(&*self.descriptor()?)?.len())
     }
 
+    fn has_other_names(&self) -> io::Result<bool> {
+        Ok(platform::names(&platform::metadata(&*self.descriptor()?)?) > 1)
+    }
+
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         platform::read_at(&*self.descriptor()?, buffer, position)
     }

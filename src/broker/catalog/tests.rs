@@ -1,0 +1,120 @@
+//! What the catalog takes, and what it refuses.
+
+use super::*;
+use crate::config::Durability;
+
+fn entry(id: u8, name: &str, partitions: u32) -> TopicEntry {
+    let config = TopicConfig { partitions, ..TopicConfig::new(1) };
+    TopicEntry { name: name.into(), id: TopicId([id; 16]), config }
+}
+
+fn refused(state: &CatalogState, change: &CatalogChange) -> &'static str {
+    match state.check(change) {
+        Err(CorruptionKind::Malformed(what)) => what,
+        other => panic!("{change:?}: {other:?}"),
+    }
+}
+
+fn with(changes: impl IntoIterator<Item = CatalogChange>) -> CatalogState {
+    let mut state = CatalogState::default();
+    for change in changes {
+        assert_eq!(state.check(&change), Ok(()), "{change:?}");
+        state.apply(change);
+    }
+    state
+}
+
+#[test]
+fn a_snapshot_rebuilds_the_state() {
+    let state = with([
+        CatalogChange::Topic(entry(7, "orders", 3), Stage::Live),
+        CatalogChange::Topic(entry(8, "Bills", 1), Stage::Growing(2)),
+        CatalogChange::Producer("p".into(), ProducerEntry { id: 4, epoch: 2 }),
+    ]);
+    let rebuilt = with(state.snapshot());
+    assert_eq!(rebuilt.topics, state.topics);
+    assert_eq!(rebuilt.producers, state.producers);
+    assert_eq!((rebuilt.live, rebuilt.producer_ids), (state.live, state.producer_ids));
+}
+
+#[test]
+fn ids_of_producers_are_given_out_once() {
+    let producer =
+        |name: &str, id| CatalogChange::Producer(name.into(), ProducerEntry { id, epoch: 0 });
+    let state = with([producer("a", 4), producer("b", 2)]);
+    assert_eq!(state.next_producer_id(), Some(5));
+    assert_eq!(CatalogState::default().next_producer_id(), Some(1));
+    assert_eq!(with([producer("a", u64::MAX)]).next_producer_id(), None);
+}
+
+#[test]
+fn names_collide_whatever_their_case() {
+    let state = with([CatalogChange::Topic(entry(1, "Orders", 1), Stage::Deleting)]);
+    assert!(state.named("oRDERS").is_some());
+}
+
+/// E16: no entry gets in whose name or numbers something would be done with.
+// RED: src/broker/catalog.rs
+//   - validate_topic(&self.name).map_err(|_| CorruptionKind::Malformed("a topic's name"))?;
+#[test]
+fn row_e16_a_topic_that_cannot_be_is_refused() {
+    let state = CatalogState::default();
+    for stage in [Stage::Creating, Stage::Live, Stage::Deleting, Stage::Growing(7)] {
+        let topic = |entry: TopicEntry| CatalogChange::Topic(entry, stage);
+        let longest = "x".repeat(249);
+        assert_eq!(state.check(&topic(entry(1, &longest, 7))), Ok(()));
+        let too_long = "x".repeat(250);
+        for name in ["../x", "..", ".", "", "a/b", "/etc", "a\0b", "__meta", "__", "a b", &too_long]
+        {
+            assert_eq!(refused(&state, &topic(entry(1, name, 1))), "a topic's name", "{name}");
+        }
+        for partitions in [0, PARTITIONS_MAX + 1, u32::MAX] {
+            let refusal = refused(&state, &topic(entry(1, "a", partitions)));
+            assert_eq!(refusal, "a topic's settings", "{partitions}");
+        }
+        let settings = [
+            TopicConfig::new(1).segment_bytes(1),
+            TopicConfig::new(1).segment_bytes(u64::MAX),
+            TopicConfig::new(1).max_record_bytes(u32::MAX),
+            TopicConfig::new(1).min_dirty_ratio(f64::NAN),
+            TopicConfig::new(1).segment_age(std::time::Duration::ZERO),
+            TopicConfig::new(1)
+                .durability(Durability::Interval { every: std::time::Duration::ZERO, bytes: 1 }),
+        ];
+        for config in settings {
+            let change = topic(TopicEntry { config, ..entry(1, "a", 1) });
+            assert_eq!(refused(&state, &change), "a topic's settings");
+        }
+    }
+    for total in [0, 2, PARTITIONS_MAX + 1, u32::MAX] {
+        let change = CatalogChange::Topic(entry(1, "a", 3), Stage::Growing(total));
+        assert_eq!(refused(&state, &change), "a topic's growth", "{total}");
+    }
+}
+
+#[test]
+fn row_e16_no_two_live_topics_have_one_name_and_none_has_two() {
+    let live = |id, name: &str| CatalogChange::Topic(entry(id, name, 1), Stage::Live);
+    let state = with([live(1, "Orders")]);
+    assert_eq!(refused(&state, &live(2, "orders")), "a topic: another one has its name");
+    assert_eq!(refused(&state, &live(1, "bills")), "a topic: its name has changed");
+    // What is gone, or going, is in nobody's way.
+    let going = CatalogChange::Topic(entry(1, "Orders", 1), Stage::Deleting);
+    with([live(1, "Orders"), going, live(2, "orders"), CatalogChange::TopicGone(TopicId([1; 16]))]);
+    with([live(1, "a"), CatalogChange::TopicGone(TopicId([1; 16])), live(2, "A")]);
+}
+
+#[test]
+fn row_e16_a_producer_that_cannot_be_is_refused() {
+    let producer = |name: &str, id| {
+        CatalogChange::Producer(name.into(), ProducerEntry { id, epoch: u32::MAX })
+    };
+    let state = with([producer("p", 1), producer("p", 1)]);
+    let too_long = "x".repeat(256);
+    for name in ["", &too_long] {
+        assert_eq!(refused(&state, &producer(name, 2)), "a producer's name");
+    }
+    for (name, id) in [("q", 1), ("p", 2)] {
+        assert_eq!(refused(&state, &producer(name, id)), "a producer's id", "{name} {id}");
+    }
+}
