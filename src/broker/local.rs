@@ -43,6 +43,11 @@ pub(crate) enum LocalChange {
         partition: u32,
         offset: u64,
     },
+    /// One of the engine's other logs was on stable storage up to here.
+    Synced {
+        own: TopicId,
+        end: u64,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +61,8 @@ pub(crate) struct LocalState {
     pub(crate) lineages: BTreeMap<(TopicId, u32), Lineage>,
     /// Never go back, in whichever order they are stored.
     pub(crate) log_starts: BTreeMap<(TopicId, u32), u64>,
+    /// How far the engine's other logs reach at least.
+    pub(crate) synced: BTreeMap<TopicId, u64>,
 }
 
 impl LocalState {
@@ -93,6 +100,9 @@ impl LoggedState for LocalState {
                 let start = self.log_starts.entry((topic, partition)).or_default();
                 *start = offset.max(*start);
             }
+            LocalChange::Synced { own, end } => {
+                self.synced.insert(own, end);
+            }
         }
     }
 
@@ -112,6 +122,8 @@ impl LoggedState for LocalState {
             LocalChange::LogStart { topic: *topic, partition: *partition, offset: *offset }
         };
         let log_starts = self.log_starts.iter().map(of_start);
+        let synced =
+            self.synced.iter().map(|(own, end)| LocalChange::Synced { own: *own, end: *end });
         let closed = self.is_closed.then_some(LocalChange::Closed);
         let initialised = self.is_initialised.then_some(LocalChange::Initialised);
         std::iter::once(opened)
@@ -119,6 +131,7 @@ impl LoggedState for LocalState {
             .chain(points)
             .chain(lineages)
             .chain(log_starts)
+            .chain(synced)
             .chain(closed)
             .collect()
     }

@@ -33,8 +33,8 @@ use crate::trace::note;
 
 /// The engine's own topics. Their ids are fixed: what they hold is found before any catalog is.
 const LOCAL: (&str, TopicId) = ("__local", TopicId(*b"logpond  __local"));
-const OFFSETS: (&str, TopicId) = ("__offsets", TopicId(*b"logpond__offsets"));
-const META: (&str, TopicId) = ("__meta", TopicId(*b"logpond   __meta"));
+pub(super) const OFFSETS: (&str, TopicId) = ("__offsets", TopicId(*b"logpond__offsets"));
+pub(super) const META: (&str, TopicId) = ("__meta", TopicId(*b"logpond   __meta"));
 
 /// What is needed to open a broker.
 pub(crate) struct Opening {
@@ -43,6 +43,17 @@ pub(crate) struct Opening {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) background: bool,
     pub(crate) reseed: Box<dyn Fn(u64) + Sync>,
+}
+
+/// What is known of one of the engine's own logs before it is opened.
+#[derive(Debug, Clone, Copy)]
+struct OwnLog {
+    /// Whether the directory is new, so that the log has yet to be made.
+    is_new: bool,
+    /// Whether a snapshot was synced in it: from then on it is never without one.
+    has_snapshot: bool,
+    /// An end that it had on stable storage.
+    reaches: u64,
 }
 
 impl Opening {
@@ -60,7 +71,9 @@ impl Opening {
         let mut partitions = Vec::new();
         // Asked again: until the lock was held, another broker may have been at it.
         let is_new = is_new()?;
-        let local: StateLog<LocalState> = self.own_log(LOCAL, is_new, &lanes, &mut partitions)?;
+        // It was begun before the first segment of the catalog was made.
+        let own = OwnLog { is_new, has_snapshot: !is_new, reaches: 0 };
+        let local: StateLog<LocalState> = self.own_log(LOCAL, own, &lanes, &mut partitions)?;
         let boot = disk.boot_id().map(Arc::from);
         let (was_closed, same_boot, opens) = local.read(|local| {
             // Where boots cannot be told apart, this may be the same one.
@@ -75,9 +88,13 @@ impl Opening {
         if !self.settings.read_only {
             local.start(vec![LocalChange::Opened { boot, opens }])?;
         }
-        let offsets = self.own_log(OFFSETS, is_new, &lanes, &mut partitions)?;
+        let own = |id: TopicId| {
+            let reaches = local.read(|local| local.synced.get(&id).copied().unwrap_or(0));
+            OwnLog { is_new, has_snapshot: is_initialised, reaches }
+        };
+        let offsets = self.own_log(OFFSETS, own(OFFSETS.1), &lanes, &mut partitions)?;
         let catalog: StateLog<CatalogState> =
-            self.own_log(META, is_new, &lanes, &mut partitions)?;
+            self.own_log(META, own(META.1), &lanes, &mut partitions)?;
         if !self.settings.read_only {
             offsets.start(Vec::new())?;
             catalog.start(Vec::new())?;
@@ -126,7 +143,7 @@ impl Opening {
     fn own_log<S: LoggedState>(
         &self,
         (name, topic_id): (&str, TopicId),
-        is_new: bool,
+        OwnLog { is_new, has_snapshot, reaches }: OwnLog,
         lanes: &Arc<Lanes>,
         report: &mut Vec<PartitionRecovery>,
     ) -> Result<StateLog<S>> {
@@ -152,6 +169,7 @@ impl Opening {
             Rule::OwnDirName.keep(|| sync_dir(&**disk, &topic_dir))?;
             Rule::FoundNames.keep(|| sync_dir(&**disk, &dir))?;
         }
+        let mut damage = Vec::new();
         let log = if is_new && !has_segments(&**disk, &dir)? {
             if self.settings.read_only {
                 return Err(missing(&dir).into());
@@ -168,9 +186,11 @@ impl Opening {
                 read_only: self.settings.read_only,
                 needs_all: true,
                 log_start: None,
+                proved: reaches,
                 now: u64::MAX,
             };
             let (log, recovery) = Log::open(&self.env, identity, options, &known)?;
+            damage.clone_from(&recovery.corrupt);
             report.push(recovery);
             log
         };
@@ -178,7 +198,7 @@ impl Opening {
         let clock = Arc::clone(&self.clock);
         let partition =
             PartitionCore::new(log, Lineage::default(), origin, durability, clock, background);
-        StateLog::open(partition, Arc::clone(disk))
+        StateLog::open(partition, Arc::clone(disk), has_snapshot, &damage)
     }
 
     fn open_topics(&self, mut engine: Engine, clean: bool, same_boot: bool) -> Result<Engine> {
@@ -191,8 +211,18 @@ impl Opening {
             };
             let (checkpoint, log_start) = engine.local.read(of_partition);
             let (policy, read_only) = (self.settings.recovery, self.settings.read_only);
-            let needs_all = false;
-            Known { checkpoint, clean, same_boot, policy, read_only, needs_all, log_start, now }
+            let (needs_all, proved) = (false, 0);
+            Known {
+                checkpoint,
+                clean,
+                same_boot,
+                policy,
+                read_only,
+                needs_all,
+                log_start,
+                proved,
+                now,
+            }
         };
         let jobs: Vec<(&TopicEntry, u32)> = live
             .iter()
@@ -246,6 +276,7 @@ impl Opening {
             engine.catalog.read(|catalog| catalog.topics.values().cloned().collect());
         let mut live = Vec::new();
         for (entry, stage) in entries {
+            let (entry, stage) = engine.stage_by_files(entry, stage)?;
             match stage {
                 Stage::Live => live.push(entry),
                 Stage::Growing(_) if self.settings.read_only => live.push(entry),

@@ -180,6 +180,7 @@ const AFTER_KILL: Known = Known {
     read_only: false,
     needs_all: false,
     log_start: None,
+    proved: 0,
     now: u64::MAX,
 };
 
@@ -295,8 +296,8 @@ fn read_around(log: &Log) -> (Records, Vec<Corruption>) {
             None => cursor_at(log, offset).and_then(|new| fetch(log, cursor.insert(new), &limits)),
         };
         match next {
-            Ok(some) if some.is_empty() => break,
             Ok(some) => {
+                assert!(!some.is_empty(), "nothing at {offset} of {}", log.log_end());
                 offset = some.last().unwrap().0 + 1;
                 records.extend(some);
             }
