@@ -20,11 +20,12 @@ use std::time::Duration;
 use super::catalog::{CatalogChange, CatalogState, ProducerEntry};
 use super::lanes::{Housekeeping, Lanes};
 use super::local::{LocalChange, LocalState};
+use super::open::{META, OFFSETS};
 use super::report::RecoveryReport;
 use crate::clock::Clock;
 use crate::config::{Durability, RecoveryPolicy, TopicConfig, WhenFull};
 use crate::error::{Error, Result};
-use crate::format::validate_label;
+use crate::format::{TopicId, validate_label};
 use crate::group::coordinator::Coordinator;
 use crate::log::LogEnv;
 use crate::log::create::Writer;
@@ -258,6 +259,7 @@ impl Engine {
                 }
             }
         }
+        changes.extend(self.own_ends());
         if changes.is_empty() {
             return Ok(());
         }
@@ -268,6 +270,19 @@ impl Engine {
             }
         }
         stored.map(drop)
+    }
+
+    /// What is durable of the catalog and of the committed offsets, where that is more than was
+    /// stored: without it, rot in their last records would pass for the work of a crash.
+    fn own_ends(&self) -> Vec<LocalChange> {
+        let (offsets, catalog) = (self.coordinator.offsets_partition(), self.catalog.partition());
+        let ends = [(OFFSETS.1, offsets), (META.1, catalog)];
+        let known = |own: TopicId| self.local.read(|local| local.synced.get(&own).copied());
+        ends.into_iter()
+            .map(|(own, partition)| (own, partition.durable_end()))
+            .filter(|(own, end)| known(*own) != Some(*end))
+            .map(|(own, end)| LocalChange::Synced { own, end })
+            .collect()
     }
 
     /// The real end: flushes, finishes, says so durably, and frees the directory.

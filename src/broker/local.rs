@@ -44,6 +44,11 @@ pub(crate) enum LocalChange {
         partition: u32,
         offset: u64,
     },
+    /// One of the engine's other logs was on stable storage up to here.
+    Synced {
+        own: TopicId,
+        end: u64,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +62,8 @@ pub(crate) struct LocalState {
     pub(crate) lineages: BTreeMap<(TopicId, u32), Lineage>,
     /// Never go back, in whichever order they are stored.
     pub(crate) log_starts: BTreeMap<(TopicId, u32), u64>,
+    /// How far the engine's other logs reach at least.
+    pub(crate) synced: BTreeMap<TopicId, u64>,
 }
 
 impl LocalState {
@@ -65,6 +72,10 @@ impl LocalState {
         let keys = self.points.keys().chain(self.lineages.keys()).chain(self.log_starts.keys());
         keys.map(|(topic, _)| *topic).collect()
     }
+}
+
+fn check_offset(offset: u64, what: &'static str) -> Result<(), CorruptionKind> {
+    if offset <= OFFSET_MAX { Ok(()) } else { Err(CorruptionKind::Malformed(what)) }
 }
 
 impl LoggedState for LocalState {
@@ -86,12 +97,9 @@ impl LoggedState for LocalState {
             }
             LocalChange::LogStart { partition, offset, .. } => {
                 check_partition(*partition)?;
-                if *offset <= OFFSET_MAX {
-                    Ok(())
-                } else {
-                    Err(CorruptionKind::Malformed("a log start"))
-                }
+                check_offset(*offset, "a log start")
             }
+            LocalChange::Synced { end, .. } => check_offset(*end, "the end of a log"),
         }
     }
 
@@ -119,6 +127,9 @@ impl LoggedState for LocalState {
                 let start = self.log_starts.entry((topic, partition)).or_default();
                 *start = offset.max(*start);
             }
+            LocalChange::Synced { own, end } => {
+                self.synced.insert(own, end);
+            }
         }
     }
 
@@ -138,6 +149,8 @@ impl LoggedState for LocalState {
             LocalChange::LogStart { topic: *topic, partition: *partition, offset: *offset }
         };
         let log_starts = self.log_starts.iter().map(of_start);
+        let synced =
+            self.synced.iter().map(|(own, end)| LocalChange::Synced { own: *own, end: *end });
         let closed = self.is_closed.then_some(LocalChange::Closed);
         let initialised = self.is_initialised.then_some(LocalChange::Initialised);
         std::iter::once(opened)
@@ -145,6 +158,7 @@ impl LoggedState for LocalState {
             .chain(points)
             .chain(lineages)
             .chain(log_starts)
+            .chain(synced)
             .chain(closed)
             .collect()
     }
@@ -215,6 +229,7 @@ mod tests {
             of_start(PARTITIONS_MAX, 1),
             of_start(0, OFFSET_MAX + 1),
             of_start(0, u64::MAX),
+            LocalChange::Synced { own: TOPIC, end: OFFSET_MAX + 1 },
         ];
         for change in &hostile {
             let refused = state.check(change);

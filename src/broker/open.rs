@@ -50,6 +50,26 @@ pub(crate) struct Opening {
     pub(crate) reseed: Box<dyn Fn(u64) + Sync>,
 }
 
+/// What is known of one of the engine's own logs before it is opened.
+#[derive(Debug, Clone, Copy)]
+struct OwnLog {
+    /// Whether the directory is new, so that the log has yet to be made.
+    is_new: bool,
+    /// Whether a snapshot was synced in it: from then on it is never without one.
+    has_snapshot: bool,
+    /// An end that it had on stable storage.
+    reaches: u64,
+}
+
+/// The engine's own logs, and what they say of the last life.
+struct OwnLogs {
+    local: StateLog<LocalState>,
+    offsets: StateLog<OffsetsState>,
+    catalog: StateLog<CatalogState>,
+    was_closed: bool,
+    same_boot: bool,
+}
+
 impl Opening {
     pub(crate) fn run(self) -> Result<Arc<Engine>> {
         let disk = &*self.env.disk;
@@ -65,32 +85,8 @@ impl Opening {
         let mut partitions = Vec::new();
         // Asked again: until the lock was held, another broker may have been at it.
         let is_new = is_new()?;
-        let local: StateLog<LocalState> = self.own_log(LOCAL, is_new, &lanes, &mut partitions)?;
-        let boot = disk.boot_id().map(Arc::from);
-        let (was_closed, same_boot, opens) = local.read(|local| {
-            // Where boots cannot be told apart, this may be the same one.
-            let same_boot = boot.is_none() || local.boot == boot;
-            (local.is_closed, same_boot, local.opens.saturating_add(1))
-        });
-        (self.reseed)(opens);
-        let is_initialised = local.read(|local| local.is_initialised);
-        if is_new && is_initialised {
-            return Err(missing(&dir.join(META.0)).into());
-        }
-        let mut shared_logs = || self.shared_logs(is_new, &lanes, &mut partitions);
-        // What cannot be believed is found before anything is written.
-        let found = (!is_new).then(&mut shared_logs).transpose()?;
-        if !self.settings.read_only {
-            local.start(vec![LocalChange::Opened { boot, opens }])?;
-        }
-        let (offsets, catalog) = found.map_or_else(shared_logs, Ok)?;
-        if !self.settings.read_only {
-            offsets.start(Vec::new())?;
-            catalog.start(Vec::new())?;
-            if !is_initialised {
-                local.append_durably(vec![LocalChange::Initialised])?;
-            }
-        }
+        let OwnLogs { local, offsets, catalog, was_closed, same_boot } =
+            self.own_logs(is_new, &lanes, &mut partitions)?;
         let clean_shutdown = was_closed || is_new;
         let report = RecoveryReport { clean_shutdown, partitions, unknown: Vec::new() };
         let coordinator = self.coordinator(offsets, &lanes);
@@ -121,15 +117,57 @@ impl Opening {
         Ok(engine)
     }
 
-    /// The logs that are not of this machine only.
-    fn shared_logs(
+    /// What the broker knew when it was last open, and that it is open again.
+    fn own_logs(
         &self,
         is_new: bool,
         lanes: &Arc<Lanes>,
         report: &mut Vec<PartitionRecovery>,
+    ) -> Result<OwnLogs> {
+        // It was begun before the first segment of the catalog was made.
+        let own = OwnLog { is_new, has_snapshot: !is_new, reaches: 0 };
+        let local: StateLog<LocalState> = self.own_log(LOCAL, own, lanes, report)?;
+        let boot = self.env.disk.boot_id().map(Arc::from);
+        let (was_closed, same_boot, opens) = local.read(|local| {
+            // Where boots cannot be told apart, this may be the same one.
+            let same_boot = boot.is_none() || local.boot == boot;
+            (local.is_closed, same_boot, local.opens.saturating_add(1))
+        });
+        (self.reseed)(opens);
+        let is_initialised = local.read(|local| local.is_initialised);
+        if is_new && is_initialised {
+            return Err(missing(&self.settings.dir.join(META.0)).into());
+        }
+        let own = |id: TopicId| {
+            let reaches = local.read(|local| local.synced.get(&id).copied().unwrap_or(0));
+            OwnLog { is_new, has_snapshot: is_initialised, reaches }
+        };
+        let mut shared_logs = || self.shared_logs(own, lanes, report);
+        // What cannot be believed is found before anything is written.
+        let found = (!is_new).then(&mut shared_logs).transpose()?;
+        if !self.settings.read_only {
+            local.start(vec![LocalChange::Opened { boot, opens }])?;
+        }
+        let (offsets, catalog) = found.map_or_else(shared_logs, Ok)?;
+        if !self.settings.read_only {
+            offsets.start(Vec::new())?;
+            catalog.start(Vec::new())?;
+            if !is_initialised {
+                local.append_durably(vec![LocalChange::Initialised])?;
+            }
+        }
+        Ok(OwnLogs { local, offsets, catalog, was_closed, same_boot })
+    }
+
+    /// The logs that are not of this machine only.
+    fn shared_logs(
+        &self,
+        own: impl Fn(TopicId) -> OwnLog,
+        lanes: &Arc<Lanes>,
+        report: &mut Vec<PartitionRecovery>,
     ) -> Result<(StateLog<OffsetsState>, StateLog<CatalogState>)> {
-        let offsets = self.own_log(OFFSETS, is_new, lanes, report)?;
-        Ok((offsets, self.own_log(META, is_new, lanes, report)?))
+        let offsets = self.own_log(OFFSETS, own(OFFSETS.1), lanes, report)?;
+        Ok((offsets, self.own_log(META, own(META.1), lanes, report)?))
     }
 
     /// The coordinator, whose deadlines the lanes watch.
@@ -143,7 +181,7 @@ impl Opening {
     fn own_log<S: LoggedState>(
         &self,
         (name, topic_id): (&str, TopicId),
-        is_new: bool,
+        OwnLog { is_new, has_snapshot, reaches }: OwnLog,
         lanes: &Arc<Lanes>,
         report: &mut Vec<PartitionRecovery>,
     ) -> Result<StateLog<S>> {
@@ -171,6 +209,7 @@ impl Opening {
             check_no_link(&**disk, &dir)?;
             Rule::FoundNames.keep(|| sync_dir(&**disk, &dir))?;
         }
+        let mut damage = Vec::new();
         let log = if is_new && !has_segments(&**disk, &dir)? {
             if self.settings.read_only {
                 return Err(missing(&dir).into());
@@ -187,9 +226,11 @@ impl Opening {
                 read_only: self.settings.read_only,
                 needs_all: true,
                 log_start: None,
+                proved: reaches,
                 now: u64::MAX,
             };
             let (log, recovery) = Log::open(&self.env, identity, options, &known)?;
+            damage.clone_from(&recovery.corrupt);
             report.push(recovery);
             log
         };
@@ -197,7 +238,7 @@ impl Opening {
         let clock = Arc::clone(&self.clock);
         let partition =
             PartitionCore::new(log, Lineage::default(), origin, durability, clock, background);
-        StateLog::open(partition, Arc::clone(disk))
+        StateLog::open(partition, Arc::clone(disk), has_snapshot, &damage)
     }
 
     fn open_topics(&self, mut engine: Engine, clean: bool, same_boot: bool) -> Result<Engine> {
@@ -212,8 +253,18 @@ impl Opening {
             };
             let (checkpoint, log_start) = engine.local.read(of_partition);
             let (policy, read_only) = (self.settings.recovery, self.settings.read_only);
-            let needs_all = false;
-            Known { checkpoint, clean, same_boot, policy, read_only, needs_all, log_start, now }
+            let (needs_all, proved) = (false, 0);
+            Known {
+                checkpoint,
+                clean,
+                same_boot,
+                policy,
+                read_only,
+                needs_all,
+                log_start,
+                proved,
+                now,
+            }
         };
         let jobs: Vec<(&TopicEntry, u32)> = live
             .iter()
@@ -267,6 +318,7 @@ impl Opening {
             engine.catalog.read(|catalog| catalog.topics.values().cloned().collect());
         let mut live = Vec::new();
         for (entry, stage) in entries {
+            let (entry, stage) = engine.stage_by_files(entry, stage)?;
             match stage {
                 Stage::Live => live.push(entry),
                 Stage::Growing(_) if self.settings.read_only => live.push(entry),

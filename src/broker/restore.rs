@@ -23,12 +23,13 @@ impl Engine {
     /// Makes the directories of topics in a broker that has none; durable on return. The caller
     /// then leaves segments in each partition's, and calls [`finish_restore`](Self::finish_restore).
     ///
-    /// DURABILITY: as in every creation, the intent comes first. An opening that finds it without
-    /// its completion removes the topics, all of them.
+    /// DURABILITY: as in every creation, an intent comes first. It is that of a deletion: an opening
+    /// that finds it without its completion removes the topics, all of them, while one that finds
+    /// records in a topic that is being created takes it for complete.
     pub(crate) fn begin_restore(&self, topics: &[TopicEntry]) -> Result<()> {
         let _admin = self.admin.lock();
         self.check_open()?;
-        self.catalog.append_durably(at_stage(topics, Stage::Creating).collect())?;
+        self.catalog.append_durably(at_stage(topics, Stage::Deleting).collect())?;
         let disk = &*self.env.disk;
         for entry in topics {
             let dir = self.settings.dir.join(&*entry.name);

@@ -25,6 +25,7 @@ mod panics;
 mod power;
 mod random;
 mod retention;
+mod rot;
 mod state;
 mod statements;
 mod sweep;

@@ -215,6 +215,33 @@ impl Engine {
         self.finish_growths();
     }
 
+    /// The stage of a topic, and what its files say of it. Nobody appends to what is still being
+    /// made: where there are records it was complete, and what is lost is the record that said so.
+    /// To undo it would remove files because of damage.
+    pub(super) fn stage_by_files(
+        &self,
+        entry: TopicEntry,
+        stage: Stage,
+    ) -> Result<(TopicEntry, Stage)> {
+        let made = match stage {
+            Stage::Creating => 0..entry.config.partitions,
+            Stage::Growing(total) => entry.config.partitions..total,
+            Stage::Live | Stage::Deleting => return Ok((entry, stage)),
+        };
+        for number in made.clone() {
+            if Log::holds_records(&self.env, &identity(&self.settings, &entry, number))? {
+                let config = TopicConfig { partitions: made.end, ..entry.config };
+                let entry = TopicEntry { config, ..entry };
+                if !self.settings.read_only {
+                    let live = CatalogChange::Topic(entry.clone(), Stage::Live);
+                    self.catalog.append_durably(vec![live])?;
+                }
+                return Ok((entry, Stage::Live));
+            }
+        }
+        Ok((entry, stage))
+    }
+
     /// Topics that are not live: undone creations and deletions that something has interrupted.
     fn unfinished(&self, wanted: impl Fn(&TopicEntry) -> bool) -> Vec<TopicEntry> {
         let unfinished = |(entry, stage): &(TopicEntry, Stage)| {

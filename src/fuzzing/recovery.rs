@@ -94,6 +94,7 @@ impl Setup {
             policy: if self.strict { RecoveryPolicy::Strict } else { RecoveryPolicy::CutTornTail },
             read_only: self.read_only,
             needs_all: false,
+            proved: 0,
             log_start: self.start.map(u64::from),
             now: u64::MAX,
         }

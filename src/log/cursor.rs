@@ -335,8 +335,9 @@ impl Cursor {
             } else if self.position < end && (is_spent || self.is_cut_by_chunk()) {
                 self.window = self.next_chunk()?;
             } else {
-                let is_whole = reached.is_none_or(|reached| reached >= offset)
-                    || reached == self.segment.next_offset();
+                // A header that is damaged could lead just here. Where a sealed segment ends is
+                // known; of an active one the batches themselves are asked.
+                let is_whole = reached.is_some() && reached == self.segment.next_offset();
                 return Ok(is_regular && is_whole && self.position >= end);
             }
         }

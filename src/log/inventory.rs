@@ -16,14 +16,14 @@ use super::recovery::{Facts, Lost, Verdict, bounds};
 use super::scan::{Scan, ScanFrom, Stretch, read_opening, scan_segment};
 use super::segment::read_footer;
 use super::tasks::finished_bytes;
-use super::{Checkpoint, LogEnv, LogIdentity};
+use super::{Checkpoint, Log, LogEnv, LogIdentity};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{
     ALIGNMENT, BatchHeader, BatchView, Footer, HeaderError, Opening, Rewrite, SegmentHeader,
     VERSION, parse_segment_file_name, parse_temporary_segment_file_name,
 };
 use crate::record::TopicPartition;
-use crate::storage::disk::{Access, Disk, DiskFile, EntryKind};
+use crate::storage::disk::{Access, Disk, DiskFile, Entry, EntryKind};
 
 /// One segment file and what was read of it.
 pub(super) struct Found {
@@ -199,6 +199,42 @@ impl Inventory {
         let lost = || self.lost.get(index.checked_sub(self.found.len())?);
         let found = self.found.get(index).map(|found| &found.path);
         found.or_else(|| Some(&lost()?.path)).cloned().unwrap_or_default()
+    }
+}
+
+impl Log {
+    /// Whether there is a whole batch of records in any segment of a partition.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: what cannot be read is not empty.
+    pub(crate) fn holds_records(env: &LogEnv, identity: &LogIdentity) -> Result<bool> {
+        let dir = &identity.dir;
+        let entries = match env.disk.list(dir) {
+            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(false),
+            listed => listed.map_err(|source| Error::io("list", dir, source))?,
+        };
+        let is_segment = |entry: &&Entry| {
+            entry.kind == EntryKind::File && parse_segment_file_name(&entry.name).is_some()
+        };
+        for entry in entries.iter().filter(is_segment) {
+            let path = dir.join(&entry.name);
+            let holds = || {
+                let file = env.disk.open(&path, Access::Read)?;
+                let mut bytes = [0; SegmentHeader::SIZE];
+                let read = file.read_at(&mut bytes, 0)?;
+                let header = SegmentHeader::decode(bytes.get(..read).unwrap_or_default());
+                let Some(header) = header.ok().filter(|it| it.topic_id == identity.topic_id) else {
+                    return Ok(false);
+                };
+                let scan = scan_segment(&*file, header.salt, ScanFrom::start(0))?;
+                Ok(scan.stretches.iter().any(|stretch| stretch.next_offset > stretch.base_offset))
+            };
+            if holds().map_err(|source| Error::io("read", &path, source))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

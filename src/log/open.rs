@@ -48,6 +48,8 @@ pub(crate) struct Known {
     pub(crate) needs_all: bool,
     /// Where the log was said to begin, beside what the checkpoint says.
     pub(crate) log_start: Option<u64>,
+    /// An end that the log had on stable storage, by what another log says.
+    pub(crate) proved: u64,
     /// Retention's time: nothing in the log is younger, whatever its timestamps say.
     pub(crate) now: u64,
 }
@@ -86,7 +88,7 @@ impl Log {
         let inventory = reader.read()?;
         let facts: Vec<Facts> = inventory.found.iter().map(Found::facts).collect();
         let point = known.checkpoint.as_ref();
-        let proved = point.map_or(0, |point| point.end_offset);
+        let proved = point.map_or(0, |point| point.end_offset).max(known.proved);
         let verdict = decide(&facts, &inventory.lost_facts(), proved, known.start());
         let report = reader.report(&inventory, &verdict);
         if known.policy == RecoveryPolicy::Strict

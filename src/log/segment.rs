@@ -268,6 +268,11 @@ impl Segment {
             kind,
         }
     }
+
+    /// What a log lacks that begins at `offset` and whose first segment this is: the files before.
+    pub(crate) fn missing_before(&self, offset: u64) -> Corruption {
+        self.corruption(0, Some(offset..self.base_offset), CorruptionKind::Missing)
+    }
 }
 
 impl fmt::Debug for Segment {

@@ -180,6 +180,7 @@ const AFTER_KILL: Known = Known {
     read_only: false,
     needs_all: false,
     log_start: None,
+    proved: 0,
     now: u64::MAX,
 };
 
@@ -250,6 +251,9 @@ fn cursor_at(log: &Log, offset: u64) -> Result<Cursor> {
     let index_of =
         |segment: &super::segment::Segment| log.index_of(segment).map(|index| floor(index, offset));
     let place = place_of_offset(log.segments(), offset, index_of)?.expect("a log has a segment");
+    if place.segment.base_offset > offset {
+        return Err(place.segment.missing_before(offset).into());
+    }
     Cursor::new(place.segment, place.position, offset)
 }
 
@@ -295,8 +299,8 @@ fn read_around(log: &Log) -> (Records, Vec<Corruption>) {
             None => cursor_at(log, offset).and_then(|new| fetch(log, cursor.insert(new), &limits)),
         };
         match next {
-            Ok(some) if some.is_empty() => break,
             Ok(some) => {
+                assert!(!some.is_empty(), "nothing at {offset} of {}", log.log_end());
                 offset = some.last().unwrap().0 + 1;
                 records.extend(some);
             }

@@ -18,12 +18,13 @@ use std::sync::Arc;
 
 use super::chunk::{CHUNK_BYTES, ChunkReader};
 use super::damage::next_whole_batch;
+use super::scan::read_opening;
 use super::segment::{Segment, SegmentList};
 use super::{LogIdentity, PAGE_BYTES};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{
-    BatchHeader, BatchView, Footer, HeaderError, IndexRow, Opening, Rewrite, SegmentHeader,
-    TimeRange, parse_segment_file_name,
+    BATCH_HEADER_SIZE_MAX, BatchHeader, BatchView, Footer, HeaderError, IndexRow, Opening, Rewrite,
+    SegmentHeader, TimeRange, parse_segment_file_name,
 };
 use crate::record::TopicPartition;
 use crate::storage::disk::{Access, Disk, DiskFile};
@@ -72,8 +73,8 @@ pub(crate) fn verify_segments(
     Ok(())
 }
 
-/// Looks for files that bear a segment's name and are none of the log's because their header is not
-/// what was written: what was in them is lost, and no segment of the list says so.
+/// Looks for files that bear a segment's name and are none of the log's because their beginning is
+/// not what was written: what was in them is lost, and no segment of the list says so.
 ///
 /// # Errors
 ///
@@ -93,22 +94,41 @@ pub(crate) fn verify_names(
             continue;
         }
         let file = dir.join(&entry.name);
-        let mut bytes = [0; SegmentHeader::SIZE];
-        let opened = disk.open(&file, Access::Read);
-        let read = match opened.and_then(|opened| opened.read_at(&mut bytes, 0)) {
-            Ok(read) => read,
+        let (position, kind) = match disk.open(&file, Access::Read).and_then(|it| lost(&*it)) {
+            Ok(Some(found)) => found,
+            Ok(None) => continue,
             // Removed meanwhile.
             Err(source) if source.kind() == ErrorKind::NotFound => continue,
             Err(source) => return Err(Error::io("read", &file, source)),
         };
-        let header = SegmentHeader::decode(bytes.get(..read).unwrap_or_default());
-        if let Err(HeaderError::Corrupt(kind)) = header {
-            let partition = Some(TopicPartition::clone(&identity.origin));
-            let damage = Corruption { partition, file, position: 0, offsets: None, kind };
-            findings.damage.push(damage);
+        if segments.all().iter().any(|segment| Some(segment.number) == number) {
+            continue; // came into use meanwhile
         }
+        let partition = Some(TopicPartition::clone(&identity.origin));
+        findings.damage.push(Corruption { partition, file, position, offsets: None, kind });
     }
     Ok(())
+}
+
+/// Why a file that is none of the log's holds nothing that can be read, if it once did: it was in
+/// use, and its header or its first batch is not what was written.
+fn lost(file: &dyn DiskFile) -> std::io::Result<Option<(u64, CorruptionKind)>> {
+    const START: u64 = SegmentHeader::SIZE as u64;
+    let mut bytes = [0; SegmentHeader::SIZE];
+    let read = file.read_at(&mut bytes, 0)?;
+    let header = match SegmentHeader::decode(bytes.get(..read).unwrap_or_default()) {
+        Ok(header) => header,
+        Err(HeaderError::Corrupt(kind)) => return Ok(Some((0, kind))),
+        Err(HeaderError::Unsupported { .. }) => return Ok(None),
+    };
+    if read_opening(file, header.salt)?.is_some() {
+        return Ok(None); // a leftover
+    }
+    let mut first = [0; BATCH_HEADER_SIZE_MAX];
+    let read = file.read_at(&mut first, START)?;
+    // One that was prepared has zeros there.
+    let was_used = first.get(..read).unwrap_or_default().iter().any(|byte| *byte != 0);
+    Ok(was_used.then_some((START, CorruptionKind::Malformed("the opening batch"))))
 }
 
 /// One segment being verified.

@@ -7,7 +7,7 @@ use super::waiters::{Awaits, Notifier};
 use super::{PartitionCore, Work};
 use crate::clock::to_millis;
 use crate::config::Visibility;
-use crate::error::{Corruption, CorruptionKind, Error, Result};
+use crate::error::{Error, Result};
 use crate::format::SegmentHeader;
 use crate::log::cursor::{Cursor, FetchLimits, Fetched};
 use crate::log::locate::{self, Place};
@@ -17,12 +17,6 @@ use crate::message::Batch;
 
 /// LIMIT: how much a lookup by time reads at a time.
 const SCAN_BYTES: usize = 1 << 20;
-
-/// What it is that a log does not have although it begins with it: the files from `offset` on up to
-/// its first segment.
-fn missing_before(first: &Segment, offset: u64) -> Corruption {
-    first.corruption(0, Some(offset..first.base_offset), CorruptionKind::Missing)
-}
 
 impl PartitionCore {
     /// Refuses offsets that cannot be read now; the end itself is fine, and empty.
@@ -58,7 +52,7 @@ impl PartitionCore {
                 if offset < start {
                     return Err(Error::OffsetOutOfRange { requested: offset, start, end });
                 }
-                return Err(missing_before(&segment, offset).into());
+                return Err(segment.missing_before(offset).into());
             }
             match Cursor::new(Arc::clone(&segment), position, offset) {
                 // Replaced or removed since it was looked up.
@@ -112,7 +106,7 @@ impl PartitionCore {
         if let Some(first) = self.segments.first() {
             let start = self.state.lock().log.log_start();
             if start < first.base_offset {
-                findings.damage.push(missing_before(&first, start));
+                findings.damage.push(first.missing_before(start));
             }
         }
         let awaits_footer = |number| self.state.lock().log.awaits_footer(number);

@@ -94,9 +94,20 @@ pub(crate) struct StateLog<S> {
 }
 
 impl<S: LoggedState> StateLog<S> {
-    /// Replays the log of an internal partition. Nothing is written.
-    pub(crate) fn open(partition: Arc<PartitionCore>, disk: Arc<dyn Disk>) -> Result<Self> {
-        let state = replay(&partition)?;
+    /// Replays the log of an internal partition. Nothing is written. `has_snapshot` says that one
+    /// was synced in it, `damage` is what was found when it was opened.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] when any of what counts cannot be read: the rest would pass for the whole,
+    /// and with the next snapshot the files that are damaged would go.
+    pub(crate) fn open(
+        partition: Arc<PartitionCore>,
+        disk: Arc<dyn Disk>,
+        has_snapshot: bool,
+        damage: &[Corruption],
+    ) -> Result<Self> {
+        let state = replay(&partition, has_snapshot, damage)?;
         let inner = Inner { state, changes_bytes: 0, snapshot_bytes: 0 };
         Ok(Self { partition, disk, inner: Mutex::new(inner), removing: Mutex::new(true) })
     }
@@ -263,15 +274,36 @@ fn encode_changes<C: Serialize + DeserializeOwned>(changes: &[C]) -> Result<Vec<
 }
 
 /// The state at the end of the log: from the last whole snapshot, all changes after it.
-fn replay<S: LoggedState>(partition: &Arc<PartitionCore>) -> Result<S> {
+fn replay<S: LoggedState>(
+    partition: &Arc<PartitionCore>,
+    has_snapshot: bool,
+    damage: &[Corruption],
+) -> Result<S> {
     let limits = FetchLimits {
         records: usize::MAX,
         bytes: REPLAY_BYTES,
         visible_end: partition.visible_end(Visibility::Published),
     };
     let mut state = S::default();
-    let Some(mut cursor) = last_snapshot(partition, &limits)? else {
-        return Ok(state);
+    let snapshot = last_snapshot(partition, &limits)?;
+    let base = snapshot.as_ref().map_or(0, Cursor::next_offset);
+    let counts = |damage: &&Corruption| {
+        damage.offsets.as_ref().is_none_or(|offsets| offsets.end > offsets.start.max(base))
+    };
+    if let Some(damage) = damage.iter().find(counts) {
+        return Err(damage.clone().into());
+    }
+    // DURABILITY: older segments go only once a snapshot is synced, so a log that ever had one has
+    // one, and a torn write cannot take it away.
+    let first = partition.segments.first();
+    let mut cursor = match (snapshot, first) {
+        (Some(cursor), _) => cursor,
+        (None, Some(first)) if has_snapshot => {
+            let kind = CorruptionKind::Malformed("the snapshot");
+            return Err(first.corruption(SegmentHeader::SIZE as u64, None, kind).into());
+        }
+        (None, Some(first)) => beginning_of(&first)?,
+        (None, None) => return Ok(state),
     };
     loop {
         let mut fetched = Fetched::default();
@@ -306,13 +338,10 @@ pub(crate) fn apply_record<S: LoggedState>(
 /// A cursor at the last segment that begins with a whole snapshot.
 fn last_snapshot(partition: &PartitionCore, limits: &FetchLimits) -> Result<Option<Cursor>> {
     let one = FetchLimits { records: 1, ..*limits };
-    let at = |segment: &Arc<Segment>| {
-        Cursor::new(Arc::clone(segment), SegmentHeader::SIZE, segment.base_offset)
-    };
     let segments = partition.segments.all();
     for segment in segments.iter().rev() {
         let mut fetched = Fetched::default();
-        let mut cursor = at(segment)?;
+        let mut cursor = beginning_of(segment)?;
         if cursor.fetch(&partition.segments, &one, &mut fetched).is_err() {
             continue;
         }
@@ -320,10 +349,14 @@ fn last_snapshot(partition: &PartitionCore, limits: &FetchLimits) -> Result<Opti
         if first.iter().any(|message| {
             message.key() == Some(SNAPSHOT_KEY) && message.offset() == segment.base_offset
         }) {
-            return at(segment).map(Some);
+            return beginning_of(segment).map(Some);
         }
     }
-    segments.first().map(at).transpose()
+    Ok(None)
+}
+
+fn beginning_of(segment: &Arc<Segment>) -> Result<Cursor> {
+    Cursor::new(Arc::clone(segment), SegmentHeader::SIZE, segment.base_offset)
 }
 
 fn refused(partition: &TopicPartition, offset: u64, kind: CorruptionKind) -> Error {

@@ -80,6 +80,7 @@ impl Setup {
             policy: RecoveryPolicy::default(),
             read_only: false,
             needs_all: false,
+            proved: 0,
             log_start: None,
             now: u64::MAX,
         };
