@@ -17,7 +17,7 @@ use self::survey::{Choice, Found, Holdings, choose};
 use crate::broker::catalog::{ProducerEntry, TopicEntry};
 use crate::broker::engine::Engine;
 use crate::broker::local::LocalChange;
-use crate::broker::open::OWN;
+use crate::broker::own_logs::OWN;
 use crate::broker::{Broker, BrokerBuilder, Restored};
 use crate::config::{PARTITIONS_MAX, TopicConfig};
 use crate::error::{Corruption, Error, Result};

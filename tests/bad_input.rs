@@ -96,6 +96,13 @@ fn row_e18_every_bad_topic_name_is_refused_with_its_reason() {
         }
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4, "nothing was made for them");
+}
+
+/// E18: what is a name, and that partitions of it lie below, so that no name is ever taken apart.
+#[test]
+fn row_e18_every_good_topic_name_is_a_directory_and_comes_back() {
+    let dir = temp_dir();
+    let broker = open_quiet(dir.path());
     let good = ["x", &"x".repeat(249), "...", "_x", "a__", "-", "CON", "0", "a.", "x-1", "LOCK-"];
     for name in good {
         broker.ensure_topic(name, TopicConfig::new(2)).unwrap();

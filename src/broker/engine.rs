@@ -20,7 +20,7 @@ use std::time::Duration;
 use super::catalog::{CatalogChange, CatalogState, ProducerEntry};
 use super::lanes::{Housekeeping, Lanes};
 use super::local::{LocalChange, LocalState};
-use super::open::{META, OFFSETS};
+use super::own_logs::{META, OFFSETS};
 use super::report::RecoveryReport;
 use crate::clock::Clock;
 use crate::config::{Durability, RecoveryPolicy, TopicConfig, WhenFull};

@@ -27,6 +27,7 @@ mod lanes;
 pub(crate) mod local;
 pub(crate) mod metrics;
 pub(crate) mod open;
+pub(crate) mod own_logs;
 mod report;
 mod restore;
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! Opening a broker: lock, own logs, interrupted work, partitions, lanes; in this order. Of logs
-//! that exist, all three are read before anything is appended to one.
+//! Opening a broker: lock, own logs, interrupted work, partitions, lanes; in this order.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::ErrorKind;
@@ -7,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use super::catalog::{CatalogState, Stage, TopicEntry};
-use super::engine::{Engine, Settings, writer_for};
+use super::catalog::{Stage, TopicEntry};
+use super::engine::{Engine, Settings};
 use super::lanes::{LaneQueues, Lanes, run_bulk_lane, run_space_lane};
 use super::local::{LocalChange, LocalState};
+use super::own_logs::{META, OWN, OwnLogs};
 use super::report::RecoveryReport;
 use super::topics::{identity, sync_dir};
 use crate::clock::{Clock, to_millis};
@@ -19,27 +19,16 @@ use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{TopicId, parse_segment_file_name, partition_dir_name};
 use crate::group::coordinator::Coordinator;
 use crate::group::offsets::OffsetsState;
-use crate::log::inventory::check_no_link;
-use crate::log::open::{Known, PartitionRecovery};
-use crate::log::{Log, LogEnv, LogIdentity, LogOptions};
-use crate::partition::PartitionCore;
+use crate::log::open::Known;
+use crate::log::{Log, LogEnv};
 use crate::partition::lineage::Lineage;
-use crate::partition::state_log::{LoggedState, STATE_SEGMENT_BYTES, StateLog};
-use crate::record::TopicPartition;
+use crate::partition::state_log::StateLog;
 use crate::rules::Rule;
 use crate::storage::disk::{Disk, EntryKind};
 use crate::storage::lock::DirLock;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, RwLock};
 use crate::topic::TopicShared;
 use crate::trace::note;
-
-/// The engine's own topics. Their ids are fixed: what they hold is found before any catalog is.
-pub(crate) const LOCAL: (&str, TopicId) = ("__local", TopicId(*b"logpond  __local"));
-pub(crate) const OFFSETS: (&str, TopicId) = ("__offsets", TopicId(*b"logpond__offsets"));
-pub(crate) const META: (&str, TopicId) = ("__meta", TopicId(*b"logpond   __meta"));
-
-/// What the engine itself keeps in the directory of a broker.
-pub(crate) const OWN: [&str; 4] = [LOCAL.0, OFFSETS.0, META.0, "LOCK"];
 
 /// What is needed to open a broker.
 pub(crate) struct Opening {
@@ -48,26 +37,6 @@ pub(crate) struct Opening {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) background: bool,
     pub(crate) reseed: Box<dyn Fn(u64) + Sync>,
-}
-
-/// What is known of one of the engine's own logs before it is opened.
-#[derive(Debug, Clone, Copy)]
-struct OwnLog {
-    /// Whether the directory is new, so that the log has yet to be made.
-    is_new: bool,
-    /// Whether a snapshot was synced in it: from then on it is never without one.
-    has_snapshot: bool,
-    /// An end that it had on stable storage.
-    reaches: u64,
-}
-
-/// The engine's own logs, and what they say of the last life.
-struct OwnLogs {
-    local: StateLog<LocalState>,
-    offsets: StateLog<OffsetsState>,
-    catalog: StateLog<CatalogState>,
-    was_closed: bool,
-    same_boot: bool,
 }
 
 impl Opening {
@@ -117,128 +86,11 @@ impl Opening {
         Ok(engine)
     }
 
-    /// What the broker knew when it was last open, and that it is open again.
-    fn own_logs(
-        &self,
-        is_new: bool,
-        lanes: &Arc<Lanes>,
-        report: &mut Vec<PartitionRecovery>,
-    ) -> Result<OwnLogs> {
-        // It was begun before the first segment of the catalog was made.
-        let own = OwnLog { is_new, has_snapshot: !is_new, reaches: 0 };
-        let local: StateLog<LocalState> = self.own_log(LOCAL, own, lanes, report)?;
-        let boot = self.env.disk.boot_id().map(Arc::from);
-        let (was_closed, same_boot, opens) = local.read(|local| {
-            // Where boots cannot be told apart, this may be the same one.
-            let same_boot = boot.is_none() || local.boot == boot;
-            (local.is_closed, same_boot, local.opens.saturating_add(1))
-        });
-        (self.reseed)(opens);
-        let is_initialised = local.read(|local| local.is_initialised);
-        if is_new && is_initialised {
-            return Err(missing(&self.settings.dir.join(META.0)).into());
-        }
-        let own = |id: TopicId| {
-            let reaches = local.read(|local| local.synced.get(&id).copied().unwrap_or(0));
-            OwnLog { is_new, has_snapshot: is_initialised, reaches }
-        };
-        let mut shared_logs = || self.shared_logs(own, lanes, report);
-        // What cannot be believed is found before anything is written.
-        let found = (!is_new).then(&mut shared_logs).transpose()?;
-        if !self.settings.read_only {
-            local.start(vec![LocalChange::Opened { boot, opens }])?;
-        }
-        let (offsets, catalog) = found.map_or_else(shared_logs, Ok)?;
-        if !self.settings.read_only {
-            offsets.start(Vec::new())?;
-            catalog.start(Vec::new())?;
-            if !is_initialised {
-                local.append_durably(vec![LocalChange::Initialised])?;
-            }
-        }
-        Ok(OwnLogs { local, offsets, catalog, was_closed, same_boot })
-    }
-
-    /// The logs that are not of this machine only.
-    fn shared_logs(
-        &self,
-        own: impl Fn(TopicId) -> OwnLog,
-        lanes: &Arc<Lanes>,
-        report: &mut Vec<PartitionRecovery>,
-    ) -> Result<(StateLog<OffsetsState>, StateLog<CatalogState>)> {
-        let offsets = self.own_log(OFFSETS, own(OFFSETS.1), lanes, report)?;
-        Ok((offsets, self.own_log(META, own(META.1), lanes, report)?))
-    }
-
     /// The coordinator, whose deadlines the lanes watch.
     fn coordinator(&self, offsets: StateLog<OffsetsState>, lanes: &Arc<Lanes>) -> Arc<Coordinator> {
         let (clock, lanes) = (Arc::clone(&self.clock), Arc::clone(lanes));
         let on_deadline = move || lanes.watch_members();
         Coordinator::new(offsets, clock, self.settings.read_only, on_deadline)
-    }
-
-    /// One of the engine's own logs, made when the directory is new.
-    fn own_log<S: LoggedState>(
-        &self,
-        (name, topic_id): (&str, TopicId),
-        OwnLog { is_new, has_snapshot, reaches }: OwnLog,
-        lanes: &Arc<Lanes>,
-        report: &mut Vec<PartitionRecovery>,
-    ) -> Result<StateLog<S>> {
-        let disk = &self.env.disk;
-        let topic_dir = self.settings.dir.join(name);
-        let dir = topic_dir.join(partition_dir_name(0));
-        let origin = Arc::new(TopicPartition::from((name, 0)));
-        let identity = LogIdentity { origin: Arc::clone(&origin), topic_id, dir: dir.clone() };
-        let durability = self.settings.durability;
-        let writer = writer_for(&self.settings, &self.env, durability);
-        let options = LogOptions {
-            segment_bytes: STATE_SEGMENT_BYTES,
-            writer,
-            // Commits and deletions go on when the budget is used up.
-            has_budget: false,
-        };
-        if is_new && !self.settings.read_only {
-            // DURABILITY: from the top down; also names that were found, since whoever made them
-            // may have died before they were durable.
-            make_dir(&**disk, &topic_dir)?;
-            Rule::OwnDirName.keep(|| sync_dir(&**disk, &self.settings.dir))?;
-            make_dir(&**disk, &dir)?;
-            Rule::OwnDirName.keep(|| sync_dir(&**disk, &topic_dir))?;
-            check_no_link(&**disk, &topic_dir)?;
-            check_no_link(&**disk, &dir)?;
-            Rule::FoundNames.keep(|| sync_dir(&**disk, &dir))?;
-        }
-        let mut damage = Vec::new();
-        let log = if is_new && !has_segments(&**disk, &dir)? {
-            if self.settings.read_only {
-                return Err(missing(&dir).into());
-            }
-            Log::create(&self.env, identity, options)?
-        } else {
-            let known = Known {
-                checkpoint: None,
-                clean: false,
-                // Whether the machine was restarted is what one of these logs says, so none of
-                // them is believed to be on the disk before it is written again.
-                same_boot: true,
-                policy: self.settings.recovery,
-                read_only: self.settings.read_only,
-                needs_all: true,
-                log_start: None,
-                proved: reaches,
-                now: u64::MAX,
-            };
-            let (log, recovery) = Log::open(&self.env, identity, options, &known)?;
-            damage.clone_from(&recovery.corrupt);
-            report.push(recovery);
-            log
-        };
-        let background = Arc::clone(lanes);
-        let clock = Arc::clone(&self.clock);
-        let partition =
-            PartitionCore::new(log, Lineage::default(), origin, durability, clock, background);
-        StateLog::open(partition, Arc::clone(disk), has_snapshot, &damage)
     }
 
     fn open_topics(&self, mut engine: Engine, clean: bool, same_boot: bool) -> Result<Engine> {
@@ -494,7 +346,7 @@ fn is_not_ours(error: ErrorKind) -> bool {
 }
 
 /// Creates a directory if nothing has its name. Whether it did.
-fn make_dir(disk: &dyn Disk, dir: &Path) -> Result<bool> {
+pub(super) fn make_dir(disk: &dyn Disk, dir: &Path) -> Result<bool> {
     let found = disk.kind(dir).map_err(|source| Error::io("look at", dir, source))?;
     if found.is_some() {
         return Ok(false);
@@ -517,7 +369,7 @@ fn check_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
 
 /// Whether a log was ever begun in a directory. One that cannot be read is not an empty one: a new
 /// log in it would be the end of what is there.
-fn has_segments(disk: &dyn Disk, dir: &Path) -> Result<bool> {
+pub(super) fn has_segments(disk: &dyn Disk, dir: &Path) -> Result<bool> {
     let is_segment = |name: &str| parse_segment_file_name(name).is_some();
     match disk.list(dir) {
         Ok(entries) => Ok(entries.iter().any(|entry| is_segment(&entry.name))),
@@ -530,7 +382,7 @@ fn is_absent(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-fn missing(dir: &Path) -> Corruption {
+pub(super) fn missing(dir: &Path) -> Corruption {
     Corruption {
         partition: None,
         file: dir.to_path_buf(),

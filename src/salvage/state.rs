@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::broker::catalog::CatalogState;
 use crate::broker::local::LocalState;
-use crate::broker::open::{LOCAL, META, OFFSETS};
+use crate::broker::own_logs::{LOCAL, META, OFFSETS};
 use crate::error::{Corruption, CorruptionKind, Result};
 use crate::format::{TopicId, partition_dir_name};
 use crate::group::offsets::OffsetsState;

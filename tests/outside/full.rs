@@ -159,7 +159,7 @@ fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 // RED: src/log/create.rs
 //   - Err(Error::io("create", &path, source))
 //   + Err(source).map_err(|_| Error::Closed)
-// RED: src/broker/open.rs
+// RED: src/broker/own_logs.rs
 //   - local.start(vec![LocalChange::Opened { boot, opens }])?;
 //   + let _ = local.start(vec![LocalChange::Opened { boot, opens }]);
 #[test]
