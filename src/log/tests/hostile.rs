@@ -249,7 +249,8 @@ fn row_e06_what_is_put_behind_the_end_of_a_file_is_no_part_of_the_log() {
     for path in files(&disk) {
         let bytes = disk.read(&path).unwrap();
         let used = 1 + bytes.iter().rposition(|byte| *byte != 0).unwrap();
-        let own = bytes[SegmentHeader::SIZE..used].to_vec();
+        let opening = BatchHeader::declared_size(&bytes[SegmentHeader::SIZE..]).unwrap();
+        let own = bytes[SegmentHeader::SIZE + opening as usize..used].to_vec();
         for junk in [vec![0; 9_000], noise.clone(), foreign.clone(), own] {
             for at in [used.next_multiple_of(4), bytes.len()] {
                 let image = disk.kill9();

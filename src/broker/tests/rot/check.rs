@@ -84,11 +84,14 @@ impl Trial<'_> {
         }
     }
 
-    /// Cut off in its opening batch, a segment that had none behind it is as good as never used.
+    /// Cut off behind its header, or in its opening batch if none came behind it, a segment is as
+    /// good as never used, and may go.
     fn is_empty_now(&self, path: &Path) -> bool {
         let Some(layout) = self.layout().filter(|_| path == self.path) else { return false };
         let first = layout.spans.first().map_or(0, |span| span.bytes.start);
-        matches!(self.harm, Harm::Length(length) if length < first && layout.is_last)
+        let header = SegmentHeader::SIZE as u64;
+        matches!(self.harm, Harm::Length(length)
+            if length == header || (length < first && layout.is_last))
     }
 
     fn layout(&self) -> Option<&Layout> {
