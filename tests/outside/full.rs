@@ -159,9 +159,6 @@ fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 // RED: src/log/create.rs
 //   - Err(Error::io("create", &path, source))
 //   + Err(source).map_err(|_| Error::Closed)
-// RED: src/broker/own_logs.rs
-//   - local.start(vec![LocalChange::Opened { boot, opens }])?;
-//   + let _ = local.start(vec![LocalChange::Opened { boot, opens }]);
 #[test]
 fn row_c07_opening_on_a_full_disk_is_an_error_and_changes_no_data() {
     let Some(mount) = Mount::tmpfs("size=8m") else { return };

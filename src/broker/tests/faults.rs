@@ -155,6 +155,12 @@ fn row_c05_a_recovery_point_that_finds_no_space_is_stored_later() {
     life.disk.inject(Fault::once(Operation::Write, ErrorKind::StorageFull).on("__local"));
     let full = life.attempt(&Step::Tick);
     assert!(matches!(full, Err(Error::StorageFull { .. })), "{full:?}");
+    let ends = |life: &Life| -> Vec<u64> {
+        life.broker().life().local.read(|it| it.points.values().map(|it| it.end_offset).collect())
+    };
+    assert_eq!(ends(&life), [1]);
+    assert_eq!(life.run(&[Step::Tick]), Ended::Done);
+    assert_eq!(ends(&life), [2]);
     assert_eq!(life.run(&[Step::Close]), Ended::Done);
 }
 
