@@ -128,7 +128,8 @@ pub struct SalvagedPartition {
 /// | `__local` | where logs begin: records that `delete_records` has removed come back if they are in a file that is still there, and a commit that a recovery had overtaken passes for a good one |
 ///
 /// Unlike an opening, a salvage cuts no tail: a batch that is whole is copied although one before
-/// it is not, whether or not a sync ever covered it.
+/// it is not, whether or not a sync ever covered it. What an opening has cut before stays cut, if
+/// the broker was closed since.
 ///
 /// A committed offset is copied as it is. Where it lies behind the end of the salvaged log, the
 /// group gets [`Error::Truncated`] once, as after a recovery that had to cut. Retention goes on in

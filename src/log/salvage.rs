@@ -3,9 +3,9 @@
 //! Owns: reading a directory of segments that an opening may refuse, and writing the copy. Must not
 //! know: topics and brokers, whose files both are. The source is only read, by `pread`, a chunk at a
 //! time. What the files mean is said by [`recovery`](super::recovery), by the very rules of opening,
-//! but for one: salvage cuts no tail. A batch that is whole under the random salt of its segment was
-//! written there, and whoever salvages wants it, whether or not a sync ever covered it. What goes
-//! where is decided by [`plan`], which is pure.
+//! but for one: salvage cuts no tail that was not cut before. A batch that is whole under the random
+//! salt of its segment was written there, and whoever salvages wants it, whether or not a sync ever
+//! covered it. What goes where is decided by [`plan`], which is pure.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -37,18 +37,17 @@ pub(crate) struct Clues {
     pub(crate) log_start: Option<u64>,
     /// The log reached this offset, durably.
     pub(crate) proved: u64,
-    /// The log ended here, as a clean close left it: what lies behind is what was cut before.
-    pub(crate) end: Option<u64>,
+    /// A clean close has left it there: a hole from there on is what an opening has cut before.
+    pub(crate) is_end: bool,
 }
 
 impl Clues {
     /// What a recovery point says. `is_closed` if nothing was opened since it was written.
     pub(crate) fn of(point: Option<&Checkpoint>, log_start: Option<u64>, is_closed: bool) -> Self {
-        let end = point.map(|point| point.end_offset.min(OFFSET_MAX));
         Self {
             log_start: log_start.max(point.map(|point| point.log_start)),
-            proved: end.unwrap_or(0),
-            end: end.filter(|_| is_closed),
+            proved: point.map_or(0, |point| point.end_offset.min(OFFSET_MAX)),
+            is_end: is_closed && point.is_some(),
         }
     }
 }
@@ -127,9 +126,9 @@ impl Wreck {
         let mut survey = Survey { disk, identity, damage: Vec::new() };
         let mut inventory = survey.list()?;
         Reader::read_openings(&mut inventory.found)?;
-        scan(&mut inventory.found, clues.end)?;
+        scan(&mut inventory.found)?;
         let facts: Vec<Facts> = inventory.found.iter().map(Found::scanned_facts).collect();
-        let verdict = judge(&facts, &inventory.lost_facts(), clues.proved, clues.log_start);
+        let verdict = judge(&facts, &inventory.lost_facts(), clues);
         let plan = plan(&facts, &verdict, clues.log_start);
         let missed = verdict.damage.iter().map(|damage| {
             let offsets = Some(damage.offsets.clone()).filter(|offsets| !offsets.is_empty());
@@ -363,19 +362,20 @@ pub(crate) fn is_absent(error: &io::Error) -> bool {
 
 /// Scans all segments, each up to where the next one begins: what a crash has left behind a cut is
 /// not the log's. Where one begins may only show once it is scanned.
-fn scan(found: &mut [Found], end: Option<u64>) -> Result<()> {
+fn scan(found: &mut [Found]) -> Result<()> {
     /// LIMIT: the second round knows all beginnings.
     const ROUNDS: usize = 2;
     for _ in 0..ROUNDS {
         let facts: Vec<Facts> = found.iter().map(Found::scanned_facts).collect();
         for (found, bound) in found.iter_mut().zip(bounds(&facts)) {
-            let bound = end.map_or(bound, |end| bound.min(end));
+            let footer = found.footer.as_ref();
+            let bound = footer.map_or(bound, |footer| bound.min(footer.next_offset));
             let stretches = found.scan.as_ref().map(|scan| &scan.stretches);
             let is_beyond = |stretches: &Vec<Stretch>| {
                 stretches.last().is_some_and(|last| last.next_offset > bound)
             };
             if stretches.is_none_or(is_beyond) {
-                let end = found.footer.as_ref().map_or(u64::MAX, |it| u64::from(it.data_end));
+                let end = footer.map_or(u64::MAX, |footer| u64::from(footer.data_end));
                 let base_offset = found.base_offset().unwrap_or(0);
                 let from = ScanFrom { end, bound, ..ScanFrom::start(base_offset) };
                 let scan = scan_segment(&*found.file, found.header.salt, from);

@@ -1,6 +1,6 @@
 //! What of a damaged partition goes into its copy: a pure plan over what recovery says of the files.
 //!
-//! [`plan`] sees the [`Facts`] of the segments and the [`Verdict`] on them, in which nothing is torn,
+//! [`plan`] sees the [`Facts`] of the segments and the [`Verdict`] that [`judge`] has given on them,
 //! and says which stretches make up which new segment, and which offsets are lost. The rules:
 //!
 //! 1. Every stretch that counts is copied, in order, and none else: what counts is recovery's
@@ -14,7 +14,8 @@
 
 use std::ops::Range;
 
-use crate::log::recovery::{Facts, Lost, Verdict, bounds, decide, without_leftovers};
+use super::Clues;
+use crate::log::recovery::{Facts, Fate, Lost, Verdict, bounds, decide, without_leftovers};
 use crate::log::scan::Stretch;
 
 /// LIMIT: how far the offsets of a segment reach, by the width of the index and of a batch's last
@@ -44,8 +45,12 @@ pub(super) struct Plan {
 }
 
 /// Decides as an opening does, but tears nothing off: what is whole counts, and what is missing
-/// before it is missed. `proved` is an offset that the log reached, beside what the files show.
-pub(super) fn judge(segments: &[Facts], lost: &[Lost], proved: u64, start: Option<u64>) -> Verdict {
+/// before it is missed. Only where a clean close says that the log ends it has decided before.
+pub(super) fn judge(segments: &[Facts], lost: &[Lost], clues: &Clues) -> Verdict {
+    let Clues { log_start, proved, is_end } = *clues;
+    if is_end {
+        return decide(segments, lost, proved, log_start);
+    }
     let bounds = bounds(segments);
     let mut reached = proved;
     // What a rewrite has made void proves nothing.
@@ -55,7 +60,7 @@ pub(super) fn judge(segments: &[Facts], lost: &[Lost], proved: u64, start: Optio
             reached = ends.filter(|end| end <= bound).fold(reached, u64::max);
         }
     }
-    decide(segments, lost, reached, start)
+    decide(segments, lost, reached, log_start)
 }
 
 /// Plans. `start` is the log start offset, if it is known.
@@ -82,15 +87,16 @@ pub(super) fn plan(segments: &[Facts], verdict: &Verdict, start: Option<u64>) ->
     Plan { start_offset, end_offset, pieces, lost }
 }
 
-/// The stretches that recovery would have readers see, with their segments (its rules 4 and 5).
+/// The stretches that recovery would have readers see, with their segments (its rules 3 to 5).
 fn counted(segments: &[Facts], verdict: &Verdict) -> Vec<(usize, Stretch)> {
     let mut counted: Vec<(usize, Stretch)> = Vec::new();
     let mut reached = 0;
     let bounds = bounds(segments);
     let each = segments.iter().zip(&verdict.fates).zip(bounds).enumerate();
-    for (index, ((facts, _), bound)) in each.filter(|(_, ((_, fate), _))| fate.is_kept()) {
+    for (index, ((facts, fate), bound)) in each {
+        let Fate::Keep { data_end, .. } = *fate else { continue };
         let had = counted.len();
-        for stretch in &facts.stretches {
+        for stretch in facts.stretches.iter().filter(|stretch| stretch.end <= data_end) {
             if stretch.base_offset >= bound && counted.len() > had {
                 break;
             }

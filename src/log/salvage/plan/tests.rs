@@ -23,7 +23,8 @@ fn segment(number: u64, base_offset: u64, stretches: &[Range<u64>]) -> Facts {
 }
 
 fn planned(segments: &[Facts], lost: &[Lost], proved: u64, start: Option<u64>) -> Plan {
-    plan(segments, &judge(segments, lost, proved, start), start)
+    let clues = Clues { log_start: start, proved, is_end: false };
+    plan(segments, &judge(segments, lost, &clues), start)
 }
 
 /// Of each piece: which segment, how many stretches, from where to where.
@@ -136,6 +137,19 @@ fn what_does_not_belong_to_the_log_is_left_out_and_no_segment_spans_too_much() {
             vec![2..far, far + 2..far * 2],
         ),
     ]);
+}
+
+#[test]
+fn what_a_clean_close_has_left_behind_its_end_stays_there() {
+    let segments = [segment(0, 0, &[0..2, 3..4, 7..9])];
+    let planned = |proved, is_end| {
+        let clues = Clues { log_start: None, proved, is_end };
+        let plan = plan(&segments, &judge(&segments, &[], &clues), None);
+        (shapes(&plan), plan.lost)
+    };
+    assert_eq!(planned(4, true), (vec![(Some(0), 2, 0..4)], vec![2..3]));
+    assert_eq!(planned(2, true), (vec![(Some(0), 1, 0..2)], vec![]));
+    assert_eq!(planned(4, false), (vec![(Some(0), 3, 0..9)], vec![2..3, 4..7]));
 }
 
 #[test]
