@@ -56,6 +56,21 @@ struct OwnLog {
     reaches: u64,
 }
 
+impl OwnLog {
+    /// The local state: it was begun before the first segment of the catalog was made.
+    fn first(is_new: bool) -> Self {
+        Self { is_new, has_snapshot: !is_new, reaches: 0 }
+    }
+
+    /// Another one, by what the local state says of it.
+    fn told_by(local: &StateLog<LocalState>, is_new: bool, id: TopicId) -> Self {
+        local.read(|local| {
+            let reaches = local.synced.get(&id).copied().unwrap_or(0);
+            Self { is_new, has_snapshot: local.is_initialised, reaches }
+        })
+    }
+}
+
 impl Opening {
     pub(crate) fn run(self) -> Result<Arc<Engine>> {
         let disk = &*self.env.disk;
@@ -71,9 +86,8 @@ impl Opening {
         let mut partitions = Vec::new();
         // Asked again: until the lock was held, another broker may have been at it.
         let is_new = is_new()?;
-        // It was begun before the first segment of the catalog was made.
-        let own = OwnLog { is_new, has_snapshot: !is_new, reaches: 0 };
-        let local: StateLog<LocalState> = self.own_log(LOCAL, own, &lanes, &mut partitions)?;
+        let local: StateLog<LocalState> =
+            self.own_log(LOCAL, OwnLog::first(is_new), &lanes, &mut partitions)?;
         let boot = disk.boot_id().map(Arc::from);
         let (was_closed, same_boot, opens) = local.read(|local| {
             // Where boots cannot be told apart, this may be the same one.
@@ -88,10 +102,7 @@ impl Opening {
         if !self.settings.read_only {
             local.start(vec![LocalChange::Opened { boot, opens }])?;
         }
-        let own = |id: TopicId| {
-            let reaches = local.read(|local| local.synced.get(&id).copied().unwrap_or(0));
-            OwnLog { is_new, has_snapshot: is_initialised, reaches }
-        };
+        let own = |id| OwnLog::told_by(&local, is_new, id);
         let offsets = self.own_log(OFFSETS, own(OFFSETS.1), &lanes, &mut partitions)?;
         let catalog: StateLog<CatalogState> =
             self.own_log(META, own(META.1), &lanes, &mut partitions)?;
