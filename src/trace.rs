@@ -34,6 +34,22 @@ pub(crate) struct Outbox {
     waiting: Arc<waiting::Waiting>,
 }
 
+impl Outbox {
+    /// Delivers at the end of the scope. Whoever takes a lock does so after this, and so has
+    /// released it by then.
+    pub(crate) fn deliver_at_end(&self) -> impl Drop + '_ {
+        DeliverAtEnd(self)
+    }
+}
+
+struct DeliverAtEnd<'a>(&'a Outbox);
+
+impl Drop for DeliverAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.deliver();
+    }
+}
+
 /// Puts an event into an outbox. It is made with the feature alone.
 macro_rules! note {
     ($outbox:expr, $event:ident $body:tt) => {

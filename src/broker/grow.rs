@@ -21,6 +21,7 @@ use crate::topic::TopicShared;
 impl Engine {
     pub(crate) fn add_partitions(&self, name: &str, total: u32) -> Result<()> {
         self.check_process()?;
+        let _told = self.env.trace.deliver_at_end();
         let _admin = self.admin.lock();
         self.check_open()?;
         self.check_writable()?;

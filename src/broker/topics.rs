@@ -30,6 +30,7 @@ impl Engine {
         let config = config.or_defaults(&self.settings.topic_defaults);
         config.validate(record_bytes_max(config.segment_bytes))?;
         self.check_process()?;
+        let _told = self.env.trace.deliver_at_end();
         let _admin = self.admin.lock();
         self.check_open()?;
         let dir = self.settings.dir.join(name);
@@ -169,6 +170,7 @@ impl Engine {
 
     pub(crate) fn delete_topic(&self, name: &str) -> Result<()> {
         self.check_process()?;
+        let _told = self.env.trace.deliver_at_end();
         let _admin = self.admin.lock();
         self.check_open()?;
         // Not from the table of topics: a deletion that failed can be tried again.
