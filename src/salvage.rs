@@ -338,8 +338,8 @@ fn partition_of(name: &str) -> Option<u32> {
     (partition_dir_name(number) == name).then_some(number)
 }
 
-/// What the copy takes over beside records. `local` is where its logs begin, `ids` are the producers that the logs know, with the
-/// highest epoch of each.
+/// What the copy takes over beside records. `local` says where its logs begin; `ids` are the
+/// producers that the logs know, with the highest epoch of each.
 fn restored(
     state: State,
     topics: Vec<TopicEntry>,
