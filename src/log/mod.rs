@@ -178,6 +178,8 @@ pub(crate) struct Log {
     active: Option<Active>,
     prepared: Option<Prepared>,
     unfinished: VecDeque<Unfinished>,
+    /// Segments that are given no footer in this life of the log.
+    footerless: Vec<Unfinished>,
     unproved: Vec<Arc<Unproved>>,
     next_number: u64,
     generation: u32,
@@ -241,6 +243,7 @@ impl Log {
             active: None,
             prepared: None,
             unfinished: VecDeque::new(),
+            footerless: Vec::new(),
             unproved: Vec::new(),
             next_number: 0,
             generation: 0,
@@ -306,9 +309,14 @@ impl Log {
         &self.identity
     }
 
-    /// Whether the footer of this segment is still to be written.
-    pub(crate) fn awaits_footer(&self, number: u64) -> bool {
-        self.unfinished.iter().any(|unfinished| unfinished.segment.number == number)
+    /// Whether this segment has no footer: it is still to be written, or stays away.
+    pub(crate) fn lacks_footer(&self, number: u64) -> bool {
+        self.without_footer(number).is_some()
+    }
+
+    fn without_footer(&self, number: u64) -> Option<&Unfinished> {
+        let mut all = self.unfinished.iter().chain(&self.footerless);
+        all.find(|unfinished| unfinished.segment.number == number)
     }
 
     /// The size of segments from the next one on that is not made yet.

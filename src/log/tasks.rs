@@ -186,11 +186,13 @@ pub(crate) struct FooterTask {
     pub(crate) footer: Footer,
     pub(crate) is_found: bool,
     pub(crate) index_is_whole: bool,
+    /// Set by [`run`](Self::run): the file stays as it is.
+    pub(crate) is_shared: bool,
 }
 
 impl FooterTask {
     /// Writes the footer and gives the unused middle of the file back. A footer that is lost costs
-    /// a scan at the next open, so it is not synced.
+    /// a scan at the next open, so it is not synced; nor is it missed where it may not be written.
     pub(crate) fn run(&mut self) -> Result<()> {
         let path = &self.segment.path;
         let failed = |source| Error::io("write the footer of", path, source);
@@ -200,7 +202,8 @@ impl FooterTask {
         }
         if self.is_found && file.has_other_names().map_err(failed)? {
             // Where this log has ended, the log of the other name may go on.
-            return Err(failed(std::io::Error::other("the file has another name")));
+            self.is_shared = true;
+            return Ok(());
         }
         if !self.index_is_whole {
             // Not beyond the data: what a crash left there is no part of the log.

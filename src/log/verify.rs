@@ -37,8 +37,8 @@ pub(crate) struct Findings {
     pub(crate) damage: Vec<Corruption>,
 }
 
-/// Verifies the segments of one partition. `awaits_footer` says of which ones the footer is still
-/// to be written; `published` is an end that the log had before the call.
+/// Verifies the segments of one partition. `lacks_footer` says of which ones there is no footer
+/// yet, or will be none; `published` is an end that the log had before the call.
 ///
 /// # Errors
 ///
@@ -47,13 +47,13 @@ pub(crate) fn verify_segments(
     segments: &SegmentList,
     identity: &LogIdentity,
     published: u64,
-    awaits_footer: impl Fn(u64) -> bool,
+    lacks_footer: impl Fn(u64) -> bool,
     findings: &mut Findings,
 ) -> Result<()> {
     let (mut reached, mut place) = (None, None);
     while let Some(segment) = segments.some_after(place, 1).pop() {
         let before = (findings.batches, findings.records, findings.damage.len());
-        let verified = Verifier::new(&segment, identity, findings).run(reached, &awaits_footer);
+        let verified = Verifier::new(&segment, identity, findings).run(reached, &lacks_footer);
         if !segments.contains(&segment) {
             // Retention or compaction has removed it meanwhile; what was seen of it says nothing,
             // and what has come in its place is next.
@@ -167,13 +167,13 @@ impl<'a> Verifier<'a> {
     }
 
     /// Returns the offset at which the next segment should begin.
-    fn run(mut self, reached: Option<u64>, awaits_footer: &impl Fn(u64) -> bool) -> Result<u64> {
+    fn run(mut self, reached: Option<u64>, lacks_footer: &impl Fn(u64) -> bool) -> Result<u64> {
         let base_offset = self.segment.base_offset;
         self.check_base(reached);
         // Asked in this order: what is sealed has its final end, and its footer a little later.
         let sealed = self.segment.sealed().copied();
         let end = self.segment.end() as u64;
-        let awaits_footer = awaits_footer(self.segment.number);
+        let lacks_footer = lacks_footer(self.segment.number);
         let next_offset = sealed.map(|sealed| sealed.next_offset);
         let file = match self.segment.open_file(Access::Read) {
             Ok(file) => file,
@@ -188,7 +188,7 @@ impl<'a> Verifier<'a> {
         let rewrite = header.and_then(|header| header.rewrite);
         self.is_rewritten = matches!(rewrite, Some(Rewrite::Replaces(_)));
         let footer = match sealed {
-            Some(_) if !awaits_footer => self.read_footer(&*file)?,
+            Some(_) if !lacks_footer => self.read_footer(&*file)?,
             _ => None,
         };
         if let Some(footer) = &footer {

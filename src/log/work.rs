@@ -123,6 +123,7 @@ impl Log {
         self.prepared = None;
         self.active = None;
         self.unfinished.clear();
+        self.footerless.clear();
         self.unproved.clear();
         for segment in self.segments.all() {
             segment.try_drop_map();
@@ -151,7 +152,8 @@ impl Log {
         };
         let segment = Arc::clone(&oldest.segment);
         let Unfinished { is_found, index_is_whole, .. } = *oldest;
-        Some(FooterTask { segment, sealed, footer, is_found, index_is_whole })
+        let is_shared = false;
+        Some(FooterTask { segment, sealed, footer, is_found, index_is_whole, is_shared })
     }
 
     /// The end of what the sealed segments hold.
@@ -165,10 +167,13 @@ impl Log {
         !self.unfinished.is_empty()
     }
 
+    /// Takes note that nothing is left to do for the segment: a shared one must not hold up those
+    /// behind it, and is still found by the index that it has in memory only.
     pub(crate) fn finish_footer(&mut self, task: &FooterTask) {
         let done = |front: &mut Unfinished| Arc::ptr_eq(&front.segment, &task.segment);
         if self.unfinished.front_mut().is_some_and(done) {
-            self.unfinished.pop_front();
+            let done = self.unfinished.pop_front();
+            self.footerless.extend(done.filter(|_| task.is_shared));
         }
     }
 

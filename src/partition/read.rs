@@ -109,8 +109,8 @@ impl PartitionCore {
                 findings.damage.push(first.missing_before(start));
             }
         }
-        let awaits_footer = |number| self.state.lock().log.awaits_footer(number);
-        verify_segments(&self.segments, &identity, published, awaits_footer, findings)?;
+        let lacks_footer = |number| self.state.lock().log.lacks_footer(number);
+        verify_segments(&self.segments, &identity, published, lacks_footer, findings)?;
         verify_names(&*disk, &self.segments, &identity, findings)?;
         // The files of a topic that was deleted meanwhile are missing for a reason.
         if self.is_closed() { Err(Error::Closed) } else { Ok(()) }

@@ -135,8 +135,8 @@ impl Log {
         Some(compaction)
     }
 
-    /// The sealed segments that are durable and have a footer, from the log start on. Never the
-    /// last one, which takes the appends or is where the next one begins.
+    /// The sealed segments that are durable and are given no footer any more, from the log start
+    /// on. Never the last one, which takes the appends or is where the next one begins.
     fn compactable(&self) -> Vec<Arc<Segment>> {
         let mut segments = self.segments.all();
         segments.pop();
@@ -149,6 +149,15 @@ impl Log {
     pub(crate) fn dirt(&self) -> plan::Dirt {
         let inputs = self.compactable();
         plan::survey(inputs.iter().map(|segment| input(segment)), self.log_start)
+    }
+
+    /// Puts a new segment in the place of others, for readers. Returns those.
+    fn replace(&mut self, new: &Arc<Segment>) -> Vec<Arc<Segment>> {
+        let replaced = self.segments.replace(new);
+        let is_replaced =
+            |segment: &Arc<Segment>| replaced.iter().any(|it| Arc::ptr_eq(it, segment));
+        self.footerless.retain(|footerless| !is_replaced(&footerless.segment));
+        replaced
     }
 
     /// The number and generation of a new segment that stands for others.
@@ -437,7 +446,7 @@ impl Compaction {
         self.tally += group_tally;
         self.tally.segments_written = self.tally.segments_written.saturating_add(1);
         self.tally.bytes_after = self.tally.bytes_after.saturating_add(data_bytes(&new));
-        let replaced = log.with_log(|log| log.segments.replace(&new));
+        let replaced = log.with_log(|log| log.replace(&new));
         if replaced.is_empty() {
             // Retention has removed all of them meanwhile.
             self.remove(vec![new], log)?;

@@ -442,9 +442,9 @@ fn contents(disk: &SimulatedDisk) -> Vec<(PathBuf, Vec<u8>)> {
 /// What a verification says of a log.
 fn verify(log: &Log) -> Vec<Corruption> {
     let mut findings = Findings::default();
-    let awaits_footer = |number| log.awaits_footer(number);
+    let lacks_footer = |number| log.lacks_footer(number);
     let (segments, end) = (log.segments(), log.log_end());
-    verify_segments(segments, log.identity(), end, awaits_footer, &mut findings).unwrap();
+    verify_segments(segments, log.identity(), end, lacks_footer, &mut findings).unwrap();
     verify_names(&**log.disk(), segments, log.identity(), &mut findings).unwrap();
     findings.damage
 }

@@ -8,9 +8,9 @@ use crate::storage::disk::{Access, Metadata, Pages};
 
 fn verify(log: &Log) -> Findings {
     let mut findings = Findings::default();
-    let awaits_footer = |number| log.awaits_footer(number);
+    let lacks_footer = |number| log.lacks_footer(number);
     let (segments, end) = (log.segments(), log.log_end());
-    verify_segments(segments, log.identity(), end, awaits_footer, &mut findings).unwrap();
+    verify_segments(segments, log.identity(), end, lacks_footer, &mut findings).unwrap();
     findings
 }
 
