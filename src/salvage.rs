@@ -13,8 +13,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use self::state::State;
-use self::survey::{Choice, Found, Holdings, choose};
-use crate::broker::catalog::{ProducerEntry, TopicEntry};
+use self::survey::{Choice, Found, Holdings, choose, partitions_in};
+use crate::broker::catalog::{CatalogChange, CatalogState, ProducerEntry, Stage, TopicEntry};
 use crate::broker::engine::Engine;
 use crate::broker::local::LocalChange;
 use crate::broker::own_logs::OWN;
@@ -23,9 +23,10 @@ use crate::config::{PARTITIONS_MAX, TopicConfig};
 use crate::error::{Corruption, Error, Result};
 use crate::format::{TopicId, partition_dir_name};
 use crate::group::offsets::OffsetChange;
-use crate::log::LogIdentity;
 use crate::log::salvage::{Copied, Wreck, is_absent, owners};
+use crate::log::{Log, LogEnv, LogIdentity};
 use crate::partition::state_log::LoggedState;
+use crate::record::TopicPartition;
 use crate::storage::disk::{Disk, EntryKind, RealDisk};
 use crate::storage::lock::DirLock;
 
@@ -50,14 +51,20 @@ pub struct SalvageReport {
     pub producers: Vec<Arc<str>>,
     /// What is damaged of the engine's own logs: `__meta` has the topics, their settings and the
     /// names of producers, `__offsets` the committed offsets, `__local` where logs begin. What
-    /// the damage has taken cannot be told; the copy has what they say without it.
+    /// the damage has taken cannot be told; the copy has what they say without it. A torn end is
+    /// damage, too: what a crash has left there, and nobody was told of, looks as rot does in what
+    /// was durable.
     pub damage: Vec<Corruption>,
-    /// What belongs to no topic, and is not in the copy.
+    /// What belongs to no topic, and is not in the copy; nor are topics and partitions that hold no
+    /// record and whose creation was never completed.
     pub unknown: Vec<PathBuf>,
 }
 
 impl SalvageReport {
-    /// Whether nothing is lost and nothing is damaged: the copy is all that the source was.
+    /// Whether nothing is lost and nothing is damaged, as far as anything is left that tells: the
+    /// copy is all that the source was. After a clean close that is everything that lies in front
+    /// of the end of a log; after a crash, batches at the end that are gone without a trace, as if
+    /// they had never been written, are not missed.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         let of_topic = |topic: &SalvagedTopic| {
@@ -102,7 +109,8 @@ pub struct SalvagedPartition {
     /// The offsets that are lost, in order. Some of them may have been taken out by compaction
     /// before; what lay around them shows only that they are not there.
     pub lost: Vec<Range<u64>>,
-    /// What is damaged in the source, and where.
+    /// What is damaged in the source, and where. After a crash that may be a torn end: behind it
+    /// lay what was being written, or what rot has made of the last batch.
     pub damage: Vec<Corruption>,
 }
 
@@ -130,6 +138,9 @@ pub struct SalvagedPartition {
 /// Unlike an opening, a salvage cuts no tail: a batch that is whole is copied although one before
 /// it is not, whether or not a sync ever covered it. What an opening has cut before stays cut, if
 /// the broker was closed since.
+///
+/// A topic or a partition that was being created counts, as at an opening, if it holds records, and
+/// also if the record of its completion may be among those that are lost.
 ///
 /// A committed offset is copied as it is. Where it lies behind the end of the salvaged log, the
 /// group gets [`Error::Truncated`] once, as after a recovery that had to cut. Retention goes on in
@@ -188,7 +199,7 @@ pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<SalvageRe
     check_apart(&resolved(from)?, &resolved(to)?)?;
     check_free(&disk, to)?;
     let _lock = DirLock::acquire_read_only(from)?;
-    Source { disk: &disk, dir: from }.copy_to(Broker::builder().data_dir(to))
+    Source { disk: Arc::new(disk), dir: from }.copy_to(Broker::builder().data_dir(to))
 }
 
 /// A path without links in it, as far as it exists.
@@ -218,15 +229,16 @@ fn check_free(disk: &dyn Disk, to: &Path) -> Result<()> {
 
 /// A directory to be salvaged.
 struct Source<'a> {
-    disk: &'a dyn Disk,
+    disk: Arc<dyn Disk>,
     dir: &'a Path,
 }
 
 impl Source<'_> {
     /// Copies into the directory of the broker that is opened for it.
     fn copy_to(&self, target: BrokerBuilder) -> Result<SalvageReport> {
-        let state = State::read(self.disk, self.dir)?;
+        let mut state = State::read(&*self.disk, self.dir)?;
         let (found, mut unknown) = self.survey()?;
+        self.complete(&mut state.catalog, &found)?;
         let (choices, strange) = choose(&state.catalog, state.catalog_is_whole, &found);
         unknown.extend(strange.iter().map(|name| self.dir.join(name)));
         unknown.sort();
@@ -267,6 +279,30 @@ impl Source<'_> {
         Ok(report)
     }
 
+    /// Decides, as an opening does, which topics and growths were complete although the catalog has
+    /// lost the record that said so.
+    fn complete(&self, catalog: &mut CatalogState, found: &Found) -> Result<()> {
+        let env = LogEnv::for_reading(Arc::clone(&self.disk));
+        let topics: Vec<(TopicEntry, Stage)> = catalog.topics.values().cloned().collect();
+        for (entry, stage) in topics {
+            let (entry, decided) = entry.stage_by_files(stage, |entry, number| {
+                let is_there =
+                    partitions_in(found, entry).is_some_and(|held| held.contains_key(&number));
+                Ok(is_there && Log::holds_records(&env, &self.identity(entry, number))?)
+            })?;
+            if decided != stage {
+                catalog.apply(CatalogChange::Topic(entry, decided));
+            }
+        }
+        Ok(())
+    }
+
+    fn identity(&self, entry: &TopicEntry, number: u32) -> LogIdentity {
+        let dir = self.dir.join(&*entry.name).join(partition_dir_name(number));
+        let origin = TopicPartition { topic: Arc::clone(&entry.name), partition: number };
+        LogIdentity { origin: Arc::new(origin), topic_id: entry.id, dir }
+    }
+
     /// Looks through the directory: what lies in it by the names of topics, and what else there is.
     fn survey(&self) -> Result<(Found, Vec<PathBuf>)> {
         let (mut found, mut unknown) = (Found::new(), Vec::new());
@@ -293,7 +329,7 @@ impl Source<'_> {
         };
         for entry in entries.into_iter().filter(|entry| entry.kind == EntryKind::Directory) {
             let Some(number) = partition_of(&entry.name) else { continue };
-            for (id, segments) in owners(self.disk, &dir.join(&entry.name), number)? {
+            for (id, segments) in owners(&*self.disk, &dir.join(&entry.name), number)? {
                 holdings.entry(id).or_default().insert(number, segments);
             }
         }
@@ -310,9 +346,8 @@ impl Source<'_> {
         let mut partitions = Vec::new();
         for number in 0..entry.config.partitions {
             let target = engine.identity_of(entry, number);
-            let dir = self.dir.join(&*entry.name).join(partition_dir_name(number));
-            let source = LogIdentity { dir, ..target.clone() };
-            let wreck = Wreck::read(self.disk, &source, &state.clues(entry.id, number))?;
+            let source = self.identity(entry, number);
+            let wreck = Wreck::read(&*self.disk, &source, &state.clues(entry.id, number))?;
             let Copied { batches, records, producers } = wreck.copy_to(&engine.env, &target)?;
             for (id, epoch) in producers {
                 let known = ids.entry(id).or_insert(epoch);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{PARTITIONS_MAX, TopicConfig};
-use crate::error::CorruptionKind;
+use crate::error::{self, CorruptionKind};
 use crate::format::{TopicId, validate_label, validate_topic};
 use crate::log::record_bytes_max;
 use crate::partition::state_log::LoggedState;
@@ -57,6 +57,28 @@ pub(crate) enum CatalogChange {
 }
 
 impl TopicEntry {
+    /// The stage of a topic, and what its files say of it. Nobody appends to what is still being
+    /// made: where there are records it was complete, and what is lost is the record that said so.
+    /// To undo it would remove files because of damage.
+    pub(crate) fn stage_by_files(
+        mut self,
+        stage: Stage,
+        mut holds_records: impl FnMut(&Self, u32) -> error::Result<bool>,
+    ) -> error::Result<(Self, Stage)> {
+        let made = match stage {
+            Stage::Creating => 0..self.config.partitions,
+            Stage::Growing(total) => self.config.partitions..total,
+            Stage::Live | Stage::Deleting => return Ok((self, stage)),
+        };
+        for number in made.clone() {
+            if holds_records(&self, number)? {
+                self.config.partitions = made.end;
+                return Ok((self, Stage::Live));
+            }
+        }
+        Ok((self, stage))
+    }
+
     /// Whether a topic can be what the entry says: its name becomes a path, and its partitions are
     /// counted through.
     fn check(&self, stage: Stage) -> Result<(), CorruptionKind> {

@@ -10,7 +10,7 @@ use super::catalog::{Stage, TopicEntry};
 use super::engine::{Engine, Settings};
 use super::lanes::{LaneQueues, Lanes, run_bulk_lane, run_space_lane};
 use super::local::{LocalChange, LocalState};
-use super::own_logs::{META, OWN, OwnLogs};
+use super::own_logs::{LOCAL, META, OWN, OwnLogs};
 use super::report::RecoveryReport;
 use super::topics::{identity, sync_dir};
 use crate::clock::{Clock, to_millis};
@@ -19,7 +19,7 @@ use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{TopicId, parse_segment_file_name, partition_dir_name};
 use crate::group::coordinator::Coordinator;
 use crate::group::offsets::OffsetsState;
-use crate::log::open::Known;
+use crate::log::open::{Known, PartitionRecovery};
 use crate::log::{Log, LogEnv};
 use crate::partition::lineage::Lineage;
 use crate::partition::state_log::StateLog;
@@ -96,28 +96,7 @@ impl Opening {
     fn open_topics(&self, mut engine: Engine, clean: bool, same_boot: bool) -> Result<Engine> {
         let live = self.live_topics(&engine)?;
         let now = to_millis(self.clock.now()).unwrap_or(0);
-        let known = |entry: &TopicEntry, number: u32| {
-            let of_partition = |local: &LocalState| {
-                let key = (entry.id, number);
-                // A log start is recorded before anything is removed: without one, nothing was.
-                let log_start = local.log_starts.get(&key).copied().unwrap_or(0);
-                (local.points.get(&key).cloned(), Some(log_start))
-            };
-            let (checkpoint, log_start) = engine.local.read(of_partition);
-            let (policy, read_only) = (self.settings.recovery, self.settings.read_only);
-            let (needs_all, proved) = (false, 0);
-            Known {
-                checkpoint,
-                clean,
-                same_boot,
-                policy,
-                read_only,
-                needs_all,
-                log_start,
-                proved,
-                now,
-            }
-        };
+        let life = LastLife { clean, same_boot, has_all_starts: has_all_starts(&engine), now };
         let jobs: Vec<(&TopicEntry, u32)> = live
             .iter()
             .flat_map(|entry| (0..entry.config.partitions).map(move |number| (entry, number)))
@@ -127,30 +106,33 @@ impl Opening {
             let identity = identity(&self.settings, entry, number);
             let origin = Arc::clone(&identity.origin);
             let options = engine.options(&entry.config, durability);
-            let (mut log, recovery) =
-                Log::open(&self.env, identity, options, &known(entry, number))?;
-            let (lineage, change) = lineage_of(&engine, (entry.id, number), &mut log);
-            Ok((engine.partition_core(log, lineage, origin, durability), (recovery, change)))
+            let key = (entry.id, number);
+            let known = self.known(&engine, key, life);
+            let (mut log, recovery) = Log::open(&self.env, identity, options, &known)?;
+            let start = start_found(key, &known, &log);
+            let (lineage, change) = lineage_of(&engine, key, &mut log);
+            let changes = change.into_iter().chain(start).collect::<Vec<_>>();
+            Ok((engine.partition_core(log, lineage, origin, durability), (recovery, changes)))
         };
         let mut opened = in_parallel(&jobs, open_one)?.into_iter();
         let mut topics: Vec<Arc<TopicShared>> = Vec::with_capacity(live.len());
         let mut recoveries = Vec::with_capacity(jobs.len());
-        let mut lineages = Vec::new();
+        let mut changes = Vec::new();
         for entry in &live {
             let durability = engine.durability_of(&entry.config);
             let of_topic = opened.by_ref().take(entry.config.partitions as usize);
             let (partitions, reports): (Vec<_>, Vec<_>) = of_topic.unzip();
-            for (recovery, lineage) in reports {
+            for (recovery, of_partition) in reports {
                 recoveries.push(recovery);
-                lineages.extend(lineage);
+                changes.extend(of_partition);
             }
             topics.push(engine.shared_topic(entry, durability, partitions));
         }
         if !self.settings.read_only {
             // DURABILITY: before a record can get an offset that a dropped one had; otherwise a
             // later life could not tell for which of the two a consumer committed it.
-            lineages.extend(forgotten_topics(&engine));
-            engine.local.append_durably(lineages)?;
+            changes.extend(forgotten_topics(&engine));
+            engine.local.append_durably(changes)?;
         }
         engine.recovery.partitions.extend(recoveries);
         engine.recovery.unknown = unknown_entries(&engine)?;
@@ -161,6 +143,27 @@ impl Opening {
         engine.coordinator.restore();
         tell_of_opening(&engine);
         Ok(engine)
+    }
+
+    /// What is known of a partition before it is opened.
+    fn known(&self, engine: &Engine, key: (TopicId, u32), life: LastLife) -> Known {
+        // A log start is recorded before anything is removed: without one, nothing was.
+        let nothing_was_removed = life.has_all_starts.then_some(0);
+        let (checkpoint, log_start) = engine.local.read(|local| {
+            let log_start = local.log_starts.get(&key).copied().or(nothing_was_removed);
+            (local.points.get(&key).cloned(), log_start)
+        });
+        Known {
+            checkpoint,
+            clean: life.clean,
+            same_boot: life.same_boot,
+            policy: self.settings.recovery,
+            read_only: self.settings.read_only,
+            needs_all: false,
+            log_start,
+            proved: 0,
+            now: life.now,
+        }
     }
 
     /// The topics there are, once what a crash interrupted is finished: a creation or growth is
@@ -194,6 +197,37 @@ impl Opening {
         }
         Ok(live)
     }
+}
+
+/// What the opening of a partition has to know of the life before, and the time.
+#[derive(Clone, Copy)]
+struct LastLife {
+    clean: bool,
+    same_boot: bool,
+    has_all_starts: bool,
+    now: u64,
+}
+
+/// Whether every log start that was ever recorded is known. Nothing proves where the record of this
+/// machine ended: what was cut off there may be rot in what was durable.
+fn has_all_starts(engine: &Engine) -> bool {
+    let is_cut = |found: &PartitionRecovery| *found.topic == *LOCAL.0 && found.cut_bytes > 0;
+    !engine.recovery.partitions.iter().any(is_cut)
+}
+
+/// The log start of a partition of which none is known, to be recorded: the next opening cannot see
+/// that the record of it was lost.
+fn start_found(
+    (topic, partition): (TopicId, u32),
+    known: &Known,
+    log: &Log,
+) -> Option<LocalChange> {
+    let offset = log.log_start();
+    (known.log_start.is_none() && offset > 0).then_some(LocalChange::LogStart {
+        topic,
+        partition,
+        offset,
+    })
 }
 
 /// Has the oldest records make room for new ones, where that is wanted.

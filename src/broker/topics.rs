@@ -217,31 +217,19 @@ impl Engine {
         self.finish_growths();
     }
 
-    /// The stage of a topic, and what its files say of it. Nobody appends to what is still being
-    /// made: where there are records it was complete, and what is lost is the record that said so.
-    /// To undo it would remove files because of damage.
+    /// The stage of a topic by its files, and a record of it where that is another.
     pub(super) fn stage_by_files(
         &self,
         entry: TopicEntry,
         stage: Stage,
     ) -> Result<(TopicEntry, Stage)> {
-        let made = match stage {
-            Stage::Creating => 0..entry.config.partitions,
-            Stage::Growing(total) => entry.config.partitions..total,
-            Stage::Live | Stage::Deleting => return Ok((entry, stage)),
-        };
-        for number in made.clone() {
-            if Log::holds_records(&self.env, &identity(&self.settings, &entry, number))? {
-                let config = TopicConfig { partitions: made.end, ..entry.config };
-                let entry = TopicEntry { config, ..entry };
-                if !self.settings.read_only {
-                    let live = CatalogChange::Topic(entry.clone(), Stage::Live);
-                    self.catalog.append_durably(vec![live])?;
-                }
-                return Ok((entry, Stage::Live));
-            }
+        let (entry, found) = entry.stage_by_files(stage, |entry, number| {
+            Log::holds_records(&self.env, &identity(&self.settings, entry, number))
+        })?;
+        if found != stage && !self.settings.read_only {
+            self.catalog.append_durably(vec![CatalogChange::Topic(entry.clone(), found)])?;
         }
-        Ok((entry, stage))
+        Ok((entry, found))
     }
 
     /// Topics that are not live: undone creations and deletions that something has interrupted.

@@ -89,6 +89,20 @@ pub(crate) struct LogEnv {
 }
 
 impl LogEnv {
+    /// For who only reads, through this disk: nothing is mapped, and nothing is written.
+    pub(crate) fn for_reading(disk: Arc<dyn Disk>) -> Self {
+        Self {
+            disk,
+            copy_reads: true,
+            maps: MapBudget::new(MapBudget::DEFAULT_LIMIT),
+            space: SpaceBudget::unlimited(),
+            pinned: PinnedMaps::new(),
+            process: Arc::new(Process::current()),
+            trace: Outbox::default(),
+            random: Box::new(|| 0),
+        }
+    }
+
     /// The key of the checksums of a new segment.
     fn salt(&self) -> u64 {
         if Rule::Salt.holds() { (self.random)() } else { 0 }

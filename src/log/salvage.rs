@@ -18,7 +18,7 @@ use super::chunk::{CHUNK_BYTES, ChunkReader};
 use super::compaction::output::{Heritage, Output};
 use super::inventory::{Found, Inventory, LostFile, Reader, lost_facts};
 use super::producers::ProducerTable;
-use super::recovery::{Facts, bounds};
+use super::recovery::{Damage, Facts, Fate, Verdict, bounds};
 use super::scan::{ScanFrom, Stretch, scan_segment};
 use super::{Checkpoint, LogEnv, LogIdentity, OFFSET_MAX};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
@@ -37,7 +37,8 @@ pub(crate) struct Clues {
     pub(crate) log_start: Option<u64>,
     /// The log reached this offset, durably.
     pub(crate) proved: u64,
-    /// A clean close has left it there: a hole from there on is what an opening has cut before.
+    /// A clean close has left it there: a hole from there on is what an opening has cut before, and
+    /// has told.
     pub(crate) is_end: bool,
 }
 
@@ -56,7 +57,7 @@ impl Clues {
 pub(crate) struct Wreck {
     found: Vec<Found>,
     plan: Plan,
-    /// Every hole, and every file that is not what its name says.
+    /// Every hole, every file that is not what its name says, and a torn end.
     pub(crate) damage: Vec<Corruption>,
 }
 
@@ -133,9 +134,16 @@ impl Wreck {
         let missed = verdict.damage.iter().map(|damage| {
             let offsets = Some(damage.offsets.clone()).filter(|offsets| !offsets.is_empty());
             let kind = damage.kind.clone();
-            survey.corruption(inventory.path(damage.segment), damage.position, offsets, kind)
+            let path =
+                Some(inventory.path(damage.segment)).filter(|path| path.file_name().is_some());
+            // Where there is no file at all.
+            let path = path.unwrap_or_else(|| identity.dir.clone());
+            survey.corruption(path, damage.position, offsets, kind)
         });
         let mut damage: Vec<Corruption> = missed.collect();
+        if verdict.cut_bytes > 0 && !clues.is_end {
+            damage.extend(survey.torn_end(&inventory, &verdict));
+        }
         damage.append(&mut survey.damage);
         Ok(Self { found: inventory.found, plan, damage })
     }
@@ -299,6 +307,23 @@ impl Survey<'_> {
     ) -> Corruption {
         let partition = Some(TopicPartition::clone(&self.identity.origin));
         Corruption { partition, file, position, offsets, kind }
+    }
+
+    /// What lies behind the end of a log and is no batch: one that was being written, or one that
+    /// was whole. `None` where something is known to be missing there.
+    fn torn_end(&self, inventory: &Inventory, verdict: &Verdict) -> Option<Corruption> {
+        let last = verdict.last_kept()?;
+        let Fate::Keep { data_end, .. } = *verdict.fates.get(last)? else { return None };
+        let position = u64::from(data_end);
+        let is_there = |damage: &Damage| damage.segment == last && damage.position == position;
+        if verdict.damage.iter().any(is_there) {
+            return None;
+        }
+        let scan = inventory.found.get(last)?.scan.as_ref();
+        let mut found = scan.into_iter().flat_map(|scan| &scan.damage);
+        let found = found.find(|(at, _)| *at == position).map(|(_, kind)| kind.clone());
+        let kind = found.unwrap_or(CorruptionKind::Malformed("the tail"));
+        Some(self.corruption(inventory.path(last), position, None, kind))
     }
 
     fn note(&mut self, file: PathBuf, kind: CorruptionKind) {

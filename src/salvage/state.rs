@@ -31,9 +31,17 @@ impl State {
     /// As [`Wreck::read`].
     pub(super) fn read(disk: &dyn Disk, dir: &Path) -> Result<Self> {
         let mut damage = Vec::new();
-        let (catalog, catalog_is_whole) = replay(disk, dir, META, &mut damage)?;
-        let (local, local_is_whole) = replay(disk, dir, LOCAL, &mut damage)?;
-        let (offsets, _) = replay(disk, dir, OFFSETS, &mut damage)?;
+        // Nothing proves its own end; but without anything it never was.
+        let of_local = Proof { proved: 0, has_snapshot: true };
+        let (local, local_is_whole): (LocalState, _) =
+            replay(disk, dir, LOCAL, of_local, &mut damage)?;
+        // As at an opening.
+        let proof = |id| Proof {
+            proved: local.synced.get(&id).copied().unwrap_or(0),
+            has_snapshot: local.is_initialised,
+        };
+        let (catalog, catalog_is_whole) = replay(disk, dir, META, proof(META.1), &mut damage)?;
+        let (offsets, _) = replay(disk, dir, OFFSETS, proof(OFFSETS.1), &mut damage)?;
         Ok(Self { catalog, catalog_is_whole, local, local_is_whole, offsets, damage })
     }
 
@@ -41,7 +49,7 @@ impl State {
     pub(super) fn clues(&self, topic: TopicId, partition: u32) -> Clues {
         let key = (topic, partition);
         let is_closed = self.local.is_closed && self.local_is_whole;
-        // Nothing was ever removed without a word here.
+        // Nothing was ever removed without a word here, of which none is missing.
         let first = self.local_is_whole.then_some(0);
         let log_start = self.local.log_starts.get(&key).copied().max(first);
         Clues::of(self.local.points.get(&key), log_start, is_closed)
@@ -64,18 +72,32 @@ fn refused(log: &LogIdentity, offset: u64, kind: CorruptionKind) -> Corruption {
     }
 }
 
-/// The state that the whole records of a log add up to, and whether none is missing.
+/// What is known of one of the engine's own logs beside its files.
+#[derive(Clone, Copy)]
+struct Proof {
+    /// It reached this offset, durably.
+    proved: u64,
+    /// A snapshot was synced in it: from then on it is never without one.
+    has_snapshot: bool,
+}
+
+/// The state that the whole records of a log add up to, and whether none is missing, as far as
+/// anything tells.
 fn replay<S: LoggedState>(
     disk: &dyn Disk,
     dir: &Path,
     log: (&str, TopicId),
+    Proof { proved, has_snapshot }: Proof,
     damage: &mut Vec<Corruption>,
 ) -> Result<(S, bool)> {
     let identity = identity(dir, log);
-    let mut wreck = Wreck::read(disk, &identity, &Clues::default())?;
+    let clues = Clues { proved, ..Clues::default() };
+    let mut wreck = Wreck::read(disk, &identity, &clues)?;
     let mut found = std::mem::take(&mut wreck.damage);
     let mut state = S::default();
+    let mut is_empty = true;
     wreck.for_each_batch(|view| {
+        is_empty = false;
         for record in view.records() {
             if let Err(kind) = apply_record(&mut state, record.key, record.value) {
                 found.push(refused(&identity, record.offset, kind));
@@ -83,6 +105,9 @@ fn replay<S: LoggedState>(
         }
         Ok(())
     })?;
+    if is_empty && has_snapshot && found.is_empty() {
+        found.push(refused(&identity, 0, CorruptionKind::Malformed("the snapshot")));
+    }
     let is_whole = found.is_empty();
     damage.append(&mut found);
     Ok((state, is_whole))

@@ -3,7 +3,9 @@
 //!
 //! The rules:
 //! 1. A topic is what the catalog says it is: live, and under its name. One that was being created
-//!    is none, unless what made it live may be among the records that are lost.
+//!    is none, and one that grew is as it was before, unless what completed it may be among the
+//!    records that are lost. (Where there are records it was complete: the catalog that is given
+//!    says so already.)
 //! 2. A directory that holds segments of a topic of which the catalog has never heard is a topic
 //!    whose entry is lost. Its name is the directory's, its partitions are those that it has
 //!    segments of, its settings are lost.
@@ -11,12 +13,13 @@
 //!    whose segments are there, before one without any; one of the catalog before one without an
 //!    entry; then the one with most segments.
 //! 4. Partitions beyond those of the entry count if they have segments: the growth was lost.
+//! 5. What is there and is left out is named, except for what was being deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::broker::catalog::{CatalogState, Stage, TopicEntry};
 use crate::config::TopicConfig;
-use crate::format::{TopicId, validate_topic};
+use crate::format::{TopicId, partition_dir_name, validate_topic};
 use crate::log::record_bytes_max;
 
 /// How many segments a topic has in each partition of a directory.
@@ -44,7 +47,8 @@ impl Candidate {
     }
 }
 
-/// Chooses the topics, by name, and says which of the directories belong to none.
+/// Chooses the topics, by name, and says which of the directories belong to none, and which of
+/// their partitions are left out.
 pub(super) fn choose(
     catalog: &CatalogState,
     is_whole: bool,
@@ -53,7 +57,8 @@ pub(super) fn choose(
     let mut candidates = Vec::new();
     for (entry, stage) in catalog.topics.values() {
         if stage.is_live() || (*stage == Stage::Creating && !is_whole) {
-            candidates.push(of_entry(entry, *stage, found));
+            let counts_all = !is_whole || !matches!(stage, Stage::Growing(_));
+            candidates.push(of_entry(entry, counts_all, found));
         }
     }
     for (name, holdings) in found.iter().filter(|(name, _)| validate_topic(name).is_ok()) {
@@ -69,22 +74,39 @@ pub(super) fn choose(
         }
     }
     let choices: Vec<Choice> = by_name.into_values().map(|candidate| candidate.choice).collect();
-    let names = catalog.topics.values().map(|(entry, _)| &*entry.name);
+    let going = catalog.topics.values().filter(|(_, stage)| *stage == Stage::Deleting);
+    let names = going.map(|(entry, _)| &*entry.name);
     let known: BTreeSet<&str> =
         names.chain(choices.iter().map(|choice| &*choice.entry.name)).collect();
-    let unknown = found.keys().filter(|name| !known.contains(&***name)).cloned().collect();
+    let mut unknown: Vec<String> =
+        found.keys().filter(|name| !known.contains(&***name)).cloned().collect();
+    for Choice { entry, .. } in &choices {
+        let held = partitions_in(found, entry).into_iter().flatten();
+        let beyond = held.filter(|(number, _)| **number >= entry.config.partitions);
+        unknown.extend(
+            beyond.map(|(number, _)| format!("{}/{}", entry.name, partition_dir_name(*number))),
+        );
+    }
     (choices, unknown)
 }
 
-fn of_entry(entry: &TopicEntry, stage: Stage, found: &Found) -> Candidate {
-    let partitions = found.get(&*entry.name).and_then(|holdings| holdings.get(&entry.id));
+/// The partitions of a topic of which there are segments, with their number.
+pub(super) fn partitions_in<'a>(
+    found: &'a Found,
+    entry: &TopicEntry,
+) -> Option<&'a BTreeMap<u32, u64>> {
+    found.get(&*entry.name)?.get(&entry.id)
+}
+
+fn of_entry(entry: &TopicEntry, counts_all: bool, found: &Found) -> Candidate {
+    let partitions = partitions_in(found, entry);
     let mut entry = entry.clone();
     let held = record_bytes_max(entry.config.segment_bytes);
     let config_lost = entry.config.validate(held).is_err();
     if config_lost {
         entry.config = unknown_config(1);
     }
-    if !matches!(stage, Stage::Growing(_)) {
+    if counts_all {
         let needed = partitions.map_or(0, partitions_of);
         entry.config.partitions = entry.config.partitions.max(needed);
     }

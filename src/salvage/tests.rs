@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use super::*;
 use crate::clock::ManualClock;
 use crate::config::{Cleanup, Durability};
+use crate::format::{BatchHeader, SegmentHeader};
 use crate::producer::SendOutcome;
 use crate::record::{Offsets, Record, TopicPartition};
 use crate::storage::disk::{Access, Fault, Operation, PowerCut, SimulatedDisk};
@@ -69,7 +70,7 @@ fn salvaged(disk: &SimulatedDisk) -> (SalvageReport, SimulatedDisk) {
 }
 
 fn copied(disk: &SimulatedDisk, copy: &SimulatedDisk) -> Result<SalvageReport> {
-    Source { disk, dir: Path::new(FROM) }.copy_to(builder(copy, TO))
+    Source { disk: Arc::new(disk.clone()), dir: Path::new(FROM) }.copy_to(builder(copy, TO))
 }
 
 /// What can be read of a partition, around damage.
@@ -234,6 +235,18 @@ fn segments(disk: &SimulatedDisk, part: &str) -> Vec<PathBuf> {
     paths.filter(|path| path.to_str().unwrap().contains(part)).collect()
 }
 
+/// The file in which one of the engine's own logs ends, and where its last batch begins.
+fn last_batch(disk: &SimulatedDisk, log: &str) -> (PathBuf, u64) {
+    let path = segments(disk, &format!("/from/{log}/")).pop().unwrap();
+    let bytes = disk.read(&path).unwrap();
+    let mut next = SegmentHeader::SIZE;
+    let mut last = next;
+    while let Ok(Some(header)) = BatchHeader::parse(&bytes[next..]) {
+        (last, next) = (next, next + header.size as usize);
+    }
+    (path, last as u64)
+}
+
 fn remove(disk: &SimulatedDisk, part: &str) {
     for path in segments(disk, part) {
         disk.remove_file(&path).unwrap();
@@ -279,7 +292,9 @@ fn a_whole_store_is_copied_whole() {
 fn a_copy_is_a_store_like_any_other() {
     let store = store(true);
     let copy = SimulatedDisk::new();
-    Source { disk: &store.disk, dir: Path::new(FROM) }.copy_to(builder(&copy, FROM)).unwrap();
+    Source { disk: Arc::new(store.disk.clone()), dir: Path::new(FROM) }
+        .copy_to(builder(&copy, FROM))
+        .unwrap();
     let (report, again) = salvaged(&copy);
     assert!(report.is_whole(), "{report:#?}");
     assert_eq!(contents(&check(&store, &report, &again, "again")), store.before);
@@ -309,12 +324,84 @@ fn without_the_catalog_topics_are_found_by_their_directories() {
     assert!(offset_of(stranger.send_sequenced(1, record)).is_some());
 }
 
+/// Symptom: commits, or the names of producers, were not in the copy, and the copy was called whole.
+/// Cause: what is whole of an own log was taken for all of it: nothing behind its last record says
+/// that there were more. Rule: a clean end proves how far the other two reach, as at an opening, and
+/// bytes behind the end that are no batch are damage.
+#[test]
+fn what_is_lost_at_the_end_of_an_own_log_is_damage() {
+    for (is_closed, is_cut) in [(true, false), (false, false), (true, true)] {
+        let store = store(is_closed);
+        // Nothing proves the end of the log with the proofs.
+        let logs = ["__meta", "__offsets", "__local"].into_iter().take(3 - usize::from(is_cut));
+        for log in logs {
+            let disk = store.disk.kill9();
+            let (path, position) = last_batch(&disk, log);
+            if is_cut {
+                disk.truncate(&path, position).unwrap();
+            } else {
+                disk.corrupt(&path, position + 50, 1).unwrap();
+            }
+            let context = format!("{log}, closed: {is_closed}, cut: {is_cut}");
+            let (report, copy) = salvaged(&disk);
+            assert!(!report.is_whole(), "{context}: {report:#?}");
+            assert!(report.damage.iter().any(|it| it.file == path), "{context}: {report:?}");
+            check(&store, &report, &copy, &context);
+        }
+    }
+}
+
+/// Symptom: a topic, or partitions of one, that the next opening has with all records were not in
+/// the copy, without a word. Cause: the record that made it live was damaged, and salvage took what
+/// was being created for nothing. Rule: salvage decides as an opening does: where there are records
+/// it was complete.
+#[test]
+fn a_topic_with_records_whose_completion_is_torn_is_copied() {
+    for (grows, has_record) in [(false, true), (true, true), (false, false), (true, false)] {
+        let disk = SimulatedDisk::new();
+        let broker = open(&disk, FROM);
+        let mut topic = broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+        if grows {
+            broker.admin().add_partitions("t", 2).unwrap();
+            topic = broker.topic("t").unwrap();
+        }
+        if has_record {
+            topic.partition(u32::from(grows)).unwrap().append(&Record::new().value("v")).unwrap();
+        }
+        drop((topic, broker));
+        let (path, position) = last_batch(&disk, "__meta");
+        let torn = disk.kill9();
+        torn.corrupt(&path, position + 50, 1).unwrap();
+        // Without a trace, as if a crash had come before the record was written.
+        disk.truncate(&path, position).unwrap();
+        for (disk, is_torn) in [(torn, true), (disk, false)] {
+            let context = format!("grows: {grows}, record: {has_record}, torn: {is_torn}");
+            let (report, copy) = salvaged(&disk);
+            let of_topic = report.topics.iter().map(|topic| topic.partitions.len());
+            let is_complete = has_record || is_torn;
+            let expected = if grows { Some(1 + usize::from(is_complete)) } else { Some(1) };
+            assert_eq!(of_topic.last(), expected.filter(|_| grows || is_complete), "{context}");
+            assert_eq!(report.is_whole(), !is_torn, "{context}");
+            let left_out = if grows { "/from/t/1" } else { "/from/t" };
+            let unknown: Vec<_> =
+                [PathBuf::from(left_out)].into_iter().filter(|_| !is_complete).collect();
+            assert_eq!(report.unknown, unknown, "{context}");
+            let found = contents(&open(&copy, TO));
+            for (at, left) in contents(&open(&disk, FROM)) {
+                assert_eq!(found.get(&at), Some(&left), "{context}: {at:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn without_the_commits_all_else_is_there() {
     let store = store(true);
     remove(&store.disk, "__offsets");
     let (report, copy) = salvaged(&store.disk);
-    assert_eq!((report.groups, report.damage.len()), (0, 1), "{:?}", report.damage);
+    // The directory, and how far the log had reached.
+    assert_eq!((report.groups, report.damage.len()), (0, 2), "{:?}", report.damage);
+    assert!(report.damage.iter().all(|it| it.file == Path::new("/from/__offsets/0")));
     let broker = check(&store, &report, &copy, "no commits");
     assert_eq!(contents(&broker), store.before);
     assert!(committed(&broker).is_empty());
@@ -476,6 +563,7 @@ fn random_round(seed: u64, store: &Store) {
             }
         }
     }
+    assert_honest(store, &report, &broker, &context);
     // What a broker can still read in the source is in the copy.
     let Ok(source) = builder(&disk, FROM).open() else { return };
     let found = contents(&broker);
@@ -485,6 +573,21 @@ fn random_round(seed: u64, store: &Store) {
             assert_eq!(found.records.get(&offset), Some(&seen), "{context}: {at:?} {offset}");
         }
     }
+}
+
+/// What is called whole is all that there was.
+fn assert_honest(store: &Store, report: &SalvageReport, broker: &Broker, context: &str) {
+    if !report.is_whole() {
+        return;
+    }
+    let commits = [(("plain", 0).into(), Some(7)), (("plain", 1).into(), Some(9))];
+    assert_eq!(committed(broker), commits, "{context}");
+    assert_eq!(report.producers, [NAMED.into()], "{context}");
+    assert_eq!(broker.topic("plain").unwrap().config(), plain_config(), "{context}");
+    let found = contents(broker);
+    assert!(found.keys().eq(store.before.keys()), "{context}: {:?}", found.keys());
+    // Only a clean end says how far the logs reached.
+    assert!(found == store.before || !store.is_closed, "{context}: {report:#?}");
 }
 
 fn variable(name: &str) -> Option<u64> {

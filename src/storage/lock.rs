@@ -11,7 +11,7 @@
 //!    both have a lock. For the case that somebody else deletes it, the directory itself is
 //!    locked too, and a lock counts only while the locked file is the one that has the name.
 //! 3. The kernel frees both locks when the process dies.
-//! 4. Nobody has a lock on a directory that every user may write to.
+//! 4. Nobody who maps files has a lock on a directory that every user may write to.
 //!
 //! A forked child inherits the descriptors, and with them a share of the locks: they stay taken
 //! until the parent gives them up, or both are gone (or the child runs another program, which
@@ -19,7 +19,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{File, TryLockError};
+use std::fs::{File, Metadata, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -70,18 +70,26 @@ impl DirLock {
     /// Takes the lock. Waits up to a second if the holder is in this process and has said that it
     /// is closing; otherwise a taken lock is [`Error::Locked`] at once.
     pub(crate) fn acquire(dir: &Path) -> Result<Self> {
-        Self::take(dir, Files::lock)
+        Self::take(dir, check_owner, Files::lock)
     }
 
     /// Takes the lock of a directory in which nothing may be written, by what is there: `LOCK`, if
-    /// any broker was ever in it, and the directory itself. Otherwise as [`acquire`](Self::acquire).
+    /// any broker was ever in it, and the directory itself. Whose it is does not matter to who maps
+    /// nothing of it. Otherwise as [`acquire`](Self::acquire).
     pub(crate) fn acquire_read_only(dir: &Path) -> Result<Self> {
-        Self::take(dir, Files::lock_what_is_there)
+        Self::take(dir, |_, _| Ok(()), Files::lock_what_is_there)
     }
 
-    fn take(dir: &Path, lock: impl FnOnce(&Path) -> Result<Files>) -> Result<Self> {
+    fn take(
+        dir: &Path,
+        check: impl FnOnce(&Path, &Metadata) -> Result<()>,
+        lock: impl FnOnce(&Path) -> Result<Files>,
+    ) -> Result<Self> {
         let path = dir.to_path_buf();
-        let entry = RegistryEntry::take(dir)?;
+        let metadata = platform::retried(|| std::fs::metadata(dir))
+            .map_err(|error| Error::io("open", dir, error))?;
+        check(dir, &metadata)?;
+        let entry = RegistryEntry::take(dir, &metadata)?;
         let files = lock(dir)?;
         Ok(Self { entry, files, path, process: std::process::id() })
     }
@@ -126,16 +134,13 @@ struct RegistryEntry {
 }
 
 impl RegistryEntry {
-    fn take(dir: &Path) -> Result<Self> {
-        let metadata = platform::retried(|| std::fs::metadata(dir))
-            .map_err(|error| Error::io("open", dir, error))?;
-        check_owner(dir, &metadata)?;
+    fn take(dir: &Path, metadata: &Metadata) -> Result<Self> {
         let path = if cfg!(unix) {
             PathBuf::new()
         } else {
             dir.canonicalize().map_err(|error| Error::io("open", dir, error))?
         };
-        let key = (platform::identity(&metadata), path);
+        let key = (platform::identity(metadata), path);
         let deadline = real_now() + WAIT;
         let mut holders = REGISTRY.holders.lock();
         loop {
@@ -237,7 +242,7 @@ fn names_the_file(path: &Path, file: &File) -> bool {
 
 /// Refuses a directory in which anybody could put files of their own where ours are looked for:
 /// the bytes of a map are ours only as long as the file is.
-fn check_owner(dir: &Path, metadata: &std::fs::Metadata) -> Result<()> {
+fn check_owner(dir: &Path, metadata: &Metadata) -> Result<()> {
     if !platform::is_open_to_all(metadata) {
         return Ok(());
     }

@@ -59,7 +59,7 @@ fn the_catalog_says_what_is_a_topic() {
 fn a_topic_being_created_counts_if_its_completion_may_be_lost() {
     let catalog = catalog(&[("a", A, Stage::Creating)]);
     let dirs = found(&[("a", &[(A, &[0, 1])])]);
-    assert_eq!(chosen(&catalog, true, &dirs), (vec![], vec![]));
+    assert_eq!(chosen(&catalog, true, &dirs), (vec![], vec!["a".to_owned()]));
     assert_eq!(chosen(&catalog, false, &dirs).0, [("a".to_owned(), A, 2, false)]);
 }
 
@@ -93,12 +93,15 @@ fn of_several_for_one_name_the_one_whose_segments_are_there_is_taken() {
 }
 
 #[test]
-fn partitions_whose_growth_is_lost_are_kept_and_those_being_made_are_not() {
+fn partitions_whose_growth_may_be_lost_are_kept_and_those_being_made_are_named() {
     let dirs = found(&[("a", &[(A, &[0, 1, 2])])]);
     let live = catalog(&[("a", A, Stage::Live)]);
     assert_eq!(chosen(&live, false, &dirs).0, [("a".to_owned(), A, 3, false)]);
     let growing = catalog(&[("a", A, Stage::Growing(3))]);
-    assert_eq!(chosen(&growing, true, &dirs).0, [("a".to_owned(), A, 2, false)]);
+    let before = ("a".to_owned(), A, 2, false);
+    assert_eq!(chosen(&growing, true, &dirs), (vec![before], vec!["a/2".to_owned()]));
+    let grown = ("a".to_owned(), A, 3, false);
+    assert_eq!(chosen(&growing, false, &dirs), (vec![grown], vec![]));
 }
 
 #[test]

@@ -25,8 +25,8 @@ fn a_second_open_is_refused_until_the_first_is_dropped() {
 }
 
 // RED: src/storage/lock.rs
-//   - let key = (platform::identity(&metadata), path);
-//   + let key = (platform::identity(&metadata), path.join(dir));
+//   - let key = (platform::identity(metadata), path);
+//   + let key = (platform::identity(metadata), path.join(dir));
 #[test]
 #[cfg(unix)]
 fn row_f02_a_second_open_by_another_path_is_refused() {
@@ -35,7 +35,7 @@ fn row_f02_a_second_open_by_another_path_is_refused() {
     std::fs::create_dir(&real).unwrap();
     std::os::unix::fs::symlink(&real, &link).unwrap();
     let _lock = DirLock::acquire(&real).unwrap();
-    let entry = RegistryEntry::take(&link);
+    let entry = RegistryEntry::take(&link, &std::fs::metadata(&link).unwrap());
     assert!(is_locked(&entry), "{entry:?}");
 }
 
