@@ -96,7 +96,7 @@ impl Opening {
     fn open_topics(&self, mut engine: Engine, clean: bool, same_boot: bool) -> Result<Engine> {
         let live = self.live_topics(&engine)?;
         let now = to_millis(self.clock.now()).unwrap_or(0);
-        let life = LastLife { clean, same_boot, has_all_starts: has_all_starts(&engine), now };
+        let last_life = LastLife { clean, same_boot, has_all_starts: has_all_starts(&engine), now };
         let jobs: Vec<(&TopicEntry, u32)> = live
             .iter()
             .flat_map(|entry| (0..entry.config.partitions).map(move |number| (entry, number)))
@@ -107,7 +107,7 @@ impl Opening {
             let origin = Arc::clone(&identity.origin);
             let options = engine.options(&entry.config, durability);
             let key = (entry.id, number);
-            let known = self.known(&engine, key, life);
+            let known = self.known(&engine, key, last_life);
             let (mut log, recovery) = Log::open(&self.env, identity, options, &known)?;
             let start = start_found(key, &known, &log);
             let (lineage, change) = lineage_of(&engine, key, &mut log);

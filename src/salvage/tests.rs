@@ -377,10 +377,10 @@ fn a_topic_with_records_whose_completion_is_torn_is_copied() {
         for (disk, is_torn) in [(torn, true), (disk, false)] {
             let context = format!("grows: {grows}, record: {has_record}, torn: {is_torn}");
             let (report, copy) = salvaged(&disk);
-            let of_topic = report.topics.iter().map(|topic| topic.partitions.len());
+            let partitions = report.topics.last().map(|topic| topic.partitions.len());
             let is_complete = has_record || is_torn;
             let expected = if grows { Some(1 + usize::from(is_complete)) } else { Some(1) };
-            assert_eq!(of_topic.last(), expected.filter(|_| grows || is_complete), "{context}");
+            assert_eq!(partitions, expected.filter(|_| grows || is_complete), "{context}");
             assert_eq!(report.is_whole(), !is_torn, "{context}");
             let left_out = if grows { "/from/t/1" } else { "/from/t" };
             let unknown: Vec<_> =

@@ -49,7 +49,9 @@ pub(super) struct Plan {
 pub(super) fn judge(segments: &[Facts], lost: &[Lost], clues: &Clues) -> Verdict {
     let Clues { log_start, proved, is_end } = *clues;
     if is_end {
-        return decide(segments, lost, proved, log_start);
+        let mut verdict = decide(segments, lost, proved, log_start);
+        end_as_closed(&mut verdict, proved);
+        return verdict;
     }
     let bounds = bounds(segments);
     let mut reached = proved;
@@ -61,6 +63,20 @@ pub(super) fn judge(segments: &[Facts], lost: &[Lost], clues: &Clues) -> Verdict
         }
     }
     decide(segments, lost, reached, log_start)
+}
+
+/// What a file without its header may have held does not lie behind where a clean close says that
+/// the log ends.
+fn end_as_closed(verdict: &mut Verdict, closed_at: u64) {
+    let kept = verdict.fates.iter().filter_map(|fate| match *fate {
+        Fate::Keep { next_offset, .. } => Some(next_offset),
+        Fate::Leave | Fate::Remove => None,
+    });
+    let end = kept.fold(closed_at, u64::max).min(verdict.end_offset);
+    verdict.end_offset = end;
+    for damage in &mut verdict.damage {
+        damage.offsets = damage.offsets.start.min(end)..damage.offsets.end.min(end);
+    }
 }
 
 /// Plans. `start` is the log start offset, if it is known.

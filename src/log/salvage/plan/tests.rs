@@ -152,6 +152,20 @@ fn what_a_clean_close_has_left_behind_its_end_stays_there() {
     assert_eq!(planned(4, false), (vec![(Some(0), 3, 0..9)], vec![2..3, 4..7]));
 }
 
+/// Symptom: the copy of a log that was closed at offset 80 went on at 2970. Cause: a rewritten file
+/// had lost its header, and may have been the last one, with as many records as bytes. Rule: nothing
+/// lies behind the end that a clean close has recorded.
+#[test]
+fn a_file_whose_header_is_lost_held_nothing_behind_a_clean_end() {
+    let segments = [segment(0, 0, &[0..5])];
+    let lost = [Lost { number: 3, kind: CorruptionKind::Magic, claimed: None, bytes: 1_000 }];
+    for (proved, missing) in [(5, vec![]), (9, vec![5..9])] {
+        let clues = Clues { log_start: Some(0), proved, is_end: true };
+        let plan = plan(&segments, &judge(&segments, &lost, &clues), Some(0));
+        assert_eq!((plan.end_offset, plan.lost), (proved, missing));
+    }
+}
+
 #[test]
 fn a_file_whose_header_is_lost_is_a_hole_of_what_it_said() {
     let kind = CorruptionKind::Magic;
