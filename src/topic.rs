@@ -337,7 +337,8 @@ impl Partition {
         Ok(Batch::new(fetched.runs))
     }
 
-    /// The first offset that can be read.
+    /// Where the log begins: everything below was removed on purpose. Where files are missing or
+    /// damaged, not every offset from here on can be read.
     #[must_use]
     pub fn log_start_offset(&self) -> u64 {
         self.core.log_start()

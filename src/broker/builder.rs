@@ -70,8 +70,9 @@ impl BrokerBuilder {
     /// A directory that every user may write to is refused with [`Error::Config`]: anybody could
     /// put files where the broker looks for its own. Below one, such as a volume's root, name a
     /// directory that there is not yet. The path may lead through symbolic links, but nothing in
-    /// the directory may be one. A segment that has a second name (a hard link, as of a copy made
-    /// by `cp -al`) is read, and never written to again: the log goes on in a new one.
+    /// the directory may be one. A segment that has a second name when the broker is opened (a hard
+    /// link, as of a copy made by `cp -al`) is read, and its contents never change again: the log
+    /// goes on in a new one. One that is linked while the broker has it open goes on to be written.
     pub fn data_dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.place = Some(Place::Dir(dir.as_ref().to_path_buf()));
         self

@@ -1,6 +1,7 @@
 //! The engine's own logs: what the broker keeps for itself, and how it is read again at an opening.
 //!
-//! Of logs that exist, all three are read, and what they say is checked, before anything is written.
+//! Of logs that exist, all three are read, and what they say is checked, before anything on the disk
+//! is changed.
 
 use std::sync::Arc;
 
@@ -79,7 +80,7 @@ impl Opening {
             OwnLog { is_new, has_snapshot: is_initialised, reaches }
         };
         let mut shared_logs = || self.shared_logs(own, lanes, report);
-        // What cannot be believed is found before anything is written.
+        // What cannot be believed is found before anything is written or removed.
         let found = (!is_new).then(&mut shared_logs).transpose()?;
         if !self.settings.read_only {
             local.start(vec![LocalChange::Opened { boot, opens }])?;

@@ -203,7 +203,8 @@ impl Inventory {
 }
 
 impl Log {
-    /// Whether there is a whole batch of records in any segment of a partition.
+    /// Whether a partition was ever appended to: there is a whole batch of records in any of its
+    /// segments, or one begins behind some.
     ///
     /// # Errors
     ///
@@ -228,7 +229,7 @@ impl Log {
                     return Ok(false);
                 };
                 let scan = scan_segment(&*file, header.salt, ScanFrom::start(0))?;
-                Ok(scan.stretches.iter().any(|stretch| stretch.next_offset > stretch.base_offset))
+                Ok(scan.stretches.iter().any(|stretch| stretch.next_offset > 0))
             };
             if holds().map_err(|source| Error::io("read", &path, source))? {
                 return Ok(true);

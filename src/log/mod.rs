@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use self::active::Active;
 use self::budget::{Claim, SpaceBudget};
 use self::create::{NewSegment, Prepared, Writer};
+use self::open::Leftovers;
 use self::pinned::PinnedMaps;
 use self::producers::{Admission, ProducerTable, Sequence};
 use self::segment::{MapBudget, Segment, SegmentList};
@@ -194,6 +195,8 @@ pub(crate) struct Log {
     unfinished: VecDeque<Unfinished>,
     /// Segments that are given no footer in this life of the log.
     footerless: Vec<Unfinished>,
+    /// What the opening has yet to do on the disk.
+    leftovers: Option<Leftovers>,
     unproved: Vec<Arc<Unproved>>,
     next_number: u64,
     generation: u32,
@@ -258,6 +261,7 @@ impl Log {
             prepared: None,
             unfinished: VecDeque::new(),
             footerless: Vec::new(),
+            leftovers: None,
             unproved: Vec::new(),
             next_number: 0,
             generation: 0,

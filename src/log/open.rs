@@ -5,12 +5,14 @@
 //! 3. Decide (pure).
 //! 4. Build the segment list; resume the last segment if it was closed cleanly. No byte of any
 //!    segment is changed.
-//! 5. Remove leftovers. No file is removed because of damage.
+//! 5. Remove leftovers, at once or when the whole state is believed. No file is removed because of
+//!    damage.
 //!
 //! A second crash in any pass leaves the same files, or the same less some leftovers: opening is
 //! idempotent.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -44,7 +46,8 @@ pub(crate) struct Known {
     pub(crate) policy: RecoveryPolicy,
     pub(crate) read_only: bool,
     /// Whether a file that cannot be read fails the opening: what is left of a state would pass for
-    /// the whole of it.
+    /// the whole of it. What more the state has to be is for the caller to judge, who then calls
+    /// [`Log::finish_opening`]; until then nothing on the disk is changed.
     pub(crate) needs_all: bool,
     /// Where the log was said to begin, beside what the checkpoint says.
     pub(crate) log_start: Option<u64>,
@@ -114,35 +117,41 @@ impl Log {
         let known = &known;
         let mut log = Self::empty(env, identity, options);
         Assembly { log: &mut log, known, verdict: &verdict }.run(&inventory)?;
-        if !known.read_only {
-            log.remove_leftovers(&inventory, &verdict)?;
-            if is_lost {
-                // A log is never without a segment: it goes on behind what it has lost.
-                log.durable_end = log.log_end;
-                log.roll(0)?;
-            }
+        if is_lost && !known.read_only {
+            // It goes on behind what it has lost.
+            log.durable_end = log.log_end;
+        }
+        log.leftovers = Some(Leftovers::of(inventory, &verdict));
+        if !known.needs_all && !known.read_only {
+            log.finish_opening()?;
         }
         Ok((log, report))
     }
 
+    /// Does what an opening has found to do on the disk; once, and before anything is appended.
+    pub(crate) fn finish_opening(&mut self) -> Result<()> {
+        let Some(leftovers) = self.leftovers.take() else { return Ok(()) };
+        self.remove_leftovers(&leftovers)?;
+        if self.segments.last().is_none() {
+            // A log is never without a segment.
+            self.roll(0)?;
+        }
+        Ok(())
+    }
+
     /// Removes what the verdict says does not count: prepared segments that were never used, and
     /// whole segments behind a torn tail, once a successor says durably that they are cut off.
-    fn remove_leftovers(&mut self, inventory: &Inventory, verdict: &Verdict) -> Result<()> {
-        if verdict.cuts_segments {
+    fn remove_leftovers(&mut self, leftovers: &Leftovers) -> Result<()> {
+        if leftovers.cuts_segments {
             self.generation = self.generation.saturating_add(1);
             let cut = self.log_end;
             let rewrite = Rule::CutSaysSo.holds().then_some(Rewrite::Truncates(cut));
             self.prepared = Some(self.prepare(0, rewrite)?.create(&self.env)?);
         }
-        let unused = inventory
-            .found
-            .iter()
-            .zip(&verdict.fates)
-            .filter(|(_, fate)| **fate == Fate::Remove)
-            .map(|(found, _)| &found.path);
+        let Leftovers { temporary, unused, .. } = leftovers;
         let disk = &self.env.disk;
         let mut removed = false;
-        for path in inventory.temporary.iter().chain(unused) {
+        for path in temporary.iter().chain(unused) {
             match disk.remove_file(path) {
                 // The truncating segment was made under the same temporary name.
                 Err(source) if source.kind() == io::ErrorKind::NotFound => {}
@@ -158,6 +167,27 @@ impl Log {
             disk.sync_dir(dir).map_err(|source| Error::io("sync", dir, source))?;
         }
         Ok(())
+    }
+}
+
+/// Files that do not count.
+#[derive(Debug)]
+pub(super) struct Leftovers {
+    temporary: Vec<PathBuf>,
+    unused: Vec<PathBuf>,
+    /// Whether some of them were cut off, so that their successor must say so.
+    cuts_segments: bool,
+}
+
+impl Leftovers {
+    fn of(inventory: Inventory, verdict: &Verdict) -> Self {
+        let fates = inventory.found.into_iter().zip(&verdict.fates);
+        let unused = fates.filter(|(_, fate)| **fate == Fate::Remove).map(|(found, _)| found.path);
+        Self {
+            unused: unused.collect(),
+            temporary: inventory.temporary,
+            cuts_segments: verdict.cuts_segments,
+        }
     }
 }
 

@@ -25,9 +25,9 @@ use crate::codec::{Bincode, Codec};
 use crate::config::{PARTITIONS_MAX, TimestampType, Visibility};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::SegmentHeader;
-use crate::log::Outcome;
 use crate::log::cursor::{Cursor, FetchLimits, Fetched};
 use crate::log::segment::Segment;
+use crate::log::{Log, Outcome};
 use crate::message::Batch;
 use crate::record::{Record, TopicPartition};
 use crate::rules::Rule;
@@ -112,9 +112,10 @@ impl<S: LoggedState> StateLog<S> {
         Ok(Self { partition, disk, inner: Mutex::new(inner), removing: Mutex::new(true) })
     }
 
-    /// Begins this life of the log: applies `changes` and writes the whole state as a snapshot,
-    /// which is durable on return.
+    /// Begins this life of the log: finishes its opening, applies `changes` and writes the whole
+    /// state as a snapshot, which is durable on return.
     pub(crate) fn start(&self, changes: Vec<S::Change>) -> Result<()> {
+        self.partition.with_log(Log::finish_opening)?;
         let mut inner = self.inner.lock();
         for change in changes {
             apply_own(&mut inner.state, change);

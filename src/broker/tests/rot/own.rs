@@ -1,13 +1,16 @@
 //! Rot in the engine's own logs: what is left of one would pass for the whole of it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::store::{End, PARTITIONS, Store, partition, read_around, spans};
+use crate::broker::Broker;
 use crate::broker::tests::model::{DIR, clock, open, open_at};
 use crate::config::{Durability, TopicConfig};
 use crate::error::{Corruption, Error};
+use crate::format::SegmentHeader;
 use crate::record::Record;
-use crate::storage::disk::SimulatedDisk;
+use crate::storage::disk::{Disk, SimulatedDisk};
 
 /// The only segment of one of the engine's own logs.
 fn own_file(disk: &SimulatedDisk, log: &str) -> PathBuf {
@@ -24,13 +27,16 @@ fn damage_last_batch(disk: &SimulatedDisk, file: &Path) {
 }
 
 fn assert_refused(disk: &SimulatedDisk, file: &Path) {
-    let damaged = disk.read(file).unwrap();
+    let contents = || -> Vec<_> {
+        disk.paths().into_iter().map(|path| (path.clone(), disk.read(&path).unwrap())).collect()
+    };
+    let before = contents();
     for seed in 5..7 {
         let refused = open(disk, seed).err();
         let is_named =
             matches!(&refused, Some(Error::Corrupt(Corruption { file: it, .. })) if it == file);
         assert!(is_named, "{file:?}: {refused:?}");
-        assert!(disk.read(file).unwrap() == damaged, "{file:?}: changed");
+        assert!(contents() == before, "{file:?}: changed");
     }
 }
 
@@ -55,6 +61,32 @@ fn row_e01_e02_a_damaged_snapshot_is_never_an_empty_state() {
             continue;
         }
         assert_refused(&disk, &file);
+    }
+}
+
+/// Symptom: an opening that was refused because of a damaged own log had removed the damaged file,
+/// or files of the other own logs. Cause: each log tidied up as soon as it was read, before what it
+/// says was believed. Rule: nothing on the disk is changed until all three are believed.
+// RED: src/log/open.rs
+//   - if !known.needs_all && !known.read_only {
+//   + if !known.read_only {
+#[test]
+fn row_e02_nothing_is_removed_before_damage_in_an_own_log_refuses_the_opening() {
+    let store = Store::new(End::Idle);
+    let logs = ["__meta", "__offsets", "__local"];
+    for (log, left) in logs.into_iter().flat_map(|log| [(log, 50), (log, 0)]) {
+        let disk = store.disk.kill9();
+        let file = own_file(&disk, log);
+        // Without the batch that opens it nothing in the file is part of the log.
+        disk.truncate(&file, u64::from(SegmentHeader::END_POSITION) + left).unwrap();
+        for name in logs {
+            let name = format!("{name}/0/00000000000000000099.log.tmp");
+            disk.create(&Path::new(DIR).join(name)).unwrap();
+        }
+        assert_refused(&disk, &file);
+        let builder = Broker::builder().disk(Arc::new(disk.clone()), Path::new(DIR));
+        let inspected = builder.read_only(true).background(false).open();
+        assert!(matches!(inspected, Err(Error::Corrupt(_))), "{log}: {inspected:?}");
     }
 }
 
@@ -144,6 +176,27 @@ fn what_was_removed_is_not_missed_when_the_record_of_the_log_start_is_torn() {
         assert!(start > 0 && start <= 10, "{seed}: {start}");
         assert_eq!((records.len() as u64, holes), (12 - start, vec![]), "{seed}");
     }
+}
+
+/// The same for a topic of which all records were deleted: what was is told by where it goes on.
+// RED: src/log/inventory.rs
+//   - Ok(scan.stretches.iter().any(|stretch| stretch.next_offset > 0))
+//   + Ok(scan.stretches.iter().any(|stretch| stretch.next_offset > stretch.base_offset))
+#[test]
+fn row_e03_a_topic_whose_records_were_deleted_is_not_undone_when_its_creation_is_torn() {
+    let disk = SimulatedDisk::with_seed(1);
+    let broker = open_at(&disk, 1, Durability::Sync, &clock()).unwrap();
+    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    for _ in 0..3 {
+        partition(&broker, ("t", 0)).append(&Record::new().value("deleted")).unwrap();
+    }
+    broker.admin().delete_records(("t", 0), 3).unwrap();
+    drop(broker);
+    damage_last_batch(&disk, &own_file(&disk, "__meta"));
+    let broker = open(&disk, 2).unwrap();
+    let partition = partition(&broker, ("t", 0));
+    assert_eq!((partition.log_start_offset(), partition.log_end_offset()), (3, 3));
+    assert_eq!(partition.append(&Record::new().value("next")).unwrap(), 3);
 }
 
 /// A verification reads the engine's own logs too, when it is asked to.
