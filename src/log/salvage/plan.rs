@@ -15,6 +15,7 @@
 use std::ops::Range;
 
 use super::Clues;
+use crate::log::OFFSET_MAX;
 use crate::log::recovery::{Facts, Fate, Lost, Verdict, bounds, decide, without_leftovers};
 use crate::log::scan::Stretch;
 
@@ -91,7 +92,8 @@ pub(super) fn plan(segments: &[Facts], verdict: &Verdict, start: Option<u64>) ->
         (Some(found), Some(lost)) => found.min(lost),
         (Some(base), None) | (None, Some(base)) => base,
         (None, None) => nothing,
-    };
+    }
+    .min(end_offset);
     let mut pieces = Pieces { pieces: Vec::new(), reached: base_offset };
     for (segment, stretch) in counted {
         pieces.add(segment, &stretch);
@@ -112,7 +114,9 @@ fn counted(segments: &[Facts], verdict: &Verdict) -> Vec<(usize, Stretch)> {
     for (index, ((facts, fate), bound)) in each {
         let Fate::Keep { data_end, .. } = *fate else { continue };
         let had = counted.len();
-        for stretch in facts.stretches.iter().filter(|stretch| stretch.end <= data_end) {
+        // No log has offsets beyond the last one, whatever a forged batch says.
+        let counts = |it: &&Stretch| it.end <= data_end && it.next_offset <= OFFSET_MAX;
+        for stretch in facts.stretches.iter().filter(counts) {
             if stretch.base_offset >= bound && counted.len() > had {
                 break;
             }
@@ -129,7 +133,8 @@ fn lost(verdict: &Verdict) -> Vec<Range<u64>> {
     let mut gaps: Vec<Range<u64>> = verdict
         .damage
         .iter()
-        .map(|damage| damage.offsets.clone())
+        // A forged file may claim any.
+        .map(|it| it.offsets.start.min(OFFSET_MAX)..it.offsets.end.min(OFFSET_MAX))
         .filter(|offsets| !offsets.is_empty())
         .collect();
     gaps.sort_by_key(|gap| gap.start);
