@@ -51,19 +51,23 @@ pub(crate) fn verify_segments(
     findings: &mut Findings,
 ) -> Result<()> {
     let (mut reached, mut place) = (None, None);
+    let mut before: Option<Arc<Segment>> = None;
     while let Some(segment) = segments.some_after(place, 1).pop() {
-        let before = (findings.batches, findings.records, findings.damage.len());
-        let verified = Verifier::new(&segment, identity, findings).run(reached, &lacks_footer);
+        // Not where it was seen to end: one that took appends may have gone on since.
+        let base_offset = before.as_ref().and_then(|before| before.next_offset());
+        let had = (findings.batches, findings.records, findings.damage.len());
+        let verified = Verifier::new(&segment, identity, findings).run(base_offset, &lacks_footer);
         if !segments.contains(&segment) {
             // Retention or compaction has removed it meanwhile; what was seen of it says nothing,
             // and what has come in its place is next.
-            (findings.batches, findings.records) = (before.0, before.1);
-            findings.damage.truncate(before.2);
-            reached = None;
+            (findings.batches, findings.records) = (had.0, had.1);
+            findings.damage.truncate(had.2);
+            (reached, before) = (None, None);
             continue;
         }
         place = Some(segment.places.1);
         reached = Some(verified?);
+        before = Some(segment);
     }
     let Some(last) = segments.last() else { return Ok(()) };
     if let Some(found) = reached.filter(|reached| *reached < published) {
@@ -166,10 +170,10 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    /// Returns the offset at which the next segment should begin.
-    fn run(mut self, reached: Option<u64>, lacks_footer: &impl Fn(u64) -> bool) -> Result<u64> {
+    /// `expected` is where the segment should begin. Returns where the next one should.
+    fn run(mut self, expected: Option<u64>, lacks_footer: &impl Fn(u64) -> bool) -> Result<u64> {
         let base_offset = self.segment.base_offset;
-        self.check_base(reached);
+        self.check_base(expected);
         // Asked in this order: what is sealed has its final end, and its footer a little later.
         let sealed = self.segment.sealed().copied();
         let end = self.segment.end() as u64;
