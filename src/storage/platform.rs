@@ -330,7 +330,7 @@ mod portable {
 
     /// Refuses a link by asking first: std has no flag for it.
     fn no_link(path: &Path) -> io::Result<()> {
-        match std::fs::symlink_metadata(path) {
+        match super::retried(|| std::fs::symlink_metadata(path)) {
             Ok(found) if found.is_file() => Ok(()),
             Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

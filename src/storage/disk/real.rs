@@ -50,10 +50,13 @@ impl RealDisk {
     /// Paths lead to the directory that was locked, or nowhere.
     fn check_root(&self) -> io::Result<()> {
         let Some((path, identity)) = self.root.get() else { return Ok(()) };
-        match std::fs::metadata(path) {
+        // Not `NotFound`, which would pass for a file that is removed already.
+        let moved = || io::Error::other("the data directory was moved or replaced");
+        match platform::retried(|| std::fs::metadata(path)) {
             Ok(found) if platform::identity(&found) == *identity => Ok(()),
-            // Not `NotFound`, which would pass for a file that is removed already.
-            _ => Err(io::Error::other("the data directory was moved or replaced")),
+            Ok(_) => Err(moved()),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Err(moved()),
+            Err(source) => Err(source),
         }
     }
 
@@ -81,7 +84,7 @@ impl RealDisk {
 
 impl Disk for RealDisk {
     fn bind(&self, dir: &Path) -> io::Result<()> {
-        let identity = platform::identity(&std::fs::metadata(dir)?);
+        let identity = platform::identity(&platform::retried(|| std::fs::metadata(dir))?);
         let _ = self.root.set((dir.to_path_buf(), identity));
         Ok(())
     }
