@@ -156,12 +156,25 @@ fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 /// With every amount of space that is too little, an opening is an error and changes no data; for
 /// inspection none is needed; and with space it succeeds.
+///
+/// A child that another test's thread forks has, until it executes its program, the descriptors of
+/// this process, and with them the space of files that are gone: it may come back behind the ballast.
+/// Then there was no full disk, and it is done once more.
 // RED: src/log/create.rs
 //   - Err(Error::io("create", &path, source))
 //   + Err(source).map_err(|_| Error::Closed)
 #[test]
 fn row_c07_opening_on_a_full_disk_is_an_error_and_changes_no_data() {
-    let Some(mount) = Mount::tmpfs("size=8m") else { return };
+    let mut refused = Vec::new();
+    while refused.iter().all(|count| *count <= 2) {
+        assert!(refused.len() < 5, "{refused:?}");
+        let Some(mount) = Mount::tmpfs("size=8m") else { return };
+        refused.push(openings_refused(&mount));
+    }
+}
+
+/// How many openings of a killed broker's directory had too little space.
+fn openings_refused(mount: &Mount) -> u64 {
     let dir = mount.path().join("data");
     let killed = Broker::builder().data_dir(&dir).background(false).open().unwrap();
     let topic = killed.ensure_topic("t", TopicConfig::new(1).segment_bytes(SMALL_SEGMENT)).unwrap();
@@ -194,11 +207,11 @@ fn row_c07_opening_on_a_full_disk_is_an_error_and_changes_no_data() {
         let partition = inspected.topic("t").unwrap().partition(0).unwrap();
         assert_eq!(read_all(&partition).len(), 40, "{spare} bytes");
     }
-    assert!(refused > 2, "{refused}");
     fs::remove_file(&ballast).unwrap();
     let broker = Broker::builder().data_dir(&dir).background(false).open().unwrap();
     let partition = broker.topic("t").unwrap().partition(0).unwrap();
     assert_eq!(partition.append(&Record::new().value("40")).unwrap(), 40);
     assert_dense(&read_all(&partition), 0);
     broker.close().unwrap();
+    refused
 }
