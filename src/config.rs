@@ -143,8 +143,8 @@ pub enum Acks {
     /// The leader; without replication, the only copy there is.
     #[default]
     Leader,
-    /// Every in-sync replica, and at least [`TopicConfig::min_insync`] of them. Refused with
-    /// [`Error::Config`] while the broker has no replication.
+    /// A majority of the replicas. Refused with [`Error::Config`] while the broker has no
+    /// replication.
     Quorum,
 }
 
@@ -198,9 +198,6 @@ pub struct TopicConfig {
     pub max_record_bytes: Option<u32>,
     /// Whose time a record bears. Default [`TimestampType::CreateTime`].
     pub timestamps: TimestampType,
-    /// How many replicas [`Acks::Quorum`] needs. Default 1.
-    /// Stored; nothing acts on it in this version.
-    pub min_insync: u32,
 }
 
 impl TopicConfig {
@@ -220,7 +217,6 @@ impl TopicConfig {
             min_dirty_ratio: 0.5,
             max_record_bytes: None,
             timestamps: TimestampType::CreateTime,
-            min_insync: 1,
         }
     }
 
@@ -294,13 +290,6 @@ impl TopicConfig {
         self
     }
 
-    /// Sets [`min_insync`](Self::min_insync).
-    #[must_use]
-    pub fn min_insync(mut self, replicas: u32) -> Self {
-        self.min_insync = replicas;
-        self
-    }
-
     /// Takes the broker's defaults for every setting that is still at the crate's default. The
     /// partition count is never taken.
     pub(crate) fn or_defaults(self, defaults: &Self) -> Self {
@@ -332,8 +321,7 @@ impl TopicConfig {
             tombstone_retention,
             min_dirty_ratio,
             max_record_bytes,
-            timestamps,
-            min_insync
+            timestamps
         )
     }
 
@@ -368,9 +356,6 @@ impl TopicConfig {
         }
         if self.segment_age.is_zero() {
             return Err(Error::config("segment_age", "must be more than zero"));
-        }
-        if self.min_insync == 0 {
-            return Err(Error::config("min_insync", "must be at least 1"));
         }
         if let Some(durability) = self.durability {
             durability.validate()?;
@@ -413,7 +398,6 @@ mod tests {
         assert_eq!(refused(&TopicConfig::new(1).max_record_bytes(10_001)), "max_record_bytes");
         assert_eq!(refused(&TopicConfig::new(1).min_dirty_ratio(f64::NAN)), "min_dirty_ratio");
         assert_eq!(refused(&TopicConfig::new(1).segment_age(Duration::ZERO)), "segment_age");
-        assert_eq!(refused(&TopicConfig::new(1).min_insync(0)), "min_insync");
         let never = Durability::Interval { every: Duration::ZERO, bytes: 1 };
         assert_eq!(refused(&TopicConfig::new(1).durability(never)), "durability");
         TopicConfig::new(1).validate(10_000).unwrap();

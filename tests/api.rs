@@ -120,8 +120,7 @@ fn topics_are_configured_and_read() {
             .tombstone_retention(Duration::ZERO)
             .min_dirty_ratio(0.5)
             .max_record_bytes(1 << 20)
-            .timestamps(TimestampType::AppendTime)
-            .min_insync(2);
+            .timestamps(TimestampType::AppendTime);
         let _: (Option<Durability>, Option<u32>) = (config.durability, config.max_record_bytes);
         let _ = [Cleanup::Delete, Cleanup::Compact];
         let broker = Broker::in_memory()?;

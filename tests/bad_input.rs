@@ -205,7 +205,6 @@ fn each_bad_topic_setting_is_named_and_nothing_is_made() {
         (new().min_dirty_ratio(1.1), "min_dirty_ratio"),
         (new().min_dirty_ratio(f64::NAN), "min_dirty_ratio"),
         (new().segment_age(Duration::ZERO), "segment_age"),
-        (new().min_insync(0), "min_insync"),
         (new().durability(interval(0, 1)), "durability"),
         (new().durability(interval(1, 0)), "durability"),
     ] {

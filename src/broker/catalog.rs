@@ -16,11 +16,14 @@ use crate::format::{TopicId, validate_label, validate_topic};
 use crate::log::record_bytes_max;
 use crate::partition::state_log::LoggedState;
 
+mod stored;
+
 /// A topic as the catalog knows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TopicEntry {
     pub(crate) name: Arc<str>,
     pub(crate) id: TopicId,
+    #[serde(with = "stored")]
     pub(crate) config: TopicConfig,
 }
 
