@@ -119,6 +119,33 @@ impl Clock for ManualClock {
     }
 }
 
+/// A moment, in both times that a log knows.
+///
+/// Only `wall` is ever stored: `run` means something in one run of a broker alone. A run's time is
+/// the wall clock as it was at the opening, moved on by the clock that never jumps; so it can be
+/// wrong for as long as the run, where the wall clock was wrong at the opening and was set since.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Moment {
+    /// As the wall clock showed it. Milliseconds since 1970, as `run`.
+    pub(crate) wall: u64,
+    /// In the time of this run, in which ages are compared.
+    pub(crate) run: u64,
+}
+
+impl Moment {
+    /// A stored moment, for a run that is at `now`: nothing is younger than that, whatever a clock
+    /// that was ahead, or is behind, makes of it. What is stored stays what it is.
+    pub(crate) fn found(wall: u64, now: u64) -> Self {
+        Self { wall, run: wall.min(now) }
+    }
+
+    /// What the wall clock shows now for a moment at which it showed `wall`: never earlier, since
+    /// it may have been behind then and right now.
+    pub(crate) fn latest_wall(self, now: Self) -> u64 {
+        self.wall.max(now.wall.saturating_sub(now.run.saturating_sub(self.run)))
+    }
+}
+
 /// Real time, for the timeouts of blocking calls and nothing else.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's timer")]
 pub(crate) fn real_now() -> Instant {
@@ -156,6 +183,27 @@ mod tests {
     fn times_before_1970_have_no_millis() {
         assert_eq!(to_millis(UNIX_EPOCH - Duration::from_secs(1)), None);
         assert_eq!(to_millis(UNIX_EPOCH + Duration::from_micros(1999)), Some(1));
+    }
+
+    #[test]
+    fn a_stored_moment_is_never_younger_than_the_run() {
+        for (wall, now, run) in [(5, 10, 5), (15, 10, 10), (u64::MAX, 0, 0)] {
+            assert_eq!(Moment::found(wall, now), Moment { wall, run });
+        }
+    }
+
+    #[test]
+    fn a_wall_clock_that_was_behind_makes_nothing_old() {
+        let at = |wall, run| Moment { wall, run };
+        // Behind by 90 until it was set; behind still; set back since; right all the time.
+        for (then, now, wall) in [
+            (at(10, 10), at(105, 15), 100),
+            (at(10, 10), at(15, 15), 10),
+            (at(100, 100), at(20, 110), 100),
+            (at(100, 100), at(110, 110), 100),
+        ] {
+            assert_eq!(then.latest_wall(now), wall, "{then:?} {now:?}");
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ use self::guard::{StateGuard, StateLock};
 use self::lineage::Lineage;
 use self::metrics::{Counts, ReadCounts};
 use self::waiters::{Awaits, Fired, WaitList};
-use crate::clock::{Clock, to_millis};
+use crate::clock::{Clock, Moment, to_millis};
 use crate::config::{Durability, Visibility};
 use crate::error::{Error, Result};
 use crate::format::EncodedBatch;
@@ -160,7 +160,7 @@ impl PartitionCore {
         background: Arc<dyn Background>,
     ) -> Arc<Self> {
         let started = (to_millis(clock.now()).unwrap_or(0), clock.monotonic());
-        log.tell_time(started.0);
+        log.tell_time(Moment { wall: started.0, run: started.0 });
         Arc::new(Self {
             started,
             trace: log.trace().clone(),
@@ -194,11 +194,17 @@ impl PartitionCore {
         })
     }
 
-    /// Wall-clock time as it was at the start, moved on by time that never jumps: a clock that is
-    /// set forward must not make producers look idle.
+    /// The time of this run: the wall clock as it was at the start, moved on by time that never
+    /// jumps, so that a clock that is set forward does not make producers look idle. Not to be
+    /// stored: it is wrong for as long as the run, where the clock was wrong at the start.
     fn steady_millis(&self) -> u64 {
         let elapsed = self.clock.monotonic().saturating_sub(self.started.1);
         self.started.0.saturating_add(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Now, for what is stored and for what is compared.
+    fn moment(&self) -> Moment {
+        Moment { wall: to_millis(self.clock.now()).unwrap_or(0), run: self.steady_millis() }
     }
 
     // ---- ends --------------------------------------------------------------------------------
@@ -290,8 +296,7 @@ impl PartitionCore {
         };
         let mut state = self.writable_state()?;
         if let Some(now) = now {
-            state.log.tell_time(now);
-            state.log.tell_lag(options.wall);
+            state.log.tell_time(Moment { wall: options.wall, run: now });
             self.wall_seen.store(options.wall, Ordering::Relaxed);
         }
         let producer = options.producer.as_ref().map(check_fence).transpose()?;
@@ -516,7 +521,7 @@ impl PartitionCore {
 
     /// A recovery point, if the log changed since the last one and is durable.
     pub(crate) fn take_checkpoint(&self) -> Option<Checkpoint> {
-        let now = self.steady_millis();
+        let now = self.moment();
         let mut state = self.state.lock();
         // What a failure left is for the next opening to look at.
         if !state.changed || state.failure.is_some() {

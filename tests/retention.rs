@@ -14,12 +14,14 @@ use logpond::{
 };
 
 use common::{
-    Rng, assert_dense, drain, files_below, manual_clock, read_all, refused_setting, send_numbers,
-    small_topic, some_time, temp_dir, tp,
+    Rng, assert_dense, drain, files_below, from_env, manual_clock, read_all, refused_setting,
+    send_numbers, small_topic, some_time, temp_dir, tp,
 };
 
 #[path = "retention/byte_budget.rs"]
 mod byte_budget;
+#[path = "retention/clocks.rs"]
+mod clocks;
 mod common;
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -254,7 +254,7 @@ impl Engine {
             for core in topic.partitions.iter().filter(|core| !core.is_closed()) {
                 if let Some(point) = core.take_checkpoint() {
                     let (topic, partition) = (topic.id, core.origin.partition);
-                    changes.push(LocalChange::Point { topic, partition, point });
+                    changes.push(LocalChange::TimedPoint { topic, partition, point });
                     taken.push(core);
                 }
             }

@@ -143,7 +143,7 @@ impl Engine {
             .filter(|(_, core)| !core.keeps_leftovers())
             .filter_map(|(id, core)| Some((core.oldest_sealed()?, id, core)));
         // One without records holds nothing back: it is as old as can be.
-        let age = |facts: &SegmentFacts| facts.times.map(|times| times.aged_from);
+        let age = |facts: &SegmentFacts| facts.times.map(|times| (times.since, times.aged_from));
         let Some((facts, topic, oldest)) = each.min_by_key(|(facts, ..)| age(facts)) else {
             return Ok(false);
         };

@@ -49,6 +49,13 @@ pub(crate) enum LocalChange {
         own: TopicId,
         end: u64,
     },
+    /// A recovery point whose moments are what the wall clock showed. Earlier versions wrote
+    /// [`Point`](Self::Point), with moments in the private time of one run.
+    TimedPoint {
+        topic: TopicId,
+        partition: u32,
+        point: Checkpoint,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -87,7 +94,8 @@ impl LoggedState for LocalState {
             | LocalChange::Closed
             | LocalChange::Initialised
             | LocalChange::TopicGone(_) => Ok(()),
-            LocalChange::Point { partition, point, .. } => {
+            LocalChange::Point { partition, point, .. }
+            | LocalChange::TimedPoint { partition, point, .. } => {
                 check_partition(*partition)?;
                 point.check()
             }
@@ -113,6 +121,10 @@ impl LoggedState for LocalState {
             LocalChange::Closed => self.is_closed = true,
             LocalChange::Initialised => self.is_initialised = true,
             LocalChange::Point { topic, partition, point } => {
+                let point = Checkpoint { is_of_one_run: true, ..point };
+                self.points.insert((topic, partition), point);
+            }
+            LocalChange::TimedPoint { topic, partition, point } => {
                 self.points.insert((topic, partition), point);
             }
             LocalChange::TopicGone(id) => {
@@ -135,11 +147,15 @@ impl LoggedState for LocalState {
 
     fn snapshot(&self) -> Vec<LocalChange> {
         let opened = LocalChange::Opened { boot: self.boot.clone(), opens: self.opens };
-        let points = self.points.iter().map(|((topic, partition), point)| LocalChange::Point {
-            topic: *topic,
-            partition: *partition,
-            point: point.clone(),
-        });
+        let of_point = |((topic, partition), point): (&(TopicId, u32), &Checkpoint)| {
+            let (topic, partition, point) = (*topic, *partition, point.clone());
+            if point.is_of_one_run {
+                LocalChange::Point { topic, partition, point }
+            } else {
+                LocalChange::TimedPoint { topic, partition, point }
+            }
+        };
+        let points = self.points.iter().map(of_point);
         let of_partition = |((topic, partition), lineage): (&(TopicId, u32), &Lineage)| {
             let (topic, partition, lineage) = (*topic, *partition, lineage.clone());
             LocalChange::Lineage { topic, partition, lineage }
@@ -181,6 +197,7 @@ mod tests {
             times: None,
             producers: Vec::new(),
             ages: None,
+            is_of_one_run: false,
         }
     }
 
@@ -190,6 +207,24 @@ mod tests {
             lineage.begin(*base, *base);
         }
         lineage
+    }
+
+    /// Symptom: the next opening took the private time of one run for what the wall clock showed.
+    /// Rule: a point that an earlier version wrote is known as one, also through a snapshot.
+    #[test]
+    fn a_point_of_an_earlier_version_is_told_from_one_of_this() {
+        let (topic, partition) = (TOPIC, 0);
+        let old = LocalChange::Point { topic, partition, point: point() };
+        let new = LocalChange::TimedPoint { topic, partition, point: point() };
+        for (change, is_of_one_run) in [(old, true), (new, false)] {
+            let mut state = LocalState::default();
+            state.apply(change);
+            let mut again = LocalState::default();
+            state.snapshot().into_iter().for_each(|change| again.apply(change));
+            for state in [state, again] {
+                assert_eq!(state.points[&(TOPIC, 0)].is_of_one_run, is_of_one_run);
+            }
+        }
     }
 
     /// E16: no number gets in that a log cannot have.

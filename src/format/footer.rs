@@ -17,13 +17,16 @@ use super::fields::{set_field, take, take_slice, u32_field, u64_field};
 use super::index::{IndexRow, SparseIndex};
 use super::producers::{ProducerState, ROW_SIZE, get_table, put_table};
 use super::segment::SegmentHeader;
+use crate::clock::Moment;
 use crate::error::CorruptionKind;
 
 const TAG_SUMMARY: u16 = 1;
 const TAG_OFFSET_INDEX: u16 = 2;
 const TAG_TIME_INDEX: u16 = 3;
 const TAG_PRODUCERS: u16 = 4;
-const TAG_AGE: u16 = 5;
+/// Written by versions whose ages were in the private time of one run.
+const TAG_RUN_AGE: u16 = 5;
+const TAG_AGE: u16 = 6;
 
 const FIELD_HEADER_SIZE: usize = 2 + 4;
 const OFFSET_ROW_SIZE: usize = 4 + 4;
@@ -85,22 +88,39 @@ pub(crate) struct TimeRange {
     pub(crate) first: u64,
     /// The greatest of all records.
     pub(crate) max: u64,
-    /// The moment from which the age of the youngest record counts, in retention's time. Not a
-    /// timestamp of any record: those may lie in the future.
+    /// The moment from which the age of the youngest record counts, as the wall clock showed it.
+    /// Not a timestamp of any record: those may lie in the future.
     pub(crate) aged_from: u64,
+    /// The same moment in the time of this run, which is not stored.
+    pub(crate) since: u64,
 }
 
 impl TimeRange {
     /// Takes note of the next batch.
     #[inline]
-    pub(crate) fn note(range: &mut Option<Self>, base: u64, max: u64, aged_from: u64) {
-        match range {
-            Some(range) => {
-                range.max = range.max.max(max);
-                range.aged_from = range.aged_from.max(aged_from);
-            }
-            None => *range = Some(Self { first: base, max, aged_from }),
+    pub(crate) fn note(range: &mut Option<Self>, base: u64, max: u64, age: Moment) {
+        if let Some(range) = range {
+            range.max = range.max.max(max);
+            range.aged_from = range.aged_from.max(age.wall);
+            range.since = range.since.max(age.run);
+        } else {
+            let (aged_from, since) = (age.wall, age.run);
+            *range = Some(Self { first: base, max, aged_from, since });
         }
+    }
+
+    /// What was stored, for a run that opens the log at `now`.
+    pub(crate) fn found(self, now: u64) -> Self {
+        // What an earlier version stored says less than the wall clock does, if that can be right.
+        let since = if self.aged_from <= now { self.aged_from } else { self.since.min(now) };
+        Self { since, ..self }
+    }
+
+    /// What a version stored that knew only `age`, in the private time of one run: earlier than
+    /// the append by as much as the wall clock was behind when that run began. Nothing is younger
+    /// than the greatest timestamp; `age` decides only where that lies in the future.
+    pub(crate) fn of_one_run(first: u64, max: u64, age: u64) -> Self {
+        Self { first, max, aged_from: max, since: age.min(max) }
     }
 }
 
@@ -242,6 +262,7 @@ struct Fields<'a> {
     offset_index: Option<&'a [u8]>,
     time_index: Option<&'a [u8]>,
     producers: Option<&'a [u8]>,
+    run_age: Option<&'a [u8]>,
     age: Option<&'a [u8]>,
 }
 
@@ -256,6 +277,7 @@ impl<'a> Fields<'a> {
                 TAG_OFFSET_INDEX => &mut fields.offset_index,
                 TAG_TIME_INDEX => &mut fields.time_index,
                 TAG_PRODUCERS => &mut fields.producers,
+                TAG_RUN_AGE => &mut fields.run_age,
                 TAG_AGE => &mut fields.age,
                 // A later version's: it repeats the batches, as everything here does.
                 _ => continue,
@@ -282,7 +304,7 @@ impl<'a> Fields<'a> {
             base_offset,
             next_offset: u64_field::<NEXT_OFFSET_AT, _>(summary),
             data_end: u32_field::<DATA_END_AT, _>(summary),
-            times: decode_times(summary, self.age)?,
+            times: decode_times(summary, self.age, self.run_age)?,
             leader_epoch: u32_field::<LEADER_EPOCH_AT, _>(summary),
             incarnation: u64_field::<INCARNATION_AT, _>(summary),
             index: decode_index(base_offset, offsets, times)?,
@@ -296,18 +318,23 @@ impl<'a> Fields<'a> {
 fn decode_times(
     summary: &[u8; SUMMARY_SIZE],
     age: Option<&[u8]>,
+    run_age: Option<&[u8]>,
 ) -> Result<Option<TimeRange>, CorruptionKind> {
     let first = u64_field::<FIRST_TIMESTAMP_AT, _>(summary);
     let max = u64_field::<MAX_TIMESTAMP_AT, _>(summary);
     match u32_field::<FLAGS_AT, _>(summary) {
-        0 if first == 0 && max == 0 && age.is_none() => Ok(None),
+        0 if first == 0 && max == 0 && age.is_none() && run_age.is_none() => Ok(None),
         HAS_TIMESTAMPS => {
-            // Without the field, the age counts from the timestamps.
-            let aged_from = age.map_or(Ok(max), |age| match <[u8; AGE_SIZE]>::try_from(age) {
-                Ok(age) => Ok(u64::from_le_bytes(age)),
-                Err(_) => Err(CorruptionKind::Length("footer age")),
-            })?;
-            Ok(Some(TimeRange { first, max, aged_from }))
+            let moment = |age: Option<&[u8]>| match age.map(<[u8; AGE_SIZE]>::try_from) {
+                None => Ok(None),
+                Some(Ok(age)) => Ok(Some(u64::from_le_bytes(age))),
+                Some(Err(_)) => Err(CorruptionKind::Length("footer age")),
+            };
+            // Without a field, the age counts from the timestamps.
+            Ok(Some(match (moment(age)?, moment(run_age)?) {
+                (Some(aged_from), _) => TimeRange { first, max, aged_from, since: aged_from },
+                (None, age) => TimeRange::of_one_run(first, max, age.unwrap_or(max)),
+            }))
         }
         _ => Err(CorruptionKind::Malformed("footer flags")),
     }

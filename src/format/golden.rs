@@ -189,7 +189,7 @@ fn the_footers_bytes_are_fixed() {
         base_offset: 16,
         next_offset: 18,
         data_end: 296,
-        times: Some(TimeRange { first: 6, max: 7, aged_from: 8 }),
+        times: Some(TimeRange { first: 6, max: 7, aged_from: 8, since: 8 }),
         leader_epoch: 1,
         incarnation: 2,
         index,
@@ -200,7 +200,25 @@ fn the_footers_bytes_are_fixed() {
         "0000000000000200000000000000280100000100000001000000020008000000",
         "0100000000010000030008000000070000000000000004002400000001000000",
         "0000000002000000030000000000000004000000000000000500000000000000",
-        "05000800000008000000000000009e000000c7acebc289504f4e44454e44",
+        "06000800000008000000000000009e0000009d5f6daf89504f4e44454e44",
     );
     assert_eq!(hex_of(&footer.encode(1).unwrap()), expected);
+}
+
+/// What the version before wrote: its age is a moment of one run, which the greatest timestamp
+/// overrules unless that lies in the future.
+#[test]
+fn the_footer_with_the_time_of_a_run_is_read() {
+    let bytes = concat!(
+        "0100340000001000000000000000120000000000000006000000000000000700",
+        "0000000000000200000000000000280100000100000001000000020008000000",
+        "0100000000010000030008000000070000000000000004002400000001000000",
+        "0000000002000000030000000000000004000000000000000500000000000000",
+        "05000800000008000000000000009e000000c7acebc289504f4e44454e44",
+    );
+    let bytes: Vec<u8> = (0..bytes.len() / 2)
+        .map(|at| u8::from_str_radix(&bytes[2 * at..2 * at + 2], 16).unwrap())
+        .collect();
+    let times = Footer::decode(&bytes, 1).unwrap().times;
+    assert_eq!(times, Some(TimeRange { first: 6, max: 7, aged_from: 7, since: 7 }));
 }

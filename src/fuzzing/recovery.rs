@@ -88,6 +88,7 @@ impl Setup {
             times: None,
             producers: Vec::new(),
             ages: None,
+            is_of_one_run: false,
         });
         Known {
             checkpoint,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::create::{Prepared, Writer, make_writable};
 use super::segment::{Sealed, Segment};
 use super::space::{Growth, Space, page_ceil};
+use crate::clock::Moment;
 use crate::error::{Error, Result};
 use crate::format::{SparseIndex, TimeRange};
 use crate::storage::disk::DiskFile;
@@ -29,8 +30,8 @@ pub(crate) struct Active {
     /// Whether `index` covers the segment from its start; after a reopen it begins later.
     pub(crate) index_is_whole: bool,
     pub(crate) times: Option<TimeRange>,
-    /// When the first record was appended, in retention's time.
-    pub(crate) began: Option<u64>,
+    /// When the first record was appended.
+    pub(crate) began: Option<Moment>,
     pub(crate) last_batch: usize,
     /// Up to here a sync has returned.
     pub(crate) synced_end: usize,

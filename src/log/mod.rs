@@ -29,6 +29,7 @@ use self::pinned::PinnedMaps;
 use self::producers::{Admission, ProducerTable, Sequence};
 use self::segment::{MapBudget, Segment, SegmentList};
 use self::tasks::{SyncScope, Unfinished, Unproved};
+use crate::clock::Moment;
 use crate::error::{CorruptionKind, Error, Result};
 use crate::format::{
     EncodedBatch, Opening, Placement, ProducerStamp, ProducerState, Rewrite, SegmentHeader,
@@ -144,8 +145,12 @@ pub(crate) struct Checkpoint {
     pub(crate) last_batch: u32,
     pub(crate) times: Option<(u64, u64)>,
     pub(crate) producers: Vec<(u64, u32, u64, u64, u64)>,
-    /// In retention's time: from when the segment ages, and when its first record was appended.
+    /// As the wall clock showed it: from when the segment ages, and when its first record was
+    /// appended.
     pub(crate) ages: Option<(u64, u64)>,
+    /// Whether a version wrote it whose moments were in the private time of one run.
+    #[serde(skip)]
+    pub(crate) is_of_one_run: bool,
 }
 
 impl Checkpoint {
@@ -161,9 +166,14 @@ impl Checkpoint {
     }
 
     pub(crate) fn times(&self) -> Option<TimeRange> {
+        let (first, max) = self.times?;
         // Without a word of when, the age counts from the timestamps.
-        let aged_from = |max| self.ages.map_or(max, |(aged_from, _)| aged_from);
-        self.times.map(|(first, max)| TimeRange { first, max, aged_from: aged_from(max) })
+        let aged_from = self.ages.map_or(max, |(aged_from, _)| aged_from);
+        Some(if self.is_of_one_run {
+            TimeRange::of_one_run(first, max, aged_from)
+        } else {
+            TimeRange { first, max, aged_from, since: aged_from }
+        })
     }
 }
 
@@ -208,10 +218,8 @@ pub(crate) struct Log {
     /// Whether opening drew the incarnation, because the log did not end as a clean close left it.
     is_new_incarnation: bool,
     producers: ProducerTable,
-    /// Retention's time in milliseconds, as the log was last told: it has no clock.
-    time: u64,
-    /// How far the wall clock was behind it then.
-    lag: u64,
+    /// As the log was last told: it has no clock.
+    now: Moment,
 }
 
 /// How much of a segment the largest batch may take, and how much of that is not payload.
@@ -272,8 +280,7 @@ impl Log {
             incarnation: (env.random)(),
             is_new_incarnation: false,
             producers: ProducerTable::default(),
-            time: 0,
-            lag: 0,
+            now: Moment::default(),
         }
     }
 
@@ -344,17 +351,20 @@ impl Log {
 
     /// Tells the time, by which idle producers are forgotten; before anything else, and before
     /// each append of a named producer.
-    pub(crate) fn tell_time(&mut self, now: u64) {
-        if self.time == 0 && self.is_new_incarnation {
-            self.producers.touch(now);
+    pub(crate) fn tell_time(&mut self, now: Moment) {
+        if self.now == Moment::default() {
+            self.producers.begin_run(now.run);
+            if self.is_new_incarnation {
+                self.producers.touch(now);
+            }
         }
-        self.time = self.time.max(now);
+        self.now = Moment { run: self.now.run.max(now.run), ..now };
     }
 
     /// Forgets producers that have been idle for longer than this.
     pub(crate) fn expire_producers(&mut self, idle: Duration) {
         let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
-        self.producers.expire(self.time.saturating_sub(idle));
+        self.producers.expire(self.now.run.saturating_sub(idle));
     }
 
     pub(crate) fn producer(&self, id: u64) -> Option<&ProducerState> {
@@ -390,7 +400,7 @@ impl Log {
             })?;
         let size = batch.size(stamp.is_some());
         let (leader_epoch, durable_end) = (self.leader_epoch, self.durable_end);
-        let (time, lag) = (self.time, self.lag);
+        let (now, age) = (self.now, self.age_of(batch.max_timestamp()));
         let active = self.active_with_room(size, next_offset)?;
         let placement = Placement {
             base_offset,
@@ -402,22 +412,22 @@ impl Log {
         let position = active.position;
         active.append(batch.seal(&placement))?;
         let max_timestamp = batch.max_timestamp();
-        active.began.get_or_insert(time);
-        let aged_from = retention::aged_from(max_timestamp, time, lag);
-        TimeRange::note(&mut active.times, batch.base_timestamp(), max_timestamp, aged_from);
+        active.began.get_or_insert(now);
+        TimeRange::note(&mut active.times, batch.base_timestamp(), max_timestamp, age);
         let at = u32::try_from(position).unwrap_or(u32::MAX);
         active.index.note_batch(base_offset, at, size, max_timestamp);
         self.log_end = next_offset;
         if let Some(stamp) = stamp {
-            self.producers.note(ProducerState {
+            let state = ProducerState {
                 id: stamp.id,
                 epoch: stamp.epoch,
                 last_sequence: stamp
                     .base_sequence
                     .saturating_add(u64::from(batch.last_offset_delta())),
                 last_offset: next_offset.saturating_sub(1),
-                last_timestamp: self.time,
-            });
+                last_timestamp: now.wall,
+            };
+            self.producers.note(state, now.run);
         }
         Ok(Outcome::Appended { base_offset, next_offset })
     }
@@ -467,7 +477,7 @@ impl Log {
 
     /// Seals the active segment and goes on in a new one with room for `batch` bytes.
     fn roll(&mut self, batch: usize) -> Result<()> {
-        let producers = self.producers.states();
+        let producers = self.producers.states_at(self.now);
         let opening = Opening {
             base_offset: self.log_end,
             leader_epoch: self.leader_epoch,

@@ -25,9 +25,10 @@ use super::recovery::{Facts, Fate, Verdict, decide};
 use super::segment::{Sealed, Segment, SegmentList};
 use super::tasks::{Unfinished, Unproved};
 use super::{Checkpoint, Log, LogEnv, LogIdentity, LogOptions, from_tuple};
+use crate::clock::Moment;
 use crate::config::RecoveryPolicy;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
-use crate::format::{Rewrite, SegmentHeader, SparseIndex, TimeRange};
+use crate::format::{Rewrite, SegmentHeader, SparseIndex};
 use crate::rules::Rule;
 use crate::storage::disk::Access;
 
@@ -274,7 +275,7 @@ impl Assembly<'_> {
             &found.header,
             // A file that only stands for an empty log has no offsets of its own.
             found.base_offset().unwrap_or(next_offset).min(next_offset),
-            Sealed { data_end, next_offset, times: not_younger(times, self.known.now) },
+            Sealed { data_end, next_offset, times: times.map(|times| times.found(self.known.now)) },
             log.claim(found.bytes()),
         );
         if let Some(footer) = &found.footer {
@@ -298,6 +299,10 @@ impl Assembly<'_> {
         let point = self.known.checkpoint.as_ref().filter(|_| found.from_point);
         if let Some(point) = point {
             log.producers = ProducerTable::from_states(point.producers.iter().map(from_tuple));
+            if point.is_of_one_run {
+                // It is not known when they were used last.
+                log.producers.touch(Moment { wall: self.known.now, run: self.known.now });
+            }
         }
         let scan = found.scan.as_ref();
         let stretches = scan.map(|scan| scan.stretches.iter().zip(&scan.producers));
@@ -367,16 +372,11 @@ impl Assembly<'_> {
         );
         let mut active = reopen(Arc::clone(&segment), file, writer, log.options.writer, position)
             .map_err(|source| Error::io("grow", &last.path, source))?;
-        active.times = not_younger(point.times(), self.known.now);
-        active.began = point.ages.map(|(_, began)| began.min(self.known.now));
+        active.times = point.times().map(|times| times.found(self.known.now));
+        active.began = point.ages.map(|(_, began)| Moment::found(began, self.known.now));
         active.last_batch = point.last_batch as usize;
         log.active = Some(active);
         segments.push(segment);
         Ok(())
     }
-}
-
-/// Ages that count from now at the latest: the wall clock may have been ahead when they were taken.
-fn not_younger(times: Option<TimeRange>, now: u64) -> Option<TimeRange> {
-    times.map(|times| TimeRange { aged_from: times.aged_from.min(now), ..times })
 }

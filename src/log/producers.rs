@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use crate::clock::Moment;
 use crate::format::ProducerState;
 
 /// Which number the records of a batch take.
@@ -31,26 +32,47 @@ pub(crate) enum Admission {
 }
 
 #[derive(Debug, Clone, Default)]
-pub(crate) struct ProducerTable(HashMap<u64, ProducerState>);
+pub(crate) struct ProducerTable(HashMap<u64, Row>);
+
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    /// As it is stored: its time of last use is what the wall clock showed.
+    state: ProducerState,
+    /// The last use in the time of this run.
+    used: u64,
+}
 
 impl ProducerTable {
     pub(crate) fn from_states(states: impl IntoIterator<Item = ProducerState>) -> Self {
-        Self(states.into_iter().map(|state| (state.id, state)).collect())
+        let row = |state: ProducerState| (state.id, Row { state, used: state.last_timestamp });
+        Self(states.into_iter().map(row).collect())
     }
 
     /// The entries, by id: the same table is always written as the same bytes.
     pub(crate) fn states(&self) -> Vec<ProducerState> {
-        let mut states: Vec<_> = self.0.values().copied().collect();
+        let mut states: Vec<_> = self.0.values().map(|row| row.state).collect();
         states.sort_unstable_by_key(|state| state.id);
         states
     }
 
+    /// The entries as they are stored at `now`. A row that was used while the wall clock was
+    /// behind must not look idle once the clock is right.
+    pub(crate) fn states_at(&self, now: Moment) -> Vec<ProducerState> {
+        let mut states = self.states();
+        for state in &mut states {
+            let used = self.0.get(&state.id).map_or(now.run, |row| row.used);
+            state.last_timestamp =
+                Moment { wall: state.last_timestamp, run: used }.latest_wall(now);
+        }
+        states
+    }
+
     pub(crate) fn get(&self, id: u64) -> Option<&ProducerState> {
-        self.0.get(&id)
+        self.0.get(&id).map(|row| &row.state)
     }
 
     pub(crate) fn admit(&self, id: u64, epoch: u32, sequence: Sequence, records: u32) -> Admission {
-        let known = self.0.get(&id);
+        let known = self.get(id);
         if let Some(state) = known.filter(|state| state.epoch > epoch) {
             return Admission::Fenced { current: state.epoch };
         }
@@ -75,31 +97,41 @@ impl ProducerTable {
     }
 
     /// Takes note of a batch that is in the log.
-    pub(crate) fn note(&mut self, state: ProducerState) {
-        let entry = self.0.entry(state.id).or_insert(state);
-        if state.epoch >= entry.epoch && state.last_sequence >= entry.last_sequence {
-            *entry = state;
+    pub(crate) fn note(&mut self, state: ProducerState, used: u64) {
+        let row = Row { state, used };
+        let entry = self.0.entry(state.id).or_insert(row);
+        let known = &entry.state;
+        if state.epoch >= known.epoch && state.last_sequence >= known.last_sequence {
+            *entry = row;
         }
     }
 
     /// Takes note of all that a later part of the log says.
     pub(crate) fn merge(&mut self, later: &Self) {
-        for state in later.0.values() {
-            self.note(*state);
+        for row in later.0.values() {
+            self.note(row.state, row.used);
         }
     }
 
     /// Counts all as used at `now`: what a scan finds bears the records' own timestamps, which say
     /// nothing about when they were appended.
-    pub(crate) fn touch(&mut self, now: u64) {
-        for state in self.0.values_mut() {
-            state.last_timestamp = state.last_timestamp.max(now);
+    pub(crate) fn touch(&mut self, now: Moment) {
+        for row in self.0.values_mut() {
+            row.state.last_timestamp = row.state.last_timestamp.max(now.wall);
+            row.used = now.run;
         }
     }
 
-    /// Drops those that have been idle since before `deadline` (milliseconds since 1970).
+    /// Takes the stored times over into a run that is at `now`: none was used later.
+    pub(crate) fn begin_run(&mut self, now: u64) {
+        for row in self.0.values_mut() {
+            row.used = Moment::found(row.state.last_timestamp, now).run;
+        }
+    }
+
+    /// Drops those that have been idle since before `deadline`, in the time of this run.
     pub(crate) fn expire(&mut self, deadline: u64) {
-        self.0.retain(|_, state| state.last_timestamp >= deadline);
+        self.0.retain(|_, row| row.used >= deadline);
     }
 }
 

@@ -11,22 +11,25 @@
 //! 3. A segment without records has no age of its own. It ages by its successor's first record.
 //! 4. The log start never goes back.
 //!
-//! Time is *retention's time*: the wall clock as it was when the broker was opened, moved on by a
-//! clock that never jumps. See [`aged_from`] for what a record's age is.
+//! Time is that of the *run*: the wall clock as it was when the broker was opened, moved on by a
+//! clock that never jumps. See [`aged_from`] for what a record's age is. None of it is stored: the
+//! next run's time may be another, where the wall clock was wrong when one of them began. What is
+//! stored is what the wall clock showed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Log;
 use super::segment::Segment;
+use crate::clock::Moment;
 use crate::config::{Cleanup, TopicConfig};
 use crate::format::TimeRange;
 
-/// The moment, in retention's time, from which a record's age counts.
+/// The moment, in the time of the run, from which a record's age counts.
 ///
 /// That is the record's timestamp, but not later than its append: a timestamp in the future must
 /// not keep a segment for ever. One in the past makes the record old from the start, as it does in
-/// Kafka. Where the wall clock lags behind retention's time it was set back after the broker was
+/// Kafka. Where the wall clock lags behind the run's time it was set back after the broker was
 /// opened; a timestamp that was taken from it is late by as much, and is moved on.
 ///
 /// Worked example, in hours: the broker was opened at 100, it is 110 now. A record that is stamped
@@ -146,7 +149,7 @@ impl Planner {
         if let (Some((bytes, next_offset)), Some(times)) = (self.undated, successor)
             && !self.ended
         {
-            let first = times.first.min(times.aged_from);
+            let first = times.first.min(times.since);
             if self.is_older(first) {
                 self.undated = None;
                 self.remove(bytes, next_offset);
@@ -162,7 +165,7 @@ impl Planner {
     }
 
     fn is_expired(&self, times: Option<TimeRange>) -> bool {
-        times.is_some_and(|times| self.is_older(times.aged_from))
+        times.is_some_and(|times| self.is_older(times.since))
     }
 
     fn is_older(&self, since: u64) -> bool {
@@ -182,9 +185,12 @@ impl Planner {
 }
 
 impl Log {
-    /// Tells what the wall clock shows, which stamps records; after the time was told.
-    pub(crate) fn tell_lag(&mut self, wall: u64) {
-        self.lag = self.time.saturating_sub(wall);
+    /// From when a record ages that is stamped so and appended now. What is stored is what the
+    /// wall clock shows, and never later than the timestamp.
+    pub(super) fn age_of(&self, timestamp: u64) -> Moment {
+        let Moment { wall, run } = self.now;
+        let lag = run.saturating_sub(wall);
+        Moment { wall: timestamp.min(wall), run: aged_from(timestamp, run, lag) }
     }
 
     /// What retention has to know of the last segment.
@@ -195,7 +201,7 @@ impl Log {
                 bytes: active.position as u64,
                 times: active.times,
             };
-            let began = active.began.filter(|_| active.times.is_some());
+            let began = active.began.filter(|_| active.times.is_some()).map(|began| began.run);
             return Some(Tail { base_offset: active.segment.base_offset, facts, began });
         }
         let last = self.segments.last()?;

@@ -21,6 +21,7 @@ use super::producers::ProducerTable;
 use super::recovery::{Damage, Facts, Fate, Verdict, bounds};
 use super::scan::{ScanFrom, Stretch, scan_segment};
 use super::{Checkpoint, LogEnv, LogIdentity, OFFSET_MAX};
+use crate::clock::Moment;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{
     BatchView, HeaderError, Replacement, SegmentHeader, TopicId, VERSION, parse_segment_file_name,
@@ -189,7 +190,7 @@ impl Wreck {
             leader_epoch: 0,
             incarnation: (env.random)(),
             producers: Vec::new(),
-            aged_from: 0,
+            age: Moment::default(),
         };
         // A segment is younger than those whose places it fills: these fill their own, with
         // numbers behind all places.
@@ -253,7 +254,7 @@ impl Wreck {
     fn inherit(&self, piece: &Piece, heritage: &mut Heritage) {
         let Some(found) = piece.segment.and_then(|index| self.found.get(index)) else { return };
         let scan = found.scan.as_ref();
-        heritage.aged_from = 0;
+        heritage.age = Moment::default();
         let mut table = ProducerTable::from_states(heritage.producers.iter().copied());
         if let Some(footer) = &found.footer {
             table = ProducerTable::from_states(footer.producers.iter().copied());
@@ -269,12 +270,12 @@ impl Wreck {
             if piece.ranges.iter().any(|range| range.start == stretch.start) {
                 table.merge(producers);
                 let aged_from = stretch.times.map_or(0, |times| times.aged_from);
-                heritage.aged_from = heritage.aged_from.max(aged_from);
+                heritage.age.wall = heritage.age.wall.max(aged_from);
             }
         }
         let footer = found.footer.as_ref();
         if let Some(times) = footer.and_then(|footer| footer.times) {
-            heritage.aged_from = times.aged_from;
+            heritage.age.wall = times.aged_from;
         }
         heritage.producers = table.states();
     }

@@ -10,6 +10,7 @@ use super::Checkpoint;
 use super::chunk::{CHUNK_BYTES, ChunkReader};
 use super::damage::next_whole_batch;
 use super::producers::ProducerTable;
+use crate::clock::Moment;
 use crate::error::CorruptionKind;
 use crate::format::{
     BatchHeader, BatchView, Opening, ProducerState, SegmentHeader, SparseIndex, TimeRange,
@@ -248,17 +249,18 @@ impl Scan {
             // A batch that only stands for offsets has no time. When records were appended is not
             // stored with a batch; the timestamp is the best there is.
             let max = header.max_timestamp;
-            TimeRange::note(times, header.base_timestamp, max, max);
+            TimeRange::note(times, header.base_timestamp, max, Moment { wall: max, run: max });
             self.index.note_batch(header.base_offset, at, header.size, max);
         }
         if let (Some(producer), Some(last_sequence)) = (header.producer, header.last_sequence()) {
-            producers.note(ProducerState {
+            let state = ProducerState {
                 id: producer.id,
                 epoch: producer.epoch,
                 last_sequence,
                 last_offset: header.next_offset().saturating_sub(1),
                 last_timestamp: header.max_timestamp,
-            });
+            };
+            producers.note(state, header.max_timestamp);
         }
     }
 }

@@ -21,6 +21,7 @@ use super::damage::next_whole_batch;
 use super::scan::read_opening;
 use super::segment::{Segment, SegmentList};
 use super::{LogIdentity, PAGE_BYTES};
+use crate::clock::Moment;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{
     BATCH_HEADER_SIZE_MAX, BatchHeader, BatchView, Footer, HeaderError, IndexRow, Opening, Rewrite,
@@ -333,7 +334,8 @@ impl<'a> Verifier<'a> {
         self.rows.note_batch(&header, position, self.times.map(|times| times.max));
         if header.record_count > 0 {
             // The age is no timestamp of any record; it cannot be wrong in a way that batches show.
-            TimeRange::note(&mut self.times, header.base_timestamp, header.max_timestamp, 0);
+            let age = Moment::default();
+            TimeRange::note(&mut self.times, header.base_timestamp, header.max_timestamp, age);
         }
         self.expected = header.next_offset().max(expected);
     }

@@ -198,8 +198,10 @@ impl Log {
             position: u32::try_from(position).ok()?,
             last_batch: u32::try_from(last_batch).ok()?,
             times: times.map(|times| (times.first, times.max)),
-            producers: self.producers.states().iter().map(to_tuple).collect(),
-            ages: times.map(|times| (times.aged_from, began.unwrap_or(times.aged_from))),
+            producers: self.producers.states_at(self.now).iter().map(to_tuple).collect(),
+            ages: times
+                .map(|times| (times.aged_from, began.map_or(times.aged_from, |began| began.wall))),
+            is_of_one_run: false,
         })
     }
 

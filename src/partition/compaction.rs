@@ -189,14 +189,14 @@ impl PartitionCore {
 
     /// Asks for a compaction if there is enough to do. Cheap where there is not.
     pub(crate) fn compact_if_due(self: &Arc<Self>) {
-        let (now, monotonic) = (self.steady_millis(), self.clock.monotonic());
+        let (now, monotonic) = (self.moment(), self.clock.monotonic());
         let (settings, has_expired) = {
             let slot = self.compaction.slot.lock();
             let Some(settings) = slot.settings else { return };
             if slot.is_claimed || slot.retry_at.is_some_and(|retry_at| monotonic < retry_at) {
                 return;
             }
-            (settings, slot.next_horizon.is_some_and(|horizon| horizon <= now))
+            (settings, slot.next_horizon.is_some_and(|horizon| horizon <= now.wall.min(now.run)))
         };
         let state = self.state.lock();
         let is_due = !state.closed
@@ -378,13 +378,16 @@ impl PartitionCore {
     }
 
     fn begin(&self, settings: &CompactionSettings) -> Option<Compaction> {
-        let now = self.steady_millis();
+        // A horizon is stored, so it is in the wall clock's time. Where that and the run's differ,
+        // one of them was or is wrong: a tombstone goes when it is due by both.
+        let now = self.moment();
+        let latest = now.wall.max(now.run);
         let retention = settings.tombstone_retention.as_millis();
         let terms = Terms {
             key_memory_bytes: KEY_MEMORY_BYTES,
             segment_bytes: settings.segment_bytes,
-            now,
-            horizon: now.saturating_add(u64::try_from(retention).unwrap_or(u64::MAX)),
+            now: now.wall.min(now.run),
+            horizon: latest.saturating_add(u64::try_from(retention).unwrap_or(u64::MAX)),
         };
         let state = self.state.lock();
         if state.failure.is_some() {

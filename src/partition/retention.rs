@@ -14,6 +14,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use super::{PartitionCore, Work};
+use crate::clock::Moment;
 use crate::error::{Error, Result};
 use crate::log::retention::{Plan, Planner, RetentionPolicy, SegmentFacts, Tail};
 use crate::log::segment::Segment;
@@ -29,7 +30,7 @@ impl PartitionCore {
     /// What retention would do now. `None` where the partition is closed or poisoned: what a
     /// failed sync left is evidence.
     pub(crate) fn plan_retention(&self, policy: &RetentionPolicy) -> Option<(Plan, Tail)> {
-        let now = self.steady_millis();
+        let now = self.moment();
         let tail = self.look_at_tail(now)?;
         let mut bytes = 0;
         if policy.bytes.is_some() {
@@ -39,7 +40,7 @@ impl PartitionCore {
                 true
             });
         }
-        let mut planner = Planner::new(*policy, now, self.log_start(), bytes);
+        let mut planner = Planner::new(*policy, now.run, self.log_start(), bytes);
         if policy.bytes.is_some() || policy.age.is_some() {
             self.each_sealed(|facts| planner.sealed(facts));
         }
@@ -54,7 +55,7 @@ impl PartitionCore {
         Ok((Plan { log_start: offset, roll }, tail))
     }
 
-    fn look_at_tail(&self, now: u64) -> Option<Tail> {
+    fn look_at_tail(&self, now: Moment) -> Option<Tail> {
         let mut state = self.state.lock();
         if state.closed || state.failure.is_some() {
             return None;

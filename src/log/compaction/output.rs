@@ -9,6 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::clock::Moment;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{
     BatchEncoder, BatchHeader, BatchView, Footer, Opening, Placement, ProducerState, Replacement,
@@ -33,7 +34,7 @@ pub(in crate::log) struct Heritage {
     /// As it was at the end of the last input.
     pub(in crate::log) producers: Vec<ProducerState>,
     /// From when the age of the youngest record of all inputs counts.
-    pub(in crate::log) aged_from: u64,
+    pub(in crate::log) age: Moment,
 }
 
 pub(in crate::log) struct Output {
@@ -135,7 +136,7 @@ impl Output {
         let pushed = BatchHeader::parse(batch).ok().flatten().unwrap_or(*header);
         if pushed.record_count > 0 {
             let (first, max) = (pushed.base_timestamp, pushed.max_timestamp);
-            TimeRange::note(&mut self.times, first, max, self.heritage.aged_from);
+            TimeRange::note(&mut self.times, first, max, self.heritage.age);
             self.index.note_batch(pushed.base_offset, at, pushed.size, pushed.max_timestamp);
         }
         self.reached = pushed.next_offset();

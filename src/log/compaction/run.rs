@@ -17,6 +17,7 @@ use super::keys::{Full, KeyMap, Latest};
 use super::output::{Heritage, Output};
 use super::plan::{self, Input};
 use super::sieve::{Rules, Sieve, Verdict};
+use crate::clock::Moment;
 use crate::error::{CorruptionKind, Error, Result};
 use crate::format::{BatchHeader, BatchView, RecordView, Replacement, SegmentHeader};
 use crate::log::producers::ProducerTable;
@@ -400,9 +401,12 @@ impl Compaction {
             last_number: last.places.1,
             is_clean: next_offset <= self.sieve.rules.pass_end,
         };
-        let ages = inputs.iter().filter_map(|input| input.sealed()?.times);
-        let aged_from = ages.map(|times| times.aged_from).max().unwrap_or(0);
-        let heritage = heritage_of(last, aged_from)?;
+        let ages = || inputs.iter().filter_map(|input| input.sealed()?.times);
+        let age = Moment {
+            wall: ages().map(|times| times.aged_from).max().unwrap_or(0),
+            run: ages().map(|times| times.since).max().unwrap_or(0),
+        };
+        let heritage = heritage_of(last, age)?;
         let Some(allotted) = log.with_log(Log::allot_rewrite) else {
             // The numbers of generations are used up: nothing can be replaced any more.
             return Ok(Stage::Done);
@@ -496,11 +500,11 @@ fn bytes_max_of(record: &RecordView<'_>) -> u64 {
 }
 
 /// What a segment says at its end: in its footer, or, where that is damaged, in its batches.
-fn heritage_of(segment: &Segment, aged_from: u64) -> Result<Heritage> {
+fn heritage_of(segment: &Segment, age: Moment) -> Result<Heritage> {
     if let Some(footer) = segment.read_footer()? {
         let (leader_epoch, incarnation) = (footer.leader_epoch, footer.incarnation);
         let producers = footer.producers;
-        return Ok(Heritage { leader_epoch, incarnation, producers, aged_from });
+        return Ok(Heritage { leader_epoch, incarnation, producers, age });
     }
     let file = segment.open_file(Access::Read)?;
     let from = ScanFrom { end: data_bytes(segment), ..ScanFrom::start(segment.base_offset) };
@@ -517,7 +521,7 @@ fn heritage_of(segment: &Segment, aged_from: u64) -> Result<Heritage> {
         leader_epoch: opening.leader_epoch,
         incarnation: opening.incarnation,
         producers: producers.states(),
-        aged_from,
+        age,
     })
 }
 

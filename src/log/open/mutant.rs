@@ -24,6 +24,7 @@ pub(super) fn without_new_segment(
             times: None,
             producers: Vec::new(),
             ages: None,
+            is_of_one_run: false,
         });
         inventory.resumable = Some(index);
     }

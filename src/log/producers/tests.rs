@@ -50,7 +50,7 @@ fn row_g08_numbers_never_wrap() {
 #[test]
 fn producers_that_a_scan_found_count_as_used_now() {
     let mut table = table(0, 1);
-    table.touch(5_000);
+    table.touch(Moment { wall: 5_000, run: 5_000 });
     table.expire(5_000);
     assert!(table.get(7).is_some());
 }

@@ -7,7 +7,7 @@ use super::*;
 /// A dated sealed segment of 100 bytes and ten offsets, of which the `number`-th ends at
 /// `10 * number + 10`.
 fn dated(number: u64, aged_from: u64) -> SegmentFacts {
-    let times = TimeRange { first: aged_from, max: aged_from, aged_from };
+    let times = TimeRange { first: aged_from, max: aged_from, aged_from, since: aged_from };
     SegmentFacts { next_offset: 10 * number + 10, bytes: 100, times: Some(times) }
 }
 
@@ -190,7 +190,7 @@ fn random_plans_are_what_the_definition_says() {
             .map(|number| {
                 let (first, span, aged_from) =
                     (random.below(60), random.below(60), random.below(100));
-                let times = TimeRange { first, max: first + span, aged_from };
+                let times = TimeRange { first, max: first + span, aged_from, since: aged_from };
                 let times = (random.below(4) > 0).then_some(times);
                 SegmentFacts { times, bytes: 1 + random.below(100), ..dated(number, 0) }
             })

@@ -107,6 +107,7 @@ fn row_e16_a_random_recovery_point_is_no_reason_to_panic() {
             times: None,
             producers: vec![(any(), 0, any(), any(), any())],
             ages: None,
+            is_of_one_run: false,
         };
         let known = Known { checkpoint: Some(point), clean: seed % 2 == 0, ..AFTER_KILL };
         if let Ok((log, _)) = Rig::simulated(&disk.kill9(), seed).open(&known) {
