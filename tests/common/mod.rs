@@ -168,12 +168,17 @@ impl Rng {
         Self(seed)
     }
 
-    /// Seeded from `LOGPOND_SEED`, or anew. Prints the seed, which the harness shows when the test
-    /// fails; `LOGPOND_SEED=<seed>` replays it.
+    /// Seeded from `what`, so that the same change passes or fails in every run of the tests.
+    /// `LOGPOND_SEED=fresh` draws a new seed, for campaigns; `LOGPOND_SEED=<seed>` replays one. Prints
+    /// the seed, which the harness shows when the test fails.
     pub(crate) fn announced(what: &str) -> Self {
-        let seed = match std::env::var("LOGPOND_SEED") {
-            Ok(seed) => seed.parse().expect("LOGPOND_SEED is a number"),
-            Err(_) => RandomState::new().hash_one(what),
+        let seed = match std::env::var("LOGPOND_SEED").as_deref() {
+            Ok("fresh") => RandomState::new().hash_one(what),
+            Ok(seed) => seed.parse().expect("LOGPOND_SEED is a number, or `fresh`"),
+            // FNV-1a: the same in every run and with every toolchain.
+            Err(_) => what.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            }),
         };
         eprintln!("{what}: LOGPOND_SEED={seed}");
         Self(seed)

@@ -11,7 +11,7 @@
 //!
 //! What needs root, strace, perl or a loop device is skipped, loudly, without it. By default each
 //! test tries a sample; `LOGPOND_CALLS=all` and `LOGPOND_CUTS=20000` are campaigns. The seed is
-//! printed, and `LOGPOND_SEED` replays the choices.
+//! fixed and printed; `LOGPOND_SEED=fresh` draws a new one, and `LOGPOND_SEED=<seed>` replays one.
 //!
 //! Not covered: lies of the disk (`src/broker/tests`), other file systems than ext4 and tmpfs.
 

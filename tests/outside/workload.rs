@@ -160,6 +160,9 @@ impl Worker {
     }
 
     fn delete_records(&self, before: u64) {
+        // No further than what was appended: sends may have been refused.
+        let end = self.topic("r", 0).map_or(0, |it| it.log_end_offset());
+        let before = before.min(end);
         say(&format!("deleting r 0 {before}"));
         match self.broker.admin().delete_records(tp("r", 0), before) {
             Ok(start) => say(&format!("deleted r 0 {start}")),

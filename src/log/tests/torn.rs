@@ -270,10 +270,13 @@ fn five_segments() -> (SimulatedDisk, u64) {
     (disk, log.log_end())
 }
 
-/// Which bits to flip: all of them with `LOGPOND_EVERY_BIT`, otherwise some, from a random start.
+/// Which bits to flip: all of them with `LOGPOND_EVERY_BIT`, otherwise some; which ones depends on
+/// the length, or on chance with `LOGPOND_SEED=fresh`.
 fn bits(length: usize) -> impl Iterator<Item = u64> {
     let step = if std::env::var_os("LOGPOND_EVERY_BIT").is_some() { 1 } else { 37 };
-    let start = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), length) % step;
+    let is_fresh = std::env::var("LOGPOND_SEED").is_ok_and(|seed| seed == "fresh");
+    let random = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), length);
+    let start = if is_fresh { random() } else { length as u64 } % step;
     eprintln!("every {step}. bit from {start} on, of {length} bytes");
     (start..length as u64 * 8).step_by(step as usize)
 }
