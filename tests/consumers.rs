@@ -138,6 +138,41 @@ fn no_partition_starves_while_others_have_more() {
     assert_eq!(counts, BTreeMap::from([(0, 100), (1, 100), (2, 100)]));
 }
 
+/// One partition was read to its end before the next had a turn: a poll that ended because the next
+/// batch did not fit below the byte limit left the turn where it was, since neither count had
+/// reached its limit. Rule: after a poll that a limit ends, the next one begins with another
+/// partition.
+// RED: src/consumer/mod.rs
+//   - let is_full = fetched.is_cut
+//   + let is_full = false
+#[test]
+fn row_j13_a_byte_limit_moves_the_turn() {
+    let broker = in_memory();
+    let value = vec![7; 3000];
+    let records: Vec<_> = (0..4).map(|_| Record::new().value(&value)).collect();
+    for topic in ["t", "u"] {
+        let topic = broker.ensure_topic(topic, small_topic(2)).unwrap();
+        for partition in 0..2 {
+            for _ in 0..20 {
+                topic.partition(partition).unwrap().append_batch(&records).unwrap();
+            }
+        }
+    }
+    let open = || broker.reader().subscribe(["t", "u"]).max_poll_bytes(20_000).open().unwrap();
+    let partition_of = |message: &Message| (message.topic().to_owned(), message.partition());
+    let mut reader = open();
+    let mut served = BTreeMap::<_, usize>::new();
+    for _ in 0..8 {
+        for message in reader.poll(Duration::ZERO).unwrap() {
+            *served.entry(partition_of(&message)).or_default() += 1;
+        }
+    }
+    assert_eq!(served.values().copied().collect::<Vec<_>>(), [8; 4], "{served:?}");
+    let mut reader = open();
+    let received: BTreeSet<_> = (0..16).map(|_| partition_of(&reader.recv().unwrap())).collect();
+    assert_eq!(received.len(), 4, "{received:?}");
+}
+
 #[test]
 fn statement_13_a_wake_ends_the_current_or_the_next_wait_once() {
     let broker = filled(&[0]);

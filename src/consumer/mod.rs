@@ -398,6 +398,7 @@ impl Consumer {
                     continue;
                 }
             }
+            let before = fetched.records;
             if let Err(error) = slot.fetch(settings, &mut fetched, &mut self.gaps) {
                 if fetched.records == 0 {
                     // The others have their turn before the error is met again.
@@ -408,10 +409,13 @@ impl Consumer {
                 slot.keep_error(error);
                 break;
             }
-            let is_full =
-                fetched.records >= settings.poll_records || fetched.bytes >= settings.poll_bytes;
+            // A batch that does not fit ends the poll below the byte limit.
+            let is_full = fetched.is_cut
+                || fetched.records >= settings.poll_records
+                || fetched.bytes >= settings.poll_bytes;
             if is_full && fetched.records > 0 {
-                self.turn = index + 1;
+                // A slot that had no room for its first batch has had no turn yet.
+                self.turn = if fetched.records > before { index + 1 } else { index };
                 break;
             }
         }

@@ -50,6 +50,8 @@ pub(crate) struct Fetched {
     pub(crate) runs: Vec<Run>,
     pub(crate) records: usize,
     pub(crate) bytes: usize,
+    /// A batch was left behind because it does not fit below the byte limit.
+    pub(crate) is_cut: bool,
 }
 
 impl Fetched {
@@ -155,6 +157,7 @@ impl Cursor {
                 break Err(kind);
             }
             let over = fetched.bytes.saturating_add(size) > limits.bytes && fetched.records > 0;
+            fetched.is_cut |= over && header.base_offset < limits.visible_end;
             if over || header.base_offset >= limits.visible_end {
                 break Ok(Stop::Limit);
             }
