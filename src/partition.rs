@@ -310,7 +310,7 @@ impl PartitionCore {
             (Outcome::Appended { next_offset, .. }, _) => {
                 let bytes = u64::from(batch.size(producer.is_some()));
                 state.counts.note_append(bytes);
-                let interval = self.note_unsynced(&mut state, bytes, level, monotonic);
+                let interval = Self::note_unsynced(&mut state, bytes, level, monotonic);
                 self.published(state, next_offset, interval);
                 Ok(outcome)
             }
@@ -351,7 +351,6 @@ impl PartitionCore {
     /// Keeps the books of interval syncs; other levels have none.
     #[inline]
     fn note_unsynced(
-        &self,
         state: &mut State,
         bytes: u64,
         level: Durability,
@@ -363,9 +362,6 @@ impl PartitionCore {
         state.unsynced_bytes = state.unsynced_bytes.saturating_add(bytes);
         if state.unsynced_bytes >= limit {
             return Some(Work::Sync);
-        }
-        if state.sync_due.is_some() && level == self.durability {
-            return None; // an earlier append of the same interval is due first
         }
         let due = now.saturating_add(every);
         let is_first = state.sync_due.is_none_or(|known| due < known);

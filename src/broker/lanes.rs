@@ -162,20 +162,24 @@ pub(crate) fn run_space_lane(
 /// Partitions whose interval runs, each at most once: thousands, where every topic has one.
 #[derive(Default)]
 struct Intervals {
-    partitions: HashMap<usize, Arc<PartitionCore>>,
+    /// By its address, with when it is to be looked at.
+    partitions: HashMap<usize, (Arc<PartitionCore>, Duration)>,
     /// When each of them is to be looked at, by its address. One that was synced meanwhile is due
-    /// later than that, or not at all.
+    /// later than that, or not at all. An entry that an earlier one has replaced stays until its
+    /// time, and is then passed over.
     due: BinaryHeap<Reverse<(Duration, usize)>>,
 }
 
 impl Intervals {
+    /// Looks at a partition, also at one that is known: a producer's own interval may end long
+    /// before the one that the partition is queued for.
     fn add(&mut self, partition: Arc<PartitionCore>, now: Duration) {
         let address = Arc::as_ptr(&partition).addr();
-        if self.partitions.contains_key(&address) {
-            return;
-        }
-        if let Some(due) = partition.sync_if_due(now) {
-            self.partitions.insert(address, partition);
+        let known = self.partitions.get(&address).map(|(_, due)| *due);
+        if let Some(due) = partition.sync_if_due(now)
+            && known.is_none_or(|known| due < known)
+        {
+            self.partitions.insert(address, (partition, due));
             self.due.push(Reverse((due, address)));
         }
     }
@@ -187,10 +191,12 @@ impl Intervals {
                 return Some(due.saturating_sub(now));
             }
             self.due.pop();
-            let again = self.partitions.get(&address).and_then(|it| it.sync_if_due(now));
-            match again {
-                Some(again) => self.due.push(Reverse((again, address))),
-                None => drop(self.partitions.remove(&address)),
+            if self.partitions.get(&address).is_none_or(|(_, current)| *current != due) {
+                continue;
+            }
+            // Removed before the sync: after a panic in it, the partition can be added again.
+            if let Some((partition, _)) = self.partitions.remove(&address) {
+                self.add(partition, now);
             }
         }
         None
@@ -274,3 +280,7 @@ impl Compactions {
         self.at = now.saturating_add(pause_after(now.saturating_sub(begun), was_busy));
     }
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;

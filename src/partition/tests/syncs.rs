@@ -521,3 +521,19 @@ fn row_d08_while_a_sync_hangs_appends_go_on_and_deadlines_hold() {
     });
     assert_eq!(core.durable_end(), 2);
 }
+
+/// A producer with a long interval appended first; an append at the topic's own, shorter interval
+/// was then durable only after the long one, since an interval that ran was taken for the topic's.
+/// The rule: the earliest deadline counts, whoever set it.
+// RED: src/partition.rs
+//   - let is_first = state.sync_due.is_none_or(|known| due < known);
+//   + let is_first = state.sync_due.is_none();
+#[test]
+fn row_d11_the_partitions_own_interval_is_kept_behind_a_longer_one() {
+    let setup = Setup::new(interval(1 << 20));
+    let level = Some(Durability::Interval { every: SECOND * 8, bytes: 1 << 20 });
+    append(&setup.core, "a", &AppendOptions { level, ..AppendOptions::default() }).unwrap();
+    assert_eq!(setup.core.sync_if_due(setup.clock.monotonic()), Some(SECOND * 8));
+    setup.append("b").unwrap();
+    assert_eq!(setup.core.sync_if_due(setup.clock.monotonic()), Some(SECOND));
+}

@@ -1,0 +1,57 @@
+//! The lanes by hand: what they look at, and when. Without threads, but where a thread's end is
+//! what is tested.
+
+use std::time::SystemTime;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::config::{Durability, TopicConfig};
+use crate::record::Record;
+use crate::{Broker, BrokerBuilder};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn interval(every: Duration) -> Durability {
+    Durability::Interval { every, bytes: 1 << 20 }
+}
+
+/// A broker in memory whose lanes are the test's, and its partition.
+fn opened(
+    set: impl FnOnce(BrokerBuilder) -> BrokerBuilder,
+) -> (Broker, Arc<PartitionCore>, ManualClock) {
+    let clock = ManualClock::new(SystemTime::UNIX_EPOCH + SECOND);
+    let builder = Broker::builder().in_memory().background(false).clock(clock.clone());
+    let broker = set(builder).open().unwrap();
+    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    let core = Arc::clone(broker.life().topic("t").unwrap().partition(0).unwrap());
+    (broker, core, clock)
+}
+
+/// A producer with an interval of 50 ms on a topic of 8 s: durable after 7.9 s, when the partition
+/// was queued already. A known partition was not looked at again. The rule: the earliest deadline
+/// counts, whoever set it and whenever.
+// RED: src/broker/lanes.rs
+//   - && known.is_none_or(|known| due < known)
+//   + && known.is_none()
+#[test]
+fn row_d11_a_queued_partition_is_synced_when_an_earlier_interval_ends() {
+    let (broker, core, clock) = opened(|builder| builder.durability(interval(SECOND * 8)));
+    let mut intervals = Intervals::default();
+    broker.producer().send(Record::to("t").value("slow")).unwrap();
+    intervals.add(Arc::clone(&core), clock.monotonic());
+    assert_eq!(intervals.sync_due(clock.monotonic()), Some(SECOND * 8));
+
+    let quick = Duration::from_millis(50);
+    let producer = broker.producer_builder().durability(interval(quick)).build().unwrap();
+    producer.send(Record::to("t").value("quick")).unwrap();
+    intervals.add(Arc::clone(&core), clock.monotonic());
+    assert_eq!(intervals.sync_due(clock.monotonic()), Some(quick));
+    clock.advance(quick);
+    intervals.sync_due(clock.monotonic());
+    assert_eq!(core.durable_end(), 2);
+
+    // What the longer interval has left in the queue is passed over, and nothing is looked at twice.
+    clock.advance(SECOND * 8);
+    assert_eq!(intervals.sync_due(clock.monotonic()), None);
+    assert!(intervals.partitions.is_empty() && intervals.due.is_empty());
+}
