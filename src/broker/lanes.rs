@@ -9,6 +9,8 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -21,6 +23,12 @@ use crate::sync::{AtomicBool, Ordering};
 
 /// How often recovery points are written for partitions that changed.
 pub(crate) const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a lane rests after a panic.
+const AFTER_PANIC: Duration = Duration::from_millis(10);
+
+/// When overdue members are looked for again after a look that panicked.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 enum Job {
     Do(Arc<PartitionCore>, Work),
@@ -135,9 +143,11 @@ pub(crate) fn run_space_lane(
     let mut intervals = Intervals::default();
     // At once: static members of the last life are waited for from the opening on.
     let mut look_at = Some(Duration::ZERO);
-    while queues.is_running() {
+    run_rounds(queues, || {
         let now = clock.monotonic();
         if look_at.is_some_and(|look_at| now >= look_at) {
+            // Should looking panic, the next look is after a while.
+            look_at = Some(now.saturating_add(LOOK_AGAIN));
             look_at = evict_overdue().map(|wait| now.saturating_add(wait));
         }
         let next = [intervals.sync_due(now), look_at.map(|it| it.saturating_sub(now))];
@@ -154,7 +164,26 @@ pub(crate) fn run_space_lane(
             // The next round looks.
             Ok(Job::Watch) => look_at = Some(Duration::ZERO),
             Err(RecvTimeoutError::Timeout) => {}
-            Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
+    });
+}
+
+/// Runs the rounds of a lane until it is stopped. A round calls foreign code (wakers, the clock, a
+/// subscriber of events); a panic there ends the round and not the lane, on which all partitions
+/// depend. What the panic left half done in a partition has poisoned that one by its own guards.
+fn run_rounds(queues: &LaneQueues, mut round: impl FnMut() -> ControlFlow<()>) {
+    while queues.is_running() {
+        match catch_unwind(AssertUnwindSafe(&mut round)) {
+            Ok(ControlFlow::Continue(())) => {}
+            Ok(ControlFlow::Break(())) => return,
+            Err(panic) => {
+                // Not dropped: its destructor is foreign code too.
+                std::mem::forget(panic);
+                // A clock that always panics must not keep a processor busy.
+                std::thread::park_timeout(AFTER_PANIC);
+            }
         }
     }
 }
@@ -219,11 +248,11 @@ pub(crate) trait Housekeeping {
 pub(crate) fn run_bulk_lane(queues: &LaneQueues, clock: &dyn Clock, engine: &impl Housekeeping) {
     let mut due = clock.monotonic().saturating_add(CHECKPOINT_EVERY);
     let mut compactions = Compactions::default();
-    while queues.is_running() {
+    run_rounds(queues, || {
         let now = clock.monotonic();
         if now >= due {
-            engine.keep_house();
             due = now.saturating_add(CHECKPOINT_EVERY);
+            engine.keep_house();
         }
         let next = compactions.next_step().map_or(due, |step| step.min(due));
         match queues.bulk.recv_timeout(next.saturating_sub(now)) {
@@ -234,9 +263,10 @@ pub(crate) fn run_bulk_lane(queues: &LaneQueues, clock: &dyn Clock, engine: &imp
             }
             Ok(Job::Watch) => {}
             Err(RecvTimeoutError::Timeout) => compactions.step(clock, engine),
-            Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
         }
-    }
+        ControlFlow::Continue(())
+    });
 }
 
 /// The compactions under way, each partition at most once. One is at work, so that the memory for

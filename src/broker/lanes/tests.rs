@@ -55,3 +55,32 @@ fn row_d11_a_queued_partition_is_synced_when_an_earlier_interval_ends() {
     assert_eq!(intervals.sync_due(clock.monotonic()), None);
     assert!(intervals.partitions.is_empty() && intervals.due.is_empty());
 }
+
+/// A panic in foreign code ended the lane's thread, and with it every later delivery, interval
+/// sync and eviction, without an error. The rule: a panic ends a round, not the lane.
+// RED: src/broker/lanes.rs
+//   - match catch_unwind(AssertUnwindSafe(&mut round)) {
+//   + match Ok::<_, Box<dyn std::any::Any + Send>>(round()) {
+#[test]
+fn row_j14_a_panic_in_a_round_does_not_end_the_lane() {
+    let (lanes, queues) = Lanes::new(true);
+    let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
+    let (looked, looks) = unbounded();
+    std::thread::scope(|scope| {
+        let mut panics = true;
+        let evict = std::cell::RefCell::new(move || {
+            looked.send(()).unwrap();
+            assert!(!std::mem::take(&mut panics), "as foreign code does");
+            None
+        });
+        let lane = scope.spawn(move || {
+            run_space_lane(&queues, &clock, || (evict.borrow_mut())());
+        });
+        looks.recv().unwrap();
+        lanes.watch_members();
+        let again = looks.recv();
+        lanes.stop();
+        lane.join().unwrap();
+        assert!(again.is_ok(), "the lane looks again");
+    });
+}
