@@ -11,6 +11,7 @@ use crate::config::CommitMode;
 use crate::error::{Error, Result};
 use crate::group::coordinator::JoinRequest;
 use crate::group::interest::Interest;
+use crate::group::offsets::Committed;
 use crate::record::TopicPartition;
 
 impl Consumer {
@@ -189,11 +190,7 @@ impl Consumer {
     /// A partition as it is taken over: at what is committed, or where the settings say.
     fn placed_slot(&mut self, partition: &TopicPartition) -> Result<Slot> {
         let mut slot = self.new_slot(partition)?;
-        let committed = self.group().and_then(|group| {
-            let topic = slot.topic.id;
-            self.life.coordinator.committed(group, topic, partition.partition)
-        });
-        match committed {
+        match self.committed_of(&slot) {
             Some(committed) => {
                 if let Some(gap) = slot.resume_at(committed, &self.settings)? {
                     self.gaps.push_taken_over(gap);
@@ -202,6 +199,12 @@ impl Consumer {
             None => slot.start_at(self.settings.start, &self.settings)?,
         }
         Ok(slot)
+    }
+
+    /// What the group has committed of the slot's partition.
+    pub(super) fn committed_of(&self, slot: &Slot) -> Option<Committed> {
+        let partition = slot.origin().partition;
+        self.life.coordinator.committed(self.group()?, slot.topic.id, partition)
     }
 
     /// What was missing where partitions were taken over counts from the first poll that reads them.

@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use crate::record::TopicPartition;
 
 impl Consumer {
-    /// Moves a partition's position. `Offset` out of range goes to the nearest end. A commit of
-    /// the positions then follows it back, too.
+    /// Moves a partition's position. `Offset` out of range goes to the nearest end. Commits then
+    /// follow it back, too, but no further than to where it went.
     ///
     /// # Errors
     ///
@@ -26,6 +26,8 @@ impl Consumer {
             // It is this member's, and has waited for a position.
             let mut slot = self.new_slot(&partition)?;
             slot.start_at(to, &self.settings)?;
+            let committed = self.committed_of(&slot);
+            slot.floor = committed.map_or(0, |committed| committed.offset.min(slot.handed_out));
             self.unplaced.retain(|waiting| *waiting != partition);
             self.add_slots(vec![slot]);
             return Ok(());
@@ -33,7 +35,8 @@ impl Consumer {
         let index = self.index_of(&partition)?;
         if let Some(slot) = self.slots.get_mut(index) {
             slot.start_at(to, &self.settings)?;
-            slot.floor = 0;
+            // Only a seek back takes a commit back, and no further than it went.
+            slot.floor = slot.floor.min(slot.handed_out);
         }
         Ok(())
     }

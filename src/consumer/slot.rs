@@ -126,11 +126,11 @@ impl Slot {
             self.pending_error = Some(error);
             return Ok(None);
         }
+        self.floor = offset;
         if offset < self.core.log_start() {
             return self.leave_gap(offset, settings).map(Some);
         }
         self.move_to(offset);
-        self.floor = offset;
         Ok(None)
     }
 

@@ -306,3 +306,27 @@ fn a_partition_without_a_position_keeps_no_other_from_being_read() {
     seen.sort_unstable();
     assert_eq!(seen, [(0, 1), (0, 2), (0, 3), (1, 3), (2, 2), (2, 3)]);
 }
+
+/// Symptom: commit at 100, a seek to 300, and a late commit of the message at 49 took the group
+/// back to 50. Cause: every seek, forward too, let each later commit count, however low. Rule: only
+/// a seek back lowers the floor of commits, and only to where it went.
+// RED: src/consumer/position.rs
+//   - slot.floor = slot.floor.min(slot.handed_out);
+//   + slot.floor = 0;
+#[test]
+fn row_j06_a_seek_forward_lets_no_late_commit_take_the_group_back() {
+    let broker = filled(&[400]);
+    let there = tp("t", 0);
+    let mut consumer = broker.consumer("g").subscribe(["t"]).max_poll_records(100).open().unwrap();
+    let batch: Vec<_> = consumer.poll(Duration::ZERO).unwrap().into_iter().collect();
+    consumer.commit().unwrap();
+    consumer.seek(&there, StartAt::Offset(300)).unwrap();
+    consumer.commit_message(&batch[49]).unwrap();
+    assert_eq!(consumer.committed(&there).unwrap(), Some(100), "a late commit went back");
+    // A seek back takes the commits back, as far as it went.
+    consumer.seek(&there, StartAt::Offset(60)).unwrap();
+    consumer.commit_message(&batch[49]).unwrap();
+    assert_eq!(consumer.committed(&there).unwrap(), Some(100), "below the seek");
+    consumer.commit_message(&batch[60]).unwrap();
+    assert_eq!(consumer.committed(&there).unwrap(), Some(61));
+}
