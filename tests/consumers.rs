@@ -13,6 +13,8 @@
 #[path = "consumers/commits.rs"]
 mod commits;
 mod common;
+#[path = "consumers/waits.rs"]
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc;

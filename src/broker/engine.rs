@@ -31,6 +31,7 @@ use crate::log::LogEnv;
 use crate::log::create::Writer;
 use crate::partition::PartitionCore;
 use crate::partition::state_log::StateLog;
+use crate::partition::waiters::NotifierList;
 use crate::storage::lock::DirLock;
 use crate::sync::{AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering, RwLock};
 use crate::topic::TopicShared;
@@ -70,6 +71,7 @@ pub(crate) struct Engine {
     pub(crate) catalog: StateLog<CatalogState>,
     pub(crate) local: StateLog<LocalState>,
     pub(crate) coordinator: Arc<Coordinator>,
+    pub(crate) consumers: NotifierList,
     pub(crate) producers: Mutex<HashMap<Arc<str>, Arc<NamedProducer>>>,
     pub(crate) recovery: RecoveryReport,
     pub(crate) lock: Mutex<Option<DirLock>>,
@@ -365,6 +367,9 @@ impl Engine {
             partition.close();
         }
         self.coordinator.close();
+        // After `closed` was set: a consumer that is called looks at it, and so does one that has
+        // not parked yet, whether it waits for a partition or, as a member or a reader may, for none.
+        self.consumers.call_all();
         self.topics.write().clear();
     }
 }

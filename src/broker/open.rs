@@ -23,6 +23,7 @@ use crate::log::open::{Known, PartitionRecovery};
 use crate::log::{Log, LogEnv};
 use crate::partition::lineage::Lineage;
 use crate::partition::state_log::StateLog;
+use crate::partition::waiters::NotifierList;
 use crate::rules::Rule;
 use crate::storage::disk::{Disk, EntryKind};
 use crate::storage::lock::DirLock;
@@ -68,6 +69,7 @@ impl Opening {
             catalog,
             local,
             coordinator,
+            consumers: NotifierList::new(),
             producers: Mutex::new(HashMap::new()),
             recovery: report,
             lock: Mutex::new(lock),

@@ -149,7 +149,7 @@ impl Consumer {
             settings,
             slots: Vec::new(),
             turn: 0,
-            notifier: Notifier::new(),
+            notifier: life.consumers.add_new(),
             last_token: 0,
             control: Control::new(),
             ahead: Batch::default().into_iter(),

@@ -411,13 +411,6 @@ impl Coordinator {
 
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        let groups = self.groups.lock();
-        let mut wakeups = Wakeups::default();
-        for group in groups.by_name.values() {
-            wakeups.extend(group.roster.lock().everybody());
-        }
-        drop(groups);
-        wakeups.call();
         self.offsets.partition().close();
     }
 }

@@ -237,12 +237,6 @@ impl Roster {
         wakeups
     }
 
-    /// Tells every live member to look around: the broker is going away.
-    pub(super) fn everybody(&self) -> Wakeups {
-        let notifier = |member: &Live| Arc::clone(&member.presence.notifier);
-        Wakeups(self.live.values().map(notifier).collect())
-    }
-
     /// Makes `instance` a static member under `id`, or under the id that it has. A holder that is
     /// still there is fenced, and what it owned is free for the new one.
     pub(super) fn hold(

@@ -6,7 +6,7 @@
 //! the record, or the appender sees the reader: no wake-up can be lost, and an appender pays no
 //! fence and no atomic for readers that do not wait.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -201,6 +201,40 @@ impl Notifier {
     pub(crate) fn forget_waker(&self) {
         let before = self.signals.lock().waker.take();
         drop(before);
+    }
+}
+
+/// The notifiers of all consumers of a broker, so that its end reaches a consumer that waits for no
+/// partition, too.
+#[derive(Debug)]
+pub(crate) struct NotifierList(Mutex<Vec<Weak<Notifier>>>);
+
+impl NotifierList {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    /// A new notifier, which is in the list as long as it is used.
+    pub(crate) fn add_new(&self) -> Arc<Notifier> {
+        let notifier = Notifier::new();
+        let mut all = self.0.lock();
+        // Only when the list would grow: at most one look at each entry per entry that was added.
+        if all.len() == all.capacity() {
+            all.retain(|known| known.strong_count() > 0);
+            let room = all.len().saturating_add(16);
+            all.reserve(room);
+        }
+        all.push(Arc::downgrade(&notifier));
+        notifier
+    }
+
+    /// Ends the wait in progress, or the next one, of every consumer.
+    pub(crate) fn call_all(&self) {
+        let all = self.0.lock().clone();
+        // Not under the lock: a wake-up may run the code of an executor.
+        for notifier in all.iter().filter_map(Weak::upgrade) {
+            notifier.call();
+        }
     }
 }
 
