@@ -364,7 +364,8 @@ impl Partition {
     }
 
     /// The offset of the first record whose timestamp is `time` or later; `None` if there is none.
-    /// Exact also inside a batch and when timestamps are out of order.
+    /// Exact also inside a batch and when timestamps are out of order, at the resolution of
+    /// timestamps, a millisecond.
     ///
     /// # Errors
     ///

@@ -302,6 +302,37 @@ fn check_lookups(broker: &Broker, times: &[u64], context: &str) {
     }
 }
 
+/// Symptom: a lookup of a time after all records, too far away for 64 bits of milliseconds, gave the
+/// first record, and a consumer that started there read everything. Cause: a time that cannot be
+/// stored was taken for 1970. Rule: before 1970 every record is later, beyond the end none is.
+// RED: src/partition/read.rs
+//   - None => return Ok(None),
+//   + None => 0,
+#[test]
+fn row_e14_a_time_beyond_all_timestamps_is_later_than_every_record() {
+    let broker = in_memory();
+    broker.ensure_topic("t", small_topic(1)).unwrap();
+    send_numbers(&broker, "t", 0, 0..5);
+    let partition = broker.topic("t").unwrap().partition(0).unwrap();
+    let epoch = SystemTime::UNIX_EPOCH;
+    let last = epoch + Duration::from_millis(u64::MAX);
+    let beyond = last + Duration::from_millis(1);
+    let (ancient, farthest) = (Duration::from_secs(1 << 60), Duration::from_secs(1 << 62));
+    let cases = [
+        (epoch - ancient, Some(0), 0),
+        (epoch - Duration::from_nanos(1), Some(0), 0),
+        (epoch, Some(0), 0),
+        (last, None, 5),
+        (beyond, None, 5),
+        (epoch + farthest, None, 5),
+    ];
+    for (time, expected, position) in cases {
+        assert_eq!(partition.offset_at(time).unwrap(), expected, "{time:?}");
+        let reader = broker.reader().subscribe(["t"]).start(StartAt::Time(time)).open().unwrap();
+        assert_eq!(reader.position(("t", 0)), Some(position), "{time:?}");
+    }
+}
+
 /// Timestamps that jump about, from 1970 to the end of all numbers: a lookup gives the first record
 /// of that time or a later one, from the index in memory, from footers, and where there is neither.
 // RED: src/format/index.rs

@@ -118,7 +118,12 @@ impl PartitionCore {
 
     /// The first visible record whose timestamp is at or after `time`.
     pub(crate) fn offset_at(&self, time: SystemTime) -> Result<Option<u64>> {
-        let wanted = to_millis(time).unwrap_or(0);
+        let wanted = match to_millis(time) {
+            Some(wanted) => wanted,
+            None if time < SystemTime::UNIX_EPOCH => 0,
+            // Later than any timestamp that can be stored.
+            None => return Ok(None),
+        };
         let limits = FetchLimits {
             records: usize::MAX,
             bytes: SCAN_BYTES,
