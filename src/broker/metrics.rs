@@ -76,7 +76,7 @@ pub struct GroupMetrics {
     pub assignments: u64,
     /// Members that were evicted because they had stopped polling.
     pub evictions: u64,
-    /// Offsets between what is committed and the log end, over all partitions.
+    /// Offsets that the group has not committed and can still read, over all partitions.
     pub lag: u64,
     /// The same by partition: what is committed or assigned.
     pub offsets: Vec<GroupOffset>,

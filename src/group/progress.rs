@@ -32,7 +32,8 @@ pub struct GroupOffset {
     pub partition: TopicPartition,
     /// The next offset that the group will read; `None` while it has committed nothing.
     pub committed: Option<u64>,
-    /// The offsets from there, or from the log start, to the log end.
+    /// The offsets to the log end that the group can still read: from `committed` on, or from the
+    /// log start, whichever is higher.
     pub lag: u64,
 }
 
@@ -82,7 +83,8 @@ impl GroupView {
         }
         let progress = |(core, committed): (&Arc<PartitionCore>, Option<u64>)| {
             let Range { start, end } = readable(core);
-            let lag = end.saturating_sub(committed.unwrap_or(start));
+            // What lies below the log start is removed, and nobody can still read it.
+            let lag = end.saturating_sub(committed.unwrap_or(start).max(start));
             GroupOffset { partition: TopicPartition::clone(&core.origin), committed, lag }
         };
         known.into_values().map(progress).collect()
