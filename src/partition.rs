@@ -568,6 +568,13 @@ impl PartitionCore {
         self.disk_work.end();
     }
 
+    /// Whether [`await_work`](Self::await_work) would wait, and whether it does.
+    #[cfg(test)]
+    pub(crate) fn work_under_way(&self) -> (bool, bool) {
+        let would_wait = self.disk_work.is_running() || self.compaction.is_claimed();
+        (would_wait, self.disk_work.is_awaited())
+    }
+
     /// Runs `change` on the log under the partition's lock, then publishes its ends.
     pub(crate) fn with_log<R>(&self, change: impl FnOnce(&mut Log) -> R) -> R {
         let mut state = self.state.lock();

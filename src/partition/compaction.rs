@@ -16,7 +16,7 @@ use crate::log::Log;
 use crate::log::compaction::run::{Compaction, LogAccess, Progress, Terms};
 use crate::log::compaction::{KEY_MEMORY_BYTES, Tally};
 use crate::log::segment::Segment;
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::trace::note;
 
 /// LIMIT: how long a partition whose compaction failed is left alone: a full disk or a damaged
@@ -104,6 +104,12 @@ impl CompactionState {
     pub(super) fn new() -> Self {
         Self { slot: Mutex::new(CompactionSlot::default()), released: Condvar::new() }
     }
+
+    /// Whether a step is under way.
+    #[cfg(test)]
+    pub(super) fn is_claimed(&self) -> bool {
+        self.slot.lock().is_claimed
+    }
 }
 
 /// The right to compact a partition, until it is dropped.
@@ -116,7 +122,6 @@ pub(super) struct Claim<'a> {
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         let mut slot = self.core.compaction.slot.lock();
-        slot.is_claimed = false;
         let mut ended = self.run.take();
         // After the end nobody takes it up, and its temporary file must be gone before the
         // directory is given up: the name may then be another broker's. With other settings it
@@ -124,11 +129,15 @@ impl Drop for Claim<'_> {
         if !self.core.is_closed() && slot.settings == Some(self.settings) {
             slot.run = ended.take();
         }
-        if let Some(run) = &ended {
-            slot.note_given_up(run);
+        if let Some(run) = ended {
+            slot.note_given_up(&run);
+            // The claim is given up after the file, which goes by its path.
+            drop(slot);
+            drop(run);
+            slot = self.core.compaction.slot.lock();
         }
+        slot.is_claimed = false;
         drop(slot);
-        drop(ended);
         self.core.compaction.released.notify_all();
     }
 }
@@ -146,6 +155,8 @@ impl LogAccess for PartitionCore {
 impl PartitionCore {
     /// Says whether, and how, the partition is compacted.
     pub(crate) fn set_compaction(&self, settings: Option<CompactionSettings>) {
+        // The temporary file goes by its path; none is left once this is refused.
+        let _removing = self.disk_work.begin();
         let mut slot = self.compaction.slot.lock();
         // What was begun by other settings would hold its memory and its temporary file until it
         // is taken up, which may be never, and would then give tombstones the time of its beginning.
@@ -239,6 +250,9 @@ impl PartitionCore {
         self.check_process()?;
         while self.finish_one_segment()? {}
         let Some(mut claim) = self.claim_waiting() else {
+            if self.is_closed() {
+                return Err(Error::Closed);
+            }
             return Err(Error::config("cleanup", "the topic is not compacted"));
         };
         // What the background has begun counts as its own; what is done of it stays.
@@ -301,8 +315,15 @@ impl PartitionCore {
     }
 
     pub(super) fn claim(&self) -> Option<Claim<'_>> {
-        let mut slot = self.compaction.slot.lock();
-        let settings = slot.settings.filter(|_| !slot.is_claimed)?;
+        self.claim_in(self.compaction.slot.lock())
+    }
+
+    /// `None` also once the partition is closed. That is looked at under the slot's lock, which
+    /// [`end_compaction`](Self::end_compaction) takes: either the end sees the claim and waits for
+    /// it, or the claim sees the end. Otherwise a compaction could begin in a directory that was
+    /// given up.
+    fn claim_in<'a>(&'a self, mut slot: MutexGuard<'_, CompactionSlot>) -> Option<Claim<'a>> {
+        let settings = slot.settings.filter(|_| !slot.is_claimed && !self.is_closed())?;
         slot.is_claimed = true;
         let run = slot.run.take();
         Some(Claim { core: self, settings, run })
@@ -313,10 +334,7 @@ impl PartitionCore {
         while slot.is_claimed {
             slot = self.compaction.released.wait(slot);
         }
-        let settings = slot.settings?;
-        slot.is_claimed = true;
-        let run = slot.run.take();
-        Some(Claim { core: self, settings, run })
+        self.claim_in(slot)
     }
 
     fn step(&self, claim: &mut Claim<'_>) -> Result<bool> {

@@ -1,8 +1,10 @@
 //! Work on a partition's files that no lock covers, and its end.
 //!
-//! A broker that was closed has given its directory up, and another one may open it at once. So
-//! whatever writes to files without holding the partition's lock is counted: the close waits for
-//! it, and nothing begins afterwards. (A compaction has a claim of its own to be waited for.)
+//! A broker that was closed has given its directory up, and another one may open it at once. A topic
+//! that was deleted has given its name up, and the next topic of that name has files of the same
+//! names. So whatever writes to files, or acts by path, without holding the partition's lock is
+//! counted: the close and the deletion wait for it, and nothing begins afterwards. (A compaction has
+//! a claim of its own to be waited for.)
 
 use crate::sync::{Condvar, Mutex};
 
@@ -35,6 +37,19 @@ impl DiskWork {
         }
         count.running += 1;
         Some(Running(self))
+    }
+
+    /// Whether the end would wait.
+    #[cfg(test)]
+    pub(super) fn is_running(&self) -> bool {
+        self.count.lock().running > 0
+    }
+
+    /// Whether the end waits.
+    #[cfg(test)]
+    pub(super) fn is_awaited(&self) -> bool {
+        let count = self.count.lock();
+        count.has_ended && count.running > 0
     }
 
     /// Lets nothing begin any more, and waits for what runs.

@@ -7,7 +7,7 @@ use super::guard::OnPanic;
 use super::waiters::Awaits;
 use super::{PartitionCore, Work};
 use crate::config::Durability;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::log::tasks::SyncScope;
 use crate::rules::Rule;
 use crate::trace::note;
@@ -90,7 +90,14 @@ impl PartitionCore {
             }
             state.log.begin_sync(scope)
         };
+        // A tail is rewritten by its path, which after a deletion may lead to another topic's
+        // file. What has a descriptor needs no such care, and a deletion does not wait for it.
+        let rewriting = match task.unproved.as_slice() {
+            [] => None,
+            _ => Some(self.disk_work.begin().ok_or(Error::Closed)?),
+        };
         let result = self.state.guard(|| task.run());
+        drop(rewriting);
         let took = self.clock.monotonic().saturating_sub(begun);
         let mut state = self.state.lock();
         state.counts.note_sync(&task, took, result.is_ok());

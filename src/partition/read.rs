@@ -140,6 +140,7 @@ impl PartitionCore {
             match self.first_since_in(segment, wanted, &limits) {
                 Ok(None) => {}
                 // Replaced or removed while it was looked at: what there is now is in a new list.
+                Err(_) if self.is_closed() => return Err(Error::Closed),
                 Err(_) if !self.segments.contains(segment) => return self.offset_at(time),
                 found => return found,
             }

@@ -9,6 +9,9 @@
 //!
 //! A crash before 2 leaves everything; one after it leaves files below the log start, which the
 //! next opening removes. The partition's lock is held for a step of 3 alone, never over the disk.
+//!
+//! Step 4 acts by path. So it is counted as work on the disk: the deletion of a topic waits for it
+//! before the topic's name is free, and it never reaches a later topic of the same name.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -167,6 +170,8 @@ impl PartitionCore {
     /// it is tried again.
     pub(crate) fn retire(&self, start: u64) -> Result<()> {
         let (mut last, mut segments) = (None, 0);
+        // Held until the last unlink: afterwards a path may lead to another topic of this name.
+        let Some(removing) = self.disk_work.begin() else { return Ok(()) };
         loop {
             let gone = {
                 let mut state = self.state.lock();
@@ -185,6 +190,8 @@ impl PartitionCore {
             segments += gone.len();
             self.remove_files(gone);
         }
+        // Not over the event: who hears of it may delete the topic, which waits for this work.
+        drop(removing);
         if segments == 0 {
             return Ok(());
         }
@@ -196,6 +203,8 @@ impl PartitionCore {
                 segments,
             }
         );
+        // With the topic its directory may be gone: then there is nothing to make durable.
+        let Some(_syncing) = self.disk_work.begin() else { return Ok(()) };
         last.map_or(Ok(()), |segment| segment.sync_dir())
     }
 
@@ -216,6 +225,7 @@ impl PartitionCore {
 
     /// Tries again to remove files that could not be removed.
     pub(crate) fn retry_removals(&self) {
+        let Some(_removing) = self.disk_work.begin() else { return };
         let leftovers = std::mem::take(&mut *self.leftovers.lock());
         if !leftovers.is_empty() && !self.is_closed() {
             self.remove_files(leftovers);
@@ -235,8 +245,12 @@ impl PartitionCore {
 
     /// What an error of reading at `offset` means if retention went past it meanwhile.
     pub(super) fn explain(&self, offset: u64, error: Error) -> Error {
+        if self.is_closed() {
+            // Its paths may lead to the files of another topic, which are no damage to this one.
+            return Error::Closed;
+        }
         let start = self.log_start();
-        if offset >= start || matches!(error, Error::Closed) {
+        if offset >= start {
             return error;
         }
         Error::OffsetOutOfRange { requested: offset, start, end: self.log_end() }

@@ -219,6 +219,9 @@ impl<S: LoggedState> StateLog<S> {
         drop(inner);
         // DURABILITY: the snapshot is durable before anything that it replaces is removed.
         Rule::SnapshotSync.keep(|| self.partition.wait_durable(end))?;
+        // The removals act by path, under no lock of the partition: the close waits for them.
+        // After it, the next opening finds the snapshot, and removes what is before it.
+        let Some(_removing) = self.partition.disk_work.begin() else { return Ok(()) };
         let mut may_come_back = self.removing.lock();
         let removed = self.partition.with_log(|log| log.retire(base, usize::MAX));
         self.remove(&removed, &mut may_come_back);

@@ -30,6 +30,7 @@ use crate::sync::AtomicUsize;
 
 mod appends;
 mod compaction;
+mod paths;
 mod syncs;
 
 const DIR: &str = "/t";

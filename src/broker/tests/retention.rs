@@ -7,16 +7,19 @@
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 
 use super::images;
-use super::model::{Crash, DIR, Random, clock, open_at};
+use super::model::{Crash, DIR, Random, clock, open_at, open_on};
 use crate::broker::Broker;
 use crate::clock::ManualClock;
 use crate::config::{Durability, TopicConfig, WhenFull};
 use crate::error::{Error, Result};
+use crate::partition::PartitionCore;
 use crate::record::{Record, TopicPartition};
-use crate::storage::disk::{Fault, Operation, PowerCut, SimulatedDisk};
+use crate::storage::disk::{Fault, HookedDisk, Operation, PowerCut, Side, SimulatedDisk};
+use crate::sync::Mutex;
 use crate::topic::Partition;
 
 const TOPIC: &str = "t";
@@ -412,4 +415,64 @@ fn a_disk_that_refuses_to_remove_costs_no_more_than_one_segment() {
         append().unwrap();
     }
     assert!(partition.log_start_offset() > start);
+}
+
+/// Symptom: three records acknowledged at `Sync` were gone, and the broker did not open. Cause: a
+/// removal acts by path without a lock, and the topic was deleted and made again between its steps:
+/// the path led to the first segment of the new topic. Rule: a deletion waits for what acts by path
+/// before the topic's name is free.
+// RED: src/partition/retention.rs
+//   - let Some(removing) = self.disk_work.begin() else { return Ok(()) };
+//   + let removing = ();
+#[test]
+fn row_a23_a_removal_does_not_reach_the_next_topic_of_the_name() {
+    let disk = SimulatedDisk::new();
+    let (begin, is_begun) = std::sync::mpsc::channel();
+    let (end, is_ended) = std::sync::mpsc::channel::<()>();
+    let armed: Arc<Mutex<Option<Arc<PartitionCore>>>> = Arc::default();
+    let (hooked, is_ended) = (Arc::clone(&armed), Mutex::new(is_ended));
+    let hooked = HookedDisk::new(Arc::new(disk.clone()), move |operation, side| {
+        if (operation, side) != (Operation::Remove, Side::Before) {
+            return;
+        }
+        let removing = hooked.lock().take();
+        if let Some(core) = removing {
+            begin.send(()).unwrap();
+            // Until the deletion and all after it are done, or wait for this removal.
+            let is_going_on = || is_ended.lock().try_recv() == Err(TryRecvError::Empty);
+            while is_going_on() && !core.work_under_way().1 {
+                std::thread::yield_now();
+            }
+        }
+    });
+    let broker = open_on(Arc::new(hooked), 1, Durability::Sync, &clock()).unwrap();
+    let topic = broker.ensure_topic(TOPIC, config()).unwrap();
+    let producer = broker.producer();
+    let send = |offset: u64| {
+        let value = value(offset);
+        producer.send(Record::to(TOPIC).partition(0).value(&value)).unwrap();
+    };
+    (0..12).for_each(send);
+    let core = broker.life().topic(TOPIC).unwrap().partition(0).unwrap().clone();
+    drop(topic);
+    *armed.lock() = Some(core);
+    let (broker_ref, send) = (&broker, &send);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            is_begun.recv().unwrap();
+            broker_ref.admin().delete_topic(TOPIC).unwrap();
+            broker_ref.ensure_topic(TOPIC, config()).unwrap();
+            (0..3).for_each(send);
+            end.send(()).unwrap_or_default();
+        });
+        // Its topic may be gone when it comes to its end.
+        let _ = broker.admin().delete_records((TOPIC, 0), 7);
+    });
+    assert!(armed.lock().is_none(), "nothing was removed");
+    drop(broker);
+    let broker = open_at(&disk.kill9(), 2, Durability::Sync, &clock()).unwrap();
+    assert_eq!(broker.recovery().partitions.iter().flat_map(|it| &it.corrupt).count(), 0);
+    let found = partition(&broker);
+    assert_eq!((found.log_start_offset(), found.log_end_offset()), (0, 3));
+    check_values(&found, "the next topic of the name");
 }
