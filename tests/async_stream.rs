@@ -55,6 +55,25 @@ fn member(broker: &Broker, group: &str) -> Consumer {
 
 // ---- exactly, by hand ---------------------------------------------------------------------------
 
+/// Symptom: a stream never gave its thread back when the topic of a paused partition was deleted.
+/// Rule: a paused partition is nothing to wait for, and no reason to be woken.
+#[test]
+fn a_stream_waits_beside_a_paused_partition_whose_topic_is_deleted() {
+    let broker = numbers(1, 0);
+    broker.ensure_topic("u", TopicConfig::new(1)).unwrap();
+    let mut consumer = broker.reader().assign([("t", 0), ("u", 0)]).open().unwrap();
+    consumer.pause([("u", 0)]).unwrap();
+    broker.admin().delete_topic("u").unwrap();
+    let mut stream = consumer.stream();
+    let counting = CountingWaker::new();
+    let waker = Waker::from(Arc::clone(&counting));
+    assert!(poll_once(&mut stream, &waker).is_pending());
+    assert_eq!(counting.calls(), 0);
+    send_numbers(&broker, "t", 0, 0..1);
+    assert_eq!(counting.calls(), 1);
+    assert_eq!(ready(poll_once(&mut stream, &waker)), 0);
+}
+
 #[test]
 fn a_stream_yields_what_there_is_and_is_woken_once_for_what_comes() {
     let broker = numbers(1, 2);

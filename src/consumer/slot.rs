@@ -257,13 +257,10 @@ impl Slot {
 
     /// Arms the slot. False when there is something to read already.
     pub(super) fn arm(&mut self, visibility: Visibility) -> bool {
-        if self.is_armed {
+        // A paused slot waits for nothing, not for the end of its topic either. The end of the
+        // broker calls the consumer itself.
+        if self.is_armed || self.is_paused {
             return true;
-        }
-        if self.is_paused {
-            // Not a reason to go on waiting when the broker is closed.
-            self.is_armed = self.core.arm_for_end(self.waiter);
-            return self.is_armed;
         }
         self.is_armed = self.core.arm(self.waiter, self.fetched, visibility);
         self.is_armed

@@ -42,6 +42,15 @@ impl Wait<'_> {
         }
     }
 
+    /// Whether the call looks again without a wait, because something changed while it looked. A
+    /// task is woken at once instead, so that it never keeps its executor.
+    pub(super) fn may_pass_again(&self) -> bool {
+        if let Self::Task(waker) = self {
+            waker.wake_by_ref();
+        }
+        !self.is_over()
+    }
+
     /// Waits for a signal, a thread for no longer than `most`. Returns the tokens of the partitions
     /// that fired; `None` when there was no signal.
     pub(super) fn at(&self, notifier: &Notifier, most: Option<Duration>) -> Option<Vec<usize>> {

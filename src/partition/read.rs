@@ -228,13 +228,4 @@ impl PartitionCore {
         }
         true
     }
-
-    /// Arms a registration for the end of the partition alone. False when that has come.
-    pub(crate) fn arm_for_end(&self, id: u64) -> bool {
-        let mut state = self.state.lock();
-        if !state.closed {
-            state.waiters.arm(id, Awaits::Closed);
-        }
-        !state.closed
-    }
 }

@@ -17,8 +17,6 @@ use crate::sync::{Condvar, Mutex};
 pub(crate) enum Awaits {
     Published,
     Durable,
-    /// Nothing but the end of the partition: a reader that is paused.
-    Closed,
 }
 
 #[derive(Debug)]
