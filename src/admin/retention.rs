@@ -9,6 +9,7 @@ impl Admin {
     /// offset, which is where it was if that is not below `before`. Files that hold nothing else
     /// are removed; a file that still holds records is kept whole, and what was deleted in it can
     /// no longer be read. Deleting everything puts a new, empty file in the place of the last one.
+    /// On a full disk the last file stays until there is space for the new one.
     ///
     /// Messages that are held stay readable. A consumer that was below the new log start learns of
     /// it as [`Consumer::take_gaps`](crate::Consumer::take_gaps) says.

@@ -25,6 +25,8 @@ struct Removal {
     topic: TopicId,
     core: Arc<PartitionCore>,
     start: u64,
+    /// What kept the last segment from being replaced. Reported once the others are removed.
+    refused: Option<Error>,
 }
 
 impl Engine {
@@ -86,15 +88,30 @@ impl Engine {
             return Err(Error::OffsetOutOfRange { requested: before, start, end });
         }
         if before > start {
-            let (plan, tail) = core.plan_deletion(before)?;
-            if plan.roll {
-                core.roll_tail(&tail)?;
-            }
-            let removal = begin_removal(topic.id, core, before)?;
-            self.remove(removal.as_slice())?;
+            let deleted = self.delete_below(topic.id, core, before);
             self.env.trace.deliver();
+            deleted?;
         }
         Ok(core.log_start())
+    }
+
+    /// Moves a log start and removes the segments below it. The last one is replaced where there is
+    /// space for another. On a full disk it stays for now, with nothing in it that can be read:
+    /// deletion must not need what it is there to give back.
+    fn delete_below(&self, topic: TopicId, core: &Arc<PartitionCore>, start: u64) -> Result<()> {
+        let (plan, tail) = core.plan_deletion(start)?;
+        let rolled = if plan.roll { core.roll_tail(&tail) } else { Ok(true) };
+        let is_full = is_storage_full(&rolled);
+        if !is_full {
+            rolled?;
+        }
+        self.remove(begin_removal(topic, core, start)?.as_slice())?;
+        // The removed segments may have made the space that was missing. Where they did not,
+        // retention replaces the last one later.
+        if is_full && core.roll_tail(&tail).is_ok() {
+            self.remove(begin_removal(topic, core, start)?.as_slice())?;
+        }
+        Ok(())
     }
 
     /// Removes the oldest records, whichever topic they belong to, until a batch of `bytes` fits
@@ -166,7 +183,7 @@ impl Engine {
     fn drop_below(&self, topic: TopicId, core: &Arc<PartitionCore>, start: u64) -> Result<bool> {
         // Also where the log start is there already: the segments below it go.
         core.settle(start)?;
-        self.remove(&[Removal { topic, core: Arc::clone(core), start }])?;
+        self.remove(&[Removal { topic, core: Arc::clone(core), start, refused: None }])?;
         Ok(!core.keeps_leftovers())
     }
 
@@ -183,7 +200,11 @@ impl Engine {
             offset: removal.start,
         };
         self.local.append_durably(removals.iter().map(change).collect())?;
-        let retired = removals.iter().map(|removal| removal.core.retire(removal.start));
+        let retire = |removal: &&Removal| {
+            let retired = removal.core.retire(removal.start);
+            retired.and(removal.refused.clone().map_or(Ok(()), Err))
+        };
+        let retired = removals.iter().map(retire);
         retired.fold(Ok(()), Result::and)
     }
 }
@@ -195,12 +216,19 @@ fn begin_retention(topic: &TopicShared, core: &Arc<PartitionCore>) -> Result<Opt
         return Ok(None);
     };
     let carry_out = || {
-        let mut start = plan.log_start;
-        if plan.roll && !core.roll_tail(&tail)? {
-            // Something was appended to the last segment meanwhile, and it is needed whole.
-            start = start.min(tail.base_offset);
+        let rolled = if plan.roll { core.roll_tail(&tail) } else { Ok(true) };
+        let start = match &rolled {
+            Ok(true) => plan.log_start,
+            // Something was appended to the last segment meanwhile, and it is needed whole. On a
+            // full disk it stays until it can be replaced; removing those before it needs no space.
+            Ok(false) | Err(Error::StorageFull { .. }) => plan.log_start.min(tail.base_offset),
+            Err(error) => return Err(error.clone()),
+        };
+        match (begin_removal(topic.id, core, start)?, rolled.err()) {
+            (Some(removal), refused) => Ok(Some(Removal { refused, ..removal })),
+            (None, Some(refused)) => Err(refused),
+            (None, None) => Ok(None),
         }
-        begin_removal(topic.id, core, start)
     };
     match carry_out() {
         // It was closed meanwhile: its topic was deleted, or the broker is going away.
@@ -209,11 +237,18 @@ fn begin_retention(topic: &TopicShared, core: &Arc<PartitionCore>) -> Result<Opt
     }
 }
 
-/// Makes durable what must be before the records below `start` go. `None` when none are there.
+/// Makes durable what must be before the records below `start` go. `None` when there is nothing to
+/// remove: no record below it can be read, and no segment lies wholly below it. One does where a
+/// full disk kept it in place as the last one when its records were deleted.
 fn begin_removal(topic: TopicId, core: &Arc<PartitionCore>, start: u64) -> Result<Option<Removal>> {
-    if start <= core.log_start() {
+    let is_below = |oldest: SegmentFacts| oldest.next_offset <= start;
+    if start <= core.log_start() && !core.oldest_sealed().is_some_and(is_below) {
         return Ok(None);
     }
     core.settle(start)?;
-    Ok(Some(Removal { topic, core: Arc::clone(core), start }))
+    Ok(Some(Removal { topic, core: Arc::clone(core), start, refused: None }))
+}
+
+fn is_storage_full<T>(done: &Result<T>) -> bool {
+    matches!(done, Err(Error::StorageFull { .. }))
 }

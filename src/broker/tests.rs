@@ -5,7 +5,7 @@
 //! every store point and opens what each kind of crash leaves, also when the opening itself is
 //! interrupted; [`power`] opens every image that a power cut can leave of still shorter ones;
 //! [`random`] does so to long random workloads; [`faults`] lets single calls fail, [`sweep`] each call
-//! of a workload, once and for ever.
+//! of a workload, once and for ever; [`full`] is about the ways out of a full disk.
 //! Not covered: real files and real processes (`tests/`), threads.
 //!
 //! `LOGPOND_IMAGES=n` tries n images per store point instead of a few, and as many more random
@@ -15,6 +15,7 @@
 mod compaction;
 mod crash;
 mod faults;
+mod full;
 mod groups;
 mod hostile;
 mod life;

@@ -6,8 +6,8 @@
 //! 1. Whole segments go, oldest first, as long as each is *expired* (its youngest record is older
 //!    than the policy allows) or is not needed to keep `bytes` bytes. What stays is therefore
 //!    never less than the policy promises.
-//! 2. The last segment, which takes appends, goes only when all of it has expired, after another
-//!    has taken its place. One without records is never replaced.
+//! 2. The last segment, which takes appends, goes only when all of it has expired or lies below
+//!    the log start, after another has taken its place. One without records is never replaced.
 //! 3. A segment without records has no age of its own. It ages by its successor's first record.
 //! 4. The log start never goes back.
 //!
@@ -142,7 +142,9 @@ impl Planner {
         if goes {
             self.remove(tail.facts.bytes, tail.facts.next_offset);
         }
-        Plan { log_start: self.log_start, roll: goes || self.is_overdue(tail) }
+        // All of it was deleted when the disk had no space for another.
+        let is_deleted = tail.facts.times.is_some() && tail.facts.next_offset <= self.log_start;
+        Plan { log_start: self.log_start, roll: goes || is_deleted || self.is_overdue(tail) }
     }
 
     fn judge_undated(&mut self, successor: Option<TimeRange>) {

@@ -1,0 +1,153 @@
+//! The ways out of a full disk: what removes must not need space first.
+
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::model::{DIR, clock, open_at};
+use crate::broker::Broker;
+use crate::clock::ManualClock;
+use crate::config::{Durability, TopicConfig};
+use crate::error::Error;
+use crate::record::Record;
+use crate::storage::disk::{Fault, Operation, SimulatedDisk};
+use crate::topic::Partition;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Five of them fill a segment of [`config`].
+const VALUE: [u8; 3_000] = [b'v'; 3_000];
+
+fn config() -> TopicConfig {
+    TopicConfig::new(1).segment_bytes(16 << 10).retention(10 * MINUTE).segment_age(MINUTE)
+}
+
+fn start(disk: &SimulatedDisk, clock: &ManualClock) -> (Broker, Partition) {
+    let broker = open_at(disk, 1, Durability::Sync, clock).unwrap();
+    let partition = broker.ensure_topic("t", config()).unwrap().partition(0).unwrap();
+    (broker, partition)
+}
+
+fn append(partition: &Partition, count: usize) {
+    for _ in 0..count {
+        partition.append(&Record::new().value(&VALUE)).unwrap();
+    }
+}
+
+/// No new file of the topic can be made, and none can grow.
+fn fill(disk: &SimulatedDisk) {
+    for operation in [Operation::Create, Operation::Allocate] {
+        disk.inject(Fault::always(operation, ErrorKind::StorageFull).on("/t/"));
+    }
+}
+
+/// The segments of the topic, oldest first.
+fn segments(disk: &SimulatedDisk) -> Vec<PathBuf> {
+    let dir = format!("{DIR}/t/0");
+    disk.paths().into_iter().filter(|path| path.starts_with(&dir)).collect()
+}
+
+/// Symptom: on a full disk with a last segment older than `segment_age`, retention removed nothing,
+/// for ever. Cause: it made the new segment first, and ended with the error of that. Rule: removing
+/// needs no space. What can be removed is; the error is returned after that; the last segment is
+/// replaced once there is space.
+// RED: src/broker/housekeeping.rs
+//   - Ok(false) | Err(Error::StorageFull { .. }) => plan.log_start.min(tail.base_offset),
+//   + Ok(false) => plan.log_start.min(tail.base_offset),
+#[test]
+fn row_c13_retention_removes_sealed_segments_where_no_new_one_can_be_made() {
+    let (disk, clock) = (SimulatedDisk::new(), clock());
+    let (broker, partition) = start(&disk, &clock);
+    append(&partition, 12);
+    clock.advance(11 * MINUTE);
+    fill(&disk);
+    let full = broker.tick();
+    assert!(matches!(full, Err(Error::StorageFull { .. })), "{full:?}");
+    assert_eq!(partition.log_start_offset(), 10);
+    assert_eq!(segments(&disk).len(), 1);
+    disk.heal();
+    broker.tick().unwrap();
+    assert_eq!(partition.log_start_offset(), 12);
+    assert_eq!(segments(&disk).len(), 1);
+}
+
+/// Symptom: on a full disk `delete_records` up to the end failed, and nothing was removed. Cause
+/// and rule as above: the log start moves, durably, the sealed segments are removed, and the last
+/// one is replaced later: by the first retention that finds space.
+// RED: src/broker/housekeeping.rs
+//   - let is_full = is_storage_full(&rolled);
+//   + let is_full = false;
+// RED: src/log/retention.rs
+//   - let is_deleted = tail.facts.times.is_some() && tail.facts.next_offset <= self.log_start;
+//   + let is_deleted = false;
+#[test]
+fn row_c13_all_records_can_be_deleted_on_a_full_disk() {
+    let (disk, clock) = (SimulatedDisk::new(), clock());
+    let (broker, partition) = start(&disk, &clock);
+    append(&partition, 12);
+    let last = segments(&disk).pop();
+    fill(&disk);
+    assert_eq!(broker.admin().delete_records(("t", 0), 12).unwrap(), 12);
+    assert_eq!(partition.log_start_offset(), 12);
+    assert_eq!(segments(&disk).last(), last.as_ref());
+    assert_eq!(segments(&disk).len(), 1);
+    let reopened = open_at(&disk.kill9(), 2, Durability::Sync, &clock).unwrap();
+    let found = reopened.topic("t").unwrap().partition(0).unwrap();
+    assert_eq!((found.log_start_offset(), found.log_end_offset()), (12, 12));
+    disk.heal();
+    broker.tick().unwrap();
+    assert_eq!(segments(&disk).len(), 1);
+    assert_ne!(segments(&disk).last(), last.as_ref(), "not replaced");
+    append(&partition, 1);
+    assert_eq!((partition.log_start_offset(), partition.log_end_offset()), (12, 13));
+}
+
+/// The last segment that a full disk kept, with all its records deleted, is sealed by an append
+/// that needs the next one before retention has looked at it. Then it lies below a log start that
+/// need not move any more, and is removed all the same; also after a crash.
+// RED: src/broker/housekeeping.rs
+//   - if start <= core.log_start() && !core.oldest_sealed().is_some_and(is_below) {
+//   + if start <= core.log_start() {
+#[test]
+fn row_c13_a_deleted_segment_that_was_kept_is_removed_once_it_is_sealed() {
+    for dies in [false, true] {
+        let (mut disk, clock) = (SimulatedDisk::new(), clock());
+        let (mut broker, mut partition) = start(&disk, &clock);
+        append(&partition, 12);
+        fill(&disk);
+        assert_eq!(broker.admin().delete_records(("t", 0), 12).unwrap(), 12);
+        disk.heal();
+        if dies {
+            disk = disk.kill9();
+            (broker, partition) = start(&disk, &clock);
+        }
+        let values = [(); 4].map(|()| Record::new().value(&VALUE));
+        partition.append_batch(&values).unwrap();
+        // The next segment may have been made ahead, and lies there too.
+        let core = broker.life().topic("t").unwrap().partitions[0].clone();
+        let oldest = segments(&disk).into_iter().next().unwrap();
+        assert_eq!(core.segment_count(), 2);
+        broker.tick().unwrap();
+        assert_eq!(core.segment_count(), 1);
+        assert!(!disk.paths().contains(&oldest), "not removed");
+        assert_eq!((partition.log_start_offset(), partition.log_end_offset()), (12, 16));
+    }
+}
+
+/// What the removed segments gave back is space for the next one, which is made at once.
+#[test]
+fn row_c13_what_is_deleted_makes_space_for_the_next_segment() {
+    let (disk, clock) = (SimulatedDisk::new(), clock());
+    let (broker, partition) = start(&disk, &clock);
+    let capacity = |files: Vec<PathBuf>| -> usize {
+        files.iter().map(|path| disk.read(path).unwrap().len()).sum()
+    };
+    append(&partition, 12);
+    let used = capacity(disk.paths());
+    disk.limit_capacity(Some(used as u64));
+    let last = segments(&disk).pop();
+    assert_eq!(broker.admin().delete_records(("t", 0), 12).unwrap(), 12);
+    assert_eq!(segments(&disk).len(), 1);
+    assert_ne!(segments(&disk).last(), last.as_ref(), "not replaced");
+    append(&partition, 1);
+}
