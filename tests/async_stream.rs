@@ -74,6 +74,49 @@ fn a_stream_waits_beside_a_paused_partition_whose_topic_is_deleted() {
     assert_eq!(ready(poll_once(&mut stream, &waker)), 0);
 }
 
+/// A member was never evicted when its stream had returned `Pending` once and was then forgotten:
+/// it counted as one that waits until it polled again. Its partitions were read by nobody. Rule: a
+/// wake-up that nobody answers starts the time of the eviction.
+// RED: src/group/roster.rs
+//   - if last == WAITING && self.notifier.has_signals() {
+//   + if last == WAITING && false {
+#[test]
+fn row_j16_a_stream_that_does_not_answer_a_wake_up_is_evicted() {
+    let (clock, interval) = (manual_clock(), Duration::from_secs(10));
+    let broker = Broker::builder().in_memory().clock(clock.clone()).background(false);
+    let broker = broker.open().unwrap();
+    broker.ensure_topic("t", TopicConfig::new(2)).unwrap();
+    let member = || broker.consumer("g").subscribe(["t"]);
+    let mut forgotten = member().max_poll_interval(interval).open().unwrap();
+    let mut stream = forgotten.stream();
+    assert!(poll_once(&mut stream, Waker::noop()).is_pending());
+    let pass = |count: u32| {
+        for _ in 0..count {
+            clock.advance(interval + Duration::from_millis(1));
+            broker.tick().unwrap();
+        }
+    };
+    pass(10);
+    let group = broker.admin().describe_group("g").unwrap();
+    assert_eq!(group.members[0].assignment.len(), 2, "a stream that waits was evicted");
+    let mut other = member().open().unwrap();
+    // The rebalance has woken the task of the first.
+    let mut polls = || {
+        other.poll(Duration::ZERO).unwrap();
+        other.assignment().len()
+    };
+    assert_eq!(polls(), 0);
+    pass(1);
+    assert_eq!(polls(), 0, "evicted before its time");
+    pass(1);
+    assert_eq!(polls(), 2);
+    // It is a member again as soon as somebody asks.
+    assert!(poll_once(&mut stream, Waker::noop()).is_pending());
+    polls();
+    assert!(poll_once(&mut stream, Waker::noop()).is_pending());
+    assert_eq!(polls(), 1);
+}
+
 #[test]
 fn a_stream_yields_what_there_is_and_is_woken_once_for_what_comes() {
     let broker = numbers(1, 2);

@@ -302,7 +302,7 @@ impl Consumer {
     }
 
     /// Waits for a signal; false when there is nothing more to wait for in this call. A task that
-    /// waits is there until it is polled again or its stream is dropped.
+    /// waits is there until it is woken, is polled again or its stream is dropped.
     fn park(&mut self, wait: &Wait<'_>) -> bool {
         if let Role::Member(member) = &self.role {
             member.waits();

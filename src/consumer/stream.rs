@@ -31,8 +31,10 @@ impl Consumer {
     /// A stream has no timer. What falls due with time (the `every` of
     /// [`CommitMode::Auto`](crate::CommitMode::Auto)) is done when the stream is polled, so a
     /// stream that waits for messages does it with the next one. A member whose stream waits is
-    /// never evicted, and a rebalance wakes its task; `max_poll_interval` runs while the stream
-    /// has messages that nobody asks for, and once it is dropped.
+    /// not evicted, and a message or a rebalance wakes its task. `max_poll_interval` runs while the
+    /// stream has messages that nobody asks for, once its task was woken and does not poll it, and
+    /// once it is dropped. Whether a task was woken is looked at once per `max_poll_interval`, so
+    /// that a task which does not answer is evicted after one to two of them.
     ///
     /// # Blocking
     ///

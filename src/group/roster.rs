@@ -41,7 +41,8 @@ pub(super) struct Presence {
     /// follows it wakes a member that has read the old value and parked.
     needs_attention: AtomicBool,
     /// When the member polled last, or `WAITING`. Written by the member, read by whoever looks for
-    /// members that are overdue; one that reads an old value evicts a member that was overdue.
+    /// members that are overdue; one that reads an old value evicts a member that was overdue. One
+    /// that finds a call that a waiting member has not answered writes its own time.
     last_poll: AtomicU64,
     max_poll_interval: u64,
     /// The epoch of the newer holder of the instance id; 0 while there is none. Written once,
@@ -81,6 +82,13 @@ impl Presence {
     /// When the member will be overdue, if it does not poll again.
     fn deadline(&self, now: u64) -> u64 {
         let last = self.last_poll.load(Ordering::Acquire);
+        if last == WAITING && self.notifier.has_signals() {
+            // It was called and has not polled since: a thread is about to, and a task may have
+            // been forgotten together with its stream. From here on it is as if it had polled now.
+            // ORDERING: a member that polls in between has stored its own time, which remains.
+            let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+            let _ = self.last_poll.compare_exchange(WAITING, now, success, failure);
+        }
         let last = if last == WAITING { now } else { last };
         last.saturating_add(self.max_poll_interval)
     }

@@ -194,6 +194,11 @@ impl Notifier {
         None
     }
 
+    /// Whether something came in that nobody has taken yet.
+    pub(crate) fn has_signals(&self) -> bool {
+        !self.signals.lock().is_empty()
+    }
+
     /// Nobody is parked any more; signals stay for whoever comes next.
     #[cfg(feature = "async")]
     pub(crate) fn forget_waker(&self) {
