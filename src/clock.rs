@@ -5,7 +5,7 @@
 //! of a blocking call is real time, which only [`real_now`] reads.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::sync::Mutex;
@@ -19,6 +19,18 @@ pub trait Clock: Send + Sync + 'static {
 
     /// Time since an arbitrary fixed moment. Never goes back; used for every deadline.
     fn monotonic(&self) -> Duration;
+
+    /// Registers what is to be called after every move of the clock that is more than time passing
+    /// by itself. Between two looks at the clock, a broker's background threads wait in real time:
+    /// without the call they notice such a move only when that wait ends. The default registers
+    /// nothing, which is right for a clock that runs at the rate of real time.
+    ///
+    /// A broker with background threads registers once, when it is opened, and holds the callback;
+    /// one that cannot be upgraded any more is of a broker that is gone. The callback takes no lock
+    /// and never blocks. Call it after the move, and under no lock that this clock takes elsewhere.
+    fn on_move(&self, callback: Weak<dyn Fn() + Send + Sync>) {
+        let _ = callback;
+    }
 }
 
 impl<C: Clock + ?Sized> Clock for Arc<C> {
@@ -28,6 +40,10 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
 
     fn monotonic(&self) -> Duration {
         (**self).monotonic()
+    }
+
+    fn on_move(&self, callback: Weak<dyn Fn() + Send + Sync>) {
+        (**self).on_move(callback);
     }
 }
 
@@ -57,7 +73,12 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until told otherwise. Clones share their time.
+/// A clock that stands still until it is moved. Clones share their time.
+///
+/// A move wakes the background threads of the brokers that use the clock, and what fell due by it
+/// is done at once, in those threads: an overdue member is evicted, an interval is synced, and once
+/// a minute has passed retention, recovery points and due compactions have their turn. A consumer
+/// that waits is not woken: its timeout is real time.
 ///
 /// ```
 /// use logpond::{Clock, ManualClock};
@@ -71,7 +92,13 @@ impl Clock for SystemClock {
 /// ```
 #[derive(Clone)]
 pub struct ManualClock {
-    time: Arc<Mutex<ManualTime>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    time: Mutex<ManualTime>,
+    /// What to call after a move.
+    callbacks: Mutex<Vec<Weak<dyn Fn() + Send + Sync>>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,37 +112,55 @@ impl ManualClock {
     #[must_use]
     pub fn new(now: SystemTime) -> Self {
         let monotonic = Duration::ZERO;
-        Self { time: Arc::new(Mutex::new(ManualTime { now, monotonic })) }
+        let time = Mutex::new(ManualTime { now, monotonic });
+        Self { shared: Arc::new(Shared { time, callbacks: Mutex::new(Vec::new()) }) }
     }
 
-    /// Moves both clocks forward.
+    /// Moves both clocks forward, and wakes the background threads of the brokers that use it.
     pub fn advance(&self, by: Duration) {
-        let mut time = self.time.lock();
-        time.now = time.now.checked_add(by).unwrap_or(time.now);
-        time.monotonic = time.monotonic.saturating_add(by);
+        self.change(|time| {
+            time.now = time.now.checked_add(by).unwrap_or(time.now);
+            time.monotonic = time.monotonic.saturating_add(by);
+        });
     }
 
     /// Sets the wall clock alone, as an administrator or a time service would: in either
     /// direction, without any time passing.
     pub fn set(&self, now: SystemTime) {
-        self.time.lock().now = now;
+        self.change(|time| time.now = now);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut ManualTime)) {
+        change(&mut self.shared.time.lock());
+        // Not under the lock: a callback may have the last handle of what it wakes.
+        let callbacks: Vec<_> =
+            self.shared.callbacks.lock().iter().filter_map(Weak::upgrade).collect();
+        for callback in callbacks {
+            callback();
+        }
     }
 }
 
 impl fmt::Debug for ManualClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ManualTime { now, monotonic } = *self.time.lock();
+        let ManualTime { now, monotonic } = *self.shared.time.lock();
         f.debug_struct("ManualClock").field("now", &now).field("monotonic", &monotonic).finish()
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> SystemTime {
-        self.time.lock().now
+        self.shared.time.lock().now
     }
 
     fn monotonic(&self) -> Duration {
-        self.time.lock().monotonic
+        self.shared.time.lock().monotonic
+    }
+
+    fn on_move(&self, callback: Weak<dyn Fn() + Send + Sync>) {
+        let mut callbacks = self.shared.callbacks.lock();
+        callbacks.retain(|known| known.strong_count() > 0);
+        callbacks.push(callback);
     }
 }
 
@@ -177,6 +222,29 @@ mod tests {
         clock.set(UNIX_EPOCH + Duration::from_secs(5));
         assert_eq!(clock.monotonic(), Duration::ZERO);
         assert_eq!(clock.now(), UNIX_EPOCH + Duration::from_secs(5));
+    }
+
+    #[test]
+    fn every_move_calls_those_that_are_still_there() {
+        let clock = ManualClock::new(UNIX_EPOCH);
+        let calls = Arc::new(Mutex::new(0));
+        let register = || -> Arc<dyn Fn() + Send + Sync> {
+            let (calls, used) = (Arc::clone(&calls), clock.clone());
+            // The time has moved already, and the callback may use the clock.
+            let callback: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
+                assert!(used.now() > UNIX_EPOCH);
+                *calls.lock() += 1;
+            });
+            clock.on_move(Arc::downgrade(&callback));
+            callback
+        };
+        let gone = register();
+        drop(gone);
+        let _kept = register();
+        assert_eq!(clock.shared.callbacks.lock().len(), 1, "what is gone is forgotten");
+        clock.advance(Duration::from_secs(1));
+        clock.set(UNIX_EPOCH + Duration::from_secs(5));
+        assert_eq!(*calls.lock(), 2);
     }
 
     #[test]

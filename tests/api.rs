@@ -101,6 +101,8 @@ fn clocks_are_set_and_moved() {
         let clock: ManualClock = ManualClock::new(SystemTime::UNIX_EPOCH);
         clock.clone().advance(Duration::from_secs(1));
         clock.set(SystemTime::UNIX_EPOCH);
+        let callback: Arc<dyn Fn() + Send + Sync> = Arc::new(|| ());
+        clock.on_move(Arc::downgrade(&callback));
         let _ = Broker::builder().in_memory().clock(Mine).open()?;
         let _ = Broker::builder().in_memory().clock(clock).open()?;
         Ok(())

@@ -359,8 +359,8 @@ fn timed(clock: &ManualClock) -> Broker {
 /// Offsets, members, intervals and what is read do not depend on the wall clock, wherever it jumps
 /// and however often; timestamps say what it showed.
 // RED: src/clock.rs
-//   - self.time.lock().monotonic
-//   + to_millis(self.time.lock().now).map_or(Duration::ZERO, Duration::from_millis)
+//   - self.shared.time.lock().monotonic
+//   + to_millis(self.shared.time.lock().now).map_or(Duration::ZERO, Duration::from_millis)
 #[test]
 fn row_f08_a_clock_that_jumps_or_stops_changes_no_offset_and_ends_no_wait() {
     let clock = manual_clock();
@@ -405,6 +405,58 @@ fn row_f08_a_clock_that_jumps_or_stops_changes_no_offset_and_ends_no_wait() {
     broker.tick().unwrap();
     assert_eq!(partition.durable_end_offset(), 5);
     assert_eq!(member.assignment().len(), 1);
+}
+
+/// The background threads wait in real time for the next deadline. A clock that was moved past it
+/// by hand was not looked at before that wait ended: hours, where the deadline was hours away. The
+/// rule: a move wakes both threads, and what fell due by it is done.
+// RED: src/broker/lanes.rs
+//   - if !noted.swap(true, Ordering::AcqRel) {
+//   + if false && !noted.swap(true, Ordering::AcqRel) {
+// RED: src/clock.rs
+//   - callback();
+//   + drop(callback);
+// RED: src/broker/lanes.rs
+//   - queues.moves.space.swap(false, Ordering::AcqRel);
+//   + let _ = &queues.moves.space;
+#[test]
+fn row_f08_what_falls_due_by_a_move_of_the_clock_is_done_in_the_background() {
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+    let clock = manual_clock();
+    let builder = Broker::builder().in_memory().durability(Durability::Os);
+    let broker = builder.clock(clock.clone()).open().unwrap();
+    let every = Durability::Interval { every: HOUR, bytes: 1 << 20 };
+    broker.ensure_topic("synced", TopicConfig::new(1).durability(every)).unwrap();
+    broker.ensure_topic("old", TopicConfig::new(1).retention(HOUR)).unwrap();
+    let partition = |topic| broker.topic(topic).unwrap().partition(0).unwrap();
+    let (synced, old) = (partition("synced"), partition("old"));
+    for round in 1..=3 {
+        let member = broker.consumer("g").subscribe(["synced"]).max_poll_interval(HOUR);
+        let mut member = member.open().unwrap();
+        send_numbers(&broker, "synced", 0, 0..10);
+        send_numbers(&broker, "old", 0, 0..10);
+        drain(&mut member);
+        clock.advance(HOUR);
+        clock.advance(HOUR);
+        within_patience("an eviction", || broker.metrics().evictions == round);
+        within_patience("a sync", || synced.durable_end_offset() == 10 * round);
+        within_patience("retention", || old.log_start_offset() == 10 * round);
+    }
+}
+
+/// What a clock calls after a move is of brokers that are still there; the directory of one that is
+/// gone is free, though the clock is not.
+#[test]
+fn a_clock_keeps_no_broker_and_outlives_it() {
+    let (clock, dir) = (manual_clock(), temp_dir());
+    for _ in 0..3 {
+        let builder = Broker::builder().data_dir(dir.path()).clock(clock.clone());
+        let broker = builder.open().unwrap();
+        clock.advance(YEAR);
+        drop(broker);
+        clock.advance(YEAR);
+    }
+    Broker::builder().data_dir(dir.path()).clock(clock).open().unwrap().close().unwrap();
 }
 
 // ---- address space --------------------------------------------------------------------------

@@ -27,12 +27,15 @@ pub(crate) const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 /// How long a lane rests after a panic.
 const AFTER_PANIC: Duration = Duration::from_millis(10);
 
+/// How long a lane waits at least where the clock has not moved since its last round.
+const STANDS_STILL: Duration = Duration::from_millis(50);
+
 /// When overdue members are looked for again after a look that panicked.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 enum Job {
     Do(Arc<PartitionCore>, Work),
-    /// There is a new deadline in a group, which may come before all others.
+    /// There is a new deadline in a group, which may come before all others, or the clock was moved.
     Watch,
     Stop,
 }
@@ -44,6 +47,19 @@ pub(crate) struct Lanes {
     is_running: Arc<AtomicBool>,
     /// Where the oldest records are to make room; the engine, once it is there.
     room: OnceLock<MakeRoom>,
+    /// Called by the clock after a move. It has only a weak handle of this.
+    on_move: OnceLock<Arc<dyn Fn() + Send + Sync>>,
+    moves: Arc<Moves>,
+}
+
+/// Whether a lane has yet to look at a clock that was moved. One note is enough for any number of
+/// moves, which may come faster than a lane has rounds.
+#[derive(Default)]
+struct Moves {
+    /// ORDERING: `AcqRel` at both ends: a lane that takes the note back sees the time of the move
+    /// that left it, and a move that finds it there is seen by the lane that takes it.
+    space: AtomicBool,
+    bulk: AtomicBool,
 }
 
 /// Makes room for a partition: see [`Background::make_room`].
@@ -54,6 +70,7 @@ pub(crate) struct LaneQueues {
     space: Receiver<Job>,
     bulk: Receiver<Job>,
     is_running: Arc<AtomicBool>,
+    moves: Arc<Moves>,
 }
 
 impl LaneQueues {
@@ -84,12 +101,40 @@ impl Lanes {
         let (space, space_queue) = unbounded();
         let (bulk, bulk_queue) = unbounded();
         let is_running = Arc::new(AtomicBool::new(is_running));
+        let moves = Arc::new(Moves::default());
         let queues = LaneQueues {
             space: space_queue,
             bulk: bulk_queue,
             is_running: Arc::clone(&is_running),
+            moves: Arc::clone(&moves),
         };
-        (Arc::new(Self { space, bulk, is_running, room: OnceLock::new() }), queues)
+        let (room, on_move) = (OnceLock::new(), OnceLock::new());
+        (Arc::new(Self { space, bulk, is_running, room, on_move, moves }), queues)
+    }
+
+    /// Has the lanes look again whenever the clock is moved. Once.
+    pub(crate) fn follow(self: &Arc<Self>, clock: &dyn Clock) {
+        let lanes = Arc::downgrade(self);
+        let on_move: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
+            if let Some(lanes) = lanes.upgrade() {
+                lanes.clock_moved();
+            }
+        });
+        clock.on_move(Arc::downgrade(&on_move));
+        let _ = self.on_move.set(on_move);
+    }
+
+    /// Called by whoever moves the clock, perhaps from within a lane: takes no lock, and a queue
+    /// without a limit never blocks.
+    fn clock_moved(&self) {
+        if self.is_running() {
+            let lanes = [(&self.moves.space, &self.space), (&self.moves.bulk, &self.bulk)];
+            for (noted, lane) in lanes {
+                if !noted.swap(true, Ordering::AcqRel) {
+                    let _ = lane.send(Job::Watch);
+                }
+            }
+        }
     }
 
     /// Says who makes room when the byte budget is used up. Once.
@@ -143,6 +188,7 @@ pub(crate) fn run_space_lane(
     let mut intervals = Intervals::default();
     // At once: static members of the last life are waited for from the opening on.
     let mut look_at = Some(Duration::ZERO);
+    let mut pace = Pace::default();
     run_rounds(queues, || {
         let now = clock.monotonic();
         if look_at.is_some_and(|look_at| now >= look_at) {
@@ -152,7 +198,7 @@ pub(crate) fn run_space_lane(
         }
         let next = [intervals.sync_due(now), look_at.map(|it| it.saturating_sub(now))];
         let job = match next.into_iter().flatten().min() {
-            Some(wait) => queues.space.recv_timeout(wait),
+            Some(wait) => queues.space.recv_timeout(pace.wait(wait, now)),
             None => queues.space.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match job {
@@ -162,7 +208,10 @@ pub(crate) fn run_space_lane(
             }
             Ok(Job::Do(partition, work)) => partition.do_work(work),
             // The next round looks.
-            Ok(Job::Watch) => look_at = Some(Duration::ZERO),
+            Ok(Job::Watch) => {
+                queues.moves.space.swap(false, Ordering::AcqRel);
+                look_at = Some(Duration::ZERO);
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
         }
@@ -185,6 +234,21 @@ fn run_rounds(queues: &LaneQueues, mut round: impl FnMut() -> ControlFlow<()>) {
                 std::thread::park_timeout(AFTER_PANIC);
             }
         }
+    }
+}
+
+/// How a lane waits in real time for a moment of the clock.
+#[derive(Default)]
+struct Pace {
+    last: Option<Duration>,
+}
+
+impl Pace {
+    /// How long to wait at `now` where something is due after `wait`. A clock that stands still
+    /// shortly before that moment must not keep a processor busy; it reports when it is moved.
+    fn wait(&mut self, wait: Duration, now: Duration) -> Duration {
+        let stands_still = self.last.replace(now) == Some(now);
+        if stands_still && !wait.is_zero() { wait.max(STANDS_STILL) } else { wait }
     }
 }
 
@@ -244,10 +308,17 @@ pub(crate) trait Housekeeping {
     fn appended(&self) -> u64;
 }
 
-/// The bulk lane, until it is stopped.
-pub(crate) fn run_bulk_lane(queues: &LaneQueues, clock: &dyn Clock, engine: &impl Housekeeping) {
-    let mut due = clock.monotonic().saturating_add(CHECKPOINT_EVERY);
+/// The bulk lane, until it is stopped. The first minute has run since `opened`, however late the
+/// thread begins.
+pub(crate) fn run_bulk_lane(
+    queues: &LaneQueues,
+    clock: &dyn Clock,
+    opened: Duration,
+    engine: &impl Housekeeping,
+) {
+    let mut due = opened.saturating_add(CHECKPOINT_EVERY);
     let mut compactions = Compactions::default();
+    let mut pace = Pace::default();
     run_rounds(queues, || {
         let now = clock.monotonic();
         if now >= due {
@@ -255,13 +326,15 @@ pub(crate) fn run_bulk_lane(queues: &LaneQueues, clock: &dyn Clock, engine: &imp
             engine.keep_house();
         }
         let next = compactions.next_step().map_or(due, |step| step.min(due));
-        match queues.bulk.recv_timeout(next.saturating_sub(now)) {
+        match queues.bulk.recv_timeout(pace.wait(next.saturating_sub(now), now)) {
             Ok(Job::Do(partition, Work::Compact)) => compactions.add(partition, now),
             Ok(Job::Do(partition, work)) => {
                 partition.do_work(work);
                 engine.finished(&partition);
             }
-            Ok(Job::Watch) => {}
+            Ok(Job::Watch) => {
+                queues.moves.bulk.swap(false, Ordering::AcqRel);
+            }
             Err(RecvTimeoutError::Timeout) => compactions.step(clock, engine),
             Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
         }

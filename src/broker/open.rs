@@ -83,6 +83,7 @@ impl Opening {
         let engine = Arc::new(engine);
         make_room_if_full(&engine);
         if self.background {
+            engine.lanes.follow(&*self.clock);
             start_lanes(&engine, queues)?;
         }
         Ok(engine)
@@ -308,8 +309,9 @@ fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues) -> Result<()> {
     engine.threads.lock().push(space);
     let bulk = {
         let engine = Arc::clone(engine);
+        let opened = *engine.points.lock();
         let run = move || {
-            run_bulk_lane(&queues, &*engine.clock, &*engine);
+            run_bulk_lane(&queues, &*engine.clock, opened, &*engine);
         };
         thread::Builder::new().name("logpond-bulk".into()).spawn(run)
     };

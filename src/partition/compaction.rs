@@ -29,6 +29,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 /// two cores kept 0.80 to 0.95 of it (measured in docs/compaction.md).
 const PAUSE_FACTOR: u32 = 6;
 
+/// LIMIT: no step takes as long as to need more. A clock that jumps during one must not keep a
+/// compaction waiting for hours.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
 /// What the topic's settings say about compaction.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct CompactionSettings {
@@ -418,7 +422,7 @@ impl PartitionCore {
 
 /// How long compaction leaves the machine to others after a step.
 pub(crate) fn pause_after(step: Duration, was_busy: bool) -> Duration {
-    if was_busy { step.saturating_mul(PAUSE_FACTOR) } else { Duration::ZERO }
+    if was_busy { step.saturating_mul(PAUSE_FACTOR).min(PAUSE_MAX) } else { Duration::ZERO }
 }
 
 #[cfg(test)]
@@ -430,6 +434,6 @@ mod tests {
         let step = Duration::from_millis(3);
         assert_eq!(pause_after(step, false), Duration::ZERO);
         assert_eq!(pause_after(step, true), Duration::from_millis(18));
-        assert_eq!(pause_after(Duration::MAX, true), Duration::MAX);
+        assert_eq!(pause_after(Duration::MAX, true), PAUSE_MAX);
     }
 }

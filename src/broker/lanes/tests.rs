@@ -84,3 +84,34 @@ fn row_j14_a_panic_in_a_round_does_not_end_the_lane() {
         assert!(again.is_ok(), "the lane looks again");
     });
 }
+
+/// Events are delivered in the lanes, and what hears of them may move the clock: that leaves one
+/// note for each lane, however often it happens, and blocks nobody. A clock that stands still just
+/// before a deadline is looked at some twenty times a second, not all the time.
+#[test]
+fn a_clock_that_is_moved_within_a_lane_or_stands_still_costs_little() {
+    let (lanes, queues) = Lanes::new(true);
+    let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
+    lanes.follow(&clock);
+    let (looked, looks) = unbounded();
+    std::thread::scope(|scope| {
+        let moved = clock.clone();
+        let lane = scope.spawn(move || {
+            let evict = || {
+                (0..1000).for_each(|_| moved.advance(SECOND));
+                looked.send(queues.space.len() + queues.bulk.len()).unwrap();
+                None
+            };
+            run_space_lane(&queues, &moved, evict);
+        });
+        assert_eq!([looks.recv().unwrap(), looks.recv().unwrap()], [2, 2]);
+        lanes.stop();
+        lane.join().unwrap();
+    });
+
+    let (mut pace, nearly) = (Pace::default(), Duration::from_nanos(1));
+    assert_eq!(pace.wait(nearly, SECOND), nearly);
+    assert_eq!(pace.wait(nearly, SECOND), STANDS_STILL);
+    assert_eq!(pace.wait(Duration::ZERO, SECOND), Duration::ZERO);
+    assert_eq!(pace.wait(nearly, SECOND * 2), nearly);
+}
