@@ -24,12 +24,12 @@ use self::disk_work::DiskWork;
 use self::guard::{StateGuard, StateLock};
 use self::lineage::Lineage;
 use self::metrics::{Counts, ReadCounts};
+use self::room::Want;
 use self::waiters::{Awaits, Fired, WaitList};
 use crate::clock::{Clock, Moment, to_millis};
 use crate::config::{Durability, Visibility};
 use crate::error::{Error, Result};
 use crate::format::EncodedBatch;
-use crate::log::budget;
 use crate::log::segment::{Segment, SegmentList};
 use crate::log::tasks::{FooterTask, SyncScope};
 use crate::log::{Checkpoint, Log, Outcome, ProducerRequest};
@@ -50,6 +50,7 @@ pub(crate) mod metrics;
 mod models;
 mod read;
 mod retention;
+pub(crate) mod room;
 pub(crate) mod state_log;
 #[cfg(test)]
 #[cfg(not(loom))]
@@ -81,9 +82,9 @@ pub(crate) trait Background: Send + Sync + fmt::Debug {
     /// Whether requests are served without a `tick`.
     fn is_running(&self) -> bool;
 
-    /// Removes the oldest records of the broker until a batch of `bytes` fits its budget; some in
-    /// any case if it is asked again. False when nothing can be removed, or it is not wanted.
-    fn make_room(&self, partition: &Arc<PartitionCore>, bytes: u64, again: bool) -> bool;
+    /// An append found no space: asks for whatever gives some back, and does what the broker's
+    /// settings say. Whether the append is to be tried again.
+    fn make_room(&self, partition: &Arc<PartitionCore>, want: &mut Want) -> bool;
 }
 
 /// A named producer's request, and the check that it has not been superseded.
@@ -260,23 +261,10 @@ impl PartitionCore {
         batch: &mut EncodedBatch<'_>,
         options: &AppendOptions<'_>,
     ) -> Result<Outcome> {
-        let mut appended = self.try_append(batch, options);
-        let mut again = false;
-        // No lock is held here, so that others can be asked to make room. Each turn but the first
-        // removes something, so there is an end.
-        while let Err(Error::StorageFull { source, .. }) = &appended
-            && budget::is_budget(source)
-            && self.make_room(batch, again)
-        {
-            again = true;
-            appended = self.try_append(batch, options);
+        match self.try_append(batch, options) {
+            Err(error @ Error::StorageFull { .. }) => self.append_when_full(error, batch, options),
+            appended => appended,
         }
-        appended
-    }
-
-    #[cold]
-    fn make_room(self: &Arc<Self>, batch: &EncodedBatch<'_>, again: bool) -> bool {
-        self.background.make_room(self, u64::from(batch.size(true)), again)
     }
 
     fn try_append(

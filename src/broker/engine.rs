@@ -22,6 +22,7 @@ use super::lanes::{Housekeeping, Lanes};
 use super::local::{LocalChange, LocalState};
 use super::own_logs::{META, OFFSETS};
 use super::report::RecoveryReport;
+use super::room::Sight;
 use crate::clock::Clock;
 use crate::config::{Durability, RecoveryPolicy, TopicConfig, WhenFull};
 use crate::error::{Error, Result};
@@ -87,6 +88,8 @@ pub(crate) struct Engine {
     ///
     /// LOCK ORDER: after `admin`, and before any lock of a partition.
     pub(crate) dropping: Mutex<()>,
+    /// What there was to see when a refused append was last looked after.
+    pub(crate) relieved: Mutex<Option<Sight>>,
 }
 
 impl Engine {
@@ -215,6 +218,8 @@ impl Engine {
         if self.settings.read_only {
             return Ok(());
         }
+        // What fails in it fails again below, and is returned there.
+        let _ = Self::relieve(self);
         let now = self.clock.monotonic();
         for partition in self.all_partitions() {
             partition.do_requested();
@@ -384,6 +389,11 @@ impl Housekeeping for Engine {
     fn finished(&self, partition: &Arc<PartitionCore>) {
         // What cannot be removed now is tried again.
         self.note_failure("retention", Some(partition), self.retain_bytes(partition));
+        self.env.trace.deliver();
+    }
+
+    fn relieve(&self) {
+        self.note_failure("making room", None, Self::relieve(self));
         self.env.trace.deliver();
     }
 

@@ -17,6 +17,7 @@ use crate::format::TopicId;
 use crate::log::create::FIRST_ALLOCATION_BYTES;
 use crate::log::retention::{RetentionPolicy, SegmentFacts, deletes};
 use crate::partition::PartitionCore;
+use crate::partition::room::Want;
 use crate::record::TopicPartition;
 use crate::topic::TopicShared;
 
@@ -115,16 +116,20 @@ impl Engine {
     }
 
     /// Removes the oldest records, whichever topic they belong to, until a batch of `bytes` fits
-    /// the budget with something to spare. Asked `again` by the same append, what was there was not
-    /// enough, and something goes in any case. False when that cannot be.
-    pub(crate) fn make_room(&self, core: &Arc<PartitionCore>, bytes: u64, again: bool) -> bool {
+    /// the budget with something to spare. Asked again by the same append, what was there was not
+    /// enough, and something goes in any case. False when that cannot be, and where it is the disk
+    /// that is full: what others have on it is not for the oldest records to make up for.
+    pub(crate) fn make_room(&self, core: &Arc<PartitionCore>, want: &Want) -> bool {
         /// LIMIT: enough for a new segment's first allocation and a few steps of growth: each drop
         /// costs a sync, which must not come with every append.
         const SPARE_BYTES: u64 = 1 << 20;
+        if !want.is_budget {
+            return false;
+        }
         let _one = self.dropping.lock();
         let budget = &self.env.space;
-        let wanted = bytes.saturating_add(SPARE_BYTES.min(budget.limit() / 16));
-        let mut is_done = !again;
+        let wanted = want.bytes.saturating_add(SPARE_BYTES.min(budget.limit() / 16));
+        let mut is_done = !want.is_again;
         while !is_done || budget.free() < wanted {
             let dropped = match self.drop_oldest() {
                 Ok(false) if !is_done => self.drop_last(core),

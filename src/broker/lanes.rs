@@ -18,6 +18,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use crate::clock::Clock;
 use crate::partition::compaction::pause_after;
+use crate::partition::room::Want;
 use crate::partition::{Background, PartitionCore, Work};
 use crate::sync::{AtomicBool, Ordering};
 
@@ -37,6 +38,8 @@ enum Job {
     Do(Arc<PartitionCore>, Work),
     /// There is a new deadline in a group, which may come before all others, or the clock was moved.
     Watch,
+    /// An append was refused for want of space.
+    Relieve,
     Stop,
 }
 
@@ -45,6 +48,8 @@ pub(crate) struct Lanes {
     space: Sender<Job>,
     bulk: Sender<Job>,
     is_running: Arc<AtomicBool>,
+    /// Whether an append was refused since somebody last looked after that.
+    is_full: AtomicBool,
     /// Where the oldest records are to make room; the engine, once it is there.
     room: OnceLock<MakeRoom>,
     /// Called by the clock after a move. It has only a weak handle of this.
@@ -63,7 +68,7 @@ struct Moves {
 }
 
 /// Makes room for a partition: see [`Background::make_room`].
-type MakeRoom = Box<dyn Fn(&Arc<PartitionCore>, u64, bool) -> bool + Send + Sync>;
+type MakeRoom = Box<dyn Fn(&Arc<PartitionCore>, &mut Want) -> bool + Send + Sync>;
 
 /// The receiving sides, for the threads.
 pub(crate) struct LaneQueues {
@@ -85,6 +90,7 @@ impl std::fmt::Debug for Job {
         match self {
             Self::Do(partition, work) => write!(f, "{work:?} for {}", partition.origin),
             Self::Watch => f.write_str("Watch"),
+            Self::Relieve => f.write_str("Relieve"),
             Self::Stop => f.write_str("Stop"),
         }
     }
@@ -108,8 +114,8 @@ impl Lanes {
             is_running: Arc::clone(&is_running),
             moves: Arc::clone(&moves),
         };
-        let (room, on_move) = (OnceLock::new(), OnceLock::new());
-        (Arc::new(Self { space, bulk, is_running, room, on_move, moves }), queues)
+        let (is_full, room, on_move) = (AtomicBool::new(false), OnceLock::new(), OnceLock::new());
+        (Arc::new(Self { space, bulk, is_running, is_full, room, on_move, moves }), queues)
     }
 
     /// Has the lanes look again whenever the clock is moved. Once.
@@ -140,7 +146,7 @@ impl Lanes {
     /// Says who makes room when the byte budget is used up. Once.
     pub(crate) fn set_room(
         &self,
-        room: impl Fn(&Arc<PartitionCore>, u64, bool) -> bool + Send + Sync + 'static,
+        room: impl Fn(&Arc<PartitionCore>, &mut Want) -> bool + Send + Sync + 'static,
     ) {
         let _ = self.room.set(Box::new(room));
     }
@@ -150,6 +156,11 @@ impl Lanes {
         if self.is_running() {
             let _ = self.space.send(Job::Watch);
         }
+    }
+
+    /// Whether an append was refused since this was asked last.
+    pub(crate) fn take_refusal(&self) -> bool {
+        self.is_full.swap(false, Ordering::AcqRel)
     }
 
     /// Ends both lanes after their current step. Does not wait.
@@ -174,8 +185,12 @@ impl Background for Lanes {
         self.is_running.load(Ordering::Acquire)
     }
 
-    fn make_room(&self, partition: &Arc<PartitionCore>, bytes: u64, again: bool) -> bool {
-        self.room.get().is_some_and(|room| room(partition, bytes, again))
+    fn make_room(&self, partition: &Arc<PartitionCore>, want: &mut Want) -> bool {
+        // Queued once, however many appends are refused; without threads `tick` finds the flag.
+        if !self.is_full.swap(true, Ordering::AcqRel) && self.is_running() {
+            let _ = self.bulk.send(Job::Relieve);
+        }
+        self.room.get().is_some_and(|room| room(partition, want))
     }
 }
 
@@ -212,7 +227,7 @@ pub(crate) fn run_space_lane(
                 queues.moves.space.swap(false, Ordering::AcqRel);
                 look_at = Some(Duration::ZERO);
             }
-            Err(RecvTimeoutError::Timeout) => {}
+            Ok(Job::Relieve) | Err(RecvTimeoutError::Timeout) => {}
             Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())
@@ -304,6 +319,9 @@ pub(crate) trait Housekeeping {
     /// A partition's sealed segments were finished: there may be more than it keeps.
     fn finished(&self, partition: &Arc<PartitionCore>);
 
+    /// An append was refused for want of space.
+    fn relieve(&self);
+
     /// A number that changes whenever records are appended to any partition.
     fn appended(&self) -> u64;
 }
@@ -334,6 +352,12 @@ pub(crate) fn run_bulk_lane(
             }
             Ok(Job::Watch) => {
                 queues.moves.bulk.swap(false, Ordering::AcqRel);
+            }
+            Ok(Job::Relieve) => {
+                engine.relieve();
+                // An append that is refused again and again asks again at once: the queue would
+                // never be empty, and the compaction that is to make room never take a step.
+                compactions.step(clock, engine);
             }
             Err(RecvTimeoutError::Timeout) => compactions.step(clock, engine),
             Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
@@ -375,6 +399,7 @@ impl Compactions {
         // What failed has been counted, and is tried again later.
         if !matches!(partition.compact_step(), Ok(true)) {
             partition.take_up(Work::Compact);
+            partition.compact_again_if_due();
             self.queue.pop_front();
         }
         let now = clock.monotonic();

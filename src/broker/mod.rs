@@ -30,6 +30,7 @@ pub(crate) mod open;
 pub(crate) mod own_logs;
 mod report;
 mod restore;
+mod room;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;

@@ -77,6 +77,7 @@ impl Opening {
             closed: AtomicBool::new(false),
             points: Mutex::new(self.clock.monotonic()),
             dropping: Mutex::new(()),
+            relieved: Mutex::new(None),
             settings: self.settings.clone(),
         };
         let engine = self.open_topics(engine, clean_shutdown, same_boot)?;
@@ -237,8 +238,8 @@ fn start_found(
 fn make_room_if_full(engine: &Arc<Engine>) {
     if engine.settings.when_full == WhenFull::DropOldest {
         let weak = Arc::downgrade(engine);
-        engine.lanes.set_room(move |core, bytes, again| {
-            weak.upgrade().is_some_and(|engine| engine.make_room(core, bytes, again))
+        engine.lanes.set_room(move |core, want| {
+            weak.upgrade().is_some_and(|engine| engine.make_room(core, want))
         });
     }
 }

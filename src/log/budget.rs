@@ -30,11 +30,13 @@ pub(crate) struct SpaceBudget {
     /// ORDERING: Relaxed; a count that guards no memory. May exceed the limit by what must go on:
     /// files that were found, and the segment that housekeeping rolls to.
     used: AtomicU64,
+    /// How often something was given back. ORDERING: Relaxed, as `used`.
+    returns: AtomicU64,
 }
 
 impl SpaceBudget {
     pub(crate) fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicU64::new(0) })
+        Arc::new(Self { limit, used: AtomicU64::new(0), returns: AtomicU64::new(0) })
     }
 
     pub(crate) fn unlimited() -> Arc<Self> {
@@ -66,8 +68,16 @@ impl SpaceBudget {
         self.used.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// A number that changes whenever something is given back.
+    pub(crate) fn returns(&self) -> u64 {
+        self.returns.load(Ordering::Relaxed)
+    }
+
     fn give_back(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
+        if bytes > 0 {
+            self.returns.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::log::compaction::run::{Compaction, LogAccess, Progress, Terms};
 use crate::log::compaction::{KEY_MEMORY_BYTES, Tally};
+use crate::log::create::FIRST_ALLOCATION_BYTES;
+use crate::log::retention::Tail;
 use crate::log::segment::Segment;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::trace::note;
@@ -84,6 +86,8 @@ pub(super) struct CompactionSlot {
     failures: u64,
     /// Not before this moment, on the broker's clock.
     retry_at: Option<Duration>,
+    /// The end of what the last one compacted.
+    end: u64,
     /// When the first tombstone of those that were kept may go, in retention's milliseconds.
     next_horizon: Option<u64>,
 }
@@ -220,6 +224,53 @@ impl PartitionCore {
         drop(state);
         if is_due {
             self.request(Work::Compact);
+        }
+    }
+
+    /// After a compaction: asks for the next one if segments were finished while it ran, and nothing
+    /// else would look at them before the minute is over. Without new ones there is nothing to do
+    /// that was not done, or could not be.
+    pub(crate) fn compact_again_if_due(self: &Arc<Self>) {
+        let end = self.compaction.slot.lock().end;
+        let reached = self.state.lock().log.compactable_end();
+        if reached > end {
+            self.compact_if_due();
+        }
+    }
+
+    /// An append found no space: asks for a compaction, however little of the log is dirty.
+    pub(crate) fn compact_for_room(self: &Arc<Self>) {
+        let now = self.clock.monotonic();
+        let slot = self.compaction.slot.lock();
+        let must_wait = slot.is_claimed || slot.retry_at.is_some_and(|retry_at| now < retry_at);
+        if must_wait || slot.settings.is_none() {
+            return;
+        }
+        drop(slot);
+        if self.finished_dirt() == 0 {
+            self.seal_for_compaction();
+        }
+        if self.finished_dirt() > 0 {
+            self.request(Work::Compact);
+        }
+    }
+
+    /// How much can be compacted once all sealed segments are finished, which is done first.
+    fn finished_dirt(&self) -> u64 {
+        while !self.is_closed() && matches!(self.finish_one_segment(), Ok(true)) {}
+        let state = self.state.lock();
+        let is_usable = !state.closed && state.failure.is_none();
+        if is_usable { state.log.dirt().dirty_bytes } else { 0 }
+    }
+
+    /// Seals the last segment, which is never compacted as long as it takes appends. Not one that
+    /// takes no more than the next one does at first: that would give nothing back.
+    fn seal_for_compaction(self: &Arc<Self>) {
+        let tail = self.writable_state().ok().and_then(|state| state.log.tail());
+        let is_large = |tail: &Tail| tail.facts.bytes > FIRST_ALLOCATION_BYTES;
+        if let Some(tail) = tail.filter(is_large) {
+            // Where there is no space for the next one, compaction cannot help.
+            let _ = self.roll_tail(&tail);
         }
     }
 
@@ -366,6 +417,7 @@ impl PartitionCore {
         let mut slot = self.compaction.slot.lock();
         slot.note_given_up(&run);
         slot.retry_at = retry_at;
+        slot.end = run.end();
         match stepped {
             Ok(progress) => {
                 slot.compactions = slot.compactions.saturating_add(1);

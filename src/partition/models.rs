@@ -43,7 +43,7 @@ impl Background for Nobody {
         false
     }
 
-    fn make_room(&self, _: &Arc<PartitionCore>, _: u64, _: bool) -> bool {
+    fn make_room(&self, _: &Arc<PartitionCore>, _: &mut Want) -> bool {
         false
     }
 }

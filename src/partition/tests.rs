@@ -51,7 +51,7 @@ impl Background for Noted {
         self.is_running.load(Ordering::Relaxed)
     }
 
-    fn make_room(&self, _: &Arc<PartitionCore>, _: u64, _: bool) -> bool {
+    fn make_room(&self, _: &Arc<PartitionCore>, _: &mut Want) -> bool {
         false
     }
 }

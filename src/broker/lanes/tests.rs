@@ -4,8 +4,9 @@
 use std::time::SystemTime;
 
 use super::*;
+use crate::broker::engine::Engine;
 use crate::clock::ManualClock;
-use crate::config::{Durability, TopicConfig};
+use crate::config::{Cleanup, Durability, TopicConfig};
 use crate::record::Record;
 use crate::{Broker, BrokerBuilder};
 
@@ -114,4 +115,40 @@ fn a_clock_that_is_moved_within_a_lane_or_stands_still_costs_little() {
     assert_eq!(pace.wait(nearly, SECOND), STANDS_STILL);
     assert_eq!(pace.wait(Duration::ZERO, SECOND), Duration::ZERO);
     assert_eq!(pace.wait(nearly, SECOND * 2), nearly);
+}
+
+/// Segments that were finished while a compaction ran had to wait for the next minute: a
+/// compaction was asked for already, so they did not ask. The rule: its end asks again.
+// RED: src/broker/lanes.rs
+//   - partition.compact_again_if_due();
+#[test]
+fn row_c14_the_end_of_a_compaction_asks_for_the_next() {
+    let (broker, _, clock) = opened(|builder| builder);
+    let config = TopicConfig::new(1).cleanup(Cleanup::Compact).segment_bytes(16 << 10);
+    let partition = broker.ensure_topic("c", config).unwrap().partition(0).unwrap();
+    let core = Arc::clone(broker.life().topic("c").unwrap().partition(0).unwrap());
+    let fill = || {
+        for number in 0..100 {
+            let key = format!("k{}", number % 10);
+            partition.append(&Record::new().key(&key).value(&[7; 1_000])).unwrap();
+        }
+        core.do_work(Work::Finish);
+    };
+    fill();
+    let mut compactions = Compactions::default();
+    compactions.add(Arc::clone(&core), clock.monotonic());
+    let engine: &Engine = broker.life();
+    let step = |compactions: &mut Compactions| {
+        clock.advance(SECOND);
+        compactions.step(&clock, engine);
+    };
+    step(&mut compactions);
+    fill();
+    while compactions.next_step().is_some() {
+        step(&mut compactions);
+    }
+    let dirty = || core.compaction_stats().unwrap().dirty_bytes;
+    assert!(dirty() > 0);
+    core.do_requested();
+    assert_eq!(dirty(), 0);
 }

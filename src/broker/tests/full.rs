@@ -1,4 +1,5 @@
-//! The ways out of a full disk: what removes must not need space first.
+//! The ways out of a full disk, or a budget that is used up: what removes must not need space
+//! first, and must not wait for its minute.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -6,8 +7,8 @@ use std::time::Duration;
 
 use super::model::{DIR, clock, open_at};
 use crate::broker::Broker;
-use crate::clock::ManualClock;
-use crate::config::{Durability, TopicConfig};
+use crate::clock::{ManualClock, real_now};
+use crate::config::{Cleanup, Durability, TopicConfig};
 use crate::error::Error;
 use crate::record::Record;
 use crate::storage::disk::{Fault, Operation, SimulatedDisk};
@@ -150,4 +151,79 @@ fn row_c13_what_is_deleted_makes_space_for_the_next_segment() {
     assert_eq!(segments(&disk).len(), 1);
     assert_ne!(segments(&disk).last(), last.as_ref(), "not replaced");
     append(&partition, 1);
+}
+
+/// Appends records of ten keys until there is no space. How many went in.
+fn fill_with_keys(partition: &Partition) -> u64 {
+    for count in 0..10_000 {
+        let key = format!("k{}", count % 10);
+        match partition.append(&Record::new().key(&key).value(&VALUE)) {
+            Ok(_) => {}
+            Err(Error::StorageFull { .. }) => return count,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    panic!("a budget without a limit");
+}
+
+/// Symptom: a compacted topic with 10 KB of live records in a budget of 6 MiB refused appends for
+/// most of each minute. Cause: nothing was dirty enough for a compaction, or it had begun before
+/// the last segments were sealed; and whatever is looked at every minute was looked at then. Rule:
+/// a refused append has what is dirty compacted at once, whatever the ratio.
+// RED: src/broker/room.rs
+//   - partition.compact_for_room();
+//   + partition.compact_if_due();
+#[test]
+fn row_c14_a_refused_append_has_what_is_dirty_compacted() {
+    let builder = Broker::builder().in_memory().max_total_bytes(1 << 20).clock(clock());
+    let broker = builder.background(false).open().unwrap();
+    let config = TopicConfig::new(1).cleanup(Cleanup::Compact).min_dirty_ratio(1.0);
+    let topic = broker.ensure_topic("t", config.segment_bytes(64 << 10)).unwrap();
+    let partition = topic.partition(0).unwrap();
+    for round in 0..5 {
+        let count = fill_with_keys(&partition);
+        assert!(count > 200, "{count} in round {round}");
+        broker.tick().unwrap();
+    }
+    // Without another append there is nothing new to look at.
+    let before = broker.metrics();
+    broker.tick().unwrap();
+    assert_eq!(broker.metrics().budget_used_bytes, before.budget_used_bytes);
+}
+
+/// The same where the last segment, which takes appends and is never compacted, has used up the
+/// budget alone: it is sealed.
+// RED: src/partition/compaction.rs
+//   - self.seal_for_compaction();
+#[test]
+fn row_c14_a_segment_that_uses_up_the_budget_alone_is_sealed_and_compacted() {
+    let builder = Broker::builder().in_memory().max_total_bytes(1 << 20).clock(clock());
+    let broker = builder.background(false).open().unwrap();
+    let config = TopicConfig::new(1).cleanup(Cleanup::Compact);
+    let partition = broker.ensure_topic("t", config).unwrap().partition(0).unwrap();
+    for round in 0..5 {
+        let count = fill_with_keys(&partition);
+        assert!(count > 200, "{count} in round {round}");
+        broker.tick().unwrap();
+    }
+}
+
+/// The background does so without a `tick`, and does not wait for its minute; here with records
+/// that have expired since.
+// RED: src/broker/lanes.rs
+//   - engine.relieve();
+#[test]
+fn row_c14_the_background_looks_after_a_refused_append_at_once() {
+    let clock = clock();
+    let builder = Broker::builder().in_memory().max_total_bytes(1 << 20).clock(clock.clone());
+    let broker = builder.open().unwrap();
+    let config = TopicConfig::new(1).segment_bytes(64 << 10).retention(Duration::from_secs(10));
+    let partition = broker.ensure_topic("t", config).unwrap().partition(0).unwrap();
+    fill_with_keys(&partition);
+    clock.advance(Duration::from_secs(11));
+    let give_up = real_now() + MINUTE / 2;
+    while partition.append(&Record::new().value(&VALUE)).is_err() {
+        assert!(real_now() < give_up, "still refused");
+        std::thread::yield_now();
+    }
 }

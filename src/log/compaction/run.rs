@@ -146,6 +146,12 @@ impl Log {
         segments
     }
 
+    /// The end of what can be compacted now.
+    pub(crate) fn compactable_end(&self) -> u64 {
+        let last = self.compactable().pop().and_then(|last| last.next_offset());
+        last.unwrap_or(self.log_start)
+    }
+
     /// How much of what can be compacted is not.
     pub(crate) fn dirt(&self) -> plan::Dirt {
         let inputs = self.compactable();
@@ -188,6 +194,11 @@ impl Compaction {
     /// What was done so far.
     pub(crate) fn tally(&self) -> Tally {
         self.tally
+    }
+
+    /// The end of what it compacts.
+    pub(crate) fn end(&self) -> u64 {
+        self.inputs.last().and_then(|last| last.next_offset()).unwrap_or(0)
     }
 
     /// The earliest moment at which a tombstone that was seen may go.
@@ -475,8 +486,7 @@ impl Compaction {
 
     /// The next pass, or the end.
     fn end_pass(&mut self) -> Stage {
-        let end = self.inputs.last().and_then(|last| last.next_offset()).unwrap_or(0);
-        if self.from >= end {
+        if self.from >= self.end() {
             return Stage::Done;
         }
         self.begin_pass();
