@@ -61,6 +61,10 @@ rules! {
     CommitSync => "broker::tests::crash::row_a13_b16_the_last_acknowledged_commit_is_there",
     /// A commit is published after the records that it speaks of are durable.
     RecordsBeforeCommit => "broker::tests::crash::row_a13_b16_the_last_acknowledged_commit_is_there",
+    /// A reset of a group returns when its record is synced.
+    ResetSync => "broker::tests::crash::row_b16_the_last_acknowledged_reset_of_a_group_is_there",
+    /// A reset is published after the records that it speaks of are durable.
+    RecordsBeforeReset => "broker::tests::crash::row_b16_the_last_acknowledged_reset_of_a_group_is_there",
     /// A compacted segment is synced before it gets its name.
     CompactedSync => "log::tests::compaction::life::row_a15_a16_a17_a18_a_crash_at_every_point_of_a_compaction_loses_and_revives_nothing",
     /// What retention removes, and what goes on behind it, is durable before the new log start.

@@ -14,6 +14,7 @@ use crate::group::progress::TopicTable;
 pub use crate::group::progress::{GroupOffset, GroupStatus};
 use crate::partition::PartitionCore;
 use crate::record::{Offsets, TopicPartition};
+use crate::rules::Rule;
 
 /// A consumer group, described.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -103,7 +104,7 @@ impl Admin {
             let offset = offset_of(core, to)?;
             if waits {
                 // DURABILITY: as a commit, never ahead of the records that it speaks of.
-                core.wait_durable(offset)?;
+                Rule::RecordsBeforeReset.keep(|| core.wait_durable(offset))?;
             }
             let (leader_epoch, incarnation) = core.lineage();
             let committed = Committed { offset, leader_epoch, incarnation };
@@ -113,7 +114,7 @@ impl Admin {
         let coordinator = &self.life().coordinator;
         let end = coordinator.replace_offsets(group, topic.id, &changes)?;
         if waits {
-            coordinator.offsets_partition().wait_durable(end)?;
+            Rule::ResetSync.keep(|| coordinator.offsets_partition().wait_durable(end))?;
         }
         Ok(offsets)
     }

@@ -220,6 +220,28 @@ fn row_a13_b16_the_last_acknowledged_commit_is_there() {
     campaign("commit", &setup, &steps);
 }
 
+/// Symptom: none, and none would have been seen: with either wait of `reset_offsets` deleted every test
+/// passed. Rule: a reset is a commit, so the same oracle holds for it.
+// RED: src/admin/groups.rs
+//   - Rule::ResetSync.keep(|| coordinator.offsets_partition().wait_durable(end))?;
+//   + let _ = (coordinator.offsets_partition(), end);
+// RED: src/admin/groups.rs
+//   - Rule::RecordsBeforeReset.keep(|| core.wait_durable(offset))?;
+//   + let _ = core;
+#[test]
+fn row_b16_the_last_acknowledged_reset_of_a_group_is_there() {
+    let setup = [Step::Create("a", Shape(2, SYNC)), Step::Commit("a")];
+    let steps = [
+        Step::Enqueue("a", 0),
+        Step::Reset("a"),
+        Step::Enqueue("a", 1),
+        Step::Enqueue("a", 0),
+        Step::Reset("a"),
+        Step::Send("a", 1),
+    ];
+    campaign("reset", &setup, &steps);
+}
+
 // RED: src/broker/topics.rs
 //   - Rule::DeletedSegmentNames.keep(|| sync_dir(disk, dir))?;
 #[test]

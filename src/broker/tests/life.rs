@@ -9,7 +9,7 @@ use super::model::{
 };
 use crate::broker::Broker;
 use crate::clock::ManualClock;
-use crate::config::{Durability, TopicConfig};
+use crate::config::{Durability, StartAt, TopicConfig};
 use crate::consumer::Consumer;
 use crate::error::{Error, Result};
 use crate::producer::Producer;
@@ -179,6 +179,7 @@ impl Life {
             Step::Acquire => self.acquire(&broker),
             Step::Commit(name) => self.commit(&broker, name, true),
             Step::CommitAsync(name) => self.commit(&broker, name, false),
+            Step::Reset(name) => self.reset(&broker, name),
             Step::Flush => {
                 broker.flush()?;
                 self.model.all_durable();
@@ -299,32 +300,47 @@ impl Life {
     fn commit(&mut self, broker: &Broker, name: &'static str, durably: bool) -> Result<()> {
         let mut consumer = broker.consumer(GROUP).subscribe([name]).open()?;
         self.read_on(&mut consumer, name)?;
-        let topic = &self.model.topics[name];
-        let keys: Vec<_> =
-            (0..).zip(&topic.partitions).map(|(it, _)| (topic.creation, it)).collect();
-        let ends: Vec<_> = topic.partitions.iter().map(|it| it.len() as u64).collect();
-        let shared = broker.life().topic(name)?;
-        for (key, end) in keys.iter().zip(ends) {
-            let incarnation = shared.partition(key.1)?.lineage().1;
-            let commits = self.model.commits.entry(*key).or_default();
-            commits.attempts.push((end, incarnation, true));
-        }
+        self.attempt_commits(broker, name)?;
         if durably {
             consumer.commit()?;
         } else {
             consumer.commit_async()?;
         }
-        for key in &keys {
-            let commits = self.model.commits.get_mut(key).unwrap();
+        self.end_commits(name, durably);
+        Ok(())
+    }
+
+    fn reset(&mut self, broker: &Broker, name: &'static str) -> Result<()> {
+        self.attempt_commits(broker, name)?;
+        broker.admin().reset_offsets(GROUP, name, StartAt::Latest)?;
+        self.end_commits(name, true);
+        Ok(())
+    }
+
+    /// The log ends are about to be committed.
+    fn attempt_commits(&mut self, broker: &Broker, name: &'static str) -> Result<()> {
+        let topic = &self.model.topics[name];
+        let shared = broker.life().topic(name)?;
+        for (number, partition) in (0..).zip(&topic.partitions) {
+            let incarnation = shared.partition(number)?.lineage().1;
+            let commits = self.model.commits.entry((topic.creation, number)).or_default();
+            commits.attempts.push((partition.len() as u64, incarnation, true));
+        }
+        Ok(())
+    }
+
+    fn end_commits(&mut self, name: &'static str, durably: bool) {
+        let Model { topics, commits, .. } = &mut self.model;
+        let topic = topics.get_mut(name).unwrap();
+        for (number, partition) in (0..).zip(&mut topic.partitions) {
+            let commits = commits.get_mut(&(topic.creation, number)).unwrap();
             commits.published = commits.attempts.len();
             if durably {
                 commits.durable = commits.published;
                 // A commit that no power cut takes back vouches for the records before it.
-                let partition = &mut self.model.topic(name).partitions[key.1 as usize];
                 partition.durable = partition.len();
             }
         }
-        Ok(())
     }
 
     /// Reads all that was not committed: what follows the commit, or a report that it was cut.

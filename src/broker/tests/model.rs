@@ -125,6 +125,8 @@ pub(super) enum Step {
     /// Reads on and commits; durably or not.
     Commit(&'static str),
     CommitAsync(&'static str),
+    /// Sends the group to the end, durably.
+    Reset(&'static str),
     Flush,
     /// A tick after a minute: syncs, footers, recovery points.
     Tick,
