@@ -118,6 +118,23 @@ fn row_j16_a_stream_that_does_not_answer_a_wake_up_is_evicted() {
 }
 
 #[test]
+fn a_stream_ends_after_an_error_that_lasts_and_the_next_one_reads_the_others() {
+    let broker = numbers(1, 0);
+    broker.ensure_topic("u", TopicConfig::new(1)).unwrap();
+    let mut reader = broker.reader().subscribe(["t", "u"]).open().unwrap();
+    broker.admin().delete_topic("u").unwrap();
+    let mut stream = reader.stream();
+    let refused = poll_once(&mut stream, Waker::noop());
+    assert!(matches!(refused, Poll::Ready(Some(Err(Error::UnknownTopic(_))))), "{refused:?}");
+    assert!(matches!(poll_once(&mut stream, Waker::noop()), Poll::Ready(None)));
+    drop(stream);
+    let mut next = reader.stream();
+    assert!(poll_once(&mut next, Waker::noop()).is_pending());
+    send_numbers(&broker, "t", 0, 0..1);
+    assert_eq!(ready(poll_once(&mut next, Waker::noop())), 0);
+}
+
+#[test]
 fn a_stream_yields_what_there_is_and_is_woken_once_for_what_comes() {
     let broker = numbers(1, 2);
     let mut consumer = member(&broker, "g");

@@ -23,8 +23,8 @@ use std::time::Duration;
 
 use common::*;
 use logpond::{
-    Broker, CommitMode, Consumer, Durability, Error, Message, Offsets, Record, StartAt,
-    TopicConfig, Visibility,
+    Broker, Clock, CommitMode, Consumer, Durability, Error, Message, Offsets, Record, StartAt,
+    SystemClock, TopicConfig, Visibility,
 };
 
 /// A broker in memory whose topic `t` has `counts[p]` numbered records in partition `p`.

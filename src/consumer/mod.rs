@@ -97,10 +97,9 @@ pub struct Consumer {
     /// Partitions that the group gave to this consumer and that have no slot yet: their position
     /// could not be found. Each poll tries again.
     unplaced: Vec<TopicPartition>,
-    /// Why the last of them has no position, and whether the caller was told since it was last
-    /// handed something: the others are read in between.
+    /// Why the last of them has no position.
     place_failure: Option<Error>,
-    is_told_of_place: bool,
+    returned: Returned,
     callback: Option<Callback>,
     /// Partitions that the group gave to this consumer and that the callback has not heard of.
     untold: BTreeSet<TopicPartition>,
@@ -110,6 +109,17 @@ pub struct Consumer {
     last_slot: usize,
     /// When auto-commit is due, on the broker's clock.
     commit_due: Duration,
+}
+
+/// Which errors that last the caller has got since it was last handed a message.
+#[derive(Debug, Default)]
+struct Returned {
+    /// That a partition has no position: the others are read in between.
+    no_position: bool,
+    /// An error of at least one slot, which says so itself.
+    from_slot: bool,
+    /// That the membership has ended for good. No message comes after it.
+    fenced: bool,
 }
 
 #[derive(Debug)]
@@ -156,7 +166,7 @@ impl Consumer {
             gaps: Gaps::default(),
             unplaced: Vec::new(),
             place_failure: None,
-            is_told_of_place: false,
+            returned: Returned::default(),
             callback,
             untold: BTreeSet::new(),
             is_open: false,
@@ -176,7 +186,13 @@ impl Consumer {
     /// returned before, and it is returned again until the consumer seeks past it.
     /// [`Error::Truncated`], once, when a recovery cut the log below the committed offset; the
     /// position is then the log end. [`Error::OffsetOutOfRange`] with [`StartAt::Error`].
-    /// [`Error::Fenced`] when a newer consumer has taken the instance id. [`Error::Closed`] after [`ConsumerHandle::shutdown`] or [`Broker::close`].
+    /// [`Error::Fenced`] when a newer consumer has taken the instance id.
+    /// [`Error::UnknownTopic`], without a group or with [`assign`](ConsumerBuilder::assign), when a
+    /// topic was deleted. [`Error::Closed`] after [`ConsumerHandle::shutdown`] or
+    /// [`Broker::close`].
+    ///
+    /// An error that is returned again until the caller does something about it is returned at once
+    /// the first time, and after others have had records; else when `timeout` is over.
     ///
     /// [`Broker::close`]: crate::Broker::close
     ///
@@ -231,22 +247,31 @@ impl Consumer {
         self.next_message(&Wait::Never)
     }
 
-    /// The messages from here on, waiting for each; ends after [`ConsumerHandle::shutdown`] or
-    /// when the broker is closed.
+    /// The messages from here on, waiting for each; ends after [`ConsumerHandle::shutdown`], when
+    /// the broker is closed, and after an error that does not pass while the iteration goes on:
+    /// [`Error::Fenced`], [`Error::UnknownTopic`], [`Error::Corrupt`],
+    /// [`Error::OffsetOutOfRange`], [`Error::NoOffset`]. What other partitions have is read by the
+    /// next iteration.
     ///
     /// # Blocking
     ///
     /// Each `next` until there is a message.
     pub fn iter(&mut self) -> impl Iterator<Item = Result<Message>> {
+        let mut is_over = false;
         std::iter::from_fn(move || {
-            loop {
+            while !is_over {
                 match self.recv() {
-                    Err(Error::Closed) => return None,
+                    Err(Error::Closed) => is_over = true,
                     // A wake-up is for whoever polls; an iteration goes on.
                     Err(Error::Timeout) => {}
-                    other => return Some(other),
+                    Err(error) => {
+                        is_over = lasts(&error);
+                        return Some(Err(error));
+                    }
+                    message => return Some(message),
                 }
             }
+            None
         })
     }
 
@@ -343,50 +368,104 @@ impl Consumer {
         let mut armed_too = true;
         loop {
             self.check_shutdown()?;
-            self.follow_plan()?;
+            if let Err(error) = self.follow_plan() {
+                let is_repeated =
+                    lasts(&error) && std::mem::replace(&mut self.returned.fenced, true);
+                let waits = is_repeated && matches!(wait, Wait::Until(_));
+                if waits && self.control.take_woken() {
+                    return Ok(Batch::default());
+                }
+                if waits && self.park(wait) {
+                    continue;
+                }
+                return Err(error);
+            }
             self.keep_gaps();
             self.auto_commit_if_due()?;
             // Before the fetch: a wake-up is for the call, whatever there is to read.
             if self.control.take_woken() && wait.ends_when_woken() {
                 return Ok(Batch::default());
             }
-            let batch = self.fetch_or_fail(armed_too)?;
+            let batch = self.pass(armed_too, false)?;
             armed_too = false;
-            if !batch.is_empty() || matches!(wait, Wait::Never) {
+            if !batch.is_empty() {
                 return Ok(batch);
             }
+            let ends_in_failure = match wait {
+                Wait::Never => true,
+                // Without a deadline it is returned again when there is nothing else to wait for.
+                Wait::Forever | Wait::Task(_) => self.waits_for_nothing(),
+                Wait::Until(_) => false,
+            };
             // Both ways to the next pass look at the deadline.
-            let goes_on = if self.arm_all() { self.park(wait) } else { wait.may_pass_again() };
-            if !goes_on {
-                return Ok(Batch::default());
+            if !ends_in_failure {
+                let goes_on = if self.arm_all() { self.park(wait) } else { wait.may_pass_again() };
+                if goes_on {
+                    continue;
+                }
+                if matches!(wait, Wait::Task(_)) {
+                    return Ok(batch);
+                }
+            }
+            if !self.has_failure() {
+                return Ok(batch);
+            }
+            let batch = self.pass(false, true)?;
+            if !batch.is_empty() || !matches!(wait, Wait::Forever) {
+                return Ok(batch);
             }
         }
     }
 
-    /// What a pass finds. A partition without a position is an error of every other call while the
-    /// others have records, and of every call when they have none.
-    fn fetch_or_fail(&mut self, armed_too: bool) -> Result<Batch> {
-        let Some(failure) = self.place_failure.take() else { return self.fetch(armed_too) };
-        if self.is_told_of_place {
-            let batch = self.fetch(armed_too)?;
-            if !batch.is_empty() {
-                self.is_told_of_place = false;
-                return Ok(batch);
-            }
+    /// What a pass finds. An error that lasts is returned once at once, again after others have
+    /// had records, and else when the time is over, in the pass that is `failed_too`: a caller
+    /// that only notes it does not go round at full speed.
+    fn pass(&mut self, armed_too: bool, failed_too: bool) -> Result<Batch> {
+        let failure = self.place_failure.clone();
+        if let (Some(failure), false) = (&failure, self.returned.no_position) {
+            self.returned.no_position = true;
+            return Err(failure.clone());
         }
-        self.is_told_of_place = true;
-        Err(failure)
+        let batch = self.fetch(armed_too, failed_too)?;
+        if !batch.is_empty() {
+            self.returned.no_position = false;
+            if std::mem::take(&mut self.returned.from_slot) {
+                self.slots.iter_mut().for_each(|slot| slot.has_failed = false);
+            }
+            return Ok(batch);
+        }
+        match failure {
+            Some(failure) if failed_too => Err(failure),
+            _ => Ok(batch),
+        }
+    }
+
+    /// Whether an error is to be returned again.
+    fn has_failure(&self) -> bool {
+        self.returned.from_slot || self.place_failure.is_some()
+    }
+
+    /// Whether all that this consumer reads has failed, so that no record can come.
+    fn waits_for_nothing(&self) -> bool {
+        self.has_failure() && self.slots.iter().all(|slot| slot.has_failed || slot.is_paused)
     }
 
     /// One pass over the slots, beginning with another one each time. Armed ones have nothing, as
-    /// far as this consumer has heard; `armed_too` looks all the same.
-    fn fetch(&mut self, armed_too: bool) -> Result<Batch> {
+    /// far as this consumer has heard; `armed_too` looks all the same. Those that have failed are
+    /// passed over, unless it is `failed_too`.
+    fn fetch(&mut self, armed_too: bool, failed_too: bool) -> Result<Batch> {
         let mut fetched = Fetched::default();
         let count = self.slots.len();
         let settings = &self.settings;
         for step in 0..count {
             let index = (self.turn + step) % count.max(1);
             let Some(slot) = self.slots.get_mut(index) else { break };
+            if slot.has_failed {
+                if !failed_too {
+                    continue;
+                }
+                slot.has_failed = false;
+            }
             if (slot.is_armed && !armed_too) || !slot.may_have_data(settings.visibility) {
                 continue;
             }
@@ -400,6 +479,8 @@ impl Consumer {
             let before = fetched.records;
             if let Err(error) = slot.fetch(settings, &mut fetched, &mut self.gaps) {
                 if fetched.records == 0 {
+                    slot.has_failed = lasts(&error);
+                    self.returned.from_slot |= slot.has_failed;
                     // The others have their turn before the error is met again.
                     self.turn = index + 1;
                     return Err(error);
@@ -428,7 +509,8 @@ impl Consumer {
         // calls the member, and so does the end of the broker.
         let is_member = matches!(self.role, Role::Member(_));
         let is_over = |slot: &Slot| is_member && slot.core.is_closed();
-        self.slots.iter_mut().all(|slot| slot.arm(visibility) || is_over(slot))
+        let mut slots = self.slots.iter_mut();
+        slots.all(|slot| slot.has_failed || slot.arm(visibility) || is_over(slot))
     }
 
     /// What was removed from the partitions before this consumer had read it, since the last call.
@@ -468,6 +550,20 @@ impl Consumer {
         self.give_back_ahead();
         self.give_up_everything()
     }
+}
+
+/// Whether an error is met again until the caller does something about it. An iteration ends with
+/// it, since its caller can do nothing in between.
+fn lasts(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Fenced { .. }
+            | Error::Forked
+            | Error::UnknownTopic(_)
+            | Error::Corrupt(_)
+            | Error::OffsetOutOfRange { .. }
+            | Error::NoOffset(_)
+    )
 }
 
 impl fmt::Debug for Consumer {

@@ -76,6 +76,7 @@ impl Consumer {
             if let Some(slot) = self.slots.get_mut(index) {
                 slot.is_paused = is_paused;
                 slot.is_armed = false;
+                slot.has_failed = false;
             }
         }
         Ok(())

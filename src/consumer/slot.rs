@@ -42,6 +42,8 @@ pub(super) struct Slot {
     pub(super) is_armed: bool,
     /// An error that the next poll returns once.
     pending_error: Option<Error>,
+    /// An error that lasts was returned, and no record of any partition since.
+    pub(super) has_failed: bool,
 }
 
 impl Slot {
@@ -67,6 +69,7 @@ impl Slot {
             token,
             is_armed: false,
             pending_error: None,
+            has_failed: false,
         }
     }
 
@@ -95,6 +98,7 @@ impl Slot {
         self.passed = offset;
         self.is_armed = false;
         self.pending_error = None;
+        self.has_failed = false;
     }
 
     /// Gives back what was read ahead and not handed out.

@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
-use super::Consumer;
 use super::wait::Wait;
+use super::{Consumer, lasts};
 use crate::error::{Error, Result};
 use crate::message::Message;
 
@@ -18,7 +18,7 @@ impl Consumer {
     /// It ends after [`ConsumerHandle::shutdown`](crate::ConsumerHandle::shutdown) or
     /// [`Broker::close`](crate::Broker::close); a
     /// [`wake`](crate::ConsumerHandle::wake) does nothing to it. An error is an item; the stream
-    /// goes on behind it as [`recv`](Self::recv) would.
+    /// ends after one that [`iter`](Self::iter) ends after, and continues after others.
     ///
     /// # Cancel safety
     ///
@@ -61,7 +61,7 @@ impl Consumer {
     /// # }).unwrap();
     /// ```
     pub fn stream(&mut self) -> MessageStream<'_> {
-        MessageStream { consumer: self }
+        MessageStream { consumer: self, is_over: false }
     }
 }
 
@@ -69,18 +69,26 @@ impl Consumer {
 #[must_use = "a stream does nothing unless it is polled"]
 pub struct MessageStream<'a> {
     consumer: &'a mut Consumer,
+    /// An error that lasts was yielded.
+    is_over: bool,
 }
 
 impl Stream for MessageStream<'_> {
     type Item = Result<Message>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
         let next = self.consumer.next_message(&Wait::Task(context.waker()));
         match next {
             Ok(Some(message)) => Poll::Ready(Some(Ok(message))),
             Ok(None) => Poll::Pending,
             Err(Error::Closed) => Poll::Ready(None),
-            Err(error) => Poll::Ready(Some(Err(error))),
+            Err(error) => {
+                self.is_over = lasts(&error);
+                Poll::Ready(Some(Err(error)))
+            }
         }
     }
 }

@@ -75,3 +75,68 @@ fn a_member_loses_a_paused_partition_with_its_topic() {
     assert!(member.poll(Duration::from_millis(1)).unwrap().is_empty());
     assert_eq!(member.assignment(), [tp("u", 0)]);
 }
+
+/// A loop over the messages of a member that was fenced, or of a reader whose topic was deleted, got
+/// the same error seven million times a second, without an end. Rule: an error that only the caller
+/// can do something about ends an iteration; it is returned at once the first time, and by later
+/// polls when their time is over.
+// RED: src/consumer/mod.rs
+//   - is_over = lasts(&error);
+// RED: src/consumer/mod.rs
+//   - slot.has_failed = lasts(&error);
+// RED: src/consumer/mod.rs
+//   - let waits = is_repeated && matches!(wait, Wait::Until(_));
+//   + let waits = false;
+#[test]
+fn row_j17_an_error_that_lasts_ends_an_iteration_and_is_repeated_when_the_time_is_over() {
+    let broker = filled(&[0]);
+    let member = || broker.consumer("g").subscribe(["t"]).instance_id("i").open().unwrap();
+    let fenced = member();
+    let _newer = member();
+    broker.ensure_topic("gone", small_topic(1)).unwrap();
+    let bereft = broker.reader().subscribe(["gone"]).open().unwrap();
+    let standalone = broker.consumer("h").assign([("gone", 0), ("t", 0)]).open().unwrap();
+    broker.admin().delete_topic("gone").unwrap();
+    let clock = SystemClock::new();
+    for mut consumer in [fenced, bereft, standalone] {
+        let lasts = |error: &Error| matches!(error, Error::Fenced { .. } | Error::UnknownTopic(_));
+        let mut iteration = consumer.iter();
+        let first = iteration.next().unwrap().unwrap_err();
+        assert!(lasts(&first), "{first:?}");
+        assert!(iteration.next().is_none());
+        drop(iteration);
+        let timeout = Duration::from_millis(30);
+        for _ in 0..3 {
+            let end = clock.monotonic() + timeout;
+            let again = consumer.poll(timeout).unwrap_err();
+            assert!(lasts(&again), "{again:?}");
+            assert!(clock.monotonic() >= end, "{again:?} at once");
+            assert!(lasts(&consumer.poll(Duration::ZERO).unwrap_err()));
+        }
+        consumer.handle().wake();
+        assert!(consumer.poll(PATIENCE).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn an_error_that_lasts_holds_up_no_other_partition() {
+    let broker = filled(&[0]);
+    broker.ensure_topic("gone", small_topic(1)).unwrap();
+    let mut reader = broker.reader().subscribe(["gone", "t"]).open().unwrap();
+    broker.admin().delete_topic("gone").unwrap();
+    assert!(matches!(reader.recv(), Err(Error::UnknownTopic(_))));
+    let (parked, is_parked) = mpsc::channel();
+    let waiting = thread::spawn(move || {
+        parked.send(ThreadState::here()).unwrap();
+        let received = reader.recv().unwrap();
+        // Others have had records: it is time to say it again.
+        (number(&received), reader.recv(), reader)
+    });
+    is_parked.recv().unwrap().wait_until_it_sleeps();
+    send_numbers(&broker, "t", 0, 0..1);
+    let (received, again, mut reader) = waiting.join().unwrap();
+    assert_eq!(received, 0);
+    assert!(matches!(again, Err(Error::UnknownTopic(_))), "{again:?}");
+    reader.pause([("gone", 0)]).unwrap();
+    assert!(reader.poll(Duration::from_millis(1)).unwrap().is_empty());
+}
