@@ -206,6 +206,43 @@ fn a_tombstone_whose_time_is_over_goes_without_new_dirt() {
     assert_eq!(stats(&broker, "t").tombstones_removed, 1);
 }
 
+/// Symptom: where a process died and nothing was appended since, the records of the last segment
+/// were never compacted. Cause: after such an end the log goes on in a new segment, which the next
+/// append makes; until then the last one takes no appends, had no age, and was never replaced. Rule:
+/// time goes on for what is quiet.
+// RED: src/log/retention.rs
+//   - let age = tail.began.or(youngest).map(
+//   + let age = tail.began.or(youngest.filter(|_| false)).map(
+#[test]
+fn row_f13_the_last_segment_of_a_quiet_topic_is_compacted_after_its_process_died() {
+    for (cleanup, deaths) in [(Cleanup::Compact, 1), (Cleanup::CompactAndDelete, 2)] {
+        let (dir, clock) = (temp_dir(), manual_clock());
+        let open = || quiet(dir.path()).clock(clock.clone()).open().unwrap();
+        let mut broker = open();
+        let config = small_topic(1).cleanup(cleanup).segment_age(HOUR);
+        let partition = broker.ensure_topic("t", config).unwrap().partition(0).unwrap();
+        (0..50).for_each(|number| assert_eq!(put(&partition, "k", "v"), number));
+        drop(partition);
+        for _ in 0..deaths {
+            drop(broker);
+            broker = open();
+        }
+        let partition = broker.topic("t").unwrap().partition(0).unwrap();
+        clock.advance(HOUR);
+        broker.tick().unwrap();
+        assert_eq!(read_all(&partition).len(), 50, "it is not older than an hour");
+        clock.advance(Duration::from_millis(1));
+        // It is rolled, then given its footer, then compacted.
+        (0..3).for_each(|_| broker.tick().unwrap());
+        assert_eq!(places(&partition, "k"), [49], "{cleanup:?}");
+        let segments = || broker.admin().describe_topic("t").unwrap().partitions[0].segments;
+        assert_eq!(segments(), 2);
+        clock.advance(10 * HOUR);
+        (0..3).for_each(|_| broker.tick().unwrap());
+        assert_eq!((segments(), put(&partition, "k", "w")), (2, 50));
+    }
+}
+
 #[test]
 fn readers_pass_over_stretches_in_which_nothing_is_left() {
     for mode in [ReadMode::Mapped, ReadMode::Copy] {

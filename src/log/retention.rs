@@ -46,6 +46,8 @@ pub(crate) struct RetentionPolicy {
     pub(crate) bytes: Option<u64>,
     /// The age of its first record at which a segment is rolled.
     pub(crate) segment_age: Option<u64>,
+    /// Whether the topic is compacted, which the last segment never is.
+    pub(crate) compacts: bool,
 }
 
 impl RetentionPolicy {
@@ -59,6 +61,7 @@ impl RetentionPolicy {
             age: millis(config.retention).filter(|_| deletes),
             bytes: Some(config.retention_bytes).filter(|bytes| deletes && *bytes != u64::MAX),
             segment_age: millis(config.segment_age),
+            compacts: compacts(config.cleanup),
         }
     }
 }
@@ -68,6 +71,14 @@ pub(crate) fn deletes(cleanup: Cleanup) -> bool {
     match cleanup {
         Cleanup::Delete | Cleanup::CompactAndDelete => true,
         Cleanup::Compact => false,
+    }
+}
+
+/// Whether only the latest record of each key stays.
+fn compacts(cleanup: Cleanup) -> bool {
+    match cleanup {
+        Cleanup::Compact | Cleanup::CompactAndDelete => true,
+        Cleanup::Delete => false,
     }
 }
 
@@ -181,7 +192,10 @@ impl Planner {
     }
 
     fn is_overdue(&self, tail: &Tail) -> bool {
-        let age = tail.began.map(|began| self.now.saturating_sub(began));
+        // One that takes no appends any more cannot grow, and retention removes it as it is; but a
+        // compaction needs a successor behind it. When its first record was appended is not known.
+        let youngest = tail.facts.times.filter(|_| self.policy.compacts).map(|times| times.since);
+        let age = tail.began.or(youngest).map(|began| self.now.saturating_sub(began));
         self.policy.segment_age.is_some_and(|limit| age.is_some_and(|age| age > limit))
     }
 }

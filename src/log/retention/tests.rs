@@ -32,10 +32,11 @@ fn plan(policy: RetentionPolicy, now: u64, log_start: u64, all: &[SegmentFacts])
     planner.finish(&tail(*last))
 }
 
-const HOUR_OLD: RetentionPolicy = RetentionPolicy { age: Some(60), bytes: None, segment_age: None };
+const HOUR_OLD: RetentionPolicy =
+    RetentionPolicy { age: Some(60), bytes: None, segment_age: None, compacts: false };
 
 fn bytes(limit: u64) -> RetentionPolicy {
-    RetentionPolicy { age: None, bytes: Some(limit), segment_age: None }
+    RetentionPolicy { age: None, bytes: Some(limit), segment_age: None, compacts: false }
 }
 
 fn goes(log_start: u64) -> Plan {
@@ -59,7 +60,8 @@ fn the_last_segment_goes_when_all_of_it_has_expired_and_is_replaced_first() {
 
 #[test]
 fn an_empty_last_segment_is_never_replaced() {
-    let eager = RetentionPolicy { age: Some(0), bytes: Some(0), segment_age: Some(0) };
+    let eager =
+        RetentionPolicy { age: Some(0), bytes: Some(0), segment_age: Some(0), compacts: false };
     assert_eq!(plan(eager, u64::MAX, 0, &[undated(0)]), goes(0));
     assert_eq!(plan(eager, u64::MAX, 0, &[dated(0, 5), undated(1)]), goes(10));
 }
@@ -108,14 +110,22 @@ fn the_log_start_never_goes_back() {
 
 #[test]
 fn a_segment_is_rolled_at_its_age_and_stays() {
-    let policy = RetentionPolicy { age: Some(1_000), bytes: None, segment_age: Some(60) };
+    let policy =
+        RetentionPolicy { age: Some(1_000), bytes: None, segment_age: Some(60), compacts: false };
     let all = [dated(0, 0), dated(1, 10)];
     assert_eq!(plan(policy, 70, 0, &all), goes(0));
     assert_eq!(plan(policy, 71, 0, &all), Plan { log_start: 0, roll: true });
-    // One that takes no appends is not rolled again and again.
-    let mut planner = Planner::new(policy, 5_000, 0, 0);
-    planner.sealed(&dated(0, 4_900));
-    assert_eq!(planner.finish(&Tail { began: None, ..tail(dated(1, 4_900)) }), goes(0));
+    // One that takes no appends cannot grow, and is rolled only for compaction, which it waits for.
+    let inactive = |policy, now, facts| {
+        let mut planner = Planner::new(policy, now, 0, 0);
+        planner.sealed(&dated(0, 4_900));
+        planner.finish(&Tail { began: None, ..tail(facts) })
+    };
+    assert_eq!(inactive(policy, 5_000, dated(1, 4_900)), goes(0));
+    let compacted = RetentionPolicy { compacts: true, ..policy };
+    assert_eq!(inactive(compacted, 4_960, dated(1, 4_900)), goes(0));
+    assert_eq!(inactive(compacted, 4_961, dated(1, 4_900)), Plan { log_start: 0, roll: true });
+    assert_eq!(inactive(compacted, 4_961, undated(1)), goes(0));
 }
 
 #[test]
@@ -132,15 +142,17 @@ fn a_record_ages_from_its_timestamp_or_its_append_whichever_is_earlier() {
 fn a_policy_is_what_the_settings_say() {
     let config = TopicConfig::new(1);
     let week = 7 * 24 * 60 * 60 * 1000;
-    let default = RetentionPolicy { age: Some(week), bytes: None, segment_age: Some(week) };
+    let default =
+        RetentionPolicy { age: Some(week), bytes: None, segment_age: Some(week), compacts: false };
     assert_eq!(RetentionPolicy::of(&config), default);
     let forever = config.clone().retention(Duration::MAX).segment_age(Duration::MAX);
     assert_eq!(RetentionPolicy::of(&forever), RetentionPolicy::default());
     let compacted = config.cleanup(Cleanup::Compact).retention_bytes(5);
-    let rolls = RetentionPolicy { age: None, bytes: None, segment_age: Some(week) };
+    let rolls = RetentionPolicy { age: None, compacts: true, ..default };
     assert_eq!(RetentionPolicy::of(&compacted), rolls);
     let both = compacted.cleanup(Cleanup::CompactAndDelete);
-    assert_eq!(RetentionPolicy::of(&both), RetentionPolicy { bytes: Some(5), ..default });
+    let expected = RetentionPolicy { bytes: Some(5), compacts: true, ..default };
+    assert_eq!(RetentionPolicy::of(&both), expected);
 }
 
 /// splitmix64.
@@ -199,6 +211,7 @@ fn random_plans_are_what_the_definition_says() {
             age: (random.below(3) > 0).then(|| random.below(60)),
             bytes: (random.below(3) > 0).then(|| random.below(400)),
             segment_age: None,
+            compacts: false,
         };
         let (now, log_start) = (random.below(200), random.below(5));
         let expected = reference(policy, now, &all);
