@@ -12,8 +12,8 @@ use crate::config::{Durability, ReadMode, RecoveryPolicy, TopicConfig, WhenFull}
 use crate::error::{Error, Result};
 use crate::log::LogEnv;
 use crate::log::budget::SpaceBudget;
+use crate::log::maps::MapBudget;
 use crate::log::pinned::PinnedMaps;
-use crate::log::segment::MapBudget;
 use crate::storage::disk::{Disk, MemoryDisk, RealDisk};
 use crate::storage::process::Process;
 use crate::sync::{AtomicU64, Ordering};
