@@ -6,8 +6,8 @@
 //!
 //! LOCK ORDER, outermost first; a thread that holds one may take only those to its right:
 //! catalog, group coordinator, partition (append, or the bookkeeping of its compaction, never
-//! both), the partition's sync state, its segment list, notifier; last of all the list of pinned
-//! maps and the outbox of events, under which nothing is taken. User code is not called under them,
+//! both), the partition's sync state, its segment list, notifier; last of all the lists of maps
+//! and of pinned maps and the outbox of events, under which no lock is waited for. User code is not called under them,
 //! but for a `Clock`.
 
 #[cfg(not(loom))]
@@ -75,6 +75,10 @@ mod modelled {
         #[expect(clippy::unwrap_used, reason = "a panic ends the model, so no lock is poisoned")]
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock().unwrap()
+        }
+
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
         }
     }
 

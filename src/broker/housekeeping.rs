@@ -31,9 +31,10 @@ struct Removal {
 }
 
 impl Engine {
-    /// What is done every minute: retention, compactions that are due, recovery points, and another
-    /// attempt to remove what could not be removed.
+    /// What is done every minute: maps that nobody uses are given up; retention, compactions that
+    /// are due, recovery points, and another attempt to remove what could not be removed.
     pub(crate) fn keep_house(&self) -> Result<()> {
+        self.env.maps.give_up_unused();
         self.finish_deletions();
         let retained = self.enforce_retention();
         for partition in self.all_partitions() {

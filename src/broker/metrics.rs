@@ -33,6 +33,9 @@ pub struct Metrics {
     pub budget_limit_bytes: Option<u64>,
     /// Bytes of removed segments that messages or consumers still map, of deleted topics too.
     pub pinned_bytes: u64,
+    /// Bytes of sealed segments that are mapped for reading. A map is given up within two minutes
+    /// of its last use; a removed segment is counted for up to a minute.
+    pub mapped_bytes: u64,
     /// Partitions in which a sync has failed, the engine's own included.
     pub poisoned: Vec<TopicPartition>,
     /// How often any group made a new plan of who owns what.
@@ -143,6 +146,7 @@ impl Engine {
             budget_used_bytes: space.used(),
             budget_limit_bytes: Some(space.limit()).filter(|limit| *limit != u64::MAX),
             pinned_bytes: pinned.values().sum(),
+            mapped_bytes: self.env.maps.bytes(),
             poisoned: poisoned(topics.iter().chain(&internal)),
             rebalances,
             evictions,

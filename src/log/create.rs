@@ -137,7 +137,11 @@ pub(crate) fn region_writer(
     let absent = env.copy_reads && !stores;
     let store = (stores || !coherent) && !absent;
     let access = if store { Access::ReadWrite } else { Access::Read };
-    let memory = if absent { Memory::absent(capacity) } else { file.map(capacity, access)? };
+    let memory = if absent {
+        Memory::absent(capacity)
+    } else {
+        env.maps.make(|| file.map(capacity, access))?
+    };
     let through_file = (!stores || !coherent).then(|| Arc::clone(file));
     RegionWriter::new(memory, published, through_file, store)
 }

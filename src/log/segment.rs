@@ -16,7 +16,7 @@ use crate::format::{Footer, Rewrite, SegmentHeader, TimeRange};
 use crate::record::TopicPartition;
 use crate::storage::disk::{Access, DiskFile};
 use crate::storage::region::Region;
-use crate::sync::{Mutex, OnceLock, RwLock};
+use crate::sync::{AtomicBool, Mutex, OnceLock, Ordering, RwLock};
 
 /// LIMIT: how much `ReadMode::Copy` reads at a time: enough to amortise the system call over a
 /// few thousand small records, little enough to waste nothing on a consumer that seeks around.
@@ -67,6 +67,9 @@ pub(crate) struct Segment {
     pub(crate) salt: u64,
     /// The map: always there while the segment is active; made on demand and droppable after.
     region: Mutex<Option<Arc<Region>>>,
+    /// Whether anybody took the map since [`was_used`](Self::was_used) was last asked. ORDERING:
+    /// Relaxed, by readers and whoever gives maps up; a hint that guards nothing.
+    used: AtomicBool,
     sealed: OnceLock<Sealed>,
     pub(crate) claim: Arc<Claim>,
 }
@@ -121,6 +124,7 @@ impl Segment {
             base_offset,
             salt: header.salt,
             region: Mutex::new(region),
+            used: AtomicBool::new(true),
             sealed,
             claim,
         })
@@ -178,6 +182,9 @@ impl Segment {
 
     fn mapped_window(self: &Arc<Self>) -> Result<Option<Window>> {
         let mut slot = self.region.lock();
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
         if let Some(region) = slot.as_ref() {
             return Ok(region.is_readable().then(|| Window {
                 region: Arc::clone(region),
@@ -197,10 +204,9 @@ impl Segment {
             return Err(self.corruption(length, None, CorruptionKind::Length("the file")).into());
         }
         let end = sealed.data_end as usize;
-        let region = file
-            .map(end, Access::Read)
-            .and_then(|memory| Region::sealed(memory, end))
-            .map_err(|source| Error::io("map", &self.path, source))?;
+        let map = || file.map(end, Access::Read).and_then(|memory| Region::sealed(memory, end));
+        let region =
+            self.env.maps.make(map).map_err(|source| Error::io("map", &self.path, source))?;
         *slot = Some(Arc::clone(&region));
         drop(slot);
         self.env.maps.register(self);
@@ -407,13 +413,21 @@ impl SegmentList {
 }
 
 impl Segment {
-    /// Gives up the map unless a message or cursor holds it.
+    /// Gives up the map unless a message or cursor holds it, or somebody is about to take it.
     pub(crate) fn try_drop_map(&self) -> bool {
-        let mut slot = self.region.lock();
+        let Some(mut slot) = self.region.try_lock() else { return false };
         if slot.as_ref().is_some_and(|region| Arc::strong_count(region) > 1) {
             return false;
         }
-        *slot = None;
+        let map = slot.take();
+        drop(slot);
+        // Unmapped without the lock: it takes as long as the map has pages.
+        drop(map);
         true
+    }
+
+    /// Whether the map was taken since the last call.
+    pub(super) fn was_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
     }
 }

@@ -38,6 +38,7 @@ mod compaction;
 mod crash;
 mod death;
 mod hostile;
+mod maps;
 #[cfg(loom)]
 mod models;
 mod power;
