@@ -98,14 +98,15 @@ pub enum Error {
     /// The group has committed nothing for this partition, and was told not to guess.
     #[error("nothing is committed for {0}")]
     NoOffset(TopicPartition),
-    /// An unclean recovery cut the log below this consumer's position.
+    /// An unclean recovery cut the log below this consumer's position. From `end` on, or from the
+    /// log start if that is higher, the log has new records, which are read next.
     #[error("{partition} was cut to offset {end} by a recovery; {committed} was already consumed")]
     Truncated {
         /// The partition.
         partition: TopicPartition,
         /// The position that the consumer had reached.
         committed: u64,
-        /// The end of the log after the recovery.
+        /// Where the log was cut, and where reading continues.
         end: u64,
     },
     /// The group gave the partition to another member.

@@ -9,8 +9,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use logpond::{
-    Broker, BrokerBuilder, Cleanup, Clock, Consumer, Durability, Error, Gap, ManualClock, Message,
-    Offsets, Partition, ReadMode, Record, StartAt, TopicConfig, TopicPartition, WhenFull,
+    Broker, BrokerBuilder, Cleanup, Clock, CommitMode, Consumer, Durability, Error, Gap,
+    ManualClock, Message, Offsets, Partition, ReadMode, Record, StartAt, TopicConfig,
+    TopicPartition, WhenFull,
 };
 
 use common::{
@@ -480,6 +481,37 @@ fn a_gap_of_a_partition_that_was_never_read_is_the_next_owners() {
     assert!(absent.take_gaps().is_empty(), "it was never handed anything there");
     let counted = broker.metrics().topics[0].partitions[0].fetched.gaps;
     assert_eq!(counted, 1);
+}
+
+/// Symptom: in auto mode nobody heard of a gap that a consumer had met when it took the partition
+/// over and that was closed before its first poll. Cause: what is committed followed the position
+/// behind the gap at once. Rule: auto mode covers only what a later poll has passed, gaps too.
+#[test]
+fn auto_mode_commits_no_gap_before_a_later_poll_has_passed_it() {
+    let Setup { broker, .. } = setup(TopicConfig::new(1));
+    send_numbers(&broker, "t", 0, 0..10);
+    let member = || {
+        let auto = CommitMode::Auto { every: Duration::ZERO };
+        broker.consumer("g").subscribe(["t"]).commit(auto).max_poll_records(2).open().unwrap()
+    };
+    let mut first = member();
+    assert_eq!(first.poll(Duration::ZERO).unwrap().len(), 2);
+    assert_eq!(first.poll(Duration::ZERO).unwrap().len(), 2);
+    broker.admin().delete_records(("t", 0), 6).unwrap();
+    // Passes 2 and 3; closed before a later poll passes the gap.
+    assert_eq!(first.poll(Duration::ZERO).unwrap().len(), 2);
+    assert_eq!(first.take_gaps()[0].missed, 4..6);
+    first.close().unwrap();
+
+    let early = member();
+    assert_eq!(early.committed(("t", 0)).unwrap(), Some(4));
+    early.close().unwrap();
+    let mut next = member();
+    assert_eq!(next.poll(Duration::ZERO).unwrap().len(), 2);
+    assert_eq!(next.take_gaps()[0].missed, 4..6);
+    assert_eq!(next.poll(Duration::ZERO).unwrap().len(), 2);
+    next.close().unwrap();
+    assert_eq!(member().position(("t", 0)), Some(8));
 }
 
 #[test]

@@ -26,7 +26,8 @@ enum Rewinds {
 }
 
 impl Consumer {
-    /// Commits, for each assigned partition, all that was handed out.
+    /// Commits, for each assigned partition, all that was handed out. A partition of which a poll
+    /// has still to return [`Error::Truncated`] is left out.
     ///
     /// # Errors
     ///
@@ -56,7 +57,7 @@ impl Consumer {
     /// # Errors
     ///
     /// As [`commit`](Self::commit); [`Error::UnknownPartition`] for a partition that is not
-    /// assigned.
+    /// assigned; [`Error::Truncated`] for one of which a poll has still to return it.
     ///
     /// # Durability
     ///
@@ -76,7 +77,8 @@ impl Consumer {
     /// # Errors
     ///
     /// As [`commit`](Self::commit); [`Error::OffsetOutOfRange`] for one beyond the log end,
-    /// [`Error::UnknownPartition`] for a partition that is not assigned; nothing is committed.
+    /// [`Error::UnknownPartition`] for a partition that is not assigned, [`Error::Truncated`] for
+    /// one of which a poll has still to return it; nothing is committed.
     ///
     /// # Durability
     ///
@@ -127,12 +129,17 @@ impl Consumer {
         let is_left = |slot: &Slot| !slot.core.is_closed();
         let takes_all = matches!(self.role, Role::Member(_)) || !self.slots.iter().any(is_left);
         let slots = (0..).zip(&self.slots).filter(|(_, slot)| takes_all || is_left(slot));
-        slots.map(|(index, slot)| (index, slot.handed_out)).collect()
+        let reported = slots.filter(|(_, slot)| slot.unreported_cut().is_none());
+        reported.map(|(index, slot)| (index, slot.handed_out)).collect()
     }
 
     /// What auto-commit covers: what a later poll has passed, as far as it is news.
     fn passed(&self) -> Positions {
-        let is_news = |slot: &Slot| slot.committed != Some(slot.passed) && !slot.core.is_closed();
+        let is_news = |slot: &Slot| {
+            slot.committed != Some(slot.passed)
+                && !slot.core.is_closed()
+                && slot.unreported_cut().is_none()
+        };
         let slots = (0..).zip(&self.slots).filter(|(_, slot)| is_news(slot));
         slots.map(|(index, slot)| (index, slot.passed)).collect()
     }
@@ -244,6 +251,9 @@ impl Consumer {
         for &(index, offset) in positions {
             let Some(slot) = self.slots.get(index) else { continue };
             check_topic(slot)?;
+            if let Some(cut) = slot.unreported_cut() {
+                return Err(cut);
+            }
             let (start, end) = (slot.core.log_start(), slot.core.log_end());
             if offset > end {
                 return Err(Error::OffsetOutOfRange { requested: offset, start, end });

@@ -184,12 +184,13 @@ impl Consumer {
     ///
     /// [`Error::Corrupt`] when the next record of a partition is damaged: what precedes it was
     /// returned before, and it is returned again until the consumer seeks past it.
-    /// [`Error::Truncated`], once, when a recovery cut the log below the committed offset; the
-    /// position is then the log end. [`Error::OffsetOutOfRange`] with [`StartAt::Error`].
-    /// [`Error::Fenced`] when a newer consumer has taken the instance id.
-    /// [`Error::UnknownTopic`], without a group or with [`assign`](ConsumerBuilder::assign), when a
-    /// topic was deleted. [`Error::Closed`] after [`ConsumerHandle::shutdown`] or
-    /// [`Broker::close`].
+    /// [`Error::Truncated`], once for each partition, when a recovery cut the log below the
+    /// committed offset; the position is then the cut, or the log start if that is higher, so new
+    /// records are read. Nothing is committed of the partition before this error was returned.
+    /// [`Error::OffsetOutOfRange`] with [`StartAt::Error`]. [`Error::Fenced`] when a newer consumer
+    /// has taken the instance id. [`Error::UnknownTopic`], without a group or with
+    /// [`assign`](ConsumerBuilder::assign), when a topic was deleted. [`Error::Closed`] after
+    /// [`ConsumerHandle::shutdown`] or [`Broker::close`].
     ///
     /// An error that is returned again until the caller does something about it is returned at once
     /// the first time, and after others have had records; else when `timeout` is over.

@@ -9,7 +9,8 @@ use crate::record::TopicPartition;
 
 impl Consumer {
     /// Moves a partition's position. `Offset` out of range goes to the nearest end. Commits then
-    /// follow it back, too, but no further than to where it went.
+    /// follow it back, too, but no further than to where it went. An error that waits for the next
+    /// poll of the partition, as [`Error::Truncated`] may, is dropped: the caller says where to be.
     ///
     /// # Errors
     ///

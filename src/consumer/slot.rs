@@ -101,6 +101,14 @@ impl Slot {
         self.has_failed = false;
     }
 
+    /// Continues behind what is not there. No later poll has passed that yet: the poll that reports
+    /// it has not returned.
+    fn skip_to(&mut self, offset: u64) {
+        let passed = self.passed;
+        self.move_to(offset);
+        self.passed = passed;
+    }
+
     /// Gives back what was read ahead and not handed out.
     pub(super) fn rewind(&mut self) {
         if self.fetched != self.handed_out {
@@ -119,22 +127,25 @@ impl Slot {
         let Committed { offset, incarnation, .. } = committed;
         // Not the visible end: in a poisoned partition that is the durable one, and nothing was cut.
         let end = self.core.log_end();
-        self.committed = Some(offset);
         let cut = self.core.cut_below(offset, incarnation);
         if let Some(cut_to) = cut.or_else(|| (offset > end).then_some(end)) {
             // A recovery cut the log: new records must not be skipped unnoticed because they have
-            // the numbers of those that are gone.
-            self.move_to(end);
+            // the numbers of those that are gone. Reading continues at the cut, where they begin.
+            // What is committed speaks of what is gone, so any commit is news.
+            let start = self.core.log_start();
+            self.move_to(cut_to.max(start));
+            self.floor = self.handed_out;
             let partition = self.origin().clone();
             let error = Error::Truncated { partition, committed: offset, end: cut_to };
             self.pending_error = Some(error);
-            return Ok(None);
+            let partition = self.origin().clone();
+            return Ok((cut_to < start).then_some(Gap { partition, missed: cut_to..start }));
         }
-        self.floor = offset;
+        self.move_to(offset);
+        (self.committed, self.floor) = (Some(offset), offset);
         if offset < self.core.log_start() {
             return self.leave_gap(offset, settings).map(Some);
         }
-        self.move_to(offset);
         Ok(None)
     }
 
@@ -167,7 +178,7 @@ impl Slot {
         // Retention may go on meanwhile. The gap ends where reading goes on: what is removed in
         // between is the next gap.
         let next = self.resolve(settings.start, start, settings)?;
-        self.move_to(next);
+        self.skip_to(next);
         let partition = self.origin().clone();
         Ok(Gap { partition, missed: position..start })
     }
@@ -234,10 +245,17 @@ impl Slot {
         let Some(missed) = damage.offsets.clone().filter(|missed| missed.end > self.fetched) else {
             return Err(damage.into());
         };
-        self.move_to(missed.end);
+        self.skip_to(missed.end);
         self.core.note_damage_passed(missed.end.saturating_sub(missed.start));
         gaps.push(Gap { partition: self.origin().clone(), missed });
         Ok(())
+    }
+
+    /// The cut below what is committed, while no poll has reported it. A commit would hide it from
+    /// the next owner, so nothing is committed before.
+    pub(super) fn unreported_cut(&self) -> Option<Error> {
+        let is_cut = |error: &&Error| matches!(error, Error::Truncated { .. });
+        self.pending_error.as_ref().filter(is_cut).cloned()
     }
 
     /// Keeps an error for the next poll: what was read before it is handed out first.

@@ -324,7 +324,7 @@ impl Life {
         for (number, partition) in (0..).zip(&topic.partitions) {
             let incarnation = shared.partition(number)?.lineage().1;
             let commits = self.model.commits.entry((topic.creation, number)).or_default();
-            commits.attempts.push((partition.len() as u64, incarnation, true));
+            commits.attempts.push((partition.len() as u64, incarnation, None));
         }
         Ok(())
     }
@@ -369,8 +369,8 @@ impl Life {
             let all: Vec<String> = partition.batches.concat();
             let (from, cuts) = match last {
                 None => (0, 0),
-                Some((offset, _, true)) => (usize::try_from(offset).unwrap(), 0),
-                Some((_, _, false)) => (all.len(), 1),
+                Some((offset, _, None)) => (usize::try_from(offset).unwrap(), 0),
+                Some((_, _, Some(cut_to))) => (usize::try_from(cut_to).unwrap(), 1),
             };
             assert_eq!(cut[number as usize], cuts, "{context}: reports that {last:?} was cut");
             assert_eq!(read[number as usize], all[from..], "{context}: after {last:?}");

@@ -205,9 +205,9 @@ pub(super) struct TopicModel {
 /// The commits of one partition.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Commits {
-    /// What was attempted, in order: under which incarnation, and whether the log still has what
-    /// it refers to.
-    pub(super) attempts: Vec<(u64, u64, bool)>,
+    /// What was attempted, in order: under which incarnation, and to where the log was cut below
+    /// it since.
+    pub(super) attempts: Vec<(u64, u64, Option<u64>)>,
     /// How many of them are published, and durable.
     pub(super) published: usize,
     pub(super) durable: usize,
@@ -361,7 +361,7 @@ impl Commits {
             }
             Some(found) => {
                 let from = floor.saturating_sub(1);
-                let is_found = |attempt: &(u64, u64, bool)| (attempt.0, attempt.1) == found;
+                let is_found = |attempt: &(u64, u64, Option<u64>)| (attempt.0, attempt.1) == found;
                 let at = attempts.iter().skip(from).position(is_found).unwrap_or_else(|| {
                     panic!("{context}: committed {found:?}, of {attempts:?} {floor} are certain")
                 });
@@ -371,8 +371,10 @@ impl Commits {
         self.attempts.truncate(index);
         self.published = index;
         self.durable = self.durable.min(index);
-        for (offset, _, is_valid) in &mut self.attempts {
-            *is_valid &= *offset <= end as u64;
+        for (offset, _, cut_to) in &mut self.attempts {
+            if *offset > end as u64 {
+                *cut_to = Some(cut_to.map_or(end as u64, |lowest| lowest.min(end as u64)));
+            }
         }
     }
 }
