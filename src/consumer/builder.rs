@@ -97,7 +97,9 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Reads exactly these partitions, whatever other members of the group read.
+    /// Reads exactly these partitions, whatever the members of the group read. With a group, its
+    /// commits are the group's, so they are refused with [`Error::GroupNotEmpty`] while the group
+    /// has live members.
     pub fn assign<P: Into<TopicPartition>>(mut self, parts: impl IntoIterator<Item = P>) -> Self {
         self.assigned.extend(parts.into_iter().map(Into::into));
         self

@@ -34,8 +34,9 @@ impl Consumer {
     /// [`Error::Rebalanced`] when one of the partitions is not this member's any more, nothing is
     /// committed then and the next poll tells which; [`Error::Fenced`] when a newer consumer has
     /// taken the instance id; [`Error::UnknownTopic`] when a member's topic was deleted since its
-    /// last poll, or all that a consumer by hand reads; [`Error::Config`] for a reader without a
-    /// group; [`Error::SyncFailed`] and its kin.
+    /// last poll, or all that a consumer by hand reads; [`Error::GroupNotEmpty`] for a consumer by
+    /// hand while the group has live members; [`Error::Config`] for a reader without a group;
+    /// [`Error::SyncFailed`] and its kin.
     ///
     /// # Durability
     ///

@@ -26,7 +26,7 @@ use crate::partition::PartitionCore;
 use crate::partition::state_log::StateLog;
 use crate::partition::waiters::Notifier;
 use crate::record::TopicPartition;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::trace::Outbox;
 
 pub(crate) struct Coordinator {
@@ -81,6 +81,14 @@ pub(crate) struct Commit<'a> {
     pub(crate) committed: Committed,
     /// The ownership under which it is made; `None` for a consumer that assigned by hand.
     pub(crate) epoch: Option<OwnershipEpoch>,
+}
+
+/// The right to store offsets of a group. While it is held no partition of the group changes hands.
+pub(super) enum Permit<'a> {
+    /// A member's, for what it owns.
+    Owner { _roster: MutexGuard<'a, Roster> },
+    /// Anybody's, while the group has no live members.
+    NoMembers { _groups: MutexGuard<'a, Groups> },
 }
 
 impl Coordinator {
@@ -380,27 +388,47 @@ impl Coordinator {
     }
 
     /// Stores commits of a consumer that is no member. Published on return.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::GroupNotEmpty`], [`Error::UnknownTopic`] when a topic is gone; nothing is stored.
     pub(crate) fn commit(&self, group: &Arc<str>, commits: &[Commit<'_>]) -> Result<u64> {
-        let end = self.append_commits(group, commits)?;
+        let groups = self.groups.lock();
+        if let Some(group) = groups.by_name.get(group) {
+            group.check_no_members()?;
+        }
+        let end = self.append_commits(group, commits, Permit::NoMembers { _groups: groups })?;
         self.tidy_offsets();
         Ok(end)
     }
 
     /// Appends commits, unless one of the topics is gone: its commits are forgotten in an append
-    /// that comes after its partitions were closed, so that none can follow it.
-    pub(super) fn append_commits(&self, group: &Arc<str>, commits: &[Commit<'_>]) -> Result<u64> {
+    /// that comes after its partitions were closed, so that none can follow it. The one way to
+    /// store an offset.
+    pub(super) fn append_commits(
+        &self,
+        group: &Arc<str>,
+        commits: &[Commit<'_>],
+        permit: Permit<'_>,
+    ) -> Result<u64> {
         let change = |commit: &Commit<'_>| OffsetChange::Commit {
             group: Arc::clone(group),
             topic: commit.topic,
             partition: commit.partition.partition,
             committed: commit.committed,
         };
-        self.offsets.append_if(commits.iter().map(change).collect(), |_| {
-            match commits.iter().find(|commit| commit.core.is_closed()) {
-                Some(gone) => Err(Error::UnknownTopic(gone.partition.topic.as_ref().to_owned())),
-                None => Ok(()),
-            }
-        })
+        let result =
+            self.offsets.append_if(commits.iter().map(change).collect(), |_| {
+                match commits.iter().find(|commit| commit.core.is_closed()) {
+                    Some(gone) => {
+                        Err(Error::UnknownTopic(gone.partition.topic.as_ref().to_owned()))
+                    }
+                    None => Ok(()),
+                }
+            });
+        // Not before: nobody can be given a partition between the check and the append.
+        drop(permit);
+        result
     }
 
     /// Writes a snapshot of the offsets if it is time for one. Not under a group's lock: it waits

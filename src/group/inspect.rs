@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::assignor::Assignor;
-use super::coordinator::{Commit, Coordinator, Groups};
+use super::coordinator::{Commit, Coordinator, Groups, Permit};
 use super::offsets::{Committed, GroupOffsets, OffsetChange};
 use super::roster::{Group, Roster};
 use crate::error::{Error, Result};
@@ -116,8 +116,7 @@ impl Coordinator {
         let commits: Vec<_> = offsets.iter().map(commit).collect();
         let groups = self.groups.lock();
         self.empty_group(&groups, name)?;
-        let end = self.append_commits(&group, &commits)?;
-        drop(groups);
+        let end = self.append_commits(&group, &commits, Permit::NoMembers { _groups: groups })?;
         self.tidy_offsets();
         Ok(end)
     }
@@ -146,10 +145,8 @@ impl Coordinator {
             let has_offsets = self.offsets.read(|offsets| offsets.of_group(name).is_some());
             return has_offsets.then_some(None).ok_or_else(|| Error::UnknownGroup(name.to_owned()));
         };
-        match group.roster.lock().live.len() {
-            0 => Ok(Some(Arc::clone(group))),
-            members => Err(Error::GroupNotEmpty { group: name.to_owned(), members }),
-        }
+        group.check_no_members()?;
+        Ok(Some(Arc::clone(group)))
     }
 }
 

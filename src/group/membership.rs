@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::assignor::MemberId;
-use super::coordinator::{Commit, Coordinator};
+use super::coordinator::{Commit, Coordinator, Permit};
 use super::roster::{Group, Holder, Presence, Roster};
 use super::state::{OwnershipEpoch, PollChange};
 use crate::error::{Error, Result};
@@ -97,8 +97,6 @@ impl Membership {
     }
 
     /// Stores commits, all or none: none when one of the partitions is not this member's any more.
-    /// The group's lock is held over the check and the append, so that nobody can be given a
-    /// partition in between.
     pub(crate) fn commit(&self, commits: &[Commit<'_>]) -> Result<u64> {
         let roster = self.lock()?;
         let owned = |commit: &Commit<'_>| {
@@ -109,8 +107,8 @@ impl Membership {
         if !commits.iter().all(owned) {
             return Err(Error::Rebalanced);
         }
-        let result = self.coordinator.append_commits(&self.group.name, commits);
-        drop(roster);
+        let permit = Permit::Owner { _roster: roster };
+        let result = self.coordinator.append_commits(&self.group.name, commits, permit);
         self.coordinator.tidy_offsets();
         result
     }

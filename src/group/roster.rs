@@ -17,6 +17,7 @@ use super::assignor::{Assignor, MemberId};
 use super::interest::{Interest, Topics};
 use super::offsets::StaticMember;
 use super::state::GroupState;
+use crate::error::{Error, Result};
 use crate::partition::waiters::Notifier;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::trace::{Outbox, note};
@@ -171,6 +172,18 @@ impl Group {
         let roster =
             Mutex::new(Roster { state, assignor, live, statics, evictions: 0, told: (0, 0) });
         Arc::new(Self { name: Arc::clone(name), roster, look_at: AtomicU64::new(NEVER) })
+    }
+
+    /// What is done over the heads of the members is refused while one is live.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::GroupNotEmpty`].
+    pub(super) fn check_no_members(&self) -> Result<()> {
+        match self.roster.lock().live.len() {
+            0 => Ok(()),
+            members => Err(Error::GroupNotEmpty { group: self.name.as_ref().to_owned(), members }),
+        }
     }
 
     /// Nobody is overdue before this time.
