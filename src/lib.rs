@@ -86,6 +86,7 @@ mod config;
 mod consumer;
 pub mod docs;
 mod error;
+mod foreign;
 mod format;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]

@@ -384,7 +384,7 @@ impl PartitionCore {
     // ---- background work ---------------------------------------------------------------------
 
     /// Asks for background work, once until it is taken up.
-    fn request(self: &Arc<Self>, work: Work) {
+    pub(crate) fn request(self: &Arc<Self>, work: Work) {
         let bit = work as u32;
         // Space and footers are wanted again by the next append, so for them a stale look costs
         // nothing, and the append path gets a load in place of a locked operation.

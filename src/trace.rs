@@ -14,17 +14,56 @@ use crate::record::TopicPartition;
 #[derive(Debug)]
 #[cfg_attr(not(feature = "tracing"), expect(dead_code, reason = "none is made"))]
 pub(crate) enum Event {
-    Opened { dir: PathBuf, clean_shutdown: bool, partitions: usize },
-    Closed { dir: PathBuf, error: Option<Error> },
-    TailCut { partition: TopicPartition, end_offset: u64, cut_bytes: u64 },
+    Opened {
+        dir: PathBuf,
+        clean_shutdown: bool,
+        partitions: usize,
+    },
+    Closed {
+        dir: PathBuf,
+        error: Option<Error>,
+    },
+    TailCut {
+        partition: TopicPartition,
+        end_offset: u64,
+        cut_bytes: u64,
+    },
     Corruption(Corruption),
-    Rolled { partition: Arc<TopicPartition>, base_offset: u64 },
-    Removed { partition: Arc<TopicPartition>, log_start_offset: u64, segments: usize },
-    Compacted { partition: Arc<TopicPartition>, records_removed: u64, bytes: (u64, u64) },
-    Poisoned { partition: Arc<TopicPartition>, error: Error },
-    Failed { work: &'static str, partition: Option<Arc<TopicPartition>>, error: Error },
-    Rebalanced { group: Arc<str>, generation: u64 },
-    Evicted { group: Arc<str>, members: u64 },
+    Rolled {
+        partition: Arc<TopicPartition>,
+        base_offset: u64,
+    },
+    Removed {
+        partition: Arc<TopicPartition>,
+        log_start_offset: u64,
+        segments: usize,
+    },
+    Compacted {
+        partition: Arc<TopicPartition>,
+        records_removed: u64,
+        bytes: (u64, u64),
+    },
+    Poisoned {
+        partition: Arc<TopicPartition>,
+        error: Error,
+    },
+    Failed {
+        work: &'static str,
+        partition: Option<Arc<TopicPartition>>,
+        error: Error,
+    },
+    /// A round of a background thread ended in a panic; the thread continues.
+    Panicked {
+        thread: &'static str,
+    },
+    Rebalanced {
+        group: Arc<str>,
+        generation: u64,
+    },
+    Evicted {
+        group: Arc<str>,
+        members: u64,
+    },
 }
 
 /// Events on their way out. Cheap to clone; all clones are one.
@@ -78,6 +117,7 @@ mod waiting {
     use std::mem;
 
     use super::{Event, Outbox};
+    use crate::foreign;
     use crate::sync::{AtomicBool, Mutex, Ordering};
 
     /// LIMIT: how many events wait; where nobody delivers for so long, the oldest are dropped.
@@ -115,7 +155,9 @@ mod waiting {
                 self.waiting.has_any.store(false, Ordering::Relaxed);
                 let taken = mem::take(&mut *events);
                 drop(events);
-                taken.into_iter().for_each(emit);
+                for event in taken {
+                    foreign::call(|| emit(event));
+                }
             }
         }
     }
@@ -158,6 +200,9 @@ mod waiting {
             }
             Event::Failed { work, partition: None, error } => {
                 warn!(target: "logpond", work, %error, "background work failed");
+            }
+            Event::Panicked { thread } => {
+                error!(target: "logpond", thread, "background work panicked");
             }
             Event::Rebalanced { group, generation } => {
                 info!(target: "logpond", group = &*group, generation, "rebalanced");

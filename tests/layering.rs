@@ -31,6 +31,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("rules", GROUND),
     ("codec", GROUND),
     ("docs", GROUND),
+    ("foreign", GROUND),
     ("trace", GROUND),
     ("format", 10),
     ("storage", 20),

@@ -10,17 +10,18 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use crate::clock::Clock;
+use crate::foreign;
 use crate::partition::compaction::pause_after;
 use crate::partition::room::Want;
 use crate::partition::{Background, PartitionCore, Work};
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::trace::{Outbox, note};
 
 /// How often recovery points are written for partitions that changed.
 pub(crate) const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
@@ -31,8 +32,9 @@ const AFTER_PANIC: Duration = Duration::from_millis(10);
 /// How long a lane waits at least where the clock has not moved since its last round.
 const STANDS_STILL: Duration = Duration::from_millis(50);
 
-/// When overdue members are looked for again after a look that panicked.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// When work that panicked is tried again, if nobody asks for it before: soon enough for those who
+/// wait for it, and no burden to the others if it panics each time.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 enum Job {
     Do(Arc<PartitionCore>, Work),
@@ -48,6 +50,7 @@ pub(crate) struct Lanes {
     space: Sender<Job>,
     bulk: Sender<Job>,
     is_running: Arc<AtomicBool>,
+    panics: Arc<AtomicU64>,
     /// Whether an append was refused since somebody last looked after that.
     is_full: AtomicBool,
     /// Where the oldest records are to make room; the engine, once it is there.
@@ -75,6 +78,7 @@ pub(crate) struct LaneQueues {
     space: Receiver<Job>,
     bulk: Receiver<Job>,
     is_running: Arc<AtomicBool>,
+    panics: Arc<AtomicU64>,
     moves: Arc<Moves>,
 }
 
@@ -107,15 +111,17 @@ impl Lanes {
         let (space, space_queue) = unbounded();
         let (bulk, bulk_queue) = unbounded();
         let is_running = Arc::new(AtomicBool::new(is_running));
-        let moves = Arc::new(Moves::default());
+        let (moves, panics) = (Arc::new(Moves::default()), Arc::new(AtomicU64::new(0)));
         let queues = LaneQueues {
             space: space_queue,
             bulk: bulk_queue,
             is_running: Arc::clone(&is_running),
+            panics: Arc::clone(&panics),
             moves: Arc::clone(&moves),
         };
         let (is_full, room, on_move) = (AtomicBool::new(false), OnceLock::new(), OnceLock::new());
-        (Arc::new(Self { space, bulk, is_running, is_full, room, on_move, moves }), queues)
+        let lanes = Self { space, bulk, is_running, panics, is_full, room, on_move, moves };
+        (Arc::new(lanes), queues)
     }
 
     /// Has the lanes look again whenever the clock is moved. Once.
@@ -158,6 +164,11 @@ impl Lanes {
         }
     }
 
+    /// How many rounds of a lane have ended in a panic.
+    pub(crate) fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+
     /// Whether an append was refused since this was asked last.
     pub(crate) fn take_refusal(&self) -> bool {
         self.is_full.swap(false, Ordering::AcqRel)
@@ -198,20 +209,24 @@ impl Background for Lanes {
 pub(crate) fn run_space_lane(
     queues: &LaneQueues,
     clock: &dyn Clock,
+    trace: &Outbox,
     evict_overdue: impl Fn() -> Option<Duration>,
 ) {
     let mut intervals = Intervals::default();
+    let mut at_work = AtWork::default();
     // At once: static members of the last life are waited for from the opening on.
     let mut look_at = Some(Duration::ZERO);
     let mut pace = Pace::default();
-    run_rounds(queues, || {
+    run_rounds(queues, "space", trace, || {
         let now = clock.monotonic();
+        let again = at_work.ask_again(now);
         if look_at.is_some_and(|look_at| now >= look_at) {
             // Should looking panic, the next look is after a while.
-            look_at = Some(now.saturating_add(LOOK_AGAIN));
+            look_at = Some(now.saturating_add(TRY_AGAIN));
             look_at = evict_overdue().map(|wait| now.saturating_add(wait));
         }
-        let next = [intervals.sync_due(now), look_at.map(|it| it.saturating_sub(now))];
+        let due = intervals.sync_due(now, &mut at_work);
+        let next = [due, look_at.map(|it| it.saturating_sub(now)), again];
         let job = match next.into_iter().flatten().min() {
             Some(wait) => queues.space.recv_timeout(pace.wait(wait, now)),
             None => queues.space.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -219,9 +234,11 @@ pub(crate) fn run_space_lane(
         match job {
             Ok(Job::Do(partition, Work::SyncLater)) => {
                 partition.take_up(Work::SyncLater);
-                intervals.add(partition, clock.monotonic());
+                intervals.add(partition, clock.monotonic(), &mut at_work);
             }
-            Ok(Job::Do(partition, work)) => partition.do_work(work),
+            Ok(Job::Do(partition, work)) => {
+                at_work.run(&partition, work, || partition.do_work(work));
+            }
             // The next round looks.
             Ok(Job::Watch) => {
                 queues.moves.space.swap(false, Ordering::AcqRel);
@@ -234,17 +251,23 @@ pub(crate) fn run_space_lane(
     });
 }
 
-/// Runs the rounds of a lane until it is stopped. A round calls foreign code (wakers, the clock, a
-/// subscriber of events); a panic there ends the round and not the lane, on which all partitions
-/// depend. What the panic left half done in a partition has poisoned that one by its own guards.
-fn run_rounds(queues: &LaneQueues, mut round: impl FnMut() -> ControlFlow<()>) {
+/// Runs the rounds of a lane until it is stopped. A round calls foreign code (the clock, for one); a
+/// panic there ends the round and not the lane, on which all partitions depend. What the panic left
+/// half done in a partition has poisoned that one by its own guards.
+fn run_rounds(
+    queues: &LaneQueues,
+    thread: &'static str,
+    trace: &Outbox,
+    mut round: impl FnMut() -> ControlFlow<()>,
+) {
     while queues.is_running() {
-        match catch_unwind(AssertUnwindSafe(&mut round)) {
-            Ok(ControlFlow::Continue(())) => {}
-            Ok(ControlFlow::Break(())) => return,
-            Err(panic) => {
-                // Not dropped: its destructor is foreign code too.
-                std::mem::forget(panic);
+        match foreign::call(&mut round) {
+            Some(ControlFlow::Continue(())) => {}
+            Some(ControlFlow::Break(())) => return,
+            None => {
+                queues.panics.fetch_add(1, Ordering::Relaxed);
+                note!(trace, Panicked { thread });
+                trace.deliver();
                 // A clock that always panics must not keep a processor busy.
                 std::thread::park_timeout(AFTER_PANIC);
             }
@@ -267,6 +290,41 @@ impl Pace {
     }
 }
 
+/// What a lane is at, so that it is asked for again after a panic: whoever waits for it has asked
+/// once and does not ask again.
+#[derive(Default)]
+struct AtWork {
+    job: Option<(Arc<PartitionCore>, Work)>,
+    /// Jobs that panicked, and when all of them are asked for again.
+    panicked: Vec<(Arc<PartitionCore>, Work)>,
+    due: Option<Duration>,
+}
+
+impl AtWork {
+    fn run<R>(&mut self, partition: &Arc<PartitionCore>, work: Work, job: impl FnOnce() -> R) -> R {
+        self.job = Some((Arc::clone(partition), work));
+        let done = job();
+        self.job = None;
+        done
+    }
+
+    /// Asks again for what panicked, when it is time. Returns how long until then.
+    fn ask_again(&mut self, now: Duration) -> Option<Duration> {
+        if let Some(job) = self.job.take() {
+            self.panicked.push(job);
+            self.due.get_or_insert(now.saturating_add(TRY_AGAIN));
+        }
+        if self.due.is_some_and(|due| now >= due) {
+            self.due = None;
+            for (partition, work) in std::mem::take(&mut self.panicked) {
+                partition.take_up(work);
+                partition.request(work);
+            }
+        }
+        self.due.map(|due| due.saturating_sub(now))
+    }
+}
+
 /// Partitions whose interval runs, each at most once: thousands, where every topic has one.
 #[derive(Default)]
 struct Intervals {
@@ -281,10 +339,11 @@ struct Intervals {
 impl Intervals {
     /// Looks at a partition, also at one that is known: a producer's own interval may end long
     /// before the one that the partition is queued for.
-    fn add(&mut self, partition: Arc<PartitionCore>, now: Duration) {
+    fn add(&mut self, partition: Arc<PartitionCore>, now: Duration, at_work: &mut AtWork) {
         let address = Arc::as_ptr(&partition).addr();
         let known = self.partitions.get(&address).map(|(_, due)| *due);
-        if let Some(due) = partition.sync_if_due(now)
+        let due = at_work.run(&partition, Work::SyncLater, || partition.sync_if_due(now));
+        if let Some(due) = due
             && known.is_none_or(|known| due < known)
         {
             self.partitions.insert(address, (partition, due));
@@ -293,7 +352,7 @@ impl Intervals {
     }
 
     /// Syncs what is due and returns how long until the next is.
-    fn sync_due(&mut self, now: Duration) -> Option<Duration> {
+    fn sync_due(&mut self, now: Duration, at_work: &mut AtWork) -> Option<Duration> {
         while let Some(&Reverse((due, address))) = self.due.peek() {
             if due > now {
                 return Some(due.saturating_sub(now));
@@ -304,7 +363,7 @@ impl Intervals {
             }
             // Removed before the sync: after a panic in it, the partition can be added again.
             if let Some((partition, _)) = self.partitions.remove(&address) {
-                self.add(partition, now);
+                self.add(partition, now, at_work);
             }
         }
         None
@@ -332,22 +391,26 @@ pub(crate) fn run_bulk_lane(
     queues: &LaneQueues,
     clock: &dyn Clock,
     opened: Duration,
+    trace: &Outbox,
     engine: &impl Housekeeping,
 ) {
     let mut due = opened.saturating_add(CHECKPOINT_EVERY);
     let mut compactions = Compactions::default();
     let mut pace = Pace::default();
-    run_rounds(queues, || {
+    let mut at_work = AtWork::default();
+    run_rounds(queues, "bulk", trace, || {
         let now = clock.monotonic();
+        let again = at_work.ask_again(now).map(|wait| now.saturating_add(wait));
         if now >= due {
             due = now.saturating_add(CHECKPOINT_EVERY);
             engine.keep_house();
         }
-        let next = compactions.next_step().map_or(due, |step| step.min(due));
+        let others = [compactions.next_step(), again];
+        let next = others.into_iter().flatten().fold(due, Duration::min);
         match queues.bulk.recv_timeout(pace.wait(next.saturating_sub(now), now)) {
             Ok(Job::Do(partition, Work::Compact)) => compactions.add(partition, now),
             Ok(Job::Do(partition, work)) => {
-                partition.do_work(work);
+                at_work.run(&partition, work, || partition.do_work(work));
                 engine.finished(&partition);
             }
             Ok(Job::Watch) => {
@@ -357,9 +420,9 @@ pub(crate) fn run_bulk_lane(
                 engine.relieve();
                 // An append that is refused again and again asks again at once: the queue would
                 // never be empty, and the compaction that is to make room never take a step.
-                compactions.step(clock, engine);
+                compactions.step(clock, engine, &mut at_work);
             }
-            Err(RecvTimeoutError::Timeout) => compactions.step(clock, engine),
+            Err(RecvTimeoutError::Timeout) => compactions.step(clock, engine, &mut at_work),
             Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())
@@ -391,16 +454,20 @@ impl Compactions {
         self.queue.front().map(|_| self.at)
     }
 
-    fn step(&mut self, clock: &dyn Clock, engine: &impl Housekeeping) {
+    fn step(&mut self, clock: &dyn Clock, engine: &impl Housekeeping, at_work: &mut AtWork) {
         let begun = clock.monotonic();
-        let Some(partition) = self.queue.front().filter(|_| begun >= self.at) else {
+        // Taken out for the step: one that panics does not hold up those behind it.
+        if begun < self.at {
             return;
-        };
+        }
+        let Some(partition) = self.queue.pop_front() else { return };
         // What failed has been counted, and is tried again later.
-        if !matches!(partition.compact_step(), Ok(true)) {
+        let stepped = at_work.run(&partition, Work::Compact, || partition.compact_step());
+        if matches!(stepped, Ok(true)) {
+            self.queue.push_front(partition);
+        } else {
             partition.take_up(Work::Compact);
             partition.compact_again_if_due();
-            self.queue.pop_front();
         }
         let now = clock.monotonic();
         let appended = engine.appended();

@@ -42,6 +42,9 @@ pub struct Metrics {
     pub rebalances: u64,
     /// Members of any group that were evicted because they had stopped polling.
     pub evictions: u64,
+    /// Rounds of background work that ended in a panic. The threads continue, and what they were
+    /// at is tried again.
+    pub background_panics: u64,
     /// The topics, by name.
     pub topics: Vec<TopicMetrics>,
     /// The engine's own logs: committed offsets, the catalog, what is true of this machine only.
@@ -150,6 +153,7 @@ impl Engine {
             poisoned: poisoned(topics.iter().chain(&internal)),
             rebalances,
             evictions,
+            background_panics: self.lanes.panics(),
             topics,
             internal,
             groups,

@@ -303,7 +303,8 @@ fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues) -> Result<()> {
         thread::Builder::new()
             .name("logpond-space".into())
             .spawn(move || {
-                run_space_lane(&queues, &*engine.clock, || engine.coordinator.evict_overdue());
+                let evict_overdue = || engine.coordinator.evict_overdue();
+                run_space_lane(&queues, &*engine.clock, &engine.env.trace, evict_overdue);
             })
             .map_err(failed)?
     };
@@ -312,7 +313,7 @@ fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues) -> Result<()> {
         let engine = Arc::clone(engine);
         let opened = *engine.points.lock();
         let run = move || {
-            run_bulk_lane(&queues, &*engine.clock, opened, &*engine);
+            run_bulk_lane(&queues, &*engine.clock, opened, &engine.env.trace, &*engine);
         };
         thread::Builder::new().name("logpond-bulk".into()).spawn(run)
     };

@@ -12,6 +12,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use crate::error::{Error, Result};
+use crate::foreign;
 use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 
 /// What a waiter does next.
@@ -226,7 +227,9 @@ impl SyncGate {
         let wakers = state.take_answered();
         drop(state);
         self.ended.notify_all();
-        wakers.into_iter().for_each(Waker::wake);
+        for waker in wakers {
+            foreign::call(|| waker.wake());
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::guard::OnPanic;
 use super::{PartitionCore, Work};
 use crate::clock::real_now;
 use crate::error::{Error, Result};
@@ -125,6 +126,7 @@ pub(super) struct Claim<'a> {
     core: &'a PartitionCore,
     settings: CompactionSettings,
     run: Option<Compaction>,
+    on_panic: OnPanic,
 }
 
 impl Drop for Claim<'_> {
@@ -134,7 +136,11 @@ impl Drop for Claim<'_> {
         // After the end nobody takes it up, and its temporary file must be gone before the
         // directory is given up: the name may then be another broker's. With other settings it
         // is not what is wanted any more.
-        if !self.core.is_closed() && slot.settings == Some(self.settings) {
+        // One that panicked may be half way through anything: it begins anew, when it is asked for.
+        let has_panicked = self.on_panic.has_begun();
+        if has_panicked {
+            slot.failures = slot.failures.saturating_add(1);
+        } else if !self.core.is_closed() && slot.settings == Some(self.settings) {
             slot.run = ended.take();
         }
         if let Some(run) = ended {
@@ -381,7 +387,7 @@ impl PartitionCore {
         let settings = slot.settings.filter(|_| !slot.is_claimed && !self.is_closed())?;
         slot.is_claimed = true;
         let run = slot.run.take();
-        Some(Claim { core: self, settings, run })
+        Some(Claim { core: self, settings, run, on_panic: OnPanic::new() })
     }
 
     fn claim_waiting(&self) -> Option<Claim<'_>> {

@@ -30,6 +30,7 @@ use crate::sync::AtomicUsize;
 
 mod appends;
 mod compaction;
+mod panics;
 mod paths;
 mod syncs;
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
+use crate::foreign;
 use crate::sync::{Condvar, Mutex};
 
 /// Which end of the log a reader waits for.
@@ -156,7 +157,7 @@ impl Notifier {
         drop(signals);
         self.changed.notify_all();
         if let Some(waker) = waker {
-            waker.wake();
+            foreign::call(|| waker.wake());
         }
     }
 

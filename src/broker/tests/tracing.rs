@@ -17,7 +17,11 @@ use crate::storage::disk::{Fault, Operation, SimulatedDisk};
 
 /// Each event as a line: the message, then the fields.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<String>>>);
+struct Told {
+    lines: Arc<Mutex<Vec<String>>>,
+    /// Whether it panics whenever it has taken note of an event.
+    panics: bool,
+}
 
 struct Line(String);
 
@@ -46,7 +50,8 @@ impl Subscriber for Told {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line(String::new());
         event.record(&mut line);
-        self.0.lock().unwrap().push(line.0);
+        self.lines.lock().unwrap().push(line.0);
+        assert!(!self.panics, "in a subscriber");
     }
 
     fn enter(&self, _: &Id) {}
@@ -56,12 +61,27 @@ impl Subscriber for Told {
 
 #[test]
 fn a_poisoned_partition_and_work_that_failed_behind_the_scenes_are_told() {
-    let (disk, clock, told) = (SimulatedDisk::new(), clock(), Told::default());
+    poison_and_fail(&Told::default());
+}
+
+/// Events wait until no lock is held, and are delivered by whoever comes by. When the subscriber
+/// panicked at one, those that waited behind it were lost, and a thread that had nothing to do with
+/// it unwound. The rule: a panic ends with the event that caused it.
+// RED: src/trace.rs
+//   - foreign::call(|| emit(event));
+//   + emit(event);
+#[test]
+fn row_j14_a_subscriber_that_panics_gets_the_next_event_and_reaches_no_caller() {
+    poison_and_fail(&Told { panics: true, ..Told::default() });
+}
+
+fn poison_and_fail(told: &Told) {
+    let (disk, clock) = (SimulatedDisk::new(), clock());
     ::tracing::subscriber::with_default(told.clone(), || {
         let broker = open_at(&disk, 1, Durability::Sync, &clock).unwrap();
         broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
         broker.producer().send(Record::to("t").value("kept")).unwrap();
-        told.0.lock().unwrap().clear();
+        told.lines.lock().unwrap().clear();
 
         // What the lanes do is asked for by nobody who could be given the error.
         clock.advance(Duration::from_secs(120));
@@ -72,7 +92,7 @@ fn a_poisoned_partition_and_work_that_failed_behind_the_scenes_are_told() {
         broker.producer().send(Record::to("t").value("lost?")).unwrap_err();
         broker.tick().unwrap();
     });
-    let told = told.0.lock().unwrap();
+    let told = told.lines.lock().unwrap();
     let count = |start: &str| told.iter().filter(|line| line.starts_with(start)).count();
     assert_eq!(count("background work failed work=\"housekeeping\" error="), 1, "{told:#?}");
     assert_eq!(count("poisoned partition=t-0 error="), 1, "{told:#?}");
