@@ -206,6 +206,48 @@ fn a_tombstone_whose_time_is_over_goes_without_new_dirt() {
     assert_eq!(stats(&broker, "t").tombstones_removed, 1);
 }
 
+/// Symptom: a topic was compacted, then the broker opened again, and nothing was appended since: its
+/// tombstones stayed for ever. Cause: when the first one may go was known only to the run that had
+/// compacted. Rule: it is stored with the segment, and time goes on for what is quiet.
+// RED: src/log/open.rs
+//   - segment.note_horizon(horizon);
+//   + segment.note_horizon(horizon | u64::MAX);
+// RED: src/log/compaction/output.rs
+//   - next_horizon: Some(self.next_horizon),
+//   + next_horizon: Some(Footer::NO_HORIZON),
+#[test]
+fn row_f13_tombstones_of_a_quiet_topic_go_in_a_later_run() {
+    for closes in [true, false] {
+        let (dir, clock) = (temp_dir(), manual_clock());
+        let open = || quiet(dir.path()).clock(clock.clone()).open().unwrap();
+        let broker = open();
+        let partition = broker.ensure_topic("t", compacted(1)).unwrap().partition(0).unwrap();
+        put(&partition, "a", "x");
+        let tombstone = delete(&partition, "a");
+        roll(&broker, "t");
+        broker.tick().unwrap();
+        drop(partition);
+        if closes {
+            broker.close().unwrap();
+        } else {
+            drop(broker);
+        }
+
+        let broker = open();
+        let partition = broker.topic("t").unwrap().partition(0).unwrap();
+        clock.advance(HOUR.saturating_sub(Duration::from_millis(1)));
+        broker.tick().unwrap();
+        assert_eq!(places(&partition, "a"), [tombstone]);
+        assert_eq!(stats(&broker, "t").compactions, 0, "an opening asks for none");
+        clock.advance(Duration::from_millis(1));
+        broker.tick().unwrap();
+        assert!(places(&partition, "a").is_empty(), "closes: {closes}");
+        let once = stats(&broker, "t").compactions;
+        (0..3).for_each(|_| broker.tick().unwrap());
+        assert_eq!((once, stats(&broker, "t").compactions), (1, 1), "no tombstone is left");
+    }
+}
+
 /// Symptom: where a process died and nothing was appended since, the records of the last segment
 /// were never compacted. Cause: after such an end the log goes on in a new segment, which the next
 /// append makes; until then the last one takes no appends, had no age, and was never replaced. Rule:

@@ -27,11 +27,13 @@ const TAG_PRODUCERS: u16 = 4;
 /// Written by versions whose ages were in the private time of one run.
 const TAG_RUN_AGE: u16 = 5;
 const TAG_AGE: u16 = 6;
+const TAG_HORIZON: u16 = 7;
 
 const FIELD_HEADER_SIZE: usize = 2 + 4;
 const OFFSET_ROW_SIZE: usize = 4 + 4;
 const TIME_ROW_SIZE: usize = 8;
 const AGE_SIZE: usize = 8;
+const HORIZON_SIZE: usize = 8;
 
 const LENGTH_AT: usize = 0;
 const CHECKSUM_AT: usize = LENGTH_AT + 4;
@@ -137,9 +139,15 @@ pub(crate) struct Footer {
     pub(crate) incarnation: u64,
     pub(crate) index: SparseIndex,
     pub(crate) producers: Vec<ProducerState>,
+    /// The earliest delete horizon of the batches, [`NO_HORIZON`](Self::NO_HORIZON) where none has
+    /// one. `None` where that was not looked at.
+    pub(crate) next_horizon: Option<u64>,
 }
 
 impl Footer {
+    /// No tombstone waits for its time to be over.
+    pub(crate) const NO_HORIZON: u64 = u64::MAX;
+
     /// What the last bytes of a file must be to end a footer.
     pub(crate) const TRAILER_SIZE: usize = 16;
 
@@ -177,6 +185,11 @@ impl Footer {
         if let Some(times) = self.times {
             put_field(&mut out, TAG_AGE, |out| {
                 out.extend_from_slice(&times.aged_from.to_le_bytes());
+            });
+        }
+        if let Some(horizon) = self.next_horizon {
+            put_field(&mut out, TAG_HORIZON, |out| {
+                out.extend_from_slice(&horizon.to_le_bytes());
             });
         }
         finish(&mut out, salt);
@@ -264,6 +277,7 @@ struct Fields<'a> {
     producers: Option<&'a [u8]>,
     run_age: Option<&'a [u8]>,
     age: Option<&'a [u8]>,
+    horizon: Option<&'a [u8]>,
 }
 
 impl<'a> Fields<'a> {
@@ -279,6 +293,7 @@ impl<'a> Fields<'a> {
                 TAG_PRODUCERS => &mut fields.producers,
                 TAG_RUN_AGE => &mut fields.run_age,
                 TAG_AGE => &mut fields.age,
+                TAG_HORIZON => &mut fields.horizon,
                 // A later version's: it repeats the batches, as everything here does.
                 _ => continue,
             };
@@ -299,6 +314,10 @@ impl<'a> Fields<'a> {
         let Ok(summary) = <&[u8; SUMMARY_SIZE]>::try_from(summary) else {
             return Err(CorruptionKind::Length("footer summary"));
         };
+        let horizon = self.horizon.map(<[u8; HORIZON_SIZE]>::try_from).transpose();
+        let Ok(horizon) = horizon else {
+            return Err(CorruptionKind::Length("footer horizon"));
+        };
         let base_offset = u64_field::<BASE_OFFSET_AT, _>(summary);
         let footer = Footer {
             base_offset,
@@ -309,6 +328,7 @@ impl<'a> Fields<'a> {
             incarnation: u64_field::<INCARNATION_AT, _>(summary),
             index: decode_index(base_offset, offsets, times)?,
             producers: get_table(producers)?,
+            next_horizon: horizon.map(u64::from_le_bytes),
         };
         footer.validate()?;
         Ok(footer)

@@ -25,6 +25,7 @@ fn footer() -> Footer {
         incarnation: 77,
         index,
         producers: vec![producer(3), producer(9)],
+        next_horizon: None,
     }
 }
 
@@ -38,12 +39,14 @@ fn empty() -> Footer {
         incarnation: 0,
         index: SparseIndex::new(u64::MAX),
         producers: Vec::new(),
+        next_horizon: None,
     }
 }
 
 #[test]
 fn footers_round_trip_and_say_their_length() {
-    for footer in [footer(), empty()] {
+    let compacted = |next_horizon| Footer { next_horizon, ..footer() };
+    for footer in [footer(), empty(), compacted(Some(70)), compacted(Some(Footer::NO_HORIZON))] {
         let bytes = footer.encode(SALT).unwrap();
         let trailer = bytes.last_chunk().unwrap();
         assert_eq!(Footer::length(trailer), Some(u32::try_from(bytes.len()).unwrap()));
@@ -184,6 +187,17 @@ fn without_the_age_it_counts_from_the_timestamps() {
     finish(&mut fields, SALT);
     let times = Some(TimeRange { first: 50, max: 69, aged_from: 69, since: 69 });
     assert_eq!(Footer::decode(&fields, SALT), Ok(Footer { times, ..footer() }));
+}
+
+#[test]
+fn a_horizon_of_another_length_is_refused() {
+    let encoded = footer().encode(SALT).unwrap();
+    for length in 0..10 {
+        let mut fields = encoded[..encoded.len() - Footer::TRAILER_SIZE].to_vec();
+        put_field(&mut fields, TAG_HORIZON, |out| out.extend_from_slice(&vec![0; length]));
+        finish(&mut fields, SALT);
+        assert_eq!(Footer::decode(&fields, SALT).is_ok(), length == HORIZON_SIZE, "{length}");
+    }
 }
 
 #[test]

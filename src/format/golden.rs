@@ -194,6 +194,7 @@ fn the_footers_bytes_are_fixed() {
         incarnation: 2,
         index,
         producers: vec![producer()],
+        next_horizon: None,
     };
     let expected = concat!(
         "0100340000001000000000000000120000000000000006000000000000000700",
@@ -203,6 +204,11 @@ fn the_footers_bytes_are_fixed() {
         "06000800000008000000000000009e0000009d5f6daf89504f4e44454e44",
     );
     assert_eq!(hex_of(&footer.encode(1).unwrap()), expected);
+    // What a compaction adds to it.
+    let footer = Footer { next_horizon: Some(9), ..footer };
+    let fields = expected.len() / 2 - Footer::TRAILER_SIZE;
+    let added = hex_of(&footer.encode(1).unwrap()[fields..fields + 14]);
+    assert_eq!(added, "0700080000000900000000000000");
 }
 
 /// What the version before wrote: its age is a moment of one run, which the greatest timestamp

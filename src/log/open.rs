@@ -282,6 +282,9 @@ impl Assembly<'_> {
             log.producers = ProducerTable::from_states(footer.producers.iter().copied());
             log.leader_epoch = footer.leader_epoch;
             log.incarnation = footer.incarnation;
+            if let Some(horizon) = footer.next_horizon {
+                segment.note_horizon(horizon);
+            }
             return Some(segment);
         }
         self.adopt(found, &segment, tail_start, data_end);

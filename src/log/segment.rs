@@ -16,7 +16,7 @@ use crate::format::{Footer, Rewrite, SegmentHeader, TimeRange};
 use crate::record::TopicPartition;
 use crate::storage::disk::{Access, DiskFile};
 use crate::storage::region::Region;
-use crate::sync::{AtomicBool, Mutex, OnceLock, Ordering, RwLock};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, OnceLock, Ordering, RwLock};
 
 /// LIMIT: how much `ReadMode::Copy` reads at a time: enough to amortise the system call over a
 /// few thousand small records, little enough to waste nothing on a consumer that seeks around.
@@ -71,6 +71,8 @@ pub(crate) struct Segment {
     /// Relaxed, by readers and whoever gives maps up; a hint that guards nothing.
     used: AtomicBool,
     sealed: OnceLock<Sealed>,
+    /// ORDERING: Relaxed; a moment that guards no memory.
+    next_horizon: AtomicU64,
     pub(crate) claim: Arc<Claim>,
 }
 
@@ -126,6 +128,7 @@ impl Segment {
             region: Mutex::new(region),
             used: AtomicBool::new(true),
             sealed,
+            next_horizon: AtomicU64::new(Footer::NO_HORIZON),
             claim,
         })
     }
@@ -145,6 +148,17 @@ impl Segment {
     /// The offset after the last record, once sealed.
     pub(crate) fn next_offset(&self) -> Option<u64> {
         self.sealed.get().map(|sealed| sealed.next_offset)
+    }
+
+    /// When the time of the first tombstone here is over, as far as that is known: what is appended
+    /// has no delete horizon, and what an earlier build has compacted does not say. The next
+    /// compaction finds it out.
+    pub(crate) fn next_horizon(&self) -> u64 {
+        self.next_horizon.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_horizon(&self, next: u64) {
+        self.next_horizon.store(next, Ordering::Relaxed);
     }
 
     /// A window that begins at `position` or before it, and shows at least what was published when

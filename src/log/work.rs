@@ -149,6 +149,7 @@ impl Log {
             incarnation: oldest.incarnation,
             index: oldest.index.clone(),
             producers: oldest.producers.clone(),
+            next_horizon: None,
         };
         let segment = Arc::clone(&oldest.segment);
         let Unfinished { is_found, index_is_whole, .. } = *oldest;

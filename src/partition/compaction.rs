@@ -89,16 +89,12 @@ pub(super) struct CompactionSlot {
     retry_at: Option<Duration>,
     /// The end of what the last one compacted.
     end: u64,
-    /// When the first tombstone of those that were kept may go, in retention's milliseconds.
-    next_horizon: Option<u64>,
 }
 
 impl CompactionSlot {
-    /// A compaction ends before its end. What is done of it stays, and so does what is known of
-    /// tombstones that it has not come to.
+    /// A compaction ends before its end. What is done of it stays.
     fn note_given_up(&mut self, run: &Compaction) {
         self.done += run.tally();
-        self.next_horizon = self.next_horizon.into_iter().chain(run.next_horizon()).min();
     }
 }
 
@@ -215,18 +211,19 @@ impl PartitionCore {
     /// Asks for a compaction if there is enough to do. Cheap where there is not.
     pub(crate) fn compact_if_due(self: &Arc<Self>) {
         let (now, monotonic) = (self.moment(), self.clock.monotonic());
-        let (settings, has_expired) = {
+        let settings = {
             let slot = self.compaction.slot.lock();
             let Some(settings) = slot.settings else { return };
             if slot.is_claimed || slot.retry_at.is_some_and(|retry_at| monotonic < retry_at) {
                 return;
             }
-            (settings, slot.next_horizon.is_some_and(|horizon| horizon <= now.wall.min(now.run)))
+            settings
         };
         let state = self.state.lock();
         let is_due = !state.closed
             && state.failure.is_none()
-            && (has_expired || state.log.dirt().is_due(settings.min_dirty_ratio));
+            && (state.log.dirt().is_due(settings.min_dirty_ratio)
+                || state.log.next_horizon() <= now.wall.min(now.run));
         drop(state);
         if is_due {
             self.request(Work::Compact);
@@ -425,12 +422,8 @@ impl PartitionCore {
         slot.retry_at = retry_at;
         slot.end = run.end();
         match stepped {
-            Ok(progress) => {
+            Ok(_) => {
                 slot.compactions = slot.compactions.saturating_add(1);
-                if progress == Progress::Done {
-                    // All that was kept has been looked at.
-                    slot.next_horizon = run.next_horizon();
-                }
                 note!(
                     self.trace,
                     Compacted {

@@ -50,6 +50,8 @@ pub(in crate::log) struct Output {
     written: u64,
     index: SparseIndex,
     times: Option<TimeRange>,
+    /// The earliest delete horizon of the batches.
+    next_horizon: u64,
     /// The offset up to which the batches reach.
     reached: u64,
     is_named: bool,
@@ -98,6 +100,7 @@ impl Output {
             written: 0,
             index: SparseIndex::new(replacement.base_offset),
             times: None,
+            next_horizon: Footer::NO_HORIZON,
             reached: replacement.base_offset,
             is_named: false,
         })
@@ -139,6 +142,8 @@ impl Output {
             TimeRange::note(&mut self.times, first, max, self.heritage.age);
             self.index.note_batch(pushed.base_offset, at, pushed.size, pushed.max_timestamp);
         }
+        self.next_horizon =
+            pushed.delete_horizon.map_or(self.next_horizon, |it| it.min(self.next_horizon));
         self.reached = pushed.next_offset();
         if self.buffer.len() >= BUFFER_BYTES { self.write_out() } else { Ok(()) }
     }
@@ -183,6 +188,7 @@ impl Output {
             incarnation: self.heritage.incarnation,
             index: self.index.clone(),
             producers: self.heritage.producers.clone(),
+            next_horizon: Some(self.next_horizon),
         };
         // FORMAT: an end mark stands between the last batch and the footer.
         self.buffer.extend_from_slice(&[0; 4]);
@@ -206,7 +212,10 @@ impl Output {
         let origin = &self.identity.origin;
         let claims = replaced.iter().map(|segment| &*segment.claim);
         let claim = Claim::of_successor(&self.env.space, self.written, claims);
-        Ok(Segment::found(&self.env, origin, &path, &self.header, base_offset, sealed, claim))
+        let new =
+            Segment::found(&self.env, origin, &path, &self.header, base_offset, sealed, claim);
+        new.note_horizon(self.next_horizon);
+        Ok(new)
     }
 
     /// Makes the batches reach to the end of what is replaced, so that they alone show that

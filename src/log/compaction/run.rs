@@ -19,7 +19,7 @@ use super::plan::{self, Input};
 use super::sieve::{Rules, Sieve, Verdict};
 use crate::clock::Moment;
 use crate::error::{CorruptionKind, Error, Result};
-use crate::format::{BatchHeader, BatchView, RecordView, Replacement, SegmentHeader};
+use crate::format::{BatchHeader, BatchView, Footer, RecordView, Replacement, SegmentHeader};
 use crate::log::producers::ProducerTable;
 use crate::log::scan::{ScanFrom, scan_segment};
 use crate::log::segment::Segment;
@@ -158,6 +158,13 @@ impl Log {
         plan::survey(inputs.iter().map(|segment| input(segment)), self.log_start)
     }
 
+    /// From when on there is something to do without any dirt: the time of the first tombstone is
+    /// over.
+    pub(crate) fn next_horizon(&self) -> u64 {
+        let horizons = self.compactable().into_iter().map(|segment| segment.next_horizon());
+        horizons.min().unwrap_or(Footer::NO_HORIZON)
+    }
+
     /// Puts a new segment in the place of others, for readers. Returns those.
     fn replace(&mut self, new: &Arc<Segment>) -> Vec<Arc<Segment>> {
         let replaced = self.segments.replace(new);
@@ -199,11 +206,6 @@ impl Compaction {
     /// The end of what it compacts.
     pub(crate) fn end(&self) -> u64 {
         self.inputs.last().and_then(|last| last.next_offset()).unwrap_or(0)
-    }
-
-    /// The earliest moment at which a tombstone that was seen may go.
-    pub(crate) fn next_horizon(&self) -> Option<u64> {
-        self.sieve.next_horizon
     }
 
     fn facts(&self) -> Vec<Input> {
@@ -340,6 +342,7 @@ impl Compaction {
         let groups = plan::groups(covered, &bytes_max, self.terms.segment_bytes);
         self.sieve.rules.pass_end = pass.end;
         self.from = pass.end;
+        self.sieve.take_horizon();
         let place = self.start_of(0);
         let (groups, tally) = (groups.into(), Tally::default());
         Ok(Stage::Rewrite(Rewrite { groups, first: 0, place, output: None, tally }))
@@ -450,8 +453,12 @@ impl Compaction {
     ) -> Result<Stage> {
         rewrite.groups.pop_front();
         let group_tally = std::mem::take(&mut rewrite.tally);
+        let horizon = self.sieve.take_horizon();
         let Some(output) = rewrite.output.take() else {
-            // It stays as it is.
+            // It stays as it is, and all of it was looked at.
+            for segment in self.inputs.get(group.clone()).unwrap_or_default() {
+                segment.note_horizon(horizon.unwrap_or(Footer::NO_HORIZON));
+            }
             rewrite.first = group.end;
             rewrite.place = self.start_of(group.end);
             return Ok(Stage::Rewrite(rewrite));

@@ -33,8 +33,8 @@ pub(super) struct Sieve {
     /// Which records of the batch judged last stay.
     stays: Vec<bool>,
     horizon: Option<u64>,
-    /// The earliest horizon of all that stays.
-    pub(super) next_horizon: Option<u64>,
+    /// The earliest horizon of what stays of the batches judged since it was taken.
+    next_horizon: Option<u64>,
 }
 
 impl Sieve {
@@ -46,6 +46,11 @@ impl Sieve {
             horizon: None,
             next_horizon: None,
         }
+    }
+
+    /// The earliest horizon of what stays of the batches judged since this was called last.
+    pub(super) fn take_horizon(&mut self) -> Option<u64> {
+        self.next_horizon.take()
     }
 
     /// Says what stays of a batch, and counts it.

@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::format::{BatchView, SegmentHeader};
+use crate::format::{BatchView, Footer, SegmentHeader};
 use crate::log::compaction::Tally;
 use crate::log::compaction::run::{LogAccess, Progress, Terms};
 use crate::log::segment::Segment;
@@ -214,6 +214,33 @@ fn a_tombstone_stays_for_its_time_and_goes_in_a_later_compaction() {
     // Its horizon is the one that the first compaction has set.
     let tally = log.compact(terms_at(5_000 + TOMBSTONES_KEPT)).unwrap();
     assert_eq!((found(&log), tally.tombstones_removed), (vec![1], 1));
+}
+
+/// An earlier build says nothing in a footer of when tombstones may go: the next compaction finds out,
+/// also where it changes nothing.
+#[test]
+fn a_horizon_that_a_footer_does_not_name_is_found_by_a_compaction() {
+    let (disk, rig) = Rig::fresh(1);
+    let log = log_of(&rig, &[&[entry("a", "1"), entry("b", "1")], &[tombstone("a")]]);
+    assert_eq!(log.0.borrow().next_horizon(), Footer::NO_HORIZON, "nothing is compacted");
+    log.compact(terms_at(5_000)).unwrap();
+    assert_eq!(log.0.borrow().next_horizon(), 5_000 + TOMBSTONES_KEPT);
+    let segment = log.0.borrow().segments().first().unwrap();
+    let footer = segment.read_footer().unwrap().unwrap();
+    assert_eq!(footer.next_horizon, Some(5_000 + TOMBSTONES_KEPT));
+    let earlier = Footer { next_horizon: None, ..footer }.encode(segment.salt).unwrap();
+    let mut bytes = disk.read(&segment.path).unwrap();
+    bytes.truncate(segment.sealed().unwrap().data_end as usize + 4);
+    bytes.extend_from_slice(&earlier);
+    rig.env.disk.remove_file(&segment.path).unwrap();
+    rig.env.disk.create(&segment.path).unwrap().write_at(&bytes, 0).unwrap();
+    drop(log);
+
+    let log = Shared::new(rig.open(&known(None, false)).unwrap().0);
+    assert_eq!(log.0.borrow().next_horizon(), Footer::NO_HORIZON);
+    let tally = log.compact(terms_at(5_500)).unwrap();
+    assert_eq!((tally.segments_written, tally.tombstones_removed), (0, 0));
+    assert_eq!(log.0.borrow().next_horizon(), 5_000 + TOMBSTONES_KEPT);
 }
 
 #[test]
