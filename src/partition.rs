@@ -296,7 +296,8 @@ impl PartitionCore {
         let outcome = state.log.append(batch, producer)?;
         match (outcome, &options.producer) {
             (Outcome::Appended { next_offset, .. }, _) => {
-                let bytes = u64::from(batch.size(producer.is_some()));
+                let bytes =
+                    u64::from(batch.size(producer.is_some_and(ProducerRequest::is_stamped)));
                 state.counts.note_append(bytes);
                 let interval = Self::note_unsynced(&mut state, bytes, level, monotonic);
                 self.published(state, next_offset, interval);

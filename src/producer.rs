@@ -64,8 +64,8 @@ impl ProducerBuilder {
         self
     }
 
-    /// Names the producer, 1 to 255 bytes, and numbers its records: numbers survive a
-    /// restart, an older holder of the name is fenced, and `send_sequenced` recognises a retry.
+    /// Names the producer, 1 to 255 bytes: an older holder of the name is fenced, and
+    /// [`send_sequenced`](Producer::send_sequenced) recognises a retry, both across restarts.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self
@@ -160,7 +160,8 @@ pub enum SendOutcome {
     Appended(RecordMetadata),
     /// A record with this number, or a later one, is there already.
     Duplicate {
-        /// The last number that the partition has of this producer.
+        /// The last number that the partition has of this producer. If it is above the number that
+        /// was sent, that one may never have been appended.
         last: u64,
     },
 }
@@ -227,7 +228,7 @@ impl Producer {
     )]
     pub fn send(&self, record: Record<'_>) -> Result<RecordMetadata> {
         let topic = self.topic_of(&record)?;
-        let sent = self.append(&topic, &record, Sequence::Next)?;
+        let sent = self.append(&topic, &record, Sequence::Absent)?;
         self.settle(&sent)?;
         Ok(sent.metadata)
     }
@@ -252,7 +253,7 @@ impl Producer {
     )]
     pub fn enqueue(&self, record: Record<'_>) -> Result<Delivery> {
         let topic = self.topic_of(&record)?;
-        let sent = self.append(&topic, &record, Sequence::Next)?;
+        let sent = self.append(&topic, &record, Sequence::Absent)?;
         let end = sent.end();
         let (core, level, metadata) = (Arc::clone(sent.core), sent.level, sent.metadata);
         self.inner.unflushed.note(&core);
@@ -269,7 +270,14 @@ impl Producer {
 
     /// Sends a record under a number that its source gives it: any number that rises strictly per
     /// producer id and partition, for example the position in a file. A number that is not above
-    /// the last one is a [`SendOutcome::Duplicate`], and nothing is appended.
+    /// the last one is a [`SendOutcome::Duplicate`], and nothing is appended. Only this call takes
+    /// numbers: what the same producer sends otherwise has none.
+    ///
+    /// A number that was never sent is a duplicate too, when it is below the last one: 7 after 9
+    /// is not appended. A source whose numbers become visible out of order, as those of database
+    /// transactions that commit in another order than they began, compares its own number with
+    /// the `last` of the answer, and sends such a record without a number or reads its source in
+    /// order.
     ///
     /// # Errors
     ///
@@ -438,7 +446,7 @@ impl Producer {
         let core = Arc::clone(topic.partition(group.partition)?);
         topic.check_writable()?;
         let now = topic.now_millis()?;
-        let options = self.options(Sequence::Next, now);
+        let options = self.options(Sequence::Absent, now);
         let members = || group.members.iter().filter_map(|index| records.get(*index));
         let outcome = encode(members(), topic.rules, now, |batch| core.append(batch, &options))?;
         let Outcome::Appended { base_offset, next_offset } = outcome else {

@@ -459,8 +459,8 @@ fn make_store(dir: &Path, closes: bool) -> Contents {
         let len = 50 + rng.index(400);
         let value = [number.to_le_bytes().to_vec(), rng.bytes(len)].concat();
         let record = Record::to(topic).partition(partition).value(&value).header("h", "v");
-        let sent = if rng.one_in(3) { named.send(record) } else { broker.producer().send(record) };
-        contents.insert((topic.to_owned(), partition, sent.unwrap().offset), value);
+        let offset = send_as(&named, rng.one_in(3).then_some(number), record);
+        contents.insert((topic.to_owned(), partition, offset), value);
         if number % 64 == 0 {
             broker.tick().unwrap();
         }

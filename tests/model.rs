@@ -238,8 +238,8 @@ impl Run<'_> {
         assert_eq!(named.last_sequence(at), last);
         let record = stored.record(Record::to(&at.topic)).partition(at.partition);
         if self.rng.one_in(4) {
+            // Without a number, and no number is taken.
             named.send(record).unwrap();
-            self.model.sequences.insert(at.clone(), last.map_or(1, |last| last + 1));
             self.model.logs.get_mut(at).unwrap().push(stored);
             return;
         }

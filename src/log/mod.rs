@@ -187,6 +187,14 @@ pub(crate) struct ProducerRequest {
     pub(crate) sequence: Sequence,
 }
 
+impl ProducerRequest {
+    /// Whether the batch, if it is new, bears the producer's stamp.
+    #[inline]
+    pub(crate) fn is_stamped(&self) -> bool {
+        self.sequence != Sequence::Absent
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Appended { base_offset: u64, next_offset: u64 },
@@ -386,7 +394,7 @@ impl Log {
     ) -> Result<Outcome> {
         let stamp = match producer.map(|producer| self.admit(producer, batch.record_count())) {
             None => None,
-            Some(Ok(stamp)) => Some(stamp),
+            Some(Ok(stamp)) => stamp,
             Some(Err(Refusal::Outcome(outcome))) => return Ok(outcome),
             Some(Err(Refusal::Exhausted)) => {
                 return Err(Error::config("sequence", "the producer's numbers are used up"));
@@ -430,14 +438,24 @@ impl Log {
                 last_timestamp: now.wall,
             };
             self.producers.note(state, now.run);
+        } else if let Some(producer) = producer {
+            self.producers.note_use(producer.id, now);
         }
         Ok(Outcome::Appended { base_offset, next_offset })
     }
 
-    fn admit(&self, producer: &ProducerRequest, records: u32) -> Result<ProducerStamp, Refusal> {
+    /// The stamp of a batch that is new. One without a sequence has none: the epoch in force is in
+    /// the catalog, and there is nothing else to remember of it.
+    fn admit(
+        &self,
+        producer: &ProducerRequest,
+        records: u32,
+    ) -> Result<Option<ProducerStamp>, Refusal> {
         let ProducerRequest { id, epoch, sequence } = *producer;
         match self.producers.admit(id, epoch, sequence, records) {
-            Admission::Append { base_sequence } => Ok(ProducerStamp { id, epoch, base_sequence }),
+            Admission::Append { base_sequence } => {
+                Ok(base_sequence.map(|base_sequence| ProducerStamp { id, epoch, base_sequence }))
+            }
             Admission::Duplicate { last_sequence, last_offset } => {
                 Err(Refusal::Outcome(Outcome::Duplicate { last_sequence, last_offset }))
             }

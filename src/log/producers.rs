@@ -11,9 +11,8 @@ use crate::format::ProducerState;
 /// Which number the records of a batch take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sequence {
-    /// The number after the last one; the first is 1, so that the last number of a producer that
-    /// only ever sends is the count of its records.
-    Next,
+    /// None: the numbers are the source's, and a record that has none must not take one of them.
+    Absent,
     /// This number. Not above the last one: the record is a duplicate.
     At(u64),
 }
@@ -21,8 +20,8 @@ pub(crate) enum Sequence {
 /// What the table says of a batch that wants to be appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// It is new; its first record takes this number.
-    Append { base_sequence: u64 },
+    /// It is new; its first record takes this number, if any.
+    Append { base_sequence: Option<u64> },
     /// It is there already, at or before `last_offset`.
     Duplicate { last_sequence: u64, last_offset: u64 },
     /// A newer holder of the id has taken over.
@@ -76,12 +75,8 @@ impl ProducerTable {
         if let Some(state) = known.filter(|state| state.epoch > epoch) {
             return Admission::Fenced { current: state.epoch };
         }
-        let base_sequence = match (sequence, known) {
-            (Sequence::Next, None) => 1,
-            (Sequence::Next, Some(state)) => match state.last_sequence.checked_add(1) {
-                Some(next) => next,
-                None => return Admission::Exhausted,
-            },
+        let number = match (sequence, known) {
+            (Sequence::Absent, _) => return Admission::Append { base_sequence: None },
             (Sequence::At(number), Some(state)) if number <= state.last_sequence => {
                 return Admission::Duplicate {
                     last_sequence: state.last_sequence,
@@ -90,9 +85,17 @@ impl ProducerTable {
             }
             (Sequence::At(number), _) => number,
         };
-        match base_sequence.checked_add(u64::from(records.saturating_sub(1))) {
-            Some(_) => Admission::Append { base_sequence },
+        match number.checked_add(u64::from(records.saturating_sub(1))) {
+            Some(_) => Admission::Append { base_sequence: Some(number) },
             None => Admission::Exhausted,
+        }
+    }
+
+    /// Takes note that a producer appended without a number: it is not idle.
+    pub(crate) fn note_use(&mut self, id: u64, now: Moment) {
+        if let Some(row) = self.0.get_mut(&id) {
+            row.state.last_timestamp = row.state.last_timestamp.max(now.wall);
+            row.used = row.used.max(now.run);
         }
     }
 

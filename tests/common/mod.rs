@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use logpond::{
     Broker, BrokerBuilder, Clock, Consumer, Durability, Error, ManualClock, Message, Partition,
-    Record, Result, SystemClock, TopicConfig, TopicPartition,
+    Producer, Record, Result, SendOutcome, SystemClock, TopicConfig, TopicPartition,
 };
 use tempfile::TempDir;
 
@@ -46,6 +46,15 @@ pub(crate) fn in_memory() -> Broker {
 
 pub(crate) fn small_topic(partitions: u32) -> TopicConfig {
     TopicConfig::new(partitions).segment_bytes(SMALL_SEGMENT)
+}
+
+/// Sends under a number of the source, or without one, and returns the offset.
+pub(crate) fn send_as(producer: &Producer, seq: Option<u64>, record: Record<'_>) -> u64 {
+    let Some(seq) = seq else { return producer.send(record).unwrap().offset };
+    match producer.send_sequenced(seq, record).unwrap() {
+        SendOutcome::Appended(sent) => sent.offset,
+        duplicate @ SendOutcome::Duplicate { .. } => panic!("{duplicate:?}"),
+    }
 }
 
 /// 14 November 2023: some moment in whole milliseconds.

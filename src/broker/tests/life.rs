@@ -12,7 +12,7 @@ use crate::clock::ManualClock;
 use crate::config::{Durability, StartAt, TopicConfig};
 use crate::consumer::Consumer;
 use crate::error::{Error, Result};
-use crate::producer::Producer;
+use crate::producer::{Producer, SendOutcome};
 use crate::record::{Record, TopicPartition};
 use crate::storage::disk::{Disk, SimulatedDisk};
 
@@ -278,7 +278,10 @@ impl Life {
         }
         let batch = self.model.begin_append(name, partition, NAMED, 1);
         let record = Record::to(name).partition(partition).value(&batch[0]);
-        self.named.as_ref().unwrap().send(record)?;
+        let named = self.named.as_ref().unwrap();
+        let last = named.last_sequence(&TopicPartition::from((name, partition)));
+        let sent = named.send_sequenced(last.unwrap_or(0) + 1, record)?;
+        assert!(matches!(sent, SendOutcome::Appended(_)), "{}: {sent:?}", self.context);
         self.model.end_append(name, partition, true);
         Ok(())
     }

@@ -11,11 +11,15 @@ fn table(epoch: u32, last_sequence: u64) -> ProducerTable {
 }
 
 #[test]
-fn the_first_plain_number_is_one() {
-    let admission = ProducerTable::default().admit(7, 0, Sequence::Next, 3);
-    assert_eq!(admission, Admission::Append { base_sequence: 1 });
-    let admission = table(0, 3).admit(7, 0, Sequence::Next, 1);
-    assert_eq!(admission, Admission::Append { base_sequence: 4 });
+fn a_batch_without_a_number_takes_none_and_keeps_a_row_from_expiring() {
+    for mut table in [ProducerTable::default(), table(0, 3), table(0, u64::MAX)] {
+        let known = table.get(7).map(|state| state.last_sequence);
+        let admission = table.admit(7, 0, Sequence::Absent, 3);
+        assert_eq!(admission, Admission::Append { base_sequence: None });
+        table.note_use(7, Moment { wall: 5_000, run: 6_000 });
+        table.expire(6_000);
+        assert_eq!(table.get(7).map(|state| state.last_sequence), known);
+    }
 }
 
 #[test]
@@ -26,22 +30,24 @@ fn a_number_not_above_the_last_is_a_duplicate() {
         assert_eq!(admission, duplicate, "{number}");
     }
     let admission = table(0, 10).admit(7, 0, Sequence::At(11), 1);
-    assert_eq!(admission, Admission::Append { base_sequence: 11 });
+    assert_eq!(admission, Admission::Append { base_sequence: Some(11) });
 }
 
 #[test]
 fn an_older_epoch_is_fenced_and_a_newer_one_is_not() {
-    assert_eq!(table(5, 1).admit(7, 4, Sequence::Next, 1), Admission::Fenced { current: 5 });
-    let admission = table(5, 1).admit(7, 6, Sequence::Next, 1);
-    assert_eq!(admission, Admission::Append { base_sequence: 2 });
+    for sequence in [Sequence::Absent, Sequence::At(2)] {
+        let admission = table(5, 1).admit(7, 4, sequence, 1);
+        assert_eq!(admission, Admission::Fenced { current: 5 });
+        let admission = table(5, 1).admit(7, 6, sequence, 1);
+        assert!(matches!(admission, Admission::Append { .. }), "{admission:?}");
+    }
 }
 
 // RED: src/log/producers.rs
 //   - None => Admission::Exhausted,
-//   + None => Admission::Append { base_sequence },
+//   + None => Admission::Append { base_sequence: None },
 #[test]
 fn row_g08_numbers_never_wrap() {
-    assert_eq!(table(0, u64::MAX).admit(7, 0, Sequence::Next, 1), Admission::Exhausted);
     let at = Sequence::At(u64::MAX - 1);
     assert_eq!(table(0, 1).admit(7, 0, at, 3), Admission::Exhausted);
     assert!(matches!(table(0, 1).admit(7, 0, at, 2), Admission::Append { .. }));

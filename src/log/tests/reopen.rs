@@ -337,15 +337,15 @@ fn request(epoch: u32, sequence: Sequence) -> ProducerRequest {
 fn producers_are_remembered_across_rolls_and_by_every_kind_of_evidence() {
     let (disk, rig) = Rig::fresh(1);
     let mut log = rig.create();
-    let next = request(2, Sequence::Next);
-    append_values(&mut log, &[vec![1], vec![2]], Some(&next)).unwrap();
+    let first = request(2, Sequence::At(1));
+    append_values(&mut log, &[vec![1], vec![2]], Some(&first)).unwrap();
     let check = |log: &mut Log, context: &str| {
         let state = *log.producer(42).unwrap_or_else(|| panic!("{context}: forgotten"));
         assert_eq!((state.epoch, state.last_sequence, state.last_offset), (2, 2, 1), "{context}");
         let again = append_values(log, &[vec![1]], Some(&request(2, Sequence::At(2)))).unwrap();
         let duplicate = Outcome::Duplicate { last_sequence: 2, last_offset: 1 };
         assert_eq!(again, duplicate, "{context}");
-        let fenced = append_values(log, &[vec![1]], Some(&request(1, Sequence::Next))).unwrap();
+        let fenced = append_values(log, &[vec![1]], Some(&request(1, Sequence::Absent))).unwrap();
         assert_eq!(fenced, Outcome::Fenced { current: 2 }, "{context}");
     };
     check(&mut log, "appended");
@@ -380,10 +380,10 @@ fn producers_are_remembered_across_rolls_and_by_every_kind_of_evidence() {
 fn producers_of_batches_that_were_cut_are_forgotten_with_them() {
     let (disk, rig) = Rig::fresh(1);
     let mut log = rig.create();
-    let next = request(0, Sequence::Next);
-    append_values(&mut log, &[vec![1; 5_000]], Some(&next)).unwrap();
-    append_values(&mut log, &[vec![2; 5_000]], Some(&next)).unwrap();
-    append_values(&mut log, &[vec![3; 900]], Some(&next)).unwrap();
+    let at = |number| request(0, Sequence::At(number));
+    append_values(&mut log, &[vec![1; 5_000]], Some(&at(1))).unwrap();
+    append_values(&mut log, &[vec![2; 5_000]], Some(&at(2))).unwrap();
+    append_values(&mut log, &[vec![3; 900]], Some(&at(3))).unwrap();
     sync(&mut log).unwrap_or_default();
     drop(log);
     // The second batch is damaged, the third is whole and behind the cut.

@@ -19,28 +19,51 @@ fn compare_and_append_appends_at_the_expected_end_or_not_at_all() {
 }
 
 #[test]
+fn bytes_are_counted_as_they_are_stored_with_and_without_a_number() {
+    let setup = Setup::new(Durability::Os);
+    let current = AtomicU32::new(0);
+    let bytes = || setup.core.metrics(0).appended.bytes;
+    let mut sizes = Vec::new();
+    for sequence in [None, Some(Sequence::Absent), Some(Sequence::At(1))] {
+        let producer = sequence.map(|sequence| {
+            let request = ProducerRequest { id: 7, epoch: 0, sequence };
+            Fence { request, name: "p", current: &current }
+        });
+        let before = bytes();
+        let options = AppendOptions { producer, ..AppendOptions::default() };
+        append(&setup.core, "a", &options).unwrap();
+        sizes.push(bytes() - before);
+    }
+    // Only a number makes a batch longer, by the stamp.
+    assert_eq!(sizes[1], sizes[0]);
+    assert!((20..=24).contains(&(sizes[2] - sizes[0])), "{sizes:?}");
+}
+
+#[test]
 fn an_older_holder_of_a_producer_id_is_fenced_before_its_first_append() {
     let setup = Setup::new(Durability::Os);
     let current = AtomicU32::new(0);
-    let holder = |epoch| AppendOptions {
+    let holder = |epoch, sequence| AppendOptions {
         wall: 0,
         expected: None,
         level: None,
         producer: Some(Fence {
-            request: ProducerRequest { id: 7, epoch, sequence: Sequence::Next },
+            request: ProducerRequest { id: 7, epoch, sequence },
             name: "p",
             current: &current,
         }),
     };
-    append(&setup.core, "old", &holder(0)).unwrap();
+    append(&setup.core, "old", &holder(0, Sequence::At(1))).unwrap();
     // The partition has seen nothing of the new holder yet: only the fence tells.
     current.store(1, Ordering::Release);
-    match append(&setup.core, "late", &holder(0)) {
-        Err(Error::Fenced { id, epoch: 0, current: 1 }) => assert_eq!(id, "p"),
-        other => panic!("{other:?}"),
+    for sequence in [Sequence::Absent, Sequence::At(2)] {
+        match append(&setup.core, "late", &holder(0, sequence)) {
+            Err(Error::Fenced { id, epoch: 0, current: 1 }) => assert_eq!(id, "p"),
+            other => panic!("{other:?}"),
+        }
     }
     assert_eq!(setup.core.last_sequence(7), Some(1));
-    append(&setup.core, "new", &holder(1)).unwrap();
+    append(&setup.core, "new", &holder(1, Sequence::At(2))).unwrap();
     assert_eq!(setup.core.last_sequence(7), Some(2));
     assert_eq!(setup.values(), ["old", "new"]);
 }
@@ -127,10 +150,12 @@ fn a_producer_is_forgotten_after_thirty_idle_days_and_not_by_a_clock_that_jumps(
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let setup = Setup::new(Durability::Os);
     let current = AtomicU32::new(0);
-    let request = ProducerRequest { id: 7, epoch: 0, sequence: Sequence::Next };
-    let fence = Fence { request, name: "p", current: &current };
-    let named = AppendOptions { producer: Some(fence), ..AppendOptions::default() };
-    append(&setup.core, "a", &named).unwrap();
+    let named = |sequence| {
+        let request = ProducerRequest { id: 7, epoch: 0, sequence };
+        let fence = Fence { request, name: "p", current: &current };
+        AppendOptions { producer: Some(fence), ..AppendOptions::default() }
+    };
+    append(&setup.core, "a", &named(Sequence::At(1))).unwrap();
 
     setup.clock.set(SystemTime::UNIX_EPOCH + 40_000 * DAY);
     setup.clock.advance(29 * DAY);
@@ -139,11 +164,13 @@ fn a_producer_is_forgotten_after_thirty_idle_days_and_not_by_a_clock_that_jumps(
     assert_eq!(setup.core.last_sequence(7), Some(1));
 
     // An append counts as use from when it happens, whatever the record's timestamp says.
-    append(&setup.core, "b", &named).unwrap();
-    setup.clock.advance(29 * DAY);
-    setup.core.flush().unwrap();
-    assert!(setup.core.take_checkpoint().is_some());
-    assert_eq!(setup.core.last_sequence(7), Some(2));
+    for (value, sequence) in [("b", Sequence::At(2)), ("without a number", Sequence::Absent)] {
+        append(&setup.core, value, &named(sequence)).unwrap();
+        setup.clock.advance(29 * DAY);
+        setup.core.flush().unwrap();
+        assert!(setup.core.take_checkpoint().is_some());
+        assert_eq!(setup.core.last_sequence(7), Some(2));
+    }
 
     setup.clock.advance(2 * DAY);
     setup.append("keeps the partition changing").unwrap();
