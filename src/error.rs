@@ -109,8 +109,9 @@ pub enum Error {
         /// Where the log was cut, and where reading continues.
         end: u64,
     },
-    /// The group gave the partition to another member.
-    #[error("the partition belongs to another member of the group now")]
+    /// The member does not own the partition, or has lost it since it read the records, even if it
+    /// owns it again. Nothing was committed.
+    #[error("the member does not own the partition, or has lost it since it read this")]
     Rebalanced,
     /// No group has this name: none that has members, and none that has committed anything.
     #[error("there is no group {0:?}")]

@@ -388,6 +388,12 @@ pub struct Message {
 }
 
 impl Message {
+    /// Where it is from. Each ownership of a member has a value of its own, which is how a commit
+    /// tells the ownership under which a message was read.
+    pub(crate) fn origin(&self) -> &Arc<TopicPartition> {
+        &self.origin
+    }
+
     /// The topic's name.
     #[must_use]
     pub fn topic(&self) -> &str {

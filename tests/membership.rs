@@ -131,6 +131,43 @@ fn statement_17_a_member_that_does_not_poll_is_evicted_and_its_commits_are_refus
     }
 }
 
+/// Symptom: a member read ten records, was evicted, came back and owned the partition again; its
+/// late commit of the eighth record was taken, over the work of the owner in between. Cause: a
+/// commit of a message was checked under the ownership of its partition now, whatever the message
+/// was read under. Rule: a message is committed under the ownership under which it was read.
+// RED: src/consumer/commit.rs
+//   - && self.slots.get(index).is_some_and(|slot| !slot.has_read(message))
+//   + && self.slots.get(index).is_none()
+#[test]
+fn row_j05_a_message_of_an_ownership_that_was_lost_and_regained_is_not_committed() {
+    let (broker, clock) = timed(1);
+    let mut a = member(&broker).open().unwrap();
+    let early = poll(&mut a);
+    assert_eq!(early.len(), 10);
+    a.commit_message(&early[1]).unwrap();
+    clock.advance(INTERVAL);
+    broker.tick().unwrap();
+    let mut b = member(&broker).open().unwrap();
+    assert_eq!(poll(&mut b).len(), 8);
+    drop(b);
+    let again = poll(&mut a);
+    assert_eq!((sizes(&[&a]), again.len()), (vec![1], 8), "it has the partition again");
+    for late in [&early[7], &early[1], &early[7].detach()] {
+        assert!(matches!(a.commit_message(late), Err(Error::Rebalanced)));
+    }
+    assert_eq!(a.committed(("t", 0)).unwrap(), Some(2));
+    // What it read under the ownership that it has counts, wherever it was kept meanwhile.
+    a.seek(("t", 0), StartAt::Earliest).unwrap();
+    poll(&mut a);
+    a.commit_message(&again[0].detach()).unwrap();
+    assert_eq!(a.committed(("t", 0)).unwrap(), Some(3));
+    // What the older holder of a name read is not the newer one's.
+    let named = |at: &str| broker.consumer("h").subscribe(["t"]).instance_id(at).open().unwrap();
+    let read = poll(&mut named("a"));
+    assert!(matches!(named("a").commit_message(&read[0]), Err(Error::Rebalanced)));
+    assert_eq!(a.committed(("t", 0)).unwrap(), Some(3));
+}
+
 #[test]
 fn one_that_is_away_for_too_long_unnoticed_has_lost_nothing() {
     let (broker, clock) = timed(2);

@@ -226,7 +226,7 @@ impl Consumer {
         self.last_token += 1;
         let mut slot = Slot::new(topic, core, &self.notifier, self.last_token);
         if let Role::Member(member) = &self.role {
-            slot.epoch = member.epoch_of(partition);
+            slot.begin_ownership(member.epoch_of(partition));
         }
         Ok(slot)
     }

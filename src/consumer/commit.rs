@@ -57,8 +57,10 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// As [`commit`](Self::commit); [`Error::UnknownPartition`] for a partition that is not
-    /// assigned; [`Error::Truncated`] for one of which a poll has still to return it.
+    /// As [`commit`](Self::commit); [`Error::Rebalanced`] also for a message that this member has
+    /// not read itself under the ownership that it has now, be it that it lost the partition and
+    /// got it again; [`Error::UnknownPartition`] for a partition that is not assigned;
+    /// [`Error::Truncated`] for one of which a poll has still to return it.
     ///
     /// # Durability
     ///
@@ -69,8 +71,14 @@ impl Consumer {
     /// As [`commit`](Self::commit).
     pub fn commit_message(&mut self, message: &Message) -> Result<()> {
         self.check_commits()?;
-        let slot = self.own_slot(&message.topic_partition())?;
-        self.commit_durably(&[(slot, message.next_offset())], Rewinds::AfterSeek)
+        let index = self.own_slot(&message.topic_partition())?;
+        // What is committed now may lie behind the message, by the work of another member.
+        if matches!(self.role, Role::Member(_))
+            && self.slots.get(index).is_some_and(|slot| !slot.has_read(message))
+        {
+            return Err(Error::Rebalanced);
+        }
+        self.commit_durably(&[(index, message.next_offset())], Rewinds::AfterSeek)
     }
 
     /// Commits these offsets, each the NEXT one to read. May go back on purpose.

@@ -12,6 +12,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::group::offsets::Committed;
 use crate::group::state::OwnershipEpoch;
 use crate::log::cursor::{Cursor, FetchLimits, Fetched};
+use crate::message::Message;
 use crate::partition::PartitionCore;
 use crate::partition::waiters::Notifier;
 use crate::record::TopicPartition;
@@ -20,6 +21,9 @@ use crate::topic::TopicShared;
 pub(super) struct Slot {
     pub(super) topic: Arc<TopicShared>,
     pub(super) core: Arc<PartitionCore>,
+    /// What its messages say they are from. One of its own for each ownership, so that a message
+    /// also says under which it was read; else the partition's.
+    origin: Arc<TopicPartition>,
     /// Made when it is needed, dropped by a seek.
     cursor: Option<Cursor>,
     /// The offset after what was read, handed out or not.
@@ -54,9 +58,11 @@ impl Slot {
         token: usize,
     ) -> Self {
         let waiter = core.register(notifier, token);
+        let origin = Arc::clone(&core.origin);
         Self {
             topic,
             core,
+            origin,
             cursor: None,
             fetched: 0,
             handed_out: 0,
@@ -74,7 +80,18 @@ impl Slot {
     }
 
     pub(super) fn origin(&self) -> &TopicPartition {
-        &self.core.origin
+        &self.origin
+    }
+
+    /// A group gives the partition, under this ownership.
+    pub(super) fn begin_ownership(&mut self, epoch: Option<OwnershipEpoch>) {
+        self.epoch = epoch;
+        self.origin = Arc::new(TopicPartition::clone(&self.core.origin));
+    }
+
+    /// Whether the message was read here. A partition that was lost and regained has another slot.
+    pub(super) fn has_read(&self, message: &Message) -> bool {
+        Arc::ptr_eq(message.origin(), &self.origin)
     }
 
     /// What slots are ordered by.
@@ -235,8 +252,12 @@ impl Slot {
             Some(cursor) => cursor,
             none => none.insert(self.core.cursor_at(self.fetched)?),
         };
+        let had = fetched.runs.len();
         let result = self.core.fetch(cursor, limits, fetched);
         self.fetched = cursor.next_offset();
+        for run in fetched.runs.iter_mut().skip(had) {
+            run.origin = Arc::clone(&self.origin);
+        }
         result
     }
 
