@@ -58,7 +58,8 @@ pub enum TimestampType {
 /// What opening does about damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RecoveryPolicy {
-    /// Opens: a torn tail is cut, damage below it is in the report and readable around.
+    /// Opens: a torn tail is cut, damage below it is in the report and readable around. A partition
+    /// whose directory or files are missing or cannot be read is unavailable.
     #[default]
     CutTornTail,
     /// Any cut or damage fails the open, and the partition concerned is not changed.

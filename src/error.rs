@@ -317,7 +317,7 @@ pub enum NameError {
 
 /// Damage: stored bytes that are not what was written, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
-#[error("{} is damaged at byte {position}: {kind}", file.display())]
+#[error("{} is damaged at byte {position}: {kind}{}", file.display(), self.advice())]
 pub struct Corruption {
     /// The partition, where one is concerned.
     pub partition: Option<TopicPartition>,
@@ -330,6 +330,19 @@ pub struct Corruption {
     pub offsets: Option<Range<u64>>,
     /// What is wrong.
     pub kind: CorruptionKind,
+}
+
+impl Corruption {
+    /// What to do about it, where the broker does not open.
+    fn advice(&self) -> &'static str {
+        match &self.partition {
+            Some(partition) if partition.topic.starts_with("__") => {
+                " (the broker needs all of its internal logs: put the file back from a backup, or \
+                 copy what can be read of the topics with `salvage`)"
+            }
+            _ => "",
+        }
+    }
 }
 
 /// What is wrong with damaged bytes.
@@ -367,6 +380,9 @@ pub enum CorruptionKind {
     /// A file that must be there is not.
     #[error("a file is missing")]
     Missing,
+    /// A file or directory that is there and cannot be read, and what the system says of it.
+    #[error("it cannot be read: {0}")]
+    Unreadable(Arc<str>),
     /// Data that was on stable storage has an end that comes too early.
     #[error("the log ends at offset {found}, although it was durable to {durable}")]
     ShortOfDurable {

@@ -28,7 +28,7 @@ use self::room::Want;
 use self::waiters::{Awaits, Fired, WaitList};
 use crate::clock::{Clock, Moment, to_millis};
 use crate::config::{Durability, Visibility};
-use crate::error::{Error, Result};
+use crate::error::{Corruption, Error, Result};
 use crate::format::EncodedBatch;
 use crate::log::segment::{Segment, SegmentList};
 use crate::log::tasks::{FooterTask, SyncScope};
@@ -125,6 +125,8 @@ pub(crate) struct PartitionCore {
     pub(crate) durability: Durability,
     clock: Arc<dyn Clock>,
     background: Arc<dyn Background>,
+    /// Why nothing can be read or appended in this run, if so: what the opening has found.
+    damage: Option<Corruption>,
     segments: Arc<SegmentList>,
     lineage: Lineage,
     process: Arc<Process>,
@@ -153,12 +155,26 @@ pub(crate) struct PartitionCore {
 
 impl PartitionCore {
     pub(crate) fn new(
+        log: Log,
+        lineage: Lineage,
+        origin: Arc<TopicPartition>,
+        durability: Durability,
+        clock: Arc<dyn Clock>,
+        background: Arc<dyn Background>,
+    ) -> Arc<Self> {
+        Self::with_damage(log, lineage, origin, durability, clock, background, None)
+    }
+
+    /// With `damage`, a partition that is unavailable in this run: whoever reads, appends or moves
+    /// in it gets that.
+    pub(crate) fn with_damage(
         mut log: Log,
         lineage: Lineage,
         origin: Arc<TopicPartition>,
         durability: Durability,
         clock: Arc<dyn Clock>,
         background: Arc<dyn Background>,
+        damage: Option<Corruption>,
     ) -> Arc<Self> {
         let started = (to_millis(clock.now()).unwrap_or(0), clock.monotonic());
         log.tell_time(Moment { wall: started.0, run: started.0 });
@@ -172,6 +188,7 @@ impl PartitionCore {
             process: Arc::clone(log.process()),
             clock,
             background,
+            damage,
             segments: Arc::clone(log.segments()),
             gate: SyncGate::new(log.durable_end()),
             compaction: CompactionState::new(),
@@ -206,6 +223,20 @@ impl PartitionCore {
     /// Now, for what is stored and for what is compared.
     fn moment(&self) -> Moment {
         Moment { wall: to_millis(self.clock.now()).unwrap_or(0), run: self.steady_millis() }
+    }
+
+    /// Refuses a partition of which nothing can be used in this run.
+    #[inline]
+    pub(crate) fn check_available(&self) -> Result<()> {
+        match &self.damage {
+            None => Ok(()),
+            Some(damage) => Err(damage.clone().into()),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_available(&self) -> bool {
+        self.damage.is_none()
     }
 
     // ---- ends --------------------------------------------------------------------------------
@@ -373,6 +404,7 @@ impl PartitionCore {
         if state.closed {
             return Err(Error::Closed);
         }
+        self.check_available()?;
         if let Some(failure) = &state.failure {
             return Err(Error::Poisoned {
                 partition: TopicPartition::clone(&self.origin),
@@ -508,8 +540,8 @@ impl PartitionCore {
     pub(crate) fn take_checkpoint(&self) -> Option<Checkpoint> {
         let now = self.moment();
         let mut state = self.state.lock();
-        // What a failure left is for the next opening to look at.
-        if !state.changed || state.failure.is_some() {
+        // What a failure or damage left is for the next opening to look at.
+        if !state.changed || state.failure.is_some() || !self.is_available() {
             return None;
         }
         state.log.tell_time(now);

@@ -101,6 +101,7 @@ impl Admin {
         let waits = self.life().settings.durability == Durability::Sync;
         let (mut offsets, mut changes) = (Offsets::new(), Vec::new());
         for core in &topic.partitions {
+            core.check_available()?;
             let offset = offset_of(core, to)?;
             if waits {
                 // DURABILITY: as a commit, never ahead of the records that it speaks of.

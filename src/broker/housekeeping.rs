@@ -81,6 +81,7 @@ impl Engine {
         self.check_writable()?;
         let topic = self.topic(&partition.topic)?;
         let core = topic.partition(partition.partition)?;
+        core.check_available()?;
         if !deletes(topic.config.cleanup) {
             let reason = "the topic keeps the latest record of each key, wherever it stands";
             return Err(Error::config("cleanup", reason));

@@ -98,8 +98,8 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`Error::Locked`] when another broker has the directory, [`Error::Corrupt`] when its own
-    /// logs are damaged, [`Error::UnsupportedVersion`], [`Error::Io`], [`Error::StorageFull`], and
+    /// [`Error::Locked`] when another broker has the directory, [`Error::Corrupt`] when its
+    /// internal logs are damaged (what is wrong with topics is in [`recovery`](Self::recovery)), [`Error::UnsupportedVersion`], [`Error::Io`], [`Error::StorageFull`], and
     /// [`Error::Config`] when every user of the machine may write to the directory.
     ///
     /// # Durability

@@ -14,16 +14,18 @@ use super::own_logs::{LOCAL, META, OWN, OwnLogs};
 use super::report::RecoveryReport;
 use super::topics::{identity, sync_dir};
 use crate::clock::{Clock, to_millis};
-use crate::config::WhenFull;
+use crate::config::{RecoveryPolicy, WhenFull};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{TopicId, parse_segment_file_name, partition_dir_name};
 use crate::group::coordinator::Coordinator;
 use crate::group::offsets::OffsetsState;
 use crate::log::open::{Known, PartitionRecovery};
+use crate::log::unavailable::damage_of;
 use crate::log::{Log, LogEnv};
 use crate::partition::lineage::Lineage;
 use crate::partition::state_log::StateLog;
 use crate::partition::waiters::NotifierList;
+use crate::record::TopicPartition;
 use crate::rules::Rule;
 use crate::storage::disk::{Disk, EntryKind};
 use crate::storage::lock::DirLock;
@@ -112,11 +114,23 @@ impl Opening {
             let options = engine.options(&entry.config, durability);
             let key = (entry.id, number);
             let known = self.known(&engine, key, last_life);
-            let (mut log, recovery) = Log::open(&self.env, identity, options, &known)?;
+            let opened = Log::open(&self.env, identity.clone(), options, &known);
+            let (mut log, recovery, damage) = match opened {
+                Ok((log, recovery)) => (log, recovery, None),
+                // One topic's damage is that topic's: the others are opened.
+                Err(error) if known.policy != RecoveryPolicy::Strict => {
+                    let damage = damage_of(&identity, &error).ok_or(error)?;
+                    let (log, recovery) =
+                        Log::unavailable(&self.env, identity, options, &known, &damage);
+                    (log, recovery, Some(damage))
+                }
+                Err(error) => return Err(error),
+            };
             let start = start_found(key, &known, &log);
             let (lineage, change) = lineage_of(&engine, key, &mut log);
             let changes = change.into_iter().chain(start).collect::<Vec<_>>();
-            Ok((engine.partition_core(log, lineage, origin, durability), (recovery, changes)))
+            let core = engine.partition_core(log, lineage, origin, durability, damage);
+            Ok((core, (recovery, changes)))
         };
         let mut opened = in_parallel(&jobs, open_one)?.into_iter();
         let mut topics: Vec<Arc<TopicShared>> = Vec::with_capacity(live.len());
@@ -422,9 +436,10 @@ fn is_absent(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-pub(super) fn missing(dir: &Path) -> Corruption {
+/// The directory of an internal log is not there.
+pub(super) fn missing(log: &str, dir: &Path) -> Corruption {
     Corruption {
-        partition: None,
+        partition: Some(TopicPartition::from((log, 0))),
         file: dir.to_path_buf(),
         position: 0,
         offsets: None,

@@ -73,7 +73,7 @@ impl Opening {
         (self.reseed)(opens);
         let is_initialised = local.read(|local| local.is_initialised);
         if is_new && is_initialised {
-            return Err(missing(&self.settings.dir.join(META.0)).into());
+            return Err(missing(META.0, &self.settings.dir.join(META.0)).into());
         }
         let own = |id: TopicId| {
             let reaches = local.read(|local| local.synced.get(&id).copied().unwrap_or(0));
@@ -142,7 +142,7 @@ impl Opening {
         let mut damage = Vec::new();
         let log = if is_new && !has_segments(&**disk, &dir)? {
             if self.settings.read_only {
-                return Err(missing(&dir).into());
+                return Err(missing(name, &dir).into());
             }
             Log::create(&self.env, identity, options)?
         } else {

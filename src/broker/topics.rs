@@ -9,11 +9,12 @@ use super::catalog::{CatalogChange, Stage, TopicEntry};
 use super::engine::{Engine, Settings};
 use super::local::LocalChange;
 use crate::config::{Cleanup, Durability, TopicConfig};
-use crate::error::{Error, NameError, Result};
+use crate::error::{Corruption, Error, NameError, Result};
 use crate::format::{
     SegmentHeader, TopicId, parse_segment_file_name, parse_temporary_segment_file_name,
     partition_dir_name, validate_topic,
 };
+use crate::log::unavailable::damage_of;
 use crate::log::{Log, LogIdentity, LogOptions, record_bytes_max};
 use crate::partition::PartitionCore;
 use crate::partition::compaction::CompactionSettings;
@@ -126,7 +127,7 @@ impl Engine {
             let identity = identity(&self.settings, entry, number);
             let origin = Arc::clone(&identity.origin);
             let log = Log::create(&self.env, identity, self.options(&entry.config, durability))?;
-            Ok(self.partition_core(log, Lineage::default(), origin, durability))
+            Ok(self.partition_core(log, Lineage::default(), origin, durability, None))
         };
         numbers.map(make).collect()
     }
@@ -142,10 +143,11 @@ impl Engine {
         lineage: Lineage,
         origin: Arc<TopicPartition>,
         durability: Durability,
+        damage: Option<Corruption>,
     ) -> Arc<PartitionCore> {
         let background = Arc::clone(&self.lanes);
         let clock = Arc::clone(&self.clock);
-        PartitionCore::new(log, lineage, origin, durability, clock, background)
+        PartitionCore::with_damage(log, lineage, origin, durability, clock, background, damage)
     }
 
     pub(crate) fn shared_topic(
@@ -224,7 +226,12 @@ impl Engine {
         stage: Stage,
     ) -> Result<(TopicEntry, Stage)> {
         let (entry, found) = entry.stage_by_files(stage, |entry, number| {
-            Log::holds_records(&self.env, &identity(&self.settings, entry, number))
+            let identity = identity(&self.settings, entry, number);
+            match Log::holds_records(&self.env, &identity) {
+                // What cannot be read may hold records: it is no reason to remove anything.
+                Err(error) if damage_of(&identity, &error).is_some() => Ok(true),
+                holds => holds,
+            }
         })?;
         if found != stage && !self.settings.read_only {
             self.catalog.append_durably(vec![CatalogChange::Topic(entry.clone(), found)])?;

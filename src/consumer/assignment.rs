@@ -190,6 +190,11 @@ impl Consumer {
     /// A partition as it is taken over: at what is committed, or where the settings say.
     fn placed_slot(&mut self, partition: &TopicPartition) -> Result<Slot> {
         let mut slot = self.new_slot(partition)?;
+        if !slot.core.is_available() {
+            // What is known of its ends is no reason to move the group.
+            slot.stand_by(self.committed_of(&slot));
+            return Ok(slot);
+        }
         match self.committed_of(&slot) {
             Some(committed) => {
                 if let Some(gap) = slot.resume_at(committed, &self.settings)? {

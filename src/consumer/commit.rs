@@ -87,7 +87,8 @@ impl Consumer {
     ///
     /// As [`commit`](Self::commit); [`Error::OffsetOutOfRange`] for one beyond the log end,
     /// [`Error::UnknownPartition`] for a partition that is not assigned, [`Error::Truncated`] for
-    /// one of which a poll has still to return it; nothing is committed.
+    /// one of which a poll has still to return it, [`Error::Corrupt`] for one that is unavailable;
+    /// nothing is committed.
     ///
     /// # Durability
     ///
@@ -134,11 +135,13 @@ impl Consumer {
 
     /// What `commit` covers. One of the topics that a consumer without a plan reads may have been
     /// deleted: the others still have offsets to commit. To a member its group's plan says so.
+    /// Nothing was handed out of a partition that is unavailable.
     fn handed_out(&self) -> Positions {
         let is_left = |slot: &Slot| !slot.core.is_closed();
         let takes_all = matches!(self.role, Role::Member(_)) || !self.slots.iter().any(is_left);
         let slots = (0..).zip(&self.slots).filter(|(_, slot)| takes_all || is_left(slot));
         let reported = slots.filter(|(_, slot)| slot.unreported_cut().is_none());
+        let reported = reported.filter(|(_, slot)| slot.core.is_available());
         reported.map(|(index, slot)| (index, slot.handed_out)).collect()
     }
 
@@ -147,6 +150,7 @@ impl Consumer {
         let is_news = |slot: &Slot| {
             slot.committed != Some(slot.passed)
                 && !slot.core.is_closed()
+                && slot.core.is_available()
                 && slot.unreported_cut().is_none()
         };
         let slots = (0..).zip(&self.slots).filter(|(_, slot)| is_news(slot));
@@ -301,12 +305,13 @@ impl Consumer {
     }
 }
 
-/// The broker is open, so a partition that is closed was deleted with its topic.
+/// The broker is open, so a partition that is closed was deleted with its topic. What is committed
+/// for one that is unavailable stays.
 fn check_topic(slot: &Slot) -> Result<()> {
     if slot.core.is_closed() {
         return Err(Error::UnknownTopic(slot.topic.name.as_ref().to_owned()));
     }
-    Ok(())
+    slot.core.check_available()
 }
 
 fn no_commits() -> Error {

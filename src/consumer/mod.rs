@@ -183,7 +183,9 @@ impl Consumer {
     /// # Errors
     ///
     /// [`Error::Corrupt`] when the next record of a partition is damaged: what precedes it was
-    /// returned before, and it is returned again until the consumer seeks past it.
+    /// returned before, and it is returned again until the consumer seeks past it. Once, when a
+    /// partition is unavailable, because its directory or a file in it is missing or cannot be
+    /// read, if the consumer has others.
     /// [`Error::Truncated`], once for each partition, when a recovery cut the log below the
     /// committed offset; the position is then the cut, or the log start if that is higher, so new
     /// records are read. Nothing is committed of the partition before this error was returned.
@@ -431,7 +433,8 @@ impl Consumer {
         if !batch.is_empty() {
             self.returned.no_position = false;
             if std::mem::take(&mut self.returned.from_slot) {
-                self.slots.iter_mut().for_each(|slot| slot.has_failed = false);
+                let damaged = self.slots.iter_mut().filter(|slot| slot.core.is_available());
+                damaged.for_each(|slot| slot.has_failed = false);
             }
             return Ok(batch);
         }
@@ -443,7 +446,14 @@ impl Consumer {
 
     /// Whether an error is to be returned again.
     fn has_failure(&self) -> bool {
-        self.returned.from_slot || self.place_failure.is_some()
+        self.returned.from_slot || self.place_failure.is_some() || self.has_none_available()
+    }
+
+    /// Whether all that this consumer reads is unavailable. What it reads beside others has its
+    /// error returned once.
+    fn has_none_available(&self) -> bool {
+        let mut slots = self.slots.iter().filter(|slot| !slot.is_paused).peekable();
+        slots.peek().is_some() && slots.all(|slot| !slot.core.is_available())
     }
 
     /// Whether all that this consumer reads has failed, so that no record can come.
@@ -457,12 +467,13 @@ impl Consumer {
     fn fetch(&mut self, armed_too: bool, failed_too: bool) -> Result<Batch> {
         let mut fetched = Fetched::default();
         let count = self.slots.len();
+        let has_none_available = failed_too && self.has_none_available();
         let settings = &self.settings;
         for step in 0..count {
             let index = (self.turn + step) % count.max(1);
             let Some(slot) = self.slots.get_mut(index) else { break };
             if slot.has_failed {
-                if !failed_too {
+                if !failed_too || !(has_none_available || slot.core.is_available()) {
                     continue;
                 }
                 slot.has_failed = false;
@@ -481,7 +492,7 @@ impl Consumer {
             if let Err(error) = slot.fetch(settings, &mut fetched, &mut self.gaps) {
                 if fetched.records == 0 {
                     slot.has_failed = lasts(&error);
-                    self.returned.from_slot |= slot.has_failed;
+                    self.returned.from_slot |= slot.has_failed && slot.core.is_available();
                     // The others have their turn before the error is met again.
                     self.turn = index + 1;
                     return Err(error);

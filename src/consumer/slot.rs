@@ -166,8 +166,16 @@ impl Slot {
         Ok(None)
     }
 
+    /// Takes its place in a partition that is unavailable: the next poll says so.
+    pub(super) fn stand_by(&mut self, committed: Option<Committed>) {
+        self.committed = committed.map(|committed| committed.offset);
+        self.move_to(self.committed.unwrap_or_else(|| self.core.log_start()));
+        self.floor = self.committed.unwrap_or(0);
+    }
+
     /// Puts the slot where `start` says.
     pub(super) fn start_at(&mut self, start: StartAt, settings: &Settings) -> Result<()> {
+        self.core.check_available()?;
         let offset = self.resolve(start, self.core.log_start(), settings)?;
         self.move_to(offset);
         Ok(())
@@ -226,6 +234,7 @@ impl Slot {
             // The broker is open, so this topic alone has ended.
             return Err(Error::UnknownTopic(self.topic.name.as_ref().to_owned()));
         }
+        self.core.check_available()?;
         let visible_end = self.core.visible_end(settings.visibility);
         if self.fetched >= visible_end {
             return Ok(());
@@ -295,6 +304,7 @@ impl Slot {
         !self.is_paused
             && (self.pending_error.is_some()
                 || self.core.visible_end(visibility) > self.fetched
+                || !self.core.is_available()
                 || self.core.is_closed())
     }
 

@@ -64,6 +64,7 @@ mod space;
 pub(crate) mod tasks;
 #[cfg(test)]
 mod tests;
+pub(crate) mod unavailable;
 pub(crate) mod verify;
 mod work;
 

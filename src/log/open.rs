@@ -60,7 +60,7 @@ pub(crate) struct Known {
 
 impl Known {
     /// The log start offset, if it was ever recorded.
-    fn start(&self) -> Option<u64> {
+    pub(super) fn start(&self) -> Option<u64> {
         self.log_start.max(self.checkpoint.as_ref().map(|point| point.log_start))
     }
 }

@@ -221,6 +221,7 @@ impl PartitionCore {
         };
         let state = self.state.lock();
         let is_due = !state.closed
+            && self.is_available()
             && state.failure.is_none()
             && (state.log.dirt().is_due(settings.min_dirty_ratio)
                 || state.log.next_horizon() <= now.wall.min(now.run));
@@ -306,6 +307,7 @@ impl PartitionCore {
     /// Until it is done, in steps; between two of them it looks whether the partition was closed.
     pub(crate) fn compact_now(&self, mut is_busy: impl FnMut() -> bool) -> Result<Tally> {
         self.check_process()?;
+        self.check_available()?;
         while self.finish_one_segment()? {}
         let Some(mut claim) = self.claim_waiting() else {
             if self.is_closed() {
@@ -463,7 +465,7 @@ impl PartitionCore {
             horizon: latest.saturating_add(u64::try_from(retention).unwrap_or(u64::MAX)),
         };
         let state = self.state.lock();
-        if state.failure.is_some() {
+        if state.failure.is_some() || !self.is_available() {
             // After a failed sync nothing is believed, and nothing built on it.
             return None;
         }

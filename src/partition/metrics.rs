@@ -120,6 +120,10 @@ pub struct PartitionMetrics {
     pub log_end_offset: u64,
     /// Whether a sync has failed, so that nothing is appended until the broker is opened again.
     pub is_poisoned: bool,
+    /// Whether its directory or a file in it is missing or cannot be read, so that nothing can be
+    /// read or appended until the broker is opened again. The ends are then those that were
+    /// recorded last.
+    pub is_unavailable: bool,
     /// Segments of the log, the active one included.
     pub segments: usize,
     /// What the partition's files take, in bytes: the segments, one prepared ahead, and those that
@@ -270,6 +274,7 @@ impl PartitionCore {
             durable_end_offset: log.durable_end(),
             log_end_offset: log.log_end(),
             is_poisoned: state.failure.is_some(),
+            is_unavailable: !self.is_available(),
             segments: self.segments.count(),
             bytes_on_disk: files.saturating_add(log.prepared_bytes()),
             pinned_bytes,

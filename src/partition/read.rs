@@ -24,6 +24,7 @@ impl PartitionCore {
         if self.is_closed() {
             return Err(Error::Closed);
         }
+        self.check_available()?;
         let start = self.log_start();
         if offset < start || offset > end {
             return Err(Error::OffsetOutOfRange { requested: offset, start, end });
@@ -37,6 +38,7 @@ impl PartitionCore {
     }
 
     fn find(&self, offset: u64) -> Result<Cursor> {
+        self.check_available()?;
         loop {
             let place = locate::place_of_offset(&self.segments, offset, |segment| {
                 let state = self.state.lock();
@@ -97,6 +99,10 @@ impl PartitionCore {
         if self.is_closed() {
             return Err(Error::Closed);
         }
+        if let Some(damage) = &self.damage {
+            findings.damage.push(damage.clone());
+            return Ok(());
+        }
         // In this order: all that is published now lies in segments that are in the list later.
         let published = self.log_end();
         let (identity, disk) = {
@@ -118,6 +124,7 @@ impl PartitionCore {
 
     /// The first visible record whose timestamp is at or after `time`.
     pub(crate) fn offset_at(&self, time: SystemTime) -> Result<Option<u64>> {
+        self.check_available()?;
         let wanted = match to_millis(time) {
             Some(wanted) => wanted,
             None if time < SystemTime::UNIX_EPOCH => 0,

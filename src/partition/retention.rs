@@ -60,7 +60,7 @@ impl PartitionCore {
 
     fn look_at_tail(&self, now: Moment) -> Option<Tail> {
         let mut state = self.state.lock();
-        if state.closed || state.failure.is_some() {
+        if state.closed || state.failure.is_some() || !self.is_available() {
             return None;
         }
         state.log.tell_time(now);

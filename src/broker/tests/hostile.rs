@@ -5,6 +5,7 @@
 //! tested beside the states: [`catalog`](crate::broker::catalog), [`local`](crate::broker::local),
 //! [`offsets`](crate::group::offsets).
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::model::{DIR, open};
+use super::model::{DIR, open, values};
 use crate::broker::Broker;
 use crate::broker::catalog::{CatalogChange, ProducerEntry, Stage, TopicEntry};
 use crate::broker::local::LocalChange;
@@ -25,7 +26,7 @@ use crate::log::Outcome;
 use crate::partition::encode::{RecordRules, encode};
 use crate::partition::{AppendOptions, PartitionCore};
 use crate::record::Record;
-use crate::storage::disk::{Disk, SimulatedDisk};
+use crate::storage::disk::{Disk, Fault, Operation, SimulatedDisk};
 
 const RULES: RecordRules = RecordRules {
     record_bytes_max: u32::MAX,
@@ -210,5 +211,53 @@ fn files_that_are_missing_at_the_head_of_a_log_are_damage_to_everybody() {
         broker.close().unwrap();
         let broker = open(&image, 5).unwrap();
         assert!(broker.recovery().is_clean(), "{:?}", broker.recovery());
+    }
+}
+
+/// A disk that refuses to read one partition takes that one away, and nothing else; nothing of it
+/// is changed, and when it reads again all is there. A topic whose making was never noted as done,
+/// and whose files cannot be read, is not undone: they may hold records.
+// RED: src/broker/topics.rs
+//   - Err(error) if damage_of(&identity, &error).is_some() => Ok(true),
+//   + Err(error) if damage_of(&identity, &error).is_some() => Ok(false),
+#[test]
+fn row_e23_a_partition_that_cannot_be_read_is_unavailable_and_kept() {
+    for is_noted in [true, false] {
+        for operation in [Operation::Open, Operation::Read] {
+            let (disk, broker) = a_store();
+            broker.ensure_topic("other", TopicConfig::new(1)).unwrap();
+            if !is_noted {
+                let catalog = &broker.life().catalog;
+                let entry = catalog.read(|it| it.named("orders").unwrap().clone());
+                forge(catalog.partition(), &CatalogChange::Topic(entry, Stage::Creating));
+                catalog.partition().flush().unwrap();
+            }
+            drop(broker);
+            let of_topic =
+                |(path, _): &(PathBuf, Vec<u8>)| path.starts_with(format!("{DIR}/orders/0"));
+            let kept = |disk| contents(disk).into_iter().filter(of_topic).collect::<Vec<_>>();
+            let before = kept(&disk);
+            disk.inject(Fault::always(operation, ErrorKind::Other).on("orders/0"));
+            let broker = open(&disk, 2).unwrap();
+            let context = format!("{operation:?}, noted: {is_noted}");
+            let record = Record::new().value("two");
+            let append = |topic: &str, number| {
+                broker.topic(topic).unwrap().partition(number).unwrap().append(&record)
+            };
+            let refused = append("orders", 0);
+            let Err(Error::Corrupt(damage)) = &refused else { panic!("{context}: {refused:?}") };
+            assert!(matches!(damage.kind, CorruptionKind::Unreadable(_)), "{context}: {damage}");
+            append("other", 0).unwrap();
+            append("orders", 1).unwrap();
+            broker.tick().unwrap();
+            broker.close().unwrap();
+            disk.heal();
+            let after = kept(&disk);
+            assert!(before.iter().all(|file| after.contains(file)), "{context}");
+            let broker = open(&disk, 3).unwrap();
+            assert!(broker.recovery().is_clean(), "{context}: {:?}", broker.recovery());
+            assert_eq!(values(&broker.topic("orders").unwrap(), 0), ["one"], "{context}");
+            assert_eq!(values(&broker.topic("orders").unwrap(), 1), ["two"], "{context}");
+        }
     }
 }

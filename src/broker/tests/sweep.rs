@@ -158,10 +158,15 @@ impl Ordeal {
         }
     }
 
-    /// Opens; when that fails, again, once the fault is gone.
+    /// Opens; when that fails, or a partition cannot be read, again, once the fault is gone.
     fn open(&mut self) {
         let opened = self.life.try_open();
-        let failed = opened.is_err();
+        let lacks_some = opened.is_ok() && self.is_any_unavailable();
+        if lacks_some {
+            assert!(self.plan.may_poison(), "{}: unavailable", self.context);
+            self.failures += 1;
+        }
+        let failed = opened.is_err() || lacks_some;
         self.note("opening", opened);
         if failed {
             self.life.disk.heal();
@@ -169,6 +174,11 @@ impl Ordeal {
             assert!(again.is_ok(), "{}: {again:?}", self.context);
         }
         self.is_open = true;
+    }
+
+    fn is_any_unavailable(&self) -> bool {
+        let topics = self.life.broker().metrics().topics;
+        topics.iter().flat_map(|topic| &topic.partitions).any(|it| it.is_unavailable)
     }
 
     /// Whether the step makes sense with what there is, and needs nothing of what is poisoned.

@@ -1,0 +1,70 @@
+//! A log that cannot be used in this run: its directory, or a file in it, is missing or cannot be
+//! read. It keeps its place, with the ends that are known of it, and is opened again by the next
+//! opening. Nothing of it is changed.
+
+use std::io;
+use std::sync::Arc;
+
+use super::open::{Known, PartitionRecovery};
+use super::{Log, LogEnv, LogIdentity, LogOptions};
+use crate::error::{Corruption, CorruptionKind, Error};
+use crate::record::TopicPartition;
+
+/// What an opening of the log that failed says of its files; `None` where the reason lies elsewhere
+/// (no space, no descriptors, another format), which the next opening may find no more.
+pub(crate) fn damage_of(identity: &LogIdentity, error: &Error) -> Option<Corruption> {
+    match error {
+        Error::Corrupt(damage) => Some(damage.clone()),
+        Error::Io { operation, path, source } if is_of_files(operation, source) => {
+            let reason = format!("cannot {operation} it: {source}");
+            Some(Corruption {
+                partition: Some(TopicPartition::clone(&identity.origin)),
+                file: path.clone(),
+                position: 0,
+                offsets: None,
+                kind: CorruptionKind::Unreadable(reason.into()),
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Whether an error is about the files themselves: they cannot be read, or may not be used. A write
+/// that fails says nothing of what is stored.
+fn is_of_files(operation: &str, source: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, OutOfMemory, PermissionDenied, TimedOut, WouldBlock};
+    /// ENFILE and EMFILE: of the system, and of the process.
+    const DESCRIPTORS: [i32; 2] = [23, 24];
+    let lacks_descriptors = source.raw_os_error().is_some_and(|code| DESCRIPTORS.contains(&code));
+    let reads = operation.starts_with("read") || ["list", "open", "look at"].contains(&operation);
+    match source.kind() {
+        Interrupted | OutOfMemory | TimedOut | WouldBlock => false,
+        PermissionDenied => true,
+        _ => reads && !lacks_descriptors,
+    }
+}
+
+impl Log {
+    /// A log without segments that ends where it was known to.
+    pub(crate) fn unavailable(
+        env: &Arc<LogEnv>,
+        identity: LogIdentity,
+        options: LogOptions,
+        known: &Known,
+        damage: &Corruption,
+    ) -> (Self, PartitionRecovery) {
+        let mut log = Self::empty(env, identity, options);
+        log.log_start = known.start().unwrap_or(0);
+        let end = known.checkpoint.as_ref().map_or(0, |point| point.end_offset);
+        log.log_end = end.max(log.log_start);
+        log.durable_end = log.log_end;
+        let report = PartitionRecovery {
+            topic: Arc::clone(&log.identity.origin.topic),
+            partition: log.identity.origin.partition,
+            end_offset: log.log_end,
+            cut_bytes: 0,
+            corrupt: vec![damage.clone()],
+        };
+        (log, report)
+    }
+}
