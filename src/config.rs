@@ -95,8 +95,9 @@ pub enum ReadMode {
     Copy,
 }
 
-/// Where a consumer starts when nothing is committed, and where it goes when its position is out
-/// of range.
+/// Where a consumer starts when nothing is committed
+/// ([`start`](crate::ConsumerBuilder::start)), and where it continues when its position is out of
+/// range ([`out_of_range`](crate::ConsumerBuilder::out_of_range)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StartAt {
     /// The log start offset.

@@ -197,6 +197,7 @@ fn records_are_consumed() {
             .consumer("g")
             .subscribe(["t"])
             .start(StartAt::Time(SystemTime::UNIX_EPOCH))
+            .out_of_range(StartAt::Latest)
             .commit(CommitMode::Auto { every: Duration::from_secs(1) })
             .visibility(Visibility::Durable)
             .max_poll_records(10)

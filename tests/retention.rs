@@ -5,6 +5,7 @@
 //! refuse are in `src/broker/tests/retention.rs`, the plan itself in `src/log/retention/tests.rs`.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
@@ -107,18 +108,20 @@ fn statement_11_a_position_that_retention_passed_is_a_gap_and_the_policy_applies
     let setup = setup(small_topic(1).retention(MINUTE));
     setup.append(30);
     let try_open =
-        |group: &str, start| setup.broker.consumer(group).subscribe(["t"]).start(start).open();
-    let open = |group: &str, start| try_open(group, start).unwrap();
+        |group: &str, to| setup.broker.consumer(group).subscribe(["t"]).out_of_range(to).open();
+    let open = |group: &str, to| try_open(group, to).unwrap();
     // Each has read and committed one record; one keeps its place in the file.
     let groups = [
         ("earliest", StartAt::Earliest),
         ("latest", StartAt::Latest),
         ("offset", StartAt::Offset(35)),
+        ("offset below", StartAt::Offset(3)),
         ("time", StartAt::Time(some_time() + 2 * MINUTE)),
+        ("time of nothing", StartAt::Time(some_time() + 60 * MINUTE)),
         ("error", StartAt::Error),
     ];
-    for (group, _) in groups {
-        let mut consumer = open(group, StartAt::Earliest);
+    for (group, to) in groups {
+        let mut consumer = open(group, to);
         assert_eq!(consumer.recv().unwrap().offset(), 0);
         consumer.commit().unwrap();
     }
@@ -128,23 +131,23 @@ fn statement_11_a_position_that_retention_passed_is_a_gap_and_the_policy_applies
     setup.append(10);
 
     let offsets = |messages: &[Message]| messages.iter().map(Message::offset).collect::<Vec<_>>();
-    let assert_gap = |gaps: &[Gap], who: &str| match gaps {
-        [gap] => assert_eq!((&gap.partition, &gap.missed), (&tp("t", 0), &(1..30)), "{who}"),
+    let assert_gap = |gaps: &[Gap], missed: Range<u64>, who: &str| match gaps {
+        [gap] => assert_eq!((&gap.partition, &gap.missed), (&tp("t", 0), &missed), "{who}"),
         _ => panic!("{who}: {gaps:?}"),
     };
     assert_eq!(offsets(&drain(&mut reading)), (30..40).collect::<Vec<_>>());
-    assert_gap(&reading.take_gaps(), "reading");
+    assert_gap(&reading.take_gaps(), 1..30, "reading");
     assert!(reading.take_gaps().is_empty());
-    for (group, start) in groups {
-        let expected: Vec<u64> = match group {
+    for (group, to) in groups {
+        let first = match group {
             "error" => continue,
-            "latest" => Vec::new(),
-            "offset" => (35..40).collect(),
-            _ => (30..40).collect(),
+            "latest" | "time of nothing" => 40,
+            "offset" => 35,
+            _ => 30,
         };
-        let mut consumer = open(group, start);
-        assert_eq!(offsets(&drain(&mut consumer)), expected, "{group}");
-        assert_gap(&consumer.take_gaps(), group);
+        let mut consumer = open(group, to);
+        assert_eq!(offsets(&drain(&mut consumer)), (first..40).collect::<Vec<_>>(), "{group}");
+        assert_gap(&consumer.take_gaps(), 1..first, group);
     }
     // Told not to guess: an error, where the consumer would have gone on.
     let refused = try_open("error", StartAt::Error).and_then(|mut it| it.poll(Duration::ZERO));

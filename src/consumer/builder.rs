@@ -71,6 +71,7 @@ impl ConsumerBuilder {
             callback: None,
             settings: Settings {
                 start: StartAt::default(),
+                out_of_range: StartAt::default(),
                 commit: CommitMode::default(),
                 visibility: Visibility::default(),
                 poll_records: POLL_RECORDS,
@@ -105,10 +106,17 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Where to start when nothing is committed, and where to go when out of range. Default
-    /// [`StartAt::Earliest`].
+    /// Where to start when nothing is committed. Default [`StartAt::Earliest`].
     pub fn start(mut self, start: StartAt) -> Self {
         self.settings.start = start;
+        self
+    }
+
+    /// Where to continue when the records at the position were removed before they were read. All
+    /// between the two is a [`Gap`](super::Gap). Default [`StartAt::Earliest`], which leaves out
+    /// nothing that is still there; [`StartAt::Error`] returns [`Error::OffsetOutOfRange`].
+    pub fn out_of_range(mut self, to: StartAt) -> Self {
+        self.settings.out_of_range = to;
         self
     }
 

@@ -47,6 +47,7 @@ mod wait;
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     start: StartAt,
+    out_of_range: StartAt,
     commit: CommitMode,
     visibility: Visibility,
     poll_records: usize,
@@ -55,7 +56,8 @@ pub(crate) struct Settings {
     reads_around_damage: bool,
 }
 
-/// Records that were removed from a partition before the consumer had read them, or that it skipped
+/// Records that were removed from a partition before the consumer had read them, with those that
+/// its [`out_of_range`](ConsumerBuilder::out_of_range) then passed over, or records that it skipped
 /// as damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -189,10 +191,11 @@ impl Consumer {
     /// [`Error::Truncated`], once for each partition, when a recovery cut the log below the
     /// committed offset; the position is then the cut, or the log start if that is higher, so new
     /// records are read. Nothing is committed of the partition before this error was returned.
-    /// [`Error::OffsetOutOfRange`] with [`StartAt::Error`]. [`Error::Fenced`] when a newer consumer
-    /// has taken the instance id. [`Error::UnknownTopic`], without a group or with
-    /// [`assign`](ConsumerBuilder::assign), when a topic was deleted. [`Error::Closed`] after
-    /// [`ConsumerHandle::shutdown`] or [`Broker::close`].
+    /// [`Error::OffsetOutOfRange`] where [`out_of_range`](ConsumerBuilder::out_of_range) asks for it
+    /// with [`StartAt::Error`]. [`Error::Fenced`] when a newer consumer has taken the instance id.
+    /// [`Error::UnknownTopic`], without a group or with [`assign`](ConsumerBuilder::assign), when a
+    /// topic was deleted. [`Error::Closed`] after [`ConsumerHandle::shutdown`] or
+    /// [`Broker::close`].
     ///
     /// An error that is returned again until the caller does something about it is returned at once
     /// the first time, and after others have had records; else when `timeout` is over.

@@ -161,7 +161,10 @@ impl Slot {
         self.move_to(offset);
         (self.committed, self.floor) = (Some(offset), offset);
         if offset < self.core.log_start() {
-            return self.leave_gap(offset, settings).map(Some);
+            let gap = self.leave_gap(offset, settings)?;
+            // A commit inside the gap would make the next owner report the rest of it again.
+            self.floor = self.handed_out;
+            return Ok(Some(gap));
         }
         Ok(None)
     }
@@ -194,18 +197,18 @@ impl Slot {
         })
     }
 
-    /// Retention was quicker than this consumer: the policy says where to go on.
+    /// Retention was quicker than this consumer: the policy says where reading continues.
     fn leave_gap(&mut self, position: u64, settings: &Settings) -> Result<Gap> {
         let (start, end) = (self.core.log_start(), self.core.visible_end(settings.visibility));
-        if settings.start == StartAt::Error {
+        if settings.out_of_range == StartAt::Error {
             return Err(Error::OffsetOutOfRange { requested: position, start, end });
         }
-        // Retention may go on meanwhile. The gap ends where reading goes on: what is removed in
-        // between is the next gap.
-        let next = self.resolve(settings.start, start, settings)?;
+        // Retention may continue meanwhile: what it removes behind `next` is the next gap. What the
+        // policy passes over is missed too, so the gap ends where reading continues.
+        let next = self.resolve(settings.out_of_range, start, settings)?.max(start);
         self.skip_to(next);
         let partition = self.origin().clone();
-        Ok(Gap { partition, missed: position..start })
+        Ok(Gap { partition, missed: position..next })
     }
 
     /// The consumer will be told of the gap.

@@ -1,7 +1,7 @@
 //! Logs that were cut under consumers that had come further.
 
 use std::io::ErrorKind;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::model::{clock, open_at, values};
 use crate::broker::Broker;
@@ -266,6 +266,76 @@ fn row_b06_a_cut_below_the_log_start_continues_at_the_log_start() {
     assert!(matches!(cut, Err(Error::Truncated { committed: 5, end: 2, .. })), "{cut:?}");
     assert_eq!(read(&mut consumer), ["x4"]);
     assert_eq!(consumer.take_gaps().pop().map(|gap| gap.missed), Some(2..4));
+}
+
+/// Symptom: a group at 0 that starts new partitions at the end jumped to 5000 when retention had
+/// removed 0..4410, and heard of a gap up to 4410. Cause: one setting for two questions, and a gap
+/// that ended at the log start. Rule: `start` says where a group without a commit begins,
+/// `out_of_range` where one behind retention continues, and neither is asked beyond the end or a
+/// cut. What is passed over is a gap.
+// RED: src/consumer/slot.rs
+//   - let next = self.resolve(settings.out_of_range, start, settings)?.max(start);
+//   + let next = self.resolve(settings.start, start, settings).unwrap_or(start);
+// RED: src/consumer/slot.rs
+//   - Ok(Gap { partition, missed: position..next })
+//   + Ok(Gap { partition, missed: position..next.min(start) })
+#[test]
+fn row_j03_b06_each_policy_answers_its_own_question() {
+    let all = [
+        StartAt::Earliest,
+        StartAt::Latest,
+        StartAt::Offset(3),
+        StartAt::Time(SystemTime::UNIX_EPOCH),
+        StartAt::Error,
+    ];
+    let at = TopicPartition::from(("t", 0));
+    for refilled in [false, true] {
+        let disk = SimulatedDisk::new();
+        let broker = open(&disk, 1);
+        send(&broker, &["0", "1"]);
+        let mut behind = broker.consumer("behind").subscribe(["t"]).open().unwrap();
+        behind.commit_offsets(&Offsets::from([(at.clone(), 0)])).unwrap();
+        drop(behind);
+        broker.flush().unwrap();
+        send(&broker, &["2", "3", "4"]);
+        assert_eq!(commit_all(&broker), 5);
+        let broker = open(&cut_topic_tail(broker, &disk), 2);
+        broker.admin().delete_records(&at, 1).unwrap();
+        if refilled {
+            send(&broker, &["x2", "x3", "x4"]);
+        }
+        let end = if refilled { 5 } else { 2 };
+        let place = |policy| match policy {
+            StartAt::Latest => Some(end),
+            StartAt::Offset(offset) => Some(end.min(offset)),
+            StartAt::Error => None,
+            _ => Some(1),
+        };
+        for (start, to) in all.into_iter().flat_map(|start| all.map(|to| (start, to))) {
+            let case = format!("{start:?} {to:?} {refilled}");
+            let open = |group: &str| {
+                broker.consumer(group).subscribe(["t"]).start(start).out_of_range(to).open()
+            };
+            match (open(&case), place(start)) {
+                (Ok(new), Some(first)) => assert_eq!(new.position(&at), Some(first), "{case}"),
+                (Err(Error::NoOffset(_)), None) => {}
+                (other, _) => panic!("{case}: {other:?}"),
+            }
+            match (open("behind"), place(to)) {
+                (Ok(mut behind), Some(first)) => {
+                    assert_eq!(behind.position(&at), Some(first), "{case}");
+                    assert_eq!(read(&mut behind).len() as u64, end - first, "{case}");
+                    assert_eq!(behind.take_gaps().pop().map(|gap| gap.missed), Some(0..first));
+                }
+                (Err(Error::OffsetOutOfRange { requested: 0, start: 1, .. }), None) => {}
+                (other, _) => panic!("{case}: {other:?}"),
+            }
+            let mut beyond = open("g").unwrap();
+            let behind_the_cut: &[&str] = if refilled { &["x2", "x3", "x4"] } else { &[] };
+            assert_truncated(&mut beyond, 5, 2, behind_the_cut);
+            assert!(beyond.take_gaps().is_empty(), "{case}");
+        }
+    }
 }
 
 #[test]
