@@ -70,6 +70,8 @@ pub(crate) enum Work {
     Finish = 8,
     /// Compaction.
     Compact = 16,
+    /// The clean-up of an internal log, which the engine does.
+    CleanUp = 32,
 }
 
 /// How long a named producer's numbers are remembered without use.
@@ -444,7 +446,8 @@ impl PartitionCore {
             Work::Space => self.make_space(),
             // Whoever waits for the result finds it in the gate; so does the next append.
             Work::Sync => drop(self.flush()),
-            Work::SyncLater => {}
+            // Taken up: the interval is counted by the lane, and what keeps a state cleans it up.
+            Work::SyncLater | Work::CleanUp => {}
             // In steps, so that a broker that is going away is not waited for.
             Work::Finish => {
                 while !self.is_closed() && matches!(self.finish_one_segment(), Ok(true)) {}

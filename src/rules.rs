@@ -55,8 +55,10 @@ rules! {
     TailSync => "log::tests::crash::row_d03_a_tail_that_a_failed_sync_marked_clean_is_written_again",
     /// The engine's own records are synced before the step that relies on them.
     StateSync => "broker::tests::crash::row_a22_b17_a_topic_is_created_whole_or_not_at_all",
-    /// A snapshot is synced before what it replaces is removed.
-    SnapshotSync => "broker::tests::crash::row_a25_a_new_directory_survives_two_interrupted_openings",
+    /// What an opening finds of the engine's own records is synced before it is acted upon.
+    FoundState => "broker::tests::state::row_a14_b16_a_power_cut_at_every_store_point_of_a_clean_up_loses_nothing",
+    /// The live entries of an internal segment are copied, and the copies synced, before it goes.
+    CleanUpSync => "broker::tests::state::row_a14_b16_a_power_cut_at_every_store_point_of_a_clean_up_loses_nothing",
     /// A commit returns when its record is synced.
     CommitSync => "broker::tests::crash::row_a13_b16_the_last_acknowledged_commit_is_there",
     /// A commit is published after the records that it speaks of are durable.
@@ -95,8 +97,8 @@ rules! {
     DeletedTopicName => "broker::tests::crash::row_a23_a_deleted_topic_stays_deleted_and_its_name_is_free",
     /// Partitions of an undone growth are gone for good before they can be made again.
     UndoneGrowthNames => "broker::tests::crash::what_interrupts_a_growth_or_follows_it_does_not_mix_with_it",
-    /// Of several snapshots that are removed, one is gone for good before the next goes.
-    SnapshotRemoval => "broker::tests::state::row_b08_removals_that_come_back_are_no_damage",
+    /// Of several internal segments that are removed, one is gone for good before the next goes.
+    CleanUpRemoval => "broker::tests::state::row_b08_removals_that_come_back_are_no_damage",
 
     // ---- what is believed after a crash ----------------------------------------------------
     /// Checksums are keyed by a random number of each segment.

@@ -26,6 +26,7 @@ use crate::group::offsets::OffsetChange;
 use crate::log::salvage::{Copied, Wreck, is_absent, owners};
 use crate::log::{Log, LogEnv, LogIdentity};
 use crate::partition::state_log::LoggedState;
+use crate::partition::state_log::entries::RecordedAt;
 use crate::record::TopicPartition;
 use crate::storage::disk::{Disk, EntryKind, RealDisk};
 use crate::storage::lock::DirLock;
@@ -291,7 +292,7 @@ impl Source<'_> {
                 Ok(is_there && Log::holds_records(&env, &self.identity(entry, number))?)
             })?;
             if decided != stage {
-                catalog.apply(CatalogChange::Topic(entry, decided));
+                catalog.apply(CatalogChange::Topic(entry, decided), RecordedAt::default());
             }
         }
         Ok(())

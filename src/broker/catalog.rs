@@ -15,6 +15,7 @@ use crate::error::{self, CorruptionKind};
 use crate::format::{TopicId, validate_label, validate_topic};
 use crate::log::record_bytes_max;
 use crate::partition::state_log::LoggedState;
+use crate::partition::state_log::entries::{Entries, RecordedAt};
 
 mod stored;
 
@@ -103,8 +104,8 @@ impl TopicEntry {
 #[derive(Debug, Default)]
 pub(crate) struct CatalogState {
     /// By id: a topic that is being deleted and its successor of the same name are two.
-    pub(crate) topics: BTreeMap<TopicId, (TopicEntry, Stage)>,
-    pub(crate) producers: BTreeMap<Arc<str>, ProducerEntry>,
+    pub(crate) topics: Entries<TopicId, (TopicEntry, Stage)>,
+    pub(crate) producers: Entries<Arc<str>, ProducerEntry>,
     /// Who has a name, and who an id, so that no two have the same: live topics by their names in
     /// lower case, and producers.
     live: BTreeMap<String, TopicId>,
@@ -149,14 +150,14 @@ impl CatalogState {
         Ok(())
     }
 
-    fn note_topic(&mut self, entry: TopicEntry, stage: Stage) {
+    fn note_topic(&mut self, entry: TopicEntry, stage: Stage, at: RecordedAt) {
         let name = entry.name.to_ascii_lowercase();
         if stage.is_live() {
             self.live.insert(name, entry.id);
         } else if self.live.get(&name) == Some(&entry.id) {
             self.live.remove(&name);
         }
-        self.topics.insert(entry.id, (entry, stage));
+        self.topics.insert(entry.id, (entry, stage), at);
     }
 
     fn forget_topic(&mut self, id: TopicId) {
@@ -179,15 +180,27 @@ impl LoggedState for CatalogState {
         }
     }
 
-    fn apply(&mut self, change: CatalogChange) {
+    fn apply(&mut self, change: CatalogChange, at: RecordedAt) {
         match change {
-            CatalogChange::Topic(entry, stage) => self.note_topic(entry, stage),
+            CatalogChange::Topic(entry, stage) => self.note_topic(entry, stage, at),
             CatalogChange::TopicGone(id) => self.forget_topic(id),
             CatalogChange::Producer(name, entry) => {
                 self.producer_ids.insert(entry.id, Arc::clone(&name));
-                self.producers.insert(name, entry);
+                self.producers.insert(name, entry, at);
             }
         }
+    }
+
+    fn is_live(&self, change: &CatalogChange, offset: u64) -> bool {
+        match change {
+            CatalogChange::Topic(entry, _) => self.topics.is_at(&entry.id, offset),
+            CatalogChange::TopicGone(_) => false,
+            CatalogChange::Producer(name, _) => self.producers.is_at(name, offset),
+        }
+    }
+
+    fn live_bytes(&self) -> u64 {
+        self.topics.bytes().saturating_add(self.producers.bytes())
     }
 
     fn snapshot(&self) -> Vec<CatalogChange> {

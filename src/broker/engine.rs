@@ -26,13 +26,13 @@ use super::room::Sight;
 use crate::clock::Clock;
 use crate::config::{Durability, RecoveryPolicy, TopicConfig, WhenFull};
 use crate::error::{Error, Result};
-use crate::format::{TopicId, validate_label};
+use crate::format::validate_label;
 use crate::group::coordinator::Coordinator;
 use crate::log::LogEnv;
 use crate::log::create::Writer;
-use crate::partition::PartitionCore;
 use crate::partition::state_log::StateLog;
 use crate::partition::waiters::NotifierList;
+use crate::partition::{Background, PartitionCore};
 use crate::storage::lock::DirLock;
 use crate::sync::{AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering, RwLock};
 use crate::topic::TopicShared;
@@ -227,10 +227,29 @@ impl Engine {
             partition.compact_if_due();
             partition.do_requested();
         }
+        for partition in self.own_partitions() {
+            let cleaned = self.clean_up(&partition, || true);
+            self.note_failure("cleaning up", Some(&partition), cleaned);
+        }
         let is_due = now.saturating_sub(*self.points.lock()) >= super::lanes::CHECKPOINT_EVERY;
         let kept = if is_due { self.keep_house() } else { self.enforce_retention() };
         self.env.trace.deliver();
         kept
+    }
+
+    /// Cleans up the log, if it is one of the engine's own.
+    fn clean_up(&self, partition: &Arc<PartitionCore>, goes_on: impl Fn() -> bool) -> Result<()> {
+        let offsets = &self.coordinator.offsets;
+        if Arc::ptr_eq(partition, offsets.partition()) {
+            return offsets.clean_up(goes_on);
+        }
+        if Arc::ptr_eq(partition, self.catalog.partition()) {
+            return self.catalog.clean_up(goes_on);
+        }
+        if Arc::ptr_eq(partition, self.local.partition()) {
+            return self.local.clean_up(goes_on);
+        }
+        Ok(())
     }
 
     /// A number that changes whenever records are appended to any topic: asked for between the
@@ -283,13 +302,8 @@ impl Engine {
     /// stored: without it, rot in their last records would pass for the work of a crash.
     fn own_ends(&self) -> Vec<LocalChange> {
         let (offsets, catalog) = (self.coordinator.offsets_partition(), self.catalog.partition());
-        let ends = [(OFFSETS.1, offsets), (META.1, catalog)];
-        let known = |own: TopicId| self.local.read(|local| local.synced.get(&own).copied());
-        ends.into_iter()
-            .map(|(own, partition)| (own, partition.durable_end()))
-            .filter(|(own, end)| known(*own) != Some(*end))
-            .map(|(own, end)| LocalChange::Synced { own, end })
-            .collect()
+        let ends = [(OFFSETS.1, offsets.durable_end()), (META.1, catalog.durable_end())];
+        self.local.read(|local| local.news_of(&ends))
     }
 
     /// The real end: flushes, finishes, says so durably, and frees the directory.
@@ -340,7 +354,7 @@ impl Engine {
             return Ok(());
         }
         // DURABILITY: the last record, after everything that it vouches for was synced.
-        self.local.append_durably(vec![LocalChange::Closed])
+        self.local.append_last(LocalChange::Closed)
     }
 
     /// Ends the engine for all handles, without any flush; what was published stays.
@@ -389,6 +403,8 @@ impl Housekeeping for Engine {
     fn finished(&self, partition: &Arc<PartitionCore>) {
         // What cannot be removed now is tried again.
         self.note_failure("retention", Some(partition), self.retain_bytes(partition));
+        let cleaned = self.clean_up(partition, || self.lanes.is_running());
+        self.note_failure("cleaning up", Some(partition), cleaned);
         self.env.trace.deliver();
     }
 

@@ -187,7 +187,7 @@ impl Background for Lanes {
         if !self.is_running() {
             return;
         }
-        let is_bulk = matches!(work, Work::Finish | Work::Compact);
+        let is_bulk = matches!(work, Work::Finish | Work::Compact | Work::CleanUp);
         let lane = if is_bulk { &self.bulk } else { &self.space };
         let _ = lane.send(Job::Do(Arc::clone(partition), work));
     }

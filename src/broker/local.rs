@@ -1,7 +1,7 @@
 //! What is true of this machine only: how the last life ended, and recovery points. Kept in
 //! `__local`, which is never replicated.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use crate::error::CorruptionKind;
 use crate::format::TopicId;
 use crate::log::{Checkpoint, OFFSET_MAX};
 use crate::partition::lineage::Lineage;
+use crate::partition::state_log::entries::{Entries, RecordedAt};
 use crate::partition::state_log::{LoggedState, check_partition};
 
 /// The stored form. Variants are only ever added at the end: their order is the format.
@@ -58,22 +59,56 @@ pub(crate) enum LocalChange {
     },
 }
 
+/// How the last run began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct LastOpening {
+    boot: Option<Arc<str>>,
+    opens: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Flag {
+    Closed,
+    Initialised,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct LocalState {
-    pub(crate) boot: Option<Arc<str>>,
-    /// How often the directory was opened.
-    pub(crate) opens: u64,
-    pub(crate) is_closed: bool,
-    pub(crate) is_initialised: bool,
-    pub(crate) points: BTreeMap<(TopicId, u32), Checkpoint>,
-    pub(crate) lineages: BTreeMap<(TopicId, u32), Lineage>,
+    opened: Entries<(), LastOpening>,
+    flags: Entries<Flag, ()>,
+    pub(crate) points: Entries<(TopicId, u32), Checkpoint>,
+    pub(crate) lineages: Entries<(TopicId, u32), Lineage>,
     /// Never go back, in whichever order they are stored.
-    pub(crate) log_starts: BTreeMap<(TopicId, u32), u64>,
+    pub(crate) log_starts: Entries<(TopicId, u32), u64>,
     /// How far the engine's other logs reach at least.
-    pub(crate) synced: BTreeMap<TopicId, u64>,
+    pub(crate) synced: Entries<TopicId, u64>,
 }
 
 impl LocalState {
+    pub(crate) fn boot(&self) -> Option<&Arc<str>> {
+        self.opened.get(&())?.boot.as_ref()
+    }
+
+    /// How often the directory was opened.
+    pub(crate) fn opens(&self) -> u64 {
+        self.opened.get(&()).map_or(0, |opened| opened.opens)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.flags.contains_key(&Flag::Closed)
+    }
+
+    pub(crate) fn is_initialised(&self) -> bool {
+        self.flags.contains_key(&Flag::Initialised)
+    }
+
+    /// What is to be recorded of how far the engine's other logs reach.
+    pub(crate) fn news_of(&self, ends: &[(TopicId, u64)]) -> Vec<LocalChange> {
+        let known = |own: &TopicId| self.synced.get(own).copied().unwrap_or(0);
+        let news = ends.iter().filter(|(own, end)| known(own) != *end);
+        news.map(|&(own, end)| LocalChange::Synced { own, end }).collect()
+    }
+
     /// All topics that anything is known of.
     pub(crate) fn topics(&self) -> BTreeSet<TopicId> {
         let keys = self.points.keys().chain(self.lineages.keys()).chain(self.log_starts.keys());
@@ -111,21 +146,23 @@ impl LoggedState for LocalState {
         }
     }
 
-    fn apply(&mut self, change: LocalChange) {
+    fn apply(&mut self, change: LocalChange, at: RecordedAt) {
         match change {
             LocalChange::Opened { boot, opens } => {
-                self.boot = boot;
-                self.opens = opens;
-                self.is_closed = false;
+                self.opened.insert((), LastOpening { boot, opens }, at);
+                // A copy opens nothing: it may stand behind the end of the run that it began.
+                if !at.is_copy {
+                    self.flags.remove(&Flag::Closed);
+                }
             }
-            LocalChange::Closed => self.is_closed = true,
-            LocalChange::Initialised => self.is_initialised = true,
+            LocalChange::Closed => self.flags.insert(Flag::Closed, (), at),
+            LocalChange::Initialised => self.flags.insert(Flag::Initialised, (), at),
             LocalChange::Point { topic, partition, point } => {
                 let point = Checkpoint { is_of_one_run: true, ..point };
-                self.points.insert((topic, partition), point);
+                self.points.insert((topic, partition), point, at);
             }
             LocalChange::TimedPoint { topic, partition, point } => {
-                self.points.insert((topic, partition), point);
+                self.points.insert((topic, partition), point, at);
             }
             LocalChange::TopicGone(id) => {
                 self.points.retain(|(topic, _), _| *topic != id);
@@ -133,20 +170,49 @@ impl LoggedState for LocalState {
                 self.log_starts.retain(|(topic, _), _| *topic != id);
             }
             LocalChange::Lineage { topic, partition, lineage } => {
-                self.lineages.insert((topic, partition), lineage);
+                self.lineages.insert((topic, partition), lineage, at);
             }
             LocalChange::LogStart { topic, partition, offset } => {
-                let start = self.log_starts.entry((topic, partition)).or_default();
-                *start = offset.max(*start);
+                let key = (topic, partition);
+                if self.log_starts.get(&key).is_none_or(|start| offset >= *start) {
+                    self.log_starts.insert(key, offset, at);
+                }
             }
-            LocalChange::Synced { own, end } => {
-                self.synced.insert(own, end);
-            }
+            LocalChange::Synced { own, end } => self.synced.insert(own, end, at),
         }
     }
 
+    fn is_live(&self, change: &LocalChange, offset: u64) -> bool {
+        match change {
+            LocalChange::Opened { .. } => self.opened.is_at(&(), offset),
+            LocalChange::Closed => self.flags.is_at(&Flag::Closed, offset),
+            LocalChange::Initialised => self.flags.is_at(&Flag::Initialised, offset),
+            LocalChange::Point { topic, partition, .. }
+            | LocalChange::TimedPoint { topic, partition, .. } => {
+                self.points.is_at(&(*topic, *partition), offset)
+            }
+            LocalChange::TopicGone(_) => false,
+            LocalChange::Lineage { topic, partition, .. } => {
+                self.lineages.is_at(&(*topic, *partition), offset)
+            }
+            LocalChange::LogStart { topic, partition, .. } => {
+                self.log_starts.is_at(&(*topic, *partition), offset)
+            }
+            LocalChange::Synced { own, .. } => self.synced.is_at(own, offset),
+        }
+    }
+
+    fn live_bytes(&self) -> u64 {
+        let state = [self.opened.bytes(), self.flags.bytes(), self.synced.bytes()];
+        let partitions = [self.points.bytes(), self.lineages.bytes(), self.log_starts.bytes()];
+        state.iter().chain(&partitions).fold(0, |sum, bytes| sum.saturating_add(*bytes))
+    }
+
     fn snapshot(&self) -> Vec<LocalChange> {
-        let opened = LocalChange::Opened { boot: self.boot.clone(), opens: self.opens };
+        let opened = self.opened.values().map(|LastOpening { boot, opens }| LocalChange::Opened {
+            boot: boot.clone(),
+            opens: *opens,
+        });
         let of_point = |((topic, partition), point): (&(TopicId, u32), &Checkpoint)| {
             let (topic, partition, point) = (*topic, *partition, point.clone());
             if point.is_of_one_run {
@@ -167,9 +233,9 @@ impl LoggedState for LocalState {
         let log_starts = self.log_starts.iter().map(of_start);
         let synced =
             self.synced.iter().map(|(own, end)| LocalChange::Synced { own: *own, end: *end });
-        let closed = self.is_closed.then_some(LocalChange::Closed);
-        let initialised = self.is_initialised.then_some(LocalChange::Initialised);
-        std::iter::once(opened)
+        let closed = self.is_closed().then_some(LocalChange::Closed);
+        let initialised = self.is_initialised().then_some(LocalChange::Initialised);
+        opened
             .chain(initialised)
             .chain(points)
             .chain(lineages)
@@ -218,11 +284,14 @@ mod tests {
         let new = LocalChange::TimedPoint { topic, partition, point: point() };
         for (change, is_of_one_run) in [(old, true), (new, false)] {
             let mut state = LocalState::default();
-            state.apply(change);
-            let mut again = LocalState::default();
-            state.snapshot().into_iter().for_each(|change| again.apply(change));
+            state.apply(change, RecordedAt::default());
+            let (mut again, at) = (LocalState::default(), RecordedAt::default());
+            state.snapshot().into_iter().for_each(|change| again.apply(change, at));
             for state in [state, again] {
-                assert_eq!(state.points[&(TOPIC, 0)].is_of_one_run, is_of_one_run);
+                assert_eq!(
+                    state.points.get(&(TOPIC, 0)).map(|it| it.is_of_one_run),
+                    Some(is_of_one_run)
+                );
             }
         }
     }

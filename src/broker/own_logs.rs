@@ -12,14 +12,14 @@ use super::local::{LocalChange, LocalState};
 use super::open::{Opening, has_segments, make_dir, missing};
 use super::topics::sync_dir;
 use crate::error::Result;
-use crate::format::{TopicId, partition_dir_name};
+use crate::format::{NUMBERED_CHANGES, TopicId, partition_dir_name};
 use crate::group::offsets::OffsetsState;
 use crate::log::inventory::check_no_link;
 use crate::log::open::{Known, PartitionRecovery};
 use crate::log::{Log, LogIdentity, LogOptions};
 use crate::partition::PartitionCore;
 use crate::partition::lineage::Lineage;
-use crate::partition::state_log::{LoggedState, STATE_SEGMENT_BYTES, StateLog};
+use crate::partition::state_log::{Evidence, LoggedState, STATE_SEGMENT_BYTES, StateLog};
 use crate::record::TopicPartition;
 use crate::rules::Rule;
 
@@ -36,8 +36,7 @@ pub(crate) const OWN: [&str; 4] = [LOCAL.0, OFFSETS.0, META.0, "LOCK"];
 struct OwnLog {
     /// Whether the directory is new, so that the log has yet to be made.
     is_new: bool,
-    /// Whether a snapshot was synced in it: from then on it is never without one.
-    has_snapshot: bool,
+    evidence: Evidence,
     /// An end that it had on stable storage.
     reaches: u64,
 }
@@ -62,22 +61,26 @@ impl Opening {
         report: &mut Vec<PartitionRecovery>,
     ) -> Result<OwnLogs> {
         // It was begun before the first segment of the catalog was made.
-        let own = OwnLog { is_new, has_snapshot: !is_new, reaches: 0 };
+        let evidence = Evidence { had_snapshot: !is_new, had_records: !is_new };
+        let own = OwnLog { is_new, evidence, reaches: 0 };
         let local: StateLog<LocalState> = self.own_log(LOCAL, own, lanes, report)?;
         let boot = self.env.disk.boot_id().map(Arc::from);
+        // Nothing proves where this log ended. What was cut off may be the record of a later run.
+        let is_cut = report.iter().any(|found| found.cut_bytes > 0);
         let (was_closed, same_boot, opens) = local.read(|local| {
             // Where boots cannot be told apart, this may be the same one.
-            let same_boot = boot.is_none() || local.boot == boot;
-            (local.is_closed, same_boot, local.opens.saturating_add(1))
+            let same_boot = boot.is_none() || local.boot() == boot.as_ref() || is_cut;
+            (local.is_closed() && !is_cut, same_boot, local.opens().saturating_add(1))
         });
         (self.reseed)(opens);
-        let is_initialised = local.read(|local| local.is_initialised);
+        let is_initialised = local.read(LocalState::is_initialised);
         if is_new && is_initialised {
             return Err(missing(META.0, &self.settings.dir.join(META.0)).into());
         }
         let own = |id: TopicId| {
             let reaches = local.read(|local| local.synced.get(&id).copied().unwrap_or(0));
-            OwnLog { is_new, has_snapshot: is_initialised, reaches }
+            let evidence = Evidence { had_snapshot: is_initialised, had_records: false };
+            OwnLog { is_new, evidence, reaches }
         };
         let mut shared_logs = || self.shared_logs(own, lanes, report);
         // What cannot be believed is found before anything is written or removed.
@@ -89,9 +92,11 @@ impl Opening {
         if !self.settings.read_only {
             offsets.start(Vec::new())?;
             catalog.start(Vec::new())?;
-            if !is_initialised {
-                local.append_durably(vec![LocalChange::Initialised])?;
-            }
+            let offsets_end = offsets.partition().durable_end();
+            let ends = [(OFFSETS.1, offsets_end), (META.1, catalog.partition().durable_end())];
+            let mut news = local.read(|local| local.news_of(&ends));
+            news.extend((!is_initialised).then_some(LocalChange::Initialised));
+            local.append_durably(news)?;
         }
         Ok(OwnLogs { local, offsets, catalog, was_closed, same_boot })
     }
@@ -111,7 +116,7 @@ impl Opening {
     fn own_log<S: LoggedState>(
         &self,
         (name, topic_id): (&str, TopicId),
-        OwnLog { is_new, has_snapshot, reaches }: OwnLog,
+        OwnLog { is_new, evidence, reaches }: OwnLog,
         lanes: &Arc<Lanes>,
         report: &mut Vec<PartitionRecovery>,
     ) -> Result<StateLog<S>> {
@@ -127,6 +132,7 @@ impl Opening {
             writer,
             // Commits and deletions go on when the budget is used up.
             has_budget: false,
+            features: NUMBERED_CHANGES,
         };
         if is_new && !self.settings.read_only {
             // DURABILITY: from the top down; also names that were found, since whoever made them
@@ -150,7 +156,7 @@ impl Opening {
                 checkpoint: None,
                 clean: false,
                 // Whether the machine was restarted is what one of these logs says, so none of
-                // them is believed to be on the disk before it is written again.
+                // them is believed to be on the disk before it is synced again.
                 same_boot: true,
                 policy: self.settings.recovery,
                 read_only: self.settings.read_only,
@@ -168,6 +174,6 @@ impl Opening {
         let clock = Arc::clone(&self.clock);
         let partition =
             PartitionCore::new(log, Lineage::default(), origin, durability, clock, background);
-        StateLog::open(partition, Arc::clone(disk), has_snapshot, &damage)
+        StateLog::open(partition, Arc::clone(disk), evidence, &damage)
     }
 }

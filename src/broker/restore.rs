@@ -57,10 +57,10 @@ impl Engine {
         let _admin = self.admin.lock();
         self.check_open()?;
         self.local.append_durably(state.local)?;
-        self.coordinator.offsets.start(state.offsets)?;
+        self.coordinator.offsets.append_durably(state.offsets)?;
         let producers = state.producers.into_iter();
         let producers = producers.map(|(name, entry)| CatalogChange::Producer(name, entry));
-        self.catalog.start(at_stage(&state.topics, Stage::Live).chain(producers).collect())
+        self.catalog.append_whole(at_stage(&state.topics, Stage::Live).chain(producers).collect())
     }
 }
 

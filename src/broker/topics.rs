@@ -134,7 +134,7 @@ impl Engine {
 
     pub(crate) fn options(&self, config: &TopicConfig, durability: Durability) -> LogOptions {
         let writer = self.writer_for(durability);
-        LogOptions { segment_bytes: config.segment_bytes, writer, has_budget: true }
+        LogOptions { segment_bytes: config.segment_bytes, writer, has_budget: true, features: 0 }
     }
 
     pub(crate) fn partition_core(

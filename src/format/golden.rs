@@ -117,6 +117,7 @@ fn the_segment_headers_bytes_are_fixed() {
         salt: 5,
         generation: 6,
         rewrite: Some(rewrite),
+        incompatible: 0,
         compatible: 0,
     };
     let truncating = concat!(

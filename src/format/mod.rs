@@ -38,4 +38,6 @@ pub(crate) use names::{
 };
 pub(crate) use opening::Opening;
 pub(crate) use producers::ProducerState;
-pub(crate) use segment::{HeaderError, Replacement, Rewrite, SegmentHeader, TopicId, VERSION};
+pub(crate) use segment::{
+    HeaderError, NUMBERED_CHANGES, Replacement, Rewrite, SegmentHeader, TopicId, VERSION,
+};

@@ -26,8 +26,12 @@ const MAGIC: [u8; 8] = *b"\x89LPOND\r\n";
 /// The format version that this build writes, and the only one that it reads.
 pub(crate) const VERSION: u32 = 1;
 
-/// Incompatible feature bits that this build understands: none yet.
-const INCOMPATIBLE_KNOWN: u64 = 0;
+/// Incompatible feature bit: the segment belongs to an internal log, and its records are numbered
+/// changes and copies. Builds without it would take a copy for a change.
+pub(crate) const NUMBERED_CHANGES: u64 = 1;
+
+/// Incompatible feature bits that this build understands.
+const INCOMPATIBLE_KNOWN: u64 = NUMBERED_CHANGES;
 
 const REWRITE_PRESENT: u32 = 1;
 const REWRITE_TRUNCATES: u32 = 2;
@@ -148,6 +152,8 @@ pub(crate) struct SegmentHeader {
     /// Rises with every rewrite of the partition.
     pub(crate) generation: u32,
     pub(crate) rewrite: Option<Rewrite>,
+    /// Feature bits that a reader must know.
+    pub(crate) incompatible: u64,
     /// Feature bits that a reader may ignore; kept as found.
     pub(crate) compatible: u64,
 }
@@ -188,7 +194,7 @@ impl SegmentHeader {
         set_field::<MAGIC_AT, _, _>(&mut bytes, MAGIC);
         set_field::<VERSION_AT, _, _>(&mut bytes, VERSION.to_le_bytes());
         set_field::<PARTITION_AT, _, _>(&mut bytes, self.partition.to_le_bytes());
-        set_field::<INCOMPATIBLE_AT, _, _>(&mut bytes, INCOMPATIBLE_KNOWN.to_le_bytes());
+        set_field::<INCOMPATIBLE_AT, _, _>(&mut bytes, self.incompatible.to_le_bytes());
         set_field::<COMPATIBLE_AT, _, _>(&mut bytes, self.compatible.to_le_bytes());
         set_field::<TOPIC_ID_AT, _, _>(&mut bytes, self.topic_id.0);
         set_field::<NUMBER_AT, _, _>(&mut bytes, self.number.to_le_bytes());
@@ -227,7 +233,8 @@ impl SegmentHeader {
             return Err(HeaderError::Corrupt(CorruptionKind::Checksum { stored, computed }));
         }
         let version = u32_field::<VERSION_AT, _>(bytes);
-        let features = u64_field::<INCOMPATIBLE_AT, _>(bytes) & !INCOMPATIBLE_KNOWN;
+        let incompatible = u64_field::<INCOMPATIBLE_AT, _>(bytes);
+        let features = incompatible & !INCOMPATIBLE_KNOWN;
         if version != VERSION || features != 0 {
             return Err(HeaderError::Unsupported { version, features });
         }
@@ -238,6 +245,7 @@ impl SegmentHeader {
             salt: u64_field::<SALT_AT, _>(bytes),
             generation: u32_field::<GENERATION_AT, _>(bytes),
             rewrite: Self::decode_rewrite(bytes).map_err(HeaderError::Corrupt)?,
+            incompatible,
             compatible: u64_field::<COMPATIBLE_AT, _>(bytes),
         })
     }
@@ -300,6 +308,7 @@ mod tests {
             salt: 0x0123_4567_89ab_cdef,
             generation: 3,
             rewrite: Some(Rewrite::Replaces(replacement(true))),
+            incompatible: NUMBERED_CHANGES,
             compatible: 1 << 63,
         }
     }
@@ -364,7 +373,7 @@ mod tests {
         assert_eq!(result, Err(HeaderError::Unsupported { version: 2, features: 0 }));
 
         let mut featured = header().encode();
-        set_field::<INCOMPATIBLE_AT, _, _>(&mut featured, 4_u64.to_le_bytes());
+        set_field::<INCOMPATIBLE_AT, _, _>(&mut featured, (4 | NUMBERED_CHANGES).to_le_bytes());
         let result = SegmentHeader::decode(&with_checksum(featured));
         assert_eq!(result, Err(HeaderError::Unsupported { version: 1, features: 4 }));
     }

@@ -133,6 +133,7 @@ impl Setup {
                 2 if number > 0 => Some(Rewrite::Replaces(replacement)),
                 _ => None,
             },
+            incompatible: 0,
             compatible: 0,
         };
         let mut bytes = [&header.encode()[..], contents].concat();
@@ -300,7 +301,8 @@ fn open(
     known: &Known,
 ) -> crate::error::Result<(Log, PartitionRecovery)> {
     let writer = if setup.stores { Writer::Stores } else { Writer::Pwrite };
-    let options = LogOptions { segment_bytes: SEGMENT_BYTES, writer, has_budget: true };
+    let options =
+        LogOptions { segment_bytes: SEGMENT_BYTES, writer, has_budget: true, features: 0 };
     Log::open(env, identity(), options, known)
 }
 

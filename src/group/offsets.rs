@@ -14,6 +14,7 @@ use super::interest::Interest;
 use crate::error::CorruptionKind;
 use crate::format::{TopicId, validate_label, validate_topic};
 use crate::log::OFFSET_MAX;
+use crate::partition::state_log::entries::{Entries, RecordedAt};
 use crate::partition::state_log::{LoggedState, check_partition};
 use crate::record::TopicPartition;
 
@@ -77,12 +78,17 @@ fn check_topic_name(name: &str) -> Result<(), CorruptionKind> {
 }
 
 /// The commits of one group, by topic and partition.
-pub(crate) type GroupOffsets = BTreeMap<(TopicId, u32), Committed>;
+pub(crate) type GroupOffsets = Entries<(TopicId, u32), Committed>;
+
+/// The static members of one group, by instance id.
+pub(crate) type StaticMembers = Entries<Arc<str>, StaticMember>;
 
 #[derive(Debug, Default)]
 pub(crate) struct OffsetsState {
     groups: BTreeMap<Arc<str>, GroupOffsets>,
-    statics: BTreeMap<Arc<str>, BTreeMap<Arc<str>, StaticMember>>,
+    statics: BTreeMap<Arc<str>, StaticMembers>,
+    /// What the records of all entries take of the log.
+    bytes: u64,
 }
 
 impl OffsetsState {
@@ -96,7 +102,7 @@ impl OffsetsState {
     }
 
     /// The static members of all groups, by instance id.
-    pub(crate) fn statics(&self) -> &BTreeMap<Arc<str>, BTreeMap<Arc<str>, StaticMember>> {
+    pub(crate) fn statics(&self) -> &BTreeMap<Arc<str>, StaticMembers> {
         &self.statics
     }
 
@@ -140,33 +146,56 @@ impl LoggedState for OffsetsState {
         }
     }
 
-    fn apply(&mut self, change: OffsetChange) {
+    fn apply(&mut self, change: OffsetChange, at: RecordedAt) {
         match change {
             OffsetChange::Commit { group, topic, partition, committed } => {
-                self.groups.entry(group).or_default().insert((topic, partition), committed);
+                let commits = |offsets: &mut GroupOffsets| {
+                    offsets.insert((topic, partition), committed, at);
+                };
+                change_entries(&mut self.groups, &mut self.bytes, &group, commits);
             }
             OffsetChange::TopicGone(id) => {
                 self.groups.retain(|_, offsets| {
+                    let before = offsets.bytes();
                     offsets.retain(|(topic, _), _| *topic != id);
+                    let removed = before.saturating_sub(offsets.bytes());
+                    self.bytes = self.bytes.saturating_sub(removed);
                     !offsets.is_empty()
                 });
             }
             OffsetChange::StaticMember { group, instance, member } => {
-                self.statics.entry(group).or_default().insert(instance, member);
+                let joins = |members: &mut StaticMembers| members.insert(instance, member, at);
+                change_entries(&mut self.statics, &mut self.bytes, &group, joins);
             }
             OffsetChange::StaticMemberGone { group, instance } => {
-                if let Some(members) = self.statics.get_mut(&group) {
-                    members.remove(&instance);
-                    if members.is_empty() {
-                        self.statics.remove(&group);
-                    }
-                }
+                let leaves = |members: &mut StaticMembers| drop(members.remove(&instance));
+                change_entries(&mut self.statics, &mut self.bytes, &group, leaves);
             }
             OffsetChange::GroupGone(group) => {
-                self.groups.remove(&group);
-                self.statics.remove(&group);
+                let offsets = self.groups.remove(&group).map_or(0, |it| it.bytes());
+                let statics = self.statics.remove(&group).map_or(0, |it| it.bytes());
+                self.bytes = self.bytes.saturating_sub(offsets).saturating_sub(statics);
             }
         }
+    }
+
+    fn is_live(&self, change: &OffsetChange, offset: u64) -> bool {
+        match change {
+            OffsetChange::Commit { group, topic, partition, .. } => {
+                let offsets = self.groups.get(group);
+                offsets.is_some_and(|it| it.is_at(&(*topic, *partition), offset))
+            }
+            OffsetChange::StaticMember { group, instance, .. } => {
+                self.statics.get(group).is_some_and(|it| it.is_at(instance, offset))
+            }
+            OffsetChange::TopicGone(_)
+            | OffsetChange::StaticMemberGone { .. }
+            | OffsetChange::GroupGone(_) => false,
+        }
+    }
+
+    fn live_bytes(&self) -> u64 {
+        self.bytes
     }
 
     fn snapshot(&self) -> Vec<OffsetChange> {
@@ -184,6 +213,22 @@ impl LoggedState for OffsetsState {
             })
         });
         self.groups.iter().flat_map(of_group).chain(statics).collect()
+    }
+}
+
+/// Changes what there is of a group. A group without entries is none.
+fn change_entries<K: Ord, V>(
+    groups: &mut BTreeMap<Arc<str>, Entries<K, V>>,
+    bytes: &mut u64,
+    group: &Arc<str>,
+    change: impl FnOnce(&mut Entries<K, V>),
+) {
+    let entries = groups.entry(Arc::clone(group)).or_default();
+    let before = entries.bytes();
+    change(entries);
+    *bytes = bytes.saturating_sub(before).saturating_add(entries.bytes());
+    if entries.is_empty() {
+        groups.remove(group);
     }
 }
 

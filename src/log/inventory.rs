@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::chunk::{CHUNK_BYTES, ChunkReader};
+use super::create::FIRST_ALLOCATION_BYTES;
 use super::open::{Known, PartitionRecovery};
 use super::recovery::{Facts, Lost, Verdict, bounds};
 use super::scan::{Scan, ScanFrom, Stretch, read_opening, scan_segment};
@@ -129,6 +130,21 @@ impl Found {
         }
     }
 
+    /// Whether the file ends where its data does, before the space that every new segment is given:
+    /// no crash shortens a file, somebody has, and what the rest held cannot be told. Asked of logs
+    /// whose segments are never smaller than their first allocation.
+    pub(super) fn is_shortened(&self) -> Result<bool> {
+        let failed = |source| Error::io("read", &self.path, source);
+        let length = self.file.len().map_err(failed)?;
+        // A longer file may end with a footer that was torn.
+        let may_be = self.footer.is_none() && length < FIRST_ALLOCATION_BYTES;
+        let Some(scan) = self.scan.as_ref().filter(|_| may_be) else { return Ok(false) };
+        let last = scan.stretches.last();
+        let data_end = last.map_or(SegmentHeader::SIZE as u64, |last| u64::from(last.end));
+        let mark_end = data_end.saturating_add(ALIGNMENT as u64);
+        Ok(length < mark_end || scan.garbage_end > data_end)
+    }
+
     fn read_opening(&mut self) -> Result<()> {
         let opening = read_opening(&*self.file, self.header.salt);
         self.opening = opening.map_err(|source| Error::io("read", &self.path, source))?;
@@ -192,6 +208,19 @@ pub(super) struct Inventory {
 impl Inventory {
     pub(super) fn lost_facts(&self) -> Vec<Lost> {
         self.lost.iter().map(|lost| lost.facts.clone()).collect()
+    }
+
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if a file was shortened: see [`Found::is_shortened`].
+    pub(super) fn refuse_shortened(&self, reader: &Reader<'_>) -> Result<()> {
+        for found in &self.found {
+            if found.is_shortened()? {
+                let kind = CorruptionKind::Length("the file");
+                return Err(reader.corruption(found.path.clone(), 0, kind).into());
+            }
+        }
+        Ok(())
     }
 
     /// The file that a verdict means: those that are lost follow the others.

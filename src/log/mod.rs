@@ -134,6 +134,8 @@ pub(crate) struct LogOptions {
     pub(crate) writer: Writer,
     /// Whether the log's files count against the broker's byte budget.
     pub(crate) has_budget: bool,
+    /// Incompatible feature bits of the segments that it makes.
+    pub(crate) features: u64,
 }
 
 /// A recovery point: what is known of a partition without reading it. Everything it speaks of was
@@ -612,6 +614,7 @@ impl Log {
             salt: self.env.salt(),
             generation: self.generation,
             rewrite,
+            incompatible: self.options.features,
             compatible: 0,
         };
         Ok(NewSegment {

@@ -90,6 +90,9 @@ impl Log {
     ) -> Result<(Self, PartitionRecovery)> {
         let reader = Reader { env, identity: &identity, known };
         let inventory = reader.read()?;
+        if known.needs_all {
+            inventory.refuse_shortened(&reader)?;
+        }
         let facts: Vec<Facts> = inventory.found.iter().map(Found::facts).collect();
         let point = known.checkpoint.as_ref();
         let proved = point.map_or(0, |point| point.end_offset).max(known.proved);

@@ -24,7 +24,8 @@ use super::{Checkpoint, LogEnv, LogIdentity, OFFSET_MAX};
 use crate::clock::Moment;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{
-    BatchView, HeaderError, Replacement, SegmentHeader, TopicId, VERSION, parse_segment_file_name,
+    BatchView, HeaderError, NUMBERED_CHANGES, Replacement, SegmentHeader, TopicId, VERSION,
+    parse_segment_file_name,
 };
 use crate::record::TopicPartition;
 use crate::storage::disk::{Access, Disk, DiskFile, EntryKind};
@@ -147,6 +148,23 @@ impl Wreck {
         }
         damage.append(&mut survey.damage);
         Ok(Self { found: inventory.found, plan, damage })
+    }
+
+    /// Files that somebody has shortened, of a log whose segments are never smaller than their first
+    /// allocation.
+    pub(crate) fn shortened(&self) -> Result<Vec<PathBuf>> {
+        let mut shortened = Vec::new();
+        for found in &self.found {
+            if found.is_shortened()? {
+                shortened.push(found.path.clone());
+            }
+        }
+        Ok(shortened)
+    }
+
+    /// Whether any segment may hold numbered changes.
+    pub(crate) fn has_numbers(&self) -> bool {
+        self.found.iter().any(|found| found.header.incompatible & NUMBERED_CHANGES != 0)
     }
 
     /// The log start offset of the copy.

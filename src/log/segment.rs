@@ -63,6 +63,8 @@ pub(crate) struct Segment {
     pub(crate) places: (u64, u64),
     /// Whether compaction wrote it, and left no key twice up to its end.
     pub(crate) is_clean: bool,
+    /// Incompatible feature bits: what must be known to read its records.
+    pub(crate) features: u64,
     pub(crate) base_offset: u64,
     pub(crate) salt: u64,
     /// The map: always there while the segment is active; made on demand and droppable after.
@@ -123,6 +125,7 @@ impl Segment {
             number: header.number,
             places: header.places().into_inner(),
             is_clean,
+            features: header.incompatible,
             base_offset,
             salt: header.salt,
             region: Mutex::new(region),

@@ -108,8 +108,12 @@ impl Rig {
             topic_id: TopicId([7; 16]),
             dir: dir.to_path_buf(),
         };
-        let options =
-            LogOptions { segment_bytes: SEGMENT_BYTES, writer: Writer::Pwrite, has_budget: true };
+        let options = LogOptions {
+            segment_bytes: SEGMENT_BYTES,
+            writer: Writer::Pwrite,
+            has_budget: true,
+            features: 0,
+        };
         Self { env: Arc::new(env), identity, options }
     }
 

@@ -206,6 +206,11 @@ impl Log {
         })
     }
 
+    /// Begins a new segment, unless one takes appends.
+    pub(crate) fn begin_segment(&mut self) -> Result<()> {
+        if self.active.is_none() { self.roll(0) } else { Ok(()) }
+    }
+
     /// Seals the active segment and begins a new one, with room for a batch of `bytes`.
     pub(crate) fn roll_for(&mut self, bytes: usize) -> Result<()> {
         self.roll(bytes)

@@ -65,7 +65,12 @@ fn partition() -> Arc<PartitionCore> {
     let origin = Arc::new(TopicPartition::from(("t", 0)));
     let identity =
         LogIdentity { origin: Arc::clone(&origin), topic_id: TopicId([1; 16]), dir: "/t".into() };
-    let options = LogOptions { segment_bytes: 16 << 10, writer: Writer::Pwrite, has_budget: false };
+    let options = LogOptions {
+        segment_bytes: 16 << 10,
+        writer: Writer::Pwrite,
+        has_budget: false,
+        features: 0,
+    };
     let log = Log::create(&Arc::new(env), identity, options).unwrap();
     let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH));
     PartitionCore::new(log, Lineage::default(), origin, Durability::Os, clock, Arc::new(Nobody))

@@ -1,17 +1,20 @@
-//! Durable state as a log: every change is a record, and every segment begins with a snapshot.
+//! Durable state as a log: every change is a record, and what is not in force is cleaned up.
 //!
-//! The engine's own facts (topics, committed offsets, recovery points) are kept this way, in the
-//! same format, with the same writer and the same recovery as user data. A snapshot is one batch,
-//! so it is there whole or not at all; once it is synced it replaces all earlier segments. Opening
-//! therefore reads one segment, or two when a crash interrupted a snapshot.
+//! The state of the internal logs (topics, committed offsets, recovery points) is kept this way, in
+//! the same format, with the same writer and the same recovery as user data. Opening replays the
+//! log. It stays small because its oldest segment is removed again and again: the entries that are
+//! in force by its records are appended once more at the end ([`cleaning`]). Nothing ever writes
+//! all of a state at once, however large it is.
 //!
 //! Bytes become state in three steps: the batch's checksum, the bounded decoding of a change, and
 //! [`check`](LoggedState::check), which knows what the change may say. Only then is it applied, so
 //! that what is done with a state (paths, loops over partitions) is done with sound values.
 //!
 //! Invariants:
-//! 1. The state in memory is what replaying the log would give.
+//! 1. The state in memory is what replaying the log would give, from its first segment on and from
+//!    every later one that a trim names.
 //! 2. No change is written that a replay would refuse.
+//! 3. The numbers of changes rise by one, in the order of their records; no number is used twice.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,22 +22,34 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::cleaning::Cleaning;
+use self::entries::RecordedAt;
+use self::replay::replay;
+use self::stored::{Stored, encoded};
 use super::encode::{RecordRules, encode};
 use super::{AppendOptions, PartitionCore};
-use crate::codec::{Bincode, Codec};
-use crate::config::{PARTITIONS_MAX, TimestampType, Visibility};
+use crate::config::{PARTITIONS_MAX, TimestampType};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
-use crate::format::SegmentHeader;
-use crate::log::cursor::{Cursor, FetchLimits, Fetched};
-use crate::log::segment::Segment;
-use crate::log::{Log, Outcome};
-use crate::message::Batch;
-use crate::record::{Record, TopicPartition};
+use crate::log::{Log, Outcome, batch_bytes_max};
+use crate::record::Record;
 use crate::rules::Rule;
 use crate::storage::disk::Disk;
 use crate::sync::{Mutex, MutexGuard};
 
+mod cleaning;
+pub(crate) mod entries;
+mod replay;
+pub(super) mod stored;
+
+pub(crate) use self::replay::{Evidence, Replay};
+
 /// A state that is the sum of its changes.
+///
+/// A record says at most one entry, or removes entries. Cleaning up relies on three things:
+/// - An entry that is recorded again, by a copy, is the same entry.
+/// - A record is refused only because of what is there: where entries are missing whose copies come
+///   later, `check` accepts what it accepted with them.
+/// - A record that removes entries says nothing about those that come later.
 pub(crate) trait LoggedState: Default {
     type Change: Serialize + DeserializeOwned;
 
@@ -48,29 +63,28 @@ pub(crate) trait LoggedState: Default {
     fn check(&self, change: &Self::Change) -> Result<(), CorruptionKind>;
 
     /// Applies a change that was checked.
-    fn apply(&mut self, change: Self::Change);
+    fn apply(&mut self, change: Self::Change, at: RecordedAt);
+
+    /// Whether an entry is in force by this change, recorded at this offset.
+    fn is_live(&self, change: &Self::Change, offset: u64) -> bool;
+
+    /// What the records of all entries take of the log, about.
+    fn live_bytes(&self) -> u64;
 
     /// Changes that rebuild this state from the default one.
     fn snapshot(&self) -> Vec<Self::Change>;
 }
 
-/// The size of an internal segment, as long as its snapshot needs no more.
+/// The size of an internal segment, as long as no record needs more.
 pub(crate) const STATE_SEGMENT_BYTES: u64 = 1 << 20;
-
-/// LIMIT: a snapshot is written when this many bytes of changes follow the last one, or as many as
-/// that one had: the log stays small, and snapshots cost at most as much as the changes.
-const CHANGES_BYTES: u64 = 384 << 10;
 
 /// LIMIT: how many changes go into one batch; a long list (a close with thousands of partitions)
 /// becomes several.
 const CHANGES_PER_BATCH: usize = 1_000;
 
-/// LIMIT: how much of the log is read at a time when it is replayed: all of a segment that is not
-/// larger than usual.
-const REPLAY_BYTES: usize = 1 << 20;
-
-/// The key of a snapshot's first record. Changes have none.
-const SNAPSHOT_KEY: &[u8] = b"snapshot";
+/// LIMIT: nor more bytes than this, unless one change has more: several batches fit a segment, and
+/// none holds up others for long.
+const BATCH_BYTES: usize = 64 << 10;
 
 const RULES: RecordRules = RecordRules {
     record_bytes_max: u32::MAX,
@@ -80,47 +94,65 @@ const RULES: RecordRules = RecordRules {
 
 struct Inner<S> {
     state: S,
-    changes_bytes: u64,
-    snapshot_bytes: u64,
+    /// The number of the next change.
+    next_number: u64,
+    /// What the segments hold, about.
+    bytes: u64,
 }
 
 pub(crate) struct StateLog<S> {
     partition: Arc<PartitionCore>,
     disk: Arc<dyn Disk>,
     inner: Mutex<Inner<S>>,
-    /// Held while segments are removed, so that it is one after another. Whether what was removed
-    /// last may come back after a power cut.
-    removing: Mutex<bool>,
+    /// Held over each step of a clean-up, so that it is one after another.
+    ///
+    /// LOCK ORDER: before `inner`.
+    cleaning: Mutex<Cleaning>,
 }
 
 impl<S: LoggedState> StateLog<S> {
-    /// Replays the log of an internal partition. Nothing is written. `has_snapshot` says that one
-    /// was synced in it, `damage` is what was found when it was opened.
+    /// Replays the log of an internal partition. Nothing is written. `damage` is what was found
+    /// when it was opened.
     ///
     /// # Errors
     ///
     /// [`Error::Corrupt`] when any of what counts cannot be read: the rest would pass for the whole,
-    /// and with the next snapshot the files that are damaged would go.
+    /// and would be all that is left after the next clean-up.
     pub(crate) fn open(
         partition: Arc<PartitionCore>,
         disk: Arc<dyn Disk>,
-        has_snapshot: bool,
+        evidence: Evidence,
         damage: &[Corruption],
     ) -> Result<Self> {
-        let state = replay(&partition, has_snapshot, damage)?;
-        let inner = Inner { state, changes_bytes: 0, snapshot_bytes: 0 };
-        Ok(Self { partition, disk, inner: Mutex::new(inner), removing: Mutex::new(true) })
+        let Replay { state, next_number, start, .. } = replay(&partition, evidence, damage)?;
+        let bytes = bytes_of(&partition);
+        let inner = Inner { state, next_number: next_number.max(1), bytes };
+        let cleaning = Mutex::new(Cleaning::new(start));
+        Ok(Self { partition, disk, inner: Mutex::new(inner), cleaning })
     }
 
-    /// Begins this life of the log: finishes its opening, applies `changes` and writes the whole
-    /// state as a snapshot, which is durable on return.
+    /// Begins a run: finishes the opening of the log and appends `changes`. They are durable on
+    /// return, and so is all that was found.
     pub(crate) fn start(&self, changes: Vec<S::Change>) -> Result<()> {
         self.partition.with_log(Log::finish_opening)?;
-        let mut inner = self.inner.lock();
-        for change in changes {
-            apply_own(&mut inner.state, change);
+        if !changes.is_empty() {
+            // A disk that takes no writes says so here, before a sync of what was found fails.
+            self.partition.with_log(Log::begin_segment)?;
         }
-        self.write_snapshot(inner)
+        // DURABILITY: what was found may be in the page cache alone. Before anything is done about
+        // it (a deletion that is carried on, a segment that a trim frees) it is on the disk.
+        Rule::FoundNames.keep(|| self.sync_names())?;
+        Rule::FoundState.keep(|| self.partition.flush())?;
+        if !changes.is_empty() {
+            let end = self.append_if(changes, |_| Ok(()))?;
+            Rule::StateSync.keep(|| self.partition.wait_durable(end))?;
+        }
+        self.begin_cleaning();
+        Ok(())
+    }
+
+    fn sync_names(&self) -> Result<()> {
+        self.partition.segments.first().map_or(Ok(()), |segment| segment.sync_dir())
     }
 
     pub(crate) fn read<R>(&self, read: impl FnOnce(&S) -> R) -> R {
@@ -152,106 +184,125 @@ impl<S: LoggedState> StateLog<S> {
         check: impl FnOnce(&S) -> Result<()>,
     ) -> Result<u64> {
         self.partition.check_process()?;
+        let mut drafts = drafts_of(changes)?.into_iter().peekable();
         let mut inner = self.inner.lock();
         check(&inner.state)?;
-        let mut changes = changes.into_iter().peekable();
-        let mut end = self.partition.log_end();
-        while changes.peek().is_some() {
-            let batch: Vec<_> = changes.by_ref().take(CHANGES_PER_BATCH).collect();
-            end = self.append_batch(&mut inner, batch)?;
+        while drafts.peek().is_some() {
+            let mut bytes = 0;
+            let mut batch = Vec::new();
+            while let Some(next) = drafts.next_if(|next| {
+                bytes += next.value.len() + RECORD_ROOM;
+                batch.is_empty() || (batch.len() < CHANGES_PER_BATCH && bytes <= BATCH_BYTES)
+            }) {
+                batch.push(next);
+            }
+            self.append_batch(&mut inner, batch)?;
         }
-        Ok(end)
-    }
-
-    /// Writes a snapshot, if enough has changed since the last one.
-    pub(crate) fn tidy(&self) {
-        let inner = self.inner.lock();
-        if inner.changes_bytes > CHANGES_BYTES.max(inner.snapshot_bytes) {
-            // The changes are in the log either way; a disk that is full now is found by the
-            // append that needs the space.
-            let _ = self.write_snapshot(inner);
-        }
+        Ok(self.partition.log_end())
     }
 
     /// As [`append`](Self::append), and durable on return.
     pub(crate) fn append_durably(&self, changes: Vec<S::Change>) -> Result<()> {
-        let end = self.append(changes)?;
+        let end = self.append_if(changes, |_| Ok(()))?;
+        Rule::StateSync.keep(|| self.partition.wait_durable(end))?;
+        self.tidy();
+        Ok(())
+    }
+
+    /// As [`append_durably`](Self::append_durably), in one batch: after a crash all of the changes
+    /// are there, or none.
+    pub(crate) fn append_whole(&self, changes: Vec<S::Change>) -> Result<()> {
+        let drafts = drafts_of(changes)?;
+        let end = self.append_batch(&mut self.inner.lock(), drafts)?;
+        Rule::StateSync.keep(|| self.partition.wait_durable(end))
+    }
+
+    /// As [`append_durably`](Self::append_durably), and the last that is written in this run: no
+    /// clean-up follows.
+    pub(crate) fn append_last(&self, change: S::Change) -> Result<()> {
+        let end = self.append_if(vec![change], |_| Ok(()))?;
         Rule::StateSync.keep(|| self.partition.wait_durable(end))
     }
 
     fn append_batch(
         &self,
         inner: &mut MutexGuard<'_, Inner<S>>,
-        changes: Vec<S::Change>,
+        drafts: Vec<Draft<S::Change>>,
     ) -> Result<u64> {
-        let values = encode_changes(&changes)?;
-        let records: Vec<_> = values.iter().map(|value| Record::new().value(value)).collect();
-        let end = self.append_records(&records)?;
-        inner.changes_bytes += values.iter().map(|value| value.len() as u64).sum::<u64>();
-        for change in changes {
-            apply_own(&mut inner.state, change);
+        let numbers = inner.next_number..;
+        let keys = numbers.zip(&drafts).map(|(number, draft)| {
+            let value = &draft.value;
+            Stored::Change { number, value }.key()
+        });
+        let keys = keys.collect::<Result<Vec<_>>>()?;
+        let pairs = keys.iter().zip(&drafts).map(|(key, draft)| (&**key, &*draft.value));
+        let base = self.append_records(inner, pairs)?;
+        inner.next_number = inner.next_number.saturating_add(drafts.len() as u64);
+        for ((draft, key), offset) in drafts.into_iter().zip(&keys).zip(base..) {
+            let bytes = record_bytes(key, &draft.value);
+            apply_own(&mut inner.state, draft.change, RecordedAt { offset, bytes, is_copy: false });
         }
-        Ok(end)
+        Ok(self.partition.log_end())
     }
 
-    fn append_records(&self, records: &[Record<'_>]) -> Result<u64> {
+    /// Appends records as one batch, in a segment of their own if they need more than one has.
+    /// Returns the offset of the first.
+    fn append_records<'a>(
+        &self,
+        inner: &mut MutexGuard<'_, Inner<S>>,
+        pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Result<u64> {
+        let records: Vec<_> =
+            pairs.map(|(key, value)| Record::new().key(key).value(value)).collect();
+        if records.is_empty() {
+            return Ok(self.partition.log_end());
+        }
+        let payload: u64 = records.iter().map(Record::payload_bytes).sum();
+        let bytes = payload.saturating_add(BATCH_ROOM + (records.len() * RECORD_ROOM) as u64);
+        if bytes > batch_bytes_max(STATE_SEGMENT_BYTES) {
+            self.partition.roll_for(usize::try_from(bytes).unwrap_or(usize::MAX))?;
+        }
         let options = AppendOptions::default();
-        match encode(records, RULES, 0, |batch| self.partition.append(batch, &options))? {
-            Outcome::Appended { next_offset, .. } => Ok(next_offset),
+        match encode(&records, RULES, 0, |batch| self.partition.append(batch, &options))? {
+            Outcome::Appended { base_offset, .. } => {
+                inner.bytes = inner.bytes.saturating_add(bytes);
+                Ok(base_offset)
+            }
             _ => Err(Error::Closed),
-        }
-    }
-
-    /// Begins a new segment with the whole state, syncs it, and lets go of all earlier ones. Who
-    /// appends waits for the first of these alone.
-    fn write_snapshot(&self, mut inner: MutexGuard<'_, Inner<S>>) -> Result<()> {
-        let values = encode_changes(&inner.state.snapshot())?;
-        let head = Record::new().key(SNAPSHOT_KEY);
-        let records: Vec<_> = std::iter::once(head)
-            .chain(values.iter().map(|value| Record::new().value(value)))
-            .collect();
-        let bytes: usize = values.iter().map(|value| value.len() + RECORD_ROOM).sum();
-        let base = self.partition.log_end();
-        self.partition.roll_for(bytes + SNAPSHOT_ROOM)?;
-        let end = self.append_records(&records)?;
-        inner.changes_bytes = 0;
-        inner.snapshot_bytes = bytes as u64;
-        drop(inner);
-        // DURABILITY: the snapshot is durable before anything that it replaces is removed.
-        Rule::SnapshotSync.keep(|| self.partition.wait_durable(end))?;
-        // The removals act by path, under no lock of the partition: the close waits for them.
-        // After it, the next opening finds the snapshot, and removes what is before it.
-        let Some(_removing) = self.partition.disk_work.begin() else { return Ok(()) };
-        let mut may_come_back = self.removing.lock();
-        let removed = self.partition.with_log(|log| log.retire(base, usize::MAX));
-        self.remove(&removed, &mut may_come_back);
-        Ok(())
-    }
-
-    /// Removes segments, oldest first. What cannot be removed now is found, and removed, at a later
-    /// snapshot or open.
-    fn remove(&self, segments: &[Arc<Segment>], may_come_back: &mut bool) {
-        for segment in segments {
-            if *may_come_back
-                && let Some(dir) = segment.path.parent()
-                && Rule::SnapshotRemoval.keep(|| self.disk.sync_dir(dir)).is_err()
-            {
-                // DURABILITY: one is gone for good before the next goes; otherwise an older one
-                // could come back alone, and what lies between would look lost.
-                return;
-            }
-            *may_come_back = true;
-            if self.disk.remove_file(&segment.path).is_err() {
-                return;
-            }
         }
     }
 }
 
+/// A change that is to be appended.
+struct Draft<C> {
+    change: C,
+    value: Vec<u8>,
+}
+
+fn drafts_of<C: Serialize + DeserializeOwned>(changes: Vec<C>) -> Result<Vec<Draft<C>>> {
+    let draft = |change| Ok(Draft { value: encoded(&change)?, change });
+    changes.into_iter().map(draft).collect()
+}
+
+/// Room for a record's own fields beside its key and value, and for a batch's header.
+const RECORD_ROOM: usize = 16;
+const BATCH_ROOM: u64 = 256;
+
+/// What a record takes of the log, about.
+fn record_bytes(key: &[u8], value: &[u8]) -> u32 {
+    let bytes = key.len().saturating_add(value.len()).saturating_add(RECORD_ROOM);
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+/// What the segments of a partition hold.
+fn bytes_of(partition: &PartitionCore) -> u64 {
+    partition.segments.all().iter().map(|segment| segment.end() as u64).sum()
+}
+
 /// Applies a change that the engine itself has made, so that it is sound.
-fn apply_own<S: LoggedState>(state: &mut S, change: S::Change) {
+fn apply_own<S: LoggedState>(state: &mut S, change: S::Change, at: RecordedAt) {
     debug_assert_eq!(state.check(&change), Ok(()), "a change that the next opening would refuse");
-    state.apply(change);
+    state.apply(change, at);
 }
 
 /// Whether a topic can have a partition of this number.
@@ -260,118 +311,6 @@ pub(crate) fn check_partition(number: u32) -> Result<(), CorruptionKind> {
         return Ok(());
     }
     Err(CorruptionKind::Malformed("a partition's number"))
-}
-
-/// Room for a record's own fields beside its value, and for a batch's header.
-const RECORD_ROOM: usize = 16;
-const SNAPSHOT_ROOM: usize = 256;
-
-fn encode_changes<C: Serialize + DeserializeOwned>(changes: &[C]) -> Result<Vec<Vec<u8>>> {
-    changes
-        .iter()
-        .map(|change| {
-            let mut bytes = Vec::new();
-            Bincode.encode(change, &mut bytes)?;
-            Ok(bytes)
-        })
-        .collect()
-}
-
-/// The state at the end of the log: from the last whole snapshot, all changes after it.
-fn replay<S: LoggedState>(
-    partition: &Arc<PartitionCore>,
-    has_snapshot: bool,
-    damage: &[Corruption],
-) -> Result<S> {
-    let limits = FetchLimits {
-        records: usize::MAX,
-        bytes: REPLAY_BYTES,
-        visible_end: partition.visible_end(Visibility::Published),
-    };
-    let mut state = S::default();
-    let snapshot = last_snapshot(partition, &limits)?;
-    let base = snapshot.as_ref().map_or(0, Cursor::next_offset);
-    let counts = |damage: &&Corruption| {
-        damage.offsets.as_ref().is_none_or(|offsets| offsets.end > offsets.start.max(base))
-    };
-    if let Some(damage) = damage.iter().find(counts) {
-        return Err(damage.clone().into());
-    }
-    // DURABILITY: older segments go only once a snapshot is synced, so a log that ever had one has
-    // one, and a torn write cannot take it away.
-    let first = partition.segments.first();
-    let mut cursor = match (snapshot, first) {
-        (Some(cursor), _) => cursor,
-        (None, Some(first)) if has_snapshot => {
-            let kind = CorruptionKind::Malformed("the snapshot");
-            return Err(first.corruption(SegmentHeader::SIZE as u64, None, kind).into());
-        }
-        (None, Some(first)) => beginning_of(&first)?,
-        (None, None) => return Ok(state),
-    };
-    loop {
-        let mut fetched = Fetched::default();
-        partition.scan(&mut cursor, &limits, &mut fetched)?;
-        if fetched.records == 0 {
-            return Ok(state);
-        }
-        for message in Batch::new(fetched.runs).iter() {
-            apply_record(&mut state, message.key(), message.value())
-                .map_err(|kind| refused(&message.topic_partition(), message.offset(), kind))?;
-        }
-    }
-}
-
-/// Applies a record of such a log, once it is decoded and checked.
-pub(crate) fn apply_record<S: LoggedState>(
-    state: &mut S,
-    key: Option<&[u8]>,
-    value: Option<&[u8]>,
-) -> Result<(), CorruptionKind> {
-    if key == Some(SNAPSHOT_KEY) {
-        *state = S::default();
-        return Ok(());
-    }
-    let change = Bincode.decode(value.unwrap_or_default());
-    let change = change.map_err(|_| CorruptionKind::Malformed("an internal record"))?;
-    state.check(&change)?;
-    state.apply(change);
-    Ok(())
-}
-
-/// A cursor at the last segment that begins with a whole snapshot.
-fn last_snapshot(partition: &PartitionCore, limits: &FetchLimits) -> Result<Option<Cursor>> {
-    let one = FetchLimits { records: 1, ..*limits };
-    let segments = partition.segments.all();
-    for segment in segments.iter().rev() {
-        let mut fetched = Fetched::default();
-        let mut cursor = beginning_of(segment)?;
-        if cursor.fetch(&partition.segments, &one, &mut fetched).is_err() {
-            continue;
-        }
-        let first = Batch::new(fetched.runs);
-        if first.iter().any(|message| {
-            message.key() == Some(SNAPSHOT_KEY) && message.offset() == segment.base_offset
-        }) {
-            return beginning_of(segment).map(Some);
-        }
-    }
-    Ok(None)
-}
-
-fn beginning_of(segment: &Arc<Segment>) -> Result<Cursor> {
-    Cursor::new(Arc::clone(segment), SegmentHeader::SIZE, segment.base_offset)
-}
-
-fn refused(partition: &TopicPartition, offset: u64, kind: CorruptionKind) -> Error {
-    let corruption = Corruption {
-        partition: Some(partition.clone()),
-        file: partition.to_string().into(),
-        position: 0,
-        offsets: Some(offset..offset.saturating_add(1)),
-        kind,
-    };
-    corruption.into()
 }
 
 impl<S> fmt::Debug for StateLog<S> {

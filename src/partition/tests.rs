@@ -32,6 +32,7 @@ mod appends;
 mod compaction;
 mod panics;
 mod paths;
+mod state_log;
 mod syncs;
 
 const DIR: &str = "/t";
@@ -144,7 +145,7 @@ impl Setup {
 }
 
 const OPTIONS: LogOptions =
-    LogOptions { segment_bytes: 256 << 10, writer: Writer::Pwrite, has_budget: true };
+    LogOptions { segment_bytes: 256 << 10, writer: Writer::Pwrite, has_budget: true, features: 0 };
 const RULES: RecordRules = RecordRules {
     record_bytes_max: u32::MAX,
     timestamps: TimestampType::CreateTime,

@@ -11,7 +11,7 @@ use crate::format::{TopicId, partition_dir_name};
 use crate::group::offsets::OffsetsState;
 use crate::log::LogIdentity;
 use crate::log::salvage::{Clues, Wreck};
-use crate::partition::state_log::{LoggedState, apply_record};
+use crate::partition::state_log::{Evidence, LoggedState, Replay};
 use crate::record::TopicPartition;
 use crate::storage::disk::Disk;
 
@@ -32,13 +32,14 @@ impl State {
     pub(super) fn read(disk: &dyn Disk, dir: &Path) -> Result<Self> {
         let mut damage = Vec::new();
         // Nothing proves its own end; but without anything it never was.
-        let of_local = Proof { proved: 0, has_snapshot: true };
+        let begun = Evidence { had_snapshot: true, had_records: true };
+        let of_local = Proof { proved: 0, evidence: begun };
         let (local, local_is_whole): (LocalState, _) =
             replay(disk, dir, LOCAL, of_local, &mut damage)?;
         // As at an opening.
         let proof = |id| Proof {
             proved: local.synced.get(&id).copied().unwrap_or(0),
-            has_snapshot: local.is_initialised,
+            evidence: Evidence { had_snapshot: local.is_initialised(), had_records: false },
         };
         let (catalog, catalog_is_whole) = replay(disk, dir, META, proof(META.1), &mut damage)?;
         let (offsets, _) = replay(disk, dir, OFFSETS, proof(OFFSETS.1), &mut damage)?;
@@ -48,7 +49,7 @@ impl State {
     /// What is known of a partition.
     pub(super) fn clues(&self, topic: TopicId, partition: u32) -> Clues {
         let key = (topic, partition);
-        let is_closed = self.local.is_closed && self.local_is_whole;
+        let is_closed = self.local.is_closed() && self.local_is_whole;
         // Nothing was ever removed without a word here, of which none is missing.
         let first = self.local_is_whole.then_some(0);
         let log_start = self.local.log_starts.get(&key).copied().max(first);
@@ -77,8 +78,7 @@ fn refused(log: &LogIdentity, offset: u64, kind: CorruptionKind) -> Corruption {
 struct Proof {
     /// It reached this offset, durably.
     proved: u64,
-    /// A snapshot was synced in it: from then on it is never without one.
-    has_snapshot: bool,
+    evidence: Evidence,
 }
 
 /// The state that the whole records of a log add up to, and whether none is missing, as far as
@@ -87,28 +87,41 @@ fn replay<S: LoggedState>(
     disk: &dyn Disk,
     dir: &Path,
     log: (&str, TopicId),
-    Proof { proved, has_snapshot }: Proof,
+    Proof { proved, evidence }: Proof,
     damage: &mut Vec<Corruption>,
 ) -> Result<(S, bool)> {
     let identity = identity(dir, log);
     let clues = Clues { proved, ..Clues::default() };
     let mut wreck = Wreck::read(disk, &identity, &clues)?;
     let mut found = std::mem::take(&mut wreck.damage);
-    let mut state = S::default();
-    let mut is_empty = true;
+    let mut replay = Replay::<S>::default();
+    let mut first = None;
     wreck.for_each_batch(|view| {
-        is_empty = false;
+        first.get_or_insert(view.header().base_offset);
         for record in view.records() {
-            if let Err(kind) = apply_record(&mut state, record.key, record.value) {
+            if let Err(kind) = replay.apply(record.offset, record.key, record.value) {
                 found.push(refused(&identity, record.offset, kind));
             }
         }
         Ok(())
     })?;
-    if is_empty && has_snapshot && found.is_empty() {
-        found.push(refused(&identity, 0, CorruptionKind::Malformed("the snapshot")));
+    let needed = replay.start;
+    found.retain(|damage| damage.offsets.as_ref().is_none_or(|it| it.end > needed));
+    if let Some(first) = first.filter(|first| *first > needed && found.is_empty()) {
+        let mut missing = refused(&identity, needed, CorruptionKind::Missing);
+        missing.offsets = Some(needed..first);
+        found.push(missing);
+    }
+    if found.is_empty() {
+        let kind = CorruptionKind::Length("the file");
+        let refused = |file| Corruption { file, ..refused(&identity, 0, kind.clone()) };
+        found.extend(wreck.shortened()?.into_iter().map(refused));
+    }
+    let had_records = evidence.had_records || (evidence.had_snapshot && !wreck.has_numbers());
+    if first.is_none() && had_records && found.is_empty() {
+        found.push(refused(&identity, 0, CorruptionKind::Malformed("the first record")));
     }
     let is_whole = found.is_empty();
     damage.append(&mut found);
-    Ok((state, is_whole))
+    Ok((replay.state, is_whole))
 }

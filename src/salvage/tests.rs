@@ -373,7 +373,11 @@ fn a_topic_with_records_whose_completion_is_torn_is_copied() {
         let torn = disk.kill9();
         torn.corrupt(&path, position + 50, 1).unwrap();
         // Without a trace, as if a crash had come before the record was written.
-        disk.truncate(&path, position).unwrap();
+        for (at, byte) in (0..).zip(disk.read(&path).unwrap()).filter(|(at, _)| *at >= position) {
+            if byte != 0 {
+                disk.corrupt(&path, at, byte).unwrap();
+            }
+        }
         for (disk, is_torn) in [(torn, true), (disk, false)] {
             let context = format!("grows: {grows}, record: {has_record}, torn: {is_torn}");
             let (report, copy) = salvaged(&disk);

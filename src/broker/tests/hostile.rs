@@ -95,8 +95,8 @@ fn is_refused(disk: &SimulatedDisk, log: &str, offset: u64, what: &str) {
 /// deleted removed files beside the data directory; one with four billion partitions to be undone
 /// looked for as many directories; with as many live ones the list of them had no room. Cause: what
 /// could be decoded was believed. Rule: decode, check, and only then act.
-// RED: src/partition/state_log.rs
-//   - state.check(&change)?;
+// RED: src/partition/state_log/replay.rs
+//   - self.state.check(&change)?;
 #[test]
 fn row_e16_a_topic_that_cannot_be_stops_the_opening_before_anything_is_done() {
     let hostile = [

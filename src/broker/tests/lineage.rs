@@ -386,7 +386,7 @@ fn a_clean_end_draws_no_incarnation_and_writes_no_list() {
     };
     let recorded = |broker: &Broker| {
         let lineages = broker.life().local.read(|local| local.lineages.clone());
-        lineages.into_values().next().unwrap()
+        lineages.values().next().cloned().unwrap()
     };
     let broker = open(&disk, 2);
     let (drawn, list) = (incarnation(&broker), recorded(&broker));

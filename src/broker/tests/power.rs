@@ -54,7 +54,7 @@ struct Share {
 impl Share {
     fn of_effort() -> Self {
         match effort() {
-            0..=1 => Self { steps: 2, of_longest: 12, images: 8, of_images: 7, deeper: 16 },
+            0..=1 => Self { steps: 2, of_longest: 12, images: 8, of_images: 2, deeper: 16 },
             2..=9 => Self { steps: 3, of_longest: 30, images: 64, of_images: 1, deeper: 16 },
             _ => Self { steps: 3, of_longest: 1, images: 1 << 12, of_images: 1, deeper: 64 },
         }

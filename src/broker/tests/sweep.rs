@@ -168,7 +168,10 @@ impl Ordeal {
         }
         let failed = opened.is_err() || lacks_some;
         self.note("opening", opened);
-        if failed {
+        if failed && self.plan.may_poison() {
+            // A sync that failed may have taken what was published, as a cut does.
+            self.reopen_after_failure();
+        } else if failed {
             self.life.disk.heal();
             let again = self.life.try_open();
             assert!(again.is_ok(), "{}: {again:?}", self.context);

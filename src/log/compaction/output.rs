@@ -73,6 +73,7 @@ impl Output {
             salt: env.salt(),
             generation,
             rewrite: Some(Rewrite::Replaces(replacement)),
+            incompatible: 0,
             compatible: 0,
         };
         let opening = Opening {

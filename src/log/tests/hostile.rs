@@ -341,7 +341,8 @@ fn row_e17_another_version_is_refused_and_untouched() {
         assert_eq!((&**path, *found), (Path::new(FIRST), version));
         assert!(contents(&image) == before, "{version}");
     }
-    for bit in 0..64 {
+    // Bit 0 is known.
+    for bit in 1..64 {
         let image = with(16, &(1_u64 << bit).to_le_bytes());
         let before = contents(&image);
         let refused = Rig::simulated(&image, 2).open(&AFTER_CUT);

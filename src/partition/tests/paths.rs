@@ -2,7 +2,8 @@
 //! begins after it. Afterwards the path may lead to a file of the next topic of this name.
 
 use super::super::compaction::CompactionSettings;
-use super::super::state_log::{LoggedState, StateLog};
+use super::super::state_log::entries::RecordedAt;
+use super::super::state_log::{Evidence, LoggedState, StateLog};
 use super::*;
 use crate::error::CorruptionKind;
 
@@ -53,6 +54,8 @@ fn row_a20_a23_the_end_waits_for_every_removal() {
     assert_eq!(waits.lock().len(), 4, "removed by a path that was given up");
 }
 
+const ANYTHING: Evidence = Evidence { had_snapshot: false, had_records: false };
+
 /// A sum.
 #[derive(Default)]
 struct Sum(u64);
@@ -64,8 +67,16 @@ impl LoggedState for Sum {
         Ok(())
     }
 
-    fn apply(&mut self, change: u64) {
+    fn apply(&mut self, change: u64, _: RecordedAt) {
         self.0 = self.0.saturating_add(change);
+    }
+
+    fn is_live(&self, _: &u64, _: u64) -> bool {
+        false
+    }
+
+    fn live_bytes(&self) -> u64 {
+        0
     }
 
     fn snapshot(&self) -> Vec<u64> {
@@ -73,9 +84,9 @@ impl LoggedState for Sum {
     }
 }
 
-/// The internal logs remove what a snapshot has replaced, by path, while another broker may wait
-/// for the directory.
-// RED: src/partition/state_log.rs
+/// The internal logs remove what was cleaned up, by path, while another broker may wait for the
+/// directory.
+// RED: src/partition/state_log/cleaning.rs
 //   - let Some(_removing) = self.partition.disk_work.begin() else { return Ok(()) };
 //   + let _removing = ();
 #[test]
@@ -89,10 +100,14 @@ fn row_f01_the_end_waits_for_the_removals_of_an_internal_log() {
             }
         }
     }));
-    let log = StateLog::<Sum>::open(Arc::clone(&setup.core), disk, false, &[]).unwrap();
+    let log = StateLog::<Sum>::open(Arc::clone(&setup.core), disk, ANYTHING, &[]).unwrap();
     log.start(vec![1]).unwrap();
-    log.start(vec![2]).unwrap();
-    assert_eq!(log.read(|sum| sum.0), 3);
+    for _ in 0..6 {
+        setup.core.with_log(|log| log.roll_for(0)).unwrap();
+        log.append(vec![1]).unwrap();
+    }
+    log.clean_up(|| true).unwrap();
+    assert_eq!(log.read(|sum| sum.0), 7);
     assert!(!waits.lock().is_empty());
     assert!(waits.lock().iter().all(|waits| *waits), "{waits:?}");
 }

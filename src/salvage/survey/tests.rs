@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::Cleanup;
+use crate::partition::state_log::entries::RecordedAt;
 
 const A: TopicId = TopicId([1; 16]);
 const B: TopicId = TopicId([2; 16]);
@@ -15,7 +16,7 @@ fn catalog(topics: &[(&str, TopicId, Stage)]) -> CatalogState {
     let mut catalog = CatalogState::default();
     for (name, id, stage) in topics {
         let entry = TopicEntry { name: (*name).into(), id: *id, config: config() };
-        catalog.topics.insert(*id, (entry, *stage));
+        catalog.topics.insert(*id, (entry, *stage), RecordedAt::default());
     }
     catalog
 }
@@ -107,7 +108,9 @@ fn partitions_whose_growth_may_be_lost_are_kept_and_those_being_made_are_named()
 #[test]
 fn settings_that_cannot_work_are_lost() {
     let mut catalog = catalog(&[("a", A, Stage::Live)]);
-    catalog.topics.get_mut(&A).unwrap().0.config.segment_bytes = 1;
+    let mut entry = catalog.topics.remove(&A).unwrap().0;
+    entry.config.segment_bytes = 1;
+    catalog.topics.insert(A, (entry, Stage::Live), RecordedAt::default());
     let dirs = found(&[("a", &[(A, &[0, 1])])]);
     assert_eq!(chosen(&catalog, true, &dirs).0, [("a".to_owned(), A, 2, true)]);
 }

@@ -57,7 +57,7 @@ pub(super) struct Store {
     /// By group, topic and partition: every commit there was, the last one last.
     pub(super) commits: BTreeMap<(&'static str, &'static str, u32), Vec<u64>>,
     pub(super) producer: Option<(u64, u32)>,
-    /// Files that opening removes, damage or no damage: a newer snapshot stands for them.
+    /// Files that two openings remove, damage or no damage: they are cleaned up.
     pub(super) superseded: BTreeSet<PathBuf>,
 }
 
@@ -155,6 +155,8 @@ impl Store {
             self.records.insert(of, records);
             self.look_at_files(of);
         }
+        drop(broker);
+        drop(open_at(&image, 10, Durability::Sync, &clock()).unwrap());
         let after = image.paths();
         let is_gone = |path: &PathBuf| !after.contains(path);
         self.superseded = self.disk.paths().into_iter().filter(is_gone).collect();

@@ -1,0 +1,139 @@
+//! The entries of a state, each with the place of the record that says it.
+//!
+//! Owns: where the record of each entry is, and how many bytes all of them take. So a record of the
+//! log is live exactly if its entry names its offset, and no second index is needed to clean up.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+
+/// Where a change is recorded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct RecordedAt {
+    pub(crate) offset: u64,
+    /// What the record takes of the log, about.
+    pub(crate) bytes: u32,
+    /// Whether it is the copy of an entry that is in force, and no change of its own.
+    pub(crate) is_copy: bool,
+}
+
+/// A map that knows where each entry is recorded.
+#[derive(Debug, Clone)]
+pub(crate) struct Entries<K, V> {
+    entries: BTreeMap<K, (V, RecordedAt)>,
+    bytes: u64,
+}
+
+impl<K, V> Default for Entries<K, V> {
+    fn default() -> Self {
+        Self { entries: BTreeMap::new(), bytes: 0 }
+    }
+}
+
+impl<K: Ord, V> Entries<K, V> {
+    pub(crate) fn insert(&mut self, key: K, value: V, at: RecordedAt) {
+        self.bytes = self.bytes.saturating_add(u64::from(at.bytes));
+        let before = self.entries.insert(key, (value, at));
+        self.forget(before.map(|(_, at)| at));
+    }
+
+    pub(crate) fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
+        let (value, at) = self.entries.remove(key)?;
+        self.forget(Some(at));
+        Some(value)
+    }
+
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&K, &V) -> bool) {
+        let mut removed: u64 = 0;
+        self.entries.retain(|key, (value, at)| {
+            let is_kept = keep(key, value);
+            if !is_kept {
+                removed = removed.saturating_add(u64::from(at.bytes));
+            }
+            is_kept
+        });
+        self.bytes = self.bytes.saturating_sub(removed);
+    }
+
+    fn forget(&mut self, at: Option<RecordedAt>) {
+        let bytes = at.map_or(0, |at| u64::from(at.bytes));
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    pub(crate) fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        self.entries.get(key).map(|(value, _)| value)
+    }
+
+    pub(crate) fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.entries.contains_key(key)
+    }
+
+    /// Whether the entry is recorded at this offset.
+    pub(crate) fn is_at<Q: Ord + ?Sized>(&self, key: &Q, offset: u64) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.entries.get(key).is_some_and(|(_, at)| at.offset == offset)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.entries.iter().map(|(key, (value, _))| (key, value))
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.entries.keys()
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.entries.values().map(|(value, _)| value)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// What the records of the entries take of the log.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl<K, V> IntoIterator for Entries<K, V> {
+    type Item = (K, V);
+    type IntoIter = std::vec::IntoIter<(K, V)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        let entries = self.entries.into_iter().map(|(key, (value, _))| (key, value));
+        entries.collect::<Vec<_>>().into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(offset: u64, bytes: u32) -> RecordedAt {
+        RecordedAt { offset, bytes, is_copy: false }
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_records_in_force() {
+        let mut entries = Entries::default();
+        entries.insert(1, 'a', at(7, 10));
+        entries.insert(2, 'b', at(8, 20));
+        entries.insert(1, 'c', at(9, 5));
+        assert_eq!((entries.bytes(), entries.get(&1)), (25, Some(&'c')));
+        assert!(entries.is_at(&1, 9) && !entries.is_at(&1, 7) && !entries.is_at(&3, 0));
+        entries.retain(|key, _| *key != 2);
+        assert_eq!(entries.bytes(), 5);
+        assert_eq!((entries.remove(&1), entries.remove(&1), entries.bytes()), (Some('c'), None, 0));
+    }
+}
