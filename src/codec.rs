@@ -7,6 +7,7 @@
 
 use std::marker::PhantomData;
 
+use bincode::error::{DecodeError, EncodeError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -24,6 +25,9 @@ mod json;
 const CLAIM_LIMIT: usize = 1 << 30;
 
 /// Turns values of `T` into bytes and back.
+///
+/// Errors are logged: what a codec says in one must hold no part of a value. [`Bincode`] and `Json` say
+/// what kind of error it is, and where.
 ///
 /// A codec is called outside of all locks. What it fails with, or panics with, is its caller's; a
 /// consumer has moved on by then, so bytes that do not decode never hold it up.
@@ -90,7 +94,7 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {
         let config = bincode::config::standard().with_limit::<CLAIM_LIMIT>();
         bincode::serde::encode_into_std_write(value, buffer, config)
             .map(|_written| ())
-            .map_err(|error| CodecError::new(NAME, error))
+            .map_err(|error| encode_error(&error))
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<T, CodecError> {
@@ -98,12 +102,38 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {
         let budget = Budget::for_bytes(bytes.len());
         let seed = Guarded::new(PhantomData::<T>, &budget);
         let (value, consumed) = bincode::serde::seed_decode_from_slice(seed, bytes, config)
-            .map_err(|error| CodecError::new(NAME, error))?;
+            .map_err(|error| decode_error(&error, &budget))?;
         if consumed != bytes.len() {
             let left = bytes.len().saturating_sub(consumed);
             return Err(CodecError::new(NAME, format_args!("{left} bytes are left over")));
         }
         Ok(value)
+    }
+}
+
+/// Says of an error only what cannot hold a part of the value: errors are logged, and values do not
+/// belong in logs. What serde's `custom` makes of a value (`invalid value: string "..."`) may.
+fn decode_error(error: &DecodeError, budget: &Budget) -> CodecError {
+    match error {
+        DecodeError::UnexpectedEnd { .. }
+        | DecodeError::LimitExceeded
+        | DecodeError::InvalidIntegerType { .. }
+        | DecodeError::Utf8 { .. }
+        | DecodeError::Serde(_) => CodecError::new(NAME, error),
+        _ => match budget.exceeded() {
+            Some(limit) => CodecError::new(NAME, limit),
+            None => CodecError::new(NAME, "the bytes do not fit the type"),
+        },
+    }
+}
+
+fn encode_error(error: &EncodeError) -> CodecError {
+    match error {
+        EncodeError::UnexpectedEnd
+        | EncodeError::RefCellAlreadyBorrowed { .. }
+        | EncodeError::Io { .. }
+        | EncodeError::Serde(_) => CodecError::new(NAME, error),
+        _ => CodecError::new(NAME, "the type cannot express the value"),
     }
 }
 

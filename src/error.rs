@@ -413,7 +413,8 @@ pub struct CodecError {
 }
 
 impl CodecError {
-    /// An error of the named codec.
+    /// An error of the named codec. The reason is shown wherever the error is logged: it must hold
+    /// no part of the value.
     #[must_use]
     pub fn new(codec: &'static str, reason: impl fmt::Display) -> Self {
         Self { codec, reason: reason.to_string().into() }

@@ -272,7 +272,7 @@ impl ConsumerBuilder {
 }
 
 /// A message and what its value decodes to.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct TypedMessage<T> {
     /// The value; `Ok(None)` is a tombstone. Bytes that do not decode are an `Err` here, and the
     /// consumer goes on: the bytes themselves are in [`raw`](Self::raw).
@@ -285,6 +285,17 @@ impl<T> TypedMessage<T> {
     fn decode<C: Codec<T>>(codec: &C, raw: Message) -> Self {
         let value = raw.value().map(|bytes| codec.decode(bytes)).transpose();
         Self { value, raw }
+    }
+}
+
+impl<T> fmt::Debug for TypedMessage<T> {
+    /// Whether there is a value, and its size: payloads do not belong in logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.value.as_ref().map(|value| match value {
+            Some(_) => format_args!("a value"),
+            None => format_args!("a tombstone"),
+        });
+        f.debug_struct("TypedMessage").field("value", &value).field("raw", &self.raw).finish()
     }
 }
 

@@ -10,6 +10,7 @@
 mod common;
 
 use std::cell::RefCell;
+use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -310,6 +311,86 @@ fn typed_handles_go_to_other_threads_and_end_with_the_handle() {
     });
     // A consumer that joined late may have been given what the other had not committed.
     assert!(received.into_inner() >= total);
+}
+
+/// Refuses every value in its own words, which repeat it.
+#[derive(Clone, Serialize)]
+struct Picky(String);
+
+impl<'de> Deserialize<'de> for Picky {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Err(serde::de::Error::custom(format_args!("not {text:?} again")))
+    }
+}
+
+/// All that `{}` and `{:?}` show of what a consumer of `T` reads, and of its errors.
+fn shown<T>(broker: &Broker, codec: impl Codec<T>) -> String {
+    let mut consumer = broker.reader().subscribe(["prices"]).open_typed_with(codec).unwrap();
+    let messages: Vec<TypedMessage<T>> = consumer.poll(Duration::ZERO).unwrap();
+    let mut shown = format!("{messages:?} {messages:#?}");
+    for error in messages.iter().filter_map(|message| message.value.as_ref().err()) {
+        write!(shown, " {error} {error:?} {}", Error::from(error.clone())).unwrap();
+    }
+    shown
+}
+
+#[cfg(feature = "json")]
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+enum Strict {
+    Known {},
+}
+
+/// Symptom: one `{message:?}` or a logged error of a codec put a customer's record into the log. Cause:
+/// the derived `Debug` shows the decoded value, and serde's errors repeat what they refuse. Rule: what
+/// is shown of a message or an error says what kind it is, and holds no part of a payload.
+#[test]
+fn no_message_and_no_error_shows_a_payload() {
+    use logpond::Bincode;
+
+    const SECRETS: [&str; 2] = ["hunter2", "1234567"];
+    let check = |shown: &str, kind: &str| {
+        let leaked = SECRETS.iter().find(|secret| shown.contains(**secret));
+        assert_eq!(leaked, None, "{shown}");
+        assert!(shown.contains(kind), "{shown}");
+    };
+    let broker = prices(1);
+    let secret = PriceChanged { article: SECRETS[0].into(), cents: 1_234_567, tags: Vec::new() };
+    broker.producer().typed::<PriceChanged>("prices").send(&secret).unwrap();
+    check(&shown::<PriceChanged>(&broker, Bincode), "a value");
+    check(&shown::<Picky>(&broker, Bincode), "do not fit the type");
+    let broker = prices(1);
+    let picky = broker.producer().typed::<Picky>("prices");
+    picky.send(&Picky(SECRETS[0].into())).unwrap();
+    picky.tombstone("hunter2").unwrap();
+    check(&shown::<Picky>(&broker, Bincode), "a tombstone");
+    check(&shown::<(char, bool)>(&broker, Bincode), "bincode");
+
+    #[cfg(feature = "json")]
+    {
+        use logpond::Json;
+
+        let texts = [
+            r#"{"article": "a", "cents": "hunter2", "tags": []}"#,
+            r#"{"article": 1234567}"#,
+            r#"{"article": "a", "cents": -1234567}"#,
+            r#"["hunter2"]"#,
+            r#""hunter2""#,
+            r#""hunter2"#,
+            r"hunter2",
+            r"1234567",
+        ];
+        let broker = prices(1);
+        for text in texts {
+            broker.producer().send(Record::to("prices").value(text)).unwrap();
+        }
+        let kind = "does not fit the type at line 1 column";
+        check(&shown::<PriceChanged>(&broker, Json), kind);
+        check(&shown::<Picky>(&broker, Json), kind);
+        check(&shown::<Vec<bool>>(&broker, Json), kind);
+        check(&shown::<Strict>(&broker, Json), kind);
+    }
 }
 
 #[cfg(feature = "json")]

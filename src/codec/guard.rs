@@ -27,6 +27,23 @@ const FREE_ELEMENTS_MAX: usize = 1 << 16;
 pub(super) struct Budget {
     depth: Cell<usize>,
     elements: Cell<usize>,
+    exceeded: Cell<Option<Exceeded>>,
+}
+
+/// The limit that a decoding has met.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Exceeded {
+    Depth,
+    Elements,
+}
+
+impl fmt::Display for Exceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Depth => write!(f, "nested more than {DEPTH_MAX} levels deep"),
+            Self::Elements => write!(f, "more elements than there are bytes"),
+        }
+    }
 }
 
 impl Budget {
@@ -34,14 +51,25 @@ impl Budget {
     /// ones.
     pub(super) fn for_bytes(len: usize) -> Self {
         let elements = len.saturating_add(FREE_ELEMENTS_MAX);
-        Self { depth: Cell::new(DEPTH_MAX), elements: Cell::new(elements) }
+        let (depth, exceeded) = (Cell::new(DEPTH_MAX), Cell::new(None));
+        Self { depth, elements: Cell::new(elements), exceeded }
+    }
+
+    /// The limit that ended the decoding, if one did.
+    pub(super) fn exceeded(&self) -> Option<Exceeded> {
+        self.exceeded.get()
+    }
+
+    fn refuse<E: Error>(&self, limit: Exceeded) -> E {
+        self.exceeded.set(Some(limit));
+        E::custom(limit)
     }
 
     /// Runs what decodes one level deeper.
     fn nested<T, E: Error>(&self, decode: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let depth = self.depth.get();
         let Some(left) = depth.checked_sub(1) else {
-            return Err(E::custom(format_args!("nested more than {DEPTH_MAX} levels deep")));
+            return Err(self.refuse(Exceeded::Depth));
         };
         self.depth.set(left);
         let decoded = decode();
@@ -51,7 +79,7 @@ impl Budget {
 
     fn take_element<E: Error>(&self) -> Result<(), E> {
         let Some(left) = self.elements.get().checked_sub(1) else {
-            return Err(E::custom("more elements than there are bytes"));
+            return Err(self.refuse(Exceeded::Elements));
         };
         self.elements.set(left);
         Ok(())

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 
 use super::Codec;
 use crate::error::CodecError;
@@ -22,11 +23,27 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Json {
     }
 
     fn encode(&self, value: &T, buffer: &mut Vec<u8>) -> Result<(), CodecError> {
-        serde_json::to_writer(buffer, value).map_err(|error| CodecError::new(NAME, error))
+        let written = serde_json::to_writer(buffer, value);
+        written.map_err(|error| described(&error, "the type cannot express the value"))
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<T, CodecError> {
-        serde_json::from_slice(bytes).map_err(|error| CodecError::new(NAME, error))
+        let read = serde_json::from_slice(bytes);
+        read.map_err(|error| described(&error, "the text does not fit the type"))
+    }
+}
+
+/// Says of an error only what cannot hold a part of the value: errors are logged, and values do not
+/// belong in logs. Errors of syntax are fixed texts; those of data repeat the value
+/// (`invalid type: string "..."`, ``unknown field `...` ``) or are a type's own words.
+fn described(error: &serde_json::Error, of_data: &str) -> CodecError {
+    match (error.classify(), error.line()) {
+        (Category::Data, 0) => CodecError::new(NAME, of_data),
+        (Category::Data, line) => {
+            let column = error.column();
+            CodecError::new(NAME, format_args!("{of_data} at line {line} column {column}"))
+        }
+        (Category::Io | Category::Syntax | Category::Eof, _) => CodecError::new(NAME, error),
     }
 }
 
