@@ -43,6 +43,21 @@ impl Run {
             left: self.records,
         }
     }
+
+    /// The records at or above `offset`, and the bytes of the batches that hold them.
+    pub(crate) fn size_from(&self, offset: u64) -> (usize, usize) {
+        let wanted = self.offsets.start.max(offset)..self.offsets.end;
+        let mut rest = self.region.bytes(self.span.clone()).unwrap_or_default();
+        let (mut records, mut bytes) = (0_usize, 0_usize);
+        while !wanted.is_empty() {
+            let Some((size, _, batch)) = BatchView::records_of_checked(rest) else { break };
+            let found = batch.filter(|record| wanted.contains(&record.offset)).count();
+            records = records.saturating_add(found);
+            bytes = bytes.saturating_add(if found > 0 { size } else { 0 });
+            rest = rest.get(size..).unwrap_or_default();
+        }
+        (records, bytes)
+    }
 }
 
 /// The messages of several runs. Written out: a message passed on through the standard library's

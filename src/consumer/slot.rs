@@ -28,6 +28,9 @@ pub(super) struct Slot {
     cursor: Option<Cursor>,
     /// The offset after what was read, handed out or not.
     fetched: u64,
+    /// The offset after what the metrics count as fetched: above `fetched` when records that were
+    /// read ahead were given back. They are read again, and counted once.
+    counted: u64,
     /// The offset after what the caller was given.
     pub(super) handed_out: u64,
     /// What a later poll has passed: all that auto-commit may cover.
@@ -65,6 +68,7 @@ impl Slot {
             origin,
             cursor: None,
             fetched: 0,
+            counted: 0,
             handed_out: 0,
             passed: 0,
             committed: None,
@@ -107,9 +111,12 @@ impl Slot {
         }
     }
 
-    /// Puts the slot at `offset`; what was read ahead is forgotten.
+    /// Puts the slot at `offset`; what was read ahead is forgotten. Records that were handed out
+    /// are fetched once more when this goes back.
     pub(super) fn move_to(&mut self, offset: u64) {
         self.cursor = None;
+        let goes_back = offset < self.handed_out;
+        self.counted = if goes_back { offset } else { self.counted.max(offset) };
         self.fetched = offset;
         self.handed_out = offset;
         self.passed = offset;
@@ -265,8 +272,13 @@ impl Slot {
             none => none.insert(self.core.cursor_at(self.fetched)?),
         };
         let had = fetched.runs.len();
-        let result = self.core.fetch(cursor, limits, fetched);
+        let result = if self.fetched < self.counted {
+            self.core.fetch_again(cursor, limits, fetched, self.counted)
+        } else {
+            self.core.fetch(cursor, limits, fetched)
+        };
         self.fetched = cursor.next_offset();
+        self.counted = self.counted.max(self.fetched);
         for run in fetched.runs.iter_mut().skip(had) {
             run.origin = Arc::clone(&self.origin);
         }

@@ -75,7 +75,9 @@ pub struct AppendMetrics {
 pub struct FetchMetrics {
     /// Fetches that found records: at most one per partition and `poll`.
     pub fetches: u64,
-    /// Records, once for each consumer that fetched them.
+    /// Records, once for each consumer that fetched them, and again for one that was moved back by
+    /// `seek` or has lost the partition meanwhile. Records that were read ahead for
+    /// [`recv`](crate::Consumer::recv) and are read again, as after `pause`, count once.
     pub records: u64,
     /// Bytes of their batches as they are stored. A batch that is fetched in parts counts each time.
     pub bytes: u64,

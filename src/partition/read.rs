@@ -81,6 +81,25 @@ impl PartitionCore {
         read
     }
 
+    /// As [`fetch`](Self::fetch), for a reader that gave back what it had read: the records below
+    /// `counted` are not counted again.
+    #[cold]
+    pub(crate) fn fetch_again(
+        &self,
+        cursor: &mut Cursor,
+        limits: &FetchLimits,
+        fetched: &mut Fetched,
+        counted: u64,
+    ) -> Result<()> {
+        let had = fetched.runs.len();
+        let read = self.scan(cursor, limits, fetched);
+        for run in fetched.runs.iter().skip(had) {
+            let (records, bytes) = run.size_from(counted);
+            self.reads.note_fetch(records, bytes);
+        }
+        read
+    }
+
     /// As [`fetch`](Self::fetch), for the engine's own purposes: it does not count.
     #[inline]
     pub(super) fn scan(
