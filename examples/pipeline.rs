@@ -10,14 +10,19 @@
 //!
 //! Every line becomes a record of the topic `lines`, with the file's path as the key. Three
 //! workers of the group `counters` share the lines and count words per file. The group `audit`
-//! checks that every line of every file arrived exactly once and in order.
+//! checks that every line of every file arrived exactly once, in order, and with the contents that
+//! the file has.
 //!
 //! Run it again and it sends only what the files have gained at their ends: each file has a
-//! producer of its own name, and the broker remembers the sequence number that each producer has
-//! reached. That is also why an interrupted run can be continued: no line is missing, and none
-//! is there twice. (A name that was idle for 30 days is forgotten; start with a new `--dir` then.)
+//! producer of its own name, the number of a line is its sequence number, and the broker remembers
+//! the last one of each producer. That is also why an interrupted run can be continued: no line is
+//! missing, and none is there twice. (A name that was idle for 30 days is forgotten; start with a
+//! new `--dir` then.)
+//!
+//! A file that was changed before its end is found by the audit, which fails: what is in the topic
+//! is not what the file says. Start with a new `--dir` then.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
@@ -27,8 +32,8 @@ use std::thread;
 use std::time::Duration;
 
 use logpond::{
-    Batch, Broker, Clock, Consumer, ConsumerHandle, Delivery, Error, MessageRef, Offsets, Record,
-    StartAt, SystemClock, Topic, TopicConfig, TopicPartition,
+    Batch, Broker, Clock, Consumer, ConsumerHandle, Durability, Error, MessageRef, Offsets, Record,
+    SendOutcome, StartAt, SystemClock, Topic, TopicConfig, TopicPartition,
 };
 
 use input::{Options, Source};
@@ -42,9 +47,8 @@ mod report;
 const TOPIC: &str = "lines";
 const PARTITIONS: u32 = 4;
 const WORKERS: usize = 3;
-/// How many lines may wait for their acknowledgement. They share syncs, so a wide window costs
-/// memory and nothing else.
-const IN_FLIGHT_MAX: usize = 1024;
+/// How many lines share a sync.
+const LINES_PER_SYNC: u64 = 1024;
 const STATUS_EVERY: Duration = Duration::from_millis(500);
 /// How long a consumer waits for lines before it reports that there were none.
 const POLL: Duration = Duration::from_millis(20);
@@ -83,8 +87,8 @@ fn run(options: &Options) -> Result<(), Failure> {
     consumers.push(auditor.handle());
     spawn(&events, move |events| audit(auditor, events));
 
-    let (engine, stop_after) = (broker.clone(), options.stop_after);
-    spawn(&events, move |_| produce(&engine, sources, stop_after));
+    let (engine, durability, stop_after) = (broker.clone(), options.durability, options.stop_after);
+    spawn(&events, move |_| produce(&engine, sources, durability, stop_after));
 
     let Some(summary) = watch(&inbox, &topic, &consumers)? else {
         // Interrupted, as by a signal: this process now ends with lines in flight, consumers in
@@ -104,7 +108,7 @@ enum Event {
     Audited(Progress),
     /// The last word of the producer, of a worker, of the audit.
     Produced(Produced),
-    Words(PerFile),
+    Words(PerFile<u64>),
     Verdict(Audit),
     Failed(Failure),
 }
@@ -128,8 +132,11 @@ impl Progress {
     }
 }
 
-/// A number for each file, by its path.
-type PerFile = HashMap<Vec<u8>, u64>;
+/// What there is for each file, by its path.
+type PerFile<T> = HashMap<Vec<u8>, T>;
+
+/// A checksum for each line of a file: 4 bytes per line in memory, whatever the lines hold.
+type Checksums = Vec<u32>;
 
 // ---- producing ---------------------------------------------------------------------------------
 
@@ -138,8 +145,8 @@ struct Produced {
     sent: u64,
     sent_bytes: u64,
     already_in: u64,
-    /// The lines of each file that are in the topic now.
-    files: BTreeMap<String, u64>,
+    /// The lines of each file as it is now.
+    files: BTreeMap<String, Checksums>,
     stopped: bool,
 }
 
@@ -147,25 +154,30 @@ struct Produced {
 fn produce(
     broker: &Broker,
     sources: Vec<Source>,
+    durability: Durability,
     stop_after: Option<u64>,
 ) -> Result<Event, Failure> {
     let mut sum = Produced::default();
-    let mut in_flight: VecDeque<Delivery> = VecDeque::new();
+    // A send at level `Sync` waits for a sync of its own. Many lines share one: they are sent at
+    // level `Os`, and `flush` waits for all of them.
+    let flushes = durability == Durability::Sync;
+    let level = if flushes { Durability::Os } else { durability };
 
     for source in sources {
-        let producer = broker.producer_builder().id(format!("pipeline:{}", source.name)).build()?;
-        // Sends take the sequence numbers 1, 2, 3 and so on, so the last one is also the number
-        // of lines that are in. The key puts a whole file into one partition; the others know
-        // nothing of this producer.
+        let id = format!("pipeline:{}", source.name);
+        let producer = broker.producer_builder().id(id).durability(level).build()?;
+        // Lines are numbered 1, 2, 3 and so on, so the last number is also how many lines are in.
+        // The key puts a whole file into one partition; the others know nothing of this producer.
         let already_in =
             partitions().filter_map(|partition| producer.last_sequence(&partition)).max();
         let already_in = already_in.unwrap_or(0);
         sum.already_in += already_in;
 
         let mut lines = source.lines()?;
-        let mut number = 0;
+        let mut checksums = Checksums::new();
         while let Some(line) = lines.next()? {
-            number += 1;
+            checksums.push(crc32fast::hash(line));
+            let number = checksums.len() as u64;
             if number <= already_in {
                 continue;
             }
@@ -173,26 +185,25 @@ fn produce(
                 sum.stopped = true;
                 return Ok(Event::Produced(sum));
             }
-            // `enqueue` appends and does not wait: one sync acknowledges many lines.
             let text = number.to_string();
             let record = Record::to(TOPIC).key(&source.name).value(line).header("line", &text);
-            let delivery = producer.enqueue(record).map_err(|error| {
+            let sent = producer.send_sequenced(number, record).map_err(|error| {
                 Failure::new(format!("cannot send line {number} of {}", source.name), &error)
             })?;
+            if let SendOutcome::Duplicate { last } = sent {
+                let name = &source.name;
+                return Err(Failure(format!("line {number} of {name} is in: the last is {last}")));
+            }
             sum.sent += 1;
             sum.sent_bytes += line.len() as u64;
-
-            in_flight.push_back(delivery);
-            if in_flight.len() > IN_FLIGHT_MAX
-                && let Some(oldest) = in_flight.pop_front()
-            {
-                oldest.wait()?;
+            if flushes && sum.sent.is_multiple_of(LINES_PER_SYNC) {
+                producer.flush()?;
             }
         }
-        sum.files.insert(source.name, already_in.max(number));
-    }
-    for delivery in in_flight {
-        delivery.wait()?;
+        if flushes {
+            producer.flush()?;
+        }
+        sum.files.insert(source.name, checksums);
     }
     Ok(Event::Produced(sum))
 }
@@ -202,7 +213,7 @@ fn produce(
 /// A worker of the group `counters`: words per file. What it commits it has counted, so after an
 /// interruption the group goes on where its last commits were: each line is counted at least once.
 fn count(mut consumer: Consumer, events: &Sender<Event>) -> Result<Event, Failure> {
-    let mut words = PerFile::new();
+    let mut words: PerFile<u64> = PerFile::new();
     while let Some(batch) = next_batch(&mut consumer)? {
         for message in batch.iter() {
             let file = message.key().unwrap_or_default().to_vec();
@@ -237,8 +248,8 @@ fn words_in(line: &[u8]) -> u64 {
 #[derive(Default)]
 struct Audit {
     lines: u64,
-    /// The last line seen of each file; lines are numbered from 1.
-    files: PerFile,
+    /// The lines seen of each file.
+    files: PerFile<Checksums>,
     first_fault: Option<String>,
 }
 
@@ -247,7 +258,8 @@ struct Audit {
 ///
 /// It trusts nobody, its own earlier runs included: it begins at the first line of the topic and
 /// ends at the last, so "exactly once" is proved for every line since the first run, whatever
-/// interrupted the runs between. What it commits tells others how far it has found all well.
+/// interrupted the runs between. What it commits tells others how far it has found every line in its
+/// turn. At the end what it has seen of a file is compared with the file.
 fn audit(mut consumer: Consumer, events: &Sender<Event>) -> Result<Event, Failure> {
     for partition in partitions() {
         consumer.seek(&partition, StartAt::Earliest)?;
@@ -277,8 +289,8 @@ impl Audit {
             let number: u64 = str::from_utf8(text).ok()?.parse().ok()?;
             Some(number)
         });
-        let last = self.files.entry(file.to_vec()).or_default();
-        let expected = last.saturating_add(1);
+        let seen = self.files.entry(file.to_vec()).or_default();
+        let expected = (seen.len() as u64).saturating_add(1);
         if number != Some(expected) {
             self.first_fault.get_or_insert_with(|| {
                 format!(
@@ -290,7 +302,7 @@ impl Audit {
                 )
             });
         }
-        *last = number.unwrap_or(expected);
+        seen.push(crc32fast::hash(message.value().unwrap_or_default()));
         self.lines += 1;
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use logpond::Offsets;
 
-use super::{Audit, Failure, PerFile, Produced, Progress, WORKERS};
+use super::{Audit, Checksums, Failure, PerFile, Produced, Progress, WORKERS};
 
 /// How many files the list of words shows.
 const FILES_SHOWN: usize = 5;
@@ -19,7 +19,7 @@ pub(crate) struct Summary {
     pub(crate) audited: Progress,
     pub(crate) consuming: Duration,
     pub(crate) ends: Offsets,
-    pub(crate) words: PerFile,
+    pub(crate) words: PerFile<u64>,
     pub(crate) audit: Audit,
 }
 
@@ -48,7 +48,8 @@ impl Summary {
             .map_err(|error| Failure::new("cannot write the summary", &error))
     }
 
-    /// Whether the audit found every line of every file of this run, once and in order.
+    /// Whether the audit found every line of every file of this run, once, in order, and as it is
+    /// in the file.
     pub(crate) fn verdict(&self) -> Result<(), Failure> {
         match self.fault() {
             None => Ok(()),
@@ -57,13 +58,24 @@ impl Summary {
     }
 
     fn fault(&self) -> Option<String> {
-        let mut sent = self.produced.iter().flat_map(|produced| &produced.files);
-        let miscounted = |(file, lines): (&String, &u64)| {
-            let seen = self.audit.files.get(file.as_bytes()).copied().unwrap_or(0);
-            (seen != *lines).then(|| format!("{file}: {seen} of {lines} lines arrived"))
+        let mut files = self.produced.iter().flat_map(|produced| &produced.files);
+        let differs = |(file, lines): (&String, &Checksums)| {
+            let arrived = self.audit.files.get(file.as_bytes()).map_or(&[][..], Vec::as_slice);
+            difference(lines, arrived).map(|difference| format!("{file}: {difference}"))
         };
-        self.audit.first_fault.clone().or_else(|| sent.find_map(miscounted))
+        self.audit.first_fault.clone().or_else(|| files.find_map(differs))
     }
+}
+
+/// How the lines of a file differ from those that arrived.
+fn difference(lines: &[u32], arrived: &[u32]) -> Option<String> {
+    if let Some(index) = lines.iter().zip(arrived).position(|(line, arrived)| line != arrived) {
+        let line = grouped(index as u64 + 1);
+        return Some(format!("line {line} is not what the file says; was the file edited?"));
+    }
+    let (lines, arrived) = (lines.len() as u64, arrived.len() as u64);
+    (lines != arrived)
+        .then(|| format!("{} lines arrived, the file has {}", grouped(arrived), grouped(lines)))
 }
 
 impl fmt::Display for Summary {
@@ -95,7 +107,9 @@ impl fmt::Display for Summary {
             grouped(per_second(self.audit.lines, self.consuming)),
         )?;
         match self.fault() {
-            None => writeln!(f, "audit    passed: every line exactly once and in order")?,
+            None => {
+                writeln!(f, "audit    passed: every line exactly once, in order, as in its file")?;
+            }
             Some(fault) => writeln!(f, "audit    FAILED: {fault}")?,
         }
 
