@@ -436,16 +436,15 @@ fn every_snapshot_is_consistent_whatever_goes_on() {
             }
             snapshots
         });
-        for it in appenders {
-            it.join().unwrap();
-        }
+        // A thread that fails must not leave the others running: its failure is looked at last.
+        let appended: Vec<_> = appenders.into_iter().map(thread::ScopedJoinHandle::join).collect();
         ended.store(true, Ordering::Release);
-        for it in readers {
-            it.join().unwrap();
-        }
-        deletes.join().unwrap();
+        let read: Vec<_> = readers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        let retention = deletes.join();
         done.store(true, Ordering::Release);
-        assert!(watch.join().unwrap() > 10);
+        let watched = watch.join();
+        appended.into_iter().chain(read).chain([retention]).for_each(|it| it.unwrap());
+        assert!(watched.unwrap() > 10);
     });
     let metrics = broker.metrics();
     assert!(first(&metrics).removed.offsets > RECORDS / 2);

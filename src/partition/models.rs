@@ -89,6 +89,33 @@ fn append(core: &Arc<PartitionCore>) -> Result<u64> {
     }
 }
 
+/// A reader that is refused looks where the log begins, and must find that it is behind it: else the
+/// refusal passes for an error of the caller.
+#[test]
+fn loom_a_reader_that_is_out_of_range_finds_that_the_log_start_has_moved() {
+    model(|| {
+        let core = partition();
+        for _ in 0..2 {
+            append(&core).unwrap();
+            core.with_log(|log| log.roll_for(0)).unwrap();
+        }
+        append(&core).unwrap();
+        let mut cursor = core.cursor_at(0).unwrap();
+        let limits = FetchLimits { records: 1, bytes: usize::MAX, visible_end: 3 };
+        core.fetch(&mut cursor, &limits, &mut Fetched::default()).unwrap();
+        let retention = {
+            let core = Arc::clone(&core);
+            thread::spawn(move || core.retire(2).unwrap())
+        };
+        match core.fetch(&mut cursor, &limits, &mut Fetched::default()) {
+            Ok(()) => {}
+            Err(Error::OffsetOutOfRange { requested: 1, .. }) => assert_eq!(core.log_start(), 2),
+            Err(other) => panic!("{other:?}"),
+        }
+        retention.join().unwrap();
+    });
+}
+
 /// A reader in front of retention gets each record, or hears from where on there are any: never
 /// that a file is missing.
 #[test]

@@ -249,6 +249,11 @@ impl PartitionCore {
             // Its paths may lead to the files of another topic, which are no damage to this one.
             return Error::Closed;
         }
+        if matches!(error, Error::OffsetOutOfRange { .. }) {
+            // Retention shortens the list of segments before it publishes the log start, both under
+            // this lock. Whoever met the shorter list must also find the log start behind it.
+            drop(self.state.lock());
+        }
         let start = self.log_start();
         if offset >= start {
             return error;
