@@ -43,6 +43,7 @@ impl Active {
     /// Takes over a prepared segment, of which only the header is written, or a clean one.
     pub(crate) fn new(segment: Arc<Segment>, prepared: Prepared, position: usize) -> Self {
         let index = SparseIndex::new(segment.base_offset);
+        segment.set_space(&prepared.space);
         Self {
             segment,
             file: prepared.file,
@@ -170,12 +171,11 @@ impl Active {
         }
     }
 
-    pub(crate) fn sealed(&self, next_offset: u64) -> Sealed {
-        Sealed {
-            data_end: u32::try_from(self.position).unwrap_or(u32::MAX),
-            next_offset,
-            times: self.times,
-        }
+    /// Marks the end of the segment: nothing is appended to it any more.
+    pub(crate) fn seal(&self, next_offset: u64) {
+        self.space.seal();
+        let data_end = u32::try_from(self.position).unwrap_or(u32::MAX);
+        self.segment.seal(Sealed { data_end, next_offset, times: self.times });
     }
 }
 
@@ -204,6 +204,7 @@ pub(crate) fn reopen(
     let index = SparseIndex::new(segment.base_offset);
     let claim = Arc::clone(&segment.claim);
     let space = Space::new(Arc::clone(&file), kind, claim, writer.writable() as u64);
+    segment.set_space(&space);
     Ok(Active {
         segment,
         file,

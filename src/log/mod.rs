@@ -582,7 +582,7 @@ impl Log {
     }
 
     fn seal(&mut self, active: Active, producers: Vec<ProducerState>) {
-        active.segment.seal(active.sealed(self.log_end));
+        active.seal(self.log_end);
         let synced = active.is_synced();
         self.unfinished.push_back(Unfinished {
             segment: active.segment,

@@ -7,10 +7,11 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::LogEnv;
 use super::budget::Claim;
+use super::space::Space;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{Footer, Rewrite, SegmentHeader, TimeRange};
 use crate::record::TopicPartition;
@@ -76,6 +77,8 @@ pub(crate) struct Segment {
     /// ORDERING: Relaxed; a moment that guards no memory.
     next_horizon: AtomicU64,
     pub(crate) claim: Arc<Claim>,
+    /// Where space was made for it, if it ever was active: gone once nobody can make any more.
+    space: OnceLock<Weak<Space>>,
 }
 
 impl Segment {
@@ -133,7 +136,21 @@ impl Segment {
             sealed,
             next_horizon: AtomicU64::new(Footer::NO_HORIZON),
             claim,
+            space: OnceLock::new(),
         })
+    }
+
+    /// Says where space is made for the segment. Once.
+    pub(super) fn set_space(&self, space: &Arc<Space>) {
+        let _ = self.space.set(Arc::downgrade(space));
+    }
+
+    /// Ends the making of space, which may be late: what is done to the file or to its claim from
+    /// here on stays. Blocks for the disk while a step of it runs.
+    pub(super) fn end_space(&self) {
+        if let Some(space) = self.space.get().and_then(Weak::upgrade) {
+            space.end();
+        }
     }
 
     pub(crate) fn sealed(&self) -> Option<&Sealed> {
@@ -257,6 +274,7 @@ impl Segment {
 
     /// The file is gone: what it took is free, except for what is still mapped.
     pub(crate) fn give_up_space(&self) {
+        self.end_space();
         self.claim.shrink_to(0);
         let bytes = self.sealed().map_or(0, |sealed| u64::from(sealed.data_end));
         if let Some(region) = &*self.region.lock() {

@@ -4,6 +4,9 @@
 //! caught up with it. Both go through one [`Space`], whose lock is held while the disk works, so
 //! that zeros are never written over what was appended meanwhile: space is made only behind
 //! `ready`, and appends go only below it.
+//!
+//! The background may be late: the segment was rolled meanwhile, and the file ends with its footer,
+//! or was removed. So a space has an end, after which no more is made.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +15,7 @@ use super::PAGE_BYTES;
 use super::budget::Claim;
 use crate::storage::disk::DiskFile;
 use crate::storage::region::{Region, RegionWriter};
-use crate::sync::Mutex;
+use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// LIMIT: the step in which a segment that is written through its map grows: far enough ahead that
 /// the writer never waits for blocks at gigabytes per second, little enough to waste on one that
@@ -52,6 +55,10 @@ pub(super) struct Space {
     claim: Arc<Claim>,
     /// The end of the space that may be written. Only ever rises.
     ready: Mutex<u64>,
+    /// Whether the segment takes no more appends. ORDERING: set without the lock, for which the
+    /// writer must not wait; whoever then takes the lock ([`end`](Self::end)) knows that no step
+    /// runs and that none begins.
+    is_over: AtomicBool,
 }
 
 impl Space {
@@ -61,7 +68,20 @@ impl Space {
         claim: Arc<Claim>,
         ready: u64,
     ) -> Arc<Self> {
-        Arc::new(Self { file, kind, claim, ready: Mutex::new(ready) })
+        let is_over = AtomicBool::new(false);
+        Arc::new(Self { file, kind, claim, ready: Mutex::new(ready), is_over })
+    }
+
+    /// The segment takes no more appends: a step that has not begun makes nothing.
+    pub(super) fn seal(&self) {
+        self.is_over.store(true, Ordering::Release);
+    }
+
+    /// As [`seal`](Self::seal), and waits for the step that runs: the file is not changed here any
+    /// more. Blocks for the disk.
+    pub(super) fn end(&self) {
+        self.seal();
+        drop(self.ready.lock());
     }
 
     /// Where space should end so that `end` fits, from `ready` on: doubling at first, then in
@@ -103,7 +123,7 @@ impl Space {
     /// and holds nothing new.
     pub(super) fn extend(&self, region: &Region, target: u64) -> io::Result<u64> {
         let mut ready = self.ready.lock();
-        if *ready >= target {
+        if *ready >= target || self.is_over.load(Ordering::Acquire) {
             return Ok(*ready);
         }
         // If the disk then says no, the file may have grown all the same; and the next attempt
@@ -154,4 +174,38 @@ impl Growth {
 
 pub(super) fn page_ceil(bytes: u64) -> u64 {
     bytes.next_multiple_of(PAGE_BYTES)
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::path::Path;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+    use crate::log::budget::SpaceBudget;
+    use crate::storage::disk::{Disk, MemoryDisk};
+
+    /// What runs may still write zeros: who ends the space waits for it.
+    #[test]
+    fn the_end_waits_for_the_step_that_runs() {
+        let file = MemoryDisk::new().create(Path::new("/file")).unwrap();
+        let claim = Claim::of_file(&SpaceBudget::unlimited(), 0);
+        let space = Space::new(file, Writer::Pwrite, claim, 0);
+        let (ended, end) = mpsc::channel();
+        thread::scope(|scope| {
+            let step = space.ready.lock();
+            scope.spawn(|| {
+                space.end();
+                ended.send(()).unwrap();
+            });
+            while !space.is_over.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            assert!(end.try_recv().is_err(), "ended over a step that runs");
+            drop(step);
+            end.recv().unwrap();
+        });
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::format::{Rewrite, SegmentHeader};
+use crate::storage::disk::Access;
 
 #[test]
 fn what_is_appended_is_read_back_across_rolls_from_every_offset() {
@@ -528,4 +529,44 @@ fn appends_go_on_across_syncs_and_growth() {
         let end = log.log_end();
         assert_eq!(read_from(&log, 0, usize::MAX).unwrap(), plain(0..end, 20_000), "{name}");
     });
+}
+
+/// Space ahead of the writer is made without the partition's lock, so it may come when its segment
+/// was rolled and has its footer, or is removed. It wrote zeros over the footer, made the file as
+/// long as the step, and took from the byte budget what nobody gave back. The rule: a segment that
+/// takes no more appends gets no more space.
+// RED: src/log/space.rs
+//   - if *ready >= target || self.is_over.load(Ordering::Acquire) {
+//   + if *ready >= target {
+#[test]
+fn row_d12_space_that_comes_too_late_changes_neither_the_file_nor_the_budget() {
+    for is_removed in [false, true] {
+        every_rig(|name, mut rig| {
+            rig.env().space = SpaceBudget::new(1 << 30);
+            rig.options.segment_bytes = 1 << 20;
+            let mut log = rig.create();
+            let late = loop {
+                append(&mut log, 1, 5_000);
+                if let Some(growth) = log.growth_wish() {
+                    break growth;
+                }
+            };
+            log.roll_for(0).unwrap();
+            sync(&mut log).unwrap();
+            finish_segments(&mut log).unwrap();
+            let segment = log.segments().first().unwrap();
+            if is_removed {
+                for removed in log.retire(log.log_end(), 1) {
+                    removed.remove_file().unwrap();
+                }
+            }
+
+            let length = || segment.open_file(Access::Read).map(|file| file.len().unwrap()).ok();
+            let before = (rig.env.space.used(), length());
+            late.run().unwrap();
+            assert_eq!((rig.env.space.used(), length()), before, "{name}");
+            let has_footer = !is_removed && segment.read_footer().unwrap().is_some();
+            assert_eq!(has_footer, !is_removed, "{name}");
+        });
+    }
 }
