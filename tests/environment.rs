@@ -55,8 +55,8 @@ fn child_is_locked_out() {
 }
 
 // RED: src/broker/open.rs
-//   - has_lock.then(|| DirLock::acquire(dir))
-//   + has_lock.then(|| DirLock::acquire(dir)).filter(|_| false)
+//   - has_lock.then(|| DirLock::acquire(dir, self.lock_wait))
+//   + has_lock.then(|| DirLock::acquire(dir, self.lock_wait)).filter(|_| false)
 #[test]
 fn row_f01_a_second_process_is_locked_out_and_touches_nothing() {
     let dir = temp_dir();

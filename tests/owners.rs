@@ -288,8 +288,8 @@ fn row_e21_what_is_made_is_for_its_owner_alone_whatever_the_umask() {
 }
 
 // RED: src/storage/lock.rs
-//   - Self::take(dir, check_owner, Files::lock)
-//   + Self::take(dir, |_, _| Ok(()), Files::lock)
+//   - Self::take(dir, check_owner, Files::lock, for_at_most(wait))
+//   + Self::take(dir, |_, _| Ok(()), Files::lock, for_at_most(wait))
 #[test]
 fn row_e21_a_directory_that_every_user_may_write_to_is_refused() {
     let dir = temp_dir();

@@ -3,10 +3,11 @@
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Broker;
 use super::engine::Settings;
-use super::open::Opening;
+use super::open::{Opening, Spawn, spawn_thread};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Durability, ReadMode, RecoveryPolicy, TopicConfig, WhenFull};
 use crate::error::{Error, Result};
@@ -15,6 +16,7 @@ use crate::log::budget::SpaceBudget;
 use crate::log::maps::MapBudget;
 use crate::log::pinned::PinnedMaps;
 use crate::storage::disk::{Disk, MemoryDisk, RealDisk};
+use crate::storage::lock::DEFAULT_WAIT;
 use crate::storage::process::Process;
 use crate::sync::{AtomicU64, Ordering};
 use crate::trace::Outbox;
@@ -41,6 +43,8 @@ pub struct BrokerBuilder {
     seed: Option<u64>,
     max_total_bytes: u64,
     when_full: WhenFull,
+    lock_wait: Duration,
+    spawn: Arc<Spawn>,
 }
 
 impl Default for BrokerBuilder {
@@ -58,6 +62,8 @@ impl Default for BrokerBuilder {
             seed: None,
             max_total_bytes: u64::MAX,
             when_full: WhenFull::default(),
+            lock_wait: DEFAULT_WAIT,
+            spawn: Arc::new(spawn_thread),
         }
     }
 }
@@ -142,6 +148,16 @@ impl BrokerBuilder {
         self
     }
 
+    /// How long [`open`](Self::open) waits for another broker that has the directory, in this
+    /// process or another, before it is [`Error::Locked`]. Default 250 ms: enough for one that is
+    /// about to be gone. Where a new process starts before the old one has closed its broker, set
+    /// it to what the close may take. A broker of this process that is closing is waited for a
+    /// second at least. It is real time, whatever the [`clock`](Self::clock).
+    pub fn lock_wait(mut self, wait: Duration) -> Self {
+        self.lock_wait = wait;
+        self
+    }
+
     /// Opens for inspection: takes no lock, writes nothing, maps nothing, and sees at most what
     /// was published when it was opened. Default false.
     pub fn read_only(mut self, read_only: bool) -> Self {
@@ -161,6 +177,13 @@ impl BrokerBuilder {
     pub(crate) fn disk(mut self, disk: Arc<dyn Disk>, dir: &Path) -> Self {
         self.disk = Some(disk);
         self.place = Some(Place::Dir(dir.to_path_buf()));
+        self
+    }
+
+    /// How the broker's threads are started.
+    #[cfg(test)]
+    pub(crate) fn spawn(mut self, spawn: Arc<Spawn>) -> Self {
+        self.spawn = spawn;
         self
     }
 
@@ -227,6 +250,8 @@ impl BrokerBuilder {
             env: Arc::new(env),
             clock: self.clock,
             background: self.background && !self.read_only,
+            lock_wait: self.lock_wait,
+            spawn: self.spawn,
             reseed: Box::new(move |opens| random.mix(opens)),
         };
         Ok(Broker::from_engine(opening.run()?))

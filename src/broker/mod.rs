@@ -98,7 +98,8 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`Error::Locked`] when another broker has the directory, [`Error::Corrupt`] when its
+    /// [`Error::Locked`] when another broker has the directory and keeps it for as long as
+    /// [`lock_wait`](BrokerBuilder::lock_wait) says, [`Error::Corrupt`] when its
     /// internal logs are damaged (what is wrong with topics is in [`recovery`](Self::recovery)), [`Error::UnsupportedVersion`], [`Error::Io`], [`Error::StorageFull`], and
     /// [`Error::Config`] when every user of the machine may write to the directory.
     ///
@@ -108,7 +109,9 @@ impl Broker {
     ///
     /// # Blocking
     ///
-    /// For the disk; up to a second for a broker of this process that is going away.
+    /// For the disk; for another broker that has the directory up to
+    /// [`lock_wait`](BrokerBuilder::lock_wait), and up to a second if it is of this process and
+    /// closing.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         Self::builder().data_dir(dir).open()
     }

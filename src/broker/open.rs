@@ -1,10 +1,11 @@
 //! Opening a broker: lock, own logs, interrupted work, partitions, lanes; in this order.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use super::catalog::{Stage, TopicEntry};
 use super::engine::{Engine, Settings};
@@ -33,12 +34,27 @@ use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, RwLock};
 use crate::topic::TopicShared;
 use crate::trace::note;
 
+/// How a named thread of the broker is started.
+pub(crate) type Spawn =
+    dyn Fn(&'static str, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> + Send + Sync;
+
+/// A thread of the operating system.
+pub(crate) fn spawn_thread(
+    name: &'static str,
+    run: Box<dyn FnOnce() + Send>,
+) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.into()).spawn(run)
+}
+
 /// What is needed to open a broker.
 pub(crate) struct Opening {
     pub(crate) settings: Settings,
     pub(crate) env: Arc<LogEnv>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) background: bool,
+    /// How long to wait for another holder of the directory.
+    pub(crate) lock_wait: Duration,
+    pub(crate) spawn: Arc<Spawn>,
     pub(crate) reseed: Box<dyn Fn(u64) + Sync>,
 }
 
@@ -51,7 +67,8 @@ impl Opening {
         if is_new()? && !self.settings.read_only {
             make_dirs(disk, dir)?;
         }
-        let lock = self.settings.has_lock.then(|| DirLock::acquire(dir)).transpose()?;
+        let lock =
+            self.settings.has_lock.then(|| DirLock::acquire(dir, self.lock_wait)).transpose()?;
         disk.bind(dir).map_err(|source| Error::io("open", dir, source))?;
         let (lanes, queues) = Lanes::new(self.background);
         let mut partitions = Vec::new();
@@ -87,7 +104,7 @@ impl Opening {
         make_room_if_full(&engine);
         if self.background {
             engine.lanes.follow(&*self.clock);
-            start_lanes(&engine, queues)?;
+            start_lanes(&engine, queues, &*self.spawn)?;
         }
         Ok(engine)
     }
@@ -309,38 +326,38 @@ fn forgotten_topics(engine: &Engine) -> Vec<LocalChange> {
     known.difference(&live).map(|id| LocalChange::TopicGone(*id)).collect()
 }
 
-fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues) -> Result<()> {
+fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues, spawn: &Spawn) -> Result<()> {
     let queues = Arc::new(queues);
-    let failed = |source| Error::io("start a thread for", &engine.settings.dir, source);
-    let space = {
+    let space: Box<dyn FnOnce() + Send> = {
         let (engine, queues) = (Arc::clone(engine), Arc::clone(&queues));
-        thread::Builder::new()
-            .name("logpond-space".into())
-            .spawn(move || {
-                let evict_overdue = || engine.coordinator.evict_overdue();
-                run_space_lane(&queues, &*engine.clock, &engine.env.trace, evict_overdue);
-            })
-            .map_err(failed)?
+        Box::new(move || {
+            let evict_overdue = || engine.coordinator.evict_overdue();
+            run_space_lane(&queues, &*engine.clock, &engine.env.trace, evict_overdue);
+        })
     };
-    engine.threads.lock().push(space);
-    let bulk = {
+    let bulk: Box<dyn FnOnce() + Send> = {
         let engine = Arc::clone(engine);
         let opened = *engine.points.lock();
-        let run = move || {
+        Box::new(move || {
             run_bulk_lane(&queues, &*engine.clock, opened, &engine.env.trace, &*engine);
-        };
-        thread::Builder::new().name("logpond-bulk".into()).spawn(run)
+        })
     };
-    match bulk {
-        Ok(bulk) => {
-            engine.threads.lock().push(bulk);
-            Ok(())
-        }
-        Err(source) => {
-            engine.lanes.stop();
-            Err(failed(source))
+    for (name, run) in [("logpond-space", space), ("logpond-bulk", bulk)] {
+        match spawn(name, run) {
+            Ok(thread) => engine.threads.lock().push(thread),
+            Err(source) => {
+                engine.lanes.stop();
+                // What runs has the engine, and with it the directory: it is over before the error
+                // is returned, so that the next attempt finds the directory free.
+                let begun = std::mem::take(&mut *engine.threads.lock());
+                for thread in begun {
+                    let _ = thread.join();
+                }
+                return Err(Error::io("start a thread for", &engine.settings.dir, source));
+            }
         }
     }
+    Ok(())
 }
 
 /// Runs `work` over `jobs` on as many threads as the machine has, in the order of the jobs.
@@ -367,12 +384,15 @@ fn in_parallel<J: Copy + Sync, R: Send>(
         done
     };
     let mut results: Vec<(usize, Result<R>)> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        // One is this thread itself, which does all of it where no other can be had.
+        let spawn = |_| thread::Builder::new().spawn_scoped(scope, worker).ok();
+        let workers: Vec<_> = (1..threads).map_while(spawn).collect();
+        let own = worker();
         let join = |worker: thread::ScopedJoinHandle<'_, _>| match worker.join() {
             Ok(results) => results,
             Err(panic) => std::panic::resume_unwind(panic),
         };
-        workers.into_iter().flat_map(join).collect()
+        workers.into_iter().flat_map(join).chain(own).collect()
     });
     results.sort_by_key(|(index, _)| *index);
     results.into_iter().map(|(_, result)| result).collect()
@@ -458,3 +478,7 @@ fn unknown_entries(engine: &Engine) -> Result<Vec<PathBuf>> {
         unknown.map(|entry| dir.join(entry.name)).collect()
     }))
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;

@@ -33,9 +33,17 @@ use crate::sync::{Condvar, Mutex};
 
 const FILE_NAME: &str = "LOCK";
 
-/// LIMIT: how long `acquire` waits for a holder in this process that is closing: its last syncs
-/// and joins, not a human's patience.
-const WAIT: Duration = Duration::from_secs(1);
+/// How long an opening waits unless it is told otherwise: for a holder that is about to go, not for
+/// one that stays.
+pub(crate) const DEFAULT_WAIT: Duration = Duration::from_millis(250);
+
+/// LIMIT: how long `acquire` waits at least for a holder in this process that is closing: its last
+/// syncs and joins, not a human's patience.
+const CLOSING_WAIT: Duration = Duration::from_secs(1);
+
+/// LIMIT: how often a lock is tried again that another process has, which cannot tell us that it
+/// has given it up.
+const TRY_EVERY: Duration = Duration::from_millis(5);
 
 /// LIMIT: how often a lock file that is replaced while it is being locked is tried again.
 const ATTEMPTS: usize = 8;
@@ -67,31 +75,47 @@ pub(crate) struct DirLock {
 }
 
 impl DirLock {
-    /// Takes the lock. Waits up to a second if the holder is in this process and has said that it
-    /// is closing; otherwise a taken lock is [`Error::Locked`] at once.
-    pub(crate) fn acquire(dir: &Path) -> Result<Self> {
-        Self::take(dir, check_owner, Files::lock)
+    /// Takes the lock. Waits up to `wait` for any holder, in this process or another, and at least
+    /// a second for one in this process that has said that it is closing; then it is
+    /// [`Error::Locked`].
+    pub(crate) fn acquire(dir: &Path, wait: Duration) -> Result<Self> {
+        Self::take(dir, check_owner, Files::lock, for_at_most(wait))
     }
 
     /// Takes the lock of a directory in which nothing may be written, by what is there: `LOCK`, if
     /// any broker was ever in it, and the directory itself. Whose it is does not matter to who maps
-    /// nothing of it. Otherwise as [`acquire`](Self::acquire).
+    /// nothing of it. Otherwise as [`acquire`](Self::acquire) with the default wait.
     pub(crate) fn acquire_read_only(dir: &Path) -> Result<Self> {
-        Self::take(dir, |_, _| Ok(()), Files::lock_what_is_there)
+        Self::take(dir, |_, _| Ok(()), Files::lock_what_is_there, for_at_most(DEFAULT_WAIT))
     }
 
+    /// Each attempt looks anew at what the path leads to, and holds nothing until the next. `wait`
+    /// returns when it is time for that; false when there is to be none.
     fn take(
         dir: &Path,
-        check: impl FnOnce(&Path, &Metadata) -> Result<()>,
-        lock: impl FnOnce(&Path) -> Result<Files>,
+        check: impl Fn(&Path, &Metadata) -> Result<()>,
+        lock: impl Fn(&Path) -> Result<Files>,
+        mut wait: impl FnMut(Holder) -> bool,
     ) -> Result<Self> {
-        let path = dir.to_path_buf();
-        let metadata = platform::retried(|| std::fs::metadata(dir))
-            .map_err(|error| Error::io("open", dir, error))?;
-        check(dir, &metadata)?;
-        let entry = RegistryEntry::take(dir, &metadata)?;
-        let files = lock(dir)?;
-        Ok(Self { entry, files, path, process: std::process::id() })
+        loop {
+            let metadata = platform::retried(|| std::fs::metadata(dir))
+                .map_err(|error| Error::io("open", dir, error))?;
+            check(dir, &metadata)?;
+            let holder = match RegistryEntry::take(dir, &metadata)? {
+                Ok(entry) => match lock(dir) {
+                    Ok(files) => {
+                        let (path, process) = (dir.to_path_buf(), std::process::id());
+                        return Ok(Self { entry, files, path, process });
+                    }
+                    Err(Error::Locked { .. }) => Holder::Staying,
+                    Err(error) => return Err(error),
+                },
+                Err(holder) => holder,
+            };
+            if !wait(holder) {
+                return Err(locked(dir));
+            }
+        }
     }
 
     /// Lets `acquire` in this process wait for the lock from now on.
@@ -127,6 +151,27 @@ impl fmt::Debug for DirLock {
     }
 }
 
+/// The waits between the attempts of an opening that waits so long in all, in real time.
+fn for_at_most(wait: Duration) -> impl FnMut(Holder) -> bool {
+    let begun = real_now();
+    move |holder| {
+        let wait = match holder {
+            Holder::Staying => wait,
+            Holder::Closing => wait.max(CLOSING_WAIT),
+        };
+        let now = real_now();
+        let left = wait.saturating_sub(now.saturating_duration_since(begun));
+        if left.is_zero() {
+            return false;
+        }
+        // A holder in this process calls when it is gone; if it did before this waits, and where it
+        // is another process, the next attempt comes soon.
+        let holders = REGISTRY.holders.lock();
+        drop(REGISTRY.freed.wait_until(holders, now + left.min(TRY_EVERY)));
+        true
+    }
+}
+
 /// The place in the list of this process.
 #[derive(Debug)]
 struct RegistryEntry {
@@ -134,30 +179,20 @@ struct RegistryEntry {
 }
 
 impl RegistryEntry {
-    fn take(dir: &Path, metadata: &Metadata) -> Result<Self> {
+    /// The entry, or who has it.
+    fn take(dir: &Path, metadata: &Metadata) -> Result<std::result::Result<Self, Holder>> {
         let path = if cfg!(unix) {
             PathBuf::new()
         } else {
             dir.canonicalize().map_err(|error| Error::io("open", dir, error))?
         };
         let key = (platform::identity(metadata), path);
-        let deadline = real_now() + WAIT;
         let mut holders = REGISTRY.holders.lock();
-        loop {
-            match holders.get(&key) {
-                None => break,
-                Some(Holder::Staying) => return Err(locked(dir)),
-                Some(Holder::Closing) => {
-                    let (guard, timed_out) = REGISTRY.freed.wait_until(holders, deadline);
-                    holders = guard;
-                    if timed_out && holders.contains_key(&key) {
-                        return Err(locked(dir));
-                    }
-                }
-            }
+        if let Some(holder) = holders.get(&key) {
+            return Ok(Err(*holder));
         }
         holders.insert(key.clone(), Holder::Staying);
-        Ok(Self { key })
+        Ok(Ok(Self { key }))
     }
 }
 
