@@ -29,7 +29,7 @@ use self::open::Leftovers;
 use self::pinned::PinnedMaps;
 use self::producers::{Admission, ProducerTable, Sequence};
 use self::segment::{Segment, SegmentList};
-use self::tasks::{SyncScope, Unfinished, Unproved};
+use self::tasks::{SyncFile, SyncScope, Unfinished, Unproved};
 use crate::clock::Moment;
 use crate::error::{CorruptionKind, Error, Result};
 use crate::format::{
@@ -216,11 +216,15 @@ pub(crate) struct Log {
     active: Option<Active>,
     prepared: Option<Prepared>,
     unfinished: VecDeque<Unfinished>,
+    /// The place of the last sealed segment that is durable with all before it.
+    synced_to: Option<u64>,
+    /// The files of the sealed segments behind that for which no sync has begun, in order.
+    to_sync: VecDeque<SyncFile>,
     /// Segments that are given no footer in this life of the log.
     footerless: Vec<Unfinished>,
     /// What the opening has yet to do on the disk.
     leftovers: Option<Leftovers>,
-    unproved: Vec<Arc<Unproved>>,
+    unproved: Vec<Unproved>,
     next_number: u64,
     generation: u32,
     log_start: u64,
@@ -281,6 +285,8 @@ impl Log {
             active: None,
             prepared: None,
             unfinished: VecDeque::new(),
+            synced_to: None,
+            to_sync: VecDeque::new(),
             footerless: Vec::new(),
             leftovers: None,
             unproved: Vec::new(),
@@ -583,12 +589,16 @@ impl Log {
 
     fn seal(&mut self, active: Active, producers: Vec<ProducerState>) {
         active.seal(self.log_end);
-        let synced = active.is_synced();
+        let before = self.unfinished.back().map(|last| last.segment.places.1);
+        if active.is_synced() && before <= self.synced_to {
+            self.synced_to = Some(active.segment.places.1);
+        } else {
+            // The descriptor lives until a sync has returned, so that no error can be missed.
+            let (segment, file) = (Arc::clone(&active.segment), active.file);
+            self.to_sync.push_back(SyncFile { segment, file, end: active.position });
+        }
         self.unfinished.push_back(Unfinished {
             segment: active.segment,
-            // The descriptor lives until a sync has returned, so that no error can be missed.
-            file: (!synced).then_some(active.file),
-            synced,
             is_found: false,
             index: active.index,
             index_is_whole: active.index_is_whole,

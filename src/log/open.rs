@@ -336,12 +336,12 @@ impl Assembly<'_> {
         });
         if !is_durable {
             let range = tail_start..data_end;
-            log.unproved.push(Arc::new(Unproved { segment: Arc::clone(segment), range }));
+            log.unproved.push(Unproved { segment: Arc::clone(segment), range });
+        } else if log.unproved.is_empty() {
+            log.synced_to = Some(segment.places.1);
         }
         log.unfinished.push_back(Unfinished {
             segment: Arc::clone(segment),
-            file: None,
-            synced: is_durable,
             is_found: true,
             index,
             index_is_whole: is_whole,
@@ -361,6 +361,9 @@ impl Assembly<'_> {
         };
         let log = &mut *self.log;
         log.unfinished.pop_back();
+        // What goes on is not sealed.
+        let sealed_to = log.unfinished.back().map(|last| last.segment.places.1);
+        log.synced_to = log.synced_to.min(sealed_to);
         let position = point.position as usize;
         let file = last.open_file(Access::ReadWrite)?;
         let capacity = usize::try_from(log.options.segment_bytes).unwrap_or(usize::MAX);

@@ -236,6 +236,7 @@ impl Log {
             // The list is in the order of places, and what was removed was its beginning.
             let stays = |segment: &Segment| segment.places.0 > last.places.1;
             self.unfinished.retain(|unfinished| stays(&unfinished.segment));
+            self.to_sync.retain(|file| stays(&file.segment));
             self.footerless.retain(|footerless| stays(&footerless.segment));
             self.unproved.retain(|unproved| stays(&unproved.segment));
         }

@@ -27,16 +27,18 @@ pub(crate) enum SyncScope {
 #[derive(Debug)]
 pub(crate) struct SyncTask {
     /// Tails of an earlier life that no sync of this one has covered.
-    pub(crate) unproved: Vec<Arc<Unproved>>,
+    pub(crate) unproved: Vec<Unproved>,
     /// The files, in segment order, the active one last.
     pub(crate) files: Vec<SyncFile>,
+    /// The place of the last segment that was sealed when it was made.
+    pub(crate) sealed_to: Option<u64>,
     /// What is durable when the task succeeds.
     pub(crate) target: u64,
 }
 
 /// A file to be synced, and up to where the sync will vouch for it: what is published behind
 /// `end` while the sync runs belongs to the next one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct SyncFile {
     pub(crate) segment: Arc<Segment>,
     pub(crate) file: Arc<dyn DiskFile>,
@@ -78,14 +80,6 @@ impl SyncFile {
             path: segment.path.clone(),
             source: Arc::new(source),
         })
-    }
-}
-
-impl SyncTask {
-    /// Up to where the task vouches for a segment, if it does.
-    pub(crate) fn end_of(&self, segment: &Arc<Segment>) -> Option<usize> {
-        let file = self.files.iter().find(|file| Arc::ptr_eq(&file.segment, segment))?;
-        Some(file.end)
     }
 }
 
@@ -156,9 +150,6 @@ const REWRITE_CHUNK_BYTES: u32 = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Unfinished {
     pub(crate) segment: Arc<Segment>,
-    /// The descriptor that was open since the segment was made; `None` for one found at open.
-    pub(crate) file: Option<Arc<dyn DiskFile>>,
-    pub(crate) synced: bool,
     /// Whether it was there before this life of the log, which then need not be the only one that
     /// writes to it.
     pub(crate) is_found: bool,
@@ -167,15 +158,6 @@ pub(crate) struct Unfinished {
     pub(crate) producers: Vec<ProducerState>,
     pub(crate) leader_epoch: u32,
     pub(crate) incarnation: u64,
-}
-
-impl Unfinished {
-    /// What a sync has to do for it.
-    pub(crate) fn to_sync(&self) -> Option<SyncFile> {
-        let file = self.file.as_ref().filter(|_| !self.synced)?;
-        let end = self.segment.sealed()?.data_end as usize;
-        Some(SyncFile { segment: Arc::clone(&self.segment), file: Arc::clone(file), end })
-    }
 }
 
 /// The footer of the oldest synced segment that has none.

@@ -15,12 +15,18 @@ use crate::rules::Rule;
 impl Log {
     // ---- syncs -------------------------------------------------------------------------------
 
-    /// A task that makes durable what is published now. Empty when all of it is.
+    /// A task that makes durable what is published now. Empty when all of it is. One is under way
+    /// at a time.
+    ///
+    /// It takes what it needs with it, however many segments wait: appends wait for this, and for
+    /// [`finish_sync`](Self::finish_sync). Whoever runs the task drops it under no lock, since that
+    /// closes the files.
     pub(crate) fn begin_sync(&mut self, scope: SyncScope) -> SyncTask {
-        let mut files: Vec<_> = self.unfinished.iter().filter_map(Unfinished::to_sync).collect();
-        let unproved = self.unproved.clone();
+        let unproved = std::mem::take(&mut self.unproved);
+        let mut files = Vec::from(std::mem::take(&mut self.to_sync));
+        let sealed_to = self.unfinished.back().map(|last| last.segment.places.1);
         if scope == SyncScope::Sealed {
-            return SyncTask { unproved, files, target: self.sealed_end() };
+            return SyncTask { unproved, files, sealed_to, target: self.sealed_end() };
         }
         if let Some(active) = self.active.as_mut().filter(|active| !active.is_synced()) {
             // What is published from here on belongs to the next sync.
@@ -31,27 +37,40 @@ impl Log {
                 end: active.position,
             });
         }
-        SyncTask { unproved, files, target: self.log_end }
+        SyncTask { unproved, files, sealed_to, target: self.log_end }
+    }
+
+    /// Takes a task back that did not succeed: nothing of it is durable, whatever has been synced.
+    pub(crate) fn give_back_sync(&mut self, task: SyncTask) {
+        let before = std::mem::replace(&mut self.unproved, task.unproved);
+        self.unproved.extend(before);
+        let next = self.to_sync.front().map(|next| next.segment.number);
+        // Without the one that was active: it still is, or was sealed meanwhile and waits already.
+        let was_sealed =
+            |file: &SyncFile| file.segment.sealed().is_some() && Some(file.segment.number) != next;
+        for file in task.files.into_iter().filter(was_sealed).rev() {
+            self.to_sync.push_front(file);
+        }
     }
 
     /// Takes note of a sync that succeeded.
     pub(crate) fn finish_sync(&mut self, task: &SyncTask) {
         self.durable_end = self.durable_end.max(task.target);
-        self.unproved.retain(|tail| !task.unproved.iter().any(|done| Arc::ptr_eq(tail, done)));
+        self.synced_to = self.synced_to.max(task.sealed_to);
+        let Some(last) = task.files.last() else { return };
         if let Some(active) = &mut self.active
-            && let Some(end) = task.end_of(&active.segment)
+            && Arc::ptr_eq(&active.segment, &last.segment)
         {
-            active.synced_to(end);
+            active.synced_to(last.end);
+            return;
         }
-        let proved = self.unproved.is_empty();
-        for unfinished in &mut self.unfinished {
-            let sealed = unfinished.segment.sealed().map(|sealed| sealed.data_end as usize);
-            // A segment that was sealed while the sync ran may end behind what the sync covered.
-            let covered = task.end_of(&unfinished.segment).is_some_and(|end| Some(end) >= sealed);
-            if covered || (proved && unfinished.file.is_none()) {
-                unfinished.synced = true;
-                unfinished.file = None;
-            }
+        // A segment that was sealed while the sync ran is the first of those that wait for the
+        // next. It may end behind what this one covered.
+        let is_covered =
+            |next: &SyncFile| Arc::ptr_eq(&next.segment, &last.segment) && last.end >= next.end;
+        if self.to_sync.front().is_some_and(is_covered) {
+            self.to_sync.pop_front();
+            self.synced_to = self.synced_to.max(Some(last.segment.places.1));
         }
     }
 
@@ -123,6 +142,7 @@ impl Log {
         self.prepared = None;
         self.active = None;
         self.unfinished.clear();
+        self.to_sync.clear();
         self.footerless.clear();
         self.unproved.clear();
         for segment in self.segments.all() {
@@ -137,7 +157,8 @@ impl Log {
 
     /// The footer to be written next: of the oldest segment without one, once it is synced.
     pub(crate) fn begin_footer(&mut self) -> Option<FooterTask> {
-        let is_due = |oldest: &&Unfinished| oldest.synced || !Rule::FooterAfterSync.holds();
+        let is_synced = |oldest: &Unfinished| Some(oldest.segment.places.1) <= self.synced_to;
+        let is_due = |oldest: &&Unfinished| is_synced(oldest) || !Rule::FooterAfterSync.holds();
         let oldest = self.unfinished.front().filter(is_due)?;
         let sealed = *oldest.segment.sealed()?;
         let footer = Footer {

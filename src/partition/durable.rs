@@ -94,10 +94,11 @@ impl PartitionCore {
         };
         // A tail is rewritten by its path, which after a deletion may lead to another topic's
         // file. What has a descriptor needs no such care, and a deletion does not wait for it.
-        let rewriting = match task.unproved.as_slice() {
-            [] => None,
-            _ => Some(self.disk_work.begin().ok_or(Error::Closed)?),
-        };
+        let rewriting = (!task.unproved.is_empty()).then(|| self.disk_work.begin());
+        if matches!(rewriting, Some(None)) {
+            self.state.lock().log.give_back_sync(task);
+            return Err(Error::Closed);
+        }
         let result = self.state.guard(|| task.run());
         drop(rewriting);
         let ended = begun.and_then(|_| foreign::call(|| self.clock.monotonic()));

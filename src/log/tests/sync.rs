@@ -83,8 +83,8 @@ fn what_readers_hold_stays_as_it_was_while_its_segment_is_synced() {
 /// been appended to it since the sync began. Rule: a sync vouches for what was published when it
 /// began, and for nothing behind it.
 // RED: src/log/work.rs
-//   - let covered = task.end_of(&unfinished.segment).is_some_and(|end| Some(end) >= sealed);
-//   + let covered = task.end_of(&unfinished.segment).is_some_and(|_| sealed.is_some());
+//   - Arc::ptr_eq(&next.segment, &last.segment) && last.end >= next.end
+//   + Arc::ptr_eq(&next.segment, &last.segment)
 #[test]
 fn row_b14_a_sync_does_not_cover_what_was_appended_before_the_segment_was_sealed() {
     let (disk, rig) = Rig::fresh(1);
@@ -130,11 +130,65 @@ fn a_sync_that_failed_proves_nothing_and_the_next_one_asks_for_all_of_it_again()
     let failed = task.run();
     assert!(matches!(failed, Err(Error::SyncFailed { .. })), "{failed:?}");
     assert_eq!(log.durable_end(), 0);
+    log.give_back_sync(task);
     assert_eq!(
         log.begin_sync(SyncScope::All).files.len(),
         1,
         "nobody may take an empty task for a success"
     );
+}
+
+/// The same where segments were sealed before the sync began, and while it ran.
+#[test]
+fn a_task_that_is_given_back_is_asked_for_again_in_segment_order() {
+    let (_, rig) = Rig::fresh(1);
+    let mut log = rig.create();
+    let fill_to = |log: &mut Log, segments: usize| {
+        while segment_count(log) < segments {
+            append(log, 1, 3_000);
+        }
+    };
+    for scope in [SyncScope::All, SyncScope::Sealed] {
+        fill_to(&mut log, 3);
+        let task = log.begin_sync(scope);
+        fill_to(&mut log, 5);
+        log.give_back_sync(task);
+        let task = log.begin_sync(SyncScope::All);
+        let numbers: Vec<u64> = task.files.iter().map(|file| file.segment.number).collect();
+        assert_eq!(numbers, [0, 1, 2, 3, 4]);
+        log.give_back_sync(task);
+    }
+    sync(&mut log).unwrap();
+    assert!(!log.is_dirty());
+    finish_segments(&mut log).unwrap();
+    assert!(!log.has_unfinished());
+}
+
+/// A sync looked, under the lock that appends take, at every sealed segment without a footer, once
+/// before it ran and once for each of its files after: 16,000 of them stalled an append for 309 ms.
+/// The rule: a task takes with it what waits, and what it did is noted by where it ends. Files are
+/// closed with the task, under no lock.
+// RED: src/log/work.rs
+//   - let mut files = Vec::from(std::mem::take(&mut self.to_sync));
+//   + let mut files = Vec::from(self.to_sync.clone());
+#[test]
+fn row_d13_a_sync_takes_with_it_what_waits_and_closes_it_under_no_lock() {
+    let (_, rig) = Rig::fresh(1);
+    let mut log = rig.create();
+    while segment_count(&log) < 4 {
+        append(&mut log, 1, 3_000);
+    }
+    let task = log.begin_sync(SyncScope::Sealed);
+    assert_eq!(task.files.len(), 3);
+    assert!(log.begin_sync(SyncScope::Sealed).files.is_empty());
+    task.run().unwrap();
+    log.finish_sync(&task);
+    assert_eq!(log.durable_end(), log.sealed_end());
+    assert!(log.to_sync.is_empty());
+    let file = Arc::downgrade(&task.files[0].file);
+    assert!(file.upgrade().is_some());
+    drop(task);
+    assert!(file.upgrade().is_none());
 }
 
 #[test]

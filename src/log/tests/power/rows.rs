@@ -57,8 +57,8 @@ fn row_b04_a_header_without_its_payload_is_no_batch() {
 /// A footer says of its segment what is in it, so it is written when that is synced, and not
 /// before: a footer whose page persists while the data does not would vouch for nothing.
 // RED: src/log/work.rs
-//   - let is_due = |oldest: &&Unfinished| oldest.synced || !Rule::FooterAfterSync.holds();
-//   + let is_due = |_: &&Unfinished| Rule::FooterAfterSync.holds();
+//   - let is_due = |oldest: &&Unfinished| is_synced(oldest) || !Rule::FooterAfterSync.holds();
+//   + let is_due = |oldest: &&Unfinished| is_synced(oldest) || Rule::FooterAfterSync.holds();
 #[test]
 fn row_b05_no_footer_is_ahead_of_its_data() {
     every_image(
