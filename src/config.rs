@@ -19,10 +19,14 @@ use crate::error::{Error, Result};
 pub enum Durability {
     /// Acknowledged when published: survives kill -9, not a power cut.
     Os,
-    /// Acknowledged when published, and synced in the background: at the latest `every` after the
+    /// Acknowledged when published, and synced in the background: a sync begins `every` after the
     /// first un-synced append, or as soon as `bytes` are un-synced.
+    ///
+    /// Each partition has its own interval and its own sync. Up to 16 of a broker are in flight:
+    /// where P of them fall due together, the last begins about P / 16 syncs of the disk later.
     Interval {
-        /// The longest that an append stays un-synced, on the broker's clock.
+        /// How long after an append its sync begins at the latest, on the broker's clock, unless
+        /// more syncs are due than can be in flight.
         every: Duration,
         /// How many un-synced bytes start a sync before that.
         bytes: u64,

@@ -498,6 +498,16 @@ impl PartitionCore {
         }
     }
 
+    /// When an interval is over, if the partition is dirty.
+    pub(crate) fn sync_due(&self) -> Option<Duration> {
+        self.state.lock().sync_due
+    }
+
+    /// Has the events delivered that wait. Under no lock.
+    pub(crate) fn deliver_events(&self) {
+        self.trace.deliver();
+    }
+
     /// Syncs if an interval is over at `now`. Returns when it will be, if dirty.
     pub(crate) fn sync_if_due(&self, now: Duration) -> Option<Duration> {
         let due = self.state.lock().sync_due?;

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::catalog::{CatalogChange, CatalogState, ProducerEntry};
@@ -315,12 +315,7 @@ impl Engine {
         if let Some(lock) = &*self.lock.lock() {
             lock.announce_closing();
         }
-        self.lanes.stop();
-        let threads = std::mem::take(&mut *self.threads.lock());
-        for thread in threads {
-            // A lane that panicked has poisoned what it was working on; that shows below.
-            let _ = thread.join();
-        }
+        self.end_threads();
         let result = if self.settings.read_only { Ok(()) } else { self.end_cleanly() };
         self.end();
         note!(
@@ -329,6 +324,22 @@ impl Engine {
         );
         self.env.trace.deliver();
         result
+    }
+
+    /// Stops the lanes and waits for them, and for their helpers. What calls this in one of those
+    /// threads, as a subscriber of events may, does not wait for itself: that thread ends later.
+    pub(super) fn end_threads(&self) {
+        self.lanes.stop();
+        let join = |threads: Vec<JoinHandle<()>>| {
+            let own = thread::current().id();
+            for thread in threads.into_iter().filter(|thread| thread.thread().id() != own) {
+                // One that panicked has poisoned what it was working on; that shows later.
+                let _ = thread.join();
+            }
+        };
+        join(std::mem::take(&mut *self.threads.lock()));
+        // After the lane that starts them.
+        join(self.lanes.take_helpers());
     }
 
     fn end_cleanly(&self) -> Result<()> {

@@ -1,20 +1,23 @@
 //! Background work: two threads that never wait for each other.
 //!
 //! *Space and sync* serves what appenders and waiters need soon: blocks ahead of the writer, the
-//! next segment, syncs of intervals and of those who wait without blocking, the eviction of group
-//! members that have stopped polling. *Bulk* does what takes long and nobody waits for: syncs and
+//! next segment, syncs of intervals and of those who wait without blocking, which helpers do
+//! ([`syncs`]), the eviction of group members that have stopped polling. *Bulk* does what takes long and nobody waits for: syncs and
 //! footers of sealed segments, retention, recovery points, and compactions, in steps between which
 //! the others have their turn. Without
 //! background threads, requests stay noted in their partitions until `tick` serves them.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
+use self::syncs::Syncs;
 use crate::clock::Clock;
 use crate::foreign;
 use crate::partition::compaction::pause_after;
@@ -51,6 +54,7 @@ pub(crate) struct Lanes {
     bulk: Sender<Job>,
     is_running: Arc<AtomicBool>,
     panics: Arc<AtomicU64>,
+    syncs: Arc<Syncs>,
     /// Whether an append was refused since somebody last looked after that.
     is_full: AtomicBool,
     /// Where the oldest records are to make room; the engine, once it is there.
@@ -79,6 +83,7 @@ pub(crate) struct LaneQueues {
     bulk: Receiver<Job>,
     is_running: Arc<AtomicBool>,
     panics: Arc<AtomicU64>,
+    syncs: Arc<Syncs>,
     moves: Arc<Moves>,
 }
 
@@ -112,15 +117,17 @@ impl Lanes {
         let (bulk, bulk_queue) = unbounded();
         let is_running = Arc::new(AtomicBool::new(is_running));
         let (moves, panics) = (Arc::new(Moves::default()), Arc::new(AtomicU64::new(0)));
+        let syncs = Arc::new(Syncs::new());
         let queues = LaneQueues {
             space: space_queue,
             bulk: bulk_queue,
             is_running: Arc::clone(&is_running),
             panics: Arc::clone(&panics),
+            syncs: Arc::clone(&syncs),
             moves: Arc::clone(&moves),
         };
         let (is_full, room, on_move) = (AtomicBool::new(false), OnceLock::new(), OnceLock::new());
-        let lanes = Self { space, bulk, is_running, panics, is_full, room, on_move, moves };
+        let lanes = Self { space, bulk, is_running, panics, syncs, is_full, room, on_move, moves };
         (Arc::new(lanes), queues)
     }
 
@@ -164,6 +171,16 @@ impl Lanes {
         }
     }
 
+    /// What a helper of the space-and-sync lane does: see [`Syncs::help`].
+    pub(crate) fn help(&self, trace: &Outbox) {
+        self.syncs.help(&|| note_panic(&self.panics, "sync", trace));
+    }
+
+    /// The threads of helpers that may still run.
+    pub(crate) fn take_helpers(&self) -> Vec<JoinHandle<()>> {
+        self.syncs.take_threads()
+    }
+
     /// How many rounds of a lane have ended in a panic.
     pub(crate) fn panics(&self) -> u64 {
         self.panics.load(Ordering::Relaxed)
@@ -177,6 +194,7 @@ impl Lanes {
     /// Ends both lanes after their current step. Does not wait.
     pub(crate) fn stop(&self) {
         self.is_running.store(false, Ordering::Release);
+        self.syncs.stop();
         let _ = self.space.send(Job::Stop);
         let _ = self.bulk.send(Job::Stop);
     }
@@ -205,13 +223,16 @@ impl Background for Lanes {
     }
 }
 
-/// The space-and-sync lane, until it is stopped. `evict_overdue` says how long nobody else can be.
+/// The space-and-sync lane, until it is stopped. `evict_overdue` says how long nobody else can be;
+/// `start_helper` starts a thread that calls [`Lanes::help`].
 pub(crate) fn run_space_lane(
     queues: &LaneQueues,
     clock: &dyn Clock,
     trace: &Outbox,
     evict_overdue: impl Fn() -> Option<Duration>,
+    start_helper: impl Fn() -> io::Result<JoinHandle<()>>,
 ) {
+    let sync = |partition| queues.syncs.ask(partition, &start_helper);
     let mut intervals = Intervals::default();
     let mut at_work = AtWork::default();
     // At once: static members of the last life are waited for from the opening on.
@@ -225,7 +246,7 @@ pub(crate) fn run_space_lane(
             look_at = Some(now.saturating_add(TRY_AGAIN));
             look_at = evict_overdue().map(|wait| now.saturating_add(wait));
         }
-        let due = intervals.sync_due(now, &mut at_work);
+        let due = intervals.sync_due(now, &sync);
         let next = [due, look_at.map(|it| it.saturating_sub(now)), again];
         let job = match next.into_iter().flatten().min() {
             Some(wait) => queues.space.recv_timeout(pace.wait(wait, now)),
@@ -234,7 +255,11 @@ pub(crate) fn run_space_lane(
         match job {
             Ok(Job::Do(partition, Work::SyncLater)) => {
                 partition.take_up(Work::SyncLater);
-                intervals.add(partition, clock.monotonic(), &mut at_work);
+                intervals.add(partition, clock.monotonic(), &sync);
+            }
+            Ok(Job::Do(partition, Work::Sync)) => {
+                partition.take_up(Work::Sync);
+                sync(partition);
             }
             Ok(Job::Do(partition, work)) => {
                 at_work.run(&partition, work, || partition.do_work(work));
@@ -265,14 +290,18 @@ fn run_rounds(
             Some(ControlFlow::Continue(())) => {}
             Some(ControlFlow::Break(())) => return,
             None => {
-                queues.panics.fetch_add(1, Ordering::Relaxed);
-                note!(trace, Panicked { thread });
-                trace.deliver();
+                note_panic(&queues.panics, thread, trace);
                 // A clock that always panics must not keep a processor busy.
                 std::thread::park_timeout(AFTER_PANIC);
             }
         }
     }
+}
+
+fn note_panic(panics: &AtomicU64, thread: &'static str, trace: &Outbox) {
+    panics.fetch_add(1, Ordering::Relaxed);
+    note!(trace, Panicked { thread });
+    trace.deliver();
 }
 
 /// How a lane waits in real time for a moment of the clock.
@@ -338,21 +367,27 @@ struct Intervals {
 
 impl Intervals {
     /// Looks at a partition, also at one that is known: a producer's own interval may end long
-    /// before the one that the partition is queued for.
-    fn add(&mut self, partition: Arc<PartitionCore>, now: Duration, at_work: &mut AtWork) {
+    /// before the one that the partition is queued for. One that is due is given to `sync`.
+    fn add(
+        &mut self,
+        partition: Arc<PartitionCore>,
+        now: Duration,
+        sync: &dyn Fn(Arc<PartitionCore>),
+    ) {
+        let Some(due) = partition.sync_due() else { return };
+        if due <= now {
+            return sync(partition);
+        }
         let address = Arc::as_ptr(&partition).addr();
         let known = self.partitions.get(&address).map(|(_, due)| *due);
-        let due = at_work.run(&partition, Work::SyncLater, || partition.sync_if_due(now));
-        if let Some(due) = due
-            && known.is_none_or(|known| due < known)
-        {
+        if known.is_none_or(|known| due < known) {
             self.partitions.insert(address, (partition, due));
             self.due.push(Reverse((due, address)));
         }
     }
 
-    /// Syncs what is due and returns how long until the next is.
-    fn sync_due(&mut self, now: Duration, at_work: &mut AtWork) -> Option<Duration> {
+    /// Has synced what is due, and returns how long until the next is.
+    fn sync_due(&mut self, now: Duration, sync: &dyn Fn(Arc<PartitionCore>)) -> Option<Duration> {
         while let Some(&Reverse((due, address))) = self.due.peek() {
             if due > now {
                 return Some(due.saturating_sub(now));
@@ -361,9 +396,8 @@ impl Intervals {
             if self.partitions.get(&address).is_none_or(|(_, current)| *current != due) {
                 continue;
             }
-            // Removed before the sync: after a panic in it, the partition can be added again.
             if let Some((partition, _)) = self.partitions.remove(&address) {
-                self.add(partition, now, at_work);
+                self.add(partition, now, sync);
             }
         }
         None
@@ -476,6 +510,7 @@ impl Compactions {
     }
 }
 
+pub(crate) mod syncs;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;

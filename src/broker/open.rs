@@ -104,7 +104,7 @@ impl Opening {
         make_room_if_full(&engine);
         if self.background {
             engine.lanes.follow(&*self.clock);
-            start_lanes(&engine, queues, &*self.spawn)?;
+            start_lanes(&engine, queues, &self.spawn)?;
         }
         Ok(engine)
     }
@@ -326,13 +326,18 @@ fn forgotten_topics(engine: &Engine) -> Vec<LocalChange> {
     known.difference(&live).map(|id| LocalChange::TopicGone(*id)).collect()
 }
 
-fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues, spawn: &Spawn) -> Result<()> {
+fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues, spawn: &Arc<Spawn>) -> Result<()> {
     let queues = Arc::new(queues);
     let space: Box<dyn FnOnce() + Send> = {
-        let (engine, queues) = (Arc::clone(engine), Arc::clone(&queues));
+        let (engine, queues, spawn) = (Arc::clone(engine), Arc::clone(&queues), Arc::clone(spawn));
         Box::new(move || {
             let evict_overdue = || engine.coordinator.evict_overdue();
-            run_space_lane(&queues, &*engine.clock, &engine.env.trace, evict_overdue);
+            let start_helper = || {
+                let engine = Arc::clone(&engine);
+                spawn("logpond-sync", Box::new(move || engine.lanes.help(&engine.env.trace)))
+            };
+            let (clock, trace) = (&*engine.clock, &engine.env.trace);
+            run_space_lane(&queues, clock, trace, evict_overdue, start_helper);
         })
     };
     let bulk: Box<dyn FnOnce() + Send> = {
@@ -346,13 +351,9 @@ fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues, spawn: &Spawn) -> Resul
         match spawn(name, run) {
             Ok(thread) => engine.threads.lock().push(thread),
             Err(source) => {
-                engine.lanes.stop();
                 // What runs has the engine, and with it the directory: it is over before the error
                 // is returned, so that the next attempt finds the directory free.
-                let begun = std::mem::take(&mut *engine.threads.lock());
-                for thread in begun {
-                    let _ = thread.join();
-                }
+                engine.end_threads();
                 return Err(Error::io("start a thread for", &engine.settings.dir, source));
             }
         }

@@ -207,9 +207,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Tries again what an earlier deletion or undone creation could not remove.
+    /// Tries again what an earlier deletion or undone creation could not remove. Whoever makes or
+    /// deletes a topic, perhaps a large one, is not waited for: there is a next time.
     pub(crate) fn finish_deletions(&self) {
-        let _admin = self.admin.lock();
+        let Some(_admin) = self.admin.try_lock() else { return };
         if self.check_open().is_err() || self.settings.read_only {
             return;
         }

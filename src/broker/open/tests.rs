@@ -7,7 +7,8 @@ use crate::Broker;
 /// the directory: the next attempt was `Locked`. The rule: what an opening has begun is over when
 /// its error is returned.
 // RED: src/broker/open.rs
-//   - let _ = thread.join();
+//   - engine.end_threads();
+//   + engine.lanes.stop();
 #[test]
 fn row_f14_an_opening_that_gets_no_thread_gives_the_directory_back() {
     let dir = tempfile::tempdir().unwrap();
