@@ -36,7 +36,8 @@ impl Consumer {
     /// taken the instance id; [`Error::UnknownTopic`] when a member's topic was deleted since its
     /// last poll, or all that a consumer by hand reads; [`Error::GroupNotEmpty`] for a consumer by
     /// hand while the group has live members; [`Error::Config`] for a reader without a group;
-    /// [`Error::SyncFailed`] and its kin.
+    /// [`Error::SyncFailed`] and its kin. Where the records of some partitions cannot be made
+    /// durable, the others are committed all the same.
     ///
     /// # Durability
     ///
@@ -233,24 +234,31 @@ impl Consumer {
     fn commit_durably(&mut self, positions: &[(usize, u64)], rewinds: Rewinds) -> Result<()> {
         self.check_commits()?;
         let waits = self.life.settings.durability == Durability::Sync;
+        let mut positions = positions.to_vec();
+        let mut failed = Ok(());
         if waits && Rule::RecordsBeforeCommit.holds() {
-            for &(index, offset) in positions {
-                // DURABILITY: a commit that survives a power cut which its records do not would
-                // make the group skip whatever gets those offsets next.
-                if let Some(slot) = self.slots.get(index) {
-                    check_topic(slot)?;
-                    slot.core.wait_durable(offset.min(slot.core.log_end()))?;
-                }
+            for &(index, _) in &positions {
+                self.slots.get(index).map_or(Ok(()), check_topic)?;
             }
+            // DURABILITY: a commit that survives a power cut which its records do not would make
+            // the group skip whatever gets those offsets next.
+            positions.retain(|&(index, offset)| {
+                let Some(slot) = self.slots.get(index) else { return false };
+                let durable = slot.core.wait_durable(offset.min(slot.core.log_end()));
+                let is_durable = durable.is_ok();
+                failed = std::mem::replace(&mut failed, Ok(())).and(durable);
+                is_durable
+            });
         }
-        let end = self.publish_commits(positions, rewinds)?;
-        match end.filter(|_| waits) {
+        let end = self.publish_commits(&positions, rewinds)?;
+        let committed = match end.filter(|_| waits) {
             Some(end) => {
                 let commits = self.life.coordinator.offsets_partition();
                 Rule::CommitSync.keep(|| commits.wait_durable(end))
             }
             None => Ok(()),
-        }
+        };
+        failed.and(committed)
     }
 
     /// Stores commits, all or none. Returns the end of the offsets log behind them, if any.

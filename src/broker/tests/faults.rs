@@ -4,6 +4,8 @@
 //! nothing, and nothing at all where the error was definite.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::life::{Ended, Life};
 use super::model::{Crash, DIR, Model, Random, Shape, Step, open, values};
@@ -254,6 +256,34 @@ fn row_d09_a_failed_sync_poisons_one_partition() {
     let broker = life.broker().clone();
     assert!(broker.close().is_err());
     assert!(!open(&life.disk, 2).unwrap().recovery().clean_shutdown);
+}
+
+/// A member that had one poisoned partition could commit none: the first that could not be made
+/// durable ended the call. The rule: it is an error of the call, and the others are committed.
+// RED: src/consumer/commit.rs
+//   - let end = self.publish_commits(&positions, rewinds)?;
+//   + let end = failed.clone().and_then(|()| self.publish_commits(&positions, rewinds))?;
+#[test]
+fn row_d09_a_poisoned_partition_keeps_no_other_from_being_committed() {
+    let disk = SimulatedDisk::new();
+    let broker = open(&disk, 1).unwrap();
+    let config = TopicConfig::new(2).durability(Durability::Os);
+    broker.ensure_topic("t", config).unwrap();
+    for partition in 0..2 {
+        broker.producer().send(Record::to("t").partition(partition).value("x")).unwrap();
+    }
+    let mut consumer = broker.consumer("g").subscribe(["t"]).open().unwrap();
+    let mut polled = 0;
+    while polled < 2 {
+        polled += consumer.poll(Duration::ZERO).unwrap().len();
+    }
+    let core = Arc::clone(broker.life().topic("t").unwrap().partition(0).unwrap());
+    disk.inject(Fault::once(Operation::Sync, ErrorKind::Other));
+    core.flush().unwrap_err();
+
+    let failed = consumer.commit();
+    assert!(matches!(failed, Err(Error::SyncFailed { .. })), "{failed:?}");
+    assert_eq!([0, 1].map(|it| consumer.committed(("t", it)).unwrap()), [None, Some(1)]);
 }
 
 #[test]
