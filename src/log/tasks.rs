@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::scan::{ScanFrom, scan_segment};
-use super::segment::{Sealed, Segment, read_footer};
+use super::segment::{Sealed, Segment, SegmentList, read_footer};
 use super::{LogEnv, PAGE_BYTES};
 use crate::error::{CorruptionKind, Error, Result};
 use crate::format::{BatchView, Footer, ProducerState, SparseIndex};
@@ -30,6 +30,7 @@ pub(crate) struct SyncTask {
     pub(crate) unproved: Vec<Unproved>,
     /// The files, in segment order, the active one last.
     pub(crate) files: Vec<SyncFile>,
+    pub(crate) segments: Arc<SegmentList>,
     /// The place of the last segment that was sealed when it was made.
     pub(crate) sealed_to: Option<u64>,
     /// What is durable when the task succeeds.
@@ -56,14 +57,17 @@ impl SyncTask {
     /// [`Error::SyncFailed`]: nothing may be believed about any of the files from then on.
     pub(crate) fn run(&self) -> Result<()> {
         for tail in &self.unproved {
-            // Whatever stops it, the caller's records are published, and their fate unknown.
-            tail.rewrite().map_err(|error| match error {
-                Error::SyncFailed { .. } => error,
-                other => Error::SyncFailed {
-                    path: tail.segment.path.clone(),
-                    source: Arc::new(std::io::Error::other(other)),
-                },
-            })?;
+            match tail.rewrite() {
+                // Retention has removed the segment meanwhile, and its file.
+                Err(_) if !self.segments.contains(&tail.segment) => {}
+                // Whatever stops it, the caller's records are published, and their fate unknown.
+                Err(error) if !matches!(error, Error::SyncFailed { .. }) => {
+                    let path = tail.segment.path.clone();
+                    let source = Arc::new(std::io::Error::other(error));
+                    return Err(Error::SyncFailed { path, source });
+                }
+                rewritten => rewritten?,
+            }
         }
         // DURABILITY: in segment order, so that what is durable is always a prefix.
         self.files.iter().try_for_each(SyncFile::sync)

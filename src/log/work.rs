@@ -24,9 +24,10 @@ impl Log {
     pub(crate) fn begin_sync(&mut self, scope: SyncScope) -> SyncTask {
         let unproved = std::mem::take(&mut self.unproved);
         let mut files = Vec::from(std::mem::take(&mut self.to_sync));
+        let segments = Arc::clone(&self.segments);
         let sealed_to = self.unfinished.back().map(|last| last.segment.places.1);
         if scope == SyncScope::Sealed {
-            return SyncTask { unproved, files, sealed_to, target: self.sealed_end() };
+            return SyncTask { unproved, files, segments, sealed_to, target: self.sealed_end() };
         }
         if let Some(active) = self.active.as_mut().filter(|active| !active.is_synced()) {
             // What is published from here on belongs to the next sync.
@@ -37,7 +38,7 @@ impl Log {
                 end: active.position,
             });
         }
-        SyncTask { unproved, files, sealed_to, target: self.log_end }
+        SyncTask { unproved, files, segments, sealed_to, target: self.log_end }
     }
 
     /// Takes a task back that did not succeed: nothing of it is durable, whatever has been synced.
