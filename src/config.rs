@@ -55,7 +55,7 @@ pub enum TimestampType {
     /// The record's own, or the broker's clock where it has none.
     #[default]
     CreateTime,
-    /// Always the broker's clock at the append.
+    /// Always the broker's clock at the append, whatever a record says.
     AppendTime,
 }
 
@@ -127,7 +127,7 @@ pub enum CommitMode {
     /// is polled. It covers only what a LATER poll has passed, never
     /// what was merely handed out.
     Auto {
-        /// The time between two commits, on the broker's clock.
+        /// The time between two commits, on the broker's clock. More than zero.
         every: Duration,
     },
 }
@@ -182,9 +182,11 @@ pub struct TopicConfig {
     pub durability: Option<Durability>,
     /// How long records are kept; [`Duration::MAX`] is for ever. Default 7 days. Whole segments go
     /// once all of their records are older, as [`docs::retention`](crate::docs::retention) tells.
+    /// Stored, and without effect while [`cleanup`](Self::cleanup) is [`Cleanup::Compact`].
     pub retention: Duration,
     /// How many bytes each partition keeps; `u64::MAX`, the default, is no limit. The oldest
     /// segments go as long as that much is left without them; the one that is appended to stays.
+    /// Stored, and without effect while [`cleanup`](Self::cleanup) is [`Cleanup::Compact`].
     pub retention_bytes: u64,
     /// The size of a segment: 16 KiB to 1 GiB, default 64 MiB.
     pub segment_bytes: u64,

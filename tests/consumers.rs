@@ -13,6 +13,8 @@
 #[path = "consumers/commits.rs"]
 mod commits;
 mod common;
+#[path = "consumers/settings.rs"]
+mod settings;
 #[path = "consumers/waits.rs"]
 mod waits;
 

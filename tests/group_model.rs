@@ -159,7 +159,6 @@ impl Walk {
             .subscribe_pattern("m-*")
             .max_poll_records(5)
             .max_poll_interval(INTERVAL)
-            .rejoin_timeout(REJOIN)
             .on_rebalance(move |event, commits| {
                 let mut shared = shared.lock().unwrap();
                 shared.hear(id, event, commits);
@@ -170,7 +169,7 @@ impl Walk {
                 }
             });
         if let Some(instance) = instance {
-            builder = builder.instance_id(instance.to_string());
+            builder = builder.instance_id(instance.to_string()).rejoin_timeout(REJOIN);
         }
         self.look_around(None);
         for older in self.members.values_mut().filter(|it| it.instance == instance) {

@@ -84,7 +84,7 @@ impl BrokerBuilder {
         self
     }
 
-    /// Keeps the data on the heap.
+    /// Keeps the data on the heap. Of this and [`data_dir`](Self::data_dir) the later call counts.
     pub fn in_memory(mut self) -> Self {
         self.place = Some(Place::Memory);
         self
@@ -159,7 +159,10 @@ impl BrokerBuilder {
     }
 
     /// Opens for inspection: takes no lock, writes nothing, maps nothing, and sees at most what
-    /// was published when it was opened. Default false.
+    /// was published when it was opened. Default false. What is about writing has no effect then:
+    /// [`background`](Self::background), [`durability`](Self::durability),
+    /// [`topic_defaults`](Self::topic_defaults), [`max_total_bytes`](Self::max_total_bytes) and
+    /// [`when_full`](Self::when_full).
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self

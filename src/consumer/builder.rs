@@ -48,10 +48,10 @@ pub struct ConsumerBuilder {
     topics: Vec<Arc<str>>,
     patterns: Vec<Arc<str>>,
     assigned: Vec<TopicPartition>,
-    assignor: Assignor,
-    max_poll_interval: Duration,
+    assignor: Option<Assignor>,
+    max_poll_interval: Option<Duration>,
     instance: Option<Arc<str>>,
-    rejoin_timeout: Duration,
+    rejoin_timeout: Option<Duration>,
     callback: Option<Callback>,
     settings: Settings,
 }
@@ -64,10 +64,10 @@ impl ConsumerBuilder {
             topics: Vec::new(),
             patterns: Vec::new(),
             assigned: Vec::new(),
-            assignor: Assignor::default(),
-            max_poll_interval: MAX_POLL_INTERVAL,
+            assignor: None,
+            max_poll_interval: None,
             instance: None,
-            rejoin_timeout: REJOIN_TIMEOUT,
+            rejoin_timeout: None,
             callback: None,
             settings: Settings {
                 start: StartAt::default(),
@@ -148,7 +148,7 @@ impl ConsumerBuilder {
     /// another one is refused, until the last of them has left. Default
     /// [`Assignor::CooperativeSticky`].
     pub fn assignor(mut self, assignor: Assignor) -> Self {
-        self.assignor = assignor;
+        self.assignor = Some(assignor);
         self
     }
 
@@ -157,7 +157,7 @@ impl ConsumerBuilder {
     /// part again; only its commits of what it lost fail, with [`Error::Rebalanced`]. Waiting in
     /// `poll` or `recv` is no absence. Default 5 minutes.
     pub fn max_poll_interval(mut self, interval: Duration) -> Self {
-        self.max_poll_interval = interval;
+        self.max_poll_interval = Some(interval);
         self
     }
 
@@ -173,7 +173,7 @@ impl ConsumerBuilder {
     /// How long the partitions of a static member wait for it, on the broker's clock; after a
     /// restart, from the opening of the broker on. Default 45 seconds.
     pub fn rejoin_timeout(mut self, timeout: Duration) -> Self {
-        self.rejoin_timeout = timeout;
+        self.rejoin_timeout = Some(timeout);
         self
     }
 
@@ -199,7 +199,11 @@ impl ConsumerBuilder {
     /// [`Error::UnknownTopic`], [`Error::UnknownPartition`], [`Error::InvalidName`] for the group
     /// or the instance id, [`Error::NoOffset`] with [`StartAt::Error`], and [`Error::Config`] when
     /// there is nothing to read, both ways of choosing are mixed, the group's members use another
-    /// assignor, or a setting cannot work.
+    /// assignor, or a setting cannot work. So is one that would have no effect:
+    /// [`assignor`](Self::assignor), [`max_poll_interval`](Self::max_poll_interval),
+    /// [`instance_id`](Self::instance_id) and [`on_rebalance`](Self::on_rebalance) of a consumer
+    /// that is no member of a group, because it has none or reads by [`assign`](Self::assign);
+    /// [`rejoin_timeout`](Self::rejoin_timeout) without an instance id; commits of a reader.
     ///
     /// # Blocking
     ///
@@ -215,11 +219,11 @@ impl ConsumerBuilder {
         let interest = Interest::new(self.topics, self.patterns);
         match self.group {
             Some(group) if self.assigned.is_empty() => {
-                let timeout = self.rejoin_timeout;
+                let timeout = self.rejoin_timeout.unwrap_or(REJOIN_TIMEOUT);
                 let request = JoinRequest {
                     interest,
-                    assignor: self.assignor,
-                    max_poll_interval: self.max_poll_interval,
+                    assignor: self.assignor.unwrap_or_default(),
+                    max_poll_interval: self.max_poll_interval.unwrap_or(MAX_POLL_INTERVAL),
                     instance: self.instance.map(|instance| (instance, timeout)),
                 };
                 consumer.join(&group, &request)?;
@@ -234,12 +238,17 @@ impl ConsumerBuilder {
         if self.settings.poll_records == 0 {
             return Err(Error::config("max_poll_records", "must be at least 1"));
         }
-        if let CommitMode::Auto { .. } = self.settings.commit
-            && self.group.is_none()
-        {
-            return Err(Error::config("commit", "a reader without a group has no commits"));
+        if let CommitMode::Auto { every } = self.settings.commit {
+            if self.group.is_none() {
+                return Err(Error::config("commit", "a reader without a group has no commits"));
+            }
+            // Always due, a commit would be no wait's end and every wait's.
+            if every.is_zero() {
+                let reason = "an interval of no time; commit by hand after each poll instead";
+                return Err(Error::config("commit", reason));
+            }
         }
-        if self.max_poll_interval.is_zero() {
+        if self.max_poll_interval.is_some_and(|interval| interval.is_zero()) {
             return Err(Error::config("max_poll_interval", "must be more than zero"));
         }
         if self.patterns.iter().any(|pattern| pattern.is_empty()) {
@@ -252,14 +261,31 @@ impl ConsumerBuilder {
             })?;
         }
         let subscribes = !self.topics.is_empty() || !self.patterns.is_empty();
-        if self.instance.is_some() && (self.group.is_none() || !subscribes) {
-            return Err(Error::config("instance_id", "only a member of a group has one"));
-        }
+        self.check_member_settings(self.group.is_some() && subscribes)?;
         match (subscribes, self.assigned.is_empty()) {
             (false, true) => Err(Error::config("subscribe", "nothing to read was chosen")),
             (true, false) => Err(Error::config("assign", "cannot be mixed with subscribe")),
             _ => Ok(()),
         }
+    }
+
+    /// Refuses settings that would have no effect: whoever makes them expects one.
+    fn check_member_settings(&self, is_member: bool) -> Result<()> {
+        let of_members = [
+            ("instance_id", self.instance.is_some()),
+            ("assignor", self.assignor.is_some()),
+            ("max_poll_interval", self.max_poll_interval.is_some()),
+            ("on_rebalance", self.callback.is_some()),
+        ];
+        if let Some((setting, _)) = of_members.iter().find(|(_, is_set)| *is_set && !is_member) {
+            let reason = "it is for members of a group: those that `subscribe` with a group's name";
+            return Err(Error::config(setting, reason));
+        }
+        if self.rejoin_timeout.is_some() && self.instance.is_none() {
+            let reason = "only a member with an `instance_id` is waited for";
+            return Err(Error::config("rejoin_timeout", reason));
+        }
+        Ok(())
     }
 }
 

@@ -60,8 +60,8 @@ impl Consumer {
     ///
     /// As [`commit`](Self::commit); [`Error::Rebalanced`] also for a message that this member has
     /// not read itself under the ownership that it has now, be it that it lost the partition and
-    /// got it again; [`Error::UnknownPartition`] for a partition that is not assigned;
-    /// [`Error::Truncated`] for one of which a poll has still to return it.
+    /// got it again; [`Error::UnknownPartition`] for a partition that a consumer by hand does not
+    /// read; [`Error::Truncated`] for one of which a poll has still to return it.
     ///
     /// # Durability
     ///
@@ -86,10 +86,11 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// As [`commit`](Self::commit); [`Error::OffsetOutOfRange`] for one beyond the log end,
-    /// [`Error::UnknownPartition`] for a partition that is not assigned, [`Error::Truncated`] for
-    /// one of which a poll has still to return it, [`Error::Corrupt`] for one that is unavailable;
-    /// nothing is committed.
+    /// As [`commit`](Self::commit); for a partition that is not assigned, whether it was once or
+    /// never, [`Error::Rebalanced`] to a member and [`Error::UnknownPartition`] to a consumer by
+    /// hand; [`Error::OffsetOutOfRange`] for an offset beyond the log end; [`Error::Truncated`] for
+    /// a partition of which a poll has still to return it; [`Error::Corrupt`] for one that is
+    /// unavailable. Nothing is committed then.
     ///
     /// # Durability
     ///

@@ -208,7 +208,7 @@ fn row_j05_a_consumer_by_hand_does_not_commit_over_the_heads_of_members() {
     let mut member = broker.consumer("g").subscribe(["t"]).max_poll_records(10).open().unwrap();
     assert_eq!(member.poll(Duration::ZERO).unwrap().len(), 10);
     member.commit().unwrap();
-    let auto = CommitMode::Auto { every: Duration::ZERO };
+    let auto = CommitMode::Auto { every: Duration::from_nanos(1) };
     let mut by_hand = broker.consumer("g").assign([("t", 0)]).open().unwrap();
     let mut automatic = broker.consumer("g").assign([("t", 0)]).commit(auto).open().unwrap();
     let last = drain(&mut by_hand).pop().unwrap();
