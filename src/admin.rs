@@ -93,7 +93,8 @@ impl Admin {
     }
 
     /// Deletes a topic, its records and what groups committed for it. Messages that are held stay
-    /// readable; handles of the topic get [`Error::Closed`](crate::Error::Closed).
+    /// readable; calls on other handles of the topic, also those that wait,
+    /// get [`Error::UnknownTopic`](crate::Error::UnknownTopic).
     ///
     /// # Errors
     ///

@@ -215,7 +215,8 @@ pub enum Error {
     /// appended or committed: the locks and the files are the parent's.
     #[error("this process is a fork of the one that opened the broker")]
     Forked,
-    /// The broker or the consumer was closed.
+    /// The broker or the consumer was closed. Handles of a topic that was deleted answer
+    /// [`UnknownTopic`](Self::UnknownTopic).
     #[error("closed")]
     Closed,
 }

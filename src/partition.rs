@@ -84,6 +84,11 @@ pub(crate) trait Background: Send + Sync + fmt::Debug {
     /// Whether requests are served without a `tick`.
     fn is_running(&self) -> bool;
 
+    /// Whether the broker is closed.
+    fn has_ended(&self) -> bool {
+        false
+    }
+
     /// An append found no space: asks for whatever gives some back, and does what the broker's
     /// settings say. Whether the append is to be tried again.
     fn make_room(&self, partition: &Arc<PartitionCore>, want: &mut Want) -> bool;
@@ -145,6 +150,9 @@ pub(crate) struct PartitionCore {
     reads: CachePadded<ReadCounts>,
     pub(crate) trace: Outbox,
     closed: AtomicBool,
+    /// Whether it was closed because its topic was deleted. ORDERING: Relaxed, stored before
+    /// `closed`, which publishes it.
+    is_deleted: AtomicBool,
     requested: AtomicU32,
     /// The wall clock when the log was last told the time. ORDERING: Relaxed, written under
     /// `state` after the log was told: whoever finds its own reading here enters later.
@@ -198,6 +206,7 @@ impl PartitionCore {
             log_end: CachePadded::new(AtomicU64::new(log.log_end())),
             log_start: AtomicU64::new(log.log_start()),
             closed: AtomicBool::new(false),
+            is_deleted: AtomicBool::new(false),
             requested: AtomicU32::new(0),
             wall_seen: AtomicU64::new(0),
             leftovers: Mutex::new(Vec::new()),
@@ -404,7 +413,7 @@ impl PartitionCore {
         self.check_process()?;
         let state = self.state.lock();
         if state.closed {
-            return Err(Error::Closed);
+            return Err(self.ended());
         }
         self.check_available()?;
         if let Some(failure) = &state.failure {
@@ -539,7 +548,7 @@ impl PartitionCore {
     }
 
     fn write_footer(&self, mut task: FooterTask) -> Result<()> {
-        let _running = self.disk_work.begin().ok_or(Error::Closed)?;
+        let _running = self.disk_work.begin().ok_or_else(|| self.ended())?;
         match task.run() {
             // Retention has removed the segment meanwhile, and its file: it needs no footer.
             Err(_) if !self.segments.contains(&task.segment) => return Ok(()),
@@ -582,18 +591,43 @@ impl PartitionCore {
 
     /// Ends the partition's life in this broker: later and waiting calls get `Closed`.
     pub(crate) fn close(&self) {
+        self.end(Error::Closed);
+    }
+
+    /// Ends the partition with its topic: later calls get `UnknownTopic`, and those that wait for
+    /// the disk get `waiting`, as what they appended may come back where the deletion may.
+    pub(crate) fn close_deleted(&self, waiting: Option<Error>) {
+        self.is_deleted.store(true, Ordering::Relaxed);
+        self.end(waiting.unwrap_or_else(|| self.unknown_topic()));
+    }
+
+    fn end(&self, waiting: Error) {
         let mut state = self.state.lock();
         state.closed = true;
         self.closed.store(true, Ordering::Release);
         let fired = state.waiters.fire_all();
         drop(state);
         fired.notify();
-        self.gate.fail(Error::Closed);
+        self.gate.fail(waiting);
         self.end_compaction();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    /// What a call gets once the partition is closed. A topic that was deleted is no end of the
+    /// broker: whoever serves many topics goes on.
+    #[cold]
+    pub(crate) fn ended(&self) -> Error {
+        if self.is_deleted.load(Ordering::Relaxed) && !self.background.has_ended() {
+            return self.unknown_topic();
+        }
+        Error::Closed
+    }
+
+    fn unknown_topic(&self) -> Error {
+        Error::UnknownTopic(self.origin.topic.as_ref().to_owned())
     }
 
     /// Waits, once the partition is closed, until no thread writes to its files any more.

@@ -211,8 +211,8 @@ impl Producer {
     /// [`Error::RecordTooLarge`], [`Error::Config`] (no topic, a moment before 1970, or no key for a
     /// compacted topic),
     /// [`Error::StorageFull`], [`Error::OffsetExhausted`], [`Error::Fenced`],
-    /// [`Error::ReadOnly`], [`Error::Poisoned`]. Unknown outcome: [`Error::SyncFailed`], and [`Error::Closed`] while
-    /// waiting.
+    /// [`Error::ReadOnly`], [`Error::Poisoned`]. Unknown outcome: [`Error::SyncFailed`], and
+    /// [`Error::Closed`] while waiting. A topic that is deleted while this waits is unknown too.
     ///
     /// # Durability
     ///
@@ -348,11 +348,14 @@ impl Producer {
         let mut done: Vec<Option<RecordMetadata>> = vec![None; records.len()];
         let mut sent = Vec::with_capacity(batches.len());
         let mut failure = None;
+        // Whether all that failed left nothing behind, for sure.
+        let mut is_definite = true;
         for batch in &batches {
             match self.append_group(&records, batch, &mut done) {
                 Ok(group) => sent.push((batch, group)),
                 Err(error) if sent.is_empty() => return Err(error),
                 Err(error) => {
+                    is_definite = error.is_definite();
                     failure = Some(error);
                     break;
                 }
@@ -372,10 +375,15 @@ impl Producer {
                         *slot = None;
                     }
                 }
+                is_definite &= error.is_definite();
                 failure.get_or_insert(error);
             }
         }
         if let Some(source) = failure {
+            if is_definite && done.iter().all(Option::is_none) {
+                // All its partitions are gone, with what was appended to them.
+                return Err(source);
+            }
             return Err(Error::PartialBatch { done, source: Box::new(source) });
         }
         Ok(done.into_iter().flatten().collect())
@@ -570,7 +578,8 @@ impl Delivery {
     ///
     /// # Errors
     ///
-    /// [`Error::SyncFailed`] and [`Error::Closed`]: the outcome is unknown.
+    /// [`Error::SyncFailed`] and [`Error::Closed`]: the outcome is unknown. [`Error::UnknownTopic`]:
+    /// the topic was deleted, and the record with it.
     ///
     /// # Blocking
     ///

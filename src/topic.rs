@@ -205,7 +205,8 @@ impl Partition {
     /// Definite (nothing was appended): [`Error::RecordTooLarge`], [`Error::Config`] for a record
     /// that names another topic or partition or a moment before 1970, or has no key where the
     /// topic is compacted, [`Error::StorageFull`],
-    /// [`Error::OffsetExhausted`], [`Error::Poisoned`], [`Error::ReadOnly`]. Unknown outcome: [`Error::SyncFailed`],
+    /// [`Error::OffsetExhausted`], [`Error::Poisoned`], [`Error::ReadOnly`],
+    /// [`Error::UnknownTopic`] once the topic is deleted. Unknown outcome: [`Error::SyncFailed`],
     /// [`Error::Closed`] while waiting.
     ///
     /// # Durability
@@ -297,7 +298,7 @@ impl Partition {
     }
 
     fn check_open(&self) -> Result<()> {
-        if self.core.is_closed() { Err(Error::Closed) } else { Ok(()) }
+        if self.core.is_closed() { Err(self.core.ended()) } else { Ok(()) }
     }
 
     fn check_addressee(&self, record: &Record<'_>) -> Result<()> {
@@ -319,7 +320,8 @@ impl Partition {
     /// # Errors
     ///
     /// [`Error::OffsetOutOfRange`] below the log start and beyond the end; [`Error::Corrupt`] when
-    /// the record at `from` is damaged; [`Error::Closed`].
+    /// the record at `from` is damaged; [`Error::UnknownTopic`] once the topic is deleted;
+    /// [`Error::Closed`].
     ///
     /// # Blocking
     ///
@@ -369,7 +371,8 @@ impl Partition {
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] where damage is in the way; [`Error::Io`], [`Error::Closed`].
+    /// [`Error::Corrupt`] where damage is in the way; [`Error::UnknownTopic`] once the topic is
+    /// deleted; [`Error::Io`], [`Error::Closed`].
     ///
     /// # Blocking
     ///
@@ -384,7 +387,7 @@ impl Partition {
     /// # Errors
     ///
     /// [`Error::SyncFailed`]: the outcome is unknown, and the partition takes no more appends
-    /// until the broker is reopened.
+    /// until the broker is reopened. [`Error::UnknownTopic`] once the topic is deleted.
     ///
     /// # Blocking
     ///

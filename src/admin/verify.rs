@@ -46,9 +46,9 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownTopic`](crate::Error::UnknownTopic), [`Error::Closed`](crate::Error::Closed)
-    /// also when the topic is deleted meanwhile, and [`Error::Io`](crate::Error::Io) when the disk
-    /// does not give the bytes.
+    /// [`Error::UnknownTopic`](crate::Error::UnknownTopic), also when the topic is deleted
+    /// meanwhile, [`Error::Closed`](crate::Error::Closed), and [`Error::Io`](crate::Error::Io) when
+    /// the disk does not give the bytes.
     ///
     /// # Blocking
     ///

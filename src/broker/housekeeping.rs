@@ -238,8 +238,8 @@ fn begin_retention(topic: &TopicShared, core: &Arc<PartitionCore>) -> Result<Opt
         }
     };
     match carry_out() {
-        // It was closed meanwhile: its topic was deleted, or the broker is going away.
-        Err(Error::Closed) => Ok(None),
+        // Its topic was deleted meanwhile, or the broker is going away.
+        Err(Error::Closed | Error::UnknownTopic(_)) => Ok(None),
         other => other,
     }
 }

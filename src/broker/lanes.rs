@@ -53,6 +53,8 @@ pub(crate) struct Lanes {
     space: Sender<Job>,
     bulk: Sender<Job>,
     is_running: Arc<AtomicBool>,
+    /// Whether they were stopped, or would have been without background threads.
+    has_ended: AtomicBool,
     panics: Arc<AtomicU64>,
     syncs: Arc<Syncs>,
     /// Whether an append was refused since somebody last looked after that.
@@ -127,7 +129,19 @@ impl Lanes {
             moves: Arc::clone(&moves),
         };
         let (is_full, room, on_move) = (AtomicBool::new(false), OnceLock::new(), OnceLock::new());
-        let lanes = Self { space, bulk, is_running, panics, syncs, is_full, room, on_move, moves };
+        let has_ended = AtomicBool::new(false);
+        let lanes = Self {
+            space,
+            bulk,
+            is_running,
+            has_ended,
+            panics,
+            syncs,
+            is_full,
+            room,
+            on_move,
+            moves,
+        };
         (Arc::new(lanes), queues)
     }
 
@@ -193,6 +207,7 @@ impl Lanes {
 
     /// Ends both lanes after their current step. Does not wait.
     pub(crate) fn stop(&self) {
+        self.has_ended.store(true, Ordering::Release);
         self.is_running.store(false, Ordering::Release);
         self.syncs.stop();
         let _ = self.space.send(Job::Stop);
@@ -212,6 +227,10 @@ impl Background for Lanes {
 
     fn is_running(&self) -> bool {
         self.is_running.load(Ordering::Acquire)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
     }
 
     fn make_room(&self, partition: &Arc<PartitionCore>, want: &mut Want) -> bool {

@@ -14,6 +14,7 @@
 
 mod compaction;
 mod crash;
+mod deleted;
 mod faults;
 mod full;
 mod groups;

@@ -195,7 +195,7 @@ impl Engine {
         let shared = self.topics.write().remove(name);
         self.coordinator.topic_changed(name, 0);
         for partition in shared.iter().flat_map(|shared| &shared.partitions) {
-            partition.close();
+            partition.close_deleted(marked.as_ref().err().cloned());
             partition.await_work();
         }
         marked?;

@@ -493,6 +493,11 @@ impl Consumer {
             }
             let before = fetched.records;
             if let Err(error) = slot.fetch(settings, &mut fetched, &mut self.gaps) {
+                if slot.core.is_closed() && matches!(self.role, Role::Member(_)) {
+                    // Deleted while this read it.
+                    self.life.check_open()?;
+                    continue;
+                }
                 if fetched.records == 0 {
                     slot.has_failed = lasts(&error);
                     self.returned.from_slot |= slot.has_failed && slot.core.is_available();

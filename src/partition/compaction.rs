@@ -311,7 +311,7 @@ impl PartitionCore {
         while self.finish_one_segment()? {}
         let Some(mut claim) = self.claim_waiting() else {
             if self.is_closed() {
-                return Err(Error::Closed);
+                return Err(self.ended());
             }
             return Err(Error::config("cleanup", "the topic is not compacted"));
         };
@@ -322,7 +322,7 @@ impl PartitionCore {
         let mut tally = Tally::default();
         loop {
             if self.is_closed() {
-                return Err(Error::Closed);
+                return Err(self.ended());
             }
             if self.compaction.slot.lock().settings != Some(claim.settings) {
                 // What it works towards is not wanted any more; what is done of it stays.

@@ -7,7 +7,7 @@ use super::guard::OnPanic;
 use super::waiters::Awaits;
 use super::{PartitionCore, Work};
 use crate::config::Durability;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::foreign;
 use crate::log::tasks::SyncScope;
 use crate::rules::Rule;
@@ -97,7 +97,7 @@ impl PartitionCore {
         let rewriting = (!task.unproved.is_empty()).then(|| self.disk_work.begin());
         if matches!(rewriting, Some(None)) {
             self.state.lock().log.give_back_sync(task);
-            return Err(Error::Closed);
+            return Err(self.ended());
         }
         let result = self.state.guard(|| task.run());
         drop(rewriting);

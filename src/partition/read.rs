@@ -22,7 +22,7 @@ impl PartitionCore {
     /// Refuses offsets that cannot be read now; the end itself is fine, and empty.
     pub(crate) fn check_range(&self, offset: u64, end: u64) -> Result<()> {
         if self.is_closed() {
-            return Err(Error::Closed);
+            return Err(self.ended());
         }
         self.check_available()?;
         let start = self.log_start();
@@ -45,7 +45,7 @@ impl PartitionCore {
                 state.log.index_of(segment).map(|index| locate::floor(index, offset))
             })?;
             let Some(Place { segment, position }) = place else {
-                return Err(Error::Closed);
+                return Err(self.ended());
             };
             if segment.base_offset > offset {
                 // Only the first segment can be that: those before it were removed just now, under
@@ -116,7 +116,7 @@ impl PartitionCore {
     /// Reads all files again and adds what is found to `findings`.
     pub(crate) fn verify(&self, findings: &mut Findings) -> Result<()> {
         if self.is_closed() {
-            return Err(Error::Closed);
+            return Err(self.ended());
         }
         if let Some(damage) = &self.damage {
             findings.damage.push(damage.clone());
@@ -138,7 +138,7 @@ impl PartitionCore {
         verify_segments(&self.segments, &identity, published, lacks_footer, findings)?;
         verify_names(&*disk, &self.segments, &identity, findings)?;
         // The files of a topic that was deleted meanwhile are missing for a reason.
-        if self.is_closed() { Err(Error::Closed) } else { Ok(()) }
+        if self.is_closed() { Err(self.ended()) } else { Ok(()) }
     }
 
     /// The first visible record whose timestamp is at or after `time`.
@@ -166,7 +166,7 @@ impl PartitionCore {
             match self.first_since_in(segment, wanted, &limits) {
                 Ok(None) => {}
                 // Replaced or removed while it was looked at: what there is now is in a new list.
-                Err(_) if self.is_closed() => return Err(Error::Closed),
+                Err(_) if self.is_closed() => return Err(self.ended()),
                 Err(_) if !self.segments.contains(segment) => return self.offset_at(time),
                 found => return found,
             }

@@ -52,7 +52,7 @@ impl PartitionCore {
 
     /// As retention would plan it to remove all below `offset`.
     pub(crate) fn plan_deletion(&self, offset: u64) -> Result<(Plan, Tail)> {
-        let tail = self.writable_state()?.log.tail().ok_or(Error::Closed)?;
+        let tail = self.writable_state()?.log.tail().ok_or_else(|| self.ended())?;
         // The last segment is replaced when nothing is left in it: its space is wanted back.
         let roll = tail.facts.next_offset <= offset && tail.facts.times.is_some();
         Ok((Plan { log_start: offset, roll }, tail))
@@ -129,7 +129,7 @@ impl PartitionCore {
 
     /// Makes the next segment, so that rolling needs no disk under the lock.
     fn prepare_ahead(&self) -> Result<()> {
-        let _running = self.disk_work.begin().ok_or(Error::Closed)?;
+        let _running = self.disk_work.begin().ok_or_else(|| self.ended())?;
         let task = {
             let mut state = self.writable_state()?;
             if state.log.has_prepared() {
@@ -144,7 +144,7 @@ impl PartitionCore {
         let mut state = self.state.lock();
         if state.closed {
             state.log.discard_prepared(prepared);
-            return Err(Error::Closed);
+            return Err(self.ended());
         }
         state.log.finish_prepare(prepared);
         Ok(())
@@ -212,7 +212,8 @@ impl PartitionCore {
     ///
     /// # Errors
     ///
-    /// What the disk said, also [`Error::Closed`] and [`Error::Poisoned`]; the log is as it was.
+    /// What the disk said, also [`Error::Closed`], [`Error::UnknownTopic`] and
+    /// [`Error::Poisoned`]; the log is as it was.
     pub(super) fn roll_for(&self, bytes: usize) -> Result<()> {
         self.writable_state()?.log.roll_for(bytes)
     }
@@ -247,7 +248,7 @@ impl PartitionCore {
     pub(super) fn explain(&self, offset: u64, error: Error) -> Error {
         if self.is_closed() {
             // Its paths may lead to the files of another topic, which are no damage to this one.
-            return Error::Closed;
+            return self.ended();
         }
         if matches!(error, Error::OffsetOutOfRange { .. }) {
             // Retention shortens the list of segments before it publishes the log start, both under

@@ -1,0 +1,90 @@
+//! Topics that are deleted while they are used: what those who use them get.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::model::{clock, open, open_on};
+use crate::broker::Broker;
+use crate::config::{Durability, TopicConfig};
+use crate::error::Error;
+use crate::record::{Record, TopicPartition};
+use crate::storage::disk::{Fault, HookedDisk, Operation, Side, SimulatedDisk};
+use crate::sync::Mutex;
+
+/// A deletion of which nobody knows whether it happened: what waits for the disk then may be there
+/// at the next opening, so it must not get the definite `UnknownTopic`.
+// RED: src/broker/topics.rs
+//   - partition.close_deleted(marked.as_ref().err().cloned());
+//   + partition.close_deleted(None);
+#[test]
+fn row_j20_who_waits_during_a_deletion_of_unknown_outcome_has_an_unknown_outcome() {
+    let disk = SimulatedDisk::new();
+    let broker = open(&disk, 1).unwrap();
+    let topic = broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    let partition = topic.partition(0).unwrap();
+    let delivery = broker.producer().enqueue(Record::to("t").value("waits")).unwrap();
+    disk.inject(Fault::once(Operation::Sync, ErrorKind::Other).on("__meta"));
+    let deleted = broker.admin().delete_topic("t").unwrap_err();
+    assert!(matches!(deleted, Error::SyncFailed { .. }), "{deleted:?}");
+    let waited = delivery.wait().unwrap_err();
+    assert!(matches!(waited, Error::SyncFailed { .. }) && !waited.is_definite(), "{waited:?}");
+    // What comes later is not appended, for sure.
+    let appended = partition.append(&Record::new().value("late")).unwrap_err();
+    assert!(matches!(appended, Error::UnknownTopic(_)), "{appended:?}");
+}
+
+/// A topic that is deleted while a consumer opens one of its files: the plan of a group takes it
+/// away from a member, whose iteration must not end for it; a consumer by hand learns of it.
+// RED: src/consumer/mod.rs
+//   - if slot.core.is_closed() && matches!(self.role, Role::Member(_)) {
+//   + if false {
+#[test]
+fn row_j20_a_member_goes_on_when_a_topic_is_deleted_under_its_read() {
+    for is_member in [true, false] {
+        let disk = SimulatedDisk::new();
+        let broker = open(&disk, 1).unwrap();
+        for name in ["gone", "stays"] {
+            broker.ensure_topic(name, TopicConfig::new(1).segment_bytes(16 << 10)).unwrap();
+            for _ in 0..10 {
+                broker.producer().send(Record::to(name).value(&[7; 3_000])).unwrap();
+            }
+        }
+        broker.close().unwrap();
+
+        let armed: Arc<Mutex<Option<Broker>>> = Arc::default();
+        let hooked = Arc::clone(&armed);
+        let hooked = HookedDisk::new(Arc::new(disk.clone()), move |operation, side| {
+            if (operation, side) != (Operation::Open, Side::Before) {
+                return;
+            }
+            // Not under the lock: the deletion opens files, too.
+            let armed = hooked.lock().take();
+            if let Some(broker) = armed {
+                broker.admin().delete_topic("gone").unwrap();
+            }
+        });
+        let broker = open_on(Arc::new(hooked), 2, Durability::Sync, &clock()).unwrap();
+        let mut consumer = if is_member {
+            broker.consumer("g").subscribe(["gone", "stays"]).open().unwrap()
+        } else {
+            let both = ["gone", "stays"].map(|name| TopicPartition::from((name, 0)));
+            broker.reader().assign(both).open().unwrap()
+        };
+        *armed.lock() = Some(broker.clone());
+        let (mut read, mut errors) = (0, Vec::new());
+        for _ in 0..100 {
+            match consumer.poll(Duration::ZERO) {
+                Ok(batch) => read += batch.iter().filter(|it| it.topic() == "stays").count(),
+                Err(error) => errors.push(error),
+            }
+        }
+        assert_eq!(read, 10, "{is_member} {errors:?}");
+        assert!(armed.lock().is_none(), "no file was opened");
+        match errors.as_slice() {
+            [] => assert!(is_member),
+            [Error::UnknownTopic(name), ..] => assert!(!is_member && name == "gone", "{errors:?}"),
+            _ => panic!("{errors:?}"),
+        }
+    }
+}
