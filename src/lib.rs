@@ -100,6 +100,7 @@ mod producer;
 mod record;
 mod rules;
 mod salvage;
+mod steps;
 mod storage;
 mod sync;
 mod topic;

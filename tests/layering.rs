@@ -29,6 +29,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("sync", GROUND),
     ("record", GROUND),
     ("rules", GROUND),
+    ("steps", GROUND),
     ("codec", GROUND),
     ("docs", GROUND),
     ("foreign", GROUND),

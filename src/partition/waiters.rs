@@ -6,11 +6,13 @@
 //! the record, or the appender sees the reader: no wake-up can be lost, and an appender pays no
 //! fence and no atomic for readers that do not wait.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
 use crate::foreign;
+use crate::steps::Counted;
 use crate::sync::{Condvar, Mutex};
 
 /// Which end of the log a reader waits for.
@@ -20,9 +22,11 @@ pub(crate) enum Awaits {
     Durable,
 }
 
+/// The name of a registration. Comparing two is a step.
+type Id = Counted<u64>;
+
 #[derive(Debug)]
 struct Waiter {
-    id: u64,
     notifier: Arc<Notifier>,
     /// What the reader calls this partition.
     token: usize,
@@ -30,68 +34,113 @@ struct Waiter {
     armed: Option<Awaits>,
 }
 
-/// The registered readers of one partition; kept under the partition's lock.
+/// The registered readers of one partition; kept under the partition's lock. A call costs steps for
+/// those that it concerns, however many others there are: thousands may wait for one partition, and
+/// an appender pays for them.
 #[derive(Debug, Default)]
 pub(crate) struct WaitList {
-    waiters: Vec<Waiter>,
+    waiters: BTreeMap<Id, Waiter>,
     next_id: u64,
-    armed: usize,
+    published: Armed,
+    durable: Armed,
+}
+
+/// Who is armed for one of the ends.
+#[derive(Debug, Default)]
+struct Armed {
+    count: usize,
+    /// All who are armed, and perhaps some who were: to find one costs more than to pass it over.
+    ids: Vec<Id>,
 }
 
 impl WaitList {
     pub(crate) fn register(&mut self, notifier: &Arc<Notifier>, token: usize) -> u64 {
         let id = self.next_id;
         self.next_id = id.wrapping_add(1);
-        self.waiters.push(Waiter { id, notifier: Arc::clone(notifier), token, armed: None });
+        self.waiters
+            .insert(Counted(id), Waiter { notifier: Arc::clone(notifier), token, armed: None });
         id
     }
 
     pub(crate) fn deregister(&mut self, id: u64) {
-        self.waiters.retain(|waiter| waiter.id != id);
-        self.armed = self.waiters.iter().filter(|waiter| waiter.armed.is_some()).count();
+        let Some(awaits) = self.waiters.remove(&Counted(id)).and_then(|waiter| waiter.armed) else {
+            return;
+        };
+        let waiters = &self.waiters;
+        let armed = match awaits {
+            Awaits::Published => &mut self.published,
+            Awaits::Durable => &mut self.durable,
+        };
+        armed.count -= 1;
+        // LIMIT: half of the list, so that it is looked through once for as many who have left.
+        if armed.ids.len() > armed.count.saturating_mul(2).saturating_add(16) {
+            let is_armed = |id: &Id| waiters.get(id).is_some_and(|it| it.armed == Some(awaits));
+            armed.ids.retain(is_armed);
+        }
     }
 
     pub(crate) fn arm(&mut self, id: u64, awaits: Awaits) {
-        if let Some(waiter) = self.waiters.iter_mut().find(|waiter| waiter.id == id) {
-            self.armed += usize::from(waiter.armed.is_none());
-            waiter.armed = Some(awaits);
+        let Some(waiter) = self.waiters.get_mut(&Counted(id)) else { return };
+        let before = waiter.armed.replace(awaits);
+        if before == Some(awaits) {
+            return;
+        }
+        if let Some(before) = before {
+            self.armed(before).count -= 1;
+        }
+        let armed = self.armed(awaits);
+        armed.count += 1;
+        armed.ids.push(Counted(id));
+    }
+
+    fn armed(&mut self, awaits: Awaits) -> &mut Armed {
+        match awaits {
+            Awaits::Published => &mut self.published,
+            Awaits::Durable => &mut self.durable,
         }
     }
 
     /// Whether anybody waits: all that an appender looks at.
     #[inline]
     pub(crate) fn any_armed(&self) -> bool {
-        self.armed > 0
+        self.published.count > 0 || self.any_awaits_durable()
     }
 
     /// Whether anybody waits for records to become durable.
+    #[inline]
     pub(crate) fn any_awaits_durable(&self) -> bool {
-        let awaits = |waiter: &Waiter| waiter.armed == Some(Awaits::Durable);
-        self.any_armed() && self.waiters.iter().any(awaits)
+        self.durable.count > 0
     }
 
     /// Disarms those that wait for `what` and returns whom to notify, once the lock is released.
     pub(crate) fn fire(&mut self, what: Awaits) -> Fired {
-        self.disarm(|awaits| awaits == what)
+        let mut fired = Vec::new();
+        self.disarm(what, &mut fired);
+        Fired(fired)
     }
 
     /// As [`fire`](Self::fire), whatever they wait for.
     pub(crate) fn fire_all(&mut self) -> Fired {
-        self.disarm(|_| true)
+        let mut fired = Vec::new();
+        self.disarm(Awaits::Published, &mut fired);
+        self.disarm(Awaits::Durable, &mut fired);
+        Fired(fired)
     }
 
-    fn disarm(&mut self, which: impl Fn(Awaits) -> bool) -> Fired {
-        let mut fired = Vec::new();
-        if self.armed == 0 {
-            return Fired(fired);
-        }
-        for waiter in &mut self.waiters {
-            if waiter.armed.take_if(|awaits| which(*awaits)).is_some() {
-                self.armed -= 1;
+    fn disarm(&mut self, what: Awaits, fired: &mut Vec<(Arc<Notifier>, usize)>) {
+        let armed = match what {
+            Awaits::Published => &mut self.published,
+            Awaits::Durable => &mut self.durable,
+        };
+        fired.reserve(armed.count);
+        armed.count = 0;
+        for id in armed.ids.drain(..) {
+            if let Some(waiter) = self.waiters.get_mut(&id)
+                && waiter.armed.take_if(|awaits| *awaits == what).is_some()
+            {
                 fired.push((Arc::clone(&waiter.notifier), waiter.token));
             }
         }
-        Fired(fired)
     }
 }
 
@@ -241,6 +290,9 @@ impl NotifierList {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 #[cfg(all(test, loom))]
 mod models {
