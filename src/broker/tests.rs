@@ -13,6 +13,7 @@
 //! workload with that seed, which every failure prints.
 
 mod compaction;
+mod costs;
 mod crash;
 mod deleted;
 mod faults;

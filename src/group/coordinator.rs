@@ -13,11 +13,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::agenda::Agenda;
 use super::assignor::{Assignor, MemberId};
 use super::interest::{Interest, Topics};
 use super::membership::Membership;
 use super::offsets::{Committed, OffsetChange, OffsetsState};
-use super::roster::{Group, Live, NEVER, Presence, Roster, Static, Wakeups, nanos};
+use super::roster::{Group, Live, Presence, Roster, Static, Wakeups, nanos};
 use super::state::OwnershipEpoch;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
@@ -34,6 +35,7 @@ pub(crate) struct Coordinator {
     clock: Arc<dyn Clock>,
     is_read_only: bool,
     pub(super) groups: Mutex<Groups>,
+    agenda: Arc<Agenda>,
     next_member: AtomicU64,
     closed: AtomicBool,
     on_deadline: OnDeadline,
@@ -103,6 +105,7 @@ impl Coordinator {
             clock,
             is_read_only,
             groups: Mutex::new(Groups::default()),
+            agenda: Arc::default(),
             next_member: AtomicU64::new(1),
             closed: AtomicBool::new(false),
             on_deadline: Box::new(on_deadline),
@@ -162,7 +165,7 @@ impl Coordinator {
         let mut groups = self.groups.lock();
         for (name, members) in statics {
             // What they used is not known; whoever joins first decides.
-            let group = Group::new(&name, Assignor::default(), &groups.topics);
+            let group = Group::new(&name, Assignor::default(), &groups.topics, &self.agenda);
             let mut roster = group.roster.lock();
             let mut restored = Vec::new();
             for (instance, member) in members {
@@ -203,7 +206,7 @@ impl Coordinator {
             return Err(Error::Closed);
         }
         let Groups { by_name, topics, .. } = &mut *groups;
-        let new = || Group::new(name, request.assignor, topics);
+        let new = || Group::new(name, request.assignor, topics, &self.agenda);
         let group = Arc::clone(by_name.entry(Arc::clone(name)).or_insert_with(new));
         let mut roster = group.roster.lock();
         self.forget_statics(name, &group.sweep(&mut roster, now));
@@ -310,30 +313,29 @@ impl Coordinator {
     pub(crate) fn evict_overdue(&self) -> Option<Duration> {
         let now = self.now();
         let mut groups = self.groups.lock();
-        let overdue = |group: &&Arc<Group>| now >= group.look_at();
-        let overdue: Vec<_> = groups.by_name.values().filter(overdue).cloned().collect();
         let mut wakeups = Wakeups::default();
-        for group in overdue {
+        for group in self.agenda.due(now) {
             let mut roster = group.roster.lock();
             self.forget_statics(&group.name, &group.sweep(&mut roster, now));
             wakeups.extend(roster.take_wakeups());
             roster.note_events(&group.name, self.trace());
-            if roster.state.is_empty() {
+            // Another group may have its name by now, while a consumer still holds this one.
+            let is_known = |known: &Arc<Group>| Arc::ptr_eq(known, &group);
+            if roster.state.is_empty() && groups.by_name.get(&group.name).is_some_and(is_known) {
                 groups.forget(&group.name, &roster);
             }
         }
-        let next = groups.by_name.values().map(|group| group.look_at()).min();
+        let next = self.agenda.next();
         drop(groups);
         wakeups.call();
         self.tidy_offsets();
         self.trace().deliver();
-        let next = next.filter(|next| *next < NEVER);
         next.map(|next| Duration::from_nanos(next.saturating_sub(now)))
     }
 
     /// The same for one group, of which a member polls.
     #[cold]
-    pub(super) fn sweep(&self, group: &Group, now: u64) {
+    pub(super) fn sweep(&self, group: &Arc<Group>, now: u64) {
         let mut roster = group.roster.lock();
         self.forget_statics(&group.name, &group.sweep(&mut roster, now));
         let is_empty = roster.state.is_empty();

@@ -6,6 +6,7 @@
 //! are tested as such. The coordinator around them holds the group's lock for the time of one
 //! call, and runs the callbacks between two calls, under no lock.
 
+mod agenda;
 pub(crate) mod assignor;
 pub(crate) mod coordinator;
 pub(crate) mod inspect;

@@ -6,13 +6,15 @@
 //!
 //! Invariants:
 //! 1. A member is in `live` exactly while a consumer holds its [`Presence`].
-//! 2. Nobody is overdue before `look_at`: it is lowered with each new deadline, under the lock.
+//! 2. Nobody is overdue before `look_at`: it is lowered with each new deadline, under the lock, and
+//!    the agenda has the group under that time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::agenda::Agenda;
 use super::assignor::{Assignor, MemberId};
 use super::interest::{Interest, Topics};
 use super::offsets::StaticMember;
@@ -127,6 +129,9 @@ pub(super) struct Group {
     pub(super) roster: Mutex<Roster>,
     /// Nobody is overdue before. Written under the lock, read by every poll of every member.
     look_at: AtomicU64,
+    /// Where the group stands under that time.
+    agenda: Arc<Agenda>,
+    pub(super) number: u64,
 }
 
 pub(super) struct Roster {
@@ -165,13 +170,20 @@ pub(super) struct Holder {
 }
 
 impl Group {
-    pub(super) fn new(name: &Arc<str>, assignor: Assignor, topics: &Arc<Topics>) -> Arc<Self> {
+    pub(super) fn new(
+        name: &Arc<str>,
+        assignor: Assignor,
+        topics: &Arc<Topics>,
+        agenda: &Arc<Agenda>,
+    ) -> Arc<Self> {
         let mut state = GroupState::new(assignor);
         state.set_partitions(Arc::clone(topics));
         let (live, statics) = (HashMap::new(), BTreeMap::new());
         let roster =
             Mutex::new(Roster { state, assignor, live, statics, evictions: 0, told: (0, 0) });
-        Arc::new(Self { name: Arc::clone(name), roster, look_at: AtomicU64::new(NEVER) })
+        let (name, look_at) = (Arc::clone(name), AtomicU64::new(NEVER));
+        let (agenda, number) = (Arc::clone(agenda), agenda.new_number());
+        Arc::new(Self { name, roster, look_at, agenda, number })
     }
 
     /// What is done over the heads of the members is refused while one is live.
@@ -193,13 +205,21 @@ impl Group {
     }
 
     /// Takes note of a deadline. The roster is locked.
-    pub(super) fn note_deadline(&self, deadline: u64) {
-        self.look_at.store(self.look_at().min(deadline), Ordering::Release);
+    pub(super) fn note_deadline(self: &Arc<Self>, deadline: u64) {
+        self.set_look_at(self.look_at().min(deadline));
+    }
+
+    /// The roster is locked, so that the agenda follows the same order of changes.
+    fn set_look_at(self: &Arc<Self>, time: u64) {
+        let before = self.look_at.swap(time, Ordering::AcqRel);
+        if before != time {
+            self.agenda.put(self, before, time);
+        }
     }
 
     /// Evicts who is overdue and forgets who was waited for in vain; returns the names of these.
     /// The roster is locked.
-    pub(super) fn sweep(&self, roster: &mut Roster, now: u64) -> Vec<Arc<str>> {
+    pub(super) fn sweep(self: &Arc<Self>, roster: &mut Roster, now: u64) -> Vec<Arc<str>> {
         if now < self.look_at() {
             return Vec::new();
         }
@@ -228,7 +248,7 @@ impl Group {
         for instance in &gone {
             roster.statics.remove(instance);
         }
-        self.look_at.store(next, Ordering::Release);
+        self.set_look_at(next);
         gone
     }
 }
@@ -290,6 +310,12 @@ impl Roster {
             owned: self.state.assignment(member.id),
             rejoin_timeout_ms: u64::try_from(member.rejoin_timeout.as_millis()).unwrap_or(u64::MAX),
         })
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.agenda.remove(self.look_at(), self.number);
     }
 }
 
