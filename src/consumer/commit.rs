@@ -12,6 +12,7 @@ use crate::group::offsets::Committed;
 use crate::message::Message;
 use crate::record::{Offsets, TopicPartition};
 use crate::rules::Rule;
+use crate::steps;
 
 /// What to commit: slots by their place in the list, and the next offset to read of each.
 type Positions = Vec<(usize, u64)>;
@@ -168,12 +169,19 @@ impl Consumer {
         })
     }
 
-    /// Whoever asks for more has passed what was handed out before.
+    /// Whoever asks for more has passed what was handed out before. Between two messages of one
+    /// poll that is the last one, however many partitions there are.
     pub(super) fn pass_handed_out(&mut self) {
-        if let CommitMode::Auto { .. } = self.settings.commit {
-            for slot in &mut self.slots {
-                slot.passed = slot.handed_out;
-            }
+        let CommitMode::Auto { .. } = self.settings.commit else { return };
+        let last = self.last_slot..=self.last_slot;
+        let slots = if std::mem::take(&mut self.passes_all) {
+            self.slots.as_mut_slice()
+        } else {
+            self.slots.get_mut(last).unwrap_or_default()
+        };
+        for slot in slots {
+            steps::take(1);
+            slot.passed = slot.handed_out;
         }
     }
 

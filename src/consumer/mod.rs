@@ -109,6 +109,8 @@ pub struct Consumer {
     is_open: bool,
     /// The slot of the last message that `recv` handed out: the next one is mostly of the same.
     last_slot: usize,
+    /// Whether more than that slot may have been handed out since auto mode last passed what was.
+    passes_all: bool,
     /// When auto-commit is due, on the broker's clock.
     commit_due: Duration,
 }
@@ -173,6 +175,7 @@ impl Consumer {
             untold: BTreeSet::new(),
             is_open: false,
             last_slot: 0,
+            passes_all: true,
             commit_due,
         }
     }
@@ -368,7 +371,10 @@ impl Consumer {
     /// Fetches, parking in between, until there is something, a wake-up or the deadline.
     fn poll_until(&mut self, wait: &Wait<'_>) -> Result<Batch> {
         self.note_poll();
+        self.passes_all = true;
         self.pass_handed_out();
+        // What this hands out, or skips, in whatever slots, the next call passes.
+        self.passes_all = true;
         // The partitions that fired since the last wait are known only to the notifier, so the
         // first pass looks at all.
         let mut armed_too = true;

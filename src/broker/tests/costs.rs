@@ -1,8 +1,11 @@
 //! What a call costs when there is much that it does not concern: counted in steps, not in time.
 
+use std::time::Duration;
+
 use super::model::clock;
 use crate::broker::Broker;
-use crate::config::TopicConfig;
+use crate::config::{CommitMode, TopicConfig};
+use crate::record::Record;
 use crate::steps;
 
 fn in_memory() -> Broker {
@@ -40,4 +43,33 @@ fn row_g09_who_looks_for_overdue_members_does_not_look_at_all_groups() {
     };
     let (few, many) = (steps_of_join(64), steps_of_join(1_024));
     assert!(many < few + 100, "{few} with 64 groups, {many} with 1,024");
+}
+
+/// Symptom: in auto mode `recv` cost as much as there were partitions. Cause: with each message all
+/// of them were looked through for what was handed out before. Rule: between two messages of one
+/// poll that is the last message.
+// RED: src/consumer/commit.rs
+//   - let slots = if std::mem::take(&mut self.passes_all) {
+//   + let slots = if !self.slots.is_empty() {
+#[test]
+fn row_g09_a_message_in_auto_mode_costs_the_same_beside_many_partitions() {
+    let broker = in_memory();
+    broker.ensure_topic("t", small(1_000)).unwrap();
+    let records = (0..100_u32).map(|number| Record::to("t").partition(number / 50).value("v"));
+    broker.producer().send_batch(records).unwrap();
+    let auto = CommitMode::Auto { every: Duration::from_secs(3_600) };
+    let mut consumer = broker.consumer("g").subscribe(["t"]).commit(auto).open().unwrap();
+    consumer.recv().unwrap();
+    consumer.recv().unwrap();
+    let steps = steps::of(|| {
+        for _ in 2..100 {
+            consumer.recv().unwrap();
+        }
+    });
+    assert!(steps < 1_000, "{steps}");
+    // Nothing is lost of what was passed: the last message alone was not.
+    consumer.close().unwrap();
+    let info = broker.admin().describe_group("g").unwrap();
+    let committed: Vec<_> = info.offsets.iter().filter_map(|it| it.committed).collect();
+    assert_eq!(committed.iter().sum::<u64>(), 99, "{committed:?}");
 }
