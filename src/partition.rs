@@ -55,6 +55,7 @@ pub(crate) mod state_log;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;
+pub(crate) mod together;
 pub(crate) mod waiters;
 
 /// Work that a partition wants done behind its back. Bits, so that each kind is asked for once.

@@ -3,6 +3,7 @@
 //! Owns: choosing the partition, waiting for the level in force, named producers' handles. Must
 //! not know: segments, files, how a sync is shared.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -19,9 +20,10 @@ use crate::error::{Error, Result};
 use crate::log::producers::Sequence;
 use crate::log::{Outcome, ProducerRequest};
 use crate::partition::encode::{encode, timestamp_of};
-use crate::partition::{AppendOptions, Fence, PartitionCore};
+use crate::partition::{AppendOptions, Fence, PartitionCore, together};
 use crate::partitioner::{DefaultPartitioner, Partitioner};
 use crate::record::{Record, RecordMetadata, TopicPartition};
+use crate::steps::Counted;
 use crate::sync::Ordering;
 use crate::topic::TopicShared;
 
@@ -361,14 +363,18 @@ impl Producer {
                 }
             }
         }
-        for (batch, (core, level, end)) in sent {
-            let waited = if level == Durability::Sync {
-                core.wait_durable(end).inspect_err(|_| core.trace.deliver())
+        let mut waiting = Vec::with_capacity(sent.len());
+        for (batch, (core, level, end)) in &sent {
+            if *level == Durability::Sync {
+                waiting.push((batch, (&**core, *end)));
             } else {
-                self.inner.unflushed.note(&core);
-                Ok(())
-            };
+                self.inner.unflushed.note(core);
+            }
+        }
+        let waits: Vec<_> = waiting.iter().map(|(_, wait)| *wait).collect();
+        for ((batch, (core, _)), waited) in waiting.iter().zip(together::wait_durable(&waits)) {
             if let Err(error) = waited {
+                core.trace.deliver();
                 // Appended, and not acknowledged: the answer must not say that it is safe.
                 for index in &batch.members {
                     if let Some(slot) = done.get_mut(*index) {
@@ -472,7 +478,10 @@ impl Producer {
     /// Sorts the records of one call into batches, one per partition, in order of first mention.
     fn group_by_partition(&self, records: &[Record<'_>]) -> Result<Vec<Group>> {
         let mut groups: Vec<Group> = Vec::new();
-        let mut keyless: Vec<(Arc<TopicShared>, u32)> = Vec::new();
+        // By topic and partition, and the partition of keyless records by topic. A topic is its
+        // address: a group keeps it from being another's.
+        let mut group_of: BTreeMap<Counted<(usize, u32)>, usize> = BTreeMap::new();
+        let mut keyless: BTreeMap<Counted<usize>, u32> = BTreeMap::new();
         for (index, record) in records.iter().enumerate() {
             let topic = match groups.last() {
                 Some(last) if record.topic == Some(&*last.topic.name) => Arc::clone(&last.topic),
@@ -482,22 +491,15 @@ impl Producer {
             let partition = match (record.partition, record.key) {
                 (Some(number), _) => number,
                 (None, Some(key)) => self.inner.partitioner.partition(Some(key), count),
-                (None, None) => {
-                    let known = keyless.iter().find(|(known, _)| Arc::ptr_eq(known, &topic));
-                    let chosen = known.map(|(_, chosen)| *chosen);
-                    chosen.unwrap_or_else(|| {
-                        let chosen = self.inner.partitioner.partition(None, count);
-                        keyless.push((Arc::clone(&topic), chosen));
-                        chosen
-                    })
-                }
+                (None, None) => *keyless
+                    .entry(Counted(Arc::as_ptr(&topic).addr()))
+                    .or_insert_with(|| self.inner.partitioner.partition(None, count)),
             };
             // An unknown partition fails the call before anything is appended.
             topic.partition(partition)?;
-            let of_partition = |group: &&mut Group| {
-                group.partition == partition && Arc::ptr_eq(&group.topic, &topic)
-            };
-            match groups.iter_mut().find(of_partition) {
+            let place = Counted((Arc::as_ptr(&topic).addr(), partition));
+            let group = *group_of.entry(place).or_insert(groups.len());
+            match groups.get_mut(group) {
                 Some(group) => group.members.push(index),
                 None => groups.push(Group { topic, partition, members: vec![index] }),
             }

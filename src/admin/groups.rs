@@ -12,7 +12,7 @@ use crate::group::inspect::GroupView;
 use crate::group::offsets::Committed;
 use crate::group::progress::TopicTable;
 pub use crate::group::progress::{GroupOffset, GroupStatus};
-use crate::partition::PartitionCore;
+use crate::partition::{PartitionCore, together};
 use crate::record::{Offsets, TopicPartition};
 use crate::rules::Rule;
 
@@ -99,14 +99,18 @@ impl Admin {
         self.life().check_writable()?;
         let topic = self.life().topic(topic)?;
         let waits = self.life().settings.durability == Durability::Sync;
+        let target =
+            |core: &Arc<PartitionCore>| core.check_available().and_then(|()| offset_of(core, to));
+        let targets = topic.partitions.iter().map(target).collect::<Result<Vec<_>>>()?;
+        if waits {
+            let syncs = topic.partitions.iter().map(|core| &**core).zip(targets.iter().copied());
+            let syncs: Vec<_> = syncs.collect();
+            // DURABILITY: as a commit, never ahead of the records that it speaks of.
+            let sync = || together::wait_durable(&syncs).into_iter().collect::<Result<()>>();
+            Rule::RecordsBeforeReset.keep(sync)?;
+        }
         let (mut offsets, mut changes) = (Offsets::new(), Vec::new());
-        for core in &topic.partitions {
-            core.check_available()?;
-            let offset = offset_of(core, to)?;
-            if waits {
-                // DURABILITY: as a commit, never ahead of the records that it speaks of.
-                Rule::RecordsBeforeReset.keep(|| core.wait_durable(offset))?;
-            }
+        for (core, offset) in topic.partitions.iter().zip(targets) {
             let (leader_epoch, incarnation) = core.lineage();
             let committed = Committed { offset, leader_epoch, incarnation };
             changes.push((&**core, committed));

@@ -32,7 +32,7 @@ use crate::log::LogEnv;
 use crate::log::create::Writer;
 use crate::partition::state_log::StateLog;
 use crate::partition::waiters::NotifierList;
-use crate::partition::{Background, PartitionCore};
+use crate::partition::{Background, PartitionCore, together};
 use crate::storage::lock::DirLock;
 use crate::sync::{AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering, RwLock};
 use crate::topic::TopicShared;
@@ -189,11 +189,12 @@ impl Engine {
         &self,
         partitions: impl IntoIterator<Item = &'a Arc<PartitionCore>>,
     ) -> Result<()> {
-        let flush = |partition: &Arc<PartitionCore>| {
-            let flushed = partition.flush();
-            if partition.is_closed() { Ok(()) } else { flushed }
-        };
-        let flushed = partitions.into_iter().map(flush).fold(Ok(()), Result::and);
+        let partitions: Vec<_> = partitions.into_iter().collect();
+        let waits: Vec<_> = partitions.iter().map(|core| (&***core, core.log_end())).collect();
+        let answers = partitions.iter().zip(together::wait_durable(&waits));
+        let is_open = |(core, _): &(&&Arc<PartitionCore>, _)| !core.is_closed();
+        let flushed = answers.filter(is_open).map(|(_, flushed)| flushed);
+        let flushed = flushed.fold(Ok(()), Result::and);
         // Asked last: a broker that was closed meanwhile has partitions that are closed too.
         flushed.and_then(|()| self.check_open())
     }

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::group::coordinator::Commit;
 use crate::group::offsets::Committed;
 use crate::message::Message;
+use crate::partition::together;
 use crate::record::{Offsets, TopicPartition};
 use crate::rules::Rule;
 use crate::steps;
@@ -246,14 +247,19 @@ impl Consumer {
         let mut positions = positions.to_vec();
         let mut failed = Ok(());
         if waits && Rule::RecordsBeforeCommit.holds() {
-            for &(index, _) in &positions {
-                self.slots.get(index).map_or(Ok(()), check_topic)?;
+            positions.retain(|&(index, _)| self.slots.get(index).is_some());
+            let mut waits = Vec::with_capacity(positions.len());
+            for &(index, offset) in &positions {
+                if let Some(slot) = self.slots.get(index) {
+                    check_topic(slot)?;
+                    waits.push((&*slot.core, offset.min(slot.core.log_end())));
+                }
             }
             // DURABILITY: a commit that survives a power cut which its records do not would make
             // the group skip whatever gets those offsets next.
-            positions.retain(|&(index, offset)| {
-                let Some(slot) = self.slots.get(index) else { return false };
-                let durable = slot.core.wait_durable(offset.min(slot.core.log_end()));
+            let mut answers = together::wait_durable(&waits).into_iter();
+            positions.retain(|_| {
+                let durable = answers.next().unwrap_or(Ok(()));
                 let is_durable = durable.is_ok();
                 failed = std::mem::replace(&mut failed, Ok(())).and(durable);
                 is_durable

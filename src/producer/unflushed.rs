@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::partition::PartitionCore;
+use crate::partition::{PartitionCore, together};
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 /// LIMIT: as many partitions as one producer often has; more of them share places, and pay the
@@ -67,11 +67,11 @@ impl Unflushed {
     /// returns the first failure. What was deleted needs no sync, and is forgotten.
     pub(super) fn flush(&self) -> Result<()> {
         let partitions: Vec<_> = self.partitions.lock().values().cloned().collect();
+        let waits: Vec<_> = partitions.iter().map(|core| (&**core, core.log_end())).collect();
         let mut result = Ok(());
-        for core in partitions {
-            let flushed = core.flush();
+        for (core, flushed) in partitions.iter().zip(together::wait_durable(&waits)) {
             if core.is_closed() {
-                self.forget(&core);
+                self.forget(core);
             } else {
                 result = result.and(flushed);
             }

@@ -1,12 +1,16 @@
 //! What a call costs when there is much that it does not concern: counted in steps, not in time.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::model::clock;
+use super::model::{DIR, clock};
 use crate::broker::Broker;
-use crate::config::{CommitMode, TopicConfig};
+use crate::config::{CommitMode, Durability, TopicConfig};
 use crate::record::Record;
 use crate::steps;
+use crate::storage::disk::{HookedDisk, Operation, Side, SimulatedDisk};
+use crate::sync::{Condvar, Mutex};
 
 fn in_memory() -> Broker {
     Broker::builder().in_memory().clock(clock()).background(false).open().unwrap()
@@ -72,4 +76,108 @@ fn row_g09_a_message_in_auto_mode_costs_the_same_beside_many_partitions() {
     let info = broker.admin().describe_group("g").unwrap();
     let committed: Vec<_> = info.offsets.iter().filter_map(|it| it.committed).collect();
     assert_eq!(committed.iter().sum::<u64>(), 99, "{committed:?}");
+}
+
+/// Symptom: one `send_batch` to 4,000 partitions compared each record with all of them. Rule: the
+/// batch of a partition is looked up.
+// RED: src/producer.rs
+//   - let group = *group_of.entry(place).or_insert(groups.len());
+//   + let group = group_of.iter().find(|it| *it.0 == place).map_or(groups.len(), |it| *it.1); group_of.insert(place, group);
+#[test]
+fn row_g09_the_records_of_a_batch_are_sorted_in_few_steps() {
+    const PARTITIONS: u32 = 1_000;
+    let broker = in_memory();
+    broker.ensure_topic("t", small(PARTITIONS)).unwrap();
+    let producer = broker.producer();
+    let records = (0..2 * PARTITIONS).map(|at| Record::to("t").partition(at % PARTITIONS));
+    let records: Vec<_> = records.map(|record| record.value("v")).collect();
+    let steps = steps::of(|| {
+        producer.send_batch(records).unwrap();
+    });
+    assert!(steps < 40 * 2 * u64::from(PARTITIONS), "{steps}");
+    let topic = broker.life().topic("t").unwrap();
+    let batches = topic.partitions.iter().map(|core| core.metrics(0).appended.batches);
+    assert!(batches.into_iter().all(|batches| batches == 1));
+}
+
+/// How many syncs are in flight, and the most that were since it was asked to look.
+#[derive(Default)]
+struct InFlight {
+    counts: Mutex<Counts>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Counts {
+    now: usize,
+    most: usize,
+    /// A sync waits for another one, until there were two.
+    waits: bool,
+}
+
+impl InFlight {
+    fn begin(&self) {
+        let mut counts = self.counts.lock();
+        counts.now += 1;
+        counts.most = counts.most.max(counts.now);
+        self.changed.notify_all();
+        let patience = crate::clock::real_now() + Duration::from_secs(5);
+        while counts.waits && counts.most < 2 {
+            let (next, timed_out) = self.changed.wait_until(counts, patience);
+            counts = next;
+            if timed_out {
+                return;
+            }
+        }
+    }
+}
+
+/// Symptom: a commit of 64 partitions whose records were not durable yet took 26 ms, the time of 64
+/// syncs; a flush and a batch likewise. Rule: what several partitions need is synced side by side,
+/// unless the broker is to have no threads.
+// RED: src/partition/together.rs
+//   - let helpers = if has_threads { pending.min(SIDE_BY_SIDE).saturating_sub(1) } else { 0 };
+//   + let helpers = usize::from(has_threads) * usize::from(pending == 0);
+#[test]
+fn row_g09_several_partitions_are_synced_side_by_side() {
+    for has_threads in [true, false] {
+        let syncs: Arc<InFlight> = Arc::default();
+        let hooked = Arc::clone(&syncs);
+        let disk = HookedDisk::new(Arc::new(SimulatedDisk::new()), move |operation, side| {
+            match (operation, side) {
+                (Operation::Sync, Side::Before) => hooked.begin(),
+                (Operation::Sync, Side::After) => hooked.counts.lock().now -= 1,
+                _ => {}
+            }
+        });
+        let builder = Broker::builder().disk(Arc::new(disk), Path::new(DIR)).clock(clock());
+        let broker = builder.background(has_threads).seed(1).open().unwrap();
+        broker.ensure_topic("t", small(4).durability(Durability::Os)).unwrap();
+        let mut consumer = broker.consumer("g").subscribe(["t"]).open().unwrap();
+        let mut most_of = |call: &mut dyn FnMut(&mut crate::consumer::Consumer)| {
+            let records = (0..4).map(|number| Record::to("t").partition(number).value("v"));
+            broker.producer().send_batch(records).unwrap();
+            let mut read = 0;
+            while read % 4 != 0 || read == 0 {
+                read += consumer.poll(Duration::from_secs(40)).unwrap().len();
+            }
+            let begin =
+                |counts: &mut Counts| (counts.most, counts.waits) = (counts.now, has_threads);
+            begin(&mut syncs.counts.lock());
+            call(&mut consumer);
+            let durable = broker.topic("t").unwrap();
+            for number in 0..4 {
+                let partition = durable.partition(number).unwrap();
+                assert_eq!(partition.durable_end_offset(), partition.log_end_offset());
+            }
+            let end = |counts: &mut Counts| {
+                counts.waits = false;
+                counts.most
+            };
+            let most = end(&mut syncs.counts.lock());
+            assert_eq!(most > 1, has_threads, "{most}");
+        };
+        most_of(&mut |consumer| consumer.commit().unwrap());
+        most_of(&mut |_| broker.flush().unwrap());
+    }
 }
