@@ -18,16 +18,22 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod common;
+#[path = "life_model/group.rs"]
+mod group;
+#[path = "life_model/oracle.rs"]
+mod oracle;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use common::*;
+use group::{Member, Shared};
 use logpond::{
     Broker, Cleanup, Commits, Consumer, Error, ManualClock, Message, Offsets, Partition, ReadMode,
     Rebalance, Record, TopicConfig, TopicPartition,
 };
+use oracle::{Log, Stored, TopicModel, check_contents, check_start};
 use tempfile::TempDir;
 
 const TOPICS: [&str; 3] = ["m-a", "m-b", "m-c"];
@@ -37,113 +43,6 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const MINUTE: Duration = Duration::from_secs(60);
 const MEMBERS_MAX: usize = 4;
 const PARTITIONS_MAX: u32 = 4;
-
-#[derive(Debug, Clone, PartialEq)]
-struct Stored {
-    key: Option<Vec<u8>>,
-    value: Option<Vec<u8>>,
-    time: SystemTime,
-}
-
-impl Stored {
-    fn of(message: &Message) -> Self {
-        let (key, value) = (message.key().map(<[u8]>::to_vec), message.value().map(<[u8]>::to_vec));
-        Self { key, value, time: message.timestamp() }
-    }
-
-    fn record(&self) -> Record<'_> {
-        let mut record = Record::new();
-        if let Some(key) = &self.key {
-            record = record.key(key);
-        }
-        if let Some(value) = &self.value {
-            record = record.value(value);
-        }
-        record
-    }
-}
-
-/// One partition as it should be.
-#[derive(Default)]
-struct Log {
-    records: Vec<Stored>,
-    /// The log start as it was last seen.
-    start: u64,
-    /// What `delete_records` was asked to delete.
-    deleted: u64,
-    /// What compaction was seen to have removed; never to be seen again.
-    removed: BTreeSet<u64>,
-}
-
-impl Log {
-    fn end(&self) -> u64 {
-        self.records.len() as u64
-    }
-
-    fn at(&self, offset: u64) -> &Stored {
-        &self.records[usize::try_from(offset).unwrap()]
-    }
-
-    fn is_latest(&self, offset: u64) -> bool {
-        let key = &self.at(offset).key;
-        key.is_none() || (offset + 1..self.end()).all(|later| self.at(later).key != *key)
-    }
-}
-
-/// What a topic's settings have allowed.
-struct TopicModel {
-    /// Which of the topics that had this name.
-    era: u64,
-    partitions: u32,
-    cleanup: Cleanup,
-    /// It was compacted at some time.
-    was_compacted: bool,
-    retention: Duration,
-    has_byte_limit: bool,
-    /// The shortest there was.
-    tombstones: Duration,
-}
-
-/// What the callbacks of members and the walk both know.
-#[derive(Default)]
-struct Shared {
-    committed: Offsets,
-    starts: Offsets,
-    eras: BTreeMap<String, u64>,
-    /// Of each member's partitions: the era of the topic, and the next offset it is to be handed.
-    told: BTreeMap<u64, BTreeMap<TopicPartition, (u64, u64)>>,
-}
-
-impl Shared {
-    fn hear(&mut self, who: u64, event: &Rebalance<'_>, commits: &Commits<'_>) {
-        let told = self.told.entry(who).or_default();
-        match event {
-            Rebalance::Assigned(partitions) => {
-                for at in *partitions {
-                    let Some(era) = self.eras.get(&*at.topic) else { continue };
-                    // Where the log began when the member joined may be gone since: a gap follows.
-                    let position = commits.position(at).expect("a position");
-                    let from = self.committed.get(at).copied().unwrap_or(position);
-                    let is_new = !self.committed.contains_key(at);
-                    assert!(!is_new || position <= self.starts[at], "{at}: begins at {position}");
-                    let before = told.insert(at.clone(), (*era, from));
-                    assert_eq!(before, None, "{at} assigned to its owner");
-                }
-            }
-            Rebalance::Revoked(partitions) | Rebalance::Lost(partitions) => {
-                for at in *partitions {
-                    assert!(told.remove(at).is_some(), "{at} was not its own");
-                }
-            }
-        }
-    }
-}
-
-struct Member {
-    consumer: Consumer,
-    last_poll: Duration,
-    has_polled: bool,
-}
 
 struct Walk {
     rng: Rng,
@@ -437,94 +336,6 @@ impl Walk {
         }
     }
 
-    // ---- the group --------------------------------------------------------------------------
-
-    fn join(&mut self) {
-        let id = self.next_member;
-        self.next_member += 1;
-        let shared = Arc::clone(&self.shared);
-        let builder = self.broker().consumer(GROUP).subscribe_pattern("m-*");
-        let consumer = builder
-            .max_poll_records(20)
-            .max_poll_interval(INTERVAL)
-            .on_rebalance(move |event, commits| shared.lock().unwrap().hear(id, &event, commits))
-            .open()
-            .unwrap();
-        self.members.insert(id, Member { consumer, last_poll: self.now, has_polled: false });
-    }
-
-    fn leave(&mut self, id: u64) {
-        let member = self.members.remove(&id).unwrap();
-        if self.rng.one_in(2) {
-            member.consumer.close().unwrap();
-        } else {
-            drop(member);
-        }
-        self.shared.lock().unwrap().told.remove(&id);
-    }
-
-    fn poll(&mut self, id: u64) -> usize {
-        let member = self.members.get_mut(&id).unwrap();
-        let batch = member.consumer.poll(Duration::ZERO).unwrap();
-        let gaps = member.consumer.take_gaps();
-        (member.last_poll, member.has_polled) = (self.now, true);
-        let mut shared = self.shared.lock().unwrap();
-        let told = shared.told.entry(id).or_default();
-        self.tally.entry("gaps").and_modify(|it| *it += gaps.len() as u64).or_default();
-        for gap in gaps {
-            let (_, next) = told.get_mut(&gap.partition).expect("missed what it does not own");
-            let Some(log) = self.logs.get(&gap.partition) else { continue };
-            // A position has passed offsets whose records compaction removed.
-            let passed = (*next..gap.missed.start).all(|it| log.removed.contains(&it));
-            // One that was met when the partition was taken over may be told after retention has gone
-            // further: the rest is another gap, without which the next record would be a skip.
-            let is_next = gap.missed.start >= *next && passed && gap.missed.end <= log.start;
-            assert!(is_next, "{}: {:?} after {next}", gap.partition, gap.missed);
-            *next = gap.missed.end;
-        }
-        let count = batch.len();
-        for message in batch {
-            let at = message.topic_partition();
-            let (_, next) = told.get_mut(&at).expect("handed out what it was not told to own");
-            let (log, offset) = (&self.logs[&at], message.offset());
-            assert!(offset >= *next, "{at} {offset}: handed out twice to one owner");
-            let skipped = (*next..offset).find(|it| !log.removed.contains(it));
-            assert_eq!(skipped, None, "{at}: skipped before {offset}");
-            assert_eq!(Stored::of(&message), *log.at(offset), "{at} {offset}");
-            *next = offset + 1;
-        }
-        *self.tally.entry("handed out").or_default() += count as u64;
-        count
-    }
-
-    fn commit(&mut self, id: u64) {
-        let is_overdue = self.is_overdue(id);
-        let member = self.members.get_mut(&id).unwrap();
-        if !member.has_polled {
-            return; // it has partitions of which its callback has not heard
-        }
-        let is_async = self.rng.one_in(2);
-        let result =
-            if is_async { member.consumer.commit_async() } else { member.consumer.commit() };
-        let mut shared = self.shared.lock().unwrap();
-        let Shared { told, committed, eras, .. } = &mut *shared;
-        let told = told.entry(id).or_default();
-        let is_stale = told.iter().any(|(at, (era, _))| eras.get(&*at.topic) != Some(era));
-        match result {
-            Err(Error::Rebalanced) => assert!(is_overdue || is_stale, "evicted for nothing"),
-            Err(Error::UnknownTopic(_) | Error::UnknownPartition(_)) => assert!(is_stale),
-            result => {
-                result.unwrap();
-                let own = told.iter().filter(|(at, (era, _))| eras.get(&*at.topic) == Some(era));
-                committed.extend(own.map(|(at, (_, next))| (at.clone(), *next)));
-            }
-        }
-    }
-
-    fn is_overdue(&self, id: u64) -> bool {
-        self.now.saturating_sub(self.members[&id].last_poll) >= INTERVAL
-    }
-
     // ---- the rules --------------------------------------------------------------------------
 
     /// Ends of all logs, and the contents of one or of all.
@@ -578,58 +389,6 @@ impl Walk {
         self.check(None);
         eprintln!("{:?}", self.tally);
     }
-}
-
-/// Nothing goes from the log's start but what age, bytes or a caller allowed to go.
-fn check_start(at: &TopicPartition, topic: &TopicModel, log: &Log, start: u64, now: SystemTime) {
-    if start <= log.start.max(log.deleted) {
-        return;
-    }
-    assert_ne!(topic.cleanup, Cleanup::Compact, "{at}: the start of a compacted log moved");
-    if topic.has_byte_limit {
-        return;
-    }
-    for offset in log.start.max(log.deleted)..start {
-        let age = now.duration_since(log.at(offset).time).unwrap();
-        // What compaction removed, or was free to remove, keeps no segment.
-        let counts = !topic.was_compacted || log.is_latest(offset);
-        let counts = counts && !log.removed.contains(&offset);
-        assert!(!counts || age >= topic.retention, "{at} {offset}: gone at the age of {age:?}");
-    }
-}
-
-/// Everything from the log start on is there as it was appended, but what compaction may remove.
-fn check_contents(
-    at: &TopicPartition,
-    topic: &TopicModel,
-    log: &mut Log,
-    partition: &Partition,
-    now: SystemTime,
-) {
-    let mut next = log.start;
-    let messages = read_all(partition);
-    let last = messages.last().map(Message::offset);
-    for message in &messages {
-        let offset = message.offset();
-        assert!(offset >= next && offset < log.end(), "{at}: {offset} out of order");
-        assert!(!log.removed.contains(&offset), "{at} {offset} was removed, and came back");
-        assert_eq!(Stored::of(message), *log.at(offset), "{at} {offset} has changed");
-        (next..offset).for_each(|missing| check_missing(at, topic, log, missing, now));
-        log.removed.extend(next..offset);
-        next = offset + 1;
-    }
-    (next..log.end()).for_each(|missing| check_missing(at, topic, log, missing, now));
-    log.removed.extend(next..log.end());
-    assert!(topic.was_compacted || log.removed.is_empty(), "{at}: {last:?}");
-}
-
-fn check_missing(at: &TopicPartition, topic: &TopicModel, log: &Log, offset: u64, now: SystemTime) {
-    let stored = log.at(offset);
-    let age = now.duration_since(stored.time).unwrap();
-    let is_over = stored.value.is_none() && stored.key.is_some() && age >= topic.tombstones;
-    let may_go = topic.was_compacted && (is_over || !log.is_latest(offset));
-    let came_before = log.removed.contains(&offset);
-    assert!(may_go || came_before, "{at} {offset} is missing: {:?}", stored.key);
 }
 
 /// Says where a walk failed.

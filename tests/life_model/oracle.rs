@@ -1,0 +1,133 @@
+//! What was appended, and what may be missing of it.
+
+use super::*;
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Stored {
+    pub(super) key: Option<Vec<u8>>,
+    pub(super) value: Option<Vec<u8>>,
+    pub(super) time: SystemTime,
+}
+
+impl Stored {
+    pub(super) fn of(message: &Message) -> Self {
+        let (key, value) = (message.key().map(<[u8]>::to_vec), message.value().map(<[u8]>::to_vec));
+        Self { key, value, time: message.timestamp() }
+    }
+
+    pub(super) fn record(&self) -> Record<'_> {
+        let mut record = Record::new();
+        if let Some(key) = &self.key {
+            record = record.key(key);
+        }
+        if let Some(value) = &self.value {
+            record = record.value(value);
+        }
+        record
+    }
+}
+
+/// One partition as it should be.
+#[derive(Default)]
+pub(super) struct Log {
+    pub(super) records: Vec<Stored>,
+    /// The log start as it was last seen.
+    pub(super) start: u64,
+    /// What `delete_records` was asked to delete.
+    pub(super) deleted: u64,
+    /// What compaction was seen to have removed; never to be seen again.
+    pub(super) removed: BTreeSet<u64>,
+}
+
+impl Log {
+    pub(super) fn end(&self) -> u64 {
+        self.records.len() as u64
+    }
+
+    pub(super) fn at(&self, offset: u64) -> &Stored {
+        &self.records[usize::try_from(offset).unwrap()]
+    }
+
+    pub(super) fn is_latest(&self, offset: u64) -> bool {
+        let key = &self.at(offset).key;
+        key.is_none() || (offset + 1..self.end()).all(|later| self.at(later).key != *key)
+    }
+}
+
+/// What a topic's settings have allowed.
+pub(super) struct TopicModel {
+    /// Which of the topics that had this name.
+    pub(super) era: u64,
+    pub(super) partitions: u32,
+    pub(super) cleanup: Cleanup,
+    /// It was compacted at some time.
+    pub(super) was_compacted: bool,
+    pub(super) retention: Duration,
+    pub(super) has_byte_limit: bool,
+    /// The shortest there was.
+    pub(super) tombstones: Duration,
+}
+
+/// Nothing goes from the log's start but what age, bytes or a caller allowed to go.
+pub(super) fn check_start(
+    at: &TopicPartition,
+    topic: &TopicModel,
+    log: &Log,
+    start: u64,
+    now: SystemTime,
+) {
+    if start <= log.start.max(log.deleted) {
+        return;
+    }
+    assert_ne!(topic.cleanup, Cleanup::Compact, "{at}: the start of a compacted log moved");
+    if topic.has_byte_limit {
+        return;
+    }
+    for offset in log.start.max(log.deleted)..start {
+        let age = now.duration_since(log.at(offset).time).unwrap();
+        // What compaction removed, or was free to remove, keeps no segment.
+        let counts = !topic.was_compacted || log.is_latest(offset);
+        let counts = counts && !log.removed.contains(&offset);
+        assert!(!counts || age >= topic.retention, "{at} {offset}: gone at the age of {age:?}");
+    }
+}
+
+/// Everything from the log start on is there as it was appended, but what compaction may remove.
+pub(super) fn check_contents(
+    at: &TopicPartition,
+    topic: &TopicModel,
+    log: &mut Log,
+    partition: &Partition,
+    now: SystemTime,
+) {
+    let mut next = log.start;
+    let messages = read_all(partition);
+    let last = messages.last().map(Message::offset);
+    for message in &messages {
+        let offset = message.offset();
+        assert!(offset >= next && offset < log.end(), "{at}: {offset} out of order");
+        assert!(!log.removed.contains(&offset), "{at} {offset} was removed, and came back");
+        assert_eq!(Stored::of(message), *log.at(offset), "{at} {offset} has changed");
+        (next..offset).for_each(|missing| check_missing(at, topic, log, missing, now));
+        log.removed.extend(next..offset);
+        next = offset + 1;
+    }
+    (next..log.end()).for_each(|missing| check_missing(at, topic, log, missing, now));
+    log.removed.extend(next..log.end());
+    assert!(topic.was_compacted || log.removed.is_empty(), "{at}: {last:?}");
+}
+
+pub(super) fn check_missing(
+    at: &TopicPartition,
+    topic: &TopicModel,
+    log: &Log,
+    offset: u64,
+    now: SystemTime,
+) {
+    let stored = log.at(offset);
+    let age = now.duration_since(stored.time).unwrap();
+    let is_over = stored.value.is_none() && stored.key.is_some() && age >= topic.tombstones;
+    let may_go = topic.was_compacted && (is_over || !log.is_latest(offset));
+    let came_before = log.removed.contains(&offset);
+    assert!(may_go || came_before, "{at} {offset} is missing: {:?}", stored.key);
+}
