@@ -1,6 +1,7 @@
 //! Goal: everything together keeps its promises: appends, retention, compaction, deleted records,
 //! altered, grown, deleted and re-created topics, a group whose members come, go, stall and commit,
-//! and a broker that is closed, dropped or killed.
+//! a broker that is closed, dropped or killed, wall clocks that are wrong when it is opened and set
+//! right later, and a machine that sleeps.
 //!
 //! Method: a seeded random walk over the public interface, on a manual clock and in one thread,
 //! beside an oracle that knows what was appended and what each setting allows to go. After every
@@ -12,11 +13,12 @@
 //! `LOGPOND_LIVES=400 LOGPOND_STEPS=1500 cargo test --release --test life_model -- --nocapture`
 //!
 //! Not covered: threads (`concurrency.rs`), power cuts and failing disks (`src/broker/tests`),
-//! static members, seeks and callbacks that die (`group_model.rs`), clocks that jump
-//! (`retention.rs`), that retention and compaction remove all that they should (their own tests).
+//! static members, seeks and callbacks that die (`group_model.rs`), that retention and compaction remove all that they should (their own tests).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+#[path = "life_model/clocks.rs"]
+mod clocks;
 mod common;
 #[path = "life_model/group.rs"]
 mod group;
@@ -27,27 +29,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use clocks::Clocks;
 use common::*;
 use group::{Member, Shared};
 use logpond::{
-    Broker, Cleanup, Commits, Consumer, Error, ManualClock, Message, Offsets, Partition, ReadMode,
-    Rebalance, Record, TopicConfig, TopicPartition,
+    Broker, Cleanup, Clock, Commits, Consumer, Error, ManualClock, Message, Offsets, Partition,
+    ReadMode, Rebalance, Record, TimestampType, TopicConfig, TopicPartition,
 };
-use oracle::{Log, Stored, TopicModel, check_contents, check_start};
+use oracle::{Appended, Log, Stored, TopicModel, check_contents, check_start};
 use tempfile::TempDir;
 
 const TOPICS: [&str; 3] = ["m-a", "m-b", "m-c"];
 const CLEANUPS: [Cleanup; 3] = [Cleanup::Delete, Cleanup::Compact, Cleanup::CompactAndDelete];
+const TIMESTAMPS: [TimestampType; 2] = [TimestampType::CreateTime, TimestampType::AppendTime];
 const GROUP: &str = "g";
 const INTERVAL: Duration = Duration::from_secs(30);
 const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(86_400);
 const MEMBERS_MAX: usize = 4;
 const PARTITIONS_MAX: u32 = 4;
 
 struct Walk {
     rng: Rng,
-    clock: ManualClock,
-    now: Duration,
+    clocks: Clocks,
     dir: TempDir,
     broker: Option<Broker>,
     topics: BTreeMap<&'static str, TopicModel>,
@@ -60,19 +64,18 @@ struct Walk {
     tally: BTreeMap<&'static str, u64>,
 }
 
-fn open(dir: &TempDir, clock: &ManualClock, rng: &mut Rng) -> Broker {
+fn open(dir: &TempDir, clocks: &Clocks, rng: &mut Rng) -> Broker {
     let mode = if rng.one_in(3) { ReadMode::Copy } else { ReadMode::Mapped };
-    quiet(dir.path()).clock(clock.clone()).read_mode(mode).open().unwrap()
+    quiet(dir.path()).clock(clocks.manual.clone()).read_mode(mode).open().unwrap()
 }
 
 impl Walk {
     fn new(mut rng: Rng) -> Self {
-        let (dir, clock) = (temp_dir(), manual_clock());
-        let broker = Some(open(&dir, &clock, &mut rng));
+        let (dir, clocks) = (temp_dir(), Clocks::new());
+        let broker = Some(open(&dir, &clocks, &mut rng));
         Self {
             rng,
-            clock,
-            now: Duration::ZERO,
+            clocks,
             dir,
             broker,
             topics: BTreeMap::new(),
@@ -112,13 +115,14 @@ impl Walk {
                 touches_all = true;
             }
             (3..=39, Some(at), _) => self.append(&at.clone()),
-            (40..=47, _, _) => {
+            (40..=45, _, _) => {
                 // Mostly less than the absence that evicts a member, now and then far more.
                 let seconds =
                     if self.rng.one_in(4) { self.rng.below(1_200) } else { self.rng.below(9) };
-                self.clock.advance(Duration::from_secs(seconds));
-                self.now += Duration::from_secs(seconds);
+                self.clocks.pass(Duration::from_secs(seconds));
             }
+            (46, _, _) => self.clocks.sleep(Duration::from_secs(self.rng.below(30_000))),
+            (47, _, _) => self.clocks.set(&mut self.rng),
             (48..=52, _, _) => {
                 self.broker().tick().unwrap();
                 touches_all = true;
@@ -171,15 +175,17 @@ impl Walk {
             partitions,
             cleanup,
             was_compacted: cleanup != Cleanup::Delete,
-            retention: MINUTE * u32::try_from(1 + self.rng.below(30)).unwrap(),
+            retention: some_retention(&mut self.rng),
             has_byte_limit: self.rng.one_in(3),
             tombstones: MINUTE * u32::try_from(self.rng.below(10)).unwrap(),
+            timestamps: TIMESTAMPS[self.rng.index(2)],
         };
         self.eras += 1;
         let mut config = small_topic(partitions)
             .cleanup(cleanup)
             .retention(topic.retention)
-            .tombstone_retention(topic.tombstones);
+            .tombstone_retention(topic.tombstones)
+            .timestamps(topic.timestamps);
         if topic.has_byte_limit {
             config = config.retention_bytes(20_000 + self.rng.below(60_000));
         }
@@ -196,7 +202,7 @@ impl Walk {
 
     fn alter(&mut self, at: &TopicPartition) {
         let topic = self.topics.get_mut(&*at.topic).unwrap();
-        let retention = MINUTE * u32::try_from(1 + self.rng.below(30)).unwrap();
+        let retention = some_retention(&mut self.rng);
         let tombstones = MINUTE * u32::try_from(self.rng.below(10)).unwrap();
         let segment = SMALL_SEGMENT << self.rng.below(2);
         let cleanup = CLEANUPS[self.rng.index(3)];
@@ -227,7 +233,16 @@ impl Walk {
     fn append(&mut self, at: &TopicPartition) {
         let may_lack_key = self.topics[&*at.topic].cleanup == Cleanup::Delete;
         let count = 1 + self.rng.index(6);
-        let time = some_time() + self.now;
+        let now = self.clocks.wall();
+        // Late, or stamped by a clock that is ahead.
+        let stamp = match self.rng.below(8) {
+            0 => Some(now - MINUTE * u32::try_from(self.rng.below(10)).unwrap()),
+            1 => Some(now + DAY),
+            _ => None,
+        };
+        let given =
+            stamp.filter(|_| self.topics[&*at.topic].timestamps == TimestampType::CreateTime);
+        let time = given.unwrap_or(now);
         let records: Vec<Stored> = (0..count)
             .map(|_| {
                 let lacks_key = may_lack_key && self.rng.one_in(3);
@@ -237,12 +252,16 @@ impl Walk {
                 Stored { key, value, time }
             })
             .collect();
-        let batch: Vec<Record<'_>> = records.iter().map(Stored::record).collect();
+        let batch: Vec<Record<'_>> = records.iter().map(|it| it.record(given.is_some())).collect();
         let log = self.logs.get(at).unwrap();
-        let given = self.partition(at).append_batch(&batch).unwrap();
-        assert_eq!(given, log.end()..log.end() + count as u64, "{at}");
+        let range = self.partition(at).append_batch(&batch).unwrap();
+        assert_eq!(range, log.end()..log.end() + count as u64, "{at}");
         self.count("records", count as u64);
-        self.logs.get_mut(at).unwrap().records.extend(records);
+        let passed = self.clocks.passed();
+        let appended = || Appended { aged_from: time.min(now), passed };
+        let log = self.logs.get_mut(at).unwrap();
+        log.records.extend(records);
+        log.appended.resize_with(log.records.len(), appended);
     }
 
     fn compact_now(&mut self, at: &TopicPartition) {
@@ -310,7 +329,8 @@ impl Walk {
             self.dir = copy;
         }
         self.count(if is_kill { "kills" } else { "ends" }, 1);
-        let broker = open(&self.dir, &self.clock, &mut self.rng);
+        self.clocks.restart(&mut self.rng);
+        let broker = open(&self.dir, &self.clocks, &mut self.rng);
         let report = broker.recovery().clone();
         assert_eq!(report.clean_shutdown, closes && !is_kill);
         assert!(report.is_clean() && report.unknown.is_empty(), "{report:?}");
@@ -340,18 +360,18 @@ impl Walk {
 
     /// Ends of all logs, and the contents of one or of all.
     fn check(&mut self, only: Option<&TopicPartition>) {
-        let (broker, now) = (self.broker(), some_time() + self.now);
+        let (broker, clocks) = (self.broker(), &self.clocks);
         for (at, log) in &mut self.logs {
             let topic = &self.topics[&*at.topic];
             let partition = broker.topic(&at.topic).unwrap().partition(at.partition).unwrap();
             let (start, end) = (partition.log_start_offset(), partition.log_end_offset());
             assert_eq!(end, log.end(), "{at}: another end");
             assert!((log.start..=end).contains(&start), "{at}: {start} after {}", log.start);
-            check_start(at, topic, log, start, now);
+            check_start(at, topic, log, start, clocks);
             log.start = start;
             self.shared.lock().unwrap().starts.insert(at.clone(), start);
             if only.is_none_or(|only| only == at) {
-                check_contents(at, topic, log, &partition, now);
+                check_contents(at, topic, log, &partition, clocks);
             }
         }
         let shared = self.shared.lock().unwrap();
@@ -389,6 +409,12 @@ impl Walk {
         self.check(None);
         eprintln!("{:?}", self.tally);
     }
+}
+
+/// Some minutes, or some days.
+fn some_retention(rng: &mut Rng) -> Duration {
+    let unit = if rng.one_in(3) { DAY } else { MINUTE };
+    unit * u32::try_from(1 + rng.below(30)).unwrap()
 }
 
 /// Says where a walk failed.

@@ -55,7 +55,8 @@ impl Walk {
             .on_rebalance(move |event, commits| shared.lock().unwrap().hear(id, &event, commits))
             .open()
             .unwrap();
-        self.members.insert(id, Member { consumer, last_poll: self.now, has_polled: false });
+        self.members
+            .insert(id, Member { consumer, last_poll: self.clocks.monotonic(), has_polled: false });
     }
 
     pub(super) fn leave(&mut self, id: u64) {
@@ -72,7 +73,7 @@ impl Walk {
         let member = self.members.get_mut(&id).unwrap();
         let batch = member.consumer.poll(Duration::ZERO).unwrap();
         let gaps = member.consumer.take_gaps();
-        (member.last_poll, member.has_polled) = (self.now, true);
+        (member.last_poll, member.has_polled) = (self.clocks.monotonic(), true);
         let mut shared = self.shared.lock().unwrap();
         let told = shared.told.entry(id).or_default();
         self.tally.entry("gaps").and_modify(|it| *it += gaps.len() as u64).or_default();
@@ -127,6 +128,6 @@ impl Walk {
     }
 
     pub(super) fn is_overdue(&self, id: u64) -> bool {
-        self.now.saturating_sub(self.members[&id].last_poll) >= INTERVAL
+        self.clocks.monotonic().saturating_sub(self.members[&id].last_poll) >= INTERVAL
     }
 }

@@ -15,7 +15,8 @@ impl Stored {
         Self { key, value, time: message.timestamp() }
     }
 
-    pub(super) fn record(&self) -> Record<'_> {
+    /// For an append. The broker stamps what has no timestamp of its own.
+    pub(super) fn record(&self, is_stamped: bool) -> Record<'_> {
         let mut record = Record::new();
         if let Some(key) = &self.key {
             record = record.key(key);
@@ -23,14 +24,24 @@ impl Stored {
         if let Some(value) = &self.value {
             record = record.value(value);
         }
-        record
+        if is_stamped { record.timestamp(self.time) } else { record }
     }
+}
+
+/// When a record was appended.
+pub(super) struct Appended {
+    /// From which moment its age counts: its timestamp or the wall clock at its append, whichever
+    /// is earlier.
+    pub(super) aged_from: SystemTime,
+    /// In truth, since the walk began.
+    pub(super) passed: Duration,
 }
 
 /// One partition as it should be.
 #[derive(Default)]
 pub(super) struct Log {
     pub(super) records: Vec<Stored>,
+    pub(super) appended: Vec<Appended>,
     /// The log start as it was last seen.
     pub(super) start: u64,
     /// What `delete_records` was asked to delete.
@@ -46,6 +57,10 @@ impl Log {
 
     pub(super) fn at(&self, offset: u64) -> &Stored {
         &self.records[usize::try_from(offset).unwrap()]
+    }
+
+    pub(super) fn appended(&self, offset: u64) -> &Appended {
+        &self.appended[usize::try_from(offset).unwrap()]
     }
 
     pub(super) fn is_latest(&self, offset: u64) -> bool {
@@ -66,6 +81,7 @@ pub(super) struct TopicModel {
     pub(super) has_byte_limit: bool,
     /// The shortest there was.
     pub(super) tombstones: Duration,
+    pub(super) timestamps: TimestampType,
 }
 
 /// Nothing goes from the log's start but what age, bytes or a caller allowed to go.
@@ -74,7 +90,7 @@ pub(super) fn check_start(
     topic: &TopicModel,
     log: &Log,
     start: u64,
-    now: SystemTime,
+    clocks: &Clocks,
 ) {
     if start <= log.start.max(log.deleted) {
         return;
@@ -84,7 +100,8 @@ pub(super) fn check_start(
         return;
     }
     for offset in log.start.max(log.deleted)..start {
-        let age = now.duration_since(log.at(offset).time).unwrap();
+        let since = log.appended(offset).aged_from;
+        let age = clocks.truth().duration_since(since).unwrap_or_default();
         // What compaction removed, or was free to remove, keeps no segment.
         let counts = !topic.was_compacted || log.is_latest(offset);
         let counts = counts && !log.removed.contains(&offset);
@@ -98,7 +115,7 @@ pub(super) fn check_contents(
     topic: &TopicModel,
     log: &mut Log,
     partition: &Partition,
-    now: SystemTime,
+    clocks: &Clocks,
 ) {
     let mut next = log.start;
     let messages = read_all(partition);
@@ -108,11 +125,11 @@ pub(super) fn check_contents(
         assert!(offset >= next && offset < log.end(), "{at}: {offset} out of order");
         assert!(!log.removed.contains(&offset), "{at} {offset} was removed, and came back");
         assert_eq!(Stored::of(message), *log.at(offset), "{at} {offset} has changed");
-        (next..offset).for_each(|missing| check_missing(at, topic, log, missing, now));
+        (next..offset).for_each(|missing| check_missing(at, topic, log, missing, clocks));
         log.removed.extend(next..offset);
         next = offset + 1;
     }
-    (next..log.end()).for_each(|missing| check_missing(at, topic, log, missing, now));
+    (next..log.end()).for_each(|missing| check_missing(at, topic, log, missing, clocks));
     log.removed.extend(next..log.end());
     assert!(topic.was_compacted || log.removed.is_empty(), "{at}: {last:?}");
 }
@@ -122,10 +139,12 @@ pub(super) fn check_missing(
     topic: &TopicModel,
     log: &Log,
     offset: u64,
-    now: SystemTime,
+    clocks: &Clocks,
 ) {
     let stored = log.at(offset);
-    let age = now.duration_since(stored.time).unwrap();
+    // Counted from the first compaction that saw it, as the wall clock showed it then.
+    let since = clocks.earliest_since(log.appended(offset).passed);
+    let age = clocks.truth().duration_since(since).unwrap_or_default();
     let is_over = stored.value.is_none() && stored.key.is_some() && age >= topic.tombstones;
     let may_go = topic.was_compacted && (is_over || !log.is_latest(offset));
     let came_before = log.removed.contains(&offset);
