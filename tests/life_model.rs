@@ -24,19 +24,22 @@ mod common;
 mod group;
 #[path = "life_model/oracle.rs"]
 mod oracle;
+#[path = "life_model/readers.rs"]
+mod readers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use clocks::Clocks;
+use clocks::{Clocks, Mark};
 use common::*;
 use group::{Member, Shared};
 use logpond::{
-    Broker, Cleanup, Clock, Commits, Consumer, Error, ManualClock, Message, Offsets, Partition,
-    ReadMode, Rebalance, Record, TimestampType, TopicConfig, TopicPartition,
+    Broker, Cleanup, Clock, Commits, Consumer, Error, Gap, ManualClock, Message, Offsets,
+    Partition, ReadMode, Rebalance, Record, StartAt, TimestampType, TopicConfig, TopicPartition,
 };
 use oracle::{Appended, Log, Stored, TopicModel, check_contents, check_start};
+use readers::Reader;
 use tempfile::TempDir;
 
 const TOPICS: [&str; 3] = ["m-a", "m-b", "m-c"];
@@ -60,6 +63,7 @@ struct Walk {
     shared: Arc<Mutex<Shared>>,
     members: BTreeMap<u64, Member>,
     next_member: u64,
+    readers: Vec<Reader>,
     steps: Vec<String>,
     tally: BTreeMap<&'static str, u64>,
 }
@@ -84,6 +88,7 @@ impl Walk {
             shared: Arc::default(),
             members: BTreeMap::new(),
             next_member: 0,
+            readers: Vec::new(),
             steps: Vec::new(),
             tally: BTreeMap::new(),
         }
@@ -136,9 +141,11 @@ impl Walk {
                 touches_all = true;
             }
             (62..=64, _, _) if self.members.len() < MEMBERS_MAX => self.join(),
-            (65 | 66, _, Some(id)) => self.leave(id),
-            (67..=72, _, Some(id)) => self.commit(id),
-            (73..=96, _, Some(id)) => drop(self.poll(id)),
+            (65, _, Some(id)) => self.leave(id),
+            (66..=70, _, Some(id)) => self.commit(id),
+            (71 | 72, _, _) => self.open_or_drop_reader(),
+            (73..=79, _, _) => self.use_reader(),
+            (80..=96, _, Some(id)) => drop(self.poll(id)),
             (97, _, _) => {
                 let is_kill = self.rng.one_in(2);
                 self.reopen(is_kill);
@@ -177,7 +184,7 @@ impl Walk {
             was_compacted: cleanup != Cleanup::Delete,
             retention: some_retention(&mut self.rng),
             has_byte_limit: self.rng.one_in(3),
-            tombstones: MINUTE * u32::try_from(self.rng.below(10)).unwrap(),
+            tombstones: some_retention(&mut self.rng),
             timestamps: TIMESTAMPS[self.rng.index(2)],
         };
         self.eras += 1;
@@ -203,7 +210,7 @@ impl Walk {
     fn alter(&mut self, at: &TopicPartition) {
         let topic = self.topics.get_mut(&*at.topic).unwrap();
         let retention = some_retention(&mut self.rng);
-        let tombstones = MINUTE * u32::try_from(self.rng.below(10)).unwrap();
+        let tombstones = some_retention(&mut self.rng);
         let segment = SMALL_SEGMENT << self.rng.below(2);
         let cleanup = CLEANUPS[self.rng.index(3)];
         let change = |config: TopicConfig| {
@@ -232,7 +239,9 @@ impl Walk {
 
     fn append(&mut self, at: &TopicPartition) {
         let may_lack_key = self.topics[&*at.topic].cleanup == Cleanup::Delete;
-        let count = 1 + self.rng.index(6);
+        // Now and then more than most polls take.
+        let most = if self.rng.one_in(6) { 15 } else { 6 };
+        let count = 1 + self.rng.index(most);
         let now = self.clocks.wall();
         // Late, or stamped by a clock that is ahead.
         let stamp = match self.rng.below(8) {
@@ -247,7 +256,8 @@ impl Walk {
             .map(|_| {
                 let lacks_key = may_lack_key && self.rng.one_in(3);
                 let key = (!lacks_key).then(|| format!("key-{}", self.rng.below(12)).into_bytes());
-                let length = if self.rng.one_in(5) { 0 } else { self.rng.index(1_500) };
+                let most = if count > 6 { 800 } else { 1_500 };
+                let length = if self.rng.one_in(5) { 0 } else { self.rng.index(most) };
                 let value = (!self.rng.one_in(5)).then(|| self.rng.bytes(length));
                 Stored { key, value, time }
             })
@@ -257,8 +267,8 @@ impl Walk {
         let range = self.partition(at).append_batch(&batch).unwrap();
         assert_eq!(range, log.end()..log.end() + count as u64, "{at}");
         self.count("records", count as u64);
-        let passed = self.clocks.passed();
-        let appended = || Appended { aged_from: time.min(now), passed };
+        let (mark, truth) = (self.clocks.mark(), self.clocks.truth());
+        let appended = || Appended { aged_from: time.min(now).min(truth), mark };
         let log = self.logs.get_mut(at).unwrap();
         log.records.extend(records);
         log.appended.resize_with(log.records.len(), appended);
@@ -317,6 +327,7 @@ impl Walk {
             copy_dir(self.dir.path(), copy.path());
         }
         self.members.clear();
+        self.readers.clear();
         self.shared.lock().unwrap().told.clear();
         let broker = self.broker.take().unwrap();
         let closes = self.rng.one_in(2);
@@ -397,6 +408,7 @@ impl Walk {
             idle = if count == 0 { idle + 1 } else { 0 };
         }
         self.check(None);
+        self.end_readers();
         let shared = self.shared.lock().unwrap();
         let told: BTreeMap<_, _> = shared.told.values().flatten().collect();
         for (at, log) in &self.logs {

@@ -11,15 +11,18 @@ pub(super) struct Clocks {
     /// How much time has passed since [`some_time`].
     truth: Duration,
     pub(super) manual: ManualClock,
-    /// Since when the wall clock goes as it goes, and what it showed then; the latest last.
+    /// What the wall clock showed at the opening.
+    opened: SystemTime,
+    /// Since when the clocks go as they go, and the later of what the wall clock showed then and
+    /// what it would have shown if it had gone like the other since the opening; the latest last.
     shown: Vec<(Duration, SystemTime)>,
 }
 
 impl Clocks {
     pub(super) fn new() -> Self {
         let manual = manual_clock();
-        let shown = vec![(Duration::ZERO, manual.now())];
-        Self { truth: Duration::ZERO, manual, shown }
+        let opened = manual.now();
+        Self { truth: Duration::ZERO, manual, opened, shown: vec![(Duration::ZERO, opened)] }
     }
 
     /// What a right clock shows.
@@ -44,6 +47,7 @@ impl Clocks {
     pub(super) fn sleep(&mut self, by: Duration) {
         self.truth += by;
         self.manual.set(self.wall() + by);
+        self.note();
     }
 
     /// Sets the wall clock; mostly right.
@@ -61,27 +65,38 @@ impl Clocks {
     /// Clocks for another opening.
     pub(super) fn restart(&mut self, rng: &mut Rng) {
         let behind = if rng.one_in(2) { some_error(rng) } else { Duration::ZERO };
-        self.manual = ManualClock::new(self.truth() - behind);
+        self.opened = self.truth() - behind;
+        self.manual = ManualClock::new(self.opened);
         self.note();
     }
 
     fn note(&mut self) {
-        self.shown.push((self.truth, self.wall()));
+        let latest = self.wall().max(self.opened + self.monotonic());
+        self.shown.push((self.truth, latest));
     }
 
-    /// The earliest that the wall clock has shown since `moment`.
-    pub(super) fn earliest_since(&self, moment: Duration) -> SystemTime {
-        let at_moment =
-            |(since, wall): &(Duration, SystemTime)| *wall + moment.saturating_sub(*since);
-        let after = self.shown.partition_point(|(since, _)| *since <= moment);
-        let showing = self.shown[after.saturating_sub(1)..].iter().map(at_moment);
-        showing.min().expect("it always shows something")
+    /// Now, for [`earliest_since`](Self::earliest_since).
+    pub(super) fn mark(&self) -> Mark {
+        Mark { showing: self.shown.len() - 1, passed: self.truth }
     }
 
-    /// How much time has passed since the walk began.
-    pub(super) fn passed(&self) -> Duration {
-        self.truth
+    /// From when on a deadline can count that was set at `mark` or later: it counts by the later of
+    /// the clocks.
+    pub(super) fn earliest_since(&self, mark: Mark) -> SystemTime {
+        let at_mark =
+            |(since, latest): &(Duration, SystemTime)| *latest + mark.passed.saturating_sub(*since);
+        let showing = self.shown[mark.showing..].iter().map(at_mark);
+        showing.min().expect("they always show something")
     }
+}
+
+/// A moment of the walk.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark {
+    /// How the clocks went.
+    showing: usize,
+    /// How much time had passed since the walk began.
+    passed: Duration,
 }
 
 /// Some minutes, or some days: less than records are kept, or more.

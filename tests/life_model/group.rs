@@ -39,8 +39,49 @@ impl Shared {
 
 pub(super) struct Member {
     pub(super) consumer: Consumer,
+    /// Whether it takes messages one by one.
+    pub(super) is_single: bool,
+    /// For how many polls in a row each of its partitions had something and was not served.
+    pub(super) starved: BTreeMap<TopicPartition, usize>,
+    /// The partitions that it had.
+    pub(super) turns: Vec<TopicPartition>,
     pub(super) last_poll: Duration,
     pub(super) has_polled: bool,
+}
+
+impl Member {
+    fn take(&mut self, rng: &mut Rng) -> Vec<Message> {
+        if !self.is_single {
+            return self.consumer.poll(Duration::ZERO).unwrap().into_iter().collect();
+        }
+        let most = rng.below(30);
+        (0..most).map_while(|_| self.consumer.try_recv().unwrap()).collect()
+    }
+
+    /// Nobody waits while others are served twice.
+    fn note_served(
+        &mut self,
+        hungry: &BTreeSet<TopicPartition>,
+        served: &BTreeSet<TopicPartition>,
+        told: &BTreeMap<TopicPartition, (u64, u64)>,
+    ) {
+        if self.is_single {
+            return; // a poll's worth is handed out in several steps
+        }
+        // Other partitions, other turns.
+        let is_same = self.turns.iter().eq(told.keys());
+        self.turns = told.keys().cloned().collect();
+        self.starved.retain(|at, _| is_same && hungry.contains(at));
+        for at in hungry.iter().filter(|at| told.contains_key(at)) {
+            let polls = self.starved.entry(at.clone()).or_default();
+            *polls = if served.contains(at) { 0 } else { *polls + 1 };
+            assert!(
+                *polls <= told.len(),
+                "{at} starves: {polls} polls of {} partitions",
+                told.len()
+            );
+        }
+    }
 }
 
 impl Walk {
@@ -48,15 +89,26 @@ impl Walk {
         let id = self.next_member;
         self.next_member += 1;
         let shared = Arc::clone(&self.shared);
+        // Now and then less than a record, mostly less than a batch.
+        let bytes = [1, 700, 4_000, 20_000, 1 << 20][self.rng.index(5)];
+        let records = 1 + self.rng.index(40);
         let builder = self.broker().consumer(GROUP).subscribe_pattern("m-*");
         let consumer = builder
-            .max_poll_records(20)
+            .max_poll_records(records)
+            .max_poll_bytes(bytes)
             .max_poll_interval(INTERVAL)
             .on_rebalance(move |event, commits| shared.lock().unwrap().hear(id, &event, commits))
             .open()
             .unwrap();
-        self.members
-            .insert(id, Member { consumer, last_poll: self.clocks.monotonic(), has_polled: false });
+        let member = Member {
+            consumer,
+            is_single: self.rng.one_in(4),
+            starved: BTreeMap::new(),
+            turns: Vec::new(),
+            last_poll: self.clocks.monotonic(),
+            has_polled: false,
+        };
+        self.members.insert(id, member);
     }
 
     pub(super) fn leave(&mut self, id: u64) {
@@ -70,37 +122,45 @@ impl Walk {
     }
 
     pub(super) fn poll(&mut self, id: u64) -> usize {
+        let hungry = self.hungry(id);
         let member = self.members.get_mut(&id).unwrap();
-        let batch = member.consumer.poll(Duration::ZERO).unwrap();
+        let batch = member.take(&mut self.rng);
         let gaps = member.consumer.take_gaps();
         (member.last_poll, member.has_polled) = (self.clocks.monotonic(), true);
-        let mut shared = self.shared.lock().unwrap();
+        let shared = &mut *self.shared.lock().unwrap();
         let told = shared.told.entry(id).or_default();
+        let of_gaps = gaps.iter().map(|gap| gap.partition.clone());
+        let served = batch.iter().map(Message::topic_partition).chain(of_gaps).collect();
+        member.note_served(&hungry, &served, told);
         self.tally.entry("gaps").and_modify(|it| *it += gaps.len() as u64).or_default();
         for gap in gaps {
-            let (_, next) = told.get_mut(&gap.partition).expect("missed what it does not own");
-            let Some(log) = self.logs.get(&gap.partition) else { continue };
-            // A position has passed offsets whose records compaction removed.
-            let passed = (*next..gap.missed.start).all(|it| log.removed.contains(&it));
-            // One that was met when the partition was taken over may be told after retention has gone
-            // further: the rest is another gap, without which the next record would be a skip.
-            let is_next = gap.missed.start >= *next && passed && gap.missed.end <= log.start;
-            assert!(is_next, "{}: {:?} after {next}", gap.partition, gap.missed);
-            *next = gap.missed.end;
+            let (era, next) = told.get_mut(&gap.partition).expect("missed what it does not own");
+            if shared.eras.get(&*gap.partition.topic) == Some(era) {
+                self.logs[&gap.partition].hear_gap(&gap, next);
+            }
         }
         let count = batch.len();
-        for message in batch {
+        for message in &batch {
             let at = message.topic_partition();
-            let (_, next) = told.get_mut(&at).expect("handed out what it was not told to own");
-            let (log, offset) = (&self.logs[&at], message.offset());
-            assert!(offset >= *next, "{at} {offset}: handed out twice to one owner");
-            let skipped = (*next..offset).find(|it| !log.removed.contains(it));
-            assert_eq!(skipped, None, "{at}: skipped before {offset}");
-            assert_eq!(Stored::of(&message), *log.at(offset), "{at} {offset}");
-            *next = offset + 1;
+            let (era, next) = told.get_mut(&at).expect("handed out what it was not told to own");
+            if shared.eras.get(&*at.topic) == Some(era) {
+                self.logs[&at].hear(message, next);
+            }
         }
         *self.tally.entry("handed out").or_default() += count as u64;
         count
+    }
+
+    /// Which partitions of a member have something for it.
+    fn hungry(&self, id: u64) -> BTreeSet<TopicPartition> {
+        let shared = self.shared.lock().unwrap();
+        let own = shared.told.get(&id).into_iter().flatten();
+        own.filter(|(at, (era, next))| {
+            let is_current = shared.eras.get(&*at.topic) == Some(era);
+            is_current && self.logs[at].has_after(*next)
+        })
+        .map(|(at, _)| at.clone())
+        .collect()
     }
 
     pub(super) fn commit(&mut self, id: u64) {

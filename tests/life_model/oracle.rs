@@ -30,11 +30,10 @@ impl Stored {
 
 /// When a record was appended.
 pub(super) struct Appended {
-    /// From which moment its age counts: its timestamp or the wall clock at its append, whichever
-    /// is earlier.
+    /// From which moment its age counts: its timestamp or its append, as the wall clock showed it
+    /// or as it was, whichever is the earliest.
     pub(super) aged_from: SystemTime,
-    /// In truth, since the walk began.
-    pub(super) passed: Duration,
+    pub(super) mark: Mark,
 }
 
 /// One partition as it should be.
@@ -57,6 +56,46 @@ impl Log {
 
     pub(super) fn at(&self, offset: u64) -> &Stored {
         &self.records[usize::try_from(offset).unwrap()]
+    }
+
+    /// Whether a reader at `next` has something to come to.
+    pub(super) fn has_after(&self, next: u64) -> bool {
+        (next.max(self.start)..self.end()).any(|it| !self.removed.contains(&it))
+    }
+
+    /// A reader that stood at `next` has missed something.
+    pub(super) fn hear_gap(&self, gap: &Gap, next: &mut u64) {
+        // A position has passed offsets whose records compaction removed.
+        let passed = (*next..gap.missed.start).all(|it| self.removed.contains(&it));
+        // One that was met when the partition was taken over may be told after retention has gone
+        // further: the rest is another gap, without which the next record would be a skip.
+        let is_next = gap.missed.start >= *next && passed && gap.missed.end <= self.start;
+        assert!(is_next, "{gap:?} after {next}");
+        *next = gap.missed.end;
+    }
+
+    /// A reader that stood at `next` was handed a message.
+    pub(super) fn hear(&self, message: &Message, next: &mut u64) {
+        let (at, offset) = (message.topic_partition(), message.offset());
+        assert!(offset >= *next, "{at} {offset}: handed out twice to one owner");
+        let skipped = (*next..offset).find(|it| !self.removed.contains(it));
+        assert_eq!(skipped, None, "{at}: skipped before {offset}");
+        assert_eq!(Stored::of(message), *self.at(offset), "{at} {offset}");
+        *next = offset + 1;
+    }
+
+    /// Where a reader begins that is told to begin there. `None` without a position.
+    pub(super) fn resolve(&self, start: StartAt) -> Option<u64> {
+        match start {
+            StartAt::Earliest => Some(self.start),
+            StartAt::Latest => Some(self.end()),
+            StartAt::Offset(offset) => Some(offset.clamp(self.start, self.end())),
+            StartAt::Time(time) => {
+                let is_late = |it: &u64| !self.removed.contains(it) && self.at(*it).time >= time;
+                Some((self.start..self.end()).find(is_late).unwrap_or(self.end()))
+            }
+            StartAt::Error => None,
+        }
     }
 
     pub(super) fn appended(&self, offset: u64) -> &Appended {
@@ -142,11 +181,12 @@ pub(super) fn check_missing(
     clocks: &Clocks,
 ) {
     let stored = log.at(offset);
-    // Counted from the first compaction that saw it, as the wall clock showed it then.
-    let since = clocks.earliest_since(log.appended(offset).passed);
+    // Counted from the first compaction that saw it, as the clocks showed it then.
+    let since = clocks.earliest_since(log.appended(offset).mark);
     let age = clocks.truth().duration_since(since).unwrap_or_default();
     let is_over = stored.value.is_none() && stored.key.is_some() && age >= topic.tombstones;
     let may_go = topic.was_compacted && (is_over || !log.is_latest(offset));
     let came_before = log.removed.contains(&offset);
-    assert!(may_go || came_before, "{at} {offset} is missing: {:?}", stored.key);
+    let why = (&stored.key, stored.value.is_none(), age);
+    assert!(may_go || came_before, "{at} {offset} is missing: key, tombstone, age {why:?}");
 }
