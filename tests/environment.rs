@@ -14,9 +14,11 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use common::*;
@@ -69,6 +71,45 @@ fn row_f01_a_second_process_is_locked_out_and_touches_nothing() {
     assert!(snapshot(dir.path()) == before, "the second process has changed something");
     send_numbers(&broker, "t", 0, 10..11);
     broker.close().unwrap();
+}
+
+#[test]
+fn child_takes_over() {
+    let Some(dir) = child_dir() else { return };
+    let open = |wait| Broker::builder().data_dir(&dir).lock_wait(wait).open();
+    let refused = open(Duration::ZERO);
+    assert!(matches!(refused, Err(Error::Locked { .. })), "{refused:?}");
+    writeln!(std::io::stdout(), "locked").unwrap();
+    let broker = open(Duration::from_secs(60)).unwrap();
+    assert!(broker.recovery().clean_shutdown);
+    broker.close().unwrap();
+}
+
+fn all_threads_sleep(process: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten();
+    let states = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("stat")));
+    let sleeps = |stat: String| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" S"));
+    states.into_iter().all(|stat| stat.is_ok_and(sleeps))
+}
+
+/// A new process that started before the old one had closed its broker got `Locked`. The rule: it
+/// waits for as long as it is told to.
+// RED: src/storage/lock.rs
+//   - if !wait(holder) {
+//   + if holder == Holder::Staying || !wait(holder) {
+#[test]
+fn row_f14_a_new_process_waits_for_the_one_before() {
+    let dir = temp_dir();
+    let broker = open_quiet(dir.path());
+    broker.ensure_topic("t", small_topic(1)).unwrap();
+    let mut child = child("child_takes_over", dir.path()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().ends_with("locked")));
+    while child.try_wait().unwrap().is_none() && !all_threads_sleep(child.id()) {
+        std::thread::yield_now();
+    }
+    broker.close().unwrap();
+    assert!(child.wait().unwrap().success());
 }
 
 // ---- fork -----------------------------------------------------------------------------------
