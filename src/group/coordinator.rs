@@ -139,6 +139,11 @@ impl Coordinator {
         let mut wakeups = Wakeups::default();
         for group in groups.by_name.values() {
             let mut roster = group.roster.lock();
+            // The others learn of it when somebody joins. Until then they do not share the table,
+            // which need not be copied for the next change.
+            if !roster.state.is_concerned(name) {
+                continue;
+            }
             roster.state.set_partitions(Arc::clone(&groups.topics));
             roster.note_events(&group.name, self.trace());
             wakeups.extend(roster.take_wakeups());
@@ -209,6 +214,7 @@ impl Coordinator {
         let new = || Group::new(name, request.assignor, topics, &self.agenda);
         let group = Arc::clone(by_name.entry(Arc::clone(name)).or_insert_with(new));
         let mut roster = group.roster.lock();
+        roster.state.refresh(topics);
         self.forget_statics(name, &group.sweep(&mut roster, now));
         let mut wakeups = roster.take_wakeups();
         let taken_over = request.instance.as_ref().and_then(|(it, _)| roster.statics.get(it));

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::assignor::Subscription;
 use crate::error::CorruptionKind;
 use crate::format::validate_topic;
+use crate::steps;
 
 /// The live topics and how many partitions each has. The engine's own are never among them, so no
 /// pattern can match one.
@@ -42,8 +43,18 @@ impl Interest {
         !self.patterns.is_empty()
     }
 
+    /// Whether a topic of this name is among what is wanted.
+    pub(crate) fn covers(&self, topic: &str) -> bool {
+        self.names.contains(topic) || self.is_matched(topic)
+    }
+
+    fn is_matched(&self, topic: &str) -> bool {
+        steps::take(1);
+        self.patterns.iter().any(|pattern| matches(pattern, topic))
+    }
+
     pub(crate) fn resolve(&self, topics: &Topics) -> Subscription {
-        let is_matched = |name: &&Arc<str>| self.patterns.iter().any(|it| matches(it, name));
+        let is_matched = |name: &&Arc<str>| self.is_matched(name);
         let matched = topics.keys().filter(|_| self.has_patterns()).filter(is_matched);
         self.names.iter().chain(matched).map(Arc::clone).collect()
     }

@@ -269,6 +269,27 @@ impl GroupState {
         Some(self.free_all_of(id))
     }
 
+    /// Whether a change of this topic can mean anything here: a member wants it, or the group has
+    /// partitions of it.
+    pub(crate) fn is_concerned(&self, topic: &str) -> bool {
+        let mut last = None;
+        // Mostly all members share one interest.
+        let is_another = |interest: &&Arc<Interest>| {
+            let address = Arc::as_ptr(interest).addr();
+            last.replace(address) != Some(address)
+        };
+        let mut interests = self.members.values().map(|member| &member.interest);
+        self.places.contains_key(topic)
+            || interests.by_ref().filter(is_another).any(|interest| interest.covers(topic))
+    }
+
+    /// The topics that exist now. Those that have changed since the last call of this or of
+    /// [`set_partitions`](Self::set_partitions) do not [concern](Self::is_concerned) the group as
+    /// it is.
+    pub(crate) fn refresh(&mut self, known: &Arc<Topics>) {
+        self.known = Arc::clone(known);
+    }
+
     /// The topics that exist and how many partitions each has; whether that is news here. Partitions
     /// that are gone are lost to their owners at once. A topic that was deleted and created again
     /// has to be passed as deleted in between, else its owners would keep what is another topic.
