@@ -350,8 +350,8 @@ fn a_consumer_opens_where_start_says() {
         (StartAt::Latest, 10),
         (StartAt::Offset(11), 10),
     ] {
-        for group in [None, Some("g")] {
-            let builder = group.map_or_else(|| broker.reader(), |group| broker.consumer(group));
+        for group in [None, Some(format!("{start:?}"))] {
+            let builder = group.map_or_else(|| broker.reader(), |group| broker.consumer(&group));
             let mut consumer = builder.subscribe(["t"]).start(start).open().unwrap();
             assert_eq!(consumer.position(&tp("t", 0)), Some(first), "{start:?}");
             assert_eq!(drain(&mut consumer).len() as u64, 10 - first);

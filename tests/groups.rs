@@ -9,6 +9,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+#[path = "groups/beginning.rs"]
+mod beginning;
 mod common;
 
 use std::collections::BTreeSet;
@@ -608,5 +610,8 @@ fn thousands_of_members_and_groups_work() {
     }
     assert_eq!(broker.admin().groups().unwrap().len(), 1_001);
     drop(crowd);
+    let left = broker.admin().describe_group("crowd").unwrap();
+    assert_eq!((left.state, left.members.len()), (GroupStatus::Empty, 0));
+    broker.admin().delete_group("crowd").unwrap();
     assert_eq!(broker.admin().groups().unwrap().len(), 1_000);
 }

@@ -63,6 +63,8 @@ struct Walk {
     shared: Arc<Mutex<Shared>>,
     members: BTreeMap<u64, Member>,
     next_member: u64,
+    /// Some member has subscribed for the group.
+    has_begun: bool,
     readers: Vec<Reader>,
     steps: Vec<String>,
     tally: BTreeMap<&'static str, u64>,
@@ -88,6 +90,7 @@ impl Walk {
             shared: Arc::default(),
             members: BTreeMap::new(),
             next_member: 0,
+            has_begun: false,
             readers: Vec::new(),
             steps: Vec::new(),
             tally: BTreeMap::new(),

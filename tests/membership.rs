@@ -522,14 +522,16 @@ fn no_pattern_matches_what_the_engine_keeps_for_itself_and_none_needs_to_match()
 fn a_partition_that_waits_for_a_position_can_be_given_one() {
     let (broker, _) = timed(2);
     let mut a = member(&broker).open().unwrap();
-    a.commit_offsets(&Offsets::from([(tp("t", 0), 4)])).unwrap();
+    a.commit_offsets(&Offsets::from([(tp("t", 0), 4), (tp("t", 1), 0)])).unwrap();
     drop(a);
-    let opened = member(&broker).start(StartAt::Error).open();
-    assert!(matches!(opened, Err(Error::NoOffset(_))), "{opened:?}");
+    broker.admin().delete_records(("t", 1), 1).unwrap();
+    let strict = || member(&broker).out_of_range(StartAt::Error);
+    let opened = strict().open();
+    assert!(matches!(opened, Err(Error::OffsetOutOfRange { .. })), "{opened:?}");
     let first = member(&broker).open().unwrap();
-    let mut second = member(&broker).start(StartAt::Error).open().unwrap();
+    let mut second = strict().open().unwrap();
     drop(first);
-    assert!(matches!(second.poll(NOW), Err(Error::NoOffset(_))));
+    assert!(matches!(second.poll(NOW), Err(Error::OffsetOutOfRange { .. })));
     second.seek(("t", 1), StartAt::Latest).unwrap();
     assert_eq!(drain(&mut second).len(), 6);
     second.commit().unwrap();

@@ -21,6 +21,8 @@ impl Consumer {
         let life = Arc::clone(&self.life);
         let member = life.coordinator.join(group, request, &self.notifier)?;
         self.role = Role::Member(member);
+        // Before it has any partition: where it begins depends on this.
+        self.store_subscription(group, &request.interest)?;
         let taken = self.follow_plan();
         self.is_open = true;
         taken.and(self.place_failure.take().map_or(Ok(()), Err))
@@ -187,7 +189,7 @@ impl Consumer {
         self.gaps.forget_taken_over(&gone);
     }
 
-    /// A partition as it is taken over: at what is committed, or where the settings say.
+    /// A partition as it is taken over: at what is committed, or where one without a commit begins.
     fn placed_slot(&mut self, partition: &TopicPartition) -> Result<Slot> {
         let mut slot = self.new_slot(partition)?;
         if !slot.core.is_available() {
@@ -195,13 +197,16 @@ impl Consumer {
             slot.stand_by(self.committed_of(&slot));
             return Ok(slot);
         }
-        match self.committed_of(&slot) {
-            Some(committed) => {
-                if let Some(gap) = slot.resume_at(committed, &self.settings)? {
-                    self.gaps.push_taken_over(gap);
-                }
+        let gap = match self.committed_of(&slot) {
+            Some(committed) => slot.resume_at(committed, &self.settings)?,
+            None if self.has_subscribed_to(&partition.topic) => slot.begin(&self.settings)?,
+            None => {
+                slot.start_at(self.settings.start, &self.settings)?;
+                None
             }
-            None => slot.start_at(self.settings.start, &self.settings)?,
+        };
+        if let Some(gap) = gap {
+            self.gaps.push_taken_over(gap);
         }
         Ok(slot)
     }

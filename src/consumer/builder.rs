@@ -107,6 +107,10 @@ impl ConsumerBuilder {
     }
 
     /// Where to start when nothing is committed. Default [`StartAt::Earliest`].
+    ///
+    /// For a member this is asked once, when its group subscribes to the name or pattern for the
+    /// first time: where the partitions begin that are there is committed before `open` returns, and
+    /// those that come later are read from their beginning.
     pub fn start(mut self, start: StartAt) -> Self {
         self.settings.start = start;
         self

@@ -42,6 +42,7 @@ mod rebalance;
 mod slot;
 #[cfg(feature = "async")]
 mod stream;
+mod subscription;
 mod wait;
 
 #[derive(Debug, Clone)]

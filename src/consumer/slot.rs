@@ -183,6 +183,13 @@ impl Slot {
         self.floor = self.committed.unwrap_or(0);
     }
 
+    /// Begins where nothing is committed although the group has subscribed to the topic: at 0, as
+    /// if that were committed.
+    pub(super) fn begin(&mut self, settings: &Settings) -> Result<Option<Gap>> {
+        self.move_to(0);
+        if 0 < self.core.log_start() { self.leave_gap(0, settings).map(Some) } else { Ok(None) }
+    }
+
     /// Puts the slot where `start` says.
     pub(super) fn start_at(&mut self, start: StartAt, settings: &Settings) -> Result<()> {
         self.core.check_available()?;
@@ -191,17 +198,8 @@ impl Slot {
         Ok(())
     }
 
-    /// `first` is the log start as the caller has seen it.
     fn resolve(&self, start: StartAt, first: u64, settings: &Settings) -> Result<u64> {
-        let end = self.core.visible_end(settings.visibility);
-        Ok(match start {
-            StartAt::Earliest => first,
-            StartAt::Latest => end,
-            // Out of range: the nearest end.
-            StartAt::Offset(offset) => offset.clamp(first, end.max(first)),
-            StartAt::Time(time) => self.core.offset_at(time)?.map_or(end, |offset| offset.min(end)),
-            StartAt::Error => return Err(Error::NoOffset(self.origin().clone())),
-        })
+        place_of(&self.core, start, first, settings.visibility)
     }
 
     /// Retention was quicker than this consumer: the policy says where reading continues.
@@ -338,6 +336,24 @@ impl Slot {
     pub(super) fn lag(&self, visibility: Visibility) -> u64 {
         self.core.visible_end(visibility).saturating_sub(self.handed_out)
     }
+}
+
+/// The offset that `start` means in a partition. `first` is the log start as the caller has seen it.
+pub(super) fn place_of(
+    core: &PartitionCore,
+    start: StartAt,
+    first: u64,
+    visibility: Visibility,
+) -> Result<u64> {
+    let end = core.visible_end(visibility);
+    Ok(match start {
+        StartAt::Earliest => first,
+        StartAt::Latest => end,
+        // Out of range: the nearest end.
+        StartAt::Offset(offset) => offset.clamp(first, end.max(first)),
+        StartAt::Time(time) => core.offset_at(time)?.map_or(end, |offset| offset.min(end)),
+        StartAt::Error => return Err(Error::NoOffset(TopicPartition::clone(&core.origin))),
+    })
 }
 
 impl Drop for Slot {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::agenda::Agenda;
 use super::assignor::{Assignor, MemberId};
-use super::interest::{Interest, Topics};
+use super::interest::{Interest, Topics, Wanted};
 use super::membership::Membership;
 use super::offsets::{Committed, OffsetChange, OffsetsState};
 use super::roster::{Group, Live, Presence, Roster, Static, Wakeups, nanos};
@@ -91,6 +91,24 @@ pub(super) enum Permit<'a> {
     Owner { _roster: MutexGuard<'a, Roster> },
     /// Anybody's, while the group has no live members.
     NoMembers { _groups: MutexGuard<'a, Groups> },
+    /// A new subscription's, stored with them, for what the group has committed nothing of.
+    FirstOf(&'a [Wanted]),
+}
+
+impl Permit<'_> {
+    /// Whether it still holds, with nothing between this and the append.
+    fn check(&self, offsets: &OffsetsState, group: &str, commits: &[Commit<'_>]) -> Result<()> {
+        let Self::FirstOf(subscriptions) = self else { return Ok(()) };
+        let is_committed = |commit: &Commit<'_>| {
+            offsets.get(group, commit.topic, commit.partition.partition).is_some()
+        };
+        if subscriptions.iter().any(|wanted| offsets.has_subscribed(group, wanted))
+            || commits.iter().any(is_committed)
+        {
+            return Err(Error::Rebalanced);
+        }
+        Ok(())
+    }
 }
 
 impl Coordinator {
@@ -410,6 +428,37 @@ impl Coordinator {
         Ok(end)
     }
 
+    /// What of `interest` the group subscribes to for the first time.
+    pub(crate) fn new_subscriptions(&self, group: &str, interest: &Interest) -> Vec<Wanted> {
+        self.offsets.read(|offsets| {
+            let is_new = |wanted: &Wanted| !offsets.has_subscribed(group, wanted);
+            interest.each().filter(is_new).collect()
+        })
+    }
+
+    /// Whether a subscription of the group covers this topic.
+    pub(crate) fn has_subscribed_to(&self, group: &str, topic: &str) -> bool {
+        self.offsets.read(|offsets| offsets.reads(group, topic))
+    }
+
+    /// Stores the first subscriptions of a group to names or patterns, and where it begins.
+    /// Published on return.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rebalanced`] when another member was quicker with one of them, or has committed
+    /// something meanwhile; [`Error::UnknownTopic`]; nothing is stored then.
+    pub(crate) fn subscribe(
+        &self,
+        group: &Arc<str>,
+        subscriptions: &[Wanted],
+        starts: &[Commit<'_>],
+    ) -> Result<u64> {
+        let end = self.append_commits(group, starts, Permit::FirstOf(subscriptions))?;
+        self.tidy_offsets();
+        Ok(end)
+    }
+
     /// Appends commits, unless one of the topics is gone: its commits are forgotten in an append
     /// that comes after its partitions were closed, so that none can follow it. The one way to
     /// store an offset.
@@ -425,15 +474,20 @@ impl Coordinator {
             partition: commit.partition.partition,
             committed: commit.committed,
         };
-        let result =
-            self.offsets.append_if(commits.iter().map(change).collect(), |_| {
-                match commits.iter().find(|commit| commit.core.is_closed()) {
-                    Some(gone) => {
-                        Err(Error::UnknownTopic(gone.partition.topic.as_ref().to_owned()))
-                    }
-                    None => Ok(()),
-                }
-            });
+        let mut changes: Vec<_> = commits.iter().map(change).collect();
+        if let Permit::FirstOf(subscriptions) = &permit {
+            // Last: one that is found after a crash has all of its commits before it.
+            changes.extend(subscriptions.iter().map(|wanted| OffsetChange::Subscribed {
+                group: Arc::clone(group),
+                wanted: wanted.clone(),
+            }));
+        }
+        let result = self.offsets.append_if(changes, |offsets| {
+            match commits.iter().find(|commit| commit.core.is_closed()) {
+                Some(gone) => Err(Error::UnknownTopic(gone.partition.topic.as_ref().to_owned())),
+                None => permit.check(offsets, group, commits),
+            }
+        });
         // Not before: nobody can be given a partition between the check and the append.
         drop(permit);
         result

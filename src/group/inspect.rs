@@ -38,7 +38,7 @@ pub(crate) struct MemberView {
 }
 
 impl Coordinator {
-    /// The groups that have members or offsets, by name.
+    /// The groups that have members, offsets or subscriptions, by name.
     pub(crate) fn group_names(&self) -> BTreeSet<Arc<str>> {
         let mut names: BTreeSet<_> = self.groups.lock().by_name.keys().cloned().collect();
         self.offsets.read(|offsets| names.extend(offsets.groups().cloned()));
@@ -66,9 +66,13 @@ impl Coordinator {
     /// [`Error::UnknownGroup`].
     pub(crate) fn view(&self, name: &str) -> Result<GroupView> {
         let groups = self.groups.lock();
-        let offsets = self.offsets.read(|offsets| offsets.of_group(name).cloned());
+        let (is_known, offsets) = self.offsets.read(|offsets| {
+            (offsets.has_group(name), offsets.of_group(name).cloned().unwrap_or_default())
+        });
         let Some(group) = groups.by_name.get(name) else {
-            let offsets = offsets.ok_or_else(|| Error::UnknownGroup(name.to_owned()))?;
+            if !is_known {
+                return Err(Error::UnknownGroup(name.to_owned()));
+            }
             let members = Vec::new();
             return Ok(GroupView {
                 assignor: None,
@@ -88,7 +92,7 @@ impl Coordinator {
             evictions: roster.evictions,
             is_at_rest: roster.state.is_at_rest(),
             members: members_of(&roster),
-            offsets: offsets.unwrap_or_default(),
+            offsets,
         })
     }
 
@@ -142,8 +146,8 @@ impl Coordinator {
     /// The group, if it has one in memory, after the checks.
     fn empty_group(&self, groups: &Groups, name: &str) -> Result<Option<Arc<Group>>> {
         let Some(group) = groups.by_name.get(name) else {
-            let has_offsets = self.offsets.read(|offsets| offsets.of_group(name).is_some());
-            return has_offsets.then_some(None).ok_or_else(|| Error::UnknownGroup(name.to_owned()));
+            let is_known = self.offsets.read(|offsets| offsets.has_group(name));
+            return is_known.then_some(None).ok_or_else(|| Error::UnknownGroup(name.to_owned()));
         };
         group.check_no_members()?;
         Ok(Some(Arc::clone(group)))

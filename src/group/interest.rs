@@ -24,6 +24,35 @@ pub(crate) struct Interest {
     patterns: BTreeSet<Arc<str>>,
 }
 
+/// One of the things that a group reads.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Wanted {
+    /// A topic.
+    Name(Arc<str>),
+    /// All topics whose names it matches.
+    Pattern(Arc<str>),
+}
+
+impl Wanted {
+    /// As [`Interest::check`].
+    pub(crate) fn check(&self) -> Result<(), CorruptionKind> {
+        match self {
+            Self::Name(name) if validate_topic(name).is_err() => {
+                Err(CorruptionKind::Malformed("a topic's name"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this topic is meant.
+    pub(crate) fn covers(&self, topic: &str) -> bool {
+        match self {
+            Self::Name(name) => **name == *topic,
+            Self::Pattern(pattern) => matches(pattern, topic),
+        }
+    }
+}
+
 impl Interest {
     pub(crate) fn new(
         names: impl IntoIterator<Item = Arc<str>>,
@@ -36,6 +65,12 @@ impl Interest {
     pub(crate) fn check(&self) -> Result<(), CorruptionKind> {
         let is_sound = self.names.iter().all(|name| validate_topic(name).is_ok());
         if is_sound { Ok(()) } else { Err(CorruptionKind::Malformed("a topic's name")) }
+    }
+
+    /// Each name and each pattern.
+    pub(crate) fn each(&self) -> impl Iterator<Item = Wanted> {
+        let names = self.names.iter().map(|name| Wanted::Name(Arc::clone(name)));
+        names.chain(self.patterns.iter().map(|pattern| Wanted::Pattern(Arc::clone(pattern))))
     }
 
     /// Whether the answer of [`resolve`](Self::resolve) depends on the topics there are.

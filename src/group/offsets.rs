@@ -3,14 +3,15 @@
 //! A commit names the topic by its id, so a topic that is deleted and made again under the same
 //! name begins without any, and says under which incarnation of the log it was made, so that a
 //! log that was cut since cannot hand out other records under the same numbers unnoticed. Static
-//! members are kept beside the offsets: what they own has to wait for them over a restart.
+//! members are kept beside the offsets: what they own has to wait for them over a restart. So are
+//! the subscriptions of each group: a partition without a commit is one that came later.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::interest::Interest;
+use super::interest::{Interest, Wanted};
 use crate::error::CorruptionKind;
 use crate::format::{TopicId, validate_label, validate_topic};
 use crate::log::OFFSET_MAX;
@@ -49,6 +50,12 @@ pub(crate) enum OffsetChange {
     },
     /// A group was deleted, with all that it had.
     GroupGone(Arc<str>),
+    /// A group reads this from now on: of each topic that was there it has committed where it
+    /// begins, unless that is 0, and partitions that come later it reads from their beginning.
+    Subscribed {
+        group: Arc<str>,
+        wanted: Wanted,
+    },
 }
 
 /// What is needed to keep a static member's partitions for it.
@@ -83,18 +90,38 @@ pub(crate) type GroupOffsets = Entries<(TopicId, u32), Committed>;
 /// The static members of one group, by instance id.
 pub(crate) type StaticMembers = Entries<Arc<str>, StaticMember>;
 
+/// What one group has subscribed to.
+type Subscriptions = Entries<Wanted, ()>;
+
 #[derive(Debug, Default)]
 pub(crate) struct OffsetsState {
     groups: BTreeMap<Arc<str>, GroupOffsets>,
     statics: BTreeMap<Arc<str>, StaticMembers>,
+    subscriptions: BTreeMap<Arc<str>, Subscriptions>,
     /// What the records of all entries take of the log.
     bytes: u64,
 }
 
 impl OffsetsState {
-    /// The groups that have committed anything.
+    /// The groups that have committed anything or subscribed to anything. Some are there twice.
     pub(crate) fn groups(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.groups.keys()
+        self.groups.keys().chain(self.subscriptions.keys())
+    }
+
+    pub(crate) fn has_group(&self, group: &str) -> bool {
+        self.groups.contains_key(group) || self.subscriptions.contains_key(group)
+    }
+
+    /// Whether the group has subscribed to just this before.
+    pub(crate) fn has_subscribed(&self, group: &str, wanted: &Wanted) -> bool {
+        self.subscriptions.get(group).is_some_and(|all| all.contains_key(wanted))
+    }
+
+    /// Whether a subscription of the group covers this topic. A partition of it without a commit
+    /// is then one of which the group has read nothing, and it begins at 0.
+    pub(crate) fn reads(&self, group: &str, topic: &str) -> bool {
+        let covers = |all: &Subscriptions| all.keys().any(|wanted| wanted.covers(topic));
+        self.subscriptions.get(group).is_some_and(covers)
     }
 
     pub(crate) fn of_group(&self, group: &str) -> Option<&GroupOffsets> {
@@ -143,6 +170,10 @@ impl LoggedState for OffsetsState {
                 check_label(instance)
             }
             OffsetChange::GroupGone(group) => check_label(group),
+            OffsetChange::Subscribed { group, wanted } => {
+                check_label(group)?;
+                wanted.check()
+            }
         }
     }
 
@@ -174,7 +205,13 @@ impl LoggedState for OffsetsState {
             OffsetChange::GroupGone(group) => {
                 let offsets = self.groups.remove(&group).map_or(0, |it| it.bytes());
                 let statics = self.statics.remove(&group).map_or(0, |it| it.bytes());
-                self.bytes = self.bytes.saturating_sub(offsets).saturating_sub(statics);
+                let wanted = self.subscriptions.remove(&group).map_or(0, |it| it.bytes());
+                let removed = offsets.saturating_add(statics).saturating_add(wanted);
+                self.bytes = self.bytes.saturating_sub(removed);
+            }
+            OffsetChange::Subscribed { group, wanted } => {
+                let subscribes = |all: &mut Subscriptions| all.insert(wanted, (), at);
+                change_entries(&mut self.subscriptions, &mut self.bytes, &group, subscribes);
             }
         }
     }
@@ -187,6 +224,9 @@ impl LoggedState for OffsetsState {
             }
             OffsetChange::StaticMember { group, instance, .. } => {
                 self.statics.get(group).is_some_and(|it| it.is_at(instance, offset))
+            }
+            OffsetChange::Subscribed { group, wanted } => {
+                self.subscriptions.get(group).is_some_and(|it| it.is_at(wanted, offset))
             }
             OffsetChange::TopicGone(_)
             | OffsetChange::StaticMemberGone { .. }
@@ -212,7 +252,13 @@ impl LoggedState for OffsetsState {
                 member: member.clone(),
             })
         });
-        self.groups.iter().flat_map(of_group).chain(statics).collect()
+        let subscriptions = self.subscriptions.iter().flat_map(|(group, all)| {
+            all.keys().map(|wanted| OffsetChange::Subscribed {
+                group: Arc::clone(group),
+                wanted: wanted.clone(),
+            })
+        });
+        self.groups.iter().flat_map(of_group).chain(statics).chain(subscriptions).collect()
     }
 }
 

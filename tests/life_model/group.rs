@@ -21,7 +21,8 @@ impl Shared {
                     let Some(era) = self.eras.get(&*at.topic) else { continue };
                     // Where the log began when the member joined may be gone since: a gap follows.
                     let position = commits.position(at).expect("a position");
-                    let from = self.committed.get(at).copied().unwrap_or(position);
+                    // Nothing is committed of what came after the group began: all is news.
+                    let from = self.committed.get(at).copied().unwrap_or(0);
                     let is_new = !self.committed.contains_key(at);
                     assert!(!is_new || position <= self.starts[at], "{at}: begins at {position}");
                     let before = told.insert(at.clone(), (*era, from));
@@ -100,6 +101,16 @@ impl Walk {
             .on_rebalance(move |event, commits| shared.lock().unwrap().hear(id, &event, commits))
             .open()
             .unwrap();
+        if !std::mem::replace(&mut self.has_begun, true) {
+            // The group begins at the log starts of now.
+            for at in self.logs.keys() {
+                let topic = self.broker().topic(&at.topic).unwrap();
+                let start = topic.partition(at.partition).unwrap().log_start_offset();
+                let begins = consumer.committed(at).unwrap();
+                assert_eq!(begins, Some(start).filter(|it| *it > 0), "{at}");
+                self.shared.lock().unwrap().committed.extend(begins.map(|it| (at.clone(), it)));
+            }
+        }
         let member = Member {
             consumer,
             is_single: self.rng.one_in(4),

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::model::{clock, open, open_at};
 use crate::broker::Broker;
-use crate::config::{CommitMode, Durability, TopicConfig};
+use crate::config::{CommitMode, Durability, StartAt, TopicConfig};
 use crate::error::Error;
 use crate::group::coordinator::Commit;
 use crate::group::offsets::Committed;
 use crate::record::{Offsets, Record, TopicPartition};
-use crate::storage::disk::{Fault, Operation, SimulatedDisk};
+use crate::storage::disk::{Fault, Operation, PowerCut, SimulatedDisk};
 
 const NOW: Duration = Duration::ZERO;
 
@@ -45,6 +45,48 @@ fn a_failed_auto_commit_does_not_hold_up_a_rebalance() {
     assert!(a.poll(NOW).unwrap().is_empty());
     a.close().unwrap();
     b.close().unwrap();
+}
+
+/// What was acknowledged after a group has begun at the end is the group's, also when the power goes
+/// before it has committed anything, and where the topic was still empty.
+// RED: src/consumer/subscription.rs
+//   - return Rule::CommitSync.keep(|| coordinator.offsets_partition().wait_durable(end));
+//   + return Ok(());
+#[test]
+fn row_j21_where_a_group_begins_is_durable_before_its_first_poll() {
+    for records in [0, 3] {
+        let disk = SimulatedDisk::new();
+        let broker = open_at(&disk, 1, Durability::Sync, &clock()).unwrap();
+        broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+        let send = || broker.producer().send(Record::to("t").value("v")).unwrap();
+        for _ in 0..records {
+            send();
+        }
+        let latest = |broker: &Broker| {
+            broker.consumer("g").subscribe(["t"]).start(StartAt::Latest).open().unwrap()
+        };
+        let begun = latest(&broker);
+        send();
+        let disk = disk.power_cut(&mut || 0, PowerCut::WORST);
+        drop((begun, broker));
+        let broker = open_at(&disk, 2, Durability::Sync, &clock()).unwrap();
+        assert_eq!(latest(&broker).poll(NOW).unwrap().len(), 1, "behind {records}");
+    }
+}
+
+/// Where the group begins must be kept, or the next owner could begin elsewhere; only the log start
+/// is where it is.
+#[test]
+fn a_group_that_cannot_keep_where_it_begins_does_not_begin() {
+    let disk = SimulatedDisk::new();
+    let broker = filled(&disk, 1);
+    disk.inject(Fault::always(Operation::Write, ErrorKind::Other).on("__offsets"));
+    let open = |start| broker.consumer("g").subscribe(["t"]).start(start).open();
+    let refused = open(StartAt::Latest);
+    assert!(matches!(refused, Err(Error::Io { .. })), "{refused:?}");
+    assert_eq!(open(StartAt::Earliest).unwrap().poll(NOW).unwrap().len(), 4);
+    disk.heal();
+    assert_eq!(open(StartAt::Latest).unwrap().position(("t", 0)), Some(4));
 }
 
 /// A commit that was checked before the topic was deleted, and comes to be stored after it.

@@ -18,6 +18,10 @@ fn member(instance: &str, topic: &str, owned: TopicPartition) -> OffsetChange {
     OffsetChange::StaticMember { group: "g".into(), instance: instance.into(), member }
 }
 
+fn subscribed(group: &str, wanted: Wanted) -> OffsetChange {
+    OffsetChange::Subscribed { group: group.into(), wanted }
+}
+
 /// E16 and E19: whatever a group is called it is bytes of a bounded length and never a path;
 /// numbers are such as a topic can have.
 // RED: src/group/offsets.rs
@@ -32,6 +36,8 @@ fn row_e16_e19_commits_and_members_that_cannot_be_are_refused() {
         commit(&longest, PARTITIONS_MAX - 1, 0),
         member("CON\0", "t", ("t", 0).into()),
         OffsetChange::GroupGone("__offsets".into()),
+        subscribed("g", Wanted::Name("t".into())),
+        subscribed(&longest, Wanted::Pattern("../*".into())),
     ];
     for change in &sound {
         assert_eq!(state.check(change), Ok(()), "{change:?}");
@@ -55,6 +61,9 @@ fn row_e16_e19_commits_and_members_that_cannot_be_are_refused() {
         gone("g", &too_long),
         gone("", "i"),
         OffsetChange::GroupGone("".into()),
+        subscribed("", Wanted::Name("t".into())),
+        subscribed(&too_long, Wanted::Pattern("*".into())),
+        subscribed("g", Wanted::Name("../t".into())),
     ];
     for change in &hostile {
         let refused = state.check(change);

@@ -1,0 +1,120 @@
+//! Where a group begins.
+//!
+//! When a group subscribes to a name or a pattern for the first time, the member that does it
+//! commits, for all partitions that there are, where its `start` says, and stores the subscription
+//! behind these commits. From then on a partition without a commit begins at 0: it came later, or
+//! the group began it there. So whoever takes a partition over never asks its own `start`, which may
+//! mean another place by now, and would pass over what was written before.
+
+use std::sync::Arc;
+
+use super::slot::place_of;
+use super::{Consumer, Role};
+use crate::config::{Durability, StartAt};
+use crate::error::{Error, Result};
+use crate::group::coordinator::Commit;
+use crate::group::interest::{Interest, Wanted};
+use crate::group::offsets::Committed;
+use crate::partition::PartitionCore;
+use crate::rules::Rule;
+use crate::topic::TopicShared;
+
+impl Consumer {
+    /// Stores what the group subscribes to for the first time. If there is a partition in which
+    /// `start` finds no place, the group has not begun: nothing is stored, and whoever takes a
+    /// partition over asks `start`.
+    pub(super) fn store_subscription(&self, group: &Arc<str>, interest: &Interest) -> Result<()> {
+        if self.life.check_writable().is_err() {
+            return Ok(());
+        }
+        loop {
+            let new = self.life.coordinator.new_subscriptions(group, interest);
+            if new.is_empty() {
+                return Ok(());
+            }
+            let topics = self.topics_of(group, &new);
+            let Ok(starts) = self.starts(group, &topics) else { return Ok(()) };
+            match self.subscribe(group, &new, &starts) {
+                // Another member was quicker, or a topic is gone: what is left is looked at again.
+                Err(Error::Rebalanced | Error::UnknownTopic(_)) => {}
+                // Without it whoever comes next begins at the log start all the same.
+                Err(_) if !self.must_keep_start() => return self.life.check_open(),
+                stored => return stored,
+            }
+        }
+    }
+
+    /// The topics that the group reads by these subscriptions and by no earlier one.
+    fn topics_of(&self, group: &str, new: &[Wanted]) -> Vec<Arc<TopicShared>> {
+        let coordinator = &self.life.coordinator;
+        let is_new = |topic: &Arc<TopicShared>| !coordinator.has_subscribed_to(group, &topic.name);
+        if let [Wanted::Name(name)] = new {
+            return self.life.topic(name).into_iter().filter(is_new).collect();
+        }
+        let is_wanted = |topic: &Arc<TopicShared>| new.iter().any(|it| it.covers(&topic.name));
+        self.life.all_topics().into_iter().filter(is_wanted).filter(is_new).collect()
+    }
+
+    /// Where the group begins in these topics: a commit for each partition that has none, unless it
+    /// begins at 0.
+    fn starts<'a>(&self, group: &str, topics: &'a [Arc<TopicShared>]) -> Result<Vec<Commit<'a>>> {
+        let mut starts = Vec::new();
+        for (topic, core) in
+            topics.iter().flat_map(|it| it.partitions.iter().map(move |core| (it, core)))
+        {
+            let number = core.origin.partition;
+            let is_committed = self.life.coordinator.committed(group, topic.id, number).is_some();
+            // Of one that is unavailable the ends are not known: it is read from 0 if it comes back.
+            if is_committed || !core.is_available() {
+                continue;
+            }
+            let offset = self.start_of(core)?;
+            if offset > 0 {
+                let (leader_epoch, incarnation) = core.lineage();
+                let committed = Committed { offset, leader_epoch, incarnation };
+                let (partition, core) = (&*core.origin, &**core);
+                starts.push(Commit { partition, topic: topic.id, core, committed, epoch: None });
+            }
+        }
+        Ok(starts)
+    }
+
+    fn start_of(&self, core: &PartitionCore) -> Result<u64> {
+        let offset =
+            place_of(core, self.settings.start, core.log_start(), self.settings.visibility)?;
+        if self.waits_for_disk() && Rule::RecordsBeforeCommit.holds() {
+            // DURABILITY: as any commit, never ahead of the records that it speaks of.
+            core.wait_durable(offset)?;
+        }
+        Ok(offset)
+    }
+
+    fn subscribe(&self, group: &Arc<str>, new: &[Wanted], starts: &[Commit<'_>]) -> Result<()> {
+        let coordinator = &self.life.coordinator;
+        let end = coordinator.subscribe(group, new, starts)?;
+        if self.waits_for_disk() && self.must_keep_start() {
+            // DURABILITY: without it a power cut would move the start behind records that were
+            // acknowledged since.
+            return Rule::CommitSync.keep(|| coordinator.offsets_partition().wait_durable(end));
+        }
+        coordinator.offsets_partition().sync_soon();
+        Ok(())
+    }
+
+    /// Whether `start` means another place as the log grows.
+    fn must_keep_start(&self) -> bool {
+        self.settings.start != StartAt::Earliest
+    }
+
+    fn waits_for_disk(&self) -> bool {
+        self.life.settings.durability == Durability::Sync
+    }
+
+    /// Whether the group has begun to read this topic. Only members have subscriptions.
+    pub(super) fn has_subscribed_to(&self, topic: &str) -> bool {
+        match &self.role {
+            Role::Member(member) => self.life.coordinator.has_subscribed_to(member.group(), topic),
+            _ => false,
+        }
+    }
+}
