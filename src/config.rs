@@ -87,6 +87,64 @@ pub enum WhenFull {
     /// that is in it: keep [`TopicConfig::segment_bytes`] a small part of the budget. If that is
     /// empty too, the append is refused.
     DropOldest,
+    /// It waits until retention, a deletion or a compaction has made room: a bounded channel. The
+    /// broker looks at once for what can be removed or compacted by the settings of the topics, and
+    /// every minute; with `background(false)` another thread's
+    /// [`Broker::tick`](crate::Broker::tick) does. When the time is over the append is refused with
+    /// [`Error::StorageFull`], a definite error; when the broker is closed or the topic deleted
+    /// meanwhile, with [`Error::Closed`] or [`Error::UnknownTopic`]. So do `send`, `enqueue` and
+    /// all that appends, each batch for itself, in the calling thread: an `async` task blocks its
+    /// executor, and a callback of the broker delays what makes room. Creating a topic does not
+    /// wait. A full disk is waited for like a budget; what something else than this broker has
+    /// freed there is found within a second.
+    ///
+    /// ```
+    /// use logpond::{Broker, Record, TopicConfig, WhenFull};
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> logpond::Result<()> {
+    /// let at_most = Duration::from_secs(30);
+    /// let broker = Broker::builder()
+    ///     .in_memory()
+    ///     .max_total_bytes(4 << 20)
+    ///     .when_full(WhenFull::Wait { at_most })
+    ///     .open()?;
+    /// let config = TopicConfig::new(1).segment_bytes(256 << 10);
+    /// let jobs = broker.ensure_topic("jobs", config)?.partition(0)?;
+    /// std::thread::scope(|scope| -> logpond::Result<()> {
+    ///     let producer = scope.spawn(|| -> logpond::Result<()> {
+    ///         // More than the budget holds: it goes on as fast as the other thread deletes.
+    ///         for _ in 0..200 {
+    ///             jobs.append(&Record::new().value(&[7; 64 << 10]))?;
+    ///         }
+    ///         Ok(())
+    ///     });
+    ///     let mut consumer = broker.consumer("workers").subscribe(["jobs"]).open()?;
+    ///     for _ in 0..200 {
+    ///         let job = consumer.recv()?;
+    ///         consumer.commit_message(&job)?;
+    ///         broker.admin().delete_records(("jobs", 0), job.next_offset())?;
+    ///     }
+    ///     producer.join().expect("no panic")
+    /// })
+    /// # }
+    /// ```
+    Wait {
+        /// In real time, whatever the broker's clock shows; [`Duration::MAX`] is for ever. No time
+        /// at all is [`Error::Config`] when the broker is opened: that is `Refuse`.
+        at_most: Duration,
+    },
+}
+
+impl WhenFull {
+    pub(crate) fn validate(self) -> Result<()> {
+        match self {
+            Self::Wait { at_most: Duration::ZERO } => {
+                Err(Error::config("when_full", "a wait of no time; use Refuse instead"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// How stored bytes reach a reader.

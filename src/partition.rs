@@ -92,7 +92,11 @@ pub(crate) trait Background: Send + Sync + fmt::Debug {
 
     /// An append found no space: asks for whatever gives some back, and does what the broker's
     /// settings say. Whether the append is to be tried again.
-    fn make_room(&self, partition: &Arc<PartitionCore>, want: &mut Want) -> bool;
+    ///
+    /// # Errors
+    ///
+    /// `Closed` and `UnknownTopic`, for an append that waits for room.
+    fn make_room(&self, partition: &Arc<PartitionCore>, want: &mut Want) -> Result<bool>;
 }
 
 /// A named producer's request, and the check that it has not been superseded.

@@ -223,7 +223,8 @@ impl Producer {
     ///
     /// # Blocking
     ///
-    /// At [`Durability::Sync`] for a sync of the disk, which concurrent senders share.
+    /// At [`Durability::Sync`] for a sync of the disk, which concurrent senders share. With
+    /// [`WhenFull::Wait`](crate::WhenFull::Wait) until there is room.
     #[expect(
         clippy::needless_pass_by_value,
         reason = "a record is given away, as in `Record::to(..)`"
@@ -248,7 +249,8 @@ impl Producer {
     ///
     /// # Blocking
     ///
-    /// Only while a segment is rolled or grown that the background did not get to.
+    /// Only while a segment is rolled or grown that the background did not get to, and with
+    /// [`WhenFull::Wait`](crate::WhenFull::Wait) until there is room.
     #[expect(
         clippy::needless_pass_by_value,
         reason = "a record is given away, as in `Record::to(..)`"

@@ -7,8 +7,8 @@
 //! LOCK ORDER, outermost first; a thread that holds one may take only those to its right:
 //! catalog, group coordinator, partition (append, or the bookkeeping of its compaction, never
 //! both), the partition's sync state, its segment list, notifier; last of all the lists of maps
-//! and of pinned maps and the outbox of events, under which no lock is waited for. User code is not called under them,
-//! but for a `Clock`.
+//! and of pinned maps, the byte budget's count of returns and the outbox of events, under which no
+//! lock is waited for. User code is not called under them, but for a `Clock`.
 
 #[cfg(not(loom))]
 pub(crate) use self::native::*;

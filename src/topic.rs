@@ -217,6 +217,7 @@ impl Partition {
     ///
     /// At [`Durability::Sync`] for a sync of the disk, which concurrent callers share; at the
     /// other levels only while a segment is rolled or grown that the background did not get to.
+    /// With [`WhenFull::Wait`](crate::WhenFull::Wait) until there is room, too.
     pub fn append(&self, record: &Record<'_>) -> Result<u64> {
         self.check_addressee(record)?;
         let range = self.append_records([record], None)?;

@@ -25,6 +25,8 @@ mod byte_budget;
 #[path = "retention/clocks.rs"]
 mod clocks;
 mod common;
+#[path = "retention/waiting.rs"]
+mod waiting;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);

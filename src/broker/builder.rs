@@ -135,14 +135,15 @@ impl BrokerBuilder {
     /// The broker's own logs do not count, nor do files that were removed and that messages hold.
     ///
     /// What happens when it is used up is said by [`when_full`](Self::when_full). A broker that
-    /// opens a directory with more than that opens all the same.
+    /// opens a directory with more than that opens all the same. With [`WhenFull::Wait`] it makes
+    /// topics bounded channels.
     pub fn max_total_bytes(mut self, bytes: u64) -> Self {
         self.max_total_bytes = bytes;
         self
     }
 
     /// What an append does that finds [`max_total_bytes`](Self::max_total_bytes) used up. Default
-    /// [`WhenFull::Refuse`].
+    /// [`WhenFull::Refuse`]. A [`WhenFull::Wait`] of no time is refused by [`open`](Self::open).
     pub fn when_full(mut self, policy: WhenFull) -> Self {
         self.when_full = policy;
         self
@@ -207,6 +208,7 @@ impl BrokerBuilder {
     /// As [`Broker::open`].
     pub fn open(self) -> Result<Broker> {
         self.durability.validate()?;
+        self.when_full.validate()?;
         let place = self.place.ok_or_else(|| {
             Error::config("data_dir", "neither a directory nor memory was chosen")
         })?;

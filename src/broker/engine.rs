@@ -313,6 +313,8 @@ impl Engine {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Err(Error::Closed);
         }
+        // Appends that wait for room get `Closed`.
+        self.env.space.wake();
         if let Some(lock) = &*self.lock.lock() {
             lock.announce_closing();
         }

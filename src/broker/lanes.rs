@@ -19,6 +19,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use self::syncs::Syncs;
 use crate::clock::Clock;
+use crate::error::Result;
 use crate::foreign;
 use crate::partition::compaction::pause_after;
 use crate::partition::room::Want;
@@ -59,7 +60,8 @@ pub(crate) struct Lanes {
     syncs: Arc<Syncs>,
     /// Whether an append was refused since somebody last looked after that.
     is_full: AtomicBool,
-    /// Where the oldest records are to make room; the engine, once it is there.
+    /// Where the oldest records are to make room, or appends are to wait for it; the engine, once
+    /// it is there.
     room: OnceLock<MakeRoom>,
     /// Called by the clock after a move. It has only a weak handle of this.
     on_move: OnceLock<Arc<dyn Fn() + Send + Sync>>,
@@ -77,7 +79,7 @@ struct Moves {
 }
 
 /// Makes room for a partition: see [`Background::make_room`].
-type MakeRoom = Box<dyn Fn(&Arc<PartitionCore>, &mut Want) -> bool + Send + Sync>;
+type MakeRoom = Box<dyn Fn(&Arc<PartitionCore>, &mut Want) -> Result<bool> + Send + Sync>;
 
 /// The receiving sides, for the threads.
 pub(crate) struct LaneQueues {
@@ -173,7 +175,7 @@ impl Lanes {
     /// Says who makes room when the byte budget is used up. Once.
     pub(crate) fn set_room(
         &self,
-        room: impl Fn(&Arc<PartitionCore>, &mut Want) -> bool + Send + Sync + 'static,
+        room: impl Fn(&Arc<PartitionCore>, &mut Want) -> Result<bool> + Send + Sync + 'static,
     ) {
         let _ = self.room.set(Box::new(room));
     }
@@ -233,12 +235,12 @@ impl Background for Lanes {
         self.has_ended.load(Ordering::Acquire)
     }
 
-    fn make_room(&self, partition: &Arc<PartitionCore>, want: &mut Want) -> bool {
+    fn make_room(&self, partition: &Arc<PartitionCore>, want: &mut Want) -> Result<bool> {
         // Queued once, however many appends are refused; without threads `tick` finds the flag.
         if !self.is_full.swap(true, Ordering::AcqRel) && self.is_running() {
             let _ = self.bulk.send(Job::Relieve);
         }
-        self.room.get().is_some_and(|room| room(partition, want))
+        self.room.get().map_or(Ok(false), |room| room(partition, want))
     }
 }
 

@@ -265,13 +265,17 @@ fn start_found(
     })
 }
 
-/// Has the oldest records make room for new ones, where that is wanted.
+/// Has the oldest records make room for new ones, or new ones wait for it, where that is wanted.
 fn make_room_if_full(engine: &Arc<Engine>) {
-    if engine.settings.when_full == WhenFull::DropOldest {
-        let weak = Arc::downgrade(engine);
-        engine.lanes.set_room(move |core, want| {
-            weak.upgrade().is_some_and(|engine| engine.make_room(core, want))
-        });
+    let weak = Arc::downgrade(engine);
+    match engine.settings.when_full {
+        WhenFull::Refuse => {}
+        WhenFull::DropOldest => engine.lanes.set_room(move |core, want| {
+            Ok(weak.upgrade().is_some_and(|engine| engine.make_room(core, want)))
+        }),
+        WhenFull::Wait { at_most } => engine.lanes.set_room(move |core, want| {
+            weak.upgrade().map_or(Ok(false), |engine| engine.wait_for_room(core, want, at_most))
+        }),
     }
 }
 

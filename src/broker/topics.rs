@@ -198,6 +198,8 @@ impl Engine {
             partition.close_deleted(marked.as_ref().err().cloned());
             partition.await_work();
         }
+        // Appends to it that wait for room find it gone.
+        self.env.space.wake();
         marked?;
         // It is gone for good; what is left of it is removed now, or else later.
         let _ = self.forget_topic(name, id);

@@ -8,8 +8,9 @@
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Condvar, Mutex, Ordering};
 
 /// The budget of a broker is used up: unlike a full disk, it helps to remove old records.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -30,13 +31,15 @@ pub(crate) struct SpaceBudget {
     /// ORDERING: Relaxed; a count that guards no memory. May exceed the limit by what must go on:
     /// files that were found, and the segment that housekeeping rolls to.
     used: AtomicU64,
-    /// How often something was given back. ORDERING: Relaxed, as `used`.
-    returns: AtomicU64,
+    /// How often something was given back.
+    returns: Mutex<u64>,
+    returned: Condvar,
 }
 
 impl SpaceBudget {
     pub(crate) fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicU64::new(0), returns: AtomicU64::new(0) })
+        let (used, returns) = (AtomicU64::new(0), Mutex::new(0));
+        Arc::new(Self { limit, used, returns, returned: Condvar::new() })
     }
 
     pub(crate) fn unlimited() -> Arc<Self> {
@@ -70,13 +73,34 @@ impl SpaceBudget {
 
     /// A number that changes whenever something is given back.
     pub(crate) fn returns(&self) -> u64 {
-        self.returns.load(Ordering::Relaxed)
+        *self.returns.lock()
+    }
+
+    /// Waits until something is given back after `seen` was read, also what the budget never
+    /// lacked: a file that is removed is space on the disk too; at most until `until`.
+    pub(crate) fn wait_for_return(&self, seen: u64, until: Option<Instant>) {
+        let mut returns = self.returns.lock();
+        let mut is_over = false;
+        while *returns == seen && !is_over {
+            (returns, is_over) = match until {
+                Some(until) => self.returned.wait_until(returns, until),
+                None => (self.returned.wait(returns), false),
+            };
+        }
+    }
+
+    /// Has all who wait look again, as if something had been given back.
+    pub(crate) fn wake(&self) {
+        let mut returns = self.returns.lock();
+        *returns = returns.wrapping_add(1);
+        drop(returns);
+        self.returned.notify_all();
     }
 
     fn give_back(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
         if bytes > 0 {
-            self.returns.fetch_add(1, Ordering::Relaxed);
+            self.wake();
         }
     }
 }
@@ -136,6 +160,13 @@ impl Claim {
         let more = end.saturating_sub(self.bytes.load(Ordering::Relaxed));
         self.budget.take_anyway(more);
         self.bytes.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// The file was not made, for want of space on the disk. Nobody is called: there is no more
+    /// space than before, and an append that waits for some would call itself for ever.
+    pub(crate) fn withdraw(&self) {
+        let bytes = self.bytes.swap(0, Ordering::Relaxed);
+        self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn bytes(&self) -> u64 {

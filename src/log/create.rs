@@ -51,11 +51,15 @@ impl NewSegment {
     pub(crate) fn create(self, env: &LogEnv) -> Result<Prepared> {
         let temporary = self.dir.join(temporary_segment_file_name(self.header.number));
         let path = self.dir.join(segment_file_name(self.header.number));
+        let claim = Arc::clone(&self.claim);
         match self.fill(env, &temporary, &path) {
             Ok(prepared) => Ok(prepared),
             Err(source) => {
                 // Best effort: what stays behind is removed at the next open.
                 let _ = env.disk.remove_file(&temporary);
+                if is_refusal(&source) {
+                    claim.withdraw();
+                }
                 Err(Error::io("create", &path, source))
             }
         }
@@ -97,6 +101,12 @@ impl NewSegment {
         let space = Space::new(Arc::clone(&file), self.writer, Arc::clone(&claim), allocated);
         Ok(Prepared { header, path, file, writer, claim, space })
     }
+}
+
+/// Whether it was space that the disk did not have.
+fn is_refusal(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 impl Prepared {

@@ -43,8 +43,8 @@ impl Background for Nobody {
         false
     }
 
-    fn make_room(&self, _: &Arc<PartitionCore>, _: &mut Want) -> bool {
-        false
+    fn make_room(&self, _: &Arc<PartitionCore>, _: &mut Want) -> Result<bool> {
+        Ok(false)
     }
 }
 

@@ -53,8 +53,8 @@ impl Background for Noted {
         self.is_running.load(Ordering::Relaxed)
     }
 
-    fn make_room(&self, _: &Arc<PartitionCore>, _: &mut Want) -> bool {
-        false
+    fn make_room(&self, _: &Arc<PartitionCore>, _: &mut Want) -> Result<bool> {
+        Ok(false)
     }
 }
 

@@ -2,13 +2,14 @@
 //! first, and must not wait for its minute.
 
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::model::{DIR, clock, open_at};
 use crate::broker::Broker;
 use crate::clock::{ManualClock, real_now};
-use crate::config::{Cleanup, Durability, TopicConfig};
+use crate::config::{Cleanup, Durability, TopicConfig, WhenFull};
 use crate::error::Error;
 use crate::record::Record;
 use crate::storage::disk::{Fault, Operation, SimulatedDisk};
@@ -226,4 +227,58 @@ fn row_c14_the_background_looks_after_a_refused_append_at_once() {
         assert!(real_now() < give_up, "still refused");
         std::thread::yield_now();
     }
+}
+
+/// A full disk is waited for as a budget is, and is no reason for a commit to wait: that holds the
+/// group's lock.
+// RED: src/broker/room.rs
+//   - if self.own_partitions().iter().any(|own| Arc::ptr_eq(own, core)) {
+//   + if at_most.is_zero() {
+#[test]
+fn row_c16_a_full_disk_is_waited_for_and_not_by_commits() {
+    let disk = SimulatedDisk::new();
+    let builder = Broker::builder().disk(Arc::new(disk.clone()), Path::new(DIR)).clock(clock());
+    let at_most = Duration::from_secs(5);
+    let builder = builder.background(false).seed(1).when_full(WhenFull::Wait { at_most });
+    let broker = builder.open().unwrap();
+    let partition = broker.ensure_topic("t", config()).unwrap().partition(0).unwrap();
+    append(&partition, 12);
+    fill(&disk);
+    std::thread::scope(|scope| {
+        let producer = scope.spawn(|| append(&partition, 12));
+        while !producer.is_finished() {
+            // Deletion needs no space, and gives back what the disk has to give again.
+            broker.admin().delete_records(("t", 0), 10).unwrap();
+            disk.heal();
+        }
+        producer.join().unwrap();
+    });
+
+    for operation in [Operation::Write, Operation::Create, Operation::Allocate] {
+        disk.inject(Fault::always(operation, ErrorKind::StorageFull).on("__offsets"));
+    }
+    let mut consumer = broker.consumer("g").subscribe(["t"]).open().unwrap();
+    let began = real_now();
+    let first = consumer.recv().unwrap();
+    let refused = consumer.commit_message(&first);
+    assert!(matches!(refused, Err(Error::StorageFull { .. })), "{refused:?}");
+    assert!(began.elapsed() < at_most, "{:?}", began.elapsed());
+}
+
+/// Symptom: an append that waited for a full disk kept a processor and the disk busy. Cause: each
+/// attempt to make a segment claimed its bytes and gave them back, and that called the append, as
+/// if there were space now. Rule: what was never there is not given back.
+// RED: src/log/create.rs
+//   - claim.withdraw();
+#[test]
+fn row_c16_a_refused_segment_calls_nobody_who_waits_for_room() {
+    let (disk, clock) = (SimulatedDisk::new(), clock());
+    let (broker, partition) = start(&disk, &clock);
+    append(&partition, 5);
+    fill(&disk);
+    let space = &broker.life().env.space;
+    let before = (space.used(), space.returns());
+    let refused = partition.append(&Record::new().value(&VALUE));
+    assert!(matches!(refused, Err(Error::StorageFull { .. })), "{refused:?}");
+    assert_eq!((space.used(), space.returns()), before);
 }
