@@ -11,13 +11,15 @@ impl Admin {
     /// no longer be read. Deleting everything puts a new, empty file in the place of the last one.
     /// On a full disk the last file stays until there is space for the new one.
     ///
+    /// A compacted topic is no exception: the latest record of a key goes too, if it lies below
+    /// `before`. That is the way out of a full disk where a compaction finds no space either.
+    ///
     /// Messages that are held stay readable. A consumer that was below the new log start learns of
     /// it as [`Consumer::take_gaps`](crate::Consumer::take_gaps) says.
     ///
     /// # Errors
     ///
     /// [`Error::OffsetOutOfRange`](crate::Error::OffsetOutOfRange) beyond the high watermark;
-    /// [`Error::Config`](crate::Error::Config) for a topic that is only compacted, as in Kafka;
     /// [`Error::UnknownTopic`](crate::Error::UnknownTopic) and its kin,
     /// [`Error::Poisoned`](crate::Error::Poisoned), [`Error::ReadOnly`](crate::Error::ReadOnly).
     /// After [`Error::Io`](crate::Error::Io) the records may be deleted or not.

@@ -82,10 +82,6 @@ impl Engine {
         let topic = self.topic(&partition.topic)?;
         let core = topic.partition(partition.partition)?;
         core.check_available()?;
-        if !deletes(topic.config.cleanup) {
-            let reason = "the topic keeps the latest record of each key, wherever it stands";
-            return Err(Error::config("cleanup", reason));
-        }
         let (start, end) = (core.log_start(), core.visible_end(Visibility::Published));
         if before > end {
             return Err(Error::OffsetOutOfRange { requested: before, start, end });

@@ -282,3 +282,42 @@ fn row_c16_a_refused_segment_calls_nobody_who_waits_for_room() {
     assert!(matches!(refused, Err(Error::StorageFull { .. })), "{refused:?}");
     assert_eq!((space.used(), space.returns()), before);
 }
+
+/// Symptom: a full disk and a compacted topic had no way out but to delete the topic. Cause: a
+/// compaction makes its new file before it removes the old ones, and `delete_records` was refused.
+/// Rule: what an application asks to delete goes, in a compacted topic too. Neither an older value
+/// nor a deleted one comes back, also after a crash.
+// RED: src/broker/housekeeping.rs
+//   - let (start, end) = (core.log_start(), core.visible_end(Visibility::Published));
+//   + let (start, end) = (core.log_start(), if deletes(topic.config.cleanup) { before } else { 0 });
+#[test]
+fn row_c17_records_of_a_compacted_topic_can_be_deleted_where_a_compaction_finds_no_space() {
+    let (disk, clock) = (SimulatedDisk::new(), clock());
+    let broker = open_at(&disk, 1, Durability::Sync, &clock).unwrap();
+    let compacted = config().cleanup(Cleanup::Compact);
+    let partition = broker.ensure_topic("t", compacted).unwrap().partition(0).unwrap();
+    let put = |number: u64| {
+        let key = format!("k{}", number % 4);
+        partition.append(&Record::new().key(&key).value(&VALUE)).map(drop)
+    };
+    (0..12).for_each(|number| put(number).unwrap());
+    fill(&disk);
+    broker.tick().unwrap_or_default();
+    let full = broker.admin().compact_now("t");
+    assert!(matches!(full, Err(Error::StorageFull { .. })), "{full:?}");
+    assert_eq!(broker.admin().delete_records(("t", 0), 10).unwrap(), 10);
+    assert_eq!(segments(&disk).len(), 1, "nothing was removed");
+
+    let reopened = open_at(&disk.kill9(), 2, Durability::Sync, &clock).unwrap();
+    let found = reopened.topic("t").unwrap().partition(0).unwrap();
+    assert_eq!((found.log_start_offset(), found.log_end_offset()), (10, 12));
+
+    // With space again it goes on as ever.
+    disk.heal();
+    (12..30).for_each(|number| put(number).unwrap());
+    broker.tick().unwrap();
+    broker.admin().compact_now("t").unwrap();
+    let batch = partition.read(10, 1 << 20).unwrap();
+    let first = batch.iter().next().unwrap();
+    assert!(first.offset() > 10, "nothing was compacted");
+}
