@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use crate::common::*;
 use crate::machine::Mount;
-use logpond::{Broker, Durability, Error, Partition, Record, Result, TopicConfig};
+use logpond::{
+    Broker, Cleanup, Durability, Error, Partition, Record, Result, TopicConfig, WhenFull,
+};
 
 /// Takes all the space there is.
 fn fill(path: &Path) {
@@ -214,4 +216,53 @@ fn openings_refused(mount: &Mount) -> u64 {
     assert_dense(&read_all(&partition), 0);
     broker.close().unwrap();
     refused
+}
+
+/// A compacted topic on a full disk: a compaction finds no space for its new file, a deletion needs
+/// none, and an append that waits goes on with what was deleted. Any number of times.
+fn deletes_from_a_compacted_topic(mount: &Mount) {
+    let dir = mount.path().join("data");
+    let when_full = WhenFull::Wait { at_most: Duration::from_millis(20) };
+    let builder = Broker::builder().data_dir(&dir).background(false).when_full(when_full);
+    let broker = builder.open().unwrap();
+    let config = TopicConfig::new(1).segment_bytes(256 << 10).cleanup(Cleanup::Compact);
+    let partition = broker.ensure_topic("t", config).unwrap().partition(0).unwrap();
+    let value = "v".repeat(30_000);
+    // Each is the latest of its key: compaction would give nothing back if it had space.
+    let put = || {
+        let key = partition.log_end_offset().to_string();
+        partition.append(&Record::new().key(&key).value(&value))
+    };
+    let ballast = mount.path().join("ballast");
+    for round in 0..20 {
+        loop {
+            let appended = put();
+            if is_full(&appended) {
+                break;
+            }
+            appended.unwrap();
+        }
+        fill(&ballast);
+        if round == 0 {
+            assert!(is_full(&broker.admin().compact_now("t")));
+        }
+        let (start, end) = (partition.log_start_offset(), partition.log_end_offset());
+        let middle = u64::midpoint(start, end);
+        assert_eq!(broker.admin().delete_records(("t", 0), middle).unwrap(), middle);
+        assert_dense(&read_all(&partition), middle);
+        put().unwrap();
+    }
+    broker.close().unwrap();
+}
+
+#[test]
+fn row_c17_c16_a_compacted_topic_has_a_way_out_of_a_full_tmpfs() {
+    let Some(mount) = Mount::tmpfs("size=8m") else { return };
+    deletes_from_a_compacted_topic(&mount);
+}
+
+#[test]
+fn row_c17_c16_a_compacted_topic_has_a_way_out_of_a_full_ext4() {
+    let Some(mount) = Mount::ext4(24, "data=ordered") else { return };
+    deletes_from_a_compacted_topic(&mount);
 }
