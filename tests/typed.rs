@@ -158,7 +158,7 @@ fn bad_records_are_passed_in_auto_mode_too() {
     for bytes in BAD {
         broker.producer().send(Record::to("prices").value(bytes)).unwrap();
     }
-    let every = Duration::ZERO;
+    let every = Duration::from_nanos(1);
     let builder = broker.consumer("g").subscribe(["prices"]).commit(CommitMode::Auto { every });
     let mut consumer = builder.open_typed::<PriceChanged>().unwrap();
     assert_eq!(consumer.poll(Duration::ZERO).unwrap().len(), BAD.len());

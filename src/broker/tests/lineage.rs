@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::model::{clock, open_at, values};
 use crate::broker::Broker;
+use crate::clock::ManualClock;
 use crate::config::{CommitMode, Durability, StartAt, TopicConfig};
 use crate::consumer::Consumer;
 use crate::error::Error;
@@ -150,9 +151,9 @@ fn commit_all_after_report(broker: &Broker) -> u64 {
 }
 
 /// A broker whose topic has `partitions`, each cut at 2 below a commit at 5, with new records.
-fn cut_below_commits(partitions: u32, seed: u64) -> Broker {
+fn cut_below_commits(partitions: u32, seed: u64, clock: &ManualClock) -> Broker {
     let disk = SimulatedDisk::new();
-    let broker = open_at(&disk, seed, Durability::Os, &clock()).unwrap();
+    let broker = open_at(&disk, seed, Durability::Os, clock).unwrap();
     broker.ensure_topic("t", TopicConfig::new(partitions)).unwrap();
     let send_each = |broker: &Broker, values: &[&str]| {
         for (partition, value) in (0..partitions).flat_map(|it| values.iter().map(move |v| (it, v)))
@@ -165,13 +166,15 @@ fn cut_below_commits(partitions: u32, seed: u64) -> Broker {
     send_each(&broker, &["2", "3", "4"]);
     commit_all(&broker);
     let disk = cut_topic_tail(broker, &disk);
-    let broker = open_at(&disk, seed + 1, Durability::Os, &clock()).unwrap();
+    let broker = open_at(&disk, seed + 1, Durability::Os, clock).unwrap();
     send_each(&broker, &["x2", "x3", "x4"]);
     broker
 }
 
+const EVERY: Duration = Duration::from_millis(1);
+
 fn auto_consumer(broker: &Broker) -> Consumer {
-    let every = Duration::ZERO;
+    let every = EVERY;
     broker.consumer("g").subscribe(["t"]).commit(CommitMode::Auto { every }).open().unwrap()
 }
 
@@ -183,15 +186,18 @@ fn auto_consumer(broker: &Broker) -> Consumer {
 //   - && slot.unreported_cut().is_none()
 #[test]
 fn row_b06_auto_mode_commits_no_cut_that_no_poll_has_reported() {
-    let broker = cut_below_commits(1, 1);
+    let clock = clock();
+    let broker = cut_below_commits(1, 1, &clock);
     auto_consumer(&broker).close().unwrap();
     // A poll that a wake-up ends has reported nothing.
     let mut woken = auto_consumer(&broker);
+    clock.advance(EVERY);
     woken.handle().wake();
     assert!(woken.poll(Duration::ZERO).unwrap().is_empty());
     woken.close().unwrap();
     let mut paused = auto_consumer(&broker);
     paused.pause([("t", 0)]).unwrap();
+    clock.advance(EVERY);
     assert!(paused.poll(Duration::ZERO).unwrap().is_empty());
     paused.close().unwrap();
     let rarely = CommitMode::Auto { every: Duration::MAX };
@@ -205,11 +211,13 @@ fn row_b06_auto_mode_commits_no_cut_that_no_poll_has_reported() {
 
 #[test]
 fn row_b06_each_partition_reports_its_own_cut() {
-    let broker = cut_below_commits(3, 1);
+    let clock = clock();
+    let broker = cut_below_commits(3, 1, &clock);
     let mut consumer = auto_consumer(&broker);
     let (mut cut, mut seen) = (Vec::new(), Vec::new());
     // Each poll commits what those before have passed, also while cuts wait.
     for _ in 0..8 {
+        clock.advance(EVERY);
         match consumer.poll(Duration::ZERO) {
             Err(Error::Truncated { partition, committed: 5, end: 2 }) => {
                 cut.push(partition.partition);
@@ -233,7 +241,7 @@ fn row_b06_each_partition_reports_its_own_cut() {
 //   + if let Some(cut) = slot.unreported_cut().filter(|_| false) {
 #[test]
 fn row_b06_no_commit_by_hand_hides_a_cut() {
-    let broker = cut_below_commits(1, 1);
+    let broker = cut_below_commits(1, 1, &clock());
     let mut early = consumer(&broker);
     early.commit().unwrap();
     early.commit_async().unwrap();
@@ -259,7 +267,7 @@ fn row_b06_no_commit_by_hand_hides_a_cut() {
 /// What retention removed between the cut and the log start is a gap.
 #[test]
 fn row_b06_a_cut_below_the_log_start_continues_at_the_log_start() {
-    let broker = cut_below_commits(1, 1);
+    let broker = cut_below_commits(1, 1, &clock());
     broker.admin().delete_records(&TopicPartition::from(("t", 0)), 4).unwrap();
     let mut consumer = consumer(&broker);
     let cut = consumer.poll(Duration::ZERO);
