@@ -3,6 +3,9 @@
 #[doc = include_str!("docs/format.md")]
 pub mod format {}
 
+#[doc = include_str!("docs/versions.md")]
+pub mod versions {}
+
 #[doc = include_str!("docs/durability.md")]
 pub mod durability {}
 

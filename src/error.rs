@@ -41,7 +41,7 @@ pub enum Error {
     #[error(transparent)]
     Corrupt(#[from] Corruption),
     /// A file was written by a version of this crate that this one does not understand.
-    #[error("{} needs format version {found} with features {features:#x}; version {supported} is supported", path.display())]
+    #[error("{} {}: open it with the build that wrote it, or a later one", path.display(), lacking(*found, *supported, *features))]
     UnsupportedVersion {
         /// The file.
         path: PathBuf,
@@ -286,6 +286,15 @@ impl Error {
     /// A setting or argument that cannot work.
     pub(crate) fn config(setting: &'static str, reason: impl Into<String>) -> Self {
         Self::Config(ConfigError { setting, reason: reason.into() })
+    }
+}
+
+/// What a build lacks to read a file.
+fn lacking(found: u32, supported: u32, features: u64) -> String {
+    if found == supported {
+        format!("has the incompatible feature bits {features:#x}, which this build does not know")
+    } else {
+        format!("has format version {found}, and this build knows version {supported}")
     }
 }
 
