@@ -103,7 +103,7 @@ rules! {
     // ---- what is believed after a crash ----------------------------------------------------
     /// Checksums are keyed by a random number of each segment.
     Salt => "log::tests::hostile::row_e09_a_payload_that_imitates_a_batch_is_never_taken_for_one",
-    /// After a crash the log goes on in a new segment, never behind what was found.
+    /// After a crash the log goes on in a new segment, unless nothing but zeros lies behind its end.
     #[cfg_attr(not(test), expect(dead_code, reason = "its mutant is made in code of the tests"))]
     NewSegment => "log::tests::crash::row_b03_hole_then_reappend",
     /// Where whole segments are cut off, their successor says so.

@@ -211,8 +211,8 @@ pub(crate) struct Log {
     identity: LogIdentity,
     options: LogOptions,
     segments: Arc<SegmentList>,
-    /// `None` after an unclean open, until the first append: what a crash left behind the end of
-    /// a file must never be followed, so the log goes on in a new segment with a new salt.
+    /// `None` after an unclean open behind whose end something was left, until the first append: that
+    /// must never follow a later batch, so the log goes on in a new segment with a new salt.
     active: Option<Active>,
     prepared: Option<Prepared>,
     unfinished: VecDeque<Unfinished>,

@@ -3,8 +3,8 @@
 //!
 //! Numbered passes, after the two of [`inventory`](super::inventory) that only read:
 //! 3. Decide (pure).
-//! 4. Build the segment list; resume the last segment if it was closed cleanly. No byte of any
-//!    segment is changed.
+//! 4. Build the segment list; resume the last segment if it was closed cleanly, or if nothing lies
+//!    behind its end (see [`tail`]). No byte of any segment is changed.
 //! 5. Remove leftovers, at once or when the whole state is believed. No file is removed because of
 //!    damage.
 //!
@@ -17,8 +17,6 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::active::reopen;
-use super::create::region_writer;
 use super::inventory::{Found, Inventory, LostFile, Reader};
 use super::producers::ProducerTable;
 use super::recovery::{Facts, Fate, Verdict, decide};
@@ -28,12 +26,12 @@ use super::{Checkpoint, Log, LogEnv, LogIdentity, LogOptions, from_tuple};
 use crate::clock::Moment;
 use crate::config::RecoveryPolicy;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
-use crate::format::{Rewrite, SegmentHeader, SparseIndex};
+use crate::format::{Rewrite, SparseIndex};
 use crate::rules::Rule;
-use crate::storage::disk::Access;
 
 #[cfg(test)]
 mod mutant;
+mod tail;
 
 /// What the broker knows of a partition before it is opened.
 #[derive(Debug, Clone)]
@@ -205,7 +203,7 @@ struct Assembly<'a> {
 impl Assembly<'_> {
     fn run(&mut self, inventory: &Inventory) -> Result<()> {
         let found = &inventory.found;
-        let resumed = self.resumable(inventory);
+        let closed = self.closed_tail(inventory);
         let ends_as_closed = self.ends_as_closed();
         let log = &mut *self.log;
         let numbers = found.iter().map(|found| found.header.number);
@@ -215,7 +213,7 @@ impl Assembly<'_> {
         log.log_end = self.verdict.end_offset;
         // What was read after a restart of the machine came from the disk; otherwise only what is
         // proved is known to be there.
-        log.durable_end = if !self.known.same_boot || resumed.is_some() {
+        log.durable_end = if !self.known.same_boot || closed.is_some() {
             log.log_end
         } else {
             self.verdict.durable.min(log.log_end)
@@ -232,14 +230,17 @@ impl Assembly<'_> {
         let start = self.known.start().unwrap_or(first_base.min(first_gap));
         log.log_start = start.min(log.log_end);
         log.durable_end = log.durable_end.max(log.log_start);
-        match resumed.and_then(|index| found.get(index)) {
-            Some(found) => self.resume(found, &mut segments)?,
-            None if ends_as_closed => {}
+        if closed.is_none() && !ends_as_closed {
             // Only an end that nobody has seen to be whole begins a new incarnation.
-            None => {
-                log.incarnation = (log.env.random)();
-                log.is_new_incarnation = true;
-            }
+            log.incarnation = (log.env.random)();
+            log.is_new_incarnation = true;
+        }
+        if let Some(tail) = closed {
+            self.resume(&tail, &mut segments)?;
+        } else if let Some(tail) = self.recovered_tail(inventory) {
+            // What stands in the way of it is no reason not to open: the log goes on in a new
+            // segment.
+            let _ = self.resume(&tail, &mut segments);
         }
         self.log.segments = Arc::new(SegmentList::new(segments));
         Ok(())
@@ -250,19 +251,6 @@ impl Assembly<'_> {
     fn ends_as_closed(&self) -> bool {
         let point = self.known.checkpoint.as_ref().filter(|_| self.known.clean);
         point.is_some_and(|point| point.end_offset == self.verdict.end_offset)
-    }
-
-    /// The segment to go on in: where a clean close says that the log ends, if that is the verdict
-    /// too.
-    fn resumable(&self, inventory: &Inventory) -> Option<usize> {
-        let (index, point) = (inventory.resumable?, self.known.checkpoint.as_ref()?);
-        let ends_there = match *self.verdict.fates.get(index)? {
-            Fate::Keep { data_end, next_offset, .. } => {
-                data_end == point.position && next_offset == self.verdict.end_offset
-            }
-            Fate::Leave | Fate::Remove => false,
-        };
-        (ends_there && self.verdict.last_kept() == Some(index)).then_some(index)
     }
 
     /// A segment of the log, with what it says of producers, epochs and incarnations.
@@ -349,43 +337,5 @@ impl Assembly<'_> {
             leader_epoch: log.leader_epoch,
             incarnation: log.incarnation,
         });
-    }
-
-    /// Goes on in the last segment, which was closed cleanly.
-    fn resume(&mut self, found: &Found, segments: &mut Vec<Arc<Segment>>) -> Result<()> {
-        let Some(point) = self.known.checkpoint.as_ref().filter(|_| !self.known.read_only) else {
-            return Ok(());
-        };
-        let Some(last) = segments.pop() else {
-            return Ok(());
-        };
-        let log = &mut *self.log;
-        log.unfinished.pop_back();
-        // What goes on is not sealed.
-        let sealed_to = log.unfinished.back().map(|last| last.segment.places.1);
-        log.synced_to = log.synced_to.min(sealed_to);
-        let position = point.position as usize;
-        let file = last.open_file(Access::ReadWrite)?;
-        let capacity = usize::try_from(log.options.segment_bytes).unwrap_or(usize::MAX);
-        let capacity = capacity.max(position).max(SegmentHeader::SIZE);
-        let writer = region_writer(&log.env, &file, capacity, position, log.options.writer)
-            .map_err(|source| Error::io("map", &last.path, source))?;
-        let segment = Segment::active(
-            &log.env,
-            &log.identity.origin,
-            &found.path,
-            &found.header,
-            last.base_offset,
-            writer.region(),
-            &last.claim,
-        );
-        let mut active = reopen(Arc::clone(&segment), file, writer, log.options.writer, position)
-            .map_err(|source| Error::io("grow", &last.path, source))?;
-        active.times = point.times().map(|times| times.found(self.known.now));
-        active.began = point.ages.map(|(_, began)| Moment::found(began, self.known.now));
-        active.last_batch = point.last_batch as usize;
-        log.active = Some(active);
-        segments.push(segment);
-        Ok(())
     }
 }

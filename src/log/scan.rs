@@ -43,6 +43,8 @@ pub(crate) struct Scan {
     pub(crate) damage: Vec<(u64, CorruptionKind)>,
     /// Position after the last byte that is not zero, behind the last stretch.
     pub(crate) garbage_end: u64,
+    /// Where the last batch of the last stretch begins.
+    pub(crate) last_batch: u32,
 }
 
 impl Scan {
@@ -55,6 +57,7 @@ impl Scan {
             index: SparseIndex::new(base_offset),
             damage: Vec::new(),
             garbage_end: 0,
+            last_batch: 0,
         }
     }
 
@@ -67,6 +70,9 @@ impl Scan {
             (first.start, first.base_offset) = (start, base_offset);
         } else {
             let (end, next_offset, times) = (point.position, point.end_offset, point.times());
+            if self.stretches.is_empty() {
+                self.last_batch = point.last_batch;
+            }
             self.stretches.insert(0, Stretch { start, end, base_offset, next_offset, times });
             self.producers.insert(0, ProducerTable::default());
         }
@@ -202,6 +208,7 @@ impl Scanner<'_> {
                 Some(opening) => self.scan.note_opening(opening),
                 None => self.scan.note_batch(&header, at, &mut self.times, &mut producers),
             }
+            self.scan.last_batch = at;
             base_offset = base_offset.or(Some(header.base_offset));
             next_offset = Some(header.next_offset());
             position = position.saturating_add(u64::from(header.size));

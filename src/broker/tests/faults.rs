@@ -130,9 +130,10 @@ fn row_c12_a_deletion_that_fails_is_carried_on() {
 fn row_d01_a_record_whose_sync_failed_is_there_or_not() {
     let setup = [Step::Create("a", ONE), Step::Send("a", 0)];
     assert!(fail_everywhere("send", &setup, &Step::Send("a", 0)) > 3);
-    // The first append after an unclean end makes a segment.
+    // After an unclean end the tail is written again with the first sync.
     let setup = [Step::Create("a", ONE), Step::Send("a", 0), Step::Drop];
-    assert!(fail_everywhere("send after a crash", &setup, &Step::Send("a", 0)) > 15);
+    let failures = fail_everywhere("send after a crash", &setup, &Step::Send("a", 0));
+    assert!(failures > 9, "{failures}");
 }
 
 // RED: src/partition/state_log.rs

@@ -371,7 +371,8 @@ fn a_segment_that_was_gathered_in_part_stays_dirty() {
     );
 }
 
-/// Also where it is sealed, because a crash has ended it: the log goes on where it ends.
+/// Also where it is sealed, because a crash has left something behind it: the log goes on where it
+/// ends.
 #[test]
 fn the_last_segment_is_never_touched() {
     let (disk, rig) = Rig::fresh(1);
@@ -379,6 +380,9 @@ fn the_last_segment_is_never_touched() {
     append_entries(&mut log.0.borrow_mut(), &[entry("a", "3"), entry("a", "4")], None).unwrap();
     sync(&mut log.0.borrow_mut()).unwrap();
     drop(log);
+    let path = files(&disk).pop().unwrap();
+    let length = disk.read(&path).unwrap().len() as u64;
+    disk.corrupt(&path, length - 1, 1).unwrap();
     let (mut log, _) = Rig::simulated(&disk, 2).open(&AFTER_CUT).unwrap();
     finish_all(&mut log);
     assert!(log.segments().last().unwrap().sealed().is_some());

@@ -268,3 +268,151 @@ fn row_a21_files_below_the_log_start_may_be_gone_and_others_may_not() {
         assert_eq!(records, others, "{gone:b}");
     }
 }
+
+/// Symptom: each death of a process cost each partition to which it had appended a new segment, some
+/// 11 KB that stayed for as long as the records, and a service that died in a loop filled its disk
+/// with them. Cause: after an end that was not clean the log never went on in its last segment. Rule:
+/// it does where nothing but zeros lies behind the end.
+// RED: src/log/open/tail.rs
+//   - (is_all && is_begun && ends_in_zeros && is_last() && is_ours()).then_some(())?;
+//   + (is_all && is_begun && ends_in_zeros && is_last() && !is_ours()).then_some(())?;
+#[test]
+fn row_a28_a_log_goes_on_in_its_last_segment_whatever_ended_the_run() {
+    every_rig(|name, rig| {
+        let mut log = rig.create();
+        let mut incarnations = vec![log.incarnation()];
+        for run in 1..30 {
+            append(&mut log, 1, 20);
+            if run % 3 == 0 {
+                sync(&mut log).unwrap();
+            }
+            let point = log.checkpoint().filter(|_| run % 2 == 0);
+            drop(log);
+            // What is in memory alone does not outlive its process.
+            let same_boot = run % 4 < 2 && !name.starts_with("memory");
+            let how = Known { checkpoint: point, same_boot, ..AFTER_KILL };
+            let (opened, report) = rig.open(&how).unwrap();
+            log = opened;
+            assert_eq!((report.cut_bytes, report.corrupt), (0, vec![]), "{name} {run}");
+            assert!(log.active.is_some(), "{name} {run}");
+            assert_eq!(segment_count(&log), 1, "{name} {run}");
+            assert_eq!(read_from(&log, 0, 9).unwrap(), plain(0..run, 20), "{name} {run}");
+            assert!(!incarnations.contains(&log.incarnation()), "{name} {run}");
+            incarnations.push(log.incarnation());
+            // Records count as durable only when they are known to be.
+            assert_eq!(log.is_dirty(), same_boot && run % 6 != 0, "{name} {run}");
+        }
+        // It ends as any other: sealed, with a footer, and resumed after a clean close.
+        append(&mut log, 1, 20);
+        log.roll_for(0).unwrap();
+        append(&mut log, 1, 20);
+        sync(&mut log).unwrap();
+        finish_segments(&mut log).unwrap();
+        let first = log.segments().first().unwrap();
+        assert_eq!(first.read_footer().unwrap().unwrap().next_offset, 30, "{name}");
+        let point = log.checkpoint();
+        drop((first, log));
+        let (log, _) = rig.open(&known(point, true)).unwrap();
+        assert!(log.active.is_some() && segment_count(&log) == 2, "{name}");
+        assert_eq!(read_from(&log, 0, 9).unwrap(), plain(0..31, 20), "{name}");
+    });
+}
+
+/// A tail that no sync has covered is not durable for being resumed, nor for being rolled then.
+// RED: src/log/open/tail.rs
+//   - active.synced_end = SegmentHeader::SIZE;
+#[test]
+fn row_a28_a_tail_that_is_resumed_gets_a_footer_only_after_a_sync() {
+    let (disk, rig, log, _) = three_records();
+    drop(log);
+    let (mut log, _) = rig.open(&AFTER_KILL).unwrap();
+    assert!(log.active.is_some());
+    log.roll_for(0).unwrap();
+    assert!(log.begin_footer().is_none(), "nothing proves it");
+    finish_segments(&mut log).unwrap();
+    drop(log);
+    let cut = disk.power_cut(&mut || 0, PowerCut::WORST);
+    let (log, report) = Rig::simulated(&cut, 2).open(&AFTER_CUT).unwrap();
+    assert_eq!((log.log_end(), report.corrupt), (0, vec![]));
+    let (mut log, _) = rig.open(&AFTER_KILL).unwrap();
+    sync(&mut log).unwrap();
+    finish_segments(&mut log).unwrap();
+    assert!(log.segments().first().unwrap().read_footer().unwrap().is_some());
+}
+
+/// What lies behind the end may be a batch that a later one would lead to: nothing is put before it.
+// RED: src/log/open/tail.rs
+//   - scan.stretches.len() == 1 && scan.damage.is_empty() && scan.garbage_end == 0;
+//   + scan.stretches.len() == 1 && scan.damage.is_empty();
+#[test]
+fn row_a28_behind_an_end_that_is_followed_by_anything_the_log_goes_on_in_a_new_segment() {
+    let (disk, _, log, end) = three_records();
+    drop(log);
+    let path = files(&disk)[0].clone();
+    let length = disk.read(&path).unwrap().len() as u64;
+    for at in [end, end + 1, end + 2, end + 40, end + 5_000, length - 8, length - 1] {
+        let image = disk.kill9();
+        let file = image.open(&path, crate::storage::disk::Access::ReadWrite).unwrap();
+        file.write_at(&[1], at).unwrap();
+        let before = image.read(&path).unwrap();
+        for (how, known) in [("killed", AFTER_KILL), ("cut", AFTER_CUT)] {
+            let image = image.kill9();
+            let context = format!("{how}, byte {} behind the end", at - end);
+            let (mut log, report) = Rig::simulated(&image, 5).open(&known).unwrap();
+            assert_eq!((log.log_end(), report.corrupt), (3, vec![]), "{context}");
+            assert!(log.active.is_none(), "{context}");
+            append(&mut log, 1, 20);
+            sync(&mut log).unwrap();
+            assert_eq!(segment_count(&log), 2, "{context}");
+            assert_eq!(image.read(&path).unwrap(), before, "{context}");
+        }
+        check_and_go_on(&image, &plain(0..3, 20), "at last");
+    }
+}
+
+/// A segment ages from its first record on, however many runs append to it: otherwise one to which
+/// each appends a little would keep its oldest record for ever.
+// RED: src/log/open/tail.rs
+//   - began: began.map(|began| Moment::found(began, known.now)),
+//   + began: None,
+#[test]
+fn row_a28_a_segment_of_many_runs_is_as_old_as_its_first_record() {
+    for has_point in [false, true] {
+        let (disk, rig) = Rig::fresh(1);
+        let mut log = rig.create();
+        let started = crate::clock::Moment { wall: 900, run: 900 };
+        log.tell_time(started);
+        append(&mut log, 1, 20);
+        sync(&mut log).unwrap();
+        let point = log.checkpoint().filter(|_| has_point);
+        for run in 0..5 {
+            drop(log);
+            let checkpoint = point.clone();
+            let later = Known { checkpoint, now: 2_000_000 + run, ..AFTER_KILL };
+            log = Rig::simulated(&disk, run).open(&later).unwrap().0;
+            append(&mut log, 1, 20);
+            // The first record is stamped 1,000, and was appended at 900.
+            let began = log.tail().unwrap().began;
+            assert_eq!(began, Some(if has_point { 900 } else { 1_000 }), "run {run}");
+        }
+    }
+}
+
+/// A file with a second name may be another log's: it is not appended to after a crash either.
+// RED: src/log/open/tail.rs
+//   - && matches!(found.file.has_other_names(), Ok(false))
+#[test]
+fn row_a28_a_segment_with_a_second_name_is_not_appended_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::real(&dir);
+    let mut log = rig.create();
+    append(&mut log, 3, 20);
+    let path = log.segments().first().unwrap().path.clone();
+    drop(log);
+    std::fs::hard_link(&path, dir.path().join("a copy")).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let (mut log, _) = rig.open(&AFTER_KILL).unwrap();
+    append(&mut log, 1, 20);
+    assert_eq!(segment_count(&log), 2);
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}

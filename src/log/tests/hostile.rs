@@ -409,7 +409,8 @@ fn row_e13_offsets_that_go_back_are_damage_and_nothing_is_read_twice() {
             overwrite(&image, &path, &batch, second as u64);
             let context = format!("proved: {is_proved}, base {base}");
             // Under a reader.
-            let (open_log, _) = Rig::simulated(&disk, 2).open(&AFTER_CUT).unwrap();
+            let looks = Known { read_only: true, ..AFTER_CUT };
+            let (open_log, _) = Rig::simulated(&disk, 2).open(&looks).unwrap();
             overwrite(&disk, &path, &batch, second as u64);
             let (records, damage) = read_around(&open_log);
             overwrite(&disk, &path, &bytes[second..second + batch.len()], second as u64);
