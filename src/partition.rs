@@ -97,7 +97,17 @@ pub(crate) trait Background: Send + Sync + fmt::Debug {
     ///
     /// `Closed` and `UnknownTopic`, for an append that waits for room.
     fn make_room(&self, partition: &Arc<PartitionCore>, want: &mut Want) -> Result<bool>;
+
+    /// A read has failed: looks at the files anew where a broker in another process writes to them.
+    /// Whether the read is to be tried again.
+    fn look_again(&self, _partition: &PartitionCore) -> bool {
+        false
+    }
 }
+
+/// LIMIT: how often the files are looked at anew before what is wrong with them is believed although
+/// each look finds something else: that takes a removal in each.
+pub(crate) const LOOKS: usize = 16;
 
 /// A named producer's request, and the check that it has not been superseded.
 #[derive(Debug, Clone, Copy)]
@@ -646,6 +656,13 @@ impl PartitionCore {
     pub(crate) fn work_under_way(&self) -> (bool, bool) {
         let would_wait = self.disk_work.is_running() || self.compaction.is_claimed();
         (would_wait, self.disk_work.is_awaited())
+    }
+
+    /// Puts what a broker in another process has made of the files in the place of what was known of
+    /// them. What can be read ends where it did.
+    pub(crate) fn take_over(&self, found: Log) {
+        self.with_log(|log| log.take_over(found));
+        self.gate.raise(self.with_log(|log| log.durable_end()));
     }
 
     /// Runs `change` on the log under the partition's lock, then publishes its ends.

@@ -164,6 +164,12 @@ impl BrokerBuilder {
     /// [`background`](Self::background), [`durability`](Self::durability),
     /// [`topic_defaults`](Self::topic_defaults), [`max_total_bytes`](Self::max_total_bytes) and
     /// [`when_full`](Self::when_full).
+    ///
+    /// Another broker, in this process or another, may write to the directory meanwhile. What that
+    /// one removes is no damage: before anything is said to be missing it is looked for again, from
+    /// the start. A consumer then finds a gap where retention has removed records, reads what was
+    /// compacted where it is now, and gets [`Error::UnknownTopic`] for a topic that was deleted.
+    /// Each look at what is really damaged takes two.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self

@@ -63,6 +63,8 @@ pub(crate) struct Lanes {
     /// Where the oldest records are to make room, or appends are to wait for it; the engine, once
     /// it is there.
     room: OnceLock<MakeRoom>,
+    /// How a broker that only looks looks again.
+    look: OnceLock<LookAgain>,
     /// Called by the clock after a move. It has only a weak handle of this.
     on_move: OnceLock<Arc<dyn Fn() + Send + Sync>>,
     moves: Arc<Moves>,
@@ -80,6 +82,9 @@ struct Moves {
 
 /// Makes room for a partition: see [`Background::make_room`].
 type MakeRoom = Box<dyn Fn(&Arc<PartitionCore>, &mut Want) -> Result<bool> + Send + Sync>;
+
+/// Looks at a partition's files anew: see [`Background::look_again`].
+type LookAgain = Box<dyn Fn(&PartitionCore) -> bool + Send + Sync>;
 
 /// The receiving sides, for the threads.
 pub(crate) struct LaneQueues {
@@ -130,7 +135,8 @@ impl Lanes {
             syncs: Arc::clone(&syncs),
             moves: Arc::clone(&moves),
         };
-        let (is_full, room, on_move) = (AtomicBool::new(false), OnceLock::new(), OnceLock::new());
+        let is_full = AtomicBool::new(false);
+        let (room, look, on_move) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let has_ended = AtomicBool::new(false);
         let lanes = Self {
             space,
@@ -141,6 +147,7 @@ impl Lanes {
             syncs,
             is_full,
             room,
+            look,
             on_move,
             moves,
         };
@@ -178,6 +185,11 @@ impl Lanes {
         room: impl Fn(&Arc<PartitionCore>, &mut Want) -> Result<bool> + Send + Sync + 'static,
     ) {
         let _ = self.room.set(Box::new(room));
+    }
+
+    /// Says who looks at the files again. Once.
+    pub(crate) fn set_look(&self, look: impl Fn(&PartitionCore) -> bool + Send + Sync + 'static) {
+        let _ = self.look.set(Box::new(look));
     }
 
     /// Makes the lane look again when the next member of a group may be overdue.
@@ -241,6 +253,10 @@ impl Background for Lanes {
             let _ = self.bulk.send(Job::Relieve);
         }
         self.room.get().map_or(Ok(false), |room| room(partition, want))
+    }
+
+    fn look_again(&self, partition: &PartitionCore) -> bool {
+        self.look.get().is_some_and(|look| look(partition))
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) mod catalog;
 pub(crate) mod engine;
 mod grow;
 mod housekeeping;
+mod inspect;
 mod lanes;
 pub(crate) mod local;
 pub(crate) mod metrics;

@@ -23,6 +23,7 @@ use crate::group::offsets::OffsetsState;
 use crate::log::open::{Known, PartitionRecovery};
 use crate::log::unavailable::damage_of;
 use crate::log::{Log, LogEnv};
+use crate::partition::PartitionCore;
 use crate::partition::lineage::Lineage;
 use crate::partition::state_log::StateLog;
 use crate::partition::waiters::NotifierList;
@@ -55,11 +56,15 @@ pub(crate) struct Opening {
     /// How long to wait for another holder of the directory.
     pub(crate) lock_wait: Duration,
     pub(crate) spawn: Arc<Spawn>,
-    pub(crate) reseed: Box<dyn Fn(u64) + Sync>,
+    pub(crate) reseed: Box<dyn Fn(u64) + Send + Sync>,
 }
 
 impl Opening {
     pub(crate) fn run(self) -> Result<Arc<Engine>> {
+        if self.settings.read_only { self.inspect() } else { self.attempt() }
+    }
+
+    pub(super) fn attempt(&self) -> Result<Arc<Engine>> {
         let disk = &*self.env.disk;
         let dir = &self.settings.dir;
         let meta = dir.join(META.0).join(partition_dir_name(0));
@@ -119,36 +124,17 @@ impl Opening {
     fn open_topics(&self, mut engine: Engine, clean: bool, same_boot: bool) -> Result<Engine> {
         let live = self.live_topics(&engine)?;
         let now = to_millis(self.clock.now()).unwrap_or(0);
-        let last_life = LastLife { clean, same_boot, has_all_starts: has_all_starts(&engine), now };
+        let last_life = LastLife {
+            clean,
+            same_boot,
+            has_all_starts: has_all_starts(&engine.recovery.partitions),
+            now,
+        };
         let jobs: Vec<(&TopicEntry, u32)> = live
             .iter()
             .flat_map(|entry| (0..entry.config.partitions).map(move |number| (entry, number)))
             .collect();
-        let open_one = |(entry, number): (&TopicEntry, u32)| {
-            let durability = engine.durability_of(&entry.config);
-            let identity = identity(&self.settings, entry, number);
-            let origin = Arc::clone(&identity.origin);
-            let options = engine.options(&entry.config, durability);
-            let key = (entry.id, number);
-            let known = self.known(&engine, key, last_life);
-            let opened = Log::open(&self.env, identity.clone(), options, &known);
-            let (mut log, recovery, damage) = match opened {
-                Ok((log, recovery)) => (log, recovery, None),
-                // One topic's damage is that topic's: the others are opened.
-                Err(error) if known.policy != RecoveryPolicy::Strict => {
-                    let damage = damage_of(&identity, &error).ok_or(error)?;
-                    let (log, recovery) =
-                        Log::unavailable(&self.env, identity, options, &known, &damage);
-                    (log, recovery, Some(damage))
-                }
-                Err(error) => return Err(error),
-            };
-            let start = start_found(key, &known, &log);
-            let (lineage, change) = lineage_of(&engine, key, &mut log);
-            let changes = change.into_iter().chain(start).collect::<Vec<_>>();
-            let core = engine.partition_core(log, lineage, origin, durability, damage);
-            Ok((core, (recovery, changes)))
-        };
+        let open_one = |(entry, number)| self.open_partition(&engine, entry, number, last_life);
         let mut opened = in_parallel(&jobs, open_one)?.into_iter();
         let mut topics: Vec<Arc<TopicShared>> = Vec::with_capacity(live.len());
         let mut recoveries = Vec::with_capacity(jobs.len());
@@ -157,6 +143,13 @@ impl Opening {
             let durability = engine.durability_of(&entry.config);
             let of_topic = opened.by_ref().take(entry.config.partitions as usize);
             let (partitions, reports): (Vec<_>, Vec<_>) = of_topic.unzip();
+            let is_damaged = reports.iter().any(|(found, _)| !found.corrupt.is_empty());
+            if is_damaged && self.settings.read_only {
+                // The broker that writes may have deleted it since the catalog was read.
+                if !self.deleted(&engine.lanes, &[entry.id])?.is_empty() {
+                    continue;
+                }
+            }
             for (recovery, of_partition) in reports {
                 recoveries.push(recovery);
                 changes.extend(of_partition);
@@ -180,11 +173,53 @@ impl Opening {
         Ok(engine)
     }
 
+    /// Opens one partition, with what was found and what `__local` is to say of it.
+    fn open_partition(
+        &self,
+        engine: &Engine,
+        entry: &TopicEntry,
+        number: u32,
+        life: LastLife,
+    ) -> Result<OpenedPartition> {
+        let durability = engine.durability_of(&entry.config);
+        let identity = identity(&self.settings, entry, number);
+        let origin = Arc::clone(&identity.origin);
+        let options = engine.options(&entry.config, durability);
+        let key = (entry.id, number);
+        let known = self.known(&engine.local, key, life);
+        let opened = if self.settings.read_only {
+            self.look_at(&engine.lanes, (&identity, options), Some(known.clone()))
+        } else {
+            Log::open(&self.env, identity.clone(), options, &known)
+        };
+        let (mut log, recovery, damage) = match opened {
+            Ok((log, recovery)) => (log, recovery, None),
+            // One topic's damage is that topic's: the others are opened.
+            Err(error) if known.policy != RecoveryPolicy::Strict => {
+                let damage = damage_of(&identity, &error).ok_or(error)?;
+                let (log, recovery) =
+                    Log::unavailable(&self.env, identity, options, &known, &damage);
+                (log, recovery, Some(damage))
+            }
+            Err(error) => return Err(error),
+        };
+        let start = start_found(key, &known, &log);
+        let (lineage, change) = lineage_of(engine, key, &mut log);
+        let changes = change.into_iter().chain(start).collect::<Vec<_>>();
+        let core = engine.partition_core(log, lineage, origin, durability, damage);
+        Ok((core, (recovery, changes)))
+    }
+
     /// What is known of a partition before it is opened.
-    fn known(&self, engine: &Engine, key: (TopicId, u32), life: LastLife) -> Known {
+    pub(super) fn known(
+        &self,
+        local: &StateLog<LocalState>,
+        key: (TopicId, u32),
+        life: LastLife,
+    ) -> Known {
         // A log start is recorded before anything is removed: without one, nothing was.
         let nothing_was_removed = life.has_all_starts.then_some(0);
-        let (checkpoint, log_start) = engine.local.read(|local| {
+        let (checkpoint, log_start) = local.read(|local| {
             let log_start = local.log_starts.get(&key).copied().or(nothing_was_removed);
             (local.points.get(&key).cloned(), log_start)
         });
@@ -234,20 +269,22 @@ impl Opening {
     }
 }
 
+type OpenedPartition = (Arc<PartitionCore>, (PartitionRecovery, Vec<LocalChange>));
+
 /// What the opening of a partition has to know of the life before, and the time.
 #[derive(Clone, Copy)]
-struct LastLife {
-    clean: bool,
-    same_boot: bool,
-    has_all_starts: bool,
-    now: u64,
+pub(super) struct LastLife {
+    pub(super) clean: bool,
+    pub(super) same_boot: bool,
+    pub(super) has_all_starts: bool,
+    pub(super) now: u64,
 }
 
 /// Whether every log start that was ever recorded is known. Nothing proves where the record of this
 /// machine ended: what was cut off there may be rot in what was durable.
-fn has_all_starts(engine: &Engine) -> bool {
+pub(super) fn has_all_starts(found: &[PartitionRecovery]) -> bool {
     let is_cut = |found: &PartitionRecovery| *found.topic == *LOCAL.0 && found.cut_bytes > 0;
-    !engine.recovery.partitions.iter().any(is_cut)
+    !found.iter().any(is_cut)
 }
 
 /// The log start of a partition of which none is known, to be recorded: the next opening cannot see

@@ -33,12 +33,12 @@ pub(crate) const OWN: [&str; 4] = [LOCAL.0, OFFSETS.0, META.0, "LOCK"];
 
 /// What is known of one of the engine's own logs before it is opened.
 #[derive(Debug, Clone, Copy)]
-struct OwnLog {
+pub(super) struct OwnLog {
     /// Whether the directory is new, so that the log has yet to be made.
-    is_new: bool,
-    evidence: Evidence,
+    pub(super) is_new: bool,
+    pub(super) evidence: Evidence,
     /// An end that it had on stable storage.
-    reaches: u64,
+    pub(super) reaches: u64,
 }
 
 /// The engine's own logs, and what they say of the last life.
@@ -65,13 +65,8 @@ impl Opening {
         let own = OwnLog { is_new, evidence, reaches: 0 };
         let local: StateLog<LocalState> = self.own_log(LOCAL, own, lanes, report)?;
         let boot = self.env.disk.boot_id().map(Arc::from);
-        // Nothing proves where this log ended. What was cut off may be the record of a later run.
-        let is_cut = report.iter().any(|found| found.cut_bytes > 0);
-        let (was_closed, same_boot, opens) = local.read(|local| {
-            // Where boots cannot be told apart, this may be the same one.
-            let same_boot = boot.is_none() || local.boot() == boot.as_ref() || is_cut;
-            (local.is_closed() && !is_cut, same_boot, local.opens().saturating_add(1))
-        });
+        let (was_closed, same_boot) = last_run(&local, boot.as_ref(), report);
+        let opens = local.read(|local| local.opens().saturating_add(1));
         (self.reseed)(opens);
         let is_initialised = local.read(LocalState::is_initialised);
         if is_new && is_initialised {
@@ -113,7 +108,7 @@ impl Opening {
     }
 
     /// One of the engine's own logs, made when the directory is new.
-    fn own_log<S: LoggedState>(
+    pub(super) fn own_log<S: LoggedState>(
         &self,
         (name, topic_id): (&str, TopicId),
         OwnLog { is_new, evidence, reaches }: OwnLog,
@@ -176,4 +171,19 @@ impl Opening {
             PartitionCore::new(log, Lineage::default(), origin, durability, clock, background);
         StateLog::open(partition, Arc::clone(disk), evidence, &damage)
     }
+}
+
+/// Whether the last run ended with a clean close, and whether the machine was not restarted since.
+pub(super) fn last_run(
+    local: &StateLog<LocalState>,
+    boot: Option<&Arc<str>>,
+    report: &[PartitionRecovery],
+) -> (bool, bool) {
+    // Nothing proves where this log ended. What was cut off may be the record of a later run.
+    let is_cut = report.iter().any(|found| found.cut_bytes > 0);
+    local.read(|local| {
+        // Where boots cannot be told apart, this may be the same one.
+        let same_boot = boot.is_none() || local.boot() == boot || is_cut;
+        (local.is_closed() && !is_cut, same_boot)
+    })
 }

@@ -20,6 +20,7 @@ mod faults;
 mod full;
 mod groups;
 mod hostile;
+mod inspect;
 mod life;
 mod limits;
 mod lineage;

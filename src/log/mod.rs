@@ -49,6 +49,7 @@ pub(crate) mod compaction;
 pub(crate) mod create;
 pub(crate) mod cursor;
 mod damage;
+mod inspect;
 pub(crate) mod inventory;
 pub(crate) mod locate;
 pub(crate) mod maps;
@@ -347,6 +348,10 @@ impl Log {
 
     pub(crate) fn trace(&self) -> &Outbox {
         &self.env.trace
+    }
+
+    pub(crate) fn options(&self) -> LogOptions {
+        self.options
     }
 
     pub(crate) fn identity(&self) -> &LogIdentity {

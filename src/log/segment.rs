@@ -361,6 +361,12 @@ impl SegmentList {
         Self(RwLock::new(segments.into_iter().collect()))
     }
 
+    /// Becomes a list of the same segments as another.
+    pub(super) fn become_as(&self, other: &Self) {
+        let segments = other.0.read().clone();
+        *self.0.write() = segments;
+    }
+
     pub(crate) fn push(&self, segment: Arc<Segment>) {
         self.0.write().push_back(segment);
     }

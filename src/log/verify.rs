@@ -38,6 +38,14 @@ pub(crate) struct Findings {
     pub(crate) damage: Vec<Corruption>,
 }
 
+impl Findings {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.batches = self.batches.saturating_add(other.batches);
+        self.records = self.records.saturating_add(other.records);
+        self.damage.extend(other.damage);
+    }
+}
+
 /// Verifies the segments of one partition. `lacks_footer` says of which ones there is no footer
 /// yet, or will be none; `published` is an end that the log had before the call.
 ///

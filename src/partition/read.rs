@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::waiters::{Awaits, Notifier};
-use super::{PartitionCore, Work};
+use super::{LOOKS, PartitionCore, Work};
 use crate::clock::to_millis;
 use crate::config::Visibility;
 use crate::error::{Error, Result};
@@ -34,7 +34,37 @@ impl PartitionCore {
 
     /// A cursor at `offset`, which is within range.
     pub(crate) fn cursor_at(&self, offset: u64) -> Result<Cursor> {
-        self.find(offset).map_err(|error| self.explain(offset, error))
+        self.steadily(|| self.find(offset).map_err(|error| self.explain(offset, error)))
+    }
+
+    /// Reads. Where a broker in another process writes to the files, what it has removed is no damage:
+    /// they are looked at anew, and the read is tried again, until the same error comes twice.
+    #[inline]
+    fn steadily<T>(&self, mut read: impl FnMut() -> Result<T>) -> Result<T> {
+        match read() {
+            Err(error @ (Error::Corrupt(_) | Error::Io { .. })) => self.read_again(error, read),
+            done => done,
+        }
+    }
+
+    #[cold]
+    fn read_again<T>(&self, mut error: Error, mut read: impl FnMut() -> Result<T>) -> Result<T> {
+        for _ in 0..LOOKS {
+            if !self.background.look_again(self) {
+                return Err(error);
+            }
+            match read() {
+                Err(again @ (Error::Corrupt(_) | Error::Io { .. })) => {
+                    let is_same = format!("{again:?}") == format!("{error:?}");
+                    error = again;
+                    if is_same {
+                        return Err(error);
+                    }
+                }
+                done => return done,
+            }
+        }
+        Err(error)
     }
 
     fn find(&self, offset: u64) -> Result<Cursor> {
@@ -108,13 +138,31 @@ impl PartitionCore {
         limits: &FetchLimits,
         fetched: &mut Fetched,
     ) -> Result<()> {
-        let from = cursor.next_offset();
-        let read = cursor.fetch(&self.segments, limits, fetched);
-        read.map_err(|error| self.explain(from, error))
+        self.steadily(|| {
+            let from = cursor.next_offset();
+            let read = cursor.fetch(&self.segments, limits, fetched);
+            read.map_err(|error| self.explain(from, error))
+        })
     }
 
     /// Reads all files again and adds what is found to `findings`.
     pub(crate) fn verify(&self, findings: &mut Findings) -> Result<()> {
+        let mut before = None;
+        loop {
+            let mut found = Findings::default();
+            let verified = self.verify_once(&mut found);
+            let fault = format!("{verified:?} {:?}", found.damage);
+            let has_fault = !found.damage.is_empty()
+                || matches!(verified, Err(Error::Corrupt(_) | Error::Io { .. }));
+            if !has_fault || before.as_ref() == Some(&fault) || !self.background.look_again(self) {
+                findings.add(found);
+                return verified;
+            }
+            before = Some(fault);
+        }
+    }
+
+    fn verify_once(&self, findings: &mut Findings) -> Result<()> {
         if self.is_closed() {
             return Err(self.ended());
         }
@@ -143,6 +191,10 @@ impl PartitionCore {
 
     /// The first visible record whose timestamp is at or after `time`.
     pub(crate) fn offset_at(&self, time: SystemTime) -> Result<Option<u64>> {
+        self.steadily(|| self.find_time(time))
+    }
+
+    fn find_time(&self, time: SystemTime) -> Result<Option<u64>> {
         self.check_available()?;
         let wanted = match to_millis(time) {
             Some(wanted) => wanted,
@@ -167,7 +219,7 @@ impl PartitionCore {
                 Ok(None) => {}
                 // Replaced or removed while it was looked at: what there is now is in a new list.
                 Err(_) if self.is_closed() => return Err(self.ended()),
-                Err(_) if !self.segments.contains(segment) => return self.offset_at(time),
+                Err(_) if !self.segments.contains(segment) => return self.find_time(time),
                 found => return found,
             }
         }

@@ -1,0 +1,19 @@
+//! A log that another process writes to, looked at again.
+
+use std::sync::Arc;
+
+use super::Log;
+
+impl Log {
+    /// Takes over what another look has found: which segments there are, and where they begin. The
+    /// end stays: a reader that has come to it holds its segment as it was then.
+    pub(crate) fn take_over(&mut self, mut found: Self) {
+        found.log_start = found.log_start.max(self.log_start);
+        found.log_end = self.log_end.max(found.log_start);
+        found.durable_end = found.durable_end.max(found.log_start).min(found.log_end);
+        (found.now, found.incarnation) = (self.now, self.incarnation);
+        self.segments.become_as(&found.segments);
+        found.segments = Arc::clone(&self.segments);
+        *self = found;
+    }
+}
