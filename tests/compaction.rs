@@ -267,6 +267,7 @@ fn row_f13_the_last_segment_of_a_quiet_topic_is_compacted_after_its_process_died
         drop(partition);
         for _ in 0..deaths {
             drop(broker);
+            put_something_behind_the_end(&dir.path().join("t"));
             broker = open();
         }
         let partition = broker.topic("t").unwrap().partition(0).unwrap();

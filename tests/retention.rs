@@ -16,8 +16,8 @@ use logpond::{
 };
 
 use common::{
-    Rng, assert_dense, drain, files_below, from_env, manual_clock, read_all, refused_setting,
-    send_numbers, small_topic, some_time, temp_dir, tp,
+    Rng, assert_dense, drain, files_below, from_env, manual_clock, put_something_behind_the_end,
+    read_all, refused_setting, send_numbers, small_topic, some_time, temp_dir, tp,
 };
 
 #[path = "retention/byte_budget.rs"]
@@ -294,6 +294,7 @@ fn row_f13_a_topic_that_is_quiet_since_its_process_died_expires() {
     broker.ensure_topic("t", config).unwrap();
     send_numbers(&broker, "t", 0, 0..10);
     drop(broker);
+    put_something_behind_the_end(&dir.path().join("t"));
     let broker = on_disk(dir.path(), &clock).open().unwrap();
     let partition = broker.topic("t").unwrap().partition(0).unwrap();
     let segments = || broker.admin().describe_topic("t").unwrap().partitions[0].segments;

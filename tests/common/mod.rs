@@ -4,8 +4,9 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -135,6 +136,15 @@ pub(crate) fn refused_setting<T>(result: Result<T>) -> &'static str {
         Err(Error::Config(error)) => error.setting,
         Err(other) => panic!("not a configuration error: {other:?}"),
         Ok(_) => panic!("accepted"),
+    }
+}
+
+/// Puts a byte at the end of every file, so that a log whose process died goes on in a new segment.
+pub(crate) fn put_something_behind_the_end(dir: &Path) {
+    for path in files_below(dir) {
+        let file = File::options().write(true).open(path).unwrap();
+        let last = file.metadata().unwrap().len() - 1;
+        file.write_all_at(&[1], last).unwrap();
     }
 }
 
