@@ -241,7 +241,7 @@ impl PartitionCore {
     /// The time of this run: the wall clock as it was at the start, moved on by time that never
     /// jumps, so that a clock that is set forward does not make producers look idle. Not to be
     /// stored: it is wrong for as long as the run, where the clock was wrong at the start.
-    fn steady_millis(&self) -> u64 {
+    pub(crate) fn steady_millis(&self) -> u64 {
         let elapsed = self.clock.monotonic().saturating_sub(self.started.1);
         self.started.0.saturating_add(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
     }

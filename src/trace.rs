@@ -64,6 +64,12 @@ pub(crate) enum Event {
         group: Arc<str>,
         members: u64,
     },
+    GroupExpired {
+        group: Arc<str>,
+    },
+    ProducerExpired {
+        producer: Arc<str>,
+    },
 }
 
 /// Events on their way out. Cheap to clone; all clones are one.
@@ -206,6 +212,12 @@ mod waiting {
             }
             Event::Rebalanced { group, generation } => {
                 info!(target: "logpond", group = &*group, generation, "rebalanced");
+            }
+            Event::GroupExpired { group } => {
+                info!(target: "logpond", group = &*group, "group expired");
+            }
+            Event::ProducerExpired { producer } => {
+                info!(target: "logpond", producer = &*producer, "producer expired");
             }
             Event::Evicted { group, members } => {
                 warn!(target: "logpond", group = &*group, members, "evicted");

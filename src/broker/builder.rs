@@ -45,6 +45,7 @@ pub struct BrokerBuilder {
     when_full: WhenFull,
     lock_wait: Duration,
     spawn: Arc<Spawn>,
+    group_expiry: Option<Duration>,
 }
 
 impl Default for BrokerBuilder {
@@ -64,6 +65,7 @@ impl Default for BrokerBuilder {
             when_full: WhenFull::default(),
             lock_wait: DEFAULT_WAIT,
             spawn: Arc::new(spawn_thread),
+            group_expiry: None,
         }
     }
 }
@@ -159,6 +161,22 @@ impl BrokerBuilder {
         self
     }
 
+    /// How long a group is kept that has no member and commits nothing. Then its offsets are
+    /// forgotten, which is an event and counted in [`Metrics::groups_expired`]; a consumer that
+    /// comes later begins as in a new group. [`Duration::MAX`] keeps groups for ever.
+    ///
+    /// The default is seven days, or the longest retention of the topics that the group has commits
+    /// for, whichever is longer; a group with a commit for a topic that keeps records whatever their
+    /// age never expires. Time counts from the last commit or the last moment at which the group was
+    /// seen with a member, whichever is later, also while no broker is open. A wall clock that is
+    /// ahead when a broker opens makes groups look idle for as much longer.
+    ///
+    /// [`Metrics::groups_expired`]: crate::Metrics::groups_expired
+    pub fn group_expiry(mut self, idle: Duration) -> Self {
+        self.group_expiry = Some(idle);
+        self
+    }
+
     /// Opens for inspection: takes no lock, writes nothing, maps nothing, and sees at most what
     /// was published when it was opened. Default false. What is about writing has no effect then:
     /// [`background`](Self::background), [`durability`](Self::durability),
@@ -215,6 +233,9 @@ impl BrokerBuilder {
     pub fn open(self) -> Result<Broker> {
         self.durability.validate()?;
         self.when_full.validate()?;
+        if self.group_expiry.is_some_and(|idle| idle.is_zero()) {
+            return Err(Error::config("group_expiry", "a group would expire at once"));
+        }
         let place = self.place.ok_or_else(|| {
             Error::config("data_dir", "neither a directory nor memory was chosen")
         })?;
@@ -255,6 +276,7 @@ impl BrokerBuilder {
             read_only: self.read_only,
             recovery: self.recovery,
             when_full: self.when_full,
+            group_expiry: self.group_expiry,
         };
         let opening = Opening {
             settings,

@@ -58,6 +58,10 @@ pub(crate) enum CatalogChange {
     Topic(TopicEntry, Stage),
     TopicGone(TopicId),
     Producer(Arc<str>, ProducerEntry),
+    /// Nobody has used the producer for long: its name is free.
+    ProducerGone(Arc<str>),
+    /// New producers get ids from this one on: no id is ever given out again.
+    ProducerIds(u64),
 }
 
 impl TopicEntry {
@@ -110,6 +114,8 @@ pub(crate) struct CatalogState {
     /// lower case, and producers.
     live: BTreeMap<String, TopicId>,
     producer_ids: BTreeMap<u64, Arc<str>>,
+    /// The least id of a new producer.
+    ids_from: Entries<(), u64>,
 }
 
 impl CatalogState {
@@ -123,7 +129,9 @@ impl CatalogState {
 
     /// The id that a new producer gets; `None` when they are used up.
     pub(crate) fn next_producer_id(&self) -> Option<u64> {
-        self.producer_ids.keys().next_back().map_or(Some(1), |last| last.checked_add(1))
+        let last = self.producer_ids.keys().next_back();
+        let next = last.map_or(Some(1), |last| last.checked_add(1))?;
+        Some(next.max(self.ids_from.get(&()).copied().unwrap_or(1)))
     }
 
     fn check_topic(&self, entry: &TopicEntry, stage: Stage) -> Result<(), CorruptionKind> {
@@ -140,7 +148,7 @@ impl CatalogState {
     }
 
     fn check_producer(&self, name: &Arc<str>, entry: ProducerEntry) -> Result<(), CorruptionKind> {
-        validate_label(name).map_err(|_| CorruptionKind::Malformed("a producer's name"))?;
+        check_producer_name(name)?;
         // Two with one id would take each other's records for repetitions.
         let is_taken = self.producer_ids.get(&entry.id).is_some_and(|holder| holder != name);
         let is_other = self.producers.get(name).is_some_and(|known| known.id != entry.id);
@@ -169,14 +177,19 @@ impl CatalogState {
     }
 }
 
+fn check_producer_name(name: &str) -> Result<(), CorruptionKind> {
+    validate_label(name).map_err(|_| CorruptionKind::Malformed("a producer's name"))
+}
+
 impl LoggedState for CatalogState {
     type Change = CatalogChange;
 
     fn check(&self, change: &CatalogChange) -> Result<(), CorruptionKind> {
         match change {
             CatalogChange::Topic(entry, stage) => self.check_topic(entry, *stage),
-            CatalogChange::TopicGone(_) => Ok(()),
+            CatalogChange::TopicGone(_) | CatalogChange::ProducerIds(_) => Ok(()),
             CatalogChange::Producer(name, entry) => self.check_producer(name, *entry),
+            CatalogChange::ProducerGone(name) => check_producer_name(name),
         }
     }
 
@@ -188,19 +201,32 @@ impl LoggedState for CatalogState {
                 self.producer_ids.insert(entry.id, Arc::clone(&name));
                 self.producers.insert(name, entry, at);
             }
+            CatalogChange::ProducerGone(name) => {
+                if let Some(entry) = self.producers.remove(&name) {
+                    self.producer_ids.remove(&entry.id);
+                }
+            }
+            // Never go back, in whichever order they are stored.
+            CatalogChange::ProducerIds(from) => {
+                if self.ids_from.get(&()).is_none_or(|known| from >= *known) {
+                    self.ids_from.insert((), from, at);
+                }
+            }
         }
     }
 
     fn is_live(&self, change: &CatalogChange, offset: u64) -> bool {
         match change {
             CatalogChange::Topic(entry, _) => self.topics.is_at(&entry.id, offset),
-            CatalogChange::TopicGone(_) => false,
+            CatalogChange::TopicGone(_) | CatalogChange::ProducerGone(_) => false,
+            CatalogChange::ProducerIds(_) => self.ids_from.is_at(&(), offset),
             CatalogChange::Producer(name, _) => self.producers.is_at(name, offset),
         }
     }
 
     fn live_bytes(&self) -> u64 {
-        self.topics.bytes().saturating_add(self.producers.bytes())
+        let producers = self.producers.bytes().saturating_add(self.ids_from.bytes());
+        self.topics.bytes().saturating_add(producers)
     }
 
     fn snapshot(&self) -> Vec<CatalogChange> {
@@ -210,7 +236,8 @@ impl LoggedState for CatalogState {
             .producers
             .iter()
             .map(|(name, entry)| CatalogChange::Producer(Arc::clone(name), *entry));
-        topics.chain(producers).collect()
+        let ids = self.ids_from.values().map(|from| CatalogChange::ProducerIds(*from));
+        topics.chain(producers).chain(ids).collect()
     }
 }
 

@@ -34,7 +34,7 @@ use crate::partition::state_log::StateLog;
 use crate::partition::waiters::NotifierList;
 use crate::partition::{Background, PartitionCore, together};
 use crate::storage::lock::DirLock;
-use crate::sync::{AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering, RwLock};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, RwLock};
 use crate::topic::TopicShared;
 use crate::trace::note;
 
@@ -50,6 +50,15 @@ pub(crate) struct Settings {
     pub(crate) read_only: bool,
     pub(crate) recovery: RecoveryPolicy,
     pub(crate) when_full: WhenFull,
+    /// How long a group is kept without use; `None` where its topics decide.
+    pub(crate) group_expiry: Option<Duration>,
+}
+
+/// What has expired since the opening, for the metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Expired {
+    pub(crate) groups: AtomicU64,
+    pub(crate) producers: AtomicU64,
 }
 
 /// A named producer that is in use: the epoch in force, shared by all its holders.
@@ -90,6 +99,7 @@ pub(crate) struct Engine {
     pub(crate) dropping: Mutex<()>,
     /// What there was to see when a refused append was last looked after.
     pub(crate) relieved: Mutex<Option<Sight>>,
+    pub(crate) expired: Expired,
 }
 
 impl Engine {
@@ -360,6 +370,7 @@ impl Engine {
             while matches!(partition.finish_one_segment(), Ok(true)) {}
         }
         flushed?;
+        self.note_last_use();
         self.coordinator.offsets_partition().flush()?;
         self.catalog.partition().flush()?;
         self.store_points(&topics)?;

@@ -32,7 +32,7 @@ struct Removal {
 
 impl Engine {
     /// What is done every minute: maps that nobody uses are given up; retention, compactions that
-    /// are due, recovery points, and another attempt to remove what could not be removed.
+    /// are due, recovery points, what has expired, and another attempt to remove what could not be removed.
     pub(crate) fn keep_house(&self) -> Result<()> {
         self.env.maps.give_up_unused();
         self.finish_deletions();
@@ -40,7 +40,8 @@ impl Engine {
         for partition in self.all_partitions() {
             partition.compact_if_due();
         }
-        self.write_points(self.points.lock()).and(retained)
+        let expired = self.expire();
+        self.write_points(self.points.lock()).and(retained).and(expired)
     }
 
     /// Applies every topic's retention settings. Tries every partition, and returns the first

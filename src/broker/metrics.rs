@@ -15,6 +15,7 @@ use crate::group::progress::{GroupOffset, GroupStatus, TopicTable};
 use crate::partition::PartitionCore;
 use crate::partition::metrics::PartitionMetrics;
 use crate::record::TopicPartition;
+use crate::sync::Ordering;
 
 /// What a broker has counted since it was opened, and how it stands: plain numbers to be matched
 /// on, or serialised.
@@ -45,6 +46,10 @@ pub struct Metrics {
     /// Rounds of background work that ended in a panic. The threads continue, and what they were
     /// at is tried again.
     pub background_panics: u64,
+    /// Groups that have expired: see [`group_expiry`](crate::BrokerBuilder::group_expiry).
+    pub groups_expired: u64,
+    /// Named producers that have expired: nobody has held them for 30 days.
+    pub producers_expired: u64,
     /// The topics, by name.
     pub topics: Vec<TopicMetrics>,
     /// The engine's own logs: committed offsets, the catalog, what is true of this machine only.
@@ -154,6 +159,8 @@ impl Engine {
             rebalances,
             evictions,
             background_panics: self.lanes.panics(),
+            groups_expired: self.expired.groups.load(Ordering::Relaxed),
+            producers_expired: self.expired.producers.load(Ordering::Relaxed),
             topics,
             internal,
             groups,

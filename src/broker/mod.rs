@@ -21,6 +21,7 @@ mod alter;
 mod builder;
 pub(crate) mod catalog;
 pub(crate) mod engine;
+mod expiry;
 mod grow;
 mod housekeeping;
 mod inspect;

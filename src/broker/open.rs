@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::catalog::{Stage, TopicEntry};
-use super::engine::{Engine, Settings};
+use super::engine::{Engine, Expired, Settings};
 use super::lanes::{LaneQueues, Lanes, run_bulk_lane, run_space_lane};
 use super::local::{LocalChange, LocalState};
 use super::own_logs::{LOCAL, META, OWN, OwnLogs};
@@ -102,6 +102,7 @@ impl Opening {
             points: Mutex::new(self.clock.monotonic()),
             dropping: Mutex::new(()),
             relieved: Mutex::new(None),
+            expired: Expired::default(),
             settings: self.settings.clone(),
         };
         let engine = self.open_topics(engine, clean_shutdown, same_boot)?;

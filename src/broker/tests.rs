@@ -5,7 +5,8 @@
 //! every store point and opens what each kind of crash leaves, also when the opening itself is
 //! interrupted; [`power`] opens every image that a power cut can leave of still shorter ones;
 //! [`random`] does so to long random workloads; [`faults`] lets single calls fail, [`sweep`] each call
-//! of a workload, once and for ever; [`full`] is about the ways out of a full disk.
+//! of a workload, once and for ever; [`full`] is about the ways out of a full disk, [`expiry`] about
+//! groups and producers that nobody uses.
 //! Not covered: real files and real processes (`tests/`), threads.
 //!
 //! `LOGPOND_IMAGES=n` tries n images per store point instead of a few, and as many more random
@@ -16,6 +17,7 @@ mod compaction;
 mod costs;
 mod crash;
 mod deleted;
+mod expiry;
 mod faults;
 mod full;
 mod groups;

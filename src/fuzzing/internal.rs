@@ -90,7 +90,7 @@ impl<S: LoggedState> History<S> {
     fn append(&mut self, change: S::Change, is_copy: bool) {
         let value = written::<S>(&change);
         let bytes = u32::try_from(value.len()).unwrap_or(u32::MAX);
-        let at = RecordedAt { offset: self.records.len() as u64, bytes, is_copy };
+        let at = RecordedAt { offset: self.records.len() as u64, bytes, time: 0, is_copy };
         self.state.apply(change, at);
         self.records.push((value, at));
     }

@@ -8,7 +8,7 @@
 //! LOCK ORDER: the table of groups, one group, then the offsets log. No callback runs under any,
 //! nor is the clock read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +52,8 @@ pub(super) struct Groups {
     topics: Arc<Topics>,
     /// Rebalances and evictions of the groups that are gone.
     pub(super) past: (u64, u64),
+    /// Groups with commits that have lost their last member, of which that is not recorded yet.
+    pub(super) left: BTreeSet<Arc<str>>,
 }
 
 impl Groups {
@@ -313,7 +315,7 @@ impl Coordinator {
             }
         }
         if roster.state.is_empty() {
-            groups.forget(&group.name, &roster);
+            self.forget(&mut groups, &group.name, &roster);
         }
         let wakeups = roster.take_wakeups();
         roster.note_events(&group.name, self.trace());
@@ -346,7 +348,7 @@ impl Coordinator {
             // Another group may have its name by now, while a consumer still holds this one.
             let is_known = |known: &Arc<Group>| Arc::ptr_eq(known, &group);
             if roster.state.is_empty() && groups.by_name.get(&group.name).is_some_and(is_known) {
-                groups.forget(&group.name, &roster);
+                self.forget(&mut groups, &group.name, &roster);
             }
         }
         let next = self.agenda.next();

@@ -9,6 +9,7 @@
 mod agenda;
 pub(crate) mod assignor;
 pub(crate) mod coordinator;
+pub(crate) mod expiry;
 pub(crate) mod inspect;
 pub(crate) mod interest;
 pub(crate) mod membership;

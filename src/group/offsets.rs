@@ -6,7 +6,8 @@
 //! members are kept beside the offsets: what they own has to wait for them over a restart. So are
 //! the subscriptions of each group: a partition without a commit is one that came later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -48,7 +49,7 @@ pub(crate) enum OffsetChange {
         group: Arc<str>,
         instance: Arc<str>,
     },
-    /// A group was deleted, with all that it had.
+    /// A group was deleted, or has expired, with all that it had.
     GroupGone(Arc<str>),
     /// A group reads this from now on: of each topic that was there it has committed where it
     /// begins, unless that is 0, and partitions that come later it reads from their beginning.
@@ -56,6 +57,8 @@ pub(crate) enum OffsetChange {
         group: Arc<str>,
         wanted: Wanted,
     },
+    /// A group had a member when this was recorded.
+    GroupSeen(Arc<str>),
 }
 
 /// What is needed to keep a static member's partitions for it.
@@ -98,7 +101,9 @@ pub(crate) struct OffsetsState {
     groups: BTreeMap<Arc<str>, GroupOffsets>,
     statics: BTreeMap<Arc<str>, StaticMembers>,
     subscriptions: BTreeMap<Arc<str>, Subscriptions>,
-    /// What the records of all entries take of the log.
+    /// The groups that were seen with a member, which may have committed nothing.
+    seen: Entries<Arc<str>, ()>,
+    /// What the records of all commits, static members and subscriptions take of the log.
     bytes: u64,
 }
 
@@ -126,6 +131,33 @@ impl OffsetsState {
 
     pub(crate) fn of_group(&self, group: &str) -> Option<&GroupOffsets> {
         self.groups.get(group)
+    }
+
+    /// When a group committed last, or was last seen with a member, and whether it was seen; 0 where
+    /// that is not known.
+    pub(crate) fn last_use(&self, group: &str) -> (u64, bool) {
+        let committed = self.groups.get(group).map_or(0, GroupOffsets::newest);
+        let subscribed = self.subscriptions.get(group).map_or(0, Subscriptions::newest);
+        let committed = committed.max(subscribed);
+        let seen = self.seen.time_of(group).unwrap_or(0);
+        (committed.max(seen), seen > committed)
+    }
+
+    /// Whether anything is kept of a group that can expire.
+    pub(crate) fn keeps(&self, group: &str) -> bool {
+        self.groups.contains_key(group) || self.subscriptions.contains_key(group)
+    }
+
+    /// The next groups behind one, in their order, of which anything is kept that can expire.
+    pub(crate) fn groups_behind(&self, group: Option<&Arc<str>>, count: usize) -> Vec<Arc<str>> {
+        let from = group.map_or(Bound::Unbounded, Bound::Excluded);
+        let committed = self.groups.range::<Arc<str>, _>((from, Bound::Unbounded));
+        let committed = committed.map(|(group, _)| group).take(count);
+        let subscribed = self.subscriptions.range::<Arc<str>, _>((from, Bound::Unbounded));
+        let subscribed = subscribed.map(|(group, _)| group).take(count);
+        let seen = self.seen.behind(group).map(|(group, ())| group).take(count);
+        let names: BTreeSet<_> = committed.chain(subscribed).chain(seen).collect();
+        names.into_iter().take(count).cloned().collect()
     }
 
     /// The static members of all groups, by instance id.
@@ -169,7 +201,7 @@ impl LoggedState for OffsetsState {
                 check_label(group)?;
                 check_label(instance)
             }
-            OffsetChange::GroupGone(group) => check_label(group),
+            OffsetChange::GroupGone(group) | OffsetChange::GroupSeen(group) => check_label(group),
             OffsetChange::Subscribed { group, wanted } => {
                 check_label(group)?;
                 wanted.check()
@@ -208,11 +240,13 @@ impl LoggedState for OffsetsState {
                 let wanted = self.subscriptions.remove(&group).map_or(0, |it| it.bytes());
                 let removed = offsets.saturating_add(statics).saturating_add(wanted);
                 self.bytes = self.bytes.saturating_sub(removed);
+                self.seen.remove(&group);
             }
             OffsetChange::Subscribed { group, wanted } => {
                 let subscribes = |all: &mut Subscriptions| all.insert(wanted, (), at);
                 change_entries(&mut self.subscriptions, &mut self.bytes, &group, subscribes);
             }
+            OffsetChange::GroupSeen(group) => self.seen.insert(group, (), at),
         }
     }
 
@@ -228,6 +262,7 @@ impl LoggedState for OffsetsState {
             OffsetChange::Subscribed { group, wanted } => {
                 self.subscriptions.get(group).is_some_and(|it| it.is_at(wanted, offset))
             }
+            OffsetChange::GroupSeen(group) => self.seen.is_at(group, offset),
             OffsetChange::TopicGone(_)
             | OffsetChange::StaticMemberGone { .. }
             | OffsetChange::GroupGone(_) => false,
@@ -235,7 +270,7 @@ impl LoggedState for OffsetsState {
     }
 
     fn live_bytes(&self) -> u64 {
-        self.bytes
+        self.bytes.saturating_add(self.seen.bytes())
     }
 
     fn snapshot(&self) -> Vec<OffsetChange> {
@@ -258,7 +293,9 @@ impl LoggedState for OffsetsState {
                 wanted: wanted.clone(),
             })
         });
-        self.groups.iter().flat_map(of_group).chain(statics).chain(subscriptions).collect()
+        let seen = self.seen.keys().map(|group| OffsetChange::GroupSeen(Arc::clone(group)));
+        let of_groups = self.groups.iter().flat_map(of_group).chain(statics);
+        of_groups.chain(subscriptions).chain(seen).collect()
     }
 }
 

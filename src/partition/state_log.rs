@@ -28,6 +28,7 @@ use self::replay::replay;
 use self::stored::{Stored, encoded};
 use super::encode::{RecordRules, encode};
 use super::{AppendOptions, PartitionCore};
+use crate::clock::{Moment, from_millis};
 use crate::config::{PARTITIONS_MAX, TimestampType};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::log::{Log, Outcome, batch_bytes_max};
@@ -185,6 +186,7 @@ impl<S: LoggedState> StateLog<S> {
     ) -> Result<u64> {
         self.partition.check_process()?;
         let mut drafts = drafts_of(changes)?.into_iter().peekable();
+        let now = self.partition.moment();
         let mut inner = self.inner.lock();
         check(&inner.state)?;
         while drafts.peek().is_some() {
@@ -196,7 +198,7 @@ impl<S: LoggedState> StateLog<S> {
             }) {
                 batch.push(next);
             }
-            self.append_batch(&mut inner, batch)?;
+            self.append_batch(&mut inner, batch, now)?;
         }
         Ok(self.partition.log_end())
     }
@@ -213,7 +215,8 @@ impl<S: LoggedState> StateLog<S> {
     /// are there, or none.
     pub(crate) fn append_whole(&self, changes: Vec<S::Change>) -> Result<()> {
         let drafts = drafts_of(changes)?;
-        let end = self.append_batch(&mut self.inner.lock(), drafts)?;
+        let now = self.partition.moment();
+        let end = self.append_batch(&mut self.inner.lock(), drafts, now)?;
         Rule::StateSync.keep(|| self.partition.wait_durable(end))
     }
 
@@ -228,6 +231,7 @@ impl<S: LoggedState> StateLog<S> {
         &self,
         inner: &mut MutexGuard<'_, Inner<S>>,
         drafts: Vec<Draft<S::Change>>,
+        now: Moment,
     ) -> Result<u64> {
         let numbers = inner.next_number..;
         let keys = numbers.zip(&drafts).map(|(number, draft)| {
@@ -235,25 +239,28 @@ impl<S: LoggedState> StateLog<S> {
             Stored::Change { number, value }.key()
         });
         let keys = keys.collect::<Result<Vec<_>>>()?;
-        let pairs = keys.iter().zip(&drafts).map(|(key, draft)| (&**key, &*draft.value));
-        let base = self.append_records(inner, pairs)?;
+        let records = keys.iter().zip(&drafts);
+        let records = records.map(|(key, draft)| (&**key, &*draft.value, now.wall));
+        let base = self.append_records(inner, records)?;
         inner.next_number = inner.next_number.saturating_add(drafts.len() as u64);
         for ((draft, key), offset) in drafts.into_iter().zip(&keys).zip(base..) {
             let bytes = record_bytes(key, &draft.value);
-            apply_own(&mut inner.state, draft.change, RecordedAt { offset, bytes, is_copy: false });
+            let at = RecordedAt { offset, bytes, time: now.run, is_copy: false };
+            apply_own(&mut inner.state, draft.change, at);
         }
         Ok(self.partition.log_end())
     }
 
-    /// Appends records as one batch, in a segment of their own if they need more than one has.
-    /// Returns the offset of the first.
+    /// Appends records, each with its key, its value and its time on the wall clock, as one batch,
+    /// in a segment of their own if they need more than one has. Returns the offset of the first.
     fn append_records<'a>(
         &self,
         inner: &mut MutexGuard<'_, Inner<S>>,
-        pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+        records: impl Iterator<Item = (&'a [u8], &'a [u8], u64)>,
     ) -> Result<u64> {
-        let records: Vec<_> =
-            pairs.map(|(key, value)| Record::new().key(key).value(value)).collect();
+        let record =
+            |(key, value, time)| Record::new().key(key).value(value).timestamp(from_millis(time));
+        let records: Vec<_> = records.map(record).collect();
         if records.is_empty() {
             return Ok(self.partition.log_end());
         }

@@ -99,7 +99,7 @@ fn replay<S: LoggedState>(
     wreck.for_each_batch(|view| {
         first.get_or_insert(view.header().base_offset);
         for record in view.records() {
-            if let Err(kind) = replay.apply(record.offset, record.key, record.value) {
+            if let Err(kind) = replay.apply(record.offset, 0, record.key, record.value) {
                 found.push(refused(&identity, record.offset, kind));
             }
         }

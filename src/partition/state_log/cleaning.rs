@@ -21,6 +21,7 @@ use super::entries::RecordedAt;
 use super::replay::beginning_of;
 use super::stored::{Stored, decoded, encoded};
 use super::{LoggedState, STATE_SEGMENT_BYTES, StateLog, bytes_of, record_bytes};
+use crate::clock::to_millis;
 use crate::error::{CorruptionKind, Error, Result};
 use crate::log::cursor::{Cursor, FetchLimits, Fetched};
 use crate::log::segment::Segment;
@@ -74,6 +75,8 @@ enum Dirt {
 struct Candidate<C> {
     offset: u64,
     number: u64,
+    /// On the wall clock.
+    time: u64,
     value: Vec<u8>,
     change: C,
 }
@@ -189,7 +192,9 @@ impl<S: LoggedState> StateLog<S> {
             let stored = Stored::read(message.key(), message.value()).map_err(refused)?;
             if let Stored::Change { number, value } | Stored::Copy { number, value } = stored {
                 let change = decoded(value).map_err(refused)?;
-                candidates.push(Candidate { offset, number, value: value.to_vec(), change });
+                let time = to_millis(message.timestamp()).unwrap_or(0);
+                let value = value.to_vec();
+                candidates.push(Candidate { offset, number, time, value, change });
             }
         }
         Ok((candidates, cursor.next_offset()))
@@ -204,11 +209,14 @@ impl<S: LoggedState> StateLog<S> {
             Stored::Copy { number, value }.key()
         };
         let keys = candidates.iter().map(key).collect::<Result<Vec<_>>>()?;
-        let pairs = keys.iter().zip(&candidates).map(|(key, it)| (&**key, &*it.value));
-        let base = self.append_records(&mut inner, pairs)?;
+        let records = keys.iter().zip(&candidates);
+        let records = records.map(|(key, it)| (&**key, &*it.value, it.time));
+        let base = self.append_records(&mut inner, records)?;
         for ((copied, key), offset) in candidates.into_iter().zip(&keys).zip(base..) {
             let bytes = record_bytes(key, &copied.value);
-            inner.state.apply(copied.change, RecordedAt { offset, bytes, is_copy: true });
+            // The entry knows when it was made.
+            let at = RecordedAt { offset, bytes, time: 0, is_copy: true };
+            inner.state.apply(copied.change, at);
         }
         Ok(())
     }
@@ -219,7 +227,7 @@ impl<S: LoggedState> StateLog<S> {
             let mut inner = self.inner.lock();
             let key = Stored::Trim { start, next_number: inner.next_number }.key()?;
             let value = encoded(&start)?;
-            self.append_records(&mut inner, std::iter::once((&*key, &*value)))?;
+            self.append_records(&mut inner, std::iter::once((&*key, &*value, 0)))?;
         }
         // DURABILITY: the copies are durable before the records that they repeat are removed. So
         // is the trim, behind them, without which a log that has lost its head looks whole.

@@ -5,6 +5,7 @@
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 /// Where a change is recorded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -12,6 +13,9 @@ pub(crate) struct RecordedAt {
     pub(crate) offset: u64,
     /// What the record takes of the log, about.
     pub(crate) bytes: u32,
+    /// When the change was made, in milliseconds and in the time of this run; 0 where that is not
+    /// known.
+    pub(crate) time: u64,
     /// Whether it is the copy of an entry that is in force, and no change of its own.
     pub(crate) is_copy: bool,
 }
@@ -19,20 +23,26 @@ pub(crate) struct RecordedAt {
 /// A map that knows where each entry is recorded.
 #[derive(Debug, Clone)]
 pub(crate) struct Entries<K, V> {
-    entries: BTreeMap<K, (V, RecordedAt)>,
+    by_key: BTreeMap<K, (V, RecordedAt)>,
     bytes: u64,
+    newest: u64,
 }
 
 impl<K, V> Default for Entries<K, V> {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), bytes: 0 }
+        Self { by_key: BTreeMap::new(), bytes: 0, newest: 0 }
     }
 }
 
 impl<K: Ord, V> Entries<K, V> {
-    pub(crate) fn insert(&mut self, key: K, value: V, at: RecordedAt) {
+    pub(crate) fn insert(&mut self, key: K, value: V, mut at: RecordedAt) {
+        if let Some((_, before)) = self.by_key.get(&key).filter(|_| at.is_copy) {
+            // What it repeats was made when it was made.
+            at.time = at.time.max(before.time);
+        }
+        self.newest = self.newest.max(at.time);
         self.bytes = self.bytes.saturating_add(u64::from(at.bytes));
-        let before = self.entries.insert(key, (value, at));
+        let before = self.by_key.insert(key, (value, at));
         self.forget(before.map(|(_, at)| at));
     }
 
@@ -40,14 +50,14 @@ impl<K: Ord, V> Entries<K, V> {
     where
         K: Borrow<Q>,
     {
-        let (value, at) = self.entries.remove(key)?;
+        let (value, at) = self.by_key.remove(key)?;
         self.forget(Some(at));
         Some(value)
     }
 
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&K, &V) -> bool) {
         let mut removed: u64 = 0;
-        self.entries.retain(|key, (value, at)| {
+        self.by_key.retain(|key, (value, at)| {
             let is_kept = keep(key, value);
             if !is_kept {
                 removed = removed.saturating_add(u64::from(at.bytes));
@@ -66,14 +76,14 @@ impl<K: Ord, V> Entries<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.entries.get(key).map(|(value, _)| value)
+        self.by_key.get(key).map(|(value, _)| value)
     }
 
     pub(crate) fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
     {
-        self.entries.contains_key(key)
+        self.by_key.contains_key(key)
     }
 
     /// Whether the entry is recorded at this offset.
@@ -81,23 +91,43 @@ impl<K: Ord, V> Entries<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.entries.get(key).is_some_and(|(_, at)| at.offset == offset)
+        self.by_key.get(key).is_some_and(|(_, at)| at.offset == offset)
+    }
+
+    /// When the change was made that the entry is in force by; 0 where that is not known.
+    pub(crate) fn time_of<Q: Ord + ?Sized>(&self, key: &Q) -> Option<u64>
+    where
+        K: Borrow<Q>,
+    {
+        self.by_key.get(key).map(|(_, at)| at.time)
+    }
+
+    /// When the last change was made; 0 where that is not known.
+    pub(crate) fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// The entries behind a key, in their order.
+    pub(crate) fn behind(&self, key: Option<&K>) -> impl Iterator<Item = (&K, &V)> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let entries = self.by_key.range::<K, _>((from, Bound::Unbounded));
+        entries.map(|(key, (value, _))| (key, value))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.entries.iter().map(|(key, (value, _))| (key, value))
+        self.by_key.iter().map(|(key, (value, _))| (key, value))
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
-        self.entries.keys()
+        self.by_key.keys()
     }
 
     pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
-        self.entries.values().map(|(value, _)| value)
+        self.by_key.values().map(|(value, _)| value)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.by_key.is_empty()
     }
 
     /// What the records of the entries take of the log.
@@ -111,7 +141,7 @@ impl<K, V> IntoIterator for Entries<K, V> {
     type IntoIter = std::vec::IntoIter<(K, V)>;
 
     fn into_iter(self) -> Self::IntoIter {
-        let entries = self.entries.into_iter().map(|(key, (value, _))| (key, value));
+        let entries = self.by_key.into_iter().map(|(key, (value, _))| (key, value));
         entries.collect::<Vec<_>>().into_iter()
     }
 }
@@ -121,7 +151,23 @@ mod tests {
     use super::*;
 
     fn at(offset: u64, bytes: u32) -> RecordedAt {
-        RecordedAt { offset, bytes, is_copy: false }
+        RecordedAt { offset, bytes, time: offset, is_copy: false }
+    }
+
+    /// A copy says when the change was made that it repeats, or nothing of it.
+    #[test]
+    fn a_copy_is_no_newer_than_what_it_repeats() {
+        let copy = |offset, time| RecordedAt { offset, bytes: 1, time, is_copy: true };
+        let mut entries = Entries::default();
+        entries.insert(1, 'a', at(7, 1));
+        entries.insert(1, 'a', copy(8, 0));
+        assert_eq!((entries.time_of(&1), entries.newest()), (Some(7), 7));
+        assert!(entries.is_at(&1, 8));
+        entries.insert(2, 'b', copy(9, 3));
+        assert_eq!((entries.time_of(&2), entries.newest()), (Some(3), 7));
+        let behind: Vec<_> = entries.behind(Some(&1)).collect();
+        assert_eq!(behind, [(&2, &'b')]);
+        assert_eq!(entries.behind(None).count(), 2);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::entries::RecordedAt;
 use super::stored::{SNAPSHOT_KEY, Stored, decoded};
 use super::{LoggedState, record_bytes};
+use crate::clock::to_millis;
 use crate::config::Visibility;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{NUMBERED_CHANGES, SegmentHeader};
@@ -33,6 +34,8 @@ pub(crate) struct Replay<S> {
     pub(crate) start: u64,
     /// Whether there was any record.
     pub(crate) has_records: bool,
+    /// No record counts as younger. 0 where times do not matter.
+    pub(crate) now: u64,
 }
 
 impl<S: LoggedState> Replay<S> {
@@ -40,6 +43,7 @@ impl<S: LoggedState> Replay<S> {
     pub(crate) fn apply(
         &mut self,
         offset: u64,
+        timestamp: u64,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
     ) -> Result<(), CorruptionKind> {
@@ -70,7 +74,8 @@ impl<S: LoggedState> Replay<S> {
         };
         let change = decoded(value)?;
         self.state.check(&change)?;
-        self.state.apply(change, RecordedAt { offset, bytes, is_copy });
+        let time = timestamp.min(self.now);
+        self.state.apply(change, RecordedAt { offset, bytes, time, is_copy });
         self.has_records = true;
         Ok(())
     }
@@ -137,7 +142,8 @@ impl Reading<'_> {
         if let Some(damage) = self.damage.iter().find(counts) {
             return Err(damage.clone().into());
         }
-        let mut replay = Replay::<S>::default();
+        let now = self.partition.moment().run;
+        let mut replay = Replay::<S> { now, ..Replay::default() };
         let mut cursor = beginning_of(begin)?;
         let limits = self.limits();
         loop {
@@ -147,7 +153,8 @@ impl Reading<'_> {
                 break;
             }
             for message in Batch::new(fetched.runs).iter() {
-                let applied = replay.apply(message.offset(), message.key(), message.value());
+                let time = to_millis(message.timestamp()).unwrap_or(0);
+                let applied = replay.apply(message.offset(), time, message.key(), message.value());
                 applied
                     .map_err(|kind| refused(&message.topic_partition(), message.offset(), kind))?;
             }

@@ -1,0 +1,148 @@
+//! Groups and producer ids that nobody uses any more expire.
+//!
+//! Owns: how long is too long, and the named producers' part of it. What is stored is when each was
+//! used last, as the wall clock showed it; within a run ages are compared in its own time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::catalog::CatalogChange;
+use super::engine::Engine;
+use crate::error::Result;
+use crate::group::expiry::IdleGroup;
+use crate::log::retention::RetentionPolicy;
+use crate::partition::PRODUCER_EXPIRY;
+use crate::sync::Ordering;
+use crate::trace::note;
+
+/// What a group is kept for at least, where no setting says so.
+const GROUP_EXPIRY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// LIMIT: a group with members, and no commit, is recorded as seen this often at most; after a kill
+/// nothing later is known, so that the group is kept for as much longer. A group that is to expire
+/// soon is recorded more often, by this part of the time.
+const SEEN_EVERY: Duration = Duration::from_secs(60 * 60);
+const SEEN_PER_EXPIRY: u32 = 16;
+
+/// LIMIT: the same for a producer that is held.
+const HELD_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// LIMIT: how many producers of an earlier version, which stored no times, are recorded as used at a
+/// time.
+const UNKNOWN_PER_LOOK: usize = 500;
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Engine {
+    /// Records which groups and producers are in use, and forgets those that were not for too long.
+    pub(super) fn expire(&self) -> Result<()> {
+        let groups = self.expire_groups();
+        groups.and(self.expire_producers())
+    }
+
+    /// How often a group is recorded as seen.
+    fn seen_every(&self) -> u64 {
+        let expiry = self.settings.group_expiry.unwrap_or(GROUP_EXPIRY);
+        millis(SEEN_EVERY.min(expiry / SEEN_PER_EXPIRY))
+    }
+
+    /// The last record of which groups have members, at a clean end.
+    pub(super) fn note_last_use(&self) {
+        // What is not stored costs a group a part of its time.
+        let _ = self.coordinator.note_seen(0);
+        let _ = self.hold_producers(0);
+    }
+
+    fn expire_groups(&self) -> Result<()> {
+        let every = self.seen_every();
+        self.coordinator.note_seen(every)?;
+        let least = self.settings.group_expiry.unwrap_or(GROUP_EXPIRY);
+        let now = self.local.partition().steady_millis();
+        for group in self.coordinator.idle_groups(millis(least)) {
+            let Some(expiry) = self.expiry_of(&group) else { continue };
+            let (used, is_seen) = group.last_use;
+            let expiry = expiry.saturating_add(if is_seen { every } else { 0 });
+            if now.saturating_sub(used) > expiry && self.coordinator.expire(&group)? {
+                self.expired.groups.fetch_add(1, Ordering::Relaxed);
+                note!(self.env.trace, GroupExpired { group: group.name });
+            }
+        }
+        Ok(())
+    }
+
+    /// How long a group is kept without use, in milliseconds; `None` for ever.
+    fn expiry_of(&self, group: &IdleGroup) -> Option<u64> {
+        if let Some(expiry) = self.settings.group_expiry {
+            return Some(millis(expiry)).filter(|_| expiry != Duration::MAX);
+        }
+        // The records that a group has yet to read must not outlive its position.
+        let topics = self.all_topics();
+        let topics = topics.iter().filter(|topic| group.topics.contains(&topic.id));
+        topics
+            .map(|topic| RetentionPolicy::of(&topic.config).age)
+            .try_fold(millis(GROUP_EXPIRY), |longest, age| Some(longest.max(age?)))
+    }
+
+    fn expire_producers(&self) -> Result<()> {
+        self.hold_producers(millis(HELD_EVERY))?;
+        let now = self.local.partition().steady_millis();
+        let limit = millis(PRODUCER_EXPIRY).saturating_add(millis(HELD_EVERY));
+        let idle: Vec<Arc<str>> = self.catalog.read(|catalog| {
+            let used = |name: &Arc<str>| catalog.producers.time_of(name).unwrap_or(0);
+            let names = catalog.producers.keys();
+            let is_idle = |name: &&Arc<str>| used(name) > 0 && now - used(name).min(now) > limit;
+            names.filter(is_idle).cloned().collect()
+        });
+        for name in idle {
+            // Whoever acquires the id waits, and finds it used or gone.
+            let mut producers = self.producers.lock();
+            let is_held = producers.get(&name).is_some_and(|held| Arc::strong_count(held) > 1);
+            if is_held {
+                continue;
+            }
+            let (id, next) = self.catalog.read(|catalog| {
+                (catalog.producers.get(&name).map(|it| it.id), catalog.next_producer_id())
+            });
+            // No id is ever given out again: records bear it.
+            let from = next.filter(|next| id.is_some_and(|id| id.checked_add(1) == Some(*next)));
+            let gone = CatalogChange::ProducerGone(Arc::clone(&name));
+            let changes = from.map(CatalogChange::ProducerIds).into_iter().chain([gone]);
+            self.catalog.append_whole(changes.collect())?;
+            producers.remove(&name);
+            drop(producers);
+            self.expired.producers.fetch_add(1, Ordering::Relaxed);
+            note!(self.env.trace, ProducerExpired { producer: name });
+        }
+        Ok(())
+    }
+
+    /// Records that producers are held, unless it was recorded less than `every` milliseconds ago;
+    /// and that those are in use of which it is not known.
+    fn hold_producers(&self, every: u64) -> Result<()> {
+        let now = self.local.partition().steady_millis();
+        let producers = self.producers.lock();
+        let is_held =
+            |name: &Arc<str>| producers.get(name).is_some_and(|held| Arc::strong_count(held) > 1);
+        let changes = self.catalog.read(|catalog| {
+            let mut unknown = 0;
+            let mut is_due = |name: &Arc<str>| {
+                let used = catalog.producers.time_of(name).unwrap_or(0);
+                unknown += usize::from(used == 0);
+                let is_unknown = used == 0 && unknown <= UNKNOWN_PER_LOOK;
+                is_unknown || (is_held(name) && used.saturating_add(every) <= now)
+            };
+            let due = catalog.producers.iter().filter(|(name, _)| is_due(name));
+            due.map(|(name, entry)| CatalogChange::Producer(Arc::clone(name), *entry))
+                .collect::<Vec<_>>()
+        });
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let stored = self.catalog.append_if(changes, |_| Ok(()));
+        drop(producers);
+        self.catalog.tidy();
+        stored.map(drop)
+    }
+}

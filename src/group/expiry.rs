@@ -1,0 +1,137 @@
+//! Groups that nobody uses any more: when each was used last, and its end.
+//!
+//! Owns: which groups are idle, and the records of when one had a member. Must not know: topics and
+//! how long they keep records, by which the engine decides when a group has expired.
+//!
+//! A group is in use while it has a member, live or waited for, and whenever it commits. Commits
+//! carry the time of their records. That a group had a member is recorded beside them: rarely while
+//! it has, and once it has none.
+
+use std::collections::BTreeSet;
+use std::mem;
+use std::sync::Arc;
+
+use super::coordinator::{Coordinator, Groups};
+use super::offsets::OffsetChange;
+use super::roster::Roster;
+use crate::error::{Error, Result};
+use crate::format::TopicId;
+
+/// LIMIT: how many groups are looked at under the lock that commits take: some hundred
+/// microseconds.
+const GROUPS_PER_LOOK: usize = 500;
+
+/// A group without members.
+#[derive(Debug)]
+pub(crate) struct IdleGroup {
+    pub(crate) name: Arc<str>,
+    /// When it was used last, and whether that was seen rather than recorded with a commit.
+    pub(crate) last_use: (u64, bool),
+    /// The topics that it has commits for.
+    pub(crate) topics: BTreeSet<TopicId>,
+}
+
+impl Coordinator {
+    /// A group has nobody left. When its last member left is recorded by the next look.
+    pub(super) fn forget(&self, groups: &mut Groups, name: &Arc<str>, roster: &Roster) {
+        groups.forget(name, roster);
+        if self.offsets.read(|offsets| offsets.keeps(name)) {
+            groups.left.insert(Arc::clone(name));
+        }
+    }
+
+    /// Records that groups have members, unless it was recorded less than `every` milliseconds ago,
+    /// that groups had some until now, and that those are in use of which it is not known.
+    pub(crate) fn note_seen(&self, every: u64) -> Result<()> {
+        let now = self.offsets.partition().steady_millis();
+        let mut groups = self.groups.lock();
+        let left = mem::take(&mut groups.left);
+        let mut seen: BTreeSet<_> = groups.by_name.keys().cloned().collect();
+        drop(groups);
+        self.offsets.read(|offsets| {
+            seen.retain(|name| {
+                let (used, _) = offsets.last_use(name);
+                offsets.keeps(name) && used.saturating_add(every) <= now
+            });
+        });
+        seen.extend(left.iter().cloned());
+        seen.extend(self.of_unknown_age(GROUPS_PER_LOOK));
+        let seen = seen.into_iter().map(OffsetChange::GroupSeen).collect::<Vec<_>>();
+        if seen.is_empty() {
+            return Ok(());
+        }
+        let stored = self.offsets.append(seen);
+        if stored.is_err() {
+            self.groups.lock().left.extend(left);
+        }
+        stored.map(drop)
+    }
+
+    /// Groups whose commits are of an earlier version, which did not store when they were made.
+    fn of_unknown_age(&self, count: usize) -> Vec<Arc<str>> {
+        let mut unknown = Vec::new();
+        self.for_each_group(|name, (used, _), _| {
+            if used == 0 && unknown.len() < count {
+                unknown.push(Arc::clone(name));
+            }
+        });
+        unknown
+    }
+
+    /// Groups without members that were not used for more than `idle` milliseconds.
+    pub(crate) fn idle_groups(&self, idle: u64) -> Vec<IdleGroup> {
+        let now = self.offsets.partition().steady_millis();
+        let mut found = Vec::new();
+        self.for_each_group(|name, last_use, topics| {
+            if last_use.0 > 0 && now.saturating_sub(last_use.0) > idle {
+                found.push(IdleGroup { name: Arc::clone(name), last_use, topics: topics() });
+            }
+        });
+        let groups = self.groups.lock();
+        found.retain(|it| !groups.by_name.contains_key(&it.name));
+        found
+    }
+
+    /// Looks at all groups, a few at a time.
+    fn for_each_group(
+        &self,
+        mut look: impl FnMut(&Arc<str>, (u64, bool), &dyn Fn() -> BTreeSet<TopicId>),
+    ) {
+        let mut last: Option<Arc<str>> = None;
+        loop {
+            let names = self.offsets.read(|offsets| {
+                let names = offsets.groups_behind(last.as_ref(), GROUPS_PER_LOOK);
+                for name in &names {
+                    let topics = || {
+                        let offsets = offsets.of_group(name).into_iter();
+                        offsets.flat_map(|it| it.keys().map(|(topic, _)| *topic)).collect()
+                    };
+                    look(name, offsets.last_use(name), &topics);
+                }
+                names
+            });
+            let Some(name) = names.last() else { return };
+            last = Some(Arc::clone(name));
+        }
+    }
+
+    /// Forgets a group that is idle, unless it has been used meanwhile. False if it has.
+    pub(crate) fn expire(&self, group: &IdleGroup) -> Result<bool> {
+        let groups = self.groups.lock();
+        if groups.by_name.contains_key(&group.name) {
+            return Ok(false);
+        }
+        let mut is_used = false;
+        let gone = vec![OffsetChange::GroupGone(Arc::clone(&group.name))];
+        let stored = self.offsets.append_if(gone, |offsets| {
+            is_used = offsets.last_use(&group.name) != group.last_use;
+            if is_used { Err(Error::UnknownGroup(group.name.as_ref().to_owned())) } else { Ok(()) }
+        });
+        drop(groups);
+        if is_used {
+            return Ok(false);
+        }
+        self.tidy_offsets();
+        stored.map(|_| true)
+    }
+}
