@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use self::unflushed::Unflushed;
 use crate::broker::engine::NamedProducer;
+use crate::broker::numbers::UnderWay;
 use crate::broker::{Broker, Life};
 use crate::clock::{from_millis, real_now};
 use crate::config::{Acks, Durability};
@@ -283,6 +284,9 @@ impl Producer {
     /// the `last` of the answer, and sends such a record without a number or reads its source in
     /// order.
     ///
+    /// A key leads to a partition by their count: while the topic remembers numbers of records that
+    /// named no partition, [`add_partitions`](crate::Admin::add_partitions) is refused.
+    ///
     /// # Errors
     ///
     /// [`Error::Config`] when the producer has no id, or the record neither key nor partition (a
@@ -295,21 +299,24 @@ impl Producer {
     ///
     /// # Blocking
     ///
-    /// As [`send`](Self::send).
+    /// As [`send`](Self::send). The first such record with a key that a producer sends to a topic
+    /// also waits for a sync of what is known of the producer, and for changes of topics.
     #[expect(
         clippy::needless_pass_by_value,
         reason = "a record is given away, as in `Record::to(..)`"
     )]
     pub fn send_sequenced(&self, seq: u64, record: Record<'_>) -> Result<SendOutcome> {
-        if self.inner.named.is_none() {
+        let Some(named) = &self.inner.named else {
             return Err(Error::config("id", "a producer without an id has no sequence"));
-        }
+        };
         if record.key.is_none() && record.partition.is_none() {
             let reason = "it needs a key or a partition: a retry could go elsewhere";
             return Err(Error::config("record", reason));
         }
-        let topic = self.topic_of(&record)?;
-        let sent = self.append(&topic, &record, Sequence::At(seq))?;
+        let (topic, under_way) = self.topic_of_number(named, &record)?;
+        let sent = self.append(&topic, &record, Sequence::At(seq));
+        drop(under_way);
+        let sent = sent?;
         self.settle(&sent)?;
         Ok(match sent.outcome {
             Outcome::Duplicate { last_sequence, .. } => {
@@ -512,6 +519,27 @@ impl Producer {
     fn topic_of(&self, record: &Record<'_>) -> Result<Arc<TopicShared>> {
         let name = record.topic.ok_or_else(|| Error::config("record", "it names no topic"))?;
         self.inner.life.topic(name)
+    }
+
+    /// The topic of a record with a number. By its key the record goes where all with that key
+    /// went, so the topic must not grow until it is appended, nor while its number is remembered.
+    fn topic_of_number(
+        &self,
+        named: &Named,
+        record: &Record<'_>,
+    ) -> Result<(Arc<TopicShared>, Option<UnderWay>)> {
+        loop {
+            let topic = self.topic_of(record)?;
+            if record.partition.is_some() {
+                return Ok((topic, None));
+            }
+            match named.shared.begin_by_key(topic.id) {
+                Some(under_way) if !topic.is_replaced() => return Ok((topic, Some(under_way))),
+                // The topic was looked up before it grew.
+                Some(_) => {}
+                None => self.inner.life.note_by_key(&named.shared, &topic.name)?,
+            }
+        }
     }
 
     fn level(&self, topic: &TopicShared) -> Durability {

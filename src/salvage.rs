@@ -394,6 +394,8 @@ fn restored(
         OffsetChange::Commit { topic, partition, .. } => is_there(topic, *partition),
         _ => true,
     });
+    let is_copied = |(topic, _): &(TopicId, u64)| partitions.contains_key(topic);
+    let by_key = state.catalog.all_by_key().filter(is_copied).collect();
     // A producer must not be fenced by what its own logs say of it.
     let mut producers: BTreeMap<Arc<str>, ProducerEntry> = state
         .catalog
@@ -414,5 +416,5 @@ fn restored(
         producers.insert(name.into(), ProducerEntry { id, epoch });
     }
     let (producers, offsets) = (producers.into_iter().collect(), offsets.collect());
-    Restored { topics, producers, local, offsets }
+    Restored { topics, producers, by_key, local, offsets }
 }

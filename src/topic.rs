@@ -67,11 +67,16 @@ impl TopicShared {
     /// What is in force in place of this one, if it was replaced.
     #[inline]
     fn successor(&self) -> Option<Arc<Self>> {
-        if !self.succession.is_replaced.load(Ordering::Acquire) {
+        if !self.is_replaced() {
             return None;
         }
         // None also when the topic is gone: then the handle goes on with what it has.
         self.succession.current.read().upgrade()
+    }
+
+    /// Whether other settings, or more partitions, are in force in place of these.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.succession.is_replaced.load(Ordering::Acquire)
     }
 
     /// The same topic with other settings or more partitions. In force for the handles of this one

@@ -26,7 +26,8 @@ use std::time::{Duration, SystemTime};
 
 use common::*;
 use logpond::{
-    Broker, Durability, Error, NameError, Offsets, ReadMode, Record, SendOutcome, TopicConfig,
+    Broker, Durability, Error, NameError, Offsets, Producer, ReadMode, Record, SendOutcome,
+    TopicConfig,
 };
 
 // ---- opening and locking --------------------------------------------------------------------

@@ -52,8 +52,12 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`](crate::Error::Config) when the topic has as many already, or `total` is
-    /// above 10,000; [`Error::UnknownTopic`](crate::Error::UnknownTopic),
+    /// [`Error::Config`](crate::Error::Config) when the topic has as many already, `total` is above
+    /// 10,000, or its partitions remember numbers of
+    /// [`send_sequenced`](crate::Producer::send_sequenced) for records that named no partition: a
+    /// retry would go elsewhere and be stored once more. The error names the ids of the producers;
+    /// they are remembered for 30 days without use, or until they are
+    /// [forgotten](Self::forget_producer). [`Error::UnknownTopic`](crate::Error::UnknownTopic),
     /// [`Error::StorageFull`](crate::Error::StorageFull), [`Error::Io`](crate::Error::Io),
     /// [`Error::ReadOnly`](crate::Error::ReadOnly). The topic keeps its count then.
     ///
@@ -67,5 +71,25 @@ impl Admin {
     /// For the disk, a few syncs per new partition.
     pub fn add_partitions(&self, name: &str, total: u32) -> Result<()> {
         self.life().add_partitions(name, total)
+    }
+
+    /// Forgets a producer id and the sequence numbers that were sent under it, in all topics: a
+    /// record that is sent again is stored again. Those that hold the id get
+    /// [`Error::Fenced`](crate::Error::Fenced) from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`](crate::Error::Config) when there is no producer of this id,
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly), [`Error::Closed`](crate::Error::Closed).
+    ///
+    /// # Durability
+    ///
+    /// On return the id is forgotten, also after a crash.
+    ///
+    /// # Blocking
+    ///
+    /// For a sync of the disk, and for changes of topics.
+    pub fn forget_producer(&self, id: &str) -> Result<()> {
+        self.life().forget_producer(id)
     }
 }

@@ -62,6 +62,9 @@ pub(crate) enum CatalogChange {
     ProducerGone(Arc<str>),
     /// New producers get ids from this one on: no id is ever given out again.
     ProducerIds(u64),
+    /// The producer of this id gives numbers to records with a key in the topic.
+    ByKey(TopicId, u64),
+    ByKeyGone(TopicId, u64),
 }
 
 impl TopicEntry {
@@ -116,6 +119,8 @@ pub(crate) struct CatalogState {
     producer_ids: BTreeMap<u64, Arc<str>>,
     /// The least id of a new producer.
     ids_from: Entries<(), u64>,
+    /// Which producers give numbers to records with a key, by topic.
+    by_key: Entries<(TopicId, u64), ()>,
 }
 
 impl CatalogState {
@@ -132,6 +137,32 @@ impl CatalogState {
         let last = self.producer_ids.keys().next_back();
         let next = last.map_or(Some(1), |last| last.checked_add(1))?;
         Some(next.max(self.ids_from.get(&()).copied().unwrap_or(1)))
+    }
+
+    pub(crate) fn has_by_key(&self, topic: TopicId, producer: u64) -> bool {
+        self.by_key.contains_key(&(topic, producer))
+    }
+
+    /// The producers that give numbers to records with a key in a topic, and their names.
+    pub(crate) fn by_key_of(&self, topic: TopicId) -> Vec<(u64, Option<Arc<str>>)> {
+        let ids = self.by_key.keys().filter(|(of, _)| *of == topic).map(|(_, id)| *id);
+        ids.map(|id| (id, self.producer_ids.get(&id).map(Arc::clone))).collect()
+    }
+
+    /// All of these producers, by topic and id.
+    pub(crate) fn all_by_key(&self) -> impl Iterator<Item = (TopicId, u64)> {
+        self.by_key.keys().copied()
+    }
+
+    /// Forgets a producer, whose id nobody gets again: records bear it.
+    pub(crate) fn producer_gone(&self, name: &Arc<str>) -> Vec<CatalogChange> {
+        let Some(known) = self.producers.get(name) else { return Vec::new() };
+        let is_last = |next: &u64| known.id.checked_add(1) == Some(*next);
+        let ids = self.next_producer_id().filter(is_last).map(CatalogChange::ProducerIds);
+        let by_key = self.by_key.keys().filter(|(_, id)| *id == known.id);
+        let by_key = by_key.map(|(topic, id)| CatalogChange::ByKeyGone(*topic, *id));
+        let gone = [CatalogChange::ProducerGone(Arc::clone(name))];
+        ids.into_iter().chain(by_key).chain(gone).collect()
     }
 
     fn check_topic(&self, entry: &TopicEntry, stage: Stage) -> Result<(), CorruptionKind> {
@@ -174,6 +205,7 @@ impl CatalogState {
         {
             self.live.remove(&entry.name.to_ascii_lowercase());
         }
+        self.by_key.retain(|(topic, _), ()| *topic != id);
     }
 }
 
@@ -187,7 +219,10 @@ impl LoggedState for CatalogState {
     fn check(&self, change: &CatalogChange) -> Result<(), CorruptionKind> {
         match change {
             CatalogChange::Topic(entry, stage) => self.check_topic(entry, *stage),
-            CatalogChange::TopicGone(_) | CatalogChange::ProducerIds(_) => Ok(()),
+            CatalogChange::TopicGone(_)
+            | CatalogChange::ProducerIds(_)
+            | CatalogChange::ByKey(..)
+            | CatalogChange::ByKeyGone(..) => Ok(()),
             CatalogChange::Producer(name, entry) => self.check_producer(name, *entry),
             CatalogChange::ProducerGone(name) => check_producer_name(name),
         }
@@ -212,13 +247,22 @@ impl LoggedState for CatalogState {
                     self.ids_from.insert((), from, at);
                 }
             }
+            CatalogChange::ByKey(topic, producer) => self.by_key.insert((topic, producer), (), at),
+            CatalogChange::ByKeyGone(topic, producer) => {
+                let _ = self.by_key.remove(&(topic, producer));
+            }
         }
     }
 
     fn is_live(&self, change: &CatalogChange, offset: u64) -> bool {
         match change {
             CatalogChange::Topic(entry, _) => self.topics.is_at(&entry.id, offset),
-            CatalogChange::TopicGone(_) | CatalogChange::ProducerGone(_) => false,
+            CatalogChange::TopicGone(_)
+            | CatalogChange::ProducerGone(_)
+            | CatalogChange::ByKeyGone(..) => false,
+            CatalogChange::ByKey(topic, producer) => {
+                self.by_key.is_at(&(*topic, *producer), offset)
+            }
             CatalogChange::ProducerIds(_) => self.ids_from.is_at(&(), offset),
             CatalogChange::Producer(name, _) => self.producers.is_at(name, offset),
         }
@@ -226,7 +270,8 @@ impl LoggedState for CatalogState {
 
     fn live_bytes(&self) -> u64 {
         let producers = self.producers.bytes().saturating_add(self.ids_from.bytes());
-        self.topics.bytes().saturating_add(producers)
+        let by_key = self.by_key.bytes();
+        self.topics.bytes().saturating_add(producers).saturating_add(by_key)
     }
 
     fn snapshot(&self) -> Vec<CatalogChange> {
@@ -237,7 +282,8 @@ impl LoggedState for CatalogState {
             .iter()
             .map(|(name, entry)| CatalogChange::Producer(Arc::clone(name), *entry));
         let ids = self.ids_from.values().map(|from| CatalogChange::ProducerIds(*from));
-        topics.chain(producers).chain(ids).collect()
+        let by_key = self.all_by_key().map(|(topic, id)| CatalogChange::ByKey(topic, id));
+        topics.chain(producers).chain(ids).chain(by_key).collect()
     }
 }
 

@@ -6,8 +6,8 @@
 //!
 //! Invariants:
 //! 1. A topic is in the table exactly while it is live in the catalog.
-//! 2. `admin` is held over every creation, change and deletion of a topic, and over nothing else;
-//!    no lookup takes it.
+//! 2. `admin` is held over every creation, change and deletion of a topic, over what these look
+//!    at ([`numbers`](super::numbers)), and over nothing else; no lookup takes it.
 //! 3. Nothing is written before the directory lock is held, nor after it is given up.
 
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ use super::room::Sight;
 use crate::clock::Clock;
 use crate::config::{Durability, RecoveryPolicy, TopicConfig, WhenFull};
 use crate::error::{Error, Result};
-use crate::format::validate_label;
+use crate::format::{TopicId, validate_label};
 use crate::group::coordinator::Coordinator;
 use crate::log::LogEnv;
 use crate::log::create::Writer;
@@ -69,6 +69,9 @@ pub(crate) struct NamedProducer {
     /// ORDERING: raised with Release by a new holder once the new epoch is durable; read with
     /// Acquire under a partition's lock by whoever appends (see `partition::check_fence`).
     pub(crate) epoch: AtomicU32,
+    /// The topics for which it is recorded that it gives numbers to records with a key, and how
+    /// many such appends are under way.
+    pub(super) by_key: RwLock<HashMap<TopicId, Arc<AtomicU32>>>,
 }
 
 pub(crate) struct Engine {
@@ -178,7 +181,8 @@ impl Engine {
         self.catalog.append_durably(vec![CatalogChange::Producer(name.into(), entry)])?;
         let producer = producers.entry(name.into()).or_insert_with(|| {
             let epoch = AtomicU32::new(entry.epoch);
-            Arc::new(NamedProducer { name: name.into(), id: entry.id, epoch })
+            let by_key = RwLock::new(HashMap::new());
+            Arc::new(NamedProducer { name: name.into(), id: entry.id, epoch, by_key })
         });
         producer.epoch.store(entry.epoch, Ordering::Release);
         Ok((Arc::clone(producer), entry.epoch))

@@ -102,14 +102,8 @@ impl Engine {
             if is_held {
                 continue;
             }
-            let (id, next) = self.catalog.read(|catalog| {
-                (catalog.producers.get(&name).map(|it| it.id), catalog.next_producer_id())
-            });
-            // No id is ever given out again: records bear it.
-            let from = next.filter(|next| id.is_some_and(|id| id.checked_add(1) == Some(*next)));
-            let gone = CatalogChange::ProducerGone(Arc::clone(&name));
-            let changes = from.map(CatalogChange::ProducerIds).into_iter().chain([gone]);
-            self.catalog.append_whole(changes.collect())?;
+            let changes = self.catalog.read(|catalog| catalog.producer_gone(&name));
+            self.catalog.append_whole(changes)?;
             producers.remove(&name);
             drop(producers);
             self.expired.producers.fetch_add(1, Ordering::Relaxed);

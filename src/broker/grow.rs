@@ -33,6 +33,7 @@ impl Engine {
         }
         let grown = TopicConfig { partitions: total, ..topic.config.clone() };
         grown.validate(record_bytes_max(grown.segment_bytes))?;
+        self.check_growth(&topic)?;
         self.finish_growth(&topic)?;
         let before = entry_of(&topic);
         let after = TopicEntry { config: grown, ..before.clone() };

@@ -28,6 +28,7 @@ mod inspect;
 mod lanes;
 pub(crate) mod local;
 pub(crate) mod metrics;
+pub(crate) mod numbers;
 pub(crate) mod open;
 pub(crate) mod own_logs;
 mod report;

@@ -7,6 +7,7 @@ use super::engine::Engine;
 use super::local::LocalChange;
 use super::topics::{identity, make_dir, sync_dir};
 use crate::error::Result;
+use crate::format::TopicId;
 use crate::group::offsets::OffsetChange;
 use crate::log::LogIdentity;
 
@@ -15,6 +16,8 @@ use crate::log::LogIdentity;
 pub(crate) struct Restored {
     pub(crate) topics: Vec<TopicEntry>,
     pub(crate) producers: Vec<(Arc<str>, ProducerEntry)>,
+    /// Which of them give numbers to records with a key, by topic and id.
+    pub(crate) by_key: Vec<(TopicId, u64)>,
     pub(crate) local: Vec<LocalChange>,
     pub(crate) offsets: Vec<OffsetChange>,
 }
@@ -60,7 +63,10 @@ impl Engine {
         self.coordinator.offsets.append_durably(state.offsets)?;
         let producers = state.producers.into_iter();
         let producers = producers.map(|(name, entry)| CatalogChange::Producer(name, entry));
-        self.catalog.append_whole(at_stage(&state.topics, Stage::Live).chain(producers).collect())
+        let by_key = state.by_key.into_iter();
+        let by_key = by_key.map(|(topic, id)| CatalogChange::ByKey(topic, id));
+        let topics = at_stage(&state.topics, Stage::Live);
+        self.catalog.append_whole(topics.chain(producers).chain(by_key).collect())
     }
 }
 

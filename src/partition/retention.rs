@@ -16,7 +16,7 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use super::{PartitionCore, Work};
+use super::{PRODUCER_EXPIRY, PartitionCore, Work};
 use crate::clock::Moment;
 use crate::error::{Error, Result};
 use crate::log::retention::{Plan, Planner, RetentionPolicy, SegmentFacts, Tail};
@@ -98,6 +98,15 @@ impl PartitionCore {
             false
         });
         oldest
+    }
+
+    /// Whether the numbers of a producer are remembered, as far as is known.
+    pub(crate) fn may_remember(&self, producer: u64) -> bool {
+        let now = self.moment();
+        let mut state = self.state.lock();
+        state.log.tell_time(now);
+        state.log.expire_producers(PRODUCER_EXPIRY);
+        !self.is_available() || state.log.producer(producer).is_some()
     }
 
     /// Gives up what the files of the partition have of the broker's byte budget; they were removed.

@@ -178,3 +178,100 @@ fn holders_of_one_id_on_many_threads_append_side_by_side() {
     assert_eq!(topic.partition(0).unwrap().log_end_offset(), 800);
     assert_eq!(producer.last_sequence(&tp("t", 0)), None);
 }
+
+/// Symptom: ten rows were sent with their numbers, the topic grew from one partition to four, and
+/// the same ten were sent again: 17 were stored. Cause: their keys led to other partitions, which
+/// knew none of the numbers. Rule: a topic does not grow while it remembers numbers that were sent
+/// by key.
+// RED: src/broker/grow.rs
+//   - self.check_growth(&topic)?;
+#[test]
+fn row_j22_a_topic_does_not_grow_while_numbers_depend_on_its_partitions() {
+    let dir = temp_dir();
+    let clock = manual_clock();
+    let open = || quiet(dir.path()).clock(clock.clone()).open().unwrap();
+    let mut broker = open();
+    broker.ensure_topic("t", small_topic(1)).unwrap();
+    broker.ensure_topic("other", small_topic(1)).unwrap();
+    let named = |broker: &Broker, id: &str| broker.producer_builder().id(id).build().unwrap();
+    let rows = |producer: &Producer| -> usize {
+        let send = |seq: &u64| {
+            let key = seq.to_string();
+            let record = Record::to("t").key(&key).value("row");
+            matches!(producer.send_sequenced(*seq, record).unwrap(), SendOutcome::Appended(_))
+        };
+        (1..=10).filter(send).count()
+    };
+    let grown = |broker: &Broker, total| broker.admin().add_partitions("t", total);
+    let refused = |broker: &Broker, total| match grown(broker, total) {
+        Err(Error::Config(error)) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    // Neither plain sends nor numbers of a named partition depend on how many there are.
+    let plain = named(&broker, "plain");
+    plain.send(Record::to("t").key("k").value("x")).unwrap();
+    plain.send_sequenced(1, Record::to("t").key("k").partition(0).value("x")).unwrap();
+    let stays = named(&broker, "stays");
+    assert_eq!(rows(&named(&broker, "rows")), 10);
+    stays.send_sequenced(1, Record::to("other").key("k").value("x")).unwrap();
+    drop((plain, stays));
+    // The refusal comes from what is stored, too.
+    for closes in [false, true] {
+        let reason = refused(&broker, 4);
+        assert!(reason.contains("\"rows\""), "{reason}");
+        assert!(!reason.contains("plain") && !reason.contains("stays"), "{reason}");
+        assert_eq!(rows(&named(&broker, "rows")), 0);
+        if closes {
+            broker.close().unwrap();
+        } else {
+            drop(broker);
+        }
+        broker = open();
+    }
+
+    // Forgotten on purpose: what is sent again is stored again, and the holders are fenced.
+    let held = named(&broker, "rows");
+    broker.admin().forget_producer("rows").unwrap();
+    let late = held.send_sequenced(11, Record::to("t").key("k").value("late"));
+    assert!(matches!(late, Err(Error::Fenced { .. })), "{late:?}");
+    let unknown = broker.admin().forget_producer("rows");
+    assert!(matches!(unknown, Err(Error::Config(_))), "{unknown:?}");
+    grown(&broker, 4).unwrap();
+    assert_eq!(rows(&named(&broker, "rows")), 10);
+    assert_eq!(rows(&named(&broker, "rows")), 0);
+    refused(&broker, 5);
+
+    // Forgotten because it was idle for long, also by a holder that goes on later.
+    let held = named(&broker, "rows");
+    clock.advance(Duration::from_secs(31 * 24 * 60 * 60));
+    grown(&broker, 5).unwrap();
+    assert_eq!(rows(&held), 10);
+    refused(&broker, 6);
+}
+
+/// Retries beside growths: whatever comes between, a number is stored once.
+#[test]
+fn numbers_sent_beside_a_growth_are_stored_once() {
+    for _ in 0..20 {
+        let broker = in_memory();
+        let topic = broker.ensure_topic("t", small_topic(1)).unwrap();
+        let producer = broker.producer_builder().id("p").build().unwrap();
+        let keys: Vec<String> = (0..20).map(|key| key.to_string()).collect();
+        let growing = {
+            let broker = broker.clone();
+            thread::spawn(move || {
+                (2..10).for_each(|total| drop(broker.admin().add_partitions("t", total)))
+            })
+        };
+        for _ in 0..2 {
+            for (key, seq) in keys.iter().zip(1..) {
+                producer.send_sequenced(seq, Record::to("t").key(key).value("v")).unwrap();
+            }
+        }
+        growing.join().unwrap();
+        let stored: u64 = (0..topic.partitions())
+            .map(|number| topic.partition(number).unwrap().log_end_offset())
+            .sum();
+        assert!(stored <= 20, "{stored}");
+    }
+}

@@ -33,10 +33,12 @@ fn a_snapshot_rebuilds_the_state() {
         CatalogChange::Topic(entry(7, "orders", 3), Stage::Live),
         CatalogChange::Topic(entry(8, "Bills", 1), Stage::Growing(2)),
         CatalogChange::Producer("p".into(), ProducerEntry { id: 4, epoch: 2 }),
+        CatalogChange::ByKey(TopicId([7; 16]), 4),
     ]);
     let rebuilt = with(state.snapshot());
     assert!(rebuilt.topics.iter().eq(state.topics.iter()));
     assert!(rebuilt.producers.iter().eq(state.producers.iter()));
+    assert!(rebuilt.all_by_key().eq(state.all_by_key()));
     assert_eq!((rebuilt.live, rebuilt.producer_ids), (state.live, state.producer_ids));
 }
 
