@@ -260,7 +260,7 @@ fn numbers_sent_beside_a_growth_are_stored_once() {
         let growing = {
             let broker = broker.clone();
             thread::spawn(move || {
-                (2..10).for_each(|total| drop(broker.admin().add_partitions("t", total)))
+                (2..10).for_each(|total| drop(broker.admin().add_partitions("t", total)));
             })
         };
         for _ in 0..2 {
