@@ -29,7 +29,7 @@ enum Rewinds {
 
 impl Consumer {
     /// Commits, for each assigned partition, all that was handed out. A partition of which a poll
-    /// has still to return [`Error::Truncated`] is left out.
+    /// has still to return [`Error::Truncated`], or to report a [`Gap`](super::Gap), is left out.
     ///
     /// # Errors
     ///
@@ -145,6 +145,7 @@ impl Consumer {
         let takes_all = matches!(self.role, Role::Member(_)) || !self.slots.iter().any(is_left);
         let slots = (0..).zip(&self.slots).filter(|(_, slot)| takes_all || is_left(slot));
         let reported = slots.filter(|(_, slot)| slot.unreported_cut().is_none());
+        let reported = reported.filter(|(_, slot)| !self.gaps.awaits_poll(slot.origin()));
         let reported = reported.filter(|(_, slot)| slot.core.is_available());
         reported.map(|(index, slot)| (index, slot.handed_out)).collect()
     }

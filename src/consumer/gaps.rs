@@ -45,6 +45,12 @@ impl Gaps {
         self.taken_over.push(gap);
     }
 
+    /// Whether a gap was met where the partition was taken over, and no poll has come since. A
+    /// commit behind it would hide it from the next owner.
+    pub(super) fn awaits_poll(&self, partition: &TopicPartition) -> bool {
+        self.taken_over.iter().any(|gap| gap.partition == *partition)
+    }
+
     /// The partitions that were taken over are read now: the caller adds what was missing there.
     #[inline]
     pub(super) fn take_taken_over(&mut self) -> Vec<Gap> {
