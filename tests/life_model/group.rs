@@ -55,7 +55,7 @@ impl Member {
         if !self.is_single {
             return self.consumer.poll(Duration::ZERO).unwrap().into_iter().collect();
         }
-        let most = rng.below(30);
+        let most = 1 + rng.below(30);
         (0..most).map_while(|_| self.consumer.try_recv().unwrap()).collect()
     }
 
