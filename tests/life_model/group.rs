@@ -51,12 +51,23 @@ pub(super) struct Member {
 }
 
 impl Member {
-    fn take(&mut self, rng: &mut Rng) -> Vec<Message> {
+    /// What it is given, call by call: what it has missed before, and messages.
+    fn take(&mut self, rng: &mut Rng) -> Vec<(Vec<Gap>, Vec<Message>)> {
         if !self.is_single {
-            return self.consumer.poll(Duration::ZERO).unwrap().into_iter().collect();
+            let batch = self.consumer.poll(Duration::ZERO).unwrap().into_iter().collect();
+            return vec![(self.consumer.take_gaps(), batch)];
         }
         let most = 1 + rng.below(30);
-        (0..most).map_while(|_| self.consumer.try_recv().unwrap()).collect()
+        let mut taken = Vec::new();
+        for _ in 0..most {
+            let message = self.consumer.try_recv().unwrap();
+            let is_last = message.is_none();
+            taken.push((self.consumer.take_gaps(), message.into_iter().collect()));
+            if is_last {
+                break;
+            }
+        }
+        taken
     }
 
     /// Nobody waits while others are served twice.
@@ -135,27 +146,32 @@ impl Walk {
     pub(super) fn poll(&mut self, id: u64) -> usize {
         let hungry = self.hungry(id);
         let member = self.members.get_mut(&id).unwrap();
-        let batch = member.take(&mut self.rng);
-        let gaps = member.consumer.take_gaps();
+        let taken = member.take(&mut self.rng);
         (member.last_poll, member.has_polled) = (self.clocks.monotonic(), true);
         let shared = &mut *self.shared.lock().unwrap();
         let told = shared.told.entry(id).or_default();
-        let of_gaps = gaps.iter().map(|gap| gap.partition.clone());
-        let served = batch.iter().map(Message::topic_partition).chain(of_gaps).collect();
+        let gaps = taken.iter().flat_map(|(gaps, _)| gaps);
+        self.tally.entry("gaps").and_modify(|it| *it += gaps.clone().count() as u64).or_default();
+        let messages = taken.iter().flat_map(|(_, batch)| batch);
+        let count = messages.clone().count();
+        let of_gaps = gaps.map(|gap| gap.partition.clone());
+        let served = messages.map(Message::topic_partition).chain(of_gaps).collect();
         member.note_served(&hungry, &served, told);
-        self.tally.entry("gaps").and_modify(|it| *it += gaps.len() as u64).or_default();
-        for gap in gaps {
-            let (era, next) = told.get_mut(&gap.partition).expect("missed what it does not own");
-            if shared.eras.get(&*gap.partition.topic) == Some(era) {
-                self.logs[&gap.partition].hear_gap(&gap, next);
+        for (gaps, batch) in &taken {
+            for gap in gaps {
+                let (era, next) =
+                    told.get_mut(&gap.partition).expect("missed what it does not own");
+                if shared.eras.get(&*gap.partition.topic) == Some(era) {
+                    self.logs[&gap.partition].hear_gap(gap, next);
+                }
             }
-        }
-        let count = batch.len();
-        for message in &batch {
-            let at = message.topic_partition();
-            let (era, next) = told.get_mut(&at).expect("handed out what it was not told to own");
-            if shared.eras.get(&*at.topic) == Some(era) {
-                self.logs[&at].hear(message, next);
+            for message in batch {
+                let at = message.topic_partition();
+                let (era, next) =
+                    told.get_mut(&at).expect("handed out what it was not told to own");
+                if shared.eras.get(&*at.topic) == Some(era) {
+                    self.logs[&at].hear(message, next);
+                }
             }
         }
         *self.tally.entry("handed out").or_default() += count as u64;
