@@ -2,10 +2,10 @@
 //!
 //! *Space and sync* serves what appenders and waiters need soon: blocks ahead of the writer, the
 //! next segment, syncs of intervals and of those who wait without blocking, which helpers do
-//! ([`syncs`]), the eviction of group members that have stopped polling. *Bulk* does what takes long and nobody waits for: syncs and
-//! footers of sealed segments, retention, recovery points, and compactions, in steps between which
-//! the others have their turn. Without
-//! background threads, requests stay noted in their partitions until `tick` serves them.
+//! ([`syncs`]), the eviction of group members that have stopped polling. *Bulk* does what takes long
+//! and nobody waits for: syncs and footers of sealed segments, retention, recovery points, and
+//! compactions, in steps between which the others have their turn. Without background threads,
+//! requests stay noted in their partitions until `tick` serves them.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
