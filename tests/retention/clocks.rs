@@ -190,6 +190,39 @@ fn row_f12_a_tombstone_stays_for_its_time_where_the_clock_was_behind() {
     assert!(!has_tombstone(&clock));
 }
 
+/// Symptom: none in the field; without this test a horizon could be held against the wall clock
+/// alone, and no instrument would notice. A wall clock that is set ahead while the broker is open
+/// would then end the time of every tombstone, and what a deletion hides from a reader that is
+/// behind would stay with it. Rule: as above, the horizon has passed when it has by both clocks.
+// RED: src/partition/compaction.rs
+//   - now: now.wall.min(now.run),
+//   + now: now.wall,
+#[test]
+fn row_f08_a_clock_that_is_set_ahead_while_the_broker_is_open_ends_the_time_of_no_tombstone() {
+    let (dir, right) = (temp_dir(), some_time());
+    let clock = ManualClock::new(right);
+    let broker = open(dir.path(), &clock);
+    let config = small_topic(1).cleanup(Cleanup::Compact).tombstone_retention(DAY);
+    let partition = broker.ensure_topic("t", config).unwrap().partition(0).unwrap();
+    partition.append(&Record::new().key("gone").value("v")).unwrap();
+    let tombstone = partition.append(&Record::new().key("gone").tombstone()).unwrap();
+    for _ in 0..2 * FULL {
+        partition.append(&Record::new().key("other").value(&VALUE)).unwrap();
+    }
+    let has_tombstone = || {
+        broker.tick().unwrap();
+        broker.admin().compact_now("t").unwrap();
+        read_all(&partition).iter().any(|message| message.offset() == tombstone)
+    };
+    assert!(has_tombstone());
+    clock.set(right + 30 * DAY);
+    assert!(has_tombstone());
+    clock.advance(23 * 60 * MINUTE);
+    assert!(has_tombstone());
+    clock.advance(61 * MINUTE);
+    assert!(!has_tombstone());
+}
+
 /// Random runs in which no clock is ahead of the truth at an opening: every record is there until
 /// the earlier of its timestamp and the wall clock at its append, plus the retention, has passed.
 #[test]
