@@ -49,6 +49,8 @@ const GROUP: &str = "g";
 const INTERVAL: Duration = Duration::from_secs(30);
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
+/// How long a group is kept that nobody uses, at least.
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
 const MEMBERS_MAX: usize = 4;
 const PARTITIONS_MAX: u32 = 4;
 
@@ -63,8 +65,11 @@ struct Walk {
     shared: Arc<Mutex<Shared>>,
     members: BTreeMap<u64, Member>,
     next_member: u64,
-    /// Some member has subscribed for the group.
-    has_begun: bool,
+    /// When a member subscribed for the group, as [`Clocks::shown`] says. `None` before, and once the
+    /// group has expired.
+    begun: Option<SystemTime>,
+    /// How often a group has expired since the opening.
+    expired: u64,
     readers: Vec<Reader>,
     steps: Vec<String>,
     tally: BTreeMap<&'static str, u64>,
@@ -90,7 +95,8 @@ impl Walk {
             shared: Arc::default(),
             members: BTreeMap::new(),
             next_member: 0,
-            has_begun: false,
+            begun: None,
+            expired: 0,
             readers: Vec::new(),
             steps: Vec::new(),
             tally: BTreeMap::new(),
@@ -133,6 +139,7 @@ impl Walk {
             (47, _, _) => self.clocks.set(&mut self.rng),
             (48..=52, _, _) => {
                 self.broker().tick().unwrap();
+                self.note_expiry();
                 touches_all = true;
             }
             (53..=55, Some(at), _) => self.compact_now(&at.clone()),
@@ -174,6 +181,7 @@ impl Walk {
             self.logs.retain(|at, _| *at.topic != *name);
             let mut shared = self.shared.lock().unwrap();
             shared.committed.retain(|at, _| *at.topic != *name);
+            shared.commit_times.retain(|at, _| *at.topic != *name);
             shared.starts.retain(|at, _| *at.topic != *name);
             shared.eras.remove(name);
             return;
@@ -347,6 +355,7 @@ impl Walk {
         assert_eq!(report.clean_shutdown, closes && !is_kill);
         assert!(report.is_clean() && report.unknown.is_empty(), "{report:?}");
         self.broker = Some(broker);
+        self.expired = 0;
         let names: Vec<_> = self.topics.keys().copied().collect();
         let infos = self.broker().admin().topics().unwrap();
         assert!(infos.iter().map(|it| &*it.name).eq(names.iter().copied()), "{infos:?}");

@@ -34,6 +34,12 @@ impl Clocks {
         self.manual.now()
     }
 
+    /// What the wall clock shows, or what a right one would if that is earlier: from then on counts
+    /// what is stored now.
+    pub(super) fn shown(&self) -> SystemTime {
+        self.wall().min(self.truth())
+    }
+
     pub(super) fn monotonic(&self) -> Duration {
         self.manual.monotonic()
     }

@@ -6,6 +6,8 @@ use super::*;
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) committed: Offsets,
+    /// When, as [`Clocks::shown`] says.
+    pub(super) commit_times: BTreeMap<TopicPartition, SystemTime>,
     pub(super) starts: Offsets,
     pub(super) eras: BTreeMap<String, u64>,
     /// Of each member's partitions: the era of the topic, and the next offset it is to be handed.
@@ -112,7 +114,8 @@ impl Walk {
             .on_rebalance(move |event, commits| shared.lock().unwrap().hear(id, &event, commits))
             .open()
             .unwrap();
-        if !std::mem::replace(&mut self.has_begun, true) {
+        if self.begun.is_none() {
+            self.begun = Some(self.clocks.shown());
             // The group begins at the log starts of now.
             for at in self.logs.keys() {
                 let topic = self.broker().topic(&at.topic).unwrap();
@@ -200,7 +203,7 @@ impl Walk {
         let result =
             if is_async { member.consumer.commit_async() } else { member.consumer.commit() };
         let mut shared = self.shared.lock().unwrap();
-        let Shared { told, committed, eras, .. } = &mut *shared;
+        let Shared { told, committed, commit_times, eras, .. } = &mut *shared;
         let told = told.entry(id).or_default();
         let is_stale = told.iter().any(|(at, (era, _))| eras.get(&*at.topic) != Some(era));
         match result {
@@ -209,9 +212,30 @@ impl Walk {
             result => {
                 result.unwrap();
                 let own = told.iter().filter(|(at, (era, _))| eras.get(&*at.topic) == Some(era));
-                committed.extend(own.map(|(at, (_, next))| (at.clone(), *next)));
+                for (at, (_, next)) in own {
+                    committed.insert(at.clone(), *next);
+                    commit_times.insert(at.clone(), self.clocks.shown());
+                }
             }
         }
+    }
+
+    /// A group that nobody uses is forgotten after a week, by what the wall clock showed when it was
+    /// used last. One that is used never is.
+    pub(super) fn note_expiry(&mut self) {
+        let expired = self.broker().metrics().groups_expired;
+        if std::mem::replace(&mut self.expired, expired) == expired {
+            return;
+        }
+        let shared = &mut *self.shared.lock().unwrap();
+        let used = self.begun.take().into_iter().chain(shared.commit_times.values().copied());
+        let used = used.max().expect("a group that nobody has begun expired");
+        let idle = self.clocks.truth().duration_since(used).unwrap_or_default();
+        let has_members = self.members.keys().any(|id| !self.is_overdue(*id));
+        assert!(!has_members && idle > WEEK, "expired after {idle:?}, has members: {has_members}");
+        shared.committed.clear();
+        shared.commit_times.clear();
+        *self.tally.entry("expired").or_default() += 1;
     }
 
     pub(super) fn is_overdue(&self, id: u64) -> bool {
