@@ -27,6 +27,7 @@ mod life;
 mod limits;
 mod lineage;
 mod model;
+mod names;
 mod panics;
 mod power;
 mod random;
