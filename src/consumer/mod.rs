@@ -379,7 +379,9 @@ impl Consumer {
         // The partitions that fired since the last wait are known only to the notifier, so the
         // first pass looks at all.
         let mut armed_too = true;
+        wait::note_look();
         loop {
+            wait::begin_pass();
             self.check_shutdown()?;
             if let Err(error) = self.follow_plan() {
                 let is_repeated =

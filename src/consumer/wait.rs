@@ -1,10 +1,40 @@
 //! What a consumer does when there is nothing to read.
+//!
+//! Invariant: no loop that waits passes twice without looking at its deadline, or it could keep its
+//! thread for ever. Debug builds assert that, so every test of a consumer does.
 
+#[cfg(debug_assertions)]
+use std::cell::Cell;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::clock::real_now;
 use crate::partition::waiters::Notifier;
+
+#[cfg(debug_assertions)]
+thread_local! {
+    /// How many passes this thread has begun since it looked at a deadline.
+    static PASSES: Cell<u32> = const { Cell::new(0) };
+}
+
+/// A call begins, or looks at its deadline.
+#[inline]
+pub(super) fn note_look() {
+    #[cfg(debug_assertions)]
+    PASSES.set(0);
+}
+
+/// A call looks for something, or looks again. Debug builds panic when it does so again and again
+/// without a look at its deadline.
+#[inline]
+pub(super) fn begin_pass() {
+    #[cfg(debug_assertions)]
+    {
+        PASSES.set(PASSES.get().saturating_add(1));
+        // LIMIT: where all that is left is an error, one more pass asks for it.
+        assert!(PASSES.get() <= 2, "a consumer looks again and again, and never at the time");
+    }
+}
 
 pub(super) enum Wait<'w> {
     /// Comes back empty at once. Does not have to know the time.
@@ -35,6 +65,7 @@ impl Wait<'_> {
 
     /// Whether the call comes back without a signal.
     pub(super) fn is_over(&self) -> bool {
+        note_look();
         match self {
             Self::Never | Self::Task(_) => true,
             Self::Until(deadline) => real_now() >= *deadline,
@@ -54,6 +85,7 @@ impl Wait<'_> {
     /// Waits for a signal, a thread for no longer than `most`. Returns the tokens of the partitions
     /// that fired; `None` when there was no signal.
     pub(super) fn at(&self, notifier: &Notifier, most: Option<Duration>) -> Option<Vec<usize>> {
+        note_look();
         let cut = most.and_then(|most| real_now().checked_add(most));
         let (fired, called) = match self {
             Self::Never => return None,
@@ -64,5 +96,26 @@ impl Wait<'_> {
             Self::Task(waker) => notifier.poll(waker)?,
         };
         (!fired.is_empty() || called).then_some(fired)
+    }
+}
+
+#[cfg(all(test, debug_assertions, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Symptom: a reader of a paused partition whose topic was deleted never came back from
+    /// `poll(100 ms)`. Cause: the loop went round where there was something to look at and nothing
+    /// to read, past the place that looks at the time. Rule: whatever brings a loop to its next
+    /// pass has looked.
+    #[test]
+    #[should_panic(expected = "never at the time")]
+    fn a_loop_that_passes_again_and_again_without_a_look_at_its_deadline_is_found() {
+        let wait = Wait::Forever;
+        note_look();
+        for _ in 0..10 {
+            begin_pass();
+            assert!(wait.may_pass_again());
+        }
+        (0..3).for_each(|_| begin_pass());
     }
 }
