@@ -33,6 +33,7 @@ mod power;
 mod random;
 mod retention;
 mod rot;
+mod sources;
 mod state;
 mod statements;
 mod sweep;
