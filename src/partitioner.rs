@@ -41,7 +41,9 @@ pub trait Partitioner: Send + Sync + 'static {
 ///
 /// Keyless records go round robin, one partition per call. Kafka's sticky variant stays on one
 /// partition until a batch is full; here a batch is what one call appends, so there is nothing to
-/// fill and an even spread costs nothing.
+/// fill and an even spread costs nothing. A partition that takes no records in this run, because it
+/// is unavailable or a sync of it has failed, is stepped over by a producer that was given no other
+/// partitioner.
 #[derive(Debug)]
 pub struct DefaultPartitioner {
     /// How many keyless calls there were. Every sender increments it and nobody else reads it;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use self::choice::Choice;
 use self::unflushed::Unflushed;
 use crate::broker::engine::NamedProducer;
 use crate::broker::numbers::UnderWay;
@@ -22,20 +23,20 @@ use crate::log::producers::Sequence;
 use crate::log::{Outcome, ProducerRequest};
 use crate::partition::encode::{encode, timestamp_of};
 use crate::partition::{AppendOptions, Fence, PartitionCore, together};
-use crate::partitioner::{DefaultPartitioner, Partitioner};
+use crate::partitioner::Partitioner;
 use crate::record::{Record, RecordMetadata, TopicPartition};
 use crate::steps::Counted;
 use crate::sync::Ordering;
 use crate::topic::TopicShared;
 
+mod choice;
 mod unflushed;
 
 impl Broker {
     /// A producer with the default settings.
     #[must_use]
     pub fn producer(&self) -> Producer {
-        let partitioner = Arc::new(DefaultPartitioner::new());
-        Producer::new(self, None, partitioner, None)
+        Producer::new(self, None, Choice::by_default(), None)
     }
 
     /// For a producer with a name, a durability or a partitioner of its own.
@@ -44,7 +45,7 @@ impl Broker {
             broker: self.clone(),
             durability: None,
             id: None,
-            partitioner: Arc::new(DefaultPartitioner::new()),
+            choice: Choice::by_default(),
             acks: Acks::default(),
         }
     }
@@ -56,7 +57,7 @@ pub struct ProducerBuilder {
     broker: Broker,
     durability: Option<Durability>,
     id: Option<String>,
-    partitioner: Arc<dyn Partitioner>,
+    choice: Choice,
     acks: Acks,
 }
 
@@ -74,9 +75,12 @@ impl ProducerBuilder {
         self
     }
 
-    /// Chooses partitions for records that name none. Default [`DefaultPartitioner`].
+    /// Chooses partitions for records that name none. Default
+    /// [`DefaultPartitioner`](crate::DefaultPartitioner), whose keyless records step over
+    /// partitions that take none in this run. An own partitioner is taken at its word: where it says
+    /// such a partition, the send fails.
     pub fn partitioner(mut self, partitioner: impl Partitioner) -> Self {
-        self.partitioner = Arc::new(partitioner);
+        self.choice = Choice::by(partitioner);
         self
     }
 
@@ -109,7 +113,7 @@ impl ProducerBuilder {
             durability.validate()?;
         }
         let named = self.id.map(|id| self.broker.life().acquire_producer(&id)).transpose()?;
-        Ok(Producer::new(&self.broker, self.durability, self.partitioner, named))
+        Ok(Producer::new(&self.broker, self.durability, self.choice, named))
     }
 }
 
@@ -145,7 +149,7 @@ pub struct Producer {
 struct Inner {
     life: Arc<Life>,
     durability: Option<Durability>,
-    partitioner: Arc<dyn Partitioner>,
+    choice: Choice,
     named: Option<Named>,
     /// The partitions that this producer appended to without waiting; for `flush`.
     unflushed: Unflushed,
@@ -193,13 +197,13 @@ impl Producer {
     fn new(
         broker: &Broker,
         durability: Option<Durability>,
-        partitioner: Arc<dyn Partitioner>,
+        choice: Choice,
         named: Option<(Arc<NamedProducer>, u32)>,
     ) -> Self {
         let inner = Inner {
             life: Arc::clone(broker.life()),
             durability,
-            partitioner,
+            choice,
             named: named.map(|(shared, epoch)| Named { shared, epoch }),
             unflushed: Unflushed::new(),
         };
@@ -441,7 +445,7 @@ impl Producer {
     ) -> Result<Sent<'t>> {
         let number = match record.partition {
             Some(number) => number,
-            None => self.inner.partitioner.partition(record.key, topic.config.partitions),
+            None => self.inner.choice.partition(record.key, topic),
         };
         let core = topic.partition(number)?;
         topic.check_writable()?;
@@ -496,13 +500,12 @@ impl Producer {
                 Some(last) if record.topic == Some(&*last.topic.name) => Arc::clone(&last.topic),
                 _ => self.topic_of(record)?,
             };
-            let count = topic.config.partitions;
             let partition = match (record.partition, record.key) {
                 (Some(number), _) => number,
-                (None, Some(key)) => self.inner.partitioner.partition(Some(key), count),
+                (None, Some(key)) => self.inner.choice.partition(Some(key), &topic),
                 (None, None) => *keyless
                     .entry(Counted(Arc::as_ptr(&topic).addr()))
-                    .or_insert_with(|| self.inner.partitioner.partition(None, count)),
+                    .or_insert_with(|| self.inner.choice.partition(None, &topic)),
             };
             // An unknown partition fails the call before anything is appended.
             topic.partition(partition)?;

@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime};
 
 use common::*;
 use logpond::{
-    Broker, Consumer, Corruption, CorruptionKind, Error, Record, RecoveryPolicy, Result, StartAt,
+    Broker, Consumer, Corruption, CorruptionKind, Error, Partitioner, Record, RecoveryPolicy,
+    Result, StartAt,
 };
 
 /// Topic `a` with two partitions and topic `b` with one, ten records each.
@@ -165,6 +166,58 @@ fn row_e23_a_strict_opening_fails_and_changes_no_file_of_a_topic() {
         }
         assert_eq!(files_of(&topic), before, "{context}");
     }
+}
+
+/// Sends all records to the second partition.
+struct AlwaysTheSecond;
+
+impl Partitioner for AlwaysTheSecond {
+    fn partition(&self, _key: Option<&[u8]>, _partitions: u32) -> u32 {
+        1
+    }
+}
+
+/// Symptom: with one of four partitions unavailable every fourth record without a key failed, for
+/// as long as the run lasted. Cause: the round robin counted all partitions. Rule: records without a
+/// key take their turn at another partition, and all that are left get the same share; a key, a
+/// number, or a partitioner of the application is taken at its word.
+// RED: src/producer/choice.rs
+//   - if !self.is_default || key.is_some() || takes_appends(topic, chosen) {
+//   + if self.is_default || key.is_some() || takes_appends(topic, chosen) {
+#[test]
+fn row_e23_records_without_a_key_step_over_a_partition_that_is_unavailable() {
+    let dir = temp_dir();
+    let broker = open_quiet(dir.path());
+    broker.ensure_topic("t", small_topic(4)).unwrap();
+    broker.close().unwrap();
+    fs::remove_dir_all(dir.path().join("t/1")).unwrap();
+
+    let broker = open_quiet(dir.path());
+    let producer = broker.producer();
+    let mut counts = [0; 4];
+    for _ in 0..8 {
+        counts[producer.send(Record::to("t").value("1")).unwrap().partition as usize] += 1;
+        let delivery = producer.enqueue(Record::to("t").value("1")).unwrap();
+        counts[delivery.metadata().partition as usize] += 1;
+        let batch = [Record::to("t").value("1"), Record::to("t").value("1")];
+        counts[producer.send_batch(batch).unwrap()[0].partition as usize] += 1;
+    }
+    assert_eq!(counts, [8, 0, 8, 8]);
+
+    let key = (0..99).map(|it| it.to_string()).find(|key| {
+        matches!(producer.send(Record::to("t").key(key).value("1")), Err(Error::Corrupt(_)))
+    });
+    assert!(key.is_some(), "keys stay where they are");
+    damage_of(producer.send(Record::to("t").partition(1).value("1")), "named");
+    let own = broker.producer_builder().partitioner(AlwaysTheSecond).build().unwrap();
+    damage_of(own.send(Record::to("t").value("1")), "an own partitioner");
+    drop((producer, own));
+    broker.close().unwrap();
+
+    // Where none is left, the error says why.
+    fs::remove_dir_all(dir.path().join("t")).unwrap();
+    let broker = open_quiet(dir.path());
+    damage_of(broker.producer().send(Record::to("t").value("1")), "none is left");
 }
 
 #[expect(clippy::disallowed_methods, reason = "somebody else's hands")]

@@ -71,6 +71,13 @@ impl PartitionCore {
         }
     }
 
+    /// Whether appends are not refused for the rest of this run: for what the opening has found, or
+    /// after a failed sync.
+    #[inline]
+    pub(crate) fn takes_appends(&self) -> bool {
+        self.is_available() && !self.state.is_poisoned()
+    }
+
     /// Makes everything that is published now durable.
     pub(crate) fn flush(&self) -> Result<()> {
         self.wait_durable(self.log_end())

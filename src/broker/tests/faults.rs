@@ -259,6 +259,26 @@ fn row_d09_a_failed_sync_poisons_one_partition() {
     assert!(!open(&life.disk, 2).unwrap().recovery().clean_shutdown);
 }
 
+/// Records without a key go to the partitions that are left; where none is left, the error says why.
+// RED: src/partition/durable.rs
+//   - self.is_available() && !self.state.is_poisoned()
+//   + self.is_available()
+#[test]
+fn row_d09_records_without_a_key_step_over_a_poisoned_partition() {
+    let disk = SimulatedDisk::new();
+    let broker = open(&disk, 1).unwrap();
+    broker.ensure_topic("t", TopicConfig::new(2)).unwrap();
+    let producer = broker.producer();
+    let send = || producer.send(Record::to("t").value("x")).map(|sent| sent.partition);
+    let fail = || disk.inject(Fault::once(Operation::Sync, ErrorKind::Other).on("/t/"));
+    fail();
+    assert!(matches!(send(), Err(Error::SyncFailed { .. })));
+    assert_eq!([0; 3].map(|_| send().unwrap()), [1; 3]);
+    fail();
+    assert!(matches!(send(), Err(Error::SyncFailed { .. })));
+    assert!(matches!(send(), Err(Error::Poisoned { .. })));
+}
+
 /// A member that had one poisoned partition could commit none: the first that could not be made
 /// durable ended the call. The rule: it is an error of the call, and the others are committed.
 // RED: src/consumer/commit.rs
