@@ -132,7 +132,7 @@ pub struct SalvagedPartition {
 /// | a batch | its records; all others of the file are there |
 /// | the header of a segment file | the file: the key of its checksums is in the header |
 /// | a segment file that is missing | its records |
-/// | `__meta` | settings, and the names of producers. Topics are found by their directories |
+/// | `__meta` | settings, and the names of producers (see below). Topics are found by their directories |
 /// | `__offsets` | commits that were not made again behind the damage |
 /// | `__local` | where logs begin: records that `delete_records` has removed come back if they are in a file that is still there, and a commit that a recovery had overtaken passes for a good one |
 ///
@@ -142,6 +142,12 @@ pub struct SalvagedPartition {
 ///
 /// A topic or a partition that was being created counts, as at an opening, if it holds records, and
 /// also if the record of its completion may be among those that are lost.
+///
+/// A producer whose name is lost is in the copy as `salvaged-` and its number. Its numbers are there
+/// under that name: a sender that goes on as `salvaged-1` has its retries recognised
+/// ([`Producer::last_sequence`](crate::Producer::last_sequence) tells which sender's numbers they
+/// are). One that goes on under its own name begins anew, and what it sends again is stored again. A
+/// producer that was forgotten, or has expired, stays so.
 ///
 /// A committed offset is copied as it is. Where it lies behind the end of the salvaged log, the
 /// group gets [`Error::Truncated`] once, as after a recovery that had to cut. Retention goes on in
@@ -179,7 +185,7 @@ pub struct SalvagedPartition {
 ///
 /// [`Error::Locked`] when a broker has `from` open. [`Error::Config`] when `to` is not free.
 /// [`Error::UnsupportedVersion`] when a file is not damaged but newer than this build: salvage with
-/// the newer one. [`Error::Io`] when the disk does not give the bytes of a file that is there, and
+/// the newer one. In these cases nothing is made in `to`. [`Error::Io`] when the disk does not give the bytes of a file that is there, and
 /// what writing the copy meets: [`Error::StorageFull`], [`Error::Io`], [`Error::SyncFailed`].
 /// Damage is none.
 ///
@@ -396,6 +402,7 @@ fn restored(
     });
     let is_copied = |(topic, _): &(TopicId, u64)| partitions.contains_key(topic);
     let by_key = state.catalog.all_by_key().filter(is_copied).collect();
+    let ids_from = state.catalog.next_producer_id();
     // A producer must not be fenced by what its own logs say of it.
     let mut producers: BTreeMap<Arc<str>, ProducerEntry> = state
         .catalog
@@ -407,8 +414,9 @@ fn restored(
         })
         .collect();
     // Nor may a new one be given the id of one whose name is lost: its first records would pass for
-    // repetitions.
-    for (id, epoch) in ids {
+    // repetitions. A catalog of which nothing is missing has forgotten it: that id has no name.
+    let is_forgotten = |id: u64| state.catalog_is_whole && ids_from.is_none_or(|from| id < from);
+    for (id, epoch) in ids.into_iter().filter(|(id, _)| !is_forgotten(*id)) {
         let mut name = format!("salvaged-{id}");
         while producers.contains_key(&*name) {
             name.push('-');
@@ -416,5 +424,5 @@ fn restored(
         producers.insert(name.into(), ProducerEntry { id, epoch });
     }
     let (producers, offsets) = (producers.into_iter().collect(), offsets.collect());
-    Restored { topics, producers, by_key, local, offsets }
+    Restored { topics, producers, ids_from, by_key, local, offsets }
 }

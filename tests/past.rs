@@ -335,6 +335,9 @@ fn reading_changes_nothing_and_the_first_opening_for_writing_keeps_earlier_build
 // RED: src/format/segment.rs
 //   - if version != VERSION || features != 0 {
 //   + if version > VERSION + 1 {
+// RED: src/log/salvage.rs
+//   - Err(error) => drop(damage_of(&path, error)?),
+//   + Err(error) => drop(damage_of(&path, error)),
 #[test]
 fn row_e17_a_directory_with_a_file_of_a_later_form_is_refused_as_a_whole() {
     const POLICIES: [RecoveryPolicy; 3] =
@@ -360,8 +363,10 @@ fn row_e17_a_directory_with_a_file_of_a_later_form_is_refused_as_a_whole() {
             fs::write(dir.join(name), bytes).unwrap();
             let before = contents(&dir);
 
-            let mut refusals =
-                vec![salvage(&dir, home.path().join(format!("salvaged-{case}-{at}"))).map(drop)];
+            let copy = home.path().join(format!("salvaged-{case}-{at}"));
+            let mut refusals = vec![salvage(&dir, &copy).map(drop)];
+            // Or the next attempt, with the build that knows the form, would find it not empty.
+            assert!(!copy.exists(), "{}", name.display());
             for policy in POLICIES {
                 for read_only in [false, true] {
                     let builder = quiet(&dir).clock(clock.clone()).recovery(policy);

@@ -16,6 +16,8 @@ use crate::log::LogIdentity;
 pub(crate) struct Restored {
     pub(crate) topics: Vec<TopicEntry>,
     pub(crate) producers: Vec<(Arc<str>, ProducerEntry)>,
+    /// New ones get ids from this one on.
+    pub(crate) ids_from: Option<u64>,
     /// Which of them give numbers to records with a key, by topic and id.
     pub(crate) by_key: Vec<(TopicId, u64)>,
     pub(crate) local: Vec<LocalChange>,
@@ -63,10 +65,12 @@ impl Engine {
         self.coordinator.offsets.append_durably(state.offsets)?;
         let producers = state.producers.into_iter();
         let producers = producers.map(|(name, entry)| CatalogChange::Producer(name, entry));
+        let ids_from = state.ids_from.map(CatalogChange::ProducerIds);
         let by_key = state.by_key.into_iter();
         let by_key = by_key.map(|(topic, id)| CatalogChange::ByKey(topic, id));
         let topics = at_stage(&state.topics, Stage::Live);
-        self.catalog.append_whole(topics.chain(producers).chain(by_key).collect())
+        let changes = topics.chain(producers).chain(ids_from).chain(by_key);
+        self.catalog.append_whole(changes.collect())
     }
 }
 

@@ -83,7 +83,7 @@ impl Copied {
 ///
 /// # Errors
 ///
-/// [`Error::Io`]; what is in the files is none.
+/// [`Error::Io`]; [`Error::UnsupportedVersion`]; what else is in the files is none.
 pub(crate) fn owners(
     disk: &dyn Disk,
     dir: &Path,
@@ -95,12 +95,14 @@ pub(crate) fn owners(
             continue;
         }
         let path = dir.join(&entry.name);
-        let (_, header) = read_header(disk, &path)?;
-        if let Ok(header) = header
-            && header.partition == partition
-        {
-            let count: &mut u64 = owners.entry(header.topic_id).or_default();
-            *count = count.saturating_add(1);
+        match read_header(disk, &path)?.1 {
+            Ok(header) if header.partition == partition => {
+                let count: &mut u64 = owners.entry(header.topic_id).or_default();
+                *count = count.saturating_add(1);
+            }
+            Ok(_) => {}
+            // Here already, before anything is made where the copy is to be.
+            Err(error) => drop(damage_of(&path, error)?),
         }
     }
     Ok(owners)
@@ -116,6 +118,21 @@ fn read_header(disk: &dyn Disk, path: &Path) -> Result<(Arc<dyn DiskFile>, Heade
     let read = read.map_err(|source| Error::io("read", path, source))?;
     let header = SegmentHeader::decode(bytes.get(..read).unwrap_or_default());
     Ok((file, header))
+}
+
+/// What is damaged in a header that cannot be read.
+///
+/// # Errors
+///
+/// [`Error::UnsupportedVersion`] where it is whole, and of a later form.
+fn damage_of(path: &Path, error: HeaderError) -> Result<CorruptionKind> {
+    match error {
+        HeaderError::Corrupt(kind) => Ok(kind),
+        HeaderError::Unsupported { version, features } => {
+            let (path, found, supported) = (path.to_owned(), version, VERSION);
+            Err(Error::UnsupportedVersion { path, found, supported, features })
+        }
+    }
 }
 
 impl Wreck {
@@ -370,11 +387,8 @@ impl Survey<'_> {
                     None => found.push(Found::new(path, header, file)?),
                     Some(what) => self.note(path, CorruptionKind::Foreign(what)),
                 },
-                Err(HeaderError::Unsupported { version, features }) => {
-                    let (found, supported) = (version, VERSION);
-                    return Err(Error::UnsupportedVersion { path, found, supported, features });
-                }
-                Err(HeaderError::Corrupt(kind)) => {
+                Err(error) => {
+                    let kind = damage_of(&path, error)?;
                     let facts = lost_facts(&*file, number, kind);
                     let facts = facts.map_err(|source| Error::io("read", &path, source))?;
                     lost.push(LostFile { path, facts });

@@ -23,6 +23,8 @@ use crate::record::{Offsets, Record, TopicPartition};
 use crate::storage::disk::{Access, Fault, Operation, PowerCut, SimulatedDisk};
 use crate::topic::Partition;
 
+mod producers;
+
 const FROM: &str = "/from";
 const TO: &str = "/to";
 const GROUP: &str = "readers";
