@@ -43,6 +43,10 @@ impl Engine {
             partition.with_log(|log| log.set_segment_bytes(entry.config.segment_bytes));
         }
         self.replace_topic(&topic, entry.config, topic.partitions.clone());
+        // By the new settings there may be room for appends that wait: they try again, and what then
+        // refuses them is looked after anew.
+        *self.relieved.lock() = None;
+        self.env.space.wake();
         Ok(())
     }
 

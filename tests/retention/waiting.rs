@@ -103,6 +103,33 @@ fn row_c16_the_background_makes_room_for_an_append_that_waits() {
     });
 }
 
+/// Symptom: settings that let records go did not help an append that waited: it was refused when its
+/// time was over. Cause: what can go is looked for when an append is refused, and then every minute.
+/// Rule: a change of settings is a reason to look.
+// RED: src/broker/alter.rs
+//   - self.env.space.wake();
+#[test]
+fn row_c16_an_append_waits_until_the_settings_make_room() {
+    let full = refused(small_topic(1)).partition.log_end_offset();
+    let setup = waiting(LONG, true, small_topic(1));
+    thread::scope(|scope| {
+        let appends = scope.spawn(|| {
+            for _ in 0..full + 10 {
+                setup.partition.append(&record()).unwrap();
+            }
+        });
+        while setup.partition.log_end_offset() < full {
+            thread::yield_now();
+        }
+        (0..10_000).for_each(|_| thread::yield_now());
+        #[expect(clippy::disallowed_methods, reason = "the time-out is real time")]
+        let began = Instant::now();
+        setup.broker.admin().alter_topic("t", |config| config.retention_bytes(32 << 10)).unwrap();
+        appends.join().unwrap();
+        assert!(began.elapsed() < LONG / 2, "nothing ended the wait but its time");
+    });
+}
+
 /// When the time is over the append is refused, and nothing was appended.
 #[test]
 fn row_c16_a_wait_ends_after_its_time() {
