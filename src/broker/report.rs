@@ -12,7 +12,8 @@ use crate::log::open::PartitionRecovery;
 #[non_exhaustive]
 pub struct RecoveryReport {
     /// Whether the last life of the directory ended with [`Broker::close`](crate::Broker::close);
-    /// also true for a directory that is new.
+    /// also true for a directory that is new. Not after a close while a partition was unavailable or
+    /// poisoned: then one of them is not known to be whole.
     pub clean_shutdown: bool,
     /// One entry per partition of every topic, the engine's own included.
     pub partitions: Vec<PartitionRecovery>,

@@ -201,7 +201,10 @@ impl ConsumerBuilder {
     /// # Errors
     ///
     /// [`Error::UnknownTopic`], [`Error::UnknownPartition`], [`Error::InvalidName`] for the group
-    /// or the instance id, [`Error::NoOffset`] with [`StartAt::Error`], and [`Error::Config`] when
+    /// or the instance id, [`Error::NoOffset`] and [`Error::OffsetOutOfRange`] with
+    /// [`StartAt::Error`] (to begin elsewhere, open it once with another setting and
+    /// [`seek`](Consumer::seek), or [`reset_offsets`](crate::Admin::reset_offsets)), and
+    /// [`Error::Config`] when
     /// there is nothing to read, both ways of choosing are mixed, the group's members use another
     /// assignor, or a setting cannot work. So is one that would have no effect:
     /// [`assignor`](Self::assignor), [`max_poll_interval`](Self::max_poll_interval),
