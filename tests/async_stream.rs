@@ -22,7 +22,7 @@ use common::*;
 use futures_core::Stream;
 use logpond::{
     Broker, CommitMode, Consumer, ConsumerHandle, Durability, Error, Message, Record, Result,
-    TopicConfig,
+    StartAt, TopicConfig,
 };
 
 /// What `StreamExt::next` is in other crates.
@@ -72,6 +72,29 @@ fn a_stream_waits_beside_a_paused_partition_whose_topic_is_deleted() {
     send_numbers(&broker, "t", 0, 0..1);
     assert_eq!(counting.calls(), 1);
     assert_eq!(ready(poll_once(&mut stream, &waker)), 0);
+}
+
+/// A stream whose only partition had failed and was then taken away left no waker behind: nothing
+/// woke its task any more, not even the topic that came back. Rule: a failure ends with its
+/// partition, and a stream that waits leaves its waker.
+#[test]
+fn row_j23_a_stream_whose_failed_partition_is_gone_waits_for_the_next() {
+    let broker = numbers(1, 6);
+    let builder = broker.consumer("g").subscribe(["t"]).out_of_range(StartAt::Error);
+    let mut member = builder.max_poll_records(1).open().unwrap();
+    assert_eq!(member.poll(Duration::ZERO).unwrap().len(), 1);
+    broker.admin().delete_records(("t", 0), 5).unwrap();
+    assert!(matches!(member.poll(Duration::ZERO), Err(Error::OffsetOutOfRange { .. })));
+    broker.admin().delete_topic("t").unwrap();
+    let mut stream = member.stream();
+    let counting = CountingWaker::new();
+    let waker = Waker::from(Arc::clone(&counting));
+    assert!(poll_once(&mut stream, &waker).is_pending());
+    let woken = counting.calls();
+    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    assert_eq!(counting.calls(), woken + 1);
+    send_numbers(&broker, "t", 0, 7..8);
+    assert_eq!(ready(poll_once(&mut stream, &waker)), 7);
 }
 
 /// A member was never evicted when its stream had returned `Pending` once and was then forgotten:

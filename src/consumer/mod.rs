@@ -426,7 +426,8 @@ impl Consumer {
                 return Ok(batch);
             }
             let batch = self.pass(false, true)?;
-            if !batch.is_empty() || !matches!(wait, Wait::Forever) {
+            // What had failed may have found an end meanwhile: the next pass waits for others.
+            if !batch.is_empty() || !wait.may_pass_again() {
                 return Ok(batch);
             }
         }
@@ -458,7 +459,11 @@ impl Consumer {
 
     /// Whether an error is to be returned again.
     fn has_failure(&self) -> bool {
-        self.returned.from_slot || self.place_failure.is_some() || self.has_none_available()
+        // Not what was returned: the partition may be gone, or paused, or moved by a seek since.
+        let has_failed = |slot: &Slot| slot.has_failed && slot.core.is_available();
+        self.slots.iter().any(has_failed)
+            || self.place_failure.is_some()
+            || self.has_none_available()
     }
 
     /// Whether all that this consumer reads is unavailable. What it reads beside others has its

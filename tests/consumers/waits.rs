@@ -140,3 +140,37 @@ fn an_error_that_lasts_holds_up_no_other_partition() {
     reader.pause([("gone", 0)]).unwrap();
     assert!(reader.poll(Duration::from_millis(1)).unwrap().is_empty());
 }
+
+/// `recv` never slept again, at full speed, once a partition that had failed was taken away or
+/// paused: that it had failed was noted beside the partitions, and stayed when it went. Rule: a
+/// failure is a partition's, and ends with it.
+// RED: src/consumer/mod.rs
+//   - self.slots.iter().any(has_failed)
+//   + self.returned.from_slot
+#[test]
+fn row_j23_a_failure_ends_with_its_partition_and_the_consumer_sleeps() {
+    for is_paused in [false, true] {
+        let broker = filled(&[6]);
+        let builder = broker.consumer("g").subscribe(["t"]).out_of_range(StartAt::Error);
+        let mut member = builder.max_poll_records(1).open().unwrap();
+        assert_eq!(member.poll(Duration::ZERO).unwrap().len(), 1);
+        broker.admin().delete_records(("t", 0), 5).unwrap();
+        let failed = member.poll(Duration::ZERO);
+        assert!(matches!(failed, Err(Error::OffsetOutOfRange { .. })), "{failed:?}");
+        if is_paused {
+            member.pause([("t", 0)]).unwrap();
+        } else {
+            broker.admin().delete_topic("t").unwrap();
+        }
+        let handle = member.handle();
+        let (parked, is_parked) = mpsc::channel();
+        let waiting = thread::spawn(move || {
+            parked.send(ThreadState::here()).unwrap();
+            member.recv()
+        });
+        is_parked.recv().unwrap().wait_until_it_sleeps();
+        handle.wake();
+        let woken = waiting.join().unwrap();
+        assert!(matches!(woken, Err(Error::Timeout)), "{woken:?}");
+    }
+}
