@@ -11,6 +11,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod common;
+#[path = "async_stream/wakers.rs"]
+mod wakers;
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -21,8 +23,8 @@ use std::time::Duration;
 use common::*;
 use futures_core::Stream;
 use logpond::{
-    Broker, CommitMode, Consumer, ConsumerHandle, Durability, Error, Message, Record, Result,
-    StartAt, TopicConfig,
+    Broker, CommitMode, Consumer, ConsumerHandle, Durability, Error, ManualClock, Message, Record,
+    Result, StartAt, TopicConfig, Visibility, WhenFull,
 };
 
 /// What `StreamExt::next` is in other crates.

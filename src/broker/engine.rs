@@ -26,6 +26,7 @@ use super::room::Sight;
 use crate::clock::Clock;
 use crate::config::{Durability, RecoveryPolicy, TopicConfig, WhenFull};
 use crate::error::{Error, Result};
+use crate::foreign;
 use crate::format::{TopicId, validate_label};
 use crate::group::coordinator::Coordinator;
 use crate::log::LogEnv;
@@ -360,6 +361,7 @@ impl Engine {
     }
 
     fn end_cleanly(&self) -> Result<()> {
+        let _woken = foreign::hold_back();
         // No topic is made or deleted, and no other recovery point stored, from here on.
         let (_admin, _points) = (self.admin.lock(), self.points.lock());
         let topics = self.all_topics();

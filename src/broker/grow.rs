@@ -14,6 +14,7 @@ use super::engine::Engine;
 use super::topics::{identity, remove_partition_files, sync_dir};
 use crate::config::TopicConfig;
 use crate::error::{Error, Result};
+use crate::foreign;
 use crate::log::record_bytes_max;
 use crate::rules::Rule;
 use crate::topic::TopicShared;
@@ -21,7 +22,7 @@ use crate::topic::TopicShared;
 impl Engine {
     pub(crate) fn add_partitions(&self, name: &str, total: u32) -> Result<()> {
         self.check_process()?;
-        let _told = self.env.trace.deliver_at_end();
+        let (_told, _woken) = (self.env.trace.deliver_at_end(), foreign::hold_back());
         let _admin = self.admin.lock();
         self.check_open()?;
         self.check_writable()?;

@@ -13,6 +13,7 @@ use super::engine::Engine;
 use super::local::LocalChange;
 use crate::config::{Visibility, WhenFull};
 use crate::error::{Error, Result};
+use crate::foreign;
 use crate::format::TopicId;
 use crate::log::create::FIRST_ALLOCATION_BYTES;
 use crate::log::retention::{RetentionPolicy, SegmentFacts, deletes};
@@ -41,6 +42,7 @@ impl Engine {
             partition.compact_if_due();
         }
         let expired = self.expire();
+        let _woken = foreign::hold_back();
         self.write_points(self.points.lock()).and(retained).and(expired)
     }
 
@@ -125,6 +127,7 @@ impl Engine {
         if !want.is_budget {
             return false;
         }
+        let _woken = foreign::hold_back();
         let _one = self.dropping.lock();
         let budget = &self.env.space;
         let wanted = want.bytes.saturating_add(SPARE_BYTES.min(budget.limit() / 16));
@@ -149,6 +152,7 @@ impl Engine {
             return;
         }
         let wanted = FIRST_ALLOCATION_BYTES.saturating_mul(count as u64);
+        let _woken = foreign::hold_back();
         let _one = self.dropping.lock();
         while self.env.space.free() < wanted && matches!(self.drop_oldest(), Ok(true)) {}
     }

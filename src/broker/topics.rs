@@ -10,6 +10,7 @@ use super::engine::{Engine, Settings};
 use super::local::LocalChange;
 use crate::config::{Cleanup, Durability, TopicConfig};
 use crate::error::{Corruption, Error, NameError, Result};
+use crate::foreign;
 use crate::format::{
     SegmentHeader, TopicId, parse_segment_file_name, parse_temporary_segment_file_name,
     partition_dir_name, validate_topic,
@@ -31,7 +32,7 @@ impl Engine {
         let config = config.or_defaults(&self.settings.topic_defaults);
         config.validate(record_bytes_max(config.segment_bytes))?;
         self.check_process()?;
-        let _told = self.env.trace.deliver_at_end();
+        let (_told, _woken) = (self.env.trace.deliver_at_end(), foreign::hold_back());
         let _admin = self.admin.lock();
         self.check_open()?;
         let dir = self.settings.dir.join(name);
@@ -172,7 +173,7 @@ impl Engine {
 
     pub(crate) fn delete_topic(&self, name: &str) -> Result<()> {
         self.check_process()?;
-        let _told = self.env.trace.deliver_at_end();
+        let (_told, _woken) = (self.env.trace.deliver_at_end(), foreign::hold_back());
         let _admin = self.admin.lock();
         self.check_open()?;
         // Not from the table of topics: a deletion that failed can be tried again.

@@ -203,6 +203,8 @@ impl SyncGate {
     }
 
     fn run(&self, sync: &dyn Fn() -> Result<u64>) {
+        // What the sync wakes may wait for a sync, which begins when this one has ended.
+        let _woken = foreign::hold_back();
         // A panic in the sync must not leave the gate shut for everybody else.
         let mut in_flight = InFlight { gate: self, outcome: Some(Err(Error::Closed)) };
         in_flight.outcome = Some(sync());
@@ -228,7 +230,7 @@ impl SyncGate {
         drop(state);
         self.ended.notify_all();
         for waker in wakers {
-            foreign::call(|| waker.wake());
+            foreign::wake(waker);
         }
     }
 }

@@ -6,7 +6,8 @@ use std::thread;
 
 use super::PartitionCore;
 use crate::error::{Error, Result};
-use crate::sync::{AtomicUsize, Ordering};
+use crate::foreign;
+use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 /// LIMIT: as many syncs of one call at a time. Each takes a thread for as long as it lasts, and
 /// what a disk does at once is not much more.
@@ -30,16 +31,26 @@ pub(crate) fn wait_durable(waits: &[(&PartitionCore, u64)]) -> Vec<Result<()>> {
             let _ = answer.set(core.wait_durable(*target));
         }
     };
+    // What the caller holds, it holds until the helpers have ended: they wake nobody before.
+    let holds_back = foreign::holds_back();
+    let left = Mutex::new(Vec::new());
+    let help = || {
+        let mine = holds_back.then(foreign::hold_back);
+        work();
+        left.lock().extend(mine.map(foreign::HoldBack::take).unwrap_or_default());
+    };
     thread::scope(|scope| {
         for _ in 0..helpers {
             let helper = thread::Builder::new().name("logpond-sync".to_owned());
-            if helper.spawn_scoped(scope, work).is_err() {
+            if helper.spawn_scoped(scope, help).is_err() {
                 // This thread does what there is no other for.
                 break;
             }
         }
         work();
     });
+    let left = std::mem::take(&mut *left.lock());
+    left.into_iter().for_each(foreign::wake);
     answers.into_iter().map(|answer| answer.into_inner().unwrap_or(Err(Error::Closed))).collect()
 }
 

@@ -206,7 +206,7 @@ impl Notifier {
         drop(signals);
         self.changed.notify_all();
         if let Some(waker) = waker {
-            foreign::call(|| waker.wake());
+            foreign::wake(waker);
         }
     }
 

@@ -20,7 +20,7 @@ fn panicking_waker() -> Waker {
 /// and whoever had synced, perhaps a third producer, unwound. The rule: a panic ends with the call
 /// that caused it.
 // RED: src/partition/commit.rs
-//   - foreign::call(|| waker.wake());
+//   - foreign::wake(waker);
 //   + waker.wake();
 #[test]
 fn row_j14_a_waker_that_panics_keeps_no_other_from_waking_after_a_sync() {
@@ -36,7 +36,7 @@ fn row_j14_a_waker_that_panics_keeps_no_other_from_waking_after_a_sync() {
 /// As above for readers that wait for records: the append that ended their wait had been published,
 /// and its producer unwound without an answer.
 // RED: src/partition/waiters.rs
-//   - foreign::call(|| waker.wake());
+//   - foreign::wake(waker);
 //   + waker.wake();
 #[test]
 fn row_j14_a_waker_that_panics_keeps_no_other_from_waking_after_an_append() {
