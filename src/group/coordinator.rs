@@ -5,8 +5,8 @@
 //! dropping take effect at once, and who has something to do is woken. A member that stops polling
 //! is evicted by whoever notices first: another member's poll, the lanes, `tick`.
 //!
-//! LOCK ORDER: the table of groups, one group, then the offsets log. No callback runs under any,
-//! nor is the clock read.
+//! LOCK ORDER: the table of groups, one group, then the offsets log. No callback runs under any. The
+//! clock is read before, except for the time of what is stored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -1,8 +1,8 @@
 //! A consumer's place in its group.
 //!
 //! Owns: what one member may ask and say. Must not know: what a consumer does with its partitions.
-//! Every call takes the group's lock for as long as a few look-ups take, and none of them runs
-//! code of the application: the clock is read before.
+//! Every call takes the group's lock for as long as a few look-ups and at most one append take, and
+//! none of them runs code of the application under it, but for a clock that says when the append was.
 
 use std::fmt;
 use std::sync::Arc;
