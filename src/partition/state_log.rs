@@ -32,7 +32,7 @@ use crate::clock::{Moment, from_millis};
 use crate::config::{PARTITIONS_MAX, TimestampType};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::log::{Log, Outcome, batch_bytes_max};
-use crate::record::Record;
+use crate::record::{Record, TopicPartition};
 use crate::rules::Rule;
 use crate::storage::disk::Disk;
 use crate::sync::{Mutex, MutexGuard};
@@ -233,7 +233,12 @@ impl<S: LoggedState> StateLog<S> {
         drafts: Vec<Draft<S::Change>>,
         now: Moment,
     ) -> Result<u64> {
-        let numbers = inner.next_number..;
+        // A later number would be refused by the next opening, and with it all that is there.
+        let next_number = inner.next_number.checked_add(drafts.len() as u64);
+        let next_number = next_number.ok_or_else(|| Error::OffsetExhausted {
+            partition: TopicPartition::clone(&self.partition.origin),
+        })?;
+        let numbers = inner.next_number..next_number;
         let keys = numbers.zip(&drafts).map(|(number, draft)| {
             let value = &draft.value;
             Stored::Change { number, value }.key()
@@ -242,7 +247,7 @@ impl<S: LoggedState> StateLog<S> {
         let records = keys.iter().zip(&drafts);
         let records = records.map(|(key, draft)| (&**key, &*draft.value, now.wall));
         let base = self.append_records(inner, records)?;
-        inner.next_number = inner.next_number.saturating_add(drafts.len() as u64);
+        inner.next_number = next_number;
         for ((draft, key), offset) in drafts.into_iter().zip(&keys).zip(base..) {
             let bytes = record_bytes(key, &draft.value);
             let at = RecordedAt { offset, bytes, time: now.run, is_copy: false };

@@ -379,3 +379,28 @@ fn row_e02_a_log_that_had_records_is_never_empty() {
     // The form of now has no snapshots.
     assert!(open(NUMBERED_CHANGES, true, false) && !open(0, true, false));
 }
+
+/// E16: a log whose last change has one of the greatest numbers. Symptom: it was continued, and never
+/// opened again. Cause: the number that followed was one that an opening refuses. Rule: no number is
+/// written that an opening would refuse; where there is none left, the append is refused.
+// RED: src/partition/state_log.rs
+//   - let next_number = inner.next_number.checked_add(drafts.len() as u64);
+//   + let next_number = Some(inner.next_number.saturating_add(drafts.len() as u64));
+#[test]
+fn row_e16_no_number_of_a_change_is_written_that_an_opening_refuses() {
+    let disk = new_disk();
+    let core = found(&disk, NUMBERED_CHANGES);
+    core.with_log(Log::finish_opening).unwrap();
+    let value = encoded(&set(1, 1)).unwrap();
+    let key = Stored::Change { number: u64::MAX - 2, value: &value }.key().unwrap();
+    let record = [Record::new().key(&key).value(&value)];
+    encode(&record, RULES, 0, |batch| core.append(batch, &AppendOptions::default())).unwrap();
+    core.flush().unwrap();
+    drop(core);
+    let log = open(&disk);
+    log.append_durably(vec![set(2, 1)]).unwrap();
+    let refused = log.append_durably(vec![set(3, 1)]);
+    drop(log);
+    assert_eq!(contents(&open(&disk)).into_keys().collect::<Vec<_>>(), [1, 2]);
+    assert!(matches!(refused, Err(Error::OffsetExhausted { .. })), "{refused:?}");
+}
