@@ -87,28 +87,41 @@ impl Engine {
 
     fn expire_producers(&self) -> Result<()> {
         self.hold_producers(millis(HELD_EVERY))?;
+        for (name, used) in self.idle_producers() {
+            self.expire_producer(name, used)?;
+        }
+        Ok(())
+    }
+
+    /// The producers that were not used for too long, and when each was used last.
+    pub(crate) fn idle_producers(&self) -> Vec<(Arc<str>, u64)> {
         let now = self.local.partition().steady_millis();
         let limit = millis(PRODUCER_EXPIRY).saturating_add(millis(HELD_EVERY));
-        let idle: Vec<Arc<str>> = self.catalog.read(|catalog| {
-            let used = |name: &Arc<str>| catalog.producers.time_of(name).unwrap_or(0);
-            let names = catalog.producers.keys();
-            let is_idle = |name: &&Arc<str>| used(name) > 0 && now - used(name).min(now) > limit;
-            names.filter(is_idle).cloned().collect()
-        });
-        for name in idle {
-            // Whoever acquires the id waits, and finds it used or gone.
-            let mut producers = self.producers.lock();
-            let is_held = producers.get(&name).is_some_and(|held| Arc::strong_count(held) > 1);
-            if is_held {
-                continue;
-            }
-            let changes = self.catalog.read(|catalog| catalog.producer_gone(&name));
-            self.catalog.append_whole(changes)?;
-            producers.remove(&name);
-            drop(producers);
-            self.expired.producers.fetch_add(1, Ordering::Relaxed);
-            note!(self.env.trace, ProducerExpired { producer: name });
+        self.catalog.read(|catalog| {
+            let idle = |name: &Arc<str>| {
+                let used = catalog.producers.time_of(name).unwrap_or(0);
+                let is_idle = used > 0 && now.saturating_sub(used) > limit;
+                is_idle.then(|| (Arc::clone(name), used))
+            };
+            catalog.producers.keys().filter_map(idle).collect()
+        })
+    }
+
+    /// Forgets a producer that is idle, unless it has been used meanwhile.
+    pub(crate) fn expire_producer(&self, name: Arc<str>, used: u64) -> Result<()> {
+        // Whoever acquires the id waits, and finds it used or gone.
+        let mut producers = self.producers.lock();
+        let is_held = producers.get(&name).is_some_and(|held| Arc::strong_count(held) > 1);
+        let last = self.catalog.read(|catalog| catalog.producers.time_of(&name));
+        if is_held || last != Some(used) {
+            return Ok(());
         }
+        let changes = self.catalog.read(|catalog| catalog.producer_gone(&name));
+        self.catalog.append_whole(changes)?;
+        producers.remove(&name);
+        drop(producers);
+        self.expired.producers.fetch_add(1, Ordering::Relaxed);
+        note!(self.env.trace, ProducerExpired { producer: name });
         Ok(())
     }
 

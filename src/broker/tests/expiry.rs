@@ -10,6 +10,7 @@ use crate::broker::Broker;
 use crate::clock::{Clock, ManualClock};
 use crate::config::{Cleanup, Durability, TopicConfig};
 use crate::error::Error;
+use crate::producer::SendOutcome;
 use crate::record::{Offsets, Record, TopicPartition};
 use crate::storage::disk::SimulatedDisk;
 
@@ -254,4 +255,27 @@ fn row_c18_a_producer_that_nobody_holds_expires_and_its_id_is_not_given_out_agai
     assert!(id_of(&broker, "left").unwrap() > first);
     assert_eq!(again.last_sequence(&("t", 0).into()), None);
     again.send_sequenced(1, record()).unwrap();
+}
+
+/// C18: as with groups, an id that is used between the look and its end stays.
+// RED: src/broker/expiry.rs
+//   - if is_held || last != Some(used) {
+//   + if is_held {
+#[test]
+fn row_c18_a_producer_that_is_used_again_at_the_last_moment_stays() {
+    let (disk, clock) = (SimulatedDisk::new(), clock());
+    let broker = broker(&disk, &clock);
+    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    let send = || {
+        let producer = broker.producer_builder().id("p").build().unwrap();
+        producer.send_sequenced(7, Record::to("t").partition(0).value("v")).unwrap()
+    };
+    send();
+    clock.advance(29 * DAY);
+    look(&broker, &clock);
+    clock.advance(3 * DAY);
+    let (name, used) = broker.life().idle_producers().pop().unwrap();
+    assert!(matches!(send(), SendOutcome::Duplicate { .. }));
+    broker.life().expire_producer(name, used).unwrap();
+    assert!(matches!(send(), SendOutcome::Duplicate { .. }));
 }
