@@ -184,6 +184,11 @@ impl Moment {
         Self { wall, run: wall.min(now) }
     }
 
+    /// A moment of this run as the wall clock shows it that now shows `now`, whatever it showed then.
+    pub(crate) fn used(run: u64, now: Self) -> Self {
+        Self { wall: Self { wall: 0, run }.latest_wall(now), run }
+    }
+
     /// What the wall clock shows now for a moment at which it showed `wall`: never earlier, since
     /// it may have been behind then and right now.
     pub(crate) fn latest_wall(self, now: Self) -> u64 {

@@ -247,7 +247,7 @@ impl PartitionCore {
     }
 
     /// Now, for what is stored and for what is compared.
-    fn moment(&self) -> Moment {
+    pub(crate) fn moment(&self) -> Moment {
         Moment { wall: to_millis(self.clock.now()).unwrap_or(0), run: self.steady_millis() }
     }
 
@@ -588,7 +588,8 @@ impl PartitionCore {
         Some(point)
     }
 
-    /// The recovery point that was taken last could not be stored.
+    /// The recovery point that was taken last could not be stored, or is dated by a clock that was
+    /// set since.
     pub(crate) fn give_back_checkpoint(&self) {
         self.state.lock().changed = true;
     }

@@ -18,6 +18,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::catalog::{CatalogChange, CatalogState, ProducerEntry};
+use super::expiry::ClockSet;
 use super::lanes::{Housekeeping, Lanes};
 use super::local::{LocalChange, LocalState};
 use super::own_logs::{META, OFFSETS};
@@ -104,6 +105,8 @@ pub(crate) struct Engine {
     /// What there was to see when a refused append was last looked after.
     pub(crate) relieved: Mutex<Option<Sight>>,
     pub(crate) expired: Expired,
+    /// Whether what was used in this run is dated by the clock as it is now.
+    pub(crate) clock_set: Mutex<ClockSet>,
 }
 
 impl Engine {

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::catalog::CatalogChange;
+use super::catalog::{CatalogChange, ProducerEntry};
 use super::engine::Engine;
+use crate::clock::Moment;
 use crate::error::Result;
 use crate::group::expiry::IdleGroup;
 use crate::log::retention::RetentionPolicy;
@@ -31,6 +32,33 @@ const HELD_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// time.
 const UNKNOWN_PER_LOOK: usize = 500;
 
+/// LIMIT: a clock that is set by less than this makes no difference to what is kept for days.
+const SET_BY: i64 = 60 * 60 * 1_000;
+
+/// How far the wall clock is from the time of this run, in milliseconds: by how much it was set
+/// forward since the opening.
+#[derive(Debug, Default)]
+pub(crate) struct ClockSet {
+    /// At the last look.
+    seen: i64,
+    /// When what was used was dated last, or less since.
+    dated: i64,
+}
+
+impl ClockSet {
+    /// How far the clock is set, if it was set forward since what was used was dated, and for good:
+    /// a time that it shows at one look only is none to store.
+    fn look(&mut self, now: Moment, is_last: bool) -> Option<i64> {
+        let of = |millis: u64| i64::try_from(millis).unwrap_or(i64::MAX);
+        let set_by = of(now.wall).saturating_sub(of(now.run));
+        let stays = is_last || set_by.saturating_sub(self.seen) < SET_BY;
+        self.seen = set_by;
+        self.dated = self.dated.min(set_by);
+        let is_set = set_by.saturating_sub(self.dated) >= SET_BY;
+        (stays && is_set).then_some(set_by)
+    }
+}
+
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -38,6 +66,7 @@ fn millis(time: Duration) -> u64 {
 impl Engine {
     /// Records which groups and producers are in use, and forgets those that were not for too long.
     pub(super) fn expire(&self) -> Result<()> {
+        self.redate(false)?;
         let groups = self.expire_groups();
         groups.and(self.expire_producers())
     }
@@ -51,8 +80,37 @@ impl Engine {
     /// The last record of which groups have members, at a clean end.
     pub(super) fn note_last_use(&self) {
         // What is not stored costs a group a part of its time.
+        let _ = self.redate(true);
         let _ = self.coordinator.note_seen(0);
         let _ = self.hold_producers(0);
+    }
+
+    /// Records again when what was used in this run was used, once the clock is set that was behind
+    /// at the opening: by what it showed, the next run would find it idle.
+    fn redate(&self, is_last: bool) -> Result<()> {
+        let partition = self.local.partition();
+        let (since, now) = (partition.began_at(), partition.moment());
+        let Some(set_by) = self.clock_set.lock().look(now, is_last) else { return Ok(()) };
+        // What the partitions know of producers is in their recovery points.
+        for topic in self.all_topics() {
+            topic.partitions.iter().for_each(|core| core.give_back_checkpoint());
+        }
+        let groups = self.coordinator.redate(since, now);
+        // Whoever acquires an id waits, and raises the epoch that is recorded here.
+        let producers = self.producers.lock();
+        let used = self.catalog.read(|catalog| {
+            let dated = |(name, entry): (&Arc<str>, &ProducerEntry)| {
+                let used = catalog.producers.time_of(name).filter(|used| *used >= since)?;
+                Some((CatalogChange::Producer(Arc::clone(name), *entry), Moment::used(used, now)))
+            };
+            catalog.producers.iter().filter_map(dated).collect::<Vec<_>>()
+        });
+        let stored = self.catalog.append_dated(used);
+        drop(producers);
+        self.catalog.tidy();
+        groups.and(stored)?;
+        self.clock_set.lock().dated = set_by;
+        Ok(())
     }
 
     fn expire_groups(&self) -> Result<()> {

@@ -103,6 +103,7 @@ impl Opening {
             dropping: Mutex::new(()),
             relieved: Mutex::new(None),
             expired: Expired::default(),
+            clock_set: Mutex::default(),
             settings: self.settings.clone(),
         };
         let engine = self.open_topics(engine, clean_shutdown, same_boot)?;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::coordinator::{Coordinator, Groups};
 use super::offsets::OffsetChange;
 use super::roster::Roster;
+use crate::clock::Moment;
 use crate::error::{Error, Result};
 use crate::format::TopicId;
 
@@ -65,6 +66,22 @@ impl Coordinator {
             self.groups.lock().left.extend(left);
         }
         stored.map(drop)
+    }
+
+    /// Records again when the groups were used that were in this run, which began at `since`: the
+    /// wall clock is another than it was then.
+    pub(crate) fn redate(&self, since: u64, now: Moment) -> Result<()> {
+        let mut used = Vec::new();
+        self.for_each_group(|name, (at, _), _| {
+            if at >= since {
+                used.push((OffsetChange::GroupSeen(Arc::clone(name)), Moment::used(at, now)));
+            }
+        });
+        for part in used.chunks(GROUPS_PER_LOOK) {
+            self.offsets.append_dated(part.to_vec())?;
+            self.tidy_offsets();
+        }
+        Ok(())
     }
 
     /// Groups whose commits are of an earlier version, which did not store when they were made.

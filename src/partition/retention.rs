@@ -100,6 +100,11 @@ impl PartitionCore {
         oldest
     }
 
+    /// When this run began, in its time.
+    pub(crate) fn began_at(&self) -> u64 {
+        self.started.0
+    }
+
     /// Whether the numbers of a producer are remembered, as far as is known.
     pub(crate) fn may_remember(&self, producer: u64) -> bool {
         let now = self.moment();

@@ -185,8 +185,22 @@ impl<S: LoggedState> StateLog<S> {
         check: impl FnOnce(&S) -> Result<()>,
     ) -> Result<u64> {
         self.partition.check_process()?;
-        let mut drafts = drafts_of(changes)?.into_iter().peekable();
         let now = self.partition.moment();
+        self.append_drafts(drafts_of(changes.into_iter().map(|change| (change, now)))?, check)
+    }
+
+    /// As [`append_if`](Self::append_if), for changes that are of other moments than now.
+    pub(crate) fn append_dated(&self, changes: Vec<(S::Change, Moment)>) -> Result<u64> {
+        self.partition.check_process()?;
+        self.append_drafts(drafts_of(changes)?, |_| Ok(()))
+    }
+
+    fn append_drafts(
+        &self,
+        drafts: Vec<Draft<S::Change>>,
+        check: impl FnOnce(&S) -> Result<()>,
+    ) -> Result<u64> {
+        let mut drafts = drafts.into_iter().peekable();
         let mut inner = self.inner.lock();
         check(&inner.state)?;
         while drafts.peek().is_some() {
@@ -198,7 +212,7 @@ impl<S: LoggedState> StateLog<S> {
             }) {
                 batch.push(next);
             }
-            self.append_batch(&mut inner, batch, now)?;
+            self.append_batch(&mut inner, batch)?;
         }
         Ok(self.partition.log_end())
     }
@@ -214,9 +228,9 @@ impl<S: LoggedState> StateLog<S> {
     /// As [`append_durably`](Self::append_durably), in one batch: after a crash all of the changes
     /// are there, or none.
     pub(crate) fn append_whole(&self, changes: Vec<S::Change>) -> Result<()> {
-        let drafts = drafts_of(changes)?;
         let now = self.partition.moment();
-        let end = self.append_batch(&mut self.inner.lock(), drafts, now)?;
+        let drafts = drafts_of(changes.into_iter().map(|change| (change, now)))?;
+        let end = self.append_batch(&mut self.inner.lock(), drafts)?;
         Rule::StateSync.keep(|| self.partition.wait_durable(end))
     }
 
@@ -231,7 +245,6 @@ impl<S: LoggedState> StateLog<S> {
         &self,
         inner: &mut MutexGuard<'_, Inner<S>>,
         drafts: Vec<Draft<S::Change>>,
-        now: Moment,
     ) -> Result<u64> {
         // A later number would be refused by the next opening, and with it all that is there.
         let next_number = inner.next_number.checked_add(drafts.len() as u64);
@@ -245,12 +258,12 @@ impl<S: LoggedState> StateLog<S> {
         });
         let keys = keys.collect::<Result<Vec<_>>>()?;
         let records = keys.iter().zip(&drafts);
-        let records = records.map(|(key, draft)| (&**key, &*draft.value, now.wall));
+        let records = records.map(|(key, draft)| (&**key, &*draft.value, draft.made.wall));
         let base = self.append_records(inner, records)?;
         inner.next_number = next_number;
         for ((draft, key), offset) in drafts.into_iter().zip(&keys).zip(base..) {
             let bytes = record_bytes(key, &draft.value);
-            let at = RecordedAt { offset, bytes, time: now.run, is_copy: false };
+            let at = RecordedAt { offset, bytes, time: draft.made.run, is_copy: false };
             apply_own(&mut inner.state, draft.change, at);
         }
         Ok(self.partition.log_end())
@@ -289,10 +302,13 @@ impl<S: LoggedState> StateLog<S> {
 struct Draft<C> {
     change: C,
     value: Vec<u8>,
+    made: Moment,
 }
 
-fn drafts_of<C: Serialize + DeserializeOwned>(changes: Vec<C>) -> Result<Vec<Draft<C>>> {
-    let draft = |change| Ok(Draft { value: encoded(&change)?, change });
+fn drafts_of<C: Serialize + DeserializeOwned>(
+    changes: impl IntoIterator<Item = (C, Moment)>,
+) -> Result<Vec<Draft<C>>> {
+    let draft = |(change, made)| Ok(Draft { value: encoded(&change)?, change, made });
     changes.into_iter().map(draft).collect()
 }
 

@@ -257,6 +257,66 @@ fn row_c18_a_producer_that_nobody_holds_expires_and_its_id_is_not_given_out_agai
     again.send_sequenced(1, record()).unwrap();
 }
 
+/// Symptom: a group that had committed a minute before, and a named producer's numbers, were
+/// forgotten by the next opening, and the retry of a record was stored twice. Cause: the wall clock
+/// was behind when the broker was opened and was set right later, and what was used in between kept
+/// the date of the wrong clock. Rule: once the clock is set, what was used in this run is dated by
+/// it; by a time that it shows at one look only, nothing is.
+// RED: src/broker/expiry.rs
+//   - let stays = is_last || set_by.saturating_sub(self.seen) < SET_BY;
+//   + let stays = false;
+// RED: src/broker/expiry.rs
+//   - let stays = is_last || set_by.saturating_sub(self.seen) < SET_BY;
+//   + let stays = is_last;
+// RED: src/broker/expiry.rs
+//   - topic.partitions.iter().for_each(|core| core.give_back_checkpoint());
+// RED: src/broker/expiry.rs
+//   - let groups = self.coordinator.redate(since, now);
+//   + let groups = Ok(());
+// RED: src/broker/expiry.rs
+//   - let stored = self.catalog.append_dated(used);
+//   + let stored = self.catalog.append_dated(used.into_iter().take(0).collect());
+// RED: src/clock.rs
+//   - Self { wall: Self { wall: 0, run }.latest_wall(now), run }
+//   + Self { wall: run, run }
+#[test]
+fn row_c18_a_clock_that_was_behind_makes_nothing_look_idle_in_the_next_run() {
+    let record = || Record::to("t").partition(0).value("v");
+    for is_closed in [true, false] {
+        let (disk, clock) = (SimulatedDisk::new(), clock());
+        let right = clock.now() + 1_000 * DAY;
+        clock.set(right - 40 * DAY);
+        let broker = self::broker(&disk, &clock);
+        broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+        commit(&broker, "g", "t");
+        let producer = broker.producer_builder().id("p").build().unwrap();
+        producer.send_sequenced(7, record()).unwrap();
+        drop(producer);
+        look(&broker, &clock);
+        clock.set(right);
+        let mut found = disk.clone();
+        if is_closed {
+            broker.close().unwrap();
+        } else {
+            look(&broker, &clock);
+            look(&broker, &clock);
+            found = disk.kill9();
+            drop(broker);
+        }
+        clock.advance(6 * DAY);
+        let broker = self::broker(&found, &clock);
+        look(&broker, &clock);
+        assert_eq!(groups(&broker), ["g"], "closed: {is_closed}");
+        let producer = broker.producer_builder().id("p").build().unwrap();
+        let again = producer.send_sequenced(7, record()).unwrap();
+        assert!(matches!(again, SendOutcome::Duplicate { last: 7 }), "{again:?}");
+        drop(producer);
+        clock.advance(2 * DAY);
+        look(&broker, &clock);
+        assert_eq!(groups(&broker).len(), 0, "dated later than it was used");
+    }
+}
+
 /// C18: as with groups, an id that is used between the look and its end stays.
 // RED: src/broker/expiry.rs
 //   - if is_held || last != Some(used) {

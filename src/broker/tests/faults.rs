@@ -137,8 +137,8 @@ fn row_d01_a_record_whose_sync_failed_is_there_or_not() {
 }
 
 // RED: src/partition/state_log.rs
-//   - self.append_batch(&mut inner, batch, now)?;
-//   + let _ = self.append_batch(&mut inner, batch, now);
+//   - self.append_batch(&mut inner, batch)?;
+//   + let _ = self.append_batch(&mut inner, batch);
 #[test]
 fn row_c05_a_commit_that_fails_leaves_the_last_one() {
     let setup =
