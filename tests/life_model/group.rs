@@ -15,7 +15,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn hear(&mut self, who: u64, event: &Rebalance<'_>, commits: &Commits<'_>) {
+    pub(super) fn hear(
+        &mut self,
+        (who, out_of_range): (u64, StartAt),
+        event: &Rebalance<'_>,
+        commits: &Commits<'_>,
+    ) {
         let told = self.told.entry(who).or_default();
         match event {
             Rebalance::Assigned(partitions) => {
@@ -26,7 +31,10 @@ impl Shared {
                     // Nothing is committed of what came after the group began: all is news.
                     let from = self.committed.get(at).copied().unwrap_or(0);
                     let is_new = !self.committed.contains_key(at);
-                    assert!(!is_new || position <= self.starts[at], "{at}: begins at {position}");
+                    let start = self.starts[at];
+                    let jumps = start > 0 && out_of_range != StartAt::Earliest;
+                    let is_right = !is_new || position <= start || jumps;
+                    assert!(is_right, "{at}: begins at {position} of {start}");
                     let before = told.insert(at.clone(), (*era, from));
                     assert_eq!(before, None, "{at} assigned to its owner");
                 }
@@ -44,6 +52,8 @@ pub(super) struct Member {
     pub(super) consumer: Consumer,
     /// Whether it takes messages one by one.
     pub(super) is_single: bool,
+    /// Where it goes on when what it was to read is gone.
+    pub(super) out_of_range: StartAt,
     /// For how many polls in a row each of its partitions had something and was not served.
     pub(super) starved: BTreeMap<TopicPartition, usize>,
     /// The partitions that it had.
@@ -106,28 +116,32 @@ impl Walk {
         // Now and then less than a record, mostly less than a batch.
         let bytes = [1, 700, 4_000, 20_000, 1 << 20][self.rng.index(5)];
         let records = 1 + self.rng.index(40);
+        // Only the first of the group asks where to start.
+        let start = self.some_start();
+        let out_of_range = if self.rng.one_in(3) { self.some_start() } else { StartAt::Earliest };
+        let who = (id, out_of_range);
         let builder = self.broker().consumer(GROUP).subscribe_pattern("m-*");
         let consumer = builder
+            .start(start)
+            .out_of_range(out_of_range)
             .max_poll_records(records)
             .max_poll_bytes(bytes)
             .max_poll_interval(INTERVAL)
-            .on_rebalance(move |event, commits| shared.lock().unwrap().hear(id, &event, commits))
+            .on_rebalance(move |event, commits| shared.lock().unwrap().hear(who, &event, commits))
             .open()
             .unwrap();
         if self.begun.is_none() {
             self.begun = Some(self.clocks.shown());
-            // The group begins at the log starts of now.
-            for at in self.logs.keys() {
-                let topic = self.broker().topic(&at.topic).unwrap();
-                let start = topic.partition(at.partition).unwrap().log_start_offset();
+            for (at, log) in &self.logs {
                 let begins = consumer.committed(at).unwrap();
-                assert_eq!(begins, Some(start).filter(|it| *it > 0), "{at}");
+                assert_eq!(begins, log.resolve(start).filter(|it| *it > 0), "{at}: {start:?}");
                 self.shared.lock().unwrap().committed.extend(begins.map(|it| (at.clone(), it)));
             }
         }
         let member = Member {
             consumer,
             is_single: self.rng.one_in(4),
+            out_of_range,
             starved: BTreeMap::new(),
             turns: Vec::new(),
             last_poll: self.clocks.monotonic(),
@@ -165,7 +179,11 @@ impl Walk {
                 let (era, next) =
                     told.get_mut(&gap.partition).expect("missed what it does not own");
                 if shared.eras.get(&*gap.partition.topic) == Some(era) {
-                    self.logs[&gap.partition].hear_gap(gap, next);
+                    // One that was met when the partition was taken over may be told after retention
+                    // has gone further: the rest is another gap, or the next record is a skip.
+                    let log = &self.logs[&gap.partition];
+                    let jumps = member.out_of_range != StartAt::Earliest;
+                    log.hear_gap(gap, next, if jumps { log.end() } else { log.start });
                 }
             }
             for message in batch {

@@ -63,15 +63,24 @@ impl Log {
         (next.max(self.start)..self.end()).any(|it| !self.removed.contains(&it))
     }
 
-    /// A reader that stood at `next` has missed something.
-    pub(super) fn hear_gap(&self, gap: &Gap, next: &mut u64) {
-        // A position has passed offsets whose records compaction removed.
-        let passed = (*next..gap.missed.start).all(|it| self.removed.contains(&it));
-        // One that was met when the partition was taken over may be told after retention has gone
-        // further: the rest is another gap, without which the next record would be a skip.
-        let is_next = gap.missed.start >= *next && passed && gap.missed.end <= self.start;
-        assert!(is_next, "{gap:?} after {next}");
-        *next = gap.missed.end;
+    /// A reader that stood at `next` has missed something, and goes on at `most` or before.
+    pub(super) fn hear_gap(&self, gap: &Gap, next: &mut u64, most: u64) {
+        let missed = &gap.missed;
+        let is_next = missed.start >= *next && self.has_passed(*next, missed.start);
+        let is_gone = missed.start < self.start && missed.end <= most;
+        assert!(is_next && is_gone, "{gap:?} after {next}, {} and {most}", self.start);
+        *next = missed.end;
+    }
+
+    /// A position that was at `next` may be at `to`: it has passed offsets whose records compaction
+    /// removed.
+    pub(super) fn has_passed(&self, next: u64, to: u64) -> bool {
+        next <= to && (next..to).all(|it| self.removed.contains(&it))
+    }
+
+    /// Where a reader goes on whose position is below the log start. `None` where it does not.
+    pub(super) fn go_on(&self, out_of_range: StartAt) -> Option<u64> {
+        self.resolve(out_of_range).map(|it| it.max(self.start))
     }
 
     /// A reader that stood at `next` was handed a message.

@@ -11,6 +11,15 @@ pub(super) struct Reader {
     paused: BTreeSet<TopicPartition>,
     /// For how many polls in a row each of its partitions had something and was not served.
     starved: BTreeMap<TopicPartition, usize>,
+    /// Where it goes on when what it was to read is gone.
+    out_of_range: StartAt,
+}
+
+impl Reader {
+    /// Whether a partition may be read no further before the reader is moved by hand.
+    fn is_stuck(&self, log: &Log, next: u64) -> bool {
+        self.out_of_range == StartAt::Error && next < log.start
+    }
 }
 
 impl Walk {
@@ -29,8 +38,9 @@ impl Walk {
             number == one + 1 || self.rng.one_in(2)
         });
         let start = self.some_start();
+        let out_of_range = if self.rng.one_in(5) { StartAt::Error } else { self.some_start() };
         let bytes = [1, 700, 4_000, 20_000, 1 << 20][self.rng.index(5)];
-        let builder = self.broker().reader().assign(&parts).start(start);
+        let builder = self.broker().reader().assign(&parts).start(start).out_of_range(out_of_range);
         let consumer = builder.max_poll_bytes(bytes).max_poll_records(1 + self.rng.index(40));
         let consumer = consumer.open().unwrap();
         let position = |at: &TopicPartition| {
@@ -40,10 +50,10 @@ impl Walk {
         };
         let positions = parts.iter().map(|at| (at.clone(), position(at))).collect();
         let (paused, starved) = (BTreeSet::new(), BTreeMap::new());
-        self.readers.push(Reader { consumer, positions, paused, starved });
+        self.readers.push(Reader { consumer, positions, paused, starved, out_of_range });
     }
 
-    fn some_start(&mut self) -> StartAt {
+    pub(super) fn some_start(&mut self) -> StartAt {
         match self.rng.below(5) {
             0 => StartAt::Earliest,
             1 => StartAt::Latest,
@@ -94,7 +104,8 @@ impl Walk {
         let is_current = |at: &TopicPartition, era: u64| eras.get(&*at.topic) == Some(&era);
         let may_serve = |(at, (era, next)): &(&TopicPartition, &(u64, u64))| {
             let is_there = is_current(at, *era) && !reader.paused.contains(*at);
-            is_there && self.logs[*at].has_after(*next)
+            let log = self.logs.get(*at).filter(|_| is_there);
+            log.is_some_and(|log| log.has_after(*next) && !reader.is_stuck(log, *next))
         };
         let hungry: BTreeSet<TopicPartition> =
             reader.positions.iter().filter(may_serve).map(|(at, _)| at.clone()).collect();
@@ -106,7 +117,10 @@ impl Walk {
         for gap in &reader.consumer.take_gaps() {
             let (era, next) = reader.positions.get_mut(&gap.partition).unwrap();
             assert!(is_current(&gap.partition, *era), "{gap:?}");
-            self.logs[&gap.partition].hear_gap(gap, next);
+            let log = &self.logs[&gap.partition];
+            let to = log.go_on(reader.out_of_range).expect("an error, and no gap");
+            log.hear_gap(gap, next, to);
+            assert_eq!(*next, to, "{gap:?} with {:?}", reader.out_of_range);
             served.insert(gap.partition.clone());
         }
         let batch = match polled {
@@ -116,6 +130,10 @@ impl Walk {
                     *at.topic == *name && !is_current(at, *era)
                 };
                 assert!(reader.positions.iter().any(of_it), "{name} is there");
+                return None;
+            }
+            Err(Error::OffsetOutOfRange { requested, start, end }) => {
+                self.hear_out_of_range(index, requested, (start, end));
                 return None;
             }
             Err(error) => panic!("{error:?}"),
@@ -139,6 +157,29 @@ impl Walk {
         Some(batch.len())
     }
 
+    /// One of a reader's partitions is read no further before it is moved. Which one the error does
+    /// not say.
+    fn hear_out_of_range(&mut self, index: usize, requested: u64, ends: (u64, u64)) {
+        let moves_to = self.rng.one_in(2).then(|| self.some_start());
+        let reader = &mut self.readers[index];
+        assert_eq!(reader.out_of_range, StartAt::Error);
+        let is_it = |(at, (era, next)): &(&TopicPartition, &mut (u64, u64))| {
+            let is_current = self.topics.get(&*at.topic).is_some_and(|it| it.era == *era);
+            let log = self.logs.get(*at).filter(|_| is_current);
+            log.is_some_and(|log| {
+                let is_gone = (log.start, log.end()) == ends && requested < log.start;
+                is_gone && log.has_passed(*next, requested)
+            })
+        };
+        let stuck = reader.positions.iter_mut().find(is_it);
+        let (at, (_, next)) = stuck.unwrap_or_else(|| panic!("{requested} is there: {ends:?}"));
+        if let Some(to) = moves_to {
+            reader.consumer.seek(at, to).unwrap();
+            *next = self.logs[at].resolve(to).expect("no start is an error");
+        }
+        self.count("out of range", 1);
+    }
+
     /// All that readers wait for comes.
     pub(super) fn end_readers(&mut self) {
         for index in 0..self.readers.len() {
@@ -152,10 +193,9 @@ impl Walk {
             for (at, (era, next)) in &reader.positions {
                 let is_current = self.topics.get(&*at.topic).is_some_and(|it| it.era == *era);
                 let is_due = is_current && !reader.paused.contains(at);
-                assert!(
-                    !is_due || !self.logs[at].has_after(*next),
-                    "{at}: not read from {next} on"
-                );
+                let Some(log) = self.logs.get(at).filter(|_| is_due) else { continue };
+                let is_done = !log.has_after(*next) || reader.is_stuck(log, *next);
+                assert!(is_done, "{at}: not read from {next} on");
             }
         }
     }
