@@ -380,6 +380,10 @@ impl Log {
             self.producers.begin_run(now.run);
             if self.is_new_incarnation {
                 self.producers.touch(now);
+                // The last segment's footer says the same, for as long as none follows it.
+                if let (None, Some(last)) = (&self.active, self.unfinished.back_mut()) {
+                    last.producers = self.producers.states();
+                }
             }
         }
         self.now = Moment { run: self.now.run.max(now.run), ..now };

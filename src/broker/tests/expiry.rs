@@ -339,3 +339,38 @@ fn row_c18_a_producer_that_is_used_again_at_the_last_moment_stays() {
     broker.life().expire_producer(name, used).unwrap();
     assert!(matches!(send(), SendOutcome::Duplicate { .. }));
 }
+
+/// Symptom: the retry of a record was stored once more although nobody had been idle. Cause: after a
+/// death nothing was appended, and at the next clean end the last segment got a footer with the times
+/// of its records, which the application chooses, where those of the producers' last uses should be.
+/// Rule: what a recovery makes of the producers stands in that footer too.
+// RED: src/log/mod.rs
+//   - last.producers = self.producers.states();
+#[test]
+fn row_c18_numbers_that_a_death_left_are_in_use_although_nothing_follows() {
+    let (disk, clock) = (SimulatedDisk::new(), clock());
+    let long_ago = clock.now();
+    clock.advance(400 * DAY);
+    let send = |broker: &Broker| {
+        let producer = broker.producer_builder().id("p").build().unwrap();
+        let record = Record::to("t").partition(0).value("v").timestamp(long_ago);
+        producer.send_sequenced(7, record).unwrap()
+    };
+    let mut broker = self::broker(&disk, &clock);
+    broker.ensure_topic("t", TopicConfig::new(1).retention(Duration::MAX)).unwrap();
+    send(&broker);
+    let disk = disk.kill9();
+    drop(broker);
+    // So that the log goes on in a new segment, once something is appended.
+    let topic = format!("{DIR}/t/");
+    for path in disk.paths().into_iter().filter(|path| path.starts_with(&topic)) {
+        let length = disk.read(&path).unwrap().len() as u64;
+        disk.corrupt(&path, length - 1, 1).unwrap();
+    }
+    broker = self::broker(&disk, &clock);
+    broker.close().unwrap();
+    broker = self::broker(&disk, &clock);
+    look(&broker, &clock);
+    let again = send(&broker);
+    assert!(matches!(again, SendOutcome::Duplicate { last: 7 }), "{again:?}");
+}
