@@ -46,6 +46,8 @@ pub struct BrokerBuilder {
     lock_wait: Duration,
     spawn: Arc<Spawn>,
     group_expiry: Option<Duration>,
+    /// Whether the internal logs have a reserve on a simulated disk, too.
+    reserve: bool,
 }
 
 impl Default for BrokerBuilder {
@@ -66,6 +68,7 @@ impl Default for BrokerBuilder {
             lock_wait: DEFAULT_WAIT,
             spawn: Arc::new(spawn_thread),
             group_expiry: None,
+            reserve: false,
         }
     }
 }
@@ -215,6 +218,13 @@ impl BrokerBuilder {
         self
     }
 
+    /// Has the internal logs keep spare segments on the simulated disk, as on every real one.
+    #[cfg(test)]
+    pub(crate) fn reserve(mut self) -> Self {
+        self.reserve = true;
+        self
+    }
+
     /// Opens the broker.
     ///
     /// # Errors
@@ -270,6 +280,7 @@ impl BrokerBuilder {
         let settings = Settings {
             dir,
             in_memory,
+            has_reserve: !in_memory && !self.read_only && (!is_simulated || self.reserve),
             has_lock: !in_memory && !is_simulated && !self.read_only,
             durability: self.durability,
             topic_defaults: self.topic_defaults,

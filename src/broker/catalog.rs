@@ -254,6 +254,21 @@ impl LoggedState for CatalogState {
         }
     }
 
+    fn grows(&self, change: &CatalogChange) -> bool {
+        match change {
+            CatalogChange::Topic(_, Stage::Creating | Stage::Growing(_)) => true,
+            CatalogChange::Producer(name, _) => !self.producers.contains_key(name),
+            CatalogChange::ByKey(topic, producer) => {
+                !self.by_key.contains_key(&(*topic, *producer))
+            }
+            CatalogChange::Topic(_, Stage::Live | Stage::Deleting)
+            | CatalogChange::TopicGone(_)
+            | CatalogChange::ProducerGone(_)
+            | CatalogChange::ByKeyGone(..)
+            | CatalogChange::ProducerIds(_) => false,
+        }
+    }
+
     fn is_live(&self, change: &CatalogChange, offset: u64) -> bool {
         match change {
             CatalogChange::Topic(entry, _) => self.topics.is_at(&entry.id, offset),

@@ -42,9 +42,12 @@ use crate::trace::note;
 
 /// The settings of a broker that outlive its opening.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on one another")]
 pub(crate) struct Settings {
     pub(crate) dir: PathBuf,
     pub(crate) in_memory: bool,
+    /// Whether the internal logs keep spare segments for a full disk.
+    pub(crate) has_reserve: bool,
     /// Whether there is a directory that other brokers must be kept out of.
     pub(crate) has_lock: bool,
     pub(crate) durability: Durability,
@@ -254,6 +257,13 @@ impl Engine {
         let kept = if is_due { self.keep_house() } else { self.enforce_retention() };
         self.env.trace.deliver();
         kept
+    }
+
+    /// Makes the spares of the internal logs again that a full disk has used.
+    pub(super) fn recover_reserves(&self) {
+        self.coordinator.offsets.recover_reserve();
+        self.catalog.recover_reserve();
+        self.local.recover_reserve();
     }
 
     /// Cleans up the log, if it is one of the engine's own.

@@ -38,6 +38,7 @@ impl Engine {
         self.env.maps.give_up_unused();
         self.finish_deletions();
         let retained = self.enforce_retention();
+        self.recover_reserves();
         for partition in self.all_partitions() {
             partition.compact_if_due();
         }

@@ -141,7 +141,7 @@ impl Opening {
             Rule::FoundNames.keep(|| sync_dir(&**disk, &dir))?;
         }
         let mut damage = Vec::new();
-        let log = if is_new && !has_segments(&**disk, &dir)? {
+        let mut log = if is_new && !has_segments(&**disk, &dir)? {
             if self.settings.read_only {
                 return Err(missing(name, &dir).into());
             }
@@ -165,6 +165,10 @@ impl Opening {
             report.push(recovery);
             log
         };
+        if self.settings.has_reserve {
+            log.keep_reserve(STATE_SEGMENT_BYTES);
+            log.fill_reserve(false)?;
+        }
         let background = Arc::clone(lanes);
         let clock = Arc::clone(&self.clock);
         let partition =

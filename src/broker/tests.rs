@@ -31,6 +31,7 @@ mod names;
 mod panics;
 mod power;
 mod random;
+mod reserve;
 mod retention;
 mod rot;
 mod sources;

@@ -34,10 +34,12 @@ pub(crate) use footer::{Footer, TimeRange};
 pub(crate) use index::{IndexRow, SparseIndex};
 pub(crate) use names::{
     parse_segment_file_name, parse_temporary_segment_file_name, partition_dir_name,
-    segment_file_name, temporary_segment_file_name, validate_label, validate_topic,
+    segment_file_name, spare_file_name, temporary_segment_file_name, validate_label,
+    validate_topic,
 };
 pub(crate) use opening::Opening;
 pub(crate) use producers::ProducerState;
 pub(crate) use segment::{
-    HeaderError, NUMBERED_CHANGES, Replacement, Rewrite, SegmentHeader, TopicId, VERSION,
+    HeaderError, KEEPS_SPACE, NUMBERED_CHANGES, Replacement, Rewrite, SegmentHeader, TopicId,
+    VERSION,
 };

@@ -83,6 +83,11 @@ pub(crate) fn parse_temporary_segment_file_name(name: &str) -> Option<u64> {
     parse_segment_file_name(name.strip_suffix(TEMPORARY_SUFFIX)?)
 }
 
+/// The name of a spare file of an internal log: `spare-0`
+pub(crate) fn spare_file_name(number: usize) -> String {
+    format!("spare-{number}")
+}
+
 /// The directory of a partition within its topic's: its number in decimal.
 pub(crate) fn partition_dir_name(partition: u32) -> String {
     partition.to_string()

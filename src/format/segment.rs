@@ -30,6 +30,10 @@ pub(crate) const VERSION: u32 = 1;
 /// changes and copies. Builds without it would take a copy for a change.
 pub(crate) const NUMBERED_CHANGES: u64 = 1;
 
+/// Compatible feature bit: the file was a spare of a reserve. While one is in use and cannot be
+/// made anew, the state of its log may not grow.
+pub(crate) const KEEPS_SPACE: u64 = 1;
+
 /// Incompatible feature bits that this build understands.
 const INCOMPATIBLE_KNOWN: u64 = NUMBERED_CHANGES;
 

@@ -250,6 +250,25 @@ impl LoggedState for OffsetsState {
         }
     }
 
+    fn grows(&self, change: &OffsetChange) -> bool {
+        match change {
+            OffsetChange::Commit { group, topic, partition, .. } => {
+                let offsets = self.groups.get(group);
+                !offsets.is_some_and(|it| it.contains_key(&(*topic, *partition)))
+            }
+            OffsetChange::StaticMember { group, instance, .. } => {
+                !self.statics.get(group).is_some_and(|it| it.contains_key(instance))
+            }
+            OffsetChange::GroupSeen(group) => !self.seen.contains_key(group),
+            OffsetChange::Subscribed { group, wanted } => {
+                !self.subscriptions.get(group).is_some_and(|it| it.contains_key(wanted))
+            }
+            OffsetChange::TopicGone(_)
+            | OffsetChange::StaticMemberGone { .. }
+            | OffsetChange::GroupGone(_) => false,
+        }
+    }
+
     fn is_live(&self, change: &OffsetChange, offset: u64) -> bool {
         match change {
             OffsetChange::Commit { group, topic, partition, .. } => {

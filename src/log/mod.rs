@@ -28,6 +28,7 @@ use self::maps::MapBudget;
 use self::open::Leftovers;
 use self::pinned::PinnedMaps;
 use self::producers::{Admission, ProducerTable, Sequence};
+use self::reserve::Reserve;
 use self::segment::{Segment, SegmentList};
 use self::tasks::{SyncFile, SyncScope, Unfinished, Unproved};
 use crate::clock::Moment;
@@ -57,6 +58,7 @@ pub(crate) mod open;
 pub(crate) mod pinned;
 pub(crate) mod producers;
 mod recovery;
+pub(crate) mod reserve;
 pub(crate) mod retention;
 pub(crate) mod salvage;
 mod scan;
@@ -223,6 +225,8 @@ pub(crate) struct Log {
     to_sync: VecDeque<SyncFile>,
     /// Segments that are given no footer in this life of the log.
     footerless: Vec<Unfinished>,
+    /// What an internal log keeps for a full disk.
+    reserve: Option<Reserve>,
     /// What the opening has yet to do on the disk.
     leftovers: Option<Leftovers>,
     unproved: Vec<Unproved>,
@@ -289,6 +293,7 @@ impl Log {
             synced_to: None,
             to_sync: VecDeque::new(),
             footerless: Vec::new(),
+            reserve: None,
             leftovers: None,
             unproved: Vec::new(),
             next_number: 0,
@@ -536,7 +541,8 @@ impl Log {
         }
         // What a recovery prepared says that it cuts the log; so must what replaces it.
         let rewrite = self.prepared.as_ref().and_then(|next| next.header.rewrite);
-        let made = self.prepare(needed, rewrite)?.create(&self.env)?;
+        let new = self.prepare(needed, rewrite)?;
+        let made = self.make(new)?;
         if let Some(too_small) = self.prepared.take() {
             // Its number has been passed: it must never be used after the new one.
             too_small.discard(&*self.env.disk);

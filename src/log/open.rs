@@ -26,7 +26,7 @@ use super::{Checkpoint, Log, LogEnv, LogIdentity, LogOptions, from_tuple};
 use crate::clock::Moment;
 use crate::config::RecoveryPolicy;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
-use crate::format::{Rewrite, SparseIndex};
+use crate::format::{KEEPS_SPACE, Rewrite, SparseIndex};
 use crate::rules::Rule;
 
 #[cfg(test)]
@@ -133,12 +133,13 @@ impl Log {
     /// Does what an opening has found to do on the disk; once, and before anything is appended.
     pub(crate) fn finish_opening(&mut self) -> Result<()> {
         let Some(leftovers) = self.leftovers.take() else { return Ok(()) };
-        self.remove_leftovers(&leftovers)?;
-        if self.segments.last().is_none() {
+        self.set_reserve_open(true);
+        let finished = self.remove_leftovers(&leftovers).and_then(|()| {
             // A log is never without a segment.
-            self.roll(0)?;
-        }
-        Ok(())
+            if self.segments.last().is_none() { self.roll(0) } else { Ok(()) }
+        });
+        self.set_reserve_open(false);
+        finished
     }
 
     /// Removes what the verdict says does not count: prepared segments that were never used, and
@@ -148,12 +149,17 @@ impl Log {
             self.generation = self.generation.saturating_add(1);
             let cut = self.log_end;
             let rewrite = Rule::CutSaysSo.holds().then_some(Rewrite::Truncates(cut));
-            self.prepared = Some(self.prepare(0, rewrite)?.create(&self.env)?);
+            let new = self.prepare(0, rewrite)?;
+            self.prepared = Some(self.make(new)?);
         }
-        let Leftovers { temporary, unused, .. } = leftovers;
-        let disk = &self.env.disk;
+        let Leftovers { temporary, unused, spare, .. } = leftovers;
+        let disk = Arc::clone(&self.env.disk);
         let mut removed = false;
         for path in temporary.iter().chain(unused) {
+            if spare.contains(path) && self.take_back_file(path)? {
+                removed = true;
+                continue;
+            }
             match disk.remove_file(path) {
                 // The truncating segment was made under the same temporary name.
                 Err(source) if source.kind() == io::ErrorKind::NotFound => {}
@@ -177,6 +183,8 @@ impl Log {
 pub(super) struct Leftovers {
     temporary: Vec<PathBuf>,
     unused: Vec<PathBuf>,
+    /// Those of them that are of the reserve.
+    spare: Vec<PathBuf>,
     /// Whether some of them were cut off, so that their successor must say so.
     cuts_segments: bool,
 }
@@ -184,9 +192,13 @@ pub(super) struct Leftovers {
 impl Leftovers {
     fn of(inventory: Inventory, verdict: &Verdict) -> Self {
         let fates = inventory.found.into_iter().zip(&verdict.fates);
-        let unused = fates.filter(|(_, fate)| **fate == Fate::Remove).map(|(found, _)| found.path);
+        let unused = fates.filter(|(_, fate)| **fate == Fate::Remove).map(|(found, _)| found);
+        let unused: Vec<_> = unused.collect();
+        let is_spare = |found: &&Found| found.header.compatible & KEEPS_SPACE != 0;
+        let spare = unused.iter().filter(is_spare).map(|found| found.path.clone()).collect();
         Self {
-            unused: unused.collect(),
+            unused: unused.into_iter().map(|found| found.path).collect(),
+            spare,
             temporary: inventory.temporary,
             cuts_segments: verdict.cuts_segments,
         }

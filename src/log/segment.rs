@@ -13,7 +13,7 @@ use super::LogEnv;
 use super::budget::Claim;
 use super::space::Space;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
-use crate::format::{Footer, Rewrite, SegmentHeader, TimeRange};
+use crate::format::{Footer, KEEPS_SPACE, Rewrite, SegmentHeader, TimeRange};
 use crate::record::TopicPartition;
 use crate::storage::disk::{Access, DiskFile};
 use crate::storage::region::Region;
@@ -66,6 +66,8 @@ pub(crate) struct Segment {
     pub(crate) is_clean: bool,
     /// Incompatible feature bits: what must be known to read its records.
     pub(crate) features: u64,
+    /// Whether the file was a spare of a reserve.
+    pub(crate) keeps_space: bool,
     pub(crate) base_offset: u64,
     pub(crate) salt: u64,
     /// The map: always there while the segment is active; made on demand and droppable after.
@@ -129,6 +131,7 @@ impl Segment {
             places: header.places().into_inner(),
             is_clean,
             features: header.incompatible,
+            keeps_space: header.compatible & KEEPS_SPACE != 0,
             base_offset,
             salt: header.salt,
             region: Mutex::new(region),

@@ -35,7 +35,7 @@ const PWRITE_AHEAD_BYTES: usize = 128 << 10;
 
 /// Zeros are written a page at a time: ext4 makes one folio of each write, and a sync writes whole
 /// folios (measured in docs/performance.md).
-static ZERO_PAGE: [u8; 4096] = [0; 4096];
+pub(super) static ZERO_PAGE: [u8; 4096] = [0; 4096];
 const _: () = assert!(ZERO_PAGE.len() as u64 == PAGE_BYTES);
 
 /// How bytes get into a segment's file, fixed for the segment's life.

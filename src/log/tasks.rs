@@ -172,6 +172,8 @@ pub(crate) struct FooterTask {
     pub(crate) footer: Footer,
     pub(crate) is_found: bool,
     pub(crate) index_is_whole: bool,
+    /// The length of a file that stays as it is, since it may become a spare.
+    pub(crate) spare_bytes: Option<u64>,
     /// Set by [`run`](Self::run): the file stays as it is.
     pub(crate) is_shared: bool,
 }
@@ -188,6 +190,11 @@ impl FooterTask {
         if read_footer(&*file, self.segment.salt).map_err(failed)?.is_some() {
             return Ok(());
         }
+        let length = file.len().map_err(failed)?;
+        self.is_shared = self.spare_bytes == Some(length);
+        if self.is_shared {
+            return Ok(());
+        }
         if self.is_found && file.has_other_names().map_err(failed)? {
             // Where this log has ended, the log of the other name may go on.
             self.is_shared = true;
@@ -200,7 +207,6 @@ impl FooterTask {
             self.footer.index =
                 scan_segment(&*file, self.segment.salt, from).map_err(failed)?.index;
         }
-        let length = file.len().map_err(failed)?;
         let footer = self.footer.encode(self.segment.salt)?;
         file.write_at(&footer, length).map_err(failed)?;
         let unused = u64::from(self.sealed.data_end).next_multiple_of(PAGE_BYTES);

@@ -175,8 +175,16 @@ impl Log {
         };
         let segment = Arc::clone(&oldest.segment);
         let Unfinished { is_found, index_is_whole, .. } = *oldest;
-        let is_shared = false;
-        Some(FooterTask { segment, sealed, footer, is_found, index_is_whole, is_shared })
+        let (spare_bytes, is_shared) = (self.spare_bytes(), false);
+        Some(FooterTask {
+            segment,
+            sealed,
+            footer,
+            is_found,
+            index_is_whole,
+            spare_bytes,
+            is_shared,
+        })
     }
 
     /// The end of what the sealed segments hold.

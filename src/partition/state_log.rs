@@ -31,15 +31,17 @@ use super::{AppendOptions, PartitionCore};
 use crate::clock::{Moment, from_millis};
 use crate::config::{PARTITIONS_MAX, TimestampType};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
+use crate::log::reserve::SPARES;
 use crate::log::{Log, Outcome, batch_bytes_max};
 use crate::record::{Record, TopicPartition};
 use crate::rules::Rule;
 use crate::storage::disk::Disk;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{AtomicBool, Mutex, MutexGuard};
 
 mod cleaning;
 pub(crate) mod entries;
 mod replay;
+mod reserve;
 pub(super) mod stored;
 
 pub(crate) use self::replay::{Evidence, Replay};
@@ -72,12 +74,20 @@ pub(crate) trait LoggedState: Default {
     /// What the records of all entries take of the log, about.
     fn live_bytes(&self) -> u64;
 
+    /// Whether the change adds to the state for good: such changes are refused while the disk is
+    /// full and the log lives on its reserve.
+    fn grows(&self, change: &Self::Change) -> bool {
+        let _ = change;
+        false
+    }
+
     /// Changes that rebuild this state from the default one.
     fn snapshot(&self) -> Vec<Self::Change>;
 }
 
-/// The size of an internal segment, as long as no record needs more.
-pub(crate) const STATE_SEGMENT_BYTES: u64 = 1 << 20;
+/// LIMIT: the size of an internal segment, as long as no record needs more, and of a spare. The live
+/// entries of one must fit another; three spares of each internal log must cost little.
+pub(crate) const STATE_SEGMENT_BYTES: u64 = 256 << 10;
 
 /// LIMIT: how many changes go into one batch; a long list (a close with thousands of partitions)
 /// becomes several.
@@ -109,6 +119,10 @@ pub(crate) struct StateLog<S> {
     ///
     /// LOCK ORDER: before `inner`.
     cleaning: Mutex<Cleaning>,
+    /// Whether a spare is in use and none can be made, so that nothing may grow.
+    ///
+    /// ORDERING: a hint, Relaxed; what it speaks of is looked at under the log's lock.
+    is_tight: AtomicBool,
 }
 
 impl<S: LoggedState> StateLog<S> {
@@ -129,21 +143,29 @@ impl<S: LoggedState> StateLog<S> {
         let bytes = bytes_of(&partition);
         let inner = Inner { state, next_number: next_number.max(1), bytes };
         let cleaning = Mutex::new(Cleaning::new(start));
-        Ok(Self { partition, disk, inner: Mutex::new(inner), cleaning })
+        let is_tight = AtomicBool::new(false);
+        Ok(Self { partition, disk, inner: Mutex::new(inner), cleaning, is_tight })
     }
 
     /// Begins a run: finishes the opening of the log and appends `changes`. They are durable on
     /// return, and so is all that was found.
     pub(crate) fn start(&self, changes: Vec<S::Change>) -> Result<()> {
         self.partition.with_log(Log::finish_opening)?;
-        if !changes.is_empty() {
-            // A disk that takes no writes says so here, before a sync of what was found fails.
-            self.partition.with_log(Log::begin_segment)?;
+        self.begin_reserve();
+        // A disk that takes no writes says so here, before a sync of what was found fails.
+        let begun =
+            if changes.is_empty() { Ok(()) } else { self.partition.with_log(Log::begin_segment) };
+        let is_full = self.may_use_reserve(&begun);
+        if !is_full {
+            begun?;
         }
         // DURABILITY: what was found may be in the page cache alone. Before anything is done about
         // it (a deletion that is carried on, a segment that a trim frees) it is on the disk.
         Rule::FoundNames.keep(|| self.sync_names())?;
         Rule::FoundState.keep(|| self.partition.flush())?;
+        if is_full {
+            self.make_room(0)?;
+        }
         if !changes.is_empty() {
             let end = self.append_if(changes, |_| Ok(()))?;
             Rule::StateSync.keep(|| self.partition.wait_durable(end))?;
@@ -182,7 +204,7 @@ impl<S: LoggedState> StateLog<S> {
     pub(crate) fn append_if(
         &self,
         changes: Vec<S::Change>,
-        check: impl FnOnce(&S) -> Result<()>,
+        check: impl FnMut(&S) -> Result<()>,
     ) -> Result<u64> {
         self.partition.check_process()?;
         let now = self.partition.moment();
@@ -198,11 +220,10 @@ impl<S: LoggedState> StateLog<S> {
     fn append_drafts(
         &self,
         drafts: Vec<Draft<S::Change>>,
-        check: impl FnOnce(&S) -> Result<()>,
+        check: impl FnMut(&S) -> Result<()>,
     ) -> Result<u64> {
         let mut drafts = drafts.into_iter().peekable();
-        let mut inner = self.inner.lock();
-        check(&inner.state)?;
+        let mut batches = Vec::new();
         while drafts.peek().is_some() {
             let mut bytes = 0;
             let mut batch = Vec::new();
@@ -212,9 +233,55 @@ impl<S: LoggedState> StateLog<S> {
             }) {
                 batch.push(next);
             }
-            self.append_batch(&mut inner, batch)?;
+            batches.push(batch);
+        }
+        self.append_batches(batches, check)
+    }
+
+    fn append_batches(
+        &self,
+        batches: Vec<Vec<Draft<S::Change>>>,
+        mut check: impl FnMut(&S) -> Result<()>,
+    ) -> Result<u64> {
+        self.refuse_growth(&batches)?;
+        let mut inner = self.inner.lock();
+        check(&inner.state)?;
+        for mut batch in batches {
+            let Err(error) = self.append_batch(&mut inner, &mut batch) else { continue };
+            let grows = batch.iter().any(|draft| inner.state.grows(&draft.change));
+            if grows || !self.has_reserve_for(&error) {
+                return Err(error);
+            }
+            inner = self.append_to_reserve(inner, (batch, error), &mut check)?;
         }
         Ok(self.partition.log_end())
+    }
+
+    /// Appends what found no space, in a segment that is made of a spare. The copies of live
+    /// entries may leave no room there, where the oldest segments hold little else: then the next
+    /// ones are cleaned up, all of them if need be.
+    fn append_to_reserve<'a>(
+        &'a self,
+        mut inner: MutexGuard<'a, Inner<S>>,
+        (mut batch, refused): (Vec<Draft<S::Change>>, Error),
+        check: &mut impl FnMut(&S) -> Result<()>,
+    ) -> Result<MutexGuard<'a, Inner<S>>> {
+        for _ in 0..=self.partition.segments.count().saturating_add(SPARES) {
+            drop(inner);
+            let made = self.make_room(bytes_of_batch(&batch));
+            inner = self.inner.lock();
+            if made.is_err() {
+                // Whatever keeps it from making room, the disk is full.
+                break;
+            }
+            check(&inner.state)?;
+            match self.append_batch(&mut inner, &mut batch) {
+                Ok(()) => return Ok(inner),
+                Err(error) if self.has_reserve_for(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(refused)
     }
 
     /// As [`append`](Self::append), and durable on return.
@@ -230,7 +297,7 @@ impl<S: LoggedState> StateLog<S> {
     pub(crate) fn append_whole(&self, changes: Vec<S::Change>) -> Result<()> {
         let now = self.partition.moment();
         let drafts = drafts_of(changes.into_iter().map(|change| (change, now)))?;
-        let end = self.append_batch(&mut self.inner.lock(), drafts)?;
+        let end = self.append_batches(vec![drafts], |_| Ok(()))?;
         Rule::StateSync.keep(|| self.partition.wait_durable(end))
     }
 
@@ -241,32 +308,33 @@ impl<S: LoggedState> StateLog<S> {
         Rule::StateSync.keep(|| self.partition.wait_durable(end))
     }
 
+    /// Appends the changes and applies them; none is left then. All of them are if it fails.
     fn append_batch(
         &self,
         inner: &mut MutexGuard<'_, Inner<S>>,
-        drafts: Vec<Draft<S::Change>>,
-    ) -> Result<u64> {
+        drafts: &mut Vec<Draft<S::Change>>,
+    ) -> Result<()> {
         // A later number would be refused by the next opening, and with it all that is there.
         let next_number = inner.next_number.checked_add(drafts.len() as u64);
         let next_number = next_number.ok_or_else(|| Error::OffsetExhausted {
             partition: TopicPartition::clone(&self.partition.origin),
         })?;
         let numbers = inner.next_number..next_number;
-        let keys = numbers.zip(&drafts).map(|(number, draft)| {
+        let keys = numbers.zip(&*drafts).map(|(number, draft)| {
             let value = &draft.value;
             Stored::Change { number, value }.key()
         });
         let keys = keys.collect::<Result<Vec<_>>>()?;
-        let records = keys.iter().zip(&drafts);
+        let records = keys.iter().zip(&*drafts);
         let records = records.map(|(key, draft)| (&**key, &*draft.value, draft.made.wall));
         let base = self.append_records(inner, records)?;
         inner.next_number = next_number;
-        for ((draft, key), offset) in drafts.into_iter().zip(&keys).zip(base..) {
+        for ((draft, key), offset) in drafts.drain(..).zip(&keys).zip(base..) {
             let bytes = record_bytes(key, &draft.value);
             let at = RecordedAt { offset, bytes, time: draft.made.run, is_copy: false };
             apply_own(&mut inner.state, draft.change, at);
         }
-        Ok(self.partition.log_end())
+        Ok(())
     }
 
     /// Appends records, each with its key, its value and its time on the wall clock, as one batch,
@@ -315,6 +383,12 @@ fn drafts_of<C: Serialize + DeserializeOwned>(
 /// Room for a record's own fields beside its key and value, and for a batch's header.
 const RECORD_ROOM: usize = 16;
 const BATCH_ROOM: u64 = 256;
+
+/// What a batch takes of a segment at most.
+fn bytes_of_batch<C>(batch: &[Draft<C>]) -> usize {
+    let records = batch.iter().map(|draft| draft.value.len().saturating_add(2 * RECORD_ROOM));
+    records.fold(BATCH_BYTES / 16, usize::saturating_add)
+}
 
 /// What a record takes of the log, about.
 fn record_bytes(key: &[u8], value: &[u8]) -> u32 {

@@ -22,13 +22,14 @@ pub(crate) struct Mount {
     base: TempDir,
     /// The device and the options, where it is not a tmpfs.
     device: Option<(String, String)>,
+    kind: &'static str,
     is_mounted: bool,
 }
 
 impl Mount {
     /// A tmpfs with these options; `None`, and a word about it, where it cannot be had.
     pub(crate) fn tmpfs(options: &str) -> Option<Self> {
-        let mut mount = Self { base: base(), device: None, is_mounted: false };
+        let mut mount = Self::unmounted("tmpfs");
         let target = mount.target();
         std::fs::create_dir(&target).unwrap();
         let target = target.to_str().unwrap().to_owned();
@@ -39,18 +40,35 @@ impl Mount {
 
     /// An ext4 of this many MiB on a loop device; after a panic its image is kept, to be looked at.
     pub(crate) fn ext4(mib: u32, options: &str) -> Option<Self> {
-        let mut mount = Self { base: base(), device: None, is_mounted: false };
+        Self::on_loop("ext4", mib, &["-q", "-F", "-b", "4096", "-m", "0", "-J", "size=4"], options)
+    }
+
+    /// An XFS, as [`ext4`](Self::ext4). Its tools make one of less than 300 MiB for tests only.
+    pub(crate) fn xfs(mib: u32, options: &str) -> Option<Self> {
+        Self::on_loop("xfs", mib, &["-q", "-f", "--unsupported"], options)
+    }
+
+    fn on_loop(
+        kind: &'static str,
+        mib: u32,
+        format: &[&'static str],
+        options: &str,
+    ) -> Option<Self> {
+        let mut mount = Self::unmounted(kind);
         std::fs::create_dir(mount.target()).unwrap();
         let image = mount.base.path().join("image");
         let file = std::fs::File::create(&image).unwrap();
         file.set_len(u64::from(mib) << 20).unwrap();
         let image = image.to_str().unwrap();
-        let format = ["-q", "-F", "-b", "4096", "-m", "0", "-J", "size=4", image];
-        offered(run("mkfs.ext4", &format))?;
+        offered(run(&format!("mkfs.{kind}"), &[format, &[image]].concat()))?;
         let device = offered(run("losetup", &["--find", "--show", image]))?;
         mount.device = Some((device, options.to_owned()));
         offered(mount.mount())?;
         Some(mount)
+    }
+
+    fn unmounted(kind: &'static str) -> Self {
+        Self { base: temp_dir(), device: None, kind, is_mounted: false }
     }
 
     fn target(&self) -> PathBuf {
@@ -70,7 +88,7 @@ impl Mount {
         let (device, options) = self.device.clone().expect("a device");
         let target = self.target();
         let mounted =
-            run("mount", &["-t", "ext4", "-o", &options, &device, target.to_str().unwrap()]);
+            run("mount", &["-t", self.kind, "-o", &options, &device, target.to_str().unwrap()]);
         self.is_mounted = mounted.is_ok();
         mounted
     }
@@ -100,10 +118,6 @@ impl Drop for Mount {
             eprintln!("{error}");
         }
     }
-}
-
-fn base() -> TempDir {
-    temp_dir()
 }
 
 /// What the machine gave, or a word about what it did not.

@@ -24,6 +24,7 @@ use super::{LoggedState, STATE_SEGMENT_BYTES, StateLog, bytes_of, record_bytes};
 use crate::clock::to_millis;
 use crate::error::{CorruptionKind, Error, Result};
 use crate::log::cursor::{Cursor, FetchLimits, Fetched};
+use crate::log::reserve::TakenBack;
 use crate::log::segment::Segment;
 use crate::message::Batch;
 use crate::partition::Work;
@@ -50,16 +51,18 @@ const FAR_BEHIND: u64 = 4;
 #[derive(Debug)]
 pub(super) struct Cleaning {
     /// Records below are not needed.
-    start: u64,
+    pub(super) start: u64,
     /// The live entries below have been copied.
     copied: u64,
     /// Segments that left the log, oldest first, and whose files are to be removed.
     leftovers: VecDeque<Arc<Segment>>,
+    /// Whether copies may go into a segment that is made of a spare.
+    pub(super) uses_reserve: bool,
 }
 
 impl Cleaning {
     pub(super) fn new(start: u64) -> Self {
-        Self { start, copied: 0, leftovers: VecDeque::new() }
+        Self { start, copied: 0, leftovers: VecDeque::new(), uses_reserve: false }
     }
 }
 
@@ -149,9 +152,11 @@ impl<S: LoggedState> StateLog<S> {
     /// Copies some live entries of the oldest segment, or removes it. False when nothing is to be
     /// done.
     fn step(&self, cleaning: &mut Cleaning) -> Result<bool> {
-        if self.dirt() == Dirt::Little {
-            return Ok(false);
-        }
+        if self.dirt() == Dirt::Little { Ok(false) } else { self.step_anyway(cleaning) }
+    }
+
+    /// As [`step`](Self::step), however little there is to be removed.
+    pub(super) fn step_anyway(&self, cleaning: &mut Cleaning) -> Result<bool> {
         let oldest = self.partition.segments.first();
         // The one that takes appends stays.
         let Some((oldest, end)) = oldest.and_then(|it| Some((Arc::clone(&it), it.next_offset()?)))
@@ -160,7 +165,9 @@ impl<S: LoggedState> StateLog<S> {
         };
         let from = cleaning.copied.max(oldest.base_offset);
         let (candidates, reached) = self.candidates(&oldest, from, end)?;
-        self.copy(candidates)?;
+        // Whoever makes a spare of it must be the only one to hold it.
+        drop(oldest);
+        self.copy(candidates, cleaning.uses_reserve)?;
         cleaning.copied = reached;
         if reached >= end {
             self.trim(end, cleaning)?;
@@ -201,7 +208,7 @@ impl<S: LoggedState> StateLog<S> {
     }
 
     /// Appends those that are live again.
-    fn copy(&self, mut candidates: Vec<Candidate<S::Change>>) -> Result<()> {
+    fn copy(&self, mut candidates: Vec<Candidate<S::Change>>, uses_reserve: bool) -> Result<()> {
         let mut inner = self.inner.lock();
         candidates.retain(|it| inner.state.is_live(&it.change, it.offset));
         let key = |it: &Candidate<S::Change>| {
@@ -211,7 +218,8 @@ impl<S: LoggedState> StateLog<S> {
         let keys = candidates.iter().map(key).collect::<Result<Vec<_>>>()?;
         let records = keys.iter().zip(&candidates);
         let records = records.map(|(key, it)| (&**key, &*it.value, it.time));
-        let base = self.append_records(&mut inner, records)?;
+        let records = records.collect::<Vec<_>>();
+        let base = self.append_anyway(&mut inner, &records, uses_reserve)?;
         for ((copied, key), offset) in candidates.into_iter().zip(&keys).zip(base..) {
             let bytes = record_bytes(key, &copied.value);
             // The entry knows when it was made.
@@ -227,7 +235,7 @@ impl<S: LoggedState> StateLog<S> {
             let mut inner = self.inner.lock();
             let key = Stored::Trim { start, next_number: inner.next_number }.key()?;
             let value = encoded(&start)?;
-            self.append_records(&mut inner, std::iter::once((&*key, &*value, 0)))?;
+            self.append_anyway(&mut inner, &[(&*key, &*value, 0)], cleaning.uses_reserve)?;
         }
         // DURABILITY: the copies are durable before the records that they repeat are removed. So
         // is the trim, behind them, without which a log that has lost its head looks whole.
@@ -243,13 +251,21 @@ impl<S: LoggedState> StateLog<S> {
 
     /// Removes files, oldest first. What cannot be removed now is tried again at the next step or
     /// opening.
-    fn remove_leftovers(&self, cleaning: &mut Cleaning) -> Result<()> {
+    pub(super) fn remove_leftovers(&self, cleaning: &mut Cleaning) -> Result<()> {
         // The removals act by path, under no lock of the partition: the close waits for them.
         let Some(_removing) = self.partition.disk_work.begin() else { return Ok(()) };
         while let Some(segment) = cleaning.leftovers.front() {
             // DURABILITY: one is gone for good before the next goes; otherwise an older one could
             // come back alone, and what lies between would look lost.
             Rule::CleanUpRemoval.keep(|| segment.sync_dir())?;
+            match self.partition.with_log(|log| log.take_back(segment))? {
+                TakenBack::Yes => {
+                    cleaning.leftovers.pop_front();
+                    continue;
+                }
+                TakenBack::NotYet => return Ok(()),
+                TakenBack::No => {}
+            }
             match self.disk.remove_file(&segment.path) {
                 Err(source) if source.kind() != ErrorKind::NotFound => {
                     return Err(Error::io("remove", &segment.path, source));

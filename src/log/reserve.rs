@@ -1,0 +1,291 @@
+//! The reserve of an internal log: files that become its next segments when the disk is full.
+//!
+//! Owns: the spare files and their blocks, which are never given back to the file system: a spare
+//! becomes a segment by its name alone, and a segment that is removed becomes a spare again. Must
+//! not know: when a log may use one, which `partition::state_log` decides.
+//!
+//! A spare is a segment's file in all but its name: of a fixed length, allocated as a whole. What it
+//! holds does not matter until it is used; then it is made zero, in place, before it gets a header.
+//! Any segment of that length may become one, also one that was filled while there was space: with a
+//! state of many segments more than the spares are in rotation. So none of that length gets a footer,
+//! which would make it longer.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::create::{NewSegment, Prepared, is_refusal, make_writable, region_writer};
+use super::segment::Segment;
+use super::space::{Space, ZERO_PAGE};
+use super::{Log, LogEnv, PAGE_BYTES};
+use crate::error::{Error, Result};
+use crate::format::{KEEPS_SPACE, SegmentHeader, segment_file_name, spare_file_name};
+use crate::rules::Rule;
+use crate::storage::disk::{Access, Disk, DiskFile, EntryKind};
+
+/// LIMIT: how many spares an internal log has. One is in use once the disk is full, one takes the
+/// live entries of the oldest segment, and one is for a process that dies in the middle of that.
+pub(crate) const SPARES: usize = 3;
+
+/// What became of a segment that has left the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TakenBack {
+    /// It is a spare.
+    Yes,
+    /// Somebody still reads or syncs it, so that its bytes must stay as they are.
+    NotYet,
+    /// It is none of the reserve's, or the reserve is whole: its file is to be removed.
+    No,
+}
+
+/// The spares of a log that has some.
+#[derive(Debug)]
+pub(crate) struct Reserve {
+    dir: PathBuf,
+    bytes: u64,
+    /// Which of them are there.
+    is_there: [bool; SPARES],
+    /// Whether a segment may be made of one.
+    pub(crate) is_open: bool,
+}
+
+impl Reserve {
+    pub(super) fn new(dir: &Path, bytes: u64) -> Self {
+        Self { dir: dir.to_path_buf(), bytes, is_there: [false; SPARES], is_open: false }
+    }
+
+    fn path(&self, number: usize) -> PathBuf {
+        self.dir.join(spare_file_name(number))
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.is_there.iter().filter(|is_there| **is_there).count()
+    }
+
+    /// Finds the spares there are.
+    fn find(&mut self, disk: &dyn Disk) -> io::Result<()> {
+        for number in 0..SPARES {
+            let path = self.path(number);
+            let is_whole = match disk.kind(&path)? {
+                Some(EntryKind::File) => {
+                    let file = disk.open(&path, Access::Read)?;
+                    // One with another name (a hard link) may be the spare of another directory.
+                    file.len()? == self.bytes && !file.has_other_names()?
+                }
+                Some(_) | None => false,
+            };
+            if let Some(is_there) = self.is_there.get_mut(number) {
+                *is_there = is_whole;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the spares that are missing.
+    fn fill(&mut self, disk: &dyn Disk) -> io::Result<()> {
+        let mut made = Ok(false);
+        for number in 0..SPARES {
+            let Some(false) = self.is_there.get(number) else { continue };
+            let path = self.path(number);
+            made = make(disk, &path, self.bytes).map(|()| true);
+            if made.is_err() {
+                // Blocks of a failed allocation stay in the file until it is removed.
+                let _ = disk.remove_file(&path);
+                break;
+            }
+            if let Some(is_there) = self.is_there.get_mut(number) {
+                *is_there = true;
+            }
+        }
+        if made? { disk.sync_dir(&self.dir) } else { Ok(()) }
+    }
+
+    /// Makes a segment of a spare: no space is needed. One whose blocks are not there, because
+    /// somebody has copied the file without them, is left aside.
+    fn use_one(&mut self, env: &LogEnv, new: &NewSegment) -> io::Result<Prepared> {
+        // DURABILITY: what the spare was before, a segment that is removed, has lost that name for
+        // good before its bytes are written over; otherwise a power cut could bring the name back
+        // with a header that is none.
+        env.disk.sync_dir(&self.dir)?;
+        let mut used = Err(io::ErrorKind::StorageFull.into());
+        for number in 0..SPARES {
+            let Some(true) = self.is_there.get(number) else { continue };
+            used = self.use_file(env, new, number);
+            if used.as_ref().err().is_none_or(|error| !is_refusal(error)) {
+                break;
+            }
+        }
+        used
+    }
+
+    fn use_file(&mut self, env: &LogEnv, new: &NewSegment, number: usize) -> io::Result<Prepared> {
+        let (disk, from) = (&*env.disk, self.path(number));
+        let file = disk.open(&from, Access::ReadWrite)?;
+        if file.has_other_names()? {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        make_zero(&*file, self.bytes)?;
+        let capacity = usize::try_from(self.bytes).unwrap_or(usize::MAX);
+        let mut writer = region_writer(env, &file, capacity, 0, new.writer)?;
+        make_writable(&mut writer, self.bytes, new.writer)?;
+        let header =
+            SegmentHeader { compatible: new.header.compatible | KEEPS_SPACE, ..new.header };
+        writer.write(0, &header.encode())?;
+        writer.publish(SegmentHeader::SIZE);
+        Rule::HeaderSync.keep(|| file.sync())?;
+        // DURABILITY: as when a segment is made (`create`): the header is synced before the name
+        // is there, and the name before anything is appended. A power cut between leaves a spare,
+        // or a segment without a batch, of which the next opening makes a spare again.
+        let path = self.dir.join(segment_file_name(header.number));
+        disk.rename(&from, &path)?;
+        file.renamed(&path);
+        if let Some(is_there) = self.is_there.get_mut(number) {
+            *is_there = false;
+        }
+        Rule::SegmentName.keep(|| disk.sync_dir(&self.dir))?;
+        new.claim.grow_anyway(self.bytes);
+        let claim = Arc::clone(&new.claim);
+        let space = Space::new(Arc::clone(&file), new.writer, Arc::clone(&claim), self.bytes);
+        Ok(Prepared { header, path, file, writer, claim, space })
+    }
+
+    /// Makes a spare of a segment that has left the log.
+    fn take_back(&mut self, disk: &dyn Disk, segment: &Arc<Segment>) -> io::Result<TakenBack> {
+        if self.count() == SPARES {
+            return Ok(TakenBack::No);
+        }
+        if Arc::strong_count(segment) > 1 {
+            return Ok(TakenBack::NotYet);
+        }
+        let taken = self.take_back_file(disk, &segment.path)?;
+        Ok(if taken { TakenBack::Yes } else { TakenBack::No })
+    }
+
+    fn take_back_file(&mut self, disk: &dyn Disk, path: &Path) -> io::Result<bool> {
+        let number = self.is_there.iter().position(|is_there| !is_there);
+        let Some(number) = number else { return Ok(false) };
+        let file = disk.open(path, Access::Read)?;
+        if file.len()? != self.bytes || file.has_other_names()? {
+            return Ok(false);
+        }
+        let spare = self.path(number);
+        if disk.kind(&spare)?.is_some() {
+            // Less than a whole one: what a crash left of making it.
+            disk.remove_file(&spare)?;
+        }
+        disk.rename(path, &spare)?;
+        if let Some(is_there) = self.is_there.get_mut(number) {
+            *is_there = true;
+        }
+        Ok(true)
+    }
+}
+
+fn make(disk: &dyn Disk, path: &Path, bytes: u64) -> io::Result<()> {
+    let file = match disk.create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            disk.remove_file(path)?;
+            disk.create(path)?
+        }
+        created => created?,
+    };
+    file.allocate(bytes)?;
+    file.sync()
+}
+
+/// Writes zeros over all of it, so that nothing of what was there can pass for the garbage of a torn
+/// write. The blocks are there already; where they are not, because somebody has copied the file
+/// without them, this is what finds it, and not an append.
+fn make_zero(file: &dyn DiskFile, bytes: u64) -> io::Result<()> {
+    let mut position = 0;
+    while position < bytes {
+        let length = bytes.saturating_sub(position).min(PAGE_BYTES);
+        let length = usize::try_from(length).unwrap_or(0);
+        file.write_at(ZERO_PAGE.get(..length).unwrap_or_default(), position)?;
+        position = position.saturating_add(PAGE_BYTES);
+    }
+    Ok(())
+}
+
+impl Log {
+    /// Gives the log a reserve of spares of this size, which [`fill_reserve`](Self::fill_reserve) finds
+    /// and makes.
+    pub(crate) fn keep_reserve(&mut self, bytes: u64) {
+        self.reserve = Some(Reserve::new(&self.identity.dir, bytes));
+    }
+
+    /// Finds the spares of the log, and makes those that are missing where `may_make`. Does nothing
+    /// to a log without a reserve.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StorageFull`] where there is no space for all; those that are there are of use.
+    pub(crate) fn fill_reserve(&mut self, may_make: bool) -> Result<()> {
+        let disk = Arc::clone(&self.env.disk);
+        let Some(reserve) = &mut self.reserve else { return Ok(()) };
+        let found = reserve.find(&*disk);
+        let filled = found.and_then(|()| if may_make { reserve.fill(&*disk) } else { Ok(()) });
+        filled.map_err(|source| Error::io("make spare segments in", &self.identity.dir, source))
+    }
+
+    /// How many spares are missing.
+    pub(crate) fn missing_spares(&self) -> usize {
+        self.reserve.as_ref().map_or(0, |reserve| SPARES.saturating_sub(reserve.count()))
+    }
+
+    /// How long a file is that may become a spare.
+    pub(super) fn spare_bytes(&self) -> Option<u64> {
+        self.reserve.as_ref().map(|reserve| reserve.bytes)
+    }
+
+    /// Whether the log has a reserve at all.
+    pub(crate) fn has_reserve(&self) -> bool {
+        self.reserve.is_some()
+    }
+
+    /// Goes on in a new segment with room for a batch of `bytes`, made of a spare where the disk is
+    /// full.
+    pub(crate) fn roll_into_reserve(&mut self, bytes: usize) -> Result<()> {
+        self.set_reserve_open(true);
+        let rolled = self.roll_for(bytes);
+        self.set_reserve_open(false);
+        rolled
+    }
+
+    pub(super) fn set_reserve_open(&mut self, is_open: bool) {
+        if let Some(reserve) = &mut self.reserve {
+            reserve.is_open = is_open;
+        }
+    }
+
+    /// Makes a new segment; of a spare, where the disk is full and the reserve is open.
+    pub(super) fn make(&mut self, new: NewSegment) -> Result<Prepared> {
+        let again = new.clone();
+        let made = new.create(&self.env);
+        let is_full = matches!(made, Err(Error::StorageFull { .. }));
+        let Some(reserve) = self.reserve.as_mut().filter(|it| it.is_open && is_full) else {
+            return made;
+        };
+        if again.capacity as u64 > reserve.bytes {
+            return made;
+        }
+        let path = again.dir.join(segment_file_name(again.header.number));
+        reserve.use_one(&self.env, &again).map_err(|source| Error::io("create", &path, source))
+    }
+
+    /// Makes a spare of a file that is no segment of the log. False if it is to be removed.
+    pub(super) fn take_back_file(&mut self, path: &Path) -> Result<bool> {
+        let disk = Arc::clone(&self.env.disk);
+        let Some(reserve) = &mut self.reserve else { return Ok(false) };
+        let taken = reserve.take_back_file(&*disk, path);
+        taken.map_err(|source| Error::io("rename", path, source))
+    }
+
+    /// Makes a spare of a segment that has left the log, and that nobody but the caller holds.
+    pub(crate) fn take_back(&mut self, segment: &Arc<Segment>) -> Result<TakenBack> {
+        let disk = Arc::clone(&self.env.disk);
+        let Some(reserve) = &mut self.reserve else { return Ok(TakenBack::No) };
+        let taken = reserve.take_back(&*disk, segment);
+        taken.map_err(|source| Error::io("rename", &segment.path, source))
+    }
+}
