@@ -195,22 +195,26 @@ fn rebalances_and_evictions_are_told() {
     assert_eq!(lines, ["rebalanced group=\"g\" generation=3"]);
 }
 
-/// Symptom: what a new topic, a larger one, or one that is gone meant for its groups was told by
-/// whichever call came next. The subscriber appends at each event: no lock is held meanwhile.
+/// What a new topic, a larger one, or one that is gone means for its groups is told by the poll that
+/// makes the plan. The subscriber appends at each event: no lock is held meanwhile.
 #[test]
-fn what_topics_that_come_grow_and_go_mean_for_groups_is_told_by_the_call() {
+fn what_topics_that_come_grow_and_go_mean_for_groups_is_told_by_the_next_poll() {
     let heard = Heard::new();
     let broker = Broker::builder().in_memory().background(false).open().unwrap();
-    let member = broker.consumer("g").subscribe_pattern("t*").open().unwrap();
+    let mut member = broker.consumer("g").subscribe_pattern("t*").open().unwrap();
     heard.broker.set(broker.clone()).ok().unwrap();
     let of_group = |((), lines): ((), Vec<String>)| -> Vec<String> {
         lines.into_iter().filter(|line| line.starts_with("rebalanced")).collect()
     };
-    let created = heard.during(|| drop(broker.ensure_topic("t", TopicConfig::new(1)).unwrap()));
+    let mut poll = || drop(member.poll(Duration::ZERO).unwrap());
+    drop(broker.ensure_topic("t", TopicConfig::new(1)).unwrap());
+    let created = heard.during(&mut poll);
     assert_eq!(of_group(created), ["rebalanced group=\"g\" generation=2"]);
-    let grown = heard.during(|| broker.admin().add_partitions("t", 2).unwrap());
+    broker.admin().add_partitions("t", 2).unwrap();
+    let grown = heard.during(&mut poll);
     assert_eq!(of_group(grown), ["rebalanced group=\"g\" generation=3"]);
-    let gone = heard.during(|| broker.admin().delete_topic("t").unwrap());
+    broker.admin().delete_topic("t").unwrap();
+    let gone = heard.during(&mut poll);
     assert_eq!(of_group(gone), ["rebalanced group=\"g\" generation=4"]);
     drop(member);
 }

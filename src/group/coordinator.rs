@@ -5,8 +5,8 @@
 //! dropping take effect at once, and who has something to do is woken. A member that stops polling
 //! is evicted by whoever notices first: another member's poll, the lanes, `tick`.
 //!
-//! LOCK ORDER: the table of groups, one group, then the offsets log. No callback runs under any. The
-//! clock is read before, except for the time of what is stored.
+//! LOCK ORDER: the table of groups, one group, then the table of topics or the offsets log. No
+//! callback runs under any. The clock is read before, except for the time of what is stored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -27,6 +27,7 @@ use crate::partition::PartitionCore;
 use crate::partition::state_log::StateLog;
 use crate::partition::waiters::Notifier;
 use crate::record::TopicPartition;
+use crate::steps;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::trace::Outbox;
 
@@ -35,6 +36,8 @@ pub(crate) struct Coordinator {
     clock: Arc<dyn Clock>,
     is_read_only: bool,
     pub(super) groups: Mutex<Groups>,
+    /// All live topics, shared with the groups.
+    topics: Mutex<Arc<Topics>>,
     agenda: Arc<Agenda>,
     next_member: AtomicU64,
     closed: AtomicBool,
@@ -48,8 +51,6 @@ type OnDeadline = Box<dyn Fn() + Send + Sync>;
 #[derive(Default)]
 pub(super) struct Groups {
     pub(super) by_name: BTreeMap<Arc<str>, Arc<Group>>,
-    /// All live topics, shared with the groups.
-    topics: Arc<Topics>,
     /// Rebalances and evictions of the groups that are gone.
     pub(super) past: (u64, u64),
     /// Groups with commits that have lost their last member, of which that is not recorded yet.
@@ -125,6 +126,7 @@ impl Coordinator {
             clock,
             is_read_only,
             groups: Mutex::new(Groups::default()),
+            topics: Mutex::default(),
             agenda: Arc::default(),
             next_member: AtomicU64::new(1),
             closed: AtomicBool::new(false),
@@ -149,27 +151,38 @@ impl Coordinator {
 
     /// Tells all groups how many partitions a topic has now; none when it is gone.
     pub(crate) fn topic_changed(&self, name: &str, partitions: u32) {
-        let mut groups = self.groups.lock();
-        let topics = Arc::make_mut(&mut groups.topics);
-        if partitions == 0 {
-            topics.remove(name);
-        } else {
-            topics.insert(name.into(), partitions);
+        let groups = self.groups.lock();
+        {
+            let mut topics = self.topics.lock();
+            if Arc::get_mut(&mut topics).is_none() {
+                // A group has taken it since the last change, for a plan that looked at all of it.
+                steps::take(topics.len() as u64);
+            }
+            let topics = Arc::make_mut(&mut topics);
+            if partitions == 0 {
+                topics.remove(name);
+            } else {
+                topics.insert(name.into(), partitions);
+            }
         }
         let mut wakeups = Wakeups::default();
         for group in groups.by_name.values() {
             let mut roster = group.roster.lock();
-            // The others learn of it when somebody joins. Until then they do not share the table,
-            // which need not be copied for the next change.
-            if !roster.state.is_concerned(name) {
-                continue;
+            // The others learn of it when somebody joins.
+            if roster.state.is_concerned(name) {
+                roster.state.topic_changed(name, partitions);
+                wakeups.extend(roster.take_wakeups());
             }
-            roster.state.set_partitions(Arc::clone(&groups.topics));
-            roster.note_events(&group.name, self.trace());
-            wakeups.extend(roster.take_wakeups());
         }
         drop(groups);
         wakeups.call();
+    }
+
+    /// Makes the plan that is due since topics have changed. To be called, with the group locked,
+    /// before anything that makes a plan or follows it: a thousand topics that come while nobody
+    /// looks cost one plan, and the table of topics one copy.
+    pub(super) fn catch_up(&self, roster: &mut Roster) {
+        roster.state.catch_up(|| Arc::clone(&self.topics.lock()));
     }
 
     /// Forgets, durably, what all groups committed for a topic that is gone.
@@ -190,7 +203,7 @@ impl Coordinator {
         let mut groups = self.groups.lock();
         for (name, members) in statics {
             // What they used is not known; whoever joins first decides.
-            let group = Group::new(&name, Assignor::default(), &groups.topics, &self.agenda);
+            let group = Group::new(&name, Assignor::default(), &self.topics.lock(), &self.agenda);
             let mut roster = group.roster.lock();
             let mut restored = Vec::new();
             for (instance, member) in members {
@@ -230,11 +243,10 @@ impl Coordinator {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        let Groups { by_name, topics, .. } = &mut *groups;
-        let new = || Group::new(name, request.assignor, topics, &self.agenda);
-        let group = Arc::clone(by_name.entry(Arc::clone(name)).or_insert_with(new));
+        let new = || Group::new(name, request.assignor, &self.topics.lock(), &self.agenda);
+        let group = Arc::clone(groups.by_name.entry(Arc::clone(name)).or_insert_with(new));
         let mut roster = group.roster.lock();
-        roster.state.refresh(topics);
+        roster.state.refresh(Arc::clone(&self.topics.lock()));
         self.forget_statics(name, &group.sweep(&mut roster, now));
         let mut wakeups = roster.take_wakeups();
         let taken_over = request.instance.as_ref().and_then(|(it, _)| roster.statics.get(it));
@@ -294,6 +306,7 @@ impl Coordinator {
         if !roster.live.get(&id).is_some_and(holds) {
             return;
         }
+        self.catch_up(&mut roster);
         let mut is_waited_for = false;
         let is_evicted = roster.live.remove(&id).is_some_and(|member| member.is_evicted);
         match instance {
@@ -342,6 +355,7 @@ impl Coordinator {
         let mut wakeups = Wakeups::default();
         for group in self.agenda.due(now) {
             let mut roster = group.roster.lock();
+            self.catch_up(&mut roster);
             self.forget_statics(&group.name, &group.sweep(&mut roster, now));
             wakeups.extend(roster.take_wakeups());
             roster.note_events(&group.name, self.trace());
@@ -363,6 +377,7 @@ impl Coordinator {
     #[cold]
     pub(super) fn sweep(&self, group: &Arc<Group>, now: u64) {
         let mut roster = group.roster.lock();
+        self.catch_up(&mut roster);
         self.forget_statics(&group.name, &group.sweep(&mut roster, now));
         let is_empty = roster.state.is_empty();
         if is_empty {

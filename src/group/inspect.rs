@@ -84,8 +84,9 @@ impl Coordinator {
                 offsets,
             });
         };
-        let roster = group.roster.lock();
-        Ok(GroupView {
+        let mut roster = group.roster.lock();
+        self.catch_up(&mut roster);
+        let view = GroupView {
             assignor: Some(roster.assignor),
             generation: roster.state.generation(),
             assignments: roster.state.assignments(),
@@ -93,7 +94,14 @@ impl Coordinator {
             is_at_rest: roster.state.is_at_rest(),
             members: members_of(&roster),
             offsets,
-        })
+        };
+        let wakeups = roster.take_wakeups();
+        roster.note_events(&group.name, self.trace());
+        drop(roster);
+        drop(groups);
+        wakeups.call();
+        self.trace().deliver();
+        Ok(view)
     }
 
     /// Puts a group without live members somewhere else. Returns the end of the offsets log, to

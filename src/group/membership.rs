@@ -58,12 +58,12 @@ impl Membership {
     /// [`Error::Fenced`] when a newer consumer has taken the instance id.
     pub(crate) fn poll(&self) -> Result<PollChange> {
         let mut roster = self.lock()?;
+        self.coordinator.catch_up(&mut roster);
         let change = roster.state.poll(self.member).map_err(|_| Error::Rebalanced)?;
-        self.presence.set_attention(roster.state.needs_attention(self.member));
         if !change.assign.is_empty() || !change.lost.is_empty() {
             self.store_holder(&roster);
         }
-        drop(roster);
+        self.release(roster);
         self.tidy();
         Ok(change)
     }
@@ -71,6 +71,7 @@ impl Membership {
     /// Takes part again, after an eviction.
     pub(crate) fn rejoin(&self) -> Result<()> {
         let mut roster = self.lock()?;
+        self.coordinator.catch_up(&mut roster);
         roster.state.rejoin(self.member).map_err(|_| Error::Rebalanced)?;
         if let Some(member) = roster.live.get_mut(&self.member) {
             member.is_evicted = false;

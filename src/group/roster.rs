@@ -177,7 +177,7 @@ impl Group {
         agenda: &Arc<Agenda>,
     ) -> Arc<Self> {
         let mut state = GroupState::new(assignor);
-        state.set_partitions(Arc::clone(topics));
+        state.refresh(Arc::clone(topics));
         let (live, statics) = (HashMap::new(), BTreeMap::new());
         let roster =
             Mutex::new(Roster { state, assignor, live, statics, evictions: 0, told: (0, 0) });

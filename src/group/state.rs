@@ -12,8 +12,10 @@
 //!    [`evict`](GroupState::evict) or with the partition itself.
 //! 3. Each beginning takes a new ownership epoch, greater than any before it in this group; while
 //!    ownership lasts its epoch does not change, however many rebalances pass.
-//! 4. A plan is made whenever members, subscriptions or partitions change, and each plan has a
-//!    greater generation. Owners follow it at their own polls; nobody waits for anybody else.
+//! 4. A plan is made whenever members or subscriptions change, and, once topics have changed, when
+//!    the group is next [looked at](GroupState::catch_up), be it that a thousand of them have. Each
+//!    plan has a greater generation. Owners follow it at their own polls; nobody waits for anybody
+//!    else.
 //! 5. A member whose poll would have something to tell
 //!    [`needs_attention`](GroupState::needs_attention), and when that comes up it is among the
 //!    next [`take_wakeups`](GroupState::take_wakeups), unless it polls first.
@@ -30,6 +32,7 @@ use std::sync::Arc;
 use super::assignor::{Assignment, Assignor, MemberId, Subscription};
 use super::interest::{Interest, Topics};
 use crate::record::TopicPartition;
+use crate::steps;
 
 /// One ownership of one partition by one member, from its assignment to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,6 +81,9 @@ pub(crate) struct GroupState {
     members: BTreeMap<MemberId, Member>,
     /// All topics there are, shared with all other groups.
     known: Arc<Topics>,
+    /// Whether topics of the group have changed since the last plan. Each live member has been
+    /// told to poll then.
+    is_behind: bool,
     /// For each known topic that a member reads, one for each partition.
     places: BTreeMap<Arc<str>, Vec<Place>>,
     generation: u64,
@@ -137,6 +143,7 @@ impl GroupState {
             assignor,
             members: BTreeMap::new(),
             known: Arc::default(),
+            is_behind: false,
             places: BTreeMap::new(),
             generation: 0,
             last_epoch: OwnershipEpoch(0),
@@ -283,21 +290,47 @@ impl GroupState {
             || interests.by_ref().filter(is_another).any(|interest| interest.covers(topic))
     }
 
-    /// The topics that exist now. Those that have changed since the last call of this or of
-    /// [`set_partitions`](Self::set_partitions) do not [concern](Self::is_concerned) the group as
-    /// it is.
-    pub(crate) fn refresh(&mut self, known: &Arc<Topics>) {
-        self.known = Arc::clone(known);
+    /// A topic that [concerns](Self::is_concerned) the group has so many partitions now; none when
+    /// it is gone. Partitions that are gone are lost to their owners at once. A topic that was
+    /// deleted and created again has to be passed as deleted in between, else its owners would keep
+    /// what is another topic. The plan is made later, once for any number of topics: before the
+    /// next call that makes or follows one, [`catch_up`](Self::catch_up) has to be called.
+    pub(crate) fn topic_changed(&mut self, topic: &str, partitions: u32) {
+        self.lose_behind(topic, partitions);
+        if mem::replace(&mut self.is_behind, true) {
+            return;
+        }
+        // Whoever polls first makes the plan, and nobody knows who that is.
+        let live = self.members.iter_mut().filter(|(_, member)| member.presence == Presence::Live);
+        for (&id, member) in live {
+            member.needs_attention = true;
+            self.wakeups.insert(id);
+        }
     }
 
-    /// The topics that exist and how many partitions each has; whether that is news here. Partitions
-    /// that are gone are lost to their owners at once. A topic that was deleted and created again
-    /// has to be passed as deleted in between, else its owners would keep what is another topic.
-    pub(crate) fn set_partitions(&mut self, known: impl Into<Arc<Topics>>) -> bool {
-        self.known = known.into();
+    /// Makes the plan that is due since topics have changed, if there is one. `known` are those
+    /// that exist now.
+    pub(crate) fn catch_up(&mut self, known: impl FnOnce() -> Arc<Topics>) {
+        if self.is_behind {
+            self.refresh(known());
+        }
+    }
+
+    /// As [`catch_up`](Self::catch_up), where the group is also to see topics that do not concern
+    /// it as it is.
+    pub(crate) fn refresh(&mut self, known: Arc<Topics>) {
+        self.known = known;
+        if mem::take(&mut self.is_behind) {
+            self.resolve_again();
+            self.make_places();
+            self.plan();
+        }
+    }
+
+    /// What the interests mean with the topics that are known now.
+    fn resolve_again(&mut self) {
         // Members with equal interests go on sharing what they resolve to.
         let mut resolved: Vec<(Arc<Interest>, Subscription)> = Vec::new();
-        let mut is_news = false;
         for member in self.members.values_mut().filter(|member| member.interest.has_patterns()) {
             let known = &self.known;
             let same = |(interest, _): &&(Arc<Interest>, _)| *interest == member.interest;
@@ -308,56 +341,52 @@ impl GroupState {
                 resolved.push((Arc::clone(&member.interest), subscription.clone()));
                 subscription
             };
-            is_news |= member.subscription != subscription;
             member.subscription = subscription;
         }
-        is_news |= self.make_places();
-        if is_news {
-            self.plan();
-        }
-        is_news
     }
 
-    /// Makes and removes places, so that there is one for each known partition that a member reads
-    /// or still owns. Whether anything changed.
-    fn make_places(&mut self) -> bool {
-        let mut is_changed = false;
-        let (known, members, wakeups) = (&self.known, &mut self.members, &mut self.wakeups);
-        self.places.retain(|topic, places| {
-            let count = known.get(topic).copied().unwrap_or(0);
-            for (number, place) in (0..).zip(&*places).skip(count as usize) {
-                if let Some((owner, _)) = place.owner
-                    && let Some(member) = members.get_mut(&owner)
-                {
-                    let (topic, partition) = (Arc::clone(topic), number);
-                    member.lost.insert(TopicPartition { topic, partition });
-                    member.needs_attention = true;
-                    wakeups.insert(owner);
-                }
+    /// Removes the places of a topic from a number on.
+    fn lose_behind(&mut self, topic: &str, partitions: u32) {
+        let Some((topic, places)) = self.places.get_key_value(topic) else { return };
+        for (number, place) in (0..).zip(places).skip(partitions as usize) {
+            if let Some((owner, _)) = place.owner
+                && let Some(member) = self.members.get_mut(&owner)
+            {
+                let (topic, partition) = (Arc::clone(topic), number);
+                member.lost.insert(TopicPartition { topic, partition });
+                member.needs_attention = true;
+                self.wakeups.insert(owner);
             }
-            is_changed |= places.len() > count as usize;
-            places.truncate(count as usize);
-            count > 0
-        });
+        }
+        let topic = Arc::clone(topic);
+        if partitions == 0 {
+            self.places.remove(&topic);
+        } else if let Some(places) = self.places.get_mut(&topic) {
+            places.truncate(partitions as usize);
+        }
+    }
+
+    /// Makes places, so that there is one for each known partition that a member reads.
+    fn make_places(&mut self) {
+        let known = &self.known;
         let mut last = None;
-        for subscription in members.values().map(|member| &member.subscription) {
+        for subscription in self.members.values().map(|member| &member.subscription) {
             // Mostly all are the same one; looking at one twice is harmless.
             if last.replace(subscription) == Some(subscription) {
                 continue;
             }
             for (topic, &count) in subscription.topics().filter_map(|it| known.get_key_value(it)) {
                 let places = self.places.entry(Arc::clone(topic)).or_default();
-                is_changed |= places.len() < count as usize;
                 places.resize_with(count as usize, Place::default);
             }
         }
-        is_changed
     }
 
     /// What the member has to do, and to whom it belongs from now on. While there is something to
     /// revoke, the caller lets the member finish with it, calls [`revoked`](Self::revoked) and
     /// polls again.
     pub(crate) fn poll(&mut self, id: MemberId) -> Result<PollChange, NotAMember> {
+        debug_assert!(!self.is_behind, "a poll that follows an old plan");
         let member = self.members.get_mut(&id).ok_or(NotAMember)?;
         self.wakeups.remove(&id);
         let mut change = PollChange {
@@ -494,11 +523,13 @@ impl GroupState {
     /// Makes a new plan. It starts from who owns what, not from the plan before: a hand-over that
     /// has not happened yet and is not needed any more then never happens.
     fn plan(&mut self) {
+        debug_assert!(!self.is_behind, "a plan for topics that have changed");
         self.generation += 1;
         let there = self.members.iter().filter(|(_, it)| it.presence != Presence::Evicted);
         let there = there.map(|(&id, member)| (id, member.subscription.clone())).collect();
         let mut owned = Assignment::new();
         for (topic, places) in &mut self.places {
+            steps::take(places.len() as u64);
             for (number, place) in (0..).zip(places) {
                 let planned = place.planned.take();
                 let waits_for = planned.filter(|id| {

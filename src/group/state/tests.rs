@@ -38,6 +38,23 @@ fn settle(group: &mut GroupState, id: MemberId) -> PollChange {
 }
 
 impl GroupState {
+    /// Passes on what has changed of the topics there are, and makes the plan that is due; whether
+    /// there was one.
+    fn set_partitions(&mut self, known: Topics) -> bool {
+        let before = self.generation;
+        let counts = known.iter().map(|(name, &count)| (Arc::clone(name), count));
+        let gone = self.known.keys().filter(|name| !known.contains_key(*name));
+        let changes: Vec<_> = counts.chain(gone.map(|name| (Arc::clone(name), 0))).collect();
+        for (name, count) in changes {
+            let had = self.known.get(&name).copied().unwrap_or(0);
+            if had != count && self.is_concerned(&name) {
+                self.topic_changed(&name, count);
+            }
+        }
+        self.refresh(Arc::new(known));
+        self.generation > before
+    }
+
     /// Evicts one member; what it owned, or nothing if it was evicted before.
     fn evict(&mut self, id: MemberId) -> Result<Vec<TopicPartition>, NotAMember> {
         let owned = self.assignment(id);
@@ -210,6 +227,33 @@ fn new_partitions_come_and_deleted_ones_are_lost() {
     assert_eq!(change.lost, [tp(0), tp(1)]);
     assert_eq!(change.assign, [tp(0)]);
     assert!(group.owns(A, &tp(0)).unwrap() > before);
+}
+
+/// The plan waits for nobody in particular: a member that is busy keeps no topic from the others.
+#[test]
+fn topics_that_change_together_make_one_plan_at_the_next_poll_of_anybody() {
+    let mut group = group(2);
+    for id in [A, B, A, B] {
+        group.join(id, subscription(&["t", "u", "v"]));
+        settle(&mut group, id);
+    }
+    group.take_wakeups();
+    let (before, epoch) = (group.generation(), group.owns(A, &tp(0)).unwrap());
+    group.topic_changed("u", 2);
+    assert_eq!(group.take_wakeups(), [A, B]);
+    group.topic_changed("v", 4);
+    group.topic_changed("t", 0);
+    assert_eq!(group.generation(), before);
+    assert!(!group.may_commit(A, &tp(0), epoch), "what is gone is lost at once");
+    assert_eq!(group.take_wakeups(), [A, B], "both have lost something");
+    group.catch_up(|| Arc::new(counts(&[("u", 2), ("v", 4)])));
+    assert_eq!(group.generation(), before + 1);
+    let change = group.poll(B).unwrap();
+    assert_eq!((change.lost, change.assign.len()), (vec![tp(1)], 3));
+    assert_eq!(group.take_wakeups(), [A]);
+    group.catch_up(|| unreachable!("no topic has changed"));
+    let change = group.poll(A).unwrap();
+    assert_eq!((change.lost, change.assign.len()), (vec![tp(0)], 3));
 }
 
 #[test]

@@ -83,31 +83,45 @@ impl Walk {
         let id = MemberId(self.next_id);
         self.next_id += 1;
         let topics = self.topics();
+        self.group.refresh(self.known());
         assert_eq!(self.group.join(id, topics.iter().copied().collect()), JoinOutcome::Joined);
         let belief = Belief { topics, ..Belief::default() };
         self.members.insert(id, belief);
     }
 
     fn leave(&mut self, id: MemberId) {
+        self.catch_up();
         let freed = self.group.leave(id).unwrap();
         let belief = self.members.remove(&id).unwrap();
         self.woken.remove(&id);
         assert!(freed.iter().all(|it| belief.owned.contains_key(it)));
     }
 
-    fn set_partitions(&mut self) {
+    fn known(&self) -> Arc<Topics> {
+        let counts = self.partitions_of.iter().map(|(&name, &count)| (name.into(), count));
+        Arc::new(counts.collect())
+    }
+
+    fn catch_up(&mut self) {
+        let known = self.known();
+        self.group.catch_up(|| known);
+    }
+
+    fn change_topic(&mut self) {
         let topic = TOPICS[self.rng.below(3) as usize];
         let count = self.rng.below(9);
         self.partitions_of.insert(topic, count);
         if count == 0 {
             self.partitions_of.remove(topic);
         }
-        let counts = self.partitions_of.iter().map(|(&name, &count)| (name.into(), count));
-        self.group.set_partitions(counts.collect::<Topics>());
+        if self.group.is_concerned(topic) {
+            self.group.topic_changed(topic, count);
+        }
     }
 
     /// Half a poll: either confirms what was told to be given up, or polls.
     fn poll(&mut self, id: MemberId) {
+        self.catch_up();
         let belief = self.members.get_mut(&id).unwrap();
         if !belief.revoking.is_empty() {
             self.group.revoked(id, &belief.revoking).unwrap();
@@ -158,20 +172,23 @@ impl Walk {
             (0 | 1, _) if self.members.len() < 8 => self.join(),
             (2, Some(id)) => self.leave(id),
             (3, Some(id)) => {
+                self.catch_up();
                 self.group.evict(id).unwrap();
                 self.members.get_mut(&id).unwrap().evicted = true;
             }
             (4 | 5, Some(id)) => {
+                self.catch_up();
                 self.group.rejoin(id).unwrap();
                 self.members.get_mut(&id).unwrap().evicted = false;
             }
             (6, Some(id)) if !self.equal => {
                 let topics = self.topics();
+                self.group.refresh(self.known());
                 self.group.join(id, topics.iter().copied().collect());
                 let belief = self.members.get_mut(&id).unwrap();
                 (belief.topics, belief.evicted) = (topics, false);
             }
-            (7, _) => self.set_partitions(),
+            (7, _) => self.change_topic(),
             (8, _) => self.rest(),
             (_, Some(id)) => self.poll(id),
             (_, None) => {}
@@ -235,6 +252,7 @@ impl Walk {
     }
 
     fn come_to_rest(&mut self) {
+        self.catch_up();
         for id in self.members.keys().copied().collect::<Vec<_>>() {
             self.group.rejoin(id).unwrap();
             self.members.get_mut(&id).unwrap().evicted = false;
