@@ -346,8 +346,9 @@ impl Engine {
         if let Some(lock) = &*self.lock.lock() {
             lock.announce_closing();
         }
+        let has_threads = self.lanes.is_running();
         self.end_threads();
-        let result = if self.settings.read_only { Ok(()) } else { self.end_cleanly() };
+        let result = if self.settings.read_only { Ok(()) } else { self.end_cleanly(has_threads) };
         self.end();
         note!(
             self.env.trace,
@@ -373,7 +374,8 @@ impl Engine {
         join(self.lanes.take_helpers());
     }
 
-    fn end_cleanly(&self) -> Result<()> {
+    /// `has_threads`: whether the broker may have threads, of which its own have ended by now.
+    fn end_cleanly(&self, has_threads: bool) -> Result<()> {
         let _woken = foreign::hold_back();
         // No topic is made or deleted, and no other recovery point stored, from here on.
         let (_admin, _points) = (self.admin.lock(), self.points.lock());
@@ -383,7 +385,9 @@ impl Engine {
         for partition in users() {
             partition.end_appends();
         }
-        let flushed = users().map(|partition| partition.flush()).fold(Ok(()), Result::and);
+        let waits: Vec<_> = users().map(|partition| (&**partition, partition.log_end())).collect();
+        let flushed = together::wait_durable_with(&waits, has_threads);
+        let flushed = flushed.into_iter().fold(Ok(()), Result::and);
         for partition in users() {
             // Footers make the next open quick; a missing one costs a scan, never data.
             while matches!(partition.finish_one_segment(), Ok(true)) {}

@@ -17,9 +17,17 @@ const SIDE_BY_SIDE: usize = 8;
 /// answered in the order of the input. Without background threads one after the other: whoever
 /// wants no threads gets none.
 pub(crate) fn wait_durable(waits: &[(&PartitionCore, u64)]) -> Vec<Result<()>> {
+    let has_threads = waits.first().is_some_and(|(core, _)| core.background.is_running());
+    wait_durable_with(waits, has_threads)
+}
+
+/// The same, where whoever asks knows whether there may be threads.
+pub(crate) fn wait_durable_with(
+    waits: &[(&PartitionCore, u64)],
+    has_threads: bool,
+) -> Vec<Result<()>> {
     let is_pending = |(core, target): &&(&PartitionCore, u64)| core.durable_end() < *target;
     let pending = waits.iter().filter(is_pending).count();
-    let has_threads = waits.first().is_some_and(|(core, _)| core.background.is_running());
     let helpers = if has_threads { pending.min(SIDE_BY_SIDE).saturating_sub(1) } else { 0 };
     let next = AtomicUsize::new(0);
     let answers: Vec<OnceLock<Result<()>>> = waits.iter().map(|_| OnceLock::new()).collect();

@@ -202,11 +202,14 @@ impl InFlight {
 }
 
 /// Symptom: a commit of 64 partitions whose records were not durable yet took 26 ms, the time of 64
-/// syncs; a flush and a batch likewise. Rule: what several partitions need is synced side by side,
-/// unless the broker is to have no threads.
+/// syncs; a flush, a batch and the close of the broker likewise. Rule: what several partitions need is
+/// synced side by side, unless the broker is to have no threads.
 // RED: src/partition/together.rs
 //   - let helpers = if has_threads { pending.min(SIDE_BY_SIDE).saturating_sub(1) } else { 0 };
 //   + let helpers = usize::from(has_threads) * usize::from(pending == 0);
+// RED: src/broker/engine.rs
+//   - let flushed = together::wait_durable_with(&waits, has_threads);
+//   + let flushed = together::wait_durable(&waits); let _ = has_threads;
 #[test]
 fn row_g09_several_partitions_are_synced_side_by_side() {
     for has_threads in [true, false] {
@@ -232,9 +235,9 @@ fn row_g09_several_partitions_are_synced_side_by_side() {
             }
             let begin =
                 |counts: &mut Counts| (counts.most, counts.waits) = (counts.now, has_threads);
+            let durable = broker.topic("t").unwrap();
             begin(&mut syncs.counts.lock());
             call(&mut consumer);
-            let durable = broker.topic("t").unwrap();
             for number in 0..4 {
                 let partition = durable.partition(number).unwrap();
                 assert_eq!(partition.durable_end_offset(), partition.log_end_offset());
@@ -248,5 +251,6 @@ fn row_g09_several_partitions_are_synced_side_by_side() {
         };
         most_of(&mut |consumer| consumer.commit().unwrap());
         most_of(&mut |_| broker.flush().unwrap());
+        most_of(&mut |_| broker.clone().close().unwrap());
     }
 }
