@@ -77,7 +77,10 @@ pub(crate) trait Disk: Send + Sync + fmt::Debug {
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
-    /// Renames a file within its directory, replacing nothing: an existing target is an error.
+    /// Renames a file, replacing nothing: an existing target is an error. The new name is durable
+    /// once its directory is synced, and the old one is gone for good once its own is. Where these
+    /// are two, a power cut before both are synced leaves either name, both or none, whatever a
+    /// journal makes of it: so whoever relies on the new name syncs its directory first.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     fn remove_file(&self, path: &Path) -> io::Result<()>;

@@ -119,6 +119,10 @@ impl DiskFile for HookedFile {
         self.file.len()
     }
 
+    fn has_other_names(&self) -> io::Result<bool> {
+        self.file.has_other_names()
+    }
+
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         around(&self.hook, Operation::Read, || self.file.read_at(buffer, position))
     }

@@ -432,13 +432,16 @@ impl Disk for SimulatedDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.enter(Operation::Rename, from)?;
-        if from.parent() != to.parent() {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "renamed to another directory"));
-        }
         let file = *state.names.file(from)?;
         state.names.rename(from, to)?;
         let (from, to) = (from.to_path_buf(), to.to_path_buf());
-        state.pending.push(Change::Rename { from, to, file });
+        if from.parent() == to.parent() {
+            state.pending.push(Change::Rename { from, to, file });
+        } else {
+            // Each of the directories has its part of it, and is synced alone.
+            state.pending.push(Change::Create { path: to, file });
+            state.pending.push(Change::Remove { path: from, file });
+        }
         Ok(())
     }
 
@@ -525,6 +528,11 @@ impl DiskFile for SimulatedFile {
             entered?;
             Ok(state.content(self.file)?.length)
         })
+    }
+
+    fn has_other_names(&self) -> io::Result<bool> {
+        let state = self.disk.state.lock();
+        Ok(state.names.files().filter(|(_, file)| **file == self.file).count() > 1)
     }
 
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {

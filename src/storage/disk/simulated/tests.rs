@@ -90,6 +90,34 @@ fn names_survive_by_the_sync_of_their_directory_alone() {
     assert_eq!(bytes(&after, "/d/new"), None);
 }
 
+/// A rename into another directory is two changes, one of each; every combination may be found.
+#[test]
+fn a_file_that_moves_to_another_directory_has_either_name_both_or_none() {
+    let (disk, file) = disk_with(b"x");
+    disk.create_dir(Path::new("/e")).unwrap();
+    disk.sync_dir(Path::new("/")).unwrap();
+    disk.rename(Path::new(LOG), Path::new("/e/log")).unwrap();
+    let images = |disk: &SimulatedDisk, metadata| {
+        let found = (0..100).map(|seed| {
+            let after = cut(disk, seed, metadata, Pages::All);
+            let names = ["/d/log", "/e/log"].map(|path| disk_has(&after, path));
+            if let (true, Ok(file)) = (names[1], after.open(Path::new("/e/log"), Access::Read)) {
+                assert_eq!(file.has_other_names().unwrap(), names[0]);
+            }
+            names
+        });
+        found.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert!(!file.has_other_names().unwrap());
+    assert_eq!(images(&disk, Metadata::None), [[true, false]].into());
+    assert_eq!(images(&disk, Metadata::Hostile).len(), 4);
+    // The new name first: from then on there is at least one.
+    disk.sync_dir(Path::new("/e")).unwrap();
+    assert_eq!(images(&disk, Metadata::Hostile), [[false, true], [true, true]].into());
+    disk.sync_dir(Path::new("/d")).unwrap();
+    assert_eq!(images(&disk, Metadata::Hostile), [[false, true]].into());
+}
+
 #[test]
 fn ordered_metadata_is_a_prefix_and_hostile_metadata_is_not() {
     let (disk, _file) = disk_with(b"old");
