@@ -8,11 +8,14 @@ use std::time::Duration;
 use super::Broker;
 use super::engine::Settings;
 use super::open::{Opening, Spawn, spawn_thread};
+use super::own_logs::LOCAL;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Durability, ReadMode, RecoveryPolicy, TopicConfig, WhenFull};
 use crate::error::{Error, Result};
+use crate::format::partition_dir_name;
 use crate::log::LogEnv;
 use crate::log::budget::SpaceBudget;
+use crate::log::compaction::spare::CompactionSpare;
 use crate::log::maps::MapBudget;
 use crate::log::pinned::PinnedMaps;
 use crate::storage::disk::{Disk, MemoryDisk, RealDisk};
@@ -264,12 +267,15 @@ impl BrokerBuilder {
         };
         let copy_reads = self.read_only || self.read_mode == ReadMode::Copy;
         let random = Arc::new(Random::new(self.seed));
+        let has_reserve = !in_memory && !self.read_only && (!is_simulated || self.reserve);
+        let internal = dir.join(LOCAL.0).join(partition_dir_name(0));
         let env = LogEnv {
             disk,
             copy_reads: copy_reads && !in_memory,
             maps: MapBudget::new(MapBudget::DEFAULT_LIMIT),
             space: SpaceBudget::new(self.max_total_bytes),
             pinned: PinnedMaps::new(),
+            spare: has_reserve.then(|| CompactionSpare::new(&internal)),
             process: Arc::new(Process::current()),
             trace: Outbox::default(),
             random: {
@@ -280,7 +286,7 @@ impl BrokerBuilder {
         let settings = Settings {
             dir,
             in_memory,
-            has_reserve: !in_memory && !self.read_only && (!is_simulated || self.reserve),
+            has_reserve,
             has_lock: !in_memory && !is_simulated && !self.read_only,
             durability: self.durability,
             topic_defaults: self.topic_defaults,

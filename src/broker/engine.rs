@@ -25,7 +25,7 @@ use super::own_logs::{META, OFFSETS};
 use super::report::RecoveryReport;
 use super::room::Sight;
 use crate::clock::Clock;
-use crate::config::{Durability, RecoveryPolicy, TopicConfig, WhenFull};
+use crate::config::{Cleanup, Durability, RecoveryPolicy, TopicConfig, WhenFull};
 use crate::error::{Error, Result};
 use crate::foreign;
 use crate::format::{TopicId, validate_label};
@@ -264,6 +264,17 @@ impl Engine {
         self.coordinator.offsets.recover_reserve();
         self.catalog.recover_reserve();
         self.local.recover_reserve();
+        self.keep_compaction_spare();
+    }
+
+    /// Keeps a file for compactions on a full disk, if there is a topic that is compacted. What
+    /// cannot be made now is tried again every minute.
+    pub(super) fn keep_compaction_spare(&self) {
+        let Some(spare) = &self.env.spare else { return };
+        let is_compacted = |topic: &Arc<TopicShared>| topic.config.cleanup != Cleanup::Delete;
+        if self.all_topics().iter().any(is_compacted) {
+            let _ = spare.fill(&*self.env.disk);
+        }
     }
 
     /// Cleans up the log, if it is one of the engine's own.

@@ -108,6 +108,7 @@ impl Opening {
         };
         let engine = self.open_topics(engine, clean_shutdown, same_boot)?;
         let engine = Arc::new(engine);
+        engine.keep_compaction_spare();
         make_room_if_full(&engine);
         if self.background {
             engine.lanes.follow(&*self.clock);

@@ -59,6 +59,7 @@ impl Engine {
             Ok(shared) => {
                 self.topics.write().insert(Arc::clone(&shared.name), Arc::clone(&shared));
                 self.coordinator.topic_changed(&shared.name, shared.config.partitions);
+                self.keep_compaction_spare();
                 Ok(shared)
             }
             Err(error) => {

@@ -285,6 +285,7 @@ fn env(disk: &Arc<MemoryDisk>, copy_reads: bool) -> Arc<LogEnv> {
         maps: MapBudget::new(MapBudget::DEFAULT_LIMIT),
         space: SpaceBudget::unlimited(),
         pinned: PinnedMaps::new(),
+        spare: None,
         trace: Outbox::default(),
         process: Arc::new(Process::current()),
         random: Box::new(move || {

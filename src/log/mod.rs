@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use self::active::Active;
 use self::budget::{Claim, SpaceBudget};
+use self::compaction::spare::CompactionSpare;
 use self::create::{NewSegment, Prepared, Writer};
 use self::maps::MapBudget;
 use self::open::Leftovers;
@@ -89,6 +90,8 @@ pub(crate) struct LogEnv {
     pub(crate) space: Arc<SpaceBudget>,
     /// What is unlinked and still mapped.
     pub(crate) pinned: PinnedMaps,
+    /// What compactions have for a full disk.
+    pub(crate) spare: Option<CompactionSpare>,
     /// Who may write.
     pub(crate) process: Arc<Process>,
     pub(crate) trace: Outbox,
@@ -105,6 +108,7 @@ impl LogEnv {
             maps: MapBudget::new(MapBudget::DEFAULT_LIMIT),
             space: SpaceBudget::unlimited(),
             pinned: PinnedMaps::new(),
+            spare: None,
             process: Arc::new(Process::current()),
             trace: Outbox::default(),
             random: Box::new(|| 0),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use self::plan::{Piece, Plan, judge, plan};
 use super::chunk::{CHUNK_BYTES, ChunkReader};
-use super::compaction::output::{Heritage, Output};
+use super::compaction::output::{Heritage, Output, Place};
 use super::inventory::{Found, Inventory, LostFile, Reader, lost_facts};
 use super::producers::ProducerTable;
 use super::recovery::{Damage, Facts, Fate, Verdict, bounds};
@@ -242,7 +242,8 @@ impl Wreck {
                 is_clean: false,
             };
             let allotted = (number, GENERATION);
-            let mut output = Output::create(env, target, allotted, replacement, heritage.clone())?;
+            let mut output =
+                Output::create(env, target, allotted, replacement, heritage.clone(), Place::New)?;
             self.read_piece(piece, &mut |view| {
                 let header = view.header();
                 copied.batches = copied.batches.saturating_add(1);

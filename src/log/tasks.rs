@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::create::is_refusal;
 use super::scan::{ScanFrom, scan_segment};
 use super::segment::{Sealed, Segment, SegmentList, read_footer};
 use super::{LogEnv, PAGE_BYTES};
@@ -208,14 +209,39 @@ impl FooterTask {
                 scan_segment(&*file, self.segment.salt, from).map_err(failed)?.index;
         }
         let footer = self.footer.encode(self.segment.salt)?;
-        file.write_at(&footer, length).map_err(failed)?;
-        let unused = u64::from(self.sealed.data_end).next_multiple_of(PAGE_BYTES);
-        if unused < length {
-            file.release(unused..length).map_err(failed)?;
+        let unused = u64::from(self.sealed.data_end).next_multiple_of(PAGE_BYTES)..length;
+        let mut written = file.write_at(&footer, length);
+        if is_refused(&written) && !unused.is_empty() {
+            // The unused middle may be what it needs.
+            release(&*file, unused.clone()).map_err(failed)?;
+            written = file.write_at(&footer, length);
+        }
+        // On a full disk the segment must not wait: it could not be compacted until there is space,
+        // which a compaction makes.
+        self.is_shared = is_refused(&written);
+        if self.is_shared {
+            return Ok(());
+        }
+        written.map_err(failed)?;
+        if !unused.is_empty() {
+            release(&*file, unused).map_err(failed)?;
         }
         self.segment.claim.shrink_to(finished_bytes(self.sealed.data_end, footer.len()));
         Ok(())
     }
+}
+
+/// Gives space back. XFS may need some for that, on a full disk in vain: then it stays.
+fn release(file: &dyn DiskFile, range: Range<u64>) -> std::io::Result<()> {
+    match file.release(range) {
+        Err(error) if is_refusal(&error) => Ok(()),
+        released => released,
+    }
+}
+
+/// Whether the disk had no space for it.
+fn is_refused(written: &std::io::Result<()>) -> bool {
+    written.as_ref().is_err_and(is_refusal)
 }
 
 /// What a segment's file takes once it has its footer.

@@ -99,6 +99,7 @@ impl Rig {
             maps: MapBudget::new(MapBudget::DEFAULT_LIMIT),
             space: SpaceBudget::unlimited(),
             pinned: crate::log::pinned::PinnedMaps::new(),
+            spare: None,
             process: Arc::new(crate::storage::process::Process::current()),
             trace: crate::trace::Outbox::default(),
             random: Box::new(move || random.lock().next()),

@@ -58,6 +58,7 @@ fn partition() -> Arc<PartitionCore> {
         maps: MapBudget::new(8),
         space: SpaceBudget::unlimited(),
         pinned: PinnedMaps::new(),
+        spare: None,
         process: Arc::new(Process::current()),
         trace: Outbox::default(),
         random: Box::new(move || counter.fetch_add(1, Ordering::Relaxed)),

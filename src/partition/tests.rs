@@ -164,6 +164,7 @@ fn env_on(disk: Arc<dyn Disk>, seed: u64) -> Arc<LogEnv> {
         maps: MapBudget::new(8),
         space: SpaceBudget::unlimited(),
         pinned: crate::log::pinned::PinnedMaps::new(),
+        spare: None,
         process: Arc::new(crate::storage::process::Process::current()),
         trace: crate::trace::Outbox::default(),
         random: Box::new(move || counter.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9)),

@@ -18,6 +18,9 @@ use crate::group::offsets::OffsetChange;
 use crate::log::reserve::SPARES;
 use crate::record::{Offsets, Record, TopicPartition};
 use crate::storage::disk::{Fault, Operation, PowerCut, SimulatedDisk};
+use crate::topic::Partition;
+
+mod compaction;
 
 fn open(disk: &SimulatedDisk, seed: u64, clock: &ManualClock) -> Result<Broker> {
     let builder = Broker::builder().disk(Arc::new(disk.clone()), DIR.as_ref()).reserve();

@@ -3,7 +3,8 @@
 //! Owns: which sealed segments are rewritten, what stays of them, and how the new files take the
 //! place of the old ones. Must not know: threads, clocks, who asked. [`plan`], [`keys`] and
 //! [`sieve`] are pure; [`output`] writes one file; [`run`] goes through a log with them, in steps of
-//! bounded size that the partition above paces. See `docs/compaction.md`.
+//! bounded size that the partition above paces; [`spare`] is what they write into on a full disk. See
+//! `docs/compaction.md`.
 //!
 //! Invariants:
 //! 1. The last segment of the list, active or not, is never touched, nor one without a footer:
@@ -19,6 +20,7 @@ pub(super) mod output;
 pub(crate) mod plan;
 pub(crate) mod run;
 mod sieve;
+pub(crate) mod spare;
 
 use std::ops::AddAssign;
 

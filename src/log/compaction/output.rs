@@ -6,9 +6,11 @@
 //! whose places it fills do not, whatever else happens.
 
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::spare::{CompactionSpare, SPARE_BYTES};
 use crate::clock::Moment;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{
@@ -18,7 +20,8 @@ use crate::format::{
 };
 use crate::log::budget::Claim;
 use crate::log::segment::{Sealed, Segment};
-use crate::log::{LogEnv, LogIdentity};
+use crate::log::tasks::finished_bytes;
+use crate::log::{LogEnv, LogIdentity, PAGE_BYTES};
 use crate::record::TopicPartition;
 use crate::rules::Rule;
 use crate::storage::disk::DiskFile;
@@ -37,12 +40,21 @@ pub(in crate::log) struct Heritage {
     pub(in crate::log) age: Moment,
 }
 
+/// Which file it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::log) enum Place {
+    New,
+    /// The one that is kept for a full disk.
+    Spare,
+}
+
 pub(in crate::log) struct Output {
     env: Arc<LogEnv>,
     identity: LogIdentity,
     header: SegmentHeader,
     replacement: Replacement,
     heritage: Heritage,
+    place: Place,
     temporary: PathBuf,
     file: Arc<dyn DiskFile>,
     /// What is not written yet, and where it begins.
@@ -54,6 +66,8 @@ pub(in crate::log) struct Output {
     next_horizon: u64,
     /// The offset up to which the batches reach.
     reached: u64,
+    /// What the file has and does not need.
+    unused: Range<u64>,
     is_named: bool,
 }
 
@@ -65,6 +79,7 @@ impl Output {
         (number, generation): (u64, u32),
         replacement: Replacement,
         heritage: Heritage,
+        place: Place,
     ) -> Result<Self> {
         let header = SegmentHeader {
             topic_id: identity.topic_id,
@@ -86,8 +101,15 @@ impl Output {
         };
         let mut buffer = header.encode().to_vec();
         buffer.extend_from_slice(&opening.encode(header.salt, 0)?);
-        let temporary = identity.dir.join(temporary_segment_file_name(number));
-        let file = env.disk.create(&temporary);
+        let temporary = match (place, &env.spare) {
+            (Place::Spare, Some(spare)) => spare.path().to_path_buf(),
+            _ => identity.dir.join(temporary_segment_file_name(number)),
+        };
+        let file = match (place, &env.spare) {
+            (Place::New, _) => env.disk.create(&temporary),
+            (Place::Spare, Some(spare)) => spare.take(&*env.disk),
+            (Place::Spare, None) => Err(io::ErrorKind::StorageFull.into()),
+        };
         let file = file.map_err(|source| Error::io("create", &temporary, source))?;
         Ok(Self {
             env: Arc::clone(env),
@@ -95,6 +117,7 @@ impl Output {
             header,
             replacement,
             heritage,
+            place,
             temporary,
             file,
             buffer,
@@ -103,6 +126,7 @@ impl Output {
             times: None,
             next_horizon: Footer::NO_HORIZON,
             reached: replacement.base_offset,
+            unused: 0..0,
             is_named: false,
         })
     }
@@ -156,7 +180,15 @@ impl Output {
         u32::try_from(end).map_err(|_| Error::RecordTooLarge { size: end, limit })
     }
 
+    fn spare(&self) -> Option<&CompactionSpare> {
+        self.env.spare.as_ref().filter(|_| self.place == Place::Spare)
+    }
+
     fn write_out(&mut self) -> Result<()> {
+        let end = self.written.saturating_add(self.buffer.len() as u64);
+        if self.place == Place::Spare && end > SPARE_BYTES {
+            return Err(self.failed("write", io::ErrorKind::StorageFull.into()));
+        }
         let written = self.file.write_at(&self.buffer, self.written);
         written.map_err(|source| self.failed("write", source))?;
         self.written = self.written.saturating_add(self.buffer.len() as u64);
@@ -175,7 +207,8 @@ impl Output {
         self.complete(replaced)
     }
 
-    fn complete(&mut self, replaced: &[Arc<Segment>]) -> Result<Arc<Segment>> {
+    /// As [`finish`](Self::finish).
+    pub(super) fn complete(&mut self, replaced: &[Arc<Segment>]) -> Result<Arc<Segment>> {
         self.fill_up()?;
         let data_end = self.end()?;
         let Replacement { base_offset, next_offset, .. } = self.replacement;
@@ -193,7 +226,18 @@ impl Output {
         };
         // FORMAT: an end mark stands between the last batch and the footer.
         self.buffer.extend_from_slice(&[0; 4]);
-        self.buffer.extend_from_slice(&footer.encode(self.header.salt)?);
+        let footer = footer.encode(self.header.salt)?;
+        if self.place == Place::Spare {
+            // FORMAT: a footer ends the file, and this one has its length.
+            self.write_out()?;
+            let start = SPARE_BYTES.saturating_sub(footer.len() as u64);
+            if start < self.written {
+                return Err(self.failed("write", io::ErrorKind::StorageFull.into()));
+            }
+            self.written = start;
+            self.unused = u64::from(data_end).next_multiple_of(PAGE_BYTES)..start;
+        }
+        self.buffer.extend_from_slice(&footer);
         self.write_out()?;
         // DURABILITY: everything in the file is synced before the file has a name that counts, and
         // the name before the first file that it replaces is removed; otherwise a power cut could
@@ -206,17 +250,35 @@ impl Output {
         disk.rename(&self.temporary, &path).map_err(|source| self.failed("rename", source))?;
         self.is_named = true;
         self.file.renamed(&path);
+        // The spare's directory comes second: its old name may come back, its new one must not go.
         if let Err(source) = Rule::CompactedName.keep(|| disk.sync_dir(dir)) {
             let _ = disk.remove_file(&path);
+            self.spare().inspect(|spare| spare.moved(&**disk));
             return Err(Error::io("sync", dir, source));
+        }
+        if let Some(spare) = self.spare() {
+            spare.moved(&**disk);
         }
         let origin = &self.identity.origin;
         let claims = replaced.iter().map(|segment| &*segment.claim);
-        let claim = Claim::of_successor(&self.env.space, self.written, claims);
+        let bytes = match self.place {
+            Place::New => self.written,
+            Place::Spare => finished_bytes(data_end, footer.len()),
+        };
+        let claim = Claim::of_successor(&self.env.space, bytes, claims);
         let new =
             Segment::found(&self.env, origin, &path, &self.header, base_offset, sealed, claim);
         new.note_horizon(self.next_horizon);
         Ok(new)
+    }
+
+    /// Gives the middle of the spare back, between data and footer, once its inputs are removed: XFS
+    /// needs a little space to do that.
+    pub(super) fn give_unused_back(&self) {
+        if !self.unused.is_empty() {
+            // Where it fails it is only space.
+            let _ = self.file.release(self.unused.clone());
+        }
     }
 
     /// Makes the batches reach to the end of what is replaced, so that they alone show that
@@ -267,7 +329,12 @@ impl Output {
 impl Drop for Output {
     /// Gives up a file that was not completed. What cannot be removed is removed at the next open.
     fn drop(&mut self) {
-        if !self.is_named {
+        if self.is_named {
+            return;
+        }
+        if let Some(spare) = self.spare() {
+            spare.give_back();
+        } else {
             let _ = self.env.disk.remove_file(&self.temporary);
         }
     }

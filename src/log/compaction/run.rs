@@ -14,9 +14,10 @@ use std::sync::Arc;
 
 use super::Tally;
 use super::keys::{Full, KeyMap, Latest};
-use super::output::{Heritage, Output};
+use super::output::{Heritage, Output, Place as OutputPlace};
 use super::plan::{self, Input};
 use super::sieve::{Rules, Sieve, Verdict};
+use super::spare::SPARE_BYTES;
 use crate::clock::Moment;
 use crate::error::{CorruptionKind, Error, Result};
 use crate::format::{BatchHeader, BatchView, Footer, RecordView, Replacement, SegmentHeader};
@@ -33,6 +34,10 @@ pub(crate) const STEP_BYTES: usize = 1 << 20;
 /// LIMIT: what a record takes in a new segment beside its key, value and headers, if it is alone in
 /// its batch: the batch's header, its own flags, lengths and deltas, padding.
 const RECORD_OVERHEAD_BYTES: u64 = 128;
+
+/// LIMIT: what a spare has beside the records of several inputs: the header, the opening batch, and
+/// the footer with its index.
+const SPARE_OVERHEAD_BYTES: u64 = 256 << 10;
 
 /// How a log is reached for the moments in which its lists change.
 pub(crate) trait LogAccess {
@@ -106,6 +111,10 @@ struct Rewrite {
     /// The first input of the group at work.
     first: usize,
     place: Place,
+    /// At most so much remains of each input of the pass.
+    bytes_max: Vec<u64>,
+    /// Whether the group at work is written into the file that is kept for a full disk.
+    is_on_spare: bool,
     /// `None` while it is not known whether anything of the group goes.
     output: Option<Box<Output>>,
     /// What the group at work adds to the tally, if it is rewritten.
@@ -222,7 +231,7 @@ impl Compaction {
     pub(crate) fn step(&mut self, log: &impl LogAccess) -> Result<Progress> {
         let stepped = match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Gather(gather) => self.gather(gather),
-            Stage::Rewrite(rewrite) => self.rewrite(rewrite, log),
+            Stage::Rewrite(rewrite) => self.rewrite_anyway(rewrite, log),
             Stage::Done | Stage::CutShort => Ok(Stage::Done),
         };
         match stepped {
@@ -345,10 +354,38 @@ impl Compaction {
         self.sieve.take_horizon();
         let place = self.start_of(0);
         let (groups, tally) = (groups.into(), Tally::default());
-        Ok(Stage::Rewrite(Rewrite { groups, first: 0, place, output: None, tally }))
+        let (first, is_on_spare, output) = (0, false, None);
+        let rewrite = Rewrite { groups, first, place, bytes_max, is_on_spare, output, tally };
+        Ok(Stage::Rewrite(rewrite))
     }
 
     // ---- rewriting -------------------------------------------------------------------------------
+
+    /// Goes on with the rewriting. Where the disk is full, the group at work is begun anew in the
+    /// file that is kept for that.
+    fn rewrite_anyway(&mut self, rewrite: Rewrite, log: &impl LogAccess) -> Result<Stage> {
+        if rewrite.is_on_spare || self.env.spare.is_none() {
+            return self.rewrite(rewrite, log);
+        }
+        let (groups, bytes_max) = (rewrite.groups.clone(), rewrite.bytes_max.clone());
+        let first = rewrite.first;
+        match self.rewrite(rewrite, log) {
+            Err(Error::StorageFull { .. }) => Ok(self.on_spare(&groups, first, bytes_max)),
+            rewritten => rewritten,
+        }
+    }
+
+    /// The groups that are left, each of which fits the spare unless it is a single input.
+    fn on_spare(&self, groups: &VecDeque<usize>, first: usize, bytes_max: Vec<u64>) -> Stage {
+        let left = first..groups.iter().fold(first, |end, length| end.saturating_add(*length));
+        let facts = self.facts();
+        let facts = facts.get(left.clone()).unwrap_or_default();
+        let limit = self.terms.segment_bytes.min(SPARE_BYTES.saturating_sub(SPARE_OVERHEAD_BYTES));
+        let groups = plan::groups(facts, bytes_max.get(left).unwrap_or_default(), limit);
+        let (place, tally, output) = (self.start_of(first), Tally::default(), None);
+        let (groups, is_on_spare) = (groups.into(), true);
+        Stage::Rewrite(Rewrite { groups, first, place, bytes_max, is_on_spare, output, tally })
+    }
 
     fn rewrite(&mut self, mut rewrite: Rewrite, log: &impl LogAccess) -> Result<Stage> {
         let Some(length) = rewrite.groups.front().copied() else {
@@ -425,7 +462,9 @@ impl Compaction {
             // The numbers of generations are used up: nothing can be replaced any more.
             return Ok(Stage::Done);
         };
-        let output = Output::create(&self.env, &self.identity, allotted, replacement, heritage)?;
+        let place = if rewrite.is_on_spare { OutputPlace::Spare } else { OutputPlace::New };
+        let (env, identity) = (&self.env, &self.identity);
+        let output = Output::create(env, identity, allotted, replacement, heritage, place)?;
         rewrite.output = Some(Box::new(output));
         rewrite.place = self.start_of(group.start);
         rewrite.tally = Tally::default();
@@ -454,7 +493,7 @@ impl Compaction {
         rewrite.groups.pop_front();
         let group_tally = std::mem::take(&mut rewrite.tally);
         let horizon = self.sieve.take_horizon();
-        let Some(output) = rewrite.output.take() else {
+        let Some(mut output) = rewrite.output.take() else {
             // It stays as it is, and all of it was looked at.
             for segment in self.inputs.get(group.clone()).unwrap_or_default() {
                 segment.note_horizon(horizon.unwrap_or(Footer::NO_HORIZON));
@@ -464,7 +503,7 @@ impl Compaction {
             return Ok(Stage::Rewrite(rewrite));
         };
         let inputs = self.inputs.get(group.clone()).unwrap_or_default();
-        let new = output.finish(inputs)?;
+        let new = output.complete(inputs)?;
         self.tally += group_tally;
         self.tally.segments_written = self.tally.segments_written.saturating_add(1);
         self.tally.bytes_after = self.tally.bytes_after.saturating_add(data_bytes(&new));
@@ -475,6 +514,14 @@ impl Compaction {
             return Ok(Stage::CutShort);
         }
         self.remove(replaced, log)?;
+        if std::mem::take(&mut rewrite.is_on_spare)
+            && let Some(spare) = &self.env.spare
+        {
+            output.give_unused_back();
+            // What the inputs took is there now. Where others are quicker it is made later.
+            let _ = spare.fill(&*self.env.disk);
+        }
+        rewrite.bytes_max.splice(group.clone(), [data_bytes(&new)]);
         self.inputs.splice(group.clone(), [new]);
         rewrite.first = group.start.saturating_add(1);
         rewrite.place = self.start_of(rewrite.first);

@@ -69,7 +69,10 @@ fn files_are_created_written_read_and_listed() {
     disk.rename(&sub.join("a"), &sub.join("c")).unwrap();
     let outside = dir.path().join("c");
     disk.rename(&sub.join("c"), &outside).unwrap();
-    assert_eq!((disk.kind(&sub.join("c")).unwrap(), file.has_other_names().unwrap()), (None, false));
+    assert_eq!(
+        (disk.kind(&sub.join("c")).unwrap(), file.has_other_names().unwrap()),
+        (None, false)
+    );
     assert_eq!(kind(disk.rename(&outside, &path)), Some(ErrorKind::AlreadyExists));
     disk.remove_file(&outside).unwrap();
     disk.remove_file(&path).unwrap();
