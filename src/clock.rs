@@ -164,11 +164,69 @@ impl Clock for ManualClock {
     }
 }
 
+/// The clock of one run of a broker. All its partitions count from the same opening, also those that
+/// are made later, when the wall clock may have been set.
+#[derive(Clone)]
+pub(crate) struct RunClock {
+    clock: Arc<dyn Clock>,
+    /// Wall-clock milliseconds and monotonic time at the opening.
+    began: (u64, Duration),
+}
+
+impl RunClock {
+    /// For a run that begins now.
+    pub(crate) fn begin(clock: Arc<dyn Clock>) -> Self {
+        let began = (to_millis(clock.now()).unwrap_or(0), clock.monotonic());
+        Self { clock, began }
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    pub(crate) fn shared(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+
+    /// See [`Clock::now`].
+    pub(crate) fn now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
+    /// See [`Clock::monotonic`].
+    pub(crate) fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    /// When this run began, in its time.
+    pub(crate) fn began_at(&self) -> u64 {
+        self.began.0
+    }
+
+    /// The time of this run, in milliseconds: the wall clock as it was at the opening, moved on by
+    /// time that never jumps. Not to be stored: it is wrong for as long as the run, where the wall
+    /// clock was wrong at the opening.
+    pub(crate) fn millis(&self) -> u64 {
+        let elapsed = self.clock.monotonic().saturating_sub(self.began.1);
+        self.began.0.saturating_add(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Now, for what is stored and for what is compared.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { wall: to_millis(self.clock.now()).unwrap_or(0), run: self.millis() }
+    }
+}
+
+impl fmt::Debug for RunClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunClock").field("began", &self.began).finish_non_exhaustive()
+    }
+}
+
 /// A moment, in both times that a log knows.
 ///
-/// Only `wall` is ever stored: `run` means something in one run of a broker alone. A run's time is
-/// the wall clock as it was at the opening, moved on by the clock that never jumps; so it can be
-/// wrong for as long as the run, where the wall clock was wrong at the opening and was set since.
+/// Only `wall` is ever stored: `run` means something in one run of a broker alone, and is
+/// [`RunClock::millis`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Moment {
     /// As the wall clock showed it. Milliseconds since 1970, as `run`.

@@ -26,7 +26,7 @@ use self::lineage::Lineage;
 use self::metrics::{Counts, ReadCounts};
 use self::room::Want;
 use self::waiters::{Awaits, Fired, WaitList};
-use crate::clock::{Clock, Moment, to_millis};
+use crate::clock::{Moment, RunClock};
 use crate::config::{Durability, Visibility};
 use crate::error::{Corruption, Error, Result};
 use crate::format::EncodedBatch;
@@ -145,7 +145,7 @@ struct State {
 pub(crate) struct PartitionCore {
     pub(crate) origin: Arc<TopicPartition>,
     pub(crate) durability: Durability,
-    clock: Arc<dyn Clock>,
+    clock: RunClock,
     background: Arc<dyn Background>,
     /// Why nothing can be read or appended in this run, if so: what the opening has found.
     damage: Option<Corruption>,
@@ -174,8 +174,6 @@ pub(crate) struct PartitionCore {
     wall_seen: AtomicU64,
     /// Segments that left the log and whose files could not be removed.
     leftovers: Mutex<Vec<Arc<Segment>>>,
-    /// Wall-clock milliseconds and monotonic time when the partition was opened.
-    started: (u64, Duration),
 }
 
 impl PartitionCore {
@@ -184,7 +182,7 @@ impl PartitionCore {
         lineage: Lineage,
         origin: Arc<TopicPartition>,
         durability: Durability,
-        clock: Arc<dyn Clock>,
+        clock: RunClock,
         background: Arc<dyn Background>,
     ) -> Arc<Self> {
         Self::with_damage(log, lineage, origin, durability, clock, background, None)
@@ -197,14 +195,12 @@ impl PartitionCore {
         lineage: Lineage,
         origin: Arc<TopicPartition>,
         durability: Durability,
-        clock: Arc<dyn Clock>,
+        clock: RunClock,
         background: Arc<dyn Background>,
         damage: Option<Corruption>,
     ) -> Arc<Self> {
-        let started = (to_millis(clock.now()).unwrap_or(0), clock.monotonic());
-        log.tell_time(Moment { wall: started.0, run: started.0 });
+        log.tell_time(clock.moment());
         Arc::new(Self {
-            started,
             trace: log.trace().clone(),
             reads: CachePadded::new(ReadCounts::new()),
             origin,
@@ -238,17 +234,8 @@ impl PartitionCore {
         })
     }
 
-    /// The time of this run: the wall clock as it was at the start, moved on by time that never
-    /// jumps, so that a clock that is set forward does not make producers look idle. Not to be
-    /// stored: it is wrong for as long as the run, where the clock was wrong at the start.
-    pub(crate) fn steady_millis(&self) -> u64 {
-        let elapsed = self.clock.monotonic().saturating_sub(self.started.1);
-        self.started.0.saturating_add(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
-    }
-
-    /// Now, for what is stored and for what is compared.
-    pub(crate) fn moment(&self) -> Moment {
-        Moment { wall: to_millis(self.clock.now()).unwrap_or(0), run: self.steady_millis() }
+    pub(crate) fn clock(&self) -> &RunClock {
+        &self.clock
     }
 
     /// Refuses a partition of which nothing can be used in this run.
@@ -333,7 +320,7 @@ impl PartitionCore {
         // Time passed if the wall clock, which the caller has read, moved: most appends of a quick
         // producer find it where it was, and the second clock is not asked.
         let is_later = self.wall_seen.load(Ordering::Relaxed) != options.wall;
-        let now = (is_later || options.producer.is_some()).then(|| self.steady_millis());
+        let now = (is_later || options.producer.is_some()).then(|| self.clock.millis());
         let level = options.level.unwrap_or(self.durability);
         let monotonic = match level {
             Durability::Interval { .. } => Some(self.clock.monotonic()),
@@ -575,7 +562,7 @@ impl PartitionCore {
 
     /// A recovery point, if the log changed since the last one and is durable.
     pub(crate) fn take_checkpoint(&self) -> Option<Checkpoint> {
-        let now = self.moment();
+        let now = self.clock.moment();
         let mut state = self.state.lock();
         // What a failure or damage left is for the next opening to look at.
         if !state.changed || state.failure.is_some() || !self.is_available() {

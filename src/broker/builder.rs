@@ -9,7 +9,7 @@ use super::Broker;
 use super::engine::Settings;
 use super::open::{Opening, Spawn, spawn_thread};
 use super::own_logs::LOCAL;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, RunClock, SystemClock};
 use crate::config::{Durability, ReadMode, RecoveryPolicy, TopicConfig, WhenFull};
 use crate::error::{Error, Result};
 use crate::format::partition_dir_name;
@@ -298,7 +298,7 @@ impl BrokerBuilder {
         let opening = Opening {
             settings,
             env: Arc::new(env),
-            clock: self.clock,
+            clock: RunClock::begin(self.clock),
             background: self.background && !self.read_only,
             lock_wait: self.lock_wait,
             spawn: self.spawn,

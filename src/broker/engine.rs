@@ -24,7 +24,7 @@ use super::local::{LocalChange, LocalState};
 use super::own_logs::{META, OFFSETS};
 use super::report::RecoveryReport;
 use super::room::Sight;
-use crate::clock::Clock;
+use crate::clock::RunClock;
 use crate::config::{Cleanup, Durability, RecoveryPolicy, TopicConfig, WhenFull};
 use crate::error::{Error, Result};
 use crate::foreign;
@@ -82,7 +82,7 @@ pub(crate) struct NamedProducer {
 pub(crate) struct Engine {
     pub(crate) settings: Settings,
     pub(crate) env: Arc<LogEnv>,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: RunClock,
     pub(crate) lanes: Arc<Lanes>,
     pub(crate) topics: RwLock<HashMap<Arc<str>, Arc<TopicShared>>>,
     pub(crate) admin: Mutex<()>,

@@ -89,7 +89,7 @@ impl Engine {
     /// at the opening: by what it showed, the next run would find it idle.
     fn redate(&self, is_last: bool) -> Result<()> {
         let partition = self.local.partition();
-        let (since, now) = (partition.began_at(), partition.moment());
+        let (since, now) = (partition.clock().began_at(), partition.clock().moment());
         let Some(set_by) = self.clock_set.lock().look(now, is_last) else { return Ok(()) };
         // What the partitions know of producers is in their recovery points.
         for topic in self.all_topics() {
@@ -117,7 +117,7 @@ impl Engine {
         let every = self.seen_every();
         self.coordinator.note_seen(every)?;
         let least = self.settings.group_expiry.unwrap_or(GROUP_EXPIRY);
-        let now = self.local.partition().steady_millis();
+        let now = self.local.partition().clock().millis();
         for group in self.coordinator.idle_groups(millis(least)) {
             let Some(expiry) = self.expiry_of(&group) else { continue };
             let (used, is_seen) = group.last_use;
@@ -153,7 +153,7 @@ impl Engine {
 
     /// The producers that were not used for too long, and when each was used last.
     pub(crate) fn idle_producers(&self) -> Vec<(Arc<str>, u64)> {
-        let now = self.local.partition().steady_millis();
+        let now = self.local.partition().clock().millis();
         let limit = millis(PRODUCER_EXPIRY).saturating_add(millis(HELD_EVERY));
         self.catalog.read(|catalog| {
             let idle = |name: &Arc<str>| {
@@ -186,7 +186,7 @@ impl Engine {
     /// Records that producers are held, unless it was recorded less than `every` milliseconds ago;
     /// and that those are in use of which it is not known.
     fn hold_producers(&self, every: u64) -> Result<()> {
-        let now = self.local.partition().steady_millis();
+        let now = self.local.partition().clock().millis();
         let producers = self.producers.lock();
         let is_held =
             |name: &Arc<str>| producers.get(name).is_some_and(|held| Arc::strong_count(held) > 1);

@@ -14,7 +14,7 @@ use super::local::{LocalChange, LocalState};
 use super::own_logs::{LOCAL, META, OWN, OwnLogs};
 use super::report::RecoveryReport;
 use super::topics::{identity, sync_dir};
-use crate::clock::{Clock, to_millis};
+use crate::clock::RunClock;
 use crate::config::{RecoveryPolicy, WhenFull};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{TopicId, parse_segment_file_name, partition_dir_name};
@@ -51,7 +51,7 @@ pub(crate) fn spawn_thread(
 pub(crate) struct Opening {
     pub(crate) settings: Settings,
     pub(crate) env: Arc<LogEnv>,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: RunClock,
     pub(crate) background: bool,
     /// How long to wait for another holder of the directory.
     pub(crate) lock_wait: Duration,
@@ -86,7 +86,7 @@ impl Opening {
         let coordinator = self.coordinator(offsets, &lanes);
         let engine = Engine {
             env: Arc::clone(&self.env),
-            clock: Arc::clone(&self.clock),
+            clock: self.clock.clone(),
             lanes,
             topics: RwLock::new(HashMap::new()),
             admin: Mutex::new(()),
@@ -111,7 +111,7 @@ impl Opening {
         engine.keep_compaction_spare();
         make_room_if_full(&engine);
         if self.background {
-            engine.lanes.follow(&*self.clock);
+            engine.lanes.follow(self.clock.clock());
             start_lanes(&engine, queues, &self.spawn)?;
         }
         Ok(engine)
@@ -119,14 +119,14 @@ impl Opening {
 
     /// The coordinator, whose deadlines the lanes watch.
     fn coordinator(&self, offsets: StateLog<OffsetsState>, lanes: &Arc<Lanes>) -> Arc<Coordinator> {
-        let (clock, lanes) = (Arc::clone(&self.clock), Arc::clone(lanes));
+        let (clock, lanes) = (self.clock.shared(), Arc::clone(lanes));
         let on_deadline = move || lanes.watch_members();
         Coordinator::new(offsets, clock, self.settings.read_only, on_deadline)
     }
 
     fn open_topics(&self, mut engine: Engine, clean: bool, same_boot: bool) -> Result<Engine> {
         let live = self.live_topics(&engine)?;
-        let now = to_millis(self.clock.now()).unwrap_or(0);
+        let now = self.clock.began_at();
         let last_life = LastLife {
             clean,
             same_boot,
@@ -380,7 +380,7 @@ fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues, spawn: &Arc<Spawn>) -> 
                 let engine = Arc::clone(&engine);
                 spawn("logpond-sync", Box::new(move || engine.lanes.help(&engine.env.trace)))
             };
-            let (clock, trace) = (&*engine.clock, &engine.env.trace);
+            let (clock, trace) = (engine.clock.clock(), &engine.env.trace);
             run_space_lane(&queues, clock, trace, evict_overdue, start_helper);
         })
     };
@@ -388,7 +388,7 @@ fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues, spawn: &Arc<Spawn>) -> 
         let engine = Arc::clone(engine);
         let opened = *engine.points.lock();
         Box::new(move || {
-            run_bulk_lane(&queues, &*engine.clock, opened, &engine.env.trace, &*engine);
+            run_bulk_lane(&queues, engine.clock.clock(), opened, &engine.env.trace, &*engine);
         })
     };
     for (name, run) in [("logpond-space", space), ("logpond-bulk", bulk)] {

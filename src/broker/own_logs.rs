@@ -170,7 +170,7 @@ impl Opening {
             log.fill_reserve(false)?;
         }
         let background = Arc::clone(lanes);
-        let clock = Arc::clone(&self.clock);
+        let clock = self.clock.clone();
         let partition =
             PartitionCore::new(log, Lineage::default(), origin, durability, clock, background);
         StateLog::open(partition, Arc::clone(disk), evidence, &damage)

@@ -148,7 +148,7 @@ impl Engine {
         damage: Option<Corruption>,
     ) -> Arc<PartitionCore> {
         let background = Arc::clone(&self.lanes);
-        let clock = Arc::clone(&self.clock);
+        let clock = self.clock.clone();
         PartitionCore::with_damage(log, lineage, origin, durability, clock, background, damage)
     }
 
@@ -165,7 +165,7 @@ impl Engine {
             config: entry.config.clone(),
             durability,
             rules: record_rules(&entry.config),
-            clock: Arc::clone(&self.clock),
+            clock: self.clock.shared(),
             partitions,
             read_only: self.settings.read_only.then(|| self.settings.dir.clone()),
             succession: Succession::first(),

@@ -44,7 +44,7 @@ impl Coordinator {
     /// Records that groups have members, unless it was recorded less than `every` milliseconds ago,
     /// that groups had some until now, and that those are in use of which it is not known.
     pub(crate) fn note_seen(&self, every: u64) -> Result<()> {
-        let now = self.offsets.partition().steady_millis();
+        let now = self.offsets.partition().clock().millis();
         let mut groups = self.groups.lock();
         let left = mem::take(&mut groups.left);
         let mut seen: BTreeSet<_> = groups.by_name.keys().cloned().collect();
@@ -97,7 +97,7 @@ impl Coordinator {
 
     /// Groups without members that were not used for more than `idle` milliseconds.
     pub(crate) fn idle_groups(&self, idle: u64) -> Vec<IdleGroup> {
-        let now = self.offsets.partition().steady_millis();
+        let now = self.offsets.partition().clock().millis();
         let mut found = Vec::new();
         self.for_each_group(|name, last_use, topics| {
             if last_use.0 > 0 && now.saturating_sub(last_use.0) > idle {

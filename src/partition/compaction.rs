@@ -210,7 +210,7 @@ impl PartitionCore {
 
     /// Asks for a compaction if there is enough to do. Cheap where there is not.
     pub(crate) fn compact_if_due(self: &Arc<Self>) {
-        let (now, monotonic) = (self.moment(), self.clock.monotonic());
+        let (now, monotonic) = (self.clock.moment(), self.clock.monotonic());
         let settings = {
             let slot = self.compaction.slot.lock();
             let Some(settings) = slot.settings else { return };
@@ -455,7 +455,7 @@ impl PartitionCore {
     fn begin(&self, settings: &CompactionSettings) -> Option<Compaction> {
         // A horizon is stored, so it is in the wall clock's time. Where that and the run's differ,
         // one of them was or is wrong: a tombstone goes when it is due by both.
-        let now = self.moment();
+        let now = self.clock.moment();
         let latest = now.wall.max(now.run);
         let retention = settings.tombstone_retention.as_millis();
         let terms = Terms {

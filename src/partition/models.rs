@@ -12,7 +12,7 @@ use loom::thread;
 use super::encode::{RecordRules, encode};
 use super::waiters::Notifier;
 use super::*;
-use crate::clock::ManualClock;
+use crate::clock::{ManualClock, RunClock};
 use crate::config::TimestampType;
 use crate::format::TopicId;
 use crate::log::budget::SpaceBudget;
@@ -73,7 +73,7 @@ fn partition() -> Arc<PartitionCore> {
         features: 0,
     };
     let log = Log::create(&Arc::new(env), identity, options).unwrap();
-    let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH));
+    let clock = RunClock::begin(Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH)));
     PartitionCore::new(log, Lineage::default(), origin, Durability::Os, clock, Arc::new(Nobody))
 }
 

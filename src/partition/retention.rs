@@ -33,7 +33,7 @@ impl PartitionCore {
     /// What retention would do now. `None` where the partition is closed or poisoned: what a
     /// failed sync left is evidence.
     pub(crate) fn plan_retention(&self, policy: &RetentionPolicy) -> Option<(Plan, Tail)> {
-        let now = self.moment();
+        let now = self.clock.moment();
         let tail = self.look_at_tail(now)?;
         let mut bytes = 0;
         if policy.bytes.is_some() {
@@ -100,14 +100,9 @@ impl PartitionCore {
         oldest
     }
 
-    /// When this run began, in its time.
-    pub(crate) fn began_at(&self) -> u64 {
-        self.started.0
-    }
-
     /// Whether the numbers of a producer are remembered, as far as is known.
     pub(crate) fn may_remember(&self, producer: u64) -> bool {
-        let now = self.moment();
+        let now = self.clock.moment();
         let mut state = self.state.lock();
         state.log.tell_time(now);
         state.log.expire_producers(PRODUCER_EXPIRY);

@@ -207,7 +207,7 @@ impl<S: LoggedState> StateLog<S> {
         check: impl FnMut(&S) -> Result<()>,
     ) -> Result<u64> {
         self.partition.check_process()?;
-        let now = self.partition.moment();
+        let now = self.partition.clock().moment();
         self.append_drafts(drafts_of(changes.into_iter().map(|change| (change, now)))?, check)
     }
 
@@ -295,7 +295,7 @@ impl<S: LoggedState> StateLog<S> {
     /// As [`append_durably`](Self::append_durably), in one batch: after a crash all of the changes
     /// are there, or none.
     pub(crate) fn append_whole(&self, changes: Vec<S::Change>) -> Result<()> {
-        let now = self.partition.moment();
+        let now = self.partition.clock().moment();
         let drafts = drafts_of(changes.into_iter().map(|change| (change, now)))?;
         let end = self.append_batches(vec![drafts], |_| Ok(()))?;
         Rule::StateSync.keep(|| self.partition.wait_durable(end))

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use super::encode::{RecordRules, encode};
 use super::lineage::Lineage;
 use super::*;
-use crate::clock::{ManualClock, real_now};
+use crate::clock::{ManualClock, RunClock, real_now};
 use crate::config::{RecoveryPolicy, TimestampType};
 use crate::format::TopicId;
 use crate::log::budget::SpaceBudget;
@@ -94,7 +94,8 @@ impl Setup {
     fn with_log(disk: SimulatedDisk, log: Log, durability: Durability) -> Self {
         let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
         let noted = Arc::new(Noted::default());
-        let (shared_clock, background) = (Arc::new(clock.clone()), Arc::clone(&noted));
+        let (shared_clock, background) =
+            (RunClock::begin(Arc::new(clock.clone())), Arc::clone(&noted));
         let origin = Arc::new(TopicPartition::from(("t", 0)));
         let core = PartitionCore::new(
             log,

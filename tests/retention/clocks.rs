@@ -95,6 +95,43 @@ fn a_clock_that_is_behind_at_a_later_opening_makes_no_record_older() {
 /// Symptom: a laptop that sleeps 8 hours a day kept a broker open for 24 days; the records of the
 /// last minute were gone after the next opening. Cause: as above, the monotonic clock stands still
 /// while the machine sleeps.
+/// Symptom: while the wall clock of a broker that had been open for long was ahead, a topic was
+/// made, and records that an application stamped by a clock that was right went with the next tick.
+/// Cause: each partition counted the time of the run from when it was made itself. Rule: one run has
+/// one time, that of its opening.
+// RED: src/broker/topics.rs
+//   - let clock = self.clock.clone();
+//   + let clock = crate::clock::RunClock::begin(self.clock.shared());
+#[test]
+fn row_f12_a_topic_that_is_made_while_the_clock_is_ahead_ages_no_faster() {
+    for grows in [false, true] {
+        let dir = temp_dir();
+        let clock = ManualClock::new(some_time());
+        let broker = open(dir.path(), &clock);
+        let admin = broker.admin();
+        let config = small_topic(1).retention(7 * DAY);
+        if grows {
+            admin.create_topic("t", config.clone()).unwrap();
+        }
+        clock.set(some_time() + 45 * DAY);
+        if grows {
+            admin.add_partitions("t", 2).unwrap();
+        } else {
+            admin.create_topic("t", config).unwrap();
+        }
+        let partition = broker.topic("t").unwrap().partition(u32::from(grows)).unwrap();
+        for _ in 0..3 * FULL {
+            partition.append(&Record::new().value(&VALUE).timestamp(some_time())).unwrap();
+        }
+        broker.tick().unwrap();
+        assert_eq!(partition.log_start_offset(), 0, "grows: {grows}");
+        clock.set(some_time());
+        clock.advance(7 * DAY + SECOND);
+        broker.tick().unwrap();
+        assert_eq!(partition.log_start_offset(), partition.log_end_offset(), "grows: {grows}");
+    }
+}
+
 #[test]
 fn a_machine_that_sleeps_while_a_broker_is_open_loses_no_record() {
     let dir = temp_dir();

@@ -142,7 +142,7 @@ impl Reading<'_> {
         if let Some(damage) = self.damage.iter().find(counts) {
             return Err(damage.clone().into());
         }
-        let now = self.partition.moment().run;
+        let now = self.partition.clock().moment().run;
         let mut replay = Replay::<S> { now, ..Replay::default() };
         let mut cursor = beginning_of(begin)?;
         let limits = self.limits();

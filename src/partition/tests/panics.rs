@@ -1,7 +1,7 @@
 //! Code of the application that panics where the engine calls it on somebody else's behalf.
 
 use super::*;
-use crate::clock::Clock;
+use crate::clock::{Clock, RunClock};
 use crate::partition::waiters::Notifier;
 
 struct Panics;
@@ -88,7 +88,7 @@ fn row_j14_a_clock_that_panics_in_a_sync_costs_a_figure() {
         Lineage::default(),
         origin,
         Durability::Sync,
-        Arc::clone(&clock) as Arc<dyn Clock>,
+        RunClock::begin(Arc::clone(&clock) as Arc<dyn Clock>),
         Arc::<Noted>::default(),
     );
     let end = append(&core, "1", &AppendOptions::default()).unwrap();

@@ -1,6 +1,7 @@
 //! Failed syncs, waiting for a sync, and syncs by interval.
 
 use super::*;
+use crate::clock::Clock;
 use crate::log::tasks::SyncScope;
 
 // RED: src/partition/durable.rs
