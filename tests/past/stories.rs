@@ -27,12 +27,13 @@ pub(crate) struct Story {
     pub(crate) make: fn(&Path, &ManualClock) -> Vec<String>,
 }
 
-pub(crate) const STORIES: [Story; 5] = [
+pub(crate) const STORIES: [Story; 6] = [
     Story { name: "closed", make: closed },
     Story { name: "compacted", make: compacted },
     Story { name: "groups", make: groups },
     Story { name: "killed", make: killed },
     Story { name: "power_cut", make: power_cut },
+    Story { name: "used", make: used },
 ];
 
 fn builder(dir: &Path, clock: &ManualClock) -> BrokerBuilder {
@@ -218,6 +219,70 @@ fn groups(dir: &Path, clock: &ManualClock) -> Vec<String> {
     drop(gone);
     copy_dir(home.path(), dir);
     shown(&broker, &numbered)
+}
+
+/// What earlier stories have not: a group and a producer id that have expired, numbers of records
+/// with a key, where a group began, and members that share a topic when the process dies. Beside it
+/// a topic that was compacted, one with other settings, and one that was deleted.
+fn used(dir: &Path, clock: &ManualClock) -> Vec<String> {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let home = temp_dir();
+    let open = || builder(home.path(), clock).group_expiry(DAY * 10).open().unwrap();
+    let broker = open();
+    let admin = broker.admin();
+    broker.ensure_topic("jobs", aged(2)).unwrap();
+    let latest = aged(1).cleanup(Cleanup::Compact).tombstone_retention(YEAR);
+    broker.ensure_topic("latest", latest).unwrap();
+    broker.ensure_topic("gone", small_topic(1)).unwrap();
+    for partition in 0..2 {
+        send_numbers(&broker, "jobs", partition, 0..4);
+    }
+    for group in ["idle", "team"] {
+        commit_all(&broker, group, "jobs");
+    }
+    commit_all(&broker, "idle", "gone");
+    drop(broker.producer_builder().id("former").build().unwrap());
+    let importer = broker.producer_builder().id("importer").build().unwrap();
+    for number in 1..4 {
+        let record = Record::to("jobs").key("by key").value("numbered");
+        importer.send_sequenced(number, record).unwrap();
+    }
+    admin.alter_topic("jobs", |config| config.retention(YEAR * 2).segment_age(HOUR * 2)).unwrap();
+    admin.delete_topic("gone").unwrap();
+    broker.close().unwrap();
+    drop(importer);
+
+    let broker = open();
+    let importer = broker.producer_builder().id("importer").build().unwrap();
+    let member = || broker.consumer("team").subscribe(["jobs"]).open().unwrap();
+    let mut members = [member(), member()];
+    for day in 0..40_u32 {
+        clock.advance(DAY);
+        broker.tick().unwrap();
+        if day % 10 == 9 {
+            let latest = broker.topic("latest").unwrap().partition(0).unwrap();
+            let text = format!("day {day}");
+            latest.append(&Record::new().key("same").value(&text)).unwrap();
+            latest.append(&Record::new().key(&text)).unwrap();
+            send_numbers(&broker, "jobs", day / 10 % 2, 10..11);
+        }
+        // Each day they are evicted, and take part again.
+        for at in [0, 1, 0, 1] {
+            drain(&mut members[at]);
+        }
+    }
+    broker.admin().compact_now("latest").unwrap();
+    let record = Record::to("jobs").key("by key").value("numbered");
+    importer.send_sequenced(4, record).unwrap();
+    members[1].commit().unwrap();
+    let late = broker.consumer("late").subscribe(["jobs"]).start(StartAt::Latest).open().unwrap();
+    send_numbers(&broker, "jobs", 0, 20..22);
+    let metrics = broker.metrics();
+    assert_eq!((metrics.groups_expired, metrics.producers_expired), (1, 1));
+    assert!(members.iter().all(|member| member.assignment().len() == 1));
+    copy_dir(home.path(), dir);
+    drop(late);
+    shown(&broker, &[("importer".to_owned(), importer)])
 }
 
 /// A run that was closed, and one that was killed.
