@@ -40,6 +40,7 @@ mod statements;
 mod sweep;
 #[cfg(feature = "tracing")]
 mod tracing;
+mod weeks;
 
 /// Scales [`power`], as `LOGPOND_EFFORT` asks: from 10 on nothing is left out.
 fn effort() -> u64 {
