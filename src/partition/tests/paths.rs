@@ -6,6 +6,7 @@ use super::super::state_log::entries::RecordedAt;
 use super::super::state_log::{Evidence, LoggedState, StateLog};
 use super::*;
 use crate::error::CorruptionKind;
+use crate::log::tasks::SyncScope;
 
 /// A partition on a disk that notes, at each removal, whether the end would wait for it.
 fn watched() -> (Setup, Arc<Mutex<Vec<bool>>>) {
