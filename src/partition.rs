@@ -42,7 +42,7 @@ pub(crate) mod compaction;
 mod disk_work;
 mod durable;
 pub(crate) mod encode;
-mod finish;
+pub(crate) mod finish;
 mod guard;
 pub(crate) mod lineage;
 pub(crate) mod metrics;

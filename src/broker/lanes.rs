@@ -3,8 +3,8 @@
 //! *Space and sync* serves what appenders and waiters need soon: blocks ahead of the writer, the
 //! next segment, syncs of intervals and of those who wait without blocking, which helpers do
 //! ([`syncs`]), the eviction of group members that have stopped polling. *Bulk* does what takes long
-//! and nobody waits for: syncs and footers of sealed segments, retention, recovery points, and
-//! compactions, in steps between which the others have their turn. Without background threads,
+//! and nobody waits for: footers of sealed segments, for whose syncs it asks the same helpers,
+//! retention, recovery points, and compactions, in steps between which the others have their turn. Without background threads,
 //! requests stay noted in their partitions until `tick` serves them.
 
 use std::cmp::Reverse;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
-use self::syncs::Syncs;
+use self::syncs::{For, Syncs};
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::foreign;
@@ -269,7 +269,7 @@ pub(crate) fn run_space_lane(
     evict_overdue: impl Fn() -> Option<Duration>,
     start_helper: impl Fn() -> io::Result<JoinHandle<()>>,
 ) {
-    let sync = |partition| queues.syncs.ask(partition, &start_helper);
+    let sync = |partition| queues.syncs.ask((partition, For::Waiters), &start_helper);
     let mut intervals = Intervals::default();
     let mut at_work = AtWork::default();
     // At once: static members of the last life are waited for from the opening on.
@@ -457,13 +457,14 @@ pub(crate) trait Housekeeping {
 }
 
 /// The bulk lane, until it is stopped. The first minute has run since `opened`, however late the
-/// thread begins.
+/// thread begins. `start_helper` is as for the other lane.
 pub(crate) fn run_bulk_lane(
     queues: &LaneQueues,
     clock: &dyn Clock,
     opened: Duration,
     trace: &Outbox,
     engine: &impl Housekeeping,
+    start_helper: impl Fn() -> io::Result<JoinHandle<()>>,
 ) {
     let mut due = opened.saturating_add(CHECKPOINT_EVERY);
     let mut compactions = Compactions::default();
@@ -480,6 +481,17 @@ pub(crate) fn run_bulk_lane(
         let next = others.into_iter().flatten().fold(due, Duration::min);
         match queues.bulk.recv_timeout(pace.wait(next.saturating_sub(now), now)) {
             Ok(Job::Do(partition, Work::Compact)) => compactions.add(partition, now),
+            Ok(Job::Do(partition, Work::Finish)) => {
+                let job = || partition.finish_durable();
+                let finished = at_work.run(&partition, Work::Finish, job);
+                if finished.has_written || !finished.wants_sync {
+                    engine.finished(&partition);
+                }
+                // Not here: one that hangs would hold up all partitions.
+                if finished.wants_sync {
+                    queues.syncs.ask((partition, For::Footers), &start_helper);
+                }
+            }
             Ok(Job::Do(partition, work)) => {
                 at_work.run(&partition, work, || partition.do_work(work));
                 engine.finished(&partition);

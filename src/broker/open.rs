@@ -372,14 +372,18 @@ fn forgotten_topics(engine: &Engine) -> Vec<LocalChange> {
 
 fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues, spawn: &Arc<Spawn>) -> Result<()> {
     let queues = Arc::new(queues);
+    let start_helper = {
+        let (engine, spawn) = (Arc::clone(engine), Arc::clone(spawn));
+        move || {
+            let engine = Arc::clone(&engine);
+            spawn("logpond-sync", Box::new(move || engine.lanes.help(&engine.env.trace)))
+        }
+    };
     let space: Box<dyn FnOnce() + Send> = {
-        let (engine, queues, spawn) = (Arc::clone(engine), Arc::clone(&queues), Arc::clone(spawn));
+        let (engine, queues) = (Arc::clone(engine), Arc::clone(&queues));
+        let start_helper = start_helper.clone();
         Box::new(move || {
             let evict_overdue = || engine.coordinator.evict_overdue();
-            let start_helper = || {
-                let engine = Arc::clone(&engine);
-                spawn("logpond-sync", Box::new(move || engine.lanes.help(&engine.env.trace)))
-            };
             let (clock, trace) = (engine.clock.clock(), &engine.env.trace);
             run_space_lane(&queues, clock, trace, evict_overdue, start_helper);
         })
@@ -388,7 +392,8 @@ fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues, spawn: &Arc<Spawn>) -> 
         let engine = Arc::clone(engine);
         let opened = *engine.points.lock();
         Box::new(move || {
-            run_bulk_lane(&queues, engine.clock.clock(), opened, &engine.env.trace, &*engine);
+            let (clock, trace) = (engine.clock.clock(), &engine.env.trace);
+            run_bulk_lane(&queues, clock, opened, trace, &*engine, start_helper);
         })
     };
     for (name, run) in [("logpond-space", space), ("logpond-bulk", bulk)] {

@@ -1,27 +1,87 @@
 //! Footers of sealed segments.
 
-use super::PartitionCore;
+use std::sync::Arc;
+
+use super::{PartitionCore, Work};
 use crate::error::Result;
 use crate::log::tasks::{FooterTask, SyncScope};
+
+/// What is next for the sealed segments.
+enum Next {
+    /// All have their footers, or will never get them.
+    Nothing,
+    Footer(Box<FooterTask>),
+    /// A sync: nothing below this offset may have a footer before it is durable.
+    Sync(u64),
+}
+
+/// What was done of the footers that were asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Finished {
+    /// Whether segments are left that wait for a sync.
+    pub(crate) wants_sync: bool,
+    /// Whether there were footers to write.
+    pub(crate) has_written: bool,
+}
 
 impl PartitionCore {
     /// Does one step towards footers on all sealed segments: a sync, or one footer. False when
     /// there is nothing (more) to do.
     pub(crate) fn finish_one_segment(&self) -> Result<bool> {
-        let (task, sealed_end) = {
-            let mut state = self.state.lock();
-            if state.failure.is_some() || !state.log.has_unfinished() {
-                return Ok(false);
+        match self.next_to_finish() {
+            Next::Nothing => Ok(false),
+            Next::Footer(task) => self.write_footer(*task).map(|()| true),
+            Next::Sync(_) => self.sync_sealed(),
+        }
+    }
+
+    /// Writes the footers of all segments that are durable, and waits for no sync: for a thread that
+    /// has other partitions to look after.
+    pub(crate) fn finish_durable(self: &Arc<Self>) -> Finished {
+        self.take_up(Work::Finish);
+        let mut finished = Finished { wants_sync: false, has_written: false };
+        // In steps, so that a broker that is going away is not waited for.
+        while !self.is_closed() {
+            match self.next_to_finish() {
+                Next::Nothing => break,
+                Next::Footer(task) => {
+                    // One that cannot be written is tried again when the next segment is sealed.
+                    if self.write_footer(*task).is_err() {
+                        break;
+                    }
+                    finished.has_written = true;
+                }
+                Next::Sync(_) => {
+                    finished.wants_sync = true;
+                    break;
+                }
             }
-            (state.log.begin_footer(), state.log.sealed_end())
-        };
-        let Some(task) = task else {
-            // The oldest one is not synced: sealed data is, sooner or later, at every level.
-            self.gate.wait(sealed_end, None, Some(&|| self.sync_once(SyncScope::Sealed)))?;
-            return Ok(self.state.lock().log.begin_footer().is_some());
-        };
-        self.write_footer(task)?;
-        Ok(true)
+        }
+        if !finished.wants_sync {
+            self.compact_if_due();
+        }
+        self.deliver_events();
+        finished
+    }
+
+    /// Makes the sealed segments durable: sooner or later they are, at every level. Whether one of
+    /// them can have its footer then.
+    pub(crate) fn sync_sealed(&self) -> Result<bool> {
+        if let Next::Sync(end) = self.next_to_finish() {
+            self.gate.wait(end, None, Some(&|| self.sync_once(SyncScope::Sealed)))?;
+        }
+        Ok(matches!(self.next_to_finish(), Next::Footer(_)))
+    }
+
+    fn next_to_finish(&self) -> Next {
+        let mut state = self.state.lock();
+        if state.failure.is_some() || !state.log.has_unfinished() {
+            return Next::Nothing;
+        }
+        match state.log.begin_footer() {
+            Some(task) => Next::Footer(Box::new(task)),
+            None => Next::Sync(state.log.sealed_end()),
+        }
     }
 
     pub(super) fn write_footer(&self, mut task: FooterTask) -> Result<()> {

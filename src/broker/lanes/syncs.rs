@@ -8,7 +8,7 @@
 //! A partition has one helper at a time, which syncs once more if that was asked for meanwhile: the
 //! sync that runs may have begun before what is to be synced was published.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -16,23 +16,50 @@ use std::time::Duration;
 
 use crate::clock::real_now;
 use crate::foreign;
-use crate::partition::PartitionCore;
+use crate::partition::{PartitionCore, Work};
 use crate::sync::{Condvar, Mutex};
 
 /// LIMIT: how many syncs of the background are in flight: enough that a disk, and the journal of
 /// its file system, can do many of them together; more would wait for each other there.
 const HELPERS: usize = 16;
 
+/// LIMIT: how many of these are for footers at most: nobody waits for them, and each may write much,
+/// which those who wait for theirs would feel.
+const FOR_FOOTERS: usize = 4;
+
 /// How long a helper waits for another sync before it ends.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// What a partition is to be synced for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum For {
+    /// Those who wait, or an interval that has ended: all that is published.
+    Waiters,
+    /// The footers of its sealed segments, which are asked for again then.
+    Footers,
+    Both,
+}
+
+impl For {
+    pub(super) fn and(self, other: Self) -> Self {
+        if self == other { self } else { Self::Both }
+    }
+}
+
+/// A partition that is to be synced.
+pub(crate) type Ask = (Arc<PartitionCore>, For);
 
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Arc<PartitionCore>>,
-    /// Those that wait, by their addresses.
-    waits: HashSet<usize>,
-    /// Those that a helper is at, and whether they are to be synced once more.
-    at_work: HashMap<usize, bool>,
+    /// As `waiting`, those that wait for footers alone. One that is in both is taken once.
+    later: VecDeque<Arc<PartitionCore>>,
+    /// What those wait for, by their addresses.
+    waits: HashMap<usize, For>,
+    /// How many syncs are in flight for footers alone.
+    for_footers: usize,
+    /// Those that a helper is at, and what they are to be synced for once more.
+    at_work: HashMap<usize, Option<For>>,
     helpers: usize,
     idle: usize,
     threads: Vec<JoinHandle<()>>,
@@ -55,11 +82,11 @@ impl Syncs {
         Self { queue: Mutex::new(Queue::default()), asked: Condvar::new() }
     }
 
-    /// Has all that is published in the partition made durable. `start` starts a thread that calls
-    /// [`help`](Self::help); where none can be had, this thread does it.
+    /// Has a partition synced. `start` starts a thread that calls [`help`](Self::help); where none
+    /// can be had, this thread does it.
     pub(super) fn ask(
         &self,
-        partition: Arc<PartitionCore>,
+        (partition, reason): Ask,
         start: &dyn Fn() -> io::Result<JoinHandle<()>>,
     ) {
         let address = address_of(&partition);
@@ -68,14 +95,13 @@ impl Syncs {
             return;
         }
         if let Some(again) = queue.at_work.get_mut(&address) {
-            *again = true;
+            *again = Some(again.map_or(reason, |known| known.and(reason)));
             return;
         }
-        if !queue.waits.insert(address) {
+        if !queue.add(partition, reason) {
             return;
         }
-        queue.waiting.push_back(partition);
-        if queue.idle >= queue.waiting.len() {
+        if queue.idle >= queue.ready() {
             self.asked.notify_all();
             return;
         }
@@ -94,24 +120,23 @@ impl Syncs {
         if queue.helpers > 0 {
             return;
         }
-        let left = std::iter::from_fn(|| queue.take_next()).collect::<Vec<_>>();
         drop(queue);
-        for partition in left {
-            self.sync(partition);
+        while let Some(ask) = self.take_now() {
+            self.sync(ask);
         }
     }
 
     /// What a helper does, until there is nothing to do or the lanes are stopped.
     pub(crate) fn help(&self, on_panic: &dyn Fn()) {
-        while let Some(partition) = self.next() {
-            if self.sync(partition).is_none() {
+        while let Some(ask) = self.next() {
+            if self.sync(ask).is_none() {
                 on_panic();
             }
         }
     }
 
     /// Waits for a partition to be synced.
-    pub(super) fn next(&self) -> Option<Arc<PartitionCore>> {
+    pub(super) fn next(&self) -> Option<Ask> {
         let give_up = real_now() + IDLE;
         let mut queue = self.queue.lock();
         loop {
@@ -129,19 +154,29 @@ impl Syncs {
         }
     }
 
+    /// As [`next`](Self::next), without waiting.
+    pub(super) fn take_now(&self) -> Option<Ask> {
+        self.queue.lock().take_next()
+    }
+
     /// One sync. `None` when it panicked: that has poisoned the partition by its own guards, and
     /// those who wait have their answer.
-    pub(super) fn sync(&self, partition: Arc<PartitionCore>) -> Option<()> {
+    pub(super) fn sync(&self, (partition, reason): Ask) -> Option<()> {
         let done = foreign::call(|| {
             // Whoever needs the result finds the failure in the gate and in the next append.
-            let _ = partition.flush();
+            if reason != For::Footers {
+                let _ = partition.flush();
+            }
+            if reason != For::Waiters && matches!(partition.sync_sealed(), Ok(true)) {
+                partition.request(Work::Finish);
+            }
             partition.deliver_events();
         });
-        let address = address_of(&partition);
         let mut queue = self.queue.lock();
-        let again = queue.at_work.remove(&address).unwrap_or(false);
-        if again && !queue.is_stopped && queue.waits.insert(address) {
-            queue.waiting.push_back(partition);
+        queue.for_footers -= usize::from(reason == For::Footers);
+        let again = queue.at_work.remove(&address_of(&partition)).flatten();
+        if let Some(reason) = again.filter(|_| !queue.is_stopped) {
+            queue.add(partition, reason);
         }
         done
     }
@@ -150,7 +185,7 @@ impl Syncs {
     pub(super) fn stop(&self) {
         let mut queue = self.queue.lock();
         queue.is_stopped = true;
-        let waiting = std::mem::take(&mut queue.waiting);
+        let waiting = (std::mem::take(&mut queue.waiting), std::mem::take(&mut queue.later));
         queue.waits.clear();
         drop(queue);
         drop(waiting);
@@ -164,11 +199,38 @@ impl Syncs {
 }
 
 impl Queue {
-    fn take_next(&mut self) -> Option<Arc<PartitionCore>> {
-        let next = self.waiting.pop_front()?;
-        let address = address_of(&next);
-        self.waits.remove(&address);
-        self.at_work.insert(address, false);
-        Some(next)
+    /// Whether somebody is to be found who does it.
+    fn add(&mut self, partition: Arc<PartitionCore>, reason: For) -> bool {
+        let address = address_of(&partition);
+        let known = self.waits.get(&address).copied();
+        let all = known.map_or(reason, |known| known.and(reason));
+        self.waits.insert(address, all);
+        match known {
+            Some(known) if known != For::Footers || all == For::Footers => return false,
+            _ if all == For::Footers => self.later.push_back(partition),
+            _ => self.waiting.push_back(partition),
+        }
+        true
+    }
+
+    /// How many can be taken now.
+    fn ready(&self) -> usize {
+        let later = self.later.len().min(FOR_FOOTERS.saturating_sub(self.for_footers));
+        self.waiting.len().saturating_add(later)
+    }
+
+    fn take_next(&mut self) -> Option<Ask> {
+        loop {
+            let next = match self.waiting.pop_front() {
+                None if self.for_footers < FOR_FOOTERS => self.later.pop_front()?,
+                next => next?,
+            };
+            let address = address_of(&next);
+            // Taken already where somebody came to wait for it.
+            let Some(reason) = self.waits.remove(&address) else { continue };
+            self.for_footers += usize::from(reason == For::Footers);
+            self.at_work.insert(address, None);
+            return Some((next, reason));
+        }
     }
 }
