@@ -173,6 +173,8 @@ impl Walk {
         };
         let stuck = reader.positions.iter_mut().find(is_it);
         let (at, (_, next)) = stuck.unwrap_or_else(|| panic!("{requested} is there: {ends:?}"));
+        // It had its turn.
+        reader.starved.remove(at);
         if let Some(to) = moves_to {
             reader.consumer.seek(at, to).unwrap();
             *next = self.logs[at].resolve(to).expect("no start is an error");
