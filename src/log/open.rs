@@ -12,7 +12,7 @@
 //! idempotent.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -145,36 +145,63 @@ impl Log {
     /// Removes what the verdict says does not count: prepared segments that were never used, and
     /// whole segments behind a torn tail, once a successor says durably that they are cut off.
     fn remove_leftovers(&mut self, leftovers: &Leftovers) -> Result<()> {
-        if leftovers.cuts_segments {
+        let Leftovers { temporary, unused, spare, cuts_segments } = leftovers;
+        let mut unused = &unused[..];
+        if *cuts_segments {
             self.generation = self.generation.saturating_add(1);
-            let cut = self.log_end;
-            let rewrite = Rule::CutSaysSo.holds().then_some(Rewrite::Truncates(cut));
-            let new = self.prepare(0, rewrite)?;
-            self.prepared = Some(self.make(new)?);
+            while let Err(error) = self.prepare_truncating() {
+                // Without space the newest goes first, and for good: what is left then is a torn
+                // tail with fewer segments behind it, of which the next opening says the same.
+                let (Error::StorageFull { .. }, Some((newest, rest))) =
+                    (&error, unused.split_last())
+                else {
+                    return Err(error);
+                };
+                self.remove_leftover(newest, spare)?;
+                self.sync_own_dir()?;
+                unused = rest;
+                if unused.is_empty() {
+                    // None is left of which a successor had to say that it is cut off.
+                    break;
+                }
+            }
         }
-        let Leftovers { temporary, unused, spare, .. } = leftovers;
-        let disk = Arc::clone(&self.env.disk);
         let mut removed = false;
         for path in temporary.iter().chain(unused) {
-            if spare.contains(path) && self.take_back_file(path)? {
-                removed = true;
-                continue;
-            }
-            match disk.remove_file(path) {
-                // The truncating segment was made under the same temporary name.
-                Err(source) if source.kind() == io::ErrorKind::NotFound => {}
-                result => result.map_err(|source| Error::io("remove", path, source))?,
-            }
-            removed = true;
+            removed |= self.remove_leftover(path, spare)?;
         }
         if removed {
             // DURABILITY: what is cut off is gone for good before the log goes on. The making of
             // the next segment syncs the directory too, and a truncating one knows what it cut;
             // with this, neither has to be argued.
-            let dir = &self.identity.dir;
-            disk.sync_dir(dir).map_err(|source| Error::io("sync", dir, source))?;
+            self.sync_own_dir()?;
         }
         Ok(())
+    }
+
+    /// Makes the segment that says durably that all behind the end is cut off.
+    fn prepare_truncating(&mut self) -> Result<()> {
+        let rewrite = Rule::CutSaysSo.holds().then_some(Rewrite::Truncates(self.log_end));
+        let new = self.prepare(0, rewrite)?;
+        self.prepared = Some(self.make(new)?);
+        Ok(())
+    }
+
+    /// Removes a file that does not count, or makes a spare of it. False if it is gone already.
+    fn remove_leftover(&mut self, path: &Path, spare: &[PathBuf]) -> Result<bool> {
+        if spare.iter().any(|it| it == path) && self.take_back_file(path)? {
+            return Ok(true);
+        }
+        match self.env.disk.remove_file(path) {
+            // The truncating segment was made under the same temporary name.
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(false),
+            result => result.map(|()| true).map_err(|source| Error::io("remove", path, source)),
+        }
+    }
+
+    fn sync_own_dir(&self) -> Result<()> {
+        let dir = &self.identity.dir;
+        self.env.disk.sync_dir(dir).map_err(|source| Error::io("sync", dir, source))
     }
 }
 

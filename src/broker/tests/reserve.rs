@@ -299,6 +299,10 @@ fn work(disk: &SimulatedDisk, clock: &ManualClock) -> Result<()> {
 }
 
 /// Whatever the crash has left, an opening needs no space, and what frees some works at once.
+///
+/// Symptom: after a power cut that tore an unsynced segment in front of whole ones, a full disk did
+/// not open. Cause: the whole ones are cut off by a new segment that says so, which needs space, and
+/// were removed after it only. Rule: without space the newest goes first, each for good.
 #[test]
 fn row_c19_c07_a_crash_at_any_point_is_followed_by_an_opening_on_a_full_disk() {
     let clock = clock();
@@ -307,9 +311,8 @@ fn row_c19_c07_a_crash_at_any_point_is_followed_by_an_opening_on_a_full_disk() {
     let counted = whole.kill9();
     work(&counted, &clock).unwrap();
     let (points, mut random) = (counted.store_points(), Random::new(11));
-    let tries = (40 * effort()).min(points);
-    for number in 0..tries {
-        let point = if tries == points { number } else { random.below(points) };
+    for number in 0..points * effort() {
+        let point = number % points;
         let any = PowerCut::any(&mut || random.next());
         let how = *random.pick(&[Crash::Kill, Crash::Cut(PowerCut::WORST), Crash::Cut(any)]);
         let context = format!("store point {point} of {points}, {how:?}");
@@ -345,5 +348,5 @@ fn row_c19_c07_a_crash_at_any_point_is_followed_by_an_opening_on_a_full_disk() {
             }
         }
     }
-    eprintln!("{tries} of {points} store points");
+    eprintln!("{points} store points");
 }
