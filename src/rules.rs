@@ -10,8 +10,8 @@
 //! process:
 //!
 //! ```text
-//! cargo test --lib mutants -- --nocapture                      # all, each by one quick test
-//! LOGPOND_MUTANTS=all cargo test --lib mutants -- --nocapture  # all, each by all tests
+//! cargo test --lib every_mutant -- --nocapture                      # all, each by one quick test
+//! LOGPOND_MUTANTS=all cargo test --lib every_mutant -- --nocapture  # all, each by all tests
 //! LOGPOND_MUTANT=Salt cargo test --lib                         # what notices this one?
 //! ```
 

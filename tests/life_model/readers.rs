@@ -167,7 +167,8 @@ impl Walk {
             let is_current = self.topics.get(&*at.topic).is_some_and(|it| it.era == *era);
             let log = self.logs.get(*at).filter(|_| is_current);
             log.is_some_and(|log| {
-                let is_gone = (log.start, log.end()) == ends && requested < log.start;
+                // A poll that had records has met it before, and the log has moved since.
+                let is_gone = requested < ends.0 && ends.0 <= log.start && ends.1 <= log.end();
                 is_gone && log.has_passed(*next, requested)
             })
         };
