@@ -189,8 +189,11 @@ impl Walk {
             // Each partition whose topic is not there any more may say so before the others' turn.
             let (mut idle, most) = (0, 4 + self.readers[index].positions.len());
             while idle < most {
+                let before = self.readers[index].positions.clone();
                 let found = self.read(index).unwrap_or(0);
-                idle = if found == 0 { idle + 1 } else { 0 };
+                // It may have been moved, to where there is more.
+                let is_idle = found == 0 && self.readers[index].positions == before;
+                idle = if is_idle { idle + 1 } else { 0 };
             }
             let reader = &self.readers[index];
             for (at, (era, next)) in &reader.positions {
