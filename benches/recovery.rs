@@ -41,10 +41,10 @@ fn main() {
         // All of it once; then a little more in each round.
         let mut bytes = total;
         for _ in 0..rounds {
-            end_of_a_life(&dir, bytes, value_bytes, "close");
+            end_of_a_run(&dir, bytes, value_bytes, "close");
             clean.push(reopen(&dir));
             bytes = total / 64;
-            end_of_a_life(&dir, bytes, value_bytes, "kill");
+            end_of_a_run(&dir, bytes, value_bytes, "kill");
             killed.push(reopen(&dir));
         }
         let size = Bytes(value_bytes as f64).to_string();
@@ -61,7 +61,7 @@ fn burst(bench: &Bench, total: u64, value_bytes: u64) {
     let mut killed = Rounds::default();
     for _ in 0..bench.scale(2, 1) {
         let dir = bench.dir().join(format!("burst-{value_bytes}"));
-        end_of_a_life(&dir, total, value_bytes, "kill");
+        end_of_a_run(&dir, total, value_bytes, "kill");
         killed.push(reopen(&dir));
         std::fs::remove_dir_all(&dir).expect("the data can be removed");
     }
@@ -70,7 +70,7 @@ fn burst(bench: &Bench, total: u64, value_bytes: u64) {
 }
 
 /// A child process opens, appends and ends.
-fn end_of_a_life(dir: &Path, bytes: u64, value_bytes: u64, end: &str) {
+fn end_of_a_run(dir: &Path, bytes: u64, value_bytes: u64, end: &str) {
     let order = format!("{bytes}:{value_bytes}:{end}:{}", dir.display());
     let mut child = Command::new(std::env::current_exe().expect("the path of this program"))
         .env(CHILD, order)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use self::compaction::CompactionReport;
-use crate::broker::{Broker, Life};
+use crate::broker::{Broker, Run};
 use crate::config::{TopicConfig, Visibility};
 use crate::error::Result;
 use crate::partition::compaction::CompactionStats;
@@ -70,8 +70,8 @@ pub struct PartitionInfo {
 }
 
 impl Admin {
-    fn life(&self) -> &Arc<Life> {
-        self.broker.life()
+    fn run(&self) -> &Arc<Run> {
+        self.broker.run()
     }
 
     /// Creates a topic.
@@ -88,7 +88,7 @@ impl Admin {
     ///
     /// For the disk, a few syncs per partition.
     pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
-        let shared = self.life().create_topic(name, config)?;
+        let shared = self.run().create_topic(name, config)?;
         Ok(Topic::new(shared, self.broker.lifeline()))
     }
 
@@ -110,7 +110,7 @@ impl Admin {
     ///
     /// For the disk.
     pub fn delete_topic(&self, name: &str) -> Result<()> {
-        self.life().delete_topic(name)
+        self.run().delete_topic(name)
     }
 
     /// All topics, by name.
@@ -119,8 +119,8 @@ impl Admin {
     ///
     /// [`Error::Closed`](crate::Error::Closed).
     pub fn topics(&self) -> Result<Vec<TopicInfo>> {
-        self.life().check_open()?;
-        Ok(self.life().all_topics().iter().map(|topic| describe(topic)).collect())
+        self.run().check_open()?;
+        Ok(self.run().all_topics().iter().map(|topic| describe(topic)).collect())
     }
 
     /// One topic.
@@ -129,7 +129,7 @@ impl Admin {
     ///
     /// [`Error::UnknownTopic`](crate::Error::UnknownTopic).
     pub fn describe_topic(&self, name: &str) -> Result<TopicInfo> {
-        Ok(describe(&*self.life().topic(name)?))
+        Ok(describe(&*self.run().topic(name)?))
     }
 }
 

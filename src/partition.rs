@@ -562,7 +562,7 @@ impl PartitionCore {
         self.state.lock().closed = true;
     }
 
-    /// Ends the partition's life in this broker: later and waiting calls get `Closed`.
+    /// Closes the partition in this broker: later and waiting calls get `Closed`.
     pub(crate) fn close(&self) {
         self.end(Error::Closed);
     }

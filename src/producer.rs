@@ -15,7 +15,7 @@ use self::choice::Choice;
 use self::unflushed::Unflushed;
 use crate::broker::engine::NamedProducer;
 use crate::broker::numbers::UnderWay;
-use crate::broker::{Broker, Life};
+use crate::broker::{Broker, Run};
 use crate::clock::{from_millis, real_now};
 use crate::config::{Acks, Durability};
 use crate::error::{Error, Result};
@@ -112,7 +112,7 @@ impl ProducerBuilder {
         if let Some(durability) = self.durability {
             durability.validate()?;
         }
-        let named = self.id.map(|id| self.broker.life().acquire_producer(&id)).transpose()?;
+        let named = self.id.map(|id| self.broker.run().acquire_producer(&id)).transpose()?;
         Ok(Producer::new(&self.broker, self.durability, self.choice, named))
     }
 }
@@ -147,7 +147,7 @@ pub struct Producer {
 }
 
 struct Inner {
-    life: Arc<Life>,
+    run: Arc<Run>,
     durability: Option<Durability>,
     choice: Choice,
     named: Option<Named>,
@@ -201,7 +201,7 @@ impl Producer {
         named: Option<(Arc<NamedProducer>, u32)>,
     ) -> Self {
         let inner = Inner {
-            life: Arc::clone(broker.life()),
+            run: Arc::clone(broker.run()),
             durability,
             choice,
             named: named.map(|(shared, epoch)| Named { shared, epoch }),
@@ -267,14 +267,7 @@ impl Producer {
         let (core, level, metadata) = (Arc::clone(sent.core), sent.level, sent.metadata);
         self.inner.unflushed.note(&core);
         let waits = level == Durability::Sync;
-        Ok(Delivery {
-            core,
-            end,
-            waits,
-            metadata,
-            place: None,
-            _life: Arc::clone(&self.inner.life),
-        })
+        Ok(Delivery { core, end, waits, metadata, place: None, _run: Arc::clone(&self.inner.run) })
     }
 
     /// Sends a record under a number that its source gives it: any number that rises strictly per
@@ -335,7 +328,7 @@ impl Producer {
     #[must_use]
     pub fn last_sequence(&self, partition: &TopicPartition) -> Option<u64> {
         let named = self.inner.named.as_ref()?;
-        let topic = self.inner.life.topic(&partition.topic).ok()?;
+        let topic = self.inner.run.topic(&partition.topic).ok()?;
         topic.partition(partition.partition).ok()?.last_sequence(named.shared.id)
     }
 
@@ -420,7 +413,7 @@ impl Producer {
     pub fn flush(&self) -> Result<()> {
         let flushed = self.inner.unflushed.flush();
         // Asked last: a broker that was closed meanwhile has partitions that are closed too.
-        flushed.and_then(|()| self.inner.life.check_open())
+        flushed.and_then(|()| self.inner.run.check_open())
     }
 
     /// Waits for the level in force; what is not waited for is remembered for `flush`.
@@ -521,7 +514,7 @@ impl Producer {
 
     fn topic_of(&self, record: &Record<'_>) -> Result<Arc<TopicShared>> {
         let name = record.topic.ok_or_else(|| Error::config("record", "it names no topic"))?;
-        self.inner.life.topic(name)
+        self.inner.run.topic(name)
     }
 
     /// The topic of a record with a number. By its key the record goes where all with that key
@@ -540,7 +533,7 @@ impl Producer {
                 Some(under_way) if !topic.is_replaced() => return Ok((topic, Some(under_way))),
                 // The topic was looked up before it grew.
                 Some(_) => {}
-                None => self.inner.life.note_by_key(&named.shared, &topic.name)?,
+                None => self.inner.run.note_by_key(&named.shared, &topic.name)?,
             }
         }
     }
@@ -597,7 +590,7 @@ pub struct Delivery {
     metadata: RecordMetadata,
     /// Where its task waits, once it was polled.
     place: Option<u64>,
-    _life: Arc<Life>,
+    _run: Arc<Run>,
 }
 
 impl Drop for Delivery {

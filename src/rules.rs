@@ -51,7 +51,7 @@ rules! {
     FooterAfterSync => "log::tests::crash::row_b01_a_power_cut_at_every_store_point_leaves_a_prefix_with_all_that_was_synced",
     /// A sync vouches for what was published when it began: whoever comes later joins the next.
     NextSync => "partition::tests::syncs::row_b14_who_publishes_during_a_sync_waits_for_the_next_one",
-    /// A tail of an earlier life is written over itself before it is called durable.
+    /// A tail of an earlier run is written over itself before it is called durable.
     TailRewrite => "log::tests::crash::row_d03_a_tail_that_a_failed_sync_marked_clean_is_written_again",
     /// And synced.
     TailSync => "log::tests::crash::row_d03_a_tail_that_a_failed_sync_marked_clean_is_written_again",
@@ -70,7 +70,7 @@ rules! {
     /// A reset is published after the records that it speaks of are durable.
     RecordsBeforeReset => "broker::tests::crash::row_b16_the_last_acknowledged_reset_of_a_group_is_there",
     /// A compacted segment is synced before it gets its name.
-    CompactedSync => "log::tests::compaction::life::row_a15_a16_a17_a18_a_crash_at_every_point_of_a_compaction_loses_and_revives_nothing",
+    CompactedSync => "log::tests::compaction::run::row_a15_a16_a17_a18_a_crash_at_every_point_of_a_compaction_loses_and_revives_nothing",
     /// What retention removes, and what goes on behind it, is durable before the new log start.
     SettledRemoval => "broker::tests::retention::row_a19_a_log_start_never_goes_back_and_nothing_above_it_is_lost",
 
@@ -80,7 +80,7 @@ rules! {
     /// A segment that could not be begun is gone for good before the log goes on without it.
     WithdrawnName => "log::tests::crash::an_opening_that_failed_and_came_back_changes_nothing",
     /// The name of a compacted segment is durable before the segments that it replaces go.
-    CompactedName => "log::tests::compaction::life::row_a15_a16_a17_a18_a_crash_at_every_point_of_a_compaction_loses_and_revives_nothing",
+    CompactedName => "log::tests::compaction::run::row_a15_a16_a17_a18_a_crash_at_every_point_of_a_compaction_loses_and_revives_nothing",
     /// The data directory is durable in its parent.
     DataDirName => "broker::tests::crash::row_a25_a_new_directory_survives_two_interrupted_openings",
     /// So are the directories of the engine's own logs.
@@ -113,7 +113,7 @@ rules! {
     /// Before a tail is cut, what lies behind is searched for proof that it was durable.
     Evidence => "log::tests::torn::row_e02_damage_below_the_proof_is_reported_and_read_around",
     /// A segment that another of higher generation replaces is a leftover.
-    ReplacedIsLeftover => "log::tests::compaction::life::row_a15_a16_a17_a18_a_crash_at_every_point_of_a_compaction_loses_and_revives_nothing",
+    ReplacedIsLeftover => "log::tests::compaction::run::row_a15_a16_a17_a18_a_crash_at_every_point_of_a_compaction_loses_and_revives_nothing",
     /// A segment behind a cut of higher generation is one, too.
     CutIsLeftover => "log::recovery::tests::a_truncating_segment_removes_what_an_interrupted_cut_left",
 }

@@ -250,7 +250,7 @@ impl Source<'_> {
         unknown.extend(strange.iter().map(|name| self.dir.join(name)));
         unknown.sort();
         let target = target.background(false).open()?;
-        let engine: &Engine = target.life();
+        let engine: &Engine = target.run();
         let entries: Vec<TopicEntry> = choices.iter().map(|it| it.entry.clone()).collect();
         engine.begin_restore(&entries)?;
         let mut report = SalvageReport {

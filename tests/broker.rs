@@ -135,18 +135,18 @@ fn the_last_handle_of_any_kind_keeps_the_directory_and_its_drop_frees_it() {
 #[test]
 fn a_broker_opened_and_dropped_a_hundred_times_is_never_locked_out() {
     let dir = temp_dir();
-    for life in 0..100_u64 {
+    for run in 0..100_u64 {
         let broker = Broker::builder()
             .data_dir(dir.path())
             .durability(Durability::Os)
             .open()
-            .unwrap_or_else(|error| panic!("life {life}: {error:?}"));
+            .unwrap_or_else(|error| panic!("run {run}: {error:?}"));
         let topic = broker.ensure_topic("t", small_topic(1)).unwrap();
         let partition = topic.partition(0).unwrap();
-        assert_eq!(partition.log_end_offset(), life);
+        assert_eq!(partition.log_end_offset(), run);
         partition.append(&Record::new().value("x")).unwrap();
-        assert_eq!(broker.recovery().clean_shutdown, life == 0 || life % 3 == 0);
-        if life % 3 == 2 {
+        assert_eq!(broker.recovery().clean_shutdown, run == 0 || run % 3 == 0);
+        if run % 3 == 2 {
             broker.close().unwrap();
         }
     }

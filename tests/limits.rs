@@ -181,15 +181,15 @@ fn child_opens_few_topics_with_few_descriptors() {
     let topics: Vec<String> = (0..4).map(|number| format!("topic-{number}")).collect();
     let open = |durability| Broker::builder().data_dir(&dir).durability(durability).open().unwrap();
     // Mapped stores and `pwrite`: both need the descriptor again for the sync.
-    for (life, durability) in [(0, Durability::Os), (1, Durability::Sync)] {
+    for (run, durability) in [(0, Durability::Os), (1, Durability::Sync)] {
         let broker = open(durability);
         for topic in &topics {
             broker.ensure_topic(topic, small_topic(100)).unwrap();
         }
-        send_to_all(&broker, &topics, 100, life);
+        send_to_all(&broker, &topics, 100, run);
         broker.flush().unwrap();
         assert!(open_files() < 256);
-        assert_eq!(read_all_of(&broker, &topics) as u64, (life + 1) * 400);
+        assert_eq!(read_all_of(&broker, &topics) as u64, (run + 1) * 400);
         broker.close().unwrap();
     }
     let broker = open(Durability::Os);
@@ -462,5 +462,5 @@ fn a_broker_that_is_gone_leaves_no_descriptor_and_no_heap() {
         heap.push(live());
     }
     let grown = heap[5].saturating_sub(heap[2]);
-    assert!(grown < 64 << 10, "{grown} bytes of heap are left by three lives");
+    assert!(grown < 64 << 10, "{grown} bytes of heap are left by three runs");
 }

@@ -31,11 +31,11 @@ use logpond::{
 #[test]
 fn statement_01_offsets_are_consecutive_and_order_survives_rolls_and_reopening() {
     let dir = temp_dir();
-    for life in 0..3_u64 {
+    for run in 0..3_u64 {
         let broker = open_quiet(dir.path());
         broker.ensure_topic("t", small_topic(1)).unwrap();
         let producer = broker.producer();
-        for number in life * 500..(life + 1) * 500 {
+        for number in run * 500..(run + 1) * 500 {
             let value = format!("{number:0>80}");
             let sent = producer.send(Record::to("t").value(&value)).unwrap();
             assert_eq!((sent.partition, sent.offset), (0, number));
@@ -43,7 +43,7 @@ fn statement_01_offsets_are_consecutive_and_order_survives_rolls_and_reopening()
                 broker.tick().unwrap();
             }
         }
-        let expected: Vec<u64> = (0..(life + 1) * 500).collect();
+        let expected: Vec<u64> = (0..(run + 1) * 500).collect();
         for _reader in 0..2 {
             let mut reader = broker.reader().subscribe(["t"]).open().unwrap();
             let messages = drain(&mut reader);
@@ -51,7 +51,7 @@ fn statement_01_offsets_are_consecutive_and_order_survives_rolls_and_reopening()
             assert_eq!(messages.iter().map(number).collect::<Vec<_>>(), expected);
         }
         let info = broker.admin().describe_topic("t").unwrap();
-        assert!(info.partitions[0].segments as u64 > 2 * (life + 1), "{info:?}");
+        assert!(info.partitions[0].segments as u64 > 2 * (run + 1), "{info:?}");
         broker.close().unwrap();
     }
 }

@@ -547,10 +547,10 @@ fn retention_at_once_needs_no_tick() {
     assert_eq!(setup.start(), 3);
 }
 
-/// Random lives against what each record's age says: nothing young goes, and nothing stays when all
+/// Random runs against what each record's age says: nothing young goes, and nothing stays when all
 /// is old. `LOGPOND_SEED` replays.
 #[test]
-fn random_lives_keep_what_is_young_and_nothing_when_all_is_old() {
+fn random_runs_keep_what_is_young_and_nothing_when_all_is_old() {
     let mut rng = Rng::announced("retention");
     let (dir, clock) = (temp_dir(), manual_clock());
     let retention = 10 * MINUTE;
@@ -576,7 +576,7 @@ fn random_lives_keep_what_is_young_and_nothing_when_all_is_old() {
                 deleted = broker.admin().delete_records(("t", 0), before).unwrap();
             }
             15 => {
-                // Between lives the wall clock is all there is, so it is right then.
+                // Between runs the wall clock is all there is, so it is right then.
                 clock.set(some_time() + clock.monotonic());
                 drop(partition);
                 broker.close().unwrap();

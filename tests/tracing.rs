@@ -113,7 +113,7 @@ fn opening_cutting_and_closing_are_told() {
     assert_eq!(lines[0], format!("opened dir={place} clean_shutdown=true partitions=0"));
     assert_eq!(lines.last().unwrap(), &format!("closed dir={place}"));
 
-    // A tail that was torn, in a life that did not end.
+    // A tail that was torn, in a run that did not end.
     let broker = quiet(dir.path()).open().unwrap();
     append(&broker, 3);
     let file = files_below(&dir.path().join("t")).into_iter().max().unwrap();

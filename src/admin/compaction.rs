@@ -79,7 +79,7 @@ impl Admin {
     /// Until it is done, which takes seconds per gigabyte. Readers and appenders go on; while
     /// records are appended, and the broker has its background threads, the call takes pauses.
     pub fn compact_now(&self, name: &str) -> Result<CompactionReport> {
-        let engine: &Engine = self.life();
+        let engine: &Engine = self.run();
         let topic = engine.topic(name)?;
         topic.check_writable()?;
         if topic.config.cleanup == Cleanup::Delete {

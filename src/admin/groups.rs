@@ -38,7 +38,7 @@ pub struct GroupInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct GroupMember {
-    /// Tells it apart from all others in the life of this broker.
+    /// Tells it apart from all others in this run of the broker.
     pub id: u64,
     /// The name of a static member.
     pub instance_id: Option<Arc<str>>,
@@ -55,11 +55,11 @@ impl Admin {
     ///
     /// [`Error::Closed`].
     pub fn groups(&self) -> Result<Vec<GroupInfo>> {
-        self.life().check_open()?;
-        let topics = TopicTable::new(&self.life().all_topics());
+        self.run().check_open()?;
+        let topics = TopicTable::new(&self.run().all_topics());
         let mut infos = Vec::new();
-        for name in self.life().coordinator.group_names() {
-            match self.life().coordinator.view(&name) {
+        for name in self.run().coordinator.group_names() {
+            match self.run().coordinator.view(&name) {
                 Ok(view) => infos.push(describe(name, view, &topics)),
                 // Gone since its name was read.
                 Err(Error::UnknownGroup(_)) => {}
@@ -75,9 +75,9 @@ impl Admin {
     ///
     /// [`Error::UnknownGroup`], [`Error::Closed`].
     pub fn describe_group(&self, name: &str) -> Result<GroupInfo> {
-        self.life().check_open()?;
-        let view = self.life().coordinator.view(name)?;
-        Ok(describe(name.into(), view, &TopicTable::new(&self.life().all_topics())))
+        self.run().check_open()?;
+        let view = self.run().coordinator.view(name)?;
+        Ok(describe(name.into(), view, &TopicTable::new(&self.run().all_topics())))
     }
 
     /// Makes a group go on elsewhere in a topic, in all its partitions. Returns the offsets that
@@ -96,9 +96,9 @@ impl Admin {
     ///
     /// For the disk.
     pub fn reset_offsets(&self, group: &str, topic: &str, to: StartAt) -> Result<Offsets> {
-        self.life().check_writable()?;
-        let topic = self.life().topic(topic)?;
-        let waits = self.life().settings.durability == Durability::Sync;
+        self.run().check_writable()?;
+        let topic = self.run().topic(topic)?;
+        let waits = self.run().settings.durability == Durability::Sync;
         let target =
             |core: &Arc<PartitionCore>| core.check_available().and_then(|()| offset_of(core, to));
         let targets = topic.partitions.iter().map(target).collect::<Result<Vec<_>>>()?;
@@ -116,7 +116,7 @@ impl Admin {
             changes.push((&**core, committed));
             offsets.insert(TopicPartition::clone(&core.origin), offset);
         }
-        let coordinator = &self.life().coordinator;
+        let coordinator = &self.run().coordinator;
         let end = coordinator.replace_offsets(group, topic.id, &changes)?;
         if waits {
             Rule::ResetSync.keep(|| coordinator.offsets_partition().wait_durable(end))?;
@@ -139,9 +139,9 @@ impl Admin {
     ///
     /// For a sync of the disk.
     pub fn delete_group(&self, name: &str) -> Result<()> {
-        self.life().check_open()?;
-        self.life().check_writable()?;
-        self.life().coordinator.delete_group(name)
+        self.run().check_open()?;
+        self.run().check_writable()?;
+        self.run().coordinator.delete_group(name)
     }
 }
 

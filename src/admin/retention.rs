@@ -33,7 +33,7 @@ impl Admin {
     ///
     /// For the disk: two syncs, and one of the directory.
     pub fn delete_records(&self, partition: impl Into<TopicPartition>, before: u64) -> Result<u64> {
-        self.life().delete_records(&partition.into(), before)
+        self.run().delete_records(&partition.into(), before)
     }
 
     /// Applies the retention settings of all topics now. Otherwise that happens every minute, in
@@ -51,6 +51,6 @@ impl Admin {
     ///
     /// For the disk, until all that has expired is removed.
     pub fn enforce_retention_now(&self) -> Result<()> {
-        self.life().enforce_retention()
+        self.run().enforce_retention()
     }
 }

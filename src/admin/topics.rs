@@ -43,7 +43,7 @@ impl Admin {
         name: &str,
         change: impl FnOnce(TopicConfig) -> TopicConfig,
     ) -> Result<()> {
-        self.life().alter_topic(name, change)
+        self.run().alter_topic(name, change)
     }
 
     /// Gives a topic more partitions, `total` in all; there is no way back. Producers use the new
@@ -70,7 +70,7 @@ impl Admin {
     ///
     /// For the disk, a few syncs per new partition.
     pub fn add_partitions(&self, name: &str, total: u32) -> Result<()> {
-        self.life().add_partitions(name, total)
+        self.run().add_partitions(name, total)
     }
 
     /// Forgets a producer id and the sequence numbers that were sent under it, in all topics: a
@@ -90,6 +90,6 @@ impl Admin {
     ///
     /// For a sync of the disk, and for changes of topics.
     pub fn forget_producer(&self, id: &str) -> Result<()> {
-        self.life().forget_producer(id)
+        self.run().forget_producer(id)
     }
 }

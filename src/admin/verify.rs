@@ -54,7 +54,7 @@ impl Admin {
     ///
     /// For the disk: reads every byte of the topic once, a megabyte at a time.
     pub fn verify(&self, topic: &str) -> Result<VerifyReport> {
-        let engine = self.life();
+        let engine = self.run();
         let own = engine.own_partitions().into_iter().filter(|own| *own.origin.topic == *topic);
         let own: Vec<_> = own.collect();
         let partitions = if own.is_empty() { engine.topic(topic)?.partitions.clone() } else { own };

@@ -329,7 +329,7 @@ impl Random {
         Self { entropy, state: AtomicU64::new(seed.unwrap_or(0)) }
     }
 
-    /// Makes the sequence of each life of a directory another one: salts must never repeat.
+    /// Makes the sequence of each run of a directory another one: salts must never repeat.
     fn mix(&self, opens: u64) {
         let state = self.state.load(Ordering::Relaxed);
         self.state.store(state ^ splitmix(opens), Ordering::Relaxed);

@@ -96,7 +96,7 @@ pub(crate) struct Engine {
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
     pub(crate) closed: AtomicBool,
     /// When recovery points were last written. Held over the writing, so that none is ever stored
-    /// after a newer one, nor after the end of a clean life.
+    /// after a newer one, nor after the end of a clean run.
     ///
     /// LOCK ORDER: after `admin`.
     pub(crate) points: Mutex<Duration>,

@@ -18,7 +18,7 @@ use super::catalog::{CatalogState, Stage, TopicEntry};
 use super::engine::Engine;
 use super::lanes::Lanes;
 use super::local::LocalState;
-use super::open::{LastLife, Opening, has_all_starts};
+use super::open::{LastRun, Opening, has_all_starts};
 use super::own_logs::{LOCAL, META, OwnLog, last_run};
 use crate::clock::to_millis;
 use crate::error::Result;
@@ -126,8 +126,8 @@ impl Opening {
         let boot = self.env.disk.boot_id().map(Arc::from);
         let (clean, same_boot) = last_run(&local, boot.as_ref(), &found);
         let now = to_millis(self.clock.now()).unwrap_or(0);
-        let life = LastLife { clean, same_boot, has_all_starts: has_all_starts(&found), now };
-        Ok(self.known(&local, (identity.topic_id, identity.origin.partition), life))
+        let run = LastRun { clean, same_boot, has_all_starts: has_all_starts(&found), now };
+        Ok(self.known(&local, (identity.topic_id, identity.origin.partition), run))
     }
 
     fn own_log_now<S: LoggedState>(

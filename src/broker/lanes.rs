@@ -272,7 +272,7 @@ pub(crate) fn run_space_lane(
     let sync = |partition| queues.syncs.ask((partition, For::Waiters), &start_helper);
     let mut intervals = Intervals::default();
     let mut at_work = AtWork::default();
-    // At once: static members of the last life are waited for from the opening on.
+    // At once: static members of the last run are waited for from the opening on.
     let mut look_at = Some(Duration::ZERO);
     let mut pace = Pace::default();
     run_rounds(queues, "space", trace, || {

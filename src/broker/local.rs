@@ -1,4 +1,4 @@
-//! What is true of this machine only: how the last life ended, and recovery points. Kept in
+//! What is true of this machine only: how the last run ended, and recovery points. Kept in
 //! `__local`, which is never replicated.
 
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ pub(crate) enum LocalChange {
         boot: Option<Arc<str>>,
         opens: u64,
     },
-    /// Everything was flushed and every recovery point written; the last record of a clean life.
+    /// Everything was flushed and every recovery point written; the last record of a clean run.
     Closed,
     Point {
         topic: TopicId,

@@ -102,7 +102,7 @@ impl Broker {
     /// longer where a partition is compacted or a group large.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
-        self.life().metrics()
+        self.run().metrics()
     }
 }
 

@@ -63,13 +63,13 @@ mod topics;
 /// ```
 #[derive(Clone)]
 pub struct Broker {
-    life: Arc<Life>,
+    run: Arc<Run>,
 }
 
 /// The engine as handles hold it: when the last of them is dropped, so is this.
-pub(crate) struct Life(Arc<Engine>);
+pub(crate) struct Run(Arc<Engine>);
 
-impl Drop for Life {
+impl Drop for Run {
     fn drop(&mut self) {
         if self.0.check_process().is_err() {
             // A forked child has no part in the end of the engine: it would take locks that nobody
@@ -81,7 +81,7 @@ impl Drop for Life {
     }
 }
 
-impl Deref for Life {
+impl Deref for Run {
     type Target = Engine;
 
     fn deref(&self) -> &Engine {
@@ -89,7 +89,7 @@ impl Deref for Life {
     }
 }
 
-impl fmt::Debug for Life {
+impl fmt::Debug for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -134,16 +134,16 @@ impl Broker {
     }
 
     pub(crate) fn from_engine(engine: Arc<Engine>) -> Self {
-        Self { life: Arc::new(Life(engine)) }
+        Self { run: Arc::new(Run(engine)) }
     }
 
-    pub(crate) fn life(&self) -> &Arc<Life> {
-        &self.life
+    pub(crate) fn run(&self) -> &Arc<Run> {
+        &self.run
     }
 
     pub(crate) fn lifeline(&self) -> Lifeline {
-        let life: Arc<Life> = Arc::clone(&self.life);
-        life as Arc<dyn Any + Send + Sync>
+        let run: Arc<Run> = Arc::clone(&self.run);
+        run as Arc<dyn Any + Send + Sync>
     }
 
     /// The topic of this name, created with these settings if there is none. An existing topic
@@ -165,10 +165,10 @@ impl Broker {
     /// For the disk, a few syncs per partition that is created.
     pub fn ensure_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         let partitions = config.partitions;
-        let shared = match self.life.topic(name) {
-            Err(Error::UnknownTopic(_)) => match self.life.create_topic(name, config) {
+        let shared = match self.run.topic(name) {
+            Err(Error::UnknownTopic(_)) => match self.run.create_topic(name, config) {
                 // Another thread was quicker.
-                Err(Error::TopicExists(_)) => self.life.topic(name)?,
+                Err(Error::TopicExists(_)) => self.run.topic(name)?,
                 created => created?,
             },
             found => found?,
@@ -187,13 +187,13 @@ impl Broker {
     ///
     /// [`Error::UnknownTopic`], [`Error::Closed`].
     pub fn topic(&self, name: &str) -> Result<Topic> {
-        Ok(Topic::new(self.life.topic(name)?, self.lifeline()))
+        Ok(Topic::new(self.run.topic(name)?, self.lifeline()))
     }
 
     /// What recovery found and did when this broker was opened.
     #[must_use]
     pub fn recovery(&self) -> &RecoveryReport {
-        &self.life.recovery
+        &self.run.recovery
     }
 
     /// Makes everything durable that was appended before the call, whatever its level.
@@ -206,7 +206,7 @@ impl Broker {
     ///
     /// For the disk.
     pub fn flush(&self) -> Result<()> {
-        self.life.flush()
+        self.run.flush()
     }
 
     /// One round of the work that background threads do otherwise: space ahead, due syncs,
@@ -220,7 +220,7 @@ impl Broker {
     ///
     /// For the disk.
     pub fn tick(&self) -> Result<()> {
-        self.life.tick()
+        self.run.tick()
     }
 
     /// Flushes everything, marks a clean end and closes the engine for all clones and handles:
@@ -239,12 +239,12 @@ impl Broker {
     ///
     /// For the disk and the current step of the background threads.
     pub fn close(self) -> Result<()> {
-        self.life.close()
+        self.run.close()
     }
 }
 
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Broker").field("settings", &self.life.settings).finish_non_exhaustive()
+        f.debug_struct("Broker").field("settings", &self.run.settings).finish_non_exhaustive()
     }
 }

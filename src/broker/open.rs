@@ -127,7 +127,7 @@ impl Opening {
     fn open_topics(&self, mut engine: Engine, clean: bool, same_boot: bool) -> Result<Engine> {
         let live = self.live_topics(&engine)?;
         let now = self.clock.began_at();
-        let last_life = LastLife {
+        let last_run = LastRun {
             clean,
             same_boot,
             has_all_starts: has_all_starts(&engine.recovery.partitions),
@@ -137,7 +137,7 @@ impl Opening {
             .iter()
             .flat_map(|entry| (0..entry.config.partitions).map(move |number| (entry, number)))
             .collect();
-        let open_one = |(entry, number)| self.open_partition(&engine, entry, number, last_life);
+        let open_one = |(entry, number)| self.open_partition(&engine, entry, number, last_run);
         let mut opened = in_parallel(&jobs, open_one)?.into_iter();
         let mut topics: Vec<Arc<TopicShared>> = Vec::with_capacity(live.len());
         let mut recoveries = Vec::with_capacity(jobs.len());
@@ -161,7 +161,7 @@ impl Opening {
         }
         if !self.settings.read_only {
             // DURABILITY: before a record can get an offset that a dropped one had; otherwise a
-            // later life could not tell for which of the two a consumer committed it.
+            // later run could not tell for which of the two a consumer committed it.
             changes.extend(forgotten_topics(&engine));
             engine.local.append_durably(changes)?;
         }
@@ -182,14 +182,14 @@ impl Opening {
         engine: &Engine,
         entry: &TopicEntry,
         number: u32,
-        life: LastLife,
+        run: LastRun,
     ) -> Result<OpenedPartition> {
         let durability = engine.durability_of(&entry.config);
         let identity = identity(&self.settings, entry, number);
         let origin = Arc::clone(&identity.origin);
         let options = engine.options(&entry.config, durability);
         let key = (entry.id, number);
-        let known = self.known(&engine.local, key, life);
+        let known = self.known(&engine.local, key, run);
         let opened = if self.settings.read_only {
             self.look_at(&engine.lanes, (&identity, options), Some(known.clone()))
         } else {
@@ -218,24 +218,24 @@ impl Opening {
         &self,
         local: &StateLog<LocalState>,
         key: (TopicId, u32),
-        life: LastLife,
+        run: LastRun,
     ) -> Known {
         // A log start is recorded before anything is removed: without one, nothing was.
-        let nothing_was_removed = life.has_all_starts.then_some(0);
+        let nothing_was_removed = run.has_all_starts.then_some(0);
         let (checkpoint, log_start) = local.read(|local| {
             let log_start = local.log_starts.get(&key).copied().or(nothing_was_removed);
             (local.points.get(&key).cloned(), log_start)
         });
         Known {
             checkpoint,
-            clean: life.clean,
-            same_boot: life.same_boot,
+            clean: run.clean,
+            same_boot: run.same_boot,
             policy: self.settings.recovery,
             read_only: self.settings.read_only,
             needs_all: false,
             log_start,
             proved: 0,
-            now: life.now,
+            now: run.now,
         }
     }
 
@@ -274,9 +274,9 @@ impl Opening {
 
 type OpenedPartition = (Arc<PartitionCore>, (PartitionRecovery, Vec<LocalChange>));
 
-/// What the opening of a partition has to know of the life before, and the time.
+/// What the opening of a partition has to know of the run before, and the time.
 #[derive(Clone, Copy)]
-pub(super) struct LastLife {
+pub(super) struct LastRun {
     pub(super) clean: bool,
     pub(super) same_boot: bool,
     pub(super) has_all_starts: bool,

@@ -41,12 +41,12 @@ pub(super) struct OwnLog {
     pub(super) reaches: u64,
 }
 
-/// The engine's own logs, and what they say of the last life.
+/// The engine's own logs, and what they say of the last run.
 pub(super) struct OwnLogs {
     pub(super) local: StateLog<LocalState>,
     pub(super) offsets: StateLog<OffsetsState>,
     pub(super) catalog: StateLog<CatalogState>,
-    /// Whether the last life ended with a close that reached its end.
+    /// Whether the last run ended with a close that reached its end.
     pub(super) was_closed: bool,
     /// Whether the machine was not restarted since.
     pub(super) same_boot: bool,

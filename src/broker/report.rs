@@ -11,7 +11,7 @@ use crate::log::open::PartitionRecovery;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RecoveryReport {
-    /// Whether the last life of the directory ended with [`Broker::close`](crate::Broker::close);
+    /// Whether the last run of the directory ended with [`Broker::close`](crate::Broker::close);
     /// also true for a directory that is new. Not after a close while a partition was unavailable or
     /// poisoned: then one of them is not known to be whole.
     pub clean_shutdown: bool,

@@ -1,7 +1,7 @@
 //! The broker on a disk that loses power, refuses and lies.
 //!
 //! Goal: after any crash, what docs/durability.md, "After any crash" promise is there, and nothing else. Method:
-//! [`model`] keeps what [`life`] did and what was acknowledged; [`crash`] stops short workloads at
+//! [`model`] keeps what [`run`] did and what was acknowledged; [`crash`] stops short workloads at
 //! every store point and opens what each kind of crash leaves, also when the opening itself is
 //! interrupted; [`power`] opens every image that a power cut can leave of still shorter ones;
 //! [`random`] does so to long random workloads; [`faults`] lets single calls fail, [`sweep`] each call
@@ -23,7 +23,6 @@ mod full;
 mod groups;
 mod hostile;
 mod inspect;
-mod life;
 mod limits;
 mod lineage;
 mod model;
@@ -34,6 +33,7 @@ mod random;
 mod reserve;
 mod retention;
 mod rot;
+mod run;
 mod sources;
 mod state;
 mod statements;

@@ -18,8 +18,8 @@ impl Consumer {
     /// Becomes a member of the group and takes what is free of its share. The callback hears of
     /// it at the first poll.
     pub(super) fn join(&mut self, group: &Arc<str>, request: &JoinRequest) -> Result<()> {
-        let life = Arc::clone(&self.life);
-        let member = life.coordinator.join(group, request, &self.notifier)?;
+        let run = Arc::clone(&self.run);
+        let member = run.coordinator.join(group, request, &self.notifier)?;
         self.role = Role::Member(member);
         // Before it has any partition: where it begins depends on this.
         self.store_subscription(group, &request.interest)?;
@@ -35,10 +35,10 @@ impl Consumer {
         partitions: Vec<TopicPartition>,
     ) -> Result<()> {
         let mut all: BTreeSet<_> = partitions.into_iter().collect();
-        let counts = self.life.all_topics();
+        let counts = self.run.all_topics();
         let counts = counts.iter().map(|it| (Arc::clone(&it.name), it.config.partitions)).collect();
         for topic in interest.resolve(&counts).topics() {
-            let count = self.life.topic(topic)?.config.partitions;
+            let count = self.run.topic(topic)?.config.partitions;
             let partition = |partition| TopicPartition { topic: Arc::clone(topic), partition };
             all.extend((0..count).map(partition));
         }
@@ -214,7 +214,7 @@ impl Consumer {
     /// What the group has committed of the slot's partition.
     pub(super) fn committed_of(&self, slot: &Slot) -> Option<Committed> {
         let partition = slot.origin().partition;
-        self.life.coordinator.committed(self.group()?, slot.topic.id, partition)
+        self.run.coordinator.committed(self.group()?, slot.topic.id, partition)
     }
 
     /// What was missing where partitions were taken over counts from the first poll that reads them.
@@ -231,7 +231,7 @@ impl Consumer {
 
     /// A partition that has no position yet.
     pub(super) fn new_slot(&mut self, partition: &TopicPartition) -> Result<Slot> {
-        let topic = self.life.topic(&partition.topic)?;
+        let topic = self.run.topic(&partition.topic)?;
         let core = Arc::clone(topic.partition(partition.partition)?);
         self.last_token += 1;
         let mut slot = Slot::new(topic, core, &self.notifier, self.last_token);

@@ -76,7 +76,7 @@ impl ConsumerBuilder {
                 visibility: Visibility::default(),
                 poll_records: POLL_RECORDS,
                 poll_bytes: POLL_BYTES,
-                reads_around_damage: broker.life().settings.recovery
+                reads_around_damage: broker.run().settings.recovery
                     == RecoveryPolicy::ReadAroundDamage,
             },
         }
@@ -217,12 +217,12 @@ impl ConsumerBuilder {
     /// For the disk, where positions are looked up.
     pub fn open(self) -> Result<Consumer> {
         self.check()?;
-        let life = self.broker.life();
+        let run = self.broker.run();
         for topic in &self.topics {
-            life.topic(topic)?;
+            run.topic(topic)?;
         }
         let (group, settings) = (self.group.clone(), self.settings.clone());
-        let mut consumer = Consumer::new(life, group, settings, self.callback);
+        let mut consumer = Consumer::new(run, group, settings, self.callback);
         let interest = Interest::new(self.topics, self.patterns);
         match self.group {
             Some(group) if self.assigned.is_empty() => {

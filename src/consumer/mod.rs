@@ -23,7 +23,7 @@ use self::slot::Slot;
 #[cfg(feature = "async")]
 pub use self::stream::MessageStream;
 use self::wait::Wait;
-use crate::broker::Life;
+use crate::broker::Run;
 use crate::config::{CommitMode, StartAt, Visibility};
 use crate::error::{Error, Result};
 use crate::group::membership::Membership;
@@ -84,7 +84,7 @@ enum Role {
 /// Dropping a consumer leaves its group at once, commits nothing and calls nobody back;
 /// [`close`](Self::close) does both.
 pub struct Consumer {
-    life: Arc<Life>,
+    run: Arc<Run>,
     role: Role,
     settings: Settings,
     /// In the order of their partitions.
@@ -149,22 +149,22 @@ impl Control {
 
 impl Consumer {
     fn new(
-        life: &Arc<Life>,
+        run: &Arc<Run>,
         group: Option<Arc<str>>,
         settings: Settings,
         callback: Option<Callback>,
     ) -> Self {
         let commit_due = match settings.commit {
             CommitMode::Manual => Duration::MAX,
-            CommitMode::Auto { every } => life.clock.monotonic().saturating_add(every),
+            CommitMode::Auto { every } => run.clock.monotonic().saturating_add(every),
         };
         Self {
-            life: Arc::clone(life),
+            run: Arc::clone(run),
             role: group.map_or(Role::Reader, Role::Standalone),
             settings,
             slots: Vec::new(),
             turn: 0,
-            notifier: life.consumers.add_new(),
+            notifier: run.consumers.add_new(),
             last_token: 0,
             control: Control::new(),
             ahead: Batch::default().into_iter(),
@@ -366,7 +366,7 @@ impl Consumer {
         if self.control.is_shut_down.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        self.life.check_open()
+        self.run.check_open()
     }
 
     /// Fetches, parking in between, until there is something, a wake-up or the deadline.
@@ -499,7 +499,7 @@ impl Consumer {
                 continue;
             }
             if slot.core.is_closed() {
-                self.life.check_open()?;
+                self.run.check_open()?;
                 if let Role::Member(_) = self.role {
                     // The topic was deleted; the group's plan takes it away.
                     continue;
@@ -509,7 +509,7 @@ impl Consumer {
             if let Err(error) = slot.fetch(settings, &mut fetched, &mut self.gaps) {
                 if slot.core.is_closed() && matches!(self.role, Role::Member(_)) {
                     // Deleted while this read it.
-                    self.life.check_open()?;
+                    self.run.check_open()?;
                     continue;
                 }
                 if fetched.records == 0 {

@@ -195,7 +195,7 @@ impl Coordinator {
 
     // ---- members -----------------------------------------------------------------------------
 
-    /// Waits for the static members of the last life, from now on. Called once, when all topics
+    /// Waits for the static members of the last run, from now on. Called once, when all topics
     /// are known and before anybody can join; whoever evicts begins by looking.
     pub(crate) fn restore(&self) {
         let now = self.now();

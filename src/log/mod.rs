@@ -227,7 +227,7 @@ pub(crate) struct Log {
     synced_to: Option<u64>,
     /// The files of the sealed segments behind that for which no sync has begun, in order.
     to_sync: VecDeque<SyncFile>,
-    /// Segments that are given no footer in this life of the log.
+    /// Segments that are given no footer in this run of the log.
     footerless: Vec<Unfinished>,
     /// What an internal log keeps for a full disk.
     reserve: Option<Reserve>,

@@ -38,7 +38,7 @@ const PWRITE_AHEAD_BYTES: usize = 128 << 10;
 pub(super) static ZERO_PAGE: [u8; 4096] = [0; 4096];
 const _: () = assert!(ZERO_PAGE.len() as u64 == PAGE_BYTES);
 
-/// How bytes get into a segment's file, fixed for the segment's life.
+/// How bytes get into a segment's file, fixed for the segment's lifetime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Writer {
     /// Stores into the shared map: no system call per append.

@@ -27,7 +27,7 @@ pub(crate) enum SyncScope {
 /// A sync of what was published, in its scope, when it was made.
 #[derive(Debug)]
 pub(crate) struct SyncTask {
-    /// Tails of an earlier life that no sync of this one has covered.
+    /// Tails of an earlier run that no sync of this one has covered.
     pub(crate) unproved: Vec<Unproved>,
     /// The files, in segment order, the active one last.
     pub(crate) files: Vec<SyncFile>,
@@ -155,7 +155,7 @@ const REWRITE_CHUNK_BYTES: u32 = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Unfinished {
     pub(crate) segment: Arc<Segment>,
-    /// Whether it was there before this life of the log, which then need not be the only one that
+    /// Whether it was there before this run of the log, which then need not be the only one that
     /// writes to it.
     pub(crate) is_found: bool,
     pub(crate) index: SparseIndex,

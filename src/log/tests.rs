@@ -1,7 +1,7 @@
 //! The log as a whole, over all three disks: what is appended can be read, what is synced
 //! survives, and nothing that a crash or a hostile file does makes it say something else.
 //!
-//! Method: every record's value is made from its offset and the life of the log in which it was
+//! Method: every record's value is made from its offset and the run of the log in which it was
 //! appended, so any mixing shows; a [`Model`] remembers what was appended and what was synced, and
 //! [`Model::check`] compares a log with it. Random tests print their seed on failure.
 //!
@@ -73,8 +73,8 @@ impl Random {
 }
 
 /// A value that says where it belongs.
-fn value(life: u64, offset: u64, size: usize) -> Vec<u8> {
-    let mut random = Random(offset.wrapping_mul(1_000_003) ^ life.rotate_left(40));
+fn value(run: u64, offset: u64, size: usize) -> Vec<u8> {
+    let mut random = Random(offset.wrapping_mul(1_000_003) ^ run.rotate_left(40));
     let mut bytes: Vec<u8> = (0..size).map(|_| random.next() as u8).collect();
     let head = offset.to_le_bytes();
     let count = head.len().min(size);
@@ -349,10 +349,10 @@ struct Model {
 }
 
 impl Model {
-    fn append(&mut self, log: &mut Log, life: u64, count: u64, size: usize) -> Result<()> {
+    fn append(&mut self, log: &mut Log, run: u64, count: u64, size: usize) -> Result<()> {
         let base = self.values.len() as u64;
         assert_eq!(base, log.log_end());
-        let values: Vec<_> = (base..base + count).map(|offset| value(life, offset, size)).collect();
+        let values: Vec<_> = (base..base + count).map(|offset| value(run, offset, size)).collect();
         // Noted first: an append that fails at a crash may be there all the same.
         self.values.extend(values.iter().cloned());
         self.ends.push(base + count);

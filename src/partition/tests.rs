@@ -74,7 +74,7 @@ impl Setup {
         Self::with_log(disk, log, durability)
     }
 
-    /// The partition in a new life, after a crash.
+    /// The partition in a new run, after a crash.
     fn recovered(disk: SimulatedDisk, same_boot: bool) -> Self {
         let known = Known {
             checkpoint: None,

@@ -103,7 +103,7 @@ fn read(partition: &Partition) -> Contents {
 
 fn contents(broker: &Broker) -> BTreeMap<(String, u32), Contents> {
     let mut contents = BTreeMap::new();
-    for topic in broker.life().all_topics() {
+    for topic in broker.run().all_topics() {
         let handle = broker.topic(&topic.name).unwrap();
         for number in 0..handle.partitions() {
             let partition = handle.partition(number).unwrap();
@@ -128,7 +128,7 @@ fn plain_config() -> TopicConfig {
     TopicConfig::new(2).segment_bytes(16 << 10).retention(Duration::MAX)
 }
 
-/// The store that is damaged. `is_closed` ends its life cleanly.
+/// The store that is damaged. `is_closed` ends its run cleanly.
 fn store(is_closed: bool) -> Store {
     let disk = SimulatedDisk::new();
     let (appended, before) = (BTreeMap::new(), BTreeMap::new());

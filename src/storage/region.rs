@@ -13,7 +13,7 @@
 //! - M1 **A mapped file does not shrink.** `DiskFile` has no call that shrinks a file. Somebody
 //!   else's truncation raises SIGBUS at the next access.
 //! - M2 **One writer.** A `Sole` is not `Clone`, and making one consumes the `Memory`. Two writers
-//!   need two maps of one file; the log makes one per file life.
+//!   need two maps of one file; the log makes one for the lifetime of a file.
 //! - M3 **Published bytes never change.** `Sole::store` refuses positions below `published`, and
 //!   `published` never goes back. `DiskFile::write_at` and `release` bypass this check: nobody may
 //!   call them for positions below the published end of a mapped file.

@@ -141,12 +141,12 @@ fn a_sequence_without_an_id_or_without_a_fixed_partition_is_refused() {
 #[test]
 fn row_j18_a_plain_send_takes_no_number_of_the_source() {
     let dir = temp_dir();
-    for life in 0..2 {
+    for run in 0..2 {
         let broker = open_quiet(dir.path());
         broker.ensure_topic("t", small_topic(1)).unwrap();
         let producer = broker.producer_builder().id("rows").build().unwrap();
         let record = |value: &'static str| Record::to("t").partition(0).value(value);
-        let first = life * 10 + 1;
+        let first = run * 10 + 1;
         for (seq, value) in [(first, "row"), (first + 1, "next row")] {
             let sent = producer.send_sequenced(seq, record(value)).unwrap();
             assert!(matches!(sent, SendOutcome::Appended(_)), "{seq}: {sent:?}");

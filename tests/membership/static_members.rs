@@ -120,7 +120,7 @@ fn nobody_is_waited_for(broker: &Broker) -> bool {
 }
 
 #[test]
-fn the_background_gives_up_a_static_member_of_the_last_life_that_nobody_joins_after() {
+fn the_background_gives_up_a_static_member_of_the_last_run_that_nobody_joins_after() {
     let dir = temp_dir();
     let brief = Duration::from_millis(50);
     let broker = open_quiet(dir.path());

@@ -61,7 +61,7 @@ pub(crate) struct Ledger {
     pub(crate) ended: bool,
     /// Calls that failed, and how.
     pub(crate) failures: Vec<String>,
-    /// Whether its last life ended cleanly, as `close` said.
+    /// Whether its last run ended cleanly, as `close` said.
     pub(crate) closed: bool,
     pub(crate) acks: u64,
     /// When the power was cut. What was acknowledged after that is no acknowledgement: a machine

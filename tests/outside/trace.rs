@@ -203,7 +203,7 @@ fn row_c04_c08_refusals_have_their_own_errors() {
         for target in sample(&of_call, &mut rng, 2) {
             let ledger = tally.one(&target, &format!("error={code}"), rng.one_in(3));
             for failure in &ledger.failures {
-                // A tail of an earlier life is written again for a sync; its failure is the sync's.
+                // A tail of an earlier run is written again for a sync; its failure is the sync's.
                 let follow = ["SyncFailed", "Poisoned", "UnknownTopic"];
                 let typed = failure.contains(name) || follow.iter().any(|it| failure.contains(it));
                 assert!(typed, "{call} {code}: {failure}");

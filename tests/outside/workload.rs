@@ -21,20 +21,20 @@ pub(crate) fn key_of(id: &str) -> String {
     format!("key {}", count % 3)
 }
 
-/// A bit of everything that stores something, in one thread and in one order, in two lives. What
+/// A bit of everything that stores something, in one thread and in one order, in two runs. What
 /// fails is said, and the rest is done all the same.
 #[test]
 fn child_works() {
     let Some(dir) = child_dir() else { return };
     let _marks_the_beginning = fs::metadata(dir.join(BEGIN));
     say("began");
-    for life in 0..2 {
+    for run in 0..2 {
         // An opening that failed can be tried again.
         let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
         let open = || open(&dir, &clock).inspect_err(|error| failed("open", error));
         let Ok(broker) = open().or_else(|_| open()) else { continue };
         say("opened");
-        Worker { broker: broker.clone(), life }.work(&clock);
+        Worker { broker: broker.clone(), run }.work(&clock);
         match broker.close() {
             Ok(()) => say("closed"),
             Err(error) => failed("close", &error),
@@ -55,7 +55,7 @@ fn failed(what: &str, error: &Error) {
 
 struct Worker {
     broker: Broker,
-    life: u64,
+    run: u64,
 }
 
 const SMALL: u64 = SMALL_SEGMENT;
@@ -81,7 +81,7 @@ impl Worker {
                 self.note("tick", self.broker.tick());
             }
         }
-        self.delete_records(3 + self.life * 4);
+        self.delete_records(3 + self.run * 4);
         self.note("compact", self.broker.admin().compact_now("k"));
         self.create("x", TopicConfig::new(1));
         self.delete("x");
@@ -91,7 +91,7 @@ impl Worker {
 
     fn note<T>(&self, what: &str, done: Result<T>) {
         if let Err(error) = done {
-            failed(&format!("{what} of life {}", self.life), &error);
+            failed(&format!("{what} of run {}", self.run), &error);
         }
     }
 
@@ -124,7 +124,7 @@ impl Worker {
     }
 
     fn send(&self, topic: &str, partition: u32, turn: u64, pad: usize) {
-        let id = format!("one {}", self.life * 100 + turn);
+        let id = format!("one {}", self.run * 100 + turn);
         say(&format!("sending {topic} {partition} {id}"));
         let (key, value) = (key_of(&id), format!("{id} {}", "p".repeat(pad)));
         let mut record = Record::to(topic).partition(partition).value(&value);
@@ -138,7 +138,7 @@ impl Worker {
     }
 
     fn batch(&self, topic: &str, partition: u32, turn: u64) {
-        let first = (self.life * 100 + turn) * 3;
+        let first = (self.run * 100 + turn) * 3;
         let ids: Vec<String> = (first..first + 3).map(|it| format!("batch {it}")).collect();
         append_batch(topic, partition, &ids, 1_200, || self.topic(topic, partition));
     }
@@ -147,7 +147,7 @@ impl Worker {
         let commit = || {
             let mut consumer = self.broker.consumer("g").assign([tp("a", 0)]).open()?;
             let message = consumer.try_recv()?;
-            let next = message.map_or(0, |it| it.next_offset()).max(turn / 3 + self.life * 4);
+            let next = message.map_or(0, |it| it.next_offset()).max(turn / 3 + self.run * 4);
             let next = next.min(self.topic("a", 0)?.log_end_offset());
             say(&format!("committing a 0 {next}"));
             consumer.commit_offsets(&Offsets::from([(tp("a", 0), next)]))?;

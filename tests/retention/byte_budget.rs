@@ -80,21 +80,21 @@ fn a_budget_that_one_segment_uses_up_is_freed_by_deleting_all_of_it() {
 }
 
 #[test]
-fn a_budget_counts_what_an_earlier_life_has_left() {
+fn a_budget_counts_what_an_earlier_run_has_left() {
     let dir = temp_dir();
     let clock = manual_clock();
     let open = || on_disk(dir.path(), &clock).max_total_bytes(BUDGET).open().unwrap();
     let mut total = 0;
-    for life in 0..4 {
+    for run in 0..4 {
         let broker = open();
         let topic = broker.ensure_topic("t", small_topic(1)).unwrap();
         let partition = topic.partition(0).unwrap();
         let setup = Setup { broker, clock: clock.clone(), partition };
         let count = setup.fill();
-        assert!(life == 0 || count < 30, "{count} more in life {life}");
+        assert!(run == 0 || count < 30, "{count} more in run {run}");
         total += count;
         assert_eq!(setup.partition.log_end_offset(), total);
-        if life % 2 == 0 {
+        if run % 2 == 0 {
             let Setup { broker, .. } = setup;
             broker.close().unwrap();
         }

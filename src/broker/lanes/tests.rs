@@ -31,7 +31,7 @@ fn opened(
     let builder = Broker::builder().in_memory().background(false).clock(clock.clone());
     let broker = set(builder).open().unwrap();
     broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
-    let core = Arc::clone(broker.life().topic("t").unwrap().partition(0).unwrap());
+    let core = Arc::clone(broker.run().topic("t").unwrap().partition(0).unwrap());
     (broker, core, clock)
 }
 
@@ -140,7 +140,7 @@ fn row_c14_the_end_of_a_compaction_asks_for_the_next() {
     let (broker, _, clock) = opened(|builder| builder);
     let config = TopicConfig::new(1).cleanup(Cleanup::Compact).segment_bytes(16 << 10);
     let partition = broker.ensure_topic("c", config).unwrap().partition(0).unwrap();
-    let core = Arc::clone(broker.life().topic("c").unwrap().partition(0).unwrap());
+    let core = Arc::clone(broker.run().topic("c").unwrap().partition(0).unwrap());
     let fill = || {
         for number in 0..100 {
             let key = format!("k{}", number % 10);
@@ -151,7 +151,7 @@ fn row_c14_the_end_of_a_compaction_asks_for_the_next() {
     fill();
     let mut compactions = Compactions::default();
     compactions.add(Arc::clone(&core), clock.monotonic());
-    let engine: &Engine = broker.life();
+    let engine: &Engine = broker.run();
     let step = |compactions: &mut Compactions| {
         clock.advance(SECOND);
         compactions.step(&clock, engine, &mut AtWork::default());
@@ -244,7 +244,7 @@ fn row_j14_a_compaction_that_panics_does_not_hold_up_the_others() {
     let broker = builder.open().unwrap();
     let config = TopicConfig::new(2).cleanup(Cleanup::Compact);
     broker.ensure_topic("t", config).unwrap();
-    let topic = broker.life().topic("t").unwrap();
+    let topic = broker.run().topic("t").unwrap();
     let [first, second] = [0, 1].map(|number| Arc::clone(topic.partition(number).unwrap()));
 
     let (mut compactions, mut at_work) = (Compactions::default(), AtWork::default());
@@ -373,7 +373,7 @@ fn row_d08_a_sync_of_a_sealed_segment_that_hangs_stops_no_other() {
         for _ in 0..20 {
             topic.partition(number).unwrap().append(&Record::new().value(&[7; 1_000])).unwrap();
         }
-        Arc::clone(broker.life().topic("t").unwrap().partition(number).unwrap())
+        Arc::clone(broker.run().topic("t").unwrap().partition(number).unwrap())
     });
     let (lanes, queues) = Lanes::new(true);
     gate.set_closed(true);
@@ -409,7 +409,7 @@ fn row_d08_a_sync_of_a_sealed_segment_that_hangs_stops_no_other() {
 fn syncs_for_footers_leave_helpers_to_those_who_wait() {
     let broker = Broker::builder().in_memory().background(false).open().unwrap();
     broker.ensure_topic("t", TopicConfig::new(8)).unwrap();
-    let topic = broker.life().topic("t").unwrap();
+    let topic = broker.run().topic("t").unwrap();
     let syncs = Syncs::new();
     // Not joined: the test is the helper.
     let start = || Ok(std::thread::spawn(|| {}));
@@ -439,7 +439,7 @@ fn what_is_sealed_gets_its_footer_after_the_sync() {
     let (broker, core, _) = opened(|builder| builder.durability(Durability::Os));
     let config = TopicConfig::new(1).segment_bytes(16 << 10);
     let partition = broker.ensure_topic("s", config).unwrap().partition(0).unwrap();
-    let sealed = Arc::clone(broker.life().topic("s").unwrap().partition(0).unwrap());
+    let sealed = Arc::clone(broker.run().topic("s").unwrap().partition(0).unwrap());
     for _ in 0..20 {
         partition.append(&Record::new().value(&[7; 1_000])).unwrap();
     }

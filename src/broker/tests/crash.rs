@@ -3,8 +3,8 @@
 //! The steps cover all that a broker stores, and the oracle is the same for each.
 
 use super::images;
-use super::life::{Ended, Life};
 use super::model::{Crash, Model, Random, Shape, Step};
+use super::run::{Ended, Run};
 use crate::config::Durability;
 use crate::storage::disk::{Metadata, Pages, PowerCut, SimulatedDisk};
 
@@ -34,37 +34,37 @@ fn crashes(random: &mut Random, count: u64) -> Vec<Crash> {
 impl Campaign {
     /// Does `setup`, and then `steps` with a crash at each of their store points.
     fn run(&mut self, name: &str, setup: &[Step], steps: &[Step]) {
-        let mut first = Life::new(SimulatedDisk::new(), Model::default(), self.seed, name);
+        let mut first = Run::new(SimulatedDisk::new(), Model::default(), self.seed, name);
         let mut start = 0;
         if !setup.is_empty() {
             assert!(first.open());
-            assert_eq!(first.run(setup), Ended::Done);
+            assert_eq!(first.take_steps(setup), Ended::Done);
             start = first.disk.store_points();
         }
         if setup.is_empty() {
             assert!(first.open());
         }
-        assert_eq!(first.run(steps), Ended::Done);
+        assert_eq!(first.take_steps(steps), Ended::Done);
         let end = first.disk.store_points();
         assert!(end > start, "{name} stores nothing");
         for point in start..=end {
             let context = format!("{name}, seed {}, store point {point} of {end}", self.seed);
-            let mut life = Life::new(SimulatedDisk::new(), Model::default(), self.seed, &context);
-            life.disk.crash_at(point);
-            if life.open() && life.run(setup) == Ended::Done {
-                life.run(steps);
+            let mut run = Run::new(SimulatedDisk::new(), Model::default(), self.seed, &context);
+            run.disk.crash_at(point);
+            if run.open() && run.take_steps(setup) == Ended::Done {
+                run.take_steps(steps);
             }
             self.points += 1;
             let mut random = Random::new(self.seed ^ (point << 32));
             for crash in crashes(&mut random, images(1)) {
-                self.image(&life, crash, &mut random, &context);
+                self.image(&run, crash, &mut random, &context);
             }
         }
     }
 
-    fn image(&mut self, life: &Life, crash: Crash, random: &mut Random, context: &str) {
+    fn image(&mut self, run: &Run, crash: Crash, random: &mut Random, context: &str) {
         let context = format!("{context}, {crash:?}");
-        self.go_on(crash.of(&life.disk, random), &life.model, crash, random, &context);
+        self.go_on(crash.of(&run.disk, random), &run.model, crash, random, &context);
     }
 
     /// Opens what a crash has left, also with an opening that is interrupted, and goes on with it.
@@ -79,7 +79,7 @@ impl Campaign {
         self.images += 1;
         let before = disk.kill9();
         let seed = random.next();
-        let mut next = Life::new(disk, model.clone(), seed, context);
+        let mut next = Run::new(disk, model.clone(), seed, context);
         assert!(next.open_and_check(crash));
         let points = next.disk.store_points();
         // The opening itself is interrupted, somewhere.
@@ -87,11 +87,11 @@ impl Campaign {
         self.interrupted_opening(&before, crash, model, stop, random, context);
         // The engine goes on: what the first crash left behind must not follow what comes now.
         let steps = next.follow_up();
-        assert_eq!(next.run(&steps), Ended::Done);
+        assert_eq!(next.take_steps(&steps), Ended::Done);
         let again = *random.pick(&[Crash::Cut(PowerCut::WORST), Crash::Kill]);
         let disk = again.of(&next.disk, random);
         let context = format!("{context}, then {again:?}");
-        let mut last = Life::new(disk, next.model, random.next(), &context);
+        let mut last = Run::new(disk, next.model, random.next(), &context);
         assert!(last.open_and_check(again));
     }
 
@@ -105,22 +105,22 @@ impl Campaign {
         context: &str,
     ) {
         self.nested += 1;
-        let mut life = Life::new(before.kill9(), model.clone(), random.next(), context);
-        life.disk.crash_at(stop);
-        life.open();
+        let mut run = Run::new(before.kill9(), model.clone(), random.next(), context);
+        run.disk.crash_at(stop);
+        run.open();
         let second = match random.below(3) {
             0 => Crash::Kill,
             1 => Crash::Cut(PowerCut::WORST),
             _ => Crash::Cut(PowerCut::any(&mut || random.next())),
         };
-        let disk = second.of(&life.disk, random);
+        let disk = second.of(&run.disk, random);
         let context = format!("{context}, opening stopped at {stop}, {second:?}");
-        let mut last = Life::new(disk, model.clone(), random.next(), &context);
+        let mut last = Run::new(disk, model.clone(), random.next(), &context);
         // Two kills are a kill; with a cut among them the floor is what no cut takes back.
         let worse = if second == Crash::Kill { crash } else { second };
         assert!(last.open_and_check(worse));
         let steps = last.follow_up();
-        assert_eq!(last.run(&steps), Ended::Done);
+        assert_eq!(last.take_steps(&steps), Ended::Done);
     }
 }
 
@@ -141,9 +141,9 @@ const ONE: Shape = Shape(1, SYNC);
 #[test]
 fn row_a25_a_new_directory_survives_two_interrupted_openings() {
     let kill_at = |disk: &SimulatedDisk, point: u64, context: &str| {
-        let mut life = Life::new(disk.kill9(), Model::default(), point, context);
-        life.disk.crash_at(point);
-        (!life.open()).then_some(life.disk)
+        let mut run = Run::new(disk.kill9(), Model::default(), point, context);
+        run.disk.crash_at(point);
+        (!run.open()).then_some(run.disk)
     };
     // All pairs of store points in a long campaign, else every fifth.
     let step: u64 = if images(1) > 1 { 1 } else { 5 };
@@ -158,14 +158,14 @@ fn row_a25_a_new_directory_survives_two_interrupted_openings() {
             let disk = stopped.unwrap_or_else(|| killed.kill9());
             let worst = Crash::Cut(PowerCut::WORST);
             let disk = if last { disk } else { worst.of(&disk, &mut Random::new(second)) };
-            let mut life = Life::new(disk, Model::default(), second, &context);
-            assert!(life.open_and_check(worst));
+            let mut run = Run::new(disk, Model::default(), second, &context);
+            assert!(run.open_and_check(worst));
             if last {
                 // Whole: what is acknowledged now survives a cut.
-                let steps = life.follow_up();
-                assert_eq!(life.run(&steps), Ended::Done);
-                let disk = worst.of(&life.disk, &mut Random::new(second));
-                let mut next = Life::new(disk, life.model, first, &context);
+                let steps = run.follow_up();
+                assert_eq!(run.take_steps(&steps), Ended::Done);
+                let disk = worst.of(&run.disk, &mut Random::new(second));
+                let mut next = Run::new(disk, run.model, first, &context);
                 assert!(next.open_and_check(worst));
                 break;
             }

@@ -193,7 +193,7 @@ fn row_c18_a_group_that_is_used_again_at_the_last_moment_stays() {
     let broker = with_expiry(&disk, &clock, DAY);
     commit(&broker, "g", "t");
     clock.advance(2 * DAY);
-    let coordinator = &broker.life().coordinator;
+    let coordinator = &broker.run().coordinator;
     let idle = || coordinator.idle_groups(1).pop().unwrap();
     let found = idle();
     commit(&broker, "g", "t");
@@ -225,7 +225,7 @@ fn row_c18_a_producer_that_nobody_holds_expires_and_its_id_is_not_given_out_agai
     broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
     let build = |broker: &Broker, id: &str| broker.producer_builder().id(id).build().unwrap();
     let id_of = |broker: &Broker, name: &str| {
-        broker.life().catalog.read(|catalog| catalog.producers.get(name).map(|it| it.id))
+        broker.run().catalog.read(|catalog| catalog.producers.get(name).map(|it| it.id))
     };
     let held = build(&broker, "held");
     let left = build(&broker, "left");
@@ -334,9 +334,9 @@ fn row_c18_a_producer_that_is_used_again_at_the_last_moment_stays() {
     clock.advance(29 * DAY);
     look(&broker, &clock);
     clock.advance(3 * DAY);
-    let (name, used) = broker.life().idle_producers().pop().unwrap();
+    let (name, used) = broker.run().idle_producers().pop().unwrap();
     assert!(matches!(send(), SendOutcome::Duplicate { .. }));
-    broker.life().expire_producer(name, used).unwrap();
+    broker.run().expire_producer(name, used).unwrap();
     assert!(matches!(send(), SendOutcome::Duplicate { .. }));
 }
 

@@ -7,8 +7,8 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::life::{Ended, Life};
 use super::model::{Crash, DIR, Model, Random, Shape, Step, open, values};
+use super::run::{Ended, Run};
 use crate::broker::Broker;
 use crate::config::{Durability, TopicConfig};
 use crate::error::Error;
@@ -56,35 +56,35 @@ fn fail_everywhere(name: &str, setup: &[Step], step: &Step) -> u64 {
 fn fail_once(name: &str, setup: &[Step], step: &Step, plan: Plan, call: u64) -> bool {
     let context = format!("{name}, {plan:?}, call {call}");
     let disk = SimulatedDisk::with_seed(call);
-    let mut life = Life::new(disk, Model::default(), call, &context);
-    assert!(life.open());
-    assert_eq!(life.run(setup), Ended::Done);
-    life.disk.inject(Fault::once(plan.operation, plan.error).after(call));
+    let mut run = Run::new(disk, Model::default(), call, &context);
+    assert!(run.open());
+    assert_eq!(run.take_steps(setup), Ended::Done);
+    run.disk.inject(Fault::once(plan.operation, plan.error).after(call));
     if plan.removals_fail {
-        life.disk.inject(Fault::always(Operation::Remove, ErrorKind::PermissionDenied));
+        run.disk.inject(Fault::always(Operation::Remove, ErrorKind::PermissionDenied));
     }
-    let failed = life.attempt(step);
-    let fired = life.disk.faults_to_come() == usize::from(plan.removals_fail);
-    life.disk.heal();
+    let failed = run.attempt(step);
+    let fired = run.disk.faults_to_come() == usize::from(plan.removals_fail);
+    run.disk.heal();
     if let Err(error) = &failed {
         check_type(error, plan, &context);
         let is_final = matches!(error, Error::SyncFailed { .. } | Error::Poisoned { .. });
         let can_go_on = !is_final && *step != Step::End;
         if can_go_on && call.is_multiple_of(2) {
-            // Nothing is in the way of another attempt in the same life.
-            life.attempt(step).unwrap_or_else(|error| panic!("{context}: again: {error:?}"));
+            // Nothing is in the way of another attempt in the same run.
+            run.attempt(step).unwrap_or_else(|error| panic!("{context}: again: {error:?}"));
         }
     }
     let mut random = Random::new(call);
     for crash in [Crash::Kill, Crash::Cut(PowerCut::WORST), any_cut(&mut random)] {
         let context = format!("{context}, {failed:?}, {crash:?}");
-        let disk = crash.of(&life.disk, &mut random);
-        let mut next = Life::new(disk, life.model.clone(), random.next(), &context);
+        let disk = crash.of(&run.disk, &mut random);
+        let mut next = Run::new(disk, run.model.clone(), random.next(), &context);
         assert!(next.open_and_check(crash));
         let steps = next.follow_up();
-        assert_eq!(next.run(&steps), Ended::Done);
+        assert_eq!(next.take_steps(&steps), Ended::Done);
         let disk = Crash::Cut(PowerCut::WORST).of(&next.disk, &mut random);
-        let mut last = Life::new(disk, next.model, random.next(), &context);
+        let mut last = Run::new(disk, next.model, random.next(), &context);
         assert!(last.open_and_check(Crash::Cut(PowerCut::WORST)));
     }
     fired
@@ -96,7 +96,7 @@ fn any_cut(random: &mut Random) -> Crash {
 
 fn check_type(error: &Error, plan: Plan, context: &str) {
     let typed = match error {
-        // A tail of the life before is read, and written again, before it is synced.
+        // A tail of the run before is read, and written again, before it is synced.
         Error::SyncFailed { .. } => {
             use Operation::{Open, Read, Sync, Write};
             matches!(plan.operation, Sync | Write | Read | Open)
@@ -151,20 +151,20 @@ fn row_c05_a_commit_that_fails_leaves_the_last_one() {
 //   - partition.give_back_checkpoint();
 #[test]
 fn row_c05_a_recovery_point_that_finds_no_space_is_stored_later() {
-    let mut life = Life::new(SimulatedDisk::new(), Model::default(), 1, "points");
-    assert!(life.open());
+    let mut run = Run::new(SimulatedDisk::new(), Model::default(), 1, "points");
+    assert!(run.open());
     let setup = [Step::Create("a", ONE), Step::Send("a", 0), Step::Tick, Step::Send("a", 0)];
-    assert_eq!(life.run(&setup), Ended::Done);
-    life.disk.inject(Fault::once(Operation::Write, ErrorKind::StorageFull).on("__local"));
-    let full = life.attempt(&Step::Tick);
+    assert_eq!(run.take_steps(&setup), Ended::Done);
+    run.disk.inject(Fault::once(Operation::Write, ErrorKind::StorageFull).on("__local"));
+    let full = run.attempt(&Step::Tick);
     assert!(matches!(full, Err(Error::StorageFull { .. })), "{full:?}");
-    let ends = |life: &Life| -> Vec<u64> {
-        life.broker().life().local.read(|it| it.points.values().map(|it| it.end_offset).collect())
+    let ends = |run: &Run| -> Vec<u64> {
+        run.broker().run().local.read(|it| it.points.values().map(|it| it.end_offset).collect())
     };
-    assert_eq!(ends(&life), [1]);
-    assert_eq!(life.run(&[Step::Tick]), Ended::Done);
-    assert_eq!(ends(&life), [2]);
-    assert_eq!(life.run(&[Step::Close]), Ended::Done);
+    assert_eq!(ends(&run), [1]);
+    assert_eq!(run.take_steps(&[Step::Tick]), Ended::Done);
+    assert_eq!(ends(&run), [2]);
+    assert_eq!(run.take_steps(&[Step::Close]), Ended::Done);
 }
 
 #[test]
@@ -195,10 +195,10 @@ fn row_d06_an_opening_that_fails_changes_nothing_and_can_be_tried_again() {
         for call in 0.. {
             let context = format!("open, {operation:?}, call {call}");
             let disk = SimulatedDisk::with_seed(call);
-            let mut life = Life::new(disk, Model::default(), call, &context);
-            assert!(life.open());
-            assert_eq!(life.run(&setup), Ended::Done);
-            let disk = life.disk.kill9();
+            let mut run = Run::new(disk, Model::default(), call, &context);
+            assert!(run.open());
+            assert_eq!(run.take_steps(&setup), Ended::Done);
+            let disk = run.disk.kill9();
             disk.inject(Fault::once(operation, ErrorKind::Other).after(call));
             let opened = open(&disk, call);
             let fired = disk.faults_to_come() == 0;
@@ -213,10 +213,10 @@ fn row_d06_an_opening_that_fails_changes_nothing_and_can_be_tried_again() {
             drop(opened);
             for crash in [Crash::Kill, Crash::Cut(PowerCut::WORST)] {
                 let disk = crash.of(&disk, &mut Random::new(call));
-                let mut next = Life::new(disk, life.model.clone(), call, &context);
+                let mut next = Run::new(disk, run.model.clone(), call, &context);
                 assert!(next.open_and_check(crash));
                 let steps = next.follow_up();
-                assert_eq!(next.run(&steps), Ended::Done);
+                assert_eq!(next.take_steps(&steps), Ended::Done);
             }
             if !fired {
                 break;
@@ -233,30 +233,30 @@ fn row_d06_an_opening_that_fails_changes_nothing_and_can_be_tried_again() {
 //   + flushed.and_then(|()| self.store_points(&topics))
 #[test]
 fn row_d09_a_failed_sync_poisons_one_partition() {
-    let mut life = Life::new(SimulatedDisk::new(), Model::default(), 1, "poison");
-    assert!(life.open());
+    let mut run = Run::new(SimulatedDisk::new(), Model::default(), 1, "poison");
+    assert!(run.open());
     let setup = [Step::Create("a", TWO), Step::Create("b", ONE), Step::Send("a", 0)];
-    assert_eq!(life.run(&setup), Ended::Done);
-    life.disk.inject(Fault::once(Operation::Sync, ErrorKind::Other).on("/a/0"));
-    let failed = life.attempt(&Step::Send("a", 0));
+    assert_eq!(run.take_steps(&setup), Ended::Done);
+    run.disk.inject(Fault::once(Operation::Sync, ErrorKind::Other).on("/a/0"));
+    let failed = run.attempt(&Step::Send("a", 0));
     assert!(matches!(failed, Err(Error::SyncFailed { .. })), "{failed:?}");
-    let again = life.attempt(&Step::Send("a", 0));
+    let again = run.attempt(&Step::Send("a", 0));
     assert!(matches!(again, Err(Error::Poisoned { .. })), "{again:?}");
     assert!(!failed.unwrap_err().is_definite() && again.unwrap_err().is_definite());
     let steps = [Step::Send("a", 1), Step::Send("b", 0), Step::Commit("b"), Step::Named("b", 0)];
-    assert_eq!(life.run(&steps), Ended::Done);
-    let metrics = life.broker().metrics();
+    assert_eq!(run.take_steps(&steps), Ended::Done);
+    let metrics = run.broker().metrics();
     assert_eq!(metrics.poisoned, [("a", 0).into()]);
     let first = &metrics.topics[0].partitions[0];
     assert!(first.is_poisoned && first.durable_end_offset < first.log_end_offset, "{first:?}");
     assert_eq!(first.syncs.count, 1, "the one that failed is none");
     // The others get their recovery points; the end is not clean.
-    assert!(life.attempt(&Step::Tick).is_err());
-    let points = life.broker().life().local.read(|local| local.points.keys().count());
+    assert!(run.attempt(&Step::Tick).is_err());
+    let points = run.broker().run().local.read(|local| local.points.keys().count());
     assert_eq!(points, 2);
-    let broker = life.broker().clone();
+    let broker = run.broker().clone();
     assert!(broker.close().is_err());
-    assert!(!open(&life.disk, 2).unwrap().recovery().clean_shutdown);
+    assert!(!open(&run.disk, 2).unwrap().recovery().clean_shutdown);
 }
 
 /// Records without a key go to the partitions that are left; where none is left, the error says why.
@@ -298,7 +298,7 @@ fn row_d09_a_poisoned_partition_keeps_no_other_from_being_committed() {
     while polled < 2 {
         polled += consumer.poll(Duration::ZERO).unwrap().len();
     }
-    let core = Arc::clone(broker.life().topic("t").unwrap().partition(0).unwrap());
+    let core = Arc::clone(broker.run().topic("t").unwrap().partition(0).unwrap());
     disk.inject(Fault::once(Operation::Sync, ErrorKind::Other));
     core.flush().unwrap_err();
 
@@ -309,19 +309,18 @@ fn row_d09_a_poisoned_partition_keeps_no_other_from_being_committed() {
 
 #[test]
 fn row_c01_a_full_disk_is_definite_and_appends_resume_when_there_is_space() {
-    let mut life = Life::new(SimulatedDisk::new(), Model::default(), 1, "full");
-    assert!(life.open());
+    let mut run = Run::new(SimulatedDisk::new(), Model::default(), 1, "full");
+    assert!(run.open());
     let setup =
         [Step::Create("a", ONE), Step::Create("b", ONE), Step::Send("a", 0), Step::Commit("a")];
-    assert_eq!(life.run(&setup), Ended::Done);
-    let used: usize =
-        life.disk.paths().iter().map(|path| life.disk.read(path).unwrap().len()).sum();
-    life.disk.limit_capacity(Some(used as u64));
-    let created = life.attempt(&Step::Create("c", ONE));
+    assert_eq!(run.take_steps(&setup), Ended::Done);
+    let used: usize = run.disk.paths().iter().map(|path| run.disk.read(path).unwrap().len()).sum();
+    run.disk.limit_capacity(Some(used as u64));
+    let created = run.attempt(&Step::Create("c", ONE));
     assert!(matches!(created, Err(Error::StorageFull { .. })), "{created:?}");
     let mut full = false;
     for _ in 0..20 {
-        let sent = life.attempt(&Step::Batch("a", 0, 3));
+        let sent = run.attempt(&Step::Batch("a", 0, 3));
         full = match sent {
             Err(Error::StorageFull { .. }) => true,
             sent => {
@@ -332,14 +331,14 @@ fn row_c01_a_full_disk_is_definite_and_appends_resume_when_there_is_space() {
     }
     assert!(full, "the disk never filled");
     // Readers, commits and deletion go on.
-    life.attempt(&Step::Commit("a")).unwrap();
-    life.attempt(&Step::Tick).unwrap();
-    life.attempt(&Step::Delete("b")).unwrap();
-    life.disk.limit_capacity(None);
+    run.attempt(&Step::Commit("a")).unwrap();
+    run.attempt(&Step::Tick).unwrap();
+    run.attempt(&Step::Delete("b")).unwrap();
+    run.disk.limit_capacity(None);
     let steps = [Step::Batch("a", 0, 3), Step::Create("c", ONE), Step::Create("b", ONE)];
-    assert_eq!(life.run(&steps), Ended::Done);
-    let disk = Crash::Cut(PowerCut::WORST).of(&life.disk, &mut Random::new(1));
-    let mut last = Life::new(disk, life.model, 2, "full, cut");
+    assert_eq!(run.take_steps(&steps), Ended::Done);
+    let disk = Crash::Cut(PowerCut::WORST).of(&run.disk, &mut Random::new(1));
+    let mut last = Run::new(disk, run.model, 2, "full, cut");
     assert!(last.open_and_check(Crash::Cut(PowerCut::WORST)));
 }
 
@@ -348,51 +347,54 @@ fn row_c01_a_full_disk_is_definite_and_appends_resume_when_there_is_space() {
 //   + for entry in self.unfinished(|_| false) {
 #[test]
 fn row_d10_what_a_deletion_could_not_remove_is_removed_later() {
-    let mut life = Life::new(SimulatedDisk::new(), Model::default(), 1, "later");
-    assert!(life.open());
-    assert_eq!(life.run(&[Step::Create("a", TWO), Step::Send("a", 0)]), Ended::Done);
-    life.disk.inject(Fault::always(Operation::Remove, ErrorKind::PermissionDenied));
-    assert_eq!(life.run(&[Step::Delete("a"), Step::Tick]), Ended::Done);
+    let mut run = Run::new(SimulatedDisk::new(), Model::default(), 1, "later");
+    assert!(run.open());
+    assert_eq!(run.take_steps(&[Step::Create("a", TWO), Step::Send("a", 0)]), Ended::Done);
+    run.disk.inject(Fault::always(Operation::Remove, ErrorKind::PermissionDenied));
+    assert_eq!(run.take_steps(&[Step::Delete("a"), Step::Tick]), Ended::Done);
     let has_files = |disk: &SimulatedDisk| {
         disk.paths().iter().any(|path| path.to_string_lossy().contains("/data/a/"))
     };
-    assert!(has_files(&life.disk));
-    life.disk.heal();
-    assert_eq!(life.run(&[Step::Tick]), Ended::Done);
-    assert!(!has_files(&life.disk));
-    assert!(life.broker().life().catalog.read(|catalog| catalog.topics.is_empty()));
+    assert!(has_files(&run.disk));
+    run.disk.heal();
+    assert_eq!(run.take_steps(&[Step::Tick]), Ended::Done);
+    assert!(!has_files(&run.disk));
+    assert!(run.broker().run().catalog.read(|catalog| catalog.topics.is_empty()));
 }
 
 #[test]
 fn a_topic_that_cannot_be_removed_keeps_nobody_from_the_others() {
-    let mut life = Life::new(SimulatedDisk::new(), Model::default(), 1, "stuck");
-    assert!(life.open());
+    let mut run = Run::new(SimulatedDisk::new(), Model::default(), 1, "stuck");
+    assert!(run.open());
     let setup = [Step::Create("a", ONE), Step::Create("b", ONE), Step::Send("b", 0)];
-    assert_eq!(life.run(&setup), Ended::Done);
+    assert_eq!(run.take_steps(&setup), Ended::Done);
     let stuck = Fault::always(Operation::Remove, ErrorKind::PermissionDenied).on("/data/a");
-    life.disk.inject(stuck.clone());
-    assert_eq!(life.run(&[Step::Delete("a"), Step::Drop, Step::Send("b", 0)]), Ended::Done);
+    run.disk.inject(stuck.clone());
+    assert_eq!(run.take_steps(&[Step::Delete("a"), Step::Drop, Step::Send("b", 0)]), Ended::Done);
     // Its name is not free while its files are there.
-    let taken = life.attempt(&Step::Create("a", ONE));
+    let taken = run.attempt(&Step::Create("a", ONE));
     assert!(matches!(taken, Err(Error::Io { .. })), "{taken:?}");
-    life.disk.heal();
-    assert_eq!(life.run(&[Step::Drop, Step::Create("a", ONE), Step::Send("a", 0)]), Ended::Done);
+    run.disk.heal();
+    assert_eq!(
+        run.take_steps(&[Step::Drop, Step::Create("a", ONE), Step::Send("a", 0)]),
+        Ended::Done
+    );
 }
 
 /// A deletion of which nobody knows whether it happened: what were acknowledged now could be gone
 /// at the next open.
 #[test]
 fn nothing_is_acknowledged_after_a_deletion_of_unknown_outcome() {
-    let mut life = Life::new(SimulatedDisk::new(), Model::default(), 1, "unknown");
-    assert!(life.open());
-    assert_eq!(life.run(&[Step::Create("a", ONE), Step::Send("a", 0)]), Ended::Done);
-    let partition = life.broker().topic("a").unwrap().partition(0).unwrap();
-    life.disk.inject(Fault::once(Operation::Sync, ErrorKind::Other).on("__meta"));
-    let deleted = life.attempt(&Step::Delete("a"));
+    let mut run = Run::new(SimulatedDisk::new(), Model::default(), 1, "unknown");
+    assert!(run.open());
+    assert_eq!(run.take_steps(&[Step::Create("a", ONE), Step::Send("a", 0)]), Ended::Done);
+    let partition = run.broker().topic("a").unwrap().partition(0).unwrap();
+    run.disk.inject(Fault::once(Operation::Sync, ErrorKind::Other).on("__meta"));
+    let deleted = run.attempt(&Step::Delete("a"));
     assert!(matches!(deleted, Err(Error::SyncFailed { .. })), "{deleted:?}");
     let appended = partition.append(&Record::new().value("late"));
     assert!(matches!(appended, Err(Error::UnknownTopic(_))), "{appended:?}");
-    assert!(matches!(life.broker().topic("a"), Err(Error::UnknownTopic(_))));
+    assert!(matches!(run.broker().topic("a"), Err(Error::UnknownTopic(_))));
 }
 
 #[test]
@@ -406,26 +408,26 @@ fn a_growth_that_fails_is_undone() {
 fn a_growth_that_cannot_be_undone_at_once_costs_the_topic_nothing() {
     for next in [Step::Tick, Step::Alter("a"), Step::Grow("a", 2), Step::Delete("a")] {
         let context = format!("then {next:?}");
-        let mut life = Life::new(SimulatedDisk::new(), Model::default(), 5, &context);
-        assert!(life.open());
+        let mut run = Run::new(SimulatedDisk::new(), Model::default(), 5, &context);
+        assert!(run.open());
         let setup = [Step::Create("a", ONE), Step::Send("a", 0), Step::Commit("a")];
-        assert_eq!(life.run(&setup), Ended::Done);
-        life.disk.inject(Fault::once(Operation::Allocate, ErrorKind::StorageFull).after(1));
-        life.disk.inject(Fault::always(Operation::Remove, ErrorKind::PermissionDenied));
-        let failed = life.attempt(&Step::Grow("a", 4));
+        assert_eq!(run.take_steps(&setup), Ended::Done);
+        run.disk.inject(Fault::once(Operation::Allocate, ErrorKind::StorageFull).after(1));
+        run.disk.inject(Fault::always(Operation::Remove, ErrorKind::PermissionDenied));
+        let failed = run.attempt(&Step::Grow("a", 4));
         assert!(matches!(failed, Err(Error::StorageFull { .. })), "{context}: {failed:?}");
-        life.disk.heal();
+        run.disk.heal();
         let is_kept = next != Step::Delete("a");
-        assert_eq!(life.run(&[next]), Ended::Done);
+        assert_eq!(run.take_steps(&[next]), Ended::Done);
         if is_kept {
-            assert_eq!(life.run(&[Step::Send("a", 0), Step::Commit("a")]), Ended::Done);
+            assert_eq!(run.take_steps(&[Step::Send("a", 0), Step::Commit("a")]), Ended::Done);
         }
         let mut random = Random::new(5);
-        let disk = Crash::Cut(PowerCut::WORST).of(&life.disk, &mut random);
-        let mut last = Life::new(disk, life.model, 6, &context);
+        let disk = Crash::Cut(PowerCut::WORST).of(&run.disk, &mut random);
+        let mut last = Run::new(disk, run.model, 6, &context);
         assert!(last.open_and_check(Crash::Cut(PowerCut::WORST)));
         let steps = last.follow_up();
-        assert_eq!(last.run(&steps), Ended::Done);
+        assert_eq!(last.take_steps(&steps), Ended::Done);
     }
 }
 
@@ -449,18 +451,18 @@ fn row_c04_no_room_of_any_kind_is_a_full_disk_definite_and_retriable() {
 }
 
 /// What refuses whom, while a disk answers every change of a kind with the same error: what needs no
-/// new file and no block goes on, and when it passes, so does the rest, in the same life.
+/// new file and no block goes on, and when it passes, so does the rest, in the same run.
 fn while_refused(operations: &[Operation], kind: ErrorKind, is_typed: fn(&Error) -> bool) {
-    let mut life = Life::new(SimulatedDisk::new(), Model::default(), 1, "refused");
-    assert!(life.open());
+    let mut run = Run::new(SimulatedDisk::new(), Model::default(), 1, "refused");
+    assert!(run.open());
     let setup =
         [Step::Create("a", ONE), Step::Send("a", 0), Step::Commit("a"), Step::Create("b", ONE)];
-    assert_eq!(life.run(&setup), Ended::Done);
+    assert_eq!(run.take_steps(&setup), Ended::Done);
     for operation in operations {
         let context = format!("{operation:?}: {kind:?}");
-        life.disk.inject(Fault::always(*operation, kind));
+        run.disk.inject(Fault::always(*operation, kind));
         let mut refused = 0;
-        let mut attempt = |life: &mut Life, step| match life.attempt(&step) {
+        let mut attempt = |run: &mut Run, step| match run.attempt(&step) {
             Ok(()) => true,
             Err(error) => {
                 assert!(is_typed(&error) && error.is_definite(), "{context}: {step:?}: {error:?}");
@@ -468,21 +470,21 @@ fn while_refused(operations: &[Operation], kind: ErrorKind, is_typed: fn(&Error)
                 false
             }
         };
-        assert!(!attempt(&mut life, Step::Create("c", ONE)), "{context}");
+        assert!(!attempt(&mut run, Step::Create("c", ONE)), "{context}");
         // Into the space that is there, until a new segment or more blocks are needed.
-        let sent = (0..40).filter(|_| attempt(&mut life, Step::Batch("a", 0, 3))).count();
+        let sent = (0..40).filter(|_| attempt(&mut run, Step::Batch("a", 0, 3))).count();
         assert_eq!(sent > 0, *operation != Operation::Write, "{context}");
         assert!(refused > 1, "{context}");
-        let read = values(&life.broker().topic("a").unwrap(), 0);
+        let read = values(&run.broker().topic("a").unwrap(), 0);
         assert!(read.len() > sent, "{context}: readers go on");
-        life.disk.heal();
+        run.disk.heal();
         let again =
             [Step::Batch("a", 0, 3), Step::Create("c", ONE), Step::Send("c", 0), Step::Delete("c")];
-        assert_eq!(life.run(&again), Ended::Done, "{context}");
+        assert_eq!(run.take_steps(&again), Ended::Done, "{context}");
     }
     for crash in [Crash::Kill, Crash::Cut(PowerCut::WORST)] {
-        let disk = crash.of(&life.disk, &mut Random::new(1));
-        assert!(Life::new(disk, life.model.clone(), 2, "later").open_and_check(crash));
+        let disk = crash.of(&run.disk, &mut Random::new(1));
+        assert!(Run::new(disk, run.model.clone(), 2, "later").open_and_check(crash));
     }
 }
 
@@ -551,7 +553,7 @@ fn row_d01_a_deletion_that_could_not_be_synced_removes_no_file() {
         let failed = broker.admin().delete_topic("t");
         assert!(matches!(failed, Err(Error::SyncFailed { .. })), "{failed:?}");
         // As housekeeping does, again and again.
-        broker.life().finish_deletions();
+        broker.run().finish_deletions();
         let cut = disk.power_cut(&mut || 0, PowerCut::WORST);
         let broker = open(&cut, 2).unwrap();
         assert!(broker.recovery().is_clean(), "seed {seed}: {:?}", broker.recovery());

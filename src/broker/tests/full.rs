@@ -126,7 +126,7 @@ fn row_c13_a_deleted_segment_that_was_kept_is_removed_once_it_is_sealed() {
         let values = [(); 4].map(|()| Record::new().value(&VALUE));
         partition.append_batch(&values).unwrap();
         // The next segment may have been made ahead, and lies there too.
-        let core = broker.life().topic("t").unwrap().partitions[0].clone();
+        let core = broker.run().topic("t").unwrap().partitions[0].clone();
         let oldest = segments(&disk).into_iter().next().unwrap();
         assert_eq!(core.segment_count(), 2);
         broker.tick().unwrap();
@@ -276,7 +276,7 @@ fn row_c16_a_refused_segment_calls_nobody_who_waits_for_room() {
     let (broker, partition) = start(&disk, &clock);
     append(&partition, 5);
     fill(&disk);
-    let space = &broker.life().env.space;
+    let space = &broker.run().env.space;
     let before = (space.used(), space.returns());
     let refused = partition.append(&Record::new().value(&VALUE));
     assert!(matches!(refused, Err(Error::StorageFull { .. })), "{refused:?}");

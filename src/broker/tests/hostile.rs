@@ -115,29 +115,29 @@ fn row_e16_a_topic_that_cannot_be_stops_the_opening_before_anything_is_done() {
         let (disk, broker) = a_store();
         put_a_victim(&disk);
         let change = CatalogChange::Topic(entry, stage);
-        let offset = forge(broker.life().catalog.partition(), &change);
+        let offset = forge(broker.run().catalog.partition(), &change);
         is_refused(&disk.kill9(), "__meta", offset, &what);
     }
     let (disk, broker) = a_store();
     broker.producer_builder().id("mine").build().unwrap();
-    let entry = broker.life().catalog.read(|it| it.producers.values().next().copied()).unwrap();
+    let entry = broker.run().catalog.read(|it| it.producers.values().next().copied()).unwrap();
     let change = CatalogChange::Producer("yours".into(), ProducerEntry { ..entry });
-    let offset = forge(broker.life().catalog.partition(), &change);
+    let offset = forge(broker.run().catalog.partition(), &change);
     is_refused(&disk.kill9(), "__meta", offset, "a producer's id twice");
 }
 
 #[test]
 fn row_e16_numbers_that_cannot_be_stop_the_opening_too() {
     let (disk, broker) = a_store();
-    let id = broker.life().topic("orders").unwrap().id;
+    let id = broker.run().topic("orders").unwrap().id;
     let change = LocalChange::LogStart { topic: id, partition: 0, offset: u64::MAX };
-    let offset = forge(broker.life().local.partition(), &change);
+    let offset = forge(broker.run().local.partition(), &change);
     is_refused(&disk.kill9(), "__local", offset, "a log start");
 
     let (disk, broker) = a_store();
     let committed = Committed { offset: u64::MAX, leader_epoch: 0, incarnation: 0 };
     let change = OffsetChange::Commit { group: "g".into(), topic: id, partition: 0, committed };
-    let offset = forge(broker.life().coordinator.offsets_partition(), &change);
+    let offset = forge(broker.run().coordinator.offsets_partition(), &change);
     is_refused(&disk.kill9(), "__offsets", offset, "a committed offset");
 }
 
@@ -146,7 +146,7 @@ fn row_e16_numbers_that_cannot_be_stop_the_opening_too() {
 fn row_e16_bytes_that_are_no_record_of_the_log_stop_the_opening() {
     for bytes in [vec![], vec![0xFF; 9], vec![3], vec![0; 2], vec![0xFC, 0xFF, 0xFF, 0xFF, 0x7F]] {
         let (disk, broker) = a_store();
-        let offset = forge_bytes(broker.life().catalog.partition(), &bytes);
+        let offset = forge_bytes(broker.run().catalog.partition(), &bytes);
         is_refused(&disk.kill9(), "__meta", offset, &format!("{bytes:?}"));
     }
 }
@@ -173,8 +173,8 @@ fn files_that_are_missing_at_the_head_of_a_log_are_damage_to_everybody() {
         let first = paths.iter().find(of_topic).unwrap();
         image.remove_file(first).unwrap();
         let mut lost = 0..0;
-        for life in 2..4 {
-            let broker = open(&image, life).unwrap();
+        for run in 2..4 {
+            let broker = open(&image, run).unwrap();
             let of_topic =
                 broker.recovery().partitions.iter().find(|it| &*it.topic == "t").unwrap();
             lost = of_topic.corrupt[0].offsets.clone().unwrap();
@@ -227,7 +227,7 @@ fn row_e23_a_partition_that_cannot_be_read_is_unavailable_and_kept() {
             let (disk, broker) = a_store();
             broker.ensure_topic("other", TopicConfig::new(1)).unwrap();
             if !is_noted {
-                let catalog = &broker.life().catalog;
+                let catalog = &broker.run().catalog;
                 let entry = catalog.read(|it| it.named("orders").unwrap().clone());
                 forge(catalog.partition(), &CatalogChange::Topic(entry, Stage::Creating));
                 catalog.partition().flush().unwrap();

@@ -193,7 +193,7 @@ fn row_f15_what_is_missing_for_no_reason_is_damage_beside_a_writer_too() {
     let disk = SimulatedDisk::new();
     let writer = Arc::new(Writer::new(&disk));
     let broker = look(Arc::new(disk.clone())).unwrap();
-    let core = broker.life().topic("kept").unwrap().partitions[0].clone();
+    let core = broker.run().topic("kept").unwrap().partitions[0].clone();
     let segments = core.with_log(|log| log.segments().all());
     assert!(segments.len() > 1, "{segments:?}");
     disk.remove_file(&segments[0].path).unwrap();

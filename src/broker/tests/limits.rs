@@ -23,7 +23,7 @@ fn row_g01_the_last_offset_is_given_out_once_and_none_after_it() {
     let broker = open_at(&disk, 1, Durability::Os, &clock()).unwrap();
     let topic = broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
     let partition = topic.partition(0).unwrap();
-    let core = broker.life().topic("t").unwrap().partitions[0].clone();
+    let core = broker.run().topic("t").unwrap().partitions[0].clone();
     let start = OFFSET_MAX - 4;
     core.with_log(|log| log.jump_to(start)).unwrap();
     broker.admin().delete_records(("t", 0), start).unwrap();
@@ -38,10 +38,10 @@ fn row_g01_the_last_offset_is_given_out_once_and_none_after_it() {
     let mut consumer = broker.consumer("g").subscribe(["t"]).open().unwrap();
     let named = broker.producer_builder().id("p").build().unwrap();
     named.send_sequenced(1, record()).unwrap();
-    for life in 0..3 {
-        let broker = if life == 0 { broker.clone() } else { open(&disk, life).unwrap() };
+    for run in 0..3 {
+        let broker = if run == 0 { broker.clone() } else { open(&disk, run).unwrap() };
         let partition = broker.topic("t").unwrap().partition(0).unwrap();
-        assert_eq!(partition.log_end_offset(), OFFSET_MAX, "life {life}");
+        assert_eq!(partition.log_end_offset(), OFFSET_MAX, "run {run}");
         assert_eq!(partition.log_start_offset(), start);
         let producer = broker.producer();
         exhausted(partition.append(&Record::new().value("x")).map(drop));
@@ -52,7 +52,7 @@ fn row_g01_the_last_offset_is_given_out_once_and_none_after_it() {
         exhausted(named.send_sequenced(2, record()).map(drop));
         assert_eq!(partition.append_batch(&[]).unwrap(), OFFSET_MAX..OFFSET_MAX);
         assert_eq!(partition.log_end_offset(), OFFSET_MAX);
-        if life == 0 {
+        if run == 0 {
             let read = consumer.poll(Duration::ZERO).unwrap();
             let offsets: Vec<u64> = read.iter().map(|message| message.offset()).collect();
             assert_eq!(offsets, (start..OFFSET_MAX).collect::<Vec<_>>());
@@ -77,7 +77,7 @@ fn row_g08_a_producers_epoch_never_wraps() {
     broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
     let entry = ProducerEntry { id: 7, epoch: u32::MAX - 1 };
     let change = CatalogChange::Producer("p".into(), entry);
-    broker.life().catalog.append_durably(vec![change]).unwrap();
+    broker.run().catalog.append_durably(vec![change]).unwrap();
     let last = broker.producer_builder().id("p").build().unwrap();
     let refused = broker.producer_builder().id("p").build();
     assert!(matches!(&refused, Err(Error::Config(error)) if error.setting == "id"), "{refused:?}");

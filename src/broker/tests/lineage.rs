@@ -61,7 +61,7 @@ fn assert_truncated<V: AsRef<str>>(
 
 /// Everything of the topic that was not synced is lost; the commit of it is not.
 fn cut_topic_tail(broker: Broker, disk: &SimulatedDisk) -> SimulatedDisk {
-    broker.life().coordinator.offsets_partition().flush().unwrap();
+    broker.run().coordinator.offsets_partition().flush().unwrap();
     drop(broker);
     disk.power_cut(&mut || 0, PowerCut::WORST)
 }
@@ -389,18 +389,18 @@ fn a_clean_end_draws_no_incarnation_and_writes_no_list() {
     send(&broker, &["0"]);
     drop(broker);
     let incarnation = |broker: &Broker| {
-        let topic = broker.life().topic("t").unwrap();
+        let topic = broker.run().topic("t").unwrap();
         topic.partition(0).unwrap().lineage().1
     };
     let recorded = |broker: &Broker| {
-        let lineages = broker.life().local.read(|local| local.lineages.clone());
+        let lineages = broker.run().local.read(|local| local.lineages.clone());
         lineages.values().next().cloned().unwrap()
     };
     let broker = open(&disk, 2);
     let (drawn, list) = (incarnation(&broker), recorded(&broker));
     assert_eq!(list.current(), Some(drawn));
     broker.close().unwrap();
-    // Idle lives, and lives with appends: the same incarnation, the same list.
+    // Idle runs, and runs with appends: the same incarnation, the same list.
     for seed in 3..8 {
         let broker = open(&disk, seed);
         assert_eq!((incarnation(&broker), recorded(&broker)), (drawn, list.clone()), "{seed}");
@@ -414,12 +414,12 @@ fn a_clean_end_draws_no_incarnation_and_writes_no_list() {
     assert_ne!(incarnation(&broker), drawn);
 }
 
-/// The list must be durable before the numbers are given again: a crash of the life that drew the
+/// The list must be durable before the numbers are given again: a crash of the run that drew the
 /// incarnation, at any point, does not make the cut forgotten.
 // RED: src/broker/open.rs
 //   - lineage.begin(log.incarnation(), log.log_end());
 #[test]
-fn row_b06_the_cut_is_remembered_whenever_the_next_life_ends() {
+fn row_b06_the_cut_is_remembered_whenever_the_next_run_ends() {
     let disk = SimulatedDisk::new();
     let broker = open(&disk, 1);
     send(&broker, &["0", "1"]);
@@ -427,7 +427,7 @@ fn row_b06_the_cut_is_remembered_whenever_the_next_life_ends() {
     send(&broker, &["2", "3"]);
     assert_eq!(commit_all(&broker), 4);
     let disk = cut_topic_tail(broker, &disk);
-    let second_life = |disk: &SimulatedDisk| {
+    let second_run = |disk: &SimulatedDisk| {
         let broker = open_at(disk, 2, Durability::Os, &clock())?;
         let topic = broker.topic("t")?;
         for value in ["x2", "x3", "x4", "x5"] {
@@ -437,14 +437,14 @@ fn row_b06_the_cut_is_remembered_whenever_the_next_life_ends() {
         broker.close()
     };
     let whole = disk.kill9();
-    second_life(&whole).unwrap();
+    second_run(&whole).unwrap();
     let all = PowerCut { metadata: Metadata::All, pages: Pages::All, tear: false };
     for point in 0..=whole.store_points() {
         for how in [PowerCut::WORST, all] {
-            let life = disk.kill9();
-            life.crash_at(point);
-            let _ = second_life(&life);
-            let after = life.power_cut(&mut || 0, how);
+            let copy = disk.kill9();
+            copy.crash_at(point);
+            let _ = second_run(&copy);
+            let after = copy.power_cut(&mut || 0, how);
             let broker = open(&after, 3);
             let found = values(&broker.topic("t").unwrap(), 0);
             assert_truncated(&mut consumer(&broker), 4, 2, &found[2..]);

@@ -132,9 +132,9 @@ pub(super) enum Step {
     Tick,
     /// A clean end.
     End,
-    /// A clean end, and a new life.
+    /// A clean end, and a new run.
     Close,
-    /// No clean end, and a new life.
+    /// No clean end, and a new run.
     Drop,
     /// More partitions, this many in all.
     Grow(&'static str, u32),
@@ -310,14 +310,14 @@ impl Model {
             model.partitions.resize(count, PartitionModel::default());
         }
         assert_eq!(count, model.partitions.len(), "{context}");
-        let entries = broker.life().env.disk.list(&Path::new(DIR).join(name)).unwrap();
+        let entries = broker.run().env.disk.list(&Path::new(DIR).join(name)).unwrap();
         assert_eq!(entries.len(), count, "{context}: {entries:?}");
         let altered = found.config().tombstone_retention.as_secs();
         let (sure, perhaps) = model.alterations;
         assert!((sure..=perhaps).contains(&altered), "{context}: {altered} of {sure}..={perhaps}");
         model.alterations = (altered, altered);
         let creation = model.creation;
-        let shared = broker.life().topic(name).unwrap();
+        let shared = broker.run().topic(name).unwrap();
         for (number, partition) in (0..).zip(&mut model.partitions) {
             let context = &format!("{context}-{number}");
             let floor = if is_whole { partition.len() } else { partition.durable };
@@ -329,11 +329,11 @@ impl Model {
             let durable = usize::try_from(handle.durable_end_offset()).unwrap();
             partition.durable = partition.durable.max(durable);
             let named = values.iter().filter(|value| value.contains(NAMED)).count() as u64;
-            let id = broker.life().catalog.read(|it| it.producers.get(NAMED).map(|it| it.id));
+            let id = broker.run().catalog.read(|it| it.producers.get(NAMED).map(|it| it.id));
             let core = shared.partition(number).unwrap();
             let last = id.and_then(|id| core.last_sequence(id)).unwrap_or(0);
             assert_eq!(last, named, "{context}: sequence numbers");
-            let coordinator = &broker.life().coordinator;
+            let coordinator = &broker.run().coordinator;
             let committed = coordinator.committed(GROUP, shared.id, number);
             let commits = self.commits.entry((creation, number)).or_default();
             let committed = committed.map(|it| (it.offset, it.incarnation));
@@ -342,7 +342,7 @@ impl Model {
     }
 
     fn check_producer(&mut self, broker: &Broker, context: &str) {
-        let found = broker.life().catalog.read(|it| it.producers.get(NAMED).map(|it| it.epoch));
+        let found = broker.run().catalog.read(|it| it.producers.get(NAMED).map(|it| it.epoch));
         let found = found.map_or(0, |epoch| epoch + 1);
         let (durable, attempted) = self.epochs;
         assert!((durable..=attempted).contains(&found), "{context}: epoch {found}, {durable}");

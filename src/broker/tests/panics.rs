@@ -1,15 +1,15 @@
 //! Panics in the middle of the engine, before and after each operation of the disk.
 //!
 //! Goal: a panic is a kill to whatever it hits: what it was at is poisoned or unharmed, the rest of
-//! the broker goes on, and every later life finds what was acknowledged. Method: the workloads of
-//! [`life`](super::life) on a disk that panics once; the steps after the panic may fail, and what
+//! the broker goes on, and every later run finds what was acknowledged. Method: the workloads of
+//! [`run`](super::run) on a disk that panics once; the steps after the panic may fail, and what
 //! they acknowledge counts.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use super::life::{Ended, Life};
 use super::model::{Crash, Model, Random, Shape, Step};
+use super::run::{Ended, Run};
 use crate::config::Durability;
 use crate::storage::disk::{HookedDisk, Operation, PowerCut, Side, SimulatedDisk};
 use crate::sync::{AtomicU64, Ordering};
@@ -44,14 +44,14 @@ impl Fuse {
 }
 
 /// Does the steps until one panics, and then those that make sense afterwards. Whether one did.
-fn run(life: &mut Life, steps: &[Step]) -> bool {
+fn take_steps_past_a_panic(run: &mut Run, steps: &[Step]) -> bool {
     let mut has_panicked = false;
     for step in steps {
         // What a poisoned partition shows is less than was appended, so nothing is read from it.
         if has_panicked && matches!(step, Step::Commit(_) | Step::Named(..)) {
             continue;
         }
-        match catch_unwind(AssertUnwindSafe(|| life.attempt(step))) {
+        match catch_unwind(AssertUnwindSafe(|| run.attempt(step))) {
             Ok(done) => assert!(done.is_ok() || has_panicked, "{step:?}: {done:?}"),
             Err(panic) => {
                 let is_ours = panic.downcast_ref::<String>().is_some_and(|it| it.contains(PANIC));
@@ -65,16 +65,16 @@ fn run(life: &mut Life, steps: &[Step]) -> bool {
     has_panicked
 }
 
-/// What later lives find.
-fn check(life: &Life, random: &mut Random, context: &str) {
+/// What later runs find.
+fn check(run: &Run, random: &mut Random, context: &str) {
     let any = PowerCut::any(&mut || random.next());
     for crash in [Crash::Kill, Crash::Cut(PowerCut::WORST), Crash::Cut(any)] {
         let context = format!("{context}, {crash:?}");
-        let disk = crash.of(&life.disk, random);
-        let mut next = Life::new(disk, life.model.clone(), random.next(), &context);
+        let disk = crash.of(&run.disk, random);
+        let mut next = Run::new(disk, run.model.clone(), random.next(), &context);
         assert!(next.open_and_check(crash));
         let steps = next.follow_up();
-        assert_eq!(next.run(&steps), Ended::Done, "{context}");
+        assert_eq!(next.take_steps(&steps), Ended::Done, "{context}");
     }
 }
 
@@ -85,19 +85,19 @@ fn campaign(name: &str, setup: &[Step], steps: &[Step]) {
             let context = format!("{name}: {side:?} change {point}");
             let (fuse, disk) = (Arc::<Fuse>::default(), SimulatedDisk::new());
             let door = Arc::new(fuse.on(&disk, side));
-            let mut life = Life::behind(door, disk, Model::default(), 7, &context);
-            assert!(life.open());
-            assert_eq!(life.run(setup), Ended::Done);
+            let mut run = Run::behind(door, disk, Model::default(), 7, &context);
+            assert!(run.open());
+            assert_eq!(run.take_steps(setup), Ended::Done);
             fuse.left.store(point, Ordering::Relaxed);
-            if !run(&mut life, steps) {
+            if !take_steps_past_a_panic(&mut run, steps) {
                 break;
             }
             tried += 1;
             let mut random = Random::new(point);
-            check(&life, &mut random, &context);
+            check(&run, &mut random, &context);
             // An end that claims to be clean is.
-            let ended = life.attempt(&Step::End);
-            check(&life, &mut random, &format!("{context}, ended: {}", ended.is_ok()));
+            let ended = run.attempt(&Step::End);
+            check(&run, &mut random, &format!("{context}, ended: {}", ended.is_ok()));
         }
     }
     eprintln!("{name}: {tried} panics");

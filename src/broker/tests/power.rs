@@ -18,8 +18,8 @@
 
 use super::crash::Campaign;
 use super::effort;
-use super::life::{Ended, Life};
 use super::model::{Crash, Model, Random, Shape, Step};
+use super::run::{Ended, Run};
 use crate::config::Durability;
 use crate::storage::disk::{PowerCut, SimulatedDisk};
 
@@ -83,21 +83,21 @@ fn makes_sense(steps: &[Step]) -> bool {
 }
 
 /// Runs until the disk stops at `point`, if there is one.
-fn live(steps: &[Step], point: Option<u64>, context: &str) -> Life {
-    let mut life = Life::new(SimulatedDisk::new(), Model::default(), SEED, context);
+fn live(steps: &[Step], point: Option<u64>, context: &str) -> Run {
+    let mut run = Run::new(SimulatedDisk::new(), Model::default(), SEED, context);
     let setup = [
         Step::Create("a", Shape(1, Durability::Sync)),
         Step::Send("a", 0),
         Step::Commit("a"),
         Step::Enqueue("a", 0),
     ];
-    assert!(life.open());
-    assert_eq!(life.run(&setup), Ended::Done);
+    assert!(run.open());
+    assert_eq!(run.take_steps(&setup), Ended::Done);
     if let Some(point) = point {
-        life.disk.crash_at(point);
+        run.disk.crash_at(point);
     }
-    life.run(steps);
-    life
+    run.take_steps(steps);
+    run
 }
 
 /// Tries the store points of the last step, or one image alone: its store point and its number.
@@ -118,9 +118,9 @@ fn try_workload(
         if only.is_some_and(|(only, _)| only != point) {
             continue;
         }
-        let life = live(&steps, Some(point), &name);
+        let run = live(&steps, Some(point), &name);
         campaign.points += 1;
-        let images = life.disk.images(share.images);
+        let images = run.disk.images(share.images);
         for image in 0..images.len() {
             let is_tried = match only {
                 Some((_, only)) => only == image,
@@ -129,7 +129,7 @@ fn try_workload(
             if is_tried {
                 let context =
                     format!("LOGPOND_EFFORT={} LOGPOND_REPLAY={name}/{point}/{image}", effort());
-                try_image(campaign, images.get(image), &life.model, share, &context);
+                try_image(campaign, images.get(image), &run.model, share, &context);
             }
         }
     }
@@ -150,7 +150,7 @@ fn try_image(
         return campaign.go_on(image, model, cut, &mut random, context);
     }
     campaign.images += 1;
-    let mut next = Life::new(image, model.clone(), random.next(), context);
+    let mut next = Run::new(image, model.clone(), random.next(), context);
     assert!(next.open_and_check(cut));
 }
 

@@ -1,7 +1,7 @@
 //! Long random workloads through many crashes, one after the other on the same disk.
 
-use super::life::{Ended, Life};
 use super::model::{Crash, Model, Random, Shape, Step};
+use super::run::{Ended, Run};
 use super::{effort, images, variable};
 use crate::config::Durability;
 use crate::storage::disk::{PowerCut, SimulatedDisk};
@@ -42,10 +42,10 @@ fn crash(random: &mut Random) -> Crash {
 }
 
 /// Runs random steps until the disk stops. The context says all that is needed to do it again.
-fn live(life: &mut Life, random: &mut Random) {
+fn live(run: &mut Run, random: &mut Random) {
     loop {
-        let step = step(random, &life.model);
-        if life.run(&[step]) == Ended::Off {
+        let step = step(random, &run.model);
+        if run.take_steps(&[step]) == Ended::Off {
             return;
         }
     }
@@ -62,13 +62,13 @@ fn workload(seed: u64) -> u64 {
     let asides = if effort() > 1 { 64 } else { 2 };
     for number in 0..CRASHES {
         let context = format!("{context}, crash {number} after {before:?}");
-        let mut life = Life::new(disk, model, random.next(), &context);
+        let mut run = Run::new(disk, model, random.next(), &context);
         // Now and then already the opening is cut short.
         let calls = if random.below(4) == 0 { random.below(40) } else { 40 + random.below(300) };
-        life.disk.crash_at(calls);
+        run.disk.crash_at(calls);
         opened += 1;
-        if life.open_and_check(before) {
-            live(&mut life, &mut random);
+        if run.open_and_check(before) {
+            live(&mut run, &mut random);
             before = crash(&mut random);
         } else if before == Crash::Kill {
             before = crash(&mut random);
@@ -80,20 +80,20 @@ fn workload(seed: u64) -> u64 {
                 Crash::Cut(_) if effort() > 1 => Crash::Cut(PowerCut::in_turn(image)),
                 Crash::Cut(_) => Crash::Cut(PowerCut::any(&mut || random.next())),
             };
-            let disk = other.of(&life.disk, &mut random);
+            let disk = other.of(&run.disk, &mut random);
             let context = format!("{context}, aside: {other:?}");
-            let mut aside = Life::new(disk, life.model.clone(), random.next(), &context);
+            let mut aside = Run::new(disk, run.model.clone(), random.next(), &context);
             assert!(aside.open_and_check(other));
             let steps = aside.follow_up();
-            assert_eq!(aside.run(&steps), Ended::Done);
+            assert_eq!(aside.take_steps(&steps), Ended::Done);
             opened += 1;
         }
-        (disk, model) = (before.of(&life.disk, &mut random), life.model.clone());
+        (disk, model) = (before.of(&run.disk, &mut random), run.model.clone());
     }
-    let mut last = Life::new(disk, model, random.next(), &context);
+    let mut last = Run::new(disk, model, random.next(), &context);
     assert!(last.open_and_check(before));
     let steps = last.follow_up();
-    assert_eq!(last.run(&steps), Ended::Done);
+    assert_eq!(last.take_steps(&steps), Ended::Done);
     opened + 1
 }
 

@@ -34,8 +34,8 @@ fn commit(broker: &Broker, group: &str, offset: u64) -> Result<()> {
 }
 
 fn committed(broker: &Broker, group: &str) -> Option<u64> {
-    let topic = broker.life().topic("t").unwrap();
-    broker.life().coordinator.committed(group, topic.id, 0).map(|it| it.offset)
+    let topic = broker.run().topic("t").unwrap();
+    broker.run().coordinator.committed(group, topic.id, 0).map(|it| it.offset)
 }
 
 fn group(number: u64) -> String {
@@ -159,10 +159,10 @@ fn row_c19_a_crash_at_any_point_of_an_opening_on_a_full_disk_is_followed_by_anot
         let tried = if effort() > 1 { 0..3 } else { tried..tried + 1 };
         for how in &hows[tried] {
             let context = format!("store point {point} of {points}, {how:?}");
-            let life = disk.kill9();
-            life.crash_at(point);
-            assert!(run(&life, 20, 10).is_err(), "{context}");
-            let image = how.of(&life, &mut random);
+            let copy = disk.kill9();
+            copy.crash_at(point);
+            assert!(run(&copy, 20, 10).is_err(), "{context}");
+            let image = how.of(&copy, &mut random);
             for (seed, offset) in [(30, 20), (31, 21), (32, 22)] {
                 run(&image, seed, offset).unwrap_or_else(|it| panic!("{context}: {seed}: {it:?}"));
             }
@@ -200,7 +200,7 @@ fn row_c19_a_segment_that_somebody_holds_is_not_written_over_and_not_lost() {
     let disk = full_store(&clock);
     let broker = open(&disk, 1, &clock).unwrap();
     commit_often(&broker, 0..2_000).unwrap();
-    let engine = broker.life();
+    let engine = broker.run();
     let offsets = engine.coordinator.offsets.partition();
     let held = offsets.with_log(|log| log.segments().all());
     assert!(held.iter().any(|segment| segment.keeps_space));
@@ -230,7 +230,7 @@ fn row_c19_a_state_of_many_segments_goes_on_where_one_group_commits() {
     let disk = full_store(&clock);
     disk.limit_capacity(None);
     let broker = open(&disk, 1, &clock).unwrap();
-    let engine = broker.life();
+    let engine = broker.run();
     let topic = engine.topic("t").unwrap().id;
     let like = engine.coordinator.committed(&group(0), topic, 0).unwrap();
     for first in (0..4_000).step_by(500) {
@@ -316,10 +316,10 @@ fn row_c19_c07_a_crash_at_any_point_is_followed_by_an_opening_on_a_full_disk() {
         let any = PowerCut::any(&mut || random.next());
         let how = *random.pick(&[Crash::Kill, Crash::Cut(PowerCut::WORST), Crash::Cut(any)]);
         let context = format!("store point {point} of {points}, {how:?}");
-        let life = whole.kill9();
-        life.crash_at(point);
-        assert!(work(&life, &clock).is_err(), "{context}");
-        let disk = how.of(&life, &mut random);
+        let copy = whole.kill9();
+        copy.crash_at(point);
+        assert!(work(&copy, &clock).is_err(), "{context}");
+        let disk = how.of(&copy, &mut random);
         disk.limit_capacity(Some(0));
         for seed in [30, 31] {
             let broker =

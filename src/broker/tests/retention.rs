@@ -136,8 +136,8 @@ impl Rig {
         assert!(start >= log_start, "{context}: log start {start} of {log_start}");
         assert!(end >= acknowledged, "{context}: log end {end} of {acknowledged}");
         check_values(&found, context);
-        let id = broker.life().catalog.read(|it| it.producers.get("named").map(|it| it.id));
-        let core = broker.life().topic(TOPIC).unwrap();
+        let id = broker.run().catalog.read(|it| it.producers.get("named").map(|it| it.id));
+        let core = broker.run().topic(TOPIC).unwrap();
         let last = id.and_then(|id| core.partition(0).unwrap().last_sequence(id));
         assert!(last.unwrap_or(0) >= acknowledged, "{context}: last sequence {last:?}");
         next.watch.end = end;
@@ -216,7 +216,7 @@ fn a_file_that_cannot_be_removed_is_removed_later() {
     check_values(&partition(&broker), "after all");
 }
 
-/// The same, when the life ends first: the next opening removes what lies below the log start.
+/// The same, when the run ends first: the next opening removes what lies below the log start.
 // RED: src/log/recovery.rs
 //   - finish_retention(segments, start.unwrap_or(0), &mut verdict);
 #[test]
@@ -289,15 +289,15 @@ fn a_log_start_goes_with_its_topic() {
     rig.delete(&broker, 11).unwrap();
     broker.admin().delete_topic(TOPIC).unwrap();
     broker.ensure_topic(TOPIC, config()).unwrap();
-    assert_eq!(broker.life().local.read(|local| local.log_starts.keys().count()), 0);
+    assert_eq!(broker.run().local.read(|local| local.log_starts.keys().count()), 0);
     drop(broker);
     let broker = rig.open(2).unwrap();
     assert_eq!(partition(&broker).log_start_offset(), 0);
 }
 
-/// The wall clock is ahead in one life and right in the next: what it stamped ages from there.
+/// The wall clock is ahead in one run and right in the next: what it stamped ages from there.
 #[test]
-fn ages_of_an_earlier_life_do_not_lie_in_the_future() {
+fn ages_of_an_earlier_run_do_not_lie_in_the_future() {
     for closes in [true, false] {
         let mut rig = Rig::new();
         let right = clock();
@@ -322,7 +322,7 @@ fn ages_of_an_earlier_life_do_not_lie_in_the_future() {
     }
 }
 
-/// A record from the future ages from its append, also when that was in an earlier life.
+/// A record from the future ages from its append, also when that was in an earlier run.
 #[test]
 fn the_time_of_an_append_is_kept_where_the_timestamp_is_no_help() {
     let rig = Rig::new();
@@ -380,8 +380,8 @@ fn numbers_below_a_durable_log_start_are_kept_at_level_os() {
     rig.delete(&broker, 5).unwrap();
     let disk = Crash::Cut(PowerCut::WORST).of(&rig.disk, &mut Random::new(1));
     let broker = open_at(&disk, 2, Durability::Sync, &rig.clock).unwrap();
-    let id = broker.life().catalog.read(|it| it.producers.get("named").map(|it| it.id)).unwrap();
-    let last = broker.life().topic(TOPIC).unwrap().partition(0).unwrap().last_sequence(id);
+    let id = broker.run().catalog.read(|it| it.producers.get("named").map(|it| it.id)).unwrap();
+    let last = broker.run().topic(TOPIC).unwrap().partition(0).unwrap().last_sequence(id);
     assert!(last >= Some(5), "{last:?}");
 }
 
@@ -453,7 +453,7 @@ fn row_a23_a_removal_does_not_reach_the_next_topic_of_the_name() {
         producer.send(Record::to(TOPIC).partition(0).value(&value)).unwrap();
     };
     (0..12).for_each(send);
-    let core = broker.life().topic(TOPIC).unwrap().partition(0).unwrap().clone();
+    let core = broker.run().topic(TOPIC).unwrap().partition(0).unwrap().clone();
     drop(topic);
     *armed.lock() = Some(core);
     let (broker_ref, send) = (&broker, &send);

@@ -26,8 +26,8 @@ fn commit(broker: &Broker, group: &str, offset: u64) {
 }
 
 fn committed(broker: &Broker, group: &str) -> Option<u64> {
-    let topic = broker.life().topic("t").unwrap();
-    broker.life().coordinator.committed(group, topic.id, 0).map(|it| it.offset)
+    let topic = broker.run().topic("t").unwrap();
+    broker.run().coordinator.committed(group, topic.id, 0).map(|it| it.offset)
 }
 
 fn with_records(disk: &SimulatedDisk, durability: Durability, records: usize) -> Broker {
@@ -130,16 +130,16 @@ fn row_a14_b16_a_power_cut_at_every_store_point_of_a_clean_up_loses_nothing() {
     let mut random = super::model::Random::new(3);
     let mut stopped = 0;
     for point in 0..whole.store_points() {
-        let life = disk.kill9();
-        life.crash_at(point);
-        assert!(clean_up(&life).is_err());
+        let copy = disk.kill9();
+        copy.crash_at(point);
+        assert!(clean_up(&copy).is_err());
         stopped += 1;
         let any = PowerCut::any(&mut || random.next());
         for how in [None, Some(PowerCut::WORST), Some(any)] {
             let context = format!("store point {point}, {how:?}");
             let image = match how {
-                None => life.kill9(),
-                Some(how) => life.power_cut(&mut || random.next(), how),
+                None => copy.kill9(),
+                Some(how) => copy.power_cut(&mut || random.next(), how),
             };
             let stopped = image.kill9();
             stopped.crash_at(random.below(next_points(&image)));
@@ -267,7 +267,7 @@ fn row_c05_a_commit_that_finds_no_space_leaves_the_state_before_in_force() {
 }
 
 #[test]
-fn the_engines_logs_stay_small_over_many_lives() {
+fn the_engines_logs_stay_small_over_many_runs() {
     let disk = SimulatedDisk::new();
     drop(with_records(&disk, Durability::Sync, 1));
     let mut sizes = Vec::new();
@@ -287,7 +287,7 @@ fn the_engines_logs_stay_small_over_many_lives() {
 }
 
 #[test]
-fn a_segment_that_cannot_be_removed_is_removed_by_a_later_life() {
+fn a_segment_that_cannot_be_removed_is_removed_by_a_later_run() {
     let (disk, groups) = before_a_clean_up();
     disk.inject(Fault::always(Operation::Remove, std::io::ErrorKind::Other).on("__offsets"));
     for _ in 0..6 {
@@ -302,7 +302,7 @@ fn a_segment_that_cannot_be_removed_is_removed_by_a_later_life() {
     assert_commits(&broker, &groups, "afterwards");
 }
 
-/// Removals are not synced one by one. A later life that finds some of the files must not take
+/// Removals are not synced one by one. A later run that finds some of the files must not take
 /// the others for lost.
 // RED: src/partition/state_log/cleaning.rs
 //   - Rule::CleanUpRemoval.keep(|| segment.sync_dir())?;
@@ -316,11 +316,11 @@ fn row_b08_removals_that_come_back_are_no_damage() {
     disk.heal();
     let mut random = super::model::Random::new(5);
     for seed in 0..next_points(&disk) {
-        let life = disk.kill9();
-        life.crash_at(seed);
-        assert!(open(&life, seed).is_err());
+        let copy = disk.kill9();
+        copy.crash_at(seed);
+        assert!(open(&copy, seed).is_err());
         let hostile = PowerCut { metadata: Metadata::Hostile, pages: Pages::Random, tear: false };
-        let image = life.power_cut(&mut || random.next(), hostile);
+        let image = copy.power_cut(&mut || random.next(), hostile);
         let broker = open(&image, seed + 100).unwrap();
         assert_own_are_whole(&broker, &format!("{seed}"));
         assert_commits(&broker, &groups, &format!("{seed}"));
@@ -334,7 +334,7 @@ fn a_state_larger_than_a_segment_is_kept_whole() {
     let broker = with_records(&disk, Durability::Os, 10);
     let pad = "x".repeat(240);
     let groups: Vec<Arc<str>> = (0..4_300).map(|it| format!("{it}-{pad}").into()).collect();
-    let topic = broker.life().topic("t").unwrap();
+    let topic = broker.run().topic("t").unwrap();
     let commit_all = |offset: u64| {
         for group in &groups {
             let committed =
@@ -347,7 +347,7 @@ fn a_state_larger_than_a_segment_is_kept_whole() {
                 committed,
                 epoch: None,
             };
-            broker.life().coordinator.commit(group, &[commit]).unwrap();
+            broker.run().coordinator.commit(group, &[commit]).unwrap();
         }
     };
     commit_all(1);
@@ -363,7 +363,7 @@ fn a_state_larger_than_a_segment_is_kept_whole() {
 }
 
 /// Recovery points are not forgotten when they cannot be stored: a clean end without the last one
-/// would make the next life go on before the end of the log.
+/// would make the next run go on before the end of the log.
 // RED: src/broker/engine.rs
 //   - partition.give_back_checkpoint();
 //   + let _ = partition;
@@ -387,7 +387,7 @@ fn row_b18_a_recovery_point_that_could_not_be_stored_is_stored_later() {
     assert!(broker.recovery().clean_shutdown);
     let partition = broker.topic("t").unwrap().partition(0).unwrap();
     assert_eq!(partition.log_end_offset(), 2);
-    let is_recovered = broker.life().local.read(|local| !local.lineages.is_empty());
+    let is_recovered = broker.run().local.read(|local| !local.lineages.is_empty());
     assert!(!is_recovered, "the last point was not stored: the log had to be scanned");
     assert_eq!(partition.append(&Record::new().value("2")).unwrap(), 2);
 }
@@ -436,7 +436,7 @@ fn a_handle_that_outlives_the_close_writes_nothing() {
     let disk = SimulatedDisk::new();
     let broker = with_records(&disk, Durability::Os, 1);
     let consumer = broker.consumer("g").subscribe(["t"]).open().unwrap();
-    let topic = broker.life().topic("t").unwrap().id;
+    let topic = broker.run().topic("t").unwrap().id;
     let group: Arc<str> = "x".repeat(250).into();
     // As when the snapshots of these found the disk full.
     for offset in 0..40 {
@@ -445,7 +445,7 @@ fn a_handle_that_outlives_the_close_writes_nothing() {
             let group = Arc::clone(&group);
             OffsetChange::Commit { group, topic, partition, committed }
         };
-        let offsets = &broker.life().coordinator.offsets;
+        let offsets = &broker.run().coordinator.offsets;
         offsets.append_if((0..60).map(change).collect(), |_| Ok(())).unwrap();
     }
     broker.close().unwrap();
@@ -461,13 +461,13 @@ fn a_handle_that_outlives_the_close_writes_nothing() {
 fn what_is_known_of_a_deleted_topic_is_forgotten_by_the_next_opening() {
     let disk = SimulatedDisk::new();
     let broker = with_records(&disk, Durability::Sync, 1);
-    let live = broker.life().topic("t").unwrap().id;
+    let live = broker.run().topic("t").unwrap().id;
     broker.ensure_topic("gone", TopicConfig::new(1)).unwrap();
-    let gone = broker.life().topic("gone").unwrap().id;
+    let gone = broker.run().topic("gone").unwrap().id;
     broker.admin().delete_topic("gone").unwrap();
     let late = LocalChange::LogStart { topic: gone, partition: 0, offset: 3 };
-    broker.life().local.append_durably(vec![late]).unwrap();
-    let known = |broker: &Broker| broker.life().local.read(LocalState::topics);
+    broker.run().local.append_durably(vec![late]).unwrap();
+    let known = |broker: &Broker| broker.run().local.read(LocalState::topics);
     assert!(known(&broker).contains(&gone));
     drop(broker);
 

@@ -3,7 +3,7 @@
 //! [`faults`](super::faults) looks closely at the calls of one step; here the steps around it go
 //! on, with whatever the failure has left. What must hold for each: the error is of its kind, what
 //! it calls definite is not there at any later opening, what was acknowledged is; only a failed
-//! sync poisons; when the fault has passed, the same life serves again; an end that claims to be
+//! sync poisons; when the fault has passed, the same run serves again; an end that claims to be
 //! clean is.
 //!
 //! By default every thirteenth call fails; `LOGPOND_IMAGES=2` lets every one.
@@ -11,8 +11,8 @@
 use std::io::ErrorKind;
 
 use super::images;
-use super::life::{Ended, Life};
 use super::model::{Crash, Model, Random, Shape, Step, clock, open};
+use super::run::{Ended, Run};
 use super::{compaction, retention};
 use crate::config::Durability;
 use crate::error::{Error, Result};
@@ -59,7 +59,7 @@ impl Plan {
     fn check(self, error: &Error, context: &str) {
         let typed = match error {
             Error::PartialBatch { source, .. } => return self.check(source, context),
-            // A tail of an earlier life is read, and written again, before it is synced.
+            // A tail of an earlier run is read, and written again, before it is synced.
             Error::SyncFailed { .. } | Error::Poisoned { .. } => self.may_poison(),
             Error::StorageFull { .. } => {
                 matches!(self.error, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
@@ -136,10 +136,10 @@ const WORKLOAD: [Step; 28] = [
     Step::End,
 ];
 
-/// A life in which something fails somewhere.
+/// A run in which something fails somewhere.
 struct Ordeal {
     plan: Plan,
-    life: Life,
+    run: Run,
     context: String,
     failures: u64,
     /// Whether an end of it failed.
@@ -160,7 +160,7 @@ impl Ordeal {
 
     /// Opens; when that fails, or a partition cannot be read, again, once the fault is gone.
     fn open(&mut self) {
-        let opened = self.life.try_open();
+        let opened = self.run.try_open();
         let lacks_some = opened.is_ok() && self.is_any_unavailable();
         if lacks_some {
             assert!(self.plan.may_poison(), "{}: unavailable", self.context);
@@ -172,29 +172,29 @@ impl Ordeal {
             // A sync that failed may have taken what was published, as a cut does.
             self.reopen_after_failure();
         } else if failed {
-            self.life.disk.heal();
-            let again = self.life.try_open();
+            self.run.disk.heal();
+            let again = self.run.try_open();
             assert!(again.is_ok(), "{}: {again:?}", self.context);
         }
         self.is_open = true;
     }
 
     fn is_any_unavailable(&self) -> bool {
-        let topics = self.life.broker().metrics().topics;
+        let topics = self.run.broker().metrics().topics;
         topics.iter().flat_map(|topic| &topic.partitions).any(|it| it.is_unavailable)
     }
 
     /// Whether the step makes sense with what there is, and needs nothing of what is poisoned.
     fn can(&self, step: &Step) -> bool {
-        let poisoned = self.life.broker().metrics().poisoned;
+        let poisoned = self.run.broker().metrics().poisoned;
         let of_topic = |name: &str| poisoned.iter().any(|it| *it.topic == *name);
-        let is_there = |name: &str| self.life.model.is_present(name);
+        let is_there = |name: &str| self.run.model.is_present(name);
         match *step {
-            Step::Create(name, _) => !self.life.model.topics.contains_key(name),
+            Step::Create(name, _) => !self.run.model.topics.contains_key(name),
             Step::Send(name, partition)
             | Step::Batch(name, partition, _)
             | Step::Enqueue(name, partition) => {
-                let model = &self.life.model;
+                let model = &self.run.model;
                 is_there(name) && model.topics[name].partitions.len() > partition as usize
             }
             Step::Named(name, _) | Step::Commit(name) | Step::CommitAsync(name) => {
@@ -212,7 +212,7 @@ impl Ordeal {
         match step {
             Step::Close | Step::Drop => {
                 let is_clean = *step == Step::Close;
-                let ended = if is_clean { self.life.attempt(&Step::End) } else { Ok(()) };
+                let ended = if is_clean { self.run.attempt(&Step::End) } else { Ok(()) };
                 if ended.is_ok() && !self.has_fired() {
                     return self.open();
                 }
@@ -220,10 +220,10 @@ impl Ordeal {
                 self.reopen_after_failure();
             }
             step if self.can(step) => {
-                let done = self.life.attempt(step);
+                let done = self.run.attempt(step);
                 self.note(&format!("{step:?}"), done);
                 if !self.plan.may_poison() {
-                    let poisoned = self.life.broker_if_open().map(|it| it.metrics().poisoned);
+                    let poisoned = self.run.broker_if_open().map(|it| it.metrics().poisoned);
                     assert_eq!(poisoned.unwrap_or_default(), [], "{}: {step:?}", self.context);
                 }
             }
@@ -234,20 +234,20 @@ impl Ordeal {
     /// What a failed sync has left is any of what a cut leaves, so only what is durable must be
     /// there; more where the end says that it was clean.
     fn reopen_after_failure(&mut self) {
-        self.life.disk.heal();
-        self.life.abandon();
-        assert!(self.life.open_and_check(Crash::Cut(PowerCut::WORST)));
+        self.run.disk.heal();
+        self.run.abandon();
+        assert!(self.run.open_and_check(Crash::Cut(PowerCut::WORST)));
         self.is_open = true;
     }
 
-    /// The fault has passed: whatever is not poisoned serves again, in the same life.
+    /// The fault has passed: whatever is not poisoned serves again, in the same run.
     fn resumes(&mut self) {
-        self.life.disk.heal();
+        self.run.disk.heal();
         for step in [Step::Send("a", 0), Step::Batch("b", 0, 2), Step::Send("a", 1)] {
             if !self.can(&step) {
                 continue;
             }
-            match self.life.attempt(&step) {
+            match self.run.attempt(&step) {
                 Ok(()) => {}
                 Err(Error::Poisoned { .. }) if self.plan.may_poison() => {}
                 Err(error) => panic!("{}: {step:?} afterwards: {error:?}", self.context),
@@ -261,8 +261,8 @@ fn everything_with(plan: Plan) -> bool {
     let context = format!("{plan:?}");
     let disk = SimulatedDisk::with_seed(plan.call);
     disk.inject(plan.fault());
-    let life = Life::new(disk, Model::default(), plan.call, &context);
-    let mut ordeal = Ordeal { plan, life, context, failures: 0, is_open: false };
+    let run = Run::new(disk, Model::default(), plan.call, &context);
+    let mut ordeal = Ordeal { plan, run, context, failures: 0, is_open: false };
     ordeal.open();
     for step in &WORKLOAD {
         if *step == Step::End && ordeal.has_fired() {
@@ -270,18 +270,18 @@ fn everything_with(plan: Plan) -> bool {
         }
         ordeal.do_step(step);
     }
-    let fired = ordeal.life.disk.has_fired();
-    ordeal.life.disk.heal();
-    ordeal.life.abandon();
+    let fired = ordeal.run.disk.has_fired();
+    ordeal.run.disk.heal();
+    ordeal.run.abandon();
     let mut random = Random::new(plan.call);
     let any = PowerCut::any(&mut || random.next());
     let crash = *random.pick(&[Crash::Cut(PowerCut::WORST), Crash::Cut(any)]);
     let context = format!("{}, {crash:?}", ordeal.context);
-    let disk = crash.of(&ordeal.life.disk, &mut random);
-    let mut next = Life::new(disk, ordeal.life.model.clone(), random.next(), &context);
+    let disk = crash.of(&ordeal.run.disk, &mut random);
+    let mut next = Run::new(disk, ordeal.run.model.clone(), random.next(), &context);
     assert!(next.open_and_check(crash));
     let steps = next.follow_up();
-    assert_eq!(next.run(&steps), Ended::Done);
+    assert_eq!(next.take_steps(&steps), Ended::Done);
     fired
 }
 

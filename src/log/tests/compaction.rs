@@ -13,8 +13,8 @@ use crate::log::compaction::Tally;
 use crate::log::compaction::run::{LogAccess, Progress, Terms};
 use crate::log::segment::Segment;
 
-mod life;
 mod readers;
+mod run;
 
 /// How long a tombstone is kept, in milliseconds.
 const TOMBSTONES_KEPT: u64 = 1_000;

@@ -33,17 +33,17 @@ fn any_steps(random: &mut Random, count: u64) -> Vec<Step> {
 }
 
 /// Runs steps until one fails, which only a crash may do.
-fn run(
+fn take_steps(
     rig: &Rig,
     mut log: Log,
     steps: &[Step],
-    life: u64,
+    run: u64,
     model: &mut Model,
     context: &str,
 ) -> Result<Log> {
     for step in steps {
         match *step {
-            Step::Append { count, size } => model.append(&mut log, life, count, size)?,
+            Step::Append { count, size } => model.append(&mut log, run, count, size)?,
             Step::Sync => model.sync(&mut log)?,
             Step::Roll => log.roll_for(0)?,
             Step::Footers => finish_segments(&mut log)?,
@@ -77,7 +77,7 @@ fn workload(seed: u64, steps: &[Step], point: Option<u64>) -> (SimulatedDisk, Mo
     }
     let mut model = Model::default();
     let context = format!("seed {seed}");
-    if let Err(error) = run(&rig, log, steps, 0, &mut model, &context) {
+    if let Err(error) = take_steps(&rig, log, steps, 0, &mut model, &context) {
         assert!(disk.is_off(), "{context}: {error:?}");
     }
     let points = disk.store_points() - before;
@@ -127,7 +127,7 @@ fn row_b01_a_power_cut_at_every_store_point_leaves_a_prefix_with_all_that_was_sy
 }
 
 /// B3, B10, B11: after a cut, append again, cut again, three times; a hole or a stale batch of an
-/// earlier life never comes back.
+/// earlier run never comes back.
 // RED: src/log/recovery.rs
 //   - if needed >= self.durable && !is_head && !may_be_lost {
 //   + if needed > self.durable && !is_head && !may_be_lost {
@@ -138,13 +138,13 @@ fn row_b03_hole_then_reappend() {
         let steps = any_steps(&mut random, 12);
         let point = random.below(60);
         let (mut disk, mut model, _) = workload(seed, &steps, Some(point));
-        for life in 1..4 {
-            let context = format!("seed {seed}, point {point}, life {life}");
+        for run in 1..4 {
+            let context = format!("seed {seed}, point {point}, run {run}");
             let (image, rig, log, after) = cut_and_check(&disk, &model, random.next(), &context);
             model = after;
             image.crash_at(image.store_points() + random.below(60));
             let steps = any_steps(&mut random, 10);
-            if let Err(error) = run(&rig, log, &steps, life, &mut model, &context) {
+            if let Err(error) = take_steps(&rig, log, &steps, run, &mut model, &context) {
                 assert!(image.is_off(), "{context}: {error:?}");
             }
             disk = image;
@@ -208,7 +208,7 @@ fn row_b03_whole_segments_behind_a_hole_are_cut_for_good() {
         truncations += u64::from(truncates);
         let steps = any_steps(&mut random, 6);
         model.append(&mut log, 1, 3, 700).unwrap();
-        let log = run(&rig, log, &steps, 1, &mut model, &context).unwrap();
+        let log = take_steps(&rig, log, &steps, 1, &mut model, &context).unwrap();
         drop(log);
         let (image, _, mut log, mut model) =
             cut_and_check(&image, &model, seed + 1, &format!("{context} again"));
@@ -301,7 +301,7 @@ fn row_a05_nothing_published_is_lost_when_the_process_dies() {
 }
 
 /// D3: a sync failed, its pages were marked clean without having been written, the process died.
-/// The next life's first sync writes them again before it vouches for them.
+/// The next run's first sync writes them again before it vouches for them.
 #[test]
 fn row_d03_a_tail_that_a_failed_sync_marked_clean_is_written_again() {
     for seed in 0..60 * effort() {

@@ -1,5 +1,5 @@
 //! The death of the process at every step of an append, a roll and a sync: what is in the page cache
-//! stays there, and the next life finds it.
+//! stays there, and the next run finds it.
 
 use super::*;
 use crate::format::Footer;
@@ -180,7 +180,7 @@ fn row_a10_segments_without_footers_are_read_to_their_ends() {
 }
 
 /// A footer holds the indexes, by offset and by time. It is torn at every length, and what it says
-/// beyond its own checksum counts for nothing: the next life reads the segment and makes another.
+/// beyond its own checksum counts for nothing: the next run reads the segment and makes another.
 // RED: src/format/footer.rs
 //   - if stored != computed {
 //   + if false {

@@ -322,7 +322,7 @@ fn row_e01_a_flipped_bit_anywhere_never_changes_what_is_read() {
     eprintln!("{flips} bits");
 }
 
-/// E1: a segment whose header is lost, at each place, in the life after it too: the other segments
+/// E1: a segment whose header is lost, at each place, in the run after it too: the other segments
 /// are readable around it, the log goes on behind it, and gives no offset twice.
 // RED: src/log/inventory.rs
 //   - return Ok(Err(LostFile { path, facts }));
@@ -336,17 +336,17 @@ fn row_e01_e02_a_segment_without_its_header_is_reported_and_the_log_goes_on_arou
         image.corrupt(path, 60, 1).unwrap();
         let damaged = image.read(path).unwrap();
         let rig = Rig::simulated(&image, 9);
-        for life in 0..3 {
+        for run in 0..3 {
             let (mut log, report) =
-                rig.open(if life == 0 { &AFTER_CUT } else { &AFTER_KILL }).unwrap();
-            let context = format!("segment {at}, life {life}");
-            assert_eq!((log.log_end(), report.cut_bytes), (end + life, 0), "{context}: {report:?}");
+                rig.open(if run == 0 { &AFTER_CUT } else { &AFTER_KILL }).unwrap();
+            let context = format!("segment {at}, run {run}");
+            assert_eq!((log.log_end(), report.cut_bytes), (end + run, 0), "{context}: {report:?}");
             let [corrupt] = &report.corrupt[..] else { panic!("{context}: {report:?}") };
             assert_eq!((&corrupt.file, &corrupt.offsets), (path, &Some(lost.clone())), "{context}");
             assert!(matches!(corrupt.kind, CorruptionKind::Checksum { .. }), "{context}");
             append(&mut log, 1, 30);
             let (records, _) = read_around(&log);
-            let whole = [plain(0..lost.start, 30), plain(lost.end..end + life + 1, 30)].concat();
+            let whole = [plain(0..lost.start, 30), plain(lost.end..end + run + 1, 30)].concat();
             assert_eq!(records, whole, "{context}");
             assert!(verify(&log).iter().any(|found| found.file == *path), "{context}");
             assert!(image.read(path).unwrap() == damaged, "{context}");
@@ -542,7 +542,7 @@ fn row_e07_a_missing_segment_is_an_error_for_readers_and_not_a_gap() {
 
 /// Symptom: when the first files of a log were gone, reading there was `OffsetOutOfRange`, as if
 /// retention had removed them. Cause: the log began with the first file that was there. Rule: a log
-/// begins where its log start was recorded; what it lacks behind that is damage, in every life.
+/// begins where its log start was recorded; what it lacks behind that is damage, in every run.
 #[test]
 fn what_is_missing_at_the_head_is_damage_and_no_log_start() {
     let (disk, end) = five_segments();
@@ -553,10 +553,10 @@ fn what_is_missing_at_the_head_is_damage_and_no_log_start() {
         }
         let lost = 0..count as u64 * 3;
         let rig = Rig::simulated(&image, 9);
-        for (life, first) in [(0, 0), (1, 0), (2, 2), (3, lost.end)] {
+        for (run, first) in [(0, 0), (1, 0), (2, 2), (3, lost.end)] {
             let known = Known { log_start: Some(first), ..AFTER_CUT };
             let (log, report) = rig.open(&known).unwrap();
-            let context = format!("{count} files, life {life}: {report:?}");
+            let context = format!("{count} files, run {run}: {report:?}");
             assert_eq!((log.log_start(), log.log_end()), (first, end), "{context}");
             let expected: Vec<_> =
                 Some(first..lost.end).filter(|it| !it.is_empty()).into_iter().collect();

@@ -59,7 +59,7 @@ fn what_recovery_makes_of_any_crash_is_sound() {
         let (disk, rig) = Rig::fresh(seed);
         let mut log = rig.create();
         let mut disk = disk;
-        for life in 0..4 {
+        for run in 0..4 {
             for _ in 0..random.below(30) {
                 let (count, size) = (1 + random.below(4), random.below(1_200) as usize);
                 append(&mut log, count, size);
@@ -69,7 +69,7 @@ fn what_recovery_makes_of_any_crash_is_sound() {
                     _ => {}
                 }
             }
-            assert_eq!(verify(&log).damage, [], "seed {seed}, life {life}");
+            assert_eq!(verify(&log).damage, [], "seed {seed}, run {run}");
             drop(log);
             let any = PowerCut::any(&mut || random.next());
             let all = PowerCut { metadata: Metadata::All, pages: Pages::All, tear: false };
@@ -77,12 +77,12 @@ fn what_recovery_makes_of_any_crash_is_sound() {
             let is_kill = random.below(2) == 0;
             disk = if is_kill { disk.kill9() } else { disk.power_cut(&mut || random.next(), how) };
             let known = if is_kill { AFTER_KILL } else { AFTER_CUT };
-            let (reopened, report) = Rig::simulated(&disk, seed ^ life).open(&known).unwrap();
-            assert_eq!(report.corrupt, [], "seed {seed}, life {life}");
+            let (reopened, report) = Rig::simulated(&disk, seed ^ run).open(&known).unwrap();
+            assert_eq!(report.corrupt, [], "seed {seed}, run {run}");
             log = reopened;
             let findings = verify(&log);
-            assert_eq!(findings.damage, [], "seed {seed}, life {life}, recovered");
-            assert_eq!(findings.records, log.log_end(), "seed {seed}, life {life}");
+            assert_eq!(findings.damage, [], "seed {seed}, run {run}, recovered");
+            assert_eq!(findings.records, log.log_end(), "seed {seed}, run {run}");
             recovered += usize::from(log.log_end() > 0);
         }
     }

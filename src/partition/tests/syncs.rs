@@ -57,7 +57,7 @@ fn row_d02_a_sync_that_would_succeed_after_a_failed_one_is_not_believed() {
 // RED: src/log/tasks.rs
 //   - Rule::TailRewrite.keep(rewrite).map_err(failed)?;
 #[test]
-fn row_d03_the_next_life_writes_the_tail_again_before_it_vouches_for_it() {
+fn row_d03_the_next_run_writes_the_tail_again_before_it_vouches_for_it() {
     let mut lost = 0;
     for seed in 0..30 {
         let disk = SimulatedDisk::with_seed(seed);

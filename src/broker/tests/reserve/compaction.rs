@@ -122,10 +122,10 @@ fn row_c20_a_crash_at_any_point_of_a_compaction_on_a_full_disk_loses_nothing() {
         let any = PowerCut::any(&mut || random.next());
         let how = *random.pick(&[Crash::Kill, Crash::Cut(PowerCut::WORST), Crash::Cut(any)]);
         let context = format!("store point {point} of {points}, {how:?}");
-        let life = disk.kill9();
-        life.crash_at(point);
-        assert!(run(&life).is_err(), "{context}");
-        let image = how.of(&life, &mut random);
+        let copy = disk.kill9();
+        copy.crash_at(point);
+        assert!(run(&copy).is_err(), "{context}");
+        let image = how.of(&copy, &mut random);
         let broker = open(&image, 30, &clock).unwrap_or_else(|it| panic!("{context}: {it:?}"));
         let partition = broker.topic("keys").unwrap().partition(0).unwrap();
         assert_eq!(latest(&partition), wanted(count), "{context}");

@@ -182,8 +182,8 @@ fn row_e03_a_topic_with_records_is_not_undone_when_the_end_of_its_creation_is_to
 /// was cut from `__local` does no log start mean that nothing was removed; where it is not known,
 /// the log begins with what is there, and that is recorded.
 // RED: src/broker/open.rs
-//   - let nothing_was_removed = life.has_all_starts.then_some(0);
-//   + let nothing_was_removed = Some(0).filter(|_| life.has_all_starts || life.now > 0);
+//   - let nothing_was_removed = run.has_all_starts.then_some(0);
+//   + let nothing_was_removed = Some(0).filter(|_| run.has_all_starts || run.now > 0);
 #[test]
 fn what_was_removed_is_not_missed_when_the_record_of_the_log_start_is_torn() {
     let disk = SimulatedDisk::with_seed(1);

@@ -19,7 +19,7 @@ pub(super) const PARTITIONS: [(&str, u32); 4] =
     [("plain", 0), ("plain", 1), ("keys", 0), ("late", 0)];
 const OTHERS: &str = "others";
 
-/// How the last life of the store ended.
+/// How the last run of the store ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     Closed,
@@ -74,8 +74,8 @@ impl Store {
             superseded: BTreeSet::new(),
         };
         let clock = clock();
-        store.first_life(&disk, &clock).unwrap();
-        let broker = store.second_life(&disk, &clock).unwrap();
+        store.first_run(&disk, &clock).unwrap();
+        let broker = store.second_run(&disk, &clock).unwrap();
         if end == End::Killed {
             drop(broker);
         } else {
@@ -89,7 +89,7 @@ impl Store {
         store
     }
 
-    fn first_life(&mut self, disk: &SimulatedDisk, clock: &ManualClock) -> Result<()> {
+    fn first_run(&mut self, disk: &SimulatedDisk, clock: &ManualClock) -> Result<()> {
         let broker = open_at(disk, 1, Durability::Sync, clock)?;
         let plain = TopicConfig::new(2).segment_bytes(16 << 10);
         let keys = TopicConfig::new(1).cleanup(Cleanup::Compact).segment_bytes(16 << 10);
@@ -108,7 +108,7 @@ impl Store {
         broker.close()
     }
 
-    fn second_life(&mut self, disk: &SimulatedDisk, clock: &ManualClock) -> Result<Broker> {
+    fn second_run(&mut self, disk: &SimulatedDisk, clock: &ManualClock) -> Result<Broker> {
         let broker = open_at(disk, 2, Durability::Sync, clock)?;
         let named = broker.producer_builder().id(NAMED).build()?;
         named.send(Record::to("plain").partition(1).value("from a named producer"))?;
@@ -184,7 +184,7 @@ pub(super) fn partition(broker: &Broker, (topic, number): (&str, u32)) -> Partit
 
 /// The id and epoch of the named producer.
 pub(super) fn producer(broker: &Broker) -> Option<(u64, u32)> {
-    broker.life().catalog.read(|it| it.producers.get(NAMED).map(|it| (it.id, it.epoch)))
+    broker.run().catalog.read(|it| it.producers.get(NAMED).map(|it| (it.id, it.epoch)))
 }
 
 fn append(broker: &Broker, of: (&str, u32), keys: &[&str], round: u64) -> Result<Range<u64>> {
@@ -195,7 +195,7 @@ fn append(broker: &Broker, of: (&str, u32), keys: &[&str], round: u64) -> Result
 }
 
 fn roll(broker: &Broker, (topic, number): (&str, u32)) -> Result<()> {
-    let shared = broker.life().topic(topic)?;
+    let shared = broker.run().topic(topic)?;
     let core = shared.partition(number)?;
     core.with_log(|log| log.roll_for(0))?;
     core.flush()?;

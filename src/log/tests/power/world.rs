@@ -23,9 +23,9 @@ pub(super) enum Op {
     Compact,
     /// Moves the log start into the middle.
     Retain,
-    /// A clean end, and the next life.
+    /// A clean end, and the next run.
     Close,
-    /// The process dies; the next life.
+    /// The process dies; the next run.
     Kill,
 }
 
@@ -181,7 +181,7 @@ pub(super) struct World {
     log: Option<Log>,
     pub(super) oracle: Oracle,
     pub(super) trace: Trace,
-    life: u64,
+    run: u64,
     pub(super) case: String,
 }
 
@@ -190,7 +190,7 @@ impl World {
         let (disk, rig) = Rig::fresh(seed);
         let log = Some(rig.create());
         let (oracle, trace) = (Oracle::default(), Trace::new());
-        let mut world = Self { disk, rig, log, oracle, trace, life: 0, case: case.to_owned() };
+        let mut world = Self { disk, rig, log, oracle, trace, run: 0, case: case.to_owned() };
         world.note();
         world
     }
@@ -199,10 +199,10 @@ impl World {
     pub(super) fn recovered(
         (disk, rig, log): (SimulatedDisk, Rig, Log),
         oracle: Oracle,
-        life: u64,
+        run: u64,
         case: String,
     ) -> Self {
-        let mut world = Self { disk, rig, log: Some(log), oracle, trace: Trace::new(), life, case };
+        let mut world = Self { disk, rig, log: Some(log), oracle, trace: Trace::new(), run, case };
         world.note();
         world
     }
@@ -260,7 +260,7 @@ impl World {
         let log = self.log.as_mut().unwrap();
         let base = log.log_end();
         assert_eq!(base, self.oracle.records.len() as u64, "{}", self.case);
-        let record = Record { key, value: value(self.life, base, size) };
+        let record = Record { key, value: value(self.run, base, size) };
         let mut encoder = BatchEncoder::new();
         push(&mut encoder, &record)?;
         // Noted first: an append that does not come to its end may be there all the same.
@@ -319,7 +319,7 @@ impl World {
         // What an earlier cut has left may be told again, but not after a clean end.
         assert!(!is_clean || report.cut_bytes == 0, "{}: {report:?}", self.case);
         self.log = Some(log);
-        self.life += 1;
+        self.run += 1;
         Ok(())
     }
 }

@@ -36,7 +36,7 @@ fn header_region_and_footer_are_one_file() {
     file.release(9006..19_003).unwrap();
     assert_eq!(read(&*file, 19_000, 7), b"\0\0\0ter\0");
 
-    // A second life of the file shows the same memory.
+    // The file, opened again, shows the same memory.
     let file = disk.open(Path::new("log"), Access::Read).unwrap();
     let sealed = Region::sealed(file.map(20_000, Access::Read).unwrap(), 9006).unwrap();
     let (first, second) = (writer.region().bytes(0..9006), sealed.bytes(0..9006));

@@ -17,7 +17,7 @@ use crate::record::{Record, TopicPartition};
 use crate::storage::disk::{Disk, SimulatedDisk};
 
 /// One broker and what was done with it.
-pub(super) struct Life {
+pub(super) struct Run {
     pub(super) disk: SimulatedDisk,
     /// The way to it.
     door: Arc<dyn Disk>,
@@ -36,13 +36,13 @@ pub(super) enum Ended {
     Off,
 }
 
-impl Life {
+impl Run {
     pub(super) fn new(disk: SimulatedDisk, model: Model, seed: u64, context: &str) -> Self {
         let door = Arc::new(disk.clone());
         Self::behind(door, disk, model, seed, context)
     }
 
-    /// A life whose broker reaches the disk through another one.
+    /// A run whose broker reaches the disk through another one.
     pub(super) fn behind(
         door: Arc<dyn Disk>,
         disk: SimulatedDisk,
@@ -98,7 +98,7 @@ impl Life {
         opened
     }
 
-    pub(super) fn run(&mut self, steps: &[Step]) -> Ended {
+    pub(super) fn take_steps(&mut self, steps: &[Step]) -> Ended {
         for step in steps {
             if let Err(error) = self.step(step) {
                 assert!(self.disk.is_off(), "{}: {step:?}: {error:?}", self.context);
@@ -148,7 +148,7 @@ impl Life {
             Step::Create(name, config) => self.create(&broker, name, config),
             Step::Delete(name) => {
                 self.model.topic(name).presence = Presence::Deleting;
-                broker.life().delete_topic(name)?;
+                broker.run().delete_topic(name)?;
                 self.model.topic(name).presence = Presence::Absent;
                 Ok(())
             }
@@ -238,8 +238,8 @@ impl Life {
         // Nothing of an earlier topic of that name shows.
         for partition in 0..partitions {
             assert_eq!(values(&created, partition), Vec::<String>::new(), "{}", self.context);
-            let id = broker.life().topic(name).unwrap().id;
-            assert_eq!(broker.life().coordinator.committed(GROUP, id, partition), None);
+            let id = broker.run().topic(name).unwrap().id;
+            assert_eq!(broker.run().coordinator.committed(GROUP, id, partition), None);
         }
         Ok(())
     }
@@ -323,7 +323,7 @@ impl Life {
     /// The log ends are about to be committed.
     fn attempt_commits(&mut self, broker: &Broker, name: &'static str) -> Result<()> {
         let topic = &self.model.topics[name];
-        let shared = broker.life().topic(name)?;
+        let shared = broker.run().topic(name)?;
         for (number, partition) in (0..).zip(&topic.partitions) {
             let incarnation = shared.partition(number)?.lineage().1;
             let commits = self.model.commits.entry((topic.creation, number)).or_default();

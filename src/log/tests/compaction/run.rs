@@ -1,4 +1,4 @@
-//! Random lives with compactions in them, and crashes at every point of those.
+//! Random runs with compactions in them, and crashes at every point of those.
 
 use super::*;
 
@@ -269,20 +269,20 @@ fn row_a25_opening_after_an_interrupted_compaction_can_be_interrupted() {
     }
 }
 
-/// Long random lives, each with crashes, one after the other on the same disk.
+/// Long random runs, each with crashes, one after the other on the same disk.
 #[test]
-fn random_lives_with_compactions_agree_with_the_oracle() {
+fn random_runs_with_compactions_agree_with_the_oracle() {
     for seed in 0..120 * effort() {
         let mut random = Random(seed ^ 0xC0C0);
         let (mut disk, rig) = Rig::fresh(seed);
         let mut oracle = Oracle { now: 5_000, ..Oracle::default() };
         let mut log = rig.create();
         let mut rig = rig;
-        for life in 0..4 {
+        for run in 0..4 {
             let steps: Vec<Step> = (0..30).map(|_| any_step(&mut random)).collect();
             disk.crash_at(disk.store_points() + 20 + random.below(250));
-            let context = format!("seed {seed}, life {life}");
-            let ended = oracle.run(&rig, log, &steps, seed ^ life);
+            let context = format!("seed {seed}, run {run}");
+            let ended = oracle.run(&rig, log, &steps, seed ^ run);
             assert!(ended.is_ok() || disk.is_off(), "{context}: {ended:?}");
             drop(ended);
             let (image, how) = if random.below(2) == 0 {
@@ -292,7 +292,7 @@ fn random_lives_with_compactions_agree_with_the_oracle() {
                 (disk.power_cut(&mut || random.next(), how), AFTER_CUT)
             };
             disk = image;
-            rig = Rig::simulated(&disk, seed + life);
+            rig = Rig::simulated(&disk, seed + run);
             let (opened, report) = rig.open(&how).unwrap_or_else(|e| panic!("{context}: {e:?}"));
             oracle.check_recovered(&opened, &report, &context);
             oracle.gone.retain(|offset| *offset < opened.log_end());
