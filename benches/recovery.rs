@@ -55,7 +55,7 @@ fn main() {
     }
 }
 
-/// Killed right after 2 GiB were appended at full speed: the lane that syncs sealed segments and
+/// Killed right after 2 GiB were appended at full speed: the worker that syncs sealed segments and
 /// writes their footers has not kept up, and what has no footer is scanned.
 fn burst(bench: &Bench, total: u64, value_bytes: u64) {
     let mut killed = Rounds::default();

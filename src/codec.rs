@@ -1,6 +1,6 @@
 //! How values become bytes: the [`Codec`] trait and its default, [`Bincode`].
 //!
-//! The engine's own logs use the same default. The only file that imports `bincode`, and always
+//! The internal logs use the same default. The only file that imports `bincode`, and always
 //! the same way: from a slice, with a limit, under a [`guard`], all bytes consumed. Bare, nine
 //! hostile bytes can make it allocate until the process aborts, a few more can overflow its stack,
 //! and left-over bytes it would accept.

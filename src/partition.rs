@@ -78,7 +78,7 @@ pub(crate) enum Work {
 /// How long a named producer's numbers are remembered without use.
 pub(crate) const PRODUCER_EXPIRY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Who does that work: the broker's lanes, or nobody until the next `tick`.
+/// Who does that work: the broker's workers, or nobody until the next `tick`.
 pub(crate) trait Background: Send + Sync + fmt::Debug {
     fn request(&self, partition: &Arc<PartitionCore>, work: Work);
 
@@ -457,7 +457,7 @@ impl PartitionCore {
             Work::Space => self.make_space(),
             // Whoever waits for the result finds it in the gate; so does the next append.
             Work::Sync => drop(self.flush()),
-            // Taken up: the interval is counted by the lane, and what keeps a state cleans it up.
+            // Taken up: the interval is counted by the worker, and what keeps a state cleans it up.
             Work::SyncLater | Work::CleanUp => {}
             // In steps, so that a broker that is going away is not waited for.
             Work::Finish => {

@@ -83,8 +83,8 @@ rules! {
     CompactedName => "log::tests::compaction::run::row_a15_a16_a17_a18_a_crash_at_every_point_of_a_compaction_loses_and_revives_nothing",
     /// The data directory is durable in its parent.
     DataDirName => "broker::tests::crash::row_a25_a_new_directory_survives_two_interrupted_openings",
-    /// So are the directories of the engine's own logs.
-    OwnDirName => "broker::tests::crash::row_a25_a_new_directory_survives_two_interrupted_openings",
+    /// So are the directories of the internal logs.
+    InternalDirName => "broker::tests::crash::row_a25_a_new_directory_survives_two_interrupted_openings",
     /// So are the names that an interrupted opening left there, whoever made them.
     FoundNames => "broker::tests::crash::row_a25_a_new_directory_survives_two_interrupted_openings",
     /// So is that of a topic, before its creation is acknowledged.

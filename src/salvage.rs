@@ -16,8 +16,8 @@ use self::state::State;
 use self::survey::{Choice, Found, Holdings, choose, partitions_in};
 use crate::broker::catalog::{CatalogChange, CatalogState, ProducerEntry, Stage, TopicEntry};
 use crate::broker::engine::Engine;
+use crate::broker::internal_logs::INTERNAL_NAMES;
 use crate::broker::local::LocalChange;
-use crate::broker::own_logs::OWN;
 use crate::broker::{Broker, BrokerBuilder, Restored};
 use crate::config::{PARTITIONS_MAX, TopicConfig};
 use crate::error::{Corruption, Error, Result};
@@ -50,7 +50,7 @@ pub struct SalvageReport {
     /// The named producers of the copy. One whose name is lost has the name `salvaged-` and its
     /// number.
     pub producers: Vec<Arc<str>>,
-    /// What is damaged of the engine's own logs: `__meta` has the topics, their settings and the
+    /// What is damaged of the internal logs: `__meta` has the topics, their settings and the
     /// names of producers, `__offsets` the committed offsets, `__local` where logs begin. What
     /// the damage has taken cannot be told; the copy has what they say without it. A torn end is
     /// damage, too: what a crash has left there, and nobody was told of, looks as rot does in what
@@ -118,7 +118,7 @@ pub struct SalvagedPartition {
 /// Copies what is readable of a damaged data directory into a new one, which then opens like any
 /// other.
 ///
-/// It works where [`Broker::open`] fails, because the engine's own logs are damaged or missing, and
+/// It works where [`Broker::open`] fails, because the internal logs are damaged or missing, and
 /// where a broker opens and reading finds damage. What is whole in `from` is in `to`, at the same
 /// offsets: keys, values, headers, timestamps, leader epochs, where named producers stand; topics
 /// with their settings, committed offsets, static members, log starts. Consumers step over what is
@@ -315,7 +315,7 @@ impl Source<'_> {
         let (mut found, mut unknown) = (Found::new(), Vec::new());
         let entries = self.disk.list(self.dir);
         for entry in entries.map_err(|source| Error::io("list", self.dir, source))? {
-            if OWN.contains(&&*entry.name) {
+            if INTERNAL_NAMES.contains(&&*entry.name) {
                 continue;
             }
             let path = self.dir.join(&entry.name);

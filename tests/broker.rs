@@ -125,7 +125,7 @@ fn the_last_handle_of_any_kind_keeps_the_directory_and_its_drop_frees_it() {
     drop(admin);
     still_locked();
     drop(delivery);
-    // A message is not a handle. The lanes end by themselves; `open` waits for them.
+    // A message is not a handle. The workers end by themselves; `open` waits for them.
     let broker = open().unwrap();
     assert!(!broker.recovery().clean_shutdown);
     assert_eq!(text(&held[0]), "x");

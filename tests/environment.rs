@@ -451,13 +451,13 @@ fn row_f08_a_clock_that_jumps_or_stops_changes_no_offset_and_ends_no_wait() {
 /// The background threads wait in real time for the next deadline. A clock that was moved past it
 /// by hand was not looked at before that wait ended: hours, where the deadline was hours away. The
 /// rule: a move wakes both threads, and what fell due by it is done.
-// RED: src/broker/lanes.rs
+// RED: src/broker/workers.rs
 //   - if !noted.swap(true, Ordering::AcqRel) {
 //   + if false && !noted.swap(true, Ordering::AcqRel) {
 // RED: src/clock.rs
 //   - callback();
 //   + drop(callback);
-// RED: src/broker/lanes.rs
+// RED: src/broker/workers.rs
 //   - queues.moves.space.swap(false, Ordering::AcqRel);
 //   + let _ = &queues.moves.space;
 #[test]

@@ -175,7 +175,7 @@ fn row_e20_a_copy_of_hard_links_and_its_original_do_not_write_to_each_others_fil
         for round in 0..3 {
             send_numbers(&copied, "t", 0, 100 + round..101 + round);
             send_numbers(&original, "t", 0, 200 + round..201 + round);
-            // What the lanes do: footers, and the unused space behind them given back.
+            // What the workers do: footers, and the unused space behind them given back.
             copied.tick().unwrap();
             original.tick().unwrap();
         }
@@ -433,7 +433,7 @@ fn row_e22_without_permission_there_is_an_error_and_with_it_everything_is_there(
 
     give_to_nobody(&store);
     let topic = store.join("t");
-    // An opening begins its own logs anew: which file is theirs is asked each time.
+    // An opening begins its internal logs anew: which file is theirs is asked each time.
     let first_file = |below: &str| files_below(&store.join(below)).remove(0);
     let denied = [
         ("", 0o000),

@@ -85,7 +85,7 @@ impl Heard {
         Self::default()
     }
 
-    /// What was heard during `what`, the engine's own logs aside.
+    /// What was heard during `what`, the internal logs aside.
     fn during<R>(&self, what: impl FnOnce() -> R) -> (R, Vec<String>) {
         let result = tracing::subscriber::with_default(self.clone(), what);
         let lines = std::mem::take(&mut *self.lines.lock().unwrap());

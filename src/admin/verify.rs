@@ -30,7 +30,7 @@ impl Admin {
     /// Reads all that is published of a topic again, from its files and not from memory: checks
     /// every header, checksum, offset, timestamp, index and footer, and reports damage as values.
     /// Stops at none, changes nothing, and holds up nobody: appends, reads and retention go on,
-    /// and a segment that is removed meanwhile does not count. The engine's own logs can be
+    /// and a segment that is removed meanwhile does not count. The internal logs can be
     /// verified too: `__meta`, `__offsets` and `__local`.
     ///
     /// ```
@@ -55,7 +55,8 @@ impl Admin {
     /// For the disk: reads every byte of the topic once, a megabyte at a time.
     pub fn verify(&self, topic: &str) -> Result<VerifyReport> {
         let engine = self.run();
-        let own = engine.own_partitions().into_iter().filter(|own| *own.origin.topic == *topic);
+        let own =
+            engine.internal_partitions().into_iter().filter(|own| *own.origin.topic == *topic);
         let own: Vec<_> = own.collect();
         let partitions = if own.is_empty() { engine.topic(topic)?.partitions.clone() } else { own };
         let mut findings = Findings::default();

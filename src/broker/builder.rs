@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::Broker;
 use super::engine::Settings;
+use super::internal_logs::LOCAL;
 use super::open::{Opening, Spawn, spawn_thread};
-use super::own_logs::LOCAL;
 use crate::clock::{Clock, RunClock, SystemClock};
 use crate::config::{Durability, ReadMode, RecoveryPolicy, TopicConfig, WhenFull};
 use crate::error::{Error, Result};
@@ -140,7 +140,7 @@ impl BrokerBuilder {
     /// How many bytes the files of all topics may take together; `u64::MAX`, the default, is no
     /// limit. What counts is what is allocated, which is ahead of what is written by up to 64 KiB
     /// in a new segment and 2 MiB in a full one, twice per partition that is being appended to.
-    /// The broker's own logs do not count, nor do files that were removed and that messages hold.
+    /// The internal logs do not count, nor do files that were removed and that messages hold.
     ///
     /// What happens when it is used up is said by [`when_full`](Self::when_full). A broker that
     /// opens a directory with more than that opens all the same. With [`WhenFull::Wait`] it makes

@@ -1,6 +1,6 @@
-//! The engine behind all handles of one broker: its topics, its own logs, its lanes.
+//! The engine behind all handles of one broker: its topics, its internal logs, its workers.
 //!
-//! Owns: the table of topics, the catalog, the local state, the coordinator of groups, the lanes
+//! Owns: the table of topics, the catalog, the local state, the coordinator of groups, the workers
 //! and the directory lock. Must not know: producers and consumers, which are clients of what is
 //! here.
 //!
@@ -19,11 +19,11 @@ use std::time::Duration;
 
 use super::catalog::{CatalogChange, CatalogState, ProducerEntry};
 use super::expiry::ClockSet;
-use super::lanes::{Housekeeping, Lanes};
+use super::internal_logs::{META, OFFSETS};
 use super::local::{LocalChange, LocalState};
-use super::own_logs::{META, OFFSETS};
 use super::report::RecoveryReport;
 use super::room::Sight;
+use super::workers::{Housekeeping, Workers};
 use crate::clock::RunClock;
 use crate::config::{Cleanup, Durability, RecoveryPolicy, TopicConfig, WhenFull};
 use crate::error::{Error, Result};
@@ -83,7 +83,7 @@ pub(crate) struct Engine {
     pub(crate) settings: Settings,
     pub(crate) env: Arc<LogEnv>,
     pub(crate) clock: RunClock,
-    pub(crate) lanes: Arc<Lanes>,
+    pub(crate) workers: Arc<Workers>,
     pub(crate) topics: RwLock<HashMap<Arc<str>, Arc<TopicShared>>>,
     pub(crate) admin: Mutex<()>,
     pub(crate) catalog: StateLog<CatalogState>,
@@ -149,11 +149,11 @@ impl Engine {
     pub(crate) fn all_partitions(&self) -> Vec<Arc<PartitionCore>> {
         let topics = self.all_topics();
         let users = topics.iter().flat_map(|topic| &topic.partitions).map(Arc::clone);
-        users.chain(self.own_partitions()).collect()
+        users.chain(self.internal_partitions()).collect()
     }
 
-    /// The partitions of the engine's own logs.
-    pub(crate) fn own_partitions(&self) -> [Arc<PartitionCore>; 3] {
+    /// The partitions of the internal logs.
+    pub(crate) fn internal_partitions(&self) -> [Arc<PartitionCore>; 3] {
         let offsets = self.coordinator.offsets_partition();
         [offsets, self.catalog.partition(), self.local.partition()].map(Arc::clone)
     }
@@ -233,7 +233,7 @@ impl Engine {
         }
     }
 
-    /// One round of the work that the lanes do otherwise.
+    /// One round of the work that the workers do otherwise.
     pub(crate) fn tick(&self) -> Result<()> {
         self.check_open()?;
         self.coordinator.evict_overdue();
@@ -249,12 +249,12 @@ impl Engine {
             partition.compact_if_due();
             partition.do_requested();
         }
-        for partition in self.own_partitions() {
+        for partition in self.internal_partitions() {
             let cleaned = self.clean_up(&partition, || true);
             self.note_failure("cleaning up", Some(&partition), cleaned);
         }
-        let is_due = now.saturating_sub(*self.points.lock()) >= super::lanes::CHECKPOINT_EVERY;
-        let kept = if is_due { self.keep_house() } else { self.enforce_retention() };
+        let is_due = now.saturating_sub(*self.points.lock()) >= super::workers::CHECKPOINT_EVERY;
+        let kept = if is_due { self.run_housekeeping() } else { self.enforce_retention() };
         self.env.trace.deliver();
         kept
     }
@@ -325,7 +325,7 @@ impl Engine {
                 }
             }
         }
-        changes.extend(self.own_ends());
+        changes.extend(self.internal_ends());
         if changes.is_empty() {
             return Ok(());
         }
@@ -340,7 +340,7 @@ impl Engine {
 
     /// What is durable of the catalog and of the committed offsets, where that is more than was
     /// stored: without it, rot in their last records would pass for the work of a crash.
-    fn own_ends(&self) -> Vec<LocalChange> {
+    fn internal_ends(&self) -> Vec<LocalChange> {
         let (offsets, catalog) = (self.coordinator.offsets_partition(), self.catalog.partition());
         let ends = [(OFFSETS.1, offsets.durable_end()), (META.1, catalog.durable_end())];
         self.local.read(|local| local.news_of(&ends))
@@ -357,7 +357,7 @@ impl Engine {
         if let Some(lock) = &*self.lock.lock() {
             lock.announce_closing();
         }
-        let has_threads = self.lanes.is_running();
+        let has_threads = self.workers.is_running();
         self.end_threads();
         let result = if self.settings.read_only { Ok(()) } else { self.end_cleanly(has_threads) };
         self.end();
@@ -369,10 +369,10 @@ impl Engine {
         result
     }
 
-    /// Stops the lanes and waits for them, and for their helpers. What calls this in one of those
+    /// Stops the workers and waits for them, and for their helpers. What calls this in one of those
     /// threads, as a subscriber of events may, does not wait for itself: that thread ends later.
     pub(super) fn end_threads(&self) {
-        self.lanes.stop();
+        self.workers.stop();
         let join = |threads: Vec<JoinHandle<()>>| {
             let own = thread::current().id();
             for thread in threads.into_iter().filter(|thread| thread.thread().id() != own) {
@@ -381,8 +381,8 @@ impl Engine {
             }
         };
         join(std::mem::take(&mut *self.threads.lock()));
-        // After the lane that starts them.
-        join(self.lanes.take_helpers());
+        // After the worker that starts them.
+        join(self.workers.take_helpers());
     }
 
     /// `has_threads`: whether the broker may have threads, of which its own have ended by now.
@@ -424,9 +424,9 @@ impl Engine {
         if let Some(lock) = &*self.lock.lock() {
             lock.announce_closing();
         }
-        self.lanes.stop();
+        self.workers.stop();
         self.end_handles();
-        // The directory stays locked until the lanes have finished their step: they hold the
+        // The directory stays locked until the workers have finished their step: they hold the
         // engine, and the lock goes with it.
     }
 
@@ -453,16 +453,16 @@ impl Engine {
 }
 
 impl Housekeeping for Engine {
-    fn keep_house(&self) {
+    fn run_housekeeping(&self) {
         // A recovery point that cannot be written now costs a longer scan after a crash.
-        self.note_failure("housekeeping", None, Self::keep_house(self));
+        self.note_failure("housekeeping", None, Self::run_housekeeping(self));
         self.env.trace.deliver();
     }
 
     fn finished(&self, partition: &Arc<PartitionCore>) {
         // What cannot be removed now is tried again.
         self.note_failure("retention", Some(partition), self.retain_bytes(partition));
-        let cleaned = self.clean_up(partition, || self.lanes.is_running());
+        let cleaned = self.clean_up(partition, || self.workers.is_running());
         self.note_failure("cleaning up", Some(partition), cleaned);
         self.env.trace.deliver();
     }

@@ -34,7 +34,7 @@ struct Removal {
 impl Engine {
     /// What is done every minute: maps that nobody uses are given up; retention, compactions that
     /// are due, recovery points, what has expired, and another attempt to remove what could not be removed.
-    pub(crate) fn keep_house(&self) -> Result<()> {
+    pub(crate) fn run_housekeeping(&self) -> Result<()> {
         self.env.maps.give_up_unused();
         self.finish_deletions();
         let retained = self.enforce_retention();

@@ -16,10 +16,10 @@ use std::sync::{Arc, Weak};
 
 use super::catalog::{CatalogState, Stage, TopicEntry};
 use super::engine::Engine;
-use super::lanes::Lanes;
+use super::internal_logs::{InternalLog, LOCAL, META, last_run};
 use super::local::LocalState;
 use super::open::{LastRun, Opening, has_all_starts};
-use super::own_logs::{LOCAL, META, OwnLog, last_run};
+use super::workers::Workers;
 use crate::clock::to_millis;
 use crate::error::Result;
 use crate::format::TopicId;
@@ -67,7 +67,7 @@ impl Opening {
         let fault = |opened: &Result<_>| opened.as_ref().err().map(|error| format!("{error:?}"));
         let engine = settled(|_| opening.attempt(), fault)?;
         let (weak, one_at_a_time) = (Arc::downgrade(&engine), Mutex::new(()));
-        engine.lanes.set_look(move |core| {
+        engine.workers.set_look(move |core| {
             let _one = one_at_a_time.lock();
             Weak::upgrade(&weak).is_some_and(|engine| opening.look_again(&engine, core))
         });
@@ -77,14 +77,14 @@ impl Opening {
     /// Opens a partition; where `__local` was read before, that is what is known of it at first.
     pub(super) fn look_at(
         &self,
-        lanes: &Arc<Lanes>,
+        workers: &Arc<Workers>,
         (identity, options): (&LogIdentity, LogOptions),
         mut first: Option<Known>,
     ) -> Opened {
         let look = |_| {
             let known = match first.take() {
                 Some(known) => known,
-                None => self.known_now(lanes, identity)?,
+                None => self.known_now(workers, identity)?,
             };
             Log::open(&self.env, identity.clone(), options, &known)
         };
@@ -92,8 +92,13 @@ impl Opening {
     }
 
     /// Which of these topics have been deleted since the catalog was read.
-    pub(super) fn deleted(&self, lanes: &Arc<Lanes>, topics: &[TopicId]) -> Result<Vec<TopicId>> {
-        let catalog: StateLog<CatalogState> = self.own_log_now(META, lanes, &mut Vec::new())?;
+    pub(super) fn deleted(
+        &self,
+        workers: &Arc<Workers>,
+        topics: &[TopicId],
+    ) -> Result<Vec<TopicId>> {
+        let catalog: StateLog<CatalogState> =
+            self.internal_log_now(META, workers, &mut Vec::new())?;
         let is_there = |(_, stage): &(TopicEntry, Stage)| *stage != Stage::Deleting;
         let is_gone =
             |id: &&TopicId| catalog.read(|catalog| !catalog.topics.get(*id).is_some_and(is_there));
@@ -103,14 +108,14 @@ impl Opening {
     /// A read has failed: looks at the partition anew. Whether it is worth reading again.
     fn look_again(&self, engine: &Engine, core: &PartitionCore) -> bool {
         let (identity, options) = core.with_log(|log| (log.identity().clone(), log.options()));
-        match self.look_at(&engine.lanes, (&identity, options), None) {
+        match self.look_at(&engine.workers, (&identity, options), None) {
             Ok((log, report)) if report.corrupt.is_empty() => {
                 core.take_over(log);
                 true
             }
             looked => {
                 let id = identity.topic_id;
-                if self.deleted(&engine.lanes, &[id]).is_ok_and(|gone| !gone.is_empty()) {
+                if self.deleted(&engine.workers, &[id]).is_ok_and(|gone| !gone.is_empty()) {
                     engine.leave_topic(id, &core.origin.topic);
                     return true;
                 }
@@ -120,9 +125,9 @@ impl Opening {
         }
     }
 
-    fn known_now(&self, lanes: &Arc<Lanes>, identity: &LogIdentity) -> Result<Known> {
+    fn known_now(&self, workers: &Arc<Workers>, identity: &LogIdentity) -> Result<Known> {
         let mut found = Vec::new();
-        let local: StateLog<LocalState> = self.own_log_now(LOCAL, lanes, &mut found)?;
+        let local: StateLog<LocalState> = self.internal_log_now(LOCAL, workers, &mut found)?;
         let boot = self.env.disk.boot_id().map(Arc::from);
         let (clean, same_boot) = last_run(&local, boot.as_ref(), &found);
         let now = to_millis(self.clock.now()).unwrap_or(0);
@@ -130,19 +135,19 @@ impl Opening {
         Ok(self.known(&local, (identity.topic_id, identity.origin.partition), run))
     }
 
-    fn own_log_now<S: LoggedState>(
+    fn internal_log_now<S: LoggedState>(
         &self,
         log: (&str, TopicId),
-        lanes: &Arc<Lanes>,
+        workers: &Arc<Workers>,
         found: &mut Vec<PartitionRecovery>,
     ) -> Result<StateLog<S>> {
         // Both were begun long ago, by the broker that writes.
         let evidence = Evidence { had_snapshot: true, had_records: log.1 == LOCAL.1 };
-        let own = OwnLog { is_new: false, evidence, reaches: 0 };
+        let own = InternalLog { is_new: false, evidence, reaches: 0 };
         let fault = |opened: &Result<_>| opened.as_ref().err().map(|error| format!("{error:?}"));
         let look = |_| {
             found.clear();
-            self.own_log(log, own, lanes, found)
+            self.internal_log(log, own, workers, found)
         };
         settled(look, fault)
     }

@@ -30,7 +30,7 @@ pub(crate) enum LocalChange {
         point: Checkpoint,
     },
     TopicGone(TopicId),
-    /// All of the engine's own logs were made: from here on a missing one is damage.
+    /// All of the internal logs were made: from here on a missing one is damage.
     Initialised,
     /// A partition was recovered: its incarnations, the new one included; synced before anything
     /// is appended under it.
@@ -45,7 +45,7 @@ pub(crate) enum LocalChange {
         partition: u32,
         offset: u64,
     },
-    /// One of the engine's other logs was on stable storage up to here.
+    /// One of the other internal logs was on stable storage up to here.
     Synced {
         own: TopicId,
         end: u64,
@@ -80,7 +80,7 @@ pub(crate) struct LocalState {
     pub(crate) lineages: Entries<(TopicId, u32), Lineage>,
     /// Never go back, in whichever order they are stored.
     pub(crate) log_starts: Entries<(TopicId, u32), u64>,
-    /// How far the engine's other logs reach at least.
+    /// How far the other internal logs reach at least.
     pub(crate) synced: Entries<TopicId, u64>,
 }
 
@@ -102,7 +102,7 @@ impl LocalState {
         self.flags.contains_key(&Flag::Initialised)
     }
 
-    /// What is to be recorded of how far the engine's other logs reach.
+    /// What is to be recorded of how far the other internal logs reach.
     pub(crate) fn news_of(&self, ends: &[(TopicId, u64)]) -> Vec<LocalChange> {
         let known = |own: &TopicId| self.synced.get(own).copied().unwrap_or(0);
         let news = ends.iter().filter(|(own, end)| known(own) != *end);

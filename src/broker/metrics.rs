@@ -52,7 +52,7 @@ pub struct Metrics {
     pub producers_expired: u64,
     /// The topics, by name.
     pub topics: Vec<TopicMetrics>,
-    /// The engine's own logs: committed offsets, the catalog, what is true of this machine only.
+    /// The internal logs: committed offsets, the catalog, what is true of this machine only.
     pub internal: Vec<TopicMetrics>,
     /// The groups that have members or have committed anything, by name.
     pub groups: Vec<GroupMetrics>,
@@ -132,7 +132,7 @@ impl Engine {
             group_metrics(name, &view, offsets)
         });
         let groups = groups.collect();
-        let own = self.own_partitions();
+        let own = self.internal_partitions();
         let internal: Vec<_> = own
             .iter()
             .map(|core| {
@@ -158,7 +158,7 @@ impl Engine {
             poisoned: poisoned(topics.iter().chain(&internal)),
             rebalances,
             evictions,
-            background_panics: self.lanes.panics(),
+            background_panics: self.workers.panics(),
             groups_expired: self.expired.groups.load(Ordering::Relaxed),
             producers_expired: self.expired.producers.load(Ordering::Relaxed),
             topics,

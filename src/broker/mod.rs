@@ -25,12 +25,11 @@ mod expiry;
 mod grow;
 mod housekeeping;
 mod inspect;
-mod lanes;
+pub(crate) mod internal_logs;
 pub(crate) mod local;
 pub(crate) mod metrics;
 pub(crate) mod numbers;
 pub(crate) mod open;
-pub(crate) mod own_logs;
 mod report;
 mod restore;
 mod room;
@@ -38,6 +37,7 @@ mod room;
 #[cfg(not(loom))]
 mod tests;
 mod topics;
+mod workers;
 
 /// A broker: topics, producers, consumers and groups over one data directory, or over memory.
 ///

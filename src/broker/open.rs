@@ -1,4 +1,4 @@
-//! Opening a broker: lock, own logs, interrupted work, partitions, lanes; in this order.
+//! Opening a broker: lock, internal logs, interrupted work, partitions, workers; in this order.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, ErrorKind};
@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use super::catalog::{Stage, TopicEntry};
 use super::engine::{Engine, Expired, Settings};
-use super::lanes::{LaneQueues, Lanes, run_bulk_lane, run_space_lane};
+use super::internal_logs::{INTERNAL_NAMES, InternalLogs, LOCAL, META};
 use super::local::{LocalChange, LocalState};
-use super::own_logs::{LOCAL, META, OWN, OwnLogs};
 use super::report::RecoveryReport;
 use super::topics::{identity, sync_dir};
+use super::workers::{WorkerQueues, Workers, run_bulk_worker, run_space_worker};
 use crate::clock::RunClock;
 use crate::config::{RecoveryPolicy, WhenFull};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
@@ -75,19 +75,19 @@ impl Opening {
         let lock =
             self.settings.has_lock.then(|| DirLock::acquire(dir, self.lock_wait)).transpose()?;
         disk.bind(dir).map_err(|source| Error::io("open", dir, source))?;
-        let (lanes, queues) = Lanes::new(self.background);
+        let (workers, queues) = Workers::new(self.background);
         let mut partitions = Vec::new();
         // Asked again: until the lock was held, another broker may have been at it.
         let is_new = is_new()?;
-        let OwnLogs { local, offsets, catalog, was_closed, same_boot } =
-            self.own_logs(is_new, &lanes, &mut partitions)?;
+        let InternalLogs { local, offsets, catalog, was_closed, same_boot } =
+            self.internal_logs(is_new, &workers, &mut partitions)?;
         let clean_shutdown = was_closed || is_new;
         let report = RecoveryReport { clean_shutdown, partitions, unknown: Vec::new() };
-        let coordinator = self.coordinator(offsets, &lanes);
+        let coordinator = self.coordinator(offsets, &workers);
         let engine = Engine {
             env: Arc::clone(&self.env),
             clock: self.clock.clone(),
-            lanes,
+            workers,
             topics: RwLock::new(HashMap::new()),
             admin: Mutex::new(()),
             catalog,
@@ -111,16 +111,20 @@ impl Opening {
         engine.keep_compaction_spare();
         make_room_if_full(&engine);
         if self.background {
-            engine.lanes.follow(self.clock.clock());
-            start_lanes(&engine, queues, &self.spawn)?;
+            engine.workers.follow(self.clock.clock());
+            start_workers(&engine, queues, &self.spawn)?;
         }
         Ok(engine)
     }
 
-    /// The coordinator, whose deadlines the lanes watch.
-    fn coordinator(&self, offsets: StateLog<OffsetsState>, lanes: &Arc<Lanes>) -> Arc<Coordinator> {
-        let (clock, lanes) = (self.clock.shared(), Arc::clone(lanes));
-        let on_deadline = move || lanes.watch_members();
+    /// The coordinator, whose deadlines the workers watch.
+    fn coordinator(
+        &self,
+        offsets: StateLog<OffsetsState>,
+        workers: &Arc<Workers>,
+    ) -> Arc<Coordinator> {
+        let (clock, workers) = (self.clock.shared(), Arc::clone(workers));
+        let on_deadline = move || workers.watch_members();
         Coordinator::new(offsets, clock, self.settings.read_only, on_deadline)
     }
 
@@ -149,7 +153,7 @@ impl Opening {
             let is_damaged = reports.iter().any(|(found, _)| !found.corrupt.is_empty());
             if is_damaged && self.settings.read_only {
                 // The broker that writes may have deleted it since the catalog was read.
-                if !self.deleted(&engine.lanes, &[entry.id])?.is_empty() {
+                if !self.deleted(&engine.workers, &[entry.id])?.is_empty() {
                     continue;
                 }
             }
@@ -191,7 +195,7 @@ impl Opening {
         let key = (entry.id, number);
         let known = self.known(&engine.local, key, run);
         let opened = if self.settings.read_only {
-            self.look_at(&engine.lanes, (&identity, options), Some(known.clone()))
+            self.look_at(&engine.workers, (&identity, options), Some(known.clone()))
         } else {
             Log::open(&self.env, identity.clone(), options, &known)
         };
@@ -310,10 +314,10 @@ fn make_room_if_full(engine: &Arc<Engine>) {
     let weak = Arc::downgrade(engine);
     match engine.settings.when_full {
         WhenFull::Refuse => {}
-        WhenFull::DropOldest => engine.lanes.set_room(move |core, want| {
+        WhenFull::DropOldest => engine.workers.set_room(move |core, want| {
             Ok(weak.upgrade().is_some_and(|engine| engine.make_room(core, want)))
         }),
-        WhenFull::Wait { at_most } => engine.lanes.set_room(move |core, want| {
+        WhenFull::Wait { at_most } => engine.workers.set_room(move |core, want| {
             weak.upgrade().map_or(Ok(false), |engine| engine.wait_for_room(core, want, at_most))
         }),
     }
@@ -370,13 +374,13 @@ fn forgotten_topics(engine: &Engine) -> Vec<LocalChange> {
     known.difference(&live).map(|id| LocalChange::TopicGone(*id)).collect()
 }
 
-fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues, spawn: &Arc<Spawn>) -> Result<()> {
+fn start_workers(engine: &Arc<Engine>, queues: WorkerQueues, spawn: &Arc<Spawn>) -> Result<()> {
     let queues = Arc::new(queues);
     let start_helper = {
         let (engine, spawn) = (Arc::clone(engine), Arc::clone(spawn));
         move || {
             let engine = Arc::clone(&engine);
-            spawn("logpond-sync", Box::new(move || engine.lanes.help(&engine.env.trace)))
+            spawn("logpond-sync", Box::new(move || engine.workers.help(&engine.env.trace)))
         }
     };
     let space: Box<dyn FnOnce() + Send> = {
@@ -385,7 +389,7 @@ fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues, spawn: &Arc<Spawn>) -> 
         Box::new(move || {
             let evict_overdue = || engine.coordinator.evict_overdue();
             let (clock, trace) = (engine.clock.clock(), &engine.env.trace);
-            run_space_lane(&queues, clock, trace, evict_overdue, start_helper);
+            run_space_worker(&queues, clock, trace, evict_overdue, start_helper);
         })
     };
     let bulk: Box<dyn FnOnce() + Send> = {
@@ -393,7 +397,7 @@ fn start_lanes(engine: &Arc<Engine>, queues: LaneQueues, spawn: &Arc<Spawn>) -> 
         let opened = *engine.points.lock();
         Box::new(move || {
             let (clock, trace) = (engine.clock.clock(), &engine.env.trace);
-            run_bulk_lane(&queues, clock, opened, trace, &*engine, start_helper);
+            run_bulk_worker(&queues, clock, opened, trace, &*engine, start_helper);
         })
     };
     for (name, run) in [("logpond-space", space), ("logpond-bulk", bulk)] {
@@ -523,7 +527,7 @@ fn unknown_entries(engine: &Engine) -> Result<Vec<PathBuf>> {
     let entries = engine.env.disk.list(dir).map_err(|source| Error::io("list", dir, source))?;
     Ok(engine.catalog.read(|catalog| {
         let topics = catalog.topics.values().map(|(entry, _)| &*entry.name);
-        let known: HashSet<&str> = topics.chain(OWN).collect();
+        let known: HashSet<&str> = topics.chain(INTERNAL_NAMES).collect();
         let unknown = entries.into_iter().filter(|entry| !known.contains(&*entry.name));
         unknown.map(|entry| dir.join(entry.name)).collect()
     }))

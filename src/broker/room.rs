@@ -31,7 +31,7 @@ impl Engine {
     /// Looks after an append that was refused, if there was one: what has expired is removed, and
     /// what is compacted is compacted, however little of it is dirty.
     pub(crate) fn relieve(&self) -> Result<()> {
-        if !self.lanes.take_refusal() {
+        if !self.workers.take_refusal() {
             return Ok(());
         }
         let sight = Sight {
@@ -51,7 +51,7 @@ impl Engine {
 
     /// Waits for room, as [`WhenFull::Wait`](crate::WhenFull::Wait) says. Called after each attempt
     /// of an append that failed, with no lock held. False when the time is over and the last attempt
-    /// is made, and for the engine's own logs: what is appended to those is waited for under locks.
+    /// is made, and for the internal logs: what is appended to those is waited for under locks.
     ///
     /// # Errors
     ///
@@ -62,7 +62,7 @@ impl Engine {
         want: &mut Want,
         at_most: Duration,
     ) -> Result<bool> {
-        if self.own_partitions().iter().any(|own| Arc::ptr_eq(own, core)) {
+        if self.internal_partitions().iter().any(|own| Arc::ptr_eq(own, core)) {
             return Ok(false);
         }
         // Read before `check_open`: a broker closes its partitions after it is closed itself.

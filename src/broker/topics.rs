@@ -147,7 +147,7 @@ impl Engine {
         durability: Durability,
         damage: Option<Corruption>,
     ) -> Arc<PartitionCore> {
-        let background = Arc::clone(&self.lanes);
+        let background = Arc::clone(&self.workers);
         let clock = self.clock.clone();
         PartitionCore::with_damage(log, lineage, origin, durability, clock, background, damage)
     }

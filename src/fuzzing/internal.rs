@@ -1,4 +1,4 @@
-//! The records of the engine's own logs.
+//! The records of the internal logs.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path};

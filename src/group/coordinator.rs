@@ -3,7 +3,7 @@
 //! Owns: the groups that have members, and the log of committed offsets. Must not know: consumers
 //! and what they do with their partitions. There are no heartbeats to lose: joining, leaving and
 //! dropping take effect at once, and who has something to do is woken. A member that stops polling
-//! is evicted by whoever notices first: another member's poll, the lanes, `tick`.
+//! is evicted by whoever notices first: another member's poll, the workers, `tick`.
 //!
 //! LOCK ORDER: the table of groups, one group, then the table of topics or the offsets log. No
 //! callback runs under any. The clock is read before, except for the time of what is stored.

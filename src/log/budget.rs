@@ -2,7 +2,7 @@
 //!
 //! Every segment file has a [`Claim`] on the one [`SpaceBudget`]. The claim grows before the file
 //! does, and is given up when the file is unlinked; what a message still maps then is not counted.
-//! The engine's own logs have no budget: commits and deletions must go on when it is used up.
+//! The internal logs have no budget: commits and deletions must go on when it is used up.
 //!
 //! Invariant: `used` is the sum of all claims.
 

@@ -21,7 +21,7 @@ impl PartitionCore {
     }
 
     /// As [`wait_durable`](Self::wait_durable), with a deadline: a sync that hangs must not hold
-    /// the caller, so it is left to the lane where there is one.
+    /// the caller, so it is left to the worker where there is one.
     pub(crate) fn wait_durable_until(
         self: &Arc<Self>,
         target: u64,

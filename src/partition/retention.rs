@@ -3,7 +3,7 @@
 //! The order of a removal, which [`broker`](crate) keeps:
 //! 1. the log up to the new start is durable, and so is the segment that goes on where all others
 //!    go ([`settle`](PartitionCore::settle)),
-//! 2. the new log start is durable (the broker's own log),
+//! 2. the new log start is durable (`__local`),
 //! 3. readers are told, and the segments leave the log ([`retire`](PartitionCore::retire)),
 //! 4. their files are unlinked, oldest first, and the directory is synced.
 //!

@@ -1,11 +1,11 @@
-//! The engine's own logs of a damaged directory, as far as they can be read.
+//! The internal logs of a damaged directory, as far as they can be read.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::broker::catalog::CatalogState;
+use crate::broker::internal_logs::{LOCAL, META, OFFSETS};
 use crate::broker::local::LocalState;
-use crate::broker::own_logs::{LOCAL, META, OFFSETS};
 use crate::error::{Corruption, CorruptionKind, Result};
 use crate::format::{TopicId, partition_dir_name};
 use crate::group::offsets::OffsetsState;
@@ -73,7 +73,7 @@ fn refused(log: &LogIdentity, offset: u64, kind: CorruptionKind) -> Corruption {
     }
 }
 
-/// What is known of one of the engine's own logs beside its files.
+/// What is known of an internal log beside its files.
 #[derive(Clone, Copy)]
 struct Proof {
     /// It reached this offset, durably.

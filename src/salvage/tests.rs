@@ -237,7 +237,7 @@ fn segments(disk: &SimulatedDisk, part: &str) -> Vec<PathBuf> {
     paths.filter(|path| path.to_str().unwrap().contains(part)).collect()
 }
 
-/// The file in which one of the engine's own logs ends, and where its last batch begins.
+/// The file in which an internal log ends, and where its last batch begins.
 fn last_batch(disk: &SimulatedDisk, log: &str) -> (PathBuf, u64) {
     let path = segments(disk, &format!("/from/{log}/")).pop().unwrap();
     let bytes = disk.read(&path).unwrap();
@@ -327,7 +327,7 @@ fn without_the_catalog_topics_are_found_by_their_directories() {
 }
 
 /// Symptom: commits, or the names of producers, were not in the copy, and the copy was called whole.
-/// Cause: what is whole of an own log was taken for all of it: nothing behind its last record says
+/// Cause: what is whole of an internal log was taken for all of it: nothing behind its last record says
 /// that there were more. Rule: a clean end proves how far the other two reach, as at an opening, and
 /// bytes behind the end that are no batch are damage.
 #[test]

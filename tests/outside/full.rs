@@ -313,7 +313,7 @@ fn openings_refused(mount: &Mount) -> u64 {
         assert!(is_full(&opened), "{spare} bytes: {opened:?}");
         refused += 1;
         for (path, bytes) in &before {
-            // The engine's own logs may have gone on in a new segment, and dropped the one before.
+            // The internal logs may have gone on in a new segment, and dropped the one before.
             let is_own = path.strip_prefix(&dir).unwrap().starts_with("__offsets");
             let found = fs::read(path).unwrap_or_default();
             assert!(is_own || found == *bytes, "{spare} bytes: {} is changed", path.display());

@@ -8,7 +8,7 @@ use crate::Broker;
 /// its error is returned.
 // RED: src/broker/open.rs
 //   - engine.end_threads();
-//   + engine.lanes.stop();
+//   + engine.workers.stop();
 #[test]
 fn row_f14_an_opening_that_gets_no_thread_gives_the_directory_back() {
     let dir = tempfile::tempdir().unwrap();

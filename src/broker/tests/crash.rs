@@ -251,7 +251,7 @@ fn row_a23_a_deleted_topic_stays_deleted_and_its_name_is_free() {
     campaign("delete", &setup, &steps);
 }
 
-// RED: src/broker/own_logs.rs
+// RED: src/broker/internal_logs.rs
 //   - local.start(vec![LocalChange::Opened { boot, opens }])?;
 //   + let _ = (boot, opens); local.start(Vec::new())?;
 #[test]

@@ -211,7 +211,7 @@ fn row_c14_a_segment_that_uses_up_the_budget_alone_is_sealed_and_compacted() {
 
 /// The background does so without a `tick`, and does not wait for its minute; here with records
 /// that have expired since.
-// RED: src/broker/lanes.rs
+// RED: src/broker/workers.rs
 //   - engine.relieve();
 #[test]
 fn row_c14_the_background_looks_after_a_refused_append_at_once() {
@@ -232,7 +232,7 @@ fn row_c14_the_background_looks_after_a_refused_append_at_once() {
 /// A full disk is waited for as a budget is, and is no reason for a commit to wait: that holds the
 /// group's lock.
 // RED: src/broker/room.rs
-//   - if self.own_partitions().iter().any(|own| Arc::ptr_eq(own, core)) {
+//   - if self.internal_partitions().iter().any(|own| Arc::ptr_eq(own, core)) {
 //   + if at_most.is_zero() {
 #[test]
 fn row_c16_a_full_disk_is_waited_for_and_not_by_commits() {

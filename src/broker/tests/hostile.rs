@@ -1,4 +1,4 @@
-//! Entries of the engine's own logs that are whole, decode, and say what cannot be.
+//! Entries of the internal logs that are whole, decode, and say what cannot be.
 //!
 //! Whoever can write them can write a checksum too, and so can a bug. Each is `Corrupt`, by the log
 //! and the offset; nothing is done for it, and no byte is changed. What exactly is refused is

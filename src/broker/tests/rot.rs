@@ -20,7 +20,7 @@ use super::model::Random;
 use super::variable;
 
 mod check;
-mod own;
+mod internal;
 mod store;
 
 /// How many harms a test tries of those there are.

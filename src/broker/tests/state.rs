@@ -1,4 +1,4 @@
-//! The engine's own logs: how they are cleaned up, and how many files they keep.
+//! The internal logs: how they are cleaned up, and how many files they keep.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -93,7 +93,7 @@ fn assert_commits(broker: &Broker, groups: &BTreeSet<&str>, context: &str) {
     assert_eq!(committed(broker, "gone"), None, "{context}");
 }
 
-/// In the engine's own logs nothing was damaged, and nothing torn.
+/// In the internal logs nothing was damaged, and nothing torn.
 fn assert_own_are_whole(broker: &Broker, context: &str) {
     for found in broker.recovery().partitions.iter().filter(|it| it.topic.starts_with("__")) {
         assert!(found.corrupt.is_empty() && found.cut_bytes == 0, "{context}: {found:?}");

@@ -54,7 +54,7 @@ fn statement_10_a_full_disk_refuses_sends_and_deleting_a_topic_restores_them() {
     send().unwrap();
     let end = partition.log_end_offset();
     drop((consumer, partition, topic, producer, broker));
-    // A broker begins its run with a new segment of each of its own logs.
+    // A broker begins its run with a new segment of each of its internal logs.
     disk.limit_capacity(None);
     let broker = open(&power_cut(&disk), 2).unwrap();
     assert!(broker.recovery().is_clean(), "{:?}", broker.recovery());

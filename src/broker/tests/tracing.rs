@@ -10,7 +10,7 @@ use ::tracing::span::{Attributes, Id, Record as SpanRecord};
 use ::tracing::{Event, Metadata, Subscriber};
 
 use super::model::{clock, open_at};
-use crate::broker::lanes::Housekeeping;
+use crate::broker::workers::Housekeeping;
 use crate::config::{Durability, TopicConfig};
 use crate::record::Record;
 use crate::storage::disk::{Fault, Operation, SimulatedDisk};
@@ -83,10 +83,10 @@ fn poison_and_fail(told: &Told) {
         broker.producer().send(Record::to("t").value("kept")).unwrap();
         told.lines.lock().unwrap().clear();
 
-        // What the lanes do is asked for by nobody who could be given the error.
+        // What the workers do is asked for by nobody who could be given the error.
         clock.advance(Duration::from_secs(120));
         disk.inject(Fault::always(Operation::Write, ErrorKind::Other).on("__local"));
-        Housekeeping::keep_house(&**broker.run);
+        Housekeeping::run_housekeeping(&**broker.run);
         disk.heal();
         disk.inject(Fault::once(Operation::Sync, ErrorKind::Other).on("/t/0"));
         broker.producer().send(Record::to("t").value("lost?")).unwrap_err();

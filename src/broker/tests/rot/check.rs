@@ -172,7 +172,7 @@ impl Trial<'_> {
     }
 
     /// Commits and the named producer are what they were, or the loss of the last of them is
-    /// reported. Whether one of the engine's own logs was torn.
+    /// reported. Whether an internal log was torn.
     fn check_own(&self, broker: &Broker, context: &str) -> bool {
         let cut = |name: &str| {
             let report = &broker.recovery().partitions;

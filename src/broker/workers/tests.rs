@@ -1,4 +1,4 @@
-//! The lanes by hand: what they look at, and when. Without threads, but where a thread's end is
+//! The workers by hand: what they look at, and when. Without threads, but where a thread's end is
 //! what is tested.
 
 use std::future::Future;
@@ -23,7 +23,7 @@ fn interval(every: Duration) -> Durability {
     Durability::Interval { every, bytes: 1 << 20 }
 }
 
-/// A broker in memory whose lanes are the test's, and its partition.
+/// A broker in memory whose workers are the test's, and its partition.
 fn opened(
     set: impl FnOnce(BrokerBuilder) -> BrokerBuilder,
 ) -> (Broker, Arc<PartitionCore>, ManualClock) {
@@ -42,7 +42,7 @@ fn no_helper() -> io::Result<JoinHandle<()>> {
 /// A producer with an interval of 50 ms on a topic of 8 s: durable after 7.9 s, when the partition
 /// was queued already. A known partition was not looked at again. The rule: the earliest deadline
 /// counts, whoever set it and whenever.
-// RED: src/broker/lanes.rs
+// RED: src/broker/workers.rs
 //   - if known.is_none_or(|known| due < known) {
 //   + if known.is_none() {
 #[test]
@@ -69,14 +69,14 @@ fn row_d11_a_queued_partition_is_synced_when_an_earlier_interval_ends() {
     assert!(intervals.partitions.is_empty() && intervals.due.is_empty());
 }
 
-/// A panic in foreign code ended the lane's thread, and with it every later delivery, interval
-/// sync and eviction, without an error. The rule: a panic ends a round, not the lane.
-// RED: src/broker/lanes.rs
+/// A panic in foreign code ended the worker's thread, and with it every later delivery, interval
+/// sync and eviction, without an error. The rule: a panic ends a round, not the worker.
+// RED: src/broker/workers.rs
 //   - match foreign::call(&mut round) {
 //   + match Some(round()) {
 #[test]
-fn row_j14_a_panic_in_a_round_does_not_end_the_lane() {
-    let (lanes, queues) = Lanes::new(true);
+fn row_j14_a_panic_in_a_round_does_not_end_the_worker() {
+    let (workers, queues) = Workers::new(true);
     let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
     let (looked, looks) = unbounded();
     std::thread::scope(|scope| {
@@ -86,42 +86,42 @@ fn row_j14_a_panic_in_a_round_does_not_end_the_lane() {
             assert!(!std::mem::take(&mut panics), "as foreign code does");
             None
         });
-        let lane = scope.spawn(move || {
+        let worker = scope.spawn(move || {
             let evict = || (evict.borrow_mut())();
-            run_space_lane(&queues, &clock, &Outbox::default(), evict, no_helper);
+            run_space_worker(&queues, &clock, &Outbox::default(), evict, no_helper);
         });
         looks.recv().unwrap();
-        lanes.watch_members();
+        workers.watch_members();
         let again = looks.recv();
-        lanes.stop();
-        lane.join().unwrap();
-        assert!(again.is_ok(), "the lane looks again");
-        assert_eq!(lanes.panics(), 1);
+        workers.stop();
+        worker.join().unwrap();
+        assert!(again.is_ok(), "the worker looks again");
+        assert_eq!(workers.panics(), 1);
     });
 }
 
-/// Events are delivered in the lanes, and what hears of them may move the clock: that leaves one
-/// note for each lane, however often it happens, and blocks nobody. A clock that stands still just
+/// Events are delivered in the workers, and what hears of them may move the clock: that leaves one
+/// note for each worker, however often it happens, and blocks nobody. A clock that stands still just
 /// before a deadline is looked at some twenty times a second, not all the time.
 #[test]
-fn a_clock_that_is_moved_within_a_lane_or_stands_still_costs_little() {
-    let (lanes, queues) = Lanes::new(true);
+fn a_clock_that_is_moved_within_a_worker_or_stands_still_costs_little() {
+    let (workers, queues) = Workers::new(true);
     let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
-    lanes.follow(&clock);
+    workers.follow(&clock);
     let (looked, looks) = unbounded();
     std::thread::scope(|scope| {
         let moved = clock.clone();
-        let lane = scope.spawn(move || {
+        let worker = scope.spawn(move || {
             let evict = || {
                 (0..1000).for_each(|_| moved.advance(SECOND));
                 looked.send(queues.space.len() + queues.bulk.len()).unwrap();
                 None
             };
-            run_space_lane(&queues, &moved, &Outbox::default(), evict, no_helper);
+            run_space_worker(&queues, &moved, &Outbox::default(), evict, no_helper);
         });
         assert_eq!([looks.recv().unwrap(), looks.recv().unwrap()], [2, 2]);
-        lanes.stop();
-        lane.join().unwrap();
+        workers.stop();
+        worker.join().unwrap();
     });
 
     let (mut pace, nearly) = (Pace::default(), Duration::from_nanos(1));
@@ -133,7 +133,7 @@ fn a_clock_that_is_moved_within_a_lane_or_stands_still_costs_little() {
 
 /// Segments that were finished while a compaction ran had to wait for the next minute: a
 /// compaction was asked for already, so they did not ask. The rule: its end asks again.
-// RED: src/broker/lanes.rs
+// RED: src/broker/workers.rs
 //   - partition.compact_again_if_due();
 #[test]
 fn row_c14_the_end_of_a_compaction_asks_for_the_next() {
@@ -194,12 +194,12 @@ impl Clock for Clockwork {
 
 /// A round that panicked was forgotten with what it was at. The partition took its request for
 /// begun or still queued, and those who waited for it had asked once, so nobody asked again.
-/// The rule: what a lane was at is asked for again after a second.
-// RED: src/broker/lanes.rs
+/// The rule: what a worker was at is asked for again after a second.
+// RED: src/broker/workers.rs
 //   - self.panicked.push(job);
 //   + drop(job);
 #[test]
-fn row_j14_what_a_lane_was_at_when_it_panicked_is_asked_for_again() {
+fn row_j14_what_a_worker_was_at_when_it_panicked_is_asked_for_again() {
     let (broker, core, clock) = opened(|builder| builder.durability(Durability::Os));
     broker.producer().send(Record::to("t").value("waits for a sync")).unwrap();
     let mut at_work = AtWork::default();
@@ -221,7 +221,7 @@ fn row_j14_what_a_lane_was_at_when_it_panicked_is_asked_for_again() {
 struct NoHouse;
 
 impl Housekeeping for NoHouse {
-    fn keep_house(&self) {}
+    fn run_housekeeping(&self) {}
 
     fn finished(&self, _: &Arc<PartitionCore>) {}
 
@@ -234,7 +234,7 @@ impl Housekeeping for NoHouse {
 
 /// A compaction that panicked stayed first in the queue: it panicked every 10 ms, and no other was
 /// ever compacted. The rule: it is taken out for its step, and asked for again after a second.
-// RED: src/broker/lanes.rs
+// RED: src/broker/workers.rs
 //   - let Some(partition) = self.queue.pop_front() else { return };
 //   + let Some(partition) = self.queue.front().cloned() else { return };
 #[test]
@@ -301,7 +301,7 @@ impl Gate {
     }
 }
 
-/// A broker with lanes on a disk whose syncs can be held up, and its topic of `partitions`.
+/// A broker with workers on a disk whose syncs can be held up, and its topic of `partitions`.
 fn gated(partitions: u32, durability: Durability) -> (Broker, Arc<Gate>, ManualClock) {
     let clock = ManualClock::new(SystemTime::UNIX_EPOCH + SECOND);
     let gate = Arc::new(Gate::default());
@@ -317,7 +317,7 @@ fn to(partition: u32) -> Record<'static> {
 
 /// Interval syncs were made one after the other: 200 partitions with 50 ms on a disk of 5 ms were
 /// un-synced for 1.2 s. The rule: several are in flight.
-// RED: src/broker/lanes/syncs.rs
+// RED: src/broker/workers/syncs.rs
 //   - if queue.helpers >= HELPERS {
 //   + if queue.helpers >= 1 {
 #[test]
@@ -335,9 +335,9 @@ fn row_d14_syncs_of_several_partitions_are_in_flight_at_once() {
     broker.close().unwrap();
 }
 
-/// A sync that hung in the background stopped the lane: no space ahead, no eviction and no sync of
+/// A sync that hung in the background stopped the worker: no space ahead, no eviction and no sync of
 /// any other partition. The rule: it holds one helper.
-// RED: src/broker/lanes.rs
+// RED: src/broker/workers.rs
 //   - Ok(Job::Do(partition, Work::Sync)) => {
 //   + Ok(Job::Do(partition, Work::Sync)) if partition.is_closed() => {
 #[test]
@@ -357,10 +357,10 @@ fn row_d08_a_sync_that_hangs_in_the_background_stops_no_other() {
     broker.close().unwrap();
 }
 
-/// The same in the other lane: a sealed segment whose sync hung kept those of all other partitions
+/// The same in the other worker: a sealed segment whose sync hung kept those of all other partitions
 /// from their footers, and with them retention, recovery points and compactions. The rule: what is
 /// sealed is synced by a helper too, and gets its footer afterwards.
-// RED: src/broker/lanes.rs
+// RED: src/broker/workers.rs
 //   - Ok(Job::Do(partition, Work::Finish)) => {
 //   + Ok(Job::Do(partition, Work::Finish)) if partition.is_closed() => {
 #[test]
@@ -375,27 +375,27 @@ fn row_d08_a_sync_of_a_sealed_segment_that_hangs_stops_no_other() {
         }
         Arc::clone(broker.run().topic("t").unwrap().partition(number).unwrap())
     });
-    let (lanes, queues) = Lanes::new(true);
+    let (workers, queues) = Workers::new(true);
     gate.set_closed(true);
     let begun = std::thread::scope(|scope| {
         let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
         let start = || {
-            let lanes = Arc::clone(&lanes);
-            Ok(std::thread::spawn(move || lanes.help(&Outbox::default())))
+            let workers = Arc::clone(&workers);
+            Ok(std::thread::spawn(move || workers.help(&Outbox::default())))
         };
         scope.spawn(move || {
-            run_bulk_lane(&queues, &clock, SECOND, &Outbox::default(), &NoHouse, start);
+            run_bulk_worker(&queues, &clock, SECOND, &Outbox::default(), &NoHouse, start);
         });
         for core in &cores {
-            lanes.request(core, Work::Finish);
+            workers.request(core, Work::Finish);
         }
         let begun = gate.await_begun(2);
         gate.set_closed(false);
-        lanes.stop();
+        workers.stop();
         begun
     });
     assert_eq!(begun, 2, "beside the one that hangs");
-    for helper in lanes.take_helpers() {
+    for helper in workers.take_helpers() {
         helper.join().unwrap();
     }
     for core in cores {
@@ -488,9 +488,9 @@ fn a_partition_has_one_helper_and_is_synced_once_more_where_that_was_asked_for()
     assert!(syncs.next().is_none());
 }
 
-/// Where no thread can be had, the lane syncs itself.
+/// Where no thread can be had, the worker syncs itself.
 #[test]
-fn without_a_helper_the_lane_syncs() {
+fn without_a_helper_the_worker_syncs() {
     let (broker, core, _) = opened(|builder| builder.durability(Durability::Os));
     broker.producer().send(Record::to("t").value("x")).unwrap();
     Syncs::new().ask((Arc::clone(&core), For::Waiters), &no_helper);

@@ -1,8 +1,8 @@
 //! Syncs of many partitions in flight at once.
 //!
-//! The space-and-sync lane decides what is synced and when, and a sync takes as long as the disk
+//! The space-and-sync worker decides what is synced and when, and a sync takes as long as the disk
 //! takes. One after the other, those of 200 partitions on a disk of 5 ms took a second, and one that
-//! hung kept all others waiting. So the lane hands each to a helper: a thread that is started when
+//! hung kept all others waiting. So the worker hands each to a helper: a thread that is started when
 //! no other is idle, and that ends when it has had nothing to do for a while.
 //!
 //! A partition has one helper at a time, which syncs once more if that was asked for meanwhile: the
@@ -126,7 +126,7 @@ impl Syncs {
         }
     }
 
-    /// What a helper does, until there is nothing to do or the lanes are stopped.
+    /// What a helper does, until there is nothing to do or the workers are stopped.
     pub(crate) fn help(&self, on_panic: &dyn Fn()) {
         while let Some(ask) = self.next() {
             if self.sync(ask).is_none() {
@@ -140,7 +140,7 @@ impl Syncs {
         let give_up = real_now() + IDLE;
         let mut queue = self.queue.lock();
         loop {
-            // None is left once the lanes are stopped.
+            // None is left once the workers are stopped.
             if let Some(next) = queue.take_next() {
                 return Some(next);
             }

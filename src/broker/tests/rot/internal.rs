@@ -1,4 +1,4 @@
-//! Rot in the engine's own logs: what is left of one would pass for the whole of it.
+//! Rot in the internal logs: what is left of one would pass for the whole of it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::format::SegmentHeader;
 use crate::record::Record;
 use crate::storage::disk::{Disk, SimulatedDisk};
 
-/// The segments of one of the engine's own logs.
+/// The segments of an internal log.
 fn own_files(disk: &SimulatedDisk, log: &str) -> Vec<PathBuf> {
     let dir = Path::new(DIR).join(log);
     disk.paths().into_iter().filter(|path| path.starts_with(&dir)).collect()
@@ -47,7 +47,7 @@ fn assert_refused(disk: &SimulatedDisk, file: &Path) {
 /// an internal log in which nothing follows the last record has nothing that proves it, so a damaged
 /// one was cut, although runs before had found it whole, and acted upon it. Rule: an opening syncs
 /// what it finds in these logs, and notes in `__local` how far they reach.
-// RED: src/broker/own_logs.rs
+// RED: src/broker/internal_logs.rs
 //   - let mut news = local.read(|local| local.news_of(&ends));
 //   + let mut news = Vec::new();
 #[test]
@@ -95,8 +95,8 @@ fn row_e05_an_own_log_whose_last_file_was_shortened_is_refused() {
     }
 }
 
-/// Symptom: an opening that was refused because of a damaged own log had removed the damaged file,
-/// or files of the other own logs. Cause: each log tidied up as soon as it was read, before what it
+/// Symptom: an opening that was refused because of a damaged internal log had removed the damaged file,
+/// or files of the other internal logs. Cause: each log tidied up as soon as it was read, before what it
 /// says was believed. Rule: nothing on the disk is changed until all three are believed.
 // RED: src/log/open.rs
 //   - if !known.needs_all && !known.read_only {
@@ -122,11 +122,11 @@ fn row_e02_nothing_is_removed_before_damage_in_an_own_log_refuses_the_opening() 
 }
 
 /// Symptom: after a clean end the last commit, the last topic or the last epoch was what it had been
-/// before, without a word but of a torn tail. Cause: nothing behind the last record of an own log
+/// before, without a word but of a torn tail. Cause: nothing behind the last record of an internal log
 /// says that it was synced. Rule: a clean end, and every minute, notes in `__local` how far the
 /// other two reach.
 // RED: src/broker/engine.rs
-//   - changes.extend(self.own_ends());
+//   - changes.extend(self.internal_ends());
 #[test]
 fn row_e02_after_a_clean_end_the_last_record_of_an_own_log_is_not_torn() {
     let store = Store::new(End::Closed);
@@ -230,12 +230,12 @@ fn row_e03_a_topic_whose_records_were_deleted_is_not_undone_when_its_creation_is
     assert_eq!(partition.append(&Record::new().value("next")).unwrap(), 3);
 }
 
-/// A verification reads the engine's own logs too, when it is asked to.
+/// A verification reads the internal logs too, when it is asked to.
 // RED: src/admin/verify.rs
 //   - let own: Vec<_> = own.collect();
 //   + let own: Vec<_> = own.take(0).collect();
 #[test]
-fn row_e01_a_verification_finds_rot_in_the_own_logs() {
+fn row_e01_a_verification_finds_rot_in_the_internal_logs() {
     let store = Store::new(End::Killed);
     let broker = open(&store.disk, 5).unwrap();
     for log in ["__meta", "__offsets", "__local"] {

@@ -1,4 +1,4 @@
-//! The engine's own logs: what the broker keeps for itself, and how it is read again at an opening.
+//! The internal logs: what the broker keeps for itself, and how it is read again at an opening.
 //!
 //! Of logs that exist, all three are read, and what they say is checked, before anything on the disk
 //! is changed.
@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use super::catalog::CatalogState;
 use super::engine::writer_for;
-use super::lanes::Lanes;
 use super::local::{LocalChange, LocalState};
 use super::open::{Opening, has_segments, make_dir, missing};
 use super::topics::sync_dir;
+use super::workers::Workers;
 use crate::error::Result;
 use crate::format::{NUMBERED_CHANGES, TopicId, partition_dir_name};
 use crate::group::offsets::OffsetsState;
@@ -23,17 +23,17 @@ use crate::partition::state_log::{Evidence, LoggedState, STATE_SEGMENT_BYTES, St
 use crate::record::TopicPartition;
 use crate::rules::Rule;
 
-/// The engine's own topics. Their ids are fixed: what they hold is found before any catalog is.
+/// The internal topics. Their ids are fixed: what they hold is found before any catalog is.
 pub(crate) const LOCAL: (&str, TopicId) = ("__local", TopicId(*b"logpond  __local"));
 pub(crate) const OFFSETS: (&str, TopicId) = ("__offsets", TopicId(*b"logpond__offsets"));
 pub(crate) const META: (&str, TopicId) = ("__meta", TopicId(*b"logpond   __meta"));
 
 /// What the engine itself keeps in the directory of a broker.
-pub(crate) const OWN: [&str; 4] = [LOCAL.0, OFFSETS.0, META.0, "LOCK"];
+pub(crate) const INTERNAL_NAMES: [&str; 4] = [LOCAL.0, OFFSETS.0, META.0, "LOCK"];
 
-/// What is known of one of the engine's own logs before it is opened.
+/// What is known of an internal log before it is opened.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct OwnLog {
+pub(super) struct InternalLog {
     /// Whether the directory is new, so that the log has yet to be made.
     pub(super) is_new: bool,
     pub(super) evidence: Evidence,
@@ -41,8 +41,8 @@ pub(super) struct OwnLog {
     pub(super) reaches: u64,
 }
 
-/// The engine's own logs, and what they say of the last run.
-pub(super) struct OwnLogs {
+/// The internal logs, and what they say of the last run.
+pub(super) struct InternalLogs {
     pub(super) local: StateLog<LocalState>,
     pub(super) offsets: StateLog<OffsetsState>,
     pub(super) catalog: StateLog<CatalogState>,
@@ -54,16 +54,16 @@ pub(super) struct OwnLogs {
 
 impl Opening {
     /// What the broker knew when it was last open, and that it is open again.
-    pub(super) fn own_logs(
+    pub(super) fn internal_logs(
         &self,
         is_new: bool,
-        lanes: &Arc<Lanes>,
+        workers: &Arc<Workers>,
         report: &mut Vec<PartitionRecovery>,
-    ) -> Result<OwnLogs> {
+    ) -> Result<InternalLogs> {
         // It was begun before the first segment of the catalog was made.
         let evidence = Evidence { had_snapshot: !is_new, had_records: !is_new };
-        let own = OwnLog { is_new, evidence, reaches: 0 };
-        let local: StateLog<LocalState> = self.own_log(LOCAL, own, lanes, report)?;
+        let own = InternalLog { is_new, evidence, reaches: 0 };
+        let local: StateLog<LocalState> = self.internal_log(LOCAL, own, workers, report)?;
         let boot = self.env.disk.boot_id().map(Arc::from);
         let (was_closed, same_boot) = last_run(&local, boot.as_ref(), report);
         let opens = local.read(|local| local.opens().saturating_add(1));
@@ -75,9 +75,9 @@ impl Opening {
         let own = |id: TopicId| {
             let reaches = local.read(|local| local.synced.get(&id).copied().unwrap_or(0));
             let evidence = Evidence { had_snapshot: is_initialised, had_records: false };
-            OwnLog { is_new, evidence, reaches }
+            InternalLog { is_new, evidence, reaches }
         };
-        let mut shared_logs = || self.shared_logs(own, lanes, report);
+        let mut shared_logs = || self.shared_logs(own, workers, report);
         // What cannot be believed is found before anything is written or removed.
         let found = (!is_new).then(&mut shared_logs).transpose()?;
         if !self.settings.read_only {
@@ -93,26 +93,26 @@ impl Opening {
             news.extend((!is_initialised).then_some(LocalChange::Initialised));
             local.append_durably(news)?;
         }
-        Ok(OwnLogs { local, offsets, catalog, was_closed, same_boot })
+        Ok(InternalLogs { local, offsets, catalog, was_closed, same_boot })
     }
 
     /// The logs that are not of this machine only.
     fn shared_logs(
         &self,
-        own: impl Fn(TopicId) -> OwnLog,
-        lanes: &Arc<Lanes>,
+        own: impl Fn(TopicId) -> InternalLog,
+        workers: &Arc<Workers>,
         report: &mut Vec<PartitionRecovery>,
     ) -> Result<(StateLog<OffsetsState>, StateLog<CatalogState>)> {
-        let offsets = self.own_log(OFFSETS, own(OFFSETS.1), lanes, report)?;
-        Ok((offsets, self.own_log(META, own(META.1), lanes, report)?))
+        let offsets = self.internal_log(OFFSETS, own(OFFSETS.1), workers, report)?;
+        Ok((offsets, self.internal_log(META, own(META.1), workers, report)?))
     }
 
-    /// One of the engine's own logs, made when the directory is new.
-    pub(super) fn own_log<S: LoggedState>(
+    /// An internal log, made when the directory is new.
+    pub(super) fn internal_log<S: LoggedState>(
         &self,
         (name, topic_id): (&str, TopicId),
-        OwnLog { is_new, evidence, reaches }: OwnLog,
-        lanes: &Arc<Lanes>,
+        InternalLog { is_new, evidence, reaches }: InternalLog,
+        workers: &Arc<Workers>,
         report: &mut Vec<PartitionRecovery>,
     ) -> Result<StateLog<S>> {
         let disk = &self.env.disk;
@@ -133,9 +133,9 @@ impl Opening {
             // DURABILITY: from the top down; also names that were found, since whoever made them
             // may have died before they were durable.
             make_dir(&**disk, &topic_dir)?;
-            Rule::OwnDirName.keep(|| sync_dir(&**disk, &self.settings.dir))?;
+            Rule::InternalDirName.keep(|| sync_dir(&**disk, &self.settings.dir))?;
             make_dir(&**disk, &dir)?;
-            Rule::OwnDirName.keep(|| sync_dir(&**disk, &topic_dir))?;
+            Rule::InternalDirName.keep(|| sync_dir(&**disk, &topic_dir))?;
             check_no_link(&**disk, &topic_dir)?;
             check_no_link(&**disk, &dir)?;
             Rule::FoundNames.keep(|| sync_dir(&**disk, &dir))?;
@@ -169,7 +169,7 @@ impl Opening {
             log.keep_reserve(STATE_SEGMENT_BYTES);
             log.fill_reserve(false)?;
         }
-        let background = Arc::clone(lanes);
+        let background = Arc::clone(workers);
         let clock = self.clock.clone();
         let partition =
             PartitionCore::new(log, Lineage::default(), origin, durability, clock, background);

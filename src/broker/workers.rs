@@ -30,10 +30,10 @@ use crate::trace::{Outbox, note};
 /// How often recovery points are written for partitions that changed.
 pub(crate) const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 
-/// How long a lane rests after a panic.
+/// How long a worker rests after a panic.
 const AFTER_PANIC: Duration = Duration::from_millis(10);
 
-/// How long a lane waits at least where the clock has not moved since its last round.
+/// How long a worker waits at least where the clock has not moved since its last round.
 const STANDS_STILL: Duration = Duration::from_millis(50);
 
 /// When work that panicked is tried again, if nobody asks for it before: soon enough for those who
@@ -50,7 +50,7 @@ enum Job {
 }
 
 /// The sending side, shared by all partitions.
-pub(crate) struct Lanes {
+pub(crate) struct Workers {
     space: Sender<Job>,
     bulk: Sender<Job>,
     is_running: Arc<AtomicBool>,
@@ -70,12 +70,12 @@ pub(crate) struct Lanes {
     moves: Arc<Moves>,
 }
 
-/// Whether a lane has yet to look at a clock that was moved. One note is enough for any number of
-/// moves, which may come faster than a lane has rounds.
+/// Whether a worker has yet to look at a clock that was moved. One note is enough for any number of
+/// moves, which may come faster than a worker has rounds.
 #[derive(Default)]
 struct Moves {
-    /// ORDERING: `AcqRel` at both ends: a lane that takes the note back sees the time of the move
-    /// that left it, and a move that finds it there is seen by the lane that takes it.
+    /// ORDERING: `AcqRel` at both ends: a worker that takes the note back sees the time of the move
+    /// that left it, and a move that finds it there is seen by the worker that takes it.
     space: AtomicBool,
     bulk: AtomicBool,
 }
@@ -87,7 +87,7 @@ type MakeRoom = Box<dyn Fn(&Arc<PartitionCore>, &mut Want) -> Result<bool> + Sen
 type LookAgain = Box<dyn Fn(&PartitionCore) -> bool + Send + Sync>;
 
 /// The receiving sides, for the threads.
-pub(crate) struct LaneQueues {
+pub(crate) struct WorkerQueues {
     space: Receiver<Job>,
     bulk: Receiver<Job>,
     is_running: Arc<AtomicBool>,
@@ -96,8 +96,8 @@ pub(crate) struct LaneQueues {
     moves: Arc<Moves>,
 }
 
-impl LaneQueues {
-    /// What is queued when the lanes are stopped is not begun any more.
+impl WorkerQueues {
+    /// What is queued when the workers are stopped is not begun any more.
     fn is_running(&self) -> bool {
         self.is_running.load(Ordering::Acquire)
     }
@@ -114,20 +114,20 @@ impl std::fmt::Debug for Job {
     }
 }
 
-impl std::fmt::Debug for Lanes {
+impl std::fmt::Debug for Workers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lanes").field("is_running", &self.is_running).finish_non_exhaustive()
+        f.debug_struct("Workers").field("is_running", &self.is_running).finish_non_exhaustive()
     }
 }
 
-impl Lanes {
-    pub(crate) fn new(is_running: bool) -> (Arc<Self>, LaneQueues) {
+impl Workers {
+    pub(crate) fn new(is_running: bool) -> (Arc<Self>, WorkerQueues) {
         let (space, space_queue) = unbounded();
         let (bulk, bulk_queue) = unbounded();
         let is_running = Arc::new(AtomicBool::new(is_running));
         let (moves, panics) = (Arc::new(Moves::default()), Arc::new(AtomicU64::new(0)));
         let syncs = Arc::new(Syncs::new());
-        let queues = LaneQueues {
+        let queues = WorkerQueues {
             space: space_queue,
             bulk: bulk_queue,
             is_running: Arc::clone(&is_running),
@@ -138,7 +138,7 @@ impl Lanes {
         let is_full = AtomicBool::new(false);
         let (room, look, on_move) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let has_ended = AtomicBool::new(false);
-        let lanes = Self {
+        let workers = Self {
             space,
             bulk,
             is_running,
@@ -151,29 +151,29 @@ impl Lanes {
             on_move,
             moves,
         };
-        (Arc::new(lanes), queues)
+        (Arc::new(workers), queues)
     }
 
-    /// Has the lanes look again whenever the clock is moved. Once.
+    /// Has the workers look again whenever the clock is moved. Once.
     pub(crate) fn follow(self: &Arc<Self>, clock: &dyn Clock) {
-        let lanes = Arc::downgrade(self);
+        let workers = Arc::downgrade(self);
         let on_move: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
-            if let Some(lanes) = lanes.upgrade() {
-                lanes.clock_moved();
+            if let Some(workers) = workers.upgrade() {
+                workers.clock_moved();
             }
         });
         clock.on_move(Arc::downgrade(&on_move));
         let _ = self.on_move.set(on_move);
     }
 
-    /// Called by whoever moves the clock, perhaps from within a lane: takes no lock, and a queue
+    /// Called by whoever moves the clock, perhaps from within a worker: takes no lock, and a queue
     /// without a limit never blocks.
     fn clock_moved(&self) {
         if self.is_running() {
-            let lanes = [(&self.moves.space, &self.space), (&self.moves.bulk, &self.bulk)];
-            for (noted, lane) in lanes {
+            let workers = [(&self.moves.space, &self.space), (&self.moves.bulk, &self.bulk)];
+            for (noted, worker) in workers {
                 if !noted.swap(true, Ordering::AcqRel) {
-                    let _ = lane.send(Job::Watch);
+                    let _ = worker.send(Job::Watch);
                 }
             }
         }
@@ -192,14 +192,14 @@ impl Lanes {
         let _ = self.look.set(Box::new(look));
     }
 
-    /// Makes the lane look again when the next member of a group may be overdue.
+    /// Makes the worker look again when the next member of a group may be overdue.
     pub(crate) fn watch_members(&self) {
         if self.is_running() {
             let _ = self.space.send(Job::Watch);
         }
     }
 
-    /// What a helper of the space-and-sync lane does: see [`Syncs::help`].
+    /// What a helper of the space-and-sync worker does: see [`Syncs::help`].
     pub(crate) fn help(&self, trace: &Outbox) {
         self.syncs.help(&|| note_panic(&self.panics, "sync", trace));
     }
@@ -209,7 +209,7 @@ impl Lanes {
         self.syncs.take_threads()
     }
 
-    /// How many rounds of a lane have ended in a panic.
+    /// How many rounds of a worker have ended in a panic.
     pub(crate) fn panics(&self) -> u64 {
         self.panics.load(Ordering::Relaxed)
     }
@@ -219,7 +219,7 @@ impl Lanes {
         self.is_full.swap(false, Ordering::AcqRel)
     }
 
-    /// Ends both lanes after their current step. Does not wait.
+    /// Ends both workers after their current step. Does not wait.
     pub(crate) fn stop(&self) {
         self.has_ended.store(true, Ordering::Release);
         self.is_running.store(false, Ordering::Release);
@@ -229,14 +229,14 @@ impl Lanes {
     }
 }
 
-impl Background for Lanes {
+impl Background for Workers {
     fn request(&self, partition: &Arc<PartitionCore>, work: Work) {
         if !self.is_running() {
             return;
         }
         let is_bulk = matches!(work, Work::Finish | Work::Compact | Work::CleanUp);
-        let lane = if is_bulk { &self.bulk } else { &self.space };
-        let _ = lane.send(Job::Do(Arc::clone(partition), work));
+        let worker = if is_bulk { &self.bulk } else { &self.space };
+        let _ = worker.send(Job::Do(Arc::clone(partition), work));
     }
 
     fn is_running(&self) -> bool {
@@ -260,10 +260,10 @@ impl Background for Lanes {
     }
 }
 
-/// The space-and-sync lane, until it is stopped. `evict_overdue` says how long nobody else can be;
-/// `start_helper` starts a thread that calls [`Lanes::help`].
-pub(crate) fn run_space_lane(
-    queues: &LaneQueues,
+/// The space-and-sync worker, until it is stopped. `evict_overdue` says how long nobody else can be;
+/// `start_helper` starts a thread that calls [`Workers::help`].
+pub(crate) fn run_space_worker(
+    queues: &WorkerQueues,
     clock: &dyn Clock,
     trace: &Outbox,
     evict_overdue: impl Fn() -> Option<Duration>,
@@ -313,11 +313,11 @@ pub(crate) fn run_space_lane(
     });
 }
 
-/// Runs the rounds of a lane until it is stopped. A round calls foreign code (the clock, for one); a
-/// panic there ends the round and not the lane, on which all partitions depend. What the panic left
+/// Runs the rounds of a worker until it is stopped. A round calls foreign code (the clock, for one); a
+/// panic there ends the round and not the worker, on which all partitions depend. What the panic left
 /// half done in a partition has poisoned that one by its own guards.
 fn run_rounds(
-    queues: &LaneQueues,
+    queues: &WorkerQueues,
     thread: &'static str,
     trace: &Outbox,
     mut round: impl FnMut() -> ControlFlow<()>,
@@ -341,7 +341,7 @@ fn note_panic(panics: &AtomicU64, thread: &'static str, trace: &Outbox) {
     trace.deliver();
 }
 
-/// How a lane waits in real time for a moment of the clock.
+/// How a worker waits in real time for a moment of the clock.
 #[derive(Default)]
 struct Pace {
     last: Option<Duration>,
@@ -356,7 +356,7 @@ impl Pace {
     }
 }
 
-/// What a lane is at, so that it is asked for again after a panic: whoever waits for it has asked
+/// What a worker is at, so that it is asked for again after a panic: whoever waits for it has asked
 /// once and does not ask again.
 #[derive(Default)]
 struct AtWork {
@@ -441,10 +441,10 @@ impl Intervals {
     }
 }
 
-/// What the bulk lane asks of the engine.
+/// What the bulk worker asks of the engine.
 pub(crate) trait Housekeeping {
     /// What is done every minute.
-    fn keep_house(&self);
+    fn run_housekeeping(&self);
 
     /// A partition's sealed segments were finished: there may be more than it keeps.
     fn finished(&self, partition: &Arc<PartitionCore>);
@@ -456,10 +456,10 @@ pub(crate) trait Housekeeping {
     fn appended(&self) -> u64;
 }
 
-/// The bulk lane, until it is stopped. The first minute has run since `opened`, however late the
-/// thread begins. `start_helper` is as for the other lane.
-pub(crate) fn run_bulk_lane(
-    queues: &LaneQueues,
+/// The bulk worker, until it is stopped. The first minute has run since `opened`, however late the
+/// thread begins. `start_helper` is as for the other worker.
+pub(crate) fn run_bulk_worker(
+    queues: &WorkerQueues,
     clock: &dyn Clock,
     opened: Duration,
     trace: &Outbox,
@@ -475,7 +475,7 @@ pub(crate) fn run_bulk_lane(
         let again = at_work.ask_again(now).map(|wait| now.saturating_add(wait));
         if now >= due {
             due = now.saturating_add(CHECKPOINT_EVERY);
-            engine.keep_house();
+            engine.run_housekeeping();
         }
         let others = [compactions.next_step(), again];
         let next = others.into_iter().flatten().fold(due, Duration::min);
