@@ -80,11 +80,11 @@ fn a_member_loses_a_paused_partition_with_its_topic() {
 /// the same error seven million times a second, without an end. Rule: an error that only the caller
 /// can do something about ends an iteration; it is returned at once the first time, and by later
 /// polls when their time is over.
-// RED: src/consumer/mod.rs
+// RED: src/consumer.rs
 //   - is_over = lasts(&error);
-// RED: src/consumer/mod.rs
+// RED: src/consumer.rs
 //   - slot.has_failed = lasts(&error);
-// RED: src/consumer/mod.rs
+// RED: src/consumer.rs
 //   - let waits = is_repeated && matches!(wait, Wait::Until(_));
 //   + let waits = false;
 #[test]
@@ -144,7 +144,7 @@ fn an_error_that_lasts_holds_up_no_other_partition() {
 /// `recv` never slept again, at full speed, once a partition that had failed was taken away or
 /// paused: that it had failed was noted beside the partitions, and stayed when it went. Rule: a
 /// failure is a partition's, and ends with it.
-// RED: src/consumer/mod.rs
+// RED: src/consumer.rs
 //   - self.slots.iter().any(has_failed)
 //   + self.returned.from_slot
 #[test]

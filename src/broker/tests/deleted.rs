@@ -36,7 +36,7 @@ fn row_j20_who_waits_during_a_deletion_of_unknown_outcome_has_an_unknown_outcome
 
 /// A topic that is deleted while a consumer opens one of its files: the plan of a group takes it
 /// away from a member, whose iteration must not end for it; a consumer by hand learns of it.
-// RED: src/consumer/mod.rs
+// RED: src/consumer.rs
 //   - if slot.core.is_closed() && matches!(self.role, Role::Member(_)) {
 //   + if false {
 #[test]
