@@ -1,0 +1,101 @@
+//! `unsafe` code, locks, atomics and the packages that touch memory or foreign bytes each lie in
+//! one file.
+
+use crate::code::{Root, paths, without_tests};
+use crate::sources::{Sources, assert_none, module_path, sources};
+
+/// Packages that exactly one file imports.
+const ONE_IMPORTER: &[&str] = &["memmap2", "crc32fast", "bincode"];
+/// The one file with `unsafe` code, and the one with locks and atomics.
+const UNSAFE_FILE: &str = "storage/region.rs";
+const SYNC_FILE: &str = "sync.rs";
+
+#[test]
+fn unsafe_code_is_in_one_file() {
+    assert_none(&unsafe_violations(&Sources::read("src").unwrap()));
+}
+
+#[test]
+fn packages_that_touch_memory_or_foreign_bytes_have_one_importer() {
+    assert_none(&importer_violations(&Sources::read("src").unwrap()));
+}
+
+#[test]
+fn locks_and_atomics_come_from_the_sync_module() {
+    assert_none(&sync_violations(&Sources::read("src").unwrap()));
+}
+
+fn unsafe_violations(sources: &Sources) -> Vec<String> {
+    let mut violations = Vec::new();
+    for (name, file) in sources.files.iter().filter(|(name, _)| *name != UNSAFE_FILE) {
+        for token in file.tokens.iter().filter(|token| token.text == "unsafe") {
+            violations.push(format!("{name}:{}: `unsafe` outside {UNSAFE_FILE}", token.line));
+        }
+    }
+    violations
+}
+
+fn importer_violations(sources: &Sources) -> Vec<String> {
+    let mut violations = Vec::new();
+    for package in ONE_IMPORTER {
+        let importers = sources.naming(package);
+        if importers.len() != 1 {
+            violations.push(format!("`{package}` is imported by {importers:?}, not by one file"));
+        }
+    }
+    violations
+}
+
+fn sync_violations(sources: &Sources) -> Vec<String> {
+    let mut violations = Vec::new();
+    for name in sources.naming("parking_lot") {
+        if name != SYNC_FILE {
+            violations.push(format!("{name}: `parking_lot` outside {SYNC_FILE}"));
+        }
+    }
+    for (name, file) in sources.files.iter().filter(|(name, _)| *name != SYNC_FILE) {
+        for path in paths(&without_tests(&file.tokens).0, &module_path(name)) {
+            let atomics = ["std", "sync", "atomic"];
+            if path.root == Root::Package && path.segments.iter().take(3).eq(atomics) {
+                let line = path.line;
+                violations.push(format!("{name}:{line}: `std::sync::atomic` outside {SYNC_FILE}"));
+            }
+        }
+    }
+    violations
+}
+
+// ---- the rules can fail -------------------------------------------------------------------------
+
+#[test]
+fn unsafe_elsewhere_is_found() {
+    let code = "fn f() { let s = \"unsafe\"; unsafe { g() } } // unsafe";
+    assert_eq!(unsafe_violations(&sources(&[("log/mod.rs", code)])).len(), 1);
+    assert_eq!(unsafe_violations(&sources(&[(UNSAFE_FILE, code)])).len(), 0);
+    let lint = "#![deny(unsafe_code, unsafe_op_in_unsafe_fn)]";
+    assert_eq!(unsafe_violations(&sources(&[("lib.rs", lint)])).len(), 0);
+}
+
+#[test]
+fn a_second_importer_and_a_missing_one_are_found() {
+    let good = [
+        ("storage/region.rs", "use memmap2::MmapRaw;"),
+        ("format/checksum.rs", "fn f() { crc32fast::hash(b\"\") }"),
+        ("codec.rs", "use bincode::config;"),
+        ("log/mod.rs", "#[cfg(test)] mod tests { use bincode::config; }"),
+    ];
+    assert_none(&importer_violations(&sources(&good)));
+    let second = [good.as_slice(), &[("log/mod.rs", "use bincode::config;")]].concat();
+    assert_eq!(importer_violations(&sources(&second)).len(), 1);
+    let missing = good.get(1..).unwrap_or_default();
+    assert_eq!(importer_violations(&sources(missing)).len(), 1);
+}
+
+#[test]
+fn a_lock_or_an_atomic_from_elsewhere_is_found() {
+    let count = |name, text| sync_violations(&sources(&[(name, text)])).len();
+    assert_eq!(count("partition.rs", "use parking_lot::Mutex;"), 1);
+    assert_eq!(count("partition.rs", "use std::sync::{Arc, atomic::{AtomicU64, Ordering}};"), 2);
+    assert_eq!(count("partition.rs", "use std::sync::Arc;"), 0);
+    assert_eq!(count(SYNC_FILE, "use parking_lot::Mutex; use std::sync::atomic::AtomicU64;"), 0);
+}
