@@ -1,6 +1,7 @@
 //! Administration: creating, changing, deleting, describing and verifying topics; groups.
 //!
-//! Owns: the [`Admin`] handle. Must not know: how topics are made; it asks the broker.
+//! Owns: the [`Admin`] handle, and what its reports say. Must not know: files, threads; the broker
+//! and the partitions do the work.
 
 use std::fmt;
 use std::sync::Arc;

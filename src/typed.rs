@@ -1,7 +1,7 @@
 //! Producers and consumers of values: a [`Codec`] beside the untyped ones, and nothing else.
 //!
-//! Owns: encoding before a send, decoding after a read. Must not know: anything below the public
-//! interface of producers and consumers.
+//! Owns: encoding before a send, decoding after a read. Must not know: brokers, partitions, logs,
+//! groups; it uses the public interface of producers and consumers only.
 //!
 //! Invariants:
 //! 1. Bytes that do not decode are a value of the consumer, not a failure of it: the position has

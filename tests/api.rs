@@ -1,9 +1,7 @@
 //! Goal: programs written against the documented interface compile. Nothing here runs: each
 //! function names signatures as an application would use them, and the compiler is the test.
 //!
-//! Not covered: what the calls do; what the interface promises and this version does not have yet
-//! (retention, compaction and groups in `Admin`, metrics, rebalance callbacks, replication, test
-//! support).
+//! Not covered: what the calls do; replication and test support, which this version does not have.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
