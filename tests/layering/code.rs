@@ -114,12 +114,12 @@ fn quoted(body: &str, quote: char) -> usize {
     body.len()
 }
 
-fn text(tokens: &[Token], at: usize) -> &str {
+pub(crate) fn text(tokens: &[Token], at: usize) -> &str {
     tokens.get(at).map_or("", |token| token.text.as_str())
 }
 
 /// The position behind the bracket that closes the one at `open`.
-fn after_bracket(tokens: &[Token], open: usize) -> usize {
+pub(crate) fn after_bracket(tokens: &[Token], open: usize) -> usize {
     let mut depth = 0_usize;
     for (at, token) in tokens.iter().enumerate().skip(open) {
         match token.text.as_str() {

@@ -34,7 +34,8 @@ const LEVELS: &[(&str, u32)] = &[
     // A client of producers and consumers.
     ("typed", 71),
     ("replication", 80),
-    ("testing", 80),
+    // Clusters of test brokers.
+    ("testing", 85),
     // Compiled for tests and fuzzing only.
     ("fuzzing", 90),
 ];
@@ -129,6 +130,12 @@ fn an_upward_import_is_found_in_every_spelling() {
     ] {
         assert_eq!(violations_in("storage/disk.rs", text).min(1), 1, "not found in: {text}");
     }
+}
+
+#[test]
+fn the_broker_of_a_test_is_built_on_replication() {
+    assert_eq!(violations_in("testing.rs", "use crate::replication::Transport;"), 0);
+    assert_eq!(violations_in("replication.rs", "use crate::testing::SimNetwork;"), 1);
 }
 
 #[test]

@@ -22,32 +22,23 @@ pub(crate) struct Sources {
 }
 
 pub(crate) struct SourceFile {
+    pub(crate) text: String,
     pub(crate) lines: usize,
     pub(crate) tokens: Vec<Token>,
 }
 
 impl Sources {
     pub(crate) fn read(root: &str) -> io::Result<Self> {
-        let root = manifest_dir().join(root);
         let mut sources = Self::default();
-        let mut pending = vec![root.clone()];
-        while let Some(dir) = pending.pop() {
-            for entry in fs::read_dir(&dir)? {
-                let path: PathBuf = entry?.path();
-                if path.is_dir() {
-                    pending.push(path);
-                } else if path.extension().is_some_and(|extension| extension == "rs") {
-                    let name = path.strip_prefix(&root).unwrap_or(&path);
-                    let parts: Vec<_> = name.iter().map(|part| part.to_string_lossy()).collect();
-                    sources.add(&parts.join("/"), &fs::read_to_string(&path)?);
-                }
-            }
+        for (name, text) in texts(root, &["rs"])? {
+            sources.add(&name, &text);
         }
         Ok(sources)
     }
 
     pub(crate) fn add(&mut self, name: &str, text: &str) {
-        let file = SourceFile { lines: text.lines().count(), tokens: tokens(text) };
+        let lines = text.lines().count();
+        let file = SourceFile { text: text.to_owned(), lines, tokens: tokens(text) };
         self.files.insert(name.to_owned(), file);
     }
 
@@ -72,6 +63,27 @@ impl Sources {
         }
         modules
     }
+}
+
+/// The files below a folder that end in one of `extensions`: name and text.
+pub(crate) fn texts(root: &str, extensions: &[&str]) -> io::Result<Vec<(String, String)>> {
+    let root = manifest_dir().join(root);
+    let mut texts = Vec::new();
+    let mut pending = vec![root.clone()];
+    while let Some(dir) = pending.pop() {
+        for entry in fs::read_dir(&dir)? {
+            let path: PathBuf = entry?.path();
+            let extension = path.extension().unwrap_or_default().to_string_lossy();
+            if path.is_dir() {
+                pending.push(path);
+            } else if extensions.contains(&&*extension) {
+                let name = path.strip_prefix(&root).unwrap_or(&path);
+                let parts: Vec<_> = name.iter().map(|part| part.to_string_lossy()).collect();
+                texts.push((parts.join("/"), fs::read_to_string(&path)?));
+            }
+        }
+    }
+    Ok(texts)
 }
 
 /// `log/segment.rs` and `log/segment/mod.rs` are the module `["log", "segment"]`.
