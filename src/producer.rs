@@ -5,18 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use self::choice::Choice;
+pub use self::delivery::Delivery;
 use self::unflushed::Unflushed;
 use crate::broker::engine::NamedProducer;
 use crate::broker::numbers::UnderWay;
 use crate::broker::{Broker, Run};
-use crate::clock::{from_millis, real_now};
+use crate::clock::from_millis;
 use crate::config::{Acks, Durability};
 use crate::error::{Error, Result};
 use crate::log::producers::Sequence;
@@ -30,16 +27,18 @@ use crate::sync::Ordering;
 use crate::topic::TopicShared;
 
 mod choice;
+mod delivery;
 mod unflushed;
 
 impl Broker {
-    /// A producer with the default settings.
+    /// Returns a producer with the default settings: no id, the durability of each topic, and
+    /// [`DefaultPartitioner`](crate::DefaultPartitioner).
     #[must_use]
     pub fn producer(&self) -> Producer {
         Producer::new(self, None, Choice::by_default(), None)
     }
 
-    /// For a producer with a name, a durability or a partitioner of its own.
+    /// Returns the settings of a producer with its own durability, id or partitioner.
     pub fn producer_builder(&self) -> ProducerBuilder {
         ProducerBuilder {
             broker: self.clone(),
@@ -62,29 +61,36 @@ pub struct ProducerBuilder {
 }
 
 impl ProducerBuilder {
-    /// What an acknowledgement of this producer means. Default: what the topic or broker says.
+    /// Sets what an acknowledgement of this producer means. Default: the topic's
+    /// [`durability`](crate::TopicConfig::durability), else the broker's.
+    #[doc(alias = "acks")]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = Some(durability);
         self
     }
 
-    /// Names the producer, 1 to 255 bytes: an older holder of the name is fenced, and
-    /// [`send_sequenced`](Producer::send_sequenced) recognises a retry, both across restarts.
+    /// Names the producer, with 1 to 255 bytes. [`build`](Self::build) then fences an older
+    /// producer of the same id, and [`send_sequenced`](Producer::send_sequenced) recognises a
+    /// retry. Both work across restarts. An id that nobody has held for 30 days is forgotten.
+    #[doc(alias = "enable.idempotence")]
+    #[doc(alias = "transactional.id")]
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self
     }
 
-    /// Chooses partitions for records that name none. Default
-    /// [`DefaultPartitioner`](crate::DefaultPartitioner), whose keyless records step over
-    /// partitions that take none in this run. An own partitioner is taken at its word: where it says
-    /// such a partition, the send fails.
+    /// Sets what chooses the partition of a record that names none. Default
+    /// [`DefaultPartitioner`](crate::DefaultPartitioner): it sends records without a key round
+    /// robin, and skips partitions that cannot take any in this run. A partitioner of your own is
+    /// never overruled: if it chooses such a partition, the send fails.
+    #[doc(alias = "partitioner.class")]
     pub fn partitioner(mut self, partitioner: impl Partitioner) -> Self {
         self.choice = Choice::by(partitioner);
         self
     }
 
-    /// Which replicas must have a record. Default [`Acks::Leader`], the only one there is.
+    /// Sets which replicas must have a record before it is acknowledged. Default [`Acks::Leader`],
+    /// the only level without replication.
     pub fn acks(mut self, acks: Acks) -> Self {
         self.acks = acks;
         self
@@ -94,17 +100,18 @@ impl ProducerBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for [`Acks::Quorum`] without replication or a durability that cannot
-    /// work, [`Error::InvalidName`] for the id, and what storing the producer's new epoch failed
-    /// with.
+    /// [`Error::Config`] for [`Acks::Quorum`] without replication and for an interval of zero;
+    /// [`Error::InvalidName`] for the id. With an id also [`Error::StorageFull`],
+    /// [`Error::SyncFailed`], [`Error::Io`], [`Error::ReadOnly`] and [`Error::Closed`], since a new
+    /// epoch is stored.
     ///
     /// # Durability
     ///
-    /// On return an older holder of the id is fenced, also after a restart.
+    /// With an id: on return an older producer of the id is fenced, also after a restart.
     ///
     /// # Blocking
     ///
-    /// With an id: for a sync of the disk.
+    /// With an id: for a sync of the disk. Otherwise never.
     pub fn build(self) -> Result<Producer> {
         if self.acks == Acks::Quorum {
             return Err(Error::config("acks", "the broker has no replication"));
@@ -126,7 +133,7 @@ impl fmt::Debug for ProducerBuilder {
     }
 }
 
-/// Sends records. Cheap to clone and free to share between threads; keeps the broker open.
+/// Sends records. Cheap to clone and safe to share between threads; keeps the broker open.
 ///
 /// ```
 /// # use logpond::{Broker, Record, TopicConfig};
@@ -136,11 +143,12 @@ impl fmt::Debug for ProducerBuilder {
 /// let sent = producer.send(Record::to("orders").key("user-7").value("2 apples"))?;
 /// assert_eq!(sent.offset, 0);
 ///
-/// // Not waiting: readable now, durable when the delivery resolves.
+/// // Without waiting: readable now, durable once the delivery resolves.
 /// let delivery = producer.enqueue(Record::to("orders").key("user-7").value("1 pear"))?;
 /// delivery.wait()?;
 /// # Ok::<(), logpond::Error>(())
 /// ```
+#[doc(alias = "KafkaProducer")]
 #[derive(Clone)]
 pub struct Producer {
     inner: Arc<Inner>,
@@ -160,7 +168,7 @@ struct Named {
     epoch: u32,
 }
 
-/// What [`Producer::send_sequenced`] did.
+/// The answer of [`Producer::send_sequenced`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendOutcome {
     /// The record is new, and appended.
@@ -210,16 +218,18 @@ impl Producer {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Sends one record and returns where it went.
+    /// Sends one record and waits for its acknowledgement. Returns its partition, offset and
+    /// timestamp.
     ///
     /// # Errors
     ///
-    /// Definite (nothing was appended): [`Error::UnknownTopic`], [`Error::UnknownPartition`],
-    /// [`Error::RecordTooLarge`], [`Error::Config`] (no topic, a moment before 1970, or no key for a
-    /// compacted topic),
-    /// [`Error::StorageFull`], [`Error::OffsetExhausted`], [`Error::Fenced`],
-    /// [`Error::ReadOnly`], [`Error::Poisoned`]. Unknown outcome: [`Error::SyncFailed`], and
-    /// [`Error::Closed`] while waiting. A topic that is deleted while this waits is unknown too.
+    /// Nothing was appended after [`Error::UnknownTopic`], [`Error::UnknownPartition`],
+    /// [`Error::RecordTooLarge`], [`Error::Config`] (the record names no topic, has a time before
+    /// 1970, or has no key and the topic is compacted), [`Error::StorageFull`],
+    /// [`Error::OffsetExhausted`], [`Error::Fenced`], [`Error::ReadOnly`], [`Error::Corrupt`] (the
+    /// partition is unavailable), [`Error::Poisoned`] and [`Error::Forked`]. The record may or may
+    /// not be stored after [`Error::SyncFailed`], [`Error::Io`] and [`Error::Closed`]. If the topic
+    /// is deleted while the call waits, the answer is [`Error::UnknownTopic`].
     ///
     /// # Durability
     ///
@@ -228,8 +238,8 @@ impl Producer {
     ///
     /// # Blocking
     ///
-    /// At [`Durability::Sync`] for a sync of the disk, which concurrent senders share. With
-    /// [`WhenFull::Wait`](crate::WhenFull::Wait) until there is room.
+    /// At [`Durability::Sync`], for a sync of the disk, which concurrent senders share. With
+    /// [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
     #[expect(
         clippy::needless_pass_by_value,
         reason = "a record is given away, as in `Record::to(..)`"
@@ -241,21 +251,26 @@ impl Producer {
         Ok(sent.metadata)
     }
 
-    /// Appends a record without waiting: it is readable when this returns, and the [`Delivery`]
-    /// resolves when it is durable. Dropping the delivery is fire and forget.
+    /// Appends a record without waiting for the disk. The record is readable on return; the
+    /// returned [`Delivery`] resolves when it is durable. To drop the delivery is fire and forget.
     ///
     /// # Errors
     ///
-    /// The definite ones of [`send`](Self::send); nothing was appended.
+    /// Nothing was appended after any of them: [`Error::UnknownTopic`],
+    /// [`Error::UnknownPartition`], [`Error::RecordTooLarge`], [`Error::Config`] (as for
+    /// [`send`](Self::send)), [`Error::StorageFull`], [`Error::OffsetExhausted`],
+    /// [`Error::Fenced`], [`Error::ReadOnly`], [`Error::Corrupt`] (the partition is unavailable),
+    /// [`Error::Poisoned`], [`Error::Forked`], [`Error::Closed`].
     ///
     /// # Durability
     ///
-    /// On return the record survives the process, not a power cut.
+    /// On return the record survives the death of the process, but not a loss of power.
     ///
     /// # Blocking
     ///
-    /// Only while a segment is rolled or grown that the background did not get to, and with
-    /// [`WhenFull::Wait`](crate::WhenFull::Wait) until there is room.
+    /// Only while a segment is rolled or grown that the background thread has not prepared. With
+    /// [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
+    #[doc(alias = "send")]
     #[expect(
         clippy::needless_pass_by_value,
         reason = "a record is given away, as in `Record::to(..)`"
@@ -267,37 +282,54 @@ impl Producer {
         let (core, level, metadata) = (Arc::clone(sent.core), sent.level, sent.metadata);
         self.inner.unflushed.note(&core);
         let waits = level == Durability::Sync;
-        Ok(Delivery { core, end, waits, metadata, place: None, _run: Arc::clone(&self.inner.run) })
+        Ok(Delivery::new(core, end, waits, metadata, Arc::clone(&self.inner.run)))
     }
 
-    /// Sends a record under a number that its source gives it: any number that rises strictly per
-    /// producer id and partition, for example the position in a file. A number that is not above
-    /// the last one is a [`SendOutcome::Duplicate`], and nothing is appended. Only this call takes
-    /// numbers: what the same producer sends otherwise has none.
+    /// Sends a record under a number from its source, for example the line number in a file. A
+    /// partition stores a number of a producer id at most once: a number that is not above the last
+    /// one is answered with [`SendOutcome::Duplicate`], and nothing is appended. A source can
+    /// therefore be sent again after a crash.
     ///
-    /// A number that was never sent is a duplicate too, when it is below the last one: 7 after 9
-    /// is not appended. A source whose numbers become visible out of order, as those of database
-    /// transactions that commit in another order than they began, compares its own number with
-    /// the `last` of the answer, and sends such a record without a number or reads its source in
-    /// order.
+    /// ```
+    /// # use logpond::{Broker, Record, SendOutcome, TopicConfig};
+    /// # let broker = Broker::in_memory()?;
+    /// # broker.ensure_topic("lines", TopicConfig::new(1))?;
+    /// let importer = broker.producer_builder().id("importer").build()?;
+    /// let line = || Record::to("lines").partition(0).value("first line");
+    /// assert!(matches!(importer.send_sequenced(1, line())?, SendOutcome::Appended(_)));
+    /// // The retry, in this run or a later one.
+    /// assert_eq!(importer.send_sequenced(1, line())?, SendOutcome::Duplicate { last: 1 });
+    /// # Ok::<(), logpond::Error>(())
+    /// ```
     ///
-    /// A key leads to a partition by their count: while the topic remembers numbers of records that
-    /// named no partition, [`add_partitions`](crate::Admin::add_partitions) is refused.
+    /// Numbers must rise strictly per id and partition. After 9, the number 7 is a duplicate even
+    /// if it was never sent. If your numbers can become visible out of order (database transactions
+    /// that commit in another order than they began), compare your number with `last`: send such a
+    /// record without a number, or read the source in order. Only this call takes numbers; the
+    /// other sends have none.
+    ///
+    /// While a topic remembers numbers of records that named no partition,
+    /// [`add_partitions`](crate::Admin::add_partitions) is refused: their keys would lead
+    /// elsewhere.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] when the producer has no id, or the record neither key nor partition (a
-    /// retry could go elsewhere). Otherwise as [`send`](Self::send).
+    /// [`Error::Config`] if the producer has no id, or the record has neither key nor partition (a
+    /// retry could go elsewhere). Otherwise those of [`send`](Self::send): nothing was appended
+    /// after a [definite](Error::is_definite) error, and after the others the call can be repeated
+    /// safely.
     ///
     /// # Durability
     ///
-    /// As [`send`](Self::send); `Duplicate` too is answered only once the original has reached
-    /// the level in force.
+    /// On return the record is acknowledged at the durability in force. So is the original, if the
+    /// answer is `Duplicate`.
     ///
     /// # Blocking
     ///
-    /// As [`send`](Self::send). The first such record with a key that a producer sends to a topic
-    /// also waits for a sync of what is known of the producer, and for changes of topics.
+    /// At [`Durability::Sync`], for a sync of the disk. The first record of a producer with a key
+    /// and no partition in a topic also waits for a sync of the catalog, and for running changes of
+    /// topics. With [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
+    #[doc(alias = "enable.idempotence")]
     #[expect(
         clippy::needless_pass_by_value,
         reason = "a record is given away, as in `Record::to(..)`"
@@ -323,8 +355,8 @@ impl Producer {
         })
     }
 
-    /// The last sequence number that a partition has of this producer's id; `None` if it has none,
-    /// the producer has no id, or there is no such partition.
+    /// Returns the last sequence number that a partition has stored for this producer's id. `None`
+    /// if it has none, if the producer has no id, or if there is no such partition.
     #[must_use]
     pub fn last_sequence(&self, partition: &TopicPartition) -> Option<u64> {
         let named = self.inner.named.as_ref()?;
@@ -332,21 +364,23 @@ impl Producer {
         topic.partition(partition.partition).ok()?.last_sequence(named.shared.id)
     }
 
-    /// Sends records as one batch per partition that they touch; each batch is all or nothing. The
-    /// answers are in the order of the input. Keyless records of one call go to one partition.
+    /// Sends records as one batch for each partition that they go to. Each batch is stored as a
+    /// whole or not at all. Answers come in the order of the input. Records of one call without a
+    /// key go to one partition.
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send), when nothing was appended at all; [`Error::PartialBatch`] says
-    /// what was appended before another batch failed.
+    /// Those of [`send`](Self::send) if nothing at all was appended. If some batches were
+    /// acknowledged and others failed, [`Error::PartialBatch`] says which records are stored.
     ///
     /// # Durability
     ///
-    /// As [`send`](Self::send), for all records.
+    /// On return all records are acknowledged at the durability in force.
     ///
     /// # Blocking
     ///
-    /// As [`send`](Self::send).
+    /// At [`Durability::Sync`], for a sync of each partition concerned, up to eight of them side by
+    /// side. With [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
     pub fn send_batch<'a>(
         &self,
         records: impl IntoIterator<Item = Record<'a>>,
@@ -401,15 +435,20 @@ impl Producer {
         Ok(done.into_iter().flatten().collect())
     }
 
-    /// Makes everything durable that this producer, or a clone of it, appended at any level.
+    /// Makes everything durable that this producer and its clones appended, at any level.
     ///
     /// # Errors
     ///
-    /// [`Error::SyncFailed`] and its kin; the outcome is unknown.
+    /// [`Error::SyncFailed`] and [`Error::Poisoned`] for the first partition that could not be
+    /// synced; all were tried. [`Error::Closed`].
+    ///
+    /// # Durability
+    ///
+    /// On `Ok` all these records are on stable storage.
     ///
     /// # Blocking
     ///
-    /// For the disk.
+    /// For a sync of each partition concerned, up to eight of them side by side.
     pub fn flush(&self) -> Result<()> {
         let flushed = self.inner.unflushed.flush();
         // Asked last: a broker that was closed meanwhile has partitions that are closed too.
@@ -575,100 +614,5 @@ impl fmt::Debug for Producer {
 impl Named {
     fn is_fenced(&self) -> bool {
         self.shared.epoch.load(Ordering::Acquire) != self.epoch
-    }
-}
-
-/// The acknowledgement of an enqueued record. Resolves when the record is durable at the level in
-/// force; at [`Durability::Os`] and [`Durability::Interval`] that is at once. A [`Future`] too:
-/// polling never blocks, and needs the background threads, [`Broker::tick`] or a flush to make
-/// progress.
-#[must_use = "dropping a delivery is fire and forget; say so with drop()"]
-pub struct Delivery {
-    core: Arc<PartitionCore>,
-    end: u64,
-    waits: bool,
-    metadata: RecordMetadata,
-    /// Where its task waits, once it was polled.
-    place: Option<u64>,
-    _run: Arc<Run>,
-}
-
-impl Drop for Delivery {
-    fn drop(&mut self) {
-        if let Some(place) = self.place {
-            self.core.forget_waiter(self.end, place);
-        }
-    }
-}
-
-impl Delivery {
-    /// Waits until the record is durable.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::SyncFailed`] and [`Error::Closed`]: the outcome is unknown. [`Error::UnknownTopic`]:
-    /// the topic was deleted, and the record with it.
-    ///
-    /// # Blocking
-    ///
-    /// For a sync of the disk, shared with all who wait.
-    pub fn wait(self) -> Result<RecordMetadata> {
-        if self.waits {
-            self.core.wait_durable(self.end)?;
-        }
-        Ok(self.metadata)
-    }
-
-    /// Waits at most this long; `None` when the time is over first.
-    ///
-    /// # Errors
-    ///
-    /// As [`wait`](Self::wait).
-    ///
-    /// # Blocking
-    ///
-    /// At most `timeout`, however long the disk takes. Without background threads the sync runs
-    /// in this call, and is not interrupted.
-    #[must_use = "the answer may be an error"]
-    pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<RecordMetadata>> {
-        if !self.waits {
-            return Some(Ok(self.metadata));
-        }
-        // A timeout too long for the clock is no timeout.
-        let waited = match real_now().checked_add(timeout) {
-            Some(deadline) => self.core.wait_durable_until(self.end, deadline),
-            None => self.core.wait_durable(self.end),
-        };
-        match waited {
-            Err(Error::Timeout) => None,
-            waited => Some(waited.map(|()| self.metadata)),
-        }
-    }
-
-    /// Where the record went; known from the start.
-    #[must_use]
-    pub fn metadata(&self) -> RecordMetadata {
-        self.metadata
-    }
-}
-
-impl Future for Delivery {
-    type Output = Result<RecordMetadata>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        if !this.waits {
-            return Poll::Ready(Ok(this.metadata));
-        }
-        match this.core.poll_durable(this.end, context.waker(), &mut this.place) {
-            Some(answer) => Poll::Ready(answer.map(|()| this.metadata)),
-            None => Poll::Pending,
-        }
-    }
-}
-
-impl fmt::Debug for Delivery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delivery").field("metadata", &self.metadata).finish_non_exhaustive()
     }
 }

@@ -1,0 +1,143 @@
+//! The acknowledgement of a record that was appended without waiting.
+//!
+//! Owns: waiting for one record, as a call or as a future. Must not know: how a record is appended,
+//! how a sync is shared.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::broker::Run;
+use crate::clock::real_now;
+use crate::error::{Error, Result};
+use crate::partition::PartitionCore;
+use crate::record::RecordMetadata;
+
+/// The acknowledgement of a record that [`Producer::enqueue`](crate::Producer::enqueue) appended. Resolves when the record is
+/// durable at the durability in force; at [`Durability::Os`](crate::Durability::Os) and [`Durability::Interval`](crate::Durability::Interval) at once.
+///
+/// It can be waited for, or awaited: it is a [`Future`] for any executor, without any feature.
+/// Polling it never blocks. It makes progress by the broker's background threads; without them, by
+/// [`Broker::tick`](crate::Broker::tick) or a flush.
+///
+/// ```
+/// # use logpond::{Broker, Record, TopicConfig};
+/// # let broker = Broker::in_memory()?;
+/// # broker.ensure_topic("jobs", TopicConfig::new(1))?;
+/// let producer = broker.producer();
+/// let jobs = ["resize", "encode", "upload"];
+/// let enqueue = |job| producer.enqueue(Record::to("jobs").value(job));
+/// let deliveries = jobs.into_iter().map(enqueue).collect::<Result<Vec<_>, _>>()?;
+/// for delivery in deliveries {
+///     let sent = delivery.wait()?; // a few syncs serve all of them
+///     println!("offset {} is durable", sent.offset);
+/// }
+/// # Ok::<(), logpond::Error>(())
+/// ```
+#[must_use = "dropping a delivery is fire and forget; say so with drop()"]
+pub struct Delivery {
+    core: Arc<PartitionCore>,
+    end: u64,
+    waits: bool,
+    metadata: RecordMetadata,
+    /// Where its task waits, once it was polled.
+    place: Option<u64>,
+    _run: Arc<Run>,
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.core.forget_waiter(self.end, place);
+        }
+    }
+}
+
+impl Delivery {
+    /// The delivery of a record: it `waits` until the log is durable up to `end`, or resolves at
+    /// once.
+    pub(super) fn new(
+        core: Arc<PartitionCore>,
+        end: u64,
+        waits: bool,
+        metadata: RecordMetadata,
+        run: Arc<Run>,
+    ) -> Self {
+        Self { core, end, waits, metadata, place: None, _run: run }
+    }
+
+    /// Waits until the record is durable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SyncFailed`], [`Error::Poisoned`] and [`Error::Closed`]: the record may or may not
+    /// be stored. [`Error::UnknownTopic`]: the topic was deleted, and the record with it.
+    ///
+    /// # Blocking
+    ///
+    /// For a sync of the disk, which all waiting callers share.
+    pub fn wait(self) -> Result<RecordMetadata> {
+        if self.waits {
+            self.core.wait_durable(self.end)?;
+        }
+        Ok(self.metadata)
+    }
+
+    /// Waits until the record is durable, at most `timeout`. Returns `None` if the time is over
+    /// first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SyncFailed`], [`Error::Poisoned`] and [`Error::Closed`]: the record may or may not
+    /// be stored. [`Error::UnknownTopic`]: the topic was deleted, and the record with it.
+    ///
+    /// # Blocking
+    ///
+    /// At most `timeout` of real time, however long the disk takes. Without background threads the
+    /// sync runs in this call and is not interrupted.
+    #[must_use = "the answer may be an error"]
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<RecordMetadata>> {
+        if !self.waits {
+            return Some(Ok(self.metadata));
+        }
+        // A timeout too long for the clock is no timeout.
+        let waited = match real_now().checked_add(timeout) {
+            Some(deadline) => self.core.wait_durable_until(self.end, deadline),
+            None => self.core.wait_durable(self.end),
+        };
+        match waited {
+            Err(Error::Timeout) => None,
+            waited => Some(waited.map(|()| self.metadata)),
+        }
+    }
+
+    /// Returns the record's partition, offset and timestamp, which are known from the start.
+    #[must_use]
+    pub fn metadata(&self) -> RecordMetadata {
+        self.metadata
+    }
+}
+
+impl Future for Delivery {
+    type Output = Result<RecordMetadata>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if !this.waits {
+            return Poll::Ready(Ok(this.metadata));
+        }
+        match this.core.poll_durable(this.end, context.waker(), &mut this.place) {
+            Some(answer) => Poll::Ready(answer.map(|()| this.metadata)),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery").field("metadata", &self.metadata).finish_non_exhaustive()
+    }
+}
