@@ -25,20 +25,38 @@ mod topics;
 mod verify;
 
 impl Broker {
-    /// For creating, deleting and describing topics.
+    /// Returns a handle for administration: topics, groups, retention, compaction, verification.
+    #[doc(alias = "AdminClient")]
     #[must_use]
     pub fn admin(&self) -> Admin {
         Admin { broker: self.clone() }
     }
 }
 
-/// Administers the topics of a broker. Cheap to clone; keeps the broker open.
+/// Administers topics and groups of a broker. Cheap to clone; keeps the broker open.
+///
+/// ```
+/// # use logpond::{Broker, Record, StartAt, TopicConfig};
+/// # let broker = Broker::in_memory()?;
+/// let admin = broker.admin();
+/// admin.create_topic("orders", TopicConfig::new(2))?;
+/// admin.add_partitions("orders", 4)?;
+/// assert_eq!(admin.describe_topic("orders")?.partitions.len(), 4);
+///
+/// broker.consumer("billing").subscribe(["orders"]).open()?.close()?;
+/// let offsets = admin.reset_offsets("billing", "orders", StartAt::Earliest)?;
+/// assert_eq!(offsets.len(), 4);
+/// # Ok::<(), logpond::Error>(())
+/// ```
+#[doc(alias = "AdminClient")]
+#[doc(alias = "KafkaAdminClient")]
 #[derive(Clone)]
 pub struct Admin {
     broker: Broker,
 }
 
-/// A topic, described.
+/// A topic as [`Admin::describe_topic`] shows it.
+#[doc(alias = "TopicDescription")]
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct TopicInfo {
@@ -50,7 +68,7 @@ pub struct TopicInfo {
     pub partitions: Vec<PartitionInfo>,
 }
 
-/// A partition, described.
+/// A partition as [`Admin::describe_topic`] shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PartitionInfo {
@@ -79,29 +97,35 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// [`Error::TopicExists`](crate::Error::TopicExists); otherwise as [`Broker::ensure_topic`].
+    /// [`Error::TopicExists`](crate::Error::TopicExists);
+    /// [`Error::InvalidName`](crate::Error::InvalidName); [`Error::Config`](crate::Error::Config)
+    /// for a setting that cannot work; [`Error::StorageFull`](crate::Error::StorageFull),
+    /// [`Error::Io`](crate::Error::Io), [`Error::ReadOnly`](crate::Error::ReadOnly),
+    /// [`Error::Closed`](crate::Error::Closed).
     ///
     /// # Durability
     ///
-    /// On return the topic is there after any crash; after a crash before, all of it or nothing.
+    /// On return the topic exists after any crash. A crash before that leaves all of it or nothing.
     ///
     /// # Blocking
     ///
-    /// For the disk, a few syncs per partition.
+    /// For the disk: a few syncs per partition.
+    #[doc(alias = "createTopics")]
     pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         let shared = self.run().create_topic(name, config)?;
         Ok(Topic::new(shared, self.broker.lifeline()))
     }
 
-    /// Deletes a topic, its records and what groups committed for it. Messages that are held stay
-    /// readable; calls on other handles of the topic, also those that wait,
-    /// get [`Error::UnknownTopic`](crate::Error::UnknownTopic).
+    /// Deletes a topic, its records and what groups have committed for it. Messages that are held
+    /// stay readable. Calls on other handles of the topic, also waiting ones, return
+    /// [`Error::UnknownTopic`](crate::Error::UnknownTopic).
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownTopic`](crate::Error::UnknownTopic). After
-    /// [`Error::Io`](crate::Error::Io) the topic is gone, and the rest of its files are removed at
-    /// the next open.
+    /// [`Error::UnknownTopic`](crate::Error::UnknownTopic);
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly); [`Error::Closed`](crate::Error::Closed). After
+    /// [`Error::Io`](crate::Error::Io) the topic is deleted, and the next opening removes the rest
+    /// of its files.
     ///
     /// # Durability
     ///
@@ -110,25 +134,29 @@ impl Admin {
     /// # Blocking
     ///
     /// For the disk.
+    #[doc(alias = "deleteTopics")]
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         self.run().delete_topic(name)
     }
 
-    /// All topics, by name.
+    /// Returns all topics, by name.
     ///
     /// # Errors
     ///
     /// [`Error::Closed`](crate::Error::Closed).
+    #[doc(alias = "listTopics")]
     pub fn topics(&self) -> Result<Vec<TopicInfo>> {
         self.run().check_open()?;
         Ok(self.run().all_topics().iter().map(|topic| describe(topic)).collect())
     }
 
-    /// One topic.
+    /// Returns one topic.
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownTopic`](crate::Error::UnknownTopic).
+    /// [`Error::UnknownTopic`](crate::Error::UnknownTopic),
+    /// [`Error::Closed`](crate::Error::Closed).
+    #[doc(alias = "describeTopics")]
     pub fn describe_topic(&self, name: &str) -> Result<TopicInfo> {
         Ok(describe(&*self.run().topic(name)?))
     }

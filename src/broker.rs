@@ -39,12 +39,12 @@ mod tests;
 mod topics;
 mod workers;
 
-/// A broker: topics, producers, consumers and groups over one data directory, or over memory.
+/// A broker: topics, producers, consumers and groups over one data directory, or over heap memory.
 ///
-/// Cheap to clone and free to share between threads. The broker stays open while any handle of it
-/// lives: clones, topics, partitions, producers, consumers. Dropping the last one stops the
-/// background threads and frees the directory without any flush; [`close`](Self::close) is the end
-/// that flushes and gives an answer.
+/// Cheap to clone and safe to share between threads. The broker stays open as long as any handle of
+/// it lives: a clone, topic, partition, producer or consumer. Dropping the last one stops the
+/// background threads and frees the directory, without a flush. [`close`](Self::close) flushes,
+/// marks a clean shutdown and reports what failed.
 ///
 /// ```
 /// use logpond::{Broker, Record, TopicConfig};
@@ -61,6 +61,8 @@ mod workers;
 /// inbox.commit()?;
 /// # Ok::<(), logpond::Error>(())
 /// ```
+#[doc(alias = "KafkaServer")]
+#[doc(alias = "kafka")]
 #[derive(Clone)]
 pub struct Broker {
     run: Arc<Run>,
@@ -96,39 +98,44 @@ impl fmt::Debug for Run {
 }
 
 impl Broker {
-    /// Opens the broker of a directory with the default settings, and creates the directory, with
-    /// missing parents, if there is none.
+    /// Opens the broker of a directory with the default settings. Creates the directory, with
+    /// missing parents, if it does not exist.
     ///
     /// # Errors
     ///
-    /// [`Error::Locked`] when another broker has the directory and keeps it for as long as
-    /// [`lock_wait`](BrokerBuilder::lock_wait) says, [`Error::Corrupt`] when its
-    /// internal logs are damaged (what is wrong with topics is in [`recovery`](Self::recovery)), [`Error::UnsupportedVersion`], [`Error::Io`], [`Error::StorageFull`], and
-    /// [`Error::Config`] when every user of the machine may write to the directory.
+    /// - [`Error::Locked`]: another broker has the directory, and keeps it for as long as
+    ///   [`lock_wait`](BrokerBuilder::lock_wait).
+    /// - [`Error::Corrupt`]: an internal log is damaged. [`salvage`](crate::salvage) copies what
+    ///   can be read. Damage in topics does not fail the opening; it is in
+    ///   [`recovery`](Self::recovery).
+    /// - [`Error::UnsupportedVersion`]: a newer build wrote the directory.
+    /// - [`Error::Config`]: every user of the machine may write to the directory.
+    /// - [`Error::StorageFull`], [`Error::ReadOnly`], [`Error::Io`]: of the file system.
     ///
     /// # Durability
     ///
-    /// On return the directory is durable. What recovery did is in [`recovery`](Self::recovery).
+    /// On return the directory and everything that recovery did are durable.
     ///
     /// # Blocking
     ///
-    /// For the disk; for another broker that has the directory up to
+    /// For the disk. For another broker that has the directory, up to
     /// [`lock_wait`](BrokerBuilder::lock_wait), and up to a second if it is of this process and
     /// closing.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         Self::builder().data_dir(dir).open()
     }
 
-    /// A broker on heap memory: the same engine, nothing on disk, gone with its last handle.
+    /// Opens a broker on heap memory: the same engine with nothing on disk. Its data is gone with
+    /// its last handle.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] when threads or memory cannot be had.
+    /// [`Error::Io`] if a thread cannot be started or memory cannot be had.
     pub fn in_memory() -> Result<Self> {
         Self::builder().in_memory().open()
     }
 
-    /// For other settings than the defaults.
+    /// Returns the settings of a broker, to be changed before it is opened.
     pub fn builder() -> BrokerBuilder {
         BrokerBuilder::default()
     }
@@ -181,7 +188,7 @@ impl Broker {
         Ok(Topic::new(shared, self.lifeline()))
     }
 
-    /// The topic of this name.
+    /// Returns the topic of this name.
     ///
     /// # Errors
     ///
@@ -190,46 +197,54 @@ impl Broker {
         Ok(Topic::new(self.run.topic(name)?, self.lifeline()))
     }
 
-    /// What recovery found and did when this broker was opened.
+    /// Returns what recovery found and did when this broker was opened.
     #[must_use]
     pub fn recovery(&self) -> &RecoveryReport {
         &self.run.recovery
     }
 
-    /// Makes everything durable that was appended before the call, whatever its level.
+    /// Makes everything durable that was appended before the call, at any level.
     ///
     /// # Errors
     ///
-    /// [`Error::SyncFailed`] for the first partition that could not be synced; the others were.
+    /// [`Error::SyncFailed`] or [`Error::Poisoned`] of the first partition that could not be
+    /// synced; all were tried. [`Error::Closed`].
+    ///
+    /// # Durability
+    ///
+    /// On `Ok` all these records are on stable storage.
     ///
     /// # Blocking
     ///
-    /// For the disk.
+    /// For a sync of each partition with un-synced records, up to eight of them side by side.
     pub fn flush(&self) -> Result<()> {
         self.run.flush()
     }
 
-    /// One round of the work that background threads do otherwise: space ahead, due syncs,
-    /// footers, retention, recovery points. For [`background(false)`](BrokerBuilder::background).
+    /// Does one round of what the background threads do otherwise: allocate space ahead, run due
+    /// syncs, write footers, apply retention, compact, store recovery points, evict members that do
+    /// not poll. For [`background(false)`](BrokerBuilder::background).
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] and its kin for what could not be written; [`Error::Closed`].
+    /// [`Error::StorageFull`], [`Error::SyncFailed`] or [`Error::Io`] of the first step that
+    /// failed; the other steps were done. [`Error::Closed`].
     ///
     /// # Blocking
     ///
-    /// For the disk.
+    /// For the disk, until the round is done.
     pub fn tick(&self) -> Result<()> {
         self.run.tick()
     }
 
-    /// Flushes everything, marks a clean end and closes the engine for all clones and handles:
-    /// their later and waiting calls get [`Error::Closed`]. When it returns the directory can be
+    /// Flushes everything, marks a clean shutdown and closes the engine for all clones and handles:
+    /// their later and waiting calls return [`Error::Closed`]. On return the directory can be
     /// opened again. Messages stay readable.
     ///
     /// # Errors
     ///
-    /// What could not be flushed; the engine is closed all the same, and the next open recovers.
+    /// [`Error::SyncFailed`] or [`Error::Io`] for what could not be flushed. The engine is closed
+    /// all the same, and the next opening recovers.
     ///
     /// # Durability
     ///
@@ -237,7 +252,7 @@ impl Broker {
     ///
     /// # Blocking
     ///
-    /// For the disk and the current step of the background threads.
+    /// For the disk, and for the current step of the background threads.
     pub fn close(self) -> Result<()> {
         self.run.close()
     }

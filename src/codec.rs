@@ -26,11 +26,10 @@ const CLAIM_LIMIT: usize = 1 << 30;
 
 /// Turns values of `T` into bytes and back.
 ///
-/// Errors are logged: what a codec says in one must hold no part of a value. [`Bincode`] and `Json` say
-/// what kind of error it is, and where.
-///
-/// A codec is called outside of all locks. What it fails with, or panics with, is its caller's; a
-/// consumer has moved on by then, so bytes that do not decode never hold it up.
+/// A codec is called outside of all locks. Its errors and panics reach the caller that sends or
+/// reads; a consumer has moved on by then, so bytes that do not decode never block it. Errors are
+/// logged: the text of one must not contain any part of a value. [`Bincode`] and `Json` name only
+/// the kind of error and where it is.
 ///
 /// ```
 /// use logpond::{Codec, CodecError};
@@ -54,6 +53,9 @@ const CLAIM_LIMIT: usize = 1 << 30;
 ///     }
 /// }
 /// ```
+#[doc(alias = "Serializer")]
+#[doc(alias = "Deserializer")]
+#[doc(alias = "Serde")]
 pub trait Codec<T>: Send + Sync + 'static {
     /// The codec's name, for errors.
     fn name(&self) -> &'static str;

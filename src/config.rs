@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// What an acknowledgement means: when the call returns `Ok`, which failures the record survives.
+/// What an acknowledgement means: which failures a record survives once the call has returned `Ok`.
 ///
 /// | level | acknowledged when | survives process death | survives power loss |
 /// |---|---|---|---|
@@ -14,7 +14,26 @@ use crate::error::{Error, Result};
 /// | `Interval` | published; synced in the background | yes | all but the last interval |
 /// | `Sync` | a sync that began after it was published has returned | yes | yes |
 ///
-/// Set per broker, per topic and per producer; the narrowest setting wins.
+/// Set per broker, per topic and per producer; the narrowest setting counts.
+///
+/// ```
+/// use logpond::{Broker, Durability, Record, TopicConfig};
+/// use std::time::Duration;
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path();
+/// let broker = Broker::open(path)?; // Sync
+/// let every = Duration::from_millis(50);
+/// let clicks = TopicConfig::new(4).durability(Durability::Interval { every, bytes: 1 << 20 });
+/// broker.ensure_topic("clicks", clicks)?;
+/// let drafts = broker.producer_builder().durability(Durability::Os).build()?;
+/// drafts.send(Record::to("clicks").value("home"))?; // published; not waited for
+/// # broker.close()?;
+/// # Ok::<(), logpond::Error>(())
+/// ```
+#[doc(alias = "acks")]
+#[doc(alias = "flush.messages")]
+#[doc(alias = "flush.ms")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Durability {
     /// Acknowledged when published: survives kill -9, not a power cut.
@@ -22,8 +41,9 @@ pub enum Durability {
     /// Acknowledged when published, and synced in the background: a sync begins `every` after the
     /// first un-synced append, or as soon as `bytes` are un-synced.
     ///
-    /// Each partition has its own interval and its own sync. Up to 16 of a broker are in flight:
-    /// where P of them fall due together, the last begins about P / 16 syncs of the disk later.
+    /// Each partition has its own interval and its own sync. A broker has up to 16 syncs in flight:
+    /// if P partitions fall due together, the last sync begins about P / 16 syncs of the disk
+    /// later.
     Interval {
         /// How long after an append its sync begins at the latest, on the broker's clock, unless
         /// more syncs are due than can be in flight.
@@ -37,19 +57,22 @@ pub enum Durability {
 }
 
 /// What a topic keeps.
+#[doc(alias = "cleanup.policy")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Cleanup {
-    /// Whole segments go when they are older or larger than the retention settings allow.
+    /// Whole segments are removed when they are older, or the partition is larger, than the
+    /// retention settings allow.
     #[default]
     Delete,
-    /// The latest record of each key stays; a record without a value deletes its key. Records
+    /// The latest record of each key is kept; a record without a value deletes its key. Records
     /// without a key are refused. See [`docs::compaction`](crate::docs::compaction).
     Compact,
-    /// Both.
+    /// Both: superseded records are removed, and whole segments by the retention settings.
     CompactAndDelete,
 }
 
-/// Whose time a record bears.
+/// Which time a record gets.
+#[doc(alias = "message.timestamp.type")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum TimestampType {
     /// The record's own, or the broker's clock where it has none.
@@ -62,13 +85,14 @@ pub enum TimestampType {
 /// What opening does about damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RecoveryPolicy {
-    /// Opens: a torn tail is cut, damage below it is in the report and readable around. A partition
-    /// whose directory or files are missing or cannot be read is unavailable.
+    /// Opens. A torn tail is cut; damage before it is reported, and the rest stays readable. A
+    /// partition whose directory or files are missing or cannot be read is unavailable.
     #[default]
     CutTornTail,
-    /// Any cut or damage fails the open, and the partition concerned is not changed.
+    /// Any cut or damage fails the opening; the partition concerned is not changed.
     Strict,
-    /// As `CutTornTail`, and consumers skip what is damaged instead of getting an error.
+    /// Opens as `CutTornTail` does; consumers skip damaged records instead of getting an error, and
+    /// report them as gaps.
     ReadAroundDamage,
 }
 
@@ -77,15 +101,15 @@ pub enum RecoveryPolicy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum WhenFull {
-    /// It is refused with [`Error::StorageFull`], a definite error. Reading, committing and
-    /// deleting go on, and appends resume when retention or a deletion has made room.
+    /// The append is refused with [`Error::StorageFull`], a definite error. Reading, committing and
+    /// deleting continue. Appends work again once retention or a deletion has made space.
     #[default]
     Refuse,
-    /// The oldest records make room, whichever topic they belong to: whole sealed segments, by the
-    /// age of their youngest record, of topics that are not only compacted. Where no partition has
-    /// a sealed segment left, the last segment of the partition that is appended to goes, with all
-    /// that is in it: keep [`TopicConfig::segment_bytes`] a small part of the budget. If that is
-    /// empty too, the append is refused.
+    /// The oldest records make space, of whichever topic: whole sealed segments, by the age of
+    /// their youngest record, of topics that are not only compacted. If no partition has a sealed
+    /// segment left, the last segment of the partition that is appended to is removed with
+    /// everything in it: keep [`TopicConfig::segment_bytes`] small compared with the budget. If
+    /// that segment is empty too, the append is refused.
     DropOldest,
     /// It waits until retention, a deletion or a compaction has made room: a bounded channel. The
     /// broker looks at once for what can be removed or compacted by the settings of the topics, and
@@ -157,15 +181,18 @@ pub enum ReadMode {
     Copy,
 }
 
-/// Where a consumer starts when nothing is committed
-/// ([`start`](crate::ConsumerBuilder::start)), and where it continues when its position is out of
-/// range ([`out_of_range`](crate::ConsumerBuilder::out_of_range)).
+/// Where a consumer starts if nothing is committed ([`start`](crate::ConsumerBuilder::start)),
+/// where it continues if its position is out of range
+/// ([`out_of_range`](crate::ConsumerBuilder::out_of_range)), and where a
+/// [`seek`](crate::Consumer::seek) goes.
+#[doc(alias = "auto.offset.reset")]
+#[doc(alias = "OffsetSpec")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StartAt {
     /// The log start offset.
     #[default]
     Earliest,
-    /// The end: only what comes later.
+    /// The end: only records that are appended later.
     Latest,
     /// This offset; the nearest end if that is out of range.
     Offset(u64),
@@ -176,14 +203,15 @@ pub enum StartAt {
 }
 
 /// Who commits a group's positions, and when.
+#[doc(alias = "enable.auto.commit")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CommitMode {
-    /// The application, by [`Consumer::commit`](crate::Consumer::commit) and its kin.
+    /// The application commits, by [`Consumer::commit`](crate::Consumer::commit) and its relatives.
     #[default]
     Manual,
-    /// The consumer, inside `poll`, also while it waits there, and `close`; a stream only when it
-    /// is polled. It covers only what a LATER poll has passed, never
-    /// what was merely handed out.
+    /// The consumer commits: inside `poll`, also while it waits there, and in `close`; a stream
+    /// only when it is polled. Only messages that an earlier poll returned are committed, never
+    /// those of the latest one.
     Auto {
         /// The time between two commits, on the broker's clock. More than zero.
         every: Duration,
@@ -230,44 +258,55 @@ pub(crate) const RECORD_BYTES_DEFAULT: u32 = 1 << 20;
 /// let config = TopicConfig::new(4).durability(Durability::Os).retention(Duration::from_secs(3600));
 /// assert_eq!(config.partitions, 4);
 /// ```
+#[doc(alias = "NewTopic")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TopicConfig {
     /// How many partitions, 1 to 10,000.
     pub partitions: u32,
-    /// What an acknowledgement means; `None` takes the broker's setting. Fixes how the topic's
+    /// What an acknowledgement means. `None` takes the broker's setting. It decides how the topic's
     /// files are written, so it cannot be altered; a producer can have its own.
     pub durability: Option<Durability>,
-    /// How long records are kept; [`Duration::MAX`] is for ever. Default 7 days. Whole segments go
-    /// once all of their records are older, as [`docs::retention`](crate::docs::retention) tells.
-    /// Stored, and without effect while [`cleanup`](Self::cleanup) is [`Cleanup::Compact`].
+    /// How long records are kept. Default 7 days; [`Duration::MAX`] is for ever. A segment is
+    /// removed once all of its records are older: see [`docs::retention`](crate::docs::retention).
+    /// Stored, but without effect, while [`cleanup`](Self::cleanup) is [`Cleanup::Compact`].
+    #[doc(alias = "retention.ms")]
     pub retention: Duration,
-    /// How many bytes each partition keeps; `u64::MAX`, the default, is no limit. The oldest
-    /// segments go as long as that much is left without them; the one that is appended to stays.
-    /// Stored, and without effect while [`cleanup`](Self::cleanup) is [`Cleanup::Compact`].
+    /// How many bytes each partition keeps at least. Default `u64::MAX`, no limit. The oldest
+    /// segment is removed as long as that many bytes are left without it; the segment that is
+    /// appended to is kept. Stored, but without effect, while [`cleanup`](Self::cleanup) is
+    /// [`Cleanup::Compact`].
+    #[doc(alias = "retention.bytes")]
     pub retention_bytes: u64,
-    /// The size of a segment: 16 KiB to 1 GiB, default 64 MiB.
+    /// The size of a segment: 16 KiB to 1 GiB. Default 64 MiB.
+    #[doc(alias = "segment.bytes")]
     pub segment_bytes: u64,
-    /// The age of its first record at which a segment is rolled although it is not full. Default
-    /// 7 days; [`Duration::MAX`] is never.
+    /// The age of its first record at which a segment is rolled although it is not full. Default 7
+    /// days; [`Duration::MAX`] is never.
+    #[doc(alias = "segment.ms")]
     pub segment_age: Duration,
     /// What the topic keeps. Default [`Cleanup::Delete`].
+    #[doc(alias = "cleanup.policy")]
     pub cleanup: Cleanup,
     /// How long a tombstone is kept in a compacted topic, counted from the first compaction that
-    /// sees it; [`Duration::MAX`] is for ever. Default 24 hours.
+    /// reads it. Default 24 hours; [`Duration::MAX`] is for ever.
+    #[doc(alias = "delete.retention.ms")]
     pub tombstone_retention: Duration,
-    /// The share of the sealed bytes that were not compacted yet at which compaction starts by
-    /// itself, 0 to 1. Default 0.5.
+    /// The share of sealed bytes, 0 to 1, that must not have been compacted yet for a compaction to
+    /// start by itself. Default 0.5.
+    #[doc(alias = "min.cleanable.dirty.ratio")]
     pub min_dirty_ratio: f64,
-    /// The most that one record may hold in key, value and headers; `None` is 1 MiB or what a
-    /// segment holds, whichever is less.
+    /// How many bytes one record may have at most in key, value and headers. `None`, the default,
+    /// is 1 MiB, or what a segment holds if that is less.
+    #[doc(alias = "max.message.bytes")]
     pub max_record_bytes: Option<u32>,
-    /// Whose time a record bears. Default [`TimestampType::CreateTime`].
+    /// Which time a record gets. Default [`TimestampType::CreateTime`].
+    #[doc(alias = "message.timestamp.type")]
     pub timestamps: TimestampType,
 }
 
 impl TopicConfig {
-    /// The defaults, for a topic of this many partitions.
+    /// Returns the default settings for a topic with this many partitions.
     #[must_use]
     pub fn new(partitions: u32) -> Self {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -57,9 +57,8 @@ pub(crate) struct Settings {
     reads_around_damage: bool,
 }
 
-/// Records that were removed from a partition before the consumer had read them, with those that
-/// its [`out_of_range`](ConsumerBuilder::out_of_range) then passed over, or records that it skipped
-/// as damaged.
+/// Offsets that a consumer missed: retention removed the records before it read them, its
+/// [`out_of_range`](ConsumerBuilder::out_of_range) passed over them, or it skipped them as damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gap {
@@ -78,11 +77,27 @@ enum Role {
     Member(Membership),
 }
 
-/// Reads records. One thread at a time, which `&mut self` checks; a [`ConsumerHandle`] is the
-/// thing to keep elsewhere. Keeps the broker open.
+/// Reads records, alone or as a member of a group. It belongs to one thread at a time, which `&mut
+/// self` checks; give other threads a [`ConsumerHandle`]. Keeps the broker open.
 ///
-/// Dropping a consumer leaves its group at once, commits nothing and calls nobody back;
-/// [`close`](Self::close) does both.
+/// ```
+/// # use logpond::{Broker, Record, TopicConfig};
+/// # use std::time::Duration;
+/// # let broker = Broker::in_memory()?;
+/// # broker.ensure_topic("emails", TopicConfig::new(4))?;
+/// # broker.producer().send(Record::to("emails").key("user-7").value("welcome!"))?;
+/// let mut inbox = broker.consumer("mailer").subscribe(["emails"]).open()?;
+/// for message in inbox.poll(Duration::from_secs(1))?.iter() {
+///     println!("{:?}: {:?}", message.key(), message.value());
+/// }
+/// inbox.commit()?; // the work is done: these messages are not handed out again
+/// inbox.close()?;
+/// # Ok::<(), logpond::Error>(())
+/// ```
+///
+/// A consumer that is dropped leaves its group at once, without a commit and without a callback.
+/// [`close`](Self::close) commits in auto mode and calls back.
+#[doc(alias = "KafkaConsumer")]
 pub struct Consumer {
     run: Arc<Run>,
     role: Role,
@@ -181,34 +196,38 @@ impl Consumer {
         }
     }
 
-    /// Waits up to `timeout` for messages and returns those there are, at least one unless the
-    /// time is over. `Duration::ZERO` never waits. Follows the group's plan first: partitions that
-    /// are to move are given up, and new ones taken over, here, and the rebalance callback runs. A
-    /// member that was evicted hears of its loss and joins again.
+    /// Returns the next messages: those that are there, or, if there are none, what arrives within
+    /// `timeout`. The batch is empty if nothing has arrived by then. `Duration::ZERO` never waits.
+    ///
+    /// First the member follows its group's plan: it gives up partitions that are to move, takes
+    /// over new ones, and runs the rebalance callback. A member that was evicted joins again.
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] when the next record of a partition is damaged: what precedes it was
-    /// returned before, and it is returned again until the consumer seeks past it. Once, when a
-    /// partition is unavailable, because its directory or a file in it is missing or cannot be
-    /// read, if the consumer has others.
-    /// [`Error::Truncated`], once for each partition, when a recovery cut the log below the
-    /// committed offset; the position is then the cut, or the log start if that is higher, so new
-    /// records are read. Nothing is committed of the partition before this error was returned.
-    /// [`Error::OffsetOutOfRange`] where [`out_of_range`](ConsumerBuilder::out_of_range) asks for it
-    /// with [`StartAt::Error`]. [`Error::Fenced`] when a newer consumer has taken the instance id.
-    /// [`Error::UnknownTopic`], without a group or with [`assign`](ConsumerBuilder::assign), when a
-    /// topic was deleted. [`Error::Closed`] after [`ConsumerHandle::shutdown`] or
-    /// [`Broker::close`].
+    /// - [`Error::Corrupt`]: the next record of a partition is damaged. What precedes it was
+    ///   returned before. Returned by every poll until the consumer [seeks](Self::seek) to the end
+    ///   of the damaged offsets. For an unavailable partition beside others: returned once.
+    /// - [`Error::Truncated`]: a recovery cut the log below the committed offset. Returned once per
+    ///   partition; then new records are read, from the cut or the log start, whichever is higher.
+    ///   Nothing is committed of the partition before this error was returned.
+    /// - [`Error::OffsetOutOfRange`]: the records at the position were removed, and
+    ///   [`out_of_range`](ConsumerBuilder::out_of_range) is [`StartAt::Error`].
+    /// - [`Error::NoOffset`]: nothing is committed, and [`start`](ConsumerBuilder::start) is
+    ///   [`StartAt::Error`].
+    /// - [`Error::Fenced`]: a newer consumer has taken the instance id.
+    /// - [`Error::UnknownTopic`]: a topic was deleted. Only without a group, or with
+    ///   [`assign`](crate::ConsumerBuilder::assign).
+    /// - [`Error::Io`]: the disk could not be read.
+    /// - [`Error::Closed`]: after [`ConsumerHandle::shutdown`] or [`Broker::close`].
     ///
-    /// An error that is returned again until the caller does something about it is returned at once
-    /// the first time, and after others have had records; else when `timeout` is over.
+    /// An error that lasts until the caller acts is returned at once the first time, and again
+    /// after other partitions had records; otherwise when `timeout` is over.
     ///
     /// [`Broker::close`]: crate::Broker::close
     ///
     /// # Blocking
     ///
-    /// At most `timeout`, in real time, without spinning; for the disk where data is not in
+    /// At most `timeout` of real time, without spinning; also for the disk, if the data is not in
     /// memory.
     pub fn poll(&mut self, timeout: Duration) -> Result<Batch> {
         self.give_back_ahead();
@@ -219,11 +238,11 @@ impl Consumer {
         Ok(batch)
     }
 
-    /// Waits for the next message.
+    /// Waits for the next message and returns it.
     ///
     /// # Errors
     ///
-    /// As [`poll`](Self::poll); [`Error::Timeout`] when [`ConsumerHandle::wake`] ends the wait.
+    /// Those of [`poll`](Self::poll). [`Error::Timeout`] if [`ConsumerHandle::wake`] ends the wait.
     ///
     /// # Blocking
     ///
@@ -235,33 +254,38 @@ impl Consumer {
         }
     }
 
-    /// Waits up to `timeout` for the next message; `None` when the time is over.
+    /// Waits for the next message, at most `timeout`. Returns `None` if the time is over first.
     ///
     /// # Errors
     ///
-    /// As [`poll`](Self::poll).
+    /// Those of [`poll`](Self::poll).
     ///
     /// # Blocking
     ///
-    /// At most `timeout`.
+    /// At most `timeout` of real time.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Message>> {
         self.next_message(&Wait::up_to(timeout))
     }
 
-    /// The next message, if there is one now.
+    /// Returns the next message if there is one now.
     ///
     /// # Errors
     ///
-    /// As [`poll`](Self::poll).
+    /// Those of [`poll`](Self::poll).
+    ///
+    /// # Blocking
+    ///
+    /// Never for messages; for the disk, if the data is not in memory.
     pub fn try_recv(&mut self) -> Result<Option<Message>> {
         self.next_message(&Wait::Never)
     }
 
-    /// The messages from here on, waiting for each; ends after [`ConsumerHandle::shutdown`], when
-    /// the broker is closed, and after an error that does not pass while the iteration goes on:
-    /// [`Error::Fenced`], [`Error::UnknownTopic`], [`Error::Corrupt`],
-    /// [`Error::OffsetOutOfRange`], [`Error::NoOffset`]. What other partitions have is read by the
-    /// next iteration.
+    /// Returns an iterator over the messages from here on, which waits for each.
+    ///
+    /// It ends after [`ConsumerHandle::shutdown`], when the broker is closed, and after an error
+    /// that lasts until the caller acts: [`Error::Fenced`], [`Error::UnknownTopic`],
+    /// [`Error::Corrupt`], [`Error::OffsetOutOfRange`], [`Error::NoOffset`]. A new iteration reads
+    /// the other partitions on.
     ///
     /// # Blocking
     ///
@@ -547,39 +571,40 @@ impl Consumer {
         slots.all(|slot| slot.has_failed || slot.arm(visibility) || is_over(slot))
     }
 
-    /// What was removed from the partitions before this consumer had read it, since the last call.
-    /// A gap is told like a record is handed out: by the first poll that reads there, and again to
-    /// whoever resumes at a commit below its end.
+    /// Returns the offsets that this consumer missed since the last call, and forgets them.
     ///
-    /// Gaps of a partition that follow each other without a record between them are one range.
-    /// After 1,024 ranges a partition that misses more has its two oldest joined into one, which
-    /// then also covers what was read between them: who needs each range asks more often.
+    /// Gaps are reported at least once: by the first poll that reaches them, and again after a
+    /// consumer resumes from an older commit. Adjacent gaps of a partition are one range. A
+    /// partition keeps at most 1,024 ranges: then its two oldest are joined, with what was read
+    /// between them. Call this more often if you need each range.
     pub fn take_gaps(&mut self) -> Vec<Gap> {
         self.gaps.take()
     }
 
-    /// What other threads may hold: wakes and shuts down this consumer.
+    /// Returns a handle by which other threads can wake this consumer or shut it down.
     #[must_use]
     pub fn handle(&self) -> ConsumerHandle {
         let notifier = Arc::clone(&self.notifier);
         ConsumerHandle { notifier, control: Arc::clone(&self.control) }
     }
 
-    /// Leaves the group: the rebalance callback hears that the partitions are revoked, and in auto
-    /// mode what later polls have passed is committed before. A static member's partitions wait
-    /// for it.
+    /// Leaves the group. In auto mode the consumer first commits what later polls have passed; then
+    /// the rebalance callback is called with [`Rebalance::Revoked`]. The partitions of a static
+    /// member are kept for it.
     ///
     /// # Errors
     ///
-    /// As [`commit`](Self::commit), in auto mode. The group is left all the same.
+    /// Only in auto mode, and those of [`commit`](Self::commit). The consumer leaves the group all
+    /// the same.
     ///
     /// # Durability
     ///
-    /// As [`commit`](Self::commit), in auto mode.
+    /// In auto mode at broker level [`Durability::Sync`](crate::Durability::Sync): on return the
+    /// commit is on stable storage.
     ///
     /// # Blocking
     ///
-    /// As [`commit`](Self::commit), in auto mode.
+    /// In auto mode at broker level `Sync`, for a sync of the disk. Also for the callback.
     pub fn close(mut self) -> Result<()> {
         self.give_back_ahead();
         self.give_up_everything()
@@ -610,8 +635,20 @@ impl fmt::Debug for Consumer {
     }
 }
 
-/// Wakes or shuts down a [`Consumer`] from another thread. Cheap to clone; does not keep the
-/// broker open.
+/// Wakes or shuts down a [`Consumer`] from another thread. Cheap to clone; does not keep the broker
+/// open.
+///
+/// ```
+/// # use logpond::{Broker, Error, TopicConfig};
+/// # let broker = Broker::in_memory()?;
+/// # broker.ensure_topic("jobs", TopicConfig::new(1))?;
+/// let mut worker = broker.consumer("workers").subscribe(["jobs"]).open()?;
+/// let handle = worker.handle();
+/// let parked = std::thread::spawn(move || worker.recv().map(drop));
+/// handle.shutdown();
+/// assert!(matches!(parked.join().unwrap(), Err(Error::Closed)));
+/// # Ok::<(), logpond::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct ConsumerHandle {
     notifier: Arc<Notifier>,
@@ -619,14 +656,16 @@ pub struct ConsumerHandle {
 }
 
 impl ConsumerHandle {
-    /// Ends the current wait, or the next: `poll` returns an empty batch, and `recv` returns [`Error::Timeout`].
+    /// Ends the current wait, or else the next one: `poll` returns an empty batch, and `recv`
+    /// returns [`Error::Timeout`]. Never blocks.
+    #[doc(alias = "wakeup")]
     pub fn wake(&self) {
         self.control.is_woken.store(true, Ordering::Release);
         self.notifier.call();
     }
 
-    /// From now on `poll` and `recv` return [`Error::Closed`], and iterations end. A consumer of a
-    /// group leaves it when it is dropped or closed.
+    /// Makes every later `poll` and `recv` return [`Error::Closed`], and ends iterations. The
+    /// consumer stays in its group until it is dropped or closed. Never blocks.
     pub fn shutdown(&self) {
         self.control.is_shut_down.store(true, Ordering::Release);
         self.notifier.call();

@@ -133,10 +133,27 @@ impl<'a> Iterator for RunIter<'a> {
     }
 }
 
-/// Messages from one or more partitions, in offset order within each.
+/// Messages of one or more partitions, in the order of offsets within each.
 ///
-/// Iterate by reference for [`MessageRef`]s, which cost nothing, or by value for owned
-/// [`Message`]s. An empty batch is the normal answer when there is nothing to read.
+/// Iterate by reference for [`MessageRef`]s, which cost no allocation and no reference count, or by
+/// value for owned [`Message`]s. An empty batch is the normal answer when there is nothing to read.
+///
+/// ```
+/// # use logpond::{Broker, Record, TopicConfig};
+/// # use std::time::Duration;
+/// # let broker = Broker::in_memory()?;
+/// # broker.ensure_topic("clicks", TopicConfig::new(1))?;
+/// # for value in ["a", "b"] { broker.producer().send(Record::to("clicks").value(value))?; }
+/// # let mut reader = broker.reader().subscribe(["clicks"]).open()?;
+/// let batch = reader.poll(Duration::from_secs(1))?;
+/// for (partition, messages) in batch.by_partition() {
+///     println!("{partition}: {} messages", messages.count());
+/// }
+/// let kept: Vec<logpond::Message> = batch.into_iter().collect();
+/// assert_eq!(kept.len(), 2);
+/// # Ok::<(), logpond::Error>(())
+/// ```
+#[doc(alias = "ConsumerRecords")]
 #[derive(Clone, Default)]
 pub struct Batch {
     runs: Vec<Run>,
@@ -149,24 +166,24 @@ impl Batch {
         Self { runs, records }
     }
 
-    /// How many messages.
+    /// Returns how many messages there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.records
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no messages.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.records == 0
     }
 
-    /// The messages, borrowed.
+    /// Returns the messages, borrowed.
     pub fn iter(&self) -> impl Iterator<Item = MessageRef<'_>> {
         RunsIter::new(&self.runs)
     }
 
-    /// The messages of each partition, partition by partition.
+    /// Returns the messages of each partition, partition by partition.
     pub fn by_partition(
         &self,
     ) -> impl Iterator<Item = (TopicPartition, impl Iterator<Item = MessageRef<'_>>)> {
@@ -273,68 +290,68 @@ pub struct MessageRef<'a> {
 }
 
 impl<'a> MessageRef<'a> {
-    /// The topic's name.
+    /// Returns the topic's name.
     #[must_use]
     pub fn topic(&self) -> &'a str {
         &self.run.origin.topic
     }
 
-    /// The partition's number.
+    /// Returns the partition's number.
     #[must_use]
     pub fn partition(&self) -> u32 {
         self.run.origin.partition
     }
 
-    /// Topic and partition.
+    /// Returns topic and partition.
     #[must_use]
     pub fn topic_partition(&self) -> TopicPartition {
         TopicPartition::clone(&self.run.origin)
     }
 
-    /// The message's offset.
+    /// Returns the message's offset.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.record.offset
     }
 
-    /// The offset to commit once this message is done.
+    /// Returns the offset to commit once this message is done: its own plus one.
     #[must_use]
     pub fn next_offset(&self) -> u64 {
         self.record.offset.saturating_add(1)
     }
 
-    /// The key; empty is not the same as absent.
+    /// Returns the key. An empty key is not the same as no key.
     #[must_use]
     pub fn key(&self) -> Option<&'a [u8]> {
         self.record.key
     }
 
-    /// The value; `None` is a tombstone.
+    /// Returns the value; `None` is a tombstone.
     #[must_use]
     pub fn value(&self) -> Option<&'a [u8]> {
         self.record.value
     }
 
-    /// The timestamp, at a resolution of milliseconds.
+    /// Returns the timestamp, in milliseconds.
     #[must_use]
     pub fn timestamp(&self) -> SystemTime {
         from_millis(self.record.timestamp)
     }
 
-    /// The headers, in the order in which they were added.
+    /// Returns the headers, in the order in which they were added.
     #[must_use]
     pub fn headers(&self) -> Headers<'a> {
         Headers { fields: self.record.headers.clone() }
     }
 
-    /// The leader epoch under which the record was appended; 0 without replication.
+    /// Returns the leader epoch under which the record was appended; 0 without replication.
     #[must_use]
     pub fn leader_epoch(&self) -> u32 {
         self.leader_epoch
     }
 
-    /// An owned message that keeps the segment readable for as long as it lives. No payload byte
-    /// is copied.
+    /// Returns an owned message, which keeps the segment readable as long as it lives. No payload
+    /// byte is copied.
     #[must_use]
     pub fn to_owned(&self) -> Message {
         let base = self.run.region.bytes(0..0).unwrap_or_default();
@@ -387,8 +404,24 @@ impl Part {
     }
 }
 
-/// A message: owned, cheap to clone, free to go to other threads. It keeps its segment readable,
-/// whatever retention or deletion do to the file; [`detach`](Self::detach) one that is kept long.
+/// A message: owned, cheap to clone, free to be sent to other threads. It keeps its segment
+/// readable, whatever retention or deletion do to the file; [`detach`](Self::detach) a message that
+/// is kept long.
+///
+/// ```
+/// # use logpond::{Broker, Record, TopicConfig};
+/// # let broker = Broker::in_memory()?;
+/// # broker.ensure_topic("emails", TopicConfig::new(1))?;
+/// # broker.producer().send(Record::to("emails").key("user-7").value("welcome!"))?;
+/// # let mut inbox = broker.consumer("mailer").subscribe(["emails"]).open()?;
+/// let message = inbox.recv()?;
+/// assert_eq!((message.topic(), message.offset()), ("emails", 0));
+/// assert_eq!(message.key(), Some(&b"user-7"[..]));
+/// let kept = message.detach(); // a copy that keeps no segment
+/// # let _ = kept;
+/// # Ok::<(), logpond::Error>(())
+/// ```
+#[doc(alias = "ConsumerRecord")]
 #[derive(Clone)]
 pub struct Message {
     origin: Arc<TopicPartition>,
@@ -409,49 +442,49 @@ impl Message {
         &self.origin
     }
 
-    /// The topic's name.
+    /// Returns the topic's name.
     #[must_use]
     pub fn topic(&self) -> &str {
         &self.origin.topic
     }
 
-    /// The partition's number.
+    /// Returns the partition's number.
     #[must_use]
     pub fn partition(&self) -> u32 {
         self.origin.partition
     }
 
-    /// Topic and partition.
+    /// Returns topic and partition.
     #[must_use]
     pub fn topic_partition(&self) -> TopicPartition {
         TopicPartition::clone(&self.origin)
     }
 
-    /// The message's offset.
+    /// Returns the message's offset.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The offset to commit once this message is done.
+    /// Returns the offset to commit once this message is done: its own plus one.
     #[must_use]
     pub fn next_offset(&self) -> u64 {
         self.offset.saturating_add(1)
     }
 
-    /// The key; empty is not the same as absent.
+    /// Returns the key. An empty key is not the same as no key.
     #[must_use]
     pub fn key(&self) -> Option<&[u8]> {
         self.key.map(|part| part.of(&self.region))
     }
 
-    /// The value; `None` is a tombstone.
+    /// Returns the value; `None` is a tombstone.
     #[must_use]
     pub fn value(&self) -> Option<&[u8]> {
         self.value.map(|part| part.of(&self.region))
     }
 
-    /// The value as [`Bytes`] that share the segment: no copy.
+    /// Returns the value as [`Bytes`] that share the segment, without a copy.
     #[must_use]
     pub fn value_bytes(&self) -> Option<Bytes> {
         let value = self.value?;
@@ -461,25 +494,25 @@ impl Message {
         Some(Bytes::from_owner(Shared { region: Arc::clone(&self.region), part: value }))
     }
 
-    /// The timestamp, at a resolution of milliseconds.
+    /// Returns the timestamp, in milliseconds.
     #[must_use]
     pub fn timestamp(&self) -> SystemTime {
         from_millis(self.timestamp)
     }
 
-    /// The headers, in the order in which they were added.
+    /// Returns the headers, in the order in which they were added.
     #[must_use]
     pub fn headers(&self) -> Headers<'_> {
         Headers { fields: HeaderFields::checked(self.headers.of(&self.region), self.header_count) }
     }
 
-    /// The leader epoch under which the record was appended; 0 without replication.
+    /// Returns the leader epoch under which the record was appended; 0 without replication.
     #[must_use]
     pub fn leader_epoch(&self) -> u32 {
         self.leader_epoch
     }
 
-    /// A copy that holds its own bytes and pins no segment.
+    /// Returns a copy with bytes of its own, which keeps no segment readable.
     #[must_use]
     pub fn detach(&self) -> Message {
         let key = self.key().unwrap_or_default();
@@ -543,7 +576,7 @@ pub struct Headers<'a> {
 }
 
 impl<'a> Headers<'a> {
-    /// The value of the LAST header of this name, as in Kafka.
+    /// Returns the value of the LAST header of this name, as Kafka does.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&'a [u8]> {
         self.clone().filter(|(other, _)| *other == name).last().map(|(_, value)| value)

@@ -8,6 +8,11 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 /// A partition of a topic, by name. Displays as `orders-0`.
+///
+/// ```
+/// # use logpond::TopicPartition;
+/// assert_eq!(TopicPartition::from(("orders", 0)).to_string(), "orders-0");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TopicPartition {
     /// The topic's name.
@@ -40,7 +45,8 @@ impl From<&TopicPartition> for TopicPartition {
     }
 }
 
-/// Committed or to-be-committed positions. Each is the NEXT offset to read.
+/// Offsets by partition, to be committed or committed. Each is the NEXT offset to read.
+#[doc(alias = "OffsetAndMetadata")]
 pub type Offsets = BTreeMap<TopicPartition, u64>;
 
 /// One replica of a replicated broker, by a number that the application gives it.
@@ -80,7 +86,7 @@ impl From<u32> for LeaderEpoch {
     }
 }
 
-/// Where a record went.
+/// Where a record was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RecordMetadata {
     /// The partition that took the record.
@@ -99,6 +105,7 @@ pub struct RecordMetadata {
 /// let record = Record::to("emails").key("user-7").value("welcome!").header("lang", "en");
 /// # let _ = record;
 /// ```
+#[doc(alias = "ProducerRecord")]
 #[derive(Clone, Default)]
 pub struct Record<'a> {
     pub(crate) topic: Option<&'a str>,
@@ -110,57 +117,57 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// A record for a topic. Without a [`value`](Self::value) it is a tombstone.
+    /// Returns a record for a topic. Without a [`value`](Self::value) it is a tombstone.
     #[must_use]
     pub fn to(topic: &'a str) -> Self {
         Self { topic: Some(topic), ..Self::default() }
     }
 
-    /// A record for a partition that is chosen elsewhere: [`Partition::append`] and its kin.
-    ///
-    /// [`Partition::append`]: crate::Partition::append
+    /// Returns a record that names no topic, for a partition that is already chosen:
+    /// [`Partition::append`](crate::Partition::append).
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The key: decides the partition, and what compaction keeps. Empty is not the same as absent.
+    /// Sets the key. It decides the partition, and what compaction keeps. An empty key is not the
+    /// same as no key.
     #[must_use]
     pub fn key(mut self, key: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         self.key = Some(key.as_ref());
         self
     }
 
-    /// The value. Empty is not the same as absent.
+    /// Sets the value. An empty value is not the same as no value.
     #[must_use]
     pub fn value(mut self, value: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         self.value = Some(value.as_ref());
         self
     }
 
-    /// No value: in a compacted topic, the deletion of the key.
+    /// Removes the value: in a compacted topic such a record deletes its key.
     #[must_use]
     pub fn tombstone(mut self) -> Self {
         self.value = None;
         self
     }
 
-    /// Adds a header. Order and repeated names are kept.
+    /// Adds a header. Their order and repeated names are kept.
     #[must_use]
     pub fn header(mut self, name: &'a str, value: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         self.headers.push((name, value.as_ref()));
         self
     }
 
-    /// The record's timestamp, stored in milliseconds; without one, the broker's clock gives it.
-    /// A moment before 1970 makes the append fail with [`Error::Config`](crate::Error::Config).
+    /// Sets the timestamp, which is stored in milliseconds. Without one, the broker's clock gives
+    /// it. A time before 1970 makes the append fail with [`Error::Config`](crate::Error::Config).
     #[must_use]
     pub fn timestamp(mut self, timestamp: SystemTime) -> Self {
         self.timestamp = Some(timestamp);
         self
     }
 
-    /// Chooses the partition, whatever the key.
+    /// Names the partition, whatever the key.
     #[must_use]
     pub fn partition(mut self, partition: u32) -> Self {
         self.partition = Some(partition);

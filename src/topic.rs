@@ -140,6 +140,15 @@ impl fmt::Debug for TopicShared {
 }
 
 /// A topic: a named set of partitions. Cheap to clone; keeps the broker open.
+///
+/// ```
+/// # use logpond::{Broker, Record, TopicConfig};
+/// # let broker = Broker::in_memory()?;
+/// let orders = broker.ensure_topic("orders", TopicConfig::new(3))?;
+/// assert_eq!((orders.name(), orders.partitions()), ("orders", 3));
+/// assert_eq!(orders.partition(2)?.append(&Record::new().value("2 apples"))?, 0);
+/// # Ok::<(), logpond::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Topic {
     shared: Arc<TopicShared>,
@@ -151,30 +160,30 @@ impl Topic {
         Self { shared, lifeline }
     }
 
-    /// The topic's name.
+    /// Returns the topic's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.shared.name
     }
 
-    /// How many partitions it has now.
+    /// Returns how many partitions the topic has now.
     #[must_use]
     pub fn partitions(&self) -> u32 {
         self.current().config.partitions
     }
 
-    /// One of its partitions.
+    /// Returns one of the topic's partitions.
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownPartition`].
+    /// [`Error::UnknownPartition`] if `number` is not below [`partitions`](Self::partitions).
     pub fn partition(&self, number: u32) -> Result<Partition> {
         let shared = self.current();
         let core = Arc::clone(shared.partition(number)?);
         Ok(Partition { core, shared, _lifeline: Arc::clone(&self.lifeline) })
     }
 
-    /// The topic's settings, as they are in force now.
+    /// Returns the topic's settings as they are in force now.
     #[must_use]
     pub fn config(&self) -> TopicConfig {
         self.current().config.clone()
@@ -191,10 +200,22 @@ impl fmt::Debug for Topic {
     }
 }
 
-/// One partition of a topic: an ordered log of records with consecutive offsets.
+/// One partition of a topic: an ordered log of records, with consecutive offsets from 0.
 ///
-/// Appending here bypasses the partitioner; the timestamps, limits and durability are the topic's.
-/// Cheap to clone and free to share between threads; keeps the broker open.
+/// Appending here bypasses the partitioner; timestamps, limits and durability are the topic's.
+/// Cheap to clone and safe to share between threads; keeps the broker open.
+///
+/// ```
+/// # use logpond::{Broker, Record, TopicConfig};
+/// # let broker = Broker::in_memory()?;
+/// let log = broker.ensure_topic("audit", TopicConfig::new(1))?.partition(0)?;
+/// let batch = [Record::new().value("login"), Record::new().value("logout")];
+/// assert_eq!(log.append_batch(&batch)?, 0..2);
+///
+/// let read = log.read(1, 1 << 20)?;
+/// assert_eq!(read.iter().next().unwrap().value(), Some(&b"logout"[..]));
+/// # Ok::<(), logpond::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Partition {
     core: Arc<PartitionCore>,
@@ -203,16 +224,16 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// Appends one record and returns the offset that it was given.
+    /// Appends one record and returns its offset.
     ///
     /// # Errors
     ///
-    /// Definite (nothing was appended): [`Error::RecordTooLarge`], [`Error::Config`] for a record
-    /// that names another topic or partition or a moment before 1970, or has no key where the
-    /// topic is compacted, [`Error::StorageFull`],
-    /// [`Error::OffsetExhausted`], [`Error::Poisoned`], [`Error::ReadOnly`],
-    /// [`Error::UnknownTopic`] once the topic is deleted. Unknown outcome: [`Error::SyncFailed`],
-    /// [`Error::Closed`] while waiting.
+    /// Nothing was appended after [`Error::RecordTooLarge`], [`Error::Config`] (the record names
+    /// another topic or partition, has a time before 1970, or has no key and the topic is
+    /// compacted), [`Error::StorageFull`], [`Error::OffsetExhausted`], [`Error::Poisoned`],
+    /// [`Error::ReadOnly`], [`Error::Corrupt`] (the partition is unavailable), [`Error::Forked`],
+    /// and [`Error::UnknownTopic`] once the topic is deleted. The record may or may not be stored
+    /// after [`Error::SyncFailed`], [`Error::Io`] and [`Error::Closed`].
     ///
     /// # Durability
     ///
@@ -220,48 +241,65 @@ impl Partition {
     ///
     /// # Blocking
     ///
-    /// At [`Durability::Sync`] for a sync of the disk, which concurrent callers share; at the
-    /// other levels only while a segment is rolled or grown that the background did not get to.
-    /// With [`WhenFull::Wait`](crate::WhenFull::Wait) until there is room, too.
+    /// At [`Durability::Sync`], for a sync of the disk, which concurrent callers share. At the
+    /// other levels, only while a segment is rolled or grown that the background thread has not
+    /// prepared. With [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
     pub fn append(&self, record: &Record<'_>) -> Result<u64> {
         self.check_addressee(record)?;
         let range = self.append_records([record], None)?;
         Ok(range.start)
     }
 
-    /// Appends records as one batch: all or nothing, also across a crash. Returns their offsets.
+    /// Appends records as one batch, which is stored as a whole or not at all, also across a crash.
+    /// Returns their offsets. Without records it writes nothing and returns `end..end`.
     ///
     /// # Errors
     ///
-    /// As [`append`](Self::append); [`Error::RecordTooLarge`] also when no segment holds the
-    /// batch.
+    /// Those of [`append`](Self::append), for the whole batch. [`Error::RecordTooLarge`] also if no
+    /// segment can hold the batch.
     ///
     /// # Durability
     ///
-    /// As [`append`](Self::append). No records: `Ok(end..end)`, and nothing is written.
+    /// On return the batch is acknowledged at the topic's durability.
     ///
     /// # Blocking
     ///
-    /// As [`append`](Self::append).
+    /// At [`Durability::Sync`], for a sync of the disk. With
+    /// [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
     pub fn append_batch(&self, records: &[Record<'_>]) -> Result<Range<u64>> {
         self.append_all(None, records)
     }
 
-    /// Compare-and-append: as [`append_batch`](Self::append_batch), but only if the next offset is
-    /// `expected_next`.
+    /// Appends records as one batch, but only if the next offset is `expected_next`: compare and
+    /// append. Of several writers that have read the log up to the same offset, exactly one
+    /// succeeds.
+    ///
+    /// ```
+    /// # use logpond::{Broker, Error, Record, TopicConfig};
+    /// # let broker = Broker::in_memory()?;
+    /// # let log = broker.ensure_topic("ledger", TopicConfig::new(1))?.partition(0)?;
+    /// let seen = log.log_end_offset();
+    /// log.append_if(seen, &[Record::new().value("balance: 90")])?;
+    ///
+    /// // A second writer that has seen the same end is refused, reads on and decides anew.
+    /// let late = log.append_if(seen, &[Record::new().value("balance: 80")]);
+    /// assert!(matches!(late, Err(Error::WrongOffset { expected: 0, actual: 1, .. })));
+    /// # Ok::<(), logpond::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::WrongOffset`] tells the actual next offset; nothing was appended. Otherwise as
-    /// [`append`](Self::append).
+    /// [`Error::WrongOffset`], with the actual next offset: nothing was appended. Otherwise those
+    /// of [`append`](Self::append), for the whole batch.
     ///
     /// # Durability
     ///
-    /// As [`append`](Self::append).
+    /// On return the batch is acknowledged at the topic's durability.
     ///
     /// # Blocking
     ///
-    /// As [`append`](Self::append).
+    /// At [`Durability::Sync`], for a sync of the disk. With
+    /// [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
     pub fn append_if(&self, expected_next: u64, records: &[Record<'_>]) -> Result<Range<u64>> {
         self.append_all(Some(expected_next), records)
     }
@@ -319,19 +357,19 @@ impl Partition {
         Ok(())
     }
 
-    /// Reads records from `from` on: at least one if there is one, about `max_bytes` at most.
-    /// Empty at the end of the log. Each call finds its place anew; a loop that reads on is faster
-    /// with [`Broker::reader`](crate::Broker::reader).
+    /// Reads records from offset `from` on: at least one if there is one, and about `max_bytes` at
+    /// most. Returns an empty batch at the end of the log. Each call looks `from` up in the index;
+    /// to read on in a loop, [`Broker::reader`](crate::Broker::reader) is faster.
     ///
     /// # Errors
     ///
-    /// [`Error::OffsetOutOfRange`] below the log start and beyond the end; [`Error::Corrupt`] when
-    /// the record at `from` is damaged; [`Error::UnknownTopic`] once the topic is deleted;
-    /// [`Error::Closed`].
+    /// [`Error::OffsetOutOfRange`] below the log start offset and beyond the end;
+    /// [`Error::Corrupt`] if the record at `from` is damaged or the partition is unavailable;
+    /// [`Error::UnknownTopic`] once the topic is deleted; [`Error::Io`]; [`Error::Closed`].
     ///
     /// # Blocking
     ///
-    /// Only for the disk, where the data is not in memory. Appenders are not waited for.
+    /// For the disk, if the data is not in memory. Never for appenders.
     pub fn read(&self, from: u64, max_bytes: usize) -> Result<Batch> {
         let visible_end = self.core.visible_end(Visibility::Published);
         self.core.check_range(from, visible_end)?;
@@ -345,44 +383,47 @@ impl Partition {
         Ok(Batch::new(fetched.runs))
     }
 
-    /// Where the log begins: everything below was removed on purpose. Where files are missing or
-    /// damaged, not every offset from here on can be read.
+    /// Returns where the log begins: all records below were removed on purpose. If files are
+    /// missing or damaged, not every offset from here on can be read.
+    #[doc(alias = "beginningOffsets")]
     #[must_use]
     pub fn log_start_offset(&self) -> u64 {
         self.core.log_start()
     }
 
-    /// The offset that the next record gets.
+    /// Returns the offset of the next record.
+    #[doc(alias = "endOffsets")]
     #[must_use]
     pub fn log_end_offset(&self) -> u64 {
         self.core.log_end()
     }
 
-    /// Everything below this offset is on stable storage.
+    /// Returns the end of what is on stable storage: every record below this offset is.
     #[must_use]
     pub fn durable_end_offset(&self) -> u64 {
         self.core.durable_end()
     }
 
-    /// The end of what consumers may see. Without replication that is the log end, except after a
-    /// failed sync, when only what is durable is shown.
+    /// Returns the end of what consumers may see. Without replication this is the log end offset;
+    /// after a failed sync, the durable end offset.
     #[must_use]
     pub fn high_watermark(&self) -> u64 {
         self.core.visible_end(Visibility::Published)
     }
 
-    /// The offset of the first record whose timestamp is `time` or later; `None` if there is none.
-    /// Exact also inside a batch and when timestamps are out of order, at the resolution of
-    /// timestamps, a millisecond.
+    /// Returns the offset of the first record whose timestamp is `time` or later; `None` if there
+    /// is none. Exact to the record, also inside a batch and with timestamps that are out of order.
+    /// Timestamps are compared in milliseconds.
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] where damage is in the way; [`Error::UnknownTopic`] once the topic is
-    /// deleted; [`Error::Io`], [`Error::Closed`].
+    /// [`Error::Corrupt`] if damage is in the way or the partition is unavailable;
+    /// [`Error::UnknownTopic`] once the topic is deleted; [`Error::Io`]; [`Error::Closed`].
     ///
     /// # Blocking
     ///
-    /// For the disk: reads index footers, and at most a stretch of one segment.
+    /// For the disk: reads index footers, and at most a part of one segment.
+    #[doc(alias = "offsetsForTimes")]
     pub fn offset_at(&self, time: SystemTime) -> Result<Option<u64>> {
         self.check_open()?;
         self.core.offset_at(time)
@@ -392,8 +433,14 @@ impl Partition {
     ///
     /// # Errors
     ///
-    /// [`Error::SyncFailed`]: the outcome is unknown, and the partition takes no more appends
-    /// until the broker is reopened. [`Error::UnknownTopic`] once the topic is deleted.
+    /// [`Error::SyncFailed`]: the records may or may not be stored, and the partition takes no more
+    /// appends until the broker is opened again. [`Error::Poisoned`] if that happened before.
+    /// [`Error::ReadOnly`], [`Error::Corrupt`] (the partition is unavailable), [`Error::Closed`],
+    /// and [`Error::UnknownTopic`] once the topic is deleted.
+    ///
+    /// # Durability
+    ///
+    /// On `Ok` all these records are on stable storage.
     ///
     /// # Blocking
     ///

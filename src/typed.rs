@@ -50,8 +50,8 @@ fn with_buffer<R>(use_it: impl FnOnce(&mut Vec<u8>) -> R) -> R {
 }
 
 impl Producer {
-    /// A producer of values for one topic, encoded by [`Bincode`]. Shares this producer's
-    /// settings, id and [`flush`](Self::flush).
+    /// Returns a producer of values for one topic, encoded by [`Bincode`]. It shares this
+    /// producer's settings, id and [`flush`](Self::flush).
     ///
     /// ```
     /// # use logpond::{Broker, TopicConfig};
@@ -79,7 +79,7 @@ impl Producer {
         self.typed_with(topic, Bincode)
     }
 
-    /// As [`typed`](Self::typed), with a codec of the caller's choice.
+    /// Returns a producer of values for one topic, with a codec of your choice.
     #[must_use]
     pub fn typed_with<T, C: Codec<T>>(&self, topic: &str, codec: C) -> TypedProducer<T, C> {
         let (producer, topic, codec) = (self.clone(), topic.into(), Arc::new(codec));
@@ -87,8 +87,18 @@ impl Producer {
     }
 }
 
-/// Sends values of one type to one topic; made by [`Producer::typed`]. Cheap to clone and free to
+/// Sends values of one type to one topic; made by [`Producer::typed`]. Cheap to clone and safe to
 /// share between threads; keeps the broker open.
+///
+/// ```
+/// # use logpond::{Broker, TopicConfig};
+/// # let broker = Broker::in_memory()?;
+/// # broker.ensure_topic("readings", TopicConfig::new(1))?;
+/// let readings = broker.producer().typed::<(u64, f64)>("readings");
+/// readings.send_keyed("sensor-7", &(1, 21.5))?;
+/// readings.enqueue_keyed("sensor-7", &(2, 21.4))?.wait()?;
+/// # Ok::<(), logpond::Error>(())
+/// ```
 pub struct TypedProducer<T, C = Bincode> {
     producer: Producer,
     topic: Arc<str>,
@@ -97,37 +107,45 @@ pub struct TypedProducer<T, C = Bincode> {
 }
 
 impl<T, C: Codec<T>> TypedProducer<T, C> {
-    /// Sends a value without a key.
+    /// Sends a value without a key, and waits for its acknowledgement.
     ///
     /// # Errors
     ///
-    /// [`Error::Codec`](crate::Error::Codec) when the value cannot be encoded; nothing was
-    /// appended then. Otherwise as [`Producer::send`].
+    /// [`Error::Codec`](crate::Error::Codec) if the value cannot be encoded; nothing was appended
+    /// then. Otherwise those of [`Producer::send`]; [`is_definite`](crate::Error::is_definite) says
+    /// whether the record may be stored all the same.
     ///
     /// # Durability
     ///
-    /// As [`Producer::send`].
+    /// On return the record is acknowledged at the durability in force: the producer's, else the
+    /// topic's, else the broker's.
     ///
     /// # Blocking
     ///
-    /// As [`Producer::send`].
+    /// At [`Durability::Sync`](crate::Durability::Sync), for a sync of the disk, which concurrent
+    /// senders share.
     pub fn send(&self, value: &T) -> Result<RecordMetadata> {
         self.encoded(value, |bytes| self.producer.send(self.record().value(bytes)))
     }
 
-    /// Sends a value under a key, which is taken as the bytes that it is.
+    /// Sends a value under a key, and waits for its acknowledgement. The key's bytes are stored as
+    /// they are.
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send).
+    /// [`Error::Codec`](crate::Error::Codec) if the value cannot be encoded; nothing was appended
+    /// then. Otherwise those of [`Producer::send`]; [`is_definite`](crate::Error::is_definite) says
+    /// whether the record may be stored all the same.
     ///
     /// # Durability
     ///
-    /// As [`Producer::send`].
+    /// On return the record is acknowledged at the durability in force: the producer's, else the
+    /// topic's, else the broker's.
     ///
     /// # Blocking
     ///
-    /// As [`Producer::send`].
+    /// At [`Durability::Sync`](crate::Durability::Sync), for a sync of the disk, which concurrent
+    /// senders share.
     pub fn send_keyed<K: AsRef<[u8]> + ?Sized>(
         &self,
         key: &K,
@@ -136,62 +154,70 @@ impl<T, C: Codec<T>> TypedProducer<T, C> {
         self.encoded(value, |bytes| self.producer.send(self.record().key(key).value(bytes)))
     }
 
-    /// Appends a value without waiting for its durability.
+    /// Appends a value without a key, and does not wait for the disk. The returned [`Delivery`]
+    /// resolves when the record is durable.
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send), the definite ones.
+    /// [`Error::Codec`](crate::Error::Codec) if the value cannot be encoded, and those of
+    /// [`Producer::enqueue`]. Nothing was appended.
     ///
     /// # Durability
     ///
-    /// As [`Producer::enqueue`].
+    /// On return the record survives the death of the process, but not a loss of power.
     ///
     /// # Blocking
     ///
-    /// As [`Producer::enqueue`].
+    /// Only while a segment is rolled or grown that the background thread has not prepared.
     pub fn enqueue(&self, value: &T) -> Result<Delivery> {
         self.encoded(value, |bytes| self.producer.enqueue(self.record().value(bytes)))
     }
 
-    /// As [`enqueue`](Self::enqueue), under a key.
+    /// Appends a value under a key, and does not wait for the disk. The returned [`Delivery`]
+    /// resolves when the record is durable.
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send), the definite ones.
+    /// [`Error::Codec`](crate::Error::Codec) if the value cannot be encoded, and those of
+    /// [`Producer::enqueue`]. Nothing was appended.
     ///
     /// # Durability
     ///
-    /// As [`Producer::enqueue`].
+    /// On return the record survives the death of the process, but not a loss of power.
     ///
     /// # Blocking
     ///
-    /// As [`Producer::enqueue`].
+    /// Only while a segment is rolled or grown that the background thread has not prepared.
     pub fn enqueue_keyed<K: AsRef<[u8]> + ?Sized>(&self, key: &K, value: &T) -> Result<Delivery> {
         self.encoded(value, |bytes| self.producer.enqueue(self.record().key(key).value(bytes)))
     }
 
-    /// Sends a record without a value: in a compacted topic, the deletion of the key.
+    /// Sends a record without a value: in a compacted topic this deletes the key.
     ///
     /// # Errors
     ///
-    /// As [`Producer::send`].
+    /// Those of [`Producer::send`]; [`is_definite`](crate::Error::is_definite) says whether the
+    /// record may be stored all the same.
     ///
     /// # Durability
     ///
-    /// As [`Producer::send`].
+    /// On return the record is acknowledged at the durability in force: the producer's, else the
+    /// topic's, else the broker's.
     ///
     /// # Blocking
     ///
-    /// As [`Producer::send`].
+    /// At [`Durability::Sync`](crate::Durability::Sync), for a sync of the disk, which concurrent
+    /// senders share.
     pub fn tombstone<K: AsRef<[u8]> + ?Sized>(&self, key: &K) -> Result<RecordMetadata> {
         self.producer.send(self.record().key(key).tombstone())
     }
 
-    /// The encoded value, for a [`Record`] made by hand: with headers, a timestamp, a partition.
+    /// Returns the encoded value, for a [`Record`] made by hand: with headers, a timestamp, a
+    /// partition.
     ///
     /// # Errors
     ///
-    /// [`Error::Codec`](crate::Error::Codec).
+    /// [`Error::Codec`](crate::Error::Codec) if the value cannot be encoded.
     pub fn encode(&self, value: &T) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.codec.encode(value, &mut bytes)?;
@@ -207,13 +233,13 @@ impl<T, C: Codec<T>> TypedProducer<T, C> {
 }
 
 impl<T, C> TypedProducer<T, C> {
-    /// The topic that values go to.
+    /// Returns the topic that values go to.
     #[must_use]
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
-    /// The producer underneath, for records made by hand and for [`Producer::flush`].
+    /// Returns the producer underneath, for records made by hand and for [`Producer::flush`].
     #[must_use]
     pub fn producer(&self) -> &Producer {
         &self.producer
@@ -245,11 +271,12 @@ impl ConsumerBuilder {
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open).
+    /// Those of [`open`](Self::open).
     ///
     /// # Blocking
     ///
-    /// As [`open`](Self::open).
+    /// For the disk, when positions are looked up, and for a sync when a group subscribes to a name
+    /// or pattern for the first time.
     pub fn open_typed<T>(self) -> Result<TypedConsumer<T>>
     where
         Bincode: Codec<T>,
@@ -257,15 +284,16 @@ impl ConsumerBuilder {
         self.open_typed_with(Bincode)
     }
 
-    /// As [`open_typed`](Self::open_typed), with a codec of the caller's choice.
+    /// Opens a consumer of values, with a codec of your choice.
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open).
+    /// Those of [`open`](Self::open).
     ///
     /// # Blocking
     ///
-    /// As [`open`](Self::open).
+    /// For the disk, when positions are looked up, and for a sync when a group subscribes to a name
+    /// or pattern for the first time.
     pub fn open_typed_with<T, C: Codec<T>>(self, codec: C) -> Result<TypedConsumer<T, C>> {
         Ok(TypedConsumer { consumer: self.open()?, codec, values: PhantomData })
     }
@@ -274,8 +302,8 @@ impl ConsumerBuilder {
 /// A message and what its value decodes to.
 #[derive(Clone)]
 pub struct TypedMessage<T> {
-    /// The value; `Ok(None)` is a tombstone. Bytes that do not decode are an `Err` here, and the
-    /// consumer goes on: the bytes themselves are in [`raw`](Self::raw).
+    /// The value; `Ok(None)` is a tombstone. `Err` if the bytes do not decode: the consumer
+    /// continues with the next message, and the bytes are in [`raw`](Self::raw).
     pub value: Result<Option<T>, CodecError>,
     /// The message as it was read.
     pub raw: Message,
@@ -305,9 +333,24 @@ impl<T> AsRef<Message> for TypedMessage<T> {
     }
 }
 
-/// Reads values of one type; made by [`ConsumerBuilder::open_typed`]. In everything but decoding it
-/// is the [`Consumer`] underneath, which [`inner`](Self::inner) lends for seeking, pausing, lag and
-/// the like.
+/// Reads values of one type; made by [`ConsumerBuilder::open_typed`]. It is a [`Consumer`] that
+/// decodes; [`inner`](Self::inner) lends the consumer for seeking, pausing, lag and the like.
+///
+/// ```
+/// # use logpond::{Broker, TopicConfig};
+/// # let broker = Broker::in_memory()?;
+/// # broker.ensure_topic("readings", TopicConfig::new(1))?;
+/// # broker.producer().typed::<(u64, f64)>("readings").send(&(1, 21.5))?;
+/// let mut feed = broker.consumer("plot").subscribe(["readings"]).open_typed::<(u64, f64)>()?;
+/// let message = feed.recv()?;
+/// match &message.value {
+///     Ok(Some(reading)) => println!("{reading:?}"),
+///     Ok(None) => println!("deleted"),
+///     Err(error) => eprintln!("offset {}: {error}", message.raw.offset()),
+/// }
+/// feed.commit_message(&message)?;
+/// # Ok::<(), logpond::Error>(())
+/// ```
 pub struct TypedConsumer<T, C = Bincode> {
     consumer: Consumer,
     codec: C,
@@ -315,25 +358,29 @@ pub struct TypedConsumer<T, C = Bincode> {
 }
 
 impl<T, C: Codec<T>> TypedConsumer<T, C> {
-    /// Waits up to `timeout` for messages, as [`Consumer::poll`].
+    /// Returns the next messages: those that are there, or, if there are none, what arrives within
+    /// `timeout`. Empty if nothing has arrived by then.
     ///
     /// # Errors
     ///
-    /// As [`Consumer::poll`]. Not for values that do not decode: see [`TypedMessage::value`].
+    /// Those of [`Consumer::poll`]. A value that does not decode is none: see
+    /// [`TypedMessage::value`].
     ///
     /// # Blocking
     ///
-    /// As [`Consumer::poll`].
+    /// At most `timeout` of real time, without spinning; also for the disk, if the data is not in
+    /// memory.
     pub fn poll(&mut self, timeout: Duration) -> Result<Vec<TypedMessage<T>>> {
         let batch = self.consumer.poll(timeout)?;
         Ok(batch.into_iter().map(|raw| TypedMessage::decode(&self.codec, raw)).collect())
     }
 
-    /// Waits for the next message.
+    /// Waits for the next message and returns it.
     ///
     /// # Errors
     ///
-    /// As [`Consumer::recv`].
+    /// Those of [`Consumer::poll`]. [`Error::Timeout`](crate::Error::Timeout) if
+    /// [`ConsumerHandle::wake`] ends the wait.
     ///
     /// # Blocking
     ///
@@ -343,31 +390,33 @@ impl<T, C: Codec<T>> TypedConsumer<T, C> {
         Ok(TypedMessage::decode(&self.codec, raw))
     }
 
-    /// Waits up to `timeout` for the next message; `None` when the time is over.
+    /// Waits for the next message, at most `timeout`. Returns `None` if the time is over first.
     ///
     /// # Errors
     ///
-    /// As [`Consumer::recv_timeout`].
+    /// Those of [`Consumer::poll`].
     ///
     /// # Blocking
     ///
-    /// At most `timeout`.
+    /// At most `timeout` of real time.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<TypedMessage<T>>> {
         let raw = self.consumer.recv_timeout(timeout)?;
         Ok(raw.map(|raw| TypedMessage::decode(&self.codec, raw)))
     }
 
-    /// The next message, if there is one now.
+    /// Returns the next message if there is one now.
     ///
     /// # Errors
     ///
-    /// As [`Consumer::try_recv`].
+    /// Those of [`Consumer::poll`].
     pub fn try_recv(&mut self) -> Result<Option<TypedMessage<T>>> {
         let raw = self.consumer.try_recv()?;
         Ok(raw.map(|raw| TypedMessage::decode(&self.codec, raw)))
     }
 
-    /// The messages from here on, waiting for each, as [`Consumer::iter`].
+    /// Returns an iterator over the messages from here on, which waits for each. It ends after
+    /// [`ConsumerHandle::shutdown`], when the broker is closed, and after an error that lasts until
+    /// the caller acts, as [`Consumer::iter`] does.
     ///
     /// # Blocking
     ///
@@ -380,8 +429,8 @@ impl<T, C: Codec<T>> TypedConsumer<T, C> {
 
 #[cfg(feature = "async")]
 impl<T, C: Codec<T>> TypedConsumer<T, C> {
-    /// The messages from here on as a stream, as [`Consumer::stream`]: cancel safe, for any
-    /// executor. Needs the feature `async`.
+    /// Returns the messages from here on as a stream for any executor, as [`Consumer::stream`]
+    /// does. Cancel safe. Needs the feature `async`.
     pub fn stream(&mut self) -> TypedStream<'_, T, C> {
         let messages = self.consumer.stream();
         TypedStream { messages, codec: &self.codec, values: PhantomData }
@@ -415,63 +464,73 @@ impl<T, C> fmt::Debug for TypedStream<'_, T, C> {
 }
 
 impl<T, C> TypedConsumer<T, C> {
-    /// Commits all that was handed out, values that did not decode included, as
-    /// [`Consumer::commit`].
+    /// Commits everything that was handed out, including values that did not decode.
     ///
     /// # Errors
     ///
-    /// As [`Consumer::commit`].
+    /// Those of [`Consumer::commit`].
     ///
     /// # Durability
     ///
-    /// As [`Consumer::commit`].
+    /// At broker level [`Durability::Sync`](crate::Durability::Sync): on return first the records
+    /// and then the commit are on stable storage. At the other levels the commit survives the death
+    /// of the process.
     ///
     /// # Blocking
     ///
-    /// As [`Consumer::commit`].
+    /// At broker level `Sync`, for syncs of the disk, which concurrent commits share.
     pub fn commit(&mut self) -> Result<()> {
         self.consumer.commit()
     }
 
-    /// Commits this message, typed or [raw](TypedMessage::raw), and all before it in its
+    /// Commits one message, typed or [raw](TypedMessage::raw), and everything before it in its
     /// partition.
     ///
     /// # Errors
     ///
-    /// As [`Consumer::commit_message`].
+    /// Those of [`Consumer::commit_message`].
     ///
     /// # Durability
     ///
-    /// As [`Consumer::commit`].
+    /// At broker level [`Durability::Sync`](crate::Durability::Sync): on return first the records
+    /// and then the commit are on stable storage. At the other levels the commit survives the death
+    /// of the process.
     ///
     /// # Blocking
     ///
-    /// As [`Consumer::commit`].
+    /// At broker level `Sync`, for syncs of the disk, which concurrent commits share.
     pub fn commit_message<M: AsRef<Message>>(&mut self, message: &M) -> Result<()> {
         self.consumer.commit_message(message.as_ref())
     }
 
-    /// What other threads may hold: wakes and shuts down this consumer.
+    /// Returns a handle by which other threads can wake this consumer or shut it down.
     #[must_use]
     pub fn handle(&self) -> ConsumerHandle {
         self.consumer.handle()
     }
 
-    /// The consumer underneath. What it hands out is handed out; it goes on where this one
-    /// stopped, and the other way round.
+    /// Returns the consumer underneath. Both have the same position: each continues where the other
+    /// has stopped.
     pub fn inner(&mut self) -> &mut Consumer {
         &mut self.consumer
     }
 
-    /// Leaves the group, as [`Consumer::close`].
+    /// Leaves the group. In auto mode the consumer first commits what later polls have passed.
     ///
     /// # Errors
     ///
-    /// As [`Consumer::close`].
+    /// Only in auto mode, and those of [`Consumer::commit`]. The consumer leaves the group all the
+    /// same.
     ///
     /// # Durability
     ///
-    /// As [`Consumer::close`].
+    /// In auto mode at broker level [`Durability::Sync`](crate::Durability::Sync): on return the
+    /// commit is on stable storage.
+    ///
+    /// # Blocking
+    ///
+    /// In auto mode at broker level `Sync`, for a sync of the disk. Also for the rebalance
+    /// callback.
     pub fn close(self) -> Result<()> {
         self.consumer.close()
     }

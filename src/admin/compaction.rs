@@ -56,28 +56,29 @@ impl CompactionReport {
 
 impl Admin {
     /// Compacts a topic now, whatever its [`min_dirty_ratio`](crate::TopicConfig::min_dirty_ratio):
-    /// of each key the latest record stays, and tombstones whose time is over go.
+    /// the latest record of each key is kept, and tombstones whose time is over are removed.
     ///
     /// The last segment of a partition, which takes the appends, is never touched, and nothing is
-    /// rolled: what lies in it is compacted once it is sealed, because it is full or older than
+    /// rolled. Its records are compacted once it is sealed, because it is full or older than
     /// [`segment_age`](crate::TopicConfig::segment_age).
     ///
     /// # Errors
     ///
     /// [`Error::Config`] for a topic with [`Cleanup::Delete`], [`Error::UnknownTopic`],
-    /// [`Error::ReadOnly`], [`Error::Closed`]. [`Error::Corrupt`], [`Error::StorageFull`] and
-    /// [`Error::Io`] leave the partition concerned as it was, or compacted in part, with all that
-    /// readers should see; the partitions before it are compacted.
+    /// [`Error::ReadOnly`], [`Error::Closed`]. After [`Error::Corrupt`], [`Error::StorageFull`] and
+    /// [`Error::Io`] the partition concerned is unchanged or compacted in part, and readers see
+    /// everything that they should; the partitions before it are compacted.
     ///
     /// # Durability
     ///
-    /// On return what is gone stays gone, and what stays is on stable storage. A crash at any
-    /// moment before leaves each record that should stay.
+    /// On return removed records stay removed, and kept records are on stable storage. A crash at
+    /// any moment before that loses no record that should be kept.
     ///
     /// # Blocking
     ///
-    /// Until it is done, which takes seconds per gigabyte. Readers and appenders go on; while
-    /// records are appended, and the broker has its background threads, the call takes pauses.
+    /// Until it is done, which takes seconds per gigabyte. Readers and appenders continue. While
+    /// records are appended, and the broker has its background threads, the call pauses between
+    /// steps.
     pub fn compact_now(&self, name: &str) -> Result<CompactionReport> {
         let engine: &Engine = self.run();
         let topic = engine.topic(name)?;

@@ -16,7 +16,7 @@ use crate::partition::{PartitionCore, together};
 use crate::record::{Offsets, TopicPartition};
 use crate::rules::Rule;
 
-/// A consumer group, described.
+/// A consumer group as [`Admin::describe_group`] shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct GroupInfo {
@@ -34,7 +34,7 @@ pub struct GroupInfo {
     pub offsets: Vec<GroupOffset>,
 }
 
-/// A member of a group.
+/// A member of a group as [`Admin::describe_group`] shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct GroupMember {
@@ -49,11 +49,12 @@ pub struct GroupMember {
 }
 
 impl Admin {
-    /// All groups that have members or have committed anything, by name.
+    /// Returns all groups that have members, a subscription or a commit, by name.
     ///
     /// # Errors
     ///
     /// [`Error::Closed`].
+    #[doc(alias = "listConsumerGroups")]
     pub fn groups(&self) -> Result<Vec<GroupInfo>> {
         self.run().check_open()?;
         let topics = TopicTable::new(&self.run().all_topics());
@@ -69,32 +70,39 @@ impl Admin {
         Ok(infos)
     }
 
-    /// One group.
+    /// Returns one group: its members, what they own, and commits and lag by partition.
     ///
     /// # Errors
     ///
     /// [`Error::UnknownGroup`], [`Error::Closed`].
+    #[doc(alias = "describeConsumerGroups")]
     pub fn describe_group(&self, name: &str) -> Result<GroupInfo> {
         self.run().check_open()?;
         let view = self.run().coordinator.view(name)?;
         Ok(describe(name.into(), view, &TopicTable::new(&self.run().all_topics())))
     }
 
-    /// Makes a group go on elsewhere in a topic, in all its partitions. Returns the offsets that
-    /// are committed now; one that is out of range is the nearest end.
+    /// Resets a group's committed offsets for every partition of a topic, and returns them. An
+    /// offset out of range becomes the nearest end.
     ///
     /// # Errors
     ///
-    /// [`Error::GroupNotEmpty`] while the group has live members, [`Error::UnknownGroup`],
-    /// [`Error::UnknownTopic`], [`Error::Config`] for [`StartAt::Error`]; nothing is changed.
+    /// Nothing is changed after any of them: [`Error::GroupNotEmpty`] while the group has live
+    /// members, [`Error::UnknownGroup`], [`Error::UnknownTopic`], [`Error::Config`] for
+    /// [`StartAt::Error`], [`Error::Corrupt`] for a partition that is unavailable,
+    /// [`Error::ReadOnly`], [`Error::Closed`]. After [`Error::SyncFailed`] the offsets may be reset
+    /// or not.
     ///
     /// # Durability
     ///
-    /// As [`Consumer::commit`](crate::Consumer::commit).
+    /// At broker level [`Durability::Sync`]: on return first the records and then the offsets are
+    /// on stable storage. At the other levels the offsets survive the death of the process.
     ///
     /// # Blocking
     ///
-    /// For the disk.
+    /// At broker level `Sync`, for a sync of each partition, up to eight of them side by side. Also
+    /// for the disk, to look up a time.
+    #[doc(alias = "alterConsumerGroupOffsets")]
     pub fn reset_offsets(&self, group: &str, topic: &str, to: StartAt) -> Result<Offsets> {
         self.run().check_writable()?;
         let topic = self.run().topic(topic)?;
@@ -124,12 +132,13 @@ impl Admin {
         Ok(offsets)
     }
 
-    /// Forgets a group: what it has committed, and the static members that it waits for.
+    /// Deletes a group: its subscriptions and commits, and the static members that it waits for.
     ///
     /// # Errors
     ///
-    /// [`Error::GroupNotEmpty`] while it has live members, [`Error::UnknownGroup`]; nothing is
-    /// changed.
+    /// Nothing is changed after [`Error::GroupNotEmpty`] while the group has live members,
+    /// [`Error::UnknownGroup`], [`Error::ReadOnly`] and [`Error::Closed`]. After
+    /// [`Error::SyncFailed`] the group may be deleted or not.
     ///
     /// # Durability
     ///
@@ -138,6 +147,7 @@ impl Admin {
     /// # Blocking
     ///
     /// For a sync of the disk.
+    #[doc(alias = "deleteConsumerGroups")]
     pub fn delete_group(&self, name: &str) -> Result<()> {
         self.run().check_open()?;
         self.run().check_writable()?;

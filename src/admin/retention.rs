@@ -5,51 +5,60 @@ use crate::error::Result;
 use crate::record::TopicPartition;
 
 impl Admin {
-    /// Deletes the records of a partition below the offset `before`, and returns the log start
-    /// offset, which is where it was if that is not below `before`. Files that hold nothing else
-    /// are removed; a file that still holds records is kept whole, and what was deleted in it can
-    /// no longer be read. Deleting everything puts a new, empty file in the place of the last one.
-    /// On a full disk the last file stays until there is space for the new one.
+    /// Deletes the records of a partition below offset `before`. Returns the log start offset,
+    /// which does not change if `before` is not above it.
     ///
-    /// A compacted topic is no exception: the latest record of a key goes too, if it lies below
-    /// `before`. That is the way out of a full disk where a compaction finds no space either.
+    /// Files that hold nothing else are removed. A file that still holds records is kept, and its
+    /// deleted records can no longer be read. If everything is deleted, a new, empty file replaces
+    /// the last one; on a full disk the last file remains until there is space.
     ///
-    /// Messages that are held stay readable. A consumer that was below the new log start learns of
-    /// it as [`Consumer::take_gaps`](crate::Consumer::take_gaps) says.
+    /// In a compacted topic this also deletes the latest record of a key, if it lies below
+    /// `before`. It needs no space, so it is the way out of a full disk on which a compaction
+    /// cannot run.
+    ///
+    /// Messages that are held stay readable. A consumer below the new log start gets a gap, as
+    /// [`Consumer::take_gaps`](crate::Consumer::take_gaps) describes.
     ///
     /// # Errors
     ///
     /// [`Error::OffsetOutOfRange`](crate::Error::OffsetOutOfRange) beyond the high watermark;
-    /// [`Error::UnknownTopic`](crate::Error::UnknownTopic) and its kin,
-    /// [`Error::Poisoned`](crate::Error::Poisoned), [`Error::ReadOnly`](crate::Error::ReadOnly).
-    /// After [`Error::Io`](crate::Error::Io) the records may be deleted or not.
+    /// [`Error::UnknownTopic`](crate::Error::UnknownTopic) and
+    /// [`Error::UnknownPartition`](crate::Error::UnknownPartition);
+    /// [`Error::Poisoned`](crate::Error::Poisoned); [`Error::Corrupt`](crate::Error::Corrupt) (the
+    /// partition is unavailable); [`Error::ReadOnly`](crate::Error::ReadOnly);
+    /// [`Error::Closed`](crate::Error::Closed). After [`Error::Io`](crate::Error::Io) and
+    /// [`Error::SyncFailed`](crate::Error::SyncFailed) the records may be deleted or not.
     ///
     /// # Durability
     ///
-    /// On return the records are gone after any crash: the log start never goes back. Files that
-    /// come back after a power cut are removed by the next opening.
+    /// On return the records are gone after any crash: the log start never goes back. The next
+    /// opening removes files that come back after a loss of power.
     ///
     /// # Blocking
     ///
     /// For the disk: two syncs, and one of the directory.
+    #[doc(alias = "deleteRecords")]
     pub fn delete_records(&self, partition: impl Into<TopicPartition>, before: u64) -> Result<u64> {
         self.run().delete_records(&partition.into(), before)
     }
 
-    /// Applies the retention settings of all topics now. Otherwise that happens every minute, in
-    /// each [`Broker::tick`](crate::Broker::tick), and for a limit of bytes when a segment is full.
+    /// Applies the retention settings of all topics now. This also happens every minute, in each
+    /// [`Broker::tick`](crate::Broker::tick), and, for a limit in bytes, whenever a segment is
+    /// full.
     ///
     /// # Errors
     ///
-    /// The first failure; the other partitions were tried all the same.
+    /// The first failure, for example [`Error::Io`](crate::Error::Io) or
+    /// [`Error::StorageFull`](crate::Error::StorageFull); all partitions were tried.
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly), [`Error::Closed`](crate::Error::Closed).
     ///
     /// # Durability
     ///
-    /// As [`delete_records`](Self::delete_records).
+    /// On return removed records are gone after any crash: the log start never goes back.
     ///
     /// # Blocking
     ///
-    /// For the disk, until all that has expired is removed.
+    /// For the disk, until everything that has expired is removed.
     pub fn enforce_retention_now(&self) -> Result<()> {
         self.run().enforce_retention()
     }

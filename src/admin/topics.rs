@@ -5,12 +5,13 @@ use crate::config::TopicConfig;
 use crate::error::Result;
 
 impl Admin {
-    /// Changes the settings of a topic: `change` is given those in force and returns those that
-    /// are to be. It runs under no lock; settings that it leaves alone keep whatever somebody else
-    /// changes them to meanwhile.
+    /// Changes the settings of a topic. `change` gets the settings in force and returns the new
+    /// ones. It runs under no lock; a setting that it leaves alone keeps what another caller sets
+    /// meanwhile.
     ///
-    /// In force at once, for all handles of the topic. [`segment_bytes`](TopicConfig::segment_bytes)
-    /// holds from the next segment on; one that is ready already keeps its size.
+    /// The change is in force at once, for all handles of the topic. A new
+    /// [`segment_bytes`](TopicConfig::segment_bytes) counts from the next segment on, or the one
+    /// after that if the next one is already prepared.
     ///
     /// ```
     /// # use logpond::{Broker, TopicConfig};
@@ -25,19 +26,23 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`](crate::Error::Config) for a setting that cannot work, for another number
-    /// of partitions (see [`add_partitions`](Self::add_partitions)), and for another durability,
-    /// which is fixed when the topic is created; nothing is changed then.
-    /// [`Error::UnknownTopic`](crate::Error::UnknownTopic), also when the topic is deleted
-    /// meanwhile; [`Error::ReadOnly`](crate::Error::ReadOnly).
+    /// Nothing is changed after [`Error::Config`](crate::Error::Config): a setting cannot work, or
+    /// it is one that cannot be altered, which are the number of partitions (see
+    /// [`add_partitions`](Self::add_partitions)) and the durability.
+    /// [`Error::UnknownTopic`](crate::Error::UnknownTopic), also if the topic is deleted meanwhile;
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly),
+    /// [`Error::StorageFull`](crate::Error::StorageFull), [`Error::Closed`](crate::Error::Closed).
     ///
     /// # Durability
     ///
-    /// On return the change is there after any crash; after a crash before, all of it or nothing.
+    /// On return the change is there after any crash. A crash before that leaves all of it or
+    /// nothing.
     ///
     /// # Blocking
     ///
     /// For a sync of the disk, and for other changes of topics.
+    #[doc(alias = "alterConfigs")]
+    #[doc(alias = "incrementalAlterConfigs")]
     pub fn alter_topic(
         &self,
         name: &str,
@@ -46,40 +51,41 @@ impl Admin {
         self.run().alter_topic(name, change)
     }
 
-    /// Gives a topic more partitions, `total` in all; there is no way back. Producers use the new
-    /// count from then on, so a key may go to another partition than its earlier records; groups
-    /// share the new partitions, which start empty.
+    /// Gives a topic more partitions, `total` in all. They start empty, and there is no way back.
+    /// Producers use the new count from then on, so the records of a key may go to another
+    /// partition than its earlier ones. Groups share the new partitions.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`](crate::Error::Config) when the topic has as many already, `total` is above
-    /// 10,000, or its partitions remember numbers of
-    /// [`send_sequenced`](crate::Producer::send_sequenced) for records that named no partition: a
-    /// retry would go elsewhere and be stored once more. The error names the ids of the producers;
-    /// they are remembered for 30 days without use, or until they are
+    /// The topic keeps its count after all of them. [`Error::Config`](crate::Error::Config): the
+    /// topic has as many already, `total` is above 10,000, or a partition remembers numbers of
+    /// [`send_sequenced`](crate::Producer::send_sequenced) for records that named no partition, so
+    /// that a retry would go elsewhere and be stored again. The error names the producer ids; they
+    /// are remembered for 30 days without use, or until they are
     /// [forgotten](Self::forget_producer). [`Error::UnknownTopic`](crate::Error::UnknownTopic),
     /// [`Error::StorageFull`](crate::Error::StorageFull), [`Error::Io`](crate::Error::Io),
-    /// [`Error::ReadOnly`](crate::Error::ReadOnly). The topic keeps its count then.
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly), [`Error::Closed`](crate::Error::Closed).
     ///
     /// # Durability
     ///
-    /// On return the partitions are there after any crash; after a crash before, all of them or
+    /// On return the partitions exist after any crash. A crash before that leaves all of them or
     /// none.
     ///
     /// # Blocking
     ///
-    /// For the disk, a few syncs per new partition.
+    /// For the disk: a few syncs per new partition.
+    #[doc(alias = "createPartitions")]
     pub fn add_partitions(&self, name: &str, total: u32) -> Result<()> {
         self.run().add_partitions(name, total)
     }
 
-    /// Forgets a producer id and the sequence numbers that were sent under it, in all topics: a
-    /// record that is sent again is stored again. Those that hold the id get
-    /// [`Error::Fenced`](crate::Error::Fenced) from now on.
+    /// Forgets a producer id and its sequence numbers in all topics: a record that is sent again is
+    /// stored again. Producers that hold the id get [`Error::Fenced`](crate::Error::Fenced) from
+    /// now on.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`](crate::Error::Config) when there is no producer of this id,
+    /// [`Error::Config`](crate::Error::Config) if there is no producer of this id,
     /// [`Error::ReadOnly`](crate::Error::ReadOnly), [`Error::Closed`](crate::Error::Closed).
     ///
     /// # Durability

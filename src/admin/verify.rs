@@ -27,11 +27,13 @@ impl VerifyReport {
 }
 
 impl Admin {
-    /// Reads all that is published of a topic again, from its files and not from memory: checks
-    /// every header, checksum, offset, timestamp, index and footer, and reports damage as values.
-    /// Stops at none, changes nothing, and holds up nobody: appends, reads and retention go on,
-    /// and a segment that is removed meanwhile does not count. The internal logs can be
-    /// verified too: `__meta`, `__offsets` and `__local`.
+    /// Reads everything that is published in a topic again, from its files and not from memory.
+    /// Checks every header, checksum, offset, timestamp, index and footer, and returns the damage
+    /// as values.
+    ///
+    /// It stops at no damage, changes nothing and blocks nobody: appends, reads and retention
+    /// continue, and a segment that is removed meanwhile does not count. It can also verify the
+    /// internal logs `__meta`, `__offsets` and `__local`.
     ///
     /// ```
     /// # use logpond::{Broker, Record, TopicConfig};
@@ -46,9 +48,9 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownTopic`](crate::Error::UnknownTopic), also when the topic is deleted
-    /// meanwhile, [`Error::Closed`](crate::Error::Closed), and [`Error::Io`](crate::Error::Io) when
-    /// the disk does not give the bytes.
+    /// [`Error::UnknownTopic`](crate::Error::UnknownTopic), also if the topic is deleted meanwhile;
+    /// [`Error::Io`](crate::Error::Io) if the disk cannot be read;
+    /// [`Error::Closed`](crate::Error::Closed).
     ///
     /// # Blocking
     ///

@@ -32,6 +32,21 @@ enum Place {
 }
 
 /// Settings of a broker; made by [`Broker::builder`].
+///
+/// ```
+/// # use logpond::{Broker, Durability, TopicConfig, WhenFull};
+/// # use std::time::Duration;
+/// # let directory = tempfile::tempdir().unwrap();
+/// let broker = Broker::builder()
+///     .data_dir(directory.path().join("queue"))
+///     .durability(Durability::Interval { every: Duration::from_millis(50), bytes: 1 << 20 })
+///     .max_total_bytes(10 << 30)
+///     .when_full(WhenFull::DropOldest)
+///     .topic_defaults(TopicConfig::new(1).segment_bytes(16 << 20))
+///     .open()?;
+/// broker.close()?;
+/// # Ok::<(), logpond::Error>(())
+/// ```
 #[must_use]
 pub struct BrokerBuilder {
     place: Option<Place>,
@@ -77,61 +92,64 @@ impl Default for BrokerBuilder {
 }
 
 impl BrokerBuilder {
-    /// Keeps the data in this directory; created, with missing parents, if there is none. What is
-    /// made is for the process's user alone: directories have mode 0700, files 0600, less what the
-    /// umask takes.
+    /// Keeps the data in this directory. It is created, with missing parents, if it does not exist.
+    /// Directories get mode 0700 and files 0600, less what the umask takes.
     ///
     /// A directory that every user may write to is refused with [`Error::Config`]: anybody could
-    /// put files where the broker looks for its own. Below one, such as a volume's root, name a
-    /// directory that there is not yet. The path may lead through symbolic links, but nothing in
-    /// the directory may be one. A segment that has a second name when the broker is opened (a hard
-    /// link, as of a copy made by `cp -al`) is read, and its contents never change again: the log
-    /// goes on in a new one. One that is linked while the broker has it open goes on to be written.
+    /// put files where the broker looks for its own. Name a directory below it instead, for example
+    /// below the root of a volume. The path may lead through symbolic links, but nothing inside the
+    /// directory may be one.
+    ///
+    /// A segment that has a hard link when the broker is opened (a copy by `cp -al`) is read and
+    /// never written to; appends continue in a new segment. A hard link made while the broker is
+    /// open shares later appends.
+    #[doc(alias = "log.dirs")]
     pub fn data_dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.place = Some(Place::Dir(dir.as_ref().to_path_buf()));
         self
     }
 
-    /// Keeps the data on the heap. Of this and [`data_dir`](Self::data_dir) the later call counts.
+    /// Keeps the data on the heap. Of this call and [`data_dir`](Self::data_dir) the later one
+    /// counts.
     pub fn in_memory(mut self) -> Self {
         self.place = Some(Place::Memory);
         self
     }
 
-    /// What an acknowledgement means for topics and producers that do not say. Default
-    /// [`Durability::Sync`].
+    /// Sets what an acknowledgement means for topics and producers without a setting of their own.
+    /// Default [`Durability::Sync`].
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
     }
 
-    /// The source of time for everything that the engine decides. Default [`SystemClock`].
+    /// Sets the source of time for everything that the engine decides. Default [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Whether the broker has threads of its own. Without them, housekeeping happens in
-    /// [`Broker::tick`] alone, and the engine is deterministic. Default true.
+    /// Sets whether the broker has threads of its own. Default true. Without them all background
+    /// work is done by [`Broker::tick`], and the engine is deterministic.
     pub fn background(mut self, background: bool) -> Self {
         self.background = background;
         self
     }
 
-    /// The settings of topics that are created with the crate's defaults. The partition count is
-    /// ignored.
+    /// Sets the settings of topics that are created with the crate's defaults. The partition count
+    /// is ignored.
     pub fn topic_defaults(mut self, config: TopicConfig) -> Self {
         self.topic_defaults = config;
         self
     }
 
-    /// What opening does about damage. Default [`RecoveryPolicy::CutTornTail`].
+    /// Sets what opening does about damage. Default [`RecoveryPolicy::CutTornTail`].
     pub fn recovery(mut self, policy: RecoveryPolicy) -> Self {
         self.recovery = policy;
         self
     }
 
-    /// How stored bytes reach readers. Default [`ReadMode::Mapped`].
+    /// Sets how stored bytes reach readers. Default [`ReadMode::Mapped`].
     pub fn read_mode(mut self, mode: ReadMode) -> Self {
         self.read_mode = mode;
         self
@@ -157,50 +175,50 @@ impl BrokerBuilder {
         self
     }
 
-    /// How long [`open`](Self::open) waits for another broker that has the directory, in this
-    /// process or another, before it is [`Error::Locked`]. Default 250 ms: enough for one that is
-    /// about to be gone. Where a new process starts before the old one has closed its broker, set
-    /// it to what the close may take. A broker of this process that is closing is waited for a
-    /// second at least. It is real time, whatever the [`clock`](Self::clock).
+    /// Sets how long [`open`](Self::open) waits for another broker that has the directory, in this
+    /// process or another, before it returns [`Error::Locked`]. Default 250 ms. If a new process
+    /// starts before the old one has closed its broker, set it to what that close may take. For a
+    /// broker of this process that is closing, it is a second at least. The wait is real time,
+    /// whatever the [`clock`](Self::clock).
     pub fn lock_wait(mut self, wait: Duration) -> Self {
         self.lock_wait = wait;
         self
     }
 
-    /// How long a group is kept that has no member and commits nothing. Then its offsets are
-    /// forgotten, which is an event and counted in [`Metrics::groups_expired`]; a consumer that
+    /// Sets how long a group is kept that has no member and commits nothing. Then its offsets are
+    /// forgotten; this is an event, and counted in [`Metrics::groups_expired`]. A consumer that
     /// comes later begins as in a new group. [`Duration::MAX`] keeps groups for ever.
     ///
-    /// The default is seven days, or the longest retention of the topics that the group has commits
-    /// for, whichever is longer; a group with a commit for a topic that keeps records whatever their
-    /// age never expires. Time counts from the last commit or the last moment at which the group was
-    /// seen with a member, whichever is later, also while no broker is open. A wall clock that is
-    /// ahead when a broker opens makes groups look idle for as much longer.
+    /// The default is 7 days, or the longest retention of the topics that the group has commits
+    /// for, whichever is longer. A group with a commit for a topic that keeps records of any age
+    /// never expires. Time counts from the last commit, or from when the group last had a member,
+    /// whichever is later; it also counts while no broker is open. If the wall clock is ahead when
+    /// a broker opens, groups look idle for as much longer.
     ///
     /// [`Metrics::groups_expired`]: crate::Metrics::groups_expired
+    #[doc(alias = "offsets.retention.minutes")]
     pub fn group_expiry(mut self, idle: Duration) -> Self {
         self.group_expiry = Some(idle);
         self
     }
 
-    /// Opens for inspection: takes no lock, writes nothing, maps nothing, and sees at most what
-    /// was published when it was opened. Default false. What is about writing has no effect then:
+    /// Opens for inspection: takes no lock, writes nothing, maps nothing, and sees at most what was
+    /// published when it was opened. Default false. Settings about writing then have no effect:
     /// [`background`](Self::background), [`durability`](Self::durability),
     /// [`topic_defaults`](Self::topic_defaults), [`max_total_bytes`](Self::max_total_bytes) and
     /// [`when_full`](Self::when_full).
     ///
-    /// Another broker, in this process or another, may write to the directory meanwhile. What that
-    /// one removes is no damage: before anything is said to be missing it is looked for again, from
-    /// the start. A consumer then finds a gap where retention has removed records, reads what was
-    /// compacted where it is now, and gets [`Error::UnknownTopic`] for a topic that was deleted.
-    /// Each look at what is really damaged takes two.
+    /// Another broker, in this process or another, may write to the directory meanwhile. What it
+    /// removes is not reported as damage: before anything is called missing, it is looked for a
+    /// second time. A consumer then finds a gap where retention removed records, reads compacted
+    /// records where they are now, and gets [`Error::UnknownTopic`] for a deleted topic.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
     }
 
     /// Makes the engine's random numbers (segment salts, ids) reproducible. Not for production:
-    /// salts that can be predicted do not keep hostile payloads from posing as batches.
+    /// with salts that can be predicted, a hostile payload could imitate a batch.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
@@ -232,17 +250,25 @@ impl BrokerBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] when neither [`data_dir`](Self::data_dir) nor
-    /// [`in_memory`](Self::in_memory) was called or a setting cannot work; otherwise as
-    /// [`Broker::open`].
+    /// - [`Error::Config`]: neither [`data_dir`](Self::data_dir) nor [`in_memory`](Self::in_memory)
+    ///   was called, a setting cannot work, or every user of the machine may write to the
+    ///   directory.
+    /// - [`Error::Locked`]: another broker has the directory for longer than
+    ///   [`lock_wait`](Self::lock_wait).
+    /// - [`Error::Corrupt`]: an internal log is damaged, or, with [`RecoveryPolicy::Strict`], a
+    ///   partition is damaged or would be cut. [`salvage`](crate::salvage) copies what can be read.
+    /// - [`Error::UnsupportedVersion`]: a newer build wrote the directory.
+    /// - [`Error::StorageFull`], [`Error::ReadOnly`], [`Error::Io`]: of the file system, or a
+    ///   thread could not be started.
     ///
     /// # Durability
     ///
-    /// As [`Broker::open`].
+    /// On return the directory and everything that recovery did are durable.
     ///
     /// # Blocking
     ///
-    /// As [`Broker::open`].
+    /// For the disk. For another broker that has the directory, up to
+    /// [`lock_wait`](Self::lock_wait), and up to a second if it is of this process and closing.
     pub fn open(self) -> Result<Broker> {
         self.durability.validate()?;
         self.when_full.validate()?;

@@ -28,19 +28,37 @@ const MAX_POLL_INTERVAL: Duration = Duration::from_secs(5 * 60);
 const REJOIN_TIMEOUT: Duration = Duration::from_secs(45);
 
 impl Broker {
-    /// For a member of a consumer group: the members share the partitions of their topics, and
-    /// the group's committed offsets are durable. The name is 1 to 255 bytes.
+    /// Returns the settings of a consumer of a group. Its members share the partitions of their
+    /// topics, and the group's committed offsets are durable. The group's name has 1 to 255 bytes.
     pub fn consumer(&self, group: &str) -> ConsumerBuilder {
         ConsumerBuilder::new(self, Some(group.into()))
     }
 
-    /// For a reader of its own: no group, no commits; it starts at [`StartAt::Earliest`].
+    /// Returns the settings of a reader without a group: it commits nothing, and starts at
+    /// [`StartAt::Earliest`] unless told otherwise.
     pub fn reader(&self) -> ConsumerBuilder {
         ConsumerBuilder::new(self, None)
     }
 }
 
 /// Settings of a consumer; made by [`Broker::consumer`] and [`Broker::reader`].
+///
+/// ```
+/// # use logpond::{Broker, CommitMode, StartAt, TopicConfig};
+/// # use std::time::Duration;
+/// # let broker = Broker::in_memory()?;
+/// # broker.ensure_topic("emails", TopicConfig::new(4))?;
+/// let every = Duration::from_secs(5);
+/// let inbox = broker
+///     .consumer("mailer")
+///     .subscribe(["emails"])
+///     .start(StartAt::Latest)
+///     .commit(CommitMode::Auto { every })
+///     .max_poll_records(100)
+///     .open()?;
+/// assert_eq!(inbox.assignment().len(), 4);
+/// # Ok::<(), logpond::Error>(())
+/// ```
 #[must_use]
 pub struct ConsumerBuilder {
     broker: Broker,
@@ -82,111 +100,154 @@ impl ConsumerBuilder {
         }
     }
 
-    /// Reads these topics: a group shares their partitions, also those that are added later; a
-    /// reader without a group has all that there are now.
+    /// Reads these topics. The members of a group share their partitions, including those that are
+    /// added later. A reader without a group reads all partitions that exist when it is opened.
     pub fn subscribe<T: AsRef<str>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
         self.topics.extend(topics.into_iter().map(|topic| topic.as_ref().into()));
         self
     }
 
-    /// Reads every topic whose whole name matches the pattern, in which `*` stands for any
-    /// characters, also none, and `?` for one. A group reads also those that are created later; a
-    /// reader without a group, those that there are now. Can be said several times, and beside
-    /// [`subscribe`](Self::subscribe). The engine's own topics never match.
+    /// Reads every topic whose whole name matches the pattern. `*` stands for any characters, also
+    /// none; `?` stands for one. A group also reads topics that are created later; a reader without
+    /// a group reads those that exist when it is opened. Can be called several times, and beside
+    /// [`subscribe`](Self::subscribe). Internal topics never match.
     pub fn subscribe_pattern(mut self, pattern: &str) -> Self {
         self.patterns.push(pattern.into());
         self
     }
 
     /// Reads exactly these partitions, whatever the members of the group read. With a group, its
-    /// commits are the group's, so they are refused with [`Error::GroupNotEmpty`] while the group
-    /// has live members.
+    /// commits are the group's; they are refused with [`Error::GroupNotEmpty`] while the group has
+    /// live members.
     pub fn assign<P: Into<TopicPartition>>(mut self, parts: impl IntoIterator<Item = P>) -> Self {
         self.assigned.extend(parts.into_iter().map(Into::into));
         self
     }
 
-    /// Where to start when nothing is committed. Default [`StartAt::Earliest`].
+    /// Sets where to start if nothing is committed. Default [`StartAt::Earliest`].
     ///
-    /// For a member this is asked once, when its group subscribes to the name or pattern for the
-    /// first time: where the partitions begin that are there is committed before `open` returns, and
-    /// those that come later are read from their beginning.
+    /// In a group this counts once, for the first member that subscribes to a topic's name or to a
+    /// pattern. Before [`open`](Self::open) returns, the start of each existing partition is
+    /// committed. Partitions that are created later are read from their beginning.
+    #[doc(alias = "auto.offset.reset")]
     pub fn start(mut self, start: StartAt) -> Self {
         self.settings.start = start;
         self
     }
 
-    /// Where to continue when the records at the position were removed before they were read. All
-    /// between the two is a [`Gap`](super::Gap). Default [`StartAt::Earliest`], which leaves out
-    /// nothing that is still there; [`StartAt::Error`] returns [`Error::OffsetOutOfRange`].
+    /// Sets where to continue if the records at the position were removed before they were read.
+    /// Default [`StartAt::Earliest`], which skips nothing that still exists. [`StartAt::Error`]
+    /// returns [`Error::OffsetOutOfRange`]. All offsets in between are reported as a
+    /// [`Gap`](super::Gap).
+    #[doc(alias = "auto.offset.reset")]
     pub fn out_of_range(mut self, to: StartAt) -> Self {
         self.settings.out_of_range = to;
         self
     }
 
-    /// Who commits. Default [`CommitMode::Manual`].
+    /// Sets who commits. Default [`CommitMode::Manual`].
+    #[doc(alias = "enable.auto.commit")]
+    #[doc(alias = "auto.commit.interval.ms")]
     pub fn commit(mut self, mode: CommitMode) -> Self {
         self.settings.commit = mode;
         self
     }
 
-    /// What the consumer may see. Default [`Visibility::Published`].
+    /// Sets what the consumer may see. Default [`Visibility::Published`].
+    #[doc(alias = "isolation.level")]
     pub fn visibility(mut self, visibility: Visibility) -> Self {
         self.settings.visibility = visibility;
         self
     }
 
-    /// The most messages that one poll returns. Default 500.
+    /// Sets how many messages one poll returns at most. Default 500.
+    #[doc(alias = "max.poll.records")]
     pub fn max_poll_records(mut self, records: usize) -> Self {
         self.settings.poll_records = records;
         self
     }
 
-    /// About how many bytes one poll returns; always at least one message. Default 4 MiB.
+    /// Sets about how many bytes one poll returns at most; it always returns at least one message.
+    /// Default 4 MiB.
+    #[doc(alias = "fetch.max.bytes")]
     pub fn max_poll_bytes(mut self, bytes: usize) -> Self {
         self.settings.poll_bytes = bytes;
         self
     }
 
-    /// How the group shares its partitions. All live members must use the same: whoever joins with
-    /// another one is refused, until the last of them has left. Default
-    /// [`Assignor::CooperativeSticky`].
+    /// Sets how the group shares its partitions. Default [`Assignor::CooperativeSticky`]. All live
+    /// members must use the same: a member with another one is refused until the last of them has
+    /// left.
+    #[doc(alias = "partition.assignment.strategy")]
     pub fn assignor(mut self, assignor: Assignor) -> Self {
         self.assignor = Some(assignor);
         self
     }
 
-    /// How long a member of a group may be away between two polls, on the broker's clock, before
-    /// its partitions are given to others. It hears [`Rebalance::Lost`] at its next poll and takes
-    /// part again; only its commits of what it lost fail, with [`Error::Rebalanced`]. Waiting in
-    /// `poll` or `recv` is no absence. Default 5 minutes.
+    /// Sets how long a member may be away between two polls, on the broker's clock, before it is
+    /// evicted and its partitions are given to others. Default 5 minutes.
+    ///
+    /// An evicted member gets [`Rebalance::Lost`] at its next poll and joins again. Only its
+    /// commits of what it lost fail, with [`Error::Rebalanced`]. A member that waits in `poll` or
+    /// `recv` is not away.
+    #[doc(alias = "max.poll.interval.ms")]
     pub fn max_poll_interval(mut self, interval: Duration) -> Self {
         self.max_poll_interval = Some(interval);
         self
     }
 
-    /// Makes this a static member of the group, by this name: when it is dropped or closed, its
-    /// partitions wait for the next consumer of the same name for
-    /// [`rejoin_timeout`](Self::rejoin_timeout), also while the broker is restarted. Of two live
-    /// consumers of the same name the older one gets [`Error::Fenced`]. 1 to 255 bytes.
+    /// Makes this a static member of the group, with a name of 1 to 255 bytes. When it is dropped
+    /// or closed, its partitions wait for the next consumer of that name for
+    /// [`rejoin_timeout`](Self::rejoin_timeout), also across a restart of the broker. Of two live
+    /// consumers with the same name, the older one gets [`Error::Fenced`].
+    #[doc(alias = "group.instance.id")]
     pub fn instance_id(mut self, id: impl Into<String>) -> Self {
         self.instance = Some(id.into().into());
         self
     }
 
-    /// How long the partitions of a static member wait for it, on the broker's clock; after a
-    /// restart, from the opening of the broker on. Default 45 seconds.
+    /// Sets how long the partitions of a static member wait for it, on the broker's clock; after a
+    /// restart counted from the opening of the broker. Default 45 seconds.
+    #[doc(alias = "session.timeout.ms")]
     pub fn rejoin_timeout(mut self, timeout: Duration) -> Self {
         self.rejoin_timeout = Some(timeout);
         self
     }
 
-    /// Is called when partitions come and go, in the member's own `poll`, `recv` or `close`, under
-    /// no lock. It may use the broker, also for other members of the same group. Dropping a
-    /// consumer calls nobody.
+    /// Sets a callback for partitions that this member gains and loses. It runs in the member's own
+    /// `poll`, `recv` or `close`, and under no lock: it may use the broker, also for other members
+    /// of the group. A consumer that is dropped does not call it.
     ///
-    /// A panic in it ends the poll, once the hand-over is finished: the partitions are given up,
-    /// or taken over, all the same.
+    /// ```
+    /// # use logpond::{Broker, Offsets, Rebalance, TopicConfig, TopicPartition};
+    /// # use std::time::Duration;
+    /// # let broker = Broker::in_memory()?;
+    /// # broker.ensure_topic("jobs", TopicConfig::new(8))?;
+    /// let mut worker = broker
+    ///     .consumer("workers")
+    ///     .subscribe(["jobs"])
+    ///     .on_rebalance(|event, commits| match event {
+    ///         Rebalance::Assigned(partitions) => println!("reads {partitions:?}"),
+    ///         // Still this member's: the last moment to commit what is done.
+    ///         Rebalance::Revoked(partitions) => {
+    ///             let position = |it: &TopicPartition| Some((it.clone(), commits.position(it)?));
+    ///             let done: Offsets = partitions.iter().filter_map(position).collect();
+    ///             if let Err(error) = commits.commit(&done) {
+    ///                 eprintln!("the next owner reads again: {error}");
+    ///             }
+    ///         }
+    ///         // Another member may have them already: too late to commit.
+    ///         Rebalance::Lost(partitions) => println!("lost {partitions:?}"),
+    ///     })
+    ///     .open()?;
+    /// worker.poll(Duration::ZERO)?; // calls back with `Assigned`
+    /// worker.close()?; // and with `Revoked`
+    /// # Ok::<(), logpond::Error>(())
+    /// ```
+    ///
+    /// If the callback panics, the hand-over is finished as if it had returned, and then the panic
+    /// continues through `poll`.
+    #[doc(alias = "ConsumerRebalanceListener")]
     pub fn on_rebalance(
         mut self,
         callback: impl FnMut(Rebalance<'_>, &mut Commits<'_>) + Send + 'static,
@@ -195,26 +256,36 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Opens the consumer; a member of a group is given its partitions at once, as far as nobody
-    /// has to give them up first. A rebalance callback hears of them at the first poll.
+    /// Opens the consumer. A member of a group gets its partitions at once, except those that
+    /// another member must give up first. The rebalance callback hears of them at the first poll.
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownTopic`], [`Error::UnknownPartition`], [`Error::InvalidName`] for the group
-    /// or the instance id, [`Error::NoOffset`] and [`Error::OffsetOutOfRange`] with
-    /// [`StartAt::Error`] (to begin elsewhere, open it once with another setting and
-    /// [`seek`](Consumer::seek), or [`reset_offsets`](crate::Admin::reset_offsets)), and
-    /// [`Error::Config`] when
-    /// there is nothing to read, both ways of choosing are mixed, the group's members use another
-    /// assignor, or a setting cannot work. So is one that would have no effect:
-    /// [`assignor`](Self::assignor), [`max_poll_interval`](Self::max_poll_interval),
-    /// [`instance_id`](Self::instance_id) and [`on_rebalance`](Self::on_rebalance) of a consumer
-    /// that is no member of a group, because it has none or reads by [`assign`](Self::assign);
-    /// [`rejoin_timeout`](Self::rejoin_timeout) without an instance id; commits of a reader.
+    /// - [`Error::UnknownTopic`], [`Error::UnknownPartition`]: there is no such topic or partition.
+    /// - [`Error::InvalidName`]: of the group or the instance id.
+    /// - [`Error::NoOffset`], [`Error::OffsetOutOfRange`]: with [`StartAt::Error`]. To begin
+    ///   elsewhere, open the consumer once with another setting and [`seek`](Consumer::seek), or
+    ///   call [`reset_offsets`](crate::Admin::reset_offsets).
+    /// - [`Error::Config`]: nothing was chosen to read, `subscribe` and [`assign`](Self::assign)
+    ///   are mixed, the group's members use another assignor, or a setting cannot work or would
+    ///   have no effect. No effect have [`assignor`](Self::assignor),
+    ///   [`max_poll_interval`](Self::max_poll_interval), [`instance_id`](Self::instance_id) and
+    ///   [`on_rebalance`](Self::on_rebalance) of a consumer that is no member of a group;
+    ///   [`rejoin_timeout`](Self::rejoin_timeout) without an instance id; [`commit`](Self::commit)
+    ///   of a reader.
+    /// - [`Error::StorageFull`], [`Error::SyncFailed`], [`Error::Io`], [`Error::ReadOnly`],
+    ///   [`Error::Closed`]: a group's first subscription could not be stored.
+    ///
+    /// # Durability
+    ///
+    /// At broker level [`Durability::Sync`](crate::Durability::Sync): on return the group's
+    /// subscription and where it begins are on stable storage. Nothing is awaited for
+    /// [`StartAt::Earliest`], which means the same after any crash.
     ///
     /// # Blocking
     ///
-    /// For the disk, where positions are looked up.
+    /// For the disk, when positions are looked up, and for a sync when a group subscribes to a name
+    /// or pattern for the first time.
     pub fn open(self) -> Result<Consumer> {
         self.check()?;
         let run = self.broker.run();

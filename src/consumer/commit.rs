@@ -28,50 +28,61 @@ enum Rewinds {
 }
 
 impl Consumer {
-    /// Commits, for each assigned partition, all that was handed out. A partition of which a poll
-    /// has still to return [`Error::Truncated`], or to report a [`Gap`](super::Gap), is left out.
+    /// Commits everything that was handed out, for each assigned partition. The committed offset is
+    /// the next one to read. A partition is left out while a poll has yet to return its
+    /// [`Error::Truncated`] or to report a [`Gap`](super::Gap).
     ///
     /// # Errors
     ///
-    /// [`Error::Rebalanced`] when one of the partitions is not this member's any more, nothing is
-    /// committed then and the next poll tells which; [`Error::Fenced`] when a newer consumer has
-    /// taken the instance id; [`Error::UnknownTopic`] when a member's topic was deleted since its
-    /// last poll, or all that a consumer by hand reads; [`Error::GroupNotEmpty`] for a consumer by
-    /// hand while the group has live members; [`Error::Config`] for a reader without a group;
-    /// [`Error::SyncFailed`] and its kin. Where the records of some partitions cannot be made
-    /// durable, the others are committed all the same.
+    /// - [`Error::Rebalanced`]: the member does not own one of the partitions any more. Nothing is
+    ///   committed; the next poll follows the new plan.
+    /// - [`Error::Fenced`]: a newer consumer has taken the instance id.
+    /// - [`Error::UnknownTopic`]: a topic was deleted since the member's last poll, or everything
+    ///   that a consumer by [`assign`](crate::ConsumerBuilder::assign) reads.
+    /// - [`Error::GroupNotEmpty`]: a consumer by `assign`, while the group has live members.
+    /// - [`Error::Config`]: a reader without a group.
+    /// - [`Error::SyncFailed`], [`Error::Poisoned`]: the records of a partition could not be
+    ///   synced; the other partitions are committed. Or the commit itself could not.
+    /// - [`Error::StorageFull`], [`Error::Io`], [`Error::ReadOnly`], [`Error::Forked`],
+    ///   [`Error::Closed`].
     ///
     /// # Durability
     ///
-    /// At broker level [`Durability::Sync`](crate::Durability::Sync) the records, then the commit
-    /// are on stable storage on return; at the other levels the commit survives the process.
+    /// At broker level [`Durability::Sync`](crate::Durability::Sync): on return first the records
+    /// and then the commit are on stable storage. At the other levels the commit survives the death
+    /// of the process.
     ///
     /// # Blocking
     ///
-    /// At level `Sync` for the disk.
+    /// At broker level `Sync`, for syncs of the disk, which concurrent commits share.
+    #[doc(alias = "commitSync")]
     pub fn commit(&mut self) -> Result<()> {
         let positions = self.handed_out();
         self.commit_durably(&positions, Rewinds::OnPurpose)
     }
 
-    /// Commits this message and all before it in its partition. If more is committed already, that
-    /// stands: a message that was handled out of turn takes the group back no more than auto mode
-    /// does, unless the position was moved back by a [`seek`](Self::seek).
+    /// Commits one message and everything before it in its partition. A higher commit is never
+    /// taken back, unless a [`seek`](Self::seek) moved the position back: a message that is handled
+    /// out of turn does not undo a later one.
     ///
     /// # Errors
     ///
-    /// As [`commit`](Self::commit); [`Error::Rebalanced`] also for a message that this member has
-    /// not read itself under the ownership that it has now, be it that it lost the partition and
-    /// got it again; [`Error::UnknownPartition`] for a partition that a consumer by hand does not
-    /// read; [`Error::Truncated`] for one of which a poll has still to return it.
+    /// - [`Error::Rebalanced`]: the member does not own the partition any more, or has not read the
+    ///   message itself since it owns it.
+    /// - [`Error::UnknownPartition`]: a consumer by [`assign`](crate::ConsumerBuilder::assign) does
+    ///   not read it.
+    /// - [`Error::Truncated`]: a poll has yet to return this error of the partition.
+    /// - All others of [`commit`](Self::commit).
     ///
     /// # Durability
     ///
-    /// As [`commit`](Self::commit).
+    /// At broker level [`Durability::Sync`](crate::Durability::Sync): on return first the records
+    /// and then the commit are on stable storage. At the other levels the commit survives the death
+    /// of the process.
     ///
     /// # Blocking
     ///
-    /// As [`commit`](Self::commit).
+    /// At broker level `Sync`, for syncs of the disk, which concurrent commits share.
     pub fn commit_message(&mut self, message: &Message) -> Result<()> {
         self.check_commits()?;
         let index = self.own_slot(&message.topic_partition())?;
@@ -84,23 +95,31 @@ impl Consumer {
         self.commit_durably(&[(index, message.next_offset())], Rewinds::AfterSeek)
     }
 
-    /// Commits these offsets, each the NEXT one to read. May go back on purpose.
+    /// Commits these offsets, each the next one to read. They may be lower than what is committed:
+    /// the group then reads again.
     ///
     /// # Errors
     ///
-    /// As [`commit`](Self::commit); for a partition that is not assigned, whether it was once or
-    /// never, [`Error::Rebalanced`] to a member and [`Error::UnknownPartition`] to a consumer by
-    /// hand; [`Error::OffsetOutOfRange`] for an offset beyond the log end; [`Error::Truncated`] for
-    /// a partition of which a poll has still to return it; [`Error::Corrupt`] for one that is
-    /// unavailable. Nothing is committed then.
+    /// Nothing is committed after any of them, except after a failed sync:
+    ///
+    /// - [`Error::Rebalanced`]: the member does not own one of the partitions.
+    /// - [`Error::UnknownPartition`]: a consumer by [`assign`](crate::ConsumerBuilder::assign) does
+    ///   not read one.
+    /// - [`Error::OffsetOutOfRange`]: an offset lies beyond the log end.
+    /// - [`Error::Truncated`]: a poll has yet to return this error of one of the partitions.
+    /// - [`Error::Corrupt`]: one of the partitions is unavailable.
+    /// - All others of [`commit`](Self::commit).
     ///
     /// # Durability
     ///
-    /// As [`commit`](Self::commit).
+    /// At broker level [`Durability::Sync`](crate::Durability::Sync): on return first the records
+    /// and then the commit are on stable storage. At the other levels the commit survives the death
+    /// of the process.
     ///
     /// # Blocking
     ///
-    /// As [`commit`](Self::commit).
+    /// At broker level `Sync`, for syncs of the disk, which concurrent commits share.
+    #[doc(alias = "commitSync")]
     pub fn commit_offsets(&mut self, offsets: &Offsets) -> Result<()> {
         self.check_commits()?;
         let position = |(partition, &offset): (_, &u64)| Ok((self.own_slot(partition)?, offset));
@@ -108,21 +127,29 @@ impl Consumer {
         self.commit_durably(&positions, Rewinds::OnPurpose)
     }
 
-    /// As [`commit`](Self::commit), without waiting for the disk.
+    /// Commits everything that was handed out, as [`commit`](Self::commit) does, without waiting
+    /// for the disk. Auto mode commits like this.
     ///
     /// # Errors
     ///
-    /// As [`commit`](Self::commit).
+    /// Those of [`commit`](Self::commit), except of syncs.
     ///
     /// # Durability
     ///
-    /// On return the commit survives the process; durable with the next background sync.
+    /// On return the commit survives the death of the process. The next background sync makes it
+    /// durable.
+    ///
+    /// # Blocking
+    ///
+    /// Never for a sync.
+    #[doc(alias = "commitAsync")]
     pub fn commit_async(&mut self) -> Result<()> {
         let positions = self.handed_out();
         self.commit_soon(&positions, Rewinds::OnPurpose)
     }
 
-    /// What the group has committed for a partition; `None` if nothing, or without a group.
+    /// Returns what the group has committed for a partition: the next offset to read. `None` if
+    /// nothing, or without a group.
     ///
     /// # Errors
     ///

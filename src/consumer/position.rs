@@ -8,18 +8,38 @@ use crate::error::{Error, Result};
 use crate::record::TopicPartition;
 
 impl Consumer {
-    /// Moves a partition's position. `Offset` out of range goes to the nearest end. Commits then
-    /// follow it back, too, but no further than to where it went. An error that waits for the next
-    /// poll of the partition, as [`Error::Truncated`] may, is dropped: the caller says where to be.
+    /// Moves the position of a partition. The next poll reads there.
+    ///
+    /// ```
+    /// # use logpond::{Broker, Record, StartAt, TopicConfig};
+    /// # use std::time::Duration;
+    /// # let broker = Broker::in_memory()?;
+    /// # broker.ensure_topic("clicks", TopicConfig::new(1))?;
+    /// # for value in ["a", "b", "c"] { broker.producer().send(Record::to("clicks").value(value))?; }
+    /// let mut reader = broker.reader().subscribe(["clicks"]).open()?;
+    /// reader.seek(("clicks", 0), StartAt::Offset(2))?;
+    /// assert_eq!(reader.recv()?.value(), Some(&b"c"[..]));
+    ///
+    /// reader.seek(("clicks", 0), StartAt::Earliest)?; // also: Latest, Time(..)
+    /// assert_eq!(reader.poll(Duration::ZERO)?.len(), 3);
+    /// # Ok::<(), logpond::Error>(())
+    /// ```
+    ///
+    /// A [`StartAt::Offset`] out of range goes to the nearest end. Later commits may follow the
+    /// position back, but not below where it went. An error that the next poll of the partition
+    /// would return, such as [`Error::Truncated`], is dropped: the caller has said where to read.
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownPartition`] when it is not assigned to this consumer; [`Error::NoOffset`]
-    /// for [`StartAt::Error`].
+    /// [`Error::UnknownPartition`] if the partition is not assigned to this consumer;
+    /// [`Error::NoOffset`] for [`StartAt::Error`]; [`Error::Corrupt`] and [`Error::Io`] if a time
+    /// could not be looked up.
     ///
     /// # Blocking
     ///
     /// For the disk with [`StartAt::Time`].
+    #[doc(alias = "seekToBeginning")]
+    #[doc(alias = "seekToEnd")]
     pub fn seek(&mut self, partition: impl Into<TopicPartition>, to: StartAt) -> Result<()> {
         let partition = partition.into();
         self.give_back_ahead();
@@ -42,11 +62,11 @@ impl Consumer {
         Ok(())
     }
 
-    /// Stops reading these partitions, without giving them up.
+    /// Stops reading these partitions. The consumer still owns them.
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownPartition`] for one that is not assigned; none is paused then.
+    /// [`Error::UnknownPartition`] if one is not assigned; then none is paused.
     pub fn pause<P: Into<TopicPartition>>(
         &mut self,
         partitions: impl IntoIterator<Item = P>,
@@ -54,11 +74,11 @@ impl Consumer {
         self.set_paused(partitions, true)
     }
 
-    /// Reads these partitions again.
+    /// Reads these partitions again after [`pause`](Self::pause).
     ///
     /// # Errors
     ///
-    /// As [`pause`](Self::pause).
+    /// [`Error::UnknownPartition`] if one is not assigned; then none is resumed.
     pub fn resume<P: Into<TopicPartition>>(
         &mut self,
         partitions: impl IntoIterator<Item = P>,
@@ -89,18 +109,20 @@ impl Consumer {
             .map_err(|_| Error::UnknownPartition(partition.clone()))
     }
 
-    /// The offset that is handed out next; `None` for a partition that is not assigned.
+    /// Returns the offset of the next record to be handed out; `None` if the partition is not
+    /// assigned.
     #[must_use]
     pub fn position(&self, partition: impl Into<TopicPartition>) -> Option<u64> {
         let index = self.index_of(&partition.into()).ok()?;
         self.slots.get(index).map(|slot| slot.handed_out)
     }
 
-    /// For each assigned partition, how many visible offsets were not handed out yet.
+    /// Returns for each assigned partition how many visible offsets were not handed out yet.
     ///
     /// # Errors
     ///
     /// [`Error::Closed`].
+    #[doc(alias = "currentLag")]
     pub fn lag(&self) -> Result<BTreeMap<TopicPartition, u64>> {
         self.check_shutdown()?;
         let visibility = self.settings.visibility;
@@ -108,7 +130,7 @@ impl Consumer {
         Ok(lags.collect())
     }
 
-    /// The partitions that this consumer reads now, in order.
+    /// Returns the partitions that this consumer reads now, in order.
     #[must_use]
     pub fn assignment(&self) -> Vec<TopicPartition> {
         self.slots.iter().map(|slot| slot.origin().clone()).collect()

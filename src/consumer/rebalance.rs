@@ -12,47 +12,57 @@ use super::Consumer;
 use crate::error::Result;
 use crate::record::{Offsets, TopicPartition};
 
-/// What a rebalance changes for one member. The partitions are never empty, and in order.
+/// What a rebalance changes for one member; the argument of a callback of
+/// [`on_rebalance`](crate::ConsumerBuilder::on_rebalance). The partitions are never empty, and in
+/// order.
+#[doc(alias = "ConsumerRebalanceListener")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rebalance<'a> {
-    /// They are this member's from now on; nothing of them was handed out yet. The positions are
-    /// known already, but where [`StartAt::Error`](crate::StartAt::Error) finds none.
+    /// The partitions are this member's from now on, and nothing of them was handed out yet. Their
+    /// positions are known, unless [`StartAt::Error`](crate::StartAt::Error) finds none.
+    #[doc(alias = "onPartitionsAssigned")]
     Assigned(&'a [TopicPartition]),
-    /// They are to be given up, and still this member's: nobody else is given them before the
-    /// callback has returned. The moment to commit. In auto mode the positions are committed
+    /// The partitions are about to be given up. They are still this member's: no other member gets
+    /// them before the callback has returned. Commit here. In auto mode the positions are committed
     /// already.
+    #[doc(alias = "onPartitionsRevoked")]
     Revoked(&'a [TopicPartition]),
-    /// They were taken away: the member had not polled for `max_poll_interval`, its instance id
-    /// was taken by a newer consumer, or the topic was deleted. Too late to commit: somebody else
-    /// may have them by now.
+    /// The partitions were taken away: the member was evicted, a newer consumer took its instance
+    /// id, or the topic was deleted. It is too late to commit; another member may have them
+    /// already.
+    #[doc(alias = "onPartitionsLost")]
     Lost(&'a [TopicPartition]),
 }
 
-/// The consumer, as far as a rebalance callback may use it.
+/// What a rebalance callback may do with its consumer: commit, and ask for positions.
 pub struct Commits<'a> {
     consumer: &'a mut Consumer,
 }
 
 impl Commits<'_> {
-    /// As [`Consumer::commit_offsets`].
+    /// Commits these offsets, each the next one to read, for the group of the consumer.
     ///
     /// # Errors
     ///
-    /// As [`Consumer::commit_offsets`]; [`Error::Rebalanced`](crate::Error::Rebalanced) for a
-    /// partition that is [`Lost`](Rebalance::Lost).
+    /// [`Error::Rebalanced`](crate::Error::Rebalanced) for a partition that is not this member's
+    /// any more, in particular for one that is [`Lost`](Rebalance::Lost). Otherwise those of
+    /// [`Consumer::commit_offsets`].
     ///
     /// # Durability
     ///
-    /// As [`Consumer::commit`].
+    /// At broker level [`Durability::Sync`](crate::Durability::Sync): on return first the records
+    /// and then the commit are on stable storage. At the other levels the commit survives the death
+    /// of the process.
     ///
     /// # Blocking
     ///
-    /// As [`Consumer::commit`].
+    /// At broker level `Sync`, for syncs of the disk.
     pub fn commit(&mut self, offsets: &Offsets) -> Result<()> {
         self.consumer.commit_offsets(offsets)
     }
 
-    /// The offset that is handed out next; what was handed out lies before it.
+    /// Returns the offset of the next record to be handed out. Everything handed out lies before
+    /// it.
     #[must_use]
     pub fn position(&self, partition: impl Into<TopicPartition>) -> Option<u64> {
         self.consumer.position(partition)
