@@ -1,10 +1,28 @@
 //! The documents behind the interface, as they lie beside the source in `src/docs/`.
+//!
+//! For users of the crate: [`durability`], [`groups`], [`retention`], [`compaction`], [`failures`],
+//! [`metrics`], [`performance`], [`versions`], [`changelog`].
+//!
+//! For those who read or change its code: [`architecture`], [`decisions`], [`concurrency`],
+//! [`mod@format`], [`testing`], [`contributing`].
 
-#[doc = include_str!("docs/format.md")]
-pub mod format {}
+#[doc = include_str!("docs/architecture.md")]
+pub mod architecture {}
 
-#[doc = include_str!("docs/versions.md")]
-pub mod versions {}
+#[doc = include_str!("docs/changelog.md")]
+pub mod changelog {}
+
+#[doc = include_str!("docs/compaction.md")]
+pub mod compaction {}
+
+#[doc = include_str!("docs/concurrency.md")]
+pub mod concurrency {}
+
+#[doc = include_str!("docs/contributing.md")]
+pub mod contributing {}
+
+#[doc = include_str!("docs/decisions.md")]
+pub mod decisions {}
 
 #[doc = include_str!("docs/durability.md")]
 pub mod durability {}
@@ -12,23 +30,23 @@ pub mod durability {}
 #[doc = include_str!("docs/failures.md")]
 pub mod failures {}
 
-#[doc = include_str!("docs/concurrency.md")]
-pub mod concurrency {}
+#[doc = include_str!("docs/format.md")]
+pub mod format {}
 
 #[doc = include_str!("docs/groups.md")]
 pub mod groups {}
-
-#[doc = include_str!("docs/compaction.md")]
-pub mod compaction {}
-
-#[doc = include_str!("docs/changelog.md")]
-pub mod changelog {}
-
-#[doc = include_str!("docs/retention.md")]
-pub mod retention {}
 
 #[doc = include_str!("docs/metrics.md")]
 pub mod metrics {}
 
 #[doc = include_str!("docs/performance.md")]
 pub mod performance {}
+
+#[doc = include_str!("docs/retention.md")]
+pub mod retention {}
+
+#[doc = include_str!("docs/testing.md")]
+pub mod testing {}
+
+#[doc = include_str!("docs/versions.md")]
+pub mod versions {}
