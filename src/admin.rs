@@ -112,7 +112,7 @@ impl Admin {
     /// For the disk: a few syncs per partition.
     #[doc(alias = "createTopics")]
     pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
-        let shared = self.run().create_topic(name, config)?;
+        let shared = self.run().topics().create(name, config)?;
         Ok(Topic::new(shared, self.broker.lifeline()))
     }
 
@@ -136,7 +136,7 @@ impl Admin {
     /// For the disk.
     #[doc(alias = "deleteTopics")]
     pub fn delete_topic(&self, name: &str) -> Result<()> {
-        self.run().delete_topic(name)
+        self.run().topics().delete(name)
     }
 
     /// Returns all topics, by name.
@@ -146,8 +146,8 @@ impl Admin {
     /// [`Error::Closed`](crate::Error::Closed).
     #[doc(alias = "listTopics")]
     pub fn topics(&self) -> Result<Vec<TopicInfo>> {
-        self.run().check_open()?;
-        Ok(self.run().all_topics().iter().map(|topic| describe(topic)).collect())
+        self.run().gate().check_open()?;
+        Ok(self.run().live().all().iter().map(|topic| describe(topic)).collect())
     }
 
     /// Returns one topic.

@@ -171,7 +171,7 @@ impl Consumer {
     ) -> Self {
         let commit_due = match settings.commit {
             CommitMode::Manual => Duration::MAX,
-            CommitMode::Auto { every } => run.clock.monotonic().saturating_add(every),
+            CommitMode::Auto { every } => run.clock().monotonic().saturating_add(every),
         };
         Self {
             run: Arc::clone(run),
@@ -179,7 +179,7 @@ impl Consumer {
             settings,
             slots: Vec::new(),
             turn: 0,
-            notifier: run.consumers.add_new(),
+            notifier: run.gate().consumers().add_new(),
             last_token: 0,
             control: Control::new(),
             ahead: Batch::default().into_iter(),
@@ -390,7 +390,7 @@ impl Consumer {
         if self.control.is_shut_down.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        self.run.check_open()
+        self.run.gate().check_open()
     }
 
     /// Fetches, parking in between, until there is something, a wake-up or the deadline.
@@ -523,7 +523,7 @@ impl Consumer {
                 continue;
             }
             if slot.core.is_closed() {
-                self.run.check_open()?;
+                self.run.gate().check_open()?;
                 if let Role::Member(_) = self.role {
                     // The topic was deleted; the group's plan takes it away.
                     continue;
@@ -533,7 +533,7 @@ impl Consumer {
             if let Err(error) = slot.fetch(settings, &mut fetched, &mut self.gaps) {
                 if slot.core.is_closed() && matches!(self.role, Role::Member(_)) {
                     // Deleted while this read it.
-                    self.run.check_open()?;
+                    self.run.gate().check_open()?;
                     continue;
                 }
                 if fetched.records == 0 {

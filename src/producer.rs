@@ -10,8 +10,7 @@ use std::sync::Arc;
 use self::choice::Choice;
 pub use self::delivery::Delivery;
 use self::unflushed::Unflushed;
-use crate::broker::engine::NamedProducer;
-use crate::broker::numbers::UnderWay;
+use crate::broker::producers::{NamedProducer, UnderWay};
 use crate::broker::{Broker, Run};
 use crate::clock::from_millis;
 use crate::config::{Acks, Durability};
@@ -119,7 +118,7 @@ impl ProducerBuilder {
         if let Some(durability) = self.durability {
             durability.validate()?;
         }
-        let named = self.id.map(|id| self.broker.run().acquire_producer(&id)).transpose()?;
+        let named = self.id.map(|id| self.broker.run().producers().acquire(&id)).transpose()?;
         Ok(Producer::new(&self.broker, self.durability, self.choice, named))
     }
 }
@@ -452,7 +451,7 @@ impl Producer {
     pub fn flush(&self) -> Result<()> {
         let flushed = self.inner.unflushed.flush();
         // Asked last: a broker that was closed meanwhile has partitions that are closed too.
-        flushed.and_then(|()| self.inner.run.check_open())
+        flushed.and_then(|()| self.inner.run.gate().check_open())
     }
 
     /// Waits for the level in force; what is not waited for is remembered for `flush`.
@@ -572,7 +571,7 @@ impl Producer {
                 Some(under_way) if !topic.is_replaced() => return Ok((topic, Some(under_way))),
                 // The topic was looked up before it grew.
                 Some(_) => {}
-                None => self.inner.run.note_by_key(&named.shared, &topic.name)?,
+                None => self.inner.run.producers().note_by_key(&named.shared, &topic.name)?,
             }
         }
     }

@@ -18,7 +18,8 @@ use crate::broker::catalog::{CatalogChange, CatalogState, ProducerEntry, Stage, 
 use crate::broker::engine::Engine;
 use crate::broker::internal_logs::INTERNAL_NAMES;
 use crate::broker::local::LocalChange;
-use crate::broker::{Broker, BrokerBuilder, Restored};
+use crate::broker::restore::{self, Restored};
+use crate::broker::{Broker, BrokerBuilder};
 use crate::config::{PARTITIONS_MAX, TopicConfig};
 use crate::error::{Corruption, Error, Result};
 use crate::format::{TopicId, partition_dir_name};
@@ -252,7 +253,7 @@ impl Source<'_> {
         let target = target.background(false).open()?;
         let engine: &Engine = target.run();
         let entries: Vec<TopicEntry> = choices.iter().map(|it| it.entry.clone()).collect();
-        engine.begin_restore(&entries)?;
+        restore::begin(engine, &entries)?;
         let mut report = SalvageReport {
             topics: Vec::with_capacity(choices.len()),
             groups: 0,
@@ -281,7 +282,7 @@ impl Source<'_> {
         });
         report.commits = groups.clone().count();
         report.groups = groups.collect::<BTreeSet<_>>().len();
-        engine.finish_restore(restored)?;
+        restore::finish(engine, restored)?;
         target.close()?;
         Ok(report)
     }
@@ -352,10 +353,11 @@ impl Source<'_> {
     ) -> Result<Vec<SalvagedPartition>> {
         let mut partitions = Vec::new();
         for number in 0..entry.config.partitions {
-            let target = engine.identity_of(entry, number);
+            let target = engine.context().identity(entry, number);
             let source = self.identity(entry, number);
             let wreck = Wreck::read(&*self.disk, &source, &state.clues(entry.id, number))?;
-            let Copied { batches, records, producers } = wreck.copy_to(&engine.env, &target)?;
+            let Copied { batches, records, producers } =
+                wreck.copy_to(&engine.context().env, &target)?;
             for (id, epoch) in producers {
                 let known = ids.entry(id).or_insert(epoch);
                 *known = epoch.max(*known);

@@ -457,9 +457,9 @@ fn row_f08_a_clock_that_jumps_or_stops_changes_no_offset_and_ends_no_wait() {
 // RED: src/clock.rs
 //   - callback();
 //   + drop(callback);
-// RED: src/broker/workers.rs
-//   - queues.moves.space.swap(false, Ordering::AcqRel);
-//   + let _ = &queues.moves.space;
+// RED: src/broker/workers/space.rs
+//   - queues.shared.moves.space.swap(false, Ordering::AcqRel);
+//   + let _ = &queues.shared.moves.space;
 #[test]
 fn row_f08_what_falls_due_by_a_move_of_the_clock_is_done_in_the_background() {
     const HOUR: Duration = Duration::from_secs(60 * 60);

@@ -405,7 +405,7 @@ fn child_may() {
 
 /// What may not be read, written or searched is an error that names it; nothing is half made, and
 /// when it is mended, all is there.
-// RED: src/broker/open.rs
+// RED: src/broker/directories.rs
 //   - Err(source) if is_absent(source.kind()) => Ok(false),
 //   + Err(_) => Ok(false),
 #[test]

@@ -87,10 +87,10 @@ impl Admin {
             let reason = format!("topic {name:?} is not compacted");
             return Err(Error::config("cleanup", reason));
         }
-        let begun = engine.clock.monotonic();
-        let mut appended = engine.appended();
+        let begun = engine.clock().monotonic();
+        let mut appended = engine.live().appended();
         let mut is_busy = || {
-            let now = engine.appended();
+            let now = engine.live().appended();
             std::mem::replace(&mut appended, now) != now
         };
         let mut tally = Tally::default();
@@ -99,7 +99,7 @@ impl Admin {
             tally += partition.compact_now(&mut is_busy)?;
             partitions += 1;
         }
-        let duration = engine.clock.monotonic().saturating_sub(begun);
+        let duration = engine.clock().monotonic().saturating_sub(begun);
         Ok(CompactionReport::of(tally, partitions, duration))
     }
 }

@@ -56,11 +56,11 @@ impl Admin {
     /// [`Error::Closed`].
     #[doc(alias = "listConsumerGroups")]
     pub fn groups(&self) -> Result<Vec<GroupInfo>> {
-        self.run().check_open()?;
-        let topics = TopicTable::new(&self.run().all_topics());
+        self.run().gate().check_open()?;
+        let topics = TopicTable::new(&self.run().live().all());
         let mut infos = Vec::new();
-        for name in self.run().coordinator.group_names() {
-            match self.run().coordinator.view(&name) {
+        for name in self.run().coordinator().group_names() {
+            match self.run().coordinator().view(&name) {
                 Ok(view) => infos.push(describe(name, view, &topics)),
                 // Gone since its name was read.
                 Err(Error::UnknownGroup(_)) => {}
@@ -77,9 +77,9 @@ impl Admin {
     /// [`Error::UnknownGroup`], [`Error::Closed`].
     #[doc(alias = "describeConsumerGroups")]
     pub fn describe_group(&self, name: &str) -> Result<GroupInfo> {
-        self.run().check_open()?;
-        let view = self.run().coordinator.view(name)?;
-        Ok(describe(name.into(), view, &TopicTable::new(&self.run().all_topics())))
+        self.run().gate().check_open()?;
+        let view = self.run().coordinator().view(name)?;
+        Ok(describe(name.into(), view, &TopicTable::new(&self.run().live().all())))
     }
 
     /// Resets a group's committed offsets for every partition of a topic, and returns them. An
@@ -104,9 +104,9 @@ impl Admin {
     /// for the disk, to look up a time.
     #[doc(alias = "alterConsumerGroupOffsets")]
     pub fn reset_offsets(&self, group: &str, topic: &str, to: StartAt) -> Result<Offsets> {
-        self.run().check_writable()?;
+        self.run().gate().check_writable()?;
         let topic = self.run().topic(topic)?;
-        let waits = self.run().settings.durability == Durability::Sync;
+        let waits = self.run().context().settings.durability == Durability::Sync;
         let target =
             |core: &Arc<PartitionCore>| core.check_available().and_then(|()| offset_of(core, to));
         let targets = topic.partitions.iter().map(target).collect::<Result<Vec<_>>>()?;
@@ -124,7 +124,7 @@ impl Admin {
             changes.push((&**core, committed));
             offsets.insert(TopicPartition::clone(&core.origin), offset);
         }
-        let coordinator = &self.run().coordinator;
+        let coordinator = self.run().coordinator();
         let end = coordinator.replace_offsets(group, topic.id, &changes)?;
         if waits {
             Rule::ResetSync.keep(|| coordinator.offsets_partition().wait_durable(end))?;
@@ -149,9 +149,9 @@ impl Admin {
     /// For a sync of the disk.
     #[doc(alias = "deleteConsumerGroups")]
     pub fn delete_group(&self, name: &str) -> Result<()> {
-        self.run().check_open()?;
-        self.run().check_writable()?;
-        self.run().coordinator.delete_group(name)
+        self.run().gate().check_open()?;
+        self.run().gate().check_writable()?;
+        self.run().coordinator().delete_group(name)
     }
 }
 

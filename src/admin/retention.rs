@@ -39,7 +39,7 @@ impl Admin {
     /// For the disk: two syncs, and one of the directory.
     #[doc(alias = "deleteRecords")]
     pub fn delete_records(&self, partition: impl Into<TopicPartition>, before: u64) -> Result<u64> {
-        self.run().delete_records(&partition.into(), before)
+        self.run().space().retention().delete_records(&partition.into(), before)
     }
 
     /// Applies the retention settings of all topics now. This also happens every minute, in each
@@ -60,6 +60,6 @@ impl Admin {
     ///
     /// For the disk, until everything that has expired is removed.
     pub fn enforce_retention_now(&self) -> Result<()> {
-        self.run().enforce_retention()
+        self.run().space().retention().enforce()
     }
 }

@@ -48,7 +48,7 @@ impl Admin {
         name: &str,
         change: impl FnOnce(TopicConfig) -> TopicConfig,
     ) -> Result<()> {
-        self.run().alter_topic(name, change)
+        self.run().topics().alter(name, change)
     }
 
     /// Gives a topic more partitions, `total` in all. They start empty, and there is no way back.
@@ -96,6 +96,6 @@ impl Admin {
     ///
     /// For a sync of the disk, and for changes of topics.
     pub fn forget_producer(&self, id: &str) -> Result<()> {
-        self.run().forget_producer(id)
+        self.run().producers().forget(id)
     }
 }

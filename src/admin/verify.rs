@@ -57,8 +57,7 @@ impl Admin {
     /// For the disk: reads every byte of the topic once, a megabyte at a time.
     pub fn verify(&self, topic: &str) -> Result<VerifyReport> {
         let engine = self.run();
-        let own =
-            engine.internal_partitions().into_iter().filter(|own| *own.origin.topic == *topic);
+        let own = engine.logs().partitions().into_iter().filter(|own| *own.origin.topic == *topic);
         let own: Vec<_> = own.collect();
         let partitions = if own.is_empty() { engine.topic(topic)?.partitions.clone() } else { own };
         let mut findings = Findings::default();

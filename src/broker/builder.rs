@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Broker;
-use super::engine::Settings;
+use super::context::{Context, Settings};
+use super::handle::Broker;
 use super::internal_logs::LOCAL;
-use super::open::{Opening, Spawn, spawn_thread};
+use super::open::Opening;
+use super::workers::{Spawn, spawn_thread};
 use crate::clock::{Clock, RunClock, SystemClock};
 use crate::config::{Durability, ReadMode, RecoveryPolicy, TopicConfig, WhenFull};
 use crate::error::{Error, Result};
@@ -26,7 +27,7 @@ use crate::trace::Outbox;
 
 /// Where a broker keeps its data.
 #[derive(Debug, Clone)]
-enum Place {
+enum Storage {
     Dir(PathBuf),
     Memory,
 }
@@ -49,7 +50,7 @@ enum Place {
 /// ```
 #[must_use]
 pub struct BrokerBuilder {
-    place: Option<Place>,
+    storage: Option<Storage>,
     disk: Option<Arc<dyn Disk>>,
     durability: Durability,
     clock: Arc<dyn Clock>,
@@ -71,7 +72,7 @@ pub struct BrokerBuilder {
 impl Default for BrokerBuilder {
     fn default() -> Self {
         Self {
-            place: None,
+            storage: None,
             disk: None,
             durability: Durability::default(),
             clock: Arc::new(SystemClock::new()),
@@ -91,6 +92,50 @@ impl Default for BrokerBuilder {
     }
 }
 
+impl Broker {
+    /// Opens the broker of a directory with the default settings. Creates the directory, with
+    /// missing parents, if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Locked`]: another broker has the directory, and keeps it for as long as
+    ///   [`lock_wait`](BrokerBuilder::lock_wait).
+    /// - [`Error::Corrupt`]: an internal log is damaged. [`salvage`](crate::salvage) copies what
+    ///   can be read. Damage in topics does not fail the opening; it is in
+    ///   [`recovery`](Self::recovery).
+    /// - [`Error::UnsupportedVersion`]: a newer build wrote the directory.
+    /// - [`Error::Config`]: every user of the machine may write to the directory.
+    /// - [`Error::StorageFull`], [`Error::ReadOnly`], [`Error::Io`]: of the file system.
+    ///
+    /// # Durability
+    ///
+    /// On return the directory and everything that recovery did are durable.
+    ///
+    /// # Blocking
+    ///
+    /// For the disk. For another broker that has the directory, up to
+    /// [`lock_wait`](BrokerBuilder::lock_wait), and up to a second if it is of this process and
+    /// closing.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().data_dir(dir).open()
+    }
+
+    /// Opens a broker on heap memory: the same engine with nothing on disk. Its data is gone with
+    /// its last handle.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if a thread cannot be started or memory cannot be had.
+    pub fn in_memory() -> Result<Self> {
+        Self::builder().in_memory().open()
+    }
+
+    /// Returns the settings of a broker, to be changed before it is opened.
+    pub fn builder() -> BrokerBuilder {
+        BrokerBuilder::default()
+    }
+}
+
 impl BrokerBuilder {
     /// Keeps the data in this directory. It is created, with missing parents, if it does not exist.
     /// Directories get mode 0700 and files 0600, less what the umask takes.
@@ -105,14 +150,14 @@ impl BrokerBuilder {
     /// open shares later appends.
     #[doc(alias = "log.dirs")]
     pub fn data_dir(mut self, dir: impl AsRef<Path>) -> Self {
-        self.place = Some(Place::Dir(dir.as_ref().to_path_buf()));
+        self.storage = Some(Storage::Dir(dir.as_ref().to_path_buf()));
         self
     }
 
     /// Keeps the data on the heap. Of this call and [`data_dir`](Self::data_dir) the later one
     /// counts.
     pub fn in_memory(mut self) -> Self {
-        self.place = Some(Place::Memory);
+        self.storage = Some(Storage::Memory);
         self
     }
 
@@ -228,7 +273,7 @@ impl BrokerBuilder {
     #[cfg(test)]
     pub(crate) fn disk(mut self, disk: Arc<dyn Disk>, dir: &Path) -> Self {
         self.disk = Some(disk);
-        self.place = Some(Place::Dir(dir.to_path_buf()));
+        self.storage = Some(Storage::Dir(dir.to_path_buf()));
         self
     }
 
@@ -275,15 +320,15 @@ impl BrokerBuilder {
         if self.group_expiry.is_some_and(|idle| idle.is_zero()) {
             return Err(Error::config("group_expiry", "a group would expire at once"));
         }
-        let place = self.place.ok_or_else(|| {
+        let storage = self.storage.ok_or_else(|| {
             Error::config("data_dir", "neither a directory nor memory was chosen")
         })?;
-        if self.read_only && matches!(place, Place::Memory) {
+        if self.read_only && matches!(storage, Storage::Memory) {
             return Err(Error::config("read_only", "new memory holds nothing to inspect"));
         }
-        let (dir, in_memory) = match place {
-            Place::Dir(dir) => (dir, false),
-            Place::Memory => (PathBuf::from("/memory"), true),
+        let (dir, in_memory) = match storage {
+            Storage::Dir(dir) => (dir, false),
+            Storage::Memory => (PathBuf::from("/memory"), true),
         };
         let is_simulated = self.disk.is_some();
         let disk: Arc<dyn Disk> = match self.disk {
@@ -321,23 +366,22 @@ impl BrokerBuilder {
             when_full: self.when_full,
             group_expiry: self.group_expiry,
         };
+        let clock = RunClock::begin(self.clock);
         let opening = Opening {
-            settings,
-            env: Arc::new(env),
-            clock: RunClock::begin(self.clock),
+            context: Arc::new(Context { settings, env: Arc::new(env), clock }),
             background: self.background && !self.read_only,
             lock_wait: self.lock_wait,
             spawn: self.spawn,
             reseed: Box::new(move |opens| random.mix(opens)),
         };
-        Ok(Broker::from_engine(opening.run()?))
+        Ok(Broker::from_opened(opening.run()?))
     }
 }
 
 impl std::fmt::Debug for BrokerBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BrokerBuilder")
-            .field("place", &self.place)
+            .field("storage", &self.storage)
             .field("durability", &self.durability)
             .finish_non_exhaustive()
     }

@@ -10,24 +10,24 @@
 //! `__meta`. What one look misses, the next one finds the reason for; it may miss something else,
 //! which went meanwhile, but not the same again.
 //!
-//! Owns: the order of the looks. Must not know: what the files mean.
+//! Owns: the order of the looks. Must not know: what the files mean, and what is done with what a
+//! look finds.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use super::catalog::{CatalogState, Stage, TopicEntry};
-use super::engine::Engine;
-use super::internal_logs::{InternalLog, LOCAL, META, last_run};
+use super::context::Context;
+use super::internal_logs::{LOCAL, META};
+use super::last_run::{LastRun, has_all_starts, how_it_ended};
 use super::local::LocalState;
-use super::open::{LastRun, Opening, has_all_starts};
-use super::workers::Workers;
+use super::log_opener::{ExpectedLog, LogOpener};
 use crate::clock::to_millis;
 use crate::error::Result;
 use crate::format::TopicId;
 use crate::log::open::{Known, PartitionRecovery};
 use crate::log::{Log, LogIdentity, LogOptions};
+use crate::partition::LOOKS;
 use crate::partition::state_log::{Evidence, LoggedState, StateLog};
-use crate::partition::{LOOKS, PartitionCore};
-use crate::sync::Mutex;
 
 /// What an opening of a partition finds.
 pub(super) type Opened = Result<(Log, PartitionRecovery)>;
@@ -60,107 +60,66 @@ fn fault_of(opened: &Opened) -> Option<String> {
     }
 }
 
-impl Opening {
-    /// Opens a broker that only looks.
-    pub(super) fn inspect(self) -> Result<Arc<Engine>> {
-        let opening = Arc::new(self);
-        let fault = |opened: &Result<_>| opened.as_ref().err().map(|error| format!("{error:?}"));
-        let engine = settled(|_| opening.attempt(), fault)?;
-        let (weak, one_at_a_time) = (Arc::downgrade(&engine), Mutex::new(()));
-        engine.workers.set_look(move |core| {
-            let _one = one_at_a_time.lock();
-            Weak::upgrade(&weak).is_some_and(|engine| opening.look_again(&engine, core))
-        });
-        Ok(engine)
+/// Looks at the files of a directory to which another broker writes.
+pub(super) struct Inspector {
+    context: Arc<Context>,
+    logs: LogOpener,
+}
+
+impl Inspector {
+    pub(super) fn new(context: Arc<Context>, logs: LogOpener) -> Self {
+        Self { context, logs }
     }
 
     /// Opens a partition; where `__local` was read before, that is what is known of it at first.
     pub(super) fn look_at(
         &self,
-        workers: &Arc<Workers>,
         (identity, options): (&LogIdentity, LogOptions),
         mut first: Option<Known>,
     ) -> Opened {
         let look = |_| {
             let known = match first.take() {
                 Some(known) => known,
-                None => self.known_now(workers, identity)?,
+                None => self.known_now(identity)?,
             };
-            Log::open(&self.env, identity.clone(), options, &known)
+            Log::open(&self.context.env, identity.clone(), options, &known)
         };
         settled(look, fault_of)
     }
 
     /// Which of these topics have been deleted since the catalog was read.
-    pub(super) fn deleted(
-        &self,
-        workers: &Arc<Workers>,
-        topics: &[TopicId],
-    ) -> Result<Vec<TopicId>> {
-        let catalog: StateLog<CatalogState> =
-            self.internal_log_now(META, workers, &mut Vec::new())?;
+    pub(super) fn deleted(&self, topics: &[TopicId]) -> Result<Vec<TopicId>> {
+        let catalog: StateLog<CatalogState> = self.read_again(META, &mut Vec::new())?;
         let is_there = |(_, stage): &(TopicEntry, Stage)| *stage != Stage::Deleting;
         let is_gone =
             |id: &&TopicId| catalog.read(|catalog| !catalog.topics.get(*id).is_some_and(is_there));
         Ok(topics.iter().filter(is_gone).copied().collect())
     }
 
-    /// A read has failed: looks at the partition anew. Whether it is worth reading again.
-    fn look_again(&self, engine: &Engine, core: &PartitionCore) -> bool {
-        let (identity, options) = core.with_log(|log| (log.identity().clone(), log.options()));
-        match self.look_at(&engine.workers, (&identity, options), None) {
-            Ok((log, report)) if report.corrupt.is_empty() => {
-                core.take_over(log);
-                true
-            }
-            looked => {
-                let id = identity.topic_id;
-                if self.deleted(&engine.workers, &[id]).is_ok_and(|gone| !gone.is_empty()) {
-                    engine.leave_topic(id, &core.origin.topic);
-                    return true;
-                }
-                // What can be read around is as good as what was known.
-                looked.map(|(log, _)| core.take_over(log)).is_ok()
-            }
-        }
-    }
-
-    fn known_now(&self, workers: &Arc<Workers>, identity: &LogIdentity) -> Result<Known> {
+    fn known_now(&self, identity: &LogIdentity) -> Result<Known> {
         let mut found = Vec::new();
-        let local: StateLog<LocalState> = self.internal_log_now(LOCAL, workers, &mut found)?;
-        let boot = self.env.disk.boot_id().map(Arc::from);
-        let (clean, same_boot) = last_run(&local, boot.as_ref(), &found);
-        let now = to_millis(self.clock.now()).unwrap_or(0);
-        let run = LastRun { clean, same_boot, has_all_starts: has_all_starts(&found), now };
-        Ok(self.known(&local, (identity.topic_id, identity.origin.partition), run))
+        let local: StateLog<LocalState> = self.read_again(LOCAL, &mut found)?;
+        let boot = self.context.env.disk.boot_id().map(Arc::from);
+        let (clean, same_boot) = how_it_ended(&local, boot.as_ref(), &found);
+        let now = to_millis(self.context.clock.now()).unwrap_or(0);
+        let last_run = LastRun { clean, same_boot, has_all_starts: has_all_starts(&found), now };
+        let key = (identity.topic_id, identity.origin.partition);
+        Ok(last_run.known(&self.context.settings, &local, key))
     }
 
-    fn internal_log_now<S: LoggedState>(
+    fn read_again<S: LoggedState>(
         &self,
         log: (&str, TopicId),
-        workers: &Arc<Workers>,
         found: &mut Vec<PartitionRecovery>,
     ) -> Result<StateLog<S>> {
         // Both were begun long ago, by the broker that writes.
         let evidence = Evidence { had_snapshot: true, had_records: log.1 == LOCAL.1 };
-        let own = InternalLog { is_new: false, evidence, reaches: 0 };
+        let expected = ExpectedLog { is_new: false, evidence, reaches: 0 };
         let fault = |opened: &Result<_>| opened.as_ref().err().map(|error| format!("{error:?}"));
         let look = |_| {
             found.clear();
-            self.internal_log(log, own, workers, found)
+            self.logs.open_one(log, expected, found)
         };
         settled(look, fault)
-    }
-}
-
-impl Engine {
-    /// A topic was deleted by the broker that writes.
-    fn leave_topic(&self, id: TopicId, name: &str) {
-        let mut topics = self.topics.write();
-        let Some(topic) = topics.get(name).filter(|topic| topic.id == id).cloned() else { return };
-        topics.remove(name);
-        drop(topics);
-        self.coordinator.topic_changed(name, 0);
-        topic.partitions.iter().for_each(|partition| partition.close_deleted(None));
     }
 }

@@ -8,14 +8,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Broker;
 use super::engine::Engine;
 use crate::group::inspect::GroupView;
 use crate::group::progress::{GroupOffset, GroupStatus, TopicTable};
 use crate::partition::PartitionCore;
 use crate::partition::metrics::PartitionMetrics;
 use crate::record::TopicPartition;
-use crate::sync::Ordering;
 
 /// What a broker has counted since it was opened, and how it stands: plain numbers to be matched
 /// on, or serialised.
@@ -93,78 +91,63 @@ pub struct GroupMetrics {
     pub offsets: Vec<GroupOffset>,
 }
 
-impl Broker {
-    /// A snapshot of all metrics.
-    ///
-    /// # Blocking
-    ///
-    /// Not for the disk. Takes each partition's and each group's lock for about a microsecond, and
-    /// longer where a partition is compacted or a group large.
-    #[must_use]
-    pub fn metrics(&self) -> Metrics {
-        self.run().metrics()
-    }
-}
-
 /// What was seen of the partitions, by identity.
 type Seen = HashMap<*const PartitionCore, PartitionMetrics>;
 
-impl Engine {
-    fn metrics(&self) -> Metrics {
-        let (rebalances, evictions) = self.coordinator.totals();
-        let views = self.coordinator.views();
-        let mut pinned: HashMap<*const TopicPartition, u64> = HashMap::new();
-        for (origin, bytes) in self.env.pinned.by_partition() {
-            *pinned.entry(Arc::as_ptr(&origin)).or_default() += bytes;
-        }
-        let pinned_of = |core: &PartitionCore| pinned.get(&Arc::as_ptr(&core.origin)).copied();
-        let look = |core: &Arc<PartitionCore>| core.metrics(pinned_of(core).unwrap_or(0));
+pub(super) fn snapshot(engine: &Engine) -> Metrics {
+    let (rebalances, evictions) = engine.coordinator().totals();
+    let views = engine.coordinator().views();
+    let mut pinned: HashMap<*const TopicPartition, u64> = HashMap::new();
+    for (origin, bytes) in engine.context().env.pinned.by_partition() {
+        *pinned.entry(Arc::as_ptr(&origin)).or_default() += bytes;
+    }
+    let pinned_of = |core: &PartitionCore| pinned.get(&Arc::as_ptr(&core.origin)).copied();
+    let look = |core: &Arc<PartitionCore>| core.metrics(pinned_of(core).unwrap_or(0));
 
-        let topics = self.all_topics();
-        let cores = || topics.iter().flat_map(|topic| &topic.partitions);
-        let mut seen: Seen = cores().map(|core| (Arc::as_ptr(core), look(core))).collect();
-        let table = TopicTable::new(&topics);
-        let groups = views.into_iter().map(|(name, view)| {
-            let offsets = view.progress(&table, |core| match seen.get(&Arc::as_ptr(core)) {
-                Some(seen) => seen.log_start_offset..seen.readable_end(),
-                None => 0..0,
-            });
-            group_metrics(name, &view, offsets)
+    let topics = engine.live().all();
+    let cores = || topics.iter().flat_map(|topic| &topic.partitions);
+    let mut seen: Seen = cores().map(|core| (Arc::as_ptr(core), look(core))).collect();
+    let table = TopicTable::new(&topics);
+    let groups = views.into_iter().map(|(name, view)| {
+        let offsets = view.progress(&table, |core| match seen.get(&Arc::as_ptr(core)) {
+            Some(seen) => seen.log_start_offset..seen.readable_end(),
+            None => 0..0,
         });
-        let groups = groups.collect();
-        let own = self.internal_partitions();
-        let internal: Vec<_> = own
-            .iter()
-            .map(|core| {
-                let name = Arc::clone(&core.origin.topic);
-                TopicMetrics { name, partitions: vec![look(core)] }
-            })
-            .collect();
-        let topics: Vec<_> = topics
-            .iter()
-            .map(|topic| {
-                let of_topic = topic.partitions.iter();
-                let partitions = of_topic.filter_map(|core| seen.remove(&Arc::as_ptr(core)));
-                TopicMetrics { name: Arc::clone(&topic.name), partitions: partitions.collect() }
-            })
-            .collect();
-        let space = &self.env.space;
-        Metrics {
-            is_in_memory: self.settings.in_memory,
-            budget_used_bytes: space.used(),
-            budget_limit_bytes: Some(space.limit()).filter(|limit| *limit != u64::MAX),
-            pinned_bytes: pinned.values().sum(),
-            mapped_bytes: self.env.maps.bytes(),
-            poisoned: poisoned(topics.iter().chain(&internal)),
-            rebalances,
-            evictions,
-            background_panics: self.workers.panics(),
-            groups_expired: self.expired.groups.load(Ordering::Relaxed),
-            producers_expired: self.expired.producers.load(Ordering::Relaxed),
-            topics,
-            internal,
-            groups,
-        }
+        group_metrics(name, &view, offsets)
+    });
+    let groups = groups.collect();
+    let internal = engine.logs().partitions();
+    let internal: Vec<_> = internal
+        .iter()
+        .map(|core| {
+            let name = Arc::clone(&core.origin.topic);
+            TopicMetrics { name, partitions: vec![look(core)] }
+        })
+        .collect();
+    let topics: Vec<_> = topics
+        .iter()
+        .map(|topic| {
+            let of_topic = topic.partitions.iter();
+            let partitions = of_topic.filter_map(|core| seen.remove(&Arc::as_ptr(core)));
+            TopicMetrics { name: Arc::clone(&topic.name), partitions: partitions.collect() }
+        })
+        .collect();
+    let space = &engine.context().env.space;
+    Metrics {
+        is_in_memory: engine.context().settings.in_memory,
+        budget_used_bytes: space.used(),
+        budget_limit_bytes: Some(space.limit()).filter(|limit| *limit != u64::MAX),
+        pinned_bytes: pinned.values().sum(),
+        mapped_bytes: engine.context().env.maps.bytes(),
+        poisoned: poisoned(topics.iter().chain(&internal)),
+        rebalances,
+        evictions,
+        background_panics: engine.workers().panics(),
+        groups_expired: engine.expiry().groups_expired(),
+        producers_expired: engine.producers().expired(),
+        topics,
+        internal,
+        groups,
     }
 }
 

@@ -1,10 +1,11 @@
 //! What opening found and did, as values.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::log::open::PartitionRecovery;
+use crate::trace::{Outbox, note};
 
 /// What recovery found and did when the broker was opened. Loss is never hidden: whatever was cut
 /// or is damaged is here.
@@ -26,5 +27,28 @@ impl RecoveryReport {
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.partitions.iter().all(|it| it.cut_bytes == 0 && it.corrupt.is_empty())
+    }
+
+    /// Makes events of what it says about the opening of `dir`.
+    pub(super) fn note(&self, trace: &Outbox, dir: &Path) {
+        for found in &self.partitions {
+            let (end_offset, cut_bytes) = (found.end_offset, found.cut_bytes);
+            if cut_bytes > 0 {
+                let partition = (&*found.topic, found.partition).into();
+                note!(trace, TailCut { partition, end_offset, cut_bytes });
+            }
+            for corruption in &found.corrupt {
+                note!(trace, Corruption(corruption.clone()));
+            }
+        }
+        note!(
+            trace,
+            Opened {
+                dir: dir.to_path_buf(),
+                clean_shutdown: self.clean_shutdown,
+                partitions: self.partitions.len(),
+            }
+        );
+        trace.deliver();
     }
 }

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use super::catalog::{CatalogChange, ProducerEntry, Stage, TopicEntry};
+use super::directories::{make_or_adopt_dir, sync_dir};
 use super::engine::Engine;
 use super::local::LocalChange;
-use super::topics::{identity, make_dir, sync_dir};
 use crate::error::Result;
 use crate::format::TopicId;
 use crate::group::offsets::OffsetChange;
-use crate::log::LogIdentity;
 
 /// The state of a broker, beside what is in its partitions.
 #[derive(Debug, Default)]
@@ -24,54 +23,45 @@ pub(crate) struct Restored {
     pub(crate) offsets: Vec<OffsetChange>,
 }
 
-impl Engine {
-    /// Makes the directories of topics in a broker that has none; durable on return. The caller
-    /// then leaves segments in each partition's, and calls [`finish_restore`](Self::finish_restore).
-    ///
-    /// DURABILITY: as in every creation, an intent comes first. It is that of a deletion: an opening
-    /// that finds it without its completion removes the topics, all of them, while one that finds
-    /// records in a topic that is being created takes it for complete.
-    pub(crate) fn begin_restore(&self, topics: &[TopicEntry]) -> Result<()> {
-        let _admin = self.admin.lock();
-        self.check_open()?;
-        self.catalog.append_durably(at_stage(topics, Stage::Deleting).collect())?;
-        let disk = &*self.env.disk;
-        for entry in topics {
-            let dir = self.settings.dir.join(&*entry.name);
-            make_dir(disk, &dir)?;
-            sync_dir(disk, &self.settings.dir)?;
-            for number in 0..entry.config.partitions {
-                make_dir(disk, &self.identity_of(entry, number).dir)?;
-            }
-            sync_dir(disk, &dir)?;
+/// Makes the directories of topics in a broker that has none; durable on return. The caller
+/// then leaves segments in each partition's, and calls [`finish`].
+///
+/// DURABILITY: as in every creation, an intent comes first. It is that of a deletion: an opening
+/// that finds it without its completion removes the topics, all of them, while one that finds
+/// records in a topic that is being created takes it for complete.
+pub(crate) fn begin(engine: &Engine, topics: &[TopicEntry]) -> Result<()> {
+    let _change = engine.gate().begin_change()?;
+    engine.logs().catalog().append_durably(at_stage(topics, Stage::Deleting).collect())?;
+    let disk = &*engine.context().env.disk;
+    for entry in topics {
+        let dir = engine.context().settings.dir.join(&*entry.name);
+        make_or_adopt_dir(disk, &dir)?;
+        sync_dir(disk, &engine.context().settings.dir)?;
+        for number in 0..entry.config.partitions {
+            make_or_adopt_dir(disk, &engine.context().identity(entry, number).dir)?;
         }
-        Ok(())
+        sync_dir(disk, &dir)?;
     }
+    Ok(())
+}
 
-    /// A partition of a topic that the catalog knows.
-    pub(crate) fn identity_of(&self, entry: &TopicEntry, number: u32) -> LogIdentity {
-        identity(&self.settings, entry, number)
-    }
-
-    /// Makes a state that was begun to be restored the broker's. Its topics can be used from the
-    /// next opening on.
-    ///
-    /// DURABILITY: the record that makes the topics live comes last, after all that it vouches for,
-    /// and is one batch, so that a crash leaves all of them or none.
-    pub(crate) fn finish_restore(&self, state: Restored) -> Result<()> {
-        let _admin = self.admin.lock();
-        self.check_open()?;
-        self.local.append_durably(state.local)?;
-        self.coordinator.offsets.append_durably(state.offsets)?;
-        let producers = state.producers.into_iter();
-        let producers = producers.map(|(name, entry)| CatalogChange::Producer(name, entry));
-        let ids_from = state.ids_from.map(CatalogChange::ProducerIds);
-        let by_key = state.by_key.into_iter();
-        let by_key = by_key.map(|(topic, id)| CatalogChange::ByKey(topic, id));
-        let topics = at_stage(&state.topics, Stage::Live);
-        let changes = topics.chain(producers).chain(ids_from).chain(by_key);
-        self.catalog.append_whole(changes.collect())
-    }
+/// Makes a state that was begun to be restored the broker's. Its topics can be used from the
+/// next opening on.
+///
+/// DURABILITY: the record that makes the topics live comes last, after all that it vouches for,
+/// and is one batch, so that a crash leaves all of them or none.
+pub(crate) fn finish(engine: &Engine, state: Restored) -> Result<()> {
+    let _change = engine.gate().begin_change()?;
+    engine.logs().local().append_durably(state.local)?;
+    engine.coordinator().offsets.append_durably(state.offsets)?;
+    let producers = state.producers.into_iter();
+    let producers = producers.map(|(name, entry)| CatalogChange::Producer(name, entry));
+    let ids_from = state.ids_from.map(CatalogChange::ProducerIds);
+    let by_key = state.by_key.into_iter();
+    let by_key = by_key.map(|(topic, id)| CatalogChange::ByKey(topic, id));
+    let topics = at_stage(&state.topics, Stage::Live);
+    let changes = topics.chain(producers).chain(ids_from).chain(by_key);
+    engine.logs().catalog().append_whole(changes.collect())
 }
 
 fn at_stage(topics: &[TopicEntry], stage: Stage) -> impl Iterator<Item = CatalogChange> {

@@ -1,73 +1,286 @@
-//! Creating and deleting topics, so that a crash at any step leaves one or the other.
+//! The topics of a broker: created, altered, grown and deleted, so that a crash at any step leaves
+//! one state or the other.
+//!
+//! Owns: the order of records in the catalog, work on files and entries in the table of live topics.
+//! A record of the intent comes first, then the files, then the record of the completion, which is
+//! the commit point; each is durable before the next step. The settings of a topic are one record,
+//! so a change of them needs no intent. A growth:
+//!
+//! 1. The intent: the topic as it is, and the total that is to be.
+//! 2. Directories and first segments of the new partitions.
+//! 3. The completion: the topic with the new total. The commit point.
+//! 4. In force for lookups, handles, producers and groups. Handles follow from the old settings to
+//!    the new (`topic::Succession`).
+//!
+//! An intent without completion is undone: the files of step 2 are removed, then the intent.
+//!
+//! Must not know: what producers, groups and retention do with topics.
 
-use std::io::ErrorKind;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::catalog::{CatalogChange, Stage, TopicEntry};
-use super::engine::{Engine, Settings};
+use super::catalog::{CatalogChange, CatalogState, Stage, TopicEntry};
+use super::context::Context;
+use super::directories::{remove_partition_files, remove_topic_files, sync_dir};
+use super::gate::{Change, Gate};
+use super::internal_logs::InternalLogs;
+use super::live_topics::LiveTopics;
 use super::local::LocalChange;
-use crate::config::{Cleanup, Durability, TopicConfig};
-use crate::error::{Corruption, Error, NameError, Result};
+use super::space::Space;
+use super::topic_factory::{TopicFactory, successor};
+use crate::config::TopicConfig;
+use crate::error::{Error, NameError, Result};
 use crate::foreign;
-use crate::format::{
-    SegmentHeader, TopicId, parse_segment_file_name, parse_temporary_segment_file_name,
-    partition_dir_name, validate_topic,
-};
+use crate::format::{TopicId, validate_topic};
 use crate::log::unavailable::damage_of;
-use crate::log::{Log, LogIdentity, LogOptions, record_bytes_max};
+use crate::log::{Log, record_bytes_max};
 use crate::partition::PartitionCore;
-use crate::partition::compaction::CompactionSettings;
-use crate::partition::encode::RecordRules;
-use crate::partition::lineage::Lineage;
-use crate::record::TopicPartition;
 use crate::rules::Rule;
-use crate::storage::disk::{Access, Disk, EntryKind};
-use crate::topic::{Succession, TopicShared};
+use crate::topic::TopicShared;
 
-impl Engine {
-    pub(crate) fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Arc<TopicShared>> {
-        check_name(name)?;
-        let config = config.or_defaults(&self.settings.topic_defaults);
+/// See the module's documentation.
+pub(crate) struct Topics {
+    context: Arc<Context>,
+    gate: Arc<Gate>,
+    logs: Arc<InternalLogs>,
+    live: Arc<LiveTopics>,
+    factory: TopicFactory,
+    space: Arc<Space>,
+}
+
+impl Topics {
+    pub(super) fn new(
+        context: Arc<Context>,
+        gate: Arc<Gate>,
+        logs: Arc<InternalLogs>,
+        live: Arc<LiveTopics>,
+        factory: TopicFactory,
+        space: Arc<Space>,
+    ) -> Self {
+        Self { context, gate, logs, live, factory, space }
+    }
+
+    pub(super) fn factory(&self) -> &TopicFactory {
+        &self.factory
+    }
+
+    /// Holds wakers and events back until the end of the scope: the caller takes locks in it.
+    fn hold_back(&self) -> impl Sized + '_ {
+        (foreign::hold_back(), self.context.env.trace.deliver_at_end())
+    }
+
+    // ---- creating --------------------------------------------------------------------------
+
+    pub(crate) fn create(&self, name: &str, config: TopicConfig) -> Result<Arc<TopicShared>> {
+        validate_topic(name).map_err(|reason| invalid(name, reason))?;
+        let config = config.or_defaults(&self.context.settings.topic_defaults);
         config.validate(record_bytes_max(config.segment_bytes))?;
-        self.check_process()?;
-        let (_told, _woken) = (self.env.trace.deliver_at_end(), foreign::hold_back());
-        let _admin = self.admin.lock();
-        self.check_open()?;
-        let dir = self.settings.dir.join(name);
-        if self.settings.read_only {
-            return Err(Error::ReadOnly { path: dir });
-        }
+        self.gate.check_process()?;
+        let _held = self.hold_back();
+        let _change = self.gate.begin_change()?;
+        self.check_writable(name)?;
         self.finish_interrupted(name)?;
-        let taken = self.catalog.read(|catalog| catalog.named(name).map(|it| Arc::clone(&it.name)));
-        match taken {
-            Some(taken) if *taken == *name => return Err(Error::TopicExists(name.to_owned())),
-            Some(_) => return Err(invalid(name, NameError::CaseCollision)),
-            None => {}
-        }
-        let entry = TopicEntry { name: name.into(), id: self.new_topic_id(), config };
-        let intent = CatalogChange::Topic(entry.clone(), Stage::Creating);
-        self.catalog.append_durably(vec![intent])?;
-        let made = self.make_topic(&entry).and_then(|shared| {
-            let live = CatalogChange::Topic(entry.clone(), Stage::Live);
+        self.check_free(name)?;
+        let entry = TopicEntry { name: name.into(), id: self.factory.new_topic_id(), config };
+        self.set_stage(&entry, Stage::Creating)?;
+        self.space.make_room_for_partitions(entry.config.partitions);
+        let made = self.factory.make_topic(&entry).and_then(|shared| {
             // DURABILITY: all files are synced before the record that says they are there.
-            self.catalog.append_durably(vec![live])?;
+            self.set_stage(&entry, Stage::Live)?;
             Ok(shared)
         });
         match made {
             Ok(shared) => {
-                self.topics.write().insert(Arc::clone(&shared.name), Arc::clone(&shared));
-                self.coordinator.topic_changed(&shared.name, shared.config.partitions);
-                self.keep_compaction_spare();
+                self.live.insert(Arc::clone(&shared));
+                self.logs.coordinator().topic_changed(&shared.name, shared.config.partitions);
+                self.space.keep_compaction_spare();
                 Ok(shared)
             }
             Err(error) => {
-                // Undone as far as it goes; what is left is undone at the next open.
-                let _ = self.remove_topic(&entry);
+                // Undone as far as possible; what is left is undone at the next opening.
+                let _ = self.remove(&entry);
                 Err(error)
             }
         }
+    }
+
+    /// Refuses a name that another topic has, or one that differs from it only in case.
+    fn check_free(&self, name: &str) -> Result<()> {
+        let named = self.logs.catalog().read(|it| it.named(name).map(|it| Arc::clone(&it.name)));
+        match named {
+            Some(taken) if *taken == *name => Err(Error::TopicExists(name.to_owned())),
+            Some(_) => Err(invalid(name, NameError::CaseCollision)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_writable(&self, name: &str) -> Result<()> {
+        let settings = &self.context.settings;
+        if settings.read_only {
+            return Err(Error::ReadOnly { path: settings.dir.join(name) });
+        }
+        Ok(())
+    }
+
+    // ---- altering --------------------------------------------------------------------------
+
+    pub(crate) fn alter(
+        &self,
+        name: &str,
+        change: impl FnOnce(TopicConfig) -> TopicConfig,
+    ) -> Result<()> {
+        let before = self.live.get(name)?;
+        // The caller's code, under no lock: it may itself use the broker.
+        let wanted = change(before.config.clone());
+        check_alterable(&before.config, &wanted)?;
+        let change = self.gate.begin_change()?;
+        self.gate.check_writable()?;
+        let topic = self.live.get(name)?;
+        if topic.id != before.id {
+            // The topic that the caller looked at is deleted; this one only has its name.
+            return Err(Error::UnknownTopic(name.to_owned()));
+        }
+        let config = before.config.with_changes(&wanted, &topic.config);
+        config.validate(record_bytes_max(config.segment_bytes))?;
+        self.finish_growth(&change, &topic)?;
+        let entry = TopicEntry { config, ..entry_of(&topic) };
+        self.set_stage(&entry, Stage::Live)?;
+        for partition in &topic.partitions {
+            partition.with_log(|log| log.set_segment_bytes(entry.config.segment_bytes));
+        }
+        self.replace(&change, &topic, entry.config, topic.partitions.clone());
+        self.space.settings_changed();
+        Ok(())
+    }
+
+    /// Puts other settings or more partitions in force.
+    fn replace(
+        &self,
+        _: &Change<'_>,
+        topic: &TopicShared,
+        config: TopicConfig,
+        partitions: Vec<Arc<PartitionCore>>,
+    ) {
+        let next = successor(topic, config, partitions);
+        self.live.insert(Arc::clone(&next));
+        topic.give_way_to(&next);
+    }
+
+    // ---- growing ---------------------------------------------------------------------------
+
+    /// Adds partitions, up to `total`. `check` may refuse the growth of the topic.
+    pub(super) fn grow(
+        &self,
+        name: &str,
+        total: u32,
+        check: impl FnOnce(&Change<'_>, &TopicShared) -> Result<()>,
+    ) -> Result<()> {
+        self.gate.check_process()?;
+        let _held = self.hold_back();
+        let change = self.gate.begin_change()?;
+        self.gate.check_writable()?;
+        let topic = self.live.get(name)?;
+        let has = topic.config.partitions;
+        if total <= has {
+            let reason = format!("topic {name:?} has {has}, and {total} are not more");
+            return Err(Error::config("partitions", reason));
+        }
+        let grown = TopicConfig { partitions: total, ..topic.config.clone() };
+        grown.validate(record_bytes_max(grown.segment_bytes))?;
+        check(&change, &topic)?;
+        self.finish_growth(&change, &topic)?;
+        let before = entry_of(&topic);
+        let after = TopicEntry { config: grown, ..before.clone() };
+        self.set_stage(&before, Stage::Growing(total))?;
+        self.space.make_room_for_partitions(total.saturating_sub(has));
+        let made = self.factory.make_partitions(&after, has..total).and_then(|partitions| {
+            // DURABILITY: all files are synced before the record that says they are there.
+            self.set_stage(&after, Stage::Live)?;
+            Ok(partitions)
+        });
+        match made {
+            Ok(partitions) => {
+                let all = topic.partitions.iter().cloned().chain(partitions).collect();
+                self.replace(&change, &topic, after.config, all);
+                self.logs.coordinator().topic_changed(name, total);
+                Ok(())
+            }
+            Err(error) => {
+                // Undone as far as possible; what is left is undone later, or at the next opening.
+                let _ = self.undo_growth(&before, total);
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes what was made of the partitions from the entry's count up to `total`.
+    ///
+    /// DURABILITY: the intent comes first, again. The completion may have reached the disk although
+    /// it failed, and must never be found without the files that it vouches for.
+    pub(super) fn undo_growth(&self, before: &TopicEntry, total: u32) -> Result<()> {
+        self.set_stage(before, Stage::Growing(total))?;
+        let disk = &*self.context.env.disk;
+        for number in before.config.partitions..total {
+            let dir = self.context.identity(before, number).dir;
+            remove_partition_files(disk, &dir, before.id)?;
+        }
+        let dir = self.context.settings.dir.join(&*before.name);
+        Rule::UndoneGrowthNames.keep(|| sync_dir(disk, &dir))?;
+        self.set_stage(before, Stage::Live)
+    }
+
+    /// Undoes what an earlier call could neither finish nor undo.
+    fn finish_growth(&self, _: &Change<'_>, topic: &TopicShared) -> Result<()> {
+        let stage = |(_, stage): &(TopicEntry, Stage)| *stage;
+        match self.logs.catalog().read(|catalog| catalog.topics.get(&topic.id).map(stage)) {
+            Some(Stage::Growing(total)) => self.undo_growth(&entry_of(topic), total),
+            _ => Ok(()),
+        }
+    }
+
+    // ---- deleting --------------------------------------------------------------------------
+
+    pub(crate) fn delete(&self, name: &str) -> Result<()> {
+        self.gate.check_process()?;
+        let _held = self.hold_back();
+        let _change = self.gate.begin_change()?;
+        // Not from the table of topics: a deletion that failed can be tried again.
+        let named = |(entry, _): &&(TopicEntry, Stage)| *entry.name == *name;
+        let find = |catalog: &CatalogState| catalog.topics.values().find(named).cloned();
+        let found = self.logs.catalog().read(find);
+        let (entry, stage) = found.ok_or_else(|| Error::UnknownTopic(name.to_owned()))?;
+        self.check_writable(name)?;
+        if !stage.is_live() {
+            return Err(Error::UnknownTopic(name.to_owned()));
+        }
+        // The commit point: when it is durable the topic is gone, also after a crash.
+        let marked = self.set_stage(&entry, Stage::Deleting);
+        if marked.as_ref().is_err_and(Error::is_definite) {
+            return marked;
+        }
+        // Deleted, or perhaps deleted: nothing may be acknowledged any more that the next opening
+        // removes.
+        let shared = self.live.remove(name);
+        self.logs.coordinator().topic_changed(name, 0);
+        for partition in shared.iter().flat_map(|shared| &shared.partitions) {
+            partition.close_deleted(marked.as_ref().err().cloned());
+            partition.await_work();
+        }
+        // Appends to it that wait for room find it deleted.
+        self.context.env.space.wake();
+        marked?;
+        // It is deleted for good; what is left of it is removed now, or else later.
+        let _ = self.forget(&entry.name, entry.id);
+        for partition in shared.iter().flat_map(|shared| &shared.partitions) {
+            partition.give_up_space();
+        }
+        Ok(())
+    }
+
+    /// A topic was deleted by the broker that writes, while this one only looks.
+    pub(super) fn leave(&self, id: TopicId, name: &str) {
+        let Some(topic) = self.live.remove_this(id, name) else { return };
+        self.logs.coordinator().topic_changed(name, 0);
+        topic.partitions.iter().for_each(|partition| partition.close_deleted(None));
     }
 
     /// Deletes a topic whatever its stage.
@@ -75,173 +288,45 @@ impl Engine {
     /// DURABILITY: the intent comes first. The record that made the topic live may have reached
     /// the disk although it failed, and must never be found without the files that it vouches
     /// for.
-    fn remove_topic(&self, entry: &TopicEntry) -> Result<()> {
-        let intent = CatalogChange::Topic(entry.clone(), Stage::Deleting);
-        self.catalog.append_durably(vec![intent])?;
-        self.forget_topic(&entry.name, entry.id)
+    fn remove(&self, entry: &TopicEntry) -> Result<()> {
+        self.set_stage(entry, Stage::Deleting)?;
+        self.forget(&entry.name, entry.id)
+    }
+
+    /// Removes what is left of a topic that is being deleted, or whose creation was interrupted.
+    pub(super) fn forget(&self, name: &str, id: TopicId) -> Result<()> {
+        // DURABILITY: the intent, before the first file is removed. It may be one whose sync has
+        // failed: a power cut could then bring the topic back without its files.
+        self.logs.catalog().partition().flush()?;
+        remove_topic_files(&*self.context.env.disk, &self.context.settings.dir.join(name), id)?;
+        // DURABILITY: the catalog forgets last; before, whatever is left is found by its intent.
+        self.logs.coordinator().forget_topic(id)?;
+        self.logs.local().append_durably(vec![LocalChange::TopicGone(id)])?;
+        self.logs.catalog().append_durably(vec![CatalogChange::TopicGone(id)])
+    }
+
+    // ---- finishing what was interrupted ----------------------------------------------------
+
+    /// Tries again what an earlier deletion or undone creation could not remove, and undoes growths
+    /// that could not be finished. A caller that changes topics now, perhaps a large one, is not
+    /// waited for: this is called every minute.
+    pub(super) fn finish_all_interrupted(&self) {
+        let Some(change) = self.gate.try_begin_change() else { return };
+        if self.context.settings.read_only {
+            return;
+        }
+        for entry in self.unfinished(|_| true) {
+            let _ = self.forget(&entry.name, entry.id);
+        }
+        for topic in self.live.all() {
+            let _ = self.finish_growth(&change, &topic);
+        }
     }
 
     /// Finishes what a failure has left of topics of this name, so that it is free.
     fn finish_interrupted(&self, name: &str) -> Result<()> {
         let unfinished = self.unfinished(|entry| entry.name.eq_ignore_ascii_case(name));
-        unfinished.iter().try_for_each(|entry| self.forget_topic(&entry.name, entry.id))
-    }
-
-    fn new_topic_id(&self) -> TopicId {
-        let mut id = [0; 16];
-        let (high, low) = id.split_at_mut(8);
-        high.copy_from_slice(&(self.env.random)().to_le_bytes());
-        low.copy_from_slice(&(self.env.random)().to_le_bytes());
-        TopicId(id)
-    }
-
-    /// The directories and first segments of a topic, all durable.
-    fn make_topic(&self, entry: &TopicEntry) -> Result<Arc<TopicShared>> {
-        let disk = &*self.env.disk;
-        let dir = self.settings.dir.join(&*entry.name);
-        // DURABILITY: from the top down, each directory's own name in the one that holds it; then
-        // what is in it.
-        make_dir(disk, &dir)?;
-        Rule::TopicDirName.keep(|| sync_dir(disk, &self.settings.dir))?;
-        let partitions = self.make_partitions(entry, 0..entry.config.partitions)?;
-        Ok(self.shared_topic(entry, self.durability_of(&entry.config), partitions))
-    }
-
-    pub(crate) fn durability_of(&self, config: &TopicConfig) -> Durability {
-        config.durability.unwrap_or(self.settings.durability)
-    }
-
-    /// The directories and first segments of some of a topic's partitions, all durable.
-    pub(super) fn make_partitions(
-        &self,
-        entry: &TopicEntry,
-        numbers: Range<u32>,
-    ) -> Result<Vec<Arc<PartitionCore>>> {
-        let disk = &*self.env.disk;
-        self.make_room_for_partitions(numbers.len());
-        for number in numbers.clone() {
-            make_dir(disk, &identity(&self.settings, entry, number).dir)?;
-        }
-        let dir = self.settings.dir.join(&*entry.name);
-        Rule::PartitionDirName.keep(|| sync_dir(disk, &dir))?;
-        let durability = self.durability_of(&entry.config);
-        let make = |number| {
-            let identity = identity(&self.settings, entry, number);
-            let origin = Arc::clone(&identity.origin);
-            let log = Log::create(&self.env, identity, self.options(&entry.config, durability))?;
-            Ok(self.partition_core(log, Lineage::default(), origin, durability, None))
-        };
-        numbers.map(make).collect()
-    }
-
-    pub(crate) fn options(&self, config: &TopicConfig, durability: Durability) -> LogOptions {
-        let writer = self.writer_for(durability);
-        LogOptions { segment_bytes: config.segment_bytes, writer, has_budget: true, features: 0 }
-    }
-
-    pub(crate) fn partition_core(
-        &self,
-        log: Log,
-        lineage: Lineage,
-        origin: Arc<TopicPartition>,
-        durability: Durability,
-        damage: Option<Corruption>,
-    ) -> Arc<PartitionCore> {
-        let background = Arc::clone(&self.workers);
-        let clock = self.clock.clone();
-        PartitionCore::with_damage(log, lineage, origin, durability, clock, background, damage)
-    }
-
-    pub(crate) fn shared_topic(
-        &self,
-        entry: &TopicEntry,
-        durability: Durability,
-        partitions: Vec<Arc<PartitionCore>>,
-    ) -> Arc<TopicShared> {
-        apply_compaction(&entry.config, &partitions);
-        Arc::new(TopicShared {
-            name: Arc::clone(&entry.name),
-            id: entry.id,
-            config: entry.config.clone(),
-            durability,
-            rules: record_rules(&entry.config),
-            clock: self.clock.shared(),
-            partitions,
-            read_only: self.settings.read_only.then(|| self.settings.dir.clone()),
-            succession: Succession::first(),
-        })
-    }
-
-    pub(crate) fn delete_topic(&self, name: &str) -> Result<()> {
-        self.check_process()?;
-        let (_told, _woken) = (self.env.trace.deliver_at_end(), foreign::hold_back());
-        let _admin = self.admin.lock();
-        self.check_open()?;
-        // Not from the table of topics: a deletion that failed can be tried again.
-        let named = |(entry, _): &&(TopicEntry, Stage)| *entry.name == *name;
-        let found = self.catalog.read(|catalog| catalog.topics.values().find(named).cloned());
-        let (entry, stage) = found.ok_or_else(|| Error::UnknownTopic(name.to_owned()))?;
-        if self.settings.read_only {
-            return Err(Error::ReadOnly { path: self.settings.dir.join(name) });
-        }
-        if !stage.is_live() {
-            return Err(Error::UnknownTopic(name.to_owned()));
-        }
-        let (gone, id) = (CatalogChange::Topic(entry.clone(), Stage::Deleting), entry.id);
-        // The commit point: when it is durable the topic is gone, also after a crash.
-        let marked = self.catalog.append_durably(vec![gone]);
-        if marked.as_ref().is_err_and(Error::is_definite) {
-            return marked;
-        }
-        // Gone, or perhaps gone: nothing may be acknowledged any more that the next open removes.
-        let shared = self.topics.write().remove(name);
-        self.coordinator.topic_changed(name, 0);
-        for partition in shared.iter().flat_map(|shared| &shared.partitions) {
-            partition.close_deleted(marked.as_ref().err().cloned());
-            partition.await_work();
-        }
-        // Appends to it that wait for room find it gone.
-        self.env.space.wake();
-        marked?;
-        // It is gone for good; what is left of it is removed now, or else later.
-        let _ = self.forget_topic(name, id);
-        for partition in shared.iter().flat_map(|shared| &shared.partitions) {
-            partition.give_up_space();
-        }
-        Ok(())
-    }
-
-    /// Tries again what an earlier deletion or undone creation could not remove. Whoever makes or
-    /// deletes a topic, perhaps a large one, is not waited for: there is a next time.
-    pub(crate) fn finish_deletions(&self) {
-        let Some(_admin) = self.admin.try_lock() else { return };
-        if self.check_open().is_err() || self.settings.read_only {
-            return;
-        }
-        for entry in self.unfinished(|_| true) {
-            let _ = self.forget_topic(&entry.name, entry.id);
-        }
-        self.finish_growths();
-    }
-
-    /// The stage of a topic by its files, and a record of it where that is another.
-    pub(super) fn stage_by_files(
-        &self,
-        entry: TopicEntry,
-        stage: Stage,
-    ) -> Result<(TopicEntry, Stage)> {
-        let (entry, found) = entry.stage_by_files(stage, |entry, number| {
-            let identity = identity(&self.settings, entry, number);
-            match Log::holds_records(&self.env, &identity) {
-                // What cannot be read may hold records: it is no reason to remove anything.
-                Err(error) if damage_of(&identity, &error).is_some() => Ok(true),
-                holds => holds,
-            }
-        })?;
-        if found != stage && !self.settings.read_only {
-            self.catalog.append_durably(vec![CatalogChange::Topic(entry.clone(), found)])?;
-        }
-        Ok((entry, found))
+        unfinished.iter().try_for_each(|entry| self.forget(&entry.name, entry.id))
     }
 
     /// Topics that are not live: undone creations and deletions that something has interrupted.
@@ -249,53 +334,78 @@ impl Engine {
         let unfinished = |(entry, stage): &(TopicEntry, Stage)| {
             (!stage.is_live() && wanted(entry)).then(|| entry.clone())
         };
-        self.catalog.read(|catalog| catalog.topics.values().filter_map(unfinished).collect())
+        self.logs.catalog().read(|it| it.topics.values().filter_map(unfinished).collect())
     }
 
-    /// Removes what is left of a topic that is being deleted, or whose creation was interrupted.
-    pub(crate) fn forget_topic(&self, name: &str, id: TopicId) -> Result<()> {
-        // DURABILITY: the intent, before the first file goes. It may be one whose sync has failed:
-        // a power cut could then bring the topic back without its files.
-        self.catalog.partition().flush()?;
-        remove_topic_files(&*self.env.disk, &self.settings.dir.join(name), id)?;
-        // DURABILITY: the catalog forgets last; before, whatever is left is found by its intent.
-        self.coordinator.forget_topic(id)?;
-        self.local.append_durably(vec![LocalChange::TopicGone(id)])?;
-        self.catalog.append_durably(vec![CatalogChange::TopicGone(id)])
+    /// The topics that an opening finds, once what a crash interrupted is finished: a creation or
+    /// growth is undone, a deletion carried on, all by removing what bears the topic's id.
+    pub(super) fn finish_found(&self) -> Result<Vec<TopicEntry>> {
+        let is_read_only = self.context.settings.read_only;
+        let entries: Vec<(TopicEntry, Stage)> =
+            self.logs.catalog().read(|catalog| catalog.topics.values().cloned().collect());
+        let mut live = Vec::new();
+        for (entry, stage) in entries {
+            let (entry, stage) = self.stage_by_files(entry, stage)?;
+            match stage {
+                Stage::Live => live.push(entry),
+                Stage::Growing(_) if is_read_only => live.push(entry),
+                Stage::Growing(total) => {
+                    match self.undo_growth(&entry, total) {
+                        Err(error) if error.is_fatal() => return Err(error),
+                        _ => {}
+                    }
+                    live.push(entry);
+                }
+                Stage::Creating | Stage::Deleting if is_read_only => {}
+                Stage::Creating | Stage::Deleting => {
+                    match self.forget(&entry.name, entry.id) {
+                        Err(error) if error.is_fatal() => return Err(error),
+                        // What cannot be removed is tried again every minute, and keeps the other
+                        // topics from nothing.
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Ok(live)
+    }
+
+    /// The stage of a topic by its files, and a record of it where that is another.
+    fn stage_by_files(&self, entry: TopicEntry, stage: Stage) -> Result<(TopicEntry, Stage)> {
+        let (entry, found) = entry.stage_by_files(stage, |entry, number| {
+            let identity = self.context.identity(entry, number);
+            match Log::holds_records(&self.context.env, &identity) {
+                // What cannot be read may hold records: it is no reason to remove anything.
+                Err(error) if damage_of(&identity, &error).is_some() => Ok(true),
+                holds => holds,
+            }
+        })?;
+        if found != stage && !self.context.settings.read_only {
+            self.set_stage(&entry, found)?;
+        }
+        Ok((entry, found))
+    }
+
+    /// Records a topic and its stage, durably.
+    fn set_stage(&self, entry: &TopicEntry, stage: Stage) -> Result<()> {
+        self.logs.catalog().append_durably(vec![CatalogChange::Topic(entry.clone(), stage)])
     }
 }
 
-/// What records of a topic with these settings must obey.
-pub(super) fn record_rules(config: &TopicConfig) -> RecordRules {
-    let held = record_bytes_max(config.segment_bytes);
-    RecordRules {
-        record_bytes_max: config.record_limit(held),
-        timestamps: config.timestamps,
-        needs_key: config.cleanup != Cleanup::Delete,
+fn entry_of(topic: &TopicShared) -> TopicEntry {
+    TopicEntry { name: Arc::clone(&topic.name), id: topic.id, config: topic.config.clone() }
+}
+
+/// Refuses what cannot be changed while the topic exists.
+fn check_alterable(before: &TopicConfig, wanted: &TopicConfig) -> Result<()> {
+    if wanted.partitions != before.partitions {
+        return Err(Error::config("partitions", "add_partitions changes their number"));
     }
-}
-
-/// Tells partitions whether and how they are compacted.
-pub(super) fn apply_compaction(config: &TopicConfig, partitions: &[Arc<PartitionCore>]) {
-    for partition in partitions {
-        partition.set_compaction((config.cleanup != Cleanup::Delete).then_some(
-            CompactionSettings {
-                min_dirty_ratio: config.min_dirty_ratio,
-                tombstone_retention: config.tombstone_retention,
-                segment_bytes: config.segment_bytes,
-            },
-        ));
+    if wanted.durability != before.durability {
+        let reason = "it is fixed when the topic is created; a producer can have its own";
+        return Err(Error::config("durability", reason));
     }
-}
-
-pub(crate) fn identity(settings: &Settings, entry: &TopicEntry, number: u32) -> LogIdentity {
-    let dir = settings.dir.join(&*entry.name).join(partition_dir_name(number));
-    let origin = TopicPartition { topic: Arc::clone(&entry.name), partition: number };
-    LogIdentity { origin: Arc::new(origin), topic_id: entry.id, dir }
-}
-
-fn check_name(name: &str) -> Result<()> {
-    validate_topic(name).map_err(|reason| invalid(name, reason))
+    Ok(())
 }
 
 fn invalid(name: &str, reason: NameError) -> Error {
@@ -303,98 +413,6 @@ fn invalid(name: &str, reason: NameError) -> Error {
     Error::InvalidName { name: name.chars().take(300).collect(), reason }
 }
 
-/// Creates a directory, or takes one that holds no segments: a topic that is gone may have left it
-/// because of files that are not ours.
-pub(super) fn make_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
-    match disk.create_dir(dir) {
-        Err(source) if source.kind() == ErrorKind::AlreadyExists => {
-            if is_free(disk, dir).map_err(|source| Error::io("list", dir, source))? {
-                return Ok(());
-            }
-            Err(Error::io("create", dir, source))
-        }
-        made => made.map_err(|source| Error::io("create", dir, source)),
-    }
-}
-
-/// Whether a path is a directory without segments, in it or one level below.
-fn is_free(disk: &dyn Disk, dir: &Path) -> std::io::Result<bool> {
-    if disk.kind(dir)? != Some(EntryKind::Directory) {
-        return Ok(false);
-    }
-    for entry in disk.list(dir)? {
-        let is_segment = |name: &str| parse_segment_file_name(name).is_some();
-        let below = match entry.kind {
-            EntryKind::Directory => disk.list(&dir.join(&entry.name))?,
-            _ => Vec::new(),
-        };
-        if is_segment(&entry.name) || below.iter().any(|entry| is_segment(&entry.name)) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-pub(crate) fn sync_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
-    disk.sync_dir(dir).map_err(|source| Error::io("sync", dir, source))
-}
-
-/// Removes the segments of a topic and then its directories, as far as they are empty. Only files
-/// that bear the topic's id, or a temporary name of ours, are removed: what somebody else put
-/// there stays, and keeps its directory.
-fn remove_topic_files(disk: &dyn Disk, dir: &Path, id: TopicId) -> Result<()> {
-    let kind = disk.kind(dir).map_err(|source| Error::io("look at", dir, source))?;
-    if kind == Some(EntryKind::Directory) {
-        for entry in disk.list(dir).map_err(|source| Error::io("list", dir, source))? {
-            if entry.kind == EntryKind::Directory {
-                remove_partition_files(disk, &dir.join(&entry.name), id)?;
-            }
-        }
-        Rule::DeletedPartitionNames.keep(|| sync_dir(disk, dir))?;
-        remove_dir(disk, dir)?;
-    }
-    // DURABILITY: from the bottom up, so that nothing comes back under a name that is free again;
-    // and also if the directory is gone: whoever removed it may have died before this.
-    dir.parent().map_or(Ok(()), |parent| Rule::DeletedTopicName.keep(|| sync_dir(disk, parent)))
-}
-
-/// Removes the segments of one partition of a topic and then its directory, which may be gone.
-pub(super) fn remove_partition_files(disk: &dyn Disk, dir: &Path, id: TopicId) -> Result<()> {
-    let kind = disk.kind(dir).map_err(|source| Error::io("look at", dir, source))?;
-    if kind != Some(EntryKind::Directory) {
-        return Ok(());
-    }
-    remove_segments(disk, dir, id)?;
-    Rule::DeletedSegmentNames.keep(|| sync_dir(disk, dir))?;
-    remove_dir(disk, dir)
-}
-
-/// Removes a directory, unless somebody else keeps something in it.
-fn remove_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
-    match disk.remove_dir(dir) {
-        Err(source) if source.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
-        removed => removed.map_err(|source| Error::io("remove", dir, source)),
-    }
-}
-
-fn remove_segments(disk: &dyn Disk, dir: &Path, id: TopicId) -> Result<()> {
-    let entries = disk.list(dir).map_err(|source| Error::io("list", dir, source))?;
-    for entry in entries.into_iter().filter(|entry| entry.kind == EntryKind::File) {
-        let path: PathBuf = dir.join(&entry.name);
-        let temporary = parse_temporary_segment_file_name(&entry.name).is_some();
-        let ours = parse_segment_file_name(&entry.name).is_some() && bears_id(disk, &path, id)?;
-        if temporary || ours {
-            disk.remove_file(&path).map_err(|source| Error::io("remove", &path, source))?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether a file says that it belongs to a topic. One that could not be read now may well: it must
-/// not be left behind for that, in the way of the next topic of its name.
-fn bears_id(disk: &dyn Disk, path: &Path, id: TopicId) -> Result<bool> {
-    let mut bytes = [0; SegmentHeader::SIZE];
-    let read = disk.open(path, Access::Read).and_then(|file| file.read_at(&mut bytes, 0));
-    read.map_err(|source| Error::io("read", path, source))?;
-    Ok(SegmentHeader::decode(&bytes).is_ok_and(|header| header.topic_id == id))
-}
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;

@@ -1,63 +1,57 @@
-//! Background work: two threads that never wait for each other.
+//! Background work: two threads, the workers, that never wait for each other.
 //!
-//! *Space and sync* serves what appenders and waiters need soon: blocks ahead of the writer, the
-//! next segment, syncs of intervals and of those who wait without blocking, which helpers do
-//! ([`syncs`]), the eviction of group members that have stopped polling. *Bulk* does what takes long
-//! and nobody waits for: footers of sealed segments, for whose syncs it asks the same helpers,
-//! retention, recovery points, and compactions, in steps between which the others have their turn. Without background threads,
-//! requests stay noted in their partitions until `tick` serves them.
+//! [`space`] serves what appenders and waiters need soon, [`bulk`] what takes long. Without
+//! background threads, requests stay noted in their partitions until `tick` serves them.
+//!
+//! Owns: the queues, the threads and their end. Must not know: the engine, but for what it is given
+//! to call. What the threads hold is the caller's: a thread that has the engine keeps it, and with it
+//! the lock of the directory, until its current step has ended.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam::channel::{Sender, unbounded};
 
-use self::syncs::{For, Syncs};
+pub(crate) use self::bulk::{CHECKPOINT_EVERY, Housekeeping, run_bulk_worker};
+pub(crate) use self::queues::WorkerQueues;
+use self::queues::{Job, Shared};
+pub(crate) use self::space::run_space_worker;
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::foreign;
-use crate::partition::compaction::pause_after;
 use crate::partition::room::Want;
 use crate::partition::{Background, PartitionCore, Work};
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
-use crate::trace::{Outbox, note};
+use crate::sync::{AtomicBool, Mutex, Ordering};
+use crate::trace::Outbox;
 
-/// How often recovery points are written for partitions that changed.
-pub(crate) const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+mod bulk;
+mod queues;
+mod rounds;
+mod space;
+mod syncs;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;
 
-/// How long a worker rests after a panic.
-const AFTER_PANIC: Duration = Duration::from_millis(10);
+/// How a named thread of the broker is started.
+pub(crate) type Spawn =
+    dyn Fn(&'static str, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> + Send + Sync;
 
-/// How long a worker waits at least where the clock has not moved since its last round.
-const STANDS_STILL: Duration = Duration::from_millis(50);
-
-/// When work that panicked is tried again, if nobody asks for it before: soon enough for those who
-/// wait for it, and no burden to the others if it panics each time.
-const TRY_AGAIN: Duration = Duration::from_secs(1);
-
-enum Job {
-    Do(Arc<PartitionCore>, Work),
-    /// There is a new deadline in a group, which may come before all others, or the clock was moved.
-    Watch,
-    /// An append was refused for want of space.
-    Relieve,
-    Stop,
+/// A thread of the operating system.
+pub(crate) fn spawn_thread(
+    name: &'static str,
+    run: Box<dyn FnOnce() + Send>,
+) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.into()).spawn(run)
 }
 
 /// The sending side, shared by all partitions.
 pub(crate) struct Workers {
     space: Sender<Job>,
     bulk: Sender<Job>,
-    is_running: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     /// Whether they were stopped, or would have been without background threads.
     has_ended: AtomicBool,
-    panics: Arc<AtomicU64>,
-    syncs: Arc<Syncs>,
     /// Whether an append was refused since somebody last looked after that.
     is_full: AtomicBool,
     /// Where the oldest records are to make room, or appends are to wait for it; the engine, once
@@ -67,17 +61,7 @@ pub(crate) struct Workers {
     look: OnceLock<LookAgain>,
     /// Called by the clock after a move. It has only a weak handle of this.
     on_move: OnceLock<Arc<dyn Fn() + Send + Sync>>,
-    moves: Arc<Moves>,
-}
-
-/// Whether a worker has yet to look at a clock that was moved. One note is enough for any number of
-/// moves, which may come faster than a worker has rounds.
-#[derive(Default)]
-struct Moves {
-    /// ORDERING: `AcqRel` at both ends: a worker that takes the note back sees the time of the move
-    /// that left it, and a move that finds it there is seen by the worker that takes it.
-    space: AtomicBool,
-    bulk: AtomicBool,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// Makes room for a partition: see [`Background::make_room`].
@@ -86,37 +70,11 @@ type MakeRoom = Box<dyn Fn(&Arc<PartitionCore>, &mut Want) -> Result<bool> + Sen
 /// Looks at a partition's files anew: see [`Background::look_again`].
 type LookAgain = Box<dyn Fn(&PartitionCore) -> bool + Send + Sync>;
 
-/// The receiving sides, for the threads.
-pub(crate) struct WorkerQueues {
-    space: Receiver<Job>,
-    bulk: Receiver<Job>,
-    is_running: Arc<AtomicBool>,
-    panics: Arc<AtomicU64>,
-    syncs: Arc<Syncs>,
-    moves: Arc<Moves>,
-}
-
-impl WorkerQueues {
-    /// What is queued when the workers are stopped is not begun any more.
-    fn is_running(&self) -> bool {
-        self.is_running.load(Ordering::Acquire)
-    }
-}
-
-impl std::fmt::Debug for Job {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Do(partition, work) => write!(f, "{work:?} for {}", partition.origin),
-            Self::Watch => f.write_str("Watch"),
-            Self::Relieve => f.write_str("Relieve"),
-            Self::Stop => f.write_str("Stop"),
-        }
-    }
-}
-
 impl std::fmt::Debug for Workers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Workers").field("is_running", &self.is_running).finish_non_exhaustive()
+        f.debug_struct("Workers")
+            .field("is_running", &self.shared.is_running())
+            .finish_non_exhaustive()
     }
 }
 
@@ -124,34 +82,26 @@ impl Workers {
     pub(crate) fn new(is_running: bool) -> (Arc<Self>, WorkerQueues) {
         let (space, space_queue) = unbounded();
         let (bulk, bulk_queue) = unbounded();
-        let is_running = Arc::new(AtomicBool::new(is_running));
-        let (moves, panics) = (Arc::new(Moves::default()), Arc::new(AtomicU64::new(0)));
-        let syncs = Arc::new(Syncs::new());
-        let queues = WorkerQueues {
-            space: space_queue,
-            bulk: bulk_queue,
-            is_running: Arc::clone(&is_running),
-            panics: Arc::clone(&panics),
-            syncs: Arc::clone(&syncs),
-            moves: Arc::clone(&moves),
-        };
-        let is_full = AtomicBool::new(false);
-        let (room, look, on_move) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        let has_ended = AtomicBool::new(false);
+        let shared = Arc::new(Shared::new(is_running));
+        let queues =
+            WorkerQueues { space: space_queue, bulk: bulk_queue, shared: Arc::clone(&shared) };
         let workers = Self {
             space,
             bulk,
-            is_running,
-            has_ended,
-            panics,
-            syncs,
-            is_full,
-            room,
-            look,
-            on_move,
-            moves,
+            shared,
+            has_ended: AtomicBool::new(false),
+            is_full: AtomicBool::new(false),
+            room: OnceLock::new(),
+            look: OnceLock::new(),
+            on_move: OnceLock::new(),
+            threads: Mutex::new(Vec::new()),
         };
         (Arc::new(workers), queues)
+    }
+
+    /// Keeps a thread that runs one of the workers, to be waited for at the end.
+    pub(crate) fn keep_thread(&self, thread: JoinHandle<()>) {
+        self.threads.lock().push(thread);
     }
 
     /// Has the workers look again whenever the clock is moved. Once.
@@ -170,7 +120,8 @@ impl Workers {
     /// without a limit never blocks.
     fn clock_moved(&self) {
         if self.is_running() {
-            let workers = [(&self.moves.space, &self.space), (&self.moves.bulk, &self.bulk)];
+            let workers =
+                [(&self.shared.moves.space, &self.space), (&self.shared.moves.bulk, &self.bulk)];
             for (noted, worker) in workers {
                 if !noted.swap(true, Ordering::AcqRel) {
                     let _ = worker.send(Job::Watch);
@@ -199,19 +150,14 @@ impl Workers {
         }
     }
 
-    /// What a helper of the space-and-sync worker does: see [`Syncs::help`].
+    /// What a helper does, which is started for syncs: see [`syncs`].
     pub(crate) fn help(&self, trace: &Outbox) {
-        self.syncs.help(&|| note_panic(&self.panics, "sync", trace));
-    }
-
-    /// The threads of helpers that may still run.
-    pub(crate) fn take_helpers(&self) -> Vec<JoinHandle<()>> {
-        self.syncs.take_threads()
+        self.shared.syncs.help(&|| self.shared.note_panic("sync", trace));
     }
 
     /// How many rounds of a worker have ended in a panic.
     pub(crate) fn panics(&self) -> u64 {
-        self.panics.load(Ordering::Relaxed)
+        self.shared.panics()
     }
 
     /// Whether an append was refused since this was asked last.
@@ -222,10 +168,26 @@ impl Workers {
     /// Ends both workers after their current step. Does not wait.
     pub(crate) fn stop(&self) {
         self.has_ended.store(true, Ordering::Release);
-        self.is_running.store(false, Ordering::Release);
-        self.syncs.stop();
+        self.shared.stop();
         let _ = self.space.send(Job::Stop);
         let _ = self.bulk.send(Job::Stop);
+    }
+
+    /// Stops the workers and waits for them, and for their helpers. A caller in one of those
+    /// threads, as a subscriber of events may be, does not wait for its own: that one ends later.
+    pub(crate) fn stop_and_join(&self) {
+        self.stop();
+        join_others(std::mem::take(&mut *self.threads.lock()));
+        // After the worker that starts them.
+        join_others(self.shared.syncs.take_threads());
+    }
+}
+
+fn join_others(threads: Vec<JoinHandle<()>>) {
+    let own = thread::current().id();
+    for thread in threads.into_iter().filter(|thread| thread.thread().id() != own) {
+        // One that panicked has poisoned what it was working on; that shows later.
+        let _ = thread.join();
     }
 }
 
@@ -240,7 +202,7 @@ impl Background for Workers {
     }
 
     fn is_running(&self) -> bool {
-        self.is_running.load(Ordering::Acquire)
+        self.shared.is_running()
     }
 
     fn has_ended(&self) -> bool {
@@ -259,307 +221,3 @@ impl Background for Workers {
         self.look.get().is_some_and(|look| look(partition))
     }
 }
-
-/// The space-and-sync worker, until it is stopped. `evict_overdue` says how long nobody else can be;
-/// `start_helper` starts a thread that calls [`Workers::help`].
-pub(crate) fn run_space_worker(
-    queues: &WorkerQueues,
-    clock: &dyn Clock,
-    trace: &Outbox,
-    evict_overdue: impl Fn() -> Option<Duration>,
-    start_helper: impl Fn() -> io::Result<JoinHandle<()>>,
-) {
-    let sync = |partition| queues.syncs.ask((partition, For::Waiters), &start_helper);
-    let mut intervals = Intervals::default();
-    let mut at_work = AtWork::default();
-    // At once: static members of the last run are waited for from the opening on.
-    let mut look_at = Some(Duration::ZERO);
-    let mut pace = Pace::default();
-    run_rounds(queues, "space", trace, || {
-        let now = clock.monotonic();
-        let again = at_work.ask_again(now);
-        if look_at.is_some_and(|look_at| now >= look_at) {
-            // Should looking panic, the next look is after a while.
-            look_at = Some(now.saturating_add(TRY_AGAIN));
-            look_at = evict_overdue().map(|wait| now.saturating_add(wait));
-        }
-        let due = intervals.sync_due(now, &sync);
-        let next = [due, look_at.map(|it| it.saturating_sub(now)), again];
-        let job = match next.into_iter().flatten().min() {
-            Some(wait) => queues.space.recv_timeout(pace.wait(wait, now)),
-            None => queues.space.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        match job {
-            Ok(Job::Do(partition, Work::SyncLater)) => {
-                partition.take_up(Work::SyncLater);
-                intervals.add(partition, clock.monotonic(), &sync);
-            }
-            Ok(Job::Do(partition, Work::Sync)) => {
-                partition.take_up(Work::Sync);
-                sync(partition);
-            }
-            Ok(Job::Do(partition, work)) => {
-                at_work.run(&partition, work, || partition.do_work(work));
-            }
-            // The next round looks.
-            Ok(Job::Watch) => {
-                queues.moves.space.swap(false, Ordering::AcqRel);
-                look_at = Some(Duration::ZERO);
-            }
-            Ok(Job::Relieve) | Err(RecvTimeoutError::Timeout) => {}
-            Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
-        }
-        ControlFlow::Continue(())
-    });
-}
-
-/// Runs the rounds of a worker until it is stopped. A round calls foreign code (the clock, for one); a
-/// panic there ends the round and not the worker, on which all partitions depend. What the panic left
-/// half done in a partition has poisoned that one by its own guards.
-fn run_rounds(
-    queues: &WorkerQueues,
-    thread: &'static str,
-    trace: &Outbox,
-    mut round: impl FnMut() -> ControlFlow<()>,
-) {
-    while queues.is_running() {
-        match foreign::call(&mut round) {
-            Some(ControlFlow::Continue(())) => {}
-            Some(ControlFlow::Break(())) => return,
-            None => {
-                note_panic(&queues.panics, thread, trace);
-                // A clock that always panics must not keep a processor busy.
-                std::thread::park_timeout(AFTER_PANIC);
-            }
-        }
-    }
-}
-
-fn note_panic(panics: &AtomicU64, thread: &'static str, trace: &Outbox) {
-    panics.fetch_add(1, Ordering::Relaxed);
-    note!(trace, Panicked { thread });
-    trace.deliver();
-}
-
-/// How a worker waits in real time for a moment of the clock.
-#[derive(Default)]
-struct Pace {
-    last: Option<Duration>,
-}
-
-impl Pace {
-    /// How long to wait at `now` where something is due after `wait`. A clock that stands still
-    /// shortly before that moment must not keep a processor busy; it reports when it is moved.
-    fn wait(&mut self, wait: Duration, now: Duration) -> Duration {
-        let stands_still = self.last.replace(now) == Some(now);
-        if stands_still && !wait.is_zero() { wait.max(STANDS_STILL) } else { wait }
-    }
-}
-
-/// What a worker is at, so that it is asked for again after a panic: whoever waits for it has asked
-/// once and does not ask again.
-#[derive(Default)]
-struct AtWork {
-    job: Option<(Arc<PartitionCore>, Work)>,
-    /// Jobs that panicked, and when all of them are asked for again.
-    panicked: Vec<(Arc<PartitionCore>, Work)>,
-    due: Option<Duration>,
-}
-
-impl AtWork {
-    fn run<R>(&mut self, partition: &Arc<PartitionCore>, work: Work, job: impl FnOnce() -> R) -> R {
-        self.job = Some((Arc::clone(partition), work));
-        let done = job();
-        self.job = None;
-        done
-    }
-
-    /// Asks again for what panicked, when it is time. Returns how long until then.
-    fn ask_again(&mut self, now: Duration) -> Option<Duration> {
-        if let Some(job) = self.job.take() {
-            self.panicked.push(job);
-            self.due.get_or_insert(now.saturating_add(TRY_AGAIN));
-        }
-        if self.due.is_some_and(|due| now >= due) {
-            self.due = None;
-            for (partition, work) in std::mem::take(&mut self.panicked) {
-                partition.take_up(work);
-                partition.request(work);
-            }
-        }
-        self.due.map(|due| due.saturating_sub(now))
-    }
-}
-
-/// Partitions whose interval runs, each at most once: thousands, where every topic has one.
-#[derive(Default)]
-struct Intervals {
-    /// By its address, with when it is to be looked at.
-    partitions: HashMap<usize, (Arc<PartitionCore>, Duration)>,
-    /// When each of them is to be looked at, by its address. One that was synced meanwhile is due
-    /// later than that, or not at all. An entry that an earlier one has replaced stays until its
-    /// time, and is then passed over.
-    due: BinaryHeap<Reverse<(Duration, usize)>>,
-}
-
-impl Intervals {
-    /// Looks at a partition, also at one that is known: a producer's own interval may end long
-    /// before the one that the partition is queued for. One that is due is given to `sync`.
-    fn add(
-        &mut self,
-        partition: Arc<PartitionCore>,
-        now: Duration,
-        sync: &dyn Fn(Arc<PartitionCore>),
-    ) {
-        let Some(due) = partition.sync_due() else { return };
-        if due <= now {
-            return sync(partition);
-        }
-        let address = Arc::as_ptr(&partition).addr();
-        let known = self.partitions.get(&address).map(|(_, due)| *due);
-        if known.is_none_or(|known| due < known) {
-            self.partitions.insert(address, (partition, due));
-            self.due.push(Reverse((due, address)));
-        }
-    }
-
-    /// Has synced what is due, and returns how long until the next is.
-    fn sync_due(&mut self, now: Duration, sync: &dyn Fn(Arc<PartitionCore>)) -> Option<Duration> {
-        while let Some(&Reverse((due, address))) = self.due.peek() {
-            if due > now {
-                return Some(due.saturating_sub(now));
-            }
-            self.due.pop();
-            if self.partitions.get(&address).is_none_or(|(_, current)| *current != due) {
-                continue;
-            }
-            if let Some((partition, _)) = self.partitions.remove(&address) {
-                self.add(partition, now, sync);
-            }
-        }
-        None
-    }
-}
-
-/// What the bulk worker asks of the engine.
-pub(crate) trait Housekeeping {
-    /// What is done every minute.
-    fn run_housekeeping(&self);
-
-    /// A partition's sealed segments were finished: there may be more than it keeps.
-    fn finished(&self, partition: &Arc<PartitionCore>);
-
-    /// An append was refused for want of space.
-    fn relieve(&self);
-
-    /// A number that changes whenever records are appended to any partition.
-    fn appended(&self) -> u64;
-}
-
-/// The bulk worker, until it is stopped. The first minute has run since `opened`, however late the
-/// thread begins. `start_helper` is as for the other worker.
-pub(crate) fn run_bulk_worker(
-    queues: &WorkerQueues,
-    clock: &dyn Clock,
-    opened: Duration,
-    trace: &Outbox,
-    engine: &impl Housekeeping,
-    start_helper: impl Fn() -> io::Result<JoinHandle<()>>,
-) {
-    let mut due = opened.saturating_add(CHECKPOINT_EVERY);
-    let mut compactions = Compactions::default();
-    let mut pace = Pace::default();
-    let mut at_work = AtWork::default();
-    run_rounds(queues, "bulk", trace, || {
-        let now = clock.monotonic();
-        let again = at_work.ask_again(now).map(|wait| now.saturating_add(wait));
-        if now >= due {
-            due = now.saturating_add(CHECKPOINT_EVERY);
-            engine.run_housekeeping();
-        }
-        let others = [compactions.next_step(), again];
-        let next = others.into_iter().flatten().fold(due, Duration::min);
-        match queues.bulk.recv_timeout(pace.wait(next.saturating_sub(now), now)) {
-            Ok(Job::Do(partition, Work::Compact)) => compactions.add(partition, now),
-            Ok(Job::Do(partition, Work::Finish)) => {
-                let job = || partition.finish_durable();
-                let finished = at_work.run(&partition, Work::Finish, job);
-                if finished.has_written || !finished.wants_sync {
-                    engine.finished(&partition);
-                }
-                // Not here: one that hangs would hold up all partitions.
-                if finished.wants_sync {
-                    queues.syncs.ask((partition, For::Footers), &start_helper);
-                }
-            }
-            Ok(Job::Do(partition, work)) => {
-                at_work.run(&partition, work, || partition.do_work(work));
-                engine.finished(&partition);
-            }
-            Ok(Job::Watch) => {
-                queues.moves.bulk.swap(false, Ordering::AcqRel);
-            }
-            Ok(Job::Relieve) => {
-                engine.relieve();
-                // An append that is refused again and again asks again at once: the queue would
-                // never be empty, and the compaction that is to make room never take a step.
-                compactions.step(clock, engine, &mut at_work);
-            }
-            Err(RecvTimeoutError::Timeout) => compactions.step(clock, engine, &mut at_work),
-            Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
-        }
-        ControlFlow::Continue(())
-    });
-}
-
-/// The compactions under way, each partition at most once. One is at work, so that the memory for
-/// keys is needed once; it takes a step whenever nothing else is to be done, and pauses while
-/// records are appended.
-#[derive(Default)]
-struct Compactions {
-    queue: VecDeque<Arc<PartitionCore>>,
-    /// When the first of the queue may take its next step.
-    at: Duration,
-    appended: u64,
-}
-
-impl Compactions {
-    fn add(&mut self, partition: Arc<PartitionCore>, now: Duration) {
-        if self.queue.is_empty() {
-            self.at = now;
-        }
-        if !self.queue.iter().any(|known| Arc::ptr_eq(known, &partition)) {
-            self.queue.push_back(partition);
-        }
-    }
-
-    fn next_step(&self) -> Option<Duration> {
-        self.queue.front().map(|_| self.at)
-    }
-
-    fn step(&mut self, clock: &dyn Clock, engine: &impl Housekeeping, at_work: &mut AtWork) {
-        let begun = clock.monotonic();
-        // Taken out for the step: one that panics does not hold up those behind it.
-        if begun < self.at {
-            return;
-        }
-        let Some(partition) = self.queue.pop_front() else { return };
-        // What failed has been counted, and is tried again later.
-        let stepped = at_work.run(&partition, Work::Compact, || partition.compact_step());
-        if matches!(stepped, Ok(true)) {
-            self.queue.push_front(partition);
-        } else {
-            partition.take_up(Work::Compact);
-            partition.compact_again_if_due();
-        }
-        let now = clock.monotonic();
-        let appended = engine.appended();
-        let was_busy = std::mem::replace(&mut self.appended, appended) != appended;
-        self.at = now.saturating_add(pause_after(now.saturating_sub(begun), was_busy));
-    }
-}
-
-pub(crate) mod syncs;
-#[cfg(test)]
-#[cfg(not(loom))]
-mod tests;

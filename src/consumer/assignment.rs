@@ -19,7 +19,7 @@ impl Consumer {
     /// it at the first poll.
     pub(super) fn join(&mut self, group: &Arc<str>, request: &JoinRequest) -> Result<()> {
         let run = Arc::clone(&self.run);
-        let member = run.coordinator.join(group, request, &self.notifier)?;
+        let member = run.coordinator().join(group, request, &self.notifier)?;
         self.role = Role::Member(member);
         // Before it has any partition: where it begins depends on this.
         self.store_subscription(group, &request.interest)?;
@@ -35,7 +35,7 @@ impl Consumer {
         partitions: Vec<TopicPartition>,
     ) -> Result<()> {
         let mut all: BTreeSet<_> = partitions.into_iter().collect();
-        let counts = self.run.all_topics();
+        let counts = self.run.live().all();
         let counts = counts.iter().map(|it| (Arc::clone(&it.name), it.config.partitions)).collect();
         for topic in interest.resolve(&counts).topics() {
             let count = self.run.topic(topic)?.config.partitions;
@@ -214,7 +214,7 @@ impl Consumer {
     /// What the group has committed of the slot's partition.
     pub(super) fn committed_of(&self, slot: &Slot) -> Option<Committed> {
         let partition = slot.origin().partition;
-        self.run.coordinator.committed(self.group()?, slot.topic.id, partition)
+        self.run.coordinator().committed(self.group()?, slot.topic.id, partition)
     }
 
     /// What was missing where partitions were taken over counts from the first poll that reads them.

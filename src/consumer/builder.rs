@@ -94,7 +94,7 @@ impl ConsumerBuilder {
                 visibility: Visibility::default(),
                 poll_records: POLL_RECORDS,
                 poll_bytes: POLL_BYTES,
-                reads_around_damage: broker.run().settings.recovery
+                reads_around_damage: broker.run().context().settings.recovery
                     == RecoveryPolicy::ReadAroundDamage,
             },
         }

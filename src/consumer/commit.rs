@@ -158,7 +158,7 @@ impl Consumer {
         let partition = partition.into();
         let topic = self.run.topic(&partition.topic)?;
         let Some(group) = self.group() else { return Ok(None) };
-        let committed = self.run.coordinator.committed(group, topic.id, partition.partition);
+        let committed = self.run.coordinator().committed(group, topic.id, partition.partition);
         Ok(committed.map(|committed| committed.offset))
     }
 
@@ -221,12 +221,12 @@ impl Consumer {
     pub(super) fn auto_commit_wait(&self) -> Option<Duration> {
         let CommitMode::Auto { .. } = self.settings.commit else { return None };
         let has_news = !self.passed().is_empty();
-        has_news.then(|| self.commit_due.saturating_sub(self.run.clock.monotonic()))
+        has_news.then(|| self.commit_due.saturating_sub(self.run.clock().monotonic()))
     }
 
     pub(super) fn auto_commit_if_due(&mut self) -> Result<()> {
         let CommitMode::Auto { every } = self.settings.commit else { return Ok(()) };
-        let now = self.run.clock.monotonic();
+        let now = self.run.clock().monotonic();
         if now < self.commit_due {
             return Ok(());
         }
@@ -256,7 +256,7 @@ impl Consumer {
     /// Publishes commits, and asks for the sync that makes them durable.
     fn commit_soon(&mut self, positions: &[(usize, u64)], rewinds: Rewinds) -> Result<()> {
         if self.publish_commits(positions, rewinds)?.is_some() {
-            self.run.coordinator.offsets_partition().sync_soon();
+            self.run.coordinator().offsets_partition().sync_soon();
         }
         Ok(())
     }
@@ -264,14 +264,14 @@ impl Consumer {
     fn check_commits(&self) -> Result<()> {
         match self.role {
             Role::Reader => Err(no_commits()),
-            _ => self.run.check_open().and_then(|()| self.run.check_writable()),
+            _ => self.run.gate().check_open().and_then(|()| self.run.gate().check_writable()),
         }
     }
 
     /// Commits at the broker's level: the records first, then the commit.
     fn commit_durably(&mut self, positions: &[(usize, u64)], rewinds: Rewinds) -> Result<()> {
         self.check_commits()?;
-        let waits = self.run.settings.durability == Durability::Sync;
+        let waits = self.run.context().settings.durability == Durability::Sync;
         let mut positions = positions.to_vec();
         let mut failed = Ok(());
         if waits && Rule::RecordsBeforeCommit.holds() {
@@ -296,7 +296,7 @@ impl Consumer {
         let end = self.publish_commits(&positions, rewinds)?;
         let committed = match end.filter(|_| waits) {
             Some(end) => {
-                let commits = self.run.coordinator.offsets_partition();
+                let commits = self.run.coordinator().offsets_partition();
                 Rule::CommitSync.keep(|| commits.wait_durable(end))
             }
             None => Ok(()),
@@ -336,7 +336,7 @@ impl Consumer {
         }
         let end = match &self.role {
             Role::Reader => return Err(no_commits()),
-            Role::Standalone(group) => self.run.coordinator.commit(group, &commits)?,
+            Role::Standalone(group) => self.run.coordinator().commit(group, &commits)?,
             Role::Member(member) => member.commit(&commits)?,
         };
         for &(index, offset) in positions {

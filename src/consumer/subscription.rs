@@ -24,11 +24,11 @@ impl Consumer {
     /// `start` finds no place, the group has not begun: nothing is stored, and whoever takes a
     /// partition over asks `start`.
     pub(super) fn store_subscription(&self, group: &Arc<str>, interest: &Interest) -> Result<()> {
-        if self.run.check_writable().is_err() {
+        if self.run.gate().check_writable().is_err() {
             return Ok(());
         }
         loop {
-            let new = self.run.coordinator.new_subscriptions(group, interest);
+            let new = self.run.coordinator().new_subscriptions(group, interest);
             if new.is_empty() {
                 return Ok(());
             }
@@ -38,7 +38,7 @@ impl Consumer {
                 // Another member was quicker, or a topic is gone: what is left is looked at again.
                 Err(Error::Rebalanced | Error::UnknownTopic(_)) => {}
                 // Without it whoever comes next begins at the log start all the same.
-                Err(_) if !self.must_keep_start() => return self.run.check_open(),
+                Err(_) if !self.must_keep_start() => return self.run.gate().check_open(),
                 stored => return stored,
             }
         }
@@ -46,13 +46,13 @@ impl Consumer {
 
     /// The topics that the group reads by these subscriptions and by no earlier one.
     fn topics_of(&self, group: &str, new: &[Wanted]) -> Vec<Arc<TopicShared>> {
-        let coordinator = &self.run.coordinator;
+        let coordinator = self.run.coordinator();
         let is_new = |topic: &Arc<TopicShared>| !coordinator.has_subscribed_to(group, &topic.name);
         if let [Wanted::Name(name)] = new {
             return self.run.topic(name).into_iter().filter(is_new).collect();
         }
         let is_wanted = |topic: &Arc<TopicShared>| new.iter().any(|it| it.covers(&topic.name));
-        self.run.all_topics().into_iter().filter(is_wanted).filter(is_new).collect()
+        self.run.live().all().into_iter().filter(is_wanted).filter(is_new).collect()
     }
 
     /// Where the group begins in these topics: a commit for each partition that has none, unless it
@@ -63,7 +63,7 @@ impl Consumer {
             topics.iter().flat_map(|it| it.partitions.iter().map(move |core| (it, core)))
         {
             let number = core.origin.partition;
-            let is_committed = self.run.coordinator.committed(group, topic.id, number).is_some();
+            let is_committed = self.run.coordinator().committed(group, topic.id, number).is_some();
             // Of one that is unavailable the ends are not known: it is read from 0 if it comes back.
             if is_committed || !core.is_available() {
                 continue;
@@ -90,7 +90,7 @@ impl Consumer {
     }
 
     fn subscribe(&self, group: &Arc<str>, new: &[Wanted], starts: &[Commit<'_>]) -> Result<()> {
-        let coordinator = &self.run.coordinator;
+        let coordinator = self.run.coordinator();
         let end = coordinator.subscribe(group, new, starts)?;
         if self.waits_for_disk() && self.must_keep_start() {
             // DURABILITY: without it a power cut would move the start behind records that were
@@ -107,13 +107,13 @@ impl Consumer {
     }
 
     fn waits_for_disk(&self) -> bool {
-        self.run.settings.durability == Durability::Sync
+        self.run.context().settings.durability == Durability::Sync
     }
 
     /// Whether the group has begun to read this topic. Only members have subscriptions.
     pub(super) fn has_subscribed_to(&self, topic: &str) -> bool {
         match &self.role {
-            Role::Member(member) => self.run.coordinator.has_subscribed_to(member.group(), topic),
+            Role::Member(member) => self.run.coordinator().has_subscribed_to(member.group(), topic),
             _ => false,
         }
     }

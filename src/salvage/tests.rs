@@ -103,7 +103,7 @@ fn read(partition: &Partition) -> Contents {
 
 fn contents(broker: &Broker) -> BTreeMap<(String, u32), Contents> {
     let mut contents = BTreeMap::new();
-    for topic in broker.run().all_topics() {
+    for topic in broker.run().live().all() {
         let handle = broker.topic(&topic.name).unwrap();
         for number in 0..handle.partitions() {
             let partition = handle.partition(number).unwrap();

@@ -183,8 +183,8 @@ fn holders_of_one_id_on_many_threads_append_side_by_side() {
 /// the same ten were sent again: 17 were stored. Cause: their keys led to other partitions, which
 /// knew none of the numbers. Rule: a topic does not grow while it remembers numbers that were sent
 /// by key.
-// RED: src/broker/grow.rs
-//   - self.check_growth(&topic)?;
+// RED: src/broker/topics.rs
+//   - check(&change, &topic)?;
 #[test]
 fn row_j22_a_topic_does_not_grow_while_numbers_depend_on_its_partitions() {
     let dir = temp_dir();

@@ -99,9 +99,9 @@ fn a_clock_that_is_behind_at_a_later_opening_makes_no_record_older() {
 /// made, and records that an application stamped by a clock that was right went with the next tick.
 /// Cause: each partition counted the time of the run from when it was made itself. Rule: one run has
 /// one time, that of its opening.
-// RED: src/broker/topics.rs
-//   - let clock = self.clock.clone();
-//   + let clock = crate::clock::RunClock::begin(self.clock.shared());
+// RED: src/broker/topic_factory.rs
+//   - let clock = self.context.clock.clone();
+//   + let clock = crate::clock::RunClock::begin(self.context.clock.shared());
 #[test]
 fn row_f12_a_topic_that_is_made_while_the_clock_is_ahead_ages_no_faster() {
     for grows in [false, true] {

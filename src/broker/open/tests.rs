@@ -1,14 +1,19 @@
 //! Openings that fail, and what they leave.
 
+use std::io::ErrorKind;
+use std::thread;
+
 use super::*;
 use crate::Broker;
+use crate::broker::workers::spawn_thread;
+use crate::sync::{AtomicBool, Ordering};
 
 /// An opening that got only one of its two threads returned its error while the other still had
 /// the directory: the next attempt was `Locked`. The rule: what an opening has begun is over when
 /// its error is returned.
 // RED: src/broker/open.rs
-//   - engine.end_threads();
-//   + engine.workers.stop();
+//   - engine.workers().stop_and_join();
+//   + engine.workers().stop();
 #[test]
 fn row_f14_an_opening_that_gets_no_thread_gives_the_directory_back() {
     let dir = tempfile::tempdir().unwrap();

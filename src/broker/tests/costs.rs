@@ -31,7 +31,7 @@ fn row_g09_who_looks_for_overdue_members_does_not_look_at_all_groups() {
     let broker = in_memory();
     broker.ensure_topic("t", small(1)).unwrap();
     let look = || {
-        broker.run().coordinator.evict_overdue();
+        broker.run().coordinator().evict_overdue();
     };
     let mut consumers = Vec::new();
     let mut steps_of_join = |groups: usize| {
@@ -94,7 +94,7 @@ fn row_g09_a_new_topic_is_compared_with_a_pattern_alone() {
 fn row_g09_topics_that_come_and_go_together_make_one_plan() {
     let broker = in_memory();
     let name = |number: u64| format!("t-{number}");
-    let plans = || broker.run().coordinator.totals().0;
+    let plans = || broker.run().coordinator().totals().0;
     let mut consumer = broker.consumer("g").subscribe_pattern("t-*").open().unwrap();
     let mut cost_of = |topics: u64| {
         let mut before = plans();

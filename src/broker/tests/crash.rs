@@ -135,7 +135,7 @@ const ONE: Shape = Shape(1, SYNC);
 
 /// What a killed opening made and did not sync, the next one finds: it must not take it for
 /// durable.
-// RED: src/broker/open.rs
+// RED: src/broker/directories.rs
 //   - match Rule::DataDirName.keep(|| sync_dir(disk, parent)) {
 //   + match Ok(()) {
 #[test]
@@ -176,9 +176,9 @@ fn row_a25_a_new_directory_survives_two_interrupted_openings() {
     assert!(tried > 300);
 }
 
-// RED: src/broker/topics.rs
-//   - Rule::TopicDirName.keep(|| sync_dir(disk, &self.settings.dir))?;
-// RED: src/broker/topics.rs
+// RED: src/broker/topic_factory.rs
+//   - Rule::TopicDirName.keep(|| sync_dir(disk, &settings.dir))?;
+// RED: src/broker/topic_factory.rs
 //   - Rule::PartitionDirName.keep(|| sync_dir(disk, &dir))?;
 //   + let _ = (disk, &dir);
 #[test]
@@ -242,7 +242,7 @@ fn row_b16_the_last_acknowledged_reset_of_a_group_is_there() {
     campaign("reset", &setup, &steps);
 }
 
-// RED: src/broker/topics.rs
+// RED: src/broker/directories.rs
 //   - Rule::DeletedSegmentNames.keep(|| sync_dir(disk, dir))?;
 #[test]
 fn row_a23_a_deleted_topic_stays_deleted_and_its_name_is_free() {
@@ -251,7 +251,7 @@ fn row_a23_a_deleted_topic_stays_deleted_and_its_name_is_free() {
     campaign("delete", &setup, &steps);
 }
 
-// RED: src/broker/internal_logs.rs
+// RED: src/broker/log_opener.rs
 //   - local.start(vec![LocalChange::Opened { boot, opens }])?;
 //   + let _ = (boot, opens); local.start(Vec::new())?;
 #[test]

@@ -50,8 +50,8 @@ fn groups(broker: &Broker) -> Vec<String> {
 // RED: src/broker/expiry.rs
 //   - .try_fold(millis(GROUP_EXPIRY), |longest, age| Some(longest.max(age?)))
 //   + .try_fold(millis(GROUP_EXPIRY), |longest, age| age.map_or(Some(longest), |_| Some(longest)))
-// RED: src/broker/housekeeping.rs
-//   - let expired = self.expire();
+// RED: src/broker/engine.rs
+//   - let expired = self.expiry.run();
 //   + let expired = Ok(());
 #[test]
 fn row_c18_an_unused_group_expires_no_sooner_than_the_records_that_it_can_read() {
@@ -91,7 +91,7 @@ fn row_c18_an_unused_group_expires_no_sooner_than_the_records_that_it_can_read()
 // RED: src/group/expiry.rs
 //   - seen.extend(left.iter().cloned());
 // RED: src/broker/expiry.rs
-//   - let _ = self.coordinator.note_seen(0);
+//   - let _ = self.logs.coordinator().note_seen(0);
 #[test]
 fn row_c18_a_group_that_has_or_had_a_member_is_in_use() {
     let (disk, clock) = (SimulatedDisk::new(), clock());
@@ -193,7 +193,7 @@ fn row_c18_a_group_that_is_used_again_at_the_last_moment_stays() {
     let broker = with_expiry(&disk, &clock, DAY);
     commit(&broker, "g", "t");
     clock.advance(2 * DAY);
-    let coordinator = &broker.run().coordinator;
+    let coordinator = &broker.run().coordinator();
     let idle = || coordinator.idle_groups(1).pop().unwrap();
     let found = idle();
     commit(&broker, "g", "t");
@@ -215,8 +215,8 @@ fn row_c18_a_group_that_is_used_again_at_the_last_moment_stays() {
 // RED: src/broker/catalog.rs
 //   - ids.into_iter().chain(by_key).chain(gone).collect()
 //   + ids.into_iter().take(0).chain(by_key).chain(gone).collect()
-// RED: src/broker/housekeeping.rs
-//   - let expired = self.expire();
+// RED: src/broker/engine.rs
+//   - let expired = self.expiry.run();
 //   + let expired = Ok(());
 #[test]
 fn row_c18_a_producer_that_nobody_holds_expires_and_its_id_is_not_given_out_again() {
@@ -225,7 +225,7 @@ fn row_c18_a_producer_that_nobody_holds_expires_and_its_id_is_not_given_out_agai
     broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
     let build = |broker: &Broker, id: &str| broker.producer_builder().id(id).build().unwrap();
     let id_of = |broker: &Broker, name: &str| {
-        broker.run().catalog.read(|catalog| catalog.producers.get(name).map(|it| it.id))
+        broker.run().logs().catalog().read(|catalog| catalog.producers.get(name).map(|it| it.id))
     };
     let held = build(&broker, "held");
     let left = build(&broker, "left");
@@ -271,11 +271,11 @@ fn row_c18_a_producer_that_nobody_holds_expires_and_its_id_is_not_given_out_agai
 // RED: src/broker/expiry.rs
 //   - topic.partitions.iter().for_each(|core| core.give_back_checkpoint());
 // RED: src/broker/expiry.rs
-//   - let groups = self.coordinator.redate(since, now);
+//   - let groups = self.logs.coordinator().redate(since, now);
 //   + let groups = Ok(());
-// RED: src/broker/expiry.rs
-//   - let stored = self.catalog.append_dated(used);
-//   + let stored = self.catalog.append_dated(used.into_iter().take(0).collect());
+// RED: src/broker/producers.rs
+//   - let stored = self.logs.catalog().append_dated(used);
+//   + let stored = self.logs.catalog().append_dated(used.into_iter().take(0).collect());
 // RED: src/clock.rs
 //   - Self { wall: Self { wall: 0, run }.latest_wall(now), run }
 //   + Self { wall: run, run }
@@ -318,7 +318,7 @@ fn row_c18_a_clock_that_was_behind_makes_nothing_look_idle_in_the_next_run() {
 }
 
 /// C18: as with groups, an id that is used between the look and its end stays.
-// RED: src/broker/expiry.rs
+// RED: src/broker/producers.rs
 //   - if is_held || last != Some(used) {
 //   + if is_held {
 #[test]
@@ -334,9 +334,9 @@ fn row_c18_a_producer_that_is_used_again_at_the_last_moment_stays() {
     clock.advance(29 * DAY);
     look(&broker, &clock);
     clock.advance(3 * DAY);
-    let (name, used) = broker.run().idle_producers().pop().unwrap();
+    let (name, used) = broker.run().producers().idle().pop().unwrap();
     assert!(matches!(send(), SendOutcome::Duplicate { .. }));
-    broker.run().expire_producer(name, used).unwrap();
+    broker.run().producers().expire(name, used).unwrap();
     assert!(matches!(send(), SendOutcome::Duplicate { .. }));
 }
 

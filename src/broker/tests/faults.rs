@@ -147,7 +147,7 @@ fn row_c05_a_commit_that_fails_leaves_the_last_one() {
 }
 
 /// An end that is clean vouches for all that was appended, and so must its recovery points.
-// RED: src/broker/engine.rs
+// RED: src/broker/recovery_points.rs
 //   - partition.give_back_checkpoint();
 #[test]
 fn row_c05_a_recovery_point_that_finds_no_space_is_stored_later() {
@@ -159,7 +159,11 @@ fn row_c05_a_recovery_point_that_finds_no_space_is_stored_later() {
     let full = run.attempt(&Step::Tick);
     assert!(matches!(full, Err(Error::StorageFull { .. })), "{full:?}");
     let ends = |run: &Run| -> Vec<u64> {
-        run.broker().run().local.read(|it| it.points.values().map(|it| it.end_offset).collect())
+        run.broker()
+            .run()
+            .logs()
+            .local()
+            .read(|it| it.points.values().map(|it| it.end_offset).collect())
     };
     assert_eq!(ends(&run), [1]);
     assert_eq!(run.take_steps(&[Step::Tick]), Ended::Done);
@@ -183,7 +187,7 @@ fn row_d01_no_end_claims_to_be_clean_that_was_not_reached() {
 /// Symptom: when the listing of a directory failed, the broker took the directory for a new one and
 /// began fresh logs in it, without the topics that were there. Cause: an error counted as "holds no
 /// segments". Rule: what cannot be read is neither empty nor at its end.
-// RED: src/broker/open.rs
+// RED: src/broker/directories.rs
 //   - Err(source) => Err(Error::io("list", dir, source)),
 //   + Err(_) => Ok(false),
 #[test]
@@ -228,9 +232,9 @@ fn row_d06_an_opening_that_fails_changes_nothing_and_can_be_tried_again() {
 }
 
 /// Row D9: what fails for one partition fails for it alone.
-// RED: src/broker/engine.rs
-//   - self.store_points(&topics).and(flushed)
-//   + flushed.and_then(|()| self.store_points(&topics))
+// RED: src/broker/recovery_points.rs
+//   - self.store(&points, &topics).and(flushed)
+//   + flushed.and_then(|()| self.store(&points, &topics))
 #[test]
 fn row_d09_a_failed_sync_poisons_one_partition() {
     let mut run = Run::new(SimulatedDisk::new(), Model::default(), 1, "poison");
@@ -252,7 +256,7 @@ fn row_d09_a_failed_sync_poisons_one_partition() {
     assert_eq!(first.syncs.count, 1, "the one that failed is none");
     // The others get their recovery points; the end is not clean.
     assert!(run.attempt(&Step::Tick).is_err());
-    let points = run.broker().run().local.read(|local| local.points.keys().count());
+    let points = run.broker().run().logs().local().read(|local| local.points.keys().count());
     assert_eq!(points, 2);
     let broker = run.broker().clone();
     assert!(broker.close().is_err());
@@ -359,7 +363,7 @@ fn row_d10_what_a_deletion_could_not_remove_is_removed_later() {
     run.disk.heal();
     assert_eq!(run.take_steps(&[Step::Tick]), Ended::Done);
     assert!(!has_files(&run.disk));
-    assert!(run.broker().run().catalog.read(|catalog| catalog.topics.is_empty()));
+    assert!(run.broker().run().logs().catalog().read(|catalog| catalog.topics.is_empty()));
 }
 
 #[test]
@@ -539,7 +543,7 @@ fn row_c10_a_file_system_that_is_read_only_is_an_error_of_its_own() {
 /// live topic without files. Cause: the files went at the next occasion, on the word of an intent
 /// that was never durable. Rule: no file of a topic goes before the intent is durable.
 // RED: src/broker/topics.rs
-//   - self.catalog.partition().flush()?;
+//   - self.logs.catalog().partition().flush()?;
 #[test]
 fn row_d01_a_deletion_that_could_not_be_synced_removes_no_file() {
     let mut came_back = 0;
@@ -553,7 +557,7 @@ fn row_d01_a_deletion_that_could_not_be_synced_removes_no_file() {
         let failed = broker.admin().delete_topic("t");
         assert!(matches!(failed, Err(Error::SyncFailed { .. })), "{failed:?}");
         // As housekeeping does, again and again.
-        broker.run().finish_deletions();
+        broker.run().topics().finish_all_interrupted();
         let cut = disk.power_cut(&mut || 0, PowerCut::WORST);
         let broker = open(&cut, 2).unwrap();
         assert!(broker.recovery().is_clean(), "seed {seed}: {:?}", broker.recovery());

@@ -53,7 +53,7 @@ fn segments(disk: &SimulatedDisk) -> Vec<PathBuf> {
 /// for ever. Cause: it made the new segment first, and ended with the error of that. Rule: removing
 /// needs no space. What can be removed is; the error is returned after that; the last segment is
 /// replaced once there is space.
-// RED: src/broker/housekeeping.rs
+// RED: src/broker/retention.rs
 //   - Ok(false) | Err(Error::StorageFull { .. }) => plan.log_start.min(tail.base_offset),
 //   + Ok(false) => plan.log_start.min(tail.base_offset),
 #[test]
@@ -76,7 +76,7 @@ fn row_c13_retention_removes_sealed_segments_where_no_new_one_can_be_made() {
 /// Symptom: on a full disk `delete_records` up to the end failed, and nothing was removed. Cause
 /// and rule as above: the log start moves, durably, the sealed segments are removed, and the last
 /// one is replaced later: by the first retention that finds space.
-// RED: src/broker/housekeeping.rs
+// RED: src/broker/retention.rs
 //   - let is_full = is_storage_full(&rolled);
 //   + let is_full = false;
 // RED: src/log/retention.rs
@@ -107,7 +107,7 @@ fn row_c13_all_records_can_be_deleted_on_a_full_disk() {
 /// The last segment that a full disk kept, with all its records deleted, is sealed by an append
 /// that needs the next one before retention has looked at it. Then it lies below a log start that
 /// need not move any more, and is removed all the same; also after a crash.
-// RED: src/broker/housekeeping.rs
+// RED: src/broker/retention.rs
 //   - if start <= core.log_start() && !core.oldest_sealed().is_some_and(is_below) {
 //   + if start <= core.log_start() {
 #[test]
@@ -171,7 +171,7 @@ fn fill_with_keys(partition: &Partition) -> u64 {
 /// most of each minute. Cause: nothing was dirty enough for a compaction, or it had begun before
 /// the last segments were sealed; and whatever is looked at every minute was looked at then. Rule:
 /// a refused append has what is dirty compacted at once, whatever the ratio.
-// RED: src/broker/room.rs
+// RED: src/broker/space.rs
 //   - partition.compact_for_room();
 //   + partition.compact_if_due();
 #[test]
@@ -211,7 +211,7 @@ fn row_c14_a_segment_that_uses_up_the_budget_alone_is_sealed_and_compacted() {
 
 /// The background does so without a `tick`, and does not wait for its minute; here with records
 /// that have expired since.
-// RED: src/broker/workers.rs
+// RED: src/broker/workers/bulk.rs
 //   - engine.relieve();
 #[test]
 fn row_c14_the_background_looks_after_a_refused_append_at_once() {
@@ -231,8 +231,8 @@ fn row_c14_the_background_looks_after_a_refused_append_at_once() {
 
 /// A full disk is waited for as a budget is, and is no reason for a commit to wait: that holds the
 /// group's lock.
-// RED: src/broker/room.rs
-//   - if self.internal_partitions().iter().any(|own| Arc::ptr_eq(own, core)) {
+// RED: src/broker/space.rs
+//   - if self.logs.contains(core) {
 //   + if at_most.is_zero() {
 #[test]
 fn row_c16_a_full_disk_is_waited_for_and_not_by_commits() {
@@ -276,7 +276,7 @@ fn row_c16_a_refused_segment_calls_nobody_who_waits_for_room() {
     let (broker, partition) = start(&disk, &clock);
     append(&partition, 5);
     fill(&disk);
-    let space = &broker.run().env.space;
+    let space = &broker.run().context().env.space;
     let before = (space.used(), space.returns());
     let refused = partition.append(&Record::new().value(&VALUE));
     assert!(matches!(refused, Err(Error::StorageFull { .. })), "{refused:?}");
@@ -287,7 +287,7 @@ fn row_c16_a_refused_segment_calls_nobody_who_waits_for_room() {
 /// compaction makes its new file before it removes the old ones, and `delete_records` was refused.
 /// Rule: what an application asks to delete goes, in a compacted topic too. Neither an older value
 /// nor a deleted one comes back, also after a crash.
-// RED: src/broker/housekeeping.rs
+// RED: src/broker/retention.rs
 //   - let (start, end) = (core.log_start(), core.visible_end(Visibility::Published));
 //   + let (start, end) = (core.log_start(), if deletes(topic.config.cleanup) { before } else { 0 });
 #[test]

@@ -105,9 +105,9 @@ fn a_commit_that_comes_after_the_end_of_its_topic_is_not_stored() {
         epoch: None,
     };
     let group = Arc::from("g");
-    let refused = broker.run().coordinator.commit(&group, &[commit]);
+    let refused = broker.run().coordinator().commit(&group, &[commit]);
     assert!(matches!(&refused, Err(Error::UnknownTopic(name)) if name == "t"), "{refused:?}");
-    assert_eq!(broker.run().coordinator.committed("g", topic.id, 0), None);
+    assert_eq!(broker.run().coordinator().committed("g", topic.id, 0), None);
 }
 
 /// The same for an administrator's reset, also of a group that has no commit for the topic left.
@@ -121,7 +121,7 @@ fn a_reset_that_comes_after_the_end_of_its_topic_is_not_stored() {
     let topic = broker.run().topic("t").unwrap();
     broker.admin().delete_topic("t").unwrap();
     let committed = Committed { offset: 2, leader_epoch: 0, incarnation: 0 };
-    let coordinator = &broker.run().coordinator;
+    let coordinator = &broker.run().coordinator();
     let refused = coordinator.replace_offsets("g", topic.id, &[(&topic.partitions[0], committed)]);
     assert!(matches!(&refused, Err(Error::UnknownTopic(name)) if name == "t"), "{refused:?}");
     assert_eq!(coordinator.committed("g", topic.id, 0), None);

@@ -115,14 +115,15 @@ fn row_e16_a_topic_that_cannot_be_stops_the_opening_before_anything_is_done() {
         let (disk, broker) = a_store();
         put_a_victim(&disk);
         let change = CatalogChange::Topic(entry, stage);
-        let offset = forge(broker.run().catalog.partition(), &change);
+        let offset = forge(broker.run().logs().catalog().partition(), &change);
         is_refused(&disk.kill9(), "__meta", offset, &what);
     }
     let (disk, broker) = a_store();
     broker.producer_builder().id("mine").build().unwrap();
-    let entry = broker.run().catalog.read(|it| it.producers.values().next().copied()).unwrap();
+    let entry =
+        broker.run().logs().catalog().read(|it| it.producers.values().next().copied()).unwrap();
     let change = CatalogChange::Producer("yours".into(), ProducerEntry { ..entry });
-    let offset = forge(broker.run().catalog.partition(), &change);
+    let offset = forge(broker.run().logs().catalog().partition(), &change);
     is_refused(&disk.kill9(), "__meta", offset, "a producer's id twice");
 }
 
@@ -131,13 +132,13 @@ fn row_e16_numbers_that_cannot_be_stop_the_opening_too() {
     let (disk, broker) = a_store();
     let id = broker.run().topic("orders").unwrap().id;
     let change = LocalChange::LogStart { topic: id, partition: 0, offset: u64::MAX };
-    let offset = forge(broker.run().local.partition(), &change);
+    let offset = forge(broker.run().logs().local().partition(), &change);
     is_refused(&disk.kill9(), "__local", offset, "a log start");
 
     let (disk, broker) = a_store();
     let committed = Committed { offset: u64::MAX, leader_epoch: 0, incarnation: 0 };
     let change = OffsetChange::Commit { group: "g".into(), topic: id, partition: 0, committed };
-    let offset = forge(broker.run().coordinator.offsets_partition(), &change);
+    let offset = forge(broker.run().coordinator().offsets_partition(), &change);
     is_refused(&disk.kill9(), "__offsets", offset, "a committed offset");
 }
 
@@ -146,7 +147,7 @@ fn row_e16_numbers_that_cannot_be_stop_the_opening_too() {
 fn row_e16_bytes_that_are_no_record_of_the_log_stop_the_opening() {
     for bytes in [vec![], vec![0xFF; 9], vec![3], vec![0; 2], vec![0xFC, 0xFF, 0xFF, 0xFF, 0x7F]] {
         let (disk, broker) = a_store();
-        let offset = forge_bytes(broker.run().catalog.partition(), &bytes);
+        let offset = forge_bytes(broker.run().logs().catalog().partition(), &bytes);
         is_refused(&disk.kill9(), "__meta", offset, &format!("{bytes:?}"));
     }
 }
@@ -227,7 +228,7 @@ fn row_e23_a_partition_that_cannot_be_read_is_unavailable_and_kept() {
             let (disk, broker) = a_store();
             broker.ensure_topic("other", TopicConfig::new(1)).unwrap();
             if !is_noted {
-                let catalog = &broker.run().catalog;
+                let catalog = &broker.run().logs().catalog();
                 let entry = catalog.read(|it| it.named("orders").unwrap().clone());
                 forge(catalog.partition(), &CatalogChange::Topic(entry, Stage::Creating));
                 catalog.partition().flush().unwrap();

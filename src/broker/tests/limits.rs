@@ -67,7 +67,7 @@ fn row_g01_the_last_offset_is_given_out_once_and_none_after_it() {
     drop(consumer);
 }
 
-// RED: src/broker/engine.rs
+// RED: src/broker/producers.rs
 //   - if known.is_some_and(|known| known.epoch == entry.epoch) {
 //   + if known.is_none() && entry.epoch > 0 {
 #[test]
@@ -77,7 +77,7 @@ fn row_g08_a_producers_epoch_never_wraps() {
     broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
     let entry = ProducerEntry { id: 7, epoch: u32::MAX - 1 };
     let change = CatalogChange::Producer("p".into(), entry);
-    broker.run().catalog.append_durably(vec![change]).unwrap();
+    broker.run().logs().catalog().append_durably(vec![change]).unwrap();
     let last = broker.producer_builder().id("p").build().unwrap();
     let refused = broker.producer_builder().id("p").build();
     assert!(matches!(&refused, Err(Error::Config(error)) if error.setting == "id"), "{refused:?}");

@@ -61,7 +61,7 @@ fn assert_truncated<V: AsRef<str>>(
 
 /// Everything of the topic that was not synced is lost; the commit of it is not.
 fn cut_topic_tail(broker: Broker, disk: &SimulatedDisk) -> SimulatedDisk {
-    broker.run().coordinator.offsets_partition().flush().unwrap();
+    broker.run().coordinator().offsets_partition().flush().unwrap();
     drop(broker);
     disk.power_cut(&mut || 0, PowerCut::WORST)
 }
@@ -393,7 +393,7 @@ fn a_clean_end_draws_no_incarnation_and_writes_no_list() {
         topic.partition(0).unwrap().lineage().1
     };
     let recorded = |broker: &Broker| {
-        let lineages = broker.run().local.read(|local| local.lineages.clone());
+        let lineages = broker.run().logs().local().read(|local| local.lineages.clone());
         lineages.values().next().cloned().unwrap()
     };
     let broker = open(&disk, 2);

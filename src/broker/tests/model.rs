@@ -310,7 +310,7 @@ impl Model {
             model.partitions.resize(count, PartitionModel::default());
         }
         assert_eq!(count, model.partitions.len(), "{context}");
-        let entries = broker.run().env.disk.list(&Path::new(DIR).join(name)).unwrap();
+        let entries = broker.run().context().env.disk.list(&Path::new(DIR).join(name)).unwrap();
         assert_eq!(entries.len(), count, "{context}: {entries:?}");
         let altered = found.config().tombstone_retention.as_secs();
         let (sure, perhaps) = model.alterations;
@@ -329,11 +329,12 @@ impl Model {
             let durable = usize::try_from(handle.durable_end_offset()).unwrap();
             partition.durable = partition.durable.max(durable);
             let named = values.iter().filter(|value| value.contains(NAMED)).count() as u64;
-            let id = broker.run().catalog.read(|it| it.producers.get(NAMED).map(|it| it.id));
+            let id =
+                broker.run().logs().catalog().read(|it| it.producers.get(NAMED).map(|it| it.id));
             let core = shared.partition(number).unwrap();
             let last = id.and_then(|id| core.last_sequence(id)).unwrap_or(0);
             assert_eq!(last, named, "{context}: sequence numbers");
-            let coordinator = &broker.run().coordinator;
+            let coordinator = &broker.run().coordinator();
             let committed = coordinator.committed(GROUP, shared.id, number);
             let commits = self.commits.entry((creation, number)).or_default();
             let committed = committed.map(|it| (it.offset, it.incarnation));
@@ -342,7 +343,8 @@ impl Model {
     }
 
     fn check_producer(&mut self, broker: &Broker, context: &str) {
-        let found = broker.run().catalog.read(|it| it.producers.get(NAMED).map(|it| it.epoch));
+        let found =
+            broker.run().logs().catalog().read(|it| it.producers.get(NAMED).map(|it| it.epoch));
         let found = found.map_or(0, |epoch| epoch + 1);
         let (durable, attempted) = self.epochs;
         assert!((durable..=attempted).contains(&found), "{context}: epoch {found}, {durable}");

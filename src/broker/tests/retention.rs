@@ -136,7 +136,7 @@ impl Rig {
         assert!(start >= log_start, "{context}: log start {start} of {log_start}");
         assert!(end >= acknowledged, "{context}: log end {end} of {acknowledged}");
         check_values(&found, context);
-        let id = broker.run().catalog.read(|it| it.producers.get("named").map(|it| it.id));
+        let id = broker.run().logs().catalog().read(|it| it.producers.get("named").map(|it| it.id));
         let core = broker.run().topic(TOPIC).unwrap();
         let last = id.and_then(|id| core.partition(0).unwrap().last_sequence(id));
         assert!(last.unwrap_or(0) >= acknowledged, "{context}: last sequence {last:?}");
@@ -289,7 +289,7 @@ fn a_log_start_goes_with_its_topic() {
     rig.delete(&broker, 11).unwrap();
     broker.admin().delete_topic(TOPIC).unwrap();
     broker.ensure_topic(TOPIC, config()).unwrap();
-    assert_eq!(broker.run().local.read(|local| local.log_starts.keys().count()), 0);
+    assert_eq!(broker.run().logs().local().read(|local| local.log_starts.keys().count()), 0);
     drop(broker);
     let broker = rig.open(2).unwrap();
     assert_eq!(partition(&broker).log_start_offset(), 0);
@@ -380,7 +380,8 @@ fn numbers_below_a_durable_log_start_are_kept_at_level_os() {
     rig.delete(&broker, 5).unwrap();
     let disk = Crash::Cut(PowerCut::WORST).of(&rig.disk, &mut Random::new(1));
     let broker = open_at(&disk, 2, Durability::Sync, &rig.clock).unwrap();
-    let id = broker.run().catalog.read(|it| it.producers.get("named").map(|it| it.id)).unwrap();
+    let id =
+        broker.run().logs().catalog().read(|it| it.producers.get("named").map(|it| it.id)).unwrap();
     let last = broker.run().topic(TOPIC).unwrap().partition(0).unwrap().last_sequence(id);
     assert!(last >= Some(5), "{last:?}");
 }

@@ -148,7 +148,7 @@ impl Run {
             Step::Create(name, config) => self.create(&broker, name, config),
             Step::Delete(name) => {
                 self.model.topic(name).presence = Presence::Deleting;
-                broker.run().delete_topic(name)?;
+                broker.run().topics().delete(name)?;
                 self.model.topic(name).presence = Presence::Absent;
                 Ok(())
             }
@@ -239,7 +239,7 @@ impl Run {
         for partition in 0..partitions {
             assert_eq!(values(&created, partition), Vec::<String>::new(), "{}", self.context);
             let id = broker.run().topic(name).unwrap().id;
-            assert_eq!(broker.run().coordinator.committed(GROUP, id, partition), None);
+            assert_eq!(broker.run().coordinator().committed(GROUP, id, partition), None);
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ fn commit(broker: &Broker, group: &str, offset: u64) {
 
 fn committed(broker: &Broker, group: &str) -> Option<u64> {
     let topic = broker.run().topic("t").unwrap();
-    broker.run().coordinator.committed(group, topic.id, 0).map(|it| it.offset)
+    broker.run().coordinator().committed(group, topic.id, 0).map(|it| it.offset)
 }
 
 fn with_records(disk: &SimulatedDisk, durability: Durability, records: usize) -> Broker {
@@ -347,7 +347,7 @@ fn a_state_larger_than_a_segment_is_kept_whole() {
                 committed,
                 epoch: None,
             };
-            broker.run().coordinator.commit(group, &[commit]).unwrap();
+            broker.run().coordinator().commit(group, &[commit]).unwrap();
         }
     };
     commit_all(1);
@@ -364,7 +364,7 @@ fn a_state_larger_than_a_segment_is_kept_whole() {
 
 /// Recovery points are not forgotten when they cannot be stored: a clean end without the last one
 /// would make the next run go on before the end of the log.
-// RED: src/broker/engine.rs
+// RED: src/broker/recovery_points.rs
 //   - partition.give_back_checkpoint();
 //   + let _ = partition;
 #[test]
@@ -387,7 +387,7 @@ fn row_b18_a_recovery_point_that_could_not_be_stored_is_stored_later() {
     assert!(broker.recovery().clean_shutdown);
     let partition = broker.topic("t").unwrap().partition(0).unwrap();
     assert_eq!(partition.log_end_offset(), 2);
-    let is_recovered = broker.run().local.read(|local| !local.lineages.is_empty());
+    let is_recovered = broker.run().logs().local().read(|local| !local.lineages.is_empty());
     assert!(!is_recovered, "the last point was not stored: the log had to be scanned");
     assert_eq!(partition.append(&Record::new().value("2")).unwrap(), 2);
 }
@@ -445,7 +445,7 @@ fn a_handle_that_outlives_the_close_writes_nothing() {
             let group = Arc::clone(&group);
             OffsetChange::Commit { group, topic, partition, committed }
         };
-        let offsets = &broker.run().coordinator.offsets;
+        let offsets = &broker.run().coordinator().offsets;
         offsets.append_if((0..60).map(change).collect(), |_| Ok(())).unwrap();
     }
     broker.close().unwrap();
@@ -466,8 +466,8 @@ fn what_is_known_of_a_deleted_topic_is_forgotten_by_the_next_opening() {
     let gone = broker.run().topic("gone").unwrap().id;
     broker.admin().delete_topic("gone").unwrap();
     let late = LocalChange::LogStart { topic: gone, partition: 0, offset: 3 };
-    broker.run().local.append_durably(vec![late]).unwrap();
-    let known = |broker: &Broker| broker.run().local.read(LocalState::topics);
+    broker.run().logs().local().append_durably(vec![late]).unwrap();
+    let known = |broker: &Broker| broker.run().logs().local().read(LocalState::topics);
     assert!(known(&broker).contains(&gone));
     drop(broker);
 

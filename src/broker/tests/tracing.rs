@@ -86,7 +86,7 @@ fn poison_and_fail(told: &Told) {
         // What the workers do is asked for by nobody who could be given the error.
         clock.advance(Duration::from_secs(120));
         disk.inject(Fault::always(Operation::Write, ErrorKind::Other).on("__local"));
-        Housekeeping::run_housekeeping(&**broker.run);
+        Housekeeping::run_housekeeping(&***broker.run());
         disk.heal();
         disk.inject(Fault::once(Operation::Sync, ErrorKind::Other).on("/t/0"));
         broker.producer().send(Record::to("t").value("lost?")).unwrap_err();

@@ -465,7 +465,7 @@ impl World {
     }
 }
 
-// RED: src/broker/housekeeping.rs
+// RED: src/broker/retention.rs
 //   - Ok(false) | Err(Error::StorageFull { .. }) => plan.log_start.min(tail.base_offset),
 //   + Ok(false) => plan.log_start.min(tail.base_offset),
 #[test]

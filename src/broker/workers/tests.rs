@@ -5,12 +5,17 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Wake, Waker};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use super::bulk::Compactions;
+use super::rounds::{AtWork, Pace, STANDS_STILL, TRY_AGAIN};
+use super::space::Intervals;
+use super::syncs::{For, Syncs};
 use super::*;
 use crate::broker::engine::Engine;
 use crate::clock::{ManualClock, real_now};
 use crate::config::{Cleanup, Durability, TopicConfig};
+use crate::foreign;
 use crate::partition::finish::Finished;
 use crate::record::Record;
 use crate::storage::disk::{Disk, HookedDisk, Operation, Side, SimulatedDisk};
@@ -42,7 +47,7 @@ fn no_helper() -> io::Result<JoinHandle<()>> {
 /// A producer with an interval of 50 ms on a topic of 8 s: durable after 7.9 s, when the partition
 /// was queued already. A known partition was not looked at again. The rule: the earliest deadline
 /// counts, whoever set it and whenever.
-// RED: src/broker/workers.rs
+// RED: src/broker/workers/space.rs
 //   - if known.is_none_or(|known| due < known) {
 //   + if known.is_none() {
 #[test]
@@ -66,12 +71,12 @@ fn row_d11_a_queued_partition_is_synced_when_an_earlier_interval_ends() {
     // What the longer interval has left in the queue is passed over, and nothing is looked at twice.
     clock.advance(SECOND * 8);
     assert_eq!(intervals.sync_due(clock.monotonic(), &sync), None);
-    assert!(intervals.partitions.is_empty() && intervals.due.is_empty());
+    assert_eq!(intervals.counts(), (0, 0));
 }
 
 /// A panic in foreign code ended the worker's thread, and with it every later delivery, interval
 /// sync and eviction, without an error. The rule: a panic ends a round, not the worker.
-// RED: src/broker/workers.rs
+// RED: src/broker/workers/rounds.rs
 //   - match foreign::call(&mut round) {
 //   + match Some(round()) {
 #[test]
@@ -133,7 +138,7 @@ fn a_clock_that_is_moved_within_a_worker_or_stands_still_costs_little() {
 
 /// Segments that were finished while a compaction ran had to wait for the next minute: a
 /// compaction was asked for already, so they did not ask. The rule: its end asks again.
-// RED: src/broker/workers.rs
+// RED: src/broker/workers/bulk.rs
 //   - partition.compact_again_if_due();
 #[test]
 fn row_c14_the_end_of_a_compaction_asks_for_the_next() {
@@ -195,7 +200,7 @@ impl Clock for Clockwork {
 /// A round that panicked was forgotten with what it was at. The partition took its request for
 /// begun or still queued, and those who waited for it had asked once, so nobody asked again.
 /// The rule: what a worker was at is asked for again after a second.
-// RED: src/broker/workers.rs
+// RED: src/broker/workers/rounds.rs
 //   - self.panicked.push(job);
 //   + drop(job);
 #[test]
@@ -234,7 +239,7 @@ impl Housekeeping for NoHouse {
 
 /// A compaction that panicked stayed first in the queue: it panicked every 10 ms, and no other was
 /// ever compacted. The rule: it is taken out for its step, and asked for again after a second.
-// RED: src/broker/workers.rs
+// RED: src/broker/workers/bulk.rs
 //   - let Some(partition) = self.queue.pop_front() else { return };
 //   + let Some(partition) = self.queue.front().cloned() else { return };
 #[test]
@@ -254,10 +259,10 @@ fn row_j14_a_compaction_that_panics_does_not_hold_up_the_others() {
     clock.panics.store(true, Ordering::Relaxed);
     let step = || compactions.step(&clock, &NoHouse, &mut at_work);
     assert_eq!(foreign::call(step), None, "the first one's");
-    assert!(compactions.queue.iter().all(|core| Arc::ptr_eq(core, &second)));
+    assert!(compactions.queue().iter().all(|core| Arc::ptr_eq(core, &second)));
     assert_eq!(at_work.ask_again(clock.monotonic()), Some(TRY_AGAIN));
     compactions.step(&clock, &NoHouse, &mut at_work);
-    assert!(compactions.queue.is_empty());
+    assert!(compactions.queue().is_empty());
     let stats = first.compaction_stats().unwrap();
     assert_eq!((stats.failures, stats.is_running), (1, false));
 }
@@ -337,7 +342,7 @@ fn row_d14_syncs_of_several_partitions_are_in_flight_at_once() {
 
 /// A sync that hung in the background stopped the worker: no space ahead, no eviction and no sync of
 /// any other partition. The rule: it holds one helper.
-// RED: src/broker/workers.rs
+// RED: src/broker/workers/space.rs
 //   - Ok(Job::Do(partition, Work::Sync)) => {
 //   + Ok(Job::Do(partition, Work::Sync)) if partition.is_closed() => {
 #[test]
@@ -360,7 +365,7 @@ fn row_d08_a_sync_that_hangs_in_the_background_stops_no_other() {
 /// The same in the other worker: a sealed segment whose sync hung kept those of all other partitions
 /// from their footers, and with them retention, recovery points and compactions. The rule: what is
 /// sealed is synced by a helper too, and gets its footer afterwards.
-// RED: src/broker/workers.rs
+// RED: src/broker/workers/bulk.rs
 //   - Ok(Job::Do(partition, Work::Finish)) => {
 //   + Ok(Job::Do(partition, Work::Finish)) if partition.is_closed() => {
 #[test]
@@ -395,7 +400,7 @@ fn row_d08_a_sync_of_a_sealed_segment_that_hangs_stops_no_other() {
         begun
     });
     assert_eq!(begun, 2, "beside the one that hangs");
-    for helper in workers.take_helpers() {
+    for helper in workers.shared.syncs.take_threads() {
         helper.join().unwrap();
     }
     for core in cores {
@@ -513,7 +518,7 @@ impl Wake for Closes {
 
 /// A waker runs in a thread of the broker. One that closed the broker made that thread wait for its
 /// own end. The rule: a close waits for the other threads.
-// RED: src/broker/engine.rs
+// RED: src/broker/workers.rs
 //   - for thread in threads.into_iter().filter(|thread| thread.thread().id() != own) {
 //   + for thread in threads.into_iter().filter(|thread| thread.thread().id() != own || true) {
 #[test]

@@ -47,7 +47,7 @@ fn assert_refused(disk: &SimulatedDisk, file: &Path) {
 /// an internal log in which nothing follows the last record has nothing that proves it, so a damaged
 /// one was cut, although runs before had found it whole, and acted upon it. Rule: an opening syncs
 /// what it finds in these logs, and notes in `__local` how far they reach.
-// RED: src/broker/internal_logs.rs
+// RED: src/broker/log_opener.rs
 //   - let mut news = local.read(|local| local.news_of(&ends));
 //   + let mut news = Vec::new();
 #[test]
@@ -125,8 +125,8 @@ fn row_e02_nothing_is_removed_before_damage_in_an_own_log_refuses_the_opening() 
 /// before, without a word but of a torn tail. Cause: nothing behind the last record of an internal log
 /// says that it was synced. Rule: a clean end, and every minute, notes in `__local` how far the
 /// other two reach.
-// RED: src/broker/engine.rs
-//   - changes.extend(self.internal_ends());
+// RED: src/broker/recovery_points.rs
+//   - changes.extend(self.logs.ends());
 #[test]
 fn row_e02_after_a_clean_end_the_last_record_of_an_own_log_is_not_torn() {
     let store = Store::new(End::Closed);
@@ -181,9 +181,9 @@ fn row_e03_a_topic_with_records_is_not_undone_when_the_end_of_its_creation_is_to
 /// passed for torn, and a log without a log start for one that begins at 0. Rule: only where nothing
 /// was cut from `__local` does no log start mean that nothing was removed; where it is not known,
 /// the log begins with what is there, and that is recorded.
-// RED: src/broker/open.rs
-//   - let nothing_was_removed = run.has_all_starts.then_some(0);
-//   + let nothing_was_removed = Some(0).filter(|_| run.has_all_starts || run.now > 0);
+// RED: src/broker/last_run.rs
+//   - let nothing_was_removed = self.has_all_starts.then_some(0);
+//   + let nothing_was_removed = Some(0).filter(|_| self.has_all_starts || self.now > 0);
 #[test]
 fn what_was_removed_is_not_missed_when_the_record_of_the_log_start_is_torn() {
     let disk = SimulatedDisk::with_seed(1);

@@ -184,7 +184,7 @@ pub(super) fn partition(broker: &Broker, (topic, number): (&str, u32)) -> Partit
 
 /// The id and epoch of the named producer.
 pub(super) fn producer(broker: &Broker) -> Option<(u64, u32)> {
-    broker.run().catalog.read(|it| it.producers.get(NAMED).map(|it| (it.id, it.epoch)))
+    broker.run().logs().catalog().read(|it| it.producers.get(NAMED).map(|it| (it.id, it.epoch)))
 }
 
 fn append(broker: &Broker, of: (&str, u32), keys: &[&str], round: u64) -> Result<Range<u64>> {

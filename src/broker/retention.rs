@@ -1,7 +1,7 @@
-//! What the broker does about records that are no longer kept, and the minute's other chores.
+//! Removing records that are no longer kept.
 //!
 //! Owns: the order of a removal over the partition, the local state and the disk. Must not know:
-//! which records go, which `log::retention` plans.
+//! which records are removed, which `log::retention` plans, and when there is too little space.
 //!
 //! DURABILITY: a log start is durable in `__local` before it is visible and before any file below
 //! it is unlinked. So it never goes back: after a crash the files may be there again, and are
@@ -9,18 +9,26 @@
 
 use std::sync::Arc;
 
-use super::engine::Engine;
+use super::context::Context;
+use super::gate::Gate;
+use super::internal_logs::InternalLogs;
+use super::live_topics::LiveTopics;
 use super::local::LocalChange;
-use crate::config::{Visibility, WhenFull};
+use crate::config::Visibility;
 use crate::error::{Error, Result};
-use crate::foreign;
 use crate::format::TopicId;
-use crate::log::create::FIRST_ALLOCATION_BYTES;
 use crate::log::retention::{RetentionPolicy, SegmentFacts, deletes};
 use crate::partition::PartitionCore;
-use crate::partition::room::Want;
 use crate::record::TopicPartition;
 use crate::topic::TopicShared;
+
+/// See the module's documentation.
+pub(crate) struct Retention {
+    context: Arc<Context>,
+    gate: Arc<Gate>,
+    logs: Arc<InternalLogs>,
+    live: Arc<LiveTopics>,
+}
 
 /// Records of one partition that are to go.
 struct Removal {
@@ -31,29 +39,23 @@ struct Removal {
     refused: Option<Error>,
 }
 
-impl Engine {
-    /// What is done every minute: maps that nobody uses are given up; retention, compactions that
-    /// are due, recovery points, what has expired, and another attempt to remove what could not be removed.
-    pub(crate) fn run_housekeeping(&self) -> Result<()> {
-        self.env.maps.give_up_unused();
-        self.finish_deletions();
-        let retained = self.enforce_retention();
-        self.recover_reserves();
-        for partition in self.all_partitions() {
-            partition.compact_if_due();
-        }
-        let expired = self.expire();
-        let _woken = foreign::hold_back();
-        self.write_points(self.points.lock()).and(retained).and(expired)
+impl Retention {
+    pub(super) fn new(
+        context: Arc<Context>,
+        gate: Arc<Gate>,
+        logs: Arc<InternalLogs>,
+        live: Arc<LiveTopics>,
+    ) -> Self {
+        Self { context, gate, logs, live }
     }
 
     /// Applies every topic's retention settings. Tries every partition, and returns the first
     /// failure.
-    pub(crate) fn enforce_retention(&self) -> Result<()> {
-        self.check_open()?;
-        self.check_writable()?;
+    pub(crate) fn enforce(&self) -> Result<()> {
+        self.gate.check_open()?;
+        self.gate.check_writable()?;
         let (mut removals, mut result) = (Vec::new(), Ok(()));
-        for topic in self.all_topics() {
+        for topic in self.live.all() {
             for core in &topic.partitions {
                 core.retry_removals();
                 match begin_retention(&topic, core) {
@@ -63,14 +65,14 @@ impl Engine {
             }
         }
         let removed = self.remove(&removals);
-        self.env.trace.deliver();
+        self.context.env.trace.deliver();
         result.and(removed)
     }
 
     /// Applies a limit of bytes to a partition that has just sealed a segment; ages can wait.
-    pub(crate) fn retain_bytes(&self, core: &Arc<PartitionCore>) -> Result<()> {
-        let Ok(topic) = self.topic(&core.origin.topic) else {
-            return Ok(()); // one of the engine's own, or gone
+    pub(super) fn enforce_bytes(&self, core: &Arc<PartitionCore>) -> Result<()> {
+        let Ok(topic) = self.live.get(&core.origin.topic) else {
+            return Ok(()); // of an internal log, or deleted
         };
         if RetentionPolicy::of(&topic.config).bytes.is_none() {
             return Ok(());
@@ -81,9 +83,9 @@ impl Engine {
 
     /// Moves the log start of a partition to `before` and returns where it is then.
     pub(crate) fn delete_records(&self, partition: &TopicPartition, before: u64) -> Result<u64> {
-        self.check_open()?;
-        self.check_writable()?;
-        let topic = self.topic(&partition.topic)?;
+        self.gate.check_open()?;
+        self.gate.check_writable()?;
+        let topic = self.live.get(&partition.topic)?;
         let core = topic.partition(partition.partition)?;
         core.check_available()?;
         let (start, end) = (core.log_start(), core.visible_end(Visibility::Published));
@@ -92,7 +94,7 @@ impl Engine {
         }
         if before > start {
             let deleted = self.delete_below(topic.id, core, before);
-            self.env.trace.deliver();
+            self.context.env.trace.deliver();
             deleted?;
         }
         Ok(core.log_start())
@@ -117,52 +119,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes the oldest records, whichever topic they belong to, until a batch of `bytes` fits
-    /// the budget with something to spare. Asked again by the same append, what was there was not
-    /// enough, and something goes in any case. False when that cannot be, and where it is the disk
-    /// that is full: what others have on it is not for the oldest records to make up for.
-    pub(crate) fn make_room(&self, core: &Arc<PartitionCore>, want: &Want) -> bool {
-        /// LIMIT: enough for a new segment's first allocation and a few steps of growth: each drop
-        /// costs a sync, which must not come with every append.
-        const SPARE_BYTES: u64 = 1 << 20;
-        if !want.is_budget {
-            return false;
-        }
-        let _woken = foreign::hold_back();
-        let _one = self.dropping.lock();
-        let budget = &self.env.space;
-        let wanted = want.bytes.saturating_add(SPARE_BYTES.min(budget.limit() / 16));
-        let mut is_done = !want.is_again;
-        while !is_done || budget.free() < wanted {
-            let dropped = match self.drop_oldest() {
-                Ok(false) if !is_done => self.drop_last(core),
-                dropped => dropped,
-            };
-            if !matches!(dropped, Ok(true)) {
-                return is_done;
-            }
-            is_done = true;
-        }
-        true
-    }
-
-    /// As [`make_room`](Self::make_room), for the first segments of new partitions: as far as sealed
-    /// segments go.
-    pub(super) fn make_room_for_partitions(&self, count: usize) {
-        if self.settings.when_full != WhenFull::DropOldest {
-            return;
-        }
-        let wanted = FIRST_ALLOCATION_BYTES.saturating_mul(count as u64);
-        let _woken = foreign::hold_back();
-        let _one = self.dropping.lock();
-        while self.env.space.free() < wanted && matches!(self.drop_oldest(), Ok(true)) {}
-    }
-
     /// Drops the oldest sealed segment of all partitions. Whether that has made room: a partition
     /// whose files cannot be removed makes none, however many are taken out of it.
-    fn drop_oldest(&self) -> Result<bool> {
-        self.check_open()?;
-        let topics = self.all_topics();
+    pub(super) fn drop_oldest(&self) -> Result<bool> {
+        self.gate.check_open()?;
+        let topics = self.live.all();
         let droppable = topics.iter().filter(|topic| deletes(topic.config.cleanup));
         let each = droppable
             .flat_map(|topic| topic.partitions.iter().map(|core| (topic.id, core)))
@@ -177,8 +138,8 @@ impl Engine {
     }
 
     /// Drops the last segment of a partition, where nothing else can make room for its appends.
-    fn drop_last(&self, core: &Arc<PartitionCore>) -> Result<bool> {
-        let topic = self.topic(&core.origin.topic)?;
+    pub(super) fn drop_last(&self, core: &Arc<PartitionCore>) -> Result<bool> {
+        let topic = self.live.get(&core.origin.topic)?;
         if !deletes(topic.config.cleanup) || core.keeps_leftovers() {
             return Ok(false);
         }
@@ -208,7 +169,7 @@ impl Engine {
             partition: removal.core.origin.partition,
             offset: removal.start,
         };
-        self.local.append_durably(removals.iter().map(change).collect())?;
+        self.logs.local().append_durably(removals.iter().map(change).collect())?;
         let retire = |removal: &&Removal| {
             let retired = removal.core.retire(removal.start);
             retired.and(removal.refused.clone().map_or(Ok(()), Err))

@@ -1,0 +1,114 @@
+//! Whether a run may be used: open or closed, by this process, for writing.
+//!
+//! Owns: the flag that closes a run, the lock of the directory, the lock over changes of topics, and
+//! the consumers that have to be woken at the end. Must not know: what a caller does behind it.
+//!
+//! Invariants:
+//! 1. A run that is closed stays closed, and the directory lock is given up only afterwards.
+//! 2. A [`Change`] is held over each creation, change and deletion of a topic, and over what these
+//!    look at ([`producers`](super::producers)); no lookup takes it.
+//! 3. No lock is taken in a forked child.
+
+use std::sync::Arc;
+
+use super::context::Context;
+use crate::error::{Error, Result};
+use crate::partition::waiters::NotifierList;
+use crate::storage::lock::DirLock;
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
+
+/// See the module's documentation.
+pub(crate) struct Gate {
+    context: Arc<Context>,
+    /// ORDERING: set with `AcqRel` by the one caller that closes the run; read with Acquire: who
+    /// sees it set sees what was done before.
+    closed: AtomicBool,
+    directory: Mutex<Option<DirLock>>,
+    changes: Mutex<()>,
+    consumers: NotifierList,
+}
+
+/// The right to change topics, of which there is one.
+///
+/// LOCK ORDER: before all others of the broker.
+#[must_use]
+pub(super) struct Change<'a> {
+    _held: MutexGuard<'a, ()>,
+}
+
+impl Gate {
+    pub(super) fn new(context: Arc<Context>, directory: Option<DirLock>) -> Self {
+        Self {
+            context,
+            closed: AtomicBool::new(false),
+            directory: Mutex::new(directory),
+            changes: Mutex::new(()),
+            consumers: NotifierList::new(),
+        }
+    }
+
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { self.check_process() }
+    }
+
+    /// Refuses a forked child, before any lock is taken.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        self.context.env.process.check()
+    }
+
+    /// Refuses to write what was opened for inspection.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if !self.context.settings.read_only {
+            return Ok(());
+        }
+        Err(Error::ReadOnly { path: self.context.settings.dir.clone() })
+    }
+
+    /// The consumers that a close wakes.
+    pub(crate) fn consumers(&self) -> &NotifierList {
+        &self.consumers
+    }
+
+    /// Waits for the right to change topics.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`], also when the run is closed while this waits.
+    pub(super) fn begin_change(&self) -> Result<Change<'_>> {
+        self.check_process()?;
+        let held = self.changes.lock();
+        self.check_open()?;
+        Ok(Change { _held: held })
+    }
+
+    /// As [`begin_change`](Self::begin_change), if another caller has not got the right now.
+    pub(super) fn try_begin_change(&self) -> Option<Change<'_>> {
+        self.check_process().ok()?;
+        let held = self.changes.try_lock()?;
+        self.check_open().ok()?;
+        Some(Change { _held: held })
+    }
+
+    /// The right to change topics for the caller that has closed the run.
+    pub(super) fn last_change(&self) -> Change<'_> {
+        debug_assert!(self.closed.load(Ordering::Acquire), "changes end with a close");
+        Change { _held: self.changes.lock() }
+    }
+
+    /// Closes the run. False when it is closed already.
+    pub(super) fn close(&self) -> bool {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        if let Some(lock) = &*self.directory.lock() {
+            lock.announce_closing();
+        }
+        true
+    }
+
+    /// Gives the directory up, for the next opening of it.
+    pub(super) fn release_directory(&self) {
+        debug_assert!(self.closed.load(Ordering::Acquire), "the directory is given up by a close");
+        drop(self.directory.lock().take());
+    }
+}

@@ -1,0 +1,217 @@
+//! The broker as an application holds it.
+//!
+//! Owns: the handle, and what happens when the last one is dropped. Must not know: how a broker is
+//! opened, which [`builder`](super::builder) does.
+
+use std::any::Any;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::engine::Engine;
+use super::metrics::{Metrics, snapshot};
+use super::report::RecoveryReport;
+use crate::config::TopicConfig;
+use crate::error::{Error, Result};
+use crate::topic::{Lifeline, Topic};
+
+/// A broker: topics, producers, consumers and groups over one data directory, or over heap memory.
+///
+/// Cheap to clone and safe to share between threads. The broker stays open as long as any handle of
+/// it lives: a clone, topic, partition, producer or consumer. Dropping the last one stops the
+/// background threads and frees the directory, without a flush. [`close`](Self::close) flushes,
+/// marks a clean shutdown and reports what failed.
+///
+/// ```
+/// use logpond::{Broker, Record, TopicConfig};
+/// use std::time::Duration;
+///
+/// let broker = Broker::in_memory()?;
+/// broker.ensure_topic("emails", TopicConfig::new(4))?;
+/// broker.producer().send(Record::to("emails").key("user-7").value("welcome!"))?;
+///
+/// let mut inbox = broker.consumer("mailer").subscribe(["emails"]).open()?;
+/// for message in inbox.poll(Duration::from_secs(1))? {
+///     assert_eq!(message.value(), Some(&b"welcome!"[..]));
+/// }
+/// inbox.commit()?;
+/// # Ok::<(), logpond::Error>(())
+/// ```
+#[doc(alias = "KafkaServer")]
+#[doc(alias = "kafka")]
+#[derive(Clone)]
+pub struct Broker {
+    run: Arc<Run>,
+}
+
+/// One opening of a broker, up to its close, as handles hold it: when the last of them is dropped, so
+/// is this.
+pub(crate) struct Run {
+    engine: Arc<Engine>,
+    recovery: RecoveryReport,
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if self.engine.gate().check_process().is_err() {
+            // A forked child has no part in the end of the engine: it would take locks that are never
+            // released there, and threads that it does not have. Its copy ends with it, or with
+            // `exec`.
+            std::mem::forget(Arc::clone(&self.engine));
+            return;
+        }
+        self.engine.abandon();
+    }
+}
+
+impl Deref for Run {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.engine.fmt(f)
+    }
+}
+
+impl Broker {
+    pub(super) fn from_opened((engine, recovery): (Arc<Engine>, RecoveryReport)) -> Self {
+        Self { run: Arc::new(Run { engine, recovery }) }
+    }
+
+    pub(crate) fn run(&self) -> &Arc<Run> {
+        &self.run
+    }
+
+    pub(crate) fn lifeline(&self) -> Lifeline {
+        let run: Arc<Run> = Arc::clone(&self.run);
+        run as Arc<dyn Any + Send + Sync>
+    }
+
+    /// The topic of this name, created with these settings if there is none. An existing topic
+    /// keeps its settings. Settings that are at the crate's defaults are taken from the broker's
+    /// [`topic_defaults`](crate::BrokerBuilder::topic_defaults).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] when the topic exists with another number of partitions or a setting
+    /// cannot work, [`Error::InvalidName`], [`Error::StorageFull`], [`Error::Io`],
+    /// [`Error::Closed`].
+    ///
+    /// # Durability
+    ///
+    /// On return the topic is there after any crash.
+    ///
+    /// # Blocking
+    ///
+    /// For the disk, a few syncs per partition that is created.
+    pub fn ensure_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
+        let partitions = config.partitions;
+        let shared = match self.run.topic(name) {
+            Err(Error::UnknownTopic(_)) => match self.run.topics().create(name, config) {
+                // Another thread was quicker.
+                Err(Error::TopicExists(_)) => self.run.topic(name)?,
+                created => created?,
+            },
+            found => found?,
+        };
+        if shared.config.partitions != partitions {
+            let has = shared.config.partitions;
+            let reason = format!("topic {name:?} has {has}, not {partitions}");
+            return Err(Error::config("partitions", reason));
+        }
+        Ok(Topic::new(shared, self.lifeline()))
+    }
+
+    /// Returns the topic of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTopic`], [`Error::Closed`].
+    pub fn topic(&self, name: &str) -> Result<Topic> {
+        Ok(Topic::new(self.run.topic(name)?, self.lifeline()))
+    }
+
+    /// Returns what recovery found and did when this broker was opened.
+    #[must_use]
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.run.recovery
+    }
+
+    /// A snapshot of all metrics.
+    ///
+    /// # Blocking
+    ///
+    /// Not for the disk. Takes each partition's and each group's lock for about a microsecond, and
+    /// longer where a partition is compacted or a group large.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        snapshot(&self.run)
+    }
+
+    /// Makes everything durable that was appended before the call, at any level.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SyncFailed`] or [`Error::Poisoned`] of the first partition that could not be
+    /// synced; all were tried. [`Error::Closed`].
+    ///
+    /// # Durability
+    ///
+    /// On `Ok` all these records are on stable storage.
+    ///
+    /// # Blocking
+    ///
+    /// For a sync of each partition with un-synced records, up to eight of them side by side.
+    pub fn flush(&self) -> Result<()> {
+        self.run.flush()
+    }
+
+    /// Does one round of what the background threads do otherwise: allocate space ahead, run due
+    /// syncs, write footers, apply retention, compact, store recovery points, evict members that do
+    /// not poll. For [`background(false)`](crate::BrokerBuilder::background).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StorageFull`], [`Error::SyncFailed`] or [`Error::Io`] of the first step that
+    /// failed; the other steps were done. [`Error::Closed`].
+    ///
+    /// # Blocking
+    ///
+    /// For the disk, until the round is done.
+    pub fn tick(&self) -> Result<()> {
+        self.run.tick()
+    }
+
+    /// Flushes everything, marks a clean shutdown and closes the engine for all clones and handles:
+    /// their later and waiting calls return [`Error::Closed`]. On return the directory can be
+    /// opened again. Messages stay readable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SyncFailed`] or [`Error::Io`] for what could not be flushed. The engine is closed
+    /// all the same, and the next opening recovers.
+    ///
+    /// # Durability
+    ///
+    /// On `Ok` everything that was appended is on stable storage.
+    ///
+    /// # Blocking
+    ///
+    /// For the disk, and for the current step of the background threads.
+    pub fn close(self) -> Result<()> {
+        self.run.close()
+    }
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker")
+            .field("settings", &self.run.context().settings)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,71 @@
+//! What is known of the last run of a directory, and of a partition before it is opened.
+//!
+//! Functions of what `__local` says. Must not know: how anything is opened.
+
+use std::sync::Arc;
+
+use super::context::Settings;
+use super::internal_logs::LOCAL;
+use super::local::LocalState;
+use crate::format::TopicId;
+use crate::log::open::{Known, PartitionRecovery};
+use crate::partition::state_log::StateLog;
+
+/// What the opening of a partition has to know of the last run, and the time.
+#[derive(Clone, Copy)]
+pub(super) struct LastRun {
+    pub(super) clean: bool,
+    pub(super) same_boot: bool,
+    pub(super) has_all_starts: bool,
+    pub(super) now: u64,
+}
+
+impl LastRun {
+    /// What is known of a partition before it is opened.
+    pub(super) fn known(
+        &self,
+        settings: &Settings,
+        local: &StateLog<LocalState>,
+        key: (TopicId, u32),
+    ) -> Known {
+        // A log start is recorded before anything is removed: without one, nothing was.
+        let nothing_was_removed = self.has_all_starts.then_some(0);
+        let (checkpoint, log_start) = local.read(|local| {
+            let log_start = local.log_starts.get(&key).copied().or(nothing_was_removed);
+            (local.points.get(&key).cloned(), log_start)
+        });
+        Known {
+            checkpoint,
+            clean: self.clean,
+            same_boot: self.same_boot,
+            policy: settings.recovery,
+            read_only: settings.read_only,
+            needs_all: false,
+            log_start,
+            proved: 0,
+            now: self.now,
+        }
+    }
+}
+
+/// Whether every log start that was ever recorded is known. Nothing proves where the record of this
+/// machine ended: what was cut off there may be rot in what was durable.
+pub(super) fn has_all_starts(found: &[PartitionRecovery]) -> bool {
+    let is_cut = |found: &PartitionRecovery| *found.topic == *LOCAL.0 && found.cut_bytes > 0;
+    !found.iter().any(is_cut)
+}
+
+/// Whether the last run ended with a clean close, and whether the machine was not restarted since.
+pub(super) fn how_it_ended(
+    local: &StateLog<LocalState>,
+    boot: Option<&Arc<str>>,
+    report: &[PartitionRecovery],
+) -> (bool, bool) {
+    // Nothing proves where this log ended. What was cut off may be the record of a later run.
+    let is_cut = report.iter().any(|found| found.cut_bytes > 0);
+    local.read(|local| {
+        // Where boots cannot be told apart, this may be the same one.
+        let same_boot = boot.is_none() || local.boot() == boot || is_cut;
+        (local.is_closed() && !is_cut, same_boot)
+    })
+}

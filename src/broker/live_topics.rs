@@ -1,0 +1,84 @@
+//! The table of topics that can be used.
+//!
+//! Owns: the table. Must not know: the catalog and the files; the caller changes both first.
+//!
+//! Invariant: a topic is in the table exactly while it is live in the catalog and the run is open.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::gate::Gate;
+use crate::error::{Error, Result};
+use crate::format::TopicId;
+use crate::partition::PartitionCore;
+use crate::sync::RwLock;
+use crate::topic::TopicShared;
+
+/// See the module's documentation.
+pub(crate) struct LiveTopics {
+    gate: Arc<Gate>,
+    table: RwLock<HashMap<Arc<str>, Arc<TopicShared>>>,
+}
+
+impl LiveTopics {
+    pub(super) fn new(gate: Arc<Gate>) -> Self {
+        Self { gate, table: RwLock::new(HashMap::new()) }
+    }
+
+    /// The topic of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`], [`Error::UnknownTopic`].
+    #[inline]
+    pub(crate) fn get(&self, name: &str) -> Result<Arc<TopicShared>> {
+        if let Some(topic) = self.table.read().get(name) {
+            return Ok(Arc::clone(topic));
+        }
+        self.gate.check_open()?;
+        Err(Error::UnknownTopic(name.to_owned()))
+    }
+
+    /// All topics, by name.
+    pub(crate) fn all(&self) -> Vec<Arc<TopicShared>> {
+        let mut topics: Vec<_> = self.table.read().values().cloned().collect();
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        topics
+    }
+
+    /// The partitions of all topics, topic by topic.
+    pub(super) fn partitions(&self) -> Vec<Arc<PartitionCore>> {
+        self.all().iter().flat_map(|topic| &topic.partitions).map(Arc::clone).collect()
+    }
+
+    /// A number that changes whenever records are appended to any topic: asked for between the
+    /// steps of a compaction, so that appends need not count.
+    pub(crate) fn appended(&self) -> u64 {
+        let topics = self.table.read();
+        let partitions = topics.values().flat_map(|topic| &topic.partitions);
+        partitions.fold(0, |sum, partition| sum.wrapping_add(partition.log_end()))
+    }
+
+    /// Puts a topic, or its successor with other settings or more partitions, into the table.
+    pub(super) fn insert(&self, topic: Arc<TopicShared>) {
+        self.table.write().insert(Arc::clone(&topic.name), topic);
+    }
+
+    pub(super) fn remove(&self, name: &str) -> Option<Arc<TopicShared>> {
+        self.table.write().remove(name)
+    }
+
+    /// Removes a topic, unless another one has its name by now.
+    pub(super) fn remove_this(&self, id: TopicId, name: &str) -> Option<Arc<TopicShared>> {
+        let mut table = self.table.write();
+        if table.get(name)?.id != id {
+            return None;
+        }
+        table.remove(name)
+    }
+
+    /// Removes all of them, at the end of the run.
+    pub(super) fn clear(&self) {
+        self.table.write().clear();
+    }
+}

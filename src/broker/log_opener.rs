@@ -1,0 +1,180 @@
+//! How the internal logs are made, or read again, at an opening.
+//!
+//! Of logs that exist, all three are read, and what they say is checked, before anything on the disk
+//! is changed. Must not know: the topics.
+
+use std::sync::Arc;
+
+use super::catalog::CatalogState;
+use super::context::Context;
+use super::directories::{has_segments, make_dir, missing, sync_dir};
+use super::internal_logs::{LOCAL, META, OFFSETS};
+use super::last_run::how_it_ended;
+use super::local::{LocalChange, LocalState};
+use super::workers::Workers;
+use crate::error::Result;
+use crate::format::{NUMBERED_CHANGES, TopicId, partition_dir_name};
+use crate::group::offsets::OffsetsState;
+use crate::log::inventory::check_no_link;
+use crate::log::open::{Known, PartitionRecovery};
+use crate::log::{Log, LogIdentity, LogOptions};
+use crate::partition::PartitionCore;
+use crate::partition::lineage::Lineage;
+use crate::partition::state_log::{Evidence, LoggedState, STATE_SEGMENT_BYTES, StateLog};
+use crate::record::TopicPartition;
+use crate::rules::Rule;
+
+/// What is known of an internal log before it is opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ExpectedLog {
+    /// Whether the directory is new, so that the log has yet to be made.
+    pub(super) is_new: bool,
+    pub(super) evidence: Evidence,
+    /// An end that it had on stable storage.
+    pub(super) reaches: u64,
+}
+
+/// The internal logs that were found or made, and what they say of the last run.
+pub(super) struct FoundLogs {
+    pub(super) local: StateLog<LocalState>,
+    pub(super) offsets: StateLog<OffsetsState>,
+    pub(super) catalog: StateLog<CatalogState>,
+    /// Whether the last run ended with a close that reached its end.
+    pub(super) was_closed: bool,
+    /// Whether the machine was not restarted since.
+    pub(super) same_boot: bool,
+}
+
+/// Opens the internal logs of a directory.
+pub(super) struct LogOpener {
+    context: Arc<Context>,
+    /// Served by the partitions that are opened.
+    workers: Arc<Workers>,
+}
+
+impl LogOpener {
+    pub(super) fn new(context: Arc<Context>, workers: Arc<Workers>) -> Self {
+        Self { context, workers }
+    }
+
+    /// What the broker knew when it was last open, and that it is open again.
+    pub(super) fn open_all(
+        &self,
+        is_new: bool,
+        reseed: impl Fn(u64),
+        report: &mut Vec<PartitionRecovery>,
+    ) -> Result<FoundLogs> {
+        // It was begun before the first segment of the catalog was made.
+        let evidence = Evidence { had_snapshot: !is_new, had_records: !is_new };
+        let expected = ExpectedLog { is_new, evidence, reaches: 0 };
+        let local: StateLog<LocalState> = self.open_one(LOCAL, expected, report)?;
+        let boot = self.context.env.disk.boot_id().map(Arc::from);
+        let (was_closed, same_boot) = how_it_ended(&local, boot.as_ref(), report);
+        let opens = local.read(|local| local.opens().saturating_add(1));
+        reseed(opens);
+        let is_initialised = local.read(LocalState::is_initialised);
+        if is_new && is_initialised {
+            return Err(missing(META.0, &self.context.settings.dir.join(META.0)).into());
+        }
+        let expected = |id: TopicId| {
+            let reaches = local.read(|local| local.synced.get(&id).copied().unwrap_or(0));
+            let evidence = Evidence { had_snapshot: is_initialised, had_records: false };
+            ExpectedLog { is_new, evidence, reaches }
+        };
+        let mut shared_logs = || self.shared_logs(expected, report);
+        // What cannot be believed is found before anything is written or removed.
+        let found = (!is_new).then(&mut shared_logs).transpose()?;
+        if !self.context.settings.read_only {
+            local.start(vec![LocalChange::Opened { boot, opens }])?;
+        }
+        let (offsets, catalog) = found.map_or_else(shared_logs, Ok)?;
+        if !self.context.settings.read_only {
+            offsets.start(Vec::new())?;
+            catalog.start(Vec::new())?;
+            let offsets_end = offsets.partition().durable_end();
+            let ends = [(OFFSETS.1, offsets_end), (META.1, catalog.partition().durable_end())];
+            let mut news = local.read(|local| local.news_of(&ends));
+            news.extend((!is_initialised).then_some(LocalChange::Initialised));
+            local.append_durably(news)?;
+        }
+        Ok(FoundLogs { local, offsets, catalog, was_closed, same_boot })
+    }
+
+    /// The logs that are not of this machine only.
+    fn shared_logs(
+        &self,
+        expected: impl Fn(TopicId) -> ExpectedLog,
+        report: &mut Vec<PartitionRecovery>,
+    ) -> Result<(StateLog<OffsetsState>, StateLog<CatalogState>)> {
+        let offsets = self.open_one(OFFSETS, expected(OFFSETS.1), report)?;
+        Ok((offsets, self.open_one(META, expected(META.1), report)?))
+    }
+
+    /// An internal log, made when the directory is new.
+    pub(super) fn open_one<S: LoggedState>(
+        &self,
+        (name, topic_id): (&str, TopicId),
+        ExpectedLog { is_new, evidence, reaches }: ExpectedLog,
+        report: &mut Vec<PartitionRecovery>,
+    ) -> Result<StateLog<S>> {
+        let disk = &self.context.env.disk;
+        let topic_dir = self.context.settings.dir.join(name);
+        let dir = topic_dir.join(partition_dir_name(0));
+        let origin = Arc::new(TopicPartition::from((name, 0)));
+        let identity = LogIdentity { origin: Arc::clone(&origin), topic_id, dir: dir.clone() };
+        let durability = self.context.settings.durability;
+        let writer = self.context.writer_for(durability);
+        let options = LogOptions {
+            segment_bytes: STATE_SEGMENT_BYTES,
+            writer,
+            // Commits and deletions continue when the budget is used up.
+            has_budget: false,
+            features: NUMBERED_CHANGES,
+        };
+        if is_new && !self.context.settings.read_only {
+            // DURABILITY: from the top down; also names that were found, since the process that
+            // made them may have died before they were durable.
+            make_dir(&**disk, &topic_dir)?;
+            Rule::InternalDirName.keep(|| sync_dir(&**disk, &self.context.settings.dir))?;
+            make_dir(&**disk, &dir)?;
+            Rule::InternalDirName.keep(|| sync_dir(&**disk, &topic_dir))?;
+            check_no_link(&**disk, &topic_dir)?;
+            check_no_link(&**disk, &dir)?;
+            Rule::FoundNames.keep(|| sync_dir(&**disk, &dir))?;
+        }
+        let mut damage = Vec::new();
+        let mut log = if is_new && !has_segments(&**disk, &dir)? {
+            if self.context.settings.read_only {
+                return Err(missing(name, &dir).into());
+            }
+            Log::create(&self.context.env, identity, options)?
+        } else {
+            let known = Known {
+                checkpoint: None,
+                clean: false,
+                // Whether the machine was restarted is what one of these logs says, so none of
+                // them is believed to be on the disk before it is synced again.
+                same_boot: true,
+                policy: self.context.settings.recovery,
+                read_only: self.context.settings.read_only,
+                needs_all: true,
+                log_start: None,
+                proved: reaches,
+                now: u64::MAX,
+            };
+            let (log, recovery) = Log::open(&self.context.env, identity, options, &known)?;
+            damage.clone_from(&recovery.corrupt);
+            report.push(recovery);
+            log
+        };
+        if self.context.settings.has_reserve {
+            log.keep_reserve(STATE_SEGMENT_BYTES);
+            log.fill_reserve(false)?;
+        }
+        let background = Arc::clone(&self.workers);
+        let clock = self.context.clock.clone();
+        let partition =
+            PartitionCore::new(log, Lineage::default(), origin, durability, clock, background);
+        StateLog::open(partition, Arc::clone(disk), evidence, &damage)
+    }
+}

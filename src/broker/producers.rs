@@ -1,0 +1,311 @@
+//! Named producers: who holds an id, the epoch in force, and the numbers that they have given.
+//!
+//! Owns: the table of producers that are in use, and what the catalog stores of all of them. Must
+//! not know: how a record is sent.
+//!
+//! A producer that gives numbers to records with a key stops a topic from growing. With more
+//! partitions a key leads to another one, which knows none of the numbers of before: a retry would be
+//! stored once more. So the catalog knows which producers have sent numbers to which topics by key,
+//! and a topic grows only once no partition remembers any of them.
+//!
+//! 1. The record that a producer does so is durable before its first such append to the topic.
+//! 2. Such an append is under way only between [`NamedProducer::begin_by_key`] and the end of what
+//!    that returns, with the count of partitions that is in force there.
+//! 3. Under a [`Change`], a growth forgets those that are remembered by no partition and have nothing
+//!    under way; they record themselves anew, and wait for a [`Change`] to do so.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::catalog::{CatalogChange, CatalogState, ProducerEntry};
+use super::context::Context;
+use super::gate::{Change, Gate};
+use super::internal_logs::InternalLogs;
+use super::live_topics::LiveTopics;
+use crate::clock::Moment;
+use crate::error::{Error, Result};
+use crate::format::{TopicId, validate_label};
+use crate::partition::PRODUCER_EXPIRY;
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, RwLock};
+use crate::topic::TopicShared;
+use crate::trace::note;
+
+/// LIMIT: a producer that is held is recorded as used this often at most; after a kill nothing later
+/// is known, so that it is kept for as much longer.
+const HELD_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// LIMIT: how many producers of an earlier version, which stored no times, are recorded as used at a
+/// time.
+const UNKNOWN_PER_LOOK: usize = 500;
+
+/// A named producer that is in use: the epoch in force, shared by all its holders.
+#[derive(Debug)]
+pub(crate) struct NamedProducer {
+    pub(crate) name: Arc<str>,
+    pub(crate) id: u64,
+    /// ORDERING: raised with Release by a new holder once the new epoch is durable; read with
+    /// Acquire under a partition's lock by whoever appends (see `partition::check_fence`).
+    pub(crate) epoch: AtomicU32,
+    /// The topics for which it is recorded that it gives numbers to records with a key, and how
+    /// many such appends are under way.
+    by_key: RwLock<HashMap<TopicId, Arc<AtomicU32>>>,
+}
+
+/// An append with a number and a key, under way.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct UnderWay(Arc<AtomicU32>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        // ORDERING: Release: a growth that sees the count without this one (Acquire) finds what was
+        // appended in the partition.
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl NamedProducer {
+    /// Begins an append with a number and a key; `None` until it is recorded that the producer
+    /// makes such appends to the topic.
+    pub(crate) fn begin_by_key(&self, topic: TopicId) -> Option<UnderWay> {
+        let topics = self.by_key.read();
+        let count = topics.get(&topic)?;
+        // ORDERING: Relaxed: counted under the lock that a growth takes to look.
+        count.fetch_add(1, Ordering::Relaxed);
+        Some(UnderWay(Arc::clone(count)))
+    }
+
+    /// Forgets that it is recorded, unless something is under way. Whether it did.
+    fn end_by_key(&self, topic: TopicId) -> bool {
+        let mut topics = self.by_key.write();
+        let is_busy = |count: &Arc<AtomicU32>| count.load(Ordering::Acquire) > 0;
+        if topics.get(&topic).is_some_and(is_busy) {
+            return false;
+        }
+        topics.remove(&topic);
+        true
+    }
+}
+
+/// See the module's documentation.
+pub(crate) struct Producers {
+    context: Arc<Context>,
+    gate: Arc<Gate>,
+    logs: Arc<InternalLogs>,
+    live: Arc<LiveTopics>,
+    /// Those that are in use or were in this run, by name.
+    ///
+    /// LOCK ORDER: after a [`Change`], and before the catalog.
+    held: Mutex<HashMap<Arc<str>, Arc<NamedProducer>>>,
+    /// How many have expired since the opening. A count for the metrics: Relaxed.
+    expired: AtomicU64,
+}
+
+impl Producers {
+    pub(super) fn new(
+        context: Arc<Context>,
+        gate: Arc<Gate>,
+        logs: Arc<InternalLogs>,
+        live: Arc<LiveTopics>,
+    ) -> Self {
+        let (held, expired) = (Mutex::new(HashMap::new()), AtomicU64::new(0));
+        Self { context, gate, logs, live, held, expired }
+    }
+
+    /// A new holder of a producer id: raises its epoch durably, and with it fences the holder
+    /// before.
+    pub(crate) fn acquire(&self, name: &str) -> Result<(Arc<NamedProducer>, u32)> {
+        validate_label(name).map_err(|reason| Error::InvalidName {
+            name: name.chars().take(300).collect(),
+            reason,
+        })?;
+        self.gate.check_open()?;
+        self.gate.check_writable()?;
+        // One holder at a time takes over, so epochs rise in the order in which they are stored.
+        let mut producers = self.held.lock();
+        let known = self.logs.catalog().read(|catalog| catalog.producers.get(name).copied());
+        let entry = if let Some(known) = known {
+            ProducerEntry { epoch: known.epoch.saturating_add(1), ..known }
+        } else {
+            let id = self.logs.catalog().read(CatalogState::next_producer_id);
+            let used_up = || Error::config("id", "the numbers of producers are used up");
+            ProducerEntry { id: id.ok_or_else(used_up)?, epoch: 0 }
+        };
+        if known.is_some_and(|known| known.epoch == entry.epoch) {
+            return Err(Error::config("id", "the producer's epochs are used up"));
+        }
+        self.logs.catalog().append_durably(vec![CatalogChange::Producer(name.into(), entry)])?;
+        let producer = producers.entry(name.into()).or_insert_with(|| {
+            let epoch = AtomicU32::new(entry.epoch);
+            let by_key = RwLock::new(HashMap::new());
+            Arc::new(NamedProducer { name: name.into(), id: entry.id, epoch, by_key })
+        });
+        producer.epoch.store(entry.epoch, Ordering::Release);
+        Ok((Arc::clone(producer), entry.epoch))
+    }
+
+    /// Records, durably, that a producer gives numbers to records with a key in a topic.
+    pub(crate) fn note_by_key(&self, producer: &NamedProducer, topic: &str) -> Result<()> {
+        let _change = self.gate.begin_change()?;
+        self.gate.check_writable()?;
+        let topic = self.live.get(topic)?.id;
+        let is_news = self.logs.catalog().read(|catalog| {
+            let is_in_force = |entry: &ProducerEntry| entry.id == producer.id;
+            // A holder of an id that was forgotten is fenced: there is nothing to know of it.
+            catalog.producers.get(&producer.name).is_some_and(is_in_force)
+                && !catalog.has_by_key(topic, producer.id)
+        });
+        if is_news {
+            self.logs.catalog().append_durably(vec![CatalogChange::ByKey(topic, producer.id)])?;
+        }
+        producer.by_key.write().entry(topic).or_default();
+        Ok(())
+    }
+
+    /// Refuses to let a topic grow while its partitions remember numbers of records with a key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`], with the ids of the producers.
+    pub(super) fn check_growth(&self, _: &Change<'_>, topic: &TopicShared) -> Result<()> {
+        let noted = self.logs.catalog().read(|catalog| catalog.by_key_of(topic.id));
+        let (mut names, mut gone) = (Vec::new(), Vec::new());
+        for (id, name) in noted {
+            let held = name.as_ref().and_then(|name| self.held.lock().get(name).cloned());
+            let held = held.filter(|held| held.id == id);
+            let is_idle = held.is_none_or(|held| held.end_by_key(topic.id));
+            let remembers = || topic.partitions.iter().any(|core| core.may_remember(id));
+            match name {
+                // One that was forgotten has no holder that could send again.
+                Some(name) if !is_idle || remembers() => names.push(format!("{name:?}")),
+                _ => gone.push(CatalogChange::ByKeyGone(topic.id, id)),
+            }
+        }
+        if !gone.is_empty() {
+            self.logs.catalog().append_durably(gone)?;
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
+        let reason = format!(
+            "topic {:?} has sequence numbers of records with a key, which would lead elsewhere, by \
+             the producers {}",
+            topic.name,
+            names.join(", ")
+        );
+        Err(Error::config("partitions", reason))
+    }
+
+    /// Forgets a producer and its numbers, durably. Its holders are fenced.
+    pub(crate) fn forget(&self, name: &str) -> Result<()> {
+        let _change = self.gate.begin_change()?;
+        self.gate.check_writable()?;
+        let mut producers = self.held.lock();
+        let gone = self.logs.catalog().read(|catalog| catalog.producer_gone(&name.into()));
+        if gone.is_empty() {
+            return Err(Error::config("id", format!("there is no producer {name:?}")));
+        }
+        // One batch: after a crash the producer is as it was, or gone with all that is known of it.
+        self.logs.catalog().append_whole(gone)?;
+        if let Some(held) = producers.remove(name) {
+            held.epoch.store(u32::MAX, Ordering::Release);
+        }
+        drop(producers);
+        self.logs.catalog().tidy();
+        Ok(())
+    }
+
+    pub(super) fn expire_idle(&self) -> Result<()> {
+        self.note_held(millis(HELD_EVERY))?;
+        for (name, used) in self.idle() {
+            self.expire(name, used)?;
+        }
+        Ok(())
+    }
+
+    /// The producers that were not used for too long, and when each was used last.
+    pub(crate) fn idle(&self) -> Vec<(Arc<str>, u64)> {
+        let now = self.logs.clock().millis();
+        let limit = millis(PRODUCER_EXPIRY).saturating_add(millis(HELD_EVERY));
+        self.logs.catalog().read(|catalog| {
+            let idle = |name: &Arc<str>| {
+                let used = catalog.producers.time_of(name).unwrap_or(0);
+                let is_idle = used > 0 && now.saturating_sub(used) > limit;
+                is_idle.then(|| (Arc::clone(name), used))
+            };
+            catalog.producers.keys().filter_map(idle).collect()
+        })
+    }
+
+    /// Forgets a producer that is idle, unless it has been used meanwhile.
+    pub(crate) fn expire(&self, name: Arc<str>, used: u64) -> Result<()> {
+        // A caller that acquires the id waits, and finds it used or forgotten.
+        let mut producers = self.held.lock();
+        let is_held = producers.get(&name).is_some_and(|held| Arc::strong_count(held) > 1);
+        let last = self.logs.catalog().read(|catalog| catalog.producers.time_of(&name));
+        if is_held || last != Some(used) {
+            return Ok(());
+        }
+        let changes = self.logs.catalog().read(|catalog| catalog.producer_gone(&name));
+        self.logs.catalog().append_whole(changes)?;
+        producers.remove(&name);
+        drop(producers);
+        self.expired.fetch_add(1, Ordering::Relaxed);
+        note!(self.context.env.trace, ProducerExpired { producer: name });
+        Ok(())
+    }
+
+    /// Records that producers are held, unless it was recorded less than `every` milliseconds ago;
+    /// and that those are in use of which it is not known.
+    pub(super) fn note_held(&self, every: u64) -> Result<()> {
+        let now = self.logs.clock().millis();
+        let producers = self.held.lock();
+        let is_held =
+            |name: &Arc<str>| producers.get(name).is_some_and(|held| Arc::strong_count(held) > 1);
+        let changes = self.logs.catalog().read(|catalog| {
+            let mut unknown = 0;
+            let mut is_due = |name: &Arc<str>| {
+                let used = catalog.producers.time_of(name).unwrap_or(0);
+                unknown += usize::from(used == 0);
+                let is_unknown = used == 0 && unknown <= UNKNOWN_PER_LOOK;
+                is_unknown || (is_held(name) && used.saturating_add(every) <= now)
+            };
+            let due = catalog.producers.iter().filter(|(name, _)| is_due(name));
+            due.map(|(name, entry)| CatalogChange::Producer(Arc::clone(name), *entry))
+                .collect::<Vec<_>>()
+        });
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let stored = self.logs.catalog().append_if(changes, |_| Ok(()));
+        drop(producers);
+        self.logs.catalog().tidy();
+        stored.map(drop)
+    }
+
+    /// Records again when producers were used since `since`, dated by the clock as it is `now`.
+    pub(super) fn redate(&self, since: u64, now: Moment) -> Result<()> {
+        // A caller that acquires an id waits, and raises the epoch that is recorded here.
+        let producers = self.held.lock();
+        let used = self.logs.catalog().read(|catalog| {
+            let dated = |(name, entry): (&Arc<str>, &ProducerEntry)| {
+                let used = catalog.producers.time_of(name).filter(|used| *used >= since)?;
+                Some((CatalogChange::Producer(Arc::clone(name), *entry), Moment::used(used, now)))
+            };
+            catalog.producers.iter().filter_map(dated).collect::<Vec<_>>()
+        });
+        let stored = self.logs.catalog().append_dated(used);
+        drop(producers);
+        self.logs.catalog().tidy();
+        stored.map(drop)
+    }
+
+    pub(super) fn expired(&self) -> u64 {
+        self.expired.load(Ordering::Relaxed)
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

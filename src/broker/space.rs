@@ -1,0 +1,212 @@
+//! Space for appends: in the byte budget and on the disk.
+//!
+//! Owns: what is done at once when an append was refused for want of space, and how an append waits
+//! for it. All that makes room would be done within a minute, by the settings of the topics; a
+//! refused append must not wait for that. Must not know: how records are removed
+//! ([`retention`](super::retention)).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::context::Context;
+use super::gate::Gate;
+use super::internal_logs::InternalLogs;
+use super::live_topics::LiveTopics;
+use super::retention::Retention;
+use super::workers::Workers;
+use crate::clock::real_now;
+use crate::config::{Cleanup, WhenFull};
+use crate::error::{Error, Result};
+use crate::foreign;
+use crate::log::create::FIRST_ALLOCATION_BYTES;
+use crate::partition::PartitionCore;
+use crate::partition::room::{Wait, Want};
+use crate::sync::Mutex;
+use crate::topic::TopicShared;
+
+/// What decides whether another look can give back more than the last one: if none of it has
+/// changed, an append that is tried in a loop does not keep the disk busy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sight {
+    appended: u64,
+    returns: u64,
+    /// On the broker's clock, in seconds: what has expired since is removed.
+    time: u64,
+}
+
+/// LIMIT: how long an append that waits for a full disk sleeps at most. What somebody else removes
+/// from the disk is not reported, nor is memory that a message held.
+const LOOK_AT_DISK: Duration = Duration::from_secs(1);
+
+/// See the module's documentation.
+pub(crate) struct Space {
+    context: Arc<Context>,
+    gate: Arc<Gate>,
+    workers: Arc<Workers>,
+    logs: Arc<InternalLogs>,
+    live: Arc<LiveTopics>,
+    retention: Retention,
+    /// Held while the oldest records make room for new ones, so that no two callers drop for the
+    /// same want.
+    ///
+    /// LOCK ORDER: after a [`Change`](super::gate::Change), and before any lock of a partition.
+    dropping: Mutex<()>,
+    /// What there was to see when a refused append was last looked after.
+    relieved: Mutex<Option<Sight>>,
+}
+
+impl Space {
+    pub(super) fn new(
+        context: Arc<Context>,
+        gate: Arc<Gate>,
+        workers: Arc<Workers>,
+        logs: Arc<InternalLogs>,
+        live: Arc<LiveTopics>,
+    ) -> Self {
+        let retention = Retention::new(
+            Arc::clone(&context),
+            Arc::clone(&gate),
+            Arc::clone(&logs),
+            Arc::clone(&live),
+        );
+        let (dropping, relieved) = (Mutex::new(()), Mutex::new(None));
+        Self { context, gate, workers, logs, live, retention, dropping, relieved }
+    }
+
+    pub(crate) fn retention(&self) -> &Retention {
+        &self.retention
+    }
+
+    /// Has the workers make room, or appends wait for it, where the settings ask for that.
+    pub(super) fn serve(self: &Arc<Self>) {
+        let weak = Arc::downgrade(self);
+        match self.context.settings.when_full {
+            WhenFull::Refuse => {}
+            WhenFull::DropOldest => self.workers.set_room(move |core, want| {
+                Ok(weak.upgrade().is_some_and(|space| space.make_room(core, want)))
+            }),
+            WhenFull::Wait { at_most } => self.workers.set_room(move |core, want| {
+                weak.upgrade().map_or(Ok(false), |space| space.wait_for_room(core, want, at_most))
+            }),
+        }
+    }
+
+    /// Removes the oldest records, whichever topic they belong to, until a batch of `bytes` fits
+    /// the budget with something to spare. Asked again by the same append, what was there was not
+    /// enough, and something goes in any case. False when that cannot be, and where it is the disk
+    /// that is full: what others have on it is not for the oldest records to make up for.
+    pub(super) fn make_room(&self, core: &Arc<PartitionCore>, want: &Want) -> bool {
+        /// LIMIT: enough for a new segment's first allocation and a few steps of growth: each drop
+        /// costs a sync, which must not come with every append.
+        const SPARE_BYTES: u64 = 1 << 20;
+        if !want.is_budget {
+            return false;
+        }
+        let _woken = foreign::hold_back();
+        let _one = self.dropping.lock();
+        let budget = &self.context.env.space;
+        let wanted = want.bytes.saturating_add(SPARE_BYTES.min(budget.limit() / 16));
+        let mut is_done = !want.is_again;
+        while !is_done || budget.free() < wanted {
+            let dropped = match self.retention.drop_oldest() {
+                Ok(false) if !is_done => self.retention.drop_last(core),
+                dropped => dropped,
+            };
+            if !matches!(dropped, Ok(true)) {
+                return is_done;
+            }
+            is_done = true;
+        }
+        true
+    }
+
+    /// As [`make_room`](Self::make_room), for the first segments of new partitions: as far as sealed
+    /// segments go.
+    pub(super) fn make_room_for_partitions(&self, count: u32) {
+        if self.context.settings.when_full != WhenFull::DropOldest {
+            return;
+        }
+        let wanted = FIRST_ALLOCATION_BYTES.saturating_mul(u64::from(count));
+        let _woken = foreign::hold_back();
+        let _one = self.dropping.lock();
+        while self.context.env.space.free() < wanted
+            && matches!(self.retention.drop_oldest(), Ok(true))
+        {}
+    }
+
+    /// Looks after an append that was refused, if there was one: what has expired is removed, and
+    /// what is compacted is compacted, however little of it is dirty.
+    pub(super) fn relieve(&self) -> Result<()> {
+        if !self.workers.take_refusal() {
+            return Ok(());
+        }
+        let sight = Sight {
+            appended: self.live.appended(),
+            returns: self.context.env.space.returns(),
+            time: Duration::as_secs(&self.context.clock.monotonic()),
+        };
+        if self.relieved.lock().replace(sight) == Some(sight) {
+            return Ok(());
+        }
+        let retained = self.retention.enforce();
+        for partition in self.live.partitions() {
+            partition.compact_for_room();
+        }
+        retained
+    }
+
+    /// Waits for room, as [`WhenFull::Wait`](crate::WhenFull::Wait) says. Called after each attempt
+    /// of an append that failed, with no lock held. False when the time is over and the last attempt
+    /// is made, and for the internal logs: what is appended to those is waited for under locks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`], and [`Error::UnknownTopic`] when the topic was deleted.
+    pub(super) fn wait_for_room(
+        &self,
+        core: &Arc<PartitionCore>,
+        want: &mut Want,
+        at_most: Duration,
+    ) -> Result<bool> {
+        if self.logs.contains(core) {
+            return Ok(false);
+        }
+        // Read before `check_open`: a broker closes its partitions after it is closed itself.
+        let is_closed = core.is_closed();
+        self.gate.check_open()?;
+        if is_closed {
+            return Err(Error::UnknownTopic(core.origin.topic.to_string()));
+        }
+        let space = &self.context.env.space;
+        let pause = match want.wait {
+            Some(pause) if pause.is_over => return Ok(false),
+            Some(pause) => {
+                let look = real_now().checked_add(LOOK_AT_DISK).filter(|_| !want.is_budget);
+                let until = [pause.until, look].into_iter().flatten().min();
+                space.wait_for_return(pause.seen, until);
+                Wait { is_over: pause.until.is_some_and(|until| real_now() >= until), ..pause }
+            }
+            None => Wait { seen: 0, until: real_now().checked_add(at_most), is_over: false },
+        };
+        // Read before the next attempt, so that no return is missed.
+        want.wait = Some(Wait { seen: space.returns(), ..pause });
+        Ok(true)
+    }
+
+    /// By the new settings there may be room for appends that wait: they try again, and what then
+    /// refuses them is looked after anew.
+    pub(super) fn settings_changed(&self) {
+        *self.relieved.lock() = None;
+        self.context.env.space.wake();
+    }
+
+    /// Keeps a file for compactions on a full disk, if there is a topic that is compacted. What
+    /// cannot be made now is tried again every minute.
+    pub(super) fn keep_compaction_spare(&self) {
+        let Some(spare) = &self.context.env.spare else { return };
+        let is_compacted = |topic: &Arc<TopicShared>| topic.config.cleanup != Cleanup::Delete;
+        if self.live.all().iter().any(is_compacted) {
+            let _ = spare.fill(&*self.context.env.disk);
+        }
+    }
+}
