@@ -173,7 +173,7 @@ pub use error::{
     CodecError, ConfigError, Corruption, CorruptionKind, Error, NameError, Result, TransportError,
 };
 pub use group::assignor::Assignor;
-pub use message::{Batch, Headers, IntoMessages, Message, MessageRef};
+pub use message::{Batch, BatchIter, Headers, IntoMessages, Message, MessageRef};
 pub use partitioner::{DefaultPartitioner, Partitioner};
 pub use producer::{Delivery, Producer, ProducerBuilder, SendOutcome};
 pub use record::{LeaderEpoch, NodeId, Offsets, Record, RecordMetadata, TopicPartition};

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use crate::clock::from_millis;
 use crate::format::{BatchView, HeaderFields, PausedRecords, RecordView, Records};
-use crate::record::TopicPartition;
+use crate::record::{Offsets, Record, TopicPartition};
 use crate::storage::region::Region;
 
 /// A stretch of consecutive, checked batches in one region.
@@ -60,15 +60,16 @@ impl Run {
     }
 }
 
-/// The messages of several runs. Written out: a message passed on through the standard library's
-/// `flat_map` is copied once more, right behind the stores that made it, which costs as much as
-/// decoding it.
-struct RunsIter<'a> {
+/// The messages of a [`Batch`], borrowed.
+// Written out: a message passed on through the standard library's `flat_map` is copied once more,
+// right behind the stores that made it, which costs as much as decoding it.
+#[derive(Clone)]
+pub struct BatchIter<'a> {
     runs: std::slice::Iter<'a, Run>,
     current: Option<RunIter<'a>>,
 }
 
-impl<'a> RunsIter<'a> {
+impl<'a> BatchIter<'a> {
     fn new(runs: &'a [Run]) -> Self {
         let mut runs = runs.iter();
         let current = runs.next().map(Run::iter);
@@ -76,7 +77,7 @@ impl<'a> RunsIter<'a> {
     }
 }
 
-impl<'a> Iterator for RunsIter<'a> {
+impl<'a> Iterator for BatchIter<'a> {
     type Item = MessageRef<'a>;
 
     #[inline]
@@ -97,6 +98,16 @@ impl<'a> Iterator for RunsIter<'a> {
     }
 }
 
+impl ExactSizeIterator for BatchIter<'_> {}
+impl FusedIterator for BatchIter<'_> {}
+
+impl fmt::Debug for BatchIter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchIter").field("left", &self.len()).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone)]
 struct RunIter<'a> {
     run: &'a Run,
     rest: &'a [u8],
@@ -139,16 +150,20 @@ impl<'a> Iterator for RunIter<'a> {
 /// value for owned [`Message`]s. An empty batch is the normal answer when there is nothing to read.
 ///
 /// ```
-/// # use logpond::{Broker, Record, TopicConfig};
+/// # use logpond::{Broker, Record, TopicConfig, TopicPartition};
 /// # use std::time::Duration;
 /// # let broker = Broker::in_memory()?;
 /// # broker.ensure_topic("clicks", TopicConfig::new(1))?;
 /// # for value in ["a", "b"] { broker.producer().send(Record::to("clicks").value(value))?; }
 /// # let mut reader = broker.reader().subscribe(["clicks"]).open()?;
 /// let batch = reader.poll(Duration::from_secs(1))?;
+/// for message in &batch {
+///     println!("{:?}", message.value());
+/// }
 /// for (partition, messages) in batch.by_partition() {
 ///     println!("{partition}: {} messages", messages.count());
 /// }
+/// assert_eq!(batch.next_offsets().get(&TopicPartition::from(("clicks", 0))), Some(&2));
 /// let kept: Vec<logpond::Message> = batch.into_iter().collect();
 /// assert_eq!(kept.len(), 2);
 /// # Ok::<(), logpond::Error>(())
@@ -179,8 +194,24 @@ impl Batch {
     }
 
     /// Returns the messages, borrowed.
-    pub fn iter(&self) -> impl Iterator<Item = MessageRef<'_>> {
-        RunsIter::new(&self.runs)
+    #[must_use]
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = MessageRef<'_>> {
+        BatchIter::new(&self.runs)
+    }
+
+    /// Returns the next offset to read after this batch, for each partition that has messages in it. Pass
+    /// it to [`commit_offsets`](crate::Consumer::commit_offsets) once all messages are done.
+    ///
+    /// Where compaction has removed the records that followed, it is higher than the
+    /// [`next_offset`](MessageRef::next_offset) of the last message.
+    #[must_use]
+    pub fn next_offsets(&self) -> Offsets {
+        let mut next = Offsets::new();
+        for run in &self.runs {
+            // The runs of a partition come in the order of their offsets.
+            next.insert(TopicPartition::clone(&run.origin), run.offsets.end);
+        }
+        next
     }
 
     /// Returns the messages of each partition, partition by partition.
@@ -190,13 +221,22 @@ impl Batch {
         self.runs
             .chunk_by(|a, b| a.origin == b.origin)
             .filter_map(|runs| Some((TopicPartition::clone(&runs.first()?.origin), runs)))
-            .map(|(origin, runs)| (origin, RunsIter::new(runs)))
+            .map(|(origin, runs)| (origin, BatchIter::new(runs)))
     }
 }
 
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch").field("len", &self.records).finish_non_exhaustive()
+    }
+}
+
+impl<'a> IntoIterator for &'a Batch {
+    type Item = MessageRef<'a>;
+    type IntoIter = BatchIter<'a>;
+
+    fn into_iter(self) -> BatchIter<'a> {
+        BatchIter::new(&self.runs)
     }
 }
 
@@ -555,6 +595,32 @@ impl fmt::Debug for Message {
             .field("value_bytes", &self.value.map(|part| part.len))
             .finish_non_exhaustive()
     }
+}
+
+/// The message as a record for elsewhere: key, value, headers and timestamp. Topic and partition
+/// are not copied; [`Record::topic`] names where a producer sends it.
+impl<'a> From<&MessageRef<'a>> for Record<'a> {
+    fn from(message: &MessageRef<'a>) -> Self {
+        record_of(message.key(), message.value(), message.headers(), message.timestamp())
+    }
+}
+
+/// The message as a record for elsewhere: key, value, headers and timestamp. Topic and partition
+/// are not copied; [`Record::topic`] names where a producer sends it.
+impl<'a> From<&'a Message> for Record<'a> {
+    fn from(message: &'a Message) -> Self {
+        record_of(message.key(), message.value(), message.headers(), message.timestamp())
+    }
+}
+
+fn record_of<'a>(
+    key: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
+    headers: Headers<'a>,
+    timestamp: SystemTime,
+) -> Record<'a> {
+    let headers = headers.collect();
+    Record { key, value, headers, timestamp: Some(timestamp), ..Record::default() }
 }
 
 /// What a [`Bytes`] made of a message's value owns.

@@ -357,7 +357,8 @@ impl Producer {
     /// Returns the last sequence number that a partition has stored for this producer's id. `None`
     /// if it has none, if the producer has no id, or if there is no such partition.
     #[must_use]
-    pub fn last_sequence(&self, partition: &TopicPartition) -> Option<u64> {
+    pub fn last_sequence(&self, partition: impl Into<TopicPartition>) -> Option<u64> {
+        let partition = partition.into();
         let named = self.inner.named.as_ref()?;
         let topic = self.inner.run.topic(&partition.topic).ok()?;
         topic.partition(partition.partition).ok()?.last_sequence(named.shared.id)

@@ -130,6 +130,29 @@ impl<'a> Record<'a> {
         Self::default()
     }
 
+    /// Sets the topic, for a record that was made without one. Replaces an earlier one.
+    ///
+    /// ```
+    /// # use logpond::{Broker, TopicConfig};
+    /// use logpond::Record;
+    ///
+    /// # let broker = Broker::in_memory()?;
+    /// # broker.ensure_topic("orders", TopicConfig::new(1))?;
+    /// # broker.ensure_topic("archive", TopicConfig::new(1))?;
+    /// # broker.producer().send(Record::to("orders").key("order-1").value("paid"))?;
+    /// let producer = broker.producer();
+    /// let mut reader = broker.reader().subscribe(["orders"]).open()?;
+    /// for message in &reader.poll(std::time::Duration::ZERO)? {
+    ///     producer.send(Record::from(&message).topic("archive"))?;
+    /// }
+    /// # Ok::<(), logpond::Error>(())
+    /// ```
+    #[must_use]
+    pub fn topic(mut self, topic: &'a str) -> Self {
+        self.topic = Some(topic);
+        self
+    }
+
     /// Sets the key. It decides the partition, and what compaction keeps. An empty key is not the
     /// same as no key.
     #[must_use]

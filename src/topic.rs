@@ -183,6 +183,28 @@ impl Topic {
         Ok(Partition { core, shared, _lifeline: Arc::clone(&self.lifeline) })
     }
 
+    /// Iterates the partitions in the order of their numbers. Includes partitions that were added
+    /// after this handle was made, but none that are added during the iteration.
+    ///
+    /// ```
+    /// use logpond::{Broker, TopicConfig};
+    ///
+    /// let broker = Broker::in_memory()?;
+    /// let topic = broker.ensure_topic("emails", TopicConfig::new(3))?;
+    /// let records: u64 = topic.iter().map(|partition| partition.log_end_offset()).sum();
+    /// assert_eq!(records, 0);
+    /// # Ok::<(), logpond::Error>(())
+    /// ```
+    pub fn iter(&self) -> impl Iterator<Item = Partition> {
+        let shared = self.current();
+        let lifeline = Arc::clone(&self.lifeline);
+        (0..shared.config.partitions).filter_map(move |number| {
+            let core = Arc::clone(shared.partition(number).ok()?);
+            let (shared, lifeline) = (Arc::clone(&shared), Arc::clone(&lifeline));
+            Some(Partition { core, shared, _lifeline: lifeline })
+        })
+    }
+
     /// Returns the topic's settings as they are in force now.
     #[must_use]
     pub fn config(&self) -> TopicConfig {
@@ -224,6 +246,12 @@ pub struct Partition {
 }
 
 impl Partition {
+    /// Returns the partition's number in its topic, from 0.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.core.origin.partition
+    }
+
     /// Appends one record and returns its offset.
     ///
     /// # Errors

@@ -127,6 +127,7 @@ fn topics_are_configured_and_read() {
         let topic = broker.ensure_topic("t", config)?;
         let _: (&str, u32, TopicConfig) = (topic.name(), topic.partitions(), topic.config());
         let partition: Partition = topic.partition(0)?;
+        let _: u32 = topic.iter().map(|partition: Partition| partition.number()).sum();
         let _: u64 = partition.append(&Record::new().value("v"))?;
         let _: Range<u64> = partition.append_batch(&[Record::new().value("v")])?;
         let _: Range<u64> = partition.append_if(7, &[])?;
@@ -180,7 +181,7 @@ fn records_are_produced() {
         match producer.send_sequenced(1, Record::to("t").key("k"))? {
             SendOutcome::Appended(RecordMetadata { .. }) | SendOutcome::Duplicate { last: _ } => {}
         }
-        let _: Option<u64> = producer.last_sequence(&("t", 0).into());
+        let _: Option<u64> = producer.last_sequence(("t", 0));
         let _ = Acks::Quorum;
         Ok(())
     });
@@ -243,6 +244,11 @@ fn messages_are_read() {
                 let _: MessageRef<'_> = message;
             }
         }
+        let _: Offsets = batch.next_offsets();
+        for message in &batch {
+            let _: MessageRef<'_> = message;
+            let _: Record<'_> = Record::from(&message).topic("t");
+        }
         for message in batch.iter() {
             let _: (&str, u32, TopicPartition) =
                 (message.topic(), message.partition(), message.topic_partition());
@@ -263,6 +269,7 @@ fn messages_are_read() {
                 (message.topic(), message.partition(), message.offset(), message.next_offset());
             let _: Option<bytes::Bytes> = message.value_bytes();
             let _: Message = message.detach();
+            let _: Record<'_> = (&message).into();
         }
         Ok(())
     });

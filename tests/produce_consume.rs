@@ -13,6 +13,8 @@
 #[path = "produce_consume/acknowledgement.rs"]
 mod acknowledgement;
 mod common;
+#[path = "produce_consume/forwarding.rs"]
+mod forwarding;
 
 use std::collections::BTreeSet;
 use std::future::Future;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::engine::Engine;
 use super::metrics::{Metrics, snapshot};
 use super::report::RecoveryReport;
+use crate::clock::Clock;
 use crate::config::TopicConfig;
 use crate::error::{Error, Result};
 use crate::topic::{Lifeline, Topic};
@@ -134,6 +135,25 @@ impl Broker {
     /// [`Error::UnknownTopic`], [`Error::Closed`].
     pub fn topic(&self, name: &str) -> Result<Topic> {
         Ok(Topic::new(self.run.topic(name)?, self.lifeline()))
+    }
+
+    /// Returns the clock that the engine uses: the system's, or the one passed to
+    /// [`BrokerBuilder::clock`]. For application deadlines that should follow the same clock.
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    /// use logpond::{Broker, ManualClock};
+    ///
+    /// let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
+    /// let broker = Broker::builder().in_memory().clock(clock.clone()).open()?;
+    /// let deadline = broker.clock().monotonic() + Duration::from_secs(30);
+    /// clock.advance(Duration::from_secs(31));
+    /// assert!(broker.clock().monotonic() > deadline);
+    /// # Ok::<(), logpond::Error>(())
+    /// ```
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        self.run.clock().clock()
     }
 
     /// Returns what recovery found and did when this broker was opened.

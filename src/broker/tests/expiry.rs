@@ -253,7 +253,7 @@ fn row_c18_a_producer_that_nobody_holds_expires_and_its_id_is_not_given_out_agai
     };
     let again = build(&broker, "left");
     assert!(id_of(&broker, "left").unwrap() > first);
-    assert_eq!(again.last_sequence(&("t", 0).into()), None);
+    assert_eq!(again.last_sequence(("t", 0)), None);
     again.send_sequenced(1, record()).unwrap();
 }
 
