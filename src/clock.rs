@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::sync::Mutex;
+use crate::sync::{LockRank, Mutex};
 
 /// A source of time for everything the engine decides by itself.
 ///
@@ -112,8 +112,13 @@ impl ManualClock {
     #[must_use]
     pub fn new(now: SystemTime) -> Self {
         let monotonic = Duration::ZERO;
-        let time = Mutex::new(ManualTime { now, monotonic });
-        Self { shared: Arc::new(Shared { time, callbacks: Mutex::new(Vec::new()) }) }
+        let time = Mutex::ranked(LockRank::ManualTime, ManualTime { now, monotonic });
+        Self {
+            shared: Arc::new(Shared {
+                time,
+                callbacks: Mutex::ranked(LockRank::ClockCallbacks, Vec::new()),
+            }),
+        }
     }
 
     /// Moves both clocks forward, and wakes the background threads of the brokers that use it.

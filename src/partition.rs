@@ -34,7 +34,7 @@ use crate::log::segment::{Segment, SegmentList};
 use crate::log::{Checkpoint, Log, Outcome, ProducerRequest};
 use crate::record::TopicPartition;
 use crate::storage::process::Process;
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, LockRank, Mutex, Ordering};
 use crate::trace::Outbox;
 
 pub(crate) mod commit;
@@ -220,7 +220,7 @@ impl PartitionCore {
             is_deleted: AtomicBool::new(false),
             requested: AtomicU32::new(0),
             wall_seen: AtomicU64::new(0),
-            leftovers: Mutex::new(Vec::new()),
+            leftovers: Mutex::ranked(LockRank::Leftovers, Vec::new()),
             state: StateLock::new(State {
                 changed: true,
                 counts: Counts::since(log.log_end()),

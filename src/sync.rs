@@ -4,11 +4,13 @@
 //! loom's primitives, which explore every interleaving: the code that ships is the code that is
 //! checked. Nothing outside this module names `parking_lot` or `std::sync::atomic`.
 //!
-//! LOCK ORDER, outermost first; a thread that holds one may take only those to its right:
-//! catalog, group coordinator, partition (append, or the bookkeeping of its compaction, never
-//! both), the partition's sync state, its segment list, notifier; last of all the lists of maps
-//! and of pinned maps, the byte budget's count of returns and the outbox of events, under which no
-//! lock is waited for. User code is not called under them, but for a `Clock`.
+//! Every lock is made with its rank in the lock order, [`LockRank`], which is the one list of all
+//! locks: a thread that holds one waits only for locks further down. Debug builds check it. No code
+//! of the application is called under a lock, but for a `Clock`.
+
+pub(crate) use self::order::LockRank;
+
+mod order;
 
 #[cfg(not(loom))]
 pub(crate) use self::native::*;
@@ -18,14 +20,152 @@ pub(crate) use self::modelled::*;
 
 #[cfg(not(loom))]
 mod native {
+    use std::fmt;
+    use std::ops::{Deref, DerefMut};
     use std::time::Instant;
 
-    pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock};
     pub(crate) use std::sync::OnceLock;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+    use super::order::{Held, LockRank, Rank};
+
+    pub(crate) struct Mutex<T> {
+        rank: Rank,
+        lock: parking_lot::Mutex<T>,
+    }
+
+    impl<T> Mutex<T> {
+        pub(crate) fn ranked(rank: LockRank, value: T) -> Self {
+            Self { rank: Rank::of(rank), lock: parking_lot::Mutex::new(value) }
+        }
+
+        /// A lock that only a test has: it may be taken anywhere.
+        #[cfg(any(test, fuzzing))]
+        pub(crate) fn new(value: T) -> Self {
+            Self { rank: Rank::none(), lock: parking_lot::Mutex::new(value) }
+        }
+
+        #[inline]
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            let held = self.rank.take();
+            MutexGuard { guard: self.lock.lock(), held }
+        }
+
+        /// Waits for nobody, and so may be called in any order.
+        #[inline]
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            let guard = self.lock.try_lock()?;
+            Some(MutexGuard { guard, held: self.rank.take_unordered() })
+        }
+    }
+
+    #[cfg(any(test, fuzzing))]
+    impl<T: Default> Default for Mutex<T> {
+        fn default() -> Self {
+            Self::new(T::default())
+        }
+    }
+
+    impl<T: fmt::Debug> fmt::Debug for Mutex<T> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.lock.fmt(f)
+        }
+    }
+
+    /// Fields are dropped in their order: the lock is released first.
+    pub(crate) struct MutexGuard<'a, T> {
+        guard: parking_lot::MutexGuard<'a, T>,
+        held: Held,
+    }
+
+    impl<T> Deref for MutexGuard<'_, T> {
+        type Target = T;
+
+        #[inline]
+        fn deref(&self) -> &T {
+            &self.guard
+        }
+    }
+
+    impl<T> DerefMut for MutexGuard<'_, T> {
+        #[inline]
+        fn deref_mut(&mut self) -> &mut T {
+            &mut self.guard
+        }
+    }
+
+    impl<T: fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.guard.fmt(f)
+        }
+    }
+
+    pub(crate) struct RwLock<T> {
+        rank: Rank,
+        lock: parking_lot::RwLock<T>,
+    }
+
+    impl<T> RwLock<T> {
+        pub(crate) fn ranked(rank: LockRank, value: T) -> Self {
+            Self { rank: Rank::of(rank), lock: parking_lot::RwLock::new(value) }
+        }
+
+        #[inline]
+        pub(crate) fn read(&self) -> ReadGuard<'_, T> {
+            let held = self.rank.take();
+            ReadGuard { guard: self.lock.read(), _held: held }
+        }
+
+        #[inline]
+        pub(crate) fn write(&self) -> WriteGuard<'_, T> {
+            let held = self.rank.take();
+            WriteGuard { guard: self.lock.write(), _held: held }
+        }
+    }
+
+    impl<T: fmt::Debug> fmt::Debug for RwLock<T> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.lock.fmt(f)
+        }
+    }
+
+    pub(crate) struct ReadGuard<'a, T> {
+        guard: parking_lot::RwLockReadGuard<'a, T>,
+        _held: Held,
+    }
+
+    impl<T> Deref for ReadGuard<'_, T> {
+        type Target = T;
+
+        #[inline]
+        fn deref(&self) -> &T {
+            &self.guard
+        }
+    }
+
+    pub(crate) struct WriteGuard<'a, T> {
+        guard: parking_lot::RwLockWriteGuard<'a, T>,
+        _held: Held,
+    }
+
+    impl<T> Deref for WriteGuard<'_, T> {
+        type Target = T;
+
+        #[inline]
+        fn deref(&self) -> &T {
+            &self.guard
+        }
+    }
+
+    impl<T> DerefMut for WriteGuard<'_, T> {
+        #[inline]
+        fn deref_mut(&mut self) -> &mut T {
+            &mut self.guard
+        }
+    }
+
     /// A condition variable whose waits take and return the guard, the shape that `parking_lot`
-    /// and loom can both give.
+    /// and loom can both give. A wait releases the lock, and takes it again in the lock order.
     #[derive(Debug, Default)]
     pub(crate) struct Condvar(parking_lot::Condvar);
 
@@ -38,19 +178,23 @@ mod native {
             self.0.notify_all();
         }
 
-        pub(crate) fn wait<'a, T>(&self, mut guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+            let MutexGuard { mut guard, held } = guard;
+            let rank = held.release();
             self.0.wait(&mut guard);
-            guard
+            MutexGuard { guard, held: rank.take() }
         }
 
         /// Waits until notified or until `deadline`; the flag says that the deadline passed.
         pub(crate) fn wait_until<'a, T>(
             &self,
-            mut guard: MutexGuard<'a, T>,
+            guard: MutexGuard<'a, T>,
             deadline: Instant,
         ) -> (MutexGuard<'a, T>, bool) {
+            let MutexGuard { mut guard, held } = guard;
+            let rank = held.release();
             let timed_out = self.0.wait_until(&mut guard, deadline).timed_out();
-            (guard, timed_out)
+            (MutexGuard { guard, held: rank.take() }, timed_out)
         }
     }
 }
@@ -61,6 +205,8 @@ mod modelled {
     //! panic there ends the model; there is no time in a model, so a deadline never passes.
     use std::time::Instant;
 
+    use super::order::LockRank;
+
     pub(crate) use loom::sync::MutexGuard;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -68,6 +214,10 @@ mod modelled {
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 
     impl<T> Mutex<T> {
+        pub(crate) fn ranked(_rank: LockRank, value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
         pub(crate) fn new(value: T) -> Self {
             Self(loom::sync::Mutex::new(value))
         }
@@ -92,7 +242,7 @@ mod modelled {
     pub(crate) struct RwLock<T>(loom::sync::RwLock<T>);
 
     impl<T> RwLock<T> {
-        pub(crate) fn new(value: T) -> Self {
+        pub(crate) fn ranked(_rank: LockRank, value: T) -> Self {
             Self(loom::sync::RwLock::new(value))
         }
 

@@ -21,7 +21,7 @@ use crate::message::Batch;
 use crate::partition::encode::{RecordRules, encode, millis_of};
 use crate::partition::{AppendOptions, PartitionCore};
 use crate::record::{Record, TopicPartition};
-use crate::sync::{AtomicBool, Ordering, RwLock};
+use crate::sync::{AtomicBool, LockRank, Ordering, RwLock};
 
 /// Keeps the broker open for as long as a handle lives.
 pub(crate) type Lifeline = Arc<dyn Any + Send + Sync>;
@@ -55,7 +55,7 @@ pub(crate) struct Succession {
 impl Succession {
     /// Of a topic that was just made or opened.
     pub(crate) fn first() -> Self {
-        Self::of(Arc::new(RwLock::new(Weak::new())))
+        Self::of(Arc::new(RwLock::ranked(LockRank::TopicSuccessor, Weak::new())))
     }
 
     fn of(current: Arc<RwLock<Weak<TopicShared>>>) -> Self {

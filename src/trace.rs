@@ -124,7 +124,7 @@ mod waiting {
 
     use super::{Event, Outbox};
     use crate::foreign;
-    use crate::sync::{AtomicBool, Mutex, Ordering};
+    use crate::sync::{AtomicBool, LockRank, Mutex, Ordering};
 
     /// LIMIT: how many events wait; where nobody delivers for so long, the oldest are dropped.
     const EVENTS_MAX: usize = 4_096;
@@ -140,7 +140,10 @@ mod waiting {
 
     impl Default for Waiting {
         fn default() -> Self {
-            Self { events: Mutex::new(VecDeque::new()), has_any: AtomicBool::new(false) }
+            Self {
+                events: Mutex::ranked(LockRank::Events, VecDeque::new()),
+                has_any: AtomicBool::new(false),
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use crate::clock::Moment;
 use crate::error::Result;
 use crate::group::expiry::IdleGroup;
 use crate::log::retention::RetentionPolicy;
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, LockRank, Mutex, Ordering};
 use crate::trace::note;
 
 /// What a group is kept for at least, where no setting says so.
@@ -72,7 +72,8 @@ impl Expiry {
         live: Arc<LiveTopics>,
         producers: Arc<Producers>,
     ) -> Self {
-        let (clock_set, groups_expired) = (Mutex::default(), AtomicU64::new(0));
+        let clock_set = Mutex::ranked(LockRank::ClockSet, ClockSet::default());
+        let groups_expired = AtomicU64::new(0);
         Self { context, logs, live, producers, clock_set, groups_expired }
     }
 

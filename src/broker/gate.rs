@@ -15,7 +15,7 @@ use super::context::Context;
 use crate::error::{Error, Result};
 use crate::partition::waiters::NotifierList;
 use crate::storage::lock::DirLock;
-use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicBool, LockRank, Mutex, MutexGuard, Ordering};
 
 /// See the module's documentation.
 pub(crate) struct Gate {
@@ -29,8 +29,6 @@ pub(crate) struct Gate {
 }
 
 /// The right to change topics, of which there is one.
-///
-/// LOCK ORDER: before all others of the broker.
 #[must_use]
 pub(super) struct Change<'a> {
     _held: MutexGuard<'a, ()>,
@@ -41,8 +39,8 @@ impl Gate {
         Self {
             context,
             closed: AtomicBool::new(false),
-            directory: Mutex::new(directory),
-            changes: Mutex::new(()),
+            directory: Mutex::ranked(LockRank::DirLock, directory),
+            changes: Mutex::ranked(LockRank::TopicChange, ()),
             consumers: NotifierList::new(),
         }
     }

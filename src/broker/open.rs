@@ -32,7 +32,7 @@ use crate::partition::PartitionCore;
 use crate::partition::lineage::Lineage;
 use crate::partition::state_log::StateLog;
 use crate::storage::lock::DirLock;
-use crate::sync::Mutex;
+use crate::sync::{LockRank, Mutex};
 use crate::topic::TopicShared;
 
 /// What is needed to open a broker.
@@ -64,7 +64,8 @@ impl Opening {
     fn inspect(self) -> Result<Opened> {
         let fault = |opened: &Result<_>| opened.as_ref().err().map(|error| format!("{error:?}"));
         let (engine, report) = settled(|_| self.attempt(), fault)?;
-        let (weak, one_at_a_time) = (Arc::downgrade(&engine), Mutex::new(()));
+        let (weak, one_at_a_time) =
+            (Arc::downgrade(&engine), Mutex::ranked(LockRank::Inspection, ()));
         engine.workers().set_look(move |core| {
             let _one = one_at_a_time.lock();
             Weak::upgrade(&weak).is_some_and(|engine| look_again(&engine, core))

@@ -27,7 +27,7 @@ use crate::clock::Moment;
 use crate::error::{Error, Result};
 use crate::format::{TopicId, validate_label};
 use crate::partition::PRODUCER_EXPIRY;
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, RwLock};
+use crate::sync::{AtomicU32, AtomicU64, LockRank, Mutex, Ordering, RwLock};
 use crate::topic::TopicShared;
 use crate::trace::note;
 
@@ -95,8 +95,6 @@ pub(crate) struct Producers {
     logs: Arc<InternalLogs>,
     live: Arc<LiveTopics>,
     /// Those that are in use or were in this run, by name.
-    ///
-    /// LOCK ORDER: after a [`Change`], and before the catalog.
     held: Mutex<HashMap<Arc<str>, Arc<NamedProducer>>>,
     /// How many have expired since the opening. A count for the metrics: Relaxed.
     expired: AtomicU64,
@@ -109,7 +107,8 @@ impl Producers {
         logs: Arc<InternalLogs>,
         live: Arc<LiveTopics>,
     ) -> Self {
-        let (held, expired) = (Mutex::new(HashMap::new()), AtomicU64::new(0));
+        let (held, expired) =
+            (Mutex::ranked(LockRank::Producers, HashMap::new()), AtomicU64::new(0));
         Self { context, gate, logs, live, held, expired }
     }
 
@@ -138,7 +137,7 @@ impl Producers {
         self.logs.catalog().append_durably(vec![CatalogChange::Producer(name.into(), entry)])?;
         let producer = producers.entry(name.into()).or_insert_with(|| {
             let epoch = AtomicU32::new(entry.epoch);
-            let by_key = RwLock::new(HashMap::new());
+            let by_key = RwLock::ranked(LockRank::ProducerTopics, HashMap::new());
             Arc::new(NamedProducer { name: name.into(), id: entry.id, epoch, by_key })
         });
         producer.epoch.store(entry.epoch, Ordering::Release);

@@ -18,7 +18,7 @@ use super::workers::CHECKPOINT_EVERY;
 use crate::error::Result;
 use crate::foreign;
 use crate::partition::{PartitionCore, together};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{LockRank, Mutex, MutexGuard};
 use crate::topic::TopicShared;
 
 /// See the module's documentation.
@@ -28,8 +28,6 @@ pub(crate) struct RecoveryPoints {
     logs: Arc<InternalLogs>,
     live: Arc<LiveTopics>,
     /// When they were last written, on the clock of the run.
-    ///
-    /// LOCK ORDER: after a [`Change`](super::gate::Change).
     last: Mutex<Duration>,
 }
 
@@ -47,7 +45,7 @@ impl RecoveryPoints {
         logs: Arc<InternalLogs>,
         live: Arc<LiveTopics>,
     ) -> Self {
-        let last = Mutex::new(context.clock.monotonic());
+        let last = Mutex::ranked(LockRank::RecoveryPoints, context.clock.monotonic());
         Self { context, gate, logs, live, last }
     }
 

@@ -21,7 +21,7 @@ use crate::foreign;
 use crate::log::create::FIRST_ALLOCATION_BYTES;
 use crate::partition::PartitionCore;
 use crate::partition::room::{Wait, Want};
-use crate::sync::Mutex;
+use crate::sync::{LockRank, Mutex};
 use crate::topic::TopicShared;
 
 /// What decides whether another look can give back more than the last one: if none of it has
@@ -48,8 +48,6 @@ pub(crate) struct Space {
     retention: Retention,
     /// Held while the oldest records make room for new ones, so that no two callers drop for the
     /// same want.
-    ///
-    /// LOCK ORDER: after a [`Change`](super::gate::Change), and before any lock of a partition.
     dropping: Mutex<()>,
     /// What there was to see when a refused append was last looked after.
     relieved: Mutex<Option<Sight>>,
@@ -69,7 +67,8 @@ impl Space {
             Arc::clone(&logs),
             Arc::clone(&live),
         );
-        let (dropping, relieved) = (Mutex::new(()), Mutex::new(None));
+        let dropping = Mutex::ranked(LockRank::RoomMaking, ());
+        let relieved = Mutex::ranked(LockRank::Relieved, None);
         Self { context, gate, workers, logs, live, retention, dropping, relieved }
     }
 

@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::partition::room::Want;
 use crate::partition::{Background, PartitionCore, Work};
-use crate::sync::{AtomicBool, Mutex, Ordering};
+use crate::sync::{AtomicBool, LockRank, Mutex, Ordering};
 use crate::trace::Outbox;
 
 mod bulk;
@@ -94,7 +94,7 @@ impl Workers {
             room: OnceLock::new(),
             look: OnceLock::new(),
             on_move: OnceLock::new(),
-            threads: Mutex::new(Vec::new()),
+            threads: Mutex::ranked(LockRank::Threads, Vec::new()),
         };
         (Arc::new(workers), queues)
     }

@@ -8,19 +8,24 @@ use std::sync::{Arc, Weak};
 
 use super::roster::{Group, NEVER};
 use crate::steps::Counted;
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, LockRank, Mutex, Ordering};
 
 /// A time, and the number of a group.
 type Place = Counted<(u64, u64)>;
 
 /// The groups of a coordinator by when to look at them; those that need no look are not in it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Agenda {
     groups: Mutex<BTreeMap<Place, Weak<Group>>>,
     next_number: AtomicU64,
 }
 
 impl Agenda {
+    pub(super) fn new() -> Self {
+        let groups = Mutex::ranked(LockRank::Agenda, BTreeMap::new());
+        Self { groups, next_number: AtomicU64::new(0) }
+    }
+
     /// The number of a new group, which tells it apart from all others, also of its name.
     pub(super) fn new_number(&self) -> u64 {
         self.next_number.fetch_add(1, Ordering::Relaxed)

@@ -28,7 +28,7 @@ use crate::partition::state_log::StateLog;
 use crate::partition::waiters::Notifier;
 use crate::record::TopicPartition;
 use crate::steps;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, LockRank, Mutex, MutexGuard, Ordering};
 use crate::trace::Outbox;
 
 pub(crate) struct Coordinator {
@@ -125,9 +125,9 @@ impl Coordinator {
             offsets,
             clock,
             is_read_only,
-            groups: Mutex::new(Groups::default()),
-            topics: Mutex::default(),
-            agenda: Arc::default(),
+            groups: Mutex::ranked(LockRank::Groups, Groups::default()),
+            topics: Mutex::ranked(LockRank::GroupTopics, Arc::default()),
+            agenda: Arc::new(Agenda::new()),
             next_member: AtomicU64::new(1),
             closed: AtomicBool::new(false),
             on_deadline: Box::new(on_deadline),

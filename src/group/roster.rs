@@ -21,7 +21,7 @@ use super::offsets::StaticMember;
 use super::state::GroupState;
 use crate::error::{Error, Result};
 use crate::partition::waiters::Notifier;
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, LockRank, Mutex, Ordering};
 use crate::trace::{Outbox, note};
 
 /// A time that does not come.
@@ -179,8 +179,10 @@ impl Group {
         let mut state = GroupState::new(assignor);
         state.refresh(Arc::clone(topics));
         let (live, statics) = (HashMap::new(), BTreeMap::new());
-        let roster =
-            Mutex::new(Roster { state, assignor, live, statics, evictions: 0, told: (0, 0) });
+        let roster = Mutex::ranked(
+            LockRank::Roster,
+            Roster { state, assignor, live, statics, evictions: 0, told: (0, 0) },
+        );
         let (name, look_at) = (Arc::clone(name), AtomicU64::new(NEVER));
         let (agenda, number) = (Arc::clone(agenda), agenda.new_number());
         Arc::new(Self { name, roster, look_at, agenda, number })

@@ -15,7 +15,7 @@ use super::PAGE_BYTES;
 use super::budget::Claim;
 use crate::storage::disk::DiskFile;
 use crate::storage::region::{Region, RegionWriter};
-use crate::sync::{AtomicBool, Mutex, Ordering};
+use crate::sync::{AtomicBool, LockRank, Mutex, Ordering};
 
 /// LIMIT: the step in which a segment that is written through its map grows: far enough ahead that
 /// the writer never waits for blocks at gigabytes per second, little enough to waste on one that
@@ -69,7 +69,8 @@ impl Space {
         ready: u64,
     ) -> Arc<Self> {
         let is_over = AtomicBool::new(false);
-        Arc::new(Self { file, kind, claim, ready: Mutex::new(ready), is_over })
+        let ready = Mutex::ranked(LockRank::SegmentSpace, ready);
+        Arc::new(Self { file, kind, claim, ready, is_over })
     }
 
     /// The segment takes no more appends: a step that has not begun makes nothing.

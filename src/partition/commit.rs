@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::foreign;
-use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU64, Condvar, LockRank, Mutex, MutexGuard, Ordering};
 
 /// What a waiter does next.
 #[derive(Debug)]
@@ -87,7 +87,10 @@ pub(crate) struct SyncGate {
 impl SyncGate {
     pub(crate) fn new(durable_end: u64) -> Self {
         Self {
-            state: Mutex::new(GroupCommit { durable_end, ..GroupCommit::default() }),
+            state: Mutex::ranked(
+                LockRank::GroupCommit,
+                GroupCommit { durable_end, ..GroupCommit::default() },
+            ),
             ended: Condvar::new(),
             durable_end: AtomicU64::new(durable_end),
         }

@@ -19,7 +19,7 @@ use crate::log::compaction::{KEY_MEMORY_BYTES, Tally};
 use crate::log::create::FIRST_ALLOCATION_BYTES;
 use crate::log::retention::Tail;
 use crate::log::segment::Segment;
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, LockRank, Mutex, MutexGuard};
 use crate::trace::note;
 
 /// LIMIT: how long a partition whose compaction failed is left alone: a full disk or a damaged
@@ -107,7 +107,10 @@ pub(super) struct CompactionState {
 
 impl CompactionState {
     pub(super) fn new() -> Self {
-        Self { slot: Mutex::new(CompactionSlot::default()), released: Condvar::new() }
+        Self {
+            slot: Mutex::ranked(LockRank::Compaction, CompactionSlot::default()),
+            released: Condvar::new(),
+        }
     }
 
     /// Whether a step is under way.

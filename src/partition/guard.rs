@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::State;
 use crate::error::Error;
-use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicBool, LockRank, Mutex, MutexGuard, Ordering};
 
 /// The state of a partition and its lock.
 pub(super) struct StateLock {
@@ -22,7 +22,7 @@ pub(super) struct StateLock {
 
 impl StateLock {
     pub(super) fn new(state: State) -> Self {
-        Self { state: Mutex::new(state), poisoned: AtomicBool::new(false) }
+        Self { state: Mutex::ranked(LockRank::Append, state), poisoned: AtomicBool::new(false) }
     }
 
     #[inline]

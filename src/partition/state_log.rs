@@ -36,7 +36,7 @@ use crate::log::{Log, Outcome, batch_bytes_max};
 use crate::record::{Record, TopicPartition};
 use crate::rules::Rule;
 use crate::storage::disk::Disk;
-use crate::sync::{AtomicBool, Mutex, MutexGuard};
+use crate::sync::{AtomicBool, LockRank, Mutex, MutexGuard};
 
 mod cleaning;
 pub(crate) mod entries;
@@ -142,9 +142,10 @@ impl<S: LoggedState> StateLog<S> {
         let Replay { state, next_number, start, .. } = replay(&partition, evidence, damage)?;
         let bytes = bytes_of(&partition);
         let inner = Inner { state, next_number: next_number.max(1), bytes };
-        let cleaning = Mutex::new(Cleaning::new(start));
+        let cleaning = Mutex::ranked(LockRank::StateLogCleaning, Cleaning::new(start));
         let is_tight = AtomicBool::new(false);
-        Ok(Self { partition, disk, inner: Mutex::new(inner), cleaning, is_tight })
+        let inner = Mutex::ranked(LockRank::StateLog, inner);
+        Ok(Self { partition, disk, inner, cleaning, is_tight })
     }
 
     /// Begins a run: finishes the opening of the log and appends `changes`. They are durable on

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crate::foreign;
 use crate::steps::Counted;
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, LockRank, Mutex};
 
 /// Which end of the log a reader waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,7 +187,10 @@ pub(crate) struct Notifier {
 
 impl Notifier {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { signals: Mutex::new(Signals::default()), changed: Condvar::new() })
+        Arc::new(Self {
+            signals: Mutex::ranked(LockRank::Notifier, Signals::default()),
+            changed: Condvar::new(),
+        })
     }
 
     fn notify(&self, token: usize) {
@@ -264,7 +267,7 @@ pub(crate) struct NotifierList(Mutex<Vec<Weak<Notifier>>>);
 
 impl NotifierList {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Vec::new()))
+        Self(Mutex::ranked(LockRank::NotifierList, Vec::new()))
     }
 
     /// A new notifier, which is in the list as long as it is used.

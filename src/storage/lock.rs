@@ -29,7 +29,7 @@ use super::disk::Access;
 use super::platform::{self, Identity};
 use crate::clock::real_now;
 use crate::error::{Error, Result};
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, LockRank, Mutex};
 
 const FILE_NAME: &str = "LOCK";
 
@@ -63,8 +63,10 @@ struct Registry {
     freed: Condvar,
 }
 
-static REGISTRY: LazyLock<Registry> =
-    LazyLock::new(|| Registry { holders: Mutex::new(BTreeMap::new()), freed: Condvar::new() });
+static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry {
+    holders: Mutex::ranked(LockRank::LockedDirs, BTreeMap::new()),
+    freed: Condvar::new(),
+});
 
 /// A directory that is ours until this is dropped.
 pub(crate) struct DirLock {

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::storage::disk::{Access, Disk, DiskFile, EntryKind};
-use crate::sync::Mutex;
+use crate::sync::{LockRank, Mutex};
 
 /// LIMIT: what the survivors of one or more segments may take to be compacted on a full disk. A
 /// larger one would cost each directory with a compacted topic as much.
@@ -42,7 +42,10 @@ enum State {
 impl CompactionSpare {
     /// In this directory, which need not be there yet.
     pub(crate) fn new(dir: &Path) -> Self {
-        Self { path: dir.join(NAME), state: Mutex::new(State::Missing) }
+        Self {
+            path: dir.join(NAME),
+            state: Mutex::ranked(LockRank::CompactionSpare, State::Missing),
+        }
     }
 
     pub(super) fn path(&self) -> &Path {

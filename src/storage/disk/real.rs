@@ -22,7 +22,7 @@ use self::budget::{Budget, GivenUp};
 use super::{Access, Disk, DiskFile, Entry, EntryKind};
 use crate::storage::platform::{self, Identity};
 use crate::storage::region::Memory;
-use crate::sync::{AtomicBool, Mutex, Ordering};
+use crate::sync::{AtomicBool, LockRank, Mutex, Ordering};
 
 mod budget;
 
@@ -68,14 +68,17 @@ impl RealDisk {
             access,
             identity,
             used: AtomicBool::new(true),
-            syncing: Mutex::new(()),
-            state: Mutex::new(State {
-                path: path.to_path_buf(),
-                file: Some(Arc::new(file)),
-                written: Marks::default(),
-                stored: Marks::default(),
-                failed: None,
-            }),
+            syncing: Mutex::ranked(LockRank::FileSync, ()),
+            state: Mutex::ranked(
+                LockRank::FileState,
+                State {
+                    path: path.to_path_buf(),
+                    file: Some(Arc::new(file)),
+                    written: Marks::default(),
+                    stored: Marks::default(),
+                    failed: None,
+                },
+            ),
         });
         self.budget.opened(Weak::clone(&file.this));
         Ok(file)

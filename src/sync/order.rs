@@ -1,0 +1,242 @@
+//! The order of the crate's locks, and the check of it in debug builds.
+//!
+//! [`LockRank`] is the one list of all locks, outermost first. A thread that holds a lock waits
+//! only for locks further down the list, so no two threads can wait for each other. In a debug
+//! build each thread knows the ranks that it holds, and panics before it would wait against the
+//! order, even if no other thread is in its way at that moment. In a release build a rank has no
+//! size and costs nothing.
+//!
+//! 1. A thread that holds a lock waits for none of the same rank either: two locks of one kind (of
+//!    two partitions, of two segments) are never waited for together, and a `RwLock` is never read
+//!    twice, which deadlocks where a writer comes in between.
+//! 2. `try_lock` waits for nobody and may be called in any order. What it took counts as held.
+//! 3. A wait on a condition variable releases its lock, and waits for it again by rule 1.
+//! 4. A lock that only tests have (`Mutex::new`) has no rank: a test looks into the engine from
+//!    above and, through a disk or a clock of its own, from below.
+//!
+//! The check does not know of other waits: for a thread's end, a sync, a file lock, or a `OnceLock`
+//! that is being set. Models under loom are not checked either; there a deadlock is found as one.
+
+/// Every lock of the crate, outermost first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum LockRank {
+    /// A broker that inspects looks at a partition's files again, one partition at a time.
+    Inspection,
+    /// `broker::gate::Change`: topics change one at a time.
+    TopicChange,
+    /// `RecoveryPoints::last`: recovery points are written by one thread at a time.
+    RecoveryPoints,
+    /// `broker::space`: the oldest records make room for one append at a time.
+    RoomMaking,
+    /// `Gate::directory`: the lock on the directory, until the broker is closed.
+    DirLock,
+    /// The directories that brokers of this process have locked.
+    LockedDirs,
+    /// `Workers::threads`: the background threads.
+    Threads,
+    /// `broker::producers`: the named producers that are in use.
+    Producers,
+    /// `NamedProducer::by_key`: the topics that a producer numbers by key.
+    ProducerTopics,
+    /// `broker::expiry`: whether this run was dated anew.
+    ClockSet,
+    /// `broker::space`: what the last look after a refused append saw.
+    Relieved,
+    /// `LiveTopics::table`: the table of topics.
+    TopicTable,
+    /// The successor of a topic whose settings were replaced.
+    TopicSuccessor,
+    /// `Coordinator::groups`: the table of groups.
+    Groups,
+    /// `Group::roster`: one group.
+    Roster,
+    /// `Coordinator::topics`: the topics that groups divide.
+    GroupTopics,
+    /// When which group has a member that may be overdue.
+    Agenda,
+    /// An internal log is being cleaned up.
+    StateLogCleaning,
+    /// The state of an internal log, and its end.
+    StateLog,
+    /// The partitions that a producer has not flushed yet.
+    Unflushed,
+    /// What those who wait for several partitions have gathered.
+    Together,
+    /// The bookkeeping of a partition's compaction.
+    Compaction,
+    /// A partition: appends, and whatever changes its log.
+    Append,
+    /// The removed segments of a partition whose files are still there.
+    Leftovers,
+    /// How many threads work on the files of a partition.
+    DiskWork,
+    /// The syncs of a partition, and who waits for one.
+    GroupCommit,
+    /// The partitions that are to be synced in the background.
+    SyncQueue,
+    /// The segments of a partition.
+    SegmentList,
+    /// The map of a segment.
+    SegmentRegion,
+    /// The file that a compaction on a full disk writes into.
+    CompactionSpare,
+    /// The space of a segment ahead of its writer, while it grows.
+    SegmentSpace,
+    /// The maps that may be given up.
+    MapBudget,
+    /// The maps of removed segments.
+    PinnedMaps,
+    /// How often bytes were given back to the broker's budget.
+    ByteBudget,
+    /// The notifiers of all consumers.
+    NotifierList,
+    /// What a consumer waits for.
+    Notifier,
+    /// One sync of a file at a time.
+    FileSync,
+    /// The descriptor of a file, and what is not synced yet.
+    FileState,
+    /// The files that have a descriptor.
+    Descriptors,
+    /// The names of a disk in memory.
+    MemoryNames,
+    /// The bytes of a file in memory.
+    MemoryBytes,
+    /// How many bytes the files in memory have.
+    MemorySpace,
+    /// What a clock that is moved by hand calls.
+    ClockCallbacks,
+    /// The time of a clock that is moved by hand.
+    ManualTime,
+    /// The events that wait for a subscriber.
+    #[cfg(feature = "tracing")]
+    Events,
+}
+
+#[cfg(all(debug_assertions, not(loom)))]
+pub(super) use self::checked::{Held, Rank};
+#[cfg(all(not(debug_assertions), not(loom)))]
+pub(super) use self::unchecked::{Held, Rank};
+
+#[cfg(all(debug_assertions, not(loom)))]
+mod checked {
+    use std::cell::RefCell;
+
+    use super::LockRank;
+
+    thread_local! {
+        /// The ranks of the locks that this thread holds, in the order in which it took them.
+        static HELD: RefCell<Vec<LockRank>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// The rank of one lock; `None` is a test's own, which is not checked.
+    #[derive(Debug, Clone, Copy)]
+    pub(in super::super) struct Rank(Option<LockRank>);
+
+    /// A lock that this thread holds, until this is dropped.
+    #[derive(Debug)]
+    pub(in super::super) struct Held(Rank);
+
+    impl Rank {
+        pub(in super::super) const fn of(rank: LockRank) -> Self {
+            Self(Some(rank))
+        }
+
+        #[cfg(any(test, fuzzing))]
+        pub(in super::super) const fn none() -> Self {
+            Self(None)
+        }
+
+        /// Before the thread waits for the lock.
+        ///
+        /// # Panics
+        ///
+        /// If the thread holds a lock of this rank or of one below: our own bug.
+        pub(in super::super) fn take(self) -> Held {
+            let Some(rank) = self.0 else { return Held(self) };
+            let held = HELD.try_with(|held| held.borrow().iter().copied().max());
+            // A thread that is ending has no list any more. One that panics is not stopped again:
+            // a second panic would abort the process, and hide the first.
+            if let Ok(Some(innermost)) = held
+                && innermost >= rank
+                && !std::thread::panicking()
+            {
+                panic!("lock order: {rank:?} is waited for while {innermost:?} is held");
+            }
+            self.take_unordered()
+        }
+
+        /// After `try_lock` took the lock.
+        pub(in super::super) fn take_unordered(self) -> Held {
+            if let Some(rank) = self.0 {
+                let _ = HELD.try_with(|held| held.borrow_mut().push(rank));
+            }
+            Held(self)
+        }
+    }
+
+    impl Held {
+        /// The lock is released; its rank, to take it again.
+        pub(in super::super) fn release(self) -> Rank {
+            self.0
+        }
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            let Some(rank) = self.0.0 else { return };
+            let _ = HELD.try_with(|held| {
+                let mut held = held.borrow_mut();
+                if let Some(at) = held.iter().rposition(|other| *other == rank) {
+                    held.remove(at);
+                }
+            });
+        }
+    }
+}
+
+#[cfg(all(not(debug_assertions), not(loom)))]
+mod unchecked {
+    use super::LockRank;
+
+    #[derive(Debug, Clone, Copy)]
+    pub(in super::super) struct Rank;
+
+    #[derive(Debug)]
+    pub(in super::super) struct Held;
+
+    impl Rank {
+        #[inline]
+        pub(in super::super) const fn of(_rank: LockRank) -> Self {
+            Self
+        }
+
+        #[cfg(any(test, fuzzing))]
+        pub(in super::super) const fn none() -> Self {
+            Self
+        }
+
+        #[inline]
+        pub(in super::super) fn take(self) -> Held {
+            Held
+        }
+
+        #[inline]
+        pub(in super::super) fn take_unordered(self) -> Held {
+            Held
+        }
+    }
+
+    impl Held {
+        #[inline]
+        pub(in super::super) fn release(self) -> Rank {
+            Rank
+        }
+    }
+
+    /// Nothing is checked, and nothing is paid.
+    const _: () = assert!(size_of::<Rank>() == 0 && size_of::<Held>() == 0);
+}
+
+#[cfg(all(test, debug_assertions, not(loom)))]
+mod tests;
