@@ -9,7 +9,7 @@
 //! 2. Auto-commit covers only what a LATER poll has passed.
 //! 3. A partition that the group takes away is read no more before the group hears of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,6 +27,7 @@ use crate::broker::Run;
 use crate::config::{CommitMode, StartAt, Visibility};
 use crate::error::{Error, Result};
 use crate::group::membership::Membership;
+use crate::group::state::OwnershipEpoch;
 use crate::log::cursor::Fetched;
 use crate::message::{Batch, IntoMessages, Message};
 use crate::partition::waiters::Notifier;
@@ -112,9 +113,10 @@ pub struct Consumer {
     /// What was read for `recv` and not handed out yet.
     ahead: IntoMessages,
     gaps: Gaps,
-    /// Partitions that the group gave to this consumer and that have no slot yet: their position
-    /// could not be found. Each poll tries again.
-    unplaced: Vec<TopicPartition>,
+    /// Partitions that the group gave to this consumer and that have no slot yet, since their
+    /// position could not be found, with the ownership under which they were given. Each poll tries
+    /// again.
+    unplaced: BTreeMap<TopicPartition, Option<OwnershipEpoch>>,
     /// Why the last of them has no position.
     place_failure: Option<Error>,
     returned: Returned,
@@ -184,7 +186,7 @@ impl Consumer {
             control: Control::new(),
             ahead: Batch::default().into_iter(),
             gaps: Gaps::default(),
-            unplaced: Vec::new(),
+            unplaced: BTreeMap::new(),
             place_failure: None,
             returned: Returned::default(),
             callback,

@@ -537,3 +537,37 @@ fn a_partition_that_waits_for_a_position_can_be_given_one() {
     second.commit().unwrap();
     assert_eq!(second.committed(("t", 1)).unwrap(), Some(10));
 }
+
+/// Symptom: a rebalance callback heard that a partition was assigned and never that it was lost or
+/// revoked, when the consumer was fenced or closed. Cause: both listed the partitions that are read,
+/// and one that waits for a position is not among them. Rule: what the callback was told that the
+/// member owns, it is told the end of.
+#[test]
+fn the_callback_hears_the_end_of_a_partition_that_waits_for_a_position() {
+    for (is_fenced, polls, end) in [
+        (true, true, "second lost 0 1"),
+        (true, false, "second lost 0 1"),
+        (false, false, "second revoked 0 1"),
+    ] {
+        let (broker, _) = timed(2);
+        let heard = Heard::default();
+        let mut first = member(&broker).open().unwrap();
+        first.commit_offsets(&Offsets::from([(tp("t", 0), 4), (tp("t", 1), 0)])).unwrap();
+        broker.admin().delete_records(("t", 1), 1).unwrap();
+        let strict = || member(&broker).out_of_range(StartAt::Error).instance_id("a");
+        let mut second = heard.listen("second", strict()).open().unwrap();
+        drop(first);
+        assert!(matches!(second.poll(NOW), Err(Error::OffsetOutOfRange { .. })));
+        assert_eq!((second.assignment(), heard.take()), (vec![tp("t", 0)], vec![ASSIGNED.into()]));
+
+        let newer = is_fenced.then(|| member(&broker).instance_id("a").open().unwrap());
+        if polls {
+            assert!(matches!(second.poll(NOW), Err(Error::Fenced { .. })));
+        }
+        second.close().unwrap();
+        assert_eq!(heard.take(), [end], "fenced: {is_fenced}, polls: {polls}");
+        drop(newer);
+    }
+}
+
+const ASSIGNED: &str = "second assigned 0 1";

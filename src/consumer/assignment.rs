@@ -61,7 +61,7 @@ impl Consumer {
             }
             let change = match member.poll() {
                 Err(fenced @ Error::Fenced { .. }) => {
-                    let all = self.assignment();
+                    let all = self.owned();
                     self.lose(&all);
                     return Err(fenced);
                 }
@@ -78,7 +78,10 @@ impl Consumer {
                 self.give_up(&change.revoke)?;
                 continue;
             }
-            self.unplaced.extend(change.assign.iter().cloned());
+            if let Role::Member(member) = &self.role {
+                let epoch_of = |it: &TopicPartition| (it.clone(), member.epoch_of(it));
+                self.unplaced.extend(change.assign.iter().map(epoch_of));
+            }
             if self.callback.is_some() {
                 self.untold.extend(change.assign);
             }
@@ -103,6 +106,12 @@ impl Consumer {
     fn heard_of(&self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
         let is_told = |partition: &&TopicPartition| !self.untold.contains(partition);
         partitions.iter().filter(is_told).cloned().collect()
+    }
+
+    /// What the group gave to this consumer, with a position or without, in order.
+    fn owned(&self) -> Vec<TopicPartition> {
+        let all = self.slots.iter().map(Slot::origin).chain(self.unplaced.keys());
+        all.collect::<BTreeSet<_>>().into_iter().cloned().collect()
     }
 
     /// Partitions were taken away.
@@ -142,12 +151,13 @@ impl Consumer {
     /// Tells the application that it has nothing any more. Leaving itself is the end of the role.
     pub(super) fn give_up_everything(&mut self) -> Result<()> {
         let Role::Member(member) = &self.role else { return self.commit_at_the_end() };
-        let is_owned = |slot: &&Slot| member.epoch_of(slot.origin()) == slot.epoch;
-        let lost = self.slots.iter().filter(|slot| !is_owned(slot));
-        let lost: Vec<_> = lost.map(|slot| slot.origin().clone()).collect();
+        let epochs = self.slots.iter().map(|slot| (slot.origin(), slot.epoch));
+        let all = epochs.chain(self.unplaced.iter().map(|(partition, epoch)| (partition, *epoch)));
+        let lost = all.filter(|(partition, epoch)| member.epoch_of(partition) != *epoch);
+        let lost: Vec<_> = lost.map(|(partition, _)| partition.clone()).collect();
         self.lose(&lost);
         let committed = self.commit_at_the_end();
-        let left = self.heard_of(&self.assignment());
+        let left = self.heard_of(&self.owned());
         if let Err(panic) = self.tell(Rebalance::Revoked, &left) {
             resume_unwind(panic);
         }
@@ -162,13 +172,13 @@ impl Consumer {
             return;
         }
         let mut placed = Vec::with_capacity(self.unplaced.len());
-        for partition in std::mem::take(&mut self.unplaced) {
+        for (partition, epoch) in std::mem::take(&mut self.unplaced) {
             match self.placed_slot(&partition) {
                 Ok(slot) => placed.push(slot),
                 // Deleted meanwhile; the plan will say so.
                 Err(Error::UnknownTopic(_) | Error::UnknownPartition(_)) => {}
                 Err(error) => {
-                    self.unplaced.push(partition);
+                    self.unplaced.insert(partition, epoch);
                     self.place_failure.get_or_insert(error);
                 }
             }
@@ -184,7 +194,7 @@ impl Consumer {
     fn drop_slots(&mut self, partitions: &[TopicPartition]) {
         let gone: BTreeSet<&TopicPartition> = partitions.iter().collect();
         self.slots.retain(|slot| !gone.contains(slot.origin()));
-        self.unplaced.retain(|partition| !gone.contains(partition));
+        self.unplaced.retain(|partition, _| !gone.contains(partition));
         self.untold.retain(|partition| !gone.contains(partition));
         self.gaps.forget_taken_over(&gone);
     }

@@ -43,13 +43,13 @@ impl Consumer {
     pub fn seek(&mut self, partition: impl Into<TopicPartition>, to: StartAt) -> Result<()> {
         let partition = partition.into();
         self.give_back_ahead();
-        if self.unplaced.contains(&partition) {
+        if self.unplaced.contains_key(&partition) {
             // It is this member's, and has waited for a position.
             let mut slot = self.new_slot(&partition)?;
             slot.start_at(to, &self.settings)?;
             let committed = self.committed_of(&slot);
             slot.floor = committed.map_or(0, |committed| committed.offset.min(slot.handed_out));
-            self.unplaced.retain(|waiting| *waiting != partition);
+            self.unplaced.remove(&partition);
             self.add_slots(vec![slot]);
             return Ok(());
         }
