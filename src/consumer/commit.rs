@@ -236,18 +236,45 @@ impl Consumer {
 
     /// Publishes a commit of what later polls have passed.
     pub(super) fn commit_passed(&mut self) -> Result<()> {
-        match self.commit_soon(&self.passed(), Rewinds::AfterSeek) {
-            // The plan has moved on; the next poll follows it, and the new owner reads again.
-            Err(Error::Rebalanced) => Ok(()),
-            other => other,
+        self.commit_owned(Self::commit_soon)
+    }
+
+    /// Commits what later polls have passed. A partition that is taken away in this moment, be it
+    /// that its topic is deleted, keeps no other from being committed: the new owner reads it again,
+    /// and the next poll follows the plan.
+    fn commit_owned(
+        &mut self,
+        commit: impl Fn(&mut Self, &[(usize, u64)], Rewinds) -> Result<()>,
+    ) -> Result<()> {
+        let mut positions = self.passed();
+        loop {
+            let committed = commit(self, &positions, Rewinds::AfterSeek);
+            if !matches!(committed, Err(Error::Rebalanced | Error::UnknownTopic(_))) {
+                return committed;
+            }
+            let before = positions.len();
+            let is_owned = |index| self.slots.get(index).is_some_and(|slot| self.is_owned(slot));
+            positions.retain(|&(index, _)| is_owned(index));
+            if positions.len() == before {
+                return committed;
+            }
         }
+    }
+
+    /// Whether the partition still is what the slot was made for.
+    fn is_owned(&self, slot: &Slot) -> bool {
+        let is_member_owned = match &self.role {
+            Role::Member(member) => member.epoch_of(slot.origin()) == slot.epoch,
+            _ => true,
+        };
+        is_member_owned && !slot.core.is_closed()
     }
 
     /// What `close` commits: in auto mode, what later polls have passed.
     pub(super) fn commit_at_the_end(&mut self) -> Result<()> {
         match self.settings.commit {
             CommitMode::Manual => Ok(()),
-            CommitMode::Auto { .. } => self.commit_durably(&self.passed(), Rewinds::AfterSeek),
+            CommitMode::Auto { .. } => self.commit_owned(Self::commit_durably),
         }
     }
 
