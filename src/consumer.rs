@@ -27,7 +27,7 @@ use crate::broker::Run;
 use crate::config::{CommitMode, StartAt, Visibility};
 use crate::error::{Error, Result};
 use crate::group::membership::Membership;
-use crate::group::state::OwnershipEpoch;
+use crate::group::owners::OwnershipEpoch;
 use crate::log::cursor::Fetched;
 use crate::message::{Batch, IntoMessages, Message};
 use crate::partition::waiters::Notifier;

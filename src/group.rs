@@ -1,19 +1,35 @@
-//! Consumer groups: who owns which partition, and how far each group has come.
+//! Consumer groups: which member owns which partition, and how far each group has come.
 //!
-//! What is decided here is decided by pure code: [`assignor`] answers who should own what,
-//! [`state`] leads a group from who owns it now to who should, one hand-over at a time. Neither
-//! does I/O, takes a lock, reads a clock or calls user code; both are values in, values out, and
-//! are tested as such. The coordinator around them holds the group's lock for the time of one
-//! call, and runs the callbacks between two calls, under no lock.
+//! From the bottom up; no part names one above it:
+//!
+//! | part | what it is for |
+//! |---|---|
+//! | [`interest`], [`assignor`] | which topics a member wants, and which member should own what: pure |
+//! | [`owners`], [`state`] | leads a group from its current assignment to its target, one hand-over at a time: pure |
+//! | [`presence`], [`members`] | the consumers that are members, and the static members that are waited for |
+//! | [`deadlines`], [`shared`], [`table`] | when a member is overdue; one group with its lock; all groups by name |
+//! | [`offsets`], [`offset_store`], [`commit`] | what is committed; the log of it; the one way to commit |
+//! | [`coordinator`] | composes these, in the order of the locks |
+//! | [`membership`], [`expiry`], [`inspect`], [`progress`] | what a consumer, the engine and an administrator do with it |
+//!
+//! The pure parts do no I/O, take no lock, read no clock and call no user code; they take and return
+//! values. The coordinator holds the group's lock for the time of one call. Rebalance callbacks run
+//! between two calls, under no lock.
 
-mod agenda;
 pub(crate) mod assignor;
+pub(crate) mod commit;
 pub(crate) mod coordinator;
+mod deadlines;
 pub(crate) mod expiry;
 pub(crate) mod inspect;
 pub(crate) mod interest;
+pub(crate) mod members;
 pub(crate) mod membership;
+pub(crate) mod offset_store;
 pub(crate) mod offsets;
+pub(crate) mod owners;
+mod presence;
 pub(crate) mod progress;
-mod roster;
+mod shared;
 pub(crate) mod state;
+mod table;

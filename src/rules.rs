@@ -61,14 +61,10 @@ rules! {
     FoundState => "broker::tests::state::row_a14_b16_a_power_cut_at_every_store_point_of_a_clean_up_loses_nothing",
     /// The live entries of an internal segment are copied, and the copies synced, before it goes.
     CleanUpSync => "broker::tests::state::row_a14_b16_a_power_cut_at_every_store_point_of_a_clean_up_loses_nothing",
-    /// A commit returns when its record is synced.
+    /// A commit, and a reset of a group, returns when its record is synced.
     CommitSync => "broker::tests::crash::row_a13_b16_the_last_acknowledged_commit_is_there",
-    /// A commit is published after the records that it speaks of are durable.
+    /// A commit, and a reset, is published after the records that it refers to are durable.
     RecordsBeforeCommit => "broker::tests::crash::row_a13_b16_the_last_acknowledged_commit_is_there",
-    /// A reset of a group returns when its record is synced.
-    ResetSync => "broker::tests::crash::row_b16_the_last_acknowledged_reset_of_a_group_is_there",
-    /// A reset is published after the records that it speaks of are durable.
-    RecordsBeforeReset => "broker::tests::crash::row_b16_the_last_acknowledged_reset_of_a_group_is_there",
     /// A compacted segment is synced before it gets its name.
     CompactedSync => "log::tests::compaction::run::row_a15_a16_a17_a18_a_crash_at_every_point_of_a_compaction_loses_and_revives_nothing",
     /// What retention removes, and what goes on behind it, is durable before the new log start.

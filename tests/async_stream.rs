@@ -102,7 +102,7 @@ fn row_j23_a_stream_whose_failed_partition_is_gone_waits_for_the_next() {
 /// A member was never evicted when its stream had returned `Pending` once and was then forgotten:
 /// it counted as one that waits until it polled again. Its partitions were read by nobody. Rule: a
 /// wake-up that nobody answers starts the time of the eviction.
-// RED: src/group/roster.rs
+// RED: src/group/presence.rs
 //   - if last == WAITING && self.notifier.has_signals() {
 //   + if last == WAITING && false {
 #[test]

@@ -5,16 +5,15 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::Admin;
-use crate::config::{Durability, StartAt, Visibility};
+use crate::config::{StartAt, Visibility};
 use crate::error::{Error, Result};
 use crate::group::assignor::Assignor;
-use crate::group::inspect::GroupView;
-use crate::group::offsets::Committed;
+use crate::group::commit::{Commit, Ready, Wait};
+use crate::group::inspect::{self, GroupView};
 use crate::group::progress::TopicTable;
 pub use crate::group::progress::{GroupOffset, GroupStatus};
-use crate::partition::{PartitionCore, together};
+use crate::partition::PartitionCore;
 use crate::record::{Offsets, TopicPartition};
-use crate::rules::Rule;
 
 /// A consumer group as [`Admin::describe_group`] shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -59,8 +58,8 @@ impl Admin {
         self.run().gate().check_open()?;
         let topics = TopicTable::new(&self.run().live().all());
         let mut infos = Vec::new();
-        for name in self.run().coordinator().group_names() {
-            match self.run().coordinator().view(&name) {
+        for name in inspect::group_names(self.run().coordinator()) {
+            match inspect::view(self.run().coordinator(), &name) {
                 Ok(view) => infos.push(describe(name, view, &topics)),
                 // Gone since its name was read.
                 Err(Error::UnknownGroup(_)) => {}
@@ -78,7 +77,7 @@ impl Admin {
     #[doc(alias = "describeConsumerGroups")]
     pub fn describe_group(&self, name: &str) -> Result<GroupInfo> {
         self.run().gate().check_open()?;
-        let view = self.run().coordinator().view(name)?;
+        let view = inspect::view(self.run().coordinator(), name)?;
         Ok(describe(name.into(), view, &TopicTable::new(&self.run().live().all())))
     }
 
@@ -106,29 +105,17 @@ impl Admin {
     pub fn reset_offsets(&self, group: &str, topic: &str, to: StartAt) -> Result<Offsets> {
         self.run().gate().check_writable()?;
         let topic = self.run().topic(topic)?;
-        let waits = self.run().context().settings.durability == Durability::Sync;
-        let target =
-            |core: &Arc<PartitionCore>| core.check_available().and_then(|()| offset_of(core, to));
-        let targets = topic.partitions.iter().map(target).collect::<Result<Vec<_>>>()?;
-        if waits {
-            let syncs = topic.partitions.iter().map(|core| &**core).zip(targets.iter().copied());
-            let syncs: Vec<_> = syncs.collect();
-            // DURABILITY: as a commit, never ahead of the records that it speaks of.
-            let sync = || together::wait_durable(&syncs).into_iter().collect::<Result<()>>();
-            Rule::RecordsBeforeReset.keep(sync)?;
-        }
-        let (mut offsets, mut changes) = (Offsets::new(), Vec::new());
-        for (core, offset) in topic.partitions.iter().zip(targets) {
-            let (leader_epoch, incarnation) = core.lineage();
-            let committed = Committed { offset, leader_epoch, incarnation };
-            changes.push((&**core, committed));
+        let wait = Wait::at_level(self.run().context().settings.durability);
+        let (mut offsets, mut commits) = (Offsets::new(), Vec::new());
+        for core in &topic.partitions {
+            core.check_available()?;
+            let offset = offset_of(core, to)?;
+            commits.push(Commit::at(core, topic.id, offset));
             offsets.insert(TopicPartition::clone(&core.origin), offset);
         }
-        let coordinator = self.run().coordinator();
-        let end = coordinator.replace_offsets(group, topic.id, &changes)?;
-        if waits {
-            Rule::ResetSync.keep(|| coordinator.offsets_partition().wait_durable(end))?;
-        }
+        let commits = Ready::all(commits, wait)?;
+        let stored = self.run().coordinator().reset(group, &commits)?;
+        stored.settle(wait)?;
         Ok(offsets)
     }
 

@@ -239,7 +239,7 @@ impl Engine {
         }
         flushed?;
         self.expiry.note_last_use();
-        self.coordinator().offsets_partition().flush()?;
+        self.coordinator().offsets().partition().flush()?;
         self.logs.catalog().partition().flush()?;
         self.points.store(&points, &topics)?;
         if users().any(|partition| partition.has_changed()) {

@@ -13,7 +13,7 @@ use super::live_topics::LiveTopics;
 use super::producers::Producers;
 use crate::clock::Moment;
 use crate::error::Result;
-use crate::group::expiry::IdleGroup;
+use crate::group::expiry::{self, IdleGroup};
 use crate::log::retention::RetentionPolicy;
 use crate::sync::{AtomicU64, LockRank, Mutex, Ordering};
 use crate::trace::note;
@@ -98,7 +98,7 @@ impl Expiry {
     pub(super) fn note_last_use(&self) {
         // What is not stored costs a group a part of its time.
         let _ = self.redate(true);
-        let _ = self.logs.coordinator().note_seen(0);
+        let _ = expiry::note_seen(self.logs.coordinator(), 0);
         let _ = self.producers.note_held(0);
     }
 
@@ -112,7 +112,7 @@ impl Expiry {
         for topic in self.live.all() {
             topic.partitions.iter().for_each(|core| core.give_back_checkpoint());
         }
-        let groups = self.logs.coordinator().redate(since, now);
+        let groups = expiry::redate(self.logs.coordinator(), since, now);
         groups.and(self.producers.redate(since, now))?;
         self.clock_set.lock().dated = set_by;
         Ok(())
@@ -120,14 +120,15 @@ impl Expiry {
 
     fn expire_groups(&self) -> Result<()> {
         let every = self.seen_every();
-        self.logs.coordinator().note_seen(every)?;
+        expiry::note_seen(self.logs.coordinator(), every)?;
         let least = self.context.settings.group_expiry.unwrap_or(GROUP_EXPIRY);
         let now = self.logs.clock().millis();
-        for group in self.logs.coordinator().idle_groups(millis(least)) {
+        for group in expiry::idle_groups(self.logs.coordinator(), millis(least)) {
             let Some(expiry) = self.expiry_of(&group) else { continue };
             let (used, is_seen) = group.last_use;
             let expiry = expiry.saturating_add(if is_seen { every } else { 0 });
-            if now.saturating_sub(used) > expiry && self.logs.coordinator().expire(&group)? {
+            if now.saturating_sub(used) > expiry && expiry::expire(self.logs.coordinator(), &group)?
+            {
                 self.groups_expired.fetch_add(1, Ordering::Relaxed);
                 note!(self.context.env.trace, GroupExpired { group: group.name });
             }

@@ -58,7 +58,7 @@ impl InternalLogs {
     }
 
     pub(crate) fn partitions(&self) -> [Arc<PartitionCore>; 3] {
-        let offsets = self.coordinator.offsets_partition();
+        let offsets = self.coordinator.offsets().partition();
         [offsets, self.catalog.partition(), self.local.partition()].map(Arc::clone)
     }
 
@@ -73,7 +73,7 @@ impl InternalLogs {
         partition: &Arc<PartitionCore>,
         may_continue: impl Fn() -> bool,
     ) -> Result<()> {
-        let offsets = &self.coordinator.offsets;
+        let offsets = self.coordinator.offsets().log();
         if Arc::ptr_eq(partition, offsets.partition()) {
             return offsets.clean_up(may_continue);
         }
@@ -88,7 +88,7 @@ impl InternalLogs {
 
     /// Makes the spares again that a full disk has used.
     pub(super) fn recover_reserves(&self) {
-        self.coordinator.offsets.recover_reserve();
+        self.coordinator.offsets().log().recover_reserve();
         self.catalog.recover_reserve();
         self.local.recover_reserve();
     }
@@ -96,7 +96,7 @@ impl InternalLogs {
     /// What is durable of the catalog and of the committed offsets, where that is more than was
     /// stored: without it, rot in their last records would pass for the work of a crash.
     pub(super) fn ends(&self) -> Vec<LocalChange> {
-        let (offsets, catalog) = (self.coordinator.offsets_partition(), self.catalog.partition());
+        let (offsets, catalog) = (self.coordinator.offsets().partition(), self.catalog.partition());
         let ends = [(OFFSETS.1, offsets.durable_end()), (META.1, catalog.durable_end())];
         self.local.read(|local| local.news_of(&ends))
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::engine::Engine;
-use crate::group::inspect::GroupView;
+use crate::group::inspect::{self, GroupView};
 use crate::group::progress::{GroupOffset, GroupStatus, TopicTable};
 use crate::partition::PartitionCore;
 use crate::partition::metrics::PartitionMetrics;
@@ -95,8 +95,8 @@ pub struct GroupMetrics {
 type Seen = HashMap<*const PartitionCore, PartitionMetrics>;
 
 pub(super) fn snapshot(engine: &Engine) -> Metrics {
-    let (rebalances, evictions) = engine.coordinator().totals();
-    let views = engine.coordinator().views();
+    let (rebalances, evictions) = inspect::totals(engine.coordinator());
+    let views = inspect::views(engine.coordinator());
     let mut pinned: HashMap<*const TopicPartition, u64> = HashMap::new();
     for (origin, bytes) in engine.context().env.pinned.by_partition() {
         *pinned.entry(Arc::as_ptr(&origin)).or_default() += bytes;

@@ -53,7 +53,7 @@ pub(crate) fn begin(engine: &Engine, topics: &[TopicEntry]) -> Result<()> {
 pub(crate) fn finish(engine: &Engine, state: Restored) -> Result<()> {
     let _change = engine.gate().begin_change()?;
     engine.logs().local().append_durably(state.local)?;
-    engine.coordinator().offsets.append_durably(state.offsets)?;
+    engine.coordinator().offsets().log().append_durably(state.offsets)?;
     let producers = state.producers.into_iter();
     let producers = producers.map(|(name, entry)| CatalogChange::Producer(name, entry));
     let ids_from = state.ids_from.map(CatalogChange::ProducerIds);

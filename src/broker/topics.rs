@@ -300,7 +300,7 @@ impl Topics {
         self.logs.catalog().partition().flush()?;
         remove_topic_files(&*self.context.env.disk, &self.context.settings.dir.join(name), id)?;
         // DURABILITY: the catalog forgets last; before, whatever is left is found by its intent.
-        self.logs.coordinator().forget_topic(id)?;
+        self.logs.coordinator().offsets().forget_topic(id)?;
         self.logs.local().append_durably(vec![LocalChange::TopicGone(id)])?;
         self.logs.catalog().append_durably(vec![CatalogChange::TopicGone(id)])
     }

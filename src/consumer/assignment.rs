@@ -9,8 +9,9 @@ use super::slot::Slot;
 use super::{Consumer, Role};
 use crate::config::CommitMode;
 use crate::error::{Error, Result};
-use crate::group::coordinator::JoinRequest;
 use crate::group::interest::Interest;
+use crate::group::members::JoinRequest;
+use crate::group::membership::Membership;
 use crate::group::offsets::Committed;
 use crate::record::TopicPartition;
 
@@ -19,7 +20,7 @@ impl Consumer {
     /// it at the first poll.
     pub(super) fn join(&mut self, group: &Arc<str>, request: &JoinRequest) -> Result<()> {
         let run = Arc::clone(&self.run);
-        let member = run.coordinator().join(group, request, &self.notifier)?;
+        let member = Membership::join(run.coordinator(), group, request, &self.notifier)?;
         self.role = Role::Member(member);
         // Before it has any partition: where it begins depends on this.
         self.store_subscription(group, &request.interest)?;
@@ -224,7 +225,7 @@ impl Consumer {
     /// What the group has committed of the slot's partition.
     pub(super) fn committed_of(&self, slot: &Slot) -> Option<Committed> {
         let partition = slot.origin().partition;
-        self.run.coordinator().committed(self.group()?, slot.topic.id, partition)
+        self.run.coordinator().offsets().committed(self.group()?, slot.topic.id, partition)
     }
 
     /// What was missing where partitions were taken over counts from the first poll that reads them.

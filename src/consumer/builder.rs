@@ -11,8 +11,8 @@ use crate::config::{CommitMode, RecoveryPolicy, StartAt, Visibility};
 use crate::error::{Error, Result};
 use crate::format::validate_label;
 use crate::group::assignor::Assignor;
-use crate::group::coordinator::JoinRequest;
 use crate::group::interest::Interest;
+use crate::group::members::JoinRequest;
 use crate::record::TopicPartition;
 
 /// LIMIT: what one poll hands out unless told otherwise: enough to amortise the call, little

@@ -1,18 +1,15 @@
-//! Commits: what is done, made durable in the right order.
+//! Commits: which positions, and when.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::slot::Slot;
 use super::{Consumer, Role};
-use crate::config::{CommitMode, Durability};
+use crate::config::CommitMode;
 use crate::error::{Error, Result};
-use crate::group::coordinator::Commit;
-use crate::group::offsets::Committed;
+use crate::group::commit::{Commit, Ready, Wait};
 use crate::message::Message;
-use crate::partition::together;
 use crate::record::{Offsets, TopicPartition};
-use crate::rules::Rule;
 use crate::steps;
 
 /// What to commit: slots by their place in the list, and the next offset to read of each.
@@ -158,7 +155,8 @@ impl Consumer {
         let partition = partition.into();
         let topic = self.run.topic(&partition.topic)?;
         let Some(group) = self.group() else { return Ok(None) };
-        let committed = self.run.coordinator().committed(group, topic.id, partition.partition);
+        let committed =
+            self.run.coordinator().offsets().committed(group, topic.id, partition.partition);
         Ok(committed.map(|committed| committed.offset))
     }
 
@@ -278,15 +276,7 @@ impl Consumer {
         }
     }
 
-    // ---- the order of things -----------------------------------------------------------------
-
-    /// Publishes commits, and asks for the sync that makes them durable.
-    fn commit_soon(&mut self, positions: &[(usize, u64)], rewinds: Rewinds) -> Result<()> {
-        if self.publish_commits(positions, rewinds)?.is_some() {
-            self.run.coordinator().offsets_partition().sync_soon();
-        }
-        Ok(())
-    }
+    // ---- the commit itself -------------------------------------------------------------------
 
     fn check_commits(&self) -> Result<()> {
         match self.role {
@@ -295,49 +285,48 @@ impl Consumer {
         }
     }
 
-    /// Commits at the broker's level: the records first, then the commit.
+    /// Commits, and waits for the disk where the broker's level does.
     fn commit_durably(&mut self, positions: &[(usize, u64)], rewinds: Rewinds) -> Result<()> {
-        self.check_commits()?;
-        let waits = self.run.context().settings.durability == Durability::Sync;
-        let mut positions = positions.to_vec();
-        let mut failed = Ok(());
-        if waits && Rule::RecordsBeforeCommit.holds() {
-            positions.retain(|&(index, _)| self.slots.get(index).is_some());
-            let mut waits = Vec::with_capacity(positions.len());
-            for &(index, offset) in &positions {
-                if let Some(slot) = self.slots.get(index) {
-                    check_topic(slot)?;
-                    waits.push((&*slot.core, offset.min(slot.core.log_end())));
-                }
-            }
-            // DURABILITY: a commit that survives a power cut which its records do not would make
-            // the group skip whatever gets those offsets next.
-            let mut answers = together::wait_durable(&waits).into_iter();
-            positions.retain(|_| {
-                let durable = answers.next().unwrap_or(Ok(()));
-                let is_durable = durable.is_ok();
-                failed = std::mem::replace(&mut failed, Ok(())).and(durable);
-                is_durable
-            });
-        }
-        let end = self.publish_commits(&positions, rewinds)?;
-        let committed = match end.filter(|_| waits) {
-            Some(end) => {
-                let commits = self.run.coordinator().offsets_partition();
-                Rule::CommitSync.keep(|| commits.wait_durable(end))
-            }
-            None => Ok(()),
-        };
-        failed.and(committed)
+        self.commit_in_order(
+            positions,
+            rewinds,
+            Wait::at_level(self.run.context().settings.durability),
+        )
     }
 
-    /// Stores commits, all or none. Returns the end of the offsets log behind them, if any.
-    fn publish_commits(
+    /// Commits without waiting for the disk.
+    fn commit_soon(&mut self, positions: &[(usize, u64)], rewinds: Rewinds) -> Result<()> {
+        self.commit_in_order(positions, rewinds, Wait::No)
+    }
+
+    /// Commits all or none, but for partitions whose records cannot be made durable.
+    fn commit_in_order(
         &mut self,
         positions: &[(usize, u64)],
         rewinds: Rewinds,
-    ) -> Result<Option<u64>> {
+        wait: Wait,
+    ) -> Result<()> {
         self.check_commits()?;
+        let (ready, failed) = Ready::each(self.commits(positions, rewinds)?, wait);
+        if ready.is_empty() {
+            return failed;
+        }
+        let stored = match &self.role {
+            Role::Reader => return Err(no_commits()),
+            Role::Standalone(group) => self.run.coordinator().commit(group, &ready)?,
+            Role::Member(member) => member.commit(&ready)?,
+        };
+        let done = ready.iter().map(|it| (self.index_of(it.partition), it.committed.offset));
+        for (index, offset) in done.collect::<Vec<_>>() {
+            if let Some(slot) = index.ok().and_then(|index| self.slots.get_mut(index)) {
+                slot.note_commit(offset, rewinds == Rewinds::OnPurpose);
+            }
+        }
+        failed.and(stored.settle(wait))
+    }
+
+    /// The commits of these positions, checked.
+    fn commits(&self, positions: &[(usize, u64)], rewinds: Rewinds) -> Result<Vec<Commit<'_>>> {
         let mut commits = Vec::with_capacity(positions.len());
         for &(index, offset) in positions {
             let Some(slot) = self.slots.get(index) else { continue };
@@ -352,26 +341,10 @@ impl Consumer {
             if rewinds == Rewinds::AfterSeek && offset < slot.floor {
                 continue;
             }
-            let (leader_epoch, incarnation) = slot.core.lineage();
-            let committed = Committed { offset, leader_epoch, incarnation };
-            let (partition, core) = (slot.origin(), &*slot.core);
-            let (topic, epoch) = (slot.topic.id, slot.epoch);
-            commits.push(Commit { partition, topic, core, committed, epoch });
+            let commit = Commit::at(&slot.core, slot.topic.id, offset);
+            commits.push(Commit { partition: slot.origin(), epoch: slot.epoch, ..commit });
         }
-        if commits.is_empty() {
-            return Ok(None);
-        }
-        let end = match &self.role {
-            Role::Reader => return Err(no_commits()),
-            Role::Standalone(group) => self.run.coordinator().commit(group, &commits)?,
-            Role::Member(member) => member.commit(&commits)?,
-        };
-        for &(index, offset) in positions {
-            if let Some(slot) = self.slots.get_mut(index) {
-                slot.note_commit(offset, rewinds == Rewinds::OnPurpose);
-            }
-        }
-        Ok(Some(end))
+        Ok(commits)
     }
 
     pub(super) fn group(&self) -> Option<&Arc<str>> {

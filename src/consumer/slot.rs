@@ -10,7 +10,7 @@ use super::{Gap, Settings};
 use crate::config::{StartAt, Visibility};
 use crate::error::{Corruption, Error, Result};
 use crate::group::offsets::Committed;
-use crate::group::state::OwnershipEpoch;
+use crate::group::owners::OwnershipEpoch;
 use crate::log::cursor::{Cursor, FetchLimits, Fetched};
 use crate::message::Message;
 use crate::partition::PartitionCore;

@@ -10,13 +10,11 @@ use std::sync::Arc;
 
 use super::slot::place_of;
 use super::{Consumer, Role};
-use crate::config::{Durability, StartAt};
+use crate::config::StartAt;
 use crate::error::{Error, Result};
-use crate::group::coordinator::Commit;
+use crate::group::commit::{Commit, Ready, Wait};
 use crate::group::interest::{Interest, Wanted};
-use crate::group::offsets::Committed;
 use crate::partition::PartitionCore;
-use crate::rules::Rule;
 use crate::topic::TopicShared;
 
 impl Consumer {
@@ -28,12 +26,13 @@ impl Consumer {
             return Ok(());
         }
         loop {
-            let new = self.run.coordinator().new_subscriptions(group, interest);
+            let new = self.run.coordinator().offsets().new_subscriptions(group, interest);
             if new.is_empty() {
                 return Ok(());
             }
             let topics = self.topics_of(group, &new);
-            let Ok(starts) = self.starts(group, &topics) else { return Ok(()) };
+            let starts = self.starts(group, &topics).and_then(|it| Ready::all(it, self.wait()));
+            let Ok(starts) = starts else { return Ok(()) };
             match self.subscribe(group, &new, &starts) {
                 // Another member was quicker, or a topic is gone: what is left is looked at again.
                 Err(Error::Rebalanced | Error::UnknownTopic(_)) => {}
@@ -46,8 +45,8 @@ impl Consumer {
 
     /// The topics that the group reads by these subscriptions and by no earlier one.
     fn topics_of(&self, group: &str, new: &[Wanted]) -> Vec<Arc<TopicShared>> {
-        let coordinator = self.run.coordinator();
-        let is_new = |topic: &Arc<TopicShared>| !coordinator.has_subscribed_to(group, &topic.name);
+        let offsets = self.run.coordinator().offsets();
+        let is_new = |topic: &Arc<TopicShared>| !offsets.has_subscribed_to(group, &topic.name);
         if let [Wanted::Name(name)] = new {
             return self.run.topic(name).into_iter().filter(is_new).collect();
         }
@@ -63,42 +62,29 @@ impl Consumer {
             topics.iter().flat_map(|it| it.partitions.iter().map(move |core| (it, core)))
         {
             let number = core.origin.partition;
-            let is_committed = self.run.coordinator().committed(group, topic.id, number).is_some();
+            let is_committed =
+                self.run.coordinator().offsets().committed(group, topic.id, number).is_some();
             // Of one that is unavailable the ends are not known: it is read from 0 if it comes back.
             if is_committed || !core.is_available() {
                 continue;
             }
             let offset = self.start_of(core)?;
             if offset > 0 {
-                let (leader_epoch, incarnation) = core.lineage();
-                let committed = Committed { offset, leader_epoch, incarnation };
-                let (partition, core) = (&*core.origin, &**core);
-                starts.push(Commit { partition, topic: topic.id, core, committed, epoch: None });
+                starts.push(Commit::at(core, topic.id, offset));
             }
         }
         Ok(starts)
     }
 
     fn start_of(&self, core: &PartitionCore) -> Result<u64> {
-        let offset =
-            place_of(core, self.settings.start, core.log_start(), self.settings.visibility)?;
-        if self.waits_for_disk() && Rule::RecordsBeforeCommit.holds() {
-            // DURABILITY: as any commit, never ahead of the records that it speaks of.
-            core.wait_durable(offset)?;
-        }
-        Ok(offset)
+        place_of(core, self.settings.start, core.log_start(), self.settings.visibility)
     }
 
-    fn subscribe(&self, group: &Arc<str>, new: &[Wanted], starts: &[Commit<'_>]) -> Result<()> {
-        let coordinator = self.run.coordinator();
-        let end = coordinator.subscribe(group, new, starts)?;
-        if self.waits_for_disk() && self.must_keep_start() {
-            // DURABILITY: without it a power cut would move the start behind records that were
-            // acknowledged since.
-            return Rule::CommitSync.keep(|| coordinator.offsets_partition().wait_durable(end));
-        }
-        coordinator.offsets_partition().sync_soon();
-        Ok(())
+    /// Stores the subscriptions and their starts. Durable on return where a power cut would move
+    /// the start behind records that were acknowledged since.
+    fn subscribe(&self, group: &Arc<str>, new: &[Wanted], starts: &Ready<'_>) -> Result<()> {
+        let stored = self.run.coordinator().subscribe(group, new, starts)?;
+        stored.settle(if self.must_keep_start() { self.wait() } else { Wait::No })
     }
 
     /// Whether `start` means another place as the log grows.
@@ -106,14 +92,16 @@ impl Consumer {
         self.settings.start != StartAt::Earliest
     }
 
-    fn waits_for_disk(&self) -> bool {
-        self.run.context().settings.durability == Durability::Sync
+    fn wait(&self) -> Wait {
+        Wait::at_level(self.run.context().settings.durability)
     }
 
     /// Whether the group has begun to read this topic. Only members have subscriptions.
     pub(super) fn has_subscribed_to(&self, topic: &str) -> bool {
         match &self.role {
-            Role::Member(member) => self.run.coordinator().has_subscribed_to(member.group(), topic),
+            Role::Member(member) => {
+                self.run.coordinator().offsets().has_subscribed_to(member.group(), topic)
+            }
             _ => false,
         }
     }

@@ -1,6 +1,6 @@
-//! Groups that nobody uses any more: when each was used last, and its end.
+//! Groups that are not used any more: when each was used last, and its end.
 //!
-//! Owns: which groups are idle, and the records of when one had a member. Must not know: topics and
+//! Pure functions over the groups and the offsets log of a coordinator. Must not know: topics and
 //! how long they keep records, by which the engine decides when a group has expired.
 //!
 //! A group is in use while it has a member, live or waited for, and whenever it commits. Commits
@@ -8,12 +8,11 @@
 //! it has, and once it has none.
 
 use std::collections::BTreeSet;
-use std::mem;
 use std::sync::Arc;
 
-use super::coordinator::{Coordinator, Groups};
+use super::coordinator::Coordinator;
+use super::offset_store::OffsetStore;
 use super::offsets::OffsetChange;
-use super::roster::Roster;
 use crate::clock::Moment;
 use crate::error::{Error, Result};
 use crate::format::TopicId;
@@ -32,123 +31,115 @@ pub(crate) struct IdleGroup {
     pub(crate) topics: BTreeSet<TopicId>,
 }
 
-impl Coordinator {
-    /// A group has nobody left. When its last member left is recorded by the next look.
-    pub(super) fn forget(&self, groups: &mut Groups, name: &Arc<str>, roster: &Roster) {
-        groups.forget(name, roster);
-        if self.offsets.read(|offsets| offsets.keeps(name)) {
-            groups.left.insert(Arc::clone(name));
-        }
-    }
-
-    /// Records that groups have members, unless it was recorded less than `every` milliseconds ago,
-    /// that groups had some until now, and that those are in use of which it is not known.
-    pub(crate) fn note_seen(&self, every: u64) -> Result<()> {
-        let now = self.offsets.partition().clock().millis();
-        let mut groups = self.groups.lock();
-        let left = mem::take(&mut groups.left);
-        let mut seen: BTreeSet<_> = groups.by_name.keys().cloned().collect();
-        drop(groups);
-        self.offsets.read(|offsets| {
-            seen.retain(|name| {
-                let (used, _) = offsets.last_use(name);
-                offsets.keeps(name) && used.saturating_add(every) <= now
-            });
+/// Records that groups have members, unless it was recorded less than `every` milliseconds ago,
+/// that groups had some until now, and that those are in use of which it is not known.
+pub(crate) fn note_seen(coordinator: &Coordinator, every: u64) -> Result<()> {
+    let store = coordinator.offsets();
+    let now = store.partition().clock().millis();
+    let mut groups = coordinator.groups();
+    let (ended, mut seen) = (groups.take_ended(), groups.names());
+    drop(groups);
+    store.log().read(|offsets| {
+        seen.retain(|name| {
+            let (used, _) = offsets.last_use(name);
+            offsets.has_group(name) && used.saturating_add(every) <= now
         });
-        seen.extend(left.iter().cloned());
-        seen.extend(self.of_unknown_age(GROUPS_PER_LOOK));
-        let seen = seen.into_iter().map(OffsetChange::GroupSeen).collect::<Vec<_>>();
-        if seen.is_empty() {
-            return Ok(());
-        }
-        let stored = self.offsets.append(seen);
-        if stored.is_err() {
-            self.groups.lock().left.extend(left);
-        }
-        stored.map(drop)
+    });
+    seen.extend(ended.iter().cloned());
+    seen.extend(of_unknown_age(store, GROUPS_PER_LOOK));
+    let seen = seen.into_iter().map(OffsetChange::GroupSeen).collect::<Vec<_>>();
+    if seen.is_empty() {
+        return Ok(());
     }
+    let stored = store.log().append(seen);
+    if stored.is_err() {
+        coordinator.groups().return_ended(ended);
+    }
+    stored.map(drop)
+}
 
-    /// Records again when the groups were used that were in this run, which began at `since`: the
-    /// wall clock is another than it was then.
-    pub(crate) fn redate(&self, since: u64, now: Moment) -> Result<()> {
-        let mut used = Vec::new();
-        self.for_each_group(|name, (at, _), _| {
-            if at >= since {
-                used.push((OffsetChange::GroupSeen(Arc::clone(name)), Moment::used(at, now)));
+/// Records again when the groups were used that were in this run, which began at `since`: the
+/// wall clock is another than it was then.
+pub(crate) fn redate(coordinator: &Coordinator, since: u64, now: Moment) -> Result<()> {
+    let store = coordinator.offsets();
+    let mut used = Vec::new();
+    for_each_group(store, |name, (at, _), _| {
+        if at >= since {
+            used.push((OffsetChange::GroupSeen(Arc::clone(name)), Moment::used(at, now)));
+        }
+    });
+    for part in used.chunks(GROUPS_PER_LOOK) {
+        store.log().append_dated(part.to_vec())?;
+        store.tidy();
+    }
+    Ok(())
+}
+
+/// Groups whose commits are of an earlier version, which did not store when they were made.
+fn of_unknown_age(store: &OffsetStore, count: usize) -> Vec<Arc<str>> {
+    let mut unknown = Vec::new();
+    for_each_group(store, |name, (used, _), _| {
+        if used == 0 && unknown.len() < count {
+            unknown.push(Arc::clone(name));
+        }
+    });
+    unknown
+}
+
+/// Groups without members that were not used for more than `idle` milliseconds.
+pub(crate) fn idle_groups(coordinator: &Coordinator, idle: u64) -> Vec<IdleGroup> {
+    let store = coordinator.offsets();
+    let now = store.partition().clock().millis();
+    let mut found = Vec::new();
+    for_each_group(store, |name, last_use, topics| {
+        if last_use.0 > 0 && now.saturating_sub(last_use.0) > idle {
+            found.push(IdleGroup { name: Arc::clone(name), last_use, topics: topics() });
+        }
+    });
+    let groups = coordinator.groups();
+    found.retain(|it| !groups.contains(&it.name));
+    found
+}
+
+/// Looks at all groups, a few at a time.
+fn for_each_group(
+    store: &OffsetStore,
+    mut look: impl FnMut(&Arc<str>, (u64, bool), &dyn Fn() -> BTreeSet<TopicId>),
+) {
+    let mut last: Option<Arc<str>> = None;
+    loop {
+        let names = store.log().read(|offsets| {
+            let names = offsets.groups_behind(last.as_ref(), GROUPS_PER_LOOK);
+            for name in &names {
+                let topics = || {
+                    let offsets = offsets.of_group(name).into_iter();
+                    offsets.flat_map(|it| it.keys().map(|(topic, _)| *topic)).collect()
+                };
+                look(name, offsets.last_use(name), &topics);
             }
+            names
         });
-        for part in used.chunks(GROUPS_PER_LOOK) {
-            self.offsets.append_dated(part.to_vec())?;
-            self.tidy_offsets();
-        }
-        Ok(())
+        let Some(name) = names.last() else { return };
+        last = Some(Arc::clone(name));
     }
+}
 
-    /// Groups whose commits are of an earlier version, which did not store when they were made.
-    fn of_unknown_age(&self, count: usize) -> Vec<Arc<str>> {
-        let mut unknown = Vec::new();
-        self.for_each_group(|name, (used, _), _| {
-            if used == 0 && unknown.len() < count {
-                unknown.push(Arc::clone(name));
-            }
-        });
-        unknown
+/// Forgets a group that is idle, unless it has been used meanwhile. False if it has.
+pub(crate) fn expire(coordinator: &Coordinator, group: &IdleGroup) -> Result<bool> {
+    let groups = coordinator.groups();
+    if groups.contains(&group.name) {
+        return Ok(false);
     }
-
-    /// Groups without members that were not used for more than `idle` milliseconds.
-    pub(crate) fn idle_groups(&self, idle: u64) -> Vec<IdleGroup> {
-        let now = self.offsets.partition().clock().millis();
-        let mut found = Vec::new();
-        self.for_each_group(|name, last_use, topics| {
-            if last_use.0 > 0 && now.saturating_sub(last_use.0) > idle {
-                found.push(IdleGroup { name: Arc::clone(name), last_use, topics: topics() });
-            }
-        });
-        let groups = self.groups.lock();
-        found.retain(|it| !groups.by_name.contains_key(&it.name));
-        found
+    let mut is_used = false;
+    let gone = vec![OffsetChange::GroupGone(Arc::clone(&group.name))];
+    let stored = coordinator.offsets().log().append_if(gone, |offsets| {
+        is_used = offsets.last_use(&group.name) != group.last_use;
+        if is_used { Err(Error::UnknownGroup(group.name.as_ref().to_owned())) } else { Ok(()) }
+    });
+    drop(groups);
+    if is_used {
+        return Ok(false);
     }
-
-    /// Looks at all groups, a few at a time.
-    fn for_each_group(
-        &self,
-        mut look: impl FnMut(&Arc<str>, (u64, bool), &dyn Fn() -> BTreeSet<TopicId>),
-    ) {
-        let mut last: Option<Arc<str>> = None;
-        loop {
-            let names = self.offsets.read(|offsets| {
-                let names = offsets.groups_behind(last.as_ref(), GROUPS_PER_LOOK);
-                for name in &names {
-                    let topics = || {
-                        let offsets = offsets.of_group(name).into_iter();
-                        offsets.flat_map(|it| it.keys().map(|(topic, _)| *topic)).collect()
-                    };
-                    look(name, offsets.last_use(name), &topics);
-                }
-                names
-            });
-            let Some(name) = names.last() else { return };
-            last = Some(Arc::clone(name));
-        }
-    }
-
-    /// Forgets a group that is idle, unless it has been used meanwhile. False if it has.
-    pub(crate) fn expire(&self, group: &IdleGroup) -> Result<bool> {
-        let groups = self.groups.lock();
-        if groups.by_name.contains_key(&group.name) {
-            return Ok(false);
-        }
-        let mut is_used = false;
-        let gone = vec![OffsetChange::GroupGone(Arc::clone(&group.name))];
-        let stored = self.offsets.append_if(gone, |offsets| {
-            is_used = offsets.last_use(&group.name) != group.last_use;
-            if is_used { Err(Error::UnknownGroup(group.name.as_ref().to_owned())) } else { Ok(()) }
-        });
-        drop(groups);
-        if is_used {
-            return Ok(false);
-        }
-        self.tidy_offsets();
-        stored.map(|_| true)
-    }
+    coordinator.offsets().tidy();
+    stored.map(|_| true)
 }

@@ -1,4 +1,4 @@
-//! A consumer's place in its group.
+//! A consumer's membership in its group.
 //!
 //! Owns: what one member may ask and say. Must not know: what a consumer does with its partitions.
 //! Every call takes the group's lock for as long as a few look-ups and at most one append take, and
@@ -8,26 +8,51 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::assignor::MemberId;
-use super::coordinator::{Commit, Coordinator, Permit};
-use super::roster::{Group, Holder, Presence, Roster};
-use super::state::{OwnershipEpoch, PollChange};
+use super::commit::{self, Commit, Permit, Ready, Stored};
+use super::coordinator::Coordinator;
+use super::members::{Holder, JoinRequest, Members};
+use super::owners::OwnershipEpoch;
+use super::presence::Presence;
+use super::shared::Group;
+use super::state::PollChange;
 use crate::error::{Error, Result};
+use crate::partition::waiters::Notifier;
 use crate::record::TopicPartition;
 use crate::sync::MutexGuard;
 
-/// A place in a group. Dropping it leaves the group at once; a static member's partitions then
-/// wait for it.
+/// Dropping it leaves the group at once; a static member's partitions then wait for it.
 pub(crate) struct Membership {
-    pub(super) coordinator: Arc<Coordinator>,
-    pub(super) group: Arc<Group>,
-    pub(super) member: MemberId,
-    pub(super) presence: Arc<Presence>,
-    pub(super) holder: Option<Holder>,
+    coordinator: Arc<Coordinator>,
+    group: Arc<Group>,
+    member: MemberId,
+    presence: Arc<Presence>,
+    holder: Option<Holder>,
 }
 
 impl Membership {
+    /// Becomes a member of a group.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] when the live members use another assignor; [`Error::Closed`].
+    pub(crate) fn join(
+        coordinator: &Arc<Coordinator>,
+        group: &Arc<str>,
+        request: &JoinRequest,
+        notifier: &Arc<Notifier>,
+    ) -> Result<Self> {
+        let (group, joined) = coordinator.join(group, request, notifier)?;
+        Ok(Self {
+            coordinator: Arc::clone(coordinator),
+            group,
+            member: joined.member,
+            presence: joined.presence,
+            holder: joined.holder,
+        })
+    }
+
     pub(crate) fn group(&self) -> &Arc<str> {
-        &self.group.name
+        self.group.name()
     }
 
     /// Says that the member is there, and looks whether others are not.
@@ -36,7 +61,7 @@ impl Membership {
         let now = self.coordinator.now();
         self.presence.polled(now);
         if now >= self.group.look_at() {
-            self.coordinator.sweep(&self.group, now);
+            self.coordinator.evict_overdue_of(&self.group, now);
         }
     }
 
@@ -45,7 +70,7 @@ impl Membership {
         self.presence.waits();
     }
 
-    /// Whether [`poll`](Self::poll) would have anything to say.
+    /// Whether [`poll`](Self::poll) would have anything to report.
     #[inline]
     pub(crate) fn needs_attention(&self) -> bool {
         self.presence.needs_attention()
@@ -57,94 +82,89 @@ impl Membership {
     ///
     /// [`Error::Fenced`] when a newer consumer has taken the instance id.
     pub(crate) fn poll(&self) -> Result<PollChange> {
-        let mut roster = self.lock()?;
-        self.coordinator.catch_up(&mut roster);
-        let change = roster.state.poll(self.member).map_err(|_| Error::Rebalanced)?;
+        let mut members = self.lock()?;
+        self.coordinator.catch_up(&mut members);
+        let change = members.poll(self.member)?;
         if !change.assign.is_empty() || !change.lost.is_empty() {
-            self.store_holder(&roster);
+            self.store_holder(&members);
         }
-        self.release(roster);
+        self.release(members);
         self.tidy();
         Ok(change)
     }
 
     /// Takes part again, after an eviction.
     pub(crate) fn rejoin(&self) -> Result<()> {
-        let mut roster = self.lock()?;
-        self.coordinator.catch_up(&mut roster);
-        roster.state.rejoin(self.member).map_err(|_| Error::Rebalanced)?;
-        if let Some(member) = roster.live.get_mut(&self.member) {
-            member.is_evicted = false;
-        }
+        let mut members = self.lock()?;
+        self.coordinator.catch_up(&mut members);
+        members.rejoin(self.member)?;
         // It polls now, and an eviction made `look_at` pass it over.
         self.group.note_deadline(0);
-        self.release(roster);
+        self.release(members);
         self.coordinator.deadline_noted();
         Ok(())
     }
 
     /// The partitions are given up: nothing of them is read or committed any more.
     pub(crate) fn revoked(&self, partitions: &[TopicPartition]) -> Result<()> {
-        let mut roster = self.lock()?;
-        roster.state.revoked(self.member, partitions).map_err(|_| Error::Rebalanced)?;
-        self.store_holder(&roster);
-        self.release(roster);
+        let mut members = self.lock()?;
+        members.revoked(self.member, partitions)?;
+        self.store_holder(&members);
+        self.release(members);
         self.tidy();
         Ok(())
     }
 
     pub(crate) fn epoch_of(&self, partition: &TopicPartition) -> Option<OwnershipEpoch> {
-        self.group.roster.lock().state.owns(self.member, partition)
+        self.group.lock().state().owners().epoch_of(self.member, partition)
     }
 
-    /// Stores commits, all or none: none when one of the partitions is not this member's any more.
-    pub(crate) fn commit(&self, commits: &[Commit<'_>]) -> Result<u64> {
-        let roster = self.lock()?;
-        let owned = |commit: &Commit<'_>| {
-            commit
-                .epoch
-                .is_some_and(|epoch| roster.state.may_commit(self.member, commit.partition, epoch))
+    /// Stores commits, all or none: none when one of the partitions is not this member's any more,
+    /// or not under the ownership under which it read what it wants to commit.
+    pub(crate) fn commit(&self, commits: &Ready<'_>) -> Result<Stored<'_>> {
+        let members = self.lock()?;
+        let owners = members.state().owners();
+        let is_owned = |commit: &Commit<'_>| {
+            commit.epoch.is_some() && owners.epoch_of(self.member, commit.partition) == commit.epoch
         };
-        if !commits.iter().all(owned) {
+        if !commits.iter().all(is_owned) {
             return Err(Error::Rebalanced);
         }
-        let permit = Permit::Owner { _roster: roster };
-        let result = self.coordinator.append_commits(&self.group.name, commits, permit);
-        self.coordinator.tidy_offsets();
-        result
+        let permit = Permit::Owner { _members: members };
+        let offsets = self.coordinator.offsets();
+        let stored = commit::store(offsets, self.group.name(), commits, permit);
+        offsets.tidy();
+        stored
     }
 
     /// The group's lock, unless the member was fenced.
-    fn lock(&self) -> Result<MutexGuard<'_, Roster>> {
-        let roster = self.group.roster.lock();
+    fn lock(&self) -> Result<MutexGuard<'_, Members>> {
+        let members = self.group.lock();
         match (self.presence.fenced_by(), &self.holder) {
             (Some(current), Some(Holder { instance, epoch })) => {
                 Err(Error::Fenced { id: instance.as_ref().to_owned(), epoch: *epoch, current })
             }
-            _ => Ok(roster),
+            _ => Ok(members),
         }
     }
 
-    /// Releases the lock, then wakes whom the change concerns.
-    fn release(&self, mut roster: MutexGuard<'_, Roster>) {
-        let wakeups = roster.take_wakeups();
-        roster.note_events(&self.group.name, self.coordinator.trace());
-        self.presence.set_attention(roster.state.needs_attention(self.member));
-        drop(roster);
-        wakeups.call();
-        self.coordinator.trace().deliver();
+    /// Releases the lock, then wakes the members that the change concerns.
+    fn release(&self, members: MutexGuard<'_, Members>) {
+        self.presence.set_attention(members.state().needs_attention(self.member));
+        self.coordinator.release(&self.group, members, None);
     }
 
     /// After [`store_holder`](Self::store_holder), when the lock is released.
     fn tidy(&self) {
         if self.holder.is_some() {
-            self.coordinator.tidy_offsets();
+            self.coordinator.offsets().tidy();
         }
     }
 
-    fn store_holder(&self, roster: &Roster) {
+    fn store_holder(&self, members: &Members) {
         if let Some(holder) = &self.holder {
-            self.coordinator.store_static(&self.group.name, &holder.instance, roster);
+            let record = members.static_record(&holder.instance);
+            self.coordinator.offsets().store_static(self.group.name(), &holder.instance, record);
         }
     }
 }
@@ -152,7 +172,7 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         // A forked child's copy of a member: the member itself lives in the parent.
-        if self.coordinator.offsets_partition().check_process().is_err() {
+        if self.coordinator.offsets().partition().check_process().is_err() {
             return;
         }
         let instance = self.holder.as_ref().map(|holder| &holder.instance);
@@ -163,7 +183,7 @@ impl Drop for Membership {
 impl fmt::Debug for Membership {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Membership")
-            .field("group", &self.group.name)
+            .field("group", self.group.name())
             .field("member", &self.member)
             .finish_non_exhaustive()
     }

@@ -143,11 +143,6 @@ impl OffsetsState {
         (committed.max(seen), seen > committed)
     }
 
-    /// Whether anything is kept of a group that can expire.
-    pub(crate) fn keeps(&self, group: &str) -> bool {
-        self.groups.contains_key(group) || self.subscriptions.contains_key(group)
-    }
-
     /// The next groups behind one, in their order, of which anything is kept that can expire.
     pub(crate) fn groups_behind(&self, group: Option<&Arc<str>>, count: usize) -> Vec<Arc<str>> {
         let from = group.map_or(Bound::Unbounded, Bound::Excluded);

@@ -1,22 +1,22 @@
-//! A group's state: who is in it, who owns which partition, and who should.
+//! A group's state: its members, and the hand-over of partitions between them.
 //!
-//! Owns the hand-over: a partition goes from one member to the next through the moment in which
-//! nobody owns it. Must not know time, threads, offsets or callbacks: the coordinator calls it
-//! under the group's lock, runs callbacks between two calls without the lock, and looks at its
-//! clock itself (and then calls [`GroupState::evict`]).
+//! Owns: the members and what each has yet to hear. A partition goes from one member to the next
+//! through the moment in which nobody owns it; [`owners`](super::owners) has the partitions. Must
+//! not know: time, threads, offsets or callbacks. The coordinator calls it under the group's lock,
+//! and has looked at the clock before (and then calls [`GroupState::sweep`]).
 //!
-//! 1. A partition has at most one owner: there is one place for the owner's name.
+//! 1. A partition has at most one owner.
 //! 2. Ownership begins only in [`poll`](GroupState::poll) of the new owner, and only when nobody
 //!    owns the partition; it ends only by [`revoked`](GroupState::revoked),
 //!    [`leave`](GroupState::leave), [`stay_away`](GroupState::stay_away),
-//!    [`evict`](GroupState::evict) or with the partition itself.
+//!    [`sweep`](GroupState::sweep) or with the partition itself.
 //! 3. Each beginning takes a new ownership epoch, greater than any before it in this group; while
 //!    ownership lasts its epoch does not change, however many rebalances pass.
 //! 4. A plan is made whenever members or subscriptions change, and, once topics have changed, when
 //!    the group is next [looked at](GroupState::catch_up), be it that a thousand of them have. Each
 //!    plan has a greater generation. Owners follow it at their own polls; nobody waits for anybody
 //!    else.
-//! 5. A member whose poll would have something to tell
+//! 5. A member whose poll would have something to report
 //!    [`needs_attention`](GroupState::needs_attention), and when that comes up it is among the
 //!    next [`take_wakeups`](GroupState::take_wakeups), unless it polls first.
 //! 6. A member that is away owns nothing and has its part in every plan: what is planned for it
@@ -29,14 +29,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;
 
-use super::assignor::{Assignment, Assignor, MemberId, Subscription};
+use super::assignor::{Assignor, MemberId, Subscription};
 use super::interest::{Interest, Topics};
+use super::owners::Owners;
 use crate::record::TopicPartition;
-use crate::steps;
-
-/// One ownership of one partition by one member, from its assignment to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct OwnershipEpoch(u64);
 
 /// The member is not in the group: it never joined, or it left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -62,11 +58,12 @@ pub(crate) enum JoinOutcome {
 pub(crate) struct PollChange {
     /// The generation of the plan that `revoke` and `assign` follow.
     pub(crate) generation: u64,
-    /// The member was evicted and gets nothing until it joins again. Told until it does.
+    /// The member was evicted and gets nothing until it joins again. Reported until it does.
     pub(crate) is_evicted: bool,
-    /// Was owned and is not any more, without having been asked: too late to commit. Told once.
+    /// Was owned and is not any more, without having been asked: too late to commit. Reported
+    /// once.
     pub(crate) lost: Vec<TopicPartition>,
-    /// Still owned, and to be given up: the moment to commit. Told at each poll until
+    /// Still owned, and to be given up: the moment to commit. Reported at each poll until
     /// [`GroupState::revoked`] confirms it.
     pub(crate) revoke: Vec<TopicPartition>,
     /// Owned from now on. Empty while there is anything to revoke, so that a callback hears of the
@@ -81,13 +78,10 @@ pub(crate) struct GroupState {
     members: BTreeMap<MemberId, Member>,
     /// All topics there are, shared with all other groups.
     known: Arc<Topics>,
-    /// Whether topics of the group have changed since the last plan. Each live member has been
-    /// told to poll then.
+    /// Whether topics of the group have changed since the last plan. Each live member was woken then.
     is_behind: bool,
-    /// For each known topic that a member reads, one for each partition.
-    places: BTreeMap<Arc<str>, Vec<Place>>,
+    owners: Owners,
     generation: u64,
-    last_epoch: OwnershipEpoch,
     /// Members with something to do that have not polled since it came up.
     wakeups: BTreeSet<MemberId>,
 }
@@ -98,9 +92,9 @@ struct Member {
     /// What the interest means with the topics that are known now.
     subscription: Subscription,
     presence: Presence,
-    /// What was taken away and has not been told yet.
+    /// What was taken away and has not been reported yet.
     lost: BTreeSet<TopicPartition>,
-    /// Whether a poll has anything to tell: a flag, so that asking costs nothing.
+    /// Whether a poll has anything to report: a flag, so that asking costs nothing.
     needs_attention: bool,
 }
 
@@ -114,28 +108,6 @@ enum Presence {
     Evicted,
 }
 
-/// A partition's owner, and who should be. At rest the two are the same.
-#[derive(Debug, Clone, Copy, Default)]
-struct Place {
-    owner: Option<(MemberId, OwnershipEpoch)>,
-    planned: Option<MemberId>,
-}
-
-impl Place {
-    fn is_owned_by(&self, member: MemberId) -> bool {
-        self.owner.is_some_and(|(owner, _)| owner == member)
-    }
-
-    /// Whose poll brings the place closer to the plan: the owner's that should give it up, else
-    /// that of the member it waits for.
-    fn due(&self) -> Option<MemberId> {
-        match self.owner {
-            Some((owner, _)) => (self.planned != Some(owner)).then_some(owner),
-            None => self.planned,
-        }
-    }
-}
-
 impl GroupState {
     /// A group without members and topics.
     pub(crate) fn new(assignor: Assignor) -> Self {
@@ -144,11 +116,19 @@ impl GroupState {
             members: BTreeMap::new(),
             known: Arc::default(),
             is_behind: false,
-            places: BTreeMap::new(),
+            owners: Owners::new(),
             generation: 0,
-            last_epoch: OwnershipEpoch(0),
             wakeups: BTreeSet::new(),
         }
+    }
+
+    pub(crate) fn assignor(&self) -> Assignor {
+        self.assignor
+    }
+
+    /// Which member owns which partition.
+    pub(crate) fn owners(&self) -> &Owners {
+        &self.owners
     }
 
     /// How partitions are shared from the next plan on.
@@ -170,7 +150,7 @@ impl GroupState {
         outcome
     }
 
-    /// Puts a member in its place, without a plan.
+    /// Adds or changes a member, without a plan.
     fn admit(&mut self, id: MemberId, interest: Interest, presence: Presence) {
         // Equal interests share one set, which the assignor then looks at once.
         let equal = self.members.values().find(|member| *member.interest == interest);
@@ -190,7 +170,7 @@ impl GroupState {
             self.members.insert(id, member);
         }
         if is_new {
-            self.make_places();
+            self.grow_owners();
         }
     }
 
@@ -209,9 +189,7 @@ impl GroupState {
         for (id, interest, held) in members {
             self.admit(id, interest, Presence::Away);
             for partition in held {
-                if let Some(place) = self.place_mut(&partition) {
-                    place.planned = Some(id);
-                }
+                self.owners.set_target(&partition, id);
             }
         }
         self.plan();
@@ -234,9 +212,9 @@ impl GroupState {
         }
         member.presence = Presence::Away;
         member.lost.clear();
-        self.free_all_of(id);
+        self.owners.release_all(id);
         // Not a new plan: what had been planned for others is theirs now, and nothing else moves.
-        self.tell_who_is_due();
+        self.wake_members_that_are_due();
         Ok(())
     }
 
@@ -259,7 +237,7 @@ impl GroupState {
         if self.members.get(&id).is_none_or(|member| member.presence == Presence::Evicted) {
             return false;
         }
-        let freed = self.free_all_of(id);
+        let freed = self.owners.release_all(id);
         if let Some(member) = self.members.get_mut(&id) {
             member.presence = Presence::Evicted;
             member.lost.extend(freed);
@@ -273,7 +251,7 @@ impl GroupState {
     fn remove(&mut self, id: MemberId) -> Option<Vec<TopicPartition>> {
         self.members.remove(&id)?;
         self.wakeups.remove(&id);
-        Some(self.free_all_of(id))
+        Some(self.owners.release_all(id))
     }
 
     /// Whether a change of this topic can mean anything here: a member wants it, or the group has
@@ -286,7 +264,7 @@ impl GroupState {
             last.replace(address) != Some(address)
         };
         let mut interests = self.members.values().map(|member| &member.interest);
-        self.places.contains_key(topic)
+        self.owners.has_topic(topic)
             || interests.by_ref().filter(is_another).any(|interest| interest.covers(topic))
     }
 
@@ -296,7 +274,7 @@ impl GroupState {
     /// what is another topic. The plan is made later, once for any number of topics: before the
     /// next call that makes or follows one, [`catch_up`](Self::catch_up) has to be called.
     pub(crate) fn topic_changed(&mut self, topic: &str, partitions: u32) {
-        self.lose_behind(topic, partitions);
+        self.lose_from(topic, partitions);
         if mem::replace(&mut self.is_behind, true) {
             return;
         }
@@ -322,7 +300,7 @@ impl GroupState {
         self.known = known;
         if mem::take(&mut self.is_behind) {
             self.resolve_again();
-            self.make_places();
+            self.grow_owners();
             self.plan();
         }
     }
@@ -345,29 +323,19 @@ impl GroupState {
         }
     }
 
-    /// Removes the places of a topic from a number on.
-    fn lose_behind(&mut self, topic: &str, partitions: u32) {
-        let Some((topic, places)) = self.places.get_key_value(topic) else { return };
-        for (number, place) in (0..).zip(places).skip(partitions as usize) {
-            if let Some((owner, _)) = place.owner
-                && let Some(member) = self.members.get_mut(&owner)
-            {
-                let (topic, partition) = (Arc::clone(topic), number);
-                member.lost.insert(TopicPartition { topic, partition });
+    /// Removes the partitions of a topic from a number on.
+    fn lose_from(&mut self, topic: &str, partitions: u32) {
+        for (owner, partition) in self.owners.truncate(topic, partitions) {
+            if let Some(member) = self.members.get_mut(&owner) {
+                member.lost.insert(partition);
                 member.needs_attention = true;
                 self.wakeups.insert(owner);
             }
         }
-        let topic = Arc::clone(topic);
-        if partitions == 0 {
-            self.places.remove(&topic);
-        } else if let Some(places) = self.places.get_mut(&topic) {
-            places.truncate(partitions as usize);
-        }
     }
 
-    /// Makes places, so that there is one for each known partition that a member reads.
-    fn make_places(&mut self) {
+    /// Adds partitions, so that there is one for each known partition that a member reads.
+    fn grow_owners(&mut self) {
         let known = &self.known;
         let mut last = None;
         for subscription in self.members.values().map(|member| &member.subscription) {
@@ -376,13 +344,12 @@ impl GroupState {
                 continue;
             }
             for (topic, &count) in subscription.topics().filter_map(|it| known.get_key_value(it)) {
-                let places = self.places.entry(Arc::clone(topic)).or_default();
-                places.resize_with(count as usize, Place::default);
+                self.owners.grow(topic, count);
             }
         }
     }
 
-    /// What the member has to do, and to whom it belongs from now on. While there is something to
+    /// What the member has to do. What it is assigned is its from now on. While there is something to
     /// revoke, the caller lets the member finish with it, calls [`revoked`](Self::revoked) and
     /// polls again.
     pub(crate) fn poll(&mut self, id: MemberId) -> Result<PollChange, NotAMember> {
@@ -398,27 +365,18 @@ impl GroupState {
         if !mem::replace(&mut member.needs_attention, change.is_evicted) {
             return Ok(change);
         }
-        let to_give_up = |place: &Place| place.due() == Some(id) && place.is_owned_by(id);
-        change.revoke = named(&self.places, to_give_up).collect();
-        if !change.revoke.is_empty() {
+        change.revoke = self.owners.to_revoke(id);
+        if change.revoke.is_empty() {
+            change.assign = self.owners.assign(id);
+        } else {
             member.needs_attention = true;
-            return Ok(change);
-        }
-        let due = named(&self.places, |place| place.due() == Some(id));
-        change.assign = due.collect();
-        for partition in &change.assign {
-            self.last_epoch.0 += 1;
-            let owner = Some((id, self.last_epoch));
-            if let Some(place) = self.place_mut(partition) {
-                place.owner = owner;
-            }
         }
         Ok(change)
     }
 
-    /// The member has finished with these partitions: whom they wait for may have them. Those
-    /// that it does not own are passed over. Had a later plan given one back to it meanwhile, it
-    /// gets it at its next poll, under a new epoch: it has told its user that it is gone.
+    /// The member has finished with these partitions: the members that wait for them may have them.
+    /// Those that it does not own are passed over. Had a later plan given one back to it meanwhile,
+    /// it gets it at its next poll, under a new epoch: its callback has heard the end of the old.
     pub(crate) fn revoked(
         &mut self,
         id: MemberId,
@@ -426,18 +384,12 @@ impl GroupState {
     ) -> Result<(), NotAMember> {
         let member = self.members.get_mut(&id).ok_or(NotAMember)?;
         for partition in partitions {
-            // Evicted in the middle of revoking: that it is gone need not be told twice.
+            // Evicted in the middle of revoking: the loss need not be reported twice.
             member.lost.remove(partition);
         }
         for partition in partitions {
-            let place = self.place_mut(partition);
-            let Some(place) = place.filter(|place| place.is_owned_by(id)) else {
-                continue;
-            };
-            place.owner = None;
-            if let Some(next) = place.planned
-                && let Some(member) = self.members.get_mut(&next)
-            {
+            let Some(next) = self.owners.release(id, partition) else { continue };
+            if let Some(member) = self.members.get_mut(&next) {
                 member.needs_attention = true;
                 // The member itself is awake, and polls again.
                 if next != id {
@@ -448,24 +400,7 @@ impl GroupState {
         Ok(())
     }
 
-    /// The epoch of the member's ownership of a partition, if it owns it.
-    pub(crate) fn owns(&self, id: MemberId, partition: &TopicPartition) -> Option<OwnershipEpoch> {
-        let places = self.places.get(&partition.topic)?;
-        let (owner, epoch) = places.get(partition.partition as usize)?.owner?;
-        (owner == id).then_some(epoch)
-    }
-
-    /// Whether the member still has the ownership under which it read what it wants to commit.
-    pub(crate) fn may_commit(
-        &self,
-        id: MemberId,
-        partition: &TopicPartition,
-        epoch: OwnershipEpoch,
-    ) -> bool {
-        self.owns(id, partition) == Some(epoch)
-    }
-
-    /// Whether the next poll has anything to tell. An unknown member is told so by its poll.
+    /// Whether the next poll has anything to report. To an unknown member, that it is unknown.
     pub(crate) fn needs_attention(&self, id: MemberId) -> bool {
         self.members.get(&id).is_none_or(|member| member.needs_attention)
     }
@@ -475,14 +410,9 @@ impl GroupState {
         mem::take(&mut self.wakeups).into_iter().collect()
     }
 
-    /// What the member owns now.
-    pub(crate) fn assignment(&self, id: MemberId) -> Vec<TopicPartition> {
-        named(&self.places, |place| place.is_owned_by(id)).collect()
-    }
-
-    /// What waits for a member, or will be its when others have given it up.
-    pub(crate) fn planned_for(&self, id: MemberId) -> Vec<TopicPartition> {
-        named(&self.places, |place| place.planned == Some(id)).collect()
+    /// Whether the member is in the group, be it evicted or away.
+    pub(crate) fn has_member(&self, id: MemberId) -> bool {
+        self.members.contains_key(&id)
     }
 
     /// Whether nobody is in the group, evicted members included.
@@ -494,30 +424,10 @@ impl GroupState {
         self.generation
     }
 
-    /// How often a partition was given to a member: each time took an epoch.
-    pub(crate) fn assignments(&self) -> u64 {
-        self.last_epoch.0
-    }
-
-    /// Whether every partition is with whom the plan names; what waits for a member that is away
-    /// is where it should be.
+    /// Whether every partition is with the member that the plan names; what waits for a member that
+    /// is away is where it should be.
     pub(crate) fn is_at_rest(&self) -> bool {
-        let is_away = |id| {
-            let member = self.members.get(&id);
-            member.is_some_and(|member| member.presence == Presence::Away)
-        };
-        self.places.values().flatten().filter_map(Place::due).all(is_away)
-    }
-
-    fn place_mut(&mut self, partition: &TopicPartition) -> Option<&mut Place> {
-        self.places.get_mut(&partition.topic)?.get_mut(partition.partition as usize)
-    }
-
-    fn free_all_of(&mut self, id: MemberId) -> Vec<TopicPartition> {
-        let freed = named(&self.places, |place| place.is_owned_by(id)).collect();
-        let places = self.places.values_mut().flatten();
-        places.filter(|place| place.is_owned_by(id)).for_each(|place| place.owner = None);
-        freed
+        self.owners.due().into_iter().all(|id| is_away(&self.members, id))
     }
 
     /// Makes a new plan. It starts from who owns what, not from the plan before: a hand-over that
@@ -527,34 +437,19 @@ impl GroupState {
         self.generation += 1;
         let there = self.members.iter().filter(|(_, it)| it.presence != Presence::Evicted);
         let there = there.map(|(&id, member)| (id, member.subscription.clone())).collect();
-        let mut owned = Assignment::new();
-        for (topic, places) in &mut self.places {
-            steps::take(places.len() as u64);
-            for (number, place) in (0..).zip(places) {
-                let planned = place.planned.take();
-                let waits_for = planned.filter(|id| {
-                    self.members.get(id).is_some_and(|member| member.presence == Presence::Away)
-                });
-                if let Some(owner) = place.owner.map(|(owner, _)| owner).or(waits_for) {
-                    let partition = TopicPartition { topic: Arc::clone(topic), partition: number };
-                    owned.entry(owner).or_default().insert(partition);
-                }
-            }
-        }
+        let members = &self.members;
+        let owned = self.owners.clear_targets(|id| is_away(members, id));
         for (id, partitions) in self.assignor.assign(&there, &self.known, &owned) {
             for partition in partitions {
-                if let Some(place) = self.place_mut(&partition) {
-                    place.planned = Some(id);
-                }
+                self.owners.set_target(&partition, id);
             }
         }
-        self.tell_who_is_due();
+        self.wake_members_that_are_due();
     }
 
-    /// Notes whose poll would have something to tell.
-    fn tell_who_is_due(&mut self) {
-        let due: BTreeSet<MemberId> =
-            self.places.values().flatten().filter_map(Place::due).collect();
+    /// Notes the members whose polls have something to report.
+    fn wake_members_that_are_due(&mut self) {
+        let due = self.owners.due();
         for (&id, member) in &mut self.members {
             let is_due = due.contains(&id);
             let is_evicted = member.presence == Presence::Evicted;
@@ -566,16 +461,8 @@ impl GroupState {
     }
 }
 
-/// The names of some of the places, in ascending order.
-fn named(
-    places: &BTreeMap<Arc<str>, Vec<Place>>,
-    wanted: impl Fn(&Place) -> bool,
-) -> impl Iterator<Item = TopicPartition> {
-    places.iter().flat_map(move |(topic, places)| {
-        let wanted = (0..).zip(places).filter(|(_, place)| wanted(place));
-        let numbers: Vec<u32> = wanted.map(|(number, _)| number).collect();
-        numbers.into_iter().map(|partition| TopicPartition { topic: Arc::clone(topic), partition })
-    })
+fn is_away(members: &BTreeMap<MemberId, Member>, id: MemberId) -> bool {
+    members.get(&id).is_some_and(|member| member.presence == Presence::Away)
 }
 
 #[cfg(test)]

@@ -48,12 +48,12 @@ pub(crate) enum LockRank {
     TopicSuccessor,
     /// `Coordinator::groups`: the table of groups.
     Groups,
-    /// `Group::roster`: one group.
-    Roster,
+    /// `Group::members`: one group.
+    Group,
     /// `Coordinator::topics`: the topics that groups divide.
     GroupTopics,
     /// When which group has a member that may be overdue.
-    Agenda,
+    Deadlines,
     /// An internal log is being cleaned up.
     StateLogCleaning,
     /// The state of an internal log, and its end.

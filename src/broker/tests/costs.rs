@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::model::{DIR, clock};
 use crate::broker::Broker;
 use crate::config::{CommitMode, Durability, TopicConfig};
+use crate::group::inspect;
 use crate::record::Record;
 use crate::steps;
 use crate::storage::disk::{HookedDisk, Operation, Side, SimulatedDisk};
@@ -23,7 +24,7 @@ fn small(partitions: u32) -> TopicConfig {
 /// Symptom: 8,000 consumers that joined groups of their own took 600 ms, more than twice as long as
 /// half of them. Cause: with each, all groups were asked when a member of theirs is overdue. Rule:
 /// the groups are kept in the order in which that is.
-// RED: src/group/agenda.rs
+// RED: src/group/deadlines.rs
 //   - let due = groups.range(..=Counted((now, u64::MAX)));
 //   + let due = groups.iter().filter(|(at, _)| **at <= Counted((now, u64::MAX)));
 #[test]
@@ -53,7 +54,7 @@ fn row_g09_who_looks_for_overdue_members_does_not_look_at_all_groups() {
 /// all topics were copied and compared with the pattern again, also where the new one is none of the
 /// group's. Rule: a group looks at a topic that it may read, and at no other.
 // RED: src/group/coordinator.rs
-//   - if roster.state.is_concerned(name) {
+//   - if members.state().is_concerned(name) {
 //   + if true {
 #[test]
 fn row_g09_a_new_topic_is_compared_with_a_pattern_alone() {
@@ -88,13 +89,13 @@ fn row_g09_a_new_topic_is_compared_with_a_pattern_alone() {
 /// and a copy of the table of all topics. Rule: the plan is made when the group is looked at next, once
 /// for all that has changed since; only what is gone is lost at once.
 // RED: src/group/coordinator.rs
-//   - roster.state.topic_changed(name, partitions);
-//   + roster.state.topic_changed(name, partitions); self.catch_up(&mut roster);
+//   - members.topic_changed(name, partitions);
+//   + members.topic_changed(name, partitions); self.catch_up(&mut members);
 #[test]
 fn row_g09_topics_that_come_and_go_together_make_one_plan() {
     let broker = in_memory();
     let name = |number: u64| format!("t-{number}");
-    let plans = || broker.run().coordinator().totals().0;
+    let plans = || inspect::totals(broker.run().coordinator()).0;
     let mut consumer = broker.consumer("g").subscribe_pattern("t-*").open().unwrap();
     let mut cost_of = |topics: u64| {
         let mut before = plans();

@@ -202,9 +202,9 @@ fn row_b13_what_was_acknowledged_is_there() {
     campaign("send", &setup, &steps);
 }
 
-// RED: src/consumer/commit.rs
-//   - Rule::CommitSync.keep(|| commits.wait_durable(end))
-//   + Ok(drop((commits, end)))
+// RED: src/group/commit.rs
+//   - Wait::ForDisk => Rule::CommitSync.keep(|| log.wait_durable(self.end)),
+//   + Wait::ForDisk => Ok(()),
 #[test]
 fn row_a13_b16_the_last_acknowledged_commit_is_there() {
     let setup = [Step::Create("a", Shape(2, SYNC)), Step::Send("a", 0)];
@@ -223,11 +223,11 @@ fn row_a13_b16_the_last_acknowledged_commit_is_there() {
 /// Symptom: none, and none would have been seen: with either wait of `reset_offsets` deleted every test
 /// passed. Rule: a reset is a commit, so the same oracle holds for it.
 // RED: src/admin/groups.rs
-//   - Rule::ResetSync.keep(|| coordinator.offsets_partition().wait_durable(end))?;
-//   + let _ = (coordinator.offsets_partition(), end);
+//   - stored.settle(wait)?;
+//   + stored.settle(Wait::No)?;
 // RED: src/admin/groups.rs
-//   - Rule::RecordsBeforeReset.keep(sync)?;
-//   + let _ = sync;
+//   - let commits = Ready::all(commits, wait)?;
+//   + let commits = Ready::all(commits, Wait::No)?;
 #[test]
 fn row_b16_the_last_acknowledged_reset_of_a_group_is_there() {
     let setup = [Step::Create("a", Shape(2, SYNC)), Step::Commit("a")];

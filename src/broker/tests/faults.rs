@@ -286,8 +286,8 @@ fn row_d09_records_without_a_key_step_over_a_poisoned_partition() {
 /// A member that had one poisoned partition could commit none: the first that could not be made
 /// durable ended the call. The rule: it is an error of the call, and the others are committed.
 // RED: src/consumer/commit.rs
-//   - let end = self.publish_commits(&positions, rewinds)?;
-//   + let end = failed.clone().and_then(|()| self.publish_commits(&positions, rewinds))?;
+//   - let (ready, failed) = Ready::each(self.commits(positions, rewinds)?, wait);
+//   + let (ready, failed) = (Ready::all(self.commits(positions, rewinds)?, wait)?, Ok(()));
 #[test]
 fn row_d09_a_poisoned_partition_keeps_no_other_from_being_committed() {
     let disk = SimulatedDisk::new();

@@ -8,8 +8,7 @@ use super::model::{clock, open, open_at};
 use crate::broker::Broker;
 use crate::config::{CommitMode, Durability, StartAt, TopicConfig};
 use crate::error::Error;
-use crate::group::coordinator::Commit;
-use crate::group::offsets::Committed;
+use crate::group::commit::{Commit, Ready, Wait};
 use crate::record::{Offsets, Record, TopicPartition};
 use crate::storage::disk::{Fault, Operation, PowerCut, SimulatedDisk};
 
@@ -50,8 +49,8 @@ fn a_failed_auto_commit_does_not_hold_up_a_rebalance() {
 /// What was acknowledged after a group has begun at the end is the group's, also when the power goes
 /// before it has committed anything, and where the topic was still empty.
 // RED: src/consumer/subscription.rs
-//   - return Rule::CommitSync.keep(|| coordinator.offsets_partition().wait_durable(end));
-//   + return Ok(());
+//   - stored.settle(if self.must_keep_start() { self.wait() } else { Wait::No })
+//   + stored.settle(Wait::No)
 #[test]
 fn row_j21_where_a_group_begins_is_durable_before_its_first_poll() {
     for records in [0, 3] {
@@ -96,18 +95,12 @@ fn a_commit_that_comes_after_the_end_of_its_topic_is_not_stored() {
     let broker = filled(&disk, 1);
     let topic = broker.run().topic("t").unwrap();
     broker.admin().delete_topic("t").unwrap();
-    let partition = &TopicPartition::from(("t", 0));
-    let commit = Commit {
-        partition,
-        topic: topic.id,
-        core: &topic.partitions[0],
-        committed: Committed { offset: 2, leader_epoch: 0, incarnation: 0 },
-        epoch: None,
-    };
+    let commit = Commit::at(&topic.partitions[0], topic.id, 2);
+    let commit = Ready::all(vec![commit], Wait::No).unwrap();
     let group = Arc::from("g");
-    let refused = broker.run().coordinator().commit(&group, &[commit]);
+    let refused = broker.run().coordinator().commit(&group, &commit);
     assert!(matches!(&refused, Err(Error::UnknownTopic(name)) if name == "t"), "{refused:?}");
-    assert_eq!(broker.run().coordinator().committed("g", topic.id, 0), None);
+    assert_eq!(broker.run().coordinator().offsets().committed("g", topic.id, 0), None);
 }
 
 /// The same for an administrator's reset, also of a group that has no commit for the topic left.
@@ -120,11 +113,12 @@ fn a_reset_that_comes_after_the_end_of_its_topic_is_not_stored() {
     other.commit_offsets(&Offsets::from([(TopicPartition::from(("other", 0)), 0)])).unwrap();
     let topic = broker.run().topic("t").unwrap();
     broker.admin().delete_topic("t").unwrap();
-    let committed = Committed { offset: 2, leader_epoch: 0, incarnation: 0 };
-    let coordinator = &broker.run().coordinator();
-    let refused = coordinator.replace_offsets("g", topic.id, &[(&topic.partitions[0], committed)]);
+    let commit = Commit::at(&topic.partitions[0], topic.id, 2);
+    let commit = Ready::all(vec![commit], Wait::No).unwrap();
+    let coordinator = broker.run().coordinator();
+    let refused = coordinator.reset("g", &commit);
     assert!(matches!(&refused, Err(Error::UnknownTopic(name)) if name == "t"), "{refused:?}");
-    assert_eq!(coordinator.committed("g", topic.id, 0), None);
+    assert_eq!(coordinator.offsets().committed("g", topic.id, 0), None);
 }
 
 /// After a power cut nobody was told that the static members are gone, and each finds what it had.

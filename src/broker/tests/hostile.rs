@@ -138,7 +138,7 @@ fn row_e16_numbers_that_cannot_be_stop_the_opening_too() {
     let (disk, broker) = a_store();
     let committed = Committed { offset: u64::MAX, leader_epoch: 0, incarnation: 0 };
     let change = OffsetChange::Commit { group: "g".into(), topic: id, partition: 0, committed };
-    let offset = forge(broker.run().coordinator().offsets_partition(), &change);
+    let offset = forge(broker.run().coordinator().offsets().partition(), &change);
     is_refused(&disk.kill9(), "__offsets", offset, "a committed offset");
 }
 

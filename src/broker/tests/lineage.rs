@@ -61,7 +61,7 @@ fn assert_truncated<V: AsRef<str>>(
 
 /// Everything of the topic that was not synced is lost; the commit of it is not.
 fn cut_topic_tail(broker: Broker, disk: &SimulatedDisk) -> SimulatedDisk {
-    broker.run().coordinator().offsets_partition().flush().unwrap();
+    broker.run().coordinator().offsets().partition().flush().unwrap();
     drop(broker);
     disk.power_cut(&mut || 0, PowerCut::WORST)
 }

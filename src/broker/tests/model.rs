@@ -335,7 +335,7 @@ impl Model {
             let last = id.and_then(|id| core.last_sequence(id)).unwrap_or(0);
             assert_eq!(last, named, "{context}: sequence numbers");
             let coordinator = &broker.run().coordinator();
-            let committed = coordinator.committed(GROUP, shared.id, number);
+            let committed = coordinator.offsets().committed(GROUP, shared.id, number);
             let commits = self.commits.entry((creation, number)).or_default();
             let committed = committed.map(|it| (it.offset, it.incarnation));
             commits.check(committed, is_whole, values.len(), context);

@@ -167,9 +167,9 @@ fn replay(case: &str) {
 }
 
 /// B1, B6, B13, B16 to B18 for the broker as a whole.
-// RED: src/consumer/commit.rs
-//   - Rule::CommitSync.keep(|| commits.wait_durable(end))
-//   + Ok(drop((commits, end)))
+// RED: src/group/commit.rs
+//   - Wait::ForDisk => Rule::CommitSync.keep(|| log.wait_durable(self.end)),
+//   + Wait::ForDisk => Ok(()),
 #[test]
 fn row_b01_every_image_of_a_brokers_short_workloads_keeps_what_was_acknowledged() {
     if let Ok(case) = std::env::var("LOGPOND_REPLAY") {

@@ -35,7 +35,7 @@ fn commit(broker: &Broker, group: &str, offset: u64) -> Result<()> {
 
 fn committed(broker: &Broker, group: &str) -> Option<u64> {
     let topic = broker.run().topic("t").unwrap();
-    broker.run().coordinator().committed(group, topic.id, 0).map(|it| it.offset)
+    broker.run().coordinator().offsets().committed(group, topic.id, 0).map(|it| it.offset)
 }
 
 fn group(number: u64) -> String {
@@ -201,7 +201,7 @@ fn row_c19_a_segment_that_somebody_holds_is_not_written_over_and_not_lost() {
     let broker = open(&disk, 1, &clock).unwrap();
     commit_often(&broker, 0..2_000).unwrap();
     let engine = broker.run();
-    let offsets = engine.coordinator().offsets.partition();
+    let offsets = engine.coordinator().offsets().partition();
     let held = offsets.with_log(|log| log.segments().all());
     assert!(held.iter().any(|segment| segment.keeps_space));
     let ends: Vec<_> = held.iter().map(|segment| segment.end()).collect();
@@ -232,16 +232,21 @@ fn row_c19_a_state_of_many_segments_goes_on_where_one_group_commits() {
     let broker = open(&disk, 1, &clock).unwrap();
     let engine = broker.run();
     let topic = engine.topic("t").unwrap().id;
-    let like = engine.coordinator().committed(&group(0), topic, 0).unwrap();
+    let like = engine.coordinator().offsets().committed(&group(0), topic, 0).unwrap();
     for first in (0..4_000).step_by(500) {
         // In batches, so that a segment has nothing but what is live.
         let change = |number| {
             let (group, committed) = (group(number).into(), like);
             OffsetChange::Commit { group, topic, partition: 0, committed }
         };
-        engine.coordinator().offsets.append((first..first + 500).map(change).collect()).unwrap();
+        engine
+            .coordinator()
+            .offsets()
+            .log()
+            .append((first..first + 500).map(change).collect())
+            .unwrap();
     }
-    assert!(engine.coordinator().offsets.partition().with_log(|log| log.segments().count()) > 4);
+    assert!(engine.coordinator().offsets().partition().with_log(|log| log.segments().count()) > 4);
     disk.limit_capacity(Some(0));
     for offset in 2..6_000 {
         commit(&broker, &group(7), offset).unwrap_or_else(|it| panic!("{offset}: {it}"));

@@ -239,7 +239,7 @@ impl Run {
         for partition in 0..partitions {
             assert_eq!(values(&created, partition), Vec::<String>::new(), "{}", self.context);
             let id = broker.run().topic(name).unwrap().id;
-            assert_eq!(broker.run().coordinator().committed(GROUP, id, partition), None);
+            assert_eq!(broker.run().coordinator().offsets().committed(GROUP, id, partition), None);
         }
         Ok(())
     }

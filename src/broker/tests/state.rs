@@ -10,6 +10,7 @@ use crate::broker::Broker;
 use crate::broker::local::{LocalChange, LocalState};
 use crate::config::{Durability, TopicConfig};
 use crate::error::{CorruptionKind, Error};
+use crate::group::commit::{Commit, Ready, Wait};
 use crate::group::offsets::{Committed, OffsetChange};
 use crate::record::{Offsets, Record, TopicPartition};
 use crate::storage::disk::{Disk, Fault, Metadata, Operation, Pages, PowerCut, SimulatedDisk};
@@ -27,7 +28,7 @@ fn commit(broker: &Broker, group: &str, offset: u64) {
 
 fn committed(broker: &Broker, group: &str) -> Option<u64> {
     let topic = broker.run().topic("t").unwrap();
-    broker.run().coordinator().committed(group, topic.id, 0).map(|it| it.offset)
+    broker.run().coordinator().offsets().committed(group, topic.id, 0).map(|it| it.offset)
 }
 
 fn with_records(disk: &SimulatedDisk, durability: Durability, records: usize) -> Broker {
@@ -337,17 +338,9 @@ fn a_state_larger_than_a_segment_is_kept_whole() {
     let topic = broker.run().topic("t").unwrap();
     let commit_all = |offset: u64| {
         for group in &groups {
-            let committed =
-                crate::group::offsets::Committed { offset, leader_epoch: 0, incarnation: 0 };
-            let partition = &TopicPartition::from(("t", 0));
-            let commit = crate::group::coordinator::Commit {
-                partition,
-                topic: topic.id,
-                core: &topic.partitions[0],
-                committed,
-                epoch: None,
-            };
-            broker.run().coordinator().commit(group, &[commit]).unwrap();
+            let commit = Commit::at(&topic.partitions[0], topic.id, offset);
+            let commit = Ready::all(vec![commit], Wait::No).unwrap();
+            broker.run().coordinator().commit(group, &commit).unwrap().settle(Wait::No).unwrap();
         }
     };
     commit_all(1);
@@ -445,7 +438,7 @@ fn a_handle_that_outlives_the_close_writes_nothing() {
             let group = Arc::clone(&group);
             OffsetChange::Commit { group, topic, partition, committed }
         };
-        let offsets = &broker.run().coordinator().offsets;
+        let offsets = broker.run().coordinator().offsets().log();
         offsets.append_if((0..60).map(change).collect(), |_| Ok(())).unwrap();
     }
     broker.close().unwrap();

@@ -2,6 +2,7 @@
 //! walk against a model that believes only what members were told. Not covered: time, threads and
 //! callbacks, which are the coordinator's.
 
+use super::super::owners::OwnershipEpoch;
 use super::*;
 
 const A: MemberId = MemberId(1);
@@ -55,9 +56,14 @@ impl GroupState {
         self.generation > before
     }
 
+    /// Whether the member still has the ownership under which it read what it wants to commit.
+    fn may_commit(&self, id: MemberId, partition: &TopicPartition, epoch: OwnershipEpoch) -> bool {
+        self.owners.epoch_of(id, partition) == Some(epoch)
+    }
+
     /// Evicts one member; what it owned, or nothing if it was evicted before.
     fn evict(&mut self, id: MemberId) -> Result<Vec<TopicPartition>, NotAMember> {
-        let owned = self.assignment(id);
+        let owned = self.owners.owned_by(id);
         self.members.get(&id).ok_or(NotAMember)?;
         Ok(if self.sweep(&[id], &[]) == 1 { owned } else { Vec::new() })
     }
@@ -67,12 +73,12 @@ impl GroupState {
 fn the_first_member_gets_everything_at_its_first_poll() {
     let mut group = group(2);
     assert_eq!(group.join(A, subscription(&["t"])), JoinOutcome::Joined);
-    assert_eq!(group.owns(A, &tp(0)), None);
+    assert_eq!(group.owners().epoch_of(A, &tp(0)), None);
     assert_eq!(group.take_wakeups(), [A]);
     let change = group.poll(A).unwrap();
     assert_eq!(change.assign, [tp(0), tp(1)]);
     assert!(!group.needs_attention(A) && group.take_wakeups().is_empty());
-    assert_eq!(group.assignment(A), [tp(0), tp(1)]);
+    assert_eq!(group.owners().owned_by(A), [tp(0), tp(1)]);
 }
 
 #[test]
@@ -80,8 +86,8 @@ fn a_partition_changes_hands_only_through_nobody() {
     let mut group = group(2);
     group.join(A, subscription(&["t"]));
     settle(&mut group, A);
-    let kept = group.owns(A, &tp(0)).unwrap();
-    let given = group.owns(A, &tp(1)).unwrap();
+    let kept = group.owners().epoch_of(A, &tp(0)).unwrap();
+    let given = group.owners().epoch_of(A, &tp(1)).unwrap();
     group.join(B, subscription(&["t"]));
     assert_eq!(group.take_wakeups(), [A], "B has nothing to do yet");
     assert!(group.poll(B).unwrap().assign.is_empty());
@@ -92,12 +98,12 @@ fn a_partition_changes_hands_only_through_nobody() {
     assert_eq!(group.poll(A).unwrap(), change, "asked again until confirmed");
     group.revoked(A, &change.revoke).unwrap();
     assert!(!group.may_commit(A, &tp(1), given));
-    assert_eq!(group.owns(B, &tp(1)), None, "nobody's until B polls");
+    assert_eq!(group.owners().epoch_of(B, &tp(1)), None, "nobody's until B polls");
     assert!(group.needs_attention(B));
     assert_eq!(group.take_wakeups(), [B]);
 
     assert_eq!(group.poll(B).unwrap().assign, [tp(1)]);
-    assert!(group.owns(B, &tp(1)).unwrap() > given);
+    assert!(group.owners().epoch_of(B, &tp(1)).unwrap() > given);
     assert!(group.may_commit(A, &tp(0), kept), "what stays keeps its epoch");
 }
 
@@ -106,7 +112,7 @@ fn a_hand_over_that_is_not_needed_any_more_never_happens() {
     let mut group = group(2);
     group.join(A, subscription(&["t"]));
     settle(&mut group, A);
-    let epoch = group.owns(A, &tp(1)).unwrap();
+    let epoch = group.owners().epoch_of(A, &tp(1)).unwrap();
     group.join(B, subscription(&["t"]));
     group.leave(B).unwrap();
     assert!(!group.needs_attention(A));
@@ -119,13 +125,13 @@ fn a_partition_planned_back_while_revoking_returns_under_a_new_epoch() {
     let mut group = group(2);
     group.join(A, subscription(&["t"]));
     settle(&mut group, A);
-    let epoch = group.owns(A, &tp(1)).unwrap();
+    let epoch = group.owners().epoch_of(A, &tp(1)).unwrap();
     group.join(B, subscription(&["t"]));
     let change = group.poll(A).unwrap();
     group.leave(B).unwrap(); // while A's callback runs
     group.revoked(A, &change.revoke).unwrap();
     assert_eq!(group.poll(A).unwrap().assign, [tp(1)]);
-    assert!(group.owns(A, &tp(1)).unwrap() > epoch);
+    assert!(group.owners().epoch_of(A, &tp(1)).unwrap() > epoch);
 }
 
 #[test]
@@ -152,8 +158,8 @@ fn an_evicted_member_hears_of_its_loss_once_and_may_come_back() {
     group.join(B, subscription(&["t"]));
     settle(&mut group, A);
     settle(&mut group, B);
-    let lost = group.assignment(A);
-    let epoch = group.owns(A, &lost[0]).unwrap();
+    let lost = group.owners().owned_by(A);
+    let epoch = group.owners().epoch_of(A, &lost[0]).unwrap();
     group.take_wakeups();
     assert_eq!(group.evict(A).unwrap(), lost);
     assert_eq!(group.evict(A).unwrap(), [], "once");
@@ -202,7 +208,11 @@ fn an_eviction_during_revocation_is_not_told_twice() {
     group.evict(A).unwrap(); // while A's callback runs
     assert_eq!(group.poll(B).unwrap().assign, [tp(0), tp(1)]);
     group.revoked(A, &change.revoke).unwrap();
-    assert_eq!(group.assignment(B), [tp(0), tp(1)], "a late confirmation takes nothing from B");
+    assert_eq!(
+        group.owners().owned_by(B),
+        [tp(0), tp(1)],
+        "a late confirmation takes nothing from B"
+    );
     assert_eq!(group.poll(A).unwrap().lost, [tp(0)]);
 }
 
@@ -211,7 +221,7 @@ fn new_partitions_come_and_deleted_ones_are_lost() {
     let mut group = group(1);
     group.join(A, subscription(&["t", "u"]));
     settle(&mut group, A);
-    let before = group.owns(A, &tp(0)).unwrap();
+    let before = group.owners().epoch_of(A, &tp(0)).unwrap();
     group.take_wakeups();
     assert!(!group.set_partitions(counts(&[("t", 1)])), "no news");
     assert!(!group.needs_attention(A));
@@ -226,7 +236,7 @@ fn new_partitions_come_and_deleted_ones_are_lost() {
     let change = group.poll(A).unwrap();
     assert_eq!(change.lost, [tp(0), tp(1)]);
     assert_eq!(change.assign, [tp(0)]);
-    assert!(group.owns(A, &tp(0)).unwrap() > before);
+    assert!(group.owners().epoch_of(A, &tp(0)).unwrap() > before);
 }
 
 /// The plan waits for nobody in particular: a member that is busy keeps no topic from the others.
@@ -238,7 +248,7 @@ fn topics_that_change_together_make_one_plan_at_the_next_poll_of_anybody() {
         settle(&mut group, id);
     }
     group.take_wakeups();
-    let (before, epoch) = (group.generation(), group.owns(A, &tp(0)).unwrap());
+    let (before, epoch) = (group.generation(), group.owners().epoch_of(A, &tp(0)).unwrap());
     group.topic_changed("u", 2);
     assert_eq!(group.take_wakeups(), [A, B]);
     group.topic_changed("v", 4);
@@ -282,36 +292,36 @@ fn what_an_absent_member_owned_waits_for_it_under_a_new_epoch() {
         group.join(id, subscription(&["t"]));
         settle(&mut group, id);
     }
-    let had = group.assignment(A);
-    let epoch = group.owns(A, &had[0]).unwrap();
+    let had = group.owners().owned_by(A);
+    let epoch = group.owners().epoch_of(A, &had[0]).unwrap();
     group.take_wakeups();
     group.stay_away(A).unwrap();
     assert!(!group.may_commit(A, &had[0], epoch));
-    assert_eq!(group.planned_for(A), had);
+    assert_eq!(group.owners().targeted_at(A), had);
     assert!(!group.needs_attention(B) && group.is_at_rest());
     // Other plans come and go; what waits is moved no more than what is owned.
     group.join(C, subscription(&["t"]));
     settle(&mut group, B);
     settle(&mut group, C);
-    let waits = group.planned_for(A);
+    let waits = group.owners().targeted_at(A);
     assert!(!waits.is_empty() && waits.iter().all(|it| had.contains(it)));
     assert_eq!(group.join(A, subscription(&["t"])), JoinOutcome::Rejoined);
     assert_eq!(settle(&mut group, A).assign, waits);
-    assert!(group.owns(A, &waits[0]).unwrap() > epoch);
+    assert!(group.owners().epoch_of(A, &waits[0]).unwrap() > epoch);
 }
 
 #[test]
 fn an_absent_member_takes_up_nothing_new_until_it_is_back_and_its_share_is_free_when_it_leaves() {
     let mut group = group(2);
     group.restore([(A, subscription(&["t"]), vec![tp(1), tp(7), ("x", 0).into()])]);
-    assert_eq!(group.planned_for(A), [tp(0), tp(1)], "alone, it is to have all");
+    assert_eq!(group.owners().targeted_at(A), [tp(0), tp(1)], "alone, it is to have all");
     group.join(B, subscription(&["t"]));
     settle(&mut group, B);
-    assert_eq!(group.assignment(B).len(), 1);
-    assert!(group.assignment(A).is_empty());
+    assert_eq!(group.owners().owned_by(B).len(), 1);
+    assert!(group.owners().owned_by(A).is_empty());
     group.leave(A).unwrap();
     settle(&mut group, B);
-    assert_eq!(group.assignment(B), [tp(0), tp(1)]);
+    assert_eq!(group.owners().owned_by(B), [tp(0), tp(1)]);
 }
 
 #[test]
@@ -333,13 +343,13 @@ fn unknown_members_and_partitions_are_answered() {
     assert_eq!(group.evict(C), Err(NotAMember));
     assert_eq!(group.rejoin(C), Err(NotAMember));
     assert_eq!(group.revoked(C, &[tp(0)]), Err(NotAMember));
-    assert_eq!(group.owns(C, &tp(0)), None);
+    assert_eq!(group.owners().epoch_of(C, &tp(0)), None);
     assert!(group.needs_attention(C), "its poll tells it");
     group.join(A, subscription(&["t"]));
     settle(&mut group, A);
     group.revoked(A, &[tp(7), ("x", 0).into()]).unwrap();
-    assert_eq!(group.assignment(A), [tp(0)]);
-    assert!(group.assignment(C).is_empty());
+    assert_eq!(group.owners().owned_by(A), [tp(0)]);
+    assert!(group.owners().owned_by(C).is_empty());
 }
 
 mod model;

@@ -184,7 +184,7 @@ impl Trial<'_> {
         let (offsets, catalog) = (cut("__offsets") && is_killed, cut("__meta") && is_killed);
         for ((group, topic, number), commits) in &self.store.commits {
             let Ok(shared) = broker.run().topic(topic) else { continue };
-            let found = broker.run().coordinator().committed(group, shared.id, *number);
+            let found = broker.run().coordinator().offsets().committed(group, shared.id, *number);
             let found = found.map(|it| it.offset);
             let (last, before) = commits.split_last().unwrap();
             let is_older = found.is_none_or(|found| before.contains(&found));

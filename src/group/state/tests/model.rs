@@ -147,7 +147,7 @@ impl Walk {
             assert!(belief.owned.contains_key(partition), "revoked {partition} unowned");
         }
         for partition in change.assign {
-            let epoch = self.group.owns(id, &partition).unwrap();
+            let epoch = self.group.owners().epoch_of(id, &partition).unwrap();
             assert!(Some(epoch) > self.last_epoch, "{partition} under an old epoch");
             self.last_epoch = Some(epoch);
             assert!(belief.topics.contains(&*partition.topic), "{partition} unsubscribed");
@@ -201,8 +201,8 @@ impl Walk {
     fn check(&self) {
         let mut owners = BTreeMap::new();
         for (&id, belief) in &self.members {
-            for partition in self.group.assignment(id) {
-                let epoch = self.group.owns(id, &partition).unwrap();
+            for partition in self.group.owners().owned_by(id) {
+                let epoch = self.group.owners().epoch_of(id, &partition).unwrap();
                 assert_eq!(belief.owned.get(&partition), Some(&epoch), "{partition} untold");
                 assert!(self.group.may_commit(id, &partition, epoch));
                 assert!(!belief.evicted, "{id:?} was evicted and owns {partition}");
@@ -213,12 +213,12 @@ impl Walk {
             }
             if !self.group.needs_attention(id) {
                 let owned: Vec<_> = belief.owned.keys().cloned().collect();
-                assert_eq!(owned, self.group.assignment(id), "{id:?} has lost without news");
+                assert_eq!(owned, self.group.owners().owned_by(id), "{id:?} has lost without news");
             } else if belief.revoking.is_empty() && !belief.evicted {
                 assert!(self.woken.contains(&id), "{id:?} sleeps over its news");
             }
             for (partition, &epoch) in &belief.owned {
-                let owns = self.group.owns(id, partition) == Some(epoch);
+                let owns = self.group.owners().epoch_of(id, partition) == Some(epoch);
                 assert_eq!(self.group.may_commit(id, partition, epoch), owns);
             }
         }
@@ -231,7 +231,7 @@ impl Walk {
             return;
         }
         let before: BTreeMap<_, _> =
-            self.members.keys().map(|&id| (id, self.group.assignment(id))).collect();
+            self.members.keys().map(|&id| (id, self.group.owners().owned_by(id))).collect();
         match self.any_member() {
             Some(id) if self.rng.below(2) == 0 => self.leave(id),
             _ => self.join(),
@@ -242,7 +242,7 @@ impl Walk {
         let mut kept = 0;
         for (id, had) in before.iter().filter(|(id, _)| self.members.contains_key(id)) {
             loads.push(had.len());
-            kept += had.iter().filter(|it| self.group.owns(*id, it).is_some()).count();
+            kept += had.iter().filter(|it| self.group.owners().epoch_of(*id, it).is_some()).count();
         }
         loads.sort_unstable_by(|a, b| b.cmp(a));
         let members = self.members.len().max(1);
@@ -268,8 +268,10 @@ impl Walk {
             let is_read = self.members.values().any(|it| it.topics.contains(topic));
             for partition in 0..count {
                 let partition = (*topic, partition).into();
-                let owners =
-                    self.members.keys().filter(|&&id| self.group.owns(id, &partition).is_some());
+                let owners = self
+                    .members
+                    .keys()
+                    .filter(|&&id| self.group.owners().epoch_of(id, &partition).is_some());
                 assert_eq!(owners.count(), usize::from(is_read), "{partition}");
             }
         }

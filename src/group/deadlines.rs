@@ -1,28 +1,30 @@
-//! When somebody may be overdue in which group, so that whoever looks for them looks at no other.
+//! When to look at which group for members that are overdue, so that a search looks at no others.
 //!
-//! Must not know what a deadline means. LOCK ORDER: after a group's lock; no other is taken under
-//! it.
+//! Owns: one time for each group that has a deadline. Must not know: what a deadline is for, and
+//! what a group is. LOCK ORDER: after a group's lock; no other lock is taken under it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
-use super::roster::{Group, NEVER};
 use crate::steps::Counted;
 use crate::sync::{AtomicU64, LockRank, Mutex, Ordering};
 
-/// A time, and the number of a group.
-type Place = Counted<(u64, u64)>;
+/// A time that does not come.
+pub(super) const NEVER: u64 = u64::MAX;
 
-/// The groups of a coordinator by when to look at them; those that need no look are not in it.
+/// A time, and the number of a group.
+type Key = Counted<(u64, u64)>;
+
+/// The groups of a coordinator by their next deadline; those without a deadline are not in it.
 #[derive(Debug)]
-pub(super) struct Agenda {
-    groups: Mutex<BTreeMap<Place, Weak<Group>>>,
+pub(super) struct Deadlines<T> {
+    groups: Mutex<BTreeMap<Key, Weak<T>>>,
     next_number: AtomicU64,
 }
 
-impl Agenda {
+impl<T> Deadlines<T> {
     pub(super) fn new() -> Self {
-        let groups = Mutex::ranked(LockRank::Agenda, BTreeMap::new());
+        let groups = Mutex::ranked(LockRank::Deadlines, BTreeMap::new());
         Self { groups, next_number: AtomicU64::new(0) }
     }
 
@@ -32,21 +34,21 @@ impl Agenda {
     }
 
     /// Moves a group from one time to another.
-    pub(super) fn put(&self, group: &Arc<Group>, from: u64, to: u64) {
+    pub(super) fn reschedule(&self, group: &Arc<T>, number: u64, from: u64, to: u64) {
         let mut groups = self.groups.lock();
-        groups.remove(&Counted((from, group.number)));
+        groups.remove(&Counted((from, number)));
         if to < NEVER {
-            groups.insert(Counted((to, group.number)), Arc::downgrade(group));
+            groups.insert(Counted((to, number)), Arc::downgrade(group));
         }
     }
 
-    /// A group is gone.
+    /// Removes a group that has ended.
     pub(super) fn remove(&self, at: u64, number: u64) {
         self.groups.lock().remove(&Counted((at, number)));
     }
 
     /// The groups to look at now.
-    pub(super) fn due(&self, now: u64) -> Vec<Arc<Group>> {
+    pub(super) fn due(&self, now: u64) -> Vec<Arc<T>> {
         let groups = self.groups.lock();
         let due = groups.range(..=Counted((now, u64::MAX)));
         due.filter_map(|(_, group)| group.upgrade()).collect()

@@ -1,0 +1,197 @@
+//! The one way to commit an offset: the records first, then the commit.
+//!
+//! Three steps, each of which takes what the one before returns, so that none can be left out:
+//!
+//! 1. [`Ready`]: the records below each offset are durable, as far as the caller waits for the
+//!    disk. A commit that survives a power cut which its records do not would make the group skip
+//!    the records that get these offsets next.
+//! 2. [`store`]: the commits are checked once more and published, all or none, while a [`Permit`]
+//!    keeps the partitions from changing hands.
+//! 3. [`Stored`]: the commits are durable, as far as the caller waits for the disk.
+//!
+//! `commit*`, auto mode, where a group begins and `reset_offsets` all go this way. Must not know: who
+//! commits, and why.
+
+use std::sync::Arc;
+
+use super::interest::Wanted;
+use super::members::Members;
+use super::offset_store::OffsetStore;
+use super::offsets::{Committed, OffsetChange, OffsetsState};
+use super::owners::OwnershipEpoch;
+use super::table::GroupTable;
+use crate::config::Durability;
+use crate::error::{Error, Result};
+use crate::format::TopicId;
+use crate::partition::{PartitionCore, together};
+use crate::record::TopicPartition;
+use crate::rules::Rule;
+use crate::sync::MutexGuard;
+
+/// What is to be committed for one partition.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Commit<'a> {
+    pub(crate) partition: &'a TopicPartition,
+    pub(crate) topic: TopicId,
+    pub(crate) core: &'a PartitionCore,
+    pub(crate) committed: Committed,
+    /// The ownership under which it is made; `None` for a consumer that assigned by hand.
+    pub(crate) epoch: Option<OwnershipEpoch>,
+}
+
+impl<'a> Commit<'a> {
+    /// A commit of an offset of the partition as it is now, under no ownership.
+    pub(crate) fn at(core: &'a PartitionCore, topic: TopicId, offset: u64) -> Self {
+        let (leader_epoch, incarnation) = core.lineage();
+        let committed = Committed { offset, leader_epoch, incarnation };
+        Self { partition: &core.origin, topic, core, committed, epoch: None }
+    }
+}
+
+/// How far a step of a commit is taken before it returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// To stable storage.
+    ForDisk,
+    /// Published; a background sync follows where the broker makes any.
+    No,
+}
+
+impl Wait {
+    /// What a call waits for that commits at the broker's level.
+    pub(crate) fn at_level(durability: Durability) -> Self {
+        if durability == Durability::Sync { Self::ForDisk } else { Self::No }
+    }
+}
+
+/// Commits whose records are as durable as the caller wants them. Nothing else is stored.
+#[derive(Debug)]
+pub(crate) struct Ready<'a>(Vec<Commit<'a>>);
+
+impl<'a> Ready<'a> {
+    /// Those of the commits whose records are durable, and the first failure of the others.
+    pub(crate) fn each(commits: Vec<Commit<'a>>, wait: Wait) -> (Self, Result<()>) {
+        if wait == Wait::No || !Rule::RecordsBeforeCommit.holds() {
+            return (Self(commits), Ok(()));
+        }
+        let records = |commit: &Commit<'a>| (commit.core, commit.committed.offset);
+        let records: Vec<_> = commits.iter().map(records).collect();
+        // DURABILITY: before the commit is stored, or a power cut could keep it without them.
+        let answers = together::wait_durable(&records);
+        let (mut ready, mut failed) = (Vec::with_capacity(commits.len()), Ok(()));
+        for (commit, durable) in commits.into_iter().zip(answers) {
+            match durable {
+                Ok(()) => ready.push(commit),
+                Err(error) => failed = failed.and(Err(error)),
+            }
+        }
+        (Self(ready), failed)
+    }
+
+    /// All of the commits.
+    ///
+    /// # Errors
+    ///
+    /// The first failure of those whose records cannot be made durable.
+    pub(crate) fn all(commits: Vec<Commit<'a>>, wait: Wait) -> Result<Self> {
+        let (ready, failed) = Self::each(commits, wait);
+        failed.map(|()| ready)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Commit<'a>> {
+        self.0.iter()
+    }
+}
+
+/// Commits that are published.
+#[must_use = "they may have to be made durable"]
+#[derive(Debug)]
+pub(crate) struct Stored<'a> {
+    offsets: &'a OffsetStore,
+    /// The end of the offsets log after them.
+    end: u64,
+}
+
+impl Stored<'_> {
+    /// Makes them durable, or asks for the sync that does.
+    pub(crate) fn settle(self, wait: Wait) -> Result<()> {
+        let log = self.offsets.partition();
+        match wait {
+            // DURABILITY: the group must not go back behind a commit that was acknowledged.
+            Wait::ForDisk => Rule::CommitSync.keep(|| log.wait_durable(self.end)),
+            Wait::No => {
+                log.sync_soon();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The right to store offsets of a group. While it is held no partition of the group changes hands.
+pub(super) enum Permit<'a> {
+    /// A member's, for what it owns.
+    Owner { _members: MutexGuard<'a, Members> },
+    /// Anybody's, while the group has no live members.
+    NoMembers { _groups: MutexGuard<'a, GroupTable> },
+    /// A new subscription's, stored with them, for what the group has committed nothing of.
+    FirstOf(&'a [Wanted]),
+}
+
+impl Permit<'_> {
+    /// Whether it still holds, with nothing between this and the append.
+    fn check(&self, offsets: &OffsetsState, group: &str, commits: &Ready<'_>) -> Result<()> {
+        let Self::FirstOf(subscriptions) = self else { return Ok(()) };
+        let is_committed = |commit: &Commit<'_>| {
+            offsets.get(group, commit.topic, commit.partition.partition).is_some()
+        };
+        if subscriptions.iter().any(|wanted| offsets.has_subscribed(group, wanted))
+            || commits.iter().any(is_committed)
+        {
+            return Err(Error::Rebalanced);
+        }
+        Ok(())
+    }
+}
+
+/// Appends commits, unless one of the topics is deleted: its commits are forgotten in an append
+/// that comes after its partitions were closed, so that none can follow it. The caller
+/// [tidies](OffsetStore::tidy) when its locks are released.
+///
+/// # Errors
+///
+/// [`Error::UnknownTopic`], and [`Error::Rebalanced`] where the permit does not hold any more;
+/// nothing is stored then.
+pub(super) fn store<'a>(
+    offsets: &'a OffsetStore,
+    group: &Arc<str>,
+    commits: &Ready<'_>,
+    permit: Permit<'_>,
+) -> Result<Stored<'a>> {
+    let change = |commit: &Commit<'_>| OffsetChange::Commit {
+        group: Arc::clone(group),
+        topic: commit.topic,
+        partition: commit.partition.partition,
+        committed: commit.committed,
+    };
+    let mut changes: Vec<_> = commits.iter().map(change).collect();
+    if let Permit::FirstOf(subscriptions) = &permit {
+        // Last: one that is found after a crash has all of its commits before it.
+        changes.extend(subscriptions.iter().map(|wanted| OffsetChange::Subscribed {
+            group: Arc::clone(group),
+            wanted: wanted.clone(),
+        }));
+    }
+    let end = offsets.log().append_if(changes, |state| {
+        match commits.iter().find(|commit| commit.core.is_closed()) {
+            Some(gone) => Err(Error::UnknownTopic(gone.partition.topic.as_ref().to_owned())),
+            None => permit.check(state, group, commits),
+        }
+    });
+    // Not before: nobody can be given a partition between the check and the append.
+    drop(permit);
+    Ok(Stored { offsets, end: end? })
+}

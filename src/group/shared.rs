@@ -1,0 +1,111 @@
+//! One group, shared by its coordinator and its memberships.
+//!
+//! Owns: the group's lock, and the time before which none of its members can be overdue. Must not
+//! know: other groups, the offsets log.
+//!
+//! Invariant: no member is overdue before `look_at`. It is lowered with each new deadline, under the
+//! lock, and the table of deadlines has the group under that time.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::assignor::Assignor;
+use super::deadlines::{Deadlines, NEVER};
+use super::interest::Topics;
+use super::members::Members;
+use crate::error::{Error, Result};
+use crate::sync::{AtomicU64, LockRank, Mutex, MutexGuard, Ordering};
+
+/// A group that has members, live or waited for.
+pub(super) struct Group {
+    name: Arc<str>,
+    members: Mutex<Members>,
+    /// Written under the lock, read by every poll of every member.
+    look_at: AtomicU64,
+    /// Has the group under that time.
+    deadlines: Arc<Deadlines<Self>>,
+    number: u64,
+}
+
+impl Group {
+    pub(super) fn new(
+        name: &Arc<str>,
+        assignor: Assignor,
+        topics: &Arc<Topics>,
+        deadlines: &Arc<Deadlines<Self>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            name: Arc::clone(name),
+            members: Mutex::ranked(LockRank::Group, Members::new(assignor, Arc::clone(topics))),
+            look_at: AtomicU64::new(NEVER),
+            deadlines: Arc::clone(deadlines),
+            number: deadlines.new_number(),
+        })
+    }
+
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Members> {
+        self.members.lock()
+    }
+
+    /// What changes a group from outside is refused while one of its members is live.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::GroupNotEmpty`].
+    pub(super) fn check_no_members(&self) -> Result<()> {
+        match self.lock().live_count() {
+            0 => Ok(()),
+            members => Err(Error::GroupNotEmpty { group: self.name.as_ref().to_owned(), members }),
+        }
+    }
+
+    /// No member is overdue before this time.
+    #[inline]
+    pub(super) fn look_at(&self) -> u64 {
+        self.look_at.load(Ordering::Acquire)
+    }
+
+    /// Takes note of a deadline. The members are locked.
+    pub(super) fn note_deadline(self: &Arc<Self>, deadline: u64) {
+        self.set_look_at(self.look_at().min(deadline));
+    }
+
+    /// The members are locked, so that the table of deadlines follows the same order of changes.
+    fn set_look_at(self: &Arc<Self>, time: u64) {
+        let before = self.look_at.swap(time, Ordering::AcqRel);
+        if before != time {
+            self.deadlines.reschedule(self, self.number, before, time);
+        }
+    }
+
+    /// Evicts the members that are overdue and forgets those that were waited for in vain; returns
+    /// the names of the latter. `members` are this group's.
+    pub(super) fn evict_overdue(
+        self: &Arc<Self>,
+        members: &mut Members,
+        now: u64,
+    ) -> Vec<Arc<str>> {
+        if now < self.look_at() {
+            return Vec::new();
+        }
+        let (expired, next) = members.evict_overdue(now);
+        self.set_look_at(next);
+        expired
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.deadlines.remove(self.look_at(), self.number);
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group").field("name", &self.name).finish_non_exhaustive()
+    }
+}
