@@ -223,7 +223,7 @@ fn round_robin(question: &Question<'_>) -> Vec<Option<usize>> {
 /// Kafka's `CooperativeStickyAssignor`, for equal and different subscriptions alike:
 ///
 /// 1. everybody keeps what they own and may own;
-/// 2. what nobody owns goes to whoever has least, scarce partitions (those with the fewest
+/// 2. what nobody owns goes to the member that has least, scarce partitions (those with the fewest
 ///    subscribers) first, since others leave more choice for later;
 /// 3. while a member has at least two partitions more than another subscriber of one of them,
 ///    that partition moves.

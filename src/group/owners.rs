@@ -1,7 +1,7 @@
 //! Which member owns each partition of a group, and which one should.
 //!
 //! Owns: the current and the target assignment, and the ownership epochs. Must not know: members
-//! (beyond their ids), how a target assignment is made, when a member is told of it.
+//! (beyond their ids), how a target assignment is made, when a member learns of it.
 //!
 //! Invariants:
 //! 1. A partition has at most one owner: there is one field for the owner's id.

@@ -195,7 +195,7 @@ impl GroupState {
         self.plan();
     }
 
-    /// Forgets a member. What it owned is free at once, and is the answer: whoever leaves has
+    /// Forgets a member. What it owned is free at once, and is returned: a member that leaves has
     /// committed before, there is nobody left to ask.
     pub(crate) fn leave(&mut self, id: MemberId) -> Result<Vec<TopicPartition>, NotAMember> {
         let freed = self.remove(id).ok_or(NotAMember)?;
@@ -278,7 +278,7 @@ impl GroupState {
         if mem::replace(&mut self.is_behind, true) {
             return;
         }
-        // Whoever polls first makes the plan, and nobody knows who that is.
+        // The member that polls first makes the plan, and nobody knows which one that is.
         let live = self.members.iter_mut().filter(|(_, member)| member.presence == Presence::Live);
         for (&id, member) in live {
             member.needs_attention = true;

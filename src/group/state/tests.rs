@@ -1,5 +1,5 @@
 //! Goal: the hand-over rules of the module, on cases that show them one by one, and as a random
-//! walk against a model that believes only what members were told. Not covered: time, threads and
+//! walk against a model that believes only what was reported to members. Not covered: time, threads and
 //! callbacks, which are the coordinator's.
 
 use super::super::owners::OwnershipEpoch;
@@ -198,7 +198,7 @@ fn those_who_are_overdue_together_make_one_rebalance() {
 }
 
 #[test]
-fn an_eviction_during_revocation_is_not_told_twice() {
+fn an_eviction_during_revocation_is_not_reported_twice() {
     let mut group = group(2);
     group.join(A, subscription(&["t"]));
     settle(&mut group, A);

@@ -1,6 +1,6 @@
 //! A random walk of joins, departures, evictions, topic changes and half-done polls.
 //!
-//! The model holds what each member was TOLD: what it believes it owns, and under which epoch. At
+//! The model holds what was REPORTED to each member: what it believes it owns, and under which epoch. At
 //! every step the state is held against these beliefs; now and then the group is left in peace,
 //! and has to come to rest complete, even, and having moved as little as possible.
 
@@ -19,12 +19,12 @@ impl Rng {
     }
 }
 
-/// What one member was told.
+/// What was reported to one member.
 #[derive(Default)]
 struct Belief {
     topics: BTreeSet<&'static str>,
     owned: BTreeMap<TopicPartition, OwnershipEpoch>,
-    /// Told to give up, and not confirmed yet: the callback runs.
+    /// To be given up, and not confirmed yet: the callback runs.
     revoking: Vec<TopicPartition>,
     /// Evicted, and not back.
     evicted: bool,
@@ -119,7 +119,7 @@ impl Walk {
         }
     }
 
-    /// Half a poll: either confirms what was told to be given up, or polls.
+    /// Half a poll: either confirms what it was asked to give up, or polls.
     fn poll(&mut self, id: MemberId) {
         self.catch_up();
         let belief = self.members.get_mut(&id).unwrap();
@@ -203,7 +203,7 @@ impl Walk {
         for (&id, belief) in &self.members {
             for partition in self.group.owners().owned_by(id) {
                 let epoch = self.group.owners().epoch_of(id, &partition).unwrap();
-                assert_eq!(belief.owned.get(&partition), Some(&epoch), "{partition} untold");
+                assert_eq!(belief.owned.get(&partition), Some(&epoch), "{partition} unreported");
                 assert!(self.group.may_commit(id, &partition, epoch));
                 assert!(!belief.evicted, "{id:?} was evicted and owns {partition}");
                 let count = self.partitions_of.get(&*partition.topic).copied().unwrap_or(0);
