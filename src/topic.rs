@@ -70,7 +70,7 @@ impl TopicShared {
         if !self.is_replaced() {
             return None;
         }
-        // None also when the topic is gone: then the handle goes on with what it has.
+        // None also when the topic is deleted: then the handle keeps what it has.
         self.succession.current.read().upgrade()
     }
 

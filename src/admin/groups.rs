@@ -150,7 +150,7 @@ fn offset_of(core: &PartitionCore, to: StartAt) -> Result<u64> {
         StartAt::Latest => end,
         StartAt::Offset(offset) => offset.clamp(start, end.max(start)),
         StartAt::Time(time) => core.offset_at(time)?.map_or(end, |offset| offset.min(end)),
-        StartAt::Error => return Err(Error::config("to", "a place is needed")),
+        StartAt::Error => return Err(Error::config("to", "say where the group is to begin")),
     })
 }
 

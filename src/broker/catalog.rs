@@ -58,7 +58,7 @@ pub(crate) enum CatalogChange {
     Topic(TopicEntry, Stage),
     TopicGone(TopicId),
     Producer(Arc<str>, ProducerEntry),
-    /// Nobody has used the producer for long: its name is free.
+    /// The producer was not used for long: its name is free.
     ProducerGone(Arc<str>),
     /// New producers get ids from this one on: no id is ever given out again.
     ProducerIds(u64),
@@ -68,7 +68,7 @@ pub(crate) enum CatalogChange {
 }
 
 impl TopicEntry {
-    /// The stage of a topic, and what its files say of it. Nobody appends to what is still being
+    /// The stage of a topic, and what its files say of it. Nothing is appended to what is still being
     /// made: where there are records it was complete, and what is lost is the record that said so.
     /// To undo it would remove files because of damage.
     pub(crate) fn stage_by_files(
@@ -154,7 +154,7 @@ impl CatalogState {
         self.by_key.keys().copied()
     }
 
-    /// Forgets a producer, whose id nobody gets again: records bear it.
+    /// Forgets a producer. Its id is never given out again: records bear it.
     pub(crate) fn producer_gone(&self, name: &Arc<str>) -> Vec<CatalogChange> {
         let Some(known) = self.producers.get(name) else { return Vec::new() };
         let is_last = |next: &u64| known.id.checked_add(1) == Some(*next);
@@ -192,11 +192,27 @@ impl CatalogState {
     fn note_topic(&mut self, entry: TopicEntry, stage: Stage, at: RecordedAt) {
         let name = entry.name.to_ascii_lowercase();
         if stage.is_live() {
-            self.live.insert(name, entry.id);
+            self.live.insert(name.clone(), entry.id);
         } else if self.live.get(&name) == Some(&entry.id) {
             self.live.remove(&name);
         }
         self.topics.insert(entry.id, (entry, stage), at);
+        debug_assert_eq!(self.check_name(&name), Ok(()));
+    }
+
+    /// The invariants, as far as a change of this name can break them: a live topic, and no other,
+    /// is found under its name; a producer is found under its id.
+    fn check_name(&self, name: &str) -> Result<(), &'static str> {
+        let in_force = self.live.get(&name.to_ascii_lowercase());
+        let is_live = |id: &TopicId| self.topics.get(id).is_some_and(|(_, stage)| stage.is_live());
+        if !in_force.is_none_or(is_live) {
+            return Err("a topic that is not live is found under its name");
+        }
+        let Some(entry) = self.producers.get(name) else { return Ok(()) };
+        if self.producer_ids.get(&entry.id).is_none_or(|holder| **holder != *name) {
+            return Err("a producer is not found under its id");
+        }
+        Ok(())
     }
 
     fn forget_topic(&mut self, id: TopicId) {
@@ -234,7 +250,8 @@ impl LoggedState for CatalogState {
             CatalogChange::TopicGone(id) => self.forget_topic(id),
             CatalogChange::Producer(name, entry) => {
                 self.producer_ids.insert(entry.id, Arc::clone(&name));
-                self.producers.insert(name, entry, at);
+                self.producers.insert(Arc::clone(&name), entry, at);
+                debug_assert_eq!(self.check_name(&name), Ok(()));
             }
             CatalogChange::ProducerGone(name) => {
                 if let Some(entry) = self.producers.remove(&name) {

@@ -15,7 +15,7 @@ use crate::rules::Rule;
 use crate::storage::disk::{Access, Disk, EntryKind};
 
 /// Creates a directory and its missing parents, from the top down, each durable in the one that
-/// holds it. Those that were found too: whoever made them may have died before they were.
+/// holds it. Those that were found too: the process that made them may have died before they were.
 pub(super) fn make_dirs(disk: &dyn Disk, dir: &Path) -> Result<()> {
     let above: Vec<&Path> = dir.ancestors().filter(|dir| !dir.as_os_str().is_empty()).collect();
     for dir in above.into_iter().rev() {
@@ -120,8 +120,8 @@ pub(super) fn sync_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
 }
 
 /// Removes the segments of a topic and then its directories, as far as they are empty. Only files
-/// that bear the topic's id, or a temporary name of ours, are removed: what somebody else put
-/// there stays, and keeps its directory.
+/// that bear the topic's id, or a temporary name of ours, are removed: what
+/// another program put there is kept, and so is its directory.
 pub(super) fn remove_topic_files(disk: &dyn Disk, dir: &Path, id: TopicId) -> Result<()> {
     let kind = disk.kind(dir).map_err(|source| Error::io("look at", dir, source))?;
     if kind == Some(EntryKind::Directory) {
@@ -134,7 +134,7 @@ pub(super) fn remove_topic_files(disk: &dyn Disk, dir: &Path, id: TopicId) -> Re
         remove_dir(disk, dir)?;
     }
     // DURABILITY: from the bottom up, so that nothing comes back under a name that is free again;
-    // and also if the directory is gone: whoever removed it may have died before this.
+    // and also if the directory is gone: the process that removed it may have died before this.
     dir.parent().map_or(Ok(()), |parent| Rule::DeletedTopicName.keep(|| sync_dir(disk, parent)))
 }
 
@@ -149,7 +149,7 @@ pub(super) fn remove_partition_files(disk: &dyn Disk, dir: &Path, id: TopicId) -
     remove_dir(disk, dir)
 }
 
-/// Removes a directory, unless somebody else keeps something in it.
+/// Removes a directory, unless it holds something that is not ours.
 fn remove_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
     match disk.remove_dir(dir) {
         Err(source) if source.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),

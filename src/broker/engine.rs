@@ -183,7 +183,7 @@ impl Engine {
         done
     }
 
-    /// What is done every minute: maps that nobody uses are given up; retention, compactions that
+    /// What is done every minute: unused maps are given up; retention, compactions that
     /// are due, recovery points, what has expired, and another attempt to remove what could not be
     /// removed.
     fn do_every_minute(&self) -> Result<()> {

@@ -1,7 +1,8 @@
 //! A broker that only looks, beside one in another process that writes.
 //!
-//! The writer goes on while this broker looks: retention and compaction remove files, its own state
-//! is written anew, topics are deleted and made again. A file may go between two steps of one look.
+//! The writer continues while this broker looks: retention and compaction remove files, its internal
+//! logs are cleaned up, topics are deleted and made again. A file may disappear between two steps of
+//! one look.
 //! So nothing is called damaged or missing before the whole of it was looked at twice, each time
 //! from the start, and the same was found.
 //!

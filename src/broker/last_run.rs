@@ -64,7 +64,7 @@ pub(super) fn how_it_ended(
     // Nothing proves where this log ended. What was cut off may be the record of a later run.
     let is_cut = report.iter().any(|found| found.cut_bytes > 0);
     local.read(|local| {
-        // Where boots cannot be told apart, this may be the same one.
+        // Where boots cannot be distinguished, this may be the same one.
         let same_boot = boot.is_none() || local.boot() == boot || is_cut;
         (local.is_closed() && !is_cut, same_boot)
     })

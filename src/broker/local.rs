@@ -278,7 +278,7 @@ mod tests {
     /// Symptom: the next opening took the private time of one run for what the wall clock showed.
     /// Rule: a point that an earlier version wrote is known as one, also through a snapshot.
     #[test]
-    fn a_point_of_an_earlier_version_is_told_from_one_of_this() {
+    fn a_point_of_an_earlier_version_is_distinguished_from_one_of_this() {
         let (topic, partition) = (TOPIC, 0);
         let old = LocalChange::Point { topic, partition, point: point() };
         let new = LocalChange::TimedPoint { topic, partition, point: point() };

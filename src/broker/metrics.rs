@@ -46,7 +46,7 @@ pub struct Metrics {
     pub background_panics: u64,
     /// Groups that have expired: see [`group_expiry`](crate::BrokerBuilder::group_expiry).
     pub groups_expired: u64,
-    /// Named producers that have expired: nobody has held them for 30 days.
+    /// Named producers that have expired: not held for 30 days.
     pub producers_expired: u64,
     /// The topics, by name.
     pub topics: Vec<TopicMetrics>,

@@ -45,7 +45,7 @@ pub(crate) struct NamedProducer {
     pub(crate) name: Arc<str>,
     pub(crate) id: u64,
     /// ORDERING: raised with Release by a new holder once the new epoch is durable; read with
-    /// Acquire under a partition's lock by whoever appends (see `partition::check_fence`).
+    /// Acquire under a partition's lock by an append (see `partition::check_fence`).
     pub(crate) epoch: AtomicU32,
     /// The topics for which it is recorded that it gives numbers to records with a key, and how
     /// many such appends are under way.

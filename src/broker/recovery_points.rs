@@ -58,7 +58,7 @@ impl RecoveryPoints {
         now.saturating_sub(self.last_written()) >= CHECKPOINT_EVERY
     }
 
-    /// Waits until nobody writes any.
+    /// Waits for the right to write them.
     pub(super) fn hold(&self) -> Points<'_> {
         Points { last: self.last.lock() }
     }
@@ -72,7 +72,7 @@ impl RecoveryPoints {
         *points.last = self.context.clock.monotonic();
         let topics = self.live.all();
         let users = topics.iter().flat_map(|topic| &topic.partitions);
-        // One that fails keeps the others from nothing.
+        // A partition that fails does not keep the others from it.
         let flushed = flush(users);
         // Asked last: a run that was closed meanwhile has partitions that are closed too.
         let flushed = flushed.and_then(|()| self.gate.check_open());

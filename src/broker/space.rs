@@ -34,8 +34,8 @@ struct Sight {
     time: u64,
 }
 
-/// LIMIT: how long an append that waits for a full disk sleeps at most. What somebody else removes
-/// from the disk is not reported, nor is memory that a message held.
+/// LIMIT: how long an append that waits for a full disk sleeps at most. What another program
+/// removes from the disk is not reported, nor is memory that a message held.
 const LOOK_AT_DISK: Duration = Duration::from_secs(1);
 
 /// See the module's documentation.

@@ -52,7 +52,7 @@ pub(crate) struct Workers {
     shared: Arc<Shared>,
     /// Whether they were stopped, or would have been without background threads.
     has_ended: AtomicBool,
-    /// Whether an append was refused since somebody last looked after that.
+    /// Whether an append was refused since that was last looked after.
     is_full: AtomicBool,
     /// Where the oldest records are to make room, or appends are to wait for it; the engine, once
     /// it is there.
@@ -116,7 +116,7 @@ impl Workers {
         let _ = self.on_move.set(on_move);
     }
 
-    /// Called by whoever moves the clock, perhaps from within a worker: takes no lock, and a queue
+    /// Called by the thread that moves the clock, perhaps from within a worker: takes no lock, and a queue
     /// without a limit never blocks.
     fn clock_moved(&self) {
         if self.is_running() {

@@ -1,7 +1,7 @@
 //! How the settings of a topic are stored: a type of its own, so that the public settings can gain
 //! and lose fields without a change of what directories hold.
 //!
-//! The stored form has no names: fields are told apart by their position, variants by their
+//! The stored form has no names: fields are distinguished by their position, variants by their
 //! number. This form is frozen. Other settings are a form of their own, which is written by a new
 //! variant of [`CatalogChange`](super::CatalogChange) at the end.
 

@@ -165,3 +165,15 @@ fn a_topic_is_stored_as_it_always_was() {
     let read: CatalogChange = Bincode.decode(&with_other).unwrap();
     assert_eq!(read, entry_of_the_first_form());
 }
+
+/// Each invariant of the indexes, and a state that breaks it.
+#[test]
+fn an_index_that_does_not_agree_with_the_entries_is_found() {
+    let mut state = CatalogState::default();
+    state.live.insert("t".to_owned(), TopicId([1; 16]));
+    assert!(state.check_name("T").is_err(), "a live name without a topic");
+    assert_eq!(state.check_name("u"), Ok(()));
+    let mut state = CatalogState::default();
+    state.producers.insert("p".into(), ProducerEntry { id: 1, epoch: 0 }, RecordedAt::default());
+    assert!(state.check_name("p").is_err(), "an id without its holder");
+}

@@ -69,7 +69,7 @@ fn row_g09_a_new_topic_is_compared_with_a_pattern_alone() {
         consumer.poll(Duration::ZERO).unwrap();
     });
     assert!(steps < 10, "{steps}");
-    // What changed unseen is known to whoever joins, and what matches is seen.
+    // What changed unseen is known to a member that joins, and what matches is seen.
     broker.ensure_topic("x-1", small(1)).unwrap();
     let mut other = broker.consumer("g").subscribe(["t-new", "t-0"]).open();
     assert!(other.is_err(), "a topic that is gone");

@@ -88,7 +88,7 @@ fn row_c18_an_unused_group_expires_no_sooner_than_the_records_that_it_can_read()
 }
 
 /// C18: a group with a member does not expire, and neither does one that had a member until lately,
-/// whatever it committed and whoever held the directory since.
+/// whatever it committed and which process held the directory since.
 // RED: src/group/expiry.rs
 //   - seen.extend(ended.iter().cloned());
 // RED: src/broker/expiry.rs

@@ -24,7 +24,7 @@ fn filled(disk: &SimulatedDisk, partitions: u32) -> Broker {
     broker
 }
 
-/// Whoever has to give partitions up gives them up, also when what it wants to commit before
+/// A member that has to give partitions up gives them up, also when what it wants to commit before
 /// cannot be stored: the error is the poll's, and the next owner reads again.
 #[test]
 fn a_failed_auto_commit_does_not_hold_up_a_rebalance() {
@@ -121,7 +121,7 @@ fn a_reset_that_comes_after_the_end_of_its_topic_is_not_stored() {
     assert_eq!(coordinator.offsets().committed("g", topic.id, 0), None);
 }
 
-/// After a power cut nobody was told that the static members are gone, and each finds what it had.
+/// After a power cut nothing says that the static members are gone, and each finds what it had.
 #[test]
 fn static_members_are_waited_for_after_a_crash() {
     let disk = SimulatedDisk::new();

@@ -66,7 +66,7 @@ fn cut_topic_tail(broker: Broker, disk: &SimulatedDisk) -> SimulatedDisk {
     disk.power_cut(&mut || 0, PowerCut::WORST)
 }
 
-/// Symptom: a group was told that records were cut, and its commit went back. Cause: what can be
+/// Symptom: a group got notice that records were cut, and its commit went back. Cause: what can be
 /// read of a poisoned partition ends at its durable end, and a commit beyond that was taken for one
 /// beyond a cut. Rule: only a recovery cuts.
 #[test]
@@ -93,7 +93,7 @@ fn a_commit_beyond_what_a_poisoned_partition_shows_is_no_truncation() {
 //   - if let Some(cut_to) = cut.or_else(|| (offset > end).then_some(end)) {
 //   + if let Some(cut_to) = cut.filter(|_| offset < end) {
 #[test]
-fn row_b06_a_consumer_beyond_the_cut_is_told_once() {
+fn row_b06_a_consumer_beyond_the_cut_is_notified_once() {
     let disk = SimulatedDisk::new();
     let broker = open(&disk, 1);
     send(&broker, &["0", "1"]);

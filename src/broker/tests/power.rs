@@ -14,7 +14,7 @@
 //! An image takes longer than a log's: opening a broker begins a new segment of 1 MiB in each of
 //! its own three logs, and most of the time goes into clearing that memory. glibc takes memory
 //! that large from the system, which gives it out cleared page by page as it is used, if it is
-//! told to do so for ever: with that variable an image takes a third of the time.
+//! set to do so for ever: with that variable an image takes a third of the time.
 
 use super::crash::Campaign;
 use super::effort;
@@ -176,7 +176,10 @@ fn row_b01_every_image_of_a_brokers_short_workloads_keeps_what_was_acknowledged(
         return replay(&case);
     }
     let share = Share::of_effort();
-    #[expect(clippy::disallowed_methods, reason = "how fast the campaign is, for whoever runs it")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how fast the campaign is, for the person who runs it"
+    )]
     let began = std::time::Instant::now();
     let mut campaign = Campaign { seed: SEED, ..Campaign::default() };
     for steps in 1..=share.steps {

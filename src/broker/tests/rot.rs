@@ -94,31 +94,31 @@ fn try_all(end: End, harms_of: impl Fn(&[u8]) -> Vec<Harm>) {
 }
 
 #[test]
-fn row_e01_a_flipped_bit_in_any_file_of_a_closed_store_is_told_or_harmless() {
+fn row_e01_a_flipped_bit_in_any_file_of_a_closed_store_is_reported_or_harmless() {
     try_all(End::Closed, flips);
 }
 
 #[test]
-fn row_e01_a_flipped_bit_in_any_file_of_a_killed_store_is_told_or_harmless() {
+fn row_e01_a_flipped_bit_in_any_file_of_a_killed_store_is_reported_or_harmless() {
     try_all(End::Killed, flips);
 }
 
 #[test]
-fn row_e01_a_flipped_bit_in_any_file_of_an_idle_store_is_told_or_harmless() {
+fn row_e01_a_flipped_bit_in_any_file_of_an_idle_store_is_reported_or_harmless() {
     try_all(End::Idle, flips);
 }
 
 #[test]
-fn row_e05_a_file_of_any_length_in_a_closed_store_is_told_or_harmless() {
+fn row_e05_a_file_of_any_length_in_a_closed_store_is_reported_or_harmless() {
     try_all(End::Closed, lengths);
 }
 
 #[test]
-fn row_e05_a_file_of_any_length_in_a_killed_store_is_told_or_harmless() {
+fn row_e05_a_file_of_any_length_in_a_killed_store_is_reported_or_harmless() {
     try_all(End::Killed, lengths);
 }
 
 #[test]
-fn row_e05_a_file_of_any_length_in_an_idle_store_is_told_or_harmless() {
+fn row_e05_a_file_of_any_length_in_an_idle_store_is_reported_or_harmless() {
     try_all(End::Idle, lengths);
 }

@@ -180,7 +180,7 @@ fn next_points(disk: &SimulatedDisk) -> u64 {
 //   - if base > replay.start {
 //   + if base > replay.start && base == u64::MAX {
 #[test]
-fn row_e05_an_own_log_that_has_lost_its_first_file_is_refused() {
+fn row_e05_an_internal_log_that_has_lost_its_first_file_is_refused() {
     let (disk, groups) = before_a_clean_up();
     for is_cleaned in [false, true] {
         if is_cleaned {

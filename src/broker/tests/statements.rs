@@ -1,4 +1,4 @@
-//! What callers are told when the disk is full or fails, and that it is true.
+//! What callers get reported when the disk is full or fails, and that it is true.
 
 use std::io::ErrorKind;
 

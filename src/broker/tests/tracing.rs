@@ -1,4 +1,4 @@
-//! What an application's subscriber is told of a disk that fails; all else is in `tests/tracing.rs`.
+//! What an application's subscriber hears of a disk that fails; all else is in `tests/tracing.rs`.
 
 use std::fmt::{Debug, Write};
 use std::io::ErrorKind;
@@ -17,7 +17,7 @@ use crate::storage::disk::{Fault, Operation, SimulatedDisk};
 
 /// Each event as a line: the message, then the fields.
 #[derive(Clone, Default)]
-struct Told {
+struct Heard {
     lines: Arc<Mutex<Vec<String>>>,
     /// Whether it panics whenever it has taken note of an event.
     panics: bool,
@@ -34,7 +34,7 @@ impl Visit for Line {
     }
 }
 
-impl Subscriber for Told {
+impl Subscriber for Heard {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target() == "logpond"
     }
@@ -60,11 +60,11 @@ impl Subscriber for Told {
 }
 
 #[test]
-fn a_poisoned_partition_and_work_that_failed_behind_the_scenes_are_told() {
-    poison_and_fail(&Told::default());
+fn a_poisoned_partition_and_work_that_failed_behind_the_scenes_are_reported() {
+    poison_and_fail(&Heard::default());
 }
 
-/// Events wait until no lock is held, and are delivered by whoever comes by. When the subscriber
+/// Events wait until no lock is held, and are delivered by the next thread that comes by. When the subscriber
 /// panicked at one, those that waited behind it were lost, and a thread that had nothing to do with
 /// it unwound. The rule: a panic ends with the event that caused it.
 // RED: src/trace.rs
@@ -72,16 +72,16 @@ fn a_poisoned_partition_and_work_that_failed_behind_the_scenes_are_told() {
 //   + emit(event);
 #[test]
 fn row_j14_a_subscriber_that_panics_gets_the_next_event_and_reaches_no_caller() {
-    poison_and_fail(&Told { panics: true, ..Told::default() });
+    poison_and_fail(&Heard { panics: true, ..Heard::default() });
 }
 
-fn poison_and_fail(told: &Told) {
+fn poison_and_fail(heard: &Heard) {
     let (disk, clock) = (SimulatedDisk::new(), clock());
-    ::tracing::subscriber::with_default(told.clone(), || {
+    ::tracing::subscriber::with_default(heard.clone(), || {
         let broker = open_at(&disk, 1, Durability::Sync, &clock).unwrap();
         broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
         broker.producer().send(Record::to("t").value("kept")).unwrap();
-        told.lines.lock().unwrap().clear();
+        heard.lines.lock().unwrap().clear();
 
         // What the workers do is asked for by nobody who could be given the error.
         clock.advance(Duration::from_secs(120));
@@ -92,8 +92,8 @@ fn poison_and_fail(told: &Told) {
         broker.producer().send(Record::to("t").value("lost?")).unwrap_err();
         broker.tick().unwrap();
     });
-    let told = told.lines.lock().unwrap();
-    let count = |start: &str| told.iter().filter(|line| line.starts_with(start)).count();
-    assert_eq!(count("background work failed work=\"housekeeping\" error="), 1, "{told:#?}");
-    assert_eq!(count("poisoned partition=t-0 error="), 1, "{told:#?}");
+    let heard = heard.lines.lock().unwrap();
+    let count = |start: &str| heard.iter().filter(|line| line.starts_with(start)).count();
+    assert_eq!(count("background work failed work=\"housekeeping\" error="), 1, "{heard:#?}");
+    assert_eq!(count("poisoned partition=t-0 error="), 1, "{heard:#?}");
 }

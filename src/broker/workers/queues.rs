@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crossbeam::channel::Receiver;
+use crossbeam::utils::CachePadded;
 
 use super::syncs::Syncs;
 use crate::partition::{PartitionCore, Work};
@@ -25,7 +26,9 @@ pub(super) enum Job {
 #[derive(Debug)]
 pub(super) struct Shared {
     /// ORDERING: cleared with Release when the workers are stopped; read with Acquire by all.
-    is_running: AtomicBool,
+    ///
+    /// On a cache line of its own: waits for durability read it beside the locking of `syncs`.
+    is_running: CachePadded<AtomicBool>,
     /// How many rounds have ended in a panic. A count for the metrics: Relaxed.
     panics: AtomicU64,
     pub(super) syncs: Syncs,
@@ -45,7 +48,7 @@ pub(super) struct Moves {
 impl Shared {
     pub(super) fn new(is_running: bool) -> Self {
         Self {
-            is_running: AtomicBool::new(is_running),
+            is_running: CachePadded::new(AtomicBool::new(is_running)),
             panics: AtomicU64::new(0),
             syncs: Syncs::new(),
             moves: Moves::default(),

@@ -17,8 +17,8 @@ const AFTER_PANIC: Duration = Duration::from_millis(10);
 /// How long a worker waits at least where the clock has not moved since its last round.
 pub(super) const STANDS_STILL: Duration = Duration::from_millis(50);
 
-/// When work that panicked is tried again, if nobody asks for it before: soon enough for those who
-/// wait for it, and no burden to the others if it panics each time.
+/// When work that panicked is tried again, unless it is requested before: soon enough for the callers
+/// that wait for it, and no burden to the others if it panics each time.
 pub(super) const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs the rounds of a worker until it is stopped. A round calls foreign code (the clock, for one); a
@@ -58,8 +58,8 @@ impl Pace {
     }
 }
 
-/// What a worker is at, so that it is asked for again after a panic: whoever waits for it has asked
-/// once and does not ask again.
+/// What a worker is at, so that it is asked for again after a panic: a caller that waits for it has
+/// asked once and does not ask again.
 #[derive(Default)]
 pub(super) struct AtWork {
     job: Option<(Arc<PartitionCore>, Work)>,

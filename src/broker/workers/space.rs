@@ -22,7 +22,7 @@ use crate::partition::{PartitionCore, Work};
 use crate::sync::Ordering;
 use crate::trace::Outbox;
 
-/// The space-and-sync worker, until it is stopped. `evict_overdue` says how long nobody else can be;
+/// The space-and-sync worker, until it is stopped. `evict_overdue` says how long no other member can be;
 /// `start_helper` starts a thread that calls [`Workers::help`](super::Workers::help).
 pub(crate) fn run_space_worker(
     queues: &WorkerQueues,

@@ -23,8 +23,8 @@ use crate::sync::{Condvar, LockRank, Mutex};
 /// its file system, can do many of them together; more would wait for each other there.
 const HELPERS: usize = 16;
 
-/// LIMIT: how many of these are for footers at most: nobody waits for them, and each may write much,
-/// which those who wait for theirs would feel.
+/// LIMIT: how many of these are for footers at most: no caller waits for them, and each may write much,
+/// which delays the syncs that callers wait for.
 const FOR_FOOTERS: usize = 4;
 
 /// How long a helper waits for another sync before it ends.
@@ -163,7 +163,7 @@ impl Syncs {
     /// those who wait have their answer.
     pub(super) fn sync(&self, (partition, reason): Ask) -> Option<()> {
         let done = foreign::call(|| {
-            // Whoever needs the result finds the failure in the gate and in the next append.
+            // A caller that needs the result finds the failure in the gate and in the next append.
             if reason != For::Footers {
                 let _ = partition.flush();
             }
@@ -199,7 +199,7 @@ impl Syncs {
 }
 
 impl Queue {
-    /// Whether somebody is to be found who does it.
+    /// Whether a helper is to be found for it.
     fn add(&mut self, partition: Arc<PartitionCore>, reason: For) -> bool {
         let address = address_of(&partition);
         let known = self.waits.get(&address).copied();
@@ -210,7 +210,25 @@ impl Queue {
             _ if all == For::Footers => self.later.push_back(partition),
             _ => self.waiting.push_back(partition),
         }
+        debug_assert_eq!(self.check(), Ok(()));
         true
+    }
+
+    /// The invariants:
+    /// 1. Idle helpers are helpers, of which there are at most [`HELPERS`].
+    /// 2. At most [`FOR_FOOTERS`] of the syncs in flight are for footers alone.
+    /// 3. Each partition with a reason to wait is in a queue.
+    fn check(&self) -> Result<(), &'static str> {
+        if self.idle > self.helpers || self.helpers > HELPERS {
+            return Err("more idle helpers than helpers, or too many");
+        }
+        if self.for_footers > FOR_FOOTERS.min(self.at_work.len()) {
+            return Err("more syncs for footers than are allowed or in flight");
+        }
+        if self.waits.len() > self.waiting.len().saturating_add(self.later.len()) {
+            return Err("a partition that waits is in no queue");
+        }
+        Ok(())
     }
 
     /// How many can be taken now.
@@ -226,11 +244,34 @@ impl Queue {
                 next => next?,
             };
             let address = address_of(&next);
-            // Taken already where somebody came to wait for it.
+            // Taken already where a caller came to wait for it.
             let Some(reason) = self.waits.remove(&address) else { continue };
             self.for_footers += usize::from(reason == For::Footers);
             self.at_work.insert(address, None);
+            debug_assert_eq!(self.check(), Ok(()));
             return Some((next, reason));
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+
+    /// Each invariant, and a value that breaks it.
+    #[test]
+    fn a_queue_that_is_not_sound_is_found() {
+        let whole = || Queue { helpers: 2, idle: 1, ..Queue::default() };
+        assert_eq!(whole().check(), Ok(()));
+        let broken = [
+            Queue { idle: 3, ..whole() },
+            Queue { helpers: HELPERS + 1, ..whole() },
+            Queue { for_footers: 1, ..whole() },
+            Queue { waits: HashMap::from([(1, For::Both)]), ..whole() },
+        ];
+        for queue in broken {
+            assert!(queue.check().is_err(), "{queue:?}");
         }
     }
 }

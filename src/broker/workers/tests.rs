@@ -46,7 +46,7 @@ fn no_helper() -> io::Result<JoinHandle<()>> {
 
 /// A producer with an interval of 50 ms on a topic of 8 s: durable after 7.9 s, when the partition
 /// was queued already. A known partition was not looked at again. The rule: the earliest deadline
-/// counts, whoever set it and whenever.
+/// counts, whichever append set it and whenever.
 // RED: src/broker/workers/space.rs
 //   - if known.is_none_or(|known| due < known) {
 //   + if known.is_none() {
@@ -172,7 +172,7 @@ fn row_c14_the_end_of_a_compaction_asks_for_the_next() {
     assert_eq!(dirty(), 0);
 }
 
-/// Panics the next time it is asked, when it is told to.
+/// Panics the next time it is asked, when that is set.
 #[derive(Clone)]
 struct Clockwork {
     clock: ManualClock,

@@ -152,21 +152,21 @@ impl Trial<'_> {
             assert_eq!(seen.records.get(next), Some(value), "{context}: {of:?} at {next}");
             let older: Records = seen.records.range(..next).map(copied).collect();
             assert!(older == first.records, "{context}: {of:?} is not what it was");
-            let told = seen.reported();
+            let reported = seen.reported();
             for hole in first.reported().iter().filter(|hole| hole.start < hole.end) {
-                let is_told = |at: u64| told.iter().any(|told| told.contains(&at));
+                let is_reported = |at: u64| reported.iter().any(|gap| gap.contains(&at));
                 // A log that has lost its first segment begins behind it: what was in there is not
                 // missed any more, but the file is named: by the opening, or a verification.
                 let verified = || again.admin().verify(of.0).unwrap().damage;
                 let is_ours = |it: &Corruption| it.file == self.path;
                 let is_named = seen.corrupt.iter().any(is_ours) || verified().iter().any(is_ours);
                 // Of a bare header nothing says that there was more; and what is left of an only
-                // segment stands for an empty log once that was told, and closed.
+                // segment stands for an empty log once that was reported, and closed.
                 let is_only = self.layout().is_some_and(|layout| layout.is_first);
                 let is_bare = self.harm == Harm::Length(SegmentHeader::SIZE as u64);
                 let is_spent = is_bare || (is_only && self.is_empty_now(self.path));
-                let is_told = is_named || is_spent || hole.clone().all(is_told);
-                assert!(is_told, "{context}: {hole:?} is not in {told:?}");
+                let is_reported = is_named || is_spent || hole.clone().all(is_reported);
+                assert!(is_reported, "{context}: {hole:?} is not in {reported:?}");
             }
         }
     }

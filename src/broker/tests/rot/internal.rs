@@ -51,7 +51,7 @@ fn assert_refused(disk: &SimulatedDisk, file: &Path) {
 //   - let mut news = local.read(|local| local.news_of(&ends));
 //   + let mut news = Vec::new();
 #[test]
-fn row_e01_e02_what_an_opening_has_found_in_an_own_log_is_never_torn_later() {
+fn row_e01_e02_what_an_opening_has_found_in_an_internal_log_is_never_torn_later() {
     let store = Store::new(End::Killed);
     let found = store.disk.kill9();
     drop(open(&found, 4).unwrap());
@@ -76,7 +76,7 @@ fn row_e01_e02_what_an_opening_has_found_in_an_own_log_is_never_torn_later() {
 // RED: src/log/open.rs
 //   - inventory.refuse_shortened(&reader)?;
 #[test]
-fn row_e05_an_own_log_whose_last_file_was_shortened_is_refused() {
+fn row_e05_an_internal_log_whose_last_file_was_shortened_is_refused() {
     for end in [End::Killed, End::Closed, End::Idle] {
         let store = Store::new(end);
         for log in ["__meta", "__offsets", "__local"] {
@@ -102,7 +102,7 @@ fn row_e05_an_own_log_whose_last_file_was_shortened_is_refused() {
 //   - if !known.needs_all && !known.read_only {
 //   + if !known.read_only {
 #[test]
-fn row_e02_nothing_is_removed_before_damage_in_an_own_log_refuses_the_opening() {
+fn row_e02_nothing_is_removed_before_damage_in_an_internal_log_refuses_the_opening() {
     let store = Store::new(End::Idle);
     let logs = ["__meta", "__offsets", "__local"];
     for (log, left) in logs.into_iter().flat_map(|log| [(log, 50), (log, 0)]) {
@@ -128,7 +128,7 @@ fn row_e02_nothing_is_removed_before_damage_in_an_own_log_refuses_the_opening() 
 // RED: src/broker/recovery_points.rs
 //   - changes.extend(self.logs.ends());
 #[test]
-fn row_e02_after_a_clean_end_the_last_record_of_an_own_log_is_not_torn() {
+fn row_e02_after_a_clean_end_the_last_record_of_an_internal_log_is_not_torn() {
     let store = Store::new(End::Closed);
     for log in ["__meta", "__offsets"] {
         let disk = store.disk.kill9();
@@ -209,7 +209,7 @@ fn what_was_removed_is_not_missed_when_the_record_of_the_log_start_is_torn() {
     }
 }
 
-/// The same for a topic of which all records were deleted: what was is told by where it goes on.
+/// The same for a topic of which all records were deleted: what there was shows in where it continues.
 // RED: src/log/inventory.rs
 //   - Ok(scan.stretches.iter().any(|stretch| stretch.next_offset > 0))
 //   + Ok(scan.stretches.iter().any(|stretch| stretch.next_offset > stretch.base_offset))
