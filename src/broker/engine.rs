@@ -50,30 +50,13 @@ impl Engine {
         workers: Arc<Workers>,
         logs: Arc<InternalLogs>,
     ) -> Self {
-        let live = Arc::new(LiveTopics::new(Arc::clone(&gate)));
-        let parts = || (Arc::clone(&context), Arc::clone(&gate), Arc::clone(&logs));
-        let table = || Arc::clone(&live);
-        let space = {
-            let (context, gate, logs) = parts();
-            Arc::new(Space::new(context, gate, Arc::clone(&workers), logs, table()))
-        };
-        let factory = TopicFactory::new(Arc::clone(&context), Arc::clone(&workers));
-        let topics = {
-            let (context, gate, logs) = parts();
-            Topics::new(context, gate, logs, table(), factory, Arc::clone(&space))
-        };
-        let producers = {
-            let (context, gate, logs) = parts();
-            Arc::new(Producers::new(context, gate, logs, table()))
-        };
-        let points = {
-            let (context, gate, logs) = parts();
-            RecoveryPoints::new(context, gate, logs, table())
-        };
-        let expiry = {
-            let (context, _, logs) = parts();
-            Expiry::new(context, logs, table(), Arc::clone(&producers))
-        };
+        let live = Arc::new(LiveTopics::new(&gate));
+        let space = Arc::new(Space::new(&context, &gate, &workers, &logs, &live));
+        let factory = TopicFactory::new(&context, &workers);
+        let topics = Topics::new(&context, &gate, &logs, &live, factory, &space);
+        let producers = Arc::new(Producers::new(&context, &gate, &logs, &live));
+        let expiry = Expiry::new(&context, &logs, &live, &producers);
+        let points = RecoveryPoints::new(&context, &gate, &logs, &live);
         Self { context, gate, workers, logs, live, space, topics, producers, expiry, points }
     }
 

@@ -67,14 +67,19 @@ pub(crate) struct Expiry {
 
 impl Expiry {
     pub(super) fn new(
-        context: Arc<Context>,
-        logs: Arc<InternalLogs>,
-        live: Arc<LiveTopics>,
-        producers: Arc<Producers>,
+        context: &Arc<Context>,
+        logs: &Arc<InternalLogs>,
+        live: &Arc<LiveTopics>,
+        producers: &Arc<Producers>,
     ) -> Self {
-        let clock_set = Mutex::ranked(LockRank::ClockSet, ClockSet::default());
-        let groups_expired = AtomicU64::new(0);
-        Self { context, logs, live, producers, clock_set, groups_expired }
+        Self {
+            context: Arc::clone(context),
+            logs: Arc::clone(logs),
+            live: Arc::clone(live),
+            producers: Arc::clone(producers),
+            clock_set: Mutex::ranked(LockRank::ClockSet, ClockSet::default()),
+            groups_expired: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn groups_expired(&self) -> u64 {

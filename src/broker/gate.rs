@@ -35,9 +35,9 @@ pub(super) struct Change<'a> {
 }
 
 impl Gate {
-    pub(super) fn new(context: Arc<Context>, directory: Option<DirLock>) -> Self {
+    pub(super) fn new(context: &Arc<Context>, directory: Option<DirLock>) -> Self {
         Self {
-            context,
+            context: Arc::clone(context),
             closed: AtomicBool::new(false),
             directory: Mutex::ranked(LockRank::DirLock, directory),
             changes: Mutex::ranked(LockRank::TopicChange, ()),

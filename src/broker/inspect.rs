@@ -68,8 +68,8 @@ pub(super) struct Inspector {
 }
 
 impl Inspector {
-    pub(super) fn new(context: Arc<Context>, logs: LogOpener) -> Self {
-        Self { context, logs }
+    pub(super) fn new(context: &Arc<Context>, logs: LogOpener) -> Self {
+        Self { context: Arc::clone(context), logs }
     }
 
     /// Opens a partition; where `__local` was read before, that is what is known of it at first.

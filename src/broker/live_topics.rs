@@ -21,8 +21,8 @@ pub(crate) struct LiveTopics {
 }
 
 impl LiveTopics {
-    pub(super) fn new(gate: Arc<Gate>) -> Self {
-        Self { gate, table: RwLock::ranked(LockRank::TopicTable, HashMap::new()) }
+    pub(super) fn new(gate: &Arc<Gate>) -> Self {
+        Self { gate: Arc::clone(gate), table: RwLock::ranked(LockRank::TopicTable, HashMap::new()) }
     }
 
     /// The topic of this name.

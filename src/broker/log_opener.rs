@@ -53,8 +53,8 @@ pub(super) struct LogOpener {
 }
 
 impl LogOpener {
-    pub(super) fn new(context: Arc<Context>, workers: Arc<Workers>) -> Self {
-        Self { context, workers }
+    pub(super) fn new(context: &Arc<Context>, workers: &Arc<Workers>) -> Self {
+        Self { context: Arc::clone(context), workers: Arc::clone(workers) }
     }
 
     /// What the broker knew when it was last open, and that it is open again.

@@ -84,7 +84,7 @@ impl Opening {
         let lock = has_lock.then(|| DirLock::acquire(dir, self.lock_wait)).transpose()?;
         disk.bind(dir).map_err(|source| Error::io("open", dir, source))?;
         let (workers, queues) = Workers::new(self.background);
-        let opener = LogOpener::new(Arc::clone(&self.context), Arc::clone(&workers));
+        let opener = LogOpener::new(&self.context, &workers);
         let mut partitions = Vec::new();
         // Asked again: until the lock was held, another broker may have been at it.
         let is_new = is_new()?;
@@ -94,12 +94,12 @@ impl Opening {
         let mut report = RecoveryReport { clean_shutdown, partitions, unknown: Vec::new() };
         let coordinator = self.coordinator(offsets, &workers);
         let logs = Arc::new(InternalLogs::new(local, catalog, coordinator));
-        let gate = Arc::new(Gate::new(Arc::clone(&self.context), lock));
+        let gate = Arc::new(Gate::new(&self.context, lock));
         let engine = Engine::new(Arc::clone(&self.context), gate, workers, logs);
         self.open_topics(&engine, same_boot, &mut report)?;
         let engine = Arc::new(engine);
         engine.space().keep_compaction_spare();
-        engine.space().serve();
+        engine.space().serve_appends();
         if self.background {
             engine.workers().follow(self.context.clock.clock());
             start_workers(&engine, queues, &self.spawn)?;
@@ -125,7 +125,7 @@ impl Opening {
         report: &mut RecoveryReport,
     ) -> Result<()> {
         let (logs, factory) = (engine.logs(), engine.topics().factory());
-        let entries = engine.topics().finish_found()?;
+        let entries = engine.topics().recover()?;
         let last_run = LastRun {
             clean: report.clean_shutdown,
             same_boot,
@@ -212,8 +212,7 @@ impl Opening {
 }
 
 fn inspector(engine: &Engine) -> Inspector {
-    let (context, workers) = (engine.context(), engine.workers());
-    Inspector::new(Arc::clone(context), LogOpener::new(Arc::clone(context), Arc::clone(workers)))
+    Inspector::new(engine.context(), LogOpener::new(engine.context(), engine.workers()))
 }
 
 /// A read has failed: looks at the partition anew. Whether it is worth reading again.
@@ -228,7 +227,7 @@ fn look_again(engine: &Engine, core: &PartitionCore) -> bool {
         looked => {
             let id = identity.topic_id;
             if inspector.deleted(&[id]).is_ok_and(|deleted| !deleted.is_empty()) {
-                engine.topics().leave(id, &core.origin.topic);
+                engine.topics().note_deletion_elsewhere(id, &core.origin.topic);
                 return true;
             }
             // What can be read around is as good as what was known.

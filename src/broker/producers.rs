@@ -102,14 +102,19 @@ pub(crate) struct Producers {
 
 impl Producers {
     pub(super) fn new(
-        context: Arc<Context>,
-        gate: Arc<Gate>,
-        logs: Arc<InternalLogs>,
-        live: Arc<LiveTopics>,
+        context: &Arc<Context>,
+        gate: &Arc<Gate>,
+        logs: &Arc<InternalLogs>,
+        live: &Arc<LiveTopics>,
     ) -> Self {
-        let (held, expired) =
-            (Mutex::ranked(LockRank::Producers, HashMap::new()), AtomicU64::new(0));
-        Self { context, gate, logs, live, held, expired }
+        Self {
+            context: Arc::clone(context),
+            gate: Arc::clone(gate),
+            logs: Arc::clone(logs),
+            live: Arc::clone(live),
+            held: Mutex::ranked(LockRank::Producers, HashMap::new()),
+            expired: AtomicU64::new(0),
+        }
     }
 
     /// A new holder of a producer id: raises its epoch durably, and with it fences the holder

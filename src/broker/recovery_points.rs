@@ -40,13 +40,18 @@ pub(super) struct Points<'a> {
 impl RecoveryPoints {
     /// The first minute begins at once.
     pub(super) fn new(
-        context: Arc<Context>,
-        gate: Arc<Gate>,
-        logs: Arc<InternalLogs>,
-        live: Arc<LiveTopics>,
+        context: &Arc<Context>,
+        gate: &Arc<Gate>,
+        logs: &Arc<InternalLogs>,
+        live: &Arc<LiveTopics>,
     ) -> Self {
-        let last = Mutex::ranked(LockRank::RecoveryPoints, context.clock.monotonic());
-        Self { context, gate, logs, live, last }
+        Self {
+            context: Arc::clone(context),
+            gate: Arc::clone(gate),
+            logs: Arc::clone(logs),
+            live: Arc::clone(live),
+            last: Mutex::ranked(LockRank::RecoveryPoints, context.clock.monotonic()),
+        }
     }
 
     pub(super) fn last_written(&self) -> Duration {

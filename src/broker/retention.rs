@@ -41,12 +41,17 @@ struct Removal {
 
 impl Retention {
     pub(super) fn new(
-        context: Arc<Context>,
-        gate: Arc<Gate>,
-        logs: Arc<InternalLogs>,
-        live: Arc<LiveTopics>,
+        context: &Arc<Context>,
+        gate: &Arc<Gate>,
+        logs: &Arc<InternalLogs>,
+        live: &Arc<LiveTopics>,
     ) -> Self {
-        Self { context, gate, logs, live }
+        Self {
+            context: Arc::clone(context),
+            gate: Arc::clone(gate),
+            logs: Arc::clone(logs),
+            live: Arc::clone(live),
+        }
     }
 
     /// Applies every topic's retention settings. Tries every partition, and returns the first

@@ -55,21 +55,22 @@ pub(crate) struct Space {
 
 impl Space {
     pub(super) fn new(
-        context: Arc<Context>,
-        gate: Arc<Gate>,
-        workers: Arc<Workers>,
-        logs: Arc<InternalLogs>,
-        live: Arc<LiveTopics>,
+        context: &Arc<Context>,
+        gate: &Arc<Gate>,
+        workers: &Arc<Workers>,
+        logs: &Arc<InternalLogs>,
+        live: &Arc<LiveTopics>,
     ) -> Self {
-        let retention = Retention::new(
-            Arc::clone(&context),
-            Arc::clone(&gate),
-            Arc::clone(&logs),
-            Arc::clone(&live),
-        );
-        let dropping = Mutex::ranked(LockRank::RoomMaking, ());
-        let relieved = Mutex::ranked(LockRank::Relieved, None);
-        Self { context, gate, workers, logs, live, retention, dropping, relieved }
+        Self {
+            context: Arc::clone(context),
+            gate: Arc::clone(gate),
+            workers: Arc::clone(workers),
+            logs: Arc::clone(logs),
+            live: Arc::clone(live),
+            retention: Retention::new(context, gate, logs, live),
+            dropping: Mutex::ranked(LockRank::RoomMaking, ()),
+            relieved: Mutex::ranked(LockRank::Relieved, None),
+        }
     }
 
     pub(crate) fn retention(&self) -> &Retention {
@@ -77,7 +78,7 @@ impl Space {
     }
 
     /// Has the workers make room, or appends wait for it, where the settings ask for that.
-    pub(super) fn serve(self: &Arc<Self>) {
+    pub(super) fn serve_appends(self: &Arc<Self>) {
         let weak = Arc::downgrade(self);
         match self.context.settings.when_full {
             WhenFull::Refuse => {}

@@ -30,8 +30,8 @@ pub(super) struct TopicFactory {
 }
 
 impl TopicFactory {
-    pub(super) fn new(context: Arc<Context>, workers: Arc<Workers>) -> Self {
-        Self { context, workers }
+    pub(super) fn new(context: &Arc<Context>, workers: &Arc<Workers>) -> Self {
+        Self { context: Arc::clone(context), workers: Arc::clone(workers) }
     }
 
     pub(super) fn new_topic_id(&self) -> TopicId {

@@ -49,14 +49,21 @@ pub(crate) struct Topics {
 
 impl Topics {
     pub(super) fn new(
-        context: Arc<Context>,
-        gate: Arc<Gate>,
-        logs: Arc<InternalLogs>,
-        live: Arc<LiveTopics>,
+        context: &Arc<Context>,
+        gate: &Arc<Gate>,
+        logs: &Arc<InternalLogs>,
+        live: &Arc<LiveTopics>,
         factory: TopicFactory,
-        space: Arc<Space>,
+        space: &Arc<Space>,
     ) -> Self {
-        Self { context, gate, logs, live, factory, space }
+        Self {
+            context: Arc::clone(context),
+            gate: Arc::clone(gate),
+            logs: Arc::clone(logs),
+            live: Arc::clone(live),
+            factory,
+            space: Arc::clone(space),
+        }
     }
 
     pub(super) fn factory(&self) -> &TopicFactory {
@@ -277,7 +284,7 @@ impl Topics {
     }
 
     /// A topic was deleted by the broker that writes, while this one only looks.
-    pub(super) fn leave(&self, id: TopicId, name: &str) {
+    pub(super) fn note_deletion_elsewhere(&self, id: TopicId, name: &str) {
         let Some(topic) = self.live.remove_this(id, name) else { return };
         self.logs.coordinator().topic_changed(name, 0);
         topic.partitions.iter().for_each(|partition| partition.close_deleted(None));
@@ -339,7 +346,7 @@ impl Topics {
 
     /// The topics that an opening finds, once what a crash interrupted is finished: a creation or
     /// growth is undone, a deletion carried on, all by removing what bears the topic's id.
-    pub(super) fn finish_found(&self) -> Result<Vec<TopicEntry>> {
+    pub(super) fn recover(&self) -> Result<Vec<TopicEntry>> {
         let is_read_only = self.context.settings.read_only;
         let entries: Vec<(TopicEntry, Stage)> =
             self.logs.catalog().read(|catalog| catalog.topics.values().cloned().collect());
