@@ -345,7 +345,7 @@ fn row_c18_a_producer_that_is_used_again_at_the_last_moment_stays() {
 /// death nothing was appended, and at the next clean end the last segment got a footer with the times
 /// of its records, which the application chooses, where those of the producers' last uses should be.
 /// Rule: what a recovery makes of the producers stands in that footer too.
-// RED: src/log/mod.rs
+// RED: src/log.rs
 //   - last.producers = self.producers.states();
 #[test]
 fn row_c18_numbers_that_a_death_left_are_in_use_although_nothing_follows() {

@@ -276,7 +276,7 @@ fn a_segment_that_was_prepared_too_late_is_given_up() {
     assert_eq!(files(&disk).len(), 2);
 }
 
-// RED: src/log/mod.rs
+// RED: src/log.rs
 //   - if u64::from(size) > limit {
 //   + if u64::from(size) > limit.saturating_mul(1_000_000) {
 #[test]
@@ -300,7 +300,7 @@ fn row_g03_a_batch_that_is_too_large_is_refused_and_changes_nothing() {
 
 /// Positions and offsets inside a segment are 32 bits: the log rolls before either overflows.
 /// (Segments have at most a gibibyte, so positions never come near.)
-// RED: src/log/mod.rs
+// RED: src/log.rs
 //   - end <= active.capacity() && u32::try_from(span).is_ok()
 //   + end <= active.capacity()
 #[test]
@@ -323,7 +323,7 @@ fn row_g02_a_segment_ends_before_its_offsets_need_more_than_32_bits() {
     assert_eq!(offsets, [u64::from(u32::MAX) - 1, u64::from(u32::MAX)]);
 }
 
-// RED: src/log/mod.rs
+// RED: src/log.rs
 //   - .filter(|next| *next <= OFFSET_MAX)
 #[test]
 fn row_g01_offsets_that_would_wrap_are_refused() {
