@@ -53,6 +53,7 @@ pub(crate) mod cursor;
 mod damage;
 mod inspect;
 pub(crate) mod inventory;
+mod known;
 pub(crate) mod locate;
 pub(crate) mod maps;
 pub(crate) mod open;

@@ -24,8 +24,9 @@ use crate::config::{PARTITIONS_MAX, TopicConfig};
 use crate::error::{Corruption, Error, Result};
 use crate::format::{TopicId, partition_dir_name};
 use crate::group::offsets::OffsetChange;
+use crate::log::inventory::holds_records;
 use crate::log::salvage::{Copied, Wreck, is_absent, owners};
-use crate::log::{Log, LogEnv, LogIdentity};
+use crate::log::{LogEnv, LogIdentity};
 use crate::partition::state_log::LoggedState;
 use crate::partition::state_log::entries::RecordedAt;
 use crate::record::TopicPartition;
@@ -296,7 +297,7 @@ impl Source<'_> {
             let (entry, decided) = entry.stage_by_files(stage, |entry, number| {
                 let is_there =
                     partitions_in(found, entry).is_some_and(|held| held.contains_key(&number));
-                Ok(is_there && Log::holds_records(&env, &self.identity(entry, number))?)
+                Ok(is_there && holds_records(&env, &self.identity(entry, number))?)
             })?;
             if decided != stage {
                 catalog.apply(CatalogChange::Topic(entry, decided), RecordedAt::default());

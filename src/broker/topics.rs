@@ -31,6 +31,7 @@ use crate::config::TopicConfig;
 use crate::error::{Error, NameError, Result};
 use crate::foreign;
 use crate::format::{TopicId, validate_topic};
+use crate::log::inventory::holds_records;
 use crate::log::unavailable::damage_of;
 use crate::log::{Log, record_bytes_max};
 use crate::partition::PartitionCore;
@@ -381,7 +382,7 @@ impl Topics {
     fn stage_by_files(&self, entry: TopicEntry, stage: Stage) -> Result<(TopicEntry, Stage)> {
         let (entry, found) = entry.stage_by_files(stage, |entry, number| {
             let identity = self.context.identity(entry, number);
-            match Log::holds_records(&self.context.env, &identity) {
+            match holds_records(&self.context.env, &identity) {
                 // What cannot be read may hold records: it is no reason to remove anything.
                 Err(error) if damage_of(&identity, &error).is_some() => Ok(true),
                 holds => holds,

@@ -12,12 +12,12 @@ use std::sync::Arc;
 
 use super::chunk::{CHUNK_BYTES, ChunkReader};
 use super::create::FIRST_ALLOCATION_BYTES;
-use super::open::{Known, PartitionRecovery};
-use super::recovery::{Facts, Lost, Verdict, bounds};
+use super::known::Known;
+use super::recovery::{Facts, Lost, bounds};
 use super::scan::{Scan, ScanFrom, Stretch, read_opening, scan_segment};
 use super::segment::read_footer;
 use super::tasks::finished_bytes;
-use super::{Checkpoint, Log, LogEnv, LogIdentity};
+use super::{Checkpoint, LogEnv, LogIdentity};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{
     ALIGNMENT, BatchHeader, BatchView, Footer, HeaderError, Opening, Rewrite, SegmentHeader,
@@ -231,43 +231,6 @@ impl Inventory {
     }
 }
 
-impl Log {
-    /// Whether a partition was ever appended to: there is a whole batch of records in any of its
-    /// segments, or one begins behind some.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`]: what cannot be read is not empty.
-    pub(crate) fn holds_records(env: &LogEnv, identity: &LogIdentity) -> Result<bool> {
-        let dir = &identity.dir;
-        let entries = match env.disk.list(dir) {
-            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(false),
-            listed => listed.map_err(|source| Error::io("list", dir, source))?,
-        };
-        let is_segment = |entry: &&Entry| {
-            entry.kind == EntryKind::File && parse_segment_file_name(&entry.name).is_some()
-        };
-        for entry in entries.iter().filter(is_segment) {
-            let path = dir.join(&entry.name);
-            let holds = || {
-                let file = env.disk.open(&path, Access::Read)?;
-                let mut bytes = [0; SegmentHeader::SIZE];
-                let read = file.read_at(&mut bytes, 0)?;
-                let header = SegmentHeader::decode(bytes.get(..read).unwrap_or_default());
-                let Some(header) = header.ok().filter(|it| it.topic_id == identity.topic_id) else {
-                    return Ok(false);
-                };
-                let scan = scan_segment(&*file, header.salt, ScanFrom::start(0))?;
-                Ok(scan.stretches.iter().any(|stretch| stretch.next_offset > 0))
-            };
-            if holds().map_err(|source| Error::io("read", &path, source))? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-}
-
 /// The read-only passes.
 pub(super) struct Reader<'a> {
     pub(super) env: &'a Arc<LogEnv>,
@@ -452,30 +415,6 @@ impl Reader<'_> {
         found.scan = Some(scan);
         Ok(())
     }
-
-    pub(super) fn report(&self, inventory: &Inventory, verdict: &Verdict) -> PartitionRecovery {
-        let origin = &self.identity.origin;
-        let corrupt = verdict.damage.iter().map(|damage| Corruption {
-            partition: Some(TopicPartition::clone(origin)),
-            file: inventory.path(damage.segment),
-            position: damage.position,
-            offsets: Some(damage.offsets.clone()),
-            kind: damage.kind.clone(),
-        });
-        PartitionRecovery {
-            topic: Arc::clone(&origin.topic),
-            partition: origin.partition,
-            end_offset: verdict.end_offset,
-            cut_bytes: if self.was_cut_before(verdict) { 0 } else { verdict.cut_bytes },
-            corrupt: corrupt.collect(),
-        }
-    }
-    /// Whether the log was closed cleanly at the end that was found: then what lies behind it is
-    /// what an earlier recovery has cut, and has reported.
-    fn was_cut_before(&self, verdict: &Verdict) -> bool {
-        let point = self.known.checkpoint.as_ref().filter(|_| self.known.clean);
-        point.is_some_and(|point| point.end_offset == verdict.end_offset)
-    }
 }
 
 /// Refuses a directory of ours that is a link. What it leads to may lie on a file system on which
@@ -525,4 +464,39 @@ pub(super) fn lost_facts(
         bytes = behind.saturating_add(last as u64).saturating_add(1);
         position = position.saturating_add(chunk.len() as u64);
     }
+}
+
+/// Whether a partition was ever appended to: there is a whole batch of records in any of its
+/// segments, or one begins behind some.
+///
+/// # Errors
+///
+/// [`Error::Io`]: what cannot be read is not empty.
+pub(crate) fn holds_records(env: &LogEnv, identity: &LogIdentity) -> Result<bool> {
+    let dir = &identity.dir;
+    let entries = match env.disk.list(dir) {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(false),
+        listed => listed.map_err(|source| Error::io("list", dir, source))?,
+    };
+    let is_segment = |entry: &&Entry| {
+        entry.kind == EntryKind::File && parse_segment_file_name(&entry.name).is_some()
+    };
+    for entry in entries.iter().filter(is_segment) {
+        let path = dir.join(&entry.name);
+        let holds = || {
+            let file = env.disk.open(&path, Access::Read)?;
+            let mut bytes = [0; SegmentHeader::SIZE];
+            let read = file.read_at(&mut bytes, 0)?;
+            let header = SegmentHeader::decode(bytes.get(..read).unwrap_or_default());
+            let Some(header) = header.ok().filter(|it| it.topic_id == identity.topic_id) else {
+                return Ok(false);
+            };
+            let scan = scan_segment(&*file, header.salt, ScanFrom::start(0))?;
+            Ok(scan.stretches.iter().any(|stretch| stretch.next_offset > 0))
+        };
+        if holds().map_err(|source| Error::io("read", &path, source))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

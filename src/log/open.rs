@@ -18,50 +18,22 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::inventory::{Found, Inventory, LostFile, Reader};
+pub(crate) use super::known::Known;
 use super::producers::ProducerTable;
 use super::recovery::{Facts, Fate, Verdict, decide};
 use super::segment::{Sealed, Segment, SegmentList};
 use super::tasks::{Unfinished, Unproved};
-use super::{Checkpoint, Log, LogEnv, LogIdentity, LogOptions, from_tuple};
+use super::{Log, LogEnv, LogIdentity, LogOptions, from_tuple};
 use crate::clock::Moment;
 use crate::config::RecoveryPolicy;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{KEEPS_SPACE, Rewrite, SparseIndex};
+use crate::record::TopicPartition;
 use crate::rules::Rule;
 
 #[cfg(test)]
 mod mutant;
 mod tail;
-
-/// What the broker knows of a partition before it is opened.
-#[derive(Debug, Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on one another")]
-pub(crate) struct Known {
-    pub(crate) checkpoint: Option<Checkpoint>,
-    /// The broker was closed after the checkpoint was written, and nothing was opened since.
-    pub(crate) clean: bool,
-    /// The machine was not restarted since: what is in the page cache may not be on the disk.
-    pub(crate) same_boot: bool,
-    pub(crate) policy: RecoveryPolicy,
-    pub(crate) read_only: bool,
-    /// Whether a file that cannot be read fails the opening: what is left of a state would pass for
-    /// the whole of it. What more the state has to be is for the caller to judge, who then calls
-    /// [`Log::finish_opening`]; until then nothing on the disk is changed.
-    pub(crate) needs_all: bool,
-    /// Where the log was said to begin, beside what the checkpoint says.
-    pub(crate) log_start: Option<u64>,
-    /// An end that the log had on stable storage, by what another log says.
-    pub(crate) proved: u64,
-    /// Retention's time: nothing in the log is younger, whatever its timestamps say.
-    pub(crate) now: u64,
-}
-
-impl Known {
-    /// The log start offset, if it was ever recorded.
-    pub(super) fn start(&self) -> Option<u64> {
-        self.log_start.max(self.checkpoint.as_ref().map(|point| point.log_start))
-    }
-}
 
 /// What recovery did to one partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -77,6 +49,36 @@ pub struct PartitionRecovery {
     pub cut_bytes: u64,
     /// Damage in what had been durable: reported, not cut.
     pub corrupt: Vec<Corruption>,
+}
+
+impl PartitionRecovery {
+    fn of(identity: &LogIdentity, inventory: &Inventory, known: &Known, verdict: &Verdict) -> Self {
+        let origin = &identity.origin;
+        let corrupt = verdict.damage.iter().map(|damage| Corruption {
+            partition: Some(TopicPartition::clone(origin)),
+            file: inventory.path(damage.segment),
+            position: damage.position,
+            offsets: Some(damage.offsets.clone()),
+            kind: damage.kind.clone(),
+        });
+        // What lies behind the end of a clean close was cut by an earlier recovery, which has
+        // reported it.
+        let was_cut_before = ends_as_closed(known, verdict);
+        Self {
+            topic: Arc::clone(&origin.topic),
+            partition: origin.partition,
+            end_offset: verdict.end_offset,
+            cut_bytes: if was_cut_before { 0 } else { verdict.cut_bytes },
+            corrupt: corrupt.collect(),
+        }
+    }
+}
+
+/// Whether the log ends where a clean close says that it did: nothing was appended since the
+/// recovery before.
+fn ends_as_closed(known: &Known, verdict: &Verdict) -> bool {
+    let point = known.checkpoint.as_ref().filter(|_| known.clean);
+    point.is_some_and(|point| point.end_offset == verdict.end_offset)
 }
 
 impl Log {
@@ -95,7 +97,7 @@ impl Log {
         let point = known.checkpoint.as_ref();
         let proved = point.map_or(0, |point| point.end_offset).max(known.proved);
         let verdict = decide(&facts, &inventory.lost_facts(), proved, known.start());
-        let report = reader.report(&inventory, &verdict);
+        let report = PartitionRecovery::of(&identity, &inventory, known, &verdict);
         if known.policy == RecoveryPolicy::Strict
             && (report.cut_bytes > 0 || !report.corrupt.is_empty())
         {
@@ -243,7 +245,7 @@ impl Assembly<'_> {
     fn run(&mut self, inventory: &Inventory) -> Result<()> {
         let found = &inventory.found;
         let closed = self.closed_tail(inventory);
-        let ends_as_closed = self.ends_as_closed();
+        let ends_as_closed = ends_as_closed(self.known, self.verdict);
         let log = &mut *self.log;
         let numbers = found.iter().map(|found| found.header.number);
         let numbers = numbers.chain(inventory.lost.iter().map(|lost| lost.facts.number));
@@ -283,13 +285,6 @@ impl Assembly<'_> {
         }
         self.log.segments = Arc::new(SegmentList::new(segments));
         Ok(())
-    }
-
-    /// Whether the log ends where a clean close says it did, although not in a segment that takes
-    /// appends: nothing was appended since the recovery before.
-    fn ends_as_closed(&self) -> bool {
-        let point = self.known.checkpoint.as_ref().filter(|_| self.known.clean);
-        point.is_some_and(|point| point.end_offset == self.verdict.end_offset)
     }
 
     /// A segment of the log, with what it says of producers, epochs and incarnations.

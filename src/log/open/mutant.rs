@@ -1,5 +1,6 @@
 //! What opening does without [`Rule::NewSegment`]: for the tests that have to notice it.
 
+use super::super::Checkpoint;
 use super::*;
 
 /// Takes the place of the cut for the end that a clean close has left.

@@ -1,0 +1,36 @@
+//! What a broker knows of a partition before the partition's files are read.
+//!
+//! Plain data: filled by the broker, read by the passes of an opening.
+
+use super::Checkpoint;
+use crate::config::RecoveryPolicy;
+
+/// What the broker knows of a partition before it is opened.
+#[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on one another")]
+pub(crate) struct Known {
+    pub(crate) checkpoint: Option<Checkpoint>,
+    /// The broker was closed after the checkpoint was written, and nothing was opened since.
+    pub(crate) clean: bool,
+    /// The machine was not restarted since: what is in the page cache may not be on the disk.
+    pub(crate) same_boot: bool,
+    pub(crate) policy: RecoveryPolicy,
+    pub(crate) read_only: bool,
+    /// Whether a file that cannot be read fails the opening: what is left of a state would pass for
+    /// the whole of it. What more the state has to be is for the caller to judge, who then calls
+    /// [`Log::finish_opening`]; until then nothing on the disk is changed.
+    pub(crate) needs_all: bool,
+    /// Where the log was said to begin, beside what the checkpoint says.
+    pub(crate) log_start: Option<u64>,
+    /// An end that the log had on stable storage, by what another log says.
+    pub(crate) proved: u64,
+    /// Retention's time: nothing in the log is younger, whatever its timestamps say.
+    pub(crate) now: u64,
+}
+
+impl Known {
+    /// The log start offset, if it was ever recorded.
+    pub(super) fn start(&self) -> Option<u64> {
+        self.log_start.max(self.checkpoint.as_ref().map(|point| point.log_start))
+    }
+}
