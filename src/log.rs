@@ -6,7 +6,8 @@
 //! Work that blocks on the disk is cut out as [`tasks`] and run without that lock.
 //!
 //! Invariants:
-//! 1. `log_start <= durable_end <= log_end`; none of the three goes back while the log is open.
+//! 1. `log_start <= durable_end <= log_end`; none of the three decreases while the log is open
+//!    ([`ends`]).
 //! 2. The bytes below the published position of any segment never change, move or shrink.
 //! 3. The segment list is in offset order; all but the last are sealed, and each begins at the
 //!    offset at which the one before ends (damage found at open excepted).
@@ -25,6 +26,7 @@ use self::active::Active;
 use self::budget::{Claim, SpaceBudget};
 use self::compaction::spare::CompactionSpare;
 use self::create::{NewSegment, Prepared, Writer};
+use self::ends::Ends;
 use self::maps::MapBudget;
 use self::open::Leftovers;
 use self::pinned::PinnedMaps;
@@ -51,6 +53,7 @@ pub(crate) mod compaction;
 pub(crate) mod create;
 pub(crate) mod cursor;
 mod damage;
+mod ends;
 mod inspect;
 pub(crate) mod inventory;
 mod known;
@@ -213,7 +216,6 @@ pub(crate) enum Outcome {
     Fenced { current: u32 },
 }
 
-#[expect(clippy::struct_field_names, reason = "log start and log end are what they are called")]
 pub(crate) struct Log {
     env: Arc<LogEnv>,
     identity: LogIdentity,
@@ -237,9 +239,7 @@ pub(crate) struct Log {
     unproved: Vec<Unproved>,
     next_number: u64,
     generation: u32,
-    log_start: u64,
-    log_end: u64,
-    durable_end: u64,
+    ends: Ends,
     leader_epoch: u32,
     incarnation: u64,
     /// Whether opening drew the incarnation, because the log did not end as a clean close left it.
@@ -303,9 +303,7 @@ impl Log {
             unproved: Vec::new(),
             next_number: 0,
             generation: 0,
-            log_start: 0,
-            log_end: 0,
-            durable_end: 0,
+            ends: Ends::default(),
             leader_epoch: 0,
             incarnation: (env.random)(),
             is_new_incarnation: false,
@@ -323,15 +321,15 @@ impl Log {
     }
 
     pub(crate) fn log_start(&self) -> u64 {
-        self.log_start
+        self.ends.log_start()
     }
 
     pub(crate) fn log_end(&self) -> u64 {
-        self.log_end
+        self.ends.log_end()
     }
 
     pub(crate) fn durable_end(&self) -> u64 {
-        self.durable_end
+        self.ends.durable_end()
     }
 
     pub(crate) fn incarnation(&self) -> u64 {
@@ -428,16 +426,12 @@ impl Log {
                 return Err(Error::config("sequence", "the producer's numbers are used up"));
             }
         };
-        let base_offset = self.log_end;
-        let next_offset = base_offset
-            .checked_add(u64::from(batch.last_offset_delta()))
-            .and_then(|last| last.checked_add(1))
-            .filter(|next| *next <= OFFSET_MAX)
-            .ok_or_else(|| Error::OffsetExhausted {
-                partition: TopicPartition::clone(&self.identity.origin),
-            })?;
+        let base_offset = self.ends.log_end();
+        let next_offset = self.ends.after(batch.last_offset_delta()).ok_or_else(|| {
+            Error::OffsetExhausted { partition: TopicPartition::clone(&self.identity.origin) }
+        })?;
         let size = batch.size(stamp.is_some());
-        let (leader_epoch, durable_end) = (self.leader_epoch, self.durable_end);
+        let (leader_epoch, durable_end) = (self.leader_epoch, self.ends.durable_end());
         let (now, age) = (self.now, self.age_of(batch.max_timestamp()));
         let active = self.active_with_room(size, next_offset)?;
         let placement = Placement {
@@ -454,7 +448,7 @@ impl Log {
         TimeRange::note(&mut active.times, batch.base_timestamp(), max_timestamp, age);
         let at = u32::try_from(position).unwrap_or(u32::MAX);
         active.index.note_batch(base_offset, at, size, max_timestamp);
-        self.log_end = next_offset;
+        self.ends.advance_end(next_offset);
         if let Some(stamp) = stamp {
             let state = ProducerState {
                 id: stamp.id,
@@ -495,7 +489,7 @@ impl Log {
     /// Goes on at `offset`, as a log does that has given out all before it.
     #[cfg(test)]
     pub(crate) fn jump_to(&mut self, offset: u64) -> Result<()> {
-        self.log_end = offset;
+        self.ends.advance_end(offset);
         self.roll(0)
     }
 
@@ -527,10 +521,10 @@ impl Log {
     fn roll(&mut self, batch: usize) -> Result<()> {
         let producers = self.producers.states_at(self.now);
         let opening = Opening {
-            base_offset: self.log_end,
+            base_offset: self.ends.log_end(),
             leader_epoch: self.leader_epoch,
             incarnation: self.incarnation,
-            durable_mark: self.durable_end,
+            durable_mark: self.ends.durable_end(),
             producers: producers.clone(),
         };
         let needed = SegmentHeader::SIZE + opening_room(producers.len()) + batch;
@@ -567,7 +561,7 @@ impl Log {
             &self.identity.origin,
             &prepared.path,
             &header,
-            self.log_end,
+            self.ends.log_end(),
             prepared.writer.region(),
             &prepared.claim,
         );
@@ -586,7 +580,10 @@ impl Log {
         if let Some(sealed) = self.active.replace(next) {
             note!(
                 self.env.trace,
-                Rolled { partition: Arc::clone(&self.identity.origin), base_offset: self.log_end }
+                Rolled {
+                    partition: Arc::clone(&self.identity.origin),
+                    base_offset: self.ends.log_end(),
+                }
             );
             self.seal(sealed, producers);
         }
@@ -608,7 +605,7 @@ impl Log {
     }
 
     fn seal(&mut self, active: Active, producers: Vec<ProducerState>) {
-        active.seal(self.log_end);
+        active.seal(self.ends.log_end());
         let before = self.unfinished.back().map(|last| last.segment.places.1);
         if active.is_synced() && before <= self.synced_to {
             self.synced_to = Some(active.segment.places.1);
@@ -685,9 +682,7 @@ impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Log")
             .field("partition", &self.identity.origin)
-            .field("log_start", &self.log_start)
-            .field("log_end", &self.log_end)
-            .field("durable_end", &self.durable_end)
+            .field("ends", &self.ends)
             .field("active", &self.active)
             .finish_non_exhaustive()
     }

@@ -8,9 +8,7 @@ impl Log {
     /// Takes over what another look has found: which segments there are, and where they begin. The
     /// end stays: a reader that has come to it holds its segment as it was then.
     pub(crate) fn take_over(&mut self, mut found: Self) {
-        found.log_start = found.log_start.max(self.log_start);
-        found.log_end = self.log_end.max(found.log_start);
-        found.durable_end = found.durable_end.max(found.log_start).min(found.log_end);
+        found.ends = self.ends.looked_at_again(found.ends);
         (found.now, found.incarnation) = (self.now, self.incarnation);
         self.segments.become_as(&found.segments);
         found.segments = Arc::clone(&self.segments);

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::ends::Ends;
 use super::inventory::{Found, Inventory, LostFile, Reader};
 pub(crate) use super::known::Known;
 use super::producers::ProducerTable;
@@ -120,10 +121,10 @@ impl Log {
         #[cfg(test)]
         let known = &known;
         let mut log = Self::empty(env, identity, options);
-        Assembly { log: &mut log, known, verdict: &verdict }.run(&inventory)?;
+        Assembly { log: &mut log, known, verdict: &verdict, durable: 0 }.run(&inventory)?;
         if is_lost && !known.read_only {
             // It goes on behind what it has lost.
-            log.durable_end = log.log_end;
+            log.ends.advance_durable(log.ends.log_end());
         }
         log.leftovers = Some(Leftovers::of(inventory, &verdict));
         if !known.needs_all && !known.read_only {
@@ -183,7 +184,7 @@ impl Log {
 
     /// Makes the segment that says durably that all behind the end is cut off.
     fn prepare_truncating(&mut self) -> Result<()> {
-        let rewrite = Rule::CutSaysSo.holds().then_some(Rewrite::Truncates(self.log_end));
+        let rewrite = Rule::CutSaysSo.holds().then_some(Rewrite::Truncates(self.ends.log_end()));
         let new = self.prepare(0, rewrite)?;
         self.prepared = Some(self.make(new)?);
         Ok(())
@@ -239,6 +240,8 @@ struct Assembly<'a> {
     log: &'a mut Log,
     known: &'a Known,
     verdict: &'a Verdict,
+    /// Everything below is known to be on stable storage.
+    durable: u64,
 }
 
 impl Assembly<'_> {
@@ -251,26 +254,25 @@ impl Assembly<'_> {
         let numbers = numbers.chain(inventory.lost.iter().map(|lost| lost.facts.number));
         log.next_number = numbers.max().map_or(0, |number| number.saturating_add(1));
         log.generation = found.iter().map(|found| found.header.generation).max().unwrap_or(0);
-        log.log_end = self.verdict.end_offset;
+        let log_end = self.verdict.end_offset;
         // What was read after a restart of the machine came from the disk; otherwise only what is
         // proved is known to be there.
-        log.durable_end = if !self.known.same_boot || closed.is_some() {
-            log.log_end
+        self.durable = if !self.known.same_boot || closed.is_some() {
+            log_end
         } else {
-            self.verdict.durable.min(log.log_end)
+            self.verdict.durable.min(log_end)
         };
         let mut segments = Vec::new();
         for (found, fate) in found.iter().zip(&self.verdict.fates) {
             segments.extend(self.add(found, *fate));
         }
         let log = &mut *self.log;
-        let first_base = segments.first().map_or(log.log_end, |segment| segment.base_offset);
+        let first_base = segments.first().map_or(log_end, |segment| segment.base_offset);
         // Not the first segment that is there: what is missing before it is damage to who reads there.
         let gaps = self.verdict.damage.iter().filter(|damage| !damage.offsets.is_empty());
         let first_gap = gaps.map(|damage| damage.offsets.start).min().unwrap_or(first_base);
         let start = self.known.start().unwrap_or(first_base.min(first_gap));
-        log.log_start = start.min(log.log_end);
-        log.durable_end = log.durable_end.max(log.log_start);
+        log.ends = Ends::found(start, self.durable, log_end);
         if closed.is_none() && !ends_as_closed {
             // Only an end that nobody has seen to be whole begins a new incarnation.
             log.incarnation = (log.env.random)();
@@ -345,7 +347,7 @@ impl Assembly<'_> {
         }
         let mut index = SparseIndex::new(segment.base_offset);
         if let Some(scan) = scan {
-            tail_start = tail_start.max(scan.index.floor(log.durable_end));
+            tail_start = tail_start.max(scan.index.floor(self.durable));
             if is_whole || point.is_some() {
                 index = scan.index.clone();
             }
@@ -354,7 +356,7 @@ impl Assembly<'_> {
         // it came from the disk or was synced by a clean close.
         let is_whole_on_disk = !self.known.same_boot || self.known.clean;
         let is_durable = segment.next_offset().is_some_and(|next| {
-            next <= log.durable_end && (segment.base_offset < next || is_whole_on_disk)
+            next <= self.durable && (segment.base_offset < next || is_whole_on_disk)
         });
         if !is_durable {
             let range = tail_start..data_end;

@@ -213,7 +213,7 @@ impl Log {
     pub(crate) fn tail(&self) -> Option<Tail> {
         if let Some(active) = &self.active {
             let facts = SegmentFacts {
-                next_offset: self.log_end,
+                next_offset: self.ends.log_end(),
                 bytes: active.position as u64,
                 times: active.times,
             };
@@ -228,10 +228,8 @@ impl Log {
     /// wholly below it, oldest first. The caller has made the new log start durable before, and
     /// removes their files after.
     pub(crate) fn retire(&mut self, offset: u64, count: usize) -> Vec<Arc<Segment>> {
-        self.log_start = self.log_start.max(offset.min(self.log_end));
-        // Nothing below the log start can be lost any more.
-        self.durable_end = self.durable_end.max(self.log_start);
-        let removed = self.segments.remove_below(self.log_start, count);
+        self.ends.advance_start(offset);
+        let removed = self.segments.remove_below(self.ends.log_start(), count);
         if let Some(last) = removed.last() {
             // The list is in the order of places, and what was removed was its beginning.
             let stays = |segment: &Segment| segment.places.0 > last.places.1;

@@ -5,6 +5,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::ends::Ends;
 use super::open::{Known, PartitionRecovery};
 use super::{Log, LogEnv, LogIdentity, LogOptions};
 use crate::error::{Corruption, CorruptionKind, Error};
@@ -54,14 +55,13 @@ impl Log {
         damage: &Corruption,
     ) -> (Self, PartitionRecovery) {
         let mut log = Self::empty(env, identity, options);
-        log.log_start = known.start().unwrap_or(0);
-        let end = known.checkpoint.as_ref().map_or(0, |point| point.end_offset);
-        log.log_end = end.max(log.log_start);
-        log.durable_end = log.log_end;
+        let start = known.start().unwrap_or(0);
+        let end = known.checkpoint.as_ref().map_or(0, |point| point.end_offset).max(start);
+        log.ends = Ends::found(start, end, end);
         let report = PartitionRecovery {
             topic: Arc::clone(&log.identity.origin.topic),
             partition: log.identity.origin.partition,
-            end_offset: log.log_end,
+            end_offset: end,
             cut_bytes: 0,
             corrupt: vec![damage.clone()],
         };

@@ -38,7 +38,7 @@ impl Log {
                 end: active.position,
             });
         }
-        SyncTask { unproved, files, segments, sealed_to, target: self.log_end }
+        SyncTask { unproved, files, segments, sealed_to, target: self.ends.log_end() }
     }
 
     /// Takes a task back that did not succeed: nothing of it is durable, whatever has been synced.
@@ -56,7 +56,7 @@ impl Log {
 
     /// Takes note of a sync that succeeded.
     pub(crate) fn finish_sync(&mut self, task: &SyncTask) {
-        self.durable_end = self.durable_end.max(task.target);
+        self.ends.advance_durable(task.target);
         self.synced_to = self.synced_to.max(task.sealed_to);
         let Some(last) = task.files.last() else { return };
         if let Some(active) = &mut self.active
@@ -77,7 +77,7 @@ impl Log {
 
     /// Whether anything is published and not durable.
     pub(crate) fn is_dirty(&self) -> bool {
-        self.durable_end < self.log_end
+        self.ends.is_dirty()
     }
 
     // ---- work ahead and behind ---------------------------------------------------------------
@@ -190,7 +190,7 @@ impl Log {
     /// The end of what the sealed segments hold.
     pub(crate) fn sealed_end(&self) -> u64 {
         let sealed = self.unfinished.back().and_then(|last| last.segment.next_offset());
-        sealed.unwrap_or(self.log_start)
+        sealed.unwrap_or(self.ends.log_start())
     }
 
     /// Whether a segment waits for its footer, synced or not.
@@ -223,8 +223,8 @@ impl Log {
             (last.number, sealed.data_end as usize, 0, sealed.times)
         };
         Some(Checkpoint {
-            log_start: self.log_start,
-            end_offset: self.log_end,
+            log_start: self.ends.log_start(),
+            end_offset: self.ends.log_end(),
             segment,
             position: u32::try_from(position).ok()?,
             last_batch: u32::try_from(last_batch).ok()?,

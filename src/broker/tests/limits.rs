@@ -15,7 +15,7 @@ use crate::storage::disk::SimulatedDisk;
 
 /// As at the log's own level (`log::tests`), through every door of a broker, and again after it was
 /// opened anew.
-// RED: src/log.rs
+// RED: src/log/ends.rs
 //   - .filter(|next| *next <= OFFSET_MAX)
 #[test]
 fn row_g01_the_last_offset_is_given_out_once_and_none_after_it() {

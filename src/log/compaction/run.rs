@@ -158,13 +158,13 @@ impl Log {
     /// The end of what can be compacted now.
     pub(crate) fn compactable_end(&self) -> u64 {
         let last = self.compactable().pop().and_then(|last| last.next_offset());
-        last.unwrap_or(self.log_start)
+        last.unwrap_or(self.ends.log_start())
     }
 
     /// How much of what can be compacted is not.
     pub(crate) fn dirt(&self) -> plan::Dirt {
         let inputs = self.compactable();
-        plan::survey(inputs.iter().map(|segment| input(segment)), self.log_start)
+        plan::survey(inputs.iter().map(|segment| input(segment)), self.ends.log_start())
     }
 
     /// From when on there is something to do without any dirt: the time of the first tombstone is

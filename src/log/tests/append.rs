@@ -310,7 +310,7 @@ fn row_g02_a_segment_ends_before_its_offsets_need_more_than_32_bits() {
     let mut log = rig.create();
     append(&mut log, 1, 8);
     // As if compaction had left nothing of what was in between.
-    log.log_end = u64::from(u32::MAX) - 1;
+    log.ends.advance_end(u64::from(u32::MAX) - 1);
     let one = [vec![1]];
     append_values(&mut log, &one, None).unwrap();
     assert_eq!(segment_count(&log), 1);
@@ -323,13 +323,13 @@ fn row_g02_a_segment_ends_before_its_offsets_need_more_than_32_bits() {
     assert_eq!(offsets, [u64::from(u32::MAX) - 1, u64::from(u32::MAX)]);
 }
 
-// RED: src/log.rs
+// RED: src/log/ends.rs
 //   - .filter(|next| *next <= OFFSET_MAX)
 #[test]
 fn row_g01_offsets_that_would_wrap_are_refused() {
     let rig = Rig::memory();
     let mut log = rig.create();
-    log.log_end = super::super::OFFSET_MAX - 3;
+    log.ends.advance_end(super::super::OFFSET_MAX - 3);
     log.roll_for(0).unwrap();
     let two = [vec![1], vec![2]];
     assert!(matches!(append_values(&mut log, &two, None), Ok(Outcome::Appended { .. })));

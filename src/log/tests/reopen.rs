@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::format::Rewrite;
+use crate::log::ends::Ends;
 
 /// A log of several segments, closed cleanly: all is synced, footers are there.
 fn closed(rig: &Rig) -> Checkpoint {
@@ -248,7 +249,7 @@ fn row_b05_a_footer_that_says_more_than_is_still_true_is_not_believed() {
     let cut = Rewrite::Truncates(5);
     log.generation = 1;
     let made = log.prepare(0, Some(cut)).unwrap().create(&rig.env).unwrap();
-    (log.log_end, log.durable_end, log.prepared) = (5, 5, Some(made));
+    (log.ends, log.prepared) = (Ends::found(0, 5, 5), Some(made));
     log.roll_for(0).unwrap();
     append(&mut log, 3, 200);
     sync(&mut log).unwrap();

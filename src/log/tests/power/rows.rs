@@ -73,8 +73,8 @@ fn row_b05_no_footer_is_ahead_of_its_data() {
 /// segment that ends at the durable end counted as durable when it was found in the page cache,
 /// although nothing proves an opening batch that no record follows. Rule: it is synced first.
 // RED: src/log/open.rs
-//   - next <= log.durable_end && (segment.base_offset < next || is_whole_on_disk)
-//   + next <= log.durable_end && (segment.base_offset < next || is_whole_on_disk || next > 0)
+//   - next <= self.durable && (segment.base_offset < next || is_whole_on_disk)
+//   + next <= self.durable && (segment.base_offset < next || is_whole_on_disk || next > 0)
 #[test]
 fn row_b05_a_segment_without_records_gets_no_footer_before_it_is_synced() {
     let (disk, rig) = Rig::fresh(1);
