@@ -14,7 +14,6 @@
 //! 4. An offset is durable only if every earlier one is: syncs run in segment order.
 //! 5. A failed append leaves the log as it was.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +22,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::active::Active;
+use self::backlog::{Backlog, Unfinished};
 use self::budget::{Claim, SpaceBudget};
 use self::compaction::spare::CompactionSpare;
 use self::create::{NewSegment, Prepared, Writer};
@@ -33,7 +33,7 @@ use self::pinned::PinnedMaps;
 use self::producers::{Admission, ProducerTable, Sequence};
 use self::reserve::Reserve;
 use self::segment::{Segment, SegmentList};
-use self::tasks::{SyncFile, SyncScope, Unfinished, Unproved};
+use self::tasks::{SyncFile, SyncScope};
 use crate::clock::Moment;
 use crate::error::{CorruptionKind, Error, Result};
 use crate::format::{
@@ -47,6 +47,7 @@ use crate::storage::process::Process;
 use crate::trace::{Outbox, note};
 
 pub(crate) mod active;
+mod backlog;
 pub(crate) mod budget;
 mod chunk;
 pub(crate) mod compaction;
@@ -225,18 +226,11 @@ pub(crate) struct Log {
     /// must never follow a later batch, so the log goes on in a new segment with a new salt.
     active: Option<Active>,
     prepared: Option<Prepared>,
-    unfinished: VecDeque<Unfinished>,
-    /// The place of the last sealed segment that is durable with all before it.
-    synced_to: Option<u64>,
-    /// The files of the sealed segments behind that for which no sync has begun, in order.
-    to_sync: VecDeque<SyncFile>,
-    /// Segments that are given no footer in this run of the log.
-    footerless: Vec<Unfinished>,
+    backlog: Backlog,
     /// What an internal log keeps for a full disk.
     reserve: Option<Reserve>,
     /// What the opening has yet to do on the disk.
     leftovers: Option<Leftovers>,
-    unproved: Vec<Unproved>,
     next_number: u64,
     generation: u32,
     ends: Ends,
@@ -294,13 +288,9 @@ impl Log {
             segments: Arc::new(SegmentList::new([])),
             active: None,
             prepared: None,
-            unfinished: VecDeque::new(),
-            synced_to: None,
-            to_sync: VecDeque::new(),
-            footerless: Vec::new(),
+            backlog: Backlog::default(),
             reserve: None,
             leftovers: None,
-            unproved: Vec::new(),
             next_number: 0,
             generation: 0,
             ends: Ends::default(),
@@ -366,14 +356,13 @@ impl Log {
         &self.identity
     }
 
-    /// Whether this segment has no footer: it is still to be written, or stays away.
-    pub(crate) fn lacks_footer(&self, number: u64) -> bool {
-        self.without_footer(number).is_some()
+    /// What is left to do for sealed segments.
+    pub(crate) fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
-    fn without_footer(&self, number: u64) -> Option<&Unfinished> {
-        let mut all = self.unfinished.iter().chain(&self.footerless);
-        all.find(|unfinished| unfinished.segment.number == number)
+    pub(crate) fn backlog_mut(&mut self) -> &mut Backlog {
+        &mut self.backlog
     }
 
     /// The size of segments from the next one on that is not made yet.
@@ -388,9 +377,9 @@ impl Log {
             self.producers.begin_run(now.run);
             if self.is_new_incarnation {
                 self.producers.touch(now);
-                // The last segment's footer says the same, for as long as none follows it.
-                if let (None, Some(last)) = (&self.active, self.unfinished.back_mut()) {
-                    last.producers = self.producers.states();
+                if self.active.is_none() {
+                    // The last segment's footer says the same, for as long as none follows it.
+                    self.backlog.set_last_producers(self.producers.states());
                 }
             }
         }
@@ -606,15 +595,10 @@ impl Log {
 
     fn seal(&mut self, active: Active, producers: Vec<ProducerState>) {
         active.seal(self.ends.log_end());
-        let before = self.unfinished.back().map(|last| last.segment.places.1);
-        if active.is_synced() && before <= self.synced_to {
-            self.synced_to = Some(active.segment.places.1);
-        } else {
-            // The descriptor lives until a sync has returned, so that no error can be missed.
-            let (segment, file) = (Arc::clone(&active.segment), active.file);
-            self.to_sync.push_back(SyncFile { segment, file, end: active.position });
-        }
-        self.unfinished.push_back(Unfinished {
+        let is_synced = active.is_synced();
+        let segment = Arc::clone(&active.segment);
+        let file = SyncFile { segment, file: active.file, end: active.position };
+        let sealed = Unfinished {
             segment: active.segment,
             is_found: false,
             index: active.index,
@@ -622,7 +606,8 @@ impl Log {
             producers,
             leader_epoch: self.leader_epoch,
             incarnation: self.incarnation,
-        });
+        };
+        self.backlog.seal(sealed, file, is_synced);
     }
 
     /// A segment with the next number, to be made.

@@ -364,7 +364,7 @@ impl PartitionCore {
         let wants_sync = state.waiters.any_awaits_durable();
         state.changed = true;
         let wants_space = state.log.wants_space();
-        let wants_finish = state.log.has_unfinished();
+        let wants_finish = state.log.backlog().has_unfinished();
         drop(state);
         fired.notify();
         if wants_space {

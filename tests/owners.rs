@@ -197,7 +197,7 @@ fn row_e20_a_copy_of_hard_links_and_its_original_do_not_write_to_each_others_fil
 // RED: src/log/tasks.rs
 //   - self.is_shared = true;
 //   + return Err(failed(std::io::Error::other("the file has another name")));
-// RED: src/log/work.rs
+// RED: src/log/backlog.rs
 //   - self.footerless.extend(done.filter(|_| task.is_shared));
 //   + drop(done.filter(|_| task.is_shared));
 #[test]

@@ -244,7 +244,7 @@ fn salvaged(disk: &MemoryDisk, setup: Setup) -> Option<Records> {
 /// Whether a verification finds nothing.
 fn is_sound(log: &Log) -> bool {
     let mut findings = Findings::default();
-    let lacks_footer = |number| log.lacks_footer(number);
+    let lacks_footer = |number| log.backlog().lacks_footer(number);
     let (segments, end) = (log.segments(), log.log_end());
     let verified = verify_segments(segments, &identity(), end, lacks_footer, &mut findings);
     verified.is_ok() && findings.damage.is_empty()

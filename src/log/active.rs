@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::create::{Prepared, Writer, make_writable};
 use super::segment::{Sealed, Segment};
 use super::space::{Growth, Space, page_ceil};
+use super::tasks::SyncFile;
 use crate::clock::Moment;
 use crate::error::{Error, Result};
 use crate::format::{SparseIndex, TimeRange};
@@ -152,6 +153,17 @@ impl Active {
         self.position = end;
         self.writer.publish(end);
         Ok(())
+    }
+
+    /// The file, for a sync of what is published now; `None` where a sync has covered all of it.
+    pub(crate) fn begin_sync(&mut self) -> Option<SyncFile> {
+        if self.is_synced() {
+            return None;
+        }
+        // What is published from here on belongs to the next sync.
+        self.announced = false;
+        let (segment, file) = (Arc::clone(&self.segment), Arc::clone(&self.file));
+        Some(SyncFile { segment, file, end: self.position })
     }
 
     /// Whether a sync has returned that covers all that is published.

@@ -25,7 +25,7 @@ impl Log {
         {
             return Some(&active.index);
         }
-        Some(&self.without_footer(segment.number)?.index)
+        Some(&self.backlog.without_footer(segment.number)?.index)
     }
 
     /// As [`index_of`](Self::index_of), but empty where the index does not cover the segment from
@@ -33,7 +33,7 @@ impl Log {
     pub(crate) fn whole_index_of(&self, segment: &Segment) -> Option<SparseIndex> {
         let index = self.index_of(segment)?;
         let active = self.active.as_ref().filter(|it| it.segment.number == segment.number);
-        let unfinished = || self.without_footer(segment.number);
+        let unfinished = || self.backlog.without_footer(segment.number);
         let whole = match active {
             Some(active) => active.index_is_whole,
             None => unfinished().is_some_and(|it| it.index_is_whole),

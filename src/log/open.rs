@@ -17,13 +17,13 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::backlog::Unfinished;
 use super::ends::Ends;
 use super::inventory::{Found, Inventory, LostFile, Reader};
 pub(crate) use super::known::Known;
 use super::producers::ProducerTable;
 use super::recovery::{Facts, Fate, Verdict, decide};
 use super::segment::{Sealed, Segment, SegmentList};
-use super::tasks::{Unfinished, Unproved};
 use super::{Log, LogEnv, LogIdentity, LogOptions, from_tuple};
 use crate::clock::Moment;
 use crate::config::RecoveryPolicy;
@@ -358,13 +358,8 @@ impl Assembly<'_> {
         let is_durable = segment.next_offset().is_some_and(|next| {
             next <= self.durable && (segment.base_offset < next || is_whole_on_disk)
         });
-        if !is_durable {
-            let range = tail_start..data_end;
-            log.unproved.push(Unproved { segment: Arc::clone(segment), range });
-        } else if log.unproved.is_empty() {
-            log.synced_to = Some(segment.places.1);
-        }
-        log.unfinished.push_back(Unfinished {
+        let unproved = (!is_durable).then_some(tail_start..data_end);
+        let unfinished = Unfinished {
             segment: Arc::clone(segment),
             is_found: true,
             index,
@@ -372,6 +367,7 @@ impl Assembly<'_> {
             producers: log.producers.states(),
             leader_epoch: log.leader_epoch,
             incarnation: log.incarnation,
-        });
+        };
+        log.backlog.add_found(unfinished, unproved);
     }
 }

@@ -232,11 +232,7 @@ impl Log {
         let removed = self.segments.remove_below(self.ends.log_start(), count);
         if let Some(last) = removed.last() {
             // The list is in the order of places, and what was removed was its beginning.
-            let stays = |segment: &Segment| segment.places.0 > last.places.1;
-            self.unfinished.retain(|unfinished| stays(&unfinished.segment));
-            self.to_sync.retain(|file| stays(&file.segment));
-            self.footerless.retain(|footerless| stays(&footerless.segment));
-            self.unproved.retain(|unproved| stays(&unproved.segment));
+            self.backlog.remove_up_to(last.places.1);
         }
         removed
     }

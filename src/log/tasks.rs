@@ -11,7 +11,7 @@ use super::scan::{ScanFrom, scan_segment};
 use super::segment::{Sealed, Segment, SegmentList, read_footer};
 use super::{LogEnv, PAGE_BYTES};
 use crate::error::{CorruptionKind, Error, Result};
-use crate::format::{BatchView, Footer, ProducerState, SparseIndex};
+use crate::format::{BatchView, Footer};
 use crate::rules::Rule;
 use crate::storage::disk::{Access, DiskFile};
 
@@ -150,20 +150,6 @@ impl Unproved {
 }
 
 const REWRITE_CHUNK_BYTES: u32 = 1 << 20;
-
-/// A sealed segment that has no footer yet.
-#[derive(Debug)]
-pub(crate) struct Unfinished {
-    pub(crate) segment: Arc<Segment>,
-    /// Whether it was there before this run of the log, which then need not be the only one that
-    /// writes to it.
-    pub(crate) is_found: bool,
-    pub(crate) index: SparseIndex,
-    pub(crate) index_is_whole: bool,
-    pub(crate) producers: Vec<ProducerState>,
-    pub(crate) leader_epoch: u32,
-    pub(crate) incarnation: u64,
-}
 
 /// The footer of the oldest synced segment that has none.
 #[derive(Debug)]

@@ -231,7 +231,7 @@ fn sync(log: &mut Log) -> Result<()> {
 fn finish_segments(log: &mut Log) -> Result<()> {
     while let Some(mut task) = log.begin_footer() {
         task.run()?;
-        log.finish_footer(&task);
+        log.backlog_mut().finish_footer(&task);
     }
     Ok(())
 }

@@ -4,74 +4,38 @@
 
 use std::sync::Arc;
 
+use super::active::Active;
 use super::create::Prepared;
 use super::space::Growth;
-use super::tasks::{FooterTask, PrepareTask, SyncFile, SyncScope, SyncTask, Unfinished};
+use super::tasks::{FooterTask, PrepareTask, SyncScope, SyncTask};
 use super::{Checkpoint, Log, to_tuple};
 use crate::error::Result;
-use crate::format::Footer;
-use crate::rules::Rule;
 
 impl Log {
     // ---- syncs -------------------------------------------------------------------------------
 
     /// A task that makes durable what is published now. Empty when all of it is. One is under way
-    /// at a time.
-    ///
-    /// It takes what it needs with it, however many segments wait: appends wait for this, and for
-    /// [`finish_sync`](Self::finish_sync). Whoever runs the task drops it under no lock, since that
-    /// closes the files.
+    /// at a time. The caller drops it under no lock, since that closes the files.
     pub(crate) fn begin_sync(&mut self, scope: SyncScope) -> SyncTask {
-        let unproved = std::mem::take(&mut self.unproved);
-        let mut files = Vec::from(std::mem::take(&mut self.to_sync));
-        let segments = Arc::clone(&self.segments);
-        let sealed_to = self.unfinished.back().map(|last| last.segment.places.1);
-        if scope == SyncScope::Sealed {
-            return SyncTask { unproved, files, segments, sealed_to, target: self.sealed_end() };
+        let target = match scope {
+            SyncScope::Sealed => self.backlog.sealed_end().unwrap_or(self.ends.log_start()),
+            SyncScope::All => self.ends.log_end(),
+        };
+        let mut task = self.backlog.begin_sync(Arc::clone(&self.segments), target);
+        if scope == SyncScope::All {
+            task.files.extend(self.active.as_mut().and_then(Active::begin_sync));
         }
-        if let Some(active) = self.active.as_mut().filter(|active| !active.is_synced()) {
-            // What is published from here on belongs to the next sync.
-            active.announced = false;
-            files.push(SyncFile {
-                segment: Arc::clone(&active.segment),
-                file: Arc::clone(&active.file),
-                end: active.position,
-            });
-        }
-        SyncTask { unproved, files, segments, sealed_to, target: self.ends.log_end() }
+        task
     }
 
-    /// Takes a task back that did not succeed: nothing of it is durable, whatever has been synced.
-    pub(crate) fn give_back_sync(&mut self, task: SyncTask) {
-        let before = std::mem::replace(&mut self.unproved, task.unproved);
-        self.unproved.extend(before);
-        let next = self.to_sync.front().map(|next| next.segment.number);
-        // Without the one that was active: it still is, or was sealed meanwhile and waits already.
-        let was_sealed =
-            |file: &SyncFile| file.segment.sealed().is_some() && Some(file.segment.number) != next;
-        for file in task.files.into_iter().filter(was_sealed).rev() {
-            self.to_sync.push_front(file);
-        }
-    }
-
-    /// Takes note of a sync that succeeded.
+    /// A sync has succeeded.
     pub(crate) fn finish_sync(&mut self, task: &SyncTask) {
         self.ends.advance_durable(task.target);
-        self.synced_to = self.synced_to.max(task.sealed_to);
-        let Some(last) = task.files.last() else { return };
-        if let Some(active) = &mut self.active
+        self.backlog.finish_sync(task);
+        if let (Some(active), Some(last)) = (&mut self.active, task.files.last())
             && Arc::ptr_eq(&active.segment, &last.segment)
         {
             active.synced_to(last.end);
-            return;
-        }
-        // A segment that was sealed while the sync ran is the first of those that wait for the
-        // next. It may end behind what this one covered.
-        let is_covered =
-            |next: &SyncFile| Arc::ptr_eq(&next.segment, &last.segment) && last.end >= next.end;
-        if self.to_sync.front().is_some_and(is_covered) {
-            self.to_sync.pop_front();
-            self.synced_to = self.synced_to.max(Some(last.segment.places.1));
         }
     }
 
@@ -142,10 +106,7 @@ impl Log {
     pub(crate) fn give_up_files(&mut self) {
         self.prepared = None;
         self.active = None;
-        self.unfinished.clear();
-        self.to_sync.clear();
-        self.footerless.clear();
-        self.unproved.clear();
+        self.backlog.clear();
         for segment in self.segments.all() {
             segment.try_drop_map();
         }
@@ -158,54 +119,7 @@ impl Log {
 
     /// The footer to be written next: of the oldest segment without one, once it is synced.
     pub(crate) fn begin_footer(&mut self) -> Option<FooterTask> {
-        let is_synced = |oldest: &Unfinished| Some(oldest.segment.places.1) <= self.synced_to;
-        let is_due = |oldest: &&Unfinished| is_synced(oldest) || !Rule::FooterAfterSync.holds();
-        let oldest = self.unfinished.front().filter(is_due)?;
-        let sealed = *oldest.segment.sealed()?;
-        let footer = Footer {
-            base_offset: oldest.segment.base_offset,
-            next_offset: sealed.next_offset,
-            data_end: sealed.data_end,
-            times: sealed.times,
-            leader_epoch: oldest.leader_epoch,
-            incarnation: oldest.incarnation,
-            index: oldest.index.clone(),
-            producers: oldest.producers.clone(),
-            next_horizon: None,
-        };
-        let segment = Arc::clone(&oldest.segment);
-        let Unfinished { is_found, index_is_whole, .. } = *oldest;
-        let (spare_bytes, is_shared) = (self.spare_bytes(), false);
-        Some(FooterTask {
-            segment,
-            sealed,
-            footer,
-            is_found,
-            index_is_whole,
-            spare_bytes,
-            is_shared,
-        })
-    }
-
-    /// The end of what the sealed segments hold.
-    pub(crate) fn sealed_end(&self) -> u64 {
-        let sealed = self.unfinished.back().and_then(|last| last.segment.next_offset());
-        sealed.unwrap_or(self.ends.log_start())
-    }
-
-    /// Whether a segment waits for its footer, synced or not.
-    pub(crate) fn has_unfinished(&self) -> bool {
-        !self.unfinished.is_empty()
-    }
-
-    /// Takes note that nothing is left to do for the segment: a shared one must not hold up those
-    /// behind it, and is still found by the index that it has in memory only.
-    pub(crate) fn finish_footer(&mut self, task: &FooterTask) {
-        let done = |front: &mut Unfinished| Arc::ptr_eq(&front.segment, &task.segment);
-        if self.unfinished.front_mut().is_some_and(done) {
-            let done = self.unfinished.pop_front();
-            self.footerless.extend(done.filter(|_| task.is_shared));
-        }
+        self.backlog.begin_footer(self.spare_bytes())
     }
 
     /// The recovery point of what is durable now. `None` while something is not.

@@ -103,7 +103,7 @@ impl PartitionCore {
         // file. What has a descriptor needs no such care, and a deletion does not wait for it.
         let rewriting = (!task.unproved.is_empty()).then(|| self.disk_work.begin());
         if matches!(rewriting, Some(None)) {
-            self.state.lock().log.give_back_sync(task);
+            self.state.lock().log.backlog_mut().give_back_sync(task);
             return Err(self.ended());
         }
         let result = self.state.guard(|| task.run());

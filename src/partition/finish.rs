@@ -75,12 +75,12 @@ impl PartitionCore {
 
     fn next_to_finish(&self) -> Next {
         let mut state = self.state.lock();
-        if state.failure.is_some() || !state.log.has_unfinished() {
+        if state.failure.is_some() || !state.log.backlog().has_unfinished() {
             return Next::Nothing;
         }
         match state.log.begin_footer() {
             Some(task) => Next::Footer(Box::new(task)),
-            None => Next::Sync(state.log.sealed_end()),
+            None => state.log.backlog().sealed_end().map_or(Next::Nothing, Next::Sync),
         }
     }
 
@@ -91,7 +91,7 @@ impl PartitionCore {
             Err(_) if !self.segments.contains(&task.segment) => return Ok(()),
             written => written?,
         }
-        self.state.lock().log.finish_footer(&task);
+        self.state.lock().log.backlog_mut().finish_footer(&task);
         Ok(())
     }
 }

@@ -182,7 +182,7 @@ impl PartitionCore {
                 findings.damage.push(first.missing_before(start));
             }
         }
-        let lacks_footer = |number| self.state.lock().log.lacks_footer(number);
+        let lacks_footer = |number| self.state.lock().log.backlog().lacks_footer(number);
         verify_segments(&self.segments, &identity, published, lacks_footer, findings)?;
         verify_names(&*disk, &self.segments, &identity, findings)?;
         // The files of a topic that was deleted meanwhile are missing for a reason.

@@ -346,7 +346,7 @@ fn row_c18_a_producer_that_is_used_again_at_the_last_moment_stays() {
 /// of its records, which the application chooses, where those of the producers' last uses should be.
 /// Rule: what a recovery makes of the producers stands in that footer too.
 // RED: src/log.rs
-//   - last.producers = self.producers.states();
+//   - self.backlog.set_last_producers(self.producers.states());
 #[test]
 fn row_c18_numbers_that_a_death_left_are_in_use_although_nothing_follows() {
     let (disk, clock) = (SimulatedDisk::new(), clock());

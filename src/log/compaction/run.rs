@@ -150,8 +150,7 @@ impl Log {
     fn compactable(&self) -> Vec<Arc<Segment>> {
         let mut segments = self.segments.all();
         segments.pop();
-        let finished = self.unfinished.front().map_or(u64::MAX, |first| first.segment.places.0);
-        segments.retain(|segment| segment.places.1 < finished && segment.sealed().is_some());
+        segments.retain(|segment| self.backlog.is_finished(segment) && segment.sealed().is_some());
         segments
     }
 
@@ -177,9 +176,7 @@ impl Log {
     /// Puts a new segment in the place of others, for readers. Returns those.
     fn replace(&mut self, new: &Arc<Segment>) -> Vec<Arc<Segment>> {
         let replaced = self.segments.replace(new);
-        let is_replaced =
-            |segment: &Arc<Segment>| replaced.iter().any(|it| Arc::ptr_eq(it, segment));
-        self.footerless.retain(|footerless| !is_replaced(&footerless.segment));
+        self.backlog.remove_replaced(&replaced);
         replaced
     }
 

@@ -120,15 +120,12 @@ impl<'a> Assembly<'a> {
         };
         let mut active = self.reopened(last, tail)?;
         let log = &mut *self.log;
-        if log.unproved.last().is_some_and(|unproved| Arc::ptr_eq(&unproved.segment, last)) {
+        if log.backlog.is_unproved(last) {
             // DURABILITY: no sync has covered it. Else, rolled before the next append, it would be
             // given a footer, which proves what may not be on the disk.
             active.synced_end = SegmentHeader::SIZE;
         }
-        let sealed = log.unfinished.pop_back();
-        // What goes on is not sealed.
-        let sealed_to = log.unfinished.back().map(|last| last.segment.places.1);
-        log.synced_to = log.synced_to.min(sealed_to);
+        let sealed = log.backlog.take_last();
         if let Some(sealed) = sealed.filter(|_| tail.keeps_index) {
             active.index = sealed.index;
             active.index_is_whole = sealed.index_is_whole;

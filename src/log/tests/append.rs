@@ -176,7 +176,7 @@ fn offsets_are_found_with_and_without_footers_and_with_few_maps() {
         assert!(log.begin_footer().is_none(), "{name}: not over data that is not synced");
         sync(&mut log).unwrap();
         finish_segments(&mut log).unwrap();
-        assert!(!log.has_unfinished(), "{name}");
+        assert!(!log.backlog().has_unfinished(), "{name}");
         let footers =
             log.segments().all().iter().filter(|s| s.read_footer().unwrap().is_some()).count();
         assert_eq!(footers, segment_count(&log) - 1, "{name}");

@@ -172,7 +172,7 @@ fn row_a10_segments_without_footers_are_read_to_their_ends() {
         sync(&mut log).unwrap();
         if let Some(mut task) = log.begin_footer() {
             task.run().unwrap();
-            log.finish_footer(&task);
+            log.backlog_mut().finish_footer(&task);
         }
         drop(log);
         disk = disk.kill9();

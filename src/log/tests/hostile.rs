@@ -16,7 +16,7 @@ fn small_log() -> (SimulatedDisk, u64) {
     sync(&mut log).unwrap();
     let mut task = log.begin_footer().unwrap();
     task.run().unwrap();
-    log.finish_footer(&task);
+    log.backlog_mut().finish_footer(&task);
     (disk, log.log_end())
 }
 

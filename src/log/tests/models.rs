@@ -103,7 +103,7 @@ fn compactable() -> Log {
     sync(&mut log).unwrap();
     while let Some(mut task) = log.begin_footer() {
         task.run().unwrap();
-        log.finish_footer(&task);
+        log.backlog_mut().finish_footer(&task);
     }
     log
 }

@@ -91,7 +91,7 @@ fn row_a10_a_clean_close_without_footers_resumes_all_the_same() {
     assert!(log.active.is_some());
     assert_eq!(read_from(&log, 0, 1).unwrap(), plain(0..end, 3_000));
     finish_segments(&mut log).unwrap();
-    assert!(!log.has_unfinished());
+    assert!(!log.backlog().has_unfinished());
 }
 
 /// A recovery point that passes for clean and is not: the log went on in another segment.

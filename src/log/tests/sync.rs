@@ -50,10 +50,10 @@ fn a_sync_of_the_sealed_segments_leaves_the_active_one_alone() {
     let task = log.begin_sync(SyncScope::Sealed);
     let numbers: Vec<u64> = task.files.iter().map(|file| file.segment.number).collect();
     assert_eq!(numbers, [0, 1]);
-    assert_eq!(task.target, log.sealed_end());
+    assert_eq!(task.target, log.backlog().sealed_end().unwrap());
     task.run().unwrap();
     log.finish_sync(&task);
-    assert_eq!(log.durable_end(), log.sealed_end());
+    assert_eq!(log.durable_end(), log.backlog().sealed_end().unwrap());
     assert!(log.is_dirty() && log.begin_footer().is_some());
     let rest = log.begin_sync(SyncScope::All);
     assert_eq!(rest.files.len(), 1, "the active one is still to be synced");
@@ -82,7 +82,7 @@ fn what_readers_hold_stays_as_it_was_while_its_segment_is_synced() {
 /// Symptom: a segment that was sealed while a sync of it ran counted as synced, although more had
 /// been appended to it since the sync began. Rule: a sync vouches for what was published when it
 /// began, and for nothing behind it.
-// RED: src/log/work.rs
+// RED: src/log/backlog.rs
 //   - Arc::ptr_eq(&next.segment, &last.segment) && last.end >= next.end
 //   + Arc::ptr_eq(&next.segment, &last.segment)
 #[test]
@@ -95,7 +95,7 @@ fn row_b14_a_sync_does_not_cover_what_was_appended_before_the_segment_was_sealed
     while segment_count(&log) == 1 {
         append(&mut log, 1, 5_000);
     }
-    let sealed_end = log.sealed_end();
+    let sealed_end = log.backlog().sealed_end().unwrap();
     assert!(sealed_end > 1);
     log.finish_sync(&task);
     assert_eq!(log.durable_end(), 1);
@@ -130,7 +130,7 @@ fn a_sync_that_failed_proves_nothing_and_the_next_one_asks_for_all_of_it_again()
     let failed = task.run();
     assert!(matches!(failed, Err(Error::SyncFailed { .. })), "{failed:?}");
     assert_eq!(log.durable_end(), 0);
-    log.give_back_sync(task);
+    log.backlog_mut().give_back_sync(task);
     assert_eq!(
         log.begin_sync(SyncScope::All).files.len(),
         1,
@@ -152,25 +152,25 @@ fn a_task_that_is_given_back_is_asked_for_again_in_segment_order() {
         fill_to(&mut log, 3);
         let task = log.begin_sync(scope);
         fill_to(&mut log, 5);
-        log.give_back_sync(task);
+        log.backlog_mut().give_back_sync(task);
         let task = log.begin_sync(SyncScope::All);
         let numbers: Vec<u64> = task.files.iter().map(|file| file.segment.number).collect();
         assert_eq!(numbers, [0, 1, 2, 3, 4]);
-        log.give_back_sync(task);
+        log.backlog_mut().give_back_sync(task);
     }
     sync(&mut log).unwrap();
     assert!(!log.is_dirty());
     finish_segments(&mut log).unwrap();
-    assert!(!log.has_unfinished());
+    assert!(!log.backlog().has_unfinished());
 }
 
 /// A sync looked, under the lock that appends take, at every sealed segment without a footer, once
 /// before it ran and once for each of its files after: 16,000 of them stalled an append for 309 ms.
 /// The rule: a task takes with it what waits, and what it did is noted by where it ends. Files are
 /// closed with the task, under no lock.
-// RED: src/log/work.rs
-//   - let mut files = Vec::from(std::mem::take(&mut self.to_sync));
-//   + let mut files = Vec::from(self.to_sync.clone());
+// RED: src/log/backlog.rs
+//   - let files = Vec::from(std::mem::take(&mut self.to_sync));
+//   + let files = Vec::from(self.to_sync.clone());
 #[test]
 fn row_d13_a_sync_takes_with_it_what_waits_and_closes_it_under_no_lock() {
     let (_, rig) = Rig::fresh(1);
@@ -183,8 +183,8 @@ fn row_d13_a_sync_takes_with_it_what_waits_and_closes_it_under_no_lock() {
     assert!(log.begin_sync(SyncScope::Sealed).files.is_empty());
     task.run().unwrap();
     log.finish_sync(&task);
-    assert_eq!(log.durable_end(), log.sealed_end());
-    assert!(log.to_sync.is_empty());
+    assert_eq!(log.durable_end(), log.backlog().sealed_end().unwrap());
+    assert!(log.begin_sync(SyncScope::Sealed).files.is_empty(), "nothing waits for a sync");
     let file = Arc::downgrade(&task.files[0].file);
     assert!(file.upgrade().is_some());
     drop(task);
@@ -212,7 +212,7 @@ fn footers_are_written_oldest_first_and_give_the_unused_space_back() {
         let sealed = task.segment.sealed().unwrap();
         assert_eq!((footer.data_end, footer.next_offset), (sealed.data_end, sealed.next_offset));
         assert_eq!(footer.base_offset, task.segment.base_offset);
-        log.finish_footer(&task);
+        log.backlog_mut().finish_footer(&task);
     }
     assert_eq!(finished, [0, 1, 2]);
     assert_eq!(read_from(&log, 0, 1).unwrap(), plain(0..log.log_end(), 90_000));

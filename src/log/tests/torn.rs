@@ -265,7 +265,7 @@ fn five_segments() -> (SimulatedDisk, u64) {
     for _ in 0..2 {
         let mut task = log.begin_footer().unwrap();
         task.run().unwrap();
-        log.finish_footer(&task);
+        log.backlog_mut().finish_footer(&task);
     }
     (disk, log.log_end())
 }
@@ -445,7 +445,7 @@ fn contents(disk: &SimulatedDisk) -> Vec<(PathBuf, Vec<u8>)> {
 /// What a verification says of a log.
 fn verify(log: &Log) -> Vec<Corruption> {
     let mut findings = Findings::default();
-    let lacks_footer = |number| log.lacks_footer(number);
+    let lacks_footer = |number| log.backlog().lacks_footer(number);
     let (segments, end) = (log.segments(), log.log_end());
     verify_segments(segments, log.identity(), end, lacks_footer, &mut findings).unwrap();
     verify_names(&**log.disk(), segments, log.identity(), &mut findings).unwrap();

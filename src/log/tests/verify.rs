@@ -8,7 +8,7 @@ use crate::storage::disk::{Access, Metadata, Pages};
 
 fn verify(log: &Log) -> Findings {
     let mut findings = Findings::default();
-    let lacks_footer = |number| log.lacks_footer(number);
+    let lacks_footer = |number| log.backlog().lacks_footer(number);
     let (segments, end) = (log.segments(), log.log_end());
     verify_segments(segments, log.identity(), end, lacks_footer, &mut findings).unwrap();
     findings
@@ -22,7 +22,7 @@ fn write_footers(log: &mut Log) {
     sync(log).unwrap();
     while let Some(mut task) = log.begin_footer() {
         task.run().unwrap();
-        log.finish_footer(&task);
+        log.backlog_mut().finish_footer(&task);
     }
 }
 

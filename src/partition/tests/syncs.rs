@@ -178,7 +178,7 @@ fn row_b14_who_publishes_during_a_sync_waits_for_the_next_one() {
 }
 
 /// A sync that is in flight while the log rolls vouches only for what it began with.
-// RED: src/log/work.rs
+// RED: src/log/backlog.rs
 //   - Arc::ptr_eq(&next.segment, &last.segment) && last.end >= next.end
 //   + Arc::ptr_eq(&next.segment, &last.segment)
 #[test]

@@ -56,7 +56,7 @@ fn row_b04_a_header_without_its_payload_is_no_batch() {
 
 /// A footer says of its segment what is in it, so it is written when that is synced, and not
 /// before: a footer whose page persists while the data does not would vouch for nothing.
-// RED: src/log/work.rs
+// RED: src/log/backlog.rs
 //   - let is_due = |oldest: &&Unfinished| is_synced(oldest) || !Rule::FooterAfterSync.holds();
 //   + let is_due = |oldest: &&Unfinished| is_synced(oldest) || Rule::FooterAfterSync.holds();
 #[test]

@@ -1,0 +1,343 @@
+//! Sealed segments that work is left for: a sync first, then a footer.
+//!
+//! Owns: the files that wait for a sync, the tails that are not proved to be on stable storage, and
+//! the segments without a footer with what their footers will say. Must not know: the active
+//! segment, the ends of the log, the disk. Work is handed out as [`tasks`](super::tasks), runs
+//! without the partition's lock, and is given back here.
+//!
+//! Invariants; [`check`](Backlog::check) holds the first:
+//! 1. Each list is in the order of the log, and has no segment twice.
+//! 2. A segment gets its footer only after it and all before it were synced.
+//! 3. Work that comes back too late (its segment was removed or replaced meanwhile) changes nothing.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::segment::{Segment, SegmentList};
+use super::tasks::{FooterTask, SyncFile, SyncTask, Unproved};
+use crate::format::{Footer, ProducerState, SparseIndex};
+use crate::rules::Rule;
+
+/// A sealed segment that has no footer yet.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    pub(crate) segment: Arc<Segment>,
+    /// Whether it was there before this log was opened, which then need not be the only one that
+    /// writes to it.
+    pub(crate) is_found: bool,
+    pub(crate) index: SparseIndex,
+    pub(crate) index_is_whole: bool,
+    pub(crate) producers: Vec<ProducerState>,
+    pub(crate) leader_epoch: u32,
+    pub(crate) incarnation: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    /// Tails that an opening found, and of which no sync of this run is known.
+    unproved: Vec<Unproved>,
+    /// The files of sealed segments for which no sync has begun.
+    to_sync: VecDeque<SyncFile>,
+    /// The rank of the last sealed segment that is durable with all before it.
+    synced_to: Option<u64>,
+    /// The segments that get a footer.
+    unfinished: VecDeque<Unfinished>,
+    /// Segments that get no footer while this log is open.
+    footerless: Vec<Unfinished>,
+}
+
+impl Backlog {
+    // ---- what comes in -------------------------------------------------------------------------
+
+    /// A segment was sealed. `is_synced` if a sync has covered all of it.
+    pub(crate) fn seal(&mut self, sealed: Unfinished, file: SyncFile, is_synced: bool) {
+        let rank = sealed.segment.places.1;
+        if is_synced && self.last_rank() <= self.synced_to {
+            self.synced_to = Some(rank);
+        } else {
+            // The descriptor lives until a sync has returned, so that no error can be missed.
+            self.to_sync.push_back(file);
+        }
+        self.unfinished.push_back(sealed);
+        self.assert_valid();
+    }
+
+    /// An opening found a segment without a footer. `unproved` is what of it may not be on stable
+    /// storage.
+    pub(crate) fn add_found(&mut self, found: Unfinished, unproved: Option<Range<u32>>) {
+        if let Some(range) = unproved {
+            self.unproved.push(Unproved { segment: Arc::clone(&found.segment), range });
+        } else if self.unproved.is_empty() {
+            self.synced_to = Some(found.segment.places.1);
+        }
+        self.unfinished.push_back(found);
+        self.assert_valid();
+    }
+
+    /// Takes out the last segment, which takes appends again, and so is not sealed.
+    pub(crate) fn take_last(&mut self) -> Option<Unfinished> {
+        let last = self.unfinished.pop_back();
+        self.synced_to = self.synced_to.min(self.last_rank());
+        last
+    }
+
+    /// Whether a tail of this segment is not proved to be on stable storage.
+    pub(crate) fn is_unproved(&self, segment: &Arc<Segment>) -> bool {
+        self.unproved.iter().any(|unproved| Arc::ptr_eq(&unproved.segment, segment))
+    }
+
+    /// What the footer of the last segment will say of producers, as long as none follows it.
+    pub(crate) fn set_last_producers(&mut self, producers: Vec<ProducerState>) {
+        if let Some(last) = self.unfinished.back_mut() {
+            last.producers = producers;
+        }
+    }
+
+    // ---- syncs ---------------------------------------------------------------------------------
+
+    /// A task that makes all of these segments durable. Takes what it needs with it, however many
+    /// segments wait: appends wait for this, and for [`finish_sync`](Self::finish_sync).
+    pub(crate) fn begin_sync(&mut self, segments: Arc<SegmentList>, target: u64) -> SyncTask {
+        let unproved = std::mem::take(&mut self.unproved);
+        let files = Vec::from(std::mem::take(&mut self.to_sync));
+        SyncTask { unproved, files, segments, sealed_to: self.last_rank(), target }
+    }
+
+    /// Takes a task back that did not succeed: nothing of it is durable, whatever has been synced.
+    pub(crate) fn give_back_sync(&mut self, task: SyncTask) {
+        let before = std::mem::replace(&mut self.unproved, task.unproved);
+        self.unproved.extend(before);
+        let next = self.to_sync.front().map(|next| next.segment.number);
+        // Without the one that was active: it still is, or was sealed meanwhile and waits already.
+        let was_sealed =
+            |file: &SyncFile| file.segment.sealed().is_some() && Some(file.segment.number) != next;
+        for file in task.files.into_iter().filter(was_sealed).rev() {
+            self.to_sync.push_front(file);
+        }
+        self.assert_valid();
+    }
+
+    /// A sync has succeeded.
+    pub(crate) fn finish_sync(&mut self, task: &SyncTask) {
+        self.synced_to = self.synced_to.max(task.sealed_to);
+        let Some(last) = task.files.last() else { return };
+        // A segment that was sealed while the sync ran is the first of those that wait for the
+        // next. It may end behind what this one covered.
+        let is_covered =
+            |next: &SyncFile| Arc::ptr_eq(&next.segment, &last.segment) && last.end >= next.end;
+        if self.to_sync.front().is_some_and(is_covered) {
+            self.to_sync.pop_front();
+            self.synced_to = self.synced_to.max(Some(last.segment.places.1));
+        }
+    }
+
+    /// The end of what the sealed segments hold; `None` where each has its footer.
+    pub(crate) fn sealed_end(&self) -> Option<u64> {
+        self.unfinished.back()?.segment.next_offset()
+    }
+
+    // ---- footers -------------------------------------------------------------------------------
+
+    /// Whether a segment waits for its footer, synced or not.
+    pub(crate) fn has_unfinished(&self) -> bool {
+        !self.unfinished.is_empty()
+    }
+
+    /// The footer to be written next: of the oldest segment without one, once it is synced. A file
+    /// of `spare_bytes` stays as it is, since it may become a spare.
+    pub(crate) fn begin_footer(&self, spare_bytes: Option<u64>) -> Option<FooterTask> {
+        let is_synced = |oldest: &Unfinished| Some(oldest.segment.places.1) <= self.synced_to;
+        let is_due = |oldest: &&Unfinished| is_synced(oldest) || !Rule::FooterAfterSync.holds();
+        let oldest = self.unfinished.front().filter(is_due)?;
+        let sealed = *oldest.segment.sealed()?;
+        let footer = Footer {
+            base_offset: oldest.segment.base_offset,
+            next_offset: sealed.next_offset,
+            data_end: sealed.data_end,
+            times: sealed.times,
+            leader_epoch: oldest.leader_epoch,
+            incarnation: oldest.incarnation,
+            index: oldest.index.clone(),
+            producers: oldest.producers.clone(),
+            next_horizon: None,
+        };
+        Some(FooterTask {
+            segment: Arc::clone(&oldest.segment),
+            sealed,
+            footer,
+            is_found: oldest.is_found,
+            index_is_whole: oldest.index_is_whole,
+            spare_bytes,
+            is_shared: false,
+        })
+    }
+
+    /// Nothing is left to do for the segment: a shared one must not hold up those behind it, and is
+    /// still found by the index that it has in memory only.
+    pub(crate) fn finish_footer(&mut self, task: &FooterTask) {
+        let done = |front: &mut Unfinished| Arc::ptr_eq(&front.segment, &task.segment);
+        if self.unfinished.front_mut().is_some_and(done) {
+            let done = self.unfinished.pop_front();
+            self.footerless.extend(done.filter(|_| task.is_shared));
+        }
+        self.assert_valid();
+    }
+
+    /// What is known of a segment without a footer.
+    pub(crate) fn without_footer(&self, number: u64) -> Option<&Unfinished> {
+        let mut all = self.unfinished.iter().chain(&self.footerless);
+        all.find(|unfinished| unfinished.segment.number == number)
+    }
+
+    /// Whether this segment has no footer: it is still to be written, or stays away.
+    pub(crate) fn lacks_footer(&self, number: u64) -> bool {
+        self.without_footer(number).is_some()
+    }
+
+    /// Whether this segment, and all before it, are durable and wait for no footer.
+    pub(crate) fn is_finished(&self, segment: &Segment) -> bool {
+        let first = self.unfinished.front();
+        first.is_none_or(|first| segment.places.1 < first.segment.places.0)
+    }
+
+    // ---- what leaves ---------------------------------------------------------------------------
+
+    /// Retention has removed the segments up to this rank.
+    pub(crate) fn remove_up_to(&mut self, rank: u64) {
+        let stays = |segment: &Segment| segment.places.0 > rank;
+        self.unfinished.retain(|unfinished| stays(&unfinished.segment));
+        self.to_sync.retain(|file| stays(&file.segment));
+        self.footerless.retain(|footerless| stays(&footerless.segment));
+        self.unproved.retain(|unproved| stays(&unproved.segment));
+    }
+
+    /// Compaction has replaced these segments.
+    pub(crate) fn remove_replaced(&mut self, replaced: &[Arc<Segment>]) {
+        let is_replaced =
+            |segment: &Arc<Segment>| replaced.iter().any(|it| Arc::ptr_eq(it, segment));
+        self.footerless.retain(|footerless| !is_replaced(&footerless.segment));
+    }
+
+    /// The files were removed with their topic: no work is left.
+    pub(crate) fn clear(&mut self) {
+        self.unfinished.clear();
+        self.to_sync.clear();
+        self.footerless.clear();
+        self.unproved.clear();
+    }
+
+    /// The rank of the last segment without a footer.
+    fn last_rank(&self) -> Option<u64> {
+        self.unfinished.back().map(|last| last.segment.places.1)
+    }
+
+    fn assert_valid(&self) {
+        debug_assert_eq!(self.check(), Ok(()));
+    }
+
+    /// What is wrong, if anything: invariant 1.
+    fn check(&self) -> Result<(), &'static str> {
+        let in_order = |ranks: &mut dyn Iterator<Item = u64>| ranks.is_sorted_by(|a, b| a < b);
+        if !in_order(&mut self.to_sync.iter().map(|it| it.segment.places.1)) {
+            return Err("the files to sync are out of order");
+        }
+        if !in_order(&mut self.unfinished.iter().map(|it| it.segment.places.1)) {
+            return Err("the segments without a footer are out of order");
+        }
+        if !in_order(&mut self.unproved.iter().map(|it| it.segment.places.1)) {
+            return Err("the unproved tails are out of order");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::format::{SegmentHeader, TopicId};
+    use crate::log::LogEnv;
+    use crate::log::budget::{Claim, SpaceBudget};
+    use crate::log::segment::Sealed;
+    use crate::record::TopicPartition;
+    use crate::storage::disk::MemoryDisk;
+
+    /// A sealed segment of ten records.
+    fn unfinished(number: u64) -> Unfinished {
+        let env = Arc::new(LogEnv::for_reading(Arc::new(MemoryDisk::new())));
+        let header = SegmentHeader {
+            topic_id: TopicId([7; 16]),
+            partition: 0,
+            number,
+            salt: 1,
+            generation: 0,
+            rewrite: None,
+            incompatible: 0,
+            compatible: 0,
+        };
+        let sealed = Sealed { data_end: 4096, next_offset: (number + 1) * 10, times: None };
+        let segment = Segment::found(
+            &env,
+            &Arc::new(TopicPartition::from(("t", 0))),
+            Path::new("/t/segment"),
+            &header,
+            number * 10,
+            sealed,
+            Claim::of_file(&SpaceBudget::unlimited(), 0),
+        );
+        Unfinished {
+            index: SparseIndex::new(segment.base_offset),
+            segment,
+            is_found: true,
+            index_is_whole: true,
+            producers: Vec::new(),
+            leader_epoch: 0,
+            incarnation: 0,
+        }
+    }
+
+    #[test]
+    fn the_check_finds_segments_that_are_out_of_order() {
+        let mut backlog = Backlog::default();
+        backlog.add_found(unfinished(1), None);
+        backlog.add_found(unfinished(2), Some(0..10));
+        assert_eq!(backlog.check(), Ok(()));
+        backlog.unfinished.swap(0, 1);
+        assert!(backlog.check().is_err());
+        backlog.unfinished.swap(0, 1);
+        backlog.unfinished.push_back(unfinished(2));
+        assert!(backlog.check().is_err(), "the same rank twice");
+    }
+
+    #[test]
+    fn a_footer_waits_for_the_sync_of_all_segments_before() {
+        let mut backlog = Backlog::default();
+        backlog.add_found(unfinished(1), Some(0..10));
+        backlog.add_found(unfinished(2), None);
+        assert!(backlog.begin_footer(None).is_none(), "the first may not be on the disk");
+        let task = backlog.begin_sync(Arc::new(SegmentList::new([])), 30);
+        assert!(backlog.begin_footer(None).is_none(), "the sync is under way");
+        backlog.finish_sync(&task);
+        let footer = backlog.begin_footer(None).unwrap();
+        assert_eq!(footer.footer.base_offset, 10);
+        backlog.finish_footer(&footer);
+        assert_eq!(backlog.begin_footer(None).unwrap().footer.base_offset, 20);
+        assert_eq!(backlog.sealed_end(), Some(30));
+    }
+
+    #[test]
+    fn what_retention_has_removed_waits_for_nothing() {
+        let mut backlog = Backlog::default();
+        backlog.add_found(unfinished(1), Some(0..10));
+        backlog.add_found(unfinished(2), Some(0..10));
+        backlog.remove_up_to(1);
+        assert!(!backlog.lacks_footer(1));
+        let task = backlog.begin_sync(Arc::new(SegmentList::new([])), 30);
+        assert_eq!(task.unproved.len(), 1);
+        backlog.give_back_sync(task);
+        assert!(backlog.is_unproved(&backlog.without_footer(2).unwrap().segment));
+    }
+}
