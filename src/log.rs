@@ -23,22 +23,22 @@ use serde::{Deserialize, Serialize};
 
 use self::active::Active;
 use self::backlog::{Backlog, Unfinished};
-use self::budget::{Claim, SpaceBudget};
+use self::budget::SpaceBudget;
 use self::compaction::spare::CompactionSpare;
-use self::create::{NewSegment, Prepared, Writer};
+use self::create::{Prepared, Writer};
 use self::ends::Ends;
+use self::factory::SegmentFactory;
 use self::maps::MapBudget;
 use self::open::Leftovers;
 use self::pinned::PinnedMaps;
 use self::producers::{Admission, ProducerTable, Sequence};
-use self::reserve::Reserve;
 use self::segment::{Segment, SegmentList};
 use self::tasks::{SyncFile, SyncScope};
 use crate::clock::Moment;
 use crate::error::{CorruptionKind, Error, Result};
 use crate::format::{
-    EncodedBatch, Opening, Placement, ProducerStamp, ProducerState, Rewrite, SegmentHeader,
-    TimeRange, TopicId,
+    EncodedBatch, Opening, Placement, ProducerStamp, ProducerState, SegmentHeader, TimeRange,
+    TopicId,
 };
 use crate::record::TopicPartition;
 use crate::rules::Rule;
@@ -55,6 +55,7 @@ pub(crate) mod create;
 pub(crate) mod cursor;
 mod damage;
 mod ends;
+pub(crate) mod factory;
 mod inspect;
 pub(crate) mod inventory;
 mod known;
@@ -218,21 +219,15 @@ pub(crate) enum Outcome {
 }
 
 pub(crate) struct Log {
-    env: Arc<LogEnv>,
-    identity: LogIdentity,
-    options: LogOptions,
+    factory: SegmentFactory,
     segments: Arc<SegmentList>,
     /// `None` after an unclean open behind whose end something was left, until the first append: that
     /// must never follow a later batch, so the log goes on in a new segment with a new salt.
     active: Option<Active>,
     prepared: Option<Prepared>,
     backlog: Backlog,
-    /// What an internal log keeps for a full disk.
-    reserve: Option<Reserve>,
     /// What the opening has yet to do on the disk.
     leftovers: Option<Leftovers>,
-    next_number: u64,
-    generation: u32,
     ends: Ends,
     leader_epoch: u32,
     incarnation: u64,
@@ -282,17 +277,12 @@ impl Log {
 
     fn empty(env: &Arc<LogEnv>, identity: LogIdentity, options: LogOptions) -> Self {
         Self {
-            env: Arc::clone(env),
-            identity,
-            options,
+            factory: SegmentFactory::new(env, identity, options),
             segments: Arc::new(SegmentList::new([])),
             active: None,
             prepared: None,
             backlog: Backlog::default(),
-            reserve: None,
             leftovers: None,
-            next_number: 0,
-            generation: 0,
             ends: Ends::default(),
             leader_epoch: 0,
             incarnation: (env.random)(),
@@ -306,8 +296,20 @@ impl Log {
         &self.segments
     }
 
-    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
-        &self.env.disk
+    pub(crate) fn env(&self) -> &Arc<LogEnv> {
+        self.factory.env()
+    }
+
+    pub(crate) fn identity(&self) -> &LogIdentity {
+        self.factory.identity()
+    }
+
+    pub(crate) fn factory(&self) -> &SegmentFactory {
+        &self.factory
+    }
+
+    pub(crate) fn factory_mut(&mut self) -> &mut SegmentFactory {
+        &mut self.factory
     }
 
     pub(crate) fn log_start(&self) -> u64 {
@@ -340,22 +342,6 @@ impl Log {
         self.leader_epoch
     }
 
-    pub(crate) fn process(&self) -> &Arc<Process> {
-        &self.env.process
-    }
-
-    pub(crate) fn trace(&self) -> &Outbox {
-        &self.env.trace
-    }
-
-    pub(crate) fn options(&self) -> LogOptions {
-        self.options
-    }
-
-    pub(crate) fn identity(&self) -> &LogIdentity {
-        &self.identity
-    }
-
     /// What is left to do for sealed segments.
     pub(crate) fn backlog(&self) -> &Backlog {
         &self.backlog
@@ -363,11 +349,6 @@ impl Log {
 
     pub(crate) fn backlog_mut(&mut self) -> &mut Backlog {
         &mut self.backlog
-    }
-
-    /// The size of segments from the next one on that is not made yet.
-    pub(crate) fn set_segment_bytes(&mut self, bytes: u64) {
-        self.options.segment_bytes = bytes;
     }
 
     /// Tells the time, by which idle producers are forgotten; before anything else, and before
@@ -417,7 +398,7 @@ impl Log {
         };
         let base_offset = self.ends.log_end();
         let next_offset = self.ends.after(batch.last_offset_delta()).ok_or_else(|| {
-            Error::OffsetExhausted { partition: TopicPartition::clone(&self.identity.origin) }
+            Error::OffsetExhausted { partition: TopicPartition::clone(&self.identity().origin) }
         })?;
         let size = batch.size(stamp.is_some());
         let (leader_epoch, durable_end) = (self.leader_epoch, self.ends.durable_end());
@@ -493,7 +474,7 @@ impl Log {
             end <= active.capacity() && u32::try_from(span).is_ok()
         });
         if !fits {
-            let limit = batch_bytes_max(self.options.segment_bytes);
+            let limit = batch_bytes_max(self.factory.options().segment_bytes);
             if u64::from(size) > limit {
                 return Err(Error::RecordTooLarge { size: u64::from(size), limit });
             }
@@ -529,11 +510,11 @@ impl Log {
         }
         // What a recovery prepared says that it cuts the log; so must what replaces it.
         let rewrite = self.prepared.as_ref().and_then(|next| next.header.rewrite);
-        let new = self.prepare(needed, rewrite)?;
-        let made = self.make(new)?;
+        let new = self.factory.new_segment(needed, rewrite)?;
+        let made = self.factory.make(new)?;
         if let Some(too_small) = self.prepared.take() {
             // Its number has been passed: it must never be used after the new one.
-            too_small.discard(&*self.env.disk);
+            too_small.discard(&*self.env().disk);
         }
         Ok(made)
     }
@@ -546,8 +527,8 @@ impl Log {
     ) -> Result<()> {
         let header = prepared.header;
         let segment = Segment::active(
-            &self.env,
-            &self.identity.origin,
+            self.env(),
+            &self.identity().origin,
             &prepared.path,
             &header,
             self.ends.log_end(),
@@ -568,9 +549,9 @@ impl Log {
         self.segments.push(segment);
         if let Some(sealed) = self.active.replace(next) {
             note!(
-                self.env.trace,
+                self.env().trace,
                 Rolled {
-                    partition: Arc::clone(&self.identity.origin),
+                    partition: Arc::clone(&self.identity().origin),
                     base_offset: self.ends.log_end(),
                 }
             );
@@ -581,9 +562,9 @@ impl Log {
 
     /// Removes a segment whose opening batch could not be written.
     fn withdraw(&mut self, segment: &Segment, producers: Vec<ProducerState>) {
-        let disk = &self.env.disk;
+        let disk = &self.env().disk;
         let removed = disk.remove_file(&segment.path);
-        let sync_dir = || Rule::WithdrawnName.keep(|| disk.sync_dir(&self.identity.dir));
+        let sync_dir = || Rule::WithdrawnName.keep(|| disk.sync_dir(&self.identity().dir));
         if removed.and_then(|()| sync_dir()).is_err()
             && let Some(active) = self.active.take()
         {
@@ -609,43 +590,6 @@ impl Log {
         };
         self.backlog.seal(sealed, file, is_synced);
     }
-
-    /// A segment with the next number, to be made.
-    fn prepare(&mut self, needed: usize, rewrite: Option<Rewrite>) -> Result<NewSegment> {
-        let limit = crate::config::SEGMENT_BYTES_MAX;
-        if needed as u64 > limit {
-            return Err(Error::RecordTooLarge { size: needed as u64, limit });
-        }
-        let number = self.next_number;
-        self.next_number = number.saturating_add(1);
-        let capacity = usize::try_from(self.options.segment_bytes).unwrap_or(usize::MAX);
-        let header = SegmentHeader {
-            topic_id: self.identity.topic_id,
-            partition: self.identity.origin.partition,
-            number,
-            salt: self.env.salt(),
-            generation: self.generation,
-            rewrite,
-            incompatible: self.options.features,
-            compatible: 0,
-        };
-        Ok(NewSegment {
-            dir: self.identity.dir.clone(),
-            header,
-            capacity: capacity.max(needed),
-            writer: self.options.writer,
-            claim: self.claim(0),
-            exceeds_budget: false,
-        })
-    }
-
-    /// The claim of one of this log's files on the space there is for them.
-    fn claim(&self, bytes: u64) -> Arc<Claim> {
-        if self.options.has_budget {
-            return Claim::of_file(&self.env.space, bytes);
-        }
-        Claim::of_file(&SpaceBudget::unlimited(), bytes)
-    }
 }
 
 enum Refusal {
@@ -666,7 +610,7 @@ fn from_tuple(
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Log")
-            .field("partition", &self.identity.origin)
+            .field("partition", &self.identity().origin)
             .field("ends", &self.ends)
             .field("active", &self.active)
             .finish_non_exhaustive()

@@ -201,12 +201,12 @@ impl PartitionCore {
     ) -> Arc<Self> {
         log.tell_time(clock.moment());
         Arc::new(Self {
-            trace: log.trace().clone(),
+            trace: log.env().trace.clone(),
             reads: CachePadded::new(ReadCounts::new()),
             origin,
             durability,
             lineage,
-            process: Arc::clone(log.process()),
+            process: Arc::clone(&log.env().process),
             clock,
             background,
             damage,
@@ -496,13 +496,13 @@ impl PartitionCore {
             if state.closed || !state.log.wants_next() {
                 return;
             }
-            state.log.begin_prepare()
+            state.log.factory_mut().begin_prepare()
         };
         if let Ok(prepared) = task.and_then(crate::log::tasks::PrepareTask::run) {
             let mut state = self.state.lock();
             if state.closed {
                 // The topic may be gone, and its directory is to go.
-                state.log.discard_prepared(prepared);
+                prepared.discard(&*state.log.env().disk);
             } else {
                 state.log.finish_prepare(prepared);
             }

@@ -168,8 +168,7 @@ impl LogOpener {
             log
         };
         if self.context.settings.has_reserve {
-            log.keep_reserve(STATE_SEGMENT_BYTES);
-            log.fill_reserve(false)?;
+            log.factory_mut().keep_reserve(STATE_SEGMENT_BYTES)?;
         }
         let background = Arc::clone(&self.workers);
         let clock = self.context.clock.clone();

@@ -218,7 +218,7 @@ fn inspector(engine: &Engine) -> Inspector {
 /// A read has failed: looks at the partition anew. Whether it is worth reading again.
 fn look_again(engine: &Engine, core: &PartitionCore) -> bool {
     let inspector = inspector(engine);
-    let (identity, options) = core.with_log(|log| (log.identity().clone(), log.options()));
+    let (identity, options) = core.with_log(|log| (log.identity().clone(), log.factory().options()));
     match inspector.look_at((&identity, options), None) {
         Ok((log, report)) if report.corrupt.is_empty() => {
             core.take_over(log);

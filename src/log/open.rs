@@ -136,12 +136,12 @@ impl Log {
     /// Does what an opening has found to do on the disk; once, and before anything is appended.
     pub(crate) fn finish_opening(&mut self) -> Result<()> {
         let Some(leftovers) = self.leftovers.take() else { return Ok(()) };
-        self.set_reserve_open(true);
+        self.factory.set_reserve_open(true);
         let finished = self.remove_leftovers(&leftovers).and_then(|()| {
             // A log is never without a segment.
             if self.segments.last().is_none() { self.roll(0) } else { Ok(()) }
         });
-        self.set_reserve_open(false);
+        self.factory.set_reserve_open(false);
         finished
     }
 
@@ -151,7 +151,7 @@ impl Log {
         let Leftovers { temporary, unused, spare, cuts_segments } = leftovers;
         let mut unused = &unused[..];
         if *cuts_segments {
-            self.generation = self.generation.saturating_add(1);
+            self.factory.begin_generation();
             while let Err(error) = self.prepare_truncating() {
                 // Without space the newest goes first, and for good: what is left then is a torn
                 // tail with fewer segments behind it, of which the next opening says the same.
@@ -161,7 +161,7 @@ impl Log {
                     return Err(error);
                 };
                 self.remove_leftover(newest, spare)?;
-                self.sync_own_dir()?;
+                self.factory.sync_dir()?;
                 unused = rest;
                 if unused.is_empty() {
                     // None is left of which a successor had to say that it is cut off.
@@ -177,7 +177,7 @@ impl Log {
             // DURABILITY: what is cut off is gone for good before the log goes on. The making of
             // the next segment syncs the directory too, and a truncating one knows what it cut;
             // with this, neither has to be argued.
-            self.sync_own_dir()?;
+            self.factory.sync_dir()?;
         }
         Ok(())
     }
@@ -185,26 +185,21 @@ impl Log {
     /// Makes the segment that says durably that all behind the end is cut off.
     fn prepare_truncating(&mut self) -> Result<()> {
         let rewrite = Rule::CutSaysSo.holds().then_some(Rewrite::Truncates(self.ends.log_end()));
-        let new = self.prepare(0, rewrite)?;
-        self.prepared = Some(self.make(new)?);
+        let new = self.factory.new_segment(0, rewrite)?;
+        self.prepared = Some(self.factory.make(new)?);
         Ok(())
     }
 
     /// Removes a file that does not count, or makes a spare of it. False if it is gone already.
     fn remove_leftover(&mut self, path: &Path, spare: &[PathBuf]) -> Result<bool> {
-        if spare.iter().any(|it| it == path) && self.take_back_file(path)? {
+        if spare.iter().any(|it| it == path) && self.factory.take_back_file(path)? {
             return Ok(true);
         }
-        match self.env.disk.remove_file(path) {
+        match self.env().disk.remove_file(path) {
             // The truncating segment was made under the same temporary name.
             Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(false),
             result => result.map(|()| true).map_err(|source| Error::io("remove", path, source)),
         }
-    }
-
-    fn sync_own_dir(&self) -> Result<()> {
-        let dir = &self.identity.dir;
-        self.env.disk.sync_dir(dir).map_err(|source| Error::io("sync", dir, source))
     }
 }
 
@@ -252,8 +247,9 @@ impl Assembly<'_> {
         let log = &mut *self.log;
         let numbers = found.iter().map(|found| found.header.number);
         let numbers = numbers.chain(inventory.lost.iter().map(|lost| lost.facts.number));
-        log.next_number = numbers.max().map_or(0, |number| number.saturating_add(1));
-        log.generation = found.iter().map(|found| found.header.generation).max().unwrap_or(0);
+        let next_number = numbers.max().map_or(0, |number| number.saturating_add(1));
+        let generation = found.iter().map(|found| found.header.generation).max().unwrap_or(0);
+        log.factory.set_found(next_number, generation);
         let log_end = self.verdict.end_offset;
         // What was read after a restart of the machine came from the disk; otherwise only what is
         // proved is known to be there.
@@ -275,7 +271,7 @@ impl Assembly<'_> {
         log.ends = Ends::found(start, self.durable, log_end);
         if closed.is_none() && !ends_as_closed {
             // Only an end that nobody has seen to be whole begins a new incarnation.
-            log.incarnation = (log.env.random)();
+            log.incarnation = (log.env().random)();
             log.is_new_incarnation = true;
         }
         if let Some(tail) = closed {
@@ -296,14 +292,14 @@ impl Assembly<'_> {
         };
         let log = &mut *self.log;
         let segment = Segment::found(
-            &log.env,
-            &log.identity.origin,
+            log.env(),
+            &log.identity().origin,
             &found.path,
             &found.header,
             // A file that only stands for an empty log has no offsets of its own.
             found.base_offset().unwrap_or(next_offset).min(next_offset),
             Sealed { data_end, next_offset, times: times.map(|times| times.found(self.known.now)) },
-            log.claim(found.bytes()),
+            log.factory.claim(found.bytes()),
         );
         if let Some(footer) = &found.footer {
             log.producers = ProducerTable::from_states(footer.producers.iter().copied());

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::create::{NewSegment, Prepared, is_refusal, make_writable, region_writer};
 use super::segment::Segment;
 use super::space::{Space, ZERO_PAGE};
-use super::{Log, LogEnv, PAGE_BYTES};
+use super::{LogEnv, PAGE_BYTES};
 use crate::error::{Error, Result};
 use crate::format::{KEEPS_SPACE, SegmentHeader, segment_file_name, spare_file_name};
 use crate::rules::Rule;
@@ -41,34 +41,60 @@ pub(crate) enum TakenBack {
 /// The spares of a log that has some.
 #[derive(Debug)]
 pub(crate) struct Reserve {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     bytes: u64,
     /// Which of them are there.
     is_there: [bool; SPARES],
     /// Whether a segment may be made of one.
-    pub(crate) is_open: bool,
+    is_open: bool,
 }
 
 impl Reserve {
-    pub(super) fn new(dir: &Path, bytes: u64) -> Self {
-        Self { dir: dir.to_path_buf(), bytes, is_there: [false; SPARES], is_open: false }
+    /// Spares of this size, none of which is known.
+    pub(super) fn new(disk: &Arc<dyn Disk>, dir: &Path, bytes: u64) -> Self {
+        let (disk, dir) = (Arc::clone(disk), dir.to_path_buf());
+        Self { disk, dir, bytes, is_there: [false; SPARES], is_open: false }
+    }
+
+    /// How long a file is that may become a spare.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    pub(super) fn set_open(&mut self, is_open: bool) {
+        self.is_open = is_open;
     }
 
     fn path(&self, number: usize) -> PathBuf {
         self.dir.join(spare_file_name(number))
     }
 
-    pub(crate) fn count(&self) -> usize {
-        self.is_there.iter().filter(|is_there| **is_there).count()
+    /// How many spares are missing.
+    pub(crate) fn missing(&self) -> usize {
+        self.is_there.iter().filter(|is_there| !**is_there).count()
     }
 
     /// Finds the spares there are.
-    fn find(&mut self, disk: &dyn Disk) -> io::Result<()> {
+    pub(super) fn find(&mut self) -> Result<()> {
+        let found = self.find_each();
+        found.map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: io::Error) -> Error {
+        Error::io("make spare segments in", &self.dir, source)
+    }
+
+    fn find_each(&mut self) -> io::Result<()> {
         for number in 0..SPARES {
             let path = self.path(number);
-            let is_whole = match disk.kind(&path)? {
+            let is_whole = match self.disk.kind(&path)? {
                 Some(EntryKind::File) => {
-                    let file = disk.open(&path, Access::Read)?;
+                    let file = self.disk.open(&path, Access::Read)?;
                     // One with another name (a hard link) may be the spare of another directory.
                     file.len()? == self.bytes && !file.has_other_names()?
                 }
@@ -81,32 +107,41 @@ impl Reserve {
         Ok(())
     }
 
-    /// Makes the spares that are missing.
-    fn fill(&mut self, disk: &dyn Disk) -> io::Result<()> {
+    /// Finds the spares, and makes those that are missing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StorageFull`] where there is no space for all; those that are there are of use.
+    pub(crate) fn fill(&mut self) -> Result<()> {
+        let filled = self.find_each().and_then(|()| self.make_missing());
+        filled.map_err(|source| self.failed(source))
+    }
+
+    fn make_missing(&mut self) -> io::Result<()> {
         let mut made = Ok(false);
         for number in 0..SPARES {
             let Some(false) = self.is_there.get(number) else { continue };
             let path = self.path(number);
-            made = make(disk, &path, self.bytes).map(|()| true);
+            made = make(&*self.disk, &path, self.bytes).map(|()| true);
             if made.is_err() {
                 // Blocks of a failed allocation stay in the file until it is removed.
-                let _ = disk.remove_file(&path);
+                let _ = self.disk.remove_file(&path);
                 break;
             }
             if let Some(is_there) = self.is_there.get_mut(number) {
                 *is_there = true;
             }
         }
-        if made? { disk.sync_dir(&self.dir) } else { Ok(()) }
+        if made? { self.disk.sync_dir(&self.dir) } else { Ok(()) }
     }
 
     /// Makes a segment of a spare: no space is needed. One whose blocks are not there, because
     /// somebody has copied the file without them, is left aside.
-    fn use_one(&mut self, env: &LogEnv, new: &NewSegment) -> io::Result<Prepared> {
+    pub(super) fn use_one(&mut self, env: &LogEnv, new: &NewSegment) -> io::Result<Prepared> {
         // DURABILITY: what the spare was before, a segment that is removed, has lost that name for
         // good before its bytes are written over; otherwise a power cut could bring the name back
         // with a header that is none.
-        env.disk.sync_dir(&self.dir)?;
+        self.disk.sync_dir(&self.dir)?;
         let mut used = Err(io::ErrorKind::StorageFull.into());
         for number in 0..SPARES {
             let Some(true) = self.is_there.get(number) else { continue };
@@ -119,8 +154,8 @@ impl Reserve {
     }
 
     fn use_file(&mut self, env: &LogEnv, new: &NewSegment, number: usize) -> io::Result<Prepared> {
-        let (disk, from) = (&*env.disk, self.path(number));
-        let file = disk.open(&from, Access::ReadWrite)?;
+        let from = self.path(number);
+        let file = self.disk.open(&from, Access::ReadWrite)?;
         if file.has_other_names()? {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -137,31 +172,37 @@ impl Reserve {
         // is there, and the name before anything is appended. A power cut between leaves a spare,
         // or a segment without a batch, of which the next opening makes a spare again.
         let path = self.dir.join(segment_file_name(header.number));
-        disk.rename(&from, &path)?;
+        self.disk.rename(&from, &path)?;
         file.renamed(&path);
         if let Some(is_there) = self.is_there.get_mut(number) {
             *is_there = false;
         }
-        Rule::SegmentName.keep(|| disk.sync_dir(&self.dir))?;
+        Rule::SegmentName.keep(|| self.disk.sync_dir(&self.dir))?;
         new.claim.grow_anyway(self.bytes);
         let claim = Arc::clone(&new.claim);
         let space = Space::new(Arc::clone(&file), new.writer, Arc::clone(&claim), self.bytes);
         Ok(Prepared { header, path, file, writer, claim, space })
     }
 
-    /// Makes a spare of a segment that has left the log.
-    fn take_back(&mut self, disk: &dyn Disk, segment: &Arc<Segment>) -> io::Result<TakenBack> {
-        if self.count() == SPARES {
+    /// Makes a spare of a segment that has left the log, and that nobody but the caller holds.
+    pub(crate) fn take_back(&mut self, segment: &Arc<Segment>) -> Result<TakenBack> {
+        if self.missing() == 0 {
             return Ok(TakenBack::No);
         }
         if Arc::strong_count(segment) > 1 {
             return Ok(TakenBack::NotYet);
         }
-        let taken = self.take_back_file(disk, &segment.path)?;
+        let taken = self.take_back_file(&segment.path)?;
         Ok(if taken { TakenBack::Yes } else { TakenBack::No })
     }
 
-    fn take_back_file(&mut self, disk: &dyn Disk, path: &Path) -> io::Result<bool> {
+    /// Makes a spare of a file that is no segment of the log. False if it is to be removed.
+    pub(super) fn take_back_file(&mut self, path: &Path) -> Result<bool> {
+        self.rename_to_spare(path).map_err(|source| Error::io("rename", path, source))
+    }
+
+    fn rename_to_spare(&mut self, path: &Path) -> io::Result<bool> {
+        let disk = &self.disk;
         let number = self.is_there.iter().position(|is_there| !is_there);
         let Some(number) = number else { return Ok(false) };
         let file = disk.open(path, Access::Read)?;
@@ -205,87 +246,4 @@ fn make_zero(file: &dyn DiskFile, bytes: u64) -> io::Result<()> {
         position = position.saturating_add(PAGE_BYTES);
     }
     Ok(())
-}
-
-impl Log {
-    /// Gives the log a reserve of spares of this size, which [`fill_reserve`](Self::fill_reserve) finds
-    /// and makes.
-    pub(crate) fn keep_reserve(&mut self, bytes: u64) {
-        self.reserve = Some(Reserve::new(&self.identity.dir, bytes));
-    }
-
-    /// Finds the spares of the log, and makes those that are missing where `may_make`. Does nothing
-    /// to a log without a reserve.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::StorageFull`] where there is no space for all; those that are there are of use.
-    pub(crate) fn fill_reserve(&mut self, may_make: bool) -> Result<()> {
-        let disk = Arc::clone(&self.env.disk);
-        let Some(reserve) = &mut self.reserve else { return Ok(()) };
-        let found = reserve.find(&*disk);
-        let filled = found.and_then(|()| if may_make { reserve.fill(&*disk) } else { Ok(()) });
-        filled.map_err(|source| Error::io("make spare segments in", &self.identity.dir, source))
-    }
-
-    /// How many spares are missing.
-    pub(crate) fn missing_spares(&self) -> usize {
-        self.reserve.as_ref().map_or(0, |reserve| SPARES.saturating_sub(reserve.count()))
-    }
-
-    /// How long a file is that may become a spare.
-    pub(super) fn spare_bytes(&self) -> Option<u64> {
-        self.reserve.as_ref().map(|reserve| reserve.bytes)
-    }
-
-    /// Whether the log has a reserve at all.
-    pub(crate) fn has_reserve(&self) -> bool {
-        self.reserve.is_some()
-    }
-
-    /// Goes on in a new segment with room for a batch of `bytes`, made of a spare where the disk is
-    /// full.
-    pub(crate) fn roll_into_reserve(&mut self, bytes: usize) -> Result<()> {
-        self.set_reserve_open(true);
-        let rolled = self.roll_for(bytes);
-        self.set_reserve_open(false);
-        rolled
-    }
-
-    pub(super) fn set_reserve_open(&mut self, is_open: bool) {
-        if let Some(reserve) = &mut self.reserve {
-            reserve.is_open = is_open;
-        }
-    }
-
-    /// Makes a new segment; of a spare, where the disk is full and the reserve is open.
-    pub(super) fn make(&mut self, new: NewSegment) -> Result<Prepared> {
-        let again = new.clone();
-        let made = new.create(&self.env);
-        let is_full = matches!(made, Err(Error::StorageFull { .. }));
-        let Some(reserve) = self.reserve.as_mut().filter(|it| it.is_open && is_full) else {
-            return made;
-        };
-        if again.capacity as u64 > reserve.bytes {
-            return made;
-        }
-        let path = again.dir.join(segment_file_name(again.header.number));
-        reserve.use_one(&self.env, &again).map_err(|source| Error::io("create", &path, source))
-    }
-
-    /// Makes a spare of a file that is no segment of the log. False if it is to be removed.
-    pub(super) fn take_back_file(&mut self, path: &Path) -> Result<bool> {
-        let disk = Arc::clone(&self.env.disk);
-        let Some(reserve) = &mut self.reserve else { return Ok(false) };
-        let taken = reserve.take_back_file(&*disk, path);
-        taken.map_err(|source| Error::io("rename", path, source))
-    }
-
-    /// Makes a spare of a segment that has left the log, and that nobody but the caller holds.
-    pub(crate) fn take_back(&mut self, segment: &Arc<Segment>) -> Result<TakenBack> {
-        let disk = Arc::clone(&self.env.disk);
-        let Some(reserve) = &mut self.reserve else { return Ok(TakenBack::No) };
-        let taken = reserve.take_back(&*disk, segment);
-        taken.map_err(|source| Error::io("rename", &segment.path, source))
-    }
 }

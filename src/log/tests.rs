@@ -243,7 +243,7 @@ fn make_space(log: &mut Log) -> Result<()> {
         log.finish_growth(&growth, end);
     }
     if log.wants_next() {
-        let prepared = log.begin_prepare()?.run()?;
+        let prepared = log.factory_mut().begin_prepare()?.run()?;
         log.finish_prepare(prepared);
     }
     Ok(())

@@ -59,8 +59,8 @@ impl Log {
         let end = known.checkpoint.as_ref().map_or(0, |point| point.end_offset).max(start);
         log.ends = Ends::found(start, end, end);
         let report = PartitionRecovery {
-            topic: Arc::clone(&log.identity.origin.topic),
-            partition: log.identity.origin.partition,
+            topic: Arc::clone(&log.identity().origin.topic),
+            partition: log.identity().origin.partition,
             end_offset: end,
             cut_bytes: 0,
             corrupt: vec![damage.clone()],

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use super::active::Active;
 use super::create::Prepared;
+use super::reserve::Reserve;
 use super::space::Growth;
-use super::tasks::{FooterTask, PrepareTask, SyncScope, SyncTask};
+use super::tasks::{FooterTask, SyncScope, SyncTask};
 use super::{Checkpoint, Log, to_tuple};
 use crate::error::Result;
 
@@ -86,18 +87,13 @@ impl Log {
         self.prepared.as_ref().map_or(0, |prepared| prepared.claim.bytes())
     }
 
-    pub(crate) fn begin_prepare(&mut self) -> Result<PrepareTask> {
-        let new = self.prepare(0, None)?;
-        Ok(PrepareTask { env: Arc::clone(&self.env), new })
-    }
-
     /// Takes a prepared segment, unless the log has gone past its number meanwhile.
     pub(crate) fn finish_prepare(&mut self, prepared: Prepared) {
         let last = self.segments.last().map_or(0, |segment| segment.number);
         if self.prepared.is_none() && prepared.header.number > last {
             self.prepared = Some(prepared);
         } else {
-            prepared.discard(&*self.env.disk);
+            prepared.discard(&*self.env().disk);
         }
     }
 
@@ -112,14 +108,9 @@ impl Log {
         }
     }
 
-    /// Gives up a prepared segment that will never be used.
-    pub(crate) fn discard_prepared(&self, prepared: Prepared) {
-        prepared.discard(&*self.env.disk);
-    }
-
     /// The footer to be written next: of the oldest segment without one, once it is synced.
     pub(crate) fn begin_footer(&mut self) -> Option<FooterTask> {
-        self.backlog.begin_footer(self.spare_bytes())
+        self.backlog.begin_footer(self.factory.reserve().map(Reserve::bytes))
     }
 
     /// The recovery point of what is durable now. `None` while something is not.
@@ -148,6 +139,15 @@ impl Log {
                 .map(|times| (times.aged_from, began.map_or(times.aged_from, |began| began.wall))),
             is_of_one_run: false,
         })
+    }
+
+    /// Goes on in a new segment with room for a batch of `bytes`, made of a spare where the disk is
+    /// full.
+    pub(crate) fn roll_into_reserve(&mut self, bytes: usize) -> Result<()> {
+        self.factory.set_reserve_open(true);
+        let rolled = self.roll(bytes);
+        self.factory.set_reserve_open(false);
+        rolled
     }
 
     /// Begins a new segment, unless one takes appends.

@@ -174,7 +174,7 @@ impl PartitionCore {
         let published = self.log_end();
         let (identity, disk) = {
             let state = self.state.lock();
-            (state.log.identity().clone(), Arc::clone(state.log.disk()))
+            (state.log.identity().clone(), Arc::clone(&state.log.env().disk))
         };
         if let Some(first) = self.segments.first() {
             let start = self.state.lock().log.log_start();

@@ -144,7 +144,7 @@ impl PartitionCore {
             if state.log.has_prepared() {
                 return Ok(());
             }
-            let mut task = state.log.begin_prepare()?;
+            let mut task = state.log.factory_mut().begin_prepare()?;
             // With it, others can go; without it, a budget that is used up would stay so.
             task.new.exceeds_budget = true;
             task
@@ -152,7 +152,7 @@ impl PartitionCore {
         let prepared = PrepareTask::run(task)?;
         let mut state = self.state.lock();
         if state.closed {
-            state.log.discard_prepared(prepared);
+            prepared.discard(&*state.log.env().disk);
             return Err(self.ended());
         }
         state.log.finish_prepare(prepared);

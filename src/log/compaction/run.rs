@@ -126,10 +126,11 @@ impl Log {
     pub(crate) fn begin_compaction(&self, terms: Terms) -> Option<Compaction> {
         let inputs = self.compactable();
         let rules = Rules { pass_end: 0, now: terms.now, horizon: terms.horizon };
-        let seed = (self.env.random)();
+        let env = self.env();
+        let seed = (env.random)();
         let mut compaction = Compaction {
-            env: Arc::clone(&self.env),
-            identity: self.identity.clone(),
+            env: Arc::clone(env),
+            identity: self.identity().clone(),
             terms,
             inputs,
             keys: KeyMap::new(terms.key_memory_bytes, seed),
@@ -178,15 +179,6 @@ impl Log {
         let replaced = self.segments.replace(new);
         self.backlog.remove_replaced(&replaced);
         replaced
-    }
-
-    /// The number and generation of a new segment that stands for others.
-    fn allot_rewrite(&mut self) -> Option<(u64, u32)> {
-        let generation = self.generation.checked_add(1)?;
-        self.generation = generation;
-        let number = self.next_number;
-        self.next_number = number.saturating_add(1);
-        Some((number, generation))
     }
 }
 
@@ -455,7 +447,7 @@ impl Compaction {
             run: ages().map(|times| times.since).max().unwrap_or(0),
         };
         let heritage = heritage_of(last, age)?;
-        let Some(allotted) = log.with_log(Log::allot_rewrite) else {
+        let Some(allotted) = log.with_log(|log| log.factory_mut().allot_rewrite()) else {
             // The numbers of generations are used up: nothing can be replaced any more.
             return Ok(Stage::Done);
         };

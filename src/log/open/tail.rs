@@ -138,22 +138,22 @@ impl<'a> Assembly<'a> {
 
     fn reopened(&self, last: &Arc<Segment>, tail: &Tail<'_>) -> Result<Active> {
         let log = &*self.log;
-        let position = tail.position as usize;
+        let (position, kind) = (tail.position as usize, log.factory.options().writer);
         let file = last.open_file(Access::ReadWrite)?;
-        let capacity = usize::try_from(log.options.segment_bytes).unwrap_or(usize::MAX);
+        let capacity = usize::try_from(log.factory.options().segment_bytes).unwrap_or(usize::MAX);
         let capacity = capacity.max(position).max(SegmentHeader::SIZE);
-        let writer = region_writer(&log.env, &file, capacity, position, log.options.writer)
+        let writer = region_writer(log.env(), &file, capacity, position, kind)
             .map_err(|source| Error::io("map", &last.path, source))?;
         let segment = Segment::active(
-            &log.env,
-            &log.identity.origin,
+            log.env(),
+            &log.identity().origin,
             &tail.found.path,
             &tail.found.header,
             last.base_offset,
             writer.region(),
             &last.claim,
         );
-        let mut active = reopen(segment, file, writer, log.options.writer, position)
+        let mut active = reopen(segment, file, writer, kind, position)
             .map_err(|source| Error::io("grow", &last.path, source))?;
         active.times = tail.times;
         active.began = tail.began;

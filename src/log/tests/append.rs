@@ -258,7 +258,7 @@ fn what_replaces_a_truncating_segment_truncates_too() {
     let mut log = rig.create();
     append(&mut log, 1, 10);
     let cut = Some(Rewrite::Truncates(1));
-    log.prepared = Some(log.prepare(0, cut).unwrap().create(&rig.env).unwrap());
+    log.prepared = Some(log.factory_mut().new_segment(0, cut).unwrap().create(&rig.env).unwrap());
     log.roll_for(20_000).unwrap();
     let last = disk.read(&log.segments().last().unwrap().path).unwrap();
     assert_eq!(SegmentHeader::decode(&last).unwrap().rewrite, cut);
@@ -269,7 +269,7 @@ fn a_segment_that_was_prepared_too_late_is_given_up() {
     let (disk, rig) = Rig::fresh(1);
     let mut log = rig.create();
     append(&mut log, 1, 10_000);
-    let task = log.begin_prepare().unwrap();
+    let task = log.factory_mut().begin_prepare().unwrap();
     append(&mut log, 1, 10_000);
     log.finish_prepare(task.run().unwrap());
     assert!(log.prepared.is_none());
@@ -493,7 +493,7 @@ fn the_next_segment_has_space_for_a_burst_before_it_is_needed() {
             append(&mut log, 1, 15_000);
             growths(&mut log);
         }
-        let task = log.begin_prepare().unwrap();
+        let task = log.factory_mut().begin_prepare().unwrap();
         log.finish_prepare(task.run().unwrap());
         assert_eq!(growths(&mut log).last(), None, "{name}: not before it is near");
         let mut of_next = 0;

@@ -479,7 +479,7 @@ fn a_strict_open_refuses_a_torn_tail_and_touches_nothing() {
 
 /// E9: a payload that is a perfect image of a batch, but for the salt that nobody is told, is never
 /// taken for one.
-// RED: src/log.rs
+// RED: src/log/factory.rs
 //   - salt: self.env.salt(),
 //   + salt: 7,
 #[test]

@@ -49,8 +49,8 @@ fn row_c08_a_refused_map_is_made_once_idle_ones_are_given_up() {
     log.segments().all()[6].window(0).expect("a map, once others are given up");
     assert_eq!(alive(&maps), 1, "all but the one that is held");
     drop(held);
-    log.env.maps.give_up_unused();
-    log.env.maps.give_up_unused();
+    log.env().maps.give_up_unused();
+    log.env().maps.give_up_unused();
     disk.inject(Fault::once(Operation::Map, ErrorKind::OutOfMemory));
     let refused = log.segments().all()[2].window(0).map(drop);
     let is_refused = matches!(&refused, Err(Error::Io { source, .. }) if source.kind() == ErrorKind::OutOfMemory);
@@ -62,28 +62,28 @@ fn row_c08_a_refused_map_is_made_once_idle_ones_are_given_up() {
 fn maps_through_which_nobody_reads_are_given_up() {
     let (_disk, log) = filled(MapBudget::new(100));
     let maps = read_all(&log);
-    let bytes = log.env.maps.bytes();
+    let bytes = log.env().maps.bytes();
     assert!(bytes > 7 * 400, "{bytes}");
-    log.env.maps.give_up_unused();
+    log.env().maps.give_up_unused();
     assert_eq!(alive(&maps), 7, "used since the last time");
     let held = log.segments().all()[0].window(0).unwrap();
     log.segments().all()[3].window(0).unwrap();
-    log.env.maps.give_up_unused();
+    log.env().maps.give_up_unused();
     assert_eq!(alive(&maps), 2, "the one that is held, and the one that was used");
-    log.env.maps.give_up_unused();
+    log.env().maps.give_up_unused();
     assert_eq!(alive(&maps), 1);
     drop(held);
-    log.env.maps.give_up_unused();
-    assert_eq!((alive(&maps), log.env.maps.bytes()), (0, 0));
+    log.env().maps.give_up_unused();
+    assert_eq!((alive(&maps), log.env().maps.bytes()), (0, 0));
 }
 
 #[test]
 fn there_are_no_more_bytes_of_maps_than_the_limit() {
     let (_disk, log) = filled(MapBudget::new(100));
     read_all(&log);
-    let of_one = log.env.maps.bytes() / 7;
+    let of_one = log.env().maps.bytes() / 7;
     let (_disk, log) = filled(MapBudget::of(100, 3 * of_one));
     let maps = read_all(&log);
     assert!((2..=3).contains(&alive(&maps)), "{}", alive(&maps));
-    assert!(log.env.maps.bytes() <= 3 * of_one);
+    assert!(log.env().maps.bytes() <= 3 * of_one);
 }

@@ -247,8 +247,8 @@ fn row_b05_a_footer_that_says_more_than_is_still_true_is_not_believed() {
     sync(&mut log).unwrap();
     finish_segments(&mut log).unwrap();
     let cut = Rewrite::Truncates(5);
-    log.generation = 1;
-    let made = log.prepare(0, Some(cut)).unwrap().create(&rig.env).unwrap();
+    log.factory_mut().begin_generation();
+    let made = log.factory_mut().new_segment(0, Some(cut)).unwrap().create(&rig.env).unwrap();
     (log.ends, log.prepared) = (Ends::found(0, 5, 5), Some(made));
     log.roll_for(0).unwrap();
     append(&mut log, 3, 200);

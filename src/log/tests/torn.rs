@@ -448,7 +448,7 @@ fn verify(log: &Log) -> Vec<Corruption> {
     let lacks_footer = |number| log.backlog().lacks_footer(number);
     let (segments, end) = (log.segments(), log.log_end());
     verify_segments(segments, log.identity(), end, lacks_footer, &mut findings).unwrap();
-    verify_names(&**log.disk(), segments, log.identity(), &mut findings).unwrap();
+    verify_names(&*log.env().disk, segments, log.identity(), &mut findings).unwrap();
     findings.damage
 }
 

@@ -23,6 +23,7 @@ use super::stored::{Stored, decoded, encoded};
 use super::{LoggedState, STATE_SEGMENT_BYTES, StateLog, bytes_of, record_bytes};
 use crate::clock::to_millis;
 use crate::error::{CorruptionKind, Error, Result};
+use crate::log::Log;
 use crate::log::cursor::{Cursor, FetchLimits, Fetched};
 use crate::log::reserve::TakenBack;
 use crate::log::segment::Segment;
@@ -258,7 +259,11 @@ impl<S: LoggedState> StateLog<S> {
             // DURABILITY: one is gone for good before the next goes; otherwise an older one could
             // come back alone, and what lies between would look lost.
             Rule::CleanUpRemoval.keep(|| segment.sync_dir())?;
-            match self.partition.with_log(|log| log.take_back(segment))? {
+            let take_back = |log: &mut Log| match log.factory_mut().reserve_mut() {
+                Some(reserve) => reserve.take_back(segment),
+                None => Ok(TakenBack::No),
+            };
+            match self.partition.with_log(take_back)? {
                 TakenBack::Yes => {
                     cleaning.leftovers.pop_front();
                     continue;

@@ -9,6 +9,7 @@ use super::cleaning::Cleaning;
 use super::{Draft, Inner, LoggedState, StateLog};
 use crate::error::{Error, Result};
 use crate::log::Log;
+use crate::log::reserve::Reserve;
 use crate::sync::{MutexGuard, Ordering};
 
 impl<S: LoggedState> StateLog<S> {
@@ -18,9 +19,14 @@ impl<S: LoggedState> StateLog<S> {
     ///
     /// [`Error::StorageFull`]: until there is space, nothing grows.
     pub(super) fn fill_reserve(&self) -> Result<()> {
-        self.partition.with_log(|log| log.fill_reserve(true))?;
+        self.fill_spares()?;
         self.is_tight.store(false, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn fill_spares(&self) -> Result<()> {
+        let fill = |log: &mut Log| log.factory_mut().reserve_mut().map_or(Ok(()), Reserve::fill);
+        self.partition.with_log(fill)
     }
 
     /// Finds and makes spares at an opening. Without any, as where none could ever be made, the log is
@@ -51,7 +57,7 @@ impl<S: LoggedState> StateLog<S> {
     /// Whether what failed for want of space can be done with the reserve.
     pub(super) fn has_reserve_for(&self, error: &Error) -> bool {
         matches!(error, Error::StorageFull { .. })
-            && self.partition.with_log(|log| log.has_reserve())
+            && self.partition.with_log(|log| log.factory().reserve().is_some())
     }
 
     pub(super) fn may_use_reserve<T>(&self, result: &Result<T>) -> bool {
@@ -84,14 +90,15 @@ impl<S: LoggedState> StateLog<S> {
 
     fn free_spares(&self, cleaning: &mut Cleaning) -> Result<()> {
         let end = self.partition.log_end();
-        while self.partition.with_log(|log| log.missing_spares()) > 1 && cleaning.start < end {
+        let missing = |log: &mut Log| log.factory().reserve().map_or(0, Reserve::missing);
+        while self.partition.with_log(missing) > 1 && cleaning.start < end {
             let start = cleaning.start;
             if !self.step_anyway(cleaning)? {
                 break;
             }
             if cleaning.start > start {
                 // One that was too short for a spare has made space for a new one.
-                let _ = self.partition.with_log(|log| log.fill_reserve(true));
+                let _ = self.fill_spares();
             }
         }
         Ok(())
