@@ -21,19 +21,21 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use self::active::Active;
+use self::active::{Active, BatchTimes, SealedActive};
+use self::appender::Appender;
 use self::backlog::{Backlog, Unfinished};
 use self::budget::SpaceBudget;
 use self::compaction::spare::CompactionSpare;
-use self::create::{Prepared, Writer};
+use self::create::Writer;
 use self::ends::Ends;
 use self::factory::SegmentFactory;
 use self::maps::MapBudget;
 use self::open::Leftovers;
 use self::pinned::PinnedMaps;
 use self::producers::{Admission, ProducerTable, Sequence};
+use self::retention::age_of;
 use self::segment::{Segment, SegmentList};
-use self::tasks::{SyncFile, SyncScope};
+use self::tasks::SyncScope;
 use crate::clock::Moment;
 use crate::error::{CorruptionKind, Error, Result};
 use crate::format::{
@@ -47,6 +49,7 @@ use crate::storage::process::Process;
 use crate::trace::{Outbox, note};
 
 pub(crate) mod active;
+pub(crate) mod appender;
 mod backlog;
 pub(crate) mod budget;
 mod chunk;
@@ -221,10 +224,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Log {
     factory: SegmentFactory,
     segments: Arc<SegmentList>,
-    /// `None` after an unclean open behind whose end something was left, until the first append: that
-    /// must never follow a later batch, so the log goes on in a new segment with a new salt.
-    active: Option<Active>,
-    prepared: Option<Prepared>,
+    appender: Appender,
     backlog: Backlog,
     /// What the opening has yet to do on the disk.
     leftovers: Option<Leftovers>,
@@ -268,7 +268,7 @@ impl Log {
         options: LogOptions,
     ) -> Result<Self> {
         let mut log = Self::empty(env, identity, options);
-        log.roll(0)?;
+        log.roll_for(0)?;
         let task = log.begin_sync(SyncScope::All);
         task.run()?;
         log.finish_sync(&task);
@@ -279,8 +279,7 @@ impl Log {
         Self {
             factory: SegmentFactory::new(env, identity, options),
             segments: Arc::new(SegmentList::new([])),
-            active: None,
-            prepared: None,
+            appender: Appender::default(),
             backlog: Backlog::default(),
             leftovers: None,
             ends: Ends::default(),
@@ -306,6 +305,14 @@ impl Log {
 
     pub(crate) fn factory(&self) -> &SegmentFactory {
         &self.factory
+    }
+
+    pub(crate) fn appender(&self) -> &Appender {
+        &self.appender
+    }
+
+    pub(crate) fn appender_mut(&mut self) -> &mut Appender {
+        &mut self.appender
     }
 
     pub(crate) fn factory_mut(&mut self) -> &mut SegmentFactory {
@@ -358,7 +365,7 @@ impl Log {
             self.producers.begin_run(now.run);
             if self.is_new_incarnation {
                 self.producers.touch(now);
-                if self.active.is_none() {
+                if self.appender.active().is_none() {
                     // The last segment's footer says the same, for as long as none follows it.
                     self.backlog.set_last_producers(self.producers.states());
                 }
@@ -402,22 +409,22 @@ impl Log {
         })?;
         let size = batch.size(stamp.is_some());
         let (leader_epoch, durable_end) = (self.leader_epoch, self.ends.durable_end());
-        let (now, age) = (self.now, self.age_of(batch.max_timestamp()));
+        let (now, max_timestamp) = (self.now, batch.max_timestamp());
+        let times = BatchTimes {
+            base_timestamp: batch.base_timestamp(),
+            max_timestamp,
+            age: age_of(max_timestamp, now),
+            appended: now,
+        };
         let active = self.active_with_room(size, next_offset)?;
         let placement = Placement {
             base_offset,
             leader_epoch,
             durable_end,
-            salt: active.segment.salt,
+            salt: active.segment().salt,
             producer: stamp,
         };
-        let position = active.position;
-        active.append(batch.seal(&placement))?;
-        let max_timestamp = batch.max_timestamp();
-        active.began.get_or_insert(now);
-        TimeRange::note(&mut active.times, batch.base_timestamp(), max_timestamp, age);
-        let at = u32::try_from(position).unwrap_or(u32::MAX);
-        active.index.note_batch(base_offset, at, size, max_timestamp);
+        active.append(batch.seal(&placement), base_offset, &times)?;
         self.ends.advance_end(next_offset);
         if let Some(stamp) = stamp {
             let state = ProducerState {
@@ -460,130 +467,74 @@ impl Log {
     #[cfg(test)]
     pub(crate) fn jump_to(&mut self, offset: u64) -> Result<()> {
         self.ends.advance_end(offset);
-        self.roll(0)
+        self.roll_for(0)
     }
 
     /// The active segment, with space for a batch of `size` bytes that ends at `next_offset`.
     #[inline]
     fn active_with_room(&mut self, size: u32, next_offset: u64) -> Result<&mut Active> {
-        let needed = size as usize;
-        let fits = self.active.as_ref().is_some_and(|active| {
-            let end = active.position.saturating_add(needed);
-            let span = next_offset.saturating_sub(active.segment.base_offset);
-            // Offsets in the index and positions are 32 bits: roll before either overflows.
-            end <= active.capacity() && u32::try_from(span).is_ok()
-        });
-        if !fits {
+        if !self.appender.has_room(size, next_offset) {
             let limit = batch_bytes_max(self.factory.options().segment_bytes);
             if u64::from(size) > limit {
                 return Err(Error::RecordTooLarge { size: u64::from(size), limit });
             }
-            self.roll(needed)?;
+            self.roll_for(size as usize)?;
         }
-        let Some(active) = self.active.as_mut() else {
-            return Err(Error::Closed);
-        };
-        active.reserve(active.position.saturating_add(needed))?;
-        Ok(active)
+        self.appender.with_space(size)
     }
 
-    /// Seals the active segment and goes on in a new one with room for `batch` bytes.
-    fn roll(&mut self, batch: usize) -> Result<()> {
+    /// Seals the active segment and begins a new one, with room for a batch of `bytes`.
+    pub(crate) fn roll_for(&mut self, bytes: usize) -> Result<()> {
         let producers = self.producers.states_at(self.now);
+        let base_offset = self.ends.log_end();
         let opening = Opening {
-            base_offset: self.ends.log_end(),
+            base_offset,
             leader_epoch: self.leader_epoch,
             incarnation: self.incarnation,
             durable_mark: self.ends.durable_end(),
             producers: producers.clone(),
         };
-        let needed = SegmentHeader::SIZE + opening_room(producers.len()) + batch;
-        let prepared = self.prepared_for(needed)?;
-        self.activate(prepared, &opening, producers)
-    }
-
-    /// The prepared segment, or a new one where that has no room for `needed` bytes.
-    fn prepared_for(&mut self, needed: usize) -> Result<Prepared> {
-        let fits = |next: &mut Prepared| next.writer.region().capacity() >= needed;
-        if let Some(prepared) = self.prepared.take_if(fits) {
-            return Ok(prepared);
-        }
-        // What a recovery prepared says that it cuts the log; so must what replaces it.
-        let rewrite = self.prepared.as_ref().and_then(|next| next.header.rewrite);
-        let new = self.factory.new_segment(needed, rewrite)?;
-        let made = self.factory.make(new)?;
-        if let Some(too_small) = self.prepared.take() {
-            // Its number has been passed: it must never be used after the new one.
-            too_small.discard(&*self.env().disk);
-        }
-        Ok(made)
-    }
-
-    fn activate(
-        &mut self,
-        prepared: Prepared,
-        opening: &Opening,
-        producers: Vec<ProducerState>,
-    ) -> Result<()> {
-        let header = prepared.header;
+        let needed = SegmentHeader::SIZE + opening_room(producers.len()) + bytes;
+        let prepared = self.appender.next_segment(needed, &mut self.factory)?;
+        let opening = opening.encode(prepared.header.salt, 0)?;
         let segment = Segment::active(
             self.env(),
             &self.identity().origin,
             &prepared.path,
-            &header,
-            self.ends.log_end(),
+            &prepared.header,
+            base_offset,
             prepared.writer.region(),
             &prepared.claim,
         );
-        let mut next = Active::new(Arc::clone(&segment), prepared, SegmentHeader::SIZE);
-        let bytes = opening.encode(header.salt, 0)?;
-        let written = next
-            .reserve(next.position.saturating_add(bytes.len()))
-            .and_then(|()| next.append(&bytes));
-        if let Err(error) = written {
-            self.withdraw(&segment, producers);
+        let mut next = Active::begin(segment, prepared);
+        if let Err(error) = next.append_opening(&opening) {
+            if self.factory.withdraw(&next.segment().path).is_err()
+                && let Some(active) = self.appender.take_active()
+            {
+                // The opening may have reached the file, and the file may come back. What was active
+                // must then end where it says that the next segment begins.
+                self.seal(active, producers);
+            }
             return Err(error);
         }
         // The successor is in the list before the segment is sealed: a reader that finds the
         // segment sealed must find where to go.
-        self.segments.push(segment);
-        if let Some(sealed) = self.active.replace(next) {
-            note!(
-                self.env().trace,
-                Rolled {
-                    partition: Arc::clone(&self.identity().origin),
-                    base_offset: self.ends.log_end(),
-                }
-            );
+        self.segments.push(Arc::clone(next.segment()));
+        if let Some(sealed) = self.appender.set_active(next) {
+            let partition = Arc::clone(&self.identity().origin);
+            note!(self.env().trace, Rolled { partition, base_offset });
             self.seal(sealed, producers);
         }
         Ok(())
     }
 
-    /// Removes a segment whose opening batch could not be written.
-    fn withdraw(&mut self, segment: &Segment, producers: Vec<ProducerState>) {
-        let disk = &self.env().disk;
-        let removed = disk.remove_file(&segment.path);
-        let sync_dir = || Rule::WithdrawnName.keep(|| disk.sync_dir(&self.identity().dir));
-        if removed.and_then(|()| sync_dir()).is_err()
-            && let Some(active) = self.active.take()
-        {
-            // The opening may have reached the file, and the file may come back. What was active
-            // must then end where it says that the next segment begins.
-            self.seal(active, producers);
-        }
-    }
-
     fn seal(&mut self, active: Active, producers: Vec<ProducerState>) {
-        active.seal(self.ends.log_end());
-        let is_synced = active.is_synced();
-        let segment = Arc::clone(&active.segment);
-        let file = SyncFile { segment, file: active.file, end: active.position };
+        let SealedActive { file, is_synced, contents } = active.seal(self.ends.log_end());
         let sealed = Unfinished {
-            segment: active.segment,
+            segment: Arc::clone(&file.segment),
             is_found: false,
-            index: active.index,
-            index_is_whole: active.index_is_whole,
+            index: contents.index,
+            index_is_whole: contents.index_is_whole,
             producers,
             leader_epoch: self.leader_epoch,
             incarnation: self.incarnation,
@@ -612,7 +563,7 @@ impl fmt::Debug for Log {
         f.debug_struct("Log")
             .field("partition", &self.identity().origin)
             .field("ends", &self.ends)
-            .field("active", &self.active)
+            .field("appender", &self.appender)
             .finish_non_exhaustive()
     }
 }

@@ -363,7 +363,7 @@ impl PartitionCore {
         };
         let wants_sync = state.waiters.any_awaits_durable();
         state.changed = true;
-        let wants_space = state.log.wants_space();
+        let wants_space = state.log.appender().wants_space();
         let wants_finish = state.log.backlog().has_unfinished();
         drop(state);
         fired.notify();
@@ -484,27 +484,30 @@ impl PartitionCore {
     fn make_space(&self) {
         // Until the writer is no longer near the end: one step may be behind it when it is done.
         loop {
-            let growth = self.state.lock().log.growth_wish();
+            let growth = self.state.lock().log.appender().growth_wish();
             let Some(growth) = growth else { break };
             let Some(_running) = self.disk_work.begin() else { return };
             let Ok(end) = growth.run() else { break };
-            self.state.lock().log.finish_growth(&growth, end);
+            self.state.lock().log.appender_mut().finish_growth(&growth, end);
         }
         let Some(_running) = self.disk_work.begin() else { return };
         let task = {
             let mut state = self.state.lock();
-            if state.closed || !state.log.wants_next() {
+            if state.closed || !state.log.appender().wants_next() {
                 return;
             }
             state.log.factory_mut().begin_prepare()
         };
         if let Ok(prepared) = task.and_then(crate::log::tasks::PrepareTask::run) {
             let mut state = self.state.lock();
-            if state.closed {
-                // The topic may be gone, and its directory is to go.
-                prepared.discard(&*state.log.env().disk);
+            // After a close the topic may be deleted, and its directory is to be removed.
+            let late = if state.closed {
+                Some(prepared)
             } else {
-                state.log.finish_prepare(prepared);
+                state.log.appender_mut().finish_prepare(prepared)
+            };
+            if let Some(late) = late {
+                late.discard(&*state.log.env().disk);
             }
         }
     }

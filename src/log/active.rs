@@ -1,4 +1,11 @@
 //! The segment that takes appends: its writer, its growing file and its index so far.
+//!
+//! Owns: the one writer of the segment's file, and how far the file can be written without the disk
+//! refusing. Must not know: which offset comes next, other segments, when a sync runs.
+//!
+//! Invariants; [`check`](Active::check) holds them:
+//! 1. `synced_end <= position <= capacity`.
+//! 2. `position` is what the region has published: readers see every batch, and nothing behind.
 
 use std::io;
 use std::path::Path;
@@ -10,7 +17,7 @@ use super::space::{Growth, Space, page_ceil};
 use super::tasks::SyncFile;
 use crate::clock::Moment;
 use crate::error::{Error, Result};
-use crate::format::{SparseIndex, TimeRange};
+use crate::format::{SegmentHeader, SparseIndex, TimeRange};
 use crate::storage::disk::DiskFile;
 use crate::storage::region::{Region, RegionWriter};
 
@@ -18,55 +25,131 @@ use crate::storage::region::{Region, RegionWriter};
 /// that comes soon finds little to take away again.
 const RESTORED_BYTES: usize = 256 << 10;
 
-pub(crate) struct Active {
-    pub(crate) segment: Arc<Segment>,
-    pub(crate) file: Arc<dyn DiskFile>,
-    writer: RegionWriter,
-    /// Where the next batch goes; equal to the region's published position.
-    pub(crate) position: usize,
-    space: Arc<Space>,
-    /// Up to here the pages can be stored into. A sync takes that right away from what it wrote.
-    storable: usize,
+/// What the batches of a segment hold, as far as it is kept in memory.
+#[derive(Debug)]
+pub(crate) struct Contents {
     pub(crate) index: SparseIndex,
-    /// Whether `index` covers the segment from its start; after a reopen it begins later.
+    /// Whether `index` covers the segment from its start; after a reopen it may begin later.
     pub(crate) index_is_whole: bool,
     pub(crate) times: Option<TimeRange>,
     /// When the first record was appended.
     pub(crate) began: Option<Moment>,
+    /// The position of the last batch.
     pub(crate) last_batch: usize,
+}
+
+impl Contents {
+    /// Of a segment whose batches from `base_offset` on are not known, or which has none.
+    pub(crate) fn new(base_offset: u64, index_is_whole: bool) -> Self {
+        let index = SparseIndex::new(base_offset);
+        Self { index, index_is_whole, times: None, began: None, last_batch: 0 }
+    }
+}
+
+/// What a segment takes note of for a batch of records.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BatchTimes {
+    pub(crate) base_timestamp: u64,
+    pub(crate) max_timestamp: u64,
+    /// From when the age of its records counts.
+    pub(crate) age: Moment,
+    pub(crate) appended: Moment,
+}
+
+/// A segment that was sealed, and what its footer will say of it.
+#[derive(Debug)]
+pub(crate) struct SealedActive {
+    pub(crate) file: SyncFile,
+    pub(crate) is_synced: bool,
+    pub(crate) contents: Contents,
+}
+
+pub(crate) struct Active {
+    segment: Arc<Segment>,
+    file: Arc<dyn DiskFile>,
+    writer: RegionWriter,
+    /// Where the next batch goes.
+    position: usize,
+    space: Arc<Space>,
+    /// Up to here the pages can be stored into. A sync takes that right away from what it wrote.
+    storable: usize,
+    contents: Contents,
     /// Up to here a sync has returned.
-    pub(crate) synced_end: usize,
-    /// Whether the file was told of stores since the last sync began.
-    pub(crate) announced: bool,
+    synced_end: usize,
+    /// Whether the file was marked dirty since the last sync began.
+    announced: bool,
 }
 
 impl Active {
-    /// Takes over a prepared segment, of which only the header is written, or a clean one.
-    pub(crate) fn new(segment: Arc<Segment>, prepared: Prepared, position: usize) -> Self {
-        let index = SparseIndex::new(segment.base_offset);
-        segment.set_space(&prepared.space);
-        Self {
-            segment,
-            file: prepared.file,
-            writer: prepared.writer,
-            position,
-            space: prepared.space,
-            storable: usize::MAX,
-            index,
-            index_is_whole: true,
-            times: None,
-            began: None,
-            last_batch: 0,
-            synced_end: position,
-            announced: false,
-        }
+    /// Takes over a prepared segment, of which only the header is written.
+    pub(crate) fn begin(segment: Arc<Segment>, prepared: Prepared) -> Self {
+        let contents = Contents::new(segment.base_offset, true);
+        let Prepared { file, writer, space, .. } = prepared;
+        Self::new(segment, file, writer, SegmentHeader::SIZE, space, contents)
     }
 
+    /// Takes over a segment of an earlier run, which takes appends again where it ended.
+    pub(crate) fn resume(
+        segment: Arc<Segment>,
+        file: Arc<dyn DiskFile>,
+        mut writer: RegionWriter,
+        kind: Writer,
+        position: usize,
+        contents: Contents,
+    ) -> io::Result<Self> {
+        let allocated = file.len()?;
+        // Only a little is populated at once: opening a thousand partitions must stay cheap.
+        let first =
+            page_ceil(position as u64).saturating_add(super::create::FIRST_ALLOCATION_BYTES);
+        make_writable(&mut writer, first.min(allocated), kind)?;
+        let claim = Arc::clone(&segment.claim);
+        let space = Space::new(Arc::clone(&file), kind, claim, writer.writable() as u64);
+        Ok(Self::new(segment, file, writer, position, space, contents))
+    }
+
+    fn new(
+        segment: Arc<Segment>,
+        file: Arc<dyn DiskFile>,
+        writer: RegionWriter,
+        position: usize,
+        space: Arc<Space>,
+        contents: Contents,
+    ) -> Self {
+        segment.set_space(&space);
+        let (storable, synced_end, announced) = (usize::MAX, position, false);
+        Self { segment, file, writer, position, space, storable, contents, synced_end, announced }
+    }
+
+    #[inline]
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    #[inline]
+    pub(crate) fn position(&self) -> usize {
+        self.position
+    }
+
+    pub(crate) fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
+    #[inline]
     pub(crate) fn capacity(&self) -> usize {
         self.writer.region().capacity()
     }
 
-    pub(crate) fn region(&self) -> &Arc<Region> {
+    /// The index of what an opening has read of the segment.
+    pub(crate) fn set_index(&mut self, index: SparseIndex, is_whole: bool) {
+        (self.contents.index, self.contents.index_is_whole) = (index, is_whole);
+    }
+
+    /// No sync of this run has covered anything but the header.
+    pub(crate) fn set_unsynced(&mut self) {
+        self.synced_end = SegmentHeader::SIZE;
+    }
+
+    fn region(&self) -> &Arc<Region> {
         self.writer.region()
     }
 
@@ -138,9 +221,33 @@ impl Active {
         self.writer.set_writable(end);
     }
 
+    /// Appends a batch of records.
+    #[inline]
+    pub(crate) fn append(
+        &mut self,
+        batch: &[u8],
+        base_offset: u64,
+        times: &BatchTimes,
+    ) -> Result<()> {
+        let at = u32::try_from(self.position).unwrap_or(u32::MAX);
+        let size = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+        self.publish(batch)?;
+        let contents = &mut self.contents;
+        contents.began.get_or_insert(times.appended);
+        TimeRange::note(&mut contents.times, times.base_timestamp, times.max_timestamp, times.age);
+        contents.index.note_batch(base_offset, at, size, times.max_timestamp);
+        Ok(())
+    }
+
+    /// Appends the opening batch, for which space is made.
+    pub(crate) fn append_opening(&mut self, batch: &[u8]) -> Result<()> {
+        self.reserve(self.position.saturating_add(batch.len()))?;
+        self.publish(batch)
+    }
+
     /// Writes a finished batch behind the published end and publishes it.
     #[inline]
-    pub(crate) fn append(&mut self, batch: &[u8]) -> Result<()> {
+    fn publish(&mut self, batch: &[u8]) -> Result<()> {
         let end = self.position.saturating_add(batch.len());
         if let Err(source) = self.writer.write(self.position, batch) {
             return Err(Error::io("write", &self.segment.path, source));
@@ -149,9 +256,10 @@ impl Active {
             self.announced = true;
             self.file.set_dirty(true);
         }
-        self.last_batch = self.position;
+        self.contents.last_batch = self.position;
         self.position = end;
         self.writer.publish(end);
+        debug_assert_eq!(self.check(), Ok(()));
         Ok(())
     }
 
@@ -184,10 +292,24 @@ impl Active {
     }
 
     /// Marks the end of the segment: nothing is appended to it any more.
-    pub(crate) fn seal(&self, next_offset: u64) {
+    pub(crate) fn seal(self, next_offset: u64) -> SealedActive {
         self.space.seal();
         let data_end = u32::try_from(self.position).unwrap_or(u32::MAX);
-        self.segment.seal(Sealed { data_end, next_offset, times: self.times });
+        self.segment.seal(Sealed { data_end, next_offset, times: self.contents.times });
+        let is_synced = self.is_synced();
+        let file = SyncFile { segment: self.segment, file: self.file, end: self.position };
+        SealedActive { file, is_synced, contents: self.contents }
+    }
+
+    /// What is wrong, if anything: the invariants.
+    fn check(&self) -> std::result::Result<(), &'static str> {
+        if self.synced_end > self.position || self.position > self.capacity() {
+            return Err("the synced end, the position and the capacity are out of order");
+        }
+        if self.region().published() != self.position {
+            return Err("the position is not what readers see");
+        }
+        Ok(())
     }
 }
 
@@ -199,37 +321,4 @@ impl std::fmt::Debug for Active {
             .field("space", &self.space)
             .finish_non_exhaustive()
     }
-}
-
-/// A segment that was closed cleanly and takes appends again where it ended.
-pub(crate) fn reopen(
-    segment: Arc<Segment>,
-    file: Arc<dyn DiskFile>,
-    mut writer: RegionWriter,
-    kind: Writer,
-    position: usize,
-) -> io::Result<Active> {
-    let allocated = file.len()?;
-    // Only a little is populated at once: opening a thousand partitions must stay cheap.
-    let first = page_ceil(position as u64).saturating_add(super::create::FIRST_ALLOCATION_BYTES);
-    make_writable(&mut writer, first.min(allocated), kind)?;
-    let index = SparseIndex::new(segment.base_offset);
-    let claim = Arc::clone(&segment.claim);
-    let space = Space::new(Arc::clone(&file), kind, claim, writer.writable() as u64);
-    segment.set_space(&space);
-    Ok(Active {
-        segment,
-        file,
-        writer,
-        position,
-        space,
-        storable: usize::MAX,
-        index,
-        index_is_whole: false,
-        times: None,
-        began: None,
-        last_batch: 0,
-        synced_end: position,
-        announced: false,
-    })
 }

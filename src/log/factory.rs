@@ -19,6 +19,7 @@ use super::tasks::PrepareTask;
 use super::{LogEnv, LogIdentity, LogOptions};
 use crate::error::{Error, Result};
 use crate::format::{Rewrite, SegmentHeader, segment_file_name};
+use crate::rules::Rule;
 
 pub(crate) struct SegmentFactory {
     env: Arc<LogEnv>,
@@ -134,6 +135,12 @@ impl SegmentFactory {
         let generation = self.generation.checked_add(1)?;
         self.generation = generation;
         Some((self.allot_number(), generation))
+    }
+
+    /// Removes a segment's file for good, before anything is appended to it.
+    pub(super) fn withdraw(&self, path: &Path) -> std::io::Result<()> {
+        self.env.disk.remove_file(path)?;
+        Rule::WithdrawnName.keep(|| self.env.disk.sync_dir(&self.identity.dir))
     }
 
     /// Makes the names durable that were removed from the log's directory.

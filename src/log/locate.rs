@@ -17,28 +17,28 @@ pub(crate) struct Place {
 }
 
 impl Log {
-    /// The place of `offset` in a segment whose index only the log has: the active one, or one
-    /// that has no footer yet.
-    pub(crate) fn index_of(&self, segment: &Segment) -> Option<&SparseIndex> {
-        if let Some(active) = &self.active
-            && active.segment.number == segment.number
-        {
-            return Some(&active.index);
+    /// The index of a segment that only the log has, since it has no footer yet, and whether it
+    /// covers the segment from its start.
+    fn index_in_memory(&self, segment: &Segment) -> Option<(&SparseIndex, bool)> {
+        let active = self.appender.active().filter(|it| it.segment().number == segment.number);
+        if let Some(active) = active {
+            return Some((&active.contents().index, active.contents().index_is_whole));
         }
-        Some(&self.backlog.without_footer(segment.number)?.index)
+        let unfinished = self.backlog.without_footer(segment.number)?;
+        Some((&unfinished.index, unfinished.index_is_whole))
+    }
+
+    /// The index of a segment whose index only the log has: the active one, or one that has no
+    /// footer yet.
+    pub(crate) fn index_of(&self, segment: &Segment) -> Option<&SparseIndex> {
+        self.index_in_memory(segment).map(|(index, _)| index)
     }
 
     /// As [`index_of`](Self::index_of), but empty where the index does not cover the segment from
     /// its start: good enough to find an offset above it, not to say that nothing lies below.
     pub(crate) fn whole_index_of(&self, segment: &Segment) -> Option<SparseIndex> {
-        let index = self.index_of(segment)?;
-        let active = self.active.as_ref().filter(|it| it.segment.number == segment.number);
-        let unfinished = || self.backlog.without_footer(segment.number);
-        let whole = match active {
-            Some(active) => active.index_is_whole,
-            None => unfinished().is_some_and(|it| it.index_is_whole),
-        };
-        Some(if whole { index.clone() } else { SparseIndex::new(segment.base_offset) })
+        let (index, is_whole) = self.index_in_memory(segment)?;
+        Some(if is_whole { index.clone() } else { SparseIndex::new(segment.base_offset) })
     }
 }
 

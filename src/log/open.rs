@@ -139,7 +139,7 @@ impl Log {
         self.factory.set_reserve_open(true);
         let finished = self.remove_leftovers(&leftovers).and_then(|()| {
             // A log is never without a segment.
-            if self.segments.last().is_none() { self.roll(0) } else { Ok(()) }
+            if self.segments.last().is_none() { self.roll_for(0) } else { Ok(()) }
         });
         self.factory.set_reserve_open(false);
         finished
@@ -186,7 +186,8 @@ impl Log {
     fn prepare_truncating(&mut self) -> Result<()> {
         let rewrite = Rule::CutSaysSo.holds().then_some(Rewrite::Truncates(self.ends.log_end()));
         let new = self.factory.new_segment(0, rewrite)?;
-        self.prepared = Some(self.factory.make(new)?);
+        let made = self.factory.make(new)?;
+        self.appender.set_prepared(made);
         Ok(())
     }
 

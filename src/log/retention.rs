@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Log;
+use super::active::Contents;
 use super::segment::Segment;
 use crate::clock::Moment;
 use crate::config::{Cleanup, TopicConfig};
@@ -200,25 +201,23 @@ impl Planner {
     }
 }
 
-impl Log {
-    /// From when a record ages that is stamped so and appended now. What is stored is what the
-    /// wall clock shows, and never later than the timestamp.
-    pub(super) fn age_of(&self, timestamp: u64) -> Moment {
-        let Moment { wall, run } = self.now;
-        let lag = run.saturating_sub(wall);
-        Moment { wall: timestamp.min(wall), run: aged_from(timestamp, run, lag) }
-    }
+/// From when a record ages that is stamped so and appended now. What is stored is what the wall
+/// clock shows, and never later than the timestamp.
+pub(super) fn age_of(timestamp: u64, now: Moment) -> Moment {
+    let Moment { wall, run } = now;
+    let lag = run.saturating_sub(wall);
+    Moment { wall: timestamp.min(wall), run: aged_from(timestamp, run, lag) }
+}
 
+impl Log {
     /// What retention has to know of the last segment.
     pub(crate) fn tail(&self) -> Option<Tail> {
-        if let Some(active) = &self.active {
-            let facts = SegmentFacts {
-                next_offset: self.ends.log_end(),
-                bytes: active.position as u64,
-                times: active.times,
-            };
-            let began = active.began.filter(|_| active.times.is_some()).map(|began| began.run);
-            return Some(Tail { base_offset: active.segment.base_offset, facts, began });
+        if let Some(active) = self.appender.active() {
+            let Contents { times, began, .. } = *active.contents();
+            let (next_offset, bytes) = (self.ends.log_end(), active.position() as u64);
+            let facts = SegmentFacts { next_offset, bytes, times };
+            let began = began.filter(|_| times.is_some()).map(|began| began.run);
+            return Some(Tail { base_offset: active.segment().base_offset, facts, began });
         }
         let last = self.segments.last()?;
         Some(Tail { base_offset: last.base_offset, facts: last.facts()?, began: None })

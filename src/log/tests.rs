@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::budget::SpaceBudget;
-use super::create::Writer;
+use super::create::{Prepared, Writer};
 use super::cursor::{Cursor, FetchLimits, Fetched};
 use super::locate::{floor, place_of_offset};
 use super::maps::MapBudget;
@@ -236,15 +236,22 @@ fn finish_segments(log: &mut Log) -> Result<()> {
     Ok(())
 }
 
+/// Takes a segment that was made ahead, or discards it.
+fn finish_prepare(log: &mut Log, prepared: Prepared) {
+    if let Some(late) = log.appender_mut().finish_prepare(prepared) {
+        late.discard(&*log.env().disk);
+    }
+}
+
 /// What the background does for space.
 fn make_space(log: &mut Log) -> Result<()> {
-    if let Some(growth) = log.growth_wish() {
+    if let Some(growth) = log.appender().growth_wish() {
         let end = growth.run().map_err(|source| Error::io("grow", Path::new("/t"), source))?;
-        log.finish_growth(&growth, end);
+        log.appender_mut().finish_growth(&growth, end);
     }
-    if log.wants_next() {
+    if log.appender().wants_next() {
         let prepared = log.factory_mut().begin_prepare()?.run()?;
-        log.finish_prepare(prepared);
+        finish_prepare(log, prepared);
     }
     Ok(())
 }

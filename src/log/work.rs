@@ -4,10 +4,7 @@
 
 use std::sync::Arc;
 
-use super::active::Active;
-use super::create::Prepared;
 use super::reserve::Reserve;
-use super::space::Growth;
 use super::tasks::{FooterTask, SyncScope, SyncTask};
 use super::{Checkpoint, Log, to_tuple};
 use crate::error::Result;
@@ -24,7 +21,7 @@ impl Log {
         };
         let mut task = self.backlog.begin_sync(Arc::clone(&self.segments), target);
         if scope == SyncScope::All {
-            task.files.extend(self.active.as_mut().and_then(Active::begin_sync));
+            task.files.extend(self.appender.begin_sync());
         }
         task
     }
@@ -33,10 +30,8 @@ impl Log {
     pub(crate) fn finish_sync(&mut self, task: &SyncTask) {
         self.ends.advance_durable(task.target);
         self.backlog.finish_sync(task);
-        if let (Some(active), Some(last)) = (&mut self.active, task.files.last())
-            && Arc::ptr_eq(&active.segment, &last.segment)
-        {
-            active.synced_to(last.end);
+        if let Some(last) = task.files.last() {
+            self.appender.finish_sync(last);
         }
     }
 
@@ -45,63 +40,10 @@ impl Log {
         self.ends.is_dirty()
     }
 
-    // ---- work ahead and behind ---------------------------------------------------------------
-
-    /// Whether [`growth_wish`](Self::growth_wish) or a next segment is worth asking for: looked at
-    /// after every append, so it only compares numbers.
-    #[inline]
-    pub(crate) fn wants_space(&self) -> bool {
-        let Some(active) = &self.active else { return false };
-        active.is_near_end()
-            || self.wants_next()
-            || (active.is_near_roll() && self.prepared.as_ref().is_some_and(Prepared::is_small))
-    }
-
-    /// Space for the active segment, or for the next one if that is needed soon.
-    pub(crate) fn growth_wish(&self) -> Option<Growth> {
-        let active = self.active.as_ref()?;
-        let next = self.prepared.as_ref().filter(|next| active.is_near_roll() && next.is_small());
-        active.growth_wish().or_else(|| next.map(Prepared::growth))
-    }
-
-    pub(crate) fn finish_growth(&mut self, growth: &Growth, end: u64) {
-        match (&mut self.active, &mut self.prepared) {
-            (Some(active), _) if active.segment.number == growth.segment => active.grown_to(end),
-            (_, Some(next)) if next.header.number == growth.segment => next.grown_to(end),
-            _ => {}
-        }
-    }
-
-    /// Whether the active segment is so full that the next one should be made ready.
-    pub(crate) fn wants_next(&self) -> bool {
-        self.prepared.is_none()
-            && self.active.as_ref().is_some_and(|active| active.position > active.capacity() / 2)
-    }
-
-    pub(crate) fn has_prepared(&self) -> bool {
-        self.prepared.is_some()
-    }
-
-    /// What the file of the prepared segment takes.
-    pub(crate) fn prepared_bytes(&self) -> u64 {
-        self.prepared.as_ref().map_or(0, |prepared| prepared.claim.bytes())
-    }
-
-    /// Takes a prepared segment, unless the log has gone past its number meanwhile.
-    pub(crate) fn finish_prepare(&mut self, prepared: Prepared) {
-        let last = self.segments.last().map_or(0, |segment| segment.number);
-        if self.prepared.is_none() && prepared.header.number > last {
-            self.prepared = Some(prepared);
-        } else {
-            prepared.discard(&*self.env().disk);
-        }
-    }
-
     /// Gives up the files, which are gone with their topic: handles that are still about must not
     /// keep the space that they had. Nothing is appended after this.
     pub(crate) fn give_up_files(&mut self) {
-        self.prepared = None;
-        self.active = None;
+        self.appender.clear();
         self.backlog.clear();
         for segment in self.segments.all() {
             segment.try_drop_map();
@@ -119,9 +61,10 @@ impl Log {
             return None;
         }
         let mut began = None;
-        let (segment, position, last_batch, times) = if let Some(active) = &self.active {
-            began = active.began;
-            (active.segment.number, active.position, active.last_batch, active.times)
+        let (segment, position, last_batch, times) = if let Some(active) = self.appender.active() {
+            let contents = active.contents();
+            began = contents.began;
+            (active.segment().number, active.position(), contents.last_batch, contents.times)
         } else {
             let last = self.segments.last()?;
             let sealed = last.sealed()?;
@@ -145,18 +88,13 @@ impl Log {
     /// full.
     pub(crate) fn roll_into_reserve(&mut self, bytes: usize) -> Result<()> {
         self.factory.set_reserve_open(true);
-        let rolled = self.roll(bytes);
+        let rolled = self.roll_for(bytes);
         self.factory.set_reserve_open(false);
         rolled
     }
 
     /// Begins a new segment, unless one takes appends.
     pub(crate) fn begin_segment(&mut self) -> Result<()> {
-        if self.active.is_none() { self.roll(0) } else { Ok(()) }
-    }
-
-    /// Seals the active segment and begins a new one, with room for a batch of `bytes`.
-    pub(crate) fn roll_for(&mut self, bytes: usize) -> Result<()> {
-        self.roll(bytes)
+        if self.appender.active().is_none() { self.roll_for(0) } else { Ok(()) }
     }
 }

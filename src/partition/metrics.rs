@@ -270,6 +270,7 @@ impl PartitionCore {
         let files = self.segment_bytes().saturating_add(self.leftover_bytes());
         let state = self.state.lock();
         let (log, counts) = (&state.log, &state.counts);
+        let prepared = log.appender().prepared().map_or(0, |next| next.claim.bytes());
         PartitionMetrics {
             partition: self.origin.partition,
             log_start_offset: log.log_start(),
@@ -278,7 +279,7 @@ impl PartitionCore {
             is_poisoned: state.failure.is_some(),
             is_unavailable: !self.is_available(),
             segments: self.segments.count(),
-            bytes_on_disk: files.saturating_add(log.prepared_bytes()),
+            bytes_on_disk: files.saturating_add(prepared),
             pinned_bytes,
             appended: AppendMetrics {
                 batches: counts.batches,

@@ -141,7 +141,7 @@ impl PartitionCore {
         let _running = self.disk_work.begin().ok_or_else(|| self.ended())?;
         let task = {
             let mut state = self.writable_state()?;
-            if state.log.has_prepared() {
+            if state.log.appender().prepared().is_some() {
                 return Ok(());
             }
             let mut task = state.log.factory_mut().begin_prepare()?;
@@ -155,7 +155,9 @@ impl PartitionCore {
             prepared.discard(&*state.log.env().disk);
             return Err(self.ended());
         }
-        state.log.finish_prepare(prepared);
+        if let Some(late) = state.log.appender_mut().finish_prepare(prepared) {
+            late.discard(&*state.log.env().disk);
+        }
         Ok(())
     }
 

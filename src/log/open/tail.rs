@@ -21,7 +21,7 @@
 
 use std::sync::Arc;
 
-use super::super::active::{Active, reopen};
+use super::super::active::{Active, Contents};
 use super::super::create::region_writer;
 use super::super::inventory::{Found, Inventory};
 use super::super::recovery::Fate;
@@ -123,16 +123,15 @@ impl<'a> Assembly<'a> {
         if log.backlog.is_unproved(last) {
             // DURABILITY: no sync has covered it. Else, rolled before the next append, it would be
             // given a footer, which proves what may not be on the disk.
-            active.synced_end = SegmentHeader::SIZE;
+            active.set_unsynced();
         }
         let sealed = log.backlog.take_last();
         if let Some(sealed) = sealed.filter(|_| tail.keeps_index) {
-            active.index = sealed.index;
-            active.index_is_whole = sealed.index_is_whole;
+            active.set_index(sealed.index, sealed.index_is_whole);
         }
         segments.pop();
-        segments.push(Arc::clone(&active.segment));
-        log.active = Some(active);
+        segments.push(Arc::clone(active.segment()));
+        log.appender.set_active(active);
         Ok(())
     }
 
@@ -153,11 +152,13 @@ impl<'a> Assembly<'a> {
             writer.region(),
             &last.claim,
         );
-        let mut active = reopen(segment, file, writer, kind, position)
-            .map_err(|source| Error::io("grow", &last.path, source))?;
-        active.times = tail.times;
-        active.began = tail.began;
-        active.last_batch = tail.last_batch as usize;
-        Ok(active)
+        let contents = Contents {
+            times: tail.times,
+            began: tail.began,
+            last_batch: tail.last_batch as usize,
+            ..Contents::new(last.base_offset, false)
+        };
+        Active::resume(segment, file, writer, kind, position, contents)
+            .map_err(|source| Error::io("grow", &last.path, source))
     }
 }

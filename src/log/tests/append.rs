@@ -213,18 +213,18 @@ fn the_next_segment_is_prepared_when_half_is_full_and_then_used() {
     every_rig(|name, rig| {
         let mut log = rig.create();
         append(&mut log, 1, 1_000);
-        assert!(!log.wants_next(), "{name}");
-        while !log.wants_next() {
+        assert!(!log.appender().wants_next(), "{name}");
+        while !log.appender().wants_next() {
             append(&mut log, 1, 1_000);
         }
         make_space(&mut log).unwrap();
-        let prepared = log.prepared.as_ref().map(|next| next.header.number);
+        let prepared = log.appender().prepared().map(|next| next.header.number);
         assert_eq!(prepared, Some(1), "{name}");
         while segment_count(&log) == 1 {
             append(&mut log, 1, 1_000);
         }
         assert_eq!(log.segments().last().map(|last| last.number), prepared, "{name}");
-        assert!(log.prepared.is_none(), "{name}");
+        assert!(log.appender().prepared().is_none(), "{name}");
         let end = log.log_end();
         assert_eq!(read_from(&log, 0, usize::MAX).unwrap(), plain(0..end, 1_000), "{name}");
     });
@@ -238,7 +238,7 @@ fn a_prepared_segment_that_is_too_small_is_never_used_later() {
     let mut log = rig.create();
     append(&mut log, 1, 10_000);
     make_space(&mut log).unwrap();
-    assert!(log.prepared.is_some());
+    assert!(log.appender().prepared().is_some());
     log.roll_for(20_000).unwrap();
     append(&mut log, 1, 18_000);
     for _ in 0..10 {
@@ -258,7 +258,8 @@ fn what_replaces_a_truncating_segment_truncates_too() {
     let mut log = rig.create();
     append(&mut log, 1, 10);
     let cut = Some(Rewrite::Truncates(1));
-    log.prepared = Some(log.factory_mut().new_segment(0, cut).unwrap().create(&rig.env).unwrap());
+    let made = log.factory_mut().new_segment(0, cut).unwrap().create(&rig.env).unwrap();
+    log.appender.set_prepared(made);
     log.roll_for(20_000).unwrap();
     let last = disk.read(&log.segments().last().unwrap().path).unwrap();
     assert_eq!(SegmentHeader::decode(&last).unwrap().rewrite, cut);
@@ -271,8 +272,8 @@ fn a_segment_that_was_prepared_too_late_is_given_up() {
     append(&mut log, 1, 10_000);
     let task = log.factory_mut().begin_prepare().unwrap();
     append(&mut log, 1, 10_000);
-    log.finish_prepare(task.run().unwrap());
-    assert!(log.prepared.is_none());
+    finish_prepare(&mut log, task.run().unwrap());
+    assert!(log.appender().prepared().is_none());
     assert_eq!(files(&disk).len(), 2);
 }
 
@@ -300,7 +301,7 @@ fn row_g03_a_batch_that_is_too_large_is_refused_and_changes_nothing() {
 
 /// Positions and offsets inside a segment are 32 bits: the log rolls before either overflows.
 /// (Segments have at most a gibibyte, so positions never come near.)
-// RED: src/log.rs
+// RED: src/log/appender.rs
 //   - end <= active.capacity() && u32::try_from(span).is_ok()
 //   + end <= active.capacity()
 #[test]
@@ -459,11 +460,11 @@ fn space_is_made_ahead_without_changing_what_is_there() {
         let mut grown = 0;
         while log.log_end() < 300 {
             append(&mut log, 1, 15_000);
-            if log.wants_space() {
-                let growth: Option<Growth> = log.growth_wish();
+            if log.appender().wants_space() {
+                let growth: Option<Growth> = log.appender().growth_wish();
                 if let Some(growth) = growth {
                     let end = growth.run().unwrap();
-                    log.finish_growth(&growth, end);
+                    log.appender_mut().finish_growth(&growth, end);
                     grown += 1;
                 }
             }
@@ -482,24 +483,24 @@ fn the_next_segment_has_space_for_a_burst_before_it_is_needed() {
         let mut log = rig.create();
         let growths = |log: &mut Log| {
             let mut grown = Vec::new();
-            while let Some(growth) = log.growth_wish() {
+            while let Some(growth) = log.appender().growth_wish() {
                 let end = growth.run().unwrap();
-                log.finish_growth(&growth, end);
+                log.appender_mut().finish_growth(&growth, end);
                 grown.push(growth.segment);
             }
             grown
         };
-        while !log.wants_next() {
+        while !log.appender().wants_next() {
             append(&mut log, 1, 15_000);
             growths(&mut log);
         }
         let task = log.factory_mut().begin_prepare().unwrap();
-        log.finish_prepare(task.run().unwrap());
+        finish_prepare(&mut log, task.run().unwrap());
         assert_eq!(growths(&mut log).last(), None, "{name}: not before it is near");
         let mut of_next = 0;
         while segment_count(&log) == 1 {
             append(&mut log, 1, 15_000);
-            let wanted = log.wants_space();
+            let wanted = log.appender().wants_space();
             let grown = growths(&mut log);
             assert_eq!(wanted, !grown.is_empty(), "{name}");
             of_next += grown.iter().filter(|segment| **segment == 1).count();
@@ -521,9 +522,9 @@ fn appends_go_on_across_syncs_and_growth() {
             if round % 2 == 0 {
                 sync(&mut log).unwrap();
             }
-            if let Some(growth) = log.growth_wish().filter(|_| round % 5 == 0) {
+            if let Some(growth) = log.appender().growth_wish().filter(|_| round % 5 == 0) {
                 let end = growth.run().unwrap();
-                log.finish_growth(&growth, end);
+                log.appender_mut().finish_growth(&growth, end);
             }
         }
         let end = log.log_end();
@@ -547,7 +548,7 @@ fn row_d12_space_that_comes_too_late_changes_neither_the_file_nor_the_budget() {
             let mut log = rig.create();
             let late = loop {
                 append(&mut log, 1, 5_000);
-                if let Some(growth) = log.growth_wish() {
+                if let Some(growth) = log.appender().growth_wish() {
                     break growth;
                 }
             };

@@ -50,7 +50,7 @@ fn take_steps(
             Step::Space => make_space(&mut log)?,
             Step::Reopen => {
                 model.sync(&mut log)?;
-                let had_active = log.active.is_some();
+                let had_active = log.appender().active().is_some();
                 let clean = known(log.checkpoint(), true);
                 drop(log);
                 let (reopened, report) = rig.open(&clean)?;
@@ -59,7 +59,11 @@ fn take_steps(
                     "{context}: {report:?}"
                 );
                 assert_eq!(reopened.log_end(), model.values.len() as u64, "{context}");
-                assert_eq!(reopened.active.is_some(), had_active, "{context}: not resumed");
+                assert_eq!(
+                    reopened.appender().active().is_some(),
+                    had_active,
+                    "{context}: not resumed"
+                );
                 log = reopened;
             }
         }
@@ -204,7 +208,7 @@ fn row_b03_whole_segments_behind_a_hole_are_cut_for_good() {
         drop(log);
         let context = format!("seed {seed}");
         let (image, rig, mut log, mut model) = cut_and_check(&disk, &model, seed, &context);
-        let truncates = log.prepared.as_ref().is_some_and(|next| next.header.rewrite.is_some());
+        let truncates = log.appender().prepared().is_some_and(|next| next.header.rewrite.is_some());
         truncations += u64::from(truncates);
         let steps = any_steps(&mut random, 6);
         model.append(&mut log, 1, 3, 700).unwrap();

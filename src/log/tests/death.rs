@@ -10,7 +10,7 @@ fn three_records() -> (SimulatedDisk, Rig, Log, u64) {
     let (disk, rig) = Rig::fresh(1);
     let mut log = rig.create();
     append(&mut log, 3, 20);
-    let end = log.active.as_ref().unwrap().position as u64;
+    let end = log.appender().active().unwrap().position() as u64;
     (disk, rig, log, end)
 }
 
@@ -76,7 +76,7 @@ fn row_a02_a03_a04_a_batch_that_was_being_stored_is_there_whole_or_not_at_all() 
     let path = files(&disk)[0].clone();
     let before = disk.kill9();
     append(&mut log, 2, 50);
-    let end = log.active.as_ref().unwrap().position as u64;
+    let end = log.appender().active().unwrap().position() as u64;
     drop(log);
     let batch = disk.read(&path).unwrap()[start as usize..end as usize].to_vec();
     let store = |image: &SimulatedDisk, at: usize, bytes: &[u8]| {
@@ -294,7 +294,7 @@ fn row_a28_a_log_goes_on_in_its_last_segment_whatever_ended_the_run() {
             let (opened, report) = rig.open(&how).unwrap();
             log = opened;
             assert_eq!((report.cut_bytes, report.corrupt), (0, vec![]), "{name} {run}");
-            assert!(log.active.is_some(), "{name} {run}");
+            assert!(log.appender().active().is_some(), "{name} {run}");
             assert_eq!(segment_count(&log), 1, "{name} {run}");
             assert_eq!(read_from(&log, 0, 9).unwrap(), plain(0..run, 20), "{name} {run}");
             assert!(!incarnations.contains(&log.incarnation()), "{name} {run}");
@@ -313,20 +313,20 @@ fn row_a28_a_log_goes_on_in_its_last_segment_whatever_ended_the_run() {
         let point = log.checkpoint();
         drop((first, log));
         let (log, _) = rig.open(&known(point, true)).unwrap();
-        assert!(log.active.is_some() && segment_count(&log) == 2, "{name}");
+        assert!(log.appender().active().is_some() && segment_count(&log) == 2, "{name}");
         assert_eq!(read_from(&log, 0, 9).unwrap(), plain(0..31, 20), "{name}");
     });
 }
 
 /// A tail that no sync has covered is not durable for being resumed, nor for being rolled then.
 // RED: src/log/open/tail.rs
-//   - active.synced_end = SegmentHeader::SIZE;
+//   - active.set_unsynced();
 #[test]
 fn row_a28_a_tail_that_is_resumed_gets_a_footer_only_after_a_sync() {
     let (disk, rig, log, _) = three_records();
     drop(log);
     let (mut log, _) = rig.open(&AFTER_KILL).unwrap();
-    assert!(log.active.is_some());
+    assert!(log.appender().active().is_some());
     log.roll_for(0).unwrap();
     assert!(log.begin_footer().is_none(), "nothing proves it");
     finish_segments(&mut log).unwrap();
@@ -360,7 +360,7 @@ fn row_a28_behind_an_end_that_is_followed_by_anything_the_log_goes_on_in_a_new_s
             let context = format!("{how}, byte {} behind the end", at - end);
             let (mut log, report) = Rig::simulated(&image, 5).open(&known).unwrap();
             assert_eq!((log.log_end(), report.corrupt), (3, vec![]), "{context}");
-            assert!(log.active.is_none(), "{context}");
+            assert!(log.appender().active().is_none(), "{context}");
             append(&mut log, 1, 20);
             sync(&mut log).unwrap();
             assert_eq!(segment_count(&log), 2, "{context}");

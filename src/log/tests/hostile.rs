@@ -239,9 +239,9 @@ fn row_e06_what_is_put_behind_the_end_of_a_file_is_no_part_of_the_log() {
     let (other, rig) = Rig::fresh(77);
     let mut log = rig.create();
     append(&mut log, end, 10);
-    let next = log.active.as_ref().unwrap().position;
+    let next = log.appender().active().unwrap().position();
     append(&mut log, 2, 10);
-    let after = log.active.as_ref().unwrap().position;
+    let after = log.appender().active().unwrap().position();
     let foreign = other.read(Path::new(FIRST)).unwrap()[next..after].to_vec();
     let (log, _) = Rig::simulated(&disk.kill9(), 2).open(&AFTER_CUT).unwrap();
     let (expected, _) = read_around(&log);

@@ -37,9 +37,9 @@ fn a_clean_close_resumes_in_the_same_segment_right_behind_the_last_batch() {
             assert!(is_clean(&report), "{name}: {report:?}");
             let (end, count) = (log.log_end(), segment_count(&log));
             assert_eq!((end, log.durable_end()), (point.end_offset, point.end_offset), "{name}");
-            let active = log.active.as_ref().unwrap();
-            assert_eq!(active.segment.number, point.segment, "{name}");
-            assert_eq!(active.position, point.position as usize, "{name}");
+            let active = log.appender().active().unwrap();
+            assert_eq!(active.segment().number, point.segment, "{name}");
+            assert_eq!(active.position(), point.position as usize, "{name}");
             append(&mut log, 2, 500);
             assert_eq!(segment_count(&log), count, "{name}");
             let mut cursor = cursor_at(&log, end - 1).unwrap();
@@ -88,7 +88,7 @@ fn row_a10_a_clean_close_without_footers_resumes_all_the_same() {
     drop(log);
     let (mut log, report) = Rig::simulated(&disk, 2).open(&known(point, true)).unwrap();
     assert!(is_clean(&report));
-    assert!(log.active.is_some());
+    assert!(log.appender().active().is_some());
     assert_eq!(read_from(&log, 0, 1).unwrap(), plain(0..end, 3_000));
     finish_segments(&mut log).unwrap();
     assert!(!log.backlog().has_unfinished());
@@ -113,7 +113,7 @@ fn row_b18_a_clean_close_that_the_files_contradict_is_not_believed() {
         sync(&mut log).unwrap();
         drop(log);
         let (mut log, report) = Rig::simulated(&disk, 2).open(&known(point, true)).unwrap();
-        assert!(is_clean(&report) && log.active.is_none(), "{report:?}");
+        assert!(is_clean(&report) && log.appender().active().is_none(), "{report:?}");
         append(&mut log, 1, 100);
         assert_eq!(read_from(&log, 0, 9).unwrap(), plain(0..4 + count, 100));
     }
@@ -249,7 +249,8 @@ fn row_b05_a_footer_that_says_more_than_is_still_true_is_not_believed() {
     let cut = Rewrite::Truncates(5);
     log.factory_mut().begin_generation();
     let made = log.factory_mut().new_segment(0, Some(cut)).unwrap().create(&rig.env).unwrap();
-    (log.ends, log.prepared) = (Ends::found(0, 5, 5), Some(made));
+    log.ends = Ends::found(0, 5, 5);
+    log.appender.set_prepared(made);
     log.roll_for(0).unwrap();
     append(&mut log, 3, 200);
     sync(&mut log).unwrap();

@@ -11,9 +11,9 @@ fn three_batches(proved: bool) -> (SimulatedDisk, PathBuf, std::ops::Range<u64>)
     let mut log = rig.create();
     append(&mut log, 3, 20);
     append(&mut log, 1, 33);
-    let start = log.active.as_ref().unwrap().position as u64;
+    let start = log.appender().active().unwrap().position() as u64;
     append(&mut log, 2, 50);
-    let end = log.active.as_ref().unwrap().position as u64;
+    let end = log.appender().active().unwrap().position() as u64;
     sync(&mut log).unwrap();
     if proved {
         append(&mut log, 1, 10);
@@ -126,7 +126,7 @@ fn row_e04_a_later_batch_tells_rot_from_a_torn_tail() {
             if random.below(3) == 0 {
                 sync(&mut log).unwrap();
             }
-            let start = log.active.as_ref().unwrap().position as u64;
+            let start = log.appender().active().unwrap().position() as u64;
             batches.push((start, log.log_end(), log.durable_end()));
             append(&mut log, 1 + random.below(3), 20);
         }
@@ -171,7 +171,7 @@ fn row_e01_a_damaged_header_leads_no_reader_past_records() {
         let mut log = rig.create();
         append(&mut log, 1, 5);
         log.roll_for(0).unwrap();
-        let start = log.active.as_ref().unwrap().position as u64;
+        let start = log.appender().active().unwrap().position() as u64;
         append(&mut log, 2, 20);
         if seals {
             log.roll_for(0).unwrap();
@@ -462,7 +462,7 @@ fn row_b03_the_footer_of_a_cut_segment_knows_nothing_of_what_was_cut() {
     rig.options.segment_bytes = 256 << 10;
     let mut log = rig.create();
     append(&mut log, 2, 20_000);
-    let start = log.active.as_ref().unwrap().position as u64;
+    let start = log.appender().active().unwrap().position() as u64;
     append(&mut log, 1, 40_000);
     append(&mut log, 2, 20_000);
     sync(&mut log).unwrap();
@@ -589,7 +589,7 @@ fn damage_is_the_same_for_copying_readers() {
         rig.options.segment_bytes = 2 << 20;
         let mut log = rig.create();
         append(&mut log, 1, 100);
-        let start = log.active.as_ref().unwrap().position as u64;
+        let start = log.appender().active().unwrap().position() as u64;
         append(&mut log, 4, 150_000);
         append(&mut log, 1, 100);
         sync(&mut log).unwrap();

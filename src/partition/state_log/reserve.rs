@@ -19,14 +19,9 @@ impl<S: LoggedState> StateLog<S> {
     ///
     /// [`Error::StorageFull`]: until there is space, nothing grows.
     pub(super) fn fill_reserve(&self) -> Result<()> {
-        self.fill_spares()?;
+        self.partition.with_log(fill)?;
         self.is_tight.store(false, Ordering::Relaxed);
         Ok(())
-    }
-
-    fn fill_spares(&self) -> Result<()> {
-        let fill = |log: &mut Log| log.factory_mut().reserve_mut().map_or(Ok(()), Reserve::fill);
-        self.partition.with_log(fill)
     }
 
     /// Finds and makes spares at an opening. Without any, as where none could ever be made, the log is
@@ -98,7 +93,7 @@ impl<S: LoggedState> StateLog<S> {
             }
             if cleaning.start > start {
                 // One that was too short for a spare has made space for a new one.
-                let _ = self.fill_spares();
+                let _ = self.partition.with_log(fill);
             }
         }
         Ok(())
@@ -120,4 +115,9 @@ impl<S: LoggedState> StateLog<S> {
         self.partition.with_log(|log: &mut Log| log.roll_into_reserve(bytes))?;
         self.append_records(inner, records.iter().copied())
     }
+}
+
+/// Makes the spares that are missing; nothing in a log without a reserve.
+fn fill(log: &mut Log) -> Result<()> {
+    log.factory_mut().reserve_mut().map_or(Ok(()), Reserve::fill)
 }

@@ -185,7 +185,7 @@ fn row_b10_batches_of_an_earlier_file_are_never_taken_for_the_present_ones() {
     let (disk, rig) = Rig::fresh(2);
     let mut log = rig.create();
     append(&mut log, 1, 3_000);
-    let end = log.active.as_ref().unwrap().position;
+    let end = log.appender().active().unwrap().position();
     sync(&mut log).unwrap();
     drop(log);
     let path = files(&disk)[0].clone();

@@ -334,7 +334,7 @@ fn push(encoder: &mut BatchEncoder, record: &Record) -> Result<()> {
 /// room for a batch.
 fn filling_size(log: &Log) -> usize {
     const LEAST: usize = 200;
-    let left = log.active.as_ref().map_or(0, |active| active.capacity() - active.position);
+    let left = log.appender().active().map_or(0, |active| active.capacity() - active.position());
     let room = if left < LEAST { batch_bytes_max(SEGMENT_BYTES) as usize } else { left };
     let size_with = |bytes: usize| {
         let mut encoder = BatchEncoder::new();
@@ -355,7 +355,7 @@ fn a_filling_batch_ends_where_the_segment_does() {
     let mut world = World::new(1, "fill");
     for ops in [&[Op::Fill][..], &[Op::Small, Op::Fill], &[Op::Roll, Op::Pages, Op::Fill]] {
         assert!(world.run(ops));
-        let active = world.log.as_ref().unwrap().active.as_ref().unwrap();
-        assert_eq!(active.position, active.capacity(), "{ops:?}");
+        let active = world.log.as_ref().unwrap().appender().active().unwrap();
+        assert_eq!(active.position(), active.capacity(), "{ops:?}");
     }
 }

@@ -1,0 +1,231 @@
+//! Where appends go: the active segment, and the next one where that is made already.
+//!
+//! Owns: the writer of the active segment and the prepared segment, and when more space or a next
+//! segment is wanted. Must not know: offsets beyond those of the active segment, producers, what
+//! becomes of a segment that is sealed, who makes the space that is wanted.
+//!
+//! Invariants; [`check`](Appender::check) holds the first:
+//! 1. A prepared segment has a higher number than the active one.
+//! 2. Without an active segment nothing is appended before a new one has begun: what was left
+//!    behind the end must never follow a later batch, and a new segment has a new salt.
+
+use std::sync::Arc;
+
+use super::active::Active;
+use super::create::Prepared;
+use super::factory::SegmentFactory;
+use super::space::Growth;
+use super::tasks::SyncFile;
+use crate::error::{Error, Result};
+
+#[derive(Debug, Default)]
+pub(crate) struct Appender {
+    /// `None` after an opening that left something behind the end, until the first append.
+    active: Option<Active>,
+    prepared: Option<Prepared>,
+}
+
+impl Appender {
+    pub(crate) fn active(&self) -> Option<&Active> {
+        self.active.as_ref()
+    }
+
+    pub(crate) fn prepared(&self) -> Option<&Prepared> {
+        self.prepared.as_ref()
+    }
+
+    // ---- room for a batch ----------------------------------------------------------------------
+
+    /// Whether the active segment has room for a batch of `size` bytes that ends at `next_offset`.
+    #[inline]
+    pub(super) fn has_room(&self, size: u32, next_offset: u64) -> bool {
+        self.active.as_ref().is_some_and(|active| {
+            let end = active.position().saturating_add(size as usize);
+            let span = next_offset.saturating_sub(active.segment().base_offset);
+            // Offsets in the index and positions are 32 bits: roll before either overflows.
+            end <= active.capacity() && u32::try_from(span).is_ok()
+        })
+    }
+
+    /// The active segment, with space made for a batch of `size` bytes, for which it has room.
+    #[inline]
+    pub(super) fn with_space(&mut self, size: u32) -> Result<&mut Active> {
+        let Some(active) = self.active.as_mut() else {
+            return Err(Error::Closed);
+        };
+        active.reserve(active.position().saturating_add(size as usize))?;
+        Ok(active)
+    }
+
+    // ---- rolling -------------------------------------------------------------------------------
+
+    /// The prepared segment, or a new one where that has no room for `needed` bytes.
+    pub(super) fn next_segment(
+        &mut self,
+        needed: usize,
+        factory: &mut SegmentFactory,
+    ) -> Result<Prepared> {
+        let fits = |next: &mut Prepared| next.writer.region().capacity() >= needed;
+        if let Some(prepared) = self.prepared.take_if(fits) {
+            return Ok(prepared);
+        }
+        // What a recovery prepared says that it cuts the log; so must what replaces it.
+        let rewrite = self.prepared.as_ref().and_then(|next| next.header.rewrite);
+        let new = factory.new_segment(needed, rewrite)?;
+        let made = factory.make(new)?;
+        if let Some(too_small) = self.prepared.take() {
+            // Its number has been passed: it must never be used after the new one.
+            too_small.discard(&*factory.env().disk);
+        }
+        Ok(made)
+    }
+
+    /// Appends go to `next` from here on. Returns what took them, to be sealed.
+    pub(super) fn set_active(&mut self, next: Active) -> Option<Active> {
+        let before = self.active.replace(next);
+        self.assert_valid();
+        before
+    }
+
+    /// Takes the active segment out, to be sealed.
+    pub(super) fn take_active(&mut self) -> Option<Active> {
+        self.active.take()
+    }
+
+    // ---- syncs ---------------------------------------------------------------------------------
+
+    /// The active segment's file, for a sync of what is published now; `None` where a sync has
+    /// covered all of it.
+    pub(super) fn begin_sync(&mut self) -> Option<SyncFile> {
+        self.active.as_mut()?.begin_sync()
+    }
+
+    /// A sync of this file has succeeded. It may be that of a segment sealed meanwhile.
+    pub(super) fn finish_sync(&mut self, file: &SyncFile) {
+        let active = self.active.as_mut();
+        if let Some(active) = active.filter(|it| Arc::ptr_eq(it.segment(), &file.segment)) {
+            active.synced_to(file.end);
+        }
+    }
+
+    // ---- space ahead ---------------------------------------------------------------------------
+
+    /// Whether [`growth_wish`](Self::growth_wish) or a next segment is worth asking for: looked at
+    /// after every append, so it only compares numbers.
+    #[inline]
+    pub(crate) fn wants_space(&self) -> bool {
+        let Some(active) = &self.active else { return false };
+        active.is_near_end()
+            || self.wants_next()
+            || (active.is_near_roll() && self.prepared.as_ref().is_some_and(Prepared::is_small))
+    }
+
+    /// Space for the active segment, or for the next one if that is needed soon.
+    pub(crate) fn growth_wish(&self) -> Option<Growth> {
+        let active = self.active.as_ref()?;
+        let next = self.prepared.as_ref().filter(|next| active.is_near_roll() && next.is_small());
+        active.growth_wish().or_else(|| next.map(Prepared::growth))
+    }
+
+    pub(crate) fn finish_growth(&mut self, growth: &Growth, end: u64) {
+        match (&mut self.active, &mut self.prepared) {
+            (Some(active), _) if active.segment().number == growth.segment => active.grown_to(end),
+            (_, Some(next)) if next.header.number == growth.segment => next.grown_to(end),
+            _ => {}
+        }
+    }
+
+    /// Whether the active segment is so full that the next one should be made ready.
+    #[inline]
+    pub(crate) fn wants_next(&self) -> bool {
+        self.prepared.is_none()
+            && self.active.as_ref().is_some_and(|active| active.position() > active.capacity() / 2)
+    }
+
+    /// Takes a prepared segment. Returns one that comes too late, since there is another or its
+    /// number has been passed: the caller discards it.
+    #[must_use = "a segment that comes too late is to be discarded"]
+    pub(crate) fn finish_prepare(&mut self, prepared: Prepared) -> Option<Prepared> {
+        if self.prepared.is_some() || prepared.header.number <= self.active_number() {
+            return Some(prepared);
+        }
+        self.set_prepared(prepared);
+        None
+    }
+
+    pub(super) fn set_prepared(&mut self, prepared: Prepared) {
+        self.prepared = Some(prepared);
+        self.assert_valid();
+    }
+
+    /// The files were removed with their topic.
+    pub(super) fn clear(&mut self) {
+        (self.active, self.prepared) = (None, None);
+    }
+
+    fn active_number(&self) -> u64 {
+        self.active.as_ref().map_or(0, |active| active.segment().number)
+    }
+
+    fn assert_valid(&self) {
+        debug_assert_eq!(self.check(), Ok(()));
+    }
+
+    /// What is wrong, if anything: invariant 1.
+    fn check(&self) -> std::result::Result<(), &'static str> {
+        match &self.prepared {
+            Some(next) if next.header.number <= self.active_number() => {
+                Err("the prepared segment has a number that was passed")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::format::TopicId;
+    use crate::log::create::Writer;
+    use crate::log::{Log, LogEnv, LogIdentity, LogOptions};
+    use crate::record::TopicPartition;
+    use crate::storage::disk::{Disk, MemoryDisk};
+
+    fn log() -> Log {
+        let disk = MemoryDisk::new();
+        disk.create_dir(Path::new("/t")).unwrap();
+        let env = Arc::new(LogEnv::for_reading(Arc::new(disk)));
+        let identity = LogIdentity {
+            origin: Arc::new(TopicPartition::from(("t", 0))),
+            topic_id: TopicId([7; 16]),
+            dir: PathBuf::from("/t"),
+        };
+        let (segment_bytes, writer) = (16 << 10, Writer::Pwrite);
+        let options = LogOptions { segment_bytes, writer, has_budget: false, features: 0 };
+        Log::create(&env, identity, options).unwrap()
+    }
+
+    #[test]
+    fn the_check_finds_a_prepared_segment_whose_number_was_passed() {
+        let mut log = log();
+        let early = log.factory_mut().begin_prepare().unwrap().run().unwrap();
+        log.roll_for(0).unwrap();
+        assert!(log.appender.active_number() > early.header.number);
+        log.appender.prepared = Some(early);
+        assert!(log.appender.check().is_err());
+    }
+
+    #[test]
+    fn a_segment_that_is_made_too_late_is_given_back() {
+        let mut log = log();
+        let late = log.factory_mut().begin_prepare().unwrap().run().unwrap();
+        log.roll_for(0).unwrap();
+        let number = late.header.number;
+        let late = log.appender.finish_prepare(late).unwrap();
+        assert_eq!(late.header.number, number);
+        assert!(log.appender.prepared().is_none());
+    }
+}
