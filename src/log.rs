@@ -19,28 +19,26 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use self::active::{Active, BatchTimes, SealedActive};
 use self::appender::Appender;
 use self::backlog::{Backlog, Unfinished};
 use self::budget::SpaceBudget;
+pub(crate) use self::checkpoint::Checkpoint;
 use self::compaction::spare::CompactionSpare;
 use self::create::Writer;
 use self::ends::Ends;
 use self::factory::SegmentFactory;
+use self::leftovers::Leftovers;
 use self::maps::MapBudget;
-use self::open::Leftovers;
 use self::pinned::PinnedMaps;
 use self::producers::{Admission, ProducerTable, Sequence};
 use self::retention::age_of;
 use self::segment::{Segment, SegmentList};
-use self::tasks::SyncScope;
+use self::tasks::{SyncScope, SyncTask};
 use crate::clock::Moment;
-use crate::error::{CorruptionKind, Error, Result};
+use crate::error::{Error, Result};
 use crate::format::{
-    EncodedBatch, Opening, Placement, ProducerStamp, ProducerState, SegmentHeader, TimeRange,
-    TopicId,
+    EncodedBatch, Opening, Placement, ProducerStamp, ProducerState, SegmentHeader, TopicId,
 };
 use crate::record::TopicPartition;
 use crate::rules::Rule;
@@ -52,6 +50,7 @@ pub(crate) mod active;
 pub(crate) mod appender;
 mod backlog;
 pub(crate) mod budget;
+mod checkpoint;
 mod chunk;
 pub(crate) mod compaction;
 pub(crate) mod create;
@@ -59,9 +58,9 @@ pub(crate) mod cursor;
 mod damage;
 mod ends;
 pub(crate) mod factory;
-mod inspect;
 pub(crate) mod inventory;
 mod known;
+mod leftovers;
 pub(crate) mod locate;
 pub(crate) mod maps;
 pub(crate) mod open;
@@ -79,7 +78,6 @@ pub(crate) mod tasks;
 mod tests;
 pub(crate) mod unavailable;
 pub(crate) mod verify;
-mod work;
 
 /// LIMIT: offsets end well below `u64::MAX`, so that an exclusive end and every sum of an offset
 /// and a batch's length is representable.
@@ -154,50 +152,6 @@ pub(crate) struct LogOptions {
     pub(crate) features: u64,
 }
 
-/// A recovery point: what is known of a partition without reading it. Everything it speaks of was
-/// synced before it was written. Kept in `__local`; lost or stale ones cost a longer scan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Checkpoint {
-    pub(crate) log_start: u64,
-    pub(crate) end_offset: u64,
-    /// The segment in which the log ended, and where.
-    pub(crate) segment: u64,
-    pub(crate) position: u32,
-    pub(crate) last_batch: u32,
-    pub(crate) times: Option<(u64, u64)>,
-    pub(crate) producers: Vec<(u64, u32, u64, u64, u64)>,
-    /// As the wall clock showed it: from when the segment ages, and when its first record was
-    /// appended.
-    pub(crate) ages: Option<(u64, u64)>,
-    /// Whether a version wrote it whose moments were in the private time of one run.
-    #[serde(skip)]
-    pub(crate) is_of_one_run: bool,
-}
-
-impl Checkpoint {
-    /// Whether a log can be what the point says. What it says is still compared with the files.
-    pub(crate) fn check(&self) -> Result<(), CorruptionKind> {
-        if self.log_start > self.end_offset || self.end_offset > OFFSET_MAX {
-            return Err(CorruptionKind::Malformed("a recovery point's offsets"));
-        }
-        if self.last_batch > self.position {
-            return Err(CorruptionKind::Malformed("a recovery point's position"));
-        }
-        Ok(())
-    }
-
-    pub(crate) fn times(&self) -> Option<TimeRange> {
-        let (first, max) = self.times?;
-        // Without a word of when, the age counts from the timestamps.
-        let aged_from = self.ages.map_or(max, |(aged_from, _)| aged_from);
-        Some(if self.is_of_one_run {
-            TimeRange::of_one_run(first, max, aged_from)
-        } else {
-            TimeRange { first, max, aged_from, since: aged_from }
-        })
-    }
-}
-
 /// What a named producer asks for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ProducerRequest {
@@ -221,6 +175,44 @@ pub(crate) enum Outcome {
     Fenced { current: u32 },
 }
 
+/// Under what a log appends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Epochs {
+    pub(crate) leader_epoch: u32,
+    pub(crate) incarnation: u64,
+    /// Whether opening drew the incarnation, because the log did not end as a clean close left it.
+    pub(crate) is_new_incarnation: bool,
+}
+
+/// What an opening puts a log together from.
+pub(crate) struct Parts {
+    factory: SegmentFactory,
+    segments: Vec<Arc<Segment>>,
+    appender: Appender,
+    backlog: Backlog,
+    leftovers: Option<Leftovers>,
+    ends: Ends,
+    epochs: Epochs,
+    producers: ProducerTable,
+}
+
+impl Parts {
+    /// Of a log without any file.
+    fn empty(env: &Arc<LogEnv>, identity: LogIdentity, options: LogOptions) -> Self {
+        let incarnation = (env.random)();
+        Self {
+            factory: SegmentFactory::new(env, identity, options),
+            segments: Vec::new(),
+            appender: Appender::default(),
+            backlog: Backlog::default(),
+            leftovers: None,
+            ends: Ends::default(),
+            epochs: Epochs { leader_epoch: 0, incarnation, is_new_incarnation: false },
+            producers: ProducerTable::default(),
+        }
+    }
+}
+
 pub(crate) struct Log {
     factory: SegmentFactory,
     segments: Arc<SegmentList>,
@@ -229,10 +221,7 @@ pub(crate) struct Log {
     /// What the opening has yet to do on the disk.
     leftovers: Option<Leftovers>,
     ends: Ends,
-    leader_epoch: u32,
-    incarnation: u64,
-    /// Whether opening drew the incarnation, because the log did not end as a clean close left it.
-    is_new_incarnation: bool,
+    epochs: Epochs,
     producers: ProducerTable,
     /// As the log was last told: it has no clock.
     now: Moment,
@@ -267,7 +256,7 @@ impl Log {
         identity: LogIdentity,
         options: LogOptions,
     ) -> Result<Self> {
-        let mut log = Self::empty(env, identity, options);
+        let mut log = Self::new(Parts::empty(env, identity, options));
         log.roll_for(0)?;
         let task = log.begin_sync(SyncScope::All);
         task.run()?;
@@ -275,20 +264,27 @@ impl Log {
         Ok(log)
     }
 
-    fn empty(env: &Arc<LogEnv>, identity: LogIdentity, options: LogOptions) -> Self {
-        Self {
-            factory: SegmentFactory::new(env, identity, options),
-            segments: Arc::new(SegmentList::new([])),
-            appender: Appender::default(),
-            backlog: Backlog::default(),
-            leftovers: None,
-            ends: Ends::default(),
-            leader_epoch: 0,
-            incarnation: (env.random)(),
-            is_new_incarnation: false,
-            producers: ProducerTable::default(),
-            now: Moment::default(),
-        }
+    fn new(parts: Parts) -> Self {
+        let Parts { factory, segments, appender, backlog, .. } = parts;
+        let Parts { leftovers, ends, epochs, producers, .. } = parts;
+        let (segments, now) = (Arc::new(SegmentList::new(segments)), Moment::default());
+        Self { factory, segments, appender, backlog, leftovers, ends, epochs, producers, now }
+    }
+
+    /// Does what an opening has found to do on the disk; once, and before anything is appended.
+    pub(crate) fn finish_opening(&mut self) -> Result<()> {
+        let Some(leftovers) = self.leftovers.take() else { return Ok(()) };
+        self.factory.set_reserve_open(true);
+        let removed = leftovers.remove(&mut self.factory, self.ends.log_end());
+        let finished = removed.and_then(|successor| {
+            if let Some(successor) = successor {
+                self.appender.set_prepared(successor);
+            }
+            // A log is never without a segment.
+            if self.segments.last().is_none() { self.roll_for(0) } else { Ok(()) }
+        });
+        self.factory.set_reserve_open(false);
+        finished
     }
 
     pub(crate) fn segments(&self) -> &Arc<SegmentList> {
@@ -297,10 +293,6 @@ impl Log {
 
     pub(crate) fn env(&self) -> &Arc<LogEnv> {
         self.factory.env()
-    }
-
-    pub(crate) fn identity(&self) -> &LogIdentity {
-        self.factory.identity()
     }
 
     pub(crate) fn factory(&self) -> &SegmentFactory {
@@ -319,6 +311,10 @@ impl Log {
         &mut self.factory
     }
 
+    pub(crate) fn ends(&self) -> &Ends {
+        &self.ends
+    }
+
     pub(crate) fn log_start(&self) -> u64 {
         self.ends.log_start()
     }
@@ -331,22 +327,14 @@ impl Log {
         self.ends.durable_end()
     }
 
-    pub(crate) fn incarnation(&self) -> u64 {
-        self.incarnation
+    pub(crate) fn epochs(&self) -> Epochs {
+        self.epochs
     }
 
-    pub(crate) fn is_new_incarnation(&self) -> bool {
-        self.is_new_incarnation
-    }
-
-    /// Goes on under the incarnation that was in force when the log was closed cleanly: segments
+    /// Appends under the incarnation that was in force when the log was closed cleanly: segments
     /// know only the one under which they were begun.
     pub(crate) fn continue_incarnation(&mut self, incarnation: u64) {
-        self.incarnation = incarnation;
-    }
-
-    pub(crate) fn leader_epoch(&self) -> u32 {
-        self.leader_epoch
+        self.epochs.incarnation = incarnation;
     }
 
     /// What is left to do for sealed segments.
@@ -363,7 +351,7 @@ impl Log {
     pub(crate) fn tell_time(&mut self, now: Moment) {
         if self.now == Moment::default() {
             self.producers.begin_run(now.run);
-            if self.is_new_incarnation {
+            if self.epochs.is_new_incarnation {
                 self.producers.touch(now);
                 if self.appender.active().is_none() {
                     // The last segment's footer says the same, for as long as none follows it.
@@ -395,7 +383,7 @@ impl Log {
         batch: &mut EncodedBatch<'_>,
         producer: Option<&ProducerRequest>,
     ) -> Result<Outcome> {
-        let stamp = match producer.map(|producer| self.admit(producer, batch.record_count())) {
+        let stamp = match producer.map(|it| admit(&self.producers, it, batch.record_count())) {
             None => None,
             Some(Ok(stamp)) => stamp,
             Some(Err(Refusal::Outcome(outcome))) => return Ok(outcome),
@@ -404,11 +392,12 @@ impl Log {
             }
         };
         let base_offset = self.ends.log_end();
-        let next_offset = self.ends.after(batch.last_offset_delta()).ok_or_else(|| {
-            Error::OffsetExhausted { partition: TopicPartition::clone(&self.identity().origin) }
-        })?;
+        let next_offset =
+            self.ends.after(batch.last_offset_delta()).ok_or_else(|| Error::OffsetExhausted {
+                partition: TopicPartition::clone(&self.factory.identity().origin),
+            })?;
         let size = batch.size(stamp.is_some());
-        let (leader_epoch, durable_end) = (self.leader_epoch, self.ends.durable_end());
+        let (leader_epoch, durable_end) = (self.epochs.leader_epoch, self.ends.durable_end());
         let (now, max_timestamp) = (self.now, batch.max_timestamp());
         let times = BatchTimes {
             base_timestamp: batch.base_timestamp(),
@@ -443,26 +432,6 @@ impl Log {
         Ok(Outcome::Appended { base_offset, next_offset })
     }
 
-    /// The stamp of a batch that is new. One without a sequence has none: the epoch in force is in
-    /// the catalog, and there is nothing else to remember of it.
-    fn admit(
-        &self,
-        producer: &ProducerRequest,
-        records: u32,
-    ) -> Result<Option<ProducerStamp>, Refusal> {
-        let ProducerRequest { id, epoch, sequence } = *producer;
-        match self.producers.admit(id, epoch, sequence, records) {
-            Admission::Append { base_sequence } => {
-                Ok(base_sequence.map(|base_sequence| ProducerStamp { id, epoch, base_sequence }))
-            }
-            Admission::Duplicate { last_sequence, last_offset } => {
-                Err(Refusal::Outcome(Outcome::Duplicate { last_sequence, last_offset }))
-            }
-            Admission::Fenced { current } => Err(Refusal::Outcome(Outcome::Fenced { current })),
-            Admission::Exhausted => Err(Refusal::Exhausted),
-        }
-    }
-
     /// Goes on at `offset`, as a log does that has given out all before it.
     #[cfg(test)]
     pub(crate) fn jump_to(&mut self, offset: u64) -> Result<()> {
@@ -489,8 +458,8 @@ impl Log {
         let base_offset = self.ends.log_end();
         let opening = Opening {
             base_offset,
-            leader_epoch: self.leader_epoch,
-            incarnation: self.incarnation,
+            leader_epoch: self.epochs.leader_epoch,
+            incarnation: self.epochs.incarnation,
             durable_mark: self.ends.durable_end(),
             producers: producers.clone(),
         };
@@ -499,7 +468,7 @@ impl Log {
         let opening = opening.encode(prepared.header.salt, 0)?;
         let segment = Segment::active(
             self.env(),
-            &self.identity().origin,
+            &self.factory.identity().origin,
             &prepared.path,
             &prepared.header,
             base_offset,
@@ -521,7 +490,7 @@ impl Log {
         // segment sealed must find where to go.
         self.segments.push(Arc::clone(next.segment()));
         if let Some(sealed) = self.appender.set_active(next) {
-            let partition = Arc::clone(&self.identity().origin);
+            let partition = Arc::clone(&self.factory.identity().origin);
             note!(self.env().trace, Rolled { partition, base_offset });
             self.seal(sealed, producers);
         }
@@ -536,10 +505,118 @@ impl Log {
             index: contents.index,
             index_is_whole: contents.index_is_whole,
             producers,
-            leader_epoch: self.leader_epoch,
-            incarnation: self.incarnation,
+            leader_epoch: self.epochs.leader_epoch,
+            incarnation: self.epochs.incarnation,
         };
         self.backlog.seal(sealed, file, is_synced);
+    }
+
+    // ---- syncs and retention --------------------------------------------------------------------
+
+    /// A task that makes durable what is published now. Empty when all of it is. One is under way
+    /// at a time. The caller drops it under no lock, since that closes the files.
+    pub(crate) fn begin_sync(&mut self, scope: SyncScope) -> SyncTask {
+        let target = match scope {
+            SyncScope::Sealed => self.backlog.sealed_end().unwrap_or(self.ends.log_start()),
+            SyncScope::All => self.ends.log_end(),
+        };
+        let mut task = self.backlog.begin_sync(Arc::clone(&self.segments), target);
+        if scope == SyncScope::All {
+            task.files.extend(self.appender.begin_sync());
+        }
+        task
+    }
+
+    /// A sync has succeeded.
+    pub(crate) fn finish_sync(&mut self, task: &SyncTask) {
+        self.ends.advance_durable(task.target);
+        self.backlog.finish_sync(task);
+        if let Some(last) = task.files.last() {
+            self.appender.finish_sync(last);
+        }
+    }
+
+    /// The recovery point of what is durable now. `None` while something is not.
+    pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
+        if self.ends.is_dirty() {
+            return None;
+        }
+        let mut began = None;
+        let (segment, position, last_batch, times) = if let Some(active) = self.appender.active() {
+            let contents = active.contents();
+            began = contents.began;
+            (active.segment().number, active.position(), contents.last_batch, contents.times)
+        } else {
+            let last = self.segments.last()?;
+            let sealed = last.sealed()?;
+            (last.number, sealed.data_end as usize, 0, sealed.times)
+        };
+        Some(Checkpoint {
+            log_start: self.ends.log_start(),
+            end_offset: self.ends.log_end(),
+            segment,
+            position: u32::try_from(position).ok()?,
+            last_batch: u32::try_from(last_batch).ok()?,
+            times: times.map(|times| (times.first, times.max)),
+            producers: checkpoint::stored(&self.producers.states_at(self.now)),
+            ages: times
+                .map(|times| (times.aged_from, began.map_or(times.aged_from, |began| began.wall))),
+            is_of_one_run: false,
+        })
+    }
+
+    /// Moves the log start to `offset` and takes out at most `count` of the segments that lie
+    /// wholly below it, oldest first. The caller has made the new log start durable before, and
+    /// removes their files after.
+    pub(crate) fn retire(&mut self, offset: u64, count: usize) -> Vec<Arc<Segment>> {
+        self.ends.advance_start(offset);
+        let removed = self.segments.remove_below(self.ends.log_start(), count);
+        if let Some(last) = removed.last() {
+            // The list is in the order of places, and what was removed was its beginning.
+            self.backlog.remove_up_to(last.places.1);
+        }
+        removed
+    }
+
+    /// Gives up the files, which are gone with their topic: handles that are still about must not
+    /// keep the space that they had. Nothing is appended after this.
+    pub(crate) fn give_up_files(&mut self) {
+        self.appender.clear();
+        self.backlog.clear();
+        for segment in self.segments.all() {
+            segment.try_drop_map();
+        }
+    }
+
+    /// Takes over what another look at the files has found, to which another process writes: which
+    /// segments there are, and where they begin. The end is kept.
+    pub(crate) fn take_over(&mut self, mut found: Self) {
+        found.ends = self.ends.looked_at_again(found.ends);
+        found.now = self.now;
+        found.epochs.incarnation = self.epochs.incarnation;
+        self.segments.become_as(&found.segments);
+        found.segments = Arc::clone(&self.segments);
+        *self = found;
+    }
+}
+
+/// The stamp of a batch that is new. One without a sequence has none: the epoch in force is in
+/// the catalog, and there is nothing else to remember of it.
+fn admit(
+    producers: &ProducerTable,
+    producer: &ProducerRequest,
+    records: u32,
+) -> Result<Option<ProducerStamp>, Refusal> {
+    let ProducerRequest { id, epoch, sequence } = *producer;
+    match producers.admit(id, epoch, sequence, records) {
+        Admission::Append { base_sequence } => {
+            Ok(base_sequence.map(|base_sequence| ProducerStamp { id, epoch, base_sequence }))
+        }
+        Admission::Duplicate { last_sequence, last_offset } => {
+            Err(Refusal::Outcome(Outcome::Duplicate { last_sequence, last_offset }))
+        }
+        Admission::Fenced { current } => Err(Refusal::Outcome(Outcome::Fenced { current })),
+        Admission::Exhausted => Err(Refusal::Exhausted),
     }
 }
 
@@ -548,20 +625,10 @@ enum Refusal {
     Exhausted,
 }
 
-fn to_tuple(state: &ProducerState) -> (u64, u32, u64, u64, u64) {
-    (state.id, state.epoch, state.last_sequence, state.last_offset, state.last_timestamp)
-}
-
-fn from_tuple(
-    &(id, epoch, last_sequence, last_offset, last_timestamp): &(u64, u32, u64, u64, u64),
-) -> ProducerState {
-    ProducerState { id, epoch, last_sequence, last_offset, last_timestamp }
-}
-
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Log")
-            .field("partition", &self.identity().origin)
+            .field("partition", &self.factory.identity().origin)
             .field("ends", &self.ends)
             .field("appender", &self.appender)
             .finish_non_exhaustive()

@@ -284,7 +284,10 @@ impl PartitionCore {
     /// Leader epoch and incarnation: what a committed offset refers to.
     pub(crate) fn lineage(&self) -> (u32, u64) {
         let state = self.state.lock();
-        (state.log.leader_epoch(), state.log.incarnation())
+        {
+            let epochs = state.log.epochs();
+            (epochs.leader_epoch, epochs.incarnation)
+        }
     }
 
     /// Whether a recovery has cut off what lay below `offset` since a consumer committed it under

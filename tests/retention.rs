@@ -284,8 +284,8 @@ fn the_age_of_a_segment_goes_on_after_a_clean_end() {
 /// After the death of a process the last segment takes no appends; it expires all the same, and has
 /// no successor before that.
 // RED: src/log/retention.rs
-//   - Some(Tail { base_offset: last.base_offset, facts: last.facts()?, began: None })
-//   + Some(Tail { base_offset: last.base_offset, facts: last.facts()?, began: None }).filter(|_| false)
+//   - Some(Self { base_offset: last.base_offset, facts, began: None })
+//   + Some(Self { base_offset: last.base_offset, facts, began: None }).filter(|_| false)
 #[test]
 fn row_f13_a_topic_that_is_quiet_since_its_process_died_expires() {
     let (dir, clock) = (temp_dir(), manual_clock());

@@ -25,7 +25,7 @@ use super::log_opener::{ExpectedLog, LogOpener};
 use crate::clock::to_millis;
 use crate::error::Result;
 use crate::format::TopicId;
-use crate::log::open::{Known, PartitionRecovery};
+use crate::log::open::{Known, PartitionRecovery, open_log};
 use crate::log::{Log, LogIdentity, LogOptions};
 use crate::partition::LOOKS;
 use crate::partition::state_log::{Evidence, LoggedState, StateLog};
@@ -83,7 +83,7 @@ impl Inspector {
                 Some(known) => known,
                 None => self.known_now(identity)?,
             };
-            Log::open(&self.context.env, identity.clone(), options, &known)
+            open_log(&self.context.env, identity.clone(), options, &known)
         };
         settled(look, fault_of)
     }

@@ -297,7 +297,7 @@ mod tests {
     }
 
     /// E16: no number gets in that a log cannot have.
-    // RED: src/log.rs
+    // RED: src/log/checkpoint.rs
     //   - if self.log_start > self.end_offset || self.end_offset > OFFSET_MAX {
     //   + if false {
     #[test]

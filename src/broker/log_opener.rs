@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::format::{NUMBERED_CHANGES, TopicId, partition_dir_name};
 use crate::group::offsets::OffsetsState;
 use crate::log::inventory::check_no_link;
-use crate::log::open::{Known, PartitionRecovery};
+use crate::log::open::{Known, PartitionRecovery, open_log};
 use crate::log::{Log, LogIdentity, LogOptions};
 use crate::partition::PartitionCore;
 use crate::partition::lineage::Lineage;
@@ -162,7 +162,7 @@ impl LogOpener {
                 proved: reaches,
                 now: u64::MAX,
             };
-            let (log, recovery) = Log::open(&self.context.env, identity, options, &known)?;
+            let (log, recovery) = open_log(&self.context.env, identity, options, &known)?;
             damage.clone_from(&recovery.corrupt);
             report.push(recovery);
             log

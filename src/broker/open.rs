@@ -26,8 +26,8 @@ use crate::format::{TopicId, partition_dir_name};
 use crate::group::coordinator::Coordinator;
 use crate::group::offsets::OffsetsState;
 use crate::log::Log;
-use crate::log::open::{Known, PartitionRecovery};
-use crate::log::unavailable::damage_of;
+use crate::log::open::{Known, PartitionRecovery, open_log};
+use crate::log::unavailable::{damage_of, unavailable_log};
 use crate::partition::PartitionCore;
 use crate::partition::lineage::Lineage;
 use crate::partition::state_log::StateLog;
@@ -191,14 +191,14 @@ impl Opening {
         let opened = if self.settings().read_only {
             inspector(engine).look_at((&identity, options), Some(known.clone()))
         } else {
-            Log::open(env, identity.clone(), options, &known)
+            open_log(env, identity.clone(), options, &known)
         };
         let (mut log, recovery, damage) = match opened {
             Ok((log, recovery)) => (log, recovery, None),
             // One topic's damage is that topic's: the others are opened.
             Err(error) if known.policy != RecoveryPolicy::Strict => {
                 let damage = damage_of(&identity, &error).ok_or(error)?;
-                let (log, recovery) = Log::unavailable(env, identity, options, &known, &damage);
+                let (log, recovery) = unavailable_log(env, identity, options, &known, &damage);
                 (log, recovery, Some(damage))
             }
             Err(error) => return Err(error),
@@ -218,7 +218,8 @@ fn inspector(engine: &Engine) -> Inspector {
 /// A read has failed: looks at the partition anew. Whether it is worth reading again.
 fn look_again(engine: &Engine, core: &PartitionCore) -> bool {
     let inspector = inspector(engine);
-    let (identity, options) = core.with_log(|log| (log.identity().clone(), log.factory().options()));
+    let (identity, options) =
+        core.with_log(|log| (log.factory().identity().clone(), log.factory().options()));
     match inspector.look_at((&identity, options), None) {
         Ok((log, report)) if report.corrupt.is_empty() => {
             core.take_over(log);
@@ -259,8 +260,8 @@ fn lineage_of(
 ) -> (Lineage, Option<LocalChange>) {
     let known = logs.local().read(|local| local.lineages.get(&(topic, partition)).cloned());
     let mut lineage = known.unwrap_or_default();
-    if log.is_new_incarnation() {
-        lineage.begin(log.incarnation(), log.log_end());
+    if log.epochs().is_new_incarnation {
+        lineage.begin(log.epochs().incarnation, log.log_end());
         let change = LocalChange::Lineage { topic, partition, lineage: lineage.clone() };
         return (lineage, Some(change));
     }

@@ -32,8 +32,8 @@ use crate::error::{Error, NameError, Result};
 use crate::foreign;
 use crate::format::{TopicId, validate_topic};
 use crate::log::inventory::holds_records;
-use crate::log::unavailable::damage_of;
 use crate::log::record_bytes_max;
+use crate::log::unavailable::damage_of;
 use crate::partition::PartitionCore;
 use crate::rules::Rule;
 use crate::topic::TopicShared;
@@ -153,7 +153,8 @@ impl Topics {
         let entry = TopicEntry { config, ..entry_of(&topic) };
         self.set_stage(&entry, Stage::Live)?;
         for partition in &topic.partitions {
-            partition.with_log(|log| log.factory_mut().set_segment_bytes(entry.config.segment_bytes));
+            partition
+                .with_log(|log| log.factory_mut().set_segment_bytes(entry.config.segment_bytes));
         }
         self.replace(&change, &topic, entry.config, topic.partitions.clone());
         self.space.settings_changed();

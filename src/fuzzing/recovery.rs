@@ -12,9 +12,9 @@ use crate::format::{
 use crate::log::budget::SpaceBudget;
 use crate::log::create::Writer;
 use crate::log::cursor::{Cursor, FetchLimits, Fetched};
-use crate::log::locate::{floor, place_of_offset};
+use crate::log::locate::{self, floor, place_of_offset};
 use crate::log::maps::MapBudget;
-use crate::log::open::{Known, PartitionRecovery};
+use crate::log::open::{Known, PartitionRecovery, open_log};
 use crate::log::pinned::PinnedMaps;
 use crate::log::salvage::{Clues, Wreck};
 use crate::log::segment::Segment;
@@ -304,7 +304,7 @@ fn open(
     let writer = if setup.stores { Writer::Stores } else { Writer::Pwrite };
     let options =
         LogOptions { segment_bytes: SEGMENT_BYTES, writer, has_budget: true, features: 0 };
-    Log::open(env, identity(), options, known)
+    open_log(env, identity(), options, known)
 }
 
 fn identity() -> LogIdentity {
@@ -349,7 +349,8 @@ fn read(log: &Log) -> Records {
 }
 
 fn read_from(log: &Log, offset: u64, records: &mut Records) -> crate::error::Result<u64> {
-    let index_of = |segment: &Segment| log.index_of(segment).map(|index| floor(index, offset));
+    let index_of =
+        |segment: &Segment| locate::index_of(log, segment).map(|index| floor(index, offset));
     let Some(place) = place_of_offset(log.segments(), offset, index_of)? else {
         return Ok(offset);
     };

@@ -168,7 +168,7 @@ impl SegmentFactory {
     }
 
     /// Whether a segment may be made of a spare from here on, where the disk is full.
-    pub(super) fn set_reserve_open(&mut self, is_open: bool) {
+    pub(crate) fn set_reserve_open(&mut self, is_open: bool) {
         if let Some(reserve) = &mut self.reserve {
             reserve.set_open(is_open);
         }

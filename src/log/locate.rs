@@ -16,30 +16,28 @@ pub(crate) struct Place {
     pub(crate) position: usize,
 }
 
-impl Log {
-    /// The index of a segment that only the log has, since it has no footer yet, and whether it
-    /// covers the segment from its start.
-    fn index_in_memory(&self, segment: &Segment) -> Option<(&SparseIndex, bool)> {
-        let active = self.appender.active().filter(|it| it.segment().number == segment.number);
-        if let Some(active) = active {
-            return Some((&active.contents().index, active.contents().index_is_whole));
-        }
-        let unfinished = self.backlog.without_footer(segment.number)?;
-        Some((&unfinished.index, unfinished.index_is_whole))
+/// The index of a segment that only the log has, since it has no footer yet, and whether it covers
+/// the segment from its start.
+fn index_in_memory<'a>(log: &'a Log, segment: &Segment) -> Option<(&'a SparseIndex, bool)> {
+    let active = log.appender().active().filter(|it| it.segment().number == segment.number);
+    if let Some(active) = active {
+        return Some((&active.contents().index, active.contents().index_is_whole));
     }
+    let unfinished = log.backlog().without_footer(segment.number)?;
+    Some((&unfinished.index, unfinished.index_is_whole))
+}
 
-    /// The index of a segment whose index only the log has: the active one, or one that has no
-    /// footer yet.
-    pub(crate) fn index_of(&self, segment: &Segment) -> Option<&SparseIndex> {
-        self.index_in_memory(segment).map(|(index, _)| index)
-    }
+/// The index of a segment whose index only the log has: the active one, or one that has no footer
+/// yet.
+pub(crate) fn index_of<'a>(log: &'a Log, segment: &Segment) -> Option<&'a SparseIndex> {
+    index_in_memory(log, segment).map(|(index, _)| index)
+}
 
-    /// As [`index_of`](Self::index_of), but empty where the index does not cover the segment from
-    /// its start: good enough to find an offset above it, not to say that nothing lies below.
-    pub(crate) fn whole_index_of(&self, segment: &Segment) -> Option<SparseIndex> {
-        let (index, is_whole) = self.index_in_memory(segment)?;
-        Some(if is_whole { index.clone() } else { SparseIndex::new(segment.base_offset) })
-    }
+/// As [`index_of`], but empty where the index does not cover the segment from its start: good
+/// enough to find an offset above it, not to say that nothing lies below.
+pub(crate) fn whole_index_of(log: &Log, segment: &Segment) -> Option<SparseIndex> {
+    let (index, is_whole) = index_in_memory(log, segment)?;
+    Some(if is_whole { index.clone() } else { SparseIndex::new(segment.base_offset) })
 }
 
 /// The place of `offset`, without the log's lock where the segment's footer has the index.

@@ -11,8 +11,6 @@
 //! A second crash in any pass leaves the same files, or the same less some leftovers: opening is
 //! idempotent.
 
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -21,20 +19,22 @@ use super::backlog::Unfinished;
 use super::ends::Ends;
 use super::inventory::{Found, Inventory, LostFile, Reader};
 pub(crate) use super::known::Known;
+use super::leftovers::Leftovers;
 use super::producers::ProducerTable;
 use super::recovery::{Facts, Fate, Verdict, decide};
-use super::segment::{Sealed, Segment, SegmentList};
-use super::{Log, LogEnv, LogIdentity, LogOptions, from_tuple};
+use super::segment::{Sealed, Segment};
+use super::{Log, LogEnv, LogIdentity, LogOptions, Parts};
 use crate::clock::Moment;
 use crate::config::RecoveryPolicy;
-use crate::error::{Corruption, CorruptionKind, Error, Result};
-use crate::format::{KEEPS_SPACE, Rewrite, SparseIndex};
+use crate::error::{Corruption, CorruptionKind, Result};
+use crate::format::SparseIndex;
 use crate::record::TopicPartition;
-use crate::rules::Rule;
 
 #[cfg(test)]
 mod mutant;
 mod tail;
+
+use self::tail::Tail;
 
 /// What recovery did to one partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -82,158 +82,65 @@ fn ends_as_closed(known: &Known, verdict: &Verdict) -> bool {
     point.is_some_and(|point| point.end_offset == verdict.end_offset)
 }
 
-impl Log {
-    pub(crate) fn open(
-        env: &Arc<LogEnv>,
-        identity: LogIdentity,
-        options: LogOptions,
-        known: &Known,
-    ) -> Result<(Self, PartitionRecovery)> {
-        let reader = Reader { env, identity: &identity, known };
-        let inventory = reader.read()?;
-        if known.needs_all {
-            inventory.refuse_shortened(&reader)?;
-        }
-        let facts: Vec<Facts> = inventory.found.iter().map(Found::facts).collect();
-        let point = known.checkpoint.as_ref();
-        let proved = point.map_or(0, |point| point.end_offset).max(known.proved);
-        let verdict = decide(&facts, &inventory.lost_facts(), proved, known.start());
-        let report = PartitionRecovery::of(&identity, &inventory, known, &verdict);
-        if known.policy == RecoveryPolicy::Strict
-            && (report.cut_bytes > 0 || !report.corrupt.is_empty())
-        {
-            let kind = CorruptionKind::Malformed("the tail");
-            let torn = || reader.corruption(identity.dir.clone(), 0, kind);
-            return Err(report.corrupt.first().cloned().unwrap_or_else(torn).into());
-        }
-        let is_lost = verdict.last_kept().is_none();
-        let is_needed = |lost: &&LostFile| {
-            let held_data = lost.facts.bytes > 0 || lost.facts.is_short();
-            known.needs_all && (held_data || verdict.end_offset == 0)
-        };
-        let none_is_left = || inventory.lost.first().filter(|_| known.read_only && is_lost);
-        if let Some(lost) = inventory.lost.iter().find(is_needed).or_else(none_is_left) {
-            let kind = lost.facts.kind.clone();
-            return Err(reader.corruption(lost.path.clone(), 0, kind).into());
-        }
-        #[cfg(test)]
-        let (inventory, known) = mutant::without_new_segment(inventory, known, &verdict);
-        #[cfg(test)]
-        let known = &known;
-        let mut log = Self::empty(env, identity, options);
-        Assembly { log: &mut log, known, verdict: &verdict, durable: 0 }.run(&inventory)?;
-        if is_lost && !known.read_only {
-            // It goes on behind what it has lost.
-            log.ends.advance_durable(log.ends.log_end());
-        }
-        log.leftovers = Some(Leftovers::of(inventory, &verdict));
-        if !known.needs_all && !known.read_only {
-            log.finish_opening()?;
-        }
-        Ok((log, report))
+/// Opens a log.
+///
+/// # Errors
+///
+/// What the disk said; damage that the caller does not accept (see [`Known`]).
+pub(crate) fn open_log(
+    env: &Arc<LogEnv>,
+    identity: LogIdentity,
+    options: LogOptions,
+    known: &Known,
+) -> Result<(Log, PartitionRecovery)> {
+    let reader = Reader { env, identity: &identity, known };
+    let inventory = reader.read()?;
+    if known.needs_all {
+        inventory.refuse_shortened(&reader)?;
     }
-
-    /// Does what an opening has found to do on the disk; once, and before anything is appended.
-    pub(crate) fn finish_opening(&mut self) -> Result<()> {
-        let Some(leftovers) = self.leftovers.take() else { return Ok(()) };
-        self.factory.set_reserve_open(true);
-        let finished = self.remove_leftovers(&leftovers).and_then(|()| {
-            // A log is never without a segment.
-            if self.segments.last().is_none() { self.roll_for(0) } else { Ok(()) }
-        });
-        self.factory.set_reserve_open(false);
-        finished
+    let facts: Vec<Facts> = inventory.found.iter().map(Found::facts).collect();
+    let point = known.checkpoint.as_ref();
+    let proved = point.map_or(0, |point| point.end_offset).max(known.proved);
+    let verdict = decide(&facts, &inventory.lost_facts(), proved, known.start());
+    let report = PartitionRecovery::of(&identity, &inventory, known, &verdict);
+    if known.policy == RecoveryPolicy::Strict
+        && (report.cut_bytes > 0 || !report.corrupt.is_empty())
+    {
+        let kind = CorruptionKind::Malformed("the tail");
+        let torn = || reader.corruption(identity.dir.clone(), 0, kind);
+        return Err(report.corrupt.first().cloned().unwrap_or_else(torn).into());
     }
-
-    /// Removes what the verdict says does not count: prepared segments that were never used, and
-    /// whole segments behind a torn tail, once a successor says durably that they are cut off.
-    fn remove_leftovers(&mut self, leftovers: &Leftovers) -> Result<()> {
-        let Leftovers { temporary, unused, spare, cuts_segments } = leftovers;
-        let mut unused = &unused[..];
-        if *cuts_segments {
-            self.factory.begin_generation();
-            while let Err(error) = self.prepare_truncating() {
-                // Without space the newest goes first, and for good: what is left then is a torn
-                // tail with fewer segments behind it, of which the next opening says the same.
-                let (Error::StorageFull { .. }, Some((newest, rest))) =
-                    (&error, unused.split_last())
-                else {
-                    return Err(error);
-                };
-                self.remove_leftover(newest, spare)?;
-                self.factory.sync_dir()?;
-                unused = rest;
-                if unused.is_empty() {
-                    // None is left of which a successor had to say that it is cut off.
-                    break;
-                }
-            }
-        }
-        let mut removed = false;
-        for path in temporary.iter().chain(unused) {
-            removed |= self.remove_leftover(path, spare)?;
-        }
-        if removed {
-            // DURABILITY: what is cut off is gone for good before the log goes on. The making of
-            // the next segment syncs the directory too, and a truncating one knows what it cut;
-            // with this, neither has to be argued.
-            self.factory.sync_dir()?;
-        }
-        Ok(())
+    let is_lost = verdict.last_kept().is_none();
+    let is_needed = |lost: &&LostFile| {
+        let held_data = lost.facts.bytes > 0 || lost.facts.is_short();
+        known.needs_all && (held_data || verdict.end_offset == 0)
+    };
+    let none_is_left = || inventory.lost.first().filter(|_| known.read_only && is_lost);
+    if let Some(lost) = inventory.lost.iter().find(is_needed).or_else(none_is_left) {
+        let kind = lost.facts.kind.clone();
+        return Err(reader.corruption(lost.path.clone(), 0, kind).into());
     }
-
-    /// Makes the segment that says durably that all behind the end is cut off.
-    fn prepare_truncating(&mut self) -> Result<()> {
-        let rewrite = Rule::CutSaysSo.holds().then_some(Rewrite::Truncates(self.ends.log_end()));
-        let new = self.factory.new_segment(0, rewrite)?;
-        let made = self.factory.make(new)?;
-        self.appender.set_prepared(made);
-        Ok(())
+    #[cfg(test)]
+    let (inventory, known) = mutant::without_new_segment(inventory, known, &verdict);
+    #[cfg(test)]
+    let known = &known;
+    let parts = Parts::empty(env, identity, options);
+    let mut parts = Assembly { parts, known, verdict: &verdict, durable: 0 }.run(&inventory)?;
+    if is_lost && !known.read_only {
+        // New records get offsets above everything that it has lost.
+        parts.ends.advance_durable(parts.ends.log_end());
     }
-
-    /// Removes a file that does not count, or makes a spare of it. False if it is gone already.
-    fn remove_leftover(&mut self, path: &Path, spare: &[PathBuf]) -> Result<bool> {
-        if spare.iter().any(|it| it == path) && self.factory.take_back_file(path)? {
-            return Ok(true);
-        }
-        match self.env().disk.remove_file(path) {
-            // The truncating segment was made under the same temporary name.
-            Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(false),
-            result => result.map(|()| true).map_err(|source| Error::io("remove", path, source)),
-        }
+    parts.leftovers = Some(Leftovers::of(inventory, &verdict));
+    let mut log = Log::new(parts);
+    if !known.needs_all && !known.read_only {
+        log.finish_opening()?;
     }
-}
-
-/// Files that do not count.
-#[derive(Debug)]
-pub(super) struct Leftovers {
-    temporary: Vec<PathBuf>,
-    unused: Vec<PathBuf>,
-    /// Those of them that are of the reserve.
-    spare: Vec<PathBuf>,
-    /// Whether some of them were cut off, so that their successor must say so.
-    cuts_segments: bool,
-}
-
-impl Leftovers {
-    fn of(inventory: Inventory, verdict: &Verdict) -> Self {
-        let fates = inventory.found.into_iter().zip(&verdict.fates);
-        let unused = fates.filter(|(_, fate)| **fate == Fate::Remove).map(|(found, _)| found);
-        let unused: Vec<_> = unused.collect();
-        let is_spare = |found: &&Found| found.header.compatible & KEEPS_SPACE != 0;
-        let spare = unused.iter().filter(is_spare).map(|found| found.path.clone()).collect();
-        Self {
-            unused: unused.into_iter().map(|found| found.path).collect(),
-            spare,
-            temporary: inventory.temporary,
-            cuts_segments: verdict.cuts_segments,
-        }
-    }
+    Ok((log, report))
 }
 
 /// Puts a log together from what was found.
 struct Assembly<'a> {
-    log: &'a mut Log,
+    parts: Parts,
     known: &'a Known,
     verdict: &'a Verdict,
     /// Everything below is known to be on stable storage.
@@ -241,11 +148,12 @@ struct Assembly<'a> {
 }
 
 impl Assembly<'_> {
-    fn run(&mut self, inventory: &Inventory) -> Result<()> {
+    fn run(mut self, inventory: &Inventory) -> Result<Parts> {
         let found = &inventory.found;
-        let closed = self.closed_tail(inventory);
-        let ends_as_closed = ends_as_closed(self.known, self.verdict);
-        let log = &mut *self.log;
+        let (known, verdict) = (self.known, self.verdict);
+        let closed = tail::closed(known, verdict, inventory);
+        let ends_as_closed = ends_as_closed(known, verdict);
+        let log = &mut self.parts;
         let numbers = found.iter().map(|found| found.header.number);
         let numbers = numbers.chain(inventory.lost.iter().map(|lost| lost.facts.number));
         let next_number = numbers.max().map_or(0, |number| number.saturating_add(1));
@@ -259,12 +167,12 @@ impl Assembly<'_> {
         } else {
             self.verdict.durable.min(log_end)
         };
-        let mut segments = Vec::new();
         for (found, fate) in found.iter().zip(&self.verdict.fates) {
-            segments.extend(self.add(found, *fate));
+            let segment = self.add(found, *fate);
+            self.parts.segments.extend(segment);
         }
-        let log = &mut *self.log;
-        let first_base = segments.first().map_or(log_end, |segment| segment.base_offset);
+        let log = &mut self.parts;
+        let first_base = log.segments.first().map_or(log_end, |segment| segment.base_offset);
         // Not the first segment that is there: what is missing before it is damage to who reads there.
         let gaps = self.verdict.damage.iter().filter(|damage| !damage.offsets.is_empty());
         let first_gap = gaps.map(|damage| damage.offsets.start).min().unwrap_or(first_base);
@@ -272,17 +180,38 @@ impl Assembly<'_> {
         log.ends = Ends::found(start, self.durable, log_end);
         if closed.is_none() && !ends_as_closed {
             // Only an end that nobody has seen to be whole begins a new incarnation.
-            log.incarnation = (log.env().random)();
-            log.is_new_incarnation = true;
+            log.epochs.incarnation = (log.factory.env().random)();
+            log.epochs.is_new_incarnation = true;
         }
         if let Some(tail) = closed {
-            self.resume(&tail, &mut segments)?;
-        } else if let Some(tail) = self.recovered_tail(inventory) {
-            // What stands in the way of it is no reason not to open: the log goes on in a new
+            self.resume(&tail)?;
+        } else if let Some(tail) = tail::recovered(known, verdict, inventory) {
+            // What stands in the way of it is no reason not to open: the next append begins a new
             // segment.
-            let _ = self.resume(&tail, &mut segments);
+            let _ = self.resume(&tail);
         }
-        self.log.segments = Arc::new(SegmentList::new(segments));
+        Ok(self.parts)
+    }
+
+    /// The last segment takes appends again. On failure nothing is changed.
+    fn resume(&mut self, tail: &Tail<'_>) -> Result<()> {
+        let log = &mut self.parts;
+        let Some(last) = log.segments.last().filter(|_| !self.known.read_only) else {
+            return Ok(());
+        };
+        let mut active = tail.reopen(last, &log.factory)?;
+        if log.backlog.is_unproved(last) {
+            // DURABILITY: no sync has covered it. Else, rolled before the next append, it would be
+            // given a footer, which proves what may not be on the disk.
+            active.set_unsynced();
+        }
+        let sealed = log.backlog.take_last();
+        if let Some(sealed) = sealed.filter(|_| tail.keeps_index()) {
+            active.set_index(sealed.index, sealed.index_is_whole);
+        }
+        log.segments.pop();
+        log.segments.push(Arc::clone(active.segment()));
+        log.appender.set_active(active);
         Ok(())
     }
 
@@ -291,10 +220,10 @@ impl Assembly<'_> {
         let Fate::Keep { tail_start, data_end, next_offset, times } = fate else {
             return None;
         };
-        let log = &mut *self.log;
+        let log = &mut self.parts;
         let segment = Segment::found(
-            log.env(),
-            &log.identity().origin,
+            log.factory.env(),
+            &log.factory.identity().origin,
             &found.path,
             &found.header,
             // A file that only stands for an empty log has no offsets of its own.
@@ -304,8 +233,8 @@ impl Assembly<'_> {
         );
         if let Some(footer) = &found.footer {
             log.producers = ProducerTable::from_states(footer.producers.iter().copied());
-            log.leader_epoch = footer.leader_epoch;
-            log.incarnation = footer.incarnation;
+            log.epochs.leader_epoch = footer.leader_epoch;
+            log.epochs.incarnation = footer.incarnation;
             if let Some(horizon) = footer.next_horizon {
                 segment.note_horizon(horizon);
             }
@@ -317,15 +246,15 @@ impl Assembly<'_> {
 
     /// Takes over a segment that has no footer yet.
     fn adopt(&mut self, found: &Found, segment: &Arc<Segment>, tail_start: u32, data_end: u32) {
-        let log = &mut *self.log;
+        let log = &mut self.parts;
         if let Some(opening) = found.opening() {
             log.producers = ProducerTable::from_states(opening.producers.iter().copied());
-            log.leader_epoch = opening.leader_epoch;
-            log.incarnation = opening.incarnation;
+            log.epochs.leader_epoch = opening.leader_epoch;
+            log.epochs.incarnation = opening.incarnation;
         }
         let point = self.known.checkpoint.as_ref().filter(|_| found.from_point);
         if let Some(point) = point {
-            log.producers = ProducerTable::from_states(point.producers.iter().map(from_tuple));
+            log.producers = ProducerTable::from_states(point.producer_states());
             if point.is_of_one_run {
                 // It is not known when they were used last.
                 log.producers.touch(Moment { wall: self.known.now, run: self.known.now });
@@ -362,8 +291,8 @@ impl Assembly<'_> {
             index,
             index_is_whole: is_whole,
             producers: log.producers.states(),
-            leader_epoch: log.leader_epoch,
-            incarnation: log.incarnation,
+            leader_epoch: log.epochs.leader_epoch,
+            incarnation: log.epochs.incarnation,
         };
         log.backlog.add_found(unfinished, unproved);
     }

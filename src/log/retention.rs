@@ -1,4 +1,4 @@
-//! What a log no longer keeps: a pure plan, and the part of it that changes the log.
+//! What a log no longer keeps: a pure plan.
 //!
 //! [`Planner`] is given the segments one by one, oldest first, and says how many of them go. It
 //! reads no clock and no file. The rules are Kafka's, except for what time is:
@@ -16,7 +16,6 @@
 //! next run's time may be another, where the wall clock was wrong when one of them began. What is
 //! stored is what the wall clock showed.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::Log;
@@ -209,40 +208,28 @@ pub(super) fn age_of(timestamp: u64, now: Moment) -> Moment {
     Moment { wall: timestamp.min(wall), run: aged_from(timestamp, run, lag) }
 }
 
-impl Log {
-    /// What retention has to know of the last segment.
-    pub(crate) fn tail(&self) -> Option<Tail> {
-        if let Some(active) = self.appender.active() {
-            let Contents { times, began, .. } = *active.contents();
-            let (next_offset, bytes) = (self.ends.log_end(), active.position() as u64);
-            let facts = SegmentFacts { next_offset, bytes, times };
-            let began = began.filter(|_| times.is_some()).map(|began| began.run);
-            return Some(Tail { base_offset: active.segment().base_offset, facts, began });
-        }
-        let last = self.segments.last()?;
-        Some(Tail { base_offset: last.base_offset, facts: last.facts()?, began: None })
-    }
-
-    /// Moves the log start to `offset` and takes out at most `count` of the segments that lie
-    /// wholly below it, oldest first. The caller has made the new log start durable before, and
-    /// removes their files after.
-    pub(crate) fn retire(&mut self, offset: u64, count: usize) -> Vec<Arc<Segment>> {
-        self.ends.advance_start(offset);
-        let removed = self.segments.remove_below(self.ends.log_start(), count);
-        if let Some(last) = removed.last() {
-            // The list is in the order of places, and what was removed was its beginning.
-            self.backlog.remove_up_to(last.places.1);
-        }
-        removed
+impl SegmentFacts {
+    /// What retention has to know of a sealed segment.
+    pub(crate) fn of(segment: &Segment) -> Option<Self> {
+        let sealed = segment.sealed()?;
+        let (next_offset, times) = (sealed.next_offset, sealed.times);
+        Some(Self { next_offset, bytes: u64::from(sealed.data_end), times })
     }
 }
 
-impl Segment {
-    /// What retention has to know of a sealed segment.
-    pub(crate) fn facts(&self) -> Option<SegmentFacts> {
-        let sealed = self.sealed()?;
-        let (next_offset, times) = (sealed.next_offset, sealed.times);
-        Some(SegmentFacts { next_offset, bytes: u64::from(sealed.data_end), times })
+impl Tail {
+    /// What retention has to know of the last segment of a log.
+    pub(crate) fn of(log: &Log) -> Option<Self> {
+        if let Some(active) = log.appender().active() {
+            let Contents { times, began, .. } = *active.contents();
+            let (next_offset, bytes) = (log.log_end(), active.position() as u64);
+            let facts = SegmentFacts { next_offset, bytes, times };
+            let began = began.filter(|_| times.is_some()).map(|began| began.run);
+            return Some(Self { base_offset: active.segment().base_offset, facts, began });
+        }
+        let last = log.segments().last()?;
+        let facts = SegmentFacts::of(&last)?;
+        Some(Self { base_offset: last.base_offset, facts, began: None })
     }
 }
 

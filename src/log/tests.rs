@@ -18,10 +18,11 @@ use std::sync::Arc;
 use super::budget::SpaceBudget;
 use super::create::{Prepared, Writer};
 use super::cursor::{Cursor, FetchLimits, Fetched};
-use super::locate::{floor, place_of_offset};
+use super::locate::{floor, index_of, place_of_offset};
 use super::maps::MapBudget;
-use super::open::{Known, PartitionRecovery};
+use super::open::{Known, PartitionRecovery, open_log};
 use super::producers::Sequence;
+use super::retention::Tail;
 use super::space::Growth;
 use super::tasks::SyncScope;
 use super::{Checkpoint, Log, LogEnv, LogIdentity, LogOptions, Outcome, ProducerRequest};
@@ -150,7 +151,7 @@ impl Rig {
     }
 
     fn open(&self, known: &Known) -> Result<(Log, PartitionRecovery)> {
-        Log::open(&self.env, self.identity.clone(), self.options, known)
+        open_log(&self.env, self.identity.clone(), self.options, known)
     }
 }
 
@@ -229,7 +230,7 @@ fn sync(log: &mut Log) -> Result<()> {
 
 /// Writes all footers that can be written.
 fn finish_segments(log: &mut Log) -> Result<()> {
-    while let Some(mut task) = log.begin_footer() {
+    while let Some(mut task) = log.backlog().begin_footer(None) {
         task.run()?;
         log.backlog_mut().finish_footer(&task);
     }
@@ -261,8 +262,9 @@ fn limits(log: &Log, records: usize, bytes: usize) -> FetchLimits {
 }
 
 fn cursor_at(log: &Log, offset: u64) -> Result<Cursor> {
-    let index_of =
-        |segment: &super::segment::Segment| log.index_of(segment).map(|index| floor(index, offset));
+    let index_of = |segment: &super::segment::Segment| {
+        index_of(log, segment).map(|index| floor(index, offset))
+    };
     let place = place_of_offset(log.segments(), offset, index_of)?.expect("a log has a segment");
     if place.segment.base_offset > offset {
         return Err(place.segment.missing_before(offset).into());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::ends::Ends;
 use super::open::{Known, PartitionRecovery};
-use super::{Log, LogEnv, LogIdentity, LogOptions};
+use super::{Log, LogEnv, LogIdentity, LogOptions, Parts};
 use crate::error::{Corruption, CorruptionKind, Error};
 use crate::record::TopicPartition;
 
@@ -45,26 +45,24 @@ fn is_of_files(operation: &str, source: &io::Error) -> bool {
     }
 }
 
-impl Log {
-    /// A log without segments that ends where it was known to.
-    pub(crate) fn unavailable(
-        env: &Arc<LogEnv>,
-        identity: LogIdentity,
-        options: LogOptions,
-        known: &Known,
-        damage: &Corruption,
-    ) -> (Self, PartitionRecovery) {
-        let mut log = Self::empty(env, identity, options);
-        let start = known.start().unwrap_or(0);
-        let end = known.checkpoint.as_ref().map_or(0, |point| point.end_offset).max(start);
-        log.ends = Ends::found(start, end, end);
-        let report = PartitionRecovery {
-            topic: Arc::clone(&log.identity().origin.topic),
-            partition: log.identity().origin.partition,
-            end_offset: end,
-            cut_bytes: 0,
-            corrupt: vec![damage.clone()],
-        };
-        (log, report)
-    }
+/// A log without segments that ends where it was known to.
+pub(crate) fn unavailable_log(
+    env: &Arc<LogEnv>,
+    identity: LogIdentity,
+    options: LogOptions,
+    known: &Known,
+    damage: &Corruption,
+) -> (Log, PartitionRecovery) {
+    let start = known.start().unwrap_or(0);
+    let end = known.checkpoint.as_ref().map_or(0, |point| point.end_offset).max(start);
+    let report = PartitionRecovery {
+        topic: Arc::clone(&identity.origin.topic),
+        partition: identity.origin.partition,
+        end_offset: end,
+        cut_bytes: 0,
+        corrupt: vec![damage.clone()],
+    };
+    let mut parts = Parts::empty(env, identity, options);
+    parts.ends = Ends::found(start, end, end);
+    (Log::new(parts), report)
 }

@@ -14,7 +14,7 @@ use super::{PartitionCore, Work};
 use crate::clock::real_now;
 use crate::error::{Error, Result};
 use crate::log::Log;
-use crate::log::compaction::run::{Compaction, LogAccess, Progress, Terms};
+use crate::log::compaction::run::{Candidates, Compaction, LogAccess, Progress, Terms};
 use crate::log::compaction::{KEY_MEMORY_BYTES, Tally};
 use crate::log::create::FIRST_ALLOCATION_BYTES;
 use crate::log::retention::Tail;
@@ -193,7 +193,7 @@ impl PartitionCore {
         let (is_running, compactions, failures) =
             (slot.is_claimed || slot.run.is_some(), slot.compactions, slot.failures);
         drop(slot);
-        let dirt = self.state.lock().log.dirt();
+        let dirt = Candidates::of(&self.state.lock().log).dirt();
         Some(CompactionStats {
             is_running,
             compacted_up_to: dirt.clean_end,
@@ -223,11 +223,12 @@ impl PartitionCore {
             settings
         };
         let state = self.state.lock();
-        let is_due = !state.closed
-            && self.is_available()
-            && state.failure.is_none()
-            && (state.log.dirt().is_due(settings.min_dirty_ratio)
-                || state.log.next_horizon() <= now.wall.min(now.run));
+        let has_work = || {
+            let candidates = Candidates::of(&state.log);
+            candidates.dirt().is_due(settings.min_dirty_ratio)
+                || candidates.next_horizon() <= now.wall.min(now.run)
+        };
+        let is_due = !state.closed && self.is_available() && state.failure.is_none() && has_work();
         drop(state);
         if is_due {
             self.request(Work::Compact);
@@ -239,7 +240,7 @@ impl PartitionCore {
     /// that was not done, or could not be.
     pub(crate) fn compact_again_if_due(self: &Arc<Self>) {
         let end = self.compaction.slot.lock().end;
-        let reached = self.state.lock().log.compactable_end();
+        let reached = Candidates::of(&self.state.lock().log).end();
         if reached > end {
             self.compact_if_due();
         }
@@ -267,13 +268,13 @@ impl PartitionCore {
         while !self.is_closed() && matches!(self.finish_one_segment(), Ok(true)) {}
         let state = self.state.lock();
         let is_usable = !state.closed && state.failure.is_none();
-        if is_usable { state.log.dirt().dirty_bytes } else { 0 }
+        if is_usable { Candidates::of(&state.log).dirt().dirty_bytes } else { 0 }
     }
 
     /// Seals the last segment, which is never compacted as long as it takes appends. Not one that
     /// takes no more than the next one does at first: that would give nothing back.
     fn seal_for_compaction(self: &Arc<Self>) {
-        let tail = self.writable_state().ok().and_then(|state| state.log.tail());
+        let tail = self.writable_state().ok().and_then(|state| Tail::of(&state.log));
         let is_large = |tail: &Tail| tail.facts.bytes > FIRST_ALLOCATION_BYTES;
         if let Some(tail) = tail.filter(is_large) {
             // Where there is no space for the next one, compaction cannot help.
@@ -472,7 +473,7 @@ impl PartitionCore {
             // After a failed sync nothing is believed, and nothing built on it.
             return None;
         }
-        state.log.begin_compaction(terms)
+        Compaction::begin(&state.log, terms)
     }
 }
 

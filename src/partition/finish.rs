@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{PartitionCore, Work};
 use crate::error::Result;
+use crate::log::reserve::Reserve;
 use crate::log::tasks::{FooterTask, SyncScope};
 
 /// What is next for the sealed segments.
@@ -74,11 +75,12 @@ impl PartitionCore {
     }
 
     fn next_to_finish(&self) -> Next {
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         if state.failure.is_some() || !state.log.backlog().has_unfinished() {
             return Next::Nothing;
         }
-        match state.log.begin_footer() {
+        let spare_bytes = state.log.factory().reserve().map(Reserve::bytes);
+        match state.log.backlog().begin_footer(spare_bytes) {
             Some(task) => Next::Footer(Box::new(task)),
             None => state.log.backlog().sealed_end().map_or(Next::Nothing, Next::Sync),
         }

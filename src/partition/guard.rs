@@ -80,7 +80,7 @@ impl StateGuard<'_> {
 
     #[cold]
     fn poison_by_panic(&mut self) {
-        let path = self.state.log.identity().dir.clone();
+        let path = self.state.log.factory().identity().dir.clone();
         let source = std::io::Error::other("a thread panicked while it changed the partition");
         self.poison(Error::SyncFailed { path, source: Arc::new(source) });
     }

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::PartitionCore;
 use super::compaction::CompactionStats;
+use crate::log::retention::SegmentFacts;
 use crate::log::segment::Segment;
 use crate::log::tasks::SyncTask;
 use crate::sync::{AtomicU64, Ordering};
@@ -191,7 +192,7 @@ impl Counts {
     pub(super) fn note_removal(&mut self, passed: Range<u64>, gone: &[Arc<Segment>]) {
         self.removed.segments += gone.len() as u64;
         self.removed.offsets += passed.end.saturating_sub(passed.start);
-        let facts = gone.iter().filter_map(|segment| segment.facts());
+        let facts = gone.iter().filter_map(|segment| SegmentFacts::of(segment));
         self.removed.bytes += facts.map(|facts| facts.bytes).sum::<u64>();
     }
 }

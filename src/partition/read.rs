@@ -72,7 +72,7 @@ impl PartitionCore {
         loop {
             let place = locate::place_of_offset(&self.segments, offset, |segment| {
                 let state = self.state.lock();
-                state.log.index_of(segment).map(|index| locate::floor(index, offset))
+                locate::index_of(&state.log, segment).map(|index| locate::floor(index, offset))
             })?;
             let Some(Place { segment, position }) = place else {
                 return Err(self.ended());
@@ -174,7 +174,7 @@ impl PartitionCore {
         let published = self.log_end();
         let (identity, disk) = {
             let state = self.state.lock();
-            (state.log.identity().clone(), Arc::clone(&state.log.env().disk))
+            (state.log.factory().identity().clone(), Arc::clone(&state.log.env().disk))
         };
         if let Some(first) = self.segments.first() {
             let start = self.state.lock().log.log_start();
@@ -243,7 +243,8 @@ impl PartitionCore {
     fn first_place_since(&self, segment: &Arc<Segment>, wanted: u64) -> Result<usize> {
         let from_log = {
             let state = self.state.lock();
-            state.log.whole_index_of(segment).map(|index| index.first_at_or_after_time(wanted))
+            locate::whole_index_of(&state.log, segment)
+                .map(|index| index.first_at_or_after_time(wanted))
         };
         let position = match from_log {
             Some(position) => position,
@@ -299,7 +300,7 @@ impl PartitionCore {
             Visibility::Durable => Awaits::Durable,
         };
         state.waiters.arm(id, awaits);
-        let wants_sync = awaits == Awaits::Durable && state.log.is_dirty();
+        let wants_sync = awaits == Awaits::Durable && state.log.ends().is_dirty();
         drop(state);
         if wants_sync {
             self.request(Work::Sync);

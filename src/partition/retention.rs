@@ -52,7 +52,7 @@ impl PartitionCore {
 
     /// As retention would plan it to remove all below `offset`.
     pub(crate) fn plan_deletion(&self, offset: u64) -> Result<(Plan, Tail)> {
-        let tail = self.writable_state()?.log.tail().ok_or_else(|| self.ended())?;
+        let tail = Tail::of(&self.writable_state()?.log).ok_or_else(|| self.ended())?;
         // The last segment is replaced when nothing is left in it: its space is wanted back.
         let roll = tail.facts.next_offset <= offset && tail.facts.times.is_some();
         Ok((Plan { log_start: offset, roll }, tail))
@@ -66,7 +66,7 @@ impl PartitionCore {
         state.log.tell_time(now);
         // The next append asks for the time again, whatever the wall clock does until then.
         self.wall_seen.store(u64::MAX, Ordering::Relaxed);
-        state.log.tail()
+        Tail::of(&state.log)
     }
 
     /// Gives the sealed segments except the last one of all, oldest first, until `more` is false.
@@ -77,7 +77,7 @@ impl PartitionCore {
             let some = self.segments.some_after(reached, STEP);
             for segment in &some {
                 let before_last = segment.places.1 < last.places.0;
-                match segment.facts().filter(|_| before_last) {
+                match SegmentFacts::of(segment).filter(|_| before_last) {
                     Some(facts) if more(&facts) => {}
                     _ => return,
                 }

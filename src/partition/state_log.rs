@@ -154,8 +154,12 @@ impl<S: LoggedState> StateLog<S> {
         self.partition.with_log(Log::finish_opening)?;
         self.begin_reserve();
         // A disk that takes no writes says so here, before a sync of what was found fails.
+        let begin_segment = |log: &mut Log| match log.appender().active() {
+            Some(_) => Ok(()),
+            None => log.roll_for(0),
+        };
         let begun =
-            if changes.is_empty() { Ok(()) } else { self.partition.with_log(Log::begin_segment) };
+            if changes.is_empty() { Ok(()) } else { self.partition.with_log(begin_segment) };
         let is_full = self.may_use_reserve(&begun);
         if !is_full {
             begun?;

@@ -21,7 +21,7 @@ use crate::log::budget::SpaceBudget;
 use crate::log::create::Writer;
 use crate::log::cursor::{FetchLimits, Fetched};
 use crate::log::maps::MapBudget;
-use crate::log::open::Known;
+use crate::log::open::{Known, open_log};
 use crate::log::producers::Sequence;
 use crate::log::{LogEnv, LogIdentity, LogOptions};
 use crate::record::Record;
@@ -87,7 +87,7 @@ impl Setup {
             log_start: None,
             now: u64::MAX,
         };
-        let (log, _) = Log::open(&env(&disk), identity(), OPTIONS, &known).unwrap();
+        let (log, _) = open_log(&env(&disk), identity(), OPTIONS, &known).unwrap();
         Self::with_log(disk, log, Durability::Sync)
     }
 

@@ -121,65 +121,47 @@ struct Rewrite {
     tally: Tally,
 }
 
-impl Log {
-    /// Begins a compaction of what can be compacted now; `None` if there is nothing.
-    pub(crate) fn begin_compaction(&self, terms: Terms) -> Option<Compaction> {
-        let inputs = self.compactable();
-        let rules = Rules { pass_end: 0, now: terms.now, horizon: terms.horizon };
-        let env = self.env();
-        let seed = (env.random)();
-        let mut compaction = Compaction {
-            env: Arc::clone(env),
-            identity: self.identity().clone(),
-            terms,
-            inputs,
-            keys: KeyMap::new(terms.key_memory_bytes, seed),
-            sieve: Sieve::new(rules),
-            stage: Stage::Done,
-            from: 0,
-            tally: Tally::default(),
-            buffer: Vec::new(),
-        };
-        let start = compaction.inputs.first()?.base_offset;
-        compaction.from = plan::survey(compaction.facts(), start).clean_end;
-        compaction.begin_pass();
-        Some(compaction)
-    }
+/// What of a log can be compacted now: the sealed segments that are durable and are given no footer
+/// any more, from the log start on. Never the last one, which takes the appends or is where the
+/// next one begins.
+pub(crate) struct Candidates {
+    segments: Vec<Arc<Segment>>,
+    log_start: u64,
+}
 
-    /// The sealed segments that are durable and are given no footer any more, from the log start
-    /// on. Never the last one, which takes the appends or is where the next one begins.
-    fn compactable(&self) -> Vec<Arc<Segment>> {
-        let mut segments = self.segments.all();
+impl Candidates {
+    pub(crate) fn of(log: &Log) -> Self {
+        let mut segments = log.segments().all();
         segments.pop();
-        segments.retain(|segment| self.backlog.is_finished(segment) && segment.sealed().is_some());
-        segments
+        let backlog = log.backlog();
+        segments.retain(|segment| backlog.is_finished(segment) && segment.sealed().is_some());
+        Self { segments, log_start: log.log_start() }
     }
 
     /// The end of what can be compacted now.
-    pub(crate) fn compactable_end(&self) -> u64 {
-        let last = self.compactable().pop().and_then(|last| last.next_offset());
-        last.unwrap_or(self.ends.log_start())
+    pub(crate) fn end(&self) -> u64 {
+        let last = self.segments.last().and_then(|last| last.next_offset());
+        last.unwrap_or(self.log_start)
     }
 
     /// How much of what can be compacted is not.
     pub(crate) fn dirt(&self) -> plan::Dirt {
-        let inputs = self.compactable();
-        plan::survey(inputs.iter().map(|segment| input(segment)), self.ends.log_start())
+        plan::survey(self.segments.iter().map(|segment| input(segment)), self.log_start)
     }
 
     /// From when on there is something to do without any dirt: the time of the first tombstone is
     /// over.
     pub(crate) fn next_horizon(&self) -> u64 {
-        let horizons = self.compactable().into_iter().map(|segment| segment.next_horizon());
+        let horizons = self.segments.iter().map(|segment| segment.next_horizon());
         horizons.min().unwrap_or(Footer::NO_HORIZON)
     }
+}
 
-    /// Puts a new segment in the place of others, for readers. Returns those.
-    fn replace(&mut self, new: &Arc<Segment>) -> Vec<Arc<Segment>> {
-        let replaced = self.segments.replace(new);
-        self.backlog.remove_replaced(&replaced);
-        replaced
-    }
+/// Puts a new segment in the place of others, for readers. Returns those.
+fn replace(log: &mut Log, new: &Arc<Segment>) -> Vec<Arc<Segment>> {
+    let replaced = log.segments().replace(new);
+    log.backlog_mut().remove_replaced(&replaced);
+    replaced
 }
 
 fn input(segment: &Segment) -> Input {
@@ -196,6 +178,29 @@ fn data_bytes(segment: &Segment) -> u64 {
 }
 
 impl Compaction {
+    /// Begins a compaction of what can be compacted now; `None` if there is nothing.
+    pub(crate) fn begin(log: &Log, terms: Terms) -> Option<Self> {
+        let inputs = Candidates::of(log).segments;
+        let start = inputs.first()?.base_offset;
+        let rules = Rules { pass_end: 0, now: terms.now, horizon: terms.horizon };
+        let env = Arc::clone(log.env());
+        let mut compaction = Self {
+            identity: log.factory().identity().clone(),
+            terms,
+            inputs,
+            keys: KeyMap::new(terms.key_memory_bytes, (env.random)()),
+            env,
+            sieve: Sieve::new(rules),
+            stage: Stage::Done,
+            from: 0,
+            tally: Tally::default(),
+            buffer: Vec::new(),
+        };
+        compaction.from = plan::survey(compaction.facts(), start).clean_end;
+        compaction.begin_pass();
+        Some(compaction)
+    }
+
     /// What was done so far.
     pub(crate) fn tally(&self) -> Tally {
         self.tally
@@ -236,7 +241,7 @@ impl Compaction {
     }
 
     fn has_lost_inputs(&self, log: &Log) -> bool {
-        self.inputs.iter().any(|input| !log.segments.contains(input))
+        self.inputs.iter().any(|input| !log.segments().contains(input))
     }
 
     // ---- gathering keys --------------------------------------------------------------------------
@@ -496,7 +501,7 @@ impl Compaction {
         self.tally += group_tally;
         self.tally.segments_written = self.tally.segments_written.saturating_add(1);
         self.tally.bytes_after = self.tally.bytes_after.saturating_add(data_bytes(&new));
-        let replaced = log.with_log(|log| log.replace(&new));
+        let replaced = log.with_log(|log| replace(log, &new));
         if replaced.is_empty() {
             // Retention has removed all of them meanwhile.
             self.remove(vec![new], log)?;

@@ -19,14 +19,13 @@
 //! of this run has covered is written over itself by the first one (see
 //! [`Unproved`](super::super::tasks::Unproved)).
 
-use std::sync::Arc;
-
 use super::super::active::{Active, Contents};
 use super::super::create::region_writer;
+use super::super::factory::SegmentFactory;
 use super::super::inventory::{Found, Inventory};
-use super::super::recovery::Fate;
+use super::super::known::Known;
+use super::super::recovery::{Fate, Verdict};
 use super::super::segment::Segment;
-use super::Assembly;
 use crate::clock::Moment;
 use crate::error::{Error, Result};
 use crate::format::{Rewrite, SegmentHeader, TimeRange};
@@ -44,121 +43,106 @@ pub(super) struct Tail<'a> {
     keeps_index: bool,
 }
 
-impl<'a> Assembly<'a> {
-    /// Where a clean close says that the log ends, if that is the verdict too.
-    pub(super) fn closed_tail(&self, inventory: &'a Inventory) -> Option<Tail<'a>> {
-        let (index, point) = (inventory.resumable?, self.known.checkpoint.as_ref()?);
-        let ends_there = match *self.verdict.fates.get(index)? {
-            Fate::Keep { data_end, next_offset, .. } => {
-                data_end == point.position && next_offset == self.verdict.end_offset
-            }
-            Fate::Leave | Fate::Remove => false,
-        };
-        (ends_there && self.verdict.last_kept() == Some(index)).then_some(())?;
-        Some(Tail {
-            found: inventory.found.get(index)?,
-            position: point.position,
-            last_batch: point.last_batch,
-            times: point.times().map(|times| times.found(self.known.now)),
-            began: point.ages.map(|(_, began)| Moment::found(began, self.known.now)),
-            keeps_index: false,
-        })
+impl Tail<'_> {
+    pub(super) fn keeps_index(&self) -> bool {
+        self.keeps_index
     }
 
-    /// Where a recovery has found the end, if nothing lies behind it, nothing is lost or cut off,
-    /// and no other log may go on there.
-    pub(super) fn recovered_tail(&self, inventory: &'a Inventory) -> Option<Tail<'a>> {
-        let (known, verdict) = (self.known, self.verdict);
-        // What a clean close says and the files contradict is looked into by nobody here. An
-        // internal log begins a new segment in each run.
-        let may_go_on = !known.read_only && !known.needs_all && !known.clean;
-        let index = verdict.last_kept().filter(|_| may_go_on)?;
-        let Fate::Keep { data_end, next_offset, times, .. } = *verdict.fates.get(index)? else {
-            return None;
-        };
-        let found = inventory.found.get(index)?;
-        let scan = found.scan.as_ref()?;
-        let is_all = verdict.damage.is_empty()
-            && !verdict.cuts_segments
-            && !verdict.fates.contains(&Fate::Leave)
-            && next_offset == verdict.end_offset
-            && inventory.lost.is_empty();
-        // A later file is one that was made ahead and never used.
-        let is_last =
-            || inventory.found.iter().skip(index + 1).all(|it| it.base_offset().is_none());
-        let ends_in_zeros =
-            scan.stretches.len() == 1 && scan.damage.is_empty() && scan.garbage_end == 0;
-        let is_ours = || {
-            !matches!(found.header.rewrite, Some(Rewrite::Replaces(_)))
-                && matches!(found.file.has_other_names(), Ok(false))
-        };
-        let is_begun = found.footer.is_none() && found.opening().is_some();
-        (is_all && is_begun && ends_in_zeros && is_last() && is_ours()).then_some(())?;
-        // The age of the segment goes on, or one in which each run appends a little would never
-        // be rolled for it.
-        let point = known.checkpoint.as_ref().filter(|it| it.segment == found.header.number);
-        let began = point.and_then(|point| point.ages).map(|(_, began)| began);
-        let began = began.or_else(|| times.map(|times| times.first));
-        Some(Tail {
-            found,
-            position: data_end,
-            last_batch: scan.last_batch,
-            times: times.map(|times| times.found(known.now)),
-            began: began.map(|began| Moment::found(began, known.now)),
-            keeps_index: true,
-        })
-    }
-
-    /// Goes on in the last segment. On failure the log is as it was.
-    pub(super) fn resume(
-        &mut self,
-        tail: &Tail<'_>,
-        segments: &mut Vec<Arc<Segment>>,
-    ) -> Result<()> {
-        let Some(last) = segments.last().filter(|_| !self.known.read_only) else {
-            return Ok(());
-        };
-        let mut active = self.reopened(last, tail)?;
-        let log = &mut *self.log;
-        if log.backlog.is_unproved(last) {
-            // DURABILITY: no sync has covered it. Else, rolled before the next append, it would be
-            // given a footer, which proves what may not be on the disk.
-            active.set_unsynced();
-        }
-        let sealed = log.backlog.take_last();
-        if let Some(sealed) = sealed.filter(|_| tail.keeps_index) {
-            active.set_index(sealed.index, sealed.index_is_whole);
-        }
-        segments.pop();
-        segments.push(Arc::clone(active.segment()));
-        log.appender.set_active(active);
-        Ok(())
-    }
-
-    fn reopened(&self, last: &Arc<Segment>, tail: &Tail<'_>) -> Result<Active> {
-        let log = &*self.log;
-        let (position, kind) = (tail.position as usize, log.factory.options().writer);
+    /// The segment, which is the last one, as one that takes appends.
+    pub(super) fn reopen(&self, last: &Segment, factory: &SegmentFactory) -> Result<Active> {
+        let (env, options) = (factory.env(), factory.options());
+        let (position, kind) = (self.position as usize, options.writer);
         let file = last.open_file(Access::ReadWrite)?;
-        let capacity = usize::try_from(log.factory.options().segment_bytes).unwrap_or(usize::MAX);
+        let capacity = usize::try_from(options.segment_bytes).unwrap_or(usize::MAX);
         let capacity = capacity.max(position).max(SegmentHeader::SIZE);
-        let writer = region_writer(log.env(), &file, capacity, position, kind)
+        let writer = region_writer(env, &file, capacity, position, kind)
             .map_err(|source| Error::io("map", &last.path, source))?;
         let segment = Segment::active(
-            log.env(),
-            &log.identity().origin,
-            &tail.found.path,
-            &tail.found.header,
+            env,
+            &factory.identity().origin,
+            &self.found.path,
+            &self.found.header,
             last.base_offset,
             writer.region(),
             &last.claim,
         );
         let contents = Contents {
-            times: tail.times,
-            began: tail.began,
-            last_batch: tail.last_batch as usize,
+            times: self.times,
+            began: self.began,
+            last_batch: self.last_batch as usize,
             ..Contents::new(last.base_offset, false)
         };
         Active::resume(segment, file, writer, kind, position, contents)
             .map_err(|source| Error::io("grow", &last.path, source))
     }
+}
+
+/// Where a clean close says that the log ends, if that is the verdict too.
+pub(super) fn closed<'a>(
+    known: &Known,
+    verdict: &Verdict,
+    inventory: &'a Inventory,
+) -> Option<Tail<'a>> {
+    let (index, point) = (inventory.resumable?, known.checkpoint.as_ref()?);
+    let ends_there = match *verdict.fates.get(index)? {
+        Fate::Keep { data_end, next_offset, .. } => {
+            data_end == point.position && next_offset == verdict.end_offset
+        }
+        Fate::Leave | Fate::Remove => false,
+    };
+    (ends_there && verdict.last_kept() == Some(index)).then_some(())?;
+    Some(Tail {
+        found: inventory.found.get(index)?,
+        position: point.position,
+        last_batch: point.last_batch,
+        times: point.times().map(|times| times.found(known.now)),
+        began: point.ages.map(|(_, began)| Moment::found(began, known.now)),
+        keeps_index: false,
+    })
+}
+
+/// Where a recovery has found the end, if nothing lies behind it, nothing is lost or cut off,
+/// and no other log may go on there.
+pub(super) fn recovered<'a>(
+    known: &Known,
+    verdict: &Verdict,
+    inventory: &'a Inventory,
+) -> Option<Tail<'a>> {
+    // What a clean close says and the files contradict is looked into by nobody here. An
+    // internal log begins a new segment in each run.
+    let may_go_on = !known.read_only && !known.needs_all && !known.clean;
+    let index = verdict.last_kept().filter(|_| may_go_on)?;
+    let Fate::Keep { data_end, next_offset, times, .. } = *verdict.fates.get(index)? else {
+        return None;
+    };
+    let found = inventory.found.get(index)?;
+    let scan = found.scan.as_ref()?;
+    let is_all = verdict.damage.is_empty()
+        && !verdict.cuts_segments
+        && !verdict.fates.contains(&Fate::Leave)
+        && next_offset == verdict.end_offset
+        && inventory.lost.is_empty();
+    // A later file is one that was made ahead and never used.
+    let is_last = || inventory.found.iter().skip(index + 1).all(|it| it.base_offset().is_none());
+    let ends_in_zeros =
+        scan.stretches.len() == 1 && scan.damage.is_empty() && scan.garbage_end == 0;
+    let is_ours = || {
+        !matches!(found.header.rewrite, Some(Rewrite::Replaces(_)))
+            && matches!(found.file.has_other_names(), Ok(false))
+    };
+    let is_begun = found.footer.is_none() && found.opening().is_some();
+    (is_all && is_begun && ends_in_zeros && is_last() && is_ours()).then_some(())?;
+    // The age of the segment goes on, or one in which each run appends a little would never
+    // be rolled for it.
+    let point = known.checkpoint.as_ref().filter(|it| it.segment == found.header.number);
+    let began = point.and_then(|point| point.ages).map(|(_, began)| began);
+    let began = began.or_else(|| times.map(|times| times.first));
+    Some(Tail {
+        found,
+        position: data_end,
+        last_batch: scan.last_batch,
+        times: times.map(|times| times.found(known.now)),
+        began: began.map(|began| Moment::found(began, known.now)),
+        keeps_index: true,
+    })
 }

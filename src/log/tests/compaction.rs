@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::format::{BatchView, Footer, SegmentHeader};
 use crate::log::compaction::Tally;
-use crate::log::compaction::run::{LogAccess, Progress, Terms};
+use crate::log::compaction::run::{Candidates, Compaction, LogAccess, Progress, Terms};
 use crate::log::segment::Segment;
 
 mod readers;
@@ -57,7 +57,7 @@ impl Shared {
 
     /// Compacts, and calls `between` after each step.
     fn compact_with(&self, terms: Terms, mut between: impl FnMut(&Log)) -> Result<Tally> {
-        let compaction = self.0.borrow().begin_compaction(terms);
+        let compaction = Compaction::begin(&self.0.borrow(), terms);
         let Some(mut compaction) = compaction else { return Ok(Tally::default()) };
         loop {
             let progress = compaction.step(self)?;
@@ -222,9 +222,13 @@ fn a_tombstone_stays_for_its_time_and_goes_in_a_later_compaction() {
 fn a_horizon_that_a_footer_does_not_name_is_found_by_a_compaction() {
     let (disk, rig) = Rig::fresh(1);
     let log = log_of(&rig, &[&[entry("a", "1"), entry("b", "1")], &[tombstone("a")]]);
-    assert_eq!(log.0.borrow().next_horizon(), Footer::NO_HORIZON, "nothing is compacted");
+    assert_eq!(
+        Candidates::of(&log.0.borrow()).next_horizon(),
+        Footer::NO_HORIZON,
+        "nothing is compacted"
+    );
     log.compact(terms_at(5_000)).unwrap();
-    assert_eq!(log.0.borrow().next_horizon(), 5_000 + TOMBSTONES_KEPT);
+    assert_eq!(Candidates::of(&log.0.borrow()).next_horizon(), 5_000 + TOMBSTONES_KEPT);
     let segment = log.0.borrow().segments().first().unwrap();
     let footer = segment.read_footer().unwrap().unwrap();
     assert_eq!(footer.next_horizon, Some(5_000 + TOMBSTONES_KEPT));
@@ -237,10 +241,10 @@ fn a_horizon_that_a_footer_does_not_name_is_found_by_a_compaction() {
     drop(log);
 
     let log = Shared::new(rig.open(&known(None, false)).unwrap().0);
-    assert_eq!(log.0.borrow().next_horizon(), Footer::NO_HORIZON);
+    assert_eq!(Candidates::of(&log.0.borrow()).next_horizon(), Footer::NO_HORIZON);
     let tally = log.compact(terms_at(5_500)).unwrap();
     assert_eq!((tally.segments_written, tally.tombstones_removed), (0, 0));
-    assert_eq!(log.0.borrow().next_horizon(), 5_000 + TOMBSTONES_KEPT);
+    assert_eq!(Candidates::of(&log.0.borrow()).next_horizon(), 5_000 + TOMBSTONES_KEPT);
 }
 
 #[test]
@@ -278,7 +282,7 @@ fn little_memory_for_keys_takes_more_passes_and_changes_nothing_else() {
         let log = log_of(&rig, &segments);
         let tally = log.compact(Terms { key_memory_bytes, ..TERMS }).unwrap();
         assert_eq!(tally.passes > 1, more, "{tally:?}");
-        let dirt = log.0.borrow().dirt();
+        let dirt = Candidates::of(&log.0.borrow()).dirt();
         assert_eq!((dirt.dirty_bytes, dirt.clean_end), (0, 240), "{key_memory_bytes}");
         results.push(read_entries(&log.0.borrow(), 0, 9).unwrap());
     }
@@ -338,7 +342,7 @@ fn a_compaction_never_takes_more_of_the_byte_budget_than_what_it_replaces() {
     let space = &*rig.env.space;
     let before = space.free();
     let log = Budgeted { log: &log, space, least_free: Cell::new(before) };
-    let mut compaction = log.log.0.borrow().begin_compaction(TERMS).unwrap();
+    let mut compaction = Compaction::begin(&log.log.0.borrow(), TERMS).unwrap();
     while compaction.step(&log).unwrap() == Progress::More {}
     assert_eq!(compaction.tally().records_removed, 1);
     assert_eq!(log.least_free.get(), before, "while old and new are there");
@@ -353,14 +357,14 @@ fn a_segment_that_was_gathered_in_part_stays_dirty() {
     let twice: Vec<Entry> = (0..80).map(|key| entry(&format!("key-{}", key % 40), "x")).collect();
     let log = log_of(&rig, &[&twice]);
     let little = Terms { key_memory_bytes: 1 << 10, ..TERMS };
-    let mut compaction = log.0.borrow().begin_compaction(little).unwrap();
+    let mut compaction = Compaction::begin(&log.0.borrow(), little).unwrap();
     while compaction.tally().segments_written == 0 {
         assert_eq!(compaction.step(&log).unwrap(), Progress::More);
     }
     drop((compaction, log));
     let (log, report) = Rig::simulated(&disk, 2).open(&AFTER_CUT).unwrap();
     assert!(report.corrupt.is_empty(), "{report:?}");
-    let dirt = log.dirt();
+    let dirt = Candidates::of(&log).dirt();
     assert_eq!(dirt.clean_end, 0, "{dirt:?}");
     assert!(dirt.dirty_bytes > 0, "{dirt:?}");
     let log = Shared::new(log);

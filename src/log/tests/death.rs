@@ -34,7 +34,7 @@ fn check_and_go_on(image: &SimulatedDisk, expected: &Records, context: &str) {
 }
 
 /// Space is made ahead of the writer, and the next segment with it, while nothing is appended.
-// RED: src/log/open.rs
+// RED: src/log/leftovers.rs
 //   - for path in temporary.iter().chain(unused) {
 //   + for path in temporary.iter().take(0).chain(unused) {
 #[test]
@@ -170,7 +170,7 @@ fn row_a10_segments_without_footers_are_read_to_their_ends() {
             assert_eq!(read_from(&log, offset, 1).unwrap(), plain(offset..end, 3_000));
         }
         sync(&mut log).unwrap();
-        if let Some(mut task) = log.begin_footer() {
+        if let Some(mut task) = log.backlog().begin_footer(None) {
             task.run().unwrap();
             log.backlog_mut().finish_footer(&task);
         }
@@ -280,7 +280,7 @@ fn row_a21_files_below_the_log_start_may_be_gone_and_others_may_not() {
 fn row_a28_a_log_goes_on_in_its_last_segment_whatever_ended_the_run() {
     every_rig(|name, rig| {
         let mut log = rig.create();
-        let mut incarnations = vec![log.incarnation()];
+        let mut incarnations = vec![log.epochs().incarnation];
         for run in 1..30 {
             append(&mut log, 1, 20);
             if run % 3 == 0 {
@@ -297,10 +297,10 @@ fn row_a28_a_log_goes_on_in_its_last_segment_whatever_ended_the_run() {
             assert!(log.appender().active().is_some(), "{name} {run}");
             assert_eq!(segment_count(&log), 1, "{name} {run}");
             assert_eq!(read_from(&log, 0, 9).unwrap(), plain(0..run, 20), "{name} {run}");
-            assert!(!incarnations.contains(&log.incarnation()), "{name} {run}");
-            incarnations.push(log.incarnation());
+            assert!(!incarnations.contains(&log.epochs().incarnation), "{name} {run}");
+            incarnations.push(log.epochs().incarnation);
             // Records count as durable only when they are known to be.
-            assert_eq!(log.is_dirty(), same_boot && run % 6 != 0, "{name} {run}");
+            assert_eq!(log.ends().is_dirty(), same_boot && run % 6 != 0, "{name} {run}");
         }
         // It ends as any other: sealed, with a footer, and resumed after a clean close.
         append(&mut log, 1, 20);
@@ -319,7 +319,7 @@ fn row_a28_a_log_goes_on_in_its_last_segment_whatever_ended_the_run() {
 }
 
 /// A tail that no sync has covered is not durable for being resumed, nor for being rolled then.
-// RED: src/log/open/tail.rs
+// RED: src/log/open.rs
 //   - active.set_unsynced();
 #[test]
 fn row_a28_a_tail_that_is_resumed_gets_a_footer_only_after_a_sync() {
@@ -328,7 +328,7 @@ fn row_a28_a_tail_that_is_resumed_gets_a_footer_only_after_a_sync() {
     let (mut log, _) = rig.open(&AFTER_KILL).unwrap();
     assert!(log.appender().active().is_some());
     log.roll_for(0).unwrap();
-    assert!(log.begin_footer().is_none(), "nothing proves it");
+    assert!(log.backlog().begin_footer(None).is_none(), "nothing proves it");
     finish_segments(&mut log).unwrap();
     drop(log);
     let cut = disk.power_cut(&mut || 0, PowerCut::WORST);
@@ -392,7 +392,7 @@ fn row_a28_a_segment_of_many_runs_is_as_old_as_its_first_record() {
             log = Rig::simulated(&disk, run).open(&later).unwrap().0;
             append(&mut log, 1, 20);
             // The first record is stamped 1,000, and was appended at 900.
-            let began = log.tail().unwrap().began;
+            let began = Tail::of(&log).unwrap().began;
             assert_eq!(began, Some(if has_point { 900 } else { 1_000 }), "run {run}");
         }
     }

@@ -14,7 +14,7 @@ fn small_log() -> (SimulatedDisk, u64) {
     }
     append(&mut log, 1, 10);
     sync(&mut log).unwrap();
-    let mut task = log.begin_footer().unwrap();
+    let mut task = log.backlog().begin_footer(None).unwrap();
     task.run().unwrap();
     log.backlog_mut().finish_footer(&task);
     (disk, log.log_end())

@@ -8,7 +8,7 @@ use loom::thread;
 
 use super::*;
 use crate::format::BatchEncoder;
-use crate::log::compaction::run::{LogAccess, Progress, Terms};
+use crate::log::compaction::run::{Compaction, LogAccess, Progress, Terms};
 use crate::log::segment::{Segment, SegmentList};
 
 fn model(body: impl Fn() + Sync + Send + 'static) {
@@ -72,7 +72,7 @@ fn steps_before_the_swap() -> usize {
     let log = compactable();
     let segments = Arc::clone(log.segments());
     let first = segments.first().map(|segment| segment.number);
-    let mut compaction = log.begin_compaction(TERMS).unwrap();
+    let mut compaction = Compaction::begin(&log, TERMS).unwrap();
     let log = Locked(Mutex::new(log));
     let mut steps = 0;
     loop {
@@ -101,7 +101,7 @@ fn compactable() -> Log {
         log.roll_for(0).unwrap();
     }
     sync(&mut log).unwrap();
-    while let Some(mut task) = log.begin_footer() {
+    while let Some(mut task) = log.backlog().begin_footer(None) {
         task.run().unwrap();
         log.backlog_mut().finish_footer(&task);
     }
@@ -118,7 +118,7 @@ fn loom_a_reader_goes_on_across_the_swap_of_a_compaction() {
         let segments = Arc::clone(log.segments());
         let first = segments.first().map(|segment| segment.number);
         let mut cursor = cursor_at(&log, 0).unwrap();
-        let mut compaction = log.begin_compaction(TERMS).unwrap();
+        let mut compaction = Compaction::begin(&log, TERMS).unwrap();
         let log = Arc::new(Locked(Mutex::new(log)));
         // Alone, up to the step that swaps: each step before it changes nothing for readers.
         for _ in 0..before {

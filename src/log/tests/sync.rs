@@ -7,7 +7,7 @@ fn an_append_is_durable_once_a_sync_that_began_after_it_has_returned() {
     every_rig(|name, rig| {
         let mut log = rig.create();
         append(&mut log, 2, 10);
-        assert!(log.is_dirty(), "{name}");
+        assert!(log.ends().is_dirty(), "{name}");
         let task = log.begin_sync(SyncScope::All);
         append(&mut log, 3, 10);
         task.run().unwrap();
@@ -54,7 +54,7 @@ fn a_sync_of_the_sealed_segments_leaves_the_active_one_alone() {
     task.run().unwrap();
     log.finish_sync(&task);
     assert_eq!(log.durable_end(), log.backlog().sealed_end().unwrap());
-    assert!(log.is_dirty() && log.begin_footer().is_some());
+    assert!(log.ends().is_dirty() && log.backlog().begin_footer(None).is_some());
     let rest = log.begin_sync(SyncScope::All);
     assert_eq!(rest.files.len(), 1, "the active one is still to be synced");
 }
@@ -99,7 +99,7 @@ fn row_b14_a_sync_does_not_cover_what_was_appended_before_the_segment_was_sealed
     assert!(sealed_end > 1);
     log.finish_sync(&task);
     assert_eq!(log.durable_end(), 1);
-    assert!(log.begin_footer().is_none(), "its data is not synced");
+    assert!(log.backlog().begin_footer(None).is_none(), "its data is not synced");
     sync(&mut log).unwrap();
     let image = disk.power_cut(&mut || 0, PowerCut::WORST);
     let (log, _) = Rig::simulated(&image, 2).open(&AFTER_CUT).unwrap();
@@ -114,10 +114,10 @@ fn no_footer_is_written_while_the_sync_of_its_segment_runs() {
     append(&mut log, 1, 1_000);
     let task = log.begin_sync(SyncScope::All);
     log.roll_for(0).unwrap();
-    assert!(log.begin_footer().is_none());
+    assert!(log.backlog().begin_footer(None).is_none());
     task.run().unwrap();
     log.finish_sync(&task);
-    assert!(log.begin_footer().is_some());
+    assert!(log.backlog().begin_footer(None).is_some());
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_task_that_is_given_back_is_asked_for_again_in_segment_order() {
         log.backlog_mut().give_back_sync(task);
     }
     sync(&mut log).unwrap();
-    assert!(!log.is_dirty());
+    assert!(!log.ends().is_dirty());
     finish_segments(&mut log).unwrap();
     assert!(!log.backlog().has_unfinished());
 }
@@ -201,7 +201,7 @@ fn footers_are_written_oldest_first_and_give_the_unused_space_back() {
     }
     sync(&mut log).unwrap();
     let mut finished = Vec::new();
-    while let Some(mut task) = log.begin_footer() {
+    while let Some(mut task) = log.backlog().begin_footer(None) {
         task.run().unwrap();
         // A second time, as after a crash: nothing happens.
         let length = disk.read(&task.segment.path).unwrap().len();
@@ -252,5 +252,5 @@ fn row_a23_a_tail_that_is_removed_during_its_sync_is_not_missed() {
     removed[0].remove_file().unwrap();
     task.run().unwrap();
     log.finish_sync(&task);
-    assert!(!log.is_dirty());
+    assert!(!log.ends().is_dirty());
 }

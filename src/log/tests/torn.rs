@@ -263,7 +263,7 @@ fn five_segments() -> (SimulatedDisk, u64) {
         }
     }
     for _ in 0..2 {
-        let mut task = log.begin_footer().unwrap();
+        let mut task = log.backlog().begin_footer(None).unwrap();
         task.run().unwrap();
         log.backlog_mut().finish_footer(&task);
     }
@@ -447,8 +447,8 @@ fn verify(log: &Log) -> Vec<Corruption> {
     let mut findings = Findings::default();
     let lacks_footer = |number| log.backlog().lacks_footer(number);
     let (segments, end) = (log.segments(), log.log_end());
-    verify_segments(segments, log.identity(), end, lacks_footer, &mut findings).unwrap();
-    verify_names(&*log.env().disk, segments, log.identity(), &mut findings).unwrap();
+    verify_segments(segments, log.factory().identity(), end, lacks_footer, &mut findings).unwrap();
+    verify_names(&*log.env().disk, segments, log.factory().identity(), &mut findings).unwrap();
     findings.damage
 }
 
@@ -471,7 +471,7 @@ fn row_b03_the_footer_of_a_cut_segment_knows_nothing_of_what_was_cut() {
     let (mut log, report) = rig.open(&AFTER_CUT).unwrap();
     assert_eq!((log.log_end(), report.corrupt), (2, vec![]));
     let segment = log.segments().first().unwrap();
-    assert!(log.index_of(&segment).unwrap().rows().len() <= 1);
+    assert!(index_of(&log, &segment).unwrap().rows().len() <= 1);
     append(&mut log, 3, 20_000);
     finish_segments(&mut log).unwrap();
     let footer = segment.read_footer().unwrap().expect("a footer that is valid");

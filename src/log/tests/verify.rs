@@ -10,7 +10,7 @@ fn verify(log: &Log) -> Findings {
     let mut findings = Findings::default();
     let lacks_footer = |number| log.backlog().lacks_footer(number);
     let (segments, end) = (log.segments(), log.log_end());
-    verify_segments(segments, log.identity(), end, lacks_footer, &mut findings).unwrap();
+    verify_segments(segments, log.factory().identity(), end, lacks_footer, &mut findings).unwrap();
     findings
 }
 
@@ -20,7 +20,7 @@ fn kinds(log: &Log) -> Vec<CorruptionKind> {
 
 fn write_footers(log: &mut Log) {
     sync(log).unwrap();
-    while let Some(mut task) = log.begin_footer() {
+    while let Some(mut task) = log.backlog().begin_footer(None) {
         task.run().unwrap();
         log.backlog_mut().finish_footer(&task);
     }

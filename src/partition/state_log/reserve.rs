@@ -73,7 +73,7 @@ impl<S: LoggedState> StateLog<S> {
         {
             // No append comes between.
             let _inner = self.inner.lock();
-            self.partition.with_log(|log| log.roll_into_reserve(bytes))?;
+            self.partition.with_log(|log| roll_into_reserve(log, bytes))?;
         }
         cleaning.uses_reserve = true;
         let cleaned = self.free_spares(&mut cleaning);
@@ -112,7 +112,7 @@ impl<S: LoggedState> StateLog<S> {
         }
         let sizes = records.iter().map(|(key, value, _)| key.len() + value.len() + 32);
         let bytes = sizes.fold(4_096, usize::saturating_add);
-        self.partition.with_log(|log: &mut Log| log.roll_into_reserve(bytes))?;
+        self.partition.with_log(|log| roll_into_reserve(log, bytes))?;
         self.append_records(inner, records.iter().copied())
     }
 }
@@ -120,4 +120,12 @@ impl<S: LoggedState> StateLog<S> {
 /// Makes the spares that are missing; nothing in a log without a reserve.
 fn fill(log: &mut Log) -> Result<()> {
     log.factory_mut().reserve_mut().map_or(Ok(()), Reserve::fill)
+}
+
+/// Begins a new segment with room for a batch of `bytes`, made of a spare where the disk is full.
+fn roll_into_reserve(log: &mut Log, bytes: usize) -> Result<()> {
+    log.factory_mut().set_reserve_open(true);
+    let rolled = log.roll_for(bytes);
+    log.factory_mut().set_reserve_open(false);
+    rolled
 }

@@ -132,7 +132,7 @@ fn a_segment_that_is_gone_needs_no_footer() {
     put(&setup, "a", Some("1"));
     put(&setup, "a", Some("2"));
     setup.core.flush().unwrap();
-    let begun = |log: &mut Log| log.begin_footer().unwrap();
+    let begun = |log: &mut Log| log.backlog().begin_footer(None).unwrap();
     let gone = setup.core.with_log(begun);
     setup.core.retire(1).unwrap();
     setup.core.write_footer(gone).unwrap();

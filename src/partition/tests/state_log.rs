@@ -97,7 +97,7 @@ fn found(disk: &SimulatedDisk, features: u64) -> Arc<PartitionCore> {
         log_start: None,
         now: u64::MAX,
     };
-    let (log, found) = Log::open(&env(disk), identity(), options(features), &known).unwrap();
+    let (log, found) = open_log(&env(disk), identity(), options(features), &known).unwrap();
     assert_eq!(found.corrupt, []);
     Setup::with_log(disk.clone(), log, Durability::Sync).core
 }

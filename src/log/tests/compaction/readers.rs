@@ -86,7 +86,7 @@ fn retention_that_takes_the_inputs_away_ends_the_compaction() {
             disk.remove_file(&dir.join(name.name)).unwrap();
         }
         let log = log_of(&rig, &[&[entry("a", "1")], &[entry("a", "2")], &[entry("b", "3")]]);
-        let mut compaction = log.0.borrow().begin_compaction(TERMS).unwrap();
+        let mut compaction = Compaction::begin(&log.0.borrow(), TERMS).unwrap();
         for _ in 0..after {
             compaction.step(&log).unwrap();
         }
@@ -110,7 +110,7 @@ fn a_compaction_whose_input_is_taken_away_says_that_it_was_cut_short() {
         let (_, rig) = Rig::fresh(1);
         let log = log_of(&rig, &[&[entry("a", "1")], &[entry("a", "2")], &[entry("b", "3")]]);
         let apart = Terms { segment_bytes: 1, ..TERMS };
-        let mut compaction = log.0.borrow().begin_compaction(apart).unwrap();
+        let mut compaction = Compaction::begin(&log.0.borrow(), apart).unwrap();
         for _ in 0..after {
             assert_eq!(compaction.step(&log).unwrap(), Progress::More);
         }
