@@ -223,7 +223,7 @@ pub(crate) struct Log {
     ends: Ends,
     epochs: Epochs,
     producers: ProducerTable,
-    /// As the log was last told: it has no clock.
+    /// The time that was set last: a log has no clock.
     now: Moment,
 }
 

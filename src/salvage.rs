@@ -25,7 +25,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::format::{TopicId, partition_dir_name};
 use crate::group::offsets::OffsetChange;
 use crate::log::inventory::holds_records;
-use crate::log::salvage::{Copied, Wreck, is_absent, owners};
+use crate::log::salvage::{Copied, DamagedLog, is_absent, owners};
 use crate::log::{LogEnv, LogIdentity};
 use crate::partition::state_log::LoggedState;
 use crate::partition::state_log::entries::RecordedAt;
@@ -356,21 +356,22 @@ impl Source<'_> {
         for number in 0..entry.config.partitions {
             let target = engine.context().identity(entry, number);
             let source = self.identity(entry, number);
-            let wreck = Wreck::read(&*self.disk, &source, &state.clues(entry.id, number))?;
+            let damaged =
+                DamagedLog::read(&*self.disk, &source, &state.recorded(entry.id, number))?;
             let Copied { batches, records, producers } =
-                wreck.copy_to(&engine.context().env, &target)?;
+                damaged.copy_to(&engine.context().env, &target)?;
             for (id, epoch) in producers {
                 let known = ids.entry(id).or_insert(epoch);
                 *known = epoch.max(*known);
             }
             partitions.push(SalvagedPartition {
                 partition: number,
-                log_start_offset: wreck.start_offset(),
-                log_end_offset: wreck.end_offset(),
+                log_start_offset: damaged.start_offset(),
+                log_end_offset: damaged.end_offset(),
                 records,
                 batches,
-                lost: wreck.lost().to_vec(),
-                damage: wreck.damage,
+                lost: damaged.lost().to_vec(),
+                damage: damaged.damage,
             });
         }
         Ok(partitions)

@@ -16,7 +16,7 @@ use crate::log::locate::{self, floor, place_of_offset};
 use crate::log::maps::MapBudget;
 use crate::log::open::{Known, PartitionRecovery, open_log};
 use crate::log::pinned::PinnedMaps;
-use crate::log::salvage::{Clues, Wreck};
+use crate::log::salvage::{DamagedLog, RecordedEnds};
 use crate::log::segment::Segment;
 use crate::log::verify::{Findings, verify_segments};
 use crate::log::{Checkpoint, Log, LogEnv, LogIdentity, LogOptions};
@@ -208,21 +208,21 @@ pub fn recovery(data: &[u8]) {
 /// Copies what is readable; `None` where a file is said to be of a newer version.
 fn salvaged(disk: &MemoryDisk, setup: Setup) -> Option<Records> {
     let known = setup.known();
-    let clues = Clues::of(known.checkpoint.as_ref(), known.log_start, known.clean);
-    let wreck = match Wreck::read(disk, &identity(), &clues) {
+    let recorded = RecordedEnds::of(known.checkpoint.as_ref(), known.log_start, known.clean);
+    let damaged = match DamagedLog::read(disk, &identity(), &recorded) {
         Err(Error::UnsupportedVersion { .. }) => return None,
         Err(error) => panic!("damage is an error: {error}"),
-        Ok(wreck) => wreck,
+        Ok(damaged) => damaged,
     };
     let copy = Arc::new(MemoryDisk::new());
     assert!(copy.create_dir(Path::new(DIR)).is_ok());
     let env = env(&copy, setup.copy_reads);
-    let copied = wreck.copy_to(&env, &identity());
+    let copied = damaged.copy_to(&env, &identity());
     assert!(copied.is_ok(), "{copied:?}");
     let known = Known {
         checkpoint: None,
         clean: true,
-        log_start: Some(wreck.start_offset()),
+        log_start: Some(damaged.start_offset()),
         policy: RecoveryPolicy::CutTornTail,
         ..setup.known()
     };
@@ -230,13 +230,13 @@ fn salvaged(disk: &MemoryDisk, setup: Setup) -> Option<Records> {
         Ok(opened) => opened,
         Err(error) => panic!("the copy cannot be opened: {error}"),
     };
-    assert_eq!((log.log_start(), log.log_end()), (wreck.start_offset(), wreck.end_offset()));
+    assert_eq!((log.log_start(), log.log_end()), (damaged.start_offset(), damaged.end_offset()));
     // No segment spans more: what is missing there remains a gap.
-    let has_gap = wreck.end_offset() - wreck.start_offset() > u64::from(u32::MAX) / 2;
+    let has_gap = damaged.end_offset() - damaged.start_offset() > u64::from(u32::MAX) / 2;
     assert!(has_gap || report.corrupt.is_empty(), "the copy is damaged: {report:?}");
     assert!(has_gap || is_sound(&log), "the copy does not verify");
     let records = read(&log);
-    let is_lost = |offset: &u64| wreck.lost().iter().any(|lost| lost.contains(offset));
+    let is_lost = |offset: &u64| damaged.lost().iter().any(|lost| lost.contains(offset));
     assert!(!records.iter().any(|(offset, _)| is_lost(offset)), "what is lost is there");
     Some(records)
 }

@@ -131,7 +131,7 @@ impl Found {
     }
 
     /// Whether the file ends where its data does, before the space that every new segment is given:
-    /// no crash shortens a file, somebody has, and what the rest held cannot be told. Asked of logs
+    /// no crash shortens a file, somebody has, and what the rest held is not known. Asked of logs
     /// whose segments are never smaller than their first allocation.
     pub(super) fn is_shortened(&self) -> Result<bool> {
         let failed = |source| Error::io("read", &self.path, source);
@@ -189,7 +189,7 @@ fn take_scan(facts: &mut Facts, scan: &Scan) {
 }
 
 /// A segment file whose header is not what was written. Without the salt in it, nothing in the
-/// file can be told from chance.
+/// file can be distinguished from chance.
 pub(super) struct LostFile {
     pub(super) path: PathBuf,
     pub(super) facts: Lost,
@@ -223,7 +223,7 @@ impl Inventory {
         Ok(())
     }
 
-    /// The file that a verdict means: those that are lost follow the others.
+    /// The file that a decision means: those that are lost follow the others.
     pub(super) fn path(&self, index: usize) -> PathBuf {
         let lost = || self.lost.get(index.checked_sub(self.found.len())?);
         let found = self.found.get(index).map(|found| &found.path);

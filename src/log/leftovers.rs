@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::create::Prepared;
 use super::factory::SegmentFactory;
 use super::inventory::{Found, Inventory};
-use super::recovery::{Fate, Verdict};
+use super::recovery::{Action, Decision};
 use crate::error::{Error, Result};
 use crate::format::{KEEPS_SPACE, Rewrite};
 use crate::rules::Rule;
@@ -27,9 +27,10 @@ pub(super) struct Leftovers {
 }
 
 impl Leftovers {
-    pub(super) fn of(inventory: Inventory, verdict: &Verdict) -> Self {
-        let fates = inventory.found.into_iter().zip(&verdict.fates);
-        let unused = fates.filter(|(_, fate)| **fate == Fate::Remove).map(|(found, _)| found);
+    pub(super) fn of(inventory: Inventory, decision: &Decision) -> Self {
+        let actions = inventory.found.into_iter().zip(&decision.actions);
+        let unused =
+            actions.filter(|(_, action)| **action == Action::Remove).map(|(found, _)| found);
         let unused: Vec<_> = unused.collect();
         let is_spare = |found: &&Found| found.header.compatible & KEEPS_SPACE != 0;
         let spare = unused.iter().filter(is_spare).map(|found| found.path.clone()).collect();
@@ -37,7 +38,7 @@ impl Leftovers {
             unused: unused.into_iter().map(|found| found.path).collect(),
             spare,
             temporary: inventory.temporary,
-            cuts_segments: verdict.cuts_segments,
+            cuts_segments: decision.cuts_segments,
         }
     }
 

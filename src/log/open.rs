@@ -21,7 +21,7 @@ use super::inventory::{Found, Inventory, LostFile, Reader};
 pub(crate) use super::known::Known;
 use super::leftovers::Leftovers;
 use super::producers::ProducerTable;
-use super::recovery::{Facts, Fate, Verdict, decide};
+use super::recovery::{Action, Decision, Facts, decide};
 use super::segment::{Sealed, Segment};
 use super::{Log, LogEnv, LogIdentity, LogOptions, Parts};
 use crate::clock::Moment;
@@ -53,9 +53,14 @@ pub struct PartitionRecovery {
 }
 
 impl PartitionRecovery {
-    fn of(identity: &LogIdentity, inventory: &Inventory, known: &Known, verdict: &Verdict) -> Self {
+    fn of(
+        identity: &LogIdentity,
+        inventory: &Inventory,
+        known: &Known,
+        decision: &Decision,
+    ) -> Self {
         let origin = &identity.origin;
-        let corrupt = verdict.damage.iter().map(|damage| Corruption {
+        let corrupt = decision.damage.iter().map(|damage| Corruption {
             partition: Some(TopicPartition::clone(origin)),
             file: inventory.path(damage.segment),
             position: damage.position,
@@ -64,12 +69,12 @@ impl PartitionRecovery {
         });
         // What lies behind the end of a clean close was cut by an earlier recovery, which has
         // reported it.
-        let was_cut_before = ends_as_closed(known, verdict);
+        let was_cut_before = ends_as_closed(known, decision);
         Self {
             topic: Arc::clone(&origin.topic),
             partition: origin.partition,
-            end_offset: verdict.end_offset,
-            cut_bytes: if was_cut_before { 0 } else { verdict.cut_bytes },
+            end_offset: decision.end_offset,
+            cut_bytes: if was_cut_before { 0 } else { decision.cut_bytes },
             corrupt: corrupt.collect(),
         }
     }
@@ -77,9 +82,9 @@ impl PartitionRecovery {
 
 /// Whether the log ends where a clean close says that it did: nothing was appended since the
 /// recovery before.
-fn ends_as_closed(known: &Known, verdict: &Verdict) -> bool {
+fn ends_as_closed(known: &Known, decision: &Decision) -> bool {
     let point = known.checkpoint.as_ref().filter(|_| known.clean);
-    point.is_some_and(|point| point.end_offset == verdict.end_offset)
+    point.is_some_and(|point| point.end_offset == decision.end_offset)
 }
 
 /// Opens a log.
@@ -101,8 +106,8 @@ pub(crate) fn open_log(
     let facts: Vec<Facts> = inventory.found.iter().map(Found::facts).collect();
     let point = known.checkpoint.as_ref();
     let proved = point.map_or(0, |point| point.end_offset).max(known.proved);
-    let verdict = decide(&facts, &inventory.lost_facts(), proved, known.start());
-    let report = PartitionRecovery::of(&identity, &inventory, known, &verdict);
+    let decision = decide(&facts, &inventory.lost_facts(), proved, known.start());
+    let report = PartitionRecovery::of(&identity, &inventory, known, &decision);
     if known.policy == RecoveryPolicy::Strict
         && (report.cut_bytes > 0 || !report.corrupt.is_empty())
     {
@@ -110,10 +115,10 @@ pub(crate) fn open_log(
         let torn = || reader.corruption(identity.dir.clone(), 0, kind);
         return Err(report.corrupt.first().cloned().unwrap_or_else(torn).into());
     }
-    let is_lost = verdict.last_kept().is_none();
+    let is_lost = decision.last_kept().is_none();
     let is_needed = |lost: &&LostFile| {
         let held_data = lost.facts.bytes > 0 || lost.facts.is_short();
-        known.needs_all && (held_data || verdict.end_offset == 0)
+        known.needs_all && (held_data || decision.end_offset == 0)
     };
     let none_is_left = || inventory.lost.first().filter(|_| known.read_only && is_lost);
     if let Some(lost) = inventory.lost.iter().find(is_needed).or_else(none_is_left) {
@@ -121,16 +126,16 @@ pub(crate) fn open_log(
         return Err(reader.corruption(lost.path.clone(), 0, kind).into());
     }
     #[cfg(test)]
-    let (inventory, known) = mutant::without_new_segment(inventory, known, &verdict);
+    let (inventory, known) = mutant::without_new_segment(inventory, known, &decision);
     #[cfg(test)]
     let known = &known;
     let parts = Parts::empty(env, identity, options);
-    let mut parts = Assembly { parts, known, verdict: &verdict, durable: 0 }.run(&inventory)?;
+    let mut parts = Assembly { parts, known, decision: &decision, durable: 0 }.run(&inventory)?;
     if is_lost && !known.read_only {
         // New records get offsets above everything that it has lost.
         parts.ends.advance_durable(parts.ends.log_end());
     }
-    parts.leftovers = Some(Leftovers::of(inventory, &verdict));
+    parts.leftovers = Some(Leftovers::of(inventory, &decision));
     let mut log = Log::new(parts);
     if !known.needs_all && !known.read_only {
         log.finish_opening()?;
@@ -142,7 +147,7 @@ pub(crate) fn open_log(
 struct Assembly<'a> {
     parts: Parts,
     known: &'a Known,
-    verdict: &'a Verdict,
+    decision: &'a Decision,
     /// Everything below is known to be on stable storage.
     durable: u64,
 }
@@ -150,31 +155,31 @@ struct Assembly<'a> {
 impl Assembly<'_> {
     fn run(mut self, inventory: &Inventory) -> Result<Parts> {
         let found = &inventory.found;
-        let (known, verdict) = (self.known, self.verdict);
-        let closed = tail::closed(known, verdict, inventory);
-        let ends_as_closed = ends_as_closed(known, verdict);
+        let (known, decision) = (self.known, self.decision);
+        let closed = tail::closed(known, decision, inventory);
+        let ends_as_closed = ends_as_closed(known, decision);
         let log = &mut self.parts;
         let numbers = found.iter().map(|found| found.header.number);
         let numbers = numbers.chain(inventory.lost.iter().map(|lost| lost.facts.number));
         let next_number = numbers.max().map_or(0, |number| number.saturating_add(1));
         let generation = found.iter().map(|found| found.header.generation).max().unwrap_or(0);
         log.factory.set_found(next_number, generation);
-        let log_end = self.verdict.end_offset;
+        let log_end = self.decision.end_offset;
         // What was read after a restart of the machine came from the disk; otherwise only what is
         // proved is known to be there.
         self.durable = if !self.known.same_boot || closed.is_some() {
             log_end
         } else {
-            self.verdict.durable.min(log_end)
+            self.decision.durable.min(log_end)
         };
-        for (found, fate) in found.iter().zip(&self.verdict.fates) {
-            let segment = self.add(found, *fate);
+        for (found, action) in found.iter().zip(&self.decision.actions) {
+            let segment = self.add(found, *action);
             self.parts.segments.extend(segment);
         }
         let log = &mut self.parts;
         let first_base = log.segments.first().map_or(log_end, |segment| segment.base_offset);
         // Not the first segment that is there: what is missing before it is damage to who reads there.
-        let gaps = self.verdict.damage.iter().filter(|damage| !damage.offsets.is_empty());
+        let gaps = self.decision.damage.iter().filter(|damage| !damage.offsets.is_empty());
         let first_gap = gaps.map(|damage| damage.offsets.start).min().unwrap_or(first_base);
         let start = self.known.start().unwrap_or(first_base.min(first_gap));
         log.ends = Ends::found(start, self.durable, log_end);
@@ -185,7 +190,7 @@ impl Assembly<'_> {
         }
         if let Some(tail) = closed {
             self.resume(&tail)?;
-        } else if let Some(tail) = tail::recovered(known, verdict, inventory) {
+        } else if let Some(tail) = tail::recovered(known, decision, inventory) {
             // What stands in the way of it is no reason not to open: the next append begins a new
             // segment.
             let _ = self.resume(&tail);
@@ -216,8 +221,8 @@ impl Assembly<'_> {
     }
 
     /// A segment of the log, with what it says of producers, epochs and incarnations.
-    fn add(&mut self, found: &Found, fate: Fate) -> Option<Arc<Segment>> {
-        let Fate::Keep { tail_start, data_end, next_offset, times } = fate else {
+    fn add(&mut self, found: &Found, action: Action) -> Option<Arc<Segment>> {
+        let Action::Keep { tail_start, data_end, next_offset, times } = action else {
             return None;
         };
         let log = &mut self.parts;

@@ -80,7 +80,7 @@ impl Lost {
 
 /// What the log makes of one segment file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum Action {
     /// It belongs to the log. `tail_start` is where its last stretch begins: all damage is before.
     Keep { tail_start: u32, data_end: u32, next_offset: u64, times: Option<TimeRange> },
     /// It does not belong to the log, and what is in it may be somebody's data.
@@ -89,7 +89,7 @@ pub(crate) enum Fate {
     Remove,
 }
 
-impl Fate {
+impl Action {
     pub(crate) fn is_kept(self) -> bool {
         matches!(self, Self::Keep { .. })
     }
@@ -113,9 +113,9 @@ impl Damage {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Verdict {
-    /// One fate per segment, in order.
-    pub(crate) fates: Vec<Fate>,
+pub(crate) struct Decision {
+    /// One action per segment, in order.
+    pub(crate) actions: Vec<Action>,
     pub(crate) end_offset: u64,
     pub(crate) durable: u64,
     pub(crate) damage: Vec<Damage>,
@@ -125,10 +125,10 @@ pub(crate) struct Verdict {
     pub(crate) cuts_segments: bool,
 }
 
-impl Verdict {
+impl Decision {
     /// The last segment that belongs to the log.
     pub(crate) fn last_kept(&self) -> Option<usize> {
-        self.fates.iter().rposition(|fate| fate.is_kept())
+        self.actions.iter().rposition(|action| action.is_kept())
     }
 }
 
@@ -139,12 +139,12 @@ pub(crate) fn decide(
     lost: &[Lost],
     proved: u64,
     start: Option<u64>,
-) -> Verdict {
+) -> Decision {
     let live = without_leftovers(segments);
     let evidence = live.iter().filter_map(|index| segments.get(*index)).map(|facts| facts.durable);
     let durable = evidence.fold(proved, u64::max);
-    let mut verdict =
-        Verdict { fates: vec![Fate::Remove; segments.len()], durable, ..Verdict::default() };
+    let mut decision =
+        Decision { actions: vec![Action::Remove; segments.len()], durable, ..Decision::default() };
     let head = live.first().copied().unwrap_or(0);
     let has_lost = !lost.is_empty();
     let used = lost.iter().filter(|lost| lost.bytes > 0);
@@ -153,17 +153,17 @@ pub(crate) fn decide(
     let bounds = bounds(segments);
     for &index in &live {
         if let (Some(facts), Some(bound)) = (segments.get(index), bounds.get(index)) {
-            walk.segment(index, facts, *bound, &mut verdict);
+            walk.segment(index, facts, *bound, &mut decision);
         }
     }
-    walk.end(segments, &mut verdict);
-    leave_the_empty(segments, &live, &mut verdict);
-    go_on_behind(segments, lost, &mut verdict);
+    walk.end(segments, &mut decision);
+    leave_the_empty(segments, &live, &mut decision);
+    go_on_behind(segments, lost, &mut decision);
     // Whatever files claim: no log has more offsets than there are.
-    verdict.end_offset = verdict.end_offset.min(OFFSET_MAX);
-    finish_retention(segments, start.unwrap_or(0), &mut verdict);
-    keep_one(segments, &live, &mut verdict);
-    verdict
+    decision.end_offset = decision.end_offset.min(OFFSET_MAX);
+    finish_retention(segments, start.unwrap_or(0), &mut decision);
+    keep_one(segments, &live, &mut decision);
+    decision
 }
 
 /// Where each segment must end: at the base offset of the next one that has data (rule 4), or of
@@ -236,46 +236,48 @@ fn replaced(segments: &[Facts]) -> HashSet<usize> {
 
 /// Segments that lie wholly below the log start were being removed when the log was closed: the
 /// start was made durable first (rule 7). The last segment stays.
-fn finish_retention(segments: &[Facts], start: u64, verdict: &mut Verdict) {
-    let last = verdict.last_kept();
-    for (index, (facts, fate)) in segments.iter().zip(&mut verdict.fates).enumerate() {
-        if let Fate::Keep { next_offset, .. } = *fate
+fn finish_retention(segments: &[Facts], start: u64, decision: &mut Decision) {
+    let last = decision.last_kept();
+    for (index, (facts, action)) in segments.iter().zip(&mut decision.actions).enumerate() {
+        if let Action::Keep { next_offset, .. } = *action
             && facts.base_offset.is_some_and(|base| base < start)
             && next_offset <= start
             && Some(index) != last
         {
-            *fate = Fate::Remove;
+            *action = Action::Remove;
         }
     }
 }
 
 /// A log is never without a file: where nothing counts, one stands for the empty log, and one that
 /// never had data if there is any.
-fn keep_one(segments: &[Facts], live: &[usize], verdict: &mut Verdict) {
-    if verdict.last_kept().is_some() {
+fn keep_one(segments: &[Facts], live: &[usize], decision: &mut Decision) {
+    if decision.last_kept().is_some() {
         return;
     }
     let is_empty =
         |index: &&usize| segments.get(**index).is_some_and(|facts| facts.stretches.is_empty());
     let one = live.iter().rfind(is_empty).or(live.first());
-    let (position, next_offset) = (SegmentHeader::END_POSITION, verdict.end_offset);
-    if let Some(fate) = one.and_then(|index| verdict.fates.get_mut(*index)) {
-        *fate = Fate::Keep { tail_start: position, data_end: position, next_offset, times: None };
+    let (position, next_offset) = (SegmentHeader::END_POSITION, decision.end_offset);
+    if let Some(action) = one.and_then(|index| decision.actions.get_mut(*index)) {
+        *action =
+            Action::Keep { tail_start: position, data_end: position, next_offset, times: None };
     }
 }
 
 /// A file without a batch was never used; or it was shortened, and is what is left of that which is
 /// missing. Without it, a later opening might not miss anything (rule 2).
-fn leave_the_empty(segments: &[Facts], live: &[usize], verdict: &mut Verdict) {
-    if !verdict.damage.iter().any(Damage::is_gap) {
+fn leave_the_empty(segments: &[Facts], live: &[usize], decision: &mut Decision) {
+    if !decision.damage.iter().any(Damage::is_gap) {
         return;
     }
     for index in live {
-        if let (Some(facts), Some(fate)) = (segments.get(*index), verdict.fates.get_mut(*index))
+        if let (Some(facts), Some(action)) =
+            (segments.get(*index), decision.actions.get_mut(*index))
             && facts.stretches.is_empty()
-            && *fate == Fate::Remove
+            && *action == Action::Remove
         {
-            *fate = Fate::Leave;
+            *action = Action::Leave;
         }
     }
 }
@@ -283,27 +285,27 @@ fn leave_the_empty(segments: &[Facts], live: &[usize], verdict: &mut Verdict) {
 /// What is lost is reported, by the file that it was in, and the log goes on behind it, so that no
 /// offset is given twice (rule 6). Only a segment that counts shows by its place that the log had
 /// gone on before: numbers are also given to what is only prepared, or rewritten.
-fn go_on_behind(segments: &[Facts], lost: &[Lost], verdict: &mut Verdict) {
-    let end = verdict.end_offset;
+fn go_on_behind(segments: &[Facts], lost: &[Lost], decision: &mut Decision) {
+    let end = decision.end_offset;
     let bytes = lost.iter().fold(0_u64, |sum, lost| sum.saturating_add(lost.bytes));
     let most = end.saturating_add(bytes);
-    let kept = segments.iter().zip(&verdict.fates).filter(|(_, fate)| fate.is_kept());
+    let kept = segments.iter().zip(&decision.actions).filter(|(_, action)| action.is_kept());
     let last_place = kept.map(|(facts, _)| facts.places.1).max();
-    let gaps = verdict.damage.len();
+    let gaps = decision.damage.len();
     for (index, lost) in lost.iter().enumerate() {
-        let next = verdict.end_offset;
+        let next = decision.end_offset;
         let is_behind = last_place.is_none_or(|place| lost.number > place);
         let behind_all = next.saturating_add(lost.bytes);
         let reached = lost.claimed.filter(|claimed| *claimed <= most).unwrap_or(behind_all);
         let offsets = next..if is_behind { reached.max(next) } else { next };
-        verdict.end_offset = offsets.end;
+        decision.end_offset = offsets.end;
         let (segment, kind) = (segments.len().saturating_add(index), lost.kind.clone());
         // What is missing between others was in it; gaps and files are both in order.
-        let gap = verdict.damage.get_mut(..gaps).unwrap_or_default();
+        let gap = decision.damage.get_mut(..gaps).unwrap_or_default();
         let gap = gap.iter_mut().find(|damage| damage.is_gap());
         match gap.filter(|_| offsets.is_empty()) {
             Some(gap) => *gap = Damage { segment, position: 0, offsets: gap.offsets.clone(), kind },
-            None => verdict.damage.push(Damage { segment, position: 0, offsets, kind }),
+            None => decision.damage.push(Damage { segment, position: 0, offsets, kind }),
         }
     }
 }
@@ -338,25 +340,25 @@ enum Judgement {
 }
 
 impl Walk {
-    fn segment(&mut self, index: usize, facts: &Facts, bound: u64, verdict: &mut Verdict) {
-        let mut fate = Fate::Remove;
+    fn segment(&mut self, index: usize, facts: &Facts, bound: u64, decision: &mut Decision) {
+        let mut action = Action::Remove;
         if self.filled.is_some_and(|filled| facts.places.0 <= filled) {
             // Readers find a segment by its place, and must find no other one there.
             let next = self.expected.unwrap_or(0);
             let (offsets, kind) = (next..next, CorruptionKind::Malformed("rewrite"));
-            verdict.damage.push(Damage { segment: index, position: 0, offsets, kind });
-            if let Some(slot) = verdict.fates.get_mut(index) {
-                *slot = Fate::Leave;
+            decision.damage.push(Damage { segment: index, position: 0, offsets, kind });
+            if let Some(slot) = decision.actions.get_mut(index) {
+                *slot = Action::Leave;
             }
             return;
         }
         for stretch in &facts.stretches {
-            if stretch.base_offset >= bound && fate.is_kept() {
+            if stretch.base_offset >= bound && action.is_kept() {
                 break; // rule 4
             }
-            match self.judge(index, facts, stretch, verdict) {
+            match self.judge(index, facts, stretch, decision) {
                 Judgement::Counts => {
-                    fate = Fate::Keep {
+                    action = Action::Keep {
                         tail_start: stretch.start,
                         data_end: stretch.end,
                         next_offset: stretch.next_offset,
@@ -367,12 +369,12 @@ impl Walk {
                     self.last = Some((index, stretch.end));
                 }
                 Judgement::Torn => {
-                    verdict.cut_bytes += u64::from(stretch.end.saturating_sub(stretch.start));
-                    verdict.cuts_segments |= !fate.is_kept();
+                    decision.cut_bytes += u64::from(stretch.end.saturating_sub(stretch.start));
+                    decision.cuts_segments |= !action.is_kept();
                 }
-                Judgement::Contradicts if !fate.is_kept() => {
+                Judgement::Contradicts if !action.is_kept() => {
                     // What else it has is as little to be believed, and must not end the log.
-                    fate = Fate::Leave;
+                    action = Action::Leave;
                     break;
                 }
                 Judgement::Contradicts => {}
@@ -381,13 +383,13 @@ impl Walk {
         if bound == u64::MAX {
             let nothing = SegmentHeader::SIZE as u64;
             let listed = facts.stretches.last().map_or(nothing, |last| u64::from(last.end));
-            verdict.cut_bytes += facts.garbage_end.saturating_sub(listed);
+            decision.cut_bytes += facts.garbage_end.saturating_sub(listed);
         } else if facts.stretches.is_empty() && facts.garbage_end > 0 {
             // It was in use, since the log went on behind it.
-            fate = Fate::Leave;
+            action = Action::Leave;
         }
-        if let Some(slot) = verdict.fates.get_mut(index) {
-            *slot = fate;
+        if let Some(slot) = decision.actions.get_mut(index) {
+            *slot = action;
         }
     }
 
@@ -397,7 +399,7 @@ impl Walk {
         index: usize,
         facts: &Facts,
         stretch: &Stretch,
-        verdict: &mut Verdict,
+        decision: &mut Decision,
     ) -> Judgement {
         if self.torn {
             return Judgement::Torn;
@@ -406,7 +408,7 @@ impl Walk {
         if let Some(expected) = self.expected.filter(|expected| found < *expected) {
             let kind = CorruptionKind::OffsetOrder { expected, found };
             let position = u64::from(stretch.start);
-            verdict.damage.push(Damage { segment: index, position, offsets: found..found, kind });
+            decision.damage.push(Damage { segment: index, position, offsets: found..found, kind });
             return Judgement::Contradicts;
         }
         // The first file says where the log begins, if its own beginning is whole; otherwise it is
@@ -432,15 +434,15 @@ impl Walk {
             Some((last, end)) => (last, u64::from(end), CorruptionKind::Missing),
             None => (index, 0, CorruptionKind::Missing),
         };
-        verdict.damage.push(Damage { segment, position, offsets: needed..found, kind });
+        decision.damage.push(Damage { segment, position, offsets: needed..found, kind });
         Judgement::Counts
     }
 
     /// Says where the log ends, and what is missing there (rule 2).
-    fn end(&self, segments: &[Facts], verdict: &mut Verdict) {
+    fn end(&self, segments: &[Facts], decision: &mut Decision) {
         let found = self.expected.unwrap_or(0).max(self.start.unwrap_or(0));
         let durable = self.durable;
-        verdict.end_offset = found.max(durable);
+        decision.end_offset = found.max(durable);
         if durable <= found {
             return;
         }
@@ -448,11 +450,11 @@ impl Walk {
         let short = CorruptionKind::ShortOfDurable { found, durable };
         let kind = segments.get(last).and_then(|facts| damage_at(facts, end)).unwrap_or(short);
         let position = u64::from(end);
-        verdict.damage.push(Damage { segment: last, position, offsets: found..durable, kind });
+        decision.damage.push(Damage { segment: last, position, offsets: found..durable, kind });
         // What is missing may be in a file that cannot be read.
-        for (facts, fate) in segments.iter().zip(&mut verdict.fates) {
-            if *fate == Fate::Remove && facts.stretches.is_empty() && facts.garbage_end > 0 {
-                *fate = Fate::Leave;
+        for (facts, action) in segments.iter().zip(&mut decision.actions) {
+            if *action == Action::Remove && facts.stretches.is_empty() && facts.garbage_end > 0 {
+                *action = Action::Leave;
             }
         }
     }

@@ -4,7 +4,7 @@
 //! know: topics and brokers, whose files both are. The source is only read, by `pread`, a chunk at a
 //! time. What the files mean is said by [`recovery`](super::recovery), by the very rules of opening,
 //! but for one: salvage cuts no tail that was not cut before. A batch that is whole under the random
-//! salt of its segment was written there, and whoever salvages wants it, whether or not a sync ever
+//! salt of its segment was written there, and belongs in the copy, whether or not a sync ever
 //! covered it. What goes where is decided by [`plan`], which is pure.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use super::chunk::{CHUNK_BYTES, ChunkReader};
 use super::compaction::output::{Heritage, Output, Place};
 use super::inventory::{Found, Inventory, LostFile, Reader, lost_facts};
 use super::producers::ProducerTable;
-use super::recovery::{Damage, Facts, Fate, Verdict, bounds};
+use super::recovery::{Action, Damage, Decision, Facts, bounds};
 use super::scan::{ScanFrom, Stretch, scan_segment};
 use super::{Checkpoint, LogEnv, LogIdentity, OFFSET_MAX};
 use crate::clock::Moment;
@@ -34,17 +34,17 @@ mod plan;
 
 /// What is known of a partition beside its files.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Clues {
+pub(crate) struct RecordedEnds {
     /// Records below are gone on purpose.
     pub(crate) log_start: Option<u64>,
     /// The log reached this offset, durably.
     pub(crate) proved: u64,
     /// A clean close has left it there: a hole from there on is what an opening has cut before, and
-    /// has told.
+    /// has reported.
     pub(crate) is_end: bool,
 }
 
-impl Clues {
+impl RecordedEnds {
     /// What a recovery point says. `is_closed` if nothing was opened since it was written.
     pub(crate) fn of(point: Option<&Checkpoint>, log_start: Option<u64>, is_closed: bool) -> Self {
         Self {
@@ -56,7 +56,7 @@ impl Clues {
 }
 
 /// What a partition's directory holds, as far as it can be read.
-pub(crate) struct Wreck {
+pub(crate) struct DamagedLog {
     found: Vec<Found>,
     plan: Plan,
     /// Every hole, every file that is not what its name says, and a torn end.
@@ -135,22 +135,26 @@ fn damage_of(path: &Path, error: HeaderError) -> Result<CorruptionKind> {
     }
 }
 
-impl Wreck {
+impl DamagedLog {
     /// Reads a partition's directory, which may be missing. Changes nothing.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] where the disk does not give the bytes, and [`Error::UnsupportedVersion`];
     /// damage is none.
-    pub(crate) fn read(disk: &dyn Disk, identity: &LogIdentity, clues: &Clues) -> Result<Self> {
+    pub(crate) fn read(
+        disk: &dyn Disk,
+        identity: &LogIdentity,
+        recorded: &RecordedEnds,
+    ) -> Result<Self> {
         let mut survey = Survey { disk, identity, damage: Vec::new() };
         let mut inventory = survey.list()?;
         Reader::read_openings(&mut inventory.found)?;
         scan(&mut inventory.found)?;
         let facts: Vec<Facts> = inventory.found.iter().map(Found::scanned_facts).collect();
-        let verdict = judge(&facts, &inventory.lost_facts(), clues);
-        let plan = plan(&facts, &verdict, clues.log_start);
-        let missed = verdict.damage.iter().map(|damage| {
+        let decision = judge(&facts, &inventory.lost_facts(), recorded);
+        let plan = plan(&facts, &decision, recorded.log_start);
+        let missed = decision.damage.iter().map(|damage| {
             let offsets = Some(damage.offsets.clone()).filter(|offsets| !offsets.is_empty());
             let kind = damage.kind.clone();
             let path =
@@ -160,8 +164,8 @@ impl Wreck {
             survey.corruption(path, damage.position, offsets, kind)
         });
         let mut damage: Vec<Corruption> = missed.collect();
-        if verdict.cut_bytes > 0 && !clues.is_end {
-            damage.extend(survey.torn_end(&inventory, &verdict));
+        if decision.cut_bytes > 0 && !recorded.is_end {
+            damage.extend(survey.torn_end(&inventory, &decision));
         }
         damage.append(&mut survey.damage);
         Ok(Self { found: inventory.found, plan, damage })
@@ -348,12 +352,12 @@ impl Survey<'_> {
 
     /// What lies behind the end of a log and is no batch: one that was being written, or one that
     /// was whole. `None` where something is known to be missing there.
-    fn torn_end(&self, inventory: &Inventory, verdict: &Verdict) -> Option<Corruption> {
-        let last = verdict.last_kept()?;
-        let Fate::Keep { data_end, .. } = *verdict.fates.get(last)? else { return None };
+    fn torn_end(&self, inventory: &Inventory, decision: &Decision) -> Option<Corruption> {
+        let last = decision.last_kept()?;
+        let Action::Keep { data_end, .. } = *decision.actions.get(last)? else { return None };
         let position = u64::from(data_end);
         let is_there = |damage: &Damage| damage.segment == last && damage.position == position;
-        if verdict.damage.iter().any(is_there) {
+        if decision.damage.iter().any(is_there) {
             return None;
         }
         let scan = inventory.found.get(last)?.scan.as_ref();

@@ -73,7 +73,7 @@ pub(crate) struct Segment {
     /// The map: always there while the segment is active; made on demand and droppable after.
     region: Mutex<Option<Arc<Region>>>,
     /// Whether anybody took the map since [`was_used`](Self::was_used) was last asked. ORDERING:
-    /// Relaxed, by readers and whoever gives maps up; a hint that guards nothing.
+    /// Relaxed, by readers and by what gives maps up; a hint that guards nothing.
     used: AtomicBool,
     sealed: OnceLock<Sealed>,
     /// ORDERING: Relaxed; a moment that guards no memory.
@@ -268,7 +268,7 @@ impl Segment {
         }
     }
 
-    /// Removes the file. Whoever has it open or mapped keeps what is in it.
+    /// Removes the file. A reader that has it open or mapped keeps what is in it.
     pub(crate) fn remove_file(&self) -> std::io::Result<()> {
         self.env.disk.remove_file(&self.path)?;
         self.give_up_space();

@@ -61,7 +61,7 @@ impl SyncTask {
             match tail.rewrite() {
                 // Retention has removed the segment meanwhile, and its file.
                 Err(_) if !self.segments.contains(&tail.segment) => {}
-                // Whatever stops it, the caller's records are published, and their fate unknown.
+                // Whatever stops it, the caller's records are published, and their action unknown.
                 Err(error) if !matches!(error, Error::SyncFailed { .. }) => {
                     let path = tail.segment.path.clone();
                     let source = Arc::new(std::io::Error::other(error));
@@ -100,9 +100,9 @@ pub(crate) struct Unproved {
 impl Unproved {
     /// Writes the tail's own bytes over themselves, so that the next sync really writes them.
     ///
-    /// The bytes do not change: each batch is checked again before it is written back, and whoever
-    /// reads the map meanwhile sees what was there (published bytes never change). Compared with copying the
-    /// tail into a new segment there is no second file, no switch and no window for a crash.
+    /// The bytes do not change: each batch is checked again before it is written back, and a
+    /// reader of the map sees what was there (published bytes never change). Compared with copying
+    /// the tail into a new segment there is no second file, no switch and no window for a crash.
     fn rewrite(&self) -> Result<()> {
         let path = &self.segment.path;
         let failed = |source| Error::SyncFailed { path: path.clone(), source: Arc::new(source) };

@@ -10,7 +10,7 @@ use crate::error::{Corruption, CorruptionKind, Result};
 use crate::format::{TopicId, partition_dir_name};
 use crate::group::offsets::OffsetsState;
 use crate::log::LogIdentity;
-use crate::log::salvage::{Clues, Wreck};
+use crate::log::salvage::{DamagedLog, RecordedEnds};
 use crate::partition::state_log::{Evidence, LoggedState, Replay};
 use crate::record::TopicPartition;
 use crate::storage::disk::Disk;
@@ -28,7 +28,7 @@ pub(super) struct State {
 impl State {
     /// # Errors
     ///
-    /// As [`Wreck::read`].
+    /// As [`DamagedLog::read`].
     pub(super) fn read(disk: &dyn Disk, dir: &Path) -> Result<Self> {
         let mut damage = Vec::new();
         // Nothing proves its own end; but without anything it never was.
@@ -47,13 +47,13 @@ impl State {
     }
 
     /// What is known of a partition.
-    pub(super) fn clues(&self, topic: TopicId, partition: u32) -> Clues {
+    pub(super) fn recorded(&self, topic: TopicId, partition: u32) -> RecordedEnds {
         let key = (topic, partition);
         let is_closed = self.local.is_closed() && self.local_is_whole;
         // Nothing was ever removed without a word here, of which none is missing.
         let first = self.local_is_whole.then_some(0);
         let log_start = self.local.log_starts.get(&key).copied().max(first);
-        Clues::of(self.local.points.get(&key), log_start, is_closed)
+        RecordedEnds::of(self.local.points.get(&key), log_start, is_closed)
     }
 }
 
@@ -91,12 +91,12 @@ fn replay<S: LoggedState>(
     damage: &mut Vec<Corruption>,
 ) -> Result<(S, bool)> {
     let identity = identity(dir, log);
-    let clues = Clues { proved, ..Clues::default() };
-    let mut wreck = Wreck::read(disk, &identity, &clues)?;
-    let mut found = std::mem::take(&mut wreck.damage);
+    let recorded = RecordedEnds { proved, ..RecordedEnds::default() };
+    let mut damaged = DamagedLog::read(disk, &identity, &recorded)?;
+    let mut found = std::mem::take(&mut damaged.damage);
     let mut replay = Replay::<S>::default();
     let mut first = None;
-    wreck.for_each_batch(|view| {
+    damaged.for_each_batch(|view| {
         first.get_or_insert(view.header().base_offset);
         for record in view.records() {
             if let Err(kind) = replay.apply(record.offset, 0, record.key, record.value) {
@@ -115,9 +115,9 @@ fn replay<S: LoggedState>(
     if found.is_empty() {
         let kind = CorruptionKind::Length("the file");
         let refused = |file| Corruption { file, ..refused(&identity, 0, kind.clone()) };
-        found.extend(wreck.shortened()?.into_iter().map(refused));
+        found.extend(damaged.shortened()?.into_iter().map(refused));
     }
-    let had_records = evidence.had_records || (evidence.had_snapshot && !wreck.has_numbers());
+    let had_records = evidence.had_records || (evidence.had_snapshot && !damaged.has_numbers());
     if first.is_none() && had_records && found.is_empty() {
         found.push(refused(&identity, 0, CorruptionKind::Malformed("the first record")));
     }

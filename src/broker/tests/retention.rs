@@ -218,7 +218,7 @@ fn a_file_that_cannot_be_removed_is_removed_later() {
 
 /// The same, when the run ends first: the next opening removes what lies below the log start.
 // RED: src/log/recovery.rs
-//   - finish_retention(segments, start.unwrap_or(0), &mut verdict);
+//   - finish_retention(segments, start.unwrap_or(0), &mut decision);
 #[test]
 fn row_a20_a_file_that_was_not_removed_is_removed_by_the_next_opening() {
     for closes in [true, false] {

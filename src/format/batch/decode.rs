@@ -1,6 +1,6 @@
 //! Reading batches: checked once, then iterated without failing.
 //!
-//! Owns: the verdict on a batch. [`BatchView::check`] verifies header, checksum and every record;
+//! Owns: the judgement on a batch. [`BatchView::check`] verifies header, checksum and every record;
 //! a view from it, or from [`BatchView::trusted`] over the same bytes, iterates without errors and
 //! without allocating. Invariant: `check` and iterating share one parser, so they cannot disagree.
 //! Pure; called from any thread.

@@ -23,8 +23,8 @@ pub(super) struct Latest {
 pub(super) struct Full;
 
 struct Entry {
-    /// The half of the hash that does not choose the slot, so that most keys that differ are told
-    /// apart without looking at them.
+    /// The half of the hash that does not choose the slot, by which most keys that
+    /// differ are distinguished without looking at them.
     check: u32,
     block: u32,
     start: u32,

@@ -16,7 +16,7 @@ use super::Tally;
 use super::keys::{Full, KeyMap, Latest};
 use super::output::{Heritage, Output, Place as OutputPlace};
 use super::plan::{self, Input};
-use super::sieve::{Rules, Sieve, Verdict};
+use super::sieve::{Effect, Rules, Sieve};
 use super::spare::SPARE_BYTES;
 use crate::clock::Moment;
 use crate::error::{CorruptionKind, Error, Result};
@@ -47,7 +47,7 @@ pub(crate) trait LogAccess {
     fn remove_files(&self, segments: Vec<Arc<Segment>>);
 }
 
-/// What a compaction is told from outside.
+/// What the caller of a compaction decides.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms {
     pub(crate) key_memory_bytes: usize,
@@ -399,11 +399,11 @@ impl Compaction {
         let mut is_changed = false;
         let Rewrite { place, output, tally, .. } = &mut rewrite;
         let read = read_step(&segment, place, &mut buffer, |view| {
-            let verdict = self.sieve.judge(view, &self.keys, tally);
+            let effect = self.sieve.judge(view, &self.keys, tally);
             if let Some(output) = output {
-                return self.push(output, view, verdict).map(|()| true);
+                return self.push(output, view, effect).map(|()| true);
             }
-            is_changed |= verdict != Verdict::Same;
+            is_changed |= effect != Effect::Unchanged;
             Ok(!is_changed)
         });
         self.buffer = buffer;
@@ -466,11 +466,11 @@ impl Compaction {
     }
 
     /// Adds to the new segment what stays of a batch.
-    fn push(&mut self, output: &mut Output, view: &BatchView<'_>, verdict: Verdict) -> Result<()> {
-        match verdict {
-            Verdict::Gone => Ok(()),
-            Verdict::Same => output.copy(view),
-            Verdict::Changed => {
+    fn push(&mut self, output: &mut Output, view: &BatchView<'_>, effect: Effect) -> Result<()> {
+        match effect {
+            Effect::Removed => Ok(()),
+            Effect::Unchanged => output.copy(view),
+            Effect::Changed => {
                 let (sieve, salt) = (&mut self.sieve, output.salt());
                 output.push(&view.header(), |out| Ok(sieve.encode(view, salt, out)?))
             }
@@ -522,7 +522,7 @@ impl Compaction {
         Ok(Stage::Rewrite(rewrite))
     }
 
-    /// Unlinks segments that readers do not find any more. Whoever has their maps goes on reading.
+    /// Unlinks segments that readers do not find any more. Readers that have their maps continue.
     /// One that stays stays void: whatever takes the new segment's place covers its places too.
     fn remove(&self, segments: Vec<Arc<Segment>>, log: &impl LogAccess) -> Result<()> {
         log.remove_files(segments);

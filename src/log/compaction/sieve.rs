@@ -1,4 +1,4 @@
-//! What stays of one batch. Pure: a checked batch and the latest offsets in, a verdict and, where
+//! What stays of one batch. Pure: a checked batch and the latest offsets in, a effect and, where
 //! something of it goes, the new batch out.
 
 use super::Tally;
@@ -17,13 +17,13 @@ pub(super) struct Rules {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Effect {
     /// It stays as it is.
-    Same,
+    Unchanged,
     /// Some of its records go, or its tombstones get their horizon.
     Changed,
     /// Nothing of it stays.
-    Gone,
+    Removed,
 }
 
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Sieve {
         view: &BatchView<'_>,
         keys: &KeyMap,
         tally: &mut Tally,
-    ) -> Verdict {
+    ) -> Effect {
         let header = view.header();
         let is_over = header.delete_horizon.is_some_and(|horizon| horizon <= self.rules.now);
         let mut has_tombstones = false;
@@ -84,9 +84,9 @@ impl Sieve {
             self.next_horizon = Some(self.next_horizon.map_or(horizon, |next| next.min(horizon)));
         }
         match (kept, removed) {
-            (0, _) => Verdict::Gone,
-            (_, 0) if self.horizon == header.delete_horizon => Verdict::Same,
-            _ => Verdict::Changed,
+            (0, _) => Effect::Removed,
+            (_, 0) if self.horizon == header.delete_horizon => Effect::Unchanged,
+            _ => Effect::Changed,
         }
     }
 
@@ -162,13 +162,13 @@ mod tests {
         keys
     }
 
-    /// The verdict, and the offsets and horizon of what stays.
-    fn sift(rules: Rules, batch: &[u8], keys: &KeyMap) -> (Verdict, Vec<u64>, Option<u64>, Tally) {
+    /// The effect, and the offsets and horizon of what stays.
+    fn sift(rules: Rules, batch: &[u8], keys: &KeyMap) -> (Effect, Vec<u64>, Option<u64>, Tally) {
         let view = BatchView::check(batch, 7).unwrap().unwrap();
         let (mut sieve, mut tally, mut out) = (Sieve::new(rules), Tally::default(), Vec::new());
-        let verdict = sieve.judge(&view, keys, &mut tally);
-        if verdict == Verdict::Gone {
-            return (verdict, Vec::new(), None, tally);
+        let effect = sieve.judge(&view, keys, &mut tally);
+        if effect == Effect::Removed {
+            return (effect, Vec::new(), None, tally);
         }
         sieve.encode(&view, 9, &mut out).unwrap();
         let stays = BatchView::check(&out, 9).unwrap().unwrap();
@@ -176,20 +176,20 @@ mod tests {
         assert_eq!((before.base_offset, before.next_offset()), (90, after.next_offset()));
         assert_eq!((after.base_offset, after.leader_epoch), (90, 3));
         let offsets = stays.records().map(|record| record.offset).collect();
-        (verdict, offsets, after.delete_horizon, tally)
+        (effect, offsets, after.delete_horizon, tally)
     }
 
     #[test]
     fn what_a_later_record_supersedes_goes_and_the_rest_stays() {
         let three = batch(&[("a", Some("1")), ("b", Some("2")), ("c", None)], Some(60));
         let none = keys(&[]);
-        assert_eq!(sift(RULES, &three, &none).0, Verdict::Same);
-        let (verdict, offsets, horizon, tally) =
+        assert_eq!(sift(RULES, &three, &none).0, Effect::Unchanged);
+        let (effect, offsets, horizon, tally) =
             sift(RULES, &three, &keys(&[("a", 95), ("b", 91), ("c", 92)]));
-        assert_eq!((verdict, offsets, horizon), (Verdict::Changed, vec![91, 92], Some(60)));
+        assert_eq!((effect, offsets, horizon), (Effect::Changed, vec![91, 92], Some(60)));
         assert_eq!((tally.records_kept, tally.records_removed), (2, 1));
         let all = keys(&[("a", 95), ("b", 96), ("c", 200)]);
-        assert_eq!(sift(RULES, &three, &all).0, Verdict::Gone);
+        assert_eq!(sift(RULES, &three, &all).0, Effect::Removed);
         // Without a tombstone there is no horizon.
         let (_, _, horizon, _) = sift(RULES, &three, &keys(&[("c", 95)]));
         assert_eq!(horizon, None);
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(sift(Rules { pass_end: 92, ..RULES }, &fresh, &none).2, Some(70));
         // What it deletes may still be there: its keys were not gathered to the end.
         let beyond = sift(Rules { pass_end: 91, ..RULES }, &fresh, &none);
-        assert_eq!((beyond.0, beyond.2), (Verdict::Same, None));
+        assert_eq!((beyond.0, beyond.2), (Effect::Unchanged, None));
         // The first one counts.
         assert_eq!(sift(RULES, &batch(&two, Some(60)), &none).2, Some(60));
     }

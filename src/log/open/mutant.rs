@@ -8,12 +8,13 @@ use crate::rules::Rule;
 pub(super) fn without_new_segment(
     mut inventory: Inventory,
     known: &Known,
-    verdict: &Verdict,
+    decision: &Decision,
 ) -> (Inventory, Known) {
     let mut known = known.clone();
-    let last = verdict.last_kept().filter(|_| !Rule::NewSegment.holds());
-    if let Some((index, fate)) = last.and_then(|index| Some((index, verdict.fates.get(index)?)))
-        && let Fate::Keep { data_end, next_offset, .. } = *fate
+    let last = decision.last_kept().filter(|_| !Rule::NewSegment.holds());
+    if let Some((index, action)) =
+        last.and_then(|index| Some((index, decision.actions.get(index)?)))
+        && let Action::Keep { data_end, next_offset, .. } = *action
         && let Some(found) = inventory.found.get(index)
         && found.footer.is_none()
     {

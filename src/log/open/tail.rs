@@ -24,7 +24,7 @@ use super::super::create::region_writer;
 use super::super::factory::SegmentFactory;
 use super::super::inventory::{Found, Inventory};
 use super::super::known::Known;
-use super::super::recovery::{Fate, Verdict};
+use super::super::recovery::{Action, Decision};
 use super::super::segment::Segment;
 use crate::clock::Moment;
 use crate::error::{Error, Result};
@@ -77,20 +77,20 @@ impl Tail<'_> {
     }
 }
 
-/// Where a clean close says that the log ends, if that is the verdict too.
+/// Where a clean close says that the log ends, if that is the decision too.
 pub(super) fn closed<'a>(
     known: &Known,
-    verdict: &Verdict,
+    decision: &Decision,
     inventory: &'a Inventory,
 ) -> Option<Tail<'a>> {
     let (index, point) = (inventory.resumable?, known.checkpoint.as_ref()?);
-    let ends_there = match *verdict.fates.get(index)? {
-        Fate::Keep { data_end, next_offset, .. } => {
-            data_end == point.position && next_offset == verdict.end_offset
+    let ends_there = match *decision.actions.get(index)? {
+        Action::Keep { data_end, next_offset, .. } => {
+            data_end == point.position && next_offset == decision.end_offset
         }
-        Fate::Leave | Fate::Remove => false,
+        Action::Leave | Action::Remove => false,
     };
-    (ends_there && verdict.last_kept() == Some(index)).then_some(())?;
+    (ends_there && decision.last_kept() == Some(index)).then_some(())?;
     Some(Tail {
         found: inventory.found.get(index)?,
         position: point.position,
@@ -105,22 +105,22 @@ pub(super) fn closed<'a>(
 /// and no other log may go on there.
 pub(super) fn recovered<'a>(
     known: &Known,
-    verdict: &Verdict,
+    decision: &Decision,
     inventory: &'a Inventory,
 ) -> Option<Tail<'a>> {
     // What a clean close says and the files contradict is looked into by nobody here. An
     // internal log begins a new segment in each run.
     let may_go_on = !known.read_only && !known.needs_all && !known.clean;
-    let index = verdict.last_kept().filter(|_| may_go_on)?;
-    let Fate::Keep { data_end, next_offset, times, .. } = *verdict.fates.get(index)? else {
+    let index = decision.last_kept().filter(|_| may_go_on)?;
+    let Action::Keep { data_end, next_offset, times, .. } = *decision.actions.get(index)? else {
         return None;
     };
     let found = inventory.found.get(index)?;
     let scan = found.scan.as_ref()?;
-    let is_all = verdict.damage.is_empty()
-        && !verdict.cuts_segments
-        && !verdict.fates.contains(&Fate::Leave)
-        && next_offset == verdict.end_offset
+    let is_all = decision.damage.is_empty()
+        && !decision.cuts_segments
+        && !decision.actions.contains(&Action::Leave)
+        && next_offset == decision.end_offset
         && inventory.lost.is_empty();
     // A later file is one that was made ahead and never used.
     let is_last = || inventory.found.iter().skip(index + 1).all(|it| it.base_offset().is_none());

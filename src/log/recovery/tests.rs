@@ -18,47 +18,47 @@ fn segment(number: u64, stretches: &[Stretch]) -> Facts {
     }
 }
 
-fn kept(verdict: &Verdict) -> Vec<Option<u64>> {
-    let next = |fate: &Fate| match fate {
-        Fate::Keep { next_offset, .. } => Some(*next_offset),
-        Fate::Leave | Fate::Remove => None,
+fn kept(decision: &Decision) -> Vec<Option<u64>> {
+    let next = |action: &Action| match action {
+        Action::Keep { next_offset, .. } => Some(*next_offset),
+        Action::Leave | Action::Remove => None,
     };
-    verdict.fates.iter().map(next).collect()
+    decision.actions.iter().map(next).collect()
 }
 
 #[test]
 fn a_whole_chain_is_kept() {
     let segments =
         [segment(0, &[stretch(128, 900, 0, 10)]), segment(1, &[stretch(128, 500, 10, 15)])];
-    let verdict = decide(&segments, &[], 0, None);
-    assert_eq!(kept(&verdict), [Some(10), Some(15)]);
-    assert_eq!((verdict.end_offset, verdict.cut_bytes), (15, 0));
-    assert!(verdict.damage.is_empty());
+    let decision = decide(&segments, &[], 0, None);
+    assert_eq!(kept(&decision), [Some(10), Some(15)]);
+    assert_eq!((decision.end_offset, decision.cut_bytes), (15, 0));
+    assert!(decision.damage.is_empty());
 }
 
 #[test]
 fn a_hole_above_the_last_proof_ends_the_log() {
     let segments = [segment(0, &[stretch(128, 500, 0, 5), stretch(700, 900, 7, 9)])];
-    let verdict = decide(&segments, &[], 5, None);
-    assert_eq!((verdict.end_offset, verdict.cut_bytes), (5, 200));
-    assert!(verdict.damage.is_empty());
+    let decision = decide(&segments, &[], 5, None);
+    assert_eq!((decision.end_offset, decision.cut_bytes), (5, 200));
+    assert!(decision.damage.is_empty());
 }
 
 #[test]
 fn a_hole_below_the_last_proof_is_damage_and_is_read_around() {
     let segments = [segment(0, &[stretch(128, 500, 0, 5), stretch(700, 900, 7, 9)])];
-    let verdict = decide(&segments, &[], 6, None);
-    assert_eq!(verdict.end_offset, 9);
-    assert_eq!(verdict.damage.len(), 1);
-    assert_eq!(verdict.damage[0].offsets, 5..7);
-    assert_eq!(verdict.damage[0].position, 500);
+    let decision = decide(&segments, &[], 6, None);
+    assert_eq!(decision.end_offset, 9);
+    assert_eq!(decision.damage.len(), 1);
+    assert_eq!(decision.damage[0].offsets, 5..7);
+    assert_eq!(decision.damage[0].position, 500);
 }
 
 #[test]
 fn an_end_below_the_last_proof_is_damage() {
-    let verdict = decide(&[segment(0, &[stretch(128, 500, 0, 5)])], &[], 8, None);
-    assert_eq!(verdict.end_offset, 8);
-    assert_eq!(verdict.damage[0].offsets, 5..8);
+    let decision = decide(&[segment(0, &[stretch(128, 500, 0, 5)])], &[], 8, None);
+    assert_eq!(decision.end_offset, 8);
+    assert_eq!(decision.damage[0].offsets, 5..8);
 }
 
 #[test]
@@ -68,28 +68,28 @@ fn what_lies_behind_an_old_cut_never_follows_a_later_batch() {
     let mut next = segment(1, &[stretch(128, 900, 5, 20)]);
     next.durable = 20;
     let segments = [segment(0, &[stretch(128, 500, 0, 5), stretch(700, 900, 7, 9)]), next];
-    let verdict = decide(&segments, &[], 0, None);
-    assert_eq!(kept(&verdict), [Some(5), Some(20)]);
-    assert!(verdict.damage.is_empty(), "{:?}", verdict.damage);
+    let decision = decide(&segments, &[], 0, None);
+    assert_eq!(kept(&decision), [Some(5), Some(20)]);
+    assert!(decision.damage.is_empty(), "{:?}", decision.damage);
 }
 
 #[test]
 fn a_missing_segment_below_the_last_proof_is_damage() {
     let mut last = segment(2, &[stretch(128, 500, 20, 30)]);
     last.durable = 20;
-    let verdict = decide(&[segment(0, &[stretch(128, 900, 0, 10)]), last], &[], 0, None);
-    assert_eq!(verdict.damage[0].offsets, 10..20);
-    assert_eq!(verdict.end_offset, 30);
+    let decision = decide(&[segment(0, &[stretch(128, 900, 0, 10)]), last], &[], 0, None);
+    assert_eq!(decision.damage[0].offsets, 10..20);
+    assert_eq!(decision.end_offset, 30);
 }
 
 #[test]
 fn segments_behind_a_torn_tail_are_cut_and_their_successor_must_say_so() {
     let segments =
         [segment(0, &[stretch(128, 500, 0, 5)]), segment(1, &[stretch(128, 500, 9, 12)])];
-    let verdict = decide(&segments, &[], 5, None);
-    assert_eq!(kept(&verdict), [Some(5), None]);
-    assert!(verdict.cuts_segments);
-    assert_eq!(verdict.end_offset, 5);
+    let decision = decide(&segments, &[], 5, None);
+    assert_eq!(kept(&decision), [Some(5), None]);
+    assert!(decision.cuts_segments);
+    assert_eq!(decision.end_offset, 5);
 }
 
 #[test]
@@ -103,23 +103,23 @@ fn a_truncating_segment_removes_what_an_interrupted_cut_left() {
         segment(1, &[stretch(128, 500, 9, 12)]),
         successor,
     ];
-    let verdict = decide(&segments, &[], 0, None);
-    assert_eq!(kept(&verdict), [Some(5), None, Some(8)]);
-    assert!(!verdict.cuts_segments && verdict.damage.is_empty(), "{verdict:?}");
+    let decision = decide(&segments, &[], 0, None);
+    assert_eq!(kept(&decision), [Some(5), None, Some(8)]);
+    assert!(!decision.cuts_segments && decision.damage.is_empty(), "{decision:?}");
 }
 
 #[test]
 fn a_prepared_segment_that_never_became_active_is_removed() {
     let segments = [segment(0, &[stretch(128, 500, 0, 5)]), segment(1, &[])];
-    let verdict = decide(&segments, &[], 5, None);
-    assert_eq!(kept(&verdict), [Some(5), None]);
-    assert!(!verdict.cuts_segments);
+    let decision = decide(&segments, &[], 5, None);
+    assert_eq!(kept(&decision), [Some(5), None]);
+    assert!(!decision.cuts_segments);
 }
 
 #[test]
 fn a_log_that_begins_above_its_start_has_lost_its_head() {
-    let verdict = decide(&[segment(3, &[stretch(128, 500, 40, 50)])], &[], 50, Some(30));
-    assert_eq!(verdict.damage[0].offsets, 30..40);
+    let decision = decide(&[segment(3, &[stretch(128, 500, 40, 50)])], &[], 50, Some(30));
+    assert_eq!(decision.damage[0].offsets, 30..40);
 }
 
 /// Symptom: a truncating segment removed the empty first one, lost its own opening batch in the
@@ -133,9 +133,9 @@ fn a_segment_behind_a_torn_first_one_is_not_the_head_of_the_log() {
     let mut torn = segment(3, &[stretch(128, 320, 2, 8)]);
     torn.generation = 1;
     let segments = [segment(0, &[stretch(128, 188, 0, 0)]), truncating, torn];
-    let verdict = decide(&segments, &[], 0, None);
-    assert_eq!(kept(&verdict), [None, Some(0), None]);
-    assert!(verdict.cuts_segments && verdict.end_offset == 0, "{verdict:?}");
+    let decision = decide(&segments, &[], 0, None);
+    assert_eq!(kept(&decision), [None, Some(0), None]);
+    assert!(decision.cuts_segments && decision.end_offset == 0, "{decision:?}");
 }
 
 #[test]
@@ -156,20 +156,20 @@ fn a_file_that_cannot_be_read_is_left_where_something_is_missing() {
         unreadable.clone(),
         segment(2, &[stretch(128, 500, 7, 9)]),
     ];
-    assert_eq!(decide(&segments, &[], 9, None).fates[1], Fate::Leave);
+    assert_eq!(decide(&segments, &[], 9, None).actions[1], Action::Leave);
     // At the end: what was durable may be in it. If nothing is missing, it is a torn tail.
     let segments = [segment(0, &[stretch(128, 500, 0, 5)]), unreadable];
-    assert_eq!(decide(&segments, &[], 8, None).fates[1], Fate::Leave);
-    assert_eq!(decide(&segments, &[], 5, None).fates[1], Fate::Remove);
+    assert_eq!(decide(&segments, &[], 8, None).actions[1], Action::Leave);
+    assert_eq!(decide(&segments, &[], 5, None).actions[1], Action::Remove);
 }
 
 #[test]
 fn a_file_that_repeats_what_another_has_is_reported_and_left_alone() {
     let segments = [segment(0, &[stretch(128, 500, 0, 5)]), segment(1, &[stretch(128, 300, 2, 4)])];
-    let verdict = decide(&segments, &[], 5, None);
-    assert_eq!(verdict.fates[1], Fate::Leave);
-    assert_eq!((verdict.damage.len(), verdict.end_offset), (1, 5));
-    assert!(!verdict.cuts_segments);
+    let decision = decide(&segments, &[], 5, None);
+    assert_eq!(decision.actions[1], Action::Leave);
+    assert_eq!((decision.damage.len(), decision.end_offset), (1, 5));
+    assert!(!decision.cuts_segments);
 }
 
 fn lost(number: u64, claimed: Option<u64>, bytes: u64) -> Lost {
@@ -182,11 +182,11 @@ fn lost(number: u64, claimed: Option<u64>, bytes: u64) -> Lost {
 #[test]
 fn a_segment_without_its_header_is_a_gap_that_nothing_proves_and_nothing_cuts() {
     let others = [segment(0, &[stretch(128, 500, 0, 5)]), segment(2, &[stretch(128, 500, 9, 20)])];
-    let verdict = decide(&others, &[lost(1, Some(9), 300)], 0, None);
-    assert_eq!(kept(&verdict), [Some(5), Some(20)]);
+    let decision = decide(&others, &[lost(1, Some(9), 300)], 0, None);
+    assert_eq!(kept(&decision), [Some(5), Some(20)]);
     let gap = Damage { segment: 2, position: 0, offsets: 5..9, kind: CorruptionKind::Magic };
-    assert_eq!((verdict.damage, verdict.end_offset), (vec![gap], 20));
-    assert!(!verdict.cuts_segments);
+    assert_eq!((decision.damage, decision.end_offset), (vec![gap], 20));
+    assert!(!decision.cuts_segments);
 }
 
 #[test]
@@ -202,9 +202,13 @@ fn the_log_goes_on_behind_all_that_a_lost_end_may_have_held() {
         // Not the last one, so it cannot end behind the last.
         (Lost { number: 0, ..lost(0, None, 300) }, 5),
     ] {
-        let verdict = decide(&first, std::slice::from_ref(&file), 0, None);
-        assert_eq!((verdict.end_offset, &verdict.damage[0].offsets), (end, &(5..end)), "{file:?}");
-        assert_eq!(kept(&verdict), [Some(5)]);
+        let decision = decide(&first, std::slice::from_ref(&file), 0, None);
+        assert_eq!(
+            (decision.end_offset, &decision.damage[0].offsets),
+            (end, &(5..end)),
+            "{file:?}"
+        );
+        assert_eq!(kept(&decision), [Some(5)]);
     }
     let alone = decide(&[], &[lost(0, Some(7), 400)], 3, None);
     assert_eq!((alone.end_offset, alone.last_kept()), (7, None));
@@ -212,9 +216,9 @@ fn the_log_goes_on_behind_all_that_a_lost_end_may_have_held() {
 
 #[test]
 fn the_head_of_the_log_may_be_in_a_lost_file() {
-    let verdict = decide(&[segment(3, &[stretch(128, 500, 9, 20)])], &[lost(0, None, 1)], 0, None);
-    assert_eq!((verdict.damage[0].offsets.clone(), verdict.end_offset), (0..9, 20));
-    assert_eq!(kept(&verdict), [Some(20)]);
+    let decision = decide(&[segment(3, &[stretch(128, 500, 9, 20)])], &[lost(0, None, 1)], 0, None);
+    assert_eq!((decision.damage[0].offsets.clone(), decision.end_offset), (0..9, 20));
+    assert_eq!(kept(&decision), [Some(20)]);
 }
 
 /// Symptom: a file that repeats what others have went on, behind a gap of its own, in what
@@ -225,9 +229,9 @@ fn a_file_that_contradicts_the_others_does_not_end_the_log() {
     let twice = segment(1, &[stretch(128, 300, 2, 4), stretch(400, 500, 9, 12)]);
     let segments =
         [segment(0, &[stretch(128, 500, 0, 5)]), twice, segment(2, &[stretch(128, 500, 5, 6)])];
-    let verdict = decide(&segments, &[], 5, None);
-    assert_eq!(kept(&verdict), [Some(5), None, Some(6)]);
-    assert_eq!((verdict.fates[1], verdict.cuts_segments), (Fate::Leave, false));
+    let decision = decide(&segments, &[], 5, None);
+    assert_eq!(kept(&decision), [Some(5), None, Some(6)]);
+    assert_eq!((decision.actions[1], decision.cuts_segments), (Action::Leave, false));
 }
 
 /// Symptom: a record that was appended behind a lost segment was removed by the next opening, and
@@ -241,8 +245,8 @@ fn a_hole_before_a_lost_segment_does_not_cut_what_is_appended_behind_it() {
     let behind = [lost(1, None, 300)];
     let first = decide(std::slice::from_ref(&torn), &behind, 0, None);
     assert_eq!((kept(&first), first.end_offset), (vec![Some(9)], 309));
-    let offsets = |verdict: &Verdict| -> Vec<Range<u64>> {
-        verdict.damage.iter().map(|damage| damage.offsets.clone()).collect()
+    let offsets = |decision: &Decision| -> Vec<Range<u64>> {
+        decision.damage.iter().map(|damage| damage.offsets.clone()).collect()
     };
     assert_eq!(offsets(&first), [5..7, 9..309]);
     let appended = segment(2, &[stretch(128, 300, 309, 310)]);
@@ -260,8 +264,8 @@ fn a_lost_segment_that_is_not_the_end_leaves_a_torn_tail_torn() {
     let torn = segment(3, &[stretch(128, 500, 0, 5), stretch(700, 900, 7, 9)]);
     let appended = segment(5, &[stretch(128, 300, 5, 6)]);
     for file in [lost(4, None, 0), lost(2, Some(8), 300), lost(2, None, 300)] {
-        let verdict = decide(std::slice::from_ref(&torn), std::slice::from_ref(&file), 0, Some(0));
-        assert_eq!((kept(&verdict), verdict.end_offset), (vec![Some(5)], 5), "{file:?}");
+        let decision = decide(std::slice::from_ref(&torn), std::slice::from_ref(&file), 0, Some(0));
+        assert_eq!((kept(&decision), decision.end_offset), (vec![Some(5)], 5), "{file:?}");
         let again = decide(&[torn.clone(), appended.clone()], &[file], 0, Some(0));
         assert_eq!((kept(&again), again.end_offset), (vec![Some(5), Some(6)], 6));
     }
@@ -276,12 +280,12 @@ fn the_log_goes_on_behind_a_lost_end_whatever_numbers_others_have() {
     let compacted = replacing(7, 1, (0, 0), (0, 5));
     let prepared = segment(2, &[]);
     for others in [vec![first, prepared], vec![compacted]] {
-        let verdict = decide(&others, &[lost(1, None, 300)], 0, None);
-        assert_eq!((verdict.end_offset, &verdict.damage[0].offsets), (305, &(5..305)));
+        let decision = decide(&others, &[lost(1, None, 300)], 0, None);
+        assert_eq!((decision.end_offset, &decision.damage[0].offsets), (305, &(5..305)));
     }
     let one_after_another = [lost(1, None, 300), lost(2, None, 200)];
-    let verdict = decide(&[segment(0, &[])], &one_after_another, 5, None);
-    assert_eq!(verdict.end_offset, 505, "{verdict:?}");
+    let decision = decide(&[segment(0, &[])], &one_after_another, 5, None);
+    assert_eq!(decision.end_offset, 505, "{decision:?}");
 }
 
 /// Symptom: a record that was appended behind a file that contradicts the others was removed by
@@ -297,9 +301,9 @@ fn a_file_that_contradicts_the_others_does_not_hide_where_the_log_went_on() {
         files[1].generation = 0;
         assert_eq!(kept(&decide(&files, &[], 0, None)), [Some(3), None], "{base}");
         files.push(segment(3, &[stretch(128, 240, 3, 4)]));
-        let verdict = decide(&files, &[], 0, None);
-        assert_eq!(kept(&verdict), [Some(3), None, Some(4)], "{base}");
-        assert_eq!((verdict.fates[1], verdict.end_offset), (Fate::Leave, 4), "{base}");
+        let decision = decide(&files, &[], 0, None);
+        assert_eq!(kept(&decision), [Some(3), None, Some(4)], "{base}");
+        assert_eq!((decision.actions[1], decision.end_offset), (Action::Leave, 4), "{base}");
     }
 }
 
@@ -325,10 +329,10 @@ fn what_a_rewrite_stands_for_is_a_leftover_whatever_is_left_of_it() {
         segments.push(replacing(4, 1, (0, 2), (0, 9)));
         segments.push(last.clone());
         segments.sort_by_key(|facts| (facts.places.0, facts.number));
-        let verdict = decide(&segments, &[], 9, None);
-        assert!(verdict.damage.is_empty() && !verdict.cuts_segments, "{left}: {verdict:?}");
-        assert_eq!(verdict.end_offset, 12);
-        let removed = verdict.fates.iter().filter(|fate| **fate == Fate::Remove).count();
+        let decision = decide(&segments, &[], 9, None);
+        assert!(decision.damage.is_empty() && !decision.cuts_segments, "{left}: {decision:?}");
+        assert_eq!(decision.end_offset, 12);
+        let removed = decision.actions.iter().filter(|action| **action == Action::Remove).count();
         assert_eq!(removed, count, "{left}");
     }
 }
@@ -343,9 +347,9 @@ fn what_is_void_makes_nothing_void() {
         segment(2, &[stretch(128, 500, 9, 15)]),
         segment(3, &[stretch(128, 500, 15, 20)]),
     ];
-    let verdict = decide(&segments, &[], 20, None);
-    assert_eq!(kept(&verdict), [Some(9), None, Some(15), Some(20)]);
-    assert!(verdict.damage.is_empty(), "{verdict:?}");
+    let decision = decide(&segments, &[], 20, None);
+    assert_eq!(kept(&decision), [Some(9), None, Some(15), Some(20)]);
+    assert!(decision.damage.is_empty(), "{decision:?}");
 }
 
 #[test]
@@ -356,9 +360,9 @@ fn a_rewrite_of_a_rewrite_replaces_it() {
         replacing(6, 2, (2, 2), (9, 15)),
         segment(3, &[stretch(128, 500, 15, 20)]),
     ];
-    let verdict = decide(&segments, &[], 15, None);
-    assert_eq!(kept(&verdict), [None, Some(15), None, Some(20)]);
-    assert!(verdict.damage.is_empty(), "{verdict:?}");
+    let decision = decide(&segments, &[], 15, None);
+    assert_eq!(kept(&decision), [None, Some(15), None, Some(20)]);
+    assert!(decision.damage.is_empty(), "{decision:?}");
 }
 
 #[test]
@@ -368,9 +372,9 @@ fn below_the_log_start_nothing_is_missed_and_nothing_is_kept() {
         segment(2, &[stretch(128, 500, 9, 20)]),
         segment(3, &[stretch(128, 500, 20, 30)]),
     ];
-    let verdict = decide(&segments, &[], 30, Some(22));
-    assert_eq!(kept(&verdict), [None, None, Some(30)]);
-    assert!(verdict.damage.is_empty(), "{verdict:?}");
+    let decision = decide(&segments, &[], 30, Some(22));
+    assert_eq!(kept(&decision), [None, None, Some(30)]);
+    assert!(decision.damage.is_empty(), "{decision:?}");
 }
 
 #[test]
@@ -388,11 +392,11 @@ fn a_file_without_a_batch_stays_where_something_is_missing() {
     let empty = Facts { stretches: Vec::new(), base_offset: None, ..segment(0, &[]) };
     let mut next = segment(1, &[stretch(128, 500, 5, 9)]);
     next.durable = 9;
-    let verdict = decide(&[empty.clone(), next.clone()], &[], 0, None);
-    assert_eq!((verdict.fates[0], verdict.damage[0].offsets.clone()), (Fate::Leave, 0..5));
+    let decision = decide(&[empty.clone(), next.clone()], &[], 0, None);
+    assert_eq!((decision.actions[0], decision.damage[0].offsets.clone()), (Action::Leave, 0..5));
     // Where nothing is, it was prepared and never used.
-    let verdict = decide(&[empty, next], &[], 0, Some(5));
-    assert_eq!(verdict.fates[0], Fate::Remove);
+    let decision = decide(&[empty, next], &[], 0, Some(5));
+    assert_eq!(decision.actions[0], Action::Remove);
 }
 
 /// Symptom: two files that stand for the same segments, in the same generation, both counted; a
@@ -401,7 +405,7 @@ fn a_file_without_a_batch_stays_where_something_is_missing() {
 #[test]
 fn of_two_files_in_one_place_one_counts_and_the_other_stays() {
     let segments = [replacing(5, 1, (0, 1), (0, 9)), replacing(6, 1, (0, 1), (9, 12))];
-    let verdict = decide(&segments, &[], 0, None);
-    assert_eq!(kept(&verdict), [Some(9), None]);
-    assert_eq!((verdict.fates[1], verdict.damage.len()), (Fate::Leave, 2));
+    let decision = decide(&segments, &[], 0, None);
+    assert_eq!(kept(&decision), [Some(9), None]);
+    assert_eq!((decision.actions[1], decision.damage.len()), (Action::Leave, 2));
 }

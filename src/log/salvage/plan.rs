@@ -1,6 +1,6 @@
 //! What of a damaged partition goes into its copy: a pure plan over what recovery says of the files.
 //!
-//! [`plan`] sees the [`Facts`] of the segments and the [`Verdict`] that [`judge`] has given on them,
+//! [`plan`] sees the [`Facts`] of the segments and the [`Decision`] that [`judge`] has given on them,
 //! and says which stretches make up which new segment, and which offsets are lost. The rules:
 //!
 //! 1. Every stretch that counts is copied, in order, and none else: what counts is recovery's
@@ -9,14 +9,14 @@
 //!    over what compaction has removed: a hole belongs to the segment behind it, one at the end to
 //!    the last.
 //! 3. Offsets of one segment differ by less than 2^32. A wider hole, which no log of ours has,
-//!    remains a gap between segments: its readers are told.
+//!    remains a gap between segments, which readers report.
 //! 4. There is always a segment: a log without any record has an end too.
 
 use std::ops::Range;
 
-use super::Clues;
+use super::RecordedEnds;
 use crate::log::OFFSET_MAX;
-use crate::log::recovery::{Facts, Fate, Lost, Verdict, bounds, decide, without_leftovers};
+use crate::log::recovery::{Action, Decision, Facts, Lost, bounds, decide, without_leftovers};
 use crate::log::scan::Stretch;
 
 /// LIMIT: how far the offsets of a segment reach, by the width of the index and of a batch's last
@@ -47,12 +47,12 @@ pub(super) struct Plan {
 
 /// Decides as an opening does, but tears nothing off: what is whole counts, and what is missing
 /// before it is missed. Only where a clean close says that the log ends it has decided before.
-pub(super) fn judge(segments: &[Facts], lost: &[Lost], clues: &Clues) -> Verdict {
-    let Clues { log_start, proved, is_end } = *clues;
+pub(super) fn judge(segments: &[Facts], lost: &[Lost], recorded: &RecordedEnds) -> Decision {
+    let RecordedEnds { log_start, proved, is_end } = *recorded;
     if is_end {
-        let mut verdict = decide(segments, lost, proved, log_start);
-        end_as_closed(&mut verdict, proved);
-        return verdict;
+        let mut decision = decide(segments, lost, proved, log_start);
+        end_as_closed(&mut decision, proved);
+        return decision;
     }
     let bounds = bounds(segments);
     let mut reached = proved;
@@ -68,23 +68,23 @@ pub(super) fn judge(segments: &[Facts], lost: &[Lost], clues: &Clues) -> Verdict
 
 /// What a file without its header may have held does not lie behind where a clean close says that
 /// the log ends.
-fn end_as_closed(verdict: &mut Verdict, closed_at: u64) {
-    let kept = verdict.fates.iter().filter_map(|fate| match *fate {
-        Fate::Keep { next_offset, .. } => Some(next_offset),
-        Fate::Leave | Fate::Remove => None,
+fn end_as_closed(decision: &mut Decision, closed_at: u64) {
+    let kept = decision.actions.iter().filter_map(|action| match *action {
+        Action::Keep { next_offset, .. } => Some(next_offset),
+        Action::Leave | Action::Remove => None,
     });
-    let end = kept.fold(closed_at, u64::max).min(verdict.end_offset);
-    verdict.end_offset = end;
-    for damage in &mut verdict.damage {
+    let end = kept.fold(closed_at, u64::max).min(decision.end_offset);
+    decision.end_offset = end;
+    for damage in &mut decision.damage {
         damage.offsets = damage.offsets.start.min(end)..damage.offsets.end.min(end);
     }
 }
 
 /// Plans. `start` is the log start offset, if it is known.
-pub(super) fn plan(segments: &[Facts], verdict: &Verdict, start: Option<u64>) -> Plan {
-    let lost = lost(verdict);
-    let counted = counted(segments, verdict);
-    let end_offset = verdict.end_offset;
+pub(super) fn plan(segments: &[Facts], decision: &Decision, start: Option<u64>) -> Plan {
+    let lost = lost(decision);
+    let counted = counted(segments, decision);
+    let end_offset = decision.end_offset;
     let first_lost = lost.first().map(|lost| lost.start);
     let first_found = counted.first().map(|(_, stretch)| stretch.base_offset);
     let nothing = start.unwrap_or(end_offset).min(end_offset);
@@ -106,13 +106,13 @@ pub(super) fn plan(segments: &[Facts], verdict: &Verdict, start: Option<u64>) ->
 }
 
 /// The stretches that recovery would have readers see, with their segments (its rules 3 to 5).
-fn counted(segments: &[Facts], verdict: &Verdict) -> Vec<(usize, Stretch)> {
+fn counted(segments: &[Facts], decision: &Decision) -> Vec<(usize, Stretch)> {
     let mut counted: Vec<(usize, Stretch)> = Vec::new();
     let mut reached = 0;
     let bounds = bounds(segments);
-    let each = segments.iter().zip(&verdict.fates).zip(bounds).enumerate();
-    for (index, ((facts, fate), bound)) in each {
-        let Fate::Keep { data_end, .. } = *fate else { continue };
+    let each = segments.iter().zip(&decision.actions).zip(bounds).enumerate();
+    for (index, ((facts, action), bound)) in each {
+        let Action::Keep { data_end, .. } = *action else { continue };
         let had = counted.len();
         // No log has offsets beyond the last one, whatever a forged batch says.
         let counts = |it: &&Stretch| it.end <= data_end && it.next_offset <= OFFSET_MAX;
@@ -129,8 +129,8 @@ fn counted(segments: &[Facts], verdict: &Verdict) -> Vec<(usize, Stretch)> {
     counted
 }
 
-fn lost(verdict: &Verdict) -> Vec<Range<u64>> {
-    let mut gaps: Vec<Range<u64>> = verdict
+fn lost(decision: &Decision) -> Vec<Range<u64>> {
+    let mut gaps: Vec<Range<u64>> = decision
         .damage
         .iter()
         // A forged file may claim any.

@@ -190,7 +190,7 @@ fn row_a25_opening_can_be_interrupted_anywhere() {
 /// Several segments that no sync has covered, and parts of all of them lost: what lies behind the
 /// first hole is cut, whole segments of it by a segment that says so.
 // RED: src/log/recovery.rs
-//   - verdict.cuts_segments |= !fate.is_kept();
+//   - decision.cuts_segments |= !action.is_kept();
 #[test]
 fn row_b03_whole_segments_behind_a_hole_are_cut_for_good() {
     let mut truncations = 0;
@@ -292,7 +292,7 @@ fn row_a05_nothing_published_is_lost_when_the_process_dies() {
         };
         assert!(log.log_end() >= published, "{context}: {} of {published}", log.log_end());
         all.check(&log, &report, &context);
-        // A power cut now may take what no sync has covered; nobody was told otherwise.
+        // A power cut now may take what no sync has covered; nothing else was promised.
         cut_and_check(&image, &model, random.next(), &format!("{context}, not synced"));
         all.append(&mut log, 1, 2, 400).unwrap();
         all.sync(&mut log).unwrap();

@@ -225,7 +225,7 @@ fn row_a11_a12_an_index_that_is_half_written_is_made_again() {
 
 /// Of the files below the log start any may be gone; of those above it none.
 // RED: src/log/recovery.rs
-//   - verdict.damage.push(Damage { segment, position, offsets: needed..found, kind });
+//   - decision.damage.push(Damage { segment, position, offsets: needed..found, kind });
 //   + let _ = (segment, position, kind);
 #[test]
 fn row_a21_files_below_the_log_start_may_be_gone_and_others_may_not() {
@@ -263,7 +263,7 @@ fn row_a21_files_below_the_log_start_may_be_gone_and_others_may_not() {
         let lost = bases[lost]..bases[lost + 1];
         assert_eq!(report.corrupt[0].offsets, Some(lost.clone()), "{gone:b}");
         assert_eq!(damage.len(), 1, "{gone:b}: {damage:?}");
-        assert_eq!(damage[0].offsets, Some(lost.clone()), "{gone:b}: readers are told");
+        assert_eq!(damage[0].offsets, Some(lost.clone()), "{gone:b}: readers report it");
         let others = [plain(start..lost.start, 3_000), plain(lost.end..end, 3_000)].concat();
         assert_eq!(records, others, "{gone:b}");
     }

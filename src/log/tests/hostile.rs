@@ -477,7 +477,7 @@ fn a_strict_open_refuses_a_torn_tail_and_touches_nothing() {
     assert_eq!(disk.store_points(), points);
 }
 
-/// E9: a payload that is a perfect image of a batch, but for the salt that nobody is told, is never
+/// E9: a payload that is a perfect image of a batch, but for the salt, which nobody knows, is never
 /// taken for one.
 // RED: src/log/factory.rs
 //   - salt: self.env.salt(),

@@ -96,7 +96,7 @@ fn row_a10_a_clean_close_without_footers_resumes_all_the_same() {
 
 /// A recovery point that passes for clean and is not: the log went on in another segment.
 // RED: src/log/open/tail.rs
-//   - (ends_there && verdict.last_kept() == Some(index)).then_some(())?;
+//   - (ends_there && decision.last_kept() == Some(index)).then_some(())?;
 //   + ends_there.then_some(())?;
 #[test]
 fn row_b18_a_clean_close_that_the_files_contradict_is_not_believed() {
@@ -302,7 +302,7 @@ fn a_read_only_open_changes_no_file() {
 
 /// A19, A20: the log start is durable before files go; what a crash left is removed later.
 // RED: src/log/recovery.rs
-//   - finish_retention(segments, start.unwrap_or(0), &mut verdict);
+//   - finish_retention(segments, start.unwrap_or(0), &mut decision);
 #[test]
 fn row_a19_segments_below_the_log_start_are_removed_at_open() {
     let (disk, rig) = Rig::fresh(1);

@@ -59,7 +59,7 @@ fn a_sync_of_the_sealed_segments_leaves_the_active_one_alone() {
     assert_eq!(rest.files.len(), 1, "the active one is still to be synced");
 }
 
-/// Before a sync the map gives its pages back; whoever holds the map must find the same bytes
+/// Before a sync the map gives its pages back; a reader that holds the map must find the same bytes
 /// there, and appends must go on.
 #[test]
 fn what_readers_hold_stays_as_it_was_while_its_segment_is_synced() {

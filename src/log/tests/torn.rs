@@ -89,7 +89,7 @@ fn row_b02_a_torn_tail_is_cut_at_every_byte() {
 /// E3: each bit of a tail that nothing proves to have been synced. It is cut, to the byte that was
 /// used, and the report says so.
 // RED: src/log/recovery.rs
-//   - verdict.cut_bytes += facts.garbage_end.saturating_sub(listed);
+//   - decision.cut_bytes += facts.garbage_end.saturating_sub(listed);
 #[test]
 fn row_e03_rot_in_an_unproved_tail_is_cut_and_counted() {
     let (disk, path, last) = three_batches(false);
@@ -115,7 +115,7 @@ fn row_e03_rot_in_an_unproved_tail_is_cut_and_counted() {
 //   - self.durable_mark = self.durable_mark.max(header.durable_mark().unwrap_or(0));
 #[test]
 fn row_e04_a_later_batch_tells_rot_from_a_torn_tail() {
-    let mut told = [0, 0];
+    let mut counts = [0, 0];
     for seed in 0..30 * effort() {
         let mut random = Random(seed);
         let (disk, rig) = Rig::fresh(seed + 1);
@@ -141,7 +141,7 @@ fn row_e04_a_later_batch_tells_rot_from_a_torn_tail() {
             image.corrupt(&files(&disk)[0], start + 50, 1).unwrap();
             let (log, report) = Rig::simulated(&image, 9).open(&AFTER_CUT).unwrap();
             let context = format!("seed {seed}, batch {at} of {batches:?}: {report:?}");
-            told[usize::from(is_proved)] += 1;
+            counts[usize::from(is_proved)] += 1;
             if is_proved {
                 assert_eq!((log.log_end(), report.cut_bytes), (end, 0), "{context}");
                 assert_eq!(report.corrupt.len(), 1, "{context}");
@@ -152,7 +152,7 @@ fn row_e04_a_later_batch_tells_rot_from_a_torn_tail() {
             }
         }
     }
-    assert!(told.iter().all(|count| *count > 50), "{told:?}");
+    assert!(counts.iter().all(|count| *count > 50), "{counts:?}");
 }
 
 /// Symptom: a reader that began at an offset was at the end of the log at once, and stayed there,
@@ -402,7 +402,7 @@ fn row_e01_a_log_that_has_lost_its_only_segment_goes_on_behind_it() {
 /// E5: every file at every length: what was synced below what a later segment proves is reported
 /// when it is gone, and only the last one can be torn.
 // RED: src/log/recovery.rs
-//   - leave_the_empty(segments, &live, &mut verdict);
+//   - leave_the_empty(segments, &live, &mut decision);
 #[test]
 fn row_e05_a_file_of_any_length_is_a_reported_loss_or_a_torn_end() {
     let (disk, end) = five_segments();
@@ -511,7 +511,7 @@ fn a_log_whose_beginning_is_torn_starts_again_beside_it() {
 
 /// E7: a segment that is missing in the middle.
 // RED: src/log/recovery.rs
-//   - verdict.damage.push(Damage { segment, position, offsets: needed..found, kind });
+//   - decision.damage.push(Damage { segment, position, offsets: needed..found, kind });
 #[test]
 fn row_e07_a_missing_segment_is_an_error_for_readers_and_not_a_gap() {
     let (disk, rig) = Rig::fresh(1);

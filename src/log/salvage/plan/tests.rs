@@ -23,8 +23,8 @@ fn segment(number: u64, base_offset: u64, stretches: &[Range<u64>]) -> Facts {
 }
 
 fn planned(segments: &[Facts], lost: &[Lost], proved: u64, start: Option<u64>) -> Plan {
-    let clues = Clues { log_start: start, proved, is_end: false };
-    plan(segments, &judge(segments, lost, &clues), start)
+    let recorded = RecordedEnds { log_start: start, proved, is_end: false };
+    plan(segments, &judge(segments, lost, &recorded), start)
 }
 
 /// Of each piece: which segment, how many stretches, from where to where.
@@ -143,8 +143,8 @@ fn what_does_not_belong_to_the_log_is_left_out_and_no_segment_spans_too_much() {
 fn what_a_clean_close_has_left_behind_its_end_stays_there() {
     let segments = [segment(0, 0, &[0..2, 3..4, 7..9])];
     let planned = |proved, is_end| {
-        let clues = Clues { log_start: None, proved, is_end };
-        let plan = plan(&segments, &judge(&segments, &[], &clues), None);
+        let recorded = RecordedEnds { log_start: None, proved, is_end };
+        let plan = plan(&segments, &judge(&segments, &[], &recorded), None);
         (shapes(&plan), plan.lost)
     };
     assert_eq!(planned(4, true), (vec![(Some(0), 2, 0..4)], vec![2..3]));
@@ -160,8 +160,8 @@ fn a_file_whose_header_is_lost_held_nothing_behind_a_clean_end() {
     let segments = [segment(0, 0, &[0..5])];
     let lost = [Lost { number: 3, kind: CorruptionKind::Magic, claimed: None, bytes: 1_000 }];
     for (proved, missing) in [(5, vec![]), (9, vec![5..9])] {
-        let clues = Clues { log_start: Some(0), proved, is_end: true };
-        let plan = plan(&segments, &judge(&segments, &lost, &clues), Some(0));
+        let recorded = RecordedEnds { log_start: Some(0), proved, is_end: true };
+        let plan = plan(&segments, &judge(&segments, &lost, &recorded), Some(0));
         assert_eq!((plan.end_offset, plan.lost), (proved, missing));
     }
 }

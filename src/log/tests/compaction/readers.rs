@@ -102,7 +102,7 @@ fn retention_that_takes_the_inputs_away_ends_the_compaction() {
     }
 }
 
-/// Whoever asks is told that not all was looked at, however far the compaction was.
+/// The caller learns that not all was looked at, however far the compaction was.
 #[test]
 fn a_compaction_whose_input_is_taken_away_says_that_it_was_cut_short() {
     let mut cut_short = 0;

@@ -118,7 +118,10 @@ fn row_b01_every_image_of_every_short_workload_is_a_prefix() {
         return replay(&case);
     }
     let share = Share::of_effort();
-    #[expect(clippy::disallowed_methods, reason = "how fast the campaign is, for whoever runs it")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how fast the campaign is, for the one who runs it"
+    )]
     let began = std::time::Instant::now();
     let mut campaign = Campaign::default();
     let mut number = 0;

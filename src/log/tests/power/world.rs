@@ -316,7 +316,7 @@ impl World {
         let (log, report) = self.rig.open(&known)?;
         self.oracle.check(&log, &report, self.oracle.published, &self.case)?;
         assert_eq!(log.log_end(), self.oracle.published, "{}", self.case);
-        // What an earlier cut has left may be told again, but not after a clean end.
+        // What an earlier cut has left may be reported again, but not after a clean end.
         assert!(!is_clean || report.cut_bytes == 0, "{}: {report:?}", self.case);
         self.log = Some(log);
         self.run += 1;
