@@ -572,8 +572,8 @@ impl Log {
         self.ends.advance_start(offset);
         let removed = self.segments.remove_below(self.ends.log_start(), count);
         if let Some(last) = removed.last() {
-            // The list is in the order of places, and what was removed was its beginning.
-            self.backlog.remove_up_to(last.places.1);
+            // The list is in the order of ranks, and what was removed was its beginning.
+            self.backlog.remove_up_to(last.ranks.1);
         }
         removed
     }

@@ -177,9 +177,9 @@ pub(crate) enum HeaderError {
 }
 
 impl SegmentHeader {
-    /// The places of the log that the segment fills: its own number, or those of the segments that
-    /// it replaces. Segments follow one another in the order of their places.
-    pub(crate) fn places(&self) -> RangeInclusive<u64> {
+    /// The ranks that the segment covers: its own number, or those of the segments that it
+    /// replaces. Segments follow one another in the order of their ranks.
+    pub(crate) fn ranks(&self) -> RangeInclusive<u64> {
         match self.rewrite {
             Some(Rewrite::Replaces(it)) => it.first_number..=it.last_number,
             Some(Rewrite::Truncates(_)) | None => self.number..=self.number,
@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn headers_round_trip() {
         let replaces = |is_clean| Some(Rewrite::Replaces(replacement(is_clean)));
-        for (rewrite, places) in [
+        for (rewrite, ranks) in [
             (None, 42..=42),
             (Some(Rewrite::Truncates(10)), 42..=42),
             (replaces(false), 3..=5),
@@ -338,7 +338,7 @@ mod tests {
         ] {
             let header = SegmentHeader { rewrite, ..header() };
             assert_eq!(SegmentHeader::decode(&header.encode()), Ok(header));
-            assert_eq!(header.places(), places);
+            assert_eq!(header.ranks(), ranks);
         }
         assert_eq!(header().topic_id.to_string(), "ab".repeat(16));
     }

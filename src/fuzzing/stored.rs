@@ -129,7 +129,7 @@ pub fn footer(data: &[u8]) {
         }
         if let Ok(header) = SegmentHeader::decode(&bytes) {
             assert!(SegmentHeader::decode(&header.encode()) == Ok(header), "{header:?}");
-            assert!(header.places().start() <= header.places().end(), "{header:?}");
+            assert!(header.ranks().start() <= header.ranks().end(), "{header:?}");
         }
         return;
     }

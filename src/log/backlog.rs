@@ -52,7 +52,7 @@ impl Backlog {
 
     /// A segment was sealed. `is_synced` if a sync has covered all of it.
     pub(crate) fn seal(&mut self, sealed: Unfinished, file: SyncFile, is_synced: bool) {
-        let rank = sealed.segment.places.1;
+        let rank = sealed.segment.ranks.1;
         if is_synced && self.last_rank() <= self.synced_to {
             self.synced_to = Some(rank);
         } else {
@@ -69,7 +69,7 @@ impl Backlog {
         if let Some(range) = unproved {
             self.unproved.push(Unproved { segment: Arc::clone(&found.segment), range });
         } else if self.unproved.is_empty() {
-            self.synced_to = Some(found.segment.places.1);
+            self.synced_to = Some(found.segment.ranks.1);
         }
         self.unfinished.push_back(found);
         self.assert_valid();
@@ -128,7 +128,7 @@ impl Backlog {
             |next: &SyncFile| Arc::ptr_eq(&next.segment, &last.segment) && last.end >= next.end;
         if self.to_sync.front().is_some_and(is_covered) {
             self.to_sync.pop_front();
-            self.synced_to = self.synced_to.max(Some(last.segment.places.1));
+            self.synced_to = self.synced_to.max(Some(last.segment.ranks.1));
         }
     }
 
@@ -147,7 +147,7 @@ impl Backlog {
     /// The footer to be written next: of the oldest segment without one, once it is synced. A file
     /// of `spare_bytes` stays as it is, since it may become a spare.
     pub(crate) fn begin_footer(&self, spare_bytes: Option<u64>) -> Option<FooterTask> {
-        let is_synced = |oldest: &Unfinished| Some(oldest.segment.places.1) <= self.synced_to;
+        let is_synced = |oldest: &Unfinished| Some(oldest.segment.ranks.1) <= self.synced_to;
         let is_due = |oldest: &&Unfinished| is_synced(oldest) || !Rule::FooterAfterSync.holds();
         let oldest = self.unfinished.front().filter(is_due)?;
         let sealed = *oldest.segment.sealed()?;
@@ -198,14 +198,14 @@ impl Backlog {
     /// Whether this segment, and all before it, are durable and wait for no footer.
     pub(crate) fn is_finished(&self, segment: &Segment) -> bool {
         let first = self.unfinished.front();
-        first.is_none_or(|first| segment.places.1 < first.segment.places.0)
+        first.is_none_or(|first| segment.ranks.1 < first.segment.ranks.0)
     }
 
     // ---- what leaves ---------------------------------------------------------------------------
 
     /// Retention has removed the segments up to this rank.
     pub(crate) fn remove_up_to(&mut self, rank: u64) {
-        let stays = |segment: &Segment| segment.places.0 > rank;
+        let stays = |segment: &Segment| segment.ranks.0 > rank;
         self.unfinished.retain(|unfinished| stays(&unfinished.segment));
         self.to_sync.retain(|file| stays(&file.segment));
         self.footerless.retain(|footerless| stays(&footerless.segment));
@@ -229,7 +229,7 @@ impl Backlog {
 
     /// The rank of the last segment without a footer.
     fn last_rank(&self) -> Option<u64> {
-        self.unfinished.back().map(|last| last.segment.places.1)
+        self.unfinished.back().map(|last| last.segment.ranks.1)
     }
 
     fn assert_valid(&self) {
@@ -239,13 +239,13 @@ impl Backlog {
     /// What is wrong, if anything: invariant 1.
     fn check(&self) -> Result<(), &'static str> {
         let in_order = |ranks: &mut dyn Iterator<Item = u64>| ranks.is_sorted_by(|a, b| a < b);
-        if !in_order(&mut self.to_sync.iter().map(|it| it.segment.places.1)) {
+        if !in_order(&mut self.to_sync.iter().map(|it| it.segment.ranks.1)) {
             return Err("the files to sync are out of order");
         }
-        if !in_order(&mut self.unfinished.iter().map(|it| it.segment.places.1)) {
+        if !in_order(&mut self.unfinished.iter().map(|it| it.segment.ranks.1)) {
             return Err("the segments without a footer are out of order");
         }
-        if !in_order(&mut self.unproved.iter().map(|it| it.segment.places.1)) {
+        if !in_order(&mut self.unproved.iter().map(|it| it.segment.ranks.1)) {
             return Err("the unproved tails are out of order");
         }
         Ok(())

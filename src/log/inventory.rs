@@ -121,7 +121,7 @@ impl Found {
         };
         Facts {
             number: self.header.number,
-            places: self.header.places().into_inner(),
+            ranks: self.header.ranks().into_inner(),
             generation: self.header.generation,
             truncates_to,
             replaces,
@@ -290,7 +290,7 @@ impl Reader<'_> {
                 }
             }
         }
-        found.sort_by_key(|found| (*found.header.places().start(), found.header.number));
+        found.sort_by_key(|found| (*found.header.ranks().start(), found.header.number));
         Ok(Inventory { found, lost, temporary, resumable: None })
     }
 

@@ -15,7 +15,7 @@
 //!    crash left behind a cut, or a failed write behind the end, stays in the file for ever and
 //!    must never follow a later batch.
 //! 5. A segment that truncates removes those of lower generation that begin at or above its base;
-//!    one that replaces, those of lower generation that fill any of its places. What is removed
+//!    one that replaces, those of lower generation that cover any of its ranks. What is removed
 //!    removes nothing itself.
 //! 6. A file whose header is lost says where it ends, at most; whatever is missing where it may
 //!    have stood was in it, is damage, and is never torn; nor is a hole before one that held data,
@@ -37,8 +37,8 @@ use crate::rules::Rule;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub(crate) number: u64,
-    /// The first and the last place of the log that it fills.
-    pub(crate) places: (u64, u64),
+    /// The first and the last rank that it covers.
+    pub(crate) ranks: (u64, u64),
     pub(crate) generation: u32,
     /// Whether it stands where others stood.
     pub(crate) replaces: bool,
@@ -132,7 +132,7 @@ impl Decision {
     }
 }
 
-/// Decides. `segments` are in the order of their places; `proved` is what a recovery point proves;
+/// Decides. `segments` are in the order of their ranks; `proved` is what a recovery point proves;
 /// `start` is the log start offset, where the log must begin at the latest.
 pub(crate) fn decide(
     segments: &[Facts],
@@ -206,9 +206,9 @@ pub(super) fn without_leftovers(segments: &[Facts]) -> Vec<usize> {
     segments.iter().enumerate().filter_map(is_live).collect()
 }
 
-/// The segments whose places another one of higher generation fills. The highest generation is
+/// The segments whose ranks another one of higher generation covers. The highest generation is
 /// asked first, so that what is itself replaced replaces nothing: a file may come back that an
-/// attempt has left which failed, and whose places a later one has divided otherwise.
+/// attempt has left which failed, and whose ranks a later one has divided otherwise.
 fn replaced(segments: &[Facts]) -> HashSet<usize> {
     let mut replaced = HashSet::new();
     if !segments.iter().any(|facts| facts.replaces) || !Rule::ReplacedIsLeftover.holds() {
@@ -216,10 +216,10 @@ fn replaced(segments: &[Facts]) -> HashSet<usize> {
     }
     let mut order: Vec<(usize, &Facts)> = segments.iter().enumerate().collect();
     order.sort_by_key(|(_, facts)| Reverse(facts.generation));
-    // The places of those that replace and count, which do not overlap: from first to last.
+    // The ranks of those that replace and count, which do not overlap: from first to last.
     let mut filled: BTreeMap<u64, (u64, u32)> = BTreeMap::new();
     for (index, facts) in order {
-        let (first, last) = facts.places;
+        let (first, last) = facts.ranks;
         let below = filled.range(..=last).next_back();
         match below {
             Some((_, (end, generation))) if *end >= first && *generation > facts.generation => {
@@ -283,18 +283,18 @@ fn leave_the_empty(segments: &[Facts], live: &[usize], decision: &mut Decision) 
 }
 
 /// What is lost is reported, by the file that it was in, and the log goes on behind it, so that no
-/// offset is given twice (rule 6). Only a segment that counts shows by its place that the log had
+/// offset is given twice (rule 6). Only a segment that counts shows by its rank that the log had
 /// gone on before: numbers are also given to what is only prepared, or rewritten.
 fn go_on_behind(segments: &[Facts], lost: &[Lost], decision: &mut Decision) {
     let end = decision.end_offset;
     let bytes = lost.iter().fold(0_u64, |sum, lost| sum.saturating_add(lost.bytes));
     let most = end.saturating_add(bytes);
     let kept = segments.iter().zip(&decision.actions).filter(|(_, action)| action.is_kept());
-    let last_place = kept.map(|(facts, _)| facts.places.1).max();
+    let last_rank = kept.map(|(facts, _)| facts.ranks.1).max();
     let gaps = decision.damage.len();
     for (index, lost) in lost.iter().enumerate() {
         let next = decision.end_offset;
-        let is_behind = last_place.is_none_or(|place| lost.number > place);
+        let is_behind = last_rank.is_none_or(|rank| lost.number > rank);
         let behind_all = next.saturating_add(lost.bytes);
         let reached = lost.claimed.filter(|claimed| *claimed <= most).unwrap_or(behind_all);
         let offsets = next..if is_behind { reached.max(next) } else { next };
@@ -320,7 +320,7 @@ struct Walk {
     has_lost: bool,
     /// The last of them that held data.
     lost_used: Option<u64>,
-    /// The last place that a segment which counts fills.
+    /// The last rank that a segment which counts covers.
     filled: Option<u64>,
     /// The offset that comes next; `None` before the first stretch.
     expected: Option<u64>,
@@ -342,8 +342,8 @@ enum Judgement {
 impl Walk {
     fn segment(&mut self, index: usize, facts: &Facts, bound: u64, decision: &mut Decision) {
         let mut action = Action::Remove;
-        if self.filled.is_some_and(|filled| facts.places.0 <= filled) {
-            // Readers find a segment by its place, and must find no other one there.
+        if self.filled.is_some_and(|filled| facts.ranks.0 <= filled) {
+            // Readers find a segment by its rank, and must find no other one there.
             let next = self.expected.unwrap_or(0);
             let (offsets, kind) = (next..next, CorruptionKind::Malformed("rewrite"));
             decision.damage.push(Damage { segment: index, position: 0, offsets, kind });
@@ -364,7 +364,7 @@ impl Walk {
                         next_offset: stretch.next_offset,
                         times: stretch.times,
                     };
-                    self.filled = Some(facts.places.1);
+                    self.filled = Some(facts.ranks.1);
                     self.expected = Some(stretch.next_offset);
                     self.last = Some((index, stretch.end));
                 }
@@ -423,7 +423,7 @@ impl Walk {
             return Judgement::Counts;
         }
         let is_within = self.last.is_some_and(|(last, _)| last == index);
-        let goes_on = self.lost_used.is_some_and(|lost| lost > facts.places.1);
+        let goes_on = self.lost_used.is_some_and(|lost| lost > facts.ranks.1);
         let may_be_lost = if is_within { goes_on } else { self.has_lost };
         if needed >= self.durable && !is_head && !may_be_lost {
             self.torn = true; // rule 3

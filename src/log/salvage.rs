@@ -231,17 +231,17 @@ impl DamagedLog {
             producers: Vec::new(),
             age: Moment::default(),
         };
-        // A segment is younger than those whose places it fills: these fill their own, with
-        // numbers behind all places.
+        // A segment is younger than those whose ranks it covers: these cover their own, with
+        // numbers above all ranks.
         let numbers = self.plan.pieces.len() as u64..;
-        for ((place, number), piece) in (0..).zip(numbers).zip(&self.plan.pieces) {
+        for ((rank, number), piece) in (0..).zip(numbers).zip(&self.plan.pieces) {
             self.inherit(piece, &mut heritage);
             heritage.producers.iter().for_each(|it| copied.note_producer(it.id, it.epoch));
             let replacement = Replacement {
                 base_offset: piece.base_offset,
                 next_offset: piece.next_offset,
-                first_number: place,
-                last_number: place,
+                first_number: rank,
+                last_number: rank,
                 // Compaction will look for itself.
                 is_clean: false,
             };
@@ -403,7 +403,7 @@ impl Survey<'_> {
         if found.is_empty() && lost.is_empty() {
             self.note(dir.clone(), CorruptionKind::Missing);
         }
-        found.sort_by_key(|found: &Found| (*found.header.places().start(), found.header.number));
+        found.sort_by_key(|found: &Found| (*found.header.ranks().start(), found.header.number));
         Ok(Inventory { found, lost, temporary: Vec::new(), resumable: None })
     }
 

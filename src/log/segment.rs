@@ -60,8 +60,8 @@ pub(crate) struct Segment {
     pub(crate) origin: Arc<TopicPartition>,
     pub(crate) path: PathBuf,
     pub(crate) number: u64,
-    /// The places of the log that it fills: see [`SegmentHeader::places`].
-    pub(crate) places: (u64, u64),
+    /// The first and the last rank that it covers: see [`SegmentHeader::ranks`].
+    pub(crate) ranks: (u64, u64),
     /// Whether compaction wrote it, and left no key twice up to its end.
     pub(crate) is_clean: bool,
     /// Incompatible feature bits: what must be known to read its records.
@@ -128,7 +128,7 @@ impl Segment {
             origin: Arc::clone(origin),
             path: path.to_path_buf(),
             number: header.number,
-            places: header.places().into_inner(),
+            ranks: header.ranks().into_inner(),
             is_clean,
             features: header.incompatible,
             keeps_space: header.compatible & KEEPS_SPACE != 0,
@@ -355,7 +355,7 @@ pub(crate) fn read_footer(file: &dyn DiskFile, salt: u64) -> std::io::Result<Opt
     Ok(Footer::decode(&bytes, salt).ok().filter(|footer| u64::from(footer.data_end) <= start))
 }
 
-/// The segments of a partition in the order of places and offsets, shared with its readers.
+/// The segments of a partition in the order of ranks and offsets, shared with its readers.
 #[derive(Debug)]
 pub(crate) struct SegmentList(RwLock<VecDeque<Arc<Segment>>>);
 
@@ -385,25 +385,25 @@ impl SegmentList {
     /// The segment that follows this one, which need not be in the list any more.
     pub(crate) fn after(&self, segment: &Segment) -> Option<Arc<Segment>> {
         let segments = self.0.read();
-        let last = segment.places.1;
-        segments.get(segments.partition_point(|other| other.places.0 <= last)).cloned()
+        let last = segment.ranks.1;
+        segments.get(segments.partition_point(|other| other.ranks.0 <= last)).cloned()
     }
 
     /// Whether this segment still belongs to the log: neither removed nor replaced.
     pub(crate) fn contains(&self, segment: &Segment) -> bool {
         let segments = self.0.read();
-        let found = segments.binary_search_by_key(&segment.places.0, |other| other.places.0);
+        let found = segments.binary_search_by_key(&segment.ranks.0, |other| other.ranks.0);
         let found = found.ok().and_then(|index| segments.get(index));
         found.is_some_and(|other| other.number == segment.number)
     }
 
-    /// Puts `new` where the segments stand whose places it fills, all at once for readers, and
+    /// Puts `new` where the segments stand whose ranks it covers, all at once for readers, and
     /// returns those. Without any of them it does nothing.
     pub(crate) fn replace(&self, new: &Arc<Segment>) -> Vec<Arc<Segment>> {
-        let (first, last) = new.places;
+        let (first, last) = new.ranks;
         let mut segments = self.0.write();
-        let start = segments.partition_point(|segment| segment.places.1 < first);
-        let end = segments.partition_point(|segment| segment.places.0 <= last);
+        let start = segments.partition_point(|segment| segment.ranks.1 < first);
+        let end = segments.partition_point(|segment| segment.ranks.0 <= last);
         if start >= end {
             return Vec::new();
         }
@@ -416,12 +416,12 @@ impl SegmentList {
         self.0.read().iter().cloned().collect()
     }
 
-    /// Some of the segments that follow the one whose last place this is, in order; from the first
-    /// one on without a place. For walks over all of them that must not hold the list for long.
-    pub(crate) fn some_after(&self, place: Option<u64>, count: usize) -> Vec<Arc<Segment>> {
+    /// Some of the segments that follow the one whose last rank this is, in order; from the first
+    /// one on without a rank. For walks over all of them that must not hold the list for long.
+    pub(crate) fn some_after(&self, rank: Option<u64>, count: usize) -> Vec<Arc<Segment>> {
         let segments = self.0.read();
         let from =
-            place.map_or(0, |place| segments.partition_point(|segment| segment.places.0 <= place));
+            rank.map_or(0, |rank| segments.partition_point(|segment| segment.ranks.0 <= rank));
         segments.range(from..).take(count).cloned().collect()
     }
 

@@ -74,7 +74,7 @@ pub(crate) fn verify_segments(
             (reached, before) = (None, None);
             continue;
         }
-        place = Some(segment.places.1);
+        place = Some(segment.ranks.1);
         reached = Some(verified?);
         before = Some(segment);
     }

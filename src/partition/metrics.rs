@@ -302,7 +302,7 @@ impl PartitionCore {
         loop {
             let some = self.segments.some_after(reached, STEP);
             let Some(last) = some.last() else { return bytes };
-            reached = Some(last.places.1);
+            reached = Some(last.ranks.1);
             bytes = some.iter().fold(bytes, |sum, it| sum.saturating_add(it.claim.bytes()));
         }
     }

@@ -76,14 +76,14 @@ impl PartitionCore {
         loop {
             let some = self.segments.some_after(reached, STEP);
             for segment in &some {
-                let before_last = segment.places.1 < last.places.0;
+                let before_last = segment.ranks.1 < last.ranks.0;
                 match SegmentFacts::of(segment).filter(|_| before_last) {
                     Some(facts) if more(&facts) => {}
                     _ => return,
                 }
             }
             let Some(segment) = some.last() else { return };
-            reached = Some(segment.places.1);
+            reached = Some(segment.ranks.1);
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! Written with a temporary name and whole when it gets its own: data and footer are synced first,
 //! the name is durable when [`Output::finish`] returns. From then on the file counts and those
-//! whose places it fills do not, whatever else happens.
+//! whose ranks it covers do not, whatever else happens.
 
 use std::io;
 use std::ops::Range;

@@ -442,8 +442,8 @@ impl Compaction {
         let replacement = Replacement {
             base_offset: first.base_offset,
             next_offset,
-            first_number: first.places.0,
-            last_number: last.places.1,
+            first_number: first.ranks.0,
+            last_number: last.ranks.1,
             is_clean: next_offset <= self.sieve.rules.pass_end,
         };
         let ages = || inputs.iter().filter_map(|input| input.sealed()?.times);
@@ -523,7 +523,7 @@ impl Compaction {
     }
 
     /// Unlinks segments that readers do not find any more. Readers that have their maps continue.
-    /// One that stays stays void: whatever takes the new segment's place covers its places too.
+    /// One that stays stays void: whatever takes the new segment's place covers its ranks too.
     fn remove(&self, segments: Vec<Arc<Segment>>, log: &impl LogAccess) -> Result<()> {
         log.remove_files(segments);
         // DURABILITY: they are gone for good before anything is built on it: the next compaction

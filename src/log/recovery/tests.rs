@@ -10,7 +10,7 @@ fn segment(number: u64, stretches: &[Stretch]) -> Facts {
     let end = stretches.last().map_or(0, |stretch| u64::from(stretch.end));
     Facts {
         number,
-        places: (number, number),
+        ranks: (number, number),
         base_offset: stretches.first().map(|stretch| stretch.base_offset),
         stretches: stretches.to_vec(),
         garbage_end: end,
@@ -273,7 +273,7 @@ fn a_lost_segment_that_is_not_the_end_leaves_a_torn_tail_torn() {
 
 /// Symptom: behind a lost segment stood one that was prepared and never used, or before it one that
 /// a compaction had made; its higher number said that the log had gone on, and offsets that the
-/// lost segment had held were given again. Rule: only places of what counts say that.
+/// lost segment had held were given again. Rule: only ranks of what counts say that.
 #[test]
 fn the_log_goes_on_behind_a_lost_end_whatever_numbers_others_have() {
     let first = segment(0, &[stretch(128, 500, 0, 5)]);
@@ -308,9 +308,9 @@ fn a_file_that_contradicts_the_others_does_not_hide_where_the_log_went_on() {
 }
 
 /// A segment that stands for others, with all of its offsets.
-fn replacing(number: u64, generation: u32, places: (u64, u64), offsets: (u64, u64)) -> Facts {
+fn replacing(number: u64, generation: u32, ranks: (u64, u64), offsets: (u64, u64)) -> Facts {
     let whole = segment(number, &[stretch(128, 300, offsets.0, offsets.1)]);
-    Facts { generation, places, replaces: true, durable: offsets.1, ..whole }
+    Facts { generation, ranks, replaces: true, durable: offsets.1, ..whole }
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn what_a_rewrite_stands_for_is_a_leftover_whatever_is_left_of_it() {
         let count = segments.len();
         segments.push(replacing(4, 1, (0, 2), (0, 9)));
         segments.push(last.clone());
-        segments.sort_by_key(|facts| (facts.places.0, facts.number));
+        segments.sort_by_key(|facts| (facts.ranks.0, facts.number));
         let decision = decide(&segments, &[], 9, None);
         assert!(decision.damage.is_empty() && !decision.cuts_segments, "{left}: {decision:?}");
         assert_eq!(decision.end_offset, 12);
@@ -338,7 +338,7 @@ fn what_a_rewrite_stands_for_is_a_leftover_whatever_is_left_of_it() {
 }
 
 /// A file that an attempt left which failed comes back after a later one has divided the
-/// places otherwise, and is itself half done.
+/// ranks otherwise, and is itself half done.
 #[test]
 fn what_is_void_makes_nothing_void() {
     let segments = [

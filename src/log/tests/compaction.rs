@@ -190,7 +190,7 @@ fn a_batch_keeps_its_ends_and_a_segment_its_reach_although_records_are_gone() {
     let path = log.0.borrow().segments().first().unwrap().path.clone();
     let bytes = disk.read(&path).unwrap();
     let header = SegmentHeader::decode(&bytes).unwrap();
-    assert_eq!((header.places(), header.number, header.generation), (0..=0, 3, 1));
+    assert_eq!((header.ranks(), header.number, header.generation), (0..=0, 3, 1));
     let mut rest = &bytes[SegmentHeader::SIZE..];
     let mut batches = Vec::new();
     while let Some(view) = BatchView::check(rest, header.salt).unwrap() {

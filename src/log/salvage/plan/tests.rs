@@ -15,7 +15,7 @@ fn segment(number: u64, base_offset: u64, stretches: &[Range<u64>]) -> Facts {
     };
     Facts {
         number,
-        places: (number, number),
+        ranks: (number, number),
         base_offset: Some(base_offset),
         stretches: stretches.iter().enumerate().map(stretch).collect(),
         ..Facts::default()
