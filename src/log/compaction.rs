@@ -3,7 +3,8 @@
 //! Owns: which sealed segments are rewritten, what stays of them, and how the new files take the
 //! place of the old ones. Must not know: threads, clocks, who asked. [`plan`], [`keys`] and
 //! [`sieve`] are pure; [`output`] writes one file; [`run`] goes through a log with them, in steps of
-//! bounded size that the partition above paces; [`spare`] is what they write into on a full disk. See
+//! bounded size that the partition above paces; [`candidates`] says what it finds there, [`inputs`]
+//! reads it; [`spare`] is what they write into on a full disk. See
 //! `docs/compaction.md`.
 //!
 //! Invariants:
@@ -15,6 +16,8 @@
 //!    horizon in a file that is only named once all records that it deletes are gone for good.
 //! 4. Offsets, order and timestamps of what stays do not change.
 
+pub(crate) mod candidates;
+mod inputs;
 mod keys;
 pub(super) mod output;
 pub(crate) mod plan;

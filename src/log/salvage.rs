@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use self::plan::{Piece, Plan, judge, plan};
 use super::chunk::{CHUNK_BYTES, ChunkReader};
-use super::compaction::output::{Heritage, Output, Place};
+use super::compaction::output::{Heritage, Output, Target};
 use super::inventory::{Found, Inventory, LostFile, Reader, lost_facts};
 use super::producers::ProducerTable;
 use super::recovery::{Action, Damage, Decision, Facts, bounds};
@@ -247,7 +247,7 @@ impl DamagedLog {
             };
             let allotted = (number, GENERATION);
             let mut output =
-                Output::create(env, target, allotted, replacement, heritage.clone(), Place::New)?;
+                Output::create(env, target, allotted, replacement, heritage.clone(), Target::New)?;
             self.read_piece(piece, &mut |view| {
                 let header = view.header();
                 copied.batches = copied.batches.saturating_add(1);

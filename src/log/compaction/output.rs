@@ -42,7 +42,7 @@ pub(in crate::log) struct Heritage {
 
 /// Which file it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::log) enum Place {
+pub(in crate::log) enum Target {
     New,
     /// The one that is kept for a full disk.
     Spare,
@@ -54,7 +54,7 @@ pub(in crate::log) struct Output {
     header: SegmentHeader,
     replacement: Replacement,
     heritage: Heritage,
-    place: Place,
+    target: Target,
     temporary: PathBuf,
     file: Arc<dyn DiskFile>,
     /// What is not written yet, and where it begins.
@@ -79,7 +79,7 @@ impl Output {
         (number, generation): (u64, u32),
         replacement: Replacement,
         heritage: Heritage,
-        place: Place,
+        target: Target,
     ) -> Result<Self> {
         let header = SegmentHeader {
             topic_id: identity.topic_id,
@@ -101,14 +101,14 @@ impl Output {
         };
         let mut buffer = header.encode().to_vec();
         buffer.extend_from_slice(&opening.encode(header.salt, 0)?);
-        let temporary = match (place, &env.spare) {
-            (Place::Spare, Some(spare)) => spare.path().to_path_buf(),
+        let temporary = match (target, &env.spare) {
+            (Target::Spare, Some(spare)) => spare.path().to_path_buf(),
             _ => identity.dir.join(temporary_segment_file_name(number)),
         };
-        let file = match (place, &env.spare) {
-            (Place::New, _) => env.disk.create(&temporary),
-            (Place::Spare, Some(spare)) => spare.take(&*env.disk),
-            (Place::Spare, None) => Err(io::ErrorKind::StorageFull.into()),
+        let file = match (target, &env.spare) {
+            (Target::New, _) => env.disk.create(&temporary),
+            (Target::Spare, Some(spare)) => spare.take(&*env.disk),
+            (Target::Spare, None) => Err(io::ErrorKind::StorageFull.into()),
         };
         let file = file.map_err(|source| Error::io("create", &temporary, source))?;
         Ok(Self {
@@ -117,7 +117,7 @@ impl Output {
             header,
             replacement,
             heritage,
-            place,
+            target,
             temporary,
             file,
             buffer,
@@ -181,12 +181,12 @@ impl Output {
     }
 
     fn spare(&self) -> Option<&CompactionSpare> {
-        self.env.spare.as_ref().filter(|_| self.place == Place::Spare)
+        self.env.spare.as_ref().filter(|_| self.target == Target::Spare)
     }
 
     fn write_out(&mut self) -> Result<()> {
         let end = self.written.saturating_add(self.buffer.len() as u64);
-        if self.place == Place::Spare && end > SPARE_BYTES {
+        if self.target == Target::Spare && end > SPARE_BYTES {
             return Err(self.failed("write", io::ErrorKind::StorageFull.into()));
         }
         let written = self.file.write_at(&self.buffer, self.written);
@@ -227,7 +227,7 @@ impl Output {
         // FORMAT: an end mark stands between the last batch and the footer.
         self.buffer.extend_from_slice(&[0; 4]);
         let footer = footer.encode(self.header.salt)?;
-        if self.place == Place::Spare {
+        if self.target == Target::Spare {
             // FORMAT: a footer ends the file, and this one has its length.
             self.write_out()?;
             let start = SPARE_BYTES.saturating_sub(footer.len() as u64);
@@ -261,9 +261,9 @@ impl Output {
         }
         let origin = &self.identity.origin;
         let claims = replaced.iter().map(|segment| &*segment.claim);
-        let bytes = match self.place {
-            Place::New => self.written,
-            Place::Spare => finished_bytes(data_end, footer.len()),
+        let bytes = match self.target {
+            Target::New => self.written,
+            Target::Spare => finished_bytes(data_end, footer.len()),
         };
         let claim = Claim::of_successor(&self.env.space, bytes, claims);
         let new =

@@ -6,30 +6,26 @@
 //! 2. *Rewrite*: group by group from the log start on, write what stays of the inputs into one new
 //!    segment, put it in their place, and unlink them. A group that would be copied as it is stays.
 //!
-//! Each step reads at most [`STEP_BYTES`], or makes one file durable. Between two steps nothing is
-//! held but memory and one temporary file, and the compaction may be dropped.
+//! Each step reads at most [`STEP_BYTES`](super::inputs::STEP_BYTES), or makes one file durable.
+//! Between two steps nothing is held but memory and one temporary file, and the compaction may be
+//! dropped.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Tally;
+use super::candidates::{Candidates, data_bytes, input};
+use super::inputs::{Read, ReadPosition, heritage_of, read_step};
 use super::keys::{Full, KeyMap, Latest};
-use super::output::{Heritage, Output, Place as OutputPlace};
+use super::output::{Output, Target};
 use super::plan::{self, Input};
 use super::sieve::{Effect, Rules, Sieve};
 use super::spare::SPARE_BYTES;
 use crate::clock::Moment;
 use crate::error::{CorruptionKind, Error, Result};
-use crate::format::{BatchHeader, BatchView, Footer, RecordView, Replacement, SegmentHeader};
-use crate::log::producers::ProducerTable;
-use crate::log::scan::{ScanFrom, scan_segment};
+use crate::format::{BatchView, Footer, RecordView, Replacement, SegmentHeader};
 use crate::log::segment::Segment;
 use crate::log::{Log, LogEnv, LogIdentity};
-use crate::storage::disk::Access;
-
-/// LIMIT: what one step reads at most, unless a single batch is larger: a few milliseconds of work,
-/// after which others have their turn.
-pub(crate) const STEP_BYTES: usize = 1 << 20;
 
 /// LIMIT: what a record takes in a new segment beside its key, value and headers, if it is alone in
 /// its batch: the batch's header, its own flags, lengths and deltas, padding.
@@ -89,17 +85,8 @@ enum Stage {
     CutShort,
 }
 
-/// Where the reading of an input stands.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    input: usize,
-    position: usize,
-    /// The least offset that the next batch may have.
-    expected: u64,
-}
-
 struct Gather {
-    place: Place,
+    at: ReadPosition,
     /// At most so much remains of each input.
     bytes_max: Vec<u64>,
     full_at: Option<u64>,
@@ -110,7 +97,7 @@ struct Rewrite {
     groups: VecDeque<usize>,
     /// The first input of the group at work.
     first: usize,
-    place: Place,
+    at: ReadPosition,
     /// At most so much remains of each input of the pass.
     bytes_max: Vec<u64>,
     /// Whether the group at work is written into the file that is kept for a full disk.
@@ -121,42 +108,6 @@ struct Rewrite {
     tally: Tally,
 }
 
-/// What of a log can be compacted now: the sealed segments that are durable and are given no footer
-/// any more, from the log start on. Never the last one, which takes the appends or is where the
-/// next one begins.
-pub(crate) struct Candidates {
-    segments: Vec<Arc<Segment>>,
-    log_start: u64,
-}
-
-impl Candidates {
-    pub(crate) fn of(log: &Log) -> Self {
-        let mut segments = log.segments().all();
-        segments.pop();
-        let backlog = log.backlog();
-        segments.retain(|segment| backlog.is_finished(segment) && segment.sealed().is_some());
-        Self { segments, log_start: log.log_start() }
-    }
-
-    /// The end of what can be compacted now.
-    pub(crate) fn end(&self) -> u64 {
-        let last = self.segments.last().and_then(|last| last.next_offset());
-        last.unwrap_or(self.log_start)
-    }
-
-    /// How much of what can be compacted is not.
-    pub(crate) fn dirt(&self) -> plan::Dirt {
-        plan::survey(self.segments.iter().map(|segment| input(segment)), self.log_start)
-    }
-
-    /// From when on there is something to do without any dirt: the time of the first tombstone is
-    /// over.
-    pub(crate) fn next_horizon(&self) -> u64 {
-        let horizons = self.segments.iter().map(|segment| segment.next_horizon());
-        horizons.min().unwrap_or(Footer::NO_HORIZON)
-    }
-}
-
 /// Puts a new segment in the place of others, for readers. Returns those.
 fn replace(log: &mut Log, new: &Arc<Segment>) -> Vec<Arc<Segment>> {
     let replaced = log.segments().replace(new);
@@ -164,23 +115,10 @@ fn replace(log: &mut Log, new: &Arc<Segment>) -> Vec<Arc<Segment>> {
     replaced
 }
 
-fn input(segment: &Segment) -> Input {
-    Input {
-        base_offset: segment.base_offset,
-        next_offset: segment.next_offset().unwrap_or(segment.base_offset),
-        bytes: data_bytes(segment),
-        is_clean: segment.is_clean,
-    }
-}
-
-fn data_bytes(segment: &Segment) -> u64 {
-    segment.sealed().map_or(0, |sealed| u64::from(sealed.data_end))
-}
-
 impl Compaction {
     /// Begins a compaction of what can be compacted now; `None` if there is nothing.
     pub(crate) fn begin(log: &Log, terms: Terms) -> Option<Self> {
-        let inputs = Candidates::of(log).segments;
+        let inputs = Candidates::of(log).into_segments();
         let start = inputs.first()?.base_offset;
         let rules = Rules { pass_end: 0, now: terms.now, horizon: terms.horizon };
         let env = Arc::clone(log.env());
@@ -254,7 +192,7 @@ impl Compaction {
         let bytes_max = self.inputs.iter().map(|segment| data_bytes(segment)).collect();
         self.keys = KeyMap::new(self.terms.key_memory_bytes, (self.env.random)());
         self.tally.passes = self.tally.passes.saturating_add(1);
-        let mut gather = Gather { place: self.start_of(first), bytes_max, full_at: None };
+        let mut gather = Gather { at: self.start_of(first), bytes_max, full_at: None };
         for bytes in gather.bytes_max.iter_mut().skip(first) {
             // Counted as the records are gathered.
             *bytes = SegmentHeader::SIZE as u64 + RECORD_OVERHEAD_BYTES;
@@ -262,27 +200,27 @@ impl Compaction {
         self.stage = Stage::Gather(gather);
     }
 
-    fn start_of(&self, input: usize) -> Place {
+    fn start_of(&self, input: usize) -> ReadPosition {
         let expected = self.inputs.get(input).map_or(0, |segment| segment.base_offset);
-        Place { input, position: SegmentHeader::SIZE, expected }
+        ReadPosition { input, position: SegmentHeader::SIZE, expected }
     }
 
     fn gather(&mut self, mut gather: Gather) -> Result<Stage> {
-        let Some(segment) = self.inputs.get(gather.place.input).map(Arc::clone) else {
+        let Some(segment) = self.inputs.get(gather.at.input).map(Arc::clone) else {
             return self.plan(&gather);
         };
         let mut buffer = std::mem::take(&mut self.buffer);
-        let mut place = gather.place;
-        let read = read_step(&segment, &mut place, &mut buffer, |view| {
+        let mut at = gather.at;
+        let read = read_step(&segment, &mut at, &mut buffer, |view| {
             Ok(self.gather_batch(view, &mut gather))
         });
         self.buffer = buffer;
-        gather.place = place;
+        gather.at = at;
         match read? {
             _ if gather.full_at.is_some() => self.plan(&gather),
             Read::More => Ok(Stage::Gather(gather)),
             Read::End => {
-                gather.place = self.start_of(gather.place.input.saturating_add(1));
+                gather.at = self.start_of(gather.at.input.saturating_add(1));
                 Ok(Stage::Gather(gather))
             }
         }
@@ -290,8 +228,8 @@ impl Compaction {
 
     /// Notes the keys of a batch; says whether to go on.
     fn gather_batch(&mut self, view: &BatchView<'_>, gather: &mut Gather) -> bool {
-        let at = gather.place.input;
-        let input = u32::try_from(at).unwrap_or(u32::MAX);
+        let index = gather.at.input;
+        let input = u32::try_from(index).unwrap_or(u32::MAX);
         for record in view.records() {
             let bytes = bytes_max_of(&record);
             let latest = Latest {
@@ -309,7 +247,7 @@ impl Compaction {
                 Some(Ok(before)) => before,
                 None => None,
             };
-            if let Some(total) = gather.bytes_max.get_mut(at) {
+            if let Some(total) = gather.bytes_max.get_mut(index) {
                 *total = total.saturating_add(bytes);
             }
             if let Some(before) = before
@@ -346,10 +284,10 @@ impl Compaction {
         self.sieve.rules.pass_end = pass.end;
         self.from = pass.end;
         self.sieve.take_horizon();
-        let place = self.start_of(0);
+        let at = self.start_of(0);
         let (groups, tally) = (groups.into(), Tally::default());
         let (first, is_on_spare, output) = (0, false, None);
-        let rewrite = Rewrite { groups, first, place, bytes_max, is_on_spare, output, tally };
+        let rewrite = Rewrite { groups, first, at, bytes_max, is_on_spare, output, tally };
         Ok(Stage::Rewrite(rewrite))
     }
 
@@ -376,9 +314,9 @@ impl Compaction {
         let facts = facts.get(left.clone()).unwrap_or_default();
         let limit = self.terms.segment_bytes.min(SPARE_BYTES.saturating_sub(SPARE_OVERHEAD_BYTES));
         let groups = plan::groups(facts, bytes_max.get(left).unwrap_or_default(), limit);
-        let (place, tally, output) = (self.start_of(first), Tally::default(), None);
+        let (at, tally, output) = (self.start_of(first), Tally::default(), None);
         let (groups, is_on_spare) = (groups.into(), true);
-        Stage::Rewrite(Rewrite { groups, first, place, bytes_max, is_on_spare, output, tally })
+        Stage::Rewrite(Rewrite { groups, first, at, bytes_max, is_on_spare, output, tally })
     }
 
     fn rewrite(&mut self, mut rewrite: Rewrite, log: &impl LogAccess) -> Result<Stage> {
@@ -390,15 +328,15 @@ impl Compaction {
             return self.begin_output(rewrite, group, log);
         }
         let Some(segment) =
-            self.inputs.get(rewrite.place.input).filter(|_| group.contains(&rewrite.place.input))
+            self.inputs.get(rewrite.at.input).filter(|_| group.contains(&rewrite.at.input))
         else {
             return self.end_group(rewrite, group, log);
         };
         let segment = Arc::clone(segment);
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut is_changed = false;
-        let Rewrite { place, output, tally, .. } = &mut rewrite;
-        let read = read_step(&segment, place, &mut buffer, |view| {
+        let Rewrite { at, output, tally, .. } = &mut rewrite;
+        let read = read_step(&segment, at, &mut buffer, |view| {
             let effect = self.sieve.judge(view, &self.keys, tally);
             if let Some(output) = output {
                 return self.push(output, view, effect).map(|()| true);
@@ -415,7 +353,7 @@ impl Compaction {
             rewrite.tally.segments_read = rewrite.tally.segments_read.saturating_add(1);
             let bytes = rewrite.tally.bytes_before;
             rewrite.tally.bytes_before = bytes.saturating_add(data_bytes(&segment));
-            rewrite.place = self.start_of(rewrite.place.input.saturating_add(1));
+            rewrite.at = self.start_of(rewrite.at.input.saturating_add(1));
         }
         Ok(Stage::Rewrite(rewrite))
     }
@@ -456,11 +394,11 @@ impl Compaction {
             // The numbers of generations are used up: nothing can be replaced any more.
             return Ok(Stage::Done);
         };
-        let place = if rewrite.is_on_spare { OutputPlace::Spare } else { OutputPlace::New };
+        let target = if rewrite.is_on_spare { Target::Spare } else { Target::New };
         let (env, identity) = (&self.env, &self.identity);
-        let output = Output::create(env, identity, allotted, replacement, heritage, place)?;
+        let output = Output::create(env, identity, allotted, replacement, heritage, target)?;
         rewrite.output = Some(Box::new(output));
-        rewrite.place = self.start_of(group.start);
+        rewrite.at = self.start_of(group.start);
         rewrite.tally = Tally::default();
         Ok(Stage::Rewrite(rewrite))
     }
@@ -493,7 +431,7 @@ impl Compaction {
                 segment.note_horizon(horizon.unwrap_or(Footer::NO_HORIZON));
             }
             rewrite.first = group.end;
-            rewrite.place = self.start_of(group.end);
+            rewrite.at = self.start_of(group.end);
             return Ok(Stage::Rewrite(rewrite));
         };
         let inputs = self.inputs.get(group.clone()).unwrap_or_default();
@@ -518,7 +456,7 @@ impl Compaction {
         rewrite.bytes_max.splice(group.clone(), [data_bytes(&new)]);
         self.inputs.splice(group.clone(), [new]);
         rewrite.first = group.start.saturating_add(1);
-        rewrite.place = self.start_of(rewrite.first);
+        rewrite.at = self.start_of(rewrite.first);
         Ok(Stage::Rewrite(rewrite))
     }
 
@@ -555,98 +493,4 @@ fn bytes_max_of(record: &RecordView<'_>) -> u64 {
         .saturating_add(length(record.value))
         .saturating_add(record.headers.as_bytes().len() as u64)
         .saturating_add(RECORD_OVERHEAD_BYTES)
-}
-
-/// What a segment says at its end: in its footer, or, where that is damaged, in its batches.
-fn heritage_of(segment: &Segment, age: Moment) -> Result<Heritage> {
-    if let Some(footer) = segment.read_footer()? {
-        let (leader_epoch, incarnation) = (footer.leader_epoch, footer.incarnation);
-        let producers = footer.producers;
-        return Ok(Heritage { leader_epoch, incarnation, producers, age });
-    }
-    let file = segment.open_file(Access::Read)?;
-    let from = ScanFrom { end: data_bytes(segment), ..ScanFrom::start(segment.base_offset) };
-    let scan = scan_segment(&*file, segment.salt, from);
-    let scan = scan.map_err(|source| Error::io("read", &segment.path, source))?;
-    let Some(opening) = scan.opening else {
-        let kind = CorruptionKind::Malformed("opening batch");
-        let position = SegmentHeader::SIZE as u64;
-        return Err(segment.corruption(position, None, kind).into());
-    };
-    let mut producers = ProducerTable::from_states(opening.producers.iter().copied());
-    scan.producers.iter().for_each(|later| producers.merge(later));
-    Ok(Heritage {
-        leader_epoch: opening.leader_epoch,
-        incarnation: opening.incarnation,
-        producers: producers.states(),
-        age,
-    })
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Read {
-    More,
-    End,
-}
-
-/// Reads the next batches of a segment, [`STEP_BYTES`] at most or one batch, checks them and hands
-/// them to `each` until that says no. By `pread` and never through a map: a disk that fails is an
-/// error here, not a signal.
-fn read_step(
-    segment: &Segment,
-    place: &mut Place,
-    buffer: &mut Vec<u8>,
-    mut each: impl FnMut(&BatchView<'_>) -> Result<bool>,
-) -> Result<Read> {
-    let end = usize::try_from(data_bytes(segment)).unwrap_or(usize::MAX);
-    let left = end.saturating_sub(place.position);
-    if left == 0 {
-        return Ok(Read::End);
-    }
-    let file = segment.open_file(Access::Read)?;
-    let mut wanted = left.min(STEP_BYTES);
-    loop {
-        buffer.resize(wanted, 0);
-        let read = file.read_at(buffer, place.position as u64);
-        let read = read.map_err(|source| Error::io("read", &segment.path, source))?;
-        buffer.truncate(read);
-        // A batch that is larger than a step is read alone. Its size is compared with what is
-        // there before anything is allocated by it.
-        let size = BatchHeader::declared_size(buffer).map_or(0, |size| size as usize);
-        if size <= wanted || size > left {
-            break;
-        }
-        wanted = size;
-    }
-    let mut rest = buffer.as_slice();
-    while !rest.is_empty() {
-        let size = BatchHeader::declared_size(rest).map_or(0, |size| size as usize);
-        if rest.len() < buffer.len() && size > rest.len() && size <= end - place.position {
-            break; // it goes on behind the step
-        }
-        let (view, header) = match BatchView::check(rest, segment.salt) {
-            Ok(Some(view)) => (view, view.header()),
-            Ok(None) => return Err(damaged(segment, place, CorruptionKind::Length("a batch"))),
-            Err(kind) => return Err(damaged(segment, place, kind)),
-        };
-        if header.base_offset < place.expected {
-            let (expected, found) = (place.expected, header.base_offset);
-            return Err(damaged(segment, place, CorruptionKind::OffsetOrder { expected, found }));
-        }
-        if !header.is_opening() && !each(&view)? {
-            return Ok(Read::More);
-        }
-        place.expected = header.next_offset();
-        place.position = place.position.saturating_add(header.size as usize);
-        rest = rest.get(header.size as usize..).unwrap_or_default();
-    }
-    if buffer.is_empty() {
-        return Err(damaged(segment, place, CorruptionKind::Length("the file")));
-    }
-    Ok(if place.position >= end { Read::End } else { Read::More })
-}
-
-fn damaged(segment: &Segment, place: &Place, kind: CorruptionKind) -> Error {
-    let until = segment.next_offset().unwrap_or(place.expected).max(place.expected);
-    segment.corruption(place.position as u64, Some(place.expected..until), kind).into()
 }

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::format::{BatchView, Footer, SegmentHeader};
 use crate::log::compaction::Tally;
-use crate::log::compaction::run::{Candidates, Compaction, LogAccess, Progress, Terms};
+use crate::log::compaction::candidates::Candidates;
+use crate::log::compaction::run::{Compaction, LogAccess, Progress, Terms};
 use crate::log::segment::Segment;
 
 mod readers;

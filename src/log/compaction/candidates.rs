@@ -1,0 +1,64 @@
+//! What of a log can be compacted now.
+//!
+//! Owns: a list of segments as it was at one moment. Must not know: what a compaction does with it.
+
+use std::sync::Arc;
+
+use super::plan::{self, Input};
+use crate::format::Footer;
+use crate::log::Log;
+use crate::log::segment::Segment;
+
+/// The sealed segments that are durable and are given no footer any more, from the log start on. Never the last one, which takes the appends or is where the
+/// next one begins.
+pub(crate) struct Candidates {
+    segments: Vec<Arc<Segment>>,
+    log_start: u64,
+}
+
+impl Candidates {
+    pub(crate) fn of(log: &Log) -> Self {
+        let mut segments = log.segments().all();
+        segments.pop();
+        let backlog = log.backlog();
+        segments.retain(|segment| backlog.is_finished(segment) && segment.sealed().is_some());
+        Self { segments, log_start: log.log_start() }
+    }
+
+    pub(super) fn into_segments(self) -> Vec<Arc<Segment>> {
+        self.segments
+    }
+
+    /// The end of what can be compacted now.
+    pub(crate) fn end(&self) -> u64 {
+        let last = self.segments.last().and_then(|last| last.next_offset());
+        last.unwrap_or(self.log_start)
+    }
+
+    /// How much of what can be compacted is not.
+    pub(crate) fn dirt(&self) -> plan::Dirt {
+        plan::survey(self.segments.iter().map(|segment| input(segment)), self.log_start)
+    }
+
+    /// From when on there is something to do without any dirt: the time of the first tombstone is
+    /// over.
+    pub(crate) fn next_horizon(&self) -> u64 {
+        let horizons = self.segments.iter().map(|segment| segment.next_horizon());
+        horizons.min().unwrap_or(Footer::NO_HORIZON)
+    }
+}
+
+/// A segment as the plan of a compaction sees it.
+pub(super) fn input(segment: &Segment) -> Input {
+    Input {
+        base_offset: segment.base_offset,
+        next_offset: segment.next_offset().unwrap_or(segment.base_offset),
+        bytes: data_bytes(segment),
+        is_clean: segment.is_clean,
+    }
+}
+
+/// How far the batches of a segment reach.
+pub(super) fn data_bytes(segment: &Segment) -> u64 {
+    segment.sealed().map_or(0, |sealed| u64::from(sealed.data_end))
+}
