@@ -12,7 +12,7 @@ use crate::format::{
 use crate::log::budget::SpaceBudget;
 use crate::log::create::Writer;
 use crate::log::cursor::{Cursor, FetchLimits, Fetched};
-use crate::log::locate::{self, floor, place_of_offset};
+use crate::log::locate::{self, floor, position_of_offset};
 use crate::log::maps::MapBudget;
 use crate::log::open::{Known, PartitionRecovery, open_log};
 use crate::log::pinned::PinnedMaps;
@@ -351,10 +351,10 @@ fn read(log: &Log) -> Records {
 fn read_from(log: &Log, offset: u64, records: &mut Records) -> crate::error::Result<u64> {
     let index_of =
         |segment: &Segment| locate::index_of(log, segment).map(|index| floor(index, offset));
-    let Some(place) = place_of_offset(log.segments(), offset, index_of)? else {
+    let Some(found) = position_of_offset(log.segments(), offset, index_of)? else {
         return Ok(offset);
     };
-    let mut cursor = Cursor::new(place.segment, place.position, offset)?;
+    let mut cursor = Cursor::new(found.segment, found.position, offset)?;
     let limits = FetchLimits { records: usize::MAX, bytes: usize::MAX, visible_end: log.log_end() };
     let mut fetched = Fetched::default();
     cursor.fetch(log.segments(), &limits, &mut fetched)?;

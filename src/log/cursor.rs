@@ -9,14 +9,14 @@
 //! 3. No record below `next_offset` is handed out twice, and none is passed over silently.
 //! 4. Bytes are read only from the segment that the cursor stands in, by its own name, which no
 //!    other file ever has. When compaction has replaced that segment, a cursor that holds its map
-//!    reads it to the end; one that must read the file again finds its place anew, by offset.
+//!    reads it to the end; one that must read the file again finds its position anew, by offset.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::chunk::{CHUNK_BYTES, ChunkReader};
 use super::damage;
-use super::locate::place_of_offset;
+use super::locate::position_of_offset;
 use super::segment::{Sealed, Segment, SegmentList, Window};
 use crate::error::{CorruptionKind, Error, Result};
 use crate::format::{BatchHeader, BatchView, SegmentHeader};
@@ -388,7 +388,7 @@ impl Cursor {
         Ok(searched.map_err(failed)?.found)
     }
 
-    /// Finds the place of `next_offset` after the cursor's segment has left the log: replaced by
+    /// Finds `next_offset` again after the cursor's segment has left the log: replaced by
     /// compaction, or removed by retention, which may have gone past the cursor.
     fn find_anew(&mut self, segments: &SegmentList, limits: &FetchLimits) -> Result<bool> {
         loop {
@@ -402,15 +402,15 @@ impl Cursor {
             }
             let offset = self.next_offset;
             // Without the log's index: what has left it was sealed, and so is what replaces it.
-            let Some(place) = place_of_offset(segments, offset, |_| None)? else {
+            let Some(found) = position_of_offset(segments, offset, |_| None)? else {
                 return Ok(false);
             };
-            match Self::new(Arc::clone(&place.segment), place.position, offset) {
+            match Self::new(Arc::clone(&found.segment), found.position, offset) {
                 Ok(cursor) => {
                     *self = cursor;
                     return Ok(true);
                 }
-                Err(_) if !segments.contains(&place.segment) => {}
+                Err(_) if !segments.contains(&found.segment) => {}
                 Err(error) => return Err(error),
             }
         }

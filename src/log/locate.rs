@@ -1,4 +1,4 @@
-//! Finding the place of an offset or a moment in a log.
+//! Finding the position of an offset or a moment in a log.
 //!
 //! Indexes only say where to begin looking; what is found is always decided by the batches.
 
@@ -11,7 +11,7 @@ use crate::format::{SegmentHeader, SparseIndex};
 
 /// Where to begin reading: at the start of a batch at or before the one wanted.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct SegmentPosition {
     pub(crate) segment: Arc<Segment>,
     pub(crate) position: usize,
 }
@@ -40,26 +40,26 @@ pub(crate) fn whole_index_of(log: &Log, segment: &Segment) -> Option<SparseIndex
     Some(if is_whole { index.clone() } else { SparseIndex::new(segment.base_offset) })
 }
 
-/// The place of `offset`, without the log's lock where the segment's footer has the index.
+/// The position of `offset`, without the log's lock where the segment's footer has the index.
 /// `index_of` asks the log.
-pub(crate) fn place_of_offset(
+pub(crate) fn position_of_offset(
     segments: &SegmentList,
     offset: u64,
     index_of: impl Fn(&Segment) -> Option<usize>,
-) -> Result<Option<Place>> {
+) -> Result<Option<SegmentPosition>> {
     loop {
         let Some(segment) = segments.holding(offset) else {
             return Ok(None);
         };
         let footer = match index_of(&segment) {
-            Some(position) => return Ok(Some(Place { segment, position })),
+            Some(position) => return Ok(Some(SegmentPosition { segment, position })),
             None => segment.read_footer(),
         };
         match footer {
             Ok(footer) => {
                 let position =
                     footer.map_or(SegmentHeader::SIZE, |footer| floor(&footer.index, offset));
-                return Ok(Some(Place { segment, position }));
+                return Ok(Some(SegmentPosition { segment, position }));
             }
             // Replaced or removed since it was looked up, and its file with it.
             Err(_) if !segments.contains(&segment) => {}

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use super::budget::SpaceBudget;
 use super::create::{Prepared, Writer};
 use super::cursor::{Cursor, FetchLimits, Fetched};
-use super::locate::{floor, index_of, place_of_offset};
+use super::locate::{floor, index_of, position_of_offset};
 use super::maps::MapBudget;
 use super::open::{Known, PartitionRecovery, open_log};
 use super::producers::Sequence;
@@ -265,11 +265,11 @@ fn cursor_at(log: &Log, offset: u64) -> Result<Cursor> {
     let index_of = |segment: &super::segment::Segment| {
         index_of(log, segment).map(|index| floor(index, offset))
     };
-    let place = place_of_offset(log.segments(), offset, index_of)?.expect("a log has a segment");
-    if place.segment.base_offset > offset {
-        return Err(place.segment.missing_before(offset).into());
+    let found = position_of_offset(log.segments(), offset, index_of)?.expect("a log has a segment");
+    if found.segment.base_offset > offset {
+        return Err(found.segment.missing_before(offset).into());
     }
-    Cursor::new(place.segment, place.position, offset)
+    Cursor::new(found.segment, found.position, offset)
 }
 
 type Records = Vec<(u64, Vec<u8>)>;

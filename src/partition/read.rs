@@ -10,7 +10,7 @@ use crate::config::Visibility;
 use crate::error::{Error, Result};
 use crate::format::SegmentHeader;
 use crate::log::cursor::{Cursor, FetchLimits, Fetched};
-use crate::log::locate::{self, Place};
+use crate::log::locate::{self, SegmentPosition};
 use crate::log::segment::Segment;
 use crate::log::verify::{Findings, verify_names, verify_segments};
 use crate::message::Batch;
@@ -70,11 +70,11 @@ impl PartitionCore {
     fn find(&self, offset: u64) -> Result<Cursor> {
         self.check_available()?;
         loop {
-            let place = locate::place_of_offset(&self.segments, offset, |segment| {
+            let found = locate::position_of_offset(&self.segments, offset, |segment| {
                 let state = self.state.lock();
                 locate::index_of(&state.log, segment).map(|index| locate::floor(index, offset))
             })?;
-            let Some(Place { segment, position }) = place else {
+            let Some(SegmentPosition { segment, position }) = found else {
                 return Err(self.ended());
             };
             if segment.base_offset > offset {
