@@ -18,7 +18,7 @@ use crate::log::retention::RetentionPolicy;
 use crate::sync::{AtomicU64, LockRank, Mutex, Ordering};
 use crate::trace::note;
 
-/// What a group is kept for at least, where no setting says so.
+/// How long a group is kept at least, unless a setting says otherwise.
 const GROUP_EXPIRY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// LIMIT: a group with members, and no commit, is recorded as seen this often at most; after a kill
@@ -30,10 +30,10 @@ const SEEN_PER_EXPIRY: u32 = 16;
 /// LIMIT: a clock that is set by less than this makes no difference to what is kept for days.
 const SET_BY: i64 = 60 * 60 * 1_000;
 
-/// How far the wall clock is from the time of this run, in milliseconds: by how much it was set
-/// forward since the opening.
+/// How far the wall clock was set forward since the opening, in milliseconds: its distance from the
+/// time of this run.
 #[derive(Debug, Default)]
-pub(crate) struct ClockSet {
+struct ClockSet {
     /// At the last look.
     seen: i64,
     /// When what was used was dated last, or less since.
@@ -41,8 +41,8 @@ pub(crate) struct ClockSet {
 }
 
 impl ClockSet {
-    /// How far the clock is set, if it was set forward since what was used was dated, and for good:
-    /// a time that it shows at one look only is none to store.
+    /// How far the clock is set, if it was set forward since the last dates were stored, and is
+    /// still set so at the next look: a time that it shows once only must not be stored.
     fn look(&mut self, now: Moment, is_last: bool) -> Option<i64> {
         let of = |millis: u64| i64::try_from(millis).unwrap_or(i64::MAX);
         let set_by = of(now.wall).saturating_sub(of(now.run));

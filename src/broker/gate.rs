@@ -110,3 +110,55 @@ impl Gate {
         drop(self.directory.lock().take());
     }
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+    use crate::broker::context::Settings;
+    use crate::clock::{ManualClock, RunClock};
+    use crate::config::{Durability, RecoveryPolicy, TopicConfig, WhenFull};
+    use crate::log::LogEnv;
+    use crate::storage::disk::MemoryDisk;
+
+    fn gate() -> Gate {
+        let settings = Settings {
+            dir: "/memory".into(),
+            in_memory: true,
+            has_reserve: false,
+            has_lock: false,
+            durability: Durability::default(),
+            topic_defaults: TopicConfig::new(1),
+            read_only: false,
+            recovery: RecoveryPolicy::default(),
+            when_full: WhenFull::default(),
+            group_expiry: None,
+        };
+        let env = Arc::new(LogEnv::for_reading(Arc::new(MemoryDisk::new())));
+        let clock = RunClock::begin(Arc::new(ManualClock::new(std::time::SystemTime::UNIX_EPOCH)));
+        Gate::new(&Arc::new(Context { settings, env, clock }), None)
+    }
+
+    #[test]
+    fn one_caller_at_a_time_changes_topics_and_none_after_the_close() {
+        let gate = gate();
+        let change = gate.begin_change().unwrap();
+        assert!(gate.try_begin_change().is_none());
+        drop(change);
+        drop(gate.try_begin_change().unwrap());
+        assert!(gate.close());
+        assert!(!gate.close(), "a run is closed once");
+        assert!(matches!(gate.begin_change(), Err(Error::Closed)));
+        assert!(gate.try_begin_change().is_none());
+        drop(gate.last_change());
+        gate.release_directory();
+    }
+
+    /// Invariant 1 is checked.
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "given up by a close")]
+    fn a_directory_that_is_given_up_by_an_open_run_is_found() {
+        gate().release_directory();
+    }
+}

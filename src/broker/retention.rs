@@ -22,7 +22,8 @@ use crate::partition::PartitionCore;
 use crate::record::TopicPartition;
 use crate::topic::TopicShared;
 
-/// See the module's documentation.
+/// Called by the application, by the worker for bulk work and by `tick`, with no lock held but the
+/// caller's right to drop the oldest records ([`Space`](super::space::Space)).
 pub(crate) struct Retention {
     context: Arc<Context>,
     gate: Arc<Gate>,
@@ -30,10 +31,11 @@ pub(crate) struct Retention {
     live: Arc<LiveTopics>,
 }
 
-/// Records of one partition that are to go.
+/// Records of one partition that are to be removed.
 struct Removal {
     topic: TopicId,
     core: Arc<PartitionCore>,
+    /// The new log start.
     start: u64,
     /// What kept the last segment from being replaced. Reported once the others are removed.
     refused: Option<Error>,
@@ -86,7 +88,8 @@ impl Retention {
         self.remove(removal.as_slice())
     }
 
-    /// Moves the log start of a partition to `before` and returns where it is then.
+    /// Moves the log start of a partition to `before`, unless it is there already. Returns the log
+    /// start.
     pub(crate) fn delete_records(&self, partition: &TopicPartition, before: u64) -> Result<u64> {
         self.gate.check_open()?;
         self.gate.check_writable()?;
@@ -105,9 +108,9 @@ impl Retention {
         Ok(core.log_start())
     }
 
-    /// Moves a log start and removes the segments below it. The last one is replaced where there is
-    /// space for another. On a full disk it stays for now, with nothing in it that can be read:
-    /// deletion must not need what it is there to give back.
+    /// Moves a log start and removes the segments below it. The last segment is replaced if there
+    /// is space for another. On a full disk it is kept for now, with nothing in it that can be read:
+    /// a deletion must not need the space that it is there to free.
     fn delete_below(&self, topic: TopicId, core: &Arc<PartitionCore>, start: u64) -> Result<()> {
         let (plan, tail) = core.plan_deletion(start)?;
         let rolled = if plan.roll { core.roll_tail(&tail) } else { Ok(true) };
@@ -116,16 +119,16 @@ impl Retention {
             rolled?;
         }
         self.remove(begin_removal(topic, core, start)?.as_slice())?;
-        // The removed segments may have made the space that was missing. Where they did not,
-        // retention replaces the last one later.
+        // The removed segments may have freed the space that was missing. If they did not,
+        // retention replaces the last segment later.
         if is_full && core.roll_tail(&tail).is_ok() {
             self.remove(begin_removal(topic, core, start)?.as_slice())?;
         }
         Ok(())
     }
 
-    /// Drops the oldest sealed segment of all partitions. Whether that has made room: a partition
-    /// whose files cannot be removed makes none, however many are taken out of it.
+    /// Removes the oldest sealed segment of all partitions. Returns whether that has made room: a
+    /// partition whose files cannot be removed makes none, however many segments it drops.
     pub(super) fn drop_oldest(&self) -> Result<bool> {
         self.gate.check_open()?;
         let topics = self.live.all();
@@ -134,7 +137,7 @@ impl Retention {
             .flat_map(|topic| topic.partitions.iter().map(|core| (topic.id, core)))
             .filter(|(_, core)| !core.keeps_leftovers())
             .filter_map(|(id, core)| Some((core.oldest_sealed()?, id, core)));
-        // One without records holds nothing back: it is as old as can be.
+        // A segment without records is the first to be removed.
         let age = |facts: &SegmentFacts| facts.times.map(|times| (times.since, times.aged_from));
         let Some((facts, topic, oldest)) = each.min_by_key(|(facts, ..)| age(facts)) else {
             return Ok(false);
@@ -142,7 +145,7 @@ impl Retention {
         self.drop_below(topic, oldest, facts.next_offset)
     }
 
-    /// Drops the last segment of a partition, where nothing else can make room for its appends.
+    /// Removes the last segment of a partition, if nothing else can make room for its appends.
     pub(super) fn drop_last(&self, core: &Arc<PartitionCore>) -> Result<bool> {
         let topic = self.live.get(&core.origin.topic)?;
         if !deletes(topic.config.cleanup) || core.keeps_leftovers() {
@@ -156,13 +159,13 @@ impl Retention {
     }
 
     fn drop_below(&self, topic: TopicId, core: &Arc<PartitionCore>, start: u64) -> Result<bool> {
-        // Also where the log start is there already: the segments below it go.
+        // Also if the log start is there already: the segments below it are removed.
         core.settle(start)?;
         self.remove(&[Removal { topic, core: Arc::clone(core), start, refused: None }])?;
         Ok(!core.keeps_leftovers())
     }
 
-    /// Makes new log starts durable, all at once, and then removes what lies below.
+    /// Makes new log starts durable, all in one append, and then removes the segments below them.
     fn remove(&self, removals: &[Removal]) -> Result<()> {
         let removals: Vec<_> =
             removals.iter().filter(|removal| !removal.core.is_closed()).collect();
@@ -194,8 +197,9 @@ fn begin_retention(topic: &TopicShared, core: &Arc<PartitionCore>) -> Result<Opt
         let rolled = if plan.roll { core.roll_tail(&tail) } else { Ok(true) };
         let start = match &rolled {
             Ok(true) => plan.log_start,
-            // Something was appended to the last segment meanwhile, and it is needed whole. On a
-            // full disk it stays until it can be replaced; removing those before it needs no space.
+            // Records were appended to the last segment meanwhile, so all of it is needed. On a
+            // full disk it is kept until it can be replaced; the removal of those before it needs
+            // no space.
             Ok(false) | Err(Error::StorageFull { .. }) => plan.log_start.min(tail.base_offset),
             Err(error) => return Err(error.clone()),
         };
@@ -206,15 +210,15 @@ fn begin_retention(topic: &TopicShared, core: &Arc<PartitionCore>) -> Result<Opt
         }
     };
     match carry_out() {
-        // Its topic was deleted meanwhile, or the broker is going away.
+        // Its topic was deleted meanwhile, or the broker is closing.
         Err(Error::Closed | Error::UnknownTopic(_)) => Ok(None),
         other => other,
     }
 }
 
-/// Makes durable what must be before the records below `start` go. `None` when there is nothing to
-/// remove: no record below it can be read, and no segment lies wholly below it. One does where a
-/// full disk kept it in place as the last one when its records were deleted.
+/// Makes durable what must be durable before the records below `start` are removed. `None` if there
+/// is nothing to remove: no record below it can be read, and no segment lies wholly below it. (One
+/// does if a full disk kept it as the last segment when its records were deleted.)
 fn begin_removal(topic: TopicId, core: &Arc<PartitionCore>, start: u64) -> Result<Option<Removal>> {
     let is_below = |oldest: SegmentFacts| oldest.next_offset <= start;
     if start <= core.log_start() && !core.oldest_sealed().is_some_and(is_below) {

@@ -24,13 +24,14 @@ use crate::partition::room::{Wait, Want};
 use crate::sync::{LockRank, Mutex};
 use crate::topic::TopicShared;
 
-/// What decides whether another look can give back more than the last one: if none of it has
-/// changed, an append that is tried in a loop does not keep the disk busy.
+/// What decides whether more space can be freed than at the last attempt. If none of it has changed
+/// there is no other attempt, so that an append that is tried in a loop does not keep the disk busy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Sight {
+struct Circumstances {
     appended: u64,
+    /// How often space was given back to the budget.
     returns: u64,
-    /// On the broker's clock, in seconds: what has expired since is removed.
+    /// On the broker's clock, in seconds: records expire.
     time: u64,
 }
 
@@ -46,11 +47,11 @@ pub(crate) struct Space {
     logs: Arc<InternalLogs>,
     live: Arc<LiveTopics>,
     retention: Retention,
-    /// Held while the oldest records make room for new ones, so that no two callers drop for the
-    /// same want.
+    /// Held while the oldest records make room for new ones, so that no two callers remove records
+    /// for the same need.
     dropping: Mutex<()>,
-    /// What there was to see when a refused append was last looked after.
-    relieved: Mutex<Option<Sight>>,
+    /// The circumstances of the last attempt to free space after a refused append.
+    last_attempt: Mutex<Option<Circumstances>>,
 }
 
 impl Space {
@@ -69,7 +70,7 @@ impl Space {
             live: Arc::clone(live),
             retention: Retention::new(context, gate, logs, live),
             dropping: Mutex::ranked(LockRank::RoomMaking, ()),
-            relieved: Mutex::ranked(LockRank::Relieved, None),
+            last_attempt: Mutex::ranked(LockRank::Relieved, None),
         }
     }
 
@@ -91,10 +92,10 @@ impl Space {
         }
     }
 
-    /// Removes the oldest records, whichever topic they belong to, until a batch of `bytes` fits
-    /// the budget with something to spare. Asked again by the same append, what was there was not
-    /// enough, and something goes in any case. False when that cannot be, and where it is the disk
-    /// that is full: what others have on it is not for the oldest records to make up for.
+    /// Removes the oldest records of all topics until a batch of `want.bytes` fits the budget, with
+    /// some space to spare. For an append that asks again the space was not enough, so at least one
+    /// segment is removed. False if none can be, and if it is the disk that is full: other programs
+    /// may use it, and no number of old records makes up for that.
     pub(super) fn make_room(&self, core: &Arc<PartitionCore>, want: &Want) -> bool {
         /// LIMIT: enough for a new segment's first allocation and a few steps of growth: each drop
         /// costs a sync, which must not come with every append.
@@ -120,8 +121,8 @@ impl Space {
         true
     }
 
-    /// As [`make_room`](Self::make_room), for the first segments of new partitions: as far as sealed
-    /// segments go.
+    /// Removes the oldest sealed segments until the first segments of `count` new partitions fit
+    /// the budget.
     pub(super) fn make_room_for_partitions(&self, count: u32) {
         if self.context.settings.when_full != WhenFull::DropOldest {
             return;
@@ -134,18 +135,18 @@ impl Space {
         {}
     }
 
-    /// Looks after an append that was refused, if there was one: what has expired is removed, and
-    /// what is compacted is compacted, however little of it is dirty.
+    /// Frees space if an append was refused since the last call: removes expired records, and
+    /// compacts compacted topics whatever their dirty ratio.
     pub(super) fn relieve(&self) -> Result<()> {
         if !self.workers.take_refusal() {
             return Ok(());
         }
-        let sight = Sight {
+        let circumstances = Circumstances {
             appended: self.live.appended(),
             returns: self.context.env.space.returns(),
             time: Duration::as_secs(&self.context.clock.monotonic()),
         };
-        if self.relieved.lock().replace(sight) == Some(sight) {
+        if self.last_attempt.lock().replace(circumstances) == Some(circumstances) {
             return Ok(());
         }
         let retained = self.retention.enforce();
@@ -193,10 +194,10 @@ impl Space {
         Ok(true)
     }
 
-    /// By the new settings there may be room for appends that wait: they try again, and what then
-    /// refuses them is looked after anew.
+    /// Has appends that wait try again: by new settings of a topic there may be room for them. If
+    /// they are refused again, space is freed by these settings.
     pub(super) fn settings_changed(&self) {
-        *self.relieved.lock() = None;
+        *self.last_attempt.lock() = None;
         self.context.env.space.wake();
     }
 

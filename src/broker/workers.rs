@@ -50,14 +50,17 @@ pub(crate) struct Workers {
     space: Sender<Job>,
     bulk: Sender<Job>,
     shared: Arc<Shared>,
-    /// Whether they were stopped, or would have been without background threads.
+    /// Whether the run is over, also without background threads.
+    ///
+    /// ORDERING: set once with Release by [`stop`](Self::stop); read with Acquire by partitions.
     has_ended: AtomicBool,
-    /// Whether an append was refused since that was last looked after.
+    /// Whether an append was refused since [`take_refusal`](Self::take_refusal).
+    ///
+    /// ORDERING: set and taken with `AcqRel`: what takes it sees why the append was refused.
     is_full: AtomicBool,
-    /// Where the oldest records are to make room, or appends are to wait for it; the engine, once
-    /// it is there.
+    /// What an append does for room, if it is not just refused. Set once the engine is put together.
     room: OnceLock<MakeRoom>,
-    /// How a broker that only looks looks again.
+    /// How the files of a partition are looked at again, in a broker that only reads.
     look: OnceLock<LookAgain>,
     /// Called by the clock after a move. It has only a weak handle of this.
     on_move: OnceLock<Arc<dyn Fn() + Send + Sync>>,
@@ -104,7 +107,7 @@ impl Workers {
         self.threads.lock().push(thread);
     }
 
-    /// Has the workers look again whenever the clock is moved. Once.
+    /// Has the workers look at the clock whenever it is moved. Called once.
     pub(crate) fn follow(self: &Arc<Self>, clock: &dyn Clock) {
         let workers = Arc::downgrade(self);
         let on_move: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
@@ -116,7 +119,7 @@ impl Workers {
         let _ = self.on_move.set(on_move);
     }
 
-    /// Called by the thread that moves the clock, perhaps from within a worker: takes no lock, and a queue
+    /// Called by the thread that moves the clock, which may be a worker: takes no lock, and a queue
     /// without a limit never blocks.
     fn clock_moved(&self) {
         if self.is_running() {

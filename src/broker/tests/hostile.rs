@@ -1,6 +1,7 @@
 //! Entries of the internal logs that are whole, decode, and say what cannot be.
 //!
-//! An attacker that can write them can write a checksum too, and so can a bug. Each is `Corrupt`, by the log
+//! An attacker that can write them can write a checksum too, and so can a bug. Each is `Corrupt`, by
+//! the log
 //! and the offset; nothing is done for it, and no byte is changed. What exactly is refused is
 //! tested beside the states: [`catalog`](crate::broker::catalog), [`local`](crate::broker::local),
 //! [`offsets`](crate::group::offsets).

@@ -64,7 +64,8 @@ fn a_poisoned_partition_and_work_that_failed_behind_the_scenes_are_reported() {
     poison_and_fail(&Heard::default());
 }
 
-/// Events wait until no lock is held, and are delivered by the next thread that comes by. When the subscriber
+/// Events wait until no lock is held, and are delivered by the next thread that comes by. When the
+/// subscriber
 /// panicked at one, those that waited behind it were lost, and a thread that had nothing to do with
 /// it unwound. The rule: a panic ends with the event that caused it.
 // RED: src/trace.rs

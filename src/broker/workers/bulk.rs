@@ -30,7 +30,7 @@ pub(crate) trait Housekeeping {
     /// What is done every minute.
     fn run_housekeeping(&self);
 
-    /// A partition's sealed segments were finished: there may be more than it keeps.
+    /// A partition's sealed segments were finished: there may be more than its limit of bytes.
     fn finished(&self, partition: &Arc<PartitionCore>);
 
     /// An append was refused for want of space.
@@ -40,8 +40,8 @@ pub(crate) trait Housekeeping {
     fn appended(&self) -> u64;
 }
 
-/// The bulk worker, until it is stopped. The first minute has run since `opened`, however late the
-/// thread begins. `start_helper` is as for the other worker.
+/// Runs the worker until it is stopped. The first minute began at `opened`, however late the thread
+/// begins. `start_helper` starts a thread that calls [`Workers::help`](super::Workers::help).
 pub(crate) fn run_bulk_worker(
     queues: &WorkerQueues,
     clock: &dyn Clock,
@@ -71,7 +71,7 @@ pub(crate) fn run_bulk_worker(
                 if finished.has_written || !finished.wants_sync {
                     engine.finished(&partition);
                 }
-                // Not here: one that hangs would hold up all partitions.
+                // By a helper: here a sync that hangs would hold up all partitions.
                 if finished.wants_sync {
                     queues.shared.syncs.ask((partition, For::Footers), &start_helper);
                 }
@@ -85,8 +85,8 @@ pub(crate) fn run_bulk_worker(
             }
             Ok(Job::Relieve) => {
                 engine.relieve();
-                // An append that is refused again and again asks again at once: the queue would
-                // never be empty, and the compaction that is to make room never take a step.
+                // An append that is refused repeatedly asks again at once: the queue would never be
+                // empty, and the compaction that is to make room would never take a step.
                 compactions.step(clock, engine, &mut at_work);
             }
             Err(RecvTimeoutError::Timeout) => compactions.step(clock, engine, &mut at_work),

@@ -21,9 +21,9 @@ pub(super) const STANDS_STILL: Duration = Duration::from_millis(50);
 /// that wait for it, and no burden to the others if it panics each time.
 pub(super) const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// Runs the rounds of a worker until it is stopped. A round calls foreign code (the clock, for one); a
-/// panic there ends the round and not the worker, on which all partitions depend. What the panic left
-/// half done in a partition has poisoned that one by its own guards.
+/// Runs the rounds of a worker until it is stopped. A round calls foreign code, such as the clock. A
+/// panic there ends the round and not the worker, on which all partitions depend. A partition in
+/// which the panic left something half done is poisoned by its own guards.
 pub(super) fn run_rounds(
     shared: &Shared,
     thread: &'static str,

@@ -22,8 +22,9 @@ use crate::partition::{PartitionCore, Work};
 use crate::sync::Ordering;
 use crate::trace::Outbox;
 
-/// The space-and-sync worker, until it is stopped. `evict_overdue` says how long no other member can be;
-/// `start_helper` starts a thread that calls [`Workers::help`](super::Workers::help).
+/// Runs the worker until it is stopped. `evict_overdue` evicts overdue members, and returns how long
+/// until the next can be overdue; `start_helper` starts a thread that calls
+/// [`Workers::help`](super::Workers::help).
 pub(crate) fn run_space_worker(
     queues: &WorkerQueues,
     clock: &dyn Clock,

@@ -2,7 +2,7 @@
 //!
 //! The space-and-sync worker decides what is synced and when, and a sync takes as long as the disk
 //! takes. One after the other, those of 200 partitions on a disk of 5 ms took a second, and one that
-//! hung kept all others waiting. So the worker hands each to a helper: a thread that is started when
+//! hung kept all others waiting. So the worker hands each to a helper: a thread that is started if
 //! no other is idle, and that ends when it has had nothing to do for a while.
 //!
 //! A partition has one helper at a time, which syncs once more if that was asked for meanwhile: the
@@ -23,8 +23,8 @@ use crate::sync::{Condvar, LockRank, Mutex};
 /// its file system, can do many of them together; more would wait for each other there.
 const HELPERS: usize = 16;
 
-/// LIMIT: how many of these are for footers at most: no caller waits for them, and each may write much,
-/// which delays the syncs that callers wait for.
+/// LIMIT: how many of these are for footers at most: no caller waits for them, and each may write
+/// much, which delays the syncs that callers wait for.
 const FOR_FOOTERS: usize = 4;
 
 /// How long a helper waits for another sync before it ends.
@@ -33,7 +33,7 @@ const IDLE: Duration = Duration::from_secs(1);
 /// What a partition is to be synced for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum For {
-    /// Those who wait, or an interval that has ended: all that is published.
+    /// Callers that wait, or an interval that has ended: all that is published.
     Waiters,
     /// The footers of its sealed segments, which are asked for again then.
     Footers,
