@@ -10,9 +10,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::sync::{LockRank, Mutex};
 
-/// A source of time for everything the engine decides by itself.
+/// A source of time for everything that the engine decides.
 ///
-/// Implementations must be cheap: the engine reads [`now`](Clock::now) once per appended batch.
+/// Implementations must be fast: the engine reads [`now`](Clock::now) once per append. They must
+/// not use the broker, which calls them under locks.
 pub trait Clock: Send + Sync + 'static {
     /// Wall-clock time, used for record timestamps. May jump in either direction.
     fn now(&self) -> SystemTime;
@@ -73,12 +74,14 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is moved. Clones share their time.
+/// A clock that stands still until it is moved. Clones share their time. For tests, with
+/// [`BrokerBuilder::background(false)`](crate::BrokerBuilder::background) and
+/// [`Broker::tick`](crate::Broker::tick).
 ///
-/// A move wakes the background threads of the brokers that use the clock, and what fell due by it
-/// is done at once, in those threads: an overdue member is evicted, an interval is synced, and once
-/// a minute has passed retention, recovery points and due compactions have their turn. A consumer
-/// that waits is not woken: its timeout is real time.
+/// A move wakes the background threads of the brokers that use the clock. They do at once what
+/// became due by it: evict an overdue member, sync an interval, and, once a minute has passed,
+/// apply retention, write recovery points and compact. A consumer that waits is not woken: its
+/// timeout is real time.
 ///
 /// ```
 /// use logpond::{Clock, ManualClock};
@@ -108,7 +111,7 @@ struct ManualTime {
 }
 
 impl ManualClock {
-    /// A clock that shows `now` until it is moved.
+    /// Returns a clock that shows `now` until it is moved.
     #[must_use]
     pub fn new(now: SystemTime) -> Self {
         let monotonic = Duration::ZERO;
@@ -129,8 +132,8 @@ impl ManualClock {
         });
     }
 
-    /// Sets the wall clock alone, as an administrator or a time service would: in either
-    /// direction, without any time passing.
+    /// Sets the wall clock alone, in either direction, as an administrator or a time service would.
+    /// No time passes.
     pub fn set(&self, now: SystemTime) {
         self.change(|time| time.now = now);
     }

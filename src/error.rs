@@ -17,7 +17,22 @@ use crate::record::{RecordMetadata, TopicPartition};
 /// The result of almost every call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong. `Clone`, because one failed sync answers every caller that waited for it.
+/// What can go wrong. Match on variants, or ask [`is_definite`](Self::is_definite),
+/// [`is_retriable`](Self::is_retriable) and [`is_fatal`](Self::is_fatal). It is `Clone`, because
+/// one failed sync answers every caller that waited for it.
+///
+/// ```
+/// # use logpond::{Broker, Error, Record, TopicConfig};
+/// # let broker = Broker::in_memory()?;
+/// # broker.ensure_topic("orders", TopicConfig::new(1))?;
+/// match broker.producer().send(Record::to("orders").value("2 apples")) {
+///     Ok(sent) => println!("stored at offset {}", sent.offset),
+///     Err(error) if error.is_definite() => eprintln!("not stored: {error}"),
+///     // A retry may store it twice, unless it is sent by `send_sequenced`.
+///     Err(error) => eprintln!("may be stored: {error}"),
+/// }
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -31,16 +46,19 @@ pub enum Error {
         /// The operating system's answer.
         source: Arc<io::Error>,
     },
-    /// Another broker, in this process or another, has the directory.
+    /// Another broker, in this process or another, has the directory. Close it, or raise
+    /// [`lock_wait`](crate::BrokerBuilder::lock_wait).
     #[error("{} is in use by another broker", path.display())]
     Locked {
         /// The data directory.
         path: PathBuf,
     },
-    /// Stored bytes are not what was written.
+    /// Stored bytes are not what was written, or a file is missing. [`Corruption::offsets`] says
+    /// what cannot be read; a consumer continues after it with [`seek`](crate::Consumer::seek).
     #[error(transparent)]
     Corrupt(#[from] Corruption),
-    /// A file was written by a version of this crate that this one does not understand.
+    /// A newer build of this crate wrote the file. Open the directory with that build or a later
+    /// one.
     #[error("{} {}: open it with the build that wrote it, or a later one", path.display(), lacking(*found, *supported, *features))]
     UnsupportedVersion {
         /// The file.
@@ -69,7 +87,8 @@ pub enum Error {
         /// Why not.
         reason: NameError,
     },
-    /// A record, or a batch of records, is larger than what is allowed. Nothing was appended.
+    /// A record, or a batch of records, is larger than the limit. Nothing was appended.
+    #[doc(alias = "RecordTooLargeException")]
     #[error("{size} bytes are more than the limit of {limit}")]
     RecordTooLarge {
         /// The record's or batch's size in bytes.
@@ -78,6 +97,7 @@ pub enum Error {
         limit: u64,
     },
     /// The offset lies outside what the partition holds.
+    #[doc(alias = "OffsetOutOfRangeException")]
     #[error("offset {requested} is outside {start}..={end}")]
     OffsetOutOfRange {
         /// The offset that was asked for.
@@ -87,7 +107,8 @@ pub enum Error {
         /// The end of what may be read.
         end: u64,
     },
-    /// Compare-and-append found another end of the log. Nothing was appended.
+    /// [`append_if`](crate::Partition::append_if) found another log end than the caller expected.
+    /// Nothing was appended.
     #[error("the next offset is {actual}, not {expected}")]
     WrongOffset {
         /// What the caller expected the next offset to be.
@@ -95,11 +116,13 @@ pub enum Error {
         /// What it is.
         actual: u64,
     },
-    /// The group has committed nothing for this partition, and was told not to guess.
+    /// The group has no commit for this partition, and [`start`](crate::ConsumerBuilder::start) is
+    /// [`StartAt::Error`](crate::StartAt::Error).
+    #[doc(alias = "NoOffsetForPartitionException")]
     #[error("nothing is committed for {0}")]
     NoOffset(TopicPartition),
-    /// An unclean recovery cut the log below this consumer's position. From `end` on, or from the
-    /// log start if that is higher, the log has new records, which are read next.
+    /// An unclean recovery cut the log below this consumer's position. Reading continues at `end`,
+    /// or at the log start if that is higher, with records that reuse the offsets.
     #[error("{partition} was cut to offset {end} by a recovery; {committed} was already consumed")]
     Truncated {
         /// The partition.
@@ -109,14 +132,17 @@ pub enum Error {
         /// Where the log was cut, and where reading continues.
         end: u64,
     },
-    /// The member does not own the partition, or has lost it since it read the records, even if it
-    /// owns it again. Nothing was committed.
+    /// The member does not own the partition any more, or has lost it and got it back since it read
+    /// the records. Nothing was committed. The new owner reads them again.
+    #[doc(alias = "CommitFailedException")]
+    #[doc(alias = "RebalanceInProgressException")]
     #[error("the member does not own the partition, or has lost it since it read this")]
     Rebalanced,
-    /// No group has this name: none that has members, and none that has committed anything.
+    /// No group has this name: no member, no subscription and no commit.
     #[error("there is no group {0:?}")]
     UnknownGroup(String),
-    /// The group has live members, and what was asked for would be done behind their backs.
+    /// The operation is refused while the group has live members.
+    #[doc(alias = "GroupNotEmptyException")]
     #[error("group {group:?} has {members} live members")]
     GroupNotEmpty {
         /// The group.
@@ -124,8 +150,10 @@ pub enum Error {
         /// How many consumers are members of it now.
         members: usize,
     },
-    /// A newer holder of the producer id, or of a consumer's instance id, has taken over. Nothing
-    /// was appended or committed.
+    /// A newer producer of the same id, or a newer consumer with the same instance id, has taken
+    /// over. Nothing was appended or committed.
+    #[doc(alias = "ProducerFencedException")]
+    #[doc(alias = "FencedInstanceIdException")]
     #[error("{id:?} was fenced: epoch {current} is in force, this handle has {epoch}")]
     Fenced {
         /// The producer id, or the instance id of a static member.
@@ -135,13 +163,15 @@ pub enum Error {
         /// The epoch in force.
         current: u32,
     },
-    /// Reserved for replication: this replica does not lead the partition. Nothing was appended.
+    /// Reserved for replication: another replica leads the partition. Nothing was appended.
+    #[doc(alias = "NotLeaderOrFollowerException")]
     #[error("{partition} is led by another replica")]
     NotLeader {
         /// The partition.
         partition: TopicPartition,
     },
     /// Reserved for replication: fewer replicas are in sync than the topic demands.
+    #[doc(alias = "NotEnoughReplicasException")]
     #[error("{partition} has {in_sync} replicas in sync of {required} required")]
     NotEnoughReplicas {
         /// The partition.
@@ -151,8 +181,9 @@ pub enum Error {
         /// How many the topic demands.
         required: u32,
     },
-    /// The disk is full. Nothing was appended; reading, committing and
-    /// deleting go on, and appends resume when space returns.
+    /// The disk, or the budget of [`max_total_bytes`](crate::BrokerBuilder::max_total_bytes), is
+    /// full. Nothing was appended. Reading, committing and deleting continue; appends work again
+    /// once there is space.
     #[error("no space left for {}", path.display())]
     StorageFull {
         /// What could not grow.
@@ -160,20 +191,20 @@ pub enum Error {
         /// The operating system's answer.
         source: Arc<io::Error>,
     },
-    /// The data cannot be changed: opened read-only, or on a file system that is.
+    /// The data cannot be changed: it was opened read-only, or the file system is read-only.
     #[error("{} is read-only", path.display())]
     ReadOnly {
         /// The file or directory.
         path: PathBuf,
     },
-    /// The partition has no offsets left to give. Nothing was appended.
+    /// The partition has no offsets left. Nothing was appended.
     #[error("{partition} has no offsets left")]
     OffsetExhausted {
         /// The partition.
         partition: TopicPartition,
     },
-    /// A sync failed, or a thread panicked in it: whether the records are on stable storage is
-    /// unknown. The partition takes no more appends until it is reopened.
+    /// A sync failed, or a thread panicked in it: the records may or may not be on stable storage.
+    /// The partition takes no more appends until the broker is opened again.
     #[error("could not sync {}", path.display())]
     SyncFailed {
         /// The file that could not be synced.
@@ -181,8 +212,8 @@ pub enum Error {
         /// The operating system's answer.
         source: Arc<io::Error>,
     },
-    /// An earlier failure, of a sync or by a panic, left the partition in an unknown state; it is
-    /// read-only until reopened. Nothing was appended by this call.
+    /// An earlier failure of a sync, or a panic, left the partition in an unknown state. It takes
+    /// no appends until the broker is opened again. This call appended nothing.
     #[error("{partition} takes no appends until it is reopened, since an earlier failure")]
     Poisoned {
         /// The partition.
@@ -190,7 +221,7 @@ pub enum Error {
         /// The failure.
         source: Box<Error>,
     },
-    /// Some of the batches of a [`send_batch`](crate::Producer::send_batch) were not acknowledged.
+    /// Of the batches of a [`send_batch`](crate::Producer::send_batch), some were not acknowledged.
     #[error("{} of {} records were sent", done.iter().flatten().count(), done.len())]
     PartialBatch {
         /// In input order: where each acknowledged record went. `None` for those that were not
@@ -199,7 +230,10 @@ pub enum Error {
         /// What stopped the others.
         source: Box<Error>,
     },
-    /// The time allowed for the call is over. For an append the outcome is unknown.
+    /// The time for the call is over, or [`wake`](crate::ConsumerHandle::wake) ended it. For an
+    /// append the outcome is unknown.
+    #[doc(alias = "TimeoutException")]
+    #[doc(alias = "WakeupException")]
     #[error("timed out")]
     Timeout,
     /// A value could not be encoded or decoded.
@@ -208,21 +242,24 @@ pub enum Error {
     /// Reserved for replication: a transport failed.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// A setting or an argument that cannot work.
+    /// A setting or an argument that cannot work; the error names it and says why.
+    #[doc(alias = "InvalidConfigurationException")]
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The broker was opened by a process of which this one is a forked child. Nothing was
-    /// appended or committed: the locks and the files are the parent's.
+    /// This process is a forked child of the one that opened the broker. Nothing was appended or
+    /// committed: locks and files belong to the parent.
     #[error("this process is a fork of the one that opened the broker")]
     Forked,
-    /// The broker or the consumer was closed. Handles of a topic that was deleted answer
-    /// [`UnknownTopic`](Self::UnknownTopic).
+    /// The broker or the consumer was closed. (Handles of a deleted topic return
+    /// [`UnknownTopic`](Self::UnknownTopic).)
     #[error("closed")]
     Closed,
 }
 
 impl Error {
-    /// Whether the same call may succeed later without anything being reopened or reconfigured.
+    /// Returns whether the same call may succeed later, without opening or configuring anything
+    /// anew. True for example for [`StorageFull`](Self::StorageFull), [`Locked`](Self::Locked) and
+    /// [`Rebalanced`](Self::Rebalanced).
     #[must_use]
     pub fn is_retriable(&self) -> bool {
         match self {
@@ -240,7 +277,9 @@ impl Error {
         }
     }
 
-    /// Whether the handle that returned this is of no further use until it is opened again.
+    /// Returns whether the handle that returned this cannot be used until it is opened again. True
+    /// for example for [`Fenced`](Self::Fenced), [`Poisoned`](Self::Poisoned) and
+    /// [`Closed`](Self::Closed).
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         match self {
@@ -254,10 +293,10 @@ impl Error {
         }
     }
 
-    /// Whether nothing was appended or committed, for sure. After an error that is not definite a
-    /// record may or may not be there, also after a restart; a producer with an
-    /// [`id`](crate::ProducerBuilder::id) makes the retry safe by
-    /// [`send_sequenced`](crate::Producer::send_sequenced).
+    /// Returns whether certainly nothing was appended or committed. After an error that is not
+    /// definite, a record may or may not be stored, also after a restart. With an
+    /// [`id`](crate::ProducerBuilder::id), [`send_sequenced`](crate::Producer::send_sequenced)
+    /// makes the retry safe.
     #[must_use]
     pub fn is_definite(&self) -> bool {
         !matches!(
@@ -325,7 +364,7 @@ pub enum NameError {
     CaseCollision,
 }
 
-/// Damage: stored bytes that are not what was written, and where.
+/// Stored bytes that are not what was written, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{} is damaged at byte {position}: {kind}{}", file.display(), self.advice())]
 pub struct Corruption {
@@ -335,8 +374,8 @@ pub struct Corruption {
     pub file: PathBuf,
     /// The byte position in the file.
     pub position: u64,
-    /// The offsets that cannot be read, where known. A consumer goes on behind them with
-    /// `seek(.., StartAt::Offset(offsets.end))`.
+    /// The offsets that cannot be read, if known. A consumer continues after them with `seek(..,
+    /// StartAt::Offset(offsets.end))`.
     pub offsets: Option<Range<u64>>,
     /// What is wrong.
     pub kind: CorruptionKind,
@@ -376,7 +415,7 @@ pub enum CorruptionKind {
     /// The file is not a segment of ours.
     #[error("not a segment file")]
     Magic,
-    /// The file belongs to another topic, partition or place in the log.
+    /// The file belongs to another topic, partition or rank in the log.
     #[error("the file belongs elsewhere: wrong {0}")]
     Foreign(&'static str),
     /// Offsets do not follow one another.

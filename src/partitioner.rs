@@ -8,13 +8,13 @@ use crate::sync::{AtomicU32, Ordering};
 
 /// Chooses the partition of a record that names none.
 ///
-/// Records with equal keys stay in order only if they go to the same partition: for a key, the
-/// answer must depend on nothing but the key and the number of partitions. It will differ after
-/// partitions have been added; whoever needs keys to stay where they are fixes the count.
+/// Records with equal keys stay in order only if they go to the same partition. So for a key the
+/// answer must depend on nothing but the key and the number of partitions. It changes when
+/// partitions are added.
 ///
-/// The method must answer with a number below `partitions`; anything else fails the send with
-/// [`Error::UnknownPartition`](crate::Error::UnknownPartition), and nothing is appended. It is
-/// called for every record, concurrently, without any lock of the engine, and must not block.
+/// The answer must be below `partitions`; otherwise the send fails with
+/// [`Error::UnknownPartition`](crate::Error::UnknownPartition), and nothing is appended. The method
+/// is called for every record, concurrently, under no lock of the engine, and must not block.
 ///
 /// ```
 /// use logpond::Partitioner;
@@ -31,19 +31,19 @@ use crate::sync::{AtomicU32, Ordering};
 /// # assert_eq!(ByFirstByte.partition(Some(b"a"), 10), 7);
 /// ```
 pub trait Partitioner: Send + Sync + 'static {
-    /// Answers with a partition below `partitions`, which is at least 1. `key` is `None` for a
-    /// record without a key, and `Some` of an empty slice for one with an empty key.
+    /// Returns a partition below `partitions`, which is at least 1. `key` is `None` for a record
+    /// without a key, and `Some` of an empty slice for one with an empty key.
     fn partition(&self, key: Option<&[u8]>, partitions: u32) -> u32;
 }
 
-/// The choice of Kafka's Java client, so that a key lands on the same partition number here and
-/// there: `murmur2(key) & 0x7fff_ffff`, modulo the number of partitions.
+/// The choice of Kafka's Java client, so that a key has the same partition number here and there:
+/// `murmur2(key) & 0x7fff_ffff`, modulo the number of partitions.
 ///
-/// Keyless records go round robin, one partition per call. Kafka's sticky variant stays on one
-/// partition until a batch is full; here a batch is what one call appends, so there is nothing to
-/// fill and an even spread costs nothing. A partition that takes no records in this run, because it
-/// is unavailable or a sync of it has failed, is stepped over by a producer that was given no other
-/// partitioner.
+/// Records without a key go round robin, one partition per call. Kafka's sticky choice stays on a
+/// partition until a batch is full; here a batch is what one call appends. A producer without a
+/// partitioner of its own skips partitions that take no records in this run, because they are
+/// unavailable or a sync of them has failed.
+#[doc(alias = "murmur2")]
 #[derive(Debug)]
 pub struct DefaultPartitioner {
     /// How many keyless calls there were. Every sender increments it and nobody else reads it;
@@ -52,7 +52,7 @@ pub struct DefaultPartitioner {
 }
 
 impl DefaultPartitioner {
-    /// Starts the round robin at partition 0.
+    /// Returns a partitioner whose round robin begins at partition 0.
     #[must_use]
     pub fn new() -> Self {
         Self { keyless_count: AtomicU32::new(0) }

@@ -131,29 +131,29 @@ pub struct SalvagedPartition {
 ///
 /// | damaged | lost |
 /// |---|---|
-/// | a batch | its records; all others of the file are there |
+/// | a batch | its records; all others of the file are kept |
 /// | the header of a segment file | the file: the key of its checksums is in the header |
 /// | a segment file that is missing | its records |
 /// | `__meta` | settings, and the names of producers (see below). Topics are found by their directories |
-/// | `__offsets` | commits that were not made again behind the damage |
-/// | `__local` | where logs begin: records that `delete_records` has removed come back if they are in a file that is still there, and a commit that a recovery had overtaken passes for a good one |
+/// | `__offsets` | commits that were not made again after the damage |
+/// | `__local` | where logs begin: records that `delete_records` has removed come back if their file still exists, and a commit that a recovery had overtaken counts as valid |
 ///
-/// Unlike an opening, a salvage cuts no tail: a batch that is whole is copied although one before
-/// it is not, whether or not a sync ever covered it. What an opening has cut before stays cut, if
+/// Unlike an opening, a salvage cuts no tail: a whole batch is copied even if one before it is
+/// damaged, whether or not a sync ever covered it. What an earlier opening has cut remains cut, if
 /// the broker was closed since.
 ///
-/// A topic or a partition that was being created counts, as at an opening, if it holds records, and
-/// also if the record of its completion may be among those that are lost.
+/// A topic or a partition whose creation was interrupted is copied, as at an opening, if it holds
+/// records, and also if the record of its completion may be among the lost ones.
 ///
-/// A producer whose name is lost is in the copy as `salvaged-` and its number. Its numbers are there
-/// under that name: a sender that goes on as `salvaged-1` has its retries recognised
-/// ([`Producer::last_sequence`](crate::Producer::last_sequence) tells which sender's numbers they
-/// are). One that goes on under its own name begins anew, and what it sends again is stored again. A
-/// producer that was forgotten, or has expired, stays so.
+/// A producer whose name is lost has the name `salvaged-` and its number in the copy. Its sequence
+/// numbers are kept under that name: a sender that continues as `salvaged-1` has its retries
+/// recognised ([`Producer::last_sequence`](crate::Producer::last_sequence) shows whose numbers they
+/// are). One that continues under its own name begins anew, and what it sends again is stored again.
+/// A producer that was forgotten or has expired remains so.
 ///
-/// A committed offset is copied as it is. Where it lies behind the end of the salvaged log, the
-/// group gets [`Error::Truncated`] once, as after a recovery that had to cut. Retention goes on in
-/// the copy by the topic's settings, from its next opening.
+/// A committed offset is copied as it is. If it lies beyond the end of the salvaged log, the group
+/// gets [`Error::Truncated`] once, as after a recovery that had to cut. Retention applies to the copy
+/// from its next opening.
 ///
 /// `from` is not written to, not even its lock file, and may be read-only. Its lock is held
 /// meanwhile. `to` must not exist, or be an empty directory, and must not lie in `from`.
@@ -185,18 +185,17 @@ pub struct SalvagedPartition {
 ///
 /// # Errors
 ///
-/// [`Error::Locked`] when a broker has `from` open. [`Error::Config`] when `to` is not free.
-/// [`Error::UnsupportedVersion`] when a file is not damaged but newer than this build: salvage with
-/// the newer one. In these cases nothing is made in `to`. [`Error::Io`] when the disk does not give the bytes of a file that is there, and
-/// what writing the copy meets: [`Error::StorageFull`], [`Error::Io`], [`Error::SyncFailed`].
-/// Damage is none.
+/// Damage is not an error; it is in the report. Nothing is created in `to` after [`Error::Locked`] (a
+/// broker has `from` open), [`Error::Config`] (`to` is not free) and [`Error::UnsupportedVersion`] (a
+/// newer build wrote a file: salvage with that one). [`Error::Io`] if an existing file cannot be
+/// read; [`Error::StorageFull`], [`Error::Io`] and [`Error::SyncFailed`] of writing the copy.
 ///
 /// # Durability
 ///
-/// On `Ok` the copy is durable. After an error, or the end of the process half way, `to` holds no
-/// topic: its topics become live together, by the last record that is written, and a broker that
-/// opens it before removes what is there. Delete it and salvage again. (Only if the sync of that
-/// very record fails may it be there all the same, and then so is all else.)
+/// On `Ok` the copy is durable. After an error, or if the process dies half way, `to` holds no topic:
+/// its topics become live together, by the last record that is written, and a broker that opens it
+/// earlier removes what is there. Delete it and salvage again. (Only if the sync of that last record
+/// fails may the copy be complete all the same.)
 ///
 /// # Blocking
 ///

@@ -138,7 +138,8 @@ impl Broker {
     }
 
     /// Returns the clock that the engine uses: the system's, or the one passed to
-    /// [`BrokerBuilder::clock`]. For application deadlines that should follow the same clock.
+    /// [`BrokerBuilder::clock`](crate::BrokerBuilder::clock). For application deadlines that should
+    /// follow the same clock.
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};
@@ -162,12 +163,13 @@ impl Broker {
         &self.run.recovery
     }
 
-    /// A snapshot of all metrics.
+    /// Returns a snapshot of all metrics.
     ///
     /// # Blocking
     ///
-    /// Not for the disk. Takes each partition's and each group's lock for about a microsecond, and
-    /// longer where a partition is compacted or a group large.
+    /// Never for the disk. It takes each partition's and each group's lock for about a microsecond;
+    /// longer if a partition is compacted or a group is large.
+    #[doc(alias = "metrics")]
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         snapshot(&self.run)

@@ -15,12 +15,23 @@ use crate::partition::PartitionCore;
 use crate::partition::metrics::PartitionMetrics;
 use crate::record::TopicPartition;
 
-/// What a broker has counted since it was opened, and how it stands: plain numbers to be matched
-/// on, or serialised.
+/// What a broker has counted since it was opened, and its present state: plain numbers, to be
+/// matched on or serialised.
 ///
-/// Each partition's numbers belong together, as [`PartitionMetrics`] says; those of two partitions
-/// may be moments apart. A group's lag is counted to the log end of this snapshot, from a commit
-/// that was looked at before.
+/// The numbers of one partition belong together, as [`PartitionMetrics`] says; two partitions may
+/// be read moments apart. A group's lag is counted to the log end of this snapshot, from a commit
+/// that was read before.
+///
+/// ```
+/// # use logpond::{Broker, Record, TopicConfig};
+/// # let broker = Broker::in_memory()?;
+/// # broker.ensure_topic("orders", TopicConfig::new(1))?;
+/// # broker.producer().send(Record::to("orders").value("2 apples"))?;
+/// let metrics = broker.metrics();
+/// assert_eq!(metrics.topics[0].partitions[0].appended.records, 1);
+/// assert!(metrics.poisoned.is_empty());
+/// # Ok::<(), logpond::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Metrics {
