@@ -185,6 +185,18 @@ pub enum ReadMode {
 /// where it continues if its position is out of range
 /// ([`out_of_range`](crate::ConsumerBuilder::out_of_range)), and where a
 /// [`seek`](crate::Consumer::seek) goes.
+///
+/// ```
+/// # use logpond::{Broker, Record, StartAt, TopicConfig};
+/// # use std::time::{Duration, SystemTime};
+/// # let broker = Broker::in_memory()?;
+/// # broker.ensure_topic("clicks", TopicConfig::new(1))?;
+/// # broker.producer().send(Record::to("clicks").value("home"))?;
+/// let an_hour_ago = SystemTime::now() - Duration::from_secs(3600);
+/// let mut reader = broker.reader().subscribe(["clicks"]).start(StartAt::Time(an_hour_ago)).open()?;
+/// assert_eq!(reader.poll(Duration::ZERO)?.len(), 1);
+/// # Ok::<(), logpond::Error>(())
+/// ```
 #[doc(alias = "auto.offset.reset")]
 #[doc(alias = "OffsetSpec")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -219,6 +231,22 @@ pub enum CommitMode {
 }
 
 /// What a consumer may see.
+///
+/// ```
+/// # use logpond::{Broker, Durability, Record, TopicConfig, Visibility};
+/// # use std::time::Duration;
+/// # let directory = tempfile::tempdir().unwrap();
+/// let broker = Broker::builder().data_dir(directory.path()).background(false).open()?;
+/// broker.ensure_topic("clicks", TopicConfig::new(1).durability(Durability::Os))?;
+/// let mut careful =
+///     broker.reader().subscribe(["clicks"]).visibility(Visibility::Durable).open()?;
+/// broker.producer().send(Record::to("clicks").value("home"))?; // published, not synced
+/// assert!(careful.poll(Duration::ZERO)?.is_empty());
+/// broker.flush()?;
+/// assert_eq!(careful.poll(Duration::ZERO)?.len(), 1);
+/// # Ok::<(), logpond::Error>(())
+/// ```
+#[doc(alias = "isolation.level")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Visibility {
     /// All that is published, at once. **A power cut can take back what was seen** unless it was

@@ -636,6 +636,20 @@ impl AsRef<[u8]> for Shared {
 }
 
 /// The headers of a message: names and values in their order, repeated names included.
+///
+/// ```
+/// # use logpond::{Broker, Record, TopicConfig};
+/// # let broker = Broker::in_memory()?;
+/// # broker.ensure_topic("emails", TopicConfig::new(1))?;
+/// # broker.producer().send(Record::to("emails").value("welcome!").header("lang", "en"))?;
+/// # let mut inbox = broker.consumer("mailer").subscribe(["emails"]).open()?;
+/// let message = inbox.recv()?;
+/// assert_eq!(message.headers().get("lang"), Some(&b"en"[..]));
+/// for (name, value) in message.headers() {
+///     println!("{name}: {} bytes", value.len());
+/// }
+/// # Ok::<(), logpond::Error>(())
+/// ```
 #[derive(Clone, Default)]
 pub struct Headers<'a> {
     fields: HeaderFields<'a>,

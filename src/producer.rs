@@ -50,6 +50,16 @@ impl Broker {
 }
 
 /// Settings of a producer; made by [`Broker::producer_builder`].
+///
+/// ```
+/// # use logpond::{Broker, Durability, Record, TopicConfig};
+/// # let broker = Broker::in_memory()?;
+/// # broker.ensure_topic("orders", TopicConfig::new(1))?;
+/// let importer = broker.producer_builder().id("importer").durability(Durability::Os).build()?;
+/// importer.send_sequenced(1, Record::to("orders").key("o-1").value("2 apples"))?;
+/// assert_eq!(importer.last_sequence(("orders", 0)), Some(1));
+/// # Ok::<(), logpond::Error>(())
+/// ```
 #[must_use]
 pub struct ProducerBuilder {
     broker: Broker,

@@ -169,7 +169,6 @@ impl Broker {
     ///
     /// Never for the disk. It takes each partition's and each group's lock for about a microsecond;
     /// longer if a partition is compacted or a group is large.
-    #[doc(alias = "metrics")]
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         snapshot(&self.run)

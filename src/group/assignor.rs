@@ -47,23 +47,28 @@ pub(crate) type Assignment = BTreeMap<MemberId, BTreeSet<TopicPartition>>;
 
 /// How a group's partitions are shared among its members.
 ///
-/// Whichever is chosen, a rebalance stops nobody: each member keeps reading what it owns before
-/// and after, and only the partitions that change hands are revoked from the one and then given to
-/// the other. The choice decides how many these are, and which partitions meet in one member.
+/// With every assignor, a rebalance interrupts no member: each keeps reading the partitions that it
+/// owns before and after, and only the others are revoked and given to their new owner. The
+/// assignor decides how many move, and which partitions have the same owner.
+#[doc(alias = "ConsumerPartitionAssignor")]
+#[doc(alias = "partition.assignment.strategy")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 #[non_exhaustive]
 pub enum Assignor {
     /// Topic by topic, consecutive partitions to each member in the order of joining. Partition n
-    /// of two topics with the same number of partitions and the same subscribers goes to the same
-    /// member, as joins need it. Where partitions do not divide evenly, the first members get one
-    /// more of EVERY topic.
+    /// of two topics with the same number of partitions and the same subscribers has the same
+    /// owner, as joins need it. If partitions do not divide evenly, the first members get one more
+    /// of EVERY topic.
+    #[doc(alias = "RangeAssignor")]
     Range,
-    /// All partitions of all topics dealt out in turn, in the order of joining: even over many
+    /// All partitions of all topics are dealt out in turn, in the order of joining. Even over many
     /// topics, but most partitions move when a member joins or leaves.
+    #[doc(alias = "RoundRobinAssignor")]
     RoundRobin,
-    /// Even, and as many partitions as possible stay where they are. Members with the same
-    /// subscription have at most one partition more than each other; with different ones, no
-    /// partition could move to a subscriber that has at least two fewer.
+    /// Even, and as few partitions as possible move. Members with the same subscription differ by
+    /// at most one partition; with different ones, no partition could move to a subscriber that has
+    /// at least two fewer.
+    #[doc(alias = "CooperativeStickyAssignor")]
     #[default]
     CooperativeSticky,
 }

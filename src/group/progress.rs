@@ -12,28 +12,28 @@ use crate::partition::PartitionCore;
 use crate::record::TopicPartition;
 use crate::topic::TopicShared;
 
-/// What a group is doing.
+/// The state of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
 pub enum GroupStatus {
-    /// No consumer is a member of it.
+    /// The group has no live member.
     Empty,
-    /// Partitions are on their way from one member to another.
+    /// Partitions are being handed over from one member to another.
     Rebalancing,
-    /// Every partition is with its owner.
+    /// Every partition has its planned owner.
     Stable,
 }
 
-/// How far a group has come in a partition.
+/// A group's progress in a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct GroupOffset {
     /// The partition.
     pub partition: TopicPartition,
-    /// The next offset that the group will read; `None` while it has committed nothing.
+    /// The next offset that the group will read; `None` if it has committed nothing.
     pub committed: Option<u64>,
-    /// The offsets to the log end that the group can still read: from `committed` on, or from the
-    /// log start, whichever is higher.
+    /// How many offsets the group has yet to read: from `committed`, or the log start if that is
+    /// higher, to the log end.
     pub lag: u64,
 }
 

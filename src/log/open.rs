@@ -48,7 +48,7 @@ pub struct PartitionRecovery {
     pub end_offset: u64,
     /// Bytes of torn or unproved batches that were cut off the end.
     pub cut_bytes: u64,
-    /// Damage in what had been durable: reported, not cut.
+    /// Damage of records that had been durable: reported, not cut.
     pub corrupt: Vec<Corruption>,
 }
 

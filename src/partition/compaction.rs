@@ -45,7 +45,7 @@ pub(crate) struct CompactionSettings {
     pub(crate) segment_bytes: u64,
 }
 
-/// How far a partition is compacted, and what it took since the broker was opened.
+/// How far a partition is compacted, and what compaction did since the broker was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CompactionStats {
@@ -65,7 +65,7 @@ pub struct CompactionStats {
     pub passes: u64,
     /// Segments that were replaced.
     pub segments_read: u64,
-    /// Segments that took their place.
+    /// Segments that replaced them.
     pub segments_written: u64,
     /// Records that were removed, tombstones included.
     pub records_removed: u64,
@@ -73,7 +73,7 @@ pub struct CompactionStats {
     pub tombstones_removed: u64,
     /// Bytes of the segments that were replaced.
     pub bytes_before: u64,
-    /// Bytes of those that took their place.
+    /// Bytes of the segments that replaced them.
     pub bytes_after: u64,
 }
 

@@ -16,18 +16,18 @@ use crate::log::segment::Segment;
 use crate::log::tasks::SyncTask;
 use crate::sync::{AtomicU64, Ordering};
 
-/// How long something took, each time: a histogram with fixed buckets.
+/// How long an operation took, each time: a histogram with fixed buckets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LatencyHistogram {
     /// Times by duration in microseconds. Bucket 0 holds those below 1 µs, bucket `n` those in
     /// `[2^(n-1), 2^n)` µs, and the last one all from 2^23 µs (8.4 seconds) on.
     pub buckets: [u64; Self::BUCKETS],
-    /// How many there were: the sum of the buckets.
+    /// How many times there were: the sum of the buckets.
     pub count: u64,
-    /// All of them together, in microseconds.
+    /// The sum of all times, in microseconds.
     pub sum_micros: u64,
-    /// The longest, in microseconds.
+    /// The longest time, in microseconds.
     pub max_micros: u64,
 }
 
@@ -64,32 +64,32 @@ impl LatencyHistogram {
 pub struct AppendMetrics {
     /// Batches: what one `send`, or one call with many records, adds to a partition.
     pub batches: u64,
-    /// Records: by so much the log end has moved since the broker was opened.
+    /// Records. The log end has moved by this number since the broker was opened.
     pub records: u64,
     /// Bytes of the batches as they are stored, headers and padding included.
     pub bytes: u64,
 }
 
-/// What consumers and [`Partition::read`](crate::Partition::read) took from a partition.
+/// What consumers and [`Partition::read`](crate::Partition::read) fetched from a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct FetchMetrics {
     /// Fetches that found records: at most one per partition and `poll`.
     pub fetches: u64,
-    /// Records, once for each consumer that fetched them, and again for one that was moved back by
-    /// `seek` or has lost the partition meanwhile. Records that were read ahead for
+    /// Records, once for each consumer that fetched them, and again after a `seek` back or after
+    /// the consumer has lost the partition meanwhile. Records that were read ahead for
     /// [`recv`](crate::Consumer::recv) and are read again, as after `pause`, count once.
     pub records: u64,
     /// Bytes of their batches as they are stored. A batch that is fetched in parts counts each time.
     pub bytes: u64,
-    /// How often retention went past a consumer.
+    /// How often records were removed before a consumer read them.
     pub gaps: u64,
-    /// Offsets that consumers did not get to see because of it.
+    /// Offsets that consumers missed because of it.
     pub gap_offsets: u64,
-    /// How often a consumer went on behind damage by itself, as
-    /// [`RecoveryPolicy::ReadAroundDamage`](crate::RecoveryPolicy::ReadAroundDamage) has it.
+    /// How often a consumer skipped damage, with
+    /// [`RecoveryPolicy::ReadAroundDamage`](crate::RecoveryPolicy::ReadAroundDamage).
     pub damage: u64,
-    /// Offsets that were unreadable there.
+    /// Offsets that could not be read there.
     pub damage_offsets: u64,
 }
 
@@ -97,19 +97,19 @@ pub struct FetchMetrics {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RemovalMetrics {
-    /// Segments that left the log.
+    /// Segments that were removed.
     pub segments: u64,
     /// Bytes of batches in them.
     pub bytes: u64,
-    /// Offsets that the log start went past. Without compaction, as many records.
+    /// Offsets by which the log start has moved. Without compaction, as many records.
     pub offsets: u64,
 }
 
-/// The numbers of one partition. Counts begin at zero when the broker is opened.
+/// The numbers of one partition. Counters begin at zero when the broker is opened.
 ///
-/// All are taken under the partition's lock at one moment, except for those of which it is said.
-/// So `log_start_offset <= durable_end_offset <= log_end_offset`, and `appended` is exactly what
-/// lies between the log end at opening and `log_end_offset`.
+/// All are read under the partition's lock at one moment, except where a field says otherwise. So
+/// `log_start_offset <= durable_end_offset <= log_end_offset`, and `appended` is exactly what lies
+/// between the log end at the opening and `log_end_offset`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PartitionMetrics {
@@ -119,7 +119,7 @@ pub struct PartitionMetrics {
     pub log_start_offset: u64,
     /// Everything below is on stable storage.
     pub durable_end_offset: u64,
-    /// The offset that the next record gets.
+    /// The offset of the next record.
     pub log_end_offset: u64,
     /// Whether a sync has failed, so that nothing is appended until the broker is opened again.
     pub is_poisoned: bool,
@@ -129,23 +129,22 @@ pub struct PartitionMetrics {
     pub is_unavailable: bool,
     /// Segments of the log, the active one included.
     pub segments: usize,
-    /// What the partition's files take, in bytes: the segments, one prepared ahead, and those that
-    /// left the log and could not be unlinked yet. Looked at just before the rest, segment by
-    /// segment.
+    /// Bytes of the partition's files: its segments, the one prepared ahead, and removed ones that
+    /// could not be unlinked yet. Read just before the rest, segment by segment.
     pub bytes_on_disk: u64,
-    /// Bytes of removed segments that messages or consumers still map: the disk has them back when
-    /// these are dropped. Looked at before the rest.
+    /// Bytes of removed segments that messages or consumers still map. The disk gets them back when
+    /// these are dropped. Read before the rest.
     pub pinned_bytes: u64,
     /// What was appended.
     pub appended: AppendMetrics,
-    /// What was fetched. Looked at just before the rest: one reader that only goes forward has
+    /// What was fetched. Read just before the rest, so that one reader that only moves forward has
     /// never fetched more records than `log_end_offset` says.
     pub fetched: FetchMetrics,
     /// Syncs that had something to do and succeeded, on the broker's clock.
     pub syncs: LatencyHistogram,
     /// What was removed.
     pub removed: RemovalMetrics,
-    /// What compaction did; `None` where there is none. Looked at just before the rest.
+    /// What compaction did; `None` if the topic is not compacted. Read just before the rest.
     pub compaction: Option<CompactionStats>,
 }
 
