@@ -64,6 +64,7 @@
 //! | keep a worker's partitions while it restarts | [`ConsumerBuilder::instance_id`] |
 //! | stop a consumer from another thread | [`Consumer::handle`] |
 //! | await messages | `Consumer::stream`, with the feature `async` |
+//! | forward a message to another topic | `Record::from(&message).topic("copy")` |
 //! | keep the latest value of each key | [`Cleanup::Compact`]; `examples/compacted_topic.rs` |
 //! | limit what is kept | [`TopicConfig::retention`], [`TopicConfig::retention_bytes`], [`Admin::delete_records`] |
 //! | limit the disk, or have a bounded channel | [`BrokerBuilder::max_total_bytes`], [`WhenFull`] |
