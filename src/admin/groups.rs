@@ -94,7 +94,7 @@ impl Admin {
     ///
     /// # Durability
     ///
-    /// At broker level [`Durability::Sync`]: on return first the records and then the offsets are
+    /// At broker level [`Durability::Sync`](crate::Durability::Sync): on return first the records and then the offsets are
     /// on stable storage. At the other levels the offsets survive the death of the process.
     ///
     /// # Blocking
