@@ -12,7 +12,7 @@ pub use self::compaction::CompactionReport;
 use crate::broker::{Broker, Run};
 use crate::config::{TopicConfig, Visibility};
 use crate::error::Result;
-use crate::partition::compaction::CompactionStats;
+use crate::partition::metrics::CompactionStats;
 use crate::topic::{Topic, TopicShared};
 
 pub use self::groups::{GroupInfo, GroupMember, GroupOffset, GroupStatus};
@@ -169,8 +169,8 @@ fn describe(topic: &TopicShared) -> TopicInfo {
         log_end_offset: core.log_end(),
         durable_end_offset: core.durable_end(),
         high_watermark: core.visible_end(Visibility::Published),
-        segments: core.segment_count(),
-        compaction: core.compaction_stats(),
+        segments: core.log().segments().count(),
+        compaction: core.compactor().stats(),
     });
     TopicInfo {
         name: Arc::clone(&topic.name),

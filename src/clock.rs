@@ -215,7 +215,12 @@ impl RunClock {
     /// time that never jumps. Not to be stored: it is wrong for as long as the run, where the wall
     /// clock was wrong at the opening.
     pub(crate) fn millis(&self) -> u64 {
-        let elapsed = self.clock.monotonic().saturating_sub(self.began.1);
+        self.run_at(self.clock.monotonic())
+    }
+
+    /// As [`millis`](Self::millis), for what the monotonic clock has shown.
+    pub(crate) fn run_at(&self, monotonic: Duration) -> u64 {
+        let elapsed = monotonic.saturating_sub(self.began.1);
         self.began.0.saturating_add(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
     }
 

@@ -197,7 +197,7 @@ pub use report::*;
 /// [`docs::metrics`].
 pub mod metrics {
     pub use crate::broker::metrics::{GroupMetrics, Metrics, TopicMetrics};
-    pub use crate::partition::compaction::CompactionStats;
+    pub use crate::partition::metrics::CompactionStats;
     pub use crate::partition::metrics::{
         AppendMetrics, FetchMetrics, LatencyHistogram, PartitionMetrics, RemovalMetrics,
     };

@@ -17,8 +17,9 @@ use crate::config::{Acks, Durability};
 use crate::error::{Error, Result};
 use crate::log::producers::Sequence;
 use crate::log::{Outcome, ProducerRequest};
+use crate::partition::append::{AppendOptions, Fence, Stamp};
 use crate::partition::encode::{encode, timestamp_of};
-use crate::partition::{AppendOptions, Fence, PartitionCore, together};
+use crate::partition::{PartitionCore, together};
 use crate::partitioner::Partitioner;
 use crate::record::{Record, RecordMetadata, TopicPartition};
 use crate::steps::Counted;
@@ -371,7 +372,7 @@ impl Producer {
         let partition = partition.into();
         let named = self.inner.named.as_ref()?;
         let topic = self.inner.run.topic(&partition.topic).ok()?;
-        topic.partition(partition.partition).ok()?.last_sequence(named.shared.id)
+        topic.partition(partition.partition).ok()?.log().last_sequence(named.shared.id)
     }
 
     /// Sends records as one batch for each partition that they go to. Each batch is stored as a
@@ -424,7 +425,7 @@ impl Producer {
         let waits: Vec<_> = waiting.iter().map(|(_, wait)| *wait).collect();
         for ((batch, (core, _)), waited) in waiting.iter().zip(together::wait_durable(&waits)) {
             if let Err(error) = waited {
-                core.trace.deliver();
+                core.log().trace().deliver();
                 // Appended, and not acknowledged: the answer must not say that it is safe.
                 for index in &batch.members {
                     if let Some(slot) = done.get_mut(*index) {
@@ -470,7 +471,7 @@ impl Producer {
     fn settle(&self, sent: &Sent<'_>) -> Result<()> {
         if sent.level == Durability::Sync {
             let waited = sent.core.wait_durable(sent.end());
-            return waited.inspect_err(|_| sent.core.trace.deliver());
+            return waited.inspect_err(|_| sent.core.log().trace().deliver());
         }
         self.inner.unflushed.note(sent.core);
         Ok(())
@@ -491,9 +492,10 @@ impl Producer {
         };
         let core = topic.partition(number)?;
         topic.check_writable()?;
-        let now = topic.now_millis()?;
+        let stamp = self.stamp(core, topic)?;
+        let now = stamp.wall;
         let timestamp = timestamp_of(record, topic.config.timestamps, now)?;
-        let options = self.options(sequence, now);
+        let options = self.options(sequence, stamp);
         let outcome = encode([record], topic.rules, now, |batch| core.append(batch, &options))?;
         let offset = match outcome {
             Outcome::Appended { base_offset, .. } => base_offset,
@@ -514,8 +516,9 @@ impl Producer {
         let topic = &group.topic;
         let core = Arc::clone(topic.partition(group.partition)?);
         topic.check_writable()?;
-        let now = topic.now_millis()?;
-        let options = self.options(Sequence::Absent, now);
+        let stamp = self.stamp(&core, topic)?;
+        let now = stamp.wall;
+        let options = self.options(Sequence::Absent, stamp);
         let members = || group.members.iter().filter_map(|index| records.get(*index));
         let outcome = encode(members(), topic.rules, now, |batch| core.append(batch, &options))?;
         let Outcome::Appended { base_offset, next_offset } = outcome else {
@@ -591,9 +594,13 @@ impl Producer {
         self.inner.durability.unwrap_or(topic.durability)
     }
 
-    fn options(&self, sequence: Sequence, wall: u64) -> AppendOptions<'_> {
+    fn stamp(&self, core: &PartitionCore, topic: &TopicShared) -> Result<Stamp> {
+        core.log().stamp(self.level(topic), self.inner.named.is_some())
+    }
+
+    fn options(&self, sequence: Sequence, stamp: Stamp) -> AppendOptions<'_> {
         let producer = self.fence(sequence);
-        AppendOptions { expected: None, producer, level: self.inner.durability, wall }
+        AppendOptions { expected: None, producer, level: self.inner.durability, stamp }
     }
 
     fn fence(&self, sequence: Sequence) -> Option<Fence<'_>> {

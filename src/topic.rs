@@ -18,8 +18,9 @@ use crate::format::TopicId;
 use crate::log::Outcome;
 use crate::log::cursor::{FetchLimits, Fetched};
 use crate::message::Batch;
-use crate::partition::encode::{RecordRules, encode, millis_of};
-use crate::partition::{AppendOptions, PartitionCore};
+use crate::partition::PartitionCore;
+use crate::partition::append::AppendOptions;
+use crate::partition::encode::{RecordRules, encode};
 use crate::record::{Record, TopicPartition};
 use crate::sync::{AtomicBool, LockRank, Ordering, RwLock};
 
@@ -122,11 +123,6 @@ impl TopicShared {
             Some(path) => Err(Error::ReadOnly { path: path.clone() }),
             None => Ok(()),
         }
-    }
-
-    /// The broker's time, as it is stored in records.
-    pub(crate) fn now_millis(&self) -> Result<u64> {
-        millis_of(self.clock.now())
     }
 }
 
@@ -356,21 +352,23 @@ impl Partition {
         let successor = self.shared.successor();
         let shared = successor.as_deref().unwrap_or(&self.shared);
         shared.check_writable()?;
-        let now = shared.now_millis()?;
-        let options = AppendOptions { expected, wall: now, ..AppendOptions::default() };
+        let stamp = self.core.log().stamp(shared.durability, false)?;
+        let options = AppendOptions { expected, stamp, ..AppendOptions::default() };
         let outcome =
-            encode(records, shared.rules, now, |batch| self.core.append(batch, &options))?;
+            encode(records, shared.rules, stamp.wall, |batch| self.core.append(batch, &options))?;
         let Outcome::Appended { base_offset, next_offset } = outcome else {
             return Err(Error::config("producer", "a plain append has no sequence"));
         };
         if shared.durability == Durability::Sync {
-            self.core.wait_durable(next_offset).inspect_err(|_| self.core.trace.deliver())?;
+            self.core
+                .wait_durable(next_offset)
+                .inspect_err(|_| self.core.log().trace().deliver())?;
         }
         Ok(base_offset..next_offset)
     }
 
     fn check_open(&self) -> Result<()> {
-        if self.core.is_closed() { Err(self.core.ended()) } else { Ok(()) }
+        self.core.log().status().check_open()
     }
 
     fn check_addressee(&self, record: &Record<'_>) -> Result<()> {
@@ -400,14 +398,14 @@ impl Partition {
     /// For the disk, if the data is not in memory. Never for appenders.
     pub fn read(&self, from: u64, max_bytes: usize) -> Result<Batch> {
         let visible_end = self.core.visible_end(Visibility::Published);
-        self.core.check_range(from, visible_end)?;
+        self.core.reader().check_range(from, visible_end)?;
         if from == visible_end {
             return Ok(Batch::default());
         }
-        let mut cursor = self.core.cursor_at(from)?;
+        let mut cursor = self.core.reader().cursor_at(from)?;
         let limits = FetchLimits { records: usize::MAX, bytes: max_bytes, visible_end };
         let mut fetched = Fetched::default();
-        self.core.fetch(&mut cursor, &limits, &mut fetched)?;
+        self.core.reader().fetch(&mut cursor, &limits, &mut fetched)?;
         Ok(Batch::new(fetched.runs))
     }
 
@@ -454,7 +452,7 @@ impl Partition {
     #[doc(alias = "offsetsForTimes")]
     pub fn offset_at(&self, time: SystemTime) -> Result<Option<u64>> {
         self.check_open()?;
-        self.core.offset_at(time)
+        self.core.reader().offset_at(time)
     }
 
     /// Makes everything durable that was appended before the call, at any level.

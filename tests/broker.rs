@@ -361,8 +361,8 @@ fn what_the_catalog_does_not_know_is_reported_and_kept() {
 
 // ---- closing --------------------------------------------------------------------------------
 
-// RED: src/partition.rs
-//   - self.closed.store(true, Ordering::Release);
+// RED: src/partition/status.rs
+//   - self.is_closed.store(true, Ordering::Release);
 #[test]
 fn row_j08_after_close_every_handle_answers_closed() {
     let dir = temp_dir();

@@ -314,7 +314,7 @@ fn on_disk(dir: &Path, clock: &ManualClock) -> BrokerBuilder {
 // ---- time -----------------------------------------------------------------------------------
 
 // RED: src/clock.rs
-//   - let elapsed = self.clock.monotonic().saturating_sub(self.began.1);
+//   - let elapsed = monotonic.saturating_sub(self.began.1);
 //   + let elapsed = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(Duration::from_millis(self.began.0));
 #[test]
 fn row_f08_a_wall_clock_that_jumps_deletes_nothing_and_keeps_nothing() {

@@ -96,7 +96,7 @@ impl Admin {
         let mut tally = Tally::default();
         let mut partitions = 0;
         for partition in &topic.partitions {
-            tally += partition.compact_now(&mut is_busy)?;
+            tally += partition.compactor().run_now(&mut is_busy)?;
             partitions += 1;
         }
         let duration = engine.clock().monotonic().saturating_sub(begun);

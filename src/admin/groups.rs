@@ -108,7 +108,7 @@ impl Admin {
         let wait = Wait::at_level(self.run().context().settings.durability);
         let (mut offsets, mut commits) = (Offsets::new(), Vec::new());
         for core in &topic.partitions {
-            core.check_available()?;
+            core.log().status().check_available()?;
             let offset = offset_of(core, to)?;
             commits.push(Commit::at(core, topic.id, offset));
             offsets.insert(TopicPartition::clone(&core.origin), offset);
@@ -149,7 +149,7 @@ fn offset_of(core: &PartitionCore, to: StartAt) -> Result<u64> {
         StartAt::Earliest => start,
         StartAt::Latest => end,
         StartAt::Offset(offset) => offset.clamp(start, end.max(start)),
-        StartAt::Time(time) => core.offset_at(time)?.map_or(end, |offset| offset.min(end)),
+        StartAt::Time(time) => core.reader().offset_at(time)?.map_or(end, |offset| offset.min(end)),
         StartAt::Error => return Err(Error::config("to", "say where the group is to begin")),
     })
 }

@@ -62,7 +62,7 @@ impl Admin {
         let partitions = if own.is_empty() { engine.topic(topic)?.partitions.clone() } else { own };
         let mut findings = Findings::default();
         for partition in &partitions {
-            partition.verify(&mut findings)?;
+            partition.reader().verify(&mut findings)?;
         }
         let Findings { batches, records, damage } = findings;
         Ok(VerifyReport { batches, records, damage })

@@ -24,6 +24,7 @@ use crate::clock::RunClock;
 use crate::error::{Error, Result};
 use crate::foreign;
 use crate::group::coordinator::Coordinator;
+use crate::partition::compactor::Occasion;
 use crate::partition::{Background, PartitionCore, together};
 use crate::topic::TopicShared;
 use crate::trace::note;
@@ -151,8 +152,8 @@ impl Engine {
         let now = self.clock().monotonic();
         for partition in self.all_partitions() {
             partition.do_requested();
-            partition.sync_if_due(now);
-            partition.compact_if_due();
+            partition.flusher().sync_if_due(now);
+            partition.compactor().request(Occasion::Due);
             partition.do_requested();
         }
         for partition in self.logs.partitions() {
@@ -176,7 +177,7 @@ impl Engine {
         self.logs.recover_reserves();
         self.space.keep_compaction_spare();
         for partition in self.all_partitions() {
-            partition.compact_if_due();
+            partition.compactor().request(Occasion::Due);
         }
         let expired = self.expiry.run();
         self.points.write().and(retained).and(expired)
@@ -211,21 +212,21 @@ impl Engine {
         let users = || topics.iter().flat_map(|topic| &topic.partitions);
         // What is appended after the recovery point would be lost to a next open that trusts it.
         for partition in users() {
-            partition.end_appends();
+            partition.log().end_appends();
         }
         let waits: Vec<_> = users().map(|partition| (&**partition, partition.log_end())).collect();
         let flushed = together::wait_durable_with(&waits, has_threads);
         let flushed = flushed.into_iter().fold(Ok(()), Result::and);
         for partition in users() {
             // Footers make the next open quick; a missing one costs a scan, never data.
-            while matches!(partition.finish_one_segment(), Ok(true)) {}
+            while matches!(partition.footers().step(), Ok(true)) {}
         }
         flushed?;
         self.expiry.note_last_use();
         self.coordinator().offsets().partition().flush()?;
         self.logs.catalog().partition().flush()?;
         self.points.store(&points, &topics)?;
-        if users().any(|partition| partition.has_changed()) {
+        if users().any(|partition| partition.log().has_changed()) {
             // One of them has no recovery point: it is durable, but not known to be whole.
             return Ok(());
         }

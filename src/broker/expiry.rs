@@ -115,7 +115,7 @@ impl Expiry {
         let Some(set_by) = self.clock_set.lock().look(now, is_last) else { return Ok(()) };
         // What the partitions know of producers is in their recovery points.
         for topic in self.live.all() {
-            topic.partitions.iter().for_each(|core| core.give_back_checkpoint());
+            topic.partitions.iter().for_each(|core| core.log().give_back_checkpoint());
         }
         let groups = expiry::redate(self.logs.coordinator(), since, now);
         groups.and(self.producers.redate(since, now))?;

@@ -27,7 +27,7 @@ use crate::error::Result;
 use crate::format::TopicId;
 use crate::log::open::{Known, PartitionRecovery, open_log};
 use crate::log::{Log, LogIdentity, LogOptions};
-use crate::partition::LOOKS;
+use crate::partition::reader::LOOKS;
 use crate::partition::state_log::{Evidence, LoggedState, StateLog};
 
 /// What an opening of a partition finds.

@@ -54,7 +54,7 @@ impl InternalLogs {
 
     /// The clock by which changes are dated.
     pub(super) fn clock(&self) -> &RunClock {
-        self.local.partition().clock()
+        self.local.partition().log().clock()
     }
 
     pub(crate) fn partitions(&self) -> [Arc<PartitionCore>; 3] {

@@ -172,8 +172,8 @@ impl LogOpener {
         }
         let background = Arc::clone(&self.workers);
         let clock = self.context.clock.clone();
-        let partition =
-            PartitionCore::new(log, Lineage::default(), origin, durability, clock, background);
+        let lineage = Lineage::default();
+        let partition = PartitionCore::new(log, lineage, durability, clock, background, None);
         StateLog::open(partition, Arc::clone(disk), evidence, &damage)
     }
 }

@@ -183,7 +183,6 @@ impl Opening {
         let (logs, factory) = (engine.logs(), engine.topics().factory());
         let durability = self.context.durability_of(&entry.config);
         let identity = self.context.identity(entry, number);
-        let origin = Arc::clone(&identity.origin);
         let options = factory.options(&entry.config, durability);
         let key = (entry.id, number);
         let known = last_run.known(self.settings(), logs.local(), key);
@@ -206,7 +205,7 @@ impl Opening {
         let start = start_found(key, &known, &log);
         let (lineage, change) = lineage_of(logs, key, &mut log);
         let changes = change.into_iter().chain(start).collect::<Vec<_>>();
-        let core = factory.partition_core(log, lineage, origin, durability, damage);
+        let core = factory.partition_core(log, lineage, durability, damage);
         Ok((core, (recovery, changes)))
     }
 }
@@ -222,7 +221,7 @@ fn look_again(engine: &Engine, core: &PartitionCore) -> bool {
         core.with_log(|log| (log.factory().identity().clone(), log.factory().options()));
     match inspector.look_at((&identity, options), None) {
         Ok((log, report)) if report.corrupt.is_empty() => {
-            core.take_over(log);
+            core.log().take_over(log);
             true
         }
         looked => {
@@ -232,7 +231,7 @@ fn look_again(engine: &Engine, core: &PartitionCore) -> bool {
                 return true;
             }
             // What can be read around is as good as what was known.
-            looked.map(|(log, _)| core.take_over(log)).is_ok()
+            looked.map(|(log, _)| core.log().take_over(log)).is_ok()
         }
     }
 }

@@ -26,7 +26,7 @@ use super::live_topics::LiveTopics;
 use crate::clock::Moment;
 use crate::error::{Error, Result};
 use crate::format::{TopicId, validate_label};
-use crate::partition::PRODUCER_EXPIRY;
+use crate::partition::shared::PRODUCER_EXPIRY;
 use crate::sync::{AtomicU32, AtomicU64, LockRank, Mutex, Ordering, RwLock};
 use crate::topic::TopicShared;
 use crate::trace::note;
@@ -179,7 +179,7 @@ impl Producers {
             let held = name.as_ref().and_then(|name| self.held.lock().get(name).cloned());
             let held = held.filter(|held| held.id == id);
             let is_idle = held.is_none_or(|held| held.end_by_key(topic.id));
-            let remembers = || topic.partitions.iter().any(|core| core.may_remember(id));
+            let remembers = || topic.partitions.iter().any(|core| core.log().may_remember(id));
             match name {
                 // One that was forgotten has no holder that could send again.
                 Some(name) if !is_idle || remembers() => names.push(format!("{name:?}")),

@@ -90,7 +90,7 @@ impl RecoveryPoints {
         for topic in topics {
             // A topic that was deleted is to leave nothing behind.
             for core in topic.partitions.iter().filter(|core| !core.is_closed()) {
-                if let Some(point) = core.take_checkpoint() {
+                if let Some(point) = core.log().take_checkpoint() {
                     let (topic, partition) = (topic.id, core.origin.partition);
                     changes.push(LocalChange::TimedPoint { topic, partition, point });
                     taken.push(core);
@@ -104,7 +104,7 @@ impl RecoveryPoints {
         let stored = self.logs.local().append(changes);
         if stored.is_err() {
             for partition in taken {
-                partition.give_back_checkpoint();
+                partition.log().give_back_checkpoint();
             }
         }
         stored.map(drop)

@@ -64,7 +64,7 @@ impl Retention {
         let (mut removals, mut result) = (Vec::new(), Ok(()));
         for topic in self.live.all() {
             for core in &topic.partitions {
-                core.retry_removals();
+                core.retention().retry_removals();
                 match begin_retention(&topic, core) {
                     Ok(removal) => removals.extend(removal),
                     Err(error) => result = result.and(Err(error)),
@@ -95,7 +95,7 @@ impl Retention {
         self.gate.check_writable()?;
         let topic = self.live.get(&partition.topic)?;
         let core = topic.partition(partition.partition)?;
-        core.check_available()?;
+        core.log().status().check_available()?;
         let (start, end) = (core.log_start(), core.visible_end(Visibility::Published));
         if before > end {
             return Err(Error::OffsetOutOfRange { requested: before, start, end });
@@ -112,8 +112,8 @@ impl Retention {
     /// is space for another. On a full disk it is kept for now, with nothing in it that can be read:
     /// a deletion must not need the space that it is there to free.
     fn delete_below(&self, topic: TopicId, core: &Arc<PartitionCore>, start: u64) -> Result<()> {
-        let (plan, tail) = core.plan_deletion(start)?;
-        let rolled = if plan.roll { core.roll_tail(&tail) } else { Ok(true) };
+        let (plan, tail) = core.retention().plan_deletion(start)?;
+        let rolled = if plan.roll { core.retention().roll_tail(&tail) } else { Ok(true) };
         let is_full = is_storage_full(&rolled);
         if !is_full {
             rolled?;
@@ -121,7 +121,7 @@ impl Retention {
         self.remove(begin_removal(topic, core, start)?.as_slice())?;
         // The removed segments may have freed the space that was missing. If they did not,
         // retention replaces the last segment later.
-        if is_full && core.roll_tail(&tail).is_ok() {
+        if is_full && core.retention().roll_tail(&tail).is_ok() {
             self.remove(begin_removal(topic, core, start)?.as_slice())?;
         }
         Ok(())
@@ -135,8 +135,8 @@ impl Retention {
         let droppable = topics.iter().filter(|topic| deletes(topic.config.cleanup));
         let each = droppable
             .flat_map(|topic| topic.partitions.iter().map(|core| (topic.id, core)))
-            .filter(|(_, core)| !core.keeps_leftovers())
-            .filter_map(|(id, core)| Some((core.oldest_sealed()?, id, core)));
+            .filter(|(_, core)| !core.retention().keeps_leftovers())
+            .filter_map(|(id, core)| Some((core.retention().oldest_sealed()?, id, core)));
         // A segment without records is the first to be removed.
         let age = |facts: &SegmentFacts| facts.times.map(|times| (times.since, times.aged_from));
         let Some((facts, topic, oldest)) = each.min_by_key(|(facts, ..)| age(facts)) else {
@@ -148,11 +148,11 @@ impl Retention {
     /// Removes the last segment of a partition, if nothing else can make room for its appends.
     pub(super) fn drop_last(&self, core: &Arc<PartitionCore>) -> Result<bool> {
         let topic = self.live.get(&core.origin.topic)?;
-        if !deletes(topic.config.cleanup) || core.keeps_leftovers() {
+        if !deletes(topic.config.cleanup) || core.retention().keeps_leftovers() {
             return Ok(false);
         }
-        let (plan, tail) = core.plan_deletion(core.log_end())?;
-        if !plan.roll || !core.roll_tail(&tail)? {
+        let (plan, tail) = core.retention().plan_deletion(core.log_end())?;
+        if !plan.roll || !core.retention().roll_tail(&tail)? {
             return Ok(false);
         }
         self.drop_below(topic.id, core, plan.log_start)
@@ -160,9 +160,9 @@ impl Retention {
 
     fn drop_below(&self, topic: TopicId, core: &Arc<PartitionCore>, start: u64) -> Result<bool> {
         // Also if the log start is there already: the segments below it are removed.
-        core.settle(start)?;
+        core.retention().settle(start)?;
         self.remove(&[Removal { topic, core: Arc::clone(core), start, refused: None }])?;
-        Ok(!core.keeps_leftovers())
+        Ok(!core.retention().keeps_leftovers())
     }
 
     /// Makes new log starts durable, all in one append, and then removes the segments below them.
@@ -179,7 +179,7 @@ impl Retention {
         };
         self.logs.local().append_durably(removals.iter().map(change).collect())?;
         let retire = |removal: &&Removal| {
-            let retired = removal.core.retire(removal.start);
+            let retired = removal.core.retention().retire(removal.start);
             retired.and(removal.refused.clone().map_or(Ok(()), Err))
         };
         let retired = removals.iter().map(retire);
@@ -190,11 +190,11 @@ impl Retention {
 /// Plans the retention of a partition and begins to carry it out.
 fn begin_retention(topic: &TopicShared, core: &Arc<PartitionCore>) -> Result<Option<Removal>> {
     let policy = RetentionPolicy::of(&topic.config);
-    let Some((plan, tail)) = core.plan_retention(&policy) else {
+    let Some((plan, tail)) = core.retention().plan(&policy) else {
         return Ok(None);
     };
     let carry_out = || {
-        let rolled = if plan.roll { core.roll_tail(&tail) } else { Ok(true) };
+        let rolled = if plan.roll { core.retention().roll_tail(&tail) } else { Ok(true) };
         let start = match &rolled {
             Ok(true) => plan.log_start,
             // Records were appended to the last segment meanwhile, so all of it is needed. On a
@@ -221,10 +221,10 @@ fn begin_retention(topic: &TopicShared, core: &Arc<PartitionCore>) -> Result<Opt
 /// does if a full disk kept it as the last segment when its records were deleted.)
 fn begin_removal(topic: TopicId, core: &Arc<PartitionCore>, start: u64) -> Result<Option<Removal>> {
     let is_below = |oldest: SegmentFacts| oldest.next_offset <= start;
-    if start <= core.log_start() && !core.oldest_sealed().is_some_and(is_below) {
+    if start <= core.log_start() && !core.retention().oldest_sealed().is_some_and(is_below) {
         return Ok(None);
     }
-    core.settle(start)?;
+    core.retention().settle(start)?;
     Ok(Some(Removal { topic, core: Arc::clone(core), start, refused: None }))
 }
 

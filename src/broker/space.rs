@@ -20,7 +20,8 @@ use crate::error::{Error, Result};
 use crate::foreign;
 use crate::log::create::FIRST_ALLOCATION_BYTES;
 use crate::partition::PartitionCore;
-use crate::partition::room::{Wait, Want};
+use crate::partition::background::{Wait, Want};
+use crate::partition::compactor::Occasion;
 use crate::sync::{LockRank, Mutex};
 use crate::topic::TopicShared;
 
@@ -151,7 +152,7 @@ impl Space {
         }
         let retained = self.retention.enforce();
         for partition in self.live.partitions() {
-            partition.compact_for_room();
+            partition.compactor().request(Occasion::NoSpace);
         }
         retained
     }

@@ -15,10 +15,9 @@ use crate::error::{Corruption, Result};
 use crate::format::TopicId;
 use crate::log::{Log, LogOptions, record_bytes_max};
 use crate::partition::PartitionCore;
-use crate::partition::compaction::CompactionSettings;
+use crate::partition::compactor::CompactionSettings;
 use crate::partition::encode::RecordRules;
 use crate::partition::lineage::Lineage;
-use crate::record::TopicPartition;
 use crate::rules::Rule;
 use crate::topic::{Succession, TopicShared};
 
@@ -76,10 +75,9 @@ impl TopicFactory {
         let durability = self.context.durability_of(&entry.config);
         let make = |number| {
             let identity = self.context.identity(entry, number);
-            let origin = Arc::clone(&identity.origin);
             let options = self.options(&entry.config, durability);
             let log = Log::create(&self.context.env, identity, options)?;
-            Ok(self.partition_core(log, Lineage::default(), origin, durability, None))
+            Ok(self.partition_core(log, Lineage::default(), durability, None))
         };
         numbers.map(make).collect()
     }
@@ -88,13 +86,12 @@ impl TopicFactory {
         &self,
         log: Log,
         lineage: Lineage,
-        origin: Arc<TopicPartition>,
         durability: Durability,
         damage: Option<Corruption>,
     ) -> Arc<PartitionCore> {
         let background = Arc::clone(&self.workers);
         let clock = self.context.clock.clone();
-        PartitionCore::with_damage(log, lineage, origin, durability, clock, background, damage)
+        PartitionCore::new(log, lineage, durability, clock, background, damage)
     }
 
     /// What the handles of a topic share.
@@ -143,7 +140,7 @@ fn record_rules(config: &TopicConfig) -> RecordRules {
 /// Gives partitions the settings of their compaction.
 fn apply_compaction(config: &TopicConfig, partitions: &[Arc<PartitionCore>]) {
     for partition in partitions {
-        partition.set_compaction((config.cleanup != Cleanup::Delete).then_some(
+        partition.compactor().set((config.cleanup != Cleanup::Delete).then_some(
             CompactionSettings {
                 min_dirty_ratio: config.min_dirty_ratio,
                 tombstone_retention: config.tombstone_retention,

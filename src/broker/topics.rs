@@ -280,7 +280,7 @@ impl Topics {
         // It is deleted for good; what is left of it is removed now, or else later.
         let _ = self.forget(&entry.name, entry.id);
         for partition in shared.iter().flat_map(|shared| &shared.partitions) {
-            partition.give_up_space();
+            partition.log().give_up_space();
         }
         Ok(())
     }

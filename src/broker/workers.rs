@@ -19,7 +19,7 @@ use self::queues::{Job, Shared};
 pub(crate) use self::space::run_space_worker;
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::partition::room::Want;
+use crate::partition::background::Want;
 use crate::partition::{Background, PartitionCore, Work};
 use crate::sync::{AtomicBool, LockRank, Mutex, Ordering};
 use crate::trace::Outbox;

@@ -362,7 +362,7 @@ fn check_topic(slot: &Slot) -> Result<()> {
     if slot.core.is_closed() {
         return Err(Error::UnknownTopic(slot.topic.name.as_ref().to_owned()));
     }
-    slot.core.check_available()
+    slot.core.log().status().check_available()
 }
 
 fn no_commits() -> Error {

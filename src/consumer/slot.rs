@@ -60,7 +60,7 @@ impl Slot {
         notifier: &Arc<Notifier>,
         token: usize,
     ) -> Self {
-        let waiter = core.register(notifier, token);
+        let waiter = core.log().register(notifier, token);
         let origin = Arc::clone(&core.origin);
         Self {
             topic,
@@ -151,7 +151,7 @@ impl Slot {
         let Committed { offset, incarnation, .. } = committed;
         // Not the visible end: in a poisoned partition that is the durable one, and nothing was cut.
         let end = self.core.log_end();
-        let cut = self.core.cut_below(offset, incarnation);
+        let cut = self.core.log().cut_below(offset, incarnation);
         if let Some(cut_to) = cut.or_else(|| (offset > end).then_some(end)) {
             // A recovery cut the log: new records must not be skipped unnoticed because they have
             // the numbers of those that are gone. Reading continues at the cut, where they begin.
@@ -192,7 +192,7 @@ impl Slot {
 
     /// Puts the slot where `start` says.
     pub(super) fn start_at(&mut self, start: StartAt, settings: &Settings) -> Result<()> {
-        self.core.check_available()?;
+        self.core.log().status().check_available()?;
         let offset = self.resolve(start, self.core.log_start(), settings)?;
         self.move_to(offset);
         Ok(())
@@ -218,7 +218,7 @@ impl Slot {
 
     /// The consumer will be told of the gap.
     pub(super) fn count_gap(&self, gap: &Gap) {
-        self.core.note_gap(gap.missed.end.saturating_sub(gap.missed.start));
+        self.core.reader().note_gap(gap.missed.end.saturating_sub(gap.missed.start));
     }
 
     fn meet_gap(&mut self, settings: &Settings, gaps: &mut Gaps) -> Result<()> {
@@ -242,7 +242,7 @@ impl Slot {
             // The broker is open, so this topic alone has ended.
             return Err(Error::UnknownTopic(self.topic.name.as_ref().to_owned()));
         }
-        self.core.check_available()?;
+        self.core.log().status().check_available()?;
         let visible_end = self.core.visible_end(settings.visibility);
         if self.fetched >= visible_end {
             return Ok(());
@@ -267,13 +267,13 @@ impl Slot {
     fn read_on(&mut self, limits: &FetchLimits, fetched: &mut Fetched) -> Result<()> {
         let cursor = match &mut self.cursor {
             Some(cursor) => cursor,
-            none => none.insert(self.core.cursor_at(self.fetched)?),
+            none => none.insert(self.core.reader().cursor_at(self.fetched)?),
         };
         let had = fetched.runs.len();
         let result = if self.fetched < self.counted {
-            self.core.fetch_again(cursor, limits, fetched, self.counted)
+            self.core.reader().fetch_again(cursor, limits, fetched, self.counted)
         } else {
-            self.core.fetch(cursor, limits, fetched)
+            self.core.reader().fetch(cursor, limits, fetched)
         };
         self.fetched = cursor.next_offset();
         self.counted = self.counted.max(self.fetched);
@@ -289,7 +289,7 @@ impl Slot {
             return Err(damage.into());
         };
         self.skip_to(missed.end);
-        self.core.note_damage_passed(missed.end.saturating_sub(missed.start));
+        self.core.reader().note_damage_passed(missed.end.saturating_sub(missed.start));
         gaps.push(Gap { partition: self.origin().clone(), missed });
         Ok(())
     }
@@ -328,7 +328,7 @@ impl Slot {
         if self.is_armed || self.is_paused {
             return true;
         }
-        self.is_armed = self.core.arm(self.waiter, self.fetched, visibility);
+        self.is_armed = self.core.reader().arm(self.waiter, self.fetched, visibility);
         self.is_armed
     }
 
@@ -351,13 +351,13 @@ pub(super) fn place_of(
         StartAt::Latest => end,
         // Out of range: the nearest end.
         StartAt::Offset(offset) => offset.clamp(first, end.max(first)),
-        StartAt::Time(time) => core.offset_at(time)?.map_or(end, |offset| offset.min(end)),
+        StartAt::Time(time) => core.reader().offset_at(time)?.map_or(end, |offset| offset.min(end)),
         StartAt::Error => return Err(Error::NoOffset(TopicPartition::clone(&core.origin))),
     })
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.core.deregister(self.waiter);
+        self.core.log().deregister(self.waiter);
     }
 }

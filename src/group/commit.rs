@@ -42,7 +42,7 @@ pub(crate) struct Commit<'a> {
 impl<'a> Commit<'a> {
     /// A commit of an offset of the partition as it is now, under no ownership.
     pub(crate) fn at(core: &'a PartitionCore, topic: TopicId, offset: u64) -> Self {
-        let (leader_epoch, incarnation) = core.lineage();
+        let (leader_epoch, incarnation) = core.log().incarnation();
         let committed = Committed { offset, leader_epoch, incarnation };
         Self { partition: &core.origin, topic, core, committed, epoch: None }
     }

@@ -82,7 +82,7 @@ impl Coordinator {
     }
 
     fn trace(&self) -> &Outbox {
-        &self.offsets.partition().trace
+        self.offsets.partition().log().trace()
     }
 
     pub(crate) fn close(&self) {

@@ -35,7 +35,7 @@ pub(crate) struct IdleGroup {
 /// that groups had some until now, and that those are in use of which it is not known.
 pub(crate) fn note_seen(coordinator: &Coordinator, every: u64) -> Result<()> {
     let store = coordinator.offsets();
-    let now = store.partition().clock().millis();
+    let now = store.partition().log().clock().millis();
     let mut groups = coordinator.groups();
     let (ended, mut seen) = (groups.take_ended(), groups.names());
     drop(groups);
@@ -89,7 +89,7 @@ fn of_unknown_age(store: &OffsetStore, count: usize) -> Vec<Arc<str>> {
 /// Groups without members that were not used for more than `idle` milliseconds.
 pub(crate) fn idle_groups(coordinator: &Coordinator, idle: u64) -> Vec<IdleGroup> {
     let store = coordinator.offsets();
-    let now = store.partition().clock().millis();
+    let now = store.partition().log().clock().millis();
     let mut found = Vec::new();
     for_each_group(store, |name, last_use, topics| {
         if last_use.0 > 0 && now.saturating_sub(last_use.0) > idle {

@@ -172,7 +172,7 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         // A forked child's copy of a member: the member itself lives in the parent.
-        if self.coordinator.offsets().partition().check_process().is_err() {
+        if self.coordinator.offsets().partition().log().status().check_process().is_err() {
             return;
         }
         let instance = self.holder.as_ref().map(|holder| &holder.instance);

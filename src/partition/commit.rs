@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::foreign;
-use crate::sync::{AtomicU64, Condvar, LockRank, Mutex, MutexGuard, Ordering};
+use crate::sync::{Condvar, LockRank, Mutex, MutexGuard};
 
 /// What a waiter does next.
 #[derive(Debug)]
@@ -30,6 +30,7 @@ enum Turn {
 
 #[derive(Debug, Default)]
 struct GroupCommit {
+    /// What the syncs of the gate have covered.
     durable_end: u64,
     in_flight: bool,
     /// Final: there is no way back from a failed sync.
@@ -77,11 +78,6 @@ impl GroupCommit {
 pub(crate) struct SyncGate {
     state: Mutex<GroupCommit>,
     ended: Condvar,
-    /// Written under `state`, read by anyone: the exclusive end of what is durable.
-    ///
-    /// ORDERING: Release after a sync returned, Acquire by who then tells a caller that data is
-    /// durable; with Relaxed the caller could act on the answer before the sync happened.
-    durable_end: AtomicU64,
 }
 
 impl SyncGate {
@@ -92,13 +88,7 @@ impl SyncGate {
                 GroupCommit { durable_end, ..GroupCommit::default() },
             ),
             ended: Condvar::new(),
-            durable_end: AtomicU64::new(durable_end),
         }
-    }
-
-    #[inline]
-    pub(crate) fn durable_end(&self) -> u64 {
-        self.durable_end.load(Ordering::Acquire)
     }
 
     /// Waits until everything below `target` is durable. `sync` makes durable what is published
@@ -114,9 +104,6 @@ impl SyncGate {
         deadline: Option<Instant>,
         sync: Option<&dyn Fn() -> Result<u64>>,
     ) -> Result<()> {
-        if self.durable_end() >= target {
-            return Ok(());
-        }
         let mut state = self.state.lock();
         loop {
             match (state.turn(target), sync) {
@@ -213,17 +200,9 @@ impl SyncGate {
         in_flight.outcome = Some(sync());
     }
 
-    /// Everything below `durable_end` is durable; those who wait are told when the sync ends.
-    pub(crate) fn raise(&self, durable_end: u64) {
-        let mut state = self.state.lock();
-        state.durable_end = state.durable_end.max(durable_end);
-        self.durable_end.store(state.durable_end, Ordering::Release);
-    }
-
     fn finish(&self, outcome: Result<u64>) {
         let mut state = self.state.lock();
         state.finish(outcome);
-        self.durable_end.store(state.durable_end, Ordering::Release);
         self.answer(state);
     }
 
@@ -259,7 +238,7 @@ mod tests;
 mod models {
     use super::*;
     use loom::sync::Arc;
-    use loom::sync::atomic::AtomicU64 as ModelU64;
+    use loom::sync::atomic::{AtomicU64 as ModelU64, Ordering};
     use loom::thread;
 
     /// An acknowledgement never rests on a sync that began before the record was

@@ -1,39 +1,46 @@
-//! The partition's lock: as any other, but that a panic under it, or in what is done for it, poisons
-//! the partition.
+//! The partition's lock: as any other, except that a panic under it, or in work that is done for
+//! the partition, poisons the partition.
 //!
-//! A change that was left half way may have reached the disk and not the memory, or some of the
-//! lists and not the others. Going on from there could put records where the next opening does not
-//! look for them; so nothing is appended any more, until an opening has looked at what is there.
+//! A change that was interrupted half way may have reached the disk and not the memory, or some of
+//! the lists and not the others. Appending after it could put records where the next opening does
+//! not look for them; so nothing is appended any more, until an opening has looked at the files.
+//!
+//! Owns: the state and its published ends. Must not know: what the state is used for. Whoever
+//! holds the lock publishes what it changed; when the lock is released the ends are in order.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use super::State;
-use crate::error::Error;
-use crate::sync::{AtomicBool, LockRank, Mutex, MutexGuard, Ordering};
+use crossbeam::utils::CachePadded;
 
-/// The state of a partition and its lock.
+use super::ends::Ends;
+use super::state::State;
+use crate::error::Error;
+use crate::sync::{LockRank, Mutex, MutexGuard};
+
+/// The state of a partition, its lock and its ends.
 pub(super) struct StateLock {
     state: Mutex<State>,
-    /// Whether the state has a failure. ORDERING: Release under the lock, after the failure was
-    /// noted; Acquire by readers without the lock, who then show durable records only.
-    poisoned: AtomicBool,
+    /// Padded: readers poll the ends while appenders write the lock beside them.
+    ends: CachePadded<Ends>,
 }
 
 impl StateLock {
     pub(super) fn new(state: State) -> Self {
-        Self { state: Mutex::ranked(LockRank::Append, state), poisoned: AtomicBool::new(false) }
+        let log = state.log();
+        let ends = Ends::new(log.log_start(), log.durable_end(), log.log_end());
+        Self { state: Mutex::ranked(LockRank::Append, state), ends: CachePadded::new(ends) }
     }
 
     #[inline]
     pub(super) fn lock(&self) -> StateGuard<'_> {
         let on_panic = OnPanic::new();
-        StateGuard { state: self.state.lock(), poisoned: &self.poisoned, on_panic }
+        StateGuard { state: self.state.lock(), ends: &self.ends, on_panic }
     }
 
     #[inline]
-    pub(super) fn is_poisoned(&self) -> bool {
-        self.poisoned.load(Ordering::Acquire)
+    pub(super) fn ends(&self) -> &Ends {
+        &self.ends
     }
 
     /// Runs work that is done for the partition without its lock.
@@ -65,22 +72,40 @@ impl OnPanic {
 /// Access to the state, until it is dropped.
 pub(super) struct StateGuard<'a> {
     state: MutexGuard<'a, State>,
-    poisoned: &'a AtomicBool,
+    ends: &'a Ends,
     on_panic: OnPanic,
 }
 
 impl StateGuard<'_> {
+    /// Publishes the log end after an append.
+    #[inline]
+    pub(super) fn publish_end(&self, end: u64) {
+        self.ends.publish_end(end);
+    }
+
+    /// Publishes that everything below `durable` is durable. Under the lock under which readers
+    /// arm: otherwise one could look at the old end and wait for what has happened.
+    pub(super) fn publish_durable(&self, durable: u64) {
+        self.ends.raise_durable(durable);
+    }
+
+    /// Publishes all ends, after a change of any kind.
+    pub(super) fn publish(&self) {
+        let log = self.state.log();
+        self.ends.publish_end(log.log_end());
+        self.ends.raise_durable(log.durable_end());
+        self.ends.publish_start(log.log_start());
+    }
+
     /// Nothing is appended, and no sync believed, from here on.
     pub(super) fn poison(&mut self, failure: Error) {
-        self.state.failure.get_or_insert(failure);
-        // What is on the disk may be more than what is known of it.
-        self.state.changed = true;
-        self.poisoned.store(true, Ordering::Release);
+        self.state.fail(failure);
+        self.ends.poison();
     }
 
     #[cold]
     fn poison_by_panic(&mut self) {
-        let path = self.state.log.factory().identity().dir.clone();
+        let path = self.state.log().factory().identity().dir.clone();
         let source = std::io::Error::other("a thread panicked while it changed the partition");
         self.poison(Error::SyncFailed { path, source: Arc::new(source) });
     }
@@ -107,6 +132,8 @@ impl Drop for StateGuard<'_> {
     fn drop(&mut self) {
         if self.on_panic.has_begun() {
             self.poison_by_panic();
+        } else {
+            debug_assert!(std::thread::panicking() || self.ends.check(), "{:?}", self.ends);
         }
     }
 }

@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::PartitionCore;
-use super::compaction::CompactionStats;
 use crate::log::retention::SegmentFacts;
 use crate::log::segment::Segment;
 use crate::log::tasks::SyncTask;
@@ -105,6 +103,38 @@ pub struct RemovalMetrics {
     pub offsets: u64,
 }
 
+/// How far a partition is compacted, and what compaction did since the broker was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CompactionStats {
+    /// Whether a compaction is under way.
+    pub is_running: bool,
+    /// Below this offset no key occurs twice.
+    pub compacted_up_to: u64,
+    /// Bytes of sealed segments below that.
+    pub clean_bytes: u64,
+    /// Bytes of sealed segments above that; the active segment does not count.
+    pub dirty_bytes: u64,
+    /// Compactions that came to their end.
+    pub compactions: u64,
+    /// Compactions that failed; they are tried again after a minute.
+    pub failures: u64,
+    /// Passes over the log.
+    pub passes: u64,
+    /// Segments that were replaced.
+    pub segments_read: u64,
+    /// Segments that replaced them.
+    pub segments_written: u64,
+    /// Records that were removed, tombstones included.
+    pub records_removed: u64,
+    /// Tombstones that were removed when their time was over.
+    pub tombstones_removed: u64,
+    /// Bytes of the segments that were replaced.
+    pub bytes_before: u64,
+    /// Bytes of the segments that replaced them.
+    pub bytes_after: u64,
+}
+
 /// The numbers of one partition. Counters begin at zero when the broker is opened.
 ///
 /// All are read under the partition's lock at one moment, except where a field says otherwise. So
@@ -182,8 +212,22 @@ impl Counts {
         self.bytes = self.bytes.wrapping_add(bytes);
     }
 
-    pub(super) fn note_sync(&mut self, task: &SyncTask, took: Duration, succeeded: bool) {
-        if succeeded && !task.is_empty() {
+    pub(super) fn appended(&self, log_end: u64) -> AppendMetrics {
+        let records = log_end.saturating_sub(self.end_at_open);
+        AppendMetrics { batches: self.batches, records, bytes: self.bytes }
+    }
+
+    pub(super) fn syncs(&self) -> &LatencyHistogram {
+        &self.syncs
+    }
+
+    pub(super) fn removed(&self) -> RemovalMetrics {
+        self.removed
+    }
+
+    /// Notes a sync that succeeded.
+    pub(super) fn note_sync(&mut self, task: &SyncTask, took: Duration) {
+        if !task.is_empty() {
             self.syncs.note(took);
         }
     }
@@ -234,7 +278,7 @@ impl ReadCounts {
         }
     }
 
-    fn load(&self) -> FetchMetrics {
+    pub(super) fn load(&self) -> FetchMetrics {
         let load = |count: &AtomicU64| count.load(Ordering::Acquire);
         FetchMetrics {
             fetches: load(&self.fetches),
@@ -246,68 +290,15 @@ impl ReadCounts {
             damage_offsets: load(&self.damage_offsets),
         }
     }
-}
 
-impl PartitionCore {
-    /// Retention went past a reader that had so many offsets before it.
-    #[cold]
-    pub(crate) fn note_gap(&self, offsets: u64) {
-        self.reads.gaps.fetch_add(1, Ordering::Release);
-        self.reads.gap_offsets.fetch_add(offsets, Ordering::Release);
+    pub(super) fn note_gap(&self, offsets: u64) {
+        self.gaps.fetch_add(1, Ordering::Release);
+        self.gap_offsets.fetch_add(offsets, Ordering::Release);
     }
 
-    /// A reader went on behind damage that makes so many offsets unreadable.
-    #[cold]
-    pub(crate) fn note_damage_passed(&self, offsets: u64) {
-        self.reads.damage.fetch_add(1, Ordering::Release);
-        self.reads.damage_offsets.fetch_add(offsets, Ordering::Release);
-    }
-
-    /// All numbers. The lock is held for as long as a few dozen of them take to copy.
-    pub(crate) fn metrics(&self, pinned_bytes: u64) -> PartitionMetrics {
-        let fetched = self.reads.load();
-        let compaction = self.compaction_stats();
-        let files = self.segment_bytes().saturating_add(self.leftover_bytes());
-        let state = self.state.lock();
-        let (log, counts) = (&state.log, &state.counts);
-        let prepared = log.appender().prepared().map_or(0, |next| next.claim.bytes());
-        PartitionMetrics {
-            partition: self.origin.partition,
-            log_start_offset: log.log_start(),
-            durable_end_offset: log.durable_end(),
-            log_end_offset: log.log_end(),
-            is_poisoned: state.failure.is_some(),
-            is_unavailable: !self.is_available(),
-            segments: self.segments.count(),
-            bytes_on_disk: files.saturating_add(prepared),
-            pinned_bytes,
-            appended: AppendMetrics {
-                batches: counts.batches,
-                records: log.log_end().saturating_sub(counts.end_at_open),
-                bytes: counts.bytes,
-            },
-            fetched,
-            syncs: counts.syncs.clone(),
-            removed: counts.removed,
-            compaction,
-        }
-    }
-
-    /// What the segments of the log take on the disk. They are looked at a few at a time: there
-    /// may be tens of thousands, and the list is what rolls wait for.
-    fn segment_bytes(&self) -> u64 {
-        const STEP: usize = 64;
-        let (mut bytes, mut reached) = (0_u64, None);
-        loop {
-            let some = self.segments.some_after(reached, STEP);
-            let Some(last) = some.last() else { return bytes };
-            reached = Some(last.ranks.1);
-            bytes = some.iter().fold(bytes, |sum, it| sum.saturating_add(it.claim.bytes()));
-        }
-    }
-
-    fn leftover_bytes(&self) -> u64 {
-        self.leftovers.lock().iter().map(|segment| segment.claim.bytes()).sum()
+    pub(super) fn note_damage_passed(&self, offsets: u64) {
+        self.damage.fetch_add(1, Ordering::Release);
+        self.damage_offsets.fetch_add(offsets, Ordering::Release);
     }
 }
 

@@ -9,6 +9,8 @@ use std::time::SystemTime;
 
 use loom::thread;
 
+use super::append::AppendOptions;
+use super::background::Want;
 use super::encode::{RecordRules, encode};
 use super::waiters::Notifier;
 use super::*;
@@ -24,6 +26,9 @@ use crate::log::{LogEnv, LogIdentity, LogOptions};
 use crate::message::Batch;
 use crate::record::Record;
 use crate::storage::disk::{Disk, MemoryDisk};
+use crate::storage::process::Process;
+use crate::sync::{AtomicU64, Ordering};
+use crate::trace::Outbox;
 
 fn model(body: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
@@ -74,7 +79,7 @@ fn partition() -> Arc<PartitionCore> {
     };
     let log = Log::create(&Arc::new(env), identity, options).unwrap();
     let clock = RunClock::begin(Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH)));
-    PartitionCore::new(log, Lineage::default(), origin, Durability::Os, clock, Arc::new(Nobody))
+    PartitionCore::new(log, Lineage::default(), Durability::Os, clock, Arc::new(Nobody), None)
 }
 
 fn append(core: &Arc<PartitionCore>) -> Result<u64> {
@@ -101,14 +106,14 @@ fn loom_a_reader_that_is_out_of_range_finds_that_the_log_start_has_moved() {
             core.with_log(|log| log.roll_for(0)).unwrap();
         }
         append(&core).unwrap();
-        let mut cursor = core.cursor_at(0).unwrap();
+        let mut cursor = core.reader().cursor_at(0).unwrap();
         let limits = FetchLimits { records: 1, bytes: usize::MAX, visible_end: 3 };
-        core.fetch(&mut cursor, &limits, &mut Fetched::default()).unwrap();
+        core.reader().fetch(&mut cursor, &limits, &mut Fetched::default()).unwrap();
         let retention = {
             let core = Arc::clone(&core);
-            thread::spawn(move || core.retire(2).unwrap())
+            thread::spawn(move || core.retention().retire(2).unwrap())
         };
-        match core.fetch(&mut cursor, &limits, &mut Fetched::default()) {
+        match core.reader().fetch(&mut cursor, &limits, &mut Fetched::default()) {
             Ok(()) => {}
             Err(Error::OffsetOutOfRange { requested: 1, .. }) => assert_eq!(core.log_start(), 2),
             Err(other) => panic!("{other:?}"),
@@ -126,10 +131,10 @@ fn loom_a_reader_that_retention_passes_hears_that_it_was_retention() {
         append(&core).unwrap();
         core.with_log(|log| log.roll_for(0)).unwrap();
         append(&core).unwrap();
-        let mut cursor = core.cursor_at(0).unwrap();
+        let mut cursor = core.reader().cursor_at(0).unwrap();
         let retention = {
             let core = Arc::clone(&core);
-            thread::spawn(move || core.retire(1).unwrap())
+            thread::spawn(move || core.retention().retire(1).unwrap())
         };
         let limits = FetchLimits {
             records: 1,
@@ -139,7 +144,7 @@ fn loom_a_reader_that_retention_passes_hears_that_it_was_retention() {
         // Whether the one record is there; otherwise retention has passed it.
         let reads = |cursor: &mut Cursor, offset: u64| {
             let mut fetched = Fetched::default();
-            match core.fetch(cursor, &limits, &mut fetched) {
+            match core.reader().fetch(cursor, &limits, &mut fetched) {
                 Ok(()) => {
                     let read = Batch::new(fetched.runs);
                     let offsets: Vec<u64> = read.iter().map(|message| message.offset()).collect();
@@ -152,7 +157,7 @@ fn loom_a_reader_that_retention_passes_hears_that_it_was_retention() {
         };
         let read_first = reads(&mut cursor, 0);
         // A lookup anew, as after a seek.
-        match core.cursor_at(0) {
+        match core.reader().cursor_at(0) {
             Ok(mut anew) => _ = reads(&mut anew, 0),
             Err(Error::OffsetOutOfRange { .. }) => {}
             Err(other) => panic!("{other:?}"),
@@ -164,8 +169,8 @@ fn loom_a_reader_that_retention_passes_hears_that_it_was_retention() {
         assert_eq!(core.log_start(), 1);
         // Whoever armed meanwhile is still woken by the next record.
         let notifier = Notifier::new();
-        let id = core.register(&notifier, 3);
-        assert!(core.arm(id, 2, Visibility::Published));
+        let id = core.log().register(&notifier, 3);
+        assert!(core.reader().arm(id, 2, Visibility::Published));
         append(&core).unwrap();
         assert_eq!(notifier.wait(None), (vec![3], false));
     });
@@ -178,7 +183,7 @@ fn loom_an_append_and_a_parked_reader_that_meet_the_end_are_answered_once() {
     model(|| {
         let core = partition();
         let notifier = Notifier::new();
-        let id = core.register(&notifier, 3);
+        let id = core.log().register(&notifier, 3);
         let appender = {
             let core = Arc::clone(&core);
             thread::spawn(move || append(&core))
@@ -187,7 +192,7 @@ fn loom_an_append_and_a_parked_reader_that_meet_the_end_are_answered_once() {
             let core = Arc::clone(&core);
             thread::spawn(move || core.close())
         };
-        if core.arm(id, 0, Visibility::Published) {
+        if core.reader().arm(id, 0, Visibility::Published) {
             assert_eq!(notifier.wait(None), (vec![3], false), "once");
         }
         let appended = appender.join().unwrap();
@@ -197,7 +202,7 @@ fn loom_an_append_and_a_parked_reader_that_meet_the_end_are_answered_once() {
             Err(Error::Closed) => assert_eq!(core.log_end(), 0),
             Err(other) => panic!("{other:?}"),
         }
-        assert!(!core.arm(id, 1, Visibility::Published), "nobody parks behind the end");
+        assert!(!core.reader().arm(id, 1, Visibility::Published), "nobody parks behind the end");
         assert!(matches!(append(&core), Err(Error::Closed)));
     });
 }

@@ -26,8 +26,9 @@ use self::cleaning::Cleaning;
 use self::entries::RecordedAt;
 use self::replay::replay;
 use self::stored::{Stored, encoded};
+use super::PartitionCore;
+use super::append::{AppendOptions, Stamp};
 use super::encode::{RecordRules, encode};
-use super::{AppendOptions, PartitionCore};
 use crate::clock::{Moment, from_millis};
 use crate::config::{PARTITIONS_MAX, TimestampType};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
@@ -180,7 +181,7 @@ impl<S: LoggedState> StateLog<S> {
     }
 
     fn sync_names(&self) -> Result<()> {
-        self.partition.segments.first().map_or(Ok(()), |segment| segment.sync_dir())
+        self.partition.log().segments().first().map_or(Ok(()), |segment| segment.sync_dir())
     }
 
     pub(crate) fn read<R>(&self, read: impl FnOnce(&S) -> R) -> R {
@@ -211,14 +212,14 @@ impl<S: LoggedState> StateLog<S> {
         changes: Vec<S::Change>,
         check: impl FnMut(&S) -> Result<()>,
     ) -> Result<u64> {
-        self.partition.check_process()?;
-        let now = self.partition.clock().moment();
+        self.partition.log().status().check_process()?;
+        let now = self.partition.log().clock().moment();
         self.append_drafts(drafts_of(changes.into_iter().map(|change| (change, now)))?, check)
     }
 
     /// As [`append_if`](Self::append_if), for changes that are of other moments than now.
     pub(crate) fn append_dated(&self, changes: Vec<(S::Change, Moment)>) -> Result<u64> {
-        self.partition.check_process()?;
+        self.partition.log().status().check_process()?;
         self.append_drafts(drafts_of(changes)?, |_| Ok(()))
     }
 
@@ -271,7 +272,7 @@ impl<S: LoggedState> StateLog<S> {
         (mut batch, refused): (Vec<Draft<S::Change>>, Error),
         check: &mut impl FnMut(&S) -> Result<()>,
     ) -> Result<MutexGuard<'a, Inner<S>>> {
-        for _ in 0..=self.partition.segments.count().saturating_add(SPARES) {
+        for _ in 0..=self.partition.log().segments().count().saturating_add(SPARES) {
             drop(inner);
             let made = self.make_room(bytes_of_batch(&batch));
             inner = self.inner.lock();
@@ -300,7 +301,7 @@ impl<S: LoggedState> StateLog<S> {
     /// As [`append_durably`](Self::append_durably), in one batch: after a crash all of the changes
     /// are there, or none.
     pub(crate) fn append_whole(&self, changes: Vec<S::Change>) -> Result<()> {
-        let now = self.partition.clock().moment();
+        let now = self.partition.log().clock().moment();
         let drafts = drafts_of(changes.into_iter().map(|change| (change, now)))?;
         let end = self.append_batches(vec![drafts], |_| Ok(()))?;
         Rule::StateSync.keep(|| self.partition.wait_durable(end))
@@ -358,9 +359,11 @@ impl<S: LoggedState> StateLog<S> {
         let payload: u64 = records.iter().map(Record::payload_bytes).sum();
         let bytes = payload.saturating_add(BATCH_ROOM + (records.len() * RECORD_ROOM) as u64);
         if bytes > batch_bytes_max(STATE_SEGMENT_BYTES) {
-            self.partition.roll_for(usize::try_from(bytes).unwrap_or(usize::MAX))?;
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            self.partition.log().lock_for_writing()?.roll_for(bytes)?;
         }
-        let options = AppendOptions::default();
+        let stamp = Stamp::undated(self.partition.durability, self.partition.log().clock());
+        let options = AppendOptions { stamp, ..AppendOptions::default() };
         match encode(&records, RULES, 0, |batch| self.partition.append(batch, &options))? {
             Outcome::Appended { base_offset, .. } => {
                 inner.bytes = inner.bytes.saturating_add(bytes);
@@ -403,7 +406,7 @@ fn record_bytes(key: &[u8], value: &[u8]) -> u32 {
 
 /// What the segments of a partition hold.
 fn bytes_of(partition: &PartitionCore) -> u64 {
-    partition.segments.all().iter().map(|segment| segment.end() as u64).sum()
+    partition.log().segments().all().iter().map(|segment| segment.end() as u64).sum()
 }
 
 /// Applies a change that the engine itself has made, so that it is sound.

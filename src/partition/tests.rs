@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::{Duration, SystemTime};
 
+use super::append::{AppendOptions, Fence};
+use super::background::Want;
 use super::encode::{RecordRules, encode};
 use super::lineage::Lineage;
 use super::*;
@@ -23,10 +25,10 @@ use crate::log::cursor::{FetchLimits, Fetched};
 use crate::log::maps::MapBudget;
 use crate::log::open::{Known, open_log};
 use crate::log::producers::Sequence;
-use crate::log::{LogEnv, LogIdentity, LogOptions};
+use crate::log::{LogEnv, LogIdentity, LogOptions, ProducerRequest};
 use crate::record::Record;
 use crate::storage::disk::{Disk, Fault, HookedDisk, Operation, PowerCut, Side, SimulatedDisk};
-use crate::sync::AtomicUsize;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering};
 
 mod appends;
 mod compaction;
@@ -96,15 +98,8 @@ impl Setup {
         let noted = Arc::new(Noted::default());
         let (shared_clock, background) =
             (RunClock::begin(Arc::new(clock.clone())), Arc::clone(&noted));
-        let origin = Arc::new(TopicPartition::from(("t", 0)));
-        let core = PartitionCore::new(
-            log,
-            Lineage::default(),
-            origin,
-            durability,
-            shared_clock,
-            background,
-        );
+        let core =
+            PartitionCore::new(log, Lineage::default(), durability, shared_clock, background, None);
         Self { disk, clock, noted, core }
     }
 
@@ -132,10 +127,10 @@ impl Setup {
         if visible_end == self.core.log_start() {
             return Vec::new();
         }
-        let mut cursor = self.core.cursor_at(self.core.log_start()).unwrap();
+        let mut cursor = self.core.reader().cursor_at(self.core.log_start()).unwrap();
         let limits = FetchLimits { records: usize::MAX, bytes: usize::MAX, visible_end };
         let mut fetched = Fetched::default();
-        self.core.fetch(&mut cursor, &limits, &mut fetched).unwrap();
+        self.core.reader().fetch(&mut cursor, &limits, &mut fetched).unwrap();
         let batch = crate::message::Batch::new(fetched.runs);
         batch.iter().map(|it| String::from_utf8(it.value().unwrap().to_vec()).unwrap()).collect()
     }
@@ -179,8 +174,11 @@ fn identity() -> LogIdentity {
 
 /// Returns the offset behind the record.
 fn append(core: &Arc<PartitionCore>, value: &str, options: &AppendOptions<'_>) -> Result<u64> {
+    let level = options.level.unwrap_or(core.durability);
+    let stamp = core.log().stamp(level, options.producer.is_some())?;
+    let options = AppendOptions { stamp, ..*options };
     let outcome =
-        encode([&Record::new().value(value)], RULES, 0, |batch| core.append(batch, options))?;
+        encode([&Record::new().value(value)], RULES, 0, |batch| core.append(batch, &options))?;
     match outcome {
         Outcome::Appended { next_offset, .. } => Ok(next_offset),
         other => panic!("{other:?}"),

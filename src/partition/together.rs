@@ -17,7 +17,7 @@ const SIDE_BY_SIDE: usize = 8;
 /// answered in the order of the input. Without background threads one after the other: whoever
 /// wants no threads gets none.
 pub(crate) fn wait_durable(waits: &[(&PartitionCore, u64)]) -> Vec<Result<()>> {
-    let has_threads = waits.first().is_some_and(|(core, _)| core.background.is_running());
+    let has_threads = waits.first().is_some_and(|(core, _)| core.requests().are_served());
     wait_durable_with(waits, has_threads)
 }
 

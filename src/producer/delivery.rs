@@ -51,7 +51,7 @@ pub struct Delivery {
 impl Drop for Delivery {
     fn drop(&mut self) {
         if let Some(place) = self.place {
-            self.core.forget_waiter(self.end, place);
+            self.core.flusher().forget(self.end, place);
         }
     }
 }
@@ -105,7 +105,7 @@ impl Delivery {
         }
         // A timeout too long for the clock is no timeout.
         let waited = match real_now().checked_add(timeout) {
-            Some(deadline) => self.core.wait_durable_until(self.end, deadline),
+            Some(deadline) => self.core.flusher().wait_until(self.end, deadline),
             None => self.core.wait_durable(self.end),
         };
         match waited {
@@ -129,7 +129,7 @@ impl Future for Delivery {
         if !this.waits {
             return Poll::Ready(Ok(this.metadata));
         }
-        match this.core.poll_durable(this.end, context.waker(), &mut this.place) {
+        match this.core.flusher().poll(this.end, context.waker(), &mut this.place) {
             Some(answer) => Poll::Ready(answer.map(|()| this.metadata)),
             None => Poll::Pending,
         }

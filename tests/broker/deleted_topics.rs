@@ -16,7 +16,7 @@ fn assert_unknown<T: std::fmt::Debug>(what: &str, answer: Result<T, Error>) {
 /// Symptom: `send` beside a deletion answered `Closed`, which is fatal and leaves the outcome open,
 /// with the broker open. Cause: a partition ended in one way only. Rule: what ends with its topic
 /// answers `UnknownTopic`, to those who wait too: their records are gone for good.
-// RED: src/partition.rs
+// RED: src/partition/status.rs
 //   - if self.is_deleted.load(Ordering::Relaxed) && !self.background.has_ended() {
 //   + if false {
 #[test]

@@ -194,7 +194,7 @@ fn row_f12_a_producer_is_not_idle_because_a_clock_was_behind() {
 /// Symptom: a tombstone was removed before its time, so that a reader never learned of the deletion.
 /// Cause: its delete horizon was stored in the private time of a run whose clock had been behind.
 /// Rule: the horizon is what is later of the two times, and has passed when it has by both.
-// RED: src/partition/compaction.rs
+// RED: src/partition/compactor.rs
 //   - let latest = now.wall.max(now.run);
 //   + let latest = now.run;
 #[test]
@@ -231,7 +231,7 @@ fn row_f12_a_tombstone_stays_for_its_time_where_the_clock_was_behind() {
 /// alone, and no instrument would notice. A wall clock that is set ahead while the broker is open
 /// would then end the time of every tombstone, and what a deletion hides from a reader that is
 /// behind would stay with it. Rule: as above, the horizon has passed when it has by both clocks.
-// RED: src/partition/compaction.rs
+// RED: src/partition/compactor.rs
 //   - now: now.wall.min(now.run),
 //   + now: now.wall,
 #[test]

@@ -270,7 +270,7 @@ fn row_c18_a_producer_that_nobody_holds_expires_and_its_id_is_not_given_out_agai
 //   - let stays = is_last || set_by.saturating_sub(self.seen) < SET_BY;
 //   + let stays = is_last;
 // RED: src/broker/expiry.rs
-//   - topic.partitions.iter().for_each(|core| core.give_back_checkpoint());
+//   - topic.partitions.iter().for_each(|core| core.log().give_back_checkpoint());
 // RED: src/broker/expiry.rs
 //   - let groups = expiry::redate(self.logs.coordinator(), since, now);
 //   + let groups = Ok(());

@@ -148,7 +148,7 @@ fn row_c05_a_commit_that_fails_leaves_the_last_one() {
 
 /// An end that is clean vouches for all that was appended, and so must its recovery points.
 // RED: src/broker/recovery_points.rs
-//   - partition.give_back_checkpoint();
+//   - partition.log().give_back_checkpoint();
 #[test]
 fn row_c05_a_recovery_point_that_finds_no_space_is_stored_later() {
     let mut run = Run::new(SimulatedDisk::new(), Model::default(), 1, "points");
@@ -264,8 +264,8 @@ fn row_d09_a_failed_sync_poisons_one_partition() {
 }
 
 /// Records without a key go to the partitions that are left; where none is left, the error says why.
-// RED: src/partition/durable.rs
-//   - self.is_available() && !self.state.is_poisoned()
+// RED: src/partition.rs
+//   - self.is_available() && !self.log.ends().is_poisoned()
 //   + self.is_available()
 #[test]
 fn row_d09_records_without_a_key_step_over_a_poisoned_partition() {

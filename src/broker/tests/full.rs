@@ -108,7 +108,7 @@ fn row_c13_all_records_can_be_deleted_on_a_full_disk() {
 /// that needs the next one before retention has looked at it. Then it lies below a log start that
 /// need not move any more, and is removed all the same; also after a crash.
 // RED: src/broker/retention.rs
-//   - if start <= core.log_start() && !core.oldest_sealed().is_some_and(is_below) {
+//   - if start <= core.log_start() && !core.retention().oldest_sealed().is_some_and(is_below) {
 //   + if start <= core.log_start() {
 #[test]
 fn row_c13_a_deleted_segment_that_was_kept_is_removed_once_it_is_sealed() {
@@ -128,9 +128,9 @@ fn row_c13_a_deleted_segment_that_was_kept_is_removed_once_it_is_sealed() {
         // The next segment may have been made ahead, and lies there too.
         let core = broker.run().topic("t").unwrap().partitions[0].clone();
         let oldest = segments(&disk).into_iter().next().unwrap();
-        assert_eq!(core.segment_count(), 2);
+        assert_eq!(core.log().segments().count(), 2);
         broker.tick().unwrap();
-        assert_eq!(core.segment_count(), 1);
+        assert_eq!(core.log().segments().count(), 1);
         assert!(!disk.paths().contains(&oldest), "not removed");
         assert_eq!((partition.log_start_offset(), partition.log_end_offset()), (12, 16));
     }
@@ -172,8 +172,8 @@ fn fill_with_keys(partition: &Partition) -> u64 {
 /// the last segments were sealed; and whatever is looked at every minute was looked at then. Rule:
 /// a refused append has what is dirty compacted at once, whatever the ratio.
 // RED: src/broker/space.rs
-//   - partition.compact_for_room();
-//   + partition.compact_if_due();
+//   - partition.compactor().request(Occasion::NoSpace);
+//   + partition.compactor().request(Occasion::Due);
 #[test]
 fn row_c14_a_refused_append_has_what_is_dirty_compacted() {
     let builder = Broker::builder().in_memory().max_total_bytes(1 << 20).clock(clock());
@@ -194,7 +194,7 @@ fn row_c14_a_refused_append_has_what_is_dirty_compacted() {
 
 /// The same where the last segment, which takes appends and is never compacted, has used up the
 /// budget alone: it is sealed.
-// RED: src/partition/compaction.rs
+// RED: src/partition/compactor.rs
 //   - self.seal_for_compaction();
 #[test]
 fn row_c14_a_segment_that_uses_up_the_budget_alone_is_sealed_and_compacted() {

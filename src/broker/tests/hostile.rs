@@ -24,8 +24,9 @@ use crate::error::{CorruptionKind, Error};
 use crate::format::TopicId;
 use crate::group::offsets::{Committed, OffsetChange};
 use crate::log::Outcome;
+use crate::partition::PartitionCore;
+use crate::partition::append::AppendOptions;
 use crate::partition::encode::{RecordRules, encode};
-use crate::partition::{AppendOptions, PartitionCore};
 use crate::record::Record;
 use crate::storage::disk::{Disk, Fault, Operation, SimulatedDisk};
 

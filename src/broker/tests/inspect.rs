@@ -155,7 +155,7 @@ fn row_f15_an_opening_beside_a_writer_finds_no_damage_whatever_it_removes_meanwh
 
 /// The same while it reads: what is gone by retention is a gap, what was compacted is read where it
 /// is now, and a topic that was deleted is unknown.
-// RED: src/partition/read.rs
+// RED: src/partition/reader.rs
 //   - Err(error @ (Error::Corrupt(_) | Error::Io { .. })) => self.read_again(error, read),
 //   + Err(error @ (Error::Corrupt(_) | Error::Io { .. })) => Err(error),
 #[test]

@@ -108,8 +108,8 @@ fn row_b06_a_consumer_beyond_the_cut_is_notified_once() {
 }
 
 // RED: src/consumer/slot.rs
-//   - let cut = self.core.cut_below(offset, incarnation);
-//   + let cut: Option<u64> = self.core.cut_below(offset, incarnation).filter(|_| offset > end);
+//   - let cut = self.core.log().cut_below(offset, incarnation);
+//   + let cut: Option<u64> = self.core.log().cut_below(offset, incarnation).filter(|_| offset > end);
 // RED: src/consumer/slot.rs
 //   - self.move_to(cut_to.max(start));
 //   + self.move_to(end.max(start));
@@ -390,7 +390,7 @@ fn a_clean_end_draws_no_incarnation_and_writes_no_list() {
     drop(broker);
     let incarnation = |broker: &Broker| {
         let topic = broker.run().topic("t").unwrap();
-        topic.partition(0).unwrap().lineage().1
+        topic.partition(0).unwrap().log().incarnation().1
     };
     let recorded = |broker: &Broker| {
         let lineages = broker.run().logs().local().read(|local| local.lineages.clone());

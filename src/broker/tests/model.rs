@@ -332,7 +332,7 @@ impl Model {
             let id =
                 broker.run().logs().catalog().read(|it| it.producers.get(NAMED).map(|it| it.id));
             let core = shared.partition(number).unwrap();
-            let last = id.and_then(|id| core.last_sequence(id)).unwrap_or(0);
+            let last = id.and_then(|id| core.log().last_sequence(id)).unwrap_or(0);
             assert_eq!(last, named, "{context}: sequence numbers");
             let coordinator = &broker.run().coordinator();
             let committed = coordinator.offsets().committed(GROUP, shared.id, number);

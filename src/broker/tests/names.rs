@@ -254,7 +254,7 @@ fn next_broker(broker: &Broker, disk: &SimulatedDisk, clock: &ManualClock) -> Br
 }
 
 // RED: src/partition/retention.rs
-//   - let Some(removing) = self.disk_work.begin() else { return Ok(()) };
+//   - let Ok(removing) = self.log.begin_disk_work() else { return Ok(()) };
 //   + let removing = ();
 #[test]
 fn row_a23_no_act_reaches_the_next_topic_of_the_name_at_any_of_its_steps() {

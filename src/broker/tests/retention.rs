@@ -138,7 +138,7 @@ impl Rig {
         check_values(&found, context);
         let id = broker.run().logs().catalog().read(|it| it.producers.get("named").map(|it| it.id));
         let core = broker.run().topic(TOPIC).unwrap();
-        let last = id.and_then(|id| core.partition(0).unwrap().last_sequence(id));
+        let last = id.and_then(|id| core.partition(0).unwrap().log().last_sequence(id));
         assert!(last.unwrap_or(0) >= acknowledged, "{context}: last sequence {last:?}");
         next.watch.end = end;
         next.send(&broker, 3).unwrap_or_else(|error| panic!("{context}: {error:?}"));
@@ -167,7 +167,7 @@ fn check_values(partition: &Partition, context: &str) {
 
 /// Rows A19, B8: a crash at every step of a removal, and of what comes before and after.
 // RED: src/partition/retention.rs
-//   - Rule::SettledRemoval.keep(|| self.gate.run_one(&|| self.sync_once(SyncScope::All)))
+//   - Rule::SettledRemoval.keep(|| self.flusher.sync_now())
 //   + Ok(())
 #[test]
 fn row_a19_a_log_start_never_goes_back_and_nothing_above_it_is_lost() {
@@ -382,7 +382,7 @@ fn numbers_below_a_durable_log_start_are_kept_at_level_os() {
     let broker = open_at(&disk, 2, Durability::Sync, &rig.clock).unwrap();
     let id =
         broker.run().logs().catalog().read(|it| it.producers.get("named").map(|it| it.id)).unwrap();
-    let last = broker.run().topic(TOPIC).unwrap().partition(0).unwrap().last_sequence(id);
+    let last = broker.run().topic(TOPIC).unwrap().partition(0).unwrap().log().last_sequence(id);
     assert!(last >= Some(5), "{last:?}");
 }
 
@@ -423,7 +423,7 @@ fn a_disk_that_refuses_to_remove_costs_no_more_than_one_segment() {
 /// the path led to the first segment of the new topic. Rule: a deletion waits for what acts by path
 /// before the topic's name is free.
 // RED: src/partition/retention.rs
-//   - let Some(removing) = self.disk_work.begin() else { return Ok(()) };
+//   - let Ok(removing) = self.log.begin_disk_work() else { return Ok(()) };
 //   + let removing = ();
 #[test]
 fn row_a23_a_removal_does_not_reach_the_next_topic_of_the_name() {

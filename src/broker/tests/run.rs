@@ -325,7 +325,7 @@ impl Run {
         let topic = &self.model.topics[name];
         let shared = broker.run().topic(name)?;
         for (number, partition) in (0..).zip(&topic.partitions) {
-            let incarnation = shared.partition(number)?.lineage().1;
+            let incarnation = shared.partition(number)?.log().incarnation().1;
             let commits = self.model.commits.entry((topic.creation, number)).or_default();
             commits.attempts.push((partition.len() as u64, incarnation, None));
         }

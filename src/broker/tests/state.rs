@@ -358,7 +358,7 @@ fn a_state_larger_than_a_segment_is_kept_whole() {
 /// Recovery points are not forgotten when they cannot be stored: a clean end without the last one
 /// would make the next run go on before the end of the log.
 // RED: src/broker/recovery_points.rs
-//   - partition.give_back_checkpoint();
+//   - partition.log().give_back_checkpoint();
 //   + let _ = partition;
 #[test]
 fn row_b18_a_recovery_point_that_could_not_be_stored_is_stored_later() {
@@ -387,7 +387,7 @@ fn row_b18_a_recovery_point_that_could_not_be_stored_is_stored_later() {
 
 /// Row J7: appends race with the end. What was acknowledged lies below the last recovery point.
 // RED: src/broker/engine.rs
-//   - partition.end_appends();
+//   - partition.log().end_appends();
 #[test]
 fn row_j07_what_is_acknowledged_while_the_broker_closes_is_there() {
     let disk = SimulatedDisk::new();

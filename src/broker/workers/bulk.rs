@@ -17,7 +17,7 @@ use super::queues::{Job, WorkerQueues};
 use super::rounds::{AtWork, Pace, run_rounds};
 use super::syncs::For;
 use crate::clock::Clock;
-use crate::partition::compaction::pause_after;
+use crate::partition::compactor::{Occasion, pause_after};
 use crate::partition::{PartitionCore, Work};
 use crate::sync::Ordering;
 use crate::trace::Outbox;
@@ -134,12 +134,12 @@ impl Compactions {
         }
         let Some(partition) = self.queue.pop_front() else { return };
         // What failed has been counted, and is tried again later.
-        let stepped = at_work.run(&partition, Work::Compact, || partition.compact_step());
+        let stepped = at_work.run(&partition, Work::Compact, || partition.compactor().step());
         if matches!(stepped, Ok(true)) {
             self.queue.push_front(partition);
         } else {
-            partition.take_up(Work::Compact);
-            partition.compact_again_if_due();
+            partition.requests().begin(Work::Compact);
+            partition.compactor().request(Occasion::Ended);
         }
         let now = clock.monotonic();
         let appended = engine.appended();

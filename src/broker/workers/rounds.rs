@@ -90,8 +90,8 @@ impl AtWork {
         if self.due.is_some_and(|due| now >= due) {
             self.due = None;
             for (partition, work) in std::mem::take(&mut self.panicked) {
-                partition.take_up(work);
-                partition.request(work);
+                partition.requests().begin(work);
+                partition.requests().request(work);
             }
         }
         self.due.map(|due| due.saturating_sub(now))

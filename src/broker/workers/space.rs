@@ -54,11 +54,11 @@ pub(crate) fn run_space_worker(
         };
         match job {
             Ok(Job::Do(partition, Work::SyncLater)) => {
-                partition.take_up(Work::SyncLater);
+                partition.requests().begin(Work::SyncLater);
                 intervals.add(partition, clock.monotonic(), &sync);
             }
             Ok(Job::Do(partition, Work::Sync)) => {
-                partition.take_up(Work::Sync);
+                partition.requests().begin(Work::Sync);
                 sync(partition);
             }
             Ok(Job::Do(partition, work)) => {
@@ -96,7 +96,7 @@ impl Intervals {
         now: Duration,
         sync: &dyn Fn(Arc<PartitionCore>),
     ) {
-        let Some(due) = partition.sync_due() else { return };
+        let Some(due) = partition.log().sync_due() else { return };
         if due <= now {
             return sync(partition);
         }

@@ -167,10 +167,10 @@ impl Syncs {
             if reason != For::Footers {
                 let _ = partition.flush();
             }
-            if reason != For::Waiters && matches!(partition.sync_sealed(), Ok(true)) {
-                partition.request(Work::Finish);
+            if reason != For::Waiters && matches!(partition.footers().sync_sealed(), Ok(true)) {
+                partition.requests().request(Work::Finish);
             }
-            partition.deliver_events();
+            partition.log().trace().deliver();
         });
         let mut queue = self.queue.lock();
         queue.for_footers -= usize::from(reason == For::Footers);

@@ -16,7 +16,7 @@ use crate::broker::engine::Engine;
 use crate::clock::{ManualClock, real_now};
 use crate::config::{Cleanup, Durability, TopicConfig};
 use crate::foreign;
-use crate::partition::finish::Finished;
+use crate::partition::footers::Finished;
 use crate::record::Record;
 use crate::storage::disk::{Disk, HookedDisk, Operation, Side, SimulatedDisk};
 use crate::sync::{AtomicUsize, Condvar, Mutex};
@@ -139,7 +139,7 @@ fn a_clock_that_is_moved_within_a_worker_or_stands_still_costs_little() {
 /// Segments that were finished while a compaction ran had to wait for the next minute: a
 /// compaction was asked for already, so they did not ask. The rule: its end asks again.
 // RED: src/broker/workers/bulk.rs
-//   - partition.compact_again_if_due();
+//   - partition.compactor().request(Occasion::Ended);
 #[test]
 fn row_c14_the_end_of_a_compaction_asks_for_the_next() {
     let (broker, _, clock) = opened(|builder| builder);
@@ -166,7 +166,7 @@ fn row_c14_the_end_of_a_compaction_asks_for_the_next() {
     while compactions.next_step().is_some() {
         step(&mut compactions);
     }
-    let dirty = || core.compaction_stats().unwrap().dirty_bytes;
+    let dirty = || core.compactor().stats().unwrap().dirty_bytes;
     assert!(dirty() > 0);
     core.do_requested();
     assert_eq!(dirty(), 0);
@@ -208,9 +208,9 @@ fn row_j14_what_a_worker_was_at_when_it_panicked_is_asked_for_again() {
     let (broker, core, clock) = opened(|builder| builder.durability(Durability::Os));
     broker.producer().send(Record::to("t").value("waits for a sync")).unwrap();
     let mut at_work = AtWork::default();
-    core.request(Work::Sync);
+    core.requests().request(Work::Sync);
     let job = || -> () {
-        core.take_up(Work::Sync);
+        core.requests().begin(Work::Sync);
         panic!("in the middle of a job");
     };
     assert_eq!(foreign::call(|| at_work.run(&core, Work::Sync, job)), None);
@@ -263,7 +263,7 @@ fn row_j14_a_compaction_that_panics_does_not_hold_up_the_others() {
     assert_eq!(at_work.ask_again(clock.monotonic()), Some(TRY_AGAIN));
     compactions.step(&clock, &NoHouse, &mut at_work);
     assert!(compactions.queue().is_empty());
-    let stats = first.compaction_stats().unwrap();
+    let stats = first.compactor().stats().unwrap();
     assert_eq!((stats.failures, stats.is_running), (1, false));
 }
 

@@ -5,6 +5,8 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::task::Wake;
 
+use crate::sync::{AtomicU64, Ordering};
+
 #[test]
 fn a_failed_sync_is_final_although_the_next_would_succeed() {
     let gate = SyncGate::new(0);
@@ -12,7 +14,7 @@ fn a_failed_sync_is_final_although_the_next_would_succeed() {
     assert!(matches!(failed, Err(Error::Timeout)));
     let again = gate.wait(1, None, Some(&|| Ok(10)));
     assert!(matches!(again, Err(Error::Timeout)), "{again:?}");
-    assert_eq!(gate.durable_end(), 0);
+    assert_eq!(gate.state.lock().durable_end, 0);
 }
 
 #[test]
@@ -110,7 +112,7 @@ fn row_j11_a_waker_that_waits_for_the_gate_itself_runs_under_no_lock() {
         let waker = Waker::from(Arc::new(calls));
         assert!(gate.poll(1, &waker, &mut None).is_none());
         gate.wait(1, None, Some(&|| Ok(1))).unwrap();
-        done.send(gate.durable_end()).unwrap();
+        done.send(gate.state.lock().durable_end).unwrap();
     });
     let limit = std::time::Duration::from_secs(20);
     assert_eq!(is_done.recv_timeout(limit), Ok(2), "it waits for itself");

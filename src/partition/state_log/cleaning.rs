@@ -104,8 +104,8 @@ impl<S: LoggedState> StateLog<S> {
         if dirt == Dirt::Little {
             return;
         }
-        if dirt == Dirt::Much && self.partition.background.is_running() {
-            self.partition.request(Work::CleanUp);
+        if dirt == Dirt::Much && self.partition.requests().are_served() {
+            self.partition.requests().request(Work::CleanUp);
             return;
         }
         // The changes are in the log either way; a disk that is full now is found by the append
@@ -134,7 +134,7 @@ impl<S: LoggedState> StateLog<S> {
     }
 
     fn dirt(&self) -> Dirt {
-        let segments = self.partition.segments.count() as u64;
+        let segments = self.partition.log().segments().count() as u64;
         let inner = self.inner.lock();
         let needed = inner.state.live_bytes().saturating_mul(BYTES_PER_LIVE_BYTE);
         let allowed = needed.max(STATE_SEGMENT_BYTES);
@@ -158,7 +158,7 @@ impl<S: LoggedState> StateLog<S> {
 
     /// As [`step`](Self::step), however little there is to be removed.
     pub(super) fn step_anyway(&self, cleaning: &mut Cleaning) -> Result<bool> {
-        let oldest = self.partition.segments.first();
+        let oldest = self.partition.log().segments().first();
         // The one that takes appends stays.
         let Some((oldest, end)) = oldest.and_then(|it| Some((Arc::clone(&it), it.next_offset()?)))
         else {
@@ -187,7 +187,7 @@ impl<S: LoggedState> StateLog<S> {
         let limits = FetchLimits { records, bytes, visible_end };
         let mut cursor = beginning_at(oldest, from)?;
         let mut fetched = Fetched::default();
-        cursor.fetch(&self.partition.segments, &limits, &mut fetched)?;
+        cursor.fetch(self.partition.log().segments(), &limits, &mut fetched)?;
         if fetched.records == 0 {
             return Ok((Vec::new(), end));
         }
@@ -254,7 +254,7 @@ impl<S: LoggedState> StateLog<S> {
     /// opening.
     pub(super) fn remove_leftovers(&self, cleaning: &mut Cleaning) -> Result<()> {
         // The removals act by path, under no lock of the partition: the close waits for them.
-        let Some(_removing) = self.partition.disk_work.begin() else { return Ok(()) };
+        let Some(_removing) = self.partition.log().disk_work().begin() else { return Ok(()) };
         while let Some(segment) = cleaning.leftovers.front() {
             // DURABILITY: one is gone for good before the next goes; otherwise an older one could
             // come back alone, and what lies between would look lost.

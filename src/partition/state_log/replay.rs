@@ -96,7 +96,7 @@ pub(super) fn replay<S: LoggedState>(
     evidence: Evidence,
     damage: &[Corruption],
 ) -> Result<Replay<S>> {
-    let segments = partition.segments.all();
+    let segments = partition.log().segments().all();
     let reading = Reading { partition, segments: &segments, damage };
     let Some(first) = segments.first() else { return Ok(Replay::default()) };
     let begin = reading.last_snapshot()?.unwrap_or(first);
@@ -142,13 +142,13 @@ impl Reading<'_> {
         if let Some(damage) = self.damage.iter().find(counts) {
             return Err(damage.clone().into());
         }
-        let now = self.partition.clock().moment().run;
+        let now = self.partition.log().clock().moment().run;
         let mut replay = Replay::<S> { now, ..Replay::default() };
         let mut cursor = beginning_of(begin)?;
         let limits = self.limits();
         loop {
             let mut fetched = Fetched::default();
-            self.partition.scan(&mut cursor, &limits, &mut fetched)?;
+            self.partition.reader().scan(&mut cursor, &limits, &mut fetched)?;
             if fetched.records == 0 {
                 break;
             }
@@ -171,7 +171,7 @@ impl Reading<'_> {
         for segment in self.segments.iter().rev().filter(|segment| !has_numbers(segment)) {
             let mut fetched = Fetched::default();
             let mut cursor = beginning_of(segment)?;
-            if cursor.fetch(&self.partition.segments, &one, &mut fetched).is_err() {
+            if cursor.fetch(self.partition.log().segments(), &one, &mut fetched).is_err() {
                 continue;
             }
             let first = Batch::new(fetched.runs);
@@ -194,7 +194,7 @@ impl Reading<'_> {
             let limits = FetchLimits { visible_end, ..limits };
             loop {
                 let mut fetched = Fetched::default();
-                let read = cursor.fetch(&self.partition.segments, &limits, &mut fetched);
+                let read = cursor.fetch(self.partition.log().segments(), &limits, &mut fetched);
                 if read.is_err() || fetched.records == 0 {
                     break;
                 }

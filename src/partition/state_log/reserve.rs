@@ -27,7 +27,7 @@ impl<S: LoggedState> StateLog<S> {
     /// Finds and makes spares at an opening. Without any, as where none could ever be made, the log is
     /// used as if it had no reserve.
     pub(super) fn begin_reserve(&self) {
-        let is_in_use = || self.partition.segments.all().iter().any(|it| it.keeps_space);
+        let is_in_use = || self.partition.log().segments().all().iter().any(|it| it.keeps_space);
         let is_tight = self.fill_reserve().is_err() && is_in_use();
         self.is_tight.store(is_tight, Ordering::Relaxed);
     }

@@ -1,6 +1,7 @@
 //! Appends that are refused, and readers that wait.
 
 use super::*;
+use crate::partition::append::Stamp;
 use crate::partition::waiters::Notifier;
 
 #[test]
@@ -44,9 +45,9 @@ fn an_older_holder_of_a_producer_id_is_fenced_before_its_first_append() {
     let setup = Setup::new(Durability::Os);
     let current = AtomicU32::new(0);
     let holder = |epoch, sequence| AppendOptions {
-        wall: 0,
         expected: None,
         level: None,
+        stamp: Stamp::default(),
         producer: Some(Fence {
             request: ProducerRequest { id: 7, epoch, sequence },
             name: "p",
@@ -62,9 +63,9 @@ fn an_older_holder_of_a_producer_id_is_fenced_before_its_first_append() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(setup.core.last_sequence(7), Some(1));
+    assert_eq!(setup.core.log().last_sequence(7), Some(1));
     append(&setup.core, "new", &holder(1, Sequence::At(2))).unwrap();
-    assert_eq!(setup.core.last_sequence(7), Some(2));
+    assert_eq!(setup.core.log().last_sequence(7), Some(2));
     assert_eq!(setup.values(), ["old", "new"]);
 }
 
@@ -106,23 +107,23 @@ fn a_reader_is_woken_by_what_it_waits_for() {
     let setup = Setup::new(Durability::Sync);
     let core = &setup.core;
     let (published, durable) = (Notifier::new(), Notifier::new());
-    let (first, second) = (core.register(&published, 3), core.register(&durable, 4));
-    assert!(core.arm(first, 0, Visibility::Published));
-    assert!(core.arm(second, 0, Visibility::Durable));
+    let (first, second) = (core.log().register(&published, 3), core.log().register(&durable, 4));
+    assert!(core.reader().arm(first, 0, Visibility::Published));
+    assert!(core.reader().arm(second, 0, Visibility::Durable));
     assert_eq!(setup.requests(), [], "nothing is published that could be synced");
     setup.append("1").unwrap();
     assert_eq!(signals(&published), (vec![3], false));
     assert_eq!(signals(&durable), (vec![], false));
-    assert!(!core.arm(first, 0, Visibility::Published), "there is something to read");
-    assert!(core.arm(second, 0, Visibility::Durable));
+    assert!(!core.reader().arm(first, 0, Visibility::Published), "there is something to read");
+    assert!(core.reader().arm(second, 0, Visibility::Durable));
     assert_eq!(setup.requests(), [Work::Sync], "somebody waits for it");
     core.do_requested();
     assert_eq!(signals(&durable), (vec![4], false));
-    assert!(core.arm(first, 1, Visibility::Published));
+    assert!(core.reader().arm(first, 1, Visibility::Published));
     setup.append("2").unwrap();
     setup.append("3").unwrap();
     assert_eq!(signals(&published), (vec![3], false), "once per arming");
-    core.deregister(first);
+    core.log().deregister(first);
     setup.append("4").unwrap();
     assert_eq!(signals(&published), (vec![], false));
 }
@@ -131,18 +132,18 @@ fn a_reader_is_woken_by_what_it_waits_for() {
 fn readers_hear_of_a_failed_sync_and_of_the_end() {
     let setup = Setup::new(Durability::Sync);
     let notifier = Notifier::new();
-    let id = setup.core.register(&notifier, 1);
+    let id = setup.core.log().register(&notifier, 1);
     setup.append("1").unwrap();
-    assert!(setup.core.arm(id, 1, Visibility::Published));
+    assert!(setup.core.reader().arm(id, 1, Visibility::Published));
     setup.fail_next_sync();
     assert!(setup.core.flush().is_err());
     assert_eq!(signals(&notifier), (vec![1], false));
     let setup = Setup::new(Durability::Sync);
-    let id = setup.core.register(&notifier, 2);
-    assert!(setup.core.arm(id, 0, Visibility::Published));
+    let id = setup.core.log().register(&notifier, 2);
+    assert!(setup.core.reader().arm(id, 0, Visibility::Published));
     setup.core.close();
     assert_eq!(signals(&notifier), (vec![2], false));
-    assert!(!setup.core.arm(id, 0, Visibility::Published), "there is nothing to wait for");
+    assert!(!setup.core.reader().arm(id, 0, Visibility::Published), "there is nothing to wait for");
 }
 
 #[test]
@@ -160,23 +161,23 @@ fn a_producer_is_forgotten_after_thirty_idle_days_and_not_by_a_clock_that_jumps(
     setup.clock.set(SystemTime::UNIX_EPOCH + 40_000 * DAY);
     setup.clock.advance(29 * DAY);
     setup.core.flush().unwrap();
-    assert!(setup.core.take_checkpoint().is_some());
-    assert_eq!(setup.core.last_sequence(7), Some(1));
+    assert!(setup.core.log().take_checkpoint().is_some());
+    assert_eq!(setup.core.log().last_sequence(7), Some(1));
 
     // An append counts as use from when it happens, whatever the record's timestamp says.
     for (value, sequence) in [("b", Sequence::At(2)), ("without a number", Sequence::Absent)] {
         append(&setup.core, value, &named(sequence)).unwrap();
         setup.clock.advance(29 * DAY);
         setup.core.flush().unwrap();
-        assert!(setup.core.take_checkpoint().is_some());
-        assert_eq!(setup.core.last_sequence(7), Some(2));
+        assert!(setup.core.log().take_checkpoint().is_some());
+        assert_eq!(setup.core.log().last_sequence(7), Some(2));
     }
 
     setup.clock.advance(2 * DAY);
     setup.append("keeps the partition changing").unwrap();
     setup.core.flush().unwrap();
-    assert!(setup.core.take_checkpoint().is_some());
-    assert_eq!(setup.core.last_sequence(7), None);
+    assert!(setup.core.log().take_checkpoint().is_some());
+    assert_eq!(setup.core.log().last_sequence(7), None);
 }
 
 #[test]
@@ -185,8 +186,8 @@ fn a_reader_that_parks_for_what_is_published_already_asks_for_the_sync() {
     let notifier = Notifier::new();
     setup.append("1").unwrap();
     assert_eq!(setup.requests(), []);
-    let id = setup.core.register(&notifier, 1);
-    assert!(setup.core.arm(id, 0, Visibility::Durable));
+    let id = setup.core.log().register(&notifier, 1);
+    assert!(setup.core.reader().arm(id, 0, Visibility::Durable));
     assert_eq!(setup.requests(), [Work::Sync]);
     setup.core.do_requested();
     assert_eq!(signals(&notifier), (vec![1], false));

@@ -1,6 +1,6 @@
 //! Compactions that do not come to their end, and what is remembered of them.
 
-use super::super::compaction::CompactionSettings;
+use super::super::compactor::CompactionSettings;
 use super::*;
 use crate::log::verify::Findings;
 
@@ -23,13 +23,13 @@ fn put(setup: &Setup, key: &str, value: Option<&str>) {
 }
 
 fn finish(setup: &Setup) {
-    while setup.core.finish_one_segment().unwrap() {}
+    while setup.core.footers().step().unwrap() {}
 }
 
 /// A partition that is compacted, with these values of one key.
 fn compacted(values: &[Option<&str>]) -> Setup {
     let setup = Setup::new(Durability::Sync);
-    setup.core.set_compaction(Some(SETTINGS));
+    setup.core.compactor().set(Some(SETTINGS));
     for value in values {
         put(&setup, "a", *value);
     }
@@ -44,9 +44,9 @@ fn has_temporary(setup: &Setup) -> bool {
 /// Steps until a new segment is being written.
 fn begin(setup: &Setup) {
     while !has_temporary(setup) {
-        assert!(setup.core.compact_step().unwrap());
+        assert!(setup.core.compactor().step().unwrap());
     }
-    assert!(setup.core.compaction_stats().unwrap().is_running);
+    assert!(setup.core.compactor().stats().unwrap().is_running);
 }
 
 #[test]
@@ -55,20 +55,20 @@ fn other_settings_give_up_what_was_begun_by_the_earlier_ones() {
     for other in [None, Some(longer)] {
         let setup = compacted(&[Some("1"), Some("2"), None]);
         begin(&setup);
-        setup.core.set_compaction(Some(SETTINGS));
+        setup.core.compactor().set(Some(SETTINGS));
         assert!(has_temporary(&setup), "the same settings change nothing");
-        setup.core.set_compaction(other);
+        setup.core.compactor().set(other);
         assert!(!has_temporary(&setup), "{other:?}");
         // Long after, the tombstone gets its whole time from the compaction that keeps it.
         setup.clock.advance(TOMBSTONES_KEPT * 9);
-        setup.core.set_compaction(Some(SETTINGS));
-        assert!(!setup.core.compaction_stats().unwrap().is_running, "{other:?}");
-        setup.core.compact_all();
+        setup.core.compactor().set(Some(SETTINGS));
+        assert!(!setup.core.compactor().stats().unwrap().is_running, "{other:?}");
+        setup.core.compactor().run_all();
         setup.clock.advance(TOMBSTONES_KEPT / 2);
-        let early = setup.core.compact_now(|| false).unwrap();
+        let early = setup.core.compactor().run_now(|| false).unwrap();
         assert_eq!(early.tombstones_removed, 0, "{other:?}");
         setup.clock.advance(TOMBSTONES_KEPT / 2);
-        let late = setup.core.compact_now(|| false).unwrap();
+        let late = setup.core.compactor().run_now(|| false).unwrap();
         assert_eq!(late.tombstones_removed, 1, "{other:?}");
     }
 }
@@ -78,24 +78,24 @@ fn other_settings_give_up_what_was_begun_by_the_earlier_ones() {
 fn a_step_under_way_does_not_put_back_what_other_settings_have_outdated() {
     let setup = compacted(&[Some("1"), Some("2")]);
     begin(&setup);
-    let claim = setup.core.claim().unwrap();
-    setup.core.set_compaction(None);
+    let claim = setup.core.compactor().claim().unwrap();
+    setup.core.compactor().set(None);
     assert!(has_temporary(&setup), "it is in use");
     drop(claim);
     assert!(!has_temporary(&setup));
-    setup.core.set_compaction(Some(SETTINGS));
-    assert!(!setup.core.compaction_stats().unwrap().is_running);
+    setup.core.compactor().set(Some(SETTINGS));
+    assert!(!setup.core.compactor().stats().unwrap().is_running);
 }
 
 #[test]
 fn what_was_done_before_a_compaction_was_given_up_is_counted() {
     let setup = compacted(&[Some("1"), Some("2"), Some("3")]);
-    let written = || setup.core.compaction_stats().unwrap().segments_written;
+    let written = || setup.core.compactor().stats().unwrap().segments_written;
     while written() == 0 {
-        assert!(setup.core.compact_step().unwrap());
+        assert!(setup.core.compactor().step().unwrap());
     }
-    setup.core.set_compaction(None);
-    setup.core.set_compaction(Some(SETTINGS));
+    setup.core.compactor().set(None);
+    setup.core.compactor().set(Some(SETTINGS));
     assert_eq!(written(), 1);
 }
 
@@ -103,43 +103,43 @@ fn what_was_done_before_a_compaction_was_given_up_is_counted() {
 #[test]
 fn a_compaction_that_is_cut_short_forgets_no_tombstone() {
     let setup = compacted(&[Some("1"), None]);
-    setup.core.compact_all();
-    assert_eq!(setup.core.compaction_stats().unwrap().dirty_bytes, 0);
+    setup.core.compactor().run_all();
+    assert_eq!(setup.core.compactor().stats().unwrap().dirty_bytes, 0);
     put(&setup, "b", Some("1"));
     finish(&setup);
-    assert!(setup.core.compact_step().unwrap());
-    setup.core.retire(1).unwrap();
-    setup.core.compact_all();
-    assert_eq!(setup.core.compaction_stats().unwrap().compactions, 2);
+    assert!(setup.core.compactor().step().unwrap());
+    setup.core.retention().retire(1).unwrap();
+    setup.core.compactor().run_all();
+    assert_eq!(setup.core.compactor().stats().unwrap().compactions, 2);
     let is_due = || {
         setup.requests();
-        setup.core.take_up(Work::Compact);
-        setup.core.compact_if_due();
+        setup.core.requests().begin(Work::Compact);
+        setup.core.compactor().request(Occasion::Due);
         setup.requests() == [Work::Compact]
     };
     assert!(!is_due());
     setup.clock.advance(TOMBSTONES_KEPT);
     assert!(is_due());
-    setup.core.compact_all();
-    assert_eq!(setup.core.compaction_stats().unwrap().tombstones_removed, 1);
+    setup.core.compactor().run_all();
+    assert_eq!(setup.core.compactor().stats().unwrap().tombstones_removed, 1);
 }
 
 /// Retention removes a segment between the decision to write its footer and the writing.
 #[test]
 fn a_segment_that_is_gone_needs_no_footer() {
     let setup = Setup::new(Durability::Sync);
-    setup.core.set_compaction(Some(SETTINGS));
+    setup.core.compactor().set(Some(SETTINGS));
     put(&setup, "a", Some("1"));
     put(&setup, "a", Some("2"));
     setup.core.flush().unwrap();
     let begun = |log: &mut Log| log.backlog().begin_footer(None).unwrap();
     let gone = setup.core.with_log(begun);
-    setup.core.retire(1).unwrap();
-    setup.core.write_footer(gone).unwrap();
+    setup.core.retention().retire(1).unwrap();
+    setup.core.footers().write(gone).unwrap();
     // One that is missing is.
     let missing = setup.core.with_log(begun);
     setup.disk.remove_file(&missing.segment.path).unwrap();
-    let failed = setup.core.write_footer(missing);
+    let failed = setup.core.footers().write(missing);
     assert!(matches!(failed, Err(Error::Corrupt(_))), "{failed:?}");
 }
 
@@ -150,8 +150,8 @@ fn a_compaction_that_was_asked_for_ends_when_its_topic_is_altered() {
     for other in [None, Some(longer)] {
         let setup = compacted(&[Some("1"), Some("2"), Some("3")]);
         setup.noted.is_running.store(true, Ordering::Relaxed);
-        let altered = setup.core.compact_now(|| {
-            setup.core.set_compaction(other);
+        let altered = setup.core.compactor().run_now(|| {
+            setup.core.compactor().set(other);
             false
         });
         assert!(matches!(&altered, Err(Error::Config { .. })), "{other:?}: {altered:?}");
@@ -184,7 +184,7 @@ fn verify_beside(
         *armed.lock() = Some(Arc::clone(&setup.core));
         reads.store(at, Ordering::Relaxed);
         let mut findings = Findings::default();
-        setup.core.verify(&mut findings).unwrap();
+        setup.core.reader().verify(&mut findings).unwrap();
         assert_eq!(findings.damage, [], "at read {at}");
         if armed.lock().take().is_some() {
             break;
@@ -200,14 +200,17 @@ fn verify_beside(
 #[test]
 fn verification_beside_a_compaction_finds_nothing() {
     let fill = |setup: &Setup| {
-        setup.core.set_compaction(Some(CompactionSettings { segment_bytes: 64 << 10, ..SETTINGS }));
+        setup
+            .core
+            .compactor()
+            .set(Some(CompactionSettings { segment_bytes: 64 << 10, ..SETTINGS }));
         for value in ["1", "2", "3", "4"] {
             put(setup, "a", Some(value));
         }
         finish(setup);
     };
     let check = |setup: &Setup, at| assert_eq!(setup.values(), ["4"], "at read {at}");
-    verify_beside(fill, |core| core.compact_all(), check);
+    verify_beside(fill, |core| core.compactor().run_all(), check);
 }
 
 /// Symptom: verification beside appends said that a record was missing. Cause: the segment that took
@@ -233,11 +236,11 @@ fn what_a_compaction_could_not_remove_is_removed_later() {
     let files = || setup.disk.paths().iter().filter(|it| it.extension().is_some()).count();
     let before = files();
     setup.disk.inject(Fault::always(Operation::Remove, ErrorKind::Other));
-    setup.core.compact_all();
-    assert!(setup.core.keeps_leftovers());
+    setup.core.compactor().run_all();
+    assert!(setup.core.retention().keeps_leftovers());
     assert!(files() >= before, "nothing was removed");
     setup.disk.heal();
-    assert!(!setup.core.keeps_leftovers());
-    assert_eq!(files(), setup.core.segments.all().len());
+    assert!(!setup.core.retention().keeps_leftovers());
+    assert_eq!(files(), setup.core.log().segments().all().len());
     assert_eq!(setup.values(), ["3"]);
 }

@@ -27,8 +27,8 @@ fn row_j14_a_waker_that_panics_keeps_no_other_from_waking_after_a_sync() {
     let setup = Setup::new(Durability::Sync);
     let (first, second) = (setup.append("1").unwrap(), setup.append("2").unwrap());
     let (woken, waker) = waker();
-    assert!(setup.core.poll_durable(first, &panicking_waker(), &mut None).is_none());
-    assert!(setup.core.poll_durable(second, &waker, &mut None).is_none());
+    assert!(setup.core.flusher().poll(first, &panicking_waker(), &mut None).is_none());
+    assert!(setup.core.flusher().poll(second, &waker, &mut None).is_none());
     setup.core.flush().unwrap();
     assert_eq!(woken.0.load(Ordering::Relaxed), 1);
 }
@@ -45,8 +45,8 @@ fn row_j14_a_waker_that_panics_keeps_no_other_from_waking_after_an_append() {
     for (token, waker) in [(1, panicking_waker()), (2, waker)] {
         let notifier = Notifier::new();
         assert!(notifier.poll(&waker).is_none());
-        let id = setup.core.register(&notifier, token);
-        assert!(setup.core.arm(id, 0, Visibility::Published));
+        let id = setup.core.log().register(&notifier, token);
+        assert!(setup.core.reader().arm(id, 0, Visibility::Published));
     }
     assert_eq!(setup.append("1").unwrap(), 1);
     assert_eq!(woken.0.load(Ordering::Relaxed), 1);
@@ -72,24 +72,23 @@ impl Clock for Clockwork {
 /// The clock is asked how long a sync took. When it panicked there, every later append and wait of
 /// the partition got `Closed`, with the broker open. The rule: what is for a figure only costs that
 /// figure.
-// RED: src/partition/durable.rs
-//   - let begun = foreign::call(|| self.clock.monotonic());
-//   + let begun = Some(self.clock.monotonic());
+// RED: src/partition/flusher.rs
+//   - let begun = foreign::call(|| clock.monotonic());
+//   + let begun = Some(clock.monotonic());
 #[test]
 fn row_j14_a_clock_that_panics_in_a_sync_costs_a_figure() {
     let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
     let clock = Arc::new(Clockwork { clock, panics: AtomicBool::new(false) });
-    let setup = Setup::new(Durability::Sync);
-    let (disk, origin) = (SimulatedDisk::new(), Arc::clone(&setup.core.origin));
+    let disk = SimulatedDisk::new();
     disk.create_dir(Path::new(DIR)).unwrap();
     let log = Log::create(&env(&disk), identity(), OPTIONS).unwrap();
     let core = PartitionCore::new(
         log,
         Lineage::default(),
-        origin,
         Durability::Sync,
         RunClock::begin(Arc::clone(&clock) as Arc<dyn Clock>),
         Arc::<Noted>::default(),
+        None,
     );
     let end = append(&core, "1", &AppendOptions::default()).unwrap();
     clock.panics.store(true, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! Acts by path while no lock is held: the end of the partition waits for each of them, and none
 //! begins after it. Afterwards the path may lead to a file of the next topic of this name.
 
-use super::super::compaction::CompactionSettings;
+use super::super::compactor::CompactionSettings;
 use super::super::state_log::entries::RecordedAt;
 use super::super::state_log::{Evidence, LoggedState, StateLog};
 use super::*;
@@ -36,22 +36,22 @@ fn fill(setup: &Setup, segments: usize) {
 /// the topic did not wait for it, so the path led to the first segment of the next topic of this
 /// name. Rule: the deletion waits for every removal, the first attempt and the later ones.
 // RED: src/partition/retention.rs
-//   - let Some(_removing) = self.disk_work.begin() else { return };
+//   - let Ok(_removing) = self.log.begin_disk_work() else { return };
 //   + let _removing = ();
 #[test]
 fn row_a20_a23_the_end_waits_for_every_removal() {
     let (setup, waits) = watched();
     fill(&setup, 3);
     setup.disk.inject(Fault::once(Operation::Remove, ErrorKind::Other).after(2));
-    setup.core.retire(3).unwrap();
+    setup.core.retention().retire(3).unwrap();
     assert_eq!(*waits.lock(), [true; 3], "retention");
-    assert!(!setup.core.keeps_leftovers());
+    assert!(!setup.core.retention().keeps_leftovers());
     assert_eq!(*waits.lock(), [true; 4], "the second attempt");
     fill(&setup, 1);
     setup.core.close();
     setup.core.await_work();
-    setup.core.retire(4).unwrap();
-    setup.core.retry_removals();
+    setup.core.retention().retire(4).unwrap();
+    setup.core.retention().retry_removals();
     assert_eq!(waits.lock().len(), 4, "removed by a path that was given up");
 }
 
@@ -88,7 +88,7 @@ impl LoggedState for Sum {
 /// The internal logs remove what was cleaned up, by path, while another broker may wait for the
 /// directory.
 // RED: src/partition/state_log/cleaning.rs
-//   - let Some(_removing) = self.partition.disk_work.begin() else { return Ok(()) };
+//   - let Some(_removing) = self.partition.log().disk_work().begin() else { return Ok(()) };
 //   + let _removing = ();
 #[test]
 fn row_f01_the_end_waits_for_the_removals_of_an_internal_log() {
@@ -115,7 +115,7 @@ fn row_f01_the_end_waits_for_the_removals_of_an_internal_log() {
 
 /// A tail of the run before is written once more, by its path, before the first sync. Written after
 /// a deletion, it would overwrite records of the next topic.
-// RED: src/partition/durable.rs
+// RED: src/partition/flusher.rs
 //   - if matches!(rewriting, Some(None)) {
 //   + if matches!(rewriting, Some(None)) && task.target == u64::MAX {
 #[test]
@@ -126,14 +126,14 @@ fn row_a23_no_tail_is_written_again_after_the_end() {
     setup.core.close();
     setup.core.await_work();
     let points = setup.disk.store_points();
-    let synced = setup.core.sync_once(SyncScope::All);
+    let synced = setup.core.flusher().sync_once(SyncScope::All);
     assert!(matches!(synced, Err(Error::Closed)), "{synced:?}");
     assert_eq!(setup.disk.store_points(), points, "written");
 }
 
 /// A compaction that found the partition open, and came to its claim after the end, began in a
 /// directory that was given up.
-// RED: src/partition/compaction.rs
+// RED: src/partition/compactor.rs
 //   - let settings = slot.settings.filter(|_| !slot.is_claimed && !self.is_closed())?;
 //   + let settings = slot.settings.filter(|_| !slot.is_claimed)?;
 #[test]
@@ -144,12 +144,12 @@ fn row_a23_no_compaction_begins_after_the_end() {
         tombstone_retention: Duration::from_secs(60),
         segment_bytes: 1,
     };
-    setup.core.set_compaction(Some(settings));
-    drop(setup.core.claim().unwrap());
+    setup.core.compactor().set(Some(settings));
+    drop(setup.core.compactor().claim().unwrap());
     setup.core.close();
     setup.core.await_work();
-    assert!(setup.core.claim().is_none());
-    let compacted = setup.core.compact_now(|| false);
+    assert!(setup.core.compactor().claim().is_none());
+    let compacted = setup.core.compactor().run_now(|| false);
     assert!(matches!(compacted, Err(Error::Closed)), "{compacted:?}");
 }
 
@@ -163,21 +163,21 @@ fn row_a23_the_end_waits_until_the_file_of_a_compaction_is_gone() {
     };
     for is_under_way in [true, false] {
         let (setup, waits) = watched();
-        setup.core.set_compaction(settings(1));
+        setup.core.compactor().set(settings(1));
         for value in ["1", "2", "3"] {
             let record = Record::new().key("a").value(value);
             let options = AppendOptions::default();
             encode([&record], RULES, 0, |batch| setup.core.append(batch, &options)).unwrap();
             setup.core.with_log(|log| log.roll_for(0)).unwrap();
         }
-        while setup.core.finish_one_segment().unwrap() {}
+        while setup.core.footers().step().unwrap() {}
         let has_temporary =
             || setup.disk.paths().iter().any(|path| path.extension().is_some_and(|it| it == "tmp"));
         while !has_temporary() {
-            assert!(setup.core.compact_step().unwrap());
+            assert!(setup.core.compactor().step().unwrap());
         }
-        let claim = is_under_way.then(|| setup.core.claim().unwrap());
-        setup.core.set_compaction(settings(2));
+        let claim = is_under_way.then(|| setup.core.compactor().claim().unwrap());
+        setup.core.compactor().set(settings(2));
         drop(claim);
         assert!(!has_temporary());
         assert_eq!(*waits.lock(), [true], "under way: {is_under_way}");

@@ -121,18 +121,18 @@ fn contents(log: &WordsLog) -> BTreeMap<u32, Vec<u8>> {
 }
 
 fn sizes(log: &WordsLog) -> Vec<usize> {
-    log.partition().segments.all().iter().map(|segment| segment.end()).collect()
+    log.partition().log().segments().all().iter().map(|segment| segment.end()).collect()
 }
 
 /// What each record of the log is: its key, and its value.
 fn records(log: &WordsLog) -> Vec<(Option<Vec<u8>>, Vec<u8>)> {
     let core = log.partition();
-    let first = core.segments.first().unwrap().base_offset;
-    let mut cursor = core.cursor_at(first).unwrap();
+    let first = core.log().segments().first().unwrap().base_offset;
+    let mut cursor = core.reader().cursor_at(first).unwrap();
     let visible_end = core.log_end();
     let limits = FetchLimits { records: usize::MAX, bytes: usize::MAX, visible_end };
     let mut fetched = Fetched::default();
-    core.fetch(&mut cursor, &limits, &mut fetched).unwrap();
+    core.reader().fetch(&mut cursor, &limits, &mut fetched).unwrap();
     let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
     let batch = Batch::new(fetched.runs);
     batch.iter().map(|it| (owned(it.key()), owned(it.value()).unwrap_or_default())).collect()
@@ -201,7 +201,7 @@ fn row_c15_no_call_writes_more_than_a_part_of_a_large_state() {
 //   - batch.is_empty() || (batch.len() < CHANGES_PER_BATCH && bytes <= BATCH_BYTES)
 //   + batch.is_empty() || batch.len() < CHANGES_PER_BATCH
 // RED: src/partition/state_log.rs
-//   - self.partition.roll_for(usize::try_from(bytes).unwrap_or(usize::MAX))?;
+//   - self.partition.log().lock_for_writing()?.roll_for(bytes)?;
 #[test]
 fn row_c15_large_changes_are_stored_in_batches_that_segments_hold() {
     let disk = new_disk();
@@ -267,7 +267,7 @@ fn what_was_acknowledged_is_there_whatever_was_cleaned_up_and_however_it_ends() 
     for run in 0..150 {
         let log = open(&disk);
         assert_eq!(contents(&log), expected, "run {run}");
-        seen.extend(log.partition().segments.first().map(|first| first.number));
+        seen.extend(log.partition().log().segments().first().map(|first| first.number));
         if random.below(3) == 0 {
             // Somewhere in a call, which is then none that was acknowledged.
             disk.crash_at(disk.store_points() + random.below(60));

@@ -4,7 +4,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::log::tasks::SyncScope;
 
-// RED: src/partition/durable.rs
+// RED: src/partition/flusher.rs
 //   - state.poison(error.clone());
 #[test]
 fn row_d01_every_waiter_of_a_failed_sync_is_told_and_the_partition_is_poisoned() {
@@ -14,14 +14,14 @@ fn row_d01_every_waiter_of_a_failed_sync_is_told_and_the_partition_is_poisoned()
     core.wait_durable(durable).unwrap();
     let (first, second) = (setup.append("1").unwrap(), setup.append("2").unwrap());
     let (one, two) = (waker(), waker());
-    assert!(core.poll_durable(first, &one.1, &mut None).is_none());
-    assert!(core.poll_durable(second, &two.1, &mut None).is_none());
+    assert!(core.flusher().poll(first, &one.1, &mut None).is_none());
+    assert!(core.flusher().poll(second, &two.1, &mut None).is_none());
     setup.fail_next_sync();
     let waited = core.wait_durable(second);
     assert!(matches!(waited, Err(Error::SyncFailed { .. })), "{waited:?}");
     for (end, (woken, waker)) in [(first, one), (second, two)] {
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-        let answer = core.poll_durable(end, &waker, &mut None);
+        let answer = core.flusher().poll(end, &waker, &mut None);
         assert!(matches!(answer, Some(Err(Error::SyncFailed { .. }))), "{answer:?}");
     }
     core.wait_durable(durable).unwrap();
@@ -29,7 +29,7 @@ fn row_d01_every_waiter_of_a_failed_sync_is_told_and_the_partition_is_poisoned()
     assert!(matches!(refused, Err(Error::Poisoned { .. })), "{refused:?}");
     assert_eq!(setup.values(), ["durable"], "what may be lost is shown no more");
     assert_eq!(core.durable_end(), durable);
-    assert!(core.take_checkpoint().is_none());
+    assert!(core.log().take_checkpoint().is_none());
 }
 
 // RED: src/partition/commit.rs
@@ -46,7 +46,7 @@ fn row_d02_a_sync_that_would_succeed_after_a_failed_one_is_not_believed() {
         let again = setup.core.wait_durable(end);
         assert!(matches!(again, Err(Error::SyncFailed { .. })), "{again:?}");
         setup.core.do_work(Work::Sync);
-        assert!(!matches!(setup.core.finish_one_segment(), Ok(true)));
+        assert!(!matches!(setup.core.footers().step(), Ok(true)));
     }
     assert_eq!(setup.disk.store_points(), calls, "nothing is asked of the disk any more");
     assert_eq!(setup.core.durable_end(), 0);
@@ -107,38 +107,38 @@ fn a_polled_delivery_is_served_by_the_next_round_of_work() {
     let end = setup.append("1").unwrap();
     let ((woken, waker), mut place) = (waker(), None);
     for _ in 0..3 {
-        assert!(setup.core.poll_durable(end, &waker, &mut place).is_none());
+        assert!(setup.core.flusher().poll(end, &waker, &mut place).is_none());
     }
     assert_eq!(setup.requests(), [Work::Sync], "asked for once");
     assert_eq!(woken.0.load(Ordering::Relaxed), 0);
     setup.core.do_requested();
     assert_eq!(woken.0.load(Ordering::Relaxed), 1, "woken once");
-    assert!(matches!(setup.core.poll_durable(end, &waker, &mut None), Some(Ok(()))));
+    assert!(matches!(setup.core.flusher().poll(end, &waker, &mut None), Some(Ok(()))));
     setup.append("2").unwrap();
-    assert!(setup.core.poll_durable(2, &waker, &mut None).is_none());
+    assert!(setup.core.flusher().poll(2, &waker, &mut None).is_none());
     assert_eq!(setup.requests(), [Work::Sync], "and can be asked for again");
 }
 
-// RED: src/partition/durable.rs
-//   - if !self.background.is_running() {
+// RED: src/partition/flusher.rs
+//   - if !self.requests.are_served() {
 //   + if true {
 #[test]
 fn row_d08_a_deadline_ends_the_wait_where_somebody_else_syncs() {
     let setup = Setup::new(Durability::Sync);
     setup.noted.is_running.store(true, Ordering::Relaxed);
     let end = setup.append("1").unwrap();
-    let timed_out = setup.core.wait_durable_until(end, real_now());
+    let timed_out = setup.core.flusher().wait_until(end, real_now());
     assert!(matches!(timed_out, Err(Error::Timeout)), "{timed_out:?}");
     assert_eq!(setup.requests(), [Work::Sync]);
     setup.core.do_work(Work::Sync);
-    setup.core.wait_durable_until(end, real_now()).unwrap();
+    setup.core.flusher().wait_until(end, real_now()).unwrap();
 }
 
 #[test]
 fn without_background_work_the_waiter_syncs_whatever_the_deadline() {
     let setup = Setup::new(Durability::Sync);
     let end = setup.append("1").unwrap();
-    setup.core.wait_durable_until(end, real_now()).unwrap();
+    setup.core.flusher().wait_until(end, real_now()).unwrap();
     assert_eq!(setup.core.durable_end(), end);
 }
 
@@ -202,25 +202,25 @@ fn closing_answers_whoever_waits_and_refuses_the_rest() {
     let setup = Setup::new(Durability::Sync);
     let end = setup.append("1").unwrap();
     let (woken, waker) = waker();
-    assert!(setup.core.poll_durable(end, &waker, &mut None).is_none());
+    assert!(setup.core.flusher().poll(end, &waker, &mut None).is_none());
     setup.core.close();
     assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-    assert!(matches!(setup.core.poll_durable(end, &waker, &mut None), Some(Err(Error::Closed))));
+    assert!(matches!(setup.core.flusher().poll(end, &waker, &mut None), Some(Err(Error::Closed))));
     assert!(matches!(setup.append("2"), Err(Error::Closed)));
-    assert!(matches!(setup.core.check_range(0, 1), Err(Error::Closed)));
+    assert!(matches!(setup.core.reader().check_range(0, 1), Err(Error::Closed)));
 }
 
 #[test]
 fn ended_appends_are_still_waited_for() {
     let setup = Setup::new(Durability::Sync);
     let end = setup.append("1").unwrap();
-    setup.core.end_appends();
+    setup.core.log().end_appends();
     assert!(matches!(setup.append("2"), Err(Error::Closed)));
     setup.core.wait_durable(end).unwrap();
-    assert_eq!(setup.core.take_checkpoint().unwrap().end_offset, 1);
-    assert!(!setup.core.has_changed());
-    setup.core.give_back_checkpoint();
-    assert!(setup.core.take_checkpoint().is_some());
+    assert_eq!(setup.core.log().take_checkpoint().unwrap().end_offset, 1);
+    assert!(!setup.core.log().has_changed());
+    setup.core.log().give_back_checkpoint();
+    assert!(setup.core.log().take_checkpoint().is_some());
 }
 
 // ---- intervals -----------------------------------------------------------------------------------
@@ -235,19 +235,19 @@ fn interval(bytes: u64) -> Durability {
 fn an_interval_syncs_when_its_time_is_over_and_not_before() {
     let setup = Setup::new(interval(1 << 20));
     let now = || setup.clock.monotonic();
-    assert_eq!(setup.core.sync_if_due(now()), None, "clean");
+    assert_eq!(setup.core.flusher().sync_if_due(now()), None, "clean");
     setup.clock.advance(SECOND * 5);
     setup.append("1").unwrap();
     assert_eq!(setup.requests(), [Work::SyncLater]);
     setup.clock.advance(SECOND / 2);
     setup.append("2").unwrap();
-    assert_eq!(setup.core.sync_if_due(now()), Some(SECOND * 6), "since the first append");
+    assert_eq!(setup.core.flusher().sync_if_due(now()), Some(SECOND * 6), "since the first append");
     assert_eq!(setup.core.durable_end(), 0);
     setup.clock.advance(SECOND / 2);
-    assert_eq!(setup.core.sync_if_due(now()), None);
+    assert_eq!(setup.core.flusher().sync_if_due(now()), None);
     assert_eq!(setup.core.durable_end(), 2);
     setup.clock.advance(SECOND * 9);
-    assert_eq!(setup.core.sync_if_due(now()), None, "clean again");
+    assert_eq!(setup.core.flusher().sync_if_due(now()), None, "clean again");
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn the_levels_without_intervals_ask_for_nothing() {
         let setup = Setup::new(durability);
         setup.append("1").unwrap();
         setup.clock.advance(SECOND * 100);
-        assert_eq!(setup.core.sync_if_due(setup.clock.monotonic()), None);
+        assert_eq!(setup.core.flusher().sync_if_due(setup.clock.monotonic()), None);
         assert_eq!((setup.requests(), setup.core.durable_end()), (vec![], 0));
     }
 }
@@ -282,7 +282,7 @@ fn row_d01_an_interval_sync_that_fails_shows_at_the_next_append() {
     setup.append("1").unwrap();
     setup.clock.advance(SECOND);
     setup.fail_next_sync();
-    assert_eq!(setup.core.sync_if_due(setup.clock.monotonic()), None);
+    assert_eq!(setup.core.flusher().sync_if_due(setup.clock.monotonic()), None);
     assert!(matches!(setup.append("2"), Err(Error::Poisoned { .. })));
 }
 
@@ -293,17 +293,17 @@ fn a_producers_own_interval_is_kept_on_a_partition_that_has_none() {
     let level = Some(Durability::Interval { every, bytes: 1 << 20 });
     append(&setup.core, "a", &AppendOptions { level, ..AppendOptions::default() }).unwrap();
     setup.append("not asked for").unwrap();
-    assert_eq!(setup.core.sync_if_due(setup.clock.monotonic()), Some(every));
+    assert_eq!(setup.core.flusher().sync_if_due(setup.clock.monotonic()), Some(every));
     setup.clock.advance(every);
-    assert_eq!(setup.core.sync_if_due(setup.clock.monotonic()), None);
+    assert_eq!(setup.core.flusher().sync_if_due(setup.clock.monotonic()), None);
     assert_eq!(setup.core.durable_end(), 2);
 }
 
 /// Row B14 with real threads: what is acknowledged is on the disk at that moment, however appends
 /// and syncs of others overlap.
-// RED: src/partition/durable.rs
-//   - self.gate.raise(task.target);
-//   + self.gate.raise(state.log.log_end());
+// RED: src/partition/flusher.rs
+//   - state.publish_durable(task.target);
+//   + state.publish_durable(state.log().log_end());
 #[test]
 fn row_b14_an_acknowledgement_rests_on_a_sync_that_began_later() {
     let setup = Setup::new(Durability::Sync);
@@ -347,7 +347,10 @@ fn row_a26_a_panic_in_the_middle_of_a_roll_poisons_the_partition() {
     let refused = setup.append("after");
     assert!(matches!(refused, Err(Error::Poisoned { .. })), "{refused:?}");
     assert_eq!(setup.values(), ["before"]);
-    assert!(setup.core.take_checkpoint().is_none(), "no end of this log is known to be whole");
+    assert!(
+        setup.core.log().take_checkpoint().is_none(),
+        "no end of this log is known to be whole"
+    );
     let next = Setup::recovered(setup.disk.kill9(), true);
     assert_eq!(next.values(), ["before"]);
     next.append("after").unwrap();
@@ -359,8 +362,8 @@ fn row_a26_a_panic_in_the_middle_of_a_roll_poisons_the_partition() {
 /// and later appends were said to be refused "since a failed sync". Cause: the gate had an answer of
 /// its own for a sync without outcome. Rule: a panic is told as what it is, to waiters as a sync of
 /// unknown outcome, to appends as what poisoned the partition.
-// RED: src/partition/durable.rs
-//   - self.core.gate.fail(failure);
+// RED: src/partition/flusher.rs
+//   - self.flusher.gate.fail(failure);
 #[test]
 fn row_a26_a_panic_in_a_sync_is_told_to_all_who_wait_and_to_later_appends() {
     for side in [Side::Before, Side::After] {
@@ -374,12 +377,12 @@ fn row_a26_a_panic_in_a_sync_is_told_to_all_who_wait_and_to_later_appends() {
         setup.core.wait_durable(durable).unwrap();
         let end = setup.append("1").unwrap();
         let (woken, waker) = waker();
-        assert!(setup.core.poll_durable(end, &waker, &mut None).is_none());
+        assert!(setup.core.flusher().poll(end, &waker, &mut None).is_none());
         is_armed.store(true, Ordering::Relaxed);
         let sync = || setup.core.wait_durable(end);
         assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(sync)).is_err());
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-        let polled = setup.core.poll_durable(end, &waker, &mut None).expect("an answer");
+        let polled = setup.core.flusher().poll(end, &waker, &mut None).expect("an answer");
         for answer in [polled, setup.core.wait_durable(end), setup.core.flush()] {
             let Err(error) = answer else { panic!("not durable") };
             assert!(matches!(error, Error::SyncFailed { .. }), "{error:?}");
@@ -416,7 +419,7 @@ fn an_append_while_the_thread_unwinds_poisons_nothing() {
 
 /// A6: the process dies in the middle of a sync, for which two tasks and a thread wait. Nobody was
 /// told anything but a failure, and what was synced before is there.
-// RED: src/partition/durable.rs
+// RED: src/partition/flusher.rs
 //   - result.map(|()| task.target)
 //   + Ok(task.target)
 #[test]
@@ -426,13 +429,13 @@ fn row_a06_whoever_waits_for_the_sync_in_which_the_process_dies_has_no_answer() 
     setup.core.wait_durable(durable).unwrap();
     let ends = ["1", "2", "3"].map(|value| setup.append(value).unwrap());
     let (one, two) = (waker(), waker());
-    assert!(setup.core.poll_durable(ends[0], &one.1, &mut None).is_none());
-    assert!(setup.core.poll_durable(ends[1], &two.1, &mut None).is_none());
+    assert!(setup.core.flusher().poll(ends[0], &one.1, &mut None).is_none());
+    assert!(setup.core.flusher().poll(ends[1], &two.1, &mut None).is_none());
     setup.disk.crash_at(setup.disk.store_points());
     let waited = setup.core.wait_durable(ends[2]);
     assert!(waited.as_ref().is_err_and(|error| !error.is_definite()), "{waited:?}");
     for (end, (_, waker)) in [(ends[0], one), (ends[1], two)] {
-        let answer = setup.core.poll_durable(end, &waker, &mut None);
+        let answer = setup.core.flusher().poll(end, &waker, &mut None);
         assert!(matches!(answer, Some(Err(_))), "{answer:?}");
     }
     assert_eq!(setup.core.durable_end(), durable);
@@ -477,7 +480,7 @@ fn row_d08_a_sync_that_hangs_holds_up_who_waits_for_it_and_no_other_partition() 
             waited
         });
         for deadline in [real_now(), real_now() + Duration::from_millis(1)] {
-            let waited = hanging.core.wait_durable_until(second, deadline);
+            let waited = hanging.core.flusher().wait_until(second, deadline);
             assert!(matches!(waited, Err(Error::Timeout)), "{waited:?}");
         }
         assert_eq!(hanging.append("3").unwrap(), 3);
@@ -507,14 +510,14 @@ fn row_d08_while_a_sync_hangs_appends_go_on_and_deadlines_hold() {
             let sync = || {
                 entered.send(()).unwrap();
                 is_released.recv().unwrap();
-                core.sync_once(SyncScope::All)
+                core.flusher().sync_once(SyncScope::All)
             };
             core.gate.wait(end, None, Some(&sync))
         });
         is_entered.recv().unwrap();
         assert_eq!(setup.append("2").unwrap(), 2);
         assert_eq!(setup.values(), ["1", "2"]);
-        let waited = core.wait_durable_until(end, real_now());
+        let waited = core.flusher().wait_until(end, real_now());
         assert!(matches!(&waited, Err(Error::Timeout)), "{waited:?}");
         assert!(!waited.unwrap_err().is_definite());
         release.send(()).unwrap();
@@ -526,15 +529,15 @@ fn row_d08_while_a_sync_hangs_appends_go_on_and_deadlines_hold() {
 /// A producer with a long interval appended first; an append at the topic's own, shorter interval
 /// was then durable only after the long one, since an interval that ran was taken for the topic's.
 /// The rule: the earliest deadline counts, whoever set it.
-// RED: src/partition.rs
-//   - let is_first = state.sync_due.is_none_or(|known| due < known);
-//   + let is_first = state.sync_due.is_none();
+// RED: src/partition/unsynced.rs
+//   - let is_first = self.due.is_none_or(|known| due < known);
+//   + let is_first = self.due.is_none();
 #[test]
 fn row_d11_the_partitions_own_interval_is_kept_behind_a_longer_one() {
     let setup = Setup::new(interval(1 << 20));
     let level = Some(Durability::Interval { every: SECOND * 8, bytes: 1 << 20 });
     append(&setup.core, "a", &AppendOptions { level, ..AppendOptions::default() }).unwrap();
-    assert_eq!(setup.core.sync_if_due(setup.clock.monotonic()), Some(SECOND * 8));
+    assert_eq!(setup.core.flusher().sync_if_due(setup.clock.monotonic()), Some(SECOND * 8));
     setup.append("b").unwrap();
-    assert_eq!(setup.core.sync_if_due(setup.clock.monotonic()), Some(SECOND));
+    assert_eq!(setup.core.flusher().sync_if_due(setup.clock.monotonic()), Some(SECOND));
 }

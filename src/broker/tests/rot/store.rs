@@ -199,7 +199,7 @@ fn roll(broker: &Broker, (topic, number): (&str, u32)) -> Result<()> {
     let core = shared.partition(number)?;
     core.with_log(|log| log.roll_for(0))?;
     core.flush()?;
-    while core.finish_one_segment()? {}
+    while core.footers().step()? {}
     Ok(())
 }
 

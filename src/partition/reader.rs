@@ -1,10 +1,17 @@
 //! The reading half of a partition: ranges, cursors, lookups by time, and waiting.
+//!
+//! Uses the shared log and the counts of reads, and owns nothing itself. Must not know: consumers
+//! and their positions. The partition's lock is held for a lookup in memory alone: readers never
+//! wait for the disk or for a sync under it.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::waiters::{Awaits, Notifier};
-use super::{LOOKS, PartitionCore, Work};
+use super::background::Work;
+use super::metrics::ReadCounts;
+use super::requests::Requests;
+use super::shared::SharedLog;
+use super::waiters::Awaits;
 use crate::clock::to_millis;
 use crate::config::Visibility;
 use crate::error::{Error, Result};
@@ -18,14 +25,28 @@ use crate::message::Batch;
 /// LIMIT: how much a lookup by time reads at a time.
 const SCAN_BYTES: usize = 1 << 20;
 
-impl PartitionCore {
+/// LIMIT: how often the files are looked at anew before what is wrong with them is believed although
+/// each look finds something else: that takes a removal in each.
+pub(crate) const LOOKS: usize = 16;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'a> {
+    log: &'a SharedLog,
+    counts: &'a ReadCounts,
+    requests: &'a Requests,
+}
+
+impl<'a> Reader<'a> {
+    #[inline]
+    pub(super) fn new(log: &'a SharedLog, counts: &'a ReadCounts, requests: &'a Requests) -> Self {
+        Self { log, counts, requests }
+    }
+
     /// Refuses offsets that cannot be read now; the end itself is fine, and empty.
-    pub(crate) fn check_range(&self, offset: u64, end: u64) -> Result<()> {
-        if self.is_closed() {
-            return Err(self.ended());
-        }
-        self.check_available()?;
-        let start = self.log_start();
+    pub(crate) fn check_range(self, offset: u64, end: u64) -> Result<()> {
+        self.log.status().check_open()?;
+        self.log.status().check_available()?;
+        let start = self.log.ends().start();
         if offset < start || offset > end {
             return Err(Error::OffsetOutOfRange { requested: offset, start, end });
         }
@@ -33,14 +54,14 @@ impl PartitionCore {
     }
 
     /// A cursor at `offset`, which is within range.
-    pub(crate) fn cursor_at(&self, offset: u64) -> Result<Cursor> {
+    pub(crate) fn cursor_at(self, offset: u64) -> Result<Cursor> {
         self.steadily(|| self.find(offset).map_err(|error| self.explain(offset, error)))
     }
 
     /// Reads. Where a broker in another process writes to the files, what it has removed is no damage:
     /// they are looked at anew, and the read is tried again, until the same error comes twice.
     #[inline]
-    fn steadily<T>(&self, mut read: impl FnMut() -> Result<T>) -> Result<T> {
+    fn steadily<T>(self, mut read: impl FnMut() -> Result<T>) -> Result<T> {
         match read() {
             Err(error @ (Error::Corrupt(_) | Error::Io { .. })) => self.read_again(error, read),
             done => done,
@@ -48,9 +69,9 @@ impl PartitionCore {
     }
 
     #[cold]
-    fn read_again<T>(&self, mut error: Error, mut read: impl FnMut() -> Result<T>) -> Result<T> {
+    fn read_again<T>(self, mut error: Error, mut read: impl FnMut() -> Result<T>) -> Result<T> {
         for _ in 0..LOOKS {
-            if !self.background.look_again(self) {
+            if !self.requests.look_again() {
                 return Err(error);
             }
             match read() {
@@ -67,20 +88,20 @@ impl PartitionCore {
         Err(error)
     }
 
-    fn find(&self, offset: u64) -> Result<Cursor> {
-        self.check_available()?;
+    fn find(self, offset: u64) -> Result<Cursor> {
+        self.log.status().check_available()?;
         loop {
-            let found = locate::position_of_offset(&self.segments, offset, |segment| {
-                let state = self.state.lock();
-                locate::index_of(&state.log, segment).map(|index| locate::floor(index, offset))
+            let found = locate::position_of_offset(self.log.segments(), offset, |segment| {
+                let state = self.log.lock();
+                locate::index_of(state.log(), segment).map(|index| locate::floor(index, offset))
             })?;
             let Some(SegmentPosition { segment, position }) = found else {
-                return Err(self.ended());
+                return Err(self.log.status().closed());
             };
             if segment.base_offset > offset {
                 // Only the first segment can be that: those before it were removed just now, under
                 // the lock under which the log start went past them, or are missing.
-                let (start, end) = (self.state.lock().log.log_start(), self.log_end());
+                let (start, end) = (self.log.lock().log().log_start(), self.log.ends().end());
                 if offset < start {
                     return Err(Error::OffsetOutOfRange { requested: offset, start, end });
                 }
@@ -88,7 +109,7 @@ impl PartitionCore {
             }
             match Cursor::new(Arc::clone(&segment), position, offset) {
                 // Replaced or removed since it was looked up.
-                Err(_) if !self.segments.contains(&segment) => {}
+                Err(_) if !self.log.segments().contains(&segment) => {}
                 made => return made,
             }
         }
@@ -97,14 +118,14 @@ impl PartitionCore {
     /// Adds what a cursor can read now.
     #[inline]
     pub(crate) fn fetch(
-        &self,
+        self,
         cursor: &mut Cursor,
         limits: &FetchLimits,
         fetched: &mut Fetched,
     ) -> Result<()> {
         let (records, bytes) = (fetched.records, fetched.bytes);
         let read = self.scan(cursor, limits, fetched);
-        self.reads.note_fetch(
+        self.counts.note_fetch(
             fetched.records.saturating_sub(records),
             fetched.bytes.saturating_sub(bytes),
         );
@@ -115,7 +136,7 @@ impl PartitionCore {
     /// `counted` are not counted again.
     #[cold]
     pub(crate) fn fetch_again(
-        &self,
+        self,
         cursor: &mut Cursor,
         limits: &FetchLimits,
         fetched: &mut Fetched,
@@ -125,7 +146,7 @@ impl PartitionCore {
         let read = self.scan(cursor, limits, fetched);
         for run in fetched.runs.iter().skip(had) {
             let (records, bytes) = run.size_from(counted);
-            self.reads.note_fetch(records, bytes);
+            self.counts.note_fetch(records, bytes);
         }
         read
     }
@@ -133,20 +154,20 @@ impl PartitionCore {
     /// As [`fetch`](Self::fetch), for the engine's own purposes: it does not count.
     #[inline]
     pub(super) fn scan(
-        &self,
+        self,
         cursor: &mut Cursor,
         limits: &FetchLimits,
         fetched: &mut Fetched,
     ) -> Result<()> {
         self.steadily(|| {
             let from = cursor.next_offset();
-            let read = cursor.fetch(&self.segments, limits, fetched);
+            let read = cursor.fetch(self.log.segments(), limits, fetched);
             read.map_err(|error| self.explain(from, error))
         })
     }
 
     /// Reads all files again and adds what is found to `findings`.
-    pub(crate) fn verify(&self, findings: &mut Findings) -> Result<()> {
+    pub(crate) fn verify(self, findings: &mut Findings) -> Result<()> {
         let mut before = None;
         loop {
             let mut found = Findings::default();
@@ -154,7 +175,7 @@ impl PartitionCore {
             let fault = format!("{verified:?} {:?}", found.damage);
             let has_fault = !found.damage.is_empty()
                 || matches!(verified, Err(Error::Corrupt(_) | Error::Io { .. }));
-            if !has_fault || before.as_ref() == Some(&fault) || !self.background.look_again(self) {
+            if !has_fault || before.as_ref() == Some(&fault) || !self.requests.look_again() {
                 findings.add(found);
                 return verified;
             }
@@ -162,40 +183,38 @@ impl PartitionCore {
         }
     }
 
-    fn verify_once(&self, findings: &mut Findings) -> Result<()> {
-        if self.is_closed() {
-            return Err(self.ended());
-        }
-        if let Some(damage) = &self.damage {
+    fn verify_once(self, findings: &mut Findings) -> Result<()> {
+        self.log.status().check_open()?;
+        if let Some(damage) = self.log.status().damage() {
             findings.damage.push(damage.clone());
             return Ok(());
         }
         // In this order: all that is published now lies in segments that are in the list later.
-        let published = self.log_end();
+        let published = self.log.ends().end();
         let (identity, disk) = {
-            let state = self.state.lock();
-            (state.log.factory().identity().clone(), Arc::clone(&state.log.env().disk))
+            let state = self.log.lock();
+            (state.log().factory().identity().clone(), Arc::clone(&state.log().env().disk))
         };
-        if let Some(first) = self.segments.first() {
-            let start = self.state.lock().log.log_start();
+        if let Some(first) = self.log.segments().first() {
+            let start = self.log.lock().log().log_start();
             if start < first.base_offset {
                 findings.damage.push(first.missing_before(start));
             }
         }
-        let lacks_footer = |number| self.state.lock().log.backlog().lacks_footer(number);
-        verify_segments(&self.segments, &identity, published, lacks_footer, findings)?;
-        verify_names(&*disk, &self.segments, &identity, findings)?;
+        let lacks_footer = |number| self.log.lock().log().backlog().lacks_footer(number);
+        verify_segments(self.log.segments(), &identity, published, lacks_footer, findings)?;
+        verify_names(&*disk, self.log.segments(), &identity, findings)?;
         // The files of a topic that was deleted meanwhile are missing for a reason.
-        if self.is_closed() { Err(self.ended()) } else { Ok(()) }
+        self.log.status().check_open()
     }
 
     /// The first visible record whose timestamp is at or after `time`.
-    pub(crate) fn offset_at(&self, time: SystemTime) -> Result<Option<u64>> {
+    pub(crate) fn offset_at(self, time: SystemTime) -> Result<Option<u64>> {
         self.steadily(|| self.find_time(time))
     }
 
-    fn find_time(&self, time: SystemTime) -> Result<Option<u64>> {
-        self.check_available()?;
+    fn find_time(self, time: SystemTime) -> Result<Option<u64>> {
+        self.log.status().check_available()?;
         let wanted = match to_millis(time) {
             Some(wanted) => wanted,
             None if time < SystemTime::UNIX_EPOCH => 0,
@@ -205,9 +224,9 @@ impl PartitionCore {
         let limits = FetchLimits {
             records: usize::MAX,
             bytes: SCAN_BYTES,
-            visible_end: self.visible_end(Visibility::Published),
+            visible_end: self.log.ends().visible(Visibility::Published),
         };
-        for segment in &self.segments.all() {
+        for segment in &self.log.segments().all() {
             // A sealed segment without any record of that age or younger holds no candidate.
             let too_old = segment
                 .sealed()
@@ -218,8 +237,8 @@ impl PartitionCore {
             match self.first_since_in(segment, wanted, &limits) {
                 Ok(None) => {}
                 // Replaced or removed while it was looked at: what there is now is in a new list.
-                Err(_) if self.is_closed() => return Err(self.ended()),
-                Err(_) if !self.segments.contains(segment) => return self.find_time(time),
+                Err(_) if self.log.status().is_closed() => return Err(self.log.status().closed()),
+                Err(_) if !self.log.segments().contains(segment) => return self.find_time(time),
                 found => return found,
             }
         }
@@ -228,22 +247,22 @@ impl PartitionCore {
 
     /// The first record of at least this timestamp in a segment, or behind it.
     fn first_since_in(
-        &self,
+        self,
         segment: &Arc<Segment>,
         wanted: u64,
         limits: &FetchLimits,
     ) -> Result<Option<u64>> {
         let start = self.first_place_since(segment, wanted)?;
-        let offset = segment.base_offset.max(self.log_start());
+        let offset = segment.base_offset.max(self.log.ends().start());
         let mut cursor = Cursor::new(Arc::clone(segment), start, offset)?;
         self.first_since(&mut cursor, wanted, limits)
     }
 
     /// Where in a segment to begin looking for a record of at least this timestamp.
-    fn first_place_since(&self, segment: &Arc<Segment>, wanted: u64) -> Result<usize> {
+    fn first_place_since(self, segment: &Arc<Segment>, wanted: u64) -> Result<usize> {
         let from_log = {
-            let state = self.state.lock();
-            locate::whole_index_of(&state.log, segment)
+            let state = self.log.lock();
+            locate::whole_index_of(state.log(), segment)
                 .map(|index| index.first_at_or_after_time(wanted))
         };
         let position = match from_log {
@@ -257,7 +276,7 @@ impl PartitionCore {
 
     /// Reads on from a cursor to the first record with a timestamp of at least `wanted`.
     fn first_since(
-        &self,
+        self,
         cursor: &mut Cursor,
         wanted: u64,
         limits: &FetchLimits,
@@ -278,33 +297,52 @@ impl PartitionCore {
         }
     }
 
-    pub(crate) fn register(&self, notifier: &Arc<Notifier>, token: usize) -> u64 {
-        self.state.lock().waiters.register(notifier, token)
-    }
-
-    pub(crate) fn deregister(&self, id: u64) {
-        // A forked child has nobody to wake, and perhaps a lock that is never released.
-        if self.process.is_current() {
-            self.state.lock().waiters.deregister(id);
-        }
-    }
-
     /// Arms a registration, unless there is something to read above `offset` already.
-    pub(crate) fn arm(self: &Arc<Self>, id: u64, offset: u64, visibility: Visibility) -> bool {
-        let mut state = self.state.lock();
-        if state.closed || self.visible_end(visibility) > offset {
+    pub(crate) fn arm(self, id: u64, offset: u64, visibility: Visibility) -> bool {
+        let mut state = self.log.lock();
+        if state.has_ended() || self.log.ends().visible(visibility) > offset {
             return false;
         }
         let awaits = match visibility {
             Visibility::Published => Awaits::Published,
             Visibility::Durable => Awaits::Durable,
         };
-        state.waiters.arm(id, awaits);
-        let wants_sync = awaits == Awaits::Durable && state.log.ends().is_dirty();
+        state.waiters().arm(id, awaits);
+        let wants_sync = awaits == Awaits::Durable && state.log().ends().is_dirty();
         drop(state);
         if wants_sync {
-            self.request(Work::Sync);
+            self.requests.request(Work::Sync);
         }
         true
+    }
+
+    /// Retention went past a reader that had so many offsets before it.
+    #[cold]
+    pub(crate) fn note_gap(self, offsets: u64) {
+        self.counts.note_gap(offsets);
+    }
+
+    /// A reader passed damage that makes so many offsets unreadable.
+    #[cold]
+    pub(crate) fn note_damage_passed(self, offsets: u64) {
+        self.counts.note_damage_passed(offsets);
+    }
+
+    /// What an error of reading at `offset` means if retention went past it meanwhile.
+    fn explain(self, offset: u64, error: Error) -> Error {
+        if self.log.status().is_closed() {
+            // Its paths may lead to the files of another topic, which are no damage to this one.
+            return self.log.status().closed();
+        }
+        if matches!(error, Error::OffsetOutOfRange { .. }) {
+            // Retention shortens the list of segments before it publishes the log start, both under
+            // this lock. A reader that met the shorter list must also find the log start after it.
+            drop(self.log.lock());
+        }
+        let start = self.log.ends().start();
+        if offset >= start {
+            return error;
+        }
+        Error::OffsetOutOfRange { requested: offset, start, end: self.log.ends().end() }
     }
 }

@@ -1,0 +1,63 @@
+//! The terms of one append: what it expects of the log, who appends, and when.
+
+use std::time::Duration;
+
+use crate::clock::RunClock;
+use crate::config::Durability;
+use crate::error::{Error, Result};
+use crate::log::ProducerRequest;
+use crate::sync::{AtomicU32, Ordering};
+
+/// The time of an append, on the broker's clocks. Read once, before any lock.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Stamp {
+    /// What the wall clock shows, in milliseconds; 0 for appends whose age does not matter.
+    pub(crate) wall: u64,
+    /// Only where it is needed; see [`SharedLog::stamp`](super::shared::SharedLog::stamp).
+    pub(crate) monotonic: Option<Duration>,
+}
+
+impl Stamp {
+    /// For an append whose age does not matter. It still counts towards an interval.
+    pub(super) fn undated(level: Durability, clock: &RunClock) -> Self {
+        let is_needed = matches!(level, Durability::Interval { .. });
+        Self { wall: 0, monotonic: is_needed.then(|| clock.monotonic()) }
+    }
+}
+
+/// A named producer's request, and the check that it has not been superseded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fence<'a> {
+    pub(crate) request: ProducerRequest,
+    pub(crate) name: &'a str,
+    /// The epoch in force; raised by a newer holder before it reads any last sequence.
+    pub(crate) current: &'a AtomicU32,
+}
+
+impl Fence<'_> {
+    /// The request, unless a newer holder has the name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Fenced`].
+    pub(super) fn check(&self) -> Result<&ProducerRequest> {
+        // ORDERING: a new holder raises the epoch (Release) before it takes this partition's lock
+        // to read the last sequence; so an append after that read sees the new epoch here.
+        let current = self.current.load(Ordering::Acquire);
+        if current == self.request.epoch { Ok(&self.request) } else { Err(self.error(current)) }
+    }
+
+    pub(super) fn error(&self, current: u32) -> Error {
+        Error::Fenced { id: self.name.to_owned(), epoch: self.request.epoch, current }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct AppendOptions<'a> {
+    /// Compare-and-append: what the log end must be.
+    pub(crate) expected: Option<u64>,
+    pub(crate) producer: Option<Fence<'a>>,
+    /// The durability in force, where it is not the partition's: the producer's own.
+    pub(crate) level: Option<Durability>,
+    pub(crate) stamp: Stamp,
+}

@@ -1,0 +1,108 @@
+//! What a partition asks of its broker: work for the background threads, room for an append that
+//! found none, and another look at files that a broker in another process changes.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::PartitionCore;
+use crate::error::Result;
+
+/// Work that a partition wants done by another thread. Bits, so that each kind is requested once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Space ahead of the writer, or the next segment.
+    Space = 1,
+    /// A sync, for callers that wait without blocking or because the interval's bytes are full.
+    Sync = 2,
+    /// A sync, when the interval's time is over.
+    SyncLater = 4,
+    /// Footers of sealed segments.
+    Finish = 8,
+    /// Compaction.
+    Compact = 16,
+    /// The clean-up of an internal log, which the engine does.
+    CleanUp = 32,
+}
+
+impl Work {
+    const ALL: [Self; 6] =
+        [Self::Space, Self::Sync, Self::SyncLater, Self::Finish, Self::Compact, Self::CleanUp];
+
+    #[inline]
+    pub(super) fn bit(self) -> u32 {
+        self as u32
+    }
+}
+
+/// Several kinds of work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct WorkSet(u32);
+
+impl WorkSet {
+    #[inline]
+    pub(super) fn add_if(&mut self, is_wanted: bool, work: Work) {
+        if is_wanted {
+            self.0 |= work.bit();
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(super) fn iter(self) -> impl Iterator<Item = Work> {
+        Work::ALL.into_iter().filter(move |work| self.0 & work.bit() != 0)
+    }
+}
+
+/// The broker, as a partition sees it.
+pub(crate) trait Background: Send + Sync + fmt::Debug {
+    /// Hands work to a background thread, or notes it for the next `tick`.
+    fn request(&self, partition: &Arc<PartitionCore>, work: Work);
+
+    /// Whether requests are served without a `tick`.
+    fn is_running(&self) -> bool;
+
+    /// Whether the broker is closed.
+    fn has_ended(&self) -> bool {
+        false
+    }
+
+    /// An append found no space: asks for whatever gives some back, and does what the broker's
+    /// settings say. Whether the append is to be tried again.
+    ///
+    /// # Errors
+    ///
+    /// `Closed` and `UnknownTopic`, for an append that waits for room.
+    fn make_room(&self, partition: &Arc<PartitionCore>, want: &mut Want) -> Result<bool>;
+
+    /// A read has failed: looks at the files anew where a broker in another process writes to them.
+    /// Whether the read is to be tried again.
+    fn look_again(&self, _partition: &PartitionCore) -> bool {
+        false
+    }
+}
+
+/// What an append wants that found no space.
+#[derive(Debug)]
+pub(crate) struct Want {
+    pub(crate) bytes: u64,
+    /// Whether it was the broker's byte budget that had none, and not the disk.
+    pub(crate) is_budget: bool,
+    /// Whether room was made for this append before, and was not enough.
+    pub(crate) is_again: bool,
+    /// Set once it waits for room.
+    pub(crate) wait: Option<Wait>,
+}
+
+/// An append that waits until something is given back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wait {
+    /// How often something had been given back before the last attempt.
+    pub(crate) seen: u64,
+    /// In real time; `None` for ever.
+    pub(crate) until: Option<Instant>,
+    pub(crate) is_over: bool,
+}

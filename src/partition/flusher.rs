@@ -1,0 +1,198 @@
+//! Making a partition durable: who waits, who syncs, and what a sync that ended means.
+//!
+//! Uses the shared log and the gate, and owns nothing itself. Must not know: what was appended, and
+//! at which level. Waiters are answered under no lock.
+
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::background::Work;
+use super::commit::SyncGate;
+use super::guard::OnPanic;
+use super::requests::Requests;
+use super::shared::SharedLog;
+use crate::error::Result;
+use crate::foreign;
+use crate::log::tasks::SyncScope;
+use crate::rules::Rule;
+use crate::trace::note;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Flusher<'a> {
+    log: &'a SharedLog,
+    gate: &'a SyncGate,
+    requests: &'a Requests,
+}
+
+impl<'a> Flusher<'a> {
+    #[inline]
+    pub(super) fn new(log: &'a SharedLog, gate: &'a SyncGate, requests: &'a Requests) -> Self {
+        Self { log, gate, requests }
+    }
+
+    /// Waits until everything below `target` is durable; runs the sync itself when nobody does.
+    ///
+    /// # Errors
+    ///
+    /// What the sync failed with, and that of a partition that is closed meanwhile.
+    pub(super) fn wait(self, target: u64) -> Result<()> {
+        self.log.status().check_process()?;
+        self.wait_at_gate(target, None)
+    }
+
+    /// As [`wait`](Self::wait), with a deadline: a sync that hangs must not hold the caller, so it
+    /// is left to the background thread where there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait), and [`Error::Timeout`](crate::Error::Timeout).
+    pub(crate) fn wait_until(self, target: u64, deadline: Instant) -> Result<()> {
+        self.log.status().check_process()?;
+        if !self.requests.are_served() {
+            return self.wait_at_gate(target, Some(deadline));
+        }
+        if self.log.ends().durable() >= target {
+            return Ok(());
+        }
+        self.requests.request(Work::Sync);
+        self.gate.wait(target, Some(deadline), None)
+    }
+
+    fn wait_at_gate(self, target: u64, deadline: Option<Instant>) -> Result<()> {
+        if self.log.ends().durable() >= target {
+            return Ok(());
+        }
+        self.gate.wait(target, deadline, Some(&|| self.sync_once(SyncScope::All)))
+    }
+
+    /// The answer for `target` if there is one; otherwise `waker` is woken when there is. See
+    /// [`SyncGate::poll`].
+    pub(crate) fn poll(
+        self,
+        target: u64,
+        waker: &Waker,
+        ticket: &mut Option<u64>,
+    ) -> Option<Result<()>> {
+        if let Err(error) = self.log.status().check_process() {
+            return Some(Err(error));
+        }
+        if self.log.ends().durable() >= target {
+            return Some(Ok(()));
+        }
+        let answer = self.gate.poll(target, waker, ticket);
+        if answer.is_none() {
+            self.requests.request(Work::Sync);
+        }
+        answer
+    }
+
+    /// The task that polled does not wait any more.
+    pub(crate) fn forget(self, target: u64, ticket: u64) {
+        if self.log.status().is_in_own_process() {
+            self.gate.forget(target, ticket);
+        }
+    }
+
+    /// Makes everything that is published now durable.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    pub(super) fn flush(self) -> Result<()> {
+        self.wait(self.log.ends().end())
+    }
+
+    /// Makes the sealed segments durable, which end at `end`.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    pub(super) fn flush_sealed(self, end: u64) -> Result<()> {
+        if self.log.ends().durable() >= end {
+            return Ok(());
+        }
+        self.gate.wait(end, None, Some(&|| self.sync_once(SyncScope::Sealed)))
+    }
+
+    /// Runs one sync that begins now, although all that is published may be durable: for what was
+    /// written without an offset.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    pub(super) fn sync_now(self) -> Result<()> {
+        self.gate.run_one(&|| self.sync_once(SyncScope::All))
+    }
+
+    /// Syncs if an interval is over at `now`. Returns when it will be, if there is something to
+    /// sync at that level.
+    pub(crate) fn sync_if_due(self, now: Duration) -> Option<Duration> {
+        let due = self.log.sync_due()?;
+        if now < due {
+            return Some(due);
+        }
+        // Whoever needs the result finds the failure in the gate and in the next append.
+        let _ = self.flush();
+        None
+    }
+
+    /// One sync of what is published when it begins. Called by the gate, for one caller at a time.
+    pub(super) fn sync_once(self, scope: SyncScope) -> Result<u64> {
+        let _on_panic = ReportPanic { flusher: self, on_panic: OnPanic::new() };
+        let clock = self.log.clock();
+        // For a figure only: a clock that panics costs that figure, and not what waits for the sync.
+        let begun = foreign::call(|| clock.monotonic());
+        let mut task = self.log.lock().begin_sync(scope)?;
+        // A tail is rewritten by its path, which after a deletion may lead to another topic's
+        // file. What has a descriptor needs no such care, and a deletion does not wait for it.
+        let rewriting = (!task.unproved.is_empty()).then(|| self.log.disk_work().begin());
+        if matches!(rewriting, Some(None)) {
+            self.log.lock().log_mut().backlog_mut().give_back_sync(task);
+            return Err(self.log.status().closed());
+        }
+        let result = self.log.guard(|| task.run());
+        drop(rewriting);
+        let ended = begun.and_then(|_| foreign::call(|| clock.monotonic()));
+        let took =
+            ended.zip(begun).map_or(Duration::ZERO, |(end, begun)| end.saturating_sub(begun));
+        let mut state = self.log.lock();
+        let fired = match &result {
+            Ok(()) => {
+                if !Rule::NextSync.holds() {
+                    task = state.log_mut().begin_sync(scope);
+                }
+                state.publish_durable(task.target);
+                state.finish_sync(&task, took)
+            }
+            Err(error) => {
+                // Final: the kernel may have marked the lost pages clean, so no
+                // later success of this log would mean anything.
+                state.poison(error.clone());
+                let (partition, error) = (self.log.origin().clone(), error.clone());
+                note!(self.log.trace(), Poisoned { partition, error });
+                state.waiters().fire_all()
+            }
+        };
+        drop(state);
+        fired.notify();
+        result.map(|()| task.target)
+    }
+}
+
+/// Reports to those who wait for a sync that panics what poisoned the partition.
+struct ReportPanic<'a> {
+    flusher: Flusher<'a>,
+    on_panic: OnPanic,
+}
+
+impl Drop for ReportPanic<'_> {
+    fn drop(&mut self) {
+        if self.on_panic.has_begun() {
+            // Dropped after what poisons; and whoever is woken is woken under no lock.
+            let failure = self.flusher.log.lock().failure().cloned();
+            if let Some(failure) = failure {
+                self.flusher.gate.fail(failure);
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Segments that left the log and whose files could not be removed.
+//!
+//! Owns the list, so that the removal is tried again and their bytes are still counted. Must not
+//! know: why a segment left. Its lock is the last one taken, and never held over the disk.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use crate::log::segment::Segment;
+use crate::sync::{LockRank, Mutex};
+
+#[derive(Debug)]
+pub(crate) struct Leftovers {
+    segments: Mutex<Vec<Arc<Segment>>>,
+}
+
+impl Leftovers {
+    pub(super) fn new() -> Self {
+        Self { segments: Mutex::ranked(LockRank::Leftovers, Vec::new()) }
+    }
+
+    /// Removes the files, and keeps the segments whose files could not be removed. Acts by path:
+    /// only while the partition's disk work has not ended.
+    pub(super) fn remove_files(&self, segments: Vec<Arc<Segment>>) {
+        for segment in segments {
+            match segment.remove_file() {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    self.segments.lock().push(segment);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn take(&self) -> Vec<Arc<Segment>> {
+        std::mem::take(&mut *self.segments.lock())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.segments.lock().is_empty()
+    }
+
+    /// What their files take on the disk.
+    pub(super) fn bytes(&self) -> u64 {
+        self.segments.lock().iter().map(|segment| segment.claim.bytes()).sum()
+    }
+}

@@ -1,0 +1,308 @@
+//! The log of a partition, as its threads share it: behind a lock, with its ends published.
+//!
+//! Owns: the lock and what it guards, the published ends, the partition's status, the count of the
+//! work on its files, and the clock that dates its changes. The parts above it (flusher, reader,
+//! retention, footers, compactor) see the log only through this one. Must not know: those parts,
+//! the background threads, topics, brokers, groups.
+//!
+//! Invariants:
+//! 1. An end is published after what it stands for has happened, and under the lock.
+//! 2. Code of the application never runs under the lock, but for a waker's clone: the clock is
+//!    read before it. Nor does a sync, an allocation ahead or the wake-up of a thread.
+//! 3. Named producers are admitted under the lock, with the epoch in force at that moment.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::append::{AppendOptions, Stamp};
+use super::background::WorkSet;
+use super::disk_work::{DiskWork, Running};
+use super::encode::millis_of;
+use super::ends::Ends;
+use super::guard::{StateGuard, StateLock};
+use super::lineage::Lineage;
+use super::state::State;
+use super::status::Status;
+use super::waiters::{Fired, Notifier};
+use crate::clock::{Moment, RunClock};
+use crate::config::Durability;
+use crate::error::{Error, Result};
+use crate::format::EncodedBatch;
+use crate::log::retention::Tail;
+use crate::log::segment::SegmentList;
+use crate::log::{Checkpoint, Log, Outcome};
+use crate::record::TopicPartition;
+use crate::sync::{AtomicU64, Ordering};
+use crate::trace::Outbox;
+
+/// How long a named producer's numbers are remembered without use.
+pub(crate) const PRODUCER_EXPIRY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+pub(crate) struct SharedLog {
+    origin: Arc<TopicPartition>,
+    status: Status,
+    state: StateLock,
+    segments: Arc<SegmentList>,
+    lineage: Lineage,
+    disk_work: DiskWork,
+    clock: RunClock,
+    trace: Outbox,
+    /// The wall clock when the log last got the time. ORDERING: Relaxed, written under the lock
+    /// after the log got it: a thread that finds its own reading here enters later.
+    wall_seen: AtomicU64,
+}
+
+impl SharedLog {
+    pub(super) fn new(mut log: Log, status: Status, lineage: Lineage, clock: RunClock) -> Self {
+        log.tell_time(clock.moment());
+        Self {
+            origin: Arc::clone(&log.factory().identity().origin),
+            status,
+            segments: Arc::clone(log.segments()),
+            lineage,
+            disk_work: DiskWork::new(),
+            clock,
+            trace: log.env().trace.clone(),
+            wall_seen: AtomicU64::new(0),
+            state: StateLock::new(State::new(log)),
+        }
+    }
+
+    pub(super) fn origin(&self) -> &Arc<TopicPartition> {
+        &self.origin
+    }
+
+    #[inline]
+    pub(crate) fn status(&self) -> &Status {
+        &self.status
+    }
+
+    #[inline]
+    pub(crate) fn ends(&self) -> &Ends {
+        self.state.ends()
+    }
+
+    pub(crate) fn segments(&self) -> &Arc<SegmentList> {
+        &self.segments
+    }
+
+    pub(crate) fn clock(&self) -> &RunClock {
+        &self.clock
+    }
+
+    pub(crate) fn trace(&self) -> &Outbox {
+        &self.trace
+    }
+
+    // ---- the lock ----------------------------------------------------------------------------
+
+    #[inline]
+    pub(super) fn lock(&self) -> StateGuard<'_> {
+        self.state.lock()
+    }
+
+    /// The lock, for a change of what is stored.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forked`], [`Error::Closed`], [`Error::UnknownTopic`], [`Error::Corrupt`] and
+    /// [`Error::Poisoned`].
+    #[inline]
+    pub(super) fn lock_for_writing(&self) -> Result<StateGuard<'_>> {
+        self.status.check_process()?;
+        let state = self.state.lock();
+        if state.has_ended() {
+            return Err(self.status.closed());
+        }
+        self.status.check_available()?;
+        if let Some(failure) = state.failure() {
+            return Err(Error::Poisoned {
+                partition: TopicPartition::clone(&self.origin),
+                source: Box::new(failure.clone()),
+            });
+        }
+        Ok(state)
+    }
+
+    /// Runs work that is done for the partition without its lock: a panic in it poisons it.
+    pub(super) fn guard<R>(&self, work: impl FnOnce() -> R) -> R {
+        self.state.guard(work)
+    }
+
+    /// Runs `change` on the log under the partition's lock, then publishes its ends.
+    pub(crate) fn with_log<R>(&self, change: impl FnOnce(&mut Log) -> R) -> R {
+        let mut state = self.state.lock();
+        let result = change(state.log_mut());
+        state.publish();
+        result
+    }
+
+    /// Begins work on the files that the lock does not cover.
+    ///
+    /// # Errors
+    ///
+    /// That of a closed partition, which has given its files up.
+    pub(super) fn begin_disk_work(&self) -> Result<Running<'_>> {
+        self.disk_work.begin().ok_or_else(|| self.status.closed())
+    }
+
+    pub(super) fn disk_work(&self) -> &DiskWork {
+        &self.disk_work
+    }
+
+    // ---- appends -----------------------------------------------------------------------------
+
+    /// The time of an append that begins now. The second clock is read only where somebody needs
+    /// it: time has passed if the wall clock moved, and most appends of a quick producer find it
+    /// where it was.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] where the clock shows a time that cannot be stored.
+    #[inline]
+    pub(crate) fn stamp(&self, level: Durability, is_named: bool) -> Result<Stamp> {
+        let wall = millis_of(self.clock.now())?;
+        let is_needed = is_named
+            || matches!(level, Durability::Interval { .. })
+            || self.wall_seen.load(Ordering::Relaxed) != wall;
+        Ok(Stamp { wall, monotonic: is_needed.then(|| self.clock.monotonic()) })
+    }
+
+    /// Appends and publishes a batch. Returns what is to be done without the lock, too.
+    #[inline]
+    pub(super) fn append(
+        &self,
+        batch: &mut EncodedBatch<'_>,
+        options: &AppendOptions<'_>,
+        level: Durability,
+    ) -> Result<(Outcome, Fired, WorkSet)> {
+        let Stamp { wall, monotonic } = options.stamp;
+        let mut state = self.lock_for_writing()?;
+        if let Some(monotonic) = monotonic
+            && (options.producer.is_some() || self.wall_seen.load(Ordering::Relaxed) != wall)
+        {
+            state.log_mut().tell_time(Moment { wall, run: self.clock.run_at(monotonic) });
+            self.wall_seen.store(wall, Ordering::Relaxed);
+        }
+        let producer = options.producer.as_ref().map(super::append::Fence::check).transpose()?;
+        let appended = state.append(batch, producer, options, level)?;
+        if let Outcome::Appended { next_offset, .. } = appended.0 {
+            state.publish_end(next_offset);
+        }
+        Ok(appended)
+    }
+
+    // ---- what is known of the log ------------------------------------------------------------
+
+    /// Leader epoch and incarnation: what a committed offset refers to.
+    pub(crate) fn incarnation(&self) -> (u32, u64) {
+        let state = self.state.lock();
+        let epochs = state.log().epochs();
+        (epochs.leader_epoch, epochs.incarnation)
+    }
+
+    /// Whether a recovery has cut off what lay below `offset` since a consumer committed it under
+    /// `incarnation`: the offset to which the log was cut.
+    pub(crate) fn cut_below(&self, offset: u64, incarnation: u64) -> Option<u64> {
+        self.lineage.cut_below(offset, incarnation)
+    }
+
+    pub(crate) fn last_sequence(&self, producer: u64) -> Option<u64> {
+        self.state.lock().log().producer(producer).map(|state| state.last_sequence)
+    }
+
+    /// Whether the numbers of a producer are remembered, as far as is known.
+    pub(crate) fn may_remember(&self, producer: u64) -> bool {
+        let now = self.clock.moment();
+        let mut state = self.state.lock();
+        state.log_mut().tell_time(now);
+        state.log_mut().expire_producers(PRODUCER_EXPIRY);
+        !self.status.is_available() || state.log().producer(producer).is_some()
+    }
+
+    /// The last segment, as retention sees it at `now`. `None` where the partition is closed or
+    /// poisoned: what a failed sync left is evidence.
+    pub(super) fn tail(&self, now: Moment) -> Option<Tail> {
+        let mut state = self.state.lock();
+        if !state.is_usable() || !self.status.is_available() {
+            return None;
+        }
+        state.log_mut().tell_time(now);
+        // The next append reads the second clock again, whatever the wall clock does until then.
+        self.wall_seen.store(u64::MAX, Ordering::Relaxed);
+        Tail::of(state.log())
+    }
+
+    /// When an interval is over, if there are bytes to sync at that level.
+    pub(crate) fn sync_due(&self) -> Option<Duration> {
+        self.state.lock().sync_due()
+    }
+
+    // ---- recovery points ---------------------------------------------------------------------
+
+    /// A recovery point, if the log changed since the last one and is durable.
+    pub(crate) fn take_checkpoint(&self) -> Option<Checkpoint> {
+        let now = self.clock.moment();
+        let mut state = self.state.lock();
+        // What a failure or damage left is for the next opening to look at.
+        if !state.has_changed() || state.failure().is_some() || !self.status.is_available() {
+            return None;
+        }
+        state.log_mut().tell_time(now);
+        state.log_mut().expire_producers(PRODUCER_EXPIRY);
+        state.take_checkpoint()
+    }
+
+    /// The recovery point that was taken last could not be stored, or is dated by a clock that was
+    /// set since.
+    pub(crate) fn give_back_checkpoint(&self) {
+        self.state.lock().give_back_checkpoint();
+    }
+
+    /// Whether the log changed since its last recovery point.
+    pub(crate) fn has_changed(&self) -> bool {
+        self.state.lock().has_changed()
+    }
+
+    // ---- readers that wait -------------------------------------------------------------------
+
+    pub(crate) fn register(&self, notifier: &Arc<Notifier>, token: usize) -> u64 {
+        self.state.lock().waiters().register(notifier, token)
+    }
+
+    pub(crate) fn deregister(&self, id: u64) {
+        // A forked child has nobody to wake, and perhaps a lock that is never released.
+        if self.status.is_in_own_process() {
+            self.state.lock().waiters().deregister(id);
+        }
+    }
+
+    // ---- the end -----------------------------------------------------------------------------
+
+    /// Takes no more appends: later ones get `Closed`, and the log ends where it ends now. What is
+    /// waited for is still answered.
+    pub(crate) fn end_appends(&self) {
+        self.state.lock().end_appends();
+    }
+
+    /// Closes the partition. All readers that wait are to be notified.
+    pub(super) fn close(&self) -> Fired {
+        let mut state = self.state.lock();
+        state.end_appends();
+        self.status.close();
+        state.waiters().fire_all()
+    }
+
+    /// Replaces what was known of the files by what a broker in another process has made of them.
+    pub(crate) fn take_over(&self, found: Log) {
+        self.with_log(|log| log.take_over(found));
+    }
+
+    /// Gives up what the files of the partition have of the broker's byte budget; they were removed.
+    pub(crate) fn give_up_space(&self) {
+        for segment in self.segments.all() {
+            segment.give_up_space();
+        }
+        self.state.lock().log_mut().give_up_files();
+    }
+}

@@ -1,0 +1,64 @@
+//! Space that is made before an append needs it: ahead of the writer, and the next segment.
+//!
+//! Functions over the shared log. The lock is held to decide and to take over what was made, never
+//! while the disk works.
+
+use super::shared::SharedLog;
+use crate::error::Result;
+use crate::log::tasks::PrepareTask;
+
+/// Grows the active segment and makes the next one, where they are wanted. A failure is not
+/// reported: the append that needs the space will find it.
+pub(super) fn make_ahead(log: &SharedLog) {
+    // Until the writer is no longer near the end: one step may be too little when it is done.
+    loop {
+        let growth = log.lock().log().appender().growth_wish();
+        let Some(growth) = growth else { break };
+        let Ok(_running) = log.begin_disk_work() else { return };
+        let Ok(end) = growth.run() else { break };
+        log.lock().log_mut().appender_mut().finish_growth(&growth, end);
+    }
+    let Ok(_running) = log.begin_disk_work() else { return };
+    let task = {
+        let mut state = log.lock();
+        if state.has_ended() || !state.log().appender().wants_next() {
+            return;
+        }
+        state.log_mut().factory_mut().begin_prepare()
+    };
+    let _ = task.and_then(|task| prepare(log, task));
+}
+
+/// Makes the next segment, so that rolling needs no disk under the lock.
+///
+/// # Errors
+///
+/// What the disk said, and that of a closed partition.
+pub(super) fn make_next(log: &SharedLog) -> Result<()> {
+    let _running = log.begin_disk_work()?;
+    let task = {
+        let mut state = log.lock_for_writing()?;
+        if state.log().appender().prepared().is_some() {
+            return Ok(());
+        }
+        let mut task = state.log_mut().factory_mut().begin_prepare()?;
+        // With it, others can be removed; without it, a budget that is used up would stay so.
+        task.new.exceeds_budget = true;
+        task
+    };
+    prepare(log, task)
+}
+
+fn prepare(log: &SharedLog, task: PrepareTask) -> Result<()> {
+    let prepared = task.run()?;
+    let mut state = log.lock();
+    if state.has_ended() {
+        // The topic may be deleted, and its directory with it.
+        prepared.discard(&*state.log().env().disk);
+        return Err(log.status().closed());
+    }
+    if let Some(late) = state.log_mut().appender_mut().finish_prepare(prepared) {
+        late.discard(&*state.log().env().disk);
+    }
+    Ok(())
+}

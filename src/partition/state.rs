@@ -1,0 +1,218 @@
+//! What the lock of a partition guards: the log, and all that must change together with it.
+//!
+//! Owns: the log, the waiting readers, the bytes that are not synced yet, the counts, and whether
+//! anything may be appended. Must not know: the lock, other threads, the disk's syncs, the clock.
+//! Calls return what is to be done once the lock is released: readers to notify, work to request.
+//!
+//! Invariants:
+//! 1. After a failure nothing is appended, and no later sync is believed.
+//! 2. After the end nothing is appended; what is there can still become durable.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::append::AppendOptions;
+use super::background::{Work, WorkSet};
+use super::metrics::Counts;
+use super::unsynced::Unsynced;
+use super::waiters::{Awaits, Fired, WaitList};
+use crate::config::Durability;
+use crate::error::{Error, Result};
+use crate::format::EncodedBatch;
+use crate::log::segment::Segment;
+use crate::log::tasks::{SyncScope, SyncTask};
+use crate::log::{Checkpoint, Log, Outcome, ProducerRequest};
+
+pub(super) struct State {
+    log: Log,
+    waiters: WaitList,
+    unsynced: Unsynced,
+    counts: Counts,
+    failure: Option<Error>,
+    has_ended: bool,
+    /// Whether the log changed since its last recovery point.
+    has_changed: bool,
+}
+
+impl State {
+    pub(super) fn new(log: Log) -> Self {
+        Self {
+            counts: Counts::since(log.log_end()),
+            log,
+            waiters: WaitList::default(),
+            unsynced: Unsynced::default(),
+            failure: None,
+            has_ended: false,
+            has_changed: true,
+        }
+    }
+
+    #[inline]
+    pub(super) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    #[inline]
+    pub(super) fn log_mut(&mut self) -> &mut Log {
+        &mut self.log
+    }
+
+    pub(super) fn waiters(&mut self) -> &mut WaitList {
+        &mut self.waiters
+    }
+
+    pub(super) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    // ---- what may be done --------------------------------------------------------------------
+
+    #[inline]
+    pub(super) fn failure(&self) -> Option<&Error> {
+        self.failure.as_ref()
+    }
+
+    /// Nothing is appended, and no sync believed, from here on.
+    pub(super) fn fail(&mut self, failure: Error) {
+        self.failure.get_or_insert(failure);
+        // What is on the disk may be more than what is known of it.
+        self.has_changed = true;
+    }
+
+    #[inline]
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
+    /// Takes no more appends: the log ends where it ends now.
+    pub(super) fn end_appends(&mut self) {
+        self.has_ended = true;
+    }
+
+    /// Neither ended nor failed.
+    pub(super) fn is_usable(&self) -> bool {
+        !self.has_ended && self.failure.is_none()
+    }
+
+    // ---- appends -----------------------------------------------------------------------------
+
+    /// The critical section of an append. The readers and the work are those of a batch that is
+    /// new; for others there are none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongOffset`], [`Error::Fenced`], and those of [`Log::append`]. All leave the log
+    /// as it was.
+    #[inline]
+    pub(super) fn append(
+        &mut self,
+        batch: &mut EncodedBatch<'_>,
+        producer: Option<&ProducerRequest>,
+        options: &AppendOptions<'_>,
+        level: Durability,
+    ) -> Result<(Outcome, Fired, WorkSet)> {
+        if let Some(expected) = options.expected
+            && expected != self.log.log_end()
+        {
+            return Err(Error::WrongOffset { expected, actual: self.log.log_end() });
+        }
+        let outcome = self.log.append(batch, producer)?;
+        match (outcome, &options.producer) {
+            (Outcome::Appended { .. }, _) => {
+                let bytes =
+                    u64::from(batch.size(producer.is_some_and(ProducerRequest::is_stamped)));
+                self.counts.note_append(bytes);
+                let sync = self.unsynced.note(bytes, level, options.stamp.monotonic);
+                let (fired, wanted) = self.after_append(sync);
+                Ok((outcome, fired, wanted))
+            }
+            (Outcome::Fenced { current }, Some(fence)) => Err(fence.error(current)),
+            (outcome, _) => Ok((outcome, Fired::default(), WorkSet::default())),
+        }
+    }
+
+    #[inline]
+    fn after_append(&mut self, sync: Option<Work>) -> (Fired, WorkSet) {
+        self.has_changed = true;
+        let fired = if self.waiters.any_armed() {
+            self.waiters.fire(Awaits::Published)
+        } else {
+            Fired::default()
+        };
+        let mut wanted = WorkSet::default();
+        wanted.add_if(self.log.appender().wants_space(), Work::Space);
+        wanted.add_if(self.waiters.any_awaits_durable(), Work::Sync);
+        if let Some(sync) = sync {
+            wanted.add_if(true, sync);
+        }
+        wanted.add_if(self.log.backlog().has_unfinished(), Work::Finish);
+        (fired, wanted)
+    }
+
+    /// When an interval is over, if there are bytes to sync at that level.
+    pub(super) fn sync_due(&self) -> Option<Duration> {
+        self.unsynced.due()
+    }
+
+    // ---- syncs -------------------------------------------------------------------------------
+
+    /// What a sync that begins now has to do.
+    ///
+    /// # Errors
+    ///
+    /// The failure that there was.
+    pub(super) fn begin_sync(&mut self, scope: SyncScope) -> Result<SyncTask> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        if scope == SyncScope::All {
+            self.unsynced.clear();
+        }
+        Ok(self.log.begin_sync(scope))
+    }
+
+    /// A sync has succeeded, which took so long. The readers that wait for it are to be notified.
+    pub(super) fn finish_sync(&mut self, task: &SyncTask, took: Duration) -> Fired {
+        self.counts.note_sync(task, took);
+        self.log.finish_sync(task);
+        self.waiters.fire(Awaits::Durable)
+    }
+
+    // ---- removal and recovery points -----------------------------------------------------------
+
+    /// Removes up to `count` segments below `start` from the log.
+    pub(super) fn retire(&mut self, start: u64, count: usize) -> Vec<Arc<Segment>> {
+        let before = self.log.log_start();
+        let removed = self.log.retire(start, count);
+        self.counts.note_removal(before..self.log.log_start(), &removed);
+        removed
+    }
+
+    /// Begins a new segment of at least so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// What the disk said; the log is as it was.
+    pub(super) fn roll_for(&mut self, bytes: usize) -> Result<()> {
+        self.log.roll_for(bytes)?;
+        self.has_changed = true;
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn has_changed(&self) -> bool {
+        self.has_changed
+    }
+
+    /// The recovery point of a log that changed since the last one, if all of it is durable.
+    pub(super) fn take_checkpoint(&mut self) -> Option<Checkpoint> {
+        let point = self.log.checkpoint()?;
+        self.has_changed = false;
+        Some(point)
+    }
+
+    /// The recovery point that was taken last was not stored.
+    pub(super) fn give_back_checkpoint(&mut self) {
+        self.has_changed = true;
+    }
+}
