@@ -7,25 +7,26 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use self::answer::Answer;
 use self::choice::Choice;
 pub use self::delivery::Delivery;
 use self::unflushed::Unflushed;
 use crate::broker::producers::{NamedProducer, UnderWay};
 use crate::broker::{Broker, Run};
-use crate::clock::from_millis;
 use crate::config::{Acks, Durability};
 use crate::error::{Error, Result};
 use crate::log::producers::Sequence;
 use crate::log::{Outcome, ProducerRequest};
-use crate::partition::append::{AppendOptions, Fence, Stamp};
-use crate::partition::encode::{encode, timestamp_of};
-use crate::partition::{PartitionCore, together};
+use crate::partition::append::Fence;
+use crate::partition::together;
 use crate::partitioner::Partitioner;
 use crate::record::{Record, RecordMetadata, TopicPartition};
 use crate::steps::Counted;
 use crate::sync::Ordering;
 use crate::topic::TopicShared;
+use crate::topic::append::{Appended, Terms};
 
+mod answer;
 mod choice;
 mod delivery;
 mod unflushed;
@@ -191,24 +192,10 @@ pub enum SendOutcome {
     },
 }
 
-/// A record on its way into one partition. Borrows the partition from its topic: a reference count
-/// that several threads change costs them more than the rest of a send.
+/// A record in its partition, and not yet waited for.
 struct Sent<'t> {
-    core: &'t Arc<PartitionCore>,
-    level: Durability,
-    outcome: Outcome,
+    appended: Appended<'t>,
     metadata: RecordMetadata,
-}
-
-impl Sent<'_> {
-    /// The exclusive end of what must be durable for the record to be.
-    fn end(&self) -> u64 {
-        match self.outcome {
-            Outcome::Appended { next_offset, .. } => next_offset,
-            Outcome::Duplicate { last_offset, .. } => last_offset.saturating_add(1),
-            Outcome::Fenced { .. } => 0,
-        }
-    }
 }
 
 impl Producer {
@@ -256,9 +243,9 @@ impl Producer {
     )]
     pub fn send(&self, record: Record<'_>) -> Result<RecordMetadata> {
         let topic = self.topic_of(&record)?;
-        let sent = self.append(&topic, &record, Sequence::Absent)?;
-        self.settle(&sent)?;
-        Ok(sent.metadata)
+        let Sent { appended, metadata } = self.append(&topic, &record, Sequence::Absent)?;
+        self.settle(&appended)?;
+        Ok(metadata)
     }
 
     /// Appends a record without waiting for the disk. The record is readable on return; the
@@ -287,11 +274,10 @@ impl Producer {
     )]
     pub fn enqueue(&self, record: Record<'_>) -> Result<Delivery> {
         let topic = self.topic_of(&record)?;
-        let sent = self.append(&topic, &record, Sequence::Absent)?;
-        let end = sent.end();
-        let (core, level, metadata) = (Arc::clone(sent.core), sent.level, sent.metadata);
+        let Sent { appended, metadata } = self.append(&topic, &record, Sequence::Absent)?;
+        let core = Arc::clone(appended.core);
         self.inner.unflushed.note(&core);
-        let waits = level == Durability::Sync;
+        let (end, waits) = (appended.offsets().end, appended.is_waited_for());
         Ok(Delivery::new(core, end, waits, metadata, Arc::clone(&self.inner.run)))
     }
 
@@ -355,13 +341,13 @@ impl Producer {
         let (topic, under_way) = self.topic_of_number(named, &record)?;
         let sent = self.append(&topic, &record, Sequence::At(seq));
         drop(under_way);
-        let sent = sent?;
-        self.settle(&sent)?;
-        Ok(match sent.outcome {
+        let Sent { appended, metadata } = sent?;
+        self.settle(&appended)?;
+        Ok(match appended.outcome {
             Outcome::Duplicate { last_sequence, .. } => {
                 SendOutcome::Duplicate { last: last_sequence }
             }
-            _ => SendOutcome::Appended(sent.metadata),
+            _ => SendOutcome::Appended(metadata),
         })
     }
 
@@ -397,53 +383,21 @@ impl Producer {
         records: impl IntoIterator<Item = Record<'a>>,
     ) -> Result<Vec<RecordMetadata>> {
         let records: Vec<Record<'a>> = records.into_iter().collect();
-        let batches = self.group_by_partition(&records)?;
-        let mut done: Vec<Option<RecordMetadata>> = vec![None; records.len()];
-        let mut sent = Vec::with_capacity(batches.len());
-        let mut failure = None;
-        // Whether all that failed left nothing behind, for sure.
-        let mut is_definite = true;
-        for batch in &batches {
-            match self.append_group(&records, batch, &mut done) {
-                Ok(group) => sent.push((batch, group)),
-                Err(error) if sent.is_empty() => return Err(error),
+        let groups = self.group_by_partition(&records)?;
+        let mut answer = Answer::to(records.len());
+        let mut appended = Vec::with_capacity(groups.len());
+        for group in &groups {
+            match self.append_group(&records, group, &mut answer) {
+                Ok(batch) => appended.push((group, batch)),
+                Err(error) if appended.is_empty() => return Err(error),
                 Err(error) => {
-                    is_definite = error.is_definite();
-                    failure = Some(error);
+                    answer.fail(&[], error);
                     break;
                 }
             }
         }
-        let mut waiting = Vec::with_capacity(sent.len());
-        for (batch, (core, level, end)) in &sent {
-            if *level == Durability::Sync {
-                waiting.push((batch, (&**core, *end)));
-            } else {
-                self.inner.unflushed.note(core);
-            }
-        }
-        let waits: Vec<_> = waiting.iter().map(|(_, wait)| *wait).collect();
-        for ((batch, (core, _)), waited) in waiting.iter().zip(together::wait_durable(&waits)) {
-            if let Err(error) = waited {
-                core.log().trace().deliver();
-                // Appended, and not acknowledged: the answer must not say that it is safe.
-                for index in &batch.members {
-                    if let Some(slot) = done.get_mut(*index) {
-                        *slot = None;
-                    }
-                }
-                is_definite &= error.is_definite();
-                failure.get_or_insert(error);
-            }
-        }
-        if let Some(source) = failure {
-            if is_definite && done.iter().all(Option::is_none) {
-                // All its partitions are gone, with what was appended to them.
-                return Err(source);
-            }
-            return Err(Error::PartialBatch { done, source: Box::new(source) });
-        }
-        Ok(done.into_iter().flatten().collect())
+        self.settle_all(&appended, &mut answer);
+        answer.finish()
     }
 
     /// Makes everything durable that this producer and its clones appended, at any level.
@@ -468,13 +422,31 @@ impl Producer {
 
     /// Waits for the level in force; what is not waited for is remembered for `flush`.
     #[inline]
-    fn settle(&self, sent: &Sent<'_>) -> Result<()> {
-        if sent.level == Durability::Sync {
-            let waited = sent.core.wait_durable(sent.end());
-            return waited.inspect_err(|_| sent.core.log().trace().deliver());
+    fn settle(&self, appended: &Appended<'_>) -> Result<()> {
+        if !appended.is_waited_for() {
+            self.inner.unflushed.note(appended.core);
         }
-        self.inner.unflushed.note(sent.core);
-        Ok(())
+        appended.settle()
+    }
+
+    /// As [`settle`](Self::settle), for several batches: their syncs run side by side.
+    fn settle_all(&self, appended: &[(&Group, Appended<'_>)], answer: &mut Answer) {
+        let (mut waiting, mut waits) = (Vec::new(), Vec::new());
+        for (group, batch) in appended {
+            if batch.is_waited_for() {
+                waiting.push((group, batch));
+                waits.push((&**batch.core, batch.offsets().end));
+            } else {
+                self.inner.unflushed.note(batch.core);
+            }
+        }
+        for ((group, batch), waited) in waiting.iter().zip(together::wait_durable(&waits)) {
+            if let Err(error) = waited {
+                batch.core.log().trace().deliver();
+                // Appended, and not acknowledged: the answer must not say that it is safe.
+                answer.fail(&group.members, error);
+            }
+        }
     }
 
     // ---- choosing and appending --------------------------------------------------------------
@@ -486,51 +458,32 @@ impl Producer {
         record: &Record<'_>,
         sequence: Sequence,
     ) -> Result<Sent<'t>> {
-        let number = match record.partition {
+        let partition = match record.partition {
             Some(number) => number,
             None => self.inner.choice.partition(record.key, topic),
         };
-        let core = topic.partition(number)?;
-        topic.check_writable()?;
-        let stamp = self.stamp(core, topic)?;
-        let now = stamp.wall;
-        let timestamp = timestamp_of(record, topic.config.timestamps, now)?;
-        let options = self.options(sequence, stamp);
-        let outcome = encode([record], topic.rules, now, |batch| core.append(batch, &options))?;
-        let offset = match outcome {
-            Outcome::Appended { base_offset, .. } => base_offset,
-            Outcome::Duplicate { last_offset, .. } => last_offset,
-            Outcome::Fenced { .. } => 0,
-        };
-        let metadata =
-            RecordMetadata { partition: number, offset, timestamp: from_millis(timestamp) };
-        Ok(Sent { core, level: self.level(topic), outcome, metadata })
+        let core = topic.partition(partition)?;
+        let appended = topic.append(core, [record], &self.terms(sequence))?;
+        let (offset, timestamp) = (appended.offsets().start, topic.timestamp(record, &appended)?);
+        Ok(Sent { appended, metadata: RecordMetadata { partition, offset, timestamp } })
     }
 
-    fn append_group(
+    fn append_group<'g>(
         &self,
         records: &[Record<'_>],
-        group: &Group,
-        done: &mut [Option<RecordMetadata>],
-    ) -> Result<(Arc<PartitionCore>, Durability, u64)> {
-        let topic = &group.topic;
-        let core = Arc::clone(topic.partition(group.partition)?);
-        topic.check_writable()?;
-        let stamp = self.stamp(&core, topic)?;
-        let now = stamp.wall;
-        let options = self.options(Sequence::Absent, stamp);
+        group: &'g Group,
+        answer: &mut Answer,
+    ) -> Result<Appended<'g>> {
+        let (topic, partition) = (&group.topic, group.partition);
+        let core = topic.partition(partition)?;
         let members = || group.members.iter().filter_map(|index| records.get(*index));
-        let outcome = encode(members(), topic.rules, now, |batch| core.append(batch, &options))?;
-        let Outcome::Appended { base_offset, next_offset } = outcome else {
-            return Err(Error::Closed);
-        };
-        for ((index, record), offset) in group.members.iter().zip(members()).zip(base_offset..) {
-            let timestamp = from_millis(timestamp_of(record, topic.config.timestamps, now)?);
-            if let Some(slot) = done.get_mut(*index) {
-                *slot = Some(RecordMetadata { partition: group.partition, offset, timestamp });
-            }
+        let appended = topic.append(core, members(), &self.terms(Sequence::Absent))?;
+        let placed = group.members.iter().zip(members()).zip(appended.offsets());
+        for ((index, record), offset) in placed {
+            let timestamp = topic.timestamp(record, &appended)?;
+            answer.note(*index, RecordMetadata { partition, offset, timestamp });
         }
-        Ok((core, self.level(topic), next_offset))
+        Ok(appended)
     }
 
     /// Sorts the records of one call into batches, one per partition, in order of first mention.
@@ -590,17 +543,9 @@ impl Producer {
         }
     }
 
-    fn level(&self, topic: &TopicShared) -> Durability {
-        self.inner.durability.unwrap_or(topic.durability)
-    }
-
-    fn stamp(&self, core: &PartitionCore, topic: &TopicShared) -> Result<Stamp> {
-        core.log().stamp(self.level(topic), self.inner.named.is_some())
-    }
-
-    fn options(&self, sequence: Sequence, stamp: Stamp) -> AppendOptions<'_> {
+    fn terms(&self, sequence: Sequence) -> Terms<'_> {
         let producer = self.fence(sequence);
-        AppendOptions { expected: None, producer, level: self.inner.durability, stamp }
+        Terms { expected: None, producer, level: self.inner.durability }
     }
 
     fn fence(&self, sequence: Sequence) -> Option<Fence<'_>> {

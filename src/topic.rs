@@ -11,18 +11,18 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
-use crate::clock::Clock;
+use self::append::Terms;
 use crate::config::{Durability, TopicConfig, Visibility};
 use crate::error::{Error, Result};
 use crate::format::TopicId;
-use crate::log::Outcome;
 use crate::log::cursor::{FetchLimits, Fetched};
 use crate::message::Batch;
 use crate::partition::PartitionCore;
-use crate::partition::append::AppendOptions;
-use crate::partition::encode::{RecordRules, encode};
+use crate::partition::encode::RecordRules;
 use crate::record::{Record, TopicPartition};
 use crate::sync::{AtomicBool, LockRank, Ordering, RwLock};
+
+pub(crate) mod append;
 
 /// Keeps the broker open for as long as a handle lives.
 pub(crate) type Lifeline = Arc<dyn Any + Send + Sync>;
@@ -36,7 +36,6 @@ pub(crate) struct TopicShared {
     /// The durability in force: the topic's own, or the broker's.
     pub(crate) durability: Durability,
     pub(crate) rules: RecordRules,
-    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) partitions: Vec<Arc<PartitionCore>>,
     /// The data directory, if it was opened for inspection alone.
     pub(crate) read_only: Option<PathBuf>,
@@ -95,7 +94,6 @@ impl TopicShared {
             config,
             durability: self.durability,
             rules,
-            clock: Arc::clone(&self.clock),
             partitions,
             read_only: self.read_only.clone(),
             succession: Succession::of(current),
@@ -270,8 +268,7 @@ impl Partition {
     /// prepared. With [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
     pub fn append(&self, record: &Record<'_>) -> Result<u64> {
         self.check_addressee(record)?;
-        let range = self.append_records([record], None)?;
-        Ok(range.start)
+        Ok(self.append_records([record], None)?.start)
     }
 
     /// Appends records as one batch, which is stored as a whole or not at all, also across a crash.
@@ -351,20 +348,10 @@ impl Partition {
     ) -> Result<Range<u64>> {
         let successor = self.shared.successor();
         let shared = successor.as_deref().unwrap_or(&self.shared);
-        shared.check_writable()?;
-        let stamp = self.core.log().stamp(shared.durability, false)?;
-        let options = AppendOptions { expected, stamp, ..AppendOptions::default() };
-        let outcome =
-            encode(records, shared.rules, stamp.wall, |batch| self.core.append(batch, &options))?;
-        let Outcome::Appended { base_offset, next_offset } = outcome else {
-            return Err(Error::config("producer", "a plain append has no sequence"));
-        };
-        if shared.durability == Durability::Sync {
-            self.core
-                .wait_durable(next_offset)
-                .inspect_err(|_| self.core.log().trace().deliver())?;
-        }
-        Ok(base_offset..next_offset)
+        let terms = Terms { expected, ..Terms::default() };
+        let appended = shared.append(&self.core, records, &terms)?;
+        appended.settle()?;
+        Ok(appended.offsets())
     }
 
     fn check_open(&self) -> Result<()> {

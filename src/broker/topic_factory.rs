@@ -108,7 +108,6 @@ impl TopicFactory {
             config: entry.config.clone(),
             durability: self.context.durability_of(&entry.config),
             rules: record_rules(&entry.config),
-            clock: self.context.clock.shared(),
             partitions,
             read_only: settings.read_only.then(|| settings.dir.clone()),
             succession: Succession::first(),

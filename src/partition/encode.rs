@@ -3,7 +3,7 @@
 //! Everything that depends only on the caller's data happens here: limits, timestamps, encoding,
 //! the checksum of the records. What depends on the log (offsets, salt) is done under its lock.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::time::SystemTime;
 
 use crate::clock::to_millis;
@@ -16,8 +16,8 @@ use crate::record::Record;
 const KEPT_BYTES: usize = 1 << 20;
 
 thread_local! {
-    /// One encoder per thread: appending allocates nothing once it is warm.
-    static ENCODER: RefCell<BatchEncoder> = RefCell::new(BatchEncoder::new());
+    /// One encoder per thread: appending allocates nothing once it is warm. None while it is in use.
+    static ENCODER: Cell<Option<Box<BatchEncoder>>> = const { Cell::new(None) };
 }
 
 /// The rules that records of a topic must obey.
@@ -29,55 +29,64 @@ pub(crate) struct RecordRules {
     pub(crate) needs_key: bool,
 }
 
-/// Encodes records, stamped with `now` (milliseconds) where they have no timestamp, and hands the
-/// batch to `append`.
+/// The encoder of the calling thread, until it is dropped.
 ///
-/// # Errors
-///
-/// [`Error::RecordTooLarge`] and [`Error::Config`] (a moment before 1970, no key in a compacted
-/// topic), before anything is appended; otherwise what `append` returns.
-#[inline]
-pub(crate) fn encode<'r, 'a: 'r, R>(
-    records: impl IntoIterator<Item = &'r Record<'a>>,
-    rules: RecordRules,
-    now: u64,
-    append: impl FnOnce(&mut EncodedBatch<'_>) -> Result<R>,
-) -> Result<R> {
-    ENCODER.with(|encoder| match encoder.try_borrow_mut() {
-        Ok(mut encoder) => {
-            let result = encode_into(&mut encoder, records, rules, now, append);
-            encoder.shrink_to(KEPT_BYTES);
-            result
+/// An iterator of the application's may append by itself while its records are encoded. The append
+/// inside finds no encoder, and makes one.
+#[derive(Debug)]
+pub(crate) struct Encoder(Option<Box<BatchEncoder>>);
+
+impl Encoder {
+    #[inline]
+    pub(crate) fn take() -> Self {
+        // No encoder either in a thread that ends: the records of its destructors are appended too.
+        Self(ENCODER.try_with(Cell::take).ok().flatten())
+    }
+
+    /// Encodes records as one batch, stamped with `now` (milliseconds) where they have no timestamp.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RecordTooLarge`] and [`Error::Config`] (a moment before 1970, no key in a compacted
+    /// topic).
+    #[inline]
+    pub(crate) fn encode<'r, 'a: 'r>(
+        &mut self,
+        records: impl IntoIterator<Item = &'r Record<'a>>,
+        rules: RecordRules,
+        now: u64,
+    ) -> Result<EncodedBatch<'_>> {
+        let encoder = self.0.get_or_insert_with(Box::default);
+        encoder.clear();
+        for record in records {
+            let size = record.payload_bytes();
+            if size > u64::from(rules.record_bytes_max) {
+                let limit = u64::from(rules.record_bytes_max);
+                return Err(Error::RecordTooLarge { size, limit });
+            }
+            if rules.needs_key && record.key.is_none() {
+                return Err(Error::config(
+                    "key",
+                    "a compacted topic takes no record without a key",
+                ));
+            }
+            let timestamp = timestamp_of(record, rules.timestamps, now)?;
+            encoder
+                .push(timestamp, record.key, record.value, record.headers.iter().copied())
+                .map_err(|TooLarge { size, limit }| Error::RecordTooLarge { size, limit })?;
         }
-        // An iterator of the caller's that appends by itself.
-        Err(_) => encode_into(&mut BatchEncoder::new(), records, rules, now, append),
-    })
+        Ok(encoder.finish())
+    }
 }
 
-#[inline]
-fn encode_into<'r, 'a: 'r, R>(
-    encoder: &mut BatchEncoder,
-    records: impl IntoIterator<Item = &'r Record<'a>>,
-    rules: RecordRules,
-    now: u64,
-    append: impl FnOnce(&mut EncodedBatch<'_>) -> Result<R>,
-) -> Result<R> {
-    encoder.clear();
-    for record in records {
-        let size = record.payload_bytes();
-        if size > u64::from(rules.record_bytes_max) {
-            let limit = u64::from(rules.record_bytes_max);
-            return Err(Error::RecordTooLarge { size, limit });
+impl Drop for Encoder {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(mut encoder) = self.0.take() {
+            encoder.shrink_to(KEPT_BYTES);
+            let _ = ENCODER.try_with(|kept| kept.set(Some(encoder)));
         }
-        if rules.needs_key && record.key.is_none() {
-            return Err(Error::config("key", "a compacted topic takes no record without a key"));
-        }
-        let timestamp = timestamp_of(record, rules.timestamps, now)?;
-        encoder
-            .push(timestamp, record.key, record.value, record.headers.iter().copied())
-            .map_err(|TooLarge { size, limit }| Error::RecordTooLarge { size, limit })?;
     }
-    append(&mut encoder.finish())
 }
 
 /// The timestamp that a record is stored with, in milliseconds.

@@ -11,7 +11,7 @@ use loom::thread;
 
 use super::append::AppendOptions;
 use super::background::Want;
-use super::encode::{RecordRules, encode};
+use super::encode::{Encoder, RecordRules};
 use super::waiters::Notifier;
 use super::*;
 use crate::clock::{ManualClock, RunClock};
@@ -89,7 +89,9 @@ fn append(core: &Arc<PartitionCore>) -> Result<u64> {
         needs_key: false,
     };
     let options = AppendOptions::default();
-    match encode([&Record::new().value("x")], RULES, 0, |batch| core.append(batch, &options))? {
+    let mut encoder = Encoder::take();
+    let mut batch = encoder.encode([&Record::new().value("x")], RULES, 0)?;
+    match core.append(&mut batch, &options)? {
         Outcome::Appended { next_offset, .. } => Ok(next_offset),
         other => panic!("{other:?}"),
     }

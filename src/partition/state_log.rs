@@ -28,7 +28,7 @@ use self::replay::replay;
 use self::stored::{Stored, encoded};
 use super::PartitionCore;
 use super::append::{AppendOptions, Stamp};
-use super::encode::{RecordRules, encode};
+use super::encode::{Encoder, RecordRules};
 use crate::clock::{Moment, from_millis};
 use crate::config::{PARTITIONS_MAX, TimestampType};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
@@ -364,7 +364,9 @@ impl<S: LoggedState> StateLog<S> {
         }
         let stamp = Stamp::undated(self.partition.durability, self.partition.log().clock());
         let options = AppendOptions { stamp, ..AppendOptions::default() };
-        match encode(&records, RULES, 0, |batch| self.partition.append(batch, &options))? {
+        let mut encoder = Encoder::take();
+        let mut batch = encoder.encode(&records, RULES, 0)?;
+        match self.partition.append(&mut batch, &options)? {
             Outcome::Appended { base_offset, .. } => {
                 inner.bytes = inner.bytes.saturating_add(bytes);
                 Ok(base_offset)

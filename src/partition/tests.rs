@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use super::append::{AppendOptions, Fence};
 use super::background::Want;
-use super::encode::{RecordRules, encode};
+use super::encode::{Encoder, RecordRules};
 use super::lineage::Lineage;
 use super::*;
 use crate::clock::{ManualClock, RunClock, real_now};
@@ -177,9 +177,9 @@ fn append(core: &Arc<PartitionCore>, value: &str, options: &AppendOptions<'_>) -
     let level = options.level.unwrap_or(core.durability);
     let stamp = core.log().stamp(level, options.producer.is_some())?;
     let options = AppendOptions { stamp, ..*options };
-    let outcome =
-        encode([&Record::new().value(value)], RULES, 0, |batch| core.append(batch, &options))?;
-    match outcome {
+    let mut encoder = Encoder::take();
+    let mut batch = encoder.encode([&Record::new().value(value)], RULES, 0)?;
+    match core.append(&mut batch, &options)? {
         Outcome::Appended { next_offset, .. } => Ok(next_offset),
         other => panic!("{other:?}"),
     }

@@ -26,7 +26,7 @@ use crate::group::offsets::{Committed, OffsetChange};
 use crate::log::Outcome;
 use crate::partition::PartitionCore;
 use crate::partition::append::AppendOptions;
-use crate::partition::encode::{RecordRules, encode};
+use crate::partition::encode::{Encoder, RecordRules};
 use crate::record::Record;
 use crate::storage::disk::{Disk, Fault, Operation, SimulatedDisk};
 
@@ -46,7 +46,9 @@ fn forge<C: Serialize + DeserializeOwned>(core: &Arc<PartitionCore>, change: &C)
 fn forge_bytes(core: &Arc<PartitionCore>, bytes: &[u8]) -> u64 {
     let record = Record::new().value(bytes);
     let options = AppendOptions::default();
-    match encode([&record], RULES, 0, |batch| core.append(batch, &options)).unwrap() {
+    let mut encoder = Encoder::take();
+    let mut batch = encoder.encode([&record], RULES, 0).unwrap();
+    match core.append(&mut batch, &options).unwrap() {
         Outcome::Appended { base_offset, .. } => base_offset,
         other => panic!("{other:?}"),
     }

@@ -76,9 +76,9 @@ fn crashes(random: &mut Random) -> [Crash; 3] {
     [Crash::Kill, Crash::Cut(PowerCut::WORST), Crash::Cut(any)]
 }
 
-// RED: src/producer.rs
-//   - let waited = sent.core.wait_durable(sent.end());
-//   + let waited = if matches!(sent.outcome, Outcome::Duplicate { .. }) { Ok(()) } else { sent.core.wait_durable(sent.end()) };
+// RED: src/topic/append.rs
+//   - let waited = self.core.wait_durable(self.offsets().end);
+//   + let waited = if matches!(self.outcome, Outcome::Duplicate { .. }) { Ok(()) } else { self.core.wait_durable(self.offsets().end) };
 #[test]
 fn row_a05_b13_a_source_that_is_sent_again_after_a_death_is_there_once() {
     let whole = SimulatedDisk::new();

@@ -18,7 +18,9 @@ fn put(setup: &Setup, key: &str, value: Option<&str>) {
     let record = Record::new().key(key);
     let record = value.map_or_else(|| record.clone().tombstone(), |it| record.clone().value(it));
     let options = AppendOptions::default();
-    encode([&record], RULES, 0, |batch| setup.core.append(batch, &options)).unwrap();
+    let mut encoder = Encoder::take();
+    let mut batch = encoder.encode([&record], RULES, 0).unwrap();
+    setup.core.append(&mut batch, &options).unwrap();
     setup.core.with_log(|log| log.roll_for(0)).unwrap();
 }
 

@@ -167,7 +167,9 @@ fn row_a23_the_end_waits_until_the_file_of_a_compaction_is_gone() {
         for value in ["1", "2", "3"] {
             let record = Record::new().key("a").value(value);
             let options = AppendOptions::default();
-            encode([&record], RULES, 0, |batch| setup.core.append(batch, &options)).unwrap();
+            let mut encoder = Encoder::take();
+            let mut batch = encoder.encode([&record], RULES, 0).unwrap();
+            setup.core.append(&mut batch, &options).unwrap();
             setup.core.with_log(|log| log.roll_for(0)).unwrap();
         }
         while setup.core.footers().step().unwrap() {}

@@ -316,7 +316,9 @@ fn append_old(core: &Arc<PartitionCore>, snapshot: bool, changes: &[Change]) {
     if snapshot {
         core.with_log(|log| log.roll_for(0)).unwrap();
     }
-    encode(&records, RULES, 0, |batch| core.append(batch, &AppendOptions::default())).unwrap();
+    let mut encoder = Encoder::take();
+    let mut batch = encoder.encode(&records, RULES, 0).unwrap();
+    core.append(&mut batch, &AppendOptions::default()).unwrap();
     core.flush().unwrap();
 }
 
@@ -394,7 +396,9 @@ fn row_e16_no_number_of_a_change_is_written_that_an_opening_refuses() {
     let value = encoded(&set(1, 1)).unwrap();
     let key = Stored::Change { number: u64::MAX - 2, value: &value }.key().unwrap();
     let record = [Record::new().key(&key).value(&value)];
-    encode(&record, RULES, 0, |batch| core.append(batch, &AppendOptions::default())).unwrap();
+    let mut encoder = Encoder::take();
+    let mut batch = encoder.encode(&record, RULES, 0).unwrap();
+    core.append(&mut batch, &AppendOptions::default()).unwrap();
     core.flush().unwrap();
     drop(core);
     let log = open(&disk);

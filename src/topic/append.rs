@@ -1,0 +1,110 @@
+//! The one way of records into a partition: check, stamp, encode, append.
+//!
+//! Owns: the order of these steps, and what is known of an append afterwards. Must not know: which
+//! partition a record belongs to, and who remembers appends that were not waited for.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::TopicShared;
+use crate::clock::from_millis;
+use crate::config::Durability;
+use crate::error::Result;
+use crate::log::Outcome;
+use crate::partition::PartitionCore;
+use crate::partition::append::{AppendOptions, Fence};
+use crate::partition::encode::{Encoder, timestamp_of};
+use crate::record::Record;
+
+/// What a caller asks of an append, beside its records.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Terms<'a> {
+    /// Compare-and-append: what the log end must be.
+    pub(crate) expected: Option<u64>,
+    pub(crate) producer: Option<Fence<'a>>,
+    /// In place of the topic's durability.
+    pub(crate) level: Option<Durability>,
+}
+
+/// Records that are in a partition, and not yet waited for. Borrows the partition from its topic: a
+/// reference count that several threads change costs them more than the rest of a send.
+#[must_use = "the level in force is not reached before `settle`"]
+pub(crate) struct Appended<'t> {
+    pub(crate) core: &'t Arc<PartitionCore>,
+    pub(crate) level: Durability,
+    pub(crate) outcome: Outcome,
+    /// The time of the append, in milliseconds.
+    wall: u64,
+}
+
+impl TopicShared {
+    /// Appends records to a partition of the topic, as one batch. They are readable on return.
+    ///
+    /// # Errors
+    ///
+    /// All are definite: nothing was appended.
+    #[inline]
+    pub(crate) fn append<'t, 'r, 'a: 'r>(
+        &self,
+        core: &'t Arc<PartitionCore>,
+        records: impl IntoIterator<Item = &'r Record<'a>>,
+        terms: &Terms<'_>,
+    ) -> Result<Appended<'t>> {
+        self.check_writable()?;
+        let level = terms.level.unwrap_or(self.durability);
+        let Terms { expected, producer, .. } = *terms;
+        let stamp = core.log().stamp(level, producer.is_some())?;
+        let mut encoder = Encoder::take();
+        let mut batch = encoder.encode(records, self.rules, stamp.wall)?;
+        let options = AppendOptions { expected, producer, level: Some(level), stamp };
+        let outcome = core.append(&mut batch, &options)?;
+        Ok(Appended { core, level, outcome, wall: stamp.wall })
+    }
+
+    /// The timestamp that a record of an append has in the log.
+    ///
+    /// # Errors
+    ///
+    /// None for a record that was appended.
+    #[inline]
+    pub(crate) fn timestamp(
+        &self,
+        record: &Record<'_>,
+        appended: &Appended<'_>,
+    ) -> Result<SystemTime> {
+        timestamp_of(record, self.rules.timestamps, appended.wall).map(from_millis)
+    }
+}
+
+impl Appended<'_> {
+    /// The offsets of the records; of a duplicate, that of the original's last record.
+    #[inline]
+    pub(crate) fn offsets(&self) -> Range<u64> {
+        match self.outcome {
+            Outcome::Appended { base_offset, next_offset } => base_offset..next_offset,
+            Outcome::Duplicate { last_offset, .. } => last_offset..last_offset.saturating_add(1),
+            Outcome::Fenced { .. } => 0..0,
+        }
+    }
+
+    /// Whether [`settle`](Self::settle) waits for the disk.
+    #[inline]
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.level == Durability::Sync
+    }
+
+    /// Waits for the level in force.
+    ///
+    /// # Errors
+    ///
+    /// What the sync failed with; the outcome is unknown.
+    #[inline]
+    pub(crate) fn settle(&self) -> Result<()> {
+        if !self.is_waited_for() {
+            return Ok(());
+        }
+        let waited = self.core.wait_durable(self.offsets().end);
+        waited.inspect_err(|_| self.core.log().trace().deliver())
+    }
+}
