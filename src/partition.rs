@@ -101,7 +101,8 @@ impl PartitionCore {
         background: Arc<dyn Background>,
         damage: Option<Corruption>,
     ) -> Arc<Self> {
-        let (origin, process) = (Arc::clone(&log.factory().identity().origin), Arc::clone(&log.env().process));
+        let (origin, process) =
+            (Arc::clone(&log.factory().identity().origin), Arc::clone(&log.env().process));
         let gate = SyncGate::new(log.durable_end());
         let broker = Arc::clone(&background);
         let status = Status::new(Arc::clone(&origin), process, broker, damage);

@@ -24,7 +24,7 @@ use crate::record::{Record, RecordMetadata, TopicPartition};
 use crate::steps::Counted;
 use crate::sync::Ordering;
 use crate::topic::TopicShared;
-use crate::topic::append::{Appended, Terms};
+use crate::topic::append::{self, Appended, Terms};
 
 mod answer;
 mod choice;
@@ -463,8 +463,8 @@ impl Producer {
             None => self.inner.choice.partition(record.key, topic),
         };
         let core = topic.partition(partition)?;
-        let appended = topic.append(core, [record], &self.terms(sequence))?;
-        let (offset, timestamp) = (appended.offsets().start, topic.timestamp(record, &appended)?);
+        let appended = append::append(topic, core, [record], &self.terms(sequence))?;
+        let (offset, timestamp) = (appended.offsets().start, appended.timestamp(record)?);
         Ok(Sent { appended, metadata: RecordMetadata { partition, offset, timestamp } })
     }
 
@@ -477,10 +477,10 @@ impl Producer {
         let (topic, partition) = (&group.topic, group.partition);
         let core = topic.partition(partition)?;
         let members = || group.members.iter().filter_map(|index| records.get(*index));
-        let appended = topic.append(core, members(), &self.terms(Sequence::Absent))?;
+        let appended = append::append(topic, core, members(), &self.terms(Sequence::Absent))?;
         let placed = group.members.iter().zip(members()).zip(appended.offsets());
         for ((index, record), offset) in placed {
-            let timestamp = topic.timestamp(record, &appended)?;
+            let timestamp = appended.timestamp(record)?;
             answer.note(*index, RecordMetadata { partition, offset, timestamp });
         }
         Ok(appended)

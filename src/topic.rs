@@ -349,7 +349,7 @@ impl Partition {
         let successor = self.shared.successor();
         let shared = successor.as_deref().unwrap_or(&self.shared);
         let terms = Terms { expected, ..Terms::default() };
-        let appended = shared.append(&self.core, records, &terms)?;
+        let appended = append::append(shared, &self.core, records, &terms)?;
         appended.settle()?;
         Ok(appended.offsets())
     }

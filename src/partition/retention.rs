@@ -90,8 +90,8 @@ impl<'a> Retention<'a> {
     ///
     /// Those of a partition that takes no appends.
     pub(crate) fn plan_deletion(self, offset: u64) -> Result<(Plan, Tail)> {
-        let tail =
-            Tail::of(self.log.lock_for_writing()?.log()).ok_or_else(|| self.log.status().closed())?;
+        let tail = Tail::of(self.log.lock_for_writing()?.log())
+            .ok_or_else(|| self.log.status().closed())?;
         // The last segment is replaced when nothing is left in it: its space is wanted back.
         let roll = tail.facts.next_offset <= offset && tail.facts.times.is_some();
         Ok((Plan { log_start: offset, roll }, tail))

@@ -10,11 +10,11 @@
 //! [`check`](LoggedState::check), which knows what the change may say. Only then is it applied, so
 //! that what is done with a state (paths, loops over partitions) is done with sound values.
 //!
-//! Invariants:
-//! 1. The state in memory is what replaying the log would give, from its first segment on and from
-//!    every later one that a trim names.
-//! 2. No change is written that a replay would refuse.
-//! 3. The numbers of changes rise by one, in the order of their records; no number is used twice.
+//! Owns the order of these steps, and composes the parts: the [`writer`], the [`cleaning`], the
+//! [`reserve`]. Must not know: what a state is about, and where its log lies.
+//!
+//! Invariant: the state in memory is what replaying the log would give, from its first segment on
+//! and from every later one that a trim names.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,30 +22,32 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use self::cleaning::Cleaning;
+use self::cleaning::{Cleaner, Cleaning, Dirt};
+use self::draft::{Draft, batches_of, bytes_of_batch, drafts_of};
 use self::entries::RecordedAt;
 use self::replay::replay;
-use self::stored::{Stored, encoded};
-use super::PartitionCore;
-use super::append::{AppendOptions, Stamp};
-use super::encode::{Encoder, RecordRules};
-use crate::clock::{Moment, from_millis};
-use crate::config::{PARTITIONS_MAX, TimestampType};
+use self::reserve::{Reserve, Tightness};
+use self::writer::{Writer, has_reserve_for};
+use super::{PartitionCore, Work};
+use crate::clock::Moment;
+use crate::config::PARTITIONS_MAX;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
+use crate::log::Log;
 use crate::log::reserve::SPARES;
-use crate::log::{Log, Outcome, batch_bytes_max};
-use crate::record::{Record, TopicPartition};
 use crate::rules::Rule;
 use crate::storage::disk::Disk;
-use crate::sync::{AtomicBool, LockRank, Mutex, MutexGuard};
+use crate::sync::{LockRank, Mutex, MutexGuard};
 
 mod cleaning;
+mod draft;
 pub(crate) mod entries;
 mod replay;
 mod reserve;
 pub(super) mod stored;
+mod writer;
 
 pub(crate) use self::replay::{Evidence, Replay};
+pub(crate) use self::writer::STATE_SEGMENT_BYTES;
 
 /// A state that is the sum of its changes.
 ///
@@ -86,44 +88,13 @@ pub(crate) trait LoggedState: Default {
     fn snapshot(&self) -> Vec<Self::Change>;
 }
 
-/// LIMIT: the size of an internal segment, as long as no record needs more, and of a spare. The live
-/// entries of one must fit another; three spares of each internal log must cost little.
-pub(crate) const STATE_SEGMENT_BYTES: u64 = 256 << 10;
-
-/// LIMIT: how many changes go into one batch; a long list (a close with thousands of partitions)
-/// becomes several.
-const CHANGES_PER_BATCH: usize = 1_000;
-
-/// LIMIT: nor more bytes than this, unless one change has more: several batches fit a segment, and
-/// none holds up others for long.
-const BATCH_BYTES: usize = 64 << 10;
-
-const RULES: RecordRules = RecordRules {
-    record_bytes_max: u32::MAX,
-    timestamps: TimestampType::CreateTime,
-    needs_key: false,
-};
-
-struct Inner<S> {
-    state: S,
-    /// The number of the next change.
-    next_number: u64,
-    /// What the segments hold, about.
-    bytes: u64,
-}
-
 pub(crate) struct StateLog<S> {
     partition: Arc<PartitionCore>,
     disk: Arc<dyn Disk>,
-    inner: Mutex<Inner<S>>,
-    /// Held over each step of a clean-up, so that it is one after another.
-    ///
-    /// LOCK ORDER: before `inner`.
+    writer: Mutex<Writer<S>>,
+    /// Held over each step of a clean-up, outside of the lock of `writer`.
     cleaning: Mutex<Cleaning>,
-    /// Whether a spare is in use and none can be made, so that nothing may grow.
-    ///
-    /// ORDERING: a hint, Relaxed; what it speaks of is looked at under the log's lock.
-    is_tight: AtomicBool,
+    tightness: Tightness,
 }
 
 impl<S: LoggedState> StateLog<S> {
@@ -141,27 +112,31 @@ impl<S: LoggedState> StateLog<S> {
         damage: &[Corruption],
     ) -> Result<Self> {
         let Replay { state, next_number, start, .. } = replay(&partition, evidence, damage)?;
-        let bytes = bytes_of(&partition);
-        let inner = Inner { state, next_number: next_number.max(1), bytes };
+        let writer = Writer::new(Arc::clone(&partition), state, next_number.max(1));
+        let writer = Mutex::ranked(LockRank::StateLog, writer);
         let cleaning = Mutex::ranked(LockRank::StateLogCleaning, Cleaning::new(start));
-        let is_tight = AtomicBool::new(false);
-        let inner = Mutex::ranked(LockRank::StateLog, inner);
-        Ok(Self { partition, disk, inner, cleaning, is_tight })
+        Ok(Self { partition, disk, writer, cleaning, tightness: Tightness::new() })
+    }
+
+    fn cleaner(&self) -> Cleaner<'_, S> {
+        Cleaner::new(&self.partition, &*self.disk, &self.writer)
+    }
+
+    fn reserve(&self) -> Reserve<'_, S> {
+        let cleaner = self.cleaner();
+        Reserve::new(&self.partition, &self.tightness, &self.writer, cleaner, &self.cleaning)
     }
 
     /// Begins a run: finishes the opening of the log and appends `changes`. They are durable on
     /// return, and so is all that was found.
     pub(crate) fn start(&self, changes: Vec<S::Change>) -> Result<()> {
         self.partition.with_log(Log::finish_opening)?;
-        self.begin_reserve();
+        self.reserve().begin();
         // A disk that takes no writes says so here, before a sync of what was found fails.
-        let begin_segment = |log: &mut Log| match log.appender().active() {
-            Some(_) => Ok(()),
-            None => log.roll_for(0),
-        };
         let begun =
             if changes.is_empty() { Ok(()) } else { self.partition.with_log(begin_segment) };
-        let is_full = self.may_use_reserve(&begun);
+        let is_full =
+            begun.as_ref().err().is_some_and(|error| has_reserve_for(&self.partition, error));
         if !is_full {
             begun?;
         }
@@ -170,13 +145,14 @@ impl<S: LoggedState> StateLog<S> {
         Rule::FoundNames.keep(|| self.sync_names())?;
         Rule::FoundState.keep(|| self.partition.flush())?;
         if is_full {
-            self.make_room(0)?;
+            self.reserve().make_room(0)?;
         }
         if !changes.is_empty() {
             let end = self.append_if(changes, |_| Ok(()))?;
             Rule::StateSync.keep(|| self.partition.wait_durable(end))?;
         }
-        self.begin_cleaning();
+        self.cleaner().begin(&mut self.cleaning.lock());
+        self.tidy();
         Ok(())
     }
 
@@ -185,7 +161,7 @@ impl<S: LoggedState> StateLog<S> {
     }
 
     pub(crate) fn read<R>(&self, read: impl FnOnce(&S) -> R) -> R {
-        read(&self.inner.lock().state)
+        read(self.writer.lock().state())
     }
 
     pub(crate) fn partition(&self) -> &Arc<PartitionCore> {
@@ -214,34 +190,14 @@ impl<S: LoggedState> StateLog<S> {
     ) -> Result<u64> {
         self.partition.log().status().check_process()?;
         let now = self.partition.log().clock().moment();
-        self.append_drafts(drafts_of(changes.into_iter().map(|change| (change, now)))?, check)
+        let drafts = drafts_of(changes.into_iter().map(|change| (change, now)))?;
+        self.append_batches(batches_of(drafts), check)
     }
 
     /// As [`append_if`](Self::append_if), for changes that are of other moments than now.
     pub(crate) fn append_dated(&self, changes: Vec<(S::Change, Moment)>) -> Result<u64> {
         self.partition.log().status().check_process()?;
-        self.append_drafts(drafts_of(changes)?, |_| Ok(()))
-    }
-
-    fn append_drafts(
-        &self,
-        drafts: Vec<Draft<S::Change>>,
-        check: impl FnMut(&S) -> Result<()>,
-    ) -> Result<u64> {
-        let mut drafts = drafts.into_iter().peekable();
-        let mut batches = Vec::new();
-        while drafts.peek().is_some() {
-            let mut bytes = 0;
-            let mut batch = Vec::new();
-            while let Some(next) = drafts.next_if(|next| {
-                bytes += next.value.len() + RECORD_ROOM;
-                batch.is_empty() || (batch.len() < CHANGES_PER_BATCH && bytes <= BATCH_BYTES)
-            }) {
-                batch.push(next);
-            }
-            batches.push(batch);
-        }
-        self.append_batches(batches, check)
+        self.append_batches(batches_of(drafts_of(changes)?), |_| Ok(()))
     }
 
     fn append_batches(
@@ -250,17 +206,27 @@ impl<S: LoggedState> StateLog<S> {
         mut check: impl FnMut(&S) -> Result<()>,
     ) -> Result<u64> {
         self.refuse_growth(&batches)?;
-        let mut inner = self.inner.lock();
-        check(&inner.state)?;
+        let mut writer = self.writer.lock();
+        check(writer.state())?;
         for mut batch in batches {
-            let Err(error) = self.append_batch(&mut inner, &mut batch) else { continue };
-            let grows = batch.iter().any(|draft| inner.state.grows(&draft.change));
-            if grows || !self.has_reserve_for(&error) {
+            let Err(error) = writer.append(&mut batch) else { continue };
+            if writer.grows(&batch) || !has_reserve_for(&self.partition, &error) {
                 return Err(error);
             }
-            inner = self.append_to_reserve(inner, (batch, error), &mut check)?;
+            writer = self.append_to_reserve(writer, (batch, error), &mut check)?;
         }
         Ok(self.partition.log_end())
+    }
+
+    /// Refuses changes that add to the state while a spare is missing.
+    fn refuse_growth(&self, batches: &[Vec<Draft<S::Change>>]) -> Result<()> {
+        if !self.tightness.is_tight() {
+            return Ok(());
+        }
+        let writer = self.writer.lock();
+        let grows = batches.iter().any(|batch| writer.grows(batch));
+        drop(writer);
+        if grows { self.reserve().fill() } else { Ok(()) }
     }
 
     /// Appends what found no space, in a segment that is made of a spare. The copies of live
@@ -268,22 +234,22 @@ impl<S: LoggedState> StateLog<S> {
     /// ones are cleaned up, all of them if need be.
     fn append_to_reserve<'a>(
         &'a self,
-        mut inner: MutexGuard<'a, Inner<S>>,
+        mut writer: MutexGuard<'a, Writer<S>>,
         (mut batch, refused): (Vec<Draft<S::Change>>, Error),
         check: &mut impl FnMut(&S) -> Result<()>,
-    ) -> Result<MutexGuard<'a, Inner<S>>> {
+    ) -> Result<MutexGuard<'a, Writer<S>>> {
         for _ in 0..=self.partition.log().segments().count().saturating_add(SPARES) {
-            drop(inner);
-            let made = self.make_room(bytes_of_batch(&batch));
-            inner = self.inner.lock();
+            drop(writer);
+            let made = self.reserve().make_room(bytes_of_batch(&batch));
+            writer = self.writer.lock();
             if made.is_err() {
                 // Whatever keeps it from making room, the disk is full.
                 break;
             }
-            check(&inner.state)?;
-            match self.append_batch(&mut inner, &mut batch) {
-                Ok(()) => return Ok(inner),
-                Err(error) if self.has_reserve_for(&error) => {}
+            check(writer.state())?;
+            match writer.append(&mut batch) {
+                Ok(()) => return Ok(writer),
+                Err(error) if has_reserve_for(&self.partition, &error) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -314,107 +280,54 @@ impl<S: LoggedState> StateLog<S> {
         Rule::StateSync.keep(|| self.partition.wait_durable(end))
     }
 
-    /// Appends the changes and applies them; none is left then. All of them are if it fails.
-    fn append_batch(
-        &self,
-        inner: &mut MutexGuard<'_, Inner<S>>,
-        drafts: &mut Vec<Draft<S::Change>>,
-    ) -> Result<()> {
-        // A later number would be refused by the next opening, and with it all that is there.
-        let next_number = inner.next_number.checked_add(drafts.len() as u64);
-        let next_number = next_number.ok_or_else(|| Error::OffsetExhausted {
-            partition: TopicPartition::clone(&self.partition.origin),
-        })?;
-        let numbers = inner.next_number..next_number;
-        let keys = numbers.zip(&*drafts).map(|(number, draft)| {
-            let value = &draft.value;
-            Stored::Change { number, value }.key()
-        });
-        let keys = keys.collect::<Result<Vec<_>>>()?;
-        let records = keys.iter().zip(&*drafts);
-        let records = records.map(|(key, draft)| (&**key, &*draft.value, draft.made.wall));
-        let base = self.append_records(inner, records)?;
-        inner.next_number = next_number;
-        for ((draft, key), offset) in drafts.drain(..).zip(&keys).zip(base..) {
-            let bytes = record_bytes(key, &draft.value);
-            let at = RecordedAt { offset, bytes, time: draft.made.run, is_copy: false };
-            apply_own(&mut inner.state, draft.change, at);
+    // ---- cleaning up ---------------------------------------------------------------------------
+
+    /// Cleans up if it is time: has the background do it, or takes one step where there is none.
+    pub(crate) fn tidy(&self) {
+        let dirt = self.cleaner().dirt();
+        if dirt == Dirt::Little {
+            return;
+        }
+        if dirt == Dirt::Much && self.partition.requests().are_served() {
+            self.partition.requests().request(Work::CleanUp);
+            return;
+        }
+        // The changes are in the log either way; a disk that is full now is found by the append
+        // that needs the space.
+        if let Some(mut cleaning) = self.cleaning.try_lock() {
+            let _ = self.cleaner().step(&mut cleaning);
+        }
+    }
+
+    /// Cleans up what there is now, in steps, as long as `continues` says so.
+    ///
+    /// # Errors
+    ///
+    /// What the disk said. The log is as it was, but for copies that it may have twice.
+    pub(crate) fn clean_up(&self, continues: impl Fn() -> bool) -> Result<()> {
+        let (end, cleaner) = (self.partition.log_end(), self.cleaner());
+        while continues() {
+            let mut cleaning = self.cleaning.lock();
+            // What is appended meanwhile is for the next time.
+            let is_done = cleaning.start() >= end;
+            if is_done || !cleaner.step(&mut cleaning)? {
+                return cleaner.remove_leftovers(&mut cleaning);
+            }
         }
         Ok(())
     }
 
-    /// Appends records, each with its key, its value and its time on the wall clock, as one batch,
-    /// in a segment of their own if they need more than one has. Returns the offset of the first.
-    fn append_records<'a>(
-        &self,
-        inner: &mut MutexGuard<'_, Inner<S>>,
-        records: impl Iterator<Item = (&'a [u8], &'a [u8], u64)>,
-    ) -> Result<u64> {
-        let record =
-            |(key, value, time)| Record::new().key(key).value(value).timestamp(from_millis(time));
-        let records: Vec<_> = records.map(record).collect();
-        if records.is_empty() {
-            return Ok(self.partition.log_end());
-        }
-        let payload: u64 = records.iter().map(Record::payload_bytes).sum();
-        let bytes = payload.saturating_add(BATCH_ROOM + (records.len() * RECORD_ROOM) as u64);
-        if bytes > batch_bytes_max(STATE_SEGMENT_BYTES) {
-            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-            self.partition.log().lock_for_writing()?.roll_for(bytes)?;
-        }
-        let stamp = Stamp::undated(self.partition.durability, self.partition.log().clock());
-        let options = AppendOptions { stamp, ..AppendOptions::default() };
-        let mut encoder = Encoder::take();
-        let mut batch = encoder.encode(&records, RULES, 0)?;
-        match self.partition.append(&mut batch, &options)? {
-            Outcome::Appended { base_offset, .. } => {
-                inner.bytes = inner.bytes.saturating_add(bytes);
-                Ok(base_offset)
-            }
-            _ => Err(Error::Closed),
+    /// Makes spares again, if some were missing.
+    pub(crate) fn recover_reserve(&self) {
+        if self.tightness.is_tight() {
+            let _ = self.reserve().fill();
         }
     }
 }
 
-/// A change that is to be appended.
-struct Draft<C> {
-    change: C,
-    value: Vec<u8>,
-    made: Moment,
-}
-
-fn drafts_of<C: Serialize + DeserializeOwned>(
-    changes: impl IntoIterator<Item = (C, Moment)>,
-) -> Result<Vec<Draft<C>>> {
-    let draft = |(change, made)| Ok(Draft { value: encoded(&change)?, change, made });
-    changes.into_iter().map(draft).collect()
-}
-
-/// Room for a record's own fields beside its key and value, and for a batch's header.
-const RECORD_ROOM: usize = 16;
-const BATCH_ROOM: u64 = 256;
-
-/// What a batch takes of a segment at most.
-fn bytes_of_batch<C>(batch: &[Draft<C>]) -> usize {
-    let records = batch.iter().map(|draft| draft.value.len().saturating_add(2 * RECORD_ROOM));
-    records.fold(BATCH_BYTES / 16, usize::saturating_add)
-}
-
-/// What a record takes of the log, about.
-fn record_bytes(key: &[u8], value: &[u8]) -> u32 {
-    let bytes = key.len().saturating_add(value.len()).saturating_add(RECORD_ROOM);
-    u32::try_from(bytes).unwrap_or(u32::MAX)
-}
-
-/// What the segments of a partition hold.
-fn bytes_of(partition: &PartitionCore) -> u64 {
-    partition.log().segments().all().iter().map(|segment| segment.end() as u64).sum()
-}
-
-/// Applies a change that the engine itself has made, so that it is sound.
-fn apply_own<S: LoggedState>(state: &mut S, change: S::Change, at: RecordedAt) {
-    debug_assert_eq!(state.check(&change), Ok(()), "a change that the next opening would refuse");
-    state.apply(change, at);
+/// Begins the segment that takes appends, if there is none.
+fn begin_segment(log: &mut Log) -> Result<()> {
+    if log.appender().active().is_some() { Ok(()) } else { log.roll_for(0) }
 }
 
 /// Whether a topic can have a partition of this number.

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use super::TopicShared;
 use crate::clock::from_millis;
-use crate::config::Durability;
+use crate::config::{Durability, TimestampType};
 use crate::error::Result;
 use crate::log::Outcome;
 use crate::partition::PartitionCore;
@@ -36,48 +36,43 @@ pub(crate) struct Appended<'t> {
     pub(crate) outcome: Outcome,
     /// The time of the append, in milliseconds.
     wall: u64,
+    timestamps: TimestampType,
 }
 
-impl TopicShared {
-    /// Appends records to a partition of the topic, as one batch. They are readable on return.
-    ///
-    /// # Errors
-    ///
-    /// All are definite: nothing was appended.
-    #[inline]
-    pub(crate) fn append<'t, 'r, 'a: 'r>(
-        &self,
-        core: &'t Arc<PartitionCore>,
-        records: impl IntoIterator<Item = &'r Record<'a>>,
-        terms: &Terms<'_>,
-    ) -> Result<Appended<'t>> {
-        self.check_writable()?;
-        let level = terms.level.unwrap_or(self.durability);
-        let Terms { expected, producer, .. } = *terms;
-        let stamp = core.log().stamp(level, producer.is_some())?;
-        let mut encoder = Encoder::take();
-        let mut batch = encoder.encode(records, self.rules, stamp.wall)?;
-        let options = AppendOptions { expected, producer, level: Some(level), stamp };
-        let outcome = core.append(&mut batch, &options)?;
-        Ok(Appended { core, level, outcome, wall: stamp.wall })
-    }
+/// Appends records to a partition of a topic, as one batch. They are readable on return.
+///
+/// # Errors
+///
+/// All are definite: nothing was appended.
+#[inline]
+pub(crate) fn append<'t, 'r, 'a: 'r>(
+    topic: &TopicShared,
+    core: &'t Arc<PartitionCore>,
+    records: impl IntoIterator<Item = &'r Record<'a>>,
+    terms: &Terms<'_>,
+) -> Result<Appended<'t>> {
+    topic.check_writable()?;
+    let level = terms.level.unwrap_or(topic.durability);
+    let Terms { expected, producer, .. } = *terms;
+    let stamp = core.log().stamp(level, producer.is_some())?;
+    let mut encoder = Encoder::take();
+    let mut batch = encoder.encode(records, topic.rules, stamp.wall)?;
+    let options = AppendOptions { expected, producer, level: Some(level), stamp };
+    let outcome = core.append(&mut batch, &options)?;
+    Ok(Appended { core, level, outcome, wall: stamp.wall, timestamps: topic.rules.timestamps })
+}
 
-    /// The timestamp that a record of an append has in the log.
+impl Appended<'_> {
+    /// The timestamp that one of the records has in the log.
     ///
     /// # Errors
     ///
     /// None for a record that was appended.
     #[inline]
-    pub(crate) fn timestamp(
-        &self,
-        record: &Record<'_>,
-        appended: &Appended<'_>,
-    ) -> Result<SystemTime> {
-        timestamp_of(record, self.rules.timestamps, appended.wall).map(from_millis)
+    pub(crate) fn timestamp(&self, record: &Record<'_>) -> Result<SystemTime> {
+        timestamp_of(record, self.timestamps, self.wall).map(from_millis)
     }
-}
 
-impl Appended<'_> {
     /// The offsets of the records; of a duplicate, that of the original's last record.
     #[inline]
     pub(crate) fn offsets(&self) -> Range<u64> {

@@ -143,7 +143,7 @@ fn row_c18_a_group_that_has_or_had_a_member_is_in_use() {
 /// times, and a clock that is set within a run makes no group look idle.
 // RED: src/broker/expiry.rs
 //   - let expiry = expiry.saturating_add(if is_seen { every } else { 0 });
-// RED: src/partition/state_log/cleaning.rs
+// RED: src/partition/state_log/writer.rs
 //   - let records = records.map(|(key, it)| (&**key, &*it.value, it.time));
 //   + let records = records.map(|(key, it)| (&**key, &*it.value, it.time % 2));
 #[test]

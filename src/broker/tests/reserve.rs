@@ -81,9 +81,9 @@ fn full_store(clock: &ManualClock) -> SimulatedDisk {
 //   - let cleaned = self.free_spares(&mut cleaning);
 //   + let cleaned = Ok(());
 // RED: src/partition/state_log.rs
-//   - self.begin_reserve();
-// RED: src/partition/state_log/reserve.rs
-//   - if grows { self.fill_reserve() } else { Ok(()) }
+//   - self.reserve().begin();
+// RED: src/partition/state_log.rs
+//   - if grows { self.reserve().fill() } else { Ok(()) }
 //   + if grows { Ok(()) } else { Ok(()) }
 #[test]
 fn row_c19_a_disk_that_stays_full_has_a_way_out_any_number_of_times() {

@@ -116,7 +116,7 @@ fn clean_up(disk: &SimulatedDisk) -> crate::error::Result<()> {
 // RED: src/partition/state_log/cleaning.rs
 //   - Rule::CleanUpSync.keep(|| self.partition.flush())?;
 // RED: src/partition/state_log/cleaning.rs
-//   - self.copy(candidates, cleaning.uses_reserve)?;
+//   - self.writer.lock().append_copies(candidates, cleaning.uses_reserve)?;
 //   + drop(candidates);
 #[test]
 fn row_a14_b16_a_power_cut_at_every_store_point_of_a_clean_up_loses_nothing() {
@@ -228,9 +228,9 @@ fn damage_in_what_a_clean_up_was_about_to_remove_is_none() {
 
 /// C5: no new segment can be made. Commits go on as far as the present one has room, what was
 /// refused is not in force, what was before stays, and nothing has to be reopened.
-// RED: src/partition/state_log.rs
-//   - let base = self.append_records(inner, records)?;
-//   + let base = self.append_records(inner, records).unwrap_or(0);
+// RED: src/partition/state_log/writer.rs
+//   - let base = self.append_records(records)?;
+//   + let base = self.append_records(records).unwrap_or(0);
 #[test]
 fn row_c05_a_commit_that_finds_no_space_leaves_the_state_before_in_force() {
     let disk = SimulatedDisk::new();

@@ -12,15 +12,19 @@
 //! after 3 leaves a segment that is not needed, which the next opening removes. A record that
 //! removed entries needs no copy: what it removed was recorded before it, in segments that are gone
 //! for good before its own goes.
+//!
+//! [`Cleaning`] owns how far the clean-up is; [`Cleaner`] does its steps, and uses the writer and
+//! the partition. Must not know: why a step is taken.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use super::entries::RecordedAt;
+use super::LoggedState;
+use super::draft::Candidate;
 use super::replay::beginning_of;
-use super::stored::{Stored, decoded, encoded};
-use super::{LoggedState, STATE_SEGMENT_BYTES, StateLog, bytes_of, record_bytes};
+use super::stored::{Stored, decoded};
+use super::writer::{STATE_SEGMENT_BYTES, Writer};
 use crate::clock::to_millis;
 use crate::error::{CorruptionKind, Error, Result};
 use crate::log::Log;
@@ -28,8 +32,10 @@ use crate::log::cursor::{Cursor, FetchLimits, Fetched};
 use crate::log::reserve::TakenBack;
 use crate::log::segment::Segment;
 use crate::message::Batch;
-use crate::partition::Work;
+use crate::partition::PartitionCore;
 use crate::rules::Rule;
+use crate::storage::disk::Disk;
+use crate::sync::Mutex;
 
 /// LIMIT: the log is cleaned up while it has more bytes than a segment, and more than twice what its
 /// live entries need: copies then cost at most as much as the changes do.
@@ -48,11 +54,11 @@ const STEP_BYTES: usize = 64 << 10;
 /// many times as large as it should be at most.
 const FAR_BEHIND: u64 = 4;
 
-/// Where the clean-up is.
+/// How far the clean-up is. Its lock is held over each step, so that it is one after another.
 #[derive(Debug)]
 pub(super) struct Cleaning {
     /// Records below are not needed.
-    pub(super) start: u64,
+    start: u64,
     /// The live entries below have been copied.
     copied: u64,
     /// Segments that left the log, oldest first, and whose files are to be removed.
@@ -65,85 +71,56 @@ impl Cleaning {
     pub(super) fn new(start: u64) -> Self {
         Self { start, copied: 0, leftovers: VecDeque::new(), uses_reserve: false }
     }
+
+    /// Records below are not needed.
+    pub(super) fn start(&self) -> u64 {
+        self.start
+    }
 }
 
 /// How far the log is from what it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Dirt {
+pub(super) enum Dirt {
     Little,
     Much,
     TooMuch,
 }
 
-/// A record that may be live.
-struct Candidate<C> {
-    offset: u64,
-    number: u64,
-    /// On the wall clock.
-    time: u64,
-    value: Vec<u8>,
-    change: C,
+pub(super) struct Cleaner<'a, S> {
+    partition: &'a PartitionCore,
+    disk: &'a dyn Disk,
+    writer: &'a Mutex<Writer<S>>,
 }
 
-impl<S: LoggedState> StateLog<S> {
+impl<'a, S: LoggedState> Cleaner<'a, S> {
+    pub(super) fn new(
+        partition: &'a PartitionCore,
+        disk: &'a dyn Disk,
+        writer: &'a Mutex<Writer<S>>,
+    ) -> Self {
+        Self { partition, disk, writer }
+    }
+
     /// Removes what a trim of an earlier run frees, and takes a first step: a process that dies
     /// soon after every opening must not make the log grow.
-    pub(super) fn begin_cleaning(&self) {
-        let mut cleaning = self.cleaning.lock();
+    pub(super) fn begin(&self, cleaning: &mut Cleaning) {
         let freed = self.partition.with_log(|log| log.retire(cleaning.start, usize::MAX));
         cleaning.leftovers.extend(freed);
         // What fails is tried again: nothing depends on it but space.
-        let _ = self.remove_leftovers(&mut cleaning).and_then(|()| self.step(&mut cleaning));
-        drop(cleaning);
-        self.tidy();
+        let _ = self.remove_leftovers(cleaning).and_then(|()| self.step(cleaning));
     }
 
-    /// Cleans up if it is time: has the background do it, or takes one step where there is none.
-    pub(crate) fn tidy(&self) {
-        let dirt = self.dirt();
-        if dirt == Dirt::Little {
-            return;
-        }
-        if dirt == Dirt::Much && self.partition.requests().are_served() {
-            self.partition.requests().request(Work::CleanUp);
-            return;
-        }
-        // The changes are in the log either way; a disk that is full now is found by the append
-        // that needs the space.
-        if let Some(mut cleaning) = self.cleaning.try_lock() {
-            let _ = self.step(&mut cleaning);
-        }
-    }
-
-    /// Cleans up what there is now, in steps, as long as `goes_on` says so.
-    ///
-    /// # Errors
-    ///
-    /// What the disk said. The log is as it was, but for copies that it may have twice.
-    pub(crate) fn clean_up(&self, goes_on: impl Fn() -> bool) -> Result<()> {
-        let end = self.partition.log_end();
-        while goes_on() {
-            let mut cleaning = self.cleaning.lock();
-            // What is appended meanwhile is for the next time.
-            let is_done = cleaning.start >= end;
-            if is_done || !self.step(&mut cleaning)? {
-                return self.remove_leftovers(&mut cleaning);
-            }
-        }
-        Ok(())
-    }
-
-    fn dirt(&self) -> Dirt {
+    pub(super) fn dirt(&self) -> Dirt {
         let segments = self.partition.log().segments().count() as u64;
-        let inner = self.inner.lock();
-        let needed = inner.state.live_bytes().saturating_mul(BYTES_PER_LIVE_BYTE);
+        let writer = self.writer.lock();
+        let needed = writer.state().live_bytes().saturating_mul(BYTES_PER_LIVE_BYTE);
         let allowed = needed.max(STATE_SEGMENT_BYTES);
-        let filled = (inner.bytes / STATE_SEGMENT_BYTES).saturating_mul(2);
+        let filled = (writer.bytes() / STATE_SEGMENT_BYTES).saturating_mul(2);
         if segments < 2 {
             Dirt::Little
-        } else if inner.bytes > allowed.saturating_mul(FAR_BEHIND) {
+        } else if writer.bytes() > allowed.saturating_mul(FAR_BEHIND) {
             Dirt::TooMuch
-        } else if inner.bytes > allowed || segments > filled.saturating_add(SMALL_SEGMENTS) {
+        } else if writer.bytes() > allowed || segments > filled.saturating_add(SMALL_SEGMENTS) {
             Dirt::Much
         } else {
             Dirt::Little
@@ -152,7 +129,7 @@ impl<S: LoggedState> StateLog<S> {
 
     /// Copies some live entries of the oldest segment, or removes it. False when nothing is to be
     /// done.
-    fn step(&self, cleaning: &mut Cleaning) -> Result<bool> {
+    pub(super) fn step(&self, cleaning: &mut Cleaning) -> Result<bool> {
         if self.dirt() == Dirt::Little { Ok(false) } else { self.step_anyway(cleaning) }
     }
 
@@ -166,9 +143,9 @@ impl<S: LoggedState> StateLog<S> {
         };
         let from = cleaning.copied.max(oldest.base_offset);
         let (candidates, reached) = self.candidates(&oldest, from, end)?;
-        // Whoever makes a spare of it must be the only one to hold it.
+        // To become a spare it must not be held elsewhere.
         drop(oldest);
-        self.copy(candidates, cleaning.uses_reserve)?;
+        self.writer.lock().append_copies(candidates, cleaning.uses_reserve)?;
         cleaning.copied = reached;
         if reached >= end {
             self.trim(end, cleaning)?;
@@ -208,45 +185,16 @@ impl<S: LoggedState> StateLog<S> {
         Ok((candidates, cursor.next_offset()))
     }
 
-    /// Appends those that are live again.
-    fn copy(&self, mut candidates: Vec<Candidate<S::Change>>, uses_reserve: bool) -> Result<()> {
-        let mut inner = self.inner.lock();
-        candidates.retain(|it| inner.state.is_live(&it.change, it.offset));
-        let key = |it: &Candidate<S::Change>| {
-            let (number, value) = (it.number, &*it.value);
-            Stored::Copy { number, value }.key()
-        };
-        let keys = candidates.iter().map(key).collect::<Result<Vec<_>>>()?;
-        let records = keys.iter().zip(&candidates);
-        let records = records.map(|(key, it)| (&**key, &*it.value, it.time));
-        let records = records.collect::<Vec<_>>();
-        let base = self.append_anyway(&mut inner, &records, uses_reserve)?;
-        for ((copied, key), offset) in candidates.into_iter().zip(&keys).zip(base..) {
-            let bytes = record_bytes(key, &copied.value);
-            // The entry knows when it was made.
-            let at = RecordedAt { offset, bytes, time: 0, is_copy: true };
-            inner.state.apply(copied.change, at);
-        }
-        Ok(())
-    }
-
     /// Says that the records below are not needed any more, and removes them.
     fn trim(&self, start: u64, cleaning: &mut Cleaning) -> Result<()> {
-        {
-            let mut inner = self.inner.lock();
-            let key = Stored::Trim { start, next_number: inner.next_number }.key()?;
-            let value = encoded(&start)?;
-            self.append_anyway(&mut inner, &[(&*key, &*value, 0)], cleaning.uses_reserve)?;
-        }
+        self.writer.lock().append_trim(start, cleaning.uses_reserve)?;
         // DURABILITY: the copies are durable before the records that they repeat are removed. So
-        // is the trim, behind them, without which a log that has lost its head looks whole.
+        // is the trim, after them, without which a log that has lost its head looks whole.
         Rule::CleanUpSync.keep(|| self.partition.flush())?;
         cleaning.start = start;
         let freed = self.partition.with_log(|log| log.retire(start, usize::MAX));
         cleaning.leftovers.extend(freed);
-        let mut inner = self.inner.lock();
-        inner.bytes = bytes_of(&self.partition);
-        drop(inner);
+        self.writer.lock().measure();
         self.remove_leftovers(cleaning)
     }
 

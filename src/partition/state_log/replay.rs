@@ -7,9 +7,10 @@
 
 use std::sync::Arc;
 
+use super::LoggedState;
+use super::draft::record_bytes;
 use super::entries::RecordedAt;
 use super::stored::{SNAPSHOT_KEY, Stored, decoded};
-use super::{LoggedState, record_bytes};
 use crate::clock::to_millis;
 use crate::config::Visibility;
 use crate::error::{Corruption, CorruptionKind, Error, Result};

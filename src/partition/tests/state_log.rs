@@ -197,11 +197,11 @@ fn row_c15_no_call_writes_more_than_a_part_of_a_large_state() {
 
 /// A list of large changes becomes batches of a bounded size, and a change that no usual segment
 /// holds gets one of its own; they are cleaned up as any other.
-// RED: src/partition/state_log.rs
+// RED: src/partition/state_log/draft.rs
 //   - batch.is_empty() || (batch.len() < CHANGES_PER_BATCH && bytes <= BATCH_BYTES)
 //   + batch.is_empty() || batch.len() < CHANGES_PER_BATCH
-// RED: src/partition/state_log.rs
-//   - self.partition.log().lock_for_writing()?.roll_for(bytes)?;
+// RED: src/partition/state_log/writer.rs
+//   - log.lock_for_writing()?.roll_for(bytes)?;
 #[test]
 fn row_c15_large_changes_are_stored_in_batches_that_segments_hold() {
     let disk = new_disk();
@@ -385,9 +385,9 @@ fn row_e02_a_log_that_had_records_is_never_empty() {
 /// E16: a log whose last change has one of the greatest numbers. Symptom: it was continued, and never
 /// opened again. Cause: the number that followed was one that an opening refuses. Rule: no number is
 /// written that an opening would refuse; where there is none left, the append is refused.
-// RED: src/partition/state_log.rs
-//   - let next_number = inner.next_number.checked_add(drafts.len() as u64);
-//   + let next_number = Some(inner.next_number.saturating_add(drafts.len() as u64));
+// RED: src/partition/state_log/writer.rs
+//   - let next_number = self.next_number.checked_add(drafts.len() as u64);
+//   + let next_number = Some(self.next_number.saturating_add(drafts.len() as u64));
 #[test]
 fn row_e16_no_number_of_a_change_is_written_that_an_opening_refuses() {
     let disk = new_disk();

@@ -1,0 +1,211 @@
+//! The writer of a state's log: the state in memory, and the records that it is the sum of.
+//!
+//! Owns: the state, the number of the next change, and how many bytes the segments hold. Kept under
+//! a lock of the log, over which no file is read or synced. Must not know: clean-ups, and which
+//! changes are allowed.
+//!
+//! Invariants:
+//! 1. The state in memory is what replaying the log would give.
+//! 2. No change is written that a replay would refuse.
+//! 3. The numbers of changes rise by one, in the order of their records; no number is used twice.
+
+use std::sync::Arc;
+
+use super::LoggedState;
+use super::draft::{BATCH_ROOM, Candidate, Draft, RECORD_ROOM, record_bytes};
+use super::entries::RecordedAt;
+use super::stored::{Stored, encoded};
+use crate::clock::from_millis;
+use crate::config::TimestampType;
+use crate::error::{Error, Result};
+use crate::log::{Log, Outcome, batch_bytes_max};
+use crate::partition::PartitionCore;
+use crate::partition::append::{AppendOptions, Stamp};
+use crate::partition::encode::{Encoder, RecordRules};
+use crate::record::{Record, TopicPartition};
+
+/// LIMIT: the size of an internal segment, as long as no record needs more, and of a spare. The live
+/// entries of one must fit another; three spares of each internal log must cost little.
+pub(crate) const STATE_SEGMENT_BYTES: u64 = 256 << 10;
+
+const RULES: RecordRules = RecordRules {
+    record_bytes_max: u32::MAX,
+    timestamps: TimestampType::CreateTime,
+    needs_key: false,
+};
+
+/// A record: its key, its value and its time on the wall clock.
+type Plain<'a> = (&'a [u8], &'a [u8], u64);
+
+pub(super) struct Writer<S> {
+    partition: Arc<PartitionCore>,
+    state: S,
+    /// The number of the next change.
+    next_number: u64,
+    /// What the segments hold, about.
+    bytes: u64,
+}
+
+impl<S: LoggedState> Writer<S> {
+    pub(super) fn new(partition: Arc<PartitionCore>, state: S, next_number: u64) -> Self {
+        let mut writer = Self { partition, state, next_number, bytes: 0 };
+        writer.measure();
+        writer
+    }
+
+    pub(super) fn state(&self) -> &S {
+        &self.state
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Counts anew what the segments hold.
+    pub(super) fn measure(&mut self) {
+        let segments = self.partition.log().segments().all();
+        self.bytes = segments.iter().map(|segment| segment.end() as u64).sum();
+    }
+
+    /// Whether one of the changes adds to the state for good.
+    pub(super) fn grows(&self, drafts: &[Draft<S::Change>]) -> bool {
+        drafts.iter().any(|draft| self.state.grows(&draft.change))
+    }
+
+    /// Appends the changes and applies them; none is left then. All of them are if it fails.
+    ///
+    /// # Errors
+    ///
+    /// Those of an append. Nothing is applied.
+    pub(super) fn append(&mut self, drafts: &mut Vec<Draft<S::Change>>) -> Result<()> {
+        // A later number would be refused by the next opening, and with it all that is there.
+        let next_number = self.next_number.checked_add(drafts.len() as u64);
+        let next_number = next_number.ok_or_else(|| Error::OffsetExhausted {
+            partition: TopicPartition::clone(&self.partition.origin),
+        })?;
+        let numbers = self.next_number..next_number;
+        let keys = numbers.zip(&*drafts).map(|(number, draft)| {
+            let value = &draft.value;
+            Stored::Change { number, value }.key()
+        });
+        let keys = keys.collect::<Result<Vec<_>>>()?;
+        let records = keys.iter().zip(&*drafts);
+        let records = records.map(|(key, draft)| (&**key, &*draft.value, draft.made.wall));
+        let base = self.append_records(records)?;
+        self.next_number = next_number;
+        for ((draft, key), offset) in drafts.drain(..).zip(&keys).zip(base..) {
+            let bytes = record_bytes(key, &draft.value);
+            let at = RecordedAt { offset, bytes, time: draft.made.run, is_copy: false };
+            apply_own(&mut self.state, draft.change, at);
+        }
+        Ok(())
+    }
+
+    /// Appends those entries again that are live. They keep their numbers.
+    ///
+    /// # Errors
+    ///
+    /// Those of an append. Nothing is applied.
+    pub(super) fn append_copies(
+        &mut self,
+        mut candidates: Vec<Candidate<S::Change>>,
+        uses_reserve: bool,
+    ) -> Result<()> {
+        candidates.retain(|it| self.state.is_live(&it.change, it.offset));
+        let key = |it: &Candidate<S::Change>| {
+            let (number, value) = (it.number, &*it.value);
+            Stored::Copy { number, value }.key()
+        };
+        let keys = candidates.iter().map(key).collect::<Result<Vec<_>>>()?;
+        let records = keys.iter().zip(&candidates);
+        let records = records.map(|(key, it)| (&**key, &*it.value, it.time));
+        let records = records.collect::<Vec<_>>();
+        let base = self.append_anyway(&records, uses_reserve)?;
+        for ((copied, key), offset) in candidates.into_iter().zip(&keys).zip(base..) {
+            let bytes = record_bytes(key, &copied.value);
+            // The entry knows when it was made.
+            let at = RecordedAt { offset, bytes, time: 0, is_copy: true };
+            self.state.apply(copied.change, at);
+        }
+        Ok(())
+    }
+
+    /// Appends that the records below `start` are not needed any more.
+    ///
+    /// # Errors
+    ///
+    /// Those of an append.
+    pub(super) fn append_trim(&mut self, start: u64, uses_reserve: bool) -> Result<()> {
+        let key = Stored::Trim { start, next_number: self.next_number }.key()?;
+        let value = encoded(&start)?;
+        self.append_anyway(&[(&*key, &*value, 0)], uses_reserve).map(drop)
+    }
+
+    /// Appends records; in a segment that is made of a spare, where there is no other way.
+    fn append_anyway(&mut self, records: &[Plain<'_>], uses_reserve: bool) -> Result<u64> {
+        let refused = match self.append_records(records.iter().copied()) {
+            Err(error) if uses_reserve => error,
+            appended => return appended,
+        };
+        if !has_reserve_for(&self.partition, &refused) {
+            return Err(refused);
+        }
+        let sizes = records.iter().map(|(key, value, _)| key.len() + value.len() + 32);
+        let bytes = sizes.fold(4_096, usize::saturating_add);
+        self.partition.with_log(|log| roll_into_reserve(log, bytes))?;
+        self.append_records(records.iter().copied())
+    }
+
+    /// Appends records as one batch, in a segment of their own if they need more than one has.
+    /// Returns the offset of the first.
+    fn append_records<'a>(&mut self, records: impl Iterator<Item = Plain<'a>>) -> Result<u64> {
+        let record =
+            |(key, value, time)| Record::new().key(key).value(value).timestamp(from_millis(time));
+        let records: Vec<_> = records.map(record).collect();
+        if records.is_empty() {
+            return Ok(self.partition.log_end());
+        }
+        let payload: u64 = records.iter().map(Record::payload_bytes).sum();
+        let bytes = payload.saturating_add(BATCH_ROOM + (records.len() * RECORD_ROOM) as u64);
+        let log = self.partition.log();
+        if bytes > batch_bytes_max(STATE_SEGMENT_BYTES) {
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            log.lock_for_writing()?.roll_for(bytes)?;
+        }
+        let stamp = Stamp::undated(self.partition.durability, log.clock());
+        let options = AppendOptions { stamp, ..AppendOptions::default() };
+        let mut encoder = Encoder::take();
+        let mut batch = encoder.encode(&records, RULES, 0)?;
+        match self.partition.append(&mut batch, &options)? {
+            Outcome::Appended { base_offset, .. } => {
+                self.bytes = self.bytes.saturating_add(bytes);
+                Ok(base_offset)
+            }
+            _ => Err(Error::Closed),
+        }
+    }
+}
+
+/// Whether what failed for want of space can be done with the reserve of a log.
+pub(super) fn has_reserve_for(partition: &PartitionCore, error: &Error) -> bool {
+    matches!(error, Error::StorageFull { .. })
+        && partition.with_log(|log| log.factory().reserve().is_some())
+}
+
+/// Begins a new segment with room for a batch of `bytes`, made of a spare where the disk is full.
+///
+/// # Errors
+///
+/// What the disk said, and [`Error::StorageFull`] where all spares are in use.
+pub(super) fn roll_into_reserve(log: &mut Log, bytes: usize) -> Result<()> {
+    log.factory_mut().set_reserve_open(true);
+    let rolled = log.roll_for(bytes);
+    log.factory_mut().set_reserve_open(false);
+    rolled
+}
+
+/// Applies a change that the engine itself has made, so that it is sound.
+fn apply_own<S: LoggedState>(state: &mut S, change: S::Change, at: RecordedAt) {
+    debug_assert_eq!(state.check(&change), Ok(()), "a change that the next opening would refuse");
+    state.apply(change, at);
+}
