@@ -9,6 +9,7 @@
 //! | files and functions can be read at a sitting; the top level holds what was agreed | `sizes` |
 //! | `unsafe`, locks, and packages that touch memory or foreign bytes lie in one file each | `packages` |
 //! | names and prose use standard terms | `words` |
+//! | the pages for developers name no file that is gone | `documents` |
 //!
 //! Method: a small lexer (`code`) turns every file of `src/` into tokens, without comments and
 //! literals, and the rules look at tokens. What is compiled for tests only (`#[cfg(test)]`, files
@@ -23,6 +24,8 @@
 mod circles;
 #[path = "layering/code.rs"]
 mod code;
+#[path = "layering/documents.rs"]
+mod documents;
 #[path = "layering/floors.rs"]
 mod floors;
 #[path = "layering/headers.rs"]
