@@ -484,7 +484,7 @@ fn statement_06_what_was_acknowledged_survives_a_kill_at_any_moment() {
     campaign(from_env("LOGPOND_ROUNDS", 10), &mut rng, |_| Signal::Kill);
 }
 
-// RED: src/storage/region.rs
+// RED: src/storage/region/map.rs
 //   - Access::ReadWrite => options.map_raw(file)?,
 //   + Access::ReadWrite => MmapRaw::from(unsafe { options.map_copy(file)? }),
 #[test]

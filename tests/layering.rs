@@ -7,7 +7,8 @@
 //! | what a header says must not be known is not imported | `headers` |
 //! | a type has few methods and fields, and its inherent impl lies in one file | `types` |
 //! | files and functions can be read at a sitting; the top level holds what was agreed | `sizes` |
-//! | `unsafe`, locks, and packages that touch memory or foreign bytes lie in one file each | `packages` |
+//! | `unsafe` lies in one folder of small files and names what it relies on | `obligations` |
+//! | locks, and packages that touch memory or foreign bytes, lie in one file each | `packages` |
 //! | names and prose use standard terms | `words` |
 //! | the pages for developers name no file that is gone | `documents` |
 //!
@@ -32,6 +33,8 @@ mod floors;
 mod headers;
 #[path = "layering/items.rs"]
 mod items;
+#[path = "layering/obligations.rs"]
+mod obligations;
 #[path = "layering/packages.rs"]
 mod packages;
 #[path = "layering/rooms.rs"]

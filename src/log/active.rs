@@ -19,7 +19,8 @@ use crate::clock::Moment;
 use crate::error::{Error, Result};
 use crate::format::{SegmentHeader, SparseIndex, TimeRange};
 use crate::storage::disk::DiskFile;
-use crate::storage::region::{Region, RegionWriter};
+use crate::storage::region::Region;
+use crate::storage::region_writer::RegionWriter;
 
 /// LIMIT: what is made storable again at a time after a sync: a few dozen pages, so that a sync
 /// that comes soon finds little to take away again.

@@ -16,7 +16,8 @@ use crate::error::{Error, Result};
 use crate::format::{SegmentHeader, segment_file_name, temporary_segment_file_name};
 use crate::rules::Rule;
 use crate::storage::disk::{Access, Disk, DiskFile};
-use crate::storage::region::{Memory, RegionWriter};
+use crate::storage::region::Memory;
+use crate::storage::region_writer::RegionWriter;
 
 /// LIMIT: what a new segment gets at first. Small, so that a thousand idle partitions cost
 /// megabytes; it doubles as the segment fills.

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use super::PAGE_BYTES;
 use super::budget::Claim;
 use crate::storage::disk::DiskFile;
-use crate::storage::region::{Region, RegionWriter};
+use crate::storage::region::Region;
+use crate::storage::region_writer::RegionWriter;
 use crate::sync::{AtomicBool, LockRank, Mutex, Ordering};
 
 /// LIMIT: the step in which a segment that is written through its map grows: far enough ahead that

@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+pub(crate) use super::platform::{Access, EntryKind};
 use super::region::Memory;
 
 #[cfg(all(test, not(loom)))]
@@ -33,26 +34,11 @@ pub(crate) use simulated::SimulatedDisk;
 #[cfg(test)]
 pub(crate) use simulated::{Fault, Metadata, Operation, Pages, PowerCut};
 
-/// What a directory entry is. Symbolic links are not followed: they are [`EntryKind::Other`], as
-/// are FIFOs, sockets and devices, and nothing of that kind is ever opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EntryKind {
-    File,
-    Directory,
-    Other,
-}
-
 /// One entry of a directory. Names that are not UTF-8 cannot be ours and are left out by `list`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) kind: EntryKind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Access {
-    Read,
-    ReadWrite,
 }
 
 /// A tree of directories and files.

@@ -25,8 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use super::disk::Access;
-use super::platform::{self, Identity};
+use super::platform::{self, Access, Identity};
 use crate::clock::real_now;
 use crate::error::{Error, Result};
 use crate::sync::{Condvar, LockRank, Mutex};

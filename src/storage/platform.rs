@@ -1,7 +1,7 @@
 //! What the operating system is asked for beyond std, and what stands in for it elsewhere.
 //!
-//! Owns flags, file identity, space and positional I/O. Must not know who asks: the real disk and
-//! the directory lock do, from any thread, holding at most a lock of their own file. On Linux this
+//! Owns flags, file identity, space and positional I/O. Must not know disks nor regions: they call
+//! it, as the directory lock does, from any thread, holding at most a lock of their own file. On Linux this
 //! is rustix; elsewhere std alone, which compiles and is declared untested.
 
 use std::fs::File;
@@ -9,7 +9,21 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
-use super::disk::EntryKind;
+/// What a directory entry is. Symbolic links are not followed: they are [`EntryKind::Other`], as
+/// are FIFOs, sockets and devices, and nothing of that kind is ever opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EntryKind {
+    File,
+    Directory,
+    Other,
+}
+
+/// How a file is opened or mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    ReadWrite,
+}
 
 /// Which file this is, whatever name led to it. Equal for all files where the system cannot tell.
 pub(super) type Identity = (u64, u64);
@@ -204,8 +218,7 @@ mod linux {
     use rustix::io::{Errno, retry_on_intr};
     use rustix::process::{Resource, getrlimit};
 
-    use super::super::disk::Access;
-    use super::{checked_rename, regular, write_zeros};
+    use super::{Access, checked_rename, regular, write_zeros};
 
     /// LIMIT: file systems known to keep an allocated block where it is until it is stored into.
     /// Anything else (btrfs, ZFS, bcachefs, overlay, NFS, FUSE, and what comes next) may need
@@ -325,8 +338,7 @@ mod portable {
     use std::ops::Range;
     use std::path::Path;
 
-    use super::super::disk::Access;
-    use super::{checked_rename, regular, write_zeros};
+    use super::{Access, checked_rename, regular, write_zeros};
 
     /// Refuses a link by asking first: std has no flag for it.
     fn no_link(path: &Path) -> io::Result<()> {

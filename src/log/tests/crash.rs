@@ -269,7 +269,7 @@ fn row_a25_an_interrupted_cut_is_carried_on_and_never_undone() {
 
 /// A5, A6: what was published is there after kill -9, and is called durable only after it has
 /// been written and synced again.
-// RED: src/storage/region/writer.rs
+// RED: src/storage/region_writer.rs
 //   - file.write_at(bytes, position as u64)?;
 #[test]
 fn row_a05_nothing_published_is_lost_when_the_process_dies() {

@@ -1,7 +1,7 @@
 //! The disk in the heap: that chunks and region together are one file, kept once.
 
 use super::*;
-use crate::storage::region::RegionWriter;
+use crate::storage::region_writer::RegionWriter;
 
 fn read(file: &dyn DiskFile, position: u64, length: usize) -> Vec<u8> {
     let mut buffer = vec![0xFF; length];

@@ -5,7 +5,8 @@
 use std::io::ErrorKind;
 
 use super::*;
-use crate::storage::region::{Region, RegionWriter};
+use crate::storage::region::Region;
+use crate::storage::region_writer::RegionWriter;
 use tempfile::{TempDir, tempdir};
 
 fn disk(limit: usize) -> (TempDir, RealDisk) {

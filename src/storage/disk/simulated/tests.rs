@@ -1,7 +1,7 @@
 //! The model itself: what each kind of crash, and each fault, may and may not do.
 
 use super::*;
-use crate::storage::region::RegionWriter;
+use crate::storage::region_writer::RegionWriter;
 
 const LOG: &str = "/d/log";
 

@@ -1,18 +1,17 @@
 //! The writer's side of a region: where bytes go, and in which order.
 //!
 //! Owns what was written, and how far memory is ready for it. Must not know what the bytes mean;
-//! all that unsafe code relies on is checked again where it is, in `region.rs`. The log calls it
-//! under the partition's lock.
+//! all that unsafe code relies on is checked again where it is, in `region`. The log calls it under
+//! the partition's lock.
 //!
 //! 1. `published <= written`, and where bytes are stored `written <= writable <= capacity`.
 //! 2. A file is written before memory is stored into: what fails leaves memory as it was.
-#![deny(unsafe_code)]
 
 use std::io;
 use std::sync::Arc;
 
-use super::{Memory, Region, Sole, end_of, invalid};
-use crate::storage::disk::DiskFile;
+use super::disk::DiskFile;
+use super::region::{Memory, Region, Sole, end_of, invalid};
 
 /// The sole writer of a region.
 #[derive(Debug)]
@@ -27,7 +26,7 @@ pub(crate) struct RegionWriter {
 }
 
 impl RegionWriter {
-    /// A writer that goes on at `published`. Bytes are written to `file`, if there is one, and
+    /// A writer that continues at `published`. Bytes are written to `file`, if there is one, and
     /// then stored into memory, if `store`. Nothing is [`writable`](Self::writable) yet.
     pub(crate) fn new(
         memory: Memory,
@@ -39,14 +38,24 @@ impl RegionWriter {
             return Err(invalid("this memory cannot be stored into"));
         }
         if !store && file.is_none() {
-            return Err(invalid("a writer without a place to write to"));
+            return Err(invalid("a writer with neither a file nor memory"));
         }
         let sole = Sole::claim(memory, published)?;
-        Ok(Self { sole, file, store, published, written: published, writable: published })
+        let writer = Self { sole, file, store, published, written: published, writable: published };
+        writer.check();
+        Ok(writer)
+    }
+
+    /// Invariant 1.
+    fn check(&self) {
+        debug_assert!(self.published == self.region().published(), "what readers see is known");
+        debug_assert!(self.published <= self.written, "only written bytes are published");
+        debug_assert!(!self.store || self.written <= self.writable, "stored where it is ready");
+        debug_assert!(self.writable <= self.region().capacity(), "only memory is writable");
     }
 
     pub(crate) fn region(&self) -> &Arc<Region> {
-        &self.sole.region
+        self.sole.region()
     }
 
     /// Writes bytes that stay invisible until they are published. After an error nothing below
@@ -64,6 +73,7 @@ impl RegionWriter {
             self.sole.store(position, bytes)?;
         }
         self.written = self.written.max(end);
+        self.check();
         Ok(())
     }
 
@@ -77,11 +87,13 @@ impl RegionWriter {
         assert!(end <= self.written, "only written bytes are published");
         self.sole.publish(end);
         self.published = end;
+        self.check();
     }
 
     /// Says that memory below `end` is allocated and populated. Never goes back.
     pub(crate) fn set_writable(&mut self, end: usize) {
         self.writable = self.writable.max(end.min(self.region().capacity()));
+        self.check();
     }
 
     /// Up to where bytes may be stored.
@@ -89,3 +101,6 @@ impl RegionWriter {
         self.writable
     }
 }
+
+#[cfg(test)]
+mod tests;

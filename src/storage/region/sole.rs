@@ -1,0 +1,68 @@
+//! The one right to store into a region.
+//!
+//! Owns that right, and the checks that the obligations M2, M3 and M4 (see [`region`](super)) ask of
+//! a writer. Must not know where bytes come from, nor when they are shown. The log calls it, through
+//! its `RegionWriter`, under the partition's lock.
+//!
+//! - W1 **Bytes are stored into memory that can be stored into, between the published end and the
+//!   capacity**: `store` refuses any other range.
+#![allow(unsafe_code, reason = "storing into memory that is shared")]
+
+use std::io;
+use std::sync::Arc;
+
+use super::prefetch::{FOR_STORES, PREFETCH_BYTES, prefetch};
+use super::shared::{Memory, Region};
+use super::{end_of, invalid};
+
+/// The one right to store into a region (M2): not `Clone`, and made from the `Memory` itself.
+#[derive(Debug)]
+pub(crate) struct Sole {
+    region: Arc<Region>,
+}
+
+impl Sole {
+    pub(crate) fn claim(memory: Memory, published: usize) -> io::Result<Self> {
+        let region = Region::sealed(memory, published)?;
+        Ok(Self { region })
+    }
+
+    pub(crate) fn region(&self) -> &Arc<Region> {
+        &self.region
+    }
+
+    /// Stores bytes above what is published.
+    pub(crate) fn store(&mut self, position: usize, bytes: &[u8]) -> io::Result<()> {
+        let region = &self.region;
+        let base = region.base().filter(|_| region.is_storable());
+        let base = base.ok_or_else(|| invalid("this memory cannot be stored into"))?;
+        end_of(position, bytes, region.capacity())?;
+        if position < region.published() {
+            return Err(invalid("stored below the published end"));
+        }
+        // SAFETY: (W1) `position <= capacity`, checked above, (S1) which is what the memory has.
+        let target = unsafe { base.add(position) }.as_ptr();
+        // SAFETY: (W1) `[position, end)` lies inside the memory, which can be stored into: checked
+        // above. (M4) It lies above `published`, so no reader has a slice of it, and `bytes` cannot
+        // overlap it. (M2) `&mut self` makes this the only store.
+        unsafe { target.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        // What comes next is as long, most often. Its lines were cleared by the kernel on another
+        // processor, and to wait for them under the partition's lock would cost a lone append a
+        // tenth of its time; now they come while the caller encodes its next record.
+        let end = position.saturating_add(bytes.len());
+        let next = end..end.saturating_add(bytes.len().min(PREFETCH_BYTES));
+        prefetch::<FOR_STORES>(region.base(), region.capacity(), next);
+        Ok(())
+    }
+
+    /// Shows everything below `end` to readers.
+    ///
+    /// # Panics
+    ///
+    /// If `end` lies below what is published (M3) or beyond the memory (M4).
+    pub(crate) fn publish(&mut self, end: usize) {
+        assert!(end >= self.region.published(), "published bytes stay published");
+        assert!(end <= self.region.capacity(), "only memory is published");
+        self.region.advance(end);
+    }
+}
