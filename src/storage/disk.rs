@@ -44,8 +44,8 @@ pub(crate) struct Entry {
 /// A tree of directories and files.
 pub(crate) trait Disk: Send + Sync + fmt::Debug {
     /// Names the directory that holds all that is made and removed from now on. When it has moved
-    /// or another has taken its name, making and removing fail, rather than happen in the wrong
-    /// place.
+    /// or another has taken its name, making and removing fail, rather than happen in another
+    /// directory.
     fn bind(&self, dir: &Path) -> io::Result<()> {
         let _ = dir;
         Ok(())
@@ -64,9 +64,9 @@ pub(crate) trait Disk: Send + Sync + fmt::Debug {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Renames a file, replacing nothing: an existing target is an error. The new name is durable
-    /// once its directory is synced, and the old one is gone for good once its own is. Where these
-    /// are two, a power cut before both are synced leaves either name, both or none, whatever a
-    /// journal makes of it: so whoever relies on the new name syncs its directory first.
+    /// once its directory is synced, and the old one is removed for good once its own is. Where
+    /// these are two, a power cut before both are synced leaves either name, both or none, whatever
+    /// a journal makes of it: so a caller that relies on the new name syncs its directory first.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     fn remove_file(&self, path: &Path) -> io::Result<()>;

@@ -14,7 +14,7 @@
 //! 4. Nobody who maps files has a lock on a directory that every user may write to.
 //!
 //! A forked child inherits the descriptors, and with them a share of the locks: they stay taken
-//! until the parent gives them up, or both are gone (or the child runs another program, which
+//! until the parent gives them up, or both have ended (or the child runs another program, which
 //! closes them). The child never unlocks.
 
 use std::collections::BTreeMap;
@@ -32,8 +32,8 @@ use crate::sync::{Condvar, LockRank, Mutex};
 
 const FILE_NAME: &str = "LOCK";
 
-/// How long an opening waits unless it is told otherwise: for a holder that is about to go, not for
-/// one that stays.
+/// How long an opening waits unless another time is asked for: for a holder that is about to end,
+/// not for one that stays.
 pub(crate) const DEFAULT_WAIT: Duration = Duration::from_millis(250);
 
 /// LIMIT: how long `acquire` waits at least for a holder in this process that is closing: its last
@@ -165,15 +165,15 @@ fn for_at_most(wait: Duration) -> impl FnMut(Holder) -> bool {
         if left.is_zero() {
             return false;
         }
-        // A holder in this process calls when it is gone; if it did before this waits, and where it
-        // is another process, the next attempt comes soon.
+        // A holder in this process notifies when it is dropped. If it did before this waits, or is
+        // another process, the next attempt comes soon.
         let holders = REGISTRY.holders.lock();
         drop(REGISTRY.freed.wait_until(holders, now + left.min(TRY_EVERY)));
         true
     }
 }
 
-/// The place in the list of this process.
+/// An entry in the list of this process.
 #[derive(Debug)]
 struct RegistryEntry {
     key: Key,

@@ -1,8 +1,8 @@
 //! What the operating system is asked for beyond std, and what stands in for it elsewhere.
 //!
-//! Owns flags, file identity, space and positional I/O. Must not know disks nor regions: they call
-//! it, as the directory lock does, from any thread, holding at most a lock of their own file. On Linux this
-//! is rustix; elsewhere std alone, which compiles and is declared untested.
+//! Owns flags, file identity, space and positional I/O. Must not know: disks, regions. They call
+//! it, as the directory lock does, from any thread, holding at most a lock of their own file. On Linux
+//! this is rustix; elsewhere std alone, which compiles and is declared untested.
 
 use std::fs::File;
 use std::io;
@@ -226,8 +226,8 @@ mod linux {
     const IN_PLACE: [u64; 3] = [0xEF53, 0x5846_5342, 0x0102_1994];
 
     fn open_with(path: &Path, flags: OFlags) -> io::Result<File> {
-        // A link in the last component is not followed: whoever may write to the directory must
-        // not be able to point us at another file.
+        // A link in the last component is not followed: another user who may write to the directory
+        // must not be able to point us at another file.
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
         Ok(retry_on_intr(|| rustix::fs::open(path, flags, mode))?.into())

@@ -4,7 +4,7 @@
 //! `fork` made of it? A child has copies of all locks and none of the threads, and shares the maps
 //! of the files: what it stored there would show in its parent, between the parent's own stores.
 //! So it must not write, and the append path asks without a system call. Must not know who asks.
-//! Called from any thread without a lock: in a child, whoever held one is not there.
+//! Called from any thread without a lock: in a child, the thread that held one does not exist.
 
 use crate::error::{Error, Result};
 

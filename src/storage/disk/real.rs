@@ -170,8 +170,8 @@ struct RealFile {
     identity: Identity,
     /// Set by every use, cleared by the budget when it passes by; Relaxed, a hint.
     used: AtomicBool,
-    /// Held during a sync: the kernel tells a write-back error to one caller per descriptor, so a
-    /// second sync beside the first could return Ok for pages that the first was told are lost.
+    /// Held during a sync: the kernel reports a write-back error to one caller per descriptor, so a
+    /// second sync beside the first could return Ok for pages that the first has reported lost.
     syncing: Mutex<()>,
     state: Mutex<State>,
 }
@@ -182,7 +182,7 @@ struct State {
     file: Option<Arc<File>>,
     /// Changes through the descriptor.
     written: Marks,
-    /// Changes through the map, as far as `set_dirty` told.
+    /// Changes through the map, as far as `set_dirty` announced them.
     stored: Marks,
     failed: Option<Failure>,
 }
@@ -204,7 +204,7 @@ impl Marks {
     }
 }
 
-/// A failed sync, to be told again and again.
+/// A failed sync, to be returned again and again.
 #[derive(Debug, Clone, Copy)]
 struct Failure {
     code: Option<i32>,
@@ -293,7 +293,7 @@ impl RealFile {
 
     /// Closes the descriptor if it is neither used nor needed.
     ///
-    /// Closing while the file is mapped is sound on Linux, even if `set_dirty` was not told of
+    /// Closing while the file is mapped is sound on Linux, even if `set_dirty` did not announce
     /// all stores: the map keeps the inode, and its pages, in memory. A write-back error that
     /// nobody has seen stays with the inode and is reported to the next descriptor that syncs, so
     /// a sync after reopening cannot miss one (`errseq_sample` in the kernel). Without a map the

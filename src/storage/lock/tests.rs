@@ -53,7 +53,7 @@ fn another_process_is_refused_by_the_files_alone() {
 /// A holder that goes a moment later, in this process or another, made an opening fail: after the
 /// last handle was dropped, after another opening had failed, while a new process took over from an
 /// old one. Only one in this process that had said that it was closing was waited for. The rule: an
-/// opening waits for whoever it is, as long as it was told to.
+/// opening waits for any of them, as long as it was asked to.
 // RED: src/storage/lock.rs
 //   - if !wait(holder) {
 //   + if holder == Holder::Staying || !wait(holder) {
@@ -79,7 +79,7 @@ fn row_f14_any_holder_is_waited_for() {
     assert_eq!(attempts, 3);
 }
 
-/// The wait is for a holder, and no longer than it was told.
+/// The wait is for a holder, and no longer than was asked for.
 #[test]
 fn a_wait_is_over_when_its_time_is() {
     let (wait, begun) = (Duration::from_millis(20), real_now());
@@ -156,7 +156,7 @@ fn a_missing_directory_is_not_created() {
     assert!(matches!(result, Err(Error::Io { .. })), "{result:?}");
 }
 
-/// Whoever only reads is kept out as others are, keeps others out, and leaves nothing behind.
+/// A broker that only reads is kept out as others are, keeps others out, and leaves no file.
 #[test]
 fn a_directory_is_locked_by_what_is_there() {
     let dir = tempdir().unwrap();

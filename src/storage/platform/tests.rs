@@ -1,4 +1,4 @@
-//! What is told apart by what the system says of itself.
+//! What is distinguished by what the system reports of itself.
 
 use super::*;
 

@@ -1,5 +1,5 @@
-//! What backs a region and what a region shows of it, over heap memory, where Miri can follow it. The
-//! writer's side is tested with `RegionWriter`, maps of real files with the real disk.
+//! What backs a region and what a region shows of it, over heap memory, where Miri can follow it.
+//! The writer's side is tested with `RegionWriter`, maps of real files with the real disk.
 
 #[cfg(target_os = "linux")]
 use super::map::whole_pages;

@@ -1,5 +1,5 @@
-//! The publication protocol over heap memory, where Miri can follow it, and what the writer refuses.
-//! Maps of real files are tested with the real disk.
+//! The publication protocol over heap memory, where Miri can follow it, and what the writer
+//! refuses. Maps of real files are tested with the real disk.
 
 use super::*;
 

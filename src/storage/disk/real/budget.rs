@@ -92,7 +92,7 @@ impl Budget {
         let mut queue = self.queue.lock();
         queue.open = queue.open.saturating_add(1);
         queue.files.push_back(file);
-        // Files that are gone leave their entries behind; sweeping at twice the size costs a
+        // Files that were dropped leave their entries in the queue; sweeping at twice the size costs a
         // constant per opening.
         if queue.files.len() > queue.open.saturating_mul(2).saturating_add(64) {
             queue.files.retain(|file| file.strong_count() > 0);

@@ -253,7 +253,7 @@ fn another_file_of_the_same_name_is_not_taken_for_it() {
     let file = real(&disk, &path);
     assert_eq!(file.give_up(), GivenUp::Closed);
     disk.budget.closed();
-    // The old file lives on under another name, so its inode is not used again.
+    // The old file remains under another name, so its inode is not used again.
     disk.rename(&path, &dir.path().join("kept")).unwrap();
     disk.create(&path).unwrap();
     assert_eq!(kind(file.len()), Some(ErrorKind::NotFound));

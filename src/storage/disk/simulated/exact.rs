@@ -1,7 +1,7 @@
 //! The images of a power cut one by one, for campaigns that leave none out.
 //!
 //! Where [`image`](super::image) draws an image by chance, an [`Images`] numbers them: number `n`
-//! of the same disk is always the same image, so a failure is told by a number and found again.
+//! of the same disk is always the same image, so a failure is named by a number and found again.
 //!
 //! 1. Every set of names that can survive is tried: each prefix of the un-synced changes, and each
 //!    subset of them, or some where they are many. Sets with the same outcome are one.

@@ -59,7 +59,7 @@ pub(crate) struct PowerCut {
 }
 
 impl PowerCut {
-    /// Everything that was not synced is gone.
+    /// Everything that was not synced is lost.
     pub(crate) const WORST: Self =
         Self { metadata: Metadata::None, pages: Pages::None, tear: false };
 
