@@ -146,7 +146,16 @@ struct Returned {
 
 #[derive(Debug)]
 struct Control {
+    /// Whether `ConsumerHandle::wake` was called since the last poll that ended by it.
+    ///
+    /// ORDERING: stored with Release by any thread that has a handle; taken with `AcqRel` by the
+    /// consumer's own, which then sees what was done before the call. With Relaxed it could return
+    /// from a poll and miss that. The call of the notifier that follows the store ends a wait that
+    /// began before it.
     is_woken: AtomicBool,
+    /// Whether `ConsumerHandle::shutdown` was called.
+    ///
+    /// ORDERING: as `is_woken`; stored once, and loaded with Acquire by each pass.
     is_shut_down: AtomicBool,
 }
 

@@ -46,8 +46,10 @@ pub trait Partitioner: Send + Sync + 'static {
 #[doc(alias = "murmur2")]
 #[derive(Debug)]
 pub struct DefaultPartitioner {
-    /// How many keyless calls there were. Every sender increments it and nobody else reads it;
-    /// `Relaxed` is enough, since it publishes no other memory.
+    /// How many keyless calls there were.
+    ///
+    /// ORDERING: Relaxed: each sender takes another value by one addition, nobody else reads it,
+    /// and it publishes no other memory.
     keyless_count: AtomicU32,
 }
 

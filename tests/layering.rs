@@ -9,6 +9,7 @@
 //! | files and functions can be read at a sitting; the top level holds what was agreed | `sizes` |
 //! | `unsafe` lies in one folder of small files and names what it relies on | `obligations` |
 //! | locks, and packages that touch memory or foreign bytes, lie in one file each | `packages` |
+//! | each atomic says what its ordering is for | `atomics` |
 //! | names and prose use standard terms | `words` |
 //! | the pages for developers name no file that is gone | `documents` |
 //!
@@ -21,6 +22,8 @@
 //! Not covered: names that arrive through a macro of another package; calls of methods, the types
 //! of which are not named.
 
+#[path = "layering/atomics.rs"]
+mod atomics;
 #[path = "layering/circles.rs"]
 mod circles;
 #[path = "layering/code.rs"]

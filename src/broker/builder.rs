@@ -390,6 +390,10 @@ impl std::fmt::Debug for BrokerBuilder {
 /// Random numbers: the process's own entropy, or a sequence that a seed decides.
 struct Random {
     entropy: Option<RandomState>,
+    /// What the next number is made of.
+    ///
+    /// ORDERING: Relaxed: each caller takes another value by one addition, and a value publishes
+    /// nothing. `mix` stores while the broker is opened, when one thread has it.
     state: AtomicU64,
 }
 

@@ -61,7 +61,10 @@ pub(crate) struct Expiry {
     live: Arc<LiveTopics>,
     producers: Arc<Producers>,
     clock_set: Mutex<ClockSet>,
-    /// How many groups have expired since the opening. A count for the metrics: Relaxed.
+    /// How many groups have expired since the opening.
+    ///
+    /// ORDERING: Relaxed: added by the expiry walk, loaded for the metrics; a count that guards no
+    /// memory.
     groups_expired: AtomicU64,
 }
 

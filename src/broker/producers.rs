@@ -49,10 +49,14 @@ pub(crate) struct NamedProducer {
     pub(crate) epoch: AtomicU32,
     /// The topics for which it is recorded that it gives numbers to records with a key, and how
     /// many such appends are under way.
+    ///
+    /// ORDERING: a count rises under the lock for reading, and falls with Release when the append
+    /// has ended; a growth loads it with Acquire under the lock for writing. One that finds none
+    /// under way also finds what was appended; with Relaxed it could miss the last of it.
     by_key: RwLock<HashMap<TopicId, Arc<AtomicU32>>>,
 }
 
-/// An append with a number and a key, under way.
+/// An append with a number and a key, under way. ORDERING: see `NamedProducer::by_key`.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct UnderWay(Arc<AtomicU32>);
@@ -96,7 +100,10 @@ pub(crate) struct Producers {
     live: Arc<LiveTopics>,
     /// Those that are in use or were in this run, by name.
     held: Mutex<HashMap<Arc<str>, Arc<NamedProducer>>>,
-    /// How many have expired since the opening. A count for the metrics: Relaxed.
+    /// How many have expired since the opening.
+    ///
+    /// ORDERING: Relaxed: added by the expiry walk, loaded for the metrics; a count that guards no
+    /// memory.
     expired: AtomicU64,
 }
 

@@ -40,7 +40,15 @@ pub(crate) struct Coordinator {
     /// All live topics, shared with the groups.
     topics: Mutex<Arc<Topics>>,
     deadlines: Arc<Deadlines<Group>>,
+    /// The number of the next member.
+    ///
+    /// ORDERING: Relaxed: each join takes another number, and a number publishes nothing.
     next_member: AtomicU64,
+    /// Whether the broker was closed.
+    ///
+    /// ORDERING: stored with Release by the thread that closes the broker, loaded with Acquire by a
+    /// join, which holds the lock of `groups`. A join that misses it makes a member of a closed
+    /// broker, whose next poll finds the broker closed.
     closed: AtomicBool,
     on_deadline: OnDeadline,
 }

@@ -19,6 +19,9 @@ type Key = Counted<(u64, u64)>;
 #[derive(Debug)]
 pub(super) struct Deadlines<T> {
     groups: Mutex<BTreeMap<Key, Weak<T>>>,
+    /// The number of the next group.
+    ///
+    /// ORDERING: Relaxed: each group takes another number, and a number publishes nothing.
     next_number: AtomicU64,
 }
 

@@ -26,13 +26,20 @@ pub(super) struct Presence {
     /// ORDERING: a hint; what it speaks of is read under the lock. The call of the notifier that
     /// follows it wakes a member that has read the old value and parked.
     needs_attention: AtomicBool,
-    /// When the member polled last, or `WAITING`. Written by the member, read by the search for
-    /// members that are overdue; one that reads an old value evicts a member that was overdue. One
-    /// that finds a call that a waiting member has not answered writes its own time.
+    /// When the member polled last, or `WAITING`. A sweep that reads an old value evicts a member
+    /// that was overdue. One that finds a call that a waiting member has not answered writes its
+    /// own time.
+    ///
+    /// ORDERING: stored with Release by the member, loaded with Acquire by the sweep of any thread,
+    /// under the group's lock. The time is all that it publishes; the pair keeps it in order with
+    /// the signals of the notifier, at which the sweep looks next.
     last_poll: AtomicU64,
     max_poll_interval: u64,
-    /// The epoch of the newer holder of the instance id; 0 while there is none. Written once,
-    /// under the group's lock.
+    /// The epoch of the newer holder of the instance id; 0 while there is none.
+    ///
+    /// ORDERING: stored once with Release, under the group's lock and before `needs_attention`;
+    /// loaded with Acquire by the member, which holds that lock or has seen `needs_attention`. With
+    /// Relaxed a member that was fenced could find no reason for its attention.
     fenced_by: AtomicU32,
 }
 

@@ -20,7 +20,11 @@ use crate::sync::{AtomicU64, LockRank, Mutex, MutexGuard, Ordering};
 pub(super) struct Group {
     name: Arc<str>,
     members: Mutex<Members>,
-    /// Written under the lock, read by every poll of every member.
+    /// No member is overdue before this time.
+    ///
+    /// ORDERING: swapped with `AcqRel` under the group's lock, loaded with Acquire by every poll of
+    /// every member. A poll that reads an old value looks too early, or leaves the look to the next
+    /// one.
     look_at: AtomicU64,
     /// Has the group under that time.
     deadlines: Arc<Deadlines<Self>>,

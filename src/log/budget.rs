@@ -109,7 +109,10 @@ impl SpaceBudget {
 #[derive(Debug)]
 pub(crate) struct Claim {
     budget: Arc<SpaceBudget>,
-    /// Grown by one at a time (the segment's `Space`), lowered by anyone.
+    /// Raised by one thread at a time (under the lock of the segment's `Space`), lowered by any.
+    ///
+    /// ORDERING: Relaxed; a count that guards no memory. Each change takes what it lowers by one
+    /// operation, so no byte is given back twice.
     bytes: AtomicU64,
 }
 

@@ -29,7 +29,10 @@ pub(super) struct Shared {
     ///
     /// On a cache line of its own: waits for durability read it beside the locking of `syncs`.
     is_running: CachePadded<AtomicBool>,
-    /// How many rounds have ended in a panic. A count for the metrics: Relaxed.
+    /// How many rounds have ended in a panic.
+    ///
+    /// ORDERING: Relaxed: added by the worker, loaded for the metrics; a count that guards no
+    /// memory.
     panics: AtomicU64,
     pub(super) syncs: Syncs,
     pub(super) moves: Moves,

@@ -168,7 +168,10 @@ struct RealFile {
     budget: Arc<Budget>,
     access: Access,
     identity: Identity,
-    /// Set by every use, cleared by the budget when it passes by; Relaxed, a hint.
+    /// Whether the file was used since the budget last looked at it.
+    ///
+    /// ORDERING: Relaxed: set by every use, taken by the thread that makes room; a hint that guards
+    /// nothing. What it decides is looked at again under `state`.
     used: AtomicBool,
     /// Held during a sync: the kernel reports a write-back error to one caller per descriptor, so a
     /// second sync beside the first could return Ok for pages that the first has reported lost.

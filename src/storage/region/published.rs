@@ -10,7 +10,7 @@ use crossbeam::utils::CachePadded;
 use crate::sync::{AtomicUsize, Ordering};
 
 /// On a cache line of its own: the writer changes it per batch, readers of other fields must not
-/// pay.
+/// pay. ORDERING: Release by the sole writer, Acquire by readers; see below what breaks.
 #[derive(Debug)]
 pub(super) struct Published(CachePadded<AtomicUsize>);
 
