@@ -94,18 +94,17 @@ fn replay<S: LoggedState>(
     let recorded = RecordedEnds { proved, ..RecordedEnds::default() };
     let mut damaged = DamagedLog::read(disk, &identity, &recorded)?;
     let mut found = std::mem::take(&mut damaged.damage);
-    let mut replay = Replay::<S>::default();
-    let mut first = None;
-    damaged.for_each_batch(|view| {
-        first.get_or_insert(view.header().base_offset);
-        for record in view.records() {
-            if let Err(kind) = replay.apply(record.offset, 0, record.key, record.value) {
-                found.push(refused(&identity, record.offset, kind));
-            }
-        }
-        Ok(())
-    })?;
-    let needed = replay.start;
+    let mut read: Records<S> = Records::read(&damaged, &identity, 0)?;
+    let needed = read.replay.start;
+    let is_below =
+        |damage: &Corruption| damage.offsets.as_ref().is_none_or(|offsets| offsets.start < needed);
+    if found.iter().chain(&read.refused).any(is_below) {
+        // As at an opening: what the last trim does not need is no state once some of it is lost.
+        // The record that removed an entry may be gone, and the one that made it still be there.
+        read = Records::read(&damaged, &identity, needed)?;
+    }
+    let Records { replay, first, refused: mut unusable } = read;
+    found.append(&mut unusable);
     found.retain(|damage| damage.offsets.as_ref().is_none_or(|it| it.end > needed));
     if let Some(first) = first.filter(|first| *first > needed && found.is_empty()) {
         let mut missing = refused(&identity, needed, CorruptionKind::Missing);
@@ -114,8 +113,8 @@ fn replay<S: LoggedState>(
     }
     if found.is_empty() {
         let kind = CorruptionKind::Length("the file");
-        let refused = |file| Corruption { file, ..refused(&identity, 0, kind.clone()) };
-        found.extend(damaged.shortened()?.into_iter().map(refused));
+        let shortened = |file| Corruption { file, ..refused(&identity, 0, kind.clone()) };
+        found.extend(damaged.shortened()?.into_iter().map(shortened));
     }
     let had_records = evidence.had_records || (evidence.had_snapshot && !damaged.has_numbers());
     if first.is_none() && had_records && found.is_empty() {
@@ -124,4 +123,29 @@ fn replay<S: LoggedState>(
     let is_whole = found.is_empty();
     damage.append(&mut found);
     Ok((replay.state, is_whole))
+}
+
+/// The whole records of a log from an offset on.
+struct Records<S> {
+    replay: Replay<S>,
+    /// The first offset that the log has, from wherever it is read.
+    first: Option<u64>,
+    /// Records that a state cannot have.
+    refused: Vec<Corruption>,
+}
+
+impl<S: LoggedState> Records<S> {
+    fn read(damaged: &DamagedLog, identity: &LogIdentity, from: u64) -> Result<Self> {
+        let (mut replay, mut first, mut unusable) = (Replay::default(), None, Vec::new());
+        damaged.for_each_batch(|view| {
+            first.get_or_insert(view.header().base_offset);
+            for record in view.records().filter(|record| record.offset >= from) {
+                if let Err(kind) = replay.apply(record.offset, 0, record.key, record.value) {
+                    unusable.push(refused(identity, record.offset, kind));
+                }
+            }
+            Ok(())
+        })?;
+        Ok(Self { replay, first, refused: unusable })
+    }
 }

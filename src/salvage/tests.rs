@@ -23,6 +23,7 @@ use crate::record::{Offsets, Record, TopicPartition};
 use crate::storage::disk::{Access, Fault, Operation, PowerCut, SimulatedDisk};
 use crate::topic::Partition;
 
+mod internal;
 mod producers;
 
 const FROM: &str = "/from";
