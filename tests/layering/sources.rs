@@ -74,6 +74,9 @@ pub(crate) fn texts(root: &str, extensions: &[&str]) -> io::Result<Vec<(String, 
         for entry in fs::read_dir(&dir)? {
             let path: PathBuf = entry?.path();
             let extension = path.extension().unwrap_or_default().to_string_lossy();
+            if path.ends_with("target") {
+                continue; // what a package of its own has built
+            }
             if path.is_dir() {
                 pending.push(path);
             } else if extensions.contains(&&*extension) {
