@@ -1,6 +1,6 @@
 //! Goal: what surrounds a broker cannot make it lose or mix up anything: other processes, forked
 //! children, somebody else's hands on its files, clocks that jump, little address space. Links and
-//! permissions are in `tests/owners.rs`.
+//! permissions are in `behaviour/owners.rs`.
 //!
 //! Method: real files, and this test binary again as a child where a process has to be locked out,
 //! forked, limited or killed by a signal.

@@ -6,7 +6,7 @@
 //! copy has is compared with what was ever appended, record by record, and with what is left in the
 //! source for a broker to read. `LOGPOND_SEED=n` runs the one random round with that seed.
 //!
-//! Not covered: real files and the lock (`tests/salvage.rs`).
+//! Not covered: real files and the lock (`tests/behaviour/salvage.rs`).
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

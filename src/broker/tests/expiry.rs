@@ -1,7 +1,7 @@
 //! Groups and named producers that nobody uses expire, and no others.
 //!
 //! Goal: nothing expires that was in use, or may have been, within its time. Not covered: what an
-//! earlier version has stored, without times (`tests/past.rs`).
+//! earlier version has stored, without times (`tests/behaviour/past.rs`).
 
 use std::time::Duration;
 

@@ -9,15 +9,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use common::*;
+use crate::common::*;
 use logpond::{
     Broker, Consumer, ConsumerBuilder, Durability, Error, ReadMode, Record, StartAt, TopicConfig,
     Visibility,

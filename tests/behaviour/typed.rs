@@ -7,14 +7,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-mod common;
-
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use logpond::{
     Broker, Codec, CodecError, CommitMode, Error, Producer, Record, TopicConfig, TypedConsumer,
     TypedMessage,

@@ -15,17 +15,13 @@ use logpond::{
     TopicPartition, WhenFull,
 };
 
-use common::{
+use crate::common::{
     Rng, assert_dense, drain, files_below, from_env, manual_clock, put_something_behind_the_end,
     read_all, refused_setting, send_numbers, small_topic, some_time, temp_dir, tp,
 };
 
-#[path = "retention/byte_budget.rs"]
 mod byte_budget;
-#[path = "retention/clocks.rs"]
 mod clocks;
-mod common;
-#[path = "retention/waiting.rs"]
 mod waiting;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -618,7 +614,7 @@ fn row_j09_a_reader_beside_deletion_sees_each_record_or_learns_that_it_is_gone()
         let follow = |reader: &mut Consumer| {
             let (mut next, mut held) = (0, Vec::new());
             while next < RECORDS {
-                let batch = reader.poll(common::PATIENCE).unwrap();
+                let batch = reader.poll(crate::common::PATIENCE).unwrap();
                 for message in batch {
                     for gap in reader.take_gaps() {
                         assert!(gap.missed.start == next, "{gap:?} at {next}, {mode:?}");

@@ -14,9 +14,9 @@ use logpond::{
     PartitionMetrics, Record, RecoveryPolicy, StartAt, TopicConfig, WhenFull,
 };
 
-use common::{drain, files_below, in_memory, manual_clock, quiet, small_topic, temp_dir, tp};
-
-mod common;
+use crate::common::{
+    drain, files_below, in_memory, manual_clock, quiet, small_topic, temp_dir, tp,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const VALUE: [u8; 1_000] = [b'v'; 1_000];
@@ -51,7 +51,7 @@ fn a_known_workload_gives_known_numbers() {
     let mut reader = broker.reader().assign([tp("t", 1)]).max_poll_records(5).open().unwrap();
     assert_eq!(drain(&mut reader).len(), 7);
     assert_eq!(partition.read(6, 1).unwrap().len(), 1);
-    assert!(partition.offset_at(common::some_time()).unwrap().is_some());
+    assert!(partition.offset_at(crate::common::some_time()).unwrap().is_some());
 
     let metrics = broker.metrics();
     assert!(metrics.is_in_memory && metrics.poisoned.is_empty());

@@ -7,12 +7,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-mod common;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use logpond::{Codec, CodecError, Error, Message, Partitioner, Record, TopicConfig};
 
 // RED: src/group/membership.rs

@@ -9,12 +9,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-mod common;
-#[path = "broker/deleted_topics.rs"]
 mod deleted_topics;
-#[path = "broker/named_producers.rs"]
 mod named_producers;
-#[path = "broker/other_ways.rs"]
 mod other_ways;
 
 use std::fs;
@@ -24,7 +20,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use common::*;
+use crate::common::*;
 use logpond::{
     Broker, Durability, Error, NameError, Offsets, Producer, ReadMode, Record, SendOutcome,
     TopicConfig,
@@ -92,11 +88,15 @@ fn statement_09_a_second_process_is_kept_out_until_the_first_is_done() {
     let broker = Broker::open(dir.path()).unwrap();
     broker.ensure_topic("t", small_topic(1)).unwrap();
     send_numbers(&broker, "t", 0, 0..5);
-    assert!(child("child_finds_the_directory_locked", dir.path()).status().unwrap().success());
-    let wrong = child("child_finds_the_directory_free", dir.path()).output().unwrap();
+    assert!(
+        child("broker::child_finds_the_directory_locked", dir.path()).status().unwrap().success()
+    );
+    let wrong = child("broker::child_finds_the_directory_free", dir.path()).output().unwrap();
     assert!(!wrong.status.success(), "the child cannot fail");
     broker.close().unwrap();
-    assert!(child("child_finds_the_directory_free", dir.path()).status().unwrap().success());
+    assert!(
+        child("broker::child_finds_the_directory_free", dir.path()).status().unwrap().success()
+    );
 }
 
 #[test]

@@ -10,10 +10,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-#[path = "produce_consume/acknowledgement.rs"]
 mod acknowledgement;
-mod common;
-#[path = "produce_consume/forwarding.rs"]
 mod forwarding;
 
 use std::collections::BTreeSet;
@@ -23,7 +20,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use common::*;
+use crate::common::*;
 use logpond::{
     Broker, Durability, Error, Partitioner, Record, RecordMetadata, TimestampType, TopicConfig,
 };

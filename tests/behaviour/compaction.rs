@@ -10,8 +10,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
@@ -19,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use logpond::{
     Broker, Cleanup, CompactionStats, Error, Message, Partition, ReadMode, Record, SendOutcome,
     StartAt, TopicConfig,
@@ -454,7 +452,7 @@ fn row_a15_a18_a_process_that_is_killed_while_it_compacts_loses_no_latest_record
     let mut rng = Rng::announced("kills while compacting");
     let mut latest: BTreeMap<String, u64> = BTreeMap::new();
     for round in 0..from_env("LOGPOND_ROUNDS", 6) {
-        let mut child = child("child_compacts_until_it_is_killed", dir.path())
+        let mut child = child("compaction::child_compacts_until_it_is_killed", dir.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

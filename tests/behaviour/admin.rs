@@ -9,14 +9,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use logpond::{
     Broker, CorruptionKind, Durability, Error, Partitioner, Record, TimestampType, TopicConfig,
     TopicPartition, VerifyReport,

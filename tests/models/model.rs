@@ -12,13 +12,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use logpond::{
     Broker, Consumer, Durability, Error, Message, Offsets, Partition, Producer, ReadMode, Record,
     SendOutcome, StartAt, TopicConfig, TopicPartition,

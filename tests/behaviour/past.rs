@@ -13,7 +13,7 @@
 //! stories that it names:
 //!
 //! ```text
-//! LOGPOND_PACK=tests/fixtures/third LOGPOND_STORIES=used,closed cargo test --test past -- --nocapture
+//! LOGPOND_PACK=tests/fixtures/third LOGPOND_STORIES=used,closed cargo test --test behaviour past:: -- --nocapture
 //! ```
 //!
 //! Not covered: stages of topics that only a crash in the middle of a call leaves
@@ -22,12 +22,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-mod common;
-#[path = "past/shown.rs"]
 mod shown;
-#[path = "past/stories.rs"]
 mod stories;
-#[path = "past/text.rs"]
 mod text;
 
 use std::collections::BTreeMap;
@@ -35,7 +31,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use common::*;
+use crate::common::*;
 use logpond::{
     Broker, Cleanup, Clock, Consumer, Error, ManualClock, Message, Producer, Record,
     RecoveryPolicy, SendOutcome, salvage,

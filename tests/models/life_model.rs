@@ -10,29 +10,24 @@
 //! has when the process dies. `LOGPOND_SEED` replays one walk; `LOGPOND_LIVES` and `LOGPOND_STEPS`
 //! make a campaign of it:
 //!
-//! `LOGPOND_LIVES=400 LOGPOND_STEPS=1500 cargo test --release --test life_model -- --nocapture`
+//! `LOGPOND_LIVES=400 LOGPOND_STEPS=1500 cargo test --release --test models life_model:: -- --nocapture`
 //!
 //! Not covered: threads (`concurrency.rs`), power cuts and failing disks (`src/broker/tests`),
 //! static members, seeks and callbacks that die (`group_model.rs`), that retention and compaction remove all that they should (their own tests).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-#[path = "life_model/clocks.rs"]
 mod clocks;
-mod common;
-#[path = "life_model/group.rs"]
 mod group;
-#[path = "life_model/oracle.rs"]
 mod oracle;
-#[path = "life_model/readers.rs"]
 mod readers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use crate::common::*;
 use clocks::{Clocks, Mark};
-use common::*;
 use group::{Member, Shared};
 use logpond::{
     Broker, Cleanup, Clock, Commits, Consumer, Error, Gap, ManualClock, Message, Offsets,

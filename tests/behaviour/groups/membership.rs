@@ -9,8 +9,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-mod common;
-#[path = "membership/static_members.rs"]
 mod static_members;
 
 use std::collections::BTreeSet;
@@ -19,7 +17,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use logpond::{
     Assignor, Broker, CommitMode, Consumer, ConsumerBuilder, Error, GroupStatus, ManualClock,
     Message, Offsets, Rebalance, StartAt, TopicPartition,

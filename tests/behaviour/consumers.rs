@@ -10,12 +10,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-#[path = "consumers/commits.rs"]
 mod commits;
-mod common;
-#[path = "consumers/settings.rs"]
 mod settings;
-#[path = "consumers/waits.rs"]
 mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +19,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use logpond::{
     Broker, Clock, CommitMode, Consumer, Durability, Error, Message, Offsets, Record, StartAt,
     SystemClock, TopicConfig, Visibility,

@@ -9,15 +9,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 #![cfg(target_os = "linux")]
 
-mod common;
-
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::*;
+use crate::common::*;
 use logpond::{Broker, Cleanup, CorruptionKind, Error, Record, RecoveryPolicy};
 
 fn set_mode(path: &Path, mode: u32) {
@@ -269,7 +267,7 @@ fn child_makes_a_store() {
 fn row_e21_what_is_made_is_for_its_owner_alone_whatever_the_umask() {
     for umask in ["000", "022", "077"] {
         let dir = temp_dir();
-        let child = child("child_makes_a_store", dir.path());
+        let child = child("owners::child_makes_a_store", dir.path());
         let mut command = Command::new("sh");
         command.args(["-c", &format!("umask {umask}; exec \"$@\""), "sh"]).arg(child.get_program());
         let output = command.args(child.get_args()).env(CHILD_DIR, dir.path()).output().unwrap();
@@ -415,13 +413,13 @@ fn row_e22_without_permission_there_is_an_error_and_with_it_everything_is_there(
     let Some(run) = as_nobody(dir.path()) else { return };
     let store = dir.path().join("store");
     // Nothing is there yet, and nothing may be made.
-    assert_success(&run("child_may_not_make", &store), "a parent of another user");
+    assert_success(&run("owners::child_may_not_make", &store), "a parent of another user");
     assert!(!store.exists());
     fs::create_dir(&store).unwrap();
     for mode in [0o755, 0o700, 0o000] {
         set_mode(&store, mode);
         assert_success(
-            &run("child_may_not_make", &store),
+            &run("owners::child_may_not_make", &store),
             &format!("an empty directory, {mode:o}"),
         );
         assert_eq!(fs::read_dir(&store).unwrap().count(), 0);
@@ -429,7 +427,7 @@ fn row_e22_without_permission_there_is_an_error_and_with_it_everything_is_there(
     set_mode(&store, 0o700);
     make_store(&store);
     set_mode(&store, 0o755);
-    assert_success(&run("child_may_not", &store), "a store of another user");
+    assert_success(&run("owners::child_may_not", &store), "a store of another user");
 
     give_to_nobody(&store);
     let topic = store.join("t");
@@ -452,21 +450,29 @@ fn row_e22_without_permission_there_is_an_error_and_with_it_everything_is_there(
         set_mode(&path, less);
         let context = format!("{} {less:o}", path.display());
         let is_of_topic = name.starts_with('t');
-        let child = if is_of_topic { "child_may_not_use_the_topic" } else { "child_may_not" };
+        let child = if is_of_topic {
+            "owners::child_may_not_use_the_topic"
+        } else {
+            "owners::child_may_not"
+        };
         assert_success(&run(child, &store), &context);
         set_mode(&path, whole);
         assert!(contents(&topic) == before, "{context}");
-        assert_success(&run("child_may", &store), &context);
+        assert_success(&run("owners::child_may", &store), &context);
     }
     // Of another user, in a directory of one's own.
     for below in ["t/0", "__meta/0"] {
         let path = first_file(below);
         std::os::unix::fs::chown(&path, Some(0), Some(0)).unwrap();
         let is_of_topic = below.starts_with('t');
-        let child = if is_of_topic { "child_may_not_use_the_topic" } else { "child_may_not" };
+        let child = if is_of_topic {
+            "owners::child_may_not_use_the_topic"
+        } else {
+            "owners::child_may_not"
+        };
         assert_success(&run(child, &store), &format!("{} of root", path.display()));
         std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
     }
-    assert_success(&run("child_may", &store), "at the end");
+    assert_success(&run("owners::child_may", &store), "at the end");
     assert_eq!(fs::metadata(store.join("LOCK")).unwrap().uid(), NOBODY);
 }

@@ -10,8 +10,8 @@ use logpond::{
     TimestampType, TopicConfig, TopicPartition,
 };
 
+use super::shown::shown;
 use crate::common::*;
-use crate::shown::shown;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);

@@ -9,15 +9,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-#[path = "groups/beginning.rs"]
 mod beginning;
-mod common;
+mod membership;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use logpond::{
     Assignor, Broker, CommitMode, Consumer, Error, GroupStatus, Message, Offsets, StartAt,
     TopicPartition,
