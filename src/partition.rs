@@ -5,7 +5,7 @@
 //! | part | what it is for |
 //! |---|---|
 //! | [`shared`] | the log behind its lock ([`guard`], [`state`]), with its published [`ends`] and its [`status`] |
-//! | [`flusher`] | making it durable; the [`commit`] gate lets one sync serve all who wait |
+//! | [`flusher`] | making it durable; the [`group_commit`] gate lets one sync serve all who wait |
 //! | [`reader`] | ranges, cursors, lookups by time, waiting for records ([`waiters`]) |
 //! | [`footers`], [`retention`], [`compactor`], [`space`] | work on segments, which the background threads do |
 //! | [`requests`], [`background`] | what a partition asks of the broker |
@@ -27,10 +27,10 @@ use crossbeam::utils::CachePadded;
 use self::append::AppendOptions;
 use self::background::Want;
 pub(crate) use self::background::{Background, Work};
-use self::commit::SyncGate;
 use self::compactor::{Compactions, Compactor, Occasion};
 use self::flusher::Flusher;
 use self::footers::{Finished, Footers};
+use self::group_commit::SyncGate;
 use self::leftovers::Leftovers;
 use self::lineage::Lineage;
 use self::metrics::{PartitionMetrics, ReadCounts};
@@ -49,13 +49,13 @@ use crate::record::TopicPartition;
 
 pub(crate) mod append;
 pub(crate) mod background;
-pub(crate) mod commit;
 pub(crate) mod compactor;
 mod disk_work;
 pub(crate) mod encode;
 pub(crate) mod ends;
 pub(crate) mod flusher;
 pub(crate) mod footers;
+mod group_commit;
 mod guard;
 mod leftovers;
 pub(crate) mod lineage;
@@ -303,7 +303,7 @@ impl PartitionCore {
         self.requests.begin(work);
         match work {
             Work::Space => space::make_ahead(&self.log),
-            // Whoever waits for the result finds it in the gate; so does the next append.
+            // A failure is found in the gate, and by the next append.
             Work::Sync => drop(self.flush()),
             // The broker counts the interval; the owner of an internal log cleans it up.
             Work::SyncLater | Work::CleanUp => {}

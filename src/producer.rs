@@ -507,8 +507,8 @@ impl Producer {
             };
             // An unknown partition fails the call before anything is appended.
             topic.partition(partition)?;
-            let place = Counted((Arc::as_ptr(&topic).addr(), partition));
-            let group = *group_of.entry(place).or_insert(groups.len());
+            let target = Counted((Arc::as_ptr(&topic).addr(), partition));
+            let group = *group_of.entry(target).or_insert(groups.len());
             match groups.get_mut(group) {
                 Some(group) => group.members.push(index),
                 None => groups.push(Group { topic, partition, members: vec![index] }),
@@ -555,7 +555,7 @@ impl Producer {
     }
 }
 
-/// The records of one call that go to one partition, by their place in the input.
+/// The records of one call that belong to one partition, by their index in the input.
 struct Group {
     topic: Arc<TopicShared>,
     partition: u32,

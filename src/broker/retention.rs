@@ -160,7 +160,7 @@ impl Retention {
 
     fn drop_below(&self, topic: TopicId, core: &Arc<PartitionCore>, start: u64) -> Result<bool> {
         // Also if the log start is there already: the segments below it are removed.
-        core.retention().settle(start)?;
+        core.retention().flush_below(start)?;
         self.remove(&[Removal { topic, core: Arc::clone(core), start, refused: None }])?;
         Ok(!core.retention().keeps_leftovers())
     }
@@ -224,7 +224,7 @@ fn begin_removal(topic: TopicId, core: &Arc<PartitionCore>, start: u64) -> Resul
     if start <= core.log_start() && !core.retention().oldest_sealed().is_some_and(is_below) {
         return Ok(None);
     }
-    core.retention().settle(start)?;
+    core.retention().flush_below(start)?;
     Ok(Some(Removal { topic, core: Arc::clone(core), start, refused: None }))
 }
 

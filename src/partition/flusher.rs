@@ -7,7 +7,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::background::Work;
-use super::commit::SyncGate;
+use super::group_commit::SyncGate;
 use super::guard::OnPanic;
 use super::requests::Requests;
 use super::shared::SharedLog;
@@ -131,7 +131,7 @@ impl<'a> Flusher<'a> {
         if now < due {
             return Some(due);
         }
-        // Whoever needs the result finds the failure in the gate and in the next append.
+        // The failure is found in the gate, and by the next append.
         let _ = self.flush();
         None
     }
@@ -188,7 +188,7 @@ struct ReportPanic<'a> {
 impl Drop for ReportPanic<'_> {
     fn drop(&mut self) {
         if self.on_panic.has_begun() {
-            // Dropped after what poisons; and whoever is woken is woken under no lock.
+            // Dropped after what poisons; and waiters are woken under no lock.
             let failure = self.flusher.log.lock().failure().cloned();
             if let Some(failure) = failure {
                 self.flusher.gate.fail(failure);

@@ -5,8 +5,8 @@
 //! the lists and not the others. Appending after it could put records where the next opening does
 //! not look for them; so nothing is appended any more, until an opening has looked at the files.
 //!
-//! Owns: the state and its published ends. Must not know: what the state is used for. Whoever
-//! holds the lock publishes what it changed; when the lock is released the ends are in order.
+//! Owns: the state and its published ends. Must not know: what the state is used for. The
+//! holder of the lock publishes what it changed; when the lock is released the ends are in order.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -133,7 +133,8 @@ impl Drop for StateGuard<'_> {
         if self.on_panic.has_begun() {
             self.poison_by_panic();
         } else {
-            debug_assert!(std::thread::panicking() || self.ends.check(), "{:?}", self.ends);
+            // A model takes each load for a step, and would try its orders for hours.
+            debug_assert!(cfg!(loom) || std::thread::panicking() || self.ends.check());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The incarnations of one log: how often it was recovered, and where each time it went on.
+//! The incarnations of one log: how often it was recovered, and from which offset each time it continued.
 //!
 //! A recovery may drop a tail that a consumer has seen and committed. The log then gives the same
 //! offsets to other records, and only the incarnation, a random number that each recovery draws,
@@ -39,7 +39,7 @@ impl Lineage {
         Err(CorruptionKind::Malformed("an incarnation's base offset"))
     }
 
-    /// Takes note of a recovery, after which the log goes on at `base_offset`.
+    /// Takes note of a recovery, after which the log continues at `base_offset`.
     pub(crate) fn begin(&mut self, id: u64, base_offset: u64) {
         self.0.push(Incarnation { id, base_offset });
         let surplus = self.0.len().saturating_sub(RECOVERIES_MAX);

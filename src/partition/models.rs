@@ -169,7 +169,7 @@ fn loom_a_reader_that_retention_passes_hears_that_it_was_retention() {
         }
         retention.join().unwrap();
         assert_eq!(core.log_start(), 1);
-        // Whoever armed meanwhile is still woken by the next record.
+        // A reader that armed meanwhile is still woken by the next record.
         let notifier = Notifier::new();
         let id = core.log().register(&notifier, 3);
         assert!(core.reader().arm(id, 2, Visibility::Published));
@@ -179,7 +179,7 @@ fn loom_a_reader_that_retention_passes_hears_that_it_was_retention() {
 }
 
 /// An append that meets the end is in the log, or is refused; and a reader that parks meanwhile is
-/// told once. A wake-up that is lost would be a deadlock, which loom reports.
+/// woken once. A wake-up that is lost would be a deadlock, which loom reports.
 #[test]
 fn loom_an_append_and_a_parked_reader_that_meet_the_end_are_answered_once() {
     model(|| {

@@ -3,7 +3,7 @@
 //!
 //! The order of a removal, which [`broker`](crate) keeps:
 //! 1. the log up to the new start is durable, and so is the opening batch of the segment that then
-//!    is the first ([`settle`](Retention::settle)),
+//!    is the first ([`flush_below`](Retention::flush_below)),
 //! 2. the new log start is durable (`__local`),
 //! 3. the new start is published, and the segments leave the log ([`retire`](Retention::retire)),
 //! 4. their files are unlinked, oldest first, and the directory is synced.
@@ -154,7 +154,7 @@ impl<'a> Retention<'a> {
     /// # Errors
     ///
     /// What the sync failed with.
-    pub(crate) fn settle(self, start: u64) -> Result<()> {
+    pub(crate) fn flush_below(self, start: u64) -> Result<()> {
         let first = self.log.segments().holding(start);
         let end = first.and_then(|first| first.next_offset());
         if end.is_some_and(|end| end > start && end <= self.log.ends().durable()) {

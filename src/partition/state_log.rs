@@ -181,7 +181,7 @@ impl<S: LoggedState> StateLog<S> {
     }
 
     /// As [`append`](Self::append), if the state allows it: no other change comes between the
-    /// check and the append. Never waits for the disk longer than an append does: whoever holds a
+    /// check and the append. Never waits for the disk longer than an append does: a caller with a
     /// lock around this calls [`tidy`](Self::tidy) once it is released.
     pub(crate) fn append_if(
         &self,

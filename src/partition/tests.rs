@@ -1,8 +1,8 @@
 //! One partition on a disk that refuses and lies: waiting, poisoning, intervals.
 //!
-//! Goal: whoever waits gets the answer that the disk gave, once and for good. Without threads,
+//! Goal: each waiter gets the answer that the disk gave, once and for good. Without threads,
 //! except where waiting threads are what is tested. Not covered here: every interleaving of group
-//! commit and of waiting readers (the models in [`commit`](super::commit) and
+//! commit and of waiting readers (the models in [`group_commit`](super::group_commit) and
 //! [`waiters`](super::waiters)), crashes (`broker::tests`, `log::tests`).
 
 use std::io::ErrorKind;

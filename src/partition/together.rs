@@ -14,14 +14,14 @@ use crate::sync::{AtomicUsize, LockRank, Mutex, Ordering};
 const SIDE_BY_SIDE: usize = 8;
 
 /// For each partition, waits until everything below its target is durable. All are tried, and
-/// answered in the order of the input. Without background threads one after the other: whoever
-/// wants no threads gets none.
+/// answered in the order of the input. Without background threads one after the other: a
+/// broker without threads gets none here.
 pub(crate) fn wait_durable(waits: &[(&PartitionCore, u64)]) -> Vec<Result<()>> {
     let has_threads = waits.first().is_some_and(|(core, _)| core.requests().are_served());
     wait_durable_with(waits, has_threads)
 }
 
-/// The same, where whoever asks knows whether there may be threads.
+/// The same, where the caller knows whether there may be threads.
 pub(crate) fn wait_durable_with(
     waits: &[(&PartitionCore, u64)],
     has_threads: bool,

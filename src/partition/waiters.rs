@@ -163,7 +163,7 @@ struct Signals {
     fired: Vec<usize>,
     /// Something other than records: a wake-up call, a rebalance, a shutdown.
     called: bool,
-    /// Set while a task is parked here in place of a thread.
+    /// Set while a task is parked here instead of a thread.
     waker: Option<Waker>,
 }
 
@@ -178,7 +178,7 @@ impl Signals {
     }
 }
 
-/// The one place where a consumer parks, for all its partitions.
+/// What a consumer parks at, for all its partitions.
 #[derive(Debug)]
 pub(crate) struct Notifier {
     signals: Mutex<Signals>,
@@ -252,7 +252,7 @@ impl Notifier {
         !self.signals.lock().is_empty()
     }
 
-    /// Nobody is parked any more; signals stay for whoever comes next.
+    /// Nobody is parked any more; signals are kept for the next caller.
     #[cfg(feature = "async")]
     pub(crate) fn forget_waker(&self) {
         let before = self.signals.lock().waker.take();

@@ -43,15 +43,15 @@ pub struct Delivery {
     end: u64,
     waits: bool,
     metadata: RecordMetadata,
-    /// Where its task waits, once it was polled.
-    place: Option<u64>,
+    /// What its task waits with, once it was polled.
+    ticket: Option<u64>,
     _run: Arc<Run>,
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        if let Some(place) = self.place {
-            self.core.flusher().forget(self.end, place);
+        if let Some(ticket) = self.ticket {
+            self.core.flusher().forget(self.end, ticket);
         }
     }
 }
@@ -66,7 +66,7 @@ impl Delivery {
         metadata: RecordMetadata,
         run: Arc<Run>,
     ) -> Self {
-        Self { core, end, waits, metadata, place: None, _run: run }
+        Self { core, end, waits, metadata, ticket: None, _run: run }
     }
 
     /// Waits until the record is durable.
@@ -129,7 +129,7 @@ impl Future for Delivery {
         if !this.waits {
             return Poll::Ready(Ok(this.metadata));
         }
-        match this.core.flusher().poll(this.end, context.waker(), &mut this.place) {
+        match this.core.flusher().poll(this.end, context.waker(), &mut this.ticket) {
             Some(answer) => Poll::Ready(answer.map(|()| this.metadata)),
             None => Poll::Pending,
         }

@@ -23,7 +23,7 @@ pub(crate) struct Terms<'a> {
     /// Compare-and-append: what the log end must be.
     pub(crate) expected: Option<u64>,
     pub(crate) producer: Option<Fence<'a>>,
-    /// In place of the topic's durability.
+    /// Instead of the topic's durability.
     pub(crate) level: Option<Durability>,
 }
 

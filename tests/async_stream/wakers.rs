@@ -117,7 +117,7 @@ const OTHERS: [(&str, Step); 4] = [
 /// the recovery points, or while the partition that the task then had to sync counted as being
 /// synced by the very same thread. Rule: whoever holds something that a call may wait for wakes
 /// afterwards.
-// RED: src/partition/commit.rs
+// RED: src/partition/group_commit.rs
 //   - let _woken = foreign::hold_back();
 // RED: src/broker/engine.rs
 //   - let _woken = foreign::hold_back();

@@ -151,8 +151,8 @@ fn row_g09_a_message_in_auto_mode_costs_the_same_beside_many_partitions() {
 /// Symptom: one `send_batch` to 4,000 partitions compared each record with all of them. Rule: the
 /// batch of a partition is looked up.
 // RED: src/producer.rs
-//   - let group = *group_of.entry(place).or_insert(groups.len());
-//   + let group = group_of.iter().find(|it| *it.0 == place).map_or(groups.len(), |it| *it.1); group_of.insert(place, group);
+//   - let group = *group_of.entry(target).or_insert(groups.len());
+//   + let group = group_of.iter().find(|it| *it.0 == target).map_or(groups.len(), |it| *it.1); group_of.insert(target, group);
 #[test]
 fn row_g09_the_records_of_a_batch_are_sorted_in_few_steps() {
     const PARTITIONS: u32 = 1_000;

@@ -1,4 +1,4 @@
-//! The entries of a state, each with the place of the record that says it.
+//! The entries of a state, each with the offset of the record that says it.
 //!
 //! Owns: where the record of each entry is, and how many bytes all of them take. So a record of the
 //! log is live exactly if its entry names its offset, and no second index is needed to clean up.

@@ -32,7 +32,7 @@ fn row_d01_every_waiter_of_a_failed_sync_is_told_and_the_partition_is_poisoned()
     assert!(core.log().take_checkpoint().is_none());
 }
 
-// RED: src/partition/commit.rs
+// RED: src/partition/group_commit.rs
 //   - self.failure.get_or_insert(error);
 //   + drop(error);
 #[test]
@@ -105,9 +105,9 @@ fn row_d01_threads_that_wait_for_a_failed_sync_are_all_told() {
 fn a_polled_delivery_is_served_by_the_next_round_of_work() {
     let setup = Setup::new(Durability::Sync);
     let end = setup.append("1").unwrap();
-    let ((woken, waker), mut place) = (waker(), None);
+    let ((woken, waker), mut ticket) = (waker(), None);
     for _ in 0..3 {
-        assert!(setup.core.flusher().poll(end, &waker, &mut place).is_none());
+        assert!(setup.core.flusher().poll(end, &waker, &mut ticket).is_none());
     }
     assert_eq!(setup.requests(), [Work::Sync], "asked for once");
     assert_eq!(woken.0.load(Ordering::Relaxed), 0);
@@ -360,7 +360,7 @@ fn row_a26_a_panic_in_the_middle_of_a_roll_poisons_the_partition() {
 
 /// Symptom: who waited for a sync that panicked got `Closed`, as if somebody had closed the broker,
 /// and later appends were said to be refused "since a failed sync". Cause: the gate had an answer of
-/// its own for a sync without outcome. Rule: a panic is told as what it is, to waiters as a sync of
+/// its own for a sync without outcome. Rule: a panic is reported as what it is, to waiters as a sync of
 /// unknown outcome, to appends as what poisoned the partition.
 // RED: src/partition/flusher.rs
 //   - self.flusher.gate.fail(failure);
@@ -418,7 +418,7 @@ fn an_append_while_the_thread_unwinds_poisons_nothing() {
 }
 
 /// A6: the process dies in the middle of a sync, for which two tasks and a thread wait. Nobody was
-/// told anything but a failure, and what was synced before is there.
+/// answered anything but a failure, and what was synced before is there.
 // RED: src/partition/flusher.rs
 //   - result.map(|()| task.target)
 //   + Ok(task.target)
@@ -445,9 +445,9 @@ fn row_a06_whoever_waits_for_the_sync_in_which_the_process_dies_has_no_answer() 
     assert_eq!(Setup::recovered(cut, false).values(), ["durable"]);
 }
 
-/// Row D8: whoever waits for the sync that hangs waits without a deadline, and does not with one; a
+/// Row D8: a caller of the sync that hangs waits without a deadline, and does not with one; a
 /// partition beside it has its own syncs, and so has its own answers.
-// RED: src/partition/commit.rs
+// RED: src/partition/group_commit.rs
 //   - (Turn::Idle | Turn::InFlight, _) => state = self.wait_for_end(state, deadline)?,
 //   + (Turn::Idle | Turn::InFlight, _) => return Ok(()),
 #[test]
@@ -462,7 +462,7 @@ fn row_d08_a_sync_that_hangs_holds_up_who_waits_for_it_and_no_other_partition() 
         if is_hit && armed.swap(false, Ordering::Relaxed) {
             let (entered, is_released) = doors.lock().take().unwrap();
             entered.send(()).unwrap();
-            // Also by the end of whoever would release it.
+            // Also by the end of the test.
             let _ = is_released.recv();
         }
     });
@@ -528,7 +528,7 @@ fn row_d08_while_a_sync_hangs_appends_go_on_and_deadlines_hold() {
 
 /// A producer with a long interval appended first; an append at the topic's own, shorter interval
 /// was then durable only after the long one, since an interval that ran was taken for the topic's.
-/// The rule: the earliest deadline counts, whoever set it.
+/// The rule: the earliest deadline counts, from any producer.
 // RED: src/partition/unsynced.rs
 //   - let is_first = self.due.is_none_or(|known| due < known);
 //   + let is_first = self.due.is_none();

@@ -35,9 +35,9 @@ struct GroupCommit {
     in_flight: bool,
     /// Final: there is no way back from a failed sync.
     failure: Option<Error>,
-    /// By target and place in line: those that have an answer are a prefix.
+    /// By target and ticket: those that have an answer are a prefix.
     wakers: BTreeMap<(u64, u64), Waker>,
-    next_place: u64,
+    next_ticket: u64,
 }
 
 impl GroupCommit {
@@ -152,14 +152,14 @@ impl SyncGate {
         if timed_out { Err(Error::Timeout) } else { Ok(state) }
     }
 
-    /// The answer for `target` if there is one; otherwise `waker` is called when there is. `place`
+    /// The answer for `target` if there is one; otherwise `waker` is called when there is. `ticket`
     /// is `None` at first; while it is not, the latest waker is the one that is called, and
     /// [`forget`](Self::forget) says that nobody waits any more.
     pub(crate) fn poll(
         &self,
         target: u64,
         waker: &Waker,
-        place: &mut Option<u64>,
+        ticket: &mut Option<u64>,
     ) -> Option<Result<()>> {
         // A waker is the executor's code, its clone and its end too: neither under the lock.
         let waker = waker.clone();
@@ -169,19 +169,19 @@ impl SyncGate {
             Turn::Failed(error) => return Some(Err(error)),
             Turn::Idle | Turn::InFlight => {}
         }
-        let place = *place.get_or_insert_with(|| {
-            state.next_place = state.next_place.wrapping_add(1);
-            state.next_place
+        let ticket = *ticket.get_or_insert_with(|| {
+            state.next_ticket = state.next_ticket.wrapping_add(1);
+            state.next_ticket
         });
-        let before = state.wakers.insert((target, place), waker);
+        let before = state.wakers.insert((target, ticket), waker);
         drop(state);
         drop(before);
         None
     }
 
-    /// Nobody waits at this place any more.
-    pub(crate) fn forget(&self, target: u64, place: u64) {
-        let waker = self.state.lock().wakers.remove(&(target, place));
+    /// Nobody waits with this ticket any more.
+    pub(crate) fn forget(&self, target: u64, ticket: u64) {
+        let waker = self.state.lock().wakers.remove(&(target, ticket));
         drop(waker);
     }
 

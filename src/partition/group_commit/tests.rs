@@ -54,32 +54,32 @@ fn waker() -> (Arc<Counted>, Waker) {
 
 /// Symptom: a task that polled a delivery and dropped it (a timeout, a lost `select`) left its
 /// waker behind until the next sync, and each further poll looked at all that were left.
-/// Cause: wakers stood in a list without their owner. Rule: whoever waits has one place, and
+/// Cause: wakers stood in a list without their owner. Rule: each waiter has one ticket, and
 /// takes it along.
-// RED: src/partition/commit.rs
-//   - self.state.lock().wakers.remove(&(target, place))
-//   + self.state.lock().wakers.get(&(target, place)).cloned()
+// RED: src/partition/group_commit.rs
+//   - self.state.lock().wakers.remove(&(target, ticket))
+//   + self.state.lock().wakers.get(&(target, ticket)).cloned()
 #[test]
 fn row_j10_who_gives_up_waiting_leaves_nothing_and_the_others_are_woken_once_in_order() {
     let gate = SyncGate::new(0);
     for target in 1..1_000 {
-        let (mut place, (calls, waker)) = (None, waker());
+        let (mut ticket, (calls, waker)) = (None, waker());
         for _ in 0..3 {
-            assert!(gate.poll(target, &waker, &mut place).is_none());
+            assert!(gate.poll(target, &waker, &mut ticket).is_none());
         }
         assert_eq!(gate.state.lock().wakers.len(), 1);
-        gate.forget(target, place.unwrap());
+        gate.forget(target, ticket.unwrap());
         assert_eq!(gate.state.lock().wakers.len(), 0);
         drop(waker);
         assert_eq!(Arc::strong_count(&calls), 1, "the waker is kept");
     }
     let waiting: Vec<_> = (1..=10_u64)
         .map(|target| {
-            let (mut place, (calls, waker)) = (None, waker());
+            let (mut ticket, (calls, waker)) = (None, waker());
             // A task that moved: the waker before it is not the one to wake.
             let stale = self::waker();
-            assert!(gate.poll(target, &stale.1, &mut place).is_none());
-            assert!(gate.poll(target, &waker, &mut place).is_none());
+            assert!(gate.poll(target, &stale.1, &mut ticket).is_none());
+            assert!(gate.poll(target, &waker, &mut ticket).is_none());
             (target, calls, stale.0)
         })
         .collect();
@@ -97,7 +97,7 @@ fn row_j10_who_gives_up_waiting_leaves_nothing_and_the_others_are_woken_once_in_
     assert_eq!(gate.state.lock().wakers.len(), 0);
 }
 
-// RED: src/partition/commit.rs
+// RED: src/partition/group_commit.rs
 //   - let wakers = state.take_answered();
 //   + let wakers = state.take_answered(); wakers.iter().for_each(Waker::wake_by_ref);
 #[test]
