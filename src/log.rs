@@ -1,9 +1,21 @@
 //! One partition's log: appends, rolls, finds, recovers.
 //!
-//! Owns: the segments of one partition, the active one's writer, the producer table, and what is
-//! known to be durable. Must not know: locks, threads, clocks, waiting, other partitions. Every
-//! method that changes anything takes `&mut self`; the partition above calls it under its lock.
-//! Work that blocks on the disk is cut out as [`tasks`] and run without that lock.
+//! [`Log`] composes parts, each of which has its own fields and can be read alone:
+//!
+//! | part | what it owns |
+//! |---|---|
+//! | [`factory`] | which partition it is, what its files are like, their numbers, the reserve |
+//! | [`segment`] | the segments in order, shared with readers |
+//! | [`appender`] | the writer of the active segment, and the prepared one |
+//! | [`backlog`] | sealed segments that wait for a sync or a footer |
+//! | [`ends`] | log start, durable end, log end |
+//! | [`producers`] | what a retry of a named producer is compared with |
+//! | [`leftovers`] | files that an opening found and that are to be removed |
+//!
+//! Must not know: threads, waiting, other partitions. It reads no clock: the time is set by the
+//! partition above, which calls every method that changes anything under its lock. Readers do not
+//! need that lock: the segment list and the map of each segment have small ones of their own. Work
+//! that blocks on the disk is cut out as [`tasks`] and run without the partition's lock.
 //!
 //! Invariants:
 //! 1. `log_start <= durable_end <= log_end`; none of the three decreases while the log is open
@@ -432,7 +444,7 @@ impl Log {
         Ok(Outcome::Appended { base_offset, next_offset })
     }
 
-    /// Goes on at `offset`, as a log does that has given out all before it.
+    /// Continues at `offset`, as a log does that has given out all before it.
     #[cfg(test)]
     pub(crate) fn jump_to(&mut self, offset: u64) -> Result<()> {
         self.ends.advance_end(offset);

@@ -53,10 +53,9 @@ pub struct SalvageReport {
     /// number.
     pub producers: Vec<Arc<str>>,
     /// What is damaged of the internal logs: `__meta` has the topics, their settings and the
-    /// names of producers, `__offsets` the committed offsets, `__local` where logs begin. What
-    /// the damage has taken cannot be told; the copy has what they say without it. A torn end is
-    /// damage, too: what a crash has left there, and nobody was told of, looks as rot does in what
-    /// was durable.
+    /// names of producers, `__offsets` the committed offsets, `__local` where logs begin. Nothing
+    /// can say what the damage has taken; the copy has what is left. A torn tail is listed too: it
+    /// cannot be distinguished from corruption of the last durable batch.
     pub damage: Vec<Corruption>,
     /// What belongs to no topic, and is not in the copy; nor are topics and partitions that hold no
     /// record and whose creation was never completed.
@@ -87,7 +86,7 @@ pub struct SalvagedTopic {
     /// Its settings in the copy.
     pub config: TopicConfig,
     /// Whether its own settings were lost. It then has the defaults, and keeps its records for ever
-    /// until it is told otherwise; whether it was compacted is not known.
+    /// until its settings are altered; whether it was compacted is not known.
     pub config_lost: bool,
     /// Its partitions, in order.
     pub partitions: Vec<SalvagedPartition>,
@@ -406,7 +405,7 @@ fn restored(
     let is_copied = |(topic, _): &(TopicId, u64)| partitions.contains_key(topic);
     let by_key = state.catalog.all_by_key().filter(is_copied).collect();
     let ids_from = state.catalog.next_producer_id();
-    // A producer must not be fenced by what its own logs say of it.
+    // A producer must not be fenced by what the internal logs say of it.
     let mut producers: BTreeMap<Arc<str>, ProducerEntry> = state
         .catalog
         .producers

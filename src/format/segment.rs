@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn short_empty_and_foreign_files_are_told_apart() {
+    fn short_empty_and_foreign_files_are_distinguished() {
         let bytes = header().encode();
         for cut in 0..bytes.len() {
             let expected = CorruptionKind::Length("segment header");

@@ -2,7 +2,7 @@
 //!
 //! Every segment file has a [`Claim`] on the one [`SpaceBudget`]. The claim grows before the file
 //! does, and is given up when the file is unlinked; what a message still maps then is not counted.
-//! The internal logs have no budget: commits and deletions must go on when it is used up.
+//! The internal logs have no budget: commits and deletions must continue when it is used up.
 //!
 //! Invariant: `used` is the sum of all claims.
 
@@ -28,7 +28,7 @@ pub(crate) fn is_budget(error: &io::Error) -> bool {
 #[derive(Debug)]
 pub(crate) struct SpaceBudget {
     limit: u64,
-    /// ORDERING: Relaxed; a count that guards no memory. May exceed the limit by what must go on:
+    /// ORDERING: Relaxed; a count that guards no memory. May exceed the limit by what must continue:
     /// files that were found, and the segment that housekeeping rolls to.
     used: AtomicU64,
     /// How often something was given back.

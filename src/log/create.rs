@@ -110,7 +110,7 @@ pub(super) fn is_refusal(error: &io::Error) -> bool {
 }
 
 impl Prepared {
-    /// Whether it has less space than a burst wants that goes on in it.
+    /// Whether it has less space than a burst wants that continues in it.
     #[inline]
     pub(crate) fn is_small(&self) -> bool {
         let capacity = self.writer.region().capacity();

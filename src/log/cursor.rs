@@ -200,7 +200,7 @@ impl Cursor {
         !may_begin_below && !header.is_opening()
     }
 
-    /// Whether the batch at the cursor may be whole, and only goes on behind the copied chunk: a
+    /// Whether the batch at the cursor may be whole, and only continues after the copied chunk: a
     /// chunk ends anywhere.
     fn is_cut_by_chunk(&self) -> bool {
         let end = self.segment.end();
@@ -256,7 +256,7 @@ impl Cursor {
             self.segment.corruption(end, Some(reached..until), kind).into()
         };
         let Some(next) = segments.after(&self.segment) else {
-            // The log ends here, unless what was durable is gone and recovery went on behind it.
+            // The log ends here, unless what was durable is gone and recovery continued after it.
             let (found, durable) = (reached, limits.visible_end);
             let kind = CorruptionKind::ShortOfDurable { found, durable };
             return if reached < durable { Err(missing(durable, kind)) } else { Ok(false) };
@@ -346,7 +346,7 @@ impl Cursor {
         }
     }
 
-    /// Goes on behind damage that concerns no record from `next_offset` on; otherwise says which
+    /// Continues after damage that concerns no record from `next_offset` on; otherwise says which
     /// offsets it makes unreadable: up to the next batch that is whole, or to the end.
     fn pass_damage(&mut self, kind: CorruptionKind, limits: &FetchLimits) -> Result<bool> {
         let end = self.segment.end();

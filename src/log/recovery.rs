@@ -19,7 +19,7 @@
 //!    removes nothing itself.
 //! 6. A file whose header is lost says where it ends, at most; whatever is missing where it may
 //!    have stood was in it, is damage, and is never torn; nor is a hole before one that held data,
-//!    because the log goes on behind it, where rule 4 hides nothing. It is left alone.
+//!    because the log continues after it, where rule 4 hides nothing. It is left alone.
 //! 7. Files go only when nothing in them can count: unused ones, leftovers (5), a torn tail, and
 //!    what lies wholly below the log start. A file that contradicts the others is left alone.
 
@@ -282,7 +282,7 @@ fn leave_the_empty(segments: &[Facts], live: &[usize], decision: &mut Decision) 
     }
 }
 
-/// What is lost is reported, by the file that it was in, and the log goes on behind it, so that no
+/// What is lost is reported, by the file that it was in, and the log continues after it, so that no
 /// offset is given twice (rule 6). Only a segment that counts shows by its rank that the log had
 /// gone on before: numbers are also given to what is only prepared, or rewritten.
 fn go_on_behind(segments: &[Facts], lost: &[Lost], decision: &mut Decision) {
@@ -385,7 +385,7 @@ impl Walk {
             let listed = facts.stretches.last().map_or(nothing, |last| u64::from(last.end));
             decision.cut_bytes += facts.garbage_end.saturating_sub(listed);
         } else if facts.stretches.is_empty() && facts.garbage_end > 0 {
-            // It was in use, since the log went on behind it.
+            // It was in use, since the log continued after it.
             action = Action::Leave;
         }
         if let Some(slot) = decision.actions.get_mut(index) {

@@ -183,7 +183,7 @@ impl FooterTask {
             return Ok(());
         }
         if self.is_found && file.has_other_names().map_err(failed)? {
-            // Where this log has ended, the log of the other name may go on.
+            // Where this log has ended, the log of the other name may continue.
             self.is_shared = true;
             return Ok(());
         }

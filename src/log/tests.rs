@@ -320,7 +320,7 @@ fn read_around(log: &Log) -> (Records, Vec<Corruption>) {
                 records.extend(some);
             }
             Err(Error::Corrupt(corruption)) => {
-                let lost = corruption.offsets.clone().expect("a reader must be able to go on");
+                let lost = corruption.offsets.clone().expect("a reader must be able to continue");
                 assert!(lost.end > offset, "{corruption:?} at {offset}");
                 offset = lost.end;
                 // As a consumer that seeks past the damage.

@@ -2,10 +2,10 @@
 //!
 //! Owns: the checks that nobody makes while all is well: the header of a file that is open, the
 //! batches that a footer vouches for, and what the footer itself says of them. Must not know:
-//! locks; appending goes on meanwhile, and what is published after a segment was looked at is not
+//! locks; appending continues meanwhile, and what is published after a segment was looked at is not
 //! looked at.
 //!
-//! Numbered checks of a segment, each of which goes on after damage:
+//! Numbered checks of a segment, each of which continues after damage:
 //! 1. The header: intact, of this topic, partition and number, and with the salt in use.
 //! 2. The opening batch: whole, first, only, and where the segment begins.
 //! 3. Every batch up to the end: checksum, structure, offsets that follow one another, the greatest

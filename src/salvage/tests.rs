@@ -332,7 +332,7 @@ fn without_the_catalog_topics_are_found_by_their_directories() {
 /// that there were more. Rule: a clean end proves how far the other two reach, as at an opening, and
 /// bytes behind the end that are no batch are damage.
 #[test]
-fn what_is_lost_at_the_end_of_an_own_log_is_damage() {
+fn what_is_lost_at_the_end_of_an_internal_log_is_damage() {
     for (is_closed, is_cut) in [(true, false), (false, false), (true, true)] {
         let store = store(is_closed);
         // Nothing proves the end of the log with the proofs.
@@ -551,15 +551,15 @@ fn random_round(seed: u64, store: &Store) {
     let report = copied(&disk, &copy).unwrap_or_else(|error| panic!("{context}: {error:?}"));
     assert_eq!(files(&disk), source, "{context}: the source was written to");
     let broker = check(store, &report, &copy, &context);
-    let own = |log: &str| done.iter().any(|done| done.contains(log));
-    if !own("__meta") {
+    let hits = |log: &str| done.iter().any(|done| done.contains(log));
+    if !hits("__meta") {
         assert_eq!(report.topics.len(), 2, "{context}");
         assert!(!report.topics.iter().any(|topic| topic.config_lost), "{context}");
     }
-    if !own("__offsets") && !own("__meta") {
+    if !hits("__offsets") && !hits("__meta") {
         assert_eq!(committed(&broker).len(), 2, "{context}");
     }
-    if !own("__local") {
+    if !hits("__local") {
         for topic in &report.topics {
             for partition in &topic.partitions {
                 let before = &store.before[&(topic.name.to_string(), partition.partition)];

@@ -226,7 +226,7 @@ impl Compaction {
         }
     }
 
-    /// Notes the keys of a batch; says whether to go on.
+    /// Notes the keys of a batch; says whether to continue.
     fn gather_batch(&mut self, view: &BatchView<'_>, gather: &mut Gather) -> bool {
         let index = gather.at.input;
         let input = u32::try_from(index).unwrap_or(u32::MAX);
@@ -293,7 +293,7 @@ impl Compaction {
 
     // ---- rewriting -------------------------------------------------------------------------------
 
-    /// Goes on with the rewriting. Where the disk is full, the group at work is begun anew in the
+    /// Continues the rewriting. Where the disk is full, the group at work is begun anew in the
     /// file that is kept for that.
     fn rewrite_anyway(&mut self, rewrite: Rewrite, log: &impl LogAccess) -> Result<Stage> {
         if rewrite.is_on_spare || self.env.spare.is_none() {

@@ -1,8 +1,8 @@
-//! Whether a log goes on in its last segment, and where.
+//! Whether the last segment of a log takes appends again, and from where.
 //!
 //! After a clean close it does, where the close says that it ends. After the death of the process
 //! or the machine it does where *nothing but zeros* lies behind the end that was found. Otherwise it
-//! goes on in a new segment, with another salt, which the next append makes.
+//! does not, and the next append makes a new segment, with another salt.
 //!
 //! Why zeros are enough. What is to be kept out is a batch of an earlier run that is taken for the
 //! successor of a later one. Such a batch would have to be in the file behind the end, now or after
@@ -31,7 +31,7 @@ use crate::error::{Error, Result};
 use crate::format::{Rewrite, SegmentHeader, TimeRange};
 use crate::storage::disk::Access;
 
-/// Where a log goes on, and what is known of the segment there.
+/// Where appends continue, and what is known of the segment there.
 pub(super) struct Tail<'a> {
     found: &'a Found,
     position: u32,
@@ -102,7 +102,7 @@ pub(super) fn closed<'a>(
 }
 
 /// Where a recovery has found the end, if nothing lies behind it, nothing is lost or cut off,
-/// and no other log may go on there.
+/// and no other log may continue there.
 pub(super) fn recovered<'a>(
     known: &Known,
     decision: &Decision,
@@ -132,7 +132,7 @@ pub(super) fn recovered<'a>(
     };
     let is_begun = found.footer.is_none() && found.opening().is_some();
     (is_all && is_begun && ends_in_zeros && is_last() && is_ours()).then_some(())?;
-    // The age of the segment goes on, or one in which each run appends a little would never
+    // The age of the segment continues, or one in which each run appends a little would never
     // be rolled for it.
     let point = known.checkpoint.as_ref().filter(|it| it.segment == found.header.number);
     let began = point.and_then(|point| point.ages).map(|(_, began)| began);

@@ -64,7 +64,7 @@ fn an_end_below_the_last_proof_is_damage() {
 #[test]
 fn what_lies_behind_an_old_cut_never_follows_a_later_batch() {
     // The first segment was cut at 5 by an earlier recovery; a stale stretch 7..9 is still in
-    // the file, and the next segment went on at 5 and is durable to 20.
+    // the file, and the next segment continued at 5 and is durable to 20.
     let mut next = segment(1, &[stretch(128, 900, 5, 20)]);
     next.durable = 20;
     let segments = [segment(0, &[stretch(128, 500, 0, 5), stretch(700, 900, 7, 9)]), next];
@@ -150,7 +150,7 @@ fn an_empty_first_segment_is_not_below_the_log_start() {
 fn a_file_that_cannot_be_read_is_left_where_something_is_missing() {
     let mut unreadable = segment(1, &[]);
     unreadable.garbage_end = 900;
-    // In the middle: the log went on behind it.
+    // In the middle: the log continued after it.
     let segments = [
         segment(0, &[stretch(128, 500, 0, 5)]),
         unreadable.clone(),
@@ -221,7 +221,7 @@ fn the_head_of_the_log_may_be_in_a_lost_file() {
     assert_eq!(kept(&decision), [Some(20)]);
 }
 
-/// Symptom: a file that repeats what others have went on, behind a gap of its own, in what
+/// Symptom: a file that repeats what others have continued, after a gap of its own, in what
 /// nothing proves; the log was taken to end there, and what had been appended behind it was
 /// removed. Found by the fuzz target `recovery`.
 #[test]
@@ -257,8 +257,8 @@ fn a_hole_before_a_lost_segment_does_not_cut_what_is_appended_behind_it() {
     }
 }
 
-/// A lost segment that never had data, or that the log went on behind, moves no end: a torn tail is
-/// cut as ever, and what goes on at the cut hides what lies behind it.
+/// A lost segment that never had data, or after which the log continued, moves no end: a torn tail is
+/// cut as ever, and what continues at the cut hides what lies behind it.
 #[test]
 fn a_lost_segment_that_is_not_the_end_leaves_a_torn_tail_torn() {
     let torn = segment(3, &[stretch(128, 500, 0, 5), stretch(700, 900, 7, 9)]);
@@ -289,7 +289,7 @@ fn the_log_goes_on_behind_a_lost_end_whatever_numbers_others_have() {
 }
 
 /// Symptom: a record that was appended behind a file that contradicts the others was removed by
-/// the next opening. Cause: the file stood between a hole and the segment that went on at the cut,
+/// the next opening. Cause: the file stood between a hole and the segment that continued at the cut,
 /// and was asked where the segment with the hole must end; what lay behind the hole came back.
 /// Rule: whatever stands between, a segment ends where any later one begins.
 #[test]

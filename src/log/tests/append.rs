@@ -410,7 +410,7 @@ fn row_c01_appends_resume_when_a_small_disk_has_space_again() {
     assert!(matches!(refused, Error::StorageFull { .. }), "{refused:?}");
     let end = log.log_end();
     assert_eq!(read_from(&log, 0, 3).unwrap(), plain(0..end, 3_000));
-    // Deletion makes space, and appending goes on without a reopen.
+    // Deletion makes space, and appending continues without a reopen.
     let start = log.segments().all()[1].base_offset;
     for segment in log.retire(start, usize::MAX) {
         disk.remove_file(&segment.path).unwrap();

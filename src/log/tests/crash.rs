@@ -361,7 +361,7 @@ fn a_batch_whose_write_failed_never_takes_the_place_of_a_later_one() {
 }
 
 /// The opening batch of the next segment could not be written, nor its file be removed; the log
-/// went on, and the file came back with the opening in it.
+/// continued, and the file came back with the opening in it.
 #[test]
 fn an_opening_that_failed_and_came_back_changes_nothing() {
     for operation in [Operation::Remove, Operation::SyncDir] {

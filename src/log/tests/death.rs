@@ -65,7 +65,7 @@ fn row_a01_a_death_while_space_is_made_changes_nothing() {
     assert!(left_behind > 2);
 }
 
-/// The batch's bytes reach the page cache in any order and number; the machine goes on without the
+/// The batch's bytes reach the page cache in any order and number; the machine continues without the
 /// process.
 // RED: src/format/batch/decode.rs
 //   - let sound = plain_checksum(records, fixed, salt) == header.checksum
@@ -112,7 +112,7 @@ fn row_a02_a03_a04_a_batch_that_was_being_stored_is_there_whole_or_not_at_all() 
 //   - rule.keep(|| file.sync()).map_err(|source| Error::SyncFailed {
 //   + rule.keep(|| Ok(())).map_err(|source| Error::SyncFailed {
 #[test]
-fn row_a07_what_was_synced_is_there_although_nobody_was_told() {
+fn row_a07_what_was_synced_is_there_although_nothing_was_acknowledged() {
     let (disk, _, mut log, _) = three_records();
     log.begin_sync(SyncScope::All).run().unwrap();
     drop(log);
@@ -271,7 +271,7 @@ fn row_a21_files_below_the_log_start_may_be_gone_and_others_may_not() {
 
 /// Symptom: each death of a process cost each partition to which it had appended a new segment, some
 /// 11 KB that stayed for as long as the records, and a service that died in a loop filled its disk
-/// with them. Cause: after an end that was not clean the log never went on in its last segment. Rule:
+/// with them. Cause: after an end that was not clean the log never continued in its last segment. Rule:
 /// it does where nothing but zeros lies behind the end.
 // RED: src/log/open/tail.rs
 //   - (is_all && is_begun && ends_in_zeros && is_last() && is_ours()).then_some(())?;

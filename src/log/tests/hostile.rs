@@ -299,11 +299,11 @@ fn row_e10_zeros_anywhere_are_an_end_or_damage() {
                 let (records, damage) = read_around(&log);
                 assert!(records.iter().all(|record| expected.contains(record)), "{context}");
                 let is_last = at + 1 == all.len();
-                let is_told = !damage.is_empty() || !report.corrupt.is_empty();
-                let is_told = is_told || report.cut_bytes > 0;
-                assert!(records == expected || is_told || is_last, "{context}: {report:?}");
+                let is_reported = !damage.is_empty() || !report.corrupt.is_empty();
+                let is_reported = is_reported || report.cut_bytes > 0;
+                assert!(records == expected || is_reported || is_last, "{context}: {report:?}");
                 let header_is_lost = from < SegmentHeader::SIZE;
-                assert!(!header_is_lost || is_told, "{context}: {report:?}");
+                assert!(!header_is_lost || is_reported, "{context}: {report:?}");
                 assert!(log.log_end() <= end + length as u64, "{context}");
                 let next = log.log_end();
                 append(&mut log, 1, 10);

@@ -32,7 +32,7 @@ fn alive(maps: &[Weak<Region>]) -> usize {
 }
 
 /// Symptom: a reader that keeps nothing failed with "out of memory" at the process's limit of maps,
-/// and went on failing, although the maps of the segments that it had read were its own and idle.
+/// and kept failing, although the maps of the segments that it had read were its own and idle.
 /// Cause: only the broker's own limit gave maps up. Rule: a map that is refused makes all those go
 /// that nobody holds, and is asked for again.
 // RED: src/log/maps.rs

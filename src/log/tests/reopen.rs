@@ -94,7 +94,7 @@ fn row_a10_a_clean_close_without_footers_resumes_all_the_same() {
     assert!(!log.backlog().has_unfinished());
 }
 
-/// A recovery point that passes for clean and is not: the log went on in another segment.
+/// A recovery point that passes for clean and is not: the log was continued in another segment.
 // RED: src/log/open/tail.rs
 //   - (ends_there && decision.last_kept() == Some(index)).then_some(())?;
 //   + ends_there.then_some(())?;

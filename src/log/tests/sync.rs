@@ -60,7 +60,7 @@ fn a_sync_of_the_sealed_segments_leaves_the_active_one_alone() {
 }
 
 /// Before a sync the map gives its pages back; a reader that holds the map must find the same bytes
-/// there, and appends must go on.
+/// there, and appends must continue.
 #[test]
 fn what_readers_hold_stays_as_it_was_while_its_segment_is_synced() {
     every_rig(|name, mut rig| {

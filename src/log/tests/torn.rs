@@ -48,7 +48,7 @@ fn expected_before_the_last() -> Records {
 }
 
 /// B2, E3, E5: whatever happens to a byte of the un-proved last batch, exactly the earlier
-/// batches are there, and the log goes on behind them.
+/// batches are there, and the log continues after them.
 // RED: src/format/batch/decode.rs
 //   - let sound = plain_checksum(records, fixed, salt) == header.checksum
 //   + let sound = plain_checksum(records, fixed, salt) | 1 > 0
@@ -323,7 +323,7 @@ fn row_e01_a_flipped_bit_anywhere_never_changes_what_is_read() {
 }
 
 /// E1: a segment whose header is lost, at each place, in the run after it too: the other segments
-/// are readable around it, the log goes on behind it, and gives no offset twice.
+/// are readable around it, the log continues after it, and gives no offset twice.
 // RED: src/log/inventory.rs
 //   - return Ok(Err(LostFile { path, facts }));
 //   + return Err(self.corruption(path, facts.bytes, facts.kind).into());
@@ -354,7 +354,7 @@ fn row_e01_e02_a_segment_without_its_header_is_reported_and_the_log_goes_on_arou
     }
 }
 
-/// The only segment: the log goes on behind what it held, to which nobody but itself can testify.
+/// The only segment: the log continues after what it held, to which nobody but itself can testify.
 #[test]
 fn row_e01_a_log_that_has_lost_its_only_segment_goes_on_behind_it() {
     let (disk, rig) = Rig::fresh(1);
@@ -483,7 +483,7 @@ fn row_b03_the_footer_of_a_cut_segment_knows_nothing_of_what_was_cut() {
 }
 
 /// The only file has lost its opening and its first batch, and nothing proves the rest: it stands
-/// for an empty log, and what is appended goes on in another file and stays there.
+/// for an empty log, and what is appended continues in another file and stays there.
 #[test]
 fn a_log_whose_beginning_is_torn_starts_again_beside_it() {
     let (disk, rig) = Rig::fresh(1);

@@ -105,7 +105,7 @@ fn what_does_not_belong_to_the_log_is_left_out_and_no_segment_spans_too_much() {
             vec![],
         ),
         (
-            "a tail behind a cut that the log went on from",
+            "a tail behind a cut at which the log was continued",
             vec![segment(0, 0, &[0..2, 3..4]), segment(1, 2, &[2..6])],
             0,
             None,
@@ -152,7 +152,7 @@ fn what_a_clean_close_has_left_behind_its_end_stays_there() {
     assert_eq!(planned(4, false), (vec![(Some(0), 3, 0..9)], vec![2..3, 4..7]));
 }
 
-/// Symptom: the copy of a log that was closed at offset 80 went on at 2970. Cause: a rewritten file
+/// Symptom: the copy of a log that was closed at offset 80 continued at 2970. Cause: a rewritten file
 /// had lost its header, and may have been the last one, with as many records as bytes. Rule: nothing
 /// lies behind the end that a clean close has recorded.
 #[test]

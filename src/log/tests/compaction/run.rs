@@ -162,7 +162,7 @@ fn workload(seed: u64, steps: &[Step], point: Option<u64>) -> (SimulatedDisk, Or
     (disk, oracle, points)
 }
 
-/// Opens an image, checks it, goes on with a compaction, and checks again.
+/// Opens an image, checks it, continues with a compaction, and checks again.
 fn open_and_go_on(image: &SimulatedDisk, oracle: &Oracle, how: &Known, seed: u64, context: &str) {
     let mut oracle = oracle.clone();
     let rig = Rig::simulated(image, seed);

@@ -163,7 +163,7 @@ impl Oracle {
         }
     }
 
-    /// Goes on with what a check has found.
+    /// Continues with what a check has found.
     pub(super) fn go_on(&mut self, log: &Log) {
         let end = log.log_end();
         self.records.truncate(end as usize);
