@@ -206,8 +206,8 @@ impl Cursor {
         let end = self.segment.end();
         let bytes = self.window.bytes(self.position, end);
         let size = BatchHeader::declared_size(bytes).map_or(0, |size| size as usize);
-        let goes_on = size > bytes.len() && size <= end.saturating_sub(self.position);
-        !self.window.live && (self.position > self.window.base || goes_on)
+        let continues = size > bytes.len() && size <= end.saturating_sub(self.position);
+        !self.window.live && (self.position > self.window.base || continues)
     }
 
     /// Offsets may leave gaps (compaction) but never go back, nor beyond their segment: there they

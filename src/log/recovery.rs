@@ -158,7 +158,7 @@ pub(crate) fn decide(
     }
     walk.end(segments, &mut decision);
     leave_the_empty(segments, &live, &mut decision);
-    go_on_behind(segments, lost, &mut decision);
+    continue_after_lost(segments, lost, &mut decision);
     // Whatever files claim: no log has more offsets than there are.
     decision.end_offset = decision.end_offset.min(OFFSET_MAX);
     finish_retention(segments, start.unwrap_or(0), &mut decision);
@@ -285,7 +285,7 @@ fn leave_the_empty(segments: &[Facts], live: &[usize], decision: &mut Decision) 
 /// What is lost is reported, by the file that it was in, and the log continues after it, so that no
 /// offset is given twice (rule 6). Only a segment that counts shows by its rank that the log had
 /// gone on before: numbers are also given to what is only prepared, or rewritten.
-fn go_on_behind(segments: &[Facts], lost: &[Lost], decision: &mut Decision) {
+fn continue_after_lost(segments: &[Facts], lost: &[Lost], decision: &mut Decision) {
     let end = decision.end_offset;
     let bytes = lost.iter().fold(0_u64, |sum, lost| sum.saturating_add(lost.bytes));
     let most = end.saturating_add(bytes);
@@ -423,8 +423,8 @@ impl Walk {
             return Judgement::Counts;
         }
         let is_within = self.last.is_some_and(|(last, _)| last == index);
-        let goes_on = self.lost_used.is_some_and(|lost| lost > facts.ranks.1);
-        let may_be_lost = if is_within { goes_on } else { self.has_lost };
+        let continues = self.lost_used.is_some_and(|lost| lost > facts.ranks.1);
+        let may_be_lost = if is_within { continues } else { self.has_lost };
         if needed >= self.durable && !is_head && !may_be_lost {
             self.torn = true; // rule 3
             return Judgement::Torn;

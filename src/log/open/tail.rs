@@ -110,8 +110,8 @@ pub(super) fn recovered<'a>(
 ) -> Option<Tail<'a>> {
     // What a clean close says and the files contradict is looked into by nobody here. An
     // internal log begins a new segment in each run.
-    let may_go_on = !known.read_only && !known.needs_all && !known.clean;
-    let index = decision.last_kept().filter(|_| may_go_on)?;
+    let may_continue = !known.read_only && !known.needs_all && !known.clean;
+    let index = decision.last_kept().filter(|_| may_continue)?;
     let Action::Keep { data_end, next_offset, times, .. } = *decision.actions.get(index)? else {
         return None;
     };

@@ -190,7 +190,7 @@ fn a_segment_without_its_header_is_a_gap_that_nothing_proves_and_nothing_cuts() 
 }
 
 #[test]
-fn the_log_goes_on_behind_all_that_a_lost_end_may_have_held() {
+fn the_log_continues_after_all_that_a_lost_end_may_have_held() {
     let first = [segment(0, &[stretch(128, 500, 0, 5)])];
     for (file, end) in [
         (lost(1, Some(9), 300), 9),
@@ -275,7 +275,7 @@ fn a_lost_segment_that_is_not_the_end_leaves_a_torn_tail_torn() {
 /// a compaction had made; its higher number said that the log had gone on, and offsets that the
 /// lost segment had held were given again. Rule: only ranks of what counts say that.
 #[test]
-fn the_log_goes_on_behind_a_lost_end_whatever_numbers_others_have() {
+fn the_log_continues_after_a_lost_end_whatever_numbers_others_have() {
     let first = segment(0, &[stretch(128, 500, 0, 5)]);
     let compacted = replacing(7, 1, (0, 0), (0, 5));
     let prepared = segment(2, &[]);

@@ -277,7 +277,7 @@ fn row_a21_files_below_the_log_start_may_be_gone_and_others_may_not() {
 //   - (is_all && is_begun && ends_in_zeros && is_last() && is_ours()).then_some(())?;
 //   + (is_all && is_begun && ends_in_zeros && is_last() && !is_ours()).then_some(())?;
 #[test]
-fn row_a28_a_log_goes_on_in_its_last_segment_whatever_ended_the_run() {
+fn row_a28_a_log_continues_in_its_last_segment_whatever_ended_the_run() {
     every_rig(|name, rig| {
         let mut log = rig.create();
         let mut incarnations = vec![log.epochs().incarnation];
@@ -345,7 +345,7 @@ fn row_a28_a_tail_that_is_resumed_gets_a_footer_only_after_a_sync() {
 //   - scan.stretches.len() == 1 && scan.damage.is_empty() && scan.garbage_end == 0;
 //   + scan.stretches.len() == 1 && scan.damage.is_empty();
 #[test]
-fn row_a28_behind_an_end_that_is_followed_by_anything_the_log_goes_on_in_a_new_segment() {
+fn row_a28_behind_an_end_that_is_followed_by_anything_the_log_continues_in_a_new_segment() {
     let (disk, _, log, end) = three_records();
     drop(log);
     let path = files(&disk)[0].clone();

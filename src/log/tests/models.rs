@@ -29,7 +29,7 @@ fn fetch_published(segments: &SegmentList, cursor: &mut Cursor) -> Result<Vec<u6
 /// A reader that finds a segment sealed finds its successor too: it never takes a roll for the end
 /// of what was durable.
 #[test]
-fn loom_a_reader_goes_on_across_a_roll() {
+fn loom_a_reader_continues_across_a_roll() {
     model(|| {
         let mut log = Rig::memory().create();
         append(&mut log, 1, 8);
@@ -111,7 +111,7 @@ fn compactable() -> Log {
 /// A reader in a segment whose place compaction fills with another: it sees the latest record of
 /// each key, no offset twice, and nothing that is missing.
 #[test]
-fn loom_a_reader_goes_on_across_the_swap_of_a_compaction() {
+fn loom_a_reader_continues_across_the_swap_of_a_compaction() {
     model(|| {
         let before = steps_before_the_swap();
         let log = compactable();

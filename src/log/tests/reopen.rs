@@ -171,7 +171,7 @@ fn row_b12_any_recovery_point_gives_the_same_log() {
 //   - let proved = point.map_or(0, |point| point.end_offset).max(known.proved);
 //   + let proved = known.proved;
 #[test]
-fn row_e05_a_log_that_ends_before_its_recovery_point_is_corrupt_and_goes_on_behind_it() {
+fn row_e05_a_log_that_ends_before_its_recovery_point_is_corrupt_and_continues_after_it() {
     let (disk, rig) = Rig::fresh(1);
     let mut log = rig.create();
     append(&mut log, 5, 10);

@@ -328,7 +328,7 @@ fn row_e01_a_flipped_bit_anywhere_never_changes_what_is_read() {
 //   - return Ok(Err(LostFile { path, facts }));
 //   + return Err(self.corruption(path, facts.bytes, facts.kind).into());
 #[test]
-fn row_e01_e02_a_segment_without_its_header_is_reported_and_the_log_goes_on_around_it() {
+fn row_e01_e02_a_segment_without_its_header_is_reported_and_the_log_continues_around_it() {
     let (disk, end) = five_segments();
     for (at, path) in files(&disk).iter().enumerate() {
         let lost = at as u64 * 3..at as u64 * 3 + 3;
@@ -356,7 +356,7 @@ fn row_e01_e02_a_segment_without_its_header_is_reported_and_the_log_goes_on_arou
 
 /// The only segment: the log continues after what it held, to which nobody but itself can testify.
 #[test]
-fn row_e01_a_log_that_has_lost_its_only_segment_goes_on_behind_it() {
+fn row_e01_a_log_that_has_lost_its_only_segment_continues_after_it() {
     let (disk, rig) = Rig::fresh(1);
     let mut log = rig.create();
     append(&mut log, 3, 30);

@@ -16,7 +16,7 @@ fn fetch_some(log: &Log, cursor: &mut Cursor, into: &mut Found) {
 // RED: src/log/cursor.rs
 //   - Err(_) if !segments.contains(&self.segment) => self.find_anew(segments, limits),
 #[test]
-fn row_j09_a_cursor_goes_on_across_replaced_segments() {
+fn row_j09_a_cursor_continues_across_replaced_segments() {
     every_rig(|name, mut rig| {
         // Larger than what a copying reader has at a time: it comes back to the file.
         rig.options.segment_bytes = 1 << 20;

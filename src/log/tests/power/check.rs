@@ -43,11 +43,11 @@ impl Campaign {
         random: &mut Random,
         case: &dyn Display,
     ) {
-        let goes_on = match depth {
+        let continues = match depth {
             1 => random.below(share) == 0,
             _ => depth < DEPTH && random.below(4) == 0,
         };
-        let untouched = goes_on.then(|| image.kill9());
+        let untouched = continues.then(|| image.kill9());
         let rig = Rig::simulated(image, random.next());
         let known = oracle.known(random.below(2) == 0, &AFTER_CUT);
         let (log, report) = rig.open(&known).unwrap_or_else(|e| panic!("{case}: {e:?}"));
