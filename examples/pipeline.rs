@@ -223,7 +223,7 @@ fn count(mut consumer: Consumer, events: &Sender<Event>) -> Result<Event, Failur
             match consumer.commit() {
                 // Rebalanced: a partition has gone to another worker, which counts it from the
                 // last commit on.
-                Ok(()) | Err(Error::Rebalanced) => {}
+                Ok(()) | Err(Error::Rebalanced { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -48,10 +48,12 @@ pub enum Error {
     },
     /// Another broker, in this process or another, has the directory. Close it, or raise
     /// [`lock_wait`](crate::BrokerBuilder::lock_wait).
-    #[error("{} is in use by another broker", path.display())]
+    #[error("{} is in use by {holder}", path.display())]
     Locked {
         /// The data directory.
         path: PathBuf,
+        /// Who has it, and what keeps it open.
+        holder: LockHolder,
     },
     /// Stored bytes are not what was written, or a file is missing. [`Corruption::offsets`] says
     /// what cannot be read; a consumer continues after it with [`seek`](crate::Consumer::seek).
@@ -98,8 +100,10 @@ pub enum Error {
     },
     /// The offset lies outside what the partition holds.
     #[doc(alias = "OffsetOutOfRangeException")]
-    #[error("offset {requested} is outside {start}..={end}")]
+    #[error("offset {requested} of {partition} is outside {start}..={end}")]
     OffsetOutOfRange {
+        /// The partition.
+        partition: TopicPartition,
         /// The offset that was asked for.
         requested: u64,
         /// The log start offset.
@@ -109,8 +113,10 @@ pub enum Error {
     },
     /// [`append_if`](crate::Partition::append_if) found another log end than the caller expected.
     /// Nothing was appended.
-    #[error("the next offset is {actual}, not {expected}")]
+    #[error("the next offset of {partition} is {actual}, not {expected}")]
     WrongOffset {
+        /// The partition.
+        partition: TopicPartition,
         /// What the caller expected the next offset to be.
         expected: u64,
         /// What it is.
@@ -136,8 +142,11 @@ pub enum Error {
     /// the records. Nothing was committed. The new owner reads them again.
     #[doc(alias = "CommitFailedException")]
     #[doc(alias = "RebalanceInProgressException")]
-    #[error("the member does not own the partition, or has lost it since it read this")]
-    Rebalanced,
+    #[error("the member does not own {partition}, or has lost it since it read this")]
+    Rebalanced {
+        /// The partition; of several, one of them.
+        partition: TopicPartition,
+    },
     /// No group has this name: no member, no subscription and no commit.
     #[error("there is no group {0:?}")]
     UnknownGroup(String),
@@ -265,7 +274,7 @@ impl Error {
         match self {
             Self::Locked { .. }
             | Self::WrongOffset { .. }
-            | Self::Rebalanced
+            | Self::Rebalanced { .. }
             | Self::GroupNotEmpty { .. }
             | Self::NotLeader { .. }
             | Self::NotEnoughReplicas { .. }
@@ -322,6 +331,23 @@ impl Error {
         }
     }
 
+    /// An offset below `start` or above `end`.
+    #[cold]
+    pub(crate) fn out_of_range(
+        partition: &TopicPartition,
+        requested: u64,
+        start: u64,
+        end: u64,
+    ) -> Self {
+        Self::OffsetOutOfRange { partition: partition.clone(), requested, start, end }
+    }
+
+    /// A compare-and-append that found another end of the log.
+    #[cold]
+    pub(crate) fn wrong_offset(partition: &TopicPartition, expected: u64, actual: u64) -> Self {
+        Self::WrongOffset { partition: partition.clone(), expected, actual }
+    }
+
     /// A setting or argument that cannot work.
     pub(crate) fn config(setting: &'static str, reason: impl Into<String>) -> Self {
         Self::Config(ConfigError { setting, reason: reason.into() })
@@ -334,6 +360,42 @@ fn lacking(found: u32, supported: u32, features: u64) -> String {
         format!("has the incompatible feature bits {features:#x}, which this build does not know")
     } else {
         format!("has format version {found}, and this build knows version {supported}")
+    }
+}
+
+/// Who has the data directory that could not be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LockHolder {
+    /// A broker of this process, or a [`salvage`](crate::salvage) of it.
+    ThisProcess {
+        /// How many handles keep that broker open: clones of the [`Broker`](crate::Broker), topics,
+        /// partitions, producers and consumers. The clones of one producer count once. 0 while the
+        /// broker is being opened, when its last handle was dropped, and for a salvage.
+        handles: usize,
+        /// Whether it is being closed: then another attempt succeeds soon.
+        is_closing: bool,
+    },
+    /// A broker of another process, or a process that inherited the lock from one by `fork`.
+    OtherProcess,
+}
+
+impl fmt::Display for LockHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ThisProcess { is_closing: true, .. } => {
+                f.write_str("another broker of this process, which is being closed")
+            }
+            Self::ThisProcess { handles: 0, .. } => {
+                f.write_str("this process, which is opening or salvaging it")
+            }
+            Self::ThisProcess { handles, .. } => write!(
+                f,
+                "another broker of this process; handles that keep it open (brokers, topics, \
+                 partitions, producers, consumers): {handles}"
+            ),
+            Self::OtherProcess => f.write_str("another process"),
+        }
     }
 }
 

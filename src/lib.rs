@@ -171,7 +171,8 @@ pub use config::{
 pub use consumer::MessageStream;
 pub use consumer::{Commits, Consumer, ConsumerBuilder, ConsumerHandle, Gap, Rebalance};
 pub use error::{
-    CodecError, ConfigError, Corruption, CorruptionKind, Error, NameError, Result, TransportError,
+    CodecError, ConfigError, Corruption, CorruptionKind, Error, LockHolder, NameError, Result,
+    TransportError,
 };
 pub use group::assignor::Assignor;
 pub use message::{Batch, BatchIter, Headers, IntoMessages, Message, MessageRef};

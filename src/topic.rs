@@ -333,7 +333,7 @@ impl Partition {
             self.check_open()?;
             let end = self.core.log_end();
             return match expected.filter(|expected| *expected != end) {
-                Some(expected) => Err(Error::WrongOffset { expected, actual: end }),
+                Some(expected) => Err(Error::wrong_offset(&self.core.origin, expected, end)),
                 None => Ok(end..end),
             };
         }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::context::Context;
 use crate::error::{Error, Result};
 use crate::partition::waiters::NotifierList;
-use crate::storage::lock::DirLock;
+use crate::storage::lock::{DirLock, Handles};
 use crate::sync::{AtomicBool, LockRank, Mutex, MutexGuard, Ordering};
 
 /// See the module's documentation.
@@ -91,6 +91,13 @@ impl Gate {
     pub(super) fn last_change(&self) -> Change<'_> {
         debug_assert!(self.closed.load(Ordering::Acquire), "changes end with a close");
         Change { _held: self.changes.lock() }
+    }
+
+    /// Counts the handles of the run, for the error of an opening that finds the directory taken.
+    pub(super) fn count_handles(&self, handles: Handles) {
+        if let Some(lock) = &*self.directory.lock() {
+            lock.count_handles(handles);
+        }
     }
 
     /// Closes the run. False when it is closed already.

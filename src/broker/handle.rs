@@ -81,7 +81,9 @@ impl fmt::Debug for Run {
 
 impl Broker {
     pub(super) fn from_opened((engine, recovery): (Arc<Engine>, RecoveryReport)) -> Self {
-        Self { run: Arc::new(Run { engine, recovery }) }
+        let broker = Self { run: Arc::new(Run { engine, recovery }) };
+        broker.run.gate().count_handles(Arc::downgrade(&broker.lifeline()));
+        broker
     }
 
     pub(crate) fn run(&self) -> &Arc<Run> {

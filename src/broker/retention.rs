@@ -98,7 +98,7 @@ impl Retention {
         core.log().status().check_available()?;
         let (start, end) = (core.log_start(), core.visible_end(Visibility::Published));
         if before > end {
-            return Err(Error::OffsetOutOfRange { requested: before, start, end });
+            return Err(Error::out_of_range(&core.origin, before, start, end));
         }
         if before > start {
             let deleted = self.delete_below(topic.id, core, before);

@@ -87,7 +87,7 @@ impl Consumer {
         if matches!(self.role, Role::Member(_))
             && self.slots.get(index).is_some_and(|slot| !slot.has_read(message))
         {
-            return Err(Error::Rebalanced);
+            return Err(Error::Rebalanced { partition: message.topic_partition() });
         }
         self.commit_durably(&[(index, message.next_offset())], Rewinds::AfterSeek)
     }
@@ -191,7 +191,7 @@ impl Consumer {
     fn own_slot(&self, partition: &TopicPartition) -> Result<usize> {
         self.index_of(partition).map_err(|unknown| match self.role {
             // Taken away by the group, or never here.
-            Role::Member(_) => Error::Rebalanced,
+            Role::Member(_) => Error::Rebalanced { partition: partition.clone() },
             _ => unknown,
         })
     }
@@ -247,7 +247,7 @@ impl Consumer {
         let mut positions = self.passed();
         loop {
             let committed = commit(self, &positions, Rewinds::AfterSeek);
-            if !matches!(committed, Err(Error::Rebalanced | Error::UnknownTopic(_))) {
+            if !matches!(committed, Err(Error::Rebalanced { .. } | Error::UnknownTopic(_))) {
                 return committed;
             }
             let before = positions.len();
@@ -336,7 +336,7 @@ impl Consumer {
             }
             let (start, end) = (slot.core.log_start(), slot.core.log_end());
             if offset > end {
-                return Err(Error::OffsetOutOfRange { requested: offset, start, end });
+                return Err(Error::out_of_range(slot.origin(), offset, start, end));
             }
             if rewinds == Rewinds::AfterSeek && offset < slot.floor {
                 continue;

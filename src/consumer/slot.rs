@@ -206,7 +206,7 @@ impl Slot {
     fn leave_gap(&mut self, position: u64, settings: &Settings) -> Result<Gap> {
         let (start, end) = (self.core.log_start(), self.core.visible_end(settings.visibility));
         if settings.out_of_range == StartAt::Error {
-            return Err(Error::OffsetOutOfRange { requested: position, start, end });
+            return Err(Error::out_of_range(self.origin(), position, start, end));
         }
         // Retention may continue meanwhile: what it removes behind `next` is the next gap. What the
         // policy passes over is missed too, so the gap ends where reading continues.

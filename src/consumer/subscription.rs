@@ -35,7 +35,7 @@ impl Consumer {
             let Ok(starts) = starts else { return Ok(()) };
             match self.subscribe(group, &new, &starts) {
                 // Another member was quicker, or a topic is gone: what is left is looked at again.
-                Err(Error::Rebalanced | Error::UnknownTopic(_)) => {}
+                Err(Error::Rebalanced { .. } | Error::UnknownTopic(_)) => {}
                 // Without it whoever comes next begins at the log start all the same.
                 Err(_) if !self.must_keep_start() => return self.run.gate().check_open(),
                 stored => return stored,

@@ -151,7 +151,10 @@ impl Permit<'_> {
         if subscriptions.iter().any(|wanted| offsets.has_subscribed(group, wanted))
             || commits.iter().any(is_committed)
         {
-            return Err(Error::Rebalanced);
+            // No application sees it: the caller looks again at what is left to subscribe to.
+            let partition = commits.iter().next().map(|commit| commit.partition.clone());
+            let partition = partition.unwrap_or_else(|| (group, 0).into());
+            return Err(Error::Rebalanced { partition });
         }
         Ok(())
     }

@@ -274,12 +274,12 @@ impl Members {
 
     /// As [`GroupState::poll`].
     pub(super) fn poll(&mut self, id: MemberId) -> Result<PollChange> {
-        self.state.poll(id).map_err(|_| Error::Rebalanced)
+        self.state.poll(id).map_err(|_| Error::Closed)
     }
 
     /// Takes a member in again after an eviction.
     pub(super) fn rejoin(&mut self, id: MemberId) -> Result<()> {
-        self.state.rejoin(id).map_err(|_| Error::Rebalanced)?;
+        self.state.rejoin(id).map_err(|_| Error::Closed)?;
         if let Some(member) = self.live.get_mut(&id) {
             member.is_evicted = false;
         }
@@ -288,7 +288,7 @@ impl Members {
 
     /// As [`GroupState::revoked`].
     pub(super) fn revoked(&mut self, id: MemberId, partitions: &[TopicPartition]) -> Result<()> {
-        self.state.revoked(id, partitions).map_err(|_| Error::Rebalanced)
+        self.state.revoked(id, partitions).map_err(|_| Error::Closed)
     }
 
     // ---- what follows a change ---------------------------------------------------------------

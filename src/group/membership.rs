@@ -127,8 +127,8 @@ impl Membership {
         let is_owned = |commit: &Commit<'_>| {
             commit.epoch.is_some() && owners.epoch_of(self.member, commit.partition) == commit.epoch
         };
-        if !commits.iter().all(is_owned) {
-            return Err(Error::Rebalanced);
+        if let Some(lost) = commits.iter().find(|commit| !is_owned(commit)) {
+            return Err(Error::Rebalanced { partition: lost.partition.clone() });
         }
         let permit = Permit::Owner { _members: members };
         let offsets = self.coordinator.offsets();

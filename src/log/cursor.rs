@@ -394,11 +394,8 @@ impl Cursor {
         loop {
             let first = segments.first().map_or(0, |first| first.base_offset);
             if self.next_offset < first {
-                return Err(Error::OffsetOutOfRange {
-                    requested: self.next_offset,
-                    start: first,
-                    end: limits.visible_end,
-                });
+                let (origin, end) = (&self.segment.origin, limits.visible_end);
+                return Err(Error::out_of_range(origin, self.next_offset, first, end));
             }
             let offset = self.next_offset;
             // Without the log's index: what has left it was sealed, and so is what replaces it.

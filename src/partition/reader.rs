@@ -48,7 +48,7 @@ impl<'a> Reader<'a> {
         self.log.status().check_available()?;
         let start = self.log.ends().start();
         if offset < start || offset > end {
-            return Err(Error::OffsetOutOfRange { requested: offset, start, end });
+            return Err(Error::out_of_range(self.log.origin(), offset, start, end));
         }
         Ok(())
     }
@@ -103,7 +103,7 @@ impl<'a> Reader<'a> {
                 // the lock under which the log start went past them, or are missing.
                 let (start, end) = (self.log.lock().log().log_start(), self.log.ends().end());
                 if offset < start {
-                    return Err(Error::OffsetOutOfRange { requested: offset, start, end });
+                    return Err(Error::out_of_range(self.log.origin(), offset, start, end));
                 }
                 return Err(segment.missing_before(offset).into());
             }
@@ -343,6 +343,6 @@ impl<'a> Reader<'a> {
         if offset >= start {
             return error;
         }
-        Error::OffsetOutOfRange { requested: offset, start, end: self.log.ends().end() }
+        Error::out_of_range(self.log.origin(), offset, start, self.log.ends().end())
     }
 }

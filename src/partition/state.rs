@@ -114,7 +114,8 @@ impl State {
         if let Some(expected) = options.expected
             && expected != self.log.log_end()
         {
-            return Err(Error::WrongOffset { expected, actual: self.log.log_end() });
+            let partition = &self.log.factory().identity().origin;
+            return Err(Error::wrong_offset(partition, expected, self.log.log_end()));
         }
         let outcome = self.log.append(batch, producer)?;
         match (outcome, &options.producer) {

@@ -17,17 +17,18 @@
 //! until the parent gives them up, or both have ended (or the child runs another program, which
 //! closes them). The child never unlocks.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{File, Metadata, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Weak};
 use std::time::Duration;
 
 use super::platform::{self, Access, Identity};
 use crate::clock::real_now;
-use crate::error::{Error, Result};
+use crate::error::{Error, LockHolder, Result};
 use crate::sync::{Condvar, LockRank, Mutex};
 
 const FILE_NAME: &str = "LOCK";
@@ -56,9 +57,19 @@ enum Holder {
 /// Which directory; by path where the system has no identity for it.
 type Key = (Identity, PathBuf);
 
+/// What counts the handles of a broker: it is held once by each of them.
+pub(crate) type Handles = Weak<dyn Any + Send + Sync>;
+
+#[derive(Debug)]
+struct Entry {
+    holder: Holder,
+    /// `None` until the broker is open.
+    handles: Option<Handles>,
+}
+
 #[derive(Debug)]
 struct Registry {
-    holders: Mutex<BTreeMap<Key, Holder>>,
+    holders: Mutex<BTreeMap<Key, Entry>>,
     freed: Condvar,
 }
 
@@ -102,27 +113,37 @@ impl DirLock {
             let metadata = platform::retried(|| std::fs::metadata(dir))
                 .map_err(|error| Error::io("open", dir, error))?;
             check(dir, &metadata)?;
-            let holder = match RegistryEntry::take(dir, &metadata)? {
+            let (holder, by) = match RegistryEntry::take(dir, &metadata)? {
                 Ok(entry) => match lock(dir) {
                     Ok(files) => {
                         let (path, process) = (dir.to_path_buf(), std::process::id());
                         return Ok(Self { entry, files, path, process });
                     }
-                    Err(Error::Locked { .. }) => Holder::Staying,
+                    Err(Error::Locked { holder, .. }) => (Holder::Staying, holder),
                     Err(error) => return Err(error),
                 },
-                Err(holder) => holder,
+                Err((holder, handles)) => {
+                    let is_closing = holder == Holder::Closing;
+                    (holder, LockHolder::ThisProcess { handles, is_closing })
+                }
             };
             if !wait(holder) {
-                return Err(locked(dir));
+                return Err(locked(dir, by));
             }
         }
     }
 
     /// Lets `acquire` in this process wait for the lock from now on.
     pub(crate) fn announce_closing(&self) {
-        if let Some(holder) = REGISTRY.holders.lock().get_mut(&self.entry.key) {
-            *holder = Holder::Closing;
+        if let Some(entry) = REGISTRY.holders.lock().get_mut(&self.entry.key) {
+            entry.holder = Holder::Closing;
+        }
+    }
+
+    /// Counts the handles that keep the holder open, for the error of who else wants the lock.
+    pub(crate) fn count_handles(&self, handles: Handles) {
+        if let Some(entry) = REGISTRY.holders.lock().get_mut(&self.entry.key) {
+            entry.handles = Some(handles);
         }
     }
 
@@ -180,8 +201,8 @@ struct RegistryEntry {
 }
 
 impl RegistryEntry {
-    /// The entry, or who has it.
-    fn take(dir: &Path, metadata: &Metadata) -> Result<std::result::Result<Self, Holder>> {
+    /// The entry; or what its holder does, and how many handles keep it open.
+    fn take(dir: &Path, metadata: &Metadata) -> Result<std::result::Result<Self, (Holder, usize)>> {
         let path = if cfg!(unix) {
             PathBuf::new()
         } else {
@@ -189,10 +210,11 @@ impl RegistryEntry {
         };
         let key = (platform::identity(metadata), path);
         let mut holders = REGISTRY.holders.lock();
-        if let Some(holder) = holders.get(&key) {
-            return Ok(Err(*holder));
+        if let Some(entry) = holders.get(&key) {
+            let handles = entry.handles.as_ref().map_or(0, Weak::strong_count);
+            return Ok(Err((entry.holder, handles)));
         }
-        holders.insert(key.clone(), Holder::Staying);
+        holders.insert(key.clone(), Entry { holder: Holder::Staying, handles: None });
         Ok(Ok(Self { key }))
     }
 }
@@ -229,7 +251,9 @@ impl Files {
         let lock_dir = platform::open_dir(dir).ok();
         let lock_dir = match lock_dir.as_ref().map(try_lock) {
             Some(Ok(())) => lock_dir,
-            Some(Err(TryLockError::WouldBlock)) => return Err(locked(dir)),
+            Some(Err(TryLockError::WouldBlock)) => {
+                return Err(locked(dir, LockHolder::OtherProcess));
+            }
             // Some network file systems lock only what is open for writing; `LOCK` remains.
             Some(Err(TryLockError::Error(_))) | None => None,
         };
@@ -240,7 +264,7 @@ impl Files {
             };
             match try_lock(&lock) {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(locked(dir)),
+                Err(TryLockError::WouldBlock) => return Err(locked(dir, LockHolder::OtherProcess)),
                 Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path, error)),
             }
             // Between opening and locking the file can have been deleted, and another created.
@@ -248,7 +272,7 @@ impl Files {
                 return Ok(Self { lock: Some(lock), dir: lock_dir });
             }
         }
-        Err(locked(dir))
+        Err(locked(dir, LockHolder::OtherProcess))
     }
 
     /// Best effort: closing the descriptors does it as well, unless a child has them too.
@@ -289,8 +313,8 @@ fn check_owner(dir: &Path, metadata: &Metadata) -> Result<()> {
     Err(Error::config("data_dir", reason))
 }
 
-fn locked(dir: &Path) -> Error {
-    Error::Locked { path: dir.to_path_buf() }
+fn locked(dir: &Path, holder: LockHolder) -> Error {
+    Error::Locked { path: dir.to_path_buf(), holder }
 }
 
 #[cfg(test)]

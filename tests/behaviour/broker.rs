@@ -22,8 +22,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::common::*;
 use logpond::{
-    Broker, Durability, Error, NameError, Offsets, Producer, ReadMode, Record, SendOutcome,
-    TopicConfig,
+    Broker, Durability, Error, LockHolder, NameError, Offsets, Producer, ReadMode, Record,
+    SendOutcome, TopicConfig,
 };
 
 // ---- opening and locking --------------------------------------------------------------------
@@ -57,8 +57,10 @@ fn a_second_open_in_this_process_is_locked_whatever_the_path() {
     std::os::unix::fs::symlink(&store, &link).unwrap();
     for path in [&store, &link, &store.join("../store/."), &dir.path().join("link/../store")] {
         let refused = Broker::open(path);
-        let Err(Error::Locked { path: named }) = &refused else { panic!("{refused:?}") };
+        let Err(Error::Locked { path: named, holder }) = &refused else { panic!("{refused:?}") };
         assert_eq!(named, path);
+        let expected = LockHolder::ThisProcess { handles: 1, is_closing: false };
+        assert_eq!(*holder, expected, "{refused:?}");
         assert!(refused.unwrap_err().is_retriable());
     }
     drop(broker);
@@ -111,19 +113,32 @@ fn the_last_handle_of_any_kind_keeps_the_directory_and_its_drop_frees_it() {
     let admin = broker.admin();
     let delivery = producer.enqueue(Record::to("t").value("x")).unwrap();
     let held = read_all(&partition);
-    let still_locked = || assert!(matches!(open(), Err(Error::Locked { .. })));
+    let mut most = usize::MAX;
+    let mut still_locked = || {
+        let refused = open();
+        let Err(Error::Locked { holder: LockHolder::ThisProcess { handles, .. }, .. }) = refused
+        else {
+            panic!("{refused:?}")
+        };
+        assert!((1..most).contains(&handles), "{handles} handles, of less than {most}");
+        most = handles;
+    };
     drop(broker);
     still_locked();
     drop(topic);
     still_locked();
     drop(partition);
     still_locked();
-    drop(producer);
-    still_locked();
     drop(consumer);
     still_locked();
     drop(admin);
     still_locked();
+    drop(producer);
+    // The delivery is a handle of the producer.
+    let kept = open();
+    let one = LockHolder::ThisProcess { handles: 1, is_closing: false };
+    let is_kept = matches!(&kept, Err(Error::Locked { holder, .. }) if *holder == one);
+    assert!(is_kept, "{kept:?}");
     drop(delivery);
     // A message is not a handle. The workers end by themselves; `open` waits for them.
     let broker = open().unwrap();

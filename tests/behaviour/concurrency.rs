@@ -182,7 +182,7 @@ fn a_group_of_four_processes_everything_while_members_come_and_go() {
                 *places.entry((message.partition(), message.offset())).or_default() += 1;
             }
             match consumer.commit() {
-                Ok(()) | Err(Error::Rebalanced | Error::Closed) => {}
+                Ok(()) | Err(Error::Rebalanced { .. } | Error::Closed) => {}
                 Err(other) => panic!("{other:?}"),
             }
         }
@@ -386,7 +386,7 @@ fn sixty_four_members_share_256_partitions_under_churn_and_keep_delivering() {
             }
             drop(places);
             match consumer.commit() {
-                Ok(()) | Err(Error::Rebalanced | Error::Closed) => {}
+                Ok(()) | Err(Error::Rebalanced { .. } | Error::Closed) => {}
                 Err(other) => panic!("{other:?}"),
             }
         }

@@ -409,10 +409,10 @@ fn append_if_appends_only_at_the_expected_end() {
     assert_eq!(partition.append_if(0, &record).unwrap(), 0..1);
     for (expected, records) in [(0, &record[..]), (2, &record[..]), (0, &[])] {
         let refused = partition.append_if(expected, records);
-        let Err(Error::WrongOffset { expected: told, actual: 1 }) = refused else {
+        let Err(Error::WrongOffset { partition: at, expected: found, actual: 1 }) = refused else {
             panic!("{refused:?}")
         };
-        assert_eq!(told, expected);
+        assert_eq!((at, found), (tp("t", 0), expected));
     }
     assert_eq!(partition.append_if(1, &[]).unwrap(), 1..1);
     assert_eq!(partition.append_if(1, &record).unwrap(), 1..2);
@@ -472,10 +472,11 @@ fn read_starts_anywhere_and_honours_its_byte_limit_with_at_least_one_record() {
     assert!(partition.read(420, 1000).unwrap().is_empty());
     for beyond in [421, u64::MAX] {
         let refused = partition.read(beyond, 1000);
-        let Err(Error::OffsetOutOfRange { requested, start: 0, end: 420 }) = refused else {
+        let Err(Error::OffsetOutOfRange { partition: at, requested, start: 0, end: 420 }) = refused
+        else {
             panic!("{refused:?}")
         };
-        assert_eq!(requested, beyond);
+        assert_eq!((at, requested), (tp("t", 0), beyond));
     }
 }
 

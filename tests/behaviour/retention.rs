@@ -150,7 +150,7 @@ fn statement_11_a_position_that_retention_passed_is_a_gap_and_the_policy_applies
     // Told not to guess: an error, where the consumer would have gone on.
     let refused = try_open("error", StartAt::Error).and_then(|mut it| it.poll(Duration::ZERO));
     let is_range = |error: &Error| {
-        matches!(error, Error::OffsetOutOfRange { requested: 1, start: 30, end: 40 })
+        matches!(error, Error::OffsetOutOfRange { requested: 1, start: 30, end: 40, .. })
     };
     assert!(refused.as_ref().is_err_and(is_range), "{refused:?}");
     // A group without a commit begins at the log start; that is no gap.
@@ -387,7 +387,7 @@ fn records_are_deleted_up_to_any_offset() {
         let beyond = admin.delete_records(tp("t", 0), 32);
         let is_range = matches!(
             beyond,
-            Err(Error::OffsetOutOfRange { requested: 32, start, end: 31 }) if start == before
+            Err(Error::OffsetOutOfRange { requested: 32, start, end: 31, .. }) if start == before
         );
         assert!(is_range, "{beyond:?}");
         setup.append(1);

@@ -68,7 +68,8 @@ impl Shared {
                 for partition in partitions {
                     let position = told.remove(partition).expect("told before");
                     let refused = commits.commit(&Offsets::from([(partition.clone(), position)]));
-                    let too_late = matches!(refused, Err(Error::Rebalanced | Error::Fenced { .. }));
+                    let too_late =
+                        matches!(refused, Err(Error::Rebalanced { .. } | Error::Fenced { .. }));
                     assert!(too_late, "{refused:?}");
                 }
             }
@@ -235,7 +236,7 @@ impl Walk {
         };
         match result {
             Err(Error::Fenced { .. }) => assert!(member.is_fenced && owns_some),
-            Err(Error::Rebalanced) => assert!(member.is_evicted && owns_some),
+            Err(Error::Rebalanced { .. }) => assert!(member.is_evicted && owns_some),
             result => {
                 result.unwrap();
                 assert!(!(member.is_evicted || member.is_fenced) || !owns_some, "not its any more");

@@ -446,7 +446,9 @@ fn row_j03_a_reader_behind_retention_learns_it_and_its_messages_stay() {
                 Err(error) => break error,
             }
         };
-        let expected = Error::OffsetOutOfRange { requested: read, start, end: log.log_end() };
+        let partition = ("t", 3).into();
+        let end = log.log_end();
+        let expected = Error::OffsetOutOfRange { partition, requested: read, start, end };
         assert_eq!(format!("{refused:?}"), format!("{expected:?}"), "{name}");
         assert_eq!(held.iter().next().unwrap().value().unwrap(), value(0, 0, 1_000), "{name}");
         let end = log.log_end();

@@ -11,7 +11,12 @@ fn compare_and_append_appends_at_the_expected_end_or_not_at_all() {
     assert_eq!(append(&setup.core, "a", &at(0)).unwrap(), 1);
     for expected in [0, 2, u64::MAX] {
         match append(&setup.core, "b", &at(expected)) {
-            Err(Error::WrongOffset { expected: found, actual: 1 }) => assert_eq!(found, expected),
+            Err(Error::WrongOffset { partition, expected: found, actual: 1 }) => {
+                assert_eq!(
+                    (partition, found),
+                    (TopicPartition::clone(&setup.core.origin), expected)
+                );
+            }
             other => panic!("{other:?}"),
         }
     }

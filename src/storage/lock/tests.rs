@@ -38,7 +38,7 @@ fn row_f02_a_second_open_by_another_path_is_refused() {
     std::os::unix::fs::symlink(&real, &link).unwrap();
     let _lock = DirLock::acquire(&real, AT_ONCE).unwrap();
     let entry = RegistryEntry::take(&link, &std::fs::metadata(&link).unwrap()).unwrap();
-    assert!(matches!(entry, Err(Holder::Staying)), "{entry:?}");
+    assert!(matches!(entry, Err((Holder::Staying, 0))), "{entry:?}");
 }
 
 #[test]

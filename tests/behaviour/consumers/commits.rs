@@ -38,9 +38,11 @@ fn row_j06_a_commit_beyond_the_end_or_of_a_partition_elsewhere_commits_nothing_o
     let mut consumer = broker.consumer("g").assign([("t", 0), ("t", 1)]).open().unwrap();
     let beyond = Offsets::from([(tp("t", 0), 5), (tp("t", 1), 11)]);
     let refused = consumer.commit_offsets(&beyond);
-    let Err(Error::OffsetOutOfRange { requested: 11, start: 0, end: 10 }) = refused else {
+    let Err(Error::OffsetOutOfRange { partition, requested: 11, start: 0, end: 10 }) = refused
+    else {
         panic!("{refused:?}")
     };
+    assert_eq!(partition, tp("t", 1));
     for elsewhere in [tp("t", 2), tp("u", 0)] {
         let offsets = Offsets::from([(tp("t", 0), 5), (elsewhere.clone(), 0)]);
         let refused = consumer.commit_offsets(&offsets);
@@ -332,7 +334,7 @@ fn a_partition_without_a_position_keeps_no_other_from_being_read() {
     let mut seen = Vec::new();
     let is_told = |polled: logpond::Result<logpond::Batch>| {
         let is_range =
-            matches!(polled, Err(Error::OffsetOutOfRange { requested: 0, start: 1, end: 4 }));
+            matches!(polled, Err(Error::OffsetOutOfRange { requested: 0, start: 1, end: 4, .. }));
         assert!(is_range, "{polled:?}");
     };
     is_told(second.poll(Duration::ZERO));

@@ -108,10 +108,12 @@ fn statement_17_a_member_that_does_not_poll_is_evicted_and_its_commits_are_refus
         assert_eq!(read_again[0].offset(), 3, "it goes on at what was committed");
 
         // It has not heard of it. It owned the partition once, and cannot move the group any more.
-        assert!(matches!(a.commit(), Err(Error::Rebalanced)));
-        assert!(matches!(a.commit_async(), Err(Error::Rebalanced)));
+        let refused = a.commit();
+        let names = matches!(&refused, Err(Error::Rebalanced { partition }) if *partition == taken);
+        assert!(names, "{refused:?}");
+        assert!(matches!(a.commit_async(), Err(Error::Rebalanced { .. })));
         let ahead = Offsets::from([(taken.clone(), 9)]);
-        assert!(matches!(a.commit_offsets(&ahead), Err(Error::Rebalanced)));
+        assert!(matches!(a.commit_offsets(&ahead), Err(Error::Rebalanced { .. })));
         assert_eq!(b.committed(&taken).unwrap(), Some(3));
         let number = taken.partition;
         assert_eq!(heard.take(), [format!("b assigned {number}")]);
@@ -151,7 +153,7 @@ fn row_j05_a_message_of_an_ownership_that_was_lost_and_regained_is_not_committed
     let again = poll(&mut a);
     assert_eq!((sizes(&[&a]), again.len()), (vec![1], 8), "it has the partition again");
     for late in [&early[7], &early[1], &early[7].detach()] {
-        assert!(matches!(a.commit_message(late), Err(Error::Rebalanced)));
+        assert!(matches!(a.commit_message(late), Err(Error::Rebalanced { .. })));
     }
     assert_eq!(a.committed(("t", 0)).unwrap(), Some(2));
     // What it read under the ownership that it has counts, wherever it was kept meanwhile.
@@ -162,7 +164,7 @@ fn row_j05_a_message_of_an_ownership_that_was_lost_and_regained_is_not_committed
     // What the older holder of a name read is not the newer one's.
     let named = |at: &str| broker.consumer("h").subscribe(["t"]).instance_id(at).open().unwrap();
     let read = poll(&mut named("a"));
-    assert!(matches!(named("a").commit_message(&read[0]), Err(Error::Rebalanced)));
+    assert!(matches!(named("a").commit_message(&read[0]), Err(Error::Rebalanced { .. })));
     assert_eq!(a.committed(("t", 0)).unwrap(), Some(3));
 }
 
@@ -191,7 +193,7 @@ fn each_recv_counts_as_a_poll_and_commits_do_not() {
     }
     clock.advance(Duration::from_millis(1));
     broker.tick().unwrap();
-    assert!(matches!(a.commit(), Err(Error::Rebalanced)));
+    assert!(matches!(a.commit(), Err(Error::Rebalanced { .. })));
 }
 
 #[test]
@@ -237,7 +239,7 @@ fn the_background_notices_an_absence_while_all_others_are_parked() {
     let mut other = open().open().unwrap();
     let message = other.recv_timeout(PATIENCE).unwrap().expect("woken");
     assert_eq!(message.offset(), 10);
-    assert!(matches!(stalled.commit(), Err(Error::Rebalanced)));
+    assert!(matches!(stalled.commit(), Err(Error::Rebalanced { .. })));
 }
 
 /// When all members were overdue there was nothing left to watch; those that come back are watched
@@ -254,7 +256,8 @@ fn the_background_notices_an_absence_after_all_were_evicted_and_came_back() {
         drain(&mut b);
         sizes(&[&a, &b]) == [1, 1] && a.commit().is_ok() && b.commit().is_ok()
     });
-    let is_evicted = |member: &mut Consumer| matches!(member.commit(), Err(Error::Rebalanced));
+    let is_evicted =
+        |member: &mut Consumer| matches!(member.commit(), Err(Error::Rebalanced { .. }));
     within_patience("both evicted", || is_evicted(&mut a) && is_evicted(&mut b));
     for _ in 0..2 {
         poll(&mut a);

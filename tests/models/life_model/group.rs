@@ -225,7 +225,7 @@ impl Walk {
         let told = told.entry(id).or_default();
         let is_stale = told.iter().any(|(at, (era, _))| eras.get(&*at.topic) != Some(era));
         match result {
-            Err(Error::Rebalanced) => assert!(is_overdue || is_stale, "evicted for nothing"),
+            Err(Error::Rebalanced { .. }) => assert!(is_overdue || is_stale, "evicted for nothing"),
             Err(Error::UnknownTopic(_) | Error::UnknownPartition(_)) => assert!(is_stale),
             result => {
                 result.unwrap();

@@ -132,8 +132,8 @@ impl Walk {
                 assert!(reader.positions.iter().any(of_it), "{name} is there");
                 return None;
             }
-            Err(Error::OffsetOutOfRange { requested, start, end }) => {
-                self.hear_out_of_range(index, requested, (start, end));
+            Err(Error::OffsetOutOfRange { partition, requested, start, end }) => {
+                self.hear_out_of_range(index, &partition, requested, (start, end));
                 return None;
             }
             Err(error) => panic!("{error:?}"),
@@ -159,7 +159,13 @@ impl Walk {
 
     /// One of a reader's partitions is read no further before it is moved. Which one the error does
     /// not say.
-    fn hear_out_of_range(&mut self, index: usize, requested: u64, ends: (u64, u64)) {
+    fn hear_out_of_range(
+        &mut self,
+        index: usize,
+        of: &TopicPartition,
+        requested: u64,
+        ends: (u64, u64),
+    ) {
         let moves_to = self.rng.one_in(2).then(|| self.some_start());
         let reader = &mut self.readers[index];
         assert_eq!(reader.out_of_range, StartAt::Error);
@@ -169,11 +175,12 @@ impl Walk {
             log.is_some_and(|log| {
                 // A poll that had records has met it before, and the log has moved since.
                 let is_gone = requested < ends.0 && ends.0 <= log.start && ends.1 <= log.end();
-                is_gone && log.has_passed(*next, requested)
+                is_gone && *at == of && log.has_passed(*next, requested)
             })
         };
         let stuck = reader.positions.iter_mut().find(is_it);
-        let (at, (_, next)) = stuck.unwrap_or_else(|| panic!("{requested} is there: {ends:?}"));
+        let (at, (_, next)) =
+            stuck.unwrap_or_else(|| panic!("{requested} of {of} is there: {ends:?}"));
         // It had its turn.
         reader.starved.remove(at);
         if let Some(to) = moves_to {
