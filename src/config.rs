@@ -430,6 +430,28 @@ impl TopicConfig {
         Self::new(self.partitions).with_changes(&self, &defaults)
     }
 
+    /// The settings of an existing topic, which has `stored`, that are not what `self` asks for, and
+    /// how they differ. Looks at those that decide what is kept and what an acknowledgement means;
+    /// of these, one that is at the crate's default asks for nothing, except the partition count.
+    pub(crate) fn unmet_by(&self, stored: &Self) -> Vec<(&'static str, String)> {
+        let default = Self::new(self.partitions);
+        let mut unmet = Vec::new();
+        if self.partitions != stored.partitions {
+            let difference = format!("{}, not {}", stored.partitions, self.partitions);
+            unmet.push(("partitions", difference));
+        }
+        macro_rules! compare {
+            ($($field:ident),*) => {$(
+                if self.$field != stored.$field && self.$field != default.$field {
+                    let difference = format!("{:?}, not {:?}", stored.$field, self.$field);
+                    unmet.push((stringify!($field), difference));
+                }
+            )*};
+        }
+        compare!(cleanup, retention, retention_bytes, durability);
+        unmet
+    }
+
     /// `now` with what `wanted` changes of `self`: two callers that alter different settings at the
     /// same time both get what they want. The partition count is always `now`'s.
     #[expect(clippy::float_cmp, reason = "changed or not: the very value that was shown")]

@@ -95,14 +95,64 @@ impl Broker {
         run as Arc<dyn Any + Send + Sync>
     }
 
-    /// The topic of this name, created with these settings if there is none. An existing topic
-    /// keeps its settings. Settings that are at the crate's defaults are taken from the broker's
+    /// Returns the topic of this name, and creates it with these settings if there is none.
+    ///
+    /// An existing topic keeps its settings, and must agree with what is asked for: the partition
+    /// count, and each of `cleanup`, `retention`, `retention_bytes` and `durability` that is not at
+    /// the crate's default. The other settings are not compared. To change the settings of a topic
+    /// use [`Admin::alter_topic`](crate::Admin::alter_topic); to take it as it is,
+    /// [`ensure_topic_as_is`](Self::ensure_topic_as_is).
+    ///
+    /// Settings of a new topic that are at the crate's defaults are taken from the broker's
     /// [`topic_defaults`](crate::BrokerBuilder::topic_defaults).
+    ///
+    /// ```
+    /// use logpond::{Broker, Error, TopicConfig};
+    /// use std::time::Duration;
+    ///
+    /// let broker = Broker::in_memory()?;
+    /// let hour = Duration::from_secs(3600);
+    /// broker.ensure_topic("clicks", TopicConfig::new(2).retention(hour))?;
+    /// broker.ensure_topic("clicks", TopicConfig::new(2))?; // asks for no retention
+    /// let longer = TopicConfig::new(2).retention(2 * hour);
+    /// let refused = broker.ensure_topic("clicks", longer.clone());
+    /// assert!(matches!(refused, Err(Error::Config(error)) if error.setting == "retention"));
+    /// broker.ensure_topic_as_is("clicks", longer)?; // keeps records for one hour
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] when the topic exists with another number of partitions or a setting
-    /// cannot work, [`Error::InvalidName`], [`Error::StorageFull`], [`Error::Io`],
+    /// [`Error::Config`] when a setting of an existing topic differs, which names each of them, or
+    /// when a setting cannot work; [`Error::InvalidName`], [`Error::StorageFull`], [`Error::Io`],
+    /// [`Error::ReadOnly`], [`Error::Closed`].
+    ///
+    /// # Durability
+    ///
+    /// On return the topic is there after any crash.
+    ///
+    /// # Blocking
+    ///
+    /// For the disk, a few syncs per partition that is created.
+    #[doc(alias = "createTopics")]
+    pub fn ensure_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
+        let asked = config.clone();
+        let topic = self.ensure_topic_as_is(name, config)?;
+        let unmet = asked.unmet_by(&topic.config());
+        let Some((first, _)) = unmet.first() else { return Ok(topic) };
+        let each: Vec<_> = unmet.iter().map(|(name, it)| format!("{name} {it}")).collect();
+        Err(Error::config(first, format!("topic {name:?} has {}", each.join(", "))))
+    }
+
+    /// Returns the topic of this name, and creates it with these settings if there is none. An
+    /// existing topic is returned as it is, whatever its settings are, the partition count too.
+    ///
+    /// Otherwise like [`ensure_topic`](Self::ensure_topic).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] when the topic is created and a setting cannot work;
+    /// [`Error::InvalidName`], [`Error::StorageFull`], [`Error::Io`], [`Error::ReadOnly`],
     /// [`Error::Closed`].
     ///
     /// # Durability
@@ -112,8 +162,7 @@ impl Broker {
     /// # Blocking
     ///
     /// For the disk, a few syncs per partition that is created.
-    pub fn ensure_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
-        let partitions = config.partitions;
+    pub fn ensure_topic_as_is(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         let shared = match self.run.topic(name) {
             Err(Error::UnknownTopic(_)) => match self.run.topics().create(name, config) {
                 // Another thread was quicker.
@@ -122,11 +171,6 @@ impl Broker {
             },
             found => found?,
         };
-        if shared.config.partitions != partitions {
-            let has = shared.config.partitions;
-            let reason = format!("topic {name:?} has {has}, not {partitions}");
-            return Err(Error::config("partitions", reason));
-        }
         Ok(Topic::new(shared, self.lifeline()))
     }
 

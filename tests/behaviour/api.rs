@@ -124,6 +124,7 @@ fn topics_are_configured_and_read() {
         let _: (Option<Durability>, Option<u32>) = (config.durability, config.max_record_bytes);
         let _ = [Cleanup::Delete, Cleanup::Compact];
         let broker = Broker::in_memory()?;
+        let _: Topic = broker.ensure_topic_as_is("t", config.clone())?;
         let topic = broker.ensure_topic("t", config)?;
         let _: (&str, u32, TopicConfig) = (topic.name(), topic.partitions(), topic.config());
         let partition: Partition = topic.partition(0)?;

@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::common::*;
 use logpond::{
-    Broker, Durability, Error, LockHolder, NameError, Offsets, Producer, ReadMode, Record,
+    Broker, Cleanup, Durability, Error, LockHolder, NameError, Offsets, Producer, ReadMode, Record,
     SendOutcome, TopicConfig,
 };
 
@@ -299,6 +299,47 @@ fn ensure_topic_keeps_what_is_there_and_refuses_another_partition_count() {
     let broker = open_quiet(dir.path());
     assert_eq!(refused_setting(broker.ensure_topic("t", TopicConfig::new(1))), "partitions");
     assert_eq!(broker.ensure_topic("t", TopicConfig::new(2)).unwrap().partitions(), 2);
+}
+
+/// A service was deployed with a longer retention, asked for it, and kept the old one without a
+/// word. The rule: what is asked for, by other than a default, is there or is an error that names
+/// it; a default asks for nothing.
+#[test]
+fn ensure_topic_names_each_setting_that_is_not_as_asked_for() {
+    let hour = Duration::from_secs(3600);
+    let stored = || TopicConfig::new(2).retention(hour).cleanup(Cleanup::CompactAndDelete);
+    let dir = temp_dir();
+    let defaults = TopicConfig::new(1).retention_bytes(1 << 30);
+    let open = || quiet(dir.path()).topic_defaults(defaults.clone()).open().unwrap();
+    let broker = open();
+    broker.ensure_topic("t", stored()).unwrap();
+    broker.close().unwrap();
+    let broker = open();
+    for agrees in [
+        stored(),
+        TopicConfig::new(2),
+        stored().retention_bytes(1 << 30),
+        stored().retention(TopicConfig::new(1).retention),
+        stored().segment_age(hour).max_record_bytes(7),
+    ] {
+        assert_eq!(broker.ensure_topic("t", agrees).unwrap().config().retention, hour);
+    }
+    for (differs, named) in [
+        (stored().retention(2 * hour), &["retention"][..]),
+        (stored().retention_bytes(7), &["retention_bytes"]),
+        (stored().cleanup(Cleanup::Compact), &["cleanup"]),
+        (stored().durability(Durability::Os), &["durability"]),
+        (TopicConfig::new(3).retention(2 * hour), &["partitions", "retention"]),
+    ] {
+        let taken = broker.ensure_topic_as_is("t", differs.clone()).unwrap();
+        assert_eq!(taken.config().retention, hour, "as it is");
+        let Err(Error::Config(refused)) = broker.ensure_topic("t", differs) else { panic!() };
+        assert_eq!(refused.setting, named[0]);
+        let missing = named.iter().find(|name| !refused.reason.contains(**name));
+        assert!(missing.is_none(), "{refused}");
+    }
+    let created = broker.ensure_topic_as_is("u", TopicConfig::new(3)).unwrap();
+    assert_eq!((created.partitions(), created.config().retention_bytes), (3, 1 << 30));
 }
 
 #[test]
