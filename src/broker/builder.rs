@@ -25,6 +25,10 @@ use crate::storage::process::Process;
 use crate::sync::{AtomicU64, Ordering};
 use crate::trace::Outbox;
 
+/// LIMIT: what topics take in memory unless they are given more: room for sixteen full segments,
+/// and less than what a process can be expected to spare for a bus.
+const MEMORY_BYTES: u64 = 1 << 30;
+
 /// Where a broker keeps its data.
 #[derive(Debug, Clone)]
 enum Storage {
@@ -60,7 +64,8 @@ pub struct BrokerBuilder {
     read_mode: ReadMode,
     read_only: bool,
     seed: Option<u64>,
-    max_total_bytes: u64,
+    /// `None`: as much as there is on the disk, [`MEMORY_BYTES`] in memory.
+    max_total_bytes: Option<u64>,
     when_full: WhenFull,
     lock_wait: Duration,
     spawn: Arc<Spawn>,
@@ -82,7 +87,7 @@ impl Default for BrokerBuilder {
             read_mode: ReadMode::default(),
             read_only: false,
             seed: None,
-            max_total_bytes: u64::MAX,
+            max_total_bytes: None,
             when_full: WhenFull::default(),
             lock_wait: DEFAULT_WAIT,
             spawn: Arc::new(spawn_thread),
@@ -123,6 +128,11 @@ impl Broker {
     /// Opens a broker on heap memory: the same engine with nothing on disk. Its data is gone with
     /// its last handle.
     ///
+    /// Topics take at most 1 GiB together, so that a consumer that is too slow cannot use up the
+    /// memory of the process: then appends get [`Error::StorageFull`].
+    /// [`max_total_bytes`](BrokerBuilder::max_total_bytes) sets another limit,
+    /// [`when_full`](BrokerBuilder::when_full) what happens at it.
+    ///
     /// # Errors
     ///
     /// [`Error::Io`] if a thread cannot be started or memory cannot be had.
@@ -154,8 +164,9 @@ impl BrokerBuilder {
         self
     }
 
-    /// Keeps the data on the heap. Of this call and [`data_dir`](Self::data_dir) the later one
-    /// counts.
+    /// Keeps the data on the heap, at most 1 GiB of it unless
+    /// [`max_total_bytes`](Self::max_total_bytes) says otherwise. Of this call and
+    /// [`data_dir`](Self::data_dir) the later one counts.
     pub fn in_memory(mut self) -> Self {
         self.storage = Some(Storage::Memory);
         self
@@ -200,16 +211,18 @@ impl BrokerBuilder {
         self
     }
 
-    /// How many bytes the files of all topics may take together; `u64::MAX`, the default, is no
-    /// limit. What counts is what is allocated, which is ahead of what is written by up to 64 KiB
-    /// in a new segment and 2 MiB in a full one, twice per partition that is being appended to.
-    /// The internal logs do not count, nor do files that were removed and that messages hold.
+    /// Sets how many bytes the files of all topics may take together; `u64::MAX` is no limit. The
+    /// default is no limit in a directory, and 1 GiB [in memory](Self::in_memory).
+    ///
+    /// What counts is what is allocated, which is ahead of what is written by up to 64 KiB in a new
+    /// segment and 2 MiB in a full one, twice per partition that is being appended to. The internal
+    /// logs do not count, nor do files that were removed and that messages hold.
     ///
     /// What happens when it is used up is said by [`when_full`](Self::when_full). A broker that
     /// opens a directory with more than that opens all the same. With [`WhenFull::Wait`] it makes
     /// topics bounded channels.
     pub fn max_total_bytes(mut self, bytes: u64) -> Self {
-        self.max_total_bytes = bytes;
+        self.max_total_bytes = Some(bytes);
         self
     }
 
@@ -330,6 +343,7 @@ impl BrokerBuilder {
             Storage::Dir(dir) => (dir, false),
             Storage::Memory => (PathBuf::from("/memory"), true),
         };
+        let default_limit = if in_memory { MEMORY_BYTES } else { u64::MAX };
         let is_simulated = self.disk.is_some();
         let disk: Arc<dyn Disk> = match self.disk {
             Some(disk) => disk,
@@ -344,7 +358,7 @@ impl BrokerBuilder {
             disk,
             copy_reads: copy_reads && !in_memory,
             maps: MapBudget::new(MapBudget::DEFAULT_LIMIT),
-            space: SpaceBudget::new(self.max_total_bytes),
+            space: SpaceBudget::new(self.max_total_bytes.unwrap_or(default_limit)),
             pinned: PinnedMaps::new(),
             spare: has_reserve.then(|| CompactionSpare::new(&internal)),
             process: Arc::new(Process::current()),

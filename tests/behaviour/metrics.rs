@@ -55,7 +55,7 @@ fn a_known_workload_gives_known_numbers() {
 
     let metrics = broker.metrics();
     assert!(metrics.is_in_memory && metrics.poisoned.is_empty());
-    assert_eq!(metrics.budget_limit_bytes, None);
+    assert_eq!(metrics.budget_limit_bytes, Some(1 << 30));
     let topic = &metrics.topics[0];
     assert_eq!((&*topic.name, topic.partitions.len()), ("t", 2));
     let (idle, used) = (&topic.partitions[0], &topic.partitions[1]);
@@ -300,7 +300,7 @@ fn a_snapshot_can_be_serialised() {
     assert_eq!(partition["log_end_offset"], 3);
     assert_eq!(partition["appended"]["records"], 3);
     assert_eq!(partition["syncs"]["buckets"].as_array().unwrap().len(), 25);
-    assert!(json["budget_limit_bytes"].is_null());
+    assert_eq!(json["budget_limit_bytes"], 1 << 30);
     assert_eq!(json["groups"][0]["name"], "g");
 }
 

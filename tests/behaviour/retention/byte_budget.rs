@@ -31,6 +31,22 @@ impl Setup {
     }
 }
 
+/// A broker in memory grew until the process was killed when nobody read. The rule: it has a budget
+/// unless one is switched off; a directory has what there is on the disk.
+#[test]
+fn a_broker_in_memory_has_a_budget_by_default() {
+    let limit = |builder: BrokerBuilder| {
+        builder.background(false).open().unwrap().metrics().budget_limit_bytes
+    };
+    let dir = temp_dir();
+    let memory = || Broker::builder().in_memory();
+    assert_eq!(limit(memory()), Some(1 << 30));
+    assert_eq!(limit(memory().max_total_bytes(BUDGET)), Some(BUDGET));
+    assert_eq!(limit(memory().max_total_bytes(u64::MAX)), None);
+    assert_eq!(limit(Broker::builder().data_dir(dir.path())), None);
+    assert_eq!(limit(memory().data_dir(dir.path())), None, "the later call counts");
+}
+
 #[test]
 fn a_full_budget_refuses_appends_and_nothing_else() {
     let setup = limited(WhenFull::Refuse);
