@@ -110,13 +110,13 @@ fn commit_at_os(bench: &Bench) {
         each.push(spent.as_secs_f64() / records as f64);
         let start = now();
         for _ in 0..records {
-            consumer.commit_async().expect("commit");
+            consumer.commit_soon().expect("commit");
         }
         soon.push(start.elapsed().as_secs_f64() / records as f64);
     }
     println!("\n  commit() of one partition at Os, {records} times, clock readings included");
     println!("  one member, after each record           {}", each.show(seconds));
-    println!("  commit_async(), the position as it is   {}", soon.show(seconds));
+    println!("  commit_soon(), the position as it is   {}", soon.show(seconds));
 }
 
 fn commit_at_sync(bench: &Bench) {

@@ -101,7 +101,7 @@ fn commits(bench: &Bench, large: &Path, durability: Durability) {
                 scope.spawn(|| {
                     let mut other = committer(&broker, "other", 1);
                     while !ends.load(Ordering::Relaxed) {
-                        other.commit_async().expect("a commit");
+                        other.commit_soon().expect("a commit");
                     }
                 });
             }

@@ -458,7 +458,7 @@ impl Partition {
     /// # Blocking
     ///
     /// For a sync of the disk.
-    pub fn sync(&self) -> Result<()> {
+    pub fn flush(&self) -> Result<()> {
         self.check_open()?;
         self.shared.check_writable()?;
         self.core.flush()

@@ -131,7 +131,7 @@ fn attempts(broker: &Broker, held: Held) -> Vec<(&'static str, Result<()>)> {
         ("producer flush", broker.producer().flush()),
         ("a delivery", delivery.wait().map(drop)),
         ("commit", consumer.commit()),
-        ("commit_async", consumer.commit_async()),
+        ("commit_soon", consumer.commit_soon()),
         ("a producer's id", broker.producer_builder().id("other").build().map(drop)),
         ("ensure_topic", broker.ensure_topic("new", TopicConfig::new(1)).map(drop)),
         ("delete_topic", admin.delete_topic("t")),

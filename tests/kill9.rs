@@ -178,7 +178,7 @@ fn commit_as_member(broker: &Broker, seed: u64) {
         for (number, next) in &positions {
             say(&format!("committing member-{number} {next}"));
         }
-        if rng.one_in(2) { consumer.commit() } else { consumer.commit_async() }.expect("a commit");
+        if rng.one_in(2) { consumer.commit() } else { consumer.commit_soon() }.expect("a commit");
         for (number, next) in &positions {
             say(&format!("committed member-{number} {next}"));
         }

@@ -140,9 +140,9 @@ impl Consumer {
     ///
     /// Never for a sync.
     #[doc(alias = "commitAsync")]
-    pub fn commit_async(&mut self) -> Result<()> {
+    pub fn commit_soon(&mut self) -> Result<()> {
         let positions = self.handed_out();
-        self.commit_soon(&positions, Rewinds::OnPurpose)
+        self.publish_soon(&positions, Rewinds::OnPurpose)
     }
 
     /// Returns what the group has committed for a partition: the next offset to read. `None` if
@@ -234,7 +234,7 @@ impl Consumer {
 
     /// Publishes a commit of what later polls have passed.
     pub(super) fn commit_passed(&mut self) -> Result<()> {
-        self.commit_owned(Self::commit_soon)
+        self.commit_owned(Self::publish_soon)
     }
 
     /// Commits what later polls have passed. A partition that is taken away in this moment, be it
@@ -295,7 +295,7 @@ impl Consumer {
     }
 
     /// Commits without waiting for the disk.
-    fn commit_soon(&mut self, positions: &[(usize, u64)], rewinds: Rewinds) -> Result<()> {
+    fn publish_soon(&mut self, positions: &[(usize, u64)], rewinds: Rewinds) -> Result<()> {
         self.commit_in_order(positions, rewinds, Wait::No)
     }
 

@@ -140,7 +140,7 @@ fn topics_are_configured_and_read() {
             partition.high_watermark(),
         ];
         let _: Option<u64> = partition.offset_at(SystemTime::UNIX_EPOCH)?;
-        partition.sync()?;
+        partition.flush()?;
         let at: TopicPartition = ("t", 0).into();
         let _ = format!("{at}");
         Ok(())
@@ -215,7 +215,7 @@ fn records_are_consumed() {
         consumer.commit()?;
         consumer.commit_message(&message)?;
         consumer.commit_offsets(&Offsets::from([(at.clone(), 1)]))?;
-        consumer.commit_async()?;
+        consumer.commit_soon()?;
         consumer.seek(&at, StartAt::Earliest)?;
         consumer.pause(std::slice::from_ref(&at))?;
         consumer.resume(std::slice::from_ref(&at))?;

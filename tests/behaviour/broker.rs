@@ -460,7 +460,7 @@ fn row_j08_after_close_every_handle_answers_closed() {
         ("read", partition.read(0, 1).map(drop)),
         ("read at the end", partition.read(1, 1).map(drop)),
         ("offset_at", partition.offset_at(SystemTime::UNIX_EPOCH).map(drop)),
-        ("sync", partition.sync()),
+        ("flush", partition.flush()),
         ("reader.poll", reader.poll(Duration::ZERO).map(drop)),
         ("reader.recv", reader.recv().map(drop)),
         ("reader.try_recv", reader.try_recv().map(drop)),
@@ -468,7 +468,7 @@ fn row_j08_after_close_every_handle_answers_closed() {
         ("member.lag", member.lag().map(drop)),
         ("member.committed", member.committed(&tp("t", 0)).map(drop)),
         ("member.commit", member.commit()),
-        ("member.commit_async", member.commit_async()),
+        ("member.commit_soon", member.commit_soon()),
         ("member.commit_message", member.commit_message(&message)),
         ("member.commit_offsets", member.commit_offsets(&offsets)),
     ];

@@ -313,7 +313,7 @@ fn every_acknowledgement_among_many_waiters_is_durable() {
                             let delivery = producer.enqueue(record).unwrap();
                             match round % 3 {
                                 0 => producer.flush().unwrap(),
-                                1 => partition.sync().unwrap(),
+                                1 => partition.flush().unwrap(),
                                 _ => broker.flush().unwrap(),
                             }
                             delivery.metadata().offset

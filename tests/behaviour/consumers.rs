@@ -425,7 +425,7 @@ fn durable_visibility_shows_nothing_that_a_power_cut_could_take_back() {
     assert_eq!(drain(&mut eager).len(), 3);
     assert!(careful.poll(Duration::ZERO).unwrap().is_empty());
     assert_eq!(careful.lag().unwrap()[&tp("t", 0)], 0);
-    topic.partition(0).unwrap().sync().unwrap();
+    topic.partition(0).unwrap().flush().unwrap();
     assert_eq!(drain(&mut careful).len(), 3);
     send_numbers(&broker, "t", 0, 3..5);
     // Armed: from here on the reader is owed a sync, which `tick` runs.
@@ -453,7 +453,7 @@ fn a_parked_durable_reader_is_woken_by_every_sync() {
     });
     for number in 0..300 {
         send_numbers(&broker, "t", 0, number..number + 1);
-        partition.sync().unwrap();
+        partition.flush().unwrap();
     }
     waiting.join().unwrap();
 }

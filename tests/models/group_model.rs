@@ -232,7 +232,7 @@ impl Walk {
         let result = if self.rng.one_in(2) {
             member.consumer.commit()
         } else {
-            member.consumer.commit_async()
+            member.consumer.commit_soon()
         };
         match result {
             Err(Error::Fenced { .. }) => assert!(member.is_fenced && owns_some),

@@ -411,7 +411,7 @@ impl Run<'_> {
         let is_async = self.rng.one_in(2);
         let consumer = self.consumer();
         if is_async {
-            consumer.commit_async().unwrap();
+            consumer.commit_soon().unwrap();
         } else {
             consumer.commit().unwrap();
         }

@@ -88,7 +88,7 @@ fn fills_up_and_goes_on(mount: &Mount) {
             partition.append(&Record::new().value("v".repeat(30_000).as_str())).unwrap();
             *count += 1;
         }
-        partition.sync().unwrap();
+        partition.flush().unwrap();
     }
     drop((consumer, held));
     broker.close().unwrap();

@@ -109,7 +109,7 @@ fn row_c10_a_file_system_that_turns_read_only_refuses_appends_and_serves_readers
         for _ in 0..3 {
             partition.append(&Record::new().value("before")).unwrap();
         }
-        partition.sync().unwrap();
+        partition.flush().unwrap();
     }
     fs::write(&trigger, "a test").unwrap();
     let mut refused = 0;

@@ -85,7 +85,7 @@ impl Worker {
         self.note("compact", self.broker.admin().compact_now("k"));
         self.create("x", TopicConfig::new(1));
         self.delete("x");
-        self.note("sync", self.topic("o", 0).and_then(|it| it.sync()));
+        self.note("flush", self.topic("o", 0).and_then(|it| it.flush()));
         self.note("tick", self.broker.tick());
     }
 
@@ -277,7 +277,7 @@ fn store_and_sync(broker: &Broker, round: u64) {
             let Ok(offset) = partition.append(&Record::new().value(&value)) else { return };
             stored.push((offset, id_of(&value)));
         }
-        if partition.sync().is_err() {
+        if partition.flush().is_err() {
             return;
         }
         for (offset, id) in stored {

@@ -83,7 +83,7 @@ fn a_commit_beyond_what_a_poisoned_partition_shows_is_no_truncation() {
     consumer.commit().unwrap();
     drop(consumer);
     disk.inject(Fault::once(Operation::Sync, ErrorKind::Other).on("/t/0"));
-    partition.sync().unwrap_err();
+    partition.flush().unwrap_err();
     let mut next = broker.consumer("g").subscribe(["t"]).open().unwrap();
     assert!(next.poll(Duration::ZERO).unwrap().is_empty());
     assert_eq!(next.position(("t", 0)), Some(3));
@@ -244,7 +244,7 @@ fn row_b06_no_commit_by_hand_hides_a_cut() {
     let broker = cut_below_commits(1, 1, &clock());
     let mut early = consumer(&broker);
     early.commit().unwrap();
-    early.commit_async().unwrap();
+    early.commit_soon().unwrap();
     let offsets = Offsets::from([(TopicPartition::from(("t", 0)), 4)]);
     let refused = early.commit_offsets(&offsets);
     assert!(matches!(refused, Err(Error::Truncated { committed: 5, end: 2, .. })), "{refused:?}");
@@ -432,7 +432,7 @@ fn row_b06_the_cut_is_remembered_whenever_the_next_run_ends() {
         let topic = broker.topic("t")?;
         for value in ["x2", "x3", "x4", "x5"] {
             topic.partition(0)?.append(&Record::new().value(value))?;
-            topic.partition(0)?.sync()?;
+            topic.partition(0)?.flush()?;
         }
         broker.close()
     };

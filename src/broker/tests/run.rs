@@ -307,7 +307,7 @@ impl Run {
         if durably {
             consumer.commit()?;
         } else {
-            consumer.commit_async()?;
+            consumer.commit_soon()?;
         }
         self.end_commits(name, durably);
         Ok(())

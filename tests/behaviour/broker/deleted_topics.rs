@@ -50,7 +50,7 @@ fn row_j20_handles_of_a_deleted_topic_say_so_and_not_that_the_broker_is_closed()
     assert_unknown("append_if", partition.append_if(3, &[Record::new().value("x")]));
     assert_unknown("read", partition.read(0, 1));
     assert_unknown("offset_at", partition.offset_at(SystemTime::UNIX_EPOCH));
-    assert_unknown("sync", partition.sync());
+    assert_unknown("flush", partition.flush());
     assert_unknown("append", topic.partition(0).unwrap().append(&Record::new()));
     assert_unknown("send", producer.send(record()));
     assert_unknown("send_batch", producer.send_batch([record(), record()]));

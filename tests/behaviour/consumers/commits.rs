@@ -22,7 +22,7 @@ fn each_way_to_commit_stores_the_next_offset() {
     consumer.commit_offsets(&Offsets::from([(a.clone(), 1), (b.clone(), 10)])).unwrap();
     assert_eq!(committed(&consumer), [Some(1), Some(10)], "back on purpose, and the end");
     consumer.poll(Duration::ZERO).unwrap();
-    consumer.commit_async().unwrap();
+    consumer.commit_soon().unwrap();
     let total: u64 = committed(&consumer).iter().flatten().sum();
     assert_eq!(total, 6);
     consumer.commit_offsets(&Offsets::new()).unwrap();
@@ -63,7 +63,7 @@ fn a_durable_commit_syncs_the_records_first() {
     let mut consumer = broker.consumer("g").subscribe(["t"]).open().unwrap();
     let messages = drain(&mut consumer);
     assert_eq!(ends(), [0, 0]);
-    consumer.commit_async().unwrap();
+    consumer.commit_soon().unwrap();
     assert_eq!(ends(), [0, 0], "an asynchronous commit waits for nothing");
     let in_first = messages.iter().rfind(|message| message.partition() == 0).unwrap();
     consumer.commit_message(in_first).unwrap();
@@ -217,7 +217,7 @@ fn row_j05_a_consumer_by_hand_does_not_commit_over_the_heads_of_members() {
     let offsets = Offsets::from([(tp("t", 0), 100)]);
     for refused in [
         by_hand.commit(),
-        by_hand.commit_async(),
+        by_hand.commit_soon(),
         by_hand.commit_message(&last),
         by_hand.commit_offsets(&offsets),
         automatic.poll(Duration::ZERO).map(drop).and(automatic.poll(Duration::ZERO).map(drop)),
@@ -255,7 +255,7 @@ fn a_reader_has_no_commits() {
     let mut reader = reader(&broker);
     let message = reader.recv().unwrap();
     assert_eq!(refused_setting(reader.commit()), "group");
-    assert_eq!(refused_setting(reader.commit_async()), "group");
+    assert_eq!(refused_setting(reader.commit_soon()), "group");
     assert_eq!(refused_setting(reader.commit_message(&message)), "group");
     assert_eq!(refused_setting(reader.commit_offsets(&Offsets::new())), "group");
     assert_eq!(reader.committed(&tp("t", 0)).unwrap(), None);
@@ -393,7 +393,7 @@ fn row_j03_a_commit_before_the_first_poll_hides_no_gap() {
     broker.admin().delete_records(("t", 0), 5).unwrap();
     let mut early = open();
     early.commit().unwrap();
-    early.commit_async().unwrap();
+    early.commit_soon().unwrap();
     early.close().unwrap();
     let mut next = open();
     assert_eq!(next.recv().unwrap().offset(), 5);

@@ -111,7 +111,7 @@ fn statement_17_a_member_that_does_not_poll_is_evicted_and_its_commits_are_refus
         let refused = a.commit();
         let names = matches!(&refused, Err(Error::Rebalanced { partition }) if *partition == taken);
         assert!(names, "{refused:?}");
-        assert!(matches!(a.commit_async(), Err(Error::Rebalanced { .. })));
+        assert!(matches!(a.commit_soon(), Err(Error::Rebalanced { .. })));
         let ahead = Offsets::from([(taken.clone(), 9)]);
         assert!(matches!(a.commit_offsets(&ahead), Err(Error::Rebalanced { .. })));
         assert_eq!(b.committed(&taken).unwrap(), Some(3));
@@ -452,7 +452,7 @@ fn no_commit_outlives_its_topic() {
     by_hand.commit().unwrap();
     broker.admin().delete_topic("t").unwrap();
     let late = Offsets::from([(tp("t", 0), 5)]);
-    for refused in [by_hand.commit(), by_hand.commit_async(), by_hand.commit_offsets(&late)] {
+    for refused in [by_hand.commit(), by_hand.commit_soon(), by_hand.commit_offsets(&late)] {
         assert!(matches!(&refused, Err(Error::UnknownTopic(_))), "{refused:?}");
     }
     assert!(broker.admin().groups().unwrap().is_empty(), "an entry under a dead topic");

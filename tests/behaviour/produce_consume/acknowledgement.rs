@@ -24,7 +24,7 @@ fn the_narrowest_durability_decides_what_an_acknowledgement_waits_for() {
     let quick = broker.producer_builder().durability(Durability::Os).build().unwrap();
     quick.send(Record::to("synced").value("b")).unwrap();
     assert_eq!((synced.log_end_offset(), synced.durable_end_offset()), (2, 1));
-    synced.sync().unwrap();
+    synced.flush().unwrap();
     assert_eq!(synced.durable_end_offset(), 2);
     assert_eq!(synced.high_watermark(), 2);
 }

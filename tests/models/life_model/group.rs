@@ -219,7 +219,7 @@ impl Walk {
         }
         let is_async = self.rng.one_in(2);
         let result =
-            if is_async { member.consumer.commit_async() } else { member.consumer.commit() };
+            if is_async { member.consumer.commit_soon() } else { member.consumer.commit() };
         let mut shared = self.shared.lock().unwrap();
         let Shared { told, committed, commit_times, eras, .. } = &mut *shared;
         let told = told.entry(id).or_default();

@@ -147,7 +147,7 @@ fn row_j05_of_two_consumers_with_one_instance_id_the_older_is_fenced() {
     for refused in [
         old.commit(),
         old.commit_message(&handed[0]),
-        old.commit_async(),
+        old.commit_soon(),
         old.poll(NOW).map(drop),
         old.recv().map(drop),
         old.poll(NOW).map(drop),
