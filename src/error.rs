@@ -319,7 +319,7 @@ impl Error {
         )
     }
 
-    /// An I/O failure, told apart by what the caller can do about it.
+    /// An I/O failure, classified by what the caller can do about it.
     pub(crate) fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();
         match source.kind() {

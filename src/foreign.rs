@@ -1,13 +1,13 @@
-//! Calls of the application's code that happen on somebody else's behalf: a waker that the thread
-//! of a producer calls, an event that a thread of the broker delivers to a subscriber.
+//! Calls of the application's code on behalf of another caller: a waker that the thread of a
+//! producer calls, an event that a thread of the broker delivers to a subscriber.
 //!
-//! Whoever makes such a call has a task of its own to finish, and often more of them to call. So a
-//! panic ends with the call that caused it: it reaches neither the caller nor those who are called
-//! next. The panic hook of the process has reported it by then.
+//! The thread that makes such a call has work of its own to finish, and often more calls to make.
+//! So a panic ends with the call that caused it: it reaches neither that thread nor the next call.
+//! The panic hook of the process has reported it by then.
 //!
 //! A waker may run its task at once, and the task may use the broker. So a waker is called where
-//! nothing is held that a call could wait for: whoever holds such a thing, a lock or the turn of a
-//! sync, [holds wakers back](hold_back) until it has let go.
+//! nothing is held that a call could wait for: a thread that holds a lock, or the turn of a sync,
+//! [holds wakers back](hold_back) until it has released it.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,8 +32,8 @@ pub(crate) fn wake(waker: Waker) {
     }
 }
 
-/// Holds back the wakers that this thread is to call, until the end of the scope. Whoever takes a
-/// lock does so after this, and so has released it by then.
+/// Holds back the wakers that this thread is to call, until the end of the scope. Call it
+/// before taking a lock: then the lock has been released by the end of the scope.
 pub(crate) fn hold_back() -> HoldBack {
     if cfg!(loom) {
         // The threads of a model are one to the standard library, and would share a list.

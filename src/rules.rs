@@ -49,7 +49,7 @@ rules! {
     HeaderSync => "log::tests::crash::row_a22_an_interrupted_creation_is_an_empty_log_or_none",
     /// A footer is written only over data that was synced, since it proves that it was.
     FooterAfterSync => "log::tests::crash::row_b01_a_power_cut_at_every_store_point_leaves_a_prefix_with_all_that_was_synced",
-    /// A sync vouches for what was published when it began: whoever comes later joins the next.
+    /// A sync vouches for what was published when it began: a later caller joins the next.
     NextSync => "partition::tests::syncs::row_b14_who_publishes_during_a_sync_waits_for_the_next_one",
     /// A tail of an earlier run is written over itself before it is called durable.
     TailRewrite => "log::tests::crash::row_d03_a_tail_that_a_failed_sync_marked_clean_is_written_again",
@@ -81,7 +81,7 @@ rules! {
     DataDirName => "broker::tests::crash::row_a25_a_new_directory_survives_two_interrupted_openings",
     /// So are the directories of the internal logs.
     InternalDirName => "broker::tests::crash::row_a25_a_new_directory_survives_two_interrupted_openings",
-    /// So are the names that an interrupted opening left there, whoever made them.
+    /// So are the names that an interrupted opening left there.
     FoundNames => "broker::tests::crash::row_a25_a_new_directory_survives_two_interrupted_openings",
     /// So is that of a topic, before its creation is acknowledged.
     TopicDirName => "broker::tests::crash::row_a22_b17_a_topic_is_created_whole_or_not_at_all",

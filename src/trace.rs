@@ -1,8 +1,8 @@
 //! What happens inside the engine, for the feature `tracing`.
 //!
 //! A subscriber is the application's code, so it never runs where an event comes up, which is
-//! mostly under some lock: the event is put into an [`Outbox`], and delivered by whoever comes to a
-//! place where nothing is held. Without the feature an outbox is nothing, and no event is made.
+//! mostly under some lock: the event is put into an [`Outbox`], and delivered by the next thread
+//! that holds nothing. Without the feature an outbox is nothing, and no event is made.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -80,8 +80,8 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Delivers at the end of the scope. Whoever takes a lock does so after this, and so has
-    /// released it by then.
+    /// Delivers at the end of the scope. Call it before taking a lock: then the lock has been
+    /// released by the end of the scope.
     pub(crate) fn deliver_at_end(&self) -> impl Drop + '_ {
         DeliverAtEnd(self)
     }
