@@ -524,14 +524,23 @@ impl Message {
         self.value.map(|part| part.of(&self.region))
     }
 
+    /// Returns the key as [`Bytes`] that share the segment, without a copy.
+    #[must_use]
+    pub fn key_bytes(&self) -> Option<Bytes> {
+        Some(self.bytes_of(self.key?))
+    }
+
     /// Returns the value as [`Bytes`] that share the segment, without a copy.
     #[must_use]
     pub fn value_bytes(&self) -> Option<Bytes> {
-        let value = self.value?;
-        if value.len == 0 {
-            return Some(Bytes::new());
+        Some(self.bytes_of(self.value?))
+    }
+
+    fn bytes_of(&self, part: Part) -> Bytes {
+        if part.len == 0 {
+            return Bytes::new();
         }
-        Some(Bytes::from_owner(Shared { region: Arc::clone(&self.region), part: value }))
+        Bytes::from_owner(Shared { region: Arc::clone(&self.region), part })
     }
 
     /// Returns the timestamp, in milliseconds.

@@ -268,7 +268,7 @@ fn messages_are_read() {
             }
             let _: (&str, u32, u64, u64) =
                 (message.topic(), message.partition(), message.offset(), message.next_offset());
-            let _: Option<bytes::Bytes> = message.value_bytes();
+            let _: [Option<bytes::Bytes>; 2] = [message.key_bytes(), message.value_bytes()];
             let _: Message = message.detach();
             let _: Record<'_> = (&message).into();
         }

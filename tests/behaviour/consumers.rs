@@ -525,6 +525,8 @@ fn value_bytes_share_the_segment_and_detached_messages_do_not() {
     let messages = read_all(&partition);
     let shared = messages[0].value_bytes().unwrap();
     assert_eq!(shared.as_ptr(), messages[0].value().unwrap().as_ptr(), "copied");
+    let key = messages[0].key_bytes().unwrap();
+    assert_eq!(key.as_ptr(), messages[0].key().unwrap().as_ptr(), "copied");
     let detached = messages[0].detach();
     assert_ne!(detached.value().unwrap().as_ptr(), shared.as_ptr(), "not copied");
     assert_eq!(detached.headers().get("h"), Some(&b"x"[..]));

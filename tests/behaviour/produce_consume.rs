@@ -194,6 +194,7 @@ fn statement_03_keys_values_headers_and_timestamps_come_back_as_they_went_in() {
             for owned in [message.to_owned(), message.to_owned().detach()] {
                 assert_eq!(owned.key(), key.map(str::as_bytes));
                 assert_eq!(owned.value(), value.map(str::as_bytes));
+                assert_eq!(owned.key_bytes().as_deref(), key.map(str::as_bytes));
                 assert_eq!(owned.value_bytes().as_deref(), value.map(str::as_bytes));
                 assert_eq!(owned.headers().collect::<Vec<_>>(), wanted);
                 assert_eq!((owned.offset(), owned.timestamp()), (message.offset(), time));
