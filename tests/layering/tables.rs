@@ -28,15 +28,24 @@ pub(crate) fn read(name: &str) -> String {
     std::fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
+pub(crate) fn write(name: &str, table: &str) {
+    if let Err(error) = std::fs::write(path(name), table) {
+        panic!("{name}: {error}");
+    }
+}
+
+/// Whether the tables are to be tightened before they are checked.
+pub(crate) fn is_tightening() -> bool {
+    std::env::var_os("LOGPOND_TIGHTEN").is_some()
+}
+
 /// Asserts that `counts` are what the table allows; or, when asked to, tightens the table first.
 #[track_caller]
 pub(crate) fn assert_within(name: &str, counts: &Counts) {
     let mut table = read(name);
-    if std::env::var_os("LOGPOND_TIGHTEN").is_some() {
+    if is_tightening() {
         table = tightened(&table, counts);
-        if let Err(error) = std::fs::write(path(name), &table) {
-            panic!("{name}: {error}");
-        }
+        write(name, &table);
     }
     let violations = violations(&table, counts);
     let shown = violations.iter().map(|violation| format!("tables/{name}: {violation}"));
