@@ -1,32 +1,170 @@
-//! Taking partitions over and giving them up.
+//! What a consumer has: its partitions with their positions, and how it takes them over and gives
+//! them up.
+//!
+//! Owns: the consumer's role in its group, its slots, the partitions that wait for a position, the
+//! gaps, and the rebalance callback. Must not know: how a poll waits, and what was read ahead.
+//!
+//! Invariant: a partition that the group takes away is read no more before the group hears of it.
 
 use std::collections::BTreeSet;
 use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::rebalance::Rebalance;
+use super::Settings;
+use super::auto::AutoCommit;
+use super::commit::Commits;
+use super::gaps::{Gap, Gaps};
+use super::pending::Pending;
+use super::rebalance::{Callback, Listener, Panic, Rebalance};
+use super::role::Role;
 use super::slot::Slot;
-use super::{Consumer, Role};
-use crate::config::CommitMode;
+use super::slots::{Look, Slots};
+use super::subscription::FirstSubscription;
+use crate::broker::Run;
+use crate::config::StartAt;
 use crate::error::{Error, Result};
+use crate::group::commit::Wait;
 use crate::group::interest::Interest;
 use crate::group::members::JoinRequest;
 use crate::group::membership::Membership;
 use crate::group::offsets::Committed;
+use crate::message::Batch;
+use crate::partition::waiters::Notifier;
 use crate::record::TopicPartition;
 
-impl Consumer {
+pub(super) struct Assigned {
+    run: Arc<Run>,
+    settings: Settings,
+    role: Role,
+    auto: AutoCommit,
+    listener: Listener,
+    pending: Pending,
+    slots: Slots,
+    gaps: Gaps,
+    notifier: Arc<Notifier>,
+    last_token: usize,
+}
+
+impl Assigned {
+    pub(super) fn new(
+        run: &Arc<Run>,
+        group: Option<Arc<str>>,
+        settings: Settings,
+        callback: Option<Callback>,
+        notifier: &Arc<Notifier>,
+    ) -> Self {
+        Self {
+            run: Arc::clone(run),
+            auto: AutoCommit::new(settings.commit, run.clock().monotonic()),
+            settings,
+            role: group.map_or(Role::Reader, Role::Standalone),
+            listener: Listener::new(callback),
+            pending: Pending::default(),
+            slots: Slots::new(),
+            gaps: Gaps::default(),
+            notifier: Arc::clone(notifier),
+            last_token: 0,
+        }
+    }
+
+    // ---- its parts ---------------------------------------------------------------------------
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    #[inline]
+    pub(super) fn role(&self) -> &Role {
+        &self.role
+    }
+
+    pub(super) fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    #[inline]
+    pub(super) fn slots_mut(&mut self) -> &mut Slots {
+        &mut self.slots
+    }
+
+    /// To commit what this consumer has.
+    pub(super) fn commits(&mut self) -> Commits<'_> {
+        Commits::new(&self.run, &self.role, &mut self.slots, &self.gaps)
+    }
+
+    pub(super) fn take_gaps(&mut self) -> Vec<Gap> {
+        self.gaps.take()
+    }
+
+    /// # Errors
+    ///
+    /// [`Error::Closed`], [`Error::Forked`].
+    #[inline]
+    pub(super) fn check_open(&self) -> Result<()> {
+        self.run.gate().check_open()
+    }
+
+    /// What the group has committed for a partition; `None` also without a group.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTopic`], [`Error::Closed`].
+    pub(super) fn committed(&self, partition: &TopicPartition) -> Result<Option<u64>> {
+        let topic = self.run.topic(&partition.topic)?;
+        let Some(group) = self.role.group() else { return Ok(None) };
+        let offsets = self.run.coordinator().offsets();
+        let committed = offsets.committed(group, topic.id, partition.partition);
+        Ok(committed.map(|committed| committed.offset))
+    }
+
+    // ---- reading -----------------------------------------------------------------------------
+
+    pub(super) fn fetch(&mut self, look: Look) -> Result<Batch> {
+        let Self { run, settings, role, slots, gaps, .. } = self;
+        slots.fetch(look, role.is_member(), settings, gaps, || run.gate().check_open())
+    }
+
+    /// Why a partition has no position.
+    pub(super) fn position_failure(&self) -> Option<&Error> {
+        self.pending.failure()
+    }
+
+    // ---- auto mode ---------------------------------------------------------------------------
+
+    #[inline]
+    pub(super) fn pass_handed_out(&mut self) {
+        if self.auto.is_on() {
+            self.slots.pass_handed_out();
+        }
+    }
+
+    /// How long a wait may be before auto mode has something to commit.
+    pub(super) fn time_to_commit(&mut self) -> Option<Duration> {
+        let has_news = self.auto.is_on() && self.commits().has_passed();
+        has_news.then(|| self.auto.time_left(self.run.clock().monotonic()))
+    }
+
+    #[inline]
+    pub(super) fn commit_if_due(&mut self) -> Result<()> {
+        if self.auto.is_on() && self.auto.take_due(self.run.clock().monotonic()) {
+            return self.commits().commit_passed(Wait::No);
+        }
+        Ok(())
+    }
+
+    // ---- opening -----------------------------------------------------------------------------
+
     /// Becomes a member of the group and takes what is free of its share. The callback hears of
     /// it at the first poll.
     pub(super) fn join(&mut self, group: &Arc<str>, request: &JoinRequest) -> Result<()> {
-        let run = Arc::clone(&self.run);
-        let member = Membership::join(run.coordinator(), group, request, &self.notifier)?;
+        let member = Membership::join(self.run.coordinator(), group, request, &self.notifier)?;
         self.role = Role::Member(member);
         // Before it has any partition: where it begins depends on this.
-        self.store_subscription(group, &request.interest)?;
+        FirstSubscription::new(&self.run, group, &self.settings).store(&request.interest)?;
         let taken = self.follow_plan();
-        self.is_open = true;
-        taken.and(self.place_failure.take().map_or(Ok(()), Err))
+        self.listener.open();
+        taken.and(self.pending.take_failure().map_or(Ok(()), Err))
     }
 
     /// Takes whole topics, or partitions chosen by hand.
@@ -43,21 +181,23 @@ impl Consumer {
             let partition = |partition| TopicPartition { topic: Arc::clone(topic), partition };
             all.extend((0..count).map(partition));
         }
-        for partition in &all {
-            let slot = self.placed_slot(partition)?;
-            self.slots.push(slot);
-        }
-        self.is_open = true;
+        let slots = all.iter().map(|partition| self.positioned_slot(partition));
+        let slots = slots.collect::<Result<Vec<_>>>()?;
+        self.slots.add(slots);
+        self.listener.open();
         Ok(())
     }
 
-    /// Does what the group's plan asks of this member: gives up first, then takes over.
+    // ---- rebalances --------------------------------------------------------------------------
+
+    /// Does what the group's plan asks of this member: gives up first, then takes over. What was
+    /// read ahead was given back before.
     pub(super) fn follow_plan(&mut self) -> Result<()> {
         loop {
             let Role::Member(member) = &self.role else { return Ok(()) };
             if !member.needs_attention() {
-                self.tell_assigned();
-                self.place();
+                self.report_assigned();
+                self.take_over();
                 return Ok(());
             }
             let change = match member.poll() {
@@ -69,49 +209,45 @@ impl Consumer {
                 change => change?,
             };
             self.lose(&change.lost);
+            let Role::Member(member) = &self.role else { return Ok(()) };
             if change.is_evicted {
-                if let Role::Member(member) = &self.role {
-                    member.rejoin()?;
-                }
+                member.rejoin()?;
                 continue;
             }
             if !change.revoke.is_empty() {
                 self.give_up(&change.revoke)?;
                 continue;
             }
-            if let Role::Member(member) = &self.role {
-                let epoch_of = |it: &TopicPartition| (it.clone(), member.epoch_of(it));
-                self.unplaced.extend(change.assign.iter().map(epoch_of));
+            for partition in &change.assign {
+                self.pending.add(partition.clone(), member.epoch_of(partition));
             }
-            if self.callback.is_some() {
-                self.untold.extend(change.assign);
-            }
-            self.place();
+            self.listener.add(change.assign);
+            self.take_over();
             // What the callback brings about is for the next poll, so that this one ends.
-            self.tell_assigned();
+            self.report_assigned();
             return Ok(());
         }
     }
 
-    fn tell_assigned(&mut self) {
-        if self.is_open && !self.untold.is_empty() {
-            let assigned: Vec<_> = std::mem::take(&mut self.untold).into_iter().collect();
-            if let Err(panic) = self.tell(Rebalance::Assigned, &assigned) {
-                resume_unwind(panic);
-            }
+    fn report_assigned(&mut self) {
+        let assigned = self.listener.take_unreported();
+        if let Err(panic) = self.notify(Rebalance::Assigned, &assigned) {
+            resume_unwind(panic);
         }
     }
 
-    /// Those of the partitions of which the callback has heard: of the others it hears neither
-    /// that they came nor that they went.
-    fn heard_of(&self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
-        let is_told = |partition: &&TopicPartition| !self.untold.contains(partition);
-        partitions.iter().filter(is_told).cloned().collect()
+    fn notify<'p>(
+        &mut self,
+        event: impl FnOnce(&'p [TopicPartition]) -> Rebalance<'p>,
+        partitions: &'p [TopicPartition],
+    ) -> Result<(), Panic> {
+        let mut commits = Commits::new(&self.run, &self.role, &mut self.slots, &self.gaps);
+        self.listener.notify(event, partitions, &mut commits)
     }
 
     /// What the group gave to this consumer, with a position or without, in order.
     fn owned(&self) -> Vec<TopicPartition> {
-        let all = self.slots.iter().map(Slot::origin).chain(self.unplaced.keys());
+        let all = self.slots.iter().map(Slot::origin).chain(self.pending.iter().map(|it| it.0));
         all.collect::<BTreeSet<_>>().into_iter().cloned().collect()
     }
 
@@ -120,28 +256,26 @@ impl Consumer {
         if lost.is_empty() {
             return;
         }
-        self.give_back_ahead();
-        let told = self.tell(Rebalance::Lost, &self.heard_of(lost));
-        self.drop_slots(lost);
-        if let Err(panic) = told {
+        let heard_of = self.listener.heard_of(lost);
+        let notified = self.notify(Rebalance::Lost, &heard_of);
+        self.forget(lost);
+        if let Err(panic) = notified {
             resume_unwind(panic);
         }
     }
 
-    /// Gives partitions up: the new owners go on where this one stopped.
+    /// Gives partitions up: the new owners continue where this one stopped.
     fn give_up(&mut self, partitions: &[TopicPartition]) -> Result<()> {
-        self.give_back_ahead();
-        let committed = match self.settings.commit {
-            CommitMode::Auto { .. } => self.commit_passed(),
-            CommitMode::Manual => Ok(()),
-        };
-        let told = self.tell(Rebalance::Revoked, &self.heard_of(partitions));
-        self.drop_slots(partitions);
+        let committed =
+            if self.auto.is_on() { self.commits().commit_passed(Wait::No) } else { Ok(()) };
+        let heard_of = self.listener.heard_of(partitions);
+        let notified = self.notify(Rebalance::Revoked, &heard_of);
+        self.forget(partitions);
         let revoked = match &self.role {
             Role::Member(member) => member.revoked(partitions),
             _ => Ok(()),
         };
-        if let Err(panic) = told {
+        if let Err(panic) = notified {
             resume_unwind(panic);
         }
         revoked?;
@@ -149,59 +283,68 @@ impl Consumer {
         committed
     }
 
-    /// Tells the application that it has nothing any more. Leaving itself is the end of the role.
+    /// Commits, in auto mode, and reports the end of all partitions. Leaving itself is the end of
+    /// the role.
     pub(super) fn give_up_everything(&mut self) -> Result<()> {
-        let Role::Member(member) = &self.role else { return self.commit_at_the_end() };
-        let epochs = self.slots.iter().map(|slot| (slot.origin(), slot.epoch));
-        let all = epochs.chain(self.unplaced.iter().map(|(partition, epoch)| (partition, *epoch)));
-        let lost = all.filter(|(partition, epoch)| member.epoch_of(partition) != *epoch);
-        let lost: Vec<_> = lost.map(|(partition, _)| partition.clone()).collect();
-        self.lose(&lost);
-        let committed = self.commit_at_the_end();
-        let left = self.heard_of(&self.owned());
-        if let Err(panic) = self.tell(Rebalance::Revoked, &left) {
-            resume_unwind(panic);
+        if self.role.is_member() {
+            let slots = self.slots.iter().map(|slot| (slot.origin(), slot.epoch));
+            let lost = slots.chain(self.pending.iter());
+            let lost = lost.filter(|(partition, epoch)| self.role.epoch_of(partition) != *epoch);
+            let lost: Vec<_> = lost.map(|(partition, _)| partition.clone()).collect();
+            self.lose(&lost);
+        }
+        let level = self.commits().level();
+        let committed =
+            if self.auto.is_on() { self.commits().commit_passed(level) } else { Ok(()) };
+        if self.role.is_member() {
+            let left = self.listener.heard_of(&self.owned());
+            if let Err(panic) = self.notify(Rebalance::Revoked, &left) {
+                resume_unwind(panic);
+            }
         }
         committed
     }
 
     /// Takes over what the group gave, as far as there is a position to begin at. One partition
     /// without a position keeps none of the others from being read.
-    fn place(&mut self) {
-        self.place_failure = None;
-        if self.unplaced.is_empty() {
-            return;
-        }
-        let mut placed = Vec::with_capacity(self.unplaced.len());
-        for (partition, epoch) in std::mem::take(&mut self.unplaced) {
-            match self.placed_slot(&partition) {
-                Ok(slot) => placed.push(slot),
+    fn take_over(&mut self) {
+        let mut positioned = Vec::new();
+        for (partition, epoch) in self.pending.take() {
+            match self.positioned_slot(&partition) {
+                Ok(slot) => positioned.push(slot),
                 // Deleted meanwhile; the plan will say so.
                 Err(Error::UnknownTopic(_) | Error::UnknownPartition(_)) => {}
-                Err(error) => {
-                    self.unplaced.insert(partition, epoch);
-                    self.place_failure.get_or_insert(error);
-                }
+                Err(error) => self.pending.put_back(partition, epoch, error),
             }
         }
-        self.add_slots(placed);
+        self.slots.add(positioned);
     }
 
-    pub(super) fn add_slots(&mut self, slots: Vec<Slot>) {
-        self.slots.extend(slots);
-        self.slots.sort_by(|a, b| a.origin().cmp(b.origin()));
-    }
-
-    fn drop_slots(&mut self, partitions: &[TopicPartition]) {
+    /// These partitions are another's now.
+    fn forget(&mut self, partitions: &[TopicPartition]) {
         let gone: BTreeSet<&TopicPartition> = partitions.iter().collect();
-        self.slots.retain(|slot| !gone.contains(slot.origin()));
-        self.unplaced.retain(|partition, _| !gone.contains(partition));
-        self.untold.retain(|partition| !gone.contains(partition));
+        self.slots.remove(&gone);
+        self.pending.forget(&gone);
+        self.listener.forget(&gone);
         self.gaps.forget_taken_over(&gone);
     }
 
+    // ---- positions ---------------------------------------------------------------------------
+
+    /// A partition that has no position yet.
+    fn new_slot(&mut self, partition: &TopicPartition) -> Result<Slot> {
+        let topic = self.run.topic(&partition.topic)?;
+        let core = Arc::clone(topic.partition(partition.partition)?);
+        self.last_token += 1;
+        let mut slot = Slot::new(topic, core, &self.notifier, self.last_token);
+        if self.role.is_member() {
+            slot.begin_ownership(self.role.epoch_of(partition));
+        }
+        Ok(slot)
+    }
+
     /// A partition as it is taken over: at what is committed, or where one without a commit begins.
-    fn placed_slot(&mut self, partition: &TopicPartition) -> Result<Slot> {
+    fn positioned_slot(&mut self, partition: &TopicPartition) -> Result<Slot> {
         let mut slot = self.new_slot(partition)?;
         if !slot.core.is_available() {
             // What is known of its ends is no reason to move the group.
@@ -210,7 +353,9 @@ impl Consumer {
         }
         let gap = match self.committed_of(&slot) {
             Some(committed) => slot.resume_at(committed, &self.settings)?,
-            None if self.has_subscribed_to(&partition.topic) => slot.begin(&self.settings)?,
+            None if has_begun(&self.run, &self.role, &partition.topic) => {
+                slot.begin(&self.settings)?
+            }
             None => {
                 slot.start_at(self.settings.start, &self.settings)?;
                 None
@@ -223,32 +368,47 @@ impl Consumer {
     }
 
     /// What the group has committed of the slot's partition.
-    pub(super) fn committed_of(&self, slot: &Slot) -> Option<Committed> {
-        let partition = slot.origin().partition;
-        self.run.coordinator().offsets().committed(self.group()?, slot.topic.id, partition)
+    fn committed_of(&self, slot: &Slot) -> Option<Committed> {
+        let offsets = self.run.coordinator().offsets();
+        offsets.committed(self.role.group()?, slot.topic.id, slot.origin().partition)
+    }
+
+    /// Moves a partition's position.
+    pub(super) fn seek(&mut self, partition: &TopicPartition, to: StartAt) -> Result<()> {
+        if self.pending.contains(partition) {
+            // It is this member's, and has waited for a position.
+            let mut slot = self.new_slot(partition)?;
+            slot.start_at(to, &self.settings)?;
+            let committed = self.committed_of(&slot);
+            slot.floor = committed.map_or(0, |committed| committed.offset.min(slot.handed_out));
+            self.pending.remove(partition);
+            self.slots.add([slot]);
+            return Ok(());
+        }
+        let index = self.slots.index_of(partition)?;
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.start_at(to, &self.settings)?;
+            // Only a seek back takes a commit back, and no further than it went.
+            slot.floor = slot.floor.min(slot.handed_out);
+        }
+        Ok(())
     }
 
     /// What was missing where partitions were taken over counts from the first poll that reads them.
     #[inline]
     pub(super) fn keep_gaps(&mut self) {
         for gap in self.gaps.take_taken_over() {
-            if let Some(slot) = self.index_of(&gap.partition).ok().and_then(|at| self.slots.get(at))
-            {
+            let index = self.slots.index_of(&gap.partition);
+            if let Some(slot) = index.ok().and_then(|index| self.slots.get(index)) {
                 slot.count_gap(&gap);
             }
             self.gaps.push(gap);
         }
     }
+}
 
-    /// A partition that has no position yet.
-    pub(super) fn new_slot(&mut self, partition: &TopicPartition) -> Result<Slot> {
-        let topic = self.run.topic(&partition.topic)?;
-        let core = Arc::clone(topic.partition(partition.partition)?);
-        self.last_token += 1;
-        let mut slot = Slot::new(topic, core, &self.notifier, self.last_token);
-        if let Role::Member(member) = &self.role {
-            slot.begin_ownership(member.epoch_of(partition));
-        }
-        Ok(slot)
-    }
+/// Whether the group has begun to read this topic. Only members have subscriptions.
+fn has_begun(run: &Run, role: &Role, topic: &str) -> bool {
+    let Role::Member(member) = role else { return false };
+    run.coordinator().offsets().has_subscribed_to(member.group(), topic)
 }

@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::rebalance::{Callback, Commits, Rebalance};
+use super::commit::Commits;
+use super::rebalance::{Callback, Rebalance};
 use super::{Consumer, Settings};
 use crate::broker::Broker;
 use crate::config::{CommitMode, RecoveryPolicy, StartAt, Visibility};
@@ -15,7 +16,7 @@ use crate::group::interest::Interest;
 use crate::group::members::JoinRequest;
 use crate::record::TopicPartition;
 
-/// LIMIT: what one poll hands out unless told otherwise: enough to amortise the call, little
+/// LIMIT: what one poll hands out by default: enough to amortise the call, little
 /// enough to be processed well within any poll interval. Kafka's default.
 const POLL_RECORDS: usize = 500;
 const POLL_BYTES: usize = 4 << 20;
@@ -35,7 +36,7 @@ impl Broker {
     }
 
     /// Returns the settings of a reader without a group: it commits nothing, and starts at
-    /// [`StartAt::Earliest`] unless told otherwise.
+    /// [`StartAt::Earliest`] by default.
     pub fn reader(&self) -> ConsumerBuilder {
         ConsumerBuilder::new(self, None)
     }
@@ -304,9 +305,9 @@ impl ConsumerBuilder {
                     max_poll_interval: self.max_poll_interval.unwrap_or(MAX_POLL_INTERVAL),
                     instance: self.instance.map(|instance| (instance, timeout)),
                 };
-                consumer.join(&group, &request)?;
+                consumer.poller.assigned_mut().join(&group, &request)?;
             }
-            _ => consumer.take_by_hand(&interest, self.assigned)?,
+            _ => consumer.poller.assigned_mut().take_by_hand(&interest, self.assigned)?,
         }
         Ok(consumer)
     }
@@ -347,7 +348,7 @@ impl ConsumerBuilder {
         }
     }
 
-    /// Refuses settings that would have no effect: whoever makes them expects one.
+    /// Refuses settings that would have no effect: a caller that makes them expects one.
     fn check_member_settings(&self, is_member: bool) -> Result<()> {
         let of_members = [
             ("instance_id", self.instance.is_some()),

@@ -4,9 +4,20 @@
 //! not know: why something was missed.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
-use super::Gap;
 use crate::record::TopicPartition;
+
+/// Offsets that a consumer missed: retention removed the records before it read them, its
+/// [`out_of_range`](super::ConsumerBuilder::out_of_range) passed over them, or it skipped them as damaged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gap {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The offsets that were missed.
+    pub missed: Range<u64>,
+}
 
 /// LIMIT: a consumer that falls behind again and again, and never asks, keeps this many ranges and
 /// at most one more per partition.
@@ -17,7 +28,7 @@ const GAPS_MAX: usize = 1_024;
 pub(super) struct Gaps {
     met: Vec<Gap>,
     /// Met while partitions were taken over, which may be gone again before a poll reads them. The
-    /// next owner meets such a gap too, and it is one gap: who never read there never missed it.
+    /// next owner meets such a gap too, and it is one gap: one that never read there missed nothing.
     taken_over: Vec<Gap>,
 }
 
@@ -57,7 +68,7 @@ impl Gaps {
         std::mem::take(&mut self.taken_over)
     }
 
-    /// These partitions are somebody else's before they were read.
+    /// These partitions are another's before they were read.
     pub(super) fn forget_taken_over(&mut self, gone: &BTreeSet<&TopicPartition>) {
         self.taken_over.retain(|gap| !gone.contains(&gap.partition));
     }
@@ -96,8 +107,6 @@ fn cover(gap: &mut Gap, other: &Gap) {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::Range;
-
     use super::*;
 
     fn gap(partition: u32, missed: Range<u64>) -> Gap {

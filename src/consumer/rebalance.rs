@@ -1,16 +1,18 @@
-//! What the application hears of a rebalance, and what it may do then.
+//! What the application hears of a rebalance.
+//!
+//! Owns: the callback, and which partitions it has yet to hear of. Must not know: how partitions
+//! change hands.
 //!
 //! A callback runs in the member's own `poll` or `close`, under no lock: it may open consumers of
-//! the same group, administer, produce. While it runs the consumer has no callback, and is kept
-//! consistent whatever it does: a panic passes through once the hand-over is finished.
+//! the same group, administer, produce. Whatever it does, the consumer is kept consistent: a panic
+//! passes through once the hand-over is finished.
 
 use std::any::Any;
-use std::fmt;
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::Consumer;
-use crate::error::Result;
-use crate::record::{Offsets, TopicPartition};
+use super::commit::Commits;
+use crate::record::TopicPartition;
 
 /// What a rebalance changes for one member; the argument of a callback of
 /// [`on_rebalance`](crate::ConsumerBuilder::on_rebalance). The partitions are never empty, and in
@@ -34,67 +36,70 @@ pub enum Rebalance<'a> {
     Lost(&'a [TopicPartition]),
 }
 
-/// What a rebalance callback may do with its consumer: commit, and ask for positions.
-pub struct Commits<'a> {
-    consumer: &'a mut Consumer,
-}
-
-impl Commits<'_> {
-    /// Commits these offsets, each the next one to read, for the group of the consumer.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Rebalanced`](crate::Error::Rebalanced) for a partition that is not this member's
-    /// any more, in particular for one that is [`Lost`](Rebalance::Lost). Otherwise those of
-    /// [`Consumer::commit_offsets`].
-    ///
-    /// # Durability
-    ///
-    /// At broker level [`Durability::Sync`](crate::Durability::Sync): on return first the records
-    /// and then the commit are on stable storage. At the other levels the commit survives the death
-    /// of the process.
-    ///
-    /// # Blocking
-    ///
-    /// At broker level `Sync`, for syncs of the disk.
-    pub fn commit(&mut self, offsets: &Offsets) -> Result<()> {
-        self.consumer.commit_offsets(offsets)
-    }
-
-    /// Returns the offset of the next record to be handed out. Everything handed out lies before
-    /// it.
-    #[must_use]
-    pub fn position(&self, partition: impl Into<TopicPartition>) -> Option<u64> {
-        self.consumer.position(partition)
-    }
-}
-
-impl fmt::Debug for Commits<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Commits").field("consumer", &self.consumer).finish()
-    }
-}
-
 pub(super) type Callback = Box<dyn FnMut(Rebalance<'_>, &mut Commits<'_>) + Send>;
 
 /// A panic of the application's callback, to be resumed once the consumer is consistent.
 pub(super) type Panic = Box<dyn Any + Send>;
 
-impl Consumer {
-    /// Runs the callback, if there is one and something to tell.
-    pub(super) fn tell<'p>(
+#[derive(Default)]
+pub(super) struct Listener {
+    callback: Option<Callback>,
+    /// Partitions that the group gave to this consumer and that the callback has not heard of.
+    unreported: BTreeSet<TopicPartition>,
+    /// Not before `open` has returned does the callback run.
+    is_open: bool,
+}
+
+impl Listener {
+    pub(super) fn new(callback: Option<Callback>) -> Self {
+        Self { callback, ..Self::default() }
+    }
+
+    /// `open` is about to return.
+    pub(super) fn open(&mut self) {
+        self.is_open = true;
+    }
+
+    /// These partitions are this consumer's now.
+    pub(super) fn add(&mut self, assigned: Vec<TopicPartition>) {
+        if self.callback.is_some() {
+            self.unreported.extend(assigned);
+        }
+    }
+
+    /// These partitions are another's now.
+    pub(super) fn forget(&mut self, gone: &BTreeSet<&TopicPartition>) {
+        self.unreported.retain(|partition| !gone.contains(partition));
+    }
+
+    /// The partitions to report as assigned, in order.
+    pub(super) fn take_unreported(&mut self) -> Vec<TopicPartition> {
+        if !self.is_open || self.unreported.is_empty() {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.unreported).into_iter().collect()
+    }
+
+    /// Those of the partitions of which the callback has heard: of the others it hears neither the
+    /// beginning nor the end.
+    pub(super) fn heard_of(&self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
+        let is_reported = |partition: &&TopicPartition| !self.unreported.contains(partition);
+        partitions.iter().filter(is_reported).cloned().collect()
+    }
+
+    /// Runs the callback, if there is one and something to report.
+    pub(super) fn notify<'p>(
         &mut self,
         event: impl FnOnce(&'p [TopicPartition]) -> Rebalance<'p>,
         partitions: &'p [TopicPartition],
+        commits: &mut Commits<'_>,
     ) -> Result<(), Panic> {
-        if partitions.is_empty() {
-            return Ok(());
+        match &mut self.callback {
+            Some(callback) if !partitions.is_empty() => {
+                let run = || callback(event(partitions), commits);
+                catch_unwind(AssertUnwindSafe(run))
+            }
+            _ => Ok(()),
         }
-        let Some(mut callback) = self.callback.take() else { return Ok(()) };
-        let event = event(partitions);
-        let run = || callback(event, &mut Commits { consumer: self });
-        let told = catch_unwind(AssertUnwindSafe(run));
-        self.callback = Some(callback);
-        told
     }
 }

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use super::gaps::Gaps;
-use super::{Gap, Settings};
+use super::Settings;
+use super::gaps::{Gap, Gaps};
 use crate::config::{StartAt, Visibility};
 use crate::error::{Corruption, Error, Result};
 use crate::group::offsets::Committed;
@@ -100,7 +100,7 @@ impl Slot {
 
     /// What slots are ordered by.
     #[inline]
-    pub(super) fn place(&self) -> (&str, u32) {
+    pub(super) fn key(&self) -> (&str, u32) {
         (&self.core.origin.topic, self.core.origin.partition)
     }
 
@@ -176,7 +176,7 @@ impl Slot {
         Ok(None)
     }
 
-    /// Takes its place in a partition that is unavailable: the next poll says so.
+    /// Begins in a partition that is unavailable: the next poll says so.
     pub(super) fn stand_by(&mut self, committed: Option<Committed>) {
         self.committed = committed.map(|committed| committed.offset);
         self.move_to(self.committed.unwrap_or_else(|| self.core.log_start()));
@@ -199,7 +199,7 @@ impl Slot {
     }
 
     fn resolve(&self, start: StartAt, first: u64, settings: &Settings) -> Result<u64> {
-        place_of(&self.core, start, first, settings.visibility)
+        offset_of(&self.core, start, first, settings.visibility)
     }
 
     /// Retention was quicker than this consumer: the policy says where reading continues.
@@ -216,7 +216,7 @@ impl Slot {
         Ok(Gap { partition, missed: position..next })
     }
 
-    /// The consumer will be told of the gap.
+    /// The gap will be reported to the consumer.
     pub(super) fn count_gap(&self, gap: &Gap) {
         self.core.reader().note_gap(gap.missed.end.saturating_sub(gap.missed.start));
     }
@@ -301,6 +301,13 @@ impl Slot {
         self.pending_error.as_ref().filter(is_cut).cloned()
     }
 
+    /// Stops or resumes reading. What has failed is tried again.
+    pub(super) fn set_paused(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
+        self.is_armed = false;
+        self.has_failed = false;
+    }
+
     /// Keeps an error for the next poll: what was read before it is handed out first.
     pub(super) fn keep_error(&mut self, error: Error) {
         self.pending_error = Some(error);
@@ -339,7 +346,7 @@ impl Slot {
 }
 
 /// The offset that `start` means in a partition. `first` is the log start as the caller has seen it.
-pub(super) fn place_of(
+pub(super) fn offset_of(
     core: &PartitionCore,
     start: StartAt,
     first: u64,

@@ -57,7 +57,7 @@ impl Wait<'_> {
         real_now().checked_add(timeout).map_or(Self::Forever, Self::Until)
     }
 
-    /// A wake-up call is for whoever called and waits for an answer; a task is woken by it, finds
+    /// A wake-up call is for a caller that waits for an answer; a task is woken by it, finds
     /// nothing, and goes on waiting.
     pub(super) fn ends_when_woken(&self) -> bool {
         !matches!(self, Self::Task(_))
@@ -105,7 +105,7 @@ mod tests {
 
     /// Symptom: a reader of a paused partition whose topic was deleted never came back from
     /// `poll(100 ms)`. Cause: the loop went round where there was something to look at and nothing
-    /// to read, past the place that looks at the time. Rule: whatever brings a loop to its next
+    /// to read, past the line that looks at the time. Rule: what brings a loop to its next
     /// pass has looked.
     #[test]
     #[should_panic(expected = "never at the time")]

@@ -142,7 +142,7 @@ fn no_partition_starves_while_others_have_more() {
 /// batch did not fit below the byte limit left the turn where it was, since neither count had
 /// reached its limit. Rule: after a poll that a limit ends, the next one begins with another
 /// partition.
-// RED: src/consumer.rs
+// RED: src/consumer/slots.rs
 //   - let is_full = fetched.is_cut
 //   + let is_full = false
 #[test]

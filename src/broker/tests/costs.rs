@@ -122,9 +122,9 @@ fn row_g09_topics_that_come_and_go_together_make_one_plan() {
 /// Symptom: in auto mode `recv` cost as much as there were partitions. Cause: with each message all
 /// of them were looked through for what was handed out before. Rule: between two messages of one
 /// poll that is the last message.
-// RED: src/consumer/commit.rs
+// RED: src/consumer/slots.rs
 //   - let slots = if std::mem::take(&mut self.passes_all) {
-//   + let slots = if !self.slots.is_empty() {
+//   + let slots = if !self.list.is_empty() {
 #[test]
 fn row_g09_a_message_in_auto_mode_costs_the_same_beside_many_partitions() {
     let broker = in_memory();

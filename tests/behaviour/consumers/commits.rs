@@ -353,7 +353,7 @@ fn a_partition_without_a_position_keeps_no_other_from_being_read() {
 /// Symptom: commit at 100, a seek to 300, and a late commit of the message at 49 took the group
 /// back to 50. Cause: every seek, forward too, let each later commit count, however low. Rule: only
 /// a seek back lowers the floor of commits, and only to where it went.
-// RED: src/consumer/position.rs
+// RED: src/consumer/assignment.rs
 //   - slot.floor = slot.floor.min(slot.handed_out);
 //   + slot.floor = 0;
 #[test]

@@ -82,9 +82,9 @@ fn a_member_loses_a_paused_partition_with_its_topic() {
 /// polls when their time is over.
 // RED: src/consumer.rs
 //   - is_over = lasts(&error);
-// RED: src/consumer.rs
+// RED: src/consumer/slots.rs
 //   - slot.has_failed = lasts(&error);
-// RED: src/consumer.rs
+// RED: src/consumer/poller.rs
 //   - let waits = is_repeated && matches!(wait, Wait::Until(_));
 //   + let waits = false;
 #[test]
@@ -144,9 +144,9 @@ fn an_error_that_lasts_holds_up_no_other_partition() {
 /// `recv` never slept again, at full speed, once a partition that had failed was taken away or
 /// paused: that it had failed was noted beside the partitions, and stayed when it went. Rule: a
 /// failure is a partition's, and ends with it.
-// RED: src/consumer.rs
-//   - self.slots.iter().any(has_failed)
-//   + self.returned.from_slot
+// RED: src/consumer/slots.rs
+//   - self.list.iter().any(has_failed)
+//   + self.has_returned_failure
 #[test]
 fn row_j23_a_failure_ends_with_its_partition_and_the_consumer_sleeps() {
     for is_paused in [false, true] {

@@ -37,7 +37,7 @@ fn read(consumer: &mut Consumer) -> Vec<(u32, u64)> {
 /// partition without a commit asked its own `start` anew. Rule: where the group begins is committed
 /// when it subscribes for the first time.
 // RED: src/consumer/assignment.rs
-//   - self.store_subscription(group, &request.interest)?;
+//   - FirstSubscription::new(&self.run, group, &self.settings).store(&request.interest)?;
 #[test]
 fn row_j21_a_partition_that_moves_before_its_first_commit_loses_nothing() {
     let (broker, clock) = five_in_each();
@@ -62,8 +62,8 @@ fn row_j21_a_partition_that_moves_before_its_first_commit_loses_nothing() {
 /// The same for a partition, a topic, or a topic of an old name that came later: its first record is
 /// the first that the group has not seen, whatever `start` says.
 // RED: src/consumer/assignment.rs
-//   - None if self.has_subscribed_to(&partition.topic) => slot.begin(&self.settings)?,
-//   + None if false => slot.begin(&self.settings)?,
+//   - None if has_begun(&self.run, &self.role, &partition.topic) => {
+//   + None if false => {
 #[test]
 fn row_j21_what_comes_after_the_subscription_is_read_from_the_beginning() {
     for is_away in [false, true] {

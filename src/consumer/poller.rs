@@ -1,0 +1,230 @@
+//! The loop of a poll: follows the group's plan, fetches, and parks until there is something.
+//!
+//! Owns: what was read ahead for `recv`, and which errors the caller has got. Must not know: where a
+//! position comes from, and what is committed.
+//!
+//! Invariant: nothing is read ahead while the consumer follows its group's plan or is moved.
+
+use super::assignment::Assigned;
+use super::handle::ConsumerHandle;
+use super::lasts;
+use super::slots::Look;
+use super::wait::{self, Wait};
+use crate::error::{Error, Result};
+use crate::message::{Batch, IntoMessages, Message};
+
+pub(super) struct Poller {
+    assigned: Assigned,
+    /// What was read for `recv` and not handed out yet.
+    ahead: IntoMessages,
+    returned: Returned,
+    handle: ConsumerHandle,
+}
+
+/// Which errors that last the caller has got since it was last handed a message. Those of slots are
+/// the slots' own.
+#[derive(Debug, Default)]
+struct Returned {
+    /// That a partition has no position: the others are read in between.
+    no_position: bool,
+    /// That the membership has ended for good. No message comes after it.
+    fenced: bool,
+}
+
+impl Poller {
+    pub(super) fn new(assigned: Assigned, handle: ConsumerHandle) -> Self {
+        let ahead = Batch::default().into_iter();
+        Self { assigned, ahead, returned: Returned::default(), handle }
+    }
+
+    pub(super) fn handle(&self) -> &ConsumerHandle {
+        &self.handle
+    }
+
+    pub(super) fn assigned(&self) -> &Assigned {
+        &self.assigned
+    }
+
+    /// To change what is committed. Positions are moved by [`settled`](Self::settled).
+    pub(super) fn assigned_mut(&mut self) -> &mut Assigned {
+        &mut self.assigned
+    }
+
+    /// What the consumer has, with nothing read ahead.
+    pub(super) fn settled(&mut self) -> &mut Assigned {
+        self.give_back_ahead();
+        &mut self.assigned
+    }
+
+    /// All that there is, within the limits.
+    pub(super) fn poll(&mut self, wait: &Wait<'_>) -> Result<Batch> {
+        self.give_back_ahead();
+        let batch = self.poll_until(wait)?;
+        self.assigned.slots_mut().hand_out_all();
+        Ok(batch)
+    }
+
+    /// One message.
+    pub(super) fn next_message(&mut self, wait: &Wait<'_>) -> Result<Option<Message>> {
+        loop {
+            self.check_shutdown()?;
+            if self.ahead.len() > 0 {
+                self.assigned.role().note_poll();
+                self.assigned.pass_handed_out();
+                self.assigned.commit_if_due()?;
+                if self.handle.take_woken() && wait.ends_when_woken() {
+                    return Ok(None);
+                }
+                if self.assigned.role().needs_attention() {
+                    // Another member waits for what this one is to give up.
+                    self.give_back_ahead();
+                }
+            }
+            if let Some(message) = self.ahead.next() {
+                if self.assigned.slots_mut().hand_out(&message) {
+                    return Ok(Some(message));
+                }
+                continue;
+            }
+            // All that was read ahead is handed out; so are the offsets after it that have no
+            // records.
+            self.assigned.slots_mut().hand_out_all();
+            let batch = self.poll_until(wait)?;
+            if batch.is_empty() {
+                return Ok(None);
+            }
+            self.ahead = batch.into_iter();
+        }
+    }
+
+    /// Waits for a signal; false when there is nothing more to wait for in this call. A task that
+    /// waits is there until it is woken, is polled again or its stream is dropped.
+    fn park(&mut self, wait: &Wait<'_>) -> bool {
+        self.assigned.role().note_wait();
+        let fired = wait.at(self.handle.notifier(), self.assigned.time_to_commit());
+        if fired.is_some() || wait.ends_when_woken() {
+            self.assigned.role().note_poll();
+        }
+        // Without a signal and before the end of the wait, a commit of auto mode is due.
+        let Some(mut fired) = fired else { return !wait.is_over() };
+        fired.sort_unstable();
+        self.assigned.slots_mut().disarm(&fired);
+        true
+    }
+
+    fn give_back_ahead(&mut self) {
+        if self.ahead.len() > 0 {
+            self.ahead = Batch::default().into_iter();
+            self.assigned.slots_mut().rewind();
+        }
+    }
+
+    #[inline]
+    pub(super) fn check_shutdown(&self) -> Result<()> {
+        if self.handle.is_shut_down() {
+            return Err(Error::Closed);
+        }
+        self.assigned.check_open()
+    }
+
+    /// Fetches, parking in between, until there is something, a wake-up or the deadline.
+    fn poll_until(&mut self, wait: &Wait<'_>) -> Result<Batch> {
+        debug_assert!(self.ahead.len() == 0, "read ahead");
+        self.assigned.role().note_poll();
+        self.assigned.slots_mut().expect_all();
+        self.assigned.pass_handed_out();
+        // What this hands out, or skips, in whatever slots, the next call passes.
+        self.assigned.slots_mut().expect_all();
+        // The partitions that fired since the last wait are known only to the notifier, so the
+        // first pass looks at all.
+        let mut armed = true;
+        wait::note_look();
+        loop {
+            wait::begin_pass();
+            self.check_shutdown()?;
+            if let Err(error) = self.assigned.follow_plan() {
+                let is_repeated =
+                    lasts(&error) && std::mem::replace(&mut self.returned.fenced, true);
+                let waits = is_repeated && matches!(wait, Wait::Until(_));
+                if waits && self.handle.take_woken() {
+                    return Ok(Batch::default());
+                }
+                if waits && self.park(wait) {
+                    continue;
+                }
+                return Err(error);
+            }
+            self.assigned.keep_gaps();
+            self.assigned.commit_if_due()?;
+            // Before the fetch: a wake-up is for the call, whatever there is to read.
+            if self.handle.take_woken() && wait.ends_when_woken() {
+                return Ok(Batch::default());
+            }
+            let batch = self.pass(Look { armed, failed: false })?;
+            armed = false;
+            if !batch.is_empty() {
+                return Ok(batch);
+            }
+            let ends_in_failure = match wait {
+                Wait::Never => true,
+                // Without a deadline it is returned again when there is nothing else to wait for.
+                Wait::Forever | Wait::Task(_) => {
+                    self.has_failure() && self.assigned.slots().expects_nothing()
+                }
+                Wait::Until(_) => false,
+            };
+            // Both ways to the next pass look at the deadline.
+            if !ends_in_failure {
+                let continues =
+                    if self.arm_all() { self.park(wait) } else { wait.may_pass_again() };
+                if continues {
+                    continue;
+                }
+                if matches!(wait, Wait::Task(_)) {
+                    return Ok(batch);
+                }
+            }
+            if !self.has_failure() {
+                return Ok(batch);
+            }
+            let batch = self.pass(Look { armed: false, failed: true })?;
+            // What had failed may have found an end meanwhile: the next pass waits for others.
+            if !batch.is_empty() || !wait.may_pass_again() {
+                return Ok(batch);
+            }
+        }
+    }
+
+    /// What a pass finds. An error that lasts is returned once at once, again after others have
+    /// had records, and else when the time is over, in the pass that looks at what has failed: a
+    /// caller that only notes it does not poll at full speed.
+    fn pass(&mut self, look: Look) -> Result<Batch> {
+        let failure = self.assigned.position_failure().cloned();
+        if let (Some(failure), false) = (&failure, self.returned.no_position) {
+            self.returned.no_position = true;
+            return Err(failure.clone());
+        }
+        let batch = self.assigned.fetch(look)?;
+        if !batch.is_empty() {
+            self.returned.no_position = false;
+            self.assigned.slots_mut().retry_failed();
+            return Ok(batch);
+        }
+        match failure {
+            Some(failure) if look.failed => Err(failure),
+            _ => Ok(batch),
+        }
+    }
+
+    /// Whether an error is to be returned again.
+    fn has_failure(&self) -> bool {
+        self.assigned.slots().has_failure() || self.assigned.position_failure().is_some()
+    }
+
+    /// Arms every slot. False when one of them has something to read already.
+    fn arm_all(&mut self) -> bool {
+        let visibility = self.assigned.settings().visibility;
+        let is_member = self.assigned.role().is_member();
+        self.assigned.slots_mut().arm_all(visibility, is_member)
+    }
+}

@@ -1,0 +1,273 @@
+//! The partitions that a consumer reads, and whose turn it is.
+//!
+//! Owns: the slots in the order of their partitions, the turns, and which of them may have been
+//! handed out since auto mode last passed what was. Must not know: groups beyond whether this is a
+//! member, and what a position is committed for.
+//!
+//! Invariant: the slots are in strictly ascending order of their partitions.
+
+use std::collections::BTreeSet;
+
+use super::gaps::Gaps;
+use super::slot::Slot;
+use super::{Settings, lasts};
+use crate::config::Visibility;
+use crate::error::{Error, Result};
+use crate::log::cursor::Fetched;
+use crate::message::{Batch, Message};
+use crate::record::TopicPartition;
+use crate::steps;
+
+pub(super) struct Slots {
+    list: Vec<Slot>,
+    /// The slot that the next fetch looks at first, so that none starves.
+    turn: usize,
+    /// The slot of the last message that `recv` handed out: the next one is mostly of the same.
+    last: usize,
+    /// Whether more than that slot may have been handed out since auto mode last passed what was.
+    passes_all: bool,
+    /// An error that lasts was returned for at least one slot, which says so itself, and no record
+    /// since.
+    has_returned_failure: bool,
+}
+
+/// Which slots a fetch looks at, beside those that may have something.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    /// Those that are armed: as far as this consumer has heard, they have nothing.
+    pub(super) armed: bool,
+    /// Those that have failed.
+    pub(super) failed: bool,
+}
+
+impl Slots {
+    pub(super) fn new() -> Self {
+        let list = Vec::new();
+        Self { list, turn: 0, last: 0, passes_all: true, has_returned_failure: false }
+    }
+
+    // ---- which they are ----------------------------------------------------------------------
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.list.iter()
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<&Slot> {
+        self.list.get(index)
+    }
+
+    pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut Slot> {
+        self.list.get_mut(index)
+    }
+
+    /// # Errors
+    ///
+    /// [`Error::UnknownPartition`].
+    pub(super) fn index_of(&self, partition: &TopicPartition) -> Result<usize> {
+        self.list
+            .binary_search_by(|slot| slot.origin().cmp(partition))
+            .map_err(|_| Error::UnknownPartition(partition.clone()))
+    }
+
+    pub(super) fn partitions(&self) -> Vec<TopicPartition> {
+        self.list.iter().map(|slot| slot.origin().clone()).collect()
+    }
+
+    pub(super) fn add(&mut self, slots: impl IntoIterator<Item = Slot>) {
+        self.list.extend(slots);
+        self.list.sort_by(|a, b| a.origin().cmp(b.origin()));
+        self.check();
+    }
+
+    pub(super) fn remove(&mut self, gone: &BTreeSet<&TopicPartition>) {
+        self.list.retain(|slot| !gone.contains(slot.origin()));
+    }
+
+    fn check(&self) {
+        debug_assert!(self.list.is_sorted_by(|a, b| a.origin() < b.origin()), "slots out of order");
+    }
+
+    // ---- what was handed out -----------------------------------------------------------------
+
+    /// A message is handed out. False when its partition was given up after it was read.
+    #[inline]
+    pub(super) fn hand_out(&mut self, message: &Message) -> bool {
+        let key = (message.topic(), message.partition());
+        if self.list.get(self.last).is_none_or(|slot| slot.key() != key) {
+            let Ok(index) = self.list.binary_search_by(|slot| slot.key().cmp(&key)) else {
+                return false;
+            };
+            self.last = index;
+        }
+        let Some(slot) = self.list.get_mut(self.last) else { return false };
+        slot.handed_out = message.next_offset();
+        true
+    }
+
+    /// All that was fetched is handed out, with the offsets after it that have no records.
+    pub(super) fn hand_out_all(&mut self) {
+        self.list.iter_mut().for_each(Slot::hand_out_all);
+    }
+
+    /// What was read ahead and not handed out is to be read again.
+    pub(super) fn rewind(&mut self) {
+        self.list.iter_mut().for_each(Slot::rewind);
+    }
+
+    /// From now on any slot may be handed out, or skip.
+    pub(super) fn expect_all(&mut self) {
+        self.passes_all = true;
+    }
+
+    /// A caller that asks for more has passed what was handed out before. Between two messages of
+    /// one poll that is the last one, however many partitions there are.
+    #[inline]
+    pub(super) fn pass_handed_out(&mut self) {
+        let last = self.last..=self.last;
+        let slots = if std::mem::take(&mut self.passes_all) {
+            self.list.as_mut_slice()
+        } else {
+            self.list.get_mut(last).unwrap_or_default()
+        };
+        for slot in slots {
+            steps::take(1);
+            slot.passed = slot.handed_out;
+        }
+    }
+
+    // ---- fetching ----------------------------------------------------------------------------
+
+    /// One pass over the slots, beginning with another one each time. `check_open` fails when the
+    /// broker, and not only a topic, is closed.
+    pub(super) fn fetch(
+        &mut self,
+        look: Look,
+        is_member: bool,
+        settings: &Settings,
+        gaps: &mut Gaps,
+        check_open: impl Fn() -> Result<()>,
+    ) -> Result<Batch> {
+        let mut fetched = Fetched::default();
+        let count = self.list.len();
+        let has_none_available = look.failed && self.has_none_available();
+        for step in 0..count {
+            let index = (self.turn + step) % count.max(1);
+            let Some(slot) = self.list.get_mut(index) else { break };
+            if slot.has_failed {
+                if !look.failed || !(has_none_available || slot.core.is_available()) {
+                    continue;
+                }
+                slot.has_failed = false;
+            }
+            if (slot.is_armed && !look.armed) || !slot.may_have_data(settings.visibility) {
+                continue;
+            }
+            if slot.core.is_closed() {
+                check_open()?;
+                if is_member {
+                    // The topic was deleted; the group's plan takes it away.
+                    continue;
+                }
+            }
+            let before = fetched.records;
+            if let Err(error) = slot.fetch(settings, &mut fetched, gaps) {
+                if slot.core.is_closed() && is_member {
+                    // Deleted while this read it.
+                    check_open()?;
+                    continue;
+                }
+                if fetched.records == 0 {
+                    slot.has_failed = lasts(&error);
+                    self.has_returned_failure |= slot.has_failed && slot.core.is_available();
+                    // The others have their turn before the error is met again.
+                    self.turn = index + 1;
+                    return Err(error);
+                }
+                self.turn = index;
+                slot.keep_error(error);
+                break;
+            }
+            // A batch that does not fit ends the poll below the byte limit.
+            let is_full = fetched.is_cut
+                || fetched.records >= settings.poll_records
+                || fetched.bytes >= settings.poll_bytes;
+            if is_full && fetched.records > 0 {
+                // A slot that had no room for its first batch has had no turn yet.
+                self.turn = if fetched.records > before { index + 1 } else { index };
+                break;
+            }
+        }
+        Ok(Batch::new(fetched.runs))
+    }
+
+    /// Records were handed out, so that errors that last are returned again.
+    pub(super) fn retry_failed(&mut self) {
+        if std::mem::take(&mut self.has_returned_failure) {
+            let damaged = self.list.iter_mut().filter(|slot| slot.core.is_available());
+            damaged.for_each(|slot| slot.has_failed = false);
+        }
+    }
+
+    // ---- waiting -----------------------------------------------------------------------------
+
+    /// Arms every slot. False when one of them has something to read already.
+    pub(super) fn arm_all(&mut self, visibility: Visibility, is_member: bool) -> bool {
+        // From a topic that was deleted a member has nothing to expect: the plan that takes it away
+        // calls the member, and so does the end of the broker.
+        let is_over = |slot: &Slot| is_member && slot.core.is_closed();
+        let mut slots = self.list.iter_mut();
+        slots.all(|slot| slot.has_failed || slot.arm(visibility) || is_over(slot))
+    }
+
+    /// These have fired. `tokens` are sorted.
+    pub(super) fn disarm(&mut self, tokens: &[usize]) {
+        for slot in &mut self.list {
+            slot.is_armed &= tokens.binary_search(&slot.token).is_err();
+        }
+    }
+
+    /// Whether an error of a slot is to be returned again.
+    pub(super) fn has_failure(&self) -> bool {
+        // Not what was returned: the partition may be gone, or paused, or moved by a seek since.
+        let has_failed = |slot: &Slot| slot.has_failed && slot.core.is_available();
+        self.list.iter().any(has_failed) || self.has_none_available()
+    }
+
+    /// Whether all that is read is unavailable. What is read beside others has its error returned
+    /// once.
+    fn has_none_available(&self) -> bool {
+        let mut slots = self.list.iter().filter(|slot| !slot.is_paused).peekable();
+        slots.peek().is_some() && slots.all(|slot| !slot.core.is_available())
+    }
+
+    /// Whether no record can come from any slot.
+    pub(super) fn expects_nothing(&self) -> bool {
+        self.list.iter().all(|slot| slot.has_failed || slot.is_paused)
+    }
+}
+
+#[cfg(all(test, debug_assertions, not(loom)))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::broker::Broker;
+    use crate::config::TopicConfig;
+    use crate::partition::waiters::Notifier;
+
+    #[test]
+    #[should_panic(expected = "slots out of order")]
+    fn slots_out_of_order_are_found() {
+        let broker = Broker::builder().in_memory().background(false).open().unwrap();
+        broker.ensure_topic("t", TopicConfig::new(2)).unwrap();
+        let topic = broker.run().topic("t").unwrap();
+        let notifier = Notifier::new();
+        let slot = |number: u32| {
+            let core = Arc::clone(topic.partition(number).unwrap());
+            Slot::new(Arc::clone(&topic), core, &notifier, number as usize)
+        };
+        let mut slots = Slots::new();
+        slots.list = vec![slot(1), slot(0)];
+        slots.check();
+    }
+}
