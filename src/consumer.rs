@@ -4,7 +4,8 @@
 //!
 //! | part | what it is for |
 //! |---|---|
-//! | [`gaps`], [`slot`], [`slots`] | one partition as it is read; all of them, and whose turn it is |
+//! | [`progress`], [`arming`], [`gaps`] | how far one partition is read; the wait there; what was missed |
+//! | [`slot`], [`slots`] | one partition as it is read; all of them, and whose turn it is |
 //! | [`role`], [`commit`] | what the consumer is to a group; what it may commit |
 //! | [`pending`], [`rebalance`], [`auto`], [`subscription`] | partitions without a position; the callback; when auto mode commits; where a group begins |
 //! | [`assignment`] | what the consumer has: takes over and gives up |
@@ -41,6 +42,7 @@ use crate::group::commit::Wait as CommitWait;
 use crate::message::{Batch, Message};
 use crate::record::{Offsets, TopicPartition};
 
+mod arming;
 mod assignment;
 mod auto;
 mod builder;
@@ -49,6 +51,7 @@ mod gaps;
 mod handle;
 mod pending;
 mod poller;
+mod progress;
 mod rebalance;
 mod role;
 mod slot;
@@ -511,7 +514,7 @@ impl Consumer {
     pub fn position(&self, partition: impl Into<TopicPartition>) -> Option<u64> {
         let slots = self.poller.assigned().slots();
         let index = slots.index_of(&partition.into()).ok()?;
-        slots.get(index).map(|slot| slot.handed_out)
+        slots.get(index).map(|slot| slot.progress.handed_out())
     }
 
     /// Returns for each assigned partition how many visible offsets were not handed out yet.

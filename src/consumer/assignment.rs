@@ -380,7 +380,8 @@ impl Assigned {
             let mut slot = self.new_slot(partition)?;
             slot.start_at(to, &self.settings)?;
             let committed = self.committed_of(&slot);
-            slot.floor = committed.map_or(0, |committed| committed.offset.min(slot.handed_out));
+            let handed_out = slot.progress.handed_out();
+            slot.floor = committed.map_or(0, |committed| committed.offset.min(handed_out));
             self.pending.remove(partition);
             self.slots.add([slot]);
             return Ok(());
@@ -389,7 +390,7 @@ impl Assigned {
         if let Some(slot) = self.slots.get_mut(index) {
             slot.start_at(to, &self.settings)?;
             // Only a seek back takes a commit back, and no further than it went.
-            slot.floor = slot.floor.min(slot.handed_out);
+            slot.floor = slot.floor.min(slot.progress.handed_out());
         }
         Ok(())
     }

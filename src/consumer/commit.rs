@@ -70,7 +70,7 @@ impl<'a> Commits<'a> {
     #[must_use]
     pub fn position(&self, partition: impl Into<TopicPartition>) -> Option<u64> {
         let index = self.slots.index_of(&partition.into()).ok()?;
-        self.slots.get(index).map(|slot| slot.handed_out)
+        self.slots.get(index).map(|slot| slot.progress.handed_out())
     }
 
     /// What a commit waits for at the broker's level.
@@ -133,19 +133,19 @@ impl<'a> Commits<'a> {
         let reported = slots.filter(|(_, slot)| slot.unreported_cut().is_none());
         let reported = reported.filter(|(_, slot)| !self.gaps.awaits_poll(slot.origin()));
         let reported = reported.filter(|(_, slot)| slot.core.is_available());
-        reported.map(|(index, slot)| (index, slot.handed_out)).collect()
+        reported.map(|(index, slot)| (index, slot.progress.handed_out())).collect()
     }
 
     /// What auto-commit covers: what a later poll has passed, as far as it is news.
     fn passed(&self) -> Positions {
         let is_news = |slot: &Slot| {
-            slot.committed != Some(slot.passed)
+            slot.committed != Some(slot.progress.passed())
                 && !slot.core.is_closed()
                 && slot.core.is_available()
                 && slot.unreported_cut().is_none()
         };
         let slots = (0..).zip(self.slots.iter()).filter(|(_, slot)| is_news(slot));
-        slots.map(|(index, slot)| (index, slot.passed)).collect()
+        slots.map(|(index, slot)| (index, slot.progress.passed())).collect()
     }
 
     /// The slot of a partition.

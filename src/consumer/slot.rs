@@ -1,17 +1,19 @@
-//! One partition as a consumer reads it: where it stands, and whether it waits there.
+//! One partition as a consumer reads it: where it begins, what it skips, which errors it has.
 //!
-//! Invariant: `handed_out <= fetched`; both are offsets of the next record, of what the caller has
-//! been given and of what has been read ahead for `recv`.
+//! Owns: the partition's [`Progress`], its [`Arming`], what is committed of it, and its pending error.
+//! Must not know: other partitions, and when a commit is made.
 
 use std::sync::Arc;
 
 use super::Settings;
+use super::arming::Arming;
 use super::gaps::{Gap, Gaps};
+use super::progress::Progress;
 use crate::config::{StartAt, Visibility};
 use crate::error::{Corruption, Error, Result};
 use crate::group::offsets::Committed;
 use crate::group::owners::OwnershipEpoch;
-use crate::log::cursor::{Cursor, FetchLimits, Fetched};
+use crate::log::cursor::{FetchLimits, Fetched};
 use crate::message::Message;
 use crate::partition::PartitionCore;
 use crate::partition::waiters::Notifier;
@@ -24,17 +26,7 @@ pub(super) struct Slot {
     /// What its messages say they are from. One of its own for each ownership, so that a message
     /// also says under which it was read; else the partition's.
     origin: Arc<TopicPartition>,
-    /// Made when it is needed, dropped by a seek.
-    cursor: Option<Cursor>,
-    /// The offset after what was read, handed out or not.
-    fetched: u64,
-    /// The offset after what the metrics count as fetched: above `fetched` when records that were
-    /// read ahead were given back. They are read again, and counted once.
-    counted: u64,
-    /// The offset after what the caller was given.
-    pub(super) handed_out: u64,
-    /// What a later poll has passed: all that auto-commit may cover.
-    pub(super) passed: u64,
+    pub(super) progress: Progress,
     /// What this consumer committed last.
     pub(super) committed: Option<u64>,
     /// What is committed; a commit below it does not count, unless it is meant to go back.
@@ -42,11 +34,7 @@ pub(super) struct Slot {
     pub(super) is_paused: bool,
     /// The ownership under which a group gave the partition.
     pub(super) epoch: Option<OwnershipEpoch>,
-    waiter: u64,
-    /// What the notifier calls this slot.
-    pub(super) token: usize,
-    /// Armed: nothing can be read until the partition fires.
-    pub(super) is_armed: bool,
+    pub(super) arming: Arming,
     /// An error that the next poll returns once.
     pending_error: Option<Error>,
     /// An error that lasts was returned, and no record of any partition since.
@@ -60,24 +48,17 @@ impl Slot {
         notifier: &Arc<Notifier>,
         token: usize,
     ) -> Self {
-        let waiter = core.log().register(notifier, token);
-        let origin = Arc::clone(&core.origin);
+        let (arming, origin) = (Arming::new(&core, notifier, token), Arc::clone(&core.origin));
         Self {
             topic,
             core,
             origin,
-            cursor: None,
-            fetched: 0,
-            counted: 0,
-            handed_out: 0,
-            passed: 0,
+            progress: Progress::default(),
             committed: None,
             floor: 0,
             is_paused: false,
             epoch: None,
-            waiter,
-            token,
-            is_armed: false,
+            arming,
             pending_error: None,
             has_failed: false,
         }
@@ -111,34 +92,28 @@ impl Slot {
         }
     }
 
-    /// Puts the slot at `offset`; what was read ahead is forgotten. Records that were handed out
-    /// are fetched once more when this goes back.
+    /// Puts the slot at `offset`; what was read ahead, and what failed there, is forgotten.
     pub(super) fn move_to(&mut self, offset: u64) {
-        self.cursor = None;
-        let goes_back = offset < self.handed_out;
-        self.counted = if goes_back { offset } else { self.counted.max(offset) };
-        self.fetched = offset;
-        self.handed_out = offset;
-        self.passed = offset;
-        self.is_armed = false;
+        self.progress.move_to(offset);
+        self.begin_anew();
+    }
+
+    /// Continues after what is not there, as [`Progress::skip_to`].
+    fn skip_to(&mut self, offset: u64) {
+        self.progress.skip_to(offset);
+        self.begin_anew();
+    }
+
+    fn begin_anew(&mut self) {
+        self.arming.disarm();
         self.pending_error = None;
         self.has_failed = false;
     }
 
-    /// Continues behind what is not there. No later poll has passed that yet: the poll that reports
-    /// it has not returned.
-    fn skip_to(&mut self, offset: u64) {
-        let passed = self.passed;
-        self.move_to(offset);
-        self.passed = passed;
-    }
-
     /// Gives back what was read ahead and not handed out.
     pub(super) fn rewind(&mut self) {
-        if self.fetched != self.handed_out {
-            self.cursor = None;
-            self.fetched = self.handed_out;
-            self.is_armed = false;
+        if self.progress.rewind() {
+            self.arming.disarm();
         }
     }
 
@@ -158,7 +133,7 @@ impl Slot {
             // What is committed speaks of what is gone, so any commit is news.
             let start = self.core.log_start();
             self.move_to(cut_to.max(start));
-            self.floor = self.handed_out;
+            self.floor = self.progress.handed_out();
             let partition = self.origin().clone();
             let error = Error::Truncated { partition, committed: offset, end: cut_to };
             self.pending_error = Some(error);
@@ -170,7 +145,7 @@ impl Slot {
         if offset < self.core.log_start() {
             let gap = self.leave_gap(offset, settings)?;
             // A commit inside the gap would make the next owner report the rest of it again.
-            self.floor = self.handed_out;
+            self.floor = self.progress.handed_out();
             return Ok(Some(gap));
         }
         Ok(None)
@@ -222,7 +197,7 @@ impl Slot {
     }
 
     fn meet_gap(&mut self, settings: &Settings, gaps: &mut Gaps) -> Result<()> {
-        let gap = self.leave_gap(self.fetched, settings)?;
+        let gap = self.leave_gap(self.progress.fetched(), settings)?;
         self.count_gap(&gap);
         gaps.push(gap);
         Ok(())
@@ -244,10 +219,10 @@ impl Slot {
         }
         self.core.log().status().check_available()?;
         let visible_end = self.core.visible_end(settings.visibility);
-        if self.fetched >= visible_end {
+        if self.progress.fetched() >= visible_end {
             return Ok(());
         }
-        if self.fetched < self.core.log_start() {
+        if self.progress.fetched() < self.core.log_start() {
             self.meet_gap(settings, gaps)?;
         }
         let limits =
@@ -257,7 +232,9 @@ impl Slot {
                 self.pass_damage(damage, gaps)
             }
             // Retention went past while this looked: the next pass goes on where the policy says.
-            Err(Error::OffsetOutOfRange { .. }) if self.fetched < self.core.log_start() => {
+            Err(Error::OffsetOutOfRange { .. })
+                if self.progress.fetched() < self.core.log_start() =>
+            {
                 self.meet_gap(settings, gaps)
             }
             other => other,
@@ -265,27 +242,19 @@ impl Slot {
     }
 
     fn read_on(&mut self, limits: &FetchLimits, fetched: &mut Fetched) -> Result<()> {
-        let cursor = match &mut self.cursor {
-            Some(cursor) => cursor,
-            none => none.insert(self.core.reader().cursor_at(self.fetched)?),
-        };
         let had = fetched.runs.len();
-        let result = if self.fetched < self.counted {
-            self.core.reader().fetch_again(cursor, limits, fetched, self.counted)
-        } else {
-            self.core.reader().fetch(cursor, limits, fetched)
-        };
-        self.fetched = cursor.next_offset();
-        self.counted = self.counted.max(self.fetched);
+        let result = self.progress.read(&self.core, limits, fetched);
         for run in fetched.runs.iter_mut().skip(had) {
             run.origin = Arc::clone(&self.origin);
         }
         result
     }
 
-    /// Goes on behind damage, whose offsets become a gap. The next pass reads there.
+    /// Continues after damage, whose offsets become a gap. The next pass reads there.
     fn pass_damage(&mut self, damage: Corruption, gaps: &mut Gaps) -> Result<()> {
-        let Some(missed) = damage.offsets.clone().filter(|missed| missed.end > self.fetched) else {
+        let Some(missed) =
+            damage.offsets.clone().filter(|missed| missed.end > self.progress.fetched())
+        else {
             return Err(damage.into());
         };
         self.skip_to(missed.end);
@@ -304,7 +273,7 @@ impl Slot {
     /// Stops or resumes reading. What has failed is tried again.
     pub(super) fn set_paused(&mut self, is_paused: bool) {
         self.is_paused = is_paused;
-        self.is_armed = false;
+        self.arming.disarm();
         self.has_failed = false;
     }
 
@@ -313,17 +282,12 @@ impl Slot {
         self.pending_error = Some(error);
     }
 
-    /// What was fetched is handed out.
-    pub(super) fn hand_out_all(&mut self) {
-        self.handed_out = self.fetched;
-    }
-
     /// Whether a fetch may find something.
     #[inline]
     pub(super) fn may_have_data(&self, visibility: Visibility) -> bool {
         !self.is_paused
             && (self.pending_error.is_some()
-                || self.core.visible_end(visibility) > self.fetched
+                || self.core.visible_end(visibility) > self.progress.fetched()
                 || !self.core.is_available()
                 || self.core.is_closed())
     }
@@ -332,16 +296,15 @@ impl Slot {
     pub(super) fn arm(&mut self, visibility: Visibility) -> bool {
         // A paused slot waits for nothing, not for the end of its topic either. The end of the
         // broker calls the consumer itself.
-        if self.is_armed || self.is_paused {
+        if self.arming.is_armed() || self.is_paused {
             return true;
         }
-        self.is_armed = self.core.reader().arm(self.waiter, self.fetched, visibility);
-        self.is_armed
+        self.arming.arm(self.progress.fetched(), visibility)
     }
 
     /// Visible records that were not handed out.
     pub(super) fn lag(&self, visibility: Visibility) -> u64 {
-        self.core.visible_end(visibility).saturating_sub(self.handed_out)
+        self.core.visible_end(visibility).saturating_sub(self.progress.handed_out())
     }
 }
 
@@ -361,10 +324,4 @@ pub(super) fn offset_of(
         StartAt::Time(time) => core.reader().offset_at(time)?.map_or(end, |offset| offset.min(end)),
         StartAt::Error => return Err(Error::NoOffset(TopicPartition::clone(&core.origin))),
     })
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.core.log().deregister(self.waiter);
-    }
 }

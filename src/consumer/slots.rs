@@ -100,13 +100,13 @@ impl Slots {
             self.last = index;
         }
         let Some(slot) = self.list.get_mut(self.last) else { return false };
-        slot.handed_out = message.next_offset();
+        slot.progress.hand_out(message.next_offset());
         true
     }
 
     /// All that was fetched is handed out, with the offsets after it that have no records.
     pub(super) fn hand_out_all(&mut self) {
-        self.list.iter_mut().for_each(Slot::hand_out_all);
+        self.list.iter_mut().for_each(|slot| slot.progress.hand_out_all());
     }
 
     /// What was read ahead and not handed out is to be read again.
@@ -131,7 +131,7 @@ impl Slots {
         };
         for slot in slots {
             steps::take(1);
-            slot.passed = slot.handed_out;
+            slot.progress.pass();
         }
     }
 
@@ -159,7 +159,7 @@ impl Slots {
                 }
                 slot.has_failed = false;
             }
-            if (slot.is_armed && !look.armed) || !slot.may_have_data(settings.visibility) {
+            if (slot.arming.is_armed() && !look.armed) || !slot.may_have_data(settings.visibility) {
                 continue;
             }
             if slot.core.is_closed() {
@@ -222,7 +222,7 @@ impl Slots {
     /// These have fired. `tokens` are sorted.
     pub(super) fn disarm(&mut self, tokens: &[usize]) {
         for slot in &mut self.list {
-            slot.is_armed &= tokens.binary_search(&slot.token).is_err();
+            slot.arming.disarm_if_among(tokens);
         }
     }
 

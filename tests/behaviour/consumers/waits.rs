@@ -38,8 +38,8 @@ fn row_j08_the_end_of_the_broker_ends_the_wait_of_a_consumer_without_partitions(
 /// not look at the deadline. Rule: a paused partition is nothing to wait for, and every way to the
 /// next pass looks at the deadline.
 // RED: src/consumer/slot.rs
-//   - if self.is_armed || self.is_paused {
-//   + if self.is_armed {
+//   - if self.arming.is_armed() || self.is_paused {
+//   + if self.arming.is_armed() {
 #[test]
 fn row_j15_the_deleted_topic_of_a_paused_partition_lets_the_consumer_sleep() {
     for group in [None, Some("g")] {
