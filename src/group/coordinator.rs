@@ -8,8 +8,8 @@
 //! woken. A member that stops polling is evicted by the first that notices: another member's poll,
 //! the workers, `tick`.
 //!
-//! LOCK ORDER: the table of groups, one group, then the table of topics or the offsets log. No
-//! callback runs under any. The clock is read before, except for the time of what is stored.
+//! No callback runs under a lock of this room. The clock is read before one is taken, except for
+//! the time of what is stored.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! When to look at which group for members that are overdue, so that a search looks at no others.
 //!
 //! Owns: one time for each group that has a deadline. Must not know: what a deadline is for, and
-//! what a group is. LOCK ORDER: after a group's lock; no other lock is taken under it.
+//! what a group is.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
