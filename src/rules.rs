@@ -18,9 +18,9 @@
 // Three syncs of a directory bear no rule, since nothing depends on them but space: those after the
 // removal of segments that lie below the log start, behind a cut, or replaced by a compaction. Such
 // a segment may come back; what made it void is durable before it goes, and the next opening removes
-// it again. One more has no rule and is needed: on a full disk segments behind a cut go before a
-// successor says so (`log/open`), newest first, each removal synced before the next, so that no power
-// cut leaves a hole between them. No test notices the loss of that one yet.
+// it again. A fourth has none at all: on a full disk segments behind a cut are removed before anything
+// says that they are void (`log/leftovers`). Whichever of them come back, they lie behind the gap that
+// ends the log; what closes the gap is `SegmentName`'s or `TailNames`' to wait for.
 
 /// Declares the rules, each with the unit test that is quickest to notice that it is gone.
 macro_rules! rules {
@@ -97,6 +97,8 @@ rules! {
     UndoneGrowthNames => "broker::tests::crash::what_interrupts_a_growth_or_follows_it_does_not_mix_with_it",
     /// Of several internal segments that are removed, one is gone for good before the next goes.
     CleanUpRemoval => "broker::tests::state::row_b08_removals_that_come_back_are_no_damage",
+    /// What an earlier run removed behind the last segment is gone for good before that takes appends.
+    TailNames => "log::tests::cut::row_c07_what_is_cut_off_on_a_full_disk_never_contradicts_what_follows",
 
     // ---- what is believed after a crash ----------------------------------------------------
     /// Checksums are keyed by a random number of each segment.

@@ -57,16 +57,18 @@ impl Leftovers {
                 match prepare_truncating(factory, log_end) {
                     Ok(prepared) => successor = Some(prepared),
                     Err(error) => {
-                        // Without space the newest is removed first, and for good: what is left
-                        // then is a torn tail with fewer segments after it, of which the next
-                        // opening says the same.
+                        // Without space the newest is removed: what is left then is a torn tail
+                        // with fewer segments after it, of which the next opening says the same,
+                        // whichever of them a power cut brings back: all of them begin behind the
+                        // gap that ends the log. Before anything closes that gap, the directory is
+                        // synced: by the making of the next segment, since this run does not go
+                        // on in the last one, or by the opening that does (`Rule::TailNames`).
                         let (Error::StorageFull { .. }, Some((newest, rest))) =
                             (&error, unused.split_last())
                         else {
                             return Err(error);
                         };
                         self.remove_one(newest, factory)?;
-                        factory.sync_dir()?;
                         unused = rest;
                         if !unused.is_empty() {
                             continue;

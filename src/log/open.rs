@@ -29,6 +29,7 @@ use crate::config::RecoveryPolicy;
 use crate::error::{Corruption, CorruptionKind, Result};
 use crate::format::SparseIndex;
 use crate::record::TopicPartition;
+use crate::rules::Rule;
 
 #[cfg(test)]
 mod mutant;
@@ -191,9 +192,12 @@ impl Assembly<'_> {
         if let Some(tail) = closed {
             self.resume(&tail)?;
         } else if let Some(tail) = tail::recovered(known, decision, inventory) {
+            // DURABILITY: a run that cut off what lay behind may have ended before that was removed
+            // for good. If it came back, it would contradict what is appended here.
+            let synced = Rule::TailNames.keep(|| self.parts.factory.sync_dir());
             // What stands in the way of it is no reason not to open: the next append begins a new
             // segment.
-            let _ = self.resume(&tail);
+            let _ = synced.and_then(|()| self.resume(&tail));
         }
         Ok(self.parts)
     }

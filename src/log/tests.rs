@@ -37,6 +37,7 @@ use crate::sync::Mutex;
 mod append;
 mod compaction;
 mod crash;
+mod cut;
 mod death;
 mod hostile;
 mod maps;
