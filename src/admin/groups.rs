@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::group::assignor::Assignor;
 use crate::group::commit::{Commit, Ready, Wait};
 use crate::group::inspect::{self, GroupView};
-use crate::group::progress::TopicTable;
+use crate::group::progress::{self, TopicTable};
 pub use crate::group::progress::{GroupOffset, GroupStatus};
 use crate::partition::PartitionCore;
 use crate::record::{Offsets, TopicPartition};
@@ -155,9 +155,10 @@ fn offset_of(core: &PartitionCore, to: StartAt) -> Result<u64> {
 }
 
 fn describe(name: Arc<str>, view: GroupView, topics: &TopicTable) -> GroupInfo {
-    let state = view.status();
-    let offsets =
-        view.progress(topics, |core| core.log_start()..core.visible_end(Visibility::Published));
+    let state = progress::status_of(&view);
+    let offsets = progress::offsets_of(&view, topics, |core| {
+        core.log_start()..core.visible_end(Visibility::Published)
+    });
     let members = view.members.into_iter().map(|member| GroupMember {
         id: member.id,
         instance_id: member.instance,

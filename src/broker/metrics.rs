@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::engine::Engine;
 use crate::group::inspect::{self, GroupView};
-use crate::group::progress::{GroupOffset, GroupStatus, TopicTable};
+use crate::group::progress::{self, GroupOffset, GroupStatus, TopicTable};
 use crate::partition::PartitionCore;
 use crate::partition::metrics::PartitionMetrics;
 use crate::record::TopicPartition;
@@ -120,10 +120,11 @@ pub(super) fn snapshot(engine: &Engine) -> Metrics {
     let mut seen: Seen = cores().map(|core| (Arc::as_ptr(core), look(core))).collect();
     let table = TopicTable::new(&topics);
     let groups = views.into_iter().map(|(name, view)| {
-        let offsets = view.progress(&table, |core| match seen.get(&Arc::as_ptr(core)) {
-            Some(seen) => seen.log_start_offset..seen.readable_end(),
-            None => 0..0,
-        });
+        let offsets =
+            progress::offsets_of(&view, &table, |core| match seen.get(&Arc::as_ptr(core)) {
+                Some(seen) => seen.log_start_offset..seen.readable_end(),
+                None => 0..0,
+            });
         group_metrics(name, &view, offsets)
     });
     let groups = groups.collect();
@@ -175,7 +176,7 @@ fn group_metrics(name: Arc<str>, view: &GroupView, offsets: Vec<GroupOffset>) ->
     let members = view.members.iter().filter(|member| member.is_live).count();
     GroupMetrics {
         name,
-        state: view.status(),
+        state: progress::status_of(view),
         members,
         members_away: view.members.len().saturating_sub(members),
         generation: view.generation,

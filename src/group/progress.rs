@@ -51,42 +51,39 @@ impl TopicTable {
     }
 }
 
-impl GroupView {
-    pub(crate) fn status(&self) -> GroupStatus {
-        let is_empty = !self.members.iter().any(|member| member.is_live);
-        match (is_empty, self.is_at_rest) {
-            (true, _) => GroupStatus::Empty,
-            (false, false) => GroupStatus::Rebalancing,
-            (false, true) => GroupStatus::Stable,
-        }
+pub(crate) fn status_of(view: &GroupView) -> GroupStatus {
+    let is_empty = !view.members.iter().any(|member| member.is_live);
+    match (is_empty, view.is_at_rest) {
+        (true, _) => GroupStatus::Empty,
+        (false, false) => GroupStatus::Rebalancing,
+        (false, true) => GroupStatus::Stable,
     }
+}
 
-    /// What is committed or assigned, as far as the topics are still there. `readable` says from
-    /// where to where a partition can be read.
-    pub(crate) fn progress(
-        &self,
-        topics: &TopicTable,
-        readable: impl Fn(&Arc<PartitionCore>) -> Range<u64>,
-    ) -> Vec<GroupOffset> {
-        let committed = self.offsets.iter().filter_map(|(&(id, number), committed)| {
-            let core = topics.by_id.get(&id)?.partition(number).ok()?;
-            Some((core, Some(committed.offset)))
-        });
-        let assigned = self.members.iter().flat_map(|member| &member.assignment);
-        let assigned = assigned.filter_map(|partition| {
-            Some((topics.by_name.get(&partition.topic)?.partition(partition.partition).ok()?, None))
-        });
-        let mut known: BTreeMap<&TopicPartition, (&Arc<PartitionCore>, Option<u64>)> =
-            BTreeMap::new();
-        for (core, committed) in committed.chain(assigned) {
-            known.entry(&core.origin).or_insert((core, committed));
-        }
-        let progress = |(core, committed): (&Arc<PartitionCore>, Option<u64>)| {
-            let Range { start, end } = readable(core);
-            // What lies below the log start is removed, and nobody can still read it.
-            let lag = end.saturating_sub(committed.unwrap_or(start).max(start));
-            GroupOffset { partition: TopicPartition::clone(&core.origin), committed, lag }
-        };
-        known.into_values().map(progress).collect()
+/// What is committed or assigned, as far as the topics are still there. `readable` says from
+/// where to where a partition can be read.
+pub(crate) fn offsets_of(
+    view: &GroupView,
+    topics: &TopicTable,
+    readable: impl Fn(&Arc<PartitionCore>) -> Range<u64>,
+) -> Vec<GroupOffset> {
+    let committed = view.offsets.iter().filter_map(|(&(id, number), committed)| {
+        let core = topics.by_id.get(&id)?.partition(number).ok()?;
+        Some((core, Some(committed.offset)))
+    });
+    let assigned = view.members.iter().flat_map(|member| &member.assignment);
+    let assigned = assigned.filter_map(|partition| {
+        Some((topics.by_name.get(&partition.topic)?.partition(partition.partition).ok()?, None))
+    });
+    let mut known: BTreeMap<&TopicPartition, (&Arc<PartitionCore>, Option<u64>)> = BTreeMap::new();
+    for (core, committed) in committed.chain(assigned) {
+        known.entry(&core.origin).or_insert((core, committed));
     }
+    let progress = |(core, committed): (&Arc<PartitionCore>, Option<u64>)| {
+        let Range { start, end } = readable(core);
+        // What lies below the log start is removed, and nobody can still read it.
+        let lag = end.saturating_sub(committed.unwrap_or(start).max(start));
+        GroupOffset { partition: TopicPartition::clone(&core.origin), committed, lag }
+    };
+    known.into_values().map(progress).collect()
 }
