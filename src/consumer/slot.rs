@@ -35,10 +35,16 @@ pub(super) struct Slot {
     /// The ownership under which a group gave the partition.
     pub(super) epoch: Option<OwnershipEpoch>,
     pub(super) arming: Arming,
+    pub(super) failure: Failure,
+}
+
+/// What a poll has to say of a partition that cannot be read.
+#[derive(Debug, Default)]
+pub(super) struct Failure {
     /// An error that the next poll returns once.
-    pending_error: Option<Error>,
+    pending: Option<Error>,
     /// An error that lasts was returned, and no record of any partition since.
-    pub(super) has_failed: bool,
+    pub(super) lasts: bool,
 }
 
 impl Slot {
@@ -59,8 +65,7 @@ impl Slot {
             is_paused: false,
             epoch: None,
             arming,
-            pending_error: None,
-            has_failed: false,
+            failure: Failure::default(),
         }
     }
 
@@ -106,8 +111,8 @@ impl Slot {
 
     fn begin_anew(&mut self) {
         self.arming.disarm();
-        self.pending_error = None;
-        self.has_failed = false;
+        self.failure.pending = None;
+        self.failure.lasts = false;
     }
 
     /// Gives back what was read ahead and not handed out.
@@ -136,7 +141,7 @@ impl Slot {
             self.floor = self.progress.handed_out();
             let partition = self.origin().clone();
             let error = Error::Truncated { partition, committed: offset, end: cut_to };
-            self.pending_error = Some(error);
+            self.failure.pending = Some(error);
             let partition = self.origin().clone();
             return Ok((cut_to < start).then_some(Gap { partition, missed: cut_to..start }));
         }
@@ -210,7 +215,7 @@ impl Slot {
         fetched: &mut Fetched,
         gaps: &mut Gaps,
     ) -> Result<()> {
-        if let Some(error) = self.pending_error.take() {
+        if let Some(error) = self.failure.pending.take() {
             return Err(error);
         }
         if self.core.is_closed() {
@@ -267,26 +272,26 @@ impl Slot {
     /// the next owner, so nothing is committed before.
     pub(super) fn unreported_cut(&self) -> Option<Error> {
         let is_cut = |error: &&Error| matches!(error, Error::Truncated { .. });
-        self.pending_error.as_ref().filter(is_cut).cloned()
+        self.failure.pending.as_ref().filter(is_cut).cloned()
     }
 
     /// Stops or resumes reading. What has failed is tried again.
     pub(super) fn set_paused(&mut self, is_paused: bool) {
         self.is_paused = is_paused;
         self.arming.disarm();
-        self.has_failed = false;
+        self.failure.lasts = false;
     }
 
     /// Keeps an error for the next poll: what was read before it is handed out first.
     pub(super) fn keep_error(&mut self, error: Error) {
-        self.pending_error = Some(error);
+        self.failure.pending = Some(error);
     }
 
     /// Whether a fetch may find something.
     #[inline]
     pub(super) fn may_have_data(&self, visibility: Visibility) -> bool {
         !self.is_paused
-            && (self.pending_error.is_some()
+            && (self.failure.pending.is_some()
                 || self.core.visible_end(visibility) > self.progress.fetched()
                 || !self.core.is_available()
                 || self.core.is_closed())

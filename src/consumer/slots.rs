@@ -153,11 +153,11 @@ impl Slots {
         for step in 0..count {
             let index = (self.turn + step) % count.max(1);
             let Some(slot) = self.list.get_mut(index) else { break };
-            if slot.has_failed {
+            if slot.failure.lasts {
                 if !look.failed || !(has_none_available || slot.core.is_available()) {
                     continue;
                 }
-                slot.has_failed = false;
+                slot.failure.lasts = false;
             }
             if (slot.arming.is_armed() && !look.armed) || !slot.may_have_data(settings.visibility) {
                 continue;
@@ -177,8 +177,8 @@ impl Slots {
                     continue;
                 }
                 if fetched.records == 0 {
-                    slot.has_failed = lasts(&error);
-                    self.has_returned_failure |= slot.has_failed && slot.core.is_available();
+                    slot.failure.lasts = lasts(&error);
+                    self.has_returned_failure |= slot.failure.lasts && slot.core.is_available();
                     // The others have their turn before the error is met again.
                     self.turn = index + 1;
                     return Err(error);
@@ -204,7 +204,7 @@ impl Slots {
     pub(super) fn retry_failed(&mut self) {
         if std::mem::take(&mut self.has_returned_failure) {
             let damaged = self.list.iter_mut().filter(|slot| slot.core.is_available());
-            damaged.for_each(|slot| slot.has_failed = false);
+            damaged.for_each(|slot| slot.failure.lasts = false);
         }
     }
 
@@ -216,7 +216,7 @@ impl Slots {
         // calls the member, and so does the end of the broker.
         let is_over = |slot: &Slot| is_member && slot.core.is_closed();
         let mut slots = self.list.iter_mut();
-        slots.all(|slot| slot.has_failed || slot.arm(visibility) || is_over(slot))
+        slots.all(|slot| slot.failure.lasts || slot.arm(visibility) || is_over(slot))
     }
 
     /// These have fired. `tokens` are sorted.
@@ -229,7 +229,7 @@ impl Slots {
     /// Whether an error of a slot is to be returned again.
     pub(super) fn has_failure(&self) -> bool {
         // Not what was returned: the partition may be gone, or paused, or moved by a seek since.
-        let has_failed = |slot: &Slot| slot.has_failed && slot.core.is_available();
+        let has_failed = |slot: &Slot| slot.failure.lasts && slot.core.is_available();
         self.list.iter().any(has_failed) || self.has_none_available()
     }
 
@@ -242,7 +242,7 @@ impl Slots {
 
     /// Whether no record can come from any slot.
     pub(super) fn expects_nothing(&self) -> bool {
-        self.list.iter().all(|slot| slot.has_failed || slot.is_paused)
+        self.list.iter().all(|slot| slot.failure.lasts || slot.is_paused)
     }
 }
 
