@@ -108,6 +108,10 @@ impl Backing {
         self.backed
     }
 
+    pub(super) fn is_view(&self) -> bool {
+        matches!(self.kind, Kind::View(_))
+    }
+
     /// Whether bytes may be stored into it.
     #[inline]
     pub(super) fn is_storable(&self) -> bool {

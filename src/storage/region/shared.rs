@@ -5,7 +5,9 @@
 //! nor who stores into it. Readers call it from any thread without a lock.
 //!
 //! - S1 **The memory has `capacity` bytes at `base`**, for as long as the region lives, which owns
-//!   it: both were taken from the backing, and neither changes.
+//!   it: both were taken from the backing, and neither changes. A view of another region has only
+//!   what that had published (`backed`), which is all that it will ever show: it has no writer, and
+//!   `Sole::claim` refuses it.
 #![allow(unsafe_code, reason = "slicing memory that is shared")]
 
 use std::fmt;
@@ -77,6 +79,11 @@ impl Memory {
     /// Whether bytes may be stored into it.
     pub(crate) fn is_storable(&self) -> bool {
         self.backing.is_storable()
+    }
+
+    /// Whether it is another region's memory.
+    pub(super) fn is_view(&self) -> bool {
+        self.backing.is_view()
     }
 }
 
@@ -180,7 +187,7 @@ impl Region {
         }
         debug_assert!(range.end <= self.capacity, "M4: what is published lies in the memory");
         // SAFETY: (M4) `start <= end <= published`, checked above, and `published <= capacity`.
-        // (S1) The memory has `capacity` bytes.
+        // (S1) The memory has `capacity` bytes, or what a view has published.
         let start = unsafe { base.add(range.start) };
         // SAFETY: `[start, end)` is published (M4): initialised (zeroed, then stored or read from a
         // file), never written again (M3, M5), mapped to existing file bytes (M1), and alive as

@@ -22,7 +22,14 @@ pub(crate) struct Sole {
 }
 
 impl Sole {
+    /// # Errors
+    ///
+    /// `InvalidInput` for a view: its memory is another region's, may be shorter than its capacity,
+    /// and has a writer already (M2).
     pub(crate) fn claim(memory: Memory, published: usize) -> io::Result<Self> {
+        if memory.is_view() {
+            return Err(invalid("a view of another region cannot be written to"));
+        }
         let region = Region::sealed(memory, published)?;
         Ok(Self { region })
     }

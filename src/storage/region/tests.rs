@@ -27,6 +27,15 @@ fn a_copy_and_a_view_of_it_show_the_bytes() {
 }
 
 #[test]
+fn a_view_has_no_writer() {
+    // Its capacity is not that of the memory that it shows: 7 bytes here. A writer that published
+    // up to 64 would let readers slice what is behind them.
+    let region = Region::from_bytes(b"payload").unwrap();
+    assert!(Sole::claim(Memory::view(&region, 64), 4).is_err());
+    assert!(Sole::claim(Memory::heap(64).unwrap(), 4).is_ok());
+}
+
+#[test]
 fn heap_memory_is_zeroed_aligned_and_filled_before_it_is_shared() {
     let mut memory = Memory::heap(100).unwrap();
     memory.fill(98, &[7, 8]).unwrap();
