@@ -273,7 +273,6 @@ impl Error {
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::Locked { .. }
-            | Self::WrongOffset { .. }
             | Self::Rebalanced { .. }
             | Self::GroupNotEmpty { .. }
             | Self::NotLeader { .. }
@@ -281,6 +280,8 @@ impl Error {
             | Self::StorageFull { .. }
             | Self::Timeout
             | Self::Transport(_) => true,
+            // The end of a log never moves back.
+            Self::WrongOffset { expected, actual, .. } => actual < expected,
             Self::PartialBatch { source, .. } => source.is_retriable(),
             _ => false,
         }
@@ -308,15 +309,40 @@ impl Error {
     /// makes the retry safe.
     #[must_use]
     pub fn is_definite(&self) -> bool {
-        !matches!(
-            self,
+        // Each variant is named: a new one has to choose.
+        match self {
             Self::Io { .. }
-                | Self::SyncFailed { .. }
-                | Self::Timeout
-                | Self::PartialBatch { .. }
-                | Self::Transport(_)
-                | Self::Closed
-        )
+            | Self::SyncFailed { .. }
+            | Self::Timeout
+            | Self::PartialBatch { .. }
+            | Self::Transport(_)
+            | Self::Closed => false,
+            Self::Locked { .. }
+            | Self::Corrupt(_)
+            | Self::UnsupportedVersion { .. }
+            | Self::UnknownTopic(_)
+            | Self::UnknownPartition(_)
+            | Self::TopicExists(_)
+            | Self::InvalidName { .. }
+            | Self::RecordTooLarge { .. }
+            | Self::OffsetOutOfRange { .. }
+            | Self::WrongOffset { .. }
+            | Self::NoOffset(_)
+            | Self::Truncated { .. }
+            | Self::Rebalanced { .. }
+            | Self::UnknownGroup(_)
+            | Self::GroupNotEmpty { .. }
+            | Self::Fenced { .. }
+            | Self::NotLeader { .. }
+            | Self::NotEnoughReplicas { .. }
+            | Self::StorageFull { .. }
+            | Self::ReadOnly { .. }
+            | Self::OffsetExhausted { .. }
+            | Self::Poisoned { .. }
+            | Self::Codec(_)
+            | Self::Config(_)
+            | Self::Forked => true,
+        }
     }
 
     /// An I/O failure, classified by what the caller can do about it.
@@ -569,6 +595,13 @@ mod tests {
         let source = Arc::new(io::ErrorKind::Other.into());
         let error = Error::SyncFailed { path: "x".into(), source };
         assert!(!error.is_definite() && !error.is_retriable() && error.is_fatal());
+    }
+
+    #[test]
+    fn a_compare_and_append_can_be_repeated_only_until_its_offset_is_taken() {
+        let partition = TopicPartition::from(("t", 0));
+        assert!(Error::wrong_offset(&partition, 7, 5).is_retriable());
+        assert!(!Error::wrong_offset(&partition, 5, 7).is_retriable());
     }
 
     #[test]
