@@ -162,6 +162,9 @@ impl<'a> Flusher<'a> {
                     task = state.log_mut().begin_sync(scope);
                 }
                 state.publish_durable(task.target);
+                // A partition that is closed between this and the end of the sync does not take
+                // the answer from those who wait.
+                self.gate.raise(task.target);
                 state.finish_sync(&task, took)
             }
             Err(error) => {

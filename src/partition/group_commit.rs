@@ -185,6 +185,13 @@ impl SyncGate {
         drop(waker);
     }
 
+    /// Everything below `end` is durable, whatever comes before the sync that made it so has ended.
+    /// Those who wait are woken by that end.
+    pub(super) fn raise(&self, end: u64) {
+        let mut state = self.state.lock();
+        state.durable_end = state.durable_end.max(end);
+    }
+
     /// Ends all waiting with `error`, now and for ever; what is durable stays so.
     pub(crate) fn fail(&self, error: Error) {
         let mut state = self.state.lock();

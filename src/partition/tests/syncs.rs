@@ -32,6 +32,20 @@ fn row_d01_every_waiter_of_a_failed_sync_is_told_and_the_partition_is_poisoned()
     assert!(core.log().take_checkpoint().is_none());
 }
 
+/// Symptom: a record that was durable when its broker closed cleanly got `Closed`, so its producer
+/// sent it again. Cause: the gate learned of the durable end only when the sync had ended, and the
+/// partition was closed between the two. Rule: the gate knows what is durable as soon as others may.
+#[test]
+fn an_end_between_a_sync_and_its_report_takes_no_acknowledgement_away() {
+    let setup = Setup::new(Durability::Sync);
+    let end = setup.append("1").unwrap();
+    assert_eq!(setup.core.flusher().sync_once(SyncScope::All).unwrap(), end);
+    setup.core.gate.fail(Error::Closed);
+    setup.core.gate.wait(end, None, None).unwrap();
+    let waited = setup.core.gate.wait(end + 1, None, None);
+    assert!(matches!(waited, Err(Error::Closed)), "{waited:?}");
+}
+
 // RED: src/partition/group_commit.rs
 //   - self.failure.get_or_insert(error);
 //   + drop(error);
