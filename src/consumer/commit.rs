@@ -162,8 +162,8 @@ impl<'a> Commits<'a> {
 
     /// Whether the partition still is what the slot was made for.
     fn is_owned(&self, slot: &Slot) -> bool {
-        let is_same = !self.role.is_member() || self.role.epoch_of(slot.origin()) == slot.epoch;
-        is_same && !slot.core.is_closed()
+        let is_same = slot.epoch.is_some() && self.role.epoch_of(slot.origin()) == slot.epoch;
+        (is_same || !self.role.is_member()) && !slot.core.is_closed()
     }
 
     // ---- the commit itself -------------------------------------------------------------------
