@@ -67,6 +67,11 @@ impl Opening {
         let (weak, one_at_a_time) =
             (Arc::downgrade(&engine), Mutex::ranked(LockRank::Inspection, ()));
         engine.workers().set_look(move |core| {
+            // The internal logs are read in a look, which is repeated as a whole: one within it
+            // would wait for itself.
+            if INTERNAL_NAMES.contains(&&*core.origin.topic) {
+                return false;
+            }
             let _one = one_at_a_time.lock();
             Weak::upgrade(&weak).is_some_and(|engine| look_again(&engine, core))
         });
