@@ -99,7 +99,7 @@
 //! | record | 1 MiB by default, up to what a segment holds; segments have 16 KiB to 1 GiB |
 //! | topic | names of `[A-Za-z0-9._-]{1,249}`, up to 10,000 partitions |
 //! | offsets | 64 bits |
-//! | one directory | one broker at a time, by an advisory lock |
+//! | one directory | one broker writes at a time, by an advisory lock; others open it with [`BrokerBuilder::read_only`] |
 //! | not yet | replication, transactions, compression |
 //!
 //! The memory maps are sound only if nobody else changes the files of an open directory: to read a file

@@ -15,8 +15,8 @@
 //!    crash left behind a cut, or a failed write behind the end, stays in the file for ever and
 //!    must never follow a later batch.
 //! 5. A segment that truncates removes those of lower generation that begin at or above its base;
-//!    one that replaces, those of lower generation that cover any of its ranks. What is removed
-//!    removes nothing itself.
+//!    one that replaces, those of lower generation that cover any of its ranks. A superseded
+//!    segment does not supersede others.
 //! 6. A file whose header is lost says where it ends, at most; whatever is missing where it may
 //!    have stood was in it, is damage, and is never torn; nor is a hole before one that held data,
 //!    because the log continues after it, where rule 4 hides nothing. It is left alone.
