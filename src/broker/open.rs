@@ -13,7 +13,7 @@ use super::directories::{has_segments, make_dirs};
 use super::engine::Engine;
 use super::gate::Gate;
 use super::inspect::{Inspector, settled};
-use super::internal_logs::{INTERNAL_NAMES, InternalLogs, META};
+use super::internal_logs::{INTERNAL_NAMES, InternalLogs, LOCAL, META, OFFSETS};
 use super::last_run::{LastRun, has_all_starts};
 use super::local::{LocalChange, LocalState};
 use super::log_opener::{FoundLogs, LogOpener};
@@ -69,7 +69,7 @@ impl Opening {
         engine.workers().set_look(move |core| {
             // The internal logs are read in a look, which is repeated as a whole: one within it
             // would wait for itself.
-            if INTERNAL_NAMES.contains(&&*core.origin.topic) {
+            if [LOCAL.0, OFFSETS.0, META.0].contains(&&*core.origin.topic) {
                 return false;
             }
             let _one = one_at_a_time.lock();
