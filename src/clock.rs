@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::sync::{LockRank, Mutex};
+use crate::sync::{LockLevel, Mutex};
 
 /// A source of time for everything that the engine decides.
 ///
@@ -27,7 +27,7 @@ pub trait Clock: Send + Sync + 'static {
     /// nothing, which is right for a clock that runs at the rate of real time.
     ///
     /// A broker with background threads registers once, when it is opened, and holds the callback;
-    /// one that cannot be upgraded any more is of a broker that is gone. The callback takes no lock
+    /// one that cannot be upgraded any more is of a dropped broker. The callback takes no lock
     /// and never blocks. Call it after the move, and under no lock that this clock takes elsewhere.
     fn on_move(&self, callback: Weak<dyn Fn() + Send + Sync>) {
         let _ = callback;
@@ -64,7 +64,7 @@ impl SystemClock {
 }
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    #[expect(clippy::disallowed_methods, reason = "nothing else reads the wall clock")]
     fn now(&self) -> SystemTime {
         SystemTime::now()
     }
@@ -115,11 +115,11 @@ impl ManualClock {
     #[must_use]
     pub fn new(now: SystemTime) -> Self {
         let monotonic = Duration::ZERO;
-        let time = Mutex::ranked(LockRank::ManualTime, ManualTime { now, monotonic });
+        let time = Mutex::at_level(LockLevel::ManualTime, ManualTime { now, monotonic });
         Self {
             shared: Arc::new(Shared {
                 time,
-                callbacks: Mutex::ranked(LockRank::ClockCallbacks, Vec::new()),
+                callbacks: Mutex::at_level(LockLevel::ClockCallbacks, Vec::new()),
             }),
         }
     }
@@ -236,10 +236,9 @@ impl fmt::Debug for RunClock {
     }
 }
 
-/// A moment, in both times that a log knows.
+/// A moment, in the two times that a log uses.
 ///
-/// Only `wall` is ever stored: `run` means something in one run of a broker alone, and is
-/// [`RunClock::millis`].
+/// Only `wall` is ever stored. `run` is [`RunClock::millis`] and is valid in one run of a broker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Moment {
     /// As the wall clock showed it. Milliseconds since 1970, as `run`.
@@ -249,26 +248,28 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
-    /// A stored moment, for a run that is at `now`: nothing is younger than that, whatever a clock
-    /// that was ahead, or is behind, makes of it. What is stored stays what it is.
-    pub(crate) fn found(wall: u64, now: u64) -> Self {
+    /// The moment that `wall` stands for in a file, for a run whose time is `now`. It is never later
+    /// than `now`, although the clock may have been ahead when it was stored, or be slow now. The
+    /// stored time itself is not changed.
+    pub(crate) fn from_stored(wall: u64, now: u64) -> Self {
         Self { wall, run: wall.min(now) }
     }
 
-    /// A moment of this run as the wall clock shows it that now shows `now`, whatever it showed then.
-    pub(crate) fn used(run: u64, now: Self) -> Self {
+    /// A moment of this run, with the wall time that the clock shows for it at `now`. What the clock
+    /// showed at that moment does not matter: it may have been set since.
+    pub(crate) fn from_run(run: u64, now: Self) -> Self {
         Self { wall: Self { wall: 0, run }.latest_wall(now), run }
     }
 
-    /// What the wall clock shows now for a moment at which it showed `wall`: never earlier, since
-    /// it may have been behind then and right now.
+    /// What the wall clock shows at `now` for a moment at which it showed `wall`. Never less than
+    /// `wall`: the clock may have been slow then and be right now.
     pub(crate) fn latest_wall(self, now: Self) -> u64 {
         self.wall.max(now.wall.saturating_sub(now.run.saturating_sub(self.run)))
     }
 }
 
 /// Real time, for the timeouts of blocking calls and nothing else.
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's timer")]
+#[expect(clippy::disallowed_methods, reason = "nothing else reads the machine's timer")]
 pub(crate) fn real_now() -> Instant {
     Instant::now()
 }
@@ -314,10 +315,9 @@ mod tests {
             clock.on_move(Arc::downgrade(&callback));
             callback
         };
-        let gone = register();
-        drop(gone);
+        drop(register());
         let _kept = register();
-        assert_eq!(clock.shared.callbacks.lock().len(), 1, "what is gone is forgotten");
+        assert_eq!(clock.shared.callbacks.lock().len(), 1, "a dropped callback is removed");
         clock.advance(Duration::from_secs(1));
         clock.set(UNIX_EPOCH + Duration::from_secs(5));
         assert_eq!(*calls.lock(), 2);
@@ -332,14 +332,14 @@ mod tests {
     #[test]
     fn a_stored_moment_is_never_younger_than_the_run() {
         for (wall, now, run) in [(5, 10, 5), (15, 10, 10), (u64::MAX, 0, 0)] {
-            assert_eq!(Moment::found(wall, now), Moment { wall, run });
+            assert_eq!(Moment::from_stored(wall, now), Moment { wall, run });
         }
     }
 
     #[test]
-    fn a_wall_clock_that_was_behind_makes_nothing_old() {
+    fn a_slow_wall_clock_makes_nothing_old() {
         let at = |wall, run| Moment { wall, run };
-        // Behind by 90 until it was set; behind still; set back since; right all the time.
+        // Slow by 90 until it was set; slow still; set back since; right all the time.
         for (then, now, wall) in [
             (at(10, 10), at(105, 15), 100),
             (at(10, 10), at(15, 15), 10),

@@ -358,9 +358,9 @@ impl Log {
         &mut self.backlog
     }
 
-    /// Tells the time, by which idle producers are forgotten; before anything else, and before
-    /// each append of a named producer.
-    pub(crate) fn tell_time(&mut self, now: Moment) {
+    /// Sets the time from which the idle time of producers is counted. Called before anything else,
+    /// and before each append of a named producer.
+    pub(crate) fn set_now(&mut self, now: Moment) {
         if self.now == Moment::default() {
             self.producers.begin_run(now.run);
             if self.epochs.is_new_incarnation {

@@ -4,11 +4,11 @@
 //! loom's primitives, which explore every interleaving: the code that ships is the code that is
 //! checked. Nothing outside this module names `parking_lot` or `std::sync::atomic`.
 //!
-//! Every lock is made with its rank in the lock order, [`LockRank`], which is the one list of all
+//! Every lock is made with its level in the lock order, [`LockLevel`], which is the one list of all
 //! locks: a thread that holds one waits only for locks further down. Debug builds check it. No code
 //! of the application is called under a lock, but for a `Clock`.
 
-pub(crate) use self::order::LockRank;
+pub(crate) use self::order::LockLevel;
 
 mod order;
 
@@ -27,27 +27,27 @@ mod native {
     pub(crate) use std::sync::OnceLock;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-    use super::order::{Held, LockRank, Rank};
+    use super::order::{Held, Level, LockLevel};
 
     pub(crate) struct Mutex<T> {
-        rank: Rank,
+        level: Level,
         lock: parking_lot::Mutex<T>,
     }
 
     impl<T> Mutex<T> {
-        pub(crate) fn ranked(rank: LockRank, value: T) -> Self {
-            Self { rank: Rank::of(rank), lock: parking_lot::Mutex::new(value) }
+        pub(crate) fn at_level(level: LockLevel, value: T) -> Self {
+            Self { level: Level::of(level), lock: parking_lot::Mutex::new(value) }
         }
 
         /// A lock that only a test has: it may be taken anywhere.
         #[cfg(any(test, fuzzing))]
         pub(crate) fn new(value: T) -> Self {
-            Self { rank: Rank::none(), lock: parking_lot::Mutex::new(value) }
+            Self { level: Level::none(), lock: parking_lot::Mutex::new(value) }
         }
 
         #[inline]
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            let held = self.rank.take();
+            let held = self.level.take();
             MutexGuard { guard: self.lock.lock(), held }
         }
 
@@ -55,7 +55,7 @@ mod native {
         #[inline]
         pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
             let guard = self.lock.try_lock()?;
-            Some(MutexGuard { guard, held: self.rank.take_unordered() })
+            Some(MutexGuard { guard, held: self.level.take_unordered() })
         }
     }
 
@@ -101,24 +101,24 @@ mod native {
     }
 
     pub(crate) struct RwLock<T> {
-        rank: Rank,
+        level: Level,
         lock: parking_lot::RwLock<T>,
     }
 
     impl<T> RwLock<T> {
-        pub(crate) fn ranked(rank: LockRank, value: T) -> Self {
-            Self { rank: Rank::of(rank), lock: parking_lot::RwLock::new(value) }
+        pub(crate) fn at_level(level: LockLevel, value: T) -> Self {
+            Self { level: Level::of(level), lock: parking_lot::RwLock::new(value) }
         }
 
         #[inline]
         pub(crate) fn read(&self) -> ReadGuard<'_, T> {
-            let held = self.rank.take();
+            let held = self.level.take();
             ReadGuard { guard: self.lock.read(), _held: held }
         }
 
         #[inline]
         pub(crate) fn write(&self) -> WriteGuard<'_, T> {
-            let held = self.rank.take();
+            let held = self.level.take();
             WriteGuard { guard: self.lock.write(), _held: held }
         }
     }
@@ -180,9 +180,9 @@ mod native {
 
         pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
             let MutexGuard { mut guard, held } = guard;
-            let rank = held.release();
+            let level = held.release();
             self.0.wait(&mut guard);
-            MutexGuard { guard, held: rank.take() }
+            MutexGuard { guard, held: level.take() }
         }
 
         /// Waits until notified or until `deadline`; the flag says that the deadline passed.
@@ -192,9 +192,9 @@ mod native {
             deadline: Instant,
         ) -> (MutexGuard<'a, T>, bool) {
             let MutexGuard { mut guard, held } = guard;
-            let rank = held.release();
+            let level = held.release();
             let timed_out = self.0.wait_until(&mut guard, deadline).timed_out();
-            (MutexGuard { guard, held: rank.take() }, timed_out)
+            (MutexGuard { guard, held: level.take() }, timed_out)
         }
     }
 }
@@ -205,7 +205,7 @@ mod modelled {
     //! panic there ends the model; there is no time in a model, so a deadline never passes.
     use std::time::Instant;
 
-    use super::order::LockRank;
+    use super::order::LockLevel;
 
     pub(crate) use loom::sync::MutexGuard;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -214,7 +214,7 @@ mod modelled {
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 
     impl<T> Mutex<T> {
-        pub(crate) fn ranked(_rank: LockRank, value: T) -> Self {
+        pub(crate) fn at_level(_level: LockLevel, value: T) -> Self {
             Self(loom::sync::Mutex::new(value))
         }
 
@@ -242,7 +242,7 @@ mod modelled {
     pub(crate) struct RwLock<T>(loom::sync::RwLock<T>);
 
     impl<T> RwLock<T> {
-        pub(crate) fn ranked(_rank: LockRank, value: T) -> Self {
+        pub(crate) fn at_level(_level: LockLevel, value: T) -> Self {
             Self(loom::sync::RwLock::new(value))
         }
 

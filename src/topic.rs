@@ -20,7 +20,7 @@ use crate::message::Batch;
 use crate::partition::PartitionCore;
 use crate::partition::encode::RecordRules;
 use crate::record::{Record, TopicPartition};
-use crate::sync::{AtomicBool, LockRank, Ordering, RwLock};
+use crate::sync::{AtomicBool, LockLevel, Ordering, RwLock};
 
 pub(crate) mod append;
 
@@ -55,7 +55,7 @@ pub(crate) struct Succession {
 impl Succession {
     /// Of a topic that was just made or opened.
     pub(crate) fn first() -> Self {
-        Self::of(Arc::new(RwLock::ranked(LockRank::TopicSuccessor, Weak::new())))
+        Self::of(Arc::new(RwLock::at_level(LockLevel::TopicSuccessor, Weak::new())))
     }
 
     fn of(current: Arc<RwLock<Weak<TopicShared>>>) -> Self {

@@ -124,7 +124,7 @@ mod waiting {
 
     use super::{Event, Outbox};
     use crate::foreign;
-    use crate::sync::{AtomicBool, LockRank, Mutex, Ordering};
+    use crate::sync::{AtomicBool, LockLevel, Mutex, Ordering};
 
     /// LIMIT: how many events wait; where nobody delivers for so long, the oldest are dropped.
     const EVENTS_MAX: usize = 4_096;
@@ -141,7 +141,7 @@ mod waiting {
     impl Default for Waiting {
         fn default() -> Self {
             Self {
-                events: Mutex::ranked(LockRank::Events, VecDeque::new()),
+                events: Mutex::at_level(LockLevel::Events, VecDeque::new()),
                 has_any: AtomicBool::new(false),
             }
         }

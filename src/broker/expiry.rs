@@ -15,7 +15,7 @@ use crate::clock::Moment;
 use crate::error::Result;
 use crate::group::expiry::{self, IdleGroup};
 use crate::log::retention::RetentionPolicy;
-use crate::sync::{AtomicU64, LockRank, Mutex, Ordering};
+use crate::sync::{AtomicU64, LockLevel, Mutex, Ordering};
 use crate::trace::note;
 
 /// How long a group is kept at least, unless a setting says otherwise.
@@ -80,7 +80,7 @@ impl Expiry {
             logs: Arc::clone(logs),
             live: Arc::clone(live),
             producers: Arc::clone(producers),
-            clock_set: Mutex::ranked(LockRank::ClockSet, ClockSet::default()),
+            clock_set: Mutex::at_level(LockLevel::ClockSet, ClockSet::default()),
             groups_expired: AtomicU64::new(0),
         }
     }

@@ -15,7 +15,7 @@ use super::context::Context;
 use crate::error::{Error, Result};
 use crate::partition::waiters::NotifierList;
 use crate::storage::lock::{DirLock, Handles};
-use crate::sync::{AtomicBool, LockRank, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicBool, LockLevel, Mutex, MutexGuard, Ordering};
 
 /// See the module's documentation.
 pub(crate) struct Gate {
@@ -39,8 +39,8 @@ impl Gate {
         Self {
             context: Arc::clone(context),
             closed: AtomicBool::new(false),
-            directory: Mutex::ranked(LockRank::DirLock, directory),
-            changes: Mutex::ranked(LockRank::TopicChange, ()),
+            directory: Mutex::at_level(LockLevel::DirLock, directory),
+            changes: Mutex::at_level(LockLevel::TopicChange, ()),
             consumers: NotifierList::new(),
         }
     }

@@ -11,7 +11,7 @@ use super::gate::Gate;
 use crate::error::{Error, Result};
 use crate::format::TopicId;
 use crate::partition::PartitionCore;
-use crate::sync::{LockRank, RwLock};
+use crate::sync::{LockLevel, RwLock};
 use crate::topic::TopicShared;
 
 /// See the module's documentation.
@@ -22,7 +22,10 @@ pub(crate) struct LiveTopics {
 
 impl LiveTopics {
     pub(super) fn new(gate: &Arc<Gate>) -> Self {
-        Self { gate: Arc::clone(gate), table: RwLock::ranked(LockRank::TopicTable, HashMap::new()) }
+        Self {
+            gate: Arc::clone(gate),
+            table: RwLock::at_level(LockLevel::TopicTable, HashMap::new()),
+        }
     }
 
     /// The topic of this name.

@@ -32,7 +32,7 @@ use crate::partition::PartitionCore;
 use crate::partition::lineage::Lineage;
 use crate::partition::state_log::StateLog;
 use crate::storage::lock::DirLock;
-use crate::sync::{LockRank, Mutex};
+use crate::sync::{LockLevel, Mutex};
 use crate::topic::TopicShared;
 
 /// What is needed to open a broker.
@@ -65,7 +65,7 @@ impl Opening {
         let fault = |opened: &Result<_>| opened.as_ref().err().map(|error| format!("{error:?}"));
         let (engine, report) = settled(|_| self.attempt(), fault)?;
         let (weak, one_at_a_time) =
-            (Arc::downgrade(&engine), Mutex::ranked(LockRank::Inspection, ()));
+            (Arc::downgrade(&engine), Mutex::at_level(LockLevel::Inspection, ()));
         engine.workers().set_look(move |core| {
             // The internal logs are read in a look, which is repeated as a whole: one within it
             // would wait for itself.

@@ -27,7 +27,7 @@ use crate::clock::Moment;
 use crate::error::{Error, Result};
 use crate::format::{TopicId, validate_label};
 use crate::partition::shared::PRODUCER_EXPIRY;
-use crate::sync::{AtomicU32, AtomicU64, LockRank, Mutex, Ordering, RwLock};
+use crate::sync::{AtomicU32, AtomicU64, LockLevel, Mutex, Ordering, RwLock};
 use crate::topic::TopicShared;
 use crate::trace::note;
 
@@ -119,7 +119,7 @@ impl Producers {
             gate: Arc::clone(gate),
             logs: Arc::clone(logs),
             live: Arc::clone(live),
-            held: Mutex::ranked(LockRank::Producers, HashMap::new()),
+            held: Mutex::at_level(LockLevel::Producers, HashMap::new()),
             expired: AtomicU64::new(0),
         }
     }
@@ -149,7 +149,7 @@ impl Producers {
         self.logs.catalog().append_durably(vec![CatalogChange::Producer(name.into(), entry)])?;
         let producer = producers.entry(name.into()).or_insert_with(|| {
             let epoch = AtomicU32::new(entry.epoch);
-            let by_key = RwLock::ranked(LockRank::ProducerTopics, HashMap::new());
+            let by_key = RwLock::at_level(LockLevel::ProducerTopics, HashMap::new());
             Arc::new(NamedProducer { name: name.into(), id: entry.id, epoch, by_key })
         });
         producer.epoch.store(entry.epoch, Ordering::Release);
@@ -302,7 +302,10 @@ impl Producers {
         let used = self.logs.catalog().read(|catalog| {
             let dated = |(name, entry): (&Arc<str>, &ProducerEntry)| {
                 let used = catalog.producers.time_of(name).filter(|used| *used >= since)?;
-                Some((CatalogChange::Producer(Arc::clone(name), *entry), Moment::used(used, now)))
+                Some((
+                    CatalogChange::Producer(Arc::clone(name), *entry),
+                    Moment::from_run(used, now),
+                ))
             };
             catalog.producers.iter().filter_map(dated).collect::<Vec<_>>()
         });

@@ -18,7 +18,7 @@ use super::workers::CHECKPOINT_EVERY;
 use crate::error::Result;
 use crate::foreign;
 use crate::partition::{PartitionCore, together};
-use crate::sync::{LockRank, Mutex, MutexGuard};
+use crate::sync::{LockLevel, Mutex, MutexGuard};
 use crate::topic::TopicShared;
 
 /// See the module's documentation.
@@ -50,7 +50,7 @@ impl RecoveryPoints {
             gate: Arc::clone(gate),
             logs: Arc::clone(logs),
             live: Arc::clone(live),
-            last: Mutex::ranked(LockRank::RecoveryPoints, context.clock.monotonic()),
+            last: Mutex::at_level(LockLevel::RecoveryPoints, context.clock.monotonic()),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::log::create::FIRST_ALLOCATION_BYTES;
 use crate::partition::PartitionCore;
 use crate::partition::background::{Wait, Want};
 use crate::partition::compactor::Occasion;
-use crate::sync::{LockRank, Mutex};
+use crate::sync::{LockLevel, Mutex};
 use crate::topic::TopicShared;
 
 /// What decides whether more space can be freed than at the last attempt. If none of it has changed
@@ -70,8 +70,8 @@ impl Space {
             logs: Arc::clone(logs),
             live: Arc::clone(live),
             retention: Retention::new(context, gate, logs, live),
-            dropping: Mutex::ranked(LockRank::RoomMaking, ()),
-            last_attempt: Mutex::ranked(LockRank::Relieved, None),
+            dropping: Mutex::at_level(LockLevel::RoomMaking, ()),
+            last_attempt: Mutex::at_level(LockLevel::Relieved, None),
         }
     }
 

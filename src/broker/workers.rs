@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::partition::background::Want;
 use crate::partition::{Background, PartitionCore, Work};
-use crate::sync::{AtomicBool, LockRank, Mutex, Ordering};
+use crate::sync::{AtomicBool, LockLevel, Mutex, Ordering};
 use crate::trace::Outbox;
 
 mod bulk;
@@ -97,7 +97,7 @@ impl Workers {
             room: OnceLock::new(),
             look: OnceLock::new(),
             on_move: OnceLock::new(),
-            threads: Mutex::ranked(LockRank::Threads, Vec::new()),
+            threads: Mutex::at_level(LockLevel::Threads, Vec::new()),
         };
         (Arc::new(workers), queues)
     }

@@ -30,7 +30,7 @@ use crate::error::{Error, Result};
 use crate::partition::state_log::StateLog;
 use crate::partition::waiters::Notifier;
 use crate::steps;
-use crate::sync::{AtomicBool, AtomicU64, LockRank, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, LockLevel, Mutex, MutexGuard, Ordering};
 use crate::trace::Outbox;
 
 pub(crate) struct Coordinator {
@@ -67,8 +67,8 @@ impl Coordinator {
         Arc::new(Self {
             offsets: OffsetStore::new(offsets, is_read_only),
             clock,
-            groups: Mutex::ranked(LockRank::Groups, GroupTable::default()),
-            topics: Mutex::ranked(LockRank::GroupTopics, Arc::default()),
+            groups: Mutex::at_level(LockLevel::Groups, GroupTable::default()),
+            topics: Mutex::at_level(LockLevel::GroupTopics, Arc::default()),
             deadlines: Arc::new(Deadlines::new()),
             next_member: AtomicU64::new(1),
             closed: AtomicBool::new(false),

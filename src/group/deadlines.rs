@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use crate::steps::Counted;
-use crate::sync::{AtomicU64, LockRank, Mutex, Ordering};
+use crate::sync::{AtomicU64, LockLevel, Mutex, Ordering};
 
 /// A time that does not come.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -27,7 +27,7 @@ pub(super) struct Deadlines<T> {
 
 impl<T> Deadlines<T> {
     pub(super) fn new() -> Self {
-        let groups = Mutex::ranked(LockRank::Deadlines, BTreeMap::new());
+        let groups = Mutex::at_level(LockLevel::Deadlines, BTreeMap::new());
         Self { groups, next_number: AtomicU64::new(0) }
     }
 

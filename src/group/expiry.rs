@@ -65,7 +65,7 @@ pub(crate) fn redate(coordinator: &Coordinator, since: u64, now: Moment) -> Resu
     let mut used = Vec::new();
     for_each_group(store, |name, (at, _), _| {
         if at >= since {
-            used.push((OffsetChange::GroupSeen(Arc::clone(name)), Moment::used(at, now)));
+            used.push((OffsetChange::GroupSeen(Arc::clone(name)), Moment::from_run(at, now)));
         }
     });
     for part in used.chunks(GROUPS_PER_LOOK) {

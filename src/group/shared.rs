@@ -14,7 +14,7 @@ use super::deadlines::{Deadlines, NEVER};
 use super::interest::Topics;
 use super::members::Members;
 use crate::error::{Error, Result};
-use crate::sync::{AtomicU64, LockRank, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU64, LockLevel, Mutex, MutexGuard, Ordering};
 
 /// A group that has members, live or waited for.
 pub(super) struct Group {
@@ -40,7 +40,7 @@ impl Group {
     ) -> Arc<Self> {
         Arc::new(Self {
             name: Arc::clone(name),
-            members: Mutex::ranked(LockRank::Group, Members::new(assignor, Arc::clone(topics))),
+            members: Mutex::at_level(LockLevel::Group, Members::new(assignor, Arc::clone(topics))),
             look_at: AtomicU64::new(NEVER),
             deadlines: Arc::clone(deadlines),
             number: deadlines.new_number(),

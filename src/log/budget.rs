@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::sync::{AtomicU64, Condvar, LockRank, Mutex, Ordering};
+use crate::sync::{AtomicU64, Condvar, LockLevel, Mutex, Ordering};
 
 /// The budget of a broker is used up: unlike a full disk, it helps to remove old records.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -38,7 +38,7 @@ pub(crate) struct SpaceBudget {
 
 impl SpaceBudget {
     pub(crate) fn new(limit: u64) -> Arc<Self> {
-        let (used, returns) = (AtomicU64::new(0), Mutex::ranked(LockRank::ByteBudget, 0));
+        let (used, returns) = (AtomicU64::new(0), Mutex::at_level(LockLevel::ByteBudget, 0));
         Arc::new(Self { limit, used, returns, returned: Condvar::new() })
     }
 

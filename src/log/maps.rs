@@ -14,7 +14,7 @@ use std::io::{self, ErrorKind};
 use std::sync::{Arc, Weak};
 
 use super::segment::Segment;
-use crate::sync::{LockRank, Mutex};
+use crate::sync::{LockLevel, Mutex};
 
 /// LIMIT: how many maps are looked at under one lock, and in one call that an append waits for.
 /// Where messages hold thousands of maps, the calls together go round, and the budget is exceeded
@@ -69,7 +69,11 @@ impl MapBudget {
     }
 
     pub(crate) fn of(count_limit: usize, bytes_limit: u64) -> Self {
-        Self { count_limit, bytes_limit, maps: Mutex::ranked(LockRank::MapBudget, Maps::default()) }
+        Self {
+            count_limit,
+            bytes_limit,
+            maps: Mutex::at_level(LockLevel::MapBudget, Maps::default()),
+        }
     }
 
     /// What is mapped, in bytes; with segments that went in the last minute.

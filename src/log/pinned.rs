@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use crate::record::TopicPartition;
 use crate::storage::region::Region;
-use crate::sync::{LockRank, Mutex};
+use crate::sync::{LockLevel, Mutex};
 
 #[derive(Debug)]
 struct Pinned {
@@ -22,7 +22,7 @@ pub(crate) struct PinnedMaps(Mutex<Vec<Pinned>>);
 
 impl PinnedMaps {
     pub(crate) fn new() -> Self {
-        Self(Mutex::ranked(LockRank::PinnedMaps, Vec::new()))
+        Self(Mutex::at_level(LockLevel::PinnedMaps, Vec::new()))
     }
 
     /// Takes note of the map of a segment that leaves the disk. Those that are gone are forgotten

@@ -128,7 +128,7 @@ impl ProducerTable {
     /// Takes the stored times over into a run that is at `now`: none was used later.
     pub(crate) fn begin_run(&mut self, now: u64) {
         for row in self.0.values_mut() {
-            row.used = Moment::found(row.state.last_timestamp, now).run;
+            row.used = Moment::from_stored(row.state.last_timestamp, now).run;
         }
     }
 

@@ -17,7 +17,7 @@ use crate::format::{Footer, KEEPS_SPACE, Rewrite, SegmentHeader, TimeRange};
 use crate::record::TopicPartition;
 use crate::storage::disk::{Access, DiskFile};
 use crate::storage::region::Region;
-use crate::sync::{AtomicBool, AtomicU64, LockRank, Mutex, OnceLock, Ordering, RwLock};
+use crate::sync::{AtomicBool, AtomicU64, LockLevel, Mutex, OnceLock, Ordering, RwLock};
 
 /// LIMIT: how much `ReadMode::Copy` reads at a time: enough to amortise the system call over a
 /// few thousand small records, little enough to waste nothing on a consumer that seeks around.
@@ -134,7 +134,7 @@ impl Segment {
             keeps_space: header.compatible & KEEPS_SPACE != 0,
             base_offset,
             salt: header.salt,
-            region: Mutex::ranked(LockRank::SegmentRegion, region),
+            region: Mutex::at_level(LockLevel::SegmentRegion, region),
             used: AtomicBool::new(true),
             sealed,
             next_horizon: AtomicU64::new(Footer::NO_HORIZON),
@@ -361,7 +361,7 @@ pub(crate) struct SegmentList(RwLock<VecDeque<Arc<Segment>>>);
 
 impl SegmentList {
     pub(crate) fn new(segments: impl IntoIterator<Item = Arc<Segment>>) -> Self {
-        Self(RwLock::ranked(LockRank::SegmentList, segments.into_iter().collect()))
+        Self(RwLock::at_level(LockLevel::SegmentList, segments.into_iter().collect()))
     }
 
     /// Becomes a list of the same segments as another.

@@ -16,7 +16,7 @@ use super::budget::Claim;
 use crate::storage::disk::DiskFile;
 use crate::storage::region::Region;
 use crate::storage::region_writer::RegionWriter;
-use crate::sync::{AtomicBool, LockRank, Mutex, Ordering};
+use crate::sync::{AtomicBool, LockLevel, Mutex, Ordering};
 
 /// LIMIT: the step in which a segment that is written through its map grows: far enough ahead that
 /// the writer never waits for blocks at gigabytes per second, little enough to waste on one that
@@ -70,7 +70,7 @@ impl Space {
         ready: u64,
     ) -> Arc<Self> {
         let is_over = AtomicBool::new(false);
-        let ready = Mutex::ranked(LockRank::SegmentSpace, ready);
+        let ready = Mutex::at_level(LockLevel::SegmentSpace, ready);
         Arc::new(Self { file, kind, claim, ready, is_over })
     }
 

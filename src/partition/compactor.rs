@@ -25,7 +25,7 @@ use crate::log::compaction::run::{Compaction, Progress, Terms};
 use crate::log::compaction::{KEY_MEMORY_BYTES, Tally};
 use crate::log::create::FIRST_ALLOCATION_BYTES;
 use crate::log::retention::Tail;
-use crate::sync::{Condvar, LockRank, Mutex, MutexGuard};
+use crate::sync::{Condvar, LockLevel, Mutex, MutexGuard};
 use crate::trace::note;
 
 /// LIMIT: how long a partition whose compaction failed is left alone: a full disk or a damaged
@@ -82,7 +82,7 @@ pub(super) struct Compactions {
 impl Compactions {
     pub(super) fn new() -> Self {
         Self {
-            slot: Mutex::ranked(LockRank::Compaction, CompactionSlot::default()),
+            slot: Mutex::at_level(LockLevel::Compaction, CompactionSlot::default()),
             released: Condvar::new(),
         }
     }

@@ -6,7 +6,7 @@
 //! counted: the close and the deletion wait for it, and nothing begins afterwards. (A compaction has
 //! a claim of its own to be waited for.)
 
-use crate::sync::{Condvar, LockRank, Mutex};
+use crate::sync::{Condvar, LockLevel, Mutex};
 
 #[derive(Debug, Default)]
 struct Count {
@@ -26,7 +26,7 @@ pub(super) struct Running<'a>(&'a DiskWork);
 
 impl DiskWork {
     pub(super) fn new() -> Self {
-        Self { count: Mutex::ranked(LockRank::DiskWork, Count::default()), idle: Condvar::new() }
+        Self { count: Mutex::at_level(LockLevel::DiskWork, Count::default()), idle: Condvar::new() }
     }
 
     /// `None` when the partition has given its files up.

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::foreign;
-use crate::sync::{Condvar, LockRank, Mutex, MutexGuard};
+use crate::sync::{Condvar, LockLevel, Mutex, MutexGuard};
 
 /// What a waiter does next.
 #[derive(Debug)]
@@ -83,8 +83,8 @@ pub(crate) struct SyncGate {
 impl SyncGate {
     pub(crate) fn new(durable_end: u64) -> Self {
         Self {
-            state: Mutex::ranked(
-                LockRank::GroupCommit,
+            state: Mutex::at_level(
+                LockLevel::GroupCommit,
                 GroupCommit { durable_end, ..GroupCommit::default() },
             ),
             ended: Condvar::new(),

@@ -16,7 +16,7 @@ use crossbeam::utils::CachePadded;
 use super::ends::Ends;
 use super::state::State;
 use crate::error::Error;
-use crate::sync::{LockRank, Mutex, MutexGuard};
+use crate::sync::{LockLevel, Mutex, MutexGuard};
 
 /// The state of a partition, its lock and its ends.
 pub(super) struct StateLock {
@@ -29,7 +29,7 @@ impl StateLock {
     pub(super) fn new(state: State) -> Self {
         let log = state.log();
         let ends = Ends::new(log.log_start(), log.durable_end(), log.log_end());
-        Self { state: Mutex::ranked(LockRank::Append, state), ends: CachePadded::new(ends) }
+        Self { state: Mutex::at_level(LockLevel::Append, state), ends: CachePadded::new(ends) }
     }
 
     #[inline]

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use crate::log::segment::Segment;
-use crate::sync::{LockRank, Mutex};
+use crate::sync::{LockLevel, Mutex};
 
 #[derive(Debug)]
 pub(crate) struct Leftovers {
@@ -16,7 +16,7 @@ pub(crate) struct Leftovers {
 
 impl Leftovers {
     pub(super) fn new() -> Self {
-        Self { segments: Mutex::ranked(LockRank::Leftovers, Vec::new()) }
+        Self { segments: Mutex::at_level(LockLevel::Leftovers, Vec::new()) }
     }
 
     /// Removes the files, and keeps the segments whose files could not be removed. Acts by path:

@@ -54,7 +54,7 @@ pub(crate) struct SharedLog {
 
 impl SharedLog {
     pub(super) fn new(mut log: Log, status: Status, lineage: Lineage, clock: RunClock) -> Self {
-        log.tell_time(clock.moment());
+        log.set_now(clock.moment());
         Self {
             origin: Arc::clone(&log.factory().identity().origin),
             status,
@@ -181,7 +181,7 @@ impl SharedLog {
         if let Some(monotonic) = monotonic
             && (options.producer.is_some() || self.wall_seen.load(Ordering::Relaxed) != wall)
         {
-            state.log_mut().tell_time(Moment { wall, run: self.clock.run_at(monotonic) });
+            state.log_mut().set_now(Moment { wall, run: self.clock.run_at(monotonic) });
             self.wall_seen.store(wall, Ordering::Relaxed);
         }
         let producer = options.producer.as_ref().map(super::append::Fence::check).transpose()?;
@@ -215,7 +215,7 @@ impl SharedLog {
     pub(crate) fn may_remember(&self, producer: u64) -> bool {
         let now = self.clock.moment();
         let mut state = self.state.lock();
-        state.log_mut().tell_time(now);
+        state.log_mut().set_now(now);
         state.log_mut().expire_producers(PRODUCER_EXPIRY);
         !self.status.is_available() || state.log().producer(producer).is_some()
     }
@@ -227,7 +227,7 @@ impl SharedLog {
         if !state.is_usable() || !self.status.is_available() {
             return None;
         }
-        state.log_mut().tell_time(now);
+        state.log_mut().set_now(now);
         // The next append reads the second clock again, whatever the wall clock does until then.
         self.wall_seen.store(u64::MAX, Ordering::Relaxed);
         Tail::of(state.log())
@@ -248,7 +248,7 @@ impl SharedLog {
         if !state.has_changed() || state.failure().is_some() || !self.status.is_available() {
             return None;
         }
-        state.log_mut().tell_time(now);
+        state.log_mut().set_now(now);
         state.log_mut().expire_producers(PRODUCER_EXPIRY);
         state.take_checkpoint()
     }

@@ -36,7 +36,7 @@ use crate::log::Log;
 use crate::log::reserve::SPARES;
 use crate::rules::Rule;
 use crate::storage::disk::Disk;
-use crate::sync::{LockRank, Mutex, MutexGuard};
+use crate::sync::{LockLevel, Mutex, MutexGuard};
 
 mod cleaning;
 mod draft;
@@ -113,8 +113,8 @@ impl<S: LoggedState> StateLog<S> {
     ) -> Result<Self> {
         let Replay { state, next_number, start, .. } = replay(&partition, evidence, damage)?;
         let writer = Writer::new(Arc::clone(&partition), state, next_number.max(1));
-        let writer = Mutex::ranked(LockRank::StateLog, writer);
-        let cleaning = Mutex::ranked(LockRank::StateLogCleaning, Cleaning::new(start));
+        let writer = Mutex::at_level(LockLevel::StateLog, writer);
+        let cleaning = Mutex::at_level(LockLevel::StateLogCleaning, Cleaning::new(start));
         Ok(Self { partition, disk, writer, cleaning, tightness: Tightness::new() })
     }
 

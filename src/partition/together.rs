@@ -7,7 +7,7 @@ use std::thread;
 use super::PartitionCore;
 use crate::error::{Error, Result};
 use crate::foreign;
-use crate::sync::{AtomicUsize, LockRank, Mutex, Ordering};
+use crate::sync::{AtomicUsize, LockLevel, Mutex, Ordering};
 
 /// LIMIT: as many syncs of one call at a time. Each takes a thread for as long as it lasts, and
 /// what a disk does at once is not much more.
@@ -41,7 +41,7 @@ pub(crate) fn wait_durable_with(
     };
     // What the caller holds, it holds until the helpers have ended: they wake nobody before.
     let holds_back = foreign::holds_back();
-    let left = Mutex::ranked(LockRank::Together, Vec::new());
+    let left = Mutex::at_level(LockLevel::Together, Vec::new());
     let help = || {
         let mine = holds_back.then(foreign::hold_back);
         work();

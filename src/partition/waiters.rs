@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crate::foreign;
 use crate::steps::Counted;
-use crate::sync::{Condvar, LockRank, Mutex};
+use crate::sync::{Condvar, LockLevel, Mutex};
 
 /// Which end of the log a reader waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,7 +188,7 @@ pub(crate) struct Notifier {
 impl Notifier {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
-            signals: Mutex::ranked(LockRank::Notifier, Signals::default()),
+            signals: Mutex::at_level(LockLevel::Notifier, Signals::default()),
             changed: Condvar::new(),
         })
     }
@@ -267,7 +267,7 @@ pub(crate) struct NotifierList(Mutex<Vec<Weak<Notifier>>>);
 
 impl NotifierList {
     pub(crate) fn new() -> Self {
-        Self(Mutex::ranked(LockRank::NotifierList, Vec::new()))
+        Self(Mutex::at_level(LockLevel::NotifierList, Vec::new()))
     }
 
     /// A new notifier, which is in the list as long as it is used.

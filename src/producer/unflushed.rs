@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::partition::{PartitionCore, together};
-use crate::sync::{AtomicUsize, LockRank, Mutex, Ordering};
+use crate::sync::{AtomicUsize, LockLevel, Mutex, Ordering};
 
 /// LIMIT: as many partitions as one producer often has; more of them share places, and pay the
 /// lock when they take turns.
@@ -30,7 +30,7 @@ pub(super) struct Unflushed {
 impl Unflushed {
     pub(super) fn new() -> Self {
         let hints = std::array::from_fn(|_| AtomicUsize::new(0));
-        Self { hints, partitions: Mutex::ranked(LockRank::Unflushed, HashMap::new()) }
+        Self { hints, partitions: Mutex::at_level(LockLevel::Unflushed, HashMap::new()) }
     }
 
     /// Remembers a partition that was appended to.

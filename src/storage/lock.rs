@@ -29,7 +29,7 @@ use std::time::Duration;
 use super::platform::{self, Access, Identity};
 use crate::clock::real_now;
 use crate::error::{Error, LockHolder, Result};
-use crate::sync::{Condvar, LockRank, Mutex};
+use crate::sync::{Condvar, LockLevel, Mutex};
 
 const FILE_NAME: &str = "LOCK";
 
@@ -74,7 +74,7 @@ struct Registry {
 }
 
 static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry {
-    holders: Mutex::ranked(LockRank::LockedDirs, BTreeMap::new()),
+    holders: Mutex::at_level(LockLevel::LockedDirs, BTreeMap::new()),
     freed: Condvar::new(),
 });
 

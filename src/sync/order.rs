@@ -1,17 +1,17 @@
 //! The order of the crate's locks, and the check of it in debug builds.
 //!
-//! [`LockRank`] is the one list of all locks, outermost first. A thread that holds a lock waits
+//! [`LockLevel`] is the one list of all locks, outermost first. A thread that holds a lock waits
 //! only for locks further down the list, so no two threads can wait for each other. In a debug
-//! build each thread knows the ranks that it holds, and panics before it would wait against the
-//! order, even if no other thread is in its way at that moment. In a release build a rank has no
+//! build each thread knows the levels that it holds, and panics before it would wait against the
+//! order, even if no other thread is in its way at that moment. In a release build a level has no
 //! size and costs nothing.
 //!
-//! 1. A thread that holds a lock waits for none of the same rank either: two locks of one kind (of
+//! 1. A thread that holds a lock waits for none of the same level either: two locks of one kind (of
 //!    two partitions, of two segments) are never waited for together, and a `RwLock` is never read
 //!    twice, which deadlocks where a writer comes in between.
 //! 2. `try_lock` waits for nobody and may be called in any order. What it took counts as held.
 //! 3. A wait on a condition variable releases its lock, and waits for it again by rule 1.
-//! 4. A lock that only tests have (`Mutex::new`) has no rank: a test looks into the engine from
+//! 4. A lock that only tests have (`Mutex::new`) has no level: a test looks into the engine from
 //!    above and, through a disk or a clock of its own, from below.
 //!
 //! The check does not know of other waits: for a thread's end, a sync, a file lock, or a `OnceLock`
@@ -19,7 +19,7 @@
 
 /// Every lock of the crate, outermost first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum LockRank {
+pub(crate) enum LockLevel {
     /// A broker that inspects looks at a partition's files again, one partition at a time.
     Inspection,
     /// `broker::gate::Change`: topics change one at a time.
@@ -114,32 +114,32 @@ pub(crate) enum LockRank {
 }
 
 #[cfg(all(debug_assertions, not(loom)))]
-pub(super) use self::checked::{Held, Rank};
+pub(super) use self::checked::{Held, Level};
 #[cfg(all(not(debug_assertions), not(loom)))]
-pub(super) use self::unchecked::{Held, Rank};
+pub(super) use self::unchecked::{Held, Level};
 
 #[cfg(all(debug_assertions, not(loom)))]
 mod checked {
     use std::cell::RefCell;
 
-    use super::LockRank;
+    use super::LockLevel;
 
     thread_local! {
-        /// The ranks of the locks that this thread holds, in the order in which it took them.
-        static HELD: RefCell<Vec<LockRank>> = const { RefCell::new(Vec::new()) };
+        /// The levels of the locks that this thread holds, in the order in which it took them.
+        static HELD: RefCell<Vec<LockLevel>> = const { RefCell::new(Vec::new()) };
     }
 
-    /// The rank of one lock; `None` is a test's own, which is not checked.
+    /// The level of one lock; `None` is a test's own, which is not checked.
     #[derive(Debug, Clone, Copy)]
-    pub(in super::super) struct Rank(Option<LockRank>);
+    pub(in super::super) struct Level(Option<LockLevel>);
 
     /// A lock that this thread holds, until this is dropped.
     #[derive(Debug)]
-    pub(in super::super) struct Held(Rank);
+    pub(in super::super) struct Held(Level);
 
-    impl Rank {
-        pub(in super::super) const fn of(rank: LockRank) -> Self {
-            Self(Some(rank))
+    impl Level {
+        pub(in super::super) const fn of(level: LockLevel) -> Self {
+            Self(Some(level))
         }
 
         #[cfg(any(test, fuzzing))]
@@ -151,43 +151,43 @@ mod checked {
         ///
         /// # Panics
         ///
-        /// If the thread holds a lock of this rank or of one below: our own bug.
+        /// If the thread holds a lock of this level or of one below: our own bug.
         pub(in super::super) fn take(self) -> Held {
-            let Some(rank) = self.0 else { return Held(self) };
+            let Some(level) = self.0 else { return Held(self) };
             let held = HELD.try_with(|held| held.borrow().iter().copied().max());
             // A thread that is ending has no list any more. One that panics is not stopped again:
             // a second panic would abort the process, and hide the first.
             if let Ok(Some(innermost)) = held
-                && innermost >= rank
+                && innermost >= level
                 && !std::thread::panicking()
             {
-                panic!("lock order: {rank:?} is waited for while {innermost:?} is held");
+                panic!("lock order: {level:?} is waited for while {innermost:?} is held");
             }
             self.take_unordered()
         }
 
         /// After `try_lock` took the lock.
         pub(in super::super) fn take_unordered(self) -> Held {
-            if let Some(rank) = self.0 {
-                let _ = HELD.try_with(|held| held.borrow_mut().push(rank));
+            if let Some(level) = self.0 {
+                let _ = HELD.try_with(|held| held.borrow_mut().push(level));
             }
             Held(self)
         }
     }
 
     impl Held {
-        /// The lock is released; its rank, to take it again.
-        pub(in super::super) fn release(self) -> Rank {
+        /// The lock is released; its level, to take it again.
+        pub(in super::super) fn release(self) -> Level {
             self.0
         }
     }
 
     impl Drop for Held {
         fn drop(&mut self) {
-            let Some(rank) = self.0.0 else { return };
+            let Some(level) = self.0.0 else { return };
             let _ = HELD.try_with(|held| {
                 let mut held = held.borrow_mut();
-                if let Some(at) = held.iter().rposition(|other| *other == rank) {
+                if let Some(at) = held.iter().rposition(|other| *other == level) {
                     held.remove(at);
                 }
             });
@@ -197,17 +197,17 @@ mod checked {
 
 #[cfg(all(not(debug_assertions), not(loom)))]
 mod unchecked {
-    use super::LockRank;
+    use super::LockLevel;
 
     #[derive(Debug, Clone, Copy)]
-    pub(in super::super) struct Rank;
+    pub(in super::super) struct Level;
 
     #[derive(Debug)]
     pub(in super::super) struct Held;
 
-    impl Rank {
+    impl Level {
         #[inline]
-        pub(in super::super) const fn of(_rank: LockRank) -> Self {
+        pub(in super::super) const fn of(_level: LockLevel) -> Self {
             Self
         }
 
@@ -229,13 +229,13 @@ mod unchecked {
 
     impl Held {
         #[inline]
-        pub(in super::super) fn release(self) -> Rank {
-            Rank
+        pub(in super::super) fn release(self) -> Level {
+            Level
         }
     }
 
     /// Nothing is checked, and nothing is paid.
-    const _: () = assert!(size_of::<Rank>() == 0 && size_of::<Held>() == 0);
+    const _: () = assert!(size_of::<Level>() == 0 && size_of::<Held>() == 0);
 }
 
 #[cfg(all(test, debug_assertions, not(loom)))]

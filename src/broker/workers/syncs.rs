@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::clock::real_now;
 use crate::foreign;
 use crate::partition::{PartitionCore, Work};
-use crate::sync::{Condvar, LockRank, Mutex};
+use crate::sync::{Condvar, LockLevel, Mutex};
 
 /// LIMIT: how many syncs of the background are in flight: enough that a disk, and the journal of
 /// its file system, can do many of them together; more would wait for each other there.
@@ -79,7 +79,10 @@ fn address_of(partition: &Arc<PartitionCore>) -> usize {
 
 impl Syncs {
     pub(super) fn new() -> Self {
-        Self { queue: Mutex::ranked(LockRank::SyncQueue, Queue::default()), asked: Condvar::new() }
+        Self {
+            queue: Mutex::at_level(LockLevel::SyncQueue, Queue::default()),
+            asked: Condvar::new(),
+        }
     }
 
     /// Has a partition synced. `start` starts a thread that calls [`help`](Self::help); where none

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::storage::disk::{Access, Disk, DiskFile, EntryKind};
-use crate::sync::{LockRank, Mutex};
+use crate::sync::{LockLevel, Mutex};
 
 /// LIMIT: what the survivors of one or more segments may take to be compacted on a full disk. A
 /// larger one would cost each directory with a compacted topic as much.
@@ -44,7 +44,7 @@ impl CompactionSpare {
     pub(crate) fn new(dir: &Path) -> Self {
         Self {
             path: dir.join(NAME),
-            state: Mutex::ranked(LockRank::CompactionSpare, State::Missing),
+            state: Mutex::at_level(LockLevel::CompactionSpare, State::Missing),
         }
     }
 

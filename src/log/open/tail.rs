@@ -96,7 +96,7 @@ pub(super) fn closed<'a>(
         position: point.position,
         last_batch: point.last_batch,
         times: point.times().map(|times| times.found(known.now)),
-        began: point.ages.map(|(_, began)| Moment::found(began, known.now)),
+        began: point.ages.map(|(_, began)| Moment::from_stored(began, known.now)),
         keeps_index: false,
     })
 }
@@ -142,7 +142,7 @@ pub(super) fn recovered<'a>(
         position: data_end,
         last_batch: scan.last_batch,
         times: times.map(|times| times.found(known.now)),
-        began: began.map(|began| Moment::found(began, known.now)),
+        began: began.map(|began| Moment::from_stored(began, known.now)),
         keeps_index: true,
     })
 }

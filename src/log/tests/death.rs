@@ -373,7 +373,7 @@ fn row_a28_behind_an_end_that_is_followed_by_anything_the_log_continues_in_a_new
 /// A segment ages from its first record on, however many runs append to it: otherwise one to which
 /// each appends a little would keep its oldest record for ever.
 // RED: src/log/open/tail.rs
-//   - began: began.map(|began| Moment::found(began, known.now)),
+//   - began: began.map(|began| Moment::from_stored(began, known.now)),
 //   + began: None,
 #[test]
 fn row_a28_a_segment_of_many_runs_is_as_old_as_its_first_record() {
@@ -381,7 +381,7 @@ fn row_a28_a_segment_of_many_runs_is_as_old_as_its_first_record() {
         let (disk, rig) = Rig::fresh(1);
         let mut log = rig.create();
         let started = crate::clock::Moment { wall: 900, run: 900 };
-        log.tell_time(started);
+        log.set_now(started);
         append(&mut log, 1, 20);
         sync(&mut log).unwrap();
         let point = log.checkpoint().filter(|_| has_point);

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use super::names::{Names, Node};
 use super::{Access, Disk, DiskFile, Entry, EntryKind};
 use crate::storage::region::{Adopt, Memory, Region};
-use crate::sync::{LockRank, Mutex};
+use crate::sync::{LockLevel, Mutex};
 
 /// LIMIT: headers and footers are small; a page wastes little and keeps the map of chunks short.
 const CHUNK: usize = 4096;
@@ -40,9 +40,9 @@ impl MemoryDisk {
     /// A disk whose files are together at most `bytes` long; beyond it `StorageFull`. Space comes
     /// back when a file is removed and nobody has it open.
     pub(crate) fn with_capacity_limit(bytes: u64) -> Self {
-        let space = Space { limit: bytes, used: Mutex::ranked(LockRank::MemorySpace, 0) };
+        let space = Space { limit: bytes, used: Mutex::at_level(LockLevel::MemorySpace, 0) };
         Self {
-            names: Mutex::ranked(LockRank::MemoryNames, Names::default()),
+            names: Mutex::at_level(LockLevel::MemoryNames, Names::default()),
             space: Arc::new(space),
         }
     }
@@ -84,7 +84,7 @@ impl Disk for MemoryDisk {
         let space = Arc::clone(&self.space);
         let content = Arc::new(Content {
             space,
-            bytes: Mutex::ranked(LockRank::MemoryBytes, Bytes::default()),
+            bytes: Mutex::at_level(LockLevel::MemoryBytes, Bytes::default()),
         });
         self.names.lock().insert(path, Node::File(Arc::clone(&content)))?;
         Ok(Arc::new(MemoryFile { content, access: Access::ReadWrite }))

@@ -22,7 +22,7 @@ use self::budget::{Budget, GivenUp};
 use super::{Access, Disk, DiskFile, Entry, EntryKind};
 use crate::storage::platform::{self, Identity};
 use crate::storage::region::Memory;
-use crate::sync::{AtomicBool, LockRank, Mutex, Ordering};
+use crate::sync::{AtomicBool, LockLevel, Mutex, Ordering};
 
 mod budget;
 
@@ -68,9 +68,9 @@ impl RealDisk {
             access,
             identity,
             used: AtomicBool::new(true),
-            syncing: Mutex::ranked(LockRank::FileSync, ()),
-            state: Mutex::ranked(
-                LockRank::FileState,
+            syncing: Mutex::at_level(LockLevel::FileSync, ()),
+            state: Mutex::at_level(
+                LockLevel::FileState,
                 State {
                     path: path.to_path_buf(),
                     file: Some(Arc::new(file)),

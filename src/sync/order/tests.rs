@@ -9,11 +9,11 @@ use crate::sync::{Condvar, Mutex, RwLock};
 
 /// A lock near the top of the list, and one near its end.
 fn outer() -> Mutex<u32> {
-    Mutex::ranked(LockRank::TopicChange, 0)
+    Mutex::at_level(LockLevel::TopicChange, 0)
 }
 
 fn inner() -> Mutex<u32> {
-    Mutex::ranked(LockRank::Notifier, 0)
+    Mutex::at_level(LockLevel::Notifier, 0)
 }
 
 /// The message of a panic in `code`.
@@ -49,7 +49,7 @@ fn two_locks_of_one_rank_are_a_panic() {
 
 #[test]
 fn a_table_is_not_read_twice() {
-    let table = RwLock::ranked(LockRank::TopicTable, 0);
+    let table = RwLock::at_level(LockLevel::TopicTable, 0);
     {
         let _read = table.read();
         assert!(panic_of(|| table.read()).is_some());

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Weak;
 
 use super::RealFile;
-use crate::sync::{LockRank, Mutex};
+use crate::sync::{LockLevel, Mutex};
 
 /// LIMIT: how many files are looked at to find a clean one. With thousands of dirty ones a longer
 /// search costs more than it saves: the sync of one of them writes what had to be written anyway.
@@ -41,7 +41,10 @@ pub(super) enum GivenUp {
 
 impl Budget {
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit: limit.max(1), queue: Mutex::ranked(LockRank::Descriptors, Queue::default()) }
+        Self {
+            limit: limit.max(1),
+            queue: Mutex::at_level(LockLevel::Descriptors, Queue::default()),
+        }
     }
 
     /// Closes descriptors until one more fits. If all are in use the budget is exceeded: half of
