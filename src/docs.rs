@@ -1,4 +1,4 @@
-//! The documents behind the interface, as they lie beside the source in `src/docs/`.
+//! Pages about the crate as a whole. Their sources are the Markdown files in `src/docs/`.
 //!
 //! For users of the crate: [`durability`], [`groups`], [`retention`], [`compaction`], [`failures`],
 //! [`metrics`], [`performance`], [`versions`], [`changelog`].

@@ -4,9 +4,15 @@
 //! It **is** the durable queue inside a service, the bus between the parts of one process, and, on heap
 //! memory, a broker for tests.
 //!
-//! It is **not** a server, and it does not speak Kafka's protocol. One process at a time opens a
-//! directory. Messages are delivered at least once if the commit follows the work, and at most once if it
-//! precedes it; never exactly once across processes.
+//! It is **not** a server, and it does not speak Kafka's protocol. One process at a time writes to a
+//! directory; others may open it read-only. Messages are delivered at least once if you commit after the
+//! work, and at most once if you commit before it. It does not make side effects happen exactly once.
+//!
+//! The words are Kafka's. A *topic* is a named set of *partitions*. A partition is a log: records in the
+//! order in which they were appended, each with a number, its *offset*. It is stored in *segments*, files
+//! of which the last one takes the appends. A *group* is a set of consumers, its *members*; each partition
+//! is read by one of them. To *commit* is to store the offset at which the group continues. A *tombstone*
+//! is a record without a value.
 //!
 //! # Quick start
 //!
@@ -19,7 +25,7 @@
 //! let broker = Broker::open(path)?;
 //! broker.ensure_topic("emails", TopicConfig::new(4))?;
 //!
-//! // Returns once the record is on stable storage.
+//! // Returns when the record is on disk and survives a power cut.
 //! broker.producer().send(Record::to("emails").key("user-7").value("welcome!"))?;
 //!
 //! let mut inbox = broker.consumer("mailer").subscribe(["emails"]).open()?;
@@ -35,15 +41,15 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`Broker`] | the root: opened over a directory or in memory; makes everything else |
-//! | [`Topic`], [`Partition`], [`TopicConfig`] | named logs, their settings, and direct access to one log |
-//! | [`Producer`], [`Record`], [`Delivery`] | records in |
-//! | [`Consumer`], [`Batch`], [`Message`], [`MessageRef`] | records out, alone or as a member of a group |
-//! | [`Durability`], [`Visibility`], [`StartAt`], [`CommitMode`], [`WhenFull`] | the choices that matter |
+//! | [`Broker`] | opens a directory, or keeps its data in memory; makes all other handles |
+//! | [`Topic`], [`Partition`], [`TopicConfig`] | a topic, one of its logs for direct access, and its settings |
+//! | [`Producer`], [`Record`], [`Delivery`] | send records |
+//! | [`Consumer`], [`Batch`], [`Message`], [`MessageRef`] | receive records, alone or as a member of a group |
+//! | [`Durability`], [`Visibility`], [`StartAt`], [`CommitMode`], [`WhenFull`] | the settings to decide on first |
 //! | [`TypedProducer`], [`TypedConsumer`], [`Codec`] | values of your own types |
-//! | [`Admin`] | topics and groups are listed, changed, reset, verified, deleted |
-//! | [`Error`] | what can go wrong; asked by [`is_definite`](Error::is_definite), [`is_retriable`](Error::is_retriable) and [`is_fatal`](Error::is_fatal) |
-//! | [`metrics`], [`report`] | what the broker counts and finds, as plain data |
+//! | [`Admin`] | lists, changes, verifies, resets and deletes topics and groups |
+//! | [`Error`] | what can go wrong. [`is_definite`](Error::is_definite): nothing was stored; [`is_retriable`](Error::is_retriable): the call may succeed later; [`is_fatal`](Error::is_fatal): the handle cannot be used any more |
+//! | [`metrics`], [`report`] | counters, and descriptions of topics, groups and damage, as plain data |
 //!
 //! # I want to ...
 //!
@@ -55,65 +61,67 @@
 //! | send many records without waiting for each | [`Producer::enqueue`], [`Delivery`] |
 //! | send several records at once | [`Producer::send_batch`] |
 //! | send again after a crash without duplicates | [`ProducerBuilder::id`], [`Producer::send_sequenced`]; `examples/pipeline.rs` |
-//! | append only if nobody else has appended | [`Partition::append_if`] |
-//! | share work between threads | several consumers of one [`Broker::consumer`] group |
+//! | append only if no other writer has appended meanwhile | [`Partition::append_if`] |
+//! | share work between threads | one consumer per thread, all of one [group](Broker::consumer) |
 //! | read everything without a group | [`Broker::reader`], [`Partition::read`] |
-//! | say that messages are done | [`Consumer::commit`], [`Consumer::commit_message`] |
+//! | store that messages are done | [`Consumer::commit`], [`Consumer::commit_message`] |
 //! | begin at the end or at a time, or read again | [`ConsumerBuilder::start`], [`Consumer::seek`], [`Admin::reset_offsets`] |
-//! | act when partitions come and go | [`ConsumerBuilder::on_rebalance`] |
+//! | be called when a consumer gains or loses partitions | [`ConsumerBuilder::on_rebalance`] |
 //! | keep a worker's partitions while it restarts | [`ConsumerBuilder::instance_id`] |
 //! | stop a consumer from another thread | [`Consumer::handle`] |
 //! | await messages | `Consumer::stream`, with the feature `async` |
 //! | forward a message to another topic | `Record::from(&message).topic("copy")` |
 //! | keep the latest value of each key | [`Cleanup::Compact`]; `examples/compacted_topic.rs` |
-//! | limit what is kept | [`TopicConfig::retention`], [`TopicConfig::retention_bytes`], [`Admin::delete_records`] |
-//! | limit the disk, or have a bounded channel | [`BrokerBuilder::max_total_bytes`], [`WhenFull`] |
+//! | limit how many records are kept | [`TopicConfig::retention`], [`TopicConfig::retention_bytes`], [`Admin::delete_records`] |
+//! | limit the disk space, or have a bounded channel | [`BrokerBuilder::max_total_bytes`], [`WhenFull`] |
 //! | trade safety for speed | [`Durability`], per broker, topic or producer |
 //! | send and read my own types | [`Producer::typed`], [`ConsumerBuilder::open_typed`] |
-//! | see how far behind a group is | [`Consumer::lag`], [`Broker::metrics`], [`Admin::describe_group`] |
+//! | see how many records a group has yet to read | [`Consumer::lag`], [`Broker::metrics`], [`Admin::describe_group`] |
+//! | inspect a directory that another process has open | [`BrokerBuilder::read_only`] |
 //! | test with time that I move | [`ManualClock`], [`BrokerBuilder::background`], [`Broker::tick`] |
-//! | know what a crash has cost | [`Broker::recovery`], [`Admin::verify`] |
-//! | save what is left of a damaged directory | [`salvage`] |
+//! | know which records a crash or a bad disk has damaged | [`Broker::recovery`], [`Admin::verify`] |
+//! | copy the readable records of a damaged directory | [`salvage`] |
 //!
-//! Search these pages for Kafka's names (`KafkaConsumer`, `commitSync`, `seekToBeginning`,
-//! `retention.ms`): they lead to what corresponds here.
+//! The search of these pages also finds Kafka's names (`KafkaConsumer`, `commitSync`,
+//! `seekToBeginning`, `retention.ms`).
 //!
 //! # Guarantees
 //!
 //! | | |
 //! |---|---|
-//! | order | The records of a partition have consecutive offsets. Every consumer reads them in that order, also after a crash. |
-//! | batches | A batch is stored as a whole or not at all, also after a crash at any byte of it. |
-//! | visibility | A record is readable as soon as it is published, before it is durable. [`Visibility::Durable`] shows only what no power cut can take back. |
-//! | durability | As [`Durability`] says. The default, [`Durability::Sync`], survives power loss. |
-//! | after a crash | Each partition is a prefix of what was published, with everything that was acknowledged at a level that covers the crash. |
-//! | damage | Bytes that are not what was written are an error, never data. What was durable is reported, not cut. |
+//! | order | The records of a partition get consecutive offsets. Every consumer reads them in that order, also after a crash. |
+//! | batches | A batch is stored as a whole or not at all, also after a crash in the middle of it. |
+//! | visibility | A record is *published*, that is, readable, as soon as it is in the partition, which may be before it is durable. With [`Visibility::Durable`] a consumer sees only records that a power cut cannot remove. |
+//! | durability | The level is set per broker, topic or producer, and is what a record survives once its call has returned `Ok`. [`Durability::Os`]: the record survives the death of the process. [`Durability::Interval`]: also power loss, except the last interval. [`Durability::Sync`], the default: both. |
+//! | after a crash | Each partition has the first records that were published to it, up to some record, and all that were acknowledged at a level that covers the crash. |
+//! | damage | Bytes that differ from those that were written are an error, never data. Damaged records that were durable are reported, and never removed silently. |
 //!
-//! [`docs::durability`] has the long form, and the assumptions that it rests on.
+//! [`docs::durability`] has the details, and the assumptions about the disk.
 //!
 //! # Limits
 //!
 //! | | |
 //! |---|---|
-//! | platform | 64-bit Linux is tested and promised. Elsewhere there is an untried fallback on the standard library. |
-//! | record | 1 MiB by default, up to what a segment holds; segments have 16 KiB to 1 GiB |
+//! | platform | 64-bit Linux. For other systems there is a fallback on the standard library, which has not been tried. |
+//! | record | at most 1 MiB by default; with another setting, at most what a segment holds (16 KiB to 1 GiB) |
 //! | topic | names of `[A-Za-z0-9._-]{1,249}`, up to 10,000 partitions |
 //! | offsets | 64 bits |
 //! | one directory | one broker writes at a time, by an advisory lock; others open it with [`BrokerBuilder::read_only`] |
 //! | not yet | replication, transactions, compression |
 //!
-//! The memory maps are sound only if nobody else changes the files of an open directory: to read a file
-//! that was truncated from outside raises SIGBUS. [`ReadMode::Copy`] maps nothing.
+//! No other program may change the files of an open directory. By default they are read through memory
+//! maps: if another program truncates a mapped file, the next read of it ends the process with the signal
+//! SIGBUS. [`ReadMode::Copy`] reads without maps.
 //!
 //! # Features
 //!
-//! None is on by default, and none changes what the others do.
+//! No feature is on by default. They are independent of each other.
 //!
 //! | | |
 //! |---|---|
-//! | `async` | `Consumer::stream`, a `futures_core::Stream` for any executor. It brings no runtime and no thread. [`Delivery`] is a future without it. |
+//! | `async` | `Consumer::stream`, a `futures_core::Stream` for any executor. It adds no runtime and no thread. [`Delivery`] is a future without this feature. |
 //! | `json` | The codec `Json` for typed producers and consumers. [`Bincode`] needs no feature. |
-//! | `tracing` | Events of what the engine does by itself: see [`docs::metrics`]. It brings no subscriber. [`Broker::metrics`] needs no feature. |
+//! | `tracing` | Events about recovery, retention, rebalances and failures: [`docs::metrics`] lists them. It adds no subscriber. [`Broker::metrics`] needs no feature. |
 //!
 //! # Documents
 //!
@@ -191,11 +199,10 @@ pub use metrics::*;
 #[doc(hidden)]
 pub use report::*;
 
-/// What a broker counts: the parts of the snapshot that [`Broker::metrics`]
-/// returns.
+/// The types of the snapshot that [`Broker::metrics`] returns.
 ///
-/// Each of them is at the root of the crate too: `logpond::Metrics`. What agrees with what is in
-/// [`docs::metrics`].
+/// Each type is also at the root of the crate, for example `logpond::Metrics`. [`docs::metrics`]
+/// explains every metric, and which of them belong to the same moment.
 pub mod metrics {
     pub use crate::broker::metrics::{GroupMetrics, Metrics, TopicMetrics};
     pub use crate::partition::metrics::CompactionStats;
@@ -204,10 +211,10 @@ pub mod metrics {
     };
 }
 
-/// What calls find and do, as plain data: descriptions of topics and groups, and the reports of
-/// recovery, verification, compaction and salvage.
+/// Plain data that calls return: descriptions of topics and groups, and the reports of recovery,
+/// verification, compaction and salvage.
 ///
-/// Each of them is at the root of the crate too: `logpond::RecoveryReport`.
+/// Each type is also at the root of the crate, for example `logpond::RecoveryReport`.
 pub mod report {
     pub use crate::admin::{
         CompactionReport, GroupInfo, GroupMember, GroupOffset, GroupStatus, PartitionInfo,
