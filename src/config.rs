@@ -171,13 +171,15 @@ impl WhenFull {
     }
 }
 
-/// How stored bytes reach a reader.
+/// How a broker reads segment files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ReadMode {
-    /// From a shared map, without a copy, where the file system is known to be safe for it.
+    /// Through memory maps, without a copy, on every file system. If another program shortens a
+    /// mapped file, or the disk cannot read a page, the signal SIGBUS ends the process.
     #[default]
     Mapped,
-    /// By `pread` into shared buffers: no SIGBUS whatever happens to the files.
+    /// By `pread` into buffers. Nothing is mapped, not even to write, so SIGBUS cannot occur: a
+    /// page that cannot be read is [`Error::Io`].
     Copy,
 }
 
