@@ -32,14 +32,15 @@ mod delivery;
 mod unflushed;
 
 impl Broker {
-    /// Returns a producer with the default settings: no id, the durability of each topic, and
-    /// [`DefaultPartitioner`](crate::DefaultPartitioner).
+    /// Returns a producer with the default settings: without an id, with the durability of each
+    /// topic, and with [`DefaultPartitioner`](crate::DefaultPartitioner).
     #[must_use]
     pub fn producer(&self) -> Producer {
         Producer::new(self, None, Choice::by_default(), None)
     }
 
-    /// Returns the settings of a producer with its own durability, id or partitioner.
+    /// Returns the settings of a producer, to give it a durability, an id or a partitioner. Finish
+    /// with [`build`](ProducerBuilder::build).
     pub fn producer_builder(&self) -> ProducerBuilder {
         ProducerBuilder {
             broker: self.clone(),
@@ -72,17 +73,18 @@ pub struct ProducerBuilder {
 }
 
 impl ProducerBuilder {
-    /// Sets what an acknowledgement of this producer means. Default: the topic's
-    /// [`durability`](crate::TopicConfig::durability), else the broker's.
+    /// Sets which failures a record survives once a send of this producer has returned. Default: the
+    /// topic's [`durability`](crate::TopicConfig::durability), or the broker's if it has none.
     #[doc(alias = "acks")]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = Some(durability);
         self
     }
 
-    /// Names the producer, with 1 to 255 bytes. [`build`](Self::build) then fences an older
-    /// producer of the same id, and [`send_sequenced`](Producer::send_sequenced) recognises a
-    /// retry. Both work across restarts. An id that nobody has held for 30 days is forgotten.
+    /// Gives the producer an id, a name of 1 to 255 bytes. It has two effects, which last across
+    /// restarts: [`send_sequenced`](Producer::send_sequenced) stores each number at most once, and
+    /// older producers with the same id get [`Error::Fenced`] from [`build`](Self::build) on. An id
+    /// that no producer has held for 30 days is forgotten.
     #[doc(alias = "enable.idempotence")]
     #[doc(alias = "transactional.id")]
     pub fn id(mut self, id: impl Into<String>) -> Self {
@@ -91,9 +93,9 @@ impl ProducerBuilder {
     }
 
     /// Sets what chooses the partition of a record that names none. Default
-    /// [`DefaultPartitioner`](crate::DefaultPartitioner): it sends records without a key round
-    /// robin, and skips partitions that cannot take any in this run. A partitioner of your own is
-    /// never overruled: if it chooses such a partition, the send fails.
+    /// [`DefaultPartitioner`](crate::DefaultPartitioner): by the key, or round robin for records
+    /// without a key, where it skips partitions that take no appends until the broker is opened
+    /// again. If another partitioner chooses such a partition, the send fails.
     #[doc(alias = "partitioner.class")]
     pub fn partitioner(mut self, partitioner: impl Partitioner) -> Self {
         self.choice = Choice::by(partitioner);
@@ -112,13 +114,13 @@ impl ProducerBuilder {
     /// # Errors
     ///
     /// [`Error::Config`] for [`Acks::Quorum`] without replication and for an interval of zero;
-    /// [`Error::InvalidName`] for the id. With an id also [`Error::StorageFull`],
-    /// [`Error::SyncFailed`], [`Error::Io`], [`Error::ReadOnly`] and [`Error::Closed`], since a new
-    /// epoch is stored.
+    /// [`Error::InvalidName`] for the id. With an id, which is stored, also
+    /// [`Error::StorageFull`], [`Error::SyncFailed`], [`Error::Io`], [`Error::ReadOnly`] and
+    /// [`Error::Closed`].
     ///
     /// # Durability
     ///
-    /// With an id: on return an older producer of the id is fenced, also after a restart.
+    /// With an id: on return older producers with this id are refused, also after a restart.
     ///
     /// # Blocking
     ///
@@ -154,7 +156,7 @@ impl fmt::Debug for ProducerBuilder {
 /// let sent = producer.send(Record::to("orders").key("user-7").value("2 apples"))?;
 /// assert_eq!(sent.offset, 0);
 ///
-/// // Without waiting: readable now, durable once the delivery resolves.
+/// // Returns without waiting for the disk; the delivery resolves when the record is durable.
 /// let delivery = producer.enqueue(Record::to("orders").key("user-7").value("1 pear"))?;
 /// delivery.wait()?;
 /// # Ok::<(), logpond::Error>(())
@@ -184,10 +186,10 @@ struct Named {
 pub enum SendOutcome {
     /// The record is new, and appended.
     Appended(RecordMetadata),
-    /// A record with this number, or a later one, is there already.
+    /// The partition has stored a record with this number or a higher one already.
     Duplicate {
-        /// The last number that the partition has of this producer. If it is above the number that
-        /// was sent, that one may never have been appended.
+        /// The last number that the partition has stored for this producer id. If it is higher than
+        /// the number that was sent, a record with that number may never have been stored.
         last: u64,
     },
 }
@@ -223,15 +225,16 @@ impl Producer {
     /// Nothing was appended after [`Error::UnknownTopic`], [`Error::UnknownPartition`],
     /// [`Error::RecordTooLarge`], [`Error::Config`] (the record names no topic, has a time before
     /// 1970, or has no key and the topic is compacted), [`Error::StorageFull`],
-    /// [`Error::OffsetExhausted`], [`Error::Fenced`], [`Error::ReadOnly`], [`Error::Corrupt`] (the
-    /// partition is unavailable), [`Error::Poisoned`] and [`Error::Forked`]. The record may or may
-    /// not be stored after [`Error::SyncFailed`], [`Error::Io`] and [`Error::Closed`]. If the topic
-    /// is deleted while the call waits, the answer is [`Error::UnknownTopic`].
+    /// [`Error::OffsetExhausted`], [`Error::Fenced`], [`Error::ReadOnly`], [`Error::Corrupt`] (files
+    /// of the partition are missing or unreadable), [`Error::Poisoned`] and [`Error::Forked`]. The
+    /// record may or may not be stored after [`Error::SyncFailed`], [`Error::Io`] and
+    /// [`Error::Closed`]. If the topic is deleted while the call waits, the result is
+    /// [`Error::UnknownTopic`].
     ///
     /// # Durability
     ///
-    /// On return the record is acknowledged at the durability in force: the producer's, else the
-    /// topic's, else the broker's.
+    /// On return the record survives what the [`Durability`] in force covers: the producer's, or
+    /// the topic's if the producer has none, or the broker's.
     ///
     /// # Blocking
     ///
@@ -248,16 +251,18 @@ impl Producer {
         Ok(metadata)
     }
 
-    /// Appends a record without waiting for the disk. The record is readable on return; the
-    /// returned [`Delivery`] resolves when it is durable. To drop the delivery is fire and forget.
+    /// Appends a record without waiting for the disk. The record is readable on return. The
+    /// returned [`Delivery`] resolves when the record is durable; drop it if you do not need to
+    /// know.
     ///
     /// # Errors
     ///
-    /// Nothing was appended after any of them: [`Error::UnknownTopic`],
-    /// [`Error::UnknownPartition`], [`Error::RecordTooLarge`], [`Error::Config`] (as for
-    /// [`send`](Self::send)), [`Error::StorageFull`], [`Error::OffsetExhausted`],
-    /// [`Error::Fenced`], [`Error::ReadOnly`], [`Error::Corrupt`] (the partition is unavailable),
-    /// [`Error::Poisoned`], [`Error::Forked`], [`Error::Closed`].
+    /// Nothing was appended after any of these: [`Error::UnknownTopic`],
+    /// [`Error::UnknownPartition`], [`Error::RecordTooLarge`], [`Error::Config`] (the record names
+    /// no topic, has a time before 1970, or has no key and the topic is compacted),
+    /// [`Error::StorageFull`], [`Error::OffsetExhausted`], [`Error::Fenced`], [`Error::ReadOnly`],
+    /// [`Error::Corrupt`] (files of the partition are missing or unreadable), [`Error::Poisoned`],
+    /// [`Error::Forked`], [`Error::Closed`].
     ///
     /// # Durability
     ///
@@ -265,8 +270,9 @@ impl Producer {
     ///
     /// # Blocking
     ///
-    /// Only while a segment is rolled or grown that the background thread has not prepared. With
-    /// [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
+    /// Only if the append needs space in the segment or a new segment, and a background thread has
+    /// not prepared it yet. With [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is
+    /// space.
     #[doc(alias = "send")]
     #[expect(
         clippy::needless_pass_by_value,
@@ -281,10 +287,10 @@ impl Producer {
         Ok(Delivery::new(core, end, waits, metadata, Arc::clone(&self.inner.run)))
     }
 
-    /// Sends a record under a number from its source, for example the line number in a file. A
-    /// partition stores a number of a producer id at most once: a number that is not above the last
-    /// one is answered with [`SendOutcome::Duplicate`], and nothing is appended. A source can
-    /// therefore be sent again after a crash.
+    /// Sends a record with a number from its source, for example the line number in a file. A
+    /// partition stores each number of a producer [`id`](ProducerBuilder::id) at most once: if the
+    /// number is not higher than the last one, nothing is appended, and the result is
+    /// [`SendOutcome::Duplicate`]. So the whole source can be sent again after a crash.
     ///
     /// ```
     /// # use logpond::{Broker, Record, SendOutcome, TopicConfig};
@@ -298,33 +304,40 @@ impl Producer {
     /// # Ok::<(), logpond::Error>(())
     /// ```
     ///
-    /// Numbers must rise strictly per id and partition. After 9, the number 7 is a duplicate even
-    /// if it was never sent. If your numbers can become visible out of order (database transactions
-    /// that commit in another order than they began), compare your number with `last`: send such a
-    /// record without a number, or read the source in order. Only this call takes numbers; the
-    /// other sends have none.
+    /// The numbers of one producer id in one partition must rise. After 9, the number 7 is a
+    /// duplicate even if it was never sent. If your numbers can become visible out of order
+    /// (database transactions that commit in another order than they began), compare your number
+    /// with `last`, and send such a record without a number, or read the source in order. The other
+    /// send methods use no numbers.
     ///
-    /// While a topic remembers numbers of records that named no partition,
-    /// [`add_partitions`](crate::Admin::add_partitions) is refused: their keys would lead
-    /// elsewhere.
+    /// A topic remembers the numbers for 30 days after their last use. While it has numbers of
+    /// records whose key chose the partition,
+    /// [`add_partitions`](crate::Admin::add_partitions) is refused, because the keys would then
+    /// choose other partitions.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] if the producer has no id, or the record has neither key nor partition (a
-    /// retry could go elsewhere). Otherwise those of [`send`](Self::send): nothing was appended
-    /// after a [definite](Error::is_definite) error, and after the others the call can be repeated
-    /// safely.
+    /// Nothing was appended after [`Error::Config`] (the producer has no id, or the record names no
+    /// topic, has neither a key nor a partition, has a time before 1970, or has no key and the topic
+    /// is compacted), [`Error::UnknownTopic`], [`Error::UnknownPartition`],
+    /// [`Error::RecordTooLarge`], [`Error::StorageFull`], [`Error::OffsetExhausted`],
+    /// [`Error::Fenced`], [`Error::ReadOnly`], [`Error::Corrupt`] (files of the partition are
+    /// missing or unreadable), [`Error::Poisoned`] and [`Error::Forked`]. After
+    /// [`Error::SyncFailed`], [`Error::Io`] and [`Error::Closed`] the record may or may not be
+    /// stored; the call can be repeated safely.
     ///
     /// # Durability
     ///
-    /// On return the record is acknowledged at the durability in force. So is the original, if the
-    /// answer is `Duplicate`.
+    /// On return the record survives what the [`Durability`] in force covers: the producer's, or
+    /// the topic's if the producer has none, or the broker's. If the result is `Duplicate`, this
+    /// is true of the record that was stored before.
     ///
     /// # Blocking
     ///
-    /// At [`Durability::Sync`], for a sync of the disk. The first record of a producer with a key
-    /// and no partition in a topic also waits for a sync of the catalog, and for running changes of
-    /// topics. With [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
+    /// At [`Durability::Sync`], for a sync of the disk. The first record of a producer in a topic
+    /// whose key chooses the partition also waits for a sync of the list of topics, and for running
+    /// changes of topics. With [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is
+    /// space.
     #[doc(alias = "enable.idempotence")]
     #[expect(
         clippy::needless_pass_by_value,
@@ -361,23 +374,30 @@ impl Producer {
         topic.partition(partition.partition).ok()?.log().last_sequence(named.shared.id)
     }
 
-    /// Sends records as one batch for each partition that they go to. Each batch is stored as a
-    /// whole or not at all. Answers come in the order of the input. Records of one call without a
-    /// key go to one partition.
+    /// Sends records as one batch for each partition. Each batch is stored as a whole or not at all.
+    /// The results are in the order of the input. All records of one call without a key and a
+    /// partition are sent to the same partition.
     ///
     /// # Errors
     ///
-    /// Those of [`send`](Self::send) if nothing at all was appended. If some batches were
-    /// acknowledged and others failed, [`Error::PartialBatch`] says which records are stored.
+    /// If some batches were acknowledged and others failed, [`Error::PartialBatch`] says which
+    /// records are stored. If no batch was appended, the error of the first: one of
+    /// [`Error::UnknownTopic`], [`Error::UnknownPartition`], [`Error::RecordTooLarge`] (a record, or
+    /// the batch, is too large), [`Error::Config`] (a record names no topic, has a time before 1970,
+    /// or has no key and the topic is compacted), [`Error::StorageFull`],
+    /// [`Error::OffsetExhausted`], [`Error::Fenced`], [`Error::ReadOnly`], [`Error::Corrupt`] (files
+    /// of the partition are missing or unreadable), [`Error::Poisoned`], [`Error::Io`],
+    /// [`Error::Forked`] and [`Error::Closed`].
     ///
     /// # Durability
     ///
-    /// On return all records are acknowledged at the durability in force.
+    /// On return all records survive what the [`Durability`] in force covers: the producer's, or
+    /// the topic's if the producer has none, or the broker's.
     ///
     /// # Blocking
     ///
-    /// At [`Durability::Sync`], for a sync of each partition concerned, up to eight of them side by
-    /// side. With [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
+    /// At [`Durability::Sync`], for a sync of each partition, up to eight of them at the same time.
+    /// With [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
     pub fn send_batch<'a>(
         &self,
         records: impl IntoIterator<Item = Record<'a>>,
@@ -400,12 +420,13 @@ impl Producer {
         answer.finish()
     }
 
-    /// Makes everything durable that this producer and its clones appended, at any level.
+    /// Makes all records durable that this producer and its clones have appended, whatever their
+    /// level of [`Durability`].
     ///
     /// # Errors
     ///
-    /// [`Error::SyncFailed`] and [`Error::Poisoned`] for the first partition that could not be
-    /// synced; all were tried. [`Error::Closed`].
+    /// All partitions are tried, and the error of the first one that failed is returned:
+    /// [`Error::SyncFailed`] or [`Error::Poisoned`]. [`Error::Closed`].
     ///
     /// # Durability
     ///
@@ -413,7 +434,7 @@ impl Producer {
     ///
     /// # Blocking
     ///
-    /// For a sync of each partition concerned, up to eight of them side by side.
+    /// For a sync of each partition that has such records, up to eight of them at the same time.
     pub fn flush(&self) -> Result<()> {
         let flushed = self.inner.unflushed.flush();
         // Asked last: a broker that was closed meanwhile has partitions that are closed too.

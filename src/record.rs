@@ -45,7 +45,7 @@ impl From<&TopicPartition> for TopicPartition {
     }
 }
 
-/// Offsets by partition, to be committed or committed. Each is the NEXT offset to read.
+/// An offset for each of several partitions, for example of a commit: the NEXT offset to read.
 #[doc(alias = "OffsetAndMetadata")]
 pub type Offsets = BTreeMap<TopicPartition, u64>;
 
@@ -67,8 +67,8 @@ impl From<u64> for NodeId {
     }
 }
 
-/// How often the leadership of a partition has changed hands: a higher one fences a lower one. 0
-/// without replication.
+/// A number that rises each time that a partition gets another leader; a leader with a lower number
+/// is refused. 0 without replication.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
@@ -97,7 +97,8 @@ pub struct RecordMetadata {
     pub timestamp: SystemTime,
 }
 
-/// One record on its way in. It borrows its parts; the engine copies them once, into the log.
+/// A record to be sent: topic, key, value, headers and timestamp, all of them optional. It borrows
+/// its parts; a send copies them once, into the log.
 ///
 /// ```
 /// use logpond::Record;
@@ -117,20 +118,20 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// Returns a record for a topic. Without a [`value`](Self::value) it is a tombstone.
+    /// Returns a record for a topic, without a key and a value. If no [`value`](Self::value) is set,
+    /// it is a tombstone: in a compacted topic it deletes its key.
     #[must_use]
     pub fn to(topic: &'a str) -> Self {
         Self { topic: Some(topic), ..Self::default() }
     }
 
-    /// Returns a record that names no topic, for a partition that is already chosen:
-    /// [`Partition::append`](crate::Partition::append).
+    /// Returns a record that names no topic, for [`Partition::append`](crate::Partition::append).
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets the topic, for a record that was made without one. Replaces an earlier one.
+    /// Sets the topic to which a producer sends the record.
     ///
     /// ```
     /// # use logpond::{Broker, TopicConfig};
@@ -153,8 +154,8 @@ impl<'a> Record<'a> {
         self
     }
 
-    /// Sets the key. It decides the partition, and what compaction keeps. An empty key is not the
-    /// same as no key.
+    /// Sets the key. Records with the same key are sent to the same partition, and compaction keeps
+    /// the latest of them. An empty key is not the same as no key.
     #[must_use]
     pub fn key(mut self, key: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         self.key = Some(key.as_ref());
@@ -175,22 +176,22 @@ impl<'a> Record<'a> {
         self
     }
 
-    /// Adds a header. Their order and repeated names are kept.
+    /// Adds a header. A record can have several headers with the same name; their order is kept.
     #[must_use]
     pub fn header(mut self, name: &'a str, value: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         self.headers.push((name, value.as_ref()));
         self
     }
 
-    /// Sets the timestamp, which is stored in milliseconds. Without one, the broker's clock gives
-    /// it. A time before 1970 makes the append fail with [`Error::Config`](crate::Error::Config).
+    /// Sets the timestamp, which is stored in milliseconds. The default is the time of the append, by
+    /// the broker's clock. A time before 1970 makes the append fail with [`Error::Config`](crate::Error::Config).
     #[must_use]
     pub fn timestamp(mut self, timestamp: SystemTime) -> Self {
         self.timestamp = Some(timestamp);
         self
     }
 
-    /// Names the partition, whatever the key.
+    /// Sets the partition. Without it, the producer's partitioner chooses one.
     #[must_use]
     pub fn partition(mut self, partition: u32) -> Self {
         self.partition = Some(partition);

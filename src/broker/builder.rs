@@ -103,44 +103,46 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// - [`Error::Locked`]: another broker has the directory, and keeps it for as long as
-    ///   [`lock_wait`](BrokerBuilder::lock_wait).
-    /// - [`Error::Corrupt`]: an internal log is damaged. [`salvage`](crate::salvage) copies what
-    ///   can be read. Damage in topics does not fail the opening; it is in
-    ///   [`recovery`](Self::recovery).
+    /// - [`Error::Locked`]: another broker has the directory open for longer than
+    ///   [`lock_wait`](BrokerBuilder::lock_wait), 250 ms by default.
+    /// - [`Error::Corrupt`]: one of the logs in which the broker stores its own state is damaged.
+    ///   [`salvage`](crate::salvage) copies the readable records into a new directory. Damage in
+    ///   topics does not fail the opening; [`recovery`](Self::recovery) lists it.
     /// - [`Error::UnsupportedVersion`]: a newer build wrote the directory.
     /// - [`Error::Config`]: every user of the machine may write to the directory.
-    /// - [`Error::StorageFull`], [`Error::ReadOnly`], [`Error::Io`]: of the file system.
+    /// - [`Error::StorageFull`], [`Error::ReadOnly`], [`Error::Io`]: the file system refused a
+    ///   call, or a thread could not be started.
     ///
     /// # Durability
     ///
-    /// On return the directory and everything that recovery did are durable.
+    /// On return the directory, and everything that was repaired after a crash, are durable.
     ///
     /// # Blocking
     ///
-    /// For the disk. For another broker that has the directory, up to
-    /// [`lock_wait`](BrokerBuilder::lock_wait), and up to a second if it is of this process and
-    /// closing.
+    /// For the disk. If another broker has the directory open, up to
+    /// [`lock_wait`](BrokerBuilder::lock_wait), and up to a second if that broker is in this process
+    /// and is being closed.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         Self::builder().data_dir(dir).open()
     }
 
-    /// Opens a broker on heap memory: the same engine with nothing on disk. Its data is gone with
-    /// its last handle.
+    /// Opens a broker on heap memory: the same engine without files. Its records are lost when its
+    /// last handle is dropped.
     ///
-    /// Topics take at most 1 GiB together, so that a consumer that is too slow cannot use up the
-    /// memory of the process: then appends get [`Error::StorageFull`].
-    /// [`max_total_bytes`](BrokerBuilder::max_total_bytes) sets another limit,
-    /// [`when_full`](BrokerBuilder::when_full) what happens at it.
+    /// All topics together use at most 1 GiB, so that a slow consumer cannot make the process use
+    /// up its memory. At that limit appends return [`Error::StorageFull`].
+    /// [`max_total_bytes`](BrokerBuilder::max_total_bytes) sets another limit, and
+    /// [`when_full`](BrokerBuilder::when_full) what an append does at the limit.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if a thread cannot be started or memory cannot be had.
+    /// [`Error::Io`] if a thread cannot be started or memory cannot be allocated.
     pub fn in_memory() -> Result<Self> {
         Self::builder().in_memory().open()
     }
 
-    /// Returns the settings of a broker, to be changed before it is opened.
+    /// Returns the settings of a broker that is not open yet. Finish with
+    /// [`open`](BrokerBuilder::open).
     pub fn builder() -> BrokerBuilder {
         BrokerBuilder::default()
     }
@@ -155,9 +157,9 @@ impl BrokerBuilder {
     /// below the root of a volume. The path may lead through symbolic links, but nothing inside the
     /// directory may be one.
     ///
-    /// A segment that has a hard link when the broker is opened (a copy by `cp -al`) is read and
-    /// never written to; appends continue in a new segment. A hard link made while the broker is
-    /// open shares later appends.
+    /// A segment file that has a second hard link when the broker is opened (a copy by `cp -al`) is
+    /// read and never written to; appends continue in a new segment. A hard link that is made while
+    /// the broker is open shares later appends.
     #[doc(alias = "log.dirs")]
     pub fn data_dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.storage = Some(Storage::Dir(dir.as_ref().to_path_buf()));
@@ -165,47 +167,49 @@ impl BrokerBuilder {
     }
 
     /// Keeps the data on the heap, at most 1 GiB of it unless
-    /// [`max_total_bytes`](Self::max_total_bytes) says otherwise. Of this call and
-    /// [`data_dir`](Self::data_dir) the later one counts.
+    /// [`max_total_bytes`](Self::max_total_bytes) sets another limit. If
+    /// [`data_dir`](Self::data_dir) is called too, the later call wins.
     pub fn in_memory(mut self) -> Self {
         self.storage = Some(Storage::Memory);
         self
     }
 
-    /// Sets what an acknowledgement means for topics and producers without a setting of their own.
-    /// Default [`Durability::Sync`].
+    /// Sets which failures a record survives once its append has returned, for topics and producers
+    /// that have no level of their own, and for commits. Default [`Durability::Sync`].
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
     }
 
-    /// Sets the source of time for everything that the engine decides. Default [`SystemClock`].
+    /// Sets the clock of the broker: for timestamps, ages of records, intervals and deadlines of
+    /// groups. Timeouts of blocking calls are real time. Default [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Sets whether the broker has threads of its own. Default true. Without them all background
-    /// work is done by [`Broker::tick`], and the engine is deterministic.
+    /// Sets whether the broker has background threads. Default true. Without them,
+    /// [`Broker::tick`] does their work, and the broker is deterministic, for tests.
     pub fn background(mut self, background: bool) -> Self {
         self.background = background;
         self
     }
 
-    /// Sets the settings of topics that are created with the crate's defaults. The partition count
-    /// is ignored.
+    /// Sets default settings for topics that are created later: they replace each setting that has
+    /// the crate's default value. The number of partitions is ignored.
     pub fn topic_defaults(mut self, config: TopicConfig) -> Self {
         self.topic_defaults = config;
         self
     }
 
-    /// Sets what opening does about damage. Default [`RecoveryPolicy::CutTornTail`].
+    /// Sets what [`open`](Self::open) does if it finds damage. Default
+    /// [`RecoveryPolicy::CutTornTail`].
     pub fn recovery(mut self, policy: RecoveryPolicy) -> Self {
         self.recovery = policy;
         self
     }
 
-    /// Sets how stored bytes reach readers. Default [`ReadMode::Mapped`].
+    /// Sets whether files are read through memory maps or copied. Default [`ReadMode::Mapped`].
     pub fn read_mode(mut self, mode: ReadMode) -> Self {
         self.read_mode = mode;
         self
@@ -214,44 +218,46 @@ impl BrokerBuilder {
     /// Sets how many bytes the files of all topics may take together; `u64::MAX` is no limit. The
     /// default is no limit in a directory, and 1 GiB [in memory](Self::in_memory).
     ///
-    /// What counts is what is allocated, which is ahead of what is written by up to 64 KiB in a new
-    /// segment and 2 MiB in a full one, twice per partition that is being appended to. The internal
-    /// logs do not count, nor do files that were removed and that messages hold.
+    /// Allocated bytes count. Space is allocated before it is written: 64 KiB in a new segment, up
+    /// to 2 MiB at a time in a larger one, and the same in the next segment, which is prepared
+    /// early. The logs in which the broker stores its own state do not count, nor do removed files
+    /// that messages still hold.
     ///
-    /// What happens when it is used up is said by [`when_full`](Self::when_full). A broker that
-    /// opens a directory with more than that opens all the same. With [`WhenFull::Wait`] it makes
-    /// topics bounded channels.
+    /// [`when_full`](Self::when_full) sets what an append does at the limit; with
+    /// [`WhenFull::Wait`] a topic is a bounded channel. A directory that has more bytes than the
+    /// limit can be opened.
     pub fn max_total_bytes(mut self, bytes: u64) -> Self {
         self.max_total_bytes = Some(bytes);
         self
     }
 
-    /// What an append does that finds [`max_total_bytes`](Self::max_total_bytes) used up. Default
-    /// [`WhenFull::Refuse`]. A [`WhenFull::Wait`] of no time is refused by [`open`](Self::open).
+    /// Sets what an append does at the limit of [`max_total_bytes`](Self::max_total_bytes). Default
+    /// [`WhenFull::Refuse`]. [`open`](Self::open) refuses a [`WhenFull::Wait`] of zero time.
     pub fn when_full(mut self, policy: WhenFull) -> Self {
         self.when_full = policy;
         self
     }
 
-    /// Sets how long [`open`](Self::open) waits for another broker that has the directory, in this
-    /// process or another, before it returns [`Error::Locked`]. Default 250 ms. If a new process
-    /// starts before the old one has closed its broker, set it to what that close may take. For a
-    /// broker of this process that is closing, it is a second at least. The wait is real time,
-    /// whatever the [`clock`](Self::clock).
+    /// Sets how long [`open`](Self::open) waits if another broker has the directory open, in this
+    /// process or another, before it returns [`Error::Locked`]. Default 250 ms. If your service may
+    /// start again before its old process has closed the broker, set it to the time that the close
+    /// may take. If a broker of this process is being closed, `open` waits at least a second. The
+    /// wait is real time, whatever the [`clock`](Self::clock).
     pub fn lock_wait(mut self, wait: Duration) -> Self {
         self.lock_wait = wait;
         self
     }
 
-    /// Sets how long a group is kept that has no member and commits nothing. Then its offsets are
-    /// forgotten; this is an event, and counted in [`Metrics::groups_expired`]. A consumer that
-    /// comes later begins as in a new group. [`Duration::MAX`] keeps groups for ever.
+    /// Sets how long a group is kept that has no member and commits nothing. After that its
+    /// committed offsets and subscriptions are deleted, which is counted in
+    /// [`Metrics::groups_expired`]; a later consumer begins as in a new group. [`Duration::MAX`]
+    /// keeps groups for ever.
     ///
     /// The default is 7 days, or the longest retention of the topics that the group has commits
-    /// for, whichever is longer. A group with a commit for a topic that keeps records of any age
-    /// never expires. Time counts from the last commit, or from when the group last had a member,
-    /// whichever is later; it also counts while no broker is open. If the wall clock is ahead when
-    /// a broker opens, groups look idle for as much longer.
+    /// for, whichever is longer. A group with a commit for a topic that keeps its records for ever
+    /// never expires. The time counts from the last commit, or from when the group last had a
+    /// member, whichever is later, and also while no broker is open. If the wall clock is ahead when
+    /// a broker is opened, groups expire earlier by as much.
     ///
     /// [`Metrics::groups_expired`]: crate::Metrics::groups_expired
     #[doc(alias = "offsets.retention.minutes")]
@@ -260,23 +266,26 @@ impl BrokerBuilder {
         self
     }
 
-    /// Opens for inspection: takes no lock, writes nothing, maps nothing, and sees at most what was
-    /// published when it was opened. Default false. Settings about writing then have no effect:
+    /// Opens the directory for inspection only. Default false. The broker takes no lock, writes
+    /// nothing, maps nothing, and sees at most the records that were published when it was opened.
+    /// Calls that write return [`Error::ReadOnly`]. These settings have no effect:
     /// [`background`](Self::background), [`durability`](Self::durability),
     /// [`topic_defaults`](Self::topic_defaults), [`max_total_bytes`](Self::max_total_bytes) and
     /// [`when_full`](Self::when_full).
     ///
-    /// Another broker, in this process or another, may write to the directory meanwhile. What it
-    /// removes is not reported as damage: before anything is called missing, it is looked for a
-    /// second time. A consumer then finds a gap where retention removed records, reads compacted
-    /// records where they are now, and gets [`Error::UnknownTopic`] for a deleted topic.
+    /// Another broker, in this process or another, may write to the directory meanwhile. Files that
+    /// it removes are not reported as damage, because a file is looked for a second time before it
+    /// is reported as missing. If it removed records by retention, a consumer gets a gap; if it
+    /// compacted them, the consumer reads the remaining ones; if it deleted the topic, the consumer
+    /// gets [`Error::UnknownTopic`].
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
     }
 
-    /// Makes the engine's random numbers (segment salts, ids) reproducible. Not for production:
-    /// with salts that can be predicted, a hostile payload could imitate a batch.
+    /// Makes the random numbers of the broker reproducible, for tests. Not for production: they are
+    /// part of the checksums of files, and if they can be predicted, a hostile payload could imitate
+    /// stored records.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
@@ -309,24 +318,26 @@ impl BrokerBuilder {
     /// # Errors
     ///
     /// - [`Error::Config`]: neither [`data_dir`](Self::data_dir) nor [`in_memory`](Self::in_memory)
-    ///   was called, a setting cannot work, or every user of the machine may write to the
-    ///   directory.
-    /// - [`Error::Locked`]: another broker has the directory for longer than
+    ///   was called, a setting has an impossible value, or every user of the machine may write to
+    ///   the directory.
+    /// - [`Error::Locked`]: another broker has the directory open for longer than
     ///   [`lock_wait`](Self::lock_wait).
-    /// - [`Error::Corrupt`]: an internal log is damaged, or, with [`RecoveryPolicy::Strict`], a
-    ///   partition is damaged or would be cut. [`salvage`](crate::salvage) copies what can be read.
+    /// - [`Error::Corrupt`]: one of the logs in which the broker stores its own state is damaged,
+    ///   or, with [`RecoveryPolicy::Strict`], a partition is damaged or would be cut.
+    ///   [`salvage`](crate::salvage) copies the readable records into a new directory.
     /// - [`Error::UnsupportedVersion`]: a newer build wrote the directory.
-    /// - [`Error::StorageFull`], [`Error::ReadOnly`], [`Error::Io`]: of the file system, or a
-    ///   thread could not be started.
+    /// - [`Error::StorageFull`], [`Error::ReadOnly`], [`Error::Io`]: the file system refused a
+    ///   call, or a thread could not be started.
     ///
     /// # Durability
     ///
-    /// On return the directory and everything that recovery did are durable.
+    /// On return the directory, and everything that was repaired after a crash, are durable.
     ///
     /// # Blocking
     ///
-    /// For the disk. For another broker that has the directory, up to
-    /// [`lock_wait`](Self::lock_wait), and up to a second if it is of this process and closing.
+    /// For the disk. If another broker has the directory open, up to
+    /// [`lock_wait`](Self::lock_wait), and up to a second if that broker is in this process and is
+    /// being closed.
     pub fn open(self) -> Result<Broker> {
         self.durability.validate()?;
         self.when_full.validate()?;

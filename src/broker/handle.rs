@@ -18,10 +18,10 @@ use crate::topic::{Lifeline, Topic};
 
 /// A broker: topics, producers, consumers and groups over one data directory, or over heap memory.
 ///
-/// Cheap to clone and safe to share between threads. The broker stays open as long as any handle of
-/// it lives: a clone, topic, partition, producer or consumer. Dropping the last one stops the
-/// background threads and frees the directory, without a flush. [`close`](Self::close) flushes,
-/// marks a clean shutdown and reports what failed.
+/// Cheap to clone and safe to share between threads. The broker stays open until its last handle is
+/// dropped: a clone, topic, partition, producer or consumer. That stops the background threads and
+/// releases the directory, but syncs nothing. [`close`](Self::close) makes everything durable,
+/// records a clean shutdown and returns an error if something failed.
 ///
 /// ```
 /// use logpond::{Broker, Record, TopicConfig};
@@ -95,16 +95,17 @@ impl Broker {
         run as Arc<dyn Any + Send + Sync>
     }
 
-    /// Returns the topic of this name, and creates it with these settings if there is none.
+    /// Returns the topic with this name. Creates it with these settings if it does not exist.
     ///
-    /// An existing topic keeps its settings, and must agree with what is asked for: the partition
-    /// count, and each of `cleanup`, `retention`, `retention_bytes` and `durability` that is not at
-    /// the crate's default. The other settings are not compared. To change the settings of a topic
-    /// use [`Admin::alter_topic`](crate::Admin::alter_topic); to take it as it is,
-    /// [`ensure_topic_as_is`](Self::ensure_topic_as_is).
+    /// The settings of an existing topic are not changed, but compared with `config`: the number of
+    /// partitions, and of `cleanup`, `retention`, `retention_bytes` and `durability` those that do
+    /// not have their default value in `config`. If one differs, the call returns
+    /// [`Error::Config`]. To change the settings of a topic, use
+    /// [`Admin::alter_topic`](crate::Admin::alter_topic); to get an existing topic whatever its
+    /// settings are, [`ensure_topic_as_is`](Self::ensure_topic_as_is).
     ///
-    /// Settings of a new topic that are at the crate's defaults are taken from the broker's
-    /// [`topic_defaults`](crate::BrokerBuilder::topic_defaults).
+    /// A new topic gets the broker's [`topic_defaults`](crate::BrokerBuilder::topic_defaults) in
+    /// place of the settings that have their default value in `config`.
     ///
     /// ```
     /// use logpond::{Broker, Error, TopicConfig};
@@ -113,23 +114,23 @@ impl Broker {
     /// let broker = Broker::in_memory()?;
     /// let hour = Duration::from_secs(3600);
     /// broker.ensure_topic("clicks", TopicConfig::new(2).retention(hour))?;
-    /// broker.ensure_topic("clicks", TopicConfig::new(2))?; // asks for no retention
+    /// broker.ensure_topic("clicks", TopicConfig::new(2))?; // the default retention is not compared
     /// let longer = TopicConfig::new(2).retention(2 * hour);
     /// let refused = broker.ensure_topic("clicks", longer.clone());
     /// assert!(matches!(refused, Err(Error::Config(error)) if error.setting == "retention"));
-    /// broker.ensure_topic_as_is("clicks", longer)?; // keeps records for one hour
+    /// broker.ensure_topic_as_is("clicks", longer)?; // still keeps records for one hour
     /// # Ok::<(), Error>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] when a setting of an existing topic differs, which names each of them, or
-    /// when a setting cannot work; [`Error::InvalidName`], [`Error::StorageFull`], [`Error::Io`],
-    /// [`Error::ReadOnly`], [`Error::Closed`].
+    /// [`Error::Config`] if settings of an existing topic differ (the error names each of them), or
+    /// if a setting has an impossible value; [`Error::InvalidName`], [`Error::StorageFull`],
+    /// [`Error::Io`], [`Error::ReadOnly`], [`Error::Closed`].
     ///
     /// # Durability
     ///
-    /// On return the topic is there after any crash.
+    /// On return the topic exists after any crash.
     ///
     /// # Blocking
     ///
@@ -144,20 +145,21 @@ impl Broker {
         Err(Error::config(first, format!("topic {name:?} has {}", each.join(", "))))
     }
 
-    /// Returns the topic of this name, and creates it with these settings if there is none. An
-    /// existing topic is returned as it is, whatever its settings are, the partition count too.
+    /// Returns the topic with this name. Creates it with these settings if it does not exist. An
+    /// existing topic is returned whatever its settings and its number of partitions are.
     ///
-    /// Otherwise like [`ensure_topic`](Self::ensure_topic).
+    /// A new topic gets the broker's [`topic_defaults`](crate::BrokerBuilder::topic_defaults) in
+    /// place of the settings that have their default value in `config`.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] when the topic is created and a setting cannot work;
+    /// [`Error::Config`] if the topic is created and a setting has an impossible value;
     /// [`Error::InvalidName`], [`Error::StorageFull`], [`Error::Io`], [`Error::ReadOnly`],
     /// [`Error::Closed`].
     ///
     /// # Durability
     ///
-    /// On return the topic is there after any crash.
+    /// On return the topic exists after any crash.
     ///
     /// # Blocking
     ///
@@ -174,18 +176,18 @@ impl Broker {
         Ok(Topic::new(shared, self.lifeline()))
     }
 
-    /// Returns the topic of this name.
+    /// Returns the topic with this name.
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownTopic`], [`Error::Closed`].
+    /// [`Error::UnknownTopic`] if it does not exist; [`Error::Closed`].
     pub fn topic(&self, name: &str) -> Result<Topic> {
         Ok(Topic::new(self.run.topic(name)?, self.lifeline()))
     }
 
-    /// Returns the clock that the engine uses: the system's, or the one passed to
-    /// [`BrokerBuilder::clock`](crate::BrokerBuilder::clock). For application deadlines that should
-    /// follow the same clock.
+    /// Returns the clock that the broker uses: the system's, or the one that was passed to
+    /// [`BrokerBuilder::clock`](crate::BrokerBuilder::clock). A program can use it for deadlines of
+    /// its own that should follow the same clock.
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};
@@ -203,7 +205,8 @@ impl Broker {
         self.run.clock().clock()
     }
 
-    /// Returns what recovery found and did when this broker was opened.
+    /// Returns what was found and done when this broker opened the directory: torn records that
+    /// were cut off after a crash, and damaged, missing or unreadable files.
     #[must_use]
     pub fn recovery(&self) -> &RecoveryReport {
         &self.run.recovery
@@ -220,12 +223,13 @@ impl Broker {
         snapshot(&self.run)
     }
 
-    /// Makes everything durable that was appended before the call, at any level.
+    /// Makes all records durable that were appended to any topic before the call, whatever their
+    /// level of [`Durability`](crate::Durability).
     ///
     /// # Errors
     ///
-    /// [`Error::SyncFailed`] or [`Error::Poisoned`] of the first partition that could not be
-    /// synced; all were tried. [`Error::Closed`].
+    /// All partitions are tried, and the error of the first one that failed is returned:
+    /// [`Error::SyncFailed`] or [`Error::Poisoned`]. [`Error::Closed`].
     ///
     /// # Durability
     ///
@@ -233,19 +237,20 @@ impl Broker {
     ///
     /// # Blocking
     ///
-    /// For a sync of each partition with un-synced records, up to eight of them side by side.
+    /// For a sync of each partition with un-synced records, up to eight of them at the same time.
     pub fn flush(&self) -> Result<()> {
         self.run.flush()
     }
 
-    /// Does one round of what the background threads do otherwise: allocate space ahead, run due
-    /// syncs, write footers, apply retention, compact, store recovery points, evict members that do
-    /// not poll. For [`background(false)`](crate::BrokerBuilder::background).
+    /// Does one round of the work of the background threads, for a broker without them
+    /// ([`background(false)`](crate::BrokerBuilder::background)): allocates space for appends, runs
+    /// the syncs that are due, writes the indexes of full segments, applies retention, compacts,
+    /// stores recovery points, and evicts group members that do not poll.
     ///
     /// # Errors
     ///
-    /// [`Error::StorageFull`], [`Error::SyncFailed`] or [`Error::Io`] of the first step that
-    /// failed; the other steps were done. [`Error::Closed`].
+    /// All steps are tried, and the error of the first one that failed is returned:
+    /// [`Error::StorageFull`], [`Error::SyncFailed`] or [`Error::Io`]. [`Error::Closed`].
     ///
     /// # Blocking
     ///
@@ -254,14 +259,14 @@ impl Broker {
         self.run.tick()
     }
 
-    /// Flushes everything, marks a clean shutdown and closes the engine for all clones and handles:
-    /// their later and waiting calls return [`Error::Closed`]. On return the directory can be
-    /// opened again. Messages stay readable.
+    /// Makes all records durable, records a clean shutdown, and closes the broker, also for its
+    /// other clones and handles: their later and waiting calls return [`Error::Closed`]. On return
+    /// the directory can be opened again. Messages that the program holds stay readable.
     ///
     /// # Errors
     ///
-    /// [`Error::SyncFailed`] or [`Error::Io`] for what could not be flushed. The engine is closed
-    /// all the same, and the next opening recovers.
+    /// [`Error::SyncFailed`] or [`Error::Io`] if a partition could not be synced. The broker is
+    /// closed all the same, and the next opening recovers the directory as after a crash.
     ///
     /// # Durability
     ///

@@ -7,8 +7,9 @@ use serde::Serialize;
 use crate::log::open::PartitionRecovery;
 use crate::trace::{Outbox, note};
 
-/// What recovery found and did when the broker was opened. It lists everything that was cut or is
-/// damaged.
+/// What was found and done when the broker opened the directory; returned by
+/// [`Broker::recovery`](crate::Broker::recovery). It lists everything that was cut off after a
+/// crash, and everything that is damaged.
 ///
 /// ```
 /// # use logpond::Broker;
@@ -27,9 +28,10 @@ pub struct RecoveryReport {
     /// also true for a new directory. False after a close while a partition was unavailable or
     /// poisoned.
     pub clean_shutdown: bool,
-    /// One entry per partition of every topic, the engine's own included.
+    /// One entry per partition of every topic, and of the internal logs `__meta`, `__offsets` and
+    /// `__local`.
     pub partitions: Vec<PartitionRecovery>,
-    /// Directories and files that the catalog does not know. They are not changed.
+    /// Directories and files that belong to no topic. They are not changed.
     pub unknown: Vec<PathBuf>,
 }
 

@@ -16,12 +16,14 @@ use crate::error::{Error, Result};
 use crate::partition::PartitionCore;
 use crate::record::RecordMetadata;
 
-/// The acknowledgement of a record that [`Producer::enqueue`](crate::Producer::enqueue) appended. Resolves when the record is
-/// durable at the durability in force; at [`Durability::Os`](crate::Durability::Os) and [`Durability::Interval`](crate::Durability::Interval) at once.
+/// The acknowledgement of a record that [`Producer::enqueue`](crate::Producer::enqueue) has
+/// appended. At [`Durability::Sync`](crate::Durability::Sync) it resolves when the record is on
+/// stable storage; at [`Durability::Os`](crate::Durability::Os) and
+/// [`Durability::Interval`](crate::Durability::Interval) at once.
 ///
-/// It can be waited for, or awaited: it is a [`Future`] for any executor, without any feature.
-/// Polling it never blocks. It makes progress by the broker's background threads; without them, by
-/// [`Broker::tick`](crate::Broker::tick) or a flush.
+/// [`wait`](Self::wait) blocks; `.await` works with any executor, because it is a [`Future`],
+/// without any feature. Polling never blocks: the broker's background threads run the sync. A
+/// broker without background threads runs it in [`Broker::tick`](crate::Broker::tick) or `flush`.
 ///
 /// ```
 /// # use logpond::{Broker, Record, TopicConfig};
@@ -69,7 +71,7 @@ impl Delivery {
         Self { core, end, waits, metadata, ticket: None, _run: run }
     }
 
-    /// Waits until the record is durable.
+    /// Waits until the record is acknowledged, and returns its partition, offset and timestamp.
     ///
     /// # Errors
     ///
@@ -78,7 +80,8 @@ impl Delivery {
     ///
     /// # Blocking
     ///
-    /// For a sync of the disk, which all waiting callers share.
+    /// At [`Durability::Sync`](crate::Durability::Sync), for a sync of the disk, which all waiting
+    /// callers share.
     pub fn wait(self) -> Result<RecordMetadata> {
         if self.waits {
             self.core.wait_durable(self.end)?;
@@ -86,7 +89,7 @@ impl Delivery {
         Ok(self.metadata)
     }
 
-    /// Waits until the record is durable, at most `timeout`. Returns `None` if the time is over
+    /// Waits until the record is acknowledged, at most `timeout`. Returns `None` if the time is over
     /// first.
     ///
     /// # Errors
@@ -114,7 +117,7 @@ impl Delivery {
         }
     }
 
-    /// Returns the record's partition, offset and timestamp, which are known from the start.
+    /// Returns the record's partition, offset and timestamp, without waiting.
     #[must_use]
     pub fn metadata(&self) -> RecordMetadata {
         self.metadata
