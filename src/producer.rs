@@ -73,8 +73,8 @@ pub struct ProducerBuilder {
 }
 
 impl ProducerBuilder {
-    /// Sets which failures a record survives once a send of this producer has returned. Default: the
-    /// topic's [`durability`](crate::TopicConfig::durability), or the broker's if it has none.
+    /// Sets which failures a record survives once a send of this producer has returned. Default:
+    /// the topic's [`durability`](crate::TopicConfig::durability), or the broker's if it has none.
     #[doc(alias = "acks")]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = Some(durability);
@@ -225,11 +225,11 @@ impl Producer {
     /// Nothing was appended after [`Error::UnknownTopic`], [`Error::UnknownPartition`],
     /// [`Error::RecordTooLarge`], [`Error::Config`] (the record names no topic, has a time before
     /// 1970, or has no key and the topic is compacted), [`Error::StorageFull`],
-    /// [`Error::OffsetExhausted`], [`Error::Fenced`], [`Error::ReadOnly`], [`Error::Corrupt`] (files
-    /// of the partition are missing or unreadable), [`Error::Poisoned`] and [`Error::Forked`]. The
-    /// record may or may not be stored after [`Error::SyncFailed`], [`Error::Io`] and
-    /// [`Error::Closed`]. If the topic is deleted while the call waits, the result is
-    /// [`Error::UnknownTopic`].
+    /// [`Error::OffsetExhausted`], [`Error::Fenced`], [`Error::ReadOnly`], [`Error::Corrupt`]
+    /// (files of the partition are missing or unreadable), [`Error::Poisoned`] and
+    /// [`Error::Forked`]. The record may or may not be stored after [`Error::SyncFailed`],
+    /// [`Error::Io`] and [`Error::Closed`]. If the topic is deleted while the call waits, the
+    /// result is [`Error::UnknownTopic`].
     ///
     /// # Durability
     ///
@@ -318,8 +318,8 @@ impl Producer {
     /// # Errors
     ///
     /// Nothing was appended after [`Error::Config`] (the producer has no id, or the record names no
-    /// topic, has neither a key nor a partition, has a time before 1970, or has no key and the topic
-    /// is compacted), [`Error::UnknownTopic`], [`Error::UnknownPartition`],
+    /// topic, has neither a key nor a partition, has a time before 1970, or has no key and the
+    /// topic is compacted), [`Error::UnknownTopic`], [`Error::UnknownPartition`],
     /// [`Error::RecordTooLarge`], [`Error::StorageFull`], [`Error::OffsetExhausted`],
     /// [`Error::Fenced`], [`Error::ReadOnly`], [`Error::Corrupt`] (files of the partition are
     /// missing or unreadable), [`Error::Poisoned`] and [`Error::Forked`]. After
@@ -374,19 +374,19 @@ impl Producer {
         topic.partition(partition.partition).ok()?.log().last_sequence(named.shared.id)
     }
 
-    /// Sends records as one batch for each partition. Each batch is stored as a whole or not at all.
-    /// The results are in the order of the input. All records of one call without a key and a
+    /// Sends records as one batch for each partition. Each batch is stored as a whole or not at
+    /// all. The results are in the order of the input. All records of one call without a key and a
     /// partition are sent to the same partition.
     ///
     /// # Errors
     ///
     /// If some batches were acknowledged and others failed, [`Error::PartialBatch`] says which
     /// records are stored. If no batch was appended, the error of the first: one of
-    /// [`Error::UnknownTopic`], [`Error::UnknownPartition`], [`Error::RecordTooLarge`] (a record, or
-    /// the batch, is too large), [`Error::Config`] (a record names no topic, has a time before 1970,
-    /// or has no key and the topic is compacted), [`Error::StorageFull`],
-    /// [`Error::OffsetExhausted`], [`Error::Fenced`], [`Error::ReadOnly`], [`Error::Corrupt`] (files
-    /// of the partition are missing or unreadable), [`Error::Poisoned`], [`Error::Io`],
+    /// [`Error::UnknownTopic`], [`Error::UnknownPartition`], [`Error::RecordTooLarge`] (a record,
+    /// or the batch, is too large), [`Error::Config`] (a record names no topic, has a time before
+    /// 1970, or has no key and the topic is compacted), [`Error::StorageFull`],
+    /// [`Error::OffsetExhausted`], [`Error::Fenced`], [`Error::ReadOnly`], [`Error::Corrupt`]
+    /// (files of the partition are missing or unreadable), [`Error::Poisoned`], [`Error::Io`],
     /// [`Error::Forked`] and [`Error::Closed`].
     ///
     /// # Durability

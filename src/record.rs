@@ -118,8 +118,8 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// Returns a record for a topic, without a key and a value. If no [`value`](Self::value) is set,
-    /// it is a tombstone: in a compacted topic it deletes its key.
+    /// Returns a record for a topic, without a key and a value. If no [`value`](Self::value) is
+    /// set, it is a tombstone: in a compacted topic it deletes its key.
     #[must_use]
     pub fn to(topic: &'a str) -> Self {
         Self { topic: Some(topic), ..Self::default() }
@@ -183,8 +183,9 @@ impl<'a> Record<'a> {
         self
     }
 
-    /// Sets the timestamp, which is stored in milliseconds. The default is the time of the append, by
-    /// the broker's clock. A time before 1970 makes the append fail with [`Error::Config`](crate::Error::Config).
+    /// Sets the timestamp, which is stored in milliseconds. The default is the time of the append,
+    /// by the broker's clock. A time before 1970 makes the append fail with
+    /// [`Error::Config`](crate::Error::Config).
     #[must_use]
     pub fn timestamp(mut self, timestamp: SystemTime) -> Self {
         self.timestamp = Some(timestamp);

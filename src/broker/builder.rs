@@ -120,8 +120,8 @@ impl Broker {
     /// # Blocking
     ///
     /// For the disk. If another broker has the directory open, up to
-    /// [`lock_wait`](BrokerBuilder::lock_wait), and up to a second if that broker is in this process
-    /// and is being closed.
+    /// [`lock_wait`](BrokerBuilder::lock_wait), and up to a second if that broker is in this
+    /// process and is being closed.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         Self::builder().data_dir(dir).open()
     }
@@ -256,8 +256,8 @@ impl BrokerBuilder {
     /// The default is 7 days, or the longest retention of the topics that the group has commits
     /// for, whichever is longer. A group with a commit for a topic that keeps its records for ever
     /// never expires. The time counts from the last commit, or from when the group last had a
-    /// member, whichever is later, and also while no broker is open. If the wall clock is ahead when
-    /// a broker is opened, groups expire earlier by as much.
+    /// member, whichever is later, and also while no broker is open. If the wall clock is ahead
+    /// when a broker is opened, groups expire earlier by as much.
     ///
     /// [`Metrics::groups_expired`]: crate::Metrics::groups_expired
     #[doc(alias = "offsets.retention.minutes")]
@@ -284,8 +284,8 @@ impl BrokerBuilder {
     }
 
     /// Makes the random numbers of the broker reproducible, for tests. Not for production: they are
-    /// part of the checksums of files, and if they can be predicted, a hostile payload could imitate
-    /// stored records.
+    /// part of the checksums of files, and if they can be predicted, a hostile payload could
+    /// imitate stored records.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self

@@ -45,8 +45,8 @@ pub struct Broker {
     run: Arc<Run>,
 }
 
-/// One opening of a broker, up to its close, as handles hold it: when the last of them is dropped, so
-/// is this.
+/// One opening of a broker, up to its close, as handles hold it: when the last of them is dropped,
+/// so is this.
 pub(crate) struct Run {
     engine: Arc<Engine>,
     recovery: RecoveryReport,
@@ -114,7 +114,7 @@ impl Broker {
     /// let broker = Broker::in_memory()?;
     /// let hour = Duration::from_secs(3600);
     /// broker.ensure_topic("clicks", TopicConfig::new(2).retention(hour))?;
-    /// broker.ensure_topic("clicks", TopicConfig::new(2))?; // the default retention is not compared
+    /// broker.ensure_topic("clicks", TopicConfig::new(2))?; // a default is not compared
     /// let longer = TopicConfig::new(2).retention(2 * hour);
     /// let refused = broker.ensure_topic("clicks", longer.clone());
     /// assert!(matches!(refused, Err(Error::Config(error)) if error.setting == "retention"));

@@ -89,8 +89,8 @@ impl Delivery {
         Ok(self.metadata)
     }
 
-    /// Waits until the record is acknowledged, at most `timeout`. Returns `None` if the time is over
-    /// first.
+    /// Waits until the record is acknowledged, at most `timeout`. Returns `None` if the time is
+    /// over first.
     ///
     /// # Errors
     ///
