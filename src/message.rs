@@ -144,10 +144,12 @@ impl<'a> Iterator for RunIter<'a> {
     }
 }
 
-/// Messages of one or more partitions, in the order of offsets within each.
+/// The messages that [`Consumer::poll`](crate::Consumer::poll) or
+/// [`Partition::read`](crate::Partition::read) returns, of one or more partitions; those of one
+/// partition are in the order of their offsets. It is empty if there was nothing to read.
 ///
-/// Iterate by reference for [`MessageRef`]s, which cost no allocation and no reference count, or by
-/// value for owned [`Message`]s. An empty batch is the normal answer when there is nothing to read.
+/// Iterate `&batch` for [`MessageRef`]s, without allocations and reference counts, or `batch` for
+/// owned [`Message`]s.
 ///
 /// ```
 /// # use logpond::{Broker, Record, TopicConfig, TopicPartition};
@@ -199,8 +201,8 @@ impl Batch {
         BatchIter::new(&self.runs)
     }
 
-    /// Returns the next offset to read after this batch, for each partition that has messages in it. Pass
-    /// it to [`commit_offsets`](crate::Consumer::commit_offsets) once all messages are done.
+    /// Returns the next offset to read after this batch, for each partition with messages in it.
+    /// Pass it to [`commit_offsets`](crate::Consumer::commit_offsets) once all messages are done.
     ///
     /// Where compaction has removed the records that followed, it is higher than the
     /// [`next_offset`](MessageRef::next_offset) of the last message.
@@ -321,7 +323,7 @@ impl RunCursor {
     }
 }
 
-/// A message that borrows from its [`Batch`].
+/// A received record that borrows from its [`Batch`].
 #[derive(Clone)]
 pub struct MessageRef<'a> {
     run: &'a Run,
@@ -366,7 +368,8 @@ impl<'a> MessageRef<'a> {
         self.record.key
     }
 
-    /// Returns the value; `None` is a tombstone.
+    /// Returns the value; `None` if the record has none, which in a compacted topic deletes its
+    /// key.
     #[must_use]
     pub fn value(&self) -> Option<&'a [u8]> {
         self.record.value
@@ -390,8 +393,8 @@ impl<'a> MessageRef<'a> {
         self.leader_epoch
     }
 
-    /// Returns an owned message, which keeps the segment readable as long as it lives. No payload
-    /// byte is copied.
+    /// Returns an owned message. It shares the bytes of the segment, which stay readable until it
+    /// is dropped; nothing is copied.
     #[must_use]
     pub fn to_owned(&self) -> Message {
         let base = self.run.region.bytes(0..0).unwrap_or_default();
@@ -444,9 +447,12 @@ impl Part {
     }
 }
 
-/// A message: owned, cheap to clone, free to be sent to other threads. It keeps its segment
-/// readable, whatever retention or deletion do to the file; [`detach`](Self::detach) a message that
-/// is kept long.
+/// A received record: topic, partition, offset, key, value, headers and timestamp. Owned, cheap to
+/// clone, and free to be sent to other threads.
+///
+/// It shares the bytes of its segment file, without a copy. They stay readable after retention or a
+/// deletion has removed the file, and use disk space until the last message of the segment is
+/// dropped: [`detach`](Self::detach) a message that you keep for long.
 ///
 /// ```
 /// # use logpond::{Broker, Record, TopicConfig};
@@ -518,19 +524,20 @@ impl Message {
         self.key.map(|part| part.of(&self.region))
     }
 
-    /// Returns the value; `None` is a tombstone.
+    /// Returns the value; `None` if the record has none, which in a compacted topic deletes its
+    /// key.
     #[must_use]
     pub fn value(&self) -> Option<&[u8]> {
         self.value.map(|part| part.of(&self.region))
     }
 
-    /// Returns the key as [`Bytes`] that share the segment, without a copy.
+    /// Returns the key as [`Bytes`] that share the bytes of the segment, without a copy.
     #[must_use]
     pub fn key_bytes(&self) -> Option<Bytes> {
         Some(self.bytes_of(self.key?))
     }
 
-    /// Returns the value as [`Bytes`] that share the segment, without a copy.
+    /// Returns the value as [`Bytes`] that share the bytes of the segment, without a copy.
     #[must_use]
     pub fn value_bytes(&self) -> Option<Bytes> {
         Some(self.bytes_of(self.value?))
@@ -561,7 +568,7 @@ impl Message {
         self.leader_epoch
     }
 
-    /// Returns a copy with bytes of its own, which keeps no segment readable.
+    /// Returns a copy of the message and its bytes, which does not keep the segment.
     #[must_use]
     pub fn detach(&self) -> Message {
         let key = self.key().unwrap_or_default();
@@ -606,16 +613,16 @@ impl fmt::Debug for Message {
     }
 }
 
-/// The message as a record for elsewhere: key, value, headers and timestamp. Topic and partition
-/// are not copied; [`Record::topic`] names where a producer sends it.
+/// A record with the message's key, value, headers and timestamp, to be forwarded. It names no
+/// topic and partition: set the topic with [`Record::topic`].
 impl<'a> From<&MessageRef<'a>> for Record<'a> {
     fn from(message: &MessageRef<'a>) -> Self {
         record_of(message.key(), message.value(), message.headers(), message.timestamp())
     }
 }
 
-/// The message as a record for elsewhere: key, value, headers and timestamp. Topic and partition
-/// are not copied; [`Record::topic`] names where a producer sends it.
+/// A record with the message's key, value, headers and timestamp, to be forwarded. It names no
+/// topic and partition: set the topic with [`Record::topic`].
 impl<'a> From<&'a Message> for Record<'a> {
     fn from(message: &'a Message) -> Self {
         record_of(message.key(), message.value(), message.headers(), message.timestamp())

@@ -133,7 +133,9 @@ impl fmt::Debug for TopicShared {
     }
 }
 
-/// A topic: a named set of partitions. Cheap to clone; keeps the broker open.
+/// A topic: a named set of partitions; made by
+/// [`Broker::ensure_topic`](crate::Broker::ensure_topic) and
+/// [`Broker::topic`](crate::Broker::topic). Cheap to clone; keeps the broker open.
 ///
 /// ```
 /// # use logpond::{Broker, Record, TopicConfig};
@@ -160,7 +162,8 @@ impl Topic {
         &self.shared.name
     }
 
-    /// Returns how many partitions the topic has now.
+    /// Returns how many partitions the topic has now. Their numbers are 0 up to this one,
+    /// exclusive.
     #[must_use]
     pub fn partitions(&self) -> u32 {
         self.current().config.partitions
@@ -199,7 +202,7 @@ impl Topic {
         })
     }
 
-    /// Returns the topic's settings as they are in force now.
+    /// Returns the present settings of the topic.
     #[must_use]
     pub fn config(&self) -> TopicConfig {
         self.current().config.clone()
@@ -216,10 +219,12 @@ impl fmt::Debug for Topic {
     }
 }
 
-/// One partition of a topic: an ordered log of records, with consecutive offsets from 0.
+/// One partition of a topic: an ordered log of records, with consecutive offsets from 0; returned
+/// by [`Topic::partition`].
 ///
-/// Appending here bypasses the partitioner; timestamps, limits and durability are the topic's.
-/// Cheap to clone and safe to share between threads; keeps the broker open.
+/// This handle appends to the partition and reads from it directly, without a producer or consumer;
+/// no key chooses the partition. The topic's settings apply, including its durability. Cheap to
+/// clone and safe to share between threads; keeps the broker open.
 ///
 /// ```
 /// # use logpond::{Broker, Record, TopicConfig};
@@ -253,35 +258,44 @@ impl Partition {
     /// Nothing was appended after [`Error::RecordTooLarge`], [`Error::Config`] (the record names
     /// another topic or partition, has a time before 1970, or has no key and the topic is
     /// compacted), [`Error::StorageFull`], [`Error::OffsetExhausted`], [`Error::Poisoned`],
-    /// [`Error::ReadOnly`], [`Error::Corrupt`] (the partition is unavailable), [`Error::Forked`],
-    /// and [`Error::UnknownTopic`] once the topic is deleted. The record may or may not be stored
-    /// after [`Error::SyncFailed`], [`Error::Io`] and [`Error::Closed`].
+    /// [`Error::ReadOnly`], [`Error::Corrupt`] (files of the partition are missing or unreadable),
+    /// [`Error::Forked`], and [`Error::UnknownTopic`] once the topic is deleted. The record may or
+    /// may not be stored after [`Error::SyncFailed`], [`Error::Io`] and [`Error::Closed`].
     ///
     /// # Durability
     ///
-    /// On return the record is acknowledged at the topic's durability.
+    /// On return the record survives what the topic's [`Durability`] covers, or the broker's if the
+    /// topic has none.
     ///
     /// # Blocking
     ///
     /// At [`Durability::Sync`], for a sync of the disk, which concurrent callers share. At the
-    /// other levels, only while a segment is rolled or grown that the background thread has not
-    /// prepared. With [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
+    /// other levels, only if the append needs space in the segment or a new segment, and a
+    /// background thread has not prepared it yet. With [`WhenFull::Wait`](crate::WhenFull::Wait),
+    /// also until there is space.
     pub fn append(&self, record: &Record<'_>) -> Result<u64> {
         self.check_addressee(record)?;
         Ok(self.append_records([record], None)?.start)
     }
 
-    /// Appends records as one batch, which is stored as a whole or not at all, also across a crash.
-    /// Returns their offsets. Without records it writes nothing and returns `end..end`.
+    /// Appends records as one batch, which is stored as a whole or not at all, also after a crash.
+    /// Returns their offsets. If `records` is empty, nothing is written and the result is an empty
+    /// range at the log end offset.
     ///
     /// # Errors
     ///
-    /// Those of [`append`](Self::append), for the whole batch. [`Error::RecordTooLarge`] also if no
-    /// segment can hold the batch.
+    /// Nothing was appended after [`Error::RecordTooLarge`] (a record, or the batch, is too large),
+    /// [`Error::Config`] (a record names another topic or partition, has a time before 1970, or has
+    /// no key and the topic is compacted), [`Error::StorageFull`], [`Error::OffsetExhausted`],
+    /// [`Error::Poisoned`], [`Error::ReadOnly`], [`Error::Corrupt`] (files of the partition are
+    /// missing or unreadable), [`Error::Forked`], and [`Error::UnknownTopic`] once the topic is
+    /// deleted. The whole batch may or may not be stored after [`Error::SyncFailed`],
+    /// [`Error::Io`] and [`Error::Closed`].
     ///
     /// # Durability
     ///
-    /// On return the batch is acknowledged at the topic's durability.
+    /// On return the batch survives what the topic's [`Durability`] covers, or the broker's if the
+    /// topic has none.
     ///
     /// # Blocking
     ///
@@ -291,9 +305,9 @@ impl Partition {
         self.append_all(None, records)
     }
 
-    /// Appends records as one batch, but only if the next offset is `expected_next`: compare and
-    /// append. Of several writers that have read the log up to the same offset, exactly one
-    /// succeeds.
+    /// Appends records as one batch, but only if the log ends at `expected_next`, that is, if the
+    /// first record gets this offset. Of several writers that have read the log up to the same
+    /// offset, exactly one succeeds.
     ///
     /// ```
     /// # use logpond::{Broker, Error, Record, TopicConfig};
@@ -302,7 +316,7 @@ impl Partition {
     /// let seen = log.log_end_offset();
     /// log.append_if(seen, &[Record::new().value("balance: 90")])?;
     ///
-    /// // A second writer that has seen the same end is refused, reads on and decides anew.
+    /// // A second writer that has seen the same end is refused. It reads the new record first.
     /// let late = log.append_if(seen, &[Record::new().value("balance: 80")]);
     /// assert!(matches!(late, Err(Error::WrongOffset { expected: 0, actual: 1, .. })));
     /// # Ok::<(), logpond::Error>(())
@@ -310,12 +324,21 @@ impl Partition {
     ///
     /// # Errors
     ///
-    /// [`Error::WrongOffset`], with the actual next offset: nothing was appended. Otherwise those
-    /// of [`append`](Self::append), for the whole batch.
+    /// [`Error::WrongOffset`] if the log ends at another offset, which the error contains: nothing
+    /// was appended.
+    ///
+    /// Nothing was appended after [`Error::RecordTooLarge`] (a record, or the batch, is too large),
+    /// [`Error::Config`] (a record names another topic or partition, has a time before 1970, or has
+    /// no key and the topic is compacted), [`Error::StorageFull`], [`Error::OffsetExhausted`],
+    /// [`Error::Poisoned`], [`Error::ReadOnly`], [`Error::Corrupt`] (files of the partition are
+    /// missing or unreadable), [`Error::Forked`], and [`Error::UnknownTopic`] once the topic is
+    /// deleted. The whole batch may or may not be stored after [`Error::SyncFailed`],
+    /// [`Error::Io`] and [`Error::Closed`].
     ///
     /// # Durability
     ///
-    /// On return the batch is acknowledged at the topic's durability.
+    /// On return the batch survives what the topic's [`Durability`] covers, or the broker's if the
+    /// topic has none.
     ///
     /// # Blocking
     ///
@@ -370,19 +393,21 @@ impl Partition {
         Ok(())
     }
 
-    /// Reads records from offset `from` on: at least one if there is one, and about `max_bytes` at
-    /// most. Returns an empty batch at the end of the log. Each call looks `from` up in the index;
-    /// to read on in a loop, [`Broker::reader`](crate::Broker::reader) is faster.
+    /// Returns the records from offset `from` on: at least one if there is one, and about
+    /// `max_bytes` bytes at most. The result is empty if `from` is the end of the log. Each call
+    /// looks `from` up in the index; to read a whole log, [`Broker::reader`](crate::Broker::reader)
+    /// is faster.
     ///
     /// # Errors
     ///
-    /// [`Error::OffsetOutOfRange`] below the log start offset and beyond the end;
-    /// [`Error::Corrupt`] if the record at `from` is damaged or the partition is unavailable;
-    /// [`Error::UnknownTopic`] once the topic is deleted; [`Error::Io`]; [`Error::Closed`].
+    /// [`Error::OffsetOutOfRange`] if `from` is below the log start offset or beyond the end;
+    /// [`Error::Corrupt`] if the record at `from` is damaged, or files of the partition are missing
+    /// or unreadable; [`Error::UnknownTopic`] once the topic is deleted; [`Error::Io`];
+    /// [`Error::Closed`].
     ///
     /// # Blocking
     ///
-    /// For the disk, if the data is not in memory. Never for appenders.
+    /// For the disk, if the data is not in memory. Never for appends.
     pub fn read(&self, from: u64, max_bytes: usize) -> Result<Batch> {
         let visible_end = self.core.visible_end(Visibility::Published);
         self.core.reader().check_range(from, visible_end)?;
@@ -396,60 +421,63 @@ impl Partition {
         Ok(Batch::new(fetched.runs))
     }
 
-    /// Returns where the log begins: all records below were removed on purpose. If files are
-    /// missing or damaged, not every offset from here on can be read.
+    /// Returns the first offset of the log. All records below it were removed on purpose, by
+    /// retention or [`delete_records`](crate::Admin::delete_records). If files are missing or
+    /// damaged, not every offset from here on can be read.
     #[doc(alias = "beginningOffsets")]
     #[must_use]
     pub fn log_start_offset(&self) -> u64 {
         self.core.log_start()
     }
 
-    /// Returns the offset of the next record.
+    /// Returns the offset that the next record will get.
     #[doc(alias = "endOffsets")]
     #[must_use]
     pub fn log_end_offset(&self) -> u64 {
         self.core.log_end()
     }
 
-    /// Returns the end of what is on stable storage: every record below this offset is.
+    /// Returns the end of the durable records: every record below this offset is on stable storage.
     #[must_use]
     pub fn durable_end_offset(&self) -> u64 {
         self.core.durable_end()
     }
 
-    /// Returns the end of what consumers may see. Without replication this is the log end offset;
-    /// after a failed sync, the durable end offset.
+    /// Returns the end of the visible records: consumers see every record below this offset.
+    /// Without replication it is the log end offset; after a failed sync, the durable end offset.
     #[must_use]
     pub fn high_watermark(&self) -> u64 {
         self.core.visible_end(Visibility::Published)
     }
 
     /// Returns the offset of the first record whose timestamp is `time` or later; `None` if there
-    /// is none. Exact to the record, also inside a batch and with timestamps that are out of order.
-    /// Timestamps are compared in milliseconds.
+    /// is none. The result is exact, also inside a batch, and if timestamps are not in the order of
+    /// the records. Timestamps are compared in milliseconds.
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] if damage is in the way or the partition is unavailable;
-    /// [`Error::UnknownTopic`] once the topic is deleted; [`Error::Io`]; [`Error::Closed`].
+    /// [`Error::Corrupt`] if a damaged record has to be read, or files of the partition are missing
+    /// or unreadable; [`Error::UnknownTopic`] once the topic is deleted; [`Error::Io`];
+    /// [`Error::Closed`].
     ///
     /// # Blocking
     ///
-    /// For the disk: reads index footers, and at most a part of one segment.
+    /// For the disk: reads the indexes of segments, and at most a part of one segment.
     #[doc(alias = "offsetsForTimes")]
     pub fn offset_at(&self, time: SystemTime) -> Result<Option<u64>> {
         self.check_open()?;
         self.core.reader().offset_at(time)
     }
 
-    /// Makes everything durable that was appended before the call, at any level.
+    /// Makes all records of the partition durable that were appended before the call, whatever
+    /// their level of [`Durability`].
     ///
     /// # Errors
     ///
     /// [`Error::SyncFailed`]: the records may or may not be stored, and the partition takes no more
-    /// appends until the broker is opened again. [`Error::Poisoned`] if that happened before.
-    /// [`Error::ReadOnly`], [`Error::Corrupt`] (the partition is unavailable), [`Error::Closed`],
-    /// and [`Error::UnknownTopic`] once the topic is deleted.
+    /// appends until the broker is opened again. [`Error::Poisoned`]: that happened before.
+    /// [`Error::ReadOnly`], [`Error::Corrupt`] (files of the partition are missing or unreadable),
+    /// [`Error::Closed`], and [`Error::UnknownTopic`] once the topic is deleted.
     ///
     /// # Durability
     ///
