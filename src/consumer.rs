@@ -73,8 +73,12 @@ pub(crate) struct Settings {
     reads_around_damage: bool,
 }
 
-/// Reads records, alone or as a member of a group. It belongs to one thread at a time, which `&mut
-/// self` checks; give other threads a [`ConsumerHandle`]. Keeps the broker open.
+/// Reads records, alone ([`Broker::reader`](crate::Broker::reader)) or as a member of a group
+/// ([`Broker::consumer`](crate::Broker::consumer)). Its position in a partition is the offset of
+/// the next record that it will return.
+///
+/// One thread at a time uses it, which `&mut self` ensures; other threads can stop it by a
+/// [`ConsumerHandle`]. Keeps the broker open.
 ///
 /// ```
 /// # use logpond::{Broker, Record, TopicConfig};
@@ -86,13 +90,13 @@ pub(crate) struct Settings {
 /// for message in inbox.poll(Duration::from_secs(1))?.iter() {
 ///     println!("{:?}: {:?}", message.key(), message.value());
 /// }
-/// inbox.commit()?; // the work is done: these messages are not handed out again
+/// inbox.commit()?; // the work is done: the group will not get these messages again
 /// inbox.close()?;
 /// # Ok::<(), logpond::Error>(())
 /// ```
 ///
 /// A consumer that is dropped leaves its group at once, without a commit and without a callback.
-/// [`close`](Self::close) commits in auto mode and calls back.
+/// [`close`](Self::close) commits in auto mode and calls the rebalance callback.
 #[doc(alias = "KafkaConsumer")]
 pub struct Consumer {
     poller: Poller,
@@ -112,32 +116,39 @@ impl Consumer {
 
     // ---- reading -----------------------------------------------------------------------------
 
-    /// Returns the next messages: those that are there, or, if there are none, what arrives within
-    /// `timeout`. The batch is empty if nothing has arrived by then. `Duration::ZERO` never waits.
+    /// Returns the next messages. If there are none, waits for them, at most `timeout`; if none has
+    /// arrived by then, the batch is empty. With `Duration::ZERO` it does not wait.
     ///
-    /// First the member follows its group's plan: it gives up partitions that are to move, takes
-    /// over new ones, and runs the rebalance callback. A member that was evicted joins again.
+    /// A member of a group first follows the rebalances of its group: it gives up and takes over
+    /// partitions, and calls the callback of
+    /// [`on_rebalance`](crate::ConsumerBuilder::on_rebalance). If the member was evicted, it joins
+    /// again. In auto mode it also commits.
     ///
     /// # Errors
     ///
-    /// - [`Error::Corrupt`]: the next record of a partition is damaged. What precedes it was
-    ///   returned before. Returned by every poll until the consumer [seeks](Self::seek) to the end
-    ///   of the damaged offsets. For an unavailable partition beside others: returned once.
-    /// - [`Error::Truncated`]: a recovery cut the log below the committed offset. Returned once per
-    ///   partition; then new records are read, from the cut or the log start, whichever is higher.
-    ///   Nothing is committed of the partition before this error was returned.
+    /// - [`Error::Corrupt`]: the next record of a partition is damaged; the records before it were
+    ///   returned. Every poll returns this until the consumer [seeks](Self::seek) to the end of the
+    ///   damaged offsets. If the files of a whole partition are missing or unreadable, and the
+    ///   consumer reads others too, it is returned once.
+    /// - [`Error::Truncated`]: after a crash the log ends below the committed offset. Returned once
+    ///   per partition; then new records are read, from the end of that time, or from the log start
+    ///   offset if that is higher. Nothing is committed for the partition before that.
     /// - [`Error::OffsetOutOfRange`]: the records at the position were removed, and
     ///   [`out_of_range`](ConsumerBuilder::out_of_range) is [`StartAt::Error`].
     /// - [`Error::NoOffset`]: nothing is committed, and [`start`](ConsumerBuilder::start) is
     ///   [`StartAt::Error`].
-    /// - [`Error::Fenced`]: a newer consumer has taken the instance id.
+    /// - [`Error::Fenced`]: a newer consumer uses the same instance id.
     /// - [`Error::UnknownTopic`]: a topic was deleted. Only without a group, or with
     ///   [`assign`](crate::ConsumerBuilder::assign).
     /// - [`Error::Io`]: the disk could not be read.
+    /// - In auto mode [`Error::StorageFull`], [`Error::Poisoned`], [`Error::ReadOnly`], and with
+    ///   `assign` [`Error::GroupNotEmpty`]: the commit could not be stored.
+    /// - [`Error::Forked`]: this process is a forked child.
     /// - [`Error::Closed`]: after [`ConsumerHandle::shutdown`] or [`Broker::close`].
     ///
-    /// An error that lasts until the caller acts is returned at once the first time, and again
-    /// after other partitions had records; otherwise when `timeout` is over.
+    /// An error that repeats until the caller acts is returned at once the first time. After that
+    /// it is returned after a poll that returned records of other partitions, or when `timeout` is
+    /// over.
     ///
     /// [`Broker::close`]: crate::Broker::close
     ///
@@ -153,7 +164,11 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// Those of [`poll`](Self::poll). [`Error::Timeout`] if [`ConsumerHandle::wake`] ends the wait.
+    /// [`Error::Timeout`] if [`ConsumerHandle::wake`] ends the wait.
+    /// [`Error::Corrupt`], [`Error::Truncated`], [`Error::OffsetOutOfRange`], [`Error::NoOffset`],
+    /// [`Error::Fenced`], [`Error::UnknownTopic`], [`Error::Io`], [`Error::Forked`],
+    /// [`Error::Closed`], and in auto mode those of a commit; [`poll`](Self::poll) says what each
+    /// means.
     ///
     /// # Blocking
     ///
@@ -169,7 +184,10 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// Those of [`poll`](Self::poll).
+    /// [`Error::Corrupt`], [`Error::Truncated`], [`Error::OffsetOutOfRange`], [`Error::NoOffset`],
+    /// [`Error::Fenced`], [`Error::UnknownTopic`], [`Error::Io`], [`Error::Forked`],
+    /// [`Error::Closed`], and in auto mode those of a commit; [`poll`](Self::poll) says what each
+    /// means.
     ///
     /// # Blocking
     ///
@@ -182,7 +200,10 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// Those of [`poll`](Self::poll).
+    /// [`Error::Corrupt`], [`Error::Truncated`], [`Error::OffsetOutOfRange`], [`Error::NoOffset`],
+    /// [`Error::Fenced`], [`Error::UnknownTopic`], [`Error::Io`], [`Error::Forked`],
+    /// [`Error::Closed`], and in auto mode those of a commit; [`poll`](Self::poll) says what each
+    /// means.
     ///
     /// # Blocking
     ///
@@ -191,16 +212,16 @@ impl Consumer {
         self.poller.next_message(&Wait::Never)
     }
 
-    /// Returns an iterator over the messages from here on, which waits for each.
+    /// Returns an iterator over the messages from the position on. Each `next` waits for a message.
     ///
     /// It ends after [`ConsumerHandle::shutdown`], when the broker is closed, and after an error
-    /// that lasts until the caller acts: [`Error::Fenced`], [`Error::UnknownTopic`],
-    /// [`Error::Corrupt`], [`Error::OffsetOutOfRange`], [`Error::NoOffset`]. A new iteration reads
-    /// the other partitions on.
+    /// that repeats until the caller acts: [`Error::Fenced`], [`Error::UnknownTopic`],
+    /// [`Error::Corrupt`], [`Error::OffsetOutOfRange`], [`Error::NoOffset`], [`Error::Forked`]. If
+    /// one partition has failed, a new iterator continues with the others.
     ///
     /// # Blocking
     ///
-    /// Each `next` until there is a message.
+    /// Each `next`, until there is a message.
     pub fn iter(&mut self) -> impl Iterator<Item = Result<Message>> {
         let mut is_over = false;
         std::iter::from_fn(move || {
@@ -220,34 +241,34 @@ impl Consumer {
         })
     }
 
-    /// The messages from here on, as a stream that any executor can poll. Needs the feature
+    /// Returns the messages from the position on, as a stream for any executor. Needs the feature
     /// `async`.
     ///
-    /// It ends after [`ConsumerHandle::shutdown`](crate::ConsumerHandle::shutdown) or
-    /// [`Broker::close`](crate::Broker::close); a
-    /// [`wake`](crate::ConsumerHandle::wake) does nothing to it. An error is an item; the stream
-    /// ends after one that [`iter`](Self::iter) ends after, and continues after others.
+    /// The stream ends after [`ConsumerHandle::shutdown`](crate::ConsumerHandle::shutdown) or
+    /// [`Broker::close`](crate::Broker::close). [`wake`](crate::ConsumerHandle::wake) has no effect
+    /// on it. Errors are items. The stream ends after an error that repeats until the caller acts
+    /// ([`iter`](Self::iter) lists them), and continues after others.
     ///
     /// # Cancel safety
     ///
-    /// A stream can be dropped at any time, and so can a future that waits for its next message:
-    /// what was not yielded is yielded by the next stream, `recv` or `poll`. The position moves
-    /// only with what was yielded.
+    /// The stream, and a future for its next message, can be dropped at any time. Messages that
+    /// were not yielded are returned by the next stream, `recv` or `poll`; the position changes
+    /// only with messages that were yielded.
     ///
     /// # Time
     ///
-    /// A stream has no timer. What falls due with time (the `every` of
-    /// [`CommitMode::Auto`](crate::CommitMode::Auto)) is done when the stream is polled, so a
-    /// stream that waits for messages does it with the next one. A member whose stream waits is
-    /// not evicted, and a message or a rebalance wakes its task. `max_poll_interval` runs while the
-    /// stream has messages that nobody asks for, once its task was woken and does not poll it, and
-    /// once it is dropped. Whether a task was woken is looked at once per `max_poll_interval`, so
-    /// that a task which does not answer is evicted after one to two of them.
+    /// A stream has no timer. If a commit of [`CommitMode::Auto`](crate::CommitMode::Auto) is due
+    /// while the stream waits for messages, it is made when the next one arrives. A member whose
+    /// stream waits for messages is not evicted; a message or a rebalance wakes its task.
+    /// `max_poll_interval` counts while the stream has messages and is not polled, from when its
+    /// task was woken until it polls, and after the stream is dropped. Whether a task was woken is
+    /// checked once per `max_poll_interval`, so a task that does not poll is evicted after one to
+    /// two intervals.
     ///
     /// # Blocking
     ///
-    /// Polling never waits for messages, nor for a sync; it reads the disk where data is not in
-    /// memory. No thread is made.
+    /// Polling the stream never waits for messages or for a sync; it reads the disk if data is not
+    /// in memory. No thread is started.
     ///
     /// ```
     /// # use logpond::{Broker, Record, TopicConfig};
@@ -275,10 +296,12 @@ impl Consumer {
 
     /// Returns the offsets that this consumer missed since the last call, and forgets them.
     ///
-    /// Gaps are reported at least once: by the first poll that reaches them, and again after a
-    /// consumer resumes from an older commit. Adjacent gaps of a partition are one range. A
-    /// partition keeps at most 1,024 ranges: then its two oldest are joined, with what was read
-    /// between them. Call this more often if you need each range.
+    /// Offsets are missed if retention or [`delete_records`](crate::Admin::delete_records) removed
+    /// the records before they were read, and if damaged records were skipped. Each gap is reported
+    /// at least once: by the first poll that reaches it, and again after a consumer continues at an
+    /// older commit. Adjacent gaps of a partition are one range. A consumer keeps about 1,024
+    /// ranges; if there are more, the two oldest of a partition are joined, together with the
+    /// offsets between them that were read. Call this often if you need each range.
     pub fn take_gaps(&mut self) -> Vec<Gap> {
         self.poller.assigned_mut().take_gaps()
     }
@@ -289,14 +312,17 @@ impl Consumer {
         self.poller.handle().clone()
     }
 
-    /// Leaves the group. In auto mode the consumer first commits what later polls have passed; then
-    /// the rebalance callback is called with [`Rebalance::Revoked`]. The partitions of a static
-    /// member are kept for it.
+    /// Leaves the group. In auto mode it first commits the messages of all polls but the last. Then
+    /// the rebalance callback is called with [`Rebalance::Revoked`]. If
+    /// the consumer has an [`instance_id`](crate::ConsumerBuilder::instance_id), its partitions are
+    /// kept for the next consumer with that id.
     ///
     /// # Errors
     ///
-    /// Only in auto mode, and those of [`commit`](Self::commit). The consumer leaves the group all
-    /// the same.
+    /// Only in auto mode, if the commit fails: [`Error::Fenced`], [`Error::GroupNotEmpty`],
+    /// [`Error::SyncFailed`], [`Error::Poisoned`], [`Error::StorageFull`], [`Error::Io`],
+    /// [`Error::ReadOnly`], [`Error::Forked`] and [`Error::Closed`], as [`commit`](Self::commit)
+    /// describes them. The consumer leaves the group all the same.
     ///
     /// # Durability
     ///
@@ -312,21 +338,23 @@ impl Consumer {
 
     // ---- commits -----------------------------------------------------------------------------
 
-    /// Commits everything that was handed out, for each assigned partition. The committed offset is
-    /// the next one to read. A partition is left out while a poll has yet to return its
-    /// [`Error::Truncated`] or to report a [`Gap`](super::Gap).
+    /// Commits all messages that were returned so far, for each partition of the consumer: its
+    /// group will not get them again. The committed offset is that of the next record to read. A
+    /// partition is left out if the next poll of it will return [`Error::Truncated`] or report a
+    /// [`Gap`](super::Gap).
     ///
     /// # Errors
     ///
     /// - [`Error::Rebalanced`]: the member does not own one of the partitions any more. Nothing is
-    ///   committed; the next poll follows the new plan.
-    /// - [`Error::Fenced`]: a newer consumer has taken the instance id.
-    /// - [`Error::UnknownTopic`]: a topic was deleted since the member's last poll, or everything
-    ///   that a consumer by [`assign`](crate::ConsumerBuilder::assign) reads.
-    /// - [`Error::GroupNotEmpty`]: a consumer by `assign`, while the group has live members.
-    /// - [`Error::Config`]: a reader without a group.
+    ///   committed. Poll again: the member then reads its present partitions.
+    /// - [`Error::Fenced`]: a newer consumer uses the same instance id.
+    /// - [`Error::UnknownTopic`]: a topic was deleted since the member's last poll. For a consumer
+    ///   by [`assign`](crate::ConsumerBuilder::assign): all of its topics were deleted.
+    /// - [`Error::GroupNotEmpty`]: the consumer chose its partitions by `assign`, and the group has
+    ///   live members.
+    /// - [`Error::Config`]: the consumer is a reader without a group.
     /// - [`Error::SyncFailed`], [`Error::Poisoned`]: the records of a partition could not be
-    ///   synced; the other partitions are committed. Or the commit itself could not.
+    ///   synced, and the other partitions are committed; or the commit itself could not be synced.
     /// - [`Error::StorageFull`], [`Error::Io`], [`Error::ReadOnly`], [`Error::Forked`],
     ///   [`Error::Closed`].
     ///
@@ -346,18 +374,22 @@ impl Consumer {
         commits.commit_handed_out(level)
     }
 
-    /// Commits one message and everything before it in its partition. A higher commit is never
-    /// taken back, unless a [`seek`](Self::seek) moved the position back: a message that is handled
-    /// out of turn does not undo a later one.
+    /// Commits one message and all messages before it in its partition. A higher commit is kept,
+    /// unless a [`seek`](Self::seek) has moved the position back: so messages can be committed in
+    /// any order.
     ///
     /// # Errors
     ///
-    /// - [`Error::Rebalanced`]: the member does not own the partition any more, or has not read the
-    ///   message itself since it owns it.
+    /// - [`Error::Rebalanced`]: the member does not own the partition any more, or has lost it and
+    ///   got it back since it read the message, or another member read the message.
     /// - [`Error::UnknownPartition`]: a consumer by [`assign`](crate::ConsumerBuilder::assign) does
-    ///   not read it.
-    /// - [`Error::Truncated`]: a poll has yet to return this error of the partition.
-    /// - All others of [`commit`](Self::commit).
+    ///   not read the partition.
+    /// - [`Error::Truncated`]: the log was cut after a crash, and the next poll of the partition
+    ///   will return this error too.
+    /// - [`Error::Fenced`], [`Error::UnknownTopic`], [`Error::GroupNotEmpty`], [`Error::Config`],
+    ///   [`Error::SyncFailed`], [`Error::Poisoned`], [`Error::StorageFull`], [`Error::Io`],
+    ///   [`Error::ReadOnly`], [`Error::Corrupt`], [`Error::Forked`], [`Error::Closed`], for the
+    ///   reasons that [`commit`](Self::commit) lists.
     ///
     /// # Durability
     ///
@@ -372,20 +404,24 @@ impl Consumer {
         self.poller.assigned_mut().commits().commit_message(message)
     }
 
-    /// Commits these offsets, each the next one to read. They may be lower than what is committed:
-    /// the group then reads again.
+    /// Commits these offsets. Each is that of the next record to read. It may be lower than the
+    /// committed one: the group then reads these records again.
     ///
     /// # Errors
     ///
-    /// Nothing is committed after any of them, except after a failed sync:
+    /// Nothing is committed after any of these, except after a failed sync:
     ///
     /// - [`Error::Rebalanced`]: the member does not own one of the partitions.
     /// - [`Error::UnknownPartition`]: a consumer by [`assign`](crate::ConsumerBuilder::assign) does
-    ///   not read one.
-    /// - [`Error::OffsetOutOfRange`]: an offset lies beyond the log end.
-    /// - [`Error::Truncated`]: a poll has yet to return this error of one of the partitions.
-    /// - [`Error::Corrupt`]: one of the partitions is unavailable.
-    /// - All others of [`commit`](Self::commit).
+    ///   not read one of the partitions.
+    /// - [`Error::OffsetOutOfRange`]: an offset is higher than the log end offset.
+    /// - [`Error::Truncated`]: a log was cut after a crash, and the next poll of the partition will
+    ///   return this error too.
+    /// - [`Error::Corrupt`]: files of one of the partitions are missing or unreadable.
+    /// - [`Error::Fenced`], [`Error::UnknownTopic`], [`Error::GroupNotEmpty`], [`Error::Config`],
+    ///   [`Error::SyncFailed`], [`Error::Poisoned`], [`Error::StorageFull`], [`Error::Io`],
+    ///   [`Error::ReadOnly`], [`Error::Forked`], [`Error::Closed`], for the reasons that
+    ///   [`commit`](Self::commit) lists.
     ///
     /// # Durability
     ///
@@ -401,12 +437,15 @@ impl Consumer {
         self.poller.assigned_mut().commits().commit(offsets)
     }
 
-    /// Commits everything that was handed out, as [`commit`](Self::commit) does, without waiting
-    /// for the disk. Auto mode commits like this.
+    /// Commits all messages that were returned so far, for each partition of the consumer, without
+    /// waiting for the disk. Auto mode commits in the same way.
     ///
     /// # Errors
     ///
-    /// Those of [`commit`](Self::commit), except of syncs.
+    /// [`Error::Rebalanced`], [`Error::Fenced`], [`Error::UnknownTopic`],
+    /// [`Error::GroupNotEmpty`], [`Error::Config`], [`Error::Poisoned`], [`Error::StorageFull`],
+    /// [`Error::Io`], [`Error::ReadOnly`], [`Error::Forked`], [`Error::Closed`], for the reasons
+    /// that [`commit`](Self::commit) lists.
     ///
     /// # Durability
     ///
@@ -421,8 +460,8 @@ impl Consumer {
         self.poller.assigned_mut().commits().commit_handed_out(CommitWait::No)
     }
 
-    /// Returns what the group has committed for a partition: the next offset to read. `None` if
-    /// nothing, or without a group.
+    /// Returns the committed offset of the group for a partition, that of the next record to read.
+    /// `None` if there is no commit, or no group.
     ///
     /// # Errors
     ///
@@ -433,7 +472,7 @@ impl Consumer {
 
     // ---- positions ---------------------------------------------------------------------------
 
-    /// Moves the position of a partition. The next poll reads there.
+    /// Sets the position of a partition. The next poll reads from there.
     ///
     /// ```
     /// # use logpond::{Broker, Record, StartAt, TopicConfig};
@@ -450,9 +489,10 @@ impl Consumer {
     /// # Ok::<(), logpond::Error>(())
     /// ```
     ///
-    /// A [`StartAt::Offset`] out of range goes to the nearest end. Later commits may follow the
-    /// position back, but not below where it went. An error that the next poll of the partition
-    /// would return, such as [`Error::Truncated`], is dropped: the caller has said where to read.
+    /// A [`StartAt::Offset`] that is out of range becomes the nearest end of the log. After a seek
+    /// back, [`commit_message`](Self::commit_message) and auto mode may lower the group's committed
+    /// offset, down to the position of the seek. If the next poll of the partition would have
+    /// returned an error such as [`Error::Truncated`], the error is dropped.
     ///
     /// # Errors
     ///
@@ -469,7 +509,7 @@ impl Consumer {
         self.poller.settled().seek(&partition.into(), to)
     }
 
-    /// Stops reading these partitions. The consumer still owns them.
+    /// Stops reading these partitions until [`resume`](Self::resume). The consumer still owns them.
     ///
     /// # Errors
     ///
@@ -508,8 +548,8 @@ impl Consumer {
         Ok(())
     }
 
-    /// Returns the offset of the next record to be handed out; `None` if the partition is not
-    /// assigned.
+    /// Returns the offset of the next record that this consumer will return; `None` if it does not
+    /// read the partition.
     #[must_use]
     pub fn position(&self, partition: impl Into<TopicPartition>) -> Option<u64> {
         let slots = self.poller.assigned().slots();
@@ -517,7 +557,8 @@ impl Consumer {
         slots.get(index).map(|slot| slot.progress.handed_out())
     }
 
-    /// Returns for each assigned partition how many visible offsets were not handed out yet.
+    /// Returns for each partition of this consumer how many visible offsets it has not returned
+    /// yet.
     ///
     /// # Errors
     ///
@@ -530,7 +571,7 @@ impl Consumer {
         Ok(slots.map(|slot| (slot.origin().clone(), slot.lag(visibility))).collect())
     }
 
-    /// Returns the partitions that this consumer reads now, in order.
+    /// Returns the partitions that this consumer reads now, sorted.
     #[must_use]
     pub fn assignment(&self) -> Vec<TopicPartition> {
         self.poller.assigned().slots().partitions()

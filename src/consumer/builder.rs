@@ -29,14 +29,17 @@ const MAX_POLL_INTERVAL: Duration = Duration::from_secs(5 * 60);
 const REJOIN_TIMEOUT: Duration = Duration::from_secs(45);
 
 impl Broker {
-    /// Returns the settings of a consumer of a group. Its members share the partitions of their
-    /// topics, and the group's committed offsets are durable. The group's name has 1 to 255 bytes.
+    /// Returns the settings of a consumer that is a member of this group; finish with
+    /// [`open`](ConsumerBuilder::open). All open consumers with the same group name are members of
+    /// one group: each partition of their topics is read by one of them. The group's committed
+    /// offsets are stored. The name has 1 to 255 bytes.
     pub fn consumer(&self, group: &str) -> ConsumerBuilder {
         ConsumerBuilder::new(self, Some(group.into()))
     }
 
-    /// Returns the settings of a reader without a group: it commits nothing, and starts at
-    /// [`StartAt::Earliest`] by default.
+    /// Returns the settings of a consumer without a group; finish with
+    /// [`open`](ConsumerBuilder::open). It reads all partitions that exist when it is opened,
+    /// starts at [`StartAt::Earliest`] by default, and cannot commit.
     pub fn reader(&self) -> ConsumerBuilder {
         ConsumerBuilder::new(self, None)
     }
@@ -101,52 +104,56 @@ impl ConsumerBuilder {
         }
     }
 
-    /// Reads these topics. The members of a group share their partitions, including those that are
-    /// added later. A reader without a group reads all partitions that exist when it is opened.
+    /// Adds topics to read. The members of a group share their partitions, including partitions
+    /// that are created later. A reader without a group reads the partitions that exist when it is
+    /// opened.
     pub fn subscribe<T: AsRef<str>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
         self.topics.extend(topics.into_iter().map(|topic| topic.as_ref().into()));
         self
     }
 
-    /// Reads every topic whose whole name matches the pattern. `*` stands for any characters, also
-    /// none; `?` stands for one. A group also reads topics that are created later; a reader without
-    /// a group reads those that exist when it is opened. Can be called several times, and beside
-    /// [`subscribe`](Self::subscribe). Internal topics never match.
+    /// Adds all topics whose whole name matches the pattern. `*` stands for any characters, also
+    /// none; `?` stands for one. A group also reads matching topics that are created later; a
+    /// reader without a group reads those that exist when it is opened. Can be called several
+    /// times, and together with [`subscribe`](Self::subscribe). The broker's internal logs never
+    /// match.
     pub fn subscribe_pattern(mut self, pattern: &str) -> Self {
         self.patterns.push(pattern.into());
         self
     }
 
-    /// Reads exactly these partitions, whatever the members of the group read. With a group, its
-    /// commits are the group's; they are refused with [`Error::GroupNotEmpty`] while the group has
-    /// live members.
+    /// Reads exactly these partitions. The consumer is then no member of the group, but commits
+    /// offsets for it; a commit returns [`Error::GroupNotEmpty`] while the group has live members.
     pub fn assign<P: Into<TopicPartition>>(mut self, parts: impl IntoIterator<Item = P>) -> Self {
         self.assigned.extend(parts.into_iter().map(Into::into));
         self
     }
 
-    /// Sets where to start if nothing is committed. Default [`StartAt::Earliest`].
+    /// Sets where to start in partitions without a committed offset. Default
+    /// [`StartAt::Earliest`].
     ///
-    /// In a group this counts once, for the first member that subscribes to a topic's name or to a
-    /// pattern. Before [`open`](Self::open) returns, the start of each existing partition is
-    /// committed. Partitions that are created later are read from their beginning.
+    /// In a group only the first member that subscribes to a topic or to a pattern uses it: before
+    /// [`open`](Self::open) returns, this start is committed for each existing partition. Later
+    /// members continue at the committed offsets. Partitions that are created later are read from
+    /// their beginning.
     #[doc(alias = "auto.offset.reset")]
     pub fn start(mut self, start: StartAt) -> Self {
         self.settings.start = start;
         self
     }
 
-    /// Sets where to continue if the records at the position were removed before they were read.
-    /// Default [`StartAt::Earliest`], which skips nothing that still exists. [`StartAt::Error`]
-    /// returns [`Error::OffsetOutOfRange`]. All offsets in between are reported as a
-    /// [`Gap`](super::Gap).
+    /// Sets where to continue if the next records were removed before the consumer read them.
+    /// Default [`StartAt::Earliest`]: at the first record that is left. The offsets in between are
+    /// reported as a [`Gap`](super::Gap). With [`StartAt::Error`], reading returns
+    /// [`Error::OffsetOutOfRange`].
     #[doc(alias = "auto.offset.reset")]
     pub fn out_of_range(mut self, to: StartAt) -> Self {
         self.settings.out_of_range = to;
         self
     }
 
-    /// Sets who commits. Default [`CommitMode::Manual`].
+    /// Sets whether the program or the consumer commits. Default [`CommitMode::Manual`]: the
+    /// program.
     #[doc(alias = "enable.auto.commit")]
     #[doc(alias = "auto.commit.interval.ms")]
     pub fn commit(mut self, mode: CommitMode) -> Self {
@@ -154,7 +161,8 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Sets what the consumer may see. Default [`Visibility::Published`].
+    /// Sets whether the consumer sees records before they are durable. Default
+    /// [`Visibility::Published`]: it does.
     #[doc(alias = "isolation.level")]
     pub fn visibility(mut self, visibility: Visibility) -> Self {
         self.settings.visibility = visibility;
@@ -176,48 +184,49 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Sets how the group shares its partitions. Default [`Assignor::CooperativeSticky`]. All live
-    /// members must use the same: a member with another one is refused until the last of them has
-    /// left.
+    /// Sets how the group divides its partitions among its members. Default
+    /// [`Assignor::CooperativeSticky`]. All live members must use the same one:
+    /// [`open`](Self::open) refuses another with [`Error::Config`].
     #[doc(alias = "partition.assignment.strategy")]
     pub fn assignor(mut self, assignor: Assignor) -> Self {
         self.assignor = Some(assignor);
         self
     }
 
-    /// Sets how long a member may be away between two polls, on the broker's clock, before it is
-    /// evicted and its partitions are given to others. Default 5 minutes.
+    /// Sets the longest time between two polls of a member, on the broker's clock. After that the
+    /// member is evicted: its partitions are given to other members. Default 5 minutes. The time
+    /// during which a call of `poll` or `recv` waits does not count.
     ///
-    /// An evicted member gets [`Rebalance::Lost`] at its next poll and joins again. Only its
-    /// commits of what it lost fail, with [`Error::Rebalanced`]. A member that waits in `poll` or
-    /// `recv` is not away.
+    /// At its next poll, an evicted member gets [`Rebalance::Lost`] and joins again. Its commits
+    /// for partitions that it lost return [`Error::Rebalanced`].
     #[doc(alias = "max.poll.interval.ms")]
     pub fn max_poll_interval(mut self, interval: Duration) -> Self {
         self.max_poll_interval = Some(interval);
         self
     }
 
-    /// Makes this a static member of the group, with a name of 1 to 255 bytes. When it is dropped
-    /// or closed, its partitions wait for the next consumer of that name for
-    /// [`rejoin_timeout`](Self::rejoin_timeout), also across a restart of the broker. Of two live
-    /// consumers with the same name, the older one gets [`Error::Fenced`].
+    /// Makes this a static member of the group, with an id of 1 to 255 bytes. When the consumer is
+    /// dropped or closed, its partitions are kept for the next consumer with the same id, for
+    /// [`rejoin_timeout`](Self::rejoin_timeout), also if the broker is opened again meanwhile. If
+    /// two open consumers have the same id, the older one gets [`Error::Fenced`].
     #[doc(alias = "group.instance.id")]
     pub fn instance_id(mut self, id: impl Into<String>) -> Self {
         self.instance = Some(id.into().into());
         self
     }
 
-    /// Sets how long the partitions of a static member wait for it, on the broker's clock; after a
-    /// restart counted from the opening of the broker. Default 45 seconds.
+    /// Sets how long the partitions of a static member are kept for it after it was dropped or
+    /// closed, on the broker's clock. If the broker is opened again, the time begins anew. Default
+    /// 45 seconds.
     #[doc(alias = "session.timeout.ms")]
     pub fn rejoin_timeout(mut self, timeout: Duration) -> Self {
         self.rejoin_timeout = Some(timeout);
         self
     }
 
-    /// Sets a callback for partitions that this member gains and loses. It runs in the member's own
-    /// `poll`, `recv` or `close`, and under no lock: it may use the broker, also for other members
-    /// of the group. A consumer that is dropped does not call it.
+    /// Sets a callback that is called when this member gains or loses partitions. It is called
+    /// inside `poll`, `recv` or `close` of the consumer, and under no lock: it may use the broker,
+    /// also other members of the group. It is not called when the consumer is dropped.
     ///
     /// ```
     /// # use logpond::{Broker, Offsets, Rebalance, TopicConfig, TopicPartition};
@@ -229,7 +238,7 @@ impl ConsumerBuilder {
     ///     .subscribe(["jobs"])
     ///     .on_rebalance(|event, commits| match event {
     ///         Rebalance::Assigned(partitions) => println!("reads {partitions:?}"),
-    ///         // Still this member's: the last moment to commit what is done.
+    ///         // The member still owns them: the last moment to commit the finished work.
     ///         Rebalance::Revoked(partitions) => {
     ///             let position = |it: &TopicPartition| Some((it.clone(), commits.position(it)?));
     ///             let done: Offsets = partitions.iter().filter_map(position).collect();
@@ -237,7 +246,7 @@ impl ConsumerBuilder {
     ///                 eprintln!("the next owner reads again: {error}");
     ///             }
     ///         }
-    ///         // Another member may have them already: too late to commit.
+    ///         // Another member may own them already: it is too late to commit.
     ///         Rebalance::Lost(partitions) => println!("lost {partitions:?}"),
     ///     })
     ///     .open()?;
@@ -246,7 +255,7 @@ impl ConsumerBuilder {
     /// # Ok::<(), logpond::Error>(())
     /// ```
     ///
-    /// If the callback panics, the hand-over is finished as if it had returned, and then the panic
+    /// If the callback panics, the rebalance is finished as if it had returned. Then the panic
     /// continues through `poll`.
     #[doc(alias = "ConsumerRebalanceListener")]
     pub fn on_rebalance(
@@ -258,35 +267,38 @@ impl ConsumerBuilder {
     }
 
     /// Opens the consumer. A member of a group gets its partitions at once, except those that
-    /// another member must give up first. The rebalance callback hears of them at the first poll.
+    /// another member must give up first. The rebalance callback is called for them in the first
+    /// poll.
     ///
     /// # Errors
     ///
     /// - [`Error::UnknownTopic`], [`Error::UnknownPartition`]: there is no such topic or partition.
-    /// - [`Error::InvalidName`]: of the group or the instance id.
-    /// - [`Error::NoOffset`], [`Error::OffsetOutOfRange`]: with [`StartAt::Error`]. To begin
-    ///   elsewhere, open the consumer once with another setting and [`seek`](Consumer::seek), or
-    ///   call [`reset_offsets`](crate::Admin::reset_offsets).
-    /// - [`Error::Config`]: nothing was chosen to read, `subscribe` and [`assign`](Self::assign)
-    ///   are mixed, the group's members use another assignor, or a setting cannot work or would
-    ///   have no effect. No effect have [`assignor`](Self::assignor),
-    ///   [`max_poll_interval`](Self::max_poll_interval), [`instance_id`](Self::instance_id) and
-    ///   [`on_rebalance`](Self::on_rebalance) of a consumer that is no member of a group;
-    ///   [`rejoin_timeout`](Self::rejoin_timeout) without an instance id; [`commit`](Self::commit)
-    ///   of a reader.
-    /// - [`Error::StorageFull`], [`Error::SyncFailed`], [`Error::Io`], [`Error::ReadOnly`],
-    ///   [`Error::Closed`]: a group's first subscription could not be stored.
+    /// - [`Error::InvalidName`]: the name of the group or the instance id is empty or too long.
+    /// - [`Error::NoOffset`], [`Error::OffsetOutOfRange`]: with [`StartAt::Error`]. To begin at
+    ///   another offset, call [`reset_offsets`](crate::Admin::reset_offsets), or open the consumer
+    ///   once with another setting and [`seek`](Consumer::seek).
+    /// - [`Error::Config`]: no topic or partition was chosen, both [`subscribe`](Self::subscribe)
+    ///   and [`assign`](Self::assign) were called, the group's members use another assignor, or a
+    ///   setting has an impossible value or would have no effect. These have no effect:
+    ///   [`assignor`](Self::assignor), [`max_poll_interval`](Self::max_poll_interval),
+    ///   [`instance_id`](Self::instance_id) and [`on_rebalance`](Self::on_rebalance) of a consumer
+    ///   that is no member of a group; [`rejoin_timeout`](Self::rejoin_timeout) without an instance
+    ///   id; [`commit`](Self::commit) of a reader without a group.
+    /// - [`Error::StorageFull`], [`Error::SyncFailed`], [`Error::Io`], [`Error::ReadOnly`]: the
+    ///   group subscribes to a topic or pattern for the first time, and this could not be stored.
+    /// - [`Error::Closed`]: the broker was closed.
     ///
     /// # Durability
     ///
     /// At broker level [`Durability::Sync`](crate::Durability::Sync): on return the group's
-    /// subscription and where it begins are on stable storage. Nothing is awaited for
-    /// [`StartAt::Earliest`], which means the same after any crash.
+    /// subscription, and the offsets at which it begins, are on stable storage. With
+    /// [`StartAt::Earliest`] the call does not wait for that, because the group would begin at the
+    /// same offsets after a crash.
     ///
     /// # Blocking
     ///
-    /// For the disk, when positions are looked up, and for a sync when a group subscribes to a name
-    /// or pattern for the first time.
+    /// For the disk, when positions are looked up, and for a sync when a group subscribes to a
+    /// topic or pattern for the first time.
     pub fn open(self) -> Result<Consumer> {
         self.check()?;
         let run = self.broker.run();

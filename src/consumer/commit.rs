@@ -28,7 +28,9 @@ enum Rewinds {
     AfterSeek,
 }
 
-/// What a rebalance callback may do with its consumer: commit, and ask for positions.
+/// The second argument of the callback of
+/// [`on_rebalance`](crate::ConsumerBuilder::on_rebalance): by it the callback commits for its
+/// consumer, and gets its positions.
 pub struct Commits<'a> {
     run: &'a Run,
     role: &'a Role,
@@ -41,13 +43,18 @@ impl<'a> Commits<'a> {
         Self { run, role, slots, gaps }
     }
 
-    /// Commits these offsets, each the next one to read, for the group of the consumer.
+    /// Commits these offsets for the group of the consumer. Each is that of the next record to
+    /// read.
     ///
     /// # Errors
     ///
-    /// [`Error::Rebalanced`](crate::Error::Rebalanced) for a partition that is not this member's
-    /// any more, in particular for one that is [`Lost`](super::Rebalance::Lost). Otherwise those of
-    /// [`Consumer::commit_offsets`](super::Consumer::commit_offsets).
+    /// Nothing is committed after any of these, except after a failed sync. [`Error::Rebalanced`]:
+    /// the member does not own a partition any more, for example one that is
+    /// [`Lost`](super::Rebalance::Lost). [`Error::OffsetOutOfRange`]: an offset is higher than the
+    /// log end offset. [`Error::Truncated`], [`Error::Fenced`], [`Error::UnknownTopic`],
+    /// [`Error::SyncFailed`], [`Error::Poisoned`], [`Error::StorageFull`], [`Error::Io`],
+    /// [`Error::ReadOnly`], [`Error::Corrupt`], [`Error::Forked`], [`Error::Closed`]:
+    /// [`Consumer::commit_offsets`](super::Consumer::commit_offsets) describes them.
     ///
     /// # Durability
     ///
@@ -65,8 +72,8 @@ impl<'a> Commits<'a> {
         self.commit_in_order(&positions, Rewinds::OnPurpose, self.level())
     }
 
-    /// Returns the offset of the next record to be handed out. Everything handed out lies before
-    /// it.
+    /// Returns the offset of the next record that the consumer would return; all messages that it
+    /// has returned are below. `None` if it does not read the partition.
     #[must_use]
     pub fn position(&self, partition: impl Into<TopicPartition>) -> Option<u64> {
         let index = self.slots.index_of(&partition.into()).ok()?;
@@ -78,12 +85,13 @@ impl<'a> Commits<'a> {
         Wait::at_level(self.run.context().settings.durability)
     }
 
-    /// As [`Consumer::commit`](super::Consumer::commit).
+    /// Commits everything that was handed out, of each slot.
     pub(super) fn commit_handed_out(&mut self, wait: Wait) -> Result<()> {
         self.commit_in_order(&self.handed_out(), Rewinds::OnPurpose, wait)
     }
 
-    /// As [`Consumer::commit_message`](super::Consumer::commit_message).
+    /// Commits one message and everything before it in its partition; never below a higher commit,
+    /// unless a seek moved the position back.
     pub(super) fn commit_message(&mut self, message: &Message) -> Result<()> {
         self.check()?;
         let index = self.index_of(&message.topic_partition())?;
@@ -98,8 +106,8 @@ impl<'a> Commits<'a> {
     }
 
     /// Commits what later polls have passed. A partition that is taken away in this moment, be it
-    /// that its topic is deleted, keeps no other from being committed: the new owner reads it again,
-    /// and the next poll follows the plan.
+    /// that its topic is deleted, keeps no other from being committed: the new owner reads it
+    /// again, and the next poll follows the plan.
     pub(super) fn commit_passed(&mut self, wait: Wait) -> Result<()> {
         let mut positions = self.passed();
         loop {

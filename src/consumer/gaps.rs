@@ -8,8 +8,9 @@ use std::ops::Range;
 
 use crate::record::TopicPartition;
 
-/// Offsets that a consumer missed: retention removed the records before it read them, its
-/// [`out_of_range`](super::ConsumerBuilder::out_of_range) passed over them, or it skipped them as damaged.
+/// Offsets that a consumer missed, returned by [`Consumer::take_gaps`](super::Consumer::take_gaps):
+/// the records were removed before it read them, it skipped them because of
+/// [`out_of_range`](super::ConsumerBuilder::out_of_range), or they are damaged and it skipped them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gap {
@@ -28,7 +29,8 @@ const GAPS_MAX: usize = 1_024;
 pub(super) struct Gaps {
     met: Vec<Gap>,
     /// Met while partitions were taken over, which may be gone again before a poll reads them. The
-    /// next owner meets such a gap too, and it is one gap: one that never read there missed nothing.
+    /// next owner meets such a gap too, and it is one gap: one that never read there missed
+    /// nothing.
     taken_over: Vec<Gap>,
 }
 

@@ -23,8 +23,8 @@ struct Requests {
     is_shut_down: AtomicBool,
 }
 
-/// Wakes or shuts down a [`Consumer`](super::Consumer) from another thread. Cheap to clone; does not keep the broker
-/// open.
+/// Wakes or stops a [`Consumer`](super::Consumer) from another thread; returned by
+/// [`Consumer::handle`](super::Consumer::handle). Cheap to clone; does not keep the broker open.
 ///
 /// ```
 /// # use logpond::{Broker, Error, TopicConfig};
@@ -48,8 +48,9 @@ impl ConsumerHandle {
         Self { notifier, requests: Arc::default() }
     }
 
-    /// Ends the current wait, or else the next one: `poll` returns an empty batch, and `recv`
-    /// returns [`Error::Timeout`](crate::Error::Timeout). Never blocks.
+    /// Ends the wait of a `poll` or `recv` that is waiting now, or else of the next one: `poll`
+    /// returns an empty batch, and `recv` returns [`Error::Timeout`](crate::Error::Timeout). Never
+    /// blocks.
     #[doc(alias = "wakeup")]
     pub fn wake(&self) {
         self.requests.is_woken.store(true, Ordering::Release);

@@ -14,24 +14,23 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::commit::Commits;
 use crate::record::TopicPartition;
 
-/// What a rebalance changes for one member; the argument of a callback of
-/// [`on_rebalance`](crate::ConsumerBuilder::on_rebalance). The partitions are never empty, and in
-/// order.
+/// Which partitions a member of a group gains or loses; the first argument of the callback of
+/// [`on_rebalance`](crate::ConsumerBuilder::on_rebalance). The list has at least one partition, and
+/// is sorted.
 #[doc(alias = "ConsumerRebalanceListener")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rebalance<'a> {
-    /// The partitions are this member's from now on, and nothing of them was handed out yet. Their
-    /// positions are known, unless [`StartAt::Error`](crate::StartAt::Error) finds none.
+    /// The member owns the partitions from now on, and has not returned any message of them yet.
+    /// Their positions are known, unless [`StartAt::Error`](crate::StartAt::Error) finds none.
     #[doc(alias = "onPartitionsAssigned")]
     Assigned(&'a [TopicPartition]),
-    /// The partitions are about to be given up. They are still this member's: no other member gets
-    /// them before the callback has returned. Commit here. In auto mode the positions are committed
+    /// The member is about to give up the partitions. It still owns them: no other member gets them
+    /// before the callback has returned. Commit here. In auto mode the positions are committed
     /// already.
     #[doc(alias = "onPartitionsRevoked")]
     Revoked(&'a [TopicPartition]),
-    /// The partitions were taken away: the member was evicted, a newer consumer took its instance
-    /// id, or the topic was deleted. It is too late to commit; another member may have them
-    /// already.
+    /// The member has lost the partitions: it was evicted, a newer consumer uses its instance id,
+    /// or the topic was deleted. It is too late to commit; another member may own them already.
     #[doc(alias = "onPartitionsLost")]
     Lost(&'a [TopicPartition]),
 }
