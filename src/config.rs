@@ -6,15 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// What an acknowledgement means: which failures a record survives once the call has returned `Ok`.
+/// Which failures a record survives once the call that appended it has returned `Ok`.
 ///
-/// | level | acknowledged when | survives process death | survives power loss |
+/// | level | the call returns when the record | survives process death | survives power loss |
 /// |---|---|---|---|
-/// | `Os` | published (in the page cache) | yes | no |
-/// | `Interval` | published; synced in the background | yes | all but the last interval |
-/// | `Sync` | a sync that began after it was published has returned | yes | yes |
+/// | `Os` | is published: readable, in the page cache of the system | yes | no |
+/// | `Interval` | is published; a sync follows in the background | yes | all but the records of the last interval |
+/// | `Sync` | was published, and then a sync began and succeeded | yes | yes |
 ///
-/// Set per broker, per topic and per producer; the narrowest setting counts.
+/// It is set per broker, per topic and per producer. A producer's setting wins over its topic's,
+/// and a topic's over the broker's.
 ///
 /// ```
 /// use logpond::{Broker, Durability, Record, TopicConfig};
@@ -27,7 +28,7 @@ use crate::error::{Error, Result};
 /// let clicks = TopicConfig::new(4).durability(Durability::Interval { every, bytes: 1 << 20 });
 /// broker.ensure_topic("clicks", clicks)?;
 /// let drafts = broker.producer_builder().durability(Durability::Os).build()?;
-/// drafts.send(Record::to("clicks").value("home"))?; // published; not waited for
+/// drafts.send(Record::to("clicks").value("home"))?; // published; does not wait for a sync
 /// # broker.close()?;
 /// # Ok::<(), logpond::Error>(())
 /// ```
@@ -36,27 +37,27 @@ use crate::error::{Error, Result};
 #[doc(alias = "flush.ms")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Durability {
-    /// Acknowledged when published: survives kill -9, not a power cut.
+    /// The call returns when the record is published: it survives kill -9, but not a power cut.
     Os,
-    /// Acknowledged when published, and synced in the background: a sync begins `every` after the
-    /// first un-synced append, or as soon as `bytes` are un-synced.
+    /// The call returns when the record is published, and the partition is synced in the
+    /// background: a sync begins `every` after the first un-synced append, or as soon as `bytes`
+    /// are un-synced.
     ///
-    /// Each partition has its own interval and its own sync. A broker has up to 16 syncs in flight:
-    /// if P partitions fall due together, the last sync begins about P / 16 syncs of the disk
-    /// later.
+    /// Each partition has its own interval and its own sync. A broker runs up to 16 syncs at the
+    /// same time: if P partitions are due together, the last sync begins about P / 16 syncs later.
     Interval {
         /// How long after an append its sync begins at the latest, on the broker's clock, unless
-        /// more syncs are due than can be in flight.
+        /// more than 16 syncs are due.
         every: Duration,
-        /// How many un-synced bytes start a sync before that.
+        /// With so many un-synced bytes a sync begins earlier.
         bytes: u64,
     },
-    /// Acknowledged when on stable storage. Concurrent callers share each sync.
+    /// The call returns when the record is on stable storage. Concurrent callers share each sync.
     #[default]
     Sync,
 }
 
-/// What a topic keeps.
+/// Which records of a topic are removed.
 #[doc(alias = "cleanup.policy")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Cleanup {
@@ -64,63 +65,71 @@ pub enum Cleanup {
     /// retention settings allow.
     #[default]
     Delete,
-    /// The latest record of each key is kept; a record without a value deletes its key. Records
-    /// without a key are refused. See [`docs::compaction`](crate::docs::compaction).
+    /// Compaction: the latest record of each key is kept, and earlier ones are removed. A record
+    /// without a value deletes its key. Appending records without a key is an error. See
+    /// [`docs::compaction`](crate::docs::compaction).
     Compact,
-    /// Both: superseded records are removed, and whole segments by the retention settings.
+    /// Both: compaction removes all but the latest record of each key, and whole segments are
+    /// removed by the retention settings.
     CompactAndDelete,
 }
 
-/// Which time a record gets.
+/// Which timestamp is stored with a record.
 #[doc(alias = "message.timestamp.type")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum TimestampType {
-    /// The record's own, or the broker's clock where it has none.
+    /// The one that the record has, or else the time of the append by the broker's clock.
     #[default]
     CreateTime,
-    /// Always the broker's clock at the append, whatever a record says.
+    /// The time of the append by the broker's clock, also if the record has a timestamp.
     AppendTime,
 }
 
-/// What opening does about damage.
+/// What opening a broker does if it finds damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RecoveryPolicy {
-    /// Opens. A torn tail is cut; damage before it is reported, and the rest stays readable. A
-    /// partition whose directory or files are missing or cannot be read is unavailable.
+    /// The broker opens. Incomplete records at the end of a log, which a crash has left, are cut
+    /// off. Other damage is reported ([`Broker::recovery`](crate::Broker::recovery)), reading the
+    /// damaged records is an error, and all others stay readable. A partition whose directory or
+    /// files are missing or cannot be read is unavailable.
     #[default]
     CutTornTail,
-    /// Any cut or damage fails the opening; the partition concerned is not changed.
+    /// If anything is damaged or would be cut off, the opening fails, and the partition concerned
+    /// is not changed.
     Strict,
-    /// Opens as `CutTornTail` does; consumers skip damaged records instead of getting an error, and
-    /// report them as gaps.
+    /// The broker opens, as with `CutTornTail`. Consumers skip damaged records instead of returning
+    /// an error, and report their offsets as gaps
+    /// ([`Consumer::take_gaps`](crate::Consumer::take_gaps)).
     ReadAroundDamage,
 }
 
-/// What an append does when the broker's byte budget
-/// ([`BrokerBuilder::max_total_bytes`](crate::BrokerBuilder::max_total_bytes)) is used up.
+/// What an append does if it would exceed
+/// [`BrokerBuilder::max_total_bytes`](crate::BrokerBuilder::max_total_bytes), the byte budget of
+/// the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum WhenFull {
-    /// The append is refused with [`Error::StorageFull`], a definite error. Reading, committing and
-    /// deleting continue. Appends work again once retention or a deletion has made space.
+    /// The append returns [`Error::StorageFull`], and nothing is stored. Reading, committing and
+    /// deleting work as usual. Appends work again once retention or a deletion has made space.
     #[default]
     Refuse,
-    /// The oldest records make space, of whichever topic: whole sealed segments, by the age of
-    /// their youngest record, of topics that are not only compacted. If no partition has a sealed
-    /// segment left, the last segment of the partition that is appended to is removed with
-    /// everything in it: keep [`TopicConfig::segment_bytes`] small compared with the budget. If
-    /// that segment is empty too, the append is refused.
+    /// The broker removes the oldest records of all topics that are not only compacted: of all full
+    /// segments, the one whose youngest record is the oldest. If no partition has a full segment,
+    /// it removes the last segment of the partition that is appended to, with all of its records:
+    /// keep [`TopicConfig::segment_bytes`] small compared with the budget. If that segment is empty
+    /// too, the append returns [`Error::StorageFull`].
     DropOldest,
-    /// It waits until retention, a deletion or a compaction has made room: a bounded channel. The
-    /// broker looks at once for what can be removed or compacted by the settings of the topics, and
-    /// every minute; with `background(false)` another thread's
-    /// [`Broker::tick`](crate::Broker::tick) does. When the time is over the append is refused with
-    /// [`Error::StorageFull`], a definite error; when the broker is closed or the topic deleted
-    /// meanwhile, with [`Error::Closed`] or [`Error::UnknownTopic`]. So do `send`, `enqueue` and
-    /// all that appends, each batch for itself, in the calling thread: an `async` task blocks its
-    /// executor, and a callback of the broker delays what makes room. Creating a topic does not
-    /// wait. A full disk is waited for like a budget; what something else than this broker has
-    /// freed there is found within a second.
+    /// The append waits until retention, a deletion or a compaction has made space, so that a topic
+    /// is a bounded channel. The broker applies retention and compaction at once, and then every
+    /// minute; with `background(false)`, another thread has to call
+    /// [`Broker::tick`](crate::Broker::tick). When the time is over, the append returns
+    /// [`Error::StorageFull`], and nothing is stored. If the broker is closed or the topic deleted
+    /// meanwhile, it returns [`Error::Closed`] or [`Error::UnknownTopic`].
+    ///
+    /// All appends wait, also `enqueue`, each batch for itself and in the calling thread: do not
+    /// append in an `async` task, whose executor it would block, or in a callback of the broker,
+    /// which may have to return before there is space. Creating a topic does not wait. An append
+    /// also waits on a full disk; space that another program frees is noticed within a second.
     ///
     /// ```
     /// use logpond::{Broker, Record, TopicConfig, WhenFull};
@@ -137,7 +146,7 @@ pub enum WhenFull {
     /// let jobs = broker.ensure_topic("jobs", config)?.partition(0)?;
     /// std::thread::scope(|scope| -> logpond::Result<()> {
     ///     let producer = scope.spawn(|| -> logpond::Result<()> {
-    ///         // More than the budget holds: it goes on as fast as the other thread deletes.
+    ///         // More than the budget: it sends as fast as the other thread deletes.
     ///         for _ in 0..200 {
     ///             jobs.append(&Record::new().value(&[7; 64 << 10]))?;
     ///         }
@@ -154,8 +163,8 @@ pub enum WhenFull {
     /// # }
     /// ```
     Wait {
-        /// In real time, whatever the broker's clock shows; [`Duration::MAX`] is for ever. No time
-        /// at all is [`Error::Config`] when the broker is opened: that is `Refuse`.
+        /// The longest wait, in real time, whatever the broker's clock is; [`Duration::MAX`] is for
+        /// ever. With zero, opening the broker returns [`Error::Config`]: use `Refuse`.
         at_most: Duration,
     },
 }
@@ -183,10 +192,10 @@ pub enum ReadMode {
     Copy,
 }
 
-/// Where a consumer starts if nothing is committed ([`start`](crate::ConsumerBuilder::start)),
-/// where it continues if its position is out of range
-/// ([`out_of_range`](crate::ConsumerBuilder::out_of_range)), and where a
-/// [`seek`](crate::Consumer::seek) goes.
+/// An offset, by its meaning. It says where a consumer starts in a partition without a commit
+/// ([`start`](crate::ConsumerBuilder::start)), where it continues if its next records were removed
+/// ([`out_of_range`](crate::ConsumerBuilder::out_of_range)), and where it reads after a
+/// [`seek`](crate::Consumer::seek).
 ///
 /// ```
 /// # use logpond::{Broker, Record, StartAt, TopicConfig};
@@ -203,36 +212,38 @@ pub enum ReadMode {
 #[doc(alias = "OffsetSpec")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StartAt {
-    /// The log start offset.
+    /// The first record.
     #[default]
     Earliest,
-    /// The end: only records that are appended later.
+    /// The end of the log: only records that are appended later.
     Latest,
-    /// This offset; the nearest end if that is out of range.
+    /// This offset, or the nearest end of the log if it has no such offset.
     Offset(u64),
-    /// The first record with this timestamp or a later one; the end if there is none.
+    /// The first record with this timestamp or a later one; the end of the log if there is none.
     Time(SystemTime),
-    /// Nowhere: [`Error::NoOffset`] or [`Error::OffsetOutOfRange`].
+    /// None: the call returns [`Error::NoOffset`] or [`Error::OffsetOutOfRange`].
     Error,
 }
 
-/// Who commits a group's positions, and when.
+/// Whether the program or the consumer commits, and when. To commit is to store the offset at which
+/// the group continues.
 #[doc(alias = "enable.auto.commit")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CommitMode {
-    /// The application commits, by [`Consumer::commit`](crate::Consumer::commit) and its relatives.
+    /// The program commits, by [`Consumer::commit`](crate::Consumer::commit),
+    /// [`commit_message`](crate::Consumer::commit_message) and the like.
     #[default]
     Manual,
-    /// The consumer commits: inside `poll`, also while it waits there, and in `close`; a stream
-    /// only when it is polled. Only messages that an earlier poll returned are committed, never
-    /// those of the latest one.
+    /// The consumer commits, inside `poll` and in `close`; a stream commits only when it is polled.
+    /// It commits the messages of all polls but the last. So finish the work on a batch before the
+    /// next poll.
     Auto {
         /// The time between two commits, on the broker's clock. More than zero.
         every: Duration,
     },
 }
 
-/// What a consumer may see.
+/// Whether a consumer sees records before they are durable.
 ///
 /// ```
 /// # use logpond::{Broker, Durability, Record, TopicConfig, Visibility};
@@ -251,11 +262,11 @@ pub enum CommitMode {
 #[doc(alias = "isolation.level")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Visibility {
-    /// All that is published, at once. **A power cut can take back what was seen** unless it was
-    /// appended at [`Durability::Sync`] and acknowledged.
+    /// It sees each record as soon as it is appended. **A power cut can remove records that it has
+    /// seen**, unless they were acknowledged at [`Durability::Sync`].
     #[default]
     Published,
-    /// Only what is on stable storage: never what a power cut can take back.
+    /// It sees only records on stable storage, which no power cut can remove.
     Durable,
 }
 
@@ -294,43 +305,46 @@ pub(crate) const RECORD_BYTES_DEFAULT: u32 = 1 << 20;
 pub struct TopicConfig {
     /// How many partitions, 1 to 10,000.
     pub partitions: u32,
-    /// What an acknowledgement means. `None` takes the broker's setting. It decides how the topic's
-    /// files are written, so it cannot be altered; a producer can have its own.
+    /// Which failures a record survives once its append has returned. `None`, the default, takes
+    /// the broker's setting. It decides how the topic's files are written, so it cannot be altered
+    /// later; a producer can have its own.
     pub durability: Option<Durability>,
-    /// How long records are kept. Default 7 days; [`Duration::MAX`] is for ever. A segment is
-    /// removed once all of its records are older: see [`docs::retention`](crate::docs::retention).
-    /// Stored, but without effect, while [`cleanup`](Self::cleanup) is [`Cleanup::Compact`].
+    /// How long records are kept. Default 7 days; [`Duration::MAX`] is for ever. A segment file is
+    /// removed when all of its records are older: see [`docs::retention`](crate::docs::retention).
+    /// Without effect while [`cleanup`](Self::cleanup) is [`Cleanup::Compact`].
     #[doc(alias = "retention.ms")]
     pub retention: Duration,
     /// How many bytes each partition keeps at least. Default `u64::MAX`, no limit. The oldest
-    /// segment is removed as long as that many bytes are left without it; the segment that is
-    /// appended to is kept. Stored, but without effect, while [`cleanup`](Self::cleanup) is
+    /// segment is removed if the others have this many bytes; the last segment is kept. Without
+    /// effect while [`cleanup`](Self::cleanup) is
     /// [`Cleanup::Compact`].
     #[doc(alias = "retention.bytes")]
     pub retention_bytes: u64,
-    /// The size of a segment: 16 KiB to 1 GiB. Default 64 MiB.
+    /// The size of a segment file: 16 KiB to 1 GiB. Default 64 MiB. A record and a batch must fit
+    /// into one segment.
     #[doc(alias = "segment.bytes")]
     pub segment_bytes: u64,
-    /// The age of its first record at which a segment is rolled although it is not full. Default 7
-    /// days; [`Duration::MAX`] is never.
+    /// A new segment is begun when the first record of the last one is older than this, although it
+    /// is not full. Default 7 days; [`Duration::MAX`] is never.
     #[doc(alias = "segment.ms")]
     pub segment_age: Duration,
-    /// What the topic keeps. Default [`Cleanup::Delete`].
+    /// Which records are removed: by age and size, or all but the latest of each key. Default
+    /// [`Cleanup::Delete`].
     #[doc(alias = "cleanup.policy")]
     pub cleanup: Cleanup,
-    /// How long a tombstone is kept in a compacted topic, counted from the first compaction that
-    /// reads it. Default 24 hours; [`Duration::MAX`] is for ever.
+    /// How long a tombstone (a record without a value) is kept in a compacted topic, counted from
+    /// the first compaction that reads it. Default 24 hours; [`Duration::MAX`] is for ever.
     #[doc(alias = "delete.retention.ms")]
     pub tombstone_retention: Duration,
-    /// The share of sealed bytes, 0 to 1, that must not have been compacted yet for a compaction to
-    /// start by itself. Default 0.5.
+    /// A compaction starts when this share, 0 to 1, of the bytes in full segments was not compacted
+    /// yet. Default 0.5.
     #[doc(alias = "min.cleanable.dirty.ratio")]
     pub min_dirty_ratio: f64,
-    /// How many bytes one record may have at most in key, value and headers. `None`, the default,
-    /// is 1 MiB, or what a segment holds if that is less.
+    /// The largest record: bytes of key, value and headers together. `None`, the default, is 1 MiB,
+    /// or what a segment holds if that is less.
     #[doc(alias = "max.message.bytes")]
     pub max_record_bytes: Option<u32>,
-    /// Which time a record gets. Default [`TimestampType::CreateTime`].
+    /// Which timestamp is stored with a record. Default [`TimestampType::CreateTime`].
     #[doc(alias = "message.timestamp.type")]
     pub timestamps: TimestampType,
 }
@@ -432,9 +446,10 @@ impl TopicConfig {
         Self::new(self.partitions).with_changes(&self, &defaults)
     }
 
-    /// The settings of an existing topic, which has `stored`, that are not what `self` asks for, and
-    /// how they differ. Looks at those that decide what is kept and what an acknowledgement means;
-    /// of these, one that is at the crate's default asks for nothing, except the partition count.
+    /// The settings of an existing topic, which has `stored`, that are not what `self` asks for,
+    /// and how they differ. Looks at those that decide what is kept and what an acknowledgement
+    /// means; of these, one that is at the crate's default asks for nothing, except the partition
+    /// count.
     pub(crate) fn unmet_by(&self, stored: &Self) -> Vec<(&'static str, String)> {
         let default = Self::new(self.partitions);
         let mut unmet = Vec::new();
