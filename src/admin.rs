@@ -33,7 +33,8 @@ impl Broker {
     }
 }
 
-/// Administers topics and groups of a broker. Cheap to clone; keeps the broker open.
+/// Creates, changes, deletes, describes and verifies topics and groups; made by [`Broker::admin`].
+/// Cheap to clone; keeps the broker open.
 ///
 /// ```
 /// # use logpond::{Broker, Record, StartAt, TopicConfig};
@@ -55,7 +56,7 @@ pub struct Admin {
     broker: Broker,
 }
 
-/// A topic as [`Admin::describe_topic`] shows it.
+/// The description of a topic that [`Admin::describe_topic`] returns.
 #[doc(alias = "TopicDescription")]
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -68,7 +69,7 @@ pub struct TopicInfo {
     pub partitions: Vec<PartitionInfo>,
 }
 
-/// A partition as [`Admin::describe_topic`] shows it.
+/// The description of a partition, in a [`TopicInfo`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PartitionInfo {
@@ -78,13 +79,13 @@ pub struct PartitionInfo {
     pub log_start_offset: u64,
     /// The offset that the next record gets.
     pub log_end_offset: u64,
-    /// Everything below is on stable storage.
+    /// All records below this offset are on stable storage.
     pub durable_end_offset: u64,
-    /// The end of what consumers may see.
+    /// Consumers see all records below this offset.
     pub high_watermark: u64,
     /// How many segment files it has.
     pub segments: usize,
-    /// How far it is compacted; `None` where [`Cleanup`](crate::Cleanup) is `Delete`.
+    /// How far it is compacted; `None` if [`Cleanup`](crate::Cleanup) is `Delete`.
     pub compaction: Option<CompactionStats>,
 }
 
@@ -99,13 +100,14 @@ impl Admin {
     ///
     /// [`Error::TopicExists`](crate::Error::TopicExists);
     /// [`Error::InvalidName`](crate::Error::InvalidName); [`Error::Config`](crate::Error::Config)
-    /// for a setting that cannot work; [`Error::StorageFull`](crate::Error::StorageFull),
+    /// for a setting with an impossible value; [`Error::StorageFull`](crate::Error::StorageFull),
     /// [`Error::Io`](crate::Error::Io), [`Error::ReadOnly`](crate::Error::ReadOnly),
     /// [`Error::Closed`](crate::Error::Closed).
     ///
     /// # Durability
     ///
-    /// On return the topic exists after any crash. A crash before that leaves all of it or nothing.
+    /// On return the topic exists after any crash. After a crash before that, either the whole
+    /// topic exists or nothing of it.
     ///
     /// # Blocking
     ///
@@ -116,9 +118,9 @@ impl Admin {
         Ok(Topic::new(shared, self.broker.lifeline()))
     }
 
-    /// Deletes a topic, its records and what groups have committed for it. Messages that are held
-    /// stay readable. Calls on other handles of the topic, also waiting ones, return
-    /// [`Error::UnknownTopic`](crate::Error::UnknownTopic).
+    /// Deletes a topic, its records, and the committed offsets of groups for it. Messages that the
+    /// program holds stay readable. Calls on other handles of the topic, also calls that are
+    /// waiting, return [`Error::UnknownTopic`](crate::Error::UnknownTopic).
     ///
     /// # Errors
     ///
@@ -129,7 +131,7 @@ impl Admin {
     ///
     /// # Durability
     ///
-    /// On return the topic is gone after any crash.
+    /// On return the topic does not exist after any crash.
     ///
     /// # Blocking
     ///
@@ -139,7 +141,7 @@ impl Admin {
         self.run().topics().delete(name)
     }
 
-    /// Returns all topics, by name.
+    /// Returns the descriptions of all topics, sorted by name.
     ///
     /// # Errors
     ///
@@ -150,7 +152,7 @@ impl Admin {
         Ok(self.run().live().all().iter().map(|topic| describe(topic)).collect())
     }
 
-    /// Returns one topic.
+    /// Returns the description of a topic.
     ///
     /// # Errors
     ///

@@ -39,7 +39,7 @@ mod survey;
 #[cfg(not(loom))]
 mod tests;
 
-/// What [`salvage`] has copied, and what it could not.
+/// The result of [`salvage`]: what was copied, and what was lost.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct SalvageReport {
@@ -47,26 +47,25 @@ pub struct SalvageReport {
     pub topics: Vec<SalvagedTopic>,
     /// How many groups have committed offsets in the copy.
     pub groups: usize,
-    /// How many committed offsets there are: one per group and partition.
+    /// How many committed offsets the copy has: one per group and partition.
     pub commits: usize,
-    /// The named producers of the copy. One whose name is lost has the name `salvaged-` and its
-    /// number.
+    /// The producer ids of the copy. If an id is lost, its sequence numbers are kept under the id
+    /// `salvaged-` and a number.
     pub producers: Vec<Arc<str>>,
-    /// What is damaged of the internal logs: `__meta` has the topics, their settings and the
-    /// names of producers, `__offsets` the committed offsets, `__local` where logs begin. Nothing
-    /// can say what the damage has taken; the copy has what is left. A torn tail is listed too: it
-    /// cannot be distinguished from corruption of the last durable batch.
+    /// Damage in the internal logs of the source: `__meta` has the topics, their settings and the
+    /// producer ids, `__offsets` the committed offsets, `__local` the first offset of each log. The
+    /// copy has the readable entries; which ones were lost is not known. Incomplete records at the
+    /// end of a log are listed too, because corruption of the last durable batch looks the same.
     pub damage: Vec<Corruption>,
-    /// What belongs to no topic, and is not in the copy; nor are topics and partitions that hold no
-    /// record and whose creation was never completed.
+    /// Files and directories that belong to no topic. They are not in the copy. (Topics and
+    /// partitions without a record whose creation was not completed are not in the copy either.)
     pub unknown: Vec<PathBuf>,
 }
 
 impl SalvageReport {
-    /// Whether nothing is lost and nothing is damaged, as far as anything is left that tells: the
-    /// copy is all that the source was. After a clean close that is everything that lies in front
-    /// of the end of a log; after a crash, batches at the end that are gone without a trace, as if
-    /// they had never been written, are not missed.
+    /// Returns whether no loss and no damage was detected. After a clean close of the source, every
+    /// loss before the end of a log is detected. After a crash, the loss of the last batches of a
+    /// log may go unnoticed, if nothing later shows that they were written.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         let of_topic = |topic: &SalvagedTopic| {
@@ -85,8 +84,8 @@ pub struct SalvagedTopic {
     pub name: Arc<str>,
     /// Its settings in the copy.
     pub config: TopicConfig,
-    /// Whether its own settings were lost. It then has the defaults, and keeps its records for ever
-    /// until its settings are altered; whether it was compacted is not known.
+    /// Whether its settings were lost. It then has the default ones, except that it keeps its
+    /// records for ever until its settings are altered. It is not compacted, even if it was before.
     pub config_lost: bool,
     /// Its partitions, in order.
     pub partitions: Vec<SalvagedPartition>,
@@ -100,62 +99,59 @@ pub struct SalvagedPartition {
     pub partition: u32,
     /// The offset at which the copy begins.
     pub log_start_offset: u64,
-    /// The offset that the next record gets. Never one that the source has given to a record, as
-    /// far as anything is left that tells.
+    /// The offset that the next record gets: higher than each offset of the source that was found.
     pub log_end_offset: u64,
-    /// How many records the copy has. Some may lie below the log start offset: batches are copied
-    /// whole.
+    /// How many records the copy has. Some may have offsets below the log start offset, because
+    /// whole batches are copied.
     pub records: u64,
     /// How many batches they are in.
     pub batches: u64,
-    /// The offsets that are lost, in order. Some of them may have been taken out by compaction
-    /// before; what lay around them shows only that they are not there.
+    /// The offsets that are lost, in order. Some of them may have been removed by compaction
+    /// before; the records around them show only that they are missing.
     pub lost: Vec<Range<u64>>,
-    /// What is damaged in the source, and where. After a crash that may be a torn end: behind it
-    /// lay what was being written, or what rot has made of the last batch.
+    /// The damage in the source, and its position. After a crash this includes incomplete records
+    /// at the end of the log, because corruption of the last batch looks the same.
     pub damage: Vec<Corruption>,
 }
 
-/// Copies what is readable of a damaged data directory into a new one, which then opens like any
-/// other.
+/// Copies the readable contents of a damaged data directory into a new one, which a broker can
+/// open.
 ///
-/// It works where [`Broker::open`] fails, because the internal logs are damaged or missing, and
-/// where a broker opens and reading finds damage. What is whole in `from` is in `to`, at the same
-/// offsets: keys, values, headers, timestamps, leader epochs, where named producers stand; topics
-/// with their settings, committed offsets, static members, log starts. Consumers step over what is
-/// lost as over what compaction has removed. Nothing is taken for data whose checksum does not
-/// hold.
-///
-/// What is lost with what:
+/// Use it if [`Broker::open`] fails because the internal logs are damaged or missing, or if topics
+/// are damaged. (The internal logs `__meta`, `__offsets` and `__local` are the logs in which a
+/// broker stores its own state.) Everything in `from` that is undamaged is in `to`: records at the
+/// same offsets, with keys, values, headers, timestamps and leader epochs; the sequence numbers of
+/// producers; topics with their settings; committed offsets, static members and log start offsets.
+/// Consumers step over lost records. A record whose checksum does not match is never copied.
 ///
 /// | damaged | lost |
 /// |---|---|
-/// | a batch | its records; all others of the file are kept |
-/// | the header of a segment file | the file: the key of its checksums is in the header |
+/// | a batch (the unit of append and checksum) | its records; all others of the file are kept |
+/// | the header of a segment file | all records of the file, because the header is needed to check them |
 /// | a segment file that is missing | its records |
-/// | `__meta` | settings, and the names of producers (see below). Topics are found by their directories |
+/// | `__meta` | the settings of topics, and producer ids (see below). Topics are found by their directories |
 /// | `__offsets` | commits that were not made again after the damage |
-/// | `__local` | where logs begin: records that `delete_records` has removed come back if their file still exists, and a commit that a recovery had overtaken counts as valid |
+/// | `__local` | log start offsets: records that `delete_records` has removed are copied if their file still exists; and commits that were invalid, because a crash had cut the log below them, are copied as valid ones |
 ///
-/// Unlike an opening, a salvage cuts no tail: a whole batch is copied even if one before it is
-/// damaged, whether or not a sync ever covered it. What an earlier opening has cut remains cut, if
-/// the broker was closed since.
+/// An opening cuts off incomplete records at the end of a log; a salvage does not: it copies every
+/// undamaged batch, also after a damaged one, and whether or not it was ever synced. If an earlier
+/// opening has cut off batches, and the broker was closed since, they are not copied.
 ///
-/// A topic or a partition whose creation was interrupted is copied, as at an opening, if it holds
-/// records, and also if the record of its completion may be among the lost ones.
+/// If a crash interrupted the creation of a topic or a partition, it is copied if it has records,
+/// or if the record of its completion may be among the lost ones.
 ///
-/// A producer whose name is lost has the name `salvaged-` and its number in the copy. Its sequence
-/// numbers are kept under that name: a sender that continues as `salvaged-1` has its retries
-/// recognised ([`Producer::last_sequence`](crate::Producer::last_sequence) shows whose numbers they
-/// are). One that continues under its own name begins anew, and what it sends again is stored again.
-/// A producer that was forgotten or has expired remains so.
+/// If a producer id is lost, its sequence numbers are kept in the copy under the id `salvaged-` and
+/// a number. A producer that uses the id `salvaged-1` continues with these numbers;
+/// [`Producer::last_sequence`](crate::Producer::last_sequence) shows which producer's they are. A
+/// producer that uses its old id has no numbers, and records that it sends again are stored again.
+/// Producer ids that were forgotten or have expired are not copied.
 ///
-/// A committed offset is copied as it is. If it lies beyond the end of the salvaged log, the group
-/// gets [`Error::Truncated`] once, as after a recovery that had to cut. Retention applies to the copy
-/// from its next opening.
+/// Committed offsets are copied unchanged. If one is beyond the end of its log in the copy, the
+/// group gets [`Error::Truncated`] once, as after a crash. Retention applies to the copy from its
+/// next opening.
 ///
-/// `from` is not written to, not even its lock file, and may be read-only. Its lock is held
-/// meanwhile. `to` must not exist, or be an empty directory, and must not lie in `from`.
+/// Nothing is written to `from`, not even to its lock file, so it may be read-only. It is locked
+/// during the call. `to` must not exist, or be an empty directory, and must not be inside `from`.
 ///
 /// ```
 /// use logpond::{Broker, Record, TopicConfig};
@@ -168,7 +164,7 @@ pub struct SalvagedPartition {
 /// broker.close()?;
 /// # std::fs::remove_dir_all(data.join("__meta")).unwrap();
 ///
-/// // The catalog is gone.
+/// // The list of topics was lost.
 /// assert!(Broker::open(&data).is_err());
 /// let report = logpond::salvage(&data, &copy)?;
 /// for topic in &report.topics {
@@ -184,22 +180,23 @@ pub struct SalvagedPartition {
 ///
 /// # Errors
 ///
-/// Damage is not an error; it is in the report. Nothing is created in `to` after [`Error::Locked`] (a
-/// broker has `from` open), [`Error::Config`] (`to` is not free) and [`Error::UnsupportedVersion`] (a
-/// newer build wrote a file: salvage with that one). [`Error::Io`] if an existing file cannot be
-/// read; [`Error::StorageFull`], [`Error::Io`] and [`Error::SyncFailed`] of writing the copy.
+/// Damage is not an error; the report lists it. Nothing is created in `to` after [`Error::Locked`]
+/// (a broker has `from` open), [`Error::Config`] (`to` exists and is not empty, or is inside
+/// `from`) and [`Error::UnsupportedVersion`] (a newer build wrote a file: use the `salvage` of that
+/// build). [`Error::Io`] if an existing file cannot be read; [`Error::StorageFull`], [`Error::Io`]
+/// and [`Error::SyncFailed`] if the copy cannot be written.
 ///
 /// # Durability
 ///
-/// On `Ok` the copy is durable. After an error, or if the process dies half way, `to` holds no topic:
-/// its topics become live together, by the last record that is written, and a broker that opens it
-/// earlier removes what is there. Delete it and salvage again. (Only if the sync of that last record
-/// fails may the copy be complete all the same.)
+/// On `Ok` the copy is durable. After an error, or if the process dies during the call, `to` has no
+/// topics: all of them are created by the last record that is written, and a broker that opens `to`
+/// without it removes the files. Delete `to` and call `salvage` again. (If the sync of that last
+/// record has failed, the copy may be complete.)
 ///
 /// # Blocking
 ///
-/// For the disk: reads every byte of `from` about twice and writes what is whole, in memory for a
-/// few megabytes and one partition's indexes.
+/// For the disk: reads every byte of `from` about twice, and writes the undamaged records. It needs
+/// memory for a few megabytes and the indexes of one partition.
 pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<SalvageReport> {
     let (from, to) = (from.as_ref(), to.as_ref());
     let disk = RealDisk::new();

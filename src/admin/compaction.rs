@@ -10,28 +10,28 @@ use crate::config::Cleanup;
 use crate::error::{Error, Result};
 use crate::log::compaction::Tally;
 
-/// What [`Admin::compact_now`] did, over all partitions of the topic.
+/// The result of [`Admin::compact_now`]: sums over all partitions of the topic.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct CompactionReport {
-    /// How many partitions were looked at.
+    /// How many partitions the topic has.
     pub partitions: u32,
-    /// Passes over their logs: one per partition that has sealed segments, and more where the keys
-    /// of one do not fit the memory for them.
+    /// Passes over their logs: one per partition with full segments, and more if its keys do not
+    /// fit into 64 MiB.
     pub passes: u64,
     /// Segments that were replaced.
     pub segments_read: u64,
-    /// Segments that took their place.
+    /// Segments that replaced them.
     pub segments_written: u64,
-    /// Records of the segments that were replaced that stay.
+    /// Records of the replaced segments that were kept.
     pub records_kept: u64,
-    /// Records that are gone, tombstones included.
+    /// Records that were removed, including tombstones.
     pub records_removed: u64,
-    /// Tombstones that are gone because their time was over.
+    /// Tombstones that were removed because their time was over.
     pub tombstones_removed: u64,
     /// Bytes of the segments that were replaced.
     pub bytes_before: u64,
-    /// Bytes of those that took their place.
+    /// Bytes of the segments that replaced them.
     pub bytes_after: u64,
     /// How long it took, on the broker's clock.
     pub duration: Duration,
@@ -58,21 +58,21 @@ impl Admin {
     /// Compacts a topic now, whatever its [`min_dirty_ratio`](crate::TopicConfig::min_dirty_ratio):
     /// the latest record of each key is kept, and tombstones whose time is over are removed.
     ///
-    /// The last segment of a partition, which takes the appends, is never touched, and nothing is
-    /// rolled. Its records are compacted once it is sealed, because it is full or older than
+    /// The last segment of each partition, which takes the appends, is not compacted. Its records
+    /// are compacted after a new segment was begun, because it is full or older than
     /// [`segment_age`](crate::TopicConfig::segment_age).
     ///
     /// # Errors
     ///
     /// [`Error::Config`] for a topic with [`Cleanup::Delete`], [`Error::UnknownTopic`],
     /// [`Error::ReadOnly`], [`Error::Closed`]. After [`Error::Corrupt`], [`Error::StorageFull`] and
-    /// [`Error::Io`] the partition concerned is unchanged or compacted in part, and readers see
-    /// everything that they should; the partitions before it are compacted.
+    /// [`Error::Io`] the partition concerned is unchanged or compacted in part, and no record is
+    /// lost; the partitions before it are compacted.
     ///
     /// # Durability
     ///
-    /// On return removed records stay removed, and kept records are on stable storage. A crash at
-    /// any moment before that loses no record that should be kept.
+    /// On return removed records stay removed after any crash, and the kept records of compacted
+    /// segments are on stable storage. No crash during the call loses a record that should be kept.
     ///
     /// # Blocking
     ///

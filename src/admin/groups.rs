@@ -15,40 +15,43 @@ pub use crate::group::progress::{GroupOffset, GroupStatus};
 use crate::partition::PartitionCore;
 use crate::record::{Offsets, TopicPartition};
 
-/// A consumer group as [`Admin::describe_group`] shows it.
+/// The description of a consumer group that [`Admin::describe_group`] returns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct GroupInfo {
     /// The group's name.
     pub name: Arc<str>,
-    /// What it is doing.
+    /// Whether it has members, and whether a rebalance is running.
     pub state: GroupStatus,
-    /// How its members share their partitions; `None` while it has none.
+    /// How its partitions are divided among the members; `None` while it has no member.
     pub assignor: Option<Assignor>,
-    /// Rises with each rebalance, from 0 when the broker is opened.
+    /// The number of rebalances since the broker was opened.
     pub generation: u64,
-    /// In the order of joining: consumers, and static members that are waited for.
+    /// In the order of joining: open consumers, and static members whose partitions are kept for
+    /// them.
     pub members: Vec<GroupMember>,
-    /// By partition: what is committed or assigned.
+    /// One entry per partition with a commit or an owner.
     pub offsets: Vec<GroupOffset>,
 }
 
-/// A member of a group as [`Admin::describe_group`] shows it.
+/// The description of a member of a group, in a [`GroupInfo`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct GroupMember {
-    /// Tells it apart from all others in this run of the broker.
+    /// A number that no other member has since the broker was opened.
     pub id: u64,
-    /// The name of a static member.
+    /// The [`instance_id`](crate::ConsumerBuilder::instance_id) of a static member.
     pub instance_id: Option<Arc<str>>,
-    /// Whether there is a consumer; else the partitions wait for one of this name.
+    /// Whether its consumer is open. If not, its partitions are kept for the next one with its
+    /// instance id.
     pub is_live: bool,
-    /// What it owns, or what waits for it.
+    /// The partitions that it owns, or that are kept for it.
     pub assignment: Vec<TopicPartition>,
 }
 
 impl Admin {
-    /// Returns all groups that have members, a subscription or a commit, by name.
+    /// Returns the descriptions of all groups that have members, a subscription or a commit, sorted
+    /// by name.
     ///
     /// # Errors
     ///
@@ -69,7 +72,8 @@ impl Admin {
         Ok(infos)
     }
 
-    /// Returns one group: its members, what they own, and commits and lag by partition.
+    /// Returns the description of a group: its members and their partitions, and the committed
+    /// offset and lag for each partition.
     ///
     /// # Errors
     ///
@@ -81,26 +85,27 @@ impl Admin {
         Ok(describe(name.into(), view, &TopicTable::new(&self.run().live().all())))
     }
 
-    /// Resets a group's committed offsets for every partition of a topic, and returns them. An
-    /// offset out of range becomes the nearest end.
+    /// Sets a group's committed offset for every partition of a topic, and returns the new ones. An
+    /// offset that a log does not have becomes the nearest end of the log.
     ///
     /// # Errors
     ///
     /// Nothing is changed after any of them: [`Error::GroupNotEmpty`] while the group has live
     /// members, [`Error::UnknownGroup`], [`Error::UnknownTopic`], [`Error::Config`] for
-    /// [`StartAt::Error`], [`Error::Corrupt`] for a partition that is unavailable,
+    /// [`StartAt::Error`], [`Error::Corrupt`] if files of a partition are missing or unreadable,
     /// [`Error::ReadOnly`], [`Error::Closed`]. After [`Error::SyncFailed`] the offsets may be reset
     /// or not.
     ///
     /// # Durability
     ///
-    /// At broker level [`Durability::Sync`](crate::Durability::Sync): on return first the records and then the offsets are
-    /// on stable storage. At the other levels the offsets survive the death of the process.
+    /// At broker level [`Durability::Sync`](crate::Durability::Sync): on return first the records
+    /// and then the offsets are on stable storage. At the other levels the offsets survive the
+    /// death of the process.
     ///
     /// # Blocking
     ///
-    /// At broker level `Sync`, for a sync of each partition, up to eight of them side by side. Also
-    /// for the disk, to look up a time.
+    /// At broker level `Sync`, for a sync of each partition, up to eight of them at the same time.
+    /// Also for the disk, to look up a time.
     #[doc(alias = "alterConsumerGroupOffsets")]
     pub fn reset_offsets(&self, group: &str, topic: &str, to: StartAt) -> Result<Offsets> {
         self.run().gate().check_writable()?;
@@ -119,7 +124,8 @@ impl Admin {
         Ok(offsets)
     }
 
-    /// Deletes a group: its subscriptions and commits, and the static members that it waits for.
+    /// Deletes a group: its subscriptions and commits, and the static members whose partitions are
+    /// kept.
     ///
     /// # Errors
     ///

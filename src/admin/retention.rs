@@ -5,34 +5,37 @@ use crate::error::Result;
 use crate::record::TopicPartition;
 
 impl Admin {
-    /// Deletes the records of a partition below offset `before`. Returns the log start offset,
-    /// which does not change if `before` is not above it.
+    /// Deletes the records of a partition below offset `before`. Returns the log start offset, the
+    /// first one that can still be read: `before`, or a higher one if records above it were removed
+    /// already.
     ///
-    /// Files that hold nothing else are removed. A file that still holds records is kept, and its
-    /// deleted records can no longer be read. If everything is deleted, a new, empty file replaces
-    /// the last one; on a full disk the last file remains until there is space.
+    /// Files without other records are removed. A file that has records from `before` on is kept,
+    /// but its deleted records cannot be read any more. If all records are deleted, a new, empty
+    /// file replaces the last one; on a full disk the last file is kept until there is space.
     ///
-    /// In a compacted topic this also deletes the latest record of a key, if it lies below
-    /// `before`. It needs no space, so it is the way out of a full disk on which a compaction
-    /// cannot run.
+    /// In a compacted topic this also deletes the latest record of a key, if its offset is below
+    /// `before`. The call needs no space, so it works on a full disk, also if a compaction does
+    /// not.
     ///
-    /// Messages that are held stay readable. A consumer below the new log start gets a gap, as
-    /// [`Consumer::take_gaps`](crate::Consumer::take_gaps) describes.
+    /// Messages that the program holds stay readable. If a consumer has not read the deleted
+    /// records, [`Consumer::take_gaps`](crate::Consumer::take_gaps) reports them.
     ///
     /// # Errors
     ///
-    /// [`Error::OffsetOutOfRange`](crate::Error::OffsetOutOfRange) beyond the high watermark;
+    /// [`Error::OffsetOutOfRange`](crate::Error::OffsetOutOfRange) if `before` is above the
+    /// partition's [`high_watermark`](crate::Partition::high_watermark);
     /// [`Error::UnknownTopic`](crate::Error::UnknownTopic) and
     /// [`Error::UnknownPartition`](crate::Error::UnknownPartition);
-    /// [`Error::Poisoned`](crate::Error::Poisoned); [`Error::Corrupt`](crate::Error::Corrupt) (the
-    /// partition is unavailable); [`Error::ReadOnly`](crate::Error::ReadOnly);
-    /// [`Error::Closed`](crate::Error::Closed). After [`Error::Io`](crate::Error::Io) and
-    /// [`Error::SyncFailed`](crate::Error::SyncFailed) the records may be deleted or not.
+    /// [`Error::Poisoned`](crate::Error::Poisoned); [`Error::Corrupt`](crate::Error::Corrupt)
+    /// (files of the partition are missing or unreadable);
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly); [`Error::Closed`](crate::Error::Closed). After
+    /// [`Error::Io`](crate::Error::Io) and [`Error::SyncFailed`](crate::Error::SyncFailed) the
+    /// records may be deleted or not.
     ///
     /// # Durability
     ///
-    /// On return the records are gone after any crash: the log start never goes back. The next
-    /// opening removes files that come back after a loss of power.
+    /// On return the records stay deleted after any crash. If a removed file appears again after a
+    /// loss of power, the next opening removes it.
     ///
     /// # Blocking
     ///
@@ -42,19 +45,20 @@ impl Admin {
         self.run().space().retention().delete_records(&partition.into(), before)
     }
 
-    /// Applies the retention settings of all topics now. This also happens every minute, in each
-    /// [`Broker::tick`](crate::Broker::tick), and, for a limit in bytes, whenever a segment is
-    /// full.
+    /// Applies the retention settings of all topics now. This also happens in the background every
+    /// minute, in each [`Broker::tick`](crate::Broker::tick), and, for
+    /// [`retention_bytes`](crate::TopicConfig::retention_bytes), whenever a segment is full.
     ///
     /// # Errors
     ///
-    /// The first failure, for example [`Error::Io`](crate::Error::Io) or
-    /// [`Error::StorageFull`](crate::Error::StorageFull); all partitions were tried.
+    /// All partitions are tried, and the error of the first one that failed is returned: for
+    /// example [`Error::Io`](crate::Error::Io), [`Error::StorageFull`](crate::Error::StorageFull)
+    /// or [`Error::SyncFailed`](crate::Error::SyncFailed).
     /// [`Error::ReadOnly`](crate::Error::ReadOnly), [`Error::Closed`](crate::Error::Closed).
     ///
     /// # Durability
     ///
-    /// On return removed records are gone after any crash: the log start never goes back.
+    /// On return removed records stay removed after any crash.
     ///
     /// # Blocking
     ///

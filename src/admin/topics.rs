@@ -5,13 +5,13 @@ use crate::config::TopicConfig;
 use crate::error::Result;
 
 impl Admin {
-    /// Changes the settings of a topic. `change` gets the settings in force and returns the new
-    /// ones. It runs under no lock; a setting that it leaves alone keeps what another caller sets
-    /// meanwhile.
+    /// Changes the settings of a topic. `change` gets the present settings and returns the new
+    /// ones. It is called under no lock. If another caller changes other settings at the same time,
+    /// both changes are made.
     ///
-    /// The change is in force at once, for all handles of the topic. A new
-    /// [`segment_bytes`](TopicConfig::segment_bytes) counts from the next segment on, or the one
-    /// after that if the next one is already prepared.
+    /// The new settings apply at once, to all handles of the topic. A new
+    /// [`segment_bytes`](TopicConfig::segment_bytes) applies to the next segment, or the one after
+    /// that if the next one is already prepared.
     ///
     /// ```
     /// # use logpond::{Broker, TopicConfig};
@@ -26,8 +26,8 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// Nothing is changed after [`Error::Config`](crate::Error::Config): a setting cannot work, or
-    /// it is one that cannot be altered, which are the number of partitions (see
+    /// Nothing is changed after any of these. [`Error::Config`](crate::Error::Config): a setting
+    /// has an impossible value, or cannot be altered. These cannot: the number of partitions (use
     /// [`add_partitions`](Self::add_partitions)) and the durability.
     /// [`Error::UnknownTopic`](crate::Error::UnknownTopic), also if the topic is deleted meanwhile;
     /// [`Error::ReadOnly`](crate::Error::ReadOnly),
@@ -35,8 +35,8 @@ impl Admin {
     ///
     /// # Durability
     ///
-    /// On return the change is there after any crash. A crash before that leaves all of it or
-    /// nothing.
+    /// On return the settings survive any crash. After a crash before that, all of the change was
+    /// made or none of it.
     ///
     /// # Blocking
     ///
@@ -51,25 +51,26 @@ impl Admin {
         self.run().topics().alter(name, change)
     }
 
-    /// Gives a topic more partitions, `total` in all. They start empty, and there is no way back.
-    /// Producers use the new count from then on, so the records of a key may go to another
-    /// partition than its earlier ones. Groups share the new partitions.
+    /// Adds partitions to a topic, so that it has `total`. They are empty, and cannot be removed
+    /// again. Producers use the new number at once, so the records of a key may be sent to another
+    /// partition than its earlier ones. Groups read the new partitions too.
     ///
     /// # Errors
     ///
     /// The topic keeps its count after all of them. [`Error::Config`](crate::Error::Config): the
-    /// topic has as many already, `total` is above 10,000, or a partition remembers numbers of
-    /// [`send_sequenced`](crate::Producer::send_sequenced) for records that named no partition, so
-    /// that a retry would go elsewhere and be stored again. The error names the producer ids; they
-    /// are remembered for 30 days without use, or until they are
-    /// [forgotten](Self::forget_producer). [`Error::UnknownTopic`](crate::Error::UnknownTopic),
+    /// topic has as many already, `total` is above 10,000, or a partition has sequence numbers of
+    /// [`send_sequenced`](crate::Producer::send_sequenced) for records whose key chose the
+    /// partition: with more partitions, a retry could be sent to another one and be stored again.
+    /// The error names the producer ids. The numbers are kept until they were not used for 30 days,
+    /// or until you call [`forget_producer`](Self::forget_producer).
+    /// [`Error::UnknownTopic`](crate::Error::UnknownTopic),
     /// [`Error::StorageFull`](crate::Error::StorageFull), [`Error::Io`](crate::Error::Io),
     /// [`Error::ReadOnly`](crate::Error::ReadOnly), [`Error::Closed`](crate::Error::Closed).
     ///
     /// # Durability
     ///
-    /// On return the partitions exist after any crash. A crash before that leaves all of them or
-    /// none.
+    /// On return the partitions exist after any crash. After a crash before that, all of them exist
+    /// or none.
     ///
     /// # Blocking
     ///
@@ -79,18 +80,18 @@ impl Admin {
         self.run().add_partitions(name, total)
     }
 
-    /// Forgets a producer id and its sequence numbers in all topics: a record that is sent again is
-    /// stored again. Producers that hold the id get [`Error::Fenced`](crate::Error::Fenced) from
-    /// now on.
+    /// Deletes a producer id and its sequence numbers in all topics: a record that is sent again is
+    /// then stored again. Producers that have the id get [`Error::Fenced`](crate::Error::Fenced)
+    /// from now on.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`](crate::Error::Config) if there is no producer of this id,
+    /// [`Error::Config`](crate::Error::Config) if there is no such producer id,
     /// [`Error::ReadOnly`](crate::Error::ReadOnly), [`Error::Closed`](crate::Error::Closed).
     ///
     /// # Durability
     ///
-    /// On return the id is forgotten, also after a crash.
+    /// On return the id is deleted, also after a crash.
     ///
     /// # Blocking
     ///

@@ -6,20 +6,20 @@ use super::Admin;
 use crate::error::{Corruption, Result};
 use crate::log::verify::Findings;
 
-/// What [`Admin::verify`] found.
+/// The result of [`Admin::verify`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VerifyReport {
-    /// How many whole batches there are.
+    /// How many undamaged batches (units of append and checksum) the topic has.
     pub batches: u64,
     /// How many records are in them.
     pub records: u64,
-    /// What is damaged, by partition and then in the order of the log.
+    /// All damage, by partition and then in the order of the log.
     pub damage: Vec<Corruption>,
 }
 
 impl VerifyReport {
-    /// Whether nothing is damaged.
+    /// Returns whether nothing is damaged.
     #[must_use]
     pub fn is_ok(&self) -> bool {
         self.damage.is_empty()
@@ -27,13 +27,12 @@ impl VerifyReport {
 }
 
 impl Admin {
-    /// Reads everything that is published in a topic again, from its files and not from memory.
-    /// Checks every header, checksum, offset, timestamp, index and footer, and returns the damage
-    /// as values.
+    /// Reads all records of a topic from its files and checks every header, checksum, offset,
+    /// timestamp and index. Returns all damage as values.
     ///
-    /// It stops at no damage, changes nothing and blocks nobody: appends, reads and retention
-    /// continue, and a segment that is removed meanwhile does not count. It can also verify the
-    /// internal logs `__meta`, `__offsets` and `__local`.
+    /// It does not stop at damage and changes nothing. Appends, reads and retention continue
+    /// meanwhile; a segment that is removed during the call is left out. The names `__meta`,
+    /// `__offsets` and `__local` verify the logs in which the broker stores its own state.
     ///
     /// ```
     /// # use logpond::{Broker, Record, TopicConfig};
