@@ -10,25 +10,27 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::sync::{LockLevel, Mutex};
 
-/// A source of time for everything that the engine decides.
+/// The clock of a broker: for timestamps, ages of records, intervals and deadlines of groups. Set by
+/// [`BrokerBuilder::clock`](crate::BrokerBuilder::clock).
 ///
-/// Implementations must be fast: the engine reads [`now`](Clock::now) once per append. They must
-/// not use the broker, which calls them under locks.
+/// Implementations must be fast: a broker calls [`now`](Clock::now) once per append. They must not
+/// call the broker, which calls them under locks.
 pub trait Clock: Send + Sync + 'static {
-    /// Wall-clock time, used for record timestamps. May jump in either direction.
+    /// Returns the wall-clock time, for timestamps of records. It may jump in either direction.
     fn now(&self) -> SystemTime;
 
-    /// Time since an arbitrary fixed moment. Never goes back; used for every deadline.
+    /// Returns the time since an arbitrary fixed moment, for intervals and deadlines. It never goes
+    /// back.
     fn monotonic(&self) -> Duration;
 
-    /// Registers what is to be called after every move of the clock that is more than time passing
-    /// by itself. Between two looks at the clock, a broker's background threads wait in real time:
-    /// without the call they notice such a move only when that wait ends. The default registers
-    /// nothing, which is right for a clock that runs at the rate of real time.
+    /// Registers a callback. A clock that can be moved by hand must call it after each move, because
+    /// a broker's background threads sleep in real time until their next work is due, and would
+    /// notice the move only after that. The default does nothing, which is right for a clock that
+    /// runs at the rate of real time.
     ///
-    /// A broker with background threads registers once, when it is opened, and holds the callback;
-    /// one that cannot be upgraded any more is of a dropped broker. The callback takes no lock
-    /// and never blocks. Call it after the move, and under no lock that this clock takes elsewhere.
+    /// A broker with background threads registers once, when it is opened. Drop callbacks that
+    /// cannot be upgraded any more: their broker was dropped. The callback takes no lock and never
+    /// blocks. Call it after the move, and without a lock that this clock takes in another method.
     fn on_move(&self, callback: Weak<dyn Fn() + Send + Sync>) {
         let _ = callback;
     }
@@ -48,7 +50,7 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
     }
 }
 
-/// The machine's own clocks; the default of a broker.
+/// The clocks of the system; the default of a broker.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -56,7 +58,7 @@ pub struct SystemClock;
 static ORIGIN: OnceLock<Instant> = OnceLock::new();
 
 impl SystemClock {
-    /// The machine's clocks; all of them show the same.
+    /// Returns the system's clocks. All values of this type show the same time.
     #[must_use]
     pub fn new() -> Self {
         Self
@@ -74,14 +76,14 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is moved. Clones share their time. For tests, with
+/// A clock that stands still until it is moved. Clones show the same time. For tests, with
 /// [`BrokerBuilder::background(false)`](crate::BrokerBuilder::background) and
 /// [`Broker::tick`](crate::Broker::tick).
 ///
-/// A move wakes the background threads of the brokers that use the clock. They do at once what
-/// became due by it: evict an overdue member, sync an interval, and, once a minute has passed,
-/// apply retention, write recovery points and compact. A consumer that waits is not woken: its
-/// timeout is real time.
+/// Moving the clock wakes the background threads of the brokers that use it. They do the work that
+/// is due by the new time: evict members that have not polled, sync at the end of an interval, and,
+/// after a minute, apply retention, write recovery points and compact. A consumer that waits is not
+/// woken: its timeout is real time.
 ///
 /// ```
 /// use logpond::{Clock, ManualClock};
@@ -132,8 +134,8 @@ impl ManualClock {
         });
     }
 
-    /// Sets the wall clock alone, in either direction, as an administrator or a time service would.
-    /// No time passes.
+    /// Sets the wall clock only, in either direction, as an administrator or a time service does.
+    /// The monotonic clock does not change.
     pub fn set(&self, now: SystemTime) {
         self.change(|time| time.now = now);
     }

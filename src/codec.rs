@@ -26,10 +26,10 @@ const CLAIM_LIMIT: usize = 1 << 30;
 
 /// Turns values of `T` into bytes and back.
 ///
-/// A codec is called outside of all locks. Its errors and panics reach the caller that sends or
-/// reads; a consumer has moved on by then, so bytes that do not decode never block it. Errors are
-/// logged: the text of one must not contain any part of a value. [`Bincode`] and `Json` name only
-/// the kind of error and where it is.
+/// A codec is called under no lock. Its errors and panics are returned to the caller that sends or
+/// reads. If a value cannot be decoded, the consumer continues with the next message. Errors may be
+/// logged, so their text must not contain any part of a value; those of [`Bincode`] and `Json` have
+/// only the kind of the error and its position.
 ///
 /// ```
 /// use logpond::{Codec, CodecError};
@@ -57,31 +57,31 @@ const CLAIM_LIMIT: usize = 1 << 30;
 #[doc(alias = "Deserializer")]
 #[doc(alias = "Serde")]
 pub trait Codec<T>: Send + Sync + 'static {
-    /// The codec's name, for errors.
+    /// Returns the codec's name, for errors.
     fn name(&self) -> &'static str;
 
     /// Appends the encoded value to `buffer`.
     ///
     /// # Errors
     ///
-    /// When the value cannot be expressed.
+    /// If the value cannot be encoded.
     fn encode(&self, value: &T, buffer: &mut Vec<u8>) -> Result<(), CodecError>;
 
-    /// The value that all of `bytes` express.
+    /// Returns the value that `bytes` encode.
     ///
     /// # Errors
     ///
-    /// When they express none, or bytes are left over.
+    /// If they encode no value, or have bytes after the value.
     fn decode(&self, bytes: &[u8]) -> Result<T, CodecError>;
 }
 
 /// The default codec: bincode's standard configuration, all bytes consumed.
 ///
-/// Hostile bytes are an error: decoding takes no memory that the bytes do not account for, a value
-/// nests at most 128 levels deep and has at most 65,536 elements more than bytes. A value beyond
-/// that can be encoded, and cannot be decoded. The format has no names and no types in it: both
-/// sides must agree on the type, and a field that is added at the end is left-over bytes to who
-/// does not know it.
+/// Decoding hostile bytes returns an error: it allocates no more memory than the bytes justify, a
+/// value may be nested at most 128 levels deep, and may have at most 65,536 elements more than
+/// bytes. A value that exceeds this can be encoded, but not decoded. The format contains no names
+/// and no types: sender and receiver must use the same type. If a field is added at the end, a
+/// receiver with the old type gets an error.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bincode;
 

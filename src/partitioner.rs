@@ -8,13 +8,13 @@ use crate::sync::{AtomicU32, Ordering};
 
 /// Chooses the partition of a record that names none.
 ///
-/// Records with equal keys stay in order only if they go to the same partition. So for a key the
-/// answer must depend on nothing but the key and the number of partitions. It changes when
-/// partitions are added.
+/// Records with equal keys are read in order only if they are sent to the same partition. So for a
+/// key the result must depend only on the key and the number of partitions.
 ///
-/// The answer must be below `partitions`; otherwise the send fails with
+/// The result must be below `partitions`; otherwise the send returns
 /// [`Error::UnknownPartition`](crate::Error::UnknownPartition), and nothing is appended. The method
-/// is called for every record, concurrently, under no lock of the engine, and must not block.
+/// is called for every record that names no partition, by several threads at the same time, under
+/// no lock of the broker. It must not block.
 ///
 /// ```
 /// use logpond::Partitioner;
@@ -36,13 +36,14 @@ pub trait Partitioner: Send + Sync + 'static {
     fn partition(&self, key: Option<&[u8]>, partitions: u32) -> u32;
 }
 
-/// The choice of Kafka's Java client, so that a key has the same partition number here and there:
+/// Chooses as Kafka's Java client does, so a key has the same partition number as in Kafka:
 /// `murmur2(key) & 0x7fff_ffff`, modulo the number of partitions.
 ///
-/// Records without a key go round robin, one partition per call. Kafka's sticky choice stays on a
-/// partition until a batch is full; here a batch is what one call appends. A producer without a
-/// partitioner of its own skips partitions that take no records in this run, because they are
-/// unavailable or a sync of them has failed.
+/// Records without a key are sent round robin, one partition per call. (Kafka stays with a
+/// partition until a batch is full; here a batch is what one call appends.) If the producer was
+/// built without a call of [`partitioner`](crate::ProducerBuilder::partitioner), it skips
+/// partitions that take no appends until the broker is opened again, because their files are
+/// missing or a sync has failed.
 #[doc(alias = "murmur2")]
 #[derive(Debug)]
 pub struct DefaultPartitioner {

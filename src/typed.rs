@@ -112,13 +112,13 @@ impl<T, C: Codec<T>> TypedProducer<T, C> {
     /// # Errors
     ///
     /// [`Error::Codec`](crate::Error::Codec) if the value cannot be encoded; nothing was appended
-    /// then. Otherwise those of [`Producer::send`]; [`is_definite`](crate::Error::is_definite) says
-    /// whether the record may be stored all the same.
+    /// then. After any other error, [`is_definite`](crate::Error::is_definite) says whether the
+    /// record may be stored; [`Producer::send`] lists these errors.
     ///
     /// # Durability
     ///
-    /// On return the record is acknowledged at the durability in force: the producer's, else the
-    /// topic's, else the broker's.
+    /// On return the record survives what the [`Durability`](crate::Durability) in force covers:
+    /// the producer's, or the topic's if the producer has none, or the broker's.
     ///
     /// # Blocking
     ///
@@ -128,19 +128,19 @@ impl<T, C: Codec<T>> TypedProducer<T, C> {
         self.encoded(value, |bytes| self.producer.send(self.record().value(bytes)))
     }
 
-    /// Sends a value under a key, and waits for its acknowledgement. The key's bytes are stored as
-    /// they are.
+    /// Sends a value with a key, and waits for its acknowledgement. The bytes of the key are stored
+    /// without encoding.
     ///
     /// # Errors
     ///
     /// [`Error::Codec`](crate::Error::Codec) if the value cannot be encoded; nothing was appended
-    /// then. Otherwise those of [`Producer::send`]; [`is_definite`](crate::Error::is_definite) says
-    /// whether the record may be stored all the same.
+    /// then. After any other error, [`is_definite`](crate::Error::is_definite) says whether the
+    /// record may be stored; [`Producer::send`] lists these errors.
     ///
     /// # Durability
     ///
-    /// On return the record is acknowledged at the durability in force: the producer's, else the
-    /// topic's, else the broker's.
+    /// On return the record survives what the [`Durability`](crate::Durability) in force covers:
+    /// the producer's, or the topic's if the producer has none, or the broker's.
     ///
     /// # Blocking
     ///
@@ -154,13 +154,13 @@ impl<T, C: Codec<T>> TypedProducer<T, C> {
         self.encoded(value, |bytes| self.producer.send(self.record().key(key).value(bytes)))
     }
 
-    /// Appends a value without a key, and does not wait for the disk. The returned [`Delivery`]
+    /// Appends a value without a key, without waiting for the disk. The returned [`Delivery`]
     /// resolves when the record is durable.
     ///
     /// # Errors
     ///
-    /// [`Error::Codec`](crate::Error::Codec) if the value cannot be encoded, and those of
-    /// [`Producer::enqueue`]. Nothing was appended.
+    /// Nothing was appended after any error. [`Error::Codec`](crate::Error::Codec): the value
+    /// cannot be encoded. [`Producer::enqueue`] lists the other errors.
     ///
     /// # Durability
     ///
@@ -168,18 +168,19 @@ impl<T, C: Codec<T>> TypedProducer<T, C> {
     ///
     /// # Blocking
     ///
-    /// Only while a segment is rolled or grown that the background thread has not prepared.
+    /// Only if the append needs space in the segment or a new segment, and a background thread has
+    /// not prepared it yet.
     pub fn enqueue(&self, value: &T) -> Result<Delivery> {
         self.encoded(value, |bytes| self.producer.enqueue(self.record().value(bytes)))
     }
 
-    /// Appends a value under a key, and does not wait for the disk. The returned [`Delivery`]
-    /// resolves when the record is durable.
+    /// Appends a value with a key, without waiting for the disk. The returned [`Delivery`] resolves
+    /// when the record is durable.
     ///
     /// # Errors
     ///
-    /// [`Error::Codec`](crate::Error::Codec) if the value cannot be encoded, and those of
-    /// [`Producer::enqueue`]. Nothing was appended.
+    /// Nothing was appended after any error. [`Error::Codec`](crate::Error::Codec): the value
+    /// cannot be encoded. [`Producer::enqueue`] lists the other errors.
     ///
     /// # Durability
     ///
@@ -187,7 +188,8 @@ impl<T, C: Codec<T>> TypedProducer<T, C> {
     ///
     /// # Blocking
     ///
-    /// Only while a segment is rolled or grown that the background thread has not prepared.
+    /// Only if the append needs space in the segment or a new segment, and a background thread has
+    /// not prepared it yet.
     pub fn enqueue_keyed<K: AsRef<[u8]> + ?Sized>(&self, key: &K, value: &T) -> Result<Delivery> {
         self.encoded(value, |bytes| self.producer.enqueue(self.record().key(key).value(bytes)))
     }
@@ -196,13 +198,13 @@ impl<T, C: Codec<T>> TypedProducer<T, C> {
     ///
     /// # Errors
     ///
-    /// Those of [`Producer::send`]; [`is_definite`](crate::Error::is_definite) says whether the
-    /// record may be stored all the same.
+    /// [`is_definite`](crate::Error::is_definite) says whether the record may be stored;
+    /// [`Producer::send`] lists the errors.
     ///
     /// # Durability
     ///
-    /// On return the record is acknowledged at the durability in force: the producer's, else the
-    /// topic's, else the broker's.
+    /// On return the record survives what the [`Durability`](crate::Durability) in force covers:
+    /// the producer's, or the topic's if the producer has none, or the broker's.
     ///
     /// # Blocking
     ///
@@ -212,8 +214,8 @@ impl<T, C: Codec<T>> TypedProducer<T, C> {
         self.producer.send(self.record().key(key).tombstone())
     }
 
-    /// Returns the encoded value, for a [`Record`] made by hand: with headers, a timestamp, a
-    /// partition.
+    /// Returns the encoded value, for a [`Record`] with headers, a timestamp or a partition, which
+    /// [`producer`](Self::producer) can send.
     ///
     /// # Errors
     ///
@@ -233,13 +235,14 @@ impl<T, C: Codec<T>> TypedProducer<T, C> {
 }
 
 impl<T, C> TypedProducer<T, C> {
-    /// Returns the topic that values go to.
+    /// Returns the topic to which the values are sent.
     #[must_use]
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
-    /// Returns the producer underneath, for records made by hand and for [`Producer::flush`].
+    /// Returns the producer that this one uses, to send a [`Record`] or to call
+    /// [`Producer::flush`].
     #[must_use]
     pub fn producer(&self) -> &Producer {
         &self.producer
@@ -271,7 +274,7 @@ impl ConsumerBuilder {
     ///
     /// # Errors
     ///
-    /// Those of [`open`](Self::open).
+    /// Those that [`open`](Self::open) lists.
     ///
     /// # Blocking
     ///
@@ -288,7 +291,7 @@ impl ConsumerBuilder {
     ///
     /// # Errors
     ///
-    /// Those of [`open`](Self::open).
+    /// Those that [`open`](Self::open) lists.
     ///
     /// # Blocking
     ///
@@ -299,11 +302,12 @@ impl ConsumerBuilder {
     }
 }
 
-/// A message and what its value decodes to.
+/// A message with its decoded value.
 #[derive(Clone)]
 pub struct TypedMessage<T> {
-    /// The value; `Ok(None)` is a tombstone. `Err` if the bytes do not decode: the consumer
-    /// continues with the next message, and the bytes are in [`raw`](Self::raw).
+    /// The decoded value; `Ok(None)` if the record has none (a tombstone). `Err` if the bytes
+    /// cannot be decoded: they are in [`raw`](Self::raw), and the consumer continues with the next
+    /// message.
     pub value: Result<Option<T>, CodecError>,
     /// The message as it was read.
     pub raw: Message,
@@ -333,8 +337,8 @@ impl<T> AsRef<Message> for TypedMessage<T> {
     }
 }
 
-/// Reads values of one type; made by [`ConsumerBuilder::open_typed`]. It is a [`Consumer`] that
-/// decodes; [`inner`](Self::inner) lends the consumer for seeking, pausing, lag and the like.
+/// A [`Consumer`] that decodes values of one type; made by [`ConsumerBuilder::open_typed`].
+/// [`inner`](Self::inner) borrows the consumer, for example to seek, to pause or for the lag.
 ///
 /// ```
 /// # use logpond::{Broker, TopicConfig};
@@ -358,13 +362,13 @@ pub struct TypedConsumer<T, C = Bincode> {
 }
 
 impl<T, C: Codec<T>> TypedConsumer<T, C> {
-    /// Returns the next messages: those that are there, or, if there are none, what arrives within
-    /// `timeout`. Empty if nothing has arrived by then.
+    /// Returns the next messages. If there are none, waits for them, at most `timeout`; if none has
+    /// arrived by then, the result is empty.
     ///
     /// # Errors
     ///
-    /// Those of [`Consumer::poll`]. A value that does not decode is none: see
-    /// [`TypedMessage::value`].
+    /// Those that [`Consumer::poll`] lists. A value that cannot be decoded is not an error of this
+    /// call: it is in [`TypedMessage::value`].
     ///
     /// # Blocking
     ///
@@ -379,8 +383,8 @@ impl<T, C: Codec<T>> TypedConsumer<T, C> {
     ///
     /// # Errors
     ///
-    /// Those of [`Consumer::poll`]. [`Error::Timeout`](crate::Error::Timeout) if
-    /// [`ConsumerHandle::wake`] ends the wait.
+    /// [`Error::Timeout`](crate::Error::Timeout) if [`ConsumerHandle::wake`] ends the wait, and
+    /// those that [`Consumer::poll`] lists.
     ///
     /// # Blocking
     ///
@@ -394,7 +398,7 @@ impl<T, C: Codec<T>> TypedConsumer<T, C> {
     ///
     /// # Errors
     ///
-    /// Those of [`Consumer::poll`].
+    /// Those that [`Consumer::poll`] lists.
     ///
     /// # Blocking
     ///
@@ -408,15 +412,15 @@ impl<T, C: Codec<T>> TypedConsumer<T, C> {
     ///
     /// # Errors
     ///
-    /// Those of [`Consumer::poll`].
+    /// Those that [`Consumer::poll`] lists.
     pub fn try_recv(&mut self) -> Result<Option<TypedMessage<T>>> {
         let raw = self.consumer.try_recv()?;
         Ok(raw.map(|raw| TypedMessage::decode(&self.codec, raw)))
     }
 
-    /// Returns an iterator over the messages from here on, which waits for each. It ends after
-    /// [`ConsumerHandle::shutdown`], when the broker is closed, and after an error that lasts until
-    /// the caller acts, as [`Consumer::iter`] does.
+    /// Returns an iterator over the messages from the position on. Each `next` waits for a message.
+    /// It ends after [`ConsumerHandle::shutdown`], when the broker is closed, and after an error
+    /// that repeats until the caller acts ([`Consumer::iter`] lists these).
     ///
     /// # Blocking
     ///
@@ -429,8 +433,9 @@ impl<T, C: Codec<T>> TypedConsumer<T, C> {
 
 #[cfg(feature = "async")]
 impl<T, C: Codec<T>> TypedConsumer<T, C> {
-    /// Returns the messages from here on as a stream for any executor, as [`Consumer::stream`]
-    /// does. Cancel safe. Needs the feature `async`.
+    /// Returns the messages from the position on, as a stream for any executor. It can be dropped
+    /// at any time without losing a message; [`Consumer::stream`] has the details. Needs the
+    /// feature `async`.
     pub fn stream(&mut self) -> TypedStream<'_, T, C> {
         let messages = self.consumer.stream();
         TypedStream { messages, codec: &self.codec, values: PhantomData }
@@ -464,11 +469,13 @@ impl<T, C> fmt::Debug for TypedStream<'_, T, C> {
 }
 
 impl<T, C> TypedConsumer<T, C> {
-    /// Commits everything that was handed out, including values that did not decode.
+    /// Commits all messages that were returned so far, including those whose values could not be
+    /// decoded.
     ///
     /// # Errors
     ///
-    /// Those of [`Consumer::commit`].
+    /// [`Error::Rebalanced`](crate::Error::Rebalanced) if a partition belongs to another member
+    /// now; [`Consumer::commit`] lists the others.
     ///
     /// # Durability
     ///
@@ -483,12 +490,13 @@ impl<T, C> TypedConsumer<T, C> {
         self.consumer.commit()
     }
 
-    /// Commits one message, typed or [raw](TypedMessage::raw), and everything before it in its
-    /// partition.
+    /// Commits one message, typed or [raw](TypedMessage::raw), and all messages before it in its
+    /// partition. A higher commit is kept.
     ///
     /// # Errors
     ///
-    /// Those of [`Consumer::commit_message`].
+    /// [`Error::Rebalanced`](crate::Error::Rebalanced) if the partition belongs to another member
+    /// now; [`Consumer::commit_message`] lists the others.
     ///
     /// # Durability
     ///
@@ -509,18 +517,18 @@ impl<T, C> TypedConsumer<T, C> {
         self.consumer.handle()
     }
 
-    /// Returns the consumer underneath. Both have the same position: each continues where the other
-    /// has stopped.
+    /// Returns the consumer that this one uses. They have the same position: messages that one has
+    /// returned are not returned by the other.
     pub fn inner(&mut self) -> &mut Consumer {
         &mut self.consumer
     }
 
-    /// Leaves the group. In auto mode the consumer first commits what later polls have passed.
+    /// Leaves the group. In auto mode it first commits the messages of all polls but the last.
     ///
     /// # Errors
     ///
-    /// Only in auto mode, and those of [`Consumer::commit`]. The consumer leaves the group all the
-    /// same.
+    /// Only in auto mode, if the commit fails; [`Consumer::close`] lists the errors. The consumer
+    /// leaves the group all the same.
     ///
     /// # Durability
     ///

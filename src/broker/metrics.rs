@@ -15,12 +15,12 @@ use crate::partition::PartitionCore;
 use crate::partition::metrics::PartitionMetrics;
 use crate::record::TopicPartition;
 
-/// What a broker has counted since it was opened, and its present state: plain numbers, to be
-/// matched on or serialised.
+/// A snapshot of all counters and gauges of a broker, returned by
+/// [`Broker::metrics`](crate::Broker::metrics). Counters begin at zero when the broker is opened.
 ///
-/// The numbers of one partition belong together, as [`PartitionMetrics`] says; two partitions may
-/// be read moments apart. A group's lag is counted to the log end of this snapshot, from a commit
-/// that was read before.
+/// The values of one partition are of one moment, except as [`PartitionMetrics`] says; two
+/// partitions may be read at slightly different moments. The lag of a group ends at the log end
+/// offset of this snapshot, and begins at a commit that was read before.
 ///
 /// ```
 /// # use logpond::{Broker, Record, TopicConfig};
@@ -35,39 +35,42 @@ use crate::record::TopicPartition;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Metrics {
-    /// Whether the broker lives on heap memory.
+    /// Whether the broker is in memory, without files.
     pub is_in_memory: bool,
-    /// What the files of all topics take of the byte budget, in bytes; counted without one, too.
+    /// Allocated bytes of the files of all topics, as `budget_limit_bytes` counts them.
     pub budget_used_bytes: u64,
-    /// The budget, [`max_total_bytes`](crate::BrokerBuilder::max_total_bytes); `None` without.
+    /// The limit, [`max_total_bytes`](crate::BrokerBuilder::max_total_bytes); `None` without one.
     pub budget_limit_bytes: Option<u64>,
-    /// Bytes of removed segments that messages or consumers still map, of deleted topics too.
+    /// Bytes of removed segments that use disk space because messages or consumers still map them,
+    /// including those of deleted topics.
     pub pinned_bytes: u64,
-    /// Bytes of sealed segments that are mapped for reading. A map is given up within two minutes
+    /// Bytes of full segments that are mapped for reading. A segment is unmapped within two minutes
     /// of its last use; a removed segment is counted for up to a minute.
     pub mapped_bytes: u64,
-    /// Partitions in which a sync has failed, the engine's own included.
+    /// Partitions that take no appends after a failed sync or a panic, including those of the
+    /// internal logs.
     pub poisoned: Vec<TopicPartition>,
-    /// How often any group made a new plan of who owns what.
+    /// Rebalances of all groups.
     pub rebalances: u64,
-    /// Members of any group that were evicted because they had stopped polling.
+    /// Members of all groups that were evicted because they had stopped polling.
     pub evictions: u64,
-    /// Rounds of background work that ended in a panic. The threads continue, and what they were
-    /// at is tried again.
+    /// Rounds of background work that ended in a panic. The threads continue, and try the work
+    /// again.
     pub background_panics: u64,
     /// Groups that have expired: see [`group_expiry`](crate::BrokerBuilder::group_expiry).
     pub groups_expired: u64,
-    /// Named producers that have expired: not held for 30 days.
+    /// Producer ids that have expired: no producer had them for 30 days.
     pub producers_expired: u64,
     /// The topics, by name.
     pub topics: Vec<TopicMetrics>,
-    /// The internal logs: committed offsets, the catalog, what is true of this machine only.
+    /// The internal logs, in which the broker stores its own state: `__meta` (topics, producer
+    /// ids), `__offsets` (commits) and `__local` (what is true of this machine only).
     pub internal: Vec<TopicMetrics>,
-    /// The groups that have members or have committed anything, by name.
+    /// The groups that have members or commits, by name.
     pub groups: Vec<GroupMetrics>,
 }
 
-/// The numbers of a topic.
+/// The metrics of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct TopicMetrics {
@@ -77,20 +80,20 @@ pub struct TopicMetrics {
     pub partitions: Vec<PartitionMetrics>,
 }
 
-/// The numbers of a group. Those of the coordinator are taken under the group's lock at one moment;
-/// counts begin at zero when the broker is opened, or when the group had no members left.
+/// The metrics of a group. Those about members are of one moment. Counters begin at zero when the
+/// broker is opened, and again when the group has lost its last member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct GroupMetrics {
     /// The group's name.
     pub name: Arc<str>,
-    /// What it is doing.
+    /// Whether it has members, and whether a rebalance is running.
     pub state: GroupStatus,
-    /// Consumers that are members.
+    /// Open consumers that are members.
     pub members: usize,
-    /// Static members that are waited for.
+    /// Static members whose consumers are not open, and whose partitions are kept for them.
     pub members_away: usize,
-    /// Rebalances: it rises by one with each new plan of who owns what.
+    /// The number of rebalances.
     pub generation: u64,
     /// How often a partition was given to a member.
     pub assignments: u64,
@@ -98,7 +101,7 @@ pub struct GroupMetrics {
     pub evictions: u64,
     /// Offsets that the group has not committed and can still read, over all partitions.
     pub lag: u64,
-    /// The same by partition: what is committed or assigned.
+    /// One entry per partition with a commit or an owner.
     pub offsets: Vec<GroupOffset>,
 }
 

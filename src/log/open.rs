@@ -37,7 +37,7 @@ mod tail;
 
 use self::tail::Tail;
 
-/// What recovery did to one partition.
+/// What was found and done in one partition when the broker was opened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PartitionRecovery {
@@ -45,11 +45,12 @@ pub struct PartitionRecovery {
     pub topic: Arc<str>,
     /// The partition's number.
     pub partition: u32,
-    /// The log end offset after recovery.
+    /// The log end offset after the opening.
     pub end_offset: u64,
-    /// Bytes of torn or unproved batches that were cut off the end.
+    /// Bytes of incomplete records, and of records after them, that were cut off the end of the
+    /// log. None of them is known to have been on stable storage.
     pub cut_bytes: u64,
-    /// Damage of records that had been durable: reported, not cut.
+    /// Damage in records that were on stable storage. Nothing was removed because of it.
     pub corrupt: Vec<Corruption>,
 }
 

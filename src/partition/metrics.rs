@@ -78,16 +78,17 @@ pub struct FetchMetrics {
     /// the consumer has lost the partition meanwhile. Records that were read ahead for
     /// [`recv`](crate::Consumer::recv) and are read again, as after `pause`, count once.
     pub records: u64,
-    /// Bytes of their batches as they are stored. A batch that is fetched in parts counts each time.
+    /// Bytes of their batches as they are stored. A batch that is fetched in parts counts each
+    /// time.
     pub bytes: u64,
     /// How often records were removed before a consumer read them.
     pub gaps: u64,
-    /// Offsets that consumers missed because of it.
+    /// Offsets that consumers missed because their records were removed.
     pub gap_offsets: u64,
     /// How often a consumer skipped damage, with
     /// [`RecoveryPolicy::ReadAroundDamage`](crate::RecoveryPolicy::ReadAroundDamage).
     pub damage: u64,
-    /// Offsets that could not be read there.
+    /// Offsets that consumers skipped as damaged.
     pub damage_offsets: u64,
 }
 
@@ -107,15 +108,15 @@ pub struct RemovalMetrics {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CompactionStats {
-    /// Whether a compaction is under way.
+    /// Whether a compaction is running.
     pub is_running: bool,
     /// Below this offset no key occurs twice.
     pub compacted_up_to: u64,
-    /// Bytes of sealed segments below that.
+    /// Bytes of full segments below that offset.
     pub clean_bytes: u64,
-    /// Bytes of sealed segments above that; the active segment does not count.
+    /// Bytes of full segments above that offset, without the last segment, which takes the appends.
     pub dirty_bytes: u64,
-    /// Compactions that came to their end.
+    /// Compactions that were completed.
     pub compactions: u64,
     /// Compactions that failed; they are tried again after a minute.
     pub failures: u64,
@@ -135,11 +136,10 @@ pub struct CompactionStats {
     pub bytes_after: u64,
 }
 
-/// The numbers of one partition. Counters begin at zero when the broker is opened.
+/// The metrics of one partition. Counters begin at zero when the broker is opened.
 ///
-/// All are read under the partition's lock at one moment, except where a field says otherwise. So
-/// `log_start_offset <= durable_end_offset <= log_end_offset`, and `appended` is exactly what lies
-/// between the log end at the opening and `log_end_offset`.
+/// All are of one moment, unless a field says otherwise. So `log_start_offset <= durable_end_offset
+/// <= log_end_offset`, and the log end offset has risen by `appended.records` since the opening.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PartitionMetrics {
@@ -147,34 +147,35 @@ pub struct PartitionMetrics {
     pub partition: u32,
     /// The first offset that can be read.
     pub log_start_offset: u64,
-    /// Everything below is on stable storage.
+    /// All records below this offset are on stable storage.
     pub durable_end_offset: u64,
     /// The offset of the next record.
     pub log_end_offset: u64,
-    /// Whether a sync has failed, so that nothing is appended until the broker is opened again.
+    /// Whether it takes no appends until the broker is opened again, after a failed sync or a
+    /// panic.
     pub is_poisoned: bool,
-    /// Whether its directory or a file in it is missing or cannot be read, so that nothing can be
-    /// read or appended until the broker is opened again. The ends are then those that were
-    /// recorded last.
+    /// Whether its directory or a file in it was missing or unreadable at the opening. Then nothing
+    /// can be read or appended until the broker is opened again, and the offsets are the last ones
+    /// that were recorded.
     pub is_unavailable: bool,
-    /// Segments of the log, the active one included.
+    /// Segment files of the log, including the one that takes the appends.
     pub segments: usize,
-    /// Bytes of the partition's files: its segments, the one prepared ahead, and removed ones that
-    /// could not be unlinked yet. Read just before the rest, segment by segment.
+    /// Allocated bytes of its segments, of the next segment if it is prepared, and of removed ones
+    /// that could not be unlinked yet. Read just before the rest, segment by segment.
     pub bytes_on_disk: u64,
-    /// Bytes of removed segments that messages or consumers still map. The disk gets them back when
-    /// these are dropped. Read before the rest.
+    /// Bytes of removed segments that use disk space until the messages or consumers that map them
+    /// are dropped. Read before the rest.
     pub pinned_bytes: u64,
-    /// What was appended.
+    /// Appends.
     pub appended: AppendMetrics,
-    /// What was fetched. Read just before the rest, so that one reader that only moves forward has
-    /// never fetched more records than `log_end_offset` says.
+    /// Fetches. Read just before the rest, so that, without `seek`, one reader never shows more
+    /// records than the log has.
     pub fetched: FetchMetrics,
-    /// Syncs that had something to do and succeeded, on the broker's clock.
+    /// Durations of the syncs that succeeded, on the broker's clock.
     pub syncs: LatencyHistogram,
-    /// What was removed.
+    /// Removed segments.
     pub removed: RemovalMetrics,
-    /// What compaction did; `None` if the topic is not compacted. Read just before the rest.
+    /// Compaction; `None` if the topic is not compacted. Read just before the rest.
     pub compaction: Option<CompactionStats>,
 }
 
