@@ -45,11 +45,12 @@ impl<T: Into<Arc<str>>> FromIterator<T> for Subscription {
 /// Which partitions each member has, or should have.
 pub(crate) type Assignment = BTreeMap<MemberId, BTreeSet<TopicPartition>>;
 
-/// How a group's partitions are shared among its members.
+/// How the partitions of a group are divided among its members; set by
+/// [`ConsumerBuilder::assignor`](crate::ConsumerBuilder::assignor).
 ///
-/// With every assignor, a rebalance interrupts no member: each keeps reading the partitions that it
-/// owns before and after, and only the others are revoked and given to their new owner. The
-/// assignor decides how many move, and which partitions have the same owner.
+/// With every assignor, a rebalance interrupts no member: a member continues to read the partitions
+/// that it keeps, and only the others are revoked and given to their new owner. The assignors differ
+/// in how many partitions change their owner, and which partitions have the same one.
 #[doc(alias = "ConsumerPartitionAssignor")]
 #[doc(alias = "partition.assignment.strategy")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
@@ -57,17 +58,17 @@ pub(crate) type Assignment = BTreeMap<MemberId, BTreeSet<TopicPartition>>;
 pub enum Assignor {
     /// Topic by topic, consecutive partitions to each member in the order of joining. Partition n
     /// of two topics with the same number of partitions and the same subscribers has the same
-    /// owner, as joins need it. If partitions do not divide evenly, the first members get one more
+    /// owner, so that it can join the records of both. If partitions do not divide evenly, the first members get one more
     /// of EVERY topic.
     #[doc(alias = "RangeAssignor")]
     Range,
-    /// All partitions of all topics are dealt out in turn, in the order of joining. Even over many
-    /// topics, but most partitions move when a member joins or leaves.
+    /// All partitions of all topics in turn, one to each member in the order of joining. Equal shares
+    /// over many topics, but most partitions change their owner when a member joins or leaves.
     #[doc(alias = "RoundRobinAssignor")]
     RoundRobin,
-    /// Even, and as few partitions as possible move. Members with the same subscription differ by
-    /// at most one partition; with different ones, no partition could move to a subscriber that has
-    /// at least two fewer.
+    /// Equal shares, and as few partitions as possible change their owner. Members with the same
+    /// subscription differ by at most one partition. If subscriptions differ, no member has two or
+    /// more partitions more than another one that could read one of them.
     #[doc(alias = "CooperativeStickyAssignor")]
     #[default]
     CooperativeSticky,
