@@ -6,7 +6,7 @@
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "a benchmark that cannot go on must not go on"
+    reason = "a benchmark that cannot continue must not continue"
 )]
 #![allow(clippy::cast_precision_loss, reason = "figures have three digits")]
 
@@ -26,8 +26,8 @@ use common::{
 
 mod common;
 
-/// How much is written to a topic before a new one takes its place. Less than the kernel lets
-/// anybody have dirty before it makes writers wait for the disk.
+/// How much is written to a topic before a new one replaces it. Less than the kernel lets
+/// a process have dirty before it makes writers wait for the disk.
 const TOPIC_BYTES: u64 = 768 << 20;
 
 /// The batch size of the batch benchmarks.

@@ -1,5 +1,5 @@
 //! How fast 1 GiB with a million keys is compacted, and what appends keep of their rate while that
-//! goes on.
+//! continues.
 //!
 //! Each key is written twice, in an order of its own, so half of all bytes go. The second half asks
 //! for appends to another topic of the same broker, at full speed from one thread, with and without
@@ -8,7 +8,7 @@
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "a benchmark that cannot go on must not go on"
+    reason = "a benchmark that cannot continue must not continue"
 )]
 #![allow(clippy::cast_precision_loss, reason = "figures have three digits")]
 

@@ -8,7 +8,7 @@
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "a benchmark that cannot go on must not go on"
+    reason = "a benchmark that cannot continue must not continue"
 )]
 #![allow(clippy::cast_precision_loss, reason = "figures have three digits")]
 

@@ -82,15 +82,15 @@ fn sum_of_prices(mut feed: Feed) -> logpond::Result<u64> {
     Ok(sum)
 }
 
-/// Bytes that are no price change end this program; another one might note them and go on.
+/// Bytes that are no price change end this program; another one might note them and continue.
 fn price_change(message: TypedMessage<PriceChanged>) -> logpond::Result<(String, u64)> {
     let article = String::from_utf8_lossy(message.raw.key().unwrap_or_default()).into_owned();
     let change = message.value.map_err(Error::from)?;
-    // No value at all: the article is gone.
+    // No value at all: the article is no longer sold.
     Ok((article, change.map_or(0, |change| change.cents)))
 }
 
-/// What a thread returned. A panic in it goes on here.
+/// What a thread returned. A panic in it continues here.
 fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

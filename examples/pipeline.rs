@@ -92,15 +92,15 @@ fn run(options: &Options) -> Result<(), Failure> {
 
     let Some(summary) = watch(&inbox, &topic, &consumers)? else {
         // Interrupted, as by a signal: this process now ends with lines in flight, consumers in
-        // the middle of their batches, and a broker that nobody closed.
+        // the middle of their batches, and a broker that is not closed.
         return Ok(());
     };
     broker.close()?;
     summary.print()?;
-    summary.verdict()
+    summary.check()
 }
 
-/// What the threads tell the main thread, which keeps all the totals.
+/// What the threads report to the main thread, which keeps all the totals.
 enum Event {
     /// A worker has counted and committed some lines.
     Counted(Progress),
@@ -109,7 +109,7 @@ enum Event {
     /// The last word of the producer, of a worker, of the audit.
     Produced(Produced),
     Words(PerFile<u64>),
-    Verdict(Audit),
+    Checked(Audit),
     Failed(Failure),
 }
 
@@ -211,7 +211,7 @@ fn produce(
 // ---- the group that shares the work ------------------------------------------------------------
 
 /// A worker of the group `counters`: words per file. What it commits it has counted, so after an
-/// interruption the group goes on where its last commits were: each line is counted at least once.
+/// interruption the group continues where its last commits were: each line is counted at least once.
 fn count(mut consumer: Consumer, events: &Sender<Event>) -> Result<Event, Failure> {
     let mut words: PerFile<u64> = PerFile::new();
     while let Some(batch) = next_batch(&mut consumer)? {
@@ -279,7 +279,7 @@ fn audit(mut consumer: Consumer, events: &Sender<Event>) -> Result<Event, Failur
         let reached = partitions().filter_map(reached).collect();
         let _ = events.send(Event::Audited(Progress { lines: batch.len() as u64, reached }));
     }
-    Ok(Event::Verdict(audit))
+    Ok(Event::Checked(audit))
 }
 
 impl Audit {
@@ -309,7 +309,7 @@ impl Audit {
 
 // ---- around them -------------------------------------------------------------------------------
 
-/// Follows the threads until all is done, or until the producer was told to stop: then `None`.
+/// Follows the threads until all is done, or until the producer is stopped: then `None`.
 fn watch(
     inbox: &Receiver<Event>,
     topic: &Topic,
@@ -339,7 +339,7 @@ fn watch(
                 }
                 running -= 1;
             }
-            Ok(Event::Verdict(audit)) => {
+            Ok(Event::Checked(audit)) => {
                 summary.audit = audit;
                 running -= 1;
             }

@@ -33,7 +33,7 @@ fn main() -> logpond::Result<()> {
     println!("a worker took partition {}, offset {}, and died", taken.partition(), taken.offset());
     drop(unlucky);
 
-    // Its successor in the group goes on from what was committed, so it gets that message again.
+    // Its successor in the group continues from what was committed, so it gets that message again.
     let mut worker = broker.consumer("mailer").subscribe(["emails"]).open()?;
     loop {
         let batch = worker.poll(Duration::from_millis(200))?;

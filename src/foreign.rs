@@ -1,27 +1,28 @@
-//! Calls of the application's code on behalf of another caller: a waker that the thread of a
-//! producer calls, an event that a thread of the broker delivers to a subscriber.
+//! Runs application code on an engine thread: wakers, and events for a `tracing` subscriber.
 //!
-//! The thread that makes such a call has work of its own to finish, and often more calls to make.
-//! So a panic ends with the call that caused it: it reaches neither that thread nor the next call.
-//! The panic hook of the process has reported it by then.
+//! Owns: the catching of panics ([`call`]), and the deferral of wakers ([`hold_back`]). Must not know:
+//! whose code it runs. Two dangers:
 //!
-//! A waker may run its task at once, and the task may use the broker. So a waker is called where
-//! nothing is held that a call could wait for: a thread that holds a lock, or the turn of a sync,
-//! [holds wakers back](hold_back) until it has released it.
+//! 1. *Panics.* The engine thread has its own work to finish, and often more such calls to make. So
+//!    a panic is caught at the call: neither the thread nor the next call notices it. The panic hook
+//!    of the process has reported it before.
+//! 2. *Deadlocks.* A waker may run its task at once, and the task may call the broker. So no waker is
+//!    called while this thread holds anything that such a call may wait for. A thread that holds a
+//!    lock, or is the one that syncs, [defers wakers](hold_back) until it has released it.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 thread_local! {
-    /// The wakers that this thread is to call later; `None` while it holds none back.
+    /// The wakers that this thread calls later; `None` while it does not defer any.
     static HELD: RefCell<Option<Vec<Waker>>> = const { RefCell::new(None) };
 }
 
-/// Wakes a task, or has it woken once nothing holds wakers back.
+/// Wakes a task: now, or at the end of the scope if this thread [defers wakers](hold_back).
 pub(crate) fn wake(waker: Waker) {
     let mut waker = Some(waker);
-    // A thread that is ending has no list any more, and holds nothing back.
+    // A thread that is ending has no list any more, and defers nothing.
     let _ = HELD.try_with(|held| {
         if let Some(held) = &mut *held.borrow_mut() {
             held.extend(waker.take());
@@ -32,11 +33,11 @@ pub(crate) fn wake(waker: Waker) {
     }
 }
 
-/// Holds back the wakers that this thread is to call, until the end of the scope. Call it
-/// before taking a lock: then the lock has been released by the end of the scope.
+/// Defers the wakers that this thread calls, until the returned guard is dropped. Make the guard
+/// before taking a lock: it is then dropped after the lock was released.
 pub(crate) fn hold_back() -> HoldBack {
     if cfg!(loom) {
-        // The threads of a model are one to the standard library, and would share a list.
+        // All threads of a model are one thread of the standard library, and would share a list.
         return HoldBack { is_outermost: false };
     }
     let begin = |held: &RefCell<Option<Vec<Waker>>>| {
@@ -49,12 +50,12 @@ pub(crate) fn hold_back() -> HoldBack {
     HoldBack { is_outermost: HELD.try_with(begin).unwrap_or(false) }
 }
 
-/// Whether this thread holds wakers back.
+/// Whether this thread defers wakers.
 pub(crate) fn holds_back() -> bool {
     HELD.try_with(|held| held.borrow().is_some()).unwrap_or(false)
 }
 
-/// See [`hold_back`].
+/// Defers wakers while it exists; see [`hold_back`].
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct HoldBack {
@@ -62,7 +63,7 @@ pub(crate) struct HoldBack {
 }
 
 impl HoldBack {
-    /// Ends it, and leaves the wakers to the caller.
+    /// Ends the deferral, and returns the wakers for the caller to call.
     pub(crate) fn take(mut self) -> Vec<Waker> {
         self.end()
     }
@@ -83,13 +84,15 @@ impl Drop for HoldBack {
     }
 }
 
-/// Runs `code`; `None` when it panics. Under no lock: `code` may do anything.
+/// Runs `code`, and returns `None` if it panics. Must be called without locks: `code` may call
+/// anything.
 pub(crate) fn call<R>(code: impl FnOnce() -> R) -> Option<R> {
     if cfg!(loom) {
         // A model ends with the first panic; a caught one would hide what it has found.
         return Some(code());
     }
-    // What `code` has left half done is the application's; the engine's part is its result.
+    // Unwind safety: `code` may leave data of the application half changed, but no data of the
+    // engine, which only uses its result.
     match catch_unwind(AssertUnwindSafe(code)) {
         Ok(result) => Some(result),
         Err(panic) => {

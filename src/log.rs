@@ -349,7 +349,7 @@ impl Log {
         self.epochs.incarnation = incarnation;
     }
 
-    /// What is left to do for sealed segments.
+    /// The work that sealed segments still need.
     pub(crate) fn backlog(&self) -> &Backlog {
         &self.backlog
     }
@@ -590,7 +590,7 @@ impl Log {
         removed
     }
 
-    /// Gives up the files, which are gone with their topic: handles that are still about must not
+    /// Gives up the files, which were removed with their topic: handles that still exist must not
     /// keep the space that they had. Nothing is appended after this.
     pub(crate) fn give_up_files(&mut self) {
         self.appender.clear();

@@ -413,7 +413,7 @@ impl<'a> MessageRef<'a> {
 }
 
 impl fmt::Debug for MessageRef<'_> {
-    /// Place and sizes only: payloads do not belong in logs.
+    /// Offset and sizes only: payloads do not belong in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MessageRef")
             .field("from", &self.run.origin)
@@ -424,7 +424,7 @@ impl fmt::Debug for MessageRef<'_> {
     }
 }
 
-/// Where a part of a message lies in its region. 32 bits are enough: a segment is at most 1 GiB.
+/// Where a part of a message stands in its region. 32 bits are enough: a segment is at most 1 GiB.
 #[derive(Debug, Clone, Copy)]
 struct Part {
     start: u32,
@@ -432,7 +432,7 @@ struct Part {
 }
 
 impl Part {
-    /// The place of `part` relative to `base`, the region's first byte. Both are slices of the
+    /// The position of `part` relative to `base`, the region's first byte. Both are slices of the
     /// same region; a part from elsewhere would only ever be out of bounds, never unsound, since
     /// [`Part::of`] goes through the region's own check.
     fn within(base: &[u8], part: &[u8]) -> Self {
@@ -578,7 +578,7 @@ impl Message {
         let Ok(region) = Region::from_bytes(&bytes) else {
             return self.clone();
         };
-        let place = |start: usize, len: usize| Part {
+        let part_at = |start: usize, len: usize| Part {
             start: u32::try_from(start).unwrap_or(u32::MAX),
             len: u32::try_from(len).unwrap_or(0),
         };
@@ -587,9 +587,9 @@ impl Message {
         Message {
             origin: Arc::clone(&self.origin),
             region,
-            key: self.key.map(|part| place(key_start, part.len as usize)),
-            value: self.value.map(|part| place(value_start, part.len as usize)),
-            headers: place(0, headers.len()),
+            key: self.key.map(|part| part_at(key_start, part.len as usize)),
+            value: self.value.map(|part| part_at(value_start, part.len as usize)),
+            headers: part_at(0, headers.len()),
             ..*self
         }
     }
@@ -602,7 +602,7 @@ impl AsRef<Message> for Message {
 }
 
 impl fmt::Debug for Message {
-    /// Place and sizes only: payloads do not belong in logs.
+    /// Offset and sizes only: payloads do not belong in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message")
             .field("from", &self.origin)

@@ -1,4 +1,4 @@
-//! The locks and atomics of the crate, in one place so that a model checker can take their part.
+//! The locks and atomics of the crate, in one module so that a model checker can replace them.
 //!
 //! Under `--cfg loom` the same protocol code (publication, waiting readers, group commit) runs on
 //! loom's primitives, which explore every interleaving: the code that ships is the code that is

@@ -64,7 +64,7 @@ impl Succession {
 }
 
 impl TopicShared {
-    /// What is in force in place of this one, if it was replaced.
+    /// What has replaced this one, if anything.
     #[inline]
     fn successor(&self) -> Option<Arc<Self>> {
         if !self.is_replaced() {
@@ -74,7 +74,7 @@ impl TopicShared {
         self.succession.current.read().upgrade()
     }
 
-    /// Whether other settings, or more partitions, are in force in place of these.
+    /// Whether other settings, or more partitions, have replaced these.
     pub(crate) fn is_replaced(&self) -> bool {
         self.succession.is_replaced.load(Ordering::Acquire)
     }

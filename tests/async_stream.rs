@@ -80,7 +80,7 @@ fn a_stream_waits_beside_a_paused_partition_whose_topic_is_deleted() {
 /// woke its task any more, not even the topic that came back. Rule: a failure ends with its
 /// partition, and a stream that waits leaves its waker.
 #[test]
-fn row_j23_a_stream_whose_failed_partition_is_gone_waits_for_the_next() {
+fn row_j23_a_stream_whose_failed_partition_is_deleted_waits_for_the_next() {
     let broker = numbers(1, 6);
     let builder = broker.consumer("g").subscribe(["t"]).out_of_range(StartAt::Error);
     let mut member = builder.max_poll_records(1).open().unwrap();
@@ -218,9 +218,9 @@ fn a_dropped_stream_keeps_no_task_and_loses_no_message() {
     assert_eq!(ready(poll_once(&mut consumer.stream(), Waker::noop())), 10);
 }
 
-/// A message that arrives for a task which is then cancelled must be found by whoever comes next.
+/// A message that arrives for a task which is then cancelled must be found by the next task that polls.
 #[test]
-fn a_wake_up_for_a_stream_that_is_gone_is_not_lost_for_the_next() {
+fn a_wake_up_for_a_dropped_stream_is_not_lost_for_the_next() {
     let broker = numbers(1, 0);
     let mut consumer = member(&broker, "g");
     let counting = CountingWaker::new();
@@ -322,13 +322,13 @@ fn a_rebalance_wakes_a_waiting_stream_which_gives_up_its_share() {
     let waker = Waker::from(Arc::clone(&counting));
     assert!(poll_once(&mut stream, &waker).is_pending());
     let mut second = member(&broker, "g");
-    assert_eq!(counting.calls(), 1, "nobody told the stream that it is to give up a partition");
+    assert_eq!(counting.calls(), 1, "the stream was not woken to give up a partition");
     let mut other = second.stream();
     let other_counting = CountingWaker::new();
     let other_waker = Waker::from(Arc::clone(&other_counting));
     assert!(poll_once(&mut other, &other_waker).is_pending());
     assert!(poll_once(&mut stream, &waker).is_pending());
-    assert_eq!(other_counting.calls(), 1, "nobody told the new member that its share is free");
+    assert_eq!(other_counting.calls(), 1, "the new member was not woken when its share was free");
     assert!(poll_once(&mut other, &other_waker).is_pending());
     for partition in 0..2 {
         send_numbers(&broker, "t", partition, 0..1);

@@ -95,7 +95,7 @@ fn all_threads_sleep(process: u32) -> bool {
 }
 
 /// A new process that started before the old one had closed its broker got `Locked`. The rule: it
-/// waits for as long as it is told to.
+/// waits for as long as `lock_wait` says.
 // RED: src/storage/lock.rs
 //   - if !wait(holder) {
 //   + if holder == Holder::Staying || !wait(holder) {
@@ -169,7 +169,7 @@ fn in_the_fork(dir: &Path, broker: Broker, held: Held, message: &Message) -> i32
         }
     }
     let error = broker.flush().expect_err("a forked child");
-    let is_told = error.is_definite() && error.is_fatal() && !error.is_retriable();
+    let is_classified = error.is_definite() && error.is_fatal() && !error.is_retriable();
     // The last handle; what is dropped with it must leave files and locks alone.
     drop(broker);
     let is_locked = matches!(Broker::open(dir.join("store")), Err(Error::Locked { .. }));
@@ -177,7 +177,7 @@ fn in_the_fork(dir: &Path, broker: Broker, held: Held, message: &Message) -> i32
     let topic = own.ensure_topic("t", TopicConfig::new(1)).expect("a topic");
     let is_free = topic.partition(0).unwrap().append(&Record::new().value("x")).is_ok();
     let is_whole = own.close().is_ok() && text(message) == "0";
-    if is_told && is_locked && is_free && is_whole { wrong } else { 2 }
+    if is_classified && is_locked && is_free && is_whole { wrong } else { 2 }
 }
 
 fn fork_beside(background: bool, dir: &Path) {
@@ -261,7 +261,7 @@ fn child_reads_what_was_cut_off() {
     let path = segments(&dir).pop().unwrap();
     fs::OpenOptions::new().write(true).open(path).unwrap().set_len(8192).unwrap();
     read_all(&broker.topic("t").unwrap().partition(0).unwrap());
-    unreachable!("the pages are gone");
+    unreachable!("the pages are unmapped");
 }
 
 #[test]
@@ -275,12 +275,12 @@ fn child_maps_a_shortened_segment() {
     let refused = try_read_all(&partition);
     let Err(Error::Corrupt(found)) = &refused else { panic!("{refused:?}") };
     assert_eq!(found.file, files[1]);
-    // What lies behind it is there.
+    // What follows it is there.
     let end = partition.log_end_offset();
     assert!(!partition.read(end - 1, 1 << 20).unwrap().is_empty());
 }
 
-/// A map cannot say that its file was shortened but by SIGBUS: the next opening says what is left.
+/// A map cannot say that its file was shortened but by SIGBUS: the next opening says how much can be read.
 /// A file that is found short when it is to be mapped is an error.
 // RED: src/log/segment.rs
 //   - if length < u64::from(sealed.data_end) {
@@ -344,8 +344,8 @@ fn row_f07_bytes_that_somebody_writes_over_are_damage_and_not_data() {
     assert!(!broker.admin().verify("t").unwrap().is_ok());
 }
 
-/// A directory that is moved away, or has another in its place: nothing is made or removed in the
-/// wrong one, and all goes on when the name is back.
+/// A directory that is moved away or replaced by another: nothing is made or removed in the wrong
+/// one, and everything continues when the name is back.
 // RED: src/storage/disk/real.rs
 //   - Ok(found) if platform::identity(&found) == *identity => Ok(()),
 //   + Ok(_) => Ok(()),
@@ -367,7 +367,7 @@ fn row_f09_a_directory_that_is_moved_or_replaced_gets_no_file_of_ours() {
             rename(&copy, &store);
         }
         let before = replaced.then(|| snapshot(&store));
-        // What is open goes on, until a new file is needed.
+        // What is open continues, until a new file is needed.
         let big = vec![b'1'; 6_000];
         let append = || partition.append(&Record::new().value(&big));
         let refused = (0..100).find_map(|_| append().err());
@@ -487,8 +487,8 @@ fn row_f08_what_falls_due_by_a_move_of_the_clock_is_done_in_the_background() {
     }
 }
 
-/// What a clock calls after a move is of brokers that are still there; the directory of one that is
-/// gone is free, though the clock is not.
+/// A clock calls only the brokers that still exist. The directory of a dropped broker is free, although
+/// the clock remains.
 #[test]
 fn a_clock_keeps_no_broker_and_outlives_it() {
     let (clock, dir) = (manual_clock(), temp_dir());
@@ -512,7 +512,7 @@ fn child_runs_out_of_address_space() {
     let partition = broker.topic("t").unwrap().partition(0).unwrap();
     send_numbers(&broker, "t", 0, 0..10);
     let before = files_below(&dir);
-    // The next segment is to be larger than what is left.
+    // The next segment is to be larger than the free space.
     broker.admin().alter_topic("t", |config| config.segment_bytes(1 << 30)).unwrap();
     let pages = fs::read_to_string("/proc/self/statm").unwrap();
     let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
@@ -533,7 +533,7 @@ fn child_runs_out_of_address_space() {
 }
 
 /// The largest segment there is fits any 64-bit machine; where it does not fit what the process may
-/// have, that is an error of the roll, and smaller segments go on.
+/// have, that is an error of the roll, and smaller segments continue.
 // RED: src/log/create.rs
 //   - let _ = env.disk.remove_file(&temporary);
 #[test]

@@ -243,9 +243,9 @@ impl Heard {
                 false
             }
             "acked" => {
-                let place = (word().to_owned(), word().parse().unwrap());
-                let before = self.acked.insert(place, word().to_owned());
-                assert_eq!(before, None, "two records were acknowledged at one place: {line}");
+                let at = (word().to_owned(), word().parse().unwrap());
+                let before = self.acked.insert(at, word().to_owned());
+                assert_eq!(before, None, "two records were acknowledged at one offset: {line}");
                 true
             }
             "committing" => {
@@ -371,12 +371,12 @@ fn check_appends(broker: &Broker, heard: &Heard) {
         let mut last = BTreeMap::<String, u64>::new();
         for message in &messages {
             let id = id_of(&text(message));
-            let place = (format!("t-{number}"), message.offset());
-            check_record(heard, &place, &id);
+            let at = (format!("t-{number}"), message.offset());
+            check_record(heard, &at, &id);
             let (producer, count) = id.split_once(' ').unwrap();
             let count: u64 = count.parse().unwrap();
             let before = last.insert(producer.to_owned(), count);
-            assert!(before.is_none_or(|before| before < count), "{place:?}: {id} after {before:?}");
+            assert!(before.is_none_or(|before| before < count), "{at:?}: {id} after {before:?}");
             if producer == "named" {
                 assert_eq!(count, before.map_or(1, |it| it + 1), "a named line twice, or missing");
             }
@@ -393,11 +393,11 @@ fn check_appends(broker: &Broker, heard: &Heard) {
     assert!(batches.values().all(|count| *count == BATCH), "a batch in part: {batches:?}");
 }
 
-/// What is there was sent, and where it was acknowledged to be.
-fn check_record(heard: &Heard, place: &(String, u64), id: &str) {
-    assert!(heard.sent.contains(id), "{place:?}: {id} was never sent");
-    if let Some(acked) = heard.acked.get(place) {
-        assert_eq!(acked, id, "{place:?} holds another record than was acknowledged");
+/// A record that is there was sent, and stands at the offset that was acknowledged.
+fn check_record(heard: &Heard, at: &(String, u64), id: &str) {
+    assert!(heard.sent.contains(id), "{at:?}: {id} was never sent");
+    if let Some(acked) = heard.acked.get(at) {
+        assert_eq!(acked, id, "{at:?} holds another record than was acknowledged");
     }
 }
 
@@ -429,8 +429,8 @@ fn check_removed(broker: &Broker, heard: &mut Heard) {
     let messages = read_all(&partition);
     assert_dense(&messages, start);
     for message in &messages {
-        let place = ("removed-0".to_owned(), message.offset());
-        check_record(heard, &place, &id_of(&text(message)));
+        let at = ("removed-0".to_owned(), message.offset());
+        check_record(heard, &at, &id_of(&text(message)));
     }
     check_end(heard, "removed-0", start + messages.len() as u64);
     let bytes: usize = messages.iter().map(|message| text(message).len()).sum();
@@ -442,11 +442,11 @@ fn check_compacted(broker: &Broker, heard: &Heard) {
     let partition = broker.topic("compacted").unwrap().partition(0).unwrap();
     let mut found = BTreeMap::new();
     for message in read_all(&partition) {
-        let place = ("compacted-0".to_owned(), message.offset());
-        check_record(heard, &place, &id_of(&text(&message)));
+        let at = ("compacted-0".to_owned(), message.offset());
+        check_record(heard, &at, &id_of(&text(&message)));
         let key = String::from_utf8(message.key().unwrap().to_vec()).unwrap();
         let before = found.insert(key, message.offset());
-        assert!(before.is_none_or(|before| before < message.offset()), "{place:?}: order");
+        assert!(before.is_none_or(|before| before < message.offset()), "{at:?}: order");
     }
     check_end(heard, "compacted-0", partition.log_end_offset());
     for (key, acked) in &heard.latest {

@@ -11,7 +11,7 @@
 //! | locks, and packages that touch memory or foreign bytes, lie in one file each | `packages` |
 //! | each atomic says what its ordering is for | `atomics` |
 //! | names and prose use standard terms | `words` |
-//! | the pages for developers name no file that is gone | `documents` |
+//! | the pages for developers name no file that does not exist | `documents` |
 //!
 //! Method: a small lexer (`code`) turns every file of `src/` into tokens, without comments and
 //! literals, and the rules look at tokens. What is compiled for tests only (`#[cfg(test)]`, files

@@ -130,14 +130,14 @@ fn a_thousand_topics_of_four_partitions_live_with_1024_descriptors() {
     in_a_child("child_opens_a_thousand_topics");
 }
 
-/// Where files cost little.
+/// A directory where files cost little.
 fn quick_dir() -> tempfile::TempDir {
-    let place = match std::env::var_os("LOGPOND_LIMITS_DIR") {
-        Some(place) => place.into(),
+    let dir = match std::env::var_os("LOGPOND_LIMITS_DIR") {
+        Some(dir) => dir.into(),
         None if Path::new("/dev/shm").is_dir() => "/dev/shm".into(),
         None => std::env::temp_dir(),
     };
-    tempfile::Builder::new().prefix("logpond-test-").tempdir_in(place).unwrap()
+    tempfile::Builder::new().prefix("logpond-test-").tempdir_in(dir).unwrap()
 }
 
 fn in_a_child(name: &str) {
@@ -444,7 +444,7 @@ fn a_sealed_segment_keeps_no_descriptor_and_few_blocks_beyond_its_data() {
 }
 
 #[test]
-fn a_broker_that_is_gone_leaves_no_descriptor_and_no_heap() {
+fn a_dropped_broker_leaves_no_descriptor_and_no_heap() {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let dir = temp_dir();
     let mut heap = Vec::new();

@@ -77,8 +77,8 @@ impl Subscriber for Heard {
 }
 
 impl Heard {
-    /// One subscriber is there all the time: else a place that tells something for the first time
-    /// while there is none, in the thread of another test, could be taken for one that never does.
+    /// One subscriber is there all the time. Otherwise an event that is emitted for the first time
+    /// while there is none, in the thread of another test, could be cached as disabled for good.
     fn new() -> Self {
         static ALWAYS: Once = Once::new();
         ALWAYS.call_once(|| tracing::subscriber::set_global_default(Self::default()).unwrap());
@@ -102,16 +102,16 @@ fn append(broker: &Broker, count: u64) {
 }
 
 #[test]
-fn opening_cutting_and_closing_are_told() {
+fn opening_cutting_and_closing_are_reported() {
     let (dir, heard) = (temp_dir(), Heard::new());
     let ((), lines) = heard.during(|| {
         let broker = quiet(dir.path()).open().unwrap();
         broker.ensure_topic("t", small_topic(1)).unwrap();
         broker.close().unwrap();
     });
-    let place = dir.path().display();
-    assert_eq!(lines[0], format!("opened dir={place} clean_shutdown=true partitions=0"));
-    assert_eq!(lines.last().unwrap(), &format!("closed dir={place}"));
+    let path = dir.path().display();
+    assert_eq!(lines[0], format!("opened dir={path} clean_shutdown=true partitions=0"));
+    assert_eq!(lines.last().unwrap(), &format!("closed dir={path}"));
 
     // A tail that was torn, in a run that did not end.
     let broker = quiet(dir.path()).open().unwrap();
@@ -129,7 +129,7 @@ fn opening_cutting_and_closing_are_told() {
 }
 
 #[test]
-fn corruption_found_at_open_is_told() {
+fn corruption_found_at_open_is_reported() {
     let (dir, heard) = (temp_dir(), Heard::new());
     let broker = quiet(dir.path()).open().unwrap();
     broker.ensure_topic("t", small_topic(1)).unwrap();
@@ -143,7 +143,7 @@ fn corruption_found_at_open_is_told() {
 }
 
 #[test]
-fn rolling_and_retention_are_told_to_a_subscriber_that_uses_the_broker() {
+fn rolling_and_retention_are_reported_to_a_subscriber_that_uses_the_broker() {
     let (heard, clock) = (Heard::new(), manual_clock());
     let broker = Broker::builder().in_memory().background(false).clock(clock.clone());
     let broker = broker.open().unwrap();
@@ -164,7 +164,7 @@ fn rolling_and_retention_are_told_to_a_subscriber_that_uses_the_broker() {
 }
 
 #[test]
-fn compaction_is_told() {
+fn compaction_is_reported() {
     let heard = Heard::new();
     let broker = Broker::builder().in_memory().background(false).open().unwrap();
     broker.ensure_topic("t", small_topic(1).cleanup(Cleanup::Compact)).unwrap();
@@ -178,7 +178,7 @@ fn compaction_is_told() {
 }
 
 #[test]
-fn rebalances_and_evictions_are_told() {
+fn rebalances_and_evictions_are_reported() {
     let (heard, clock) = (Heard::new(), manual_clock());
     let broker = Broker::builder().in_memory().background(false).clock(clock.clone());
     let broker = broker.open().unwrap();
@@ -195,10 +195,10 @@ fn rebalances_and_evictions_are_told() {
     assert_eq!(lines, ["rebalanced group=\"g\" generation=3"]);
 }
 
-/// What a new topic, a larger one, or one that is gone means for its groups is told by the poll that
-/// makes the plan. The subscriber appends at each event: no lock is held meanwhile.
+/// What a new, larger or deleted topic means for its groups is reported by the poll that makes the
+/// plan. The subscriber appends at each event: no lock is held meanwhile.
 #[test]
-fn what_topics_that_come_grow_and_go_mean_for_groups_is_told_by_the_next_poll() {
+fn what_new_grown_and_deleted_topics_mean_for_groups_is_reported_by_the_next_poll() {
     let heard = Heard::new();
     let broker = Broker::builder().in_memory().background(false).open().unwrap();
     let mut member = broker.consumer("g").subscribe_pattern("t*").open().unwrap();

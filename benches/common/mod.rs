@@ -11,7 +11,7 @@
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "a benchmark that cannot go on must not go on"
+    reason = "a benchmark that cannot continue must not continue"
 )]
 #![allow(clippy::cast_precision_loss, reason = "figures have three digits")]
 #![allow(dead_code, reason = "each benchmark uses its part")]
@@ -129,7 +129,7 @@ fn remove(dir: &Path) {
     }
 }
 
-/// `--test`, or no `--bench` at all: whoever runs benchmarks as tests wants to know that they run.
+/// `--test`, or no `--bench` at all: benchmarks that run as tests only show that they run.
 fn is_quick() -> bool {
     let has = |wanted: &str| std::env::args().any(|argument| argument == wanted);
     std::env::var_os("LOGPOND_BENCH_QUICK").is_some() || has("--test") || !has("--bench")
@@ -240,7 +240,7 @@ pub(crate) fn in_turns<const N: usize>(
     let mut results = std::array::from_fn(|_| Rounds::default());
     for round in 0..rounds {
         for turn in 0..N {
-            // Whoever is first in a round is not always the same one.
+            // Another contestant is the first of each round.
             let at = (round + turn) % N;
             results[at].push(contestants[at]());
         }

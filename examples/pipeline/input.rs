@@ -16,7 +16,7 @@ usage: pipeline [--dir DIR] [--durability os|interval|sync] [--stop-after N] [FI
 
   FILE               a text file, read line by line; '-' is standard input
                      (default: the sources of this crate)
-  --dir DIR          where the topic lives (default: target/pipeline)
+  --dir DIR          where the topic is stored (default: target/pipeline)
   --durability D     what an acknowledgement means (default: sync)
   --stop-after N     interrupt the run after N newly sent lines
 ";

@@ -29,7 +29,7 @@ impl Summary {
         (self.counted.lag(&self.ends), self.audited.lag(&self.ends))
     }
 
-    /// One line for the time in which the work goes on.
+    /// One line for the time in which the work continues.
     pub(crate) fn status(&self) -> String {
         let (counters, audit) = self.lags();
         format!(
@@ -50,7 +50,7 @@ impl Summary {
 
     /// Whether the audit found every line of every file of this run, once, in order, and as it is
     /// in the file.
-    pub(crate) fn verdict(&self) -> Result<(), Failure> {
+    pub(crate) fn check(&self) -> Result<(), Failure> {
         match self.fault() {
             None => Ok(()),
             Some(fault) => Err(Failure(format!("the audit failed: {fault}"))),

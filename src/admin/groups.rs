@@ -135,7 +135,7 @@ impl Admin {
     ///
     /// # Durability
     ///
-    /// On return the group is gone after any crash.
+    /// On return the group stays deleted after any crash.
     ///
     /// # Blocking
     ///

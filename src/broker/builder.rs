@@ -291,7 +291,7 @@ impl BrokerBuilder {
         self
     }
 
-    /// The simulated disk of crash tests in place of a real one.
+    /// Uses the simulated disk of crash tests instead of a real one.
     #[cfg(test)]
     pub(crate) fn disk(mut self, disk: Arc<dyn Disk>, dir: &Path) -> Self {
         self.disk = Some(disk);

@@ -83,7 +83,7 @@ pub(super) fn missing(log: &str, dir: &Path) -> Corruption {
     }
 }
 
-/// Creates a directory, or takes one that holds no segments: a topic that is gone may have left it
+/// Creates a directory, or takes one that holds no segments: a deleted topic may have left it
 /// because of files that are not ours.
 pub(super) fn make_or_adopt_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
     match disk.create_dir(dir) {
@@ -134,7 +134,7 @@ pub(super) fn remove_topic_files(disk: &dyn Disk, dir: &Path, id: TopicId) -> Re
         remove_dir(disk, dir)?;
     }
     // DURABILITY: from the bottom up, so that nothing comes back under a name that is free again;
-    // and also if the directory is gone: the process that removed it may have died before this.
+    // and also if the directory is missing: the process that removed it may have died before this.
     dir.parent().map_or(Ok(()), |parent| Rule::DeletedTopicName.keep(|| sync_dir(disk, parent)))
 }
 

@@ -92,9 +92,9 @@ impl Inspector {
     pub(super) fn deleted(&self, topics: &[TopicId]) -> Result<Vec<TopicId>> {
         let catalog: StateLog<CatalogState> = self.read_again(META, &mut Vec::new())?;
         let is_there = |(_, stage): &(TopicEntry, Stage)| *stage != Stage::Deleting;
-        let is_gone =
+        let is_removed =
             |id: &&TopicId| catalog.read(|catalog| !catalog.topics.get(*id).is_some_and(is_there));
-        Ok(topics.iter().filter(is_gone).copied().collect())
+        Ok(topics.iter().filter(is_removed).copied().collect())
     }
 
     fn known_now(&self, identity: &LogIdentity) -> Result<Known> {

@@ -39,7 +39,7 @@ pub(crate) enum LocalChange {
         partition: u32,
         lineage: Lineage,
     },
-    /// Records below are gone for good; synced before anything of them is removed.
+    /// Records below are removed; synced before any file of them is unlinked.
     LogStart {
         topic: TopicId,
         partition: u32,

@@ -104,7 +104,7 @@ impl Topics {
                 Ok(shared)
             }
             Err(error) => {
-                // Undone as far as possible; what is left is undone at the next opening.
+                // Undone as far as possible; the rest is undone at the next opening.
                 let _ = self.remove(&entry);
                 Err(error)
             }
@@ -214,7 +214,7 @@ impl Topics {
                 Ok(())
             }
             Err(error) => {
-                // Undone as far as possible; what is left is undone later, or at the next opening.
+                // Undone as far as possible; the rest is undone later, or at the next opening.
                 let _ = self.undo_growth(&before, total);
                 Err(error)
             }
@@ -261,7 +261,7 @@ impl Topics {
         if !stage.is_live() {
             return Err(Error::UnknownTopic(name.to_owned()));
         }
-        // The commit point: when it is durable the topic is gone, also after a crash.
+        // The commit point: when it is durable the topic is deleted, also after a crash.
         let marked = self.set_stage(&entry, Stage::Deleting);
         if marked.as_ref().is_err_and(Error::is_definite) {
             return marked;
@@ -277,7 +277,7 @@ impl Topics {
         // Appends to it that wait for room find it deleted.
         self.context.env.space.wake();
         marked?;
-        // It is deleted for good; what is left of it is removed now, or else later.
+        // It is durably deleted; its files are removed now, or else later.
         let _ = self.forget(&entry.name, entry.id);
         for partition in shared.iter().flat_map(|shared| &shared.partitions) {
             partition.log().give_up_space();
@@ -302,7 +302,7 @@ impl Topics {
         self.forget(&entry.name, entry.id)
     }
 
-    /// Removes what is left of a topic that is being deleted, or whose creation was interrupted.
+    /// Removes the files of a topic that is being deleted, or whose creation was interrupted.
     pub(super) fn forget(&self, name: &str, id: TopicId) -> Result<()> {
         // DURABILITY: the intent, before the first file is removed. It may be one whose sync has
         // failed: a power cut could then bring the topic back without its files.

@@ -4,7 +4,7 @@
 //! stack overflows, which ends the process; and a length prefix counts elements that may take no
 //! bytes at all, so that nine bytes can keep a decoder busy for years. This wraps a serde
 //! deserializer, and everything that it hands out, around one [`Budget`] of nesting and of
-//! elements; strings and byte strings are taken from the input in place of a buffer that is made
+//! elements; strings and byte strings are taken from the input instead of a buffer that is made
 //! by a length from the input.
 
 use std::cell::Cell;

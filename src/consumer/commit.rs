@@ -95,7 +95,7 @@ impl<'a> Commits<'a> {
     pub(super) fn commit_message(&mut self, message: &Message) -> Result<()> {
         self.check()?;
         let index = self.index_of(&message.topic_partition())?;
-        // What is committed now may lie behind the message, by the work of another member.
+        // The committed offset may be above the message by now: another member has committed.
         if self.role.is_member()
             && self.slots.get(index).is_some_and(|slot| !slot.has_read(message))
         {

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_over_and_is_gone_was_not_missed() {
+    fn records_removed_before_the_assignment_are_no_gap() {
         let mut all = Gaps::default();
         all.push(gap(0, 0..1));
         all.push_taken_over(gap(0, 1..4));

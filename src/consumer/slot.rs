@@ -134,8 +134,8 @@ impl Slot {
         let cut = self.core.log().cut_below(offset, incarnation);
         if let Some(cut_to) = cut.or_else(|| (offset > end).then_some(end)) {
             // A recovery cut the log: new records must not be skipped unnoticed because they have
-            // the numbers of those that are gone. Reading continues at the cut, where they begin.
-            // What is committed speaks of what is gone, so any commit is news.
+            // the offsets of the lost ones. Reading continues at the cut, where they begin.
+            // The committed offset refers to lost records, so any commit is a change.
             let start = self.core.log_start();
             self.move_to(cut_to.max(start));
             self.floor = self.progress.handed_out();
@@ -236,7 +236,7 @@ impl Slot {
             Err(Error::Corrupt(damage)) if settings.reads_around_damage => {
                 self.pass_damage(damage, gaps)
             }
-            // Retention went past while this looked: the next pass goes on where the policy says.
+            // Retention went past while this looked: the next pass continues where the policy says.
             Err(Error::OffsetOutOfRange { .. })
                 if self.progress.fetched() < self.core.log_start() =>
             {

@@ -46,7 +46,7 @@ impl Stream for MessageStream<'_> {
 }
 
 impl Drop for MessageStream<'_> {
-    /// The task may be gone for good: it must not be kept, nor count as one that waits.
+    /// The task may have ended: it must not be kept, nor count as one that waits.
     fn drop(&mut self) {
         self.consumer.poller.handle().notifier().forget_waker();
         self.consumer.poller.assigned().role().note_poll();

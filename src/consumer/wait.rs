@@ -58,7 +58,7 @@ impl Wait<'_> {
     }
 
     /// A wake-up call is for a caller that waits for an answer; a task is woken by it, finds
-    /// nothing, and goes on waiting.
+    /// nothing, and keeps waiting.
     pub(super) fn ends_when_woken(&self) -> bool {
         !matches!(self, Self::Task(_))
     }

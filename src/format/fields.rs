@@ -1,10 +1,10 @@
-//! Fixed fields at constant places, and bounded reads of what varies.
+//! Fixed fields at constant positions, and bounded reads of what varies.
 //!
 //! Owns: little-endian access whose bounds the compiler checks ([`field`], [`set_field`]), and
 //! reads that shorten their input and can only come up short ([`take`], [`take_slice`]). Knows no
 //! layout. Pure; called from any thread.
 
-/// The `N` bytes at the constant place `AT` of a structure of `L` bytes.
+/// The `N` bytes at the constant position `AT` of a structure of `L` bytes.
 #[inline]
 pub(super) fn field<const AT: usize, const N: usize, const L: usize>(bytes: &[u8; L]) -> [u8; N] {
     const { assert!(AT + N <= L, "the field lies outside its structure") };
@@ -13,7 +13,7 @@ pub(super) fn field<const AT: usize, const N: usize, const L: usize>(bytes: &[u8
     value
 }
 
-/// Writes the `N` bytes at the constant place `AT` of a structure of `L` bytes.
+/// Writes the `N` bytes at the constant position `AT` of a structure of `L` bytes.
 #[inline]
 pub(super) fn set_field<const AT: usize, const N: usize, const L: usize>(
     bytes: &mut [u8; L],
@@ -23,13 +23,13 @@ pub(super) fn set_field<const AT: usize, const N: usize, const L: usize>(
     bytes[AT..AT + N].copy_from_slice(&value);
 }
 
-/// The `u32` at the constant place `AT`.
+/// The `u32` at the constant position `AT`.
 #[inline]
 pub(super) fn u32_field<const AT: usize, const L: usize>(bytes: &[u8; L]) -> u32 {
     u32::from_le_bytes(field::<AT, 4, L>(bytes))
 }
 
-/// The `u64` at the constant place `AT`.
+/// The `u64` at the constant position `AT`.
 #[inline]
 pub(super) fn u64_field<const AT: usize, const L: usize>(bytes: &[u8; L]) -> u64 {
     u64::from_le_bytes(field::<AT, 8, L>(bytes))

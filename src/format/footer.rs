@@ -286,7 +286,7 @@ impl<'a> Fields<'a> {
         let mut fields = Self::default();
         while !rest.is_empty() {
             let (tag, contents) = take_field(&mut rest).ok_or(CorruptionKind::Length("footer"))?;
-            let place = match tag {
+            let field = match tag {
                 TAG_SUMMARY => &mut fields.summary,
                 TAG_OFFSET_INDEX => &mut fields.offset_index,
                 TAG_TIME_INDEX => &mut fields.time_index,
@@ -297,7 +297,7 @@ impl<'a> Fields<'a> {
                 // A later version's: it repeats the batches, as everything here does.
                 _ => continue,
             };
-            if place.replace(contents).is_some() {
+            if field.replace(contents).is_some() {
                 return Err(CorruptionKind::Malformed("footer: a field appears twice"));
             }
         }
@@ -393,8 +393,8 @@ fn put_field(out: &mut Vec<u8>, tag: u16, contents: impl FnOnce(&mut Vec<u8>)) {
     contents(out);
     // `encode` has limited the sum of all fields to what 32 bits hold.
     let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
-    if let Some(place) = out.get_mut(length_at..start) {
-        place.copy_from_slice(&length.to_le_bytes());
+    if let Some(field) = out.get_mut(length_at..start) {
+        field.copy_from_slice(&length.to_le_bytes());
     }
 }
 

@@ -135,10 +135,10 @@ pub(crate) struct Replacement {
     pub(crate) base_offset: u64,
     /// The offset after their last.
     pub(crate) next_offset: u64,
-    /// The place of the first of them in the log; a segment that was never rewritten stands at its
-    /// own number.
+    /// The rank of the first of them; a segment that was never rewritten has its own number as its
+    /// rank.
     pub(crate) first_number: u64,
-    /// The place of the last of them.
+    /// The rank of the last of them.
     pub(crate) last_number: u64,
     /// Whether no key occurs twice from the log start to `next_offset`.
     pub(crate) is_clean: bool,
@@ -264,10 +264,10 @@ impl SegmentHeader {
             is_clean: flags & REWRITE_IS_CLEAN != 0,
         };
         let Replacement { base_offset, next_offset, first_number, last_number, .. } = replacement;
-        let has_places = first_number != 0 || last_number != 0;
+        let has_ranks = first_number != 0 || last_number != 0;
         let is_sound = match flags {
-            0 => base_offset == 0 && next_offset == 0 && !has_places,
-            TRUNCATES => base_offset == next_offset && !has_places,
+            0 => base_offset == 0 && next_offset == 0 && !has_ranks,
+            TRUNCATES => base_offset == next_offset && !has_ranks,
             REPLACES | REPLACES_CLEAN => {
                 let number = u64_field::<NUMBER_AT, _>(bytes);
                 base_offset <= next_offset && first_number <= last_number && last_number < number

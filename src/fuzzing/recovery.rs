@@ -199,7 +199,7 @@ pub fn recovery(data: &[u8]) {
         Ok((log, _)) => {
             let again = read(&log);
             let is_there = again.contains(&(offset, Some(b"new".to_vec())));
-            assert!(is_there, "the new record is gone");
+            assert!(is_there, "the new record is lost");
         }
         Err(error) => panic!("{error}"),
     }

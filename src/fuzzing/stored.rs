@@ -142,11 +142,12 @@ pub fn footer(data: &[u8]) {
     let stored = |times: TimeRange| TimeRange { since: times.aged_from, ..times };
     let expected = Footer { times: footer.times.map(stored), ..footer.clone() };
     assert!(again == Ok(Ok(expected)), "{footer:?}: {again:?}");
-    let places = SegmentHeader::END_POSITION..footer.data_end.max(SegmentHeader::END_POSITION + 1);
+    let positions =
+        SegmentHeader::END_POSITION..footer.data_end.max(SegmentHeader::END_POSITION + 1);
     let times = footer.index.rows().iter().map(|row| row.max_timestamp);
     for wanted in times.chain([0, footer.base_offset, footer.next_offset, u64::MAX]) {
-        assert!(places.contains(&footer.index.floor(wanted)), "{footer:?}");
+        assert!(positions.contains(&footer.index.floor(wanted)), "{footer:?}");
         let by_time = footer.index.first_at_or_after_time(wanted);
-        assert!(by_time.is_none_or(|position| places.contains(&position)), "{footer:?}");
+        assert!(by_time.is_none_or(|position| positions.contains(&position)), "{footer:?}");
     }
 }

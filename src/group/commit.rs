@@ -151,7 +151,7 @@ impl Permit<'_> {
         if subscriptions.iter().any(|wanted| offsets.has_subscribed(group, wanted))
             || commits.iter().any(is_committed)
         {
-            // No application sees it: the caller looks again at what is left to subscribe to.
+            // No application sees it: the caller looks again at the topics that remain.
             let partition = commits.iter().next().map(|commit| commit.partition.clone());
             let partition = partition.unwrap_or_else(|| (group, 0).into());
             return Err(Error::Rebalanced { partition });

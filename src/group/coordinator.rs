@@ -301,7 +301,7 @@ impl Coordinator {
         self.offsets.forget_statics(group.name(), &expired);
         let is_empty = members.state().is_empty();
         if is_empty {
-            // Only a fenced one polls: `evict_overdue` removes what is left of the group.
+            // Only a fenced member polls: `evict_overdue` removes the rest of the group.
             group.note_deadline(now);
         }
         self.release(group, members, None);

@@ -49,7 +49,7 @@ pub(super) struct Holder {
     pub(super) epoch: u32,
 }
 
-/// What is left of a member whose consumer has ended.
+/// What is kept of a member whose consumer has ended.
 pub(super) enum Left {
     Nothing,
     /// A static member that is waited for until then.

@@ -269,7 +269,7 @@ impl GroupState {
     }
 
     /// A topic that [concerns](Self::is_concerned) the group has so many partitions now; none when
-    /// it is gone. Partitions that are gone are lost to their owners at once. A topic that was
+    /// it is deleted. Deleted partitions are lost to their owners at once. A topic that was
     /// deleted and created again has to be passed as deleted in between, else its owners would keep
     /// what is another topic. The plan is made later, once for any number of topics: before the
     /// next call that makes or follows one, [`catch_up`](Self::catch_up) has to be called.
@@ -307,7 +307,7 @@ impl GroupState {
 
     /// What the interests mean with the topics that are known now.
     fn resolve_again(&mut self) {
-        // Members with equal interests go on sharing what they resolve to.
+        // Members with equal interests continue to share what they resolve to.
         let mut resolved: Vec<(Arc<Interest>, Subscription)> = Vec::new();
         for member in self.members.values_mut().filter(|member| member.interest.has_patterns()) {
             let known = &self.known;

@@ -123,7 +123,7 @@ impl Claim {
         Arc::new(Self { budget: Arc::clone(budget), bytes: AtomicU64::new(bytes) })
     }
 
-    /// The claim of a file that takes the place of others, which are removed a moment later: theirs
+    /// The claim of a file that replaces others, which are removed a moment later: their claims
     /// become its own. With both counted until then, an append in between would find the budget
     /// used up and, where the oldest make room, drop live records for nothing.
     pub(crate) fn of_successor<'a>(

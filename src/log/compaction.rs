@@ -1,7 +1,7 @@
-//! Compaction: of each key only the latest record stays.
+//! Compaction: removes every record that is not the latest of its key.
 //!
-//! Owns: which sealed segments are rewritten, what stays of them, and how the new files take the
-//! place of the old ones. Must not know: threads, clocks, who asked. [`plan`], [`keys`] and
+//! Owns: which sealed segments are rewritten, which of their records remain, and how the new files
+//! replace the old ones. Must not know: threads, clocks, who asked. [`plan`], [`keys`] and
 //! [`sieve`] are pure; [`output`] writes one file; [`run`] goes through a log with them, in steps of
 //! bounded size that the partition above paces; [`candidates`] says what it finds there, [`inputs`]
 //! reads it; [`spare`] is what they write into on a full disk. See
@@ -10,11 +10,11 @@
 //! Invariants:
 //! 1. The last segment of the list, active or not, is never touched, nor one without a footer:
 //!    what is rewritten is sealed and durable.
-//! 2. A record goes only if a later one of its key is in the log and durable, or if it is a
+//! 2. A record is removed only if a later one of its key is in the log and durable, or if it is a
 //!    tombstone whose delete horizon has passed and below which its key does not occur.
-//! 3. New files take the place of old ones from the log start upwards. A tombstone gets its delete
-//!    horizon in a file that is only named once all records that it deletes are gone for good.
-//! 4. Offsets, order and timestamps of what stays do not change.
+//! 3. New files replace old ones from the log start upwards. A tombstone gets its delete horizon in
+//!    a file that is only named once the removal of all records that it deletes is durable.
+//! 4. Offsets, order and timestamps of the remaining records do not change.
 
 pub(crate) mod candidates;
 mod inputs;

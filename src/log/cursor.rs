@@ -97,8 +97,8 @@ impl Cursor {
                 Ok(Stop::WindowEnd) => self.advance_window(segments, limits),
                 Err(kind) => self.pass_damage(kind, limits),
             };
-            // What goes wrong in a segment that is not in the log any more, or behind it, means only
-            // that it is not: compaction has put another in its place, or retention none.
+            // An error in a segment that is no longer in the log, or after it, means only that
+            // compaction has replaced the segment or retention has removed it.
             let moved = match moved {
                 Err(_) if !segments.contains(&self.segment) => self.find_anew(segments, limits),
                 moved => moved,
@@ -145,8 +145,8 @@ impl Cursor {
             region.read_ahead(self.position.saturating_sub(base), size);
             let (expected, found) = (self.next_offset, header.base_offset);
             if found < expected && (run.records > 0 || self.goes_back(&header)) {
-                // Passed over, it would be in the run all the same, and nobody would miss what
-                // should have stood in its place.
+                // If it were skipped, it would still be in the run, and the batch that should have
+                // stood here would be lost without a report.
                 break Err(CorruptionKind::OffsetOrder { expected, found });
             }
             if header.is_opening() {
@@ -256,7 +256,7 @@ impl Cursor {
             self.segment.corruption(end, Some(reached..until), kind).into()
         };
         let Some(next) = segments.after(&self.segment) else {
-            // The log ends here, unless what was durable is gone and recovery continued after it.
+            // The log ends here, unless durable records were lost and recovery continued after them.
             let (found, durable) = (reached, limits.visible_end);
             let kind = CorruptionKind::ShortOfDurable { found, durable };
             return if reached < durable { Err(missing(durable, kind)) } else { Ok(false) };

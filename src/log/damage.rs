@@ -1,4 +1,4 @@
-//! What lies behind damage.
+//! What follows damage in a segment.
 //!
 //! A search for whole batches in bytes that do not chain: every 4-byte boundary is tried, and only
 //! a batch whose checksum holds under the segment's random salt counts. A payload that imitates a

@@ -16,8 +16,8 @@ pub(crate) struct Known {
     pub(crate) same_boot: bool,
     pub(crate) policy: RecoveryPolicy,
     pub(crate) read_only: bool,
-    /// Whether a file that cannot be read fails the opening: what is left of a state would pass for
-    /// the whole of it. What more the state has to be is for the caller to judge, who then calls
+    /// Whether a file that cannot be read fails the opening: the rest of a state would pass for the
+    /// whole of it. What more the state has to be is for the caller to judge, who then calls
     /// [`Log::finish_opening`]; until then nothing on the disk is changed.
     pub(crate) needs_all: bool,
     /// Where the log was said to begin, beside what the checkpoint says.

@@ -57,12 +57,12 @@ impl Leftovers {
                 match prepare_truncating(factory, log_end) {
                     Ok(prepared) => successor = Some(prepared),
                     Err(error) => {
-                        // Without space the newest is removed: what is left then is a torn tail
+                        // Without space the newest is removed: the rest then is a torn tail
                         // with fewer segments after it, of which the next opening says the same,
                         // whichever of them a power cut brings back: all of them begin behind the
                         // gap that ends the log. Before anything closes that gap, the directory is
-                        // synced: by the making of the next segment, since this run does not go
-                        // on in the last one, or by the opening that does (`Rule::TailNames`).
+                        // synced: by the creation of the next segment, since this run does not append
+                        // to the last one, or by the opening that does (`Rule::TailNames`).
                         let (Error::StorageFull { .. }, Some((newest, rest))) =
                             (&error, unused.split_last())
                         else {
@@ -107,7 +107,7 @@ impl Leftovers {
 
 /// Makes the segment that says durably that everything from `log_end` on is cut off.
 fn prepare_truncating(factory: &mut SegmentFactory, log_end: u64) -> Result<Prepared> {
-    let rewrite = Rule::CutSaysSo.holds().then_some(Rewrite::Truncates(log_end));
+    let rewrite = Rule::CutRecorded.holds().then_some(Rewrite::Truncates(log_end));
     let new = factory.new_segment(0, rewrite)?;
     factory.make(new)
 }

@@ -28,7 +28,7 @@ pub(crate) struct MapBudget {
     maps: Mutex<Maps>,
 }
 
-/// Least recently made first. A segment that is gone stays until it is looked at.
+/// Least recently made first. A removed segment stays in the list until it is looked at.
 #[derive(Debug, Default)]
 struct Maps {
     queue: VecDeque<(Weak<Segment>, u64)>,

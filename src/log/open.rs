@@ -3,8 +3,8 @@
 //!
 //! Numbered passes, after the two of [`inventory`](super::inventory) that only read:
 //! 3. Decide (pure).
-//! 4. Build the segment list; resume the last segment if it was closed cleanly, or if nothing lies
-//!    behind its end (see [`tail`]). No byte of any segment is changed.
+//! 4. Build the segment list; resume the last segment if it was closed cleanly, or if nothing
+//!    follows its end (see [`tail`]). No byte of any segment is changed.
 //! 5. Remove leftovers, at once or when the whole state is believed. No file is removed because of
 //!    damage.
 //!
@@ -69,7 +69,7 @@ impl PartitionRecovery {
             offsets: Some(damage.offsets.clone()),
             kind: damage.kind.clone(),
         });
-        // What lies behind the end of a clean close was cut by an earlier recovery, which has
+        // What follows the end of a clean close was cut by an earlier recovery, which has
         // reported it.
         let was_cut_before = ends_as_closed(known, decision);
         Self {

@@ -25,7 +25,7 @@ impl PinnedMaps {
         Self(Mutex::at_level(LockLevel::PinnedMaps, Vec::new()))
     }
 
-    /// Takes note of the map of a segment that leaves the disk. Those that are gone are forgotten
+    /// Takes note of the map of a segment that is unlinked. Dropped maps are forgotten
     /// when the list would grow, so it has at most twice as many as there are.
     pub(crate) fn note(&self, origin: &Arc<TopicPartition>, region: &Arc<Region>, bytes: u64) {
         let mut maps = self.0.lock();
@@ -37,7 +37,7 @@ impl PinnedMaps {
         maps.push(Pinned { origin: Arc::clone(origin), region: Arc::downgrade(region), bytes });
     }
 
-    /// By partition, also of topics that are gone, and by identity: a partition that was made
+    /// By partition, also of deleted topics, and by identity: a partition that was made
     /// again under the name of another has nothing of it.
     pub(crate) fn by_partition(&self) -> Vec<(Arc<TopicPartition>, u64)> {
         let mut maps = self.0.lock();

@@ -167,7 +167,7 @@ pub(crate) fn decide(
 }
 
 /// Where each segment must end: at the base offset of the next one that has data (rule 4), or of
-/// one behind it, if that is what agrees with the order: the log may have gone on behind one that
+/// a later one, if that agrees with the order: the log may have continued after one that
 /// contradicts it. `u64::MAX` for the last, and for leftovers.
 pub(crate) fn bounds(segments: &[Facts]) -> Vec<u64> {
     let mut bounds = vec![u64::MAX; segments.len()];
@@ -265,8 +265,8 @@ fn keep_one(segments: &[Facts], live: &[usize], decision: &mut Decision) {
     }
 }
 
-/// A file without a batch was never used; or it was shortened, and is what is left of that which is
-/// missing. Without it, a later opening might not miss anything (rule 2).
+/// A file without a batch was never used; or it was shortened, and shows that data is missing.
+/// Without it, a later opening might not notice the loss (rule 2).
 fn leave_the_empty(segments: &[Facts], live: &[usize], decision: &mut Decision) {
     if !decision.damage.iter().any(Damage::is_gap) {
         return;
@@ -284,7 +284,7 @@ fn leave_the_empty(segments: &[Facts], live: &[usize], decision: &mut Decision) 
 
 /// What is lost is reported, by the file that it was in, and the log continues after it, so that no
 /// offset is given twice (rule 6). Only a segment that counts shows by its rank that the log had
-/// gone on before: numbers are also given to what is only prepared, or rewritten.
+/// continued before: numbers are also given to what is only prepared, or rewritten.
 fn continue_after_lost(segments: &[Facts], lost: &[Lost], decision: &mut Decision) {
     let end = decision.end_offset;
     let bytes = lost.iter().fold(0_u64, |sum, lost| sum.saturating_add(lost.bytes));

@@ -7,7 +7,7 @@
 //!    than the policy allows) or is not needed to keep `bytes` bytes. What stays is therefore
 //!    never less than the policy promises.
 //! 2. The last segment, which takes appends, goes only when all of it has expired or lies below
-//!    the log start, after another has taken its place. One without records is never replaced.
+//!    the log start, after another has replaced it. One without records is never replaced.
 //! 3. A segment without records has no age of its own. It ages by its successor's first record.
 //! 4. The log start never goes back.
 //!
@@ -105,7 +105,7 @@ pub(crate) struct Tail {
 pub(crate) struct Plan {
     /// Segments that end at or below it go.
     pub(crate) log_start: u64,
-    /// Another segment takes the place of the last one, before anything is removed.
+    /// Another segment replaces the last one, before anything is removed.
     pub(crate) roll: bool,
 }
 

@@ -35,7 +35,7 @@ mod plan;
 /// What is known of a partition beside its files.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RecordedEnds {
-    /// Records below are gone on purpose.
+    /// Records below were removed on purpose.
     pub(crate) log_start: Option<u64>,
     /// The log reached this offset, durably.
     pub(crate) proved: u64,
@@ -350,7 +350,7 @@ impl Survey<'_> {
         Corruption { partition, file, position, offsets, kind }
     }
 
-    /// What lies behind the end of a log and is no batch: one that was being written, or one that
+    /// What follows the end of a log and is no batch: one that was being written, or one that
     /// was whole. `None` where something is known to be missing there.
     fn torn_end(&self, inventory: &Inventory, decision: &Decision) -> Option<Corruption> {
         let last = decision.last_kept()?;

@@ -1,7 +1,7 @@
 //! Reading a segment from its file, batch by batch, without trusting any of it.
 //!
 //! Used by recovery, verification and the making of footers. A scan first follows the chain of
-//! batches; what lies behind the chain's end is searched for evidence (later batches, and what
+//! batches; what follows the chain's end is searched for evidence (later batches, and what
 //! they prove), and [`recovery`](super::recovery) says what of it belongs to the log.
 
 use std::io;
@@ -121,7 +121,7 @@ impl ScanFrom {
     }
 }
 
-/// Scans a segment: first the chain of batches, then what lies behind its end.
+/// Scans a segment: first the chain of batches, then what follows its end.
 pub(crate) fn scan_segment(file: &dyn DiskFile, salt: u64, from: ScanFrom) -> io::Result<Scan> {
     let reader = ChunkReader::new(file, from.end, CHUNK_BYTES)?;
     let scan = Scan::new(from.base_offset);

@@ -275,7 +275,7 @@ impl Segment {
         Ok(())
     }
 
-    /// The file is gone: what it took is free, except for what is still mapped.
+    /// The file is unlinked: its space is free, except for the part that is still mapped.
     pub(crate) fn give_up_space(&self) {
         self.end_space();
         self.claim.shrink_to(0);

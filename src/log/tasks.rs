@@ -32,7 +32,7 @@ pub(crate) struct SyncTask {
     /// The files, in segment order, the active one last.
     pub(crate) files: Vec<SyncFile>,
     pub(crate) segments: Arc<SegmentList>,
-    /// The place of the last segment that was sealed when it was made.
+    /// The rank of the last segment that was sealed when the task was made.
     pub(crate) sealed_to: Option<u64>,
     /// What is durable when the task succeeds.
     pub(crate) target: u64,

@@ -59,22 +59,22 @@ pub(crate) fn verify_segments(
     lacks_footer: impl Fn(u64) -> bool,
     findings: &mut Findings,
 ) -> Result<()> {
-    let (mut reached, mut place) = (None, None);
+    let (mut reached, mut rank) = (None, None);
     let mut before: Option<Arc<Segment>> = None;
-    while let Some(segment) = segments.some_after(place, 1).pop() {
-        // Not where it was seen to end: one that took appends may have gone on since.
+    while let Some(segment) = segments.some_after(rank, 1).pop() {
+        // Its end now, not the end that was seen: the active segment may have grown since.
         let base_offset = before.as_ref().and_then(|before| before.next_offset());
         let had = (findings.batches, findings.records, findings.damage.len());
         let verified = Verifier::new(&segment, identity, findings).run(base_offset, &lacks_footer);
         if !segments.contains(&segment) {
-            // Retention or compaction has removed it meanwhile; what was seen of it says nothing,
-            // and what has come in its place is next.
+            // Retention or compaction has removed it meanwhile: its findings do not count, and the
+            // segment that replaced it is next.
             (findings.batches, findings.records) = (had.0, had.1);
             findings.damage.truncate(had.2);
             (reached, before) = (None, None);
             continue;
         }
-        place = Some(segment.ranks.1);
+        rank = Some(segment.ranks.1);
         reached = Some(verified?);
         before = Some(segment);
     }

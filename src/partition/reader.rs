@@ -245,21 +245,21 @@ impl<'a> Reader<'a> {
         Ok(None)
     }
 
-    /// The first record of at least this timestamp in a segment, or behind it.
+    /// The first record of at least this timestamp in a segment, or after it.
     fn first_since_in(
         self,
         segment: &Arc<Segment>,
         wanted: u64,
         limits: &FetchLimits,
     ) -> Result<Option<u64>> {
-        let start = self.first_place_since(segment, wanted)?;
+        let start = self.first_position_since(segment, wanted)?;
         let offset = segment.base_offset.max(self.log.ends().start());
         let mut cursor = Cursor::new(Arc::clone(segment), start, offset)?;
         self.first_since(&mut cursor, wanted, limits)
     }
 
     /// Where in a segment to begin looking for a record of at least this timestamp.
-    fn first_place_since(self, segment: &Arc<Segment>, wanted: u64) -> Result<usize> {
+    fn first_position_since(self, segment: &Arc<Segment>, wanted: u64) -> Result<usize> {
         let from_log = {
             let state = self.log.lock();
             locate::whole_index_of(state.log(), segment)

@@ -30,7 +30,7 @@ impl Requests {
     pub(crate) fn request(&self, work: Work) {
         let bit = work.bit();
         // Space and footers are requested again by the next append, so a stale look costs nothing,
-        // and the append path gets a load in place of a locked operation.
+        // and the append path gets a load instead of a locked operation.
         let recurs = matches!(work, Work::Space | Work::Finish);
         if recurs && self.pending.load(Ordering::Relaxed) & bit != 0 {
             return;

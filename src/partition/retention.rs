@@ -178,7 +178,7 @@ impl<'a> Retention<'a> {
             let removed = state.retire(start, STEP);
             state.publish();
             drop(state);
-            // What is left when the partition is closed is removed with the topic, or at the next
+            // Files that remain when the partition is closed are removed with the topic, or at the next
             // opening.
             let Some(segment) = removed.last().filter(|_| !self.log.status().is_closed()) else {
                 break;

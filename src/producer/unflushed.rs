@@ -10,11 +10,12 @@ use crate::error::Result;
 use crate::partition::{PartitionCore, together};
 use crate::sync::{AtomicUsize, LockLevel, Mutex, Ordering};
 
-/// LIMIT: as many partitions as one producer often has; more of them share places, and pay the
+/// LIMIT: as many partitions as one producer often has; more of them share slots, and pay for the
 /// lock when they take turns.
 const HINTS: usize = 64;
 
-/// How far apart two partitions lie in memory, at least: what tells them apart.
+/// LIMIT: two partitions are at least 256 bytes apart in memory, so these bits of an address say
+/// nothing about which one it is.
 const SPACING_BITS: u32 = 8;
 
 pub(super) struct Unflushed {

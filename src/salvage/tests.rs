@@ -2,9 +2,9 @@
 //! written.
 //!
 //! Method: one store with everything in it (several segments, compaction, deleted records, commits,
-//! a named producer), damaged in a known place or at random, is copied to another disk; what the
-//! copy has is compared with what was ever appended, record by record, and with what is left in the
-//! source for a broker to read. `LOGPOND_SEED=n` runs the one random round with that seed.
+//! a named producer), damaged at a known position or at random, is copied to another disk; what the
+//! copy has is compared with what was ever appended, record by record, and with what a broker can
+//! still read in the source. `LOGPOND_SEED=n` runs the one random round with that seed.
 //!
 //! Not covered: real files and the lock (`tests/behaviour/salvage.rs`).
 
@@ -275,7 +275,7 @@ fn a_whole_store_is_copied_whole() {
         let expected = [(("plain", 0).into(), Some(7)), (("plain", 1).into(), Some(9))];
         assert_eq!(commits, expected);
 
-        // It goes on as the source would have.
+        // It continues as the source would have.
         let named = broker.producer_builder().id(NAMED).build().unwrap();
         let plain = TopicPartition::from(("plain", 1));
         assert_eq!(named.last_sequence(&plain), Some(3));
@@ -575,7 +575,7 @@ fn random_round(seed: u64, store: &Store) {
     let Ok(source) = builder(&disk, FROM).open() else { return };
     let found = contents(&broker);
     for (at, left) in contents(&source) {
-        let Some(found) = found.get(&at) else { panic!("{context}: {at:?} is gone") };
+        let Some(found) = found.get(&at) else { panic!("{context}: {at:?} is missing") };
         for (offset, seen) in left.records {
             assert_eq!(found.records.get(&offset), Some(&seen), "{context}: {at:?} {offset}");
         }
@@ -615,7 +615,7 @@ fn whatever_is_damaged_what_is_readable_is_copied_and_what_is_lost_is_named() {
 
 // ---- the copy fails ------------------------------------------------------------------------------
 
-/// At every store point of the copy (or many of them), the power goes off there: what is left is an
+/// At every store point of the copy (or many of them), the power goes off there: the copy is then an
 /// empty store or the whole of it.
 #[test]
 fn a_copy_that_is_cut_off_is_no_store_and_a_whole_one_is_durable() {

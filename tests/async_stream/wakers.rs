@@ -125,8 +125,8 @@ const OTHERS: [(&str, Step); 4] = [
 /// An executor that runs a task in the call that wakes it never came back where the task used the
 /// broker: wakers were called under the lock of the topics' changes (a topic that comes or goes), of
 /// the recovery points, or while the partition that the task then had to sync counted as being
-/// synced by the very same thread. Rule: whoever holds something that a call may wait for wakes
-/// afterwards.
+/// synced by the very same thread. Rule: a thread that holds
+/// something that a call may wait for calls wakers only afterwards.
 // RED: src/partition/group_commit.rs
 //   - let _woken = foreign::hold_back();
 // RED: src/broker/engine.rs

@@ -339,11 +339,11 @@ fn a_flipped_byte_in_any_area_of_any_file_is_found_and_stops_nothing() {
                     assert_eq!(area, "header", "{context}: refused");
                     continue;
                 };
-                let is_told = !broker.recovery().is_clean();
+                let is_reported = !broker.recovery().is_clean();
                 let report = broker.admin().verify("t").unwrap();
                 // A footer that is not there any more is made anew from the batches.
                 let may_be_rebuilt = area == "footer";
-                assert!(is_told || !report.is_ok() || may_be_rebuilt, "{context}: not found");
+                assert!(is_reported || !report.is_ok() || may_be_rebuilt, "{context}: not found");
                 by_verify += usize::from(!report.is_ok());
                 if area == "batches" {
                     assert!(!report.is_ok(), "{context}: {report:?}");
@@ -397,7 +397,7 @@ fn damage_under_an_open_broker_is_found_in_every_file_at_once() {
     assert!(!broker.admin().verify("t").unwrap().is_ok());
 }
 
-/// Writes over a file in place, so that whoever has it open sees it.
+/// Overwrites a file in place, so that a process that has it open sees it.
 fn overwrite(path: &Path, bytes: &[u8]) {
     use std::os::unix::fs::FileExt;
     let file = fs::File::options().write(true).open(path).unwrap();

@@ -356,7 +356,7 @@ fn topics_are_administered() {
 
 #[test]
 fn errors_are_matched_on() {
-    let told = |error: Error| match error {
+    let number_of = |error: Error| match error {
         Error::Corrupt(Corruption { partition: _, file: _, position: _, offsets: _, kind: _ }) => 1,
         Error::UnknownTopic(name) => name.len(),
         Error::UnknownPartition(TopicPartition { topic: _, partition: _ }) => 2,
@@ -374,7 +374,7 @@ fn errors_are_matched_on() {
         Error::Closed => 14,
         _ => 15,
     };
-    assert_eq!(told(Error::Closed), 14);
+    assert_eq!(number_of(Error::Closed), 14);
     let error = Error::Timeout;
     let _: (bool, bool, bool) = (error.is_retriable(), error.is_fatal(), error.is_definite());
     let _: (NodeId, LeaderEpoch) = (NodeId(1), LeaderEpoch(0));

@@ -7,10 +7,10 @@
 //! policy and both read modes. The seed is printed, `LOGPOND_SEED` replays it,
 //! `LOGPOND_MUTATIONS` makes it a campaign.
 //!
-//! What must hold: whatever is read is what was written at that place; and if opening reported no
+//! What must hold: whatever is read is what was written at that offset; and if opening reported no
 //! damage and no read failed, then all of it is there. Of a store that was abandoned, an end that
-//! is missing without a trace (its last file removed, or cut between two batches) cannot be told
-//! from one that was never written: there the rest must be a prefix.
+//! is missing without a trace (its last file removed, or cut between two batches) cannot be
+//! distinguished from one that was never written: there the rest must be a prefix.
 //!
 //! Not covered: files that change while they are open, a full disk (unit tests over the simulated
 //! disk), permissions (tests run as root).
@@ -425,7 +425,7 @@ fn a_read_only_open_of_nothing_creates_nothing() {
 }
 
 #[test]
-fn a_directory_in_the_place_of_a_file_is_an_error() {
+fn a_directory_in_place_of_a_file_is_an_error() {
     let dir = temp_dir();
     let broker = open_quiet(dir.path());
     broker.ensure_topic("t", small_topic(1)).unwrap();
@@ -588,9 +588,9 @@ fn open_and_read(dir: &Path, rng: &mut Rng, contents: &Contents) -> bool {
 }
 
 fn check(contents: &Contents, at: &logpond::TopicPartition, offset: u64, value: Option<&[u8]>) {
-    let place = (at.topic.to_string(), at.partition, offset);
-    let written = contents.get(&place).unwrap_or_else(|| panic!("{place:?} was never written"));
-    assert!(value == Some(&written[..]), "{place:?} is not what was written");
+    let key = (at.topic.to_string(), at.partition, offset);
+    let written = contents.get(&key).unwrap_or_else(|| panic!("{key:?} was never written"));
+    assert!(value == Some(&written[..]), "{key:?} is not what was written");
 }
 
 fn read_partition(

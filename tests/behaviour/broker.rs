@@ -1,8 +1,8 @@
 //! Goal: a directory has one broker at a time, which opens, closes and reopens as it says; topics
 //! come and go; every handle learns of the end; named producers store each record once.
 //!
-//! Method: public API. A second process is this test binary again, told by an environment variable
-//! what to do (`common::child`); it ends with exit code 0 only if it saw what it should.
+//! Method: public API. A second process is this test binary again, which reads from an environment
+//! variable what to do (`common::child`); it ends with exit code 0 only if it saw what it should.
 //!
 //! Not covered: crashes while topics are created or deleted (unit tests over the simulated disk),
 //! kill -9 (`kill9.rs`), expiry of producer ids.

@@ -35,7 +35,7 @@ fn row_j01_a_consumer_that_panics_commits_nothing_and_leaves_all_to_the_next() {
     let read: Vec<u64> = drain(&mut next).iter().map(number).collect();
     assert_eq!(read, (0..101).collect::<Vec<_>>());
     next.commit().unwrap();
-    // Nothing is held: what is removed is gone.
+    // Nothing is held: what was removed is freed.
     broker.admin().delete_records(("t", 0), partition.log_end_offset()).unwrap();
     drop(next);
     assert_eq!(broker.metrics().pinned_bytes, 0);
@@ -138,5 +138,5 @@ fn row_j04_a_message_that_is_never_dropped_pins_its_segment_and_nothing_else() {
         files_below(dir.path()).iter().filter(|it| it.starts_with(dir.path().join("t"))).count(),
         0
     );
-    assert_eq!(value, b"7", "for as long as the process lives");
+    assert_eq!(value, b"7", "for as long as the process runs");
 }

@@ -1,5 +1,5 @@
 //! Goal: a compacted topic keeps the latest record of each key, at its offset and in its order,
-//! through reopening and through being killed; readers and appenders go on while it is compacted.
+//! through reopening and through being killed; readers and appenders continue while it is compacted.
 //!
 //! Method: the public interface alone. Small segments, a manual clock and `tick` where order
 //! matters; threads where it must not; for the kill, this test binary again as a child. What is
@@ -52,7 +52,7 @@ fn key_of(message: &Message) -> String {
 }
 
 /// The offsets at which a key can be read.
-fn places(partition: &Partition, key: &str) -> Vec<u64> {
+fn offsets_of(partition: &Partition, key: &str) -> Vec<u64> {
     let all = read_all(partition);
     all.iter().filter(|message| key_of(message) == key).map(Message::offset).collect()
 }
@@ -101,22 +101,22 @@ fn statement_21_a_compacted_topic_keeps_the_last_value_of_each_key() {
             assert_eq!((same.key(), same.value()), (message.key(), message.value()));
             assert_eq!(same.timestamp(), message.timestamp());
         }
-        assert_eq!(places(partition, "key-0"), [last["key-0"].0, active]);
+        assert_eq!(offsets_of(partition, "key-0"), [last["key-0"].0, active]);
     };
     check(&partition);
-    assert_eq!(places(&partition, "gone"), [tombstone], "{gone} is deleted, and it says so");
+    assert_eq!(offsets_of(&partition, "gone"), [tombstone], "{gone} is deleted, and it says so");
 
-    // Kept through a reopening; still kept just before its time is over; then gone for good.
+    // Kept through a reopening; still kept just before its time is over; then removed.
     drop(partition);
     broker.close().unwrap();
     let broker = open();
     let partition = broker.topic("t").unwrap().partition(0).unwrap();
     clock.advance(HOUR.saturating_sub(Duration::from_millis(1)));
     assert_eq!(broker.admin().compact_now("t").unwrap().tombstones_removed, 0);
-    assert_eq!(places(&partition, "gone"), [tombstone]);
+    assert_eq!(offsets_of(&partition, "gone"), [tombstone]);
     clock.advance(Duration::from_millis(1));
     assert_eq!(broker.admin().compact_now("t").unwrap().tombstones_removed, 1);
-    assert!(places(&partition, "gone").is_empty());
+    assert!(offsets_of(&partition, "gone").is_empty());
     check(&partition);
     drop(partition);
     broker.close().unwrap();
@@ -124,7 +124,7 @@ fn statement_21_a_compacted_topic_keeps_the_last_value_of_each_key() {
     assert!(broker.recovery().is_clean(), "{:?}", broker.recovery());
     let partition = broker.topic("t").unwrap().partition(0).unwrap();
     check(&partition);
-    assert!(places(&partition, "gone").is_empty());
+    assert!(offsets_of(&partition, "gone").is_empty());
 }
 
 #[test]
@@ -197,16 +197,16 @@ fn a_tombstone_whose_time_is_over_goes_without_new_dirt() {
     let tombstone = delete(&partition, "a");
     roll(&broker, "t");
     broker.tick().unwrap();
-    assert_eq!(places(&partition, "a"), [tombstone]);
+    assert_eq!(offsets_of(&partition, "a"), [tombstone]);
     clock.advance(HOUR);
     broker.tick().unwrap();
-    assert!(places(&partition, "a").is_empty());
+    assert!(offsets_of(&partition, "a").is_empty());
     assert_eq!(stats(&broker, "t").tombstones_removed, 1);
 }
 
 /// Symptom: a topic was compacted, then the broker opened again, and nothing was appended since: its
 /// tombstones stayed for ever. Cause: when the first one may go was known only to the run that had
-/// compacted. Rule: it is stored with the segment, and time goes on for what is quiet.
+/// compacted. Rule: it is stored with the segment, and time passes for a quiet log too.
 // RED: src/log/open.rs
 //   - segment.note_horizon(horizon);
 //   + segment.note_horizon(horizon | u64::MAX);
@@ -235,11 +235,11 @@ fn row_f13_tombstones_of_a_quiet_topic_go_in_a_later_run() {
         let partition = broker.topic("t").unwrap().partition(0).unwrap();
         clock.advance(HOUR.saturating_sub(Duration::from_millis(1)));
         broker.tick().unwrap();
-        assert_eq!(places(&partition, "a"), [tombstone]);
+        assert_eq!(offsets_of(&partition, "a"), [tombstone]);
         assert_eq!(stats(&broker, "t").compactions, 0, "an opening asks for none");
         clock.advance(Duration::from_millis(1));
         broker.tick().unwrap();
-        assert!(places(&partition, "a").is_empty(), "closes: {closes}");
+        assert!(offsets_of(&partition, "a").is_empty(), "closes: {closes}");
         let once = stats(&broker, "t").compactions;
         (0..3).for_each(|_| broker.tick().unwrap());
         assert_eq!((once, stats(&broker, "t").compactions), (1, 1), "no tombstone is left");
@@ -247,9 +247,9 @@ fn row_f13_tombstones_of_a_quiet_topic_go_in_a_later_run() {
 }
 
 /// Symptom: where a process died and nothing was appended since, the records of the last segment
-/// were never compacted. Cause: after such an end the log goes on in a new segment, which the next
+/// were never compacted. Cause: after such an end the log continues in a new segment, which the next
 /// append makes; until then the last one takes no appends, had no age, and was never replaced. Rule:
-/// time goes on for what is quiet.
+/// time passes for a quiet log too.
 // RED: src/log/retention.rs
 //   - let age = tail.began.or(youngest).map(
 //   + let age = tail.began.or(youngest.filter(|_| false)).map(
@@ -275,7 +275,7 @@ fn row_f13_the_last_segment_of_a_quiet_topic_is_compacted_after_its_process_died
         clock.advance(Duration::from_millis(1));
         // It is rolled, then given its footer, then compacted.
         (0..3).for_each(|_| broker.tick().unwrap());
-        assert_eq!(places(&partition, "k"), [49], "{cleanup:?}");
+        assert_eq!(offsets_of(&partition, "k"), [49], "{cleanup:?}");
         let segments = || broker.admin().describe_topic("t").unwrap().partitions[0].segments;
         assert_eq!(segments(), 2);
         clock.advance(10 * HOUR);
@@ -329,7 +329,7 @@ fn a_named_producers_sequence_survives_compaction() {
     put(&partition, "a", "2");
     roll(&broker, "t");
     broker.admin().compact_now("t").unwrap();
-    assert_eq!(places(&partition, "a"), [1], "its only batch is gone");
+    assert_eq!(offsets_of(&partition, "a"), [1], "its only batch was removed");
     drop((partition, producer));
     broker.close().unwrap();
     let broker = open_quiet(dir.path());
@@ -340,7 +340,7 @@ fn a_named_producers_sequence_survives_compaction() {
 
 /// J9 with threads: appends, compactions and readers of both kinds at the same time.
 #[test]
-fn row_j09_readers_and_appenders_go_on_while_a_topic_is_compacted() {
+fn row_j09_readers_and_appenders_continue_while_a_topic_is_compacted() {
     for mode in [ReadMode::Mapped, ReadMode::Copy] {
         let dir = temp_dir();
         let builder = Broker::builder().data_dir(dir.path()).read_mode(mode);
@@ -468,7 +468,7 @@ fn row_a15_a18_a_process_that_is_killed_while_it_compacts_loses_no_latest_record
         };
         let mut wanted = 100 + rng.below(1_500);
         while wanted > 0 {
-            wanted -= u64::from(note(&lines.next().expect("it lives").unwrap()));
+            wanted -= u64::from(note(&lines.next().expect("the child runs").unwrap()));
         }
         child.kill().unwrap();
         // What it has said before it died counts; a line that was cut does not.
@@ -489,7 +489,7 @@ fn row_a15_a18_a_process_that_is_killed_while_it_compacts_loses_no_latest_record
 
 /// Symptom: `verify` reported damage, "footer timestamps", in a sound log. Cause: it took the time
 /// of a batch in which compaction had left no record for a record's. Rule: a batch without records
-/// has no time, for whoever reads the footer and for whoever wrote it.
+/// has no time, neither where a footer is written nor where it is checked.
 #[test]
 fn a_segment_in_which_no_record_is_left_is_sound() {
     let clock = manual_clock();

@@ -148,10 +148,10 @@ fn read_some(consumer: &mut Consumer, order: &mut Order, reader: usize, partitio
     }
 }
 
-/// What a group has processed: each place, and how often.
+/// What a group has processed: partition and offset of each record, and how often.
 #[derive(Default)]
 struct Processed {
-    places: Mutex<BTreeMap<(u32, u64), u64>>,
+    seen: Mutex<BTreeMap<(u32, u64), u64>>,
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn a_group_of_four_processes_everything_while_members_come_and_go() {
         let mut consumer =
             broker.consumer("g").subscribe(["t"]).max_poll_records(50).open().unwrap();
         switches.lock().unwrap().push(consumer.handle());
-        let done = || processed.places.lock().unwrap().len() as u64 >= total;
+        let done = || processed.seen.lock().unwrap().len() as u64 >= total;
         while handled < leaves_after && !done() {
             let batch = match consumer.poll(PATIENCE) {
                 Ok(batch) => batch,
@@ -178,8 +178,8 @@ fn a_group_of_four_processes_everything_while_members_come_and_go() {
             };
             for message in batch.iter() {
                 handled += 1;
-                let mut places = processed.places.lock().unwrap();
-                *places.entry((message.partition(), message.offset())).or_default() += 1;
+                let mut seen = processed.seen.lock().unwrap();
+                *seen.entry((message.partition(), message.offset())).or_default() += 1;
             }
             match consumer.commit() {
                 Ok(()) | Err(Error::Rebalanced { .. } | Error::Closed) => {}
@@ -187,7 +187,7 @@ fn a_group_of_four_processes_everything_while_members_come_and_go() {
             }
         }
         if done() {
-            // Whoever still waits has nothing to wait for.
+            // A member that still waits has nothing to wait for.
             switches.lock().unwrap().iter().for_each(logpond::ConsumerHandle::shutdown);
         }
     };
@@ -200,16 +200,16 @@ fn a_group_of_four_processes_everything_while_members_come_and_go() {
             scope.spawn(|| member(u64::MAX));
         }
         scope.spawn(|| {
-            // The fourth place is taken by one after another.
-            while (processed.places.lock().unwrap().len() as u64) < total {
+            // The fourth member is replaced again and again.
+            while (processed.seen.lock().unwrap().len() as u64) < total {
                 member(200);
             }
         });
     });
-    let places = processed.places.into_inner().unwrap();
-    assert_eq!(places.len() as u64, total);
+    let seen = processed.seen.into_inner().unwrap();
+    assert_eq!(seen.len() as u64, total);
     let mut next = BTreeMap::<u32, u64>::new();
-    for (partition, offset) in places.keys() {
+    for (partition, offset) in seen.keys() {
         let expected = next.entry(*partition).or_default();
         assert_eq!(offset, expected, "a gap in partition {partition}");
         *expected += 1;
@@ -331,13 +331,13 @@ fn every_acknowledgement_among_many_waiters_is_durable() {
 }
 
 /// A member that is as difficult as its number says: it stalls, is static, or dies in its callback.
-fn troubled_member(broker: &Broker, number: usize, is_last_life: bool) -> ConsumerBuilder {
+fn troubled_member(broker: &Broker, number: usize, is_last_turn: bool) -> ConsumerBuilder {
     let builder = broker.consumer("g").subscribe(["t"]).max_poll_records(20);
     match number % 4 {
         // It stalls by polling rarely enough to be evicted now and then.
         1 => builder.max_poll_interval(Duration::from_millis(2)),
         2 => builder.instance_id(number.to_string()),
-        3 if !is_last_life => {
+        3 if !is_last_turn => {
             let mut left = 2;
             builder.on_rebalance(move |_, _| {
                 left -= 1;
@@ -357,15 +357,15 @@ fn sixty_four_members_share_256_partitions_under_churn_and_keep_delivering() {
     const MEMBERS: usize = 64;
     const PARTITIONS: u32 = 256;
     const EACH: u64 = 40;
-    const LIVES: usize = 6;
+    const TURNS: usize = 6;
     let broker = Broker::builder().in_memory().durability(Durability::Os).open().unwrap();
     broker.ensure_topic("t", small_topic(PARTITIONS)).unwrap();
     let processed = Processed::default();
     let total = EACH * u64::from(PARTITIONS);
     let switches = Mutex::new(Vec::new());
-    let is_done = || processed.places.lock().unwrap().len() as u64 >= total;
-    let run = |number: usize, life: usize| {
-        let is_last = life + 1 == LIVES;
+    let is_done = || processed.seen.lock().unwrap().len() as u64 >= total;
+    let run = |number: usize, turn: usize| {
+        let is_last = turn + 1 == TURNS;
         let mut consumer = troubled_member(&broker, number, is_last).open().unwrap();
         switches.lock().unwrap().push(consumer.handle());
         let mut polls = 0;
@@ -378,13 +378,13 @@ fn sixty_four_members_share_256_partitions_under_churn_and_keep_delivering() {
                 Err(other) => panic!("{other:?}"),
             };
             let mut last = BTreeMap::new();
-            let mut places = processed.places.lock().unwrap();
+            let mut seen = processed.seen.lock().unwrap();
             for message in batch.iter() {
                 let before = last.insert(message.partition(), message.offset());
                 assert!(before.is_none_or(|before| before + 1 == message.offset()), "a gap");
-                *places.entry((message.partition(), message.offset())).or_default() += 1;
+                *seen.entry((message.partition(), message.offset())).or_default() += 1;
             }
-            drop(places);
+            drop(seen);
             match consumer.commit() {
                 Ok(()) | Err(Error::Rebalanced { .. } | Error::Closed) => {}
                 Err(other) => panic!("{other:?}"),
@@ -405,9 +405,9 @@ fn sixty_four_members_share_256_partitions_under_churn_and_keep_delivering() {
         for number in 0..MEMBERS {
             let run = &run;
             scope.spawn(move || {
-                for life in 0..LIVES {
-                    // The last life waits for the end of all; a callback that dies ends one.
-                    let one = std::panic::AssertUnwindSafe(|| run(number, life));
+                for turn in 0..TURNS {
+                    // The last turn waits until all is processed; a callback that panics ends a turn.
+                    let one = std::panic::AssertUnwindSafe(|| run(number, turn));
                     if let Err(panic) = std::panic::catch_unwind(one)
                         && panic.downcast_ref::<&str>() != Some(&"the callback")
                     {
@@ -417,8 +417,8 @@ fn sixty_four_members_share_256_partitions_under_churn_and_keep_delivering() {
             });
         }
     });
-    let places = processed.places.into_inner().unwrap();
-    assert_eq!(places.len() as u64, total, "records that nobody was handed");
+    let seen = processed.seen.into_inner().unwrap();
+    assert_eq!(seen.len() as u64, total, "records that were handed to no member");
 }
 
 fn gone(error: &Error) -> bool {
@@ -547,11 +547,12 @@ fn commits_of_many_groups_at_once_are_each_their_own() {
     }
 }
 
-/// Symptom: now and then a reader skipped records that nobody had told it were gone. Cause: where a
-/// gap ended and where reading went on were two looks at a log start that moves. Rule: one look.
+/// Symptom: now and then a reader skipped removed records and did not report them. Cause: the end of
+/// the gap and the offset where reading continued came from two reads of a log start that moves.
+/// Rule: one read.
 /// (A race: without the rule this fails in most runs, not in all.)
 #[test]
-fn a_reader_chased_by_deletion_is_told_of_all_that_it_does_not_get() {
+fn a_reader_chased_by_deletion_reports_every_record_that_it_does_not_get() {
     let broker = Broker::builder().in_memory().durability(Durability::Os).open().unwrap();
     let topic = broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
     let is_done = AtomicBool::new(false);

@@ -1,5 +1,5 @@
 //! Goal: a consumer hands out what it says it hands out, stands where it says it stands, waits
-//! only as long as it may, and commits only what it was told to.
+//! only as long as it may, and commits only what it is asked to.
 //!
 //! Method: public API, mostly over memory and without background threads, so that nothing happens
 //! by itself; auto-commit on a manual clock. A test that needs another thread to be parked asks
@@ -366,7 +366,7 @@ fn a_consumer_opens_where_start_says() {
 }
 
 #[test]
-fn a_paused_partition_keeps_its_place_and_is_not_read() {
+fn a_paused_partition_keeps_its_offset_and_is_not_read() {
     let broker = filled(&[5, 5]);
     let mut reader = reader(&broker);
     reader.pause(&[tp("t", 0)]).unwrap();
@@ -435,8 +435,8 @@ fn durable_visibility_shows_nothing_that_a_power_cut_could_take_back() {
 }
 
 /// Symptom: a reader that waited for what is durable slept on although a sync had made it so.
-/// Cause: the sync told the waiting readers before it raised the durable end; who was quick looked
-/// at the old end and waited again. Rule: what is waited for is true before it is announced.
+/// Cause: the sync woke the waiting readers before it raised the durable end; a quick reader saw the
+/// old end and waited again. Rule: what is waited for is true before it is announced.
 #[test]
 fn a_parked_durable_reader_is_woken_by_every_sync() {
     let dir = temp_dir();

@@ -1,5 +1,5 @@
-//! Goal: the members of a group share the work without overlap and without gaps, whoever comes
-//! and goes, and the group's commits outlive all of them.
+//! Goal: the members of a group share the work without overlap and without gaps while members
+//! come and go, and the group's commits remain when all members have left.
 //!
 //! Method: all members in one thread, polled in turn, so that each hand-over happens at a known
 //! step. Ownership is checked after every step: no partition has two owners.
@@ -78,14 +78,15 @@ fn assert_all_owned(members: &[&mut Consumer]) {
     assert_eq!(owned, all, "a partition without an owner");
 }
 
-/// Places of messages.
-fn places<'a>(messages: impl IntoIterator<Item = &'a Message>) -> Vec<(u32, u64)> {
-    let mut places: Vec<_> = messages.into_iter().map(|it| (it.partition(), it.offset())).collect();
-    places.sort_unstable();
-    places
+/// Partition and offset of each message.
+fn records<'a>(messages: impl IntoIterator<Item = &'a Message>) -> Vec<(u32, u64)> {
+    let mut records: Vec<_> =
+        messages.into_iter().map(|it| (it.partition(), it.offset())).collect();
+    records.sort_unstable();
+    records
 }
 
-fn every_place(from: u64, to: u64) -> Vec<(u32, u64)> {
+fn all_records(from: u64, to: u64) -> Vec<(u32, u64)> {
     (0..PARTITIONS).flat_map(|it| (from..to).map(move |offset| (it, offset))).collect()
 }
 
@@ -99,7 +100,7 @@ fn statement_15_two_members_share_every_record_without_overlap_or_gap() {
         let handed = settle(&mut [&mut a, &mut b]);
         assert_eq!((a.assignment().len(), b.assignment().len()), (3, 3), "{assignor:?}");
         assert_all_owned(&[&mut a, &mut b]);
-        assert_eq!(places(handed.iter().flatten()), every_place(0, EACH), "{assignor:?}");
+        assert_eq!(records(handed.iter().flatten()), all_records(0, EACH), "{assignor:?}");
     }
 }
 
@@ -125,11 +126,11 @@ fn statement_15_a_third_member_takes_a_third_and_continues_where_the_others_comm
     }
     // Partitions that moved were read again from the commit: 0 was committed at EACH, so nothing
     // is skipped and nothing of the first round repeats.
-    assert_eq!(places(&seen), every_place(0, 2 * EACH));
+    assert_eq!(records(&seen), all_records(0, 2 * EACH));
 }
 
 #[test]
-fn statement_16_what_a_member_leaves_goes_on_at_the_committed_offset() {
+fn statement_16_the_partitions_of_a_member_that_left_continue_at_the_committed_offset() {
     for closes in [true, false] {
         let broker = filled();
         let (mut a, mut b) = (member(&broker, "g"), member(&broker, "g"));
@@ -147,7 +148,7 @@ fn statement_16_what_a_member_leaves_goes_on_at_the_committed_offset() {
             .iter()
             .flat_map(|partition| (15..EACH).map(move |offset| (partition.partition, offset)))
             .collect();
-        assert_eq!(places(&handed), expected);
+        assert_eq!(records(&handed), expected);
         assert_all_owned(&[&mut b]);
     }
 }
@@ -165,7 +166,7 @@ fn statement_16_a_member_that_dies_in_a_panic_leaves_its_partitions() {
     assert!(died.join().is_err());
     let handed = settle(&mut [&mut b]).concat();
     assert_all_owned(&[&mut b]);
-    assert_eq!(places(&handed), every_place(0, EACH));
+    assert_eq!(records(&handed), all_records(0, EACH));
 }
 
 #[test]
@@ -204,8 +205,8 @@ fn statement_15_more_members_than_partitions_leave_some_idle_without_error() {
     idle.commit().unwrap();
     // Before all members were there some of the records went to an earlier owner, uncommitted,
     // and were read again: at least once, and nothing is missing.
-    let distinct: BTreeSet<_> = places(handed.iter().flatten()).into_iter().collect();
-    assert_eq!(distinct.into_iter().collect::<Vec<_>>(), every_place(0, EACH));
+    let distinct: BTreeSet<_> = records(handed.iter().flatten()).into_iter().collect();
+    assert_eq!(distinct.into_iter().collect::<Vec<_>>(), all_records(0, EACH));
 }
 
 #[test]
@@ -258,7 +259,7 @@ fn a_partition_that_came_back_is_not_committed_from_its_first_ownership() {
     drop(b);
     let handed = drain(&mut a);
     assert!(moved.iter().all(|it| a.assignment().contains(it)));
-    // It goes on at what the other committed, not where it stood itself.
+    // It continues at what the other committed, not where it stood itself.
     let first = handed.iter().filter(|it| it.topic_partition() == moved[0]).map(Message::offset);
     assert_eq!(first.min(), Some(5));
 }
@@ -298,14 +299,14 @@ fn in_auto_mode_a_hand_over_commits_what_was_passed_and_nothing_is_lost() {
     let mut b = open();
     let handed = settle(&mut [&mut a, &mut b]).concat();
     seen.extend(handed);
-    let distinct: BTreeSet<_> = places(&seen).into_iter().collect();
-    assert_eq!(distinct.into_iter().collect::<Vec<_>>(), every_place(0, EACH));
+    let distinct: BTreeSet<_> = records(&seen).into_iter().collect();
+    assert_eq!(distinct.into_iter().collect::<Vec<_>>(), all_records(0, EACH));
     // Giving up happens in a poll, which passes all that was handed out before it.
     assert_eq!(seen.len(), distinct_len(&seen), "read twice although it was passed");
 }
 
 fn distinct_len(messages: &[Message]) -> usize {
-    places(messages).into_iter().collect::<BTreeSet<_>>().len()
+    records(messages).into_iter().collect::<BTreeSet<_>>().len()
 }
 
 #[test]
@@ -408,7 +409,7 @@ fn a_topic_made_again_under_the_same_name_begins_without_commits() {
     assert_eq!(consumer.committed(&tp("t", 0)).unwrap(), None);
     // The member that was there all along is given the new topic, from its start.
     let handed = settle(&mut [&mut consumer]).concat();
-    assert_eq!(places(&handed), every_place(0, EACH));
+    assert_eq!(records(&handed), all_records(0, EACH));
     drop(consumer);
     broker.close().unwrap();
     let broker = open_quiet(dir.path());
@@ -445,8 +446,8 @@ fn statement_11_a_new_group_begins_where_it_says() {
     for partition in 0..PARTITIONS {
         send_numbers(&broker, "t", partition, EACH..EACH + 1);
     }
-    assert_eq!(places(&drain(&mut earliest)), every_place(0, EACH + 1));
-    assert_eq!(places(&drain(&mut latest)), every_place(EACH, EACH + 1));
+    assert_eq!(records(&drain(&mut earliest)), all_records(0, EACH + 1));
+    assert_eq!(records(&drain(&mut latest)), all_records(EACH, EACH + 1));
     earliest.commit().unwrap();
     drop(earliest);
     let mut again = open("e", StartAt::Error).unwrap();
@@ -525,8 +526,8 @@ fn statement_19_resetting_or_deleting_a_group_concerns_no_other() {
     drop((admin, broker));
     let broker = open_quiet(dir.path());
     check(&broker);
-    assert_eq!(places(&drain(&mut member(&broker, "a"))), every_place(7, EACH));
-    assert_eq!(places(&drain(&mut member(&broker, "b"))), every_place(0, EACH));
+    assert_eq!(records(&drain(&mut member(&broker, "a"))), all_records(7, EACH));
+    assert_eq!(records(&drain(&mut member(&broker, "b"))), all_records(0, EACH));
 }
 
 #[test]

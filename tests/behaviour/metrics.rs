@@ -82,14 +82,17 @@ fn bytes_on_disk_are_what_the_files_take() {
     append(&broker, 1, 3);
     broker.tick().unwrap();
     let metrics = broker.metrics();
-    let told: u64 = metrics.topics[0].partitions.iter().map(|it| it.bytes_on_disk).sum();
+    let reported: u64 = metrics.topics[0].partitions.iter().map(|it| it.bytes_on_disk).sum();
     let blocks = |path: &std::path::PathBuf| std::fs::metadata(path).unwrap().blocks() * 512;
     let files = files_below(&dir.path().join("t"));
     let taken: u64 = files.iter().map(blocks).sum();
     // A file system has a page or two of its own for each.
     let slack = 2 * 4096 * files.len() as u64;
-    assert!(told >= 100_000 && told.abs_diff(taken) <= slack, "{told}, in fact {taken}");
-    assert_eq!(metrics.budget_used_bytes, told);
+    assert!(
+        reported >= 100_000 && reported.abs_diff(taken) <= slack,
+        "{reported}, in fact {taken}"
+    );
+    assert_eq!(metrics.budget_used_bytes, reported);
     assert_eq!(metrics.budget_limit_bytes, Some(8 << 20));
     assert!(!metrics.is_in_memory);
     broker.close().unwrap();
@@ -333,11 +336,11 @@ fn records_that_were_read_ahead_and_given_back_count_once() {
         let (mut read, mut turn) = (0, 0);
         while let Some(message) = reader.try_recv().unwrap() {
             read += 1;
-            let place = message.topic_partition();
+            let partition = message.topic_partition();
             let next = StartAt::Offset(message.next_offset());
             match turn % 5 {
-                0 => reader.pause([&place]).and_then(|()| reader.resume([&place])).unwrap(),
-                1 => reader.seek(&place, next).unwrap(),
+                0 => reader.pause([&partition]).and_then(|()| reader.resume([&partition])).unwrap(),
+                1 => reader.seek(&partition, next).unwrap(),
                 2 if turn % 2 == 0 => read += reader.poll(Duration::ZERO).unwrap().len() as u64,
                 _ => {}
             }
@@ -389,7 +392,7 @@ fn assert_consistent(metrics: &Metrics, earlier: Option<&Metrics>) {
 /// Appends, reads, commits and retention at once: each partition has one reader, that only goes
 /// forward, so what was fetched and missed can be held against the log end.
 #[test]
-fn every_snapshot_is_consistent_whatever_goes_on() {
+fn every_snapshot_is_consistent_under_concurrent_calls() {
     const RECORDS: u64 = 20_000;
     let broker = Broker::builder()
         .in_memory()

@@ -62,7 +62,7 @@ fn assert_success(output: &Output, context: &str) {
 // RED: src/log/inventory.rs
 //   - check_no_link(&*self.env.disk, dir)?;
 #[test]
-fn row_e20_a_link_in_place_of_an_entry_is_refused_and_what_it_leads_to_is_untouched() {
+fn row_e20_a_link_in_place_of_an_entry_is_refused_and_its_target_is_untouched() {
     let dir = temp_dir();
     let (store, elsewhere) = (dir.path().join("store"), dir.path().join("elsewhere"));
     make_store(&store);
@@ -323,16 +323,16 @@ fn row_e21_a_directory_that_every_user_may_write_to_is_refused() {
 
 const NOBODY: u32 = 65534;
 
-/// This test binary as the user nobody; `None`, and a word about it, where that cannot be had.
-fn as_nobody(place: &Path) -> Option<impl Fn(&str, &Path) -> Output> {
+/// This test binary as the user `nobody`. `None`, and a line on stderr, where that is not possible.
+fn as_nobody(dir: &Path) -> Option<impl Fn(&str, &Path) -> Output> {
     let ids = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
     let tried = Command::new("setpriv").args(ids).arg("true").output();
     if !tried.is_ok_and(|output| output.status.success()) {
         eprintln!("skipped: setpriv is not there, or may not change the user");
         return None;
     }
-    // Where it lies, others need not be allowed to look.
-    let program = place.join("test");
+    // The directory of the test binary need not be readable by other users.
+    let program = dir.join("test");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     set_mode(&program, 0o755);
     Some(move |name: &str, dir: &Path| {

@@ -129,7 +129,7 @@ fn check(fixture: &Fixture) {
     let numbered = producers(&broker, &fixture.expected);
     assert_eq!(shown(&broker, &numbered), fixture.expected, "{name}: opened again");
     check_groups(&broker, fixture);
-    go_on(&broker, &numbered);
+    proceed(&broker, &numbered);
     let grown = shown(&broker, &numbered);
     let is_kept = |line: &&String| line.starts_with("record ") && !grown.contains(line);
     assert_eq!(fixture.expected.iter().find(is_kept), None, "{name}: appended to");
@@ -146,7 +146,7 @@ fn check(fixture: &Fixture) {
 }
 
 /// Records of each partition, and repetitions of each producer's last ones.
-fn go_on(broker: &Broker, numbered: &[(String, Producer)]) {
+fn proceed(broker: &Broker, numbered: &[(String, Producer)]) {
     for topic in broker.admin().topics().unwrap() {
         let handle = broker.topic(&topic.name).unwrap();
         for at in 0..topic.config.partitions {
@@ -191,7 +191,7 @@ fn drain_cut(consumer: &mut Consumer, broker: &Broker) -> Vec<Message> {
     }
 }
 
-/// Each group goes on where it was, and each static member gets its partitions back.
+/// Each group continues where it was, and each static member gets its partitions back.
 fn check_groups(broker: &Broker, fixture: &Fixture) {
     for group in broker.admin().groups().unwrap() {
         let fixed: Vec<_> = group.members.iter().filter(|it| it.instance_id.is_some()).collect();

@@ -122,7 +122,7 @@ fn statement_02_keyless_records_take_turns_by_call_and_a_batch_stays_together() 
     let sent = producer.send_batch((0..5).map(|_| Record::to("t").value("v"))).unwrap();
     let touched: BTreeSet<u32> = sent.iter().map(|sent| sent.partition).collect();
     assert_eq!(touched.len(), 1, "{sent:?}");
-    // An empty key is a key: it always goes to the same place.
+    // An empty key is a key: it always goes to the same partition.
     let empty: BTreeSet<u32> = (0..6)
         .map(|_| producer.send(Record::to("t").key("").value("v")).unwrap().partition)
         .collect();
@@ -390,7 +390,7 @@ fn row_g04_append_batch_gives_consecutive_offsets_and_an_empty_one_writes_nothin
 }
 
 #[test]
-fn a_record_for_another_place_is_refused_and_nothing_of_its_batch_is_appended() {
+fn a_record_for_another_partition_is_refused_and_nothing_of_its_batch_is_appended() {
     let broker = in_memory();
     let partition = broker.ensure_topic("t", TopicConfig::new(2)).unwrap().partition(1).unwrap();
     for wrong in [Record::to("u").value("x"), Record::new().partition(0).value("x")] {

@@ -62,7 +62,7 @@ impl Setup {
         self.partition.log_start_offset()
     }
 
-    /// After so much time, what is left.
+    /// The log start after so much time.
     fn tick_after(&self, time: Duration) -> u64 {
         self.clock.advance(time);
         self.broker.tick().unwrap();
@@ -108,7 +108,7 @@ fn statement_11_a_position_that_retention_passed_is_a_gap_and_the_policy_applies
     let try_open =
         |group: &str, to| setup.broker.consumer(group).subscribe(["t"]).out_of_range(to).open();
     let open = |group: &str, to| try_open(group, to).unwrap();
-    // Each has read and committed one record; one keeps its place in the file.
+    // Each has read and committed one record; one keeps its committed offset.
     let groups = [
         ("earliest", StartAt::Earliest),
         ("latest", StartAt::Latest),
@@ -147,7 +147,7 @@ fn statement_11_a_position_that_retention_passed_is_a_gap_and_the_policy_applies
         assert_eq!(offsets(&drain(&mut consumer)), (first..40).collect::<Vec<_>>(), "{group}");
         assert_gap(&consumer.take_gaps(), 1..first, group);
     }
-    // Told not to guess: an error, where the consumer would have gone on.
+    // With `StartAt::Error` it is an error where the other consumers continue.
     let refused = try_open("error", StartAt::Error).and_then(|mut it| it.poll(Duration::ZERO));
     let is_range = |error: &Error| {
         matches!(error, Error::OffsetOutOfRange { requested: 1, start: 30, end: 40, .. })
@@ -173,7 +173,7 @@ fn records_go_when_all_of_their_segment_is_too_old() {
     assert_eq!(setup.tick_after(SECOND), FULL);
     assert_eq!(setup.segments(), 1);
     assert_eq!(setup.tick_after(299 * SECOND), FULL);
-    // The last one goes too, and an empty one takes its place and stays.
+    // The last one is removed too; an empty one replaces it, and remains.
     assert_eq!(setup.tick_after(SECOND), 30);
     for _ in 0..3 {
         assert_eq!(setup.tick_after(100 * MINUTE), 30);
@@ -256,7 +256,7 @@ fn a_segment_is_rolled_at_its_age() {
 }
 
 #[test]
-fn the_age_of_a_segment_goes_on_after_a_clean_end() {
+fn the_age_of_a_segment_continues_after_a_clean_end() {
     let dir = temp_dir();
     let clock = manual_clock();
     let open = || on_disk(dir.path(), &clock).open().unwrap();
@@ -521,7 +521,7 @@ fn auto_mode_commits_no_gap_before_a_later_poll_has_passed_it() {
 }
 
 #[test]
-fn a_consumer_behind_deleted_records_goes_on_within_the_segment() {
+fn a_consumer_behind_deleted_records_continues_within_the_segment() {
     let setup = setup(small_topic(1));
     setup.append(10);
     let mut consumer = setup.broker.reader().assign([("t", 0)]).open().unwrap();
@@ -530,7 +530,7 @@ fn a_consumer_behind_deleted_records_goes_on_within_the_segment() {
     let rest: Vec<u64> = drain(&mut consumer).iter().map(Message::offset).collect();
     assert_eq!(rest, [5, 6, 7, 8, 9]);
     assert_eq!(consumer.take_gaps()[0].missed, 1..5);
-    // Not even a lookup by time finds what is gone.
+    // Not even a lookup by time finds removed records.
     assert_eq!(setup.partition.offset_at(some_time()).unwrap(), Some(5));
 }
 
@@ -601,7 +601,7 @@ fn random_runs_keep_what_is_young_and_nothing_when_all_is_old() {
 /// Symptom looked for: a record passed over in silence, or an error that is not the reader's,
 /// because a file went while it was read.
 #[test]
-fn row_j09_a_reader_beside_deletion_sees_each_record_or_learns_that_it_is_gone() {
+fn row_j09_a_reader_beside_deletion_sees_each_record_or_a_gap() {
     const RECORDS: u64 = 3_000;
     let dir = temp_dir();
     for mode in [ReadMode::Mapped, ReadMode::Copy] {
@@ -641,7 +641,7 @@ fn row_j09_a_reader_beside_deletion_sees_each_record_or_learns_that_it_is_gone()
             });
             scope.spawn(|| {
                 while partition.log_end_offset() < RECORDS {
-                    // Reads at the edge find a record or learn that it is gone.
+                    // Reads at the edge find a record or learn that it was removed.
                     let at = partition.log_start_offset();
                     match partition.read(at, 1) {
                         Ok(batch) => assert!(batch.iter().all(|message| message.offset() == at)),

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::common::*;
 use logpond::{Broker, Error, salvage};
 
-/// A directory with a topic of 100 records, and a place for the copy.
+/// A directory with a topic of 100 records, and a path for the copy.
 fn store(root: &Path) -> (PathBuf, PathBuf) {
     let (data, copy) = (root.join("data"), root.join("copy"));
     let broker = open_quiet(&data);
@@ -106,7 +106,7 @@ fn a_source_that_is_open_is_refused_and_nothing_is_made() {
 }
 
 #[test]
-fn only_a_free_place_beside_the_source_takes_the_copy() {
+fn the_copy_goes_only_to_a_free_path_outside_the_source() {
     let root = temp_dir();
     let (data, copy) = store(root.path());
     let before = state(&data);

@@ -102,7 +102,7 @@ const BAD: [&[u8]; 5] = [
 ];
 
 #[test]
-fn bytes_that_are_no_value_are_data_and_the_consumer_goes_on() {
+fn bytes_that_are_no_value_are_data_and_the_consumer_continues() {
     let broker = prices(1);
     let typed = broker.producer().typed::<PriceChanged>("prices");
     for (number, bytes) in (0..).zip(BAD) {

@@ -237,7 +237,7 @@ fn poll_all(consumer: &mut Consumer) -> (Vec<u64>, Vec<Corruption>) {
     }
 }
 
-/// A consumer of several topics gets the error once per partition, and goes on with the others.
+/// A consumer of several topics gets the error once per partition, and continues with the others.
 /// What its group has committed of the damaged one is neither moved nor overwritten: when the
 /// directory is put back, it continues there.
 // RED: src/consumer/assignment.rs
@@ -246,7 +246,7 @@ fn poll_all(consumer: &mut Consumer) -> (Vec<u64>, Vec<Corruption>) {
 // RED: src/consumer/commit.rs
 //   - let reported = reported.filter(|(_, slot)| slot.core.is_available());
 #[test]
-fn row_e23_a_consumer_gets_the_error_once_per_partition_and_goes_on() {
+fn row_e23_a_consumer_gets_the_error_once_per_partition_and_continues() {
     let dir = temp_dir();
     let (store, aside) = (dir.path().join("store"), dir.path().join("aside"));
     make_store(&store);

@@ -139,7 +139,7 @@ pub(crate) fn refused_setting<T>(result: Result<T>) -> &'static str {
     }
 }
 
-/// Puts a byte at the end of every file, so that a log whose process died goes on in a new segment.
+/// Puts a byte at the end of every file, so that a log whose process died continues in a new segment.
 pub(crate) fn put_something_behind_the_end(dir: &Path) {
     for path in files_below(dir) {
         let file = File::options().write(true).open(path).unwrap();

@@ -1,4 +1,4 @@
-//! The pages for those who change the code name no file that is gone: a map that names what is not
+//! The pages for those who change the code name no file that does not exist: a map that names what is not
 //! there misleads.
 
 use crate::sources::{assert_none, manifest_dir};

@@ -48,8 +48,8 @@ fn strangers(modules: &BTreeSet<String>, floors: &BTreeMap<&str, usize>) -> Vec<
     let missing =
         missing.map(|module| format!("`{module}` has no line (LOGPOND_TIGHTEN=1 adds it)"));
     let gone = floors.keys().filter(|module| !modules.contains(**module));
-    let gone =
-        gone.map(|module| format!("`{module}` is gone (LOGPOND_TIGHTEN=1 deletes the line)"));
+    let gone = gone
+        .map(|module| format!("`{module}` does not exist (LOGPOND_TIGHTEN=1 deletes the line)"));
     missing.chain(gone).map(|fault| format!("tables/{TABLE}: {fault}")).collect()
 }
 

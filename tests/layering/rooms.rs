@@ -109,9 +109,9 @@ fn violations_in(name: &str, text: &str) -> usize {
 fn an_upward_import_is_found_in_every_spelling() {
     for text in [
         "use crate::broker::Broker;",
-        "use crate::{error::Error, broker::{self, lanes::Lane}};",
+        "use crate::{error::Error, broker::{self, workers::Worker}};",
         "fn f() { crate::broker::open(); }",
-        "fn f(x: &dyn crate::broker::Lane) {}",
+        "fn f(x: &dyn crate::broker::Worker) {}",
         "use super::super::broker::Broker;",
         "mod inner { use super::super::super::broker::Broker; }",
         "use crate::Broker;",

@@ -117,12 +117,12 @@ fn methods_count_over_all_impls_and_tests_do_not() {
         let methods: Vec<_> = (from..from + 16).map(|at| format!("fn m{at}() {{}}")).collect();
         methods.join(" ")
     };
-    let own = format!("struct S; impl S {{ {} }} impl S {{ fn x() {{}} }}", half(0));
+    let engine = format!("struct S; impl S {{ {} }} impl S {{ fn x() {{}} }}", half(0));
     let more = format!("use super::S; impl S {{ {} }}", half(16));
-    let (found, _) = keys(&[("log/mod.rs", &own), ("log/more.rs", &more)], "");
+    let (found, _) = keys(&[("log/mod.rs", &engine), ("log/more.rs", &more)], "");
     assert_eq!(found, ["log::S.files", "log::S.methods"]);
     let test = format!("#[cfg(test)] impl super::S {{ {} }}", half(16));
-    let (found, _) = keys(&[("log/mod.rs", &own), ("log/more.rs", &test)], "");
+    let (found, _) = keys(&[("log/mod.rs", &engine), ("log/more.rs", &test)], "");
     assert_eq!(found.len(), 0);
 }
 

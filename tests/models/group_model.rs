@@ -1,9 +1,10 @@
-//! Goal: whatever lives the members of a group lead, each partition has one owner, each record is
-//! handed out, and no more than what was not committed is handed out twice.
+//! Goal: whatever the members of a group do, each partition has one owner, each record is handed
+//! out, and only records that were not committed are handed out twice.
 //!
 //! Method: a seeded random walk of joins, departures, deaths in a callback, absences, commits,
 //! seeks, appends and new topics, on a manual clock and in one thread, beside a reference that
-//! knows only what members were told: which partitions, since when, and the next offset of each.
+//! knows only what the members' callbacks saw: which partitions, since when, and the next offset
+//! of each.
 //! The rules are checked at every step. Now and then the group is left in peace, and has to come
 //! to rest complete and even; then one joins or leaves, and no more may move than has to.
 //! `LOGPOND_SEED` replays a walk, `LOGPOND_STEPS` makes it longer.
@@ -30,10 +31,10 @@ const MEMBERS_MAX: usize = 7;
 /// What callbacks and the walk both know.
 #[derive(Default)]
 struct Shared {
-    /// What the group has committed, as far as it was told that it has.
+    /// What the group has committed, as far as its members know.
     committed: Offsets,
-    /// What each member was told, and the next offset that it is to be handed.
-    told: BTreeMap<u64, Offsets>,
+    /// The partitions that each member was assigned, and the next offset that it is to be handed.
+    assigned: BTreeMap<u64, Offsets>,
     /// The next callback dies, after it was noted.
     dies: bool,
     deaths: u64,
@@ -43,19 +44,19 @@ struct Shared {
 
 impl Shared {
     fn hear(&mut self, who: u64, event: Rebalance<'_>, commits: &mut Commits<'_>) {
-        let told = self.told.entry(who).or_default();
+        let assigned = self.assigned.entry(who).or_default();
         match event {
             Rebalance::Assigned(partitions) => {
                 for partition in partitions {
                     let start = self.committed.get(partition).copied().unwrap_or(0);
                     assert_eq!(commits.position(partition), Some(start), "not at the commit");
-                    let before = told.insert(partition.clone(), start);
+                    let before = assigned.insert(partition.clone(), start);
                     assert_eq!(before, None, "{partition} assigned to its owner");
                 }
             }
             Rebalance::Revoked(partitions) => {
                 for partition in partitions {
-                    let position = told.remove(partition).expect("told before");
+                    let position = assigned.remove(partition).expect("assigned before");
                     assert_eq!(commits.position(partition), Some(position));
                     if self.commits {
                         let offsets = Offsets::from([(partition.clone(), position)]);
@@ -66,7 +67,7 @@ impl Shared {
             }
             Rebalance::Lost(partitions) => {
                 for partition in partitions {
-                    let position = told.remove(partition).expect("told before");
+                    let position = assigned.remove(partition).expect("assigned before");
                     let refused = commits.commit(&Offsets::from([(partition.clone(), position)]));
                     let too_late =
                         matches!(refused, Err(Error::Rebalanced { .. } | Error::Fenced { .. }));
@@ -139,7 +140,7 @@ impl Walk {
         *end += count;
     }
 
-    /// Somebody looks around: whoever is overdue now is evicted, but for the one who looks.
+    /// One member checks the group: every other member that is overdue now is evicted.
     fn look_around(&mut self, looks: Option<u64>) {
         for (id, member) in &mut self.members {
             let overdue = self.now.saturating_sub(member.last_poll) >= INTERVAL;
@@ -183,14 +184,14 @@ impl Walk {
     fn leave(&mut self, id: u64) {
         let member = self.members.remove(&id).unwrap();
         if self.rng.one_in(2) {
-            // Who closes is told; who is dropped is not. A callback that dies then takes nothing
-            // with it that closing would have done.
+            // The callback of a member that is closed runs; of one that is dropped it does not. If
+            // the callback panics, the close is complete all the same.
             let closed = catch_unwind(AssertUnwindSafe(|| member.consumer.close()));
             assert!(closed.is_err() || closed.unwrap().is_ok());
         } else {
             drop(member);
         }
-        self.shared.lock().unwrap().told.remove(&id);
+        self.shared.lock().unwrap().assigned.remove(&id);
     }
 
     fn poll(&mut self, id: u64) {
@@ -209,11 +210,11 @@ impl Walk {
         }
         member.is_evicted = false;
         let mut shared = self.shared.lock().unwrap();
-        let told = shared.told.entry(id).or_default();
+        let assigned = shared.assigned.entry(id).or_default();
         for message in result.unwrap() {
-            let place = message.topic_partition();
-            let next = told.get_mut(&place).expect("handed out what it was not told to own");
-            assert_eq!(message.offset(), *next, "{place}: skipped or repeated");
+            let partition = message.topic_partition();
+            let next = assigned.get_mut(&partition).expect("handed out what it was not assigned");
+            assert_eq!(message.offset(), *next, "{partition}: skipped or repeated");
             assert_eq!(number(&message), *next);
             *next += 1;
             self.handed += 1;
@@ -241,20 +242,20 @@ impl Walk {
                 result.unwrap();
                 assert!(!(member.is_evicted || member.is_fenced) || !owns_some, "not its any more");
                 let mut shared = self.shared.lock().unwrap();
-                let told = shared.told.get(&id).cloned().unwrap_or_default();
-                shared.committed.extend(told);
+                let assigned = shared.assigned.get(&id).cloned().unwrap_or_default();
+                shared.committed.extend(assigned);
             }
         }
     }
 
     fn seek(&mut self, id: u64) {
         let mut shared = self.shared.lock().unwrap();
-        let told = shared.told.entry(id).or_default();
-        if told.is_empty() {
+        let assigned = shared.assigned.entry(id).or_default();
+        if assigned.is_empty() {
             return;
         }
-        let at = self.rng.index(told.len());
-        let (partition, position) = told.iter_mut().nth(at).unwrap();
+        let at = self.rng.index(assigned.len());
+        let (partition, position) = assigned.iter_mut().nth(at).unwrap();
         let target = self.rng.below(self.ends[partition] + 1);
         let consumer = &mut self.members.get_mut(&id).unwrap().consumer;
         consumer.seek(partition.clone(), StartAt::Offset(target)).unwrap();
@@ -382,7 +383,7 @@ impl Walk {
         }
         let shared = self.shared.lock().unwrap();
         let positions: Offsets =
-            shared.told.values().flatten().map(|(a, b)| (a.clone(), *b)).collect();
+            shared.assigned.values().flatten().map(|(a, b)| (a.clone(), *b)).collect();
         assert_eq!(positions, self.ends, "records that nobody was handed");
         eprintln!("{} polls, {} records, {} deaths", self.polls, self.handed, shared.deaths);
     }

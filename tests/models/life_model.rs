@@ -332,7 +332,7 @@ impl Walk {
         }
         self.members.clear();
         self.readers.clear();
-        self.shared.lock().unwrap().told.clear();
+        self.shared.lock().unwrap().assigned.clear();
         let broker = self.broker.take().unwrap();
         let closes = self.rng.one_in(2);
         if closes {
@@ -364,7 +364,7 @@ impl Walk {
         for at in self.logs.keys() {
             let expected = self.shared.lock().unwrap().committed.get(at).copied();
             let found = consumer.committed(at).unwrap();
-            // A position, and so a commit of it, may lie behind offsets without records.
+            // A position, and so a commit of it, may follow offsets without records.
             let is_same = found.zip(expected).is_some_and(|(found, expected)| {
                 found >= expected && (expected..found).all(|it| self.logs[at].removed.contains(&it))
             });
@@ -392,18 +392,18 @@ impl Walk {
         }
         let shared = self.shared.lock().unwrap();
         let mut owned = BTreeSet::new();
-        for (id, told) in &shared.told {
+        for (id, assigned) in &shared.assigned {
             if !self.members.contains_key(id) || self.is_overdue(*id) {
                 continue; // who was evicted still believes to own what it had
             }
-            for (at, (era, _)) in told {
+            for (at, (era, _)) in assigned {
                 let is_current = shared.eras.get(&*at.topic) == Some(era);
                 assert!(!is_current || owned.insert(at.clone()), "{at} is owned twice");
             }
         }
     }
 
-    /// Everything was handed out when nobody has anything more.
+    /// Once no member gets anything more, everything was handed out.
     fn end(&mut self) {
         self.join();
         let mut idle = 0;
@@ -415,11 +415,11 @@ impl Walk {
         self.check(None);
         self.end_readers();
         let shared = self.shared.lock().unwrap();
-        let told: BTreeMap<_, _> = shared.told.values().flatten().collect();
+        let assigned: BTreeMap<_, _> = shared.assigned.values().flatten().collect();
         for (at, log) in &self.logs {
-            let (_, next) = told.get(at).unwrap_or_else(|| panic!("{at} has no owner"));
+            let (_, next) = assigned.get(at).unwrap_or_else(|| panic!("{at} has no owner"));
             let rest = (*next..log.end()).find(|it| !log.removed.contains(it));
-            assert_eq!(rest, None, "{at}: nobody was handed it");
+            assert_eq!(rest, None, "{at}: handed out to no member");
         }
         drop(shared);
         self.reopen(false);
@@ -452,8 +452,8 @@ fn whatever_happens_to_a_broker_its_promises_hold() {
     let steps = from_env("LOGPOND_STEPS", 500);
     let mut rng = Rng::announced("whatever_happens_to_a_broker_its_promises_hold");
     let is_replay = std::env::var("LOGPOND_SEED").is_ok_and(|seed| seed != "fresh");
-    let lives = from_env("LOGPOND_LIVES", if is_replay { 1 } else { 6 });
-    for _ in 0..lives {
+    let walks = from_env("LOGPOND_LIVES", if is_replay { 1 } else { 6 });
+    for _ in 0..walks {
         let mut walk = Trace(Walk::new(rng.clone()));
         for _ in 0..steps {
             walk.0.step();

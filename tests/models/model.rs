@@ -102,8 +102,8 @@ impl Model {
     }
 }
 
-/// The broker under test and what hangs on it.
-struct Life {
+/// The broker under test, with its producers and its consumer.
+struct Opened {
     broker: Broker,
     producer: Producer,
     named: Producer,
@@ -114,11 +114,11 @@ struct Run<'a> {
     rng: Rng,
     dir: &'a Path,
     model: Model,
-    life: Option<Life>,
+    opened: Option<Opened>,
     steps: Vec<String>,
 }
 
-fn open(dir: &Path, rng: &mut Rng) -> Life {
+fn open(dir: &Path, rng: &mut Rng) -> Opened {
     let levels = [Durability::Os, Durability::Os, Durability::Sync];
     let modes = [ReadMode::Mapped, ReadMode::Mapped, ReadMode::Copy];
     let broker = Broker::builder()
@@ -130,16 +130,16 @@ fn open(dir: &Path, rng: &mut Rng) -> Life {
         .open()
         .unwrap();
     let named = broker.producer_builder().id(NAMED).build().unwrap();
-    Life { producer: broker.producer(), named, consumer: None, broker }
+    Opened { producer: broker.producer(), named, consumer: None, broker }
 }
 
 impl Run<'_> {
-    fn life(&mut self) -> &mut Life {
-        self.life.as_mut().expect("an open broker")
+    fn opened(&mut self) -> &mut Opened {
+        self.opened.as_mut().expect("an open broker")
     }
 
     fn partition(&mut self, at: &TopicPartition) -> Partition {
-        self.life().broker.topic(&at.topic).unwrap().partition(at.partition).unwrap()
+        self.opened().broker.topic(&at.topic).unwrap().partition(at.partition).unwrap()
     }
 
     /// Some partition, if there is one.
@@ -162,15 +162,15 @@ impl Run<'_> {
             60..=74 => self.consume(),
             75..=80 => self.seek(),
             81..=89 => self.commit(),
-            90..=92 => self.life().broker.tick().unwrap(),
-            93 => self.life().broker.flush().unwrap(),
-            94 => self.life().consumer = None,
+            90..=92 => self.opened().broker.tick().unwrap(),
+            93 => self.opened().broker.flush().unwrap(),
+            94 => self.opened().consumer = None,
             95..=96 => self.compare_all(),
             97 => self.reopen(true),
             98 => self.reopen(false),
             _ => self.create_or_delete(),
         }
-        if self.life().consumer.is_none() {
+        if self.opened().consumer.is_none() {
             self.model.positions.clear();
         }
     }
@@ -198,8 +198,8 @@ impl Run<'_> {
             }
             1 if count == 1 => {
                 let record = records[0].record(Record::to(&at.topic)).partition(at.partition);
-                let life = self.life.as_ref().unwrap();
-                let delivery = life.producer.enqueue(record).unwrap();
+                let opened = self.opened.as_ref().unwrap();
+                let delivery = opened.producer.enqueue(record).unwrap();
                 assert_eq!(delivery.metadata().offset, end);
                 if self.rng.one_in(2) {
                     delivery.wait().unwrap();
@@ -213,16 +213,16 @@ impl Run<'_> {
 
     fn send_batch(&mut self) {
         let count = self.rng.index(8);
-        let places: Vec<TopicPartition> =
+        let targets: Vec<TopicPartition> =
             (0..count).map(|_| self.some_partition().unwrap()).collect();
-        let records: Vec<Stored> = places.iter().map(|_| Stored::random(&mut self.rng)).collect();
-        let batch = places
+        let records: Vec<Stored> = targets.iter().map(|_| Stored::random(&mut self.rng)).collect();
+        let batch = targets
             .iter()
             .zip(&records)
             .map(|(at, stored)| stored.record(Record::to(&at.topic)).partition(at.partition));
-        let sent = self.life.as_ref().unwrap().producer.send_batch(batch).unwrap();
+        let sent = self.opened.as_ref().unwrap().producer.send_batch(batch).unwrap();
         assert_eq!(sent.len(), count);
-        for ((at, stored), sent) in places.iter().zip(records).zip(sent) {
+        for ((at, stored), sent) in targets.iter().zip(records).zip(sent) {
             let log = self.model.logs.get_mut(at).unwrap();
             assert_eq!((sent.partition, sent.offset), (at.partition, log.len() as u64));
             log.push(stored);
@@ -232,7 +232,7 @@ impl Run<'_> {
     fn send_sequenced(&mut self, at: &TopicPartition) {
         let stored = Stored::random(&mut self.rng);
         let last = self.model.sequences.get(at).copied();
-        let named = self.life.as_ref().unwrap().named.clone();
+        let named = self.opened.as_ref().unwrap().named.clone();
         assert_eq!(named.last_sequence(at), last);
         let record = stored.record(Record::to(&at.topic)).partition(at.partition);
         if self.rng.one_in(4) {
@@ -244,8 +244,11 @@ impl Run<'_> {
         let seq = (last.unwrap_or(0) + self.rng.below(5)).saturating_sub(2);
         let outcome = named.send_sequenced(seq, record).unwrap();
         match outcome {
-            SendOutcome::Duplicate { last: told } => {
-                assert!(last.is_some_and(|last| last == told && seq <= last), "{seq} of {last:?}");
+            SendOutcome::Duplicate { last: stored } => {
+                assert!(
+                    last.is_some_and(|last| last == stored && seq <= last),
+                    "{seq} of {last:?}"
+                );
             }
             SendOutcome::Appended(sent) => {
                 assert!(last.is_none_or(|last| seq > last), "{seq} after {last:?} was appended");
@@ -260,9 +263,9 @@ impl Run<'_> {
     fn create_or_delete(&mut self) {
         let name = TOPICS[self.rng.index(2)];
         self.steps.push(format!("create or delete {name}"));
-        let admin = self.life().broker.admin();
+        let admin = self.opened().broker.admin();
         // The consumer has all partitions by hand; the next one will have the new ones.
-        self.life().consumer = None;
+        self.opened().consumer = None;
         self.model.positions.clear();
         if self.model.partitions(name) > 0 {
             admin.delete_topic(name).unwrap();
@@ -284,7 +287,7 @@ impl Run<'_> {
     }
 
     fn reopen(&mut self, closes: bool) {
-        let Life { broker, producer, named, consumer } = self.life.take().unwrap();
+        let Opened { broker, producer, named, consumer } = self.opened.take().unwrap();
         drop((producer, named, consumer));
         if closes {
             broker.close().unwrap();
@@ -292,8 +295,8 @@ impl Run<'_> {
             drop(broker);
         }
         self.model.positions.clear();
-        self.life = Some(open(self.dir, &mut self.rng));
-        let report = self.life().broker.recovery().clone();
+        self.opened = Some(open(self.dir, &mut self.rng));
+        let report = self.opened().broker.recovery().clone();
         assert_eq!(report.clean_shutdown, closes);
         assert!(report.is_clean() && report.unknown.is_empty(), "{report:?}");
         for partition in report.partitions.iter().filter(|it| !it.topic.starts_with("__")) {
@@ -327,13 +330,13 @@ impl Run<'_> {
     /// The consumer of the group `g`, with all partitions by hand.
     fn consumer(&mut self) -> &mut Consumer {
         let model = &mut self.model;
-        let life = self.life.as_mut().expect("an open broker");
-        life.consumer.get_or_insert_with(|| {
+        let opened = self.opened.as_mut().expect("an open broker");
+        opened.consumer.get_or_insert_with(|| {
             for at in model.logs.keys() {
                 let committed = model.commits.get(&(GROUPS[0], at.clone())).copied();
                 model.positions.insert(at.clone(), committed.unwrap_or(0));
             }
-            let builder = life.broker.consumer(GROUPS[0]).assign(model.logs.keys());
+            let builder = opened.broker.consumer(GROUPS[0]).assign(model.logs.keys());
             builder.max_poll_records(20).open().unwrap()
         })
     }
@@ -398,7 +401,8 @@ impl Run<'_> {
             let Some(at) = self.some_partition() else { return };
             let end = self.model.logs[&at].len() as u64;
             let offset = self.rng.below(end + 2);
-            let mut consumer = self.life().broker.consumer(GROUPS[1]).assign([&at]).open().unwrap();
+            let mut consumer =
+                self.opened().broker.consumer(GROUPS[1]).assign([&at]).open().unwrap();
             let result = consumer.commit_offsets(&Offsets::from([(at.clone(), offset)]));
             if offset > end {
                 assert!(matches!(result, Err(Error::OffsetOutOfRange { .. })), "{result:?}");
@@ -423,7 +427,7 @@ impl Run<'_> {
     // ---- everything -------------------------------------------------------------------------
 
     fn compare_all(&mut self) {
-        let broker = self.life().broker.clone();
+        let broker = self.opened().broker.clone();
         let model = &self.model;
         let found: Vec<(String, u32)> = broker
             .admin()
@@ -454,7 +458,7 @@ impl Run<'_> {
                 assert_eq!(consumer.position(at), Some(committed.unwrap_or(0)));
             }
             let sequence = model.sequences.get(at).copied();
-            assert_eq!(self.life.as_ref().unwrap().named.last_sequence(at), sequence, "{at}");
+            assert_eq!(self.opened.as_ref().unwrap().named.last_sequence(at), sequence, "{at}");
         }
     }
 }
@@ -482,8 +486,8 @@ fn any_sequence_of_calls_does_what_the_model_does() {
         eprintln!("run {run}");
         let dir = temp_dir();
         let mut rng = Rng::new(seed);
-        let life = Some(open(dir.path(), &mut rng));
-        let run = Run { rng, dir: dir.path(), model: Model::default(), life, steps: Vec::new() };
+        let opened = Some(open(dir.path(), &mut rng));
+        let run = Run { rng, dir: dir.path(), model: Model::default(), opened, steps: Vec::new() };
         let mut trace = Trace(run);
         for _ in 0..steps {
             trace.0.step();

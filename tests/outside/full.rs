@@ -50,7 +50,7 @@ fn temporary_files(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Full while three topics are appended to, of each level; then there is space again.
-fn fills_up_and_goes_on(mount: &Mount) {
+fn fills_up_and_continues(mount: &Mount) {
     let dir = mount.path().join("data");
     let builder = Broker::builder().data_dir(&dir).durability(Durability::Sync);
     let broker = builder.background(false).open().unwrap();
@@ -71,7 +71,7 @@ fn fills_up_and_goes_on(mount: &Mount) {
     let mut counts: Vec<u64> = partitions.iter().map(append_until_full).collect();
     assert!(counts[0] > 20, "{counts:?}");
     assert_eq!(temporary_files(&dir), Vec::<PathBuf>::new(), "a failed allocation is unlinked");
-    // Readers go on, also those that hold maps; so do commits and deletions.
+    // Readers continue, also those that hold maps; so do commits and deletions.
     for (partition, held) in partitions.iter().zip(&held) {
         assert_eq!(held.iter().next().unwrap().value(), Some(&b"first"[..]));
         assert_eq!(read_all(partition).len() as u64, partition.log_end_offset());
@@ -106,25 +106,25 @@ fn fills_up_and_goes_on(mount: &Mount) {
 #[test]
 fn row_c09_c01_a_full_tmpfs_refuses_appends_until_there_is_space() {
     let Some(mount) = Mount::tmpfs("size=8m") else { return };
-    fills_up_and_goes_on(&mount);
+    fills_up_and_continues(&mount);
 }
 
 /// ext4 leaves the blocks of a failed allocation in the file, until it is unlinked.
 #[test]
 fn row_c09_c01_a_full_ext4_refuses_appends_until_there_is_space() {
     let Some(mount) = Mount::ext4(24, "data=ordered") else { return };
-    fills_up_and_goes_on(&mount);
+    fills_up_and_continues(&mount);
 }
 
 #[test]
 fn row_c09_c01_a_full_xfs_refuses_appends_until_there_is_space() {
     let Some(mount) = Mount::xfs(64, "defaults") else { return };
-    fills_up_and_goes_on(&mount);
+    fills_up_and_continues(&mount);
 }
 
 /// No file can be made any more: what needs one says so, what is there takes appends.
 #[test]
-fn row_c04_without_inodes_nothing_is_made_and_the_rest_goes_on() {
+fn row_c04_without_inodes_nothing_is_made_and_the_rest_continues() {
     let Some(mount) = Mount::tmpfs("size=64m,nr_inodes=40") else { return };
     let dir = mount.path().join("data");
     let broker = Broker::builder().data_dir(&dir).background(false).open().unwrap();
@@ -141,7 +141,7 @@ fn row_c04_without_inodes_nothing_is_made_and_the_rest_goes_on() {
     assert!(is_full(&refused), "{refused:?}");
     let partition = topic.partition(0).unwrap();
     for _ in 0..100 {
-        partition.append(&Record::new().value("goes on")).unwrap();
+        partition.append(&Record::new().value("continues")).unwrap();
     }
     let last = made.pop().unwrap();
     broker.admin().delete_topic(&last).unwrap();
@@ -272,7 +272,7 @@ fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 /// inspection none is needed; and with space it succeeds.
 ///
 /// A child that another test's thread forks has, until it executes its program, the descriptors of
-/// this process, and with them the space of files that are gone: it may come back behind the ballast.
+/// this process, and with them the space of removed files: it may come back after the ballast.
 /// Then there was no full disk, and it is done once more.
 // RED: src/log/create.rs
 //   - Err(Error::io("create", &path, source))
@@ -313,7 +313,7 @@ fn openings_refused(mount: &Mount) -> u64 {
         assert!(is_full(&opened), "{spare} bytes: {opened:?}");
         refused += 1;
         for (path, bytes) in &before {
-            // The internal logs may have gone on in a new segment, and dropped the one before.
+            // The internal logs may have continued in a new segment, and dropped the one before.
             let is_own = path.strip_prefix(&dir).unwrap().starts_with("__offsets");
             let found = fs::read(path).unwrap_or_default();
             assert!(is_own || found == *bytes, "{spare} bytes: {} is changed", path.display());
@@ -332,7 +332,7 @@ fn openings_refused(mount: &Mount) -> u64 {
 }
 
 /// A compacted topic on a full disk, of which a compaction gives nothing back: a deletion needs no
-/// space, and an append that waits goes on with what was deleted. Any number of times.
+/// space, and an append that waits continues with what was deleted. Any number of times.
 fn deletes_from_a_compacted_topic(mount: &Mount) {
     let dir = mount.path().join("data");
     let when_full = WhenFull::Wait { at_most: Duration::from_millis(20) };
@@ -378,7 +378,7 @@ fn row_c17_c16_a_compacted_topic_has_a_way_out_of_a_full_ext4() {
 }
 
 /// A compacted topic on a full disk, of which a compaction gives much back: it needs no space, and
-/// appends go on with what it gave. Any number of times, also after a kill.
+/// appends continue with what it gave. Any number of times, also after a kill.
 fn compacts_any_number_of_times(mount: &Mount) {
     const KEYS: u64 = 5;
     let dir = mount.path().join("data");

@@ -16,7 +16,7 @@ use logpond::{Broker, Clock, Durability, Error, Message, Record, SystemClock};
 pub(crate) fn say(line: &str) {
     let line = format!("\n@{} {line}\n", micros(SystemClock::new().now()));
     let mut out = std::io::stdout().lock();
-    // A reader that is gone has heard enough.
+    // The reader may have ended first.
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
 }
 
@@ -25,7 +25,8 @@ fn micros(now: SystemTime) -> u128 {
     now.duration_since(SystemTime::UNIX_EPOCH).expect("a clock").as_micros()
 }
 
-type Place = (String, u32);
+/// A topic and the number of a partition.
+type PartitionName = (String, u32);
 
 /// What is known of one partition.
 #[derive(Debug, Default, Clone)]
@@ -54,7 +55,7 @@ enum Presence {
 
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Ledger {
-    partitions: BTreeMap<Place, Said>,
+    partitions: BTreeMap<PartitionName, Said>,
     topics: BTreeMap<String, Presence>,
     /// Whether the child came to its first call, and to its end.
     pub(crate) began: bool,
@@ -100,8 +101,8 @@ impl Ledger {
     fn hear_of_partition(&mut self, verb: &str, rest: &str) {
         let mut words = rest.splitn(3, ' ');
         let mut word = || words.next().expect("a word").to_owned();
-        let place = (word(), word().parse().unwrap());
-        let said = self.partitions.entry(place.clone()).or_default();
+        let partition = (word(), word().parse().unwrap());
+        let said = self.partitions.entry(partition.clone()).or_default();
         let rest = words.next().expect("more words");
         match verb {
             "sending" => {
@@ -110,7 +111,7 @@ impl Ledger {
             "acked" => {
                 let (offset, id) = rest.split_once(' ').unwrap();
                 let before = said.acked.insert(offset.parse().unwrap(), id.to_owned());
-                assert_eq!(before, None, "two records were acknowledged at {place:?} {offset}");
+                assert_eq!(before, None, "two records were acknowledged at {partition:?} {offset}");
                 self.acks += 1;
             }
             "late" => {
@@ -148,7 +149,7 @@ impl Ledger {
     }
 
     /// Opens the directory, as nothing stands in the way any more, and holds it against what was
-    /// said. Then sees whether it is whole: everything can go on, end cleanly, and be there again.
+    /// said. Then sees whether it is whole: everything can continue, end cleanly, and be there again.
     /// Returns how many acknowledgements came too late to count, and how many of those are lost.
     pub(crate) fn check(&self, dir: &Path, context: &str) -> Late {
         let open = || {
@@ -185,7 +186,7 @@ impl Ledger {
         for ((name, number), last) in after {
             let partition = broker.topic(&name).unwrap().partition(number).unwrap();
             let end = read_all(&partition).last().map(Message::offset);
-            assert_eq!(end, Some(last), "{context}: {name}-{number} goes on");
+            assert_eq!(end, Some(last), "{context}: {name}-{number} continues");
         }
         late
     }
@@ -256,8 +257,8 @@ impl Said {
             assert!(*offset < end, "{context}: lost {id} at {offset}, the end is {end}");
             match found.get(offset) {
                 Some(there) => assert_eq!(there, id, "{context}: at {offset}"),
-                // A later record of its key has taken its place.
-                None => assert!(is_keyed, "{context}: {id} at {offset} is gone"),
+                // A later record of its key replaced it.
+                None => assert!(is_keyed, "{context}: {id} at {offset} is lost"),
             }
         }
         if is_keyed {

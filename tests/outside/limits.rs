@@ -54,7 +54,7 @@ fn row_c04_a_limit_on_the_length_of_files_is_a_full_disk() {
 }
 
 /// Large segments need address space; when there is none left a topic cannot be made, and the
-/// others go on.
+/// others continue.
 #[test]
 fn child_maps_until_it_may_not() {
     let Some(dir) = child_dir() else { return };
@@ -70,11 +70,11 @@ fn child_maps_until_it_may_not() {
         assert!(made < 20, "there is no limit");
     };
     assert!(matches!(refused, Error::Io { .. }), "{refused:?}");
-    first.append(&Record::new().value("goes on")).unwrap();
+    first.append(&Record::new().value("continues")).unwrap();
     // Nothing leaked: the space of a topic that goes is enough for one that comes.
     broker.admin().delete_topic(&format!("t-{}", made - 1)).unwrap();
     broker.ensure_topic("again", large()).unwrap();
-    first.append(&Record::new().value("goes on")).unwrap();
+    first.append(&Record::new().value("continues")).unwrap();
     broker.close().unwrap();
 }
 
@@ -160,7 +160,7 @@ const MODE: &str = "LOGPOND_CHILD_MODE";
 
 /// Reads a file that has lost its bytes behind the engine's back.
 #[test]
-fn child_reads_what_is_gone() {
+fn child_reads_a_shortened_file() {
     let Some(dir) = child_dir() else { return };
     let mode = if from_env(MODE, 0) == 0 { ReadMode::Mapped } else { ReadMode::Copy };
     let builder = Broker::builder().data_dir(&dir).durability(Durability::Os);
@@ -172,12 +172,12 @@ fn child_reads_what_is_gone() {
     for path in files_below(&dir.join("t")) {
         File::options().write(true).open(path).unwrap().set_len(0).unwrap();
     }
-    // It is a new file for whoever opens it from here on; what is mapped has no bytes any more.
+    // A later open sees an empty file, and what is mapped has no bytes any more.
     let read = try_read_all(&partition);
     assert!(matches!(read, Err(Error::Io { .. } | Error::Corrupt(_))), "{read:?}");
     let verified = broker.admin().verify("t");
     assert!(!matches!(verified, Ok(report) if report.is_ok()));
-    // Without a flush: the file is gone.
+    // Without a flush: the file is empty.
     std::mem::forget(broker);
 }
 
@@ -190,7 +190,7 @@ fn child_reads_what_is_gone() {
 fn row_d07_bytes_that_cannot_be_had_are_an_error_where_nothing_is_mapped() {
     for (mode, survives) in [(1, true), (0, false)] {
         let dir = temp_dir();
-        let mut command = child("limits::child_reads_what_is_gone", &dir.path().join("data"));
+        let mut command = child("limits::child_reads_a_shortened_file", &dir.path().join("data"));
         let output = command.env(MODE, mode.to_string()).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(!errors.contains("panicked"), "mode {mode}: {errors}");
@@ -198,7 +198,7 @@ fn row_d07_bytes_that_cannot_be_had_are_an_error_where_nothing_is_mapped() {
         let signal = (!survives).then_some(7);
         assert_eq!(output.status.signal(), signal, "mode {mode}: {}", output.status);
         assert_eq!(output.status.success(), survives, "mode {mode}: {}", output.status);
-        // The next opening, and a verification, read what is left without a map, and live.
+        // The next opening, and a verification, read the rest without a map, and survive.
         let broker = open_quiet(&dir.path().join("data"));
         assert!(!broker.recovery().is_clean(), "mode {mode}");
         assert!(!broker.admin().verify("t").unwrap().is_ok(), "mode {mode}");

@@ -16,7 +16,7 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
     Err(format!("{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// A mounted file system that is gone when this is dropped, also by a panic.
+/// A mounted file system, unmounted when this is dropped, also by a panic.
 #[derive(Debug)]
 pub(crate) struct Mount {
     base: TempDir,
@@ -125,7 +125,7 @@ fn offered<T>(result: Result<T, String>) -> Option<T> {
     result.map_err(|error| eprintln!("skipped: this machine does not offer it: {error}")).ok()
 }
 
-/// Cuts the power of an ext4: what was not synced is gone, and every later call fails.
+/// Cuts the power of an ext4: what was not synced is lost, and every later call fails.
 /// `EXT4_IOC_SHUTDOWN` without a flush of its log, from a tool that has `ioctl`. Returns a moment
 /// just before, in microseconds: what was acknowledged until then was acknowledged with power.
 pub(crate) fn cut_power(mount: &Path) -> Result<u128, String> {

@@ -207,7 +207,7 @@ fn append_batch(
 
 // ---- without end --------------------------------------------------------------------------------
 
-/// The name of this round, so that its records are told from those of other rounds.
+/// The name of this round, so that its records differ from those of other rounds.
 pub(crate) const ROUND: &str = "LOGPOND_CHILD_ROUND";
 
 /// Acknowledged appends and commits on four threads, until a call fails or the child is killed.

@@ -103,7 +103,7 @@ fn row_e16_no_two_live_topics_have_one_name_and_none_has_two() {
     let state = with([live(1, "Orders")]);
     assert_eq!(refused(&state, &live(2, "orders")), "a topic: another one has its name");
     assert_eq!(refused(&state, &live(1, "bills")), "a topic: its name has changed");
-    // What is gone, or going, is in nobody's way.
+    // A deleted topic, or one that is being deleted, does not block others.
     let going = CatalogChange::Topic(entry(1, "Orders", 1), Stage::Deleting);
     with([live(1, "Orders"), going, live(2, "orders"), CatalogChange::TopicGone(TopicId([1; 16]))]);
     with([live(1, "a"), CatalogChange::TopicGone(TopicId([1; 16])), live(2, "A")]);
@@ -159,7 +159,7 @@ fn a_topic_is_stored_as_it_always_was() {
     assert_eq!(bytes, FIRST_FORM);
     let read: CatalogChange = Bincode.decode(FIRST_FORM).unwrap();
     assert_eq!(read, entry_of_the_first_form());
-    // A setting that is gone stands before the stage; what it was does not matter.
+    // A removed setting stands before the stage; its value does not matter.
     let mut with_other = FIRST_FORM.to_vec();
     with_other[FIRST_FORM.len() - 3] = 2;
     let read: CatalogChange = Bincode.decode(&with_other).unwrap();

@@ -51,7 +51,7 @@ pub(super) fn check(broker: &Broker, latest: &Latest, context: &str) {
     }
     let partition = match broker.topic("t") {
         Ok(topic) => topic.partition(0).unwrap(),
-        Err(_) => return assert!(latest.is_empty(), "{context}: the topic is gone"),
+        Err(_) => return assert!(latest.is_empty(), "{context}: the topic is missing"),
     };
     let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     let mut next = partition.log_start_offset();
@@ -68,10 +68,10 @@ pub(super) fn check(broker: &Broker, latest: &Latest, context: &str) {
         }
     }
     for (key, (offset, is_tombstone)) in latest {
-        let places = found.get(key).map_or(&[][..], Vec::as_slice);
-        if !places.iter().any(|place| place >= offset) {
-            assert!(is_tombstone, "{context}: {key} at {offset} is lost, there is {places:?}");
-            assert!(places.is_empty(), "{context}: {key} is back at {places:?}");
+        let offsets = found.get(key).map_or(&[][..], Vec::as_slice);
+        if !offsets.iter().any(|found| found >= offset) {
+            assert!(is_tombstone, "{context}: {key} at {offset} is lost, there is {offsets:?}");
+            assert!(offsets.is_empty(), "{context}: {key} is back at {offsets:?}");
         }
     }
 }

@@ -72,7 +72,7 @@ fn row_g09_a_new_topic_is_compared_with_a_pattern_alone() {
     // What changed unseen is known to a member that joins, and what matches is seen.
     broker.ensure_topic("x-1", small(1)).unwrap();
     let mut other = broker.consumer("g").subscribe(["t-new", "t-0"]).open();
-    assert!(other.is_err(), "a topic that is gone");
+    assert!(other.is_err(), "a deleted topic");
     other = broker.consumer("g").subscribe(["t-new"]).open();
     let mut other = other.unwrap();
     for consumer in [&mut consumer, &mut other] {
@@ -87,7 +87,7 @@ fn row_g09_a_new_topic_is_compared_with_a_pattern_alone() {
 /// Symptom: 2,000 topics that came beside a group that reads them took 1.5 s, four times as long as
 /// half of them, and as long again when they went. Cause: each of them made a plan of all partitions
 /// and a copy of the table of all topics. Rule: the plan is made when the group is looked at next, once
-/// for all that has changed since; only what is gone is lost at once.
+/// for all that has changed since; only deleted partitions are lost at once.
 // RED: src/group/coordinator.rs
 //   - members.topic_changed(name, partitions);
 //   + members.topic_changed(name, partitions); self.catch_up(&mut members);

@@ -64,11 +64,11 @@ impl Campaign {
 
     fn image(&mut self, run: &Run, crash: Crash, random: &mut Random, context: &str) {
         let context = format!("{context}, {crash:?}");
-        self.go_on(crash.of(&run.disk, random), &run.model, crash, random, &context);
+        self.proceed(crash.of(&run.disk, random), &run.model, crash, random, &context);
     }
 
-    /// Opens what a crash has left, also with an opening that is interrupted, and goes on with it.
-    pub(super) fn go_on(
+    /// Opens what a crash has left, also with an opening that is interrupted, and continues with it.
+    pub(super) fn proceed(
         &mut self,
         disk: SimulatedDisk,
         model: &Model,
@@ -85,7 +85,7 @@ impl Campaign {
         // The opening itself is interrupted, somewhere.
         let stop = random.below(points + 1);
         self.interrupted_opening(&before, crash, model, stop, random, context);
-        // The engine goes on: what the first crash left behind must not follow what comes now.
+        // The engine continues: what the first crash left behind must not follow what comes now.
         let steps = next.follow_up();
         assert_eq!(next.take_steps(&steps), Ended::Done);
         let again = *random.pick(&[Crash::Cut(PowerCut::WORST), Crash::Kill]);

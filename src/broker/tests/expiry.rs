@@ -123,7 +123,7 @@ fn row_c18_a_group_that_has_or_had_a_member_is_in_use() {
     clock.advance(20 * HOUR);
     drop(held);
     broker.close().unwrap();
-    // The time goes on while nobody has the directory open.
+    // Time passes while no broker has the directory open.
     clock.advance(20 * HOUR);
     broker = with_expiry(&disk, &clock, DAY);
     look(&broker, &clock);
@@ -362,7 +362,7 @@ fn row_c18_numbers_that_a_death_left_are_in_use_although_nothing_follows() {
     send(&broker);
     let disk = disk.kill9();
     drop(broker);
-    // So that the log goes on in a new segment, once something is appended.
+    // So that the log continues in a new segment, once something is appended.
     let topic = format!("{DIR}/t/");
     for path in disk.paths().into_iter().filter(|path| path.starts_with(&topic)) {
         let length = disk.read(&path).unwrap().len() as u64;

@@ -1,6 +1,6 @@
-//! Single calls of the disk that fail, at every place where one is made.
+//! Single calls of the disk that fail, each call in turn.
 //!
-//! Each failure is a typed error; the engine goes on unless a sync failed; after a crash the outcome is all or
+//! Each failure is a typed error; the engine continues unless a sync failed; after a crash the outcome is all or
 //! nothing, and nothing at all where the error was definite.
 
 use std::io::ErrorKind;
@@ -69,8 +69,8 @@ fn fail_once(name: &str, setup: &[Step], step: &Step, plan: Plan, call: u64) -> 
     if let Err(error) = &failed {
         check_type(error, plan, &context);
         let is_final = matches!(error, Error::SyncFailed { .. } | Error::Poisoned { .. });
-        let can_go_on = !is_final && *step != Step::End;
-        if can_go_on && call.is_multiple_of(2) {
+        let can_continue = !is_final && *step != Step::End;
+        if can_continue && call.is_multiple_of(2) {
             // Nothing is in the way of another attempt in the same run.
             run.attempt(step).unwrap_or_else(|error| panic!("{context}: again: {error:?}"));
         }
@@ -334,7 +334,7 @@ fn row_c01_a_full_disk_is_definite_and_appends_resume_when_there_is_space() {
         };
     }
     assert!(full, "the disk never filled");
-    // Readers, commits and deletion go on.
+    // Readers, commits and deletion continue.
     run.attempt(&Step::Commit("a")).unwrap();
     run.attempt(&Step::Tick).unwrap();
     run.attempt(&Step::Delete("b")).unwrap();
@@ -455,7 +455,7 @@ fn row_c04_no_room_of_any_kind_is_a_full_disk_definite_and_retriable() {
 }
 
 /// What refuses whom, while a disk answers every change of a kind with the same error: what needs no
-/// new file and no block goes on, and when it passes, so does the rest, in the same run.
+/// new file and no block continues, and when it passes, so does the rest, in the same run.
 fn while_refused(operations: &[Operation], kind: ErrorKind, is_typed: fn(&Error) -> bool) {
     let mut run = Run::new(SimulatedDisk::new(), Model::default(), 1, "refused");
     assert!(run.open());
@@ -480,7 +480,7 @@ fn while_refused(operations: &[Operation], kind: ErrorKind, is_typed: fn(&Error)
         assert_eq!(sent > 0, *operation != Operation::Write, "{context}");
         assert!(refused > 1, "{context}");
         let read = values(&run.broker().topic("a").unwrap(), 0);
-        assert!(read.len() > sent, "{context}: readers go on");
+        assert!(read.len() > sent, "{context}: readers continue");
         run.disk.heal();
         let again =
             [Step::Batch("a", 0, 3), Step::Create("c", ONE), Step::Send("c", 0), Step::Delete("c")];
@@ -495,7 +495,7 @@ fn while_refused(operations: &[Operation], kind: ErrorKind, is_typed: fn(&Error)
 // RED: src/error.rs
 //   - | io::ErrorKind::QuotaExceeded
 #[test]
-fn row_c04_what_needs_no_room_goes_on_while_a_quota_or_the_inodes_are_used_up() {
+fn row_c04_what_needs_no_room_continues_while_a_quota_or_the_inodes_are_used_up() {
     let is_full =
         |error: &Error| matches!(error, Error::StorageFull { .. }) && error.is_retriable();
     let operations = [Operation::Create, Operation::Allocate];

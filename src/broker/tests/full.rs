@@ -312,7 +312,7 @@ fn row_c17_records_of_a_compacted_topic_can_be_deleted_where_a_compaction_finds_
     let found = reopened.topic("t").unwrap().partition(0).unwrap();
     assert_eq!((found.log_start_offset(), found.log_end_offset()), (10, 12));
 
-    // With space again it goes on as ever.
+    // With space again it continues as ever.
     disk.heal();
     (12..30).for_each(|number| put(number).unwrap());
     broker.tick().unwrap();

@@ -121,7 +121,7 @@ fn a_reset_that_comes_after_the_end_of_its_topic_is_not_stored() {
     assert_eq!(coordinator.offsets().committed("g", topic.id, 0), None);
 }
 
-/// After a power cut nothing says that the static members are gone, and each finds what it had.
+/// After a power cut nothing says that the static members have left, and each finds what it had.
 #[test]
 fn static_members_are_waited_for_after_a_crash() {
     let disk = SimulatedDisk::new();

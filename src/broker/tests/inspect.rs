@@ -27,7 +27,7 @@ impl Writer {
         broker.ensure_topic("compacted", compacted).unwrap();
         let writer = Self(broker);
         writer.begin_short();
-        writer.go_on();
+        writer.proceed();
         writer
     }
 
@@ -47,8 +47,8 @@ impl Writer {
     }
 
     /// Rolls both, removes what is old of one and compacts the other, writes its own state anew, and
-    /// puts another topic in the place of a third.
-    fn go_on(&self) {
+    /// replaces a third topic by another.
+    fn proceed(&self) {
         for topic in ["kept", "compacted"] {
             (0..16).for_each(|_| self.send(topic, 3_000));
         }
@@ -61,10 +61,10 @@ impl Writer {
     }
 }
 
-/// When the writer is to go on: once, on this side of the operation with this number.
+/// When the writer is to continue: once, on this side of the operation with this number.
 type When = Arc<Mutex<Option<(u64, Side)>>>;
 
-/// A disk on which the writer goes on before one operation, or after it; the operations are counted.
+/// A disk on which the writer continues before one operation, or after it; the operations are counted.
 fn disk_with(disk: &SimulatedDisk, writer: &Arc<Writer>) -> (HookedDisk, Arc<AtomicU64>, When) {
     let count = Arc::new(AtomicU64::new(0));
     let at = When::default();
@@ -76,7 +76,7 @@ fn disk_with(disk: &SimulatedDisk, writer: &Arc<Writer>) -> (HookedDisk, Arc<Ato
         };
         let is_due = when.lock().take_if(|when| *when == (number, side)).is_some();
         if is_due {
-            writer.go_on();
+            writer.proceed();
         }
     });
     (hooked, count, at)
@@ -153,7 +153,7 @@ fn row_f15_an_opening_beside_a_writer_finds_no_damage_whatever_it_removes_meanwh
     writer.0.close().unwrap();
 }
 
-/// The same while it reads: what is gone by retention is a gap, what was compacted is read where it
+/// The same while it reads: what retention removed is a gap, what was compacted is read where it
 /// is now, and a topic that was deleted is unknown.
 // RED: src/partition/reader.rs
 //   - Err(error @ (Error::Corrupt(_) | Error::Io { .. })) => self.read_again(error, read),
@@ -173,13 +173,13 @@ fn row_f15_a_reader_beside_a_writer_finds_no_damage_whatever_it_removes_meanwhil
             let operations = count.load(Ordering::Relaxed) - before;
             *at.lock() = None;
             let verified = broker.admin().verify(topic);
-            let is_gone = matches!(verified, Err(Error::UnknownTopic(_) | Error::Closed));
-            assert!(is_gone || verified.is_ok_and(|it| it.is_ok()), "{context}: verify");
+            let is_deleted = matches!(verified, Err(Error::UnknownTopic(_) | Error::Closed));
+            assert!(is_deleted || verified.is_ok_and(|it| it.is_ok()), "{context}: verify");
             let since = broker
                 .topic(topic)
                 .and_then(|topic| topic.partition(0)?.offset_at(std::time::SystemTime::UNIX_EPOCH));
-            let is_gone = matches!(since, Err(Error::UnknownTopic(_) | Error::Closed));
-            assert!(is_gone || since.is_ok(), "{context}: {since:?}");
+            let is_deleted = matches!(since, Err(Error::UnknownTopic(_) | Error::Closed));
+            assert!(is_deleted || since.is_ok(), "{context}: {since:?}");
             if number >= operations {
                 break;
             }

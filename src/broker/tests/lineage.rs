@@ -313,7 +313,7 @@ fn row_j03_b06_each_policy_answers_its_own_question() {
             send(&broker, &["x2", "x3", "x4"]);
         }
         let end = if refilled { 5 } else { 2 };
-        let place = |policy| match policy {
+        let first_of = |policy| match policy {
             StartAt::Latest => Some(end),
             StartAt::Offset(offset) => Some(end.min(offset)),
             StartAt::Error => None,
@@ -324,12 +324,12 @@ fn row_j03_b06_each_policy_answers_its_own_question() {
             let open = |group: &str| {
                 broker.consumer(group).subscribe(["t"]).start(start).out_of_range(to).open()
             };
-            match (open(&case), place(start)) {
+            match (open(&case), first_of(start)) {
                 (Ok(new), Some(first)) => assert_eq!(new.position(&at), Some(first), "{case}"),
                 (Err(Error::NoOffset(_)), None) => {}
                 (other, _) => panic!("{case}: {other:?}"),
             }
-            match (open("behind"), place(to)) {
+            match (open("behind"), first_of(to)) {
                 (Ok(mut behind), Some(first)) => {
                     assert_eq!(behind.position(&at), Some(first), "{case}");
                     assert_eq!(read(&mut behind).len() as u64, end - first, "{case}");

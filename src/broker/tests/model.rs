@@ -273,7 +273,7 @@ impl Model {
 
     // ---- after a crash -----------------------------------------------------------------------
 
-    /// Holds a broker that was opened after `crash` against what must be there, and goes on with
+    /// Holds a broker that was opened after `crash` against what must be there, and continues with
     /// what is there.
     pub(super) fn check(&mut self, broker: &Broker, crash: Crash, context: &str) {
         let report = broker.recovery();
@@ -299,7 +299,7 @@ impl Model {
             Err(other) => panic!("{context}: {other:?}"),
         };
         let Some(found) = found else {
-            assert_ne!(model.presence, Presence::Present, "{context} is gone");
+            assert_ne!(model.presence, Presence::Present, "{context} is missing");
             model.presence = Presence::Absent;
             return;
         };

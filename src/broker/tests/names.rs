@@ -136,7 +136,7 @@ impl Meeting {
         }
     }
 
-    /// Whether the other thread sleeps: this one is in its way. One that has panicked is gone.
+    /// Whether the other thread sleeps: this one is in its way. One that has panicked has ended.
     fn other_waits(&self) -> bool {
         let Ok(stat) = read_to_string(&*self.other.lock()) else { return true };
         stat.rsplit(')').next().is_some_and(|state| state.trim_start().starts_with('S'))

@@ -1,7 +1,7 @@
 //! Panics in the middle of the engine, before and after each operation of the disk.
 //!
 //! Goal: a panic is a kill to whatever it hits: what it was at is poisoned or unharmed, the rest of
-//! the broker goes on, and every later run finds what was acknowledged. Method: the workloads of
+//! the broker continues, and every later run finds what was acknowledged. Method: the workloads of
 //! [`run`](super::run) on a disk that panics once; the steps after the panic may fail, and what
 //! they acknowledge counts.
 

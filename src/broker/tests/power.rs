@@ -3,7 +3,7 @@
 //! As `log::tests::power`, a floor higher: topics, committed offsets, recovery points and clean
 //! ends. All workloads of up to three steps, after a topic with a record and a commit was made;
 //! the disk stops at each store point of the last step, and each image of it is opened. One image
-//! in some is opened by an opening that is itself interrupted, and gone on with.
+//! in some is opened by an opening that is itself interrupted, and continued.
 //!
 //! ```text
 //! MALLOC_MMAP_THRESHOLD_=65536 LOGPOND_EFFORT=10 \
@@ -47,7 +47,7 @@ struct Share {
     images: usize,
     /// Of the images of a store point, one in so many.
     of_images: usize,
-    /// Of so many images one is gone on with.
+    /// Of so many images one is continued with.
     deeper: u64,
 }
 
@@ -147,7 +147,7 @@ fn try_image(
         context.bytes().fold(SEED, |seed, byte| Random::new(seed ^ u64::from(byte)).next()),
     );
     if random.below(share.deeper) == 0 {
-        return campaign.go_on(image, model, cut, &mut random, context);
+        return campaign.proceed(image, model, cut, &mut random, context);
     }
     campaign.images += 1;
     let mut next = Run::new(image, model.clone(), random.next(), context);

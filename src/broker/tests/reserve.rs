@@ -225,7 +225,7 @@ fn row_c19_a_segment_that_somebody_holds_is_not_written_over_and_not_lost() {
 /// A state of many segments, in which one group commits again and again: the oldest segments have
 /// nothing that is not live. That several rounds of cleaning are needed for one commit is not seen.
 #[test]
-fn row_c19_a_state_of_many_segments_goes_on_where_one_group_commits() {
+fn row_c19_a_state_of_many_segments_continues_where_one_group_commits() {
     let clock = clock();
     let disk = full_store(&clock);
     disk.limit_capacity(None);

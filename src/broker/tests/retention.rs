@@ -119,7 +119,7 @@ impl Rig {
         self.send(broker, 1)
     }
 
-    /// What is found after `crash` at this moment; then the log goes on.
+    /// What is found after `crash` at this moment; then the log continues.
     pub(super) fn check(&self, crash: Crash, random: &mut Random, context: &str) {
         let disk = crash.of(&self.disk, random);
         let mut next = Rig { disk, clock: self.clock.clone(), watch: self.watch };
@@ -127,7 +127,7 @@ impl Rig {
         let report = broker.recovery();
         assert!(report.partitions.iter().all(|it| it.corrupt.is_empty()), "{context}: {report:?}");
         if broker.topic(TOPIC).is_err() {
-            assert_eq!(self.watch.end, 0, "{context}: the topic is gone");
+            assert_eq!(self.watch.end, 0, "{context}: the topic is missing");
             return;
         }
         let found = partition(&broker);
@@ -259,7 +259,7 @@ fn nothing_goes_before_the_log_start_is_durable() {
     check_values(&partition(&broker), "unmoved");
 }
 
-/// What a failed sync left is evidence: retention leaves it alone, and goes on elsewhere.
+/// What a failed sync left is evidence: retention leaves it alone, and continues elsewhere.
 #[test]
 fn retention_leaves_a_poisoned_partition_alone() {
     let mut rig = Rig::new();
@@ -347,9 +347,9 @@ fn the_time_of_an_append_is_kept_where_the_timestamp_is_no_help() {
 }
 
 /// A consumer in the middle of a fetch, and retention at every step of it, cannot be shown here;
-/// what it must do when a file is gone and the log start says why, can.
+/// what it must do when a file is missing and the log start says why, can.
 #[test]
-fn a_reader_whose_file_is_gone_learns_that_it_was_retention() {
+fn a_reader_whose_file_is_removed_learns_that_it_was_retention() {
     let mut rig = Rig::new();
     let broker = rig.open(1).unwrap();
     broker.ensure_topic(TOPIC, config()).unwrap();
@@ -418,7 +418,7 @@ fn a_disk_that_refuses_to_remove_costs_no_more_than_one_segment() {
     assert!(partition.log_start_offset() > start);
 }
 
-/// Symptom: three records acknowledged at `Sync` were gone, and the broker did not open. Cause: a
+/// Symptom: three records acknowledged at `Sync` were lost, and the broker did not open. Cause: a
 /// removal acts by path without a lock, and the topic was deleted and made again between its steps:
 /// the path led to the first segment of the new topic. Rule: a deletion waits for what acts by path
 /// before the topic's name is free.

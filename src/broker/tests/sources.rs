@@ -57,8 +57,8 @@ fn rows(broker: &Broker) -> Vec<String> {
     broker.topic("t").map_or_else(|_| Vec::new(), |topic| values(&topic, 0))
 }
 
-/// Goes on with what a crash has left.
-fn go_on(disk: &SimulatedDisk, acknowledged: u64, context: &str) {
+/// continues with what a crash has left.
+fn proceed(disk: &SimulatedDisk, acknowledged: u64, context: &str) {
     let (clock, expected) = (clock(), (1..=ROWS).map(value).collect::<Vec<_>>());
     let broker = open(disk, acknowledged).unwrap_or_else(|e| panic!("{context}: {e:?}"));
     let found = rows(&broker);
@@ -110,7 +110,7 @@ fn row_a05_b13_a_source_that_is_sent_again_after_a_death_is_there_once() {
             }
             for crash in [Crash::Kill, Crash::Cut(PowerCut::WORST)] {
                 let image = crash.of(&second, &mut random);
-                go_on(&image, acknowledged, &format!("{context}, {crash:?}"));
+                proceed(&image, acknowledged, &format!("{context}, {crash:?}"));
             }
         }
     }
@@ -161,7 +161,7 @@ fn fail_once(operation: Operation, kind: ErrorKind, call: u64) -> bool {
     let mut random = Random::new(call);
     for crash in crashes(&mut random) {
         let image = crash.of(&disk, &mut random);
-        go_on(&image, acknowledged, &format!("{context}, {sent:?}, {crash:?}"));
+        proceed(&image, acknowledged, &format!("{context}, {sent:?}, {crash:?}"));
     }
     has_fired
 }

@@ -146,7 +146,7 @@ fn row_a14_b16_a_power_cut_at_every_store_point_of_a_clean_up_loses_nothing() {
             stopped.crash_at(random.below(next_points(&image)));
             let _ = open(&stopped, 10);
             let stopped = stopped.power_cut(&mut || random.next(), PowerCut::WORST);
-            // What an opening has removed is gone, and what nobody has synced too.
+            // What an opening has removed is lost, and what was not synced too.
             let opened = image.kill9();
             drop(open(&opened, 10).unwrap());
             let opened = opened.power_cut(&mut || random.next(), NO_PAGES);
@@ -226,7 +226,7 @@ fn damage_in_what_a_clean_up_was_about_to_remove_is_none() {
     }
 }
 
-/// C5: no new segment can be made. Commits go on as far as the present one has room, what was
+/// C5: no new segment can be made. Commits continue as far as the present one has room, what was
 /// refused is not in force, what was before stays, and nothing has to be reopened.
 // RED: src/partition/state_log/writer.rs
 //   - let base = self.append_records(records)?;
@@ -356,7 +356,7 @@ fn a_state_larger_than_a_segment_is_kept_whole() {
 }
 
 /// Recovery points are not forgotten when they cannot be stored: a clean end without the last one
-/// would make the next run go on before the end of the log.
+/// would make the next run continue before the end of the log.
 // RED: src/broker/recovery_points.rs
 //   - partition.log().give_back_checkpoint();
 //   + let _ = partition;
@@ -448,7 +448,7 @@ fn a_handle_that_outlives_the_close_writes_nothing() {
 }
 
 /// Symptom: `__local` grew with every topic that was ever deleted. Cause: a recovery point that was
-/// written while its topic was being deleted stood behind the note that the topic is gone. Rule: an
+/// written while its topic was being deleted stood behind the entry that deletes the topic. Rule: an
 /// opening forgets what is known of topics that the catalog does not know.
 #[test]
 fn what_is_known_of_a_deleted_topic_is_forgotten_by_the_next_opening() {
@@ -471,12 +471,12 @@ fn what_is_known_of_a_deleted_topic_is_forgotten_by_the_next_opening() {
     assert_eq!(known(&open(&cut, 3).unwrap()), BTreeSet::from([live]));
 }
 
-/// Symptom: after a crash, a log whose first file was gone began with the second, and nothing was
+/// Symptom: after a crash, a log whose first file was missing began with the second, and nothing was
 /// reported. Cause: where no record had ever been removed nothing said so, and what is not there in
 /// front passed for removed. Rule: a log begins at 0 until a log start says otherwise, which it
 /// does, durably, before a record goes.
 #[test]
-fn a_first_file_that_is_gone_is_missed_although_no_log_start_was_ever_written() {
+fn a_missing_first_file_is_reported_although_no_log_start_was_ever_written() {
     let disk = SimulatedDisk::new();
     let broker = open(&disk, 1).unwrap();
     let config = TopicConfig::new(1).segment_bytes(16 << 10);

@@ -34,7 +34,7 @@ fn statement_10_a_full_disk_refuses_sends_and_deleting_a_topic_restores_them() {
     assert!(matches!(refused, Error::StorageFull { .. }), "{refused:?}");
     assert!(refused.is_definite(), "{refused:?}");
 
-    // Readers and commits go on, up to the end.
+    // Readers and commits continue, up to the end.
     let end = partition.log_end_offset();
     assert_eq!(values(&topic, 0).len() as u64, end);
     while consumer.position(("t", 0)).unwrap() < end {
@@ -100,8 +100,8 @@ fn a_partial_batch_names_only_durable_records_as_done() {
     let broker = open(&disk, 1).unwrap();
     let topic = broker.ensure_topic("t", TopicConfig::new(2)).unwrap();
     disk.inject(Fault::once(Operation::Sync, ErrorKind::Other).on("/t/1"));
-    let places = [("a", 0), ("b", 1), ("c", 0), ("d", 1)];
-    let records = places.map(|(value, at)| Record::to("t").partition(at).value(value));
+    let targets = [("a", 0), ("b", 1), ("c", 0), ("d", 1)];
+    let records = targets.map(|(value, at)| Record::to("t").partition(at).value(value));
     let partial = broker.producer().send_batch(records);
     let Err(Error::PartialBatch { done, source }) = partial else { panic!("{partial:?}") };
     assert!(matches!(*source, Error::SyncFailed { .. }), "{source:?}");

@@ -1,10 +1,10 @@
-//! Each call of the disk fails, once and for ever, in workloads that do everything there is to do.
+//! Each call of the disk fails, once or from then on, in workloads that use every operation.
 //!
-//! [`faults`](super::faults) looks closely at the calls of one step; here the steps around it go
-//! on, with whatever the failure has left. What must hold for each: the error is of its kind, what
-//! it calls definite is not there at any later opening, what was acknowledged is; only a failed
-//! sync poisons; when the fault has passed, the same run serves again; an end that claims to be
-//! clean is.
+//! [`faults`](super::faults) looks closely at the calls of one step; here the workload continues
+//! after the failure. What must hold for each call: the error is of the right kind; an append that
+//! failed with a definite error is not there at any later opening, and an acknowledged one is; only
+//! a failed sync poisons; when the fault is over, the same run serves again; a close that reports
+//! success is a clean one.
 //!
 //! By default every thirteenth call fails; `LOGPOND_IMAGES=2` lets every one.
 
@@ -158,7 +158,7 @@ impl Ordeal {
         }
     }
 
-    /// Opens; when that fails, or a partition cannot be read, again, once the fault is gone.
+    /// Opens; when that fails, or a partition cannot be read, again, once the fault is over.
     fn open(&mut self) {
         let opened = self.run.try_open();
         let lacks_some = opened.is_ok() && self.is_any_unavailable();

@@ -349,14 +349,14 @@ fn row_d14_syncs_of_several_partitions_are_in_flight_at_once() {
 fn row_d08_a_sync_that_hangs_in_the_background_stops_no_other() {
     let (broker, gate, _) = gated(2, Durability::Sync);
     let producer = broker.producer();
-    let [hangs, goes_on] = [0, 1].map(|partition| producer.enqueue(to(partition)).unwrap());
+    let [hangs, other] = [0, 1].map(|partition| producer.enqueue(to(partition)).unwrap());
     gate.set_closed(true);
     assert!(hangs.wait_timeout(Duration::from_millis(1)).is_none());
     assert_eq!(gate.await_begun(1), 1);
-    assert!(goes_on.wait_timeout(Duration::from_millis(1)).is_none());
+    assert!(other.wait_timeout(Duration::from_millis(1)).is_none());
     assert_eq!(gate.await_begun(2), 2, "beside the one that hangs");
     gate.set_closed(false);
-    for delivery in [hangs, goes_on] {
+    for delivery in [hangs, other] {
         delivery.wait().unwrap();
     }
     broker.close().unwrap();

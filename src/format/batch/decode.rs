@@ -170,7 +170,7 @@ pub(crate) struct PausedRecords {
 }
 
 impl PausedRecords {
-    /// Goes on. `bytes` end where the batch ends.
+    /// continues. `bytes` end where the batch ends.
     #[inline]
     pub(crate) fn resume<'a>(&self, bytes: &'a [u8]) -> Records<'a> {
         let rest = bytes.get(bytes.len().saturating_sub(self.left)..).unwrap_or_default();

@@ -8,7 +8,7 @@
 //!
 //! 1. The buffer begins with [`SIZE_MAX`] bytes of header room, followed by `records_size` bytes of
 //!    records and at least [`ROOM_BEHIND`] others. Its length is what was initialised, not what is
-//!    in use: a record is written into its place, not pushed byte by byte.
+//!    in use: a record is written into a slice of it, not pushed byte by byte.
 //! 2. A `push` that fails leaves the batch as it was.
 //! 3. Nothing is allocated once the buffer has its size.
 //!
@@ -121,7 +121,7 @@ impl BatchEncoder {
     ///
     /// # Panics
     ///
-    /// If `offset_delta` does not lie behind the last record's: such a batch could not be read.
+    /// If `offset_delta` is not above the last record's: such a batch could not be read.
     pub(crate) fn push_at<'h>(
         &mut self,
         offset_delta: u32,
@@ -207,7 +207,7 @@ impl BatchEncoder {
         Ok(())
     }
 
-    /// Says that the batch reaches to this offset, although its last records are gone. Of no
+    /// Says that the batch reaches to this offset, although its last records were removed. Of no
     /// effect below the last record that is there.
     pub(crate) fn set_last_offset_delta(&mut self, delta: u32) {
         self.last_offset_delta = Some(delta);
@@ -218,7 +218,7 @@ impl BatchEncoder {
         self.delete_horizon = horizon;
     }
 
-    /// Gives a batch without records, which stands for offsets whose records are gone, its time.
+    /// Gives a batch without records, which stands for offsets whose records were removed, its time.
     pub(crate) fn set_base_timestamp_if_empty(&mut self, timestamp: u64) {
         if self.count == 0 {
             self.base_timestamp = timestamp;
@@ -268,7 +268,7 @@ pub(crate) struct Placement {
     pub(crate) producer: Option<ProducerStamp>,
 }
 
-/// A batch that lacks nothing but its place.
+/// A batch that lacks only its offset and what the log adds; see [`Placement`].
 #[derive(Debug)]
 pub(crate) struct EncodedBatch<'a> {
     encoder: &'a mut BatchEncoder,
@@ -372,12 +372,12 @@ fn headers_size<'h>(headers: impl ExactSizeIterator<Item = (&'h str, &'h [u8])>)
 }
 
 /// Each `put` writes at the front of `out`, which was made as long as all of them together, and
-/// returns what is left.
+/// returns the rest.
 #[inline]
 fn put_byte(out: &mut [u8], byte: u8) -> &mut [u8] {
     match out.split_first_mut() {
-        Some((place, rest)) => {
-            *place = byte;
+        Some((field, rest)) => {
+            *field = byte;
             rest
         }
         None => &mut [],
@@ -397,8 +397,8 @@ fn put_varint(mut out: &mut [u8], mut value: u64) -> &mut [u8] {
 fn put_bytes<'o>(out: &'o mut [u8], bytes: &[u8]) -> &'o mut [u8] {
     let out = put_varint(out, bytes.len() as u64);
     match out.split_at_mut_checked(bytes.len()) {
-        Some((place, rest)) => {
-            place.copy_from_slice(bytes);
+        Some((field, rest)) => {
+            field.copy_from_slice(bytes);
             rest
         }
         None => &mut [],

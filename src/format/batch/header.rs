@@ -384,11 +384,11 @@ pub(in crate::format) fn durable_distance(base_offset: u64, durable_end: u64) ->
     u32::try_from(base_offset.saturating_sub(durable_end)).unwrap_or(NO_EVIDENCE)
 }
 
-/// Writes at the front of `rest` and returns what is left. [`SIZE_MAX`] has room for every field.
+/// Writes at the front of `rest` and returns the remainder. [`SIZE_MAX`] has room for every field.
 fn put<const N: usize>(rest: &mut [u8], value: [u8; N]) -> &mut [u8] {
     match rest.split_first_chunk_mut::<N>() {
-        Some((place, tail)) => {
-            *place = value;
+        Some((field, tail)) => {
+            *field = value;
             tail
         }
         None => &mut [],

@@ -107,7 +107,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The same place with other bytes left.
+    /// The same cursor over other remaining bytes.
     #[inline]
     pub(super) fn over<'b>(&self, rest: &'b [u8]) -> Cursor<'b> {
         Cursor { rest, ..*self }

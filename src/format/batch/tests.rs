@@ -83,8 +83,8 @@ fn everything_a_record_can_have_round_trips() {
     assert_eq!(view.bytes(), bytes);
 
     let records: Vec<_> = view.records().collect();
-    let places: Vec<_> = records.iter().map(|r| (r.offset, r.timestamp)).collect();
-    assert_eq!(places, [(1000, 5000), (1001, 4000), (1009, 6000)]);
+    let found: Vec<_> = records.iter().map(|r| (r.offset, r.timestamp)).collect();
+    assert_eq!(found, [(1000, 5000), (1001, 4000), (1009, 6000)]);
     let contents: Vec<_> = records.iter().map(|r| (r.key, r.value)).collect();
     let expected: [KeyValue<'_>; 3] =
         [(Some(b"key"), Some(b"value")), (None, None), (Some(b""), Some(b""))];

@@ -215,7 +215,7 @@ fn sticky_moves_the_fewest_partitions_among_equal_members() {
         let count = 1 + usize::try_from(rng.below(8)).unwrap();
         let ids = (0..count as u64).map(MemberId);
         let members: BTreeMap<_, _> = ids.map(|id| (id, everything.clone())).collect();
-        // Any ownership at all, however uneven, with gaps and with owners that are gone.
+        // Any ownership at all, however uneven, with gaps and with owners that have left.
         let mut before = Assignment::new();
         for (name, &partitions) in &topics {
             for partition in 0..partitions {

@@ -254,7 +254,7 @@ fn topics_that_change_together_make_one_plan_at_the_next_poll_of_anybody() {
     group.topic_changed("v", 4);
     group.topic_changed("t", 0);
     assert_eq!(group.generation(), before);
-    assert!(!group.may_commit(A, &tp(0), epoch), "what is gone is lost at once");
+    assert!(!group.may_commit(A, &tp(0), epoch), "a deleted partition is lost at once");
     assert_eq!(group.take_wakeups(), [A, B], "both have lost something");
     group.catch_up(|| Arc::new(counts(&[("u", 2), ("v", 4)])));
     assert_eq!(group.generation(), before + 1);

@@ -1,7 +1,7 @@
 //! The latest offset of each key, in bounded memory.
 //!
 //! Keys are compared in full: the hash only finds where to compare. It is keyed by a random number,
-//! so nobody can choose keys that all meet in one place.
+//! so keys cannot be chosen to collide.
 //!
 //! Invariants: 1. [`memory`](KeyMap::memory) never exceeds the limit, except by one key where the
 //! map would else hold none; 2. a map that is full is as it was before the key that did not fit.
@@ -12,9 +12,9 @@ use std::hash::{DefaultHasher, Hasher};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Latest {
     pub(super) offset: u64,
-    /// In which of the inputs it lies.
+    /// The input that holds it.
     pub(super) input: u32,
-    /// At most so much does it take when it is written again.
+    /// How many bytes it takes in a rewrite, at most.
     pub(super) bytes: u32,
 }
 

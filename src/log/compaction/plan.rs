@@ -52,8 +52,7 @@ pub(crate) fn survey(inputs: impl IntoIterator<Item = Input>, log_start: u64) ->
     dirt
 }
 
-/// The first place where an input does not begin where the one before ends: something is missing
-/// there, and a rewrite would hide it.
+/// The first offsets that are missing between two inputs: a rewrite would hide that they are.
 pub(super) fn first_gap(inputs: &[Input]) -> Option<Range<u64>> {
     inputs.windows(2).find_map(|pair| match pair {
         [before, after] if before.next_offset != after.base_offset => {

@@ -3,8 +3,9 @@
 //! Passes, until everything is clean:
 //! 1. *Gather*: read what is dirty, note the latest offset of each key, until the end or until the
 //!    memory for keys is full.
-//! 2. *Rewrite*: group by group from the log start on, write what stays of the inputs into one new
-//!    segment, put it in their place, and unlink them. A group that would be copied as it is stays.
+//! 2. *Rewrite*: group by group from the log start on, write the records of the inputs that remain
+//!    into one new segment, replace the inputs by it, and unlink them. A group of which all records
+//!    remain is not rewritten.
 //!
 //! Each step reads at most [`STEP_BYTES`](super::inputs::STEP_BYTES), or makes one file durable.
 //! Between two steps nothing is held but memory and one temporary file, and the compaction may be
@@ -58,8 +59,8 @@ pub(crate) struct Terms {
 pub(crate) enum Progress {
     More,
     Done,
-    /// It has ended, and not all was looked at: retention has removed an input meanwhile. What is
-    /// left is another compaction's.
+    /// It has ended before all inputs were read: retention has removed one meanwhile. The rest is
+    /// for another compaction.
     CutShort,
 }
 
@@ -108,7 +109,7 @@ struct Rewrite {
     tally: Tally,
 }
 
-/// Puts a new segment in the place of others, for readers. Returns those.
+/// Replaces segments by a new one, for readers. Returns the replaced ones.
 fn replace(log: &mut Log, new: &Arc<Segment>) -> Vec<Arc<Segment>> {
     let replaced = log.segments().replace(new);
     log.backlog_mut().remove_replaced(&replaced);
@@ -415,7 +416,7 @@ impl Compaction {
         }
     }
 
-    /// Puts the new segment in the place of its inputs, for readers and for good, and removes them.
+    /// Replaces the inputs by the new segment, for readers and durably, and removes them.
     fn end_group(
         &mut self,
         mut rewrite: Rewrite,
@@ -461,11 +462,11 @@ impl Compaction {
     }
 
     /// Unlinks segments that readers do not find any more. Readers that have their maps continue.
-    /// One that stays stays void: whatever takes the new segment's place covers its ranks too.
+    /// A file that cannot be unlinked remains superseded: each later rewrite covers its ranks too.
     fn remove(&self, segments: Vec<Arc<Segment>>, log: &impl LogAccess) -> Result<()> {
         log.remove_files(segments);
-        // DURABILITY: they are gone for good before anything is built on it: the next compaction
-        // removes the segment that makes them void.
+        // DURABILITY: their removal is durable before the next compaction, which removes the
+        // segment that supersedes them.
         let dir = &self.identity.dir;
         self.env.disk.sync_dir(dir).map_err(|source| Error::io("sync", dir, source))
     }

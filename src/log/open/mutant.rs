@@ -4,7 +4,7 @@ use super::super::Checkpoint;
 use super::*;
 use crate::rules::Rule;
 
-/// Takes the place of the cut for the end that a clean close has left.
+/// Takes the position of the cut for the end that a clean close has left.
 pub(super) fn without_new_segment(
     mut inventory: Inventory,
     known: &Known,

@@ -1,7 +1,7 @@
 //! Whether the last segment of a log takes appends again, and from where.
 //!
 //! After a clean close it does, where the close says that it ends. After the death of the process
-//! or the machine it does where *nothing but zeros* lies behind the end that was found. Otherwise it
+//! or the machine it does where *only zeros* follow the end that was found. Otherwise it
 //! does not, and the next append makes a new segment, with another salt.
 //!
 //! Why zeros are enough. What is to be kept out is a batch of an earlier run that is taken for the
@@ -101,7 +101,7 @@ pub(super) fn closed<'a>(
     })
 }
 
-/// Where a recovery has found the end, if nothing lies behind it, nothing is lost or cut off,
+/// Where a recovery has found the end, if nothing follows it, nothing is lost or cut off,
 /// and no other log may continue there.
 pub(super) fn recovered<'a>(
     known: &Known,

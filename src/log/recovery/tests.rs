@@ -62,7 +62,7 @@ fn an_end_below_the_last_proof_is_damage() {
 }
 
 #[test]
-fn what_lies_behind_an_old_cut_never_follows_a_later_batch() {
+fn records_above_an_old_cut_never_follow_a_later_batch() {
     // The first segment was cut at 5 by an earlier recovery; a stale stretch 7..9 is still in
     // the file, and the next segment continued at 5 and is durable to 20.
     let mut next = segment(1, &[stretch(128, 900, 5, 20)]);
@@ -258,7 +258,7 @@ fn a_hole_before_a_lost_segment_does_not_cut_what_is_appended_behind_it() {
 }
 
 /// A lost segment that never had data, or after which the log continued, moves no end: a torn tail is
-/// cut as ever, and what continues at the cut hides what lies behind it.
+/// cut as ever, and what continues at the cut hides what followed it.
 #[test]
 fn a_lost_segment_that_is_not_the_end_leaves_a_torn_tail_torn() {
     let torn = segment(3, &[stretch(128, 500, 0, 5), stretch(700, 900, 7, 9)]);
@@ -271,8 +271,8 @@ fn a_lost_segment_that_is_not_the_end_leaves_a_torn_tail_torn() {
     }
 }
 
-/// Symptom: behind a lost segment stood one that was prepared and never used, or before it one that
-/// a compaction had made; its higher number said that the log had gone on, and offsets that the
+/// Symptom: after a lost segment stood one that was prepared and never used, or before it one that
+/// a compaction had made; its higher number said that the log had continued, and offsets that the
 /// lost segment had held were given again. Rule: only ranks of what counts say that.
 #[test]
 fn the_log_continues_after_a_lost_end_whatever_numbers_others_have() {
@@ -293,7 +293,7 @@ fn the_log_continues_after_a_lost_end_whatever_numbers_others_have() {
 /// and was asked where the segment with the hole must end; what lay behind the hole came back.
 /// Rule: whatever stands between, a segment ends where any later one begins.
 #[test]
-fn a_file_that_contradicts_the_others_does_not_hide_where_the_log_went_on() {
+fn a_file_that_contradicts_the_others_does_not_hide_where_the_log_continued() {
     let torn = segment(1, &[stretch(128, 188, 3, 3), stretch(240, 288, 5, 6)]);
     for base in [0, 9] {
         let mut files = vec![torn.clone(), replacing(2, 1, (1, 1), (base, base + 3))];
@@ -401,9 +401,9 @@ fn a_file_without_a_batch_stays_where_something_is_missing() {
 
 /// Symptom: two files that stand for the same segments, in the same generation, both counted; a
 /// reader that looked for one found the other, and did so for ever. Found by the mutations of the
-/// corpus that every run of the tests makes. Rule: a place has one segment.
+/// corpus that every run of the tests makes. Rule: a rank has one segment.
 #[test]
-fn of_two_files_in_one_place_one_counts_and_the_other_stays() {
+fn of_two_files_of_one_rank_one_counts_and_the_other_stays() {
     let segments = [replacing(5, 1, (0, 1), (0, 9)), replacing(6, 1, (0, 1), (9, 12))];
     let decision = decide(&segments, &[], 0, None);
     assert_eq!(kept(&decision), [Some(9), None]);

@@ -66,7 +66,7 @@ pub(super) fn judge(segments: &[Facts], lost: &[Lost], recorded: &RecordedEnds) 
     decide(segments, lost, reached, log_start)
 }
 
-/// What a file without its header may have held does not lie behind where a clean close says that
+/// What a file without its header may have held does not follow where a clean close says that
 /// the log ends.
 fn end_as_closed(decision: &mut Decision, closed_at: u64) {
     let kept = decision.actions.iter().filter_map(|action| match *action {

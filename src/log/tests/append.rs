@@ -250,7 +250,7 @@ fn a_prepared_segment_that_is_too_small_is_never_used_later() {
     let numbers: Vec<u64> = log.segments().all().iter().map(|s| s.number).collect();
     assert!(numbers.is_sorted(), "{numbers:?}");
     sync(&mut log).unwrap();
-    assert_eq!(files(&disk).len(), segment_count(&log), "the unused one is gone");
+    assert_eq!(files(&disk).len(), segment_count(&log), "the unused one is removed");
     let (log, report) = Rig::simulated(&disk, 2).open(&AFTER_KILL).unwrap();
     assert_eq!((log.log_end(), report.corrupt.len()), (12, 0));
 }
@@ -518,7 +518,7 @@ fn the_next_segment_has_space_for_a_burst_before_it_is_needed() {
 /// A sync makes the kernel take the pages that it wrote from the map; what is appended next goes
 /// to pages that were asked for again, with every writer, and also when space is made meanwhile.
 #[test]
-fn appends_go_on_across_syncs_and_growth() {
+fn appends_continue_across_syncs_and_growth() {
     every_rig(|name, mut rig| {
         rig.options.segment_bytes = 4 << 20;
         let mut log = rig.create();

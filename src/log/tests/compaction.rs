@@ -174,7 +174,7 @@ fn the_latest_record_of_each_key_stays_with_its_offset() {
 }
 
 #[test]
-fn a_batch_keeps_its_ends_and_a_segment_its_reach_although_records_are_gone() {
+fn a_batch_keeps_its_ends_and_a_segment_its_reach_although_records_are_removed() {
     let (disk, rig) = Rig::fresh(1);
     let mut log = rig.create();
     let batch: Vec<Entry> = ["a", "b", "c", "d"].map(|key| entry(key, "old")).into();
@@ -209,7 +209,7 @@ fn a_tombstone_stays_for_its_time_and_goes_in_a_later_compaction() {
     let log = log_of(&rig, &[&[entry("a", "1"), entry("b", "1")], &[tombstone("a")]]);
     log.compact(terms_at(5_000)).unwrap();
     let found = |log: &Shared| offsets(&read_entries(&log.0.borrow(), 0, 9).unwrap());
-    assert_eq!(found(&log), [1, 2], "what it deletes is gone, and it stays");
+    assert_eq!(found(&log), [1, 2], "the records that it deletes are removed, and it remains");
     let tally = log.compact(terms_at(5_000 + TOMBSTONES_KEPT - 1)).unwrap();
     assert_eq!((found(&log), tally.tombstones_removed), (vec![1, 2], 0), "its time is not over");
     // Its horizon is the one that the first compaction has set.
@@ -436,7 +436,7 @@ fn row_c06_a_full_disk_during_compaction_leaves_the_log_as_it_was() {
 }
 
 #[test]
-fn a_producers_numbers_survive_although_all_its_batches_are_gone() {
+fn a_producers_numbers_survive_although_all_its_batches_are_removed() {
     let producer = |sequence| ProducerRequest { id: 9, epoch: 1, sequence };
     for damage_footer in [false, true] {
         let (disk, rig) = Rig::fresh(1);

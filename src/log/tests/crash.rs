@@ -187,7 +187,7 @@ fn row_a25_opening_can_be_interrupted_anywhere() {
     }
 }
 
-/// Several segments that no sync has covered, and parts of all of them lost: what lies behind the
+/// Several segments that no sync has covered, and parts of all of them lost: what follows the
 /// first hole is cut, whole segments of it by a segment that says so.
 // RED: src/log/recovery.rs
 //   - decision.cuts_segments |= !action.is_kept();
@@ -340,7 +340,7 @@ fn row_d03_a_tail_that_a_failed_sync_marked_clean_is_written_again() {
 /// A write that failed had reached the file, and the next batch went to another segment: the one
 /// that failed must not come back and push the other out.
 #[test]
-fn a_batch_whose_write_failed_never_takes_the_place_of_a_later_one() {
+fn a_batch_whose_write_failed_never_replaces_a_later_one() {
     for seed in 0..40 {
         let (disk, rig) = Rig::fresh(seed);
         let mut log = rig.create();

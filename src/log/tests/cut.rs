@@ -77,14 +77,14 @@ fn open_and_append(
     }
 }
 
-/// Symptom: after a cut on a full disk, the death of the process and a power cut, records were gone
-/// that had been acknowledged in between. Cause: without space no new segment says that what lies
-/// behind the end is cut off, so the segments were removed. The process died before the last removal
-/// was durable; the next run did not see the segment, went on in the one before it, and synced that
+/// Symptom: after a cut on a full disk, the death of the process and a power cut, records were lost
+/// that had been acknowledged in between. Cause: without space no new segment says that what
+/// follows the end is cut off, so the segments were removed. The process died before the last removal
+/// was durable; the next run did not see the segment, continued in the one before it, and synced that
 /// file alone; the power cut brought the other one back, which contradicted it. Rule: an opening that
-/// goes on in the last segment syncs the directory first.
+/// continues in the last segment syncs the directory first.
 ///
-/// In which order the segments go, and whether one is gone for good before the next, does not matter:
+/// In which order the segments go, and whether one is durably removed before the next, does not matter:
 /// all outcomes are tried here.
 // RED: src/log/open.rs
 //   - let synced = Rule::TailNames.keep(|| self.parts.factory.sync_dir());

@@ -15,7 +15,7 @@ fn three_records() -> (SimulatedDisk, Rig, Log, u64) {
 }
 
 /// Opens what a killed process left, checks that `expected` is there, and appends to it.
-fn check_and_go_on(image: &SimulatedDisk, expected: &Records, context: &str) {
+fn check_and_continue(image: &SimulatedDisk, expected: &Records, context: &str) {
     let rig = Rig::simulated(image, 9);
     let (mut log, report) = rig.open(&AFTER_KILL).unwrap_or_else(|e| panic!("{context}: {e:?}"));
     assert_eq!(report.corrupt, [], "{context}");
@@ -57,7 +57,7 @@ fn row_a01_a_death_while_space_is_made_changes_nothing() {
         let opened = image.kill9();
         drop(Rig::simulated(&opened, 2).open(&AFTER_KILL).unwrap());
         assert_eq!(opened.paths(), files(&disk)[..1], "{context}");
-        check_and_go_on(&image, &plain(0..3, 60_000), &context);
+        check_and_continue(&image, &plain(0..3, 60_000), &context);
         if is_whole {
             break;
         }
@@ -87,7 +87,7 @@ fn row_a02_a03_a04_a_batch_that_was_being_stored_is_there_whole_or_not_at_all() 
         let stored = image.read(&path).unwrap()[start as usize..end as usize].to_vec();
         let whole = [plain(0..3, 20), plain(3..5, 50)].concat();
         let expected = if stored == batch { whole } else { plain(0..3, 20) };
-        check_and_go_on(image, &expected, context);
+        check_and_continue(image, &expected, context);
     };
     // From the front: header, payload, and at last all of it (A4).
     for length in 0..=batch.len() {
@@ -116,9 +116,9 @@ fn row_a07_what_was_synced_is_there_although_nothing_was_acknowledged() {
     let (disk, _, mut log, _) = three_records();
     log.begin_sync(SyncScope::All).run().unwrap();
     drop(log);
-    check_and_go_on(&disk.kill9(), &plain(0..3, 20), "killed");
+    check_and_continue(&disk.kill9(), &plain(0..3, 20), "killed");
     let image = disk.power_cut(&mut || 0, PowerCut::WORST);
-    check_and_go_on(&image, &plain(0..3, 20), "and the machine with it");
+    check_and_continue(&image, &plain(0..3, 20), "and the machine with it");
 }
 
 /// The names of the next segment before and after its renaming, synced or not, with any of its
@@ -139,7 +139,7 @@ fn row_a09_a_death_while_the_log_rolls_leaves_the_old_set_or_an_empty_new_segmen
         let images = cuts.map(|how| disk.power_cut(&mut || point, how));
         for image in images.iter().chain([&disk.kill9()]) {
             with_new += u64::from(files(image).len() == 2);
-            check_and_go_on(image, &plain(0..3, 20), &format!("store point {point}"));
+            check_and_continue(image, &plain(0..3, 20), &format!("store point {point}"));
         }
         if is_whole {
             break;
@@ -272,7 +272,7 @@ fn row_a21_files_below_the_log_start_may_be_gone_and_others_may_not() {
 /// Symptom: each death of a process cost each partition to which it had appended a new segment, some
 /// 11 KB that stayed for as long as the records, and a service that died in a loop filled its disk
 /// with them. Cause: after an end that was not clean the log never continued in its last segment. Rule:
-/// it does where nothing but zeros lies behind the end.
+/// it does where only zeros follow the end.
 // RED: src/log/open/tail.rs
 //   - (is_all && is_begun && ends_in_zeros && is_last() && is_ours()).then_some(())?;
 //   + (is_all && is_begun && ends_in_zeros && is_last() && !is_ours()).then_some(())?;
@@ -340,7 +340,7 @@ fn row_a28_a_tail_that_is_resumed_gets_a_footer_only_after_a_sync() {
     assert!(log.segments().first().unwrap().read_footer().unwrap().is_some());
 }
 
-/// What lies behind the end may be a batch that a later one would lead to: nothing is put before it.
+/// What follows the end may be a batch that a later one would lead to: nothing is put before it.
 // RED: src/log/open/tail.rs
 //   - scan.stretches.len() == 1 && scan.damage.is_empty() && scan.garbage_end == 0;
 //   + scan.stretches.len() == 1 && scan.damage.is_empty();
@@ -366,7 +366,7 @@ fn row_a28_behind_an_end_that_is_followed_by_anything_the_log_continues_in_a_new
             assert_eq!(segment_count(&log), 2, "{context}");
             assert_eq!(image.read(&path).unwrap(), before, "{context}");
         }
-        check_and_go_on(&image, &plain(0..3, 20), "at last");
+        check_and_continue(&image, &plain(0..3, 20), "at last");
     }
 }
 

@@ -108,7 +108,7 @@ fn compactable() -> Log {
     log
 }
 
-/// A reader in a segment whose place compaction fills with another: it sees the latest record of
+/// A reader in a segment that compaction replaces: it sees the latest record of
 /// each key, no offset twice, and nothing that is missing.
 #[test]
 fn loom_a_reader_continues_across_the_swap_of_a_compaction() {

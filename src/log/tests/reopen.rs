@@ -257,7 +257,7 @@ fn row_b05_a_footer_that_says_more_than_is_still_true_is_not_believed() {
     drop(log);
     let (log, report) = Rig::simulated(&disk, 2).open(&AFTER_CUT).unwrap();
     assert!(report.corrupt.is_empty(), "{report:?}");
-    assert_eq!(files(&disk).len(), 2, "what begins at the cut or above is gone");
+    assert_eq!(files(&disk).len(), 2, "what begins at the cut or above is removed");
     assert_eq!(read_from(&log, 0, 9).unwrap(), [plain(0..5, 100), plain(5..8, 200)].concat());
 }
 
@@ -360,7 +360,7 @@ fn producers_are_remembered_across_rolls_and_by_every_kind_of_evidence() {
     sync(&mut log).unwrap();
     finish_segments(&mut log).unwrap();
     let in_footers = disk.kill9();
-    // The batch itself is gone, and the last segment as well: footers are all there is.
+    // The batch was removed, and the last segment as well: only footers remain.
     in_footers.remove_file(&files(&in_footers)[0]).unwrap();
     in_footers.remove_file(files(&in_footers).last().unwrap()).unwrap();
     let open = |image: &SimulatedDisk, known: &Known, context: &str| {

@@ -282,8 +282,8 @@ fn bits(length: usize) -> impl Iterator<Item = u64> {
 }
 
 /// E1: every bit of every file: what is read is what was written, or an error, or a bounded and
-/// reported loss at that place; never other bytes. No file is changed or goes because of it, and a
-/// verification finds every flip behind which anything is lost.
+/// reported loss at that position; never other bytes. No file is changed or removed because of it, and
+/// a verification finds every flip that loses anything.
 // RED: src/log/inventory.rs
 //   - return Ok(Err(LostFile { path, facts }));
 //   + return Err(self.corruption(path, facts.bytes, facts.kind).into());
@@ -322,7 +322,7 @@ fn row_e01_a_flipped_bit_anywhere_never_changes_what_is_read() {
     eprintln!("{flips} bits");
 }
 
-/// E1: a segment whose header is lost, at each place, in the run after it too: the other segments
+/// E1: a segment whose header is lost, at each rank, in the run after it too: the other segments
 /// are readable around it, the log continues after it, and gives no offset twice.
 // RED: src/log/inventory.rs
 //   - return Ok(Err(LostFile { path, facts }));
@@ -399,8 +399,8 @@ fn row_e01_a_log_that_has_lost_its_only_segment_continues_after_it() {
     }
 }
 
-/// E5: every file at every length: what was synced below what a later segment proves is reported
-/// when it is gone, and only the last one can be torn.
+/// E5: every file at every length: synced data below what a later segment proves is reported
+/// when it is missing, and only the last segment can be torn.
 // RED: src/log/recovery.rs
 //   - leave_the_empty(segments, &live, &mut decision);
 #[test]
@@ -452,7 +452,7 @@ fn verify(log: &Log) -> Vec<Corruption> {
     findings.damage
 }
 
-/// B3: what lies behind the cut is in no index and no footer, and readers find their way.
+/// B3: what follows the cut is in no index and no footer, and readers find their way.
 // RED: src/log/tasks.rs
 //   - let end = u64::from(self.sealed.data_end);
 //   + let end = u64::MAX;
@@ -540,7 +540,7 @@ fn row_e07_a_missing_segment_is_an_error_for_readers_and_not_a_gap() {
     }
 }
 
-/// Symptom: when the first files of a log were gone, reading there was `OffsetOutOfRange`, as if
+/// Symptom: when the first files of a log were missing, reading there was `OffsetOutOfRange`, as if
 /// retention had removed them. Cause: the log began with the first file that was there. Rule: a log
 /// begins where its log start was recorded; what it lacks behind that is damage, in every run.
 #[test]

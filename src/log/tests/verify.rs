@@ -130,7 +130,7 @@ fn a_footer_that_lies_under_a_right_checksum_is_found() {
     assert_eq!(kinds(&log), []);
 }
 
-/// Replaces the index by one row, this much beside its place.
+/// Replaces the index by one row, this much beside the right position.
 fn forge_row(footer: &mut Footer, offsets: u64, bytes: u32) {
     let row = footer.index.rows()[0];
     let mut index = SparseIndex::new(footer.base_offset);
@@ -140,8 +140,8 @@ fn forge_row(footer: &mut Footer, offsets: u64, bytes: u32) {
 }
 
 /// Writes a batch of one record over the one at an index of the active segment, with the offset
-/// that `place` makes of the right one.
-fn forge_batch(log: &Log, index: usize, place: impl FnOnce(u64) -> u64) {
+/// that `change` makes of the right one.
+fn forge_batch(log: &Log, index: usize, change: impl FnOnce(u64) -> u64) {
     let segment = log.segments().last().unwrap();
     let file = segment.open_file(Access::ReadWrite).unwrap();
     let mut bytes = vec![0; segment.end()];
@@ -158,7 +158,7 @@ fn forge_batch(log: &Log, index: usize, place: impl FnOnce(u64) -> u64) {
     let headers = std::iter::empty::<(&str, &[u8])>();
     encoder.push(record.timestamp, None, record.value, headers).unwrap();
     let placement = Placement {
-        base_offset: place(record.offset),
+        base_offset: change(record.offset),
         leader_epoch: 0,
         durable_end: 0,
         salt: segment.salt,
@@ -192,7 +192,7 @@ fn offsets_that_do_not_follow_one_another_are_found() {
 }
 
 #[test]
-fn files_of_another_place_are_found() {
+fn files_of_another_partition_or_rank_are_found() {
     let (disk, rig) = Rig::fresh(1);
     let log = sound(&rig);
     let segments = log.segments().all();

@@ -10,8 +10,8 @@
 //!
 //! A crash before 3 leaves the segment and perhaps some copies, which say again what it says. One
 //! after 3 leaves a segment that is not needed, which the next opening removes. A record that
-//! removed entries needs no copy: what it removed was recorded before it, in segments that are gone
-//! for good before its own goes.
+//! removed entries needs no copy: what it removed was recorded before it, in segments whose
+//! removal is durable before its own segment is removed.
 //!
 //! [`Cleaning`] owns how far the clean-up is; [`Cleaner`] does its steps, and uses the writer and
 //! the partition. Must not know: why a step is taken.
@@ -204,7 +204,7 @@ impl<'a, S: LoggedState> Cleaner<'a, S> {
         // The removals act by path, under no lock of the partition: the close waits for them.
         let Some(_removing) = self.partition.log().disk_work().begin() else { return Ok(()) };
         while let Some(segment) = cleaning.leftovers.front() {
-            // DURABILITY: one is gone for good before the next goes; otherwise an older one could
+            // DURABILITY: one is durably removed before the next goes; otherwise an older one could
             // come back alone, and what lies between would look lost.
             Rule::CleanUpRemoval.keep(|| segment.sync_dir())?;
             let take_back = |log: &mut Log| match log.factory_mut().reserve_mut() {

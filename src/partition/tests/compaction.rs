@@ -128,7 +128,7 @@ fn a_compaction_that_is_cut_short_forgets_no_tombstone() {
 
 /// Retention removes a segment between the decision to write its footer and the writing.
 #[test]
-fn a_segment_that_is_gone_needs_no_footer() {
+fn a_removed_segment_needs_no_footer() {
     let setup = Setup::new(Durability::Sync);
     setup.core.compactor().set(Some(SETTINGS));
     put(&setup, "a", Some("1"));
@@ -198,7 +198,7 @@ fn verify_beside(
 }
 
 /// Symptom: verification beside a compaction said that files were missing, or headers not theirs.
-/// What has left the log is no finding, and what has come in its place is looked at.
+/// A segment that has left the log is no finding, and the one that replaced it is verified.
 #[test]
 fn verification_beside_a_compaction_finds_nothing() {
     let fill = |setup: &Setup| {

@@ -31,7 +31,7 @@ fn fill(setup: &Setup, segments: usize) {
     setup.core.flush().unwrap();
 }
 
-/// Symptom: three records acknowledged at `Sync` were gone, and the broker did not open. Cause:
+/// Symptom: three records acknowledged at `Sync` were lost, and the broker did not open. Cause:
 /// retention takes segments out of the log and unlinks them by path without the lock; a deletion of
 /// the topic did not wait for it, so the path led to the first segment of the next topic of this
 /// name. Rule: the deletion waits for every removal, the first attempt and the later ones.
@@ -156,7 +156,7 @@ fn row_a23_no_compaction_begins_after_the_end() {
 /// A compaction that ends before its end removes its temporary file before it gives up its claim,
 /// and so does a change of the settings.
 #[test]
-fn row_a23_the_end_waits_until_the_file_of_a_compaction_is_gone() {
+fn row_a23_the_end_waits_until_the_file_of_a_compaction_is_removed() {
     let settings = |segment_bytes| {
         let tombstone_retention = Duration::from_secs(60);
         Some(CompactionSettings { min_dirty_ratio: 1.0, tombstone_retention, segment_bytes })

@@ -7,7 +7,7 @@ use crate::log::tasks::SyncScope;
 // RED: src/partition/flusher.rs
 //   - state.poison(error.clone());
 #[test]
-fn row_d01_every_waiter_of_a_failed_sync_is_told_and_the_partition_is_poisoned() {
+fn row_d01_every_waiter_of_a_failed_sync_gets_the_error_and_the_partition_is_poisoned() {
     let setup = Setup::new(Durability::Sync);
     let core = &setup.core;
     let durable = setup.append("durable").unwrap();
@@ -95,7 +95,7 @@ fn row_d03_the_next_run_writes_the_tail_again_before_it_vouches_for_it() {
 }
 
 #[test]
-fn row_d01_threads_that_wait_for_a_failed_sync_are_all_told() {
+fn row_d01_threads_that_wait_for_a_failed_sync_all_get_the_error() {
     let setup = Setup::new(Durability::Sync);
     setup.disk.inject(Fault::always(Operation::Sync, ErrorKind::Other));
     let core = &setup.core;
@@ -212,7 +212,7 @@ fn row_b14_a_segment_sealed_during_a_sync_is_synced_again() {
 }
 
 #[test]
-fn closing_answers_whoever_waits_and_refuses_the_rest() {
+fn closing_answers_all_waiters_and_refuses_later_calls() {
     let setup = Setup::new(Durability::Sync);
     let end = setup.append("1").unwrap();
     let (woken, waker) = waker();
@@ -379,7 +379,7 @@ fn row_a26_a_panic_in_the_middle_of_a_roll_poisons_the_partition() {
 // RED: src/partition/flusher.rs
 //   - self.flusher.gate.fail(failure);
 #[test]
-fn row_a26_a_panic_in_a_sync_is_told_to_all_who_wait_and_to_later_appends() {
+fn row_a26_a_panic_in_a_sync_is_reported_to_all_waiters_and_later_appends() {
     for side in [Side::Before, Side::After] {
         let is_armed = Arc::new(AtomicBool::new(false));
         let armed = Arc::clone(&is_armed);
@@ -437,7 +437,7 @@ fn an_append_while_the_thread_unwinds_poisons_nothing() {
 //   - result.map(|()| task.target)
 //   + Ok(task.target)
 #[test]
-fn row_a06_whoever_waits_for_the_sync_in_which_the_process_dies_has_no_answer() {
+fn row_a06_a_waiter_of_the_sync_in_which_the_process_dies_has_no_answer() {
     let setup = Setup::new(Durability::Sync);
     let durable = setup.append("durable").unwrap();
     setup.core.wait_durable(durable).unwrap();
@@ -512,7 +512,7 @@ fn row_d08_a_sync_that_hangs_holds_up_who_waits_for_it_and_no_other_partition() 
 
 /// A sync that hangs holds up those who wait for it without a deadline, and nobody else.
 #[test]
-fn row_d08_while_a_sync_hangs_appends_go_on_and_deadlines_hold() {
+fn row_d08_while_a_sync_hangs_appends_continue_and_deadlines_hold() {
     let setup = Setup::new(Durability::Os);
     setup.noted.is_running.store(true, Ordering::Relaxed);
     let core = &setup.core;

@@ -51,7 +51,7 @@ fn the_catalog_says_what_is_a_topic() {
     let dirs = found(&[("a", &[(A, &[0, 1])]), ("b", &[(B, &[0])]), ("notes", &[])]);
     let a = ("a".to_owned(), A, 2, false);
     assert_eq!(chosen(&catalog, true, &dirs), (vec![a], vec!["notes".to_owned()]));
-    // A directory that is gone is reported by its partitions.
+    // A missing directory is reported by its partitions.
     let a = ("a".to_owned(), A, 2, false);
     assert_eq!(chosen(&catalog, true, &Found::new()).0, [a]);
 }

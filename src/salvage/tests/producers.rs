@@ -43,9 +43,9 @@ fn a_forgotten_producer_stays_forgotten_and_its_id_goes_to_nobody() {
 }
 
 /// What a sender has to expect without the catalog: under its own name it begins anew, and a retry is
-/// stored again; under the name that the report says its numbers go on.
+/// stored again; under the name that the report says its numbers continue.
 #[test]
-fn a_sender_whose_name_is_lost_goes_on_under_the_name_that_the_report_says() {
+fn a_sender_whose_name_is_lost_continues_under_the_name_that_the_report_says() {
     let store = store(true);
     remove(&store.disk, "__meta");
     let (report, copy) = salvaged(&store.disk);

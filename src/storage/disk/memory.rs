@@ -1,8 +1,8 @@
 //! A disk in the heap: the backing of a broker that keeps nothing.
 //!
-//! Owns the tree and each file's bytes. Must not know what they mean. A file's bytes live in two
-//! places: in the region that its memory became, up to where that is published, and in chunks
-//! for what was written by `write_at` elsewhere (a header before the map, a footer behind it).
+//! Owns the tree and each file's bytes. Must not know what they mean. A file's bytes are kept in
+//! two parts: in the region that its memory became, up to where that is published, and in chunks
+//! for what was written by `write_at` elsewhere (a header before the map, a footer after it).
 //! Called from any thread; a file's lock is held for the copy.
 //!
 //! 1. Below the region's published end the region is the file, and nobody writes there (M3).

@@ -41,7 +41,7 @@ fn a_lock_further_up_the_list_is_a_panic() {
 }
 
 #[test]
-fn two_locks_of_one_rank_are_a_panic() {
+fn two_locks_of_one_level_are_a_panic() {
     let (one, other) = (inner(), inner());
     let _held = one.lock();
     assert!(panic_of(|| other.lock()).is_some());

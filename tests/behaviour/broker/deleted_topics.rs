@@ -15,7 +15,7 @@ fn assert_unknown<T: std::fmt::Debug>(what: &str, answer: Result<T, Error>) {
 
 /// Symptom: `send` beside a deletion answered `Closed`, which is fatal and leaves the outcome open,
 /// with the broker open. Cause: a partition ended in one way only. Rule: what ends with its topic
-/// answers `UnknownTopic`, to those who wait too: their records are gone for good.
+/// answers `UnknownTopic`, to those who wait too: their records are durably removed.
 // RED: src/partition/status.rs
 //   - if self.is_deleted.load(Ordering::Relaxed) && !self.background.has_ended() {
 //   + if false {
@@ -60,7 +60,7 @@ fn row_j20_handles_of_a_deleted_topic_say_so_and_not_that_the_broker_is_closed()
     assert_unknown("committed", by_hand.committed(("t", 0)));
     assert_unknown("seek", by_hand.seek(("t", 0), StartAt::Time(SystemTime::UNIX_EPOCH)));
     assert_unknown("delete_records", broker.admin().delete_records(("t", 0), 1));
-    // What goes on without the topic has nothing to complain of.
+    // The consumers that remain work without the topic.
     producer.flush().unwrap();
     broker.flush().unwrap();
     broker.tick().unwrap();

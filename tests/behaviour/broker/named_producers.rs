@@ -125,10 +125,10 @@ fn a_sequence_without_an_id_or_without_a_fixed_partition_is_refused() {
     for (id, reason) in [("", NameError::Empty), (long.as_str(), NameError::TooLong { limit: 255 })]
     {
         let refused = broker.producer_builder().id(id).build();
-        let Err(Error::InvalidName { name, reason: told }) = refused else {
+        let Err(Error::InvalidName { name, reason: given }) = refused else {
             panic!("{id:?}: {refused:?}")
         };
-        assert_eq!((name.as_str(), told), (id, reason));
+        assert_eq!((name.as_str(), given), (id, reason));
     }
 }
 
@@ -241,7 +241,7 @@ fn row_j22_a_topic_does_not_grow_while_numbers_depend_on_its_partitions() {
     assert_eq!(rows(&named(&broker, "rows")), 0);
     refused(&broker, 5);
 
-    // Forgotten because it was idle for long, also by a holder that goes on later.
+    // Forgotten because it was idle for long, also by a holder that continues later.
     let held = named(&broker, "rows");
     clock.advance(Duration::from_secs(31 * 24 * 60 * 60));
     grown(&broker, 5).unwrap();

@@ -64,14 +64,14 @@ fn without_background_threads_only_tick_does_housekeeping() {
     let threads = || fs::read_dir("/proc/self/task").unwrap().count();
     // In a process of its own the number of threads is exact; here others run beside this one,
     // so what is counted is their names.
-    let lanes = || {
+    let workers = || {
         fs::read_dir("/proc/self/task")
             .unwrap()
             .filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok())
             .filter(|name| name.starts_with("logpond-"))
             .count()
     };
-    assert!(threads() > 0 && lanes() < threads());
+    assert!(threads() > 0 && workers() < threads());
     let broker = open_quiet(dir.path());
     let topic = broker.ensure_topic("t", small_topic(1)).unwrap();
     send_numbers(&broker, "t", 0, 0..2000);

@@ -109,7 +109,7 @@ fn auto_commit_covers_only_what_a_later_poll_has_passed() {
 
 /// Symptom: the last record before a quiet time was not committed until the next one came. Cause:
 /// auto mode looked at the clock before it waited, and not while it did. Rule: a wait ends for a
-/// commit that is due, and goes on.
+/// commit that is due, and continues.
 #[test]
 fn auto_commit_is_done_while_the_consumer_waits() {
     let broker = Broker::builder().in_memory().open().unwrap();
@@ -135,14 +135,14 @@ fn auto_commit_is_done_while_the_consumer_waits() {
 /// Cause: a commit covered the deleted one too, and was refused whole, for ever. Rule: what was
 /// deleted has no offsets to commit.
 #[test]
-fn a_deleted_topic_keeps_nobody_from_committing_the_others() {
+fn a_deleted_topic_does_not_prevent_commits_of_the_others() {
     let broker = in_memory();
     for topic in ["gone", "kept"] {
         broker.ensure_topic(topic, TopicConfig::new(1)).unwrap();
         send_numbers(&broker, topic, 0, 0..3);
     }
-    let places = [tp("gone", 0), tp("kept", 0)];
-    let mut consumer = broker.consumer("g").assign(places).open().unwrap();
+    let partitions = [tp("gone", 0), tp("kept", 0)];
+    let mut consumer = broker.consumer("g").assign(partitions).open().unwrap();
     assert_eq!(drain(&mut consumer).len(), 6);
     broker.admin().delete_topic("gone").unwrap();
     consumer.commit().unwrap();
@@ -297,13 +297,13 @@ fn a_deleted_topic_is_unknown_to_its_readers_and_nothing_else_ends() {
     send_numbers(&broker, "u", 0, 2..4);
     assert_eq!(numbers(drain(&mut member)), [2, 3]);
     member.commit().unwrap();
-    // What is gone can be set aside.
+    // A deleted topic can be ignored.
     reader.pause(&[tp("t", 0)]).unwrap();
     assert_eq!(numbers(drain(&mut reader)), [2, 3]);
 }
 
 #[test]
-fn a_parked_reader_hears_that_its_topic_is_gone() {
+fn a_parked_reader_gets_an_error_when_its_topic_is_deleted() {
     let broker = filled(&[0]);
     let mut reader = reader(&broker);
     let (parked, is_parked) = mpsc::channel();
@@ -319,8 +319,8 @@ fn a_parked_reader_hears_that_its_topic_is_gone() {
 
 /// Symptom: a member that was given several partitions at once, one of them out of range, read none
 /// of them with `StartAt::Error`, after one error and for ever. Cause: the first partition without
-/// a position ended the taking over, and later each poll. Rule: it is told, and then the others are
-/// read before it is told again.
+/// a position ended the taking over, and later each poll. Rule: its error is returned once, then the
+/// other partitions are read before it is returned again.
 #[test]
 fn a_partition_without_a_position_keeps_no_other_from_being_read() {
     let broker = filled(&[4, 4, 4]);
@@ -332,18 +332,18 @@ fn a_partition_without_a_position_keeps_no_other_from_being_read() {
     let mut second = second.open().unwrap();
     drop(first);
     let mut seen = Vec::new();
-    let is_told = |polled: logpond::Result<logpond::Batch>| {
+    let assert_reported = |polled: logpond::Result<logpond::Batch>| {
         let is_range =
             matches!(polled, Err(Error::OffsetOutOfRange { requested: 0, start: 1, end: 4, .. }));
         assert!(is_range, "{polled:?}");
     };
-    is_told(second.poll(Duration::ZERO));
+    assert_reported(second.poll(Duration::ZERO));
     let batch = second.poll(Duration::ZERO).unwrap();
     seen.extend(batch.iter().map(|it| (it.partition(), it.offset())));
     assert!(!seen.is_empty(), "the others wait for the one");
     // Of nothing else there is anything to read.
-    is_told(second.poll(Duration::ZERO));
-    is_told(second.poll(Duration::ZERO));
+    assert_reported(second.poll(Duration::ZERO));
+    assert_reported(second.poll(Duration::ZERO));
     second.seek(tp("t", 1), StartAt::Offset(3)).unwrap();
     seen.extend(drain(&mut second).iter().map(|it| (it.partition(), it.offset())));
     seen.sort_unstable();

@@ -29,7 +29,7 @@ fn by_pattern(broker: &Broker, pattern: &str, start: StartAt) -> Consumer {
 }
 
 fn read(consumer: &mut Consumer) -> Vec<(u32, u64)> {
-    places(&drain(consumer))
+    records(&drain(consumer))
 }
 
 /// Symptom: a member that starts at the end had the partition and committed nothing; what was
@@ -150,8 +150,8 @@ fn where_a_group_begins_survives_a_restart() {
     }
 }
 
-/// A place that `start` has not found is not the beginning: whoever comes next is asked again. And
-/// a group that was deleted begins anew.
+/// If `start` finds no offset, the group has not begun: the `start` of the next member decides. A
+/// group that was deleted begins anew.
 #[test]
 fn a_group_that_has_not_begun_begins_with_the_next_member() {
     let (broker, _) = five_in_each();

@@ -2,10 +2,9 @@
 //! callbacks, static members, subscriptions that change by themselves.
 //!
 //! Method: as in `groups.rs`, all members in one thread where that is enough; time is a manual
-//! clock, and whoever waits for another thread waits with patience. Callbacks write down what they
-//! hear.
+//! clock, and a wait for another thread has a generous timeout. Callbacks write down their events.
 //!
-//! Not covered: random lives (`group_model.rs`), many threads (`concurrency.rs`).
+//! Not covered: random walks (`group_model.rs`), many threads (`concurrency.rs`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
@@ -105,7 +104,7 @@ fn statement_17_a_member_that_does_not_poll_is_evicted_and_its_commits_are_refus
         }
         let read_again = poll(&mut b);
         assert_eq!(sizes(&[&b]), [2], "by tick: {by_tick}");
-        assert_eq!(read_again[0].offset(), 3, "it goes on at what was committed");
+        assert_eq!(read_again[0].offset(), 3, "it continues at what was committed");
 
         // It has not heard of it. It owned the partition once, and cannot move the group any more.
         let refused = a.commit();
@@ -312,8 +311,8 @@ fn statement_16_revoked_runs_before_anybody_else_is_assigned_and_commits_there_c
     poll(&mut a);
     let handed = drain(&mut b);
     assert_eq!(heard.take(), ["a revoked 2 3", "b assigned 2 3"]);
-    let places: Vec<_> = handed.iter().map(|it| (it.partition(), it.offset())).collect();
-    assert_eq!(places, [(2, 9), (3, 9)], "resumes where the callback committed");
+    let records: Vec<_> = handed.iter().map(|it| (it.partition(), it.offset())).collect();
+    assert_eq!(records, [(2, 9), (3, 9)], "resumes where the callback committed");
     a.close().unwrap();
     assert_eq!(heard.take(), ["a revoked 0 1"]);
     poll(&mut b);
@@ -416,7 +415,7 @@ fn a_panic_in_a_callback_leaves_the_group_whole() {
             panics += u32::from(try_poll(&mut a));
         }
         assert_eq!(panics, 1, "{bad}");
-        // The panic is caught here: the member goes on as if nothing had happened.
+        // The panic is caught here: the member continues as if nothing had happened.
         assert!(!try_poll(&mut a), "{bad}");
         drain(&mut a);
         a.commit().unwrap();
@@ -441,7 +440,7 @@ fn a_deleted_topic_is_lost_to_its_owner() {
     a.commit().unwrap();
 }
 
-/// The offsets of a topic that is gone must not come back with one of the same name.
+/// The offsets of a deleted topic must not come back with one of the same name.
 #[test]
 fn no_commit_outlives_its_topic() {
     let dir = temp_dir();
@@ -541,8 +540,8 @@ fn a_partition_that_waits_for_a_position_can_be_given_one() {
 
 /// Symptom: a rebalance callback heard that a partition was assigned and never that it was lost or
 /// revoked, when the consumer was fenced or closed. Cause: both listed the partitions that are read,
-/// and one that waits for a position is not among them. Rule: what the callback was told that the
-/// member owns, it is told the end of.
+/// and one that waits for a position is not among them. Rule: every partition that a
+/// callback saw assigned is later reported revoked or lost.
 #[test]
 fn the_callback_hears_the_end_of_a_partition_that_waits_for_a_position() {
     for (is_fenced, polls, end) in [

@@ -24,7 +24,7 @@ fn start_of(broker: &Broker) -> u64 {
 }
 
 /// Symptom: a service began before the time service had set the clock, which was 8 days behind. The
-/// records that it appended later, with right stamps, were gone after the next opening. Cause: their
+/// records that it appended later, with right stamps, were lost after the next opening. Cause: their
 /// age was stored in the private time of that run, which stayed 8 days behind, and compared with the
 /// wall clock of the next. Rule: what is stored is what the wall clock showed.
 // RED: src/log/retention.rs
@@ -93,7 +93,7 @@ fn a_clock_that_is_behind_at_a_later_opening_makes_no_record_older() {
 }
 
 /// Symptom: a laptop that sleeps 8 hours a day kept a broker open for 24 days; the records of the
-/// last minute were gone after the next opening. Cause: as above, the monotonic clock stands still
+/// last minute were lost after the next opening. Cause: as above, the monotonic clock stands still
 /// while the machine sleeps.
 /// Symptom: while the wall clock of a broker that had been open for long was ahead, a topic was
 /// made, and records that an application stamped by a clock that was right went with the next tick.

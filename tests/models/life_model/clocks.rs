@@ -49,7 +49,7 @@ impl Clocks {
         self.manual.advance(by);
     }
 
-    /// The machine sleeps: its wall clock goes on.
+    /// The machine sleeps: its wall clock advances.
     pub(super) fn sleep(&mut self, by: Duration) {
         self.truth += by;
         self.manual.set(self.wall() + by);

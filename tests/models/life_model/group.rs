@@ -11,7 +11,7 @@ pub(super) struct Shared {
     pub(super) starts: Offsets,
     pub(super) eras: BTreeMap<String, u64>,
     /// Of each member's partitions: the era of the topic, and the next offset it is to be handed.
-    pub(super) told: BTreeMap<u64, BTreeMap<TopicPartition, (u64, u64)>>,
+    pub(super) assigned: BTreeMap<u64, BTreeMap<TopicPartition, (u64, u64)>>,
 }
 
 impl Shared {
@@ -21,7 +21,7 @@ impl Shared {
         event: &Rebalance<'_>,
         commits: &Commits<'_>,
     ) {
-        let told = self.told.entry(who).or_default();
+        let assigned = self.assigned.entry(who).or_default();
         match event {
             Rebalance::Assigned(partitions) => {
                 for at in *partitions {
@@ -35,13 +35,13 @@ impl Shared {
                     let jumps = start > 0 && out_of_range != StartAt::Earliest;
                     let is_right = !is_new || position <= start || jumps;
                     assert!(is_right, "{at}: begins at {position} of {start}");
-                    let before = told.insert(at.clone(), (*era, from));
+                    let before = assigned.insert(at.clone(), (*era, from));
                     assert_eq!(before, None, "{at} assigned to its owner");
                 }
             }
             Rebalance::Revoked(partitions) | Rebalance::Lost(partitions) => {
                 for at in *partitions {
-                    assert!(told.remove(at).is_some(), "{at} was not its own");
+                    assert!(assigned.remove(at).is_some(), "{at} was not its own");
                 }
             }
         }
@@ -52,7 +52,7 @@ pub(super) struct Member {
     pub(super) consumer: Consumer,
     /// Whether it takes messages one by one.
     pub(super) is_single: bool,
-    /// Where it goes on when what it was to read is gone.
+    /// Where it continues if the records at its position were removed.
     pub(super) out_of_range: StartAt,
     /// For how many polls in a row each of its partitions had something and was not served.
     pub(super) starved: BTreeMap<TopicPartition, usize>,
@@ -82,27 +82,27 @@ impl Member {
         taken
     }
 
-    /// Nobody waits while others are served twice.
+    /// No partition waits while others are served twice.
     fn note_served(
         &mut self,
         hungry: &BTreeSet<TopicPartition>,
         served: &BTreeSet<TopicPartition>,
-        told: &BTreeMap<TopicPartition, (u64, u64)>,
+        assigned: &BTreeMap<TopicPartition, (u64, u64)>,
     ) {
         if self.is_single {
             return; // a poll's worth is handed out in several steps
         }
         // Other partitions, other turns.
-        let is_same = self.turns.iter().eq(told.keys());
-        self.turns = told.keys().cloned().collect();
+        let is_same = self.turns.iter().eq(assigned.keys());
+        self.turns = assigned.keys().cloned().collect();
         self.starved.retain(|at, _| is_same && hungry.contains(at));
-        for at in hungry.iter().filter(|at| told.contains_key(at)) {
+        for at in hungry.iter().filter(|at| assigned.contains_key(at)) {
             let polls = self.starved.entry(at.clone()).or_default();
             *polls = if served.contains(at) { 0 } else { *polls + 1 };
             assert!(
-                *polls <= told.len(),
+                *polls <= assigned.len(),
                 "{at} starves: {polls} polls of {} partitions",
-                told.len()
+                assigned.len()
             );
         }
     }
@@ -157,7 +157,7 @@ impl Walk {
         } else {
             drop(member);
         }
-        self.shared.lock().unwrap().told.remove(&id);
+        self.shared.lock().unwrap().assigned.remove(&id);
     }
 
     pub(super) fn poll(&mut self, id: u64) -> usize {
@@ -166,21 +166,21 @@ impl Walk {
         let taken = member.take(&mut self.rng);
         (member.last_poll, member.has_polled) = (self.clocks.monotonic(), true);
         let shared = &mut *self.shared.lock().unwrap();
-        let told = shared.told.entry(id).or_default();
+        let assigned = shared.assigned.entry(id).or_default();
         let gaps = taken.iter().flat_map(|(gaps, _)| gaps);
         self.tally.entry("gaps").and_modify(|it| *it += gaps.clone().count() as u64).or_default();
         let messages = taken.iter().flat_map(|(_, batch)| batch);
         let count = messages.clone().count();
         let of_gaps = gaps.map(|gap| gap.partition.clone());
         let served = messages.map(Message::topic_partition).chain(of_gaps).collect();
-        member.note_served(&hungry, &served, told);
+        member.note_served(&hungry, &served, assigned);
         for (gaps, batch) in &taken {
             for gap in gaps {
                 let (era, next) =
-                    told.get_mut(&gap.partition).expect("missed what it does not own");
+                    assigned.get_mut(&gap.partition).expect("missed what it does not own");
                 if shared.eras.get(&*gap.partition.topic) == Some(era) {
-                    // One that was met when the partition was taken over may be told after retention
-                    // has gone further: the rest is another gap, or the next record is a skip.
+                    // A gap that was met when the partition was taken over may be reported after
+                    // retention has removed more: the rest is another gap, or the next record skips it.
                     let log = &self.logs[&gap.partition];
                     let jumps = member.out_of_range != StartAt::Earliest;
                     log.hear_gap(gap, next, if jumps { log.end() } else { log.start });
@@ -189,7 +189,7 @@ impl Walk {
             for message in batch {
                 let at = message.topic_partition();
                 let (era, next) =
-                    told.get_mut(&at).expect("handed out what it was not told to own");
+                    assigned.get_mut(&at).expect("handed out what it was not assigned");
                 if shared.eras.get(&*at.topic) == Some(era) {
                     self.logs[&at].hear(message, next);
                 }
@@ -202,7 +202,7 @@ impl Walk {
     /// Which partitions of a member have something for it.
     fn hungry(&self, id: u64) -> BTreeSet<TopicPartition> {
         let shared = self.shared.lock().unwrap();
-        let own = shared.told.get(&id).into_iter().flatten();
+        let own = shared.assigned.get(&id).into_iter().flatten();
         own.filter(|(at, (era, next))| {
             let is_current = shared.eras.get(&*at.topic) == Some(era);
             is_current && self.logs[at].has_after(*next)
@@ -221,15 +221,16 @@ impl Walk {
         let result =
             if is_async { member.consumer.commit_soon() } else { member.consumer.commit() };
         let mut shared = self.shared.lock().unwrap();
-        let Shared { told, committed, commit_times, eras, .. } = &mut *shared;
-        let told = told.entry(id).or_default();
-        let is_stale = told.iter().any(|(at, (era, _))| eras.get(&*at.topic) != Some(era));
+        let Shared { assigned, committed, commit_times, eras, .. } = &mut *shared;
+        let assigned = assigned.entry(id).or_default();
+        let is_stale = assigned.iter().any(|(at, (era, _))| eras.get(&*at.topic) != Some(era));
         match result {
             Err(Error::Rebalanced { .. }) => assert!(is_overdue || is_stale, "evicted for nothing"),
             Err(Error::UnknownTopic(_) | Error::UnknownPartition(_)) => assert!(is_stale),
             result => {
                 result.unwrap();
-                let own = told.iter().filter(|(at, (era, _))| eras.get(&*at.topic) == Some(era));
+                let own =
+                    assigned.iter().filter(|(at, (era, _))| eras.get(&*at.topic) == Some(era));
                 for (at, (_, next)) in own {
                     committed.insert(at.clone(), *next);
                     commit_times.insert(at.clone(), self.clocks.shown());

@@ -63,12 +63,12 @@ impl Log {
         (next.max(self.start)..self.end()).any(|it| !self.removed.contains(&it))
     }
 
-    /// A reader that stood at `next` has missed something, and goes on at `most` or before.
+    /// A reader that stood at `next` has missed something, and continues at `most` or before.
     pub(super) fn hear_gap(&self, gap: &Gap, next: &mut u64, most: u64) {
         let missed = &gap.missed;
         let is_next = missed.start >= *next && self.has_passed(*next, missed.start);
-        let is_gone = missed.start < self.start && missed.end <= most;
-        assert!(is_next && is_gone, "{gap:?} after {next}, {} and {most}", self.start);
+        let is_removed = missed.start < self.start && missed.end <= most;
+        assert!(is_next && is_removed, "{gap:?} after {next}, {} and {most}", self.start);
         *next = missed.end;
     }
 
@@ -78,8 +78,8 @@ impl Log {
         next <= to && (next..to).all(|it| self.removed.contains(&it))
     }
 
-    /// Where a reader goes on whose position is below the log start. `None` where it does not.
-    pub(super) fn go_on(&self, out_of_range: StartAt) -> Option<u64> {
+    /// Where a reader continues whose position is below the log start. `None` where it does not.
+    pub(super) fn proceed(&self, out_of_range: StartAt) -> Option<u64> {
         self.resolve(out_of_range).map(|it| it.max(self.start))
     }
 
@@ -93,7 +93,7 @@ impl Log {
         *next = offset + 1;
     }
 
-    /// Where a reader begins that is told to begin there. `None` without a position.
+    /// Where a reader with this `start` begins. `None` without a position.
     pub(super) fn resolve(&self, start: StartAt) -> Option<u64> {
         match start {
             StartAt::Earliest => Some(self.start),

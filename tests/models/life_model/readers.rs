@@ -11,7 +11,7 @@ pub(super) struct Reader {
     paused: BTreeSet<TopicPartition>,
     /// For how many polls in a row each of its partitions had something and was not served.
     starved: BTreeMap<TopicPartition, usize>,
-    /// Where it goes on when what it was to read is gone.
+    /// Where it continues if the records at its position were removed.
     out_of_range: StartAt,
 }
 
@@ -118,7 +118,7 @@ impl Walk {
             let (era, next) = reader.positions.get_mut(&gap.partition).unwrap();
             assert!(is_current(&gap.partition, *era), "{gap:?}");
             let log = &self.logs[&gap.partition];
-            let to = log.go_on(reader.out_of_range).expect("an error, and no gap");
+            let to = log.proceed(reader.out_of_range).expect("an error, and no gap");
             log.hear_gap(gap, next, to);
             assert_eq!(*next, to, "{gap:?} with {:?}", reader.out_of_range);
             served.insert(gap.partition.clone());
@@ -183,8 +183,8 @@ impl Walk {
             let log = self.logs.get(*at).filter(|_| is_current);
             log.is_some_and(|log| {
                 // A poll that had records has met it before, and the log has moved since.
-                let is_gone = requested < ends.0 && ends.0 <= log.start && ends.1 <= log.end();
-                is_gone && *at == of && log.has_passed(*next, requested)
+                let is_removed = requested < ends.0 && ends.0 <= log.start && ends.1 <= log.end();
+                is_removed && *at == of && log.has_passed(*next, requested)
             })
         };
         let stuck = reader.positions.iter_mut().find(is_it);

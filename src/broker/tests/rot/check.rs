@@ -80,7 +80,7 @@ impl Trial<'_> {
         for (path, size) in before {
             let is_kept = after.get(&path).is_some_and(|after| *after >= size);
             let may_go = self.store.superseded.contains(&path) || self.is_empty_now(&path);
-            assert!(is_kept || may_go, "{context}: {path:?} is gone, or was shortened");
+            assert!(is_kept || may_go, "{context}: {path:?} was removed or shortened");
         }
     }
 
@@ -160,7 +160,7 @@ impl Trial<'_> {
                 let verified = || again.admin().verify(of.0).unwrap().damage;
                 let is_ours = |it: &Corruption| it.file == self.path;
                 let is_named = seen.corrupt.iter().any(is_ours) || verified().iter().any(is_ours);
-                // Of a bare header nothing says that there was more; and what is left of an only
+                // Of a bare header nothing says that there was more; and the rest of an only
                 // segment stands for an empty log once that was reported, and closed.
                 let is_only = self.layout().is_some_and(|layout| layout.is_first);
                 let is_bare = self.harm == Harm::Length(SegmentHeader::SIZE as u64);

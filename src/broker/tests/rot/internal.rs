@@ -1,4 +1,4 @@
-//! Rot in the internal logs: what is left of one would pass for the whole of it.
+//! Rot in the internal logs: the rest of one would pass for the whole.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ fn assert_refused(disk: &SimulatedDisk, file: &Path) {
     }
 }
 
-/// Symptom: all topics, or all commits, were gone after an opening that reported a torn tail. Cause:
+/// Symptom: all topics, or all commits, were lost after an opening that reported a torn tail. Cause:
 /// an internal log in which nothing follows the last record has nothing that proves it, so a damaged
 /// one was cut, although runs before had found it whole, and acted upon it. Rule: an opening syncs
 /// what it finds in these logs, and notes in `__local` how far they reach.
@@ -90,7 +90,7 @@ fn row_e05_an_internal_log_whose_last_file_was_shortened_is_refused() {
             }
             let disk = store.disk.kill9();
             disk.truncate(&file, data_end + 400).unwrap();
-            assert!(open(&disk, 5).unwrap().recovery().is_clean(), "only space is gone");
+            assert!(open(&disk, 5).unwrap().recovery().is_clean(), "only space was lost");
         }
     }
 }

@@ -158,8 +158,8 @@ impl Store {
         drop(broker);
         drop(open_at(&image, 10, Durability::Sync, &clock()).unwrap());
         let after = image.paths();
-        let is_gone = |path: &PathBuf| !after.contains(path);
-        self.superseded = self.disk.paths().into_iter().filter(is_gone).collect();
+        let is_removed = |path: &PathBuf| !after.contains(path);
+        self.superseded = self.disk.paths().into_iter().filter(is_removed).collect();
     }
 }
 

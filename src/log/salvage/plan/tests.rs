@@ -6,7 +6,7 @@ use super::*;
 use crate::error::CorruptionKind;
 use crate::format::SegmentHeader;
 
-/// The segment in place `number`, with these stretches of offsets, 100 bytes each.
+/// The segment of rank `number`, with these stretches of offsets, 100 bytes each.
 fn segment(number: u64, base_offset: u64, stretches: &[Range<u64>]) -> Facts {
     let stretch = |(at, offsets): (usize, &Range<u64>)| {
         let start = SegmentHeader::END_POSITION + u32::try_from(at).unwrap() * 100;
@@ -154,7 +154,7 @@ fn what_a_clean_close_has_left_behind_its_end_stays_there() {
 
 /// Symptom: the copy of a log that was closed at offset 80 continued at 2970. Cause: a rewritten file
 /// had lost its header, and may have been the last one, with as many records as bytes. Rule: nothing
-/// lies behind the end that a clean close has recorded.
+/// follows the end that a clean close has recorded.
 #[test]
 fn a_file_whose_header_is_lost_held_nothing_behind_a_clean_end() {
     let segments = [segment(0, 0, &[0..5])];

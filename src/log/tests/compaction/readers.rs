@@ -1,4 +1,4 @@
-//! Readers that stand in a segment while compaction puts another in its place.
+//! Readers that stand in a segment while compaction replaces it.
 
 use super::*;
 

@@ -163,7 +163,13 @@ fn workload(seed: u64, steps: &[Step], point: Option<u64>) -> (SimulatedDisk, Or
 }
 
 /// Opens an image, checks it, continues with a compaction, and checks again.
-fn open_and_go_on(image: &SimulatedDisk, oracle: &Oracle, how: &Known, seed: u64, context: &str) {
+fn open_and_continue(
+    image: &SimulatedDisk,
+    oracle: &Oracle,
+    how: &Known,
+    seed: u64,
+    context: &str,
+) {
     let mut oracle = oracle.clone();
     let rig = Rig::simulated(image, seed);
     let (mut log, report) = rig.open(how).unwrap_or_else(|e| panic!("{context}: {e:?}"));
@@ -220,7 +226,7 @@ fn row_a15_a16_a17_a18_a_crash_at_every_point_of_a_compaction_loses_and_revives_
         for point in begin..=points {
             let (disk, oracle, _) = workload(seed, &steps, Some(point));
             let context = format!("seed {seed}, point {point} of {points}");
-            open_and_go_on(&disk.kill9(), &oracle, &AFTER_KILL, point, &context);
+            open_and_continue(&disk.kill9(), &oracle, &AFTER_KILL, point, &context);
             for image in 0..3 {
                 let how = match image {
                     0 => PowerCut::WORST,
@@ -228,7 +234,7 @@ fn row_a15_a16_a17_a18_a_crash_at_every_point_of_a_compaction_loses_and_revives_
                 };
                 let cut = disk.power_cut(&mut || random.next(), how);
                 let context = format!("{context}, {how:?}");
-                open_and_go_on(&cut, &oracle, &AFTER_CUT, point, &context);
+                open_and_continue(&cut, &oracle, &AFTER_CUT, point, &context);
                 tried += 1;
             }
         }
@@ -259,8 +265,8 @@ fn row_a25_opening_after_an_interrupted_compaction_can_be_interrupted() {
                 let context = format!("seed {seed}, point {point}, {how:?}, opening at {at}");
                 let cut = PowerCut::any(&mut || random.next());
                 let image = again.power_cut(&mut || random.next(), cut);
-                open_and_go_on(&image, &oracle, &AFTER_CUT, at, &format!("{context}, {cut:?}"));
-                open_and_go_on(&again.kill9(), &oracle, &AFTER_KILL, at, &context);
+                open_and_continue(&image, &oracle, &AFTER_CUT, at, &format!("{context}, {cut:?}"));
+                open_and_continue(&again.kill9(), &oracle, &AFTER_KILL, at, &context);
                 if is_open {
                     break;
                 }

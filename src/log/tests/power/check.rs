@@ -16,12 +16,12 @@ pub(super) struct Campaign {
     pub(super) nested: u64,
 }
 
-/// LIMIT: cuts after one another: all that are gone on with see two, and one in four of them three.
+/// LIMIT: cuts after one another: all that are continued with see two, and one in four of them three.
 const DEPTH: u64 = 3;
 
 impl Campaign {
-    /// Opens an image and checks it. Of one in `share` the opening is interrupted, and it is gone
-    /// on with.
+    /// Opens an image and checks it. Of one in `share` the opening is interrupted, and the walk
+    /// continues with it.
     pub(super) fn image(
         &mut self,
         image: &SimulatedDisk,
@@ -58,8 +58,8 @@ impl Campaign {
         let Some(untouched) = untouched else { return };
         self.interrupted(&untouched, oracle, &known, image.store_points(), depth, random, case);
         let mut oracle = oracle.clone();
-        oracle.go_on(&log);
-        let case = format!("{case}, gone on with");
+        oracle.proceed(&log);
+        let case = format!("{case}, continued");
         let opened = (image.clone(), rig, log);
         let mut world = World::recovered(opened, oracle, random.next(), case);
         let ops = any_ops(random, 4);

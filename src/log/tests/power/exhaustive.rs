@@ -27,7 +27,7 @@ struct Share {
     images: usize,
     /// Of the images of a store point, one in so many.
     of_images: usize,
-    /// Of so many images one is gone on with.
+    /// Of so many images one is continued with.
     deeper: u64,
 }
 

@@ -168,7 +168,7 @@ fn row_b09_an_unsynced_length_loses_nothing_that_was_acknowledged() {
     every_image("length", &[Op::Small], &[Op::Roll, Op::Pages, Op::Sync, Op::Space]);
 }
 
-/// Blocks of a file that is gone lie behind the end of the one that got them, and what is in them
+/// Blocks of a removed file follow the end of the file that got them, and what is in them
 /// fits there byte by byte: it was written by the same log, at the same positions, with the same
 /// offsets. Only the salt tells them apart.
 // RED: src/format/batch/seal.rs

@@ -164,7 +164,7 @@ impl Oracle {
     }
 
     /// Continues with what a check has found.
-    pub(super) fn go_on(&mut self, log: &Log) {
+    pub(super) fn proceed(&mut self, log: &Log) {
         let end = log.log_end();
         self.records.truncate(end as usize);
         self.ends.retain(|batch| *batch <= end);
@@ -195,7 +195,7 @@ impl World {
         world
     }
 
-    /// What was recovered, to be gone on with.
+    /// What was recovered, for the rest of the walk.
     pub(super) fn recovered(
         (disk, rig, log): (SimulatedDisk, Rig, Log),
         oracle: Oracle,

@@ -95,7 +95,7 @@ fn a_writer_never_shares_the_memory_of_another() {
 }
 
 #[test]
-fn a_full_disk_says_so_and_recovers_when_a_file_is_gone() {
+fn a_full_disk_says_so_and_recovers_when_a_file_is_removed() {
     let disk = MemoryDisk::with_capacity_limit(100);
     let file = disk.create(Path::new("a")).unwrap();
     file.allocate(60).unwrap();
