@@ -173,7 +173,7 @@ impl WhenFull {
     pub(crate) fn validate(self) -> Result<()> {
         match self {
             Self::Wait { at_most: Duration::ZERO } => {
-                Err(Error::config("when_full", "a wait of no time; use Refuse instead"))
+                Err(Error::config("when_full", "the wait is zero; use `Refuse` instead"))
             }
             _ => Ok(()),
         }
@@ -540,10 +540,10 @@ impl Durability {
     pub(crate) fn validate(self) -> Result<()> {
         match self {
             Self::Interval { bytes: 0, .. } => {
-                Err(Error::config("durability", "an interval of 0 bytes; use Sync instead"))
+                Err(Error::config("durability", "an interval of 0 bytes; use `Sync` instead"))
             }
             Self::Interval { every, .. } if every.is_zero() => {
-                Err(Error::config("durability", "an interval of no time; use Sync instead"))
+                Err(Error::config("durability", "an interval of zero time; use `Sync` instead"))
             }
             _ => Ok(()),
         }

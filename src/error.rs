@@ -1,4 +1,7 @@
-//! Everything that can go wrong, as data.
+//! The errors of this crate, as data.
+//!
+//! A text says what happened, with its values, and what to do where that is not plain. It is in lower
+//! case, has no full stop, and does not repeat its source.
 //!
 //! Callers branch on few questions and log all the rest: [`Error::is_definite`] (was it surely not
 //! appended?), [`Error::is_retriable`] (may the same call succeed later?) and
@@ -73,13 +76,13 @@ pub enum Error {
         features: u64,
     },
     /// No topic has this name.
-    #[error("there is no topic {0:?}")]
+    #[error("there is no topic {0:?}; create it, for example with `ensure_topic`")]
     UnknownTopic(String),
     /// The topic has no such partition.
-    #[error("there is no partition {0}")]
+    #[error("there is no partition {0}; `Topic::partitions` says how many the topic has")]
     UnknownPartition(TopicPartition),
     /// A topic of this name exists.
-    #[error("topic {0:?} exists")]
+    #[error("topic {0:?} exists already; `Broker::topic` returns it")]
     TopicExists(String),
     /// A name that cannot be used.
     #[error("{name:?} cannot be used as a name: {reason}")]
@@ -91,16 +94,18 @@ pub enum Error {
     },
     /// A record, or a batch of records, is larger than the limit. Nothing was appended.
     #[doc(alias = "RecordTooLargeException")]
-    #[error("{size} bytes are more than the limit of {limit}")]
+    #[error(
+        "{size} bytes exceed the limit of {limit}; send less at once, or raise the topic's limit"
+    )]
     RecordTooLarge {
         /// The record's or batch's size in bytes.
         size: u64,
         /// The limit in bytes.
         limit: u64,
     },
-    /// The offset lies outside what the partition holds.
+    /// The offset is outside of what the partition holds.
     #[doc(alias = "OffsetOutOfRangeException")]
-    #[error("offset {requested} of {partition} is outside {start}..={end}")]
+    #[error("offset {requested} of {partition} is outside {start}..={end}; seek to one of these")]
     OffsetOutOfRange {
         /// The partition.
         partition: TopicPartition,
@@ -113,7 +118,7 @@ pub enum Error {
     },
     /// [`append_if`](crate::Partition::append_if) found another log end than the caller expected.
     /// Nothing was appended.
-    #[error("the next offset of {partition} is {actual}, not {expected}")]
+    #[error("the next offset of {partition} is {actual}, not {expected}; nothing was appended")]
     WrongOffset {
         /// The partition.
         partition: TopicPartition,
@@ -125,11 +130,14 @@ pub enum Error {
     /// The group has no commit for this partition, and [`start`](crate::ConsumerBuilder::start) is
     /// [`StartAt::Error`](crate::StartAt::Error).
     #[doc(alias = "NoOffsetForPartitionException")]
-    #[error("nothing is committed for {0}")]
+    #[error("the group has no committed offset for {0}; commit one, or choose another `start`")]
     NoOffset(TopicPartition),
     /// An unclean recovery cut the log below this consumer's position. Reading continues at `end`,
     /// or at the log start if that is higher, with records that reuse the offsets.
-    #[error("{partition} was cut to offset {end} by a recovery; {committed} was already consumed")]
+    #[error(
+        "a recovery cut {partition} to offset {end}, below the position {committed} of this consumer; \
+         poll again to read what follows"
+    )]
     Truncated {
         /// The partition.
         partition: TopicPartition,
@@ -142,28 +150,34 @@ pub enum Error {
     /// the records. Nothing was committed. The new owner reads them again.
     #[doc(alias = "CommitFailedException")]
     #[doc(alias = "RebalanceInProgressException")]
-    #[error("the member does not own {partition}, or has lost it since it read this")]
+    #[error(
+        "this member no longer owns {partition}, or has lost it since it read the records; nothing \
+         was committed"
+    )]
     Rebalanced {
         /// The partition; of several, one of them.
         partition: TopicPartition,
     },
     /// No group has this name: no member, no subscription and no commit.
-    #[error("there is no group {0:?}")]
+    #[error("there is no group {0:?}: it has no member, no subscription and no commit")]
     UnknownGroup(String),
     /// The operation is refused while the group has live members.
     #[doc(alias = "GroupNotEmptyException")]
-    #[error("group {group:?} has {members} live members")]
+    #[error("group {group:?} has {members} live members; close them first")]
     GroupNotEmpty {
         /// The group.
         group: String,
         /// How many consumers are members of it now.
         members: usize,
     },
-    /// A newer producer of the same id, or a newer consumer with the same instance id, has taken
-    /// over. Nothing was appended or committed.
+    /// A newer producer with the same id, or a newer consumer with the same instance id, has taken
+    /// over. Nothing was appended or committed. Drop this handle.
     #[doc(alias = "ProducerFencedException")]
     #[doc(alias = "FencedInstanceIdException")]
-    #[error("{id:?} was fenced: epoch {current} is in force, this handle has {epoch}")]
+    #[error(
+        "{id:?} was taken over by a newer handle: its epoch is {current}, this one has {epoch}; drop \
+         this handle"
+    )]
     Fenced {
         /// The producer id, or the instance id of a static member.
         id: String,
@@ -193,7 +207,7 @@ pub enum Error {
     /// The disk, or the budget of [`max_total_bytes`](crate::BrokerBuilder::max_total_bytes), is
     /// full. Nothing was appended. Reading, committing and deleting continue; appends work again
     /// once there is space.
-    #[error("no space left for {}", path.display())]
+    #[error("no space left for {}; free some, or delete records", path.display())]
     StorageFull {
         /// What could not grow.
         path: PathBuf,
@@ -201,20 +215,23 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// The data cannot be changed: it was opened read-only, or the file system is read-only.
-    #[error("{} is read-only", path.display())]
+    #[error(
+        "{} is read-only; to change it, open the broker without `read_only`, on a file system that can \
+         be written", path.display()
+    )]
     ReadOnly {
         /// The file or directory.
         path: PathBuf,
     },
     /// The partition has no offsets left. Nothing was appended.
-    #[error("{partition} has no offsets left")]
+    #[error("{partition} has no offsets left; use another partition or topic")]
     OffsetExhausted {
         /// The partition.
         partition: TopicPartition,
     },
     /// A sync failed, or a thread panicked in it: the records may or may not be on stable storage.
     /// The partition takes no more appends until the broker is opened again.
-    #[error("could not sync {}", path.display())]
+    #[error("could not sync {}; reopen the broker to learn what is stored", path.display())]
     SyncFailed {
         /// The file that could not be synced.
         path: PathBuf,
@@ -223,27 +240,29 @@ pub enum Error {
     },
     /// An earlier failure of a sync, or a panic, left the partition in an unknown state. It takes
     /// no appends until the broker is opened again. This call appended nothing.
-    #[error("{partition} takes no appends until it is reopened, since an earlier failure")]
+    #[error("{partition} takes no appends after an earlier failure; reopen the broker")]
     Poisoned {
         /// The partition.
         partition: TopicPartition,
         /// The failure.
         source: Box<Error>,
     },
-    /// Of the batches of a [`send_batch`](crate::Producer::send_batch), some were not acknowledged.
-    #[error("{} of {} records were sent", done.iter().flatten().count(), done.len())]
+    /// Not all records of a [`send_batch`](crate::Producer::send_batch) were acknowledged.
+    #[error(
+        "{} of {} records were acknowledged; `done` says which", done.iter().flatten().count(), done.len()
+    )]
     PartialBatch {
-        /// In input order: where each acknowledged record went. `None` for those that were not
-        /// appended, and for those whose sync failed, which may be there all the same.
+        /// In input order: partition and offset of each acknowledged record. `None` for a record that
+        /// was not appended, and for one whose sync failed, which may be stored all the same.
         done: Vec<Option<RecordMetadata>>,
-        /// What stopped the others.
+        /// Why the other records were not acknowledged.
         source: Box<Error>,
     },
-    /// The time for the call is over, or [`wake`](crate::ConsumerHandle::wake) ended it. For an
-    /// append the outcome is unknown.
+    /// The call reached its timeout, or [`wake`](crate::ConsumerHandle::wake) ended it. An append may
+    /// or may not be stored.
     #[doc(alias = "TimeoutException")]
     #[doc(alias = "WakeupException")]
-    #[error("timed out")]
+    #[error("timed out, or woken by `ConsumerHandle::wake`; an append may still be stored")]
     Timeout,
     /// A value could not be encoded or decoded.
     #[error(transparent)]
@@ -257,11 +276,11 @@ pub enum Error {
     Config(#[from] ConfigError),
     /// This process is a forked child of the one that opened the broker. Nothing was appended or
     /// committed: locks and files belong to the parent.
-    #[error("this process is a fork of the one that opened the broker")]
+    #[error("this process is a fork of the one that opened the broker; open a broker of its own")]
     Forked,
-    /// The broker or the consumer was closed. (Handles of a deleted topic return
-    /// [`UnknownTopic`](Self::UnknownTopic).)
-    #[error("closed")]
+    /// The broker or the consumer was closed. A handle of a deleted topic returns
+    /// [`UnknownTopic`](Self::UnknownTopic) instead.
+    #[error("the broker or the consumer is closed; open it again")]
     Closed,
 }
 
@@ -280,7 +299,7 @@ impl Error {
             | Self::StorageFull { .. }
             | Self::Timeout
             | Self::Transport(_) => true,
-            // The end of a log never moves back.
+            // The log end only rises.
             Self::WrongOffset { expected, actual, .. } => actual < expected,
             Self::PartialBatch { source, .. } => source.is_retriable(),
             _ => false,
@@ -380,7 +399,7 @@ impl Error {
     }
 }
 
-/// What a build lacks to read a file.
+/// Why this build cannot read a file.
 fn lacking(found: u32, supported: u32, features: u64) -> String {
     if found == supported {
         format!("has the incompatible feature bits {features:#x}, which this build does not know")
@@ -410,17 +429,19 @@ impl fmt::Display for LockHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ThisProcess { is_closing: true, .. } => {
-                f.write_str("another broker of this process, which is being closed")
+                f.write_str("another broker of this process, which is being closed; try again")
             }
             Self::ThisProcess { handles: 0, .. } => {
-                f.write_str("this process, which is opening or salvaging it")
+                f.write_str("this process, which is opening or salvaging it; try again")
             }
             Self::ThisProcess { handles, .. } => write!(
                 f,
-                "another broker of this process; handles that keep it open (brokers, topics, \
-                 partitions, producers, consumers): {handles}"
+                "another broker of this process; use that one, or drop the handles that keep it open \
+                 (brokers, topics, partitions, producers, consumers): {handles}"
             ),
-            Self::OtherProcess => f.write_str("another process"),
+            Self::OtherProcess => {
+                f.write_str("another process; close its broker, or set `lock_wait`")
+            }
         }
     }
 }
@@ -442,7 +463,7 @@ pub enum NameError {
     #[error("it contains {0:?}; letters, digits, '.', '_' and '-' are allowed")]
     Character(char),
     /// `.` and `..`.
-    #[error("it means a directory")]
+    #[error("it stands for a directory")]
     Directory,
     /// Names that begin with `__` are the engine's own.
     #[error("names that begin with \"__\" are reserved")]
@@ -452,7 +473,7 @@ pub enum NameError {
     CaseCollision,
 }
 
-/// Stored bytes that are not what was written, and where.
+/// Stored bytes that differ from what was written, and their position.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{} is damaged at byte {position}: {kind}{}", file.display(), self.advice())]
 pub struct Corruption {
@@ -494,13 +515,13 @@ pub enum CorruptionKind {
         /// The checksum of the bytes found.
         computed: u32,
     },
-    /// A length or count points outside what is there.
+    /// A length or count exceeds the bytes that are there.
     #[error("a length or count is out of bounds in {0}")]
     Length(&'static str),
     /// Bytes that should be a known structure are not.
     #[error("{0} is malformed")]
     Malformed(&'static str),
-    /// The file is not a segment of ours.
+    /// The file is not a segment file of this crate.
     #[error("not a segment file")]
     Magic,
     /// The file belongs to another topic, partition or rank in the log.
@@ -517,10 +538,10 @@ pub enum CorruptionKind {
     /// A file that must be there is not.
     #[error("a file is missing")]
     Missing,
-    /// A file or directory that is there and cannot be read, and what the system says of it.
+    /// A file or directory exists and cannot be read, and the operating system's answer.
     #[error("it cannot be read: {0}")]
     Unreadable(Arc<str>),
-    /// Data that was on stable storage has an end that comes too early.
+    /// The log ends before an offset that was on stable storage.
     #[error("the log ends at offset {found}, although it was durable to {durable}")]
     ShortOfDurable {
         /// Where the readable log ends.

@@ -400,7 +400,10 @@ impl Log {
             Some(Ok(stamp)) => stamp,
             Some(Err(Refusal::Outcome(outcome))) => return Ok(outcome),
             Some(Err(Refusal::Exhausted)) => {
-                return Err(Error::config("sequence", "the producer's numbers are used up"));
+                return Err(Error::config(
+                    "sequence",
+                    "no number above the last one is left; choose another producer id",
+                ));
             }
         };
         let base_offset = self.ends.log_end();

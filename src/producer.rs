@@ -127,7 +127,7 @@ impl ProducerBuilder {
     /// With an id: for a sync of the disk. Otherwise never.
     pub fn build(self) -> Result<Producer> {
         if self.acks == Acks::Quorum {
-            return Err(Error::config("acks", "the broker has no replication"));
+            return Err(Error::config("acks", "the broker has no replication; leave it out"));
         }
         if let Some(durability) = self.durability {
             durability.validate()?;
@@ -345,10 +345,14 @@ impl Producer {
     )]
     pub fn send_sequenced(&self, seq: u64, record: Record<'_>) -> Result<SendOutcome> {
         let Some(named) = &self.inner.named else {
-            return Err(Error::config("id", "a producer without an id has no sequence"));
+            return Err(Error::config(
+                "id",
+                "a producer without an id has no sequence; build it with `id`",
+            ));
         };
         if record.key.is_none() && record.partition.is_none() {
-            let reason = "it needs a key or a partition: a retry could go elsewhere";
+            let reason =
+                "it needs a key or a partition, so that a retry goes to the same partition";
             return Err(Error::config("record", reason));
         }
         let (topic, under_way) = self.topic_of_number(named, &record)?;
@@ -539,7 +543,9 @@ impl Producer {
     }
 
     fn topic_of(&self, record: &Record<'_>) -> Result<Arc<TopicShared>> {
-        let name = record.topic.ok_or_else(|| Error::config("record", "it names no topic"))?;
+        let name = record.topic.ok_or_else(|| {
+            Error::config("record", "it names no topic; make it with `Record::to`")
+        })?;
         self.inner.run.topic(name)
     }
 

@@ -218,7 +218,10 @@ fn resolved(path: &Path) -> Result<PathBuf> {
 /// Nothing is made in the directory that is only to be read.
 fn check_apart(from: &Path, to: &Path) -> Result<()> {
     if to.starts_with(from) {
-        return Err(Error::config("to", "it lies in the directory that is to be salvaged"));
+        return Err(Error::config(
+            "to",
+            "it is inside the directory that is to be salvaged; choose another",
+        ));
     }
     Ok(())
 }
@@ -228,7 +231,11 @@ fn check_free(disk: &dyn Disk, to: &Path) -> Result<()> {
         Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         listed => listed.map_err(|source| Error::io("list", to, source))?,
     };
-    if entries.is_empty() { Ok(()) } else { Err(Error::config("to", "the directory is not empty")) }
+    if entries.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::config("to", "the directory is not empty; choose another, or empty it"))
+    }
 }
 
 /// A directory to be salvaged.

@@ -156,7 +156,9 @@ fn offset_of(core: &PartitionCore, to: StartAt) -> Result<u64> {
         StartAt::Latest => end,
         StartAt::Offset(offset) => offset.clamp(start, end.max(start)),
         StartAt::Time(time) => core.reader().offset_at(time)?.map_or(end, |offset| offset.min(end)),
-        StartAt::Error => return Err(Error::config("to", "say where the group is to begin")),
+        StartAt::Error => {
+            return Err(Error::config("to", "`StartAt::Error` names no offset; choose another"));
+        }
     })
 }
 

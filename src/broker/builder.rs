@@ -342,13 +342,19 @@ impl BrokerBuilder {
         self.durability.validate()?;
         self.when_full.validate()?;
         if self.group_expiry.is_some_and(|idle| idle.is_zero()) {
-            return Err(Error::config("group_expiry", "a group would expire at once"));
+            return Err(Error::config(
+                "group_expiry",
+                "must be more than zero: a group would expire at once",
+            ));
         }
-        let storage = self.storage.ok_or_else(|| {
-            Error::config("data_dir", "neither a directory nor memory was chosen")
-        })?;
+        let storage = self
+            .storage
+            .ok_or_else(|| Error::config("data_dir", "call `data_dir` or `in_memory`"))?;
         if self.read_only && matches!(storage, Storage::Memory) {
-            return Err(Error::config("read_only", "new memory holds nothing to inspect"));
+            return Err(Error::config(
+                "read_only",
+                "a broker in memory begins empty: there is nothing to inspect",
+            ));
         }
         let (dir, in_memory) = match storage {
             Storage::Dir(dir) => (dir, false),

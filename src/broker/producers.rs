@@ -140,11 +140,12 @@ impl Producers {
             ProducerEntry { epoch: known.epoch.saturating_add(1), ..known }
         } else {
             let id = self.logs.catalog().read(CatalogState::next_producer_id);
-            let used_up = || Error::config("id", "the numbers of producers are used up");
+            let used_up =
+                || Error::config("id", "all producer numbers are used; no new id can be added");
             ProducerEntry { id: id.ok_or_else(used_up)?, epoch: 0 }
         };
         if known.is_some_and(|known| known.epoch == entry.epoch) {
-            return Err(Error::config("id", "the producer's epochs are used up"));
+            return Err(Error::config("id", "all epochs of this id are used; choose another id"));
         }
         self.logs.catalog().append_durably(vec![CatalogChange::Producer(name.into(), entry)])?;
         let producer = producers.entry(name.into()).or_insert_with(|| {

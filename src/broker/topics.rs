@@ -408,7 +408,10 @@ fn entry_of(topic: &TopicShared) -> TopicEntry {
 /// Refuses what cannot be changed while the topic exists.
 fn check_alterable(before: &TopicConfig, wanted: &TopicConfig) -> Result<()> {
     if wanted.partitions != before.partitions {
-        return Err(Error::config("partitions", "add_partitions changes their number"));
+        return Err(Error::config(
+            "partitions",
+            "cannot be altered here; `Admin::add_partitions` adds partitions",
+        ));
     }
     if wanted.durability != before.durability {
         let reason = "it is fixed when the topic is created; a producer can have its own";

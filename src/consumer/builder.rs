@@ -331,11 +331,14 @@ impl ConsumerBuilder {
         }
         if let CommitMode::Auto { every } = self.settings.commit {
             if self.group.is_none() {
-                return Err(Error::config("commit", "a reader without a group has no commits"));
+                return Err(Error::config(
+                    "commit",
+                    "a reader without a group cannot commit; choose CommitMode::Manual",
+                ));
             }
-            // Always due, a commit would be no wait's end and every wait's.
+            // A commit that is always due would end every wait at once.
             if every.is_zero() {
-                let reason = "an interval of no time; commit by hand after each poll instead";
+                let reason = "the interval is zero; commit after each poll instead";
                 return Err(Error::config("commit", reason));
             }
         }
@@ -354,8 +357,11 @@ impl ConsumerBuilder {
         let subscribes = !self.topics.is_empty() || !self.patterns.is_empty();
         self.check_member_settings(self.group.is_some() && subscribes)?;
         match (subscribes, self.assigned.is_empty()) {
-            (false, true) => Err(Error::config("subscribe", "nothing to read was chosen")),
-            (true, false) => Err(Error::config("assign", "cannot be mixed with subscribe")),
+            (false, true) => Err(Error::config(
+                "subscribe",
+                "no topic was chosen; call `subscribe`, `subscribe_pattern` or `assign`",
+            )),
+            (true, false) => Err(Error::config("assign", "cannot be combined with `subscribe`")),
             _ => Ok(()),
         }
     }
@@ -373,7 +379,7 @@ impl ConsumerBuilder {
             return Err(Error::config(setting, reason));
         }
         if self.rejoin_timeout.is_some() && self.instance.is_none() {
-            let reason = "only a member with an `instance_id` is waited for";
+            let reason = "it applies only to a member with an `instance_id`";
             return Err(Error::config("rejoin_timeout", reason));
         }
         Ok(())

@@ -251,5 +251,5 @@ fn check_topic(slot: &Slot) -> Result<()> {
 }
 
 fn no_commits() -> Error {
-    Error::config("group", "a reader has no commits")
+    Error::config("group", "a reader without a group cannot commit; open a consumer of a group")
 }

@@ -170,7 +170,10 @@ impl Members {
             let taken_over = request.instance.as_ref().and_then(|(it, _)| self.statics.get(it));
             let taken_over = taken_over.map(|known| known.id);
             if self.live.keys().any(|id| Some(*id) != taken_over) {
-                return Err(Error::config("assignor", "the group's members use another one"));
+                return Err(Error::config(
+                    "assignor",
+                    "the live members of the group use another one",
+                ));
             }
             self.state.set_assignor(request.assignor);
         }

@@ -339,7 +339,7 @@ impl<'a> Compactor<'a> {
                 // What it works towards is not wanted any more; what is done of it stays.
                 return Err(Error::config(
                     "cleanup",
-                    "the topic was altered while it was compacted",
+                    "the topic was altered while it was compacted; compact it again",
                 ));
             }
             let begun = self.log.clock().monotonic();

@@ -99,6 +99,7 @@ pub(crate) fn timestamp_of(record: &Record<'_>, kind: TimestampType, now: u64) -
 }
 
 pub(crate) fn millis_of(time: SystemTime) -> Result<u64> {
-    to_millis(time)
-        .ok_or_else(|| Error::config("timestamp", "a moment before 1970 or beyond 64 bits"))
+    to_millis(time).ok_or_else(|| {
+        Error::config("timestamp", "it is before 1970 or exceeds 64 bits of milliseconds")
+    })
 }
