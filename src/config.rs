@@ -285,9 +285,9 @@ pub enum Acks {
 pub(crate) const SEGMENT_BYTES_MIN: u64 = 16 << 10;
 /// LIMIT: positions are 32 bits, with room to spare for the arithmetic on them.
 pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 30;
-/// LIMIT: partitions of one topic; far above need, low enough that no loop over them surprises.
+/// LIMIT: partitions of one topic; far above need, low enough that a loop over all of them stays short.
 pub(crate) const PARTITIONS_MAX: u32 = 10_000;
-/// The default of `max_record_bytes`, as far as the segment holds it.
+/// LIMIT: the default of `max_record_bytes`, as far as the segment holds it: Kafka's.
 pub(crate) const RECORD_BYTES_DEFAULT: u32 = 1 << 20;
 
 /// The settings of a topic: public fields, and setters of the same names.

@@ -239,21 +239,24 @@ pub(crate) struct Log {
     now: Moment,
 }
 
-/// How much of a segment the largest batch may take, and how much of that is not payload.
-const OPENING_BYTES: u64 = 128;
+/// LIMIT: room that each segment keeps for an opening batch without producers: a header of 44 bytes
+/// and a payload of 16, with a margin. A segment whose opening batch lists producers is made larger.
+const OPENING_BYTES: usize = 128;
+
+/// LIMIT: room for what a lone record takes beside its payload: a batch header with every extension,
+/// 84 bytes, and the record's flags, lengths and deltas.
 const RECORD_OVERHEAD_BYTES: u64 = 128;
 
 /// Room for an opening batch with this many producers.
 fn opening_room(producers: usize) -> usize {
-    const EMPTY_BYTES: usize = 128;
+    /// LIMIT: more than a producer's 36 stored bytes.
     const PRODUCER_BYTES: usize = 48;
-    const _: () = assert!(EMPTY_BYTES as u64 == OPENING_BYTES);
-    EMPTY_BYTES + producers.saturating_mul(PRODUCER_BYTES)
+    OPENING_BYTES + producers.saturating_mul(PRODUCER_BYTES)
 }
 
 /// The largest batch that a segment of this size holds.
 pub(crate) fn batch_bytes_max(segment_bytes: u64) -> u64 {
-    segment_bytes.saturating_sub(SegmentHeader::SIZE as u64 + OPENING_BYTES)
+    segment_bytes.saturating_sub((SegmentHeader::SIZE + OPENING_BYTES) as u64)
 }
 
 /// The largest payload of a lone record that a segment of this size holds.

@@ -89,7 +89,8 @@ fn to_positive(hash: u32) -> u32 {
     hash & 0x7fff_ffff
 }
 
-/// Austin Appleby's `MurmurHash2` as Kafka has it: 32 bits, its seed, words in little endian.
+/// Austin Appleby's `MurmurHash2` as in Kafka: 32 bits, Kafka's seed, the hash's own multiplier and
+/// shift, words in little endian. Another value would send keys to other partitions than Kafka's.
 #[inline]
 fn murmur2(key: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;

@@ -18,13 +18,17 @@ use crate::log::retention::RetentionPolicy;
 use crate::sync::{AtomicU64, LockLevel, Mutex, Ordering};
 use crate::trace::note;
 
-/// How long a group is kept at least, unless a setting says otherwise.
+/// LIMIT: how long a group without members and commits is kept at least, unless a setting says
+/// otherwise: the default retention of a topic, and Kafka's default for committed offsets.
 const GROUP_EXPIRY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// LIMIT: a group with members, and no commit, is recorded as seen this often at most; after a kill
-/// nothing later is known, so that the group is kept for as much longer. A group that is to expire
-/// soon is recorded more often, by this part of the time.
+/// LIMIT: a group that has members but does not commit is recorded as in use once an hour at most.
+/// After a kill nothing later is known, so the group is kept for an hour longer: little beside the
+/// seven days of the default, and it costs 24 small entries a day.
 const SEEN_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// LIMIT: with a short expiry, such a group is recorded this many times within it, so that it is kept
+/// for at most 1/16 of the expiry longer.
 const SEEN_PER_EXPIRY: u32 = 16;
 
 /// LIMIT: a clock that is set by less than this makes no difference to what is kept for days.

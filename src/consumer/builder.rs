@@ -16,12 +16,15 @@ use crate::group::interest::Interest;
 use crate::group::members::JoinRequest;
 use crate::record::TopicPartition;
 
-/// LIMIT: what one poll hands out by default: enough to amortise the call, little
-/// enough to be processed well within any poll interval. Kafka's default.
+/// LIMIT: how many records one poll returns by default: enough to amortise the call, few enough to be
+/// processed well within any poll interval. Kafka's default.
 const POLL_RECORDS: usize = 500;
+
+/// LIMIT: how many bytes one poll returns by default: 500 records of 8 KiB. Larger records come in
+/// smaller batches, so that a batch holds little memory.
 const POLL_BYTES: usize = 4 << 20;
 
-/// LIMIT: time for one batch, whatever is done with it. Kafka's default.
+/// LIMIT: how long a batch may be processed until the member is evicted. Kafka's default.
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// LIMIT: longer than a service takes to start again, and short enough that a partition whose

@@ -27,8 +27,9 @@ pub(super) struct Searched {
     pub(super) garbage_end: u64,
 }
 
-/// LIMIT: payloads that look like headers could have every boundary checksummed over megabytes.
-/// After this many times the searched bytes the search ends: then there is no evidence to be had.
+/// LIMIT: if a payload looks like a header at every boundary, the search would checksum megabytes at
+/// each of them. It ends, without evidence, when it has checksummed this many times the searched
+/// bytes. Real batches do not overlap, so they need one time; the rest is for chance candidates.
 const EFFORT_FACTOR: u64 = 4;
 
 /// The first whole batch at a boundary behind `position`, where no batch was found, that `wanted`
@@ -96,6 +97,7 @@ fn plausible_size(bytes: &[u8], left: u64) -> Option<u64> {
 /// How many zero bytes the slice begins with, by whole blocks where it can: most of what is
 /// searched is space that was allocated and never used.
 fn leading_zeros(bytes: &[u8]) -> u64 {
+    /// LIMIT: a cache line, which the compiler compares with a few vector instructions.
     const BLOCK: usize = 64;
     let blocks =
         bytes.chunks_exact(BLOCK).take_while(|block| **block == [0; BLOCK]).count() * BLOCK;

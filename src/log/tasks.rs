@@ -98,7 +98,7 @@ pub(crate) struct Unproved {
 }
 
 impl Unproved {
-    /// Writes the tail's own bytes over themselves, so that the next sync really writes them.
+    /// Writes the tail's bytes again, unchanged, so that the next sync writes them to the disk.
     ///
     /// The bytes do not change: each batch is checked again before it is written back, and a
     /// reader of the map sees what was there (published bytes never change). Compared with copying
@@ -149,6 +149,8 @@ impl Unproved {
     }
 }
 
+/// LIMIT: how much of a tail is in memory and written in one call: enough that the calls cost little
+/// beside the sync that follows, and little memory while many partitions open.
 const REWRITE_CHUNK_BYTES: u32 = 1 << 20;
 
 /// The footer of the oldest synced segment that has none.

@@ -35,7 +35,8 @@ use crate::record::TopicPartition;
 use crate::sync::{AtomicU64, Ordering};
 use crate::trace::Outbox;
 
-/// How long a named producer's numbers are remembered without use.
+/// LIMIT: how long a named producer's numbers are remembered without use: longer than any source is
+/// likely to be down, and a bound on what names that are used once leave behind.
 pub(crate) const PRODUCER_EXPIRY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 pub(crate) struct SharedLog {

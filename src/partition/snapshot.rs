@@ -44,9 +44,10 @@ pub(super) fn take(
     }
 }
 
-/// What the segments of the log take on the disk. They are looked at a few at a time: there may be
-/// tens of thousands, and the list is what rolls wait for.
+/// What the segments of the log take on the disk. They are read a few at a time: there may be tens
+/// of thousands, and a roll waits for the lock of the list.
 fn segment_bytes(log: &SharedLog) -> u64 {
+    /// LIMIT: some microseconds under the lock of the list.
     const STEP: usize = 64;
     let (mut bytes, mut reached) = (0_u64, None);
     loop {

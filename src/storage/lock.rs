@@ -33,16 +33,16 @@ use crate::sync::{Condvar, LockLevel, Mutex};
 
 const FILE_NAME: &str = "LOCK";
 
-/// How long an opening waits unless another time is asked for: for a holder that is about to end,
-/// not for one that stays.
+/// LIMIT: how long an opening waits for the lock unless a setting says otherwise: for a process that
+/// is about to end, not for one that continues.
 pub(crate) const DEFAULT_WAIT: Duration = Duration::from_millis(250);
 
 /// LIMIT: how long `acquire` waits at least for a holder in this process that is closing: its last
-/// syncs and joins, not a human's patience.
+/// syncs and thread joins.
 const CLOSING_WAIT: Duration = Duration::from_secs(1);
 
-/// LIMIT: how often a lock is tried again that another process has, which cannot tell us that it
-/// has given it up.
+/// LIMIT: how often a lock is tried again that another process has: it cannot notify this one
+/// when it releases the lock.
 const TRY_EVERY: Duration = Duration::from_millis(5);
 
 /// LIMIT: how often a lock file that is replaced while it is being locked is tried again.

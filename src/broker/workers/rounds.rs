@@ -11,14 +11,16 @@ use crate::foreign;
 use crate::partition::{PartitionCore, Work};
 use crate::trace::Outbox;
 
-/// How long a worker rests after a panic.
+/// LIMIT: how long a worker waits after a panic: if every round panics, this costs 100 rounds a
+/// second, and other work is not delayed noticeably.
 const AFTER_PANIC: Duration = Duration::from_millis(10);
 
-/// How long a worker waits at least where the clock has not moved since its last round.
+/// LIMIT: how long a worker waits at least while the clock stands still, as a manual clock does: a
+/// deadline that seems due at once would otherwise make it spin. A move of the clock wakes it.
 pub(super) const STANDS_STILL: Duration = Duration::from_millis(50);
 
-/// When work that panicked is tried again, unless it is requested before: soon enough for the callers
-/// that wait for it, and no burden to the others if it panics each time.
+/// LIMIT: when work that panicked is tried again, unless it is requested before: soon enough for the
+/// callers that wait for it, and no burden to the others if it panics each time.
 pub(super) const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs the rounds of a worker until it is stopped. A round calls foreign code, such as the clock. A

@@ -27,7 +27,9 @@ const HELPERS: usize = 16;
 /// much, which delays the syncs that callers wait for.
 const FOR_FOOTERS: usize = 4;
 
-/// How long a helper waits for another sync before it ends.
+/// LIMIT: how long a helper thread waits for another sync before it ends: longer than the pauses of
+/// a steady load, so that threads are not started for each sync, and short enough to free the
+/// threads of a burst.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// What a partition is to be synced for.

@@ -44,8 +44,11 @@ pub(super) struct KeyMap {
     key_bytes: usize,
 }
 
-/// LIMIT: keys are kept in blocks of at most this, so that growing never copies them.
+/// LIMIT: keys are kept in blocks of at most this size, so that growing never copies them: small
+/// enough that the unused end of the last block is nothing beside the limit of 64 MiB.
 const BLOCK_BYTES_MAX: usize = 64 << 10;
+
+/// LIMIT: the first size of the table, 256 bytes; it doubles when it fills.
 const SLOTS_MIN: usize = 64;
 
 impl KeyMap {

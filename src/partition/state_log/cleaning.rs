@@ -45,7 +45,7 @@ const BYTES_PER_LIVE_BYTE: u64 = 2;
 /// that appends begins one, and an almost empty file takes some blocks too.
 const SMALL_SEGMENTS: u64 = 4;
 
-/// LIMIT: how much of the oldest segment one step looks at, and how much the lock is held for: some
+/// LIMIT: how many records and bytes of the oldest segment one step reads, under the lock: some
 /// hundred microseconds.
 const STEP_RECORDS: usize = 500;
 const STEP_BYTES: usize = 64 << 10;

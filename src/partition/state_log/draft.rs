@@ -18,10 +18,11 @@ const CHANGES_PER_BATCH: usize = 1_000;
 /// none holds up others for long.
 const BATCH_BYTES: usize = 64 << 10;
 
-/// Room for a record's own fields beside its key and value.
+/// LIMIT: room for a record's own fields beside its key and value: flags, lengths and deltas, which
+/// are short in a small batch.
 pub(super) const RECORD_ROOM: usize = 16;
 
-/// Room for a batch's header.
+/// LIMIT: room for a batch's header with every extension, its padding, and a margin.
 pub(super) const BATCH_ROOM: u64 = 256;
 
 /// A change that is to be appended.
