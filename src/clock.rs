@@ -220,7 +220,7 @@ impl RunClock {
         self.run_at(self.clock.monotonic())
     }
 
-    /// As [`millis`](Self::millis), for what the monotonic clock has shown.
+    /// The time of this run, in milliseconds, at which the monotonic clock showed `monotonic`.
     pub(crate) fn run_at(&self, monotonic: Duration) -> u64 {
         let elapsed = monotonic.saturating_sub(self.began.1);
         self.began.0.saturating_add(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))

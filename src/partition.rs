@@ -284,7 +284,7 @@ impl PartitionCore {
     ///
     /// # Errors
     ///
-    /// As [`wait_durable`](Self::wait_durable).
+    /// What the sync failed with, and that of a partition that is closed meanwhile.
     pub(crate) fn flush(&self) -> Result<()> {
         self.flusher().flush()
     }
@@ -326,7 +326,8 @@ impl PartitionCore {
         }
     }
 
-    /// As [`Work::Finish`], for a thread that must not wait for a sync.
+    /// Writes the footers of the sealed segments that are synced already, for a thread that must not
+    /// wait for a sync.
     pub(crate) fn finish_durable(&self) -> Finished {
         self.requests.begin(Work::Finish);
         let finished = self.footers().write_durable();

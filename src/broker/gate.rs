@@ -79,7 +79,7 @@ impl Gate {
         Ok(Change { _held: held })
     }
 
-    /// As [`begin_change`](Self::begin_change), if another caller has not got the right now.
+    /// The right to change topics, if no other caller has it now. Does not wait.
     pub(super) fn try_begin_change(&self) -> Option<Change<'_>> {
         self.check_process().ok()?;
         let held = self.changes.try_lock()?;

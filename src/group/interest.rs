@@ -34,7 +34,7 @@ pub(crate) enum Wanted {
 }
 
 impl Wanted {
-    /// As [`Interest::check`].
+    /// Whether the name or pattern is one that a consumer may have subscribed to.
     pub(crate) fn check(&self) -> Result<(), CorruptionKind> {
         match self {
             Self::Name(name) if validate_topic(name).is_err() => {

@@ -115,17 +115,17 @@ impl Members {
 
     // ---- topics ------------------------------------------------------------------------------
 
-    /// As [`GroupState::topic_changed`].
+    /// Notes that a topic has so many partitions now; none when it is deleted.
     pub(super) fn topic_changed(&mut self, topic: &str, partitions: u32) {
         self.state.topic_changed(topic, partitions);
     }
 
-    /// As [`GroupState::catch_up`].
+    /// Makes the plan that is due since topics have changed, if there is one.
     pub(super) fn catch_up(&mut self, known: impl FnOnce() -> Arc<Topics>) {
         self.state.catch_up(known);
     }
 
-    /// As [`GroupState::refresh`].
+    /// Makes the plan that is due, with all topics that exist now.
     pub(super) fn refresh(&mut self, known: Arc<Topics>) {
         self.state.refresh(known);
     }
@@ -275,7 +275,7 @@ impl Members {
 
     // ---- what a member does ------------------------------------------------------------------
 
-    /// As [`GroupState::poll`].
+    /// What the member has to do. What it is assigned is its from now on.
     pub(super) fn poll(&mut self, id: MemberId) -> Result<PollChange> {
         self.state.poll(id).map_err(|_| Error::Closed)
     }
@@ -289,7 +289,7 @@ impl Members {
         Ok(())
     }
 
-    /// As [`GroupState::revoked`].
+    /// The member has finished with these partitions: the members that wait for them may have them.
     pub(super) fn revoked(&mut self, id: MemberId, partitions: &[TopicPartition]) -> Result<()> {
         self.state.revoked(id, partitions).map_err(|_| Error::Closed)
     }

@@ -294,8 +294,8 @@ impl GroupState {
         }
     }
 
-    /// As [`catch_up`](Self::catch_up), where the group is also to see topics that do not concern
-    /// it as it is.
+    /// Makes the plan that is due since topics have changed, if there is one, with all topics that
+    /// exist now, also those that do not concern the group yet.
     pub(crate) fn refresh(&mut self, known: Arc<Topics>) {
         self.known = known;
         if mem::take(&mut self.is_behind) {

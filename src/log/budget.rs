@@ -158,7 +158,8 @@ impl Claim {
         Ok(())
     }
 
-    /// As [`grow_to`](Self::grow_to), for what makes room in the end.
+    /// Before the file grows to `end` bytes, whatever the budget: for work that frees more than it
+    /// takes.
     pub(crate) fn grow_anyway(&self, end: u64) {
         let more = end.saturating_sub(self.bytes.load(Ordering::Relaxed));
         self.budget.take_anyway(more);

@@ -33,8 +33,9 @@ pub(crate) fn index_of<'a>(log: &'a Log, segment: &Segment) -> Option<&'a Sparse
     index_in_memory(log, segment).map(|(index, _)| index)
 }
 
-/// As [`index_of`], but empty where the index does not cover the segment from its start: good
-/// enough to find an offset above it, not to say that nothing lies below.
+/// The index of a segment whose index only the log has; an empty one if that index does not cover
+/// the segment from its start: good enough to find an offset above it, not to say that no batch is
+/// below.
 pub(crate) fn whole_index_of(log: &Log, segment: &Segment) -> Option<SparseIndex> {
     let (index, is_whole) = index_in_memory(log, segment)?;
     Some(if is_whole { index.clone() } else { SparseIndex::new(segment.base_offset) })

@@ -221,8 +221,8 @@ impl DamagedLog {
     ///
     /// # Errors
     ///
-    /// As [`for_each_batch`](Self::for_each_batch), and what writing can meet. Files that were
-    /// completed stay.
+    /// [`Error::Io`] and [`Error::Corrupt`] if a batch cannot be read again; errors of writing.
+    /// Completed files are kept.
     pub(crate) fn copy_to(&self, env: &Arc<LogEnv>, target: &LogIdentity) -> Result<Copied> {
         let mut copied = Copied::default();
         let mut heritage = Heritage {

@@ -91,7 +91,7 @@ pub(crate) fn verify_segments(
 ///
 /// # Errors
 ///
-/// As [`verify_segments`].
+/// [`Error::Io`] if a file cannot be read.
 pub(crate) fn verify_names(
     disk: &dyn Disk,
     segments: &SegmentList,

@@ -40,12 +40,13 @@ impl<'a> Flusher<'a> {
         self.wait_at_gate(target, None)
     }
 
-    /// As [`wait`](Self::wait), with a deadline: a sync that hangs must not hold the caller, so it
-    /// is left to the background thread where there is one.
+    /// Waits until everything below `target` is durable, or until the deadline. A sync that hangs
+    /// must not hold the caller, so it is left to the background thread where there is one.
     ///
     /// # Errors
     ///
-    /// As [`wait`](Self::wait), and [`Error::Timeout`](crate::Error::Timeout).
+    /// What the sync failed with, that of a partition that is closed meanwhile, and
+    /// [`Error::Timeout`](crate::Error::Timeout).
     pub(crate) fn wait_until(self, target: u64, deadline: Instant) -> Result<()> {
         self.log.status().check_process()?;
         if !self.requests.are_served() {
@@ -97,7 +98,7 @@ impl<'a> Flusher<'a> {
     ///
     /// # Errors
     ///
-    /// As [`wait`](Self::wait).
+    /// What the sync failed with, and that of a partition that is closed meanwhile.
     pub(super) fn flush(self) -> Result<()> {
         self.wait(self.log.ends().end())
     }
@@ -106,7 +107,7 @@ impl<'a> Flusher<'a> {
     ///
     /// # Errors
     ///
-    /// As [`wait`](Self::wait).
+    /// What the sync failed with, and that of a partition that is closed meanwhile.
     pub(super) fn flush_sealed(self, end: u64) -> Result<()> {
         if self.log.ends().durable() >= end {
             return Ok(());
@@ -119,7 +120,7 @@ impl<'a> Flusher<'a> {
     ///
     /// # Errors
     ///
-    /// As [`wait`](Self::wait).
+    /// What the sync failed with, and that of a partition that is closed meanwhile.
     pub(super) fn sync_now(self) -> Result<()> {
         self.gate.run_one(&|| self.sync_once(SyncScope::All))
     }

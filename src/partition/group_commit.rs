@@ -125,7 +125,7 @@ impl SyncGate {
     ///
     /// # Errors
     ///
-    /// As [`wait`](Self::wait).
+    /// What the sync failed with.
     pub(crate) fn run_one(&self, sync: &dyn Fn() -> Result<u64>) -> Result<()> {
         let mut state = self.state.lock();
         while state.in_flight {

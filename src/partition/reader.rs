@@ -132,8 +132,8 @@ impl<'a> Reader<'a> {
         read
     }
 
-    /// As [`fetch`](Self::fetch), for a reader that gave back what it had read: the records below
-    /// `counted` are not counted again.
+    /// Adds what a cursor can read now, for a reader that gave back what it had read: the metrics do
+    /// not count the records below `counted` again.
     #[cold]
     pub(crate) fn fetch_again(
         self,
@@ -151,7 +151,7 @@ impl<'a> Reader<'a> {
         read
     }
 
-    /// As [`fetch`](Self::fetch), for the engine's own purposes: it does not count.
+    /// Adds what a cursor can read now, for the engine's own purposes: the metrics do not count it.
     #[inline]
     pub(super) fn scan(
         self,

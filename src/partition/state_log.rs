@@ -180,7 +180,7 @@ impl<S: LoggedState> StateLog<S> {
         Ok(end)
     }
 
-    /// As [`append`](Self::append), if the state allows it: no other change comes between the
+    /// Appends changes and applies them if `check` allows it: no other change comes between the
     /// check and the append. Never waits for the disk longer than an append does: a caller with a
     /// lock around this calls [`tidy`](Self::tidy) once it is released.
     pub(crate) fn append_if(
@@ -194,7 +194,7 @@ impl<S: LoggedState> StateLog<S> {
         self.append_batches(batches_of(drafts), check)
     }
 
-    /// As [`append_if`](Self::append_if), for changes that are of other moments than now.
+    /// Appends changes that are of other moments than now, and applies them.
     pub(crate) fn append_dated(&self, changes: Vec<(S::Change, Moment)>) -> Result<u64> {
         self.partition.log().status().check_process()?;
         self.append_batches(batches_of(drafts_of(changes)?), |_| Ok(()))
@@ -256,7 +256,7 @@ impl<S: LoggedState> StateLog<S> {
         Err(refused)
     }
 
-    /// As [`append`](Self::append), and durable on return.
+    /// Appends changes and applies them. They are durable on return.
     pub(crate) fn append_durably(&self, changes: Vec<S::Change>) -> Result<()> {
         let end = self.append_if(changes, |_| Ok(()))?;
         Rule::StateSync.keep(|| self.partition.wait_durable(end))?;
@@ -264,8 +264,8 @@ impl<S: LoggedState> StateLog<S> {
         Ok(())
     }
 
-    /// As [`append_durably`](Self::append_durably), in one batch: after a crash all of the changes
-    /// are there, or none.
+    /// Appends changes in one batch and applies them. They are durable on return; after a crash
+    /// before that, all of them are there or none.
     pub(crate) fn append_whole(&self, changes: Vec<S::Change>) -> Result<()> {
         let now = self.partition.log().clock().moment();
         let drafts = drafts_of(changes.into_iter().map(|change| (change, now)))?;
@@ -273,8 +273,8 @@ impl<S: LoggedState> StateLog<S> {
         Rule::StateSync.keep(|| self.partition.wait_durable(end))
     }
 
-    /// As [`append_durably`](Self::append_durably), and the last that is written in this run: no
-    /// clean-up follows.
+    /// Appends the last change of this run and applies it. It is durable on return; no clean-up
+    /// follows.
     pub(crate) fn append_last(&self, change: S::Change) -> Result<()> {
         let end = self.append_if(vec![change], |_| Ok(()))?;
         Rule::StateSync.keep(|| self.partition.wait_durable(end))

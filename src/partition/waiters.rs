@@ -119,7 +119,7 @@ impl WaitList {
         Fired(fired)
     }
 
-    /// As [`fire`](Self::fire), whatever they wait for.
+    /// Disarms all registrations and returns whom to notify, once the lock is released.
     pub(crate) fn fire_all(&mut self) -> Fired {
         let mut fired = Vec::new();
         self.disarm(Awaits::Published, &mut fired);
@@ -231,8 +231,8 @@ impl Notifier {
         signals.take()
     }
 
-    /// As [`wait`](Self::wait) for a task: what came in since the last call, or else `waker` is
-    /// woken by the next signal. Looking and leaving the waker behind are one step, so that no
+    /// What came in since the last call, for a task; if nothing has, `waker` is woken by the next
+    /// signal. Looking and leaving the waker behind are one step, so that no
     /// signal falls in between. The latest waker counts; the one before is dropped unwoken.
     pub(crate) fn poll(&self, waker: &Waker) -> Option<(Vec<usize>, bool)> {
         // A waker is the executor's code, its clone and its end too: neither under the lock.

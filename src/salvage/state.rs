@@ -28,7 +28,7 @@ pub(super) struct State {
 impl State {
     /// # Errors
     ///
-    /// As [`DamagedLog::read`].
+    /// `Error::Io` if an existing file cannot be read; `Error::UnsupportedVersion`.
     pub(super) fn read(disk: &dyn Disk, dir: &Path) -> Result<Self> {
         let mut damage = Vec::new();
         // Nothing proves its own end; but without anything it never was.

@@ -159,7 +159,7 @@ impl Syncs {
         }
     }
 
-    /// As [`next`](Self::next), without waiting.
+    /// The next partition to be synced, if there is one. Does not wait.
     pub(super) fn take_now(&self) -> Option<Ask> {
         self.queue.lock().take_next()
     }

@@ -117,7 +117,7 @@ impl BatchEncoder {
     ///
     /// # Errors
     ///
-    /// As [`push`](Self::push).
+    /// [`TooLarge`] if the batch cannot take it; the batch is as it was.
     ///
     /// # Panics
     ///

@@ -205,8 +205,7 @@ impl BatchHeader {
         Ok(Some(header))
     }
 
-    /// As [`parse`](Self::parse), for a header without extension; `None` for any other, and for one
-    /// that is wrong.
+    /// Parses a header without extension; `None` for any other, and for one that is wrong.
     #[inline]
     pub(super) fn parse_plain(bytes: &[u8]) -> Option<Self> {
         let fixed = bytes.first_chunk::<FIXED_SIZE>()?;

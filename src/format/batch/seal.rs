@@ -42,7 +42,7 @@ pub(super) fn batch_checksum(records: Checksum, header: &[u8], salt: u64) -> u32
 /// the partition's lock and holds it some 10 ns longer.
 pub(super) const SHORT_SIZE_MAX: usize = 256;
 
-/// As [`batch_checksum`], for a batch without extension and with the records themselves.
+/// The checksum of a batch without extension whose records area is `records`.
 #[inline]
 pub(super) fn plain_checksum(records: &[u8], fixed: &[u8; FIXED_SIZE], salt: u64) -> u32 {
     Checksum::of_both(records, &plain_tail(fixed, salt)).value()
@@ -86,8 +86,8 @@ pub(in crate::format) fn write_header(
     buffer.get(SIZE_MAX - FIXED_SIZE..).unwrap_or_default()
 }
 
-/// As [`write_header`], for a header without extension in front of a records area that ends at
-/// `records_end` and was not checksummed yet. What the checksum covers besides is put behind the
+/// Completes the checksum and writes a header without extension in front of a records area that ends
+/// at `records_end` and was not checksummed yet. Returns the batch. What the checksum covers besides is put behind the
 /// records for the moment, so that one call takes it all: it begins with the records, and the
 /// stores behind them have arrived by the time it gets there.
 #[inline]
@@ -137,7 +137,7 @@ fn write_long_header(
 ///
 /// # Errors
 ///
-/// As [`BatchHeader::parse`]; an end mark is `Malformed`. The bytes are unchanged then.
+/// The header is wrong; an end mark is `Malformed`. The bytes are unchanged then.
 pub(crate) fn reseal(
     batch: &mut [u8],
     durable_end: u64,

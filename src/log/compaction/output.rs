@@ -207,7 +207,8 @@ impl Output {
         self.complete(replaced)
     }
 
-    /// As [`finish`](Self::finish).
+    /// Completes the file, makes it durable and gives it its name. If this fails before the file has
+    /// its name, dropping the output removes the file.
     pub(super) fn complete(&mut self, replaced: &[Arc<Segment>]) -> Result<Arc<Segment>> {
         self.fill_up()?;
         let data_end = self.end()?;

@@ -133,7 +133,8 @@ impl<'a, S: LoggedState> Cleaner<'a, S> {
         if self.dirt() == Dirt::Little { Ok(false) } else { self.step_anyway(cleaning) }
     }
 
-    /// As [`step`](Self::step), however little there is to be removed.
+    /// Copies some live entries of the oldest segment, or removes it, however little there is to be
+    /// removed. False when nothing is to be done.
     pub(super) fn step_anyway(&self, cleaning: &mut Cleaning) -> Result<bool> {
         let oldest = self.partition.log().segments().first();
         // The one that takes appends stays.
