@@ -62,7 +62,7 @@ impl Run {
 
 /// The messages of a [`Batch`], borrowed.
 // Written out: a message passed on through the standard library's `flat_map` is copied once more,
-// right behind the stores that made it, which costs as much as decoding it.
+// right after the stores that made it, which costs as much as decoding it.
 #[derive(Clone)]
 pub struct BatchIter<'a> {
     runs: std::slice::Iter<'a, Run>,

@@ -120,7 +120,7 @@ fn send_in_batches(broker: &Broker, worker: u64, seed: u64) {
     }
 }
 
-/// A source that is read again from behind its last line, as after any restart: values
+/// A source that is read again from after its last line, as after any restart: values
 /// `named <sequence>`, each partition with its own sequence.
 fn send_sequenced(broker: &Broker) {
     let producer = broker.producer_builder().id("named").build().expect("a named producer");

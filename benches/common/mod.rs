@@ -2,7 +2,7 @@
 //!
 //! - `LOGPOND_BENCH_DIR` picks the directory; the default is `target/bench-data`. Everything that
 //!   is put there is removed again, and at no time more than [`DISK_BYTES_MAX`] of it exists.
-//! - `LOGPOND_BENCH_QUICK=1`, or `-- --test` behind the command, runs each benchmark once on little
+//! - `LOGPOND_BENCH_QUICK=1`, or `-- --test` after the command, runs each benchmark once on little
 //!   data: it shows that they work, and its figures mean nothing.
 //! - What is compared is measured in turns, round by round, in the same run: on a shared machine
 //!   the ratio of two figures means more than either. Shown are medians, with the least and the

@@ -150,7 +150,7 @@ impl LoggedState for LocalState {
         match change {
             LocalChange::Opened { boot, opens } => {
                 self.opened.insert((), LastOpening { boot, opens }, at);
-                // A copy opens nothing: it may stand behind the end of the run that it began.
+                // A copy opens nothing: it may stand after the end of the run that it began.
                 if !at.is_copy {
                     self.flags.remove(&Flag::Closed);
                 }

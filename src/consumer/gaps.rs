@@ -59,7 +59,7 @@ impl Gaps {
     }
 
     /// Whether a gap was met where the partition was taken over, and no poll has come since. A
-    /// commit behind it would hide it from the next owner.
+    /// commit after it would hide it from the next owner.
     pub(super) fn awaits_poll(&self, partition: &TopicPartition) -> bool {
         self.taken_over.iter().any(|gap| gap.partition == *partition)
     }

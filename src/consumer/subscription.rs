@@ -90,7 +90,7 @@ impl<'a> FirstSubscription<'a> {
     }
 
     /// Stores the subscriptions and their starts. Durable on return where a power cut would move
-    /// the start behind records that were acknowledged since.
+    /// the start after records that were acknowledged since.
     fn subscribe(&self, new: &[Wanted], starts: &Ready<'_>) -> Result<()> {
         let stored = self.run.coordinator().subscribe(self.group, new, starts)?;
         stored.settle(if self.must_keep_start() { self.level() } else { Wait::No })

@@ -121,7 +121,7 @@ impl Stored<'_> {
     pub(crate) fn settle(self, wait: Wait) -> Result<()> {
         let log = self.offsets.partition();
         match wait {
-            // DURABILITY: the group must not go back behind a commit that was acknowledged.
+            // DURABILITY: the group must not go back below a commit that was acknowledged.
             Wait::ForDisk => Rule::CommitSync.keep(|| log.wait_durable(self.end)),
             Wait::No => {
                 log.sync_soon();

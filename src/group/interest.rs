@@ -1,7 +1,7 @@
 //! What a member wants to read, and which topics that is.
 //!
 //! Pure. A pattern is resolved against the topics there are, again whenever those change, so that
-//! everything behind this module knows topics by name only.
+//! all other modules know topics by name only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

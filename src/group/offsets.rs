@@ -143,7 +143,7 @@ impl OffsetsState {
         (committed.max(seen), seen > committed)
     }
 
-    /// The next groups behind one, in their order, of which anything is kept that can expire.
+    /// The next groups after one, in their order, of which anything is kept that can expire.
     pub(crate) fn groups_behind(&self, group: Option<&Arc<str>>, count: usize) -> Vec<Arc<str>> {
         let from = group.map_or(Bound::Unbounded, Bound::Excluded);
         let committed = self.groups.range::<Arc<str>, _>((from, Bound::Unbounded));

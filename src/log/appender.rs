@@ -7,7 +7,7 @@
 //! Invariants; [`check`](Appender::check) holds the first:
 //! 1. A prepared segment has a higher number than the active one.
 //! 2. Without an active segment nothing is appended before a new one has begun: what was left
-//!    behind the end must never follow a later batch, and a new segment has a new salt.
+//!    after the end must never follow a later batch, and a new segment has a new salt.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 
 #[derive(Debug, Default)]
 pub(crate) struct Appender {
-    /// `None` after an opening that left something behind the end, until the first append.
+    /// `None` after an opening that left something after the end, until the first append.
     active: Option<Active>,
     prepared: Option<Prepared>,
 }

@@ -123,7 +123,7 @@ impl Backlog {
         self.synced_to = self.synced_to.max(task.sealed_to);
         let Some(last) = task.files.last() else { return };
         // A segment that was sealed while the sync ran is the first of those that wait for the
-        // next. It may end behind what this one covered.
+        // next. It may end after what this one covered.
         let is_covered =
             |next: &SyncFile| Arc::ptr_eq(&next.segment, &last.segment) && last.end >= next.end;
         if self.to_sync.front().is_some_and(is_covered) {
@@ -173,7 +173,7 @@ impl Backlog {
         })
     }
 
-    /// Nothing is left to do for the segment: a shared one must not hold up those behind it, and is
+    /// Nothing is left to do for the segment: a shared one must not hold up those after it, and is
     /// still found by the index that it has in memory only.
     pub(crate) fn finish_footer(&mut self, task: &FooterTask) {
         let done = |front: &mut Unfinished| Arc::ptr_eq(&front.segment, &task.segment);

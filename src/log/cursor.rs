@@ -367,7 +367,7 @@ impl Cursor {
         Ok(true)
     }
 
-    /// The first whole batch behind the cursor that reaches beyond `next_offset`.
+    /// The first whole batch after the cursor that reaches beyond `next_offset`.
     fn whole_batch_behind(&self, end: usize) -> Result<Option<damage::Found>> {
         let position = self.position as u64;
         let next_offset = self.next_offset;

@@ -12,7 +12,7 @@ use crate::format::{
     ALIGNMENT, BATCH_HEADER_SIZE_MAX, BATCH_HEADER_SIZE_MIN, BatchHeader, BatchView,
 };
 
-/// A whole batch found behind damage.
+/// A whole batch found after damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) position: u64,

@@ -430,7 +430,7 @@ pub(crate) fn check_no_link(disk: &dyn Disk, dir: &Path) -> Result<()> {
 }
 
 /// What a file without its header says all the same: its batches' headers, as long as they follow
-/// one another, and how many bytes there are behind it.
+/// one another, and how many bytes there are after it.
 pub(super) fn lost_facts(
     file: &dyn DiskFile,
     number: u64,
@@ -467,7 +467,7 @@ pub(super) fn lost_facts(
 }
 
 /// Whether a partition was ever appended to: there is a whole batch of records in any of its
-/// segments, or one begins behind some.
+/// segments, or one begins after some.
 ///
 /// # Errors
 ///

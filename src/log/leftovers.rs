@@ -59,7 +59,7 @@ impl Leftovers {
                     Err(error) => {
                         // Without space the newest is removed: the rest then is a torn tail
                         // with fewer segments after it, of which the next opening says the same,
-                        // whichever of them a power cut brings back: all of them begin behind the
+                        // whichever of them a power cut brings back: all of them begin after the
                         // gap that ends the log. Before anything closes that gap, the directory is
                         // synced: by the creation of the next segment, since this run does not append
                         // to the last one, or by the opening that does (`Rule::TailNames`).

@@ -65,7 +65,7 @@ pub(crate) struct Lost {
     /// The offset after its last batch, by what its batches say of themselves; nothing vouches for
     /// them.
     pub(crate) claimed: Option<u64>,
-    /// How many bytes there are behind the header, zeros at the end aside. A record takes one at
+    /// How many bytes there are after the header, zeros at the end aside. A record takes one at
     /// least, so it has no more offsets than that.
     pub(crate) bytes: u64,
 }
@@ -98,7 +98,7 @@ impl Action {
 /// Offsets that were durable and cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Damage {
-    /// The segment in which the gap begins; those that are lost are counted behind the others.
+    /// The segment in which the gap begins; those that are lost are counted after the others.
     pub(crate) segment: usize,
     pub(crate) position: u64,
     pub(crate) offsets: Range<u64>,
@@ -106,7 +106,7 @@ pub(crate) struct Damage {
 }
 
 impl Damage {
-    /// Whether it lies between files or behind the last, and not in one.
+    /// Whether it lies between files or after the last, and not in one.
     fn is_gap(&self) -> bool {
         matches!(self.kind, CorruptionKind::Missing | CorruptionKind::ShortOfDurable { .. })
     }
@@ -119,7 +119,7 @@ pub(crate) struct Decision {
     pub(crate) end_offset: u64,
     pub(crate) durable: u64,
     pub(crate) damage: Vec<Damage>,
-    /// Bytes of torn or unproved batches behind the cut.
+    /// Bytes of torn or unproved batches after the cut.
     pub(crate) cut_bytes: u64,
     /// Whether whole segments are cut off, so that their successor must say so.
     pub(crate) cuts_segments: bool,

@@ -193,7 +193,7 @@ impl Planner {
 
     fn is_overdue(&self, tail: &Tail) -> bool {
         // One that takes no appends any more cannot grow, and retention removes it as it is; but a
-        // compaction needs a successor behind it. When its first record was appended is not known.
+        // compaction needs a successor after it. When its first record was appended is not known.
         let youngest = tail.facts.times.filter(|_| self.policy.compacts).map(|times| times.since);
         let age = tail.began.or(youngest).map(|began| self.now.saturating_sub(began));
         self.policy.segment_age.is_some_and(|limit| age.is_some_and(|age| age > limit))

@@ -41,7 +41,7 @@ pub(crate) struct Scan {
     pub(crate) index: SparseIndex,
     /// Where chains ended otherwise than at an end mark, and why.
     pub(crate) damage: Vec<(u64, CorruptionKind)>,
-    /// Position after the last byte that is not zero, behind the last stretch.
+    /// Position after the last byte that is not zero, after the last stretch.
     pub(crate) garbage_end: u64,
     /// Where the last batch of the last stretch begins.
     pub(crate) last_batch: u32,
@@ -300,9 +300,9 @@ mod tests {
 
     /// Symptom: a record that was appended was removed by the next opening, and nothing was
     /// reported. Cause: a segment had an opening batch where none may stand, which said that it was
-    /// far ahead. Alone, that was damage, and what lay behind it counted; once another segment
+    /// far ahead. Alone, that was damage, and what lay after it counted; once another segment
     /// followed, it was the bound, what lay behind was not looked for, and the segment that
-    /// followed stood behind a gap. Rule: a bound hides only what lies beyond it.
+    /// followed stood after a gap. Rule: a bound hides only what lies beyond it.
     #[test]
     fn a_bound_hides_nothing_below_it() {
         let disk = MemoryDisk::new();

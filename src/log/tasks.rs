@@ -173,7 +173,7 @@ impl FooterTask {
     pub(crate) fn run(&mut self) -> Result<()> {
         let path = &self.segment.path;
         let failed = |source| Error::io("write the footer of", path, source);
-        // The footer ends the file: nothing may be made behind it, nor written over it.
+        // The footer ends the file: nothing may be made after it, nor written over it.
         self.segment.end_space();
         let file = self.segment.open_file(Access::ReadWrite)?;
         if read_footer(&*file, self.segment.salt).map_err(failed)?.is_some() {

@@ -445,7 +445,7 @@ impl Rows {
     /// All batches came by.
     fn finish(&mut self, max: Option<u64>) {
         self.end_interval(max);
-        // A row behind the last batch.
+        // A row after the last batch.
         self.is_wrong |= self.next.is_some();
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A waiter never joins a sync that is in flight, since that one may have begun before its record
 //! was published; it waits for the NEXT one. When none is in flight a waiter runs the sync itself,
-//! while the next group publishes and queues up behind it.
+//! while the next group publishes and queues up after it.
 //!
 //! [`GroupCommit`] is the pure state; [`SyncGate`] puts a lock and a condition variable around it,
 //! and is model-checked as it ships.

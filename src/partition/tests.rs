@@ -172,7 +172,7 @@ fn identity() -> LogIdentity {
     LogIdentity { origin, topic_id: TopicId([1; 16]), dir: DIR.into() }
 }
 
-/// Returns the offset behind the record.
+/// Returns the offset after the record.
 fn append(core: &Arc<PartitionCore>, value: &str, options: &AppendOptions<'_>) -> Result<u64> {
     let level = options.level.unwrap_or(core.durability);
     let stamp = core.log().stamp(level, options.producer.is_some())?;

@@ -328,9 +328,9 @@ fn without_the_catalog_topics_are_found_by_their_directories() {
 }
 
 /// Symptom: commits, or the names of producers, were not in the copy, and the copy was called whole.
-/// Cause: what is whole of an internal log was taken for all of it: nothing behind its last record says
+/// Cause: what is whole of an internal log was taken for all of it: nothing after its last record says
 /// that there were more. Rule: a clean end proves how far the other two reach, as at an opening, and
-/// bytes behind the end that are no batch are damage.
+/// bytes after the end that are no batch are damage.
 #[test]
 fn what_is_lost_at_the_end_of_an_internal_log_is_damage() {
     for (is_closed, is_cut) in [(true, false), (false, false), (true, true)] {

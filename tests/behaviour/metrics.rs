@@ -191,7 +191,7 @@ fn damage_that_a_consumer_passes_is_counted() {
     let broker = quiet(dir.path()).recovery(RecoveryPolicy::ReadAroundDamage).open().unwrap();
     let mut reader = broker.reader().assign([tp("t", 0)]).open().unwrap();
     let mut read = drain(&mut reader).len();
-    // The poll that meets the damage goes behind it and has nothing.
+    // The poll that meets the damage moves past it and returns nothing.
     read += drain(&mut reader).len();
     assert_eq!(read, 39);
     let metrics = broker.metrics();

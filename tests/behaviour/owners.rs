@@ -173,7 +173,7 @@ fn row_e20_a_copy_of_hard_links_and_its_original_do_not_write_to_each_others_fil
         for round in 0..3 {
             send_numbers(&copied, "t", 0, 100 + round..101 + round);
             send_numbers(&original, "t", 0, 200 + round..201 + round);
-            // What the workers do: footers, and the unused space behind them given back.
+            // What the workers do: footers, and the unused space after them given back.
             copied.tick().unwrap();
             original.tick().unwrap();
         }

@@ -486,7 +486,7 @@ fn a_gap_of_a_partition_that_was_never_read_is_the_next_owners() {
 
 /// Symptom: in auto mode nobody heard of a gap that a consumer had met when it took the partition
 /// over and that was closed before its first poll. Cause: what is committed followed the position
-/// behind the gap at once. Rule: auto mode covers only what a later poll has passed, gaps too.
+/// after the gap at once. Rule: auto mode covers only what a later poll has passed, gaps too.
 #[test]
 fn auto_mode_commits_no_gap_before_a_later_poll_has_passed_it() {
     let Setup { broker, clock, .. } = setup(TopicConfig::new(1));

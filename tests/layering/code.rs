@@ -118,7 +118,7 @@ pub(crate) fn text(tokens: &[Token], at: usize) -> &str {
     tokens.get(at).map_or("", |token| token.text.as_str())
 }
 
-/// The position behind the bracket that closes the one at `open`.
+/// The position after the bracket that closes the one at `open`.
 pub(crate) fn after_bracket(tokens: &[Token], open: usize) -> usize {
     let mut depth = 0_usize;
     for (at, token) in tokens.iter().enumerate().skip(open) {
@@ -283,7 +283,7 @@ fn root_of(tokens: &[Token], at: usize, module: &[String]) -> (Root, Vec<String>
     (Root::Crate, base, next)
 }
 
-/// Collects the paths of a use tree; returns the position behind it.
+/// Collects the paths of a use tree; returns the position after it.
 fn tree(tokens: &[Token], at: usize, base: &[String], found: &mut Vec<Vec<String>>) -> usize {
     let mut path = base.to_vec();
     let mut at = at;

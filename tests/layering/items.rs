@@ -196,7 +196,7 @@ fn resolve_root(path: &[String], module: &[String], children: &[String]) -> Opti
     Some(base)
 }
 
-/// Collects what one tree of a `use` binds; returns the position behind it.
+/// Collects what one tree of a `use` binds; returns the position after it.
 fn use_tree(
     tokens: &[Token],
     at: usize,

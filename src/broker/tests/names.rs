@@ -1,4 +1,4 @@
-//! Names that change hands in the middle of what is done behind them.
+//! Names that change hands while something is done under them.
 //!
 //! Goal: whatever acts on a topic's files, nothing of it reaches the next topic of that name, nor
 //! the next broker in that directory. Method: the act runs on a disk that calls back before each of

@@ -99,7 +99,7 @@ fn row_a05_b13_a_source_that_is_sent_again_after_a_death_is_there_once() {
             let context = format!("store point {point} of {points}, {crash:?}, stops: {stops}");
             let (second, mut acknowledged) = (crash.of(&disk, &mut random), acknowledged);
             if stops {
-                // The source has no more than what is there, and the power goes off behind it.
+                // The source has no more than what is there, and the power goes off after it.
                 let (clock, broker) = (clock(), open(&second, 8).unwrap());
                 let found = rows(&broker).len() as u64;
                 send_to(found, &broker, &clock, &mut acknowledged).unwrap();

@@ -448,7 +448,7 @@ fn a_handle_that_outlives_the_close_writes_nothing() {
 }
 
 /// Symptom: `__local` grew with every topic that was ever deleted. Cause: a recovery point that was
-/// written while its topic was being deleted stood behind the entry that deletes the topic. Rule: an
+/// written while its topic was being deleted stood after the entry that deletes the topic. Rule: an
 /// opening forgets what is known of topics that the catalog does not know.
 #[test]
 fn what_is_known_of_a_deleted_topic_is_forgotten_by_the_next_opening() {

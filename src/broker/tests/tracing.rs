@@ -66,7 +66,7 @@ fn a_poisoned_partition_and_work_that_failed_behind_the_scenes_are_reported() {
 
 /// Events wait until no lock is held, and are delivered by the next thread that comes by. When the
 /// subscriber
-/// panicked at one, those that waited behind it were lost, and a thread that had nothing to do with
+/// panicked at one, those that waited after it were lost, and a thread that had nothing to do with
 /// it unwound. The rule: a panic ends with the event that caused it.
 // RED: src/trace.rs
 //   - foreign::call(|| emit(event));

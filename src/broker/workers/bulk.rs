@@ -130,7 +130,7 @@ impl Compactions {
         at_work: &mut AtWork,
     ) {
         let begun = clock.monotonic();
-        // Taken out for the step: one that panics does not hold up those behind it.
+        // Taken out for the step: one that panics does not hold up those after it.
         if begun < self.at {
             return;
         }

@@ -40,7 +40,7 @@ impl From<TooLarge> for Error {
     }
 }
 
-/// What is there behind the last record: room for the padding, and for what a short batch's
+/// What is there after the last record: room for the padding, and for what a short batch's
 /// checksum covers besides its records.
 const ROOM_BEHIND: usize = ALIGNMENT + TAIL_SIZE;
 

@@ -297,7 +297,7 @@ impl BatchHeader {
         set_field::<RECORD_COUNT_AT, _, _>(bytes, self.record_count.to_le_bytes());
     }
 
-    /// Writes the extension behind the fixed part.
+    /// Writes the extension after the fixed part.
     pub(super) fn put_extension(&self, bytes: &mut [u8; SIZE_MAX]) {
         let mut rest = bytes.get_mut(FIXED_SIZE..).unwrap_or_default();
         if self.has_max_timestamp() {

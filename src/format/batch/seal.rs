@@ -16,7 +16,7 @@ use crate::format::fields::{field, set_field};
 const SUFFIX_SIZE: usize = 4 + 8;
 const PLAIN_COVERED_SIZE: usize = FIXED_SIZE - COVERED_AT;
 
-/// What the checksum of a batch without extension covers behind its records, in bytes.
+/// What the checksum of a batch without extension covers after its records, in bytes.
 pub(super) const TAIL_SIZE: usize = PLAIN_COVERED_SIZE + SUFFIX_SIZE;
 
 /// The checksum of a batch whose records area has the checksum `records`, with `header` as its
@@ -48,7 +48,7 @@ pub(super) fn plain_checksum(records: &[u8], fixed: &[u8; FIXED_SIZE], salt: u64
     Checksum::of_both(records, &plain_tail(fixed, salt)).value()
 }
 
-/// What the checksum of a batch without extension covers behind the records. One piece: a call
+/// What the checksum of a batch without extension covers after the records. One piece: a call
 /// for each part of it costs several times as much.
 #[inline]
 fn plain_tail(fixed: &[u8; FIXED_SIZE], salt: u64) -> [u8; TAIL_SIZE] {
@@ -89,7 +89,7 @@ pub(in crate::format) fn write_header(
 /// Completes the checksum and writes a header without extension in front of a records area that ends
 /// at `records_end` and was not checksummed yet. Returns the batch. What the checksum covers besides is put behind the
 /// records for the moment, so that one call takes it all: it begins with the records, and the
-/// stores behind them have arrived by the time it gets there.
+/// stores after them have arrived by the time it gets there.
 #[inline]
 pub(super) fn write_short<'b>(
     header: &BatchHeader,

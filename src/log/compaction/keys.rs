@@ -164,7 +164,7 @@ impl KeyMap {
         self.slots = slots;
     }
 
-    /// Copies a key behind the others; there is room.
+    /// Copies a key after the others; there is room.
     fn keep(&mut self, key: &[u8]) -> (u32, u32) {
         let number = u32::try_from(self.blocks.len().saturating_sub(1)).unwrap_or(u32::MAX);
         let Some(block) = self.blocks.last_mut() else {

@@ -283,7 +283,7 @@ impl Output {
     }
 
     /// Makes the batches reach to the end of what is replaced, so that they alone show that
-    /// nothing is missing behind them.
+    /// nothing is missing after them.
     fn fill_up(&mut self) -> Result<()> {
         let Some(last_delta) =
             self.replacement.next_offset.checked_sub(self.reached.saturating_add(1))

@@ -36,7 +36,7 @@ impl Dirt {
 }
 
 /// Looks at a log that begins at `log_start`. Clean is the longest run of clean segments from the
-/// start on: a clean one behind a dirty one would be clean only together with it.
+/// start on: a clean one after a dirty one would be clean only together with it.
 pub(crate) fn survey(inputs: impl IntoIterator<Item = Input>, log_start: u64) -> Dirt {
     let mut dirt = Dirt { clean_end: log_start, ..Dirt::default() };
     let mut is_clean = true;

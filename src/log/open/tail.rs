@@ -5,8 +5,8 @@
 //! does not, and the next append makes a new segment, with another salt.
 //!
 //! Why zeros are enough. What is to be kept out is a batch of an earlier run that is taken for the
-//! successor of a later one. Such a batch would have to be in the file behind the end, now or after
-//! the next crash. Now it is not: all of the file behind the end was read. Nor can it come back: the
+//! successor of a later one. Such a batch would have to be in the file after the end, now or after
+//! the next crash. Now it is not: all of the file after the end was read. Nor can it come back: the
 //! page cache is never older than the disk, so zeros that were read are what both hold, or what the
 //! disk gets. From then on the segment is as one that was never interrupted.
 //!

@@ -199,7 +199,7 @@ fn the_log_continues_after_all_that_a_lost_end_may_have_held() {
         (lost(1, None, 300), 305),
         // Prepared, and never used.
         (lost(1, None, 0), 5),
-        // Not the last one, so it cannot end behind the last.
+        // Not the last one, so it cannot end after the last.
         (Lost { number: 0, ..lost(0, None, 300) }, 5),
     ] {
         let decision = decide(&first, std::slice::from_ref(&file), 0, None);
@@ -222,7 +222,7 @@ fn the_head_of_the_log_may_be_in_a_lost_file() {
 }
 
 /// Symptom: a file that repeats what others have continued, after a gap of its own, in what
-/// nothing proves; the log was taken to end there, and what had been appended behind it was
+/// nothing proves; the log was taken to end there, and what had been appended after it was
 /// removed. Found by the fuzz target `recovery`.
 #[test]
 fn a_file_that_contradicts_the_others_does_not_end_the_log() {
@@ -234,10 +234,10 @@ fn a_file_that_contradicts_the_others_does_not_end_the_log() {
     assert_eq!((decision.actions[1], decision.cuts_segments), (Action::Leave, false));
 }
 
-/// Symptom: a record that was appended behind a lost segment was removed by the next opening, and
+/// Symptom: a record that was appended after a lost segment was removed by the next opening, and
 /// its offset given again. Cause: a hole that nothing proved ended the log, and the lost segment
 /// then moved the end; so the record's segment did not begin at the cut, where it would have hidden
-/// the batch behind the hole (rule 4), and that batch made it part of a torn tail. Rule: what
+/// the batch after the hole (rule 4), and that batch made it part of a torn tail. Rule: what
 /// stands before a lost segment is not torn, so that a later opening decides as this one did.
 #[test]
 fn a_hole_before_a_lost_segment_does_not_cut_what_is_appended_behind_it() {
@@ -288,9 +288,9 @@ fn the_log_continues_after_a_lost_end_whatever_numbers_others_have() {
     assert_eq!(decision.end_offset, 505, "{decision:?}");
 }
 
-/// Symptom: a record that was appended behind a file that contradicts the others was removed by
+/// Symptom: a record that was appended after a file that contradicts the others was removed by
 /// the next opening. Cause: the file stood between a hole and the segment that continued at the cut,
-/// and was asked where the segment with the hole must end; what lay behind the hole came back.
+/// and was asked where the segment with the hole must end; what lay after the hole came back.
 /// Rule: whatever stands between, a segment ends where any later one begins.
 #[test]
 fn a_file_that_contradicts_the_others_does_not_hide_where_the_log_continued() {

@@ -6,7 +6,7 @@
 //! 1. Every stretch that counts is copied, in order, and none else: what counts is recovery's
 //!    business.
 //! 2. New segments follow one another without a gap, so that a reader steps over what is missing as
-//!    over what compaction has removed: a hole belongs to the segment behind it, one at the end to
+//!    over what compaction has removed: a hole belongs to the segment after it, one at the end to
 //!    the last.
 //! 3. Offsets of one segment differ by less than 2^32. A wider hole, which no log of ours has,
 //!    remains a gap between segments, which readers report.

@@ -376,7 +376,7 @@ fn a_segment_that_was_gathered_in_part_stays_dirty() {
     );
 }
 
-/// Also where it is sealed, because a crash has left something behind it: the log continues where it
+/// Also where it is sealed, because a crash has left something after it: the log continues where it
 /// ends.
 #[test]
 fn the_last_segment_is_never_touched() {

@@ -225,7 +225,7 @@ fn row_b03_whole_segments_behind_a_hole_are_cut_for_good() {
 }
 
 /// A25 with B3: the cutting itself is interrupted, carried on by the next open, and what was cut
-/// off does not come back behind what is appended then.
+/// off does not come back after what is appended then.
 // RED: src/log/create.rs
 //   - if let Err(error) = Rule::SegmentName.keep(|| env.disk.sync_dir(&self.dir)) {
 //   + if let Err(error) = io::Result::Ok(()) {

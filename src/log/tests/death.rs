@@ -149,7 +149,7 @@ fn row_a09_a_death_while_the_log_rolls_leaves_the_old_set_or_an_empty_new_segmen
 }
 
 /// Four segments, three of them without footers, and the process dies; so do the next ones, each
-/// behind one more footer.
+/// after one more footer.
 // RED: src/log/inventory.rs
 //   - if found.footer.is_none() && found.scan.is_none() {
 //   + if found.footer.is_none() && found.scan.is_none() && bound == u64::MAX {

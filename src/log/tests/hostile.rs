@@ -226,7 +226,7 @@ fn row_e07_duplicated_renamed_and_swapped_segments_are_named_and_nothing_is_dele
 }
 
 /// E6: zeros, noise, batches that would come next but bear the salt of another segment, and the
-/// file's own batches once more, right behind what is used and behind the end.
+/// file's own batches once more, right after what is used and after the end.
 // RED: src/log/scan.rs
 //   - if let Some(expected) = next_offset.filter(|expected| header.base_offset < *expected) {
 //   + if let Some(expected) = next_offset.filter(|_| false) {

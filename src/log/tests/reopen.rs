@@ -384,7 +384,7 @@ fn producers_of_batches_that_were_cut_are_forgotten_with_them() {
     append_values(&mut log, &[vec![3; 900]], Some(&at(3))).unwrap();
     sync(&mut log).unwrap_or_default();
     drop(log);
-    // The second batch is damaged, the third is whole and behind the cut.
+    // The second batch is damaged, the third is whole and after the cut.
     disk.corrupt(&files(&disk)[0], 128 + 60 + 5_100 + 1_000, 1).unwrap();
     let (log, report) = rig.open(&AFTER_CUT).unwrap();
     assert_eq!((log.log_end(), report.corrupt.len()), (1, 0), "{report:?}");

@@ -81,7 +81,7 @@ fn what_readers_hold_stays_as_it_was_while_its_segment_is_synced() {
 
 /// Symptom: a segment that was sealed while a sync of it ran counted as synced, although more had
 /// been appended to it since the sync began. Rule: a sync vouches for what was published when it
-/// began, and for nothing behind it.
+/// began, and for nothing after it.
 // RED: src/log/backlog.rs
 //   - Arc::ptr_eq(&next.segment, &last.segment) && last.end >= next.end
 //   + Arc::ptr_eq(&next.segment, &last.segment)

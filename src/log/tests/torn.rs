@@ -238,7 +238,7 @@ fn row_e02_damage_below_the_proof_is_reported_and_read_around() {
             let visible = FetchLimits { visible_end: 4, ..limits(&log, 9, 999) };
             let mut cursor = cursor_at(&log, 4).unwrap();
             assert_eq!(fetch(&log, &mut cursor, &visible).unwrap(), [], "{context}");
-            // Seeking behind the damage works too, and so does seeking before it.
+            // Seeking after the damage works too, and so does seeking before it.
             for offset in [6, 7] {
                 let some = read_from(&log, offset, 9).unwrap();
                 assert_eq!(some.len() as u64, 8 - offset, "{context}");
@@ -542,7 +542,7 @@ fn row_e07_a_missing_segment_is_an_error_for_readers_and_not_a_gap() {
 
 /// Symptom: when the first files of a log were missing, reading there was `OffsetOutOfRange`, as if
 /// retention had removed them. Cause: the log began with the first file that was there. Rule: a log
-/// begins where its log start was recorded; what it lacks behind that is damage, in every run.
+/// begins where its log start was recorded; what it lacks after that is damage, in every run.
 #[test]
 fn what_is_missing_at_the_head_is_damage_and_no_log_start() {
     let (disk, end) = five_segments();

@@ -107,7 +107,7 @@ impl<K: Ord, V> Entries<K, V> {
         self.newest
     }
 
-    /// The entries behind a key, in their order.
+    /// The entries after a key, in their order.
     pub(crate) fn behind(&self, key: Option<&K>) -> impl Iterator<Item = (&K, &V)> {
         let from = key.map_or(Bound::Unbounded, Bound::Excluded);
         let entries = self.by_key.range::<K, _>((from, Bound::Unbounded));

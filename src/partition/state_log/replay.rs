@@ -2,7 +2,7 @@
 //!
 //! The whole log is read, from its first segment on. That some of its segments were removed shows
 //! nowhere but in the last trim: all records below its offset are not needed, and a log that begins
-//! behind it has lost its head. Where something below it is damaged (a clean-up was about to remove
+//! after it has lost its head. Where something below it is damaged (a clean-up was about to remove
 //! it), the log is read from there.
 
 use std::sync::Arc;

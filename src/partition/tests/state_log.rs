@@ -322,7 +322,7 @@ fn append_old(core: &Arc<PartitionCore>, snapshot: bool, changes: &[Change]) {
     core.flush().unwrap();
 }
 
-/// A log that an earlier version wrote is read, also with segments of this version behind it, until
+/// A log that an earlier version wrote is read, also with segments of this version after it, until
 /// it is cleaned up.
 #[test]
 fn a_log_with_snapshots_is_read_continued_and_cleaned_up() {

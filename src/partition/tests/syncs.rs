@@ -339,7 +339,7 @@ fn row_b14_an_acknowledgement_rests_on_a_sync_that_began_later() {
 }
 
 /// Symptom: a panic between the write of a new segment's opening batch and the roll left the log in
-/// the old segment; what was appended there afterwards lay behind the offset at which the new file
+/// the old segment; what was appended there afterwards lay after the offset at which the new file
 /// says that the next segment begins, and was cut off by the next opening. Rule: a panic under the
 /// partition's lock poisons the partition.
 #[test]

@@ -124,7 +124,7 @@ fn closed(dir: &Path, clock: &ManualClock) -> Vec<String> {
     lines
 }
 
-/// Rewritten segments, tombstones that are still kept, and records behind them.
+/// Rewritten segments, tombstones that are still kept, and records after them.
 fn compacted(dir: &Path, clock: &ManualClock) -> Vec<String> {
     let broker = open(dir, clock);
     let latest = aged(1).cleanup(Cleanup::Compact).tombstone_retention(YEAR).min_dirty_ratio(0.25);

@@ -84,7 +84,7 @@ impl Trial<'_> {
         }
     }
 
-    /// Cut off behind its header, or in its opening batch if none came behind it, a segment is as
+    /// Cut off after its header, or in its opening batch if none came after it, a segment is as
     /// good as never used, and may go.
     fn is_empty_now(&self, path: &Path) -> bool {
         let Some(layout) = self.layout().filter(|_| path == self.path) else { return false };
@@ -110,7 +110,7 @@ impl Trial<'_> {
     }
 
     /// Whether nothing proves that what was harmed had ever been synced: the last batch of a
-    /// broker that was killed; or, where the file ends, all behind it, and what proved it.
+    /// broker that was killed; or, where the file ends, all after it, and what proved it.
     fn may_be_torn(&self) -> bool {
         let Some(layout) = self.layout().filter(|layout| layout.is_last) else { return false };
         let last = layout.spans.last().map_or(0, |last| last.bytes.start);
@@ -155,7 +155,7 @@ impl Trial<'_> {
             let reported = seen.reported();
             for hole in first.reported().iter().filter(|hole| hole.start < hole.end) {
                 let is_reported = |at: u64| reported.iter().any(|gap| gap.contains(&at));
-                // A log that has lost its first segment begins behind it: what was in there is not
+                // A log that has lost its first segment begins after it: what was in there is not
                 // missed any more, but the file is named: by the opening, or a verification.
                 let verified = || again.admin().verify(of.0).unwrap().damage;
                 let is_ours = |it: &Corruption| it.file == self.path;

@@ -122,7 +122,7 @@ fn row_e02_nothing_is_removed_before_damage_in_an_internal_log_refuses_the_openi
 }
 
 /// Symptom: after a clean end the last commit, the last topic or the last epoch was what it had been
-/// before, without a word but of a torn tail. Cause: nothing behind the last record of an internal log
+/// before, without a word but of a torn tail. Cause: nothing after the last record of an internal log
 /// says that it was synced. Rule: a clean end, and every minute, notes in `__local` how far the
 /// other two reach.
 // RED: src/broker/recovery_points.rs

@@ -41,7 +41,7 @@ pub(super) struct Layout {
     pub(super) of: (&'static str, u32),
     pub(super) spans: Vec<Span>,
     pub(super) data_end: u64,
-    /// Whether the partition has none behind it.
+    /// Whether the partition has none after it.
     pub(super) is_first: bool,
     pub(super) is_last: bool,
 }

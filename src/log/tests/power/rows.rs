@@ -126,7 +126,7 @@ fn row_b08_what_replaces_has_a_durable_name_before_the_replaced_goes() {
 }
 
 /// A file can come back shorter than it was. What is shorter than what must be readable in it is
-/// never mapped: a load behind the end of a file would be a signal.
+/// never mapped: a load beyond the end of a file would be a signal.
 // RED: src/log/segment.rs
 //   - if length < u64::from(sealed.data_end) {
 //   + if length == u64::MAX {
