@@ -1,10 +1,10 @@
-//! The broker: the root of everything an application holds.
+//! The broker: the root of everything that an application uses.
 //!
-//! Owns: opening and closing, the catalog of topics, what is true of this machine only, background
-//! work. Must not know: what producers and consumers do; those are built on it.
+//! Owns: opening and closing, the catalog of topics, the state of this machine, background work.
+//! Must not know: what producers and consumers do; those are built on it.
 //!
-//! The files of the room, each of which imports only from those that stand before it
-//! (`tests/layering` holds the order):
+//! The files of the room. Each imports only from those in rows above it (`tests/layering` holds the
+//! order):
 //!
 //! | floor | files |
 //! |---|---|

@@ -1,23 +1,23 @@
-//! Consumers: records out, by position, alone or as a member of a group.
+//! Consumers: read records from given offsets, alone or as a member of a group.
 //!
 //! From the bottom up; no part names one above it:
 //!
 //! | part | what it is for |
 //! |---|---|
-//! | [`progress`], [`arming`], [`gaps`] | how far one partition is read; the wait there; what was missed |
-//! | [`slot`], [`slots`] | one partition as it is read; all of them, and whose turn it is |
-//! | [`role`], [`commit`] | what the consumer is to a group; what it may commit |
+//! | [`progress`], [`arming`], [`gaps`] | how far one partition is read; waiting there; missed records |
+//! | [`slot`], [`slots`] | one partition as it is read; all of them, and which is next |
+//! | [`role`], [`commit`] | the consumer's role in a group; what it may commit |
 //! | [`pending`], [`rebalance`], [`auto`], [`subscription`] | partitions without a position; the callback; when auto mode commits; where a group begins |
-//! | [`assignment`] | what the consumer has: takes over and gives up |
-//! | [`handle`], [`wait`] | what other threads ask; how a call waits |
+//! | [`assignment`] | the consumer's partitions: takes them over and gives them up |
+//! | [`handle`], [`wait`] | requests of other threads; how a call waits |
 //! | [`poller`] | the loop of a poll |
 //! | this file | the public handle |
 //!
-//! Must not know: segments and files; a partition hands it checked batches.
+//! Must not know: segments and files. A partition returns checked batches.
 //!
 //! Invariants:
-//! 1. `position` is what was handed out, not what was read ahead.
-//! 2. Auto-commit covers only what a LATER poll has passed.
+//! 1. `position` is the offset after the last record that was returned, not that was read ahead.
+//! 2. Auto-commit covers only records that an earlier poll returned.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,20 +1,20 @@
-//! Consumer groups: which member owns which partition, and how far each group has come.
+//! Consumer groups: which member owns which partition, and the committed offsets of each group.
 //!
 //! From the bottom up; no part names one above it:
 //!
 //! | part | what it is for |
 //! |---|---|
-//! | [`interest`], [`assignor`] | which topics a member wants, and which member should own what: pure |
-//! | [`owners`], [`state`] | leads a group from its current assignment to its target, one hand-over at a time: pure |
-//! | [`presence`], [`members`] | the consumers that are members, and the static members that are waited for |
+//! | [`interest`], [`assignor`] | which topics a member wants, and which member should own which partition: pure |
+//! | [`owners`], [`state`] | moves a group from its current assignment to its target, one hand-over at a time: pure |
+//! | [`presence`], [`members`] | the live members, and the static members that are waited for |
 //! | [`deadlines`], [`shared`], [`table`] | when a member is overdue; one group with its lock; all groups by name |
-//! | [`offsets`], [`offset_store`], [`commit`] | what is committed; the log of it; the one way to commit |
+//! | [`offsets`], [`offset_store`], [`commit`] | committed offsets; the log of them; the one way to commit |
 //! | [`coordinator`] | composes these, in the order of the locks |
-//! | [`membership`], [`expiry`], [`inspect`], [`progress`] | what a consumer, the engine and an administrator do with it |
+//! | [`membership`], [`expiry`], [`inspect`], [`progress`] | the calls of a consumer, of the engine and of an administrator |
 //!
-//! The pure parts do no I/O, take no lock, read no clock and call no user code; they take and return
-//! values. The coordinator holds the group's lock for the time of one call. Rebalance callbacks run
-//! between two calls, under no lock.
+//! The pure parts do no I/O, take no lock, read no clock and call no user code; they take and
+//! return values. The coordinator holds the group's lock for the time of one call. Rebalance
+//! callbacks run between two calls, under no lock.
 
 pub(crate) mod assignor;
 pub(crate) mod commit;

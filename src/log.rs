@@ -1,28 +1,31 @@
-//! One partition's log: appends, rolls, finds, recovers.
+//! The log of one partition: appends batches, rolls segments, finds offsets, recovers after a
+//! crash.
 //!
-//! [`Log`] composes parts, each of which has its own fields and can be read alone:
+//! [`Log`] composes parts. Each has its own fields and can be read alone:
 //!
 //! | part | what it owns |
 //! |---|---|
-//! | [`factory`] | which partition it is, what its files are like, their numbers, the reserve |
-//! | [`segment`] | the segments in order, shared with readers |
-//! | [`appender`] | the writer of the active segment, and the prepared one |
+//! | [`factory`] | the partition's identity, the options of its files, their numbers, the reserve |
+//! | [`segment`] | the list of segments, in order, shared with readers |
+//! | [`appender`] | the writer of the active segment, and the prepared next segment |
 //! | [`backlog`] | sealed segments that wait for a sync or a footer |
 //! | [`ends`] | log start, durable end, log end |
-//! | [`producers`] | what a retry of a named producer is compared with |
+//! | [`producers`] | the last sequence number of each named producer |
 //! | [`leftovers`] | files that an opening found and that are to be removed |
 //!
-//! Must not know: threads, waiting, other partitions. It reads no clock: the time is set by the
-//! partition above, which calls every method that changes anything under its lock. Readers do not
-//! need that lock: the segment list and the map of each segment have small ones of their own. Work
-//! that blocks on the disk is cut out as [`tasks`] and run without the partition's lock.
+//! Must not know: threads, waiting, other partitions. It reads no clock: the partition sets the
+//! time.
+//!
+//! The partition calls every method that changes anything under its lock. Readers do not need that
+//! lock: the segment list and the map of each segment have small locks of their own. Work that
+//! blocks on the disk is a [task](tasks), which runs without the partition's lock.
 //!
 //! Invariants:
 //! 1. `log_start <= durable_end <= log_end`; none of the three decreases while the log is open
 //!    ([`ends`]).
 //! 2. The bytes below the published position of any segment never change, move or shrink.
-//! 3. The segment list is in offset order; all but the last are sealed, and each begins at the
-//!    offset at which the one before ends (damage found at open excepted).
+//! 3. The segment list is in offset order. All but the last segment are sealed, and each begins at
+//!    the offset at which the one before ends (unless the opening found damage).
 //! 4. An offset is durable only if every earlier one is: syncs run in segment order.
 //! 5. A failed append leaves the log as it was.
 

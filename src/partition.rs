@@ -1,23 +1,24 @@
 //! One partition: a log that many threads append to, read and flush, and the work around it.
 //!
-//! Owns the parts and composes them; each has a file of its own.
+//! Owns: the parts, and how they are composed. Each has a file of its own:
 //!
 //! | part | what it is for |
 //! |---|---|
 //! | [`shared`] | the log behind its lock ([`guard`], [`state`]), with its published [`ends`] and its [`status`] |
-//! | [`flusher`] | making it durable; the [`group_commit`] gate lets one sync serve all who wait |
+//! | [`flusher`] | makes the log durable; [`group_commit`] lets one sync serve all waiting threads |
 //! | [`reader`] | ranges, cursors, lookups by time, waiting for records ([`waiters`]) |
 //! | [`footers`], [`retention`], [`compactor`], [`space`] | work on segments, which the background threads do |
-//! | [`requests`], [`background`] | what a partition asks of the broker |
+//! | [`requests`], [`background`] | the requests of a partition to the broker |
 //! | [`state_log`] | a state that is stored as the log of its changes, in a partition |
 //!
-//! A part that works on the log borrows it for one call ([`flusher`](PartitionCore::flusher) and the
-//! like), together with the other parts that it needs; its fields say which. So what must outlive a
-//! call has one owner, and the append path passes through no part that it does not use.
+//! A part that works on the log borrows it for one call ([`flusher`](PartitionCore::flusher) and
+//! the like), together with the other parts that it needs; its fields say which. So data that must
+//! outlive a call has one owner, and the append path passes through no part that it does not use.
 //!
 //! Must not know: topics, brokers, groups.
 //!
-//! Events are delivered, readers notified and work requested under no lock of a partition.
+//! Invariant: events are delivered, readers notified and work requested under no lock of a
+//! partition.
 
 use std::fmt;
 use std::sync::Arc;

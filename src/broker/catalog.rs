@@ -1,9 +1,9 @@
-//! The catalog: which topics and which named producers there are. Kept in `__meta`.
+//! The catalog: the list of topics and of named producers. Stored in `__meta`.
 //!
-//! Creating, growing and deleting a topic touch many files, so they are bracketed: an intent, the
-//! work on the files, the completion. Each record is synced before the next step. An intent
-//! without its completion is finished at open: a creation or growth is undone (the call never
-//! returned), a deletion is carried on.
+//! Creating, growing and deleting a topic touch many files. So each is recorded in two steps: an
+//! intent, then the work on the files, then the completion. Each record is synced before the next
+//! step. An opening finishes an intent that has no completion: a creation or growth is undone (the
+//! call never returned), a deletion is completed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

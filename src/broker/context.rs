@@ -1,4 +1,4 @@
-//! What all parts of one run work with: the settings, the files and the clock.
+//! What all parts of one run use: the settings, the files and the clock.
 //!
 //! Owns: nothing that changes. Must not know: topics, locks and threads.
 

@@ -1,6 +1,6 @@
-//! The directories of a broker: how they are made and removed, each step durable before the next.
+//! Creates and removes the directories of a broker, each step durable before the next.
 //!
-//! Functions over a disk and a path. Must not know: the catalog, and why a directory is made or
+//! Functions over a disk and a path. Must not know: the catalog, and why a directory is created or
 //! removed.
 
 use std::io::ErrorKind;

@@ -1,9 +1,9 @@
-//! The engine behind all handles of one broker: its parts, put together.
+//! The engine that all handles of one broker share: its parts, composed.
 //!
-//! Owns: the parts of a run, the round of background work, and the end of the run. Must not know:
+//! Owns: the parts of a run, the round of background work, and the close of the run. Must not know:
 //! what a producer or a consumer does, and how a part does its work.
 //!
-//! Invariant: nothing is written before the directory lock is held, nor after it is given up.
+//! Invariant: nothing is written before the directory lock is held, nor after it is released.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! Groups and producer ids that are not used any more expire.
+//! Expires groups and producer ids that are not used any more.
 //!
-//! Owns: how long a group is kept, and whether what was used in this run is dated by the clock as it
-//! is. What is stored is when each was used last, as the wall clock showed it; within a run ages are
-//! compared in its own time. Must not know: how a group or a producer is forgotten.
+//! Owns: how long a group is kept, and whether uses in this run are stored with the present wall
+//! clock. Stored is the wall-clock time of each last use; within a run, ages are compared in the
+//! time of the run. Must not know: how a group or a producer is removed.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,12 +1,13 @@
 //! Whether a run may be used: open or closed, by this process, for writing.
 //!
-//! Owns: the flag that closes a run, the lock of the directory, the lock over changes of topics, and
-//! the consumers that have to be woken at the end. Must not know: what a caller does behind it.
+//! Owns: the flag that closes a run, the lock of the directory, the lock over changes of topics,
+//! and the consumers that are woken at the close. Must not know: what a caller does once it has
+//! passed.
 //!
 //! Invariants:
-//! 1. A run that is closed stays closed, and the directory lock is given up only afterwards.
-//! 2. A [`Change`] is held over each creation, change and deletion of a topic, and over what these
-//!    look at ([`producers`](super::producers)); no lookup takes it.
+//! 1. A closed run stays closed, and the directory lock is released only afterwards.
+//! 2. A [`Change`] is held over each creation, change and deletion of a topic, and over the data
+//!    that these read ([`producers`](super::producers)); no lookup takes it.
 //! 3. No lock is taken in a forked child.
 
 use std::sync::Arc;

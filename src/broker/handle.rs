@@ -1,6 +1,6 @@
 //! The broker as an application holds it.
 //!
-//! Owns: the handle, and what happens when the last one is dropped. Must not know: how a broker is
+//! Owns: the handle, and the close when the last one is dropped. Must not know: how a broker is
 //! opened, which [`builder`](super::builder) does.
 
 use std::any::Any;

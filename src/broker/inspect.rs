@@ -1,18 +1,17 @@
-//! A broker that only looks, beside one in another process that writes.
+//! A read-only broker, beside a broker in another process that writes.
 //!
-//! The writer continues while this broker looks: retention and compaction remove files, its internal
-//! logs are cleaned up, topics are deleted and made again. A file may disappear between two steps of
-//! one look.
-//! So nothing is called damaged or missing before the whole of it was looked at twice, each time
-//! from the start, and the same was found.
+//! The writer continues while this broker reads: retention and compaction remove files, its
+//! internal logs are cleaned up, topics are deleted and created again. A file may disappear between
+//! two steps of one pass. So nothing is called damaged or missing before two passes, each from the
+//! start, have found the same.
 //!
-//! Why twice is enough. The writer makes durable *why* a file is not needed before it removes it: the
-//! log start in `__local`, the replacement beside the segments it replaces, the deletion in
-//! `__meta`. What one look misses, the next one finds the reason for; it may miss something else,
-//! which went meanwhile, but not the same again.
+//! Why two are enough. Before the writer removes a file, it makes the *reason* durable: the log
+//! start in `__local`, the replacement beside the segments that it replaces, the deletion in
+//! `__meta`. If a file is missing in one pass, the next pass finds the reason. That pass may miss
+//! another file, which was removed meanwhile, but not the same again.
 //!
-//! Owns: the order of the looks. Must not know: what the files mean, and what is done with what a
-//! look finds.
+//! Owns: the order of the passes. Must not know: what the files mean, and what the results are used
+//! for.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
-//! The internal logs: what the broker keeps for itself.
+//! The internal logs: the broker's own durable state.
 //!
-//! Owns: the catalog (`__meta`), what is true of this machine only (`__local`), and, behind the
-//! coordinator of groups, the committed offsets (`__offsets`). Must not know: what is done with what
-//! they hold. How they are read again at an opening is in [`log_opener`](super::log_opener).
+//! Owns: the catalog (`__meta`), the state of this machine (`__local`), and, through the
+//! coordinator of groups, the committed offsets (`__offsets`). Must not know: what their contents
+//! are used for. [`log_opener`](super::log_opener) reads them again at an opening.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! What is known of the last run of a directory, and of a partition before it is opened.
 //!
-//! Functions of what `__local` says. Must not know: how anything is opened.
+//! Functions over the contents of `__local`. Must not know: how anything is opened.
 
 use std::sync::Arc;
 

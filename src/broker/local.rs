@@ -1,5 +1,5 @@
-//! What is true of this machine only: how the last run ended, and recovery points. Kept in
-//! `__local`, which is never replicated.
+//! The state of this machine: how the last run ended, and recovery points. Stored in `__local`,
+//! which is never replicated.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! How the internal logs are made, or read again, at an opening.
+//! Creates the internal logs, or reads them again, at an opening.
 //!
-//! Of logs that exist, all three are read, and what they say is checked, before anything on the disk
-//! is changed. Must not know: the topics.
+//! If they exist, all three are read and their contents checked before anything on the disk is
+//! changed. Must not know: the topics.
 
 use std::sync::Arc;
 

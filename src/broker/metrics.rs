@@ -1,7 +1,7 @@
-//! One snapshot of all that a broker counts.
+//! One snapshot of everything that a broker counts.
 //!
-//! The order makes the parts agree: groups are looked at first, then each partition, and lag is
-//! what lies between the two; so no group is ever seen ahead of a log.
+//! Groups are read first, then each partition, and lag is the difference. In this order no group
+//! ever appears to be ahead of a log.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! Opening a broker: lock, internal logs, interrupted work, partitions, workers; in this order.
+//! Opens a broker: lock, internal logs, interrupted work, partitions, workers; in this order.
 //!
-//! Owns: that order, and how the parts of a run are put together. Must not know: handles.
+//! Owns: that order, and how the parts of a run are composed. Must not know: handles.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;

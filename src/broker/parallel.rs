@@ -1,4 +1,4 @@
-//! Work over many jobs on all processors.
+//! Runs many jobs on all processors.
 
 use std::thread;
 

@@ -1,18 +1,19 @@
-//! Named producers: who holds an id, the epoch in force, and the numbers that they have given.
+//! Named producers: who holds an id, the epoch in force, and the sequence numbers in use.
 //!
 //! Owns: the table of producers that are in use, and what the catalog stores of all of them. Must
 //! not know: how a record is sent.
 //!
-//! A producer that gives numbers to records with a key stops a topic from growing. With more
-//! partitions a key leads to another one, which knows none of the numbers of before: a retry would be
-//! stored once more. So the catalog knows which producers have sent numbers to which topics by key,
-//! and a topic grows only once no partition remembers any of them.
+//! A producer that sends numbered records with a key prevents a topic from growing. With more
+//! partitions, a key leads to another partition, which does not know the numbers that were sent
+//! before: a retry would be stored once more. So the catalog records which producers have sent
+//! numbers to which topics by key, and a topic grows only once no partition remembers any of them.
 //!
-//! 1. The record that a producer does so is durable before its first such append to the topic.
-//! 2. Such an append is under way only between [`NamedProducer::begin_by_key`] and the end of what
-//!    that returns, with the count of partitions that is in force there.
-//! 3. Under a [`Change`], a growth forgets those that are remembered by no partition and have nothing
-//!    under way; they record themselves anew, and wait for a [`Change`] to do so.
+//! 1. The entry that a producer does so is durable before its first such append to the topic.
+//! 2. Such an append runs only between [`NamedProducer::begin_by_key`] and the drop of its result,
+//!    with the count of partitions that is in force there.
+//! 3. Under a [`Change`], a growth removes the entries of producers that no partition remembers and
+//!    that have no append running. These record themselves anew, and wait for a [`Change`] to do
+//!    so.
 
 use std::collections::HashMap;
 use std::sync::Arc;

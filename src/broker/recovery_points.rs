@@ -1,10 +1,10 @@
-//! Recovery points: up to where each partition is known to be whole and durable.
+//! Recovery points: up to which offset each partition is known to be whole and durable.
 //!
 //! Owns: when they were last written, and the right to write them. Must not know: what an opening
 //! does with them.
 //!
 //! Invariant: no point is stored after a newer one, nor after the end of a clean run: [`Points`] is
-//! held over the writing.
+//! held while they are written.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What opening found and did, as values.
+//! The results of an opening, as values.
 
 use std::path::{Path, PathBuf};
 

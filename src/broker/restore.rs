@@ -1,4 +1,4 @@
-//! Taking over what was salvaged elsewhere: all of it or nothing.
+//! Takes over what was salvaged from another directory: all of it or nothing.
 
 use std::sync::Arc;
 

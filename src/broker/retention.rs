@@ -1,4 +1,4 @@
-//! Removing records that are no longer kept.
+//! Removes records by retention, by request, or to make space.
 //!
 //! Owns: the order of a removal over the partition, the local state and the disk. Must not know:
 //! which records are removed, which `log::retention` plans, and when there is too little space.

@@ -1,8 +1,8 @@
-//! Space for appends: in the byte budget and on the disk.
+//! Space for appends, in the byte budget and on the disk.
 //!
 //! Owns: what is done at once when an append was refused for want of space, and how an append waits
-//! for it. All that makes room would be done within a minute, by the settings of the topics; a
-//! refused append must not wait for that. Must not know: how records are removed
+//! for space. The background work would do the same within a minute, by the settings of the topics;
+//! a refused append must not wait for that. Must not know: how records are removed
 //! ([`retention`](super::retention)).
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! How topics and partitions come into being, in memory and on the disk.
+//! Creates topics and partitions, in memory and on the disk.
 //!
-//! Owns: nothing that changes. Must not know: when a topic is made, which the records of its stages
-//! say, and which topics are live.
+//! Owns: nothing that changes. Must not know: the stages of a creation, which the catalog records,
+//! and which topics are live.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,16 +1,16 @@
-//! The topics of a broker: created, altered, grown and deleted, so that a crash at any step leaves
-//! one state or the other.
+//! Creates, alters, grows and deletes topics, so that a crash at any step leaves the state before
+//! or the state after.
 //!
-//! Owns: the order of records in the catalog, work on files and entries in the table of live topics.
-//! A record of the intent comes first, then the files, then the record of the completion, which is
-//! the commit point; each is durable before the next step. The settings of a topic are one record,
-//! so a change of them needs no intent. A growth:
+//! Owns: the order of entries in the catalog, work on files and changes of the table of live
+//! topics. The intent is recorded first, then the files are changed, then the completion is
+//! recorded, which is the commit point; each step is durable before the next. The settings of a
+//! topic are one record, so their change needs no intent. A growth, for example:
 //!
-//! 1. The intent: the topic as it is, and the total that is to be.
+//! 1. The intent: the topic as it is, and the new total.
 //! 2. Directories and first segments of the new partitions.
 //! 3. The completion: the topic with the new total. The commit point.
-//! 4. In force for lookups, handles, producers and groups. Handles follow from the old settings to
-//!    the new (`topic::Succession`).
+//! 4. The new total is used by lookups, handles, producers and groups. Handles follow from the old
+//!    settings to the new (`topic::Succession`).
 //!
 //! An intent without completion is undone: the files of step 2 are removed, then the intent.
 //!

@@ -1,11 +1,11 @@
 //! Background work: two threads, the workers, that never wait for each other.
 //!
-//! [`space`] serves what appenders and waiters need soon, [`bulk`] what takes long. Without
+//! [`space`] does what appenders and waiters need soon, [`bulk`] what takes long. Without
 //! background threads, requests stay noted in their partitions until `tick` serves them.
 //!
-//! Owns: the queues, the threads and their end. Must not know: the engine, but for what it is given
-//! to call. What the threads hold is the caller's: a thread that has the engine keeps it, and with it
-//! the lock of the directory, until its current step has ended.
+//! Owns: the queues, the threads and their shutdown. Must not know: the engine, except for the
+//! calls that it is given. A thread that uses the engine keeps it, and with it the lock of the
+//! directory, until its current step has ended.
 
 use std::io;
 use std::sync::{Arc, OnceLock};

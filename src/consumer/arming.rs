@@ -1,7 +1,7 @@
 //! A consumer that waits at one partition.
 //!
-//! Owns: the consumer's registration with the partition, which ends with it, and whether it is armed.
-//! Must not know: what is read there.
+//! Owns: the consumer's registration with the partition, which is dropped with it, and whether it
+//! is armed. Must not know: what is read there.
 
 use std::sync::Arc;
 

@@ -1,10 +1,10 @@
-//! What a consumer has: its partitions with their positions, and how it takes them over and gives
-//! them up.
+//! The partitions of a consumer with their positions: how it takes them over and gives them up.
 //!
 //! Owns: the consumer's role in its group, its slots, the partitions that wait for a position, the
 //! gaps, and the rebalance callback. Must not know: how a poll waits, and what was read ahead.
 //!
-//! Invariant: a partition that the group takes away is read no more before the group hears of it.
+//! Invariant: a consumer stops reading a revoked partition before it reports the revocation to the
+//! group.
 
 use std::collections::BTreeSet;
 use std::panic::resume_unwind;

@@ -1,8 +1,8 @@
-//! What a consumer commits: which positions, and whether they may be committed.
+//! Which positions a consumer commits, and whether it may.
 //!
 //! Owns: nothing; it is a view of one consumer's positions in its group. Must not know: when auto
-//! mode commits. In which order records and commits become durable is
-//! [`group::commit`](crate::group::commit)'s.
+//! mode commits. [`group::commit`](crate::group::commit) has the order in which records and commits
+//! become durable.
 
 use std::fmt;
 

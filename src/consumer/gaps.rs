@@ -1,7 +1,7 @@
-//! What a consumer missed, until it is asked.
+//! The gaps of a consumer: offsets that it missed, until the application takes the list.
 //!
 //! Owns: the list behind [`Consumer::take_gaps`](super::Consumer::take_gaps), and its limit. Must
-//! not know: why something was missed.
+//! not know: why records were missed.
 
 use std::collections::BTreeSet;
 use std::ops::Range;

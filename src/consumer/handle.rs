@@ -1,6 +1,6 @@
-//! What other threads may hold of a consumer: to wake it, and to shut it down.
+//! A handle for other threads: wakes a consumer, or shuts it down.
 //!
-//! Owns: the two requests and the notifier that ends a wait. Must not know: what is read.
+//! Owns: the two requests, and the notifier that ends a wait. Must not know: what is read.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
-//! The partitions that a group has given to a consumer and whose position could not be found yet.
+//! Partitions that a group has assigned to a consumer and whose position could not be found yet.
 //!
-//! Owns: which they are, under which ownership they were given, and why the first of them has no
+//! Owns: the list of them, each with its ownership epoch, and why the first of them has no
 //! position. Must not know: how a position is found.
 
 use std::collections::{BTreeMap, BTreeSet};

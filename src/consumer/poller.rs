@@ -1,7 +1,7 @@
-//! The loop of a poll: follows the group's plan, fetches, and parks until there is something.
+//! The loop of a poll: follows the group's plan, fetches, and parks until there are records.
 //!
-//! Owns: what was read ahead for `recv`, and which errors the caller has got. Must not know: where a
-//! position comes from, and what is committed.
+//! Owns: what was read ahead for `recv`, and which errors were returned to the caller. Must not
+//! know: where a position comes from, and what is committed.
 //!
 //! Invariant: nothing is read ahead while the consumer follows its group's plan or is moved.
 

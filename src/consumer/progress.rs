@@ -1,7 +1,7 @@
-//! How far a consumer has come in one partition.
+//! How far a consumer has read one partition.
 //!
-//! Owns: the cursor, and the offsets that it has passed. Must not know: why it is moved, and what is
-//! committed.
+//! Owns: the cursor, and the offsets that it has passed. Must not know: why it is moved, and what
+//! is committed.
 //!
 //! Invariant: `passed <= handed_out <= fetched <= counted`; each is the offset of a next record.
 

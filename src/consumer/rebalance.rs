@@ -1,11 +1,11 @@
-//! What the application hears of a rebalance.
+//! Runs the application's rebalance callback.
 //!
-//! Owns: the callback, and which partitions it has yet to hear of. Must not know: how partitions
-//! change hands.
+//! Owns: the callback, and which partitions are not reported to it yet. Must not know: how
+//! partitions change owners.
 //!
-//! A callback runs in the member's own `poll` or `close`, under no lock: it may open consumers of
-//! the same group, administer, produce. Whatever it does, the consumer is kept consistent: a panic
-//! passes through once the hand-over is finished.
+//! A callback runs in the member's own `poll` or `close`, under no lock. It may open consumers of
+//! the same group, administer, produce. The consumer stays consistent whatever it does: a panic is
+//! passed on after the hand-over is finished.
 
 use std::any::Any;
 use std::collections::BTreeSet;

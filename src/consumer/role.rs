@@ -1,4 +1,5 @@
-//! What a consumer is to a group.
+//! The role of a consumer: member of a group, user of a group with partitions chosen by hand, or reader
+//! without a group.
 
 use std::sync::Arc;
 

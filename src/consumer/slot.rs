@@ -1,6 +1,6 @@
-//! One partition as a consumer reads it: where it begins, what it skips, which errors it has.
+//! One partition as a consumer reads it: its start, the offsets that it skips, its errors.
 //!
-//! Owns: the partition's [`Progress`], its [`Arming`], what is committed of it, and its pending error.
+//! Owns: the partition's [`Progress`], its [`Arming`], its committed offset, and its pending error.
 //! Must not know: other partitions, and when a commit is made.
 
 use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! The partitions that a consumer reads, and whose turn it is.
+//! The partitions that a consumer reads, and which one is next.
 //!
-//! Owns: the slots in the order of their partitions, the turns, and which of them may have been
-//! handed out since auto mode last passed what was. Must not know: groups beyond whether this is a
-//! member, and what a position is committed for.
+//! Owns: the slots in the order of their partitions, the turns, and which slots may have returned
+//! records since the last auto-commit. Must not know: groups beyond whether this is a member, and
+//! why a position is committed.
 //!
 //! Invariant: the slots are in strictly ascending order of their partitions.
 

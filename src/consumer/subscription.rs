@@ -1,10 +1,10 @@
-//! Where a group begins.
+//! Decides where a group begins to read.
 //!
-//! When a group subscribes to a name or a pattern for the first time, the member that does it
-//! commits, for all partitions that there are, where its `start` says, and stores the subscription
-//! after these commits. From then on a partition without a commit begins at 0: it came later, or the
-//! group began it there. So a member that takes a partition over never asks its own `start`, which
-//! may mean another offset by now, and would pass over what was written before.
+//! When a group subscribes to a name or a pattern for the first time, the subscribing member
+//! resolves its `start` in all existing partitions and commits the offsets. Then it stores the
+//! subscription. From then on a partition without a commit begins at 0: it was added later, or the
+//! group began it there. So a member that takes a partition over never uses its own `start`, which
+//! may mean another offset by now, and would skip records.
 
 use std::sync::Arc;
 

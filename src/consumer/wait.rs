@@ -1,7 +1,7 @@
-//! What a consumer does when there is nothing to read.
+//! How a consumer waits while there is nothing to read.
 //!
-//! Invariant: no loop that waits passes twice without looking at its deadline, or it could keep its
-//! thread for ever. Debug builds assert that, so every test of a consumer does.
+//! Invariant: a loop that waits checks its deadline in every pass, or it could keep its thread for
+//! ever. Debug builds assert it, so every test of a consumer checks it.
 
 #[cfg(debug_assertions)]
 use std::cell::Cell;

@@ -1,14 +1,15 @@
-//! Who should own what: the assignors, as functions of members, topics and present owners.
+//! The assignors: pure functions that say which member should own which partition, from the
+//! members, the topics and the present owners.
 //!
-//! Owns the rules of distribution; knows nothing of polls, epochs or hand-overs, which are
-//! [`state`](super::state)'s. For every answer:
+//! Owns: the rules of distribution. Must not know: polls, epochs or hand-overs, which are
+//! [`state`](super::state)'s. For every result:
 //!
 //! 1. every partition of a topic with at least one subscriber has exactly one owner;
 //! 2. the owner subscribes to the topic;
-//! 3. every member is in the answer, also those that get nothing;
-//! 4. equal questions have equal answers: no randomness, no address, no order of arrival.
+//! 3. every member is in the result, also those that get nothing;
+//! 4. equal arguments give equal results: no randomness, no address, no order of arrival.
 //!
-//! Runs under the coordinator's lock, so the work is kept to about (partitions × members) simple
+//! Runs under the group's lock, so the work is limited to about (partitions × members) simple
 //! steps: members, topics and partitions are numbered once, and topics with the same subscribers
 //! are treated as one.
 

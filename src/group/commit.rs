@@ -1,16 +1,16 @@
-//! The one way to commit an offset: the records first, then the commit.
+//! The one way to commit an offset: first the records become durable, then the commit.
 //!
-//! Three steps, each of which takes what the one before returns, so that none can be left out:
+//! Three steps, each of which takes the result of the step before, so that none can be left out:
 //!
 //! 1. [`Ready`]: the records below each offset are durable, as far as the caller waits for the
-//!    disk. A commit that survives a power cut which its records do not would make the group skip
-//!    the records that get these offsets next.
+//!    disk. If a commit survived a power cut and its records did not, the group would skip the
+//!    records that get these offsets next.
 //! 2. [`store`]: the commits are checked once more and published, all or none, while a [`Permit`]
-//!    keeps the partitions from changing hands.
+//!    prevents the partitions from changing owners.
 //! 3. [`Stored`]: the commits are durable, as far as the caller waits for the disk.
 //!
-//! `commit*`, auto mode, where a group begins and `reset_offsets` all go this way. Must not know: who
-//! commits, and why.
+//! `commit*`, auto mode, the beginning of a group and `reset_offsets` all use it. Must not know:
+//! who commits, and why.
 
 use std::sync::Arc;
 

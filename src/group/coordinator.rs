@@ -1,15 +1,16 @@
-//! The coordinator: leads each group through joins, polls, evictions and commits, under its lock.
+//! The coordinator: serves joins, polls, evictions and commits of all groups, each under its lock.
 //!
 //! Owns: the table of groups, the live topics, and the order in which their locks are taken. It
-//! composes the parts: what a group decides is [`members`](super::members)', what is stored is
-//! [`offset_store`](super::offset_store)'s, in which order is [`commit`](super::commit)'s. Must not
-//! know: consumers and what they do with their partitions. There are no heartbeats to lose:
-//! joining, leaving and dropping take effect at once, and members that have something to do are
-//! woken. A member that stops polling is evicted by the first that notices: another member's poll,
-//! the workers, `tick`.
+//! composes the parts: [`members`](super::members) decides for a group,
+//! [`offset_store`](super::offset_store) stores, and [`commit`](super::commit) has the order of a
+//! commit. Must not know: consumers and what they do with their partitions.
 //!
-//! No callback runs under a lock of this room. The clock is read before one is taken, except for
-//! the time of what is stored.
+//! There are no heartbeats: joining, leaving and dropping take effect at once, and members that
+//! have something to do are woken. A member that stops polling is evicted by the first thread that
+//! notices: another member's poll, a background thread, `tick`.
+//!
+//! No callback runs under a lock of this room. The clock is read before a lock is taken, except for
+//! the time of a stored record.
 
 use std::fmt;
 use std::sync::Arc;

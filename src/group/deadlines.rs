@@ -1,4 +1,4 @@
-//! When to look at which group for members that are overdue, so that a search looks at no others.
+//! When to check which group for overdue members, so that a check reads no other groups.
 //!
 //! Owns: one time for each group that has a deadline. Must not know: what a deadline is for, and
 //! what a group is.

@@ -1,11 +1,11 @@
-//! Groups that are not used any more: when each was used last, and its end.
+//! Expiry of unused groups: the time of each group's last use, and the removal of a group.
 //!
 //! Pure functions over the groups and the offsets log of a coordinator. Must not know: topics and
-//! how long they keep records, by which the engine decides when a group has expired.
+//! how long they keep records, from which the engine decides when a group has expired.
 //!
 //! A group is in use while it has a member, live or waited for, and whenever it commits. Commits
-//! carry the time of their records. That a group had a member is recorded beside them: rarely while
-//! it has, and once it has none.
+//! carry the time of their records. That a group has a member is recorded too: rarely while it has
+//! one, and once when it has none any more.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! Groups as an administrator and the metrics see them: each at one moment.
+//! Groups as an administrator and the metrics see them: each group at one moment.
 //!
-//! Pure functions over the coordinator; they change nothing but to make a plan that is due. LOCK
-//! ORDER: as the coordinator's.
+//! Functions over the coordinator; they change nothing, except that a plan that is due is made.
+//! LOCK ORDER: as the coordinator's.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! What a member wants to read, and which topics that is.
+//! Which topics a member wants to read.
 //!
-//! Pure. A pattern is resolved against the topics there are, again whenever those change, so that
-//! all other modules know topics by name only.
+//! Pure. A pattern is resolved against the existing topics, and again whenever these change, so
+//! that all other modules know topics by name only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,9 +1,8 @@
-//! The members of one group: the consumers that are there, the static members that are waited for,
-//! and what the group's state makes of both.
+//! The members of one group: live ones, and static ones that are waited for.
 //!
-//! Owns: who is live, the static members by name, what was reported of both. Must not know: other
-//! groups, the offsets log, locks, and clocks (the caller has read the clock before). Time is
-//! nanoseconds on the broker's clock.
+//! Owns: which members are live, the static members by name, what was reported of both. Must not
+//! know: other groups, the offsets log, locks, and clocks (the caller reads the clock before). Time
+//! is nanoseconds on the broker's clock.
 //!
 //! Invariants:
 //! 1. A member is live exactly while a consumer holds its [`Presence`]; each live member is known

@@ -1,8 +1,8 @@
-//! A consumer's membership in its group.
+//! A consumer's membership in its group: the calls of one member.
 //!
-//! Owns: what one member may ask and say. Must not know: what a consumer does with its partitions.
-//! Every call takes the group's lock for as long as a few look-ups and at most one append take, and
-//! none of them runs code of the application under it, but for a clock that says when the append was.
+//! Owns: these calls. Must not know: what a consumer does with its partitions. Every call holds the
+//! group's lock for the time of a few lookups and at most one append, and runs no application code
+//! under it, except for the clock that dates the append.
 
 use std::fmt;
 use std::sync::Arc;

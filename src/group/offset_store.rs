@@ -1,7 +1,7 @@
 //! The log of committed offsets, static members and subscriptions, as groups use it.
 //!
-//! Owns: the internal log `__offsets`. Must not know: members and locks of groups. How offsets are
-//! stored there, after their records, is [`commit`](super::commit)'s.
+//! Owns: the internal log `__offsets`. Must not know: members and locks of groups.
+//! [`commit`](super::commit) has the order in which records and their commit are stored.
 
 use std::sync::Arc;
 

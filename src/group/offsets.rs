@@ -1,10 +1,11 @@
-//! Committed offsets: what each group has done with, per partition. Kept in `__offsets`.
+//! The committed offset of each group in each partition. Stored in `__offsets`.
 //!
-//! A commit names the topic by its id, so a topic that is deleted and made again under the same
-//! name begins without any, and says under which incarnation of the log it was made, so that a
-//! log that was cut since cannot hand out other records under the same numbers unnoticed. Static
-//! members are kept beside the offsets: what they own has to wait for them over a restart. So are
-//! the subscriptions of each group: a partition without a commit is one that came later.
+//! A commit names the topic by its id, so a topic that is deleted and created again with the same
+//! name begins without commits. It also names the incarnation of the log: if a recovery has cut the
+//! log since, its offsets may belong to other records, and the consumer is notified.
+//!
+//! Static members are stored too, because their partitions wait for them over a restart. So are the
+//! subscriptions of each group: a partition without a commit is one that was added later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;

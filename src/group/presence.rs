@@ -1,7 +1,7 @@
-//! What a member and its group exchange without the group's lock.
+//! The data that a member and its group exchange without the group's lock.
 //!
 //! Owns: when the member polled last, whether it has something to do, and whether it is fenced.
-//! Must not know: what the member owns, and clocks (the caller has read the clock before). Time is
+//! Must not know: what the member owns, and clocks (the caller reads the clock before). Time is
 //! nanoseconds on the broker's clock.
 
 use std::sync::Arc;

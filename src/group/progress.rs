@@ -1,4 +1,4 @@
-//! How far a group has come, and what it is doing, as it is shown to the outside.
+//! The progress and the state of a group, as plain data for administrators and metrics.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;

@@ -3,8 +3,8 @@
 //! Owns: the group's lock, and the time before which none of its members can be overdue. Must not
 //! know: other groups, the offsets log.
 //!
-//! Invariant: no member is overdue before `look_at`. It is lowered with each new deadline, under the
-//! lock, and the table of deadlines has the group under that time.
+//! Invariant: no member is overdue before `look_at`. Each new deadline lowers it, under the lock,
+//! and the table of deadlines has the group at that time.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,29 +1,29 @@
 //! A group's state: its members, and the hand-over of partitions between them.
 //!
-//! Owns: the members and what each has yet to hear. A partition goes from one member to the next
-//! through the moment in which nobody owns it; [`owners`](super::owners) has the partitions. Must
-//! not know: time, threads, offsets or callbacks. The coordinator calls it under the group's lock,
-//! and has looked at the clock before (and then calls [`GroupState::sweep`]).
+//! Owns: the members, and what each has yet to be notified of. Between two owners a partition has
+//! none for a moment; [`owners`](super::owners) has the partitions. Must not know: time, threads,
+//! offsets or callbacks. The coordinator calls it under the group's lock, and reads the clock
+//! before (and then calls [`GroupState::sweep`]).
 //!
 //! 1. A partition has at most one owner.
-//! 2. Ownership begins only in [`poll`](GroupState::poll) of the new owner, and only when nobody
-//!    owns the partition; it ends only by [`revoked`](GroupState::revoked),
+//! 2. Ownership begins only in [`poll`](GroupState::poll) of the new owner, and only while the
+//!    partition has no owner. It ends only by [`revoked`](GroupState::revoked),
 //!    [`leave`](GroupState::leave), [`stay_away`](GroupState::stay_away),
 //!    [`sweep`](GroupState::sweep) or with the partition itself.
-//! 3. Each beginning takes a new ownership epoch, greater than any before it in this group; while
-//!    ownership lasts its epoch does not change, however many rebalances pass.
-//! 4. A plan is made whenever members or subscriptions change, and, once topics have changed, when
-//!    the group is next [looked at](GroupState::catch_up), be it that a thousand of them have. Each
-//!    plan has a greater generation. Owners follow it at their own polls; nobody waits for anybody
-//!    else.
+//! 3. Each ownership has a new epoch, greater than any before it in this group; while it lasts its
+//!    epoch does not change, however many rebalances pass.
+//! 4. A plan is made whenever members or subscriptions change. After topics have changed, it is
+//!    made when the group is [used next](GroupState::catch_up), once even if a thousand of them
+//!    have. Each plan has a greater generation. Owners follow it at their own polls; no member
+//!    waits for another.
 //! 5. A member whose poll would have something to report
-//!    [`needs_attention`](GroupState::needs_attention), and when that comes up it is among the
+//!    [`needs_attention`](GroupState::needs_attention). When that begins, the member is among the
 //!    next [`take_wakeups`](GroupState::take_wakeups), unless it polls first.
-//! 6. A member that is away owns nothing and has its part in every plan: what is planned for it
-//!    waits for it, unowned.
+//! 6. A member that is away owns nothing, but has its part in every plan: the partitions that are
+//!    planned for it wait for it, unowned.
 //!
-//! So a commit is refused exactly when the member does not own the partition any more, or has lost
-//! it and got it again since.
+//! So a commit is refused exactly if the member does not own the partition any more, or has lost it
+//! and got it again since.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;

@@ -1,4 +1,4 @@
-//! The groups that have members, by name. The coordinator keeps it under its outermost lock.
+//! The groups that have members, by name. The coordinator keeps the table under its outermost lock.
 //!
 //! Owns: which group has a name now, and what is remembered of groups that have ended. Must not
 //! know: what a group does.

@@ -1,13 +1,13 @@
-//! Where appends go: the active segment, and the next one where that is made already.
+//! The segments that take appends: the active one, and the next one if it is prepared.
 //!
 //! Owns: the writer of the active segment and the prepared segment, and when more space or a next
-//! segment is wanted. Must not know: offsets beyond those of the active segment, producers, what
-//! becomes of a segment that is sealed, who makes the space that is wanted.
+//! segment is requested. Must not know: offsets beyond those of the active segment, producers, what
+//! happens to a sealed segment, which thread makes the requested space.
 //!
 //! Invariants; [`check`](Appender::check) holds the first:
 //! 1. A prepared segment has a higher number than the active one.
-//! 2. Without an active segment nothing is appended before a new one has begun: what was left
-//!    after the end must never follow a later batch, and a new segment has a new salt.
+//! 2. If there is no active segment, the first append begins a new one, which has a new salt. So
+//!    bytes that an earlier run left after the end never follow a later batch.
 
 use std::sync::Arc;
 

@@ -1,14 +1,14 @@
-//! Sealed segments that work is left for: a sync first, then a footer.
+//! Work that sealed segments still need: first a sync, then a footer.
 //!
 //! Owns: the files that wait for a sync, the tails that are not proved to be on stable storage, and
-//! the segments without a footer with what their footers will say. Must not know: the active
-//! segment, the ends of the log, the disk. Work is handed out as [`tasks`](super::tasks), runs
-//! without the partition's lock, and is given back here.
+//! the segments without a footer, each with the contents of its footer. Must not know: the active
+//! segment, the ends of the log, the disk. Work leaves as [`tasks`](super::tasks), runs without the
+//! partition's lock, and comes back here.
 //!
 //! Invariants; [`check`](Backlog::check) holds the first:
 //! 1. Each list is in the order of the log, and has no segment twice.
 //! 2. A segment gets its footer only after it and all before it were synced.
-//! 3. Work that comes back too late (its segment was removed or replaced meanwhile) changes nothing.
+//! 3. A task whose segment was removed or replaced meanwhile changes nothing when it comes back.
 
 use std::collections::VecDeque;
 use std::ops::Range;

@@ -1,8 +1,9 @@
-//! How much the files of a broker's topics may take together.
+//! The byte budget of a broker: how much space the files of its topics may take together.
 //!
 //! Every segment file has a [`Claim`] on the one [`SpaceBudget`]. The claim grows before the file
-//! does, and is given up when the file is unlinked; what a message still maps then is not counted.
-//! The internal logs have no budget: commits and deletions must continue when it is used up.
+//! does, and is released when the file is unlinked; memory that a message still maps then is not
+//! counted. The internal logs have no budget, because commits and deletions must work when it is
+//! used up.
 //!
 //! Invariant: `used` is the sum of all claims.
 

@@ -1,7 +1,7 @@
-//! Recovery points: what is known of a partition without reading it.
+//! Recovery points: the state of a partition's log, stored so that an opening reads less.
 //!
-//! Owns: the stored form. Must not know: files, other logs. Everything a point speaks of was synced
-//! before it was written. A lost or stale one costs a longer scan.
+//! Owns: the stored form. Must not know: files, other logs. All data that a point describes was
+//! synced before the point was written. If a point is lost or old, the opening scans more.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
-//! A window that moves forward over a file's bytes, for readers that trust none of them.
+//! A window that moves forward over the bytes of a file, for code that trusts none of them.
 //!
-//! Reads by `pread` into one bounded buffer: a failing disk or a hostile file can at worst give an
-//! error (never a signal), and memory does not grow with the segment.
+//! Reads by `pread` into one buffer of bounded size. So a failing disk or a hostile file causes an
+//! error, never a signal, and memory does not grow with the segment.
 
 use std::io;
 

@@ -1,15 +1,16 @@
 //! Compaction: removes every record that is not the latest of its key.
 //!
 //! Owns: which sealed segments are rewritten, which of their records remain, and how the new files
-//! replace the old ones. Must not know: threads, clocks, who asked. [`plan`], [`keys`] and
-//! [`sieve`] are pure; [`output`] writes one file; [`run`] goes through a log with them, in steps of
-//! bounded size that the partition above paces; [`candidates`] says what it finds there, [`inputs`]
-//! reads it; [`spare`] is what they write into on a full disk. See
+//! replace the old ones. Must not know: threads, clocks, the caller.
+//!
+//! [`plan`], [`keys`] and [`sieve`] are pure. [`candidates`] lists the segments of a log,
+//! [`inputs`] reads them, [`output`] writes one new file, and [`spare`] is the file for a full
+//! disk. [`run`] uses all of them, in steps of bounded size, which the partition paces. See
 //! `docs/compaction.md`.
 //!
 //! Invariants:
-//! 1. The last segment of the list, active or not, is never touched, nor one without a footer:
-//!    what is rewritten is sealed and durable.
+//! 1. The last segment of the list, active or not, is never rewritten, nor is one without a footer:
+//!    every input is sealed and durable.
 //! 2. A record is removed only if a later one of its key is in the log and durable, or if it is a
 //!    tombstone whose delete horizon has passed and below which its key does not occur.
 //! 3. New files replace old ones from the log start upwards. A tombstone gets its delete horizon in

@@ -1,15 +1,15 @@
-//! Reading forward: a position in a partition that moves over its segments.
+//! Reads forward: a cursor is a position in a partition that moves over its segments.
 //!
 //! A cursor takes no lock that an appender takes. Each batch is checked (checksum and structure)
-//! before it is handed out, so iterating over what [`Cursor::fetch`] returns cannot fail.
+//! before it is returned, so iterating over the result of [`Cursor::fetch`] cannot fail.
 //!
 //! Invariants, at every return:
-//! 1. `next_offset` is the offset of the next record to hand out; it never goes back.
-//! 2. `position` is the start of the batch that holds it, or the end of what was read.
-//! 3. No record below `next_offset` is handed out twice, and none is passed over silently.
-//! 4. Bytes are read only from the segment that the cursor stands in, by its own name, which no
-//!    other file ever has. When compaction has replaced that segment, a cursor that holds its map
-//!    reads it to the end; one that must read the file again finds its position anew, by offset.
+//! 1. `next_offset` is the offset of the next record to return; it never decreases.
+//! 2. `position` is the start of the batch that holds it, or the end of the bytes that were read.
+//! 3. No record below `next_offset` is returned twice, and none is skipped without a report.
+//! 4. Bytes are read only from the cursor's segment, by a file name that is never used again. If
+//!    compaction has replaced that segment, a cursor that has it mapped reads it to the end;
+//!    otherwise the cursor finds its position anew, by offset.
 
 use std::ops::Range;
 use std::sync::Arc;

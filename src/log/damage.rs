@@ -1,8 +1,8 @@
-//! What follows damage in a segment.
+//! Searches the bytes after damage in a segment for whole batches.
 //!
-//! A search for whole batches in bytes that do not chain: every 4-byte boundary is tried, and only
-//! a batch whose checksum holds under the segment's random salt counts. A payload that imitates a
-//! batch cannot know the salt, so nothing that a caller stored is ever taken for a batch.
+//! These bytes are no chain of batches, so every 4-byte boundary is tried. Only a batch whose
+//! checksum holds under the segment's random salt counts. A payload that imitates a batch cannot
+//! contain the salt, so stored data is never taken for a batch.
 
 use std::io;
 

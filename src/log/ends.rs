@@ -1,4 +1,4 @@
-//! How far a log reaches: its start, its durable end and its end.
+//! The ends of a log: log start, durable end and log end.
 //!
 //! Owns: the three offsets. Must not know: segments, files, who waits for an end.
 //!

@@ -1,13 +1,13 @@
-//! Makes the segment files of one log.
+//! Creates the segment files of one log.
 //!
-//! Owns: which partition the log is and what its files are like, the numbers that its next files
-//! get, and the reserve of an internal log. Must not know: which segments there are, what is
-//! appended to them, when a new one is needed.
+//! Owns: the identity of the partition and the options of its files, the numbers of its next files,
+//! and the reserve of an internal log. Must not know: which segments there are, what is appended to
+//! them, when a new one is needed.
 //!
 //! Invariants:
-//! 1. No number is given out twice while the log is open, and none that a file had when it was
-//!    opened.
-//! 2. A rewrite (a cut, a replacement) has a higher generation than every file that it makes void.
+//! 1. A number is used at most once while the log is open, and none is used that a file had when
+//!    the log was opened.
+//! 2. A rewrite (a cut, a replacement) has a higher generation than every file that it supersedes.
 
 use std::path::Path;
 use std::sync::Arc;

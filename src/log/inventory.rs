@@ -1,10 +1,11 @@
-//! What a partition's directory holds: the passes of opening that only read.
+//! The passes of an opening that only read a partition's directory:
 //!
-//! 1. List the directory, read and check each segment's header and footer.
-//! 2. Scan what no footer vouches for, from the recovery point where there is one, up to where the
-//!    next segment begins.
+//! 1. List the directory, and read and check the header and footer of each segment.
+//! 2. Scan the batches that no footer covers, from the recovery point if there is one, up to where
+//!    the next segment begins.
 //!
-//! Whatever the files hold, the worst that comes out is an error or a finding; no byte is changed.
+//! Must not know: what the findings mean, which [`recovery`](super::recovery) decides. Whatever the
+//! files hold, the result is an error or a finding; no byte is changed.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
-//! What a broker knows of a partition before the partition's files are read.
+//! What a broker knows of a partition before it reads the partition's files.
 //!
-//! Plain data: filled by the broker, read by the passes of an opening.
+//! Plain data: the broker fills it in, and the passes of an opening read it.
 
 use super::Checkpoint;
 use crate::config::RecoveryPolicy;

@@ -1,9 +1,9 @@
-//! Files of a log that an opening found and that do not count, and how they are removed.
+//! Files of a log that an opening found and that do not count, and their removal.
 //!
-//! Owns: which files these are. Must not know: which segments there are, what is appended.
+//! Owns: the list of these files. Must not know: which segments there are, what is appended.
 //!
-//! Removing them is idempotent: a crash in the middle leaves some of them, of which the next
-//! opening says the same.
+//! The removal is idempotent: a crash in the middle leaves some of the files, and the next opening
+//! finds that these do not count either.
 
 use std::io;
 use std::path::{Path, PathBuf};

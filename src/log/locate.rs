@@ -1,6 +1,6 @@
-//! Finding the position of an offset or a moment in a log.
+//! Finds the position of an offset or of a time in a log.
 //!
-//! Indexes only say where to begin looking; what is found is always decided by the batches.
+//! An index only says where to begin the search; the batches decide.
 
 use std::sync::Arc;
 

@@ -1,13 +1,13 @@
-//! The maps of a broker's sealed segments: how many there may be, and when they are given up.
+//! The budget of maps of a broker's sealed segments: how many there may be, and which are released.
 //!
-//! A map costs an entry of the process's table of maps, which is limited, and 2 KiB of page tables
-//! for each MiB that was read through it. So maps are given up
+//! A map takes an entry of the process's limited table of maps, and 2 KiB of page tables for each
+//! MiB that was read through it. So maps are released
 //! 1. when there are too many, or too many bytes of them, oldest first,
-//! 2. when nobody has read through them for a minute or two,
+//! 2. when no reader has used them for a minute or two,
 //! 3. all of them, when the kernel refuses another one.
 //!
-//! One that a message or a cursor holds is never given up; one that is needed again is made again.
-//! Must not know: why a segment is mapped, and by whom.
+//! A map that a message or a cursor holds is never released. A released map is made again when it
+//! is needed. Must not know: why a segment is mapped, and by whom.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};

@@ -1,14 +1,14 @@
-//! Opening a log: read what is there, let [`recovery::decide`](super::recovery::decide) say what
-//! it means, then act.
+//! Opens a log: reads its files, lets [`recovery::decide`](super::recovery::decide) decide what
+//! they mean, and acts on the decision.
 //!
-//! Numbered passes, after the two of [`inventory`](super::inventory) that only read:
+//! The passes continue the two of [`inventory`](super::inventory), which only read:
 //! 3. Decide (pure).
-//! 4. Build the segment list; resume the last segment if it was closed cleanly, or if nothing
+//! 4. Build the segment list. Resume the last segment if it was closed cleanly, or if nothing
 //!    follows its end (see [`tail`]). No byte of any segment is changed.
-//! 5. Remove leftovers, at once or when the whole state is believed. No file is removed because of
-//!    damage.
+//! 5. Remove leftovers: at once, or later if the caller has to check the whole state first. No file
+//!    is removed because of damage.
 //!
-//! A second crash in any pass leaves the same files, or the same less some leftovers: opening is
+//! A second crash in any pass leaves the same files, or the same without some leftovers: opening is
 //! idempotent.
 
 use std::sync::Arc;

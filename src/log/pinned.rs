@@ -1,7 +1,7 @@
-//! What unlinked files still take, because somebody maps them.
+//! Counts the memory and disk space of unlinked segment files that readers still map.
 //!
-//! A segment that is removed notes its map here, weakly: the map goes when its last reader goes,
-//! and no reader ever looks at this list.
+//! A segment that is removed adds its map to this list as a weak reference. The map ends with its
+//! last reader, and readers never use this list.
 
 use std::sync::{Arc, Weak};
 

@@ -1,7 +1,8 @@
-//! What the log remembers of named producers, so that a retry is stored once.
+//! The table of named producers of a log, by which a retry is recognised.
 //!
-//! One entry per producer id: its epoch and the last sequence number. The table is written at the
-//! head and in the footer of every segment, so neither retention nor compaction can forget it.
+//! It has one entry per producer id: its epoch and its last sequence number. The table is stored in
+//! the opening batch and in the footer of every segment, so neither retention nor compaction
+//! removes it.
 
 use std::collections::HashMap;
 

@@ -1,27 +1,28 @@
-//! What a partition is after a crash: a pure decision over what its files show.
+//! Decides what a partition's log is after a crash: a pure function of what its files show.
 //!
-//! [`decide`] sees [`Facts`] about each segment and says which stretches belong to the log, where
+//! [`decide`] gets [`Facts`] about each segment, and says which stretches belong to the log, where
 //! it ends, what is damage and what is a torn tail. It does no I/O, so every crash window is a
 //! table test. The rules:
 //!
-//! 1. Evidence: a valid footer, an opening batch's or any batch's durable mark, and a recovery
-//!    point each prove that everything before them was on stable storage. The highest is
-//!    `durable`.
-//! 2. Below `durable`, anything missing is damage: reported, never cut, readable around. Below the
-//!    log start offset nothing is missed.
+//! 1. Evidence: a valid footer, the durable mark of an opening batch or of any batch, and a
+//!    recovery point each prove that everything before them was on stable storage. The highest
+//!    proof is `durable`.
+//! 2. Below `durable`, missing data is damage: it is reported, never cut, and readers pass it. Data
+//!    below the log start is not missing.
 //! 3. At or above `durable`, the first gap ends the log: a torn tail. The head of the log is never
-//!    torn: what lay before the first file was removed on purpose, or is damage.
-//! 4. A segment's stretches count only up to where the next segment begins ([`bounds`]): what a
-//!    crash left behind a cut, or a failed write behind the end, stays in the file for ever and
+//!    torn: data before the first file was removed on purpose, or is damage.
+//! 4. The stretches of a segment count only up to where the next segment begins ([`bounds`]). What
+//!    a crash left after a cut, or a failed write after the end, stays in the file for ever and
 //!    must never follow a later batch.
-//! 5. A segment that truncates removes those of lower generation that begin at or above its base;
-//!    one that replaces, those of lower generation that cover any of its ranks. A superseded
-//!    segment does not supersede others.
-//! 6. A file whose header is lost says where it ends, at most; whatever is missing where it may
-//!    have stood was in it, is damage, and is never torn; nor is a hole before one that held data,
-//!    because the log continues after it, where rule 4 hides nothing. It is left alone.
-//! 7. Files go only when nothing in them can count: unused ones, leftovers (5), a torn tail, and
-//!    what lies wholly below the log start. A file that contradicts the others is left alone.
+//! 5. A segment that truncates supersedes those of lower generation that begin at or above its
+//!    base; one that replaces supersedes those of lower generation that cover any of its ranks. A
+//!    superseded segment does not supersede others.
+//! 6. A file whose header is lost has at least a known limit for its end. Data that is missing
+//!    where it may have stood was in it: that is damage and never a torn tail. A hole before such a
+//!    file that held data is damage too, because the log continues after it, where rule 4 hides
+//!    nothing. The file is kept.
+//! 7. Files are removed only if nothing in them can count: unused ones, leftovers (5), a torn tail,
+//!    and those wholly below the log start. A file that contradicts the others is kept.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};

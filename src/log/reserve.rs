@@ -1,14 +1,14 @@
-//! The reserve of an internal log: files that become its next segments when the disk is full.
+//! The reserve of an internal log: spare files that become its next segments when the disk is full.
 //!
-//! Owns: the spare files and their blocks, which are never given back to the file system: a spare
-//! becomes a segment by its name alone, and a segment that is removed becomes a spare again. Must
-//! not know: when a log may use one, which `partition::state_log` decides.
+//! Owns: the spare files and their blocks, which are never returned to the file system: a rename
+//! makes a spare a segment, and a removed segment a spare. Must not know: when a log may use one,
+//! which `partition::state_log` decides.
 //!
-//! A spare is a segment's file in all but its name: of a fixed length, allocated as a whole. What it
-//! holds does not matter until it is used; then it is made zero, in place, before it gets a header.
-//! Any segment of that length may become one, also one that was filled while there was space: with a
-//! state of many segments more than the spares are in rotation. So none of that length gets a footer,
-//! which would make it longer.
+//! A spare has a fixed length and all of its blocks. Its contents do not matter until it is used;
+//! then it is zeroed in place, before it gets a header. Any segment of that length may become a
+//! spare, also one that was filled while there was space: if the state has many segments, more
+//! files than the spares are in rotation. So no segment of that length gets a footer, which would
+//! make it longer.
 
 use std::io;
 use std::path::{Path, PathBuf};

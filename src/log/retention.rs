@@ -1,20 +1,20 @@
-//! What a log no longer keeps: a pure plan.
+//! Plans which segments retention removes. Pure.
 //!
-//! [`Planner`] is given the segments one by one, oldest first, and says how many of them go. It
-//! reads no clock and no file. The rules are Kafka's, except for what time is:
+//! [`Planner`] is given the segments one by one, oldest first, and says how many of them are
+//! removed. It reads no clock and no file. The rules are Kafka's, except for the meaning of time:
 //!
-//! 1. Whole segments go, oldest first, as long as each is *expired* (its youngest record is older
-//!    than the policy allows) or is not needed to keep `bytes` bytes. What stays is therefore
-//!    never less than the policy promises.
-//! 2. The last segment, which takes appends, goes only when all of it has expired or lies below
-//!    the log start, after another has replaced it. One without records is never replaced.
+//! 1. Whole segments are removed, oldest first, as long as each is *expired* (its youngest record
+//!    is older than the policy allows) or is not needed to keep `bytes` bytes. So the log never
+//!    keeps less than the policy promises.
+//! 2. The last segment, which takes appends, is removed only if all of it has expired or is below
+//!    the log start, and after another has replaced it. One without records is never replaced.
 //! 3. A segment without records has no age of its own. It ages by its successor's first record.
-//! 4. The log start never goes back.
+//! 4. The log start never decreases.
 //!
-//! Time is that of the *run*: the wall clock as it was when the broker was opened, moved on by a
-//! clock that never jumps. See [`aged_from`] for what a record's age is. None of it is stored: the
-//! next run's time may be another, where the wall clock was wrong when one of them began. What is
-//! stored is what the wall clock showed.
+//! Time is that of the *run*: the wall clock as it was when the broker was opened, advanced by a
+//! clock that never jumps. See [`aged_from`] for the age of a record. Run times are not stored,
+//! because the next run's may differ, if the wall clock was wrong when one of them began. What is
+//! stored is the time of the wall clock.
 
 use std::time::Duration;
 

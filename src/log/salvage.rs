@@ -1,11 +1,13 @@
-//! Salvage of one partition: what is readable of its files goes into new files elsewhere.
+//! Salvages one partition: copies the readable records of its files into new files elsewhere.
 //!
 //! Owns: reading a directory of segments that an opening may refuse, and writing the copy. Must not
-//! know: topics and brokers, whose files both are. The source is only read, by `pread`, a chunk at a
-//! time. What the files mean is said by [`recovery`](super::recovery), by the very rules of opening,
-//! but for one: salvage cuts no tail that was not cut before. A batch that is whole under the random
-//! salt of its segment was written there, and belongs in the copy, whether or not a sync ever
-//! covered it. What goes where is decided by [`plan`], which is pure.
+//! know: topics and brokers, to which the files belong. The source is only read, by `pread`, a
+//! chunk at a time.
+//!
+//! [`recovery`](super::recovery) decides what the files mean, by the same rules as an opening, with
+//! one exception: salvage cuts no tail that was not cut before. A batch that is whole under the
+//! random salt of its segment was written there, and belongs in the copy, whether or not a sync
+//! ever covered it. [`plan`], which is pure, decides which batch goes into which new file.
 
 use std::collections::BTreeMap;
 use std::io;

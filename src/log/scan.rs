@@ -1,8 +1,8 @@
-//! Reading a segment from its file, batch by batch, without trusting any of it.
+//! Reads a segment from its file, batch by batch, without trusting any of it.
 //!
 //! Used by recovery, verification and the making of footers. A scan first follows the chain of
-//! batches; what follows the chain's end is searched for evidence (later batches, and what
-//! they prove), and [`recovery`](super::recovery) says what of it belongs to the log.
+//! batches. Then it searches the bytes after the chain for evidence: later batches, and what they
+//! prove. [`recovery`](super::recovery) decides what of it belongs to the log.
 
 use std::io;
 

@@ -1,8 +1,8 @@
-//! One segment as readers see it: where it lies, how far it may be read, and its bytes.
+//! One segment as readers see it: its file, how far it may be read, and its bytes.
 //!
-//! A [`Segment`] is shared between the log (its only writer) and any number of readers. It owns no
+//! The log, which is the only writer, shares a [`Segment`] with any number of readers. It has no
 //! lock that an appender takes: readers learn the end of the active segment from its region's
-//! published position, and of a sealed one from [`Sealed`], which is set once.
+//! published position, and that of a sealed one from [`Sealed`], which is set once.
 
 use std::collections::VecDeque;
 use std::fmt;

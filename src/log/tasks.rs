@@ -1,7 +1,7 @@
-//! Work of a log that blocks on the disk, cut out so that it runs without the partition's lock.
+//! Work of a log that blocks on the disk, as tasks that run without the partition's lock.
 //!
-//! Each task is made under the lock, holds what it needs, runs without it, and is handed back
-//! under it. A task that comes too late (the segment was rolled meanwhile) changes nothing.
+//! A task is made under the lock, holds all that it needs, runs without the lock, and is handed
+//! back under it. If its segment was rolled or removed meanwhile, the result changes nothing.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! A log that cannot be used in this run: its directory, or a file in it, is missing or cannot be
-//! read. The broker lists it with the ends that are known of it, changes no file of it, and the next
-//! run tries to open it again.
+//! A log that cannot be used in this run, because its directory, or a file in it, is missing or
+//! cannot be read. The broker lists it with its known ends and changes no file of it. The next run
+//! tries to open it again.
 
 use std::io;
 use std::sync::Arc;

@@ -1,16 +1,17 @@
-//! Verification: reads a partition's files again, all of them, and says what is wrong as values.
+//! Verification: reads all files of a partition again, and returns what is wrong as values.
 //!
-//! Owns: the checks that nobody makes while all is well: the header of a file that is open, the
-//! batches that a footer vouches for, and what the footer itself says of them. Must not know:
-//! locks; appending continues meanwhile, and what is published after a segment was looked at is not
-//! looked at.
+//! Owns: the checks that normal operation never makes: the header of a file that is open, the
+//! batches that a footer covers, and the contents of the footer itself. Must not know: locks.
+//! Appends continue meanwhile; batches that are published after a segment was read are not
+//! verified.
 //!
-//! Numbered checks of a segment, each of which continues after damage:
+//! The checks of a segment, each of which continues after damage:
 //! 1. The header: intact, of this topic, partition and number, and with the salt in use.
 //! 2. The opening batch: whole, first, only, and where the segment begins.
 //! 3. Every batch up to the end: checksum, structure, offsets that follow one another, the greatest
 //!    timestamp as announced. Offsets may be missing only in what compaction has rewritten.
-//! 4. The footer of a sealed segment: intact, and each summary and index row as the batches have it.
+//! 4. The footer of a sealed segment: intact, and each summary and index row as the batches have
+//!    it.
 
 use std::collections::HashSet;
 use std::io::ErrorKind;

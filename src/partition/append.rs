@@ -1,4 +1,4 @@
-//! The terms of one append: what it expects of the log, who appends, and when.
+//! The parameters of one append: the expected log end, the producer, the durability and the time.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What a partition asks of its broker: work for the background threads, room for an append that
-//! found none, and another look at files that a broker in another process changes.
+//! The requests of a partition to its broker: work for the background threads, space for an append
+//! that found none, and another read of files that a broker in another process changes.
 
 use std::fmt;
 use std::sync::Arc;

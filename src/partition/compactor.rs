@@ -1,10 +1,12 @@
-//! Compaction of one partition: when it is due, one step at a time, and what it has done.
+//! Compaction of one partition: when it is due, its steps, and its results.
 //!
-//! [`Compactions`] owns the compaction under way, of which there is one at most, and what all of them
-//! did; [`Compactor`] does the work, and uses the shared log, the footers and retention. Must not
-//! know: who asks for a compaction, and in which thread. A step holds no lock but for the moments in
-//! which numbers are given out and segments exchanged; the thread that does it has *claimed* the
-//! partition's compaction, and others come again or wait.
+//! [`Compactions`] owns the running compaction (there is at most one) and the results of all of
+//! them. [`Compactor`] does the work, and uses the shared log, the footers and retention. Must not
+//! know: who requests a compaction, and in which thread it runs.
+//!
+//! A step holds no lock, except for the moments in which numbers are assigned and segments
+//! exchanged. The thread that does it has *claimed* the partition's compaction; other threads come
+//! back later, or wait.
 //!
 //! The lock of [`Compactions`] and the partition's lock are never held together.
 

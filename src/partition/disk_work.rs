@@ -1,10 +1,9 @@
-//! Work on a partition's files that no lock covers, and its end.
+//! Counts the work on a partition's files that no lock covers, so that its end can be awaited.
 //!
-//! A broker that was closed has given its directory up, and another one may open it at once. A topic
-//! that was deleted has given its name up, and the next topic of that name has files of the same
-//! names. So whatever writes to files, or acts by path, without holding the partition's lock is
-//! counted: the close and the deletion wait for it, and nothing begins afterwards. (A compaction has
-//! a claim of its own to be waited for.)
+//! After a broker was closed, another one may open its directory at once. After a topic was
+//! deleted, the next topic of that name has files of the same names. So work that writes to files,
+//! or uses paths, without holding the partition's lock is counted. The close and the deletion wait
+//! for it, and none begins afterwards. (Compactions are waited for by their claim.)
 
 use crate::sync::{Condvar, LockLevel, Mutex};
 

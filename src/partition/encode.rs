@@ -1,7 +1,7 @@
-//! From records to an encoded batch, before any lock.
+//! Encodes records as a batch, before any lock is taken.
 //!
-//! Everything that depends only on the caller's data happens here: limits, timestamps, encoding,
-//! the checksum of the records. What depends on the log (offsets, salt) is done under its lock.
+//! It does everything that depends only on the caller's data: limits, timestamps, encoding, the
+//! checksum of the records. What depends on the log (offsets, salt) is done under its lock.
 
 use std::cell::Cell;
 use std::time::SystemTime;

@@ -1,7 +1,7 @@
-//! The ends of a partition's log: its start, the durable end and the log end.
+//! The published ends of a partition's log: log start, durable end and log end.
 //!
-//! Owns what other threads read of them without the partition's lock. Only the holder of that lock
-//! writes, once what an end stands for has happened. Must not know: the log, and who reads.
+//! Owns: the values that other threads read without the partition's lock. Only the holder of that
+//! lock writes them, after the change that they stand for. Must not know: the log, and who reads.
 //!
 //! Invariant, whenever the lock is free: `start <= durable <= end`.
 

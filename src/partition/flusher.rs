@@ -1,4 +1,4 @@
-//! Making a partition durable: who waits, who syncs, and what a sync that ended means.
+//! Makes a partition durable: who waits, who syncs, and what the result of a sync means.
 //!
 //! Uses the shared log and the gate, and owns nothing itself. Must not know: what was appended, and
 //! at which level. Waiters are answered under no lock.

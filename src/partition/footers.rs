@@ -1,7 +1,8 @@
-//! Footers of sealed segments: in the order of the log, and none before its segment is durable.
+//! Writes the footers of sealed segments: in the order of the log, each after its segment is
+//! durable.
 //!
-//! Uses the shared log and the flusher, and owns nothing itself. Must not know: what a footer is
-//! good for.
+//! Uses the shared log and the flusher, and owns nothing itself. Must not know: the purpose of a
+//! footer.
 
 use super::flusher::Flusher;
 use super::shared::SharedLog;

@@ -1,11 +1,11 @@
-//! Group commit: one sync serves all who wait for it.
+//! Group commit: one sync serves all threads that wait for one.
 //!
-//! A waiter never joins a sync that is in flight, since that one may have begun before its record
-//! was published; it waits for the NEXT one. When none is in flight a waiter runs the sync itself,
-//! while the next group publishes and queues up after it.
+//! A waiter never joins a sync that is in flight, because that sync may have begun before the
+//! waiter's record was published. It waits for the next one. If none is in flight, a waiter runs
+//! the sync itself, while the next group publishes and queues.
 //!
-//! [`GroupCommit`] is the pure state; [`SyncGate`] puts a lock and a condition variable around it,
-//! and is model-checked as it ships.
+//! [`GroupCommit`] is the pure state. [`SyncGate`] puts a lock and a condition variable around it,
+//! and the model checker runs exactly this code.
 
 use std::collections::BTreeMap;
 use std::task::Waker;

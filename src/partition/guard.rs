@@ -1,12 +1,12 @@
-//! The partition's lock: as any other, except that a panic under it, or in work that is done for
-//! the partition, poisons the partition.
+//! The partition's lock. It is like any other, except that a panic under it, or in work that is
+//! done for the partition, poisons the partition.
 //!
 //! A change that was interrupted half way may have reached the disk and not the memory, or some of
-//! the lists and not the others. Appending after it could put records where the next opening does
-//! not look for them; so nothing is appended any more, until an opening has looked at the files.
+//! the lists and not the others. A later append could put records where the next opening does not
+//! look for them. So nothing is appended any more until an opening has read the files.
 //!
-//! Owns: the state and its published ends. Must not know: what the state is used for. The
-//! holder of the lock publishes what it changed; when the lock is released the ends are in order.
+//! Owns: the state and its published ends. Must not know: what the state is used for. The holder of
+//! the lock publishes its changes; when the lock is released, the ends are in order.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;

@@ -1,7 +1,8 @@
-//! Segments that left the log and whose files could not be removed.
+//! Segments that were removed from the log but whose files could not be unlinked.
 //!
-//! Owns the list, so that the removal is tried again and their bytes are still counted. Must not
-//! know: why a segment left. Its lock is the last one taken, and never held over the disk.
+//! Owns: the list, so that the unlink is tried again and their bytes are still counted. Must not
+//! know: why a segment was removed. Its lock is the last one taken, and is never held over the
+//! disk.
 
 use std::io::ErrorKind;
 use std::sync::Arc;

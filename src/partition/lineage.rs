@@ -1,8 +1,9 @@
-//! The incarnations of one log: how often it was recovered, and from which offset each time it continued.
+//! The incarnations of one log: each recovery, and the offset from which the log continued after
+//! it.
 //!
-//! A recovery may drop a tail that a consumer has seen and committed. The log then gives the same
-//! offsets to other records, and only the incarnation, a random number that each recovery draws,
-//! tells the two apart. Pure; kept in `__local`.
+//! A recovery may drop a tail that a consumer has read and committed. The log then assigns the same
+//! offsets to other records. Only the incarnation, a random number that each recovery draws,
+//! distinguishes the two. Pure; stored in `__local`.
 
 use serde::{Deserialize, Serialize};
 

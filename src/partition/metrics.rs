@@ -1,7 +1,8 @@
-//! What a partition counts, and all its numbers at one moment.
+//! The counts of a partition, and a snapshot of them.
 //!
-//! Appenders count in plain fields under the partition's lock, which they hold anyway; readers in
-//! atomics on a line of their own, once per fetch. Counts begin at zero when the broker is opened.
+//! Appenders count in plain fields under the partition's lock, which they hold anyway. Readers
+//! count in atomics on a cache line of their own, once per fetch. Counts begin at zero when the
+//! broker is opened.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! The reading half of a partition: ranges, cursors, lookups by time, and waiting.
+//! Reads a partition: ranges, cursors, lookups by time, and waiting for records.
 //!
 //! Uses the shared log and the counts of reads, and owns nothing itself. Must not know: consumers
-//! and their positions. The partition's lock is held for a lookup in memory alone: readers never
-//! wait for the disk or for a sync under it.
+//! and their positions. The partition's lock is held only for a lookup in memory: under it, readers
+//! never wait for the disk or for a sync.
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -1,7 +1,7 @@
-//! What a partition has asked of the background threads and they have not begun.
+//! Requests to the background threads that these have not begun.
 //!
-//! Owns one bit for each kind of work, so that each is requested once until it is begun. Must not
-//! know: how work is done, and which thread does it.
+//! Owns: one bit for each kind of work, so that each kind is requested once until it is begun. Must
+//! not know: how work is done, and which thread does it.
 
 use std::sync::{Arc, Weak};
 

@@ -1,18 +1,18 @@
-//! Retention of one partition: what is to be removed, decided without the lock, and its removal, in
-//! steps.
+//! Retention of one partition: decides without the lock what to remove, and removes it in steps.
 //!
 //! The order of a removal, which [`broker`](crate) keeps:
-//! 1. the log up to the new start is durable, and so is the opening batch of the segment that then
-//!    is the first ([`flush_below`](Retention::flush_below)),
-//! 2. the new log start is durable (`__local`),
-//! 3. the new start is published, and the segments leave the log ([`retire`](Retention::retire)),
-//! 4. their files are unlinked, oldest first, and the directory is synced.
+//! 1. Make the log durable up to the new start, and the opening batch of the segment that is then
+//!    the first ([`flush_below`](Retention::flush_below)).
+//! 2. Make the new log start durable (`__local`).
+//! 3. Publish the new start, and take the segments out of the log ([`retire`](Retention::retire)).
+//! 4. Unlink their files, oldest first, and sync the directory.
 //!
-//! A crash before 2 leaves everything; one after it leaves files below the log start, which the
+//! A crash before 2 leaves everything. A crash after it leaves files below the log start, which the
 //! next opening removes. The partition's lock is held for a step of 3 alone, never over the disk.
 //!
-//! Step 4 acts by path. So it is counted as work on the disk: the deletion of a topic waits for it
-//! before the topic's name is free, and it never reaches a later topic of the same name.
+//! Step 4 uses paths. So it is counted as work on the disk: the deletion of a topic waits for it
+//! before the topic's name can be used again, and it never removes files of a later topic of the
+//! same name.
 //!
 //! Uses the shared log, the flusher and the leftovers, and owns nothing itself. Must not know: the
 //! topic's settings, and why its caller removes records.

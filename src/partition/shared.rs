@@ -1,14 +1,14 @@
-//! The log of a partition, as its threads share it: behind a lock, with its ends published.
+//! The log of a partition as its threads share it: behind a lock, with its ends published.
 //!
-//! Owns: the lock and what it guards, the published ends, the partition's status, the count of the
+//! Owns: the lock and the state under it, the published ends, the partition's status, the count of
 //! work on its files, and the clock that dates its changes. The parts above it (flusher, reader,
-//! retention, footers, compactor) see the log only through this one. Must not know: those parts,
+//! retention, footers, compactor) use the log only through this one. Must not know: those parts,
 //! the background threads, topics, brokers, groups.
 //!
 //! Invariants:
-//! 1. An end is published after what it stands for has happened, and under the lock.
-//! 2. Code of the application never runs under the lock, but for a waker's clone: the clock is
-//!    read before it. Nor does a sync, an allocation ahead or the wake-up of a thread.
+//! 1. An end is published under the lock, after the change that it stands for.
+//! 2. No application code runs under the lock, except the clone of a waker: the clock is read
+//!    before it. Nor does a sync, an allocation ahead or the wake-up of a thread.
 //! 3. Named producers are admitted under the lock, with the epoch in force at that moment.
 
 use std::sync::Arc;

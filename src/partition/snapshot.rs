@@ -1,6 +1,6 @@
-//! All numbers of a partition at one moment.
+//! A snapshot of all metrics of a partition.
 //!
-//! A function over the shared log and the counts. Must not know: who asks.
+//! A function over the shared log and the counts. Must not know: the caller.
 
 use super::metrics::{CompactionStats, PartitionMetrics, ReadCounts};
 use super::shared::SharedLog;

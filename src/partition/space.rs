@@ -1,6 +1,6 @@
-//! Space that is made before an append needs it: ahead of the writer, and the next segment.
+//! Makes space before an append needs it: file blocks ahead of the writer, and the next segment.
 //!
-//! Functions over the shared log. The lock is held to decide and to take over what was made, never
+//! Functions over the shared log. The lock is held to decide, and to take over the new space, never
 //! while the disk works.
 
 use super::shared::SharedLog;

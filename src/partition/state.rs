@@ -1,12 +1,12 @@
-//! What the lock of a partition guards: the log, and all that must change together with it.
+//! The state under the partition's lock: the log, and all that must change together with it.
 //!
 //! Owns: the log, the waiting readers, the bytes that are not synced yet, the counts, and whether
-//! anything may be appended. Must not know: the lock, other threads, the disk's syncs, the clock.
-//! Calls return what is to be done once the lock is released: readers to notify, work to request.
+//! appends are allowed. Must not know: the lock, other threads, the disk's syncs, the clock. Calls
+//! return what is to be done after the lock is released: readers to notify, work to request.
 //!
 //! Invariants:
 //! 1. After a failure nothing is appended, and no later sync is believed.
-//! 2. After the end nothing is appended; what is there can still become durable.
+//! 2. After the close nothing is appended; earlier records can still become durable.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,20 +1,22 @@
-//! Durable state as a log: every change is a record, and what is not in force is cleaned up.
+//! Durable state as a log: every change is a record, and superseded records are removed.
 //!
-//! The state of the internal logs (topics, committed offsets, recovery points) is kept this way, in
-//! the same format, with the same writer and the same recovery as user data. Opening replays the
-//! log. It stays small because its oldest segment is removed again and again: the entries that are
-//! in force by its records are appended once more at the end ([`cleaning`]). Nothing ever writes
-//! all of a state at once, however large it is.
+//! The internal logs store their state (topics, committed offsets, recovery points) this way, in
+//! the same format, with the same writer and the same recovery as user data. An opening replays the
+//! log.
+//!
+//! The log stays small because its oldest segment is removed again and again. Before that, the
+//! entries of the state that the segment's records define are appended once more at the end
+//! ([`cleaning`]). No step ever writes a whole state at once, however large it is.
 //!
 //! Bytes become state in three steps: the batch's checksum, the bounded decoding of a change, and
-//! [`check`](LoggedState::check), which knows what the change may say. Only then is it applied, so
-//! that what is done with a state (paths, loops over partitions) is done with sound values.
+//! [`check`](LoggedState::check), which knows the valid values of a change. Only then is the change
+//! applied. So code that uses a state (paths, loops over partitions) gets only valid values.
 //!
-//! Owns the order of these steps, and composes the parts: the [`writer`], the [`cleaning`], the
-//! [`reserve`]. Must not know: what a state is about, and where its log lies.
+//! Owns: the order of these steps, and the parts: the [`writer`], the [`cleaning`], the
+//! [`reserve`]. Must not know: what a state is about, and where its log is stored.
 //!
-//! Invariant: the state in memory is what replaying the log would give, from its first segment on
-//! and from every later one that a trim names.
+//! Invariant: the state in memory is what a replay of the log would give, from its first segment
+//! on, and also from every later segment that a trim names.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,9 +1,10 @@
-//! What can be done with a partition in this run, as far as that is known without its lock.
+//! What this run may do with a partition, as far as that is known without its lock.
 //!
 //! Owns: the process that opened it, the damage that the opening found, and whether it was closed,
 //! by the broker or with its topic. Must not know: the log.
 //!
-//! A partition is closed once and for good, and is marked as deleted before it is closed.
+//! A closed partition stays closed. One whose topic is deleted is marked as deleted before it is
+//! closed.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Making several partitions durable in one call: side by side, since a disk takes many syncs in
-//! about the time of one.
+//! Makes several partitions durable in one call, in parallel: a disk does many syncs in about the
+//! time of one.
 
 use std::sync::OnceLock;
 use std::thread;

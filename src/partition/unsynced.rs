@@ -1,6 +1,6 @@
 //! When the appends at an interval level must be synced. Other levels have no such time.
 //!
-//! Owns: the bytes since the last sync, and the earliest due time. Kept under the partition's
+//! Owns: the bytes since the last sync, and the earliest due time. It is under the partition's
 //! lock. Must not know: how a sync is made.
 
 use std::time::Duration;

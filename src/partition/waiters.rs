@@ -1,10 +1,10 @@
-//! Readers that wait for records, and how an appender finds out about them for nothing.
+//! Readers that wait for records, and how an appender learns of them at no cost.
 //!
-//! A reader registers with a partition once per assignment. Before it parks it arms its
-//! registration under the partition's lock, which re-reads the end of the log; the appender looks
-//! at the count of armed registrations inside its own critical section. So either the reader sees
-//! the record, or the appender sees the reader: no wake-up can be lost, and an appender pays no
-//! fence and no atomic for readers that do not wait.
+//! A reader registers with a partition once per assignment. Before it parks, it arms its
+//! registration under the partition's lock, which reads the end of the log again. The appender
+//! reads the count of armed registrations inside its own critical section. So either the reader
+//! sees the record, or the appender sees the reader: no wake-up is lost, and an appender pays no
+//! fence and no atomic operation for readers that do not wait.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};

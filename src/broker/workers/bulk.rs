@@ -1,8 +1,8 @@
-//! The worker for what takes long and no caller waits for.
+//! The worker for long work that no caller waits for.
 //!
-//! Footers of sealed segments, for whose syncs it asks the helpers ([`syncs`](super::syncs)),
-//! retention, recovery points, and compactions, in steps between which the others have their turn.
-//! Must not know: the engine, but through [`Housekeeping`].
+//! It does footers of sealed segments, for whose syncs it asks the helpers
+//! ([`syncs`](super::syncs)), retention, recovery points, and compactions, whose steps alternate
+//! with the other work. Must not know: the engine, except through [`Housekeeping`].
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,7 +1,7 @@
-//! What the workers are asked to do, and what they share with those who ask.
+//! The queues of the workers, and the state that both sides share.
 //!
-//! Owns: the job, the receiving ends of both queues, and the state that both sides see. Must not
-//! know: how a job is done.
+//! Owns: the job, the receiving ends of both queues, and the shared state. Must not know: how a job
+//! is done.
 
 use std::sync::Arc;
 

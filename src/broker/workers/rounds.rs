@@ -1,6 +1,6 @@
-//! The rounds of a worker: how one waits, and what happens after a panic.
+//! The rounds of a worker: how it waits, and what happens after a panic.
 //!
-//! Must not know: what is done in a round.
+//! Must not know: the work of a round.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

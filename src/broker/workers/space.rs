@@ -1,8 +1,8 @@
 //! The worker for space and syncs: what appenders and waiters need soon.
 //!
-//! Blocks ahead of the writer, the next segment, syncs of intervals and of callers that wait without
-//! blocking (which helpers make: [`syncs`](super::syncs)), and the eviction of group members that
-//! have stopped polling. Must not know: the engine.
+//! It makes blocks ahead of the writer and the next segment, requests syncs of intervals and of
+//! callers that wait without blocking ([`syncs`](super::syncs) makes them), and evicts group
+//! members that have stopped polling. Must not know: the engine.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};

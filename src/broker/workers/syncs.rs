@@ -1,12 +1,12 @@
-//! Syncs of many partitions in flight at once.
+//! Runs syncs of many partitions at the same time.
 //!
-//! The space-and-sync worker decides what is synced and when, and a sync takes as long as the disk
-//! takes. One after the other, those of 200 partitions on a disk of 5 ms took a second, and one that
-//! hung kept all others waiting. So the worker hands each to a helper: a thread that is started if
-//! no other is idle, and that ends when it has had nothing to do for a while.
+//! The space worker decides which partition is synced and when, and each sync takes as long as the
+//! disk takes. One after the other, those of 200 partitions on a disk of 5 ms took a second, and
+//! one that hung delayed all others. So the worker gives each to a helper: a thread that is started
+//! if no other is idle, and that ends when it has had nothing to do for a while.
 //!
-//! A partition has one helper at a time, which syncs once more if that was asked for meanwhile: the
-//! sync that runs may have begun before what is to be synced was published.
+//! A partition has one helper at a time, which syncs once more if that was requested meanwhile: the
+//! sync in flight may have begun before the record was published.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;

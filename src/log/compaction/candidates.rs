@@ -1,6 +1,6 @@
-//! What of a log can be compacted now.
+//! The segments of a log that can be compacted now.
 //!
-//! Owns: a list of segments as it was at one moment. Must not know: what a compaction does with it.
+//! Owns: a list of segments, as it was at one moment. Must not know: how they are compacted.
 
 use std::sync::Arc;
 

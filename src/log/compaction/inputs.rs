@@ -1,7 +1,7 @@
-//! Reading the segments that a compaction rewrites, in steps of bounded size.
+//! Reads the segments that a compaction rewrites, in steps of bounded size.
 //!
-//! Owns: nothing; a [`ReadPosition`] is the caller's. Must not know: what is done with the batches.
-//! By `pread` and never through a map: a disk that fails is an error here, not a signal.
+//! Owns: nothing; the caller has the [`ReadPosition`]. Must not know: what the batches are used
+//! for. Reads by `pread` and never through a map: a disk that fails causes an error, not a signal.
 
 use super::candidates::data_bytes;
 use super::output::Heritage;

@@ -1,9 +1,9 @@
-//! One new segment file: header, opening batch, what stays of the inputs, footer. Compaction writes
-//! such files, and so does salvage, in a directory where there is nothing to replace.
+//! Writes one new segment file: header, opening batch, the remaining records of the inputs, footer.
+//! Used by compaction, and by salvage, in whose new directory nothing is replaced.
 //!
-//! Written with a temporary name and whole when it gets its own: data and footer are synced first,
-//! the name is durable when [`Output::finish`] returns. From then on the file counts and those
-//! whose ranks it covers do not, whatever else happens.
+//! The file has a temporary name until it is complete. Data and footer are synced first, then the
+//! file is renamed, and the name is durable when [`Output::finish`] returns. From the rename on the
+//! file counts, and the segments whose ranks it covers do not.
 
 use std::io;
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! What to compact, as pure decisions over sizes and offsets.
+//! Which segments to compact, and in which groups: pure decisions over sizes and offsets.
 
 use std::ops::Range;
 

@@ -1,15 +1,14 @@
-//! A compaction on its way through a log, in steps.
+//! One compaction of a log, in steps.
 //!
-//! Passes, until everything is clean:
-//! 1. *Gather*: read what is dirty, note the latest offset of each key, until the end or until the
-//!    memory for keys is full.
+//! It makes passes until no segment has a superseded record:
+//! 1. *Gather*: read the segments that may have superseded records, and note the latest offset of
+//!    each key, until the end of the log or until the memory for keys is full.
 //! 2. *Rewrite*: group by group from the log start on, write the records of the inputs that remain
 //!    into one new segment, replace the inputs by it, and unlink them. A group of which all records
 //!    remain is not rewritten.
 //!
 //! Each step reads at most [`STEP_BYTES`](super::inputs::STEP_BYTES), or makes one file durable.
-//! Between two steps nothing is held but memory and one temporary file, and the compaction may be
-//! dropped.
+//! Between two steps a compaction holds only memory and one temporary file, and may be dropped.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

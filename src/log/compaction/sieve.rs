@@ -1,5 +1,5 @@
-//! What stays of one batch. Pure: a checked batch and the latest offsets in, a effect and, where
-//! something of it goes, the new batch out.
+//! Decides which records of one batch remain. Pure: takes a checked batch and the latest offsets,
+//! and returns the effect and, if only some records remain, the new batch.
 
 use super::Tally;
 use super::keys::KeyMap;

@@ -1,16 +1,18 @@
-//! The file that compactions have for a full disk: it becomes the new segment of one of them.
+//! A spare file for compactions on a full disk.
 //!
-//! Owns: the file, which has a name outside of every topic, and its blocks. Must not know: when a
-//! compaction needs it, and what is written into it.
+//! Owns: the file, which is outside of every topic's directory, and its blocks. Must not know: when
+//! a compaction needs it, and what is written into it.
 //!
-//! A compaction that finds no space writes into it. Once all of it is synced it moves to the
-//! partition's directory, under a segment's name: that needs no space. The inputs are removed after
-//! that, and what they took makes the next one. What readers may map is never used again.
+//! A compaction that finds no space writes into the spare file. When all of it is synced, the file
+//! is renamed into the partition's directory, as a segment, which needs no space. Then the inputs
+//! are removed, and a new spare file is made of their space. Blocks that readers may map are never
+//! used again.
 //!
-//! The move is durable in this order: the partition's directory is synced, which is the commit point
-//! of every compaction, then the directory that the file has left. A power cut before may leave
-//! either name, both or none. With none the inputs are there, as with any compaction that did not
-//! reach its end; with both the file is a segment, and the name here is removed when it is found.
+//! Two directory syncs make the rename durable, in this order: first the partition's directory,
+//! which is the commit point of every compaction, then the directory that the file has left. A
+//! power cut before the second may leave either name, both or none. With none, the inputs are still
+//! there, as after any compaction that was interrupted. With both, the file is a segment, and the
+//! next opening removes the name here.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};

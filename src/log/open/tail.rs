@@ -1,22 +1,22 @@
-//! Whether the last segment of a log takes appends again, and from where.
+//! Decides whether the last segment of a log takes appends again, and from which position.
 //!
-//! After a clean close it does, where the close says that it ends. After the death of the process
-//! or the machine it does where *only zeros* follow the end that was found. Otherwise it
-//! does not, and the next append makes a new segment, with another salt.
+//! After a clean close it does, at the end that the close recorded. After the death of the process
+//! or the machine it does if *only zeros* follow the end that was found. Otherwise the next append
+//! makes a new segment, with another salt.
 //!
-//! Why zeros are enough. What is to be kept out is a batch of an earlier run that is taken for the
-//! successor of a later one. Such a batch would have to be in the file after the end, now or after
-//! the next crash. Now it is not: all of the file after the end was read. Nor can it come back: the
-//! page cache is never older than the disk, so zeros that were read are what both hold, or what the
-//! disk gets. From then on the segment is as one that was never interrupted.
+//! Why zeros are enough. A batch of an earlier run must not be taken for the successor of a later
+//! one. Such a batch would have to be in the file after the end, now or after the next crash. It is
+//! not there now, because all of the file after the end was read. It cannot come back either: the
+//! page cache is never older than the disk, so zeros that were read are also on the disk, or will
+//! be. From then on the segment is like one that was never interrupted.
 //!
-//! What it is good for: a new segment costs a header, a footer and three blocks for as long as its
-//! records are kept, and files are never joined. A service that dies in a loop with a few records
-//! each time would fill its disk with them.
+//! Why resume at all. A new segment costs a header, a footer and three blocks for as long as its
+//! records are kept, and files are never joined. A service that dies in a loop, with a few records
+//! each time, would fill its disk with segments.
 //!
-//! The incarnation is a new one all the same, and it is durable before anything is appended: records
-//! may be lost whose offsets are given again. Nor is the tail durable for being resumed: what no sync
-//! of this run has covered is written over itself by the first one (see
+//! A resumed log still gets a new incarnation, which is durable before anything is appended,
+//! because records may be lost whose offsets are used again. Nor does the tail count as durable:
+//! the first sync of this run writes again what no sync of this run has covered (see
 //! [`Unproved`](super::super::tasks::Unproved)).
 
 use super::super::active::{Active, Contents};

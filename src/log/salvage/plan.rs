@@ -1,16 +1,15 @@
-//! What of a damaged partition goes into its copy: a pure plan over what recovery says of the files.
+//! Plans the copy of a damaged partition, from the findings of recovery. Pure.
 //!
-//! [`plan`] sees the [`Facts`] of the segments and the [`Decision`] that [`judge`] has given on them,
-//! and says which stretches make up which new segment, and which offsets are lost. The rules:
+//! [`plan`] gets the [`Facts`] of the segments and the [`Decision`] that [`judge`] made on them. It
+//! says which stretches make up which new segment, and which offsets are lost. The rules:
 //!
-//! 1. Every stretch that counts is copied, in order, and none else: what counts is recovery's
-//!    business.
-//! 2. New segments follow one another without a gap, so that a reader steps over what is missing as
-//!    over what compaction has removed: a hole belongs to the segment after it, one at the end to
-//!    the last.
-//! 3. Offsets of one segment differ by less than 2^32. A wider hole, which no log of ours has,
-//!    remains a gap between segments, which readers report.
-//! 4. There is always a segment: a log without any record has an end too.
+//! 1. Exactly the stretches that count are copied, in order; recovery says which count.
+//! 2. New segments follow one another without a gap, so that a reader passes missing offsets as it
+//!    passes those that compaction has removed. A hole belongs to the segment after it, one at the
+//!    end to the last segment.
+//! 3. Offsets of one segment differ by less than 2^32. A wider hole, which no log of this crate
+//!    has, remains a gap between segments, which readers report.
+//! 4. There is at least one segment: a log without any record has an end too.
 
 use std::ops::Range;
 

@@ -1,20 +1,21 @@
-//! Cleaning up: the entries that are in force by the records of the oldest segment are appended
-//! again at the end, a few at a time, and then the segment is removed.
+//! Cleans up a state's log: appends the live entries of the oldest segment again at the end, a few
+//! at a time, and then removes the segment. An entry is live in a segment if the state has it from
+//! there.
 //!
 //! The order, for each segment:
-//! 1. Copies of its live entries are appended, in batches of a bounded size. The lock that appends
-//!    take is held for one batch at a time, and never while a file is read or synced.
-//! 2. A trim is appended: records below the end of the segment are not needed.
-//! 3. Copies and trim are synced.
-//! 4. The segment is removed, once the removal before is durable.
+//! 1. Append copies of its live entries, in batches of a bounded size. The lock that appends take
+//!    is held for one batch at a time, and never while a file is read or synced.
+//! 2. Append a trim, which says that records below the end of the segment are not needed.
+//! 3. Sync the copies and the trim.
+//! 4. Remove the segment, once the previous removal is durable.
 //!
-//! A crash before 3 leaves the segment and perhaps some copies, which say again what it says. One
+//! A crash before 3 leaves the segment and perhaps some copies, which repeat its entries. A crash
 //! after 3 leaves a segment that is not needed, which the next opening removes. A record that
-//! removed entries needs no copy: what it removed was recorded before it, in segments whose
-//! removal is durable before its own segment is removed.
+//! removes entries needs no copy: the entries were recorded before it, in segments whose removal is
+//! durable before its own segment is removed.
 //!
-//! [`Cleaning`] owns how far the clean-up is; [`Cleaner`] does its steps, and uses the writer and
-//! the partition. Must not know: why a step is taken.
+//! [`Cleaning`] owns the progress; [`Cleaner`] does the steps, and uses the writer and the
+//! partition. Must not know: why a step is taken.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;

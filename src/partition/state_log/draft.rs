@@ -1,7 +1,7 @@
-//! Changes on their way into the log, and what their records take of it.
+//! Changes before they are appended to a state's log, and the size of their records.
 //!
-//! Plain data and functions: how many changes a batch holds, and how many bytes are counted for a
-//! record. Must not know: the log, locks.
+//! Plain data and functions: how many changes a batch holds, and how many bytes count for a record.
+//! Must not know: the log, locks.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

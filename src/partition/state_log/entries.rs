@@ -1,7 +1,7 @@
-//! The entries of a state, each with the offset of the record that says it.
+//! The entries of a state, each with the offset of the record that defines it.
 //!
-//! Owns: where the record of each entry is, and how many bytes all of them take. So a record of the
-//! log is live exactly if its entry names its offset, and no second index is needed to clean up.
+//! Owns: the offset of each entry's record, and how many bytes all these records take. So a record
+//! is live exactly if its entry names its offset, and a clean-up needs no second index.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
-//! Reading the log of a state back.
+//! Reads the log of a state back.
 //!
-//! The whole log is read, from its first segment on. That some of its segments were removed shows
-//! nowhere but in the last trim: all records below its offset are not needed, and a log that begins
-//! after it has lost its head. Where something below it is damaged (a clean-up was about to remove
-//! it), the log is read from there.
+//! The whole log is read, from its first segment on. Only the last trim shows that segments were
+//! removed: records below its offset are not needed, and a log that begins above it has lost its
+//! head. If something below the trim is damaged (a clean-up was about to remove it), the log is
+//! read from the trim's offset on.
 
 use std::sync::Arc;
 

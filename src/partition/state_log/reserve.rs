@@ -1,12 +1,13 @@
-//! A full disk: the log uses its reserve.
+//! Keeps a state's log writable on a full disk, with the log's reserve.
 //!
-//! A change that finds no space, and adds nothing to the state for good, goes into a segment that is
-//! made of a spare. Before it does, the live entries of older segments are appended there too, and
-//! those segments become spares: so there is always one for the next time, however often that is.
-//! What makes the state grow is refused for as long as a spare is missing and none can be made.
+//! A change that finds no space, and does not make the state grow for good, goes into a segment
+//! that is made of a spare. Before that, the live entries of older segments are appended there too,
+//! and those segments become spares. So there is a spare for the next time, however often this
+//! happens. Changes that make the state grow are refused for as long as a spare is missing and none
+//! can be made.
 //!
-//! [`Tightness`] owns whether that is so; [`Reserve`] makes and uses spares, by the cleaner. Must not
-//! know: which change found no space.
+//! [`Tightness`] owns whether this is so; [`Reserve`] makes and uses spares, with the cleaner. Must
+//! not know: which change found no space.
 
 use super::LoggedState;
 use super::cleaning::{Cleaner, Cleaning};

@@ -1,11 +1,11 @@
-//! The writer of a state's log: the state in memory, and the records that it is the sum of.
+//! The writer of a state's log: the state in memory, and the appends of its changes.
 //!
-//! Owns: the state, the number of the next change, and how many bytes the segments hold. Kept under
-//! a lock of the log, over which no file is read or synced. Must not know: clean-ups, and which
-//! changes are allowed.
+//! Owns: the state, the number of the next change, and how many bytes the segments hold. It is
+//! under a lock of the log, which is never held while a file is read or synced. Must not know:
+//! clean-ups, and which changes are allowed.
 //!
 //! Invariants:
-//! 1. The state in memory is what replaying the log would give.
+//! 1. The state in memory is what a replay of the log would give.
 //! 2. No change is written that a replay would refuse.
 //! 3. The numbers of changes rise by one, in the order of their records; no number is used twice.
 
