@@ -125,8 +125,8 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Reads exactly these partitions. The consumer is then no member of the group, but commits
-    /// offsets for it; a commit returns [`Error::GroupNotEmpty`] while the group has live members.
+    /// Reads exactly these partitions. A consumer of a group is then no member of it, but can commit
+    /// for it; a commit returns [`Error::GroupNotEmpty`] while the group has live members.
     pub fn assign<P: Into<TopicPartition>>(mut self, parts: impl IntoIterator<Item = P>) -> Self {
         self.assigned.extend(parts.into_iter().map(Into::into));
         self
