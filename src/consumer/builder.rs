@@ -41,8 +41,8 @@ impl Broker {
     }
 
     /// Returns the settings of a consumer without a group; finish with
-    /// [`open`](ConsumerBuilder::open). It reads all partitions that exist when it is opened,
-    /// starts at [`StartAt::Earliest`] by default, and cannot commit.
+    /// [`open`](ConsumerBuilder::open). It reads the partitions of its topics that exist when it is
+    /// opened, starts at [`StartAt::Earliest`] by default, and cannot commit.
     pub fn reader(&self) -> ConsumerBuilder {
         ConsumerBuilder::new(self, None)
     }
