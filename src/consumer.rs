@@ -164,7 +164,7 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`] if [`ConsumerHandle::wake`] ends the wait.
+    /// [`Error::Timeout`] if [`ConsumerHandle::wake`] ends the wait. Otherwise
     /// [`Error::Corrupt`], [`Error::Truncated`], [`Error::OffsetOutOfRange`], [`Error::NoOffset`],
     /// [`Error::Fenced`], [`Error::UnknownTopic`], [`Error::Io`], [`Error::Forked`],
     /// [`Error::Closed`], and in auto mode those of a commit; [`poll`](Self::poll) says what each
