@@ -440,6 +440,46 @@ fn a_deleted_topic_is_lost_to_its_owner() {
     a.commit().unwrap();
 }
 
+/// Symptom: in auto mode `poll` returned `Rebalanced`, which is no error there. Cause: a member was
+/// evicted after its group had given it a partition and before it took that over, here by the time
+/// that its own callback took; so it took the partition without an ownership, and since no ownership
+/// equals no ownership, the partition counted as its own. Rule: a partition that the group has not
+/// given is not owned, and auto mode commits nothing of it.
+#[test]
+fn auto_mode_commits_nothing_of_a_partition_that_was_lost_before_it_was_taken_over() {
+    let (broker, clock) = timed(1);
+    fill(&broker, "u", 1);
+    let heard = Heard::default();
+    let (listener, evicting, mut is_first) = (heard.clone(), broker.clone(), true);
+    let mut a = broker
+        .consumer("g")
+        .subscribe(["t", "u"])
+        .max_poll_interval(INTERVAL)
+        .commit(CommitMode::Auto { every: Duration::from_secs(1) })
+        .on_rebalance(move |event, _| {
+            if matches!(event, Rebalance::Lost(_)) && std::mem::take(&mut is_first) {
+                clock.advance(INTERVAL);
+                evicting.tick().unwrap();
+            }
+            listener.note("a", event);
+        })
+        .open()
+        .unwrap();
+    assert_eq!(drain(&mut a).len(), 20);
+    // One plan takes a partition away and gives another.
+    broker.admin().delete_topic("t").unwrap();
+    broker.admin().add_partitions("u", 2).unwrap();
+    send_numbers(&broker, "u", 1, 0..10);
+
+    let polled = a.poll(NOW);
+    assert!(polled.is_ok(), "{polled:?}");
+    assert_eq!(heard.take(), ["a assigned 0 0", "a lost 0", "a assigned 1"]);
+    assert_eq!(a.committed(("u", 1)).unwrap(), None);
+    // It hears of the eviction at its next poll, takes part again, and reads what is not committed.
+    assert_eq!(poll(&mut a).len(), 20);
+    assert_eq!(heard.take(), ["a lost 0 1", "a assigned 0 1"]);
+}
+
 /// The offsets of a deleted topic must not come back with one of the same name.
 #[test]
 fn no_commit_outlives_its_topic() {
