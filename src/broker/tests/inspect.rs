@@ -4,13 +4,16 @@
 //! middle of an operation. Not covered: two processes (a program of 15 s, not part of the tests).
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use super::model::{DIR, clock, open_at};
 use crate::broker::Broker;
+use crate::broker::internal_logs::{LOCAL, META};
 use crate::config::{Cleanup, Durability, StartAt, TopicConfig};
 use crate::error::{CorruptionKind, Error, Result};
+use crate::format::partition_dir_name;
 use crate::record::Record;
 use crate::storage::disk::{Disk, HookedDisk, Side, SimulatedDisk};
 use crate::sync::{AtomicU64, Mutex, Ordering};
@@ -209,4 +212,62 @@ fn row_f15_what_is_missing_for_no_reason_is_damage_beside_a_writer_too() {
     assert!(damage.iter().any(|it| it.kind == CorruptionKind::Missing), "{damage:?}");
     assert!(!broker.admin().verify("kept").unwrap().is_ok());
     drop(at);
+}
+
+/// Symptom: a read-only broker hung in a read, for ever. Cause: a read that fails looks at the
+/// partition anew, under a lock, and reads the internal logs for it; when the writer had removed a
+/// file of one of these meanwhile, that read looked anew too, and waited for the lock that its own
+/// thread held. Rule: an internal log is not looked at anew from within a look, which is repeated as
+/// a whole.
+// RED: src/broker/open.rs
+//   - if [LOCAL.0, OFFSETS.0, META.0].contains(&&*core.origin.topic) {
+//   + if core.origin.topic.is_empty() {
+#[test]
+fn row_f15_a_look_that_misses_a_file_of_an_internal_log_does_not_wait_for_itself() {
+    for (log, _) in [LOCAL, META] {
+        for number in 0.. {
+            let disk = SimulatedDisk::new();
+            let writer = Writer::new(&disk);
+            // Of two segments each: the second is missed after the first one was read.
+            for core in writer.0.run().logs().partitions() {
+                core.with_log(|log| log.roll_for(0)).unwrap();
+            }
+            writer.begin_short();
+            writer.0.ensure_topic("other", TopicConfig::new(1)).unwrap();
+            let count = Arc::new(AtomicU64::new(0));
+            let at = Arc::new(AtomicU64::new(u64::MAX));
+            let hooked = {
+                let (count, at, disk) = (Arc::clone(&count), Arc::clone(&at), disk.clone());
+                let dir = Path::new(DIR).join(log).join(partition_dir_name(0));
+                HookedDisk::new(Arc::new(disk.clone()), move |_, side| {
+                    let is_before = side == Side::Before;
+                    if is_before
+                        && count.fetch_add(1, Ordering::Relaxed) == at.load(Ordering::Relaxed)
+                    {
+                        for file in disk.list(&dir).unwrap() {
+                            disk.remove_file(&dir.join(&file.name)).unwrap();
+                        }
+                    }
+                })
+            };
+            let broker = look(Arc::new(hooked)).unwrap();
+            let core = broker.run().topic("kept").unwrap().partitions[0].clone();
+            let segments = core.with_log(|log| log.segments().all());
+            disk.remove_file(&segments[0].path).unwrap();
+            let mut reader = broker.reader().subscribe(["kept"]).open().unwrap();
+            let before = count.load(Ordering::Relaxed);
+            at.store(before + number, Ordering::Relaxed);
+            let (ends, ended) = mpsc::channel();
+            thread::spawn(move || ends.send(reader.poll(Duration::ZERO).map(drop)));
+            let polled = ended.recv_timeout(Duration::from_secs(30));
+            let polled =
+                polled.unwrap_or_else(|error| panic!("operation {number}, {log}: {error}"));
+            assert!(matches!(polled, Err(Error::Corrupt(_))), "{polled:?}");
+            if number >= count.load(Ordering::Relaxed) - before {
+                assert!(number > 5, "{number} operations, {log}");
+                break;
+            }
+            drop(writer);
+        }
+    }
 }
