@@ -265,14 +265,11 @@ impl ThreadState {
 
     /// Returns once the thread sleeps: whatever it is called for from now on has to wake it.
     pub(crate) fn wait_until_it_sleeps(&self) {
-        loop {
+        within_patience("the thread sleeps", || {
             let stat = fs::read_to_string(&self.0).expect("a live thread");
             let after_name = stat.rsplit(')').next().expect("a state");
-            if after_name.trim_start().starts_with('S') {
-                return;
-            }
-            std::thread::yield_now();
-        }
+            after_name.trim_start().starts_with('S')
+        });
     }
 }
 

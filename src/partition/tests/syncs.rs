@@ -313,13 +313,36 @@ fn a_producers_own_interval_is_kept_on_a_partition_that_has_none() {
     assert_eq!(setup.core.durable_end(), 2);
 }
 
-/// Row B14 with real threads: what is acknowledged is on the disk at that moment, however appends
-/// and syncs of others overlap.
+/// What is appended during a sync is not durable when that sync ends: who waits for it has
+/// another one made.
 // RED: src/partition/flusher.rs
 //   - state.publish_durable(task.target);
 //   + state.publish_durable(state.log().log_end());
 #[test]
 fn row_b14_an_acknowledgement_rests_on_a_sync_that_began_later() {
+    let core = Arc::new(Mutex::new(None::<Arc<PartitionCore>>));
+    let appending = Arc::clone(&core);
+    let setup = Setup::hooked(move |operation, side| {
+        // The data that this sync takes was chosen before.
+        if (operation, side) == (Operation::Sync, Side::After)
+            && let Some(core) = appending.lock().take()
+        {
+            append(&core, "during the sync", &AppendOptions::default()).unwrap();
+        }
+    });
+    let end = setup.append("before").unwrap();
+    *core.lock() = Some(Arc::clone(&setup.core));
+    setup.core.wait_durable(end).unwrap();
+    assert_eq!((setup.core.durable_end(), setup.core.log_end()), (end, end + 1));
+    setup.core.wait_durable(end + 1).unwrap();
+    let image = setup.disk.power_cut(&mut || 0, PowerCut::WORST);
+    assert_eq!(Setup::recovered(image, false).core.log_end(), end + 1);
+}
+
+/// The same with threads: what is acknowledged is on the disk at that moment, however appends and
+/// syncs of others overlap.
+#[test]
+fn row_b14_what_is_acknowledged_to_any_thread_is_on_the_disk() {
     let setup = Setup::new(Durability::Sync);
     let (core, disk) = (&setup.core, &setup.disk);
     std::thread::scope(|scope| {
