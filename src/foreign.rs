@@ -5,7 +5,8 @@
 //!
 //! 1. *Panics.* The engine thread has its own work to finish, and often more such calls to make. So
 //!    a panic is caught at the call: neither the thread nor the next call notices it. The panic hook
-//!    of the process has reported it before.
+//!    of the process has reported it before. In a debug build one panic is passed on: a lock that is
+//!    taken out of order is a bug of the engine.
 //! 2. *Deadlocks.* A waker may run its task at once, and the task may call the broker. So no waker is
 //!    called while this thread holds anything that such a call may wait for. A thread that holds a
 //!    lock, or is the one that syncs, [defers wakers](hold_back) until it has released it.
@@ -96,6 +97,10 @@ pub(crate) fn call<R>(code: impl FnOnce() -> R) -> Option<R> {
     match catch_unwind(AssertUnwindSafe(code)) {
         Ok(result) => Some(result),
         Err(panic) => {
+            #[cfg(all(debug_assertions, not(loom)))]
+            if crate::sync::is_out_of_order(&*panic) {
+                std::panic::resume_unwind(panic);
+            }
             // Not dropped: the destructor of a payload is the application's code too.
             std::mem::forget(panic);
             None
@@ -110,7 +115,7 @@ mod tests {
     use std::task::Wake;
 
     use super::*;
-    use crate::sync::{AtomicUsize, Ordering};
+    use crate::sync::{AtomicUsize, LockLevel, Mutex, Ordering};
 
     struct Counts(AtomicUsize);
 
@@ -149,5 +154,20 @@ mod tests {
     fn a_panic_ends_with_its_call_whatever_it_carries() {
         assert_eq!(call(|| 1), Some(1));
         assert_eq!(call(|| std::panic::panic_any(PanicsWhenDropped)), None::<()>);
+    }
+
+    /// Symptom: with a waker called under a lock again, no test failed. Cause: in a debug build the
+    /// lock that the waker takes panics where it would wait for ever in a release build, and the
+    /// panic ended with the call. Rule: that panic is the engine's own, and is passed on.
+    // RED: src/foreign.rs
+    //   - std::panic::resume_unwind(panic);
+    #[test]
+    #[cfg(debug_assertions)]
+    fn a_lock_out_of_order_in_a_call_is_noticed() {
+        let outer = Mutex::at_level(LockLevel::TopicChange, ());
+        let inner = Mutex::at_level(LockLevel::Notifier, ());
+        let _held = inner.lock();
+        let wrong = || call(|| drop(outer.lock()));
+        assert!(catch_unwind(AssertUnwindSafe(wrong)).is_err());
     }
 }

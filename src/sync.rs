@@ -9,6 +9,8 @@
 //! of the application is called under a lock, but for a `Clock`.
 
 pub(crate) use self::order::LockLevel;
+#[cfg(all(debug_assertions, not(loom)))]
+pub(crate) use self::order::is_out_of_order;
 
 mod order;
 

@@ -189,8 +189,14 @@ impl Workers {
 fn join_others(threads: Vec<JoinHandle<()>>) {
     let own = thread::current().id();
     for thread in threads.into_iter().filter(|thread| thread.thread().id() != own) {
-        // One that panicked has poisoned what it was working on; that shows later.
-        let _ = thread.join();
+        // The rounds of a thread catch each panic but one: that a lock was taken out of order.
+        if let Err(panic) = thread.join() {
+            #[cfg(all(debug_assertions, not(loom)))]
+            if crate::sync::is_out_of_order(&*panic) && !thread::panicking() {
+                std::panic::resume_unwind(panic);
+            }
+            drop(panic);
+        }
     }
 }
 

@@ -11,7 +11,9 @@
 //!    twice, which deadlocks where a writer comes in between.
 //! 2. `try_lock` waits for nobody and may be called in any order. What it took counts as held.
 //! 3. A wait on a condition variable releases its lock, and waits for it again by rule 1.
-//! 4. A lock that only tests have (`Mutex::new`) has no level: a test looks into the engine from
+//! 4. What catches panics passes one of this check on: it is a bug of the engine, and in a release
+//!    build the thread would wait for ever. Otherwise no test would notice it.
+//! 5. A lock that only tests have (`Mutex::new`) has no level: a test looks into the engine from
 //!    above and, through a disk or a clock of its own, from below.
 //!
 //! The check does not know of other waits: for a thread's end, a sync, a file lock, or a `OnceLock`
@@ -114,12 +116,15 @@ pub(crate) enum LockLevel {
 }
 
 #[cfg(all(debug_assertions, not(loom)))]
+pub(crate) use self::checked::is_out_of_order;
+#[cfg(all(debug_assertions, not(loom)))]
 pub(super) use self::checked::{Held, Level};
 #[cfg(all(not(debug_assertions), not(loom)))]
 pub(super) use self::unchecked::{Held, Level};
 
 #[cfg(all(debug_assertions, not(loom)))]
 mod checked {
+    use std::any::Any;
     use std::cell::RefCell;
 
     use super::LockLevel;
@@ -127,6 +132,14 @@ mod checked {
     thread_local! {
         /// The levels of the locks that this thread holds, in the order in which it took them.
         static HELD: RefCell<Vec<LockLevel>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// What the message of a panic of this check begins with.
+    const OUT_OF_ORDER: &str = "lock order: ";
+
+    /// Whether a panic says that a lock was taken out of order.
+    pub(crate) fn is_out_of_order(panic: &(dyn Any + Send)) -> bool {
+        panic.downcast_ref::<String>().is_some_and(|message| message.starts_with(OUT_OF_ORDER))
     }
 
     /// The level of one lock; `None` is a test's own, which is not checked.
@@ -161,7 +174,7 @@ mod checked {
                 && innermost >= level
                 && !std::thread::panicking()
             {
-                panic!("lock order: {level:?} is waited for while {innermost:?} is held");
+                panic!("{OUT_OF_ORDER}{level:?} is waited for while {innermost:?} is held");
             }
             self.take_unordered()
         }
