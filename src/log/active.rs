@@ -283,6 +283,7 @@ impl Active {
     /// Takes note of a sync that covered `[.., end)`.
     pub(crate) fn synced_to(&mut self, end: usize) {
         self.synced_end = self.synced_end.max(end);
+        debug_assert_eq!(self.check(), Ok(()));
         if self.space.is_stored_into() {
             self.storable = self.position;
         }
@@ -321,5 +322,32 @@ impl std::fmt::Debug for Active {
             .field("position", &self.position)
             .field("space", &self.space)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use crate::log::appender::tests::log;
+
+    #[test]
+    fn the_check_finds_ends_that_are_out_of_order() {
+        let mut active = log().appender.take_active().unwrap();
+        assert_eq!(active.check(), Ok(()));
+        active.synced_end = active.position + 1;
+        assert!(active.check().is_err(), "synced beyond what was written");
+        active.position = active.capacity() + 1;
+        active.synced_end = active.position;
+        assert!(active.check().is_err(), "written beyond the capacity");
+    }
+
+    #[test]
+    fn the_check_finds_a_position_that_is_not_what_readers_see() {
+        let mut active = log().appender.take_active().unwrap();
+        for position in [active.position + 1, active.position - 1] {
+            active.position = position;
+            active.synced_end = 0;
+            assert!(active.check().is_err(), "{position}");
+        }
     }
 }

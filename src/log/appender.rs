@@ -184,7 +184,7 @@ impl Appender {
 
 #[cfg(test)]
 #[cfg(not(loom))]
-mod tests {
+pub(super) mod tests {
     use std::path::{Path, PathBuf};
 
     use super::*;
@@ -194,7 +194,8 @@ mod tests {
     use crate::record::TopicPartition;
     use crate::storage::disk::{Disk, MemoryDisk};
 
-    fn log() -> Log {
+    /// A log in memory.
+    pub(in crate::log) fn log() -> Log {
         let disk = MemoryDisk::new();
         disk.create_dir(Path::new("/t")).unwrap();
         let env = Arc::new(LogEnv::for_reading(Arc::new(disk)));

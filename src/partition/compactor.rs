@@ -9,6 +9,10 @@
 //! back later, or wait.
 //!
 //! The lock of [`Compactions`] and the partition's lock are never held together.
+//!
+//! Invariants; [`check`](CompactionSlot::check) holds them where the lock is released:
+//! 1. A compaction is with the slot or with the one thread that has claimed it, never with both.
+//! 2. Without settings none is begun.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +76,21 @@ impl CompactionSlot {
     fn note_given_up(&mut self, run: &Compaction) {
         self.done += run.tally();
     }
+
+    fn assert_valid(&self) {
+        debug_assert_eq!(self.check(), Ok(()));
+    }
+
+    /// What is wrong, if anything: the invariants.
+    fn check(&self) -> std::result::Result<(), &'static str> {
+        if self.run.is_some() && self.is_claimed {
+            return Err("a compaction that a thread has claimed is still there");
+        }
+        if self.run.is_some() && self.settings.is_none() {
+            return Err("a compaction of a partition that is not compacted");
+        }
+        Ok(())
+    }
 }
 
 /// The compactions of one partition, and the threads that wait for the one at work.
@@ -111,6 +130,21 @@ impl Compactions {
     pub(super) fn is_claimed(&self) -> bool {
         self.slot.lock().is_claimed
     }
+
+    /// What the check says of the compaction that is there, with these settings, claimed or not.
+    #[cfg(test)]
+    pub(super) fn check_with(
+        &self,
+        settings: Option<CompactionSettings>,
+        is_claimed: bool,
+    ) -> std::result::Result<(), &'static str> {
+        let mut slot = self.slot.lock();
+        let run = slot.run.take();
+        let changed = CompactionSlot { settings, run, is_claimed, ..CompactionSlot::default() };
+        let found = changed.check();
+        slot.run = changed.run;
+        found
+    }
 }
 
 /// The right to compact a partition, until it is dropped.
@@ -144,6 +178,7 @@ impl Drop for Claim<'_> {
             slot = compactions.slot.lock();
         }
         slot.is_claimed = false;
+        slot.assert_valid();
         drop(slot);
         compactions.released.notify_all();
     }
@@ -198,6 +233,7 @@ impl<'a> Compactor<'a> {
         if let Some(run) = &outdated {
             slot.note_given_up(run);
         }
+        slot.assert_valid();
         drop(slot);
         drop(outdated);
     }
@@ -382,6 +418,7 @@ impl<'a> Compactor<'a> {
         let settings = slot.settings.filter(|_| !slot.is_claimed && !self.is_closed())?;
         slot.is_claimed = true;
         let run = slot.run.take();
+        slot.assert_valid();
         Some(Claim { compactor: self, settings, run, on_panic: OnPanic::new() })
     }
 

@@ -7,6 +7,9 @@
 //! Invariants:
 //! 1. After a failure nothing is appended, and no later sync is believed.
 //! 2. After the close nothing is appended; earlier records can still become durable.
+//!
+//! [`check`](State::check) holds that nothing is appended after either. What refuses a sync after a
+//! failure is [`begin_sync`](State::begin_sync).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +33,8 @@ pub(super) struct State {
     counts: Counts,
     failure: Option<Error>,
     has_ended: bool,
+    /// Where the log ended when appends did.
+    stopped_at: Option<u64>,
     /// Whether the log changed since its last recovery point.
     has_changed: bool,
 }
@@ -43,6 +48,7 @@ impl State {
             unsynced: Unsynced::default(),
             failure: None,
             has_ended: false,
+            stopped_at: None,
             has_changed: true,
         }
     }
@@ -75,6 +81,7 @@ impl State {
     /// Nothing is appended, and no sync believed, from here on.
     pub(super) fn fail(&mut self, failure: Error) {
         self.failure.get_or_insert(failure);
+        self.stopped_at.get_or_insert(self.log.log_end());
         // What is on the disk may be more than what is known of it.
         self.has_changed = true;
     }
@@ -87,11 +94,24 @@ impl State {
     /// Takes no more appends: the log ends where it ends now.
     pub(super) fn end_appends(&mut self) {
         self.has_ended = true;
+        self.stopped_at.get_or_insert(self.log.log_end());
     }
 
     /// Neither ended nor failed.
     pub(super) fn is_usable(&self) -> bool {
         !self.has_ended && self.failure.is_none()
+    }
+
+    fn assert_valid(&self) {
+        debug_assert_eq!(self.check(), Ok(()));
+    }
+
+    /// What is wrong, if anything: the parts of both invariants that speak of appends.
+    pub(super) fn check(&self) -> std::result::Result<(), &'static str> {
+        match self.stopped_at {
+            Some(end) if self.log.log_end() != end => Err("appended after the close or a failure"),
+            _ => Ok(()),
+        }
     }
 
     // ---- appends -----------------------------------------------------------------------------
@@ -125,6 +145,7 @@ impl State {
                 self.counts.note_append(bytes);
                 let sync = self.unsynced.note(bytes, level, options.stamp.monotonic);
                 let (fired, wanted) = self.after_append(sync);
+                self.assert_valid();
                 Ok((outcome, fired, wanted))
             }
             (Outcome::Fenced { current }, Some(fence)) => Err(fence.error(current)),
@@ -176,6 +197,7 @@ impl State {
     pub(super) fn finish_sync(&mut self, task: &SyncTask, took: Duration) -> Fired {
         self.counts.note_sync(task, took);
         self.log.finish_sync(task);
+        self.assert_valid();
         self.waiters.fire(Awaits::Durable)
     }
 

@@ -162,6 +162,12 @@ impl<S: LoggedState> StateLog<S> {
         self.partition.log().segments().first().map_or(Ok(()), |segment| segment.sync_dir())
     }
 
+    /// What the check of the writer says.
+    #[cfg(test)]
+    pub(crate) fn check_writer(&self) -> std::result::Result<(), &'static str> {
+        self.writer.lock().check()
+    }
+
     pub(crate) fn read<R>(&self, read: impl FnOnce(&S) -> R) -> R {
         read(self.writer.lock().state())
     }

@@ -8,6 +8,10 @@
 //! 1. The state in memory is what a replay of the log would give.
 //! 2. No change is written that a replay would refuse.
 //! 3. The numbers of changes rise by one, in the order of their records; no number is used twice.
+//! 4. Nothing else appends to the log.
+//!
+//! [`check`](Writer::check) holds the fourth. The first two are held by a look at each change before
+//! it is applied.
 
 use std::sync::Arc;
 
@@ -44,12 +48,16 @@ pub(super) struct Writer<S> {
     next_number: u64,
     /// What the segments hold, about.
     bytes: u64,
+    /// Where the log ends, by what was appended here.
+    end: u64,
 }
 
 impl<S: LoggedState> Writer<S> {
     pub(super) fn new(partition: Arc<PartitionCore>, state: S, next_number: u64) -> Self {
-        let mut writer = Self { partition, state, next_number, bytes: 0 };
+        let end = partition.log_end();
+        let mut writer = Self { partition, state, next_number, bytes: 0, end };
         writer.measure();
+        writer.assert_valid();
         writer
     }
 
@@ -159,6 +167,7 @@ impl<S: LoggedState> Writer<S> {
     /// Appends records as one batch, in a segment of their own if they need more than one has.
     /// Returns the offset of the first.
     fn append_records<'a>(&mut self, records: impl Iterator<Item = Plain<'a>>) -> Result<u64> {
+        self.assert_valid();
         let record =
             |(key, value, time)| Record::new().key(key).value(value).timestamp(from_millis(time));
         let records: Vec<_> = records.map(record).collect();
@@ -177,12 +186,26 @@ impl<S: LoggedState> Writer<S> {
         let mut encoder = Encoder::take();
         let mut batch = encoder.encode(&records, RULES, 0)?;
         match self.partition.append(&mut batch, &options)? {
-            Outcome::Appended { base_offset, .. } => {
+            Outcome::Appended { base_offset, next_offset } => {
                 self.bytes = self.bytes.saturating_add(bytes);
+                self.end = next_offset;
+                self.assert_valid();
                 Ok(base_offset)
             }
             _ => Err(Error::Closed),
         }
+    }
+
+    fn assert_valid(&self) {
+        debug_assert_eq!(self.check(), Ok(()));
+    }
+
+    /// What is wrong, if anything: invariant 4.
+    pub(super) fn check(&self) -> std::result::Result<(), &'static str> {
+        if self.partition.log_end() != self.end {
+            return Err("the log does not end where the writer has left it");
+        }
+        Ok(())
     }
 }
 

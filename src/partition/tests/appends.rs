@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::partition::append::Stamp;
+use crate::partition::state::State;
 use crate::partition::waiters::Notifier;
 
 #[test]
@@ -196,4 +197,19 @@ fn a_reader_that_parks_for_what_is_published_already_asks_for_the_sync() {
     assert_eq!(setup.requests(), [Work::Sync]);
     setup.core.do_requested();
     assert_eq!(signals(&notifier), (vec![1], false));
+}
+
+#[test]
+fn the_check_finds_an_append_after_the_close_or_a_failure() {
+    let stops: [fn(&mut State); 2] = [State::end_appends, |state| state.fail(Error::Closed)];
+    for stop in stops {
+        let setup = Setup::new(Durability::Os);
+        setup.append("before").unwrap();
+        let mut state = setup.core.log().lock();
+        assert_eq!(state.check(), Ok(()));
+        stop(&mut state);
+        assert_eq!(state.check(), Ok(()));
+        state.log_mut().jump_to(7).unwrap();
+        assert!(state.check().is_err(), "appended all the same");
+    }
 }

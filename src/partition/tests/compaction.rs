@@ -246,3 +246,15 @@ fn what_a_compaction_could_not_remove_is_removed_later() {
     assert_eq!(files(), setup.core.log().segments().all().len());
     assert_eq!(setup.values(), ["3"]);
 }
+
+#[test]
+fn the_check_finds_a_compaction_that_is_in_two_hands_or_that_nobody_wants() {
+    let setup = compacted(&[Some("1"), Some("2")]);
+    begin(&setup);
+    let compactions = &setup.core.compactions;
+    assert_eq!(compactions.check_with(Some(SETTINGS), false), Ok(()));
+    assert!(compactions.check_with(Some(SETTINGS), true).is_err(), "in two hands");
+    assert!(compactions.check_with(None, false).is_err(), "without settings");
+    setup.core.compactor().run_all();
+    assert_eq!(compactions.check_with(None, true), Ok(()), "there is none");
+}

@@ -410,3 +410,12 @@ fn row_e16_no_number_of_a_change_is_written_that_an_opening_refuses() {
     assert_eq!(contents(&open(&disk)).into_keys().collect::<Vec<_>>(), [1, 2]);
     assert!(matches!(refused, Err(Error::OffsetExhausted { .. })), "{refused:?}");
 }
+
+#[test]
+fn the_check_finds_records_that_the_writer_has_not_appended() {
+    let log = open(&new_disk());
+    log.append(vec![set(1, 10)]).unwrap();
+    assert_eq!(log.check_writer(), Ok(()));
+    append(log.partition(), "by another", &AppendOptions::default()).unwrap();
+    assert!(log.check_writer().is_err());
+}
