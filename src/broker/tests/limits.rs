@@ -10,6 +10,7 @@ use crate::broker::catalog::{CatalogChange, ProducerEntry};
 use crate::config::{Durability, TopicConfig};
 use crate::error::Error;
 use crate::log::OFFSET_MAX;
+use crate::partition::background::Want;
 use crate::record::Record;
 use crate::storage::disk::SimulatedDisk;
 
@@ -109,4 +110,16 @@ fn row_a28_a_service_that_dies_in_a_loop_does_not_use_up_its_budget() {
         let expected: Vec<String> = (0..=run).map(|run| run.to_string()).collect();
         assert_eq!(values(&topic, 3), expected, "run {run}");
     }
+}
+
+/// Room is made under a lock, and what removes records notes it in an internal log: if that were out
+/// of budget it would wait for itself.
+#[test]
+#[cfg(debug_assertions)]
+#[should_panic(expected = "an internal log has no budget to be out of")]
+fn an_internal_log_is_never_made_room_for() {
+    let broker = open(&SimulatedDisk::new(), 1).unwrap();
+    let local = broker.run().logs().local().partition();
+    let want = Want { bytes: 1, is_budget: true, is_again: false, wait: None };
+    broker.run().space().make_room(local, &want);
 }
