@@ -102,19 +102,19 @@ pub(crate) const OFFSET_MAX: u64 = u64::MAX - (1 << 32);
 /// merely rounds again.
 pub(crate) const PAGE_BYTES: u64 = 4096;
 
-/// What every log of a broker shares.
+/// What all logs of a broker share.
 pub(crate) struct LogEnv {
     pub(crate) disk: Arc<dyn Disk>,
-    /// Reads go through `pread` into buffers, and nothing is mapped.
+    /// Whether reads use `pread` into buffers, so that nothing is mapped.
     pub(crate) copy_reads: bool,
     pub(crate) maps: MapBudget,
-    /// What the files of logs with a budget may take.
+    /// The byte budget, for the logs that have one.
     pub(crate) space: Arc<SpaceBudget>,
-    /// What is unlinked and still mapped.
+    /// Unlinked files that are still mapped.
     pub(crate) pinned: PinnedMaps,
-    /// What compactions have for a full disk.
+    /// The spare file of compactions, for a full disk.
     pub(crate) spare: Option<CompactionSpare>,
-    /// Who may write.
+    /// The process that may write.
     pub(crate) process: Arc<Process>,
     pub(crate) trace: Outbox,
     /// Random numbers for salts and incarnations.
@@ -122,7 +122,7 @@ pub(crate) struct LogEnv {
 }
 
 impl LogEnv {
-    /// For who only reads, through this disk: nothing is mapped, and nothing is written.
+    /// For a caller that only reads, through this disk: nothing is mapped or written.
     pub(crate) fn for_reading(disk: Arc<dyn Disk>) -> Self {
         Self {
             disk,
@@ -149,7 +149,7 @@ impl fmt::Debug for LogEnv {
     }
 }
 
-/// Which partition a log is, and where it lies.
+/// Which partition a log belongs to, and its directory.
 #[derive(Debug, Clone)]
 pub(crate) struct LogIdentity {
     pub(crate) origin: Arc<TopicPartition>,
@@ -167,7 +167,7 @@ pub(crate) struct LogOptions {
     pub(crate) features: u64,
 }
 
-/// What a named producer asks for.
+/// The request of a named producer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ProducerRequest {
     pub(crate) id: u64,
@@ -190,16 +190,17 @@ pub(crate) enum Outcome {
     Fenced { current: u32 },
 }
 
-/// Under what a log appends.
+/// The leader epoch and the incarnation under which a log appends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Epochs {
     pub(crate) leader_epoch: u32,
     pub(crate) incarnation: u64,
-    /// Whether opening drew the incarnation, because the log did not end as a clean close left it.
+    /// Whether the opening drew a new incarnation, because the log did not end as a clean close
+    /// left it.
     pub(crate) is_new_incarnation: bool,
 }
 
-/// What an opening puts a log together from.
+/// The parts of which an opening composes a log.
 pub(crate) struct Parts {
     factory: SegmentFactory,
     segments: Vec<Arc<Segment>>,
@@ -289,7 +290,8 @@ impl Log {
         Self { factory, segments, appender, backlog, leftovers, ends, epochs, producers, now }
     }
 
-    /// Does what an opening has found to do on the disk; once, and before anything is appended.
+    /// Does the disk work that the opening found necessary. Called once, before anything is
+    /// appended.
     pub(crate) fn finish_opening(&mut self) -> Result<()> {
         let Some(leftovers) = self.leftovers.take() else { return Ok(()) };
         self.factory.set_reserve_open(true);
@@ -349,8 +351,8 @@ impl Log {
         self.epochs
     }
 
-    /// Appends under the incarnation that was in force when the log was closed cleanly: segments
-    /// know only the one under which they were begun.
+    /// Sets the incarnation that was in force when the log was closed cleanly. A segment knows only
+    /// the one that was in force when it was begun.
     pub(crate) fn continue_incarnation(&mut self, incarnation: u64) {
         self.epochs.incarnation = incarnation;
     }
@@ -372,7 +374,8 @@ impl Log {
             if self.epochs.is_new_incarnation {
                 self.producers.touch(now);
                 if self.appender.active().is_none() {
-                    // The last segment's footer says the same, for as long as none follows it.
+                    // As long as no segment follows it, the footer of the last one has these
+                    // producers too.
                     self.backlog.set_last_producers(self.producers.states());
                 }
             }
@@ -394,8 +397,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// All of them leave the log as it was, so they are definite: `RecordTooLarge`,
-    /// `OffsetExhausted`, `StorageFull`, `Io`.
+    /// Each leaves the log as it was, so it is definite: `RecordTooLarge`, `OffsetExhausted`,
+    /// `StorageFull`, `Io`.
     pub(crate) fn append(
         &mut self,
         batch: &mut EncodedBatch<'_>,
@@ -453,7 +456,7 @@ impl Log {
         Ok(Outcome::Appended { base_offset, next_offset })
     }
 
-    /// Continues at `offset`, as a log does that has given out all before it.
+    /// Continues at `offset`, like a log whose earlier offsets are all used.
     #[cfg(test)]
     pub(crate) fn jump_to(&mut self, offset: u64) -> Result<()> {
         self.ends.advance_end(offset);
@@ -501,14 +504,14 @@ impl Log {
             if self.factory.withdraw(&next.segment().path).is_err()
                 && let Some(active) = self.appender.take_active()
             {
-                // The opening may have reached the file, and the file may come back. What was active
-                // must then end where it says that the next segment begins.
+                // The opening batch may have reached the file, and the file may exist again after a
+                // crash. The segment that was active must then end where that file begins.
                 self.seal(active, producers);
             }
             return Err(error);
         }
         // The successor is in the list before the segment is sealed: a reader that finds the
-        // segment sealed must find where to go.
+        // segment sealed must find its successor.
         self.segments.push(Arc::clone(next.segment()));
         if let Some(sealed) = self.appender.set_active(next) {
             let partition = Arc::clone(&self.factory.identity().origin);
@@ -534,8 +537,8 @@ impl Log {
 
     // ---- syncs and retention --------------------------------------------------------------------
 
-    /// A task that makes durable what is published now. Empty when all of it is. One is under way
-    /// at a time. The caller drops it under no lock, since that closes the files.
+    /// A task that makes durable what is published now, or an empty one if all of it is durable.
+    /// There is one at a time. The caller drops it without a lock, because the drop closes files.
     pub(crate) fn begin_sync(&mut self, scope: SyncScope) -> SyncTask {
         let target = match scope {
             SyncScope::Sealed => self.backlog.sealed_end().unwrap_or(self.ends.log_start()),
@@ -548,7 +551,7 @@ impl Log {
         task
     }
 
-    /// A sync has succeeded.
+    /// Records that a sync has succeeded.
     pub(crate) fn finish_sync(&mut self, task: &SyncTask) {
         self.ends.advance_durable(task.target);
         self.backlog.finish_sync(task);
@@ -557,7 +560,7 @@ impl Log {
         }
     }
 
-    /// The recovery point of what is durable now. `None` while something is not.
+    /// A recovery point. `None` while some record is not durable.
     pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
         if self.ends.is_dirty() {
             return None;
@@ -586,14 +589,14 @@ impl Log {
         })
     }
 
-    /// Moves the log start to `offset` and takes out at most `count` of the segments that lie
-    /// wholly below it, oldest first. The caller has made the new log start durable before, and
-    /// removes their files after.
+    /// Moves the log start to `offset` and takes out at most `count` of the segments wholly below
+    /// it, oldest first. The caller has made the new log start durable before, and removes the
+    /// files afterwards.
     pub(crate) fn retire(&mut self, offset: u64, count: usize) -> Vec<Arc<Segment>> {
         self.ends.advance_start(offset);
         let removed = self.segments.remove_below(self.ends.log_start(), count);
         if let Some(last) = removed.last() {
-            // The list is in the order of ranks, and what was removed was its beginning.
+            // The list is in the order of ranks, and its first segments were removed.
             self.backlog.remove_up_to(last.ranks.1);
         }
         removed
@@ -609,8 +612,8 @@ impl Log {
         }
     }
 
-    /// Takes over what another look at the files has found, to which another process writes: which
-    /// segments there are, and where they begin. The end is kept.
+    /// For a log to which another process writes: takes over the segments, and the log start, that
+    /// a later pass over the files has found. The end is kept.
     pub(crate) fn take_over(&mut self, mut found: Self) {
         found.ends = self.ends.looked_at_again(found.ends);
         found.now = self.now;
@@ -621,8 +624,8 @@ impl Log {
     }
 }
 
-/// The stamp of a batch that is new. One without a sequence has none: the epoch in force is in
-/// the catalog, and there is nothing else to remember of it.
+/// Returns the stamp of a new batch. A batch without a sequence has none: the epoch is in the
+/// catalog, and there is nothing else to remember.
 fn admit(
     producers: &ProducerTable,
     producer: &ProducerRequest,

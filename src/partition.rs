@@ -87,13 +87,13 @@ pub(crate) struct PartitionCore {
     compactions: Compactions,
     leftovers: Leftovers,
     requests: Requests,
-    /// Padded: readers write it, and no appender's line.
+    /// Padded: readers write it, and must not share a cache line with appenders.
     reads: CachePadded<ReadCounts>,
 }
 
 impl PartitionCore {
-    /// With `damage`, a partition that is unavailable in this run: reads, appends and removals
-    /// return it as their error.
+    /// Creates a partition. With `damage` it is unavailable in this run: reads, appends and
+    /// removals return it as their error.
     pub(crate) fn new(
         log: Log,
         lineage: Lineage,
@@ -185,8 +185,8 @@ impl PartitionCore {
         self.log.status().is_closed()
     }
 
-    /// Whether appends are not refused for the rest of this run: for damage that the opening has
-    /// found, or after a failed sync.
+    /// Whether the partition takes appends in this run. It does not after a failed sync, or if the
+    /// opening found damage that makes it unavailable.
     #[inline]
     pub(crate) fn takes_appends(&self) -> bool {
         self.is_available() && !self.log.ends().is_poisoned()
@@ -234,8 +234,8 @@ impl PartitionCore {
         Ok(outcome)
     }
 
-    /// Tries an append again for as long as room is made for it; then `refused`, or what the last
-    /// attempt ended with.
+    /// Repeats an append that found no space, for as long as space is made for it. Otherwise
+    /// returns `refused`, or the error of the last attempt.
     #[cold]
     fn append_when_full(
         &self,
@@ -246,12 +246,13 @@ impl PartitionCore {
         let bytes = u64::from(batch.size(true));
         let mut want = Want { bytes, is_budget: false, is_again: false, wait: None };
         let mut options = *options;
-        // No lock is held here, so that others can be asked to make room, and waited for. Each turn
-        // but the first removes something or comes after a wait, so there is an end.
+        // No lock is held here, so that other threads can make space, and be waited for. Each turn
+        // except the first removes records or follows a wait, so the loop ends.
         loop {
             match &refused {
                 Error::StorageFull { source, .. } => want.is_budget = budget::is_budget(source),
-                // While it waited. The engine knows whether the broker or the topic has ended.
+                // Closed while it waited. The engine knows whether the broker was closed or the
+                // topic deleted.
                 Error::Closed if want.wait.is_some() => {}
                 _ => return Err(refused),
             }
@@ -272,11 +273,12 @@ impl PartitionCore {
         }
     }
 
-    /// Waits until everything below `target` is durable; runs the sync itself when nobody does.
+    /// Waits until everything below `target` is durable. Runs the sync itself if no other thread
+    /// does.
     ///
     /// # Errors
     ///
-    /// What the sync failed with, and that of a partition that is closed meanwhile.
+    /// The error of the sync, or of a partition that was closed meanwhile.
     pub(crate) fn wait_durable(&self, target: u64) -> Result<()> {
         self.flusher().wait(target)
     }
@@ -285,12 +287,12 @@ impl PartitionCore {
     ///
     /// # Errors
     ///
-    /// What the sync failed with, and that of a partition that is closed meanwhile.
+    /// The error of the sync, or of a partition that was closed meanwhile.
     pub(crate) fn flush(&self) -> Result<()> {
         self.flusher().flush()
     }
 
-    /// Requests a sync, at the level that promises one; the others sync when they say.
+    /// Requests a sync if the level is `Sync`; the other levels sync at their own times.
     pub(crate) fn sync_soon(&self) {
         if self.durability == Durability::Sync {
             self.requests.request(Work::Sync);
@@ -304,9 +306,9 @@ impl PartitionCore {
         self.requests.begin(work);
         match work {
             Work::Space => space::make_ahead(&self.log),
-            // A failure is found in the gate, and by the next append.
+            // A failure is kept in the gate, and the next append returns it.
             Work::Sync => drop(self.flush()),
-            // The broker counts the interval; the owner of an internal log cleans it up.
+            // The broker waits for the interval, and the owner of an internal log cleans it up.
             Work::SyncLater | Work::CleanUp => {}
             Work::Finish => {
                 self.footers().write_all();
@@ -320,7 +322,7 @@ impl PartitionCore {
     /// Does all that was requested and not begun; for `tick`.
     pub(crate) fn do_requested(&self) {
         for work in [Work::Space, Work::Sync, Work::SyncLater, Work::Finish, Work::Compact] {
-            // Looked at anew for each: footers may call for a compaction.
+            // Read again for each kind: footers may request a compaction.
             if self.requests.is_pending(work) {
                 self.do_work(work);
             }
@@ -346,8 +348,9 @@ impl PartitionCore {
         self.end(Error::Closed);
     }
 
-    /// Ends the partition with its topic: later calls get `UnknownTopic`, and those that wait for
-    /// the disk get `waiting`, as what they appended may come back where the deletion may.
+    /// Closes the partition because its topic was deleted. Later calls return `UnknownTopic`. Calls
+    /// that wait for the disk return `waiting`: if the deletion is not durable, their records may
+    /// exist again.
     pub(crate) fn close_deleted(&self, waiting: Option<Error>) {
         self.log.status().mark_deleted();
         self.end(waiting.unwrap_or_else(|| self.log.status().unknown_topic()));

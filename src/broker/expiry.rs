@@ -27,8 +27,8 @@ const GROUP_EXPIRY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// seven days of the default, and it costs 24 small entries a day.
 const SEEN_EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// LIMIT: with a short expiry, such a group is recorded this many times within it, so that it is kept
-/// for at most 1/16 of the expiry longer.
+/// LIMIT: with a short expiry, such a group is recorded this many times within it, so that it is
+/// kept for at most 1/16 of the expiry longer.
 const SEEN_PER_EXPIRY: u32 = 16;
 
 /// LIMIT: a clock that is set by less than this makes no difference to what is kept for days.

@@ -1,5 +1,5 @@
-//! The role of a consumer: member of a group, user of a group with partitions chosen by hand, or reader
-//! without a group.
+//! The role of a consumer: a member of a group, a user of a group with partitions chosen by hand,
+//! or a reader without a group.
 
 use std::sync::Arc;
 

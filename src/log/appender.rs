@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 
 #[derive(Debug, Default)]
 pub(crate) struct Appender {
-    /// `None` after an opening that left something after the end, until the first append.
+    /// `None` after an opening that left bytes after the end, until the first append.
     active: Option<Active>,
     prepared: Option<Prepared>,
 }
@@ -59,7 +59,7 @@ impl Appender {
 
     // ---- rolling -------------------------------------------------------------------------------
 
-    /// The prepared segment, or a new one where that has no room for `needed` bytes.
+    /// Returns the prepared segment, or a new one if that has no room for `needed` bytes.
     pub(super) fn next_segment(
         &mut self,
         needed: usize,
@@ -69,18 +69,19 @@ impl Appender {
         if let Some(prepared) = self.prepared.take_if(fits) {
             return Ok(prepared);
         }
-        // What a recovery prepared says that it cuts the log; so must what replaces it.
+        // A segment that a recovery prepared records a cut of the log; so must the one that
+        // replaces it.
         let rewrite = self.prepared.as_ref().and_then(|next| next.header.rewrite);
         let new = factory.new_segment(needed, rewrite)?;
         let made = factory.make(new)?;
         if let Some(too_small) = self.prepared.take() {
-            // Its number has been passed: it must never be used after the new one.
+            // A higher number is in use, so it must not be used any more.
             too_small.discard(&*factory.env().disk);
         }
         Ok(made)
     }
 
-    /// Appends go to `next` from here on. Returns what took them, to be sealed.
+    /// Makes `next` the active segment. Returns the one before, to be sealed.
     pub(super) fn set_active(&mut self, next: Active) -> Option<Active> {
         let before = self.active.replace(next);
         self.assert_valid();
@@ -110,7 +111,7 @@ impl Appender {
 
     // ---- space ahead ---------------------------------------------------------------------------
 
-    /// Whether [`growth_wish`](Self::growth_wish) or a next segment is worth asking for: looked at
+    /// Whether to call [`growth_wish`](Self::growth_wish) or to prepare a next segment. Called
     /// after every append, so it only compares numbers.
     #[inline]
     pub(crate) fn wants_space(&self) -> bool {
@@ -120,7 +121,7 @@ impl Appender {
             || (active.is_near_roll() && self.prepared.as_ref().is_some_and(Prepared::is_small))
     }
 
-    /// Space for the active segment, or for the next one if that is needed soon.
+    /// The space to make: for the active segment, or for the next one if that is needed soon.
     pub(crate) fn growth_wish(&self) -> Option<Growth> {
         let active = self.active.as_ref()?;
         let next = self.prepared.as_ref().filter(|next| active.is_near_roll() && next.is_small());
@@ -142,8 +143,8 @@ impl Appender {
             && self.active.as_ref().is_some_and(|active| active.position() > active.capacity() / 2)
     }
 
-    /// Takes a prepared segment. Returns one that comes too late, since there is another or its
-    /// number has been passed: the caller discards it.
+    /// Takes a prepared segment. Returns one that is not needed, because there is another or a
+    /// higher number is in use: the caller discards it.
     #[must_use = "a segment that comes too late is to be discarded"]
     pub(crate) fn finish_prepare(&mut self, prepared: Prepared) -> Option<Prepared> {
         if self.prepared.is_some() || prepared.header.number <= self.active_number() {

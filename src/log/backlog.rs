@@ -23,8 +23,7 @@ use crate::rules::Rule;
 #[derive(Debug)]
 pub(crate) struct Unfinished {
     pub(crate) segment: Arc<Segment>,
-    /// Whether it was there before this log was opened, which then need not be the only one that
-    /// writes to it.
+    /// Whether it existed before this log was opened: then another program may write to it too.
     pub(crate) is_found: bool,
     pub(crate) index: SparseIndex,
     pub(crate) index_is_whole: bool,
@@ -50,21 +49,21 @@ pub(crate) struct Backlog {
 impl Backlog {
     // ---- what comes in -------------------------------------------------------------------------
 
-    /// A segment was sealed. `is_synced` if a sync has covered all of it.
+    /// Adds a sealed segment. `is_synced` if a sync has covered all of it.
     pub(crate) fn seal(&mut self, sealed: Unfinished, file: SyncFile, is_synced: bool) {
         let rank = sealed.segment.ranks.1;
         if is_synced && self.last_rank() <= self.synced_to {
             self.synced_to = Some(rank);
         } else {
-            // The descriptor lives until a sync has returned, so that no error can be missed.
+            // The descriptor is kept until a sync has returned, so that no error is missed.
             self.to_sync.push_back(file);
         }
         self.unfinished.push_back(sealed);
         self.assert_valid();
     }
 
-    /// An opening found a segment without a footer. `unproved` is what of it may not be on stable
-    /// storage.
+    /// Adds a segment without a footer that an opening found. `unproved` is the part that may not
+    /// be on stable storage.
     pub(crate) fn add_found(&mut self, found: Unfinished, unproved: Option<Range<u32>>) {
         if let Some(range) = unproved {
             self.unproved.push(Unproved { segment: Arc::clone(&found.segment), range });
@@ -75,7 +74,7 @@ impl Backlog {
         self.assert_valid();
     }
 
-    /// Takes out the last segment, which takes appends again, and so is not sealed.
+    /// Takes out the last segment, which becomes active again.
     pub(crate) fn take_last(&mut self) -> Option<Unfinished> {
         let last = self.unfinished.pop_back();
         self.synced_to = self.synced_to.min(self.last_rank());
@@ -87,7 +86,8 @@ impl Backlog {
         self.unproved.iter().any(|unproved| Arc::ptr_eq(&unproved.segment, segment))
     }
 
-    /// What the footer of the last segment will say of producers, as long as none follows it.
+    /// Sets the producers that the footer of the last segment will have, as long as none follows
+    /// it.
     pub(crate) fn set_last_producers(&mut self, producers: Vec<ProducerState>) {
         if let Some(last) = self.unfinished.back_mut() {
             last.producers = producers;
@@ -96,20 +96,21 @@ impl Backlog {
 
     // ---- syncs ---------------------------------------------------------------------------------
 
-    /// A task that makes all of these segments durable. Takes what it needs with it, however many
-    /// segments wait: appends wait for this, and for [`finish_sync`](Self::finish_sync).
+    /// A task that makes all of these segments durable. The lists are moved into it, not copied,
+    /// however many segments wait: appends wait for this, and for
+    /// [`finish_sync`](Self::finish_sync).
     pub(crate) fn begin_sync(&mut self, segments: Arc<SegmentList>, target: u64) -> SyncTask {
         let unproved = std::mem::take(&mut self.unproved);
         let files = Vec::from(std::mem::take(&mut self.to_sync));
         SyncTask { unproved, files, segments, sealed_to: self.last_rank(), target }
     }
 
-    /// Takes a task back that did not succeed: nothing of it is durable, whatever has been synced.
+    /// Takes back a task that did not succeed: none of its segments counts as durable.
     pub(crate) fn give_back_sync(&mut self, task: SyncTask) {
         let before = std::mem::replace(&mut self.unproved, task.unproved);
         self.unproved.extend(before);
         let next = self.to_sync.front().map(|next| next.segment.number);
-        // Without the one that was active: it still is, or was sealed meanwhile and waits already.
+        // Without the active one: it still is active, or was sealed meanwhile and waits already.
         let was_sealed =
             |file: &SyncFile| file.segment.sealed().is_some() && Some(file.segment.number) != next;
         for file in task.files.into_iter().filter(was_sealed).rev() {
@@ -173,8 +174,8 @@ impl Backlog {
         })
     }
 
-    /// Nothing is left to do for the segment: a shared one must not hold up those after it, and is
-    /// still found by the index that it has in memory only.
+    /// The segment needs no more work. One that is shared must not delay those after it; its index
+    /// is in memory only.
     pub(crate) fn finish_footer(&mut self, task: &FooterTask) {
         let done = |front: &mut Unfinished| Arc::ptr_eq(&front.segment, &task.segment);
         if self.unfinished.front_mut().is_some_and(done) {
@@ -190,7 +191,7 @@ impl Backlog {
         all.find(|unfinished| unfinished.segment.number == number)
     }
 
-    /// Whether this segment has no footer: it is still to be written, or stays away.
+    /// Whether this segment has no footer, because it is not written yet or never will be.
     pub(crate) fn lacks_footer(&self, number: u64) -> bool {
         self.without_footer(number).is_some()
     }
@@ -219,7 +220,7 @@ impl Backlog {
         self.footerless.retain(|footerless| !is_replaced(&footerless.segment));
     }
 
-    /// The files were removed with their topic: no work is left.
+    /// The files were removed with their topic: there is no more work.
     pub(crate) fn clear(&mut self) {
         self.unfinished.clear();
         self.to_sync.clear();

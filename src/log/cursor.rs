@@ -37,10 +37,11 @@ pub(crate) struct Cursor {
     window: Window,
     position: usize,
     next_offset: u64,
-    /// Where the one batch begins of which the records below `next_offset` are not wanted: a reader
-    /// may begin in its middle, or have had some of it before. All others follow one another.
+    /// The start of the one batch that may hold records below `next_offset`: a reader may begin in
+    /// its middle, or have read a part of it before. All other batches begin at `next_offset` or
+    /// above.
     entry: usize,
-    /// Up to here the bytes were checked by an earlier fetch that could not take all of a batch.
+    /// Up to here the bytes were checked by an earlier fetch that did not take all of a batch.
     checked_end: usize,
 }
 
@@ -50,7 +51,7 @@ pub(crate) struct Fetched {
     pub(crate) runs: Vec<Run>,
     pub(crate) records: usize,
     pub(crate) bytes: usize,
-    /// A batch was left behind because it does not fit below the byte limit.
+    /// A batch was not taken because it exceeds the byte limit.
     pub(crate) is_cut: bool,
 }
 
@@ -61,8 +62,8 @@ impl Fetched {
 }
 
 impl Cursor {
-    /// A cursor in `segment` at `position`, which is the start of a batch at or before the one
-    /// that holds `offset`. Batches before `offset` are passed over by their headers alone.
+    /// A cursor in `segment` at `position`, which is the start of a batch at or before the one that
+    /// holds `offset`. Batches before `offset` are skipped by their headers alone.
     pub(crate) fn new(segment: Arc<Segment>, position: usize, offset: u64) -> Result<Self> {
         let window = segment.window(position)?;
         let (entry, checked_end) = (position, 0);
@@ -82,8 +83,8 @@ impl Cursor {
     /// # Errors
     ///
     /// [`Corrupt`](crate::Error::Corrupt) when the very next records are damaged or missing, and
-    /// [`OffsetOutOfRange`](crate::Error::OffsetOutOfRange) when retention has removed them. What
-    /// was read before an error ends the fetch, and the error is the next one's.
+    /// [`OffsetOutOfRange`](crate::Error::OffsetOutOfRange) when retention has removed them. If
+    /// records were read before an error, they are returned, and the next fetch returns the error.
     pub(crate) fn fetch(
         &mut self,
         segments: &SegmentList,
@@ -133,7 +134,7 @@ impl Cursor {
             let span = self.position.saturating_sub(base)..end.saturating_sub(base);
             let view = match self.view(region.bytes(span).unwrap_or_default()) {
                 Ok(Some(view)) => view,
-                // Zeros below the end of what was published.
+                // Zeros below the published end.
                 Ok(None) => break Err(CorruptionKind::Length("a batch")),
                 Err(CorruptionKind::Length(_)) if self.is_cut_by_chunk() => {
                     break Ok(Stop::WindowEnd);
@@ -192,7 +193,7 @@ impl Cursor {
         BatchView::check(bytes, self.segment.salt)
     }
 
-    /// Whether the batch at the cursor, which begins below `next_offset`, has no business there.
+    /// Whether the batch at the cursor begins below `next_offset` although it must not.
     #[cold]
     fn goes_back(&self, header: &BatchHeader) -> bool {
         let may_begin_below =
@@ -200,8 +201,8 @@ impl Cursor {
         !may_begin_below && !header.is_opening()
     }
 
-    /// Whether the batch at the cursor may be whole, and only continues after the copied chunk: a
-    /// chunk ends anywhere.
+    /// Whether the batch at the cursor may be whole and only extend beyond the copied chunk, which
+    /// may end anywhere.
     fn is_cut_by_chunk(&self) -> bool {
         let end = self.segment.end();
         let bytes = self.window.bytes(self.position, end);
@@ -210,8 +211,8 @@ impl Cursor {
         !self.window.live && (self.position > self.window.base || continues)
     }
 
-    /// Offsets may leave gaps (compaction) but never go back, nor beyond their segment: there they
-    /// would pass for those of the next one, or keep a reader waiting for what will never come.
+    /// Offsets may have gaps (compaction) but never decrease, nor exceed their segment: they would
+    /// be taken for those of the next one, or a reader would wait for records that never come.
     fn check_order(&self, header: &BatchHeader) -> Result<(), CorruptionKind> {
         let found = header.base_offset;
         if found < self.segment.base_offset {
@@ -225,10 +226,10 @@ impl Cursor {
         }
     }
 
-    /// Moves to where more can be read: the next chunk, or the next segment. False at the end.
+    /// Moves to the next chunk or the next segment. False at the end.
     fn advance_window(&mut self, segments: &SegmentList, limits: &FetchLimits) -> Result<bool> {
-        // ORDERING: whether the segment is sealed is asked before its end is read again: a sealed
-        // segment's end is final, so nothing can be published between the two questions.
+        // ORDERING: whether the segment is sealed is read before its end is read again: a sealed
+        // segment's end is final, so nothing can be published between the two reads.
         let sealed = self.segment.sealed().copied();
         if let Some(sealed) = sealed.filter(|sealed| self.position >= sealed.data_end as usize) {
             return self.next_segment(segments, limits, &sealed);
@@ -266,7 +267,7 @@ impl Cursor {
         }
         self.window = match next.window(0) {
             Ok(window) => window,
-            // Replaced before its file could be opened.
+            // It was replaced before its file could be opened.
             Err(_) if !segments.contains(&next) => {
                 self.next_offset = reached;
                 return self.find_anew(segments, limits);
@@ -281,7 +282,7 @@ impl Cursor {
         Ok(true)
     }
 
-    /// A copied chunk from the cursor on that holds at least one whole batch.
+    /// Copies a chunk from the cursor on that holds at least one whole batch.
     fn next_chunk(&self) -> Result<Window> {
         let mut window = self.segment.window(self.position)?;
         let end = self.segment.end();
@@ -293,17 +294,17 @@ impl Cursor {
             window = self.segment.copied_window(self.position, size)?;
         }
         if window.bytes(self.position, end).len() < wanted {
-            // Somebody else has shortened the file.
+            // The file was shortened by another program.
             let kind = CorruptionKind::Length("the file");
             return Err(self.segment.corruption(self.position as u64, None, kind).into());
         }
         Ok(window)
     }
 
-    /// Passes over batches that end before `offset`, by their headers alone as long as these agree
-    /// with one another. Where they do not, a header may be damaged and lead anywhere: then each
-    /// batch is checked, and the cursor stands before the first that is damaged, for
-    /// [`fetch`](Self::fetch) to say what is lost.
+    /// Skips batches that end before `offset`, by their headers alone as long as these agree with
+    /// one another. If they do not, a header may be damaged and point anywhere. Then each batch is
+    /// checked, and the cursor stops before the first damaged one, so that [`fetch`](Self::fetch)
+    /// reports what is lost.
     fn pass_batches_before(&mut self, offset: u64) -> Result<()> {
         let start = (self.window.clone(), self.position);
         if !self.pass_batches(offset, |bytes, _| BatchHeader::parse(bytes))? {
@@ -338,16 +339,16 @@ impl Cursor {
             } else if self.position < end && (is_spent || self.is_cut_by_chunk()) {
                 self.window = self.next_chunk()?;
             } else {
-                // A header that is damaged could lead just here. Where a sealed segment ends is
-                // known; of an active one the batches themselves are asked.
+                // A damaged header could point exactly here. A sealed segment's end is known; in an
+                // active one the batches are checked.
                 let is_whole = reached.is_some() && reached == self.segment.next_offset();
                 return Ok(is_regular && is_whole && self.position >= end);
             }
         }
     }
 
-    /// Continues after damage that concerns no record from `next_offset` on; otherwise says which
-    /// offsets it makes unreadable: up to the next batch that is whole, or to the end.
+    /// Continues after damage that concerns no record from `next_offset` on. Otherwise reports the
+    /// unreadable offsets: up to the next whole batch, or to the end.
     fn pass_damage(&mut self, kind: CorruptionKind, limits: &FetchLimits) -> Result<bool> {
         let end = self.segment.end();
         let found = self.whole_batch_behind(end)?;
@@ -398,7 +399,7 @@ impl Cursor {
                 return Err(Error::out_of_range(origin, self.next_offset, first, end));
             }
             let offset = self.next_offset;
-            // Without the log's index: what has left it was sealed, and so is what replaces it.
+            // Without the log's index: the segment was sealed, and so is its replacement.
             let Some(found) = position_of_offset(segments, offset, |_| None)? else {
                 return Ok(false);
             };
@@ -451,7 +452,7 @@ impl OpenRun {
     }
 }
 
-/// How much of a batch is taken.
+/// Which records of a batch are taken.
 struct Taken {
     records: usize,
     next_offset: u64,

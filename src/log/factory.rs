@@ -27,7 +27,7 @@ pub(crate) struct SegmentFactory {
     options: LogOptions,
     next_number: u64,
     generation: u32,
-    /// What an internal log keeps for a full disk.
+    /// The reserve of an internal log, for a full disk.
     reserve: Option<Reserve>,
 }
 
@@ -55,7 +55,7 @@ impl SegmentFactory {
         self.options
     }
 
-    /// The size of segments from the next one on that is not made yet.
+    /// Sets the size of segments that are not made yet.
     pub(crate) fn set_segment_bytes(&mut self, bytes: u64) {
         self.options.segment_bytes = bytes;
     }
@@ -110,7 +110,7 @@ impl SegmentFactory {
         reserve.use_one(&self.env, &again).map_err(|source| Error::io("create", &path, source))
     }
 
-    /// The claim of one of this log's files on the space there is for them.
+    /// The claim of one of this log's files on the byte budget.
     pub(super) fn claim(&self, bytes: u64) -> Arc<Claim> {
         if self.options.has_budget {
             return Claim::of_file(&self.env.space, bytes);
@@ -124,26 +124,26 @@ impl SegmentFactory {
         number
     }
 
-    /// The files that are made from here on make void what has the generation of now.
+    /// Files that are made from now on supersede those of the present generation.
     pub(super) fn begin_generation(&mut self) {
         self.generation = self.generation.saturating_add(1);
     }
 
-    /// The number and generation of a new segment that stands for others; `None` where generations
-    /// are used up.
+    /// The number and generation of a segment that replaces others; `None` if all generations are
+    /// used.
     pub(super) fn allot_rewrite(&mut self) -> Option<(u64, u32)> {
         let generation = self.generation.checked_add(1)?;
         self.generation = generation;
         Some((self.allot_number(), generation))
     }
 
-    /// Removes a segment's file for good, before anything is appended to it.
+    /// Removes a segment's file durably, before anything is appended to it.
     pub(super) fn withdraw(&self, path: &Path) -> std::io::Result<()> {
         self.env.disk.remove_file(path)?;
         Rule::WithdrawnName.keep(|| self.env.disk.sync_dir(&self.identity.dir))
     }
 
-    /// Makes the names durable that were removed from the log's directory.
+    /// Syncs the log's directory, so that removals in it are durable.
     pub(super) fn sync_dir(&self) -> Result<()> {
         let dir = &self.identity.dir;
         self.env.disk.sync_dir(dir).map_err(|source| Error::io("sync", dir, source))

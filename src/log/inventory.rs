@@ -33,7 +33,7 @@ pub(super) struct Found {
     pub(super) header: SegmentHeader,
     pub(super) footer: Option<Footer>,
     pub(super) scan: Option<Scan>,
-    /// Whether the scan began at the recovery point, which vouches for what lies before.
+    /// Whether the scan began at the recovery point, which covers everything before it.
     pub(super) from_point: bool,
     opening: Option<(Opening, u32)>,
     pub(super) file: Arc<dyn DiskFile>,
@@ -56,8 +56,8 @@ impl Found {
         self.opening.as_ref().map(|(opening, _)| opening)
     }
 
-    /// Where its data begins. Without footer and opening batch, the first batch that is whole says
-    /// it; `None` if there is none.
+    /// The offset at which its data begins. Without footer and opening batch, that of the first
+    /// whole batch; `None` if there is none.
     pub(super) fn base_offset(&self) -> Option<u64> {
         let first = || self.scan.as_ref()?.stretches.first();
         let footer = self.footer.as_ref().map(|footer| footer.base_offset);
@@ -66,7 +66,7 @@ impl Found {
             .or_else(|| first().map(|stretch| stretch.base_offset))
     }
 
-    /// What the file takes of the disk, about; nothing depends on a byte of it.
+    /// The approximate space of the file; no decision depends on its exact value.
     pub(super) fn bytes(&self) -> u64 {
         let length = self.file.len().unwrap_or(0);
         let footer = self.footer.as_ref().and_then(|footer| {
@@ -93,8 +93,8 @@ impl Found {
         facts
     }
 
-    /// The facts where the footer was not believed to say what the batches hold: only where they
-    /// begin, and that all before their end was durable.
+    /// The facts of a segment whose batches were scanned although it has a footer: of the footer
+    /// only the base offset is used, and the proof that all before its end was durable.
     pub(super) fn scanned_facts(&self) -> Facts {
         let mut facts = self.header_facts();
         if let Some(scan) = &self.scan {
@@ -113,7 +113,7 @@ impl Found {
         facts
     }
 
-    /// What the header says, and where the data begins.
+    /// The facts from the header, and where the data begins.
     fn header_facts(&self) -> Facts {
         let (truncates_to, replaces) = match self.header.rewrite {
             None => (None, false),
@@ -131,9 +131,9 @@ impl Found {
         }
     }
 
-    /// Whether the file ends where its data does, before the space that every new segment is given:
-    /// no crash shortens a file, somebody has, and what the rest held is not known. Asked of logs
-    /// whose segments are never smaller than their first allocation.
+    /// Whether the file ends with its data, below the first allocation of every new segment. No
+    /// crash shortens a file, so another program has, and what the rest held is not known. Only for
+    /// logs whose segments are never smaller than their first allocation.
     pub(super) fn is_shortened(&self) -> Result<bool> {
         let failed = |source| Error::io("read", &self.path, source);
         let length = self.file.len().map_err(failed)?;
@@ -152,8 +152,8 @@ impl Found {
         Ok(())
     }
 
-    /// Whether the file agrees with a recovery point that speaks of it: the last batch that the
-    /// point knows is there, whole, and ends where and as the point says.
+    /// Whether the file agrees with the recovery point of its log: the last batch that the point
+    /// names is whole, and ends where the point says.
     fn agrees_with(&self, point: &Checkpoint) -> io::Result<bool> {
         let Some((opening, opening_size)) = &self.opening else {
             return Ok(false);
@@ -161,7 +161,7 @@ impl Found {
         let Checkpoint { position, last_batch, end_offset, .. } = *point;
         let data_start = SegmentHeader::END_POSITION.saturating_add(*opening_size);
         let within = last_batch >= SegmentHeader::END_POSITION && position >= data_start;
-        // Compared with the file before anything is allocated by it.
+        // It is compared with the file's length before memory of this size is allocated.
         let there = u64::from(position) <= self.file.len()? && opening.base_offset <= end_offset;
         let (true, true, Some(size)) = (within, there, position.checked_sub(last_batch)) else {
             return Ok(false);
@@ -224,7 +224,7 @@ impl Inventory {
         Ok(())
     }
 
-    /// The file that a decision means: those that are lost follow the others.
+    /// The file of an index in a decision: lost files follow the others.
     pub(super) fn path(&self, index: usize) -> PathBuf {
         let lost = || self.lost.get(index.checked_sub(self.found.len())?);
         let found = self.found.get(index).map(|found| &found.path);
@@ -296,7 +296,7 @@ impl Reader<'_> {
     }
 
     /// DURABILITY: a segment bears its name only after its header was synced, so a header that is
-    /// not whole is never a torn write: something has happened to the file since.
+    /// not whole is never a torn write: the file was damaged afterwards.
     fn read_segment(
         &self,
         path: PathBuf,
@@ -345,7 +345,7 @@ impl Reader<'_> {
         let facts: Vec<Facts> = found.iter().map(Found::facts).collect();
         for (found, bound) in found.iter_mut().zip(bounds(&facts)) {
             if found.footer.as_ref().is_some_and(|footer| footer.next_offset > bound) {
-                // It says more than is still true: the log was truncated after it was written.
+                // It claims too much: the log was truncated after it was written.
                 found.footer = None;
                 found.read_opening()?;
             }
@@ -353,8 +353,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The segment in which a clean close says that the log ends, if it does; it is then taken as
-    /// scanned, after a look at its first and its last batch only.
+    /// The segment in which, according to a clean close, the log ends. If its first and last
+    /// batches agree, it counts as scanned.
     fn clean_end(&self, found: &mut [Found]) -> Result<Option<usize>> {
         let Some(point) = self.known.checkpoint.as_ref().filter(|_| self.known.clean) else {
             return Ok(None);
@@ -418,9 +418,9 @@ impl Reader<'_> {
     }
 }
 
-/// Refuses a directory of ours that is a link. What it leads to may lie on a file system on which
-/// mapped stores are not safe, or belong to another log: only of the data directory itself is that
-/// looked at.
+/// Refuses a directory of ours that is a link. Its target may be on a file system on which mapped
+/// stores are not safe, or belong to another log; only the data directory itself is checked for
+/// that.
 pub(crate) fn check_no_link(disk: &dyn Disk, dir: &Path) -> Result<()> {
     match disk.kind(dir).map_err(|source| Error::io("look at", dir, source))? {
         Some(EntryKind::Directory) | None => Ok(()),
@@ -430,8 +430,8 @@ pub(crate) fn check_no_link(disk: &dyn Disk, dir: &Path) -> Result<()> {
     }
 }
 
-/// What a file without its header says all the same: its batches' headers, as long as they follow
-/// one another, and how many bytes there are after it.
+/// What a file with a lost header still shows: the headers of its batches, as long as they follow
+/// one another, and how many bytes there are.
 pub(super) fn lost_facts(
     file: &dyn DiskFile,
     number: u64,

@@ -12,19 +12,19 @@ pub(crate) struct Known {
     pub(crate) checkpoint: Option<Checkpoint>,
     /// The broker was closed after the checkpoint was written, and nothing was opened since.
     pub(crate) clean: bool,
-    /// The machine was not restarted since: what is in the page cache may not be on the disk.
+    /// The machine was not restarted since, so data in the page cache may not be on the disk.
     pub(crate) same_boot: bool,
     pub(crate) policy: RecoveryPolicy,
     pub(crate) read_only: bool,
     /// Whether a file that cannot be read fails the opening: the rest of a state would pass for the
-    /// whole of it. What more the state has to be is for the caller to judge, who then calls
-    /// [`Log::finish_opening`]; until then nothing on the disk is changed.
+    /// whole of it. The caller checks the state further, and then calls [`Log::finish_opening`];
+    /// until then nothing on the disk is changed.
     pub(crate) needs_all: bool,
-    /// Where the log was said to begin, beside what the checkpoint says.
+    /// The log start as recorded apart from the checkpoint.
     pub(crate) log_start: Option<u64>,
-    /// An end that the log had on stable storage, by what another log says.
+    /// A durable end of the log, as another log proves it.
     pub(crate) proved: u64,
-    /// Retention's time: nothing in the log is younger, whatever its timestamps say.
+    /// The time of retention: no record counts as younger, whatever its timestamp.
     pub(crate) now: u64,
 }
 

@@ -20,9 +20,9 @@ use crate::rules::Rule;
 pub(super) struct Leftovers {
     temporary: Vec<PathBuf>,
     unused: Vec<PathBuf>,
-    /// Those of them that are of the reserve.
+    /// The files of the reserve among them.
     spare: Vec<PathBuf>,
-    /// Whether some of them were cut off, so that their successor must say so.
+    /// Whether some of them were cut off, which their successor must record.
     cuts_segments: bool,
 }
 
@@ -43,7 +43,8 @@ impl Leftovers {
     }
 
     /// Removes the files: prepared segments that were never used, and whole segments after a torn
-    /// tail at `log_end`, once a successor says durably that they are cut off. Returns that one.
+    /// tail at `log_end`, once a successor durably records that they are cut off. Returns that
+    /// successor.
     pub(super) fn remove(
         &self,
         factory: &mut SegmentFactory,
@@ -57,12 +58,13 @@ impl Leftovers {
                 match prepare_truncating(factory, log_end) {
                     Ok(prepared) => successor = Some(prepared),
                     Err(error) => {
-                        // Without space the newest is removed: the rest then is a torn tail
-                        // with fewer segments after it, of which the next opening says the same,
-                        // whichever of them a power cut brings back: all of them begin after the
-                        // gap that ends the log. Before anything closes that gap, the directory is
-                        // synced: by the creation of the next segment, since this run does not append
-                        // to the last one, or by the opening that does (`Rule::TailNames`).
+                        // Without space for a successor, the newest file is removed. What remains
+                        // is a torn tail with fewer segments after it. The next opening decides the
+                        // same, whichever of them exist again after a power cut: all of them begin
+                        // after the gap that ends the log. Before anything closes that gap, the
+                        // directory is synced: by the creation of the next segment, because this
+                        // run does not append to the last one, or by the opening that does
+                        // (`Rule::TailNames`).
                         let (Error::StorageFull { .. }, Some((newest, rest))) =
                             (&error, unused.split_last())
                         else {
@@ -73,7 +75,7 @@ impl Leftovers {
                         if !unused.is_empty() {
                             continue;
                         }
-                        // None is left of which a successor had to say that it is cut off.
+                        // No file remains for which a successor would have to record the cut.
                     }
                 }
                 break;
@@ -84,9 +86,9 @@ impl Leftovers {
             removed |= self.remove_one(path, factory)?;
         }
         if removed {
-            // DURABILITY: what is cut off is removed for good before anything is appended. The
-            // making of the next segment syncs the directory too, and a truncating one knows what
-            // it cut; with this, neither has to be argued.
+            // DURABILITY: the removal is durable before anything is appended. The creation of the
+            // next segment syncs the directory too, and a truncating one records its cut; with this
+            // sync, correctness depends on neither.
             factory.sync_dir()?;
         }
         Ok(successor)
@@ -105,7 +107,7 @@ impl Leftovers {
     }
 }
 
-/// Makes the segment that says durably that everything from `log_end` on is cut off.
+/// Creates the segment that durably records that everything from `log_end` on is cut off.
 fn prepare_truncating(factory: &mut SegmentFactory, log_end: u64) -> Result<Prepared> {
     let rewrite = Rule::CutRecorded.holds().then_some(Rewrite::Truncates(log_end));
     let new = factory.new_segment(0, rewrite)?;

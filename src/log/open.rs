@@ -82,8 +82,8 @@ impl PartitionRecovery {
     }
 }
 
-/// Whether the log ends where a clean close says that it did: nothing was appended since the
-/// recovery before.
+/// Whether the log ends where a clean close says that it did: then nothing was appended since the
+/// previous recovery.
 fn ends_as_closed(known: &Known, decision: &Decision) -> bool {
     let point = known.checkpoint.as_ref().filter(|_| known.clean);
     point.is_some_and(|point| point.end_offset == decision.end_offset)
@@ -93,7 +93,7 @@ fn ends_as_closed(known: &Known, decision: &Decision) -> bool {
 ///
 /// # Errors
 ///
-/// What the disk said; damage that the caller does not accept (see [`Known`]).
+/// The error of the disk; damage that the caller does not accept (see [`Known`]).
 pub(crate) fn open_log(
     env: &Arc<LogEnv>,
     identity: LogIdentity,
@@ -134,7 +134,7 @@ pub(crate) fn open_log(
     let parts = Parts::empty(env, identity, options);
     let mut parts = Assembly { parts, known, decision: &decision, durable: 0 }.run(&inventory)?;
     if is_lost && !known.read_only {
-        // New records get offsets above everything that it has lost.
+        // New records get offsets above everything that the log has lost.
         parts.ends.advance_durable(parts.ends.log_end());
     }
     parts.leftovers = Some(Leftovers::of(inventory, &decision));
@@ -145,7 +145,7 @@ pub(crate) fn open_log(
     Ok((log, report))
 }
 
-/// Puts a log together from what was found.
+/// Composes a log from the findings.
 struct Assembly<'a> {
     parts: Parts,
     known: &'a Known,
@@ -167,8 +167,8 @@ impl Assembly<'_> {
         let generation = found.iter().map(|found| found.header.generation).max().unwrap_or(0);
         log.factory.set_found(next_number, generation);
         let log_end = self.decision.end_offset;
-        // What was read after a restart of the machine came from the disk; otherwise only what is
-        // proved is known to be there.
+        // After a restart of the machine, everything that was read came from the disk. Otherwise
+        // only what is proved is known to be there.
         self.durable = if !self.known.same_boot || closed.is_some() {
             log_end
         } else {
@@ -180,30 +180,31 @@ impl Assembly<'_> {
         }
         let log = &mut self.parts;
         let first_base = log.segments.first().map_or(log_end, |segment| segment.base_offset);
-        // Not the first segment that is there: what is missing before it is damage to who reads there.
+        // Not the base of the first existing segment: a reader gets an error for what is missing
+        // before it.
         let gaps = self.decision.damage.iter().filter(|damage| !damage.offsets.is_empty());
         let first_gap = gaps.map(|damage| damage.offsets.start).min().unwrap_or(first_base);
         let start = self.known.start().unwrap_or(first_base.min(first_gap));
         log.ends = Ends::found(start, self.durable, log_end);
         if closed.is_none() && !ends_as_closed {
-            // Only an end that nobody has seen to be whole begins a new incarnation.
+            // A new incarnation begins only if the end of the log is not known to be whole.
             log.epochs.incarnation = (log.factory.env().random)();
             log.epochs.is_new_incarnation = true;
         }
         if let Some(tail) = closed {
             self.resume(&tail)?;
         } else if let Some(tail) = tail::recovered(known, decision, inventory) {
-            // DURABILITY: a run that cut off what lay behind may have ended before that was removed
-            // for good. If it came back, it would contradict what is appended here.
+            // DURABILITY: an earlier run that cut off segments after this one may have ended before
+            // their removal was durable. If they existed again after a crash, they would contradict
+            // what is appended here.
             let synced = Rule::TailNames.keep(|| self.parts.factory.sync_dir());
-            // What stands in the way of it is no reason not to open: the next append begins a new
-            // segment.
+            // If it fails, the log opens all the same, and the next append begins a new segment.
             let _ = synced.and_then(|()| self.resume(&tail));
         }
         Ok(self.parts)
     }
 
-    /// The last segment takes appends again. On failure nothing is changed.
+    /// Makes the last segment active again. A failure changes nothing.
     fn resume(&mut self, tail: &Tail<'_>) -> Result<()> {
         let log = &mut self.parts;
         let Some(last) = log.segments.last().filter(|_| !self.known.read_only) else {
@@ -211,8 +212,8 @@ impl Assembly<'_> {
         };
         let mut active = tail.reopen(last, &log.factory)?;
         if log.backlog.is_unproved(last) {
-            // DURABILITY: no sync has covered it. Else, rolled before the next append, it would be
-            // given a footer, which proves what may not be on the disk.
+            // DURABILITY: no sync has covered it. If it were rolled before the next append, it
+            // would otherwise get a footer, which is taken as proof that its data is on the disk.
             active.set_unsynced();
         }
         let sealed = log.backlog.take_last();
@@ -225,7 +226,7 @@ impl Assembly<'_> {
         Ok(())
     }
 
-    /// A segment of the log, with what it says of producers, epochs and incarnations.
+    /// Adds a segment to the log, with its producers, epochs and incarnation.
     fn add(&mut self, found: &Found, action: Action) -> Option<Arc<Segment>> {
         let Action::Keep { tail_start, data_end, next_offset, times } = action else {
             return None;
@@ -236,7 +237,7 @@ impl Assembly<'_> {
             &log.factory.identity().origin,
             &found.path,
             &found.header,
-            // A file that only stands for an empty log has no offsets of its own.
+            // A file that is only kept for an empty log has no offsets of its own.
             found.base_offset().unwrap_or(next_offset).min(next_offset),
             Sealed { data_end, next_offset, times: times.map(|times| times.found(self.known.now)) },
             log.factory.claim(found.bytes()),
@@ -288,8 +289,8 @@ impl Assembly<'_> {
                 index = scan.index.clone();
             }
         }
-        // Durable records prove the opening batch before them; without any nothing does, unless
-        // it came from the disk or was synced by a clean close.
+        // Durable records prove the opening batch before them. Without any, it is proved only if it
+        // came from the disk or was synced by a clean close.
         let is_whole_on_disk = !self.known.same_boot || self.known.clean;
         let is_durable = segment.next_offset().is_some_and(|next| {
             next <= self.durable && (segment.base_offset < next || is_whole_on_disk)

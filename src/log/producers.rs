@@ -12,18 +12,18 @@ use crate::format::ProducerState;
 /// Which number the records of a batch take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sequence {
-    /// None: the numbers are the source's, and a record that has none must not take one of them.
+    /// None. Only the source assigns numbers, so a record without one must not use one up.
     Absent,
-    /// This number. Not above the last one: the record is a duplicate.
+    /// This number. If it is not above the last one, the record is a duplicate.
     At(u64),
 }
 
-/// What the table says of a batch that wants to be appended.
+/// Whether the table admits a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
     /// It is new; its first record takes this number, if any.
     Append { base_sequence: Option<u64> },
-    /// It is there already, at or before `last_offset`.
+    /// It is stored already, at or before `last_offset`.
     Duplicate { last_sequence: u64, last_offset: u64 },
     /// A newer holder of the id has taken over.
     Fenced { current: u32 },
@@ -36,7 +36,7 @@ pub(crate) struct ProducerTable(HashMap<u64, Row>);
 
 #[derive(Debug, Clone, Copy)]
 struct Row {
-    /// As it is stored: its time of last use is what the wall clock showed.
+    /// The stored form: its time of last use is the wall clock's.
     state: ProducerState,
     /// The last use in the time of this run.
     used: u64,
@@ -55,8 +55,8 @@ impl ProducerTable {
         states
     }
 
-    /// The entries as they are stored at `now`. A row that was used while the wall clock was
-    /// behind must not look idle once the clock is right.
+    /// The entries as they are stored at `now`. A row that was used while the wall clock was slow
+    /// must not look idle once the clock is right.
     pub(crate) fn states_at(&self, now: Moment) -> Vec<ProducerState> {
         let mut states = self.states();
         for state in &mut states {
@@ -92,7 +92,7 @@ impl ProducerTable {
         }
     }
 
-    /// Takes note that a producer appended without a number: it is not idle.
+    /// Records that a producer appended without a number, so that it does not count as idle.
     pub(crate) fn note_use(&mut self, id: u64, now: Moment) {
         if let Some(row) = self.0.get_mut(&id) {
             row.state.last_timestamp = row.state.last_timestamp.max(now.wall);
@@ -100,7 +100,7 @@ impl ProducerTable {
         }
     }
 
-    /// Takes note of a batch that is in the log.
+    /// Adds a batch of the log.
     pub(crate) fn note(&mut self, state: ProducerState, used: u64) {
         let row = Row { state, used };
         let entry = self.0.entry(state.id).or_insert(row);
@@ -110,15 +110,15 @@ impl ProducerTable {
         }
     }
 
-    /// Takes note of all that a later part of the log says.
+    /// Adds the producers of a later part of the log.
     pub(crate) fn merge(&mut self, later: &Self) {
         for row in later.0.values() {
             self.note(row.state, row.used);
         }
     }
 
-    /// Counts all as used at `now`: what a scan finds bears the records' own timestamps, which say
-    /// nothing about when they were appended.
+    /// Counts all as used at `now`: a scan finds only the records' timestamps, which do not say
+    /// when they were appended.
     pub(crate) fn touch(&mut self, now: Moment) {
         for row in self.0.values_mut() {
             row.state.last_timestamp = row.state.last_timestamp.max(now.wall);
@@ -126,7 +126,7 @@ impl ProducerTable {
         }
     }
 
-    /// Takes the stored times over into a run that is at `now`: none was used later.
+    /// Converts the stored times for a run whose time is `now`: no use was later than that.
     pub(crate) fn begin_run(&mut self, now: u64) {
         for row in self.0.values_mut() {
             row.used = Moment::from_stored(row.state.last_timestamp, now).run;

@@ -41,9 +41,9 @@ pub(crate) struct Facts {
     /// The first and the last rank that it covers.
     pub(crate) ranks: (u64, u64),
     pub(crate) generation: u32,
-    /// Whether it stands where others stood.
+    /// Whether it replaces other segments.
     pub(crate) replaces: bool,
-    /// Set in a segment that cut the log: it begins here, and replaces what lies above.
+    /// Set in a segment that cut the log: it begins here, and supersedes everything above.
     pub(crate) truncates_to: Option<u64>,
     /// The offset at which its data begins; `None` if it has none.
     pub(crate) base_offset: Option<u64>,
@@ -51,7 +51,7 @@ pub(crate) struct Facts {
     pub(crate) stretches: Vec<Stretch>,
     /// The highest offset that its contents prove to have been durable.
     pub(crate) durable: u64,
-    /// Where stretches ended otherwise than at an end mark, and why.
+    /// Where stretches ended without an end mark, and why.
     pub(crate) damage: Vec<(u64, CorruptionKind)>,
     /// Position after the last byte that is not zero.
     pub(crate) garbage_end: u64,
@@ -63,28 +63,28 @@ pub(crate) struct Lost {
     pub(crate) number: u64,
     /// What is wrong with the header.
     pub(crate) kind: CorruptionKind,
-    /// The offset after its last batch, by what its batches say of themselves; nothing vouches for
-    /// them.
+    /// The offset after its last batch, as its batches claim; nothing proves it.
     pub(crate) claimed: Option<u64>,
-    /// How many bytes there are after the header, zeros at the end aside. A record takes one at
-    /// least, so it has no more offsets than that.
+    /// How many bytes follow the header, without zeros at the end. A record takes at least one
+    /// byte, so the file has no more offsets than that.
     pub(crate) bytes: u64,
 }
 
 impl Lost {
-    /// Whether the file ends before its header does: somebody has shortened it, and it says nothing
-    /// of what it held.
+    /// Whether the file ends before its header does: it was shortened, and shows nothing of its
+    /// former contents.
     pub(crate) fn is_short(&self) -> bool {
         matches!(self.kind, CorruptionKind::Length(_))
     }
 }
 
-/// What the log makes of one segment file.
+/// What an opening does with one segment file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// It belongs to the log. `tail_start` is where its last stretch begins: all damage is before.
+    /// It belongs to the log. `tail_start` is where its last stretch begins; all damage is before
+    /// it.
     Keep { tail_start: u32, data_end: u32, next_offset: u64, times: Option<TimeRange> },
-    /// It does not belong to the log, and what is in it may be somebody's data.
+    /// It does not belong to the log, and may hold data of the application: it is kept.
     Leave,
     /// It holds nothing that counts.
     Remove,
@@ -122,7 +122,7 @@ pub(crate) struct Decision {
     pub(crate) damage: Vec<Damage>,
     /// Bytes of torn or unproved batches after the cut.
     pub(crate) cut_bytes: u64,
-    /// Whether whole segments are cut off, so that their successor must say so.
+    /// Whether whole segments are cut off, which their successor must record.
     pub(crate) cuts_segments: bool,
 }
 
@@ -133,8 +133,8 @@ impl Decision {
     }
 }
 
-/// Decides. `segments` are in the order of their ranks; `proved` is what a recovery point proves;
-/// `start` is the log start offset, where the log must begin at the latest.
+/// Decides. `segments` are in the order of their ranks; `proved` is the end that a recovery point
+/// proves; `start` is the log start offset, above which the log must not begin.
 pub(crate) fn decide(
     segments: &[Facts],
     lost: &[Lost],
@@ -160,7 +160,7 @@ pub(crate) fn decide(
     walk.end(segments, &mut decision);
     leave_the_empty(segments, &live, &mut decision);
     continue_after_lost(segments, lost, &mut decision);
-    // Whatever files claim: no log has more offsets than there are.
+    // A file may claim any offset, but no log has more than these.
     decision.end_offset = decision.end_offset.min(OFFSET_MAX);
     finish_retention(segments, start.unwrap_or(0), &mut decision);
     keep_one(segments, &live, &mut decision);
@@ -208,8 +208,8 @@ pub(super) fn without_leftovers(segments: &[Facts]) -> Vec<usize> {
 }
 
 /// The segments whose ranks another one of higher generation covers. The highest generation is
-/// asked first, so that what is itself replaced replaces nothing: a file may come back that an
-/// attempt has left which failed, and whose ranks a later one has divided otherwise.
+/// tried first, so that a superseded segment supersedes none. That matters for the file of a failed
+/// attempt that exists again after a crash: a later attempt may have grouped its ranks differently.
 fn replaced(segments: &[Facts]) -> HashSet<usize> {
     let mut replaced = HashSet::new();
     if !segments.iter().any(|facts| facts.replaces) || !Rule::ReplacedIsLeftover.holds() {
@@ -217,7 +217,7 @@ fn replaced(segments: &[Facts]) -> HashSet<usize> {
     }
     let mut order: Vec<(usize, &Facts)> = segments.iter().enumerate().collect();
     order.sort_by_key(|(_, facts)| Reverse(facts.generation));
-    // The ranks of those that replace and count, which do not overlap: from first to last.
+    // The ranks of the replacements that count, from first to last. They do not overlap.
     let mut filled: BTreeMap<u64, (u64, u32)> = BTreeMap::new();
     for (index, facts) in order {
         let (first, last) = facts.ranks;
@@ -250,8 +250,8 @@ fn finish_retention(segments: &[Facts], start: u64, decision: &mut Decision) {
     }
 }
 
-/// A log is never without a file: where nothing counts, one stands for the empty log, and one that
-/// never had data if there is any.
+/// A log always has a file: if none counts, one is kept for the empty log, preferably one that
+/// never had data.
 fn keep_one(segments: &[Facts], live: &[usize], decision: &mut Decision) {
     if decision.last_kept().is_some() {
         return;
@@ -283,9 +283,9 @@ fn leave_the_empty(segments: &[Facts], live: &[usize], decision: &mut Decision) 
     }
 }
 
-/// What is lost is reported, by the file that it was in, and the log continues after it, so that no
-/// offset is given twice (rule 6). Only a segment that counts shows by its rank that the log had
-/// continued before: numbers are also given to what is only prepared, or rewritten.
+/// Reports lost data by the file that it was in, and lets the log continue after it, so that no
+/// offset is used twice (rule 6). Only a segment that counts shows by its rank that the log had
+/// continued before: prepared and rewritten segments have higher numbers too.
 fn continue_after_lost(segments: &[Facts], lost: &[Lost], decision: &mut Decision) {
     let end = decision.end_offset;
     let bytes = lost.iter().fold(0_u64, |sum, lost| sum.saturating_add(lost.bytes));
@@ -301,7 +301,8 @@ fn continue_after_lost(segments: &[Facts], lost: &[Lost], decision: &mut Decisio
         let offsets = next..if is_behind { reached.max(next) } else { next };
         decision.end_offset = offsets.end;
         let (segment, kind) = (segments.len().saturating_add(index), lost.kind.clone());
-        // What is missing between others was in it; gaps and files are both in order.
+        // Offsets that are missing between other segments were in it; gaps and files are both in
+        // order.
         let gap = decision.damage.get_mut(..gaps).unwrap_or_default();
         let gap = gap.iter_mut().find(|damage| damage.is_gap());
         match gap.filter(|_| offsets.is_empty()) {
@@ -317,7 +318,7 @@ struct Walk {
     start: Option<u64>,
     /// The first segment.
     head: usize,
-    /// Whether there are files that may have held what is missing between others.
+    /// Whether there are files that may have held the offsets that are missing between others.
     has_lost: bool,
     /// The last of them that held data.
     lost_used: Option<u64>,
@@ -331,10 +332,10 @@ struct Walk {
     torn: bool,
 }
 
-/// What a stretch is to the log.
+/// How a stretch belongs to the log.
 enum Judgement {
     Counts,
-    /// Behind the end.
+    /// It is after the end.
     Torn,
     /// It repeats offsets that another file has.
     Contradicts,
@@ -344,7 +345,7 @@ impl Walk {
     fn segment(&mut self, index: usize, facts: &Facts, bound: u64, decision: &mut Decision) {
         let mut action = Action::Remove;
         if self.filled.is_some_and(|filled| facts.ranks.0 <= filled) {
-            // Readers find a segment by its rank, and must find no other one there.
+            // Readers find a segment by its rank, so a rank must have one segment only.
             let next = self.expected.unwrap_or(0);
             let (offsets, kind) = (next..next, CorruptionKind::Malformed("rewrite"));
             decision.damage.push(Damage { segment: index, position: 0, offsets, kind });
@@ -374,7 +375,7 @@ impl Walk {
                     decision.cuts_segments |= !action.is_kept();
                 }
                 Judgement::Contradicts if !action.is_kept() => {
-                    // What else it has is as little to be believed, and must not end the log.
+                    // The rest of its contents is not believed either, and must not end the log.
                     action = Action::Leave;
                     break;
                 }
@@ -394,7 +395,7 @@ impl Walk {
         }
     }
 
-    /// Says what the stretch is; takes note of damage before it.
+    /// Judges a stretch, and records damage before it.
     fn judge(
         &mut self,
         index: usize,
@@ -412,8 +413,8 @@ impl Walk {
             decision.damage.push(Damage { segment: index, position, offsets: found..found, kind });
             return Judgement::Contradicts;
         }
-        // The first file says where the log begins, if its own beginning is whole; otherwise it is
-        // not known what stood before the first batch that is.
+        // The log begins where the first file does, if the beginning of that file is whole.
+        // Otherwise it is not known which records stood before its first whole batch.
         let is_head = self.expected.is_none()
             && !self.has_lost
             && index == self.head
@@ -439,7 +440,7 @@ impl Walk {
         Judgement::Counts
     }
 
-    /// Says where the log ends, and what is missing there (rule 2).
+    /// Decides where the log ends, and reports what is missing there (rule 2).
     fn end(&self, segments: &[Facts], decision: &mut Decision) {
         let found = self.expected.unwrap_or(0).max(self.start.unwrap_or(0));
         let durable = self.durable;
@@ -452,7 +453,7 @@ impl Walk {
         let kind = segments.get(last).and_then(|facts| damage_at(facts, end)).unwrap_or(short);
         let position = u64::from(end);
         decision.damage.push(Damage { segment: last, position, offsets: found..durable, kind });
-        // What is missing may be in a file that cannot be read.
+        // The missing records may be in a file that cannot be read.
         for (facts, action) in segments.iter().zip(&mut decision.actions) {
             if *action == Action::Remove && facts.stretches.is_empty() && facts.garbage_end > 0 {
                 *action = Action::Leave;

@@ -29,8 +29,8 @@ use crate::format::TimeRange;
 ///
 /// That is the record's timestamp, but not later than its append: a timestamp in the future must
 /// not keep a segment for ever. One in the past makes the record old from the start, as it does in
-/// Kafka. Where the wall clock lags behind the run's time it was set back after the broker was
-/// opened; a timestamp that was taken from it is late by as much, and is moved on.
+/// Kafka. If the wall clock is behind the run's time, it was set back after the broker was opened.
+/// A timestamp that was taken from it is too early by as much, and is corrected.
 ///
 /// Worked example, in hours: the broker was opened at 100, it is 110 now. A record that is stamped
 /// 105 ages from 105, one stamped 500 from 110. The wall clock is set back to 10: a record that is
@@ -66,7 +66,7 @@ impl RetentionPolicy {
     }
 }
 
-/// Whether a topic's records may be removed because of where they stand in the log.
+/// Whether a topic's records may be removed because of their age or offset.
 pub(crate) fn deletes(cleanup: Cleanup) -> bool {
     match cleanup {
         Cleanup::Delete | Cleanup::CompactAndDelete => true,
@@ -74,7 +74,7 @@ pub(crate) fn deletes(cleanup: Cleanup) -> bool {
     }
 }
 
-/// Whether only the latest record of each key stays.
+/// Whether only the latest record of each key is kept.
 fn compacts(cleanup: Cleanup) -> bool {
     match cleanup {
         Cleanup::Compact | Cleanup::CompactAndDelete => true,
@@ -96,30 +96,30 @@ pub(crate) struct SegmentFacts {
 pub(crate) struct Tail {
     pub(crate) base_offset: u64,
     pub(crate) facts: SegmentFacts,
-    /// When the first record was appended, if the segment takes appends and has any.
+    /// When its first record was appended, if it is active and has a record.
     pub(crate) began: Option<u64>,
 }
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// Segments that end at or below it go.
+    /// Segments that end at or below it are removed.
     pub(crate) log_start: u64,
     /// Another segment replaces the last one, before anything is removed.
     pub(crate) roll: bool,
 }
 
-/// Decides segment by segment, so that the caller looks at no more of them than the answer needs.
+/// Decides segment by segment, so that the caller reads no more of them than the result needs.
 #[derive(Debug)]
 pub(crate) struct Planner {
     policy: RetentionPolicy,
     now: u64,
-    /// What is kept if nothing more goes.
+    /// How many bytes remain if no more segment is removed.
     bytes: u64,
     log_start: u64,
-    /// Segments without records that their successor decides about: bytes and next offset.
+    /// Bytes and next offset of segments without records, which their successor decides about.
     undated: Option<(u64, u64)>,
-    /// Something is kept: all that follows is too.
+    /// A segment is kept, so all later ones are too.
     ended: bool,
 }
 
@@ -129,7 +129,7 @@ impl Planner {
         Self { policy, now, bytes, log_start, undated: None, ended: false }
     }
 
-    /// Takes the next sealed segment. False when no later one can go.
+    /// Takes the next sealed segment. False when no later one can be removed.
     pub(crate) fn sealed(&mut self, segment: &SegmentFacts) -> bool {
         self.judge_undated(segment.times);
         if self.ended {
@@ -153,7 +153,7 @@ impl Planner {
         if goes {
             self.remove(tail.facts.bytes, tail.facts.next_offset);
         }
-        // All of it was deleted when the disk had no space for another.
+        // All of it was deleted while the disk had no space for another segment.
         let is_deleted = tail.facts.times.is_some() && tail.facts.next_offset <= self.log_start;
         Plan { log_start: self.log_start, roll: goes || is_deleted || self.is_overdue(tail) }
     }
@@ -185,23 +185,23 @@ impl Planner {
         self.policy.age.is_some_and(|limit| self.now.saturating_sub(since) > limit)
     }
 
-    /// Whether enough is left without it.
+    /// Whether enough bytes remain without it.
     fn is_spare(&self, segment: &SegmentFacts) -> bool {
         let left = self.bytes.checked_sub(segment.bytes);
         self.policy.bytes.is_some_and(|limit| left.is_some_and(|left| left >= limit))
     }
 
     fn is_overdue(&self, tail: &Tail) -> bool {
-        // One that takes no appends any more cannot grow, and retention removes it as it is; but a
-        // compaction needs a successor after it. When its first record was appended is not known.
+        // A segment that is not active any more cannot grow, and retention removes it as it is; but
+        // a compaction needs a successor. When its first record was appended is not known.
         let youngest = tail.facts.times.filter(|_| self.policy.compacts).map(|times| times.since);
         let age = tail.began.or(youngest).map(|began| self.now.saturating_sub(began));
         self.policy.segment_age.is_some_and(|limit| age.is_some_and(|age| age > limit))
     }
 }
 
-/// From when a record ages that is stamped so and appended now. What is stored is what the wall
-/// clock shows, and never later than the timestamp.
+/// The moment from which the age of a record counts that has this timestamp and is appended now.
+/// The wall time is stored, and is never later than the timestamp.
 pub(super) fn age_of(timestamp: u64, now: Moment) -> Moment {
     let Moment { wall, run } = now;
     let lag = run.saturating_sub(wall);
@@ -209,7 +209,7 @@ pub(super) fn age_of(timestamp: u64, now: Moment) -> Moment {
 }
 
 impl SegmentFacts {
-    /// What retention has to know of a sealed segment.
+    /// The facts that retention needs of a sealed segment.
     pub(crate) fn of(segment: &Segment) -> Option<Self> {
         let sealed = segment.sealed()?;
         let (next_offset, times) = (sealed.next_offset, sealed.times);
@@ -218,7 +218,7 @@ impl SegmentFacts {
 }
 
 impl Tail {
-    /// What retention has to know of the last segment of a log.
+    /// The facts that retention needs of the last segment of a log.
     pub(crate) fn of(log: &Log) -> Option<Self> {
         if let Some(active) = log.appender().active() {
             let Contents { times, began, .. } = *active.contents();

@@ -34,12 +34,12 @@ pub(crate) struct Stretch {
 pub(crate) struct Scan {
     pub(crate) opening: Option<Opening>,
     pub(crate) stretches: Vec<Stretch>,
-    /// What the batches of each stretch say of producers: a stretch counts or is cut as a whole.
+    /// The producers in the batches of each stretch: a stretch counts or is cut as a whole.
     pub(crate) producers: Vec<ProducerTable>,
     /// The highest offset that any batch found here proves to have been durable.
     pub(crate) durable_mark: u64,
     pub(crate) index: SparseIndex,
-    /// Where chains ended otherwise than at an end mark, and why.
+    /// Where chains ended without an end mark, and why.
     pub(crate) damage: Vec<(u64, CorruptionKind)>,
     /// Position after the last byte that is not zero, after the last stretch.
     pub(crate) garbage_end: u64,
@@ -61,7 +61,7 @@ impl Scan {
         }
     }
 
-    /// Puts what a recovery point vouches for in front of what was scanned from there on.
+    /// Adds what a recovery point covers in front of what was scanned from there on.
     pub(crate) fn join_to(&mut self, opening: &Opening, point: &Checkpoint) {
         let (start, base_offset) = (SegmentHeader::END_POSITION, opening.base_offset);
         if let Some(first) =
@@ -97,7 +97,7 @@ pub(crate) fn read_opening(file: &dyn DiskFile, salt: u64) -> io::Result<Option<
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ScanFrom {
     pub(crate) position: u32,
-    /// The offset that the batch there must have; `None` at the opening batch, which says it.
+    /// The offset that the batch there must have; `None` at the opening batch, which defines it.
     pub(crate) offset: Option<u64>,
     pub(crate) base_offset: u64,
     pub(crate) times: Option<TimeRange>,
@@ -200,7 +200,8 @@ impl Scanner<'_> {
                 Ok(opening) => opening,
                 Err(kind) => break Ended::Damaged(kind),
             };
-            // Asked last: what is damage without a bound is damage with it, and is searched behind.
+            // Checked last: damage without a bound is also damage with it, and the bytes after it
+            // are searched.
             if header.next_offset() > self.bound {
                 break Ended::AtBound;
             }
@@ -226,7 +227,7 @@ impl Scanner<'_> {
 }
 
 impl Scan {
-    /// What an opening batch says, where one may stand.
+    /// The contents of an opening batch, if one may be here.
     fn opening_in(&self, view: &BatchView<'_>) -> Result<Option<Opening>, CorruptionKind> {
         if !view.header().is_opening() {
             return Ok(None);
@@ -253,8 +254,8 @@ impl Scan {
     ) {
         self.durable_mark = self.durable_mark.max(header.durable_mark().unwrap_or(0));
         if header.record_count > 0 {
-            // A batch that only stands for offsets has no time. When records were appended is not
-            // stored with a batch; the timestamp is the best there is.
+            // A batch without records has no time. The time of the append is not stored with a
+            // batch, so the timestamp is used.
             let max = header.max_timestamp;
             TimeRange::note(times, header.base_timestamp, max, Moment { wall: max, run: max });
             self.index.note_batch(header.base_offset, at, header.size, max);

@@ -23,7 +23,7 @@ use crate::sync::{AtomicBool, AtomicU64, LockLevel, Mutex, OnceLock, Ordering, R
 /// few thousand small records, little enough to waste nothing on a consumer that seeks around.
 const COPY_CHUNK_BYTES: usize = 256 << 10;
 
-/// What is known of a segment that takes no more appends.
+/// The facts of a sealed segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sealed {
     /// Position after the last batch.
@@ -34,14 +34,14 @@ pub(crate) struct Sealed {
     pub(crate) times: Option<TimeRange>,
 }
 
-/// A stretch of a segment's bytes that can be read: all of it through its map, or a copied chunk.
+/// A readable range of a segment's bytes: all of it through its map, or a copied chunk.
 #[derive(Clone)]
 pub(crate) struct Window {
     pub(crate) region: Arc<Region>,
     /// The position in the segment at which the region begins.
     pub(crate) base: usize,
-    /// Whether the region is the segment's own, which also shows what is published later; a
-    /// copied chunk shows what it showed when it was read.
+    /// Whether the region is the segment's own, which also shows what is published later. A copied
+    /// chunk does not change.
     pub(crate) live: bool,
 }
 
@@ -70,16 +70,18 @@ pub(crate) struct Segment {
     pub(crate) keeps_space: bool,
     pub(crate) base_offset: u64,
     pub(crate) salt: u64,
-    /// The map: always there while the segment is active; made on demand and droppable after.
+    /// The map. It always exists while the segment is active; afterwards it is made on demand and
+    /// may be released.
     region: Mutex<Option<Arc<Region>>>,
-    /// Whether anybody took the map since [`was_used`](Self::was_used) was last asked. ORDERING:
+    /// Whether a reader took the map since the last call of [`was_used`](Self::was_used). ORDERING:
     /// Relaxed, by readers and by what gives maps up; a hint that guards nothing.
     used: AtomicBool,
     sealed: OnceLock<Sealed>,
     /// ORDERING: Relaxed; a moment that guards no memory.
     next_horizon: AtomicU64,
     pub(crate) claim: Arc<Claim>,
-    /// Where space was made for it, if it ever was active: gone once nobody can make any more.
+    /// The space of its file, if it ever was active. Dangling once no thread can make space any
+    /// more.
     space: OnceLock<Weak<Space>>,
 }
 
@@ -143,13 +145,13 @@ impl Segment {
         })
     }
 
-    /// Says where space is made for the segment. Once.
+    /// Sets the space of the segment's file. Called once.
     pub(super) fn set_space(&self, space: &Arc<Space>) {
         let _ = self.space.set(Arc::downgrade(space));
     }
 
-    /// Ends the making of space, which may be late: what is done to the file or to its claim from
-    /// here on stays. Blocks for the disk while a step of it runs.
+    /// Ends the growth of the file, which the background may still do. Later changes of the file
+    /// and of its claim are not undone by it. Blocks for the disk while a step of the growth runs.
     pub(super) fn end_space(&self) {
         if let Some(space) = self.space.get().and_then(Weak::upgrade) {
             space.end();
@@ -160,8 +162,8 @@ impl Segment {
         self.sealed.get()
     }
 
-    /// Marks the end of the segment for good. Its successor must be in the list already: a reader
-    /// that finds the segment sealed and read to the end goes there.
+    /// Seals the segment. Its successor must be in the list already: a reader that finds the
+    /// segment sealed and read to the end goes there.
     pub(crate) fn seal(self: &Arc<Self>, sealed: Sealed) {
         if self.sealed.set(sealed).is_ok() {
             self.env.maps.register(self);
@@ -173,9 +175,9 @@ impl Segment {
         self.sealed.get().map(|sealed| sealed.next_offset)
     }
 
-    /// When the time of the first tombstone here is over, as far as that is known: what is appended
-    /// has no delete horizon, and what an earlier build has compacted does not say. The next
-    /// compaction finds it out.
+    /// When the first tombstone of the segment may be removed, as far as that is known. Appended
+    /// records have no delete horizon, and segments that an earlier build compacted do not record
+    /// one; the next compaction computes it.
     pub(crate) fn next_horizon(&self) -> u64 {
         self.next_horizon.load(Ordering::Relaxed)
     }
@@ -184,8 +186,8 @@ impl Segment {
         self.next_horizon.store(next, Ordering::Relaxed);
     }
 
-    /// A window that begins at `position` or before it, and shows at least what was published when
-    /// it was made; the map's own window also shows what is published later.
+    /// A window that begins at or before `position`, and shows at least what was published when it
+    /// was made.
     pub(crate) fn window(self: &Arc<Self>, position: usize) -> Result<Window> {
         if let Some(window) = self.mapped_window()? {
             return Ok(window);
@@ -236,7 +238,7 @@ impl Segment {
         let length =
             file.len().map_err(|source| Error::io("read the size of", &self.path, source))?;
         if length < u64::from(sealed.data_end) {
-            // A store of ours cannot shrink a file: somebody else did, and the map would raise
+            // This crate never shrinks a mapped file: another program did, and the map would raise
             // SIGBUS where the bytes are missing (docs/durability.md, "SIGBUS").
             return Err(self.corruption(length, None, CorruptionKind::Length("the file")).into());
         }
@@ -397,8 +399,8 @@ impl SegmentList {
         found.is_some_and(|other| other.number == segment.number)
     }
 
-    /// Puts `new` where the segments stand whose ranks it covers, all at once for readers, and
-    /// returns those. Without any of them it does nothing.
+    /// Replaces the segments whose ranks `new` covers by `new`, in one step for readers, and
+    /// returns them. If there is none, it does nothing.
     pub(crate) fn replace(&self, new: &Arc<Segment>) -> Vec<Arc<Segment>> {
         let (first, last) = new.ranks;
         let mut segments = self.0.write();
@@ -416,8 +418,8 @@ impl SegmentList {
         self.0.read().iter().cloned().collect()
     }
 
-    /// Some of the segments that follow the one whose last rank this is, in order; from the first
-    /// one on without a rank. For walks over all of them that must not hold the list for long.
+    /// Up to `count` segments after the one with this last rank, in order; from the first one on
+    /// without a rank. For walks over all segments that must not hold the list's lock for long.
     pub(crate) fn some_after(&self, rank: Option<u64>, count: usize) -> Vec<Arc<Segment>> {
         let segments = self.0.read();
         let from =
@@ -438,7 +440,7 @@ impl SegmentList {
     }
 
     /// Takes out at most `count` of the segments that end at or below `offset`, oldest first; the
-    /// last one always stays.
+    /// last one is always kept.
     pub(crate) fn remove_below(&self, offset: u64, count: usize) -> Vec<Arc<Segment>> {
         let mut segments = self.0.write();
         let mut removed = Vec::new();
@@ -457,7 +459,7 @@ impl SegmentList {
 }
 
 impl Segment {
-    /// Gives up the map unless a message or cursor holds it, or somebody is about to take it.
+    /// Releases the map, unless a message or cursor holds it, or a reader is about to take it.
     pub(crate) fn try_drop_map(&self) -> bool {
         let Some(mut slot) = self.region.try_lock() else { return false };
         if slot.as_ref().is_some_and(|region| Arc::strong_count(region) > 1) {

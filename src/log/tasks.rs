@@ -20,7 +20,7 @@ use crate::storage::disk::{Access, DiskFile};
 pub(crate) enum SyncScope {
     /// All that is published when it begins.
     All,
-    /// The sealed segments: nobody waits for it, and the active one is left in peace.
+    /// The sealed segments: no caller waits, and the active one is not touched.
     Sealed,
 }
 
@@ -38,8 +38,8 @@ pub(crate) struct SyncTask {
     pub(crate) target: u64,
 }
 
-/// A file to be synced, and up to where the sync will vouch for it: what is published behind
-/// `end` while the sync runs belongs to the next one.
+/// A file to be synced, and the end that the sync will cover: what is published beyond `end` while
+/// the sync runs belongs to the next one.
 #[derive(Debug, Clone)]
 pub(crate) struct SyncFile {
     pub(crate) segment: Arc<Segment>,
@@ -55,13 +55,14 @@ impl SyncTask {
 
     /// # Errors
     ///
-    /// [`Error::SyncFailed`]: nothing may be believed about any of the files from then on.
+    /// [`Error::SyncFailed`]: from then on none of the files is known to be durable.
     pub(crate) fn run(&self) -> Result<()> {
         for tail in &self.unproved {
             match tail.rewrite() {
                 // Retention has removed the segment meanwhile, and its file.
                 Err(_) if !self.segments.contains(&tail.segment) => {}
-                // Whatever stops it, the caller's records are published, and their action unknown.
+                // Whatever the cause, the caller's records are published, and their durability is
+                // unknown.
                 Err(error) if !matches!(error, Error::SyncFailed { .. }) => {
                     let path = tail.segment.path.clone();
                     let source = Arc::new(std::io::Error::other(error));
@@ -88,9 +89,9 @@ impl SyncFile {
     }
 }
 
-/// A tail that was found in the page cache of the same boot, and may or may not be on the disk: an
-/// earlier sync may have failed unseen, and the kernel then marks the lost pages clean, so that
-/// another sync would write nothing and still succeed.
+/// A tail that was found in the page cache of the same boot, and may or may not be on the disk. An
+/// earlier sync may have failed unseen. The kernel then marks the lost pages clean, so that another
+/// sync would write nothing and still succeed.
 #[derive(Debug)]
 pub(crate) struct Unproved {
     pub(crate) segment: Arc<Segment>,
@@ -100,9 +101,10 @@ pub(crate) struct Unproved {
 impl Unproved {
     /// Writes the tail's bytes again, unchanged, so that the next sync writes them to the disk.
     ///
-    /// The bytes do not change: each batch is checked again before it is written back, and a
-    /// reader of the map sees what was there (published bytes never change). Compared with copying
-    /// the tail into a new segment there is no second file, no switch and no window for a crash.
+    /// The bytes do not change: each batch is checked again before it is written back, and a reader
+    /// of the map sees what was there (published bytes never change). A copy of the tail in a new
+    /// segment would need a second file, a switch between the two, and a rule for each crash in
+    /// between.
     fn rewrite(&self) -> Result<()> {
         let path = &self.segment.path;
         let failed = |source| Error::SyncFailed { path: path.clone(), source: Arc::new(source) };
@@ -141,7 +143,7 @@ impl Unproved {
                     let position = u64::from(self.range.start);
                     return Err(self.segment.corruption(position, None, kind).into());
                 }
-                // The chunk ends within a batch; the caller comes back with more of it.
+                // The chunk ends within a batch; the caller continues there with the next chunk.
                 Ok(None) | Err(_) => break,
             }
         }
@@ -161,19 +163,20 @@ pub(crate) struct FooterTask {
     pub(crate) footer: Footer,
     pub(crate) is_found: bool,
     pub(crate) index_is_whole: bool,
-    /// The length of a file that stays as it is, since it may become a spare.
+    /// The length at which a file is not changed, because it may become a spare.
     pub(crate) spare_bytes: Option<u64>,
-    /// Set by [`run`](Self::run): the file stays as it is.
+    /// Set by [`run`](Self::run): the file is not changed.
     pub(crate) is_shared: bool,
 }
 
 impl FooterTask {
-    /// Writes the footer and gives the unused middle of the file back. A footer that is lost costs
-    /// a scan at the next open, so it is not synced; nor is it missed where it may not be written.
+    /// Writes the footer and returns the unused middle of the file to the disk. A lost footer costs
+    /// a scan at the next opening, so it is not synced, and it may be left out.
     pub(crate) fn run(&mut self) -> Result<()> {
         let path = &self.segment.path;
         let failed = |source| Error::io("write the footer of", path, source);
-        // The footer ends the file: nothing may be made after it, nor written over it.
+        // The footer ends the file: no space may be allocated after it, and nothing written over
+        // it.
         self.segment.end_space();
         let file = self.segment.open_file(Access::ReadWrite)?;
         if read_footer(&*file, self.segment.salt).map_err(failed)?.is_some() {
@@ -185,7 +188,7 @@ impl FooterTask {
             return Ok(());
         }
         if self.is_found && file.has_other_names().map_err(failed)? {
-            // Where this log has ended, the log of the other name may continue.
+            // Beyond the end of this log, a log in a directory of another name may continue.
             self.is_shared = true;
             return Ok(());
         }
@@ -200,12 +203,12 @@ impl FooterTask {
         let unused = u64::from(self.sealed.data_end).next_multiple_of(PAGE_BYTES)..length;
         let mut written = file.write_at(&footer, length);
         if is_refused(&written) && !unused.is_empty() {
-            // The unused middle may be what it needs.
+            // The unused middle may give the space that it needs.
             release(&*file, unused.clone()).map_err(failed)?;
             written = file.write_at(&footer, length);
         }
-        // On a full disk the segment must not wait: it could not be compacted until there is space,
-        // which a compaction makes.
+        // On a full disk the segment must not wait for its footer: it could not be compacted until
+        // there is space, and only a compaction makes space.
         self.is_shared = is_refused(&written);
         if self.is_shared {
             return Ok(());
@@ -219,7 +222,8 @@ impl FooterTask {
     }
 }
 
-/// Gives space back. XFS may need some for that, on a full disk in vain: then it stays.
+/// Returns space to the disk. XFS may need some space for that; on a full disk it fails, and the
+/// file keeps its blocks.
 fn release(file: &dyn DiskFile, range: Range<u64>) -> std::io::Result<()> {
     match file.release(range) {
         Err(error) if is_refusal(&error) => Ok(()),
@@ -232,7 +236,7 @@ fn is_refused(written: &std::io::Result<()>) -> bool {
     written.as_ref().is_err_and(is_refusal)
 }
 
-/// What a segment's file takes once it has its footer.
+/// The size of a segment's file with its footer.
 pub(crate) fn finished_bytes(data_end: u32, footer: usize) -> u64 {
     let pages = |bytes: u64| bytes.next_multiple_of(PAGE_BYTES);
     pages(u64::from(data_end)).saturating_add(pages(footer as u64))

@@ -47,12 +47,12 @@ impl Findings {
     }
 }
 
-/// Verifies the segments of one partition. `lacks_footer` says of which ones there is no footer
-/// yet, or will be none; `published` is an end that the log had before the call.
+/// Verifies the segments of one partition. `lacks_footer` says which ones have no footer yet, or
+/// will have none; `published` is an end that the log had before the call.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] where the disk does not give the bytes; damage is a finding.
+/// [`Error::Io`] if the disk does not return the bytes; damage is a finding.
 pub(crate) fn verify_segments(
     segments: &SegmentList,
     identity: &LogIdentity,
@@ -87,8 +87,8 @@ pub(crate) fn verify_segments(
     Ok(())
 }
 
-/// Looks for files that bear a segment's name and are none of the log's because their beginning is
-/// not what was written: what was in them is lost, and no segment of the list says so.
+/// Looks for files that have a segment's name but are not in the log, because their beginning is
+/// not what was written. Their records are lost, and no segment of the list shows it.
 ///
 /// # Errors
 ///
@@ -124,8 +124,8 @@ pub(crate) fn verify_names(
     Ok(())
 }
 
-/// Why a file that is none of the log's holds nothing that can be read, if it once did: it was in
-/// use, and its header or its first batch is not what was written.
+/// What is damaged in a file that is not in the log although it was in use: its header or its first
+/// batch is not what was written. `None` if it was never used.
 fn lost(file: &dyn DiskFile) -> std::io::Result<Option<(u64, CorruptionKind)>> {
     const START: u64 = SegmentHeader::SIZE as u64;
     let mut bytes = [0; SegmentHeader::SIZE];
@@ -140,7 +140,7 @@ fn lost(file: &dyn DiskFile) -> std::io::Result<Option<(u64, CorruptionKind)>> {
     }
     let mut first = [0; BATCH_HEADER_SIZE_MAX];
     let read = file.read_at(&mut first, START)?;
-    // One that was prepared has zeros there.
+    // A prepared segment has zeros there.
     let was_used = first.get(..read).unwrap_or_default().iter().any(|byte| *byte != 0);
     Ok(was_used.then_some((START, CorruptionKind::Malformed("the opening batch"))))
 }
@@ -184,7 +184,7 @@ impl<'a> Verifier<'a> {
     fn run(mut self, expected: Option<u64>, lacks_footer: &impl Fn(u64) -> bool) -> Result<u64> {
         let base_offset = self.segment.base_offset;
         self.check_base(expected);
-        // Asked in this order: what is sealed has its final end, and its footer a little later.
+        // Read in this order: a sealed segment has its final end, and its footer a little later.
         let sealed = self.segment.sealed().copied();
         let end = self.segment.end() as u64;
         let lacks_footer = lacks_footer(self.segment.number);
@@ -245,7 +245,7 @@ impl<'a> Verifier<'a> {
                 return Ok(None);
             }
             Err(HeaderError::Unsupported { .. }) => {
-                // It was understood when the file was opened or made.
+                // This build understood the version when it opened or created the file.
                 self.damage(0, CorruptionKind::Foreign("version"));
                 return Ok(None);
             }
@@ -265,7 +265,7 @@ impl<'a> Verifier<'a> {
         Ok(Some(header))
     }
 
-    /// Follows the batches up to `end`, over damage to the next one that is whole.
+    /// Follows the batches up to `end`, and after damage continues with the next whole one.
     fn check_batches(
         &mut self,
         file: &dyn DiskFile,
@@ -300,7 +300,7 @@ impl<'a> Verifier<'a> {
             self.expected = until.unwrap_or(above).max(above);
             position = found.map_or(end, |found| found.position);
         }
-        // A file without any batch stands for a log that a crash left empty.
+        // A file without a batch is kept for a log that a crash left empty.
         if !self.has_opening && self.is_whole && end > start {
             self.damage(start, CorruptionKind::Malformed("the opening batch"));
         }
@@ -342,7 +342,7 @@ impl<'a> Verifier<'a> {
         }
         self.rows.note_batch(&header, position, self.times.map(|times| times.max));
         if header.record_count > 0 {
-            // The age is no timestamp of any record; it cannot be wrong in a way that batches show.
+            // The age is not a timestamp of a record, so it cannot be compared with batches.
             let age = Moment::default();
             TimeRange::note(&mut self.times, header.base_timestamp, header.max_timestamp, age);
         }
@@ -374,10 +374,10 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    /// What the footer says is what the batches say.
+    /// Compares the footer with the batches.
     fn check_footer(&mut self, footer: &Footer, end: u64) {
         if u64::from(footer.data_end) > end {
-            // Older than a truncation, and as the log ignores it, so does this.
+            // It is older than a truncation. The log ignores it, and so does the verification.
             return;
         }
         if !self.is_whole {
@@ -403,7 +403,7 @@ impl<'a> Verifier<'a> {
     }
 }
 
-/// The rows of a footer's index, compared with the batches as they come by.
+/// The rows of a footer's index, compared with the batches in their order.
 #[derive(Debug, Default)]
 struct Rows {
     base_offset: u64,
@@ -429,7 +429,7 @@ impl Rows {
             return;
         }
         let offset = self.base_offset.saturating_add(u64::from(next.offset_delta));
-        // Passed over: no batch begins there.
+        // The row was skipped: no batch begins there.
         self.is_wrong |= position > u64::from(next.position) || header.base_offset != offset;
         self.end_interval(max_before);
         self.current = Some(next);
@@ -443,7 +443,7 @@ impl Rows {
         }
     }
 
-    /// All batches came by.
+    /// After the last batch.
     fn finish(&mut self, max: Option<u64>) {
         self.end_interval(max);
         // A row after the last batch.

@@ -8,7 +8,8 @@ use std::time::Instant;
 use super::PartitionCore;
 use crate::error::Result;
 
-/// Work that a partition wants done by another thread. Bits, so that each kind is requested once.
+/// Work that a partition requests of another thread. Each kind is a bit, so that it is requested
+/// once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
     /// Space ahead of the writer, or the next segment.
@@ -57,7 +58,7 @@ impl WorkSet {
     }
 }
 
-/// The broker, as a partition sees it.
+/// The services of the broker for a partition.
 pub(crate) trait Background: Send + Sync + fmt::Debug {
     /// Hands work to a background thread, or notes it for the next `tick`.
     fn request(&self, partition: &Arc<PartitionCore>, work: Work);
@@ -70,37 +71,37 @@ pub(crate) trait Background: Send + Sync + fmt::Debug {
         false
     }
 
-    /// An append found no space: asks for whatever gives some back, and does what the broker's
-    /// settings say. Whether the append is to be tried again.
+    /// Called when an append found no space: makes space as the broker's settings say. Returns
+    /// whether the append is to be tried again.
     ///
     /// # Errors
     ///
     /// `Closed` and `UnknownTopic`, for an append that waits for room.
     fn make_room(&self, partition: &Arc<PartitionCore>, want: &mut Want) -> Result<bool>;
 
-    /// A read has failed: looks at the files anew where a broker in another process writes to them.
-    /// Whether the read is to be tried again.
+    /// Called when a read has failed: reads the files again if a broker in another process writes
+    /// to them. Returns whether the read is to be tried again.
     fn look_again(&self, _partition: &PartitionCore) -> bool {
         false
     }
 }
 
-/// What an append wants that found no space.
+/// The request of an append that found no space.
 #[derive(Debug)]
 pub(crate) struct Want {
     pub(crate) bytes: u64,
-    /// Whether it was the broker's byte budget that had none, and not the disk.
+    /// Whether the byte budget was used up, and not the disk.
     pub(crate) is_budget: bool,
-    /// Whether room was made for this append before, and was not enough.
+    /// Whether space was made for this append before, and was not enough.
     pub(crate) is_again: bool,
-    /// Set once it waits for room.
+    /// Set once it waits for space.
     pub(crate) wait: Option<Wait>,
 }
 
-/// An append that waits until something is given back.
+/// An append that waits until space is freed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wait {
-    /// How often something had been given back before the last attempt.
+    /// How often space had been freed before the last attempt.
     pub(crate) seen: u64,
     /// In real time; `None` for ever.
     pub(crate) until: Option<Instant>,

@@ -223,11 +223,13 @@ impl<'a> Compactor<'a> {
 
     /// Says whether, and how, the partition is compacted.
     pub(crate) fn set(self, settings: Option<CompactionSettings>) {
-        // The temporary file is removed by its path; none is left once this is refused.
+        // The temporary file is removed by its path. If this is refused, the file was removed
+        // already.
         let _removing = self.log.begin_disk_work();
         let mut slot = self.compactions.slot.lock();
-        // What was begun by other settings would hold its memory and its temporary file until it
-        // is taken up, which may be never, and would then give tombstones the time of its beginning.
+        // A compaction that began with other settings would hold its memory and its temporary file
+        // until it is continued, which may be never. It would also date tombstones by its
+        // beginning.
         let is_other = std::mem::replace(&mut slot.settings, settings) != settings;
         let outdated = slot.run.take_if(|_| is_other);
         if let Some(run) = &outdated {
@@ -238,7 +240,7 @@ impl<'a> Compactor<'a> {
         drop(outdated);
     }
 
-    /// How far the partition is compacted; `None` if it is not to be.
+    /// The progress of compaction; `None` if the topic is not compacted.
     pub(crate) fn stats(self) -> Option<CompactionStats> {
         let slot = self.compactions.slot.lock();
         slot.settings?;
@@ -267,7 +269,7 @@ impl<'a> Compactor<'a> {
         })
     }
 
-    /// Requests a compaction if there is one to be done. Cheap where there is not.
+    /// Requests a compaction if one is due. Cheap if none is.
     pub(crate) fn request(self, occasion: Occasion) {
         let is_wanted = match occasion {
             Occasion::Due => self.is_due(),
@@ -306,33 +308,33 @@ impl<'a> Compactor<'a> {
         self.finished_dirt() > 0
     }
 
-    /// The settings, where no step is under way and no failure is to be waited for.
+    /// The settings, if no step is running and no retry is pending.
     fn settings_if_idle(self, now: Duration) -> Option<CompactionSettings> {
         let slot = self.compactions.slot.lock();
         let must_wait = slot.is_claimed || slot.retry_at.is_some_and(|retry_at| now < retry_at);
         slot.settings.filter(|_| !must_wait)
     }
 
-    /// How much can be compacted once all sealed segments are finished, which is done first.
+    /// How much can be compacted. Writes the missing footers of sealed segments first.
     fn finished_dirt(self) -> u64 {
         self.footers.write_all();
         let state = self.log.lock();
         if state.is_usable() { Candidates::of(state.log()).dirt().dirty_bytes } else { 0 }
     }
 
-    /// Seals the last segment, which is never compacted as long as it takes appends. Not one that
-    /// takes no more than the next one does at first: that would give nothing back.
+    /// Seals the last segment, which is not compacted while it is active. Not if its file is no
+    /// larger than a new one is at first: that would free no space.
     fn seal_for_compaction(self) {
         let tail = self.log.lock_for_writing().ok().and_then(|state| Tail::of(state.log()));
         let is_large = |tail: &Tail| tail.facts.bytes > FIRST_ALLOCATION_BYTES;
         if let Some(tail) = tail.filter(is_large) {
-            // Where there is no space for the next one, compaction cannot help.
+            // Without space for the next segment, compaction cannot begin.
             let _ = self.retention.roll_tail(&tail);
         }
     }
 
-    /// One step of the background's compaction, which is begun if there is none. False when it is
-    /// done, or somebody else is at it.
+    /// Runs one step of the background's compaction, and begins one if none is running. False when
+    /// it is complete, or another thread has claimed it.
     pub(crate) fn step(self) -> Result<bool> {
         if self.is_closed() {
             return Ok(false);
@@ -348,16 +350,16 @@ impl<'a> Compactor<'a> {
 
     /// Does all of the background's compaction at once; for `tick`.
     pub(super) fn run_all(self) {
-        // A failure is counted, and the log is as it was: it is tried again later.
+        // A failure is counted and leaves the log unchanged: the compaction is tried again later.
         while matches!(self.step(), Ok(true)) {}
     }
 
     /// Compacts all that can be compacted, whatever the dirty ratio. `is_busy` says whether records
-    /// were appended since it was asked last: then there are pauses.
+    /// were appended since its last call: then there are pauses.
     ///
     /// # Blocking
     ///
-    /// Until it is done, in steps; between two of them it looks whether the partition was closed.
+    /// For all its steps; between two of them it checks whether the partition was closed.
     pub(crate) fn run_now(self, mut is_busy: impl FnMut() -> bool) -> Result<Tally> {
         self.log.status().check_process()?;
         self.log.status().check_available()?;
@@ -366,7 +368,8 @@ impl<'a> Compactor<'a> {
             self.log.status().check_open()?;
             return Err(Error::config("cleanup", "the topic is not compacted"));
         };
-        // What the background has begun counts as its own; what is done of it stays.
+        // A compaction that the background began counts as the background's. Segments that it has
+        // replaced stay replaced.
         if let Some(run) = claim.run.take() {
             self.compactions.slot.lock().note_given_up(&run);
         }
@@ -374,7 +377,7 @@ impl<'a> Compactor<'a> {
         loop {
             self.log.status().check_open()?;
             if self.compactions.slot.lock().settings != Some(claim.settings) {
-                // What it works towards is not wanted any more; what is done of it stays.
+                // Its settings were changed. Segments that it has replaced stay replaced.
                 return Err(Error::config(
                     "cleanup",
                     "the topic was altered while it was compacted; compact it again",
@@ -410,10 +413,10 @@ impl<'a> Compactor<'a> {
         self.claim_in(self.compactions.slot.lock())
     }
 
-    /// `None` also once the partition is closed. That is looked at under the slot's lock, which
-    /// [`Compactions::end`] takes: either the end sees the claim and waits for
-    /// it, or the claim sees the end. Otherwise a compaction could begin in a directory that was
-    /// given up.
+    /// `None` also once the partition is closed. That is checked under the slot's lock, which
+    /// [`Compactions::end`] takes: either the end sees the claim and waits for it, or the claim
+    /// sees the end. Otherwise a compaction could begin in a directory that another broker may have
+    /// by now.
     fn claim_in(self, mut slot: MutexGuard<'_, CompactionSlot>) -> Option<Claim<'a>> {
         let settings = slot.settings.filter(|_| !slot.is_claimed && !self.is_closed())?;
         slot.is_claimed = true;
@@ -434,7 +437,7 @@ impl<'a> Compactor<'a> {
         self.step_counting(claim, &mut Tally::default())
     }
 
-    /// One step; what a compaction that ends with it has done is added to `total`.
+    /// Runs one step. If it completes the compaction, its results are added to `total`.
     fn step_counting(self, claim: &mut Claim<'_>, total: &mut Tally) -> Result<bool> {
         if claim.run.is_none() {
             claim.run = self.begin(&claim.settings);
@@ -450,7 +453,7 @@ impl<'a> Compactor<'a> {
             return Ok(false);
         };
         *total += run.tally();
-        // The clock is the application's code: it is asked before the lock is taken.
+        // The clock is the application's code, so it is read before the lock is taken.
         let retry_at =
             stepped.is_err().then(|| self.log.clock().monotonic().saturating_add(RETRY_AFTER));
         let mut slot = self.compactions.slot.lock();
@@ -487,8 +490,8 @@ impl<'a> Compactor<'a> {
     }
 
     fn begin(self, settings: &CompactionSettings) -> Option<Compaction> {
-        // A horizon is stored, so it is in the wall clock's time. Where that and the run's differ,
-        // one of them was or is wrong: a tombstone goes when it is due by both.
+        // A horizon is stored, so it is in wall-clock time. If the wall clock and the time of the
+        // run differ, one of them was or is wrong: a tombstone is removed when it is due by both.
         let now = self.log.clock().moment();
         let latest = now.wall.max(now.run);
         let retention = settings.tombstone_retention.as_millis();
@@ -500,14 +503,14 @@ impl<'a> Compactor<'a> {
         };
         let state = self.log.lock();
         if state.failure().is_some() || !self.log.status().is_available() {
-            // After a failed sync nothing is believed, and nothing built on it.
+            // After a failed sync the segments may not be durable, so nothing is compacted.
             return None;
         }
         Compaction::begin(state.log(), terms)
     }
 }
 
-/// How long compaction leaves the machine to others after a step.
+/// How long compaction pauses after a step.
 pub(crate) fn pause_after(step: Duration, was_busy: bool) -> Duration {
     if was_busy { step.saturating_mul(PAUSE_FACTOR).min(PAUSE_MAX) } else { Duration::ZERO }
 }

@@ -30,18 +30,20 @@ impl<'a> Flusher<'a> {
         Self { log, gate, requests }
     }
 
-    /// Waits until everything below `target` is durable; runs the sync itself when nobody does.
+    /// Waits until everything below `target` is durable. Runs the sync itself if no other thread
+    /// does.
     ///
     /// # Errors
     ///
-    /// What the sync failed with, and that of a partition that is closed meanwhile.
+    /// The error of the sync, or of a partition that was closed meanwhile.
     pub(super) fn wait(self, target: u64) -> Result<()> {
         self.log.status().check_process()?;
         self.wait_at_gate(target, None)
     }
 
     /// Waits until everything below `target` is durable, or until the deadline. A sync that hangs
-    /// must not hold the caller, so it is left to the background thread where there is one.
+    /// must not delay the caller beyond the deadline, so the background thread makes it, if there
+    /// is one.
     ///
     /// # Errors
     ///
@@ -66,7 +68,7 @@ impl<'a> Flusher<'a> {
         self.gate.wait(target, deadline, Some(&|| self.sync_once(SyncScope::All)))
     }
 
-    /// The answer for `target` if there is one; otherwise `waker` is woken when there is. See
+    /// The result for `target` if it is known; otherwise `waker` is woken when it is. See
     /// [`SyncGate::poll`].
     pub(crate) fn poll(
         self,
@@ -87,7 +89,7 @@ impl<'a> Flusher<'a> {
         answer
     }
 
-    /// The task that polled does not wait any more.
+    /// Ends the wait of a task that polled.
     pub(crate) fn forget(self, target: u64, ticket: u64) {
         if self.log.status().is_in_own_process() {
             self.gate.forget(target, ticket);
@@ -98,7 +100,7 @@ impl<'a> Flusher<'a> {
     ///
     /// # Errors
     ///
-    /// What the sync failed with, and that of a partition that is closed meanwhile.
+    /// The error of the sync, or of a partition that was closed meanwhile.
     pub(super) fn flush(self) -> Result<()> {
         self.wait(self.log.ends().end())
     }
@@ -107,7 +109,7 @@ impl<'a> Flusher<'a> {
     ///
     /// # Errors
     ///
-    /// What the sync failed with, and that of a partition that is closed meanwhile.
+    /// The error of the sync, or of a partition that was closed meanwhile.
     pub(super) fn flush_sealed(self, end: u64) -> Result<()> {
         if self.log.ends().durable() >= end {
             return Ok(());
@@ -115,12 +117,12 @@ impl<'a> Flusher<'a> {
         self.gate.wait(end, None, Some(&|| self.sync_once(SyncScope::Sealed)))
     }
 
-    /// Runs one sync that begins now, although all that is published may be durable: for what was
-    /// written without an offset.
+    /// Runs one sync that begins now, even if all published records are durable: for data without
+    /// an offset.
     ///
     /// # Errors
     ///
-    /// What the sync failed with, and that of a partition that is closed meanwhile.
+    /// The error of the sync, or of a partition that was closed meanwhile.
     pub(super) fn sync_now(self) -> Result<()> {
         self.gate.run_one(&|| self.sync_once(SyncScope::All))
     }
@@ -132,7 +134,7 @@ impl<'a> Flusher<'a> {
         if now < due {
             return Some(due);
         }
-        // The failure is found in the gate, and by the next append.
+        // A failure is kept in the gate, and the next append returns it.
         let _ = self.flush();
         None
     }
@@ -141,11 +143,12 @@ impl<'a> Flusher<'a> {
     pub(super) fn sync_once(self, scope: SyncScope) -> Result<u64> {
         let _on_panic = ReportPanic { flusher: self, on_panic: OnPanic::new() };
         let clock = self.log.clock();
-        // For a figure only: a clock that panics costs that figure, and not what waits for the sync.
+        // Only for the metrics: if the clock panics, the duration is lost, and the waiters still
+        // get their result.
         let begun = foreign::call(|| clock.monotonic());
         let mut task = self.log.lock().begin_sync(scope)?;
-        // A tail is rewritten by its path, which after a deletion may lead to another topic's
-        // file. What has a descriptor needs no such care, and a deletion does not wait for it.
+        // A tail is rewritten by its path, which after a deletion may lead to another topic's file.
+        // Files that are open need no such protection, and a deletion does not wait for them.
         let rewriting = (!task.unproved.is_empty()).then(|| self.log.disk_work().begin());
         if matches!(rewriting, Some(None)) {
             self.log.lock().log_mut().backlog_mut().give_back_sync(task);
@@ -163,14 +166,14 @@ impl<'a> Flusher<'a> {
                     task = state.log_mut().begin_sync(scope);
                 }
                 state.publish_durable(task.target);
-                // A partition that is closed between this and the end of the sync does not take
-                // the answer from those who wait.
+                // Raised now, so that the waiters get this result even if the partition is closed
+                // before the sync ends.
                 self.gate.raise(task.target);
                 state.finish_sync(&task, took)
             }
             Err(error) => {
-                // Final: the kernel may have marked the lost pages clean, so no
-                // later success of this log would mean anything.
+                // The failure is final: the kernel may have marked the lost pages clean, so a later
+                // successful sync of this log would prove nothing.
                 state.poison(error.clone());
                 let (partition, error) = (self.log.origin().clone(), error.clone());
                 note!(self.log.trace(), Poisoned { partition, error });
@@ -183,7 +186,7 @@ impl<'a> Flusher<'a> {
     }
 }
 
-/// Reports to those who wait for a sync that panics what poisoned the partition.
+/// If a sync panics, reports to its waiters what poisoned the partition.
 struct ReportPanic<'a> {
     flusher: Flusher<'a>,
     on_panic: OnPanic,
@@ -192,7 +195,8 @@ struct ReportPanic<'a> {
 impl Drop for ReportPanic<'_> {
     fn drop(&mut self) {
         if self.on_panic.has_begun() {
-            // Dropped after what poisons; and waiters are woken under no lock.
+            // It is dropped after the guard that poisons the partition, and waiters are woken under
+            // no lock.
             let failure = self.flusher.log.lock().failure().cloned();
             if let Some(failure) = failure {
                 self.flusher.gate.fail(failure);

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::log::reserve::Reserve;
 use crate::log::tasks::FooterTask;
 
-/// What is next for the sealed segments.
+/// The next step for the sealed segments.
 enum Next {
     /// All have their footers, or will never get them.
     Nothing,
@@ -19,10 +19,10 @@ enum Next {
     Sync(u64),
 }
 
-/// What was done of the footers that were requested.
+/// The result of a request for footers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Finished {
-    /// Whether segments are left that wait for a sync.
+    /// Whether some segments wait for a sync.
     pub(crate) wants_sync: bool,
     /// Whether there were footers to write.
     pub(crate) has_written: bool,
@@ -44,7 +44,7 @@ impl<'a> Footers<'a> {
     ///
     /// # Errors
     ///
-    /// What the disk said. The step can be repeated.
+    /// The error of the disk. The step can be repeated.
     pub(crate) fn step(self) -> Result<bool> {
         match self.next() {
             Next::Nothing => Ok(false),
@@ -83,12 +83,12 @@ impl<'a> Footers<'a> {
         finished
     }
 
-    /// Makes the sealed segments durable: sooner or later they are, at every level. Whether one of
-    /// them can have its footer then.
+    /// Makes the sealed segments durable, which happens at every level sooner or later. Returns
+    /// whether a footer can then be written.
     ///
     /// # Errors
     ///
-    /// What the sync failed with.
+    /// The error of the sync.
     pub(crate) fn sync_sealed(self) -> Result<bool> {
         if let Next::Sync(end) = self.next() {
             self.flusher.flush_sealed(end)?;

@@ -24,18 +24,18 @@ enum Turn {
     Failed(Error),
     /// No sync is in flight.
     Idle,
-    /// A sync is in flight: wait for it to end, then ask again.
+    /// A sync is in flight: wait for its end, then take another turn.
     InFlight,
 }
 
 #[derive(Debug, Default)]
 struct GroupCommit {
-    /// What the syncs of the gate have covered.
+    /// The end that the syncs of the gate have covered.
     durable_end: u64,
     in_flight: bool,
-    /// Final: there is no way back from a failed sync.
+    /// Final: no later sync can make up for a failed one.
     failure: Option<Error>,
-    /// By target and ticket: those that have an answer are a prefix.
+    /// By target and ticket, so that the answered ones are a prefix.
     wakers: BTreeMap<(u64, u64), Waker>,
     next_ticket: u64,
 }
@@ -52,7 +52,7 @@ impl GroupCommit {
         }
     }
 
-    /// Takes note of how a sync ended.
+    /// Records the result of a sync.
     fn finish(&mut self, outcome: Result<u64>) {
         self.in_flight = false;
         match outcome {
@@ -73,7 +73,7 @@ impl GroupCommit {
     }
 }
 
-/// Where callers wait until an offset is durable.
+/// The gate at which callers wait until an offset is durable.
 #[derive(Debug)]
 pub(crate) struct SyncGate {
     state: Mutex<GroupCommit>,
@@ -93,11 +93,11 @@ impl SyncGate {
 
     /// Waits until everything below `target` is durable. `sync` makes durable what is published
     /// when it is called and returns the end of that; it runs in the thread of a waiter, without
-    /// any lock of the gate. Without it, somebody else was asked to sync.
+    /// any lock of the gate. Without `sync`, another thread was asked to sync.
     ///
     /// # Errors
     ///
-    /// What the sync failed with; [`Error::Timeout`] when `deadline` passes first.
+    /// The error of the sync; [`Error::Timeout`] when `deadline` passes first.
     pub(crate) fn wait(
         &self,
         target: u64,
@@ -120,12 +120,12 @@ impl SyncGate {
         }
     }
 
-    /// Runs one sync that begins now, although all that is published may be durable: for what was
-    /// written without giving out an offset.
+    /// Runs one sync that begins now, even if all published records are durable: for data without
+    /// an offset.
     ///
     /// # Errors
     ///
-    /// What the sync failed with.
+    /// The error of the sync.
     pub(crate) fn run_one(&self, sync: &dyn Fn() -> Result<u64>) -> Result<()> {
         let mut state = self.state.lock();
         while state.in_flight {
@@ -152,16 +152,16 @@ impl SyncGate {
         if timed_out { Err(Error::Timeout) } else { Ok(state) }
     }
 
-    /// The answer for `target` if there is one; otherwise `waker` is called when there is. `ticket`
-    /// is `None` at first; while it is not, the latest waker is the one that is called, and
-    /// [`forget`](Self::forget) says that nobody waits any more.
+    /// The result for `target` if it is known; otherwise `waker` is called when it is. `ticket` is
+    /// `None` for the first poll. Later polls with it replace the waker, and
+    /// [`forget`](Self::forget) ends the wait.
     pub(crate) fn poll(
         &self,
         target: u64,
         waker: &Waker,
         ticket: &mut Option<u64>,
     ) -> Option<Result<()>> {
-        // A waker is the executor's code, its clone and its end too: neither under the lock.
+        // Cloning and dropping a waker run the executor's code, so neither happens under the lock.
         let waker = waker.clone();
         let mut state = self.state.lock();
         match state.turn(target) {
@@ -179,20 +179,20 @@ impl SyncGate {
         None
     }
 
-    /// Nobody waits with this ticket any more.
+    /// Ends the wait of this ticket.
     pub(crate) fn forget(&self, target: u64, ticket: u64) {
         let waker = self.state.lock().wakers.remove(&(target, ticket));
         drop(waker);
     }
 
-    /// Everything below `end` is durable, whatever comes before the sync that made it so has ended.
-    /// Those who wait are woken by that end.
+    /// Records, before a sync has ended, that everything below `end` is durable. The end of the
+    /// sync wakes the waiters.
     pub(super) fn raise(&self, end: u64) {
         let mut state = self.state.lock();
         state.durable_end = state.durable_end.max(end);
     }
 
-    /// Ends all waiting with `error`, now and for ever; what is durable stays so.
+    /// Ends all present and later waits with `error`, except those for offsets that are durable.
     pub(crate) fn fail(&self, error: Error) {
         let mut state = self.state.lock();
         state.failure.get_or_insert(error);
@@ -200,9 +200,9 @@ impl SyncGate {
     }
 
     fn run(&self, sync: &dyn Fn() -> Result<u64>) {
-        // What the sync wakes may wait for a sync, which begins when this one has ended.
+        // A woken task may wait for a sync, which can only begin when this one has ended.
         let _woken = foreign::hold_back();
-        // A panic in the sync must not leave the gate shut for everybody else.
+        // A panic in the sync must not leave the gate closed for other threads.
         let mut in_flight = InFlight { gate: self, outcome: Some(Err(Error::Closed)) };
         in_flight.outcome = Some(sync());
     }
@@ -213,7 +213,7 @@ impl SyncGate {
         self.answer(state);
     }
 
-    /// Wakes all who wait, outside the lock.
+    /// Wakes all waiters, outside the lock.
     fn answer(&self, mut state: MutexGuard<'_, GroupCommit>) {
         let wakers = state.take_answered();
         drop(state);

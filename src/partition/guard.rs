@@ -21,7 +21,7 @@ use crate::sync::{LockLevel, Mutex, MutexGuard};
 /// The state of a partition, its lock and its ends.
 pub(super) struct StateLock {
     state: Mutex<State>,
-    /// Padded: readers poll the ends while appenders write the lock beside them.
+    /// Padded, because readers poll the ends while appenders write the lock beside them.
     ends: CachePadded<Ends>,
 }
 
@@ -50,8 +50,8 @@ impl StateLock {
     }
 }
 
-/// Tells a panic that began meanwhile from one that was under way before: a destructor may well
-/// use the partition while its thread unwinds.
+/// Distinguishes a panic that began meanwhile from an earlier one: a destructor may use the
+/// partition while its thread unwinds.
 #[derive(Clone, Copy)]
 pub(super) struct OnPanic {
     was_panicking: bool,
@@ -84,7 +84,7 @@ impl StateGuard<'_> {
     }
 
     /// Publishes that everything below `durable` is durable. Under the lock under which readers
-    /// arm: otherwise one could look at the old end and wait for what has happened.
+    /// arm: otherwise a reader could see the old end and wait for something that has happened.
     pub(super) fn publish_durable(&self, durable: u64) {
         self.ends.raise_durable(durable);
     }
@@ -97,7 +97,7 @@ impl StateGuard<'_> {
         self.ends.publish_start(log.log_start());
     }
 
-    /// Nothing is appended, and no sync believed, from here on.
+    /// Refuses all later appends, and ignores the results of later syncs.
     pub(super) fn poison(&mut self, failure: Error) {
         self.state.fail(failure);
         self.ends.poison();
@@ -133,7 +133,7 @@ impl Drop for StateGuard<'_> {
         if self.on_panic.has_begun() {
             self.poison_by_panic();
         } else {
-            // A model takes each load for a step, and would try its orders for hours.
+            // A loom model counts each load as a step, and would run for hours.
             debug_assert!(cfg!(loom) || std::thread::panicking() || self.ends.check());
         }
     }

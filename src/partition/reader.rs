@@ -22,11 +22,12 @@ use crate::log::segment::Segment;
 use crate::log::verify::{Findings, verify_names, verify_segments};
 use crate::message::Batch;
 
-/// LIMIT: how much a lookup by time reads at a time.
+/// LIMIT: how much a lookup by time reads at a time: more than the 32 KiB between two rows of the
+/// index, so that one read is mostly enough.
 const SCAN_BYTES: usize = 1 << 20;
 
-/// LIMIT: how often the files are looked at anew before what is wrong with them is believed although
-/// each look finds something else: that takes a removal in each.
+/// LIMIT: how many passes over the files are made before an error is returned although each pass
+/// finds a different one: that takes a removal by the other process in every pass.
 pub(crate) const LOOKS: usize = 16;
 
 #[derive(Clone, Copy)]
@@ -42,7 +43,7 @@ impl<'a> Reader<'a> {
         Self { log, counts, requests }
     }
 
-    /// Refuses offsets that cannot be read now; the end itself is fine, and empty.
+    /// Refuses offsets that cannot be read now. The end itself is allowed, and has no records.
     pub(crate) fn check_range(self, offset: u64, end: u64) -> Result<()> {
         self.log.status().check_open()?;
         self.log.status().check_available()?;
@@ -58,8 +59,9 @@ impl<'a> Reader<'a> {
         self.steadily(|| self.find(offset).map_err(|error| self.explain(offset, error)))
     }
 
-    /// Reads. Where a broker in another process writes to the files, what it has removed is no damage:
-    /// they are looked at anew, and the read is tried again, until the same error comes twice.
+    /// Runs `read`. If a broker in another process writes to the files, those that it removed are
+    /// no damage: the files are listed again, and the read is repeated, until it fails twice with
+    /// the same error.
     #[inline]
     fn steadily<T>(self, mut read: impl FnMut() -> Result<T>) -> Result<T> {
         match read() {
@@ -99,8 +101,8 @@ impl<'a> Reader<'a> {
                 return Err(self.log.status().closed());
             };
             if segment.base_offset > offset {
-                // Only the first segment can be that: those before it were removed just now, under
-                // the lock under which the log start went past them, or are missing.
+                // Only the first segment can be above `offset`. Those before it were removed just
+                // now, under the lock under which the log start passed them, or are missing.
                 let (start, end) = (self.log.lock().log().log_start(), self.log.ends().end());
                 if offset < start {
                     return Err(Error::out_of_range(self.log.origin(), offset, start, end));
@@ -132,8 +134,8 @@ impl<'a> Reader<'a> {
         read
     }
 
-    /// Adds what a cursor can read now, for a reader that gave back what it had read: the metrics do
-    /// not count the records below `counted` again.
+    /// Adds what a cursor can read now, for a reader that discarded what it had read ahead: the
+    /// metrics do not count the records below `counted` again.
     #[cold]
     pub(crate) fn fetch_again(
         self,
@@ -204,7 +206,7 @@ impl<'a> Reader<'a> {
         let lacks_footer = |number| self.log.lock().log().backlog().lacks_footer(number);
         verify_segments(self.log.segments(), &identity, published, lacks_footer, findings)?;
         verify_names(&*disk, self.log.segments(), &identity, findings)?;
-        // The files of a topic that was deleted meanwhile are missing for a reason.
+        // If the topic was deleted meanwhile, missing files are no damage.
         self.log.status().check_open()
     }
 
@@ -218,7 +220,7 @@ impl<'a> Reader<'a> {
         let wanted = match to_millis(time) {
             Some(wanted) => wanted,
             None if time < SystemTime::UNIX_EPOCH => 0,
-            // Later than any timestamp that can be stored.
+            // It is later than any timestamp that can be stored.
             None => return Ok(None),
         };
         let limits = FetchLimits {
@@ -236,7 +238,8 @@ impl<'a> Reader<'a> {
             }
             match self.first_since_in(segment, wanted, &limits) {
                 Ok(None) => {}
-                // Replaced or removed while it was looked at: what there is now is in a new list.
+                // The segment was replaced or removed meanwhile: the search begins again with the
+                // present list.
                 Err(_) if self.log.status().is_closed() => return Err(self.log.status().closed()),
                 Err(_) if !self.log.segments().contains(segment) => return self.find_time(time),
                 found => return found,
@@ -316,27 +319,28 @@ impl<'a> Reader<'a> {
         true
     }
 
-    /// Retention went past a reader that had so many offsets before it.
+    /// Counts offsets that retention removed before a reader read them.
     #[cold]
     pub(crate) fn note_gap(self, offsets: u64) {
         self.counts.note_gap(offsets);
     }
 
-    /// A reader passed damage that makes so many offsets unreadable.
+    /// Counts offsets that a reader skipped because of damage.
     #[cold]
     pub(crate) fn note_damage_passed(self, offsets: u64) {
         self.counts.note_damage_passed(offsets);
     }
 
-    /// What an error of reading at `offset` means if retention went past it meanwhile.
+    /// Replaces an error of reading at `offset` if retention has removed the offset meanwhile.
     fn explain(self, offset: u64, error: Error) -> Error {
         if self.log.status().is_closed() {
-            // Its paths may lead to the files of another topic, which are no damage to this one.
+            // Its paths may lead to the files of another topic, whose contents are no damage of
+            // this one.
             return self.log.status().closed();
         }
         if matches!(error, Error::OffsetOutOfRange { .. }) {
-            // Retention shortens the list of segments before it publishes the log start, both under
-            // this lock. A reader that met the shorter list must also find the log start after it.
+            // Retention removes segments from the list before it publishes the log start, both
+            // under this lock. A reader that saw the shorter list must also see the new log start.
             drop(self.log.lock());
         }
         let start = self.log.ends().start();

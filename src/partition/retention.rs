@@ -33,7 +33,7 @@ use crate::log::segment::Segment;
 use crate::rules::Rule;
 use crate::trace::note;
 
-/// LIMIT: how many segments are looked at or taken out under one lock: microseconds of work.
+/// LIMIT: how many segments are read or removed from the list under one lock: microseconds of work.
 const STEP: usize = 64;
 
 #[derive(Clone, Copy)]
@@ -64,8 +64,8 @@ impl<'a> Retention<'a> {
         Self { log, flusher, leftovers, requests }
     }
 
-    /// What retention would do now. `None` where the partition is closed or poisoned: what a
-    /// failed sync left is evidence.
+    /// What retention would do now. `None` if the partition is closed or poisoned: the files after
+    /// a failed sync are evidence.
     pub(crate) fn plan(self, policy: &RetentionPolicy) -> Option<(Plan, Tail)> {
         let now = self.log.clock().moment();
         let tail = self.log.tail(now)?;
@@ -84,20 +84,21 @@ impl<'a> Retention<'a> {
         Some((planner.finish(&tail), tail))
     }
 
-    /// As retention would plan it to remove all below `offset`.
+    /// The plan that removes all records below `offset`.
     ///
     /// # Errors
     ///
-    /// Those of a partition that takes no appends.
+    /// The errors of a partition that takes no appends.
     pub(crate) fn plan_deletion(self, offset: u64) -> Result<(Plan, Tail)> {
         let tail = Tail::of(self.log.lock_for_writing()?.log())
             .ok_or_else(|| self.log.status().closed())?;
-        // The last segment is replaced when nothing is left in it: its space is wanted back.
+        // The last segment is replaced if all of its records are removed, to free its space.
         let roll = tail.facts.next_offset <= offset && tail.facts.times.is_some();
         Ok((Plan { log_start: offset, roll }, tail))
     }
 
-    /// Gives the sealed segments except the last one of all, oldest first, until `more` is false.
+    /// Passes the sealed segments, except the last segment of the log, oldest first, until `more`
+    /// returns false.
     fn each_sealed(self, mut more: impl FnMut(&SegmentFacts) -> bool) {
         let Some(last) = self.log.segments().last() else { return };
         let mut reached = None;
@@ -129,11 +130,11 @@ impl<'a> Retention<'a> {
     }
 
     /// Replaces the last segment by a new one, unless something was appended to it since `planned`.
-    /// Whether it did.
+    /// Returns whether it did.
     ///
     /// # Errors
     ///
-    /// What the disk said about the new file. The log is as it was.
+    /// The error of the disk for the new file; the log is unchanged.
     pub(crate) fn roll_tail(self, planned: &Tail) -> Result<bool> {
         space::make_next(self.log)?;
         let mut state = self.log.lock_for_writing()?;
@@ -147,13 +148,13 @@ impl<'a> Retention<'a> {
         Ok(true)
     }
 
-    /// Makes durable what must be before records below `start` may be removed: they themselves, and
-    /// the opening batch of the segment that then is the first. What that says of the producers is
-    /// all that is left of them once the footers before it are removed.
+    /// Makes durable what must be durable before records below `start` may be removed: these
+    /// records, and the opening batch of the segment that is then the first. That batch has the
+    /// only remaining copy of the producers' numbers once earlier footers are removed.
     ///
     /// # Errors
     ///
-    /// What the sync failed with.
+    /// The error of the sync.
     pub(crate) fn flush_below(self, start: u64) -> Result<()> {
         let first = self.log.segments().holding(start);
         let end = first.and_then(|first| first.next_offset());
@@ -167,8 +168,8 @@ impl<'a> Retention<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`](crate::Error::Io) when the directory cannot be synced. A file that cannot be removed is none:
-    /// it is tried again.
+    /// [`Error::Io`](crate::Error::Io) when the directory cannot be synced. A file that cannot be
+    /// removed is not an error: the removal is tried again.
     pub(crate) fn retire(self, start: u64) -> Result<()> {
         let (mut last, mut segments) = (None, 0);
         // Held until the last unlink: afterwards a path may lead to another topic of this name.
@@ -187,7 +188,7 @@ impl<'a> Retention<'a> {
             segments += removed.len();
             self.leftovers.remove_files(removed);
         }
-        // Not over the event: its subscriber may delete the topic, which waits for this work.
+        // Not during the event: its subscriber may delete the topic, which waits for this work.
         drop(removing);
         if segments == 0 {
             return Ok(());
@@ -200,12 +201,12 @@ impl<'a> Retention<'a> {
                 segments,
             }
         );
-        // With the topic its directory may be deleted: then there is nothing to make durable.
+        // The directory may be deleted with its topic: then there is nothing to make durable.
         let Ok(_syncing) = self.log.begin_disk_work() else { return Ok(()) };
         last.map_or(Ok(()), |segment| segment.sync_dir())
     }
 
-    /// Tries again to remove files that could not be removed. Whether some are left.
+    /// Tries again to remove files that could not be removed. Returns whether some remain.
     pub(crate) fn keeps_leftovers(self) -> bool {
         self.retry_removals();
         !self.leftovers.is_empty()

@@ -35,8 +35,8 @@ use crate::record::TopicPartition;
 use crate::sync::{AtomicU64, Ordering};
 use crate::trace::Outbox;
 
-/// LIMIT: how long a named producer's numbers are remembered without use: longer than any source is
-/// likely to be down, and a bound on what names that are used once leave behind.
+/// LIMIT: how long a named producer's numbers are remembered without use: longer than a source is
+/// likely to be down. It bounds the memory for ids that are used only once.
 pub(crate) const PRODUCER_EXPIRY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 pub(crate) struct SharedLog {
@@ -48,8 +48,8 @@ pub(crate) struct SharedLog {
     disk_work: DiskWork,
     clock: RunClock,
     trace: Outbox,
-    /// The wall clock when the log last got the time. ORDERING: Relaxed, written under the lock
-    /// after the log got it: a thread that finds its own reading here enters later.
+    /// The wall clock when the log's time was last set. ORDERING: Relaxed, written under the lock
+    /// after the log's time was set: a thread that finds its own reading here takes the lock later.
     wall_seen: AtomicU64,
 }
 
@@ -102,7 +102,7 @@ impl SharedLog {
         self.state.lock()
     }
 
-    /// The lock, for a change of what is stored.
+    /// Takes the lock for a change of stored data.
     ///
     /// # Errors
     ///
@@ -142,7 +142,8 @@ impl SharedLog {
     ///
     /// # Errors
     ///
-    /// That of a closed partition, which has given its files up.
+    /// [`Error::Closed`] or [`Error::UnknownTopic`] for a closed partition, whose files are
+    /// released.
     pub(super) fn begin_disk_work(&self) -> Result<Running<'_>> {
         self.disk_work.begin().ok_or_else(|| self.status.closed())
     }
@@ -153,13 +154,13 @@ impl SharedLog {
 
     // ---- appends -----------------------------------------------------------------------------
 
-    /// The time of an append that begins now. The second clock is read only where somebody needs
-    /// it: time has passed if the wall clock moved, and most appends of a quick producer find it
-    /// where it was.
+    /// The time of an append that begins now. The monotonic clock is read only if it is needed. The
+    /// log's time is set only if the wall clock has moved, and for most appends of a fast producer
+    /// it has not.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] where the clock shows a time that cannot be stored.
+    /// [`Error::Config`] if the clock shows a time that cannot be stored.
     #[inline]
     pub(crate) fn stamp(&self, level: Durability, is_named: bool) -> Result<Stamp> {
         let wall = millis_of(self.clock.now())?;
@@ -169,7 +170,7 @@ impl SharedLog {
         Ok(Stamp { wall, monotonic: is_needed.then(|| self.clock.monotonic()) })
     }
 
-    /// Appends and publishes a batch. Returns what is to be done without the lock, too.
+    /// Appends and publishes a batch. Also returns the work that is to be done without the lock.
     #[inline]
     pub(super) fn append(
         &self,
@@ -221,15 +222,15 @@ impl SharedLog {
         !self.status.is_available() || state.log().producer(producer).is_some()
     }
 
-    /// The last segment, as retention sees it at `now`. `None` where the partition is closed or
-    /// poisoned: what a failed sync left is evidence.
+    /// The last segment, as retention sees it at `now`. `None` if the partition is closed or
+    /// poisoned: the files after a failed sync are evidence.
     pub(super) fn tail(&self, now: Moment) -> Option<Tail> {
         let mut state = self.state.lock();
         if !state.is_usable() || !self.status.is_available() {
             return None;
         }
         state.log_mut().set_now(now);
-        // The next append reads the second clock again, whatever the wall clock does until then.
+        // The next append reads the monotonic clock again, also if the wall clock does not move.
         self.wall_seen.store(u64::MAX, Ordering::Relaxed);
         Tail::of(state.log())
     }
@@ -245,7 +246,7 @@ impl SharedLog {
     pub(crate) fn take_checkpoint(&self) -> Option<Checkpoint> {
         let now = self.clock.moment();
         let mut state = self.state.lock();
-        // What a failure or damage left is for the next opening to look at.
+        // After a failure or damage the next opening has to read the files.
         if !state.has_changed() || state.failure().is_some() || !self.status.is_available() {
             return None;
         }
@@ -254,8 +255,8 @@ impl SharedLog {
         state.take_checkpoint()
     }
 
-    /// The recovery point that was taken last could not be stored, or is dated by a clock that was
-    /// set since.
+    /// Takes back the last recovery point: it could not be stored, or its times are of a clock that
+    /// was set since.
     pub(crate) fn give_back_checkpoint(&self) {
         self.state.lock().give_back_checkpoint();
     }
@@ -272,7 +273,7 @@ impl SharedLog {
     }
 
     pub(crate) fn deregister(&self, id: u64) {
-        // A forked child has nobody to wake, and perhaps a lock that is never released.
+        // A forked child has no thread to wake, and the lock may never be released there.
         if self.status.is_in_own_process() {
             self.state.lock().waiters().deregister(id);
         }
@@ -280,13 +281,13 @@ impl SharedLog {
 
     // ---- the end -----------------------------------------------------------------------------
 
-    /// Takes no more appends: later ones get `Closed`, and the log ends where it ends now. What is
-    /// waited for is still answered.
+    /// Ends appends: later ones return `Closed`, and the log end is final. Waiting callers still
+    /// get their results.
     pub(crate) fn end_appends(&self) {
         self.state.lock().end_appends();
     }
 
-    /// Closes the partition. All readers that wait are to be notified.
+    /// Closes the partition. Returns all waiting readers, to be notified.
     pub(super) fn close(&self) -> Fired {
         let mut state = self.state.lock();
         state.end_appends();
@@ -294,12 +295,13 @@ impl SharedLog {
         state.waiters().fire_all()
     }
 
-    /// Replaces what was known of the files by what a broker in another process has made of them.
+    /// Replaces the log by what a later pass over the files has found, to which another process
+    /// writes.
     pub(crate) fn take_over(&self, found: Log) {
         self.with_log(|log| log.take_over(found));
     }
 
-    /// Gives up what the files of the partition have of the broker's byte budget; they were removed.
+    /// Releases the byte budget of the partition's files, which were removed.
     pub(crate) fn give_up_space(&self) {
         for segment in self.segments.all() {
             segment.give_up_space();

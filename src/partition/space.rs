@@ -7,10 +7,11 @@ use super::shared::SharedLog;
 use crate::error::Result;
 use crate::log::tasks::PrepareTask;
 
-/// Grows the active segment and makes the next one, where they are wanted. A failure is not
-/// reported: the append that needs the space will find it.
+/// Grows the active segment and makes the next one, if requested. A failure is not reported: the
+/// append that needs the space will get it.
 pub(super) fn make_ahead(log: &SharedLog) {
-    // Until the writer is no longer near the end: one step may be too little when it is done.
+    // Repeated until the writer is not near the end: it may have reached the end of the step
+    // meanwhile.
     loop {
         let growth = log.lock().log().appender().growth_wish();
         let Some(growth) = growth else { break };
@@ -33,7 +34,7 @@ pub(super) fn make_ahead(log: &SharedLog) {
 ///
 /// # Errors
 ///
-/// What the disk said, and that of a closed partition.
+/// The error of the disk, or of a closed partition.
 pub(super) fn make_next(log: &SharedLog) -> Result<()> {
     let _running = log.begin_disk_work()?;
     let task = {
@@ -42,7 +43,8 @@ pub(super) fn make_next(log: &SharedLog) -> Result<()> {
             return Ok(());
         }
         let mut task = state.log_mut().factory_mut().begin_prepare()?;
-        // With it, others can be removed; without it, a budget that is used up would stay so.
+        // Once it exists, older segments can be removed; without it, a budget that is used up would
+        // remain so.
         task.new.exceeds_budget = true;
         task
     };

@@ -78,7 +78,7 @@ impl State {
         self.failure.as_ref()
     }
 
-    /// Nothing is appended, and no sync believed, from here on.
+    /// Refuses all later appends, and ignores the results of later syncs.
     pub(super) fn fail(&mut self, failure: Error) {
         self.failure.get_or_insert(failure);
         self.stopped_at.get_or_insert(self.log.log_end());
@@ -91,13 +91,13 @@ impl State {
         self.has_ended
     }
 
-    /// Takes no more appends: the log ends where it ends now.
+    /// Ends appends: the log end is final.
     pub(super) fn end_appends(&mut self) {
         self.has_ended = true;
         self.stopped_at.get_or_insert(self.log.log_end());
     }
 
-    /// Neither ended nor failed.
+    /// Whether appends have neither ended nor failed.
     pub(super) fn is_usable(&self) -> bool {
         !self.has_ended && self.failure.is_none()
     }
@@ -116,13 +116,13 @@ impl State {
 
     // ---- appends -----------------------------------------------------------------------------
 
-    /// The critical section of an append. The readers and the work are those of a batch that is
-    /// new; for others there are none.
+    /// The critical section of an append. Returns the readers to notify and the work to request;
+    /// for a duplicate there are none.
     ///
     /// # Errors
     ///
     /// [`Error::WrongOffset`], [`Error::Fenced`], and those of [`Log::append`]. All leave the log
-    /// as it was.
+    /// unchanged.
     #[inline]
     pub(super) fn append(
         &mut self,
@@ -178,11 +178,11 @@ impl State {
 
     // ---- syncs -------------------------------------------------------------------------------
 
-    /// What a sync that begins now has to do.
+    /// The task of a sync that begins now.
     ///
     /// # Errors
     ///
-    /// The failure that there was.
+    /// The earlier failure.
     pub(super) fn begin_sync(&mut self, scope: SyncScope) -> Result<SyncTask> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
@@ -193,7 +193,8 @@ impl State {
         Ok(self.log.begin_sync(scope))
     }
 
-    /// A sync has succeeded, which took so long. The readers that wait for it are to be notified.
+    /// Records that a sync has succeeded, and how long it took. Returns the readers that wait for
+    /// it, to be notified.
     pub(super) fn finish_sync(&mut self, task: &SyncTask, took: Duration) -> Fired {
         self.counts.note_sync(task, took);
         self.log.finish_sync(task);
@@ -215,7 +216,7 @@ impl State {
     ///
     /// # Errors
     ///
-    /// What the disk said; the log is as it was.
+    /// The error of the disk; the log is unchanged.
     pub(super) fn roll_for(&mut self, bytes: usize) -> Result<()> {
         self.log.roll_for(bytes)?;
         self.has_changed = true;
@@ -234,7 +235,7 @@ impl State {
         Some(point)
     }
 
-    /// The recovery point that was taken last was not stored.
+    /// Takes back the last recovery point, which was not stored.
     pub(super) fn give_back_checkpoint(&mut self) {
         self.has_changed = true;
     }

@@ -311,7 +311,7 @@ impl<S: LoggedState> StateLog<S> {
     ///
     /// # Errors
     ///
-    /// What the disk said. The log is as it was, but for copies that it may have twice.
+    /// The error of the disk. The log is as it was, but for copies that it may have twice.
     pub(crate) fn clean_up(&self, continues: impl Fn() -> bool) -> Result<()> {
         let (end, cleaner) = (self.partition.log_end(), self.cleaner());
         while continues() {

@@ -18,9 +18,9 @@ use crate::sync::{AtomicBool, Ordering};
 pub(crate) struct Status {
     origin: Arc<TopicPartition>,
     process: Arc<Process>,
-    /// Asked whether the broker itself has shut down.
+    /// Says whether the broker itself has shut down.
     background: Arc<dyn Background>,
-    /// Why nothing can be read or appended in this run, if so.
+    /// The damage for which nothing can be read or appended in this run.
     damage: Option<Corruption>,
     /// ORDERING: Release once the partition takes no more appends; Acquire by readers.
     is_closed: AtomicBool,
@@ -55,7 +55,7 @@ impl Status {
         self.process.is_current()
     }
 
-    /// Refuses a partition of which nothing can be used in this run.
+    /// Refuses a partition that is unavailable in this run.
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ impl Status {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`], and [`Error::UnknownTopic`] where only the topic was deleted.
+    /// [`Error::Closed`], or [`Error::UnknownTopic`] if only the topic was deleted.
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.is_closed() { Err(self.closed()) } else { Ok(()) }
     }

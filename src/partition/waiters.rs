@@ -28,15 +28,15 @@ type Id = Counted<u64>;
 #[derive(Debug)]
 struct Waiter {
     notifier: Arc<Notifier>,
-    /// What the reader calls this partition.
+    /// The reader's own number for this partition.
     token: usize,
     /// Set while the reader is about to park or parked.
     armed: Option<Awaits>,
 }
 
-/// The registered readers of one partition; kept under the partition's lock. A call costs steps for
-/// those that it concerns, however many others there are: thousands may wait for one partition, and
-/// an appender pays for them.
+/// The registered readers of one partition; kept under the partition's lock. The cost of a call
+/// depends on the registrations that it concerns, not on how many there are: thousands may wait for
+/// one partition, and an appender pays for the call.
 #[derive(Debug, Default)]
 pub(crate) struct WaitList {
     waiters: BTreeMap<Id, Waiter>,
@@ -45,11 +45,12 @@ pub(crate) struct WaitList {
     durable: Armed,
 }
 
-/// Who is armed for one of the ends.
+/// The registrations that are armed for one of the ends.
 #[derive(Debug, Default)]
 struct Armed {
     count: usize,
-    /// All who are armed, and perhaps some who were: to find one costs more than to pass it over.
+    /// All armed registrations, and perhaps some that were armed: skipping these costs less than
+    /// finding and removing them.
     ids: Vec<Id>,
 }
 
@@ -72,7 +73,8 @@ impl WaitList {
             Awaits::Durable => &mut self.durable,
         };
         armed.count -= 1;
-        // LIMIT: half of the list, so that it is looked through once for as many who have left.
+        // LIMIT: half of the list, so that one pass over the list removes as many entries as it
+        // keeps.
         if armed.ids.len() > armed.count.saturating_mul(2).saturating_add(16) {
             let is_armed = |id: &Id| waiters.get(id).is_some_and(|it| it.armed == Some(awaits));
             armed.ids.retain(is_armed);
@@ -100,26 +102,27 @@ impl WaitList {
         }
     }
 
-    /// Whether anybody waits: all that an appender looks at.
+    /// Whether any reader waits. An appender checks only this.
     #[inline]
     pub(crate) fn any_armed(&self) -> bool {
         self.published.count > 0 || self.any_awaits_durable()
     }
 
-    /// Whether anybody waits for records to become durable.
+    /// Whether any reader waits for records to become durable.
     #[inline]
     pub(crate) fn any_awaits_durable(&self) -> bool {
         self.durable.count > 0
     }
 
-    /// Disarms those that wait for `what` and returns whom to notify, once the lock is released.
+    /// Disarms those that wait for `what`, and returns them, to be notified after the lock is
+    /// released.
     pub(crate) fn fire(&mut self, what: Awaits) -> Fired {
         let mut fired = Vec::new();
         self.disarm(what, &mut fired);
         Fired(fired)
     }
 
-    /// Disarms all registrations and returns whom to notify, once the lock is released.
+    /// Disarms all registrations, and returns them, to be notified after the lock is released.
     pub(crate) fn fire_all(&mut self) -> Fired {
         let mut fired = Vec::new();
         self.disarm(Awaits::Published, &mut fired);
@@ -144,7 +147,7 @@ impl WaitList {
     }
 }
 
-/// Whom to notify. Not under any lock: waking a thread is a system call.
+/// Readers to notify. Not under any lock: waking a thread is a system call.
 #[must_use]
 #[derive(Debug, Default)]
 pub(crate) struct Fired(Vec<(Arc<Notifier>, usize)>);
@@ -168,7 +171,8 @@ struct Signals {
 }
 
 impl Signals {
-    /// What came in since the last call: the partitions that fired, and whether it was called.
+    /// Takes the signals since the last call: the partitions that fired, and whether `call` was
+    /// used.
     fn take(&mut self) -> (Vec<usize>, bool) {
         (std::mem::take(&mut self.fired), std::mem::take(&mut self.called))
     }
@@ -178,7 +182,7 @@ impl Signals {
     }
 }
 
-/// What a consumer parks at, for all its partitions.
+/// The notifier at which a consumer parks, for all its partitions.
 #[derive(Debug)]
 pub(crate) struct Notifier {
     signals: Mutex<Signals>,
@@ -231,9 +235,9 @@ impl Notifier {
         signals.take()
     }
 
-    /// What came in since the last call, for a task; if nothing has, `waker` is woken by the next
-    /// signal. Looking and leaving the waker behind are one step, so that no
-    /// signal falls in between. The latest waker counts; the one before is dropped unwoken.
+    /// Takes the signals since the last call, for a task. If there is none, `waker` is woken by the
+    /// next signal. The check and the registration of the waker are one step, so no signal is lost
+    /// in between. The latest waker counts; the one before is dropped and not woken.
     pub(crate) fn poll(&self, waker: &Waker) -> Option<(Vec<usize>, bool)> {
         // A waker is the executor's code, its clone and its end too: neither under the lock.
         let waker = waker.clone();
@@ -247,12 +251,12 @@ impl Notifier {
         None
     }
 
-    /// Whether something came in that nobody has taken yet.
+    /// Whether there are signals that were not taken yet.
     pub(crate) fn has_signals(&self) -> bool {
         !self.signals.lock().is_empty()
     }
 
-    /// Nobody is parked any more; signals are kept for the next caller.
+    /// Removes the waker; signals are kept for the next caller.
     #[cfg(feature = "async")]
     pub(crate) fn forget_waker(&self) {
         let before = self.signals.lock().waker.take();
@@ -260,8 +264,8 @@ impl Notifier {
     }
 }
 
-/// The notifiers of all consumers of a broker, so that its end reaches a consumer that waits for no
-/// partition, too.
+/// The notifiers of all consumers of a broker, so that its close also wakes a consumer that waits
+/// for no partition.
 #[derive(Debug)]
 pub(crate) struct NotifierList(Mutex<Vec<Weak<Notifier>>>);
 
@@ -270,11 +274,11 @@ impl NotifierList {
         Self(Mutex::at_level(LockLevel::NotifierList, Vec::new()))
     }
 
-    /// A new notifier, which is in the list as long as it is used.
+    /// A new notifier, which is in the list until it is dropped.
     pub(crate) fn add_new(&self) -> Arc<Notifier> {
         let notifier = Notifier::new();
         let mut all = self.0.lock();
-        // Only when the list would grow: at most one look at each entry per entry that was added.
+        // Only when the list would grow, so that the cost is at most one check per added entry.
         if all.len() == all.capacity() {
             all.retain(|known| known.strong_count() > 0);
             let room = all.len().saturating_add(16);

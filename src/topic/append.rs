@@ -93,7 +93,7 @@ impl Appended<'_> {
     ///
     /// # Errors
     ///
-    /// What the sync failed with; the outcome is unknown.
+    /// The error of the sync; the outcome is unknown.
     #[inline]
     pub(crate) fn settle(&self) -> Result<()> {
         if !self.is_waited_for() {

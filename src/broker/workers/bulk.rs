@@ -22,9 +22,9 @@ use crate::partition::{PartitionCore, Work};
 use crate::sync::Ordering;
 use crate::trace::Outbox;
 
-/// LIMIT: how often recovery points are written for partitions that changed. After a crash the data
-/// since the last one is scanned: a minute of appends, which takes seconds at most. Each one costs a
-/// sync of an internal log.
+/// LIMIT: how often recovery points are written for partitions that changed. After a crash the
+/// batches since the last one are scanned, that is a minute of appends at most. Each point costs a
+/// sync of an internal log, which is little once a minute.
 pub(crate) const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 
 /// What the bulk worker asks of the engine.

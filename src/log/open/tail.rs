@@ -39,7 +39,7 @@ pub(super) struct Tail<'a> {
     times: Option<TimeRange>,
     /// When its first record was appended.
     began: Option<Moment>,
-    /// Whether what was read of the segment for its index is kept.
+    /// Whether the index that was read is kept.
     keeps_index: bool,
 }
 
@@ -48,7 +48,7 @@ impl Tail<'_> {
         self.keeps_index
     }
 
-    /// The segment, which is the last one, as one that takes appends.
+    /// Opens the last segment as the active one.
     pub(super) fn reopen(&self, last: &Segment, factory: &SegmentFactory) -> Result<Active> {
         let (env, options) = (factory.env(), factory.options());
         let (position, kind) = (self.position as usize, options.writer);
@@ -77,7 +77,7 @@ impl Tail<'_> {
     }
 }
 
-/// Where a clean close says that the log ends, if that is the decision too.
+/// The end that a clean close recorded, if the decision agrees.
 pub(super) fn closed<'a>(
     known: &Known,
     decision: &Decision,
@@ -101,15 +101,15 @@ pub(super) fn closed<'a>(
     })
 }
 
-/// Where a recovery has found the end, if nothing follows it, nothing is lost or cut off,
-/// and no other log may continue there.
+/// The end that a recovery found, if nothing follows it, nothing is lost or cut off, and no other
+/// log may continue there.
 pub(super) fn recovered<'a>(
     known: &Known,
     decision: &Decision,
     inventory: &'a Inventory,
 ) -> Option<Tail<'a>> {
-    // What a clean close says and the files contradict is looked into by nobody here. An
-    // internal log begins a new segment in each run.
+    // After a clean close that the files contradict, the log never continues here. An internal log
+    // begins a new segment in each run.
     let may_continue = !known.read_only && !known.needs_all && !known.clean;
     let index = decision.last_kept().filter(|_| may_continue)?;
     let Action::Keep { data_end, next_offset, times, .. } = *decision.actions.get(index)? else {
@@ -122,7 +122,7 @@ pub(super) fn recovered<'a>(
         && !decision.actions.contains(&Action::Leave)
         && next_offset == decision.end_offset
         && inventory.lost.is_empty();
-    // A later file is one that was made ahead and never used.
+    // A later file was prepared and never used.
     let is_last = || inventory.found.iter().skip(index + 1).all(|it| it.base_offset().is_none());
     let ends_in_zeros =
         scan.stretches.len() == 1 && scan.damage.is_empty() && scan.garbage_end == 0;
@@ -132,8 +132,8 @@ pub(super) fn recovered<'a>(
     };
     let is_begun = found.footer.is_none() && found.opening().is_some();
     (is_all && is_begun && ends_in_zeros && is_last() && is_ours()).then_some(())?;
-    // The age of the segment continues, or one in which each run appends a little would never
-    // be rolled for it.
+    // The segment keeps its age. Otherwise a segment to which each run appends a little would never
+    // be rolled by age.
     let point = known.checkpoint.as_ref().filter(|it| it.segment == found.header.number);
     let began = point.and_then(|point| point.ages).map(|(_, began)| began);
     let began = began.or_else(|| times.map(|times| times.first));
