@@ -1,16 +1,18 @@
 //! Goal: a consumer is a stream on any executor: nothing is lost when a stream or a future is
 //! dropped, nothing is missed while it waits, and it ends when it should.
 //!
-//! Method: what needs exactness is polled by hand with a waker that counts; beside it the same
-//! story runs on tokio (one thread and several), on smol and on a plain `block_on`. Brokers are in
-//! memory; where time matters it is a manual clock.
+//! Method: what needs exactness is polled by hand with a waker that counts; beside it stories run
+//! on a plain `block_on`. Brokers are in memory; where time matters it is a manual clock.
 //!
-//! Not covered: every interleaving of a wake-up with a registration, which the models beside
+//! Not covered: executors with tasks and threads, which `tests/executors/` runs the same stories
+//! on; and every interleaving of a wake-up with a registration, which the models beside
 //! `partition/waiters.rs` check.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod common;
+#[path = "async_stream/stories.rs"]
+mod stories;
 #[path = "async_stream/wakers.rs"]
 mod wakers;
 
@@ -23,14 +25,10 @@ use std::time::Duration;
 use common::*;
 use futures_core::Stream;
 use logpond::{
-    Broker, CommitMode, Consumer, ConsumerHandle, Durability, Error, ManualClock, Message, Record,
-    Result, StartAt, TopicConfig, Visibility, WhenFull,
+    Broker, CommitMode, Consumer, Error, ManualClock, Message, Record, Result, StartAt,
+    TopicConfig, Visibility, WhenFull,
 };
-
-/// What `StreamExt::next` is in other crates.
-async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
-    poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await
-}
+use stories::{member, two_streams_of_a_group};
 
 fn poll_once<S: Stream + Unpin>(stream: &mut S, waker: &Waker) -> Poll<Option<S::Item>> {
     Pin::new(stream).poll_next(&mut Context::from_waker(waker))
@@ -49,10 +47,6 @@ fn numbers(partitions: u32, count: u64) -> Broker {
     broker.ensure_topic("t", TopicConfig::new(partitions)).unwrap();
     send_numbers(&broker, "t", 0, 0..count);
     broker
-}
-
-fn member(broker: &Broker, group: &str) -> Consumer {
-    broker.consumer(group).subscribe(["t"]).open().unwrap()
 }
 
 // ---- exactly, by hand ---------------------------------------------------------------------------
@@ -361,198 +355,21 @@ fn a_typed_stream_yields_values_and_bad_bytes() {
     assert!(poll_once(&mut stream, Waker::noop()).is_pending());
 }
 
-// ---- on executors -------------------------------------------------------------------------------
+// ---- on a plain `block_on` ----------------------------------------------------------------------
 
-fn block_on_smol<F: Future>(future: F) -> F::Output {
-    smol::block_on(future)
-}
-
-fn block_on_tokio<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
-}
-
-/// Each test below on three executors.
-macro_rules! on_executors {
-    ($($name:ident)*) => {
-        mod on_tokio { $(#[test] fn $name() { super::block_on_tokio(super::$name()); })* }
-        mod on_smol { $(#[test] fn $name() { super::block_on_smol(super::$name()); })* }
-        mod on_plain_block_on { $(#[test] fn $name() { pollster::block_on(super::$name()); })* }
-    };
-}
-
-on_executors! {
-    a_stream_waits_for_another_thread
-    deliveries_resolve
-    a_stream_waits_for_what_is_durable
-}
-
-/// With the engine's threads: whatever is missed here hangs the test.
-async fn a_stream_waits_for_another_thread() {
-    const COUNT: u64 = 2_000;
-    let broker = Broker::in_memory().unwrap();
-    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
-    let mut consumer = member(&broker, "g");
-    let handle = consumer.handle();
-    let sender = {
-        let broker = broker.clone();
-        std::thread::spawn(move || send_numbers(&broker, "t", 0, 0..COUNT))
-    };
-    let mut stream = consumer.stream();
-    for expected in 0..COUNT {
-        let message = next(&mut stream).await.unwrap().unwrap();
-        assert_eq!(number(&message), expected);
-        if expected.is_multiple_of(16) {
-            handle.wake();
-        }
-    }
-    sender.join().unwrap();
-    let stopper = std::thread::spawn(move || handle.shutdown());
-    assert!(next(&mut stream).await.is_none());
-    stopper.join().unwrap();
-}
-
-async fn deliveries_resolve() {
-    let dir = temp_dir();
-    let builder = Broker::builder().data_dir(dir.path()).durability(Durability::Sync);
-    let broker = builder.open().unwrap();
-    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
-    let producer = broker.producer();
-    let mut deliveries = Vec::new();
-    for offset in 0..20u64 {
-        let delivery = producer.enqueue(Record::to("t").value(&offset.to_string())).unwrap();
-        deliveries.push((offset, delivery));
-    }
-    for (offset, delivery) in deliveries {
-        assert_eq!(delivery.await.unwrap().offset, offset);
-    }
-    assert_eq!(broker.topic("t").unwrap().partition(0).unwrap().durable_end_offset(), 20);
-    // One that is waited for when the broker goes away gets an answer too.
-    let delivery = producer.enqueue(Record::to("t").value("last")).unwrap();
-    let closer = std::thread::spawn(move || broker.close().unwrap());
-    assert_eq!(delivery.await.unwrap().offset, 20);
-    closer.join().unwrap();
-}
-
-async fn a_stream_waits_for_what_is_durable() {
-    let dir = temp_dir();
-    let broker = Broker::builder().data_dir(dir.path()).durability(Durability::Os).open().unwrap();
-    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
-    let reader = broker.reader().subscribe(["t"]).visibility(logpond::Visibility::Durable);
-    let mut consumer = reader.open().unwrap();
-    let mut stream = consumer.stream();
-    send_numbers(&broker, "t", 0, 0..3);
-    let partition = broker.topic("t").unwrap().partition(0).unwrap();
-    for expected in 0..3 {
-        assert_eq!(number(&next(&mut stream).await.unwrap().unwrap()), expected);
-        assert!(partition.durable_end_offset() > expected);
-    }
+#[test]
+fn a_stream_waits_for_another_thread() {
+    pollster::block_on(stories::a_stream_waits_for_another_thread());
 }
 
 #[test]
-fn a_stream_in_a_select_that_it_loses_again_and_again_loses_nothing() {
-    const COUNT: u64 = 500;
-    block_on_tokio(async {
-        let broker = Broker::in_memory().unwrap();
-        broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
-        let mut consumer = member(&broker, "g");
-        let waited = tokio::time::timeout(Duration::ZERO, next(&mut consumer.stream())).await;
-        assert!(waited.is_err(), "there is nothing yet: the wait is cancelled");
-        let sender = {
-            let broker = broker.clone();
-            std::thread::spawn(move || send_numbers(&broker, "t", 0, 0..COUNT))
-        };
-        let mut received = Vec::new();
-        while received.len() < 500 {
-            // A new stream each time, dropped by a timeout of nothing or by the other branch.
-            let mut stream = consumer.stream();
-            tokio::select! {
-                biased;
-                () = tokio::task::yield_now(), if received.len() % 3 == 1 => {}
-                message = next(&mut stream) => received.push(number(&message.unwrap().unwrap())),
-            }
-            let waited = tokio::time::timeout(Duration::ZERO, next(&mut stream)).await;
-            received.extend(waited.into_iter().map(|message| number(&message.unwrap().unwrap())));
-        }
-        sender.join().unwrap();
-        assert_eq!(received, (0..COUNT).collect::<Vec<_>>());
-        assert!(consumer.try_recv().unwrap().is_none());
-    });
-}
-
-/// Reads into a shared list until `total` messages are there, then ends all members.
-async fn share(
-    mut consumer: Consumer,
-    seen: Arc<std::sync::Mutex<Vec<u64>>>,
-    handles: Vec<ConsumerHandle>,
-    total: usize,
-) -> usize {
-    let mut count = 0;
-    let mut stream = consumer.stream();
-    while let Some(message) = next(&mut stream).await {
-        let mut seen = seen.lock().unwrap();
-        seen.push(number(&message.unwrap()));
-        count += 1;
-        if seen.len() == total {
-            handles.iter().for_each(ConsumerHandle::shutdown);
-        }
-    }
-    count
-}
-
-/// Four partitions with the same number of records each, shared by two members.
-fn two_streams_of_a_group(run: impl FnOnce(Vec<Pin<Box<dyn Future<Output = usize> + Send>>>)) {
-    const EACH: u64 = 250;
-    let broker = Broker::in_memory().unwrap();
-    broker.ensure_topic("t", TopicConfig::new(4)).unwrap();
-    let mut members: Vec<_> = (0..2).map(|_| member(&broker, "g")).collect();
-    // Each has its share before the first record comes.
-    for member in members.iter_mut().rev().chain([&mut member(&broker, "other")]) {
-        member.poll(Duration::ZERO).unwrap();
-    }
-    let handles: Vec<_> = members.iter().map(Consumer::handle).collect();
-    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let futures = members.into_iter().map(|member| {
-        let future = share(member, Arc::clone(&seen), handles.clone(), 4 * 250);
-        Box::pin(future) as Pin<Box<dyn Future<Output = usize> + Send>>
-    });
-    let futures = futures.collect();
-    let sender = std::thread::spawn(move || {
-        for partition in 0..4 {
-            let start = u64::from(partition) * EACH;
-            send_numbers(&broker, "t", partition, start..start + EACH);
-        }
-    });
-    run(futures);
-    sender.join().unwrap();
-    let mut seen = std::mem::take(&mut *seen.lock().unwrap());
-    seen.sort_unstable();
-    assert_eq!(seen, (0..4 * EACH).collect::<Vec<_>>());
+fn deliveries_resolve() {
+    pollster::block_on(stories::deliveries_resolve());
 }
 
 #[test]
-fn two_streams_of_a_group_share_on_the_threads_of_tokio() {
-    two_streams_of_a_group(|futures| {
-        let builder = &mut tokio::runtime::Builder::new_multi_thread();
-        builder.worker_threads(2).build().unwrap().block_on(async {
-            let tasks: Vec<_> = futures.into_iter().map(tokio::spawn).collect();
-            for task in tasks {
-                task.await.unwrap();
-            }
-        });
-    });
-}
-
-#[test]
-fn two_streams_of_a_group_share_one_thread_of_smol() {
-    two_streams_of_a_group(|futures| {
-        let executor = smol::LocalExecutor::new();
-        let tasks: Vec<_> = futures.into_iter().map(|future| executor.spawn(future)).collect();
-        smol::block_on(executor.run(async {
-            for task in tasks {
-                task.await;
-            }
-        }));
-    });
+fn a_stream_waits_for_what_is_durable() {
+    pollster::block_on(stories::a_stream_waits_for_what_is_durable());
 }
 
 /// Both in one task, by hand: no spawning, no executor's help.
