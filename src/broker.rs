@@ -11,7 +11,7 @@
 //! | data, functions, threads | `catalog`, `local`, `report`, `directories`, `parallel`, `workers` |
 //! | what all parts share | `context`; `gate` |
 //! | the internal logs | `internal_logs`; `last_run`; `log_opener`; `inspect` |
-//! | services | `live_topics`, `topic_factory`; `retention`, `producers`, `recovery_points`; `space`, `expiry`; `topics` |
+//! | services | `live_topics`, `topic_factory`; `run_parts`; `retention`, `producers`, `recovery_points`; `space`, `expiry`; `topics` |
 //! | the engine | `engine` |
 //! | what uses all of it | `open`, `restore`, `metrics`; `handle`; `builder` |
 
@@ -42,6 +42,7 @@ mod recovery_points;
 mod report;
 pub(crate) mod restore;
 mod retention;
+mod run_parts;
 mod space;
 #[cfg(test)]
 #[cfg(not(loom))]

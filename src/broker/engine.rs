@@ -16,6 +16,7 @@ use super::live_topics::LiveTopics;
 use super::local::LocalChange;
 use super::producers::Producers;
 use super::recovery_points::{RecoveryPoints, flush};
+use super::run_parts::RunParts;
 use super::space::Space;
 use super::topic_factory::TopicFactory;
 use super::topics::Topics;
@@ -31,11 +32,8 @@ use crate::trace::note;
 
 /// See the module's documentation.
 pub(crate) struct Engine {
-    context: Arc<Context>,
-    gate: Arc<Gate>,
+    run: RunParts,
     workers: Arc<Workers>,
-    logs: Arc<InternalLogs>,
-    live: Arc<LiveTopics>,
     space: Arc<Space>,
     topics: Topics,
     producers: Arc<Producers>,
@@ -51,26 +49,26 @@ impl Engine {
         workers: Arc<Workers>,
         logs: Arc<InternalLogs>,
     ) -> Self {
-        let live = Arc::new(LiveTopics::new(&gate));
-        let space = Arc::new(Space::new(&context, &gate, &workers, &logs, &live));
-        let factory = TopicFactory::new(&context, &workers);
-        let topics = Topics::new(&context, &gate, &logs, &live, factory, &space);
-        let producers = Arc::new(Producers::new(&context, &gate, &logs, &live));
-        let expiry = Expiry::new(&context, &logs, &live, &producers);
-        let points = RecoveryPoints::new(&context, &gate, &logs, &live);
-        Self { context, gate, workers, logs, live, space, topics, producers, expiry, points }
+        let run = RunParts::new(context, gate, logs);
+        let space = Arc::new(Space::new(&run, &workers));
+        let factory = TopicFactory::new(run.context(), &workers);
+        let topics = Topics::new(&run, factory, &space);
+        let producers = Arc::new(Producers::new(&run));
+        let expiry = Expiry::new(&run, &producers);
+        let points = RecoveryPoints::new(&run);
+        Self { run, workers, space, topics, producers, expiry, points }
     }
 
     pub(crate) fn context(&self) -> &Arc<Context> {
-        &self.context
+        self.run.context()
     }
 
     pub(crate) fn clock(&self) -> &RunClock {
-        &self.context.clock
+        &self.run.context().clock
     }
 
     pub(crate) fn gate(&self) -> &Gate {
-        &self.gate
+        self.run.gate()
     }
 
     pub(super) fn workers(&self) -> &Arc<Workers> {
@@ -78,23 +76,23 @@ impl Engine {
     }
 
     pub(crate) fn logs(&self) -> &InternalLogs {
-        &self.logs
+        self.run.logs()
     }
 
     /// The coordinator of groups.
     pub(crate) fn coordinator(&self) -> &Arc<Coordinator> {
-        self.logs.coordinator()
+        self.run.logs().coordinator()
     }
 
     /// The topics that can be used.
     pub(crate) fn live(&self) -> &LiveTopics {
-        &self.live
+        self.run.live()
     }
 
     /// A topic that can be used: see [`LiveTopics::get`].
     #[inline]
     pub(crate) fn topic(&self, name: &str) -> Result<Arc<TopicShared>> {
-        self.live.get(name)
+        self.run.live().get(name)
     }
 
     pub(crate) fn space(&self) -> &Arc<Space> {
@@ -119,8 +117,8 @@ impl Engine {
 
     /// Every partition, those of the internal logs included.
     fn all_partitions(&self) -> Vec<Arc<PartitionCore>> {
-        let mut partitions = self.live.partitions();
-        partitions.extend(self.logs.partitions());
+        let mut partitions = self.live().partitions();
+        partitions.extend(self.logs().partitions());
         partitions
     }
 
@@ -132,19 +130,19 @@ impl Engine {
     /// All that was appended before the call is on stable storage. Tries every partition, and
     /// returns the first failure.
     pub(crate) fn flush(&self) -> Result<()> {
-        self.gate.check_open()?;
-        if self.context.settings.read_only {
+        self.gate().check_open()?;
+        if self.run.settings().read_only {
             return Ok(());
         }
         // Asked last: a broker that was closed meanwhile has partitions that are closed too.
-        flush(&self.all_partitions()).and_then(|()| self.gate.check_open())
+        flush(&self.all_partitions()).and_then(|()| self.gate().check_open())
     }
 
     /// One round of the work that the workers do otherwise.
     pub(crate) fn tick(&self) -> Result<()> {
-        self.gate.check_open()?;
+        self.gate().check_open()?;
         self.coordinator().evict_overdue();
-        if self.context.settings.read_only {
+        if self.run.settings().read_only {
             return Ok(());
         }
         // What fails in it fails again below, and is returned there.
@@ -156,14 +154,14 @@ impl Engine {
             partition.compactor().request(Occasion::Due);
             partition.do_requested();
         }
-        for partition in self.logs.partitions() {
-            let cleaned = self.logs.clean_up(&partition, || true);
-            self.context.note_failure("cleaning up", Some(&partition), cleaned);
+        for partition in self.logs().partitions() {
+            let cleaned = self.logs().clean_up(&partition, || true);
+            self.context().note_failure("cleaning up", Some(&partition), cleaned);
         }
         let is_due = self.points.are_due(now);
         let retention = self.space.retention();
         let done = if is_due { self.do_every_minute() } else { retention.enforce() };
-        self.context.env.trace.deliver();
+        self.run.env().trace.deliver();
         done
     }
 
@@ -171,10 +169,10 @@ impl Engine {
     /// are due, recovery points, what has expired, and another attempt to remove what could not be
     /// removed.
     fn do_every_minute(&self) -> Result<()> {
-        self.context.env.maps.give_up_unused();
+        self.run.env().maps.give_up_unused();
         self.topics.finish_all_interrupted();
         let retained = self.space.retention().enforce();
-        self.logs.recover_reserves();
+        self.logs().recover_reserves();
         self.space.keep_compaction_spare();
         for partition in self.all_partitions() {
             partition.compactor().request(Occasion::Due);
@@ -185,20 +183,20 @@ impl Engine {
 
     /// Flushes, finishes, records the end durably, and frees the directory.
     pub(crate) fn close(&self) -> Result<()> {
-        self.gate.check_process()?;
-        if !self.gate.close() {
+        self.gate().check_process()?;
+        if !self.gate().close() {
             return Err(Error::Closed);
         }
         // Appends that wait for room get `Closed`.
-        self.context.env.space.wake();
+        self.run.env().space.wake();
         let has_threads = self.workers.is_running();
         self.workers.stop_and_join();
-        let is_read_only = self.context.settings.read_only;
+        let is_read_only = self.run.settings().read_only;
         let result = if is_read_only { Ok(()) } else { self.end_cleanly(has_threads) };
         self.end();
-        let dir = self.context.settings.dir.clone();
-        note!(self.context.env.trace, Closed { dir, error: result.as_ref().err().cloned() });
-        self.context.env.trace.deliver();
+        let dir = self.run.settings().dir.clone();
+        note!(self.run.env().trace, Closed { dir, error: result.as_ref().err().cloned() });
+        self.run.env().trace.deliver();
         result
     }
 
@@ -206,9 +204,9 @@ impl Engine {
     fn end_cleanly(&self, has_threads: bool) -> Result<()> {
         let _woken = foreign::hold_back();
         // No topic is made or deleted, and no other recovery point stored, from here on.
-        let _change = self.gate.last_change();
+        let _change = self.gate().last_change();
         let points = self.points.hold();
-        let topics = self.live.all();
+        let topics = self.live().all();
         let users = || topics.iter().flat_map(|topic| &topic.partitions);
         // What is appended after the recovery point would be lost to a next open that trusts it.
         for partition in users() {
@@ -224,19 +222,19 @@ impl Engine {
         flushed?;
         self.expiry.note_last_use();
         self.coordinator().offsets().partition().flush()?;
-        self.logs.catalog().partition().flush()?;
+        self.logs().catalog().partition().flush()?;
         self.points.store(&points, &topics)?;
         if users().any(|partition| partition.log().has_changed()) {
             // One of them has no recovery point: it is durable, but not known to be whole.
             return Ok(());
         }
         // DURABILITY: the last record, after everything that it vouches for was synced.
-        self.logs.local().append_last(LocalChange::Closed)
+        self.logs().local().append_last(LocalChange::Closed)
     }
 
     /// Ends the run for all handles, without any flush; what was published stays.
     pub(crate) fn abandon(&self) {
-        if !self.gate.close() {
+        if !self.gate().close() {
             return;
         }
         self.workers.stop();
@@ -252,7 +250,7 @@ impl Engine {
             // Nothing is written after the directory was given up, not by another thread either.
             partition.await_work();
         }
-        self.gate.release_directory();
+        self.gate().release_directory();
     }
 
     fn end_handles(&self) {
@@ -263,39 +261,39 @@ impl Engine {
         // After the run was closed: a consumer that is called looks at that, and so does one that
         // has not parked yet, whether it waits for a partition or, as a member or a reader may, for
         // none.
-        self.gate.consumers().call_all();
-        self.live.clear();
+        self.gate().consumers().call_all();
+        self.live().clear();
     }
 }
 
 impl Housekeeping for Engine {
     fn run_housekeeping(&self) {
         // A recovery point that cannot be written now costs a longer scan after a crash.
-        self.context.note_failure("housekeeping", None, self.do_every_minute());
-        self.context.env.trace.deliver();
+        self.context().note_failure("housekeeping", None, self.do_every_minute());
+        self.run.env().trace.deliver();
     }
 
     fn finished(&self, partition: &Arc<PartitionCore>) {
         // What cannot be removed now is tried again.
         let retained = self.space.retention().enforce_bytes(partition);
-        self.context.note_failure("retention", Some(partition), retained);
-        let cleaned = self.logs.clean_up(partition, || self.workers.is_running());
-        self.context.note_failure("cleaning up", Some(partition), cleaned);
-        self.context.env.trace.deliver();
+        self.context().note_failure("retention", Some(partition), retained);
+        let cleaned = self.logs().clean_up(partition, || self.workers.is_running());
+        self.context().note_failure("cleaning up", Some(partition), cleaned);
+        self.run.env().trace.deliver();
     }
 
     fn relieve(&self) {
-        self.context.note_failure("making room", None, self.space.relieve());
-        self.context.env.trace.deliver();
+        self.context().note_failure("making room", None, self.space.relieve());
+        self.run.env().trace.deliver();
     }
 
     fn appended(&self) -> u64 {
-        self.live.appended()
+        self.live().appended()
     }
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("settings", &self.context.settings).finish_non_exhaustive()
+        f.debug_struct("Engine").field("settings", self.run.settings()).finish_non_exhaustive()
     }
 }

@@ -7,10 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::Context;
-use super::internal_logs::InternalLogs;
-use super::live_topics::LiveTopics;
 use super::producers::Producers;
+use super::run_parts::RunParts;
 use crate::clock::Moment;
 use crate::error::Result;
 use crate::group::expiry::{self, IdleGroup};
@@ -60,9 +58,7 @@ impl ClockSet {
 
 /// See the module's documentation.
 pub(crate) struct Expiry {
-    context: Arc<Context>,
-    logs: Arc<InternalLogs>,
-    live: Arc<LiveTopics>,
+    run: RunParts,
     producers: Arc<Producers>,
     clock_set: Mutex<ClockSet>,
     /// How many groups have expired since the opening.
@@ -73,16 +69,9 @@ pub(crate) struct Expiry {
 }
 
 impl Expiry {
-    pub(super) fn new(
-        context: &Arc<Context>,
-        logs: &Arc<InternalLogs>,
-        live: &Arc<LiveTopics>,
-        producers: &Arc<Producers>,
-    ) -> Self {
+    pub(super) fn new(run: &RunParts, producers: &Arc<Producers>) -> Self {
         Self {
-            context: Arc::clone(context),
-            logs: Arc::clone(logs),
-            live: Arc::clone(live),
+            run: run.clone(),
             producers: Arc::clone(producers),
             clock_set: Mutex::at_level(LockLevel::ClockSet, ClockSet::default()),
             groups_expired: AtomicU64::new(0),
@@ -102,7 +91,7 @@ impl Expiry {
 
     /// How often a group is recorded as seen.
     fn seen_every(&self) -> u64 {
-        let expiry = self.context.settings.group_expiry.unwrap_or(GROUP_EXPIRY);
+        let expiry = self.run.settings().group_expiry.unwrap_or(GROUP_EXPIRY);
         millis(SEEN_EVERY.min(expiry / SEEN_PER_EXPIRY))
     }
 
@@ -110,21 +99,21 @@ impl Expiry {
     pub(super) fn note_last_use(&self) {
         // What is not stored costs a group a part of its time.
         let _ = self.redate(true);
-        let _ = expiry::note_seen(self.logs.coordinator(), 0);
+        let _ = expiry::note_seen(self.run.logs().coordinator(), 0);
         let _ = self.producers.note_held(0);
     }
 
     /// Records again when what was used in this run was used, once the clock is set that was behind
     /// at the opening: by what it showed, the next run would find it idle.
     fn redate(&self, is_last: bool) -> Result<()> {
-        let clock = self.logs.clock();
+        let clock = self.run.logs().clock();
         let (since, now) = (clock.began_at(), clock.moment());
         let Some(set_by) = self.clock_set.lock().look(now, is_last) else { return Ok(()) };
         // What the partitions know of producers is in their recovery points.
-        for topic in self.live.all() {
+        for topic in self.run.live().all() {
             topic.partitions.iter().for_each(|core| core.log().give_back_checkpoint());
         }
-        let groups = expiry::redate(self.logs.coordinator(), since, now);
+        let groups = expiry::redate(self.run.logs().coordinator(), since, now);
         groups.and(self.producers.redate(since, now))?;
         self.clock_set.lock().dated = set_by;
         Ok(())
@@ -132,17 +121,18 @@ impl Expiry {
 
     fn expire_groups(&self) -> Result<()> {
         let every = self.seen_every();
-        expiry::note_seen(self.logs.coordinator(), every)?;
-        let least = self.context.settings.group_expiry.unwrap_or(GROUP_EXPIRY);
-        let now = self.logs.clock().millis();
-        for group in expiry::idle_groups(self.logs.coordinator(), millis(least)) {
+        expiry::note_seen(self.run.logs().coordinator(), every)?;
+        let least = self.run.settings().group_expiry.unwrap_or(GROUP_EXPIRY);
+        let now = self.run.logs().clock().millis();
+        for group in expiry::idle_groups(self.run.logs().coordinator(), millis(least)) {
             let Some(expiry) = self.expiry_of(&group) else { continue };
             let (used, is_seen) = group.last_use;
             let expiry = expiry.saturating_add(if is_seen { every } else { 0 });
-            if now.saturating_sub(used) > expiry && expiry::expire(self.logs.coordinator(), &group)?
+            if now.saturating_sub(used) > expiry
+                && expiry::expire(self.run.logs().coordinator(), &group)?
             {
                 self.groups_expired.fetch_add(1, Ordering::Relaxed);
-                note!(self.context.env.trace, GroupExpired { group: group.name });
+                note!(self.run.env().trace, GroupExpired { group: group.name });
             }
         }
         Ok(())
@@ -150,11 +140,11 @@ impl Expiry {
 
     /// How long a group is kept without use, in milliseconds; `None` for ever.
     fn expiry_of(&self, group: &IdleGroup) -> Option<u64> {
-        if let Some(expiry) = self.context.settings.group_expiry {
+        if let Some(expiry) = self.run.settings().group_expiry {
             return Some(millis(expiry)).filter(|_| expiry != Duration::MAX);
         }
         // The records that a group has yet to read must not outlive its position.
-        let topics = self.live.all();
+        let topics = self.run.live().all();
         let topics = topics.iter().filter(|topic| group.topics.contains(&topic.id));
         topics
             .map(|topic| RetentionPolicy::of(&topic.config).age)

@@ -20,10 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::catalog::{CatalogChange, CatalogState, ProducerEntry};
-use super::context::Context;
-use super::gate::{Change, Gate};
-use super::internal_logs::InternalLogs;
-use super::live_topics::LiveTopics;
+use super::gate::Change;
+use super::run_parts::RunParts;
 use crate::clock::Moment;
 use crate::error::{Error, Result};
 use crate::format::{TopicId, validate_label};
@@ -95,10 +93,7 @@ impl NamedProducer {
 
 /// See the module's documentation.
 pub(crate) struct Producers {
-    context: Arc<Context>,
-    gate: Arc<Gate>,
-    logs: Arc<InternalLogs>,
-    live: Arc<LiveTopics>,
+    run: RunParts,
     /// Those that are in use or were in this run, by name.
     held: Mutex<HashMap<Arc<str>, Arc<NamedProducer>>>,
     /// How many have expired since the opening.
@@ -109,17 +104,9 @@ pub(crate) struct Producers {
 }
 
 impl Producers {
-    pub(super) fn new(
-        context: &Arc<Context>,
-        gate: &Arc<Gate>,
-        logs: &Arc<InternalLogs>,
-        live: &Arc<LiveTopics>,
-    ) -> Self {
+    pub(super) fn new(run: &RunParts) -> Self {
         Self {
-            context: Arc::clone(context),
-            gate: Arc::clone(gate),
-            logs: Arc::clone(logs),
-            live: Arc::clone(live),
+            run: run.clone(),
             held: Mutex::at_level(LockLevel::Producers, HashMap::new()),
             expired: AtomicU64::new(0),
         }
@@ -132,15 +119,15 @@ impl Producers {
             name: name.chars().take(300).collect(),
             reason,
         })?;
-        self.gate.check_open()?;
-        self.gate.check_writable()?;
+        self.run.gate().check_open()?;
+        self.run.gate().check_writable()?;
         // One holder at a time takes over, so epochs rise in the order in which they are stored.
         let mut producers = self.held.lock();
-        let known = self.logs.catalog().read(|catalog| catalog.producers.get(name).copied());
+        let known = self.run.logs().catalog().read(|catalog| catalog.producers.get(name).copied());
         let entry = if let Some(known) = known {
             ProducerEntry { epoch: known.epoch.saturating_add(1), ..known }
         } else {
-            let id = self.logs.catalog().read(CatalogState::next_producer_id);
+            let id = self.run.logs().catalog().read(CatalogState::next_producer_id);
             let used_up =
                 || Error::config("id", "all producer numbers are used; no new id can be added");
             ProducerEntry { id: id.ok_or_else(used_up)?, epoch: 0 }
@@ -148,7 +135,10 @@ impl Producers {
         if known.is_some_and(|known| known.epoch == entry.epoch) {
             return Err(Error::config("id", "all epochs of this id are used; choose another id"));
         }
-        self.logs.catalog().append_durably(vec![CatalogChange::Producer(name.into(), entry)])?;
+        self.run
+            .logs()
+            .catalog()
+            .append_durably(vec![CatalogChange::Producer(name.into(), entry)])?;
         let producer = producers.entry(name.into()).or_insert_with(|| {
             let epoch = AtomicU32::new(entry.epoch);
             let by_key = RwLock::at_level(LockLevel::ProducerTopics, HashMap::new());
@@ -160,17 +150,20 @@ impl Producers {
 
     /// Records, durably, that a producer gives numbers to records with a key in a topic.
     pub(crate) fn note_by_key(&self, producer: &NamedProducer, topic: &str) -> Result<()> {
-        let _change = self.gate.begin_change()?;
-        self.gate.check_writable()?;
-        let topic = self.live.get(topic)?.id;
-        let is_news = self.logs.catalog().read(|catalog| {
+        let _change = self.run.gate().begin_change()?;
+        self.run.gate().check_writable()?;
+        let topic = self.run.live().get(topic)?.id;
+        let is_news = self.run.logs().catalog().read(|catalog| {
             let is_in_force = |entry: &ProducerEntry| entry.id == producer.id;
             // A holder of an id that was forgotten is fenced: there is nothing to know of it.
             catalog.producers.get(&producer.name).is_some_and(is_in_force)
                 && !catalog.has_by_key(topic, producer.id)
         });
         if is_news {
-            self.logs.catalog().append_durably(vec![CatalogChange::ByKey(topic, producer.id)])?;
+            self.run
+                .logs()
+                .catalog()
+                .append_durably(vec![CatalogChange::ByKey(topic, producer.id)])?;
         }
         producer.by_key.write().entry(topic).or_default();
         Ok(())
@@ -182,7 +175,7 @@ impl Producers {
     ///
     /// [`Error::Config`], with the ids of the producers.
     pub(super) fn check_growth(&self, _: &Change<'_>, topic: &TopicShared) -> Result<()> {
-        let noted = self.logs.catalog().read(|catalog| catalog.by_key_of(topic.id));
+        let noted = self.run.logs().catalog().read(|catalog| catalog.by_key_of(topic.id));
         let (mut names, mut gone) = (Vec::new(), Vec::new());
         for (id, name) in noted {
             let held = name.as_ref().and_then(|name| self.held.lock().get(name).cloned());
@@ -196,7 +189,7 @@ impl Producers {
             }
         }
         if !gone.is_empty() {
-            self.logs.catalog().append_durably(gone)?;
+            self.run.logs().catalog().append_durably(gone)?;
         }
         if names.is_empty() {
             return Ok(());
@@ -212,20 +205,20 @@ impl Producers {
 
     /// Forgets a producer and its numbers, durably. Its holders are fenced.
     pub(crate) fn forget(&self, name: &str) -> Result<()> {
-        let _change = self.gate.begin_change()?;
-        self.gate.check_writable()?;
+        let _change = self.run.gate().begin_change()?;
+        self.run.gate().check_writable()?;
         let mut producers = self.held.lock();
-        let gone = self.logs.catalog().read(|catalog| catalog.producer_gone(&name.into()));
+        let gone = self.run.logs().catalog().read(|catalog| catalog.producer_gone(&name.into()));
         if gone.is_empty() {
             return Err(Error::config("id", format!("there is no producer {name:?}")));
         }
         // One batch: after a crash the producer is as it was, or gone with all that is known of it.
-        self.logs.catalog().append_whole(gone)?;
+        self.run.logs().catalog().append_whole(gone)?;
         if let Some(held) = producers.remove(name) {
             held.epoch.store(u32::MAX, Ordering::Release);
         }
         drop(producers);
-        self.logs.catalog().tidy();
+        self.run.logs().catalog().tidy();
         Ok(())
     }
 
@@ -239,9 +232,9 @@ impl Producers {
 
     /// The producers that were not used for too long, and when each was used last.
     pub(crate) fn idle(&self) -> Vec<(Arc<str>, u64)> {
-        let now = self.logs.clock().millis();
+        let now = self.run.logs().clock().millis();
         let limit = millis(PRODUCER_EXPIRY).saturating_add(millis(HELD_EVERY));
-        self.logs.catalog().read(|catalog| {
+        self.run.logs().catalog().read(|catalog| {
             let idle = |name: &Arc<str>| {
                 let used = catalog.producers.time_of(name).unwrap_or(0);
                 let is_idle = used > 0 && now.saturating_sub(used) > limit;
@@ -256,27 +249,27 @@ impl Producers {
         // A caller that acquires the id waits, and finds it used or forgotten.
         let mut producers = self.held.lock();
         let is_held = producers.get(&name).is_some_and(|held| Arc::strong_count(held) > 1);
-        let last = self.logs.catalog().read(|catalog| catalog.producers.time_of(&name));
+        let last = self.run.logs().catalog().read(|catalog| catalog.producers.time_of(&name));
         if is_held || last != Some(used) {
             return Ok(());
         }
-        let changes = self.logs.catalog().read(|catalog| catalog.producer_gone(&name));
-        self.logs.catalog().append_whole(changes)?;
+        let changes = self.run.logs().catalog().read(|catalog| catalog.producer_gone(&name));
+        self.run.logs().catalog().append_whole(changes)?;
         producers.remove(&name);
         drop(producers);
         self.expired.fetch_add(1, Ordering::Relaxed);
-        note!(self.context.env.trace, ProducerExpired { producer: name });
+        note!(self.run.env().trace, ProducerExpired { producer: name });
         Ok(())
     }
 
     /// Records that producers are held, unless it was recorded less than `every` milliseconds ago;
     /// and that those are in use of which it is not known.
     pub(super) fn note_held(&self, every: u64) -> Result<()> {
-        let now = self.logs.clock().millis();
+        let now = self.run.logs().clock().millis();
         let producers = self.held.lock();
         let is_held =
             |name: &Arc<str>| producers.get(name).is_some_and(|held| Arc::strong_count(held) > 1);
-        let changes = self.logs.catalog().read(|catalog| {
+        let changes = self.run.logs().catalog().read(|catalog| {
             let mut unknown = 0;
             let mut is_due = |name: &Arc<str>| {
                 let used = catalog.producers.time_of(name).unwrap_or(0);
@@ -291,9 +284,9 @@ impl Producers {
         if changes.is_empty() {
             return Ok(());
         }
-        let stored = self.logs.catalog().append_if(changes, |_| Ok(()));
+        let stored = self.run.logs().catalog().append_if(changes, |_| Ok(()));
         drop(producers);
-        self.logs.catalog().tidy();
+        self.run.logs().catalog().tidy();
         stored.map(drop)
     }
 
@@ -301,7 +294,7 @@ impl Producers {
     pub(super) fn redate(&self, since: u64, now: Moment) -> Result<()> {
         // A caller that acquires an id waits, and raises the epoch that is recorded here.
         let producers = self.held.lock();
-        let used = self.logs.catalog().read(|catalog| {
+        let used = self.run.logs().catalog().read(|catalog| {
             let dated = |(name, entry): (&Arc<str>, &ProducerEntry)| {
                 let used = catalog.producers.time_of(name).filter(|used| *used >= since)?;
                 Some((
@@ -311,9 +304,9 @@ impl Producers {
             };
             catalog.producers.iter().filter_map(dated).collect::<Vec<_>>()
         });
-        let stored = self.logs.catalog().append_dated(used);
+        let stored = self.run.logs().catalog().append_dated(used);
         drop(producers);
-        self.logs.catalog().tidy();
+        self.run.logs().catalog().tidy();
         stored.map(drop)
     }
 

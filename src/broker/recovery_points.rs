@@ -9,11 +9,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::Context;
-use super::gate::Gate;
-use super::internal_logs::InternalLogs;
-use super::live_topics::LiveTopics;
 use super::local::LocalChange;
+use super::run_parts::RunParts;
 use super::workers::CHECKPOINT_EVERY;
 use crate::error::Result;
 use crate::foreign;
@@ -23,10 +20,7 @@ use crate::topic::TopicShared;
 
 /// See the module's documentation.
 pub(crate) struct RecoveryPoints {
-    context: Arc<Context>,
-    gate: Arc<Gate>,
-    logs: Arc<InternalLogs>,
-    live: Arc<LiveTopics>,
+    run: RunParts,
     /// When they were last written, on the clock of the run.
     last: Mutex<Duration>,
 }
@@ -39,18 +33,10 @@ pub(super) struct Points<'a> {
 
 impl RecoveryPoints {
     /// The first minute begins at once.
-    pub(super) fn new(
-        context: &Arc<Context>,
-        gate: &Arc<Gate>,
-        logs: &Arc<InternalLogs>,
-        live: &Arc<LiveTopics>,
-    ) -> Self {
+    pub(super) fn new(run: &RunParts) -> Self {
         Self {
-            context: Arc::clone(context),
-            gate: Arc::clone(gate),
-            logs: Arc::clone(logs),
-            live: Arc::clone(live),
-            last: Mutex::at_level(LockLevel::RecoveryPoints, context.clock.monotonic()),
+            run: run.clone(),
+            last: Mutex::at_level(LockLevel::RecoveryPoints, run.context().clock.monotonic()),
         }
     }
 
@@ -73,14 +59,14 @@ impl RecoveryPoints {
         let _woken = foreign::hold_back();
         let mut points = self.hold();
         // The caller that closes the run writes the last ones.
-        self.gate.check_open()?;
-        *points.last = self.context.clock.monotonic();
-        let topics = self.live.all();
+        self.run.gate().check_open()?;
+        *points.last = self.run.context().clock.monotonic();
+        let topics = self.run.live().all();
         let users = topics.iter().flat_map(|topic| &topic.partitions);
         // A partition that fails does not keep the others from it.
         let flushed = flush(users);
         // Asked last: a run that was closed meanwhile has partitions that are closed too.
-        let flushed = flushed.and_then(|()| self.gate.check_open());
+        let flushed = flushed.and_then(|()| self.run.gate().check_open());
         self.store(&points, &topics).and(flushed)
     }
 
@@ -97,11 +83,11 @@ impl RecoveryPoints {
                 }
             }
         }
-        changes.extend(self.logs.ends());
+        changes.extend(self.run.logs().ends());
         if changes.is_empty() {
             return Ok(());
         }
-        let stored = self.logs.local().append(changes);
+        let stored = self.run.logs().local().append(changes);
         if stored.is_err() {
             for partition in taken {
                 partition.log().give_back_checkpoint();

@@ -9,11 +9,8 @@
 
 use std::sync::Arc;
 
-use super::context::Context;
-use super::gate::Gate;
-use super::internal_logs::InternalLogs;
-use super::live_topics::LiveTopics;
 use super::local::LocalChange;
+use super::run_parts::RunParts;
 use crate::config::Visibility;
 use crate::error::{Error, Result};
 use crate::format::TopicId;
@@ -25,10 +22,7 @@ use crate::topic::TopicShared;
 /// Called by the application, by the worker for bulk work and by `tick`, with no lock held but the
 /// caller's right to drop the oldest records ([`Space`](super::space::Space)).
 pub(crate) struct Retention {
-    context: Arc<Context>,
-    gate: Arc<Gate>,
-    logs: Arc<InternalLogs>,
-    live: Arc<LiveTopics>,
+    run: RunParts,
 }
 
 /// Records of one partition that are to be removed.
@@ -42,27 +36,17 @@ struct Removal {
 }
 
 impl Retention {
-    pub(super) fn new(
-        context: &Arc<Context>,
-        gate: &Arc<Gate>,
-        logs: &Arc<InternalLogs>,
-        live: &Arc<LiveTopics>,
-    ) -> Self {
-        Self {
-            context: Arc::clone(context),
-            gate: Arc::clone(gate),
-            logs: Arc::clone(logs),
-            live: Arc::clone(live),
-        }
+    pub(super) fn new(run: &RunParts) -> Self {
+        Self { run: run.clone() }
     }
 
     /// Applies every topic's retention settings. Tries every partition, and returns the first
     /// failure.
     pub(crate) fn enforce(&self) -> Result<()> {
-        self.gate.check_open()?;
-        self.gate.check_writable()?;
+        self.run.gate().check_open()?;
+        self.run.gate().check_writable()?;
         let (mut removals, mut result) = (Vec::new(), Ok(()));
-        for topic in self.live.all() {
+        for topic in self.run.live().all() {
             for core in &topic.partitions {
                 core.retention().retry_removals();
                 match begin_retention(&topic, core) {
@@ -72,13 +56,13 @@ impl Retention {
             }
         }
         let removed = self.remove(&removals);
-        self.context.env.trace.deliver();
+        self.run.env().trace.deliver();
         result.and(removed)
     }
 
     /// Applies a limit of bytes to a partition that has just sealed a segment; ages can wait.
     pub(super) fn enforce_bytes(&self, core: &Arc<PartitionCore>) -> Result<()> {
-        let Ok(topic) = self.live.get(&core.origin.topic) else {
+        let Ok(topic) = self.run.live().get(&core.origin.topic) else {
             return Ok(()); // of an internal log, or deleted
         };
         if RetentionPolicy::of(&topic.config).bytes.is_none() {
@@ -91,9 +75,9 @@ impl Retention {
     /// Moves the log start of a partition to `before`, unless it is there already. Returns the log
     /// start.
     pub(crate) fn delete_records(&self, partition: &TopicPartition, before: u64) -> Result<u64> {
-        self.gate.check_open()?;
-        self.gate.check_writable()?;
-        let topic = self.live.get(&partition.topic)?;
+        self.run.gate().check_open()?;
+        self.run.gate().check_writable()?;
+        let topic = self.run.live().get(&partition.topic)?;
         let core = topic.partition(partition.partition)?;
         core.log().status().check_available()?;
         let (start, end) = (core.log_start(), core.visible_end(Visibility::Published));
@@ -102,7 +86,7 @@ impl Retention {
         }
         if before > start {
             let deleted = self.delete_below(topic.id, core, before);
-            self.context.env.trace.deliver();
+            self.run.env().trace.deliver();
             deleted?;
         }
         Ok(core.log_start())
@@ -130,8 +114,8 @@ impl Retention {
     /// Removes the oldest sealed segment of all partitions. Returns whether that has made room: a
     /// partition whose files cannot be removed makes none, however many segments it drops.
     pub(super) fn drop_oldest(&self) -> Result<bool> {
-        self.gate.check_open()?;
-        let topics = self.live.all();
+        self.run.gate().check_open()?;
+        let topics = self.run.live().all();
         let droppable = topics.iter().filter(|topic| deletes(topic.config.cleanup));
         let each = droppable
             .flat_map(|topic| topic.partitions.iter().map(|core| (topic.id, core)))
@@ -147,7 +131,7 @@ impl Retention {
 
     /// Removes the last segment of a partition, if nothing else can make room for its appends.
     pub(super) fn drop_last(&self, core: &Arc<PartitionCore>) -> Result<bool> {
-        let topic = self.live.get(&core.origin.topic)?;
+        let topic = self.run.live().get(&core.origin.topic)?;
         if !deletes(topic.config.cleanup) || core.retention().keeps_leftovers() {
             return Ok(false);
         }
@@ -177,7 +161,7 @@ impl Retention {
             partition: removal.core.origin.partition,
             offset: removal.start,
         };
-        self.logs.local().append_durably(removals.iter().map(change).collect())?;
+        self.run.logs().local().append_durably(removals.iter().map(change).collect())?;
         let retire = |removal: &&Removal| {
             let retired = removal.core.retention().retire(removal.start);
             retired.and(removal.refused.clone().map_or(Ok(()), Err))

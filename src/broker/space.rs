@@ -8,11 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::Context;
-use super::gate::Gate;
-use super::internal_logs::InternalLogs;
-use super::live_topics::LiveTopics;
 use super::retention::Retention;
+use super::run_parts::RunParts;
 use super::workers::Workers;
 use crate::clock::real_now;
 use crate::config::{Cleanup, WhenFull};
@@ -42,11 +39,8 @@ const LOOK_AT_DISK: Duration = Duration::from_secs(1);
 
 /// See the module's documentation.
 pub(crate) struct Space {
-    context: Arc<Context>,
-    gate: Arc<Gate>,
+    run: RunParts,
     workers: Arc<Workers>,
-    logs: Arc<InternalLogs>,
-    live: Arc<LiveTopics>,
     retention: Retention,
     /// Held while the oldest records make room for new ones, so that no two callers remove records
     /// for the same need.
@@ -56,20 +50,11 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    pub(super) fn new(
-        context: &Arc<Context>,
-        gate: &Arc<Gate>,
-        workers: &Arc<Workers>,
-        logs: &Arc<InternalLogs>,
-        live: &Arc<LiveTopics>,
-    ) -> Self {
+    pub(super) fn new(run: &RunParts, workers: &Arc<Workers>) -> Self {
         Self {
-            context: Arc::clone(context),
-            gate: Arc::clone(gate),
+            run: run.clone(),
             workers: Arc::clone(workers),
-            logs: Arc::clone(logs),
-            live: Arc::clone(live),
-            retention: Retention::new(context, gate, logs, live),
+            retention: Retention::new(run),
             dropping: Mutex::at_level(LockLevel::RoomMaking, ()),
             last_attempt: Mutex::at_level(LockLevel::Relieved, None),
         }
@@ -82,7 +67,7 @@ impl Space {
     /// Has the workers make room, or appends wait for it, where the settings ask for that.
     pub(super) fn serve_appends(self: &Arc<Self>) {
         let weak = Arc::downgrade(self);
-        match self.context.settings.when_full {
+        match self.run.settings().when_full {
             WhenFull::Refuse => {}
             WhenFull::DropOldest => self.workers.set_room(move |core, want| {
                 Ok(weak.upgrade().is_some_and(|space| space.make_room(core, want)))
@@ -105,10 +90,13 @@ impl Space {
             return false;
         }
         // What removes records notes it in an internal log: that would wait for itself here.
-        debug_assert!(!self.logs.contains(core), "an internal log has no budget to be out of");
+        debug_assert!(
+            !self.run.logs().contains(core),
+            "an internal log has no budget to be out of"
+        );
         let _woken = foreign::hold_back();
         let _one = self.dropping.lock();
-        let budget = &self.context.env.space;
+        let budget = &self.run.env().space;
         let wanted = want.bytes.saturating_add(SPARE_BYTES.min(budget.limit() / 16));
         let mut is_done = !want.is_again;
         while !is_done || budget.free() < wanted {
@@ -127,13 +115,13 @@ impl Space {
     /// Removes the oldest sealed segments until the first segments of `count` new partitions fit
     /// the budget.
     pub(super) fn make_room_for_partitions(&self, count: u32) {
-        if self.context.settings.when_full != WhenFull::DropOldest {
+        if self.run.settings().when_full != WhenFull::DropOldest {
             return;
         }
         let wanted = FIRST_ALLOCATION_BYTES.saturating_mul(u64::from(count));
         let _woken = foreign::hold_back();
         let _one = self.dropping.lock();
-        while self.context.env.space.free() < wanted
+        while self.run.env().space.free() < wanted
             && matches!(self.retention.drop_oldest(), Ok(true))
         {}
     }
@@ -145,15 +133,15 @@ impl Space {
             return Ok(());
         }
         let circumstances = Circumstances {
-            appended: self.live.appended(),
-            returns: self.context.env.space.returns(),
-            time: Duration::as_secs(&self.context.clock.monotonic()),
+            appended: self.run.live().appended(),
+            returns: self.run.env().space.returns(),
+            time: Duration::as_secs(&self.run.context().clock.monotonic()),
         };
         if self.last_attempt.lock().replace(circumstances) == Some(circumstances) {
             return Ok(());
         }
         let retained = self.retention.enforce();
-        for partition in self.live.partitions() {
+        for partition in self.run.live().partitions() {
             partition.compactor().request(Occasion::NoSpace);
         }
         retained
@@ -172,16 +160,16 @@ impl Space {
         want: &mut Want,
         at_most: Duration,
     ) -> Result<bool> {
-        if self.logs.contains(core) {
+        if self.run.logs().contains(core) {
             return Ok(false);
         }
         // Read before `check_open`: a broker closes its partitions after it is closed itself.
         let is_closed = core.is_closed();
-        self.gate.check_open()?;
+        self.run.gate().check_open()?;
         if is_closed {
             return Err(Error::UnknownTopic(core.origin.topic.to_string()));
         }
-        let space = &self.context.env.space;
+        let space = &self.run.env().space;
         let pause = match want.wait {
             Some(pause) if pause.is_over => return Ok(false),
             Some(pause) => {
@@ -201,16 +189,16 @@ impl Space {
     /// they are refused again, space is freed by these settings.
     pub(super) fn settings_changed(&self) {
         *self.last_attempt.lock() = None;
-        self.context.env.space.wake();
+        self.run.env().space.wake();
     }
 
     /// Keeps a file for compactions on a full disk, if there is a topic that is compacted. What
     /// cannot be made now is tried again every minute.
     pub(super) fn keep_compaction_spare(&self) {
-        let Some(spare) = &self.context.env.spare else { return };
+        let Some(spare) = &self.run.env().spare else { return };
         let is_compacted = |topic: &Arc<TopicShared>| topic.config.cleanup != Cleanup::Delete;
-        if self.live.all().iter().any(is_compacted) {
-            let _ = spare.fill(&*self.context.env.disk);
+        if self.run.live().all().iter().any(is_compacted) {
+            let _ = spare.fill(&*self.run.env().disk);
         }
     }
 }

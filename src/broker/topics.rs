@@ -19,12 +19,10 @@
 use std::sync::Arc;
 
 use super::catalog::{CatalogChange, CatalogState, Stage, TopicEntry};
-use super::context::Context;
 use super::directories::{remove_partition_files, remove_topic_files, sync_dir};
-use super::gate::{Change, Gate};
-use super::internal_logs::InternalLogs;
-use super::live_topics::LiveTopics;
+use super::gate::Change;
 use super::local::LocalChange;
+use super::run_parts::RunParts;
 use super::space::Space;
 use super::topic_factory::{TopicFactory, successor};
 use crate::config::TopicConfig;
@@ -40,31 +38,14 @@ use crate::topic::TopicShared;
 
 /// See the module's documentation.
 pub(crate) struct Topics {
-    context: Arc<Context>,
-    gate: Arc<Gate>,
-    logs: Arc<InternalLogs>,
-    live: Arc<LiveTopics>,
+    run: RunParts,
     factory: TopicFactory,
     space: Arc<Space>,
 }
 
 impl Topics {
-    pub(super) fn new(
-        context: &Arc<Context>,
-        gate: &Arc<Gate>,
-        logs: &Arc<InternalLogs>,
-        live: &Arc<LiveTopics>,
-        factory: TopicFactory,
-        space: &Arc<Space>,
-    ) -> Self {
-        Self {
-            context: Arc::clone(context),
-            gate: Arc::clone(gate),
-            logs: Arc::clone(logs),
-            live: Arc::clone(live),
-            factory,
-            space: Arc::clone(space),
-        }
+    pub(super) fn new(run: &RunParts, factory: TopicFactory, space: &Arc<Space>) -> Self {
+        Self { run: run.clone(), factory, space: Arc::clone(space) }
     }
 
     pub(super) fn factory(&self) -> &TopicFactory {
@@ -73,18 +54,18 @@ impl Topics {
 
     /// Holds wakers and events back until the end of the scope: the caller takes locks in it.
     fn hold_back(&self) -> impl Sized + '_ {
-        (foreign::hold_back(), self.context.env.trace.deliver_at_end())
+        (foreign::hold_back(), self.run.env().trace.deliver_at_end())
     }
 
     // ---- creating --------------------------------------------------------------------------
 
     pub(crate) fn create(&self, name: &str, config: TopicConfig) -> Result<Arc<TopicShared>> {
         validate_topic(name).map_err(|reason| invalid(name, reason))?;
-        let config = config.or_defaults(&self.context.settings.topic_defaults);
+        let config = config.or_defaults(&self.run.settings().topic_defaults);
         config.validate(record_bytes_max(config.segment_bytes))?;
-        self.gate.check_process()?;
+        self.run.gate().check_process()?;
         let _held = self.hold_back();
-        let _change = self.gate.begin_change()?;
+        let _change = self.run.gate().begin_change()?;
         self.check_writable(name)?;
         self.finish_interrupted(name)?;
         self.check_free(name)?;
@@ -98,8 +79,8 @@ impl Topics {
         });
         match made {
             Ok(shared) => {
-                self.live.insert(Arc::clone(&shared));
-                self.logs.coordinator().topic_changed(&shared.name, shared.config.partitions);
+                self.run.live().insert(Arc::clone(&shared));
+                self.run.logs().coordinator().topic_changed(&shared.name, shared.config.partitions);
                 self.space.keep_compaction_spare();
                 Ok(shared)
             }
@@ -113,7 +94,8 @@ impl Topics {
 
     /// Refuses a name that another topic has, or one that differs from it only in case.
     fn check_free(&self, name: &str) -> Result<()> {
-        let named = self.logs.catalog().read(|it| it.named(name).map(|it| Arc::clone(&it.name)));
+        let named =
+            self.run.logs().catalog().read(|it| it.named(name).map(|it| Arc::clone(&it.name)));
         match named {
             Some(taken) if *taken == *name => Err(Error::TopicExists(name.to_owned())),
             Some(_) => Err(invalid(name, NameError::CaseCollision)),
@@ -122,7 +104,7 @@ impl Topics {
     }
 
     fn check_writable(&self, name: &str) -> Result<()> {
-        let settings = &self.context.settings;
+        let settings = self.run.settings();
         if settings.read_only {
             return Err(Error::ReadOnly { path: settings.dir.join(name) });
         }
@@ -136,13 +118,13 @@ impl Topics {
         name: &str,
         change: impl FnOnce(TopicConfig) -> TopicConfig,
     ) -> Result<()> {
-        let before = self.live.get(name)?;
+        let before = self.run.live().get(name)?;
         // The caller's code, under no lock: it may itself use the broker.
         let wanted = change(before.config.clone());
         check_alterable(&before.config, &wanted)?;
-        let change = self.gate.begin_change()?;
-        self.gate.check_writable()?;
-        let topic = self.live.get(name)?;
+        let change = self.run.gate().begin_change()?;
+        self.run.gate().check_writable()?;
+        let topic = self.run.live().get(name)?;
         if topic.id != before.id {
             // The topic that the caller looked at is deleted; this one only has its name.
             return Err(Error::UnknownTopic(name.to_owned()));
@@ -170,7 +152,7 @@ impl Topics {
         partitions: Vec<Arc<PartitionCore>>,
     ) {
         let next = successor(topic, config, partitions);
-        self.live.insert(Arc::clone(&next));
+        self.run.live().insert(Arc::clone(&next));
         topic.give_way_to(&next);
     }
 
@@ -183,11 +165,11 @@ impl Topics {
         total: u32,
         check: impl FnOnce(&Change<'_>, &TopicShared) -> Result<()>,
     ) -> Result<()> {
-        self.gate.check_process()?;
+        self.run.gate().check_process()?;
         let _held = self.hold_back();
-        let change = self.gate.begin_change()?;
-        self.gate.check_writable()?;
-        let topic = self.live.get(name)?;
+        let change = self.run.gate().begin_change()?;
+        self.run.gate().check_writable()?;
+        let topic = self.run.live().get(name)?;
         let has = topic.config.partitions;
         if total <= has {
             let reason = format!("topic {name:?} has {has}, and {total} are not more");
@@ -210,7 +192,7 @@ impl Topics {
             Ok(partitions) => {
                 let all = topic.partitions.iter().cloned().chain(partitions).collect();
                 self.replace(&change, &topic, after.config, all);
-                self.logs.coordinator().topic_changed(name, total);
+                self.run.logs().coordinator().topic_changed(name, total);
                 Ok(())
             }
             Err(error) => {
@@ -227,12 +209,12 @@ impl Topics {
     /// it failed, and must never be found without the files that it vouches for.
     pub(super) fn undo_growth(&self, before: &TopicEntry, total: u32) -> Result<()> {
         self.set_stage(before, Stage::Growing(total))?;
-        let disk = &*self.context.env.disk;
+        let disk = &*self.run.env().disk;
         for number in before.config.partitions..total {
-            let dir = self.context.identity(before, number).dir;
+            let dir = self.run.context().identity(before, number).dir;
             remove_partition_files(disk, &dir, before.id)?;
         }
-        let dir = self.context.settings.dir.join(&*before.name);
+        let dir = self.run.settings().dir.join(&*before.name);
         Rule::UndoneGrowthNames.keep(|| sync_dir(disk, &dir))?;
         self.set_stage(before, Stage::Live)
     }
@@ -240,7 +222,7 @@ impl Topics {
     /// Undoes what an earlier call could neither finish nor undo.
     fn finish_growth(&self, _: &Change<'_>, topic: &TopicShared) -> Result<()> {
         let stage = |(_, stage): &(TopicEntry, Stage)| *stage;
-        match self.logs.catalog().read(|catalog| catalog.topics.get(&topic.id).map(stage)) {
+        match self.run.logs().catalog().read(|catalog| catalog.topics.get(&topic.id).map(stage)) {
             Some(Stage::Growing(total)) => self.undo_growth(&entry_of(topic), total),
             _ => Ok(()),
         }
@@ -249,13 +231,13 @@ impl Topics {
     // ---- deleting --------------------------------------------------------------------------
 
     pub(crate) fn delete(&self, name: &str) -> Result<()> {
-        self.gate.check_process()?;
+        self.run.gate().check_process()?;
         let _held = self.hold_back();
-        let _change = self.gate.begin_change()?;
+        let _change = self.run.gate().begin_change()?;
         // Not from the table of topics: a deletion that failed can be tried again.
         let named = |(entry, _): &&(TopicEntry, Stage)| *entry.name == *name;
         let find = |catalog: &CatalogState| catalog.topics.values().find(named).cloned();
-        let found = self.logs.catalog().read(find);
+        let found = self.run.logs().catalog().read(find);
         let (entry, stage) = found.ok_or_else(|| Error::UnknownTopic(name.to_owned()))?;
         self.check_writable(name)?;
         if !stage.is_live() {
@@ -268,14 +250,14 @@ impl Topics {
         }
         // Deleted, or perhaps deleted: nothing may be acknowledged any more that the next opening
         // removes.
-        let shared = self.live.remove(name);
-        self.logs.coordinator().topic_changed(name, 0);
+        let shared = self.run.live().remove(name);
+        self.run.logs().coordinator().topic_changed(name, 0);
         for partition in shared.iter().flat_map(|shared| &shared.partitions) {
             partition.close_deleted(marked.as_ref().err().cloned());
             partition.await_work();
         }
         // Appends to it that wait for room find it deleted.
-        self.context.env.space.wake();
+        self.run.env().space.wake();
         marked?;
         // It is durably deleted; its files are removed now, or else later.
         let _ = self.forget(&entry.name, entry.id);
@@ -287,8 +269,8 @@ impl Topics {
 
     /// A topic was deleted by the broker that writes, while this one only looks.
     pub(super) fn note_deletion_elsewhere(&self, id: TopicId, name: &str) {
-        let Some(topic) = self.live.remove_this(id, name) else { return };
-        self.logs.coordinator().topic_changed(name, 0);
+        let Some(topic) = self.run.live().remove_this(id, name) else { return };
+        self.run.logs().coordinator().topic_changed(name, 0);
         topic.partitions.iter().for_each(|partition| partition.close_deleted(None));
     }
 
@@ -306,12 +288,12 @@ impl Topics {
     pub(super) fn forget(&self, name: &str, id: TopicId) -> Result<()> {
         // DURABILITY: the intent, before the first file is removed. It may be one whose sync has
         // failed: a power cut could then bring the topic back without its files.
-        self.logs.catalog().partition().flush()?;
-        remove_topic_files(&*self.context.env.disk, &self.context.settings.dir.join(name), id)?;
+        self.run.logs().catalog().partition().flush()?;
+        remove_topic_files(&*self.run.env().disk, &self.run.settings().dir.join(name), id)?;
         // DURABILITY: the catalog forgets last; before, whatever is left is found by its intent.
-        self.logs.coordinator().offsets().forget_topic(id)?;
-        self.logs.local().append_durably(vec![LocalChange::TopicGone(id)])?;
-        self.logs.catalog().append_durably(vec![CatalogChange::TopicGone(id)])
+        self.run.logs().coordinator().offsets().forget_topic(id)?;
+        self.run.logs().local().append_durably(vec![LocalChange::TopicGone(id)])?;
+        self.run.logs().catalog().append_durably(vec![CatalogChange::TopicGone(id)])
     }
 
     // ---- finishing what was interrupted ----------------------------------------------------
@@ -320,14 +302,14 @@ impl Topics {
     /// that could not be finished. A caller that changes topics now, perhaps a large one, is not
     /// waited for: this is called every minute.
     pub(super) fn finish_all_interrupted(&self) {
-        let Some(change) = self.gate.try_begin_change() else { return };
-        if self.context.settings.read_only {
+        let Some(change) = self.run.gate().try_begin_change() else { return };
+        if self.run.settings().read_only {
             return;
         }
         for entry in self.unfinished(|_| true) {
             let _ = self.forget(&entry.name, entry.id);
         }
-        for topic in self.live.all() {
+        for topic in self.run.live().all() {
             let _ = self.finish_growth(&change, &topic);
         }
     }
@@ -343,15 +325,15 @@ impl Topics {
         let unfinished = |(entry, stage): &(TopicEntry, Stage)| {
             (!stage.is_live() && wanted(entry)).then(|| entry.clone())
         };
-        self.logs.catalog().read(|it| it.topics.values().filter_map(unfinished).collect())
+        self.run.logs().catalog().read(|it| it.topics.values().filter_map(unfinished).collect())
     }
 
     /// The topics that an opening finds, once what a crash interrupted is finished: a creation or
     /// growth is undone, a deletion carried on, all by removing what bears the topic's id.
     pub(super) fn recover(&self) -> Result<Vec<TopicEntry>> {
-        let is_read_only = self.context.settings.read_only;
+        let is_read_only = self.run.settings().read_only;
         let entries: Vec<(TopicEntry, Stage)> =
-            self.logs.catalog().read(|catalog| catalog.topics.values().cloned().collect());
+            self.run.logs().catalog().read(|catalog| catalog.topics.values().cloned().collect());
         let mut live = Vec::new();
         for (entry, stage) in entries {
             let (entry, stage) = self.stage_by_files(entry, stage)?;
@@ -382,14 +364,14 @@ impl Topics {
     /// The stage of a topic by its files, and a record of it where that is another.
     fn stage_by_files(&self, entry: TopicEntry, stage: Stage) -> Result<(TopicEntry, Stage)> {
         let (entry, found) = entry.stage_by_files(stage, |entry, number| {
-            let identity = self.context.identity(entry, number);
-            match holds_records(&self.context.env, &identity) {
+            let identity = self.run.context().identity(entry, number);
+            match holds_records(self.run.env(), &identity) {
                 // What cannot be read may hold records: it is no reason to remove anything.
                 Err(error) if damage_of(&identity, &error).is_some() => Ok(true),
                 holds => holds,
             }
         })?;
-        if found != stage && !self.context.settings.read_only {
+        if found != stage && !self.run.settings().read_only {
             self.set_stage(&entry, found)?;
         }
         Ok((entry, found))
@@ -397,7 +379,7 @@ impl Topics {
 
     /// Records a topic and its stage, durably.
     fn set_stage(&self, entry: &TopicEntry, stage: Stage) -> Result<()> {
-        self.logs.catalog().append_durably(vec![CatalogChange::Topic(entry.clone(), stage)])
+        self.run.logs().catalog().append_durably(vec![CatalogChange::Topic(entry.clone(), stage)])
     }
 }
 

@@ -132,8 +132,8 @@ const OTHERS: [(&str, Step); 4] = [
 // RED: src/broker/engine.rs
 //   - let _woken = foreign::hold_back();
 // RED: src/broker/topics.rs
-//   - (foreign::hold_back(), self.context.env.trace.deliver_at_end())
-//   + self.context.env.trace.deliver_at_end()
+//   - (foreign::hold_back(), self.run.env().trace.deliver_at_end())
+//   + self.run.env().trace.deliver_at_end()
 #[test]
 fn row_j24_a_waker_may_use_the_broker() {
     let begin = |(what, step): (_, Step)| {

@@ -92,7 +92,7 @@ fn row_c18_an_unused_group_expires_no_sooner_than_the_records_that_it_can_read()
 // RED: src/group/expiry.rs
 //   - seen.extend(ended.iter().cloned());
 // RED: src/broker/expiry.rs
-//   - let _ = expiry::note_seen(self.logs.coordinator(), 0);
+//   - let _ = expiry::note_seen(self.run.logs().coordinator(), 0);
 #[test]
 fn row_c18_a_group_that_has_or_had_a_member_is_in_use() {
     let (disk, clock) = (SimulatedDisk::new(), clock());
@@ -272,11 +272,11 @@ fn row_c18_a_producer_that_nobody_holds_expires_and_its_id_is_not_given_out_agai
 // RED: src/broker/expiry.rs
 //   - topic.partitions.iter().for_each(|core| core.log().give_back_checkpoint());
 // RED: src/broker/expiry.rs
-//   - let groups = expiry::redate(self.logs.coordinator(), since, now);
+//   - let groups = expiry::redate(self.run.logs().coordinator(), since, now);
 //   + let groups = Ok(());
 // RED: src/broker/producers.rs
-//   - let stored = self.logs.catalog().append_dated(used);
-//   + let stored = self.logs.catalog().append_dated(used.into_iter().take(0).collect());
+//   - let stored = self.run.logs().catalog().append_dated(used);
+//   + let stored = self.run.logs().catalog().append_dated(used.into_iter().take(0).collect());
 // RED: src/clock.rs
 //   - Self { wall: Self { wall: 0, run }.latest_wall(now), run }
 //   + Self { wall: run, run }

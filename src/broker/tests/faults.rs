@@ -543,7 +543,7 @@ fn row_c10_a_file_system_that_is_read_only_is_an_error_of_its_own() {
 /// live topic without files. Cause: the files went at the next occasion, on the word of an intent
 /// that was never durable. Rule: no file of a topic goes before the intent is durable.
 // RED: src/broker/topics.rs
-//   - self.logs.catalog().partition().flush()?;
+//   - self.run.logs().catalog().partition().flush()?;
 #[test]
 fn row_d01_a_deletion_that_could_not_be_synced_removes_no_file() {
     let mut came_back = 0;

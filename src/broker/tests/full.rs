@@ -232,7 +232,7 @@ fn row_c14_the_background_looks_after_a_refused_append_at_once() {
 /// A full disk is waited for as a budget is, and is no reason for a commit to wait: that holds the
 /// group's lock.
 // RED: src/broker/space.rs
-//   - if self.logs.contains(core) {
+//   - if self.run.logs().contains(core) {
 //   + if at_most.is_zero() {
 #[test]
 fn row_c16_a_full_disk_is_waited_for_and_not_by_commits() {

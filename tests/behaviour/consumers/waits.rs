@@ -6,7 +6,7 @@ use super::*;
 /// the broker reached a consumer through its partitions, or through its group. Rule: the broker
 /// itself knows all its consumers, and calls each of them when it is closed.
 // RED: src/broker/engine.rs
-//   - self.gate.consumers().call_all();
+//   - self.gate().consumers().call_all();
 #[test]
 fn row_j08_the_end_of_the_broker_ends_the_wait_of_a_consumer_without_partitions() {
     for is_member in [false, true] {

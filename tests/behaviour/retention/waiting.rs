@@ -107,7 +107,7 @@ fn row_c16_the_background_makes_room_for_an_append_that_waits() {
 /// time was over. Cause: what can go is looked for when an append is refused, and then every minute.
 /// Rule: a change of settings is a reason to look.
 // RED: src/broker/space.rs
-//   - self.context.env.space.wake();
+//   - self.run.env().space.wake();
 #[test]
 fn row_c16_an_append_waits_until_the_settings_make_room() {
     let full = refused(small_topic(1)).partition.log_end_offset();
@@ -177,7 +177,7 @@ fn ended_by(end: impl Fn(&Broker)) -> Vec<Error> {
 
 /// Closing the broker and deleting the topic end the wait.
 // RED: src/broker/engine.rs
-//   - self.context.env.space.wake();
+//   - self.run.env().space.wake();
 #[test]
 fn row_c16_a_close_and_a_deletion_end_the_wait() {
     for _ in 0..5 {

@@ -126,7 +126,7 @@ fn row_e02_nothing_is_removed_before_damage_in_an_internal_log_refuses_the_openi
 /// says that it was synced. Rule: a clean end, and every minute, notes in `__local` how far the
 /// other two reach.
 // RED: src/broker/recovery_points.rs
-//   - changes.extend(self.logs.ends());
+//   - changes.extend(self.run.logs().ends());
 #[test]
 fn row_e02_after_a_clean_end_the_last_record_of_an_internal_log_is_not_torn() {
     let store = Store::new(End::Closed);
