@@ -155,6 +155,7 @@ mod message;
 mod partition;
 mod partitioner;
 mod producer;
+mod random;
 mod record;
 mod rules;
 mod salvage;

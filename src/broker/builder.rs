@@ -1,6 +1,5 @@
 //! The settings of a broker before it is open.
 
-use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +18,10 @@ use crate::log::budget::SpaceBudget;
 use crate::log::compaction::spare::CompactionSpare;
 use crate::log::maps::MapBudget;
 use crate::log::pinned::PinnedMaps;
+use crate::random::EngineRandom;
 use crate::storage::disk::{Disk, MemoryDisk, RealDisk};
 use crate::storage::lock::DEFAULT_WAIT;
 use crate::storage::process::Process;
-use crate::sync::{AtomicU64, Ordering};
 use crate::trace::Outbox;
 
 /// LIMIT: what topics take in memory unless they are given more: room for sixteen full segments,
@@ -368,7 +367,7 @@ impl BrokerBuilder {
             None => Arc::new(RealDisk::new()),
         };
         let copy_reads = self.read_only || self.read_mode == ReadMode::Copy;
-        let random = Arc::new(Random::new(self.seed));
+        let random = Arc::new(EngineRandom::new(self.seed));
         let has_reserve = !in_memory && !self.read_only && (!is_simulated || self.reserve);
         let internal = dir.join(LOCAL.0).join(partition_dir_name(0));
         let env = LogEnv {
@@ -416,45 +415,4 @@ impl std::fmt::Debug for BrokerBuilder {
             .field("durability", &self.durability)
             .finish_non_exhaustive()
     }
-}
-
-/// Random numbers: the process's own entropy, or a sequence that a seed decides.
-struct Random {
-    entropy: Option<RandomState>,
-    /// What the next number is made of.
-    ///
-    /// ORDERING: Relaxed: each caller takes another value by one addition, and a value publishes
-    /// nothing. `mix` stores while the broker is opened, when one thread has it.
-    state: AtomicU64,
-}
-
-impl Random {
-    fn new(seed: Option<u64>) -> Self {
-        let entropy = seed.is_none().then(RandomState::new);
-        Self { entropy, state: AtomicU64::new(seed.unwrap_or(0)) }
-    }
-
-    /// Makes the sequence of each run of a directory another one: salts must never repeat.
-    fn mix(&self, opens: u64) {
-        let state = self.state.load(Ordering::Relaxed);
-        self.state.store(state ^ splitmix(opens), Ordering::Relaxed);
-    }
-
-    fn next(&self) -> u64 {
-        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-        let count = self.state.fetch_add(STEP, Ordering::Relaxed);
-        match &self.entropy {
-            // The standard library's hasher is keyed with the operating system's randomness.
-            Some(entropy) => entropy.hash_one(count),
-            None => splitmix(count),
-        }
-    }
-}
-
-/// The finaliser of `SplitMix64` (Steele, Lea, Flood: Fast splittable pseudorandom number
-/// generators, 2014).
-fn splitmix(state: u64) -> u64 {
-    let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }

@@ -30,6 +30,7 @@ use crate::config::RecoveryPolicy;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{BatchEncoder, TopicId};
 use crate::message::Batch;
+use crate::random::Random;
 use crate::record::TopicPartition;
 use crate::storage::disk::{Disk, Fault, MemoryDisk, Operation, PowerCut, RealDisk, SimulatedDisk};
 use crate::sync::Mutex;
@@ -57,26 +58,9 @@ fn effort() -> u64 {
 
 const SEGMENT_BYTES: u64 = 16 << 10;
 
-/// splitmix64: every seed is a good one.
-#[derive(Debug, Clone)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-}
-
 /// A value that says where it belongs.
 fn value(run: u64, offset: u64, size: usize) -> Vec<u8> {
-    let mut random = Random(offset.wrapping_mul(1_000_003) ^ run.rotate_left(40));
+    let mut random = Random::new(offset.wrapping_mul(1_000_003) ^ run.rotate_left(40));
     let mut bytes: Vec<u8> = (0..size).map(|_| random.next() as u8).collect();
     let head = offset.to_le_bytes();
     let count = head.len().min(size);
@@ -94,7 +78,7 @@ struct Rig {
 
 impl Rig {
     fn new(disk: Arc<dyn Disk>, dir: &Path, seed: u64) -> Self {
-        let random = Mutex::new(Random(seed ^ 0xABCD));
+        let random = Mutex::new(Random::new(seed ^ 0xABCD));
         let env = LogEnv {
             disk,
             copy_reads: false,
@@ -337,6 +321,13 @@ fn read_around(log: &Log) -> (Records, Vec<Corruption>) {
 /// The records of [`append`], from `range`.
 fn plain(range: std::ops::Range<u64>, size: usize) -> Records {
     range.map(|offset| (offset, value(0, offset, size))).collect()
+}
+
+/// Appends records of this size until there are so many segments.
+fn fill_segments(log: &mut Log, count: usize, size: usize) {
+    while segment_count(log) < count {
+        append(log, 1, size);
+    }
 }
 
 fn segment_count(log: &Log) -> usize {

@@ -315,44 +315,6 @@ mod models {
         waiters: Mutex<WaitList>,
     }
 
-    #[test]
-    fn loom_no_wake_up_is_lost_between_an_append_and_a_reader_that_parks() {
-        loom::model(|| {
-            let model = loom::sync::Arc::new(Model {
-                end: AtomicU64::new(0),
-                waiters: Mutex::new(WaitList::default()),
-            });
-            let notifier = Notifier::new();
-            let id = model.waiters.lock().register(&notifier, 3);
-            let appender = {
-                let model = loom::sync::Arc::clone(&model);
-                thread::spawn(move || {
-                    let mut waiters = model.waiters.lock();
-                    model.end.store(1, Ordering::Release);
-                    let fired = if waiters.any_armed() {
-                        waiters.fire(Awaits::Published)
-                    } else {
-                        Fired::default()
-                    };
-                    drop(waiters);
-                    fired.notify();
-                })
-            };
-            while model.end.load(Ordering::Acquire) == 0 {
-                let mut waiters = model.waiters.lock();
-                if model.end.load(Ordering::Acquire) > 0 {
-                    break;
-                }
-                waiters.arm(id, Awaits::Published);
-                drop(waiters);
-                // Without a deadline: a lost wake-up would be a deadlock, which loom reports.
-                let (fired, _) = notifier.wait(None);
-                assert_eq!(fired, [3]);
-            }
-            appender.join().unwrap();
-        });
-    }
-
     /// A task and its executor in small: parked until somebody wakes it.
     struct Task {
         is_woken: Mutex<bool>,
@@ -380,14 +342,17 @@ mod models {
         }
     }
 
-    #[test]
-    fn loom_no_wake_up_is_lost_between_an_append_and_a_task_that_parks() {
-        loom::model(|| {
+    /// A reader that arms itself and waits as `wait_for_call` does, while a record is appended.
+    /// `wait_for_call` returns what has fired, or `None` when the reader is to look again.
+    fn read_while_appended(
+        wait_for_call: impl Fn(&Notifier, &Arc<Task>) -> Option<Vec<usize>> + Send + Sync + 'static,
+    ) {
+        loom::model(move || {
             let model = loom::sync::Arc::new(Model {
                 end: AtomicU64::new(0),
                 waiters: Mutex::new(WaitList::default()),
             });
-            let notifier = Notifier::new();
+            let (notifier, task) = (Notifier::new(), Task::new());
             let id = model.waiters.lock().register(&notifier, 3);
             let appender = {
                 let model = loom::sync::Arc::clone(&model);
@@ -403,7 +368,6 @@ mod models {
                     fired.notify();
                 })
             };
-            let task = Task::new();
             while model.end.load(Ordering::Acquire) == 0 {
                 let mut waiters = model.waiters.lock();
                 if model.end.load(Ordering::Acquire) > 0 {
@@ -411,13 +375,29 @@ mod models {
                 }
                 waiters.arm(id, Awaits::Published);
                 drop(waiters);
-                // A lost wake-up would be a task that is parked for ever: a deadlock to loom.
-                match notifier.poll(&Waker::from(Arc::clone(&task))) {
-                    Some((fired, _)) => assert_eq!(fired, [3]),
-                    None => task.park(),
+                if let Some(fired) = wait_for_call(&notifier, &task) {
+                    assert_eq!(fired, [3]);
                 }
             }
             appender.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn loom_no_wake_up_is_lost_between_an_append_and_a_reader_that_parks() {
+        // Without a deadline: a lost wake-up would be a deadlock, which loom reports.
+        read_while_appended(|notifier, _| Some(notifier.wait(None).0));
+    }
+
+    #[test]
+    fn loom_no_wake_up_is_lost_between_an_append_and_a_task_that_parks() {
+        read_while_appended(|notifier, task| {
+            let polled = notifier.poll(&Waker::from(Arc::clone(task)));
+            if polled.is_none() {
+                // A lost wake-up would be a task that is parked for ever: a deadlock to loom.
+                task.park();
+            }
+            polled.map(|(fired, _)| fired)
         });
     }
 

@@ -19,6 +19,7 @@ use crate::clock::ManualClock;
 use crate::config::{Cleanup, Durability};
 use crate::format::{BatchHeader, SegmentHeader};
 use crate::producer::SendOutcome;
+use crate::random::Random;
 use crate::record::{Offsets, Record, TopicPartition};
 use crate::storage::disk::{Access, Fault, Operation, PowerCut, SimulatedDisk};
 use crate::topic::Partition;
@@ -505,15 +506,6 @@ fn what_is_whole_behind_an_unproved_hole_is_copied() {
 
 // ---- anything is damaged -------------------------------------------------------------------------
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (self.0 >> 33) % limit.max(1)
-    }
-}
-
 /// Damages one file; returns what was done.
 fn damage(disk: &SimulatedDisk, random: &mut Random) -> String {
     let paths = disk.paths();
@@ -542,7 +534,7 @@ fn damage(disk: &SimulatedDisk, random: &mut Random) -> String {
 }
 
 fn random_round(seed: u64, store: &Store) {
-    let random = &mut Random(seed);
+    let random = &mut Random::new(seed);
     let disk = store.disk.kill9();
     let done: Vec<String> = (0..=random.below(3)).map(|_| damage(&disk, random)).collect();
     let context = format!("LOGPOND_SEED={seed}: {done:?}");
@@ -631,7 +623,7 @@ fn a_copy_that_is_cut_off_is_no_store_and_a_whole_one_is_durable() {
         copy.crash_at(point);
         let result = copied(&store.disk, &copy);
         assert_eq!(result.is_ok(), point == points, "{point} of {points}: {result:?}");
-        let (mut worst, mut any) = (Random(point), Random(point));
+        let (mut worst, mut any) = (Random::new(point), Random::new(point));
         let worst = copy.power_cut(&mut || worst.below(u64::MAX), PowerCut::WORST);
         let mut any = || any.below(u64::MAX);
         let how = PowerCut::any(&mut any);

@@ -291,8 +291,7 @@ fn what_was_read_ahead_for_recv_is_given_back_by_seek_pause_and_commit() {
 #[test]
 fn statement_12_every_way_to_seek_goes_where_it_says_and_out_of_range_to_the_nearest_end() {
     let clock = manual_clock();
-    let broker =
-        Broker::builder().in_memory().background(false).clock(clock.clone()).open().unwrap();
+    let broker = in_memory_at(&clock);
     broker.ensure_topic("t", small_topic(2)).unwrap();
     for number in 0..600 {
         send_numbers(&broker, "t", 1, number..number + 1);
@@ -332,8 +331,7 @@ fn statement_12_every_way_to_seek_goes_where_it_says_and_out_of_range_to_the_nea
 #[test]
 fn a_consumer_opens_where_start_says() {
     let clock = manual_clock();
-    let broker =
-        Broker::builder().in_memory().background(false).clock(clock.clone()).open().unwrap();
+    let broker = in_memory_at(&clock);
     broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
     send_numbers(&broker, "t", 0, 0..5);
     clock.advance(Duration::from_secs(1));

@@ -236,8 +236,7 @@ fn a_tombstone_has_no_value_whatever_was_set_before() {
 #[test]
 fn timestamps_keep_milliseconds_and_append_time_overrules_them() {
     let clock = manual_clock();
-    let broker =
-        Broker::builder().in_memory().background(false).clock(clock.clone()).open().unwrap();
+    let broker = in_memory_at(&clock);
     broker.ensure_topic("create", TopicConfig::new(1)).unwrap();
     let append = TopicConfig::new(1).timestamps(TimestampType::AppendTime);
     broker.ensure_topic("append", append).unwrap();

@@ -45,6 +45,12 @@ pub(crate) fn in_memory() -> Broker {
     Broker::builder().in_memory().background(false).open().expect("a broker in memory")
 }
 
+/// The same at a time that the test sets.
+pub(crate) fn in_memory_at(clock: &ManualClock) -> Broker {
+    let builder = Broker::builder().in_memory().background(false).clock(clock.clone());
+    builder.open().expect("a broker in memory")
+}
+
 pub(crate) fn small_topic(partitions: u32) -> TopicConfig {
     TopicConfig::new(partitions).segment_bytes(SMALL_SEGMENT)
 }

@@ -11,6 +11,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("config", GROUND),
     ("sync", GROUND),
     ("record", GROUND),
+    ("random", GROUND),
     ("rules", GROUND),
     ("steps", GROUND),
     ("codec", GROUND),

@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use crate::common::*;
+use crate::show_last_steps;
 use clocks::{Clocks, Mark};
 use group::{Member, Shared};
 use logpond::{
@@ -439,11 +440,7 @@ struct Trace(Walk);
 
 impl Drop for Trace {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            let steps = &self.0.steps;
-            let last = &steps[steps.len().saturating_sub(12)..];
-            eprintln!("failed at step {}, the last ones: {last:#?}", steps.len());
-        }
+        show_last_steps(&self.0.steps);
     }
 }
 

@@ -10,3 +10,11 @@ mod common;
 mod group_model;
 mod life_model;
 mod model;
+
+/// Says where a walk failed, if it did.
+fn show_last_steps(steps: &[impl std::fmt::Debug]) {
+    if std::thread::panicking() {
+        let last: Vec<_> = steps.iter().skip(steps.len().saturating_sub(12)).collect();
+        eprintln!("failed at step {}, the last ones: {last:#?}", steps.len());
+    }
+}

@@ -17,6 +17,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::common::*;
+use crate::show_last_steps;
 use logpond::{
     Broker, Consumer, Durability, Error, Message, Offsets, Partition, Producer, ReadMode, Record,
     SendOutcome, StartAt, TopicConfig, TopicPartition,
@@ -468,11 +469,7 @@ struct Trace<'a>(Run<'a>);
 
 impl Drop for Trace<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            let steps = &self.0.steps;
-            let last = &steps[steps.len().saturating_sub(12)..];
-            eprintln!("failed at step {}, the last ones: {last:#?}", steps.len());
-        }
+        show_last_steps(&self.0.steps);
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::model::{Crash, Random, clock, open, open_at};
+use super::model::{Crash, clock, open, open_at};
 use crate::broker::Broker;
 use crate::clock::ManualClock;
 use crate::config::{Cleanup, Durability, TopicConfig};
+use crate::random::Random;
 use crate::record::Record;
 use crate::storage::disk::{PowerCut, SimulatedDisk};
 use std::time::Duration;

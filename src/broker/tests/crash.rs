@@ -3,9 +3,10 @@
 //! The steps cover all that a broker stores, and the oracle is the same for each.
 
 use super::images;
-use super::model::{Crash, Model, Random, Shape, Step};
+use super::model::{Crash, Model, Shape, Step};
 use super::run::{Ended, Run};
 use crate::config::Durability;
+use crate::random::Random;
 use crate::storage::disk::{Metadata, Pages, PowerCut, SimulatedDisk};
 
 const SYNC: Durability = Durability::Sync;

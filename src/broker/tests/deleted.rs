@@ -34,6 +34,27 @@ fn row_j20_who_waits_during_a_deletion_of_unknown_outcome_has_an_unknown_outcome
     assert!(matches!(appended, Error::UnknownTopic(_)), "{appended:?}");
 }
 
+/// A disk before whose next operation of this kind the topic "gone" is deleted, once the broker is
+/// put in.
+fn deleting_at(
+    deleted_at: Operation,
+    disk: &SimulatedDisk,
+) -> (HookedDisk, Arc<Mutex<Option<Broker>>>) {
+    let armed: Arc<Mutex<Option<Broker>>> = Arc::default();
+    let hooked = Arc::clone(&armed);
+    let disk = HookedDisk::new(Arc::new(disk.clone()), move |operation, side| {
+        if (operation, side) != (deleted_at, Side::Before) {
+            return;
+        }
+        // Not under the lock: the deletion does the same operation, too.
+        let armed = hooked.lock().take();
+        if let Some(broker) = armed {
+            broker.admin().delete_topic("gone").unwrap();
+        }
+    });
+    (disk, armed)
+}
+
 /// Symptom: a consumer in auto mode that was closed while one of its topics was deleted committed
 /// nothing, also of the others: their records were delivered again. Cause: the commit of all of its
 /// partitions was refused for the one. Rule: auto mode commits what can be committed.
@@ -43,18 +64,7 @@ fn row_j20_who_waits_during_a_deletion_of_unknown_outcome_has_an_unknown_outcome
 #[test]
 fn a_topic_that_is_deleted_during_a_close_keeps_no_other_from_being_committed() {
     for is_member in [true, false] {
-        let armed: Arc<Mutex<Option<Broker>>> = Arc::default();
-        let hooked = Arc::clone(&armed);
-        let disk = HookedDisk::new(Arc::new(SimulatedDisk::new()), move |operation, side| {
-            if (operation, side) != (Operation::Sync, Side::Before) {
-                return;
-            }
-            // Not under the lock: the deletion syncs, too.
-            let armed = hooked.lock().take();
-            if let Some(broker) = armed {
-                broker.admin().delete_topic("gone").unwrap();
-            }
-        });
+        let (disk, armed) = deleting_at(Operation::Sync, &SimulatedDisk::new());
         let broker = open_on(Arc::new(disk), 1, Durability::Sync, &clock()).unwrap();
         for name in ["gone", "stays"] {
             let config = TopicConfig::new(1).durability(Durability::Os);
@@ -98,19 +108,8 @@ fn row_j20_a_member_continues_when_a_topic_is_deleted_under_its_read() {
         }
         broker.close().unwrap();
 
-        let armed: Arc<Mutex<Option<Broker>>> = Arc::default();
-        let hooked = Arc::clone(&armed);
-        let hooked = HookedDisk::new(Arc::new(disk.clone()), move |operation, side| {
-            if (operation, side) != (Operation::Open, Side::Before) {
-                return;
-            }
-            // Not under the lock: the deletion opens files, too.
-            let armed = hooked.lock().take();
-            if let Some(broker) = armed {
-                broker.admin().delete_topic("gone").unwrap();
-            }
-        });
-        let broker = open_on(Arc::new(hooked), 2, Durability::Sync, &clock()).unwrap();
+        let (disk, armed) = deleting_at(Operation::Open, &disk);
+        let broker = open_on(Arc::new(disk), 2, Durability::Sync, &clock()).unwrap();
         let mut consumer = if is_member {
             broker.consumer("g").subscribe(["gone", "stays"]).open().unwrap()
         } else {

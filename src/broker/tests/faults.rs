@@ -7,11 +7,12 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::model::{Crash, DIR, Model, Random, Shape, Step, open, values};
+use super::model::{Crash, DIR, Model, Shape, Step, open, values};
 use super::run::{Ended, Run};
 use crate::broker::Broker;
 use crate::config::{Durability, TopicConfig};
 use crate::error::Error;
+use crate::random::Random;
 use crate::record::Record;
 use crate::storage::disk::{Fault, Operation, PowerCut, SimulatedDisk};
 

@@ -66,6 +66,17 @@ fn cut_topic_tail(broker: Broker, disk: &SimulatedDisk) -> SimulatedDisk {
     disk.power_cut(&mut || 0, PowerCut::WORST)
 }
 
+/// A disk with a topic that is cut at 2, below a commit at 5.
+fn cut_below_a_commit() -> SimulatedDisk {
+    let disk = SimulatedDisk::new();
+    let broker = open(&disk, 1);
+    send(&broker, &["0", "1"]);
+    broker.flush().unwrap();
+    send(&broker, &["2", "3", "4"]);
+    assert_eq!(commit_all(&broker), 5);
+    cut_topic_tail(broker, &disk)
+}
+
 /// Symptom: a group got notice that records were cut, and its commit went back. Cause: what can be
 /// read of a poisoned partition ends at its durable end, and a commit beyond that was taken for one
 /// beyond a cut. Rule: only a recovery cuts.
@@ -94,13 +105,7 @@ fn a_commit_beyond_what_a_poisoned_partition_shows_is_no_truncation() {
 //   + if let Some(cut_to) = cut.filter(|_| offset < end) {
 #[test]
 fn row_b06_a_consumer_beyond_the_cut_is_notified_once() {
-    let disk = SimulatedDisk::new();
-    let broker = open(&disk, 1);
-    send(&broker, &["0", "1"]);
-    broker.flush().unwrap();
-    send(&broker, &["2", "3", "4"]);
-    assert_eq!(commit_all(&broker), 5);
-    let disk = cut_topic_tail(broker, &disk);
+    let disk = cut_below_a_commit();
 
     let broker = open(&disk, 2);
     assert_eq!(values(&broker.topic("t").unwrap(), 0), ["0", "1"]);
@@ -115,13 +120,7 @@ fn row_b06_a_consumer_beyond_the_cut_is_notified_once() {
 //   + self.move_to(end.max(start));
 #[test]
 fn row_b06_records_that_reuse_the_numbers_are_not_skipped_unnoticed() {
-    let disk = SimulatedDisk::new();
-    let broker = open(&disk, 1);
-    send(&broker, &["0", "1"]);
-    broker.flush().unwrap();
-    send(&broker, &["2", "3", "4"]);
-    assert_eq!(commit_all(&broker), 5);
-    let disk = cut_topic_tail(broker, &disk);
+    let disk = cut_below_a_commit();
 
     let broker = open(&disk, 2);
     let new = ["x2", "x3", "x4", "x5"];

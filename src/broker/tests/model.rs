@@ -10,37 +10,13 @@ use crate::broker::Broker;
 use crate::clock::ManualClock;
 use crate::config::Durability;
 use crate::error::{Error, Result};
+use crate::random::Random;
 use crate::storage::disk::{Disk, PowerCut, SimulatedDisk};
 use crate::topic::Topic;
 
 pub(super) const DIR: &str = "/srv/data";
 pub(super) const GROUP: &str = "group";
 pub(super) const NAMED: &str = "named";
-
-/// splitmix64, from a seed that every failure prints.
-#[derive(Debug, Clone)]
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-
-    pub(super) fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        &of[usize::try_from(self.below(of.len() as u64)).unwrap()]
-    }
-}
 
 /// What happened to the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,9 +8,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use super::model::{Crash, Model, Random, Shape, Step};
+use super::model::{Crash, Model, Shape, Step};
 use super::run::{Ended, Run};
 use crate::config::Durability;
+use crate::random::Random;
 use crate::storage::disk::{HookedDisk, Operation, PowerCut, Side, SimulatedDisk};
 use crate::sync::{AtomicU64, Ordering};
 

@@ -18,9 +18,10 @@
 
 use super::crash::Campaign;
 use super::effort;
-use super::model::{Crash, Model, Random, Shape, Step};
+use super::model::{Crash, Model, Shape, Step};
 use super::run::{Ended, Run};
 use crate::config::Durability;
+use crate::random::Random;
 use crate::storage::disk::{PowerCut, SimulatedDisk};
 
 const STEPS: [(&str, Step); 10] = [

@@ -1,9 +1,10 @@
 //! Long random workloads through many crashes, one after the other on the same disk.
 
-use super::model::{Crash, Model, Random, Shape, Step};
+use super::model::{Crash, Model, Shape, Step};
 use super::run::{Ended, Run};
 use super::{effort, images, variable};
 use crate::config::Durability;
+use crate::random::Random;
 use crate::storage::disk::{PowerCut, SimulatedDisk};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];

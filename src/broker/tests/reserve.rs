@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::effort;
-use super::model::{Crash, DIR, Random, clock};
+use super::model::{Crash, DIR, clock};
 use crate::broker::Broker;
 use crate::clock::ManualClock;
 use crate::config::{Cleanup, Durability, TopicConfig};
 use crate::error::{Error, Result};
 use crate::group::offsets::OffsetChange;
 use crate::log::reserve::SPARES;
+use crate::random::Random;
 use crate::record::{Offsets, Record, TopicPartition};
 use crate::storage::disk::{Fault, Operation, PowerCut, SimulatedDisk};
 use crate::topic::Partition;

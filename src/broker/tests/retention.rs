@@ -11,12 +11,13 @@ use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 
 use super::images;
-use super::model::{Crash, DIR, Random, clock, open_at, open_on};
+use super::model::{Crash, DIR, clock, open_at, open_on};
 use crate::broker::Broker;
 use crate::clock::ManualClock;
 use crate::config::{Durability, TopicConfig, WhenFull};
 use crate::error::{Error, Result};
 use crate::partition::PartitionCore;
+use crate::random::Random;
 use crate::record::{Record, TopicPartition};
 use crate::storage::disk::{Fault, HookedDisk, Operation, PowerCut, Side, SimulatedDisk};
 use crate::sync::Mutex;

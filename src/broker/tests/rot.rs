@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 
 use self::check::{Harm, Tally, Trial};
 use self::store::{End, Store};
-use super::model::Random;
 use super::variable;
+use crate::random::Random;
 
 mod check;
 mod internal;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::model::{
-    Crash, GROUP, Model, NAMED, PartitionModel, Presence, Random, Shape, Step, TopicModel, clock,
-    open_on, values,
+    Crash, GROUP, Model, NAMED, PartitionModel, Presence, Shape, Step, TopicModel, clock, open_on,
+    values,
 };
 use crate::broker::Broker;
 use crate::clock::ManualClock;
@@ -13,6 +13,7 @@ use crate::config::{Durability, StartAt, TopicConfig};
 use crate::consumer::Consumer;
 use crate::error::{Error, Result};
 use crate::producer::{Producer, SendOutcome};
+use crate::random::Random;
 use crate::record::{Record, TopicPartition};
 use crate::storage::disk::{Disk, SimulatedDisk};
 

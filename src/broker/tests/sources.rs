@@ -10,12 +10,13 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use super::model::{Crash, Random, clock, open, open_at, values};
+use super::model::{Crash, clock, open, open_at, values};
 use crate::broker::Broker;
 use crate::clock::ManualClock;
 use crate::config::{Durability, TopicConfig};
 use crate::error::{Error, Result};
 use crate::producer::SendOutcome;
+use crate::random::Random;
 use crate::record::Record;
 use crate::storage::disk::{Fault, Operation, PowerCut, SimulatedDisk};
 

@@ -12,6 +12,7 @@ use crate::config::{Durability, TopicConfig};
 use crate::error::{CorruptionKind, Error};
 use crate::group::commit::{Commit, Ready, Wait};
 use crate::group::offsets::{Committed, OffsetChange};
+use crate::random::Random;
 use crate::record::{Offsets, Record, TopicPartition};
 use crate::storage::disk::{Disk, Fault, Metadata, Operation, Pages, PowerCut, SimulatedDisk};
 
@@ -128,7 +129,7 @@ fn row_a14_b16_a_power_cut_at_every_store_point_of_a_clean_up_loses_nothing() {
         disk.paths().into_iter().find(|path| path.starts_with(&dir)).unwrap()
     };
     assert_ne!(first(&whole), first(&disk), "nothing was cleaned up");
-    let mut random = super::model::Random::new(3);
+    let mut random = Random::new(3);
     let mut stopped = 0;
     for point in 0..whole.store_points() {
         let copy = disk.kill9();
@@ -315,7 +316,7 @@ fn row_b08_removals_that_come_back_are_no_damage() {
         clean_up(&disk).unwrap();
     }
     disk.heal();
-    let mut random = super::model::Random::new(5);
+    let mut random = Random::new(5);
     for seed in 0..next_points(&disk) {
         let copy = disk.kill9();
         copy.crash_at(seed);

@@ -2,9 +2,10 @@
 
 use std::io::ErrorKind;
 
-use super::model::{Crash, Random, clock, open, open_at, values};
+use super::model::{Crash, clock, open, open_at, values};
 use crate::config::{Durability, TopicConfig};
 use crate::error::Error;
+use crate::random::Random;
 use crate::record::Record;
 use crate::storage::disk::{Fault, Operation, PowerCut, SimulatedDisk};
 

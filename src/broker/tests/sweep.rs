@@ -11,11 +11,12 @@
 use std::io::ErrorKind;
 
 use super::images;
-use super::model::{Crash, Model, Random, Shape, Step, clock, open};
+use super::model::{Crash, Model, Shape, Step, clock, open};
 use super::run::{Ended, Run};
 use super::{compaction, retention};
 use crate::config::Durability;
 use crate::error::{Error, Result};
+use crate::random::Random;
 use crate::storage::disk::{Fault, Operation, PowerCut, SimulatedDisk};
 
 const OPERATIONS: [Operation; 12] = [

@@ -13,12 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::effort;
-use super::model::{DIR, Random, clock};
+use super::model::{DIR, clock};
 use crate::broker::Broker;
 use crate::clock::ManualClock;
 use crate::config::{Cleanup, StartAt, TopicConfig};
 use crate::error::{Error, Result};
 use crate::producer::{Producer, SendOutcome};
+use crate::random::Random;
 use crate::record::{Offsets, Record, TopicPartition};
 use crate::storage::disk::SimulatedDisk;
 use crate::topic::Partition;

@@ -6,6 +6,7 @@ use super::seal::batch_checksum;
 use super::*;
 use crate::error::CorruptionKind;
 use crate::format::checksum::Checksum;
+use crate::random::Random;
 
 const SALT: u64 = 0x0123_4567_89ab_cdef;
 
@@ -51,22 +52,6 @@ fn fix_checksum(bytes: &mut [u8]) {
     let (head, records) = bytes[..header.size as usize].split_at(header.header_size());
     let checksum = batch_checksum(Checksum::of(records), head, SALT);
     bytes[4..8].copy_from_slice(&checksum.to_le_bytes());
-}
-
-/// A small generator, so that failures repeat: xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).unwrap()
-    }
 }
 
 #[test]
@@ -390,7 +375,7 @@ fn walk(bytes: &[u8]) {
 fn hostile_bytes_never_panic() {
     let seed = 0x9e37_79b9_7f4a_7c15;
     eprintln!("seed {seed:#x}");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let opening = crate::format::Opening {
         base_offset: 10,
         leader_epoch: 0,
@@ -402,23 +387,22 @@ fn hostile_bytes_never_panic() {
     for round in 0..60_000 {
         let mut bytes = seeds[round % seeds.len()].clone();
         for _ in 0..=random.below(6) {
-            let at = random.below(bytes.len());
+            let at = random.index(bytes.len());
             bytes[at] = match random.below(3) {
                 0 => 0xff,
                 1 => bytes[at] ^ (1 << random.below(8)),
-                _ => random.next().to_le_bytes()[0],
+                _ => random.byte(),
             };
         }
         if random.below(4) == 0 {
-            bytes.truncate(random.below(bytes.len()));
+            bytes.truncate(random.index(bytes.len()));
         }
         walk(&bytes);
         fix_checksum(&mut bytes);
         walk(&bytes);
     }
     for _ in 0..20_000 {
-        let bytes: Vec<u8> =
-            (0..random.below(200)).map(|_| random.next().to_le_bytes()[0]).collect();
+        let bytes: Vec<u8> = (0..random.below(200)).map(|_| random.byte()).collect();
         walk(&bytes);
         let _ = crate::format::SegmentHeader::decode(&bytes);
         let _ = crate::format::Footer::decode(&bytes, SALT);

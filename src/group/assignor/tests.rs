@@ -2,6 +2,7 @@
 //! conditions themselves. Not covered: hand-over, which is `state`'s.
 
 use super::*;
+use crate::random::Random;
 
 fn members<const N: usize>(subscriptions: [&[&str]; N]) -> BTreeMap<MemberId, Subscription> {
     let subscriptions = subscriptions.iter().map(|it| it.iter().copied().collect());
@@ -123,28 +124,17 @@ fn nobody_and_nothing_are_answers_too() {
     }
 }
 
-/// Splitmix64.
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-}
-
-fn random_question(rng: &mut Rng) -> (BTreeMap<MemberId, Subscription>, BTreeMap<Arc<str>, u32>) {
-    let topics: BTreeMap<Arc<str>, u32> = (0..=rng.below(6))
-        .map(|i| (format!("t{i}").into(), u32::try_from(rng.below(9)).unwrap()))
+fn random_question(
+    random: &mut Random,
+) -> (BTreeMap<MemberId, Subscription>, BTreeMap<Arc<str>, u32>) {
+    let topics: BTreeMap<Arc<str>, u32> = (0..=random.below(6))
+        .map(|i| (format!("t{i}").into(), u32::try_from(random.below(9)).unwrap()))
         .collect();
     let shared: Subscription = topics.keys().cloned().collect();
-    let members = (0..=rng.below(7)).map(|id| {
-        let own = topics.keys().filter(|_| rng.below(3) > 0).cloned().collect();
+    let members = (0..=random.below(7)).map(|id| {
+        let own = topics.keys().filter(|_| random.below(3) > 0).cloned().collect();
         // Some share their set, some are equal without sharing it, some differ.
-        let subscription = match rng.below(3) {
+        let subscription = match random.below(3) {
             0 => shared.clone(),
             1 => topics.keys().cloned().collect(),
             _ => own,
@@ -157,10 +147,10 @@ fn random_question(rng: &mut Rng) -> (BTreeMap<MemberId, Subscription>, BTreeMap
 #[test]
 fn every_answer_is_complete_and_allowed_and_sticky_ones_are_level() {
     for seed in 0..3_000 {
-        let rng = &mut Rng(seed);
+        let random = &mut Random::new(seed);
         let mut before = Assignment::new();
         for _ in 0..4 {
-            let (members, topics) = random_question(rng);
+            let (members, topics) = random_question(random);
             for assignor in [Assignor::Range, Assignor::RoundRobin, Assignor::CooperativeSticky] {
                 let answer = assignor.assign(&members, &topics, &before);
                 check_complete(&members, &topics, &answer, seed);
@@ -207,20 +197,20 @@ fn check_level(members: &BTreeMap<MemberId, Subscription>, answer: &Assignment, 
 #[test]
 fn sticky_moves_the_fewest_partitions_among_equal_members() {
     for seed in 0..3_000 {
-        let rng = &mut Rng(seed);
-        let topics: BTreeMap<Arc<str>, u32> = (0..=rng.below(3))
-            .map(|i| (format!("t{i}").into(), u32::try_from(rng.below(12)).unwrap()))
+        let random = &mut Random::new(seed);
+        let topics: BTreeMap<Arc<str>, u32> = (0..=random.below(3))
+            .map(|i| (format!("t{i}").into(), u32::try_from(random.below(12)).unwrap()))
             .collect();
         let everything: Subscription = topics.keys().cloned().collect();
-        let count = 1 + usize::try_from(rng.below(8)).unwrap();
+        let count = 1 + usize::try_from(random.below(8)).unwrap();
         let ids = (0..count as u64).map(MemberId);
         let members: BTreeMap<_, _> = ids.map(|id| (id, everything.clone())).collect();
         // Any ownership at all, however uneven, with gaps and with owners that have left.
         let mut before = Assignment::new();
         for (name, &partitions) in &topics {
             for partition in 0..partitions {
-                let owner = MemberId(rng.below(count as u64 + 2));
-                let owner = if rng.below(2) == 0 { MemberId(0) } else { owner };
+                let owner = MemberId(random.below(count as u64 + 2));
+                let owner = if random.below(2) == 0 { MemberId(0) } else { owner };
                 before.entry(owner).or_default().insert((&**name, partition).into());
             }
         }

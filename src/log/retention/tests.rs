@@ -3,6 +3,7 @@
 //! `LOGPOND_SEED=n` replays the random plans of that seed, which a failure prints.
 
 use super::*;
+use crate::random::Random;
 
 /// A dated sealed segment of 100 bytes and ten offsets, of which the `number`-th ends at
 /// `10 * number + 10`.
@@ -155,18 +156,6 @@ fn a_policy_is_what_the_settings_say() {
     assert_eq!(RetentionPolicy::of(&both), expected);
 }
 
-/// splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % bound.max(1)
-    }
-}
-
 /// How many segments of `all` go, by the definition: the longest prefix of which each expired or
 /// can be spared.
 fn reference(policy: RetentionPolicy, now: u64, all: &[SegmentFacts]) -> usize {
@@ -194,7 +183,7 @@ fn reference(policy: RetentionPolicy, now: u64, all: &[SegmentFacts]) -> usize {
 #[test]
 fn random_plans_are_what_the_definition_says() {
     let seed = std::env::var("LOGPOND_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let (mut removed, mut rolled) = (0, 0);
     for round in 0..20_000 {
         let count = 1 + random.below(8);

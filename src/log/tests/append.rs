@@ -81,14 +81,14 @@ fn copied_chunks_give_what_the_map_gives() {
         rig.env().copy_reads = copy_reads;
         rig.options.segment_bytes = 4 << 20;
         let mut log = rig.create();
-        let mut random = Random(3);
+        let mut random = Random::new(3);
         for _ in 0..60 {
             let size = 1 + random.below(40_000) as usize;
             append(&mut log, 1, size);
         }
         append(&mut log, 3, 300_000);
         append(&mut log, 1, 10);
-        let mut random = Random(3);
+        let mut random = Random::new(3);
         let mut expected: Records = (0..60)
             .map(|offset| (offset, value(0, offset, 1 + random.below(40_000) as usize)))
             .collect();
@@ -162,9 +162,7 @@ fn offsets_are_found_with_and_without_footers_and_with_few_maps() {
     every_rig(|name, mut rig| {
         rig.env().maps = MapBudget::new(2);
         let mut log = rig.create();
-        while segment_count(&log) < 8 {
-            append(&mut log, 1, 400);
-        }
+        fill_segments(&mut log, 8, 400);
         let end = log.log_end();
         let check = |log: &Log| {
             for offset in (0..=end).step_by(3) {
@@ -193,9 +191,7 @@ fn maps_beyond_the_budget_are_dropped_unless_a_message_holds_them() {
     let mut rig = Rig::real(&dir);
     rig.env().maps = MapBudget::new(2);
     let mut log = rig.create();
-    while segment_count(&log) < 8 {
-        append(&mut log, 1, 1_000);
-    }
+    fill_segments(&mut log, 8, 1_000);
     let mut held = Vec::new();
     for segment in log.segments().all() {
         let window = segment.window(0).unwrap();
@@ -425,9 +421,7 @@ fn row_c01_appends_resume_when_a_small_disk_has_space_again() {
 fn row_j03_a_reader_behind_retention_learns_it_and_its_messages_stay() {
     every_rig(|name, rig| {
         let mut log = rig.create();
-        while segment_count(&log) < 5 {
-            append(&mut log, 1, 1_000);
-        }
+        fill_segments(&mut log, 5, 1_000);
         let mut cursor = cursor_at(&log, 0).unwrap();
         let held = {
             let mut fetched = Fetched::default();

@@ -95,7 +95,7 @@ fn cut_and_check(
     seed: u64,
     context: &str,
 ) -> (SimulatedDisk, Rig, Log, Model) {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let how = PowerCut::any(&mut || random.next());
     let image = disk.power_cut(&mut || random.next(), how);
     let context = format!("{context}, cut {seed} {how:?}");
@@ -116,7 +116,7 @@ fn cut_and_check(
 #[test]
 fn row_b01_a_power_cut_at_every_store_point_leaves_a_prefix_with_all_that_was_synced() {
     for seed in 0..12 * effort() {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let count = 3 + random.below(6);
         let steps = any_steps(&mut random, count);
         let (_, _, points) = workload(seed, &steps, None);
@@ -138,7 +138,7 @@ fn row_b01_a_power_cut_at_every_store_point_leaves_a_prefix_with_all_that_was_sy
 #[test]
 fn row_b03_hole_then_reappend() {
     for seed in 0..150 * effort() {
-        let mut random = Random(seed ^ 0xB03);
+        let mut random = Random::new(seed ^ 0xB03);
         let steps = any_steps(&mut random, 12);
         let point = random.below(60);
         let (mut disk, mut model, _) = workload(seed, &steps, Some(point));
@@ -161,7 +161,7 @@ fn row_b03_hole_then_reappend() {
 #[test]
 fn row_a25_opening_can_be_interrupted_anywhere() {
     for seed in 0..40 * effort() {
-        let mut random = Random(seed ^ 0xA25);
+        let mut random = Random::new(seed ^ 0xA25);
         let steps = any_steps(&mut random, 14);
         let point = 10 + random.below(60);
         let (disk, mut model, _) = workload(seed, &steps, Some(point));
@@ -198,7 +198,7 @@ fn row_b03_whole_segments_behind_a_hole_are_cut_for_good() {
         let (disk, rig) = Rig::fresh(seed);
         let mut log = rig.create();
         let mut model = Model::default();
-        let mut random = Random(seed ^ 0x5E6);
+        let mut random = Random::new(seed ^ 0x5E6);
         model.append(&mut log, 0, 2, 100).unwrap();
         model.sync(&mut log).unwrap();
         while segment_count(&log) < 5 {
@@ -233,7 +233,7 @@ fn row_b03_whole_segments_behind_a_hole_are_cut_for_good() {
 fn row_a25_an_interrupted_cut_is_carried_on_and_never_undone() {
     let mut truncations = 0;
     for seed in 0..20 * effort() {
-        let mut random = Random(seed ^ 0xA25B);
+        let mut random = Random::new(seed ^ 0xA25B);
         let (disk, rig) = Rig::fresh(seed);
         let mut log = rig.create();
         let mut model = Model::default();
@@ -274,7 +274,7 @@ fn row_a25_an_interrupted_cut_is_carried_on_and_never_undone() {
 #[test]
 fn row_a05_nothing_published_is_lost_when_the_process_dies() {
     for seed in 0..150 * effort() {
-        let mut random = Random(seed ^ 0xA05);
+        let mut random = Random::new(seed ^ 0xA05);
         let steps = any_steps(&mut random, 12);
         let point = random.below(80);
         let (disk, model, _) = workload(seed, &steps, Some(point));
@@ -312,7 +312,7 @@ fn row_d03_a_tail_that_a_failed_sync_marked_clean_is_written_again() {
         let (disk, rig) = Rig::fresh(seed);
         let mut log = rig.create();
         let mut model = Model::default();
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         model.append(&mut log, 0, 1, 100).unwrap();
         model.sync(&mut log).unwrap();
         for _ in 0..random.below(14) {
@@ -378,7 +378,7 @@ fn an_opening_that_failed_and_came_back_changes_nothing() {
             append(&mut log, 1, 10);
             append(&mut log, 1, 9_000);
             sync(&mut log).unwrap();
-            let mut random = Random(seed);
+            let mut random = Random::new(seed);
             let how = PowerCut::any(&mut || random.next());
             let image = disk.power_cut(&mut || random.next(), how);
             let (log, report) = Rig::simulated(&image, 1).open(&AFTER_CUT).unwrap();
@@ -401,7 +401,7 @@ fn row_a22_an_interrupted_creation_is_an_empty_log_or_none() {
             disk.crash_at(disk.store_points() + point);
             let created = Log::create(&rig.env, rig.identity.clone(), rig.options);
             let is_created = created.is_ok();
-            let mut random = Random(seed);
+            let mut random = Random::new(seed);
             let how = PowerCut::any(&mut || random.next());
             let image = disk.power_cut(&mut || random.next(), how);
             let rig = Rig::simulated(&image, seed + 1);

@@ -97,7 +97,7 @@ fn row_a02_a03_a04_a_batch_that_was_being_stored_is_there_whole_or_not_at_all() 
     }
     // In any order, by words: a processor may write its caches back as it likes.
     for seed in 0..200 {
-        let (mut random, image) = (Random(seed), before.kill9());
+        let (mut random, image) = (Random::new(seed), before.kill9());
         for (number, word) in batch.chunks(8).enumerate() {
             if random.below(4) > 0 {
                 store(&image, number * 8, word);
@@ -157,9 +157,7 @@ fn row_a09_a_death_while_the_log_rolls_leaves_the_old_set_or_an_empty_new_segmen
 fn row_a10_segments_without_footers_are_read_to_their_ends() {
     let (disk, rig) = Rig::fresh(1);
     let mut log = rig.create();
-    while segment_count(&log) < 4 {
-        append(&mut log, 1, 3_000);
-    }
+    fill_segments(&mut log, 4, 3_000);
     let end = log.log_end();
     drop(log);
     let mut disk = disk.kill9();
@@ -231,9 +229,7 @@ fn row_a11_a12_an_index_that_is_half_written_is_made_again() {
 fn row_a21_files_below_the_log_start_may_be_gone_and_others_may_not() {
     let (disk, rig) = Rig::fresh(1);
     let mut log = rig.create();
-    while segment_count(&log) < 6 {
-        append(&mut log, 1, 3_000);
-    }
+    fill_segments(&mut log, 6, 3_000);
     sync(&mut log).unwrap();
     finish_segments(&mut log).unwrap();
     // A batch that knows how much was durable before it.

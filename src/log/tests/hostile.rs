@@ -31,7 +31,7 @@ fn overwrite(disk: &SimulatedDisk, path: &Path, bytes: &[u8], at: u64) {
 fn row_e11_random_bytes_in_any_file_are_an_error_or_a_loss_and_never_a_panic() {
     let (disk, _) = small_log();
     for seed in 0..400 * effort() {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let image = disk.kill9();
         for _ in 0..=random.below(3) {
             let all = files(&image);
@@ -95,7 +95,7 @@ fn a_batch_that_is_in_a_segment_twice_is_read_once() {
 fn row_e16_a_random_recovery_point_is_no_reason_to_panic() {
     let (disk, _) = small_log();
     for seed in 0..200 * effort() {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut any =
             || [0, 1, 128, 188, 5_000, u64::from(u32::MAX), u64::MAX - 1][random.below(7) as usize];
         let point = Checkpoint {
@@ -245,7 +245,7 @@ fn row_e06_what_is_put_behind_the_end_of_a_file_is_no_part_of_the_log() {
     let foreign = other.read(Path::new(FIRST)).unwrap()[next..after].to_vec();
     let (log, _) = Rig::simulated(&disk.kill9(), 2).open(&AFTER_CUT).unwrap();
     let (expected, _) = read_around(&log);
-    let mut random = Random(6);
+    let mut random = Random::new(6);
     let noise: Vec<u8> = (0..5_000).map(|_| random.next() as u8).collect();
     for path in files(&disk) {
         let bytes = disk.read(&path).unwrap();

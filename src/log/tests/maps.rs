@@ -15,9 +15,7 @@ fn filled(budget: MapBudget) -> (SimulatedDisk, Log) {
     let (disk, mut rig) = Rig::fresh(1);
     rig.env().maps = budget;
     let mut log = rig.create();
-    while segment_count(&log) < 8 {
-        append(&mut log, 1, 400);
-    }
+    fill_segments(&mut log, 8, 400);
     (disk, log)
 }
 

@@ -80,9 +80,7 @@ fn a_clean_close_keeps_the_incarnation_and_an_unclean_one_draws_another() {
 fn row_a10_a_clean_close_without_footers_resumes_all_the_same() {
     let (disk, rig) = Rig::fresh(1);
     let mut log = rig.create();
-    while segment_count(&log) < 3 {
-        append(&mut log, 1, 3_000);
-    }
+    fill_segments(&mut log, 3, 3_000);
     sync(&mut log).unwrap();
     let (point, end) = (log.checkpoint(), log.log_end());
     drop(log);
@@ -349,9 +347,7 @@ fn producers_are_remembered_across_rolls_and_by_every_kind_of_evidence() {
     check(&mut log, "appended");
     sync(&mut log).unwrap();
     let (point, in_batch) = (log.checkpoint(), disk.kill9());
-    while segment_count(&log) < 3 {
-        append(&mut log, 1, 3_000);
-    }
+    fill_segments(&mut log, 3, 3_000);
     check(&mut log, "rolled");
     sync(&mut log).unwrap();
     let in_opening = disk.kill9();

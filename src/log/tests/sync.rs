@@ -24,9 +24,7 @@ fn an_append_is_durable_once_a_sync_that_began_after_it_has_returned() {
 fn files_are_synced_in_segment_order_and_each_once() {
     let (_, rig) = Rig::fresh(1);
     let mut log = rig.create();
-    while segment_count(&log) < 4 {
-        append(&mut log, 1, 3_000);
-    }
+    fill_segments(&mut log, 4, 3_000);
     let task = log.begin_sync(SyncScope::All);
     let numbers: Vec<u64> = task.files.iter().map(|file| file.segment.number).collect();
     assert_eq!(numbers, [0, 1, 2, 3]);
@@ -44,9 +42,7 @@ fn files_are_synced_in_segment_order_and_each_once() {
 fn a_sync_of_the_sealed_segments_leaves_the_active_one_alone() {
     let (_, rig) = Rig::fresh(1);
     let mut log = rig.create();
-    while segment_count(&log) < 3 {
-        append(&mut log, 1, 3_000);
-    }
+    fill_segments(&mut log, 3, 3_000);
     let task = log.begin_sync(SyncScope::Sealed);
     let numbers: Vec<u64> = task.files.iter().map(|file| file.segment.number).collect();
     assert_eq!(numbers, [0, 1]);
@@ -175,9 +171,7 @@ fn a_task_that_is_given_back_is_asked_for_again_in_segment_order() {
 fn row_d13_a_sync_takes_with_it_what_waits_and_closes_it_under_no_lock() {
     let (_, rig) = Rig::fresh(1);
     let mut log = rig.create();
-    while segment_count(&log) < 4 {
-        append(&mut log, 1, 3_000);
-    }
+    fill_segments(&mut log, 4, 3_000);
     let task = log.begin_sync(SyncScope::Sealed);
     assert_eq!(task.files.len(), 3);
     assert!(log.begin_sync(SyncScope::Sealed).files.is_empty());
@@ -196,9 +190,7 @@ fn footers_are_written_oldest_first_and_give_the_unused_space_back() {
     let (disk, mut rig) = Rig::fresh(1);
     rig.options.segment_bytes = 256 << 10;
     let mut log = rig.create();
-    while segment_count(&log) < 4 {
-        append(&mut log, 1, 90_000);
-    }
+    fill_segments(&mut log, 4, 90_000);
     sync(&mut log).unwrap();
     let mut finished = Vec::new();
     while let Some(mut task) = log.backlog().begin_footer(None) {
@@ -240,9 +232,7 @@ fn a_checkpoint_is_taken_only_of_what_is_durable() {
 fn row_a23_a_tail_that_is_removed_during_its_sync_is_not_missed() {
     let (disk, rig) = Rig::fresh(1);
     let mut log = rig.create();
-    while segment_count(&log) < 3 {
-        append(&mut log, 1, 3_000);
-    }
+    fill_segments(&mut log, 3, 3_000);
     drop(log);
     let (mut log, _) = Rig::simulated(&disk.kill9(), 2).open(&AFTER_KILL).unwrap();
     let task = log.begin_sync(SyncScope::All);

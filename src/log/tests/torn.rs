@@ -117,7 +117,7 @@ fn row_e03_rot_in_an_unproved_tail_is_cut_and_counted() {
 fn row_e04_a_later_batch_tells_rot_from_a_torn_tail() {
     let mut counts = [0, 0];
     for seed in 0..30 * effort() {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let (disk, rig) = Rig::fresh(seed + 1);
         let mut log = rig.create();
         // Where each batch begins, in the file and in the log, and what was durable by then.

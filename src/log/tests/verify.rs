@@ -55,7 +55,7 @@ fn a_sound_log_is_sound_on_every_disk() {
 fn what_recovery_makes_of_any_crash_is_sound() {
     let mut recovered = 0;
     for seed in 0..150 * effort() {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let (disk, rig) = Rig::fresh(seed);
         let mut log = rig.create();
         let mut disk = disk;

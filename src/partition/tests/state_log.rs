@@ -15,6 +15,7 @@ use crate::message::Batch;
 use crate::partition::state_log::entries::{Entries, RecordedAt};
 use crate::partition::state_log::stored::{Stored, encoded};
 use crate::partition::state_log::{Evidence, LoggedState, STATE_SEGMENT_BYTES, StateLog};
+use crate::random::Random;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Change {
@@ -53,22 +54,6 @@ impl LoggedState for Words {
 }
 
 type WordsLog = StateLog<Words>;
-
-/// splitmix64, as everywhere in the tests.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-}
 
 const ANYTHING: Evidence = Evidence { had_snapshot: false, had_records: false };
 
@@ -171,7 +156,7 @@ fn row_c15_no_call_writes_more_than_a_part_of_a_large_state() {
         for part in all.chunks(1_000) {
             log.append(part.to_vec()).unwrap();
         }
-        let mut random = Random(1);
+        let mut random = Random::new(1);
         let (mut most, mut bytes) = (0, 0);
         // What was appended, whether or not the same call has removed a segment.
         let appended = || log.partition().log().lock().counts().appended(0).bytes;
@@ -262,7 +247,7 @@ fn numbers_rise_by_one_over_clean_ups_and_openings() {
 /// Durable appends over runs that end anyhow, with values that fill segments quickly.
 #[test]
 fn what_was_acknowledged_is_there_whatever_was_cleaned_up_and_however_it_ends() {
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     let mut disk = new_disk();
     let mut expected: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
     let mut seen = BTreeSet::new();

@@ -85,8 +85,7 @@ fn without_background_threads_only_tick_does_housekeeping() {
 #[test]
 fn records_bear_the_brokers_time() {
     let clock = manual_clock();
-    let broker =
-        Broker::builder().in_memory().background(false).clock(clock.clone()).open().unwrap();
+    let broker = in_memory_at(&clock);
     broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
     for step in 0..3_u64 {
         let sent = broker.producer().send(Record::to("t").value("x")).unwrap();

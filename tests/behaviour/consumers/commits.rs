@@ -75,8 +75,7 @@ fn a_durable_commit_syncs_the_records_first() {
 #[test]
 fn auto_commit_covers_only_what_a_later_poll_has_passed() {
     let clock = manual_clock();
-    let broker =
-        Broker::builder().in_memory().background(false).clock(clock.clone()).open().unwrap();
+    let broker = in_memory_at(&clock);
     broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
     send_numbers(&broker, "t", 0, 0..10);
     let every = Duration::from_secs(5);
@@ -178,8 +177,7 @@ fn closing_in_auto_mode_commits_what_was_passed_and_dropping_commits_nothing() {
 #[test]
 fn each_recv_passes_the_message_before_and_commits_when_it_is_time() {
     let clock = manual_clock();
-    let broker =
-        Broker::builder().in_memory().background(false).clock(clock.clone()).open().unwrap();
+    let broker = in_memory_at(&clock);
     broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
     send_numbers(&broker, "t", 0, 0..10);
     let every = Duration::from_secs(5);

@@ -5,19 +5,7 @@
 //! and has to come to rest complete, even, and having moved as little as possible.
 
 use super::*;
-
-/// Splitmix64.
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, bound: u32) -> u32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        u32::try_from((z ^ (z >> 31)) % u64::from(bound)).unwrap()
-    }
-}
+use crate::random::Random;
 
 /// What was reported to one member.
 #[derive(Default)]
@@ -32,7 +20,7 @@ struct Belief {
 
 struct Walk {
     group: GroupState,
-    rng: Rng,
+    random: Random,
     members: BTreeMap<MemberId, Belief>,
     partitions_of: BTreeMap<&'static str, u32>,
     /// All members read everything, so that evenness and fewest moves can be demanded.
@@ -48,16 +36,16 @@ const TOPICS: [&str; 3] = ["a", "b", "c"];
 
 impl Walk {
     fn new(seed: u64) -> Self {
-        let mut rng = Rng(seed);
-        let assignor = match rng.below(5) {
+        let mut random = Random::new(seed);
+        let assignor = match random.below(5) {
             0 => Assignor::Range,
             1 => Assignor::RoundRobin,
             _ => Assignor::CooperativeSticky,
         };
         Self {
             group: GroupState::new(assignor),
-            equal: rng.below(2) == 0,
-            rng,
+            equal: random.below(2) == 0,
+            random,
             members: BTreeMap::new(),
             partitions_of: BTreeMap::new(),
             next_id: 0,
@@ -68,14 +56,13 @@ impl Walk {
     }
 
     fn topics(&mut self) -> BTreeSet<&'static str> {
-        let rng = &mut self.rng;
+        let random = &mut self.random;
         let equal = self.equal;
-        TOPICS.into_iter().filter(|_| equal || rng.below(3) > 0).collect()
+        TOPICS.into_iter().filter(|_| equal || random.below(3) > 0).collect()
     }
 
     fn any_member(&mut self) -> Option<MemberId> {
-        let count = u32::try_from(self.members.len()).unwrap();
-        let nth = self.rng.below(count.max(1)) as usize;
+        let nth = self.random.index(self.members.len());
         self.members.keys().nth(nth).copied()
     }
 
@@ -108,8 +95,8 @@ impl Walk {
     }
 
     fn change_topic(&mut self) {
-        let topic = TOPICS[self.rng.below(3) as usize];
-        let count = self.rng.below(9);
+        let topic = TOPICS[self.random.index(3)];
+        let count = u32::try_from(self.random.below(9)).unwrap();
         self.partitions_of.insert(topic, count);
         if count == 0 {
             self.partitions_of.remove(topic);
@@ -168,7 +155,7 @@ impl Walk {
     }
 
     fn step(&mut self) {
-        match (self.rng.below(20), self.any_member()) {
+        match (self.random.below(20), self.any_member()) {
             (0 | 1, _) if self.members.len() < 8 => self.join(),
             (2, Some(id)) => self.leave(id),
             (3, Some(id)) => {
@@ -233,7 +220,7 @@ impl Walk {
         let before: BTreeMap<_, _> =
             self.members.keys().map(|&id| (id, self.group.owners().owned_by(id))).collect();
         match self.any_member() {
-            Some(id) if self.rng.below(2) == 0 => self.leave(id),
+            Some(id) if self.random.below(2) == 0 => self.leave(id),
             _ => self.join(),
         }
         self.come_to_rest();

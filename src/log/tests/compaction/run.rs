@@ -82,7 +82,7 @@ impl Oracle {
     }
 
     fn run(&mut self, rig: &Rig, log: Log, steps: &[Step], seed: u64) -> Result<Log> {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut log = log;
         let context = format!("seed {seed}");
         for step in steps {
@@ -174,7 +174,7 @@ fn open_and_continue(
     let rig = Rig::simulated(image, seed);
     let (mut log, report) = rig.open(how).unwrap_or_else(|e| panic!("{context}: {e:?}"));
     oracle.check_recovered(&log, &report, context);
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     oracle.append(&mut log, &mut random, 3).unwrap();
     log.roll_for(0).unwrap();
     finish_all(&mut log);
@@ -214,7 +214,7 @@ fn setup(random: &mut Random) -> Vec<Step> {
 fn row_a15_a16_a17_a18_a_crash_at_every_point_of_a_compaction_loses_and_revives_nothing() {
     let mut tried = 0;
     for seed in 0..6 * effort() {
-        let mut random = Random(seed ^ 0xA15);
+        let mut random = Random::new(seed ^ 0xA15);
         let mut steps = setup(&mut random);
         let (_, _, begin) = workload(seed, &steps, None);
         let (little_memory, apart) = (seed % 3 == 0, seed % 2 == 0);
@@ -246,7 +246,7 @@ fn row_a15_a16_a17_a18_a_crash_at_every_point_of_a_compaction_loses_and_revives_
 #[test]
 fn row_a25_opening_after_an_interrupted_compaction_can_be_interrupted() {
     for seed in 0..8 * effort() {
-        let mut random = Random(seed ^ 0xA25);
+        let mut random = Random::new(seed ^ 0xA25);
         let mut steps = setup(&mut random);
         let (_, _, begin) = workload(seed, &steps, None);
         steps.push(Step::Compact { little_memory: true, apart: seed % 2 == 0 });
@@ -279,7 +279,7 @@ fn row_a25_opening_after_an_interrupted_compaction_can_be_interrupted() {
 #[test]
 fn random_runs_with_compactions_agree_with_the_oracle() {
     for seed in 0..120 * effort() {
-        let mut random = Random(seed ^ 0xC0C0);
+        let mut random = Random::new(seed ^ 0xC0C0);
         let (mut disk, rig) = Rig::fresh(seed);
         let mut oracle = Oracle { now: 5_000, ..Oracle::default() };
         let mut log = rig.create();

@@ -153,9 +153,9 @@ impl Case {
     pub(super) fn random(&self) -> Random {
         let bytes = self.workload.bytes();
         let seed = bytes.fold(self.point << 32 ^ self.image as u64, |seed, byte| {
-            Random(seed ^ u64::from(byte)).next()
+            Random::new(seed ^ u64::from(byte)).next()
         });
-        Random(seed)
+        Random::new(seed)
     }
 }
 

@@ -129,7 +129,8 @@ fn row_b01_every_image_of_every_short_workload_is_a_prefix() {
         for operations in 1..=share.operations {
             each_workload(operations, &mut |ops| {
                 number += 1;
-                if operations < share.operations || Random(number).below(share.of_longest) == 0 {
+                if operations < share.operations || Random::new(number).below(share.of_longest) == 0
+                {
                     try_workload(&mut campaign, beginning, ops, share, None);
                 }
             });

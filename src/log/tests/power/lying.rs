@@ -13,7 +13,7 @@ use super::*;
 fn row_b15_what_a_lying_disk_has_lost_is_an_error_or_a_cut_and_never_other_bytes() {
     let (mut cut, mut damaged, mut refused) = (0, 0, 0);
     for seed in 0..40 * effort() {
-        let mut random = Random(seed ^ 0xB15);
+        let mut random = Random::new(seed ^ 0xB15);
         let mut world = World::new(seed, &format!("seed {seed}"));
         let honest = any_ops(&mut random, 6);
         assert!(world.run(&honest));

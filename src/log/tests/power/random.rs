@@ -9,7 +9,7 @@ const IMAGES: usize = 64;
 
 fn try_workload(campaign: &mut Campaign, seed: u64, points: u64, only: Option<&Case>) {
     let workload = format!("seed:{seed}");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut world = World::new(seed, &workload);
     let count = 8 + random.below(24);
     let ops = any_ops(&mut random, count);
