@@ -11,7 +11,7 @@
 //! | locks, and packages that touch memory or foreign bytes, lie in one file each | `packages` |
 //! | each atomic says what its ordering is for | `atomics` |
 //! | names and prose use standard terms | `words` |
-//! | the pages for developers name no file that does not exist | `documents` |
+//! | no page names a file that does not exist; the table of rooms is the one that is checked | `documents` |
 //!
 //! Method: a small lexer (`code`) turns every file of `src/` into tokens, without comments and
 //! literals, and the rules look at tokens. What is compiled for tests only (`#[cfg(test)]`, files

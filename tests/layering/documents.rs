@@ -1,9 +1,11 @@
-//! The pages for those who change the code name no file that does not exist: a map that names what is not
-//! there misleads.
+//! The pages name no file that does not exist, and the map of the rooms is the one that `rooms`
+//! checks: a map that shows what is not there misleads.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::rooms;
 use crate::sources::{assert_none, manifest_dir};
-
-const PAGES: [&str; 4] = ["architecture", "contributing", "decisions", "testing"];
 
 /// What a path in the pages begins with.
 const ROOTS: [&str; 5] = ["src/", "tests/", "benches/", "examples/", ".ci/"];
@@ -11,13 +13,33 @@ const ROOTS: [&str; 5] = ["src/", "tests/", "benches/", "examples/", ".ci/"];
 #[test]
 fn files_that_the_pages_name_exist() {
     let mut violations = Vec::new();
-    for page in PAGES {
-        let path = manifest_dir().join("src/docs").join(page).with_extension("md");
+    let pages = pages().unwrap();
+    assert!(pages.len() > 10, "the pages of src/docs were not found");
+    for path in pages {
         let text = std::fs::read_to_string(&path).unwrap();
-        let gone = named(&text).into_iter().filter(|name| !manifest_dir().join(name).exists());
-        violations.extend(gone.map(|name| format!("{page}.md: there is no {name}")));
+        let names = named(&text).into_iter().chain(linked(&text));
+        let missing = names.filter(|name| !manifest_dir().join(name).exists());
+        let page = path.file_name().unwrap_or_default().to_string_lossy();
+        violations.extend(missing.map(|name| format!("{page}: there is no {name}")));
     }
     assert_none(&violations);
+}
+
+#[test]
+fn the_table_of_rooms_has_the_levels_that_are_checked() {
+    let page = manifest_dir().join("src/docs/architecture.md");
+    let shown = rooms_in(&std::fs::read_to_string(page).unwrap());
+    assert_none(&differences(&shown, &rooms::levels()));
+}
+
+/// README and every page of `src/docs`.
+fn pages() -> std::io::Result<Vec<PathBuf>> {
+    let listed = std::fs::read_dir(manifest_dir().join("src/docs"))?;
+    let listed = listed.map(|entry| Ok(entry?.path()));
+    let mut pages = listed.collect::<std::io::Result<Vec<_>>>()?;
+    pages.retain(|page| page.extension().is_some_and(|extension| extension == "md"));
+    pages.push(manifest_dir().join("README.md"));
+    Ok(pages)
 }
 
 /// The paths between backticks, of which a command or a pattern is none.
@@ -29,8 +51,70 @@ fn named(text: &str) -> Vec<&str> {
     spans.filter(is_path).collect()
 }
 
+/// The paths that links lead to, without what follows a `#`.
+fn linked(text: &str) -> Vec<&str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    targets.filter(|target| ROOTS.iter().any(|root| target.starts_with(root))).collect()
+}
+
+/// Rooms and their levels, by the table below the heading "Rooms". A row may have several rooms, all
+/// of its level or each of its own; one without a level continues that of the row above.
+fn rooms_in(page: &str) -> BTreeMap<String, u32> {
+    let section = page.split("\n## Rooms\n").nth(1).unwrap_or_default();
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let (mut rooms, mut current) = (BTreeMap::new(), Vec::new());
+    for row in section.lines().filter_map(|line| line.strip_prefix('|')).skip(2) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [levels, names, ..] = cells.as_slice() else { continue };
+        let number = |level: &str| if level == "ground" { Some(0) } else { level.parse().ok() };
+        let levels: Vec<u32> = levels.split(", ").filter_map(number).collect();
+        if !levels.is_empty() {
+            current = levels;
+        }
+        let of_row = current.iter().chain(current.last().into_iter().cycle());
+        let names = names.split('`').skip(1).step_by(2);
+        rooms.extend(names.map(str::to_owned).zip(of_row.copied()));
+    }
+    rooms
+}
+
+fn differences(shown: &BTreeMap<String, u32>, checked: &BTreeMap<String, u32>) -> Vec<String> {
+    let fault = |room: &String| {
+        let (shown, checked) = (shown.get(room), checked.get(room));
+        let text = format!("architecture.md: `{room}` is at {shown:?}, in rooms.rs at {checked:?}");
+        (shown != checked).then_some(text)
+    };
+    let only_shown = shown.keys().filter(|room| !checked.contains_key(*room));
+    checked.keys().chain(only_shown).filter_map(fault).collect()
+}
+
+// ---- the rules can fail -------------------------------------------------------------------------
+
 #[test]
 fn a_path_is_found_and_a_command_is_not() {
     let text = "See `src/a.rs` and `tests/b/`.\n`tests/c.rs: d`, `src/*.rs`, `Broker`, src/e.rs, `.ci/run`";
     assert_eq!(named(text), ["src/a.rs", "tests/b/", ".ci/run"]);
+}
+
+#[test]
+fn the_target_of_a_link_is_found() {
+    let text =
+        "[a](src/docs/a.md#b), [b](https://c.d/src/e), [f](crate::docs::f), [g](examples/g.rs)";
+    assert_eq!(linked(text), ["src/docs/a.md", "examples/g.rs"]);
+}
+
+#[test]
+fn a_room_that_the_table_shows_elsewhere_is_found() {
+    let table = |rows: &str| {
+        rooms_in(&format!(
+            "# A\n\n## Rooms\n\n| level | room | owns |\n|---|---|---|\n{rows}\n\n## B\n| 9 | `x` |"
+        ))
+    };
+    let page = table("| ground | `a`, `b` | data |\n| | `c` | |\n| 10, 20 | `d`, `e` | |");
+    let rooms = [("a", 0), ("b", 0), ("c", 0), ("d", 10), ("e", 20)];
+    let rooms: BTreeMap<_, _> = rooms.map(|(room, level)| (room.to_owned(), level)).into();
+    assert_eq!(page, rooms);
+    assert_eq!(differences(&page, &rooms).len(), 0);
+    let moved = table("| ground | `a`, `b` | |\n| 10, 21 | `d`, `e` | |\n| 30 | `f` | |");
+    assert_eq!(differences(&moved, &rooms).len(), 3, "c is missing, e is moved, f is unknown");
 }

@@ -1,5 +1,7 @@
 //! Imports between rooms point downward.
 
+use std::collections::BTreeMap;
+
 use crate::code::{Root, paths, re_exports, without_tests};
 use crate::sources::{Sources, assert_none, is_test_module, module_path, sources};
 
@@ -91,6 +93,11 @@ fn import_violations(sources: &Sources) -> Vec<String> {
         }
     }
     violations
+}
+
+/// The table of levels.
+pub(crate) fn levels() -> BTreeMap<String, u32> {
+    LEVELS.iter().map(|(room, level)| ((*room).to_owned(), *level)).collect()
 }
 
 fn level(room: &str) -> Option<u32> {
