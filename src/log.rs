@@ -48,7 +48,7 @@ use self::maps::MapBudget;
 use self::pinned::PinnedMaps;
 use self::producers::{Admission, ProducerTable, Sequence};
 use self::retention::age_of;
-use self::segment::{Segment, SegmentList};
+use self::segment::{Segment, SegmentFile, SegmentList};
 use self::tasks::{SyncScope, SyncTask};
 use crate::clock::Moment;
 use crate::error::{Error, Result};
@@ -490,15 +490,10 @@ impl Log {
         let needed = SegmentHeader::SIZE + opening_room(producers.len()) + bytes;
         let prepared = self.appender.next_segment(needed, &mut self.factory)?;
         let opening = opening.encode(prepared.header.salt, 0)?;
-        let segment = Segment::active(
-            self.env(),
-            &self.factory.identity().origin,
-            &prepared.path,
-            &prepared.header,
-            base_offset,
-            prepared.writer.region(),
-            &prepared.claim,
-        );
+        let origin = &self.factory.identity().origin;
+        let file = SegmentFile::new(origin, &prepared.path, &prepared.header, base_offset);
+        let region = prepared.writer.region();
+        let segment = Segment::active(self.env(), file, region, &prepared.claim);
         let mut next = Active::begin(segment, prepared);
         if let Err(error) = next.append_opening(&opening) {
             if self.factory.withdraw(&next.segment().path).is_err()

@@ -262,7 +262,7 @@ mod tests {
     use crate::format::{SegmentHeader, TopicId};
     use crate::log::LogEnv;
     use crate::log::budget::{Claim, SpaceBudget};
-    use crate::log::segment::Sealed;
+    use crate::log::segment::{Sealed, SegmentFile};
     use crate::record::TopicPartition;
     use crate::storage::disk::MemoryDisk;
 
@@ -280,15 +280,10 @@ mod tests {
             compatible: 0,
         };
         let sealed = Sealed { data_end: 4096, next_offset: (number + 1) * 10, times: None };
-        let segment = Segment::found(
-            &env,
-            &Arc::new(TopicPartition::from(("t", 0))),
-            Path::new("/t/segment"),
-            &header,
-            number * 10,
-            sealed,
-            Claim::of_file(&SpaceBudget::unlimited(), 0),
-        );
+        let origin = Arc::new(TopicPartition::from(("t", 0)));
+        let file = SegmentFile::new(&origin, Path::new("/t/segment"), &header, number * 10);
+        let claim = Claim::of_file(&SpaceBudget::unlimited(), 0);
+        let segment = Segment::found(&env, file, sealed, claim);
         Unfinished {
             index: SparseIndex::new(segment.base_offset),
             segment,

@@ -22,7 +22,7 @@ pub(crate) use super::known::Known;
 use super::leftovers::Leftovers;
 use super::producers::ProducerTable;
 use super::recovery::{Action, Decision, Facts, decide};
-use super::segment::{Sealed, Segment};
+use super::segment::{Sealed, Segment, SegmentFile};
 use super::{Log, LogEnv, LogIdentity, LogOptions, Parts};
 use crate::clock::Moment;
 use crate::config::RecoveryPolicy;
@@ -232,16 +232,14 @@ impl Assembly<'_> {
             return None;
         };
         let log = &mut self.parts;
-        let segment = Segment::found(
-            log.factory.env(),
-            &log.factory.identity().origin,
-            &found.path,
-            &found.header,
-            // A file that is only kept for an empty log has no offsets of its own.
-            found.base_offset().unwrap_or(next_offset).min(next_offset),
-            Sealed { data_end, next_offset, times: times.map(|times| times.found(self.known.now)) },
-            log.factory.claim(found.bytes()),
-        );
+        // A file that is only kept for an empty log has no offsets of its own.
+        let base_offset = found.base_offset().unwrap_or(next_offset).min(next_offset);
+        let origin = &log.factory.identity().origin;
+        let file = SegmentFile::new(origin, &found.path, &found.header, base_offset);
+        let times = times.map(|times| times.found(self.known.now));
+        let sealed = Sealed { data_end, next_offset, times };
+        let claim = log.factory.claim(found.bytes());
+        let segment = Segment::found(log.factory.env(), file, sealed, claim);
         if let Some(footer) = &found.footer {
             log.producers = ProducerTable::from_states(footer.producers.iter().copied());
             log.epochs.leader_epoch = footer.leader_epoch;

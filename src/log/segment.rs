@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -55,8 +56,9 @@ impl Window {
     }
 }
 
-pub(crate) struct Segment {
-    env: Arc<LogEnv>,
+/// Which file a segment is, and what its header says: fixed from the moment at which it is made.
+#[derive(Debug)]
+pub(crate) struct SegmentFile {
     pub(crate) origin: Arc<TopicPartition>,
     pub(crate) path: PathBuf,
     pub(crate) number: u64,
@@ -70,6 +72,38 @@ pub(crate) struct Segment {
     pub(crate) keeps_space: bool,
     pub(crate) base_offset: u64,
     pub(crate) salt: u64,
+}
+
+impl SegmentFile {
+    pub(crate) fn new(
+        origin: &Arc<TopicPartition>,
+        path: &Path,
+        header: &SegmentHeader,
+        base_offset: u64,
+    ) -> Self {
+        let is_clean = match header.rewrite {
+            Some(Rewrite::Replaces(replacement)) => replacement.is_clean,
+            Some(Rewrite::Truncates(_)) | None => false,
+        };
+        Self {
+            origin: Arc::clone(origin),
+            path: path.to_path_buf(),
+            number: header.number,
+            ranks: header.ranks().into_inner(),
+            is_clean,
+            features: header.incompatible,
+            keeps_space: header.compatible & KEEPS_SPACE != 0,
+            base_offset,
+            salt: header.salt,
+        }
+    }
+}
+
+/// See the module's documentation. What never changes of it is its [`SegmentFile`], to which it
+/// dereferences; the other fields are what readers and the log change.
+pub(crate) struct Segment {
+    env: Arc<LogEnv>,
+    file: SegmentFile,
     /// The map. It always exists while the segment is active; afterwards it is made on demand and
     /// may be released.
     region: Mutex<Option<Arc<Region>>>,
@@ -85,57 +119,46 @@ pub(crate) struct Segment {
     space: OnceLock<Weak<Space>>,
 }
 
+impl Deref for Segment {
+    type Target = SegmentFile;
+
+    #[inline]
+    fn deref(&self) -> &SegmentFile {
+        &self.file
+    }
+}
+
 impl Segment {
+    /// One that takes appends, into this region.
     pub(crate) fn active(
         env: &Arc<LogEnv>,
-        origin: &Arc<TopicPartition>,
-        path: &Path,
-        header: &SegmentHeader,
-        base_offset: u64,
+        file: SegmentFile,
         region: &Arc<Region>,
         claim: &Arc<Claim>,
     ) -> Arc<Self> {
-        let region = Some(Arc::clone(region));
-        let claim = Arc::clone(claim);
-        Self::new(env, origin, path, header, base_offset, (region, OnceLock::new()), claim)
+        Self::new(env, file, Some(Arc::clone(region)), OnceLock::new(), Arc::clone(claim))
     }
 
+    /// One whose file is complete.
     pub(crate) fn found(
         env: &Arc<LogEnv>,
-        origin: &Arc<TopicPartition>,
-        path: &Path,
-        header: &SegmentHeader,
-        base_offset: u64,
+        file: SegmentFile,
         sealed: Sealed,
         claim: Arc<Claim>,
     ) -> Arc<Self> {
-        Self::new(env, origin, path, header, base_offset, (None, OnceLock::from(sealed)), claim)
+        Self::new(env, file, None, OnceLock::from(sealed), claim)
     }
 
     fn new(
         env: &Arc<LogEnv>,
-        origin: &Arc<TopicPartition>,
-        path: &Path,
-        header: &SegmentHeader,
-        base_offset: u64,
-        (region, sealed): (Option<Arc<Region>>, OnceLock<Sealed>),
+        file: SegmentFile,
+        region: Option<Arc<Region>>,
+        sealed: OnceLock<Sealed>,
         claim: Arc<Claim>,
     ) -> Arc<Self> {
-        let is_clean = match header.rewrite {
-            Some(Rewrite::Replaces(replacement)) => replacement.is_clean,
-            Some(Rewrite::Truncates(_)) | None => false,
-        };
         Arc::new(Self {
             env: Arc::clone(env),
-            origin: Arc::clone(origin),
-            path: path.to_path_buf(),
-            number: header.number,
-            ranks: header.ranks().into_inner(),
-            is_clean,
-            features: header.incompatible,
-            keeps_space: header.compatible & KEEPS_SPACE != 0,
-            base_offset,
-            salt: header.salt,
+            file,
             region: Mutex::at_level(LockLevel::SegmentRegion, region),
             used: AtomicBool::new(true),
             sealed,

@@ -211,7 +211,7 @@ fn a_tombstone_whose_time_is_over_goes_without_new_dirt() {
 //   - segment.note_horizon(horizon);
 //   + segment.note_horizon(horizon | u64::MAX);
 // RED: src/log/compaction/output.rs
-//   - next_horizon: Some(self.next_horizon),
+//   - next_horizon: Some(self.contents.next_horizon),
 //   + next_horizon: Some(Footer::NO_HORIZON),
 #[test]
 fn row_f13_tombstones_of_a_quiet_topic_go_in_a_later_run() {

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::spare::{CompactionSpare, SPARE_BYTES};
@@ -19,7 +19,7 @@ use crate::format::{
     temporary_segment_file_name,
 };
 use crate::log::budget::Claim;
-use crate::log::segment::{Sealed, Segment};
+use crate::log::segment::{Sealed, Segment, SegmentFile};
 use crate::log::tasks::finished_bytes;
 use crate::log::{LogEnv, LogIdentity, PAGE_BYTES};
 use crate::record::TopicPartition;
@@ -54,21 +54,118 @@ pub(in crate::log) struct Output {
     header: SegmentHeader,
     replacement: Replacement,
     heritage: Heritage,
+    draft: Draft,
+    contents: Contents,
+    is_named: bool,
+}
+
+/// The file under its temporary name, and what is not written to it yet.
+struct Draft {
     target: Target,
-    temporary: PathBuf,
+    path: PathBuf,
     file: Arc<dyn DiskFile>,
     /// What is not written yet, and where it begins.
     buffer: Vec<u8>,
     written: u64,
-    index: SparseIndex,
-    times: Option<TimeRange>,
-    /// The earliest delete horizon of the batches.
-    next_horizon: u64,
-    /// The offset up to which the batches reach.
-    reached: u64,
     /// What the file has and does not need.
     unused: Range<u64>,
-    is_named: bool,
+}
+
+impl Draft {
+    /// Makes the file, which begins with these bytes.
+    fn create(
+        env: &LogEnv,
+        dir: &Path,
+        number: u64,
+        target: Target,
+        buffer: Vec<u8>,
+    ) -> Result<Self> {
+        let path = match (target, &env.spare) {
+            (Target::Spare, Some(spare)) => spare.path().to_path_buf(),
+            _ => dir.join(temporary_segment_file_name(number)),
+        };
+        let file = match (target, &env.spare) {
+            (Target::New, _) => env.disk.create(&path),
+            (Target::Spare, Some(spare)) => spare.take(&*env.disk),
+            (Target::Spare, None) => Err(io::ErrorKind::StorageFull.into()),
+        };
+        let file = file.map_err(|source| Error::io("create", &path, source))?;
+        Ok(Self { target, path, file, buffer, written: 0, unused: 0..0 })
+    }
+
+    /// Where the next batch goes.
+    fn end(&self) -> Result<u32> {
+        let end = self.written.saturating_add(self.buffer.len() as u64);
+        let limit = u64::from(u32::MAX);
+        u32::try_from(end).map_err(|_| Error::RecordTooLarge { size: end, limit })
+    }
+
+    fn write_out(&mut self) -> Result<()> {
+        let end = self.written.saturating_add(self.buffer.len() as u64);
+        if self.target == Target::Spare && end > SPARE_BYTES {
+            return Err(self.failed("write", io::ErrorKind::StorageFull.into()));
+        }
+        let written = self.file.write_at(&self.buffer, self.written);
+        written.map_err(|source| self.failed("write", source))?;
+        self.written = self.written.saturating_add(self.buffer.len() as u64);
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Writes the footer behind the batches, which end at `data_end`.
+    fn write_footer(&mut self, footer: &[u8], data_end: u32) -> Result<()> {
+        // FORMAT: an end mark stands between the last batch and the footer.
+        self.buffer.extend_from_slice(&[0; 4]);
+        if self.target == Target::Spare {
+            // FORMAT: a footer ends the file, and this one has its length.
+            self.write_out()?;
+            let start = SPARE_BYTES.saturating_sub(footer.len() as u64);
+            if start < self.written {
+                return Err(self.failed("write", io::ErrorKind::StorageFull.into()));
+            }
+            self.written = start;
+            self.unused = u64::from(data_end).next_multiple_of(PAGE_BYTES)..start;
+        }
+        self.buffer.extend_from_slice(footer);
+        self.write_out()
+    }
+
+    fn failed(&self, operation: &'static str, source: io::Error) -> Error {
+        Error::io(operation, &self.path, source)
+    }
+}
+
+/// What the footer will say of the batches.
+struct Contents {
+    index: SparseIndex,
+    times: Option<TimeRange>,
+    /// The earliest delete horizon.
+    next_horizon: u64,
+    /// The offset up to which they reach.
+    reached: u64,
+}
+
+impl Contents {
+    fn new(base_offset: u64) -> Self {
+        Self {
+            index: SparseIndex::new(base_offset),
+            times: None,
+            next_horizon: Footer::NO_HORIZON,
+            reached: base_offset,
+        }
+    }
+
+    /// A batch was added at this position.
+    fn note(&mut self, batch: &BatchHeader, at: u32, age: Moment) {
+        if batch.record_count > 0 {
+            let (first, max) = (batch.base_timestamp, batch.max_timestamp);
+            TimeRange::note(&mut self.times, first, max, age);
+            self.index.note_batch(batch.base_offset, at, batch.size, batch.max_timestamp);
+        }
+        self.next_horizon =
+            batch.delete_horizon.map_or(self.next_horizon, |it| it.min(self.next_horizon));
+        self.reached = batch.next_offset();
+    }
 }
 
 impl Output {
@@ -101,32 +198,14 @@ impl Output {
         };
         let mut buffer = header.encode().to_vec();
         buffer.extend_from_slice(&opening.encode(header.salt, 0)?);
-        let temporary = match (target, &env.spare) {
-            (Target::Spare, Some(spare)) => spare.path().to_path_buf(),
-            _ => identity.dir.join(temporary_segment_file_name(number)),
-        };
-        let file = match (target, &env.spare) {
-            (Target::New, _) => env.disk.create(&temporary),
-            (Target::Spare, Some(spare)) => spare.take(&*env.disk),
-            (Target::Spare, None) => Err(io::ErrorKind::StorageFull.into()),
-        };
-        let file = file.map_err(|source| Error::io("create", &temporary, source))?;
         Ok(Self {
+            draft: Draft::create(env, &identity.dir, number, target, buffer)?,
+            contents: Contents::new(replacement.base_offset),
             env: Arc::clone(env),
             identity: identity.clone(),
             header,
             replacement,
             heritage,
-            target,
-            temporary,
-            file,
-            buffer,
-            written: 0,
-            index: SparseIndex::new(replacement.base_offset),
-            times: None,
-            next_horizon: Footer::NO_HORIZON,
-            reached: replacement.base_offset,
-            unused: 0..0,
             is_named: false,
         })
     }
@@ -156,48 +235,18 @@ impl Output {
         header: &BatchHeader,
         append: impl FnOnce(&mut Vec<u8>) -> Result<()>,
     ) -> Result<()> {
-        let at = self.end()?;
-        let start = self.buffer.len();
-        append(&mut self.buffer)?;
-        let batch = self.buffer.get(start..).unwrap_or_default();
+        let draft = &mut self.draft;
+        let (at, start) = (draft.end()?, draft.buffer.len());
+        append(&mut draft.buffer)?;
+        let batch = draft.buffer.get(start..).unwrap_or_default();
         // What was written and not what was read: its times are those of what stays.
         let pushed = BatchHeader::parse(batch).ok().flatten().unwrap_or(*header);
-        if pushed.record_count > 0 {
-            let (first, max) = (pushed.base_timestamp, pushed.max_timestamp);
-            TimeRange::note(&mut self.times, first, max, self.heritage.age);
-            self.index.note_batch(pushed.base_offset, at, pushed.size, pushed.max_timestamp);
-        }
-        self.next_horizon =
-            pushed.delete_horizon.map_or(self.next_horizon, |it| it.min(self.next_horizon));
-        self.reached = pushed.next_offset();
-        if self.buffer.len() >= BUFFER_BYTES { self.write_out() } else { Ok(()) }
-    }
-
-    /// Where the next batch goes.
-    fn end(&self) -> Result<u32> {
-        let end = self.written.saturating_add(self.buffer.len() as u64);
-        let limit = u64::from(u32::MAX);
-        u32::try_from(end).map_err(|_| Error::RecordTooLarge { size: end, limit })
+        self.contents.note(&pushed, at, self.heritage.age);
+        if draft.buffer.len() >= BUFFER_BYTES { draft.write_out() } else { Ok(()) }
     }
 
     fn spare(&self) -> Option<&CompactionSpare> {
-        self.env.spare.as_ref().filter(|_| self.target == Target::Spare)
-    }
-
-    fn write_out(&mut self) -> Result<()> {
-        let end = self.written.saturating_add(self.buffer.len() as u64);
-        if self.target == Target::Spare && end > SPARE_BYTES {
-            return Err(self.failed("write", io::ErrorKind::StorageFull.into()));
-        }
-        let written = self.file.write_at(&self.buffer, self.written);
-        written.map_err(|source| self.failed("write", source))?;
-        self.written = self.written.saturating_add(self.buffer.len() as u64);
-        self.buffer.clear();
-        Ok(())
-    }
-
-    fn failed(&self, operation: &'static str, source: io::Error) -> Error {
-        Error::io(operation, &self.temporary, source)
+        self.env.spare.as_ref().filter(|_| self.draft.target == Target::Spare)
     }
 
     /// Completes the file, makes it durable and gives it its name: the commit point. On failure
@@ -211,46 +260,35 @@ impl Output {
     /// its name, dropping the output removes the file.
     pub(super) fn complete(&mut self, replaced: &[Arc<Segment>]) -> Result<Arc<Segment>> {
         self.fill_up()?;
-        let data_end = self.end()?;
+        let data_end = self.draft.end()?;
         let Replacement { base_offset, next_offset, .. } = self.replacement;
-        let sealed = Sealed { data_end, next_offset, times: self.times };
+        let times = self.contents.times;
+        let sealed = Sealed { data_end, next_offset, times };
         let footer = Footer {
             base_offset,
             next_offset,
             data_end,
-            times: self.times,
+            times,
             leader_epoch: self.heritage.leader_epoch,
             incarnation: self.heritage.incarnation,
-            index: self.index.clone(),
+            index: self.contents.index.clone(),
             producers: self.heritage.producers.clone(),
-            next_horizon: Some(self.next_horizon),
+            next_horizon: Some(self.contents.next_horizon),
         };
-        // FORMAT: an end mark stands between the last batch and the footer.
-        self.buffer.extend_from_slice(&[0; 4]);
         let footer = footer.encode(self.header.salt)?;
-        if self.target == Target::Spare {
-            // FORMAT: a footer ends the file, and this one has its length.
-            self.write_out()?;
-            let start = SPARE_BYTES.saturating_sub(footer.len() as u64);
-            if start < self.written {
-                return Err(self.failed("write", io::ErrorKind::StorageFull.into()));
-            }
-            self.written = start;
-            self.unused = u64::from(data_end).next_multiple_of(PAGE_BYTES)..start;
-        }
-        self.buffer.extend_from_slice(&footer);
-        self.write_out()?;
+        self.draft.write_footer(&footer, data_end)?;
         // DURABILITY: everything in the file is synced before the file has a name that counts, and
         // the name before the first file that it replaces is removed; otherwise a power cut could
         // leave neither.
-        let synced = Rule::CompactedSync.keep(|| self.file.sync());
-        synced.map_err(|source| self.failed("sync", source))?;
+        let synced = Rule::CompactedSync.keep(|| self.draft.file.sync());
+        synced.map_err(|source| self.draft.failed("sync", source))?;
         let dir = &self.identity.dir;
         let path = dir.join(segment_file_name(self.header.number));
         let disk = &self.env.disk;
-        disk.rename(&self.temporary, &path).map_err(|source| self.failed("rename", source))?;
+        disk.rename(&self.draft.path, &path)
+            .map_err(|source| self.draft.failed("rename", source))?;
         self.is_named = true;
-        self.file.renamed(&path);
+        self.draft.file.renamed(&path);
         // The spare's directory comes second: its old name may come back, its new one must not go.
         if let Err(source) = Rule::CompactedName.keep(|| disk.sync_dir(dir)) {
             let _ = disk.remove_file(&path);
@@ -262,23 +300,24 @@ impl Output {
         }
         let origin = &self.identity.origin;
         let claims = replaced.iter().map(|segment| &*segment.claim);
-        let bytes = match self.target {
-            Target::New => self.written,
+        let bytes = match self.draft.target {
+            Target::New => self.draft.written,
             Target::Spare => finished_bytes(data_end, footer.len()),
         };
         let claim = Claim::of_successor(&self.env.space, bytes, claims);
-        let new =
-            Segment::found(&self.env, origin, &path, &self.header, base_offset, sealed, claim);
-        new.note_horizon(self.next_horizon);
+        let file = SegmentFile::new(origin, &path, &self.header, base_offset);
+        let new = Segment::found(&self.env, file, sealed, claim);
+        new.note_horizon(self.contents.next_horizon);
         Ok(new)
     }
 
     /// Gives the middle of the spare back, between data and footer, once its inputs are removed: XFS
     /// needs a little space to do that.
     pub(super) fn give_unused_back(&self) {
-        if !self.unused.is_empty() {
+        let Draft { file, unused, .. } = &self.draft;
+        if !unused.is_empty() {
             // Where it fails it is only space.
-            let _ = self.file.release(self.unused.clone());
+            let _ = file.release(unused.clone());
         }
     }
 
@@ -286,7 +325,7 @@ impl Output {
     /// nothing is missing after them.
     fn fill_up(&mut self) -> Result<()> {
         let Some(last_delta) =
-            self.replacement.next_offset.checked_sub(self.reached.saturating_add(1))
+            self.replacement.next_offset.checked_sub(self.contents.reached.saturating_add(1))
         else {
             return Ok(());
         };
@@ -294,12 +333,12 @@ impl Output {
         let last_offset_delta =
             u32::try_from(last_delta).map_err(|_| self.corruption(span)).map_err(Error::Corrupt)?;
         let header = BatchHeader {
-            base_offset: self.reached,
+            base_offset: self.contents.reached,
             last_offset_delta,
             leader_epoch: self.heritage.leader_epoch,
             ..BatchHeader::default()
         };
-        let timestamp = self.times.map_or(0, |times| times.first);
+        let timestamp = self.contents.times.map_or(0, |times| times.first);
         let placement = Placement {
             base_offset: header.base_offset,
             leader_epoch: header.leader_epoch,
@@ -319,7 +358,7 @@ impl Output {
     fn corruption(&self, kind: CorruptionKind) -> Corruption {
         Corruption {
             partition: Some(TopicPartition::clone(&self.identity.origin)),
-            file: self.temporary.clone(),
+            file: self.draft.path.clone(),
             position: 0,
             offsets: None,
             kind,
@@ -336,7 +375,7 @@ impl Drop for Output {
         if let Some(spare) = self.spare() {
             spare.give_back();
         } else {
-            let _ = self.env.disk.remove_file(&self.temporary);
+            let _ = self.env.disk.remove_file(&self.draft.path);
         }
     }
 }

@@ -25,7 +25,7 @@ use super::super::factory::SegmentFactory;
 use super::super::inventory::{Found, Inventory};
 use super::super::known::Known;
 use super::super::recovery::{Action, Decision};
-use super::super::segment::Segment;
+use super::super::segment::{Segment, SegmentFile};
 use crate::clock::Moment;
 use crate::error::{Error, Result};
 use crate::format::{Rewrite, SegmentHeader, TimeRange};
@@ -57,15 +57,9 @@ impl Tail<'_> {
         let capacity = capacity.max(position).max(SegmentHeader::SIZE);
         let writer = region_writer(env, &file, capacity, position, kind)
             .map_err(|source| Error::io("map", &last.path, source))?;
-        let segment = Segment::active(
-            env,
-            &factory.identity().origin,
-            &self.found.path,
-            &self.found.header,
-            last.base_offset,
-            writer.region(),
-            &last.claim,
-        );
+        let (origin, found) = (&factory.identity().origin, self.found);
+        let named = SegmentFile::new(origin, &found.path, &found.header, last.base_offset);
+        let segment = Segment::active(env, named, writer.region(), &last.claim);
         let contents = Contents {
             times: self.times,
             began: self.began,

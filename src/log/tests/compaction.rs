@@ -413,7 +413,7 @@ fn a_damaged_segment_is_left_as_it_is_and_so_is_the_log() {
 
 /// C6: the compaction is given up, what it made is removed, and what was there stays.
 // RED: src/log/compaction/output.rs
-//   - let _ = self.env.disk.remove_file(&self.temporary);
+//   - let _ = self.env.disk.remove_file(&self.draft.path);
 #[test]
 fn row_c06_a_full_disk_during_compaction_leaves_the_log_as_it_was() {
     for operation in [

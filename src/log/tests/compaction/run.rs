@@ -202,7 +202,7 @@ fn setup(random: &mut Random) -> Vec<Step> {
 
 /// A15 to A18, B8: killed, or the power cut, at every store point of two compactions.
 // RED: src/log/compaction/output.rs
-//   - let synced = Rule::CompactedSync.keep(|| self.file.sync());
+//   - let synced = Rule::CompactedSync.keep(|| self.draft.file.sync());
 //   + let synced: io::Result<()> = Ok(());
 // RED: src/log/compaction/output.rs
 //   - if let Err(source) = Rule::CompactedName.keep(|| disk.sync_dir(dir)) {
