@@ -4,7 +4,7 @@
 //!
 //! | part | what it is for |
 //! |---|---|
-//! | [`progress`], [`arming`], [`gaps`] | how far one partition is read; waiting there; missed records |
+//! | [`progress`], [`commit_mark`], [`failure`], [`arming`], [`gaps`] | how far one partition is read; its commits; its errors; waiting there; missed records |
 //! | [`slot`], [`slots`] | one partition as it is read; all of them, and which is next |
 //! | [`role`], [`commit`] | the consumer's role in a group; what it may commit |
 //! | [`pending`], [`rebalance`], [`auto`], [`subscription`] | partitions without a position; the callback; when auto mode commits; where a group begins |
@@ -47,6 +47,8 @@ mod assignment;
 mod auto;
 mod builder;
 mod commit;
+mod commit_mark;
+mod failure;
 mod gaps;
 mod handle;
 mod pending;

@@ -287,7 +287,7 @@ impl Assigned {
     /// the role.
     pub(super) fn give_up_everything(&mut self) -> Result<()> {
         if self.role.is_member() {
-            let slots = self.slots.iter().map(|slot| (slot.origin(), slot.epoch));
+            let slots = self.slots.iter().map(|slot| (slot.origin(), slot.epoch()));
             let lost = slots.chain(self.pending.iter());
             let lost = lost.filter(|(partition, epoch)| self.role.epoch_of(partition) != *epoch);
             let lost: Vec<_> = lost.map(|(partition, _)| partition.clone()).collect();
@@ -346,7 +346,7 @@ impl Assigned {
     /// A partition as it is taken over: at what is committed, or where one without a commit begins.
     fn positioned_slot(&mut self, partition: &TopicPartition) -> Result<Slot> {
         let mut slot = self.new_slot(partition)?;
-        if !slot.core.is_available() {
+        if !slot.core().is_available() {
             // What is known of its ends is no reason to move the group.
             slot.stand_by(self.committed_of(&slot));
             return Ok(slot);
@@ -370,7 +370,7 @@ impl Assigned {
     /// What the group has committed of the slot's partition.
     fn committed_of(&self, slot: &Slot) -> Option<Committed> {
         let offsets = self.run.coordinator().offsets();
-        offsets.committed(self.role.group()?, slot.topic.id, slot.origin().partition)
+        offsets.committed(self.role.group()?, slot.topic().id, slot.origin().partition)
     }
 
     /// Moves a partition's position.
@@ -381,7 +381,8 @@ impl Assigned {
             slot.start_at(to, &self.settings)?;
             let committed = self.committed_of(&slot);
             let handed_out = slot.progress.handed_out();
-            slot.floor = committed.map_or(0, |committed| committed.offset.min(handed_out));
+            slot.commits
+                .take_from(committed.map_or(0, |committed| committed.offset.min(handed_out)));
             self.pending.remove(partition);
             self.slots.add([slot]);
             return Ok(());
@@ -390,7 +391,7 @@ impl Assigned {
         if let Some(slot) = self.slots.get_mut(index) {
             slot.start_at(to, &self.settings)?;
             // Only a seek back takes a commit back, and no further than it went.
-            slot.floor = slot.floor.min(slot.progress.handed_out());
+            slot.commits.take_from_at_most(slot.progress.handed_out());
         }
         Ok(())
     }

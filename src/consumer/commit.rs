@@ -135,22 +135,22 @@ impl<'a> Commits<'a> {
     /// deleted: the others still have offsets to commit. To a member its group's plan says so.
     /// Nothing was handed out of a partition that is unavailable.
     fn handed_out(&self) -> Positions {
-        let is_left = |slot: &Slot| !slot.core.is_closed();
+        let is_left = |slot: &Slot| !slot.core().is_closed();
         let takes_all = self.role.is_member() || !self.slots.iter().any(is_left);
         let slots = (0..).zip(self.slots.iter()).filter(|(_, slot)| takes_all || is_left(slot));
-        let reported = slots.filter(|(_, slot)| slot.unreported_cut().is_none());
+        let reported = slots.filter(|(_, slot)| slot.failure.unreported_cut().is_none());
         let reported = reported.filter(|(_, slot)| !self.gaps.awaits_poll(slot.origin()));
-        let reported = reported.filter(|(_, slot)| slot.core.is_available());
+        let reported = reported.filter(|(_, slot)| slot.core().is_available());
         reported.map(|(index, slot)| (index, slot.progress.handed_out())).collect()
     }
 
     /// What auto-commit covers: what a later poll has passed, as far as it is news.
     fn passed(&self) -> Positions {
         let is_news = |slot: &Slot| {
-            slot.committed != Some(slot.progress.passed())
-                && !slot.core.is_closed()
-                && slot.core.is_available()
-                && slot.unreported_cut().is_none()
+            !slot.commits.is_last(slot.progress.passed())
+                && !slot.core().is_closed()
+                && slot.core().is_available()
+                && slot.failure.unreported_cut().is_none()
         };
         let slots = (0..).zip(self.slots.iter()).filter(|(_, slot)| is_news(slot));
         slots.map(|(index, slot)| (index, slot.progress.passed())).collect()
@@ -170,8 +170,8 @@ impl<'a> Commits<'a> {
 
     /// Whether the partition still is what the slot was made for.
     fn is_owned(&self, slot: &Slot) -> bool {
-        let is_same = slot.epoch.is_some() && self.role.epoch_of(slot.origin()) == slot.epoch;
-        (is_same || !self.role.is_member()) && !slot.core.is_closed()
+        let is_same = slot.epoch().is_some() && self.role.epoch_of(slot.origin()) == slot.epoch();
+        (is_same || !self.role.is_member()) && !slot.core().is_closed()
     }
 
     // ---- the commit itself -------------------------------------------------------------------
@@ -203,7 +203,7 @@ impl<'a> Commits<'a> {
         let done = ready.iter().map(|it| (self.slots.index_of(it.partition), it.committed.offset));
         for (index, offset) in done.collect::<Vec<_>>() {
             if let Some(slot) = index.ok().and_then(|index| self.slots.get_mut(index)) {
-                slot.note_commit(offset, rewinds == Rewinds::OnPurpose);
+                slot.commits.note(offset, rewinds == Rewinds::OnPurpose);
             }
         }
         failed.and(stored.settle(wait))
@@ -215,18 +215,18 @@ impl<'a> Commits<'a> {
         for &(index, offset) in positions {
             let Some(slot) = self.slots.get(index) else { continue };
             check_topic(slot)?;
-            if let Some(cut) = slot.unreported_cut() {
+            if let Some(cut) = slot.failure.unreported_cut() {
                 return Err(cut);
             }
-            let (start, end) = (slot.core.log_start(), slot.core.log_end());
+            let (start, end) = (slot.core().log_start(), slot.core().log_end());
             if offset > end {
                 return Err(Error::out_of_range(slot.origin(), offset, start, end));
             }
-            if rewinds == Rewinds::AfterSeek && offset < slot.floor {
+            if rewinds == Rewinds::AfterSeek && !slot.commits.takes(offset) {
                 continue;
             }
-            let commit = Commit::at(&slot.core, slot.topic.id, offset);
-            commits.push(Commit { partition: slot.origin(), epoch: slot.epoch, ..commit });
+            let commit = Commit::at(slot.core(), slot.topic().id, offset);
+            commits.push(Commit { partition: slot.origin(), epoch: slot.epoch(), ..commit });
         }
         Ok(commits)
     }
@@ -244,10 +244,10 @@ impl fmt::Debug for Commits<'_> {
 /// The broker is open, so a partition that is closed was deleted with its topic. What is committed
 /// for one that is unavailable stays.
 fn check_topic(slot: &Slot) -> Result<()> {
-    if slot.core.is_closed() {
-        return Err(Error::UnknownTopic(slot.topic.name.as_ref().to_owned()));
+    if slot.core().is_closed() {
+        return Err(Error::UnknownTopic(slot.topic().name.as_ref().to_owned()));
     }
-    slot.core.log().status().check_available()
+    slot.core().log().status().check_available()
 }
 
 fn no_commits() -> Error {

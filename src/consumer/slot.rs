@@ -1,12 +1,15 @@
 //! One partition as a consumer reads it: its start, the offsets that it skips, its errors.
 //!
-//! Owns: the partition's [`Progress`], its [`Arming`], its committed offset, and its pending error.
-//! Must not know: other partitions, and when a commit is made.
+//! Owns: the partition's parts: its [`Progress`], its [`CommitMark`], its [`Failure`] and its
+//! [`Arming`], of which only the first three are seen by others. Must not know: other partitions, and
+//! when a commit is made.
 
 use std::sync::Arc;
 
 use super::Settings;
 use super::arming::Arming;
+use super::commit_mark::CommitMark;
+use super::failure::Failure;
 use super::gaps::{Gap, Gaps};
 use super::progress::Progress;
 use crate::config::{StartAt, Visibility};
@@ -21,30 +24,18 @@ use crate::record::TopicPartition;
 use crate::topic::TopicShared;
 
 pub(super) struct Slot {
-    pub(super) topic: Arc<TopicShared>,
-    pub(super) core: Arc<PartitionCore>,
+    topic: Arc<TopicShared>,
+    core: Arc<PartitionCore>,
     /// What its messages say they are from. One of its own for each ownership, so that a message
     /// also says under which it was read; else the partition's.
     origin: Arc<TopicPartition>,
     pub(super) progress: Progress,
-    /// What this consumer committed last.
-    pub(super) committed: Option<u64>,
-    /// What is committed; a commit below it does not count, unless it is meant to go back.
-    pub(super) floor: u64,
-    pub(super) is_paused: bool,
-    /// The ownership under which a group gave the partition.
-    pub(super) epoch: Option<OwnershipEpoch>,
-    pub(super) arming: Arming,
+    pub(super) commits: CommitMark,
     pub(super) failure: Failure,
-}
-
-/// What a poll has to say of a partition that cannot be read.
-#[derive(Debug, Default)]
-pub(super) struct Failure {
-    /// An error that the next poll returns once.
-    pending: Option<Error>,
-    /// An error that lasts was returned, and no record of any partition since.
-    pub(super) lasts: bool,
+    is_paused: bool,
+    /// The ownership under which a group gave the partition.
+    epoch: Option<OwnershipEpoch>,
+    arming: Arming,
 }
 
 impl Slot {
@@ -60,17 +51,33 @@ impl Slot {
             core,
             origin,
             progress: Progress::default(),
-            committed: None,
-            floor: 0,
+            commits: CommitMark::default(),
+            failure: Failure::default(),
             is_paused: false,
             epoch: None,
             arming,
-            failure: Failure::default(),
         }
     }
 
     pub(super) fn origin(&self) -> &TopicPartition {
         &self.origin
+    }
+
+    pub(super) fn topic(&self) -> &TopicShared {
+        &self.topic
+    }
+
+    #[inline]
+    pub(super) fn core(&self) -> &Arc<PartitionCore> {
+        &self.core
+    }
+
+    pub(super) fn epoch(&self) -> Option<OwnershipEpoch> {
+        self.epoch
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.is_paused
     }
 
     /// A group gives the partition, under this ownership.
@@ -90,13 +97,6 @@ impl Slot {
         (&self.core.origin.topic, self.core.origin.partition)
     }
 
-    /// Takes note that this offset was committed.
-    pub(super) fn note_commit(&mut self, offset: u64, may_rewind: bool) {
-        if may_rewind || offset >= self.floor {
-            (self.committed, self.floor) = (Some(offset), offset);
-        }
-    }
-
     /// Puts the slot at `offset`; what was read ahead, and what failed there, is forgotten.
     pub(super) fn move_to(&mut self, offset: u64) {
         self.progress.move_to(offset);
@@ -111,8 +111,7 @@ impl Slot {
 
     fn begin_anew(&mut self) {
         self.arming.disarm();
-        self.failure.pending = None;
-        self.failure.lasts = false;
+        self.failure = Failure::default();
     }
 
     /// Gives back what was read ahead and not handed out.
@@ -138,19 +137,19 @@ impl Slot {
             // The committed offset refers to lost records, so any commit is a change.
             let start = self.core.log_start();
             self.move_to(cut_to.max(start));
-            self.floor = self.progress.handed_out();
+            self.commits.take_from(self.progress.handed_out());
             let partition = self.origin().clone();
             let error = Error::Truncated { partition, committed: offset, end: cut_to };
-            self.failure.pending = Some(error);
+            self.failure.keep(error);
             let partition = self.origin().clone();
             return Ok((cut_to < start).then_some(Gap { partition, missed: cut_to..start }));
         }
         self.move_to(offset);
-        (self.committed, self.floor) = (Some(offset), offset);
+        self.commits.resume(offset);
         if offset < self.core.log_start() {
             let gap = self.leave_gap(offset, settings)?;
             // A commit inside the gap would make the next owner report the rest of it again.
-            self.floor = self.progress.handed_out();
+            self.commits.take_from(self.progress.handed_out());
             return Ok(Some(gap));
         }
         Ok(None)
@@ -158,9 +157,9 @@ impl Slot {
 
     /// Begins in a partition that is unavailable: the next poll says so.
     pub(super) fn stand_by(&mut self, committed: Option<Committed>) {
-        self.committed = committed.map(|committed| committed.offset);
-        self.move_to(self.committed.unwrap_or_else(|| self.core.log_start()));
-        self.floor = self.committed.unwrap_or(0);
+        let committed = committed.map(|committed| committed.offset);
+        self.move_to(committed.unwrap_or_else(|| self.core.log_start()));
+        self.commits.stand_by(committed);
     }
 
     /// Begins where nothing is committed although the group has subscribed to the topic: at 0, as
@@ -215,7 +214,7 @@ impl Slot {
         fetched: &mut Fetched,
         gaps: &mut Gaps,
     ) -> Result<()> {
-        if let Some(error) = self.failure.pending.take() {
+        if let Some(error) = self.failure.take_pending() {
             return Err(error);
         }
         if self.core.is_closed() {
@@ -268,30 +267,19 @@ impl Slot {
         Ok(())
     }
 
-    /// The cut below what is committed, while no poll has reported it. A commit would hide it from
-    /// the next owner, so nothing is committed before.
-    pub(super) fn unreported_cut(&self) -> Option<Error> {
-        let is_cut = |error: &&Error| matches!(error, Error::Truncated { .. });
-        self.failure.pending.as_ref().filter(is_cut).cloned()
-    }
-
     /// Stops or resumes reading. What has failed is tried again.
     pub(super) fn set_paused(&mut self, is_paused: bool) {
         self.is_paused = is_paused;
         self.arming.disarm();
-        self.failure.lasts = false;
+        self.failure.retry();
     }
 
-    /// Keeps an error for the next poll: what was read before it is handed out first.
-    pub(super) fn keep_error(&mut self, error: Error) {
-        self.failure.pending = Some(error);
-    }
-
-    /// Whether a fetch may find something.
+    /// Whether a fetch may find something; `looks_at_armed`: also where the partition has not called.
     #[inline]
-    pub(super) fn may_have_data(&self, visibility: Visibility) -> bool {
-        !self.is_paused
-            && (self.failure.pending.is_some()
+    pub(super) fn may_have_data(&self, looks_at_armed: bool, visibility: Visibility) -> bool {
+        (looks_at_armed || !self.arming.is_armed())
+            && !self.is_paused
+            && (self.failure.is_pending()
                 || self.core.visible_end(visibility) > self.progress.fetched()
                 || !self.core.is_available()
                 || self.core.is_closed())
@@ -305,6 +293,11 @@ impl Slot {
             return true;
         }
         self.arming.arm(self.progress.fetched(), visibility)
+    }
+
+    /// These have fired. `tokens` are sorted.
+    pub(super) fn disarm_if_among(&mut self, tokens: &[usize]) {
+        self.arming.disarm_if_among(tokens);
     }
 
     /// Visible records that were not handed out.

@@ -153,16 +153,16 @@ impl Slots {
         for step in 0..count {
             let index = (self.turn + step) % count.max(1);
             let Some(slot) = self.list.get_mut(index) else { break };
-            if slot.failure.lasts {
-                if !look.failed || !(has_none_available || slot.core.is_available()) {
+            if slot.failure.lasts() {
+                if !look.failed || !(has_none_available || slot.core().is_available()) {
                     continue;
                 }
-                slot.failure.lasts = false;
+                slot.failure.retry();
             }
-            if (slot.arming.is_armed() && !look.armed) || !slot.may_have_data(settings.visibility) {
+            if !slot.may_have_data(look.armed, settings.visibility) {
                 continue;
             }
-            if slot.core.is_closed() {
+            if slot.core().is_closed() {
                 check_open()?;
                 if is_member {
                     // The topic was deleted; the group's plan takes it away.
@@ -171,20 +171,20 @@ impl Slots {
             }
             let before = fetched.records;
             if let Err(error) = slot.fetch(settings, &mut fetched, gaps) {
-                if slot.core.is_closed() && is_member {
+                if slot.core().is_closed() && is_member {
                     // Deleted while this read it.
                     check_open()?;
                     continue;
                 }
                 if fetched.records == 0 {
-                    slot.failure.lasts = lasts(&error);
-                    self.has_returned_failure |= slot.failure.lasts && slot.core.is_available();
+                    slot.failure.note_returned(lasts(&error));
+                    self.has_returned_failure |= slot.failure.lasts() && slot.core().is_available();
                     // The others have their turn before the error is met again.
                     self.turn = index + 1;
                     return Err(error);
                 }
                 self.turn = index;
-                slot.keep_error(error);
+                slot.failure.keep(error);
                 break;
             }
             // A batch that does not fit ends the poll below the byte limit.
@@ -203,8 +203,8 @@ impl Slots {
     /// Records were handed out, so that errors that last are returned again.
     pub(super) fn retry_failed(&mut self) {
         if std::mem::take(&mut self.has_returned_failure) {
-            let damaged = self.list.iter_mut().filter(|slot| slot.core.is_available());
-            damaged.for_each(|slot| slot.failure.lasts = false);
+            let damaged = self.list.iter_mut().filter(|slot| slot.core().is_available());
+            damaged.for_each(|slot| slot.failure.retry());
         }
     }
 
@@ -214,35 +214,35 @@ impl Slots {
     pub(super) fn arm_all(&mut self, visibility: Visibility, is_member: bool) -> bool {
         // From a topic that was deleted a member has nothing to expect: the plan that takes it away
         // calls the member, and so does the end of the broker.
-        let is_over = |slot: &Slot| is_member && slot.core.is_closed();
+        let is_over = |slot: &Slot| is_member && slot.core().is_closed();
         let mut slots = self.list.iter_mut();
-        slots.all(|slot| slot.failure.lasts || slot.arm(visibility) || is_over(slot))
+        slots.all(|slot| slot.failure.lasts() || slot.arm(visibility) || is_over(slot))
     }
 
     /// These have fired. `tokens` are sorted.
     pub(super) fn disarm(&mut self, tokens: &[usize]) {
         for slot in &mut self.list {
-            slot.arming.disarm_if_among(tokens);
+            slot.disarm_if_among(tokens);
         }
     }
 
     /// Whether an error of a slot is to be returned again.
     pub(super) fn has_failure(&self) -> bool {
         // Not what was returned: the partition may be gone, or paused, or moved by a seek since.
-        let has_failed = |slot: &Slot| slot.failure.lasts && slot.core.is_available();
+        let has_failed = |slot: &Slot| slot.failure.lasts() && slot.core().is_available();
         self.list.iter().any(has_failed) || self.has_none_available()
     }
 
     /// Whether all that is read is unavailable. What is read beside others has its error returned
     /// once.
     fn has_none_available(&self) -> bool {
-        let mut slots = self.list.iter().filter(|slot| !slot.is_paused).peekable();
-        slots.peek().is_some() && slots.all(|slot| !slot.core.is_available())
+        let mut slots = self.list.iter().filter(|slot| !slot.is_paused()).peekable();
+        slots.peek().is_some() && slots.all(|slot| !slot.core().is_available())
     }
 
     /// Whether no record can come from any slot.
     pub(super) fn expects_nothing(&self) -> bool {
-        self.list.iter().all(|slot| slot.failure.lasts || slot.is_paused)
+        self.list.iter().all(|slot| slot.failure.lasts() || slot.is_paused())
     }
 }
 

@@ -241,10 +241,10 @@ fn poll_all(consumer: &mut Consumer) -> (Vec<u64>, Vec<Corruption>) {
 /// What its group has committed of the damaged one is neither moved nor overwritten: when the
 /// directory is put back, it continues there.
 // RED: src/consumer/assignment.rs
-//   - if !slot.core.is_available() {
+//   - if !slot.core().is_available() {
 //   + if false {
 // RED: src/consumer/commit.rs
-//   - let reported = reported.filter(|(_, slot)| slot.core.is_available());
+//   - let reported = reported.filter(|(_, slot)| slot.core().is_available());
 #[test]
 fn row_e23_a_consumer_gets_the_error_once_per_partition_and_continues() {
     let dir = temp_dir();

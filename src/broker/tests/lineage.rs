@@ -182,7 +182,7 @@ fn auto_consumer(broker: &Broker) -> Consumer {
 /// position was moved, and what is committed followed it, while the error waited for a poll. Rule:
 /// nothing that an error stands for is committed before the error was returned.
 // RED: src/consumer/commit.rs
-//   - && slot.unreported_cut().is_none()
+//   - && slot.failure.unreported_cut().is_none()
 #[test]
 fn row_b06_auto_mode_commits_no_cut_that_no_poll_has_reported() {
     let clock = clock();
@@ -236,7 +236,7 @@ fn row_b06_each_partition_reports_its_own_cut() {
 /// A commit by hand of a cut that was not reported fails with the error instead; what the caller
 /// has not been handed is left out of `commit`. A seek is the caller's own choice.
 // RED: src/consumer/commit.rs
-//   - if let Some(cut) = slot.unreported_cut() {
+//   - if let Some(cut) = slot.failure.unreported_cut() {
 //   + if let Some(cut) = slot.unreported_cut().filter(|_| false) {
 #[test]
 fn row_b06_no_commit_by_hand_hides_a_cut() {

@@ -352,8 +352,8 @@ fn a_partition_without_a_position_keeps_no_other_from_being_read() {
 /// back to 50. Cause: every seek, forward too, let each later commit count, however low. Rule: only
 /// a seek back lowers the floor of commits, and only to where it went.
 // RED: src/consumer/assignment.rs
-//   - slot.floor = slot.floor.min(slot.progress.handed_out());
-//   + slot.floor = 0;
+//   - slot.commits.take_from_at_most(slot.progress.handed_out());
+//   + slot.commits.take_from(0);
 #[test]
 fn row_j06_a_seek_forward_lets_no_late_commit_take_the_group_back() {
     let broker = filled(&[400]);

@@ -83,7 +83,7 @@ fn a_member_loses_a_paused_partition_with_its_topic() {
 // RED: src/consumer.rs
 //   - is_over = lasts(&error);
 // RED: src/consumer/slots.rs
-//   - slot.failure.lasts = lasts(&error);
+//   - slot.failure.note_returned(lasts(&error));
 // RED: src/consumer/poller.rs
 //   - let waits = is_repeated && matches!(wait, Wait::Until(_));
 //   + let waits = false;
