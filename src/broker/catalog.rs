@@ -39,7 +39,7 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
-    /// Whether the topic of the entry is there to be used.
+    /// Whether the topic of the entry can be used.
     pub(crate) fn is_live(self) -> bool {
         matches!(self, Self::Live | Self::Growing(_))
     }
@@ -58,9 +58,9 @@ pub(crate) enum CatalogChange {
     Topic(TopicEntry, Stage),
     TopicGone(TopicId),
     Producer(Arc<str>, ProducerEntry),
-    /// The producer was not used for long: its name is free.
+    /// The producer has expired: its name can be used again.
     ProducerGone(Arc<str>),
-    /// New producers get ids from this one on: no id is ever given out again.
+    /// New producers get ids from this one on: no id is ever used twice.
     ProducerIds(u64),
     /// The producer of this id gives numbers to records with a key in the topic.
     ByKey(TopicId, u64),
@@ -68,9 +68,9 @@ pub(crate) enum CatalogChange {
 }
 
 impl TopicEntry {
-    /// The stage of a topic, and what its files say of it. Nothing is appended to what is still being
-    /// made: where there are records it was complete, and what is lost is the record that said so.
-    /// To undo it would remove files because of damage.
+    /// The stage of a topic, corrected by its files. Nothing is appended to a topic that is being
+    /// created. So if it has records, its creation was complete, and the entry for that was lost:
+    /// undoing the creation would remove files because of damage.
     pub(crate) fn stage_by_files(
         mut self,
         stage: Stage,
@@ -90,8 +90,7 @@ impl TopicEntry {
         Ok((self, stage))
     }
 
-    /// Whether a topic can be what the entry says: its name becomes a path, and its partitions are
-    /// counted through.
+    /// Checks the values of an entry: the name becomes a path, and the partition count a loop.
     fn check(&self, stage: Stage) -> Result<(), CorruptionKind> {
         validate_topic(&self.name).map_err(|_| CorruptionKind::Malformed("a topic's name"))?;
         let held = record_bytes_max(self.config.segment_bytes);
@@ -113,8 +112,7 @@ pub(crate) struct CatalogState {
     /// By id: a topic that is being deleted and its successor of the same name are two.
     pub(crate) topics: Entries<TopicId, (TopicEntry, Stage)>,
     pub(crate) producers: Entries<Arc<str>, ProducerEntry>,
-    /// Who has a name, and who an id, so that no two have the same: live topics by their names in
-    /// lower case, and producers.
+    /// Live topics by their names in lower case, and producers by their ids: no two have the same.
     live: BTreeMap<String, TopicId>,
     producer_ids: BTreeMap<u64, Arc<str>>,
     /// The least id of a new producer.
@@ -154,7 +152,7 @@ impl CatalogState {
         self.by_key.keys().copied()
     }
 
-    /// Forgets a producer. Its id is never given out again: records bear it.
+    /// Removes a producer. Its id is never used again, because records have it.
     pub(crate) fn producer_gone(&self, name: &Arc<str>) -> Vec<CatalogChange> {
         let Some(known) = self.producers.get(name) else { return Vec::new() };
         let is_last = |next: &u64| known.id.checked_add(1) == Some(*next);
@@ -180,7 +178,7 @@ impl CatalogState {
 
     fn check_producer(&self, name: &Arc<str>, entry: ProducerEntry) -> Result<(), CorruptionKind> {
         check_producer_name(name)?;
-        // Two with one id would take each other's records for repetitions.
+        // Two producers with one id would take each other's records for duplicates.
         let is_taken = self.producer_ids.get(&entry.id).is_some_and(|holder| holder != name);
         let is_other = self.producers.get(name).is_some_and(|known| known.id != entry.id);
         if is_taken || is_other {
@@ -258,7 +256,7 @@ impl LoggedState for CatalogState {
                     self.producer_ids.remove(&entry.id);
                 }
             }
-            // Never go back, in whichever order they are stored.
+            // It never decreases, in whichever order the changes are stored.
             CatalogChange::ProducerIds(from) => {
                 if self.ids_from.get(&()).is_none_or(|known| from >= *known) {
                     self.ids_from.insert((), from, at);

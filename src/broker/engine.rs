@@ -42,7 +42,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Of parts that are open; the table of topics is empty.
+    /// Composes an engine of open parts, with an empty table of topics.
     pub(super) fn new(
         context: Arc<Context>,
         gate: Arc<Gate>,
@@ -122,12 +122,12 @@ impl Engine {
         partitions
     }
 
-    /// Gives a topic more partitions, unless numbers of its records depend on their count.
+    /// Adds partitions to a topic, unless sequence numbers of its records depend on their count.
     pub(crate) fn add_partitions(&self, name: &str, total: u32) -> Result<()> {
         self.topics.grow(name, total, |change, topic| self.producers.check_growth(change, topic))
     }
 
-    /// All that was appended before the call is on stable storage. Tries every partition, and
+    /// Makes all records durable that were appended before the call. Tries every partition, and
     /// returns the first failure.
     pub(crate) fn flush(&self) -> Result<()> {
         self.gate().check_open()?;
@@ -138,14 +138,14 @@ impl Engine {
         flush(&self.all_partitions()).and_then(|()| self.gate().check_open())
     }
 
-    /// One round of the work that the workers do otherwise.
+    /// One round of the background work, for a broker without background threads.
     pub(crate) fn tick(&self) -> Result<()> {
         self.gate().check_open()?;
         self.coordinator().evict_overdue();
         if self.run.settings().read_only {
             return Ok(());
         }
-        // What fails in it fails again below, and is returned there.
+        // A failure here occurs again below, and is returned there.
         let _ = self.space.relieve();
         let now = self.clock().monotonic();
         for partition in self.all_partitions() {
@@ -165,9 +165,9 @@ impl Engine {
         done
     }
 
-    /// What is done every minute: unused maps are given up; retention, compactions that
-    /// are due, recovery points, what has expired, and another attempt to remove what could not be
-    /// removed.
+    /// The work of every minute: releases unused maps, applies retention, requests due compactions,
+    /// writes recovery points, expires groups and producers, and tries again to remove files that
+    /// could not be removed.
     fn do_every_minute(&self) -> Result<()> {
         self.run.env().maps.give_up_unused();
         self.topics.finish_all_interrupted();
@@ -181,7 +181,8 @@ impl Engine {
         self.points.write().and(retained).and(expired)
     }
 
-    /// Flushes, finishes, records the end durably, and frees the directory.
+    /// Closes the run: flushes, writes footers, durably records the clean end, and releases the
+    /// directory.
     pub(crate) fn close(&self) -> Result<()> {
         self.gate().check_process()?;
         if !self.gate().close() {
@@ -208,7 +209,7 @@ impl Engine {
         let points = self.points.hold();
         let topics = self.live().all();
         let users = || topics.iter().flat_map(|topic| &topic.partitions);
-        // What is appended after the recovery point would be lost to a next open that trusts it.
+        // The next opening would lose records that are appended after the recovery point.
         for partition in users() {
             partition.log().end_appends();
         }
@@ -216,7 +217,7 @@ impl Engine {
         let flushed = together::wait_durable_with(&waits, has_threads);
         let flushed = flushed.into_iter().fold(Ok(()), Result::and);
         for partition in users() {
-            // Footers make the next open quick; a missing one costs a scan, never data.
+            // Footers make the next opening fast; a missing one costs a scan, never data.
             while matches!(partition.footers().step(), Ok(true)) {}
         }
         flushed?;
@@ -225,14 +226,14 @@ impl Engine {
         self.logs().catalog().partition().flush()?;
         self.points.store(&points, &topics)?;
         if users().any(|partition| partition.log().has_changed()) {
-            // One of them has no recovery point: it is durable, but not known to be whole.
+            // One of them has no recovery point: it is durable, but not recorded as whole.
             return Ok(());
         }
         // DURABILITY: the last record, after everything that it vouches for was synced.
         self.logs().local().append_last(LocalChange::Closed)
     }
 
-    /// Ends the run for all handles, without any flush; what was published stays.
+    /// Ends the run for all handles, without a flush. Published records stay in the files.
     pub(crate) fn abandon(&self) {
         if !self.gate().close() {
             return;
@@ -240,14 +241,14 @@ impl Engine {
         self.workers.stop();
         self.end_handles();
         // The directory stays locked until the workers have finished their step: they hold the
-        // engine, and the lock is dropped with it.
+        // engine, which has the lock.
     }
 
     fn end(&self) {
         let partitions = self.all_partitions();
         self.end_handles();
         for partition in partitions {
-            // Nothing is written after the directory was given up, not by another thread either.
+            // Nothing may be written after the directory was released, by no thread.
             partition.await_work();
         }
         self.gate().release_directory();
@@ -274,7 +275,7 @@ impl Housekeeping for Engine {
     }
 
     fn finished(&self, partition: &Arc<PartitionCore>) {
-        // What cannot be removed now is tried again.
+        // A removal that fails is tried again.
         let retained = self.space.retention().enforce_bytes(partition);
         self.context().note_failure("retention", Some(partition), retained);
         let cleaned = self.logs().clean_up(partition, || self.workers.is_running());

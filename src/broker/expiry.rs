@@ -32,19 +32,20 @@ const SEEN_PER_EXPIRY: u32 = 16;
 /// LIMIT: a clock that is set by less than this makes no difference to what is kept for days.
 const SET_BY: i64 = 60 * 60 * 1_000;
 
-/// How far the wall clock was set forward since the opening, in milliseconds: its distance from the
-/// time of this run.
+/// How far the wall clock was set since the opening, in milliseconds: its distance from the time of
+/// this run.
 #[derive(Debug, Default)]
 struct ClockSet {
     /// At the last look.
     seen: i64,
-    /// When what was used was dated last, or less since.
+    /// The distance at the last dating, or a lower one since.
     dated: i64,
 }
 
 impl ClockSet {
-    /// How far the clock is set, if it was set forward since the last dates were stored, and is
-    /// still set so at the next look: a time that it shows once only must not be stored.
+    /// How far the clock is set, if it was set forward since the last dates were stored, and two
+    /// checks in a row have found it so: a time that the clock shows only for a moment must not be
+    /// stored.
     fn look(&mut self, now: Moment, is_last: bool) -> Option<i64> {
         let of = |millis: u64| i64::try_from(millis).unwrap_or(i64::MAX);
         let set_by = of(now.wall).saturating_sub(of(now.run));
@@ -82,7 +83,8 @@ impl Expiry {
         self.groups_expired.load(Ordering::Relaxed)
     }
 
-    /// Records which groups and producers are in use, and forgets those that were not for too long.
+    /// Records which groups and producers are in use, and removes those that were not used for too
+    /// long.
     pub(super) fn run(&self) -> Result<()> {
         self.redate(false)?;
         let groups = self.expire_groups();
@@ -97,14 +99,15 @@ impl Expiry {
 
     /// The last record of which groups have members, at a clean end.
     pub(super) fn note_last_use(&self) {
-        // What is not stored costs a group a part of its time.
+        // If it is not stored, a group may expire earlier by as much.
         let _ = self.redate(true);
         let _ = expiry::note_seen(self.run.logs().coordinator(), 0);
         let _ = self.producers.note_held(0);
     }
 
-    /// Records again when what was used in this run was used, once the clock is set that was behind
-    /// at the opening: by what it showed, the next run would find it idle.
+    /// Records the uses in this run again, with corrected times, after a clock was set that was
+    /// slow at the opening. With the old times the next run would find the groups and producers
+    /// idle.
     fn redate(&self, is_last: bool) -> Result<()> {
         let clock = self.run.logs().clock();
         let (since, now) = (clock.began_at(), clock.moment());

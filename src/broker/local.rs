@@ -50,8 +50,8 @@ pub(crate) enum LocalChange {
         own: TopicId,
         end: u64,
     },
-    /// A recovery point whose moments are what the wall clock showed. Earlier versions wrote
-    /// [`Point`](Self::Point), with moments in the private time of one run.
+    /// A recovery point with wall-clock times. Earlier versions wrote [`Point`](Self::Point), with
+    /// times of one run.
     TimedPoint {
         topic: TopicId,
         partition: u32,
@@ -78,9 +78,9 @@ pub(crate) struct LocalState {
     flags: Entries<Flag, ()>,
     pub(crate) points: Entries<(TopicId, u32), Checkpoint>,
     pub(crate) lineages: Entries<(TopicId, u32), Lineage>,
-    /// Never go back, in whichever order they are stored.
+    /// They never decrease, in whichever order they are stored.
     pub(crate) log_starts: Entries<(TopicId, u32), u64>,
-    /// How far the other internal logs reach at least.
+    /// Durable ends of the other internal logs.
     pub(crate) synced: Entries<TopicId, u64>,
 }
 
@@ -102,14 +102,14 @@ impl LocalState {
         self.flags.contains_key(&Flag::Initialised)
     }
 
-    /// What is to be recorded of how far the other internal logs reach.
+    /// The entries to add for the durable ends of the other internal logs.
     pub(crate) fn news_of(&self, ends: &[(TopicId, u64)]) -> Vec<LocalChange> {
         let known = |own: &TopicId| self.synced.get(own).copied().unwrap_or(0);
         let news = ends.iter().filter(|(own, end)| known(own) != *end);
         news.map(|&(own, end)| LocalChange::Synced { own, end }).collect()
     }
 
-    /// All topics that anything is known of.
+    /// All topics that have an entry.
     pub(crate) fn topics(&self) -> BTreeSet<TopicId> {
         let keys = self.points.keys().chain(self.lineages.keys()).chain(self.log_starts.keys());
         keys.map(|(topic, _)| *topic).collect()
@@ -150,7 +150,8 @@ impl LoggedState for LocalState {
         match change {
             LocalChange::Opened { boot, opens } => {
                 self.opened.insert((), LastOpening { boot, opens }, at);
-                // A copy opens nothing: it may stand after the end of the run that it began.
+                // A copied entry is no opening: it may stand after the end of the run that it
+                // began.
                 if !at.is_copy {
                     self.flags.remove(&Flag::Closed);
                 }

@@ -34,7 +34,7 @@ pub(super) struct ExpectedLog {
     pub(super) reaches: u64,
 }
 
-/// The internal logs that were found or made, and what they say of the last run.
+/// The internal logs that were found or created, and the state of the last run.
 pub(super) struct FoundLogs {
     pub(super) local: StateLog<LocalState>,
     pub(super) offsets: StateLog<OffsetsState>,
@@ -57,14 +57,14 @@ impl LogOpener {
         Self { context: Arc::clone(context), workers: Arc::clone(workers) }
     }
 
-    /// What the broker knew when it was last open, and that it is open again.
+    /// Opens all internal logs, and records that the broker is open.
     pub(super) fn open_all(
         &self,
         is_new: bool,
         reseed: impl Fn(u64),
         report: &mut Vec<PartitionRecovery>,
     ) -> Result<FoundLogs> {
-        // It was begun before the first segment of the catalog was made.
+        // It was created before the first segment of the catalog.
         let evidence = Evidence { had_snapshot: !is_new, had_records: !is_new };
         let expected = ExpectedLog { is_new, evidence, reaches: 0 };
         let local: StateLog<LocalState> = self.open_one(LOCAL, expected, report)?;
@@ -82,7 +82,7 @@ impl LogOpener {
             ExpectedLog { is_new, evidence, reaches }
         };
         let mut shared_logs = || self.shared_logs(expected, report);
-        // What cannot be believed is found before anything is written or removed.
+        // Invalid contents are found before anything is written or removed.
         let found = (!is_new).then(&mut shared_logs).transpose()?;
         if !self.context.settings.read_only {
             local.start(vec![LocalChange::Opened { boot, opens }])?;
@@ -100,7 +100,7 @@ impl LogOpener {
         Ok(FoundLogs { local, offsets, catalog, was_closed, same_boot })
     }
 
-    /// The logs that are not of this machine only.
+    /// The internal logs except `__local`.
     fn shared_logs(
         &self,
         expected: impl Fn(TopicId) -> ExpectedLog,
@@ -132,8 +132,8 @@ impl LogOpener {
             features: NUMBERED_CHANGES,
         };
         if is_new && !self.context.settings.read_only {
-            // DURABILITY: from the top down; also names that were found, since the process that
-            // made them may have died before they were durable.
+            // DURABILITY: from the top down, and also for names that exist already: the process
+            // that created them may have died before they were durable.
             make_dir(&**disk, &topic_dir)?;
             Rule::InternalDirName.keep(|| sync_dir(&**disk, &self.context.settings.dir))?;
             make_dir(&**disk, &dir)?;
@@ -152,8 +152,8 @@ impl LogOpener {
             let known = Known {
                 checkpoint: None,
                 clean: false,
-                // Whether the machine was restarted is what one of these logs says, so none of
-                // them is believed to be on the disk before it is synced again.
+                // Only one of these logs says whether the machine was restarted. So none of them
+                // counts as durable before it is synced again.
                 same_boot: true,
                 policy: self.context.settings.recovery,
                 read_only: self.context.settings.read_only,

@@ -45,10 +45,10 @@ pub(crate) struct Opening {
     pub(crate) reseed: Box<dyn Fn(u64) + Send + Sync>,
 }
 
-/// An engine that is open, and what recovery found and did.
+/// An open engine, and the report of the opening.
 pub(crate) type Opened = (Arc<Engine>, RecoveryReport);
 
-/// A partition that is open, what was found of it, and what `__local` is to say of it.
+/// An open partition, its report, and the entries to add to `__local`.
 type OpenedPartition = (Arc<PartitionCore>, (PartitionRecovery, Vec<LocalChange>));
 
 impl Opening {
@@ -60,14 +60,14 @@ impl Opening {
         &self.context.settings
     }
 
-    /// Opens a broker that only looks.
+    /// Opens a read-only broker.
     fn inspect(self) -> Result<Opened> {
         let fault = |opened: &Result<_>| opened.as_ref().err().map(|error| format!("{error:?}"));
         let (engine, report) = settled(|_| self.attempt(), fault)?;
         let (weak, one_at_a_time) =
             (Arc::downgrade(&engine), Mutex::at_level(LockLevel::Inspection, ()));
         engine.workers().set_look(move |core| {
-            // The internal logs are read in a look, which is repeated as a whole: one within it
+            // The internal logs are read in a pass, which is repeated as a whole: a pass within it
             // would wait for itself.
             if [LOCAL.0, OFFSETS.0, META.0].contains(&&*core.origin.topic) {
                 return false;
@@ -91,7 +91,7 @@ impl Opening {
         let (workers, queues) = Workers::new(self.background);
         let opener = LogOpener::new(&self.context, &workers);
         let mut partitions = Vec::new();
-        // Asked again: until the lock was held, another broker may have been at it.
+        // Read again: another broker may have changed the directory before the lock was held.
         let is_new = is_new()?;
         let FoundLogs { local, offsets, catalog, was_closed, same_boot } =
             opener.open_all(is_new, &*self.reseed, &mut partitions)?;
@@ -150,7 +150,7 @@ impl Opening {
             let (partitions, found): (Vec<_>, Vec<_>) = of_topic.unzip();
             let is_damaged = found.iter().any(|(found, _)| !found.corrupt.is_empty());
             if is_damaged && self.settings().read_only {
-                // The broker that writes may have deleted it since the catalog was read.
+                // The writing broker may have deleted the topic since the catalog was read.
                 if !inspector(engine).deleted(&[entry.id])?.is_empty() {
                     continue;
                 }
@@ -162,8 +162,9 @@ impl Opening {
             topics.push(factory.shared_topic(entry, partitions));
         }
         if !self.settings().read_only {
-            // DURABILITY: before a record can get an offset that a dropped one had; otherwise a
-            // later run could not tell for which of the two a consumer committed it.
+            // DURABILITY: this is durable before a record can get an offset that a dropped record
+            // had. Otherwise a later run could not distinguish which of the two a consumer has
+            // committed.
             changes.extend(forgotten_topics(logs));
             logs.local().append_durably(changes)?;
         }
@@ -177,7 +178,7 @@ impl Opening {
         Ok(())
     }
 
-    /// Opens one partition, with what was found and what `__local` is to say of it.
+    /// Opens one partition. Returns it with its report and the entries to add to `__local`.
     fn open_partition(
         &self,
         engine: &Engine,
@@ -199,7 +200,7 @@ impl Opening {
         };
         let (mut log, recovery, damage) = match opened {
             Ok((log, recovery)) => (log, recovery, None),
-            // One topic's damage is that topic's: the others are opened.
+            // Damage of one topic does not prevent the others from opening.
             Err(error) if known.policy != RecoveryPolicy::Strict => {
                 let damage = damage_of(&identity, &error).ok_or(error)?;
                 let (log, recovery) = unavailable_log(env, identity, options, &known, &damage);
@@ -219,7 +220,8 @@ fn inspector(engine: &Engine) -> Inspector {
     Inspector::new(engine.context(), LogOpener::new(engine.context(), engine.workers()))
 }
 
-/// A read has failed: looks at the partition anew. Whether it is worth reading again.
+/// Called when a read has failed: opens the partition's log again. Returns whether the read is to
+/// be repeated.
 fn look_again(engine: &Engine, core: &PartitionCore) -> bool {
     let inspector = inspector(engine);
     let (identity, options) =
@@ -235,14 +237,14 @@ fn look_again(engine: &Engine, core: &PartitionCore) -> bool {
                 engine.topics().note_deletion_elsewhere(id, &core.origin.topic);
                 return true;
             }
-            // What can be read around is as good as what was known.
+            // A log with damage that readers can pass is taken too.
             looked.map(|(log, _)| core.log().take_over(log)).is_ok()
         }
     }
 }
 
-/// The log start of a partition of which none is known, to be recorded: the next opening cannot see
-/// that the record of it was lost.
+/// The log start to record for a partition without a recorded one: the next opening could not
+/// notice that the entry was lost.
 fn start_found(
     (topic, partition): (TopicId, u32),
     known: &Known,
@@ -256,7 +258,7 @@ fn start_found(
     })
 }
 
-/// The incarnations of a log that was just opened, and what is to be recorded of them.
+/// The incarnations of a log that was just opened, and the entry to add for them.
 fn lineage_of(
     logs: &InternalLogs,
     (topic, partition): (TopicId, u32),
@@ -275,7 +277,8 @@ fn lineage_of(
     (lineage, None)
 }
 
-/// What is known of topics that the catalog does not know: noted while one was deleted.
+/// Entries for the removal of topics that the catalog does not have: recorded while one was
+/// deleted.
 fn forgotten_topics(logs: &InternalLogs) -> Vec<LocalChange> {
     let live: BTreeSet<TopicId> =
         logs.catalog().read(|catalog| catalog.topics.keys().copied().collect());
@@ -316,8 +319,8 @@ fn start_workers(engine: &Arc<Engine>, queues: WorkerQueues, spawn: &Arc<Spawn>)
         match spawn(name, run) {
             Ok(thread) => engine.workers().keep_thread(thread),
             Err(source) => {
-                // What runs has the engine, and with it the directory: it is over before the error
-                // is returned, so that the next attempt finds the directory free.
+                // A worker that runs has the engine, and with it the directory lock. It ends before
+                // the error is returned, so that the next attempt finds the directory free.
                 engine.workers().stop_and_join();
                 return Err(Error::io(
                     "start a thread for",
@@ -330,7 +333,7 @@ fn start_workers(engine: &Arc<Engine>, queues: WorkerQueues, spawn: &Arc<Spawn>)
     Ok(())
 }
 
-/// What lies in the directory and belongs to no topic. It is left alone.
+/// The files in the directory that belong to no topic. They are not touched.
 fn unknown_entries(context: &Context, logs: &InternalLogs) -> Result<Vec<PathBuf>> {
     let dir = &context.settings.dir;
     let entries = context.env.disk.list(dir).map_err(|source| Error::io("list", dir, source))?;

@@ -46,16 +46,16 @@ pub(crate) struct NamedProducer {
     /// ORDERING: raised with Release by a new holder once the new epoch is durable; read with
     /// Acquire under a partition's lock by an append (see `partition::check_fence`).
     pub(crate) epoch: AtomicU32,
-    /// The topics for which it is recorded that it gives numbers to records with a key, and how
-    /// many such appends are under way.
+    /// The topics for which the catalog records that the producer numbers records with a key, each
+    /// with the count of such appends that are running.
     ///
-    /// ORDERING: a count rises under the lock for reading, and falls with Release when the append
-    /// has ended; a growth loads it with Acquire under the lock for writing. One that finds none
-    /// under way also finds what was appended; with Relaxed it could miss the last of it.
+    /// ORDERING: a count rises under the read lock, and falls with Release when the append has
+    /// ended; a growth loads it with Acquire under the write lock. A growth that finds no running
+    /// append also sees all appended records; with Relaxed it could miss the last ones.
     by_key: RwLock<HashMap<TopicId, Arc<AtomicU32>>>,
 }
 
-/// An append with a number and a key, under way. ORDERING: see `NamedProducer::by_key`.
+/// A running append with a number and a key. ORDERING: see `NamedProducer::by_key`.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct UnderWay(Arc<AtomicU32>);
@@ -69,17 +69,17 @@ impl Drop for UnderWay {
 }
 
 impl NamedProducer {
-    /// Begins an append with a number and a key; `None` until it is recorded that the producer
-    /// makes such appends to the topic.
+    /// Begins an append with a number and a key. `None` if the catalog has no entry yet that the
+    /// producer makes such appends to the topic.
     pub(crate) fn begin_by_key(&self, topic: TopicId) -> Option<UnderWay> {
         let topics = self.by_key.read();
         let count = topics.get(&topic)?;
-        // ORDERING: Relaxed: counted under the lock that a growth takes to look.
+        // ORDERING: Relaxed: counted under the lock that a growth takes to read it.
         count.fetch_add(1, Ordering::Relaxed);
         Some(UnderWay(Arc::clone(count)))
     }
 
-    /// Forgets that it is recorded, unless something is under way. Whether it did.
+    /// Removes the topic from `by_key`, unless an append is running. Returns whether it did.
     fn end_by_key(&self, topic: TopicId) -> bool {
         let mut topics = self.by_key.write();
         let is_busy = |count: &Arc<AtomicU32>| count.load(Ordering::Acquire) > 0;
@@ -112,7 +112,7 @@ impl Producers {
         }
     }
 
-    /// A new holder of a producer id: raises its epoch durably, and with it fences the holder
+    /// Makes a new holder of a producer id: raises its epoch durably, which fences the holder
     /// before.
     pub(crate) fn acquire(&self, name: &str) -> Result<(Arc<NamedProducer>, u32)> {
         validate_label(name).map_err(|reason| Error::InvalidName {
@@ -148,14 +148,14 @@ impl Producers {
         Ok((Arc::clone(producer), entry.epoch))
     }
 
-    /// Records, durably, that a producer gives numbers to records with a key in a topic.
+    /// Durably records that a producer numbers records with a key in a topic.
     pub(crate) fn note_by_key(&self, producer: &NamedProducer, topic: &str) -> Result<()> {
         let _change = self.run.gate().begin_change()?;
         self.run.gate().check_writable()?;
         let topic = self.run.live().get(topic)?.id;
         let is_news = self.run.logs().catalog().read(|catalog| {
             let is_in_force = |entry: &ProducerEntry| entry.id == producer.id;
-            // A holder of an id that was forgotten is fenced: there is nothing to know of it.
+            // A holder of a removed id is fenced, and has no entry.
             catalog.producers.get(&producer.name).is_some_and(is_in_force)
                 && !catalog.has_by_key(topic, producer.id)
         });
@@ -183,7 +183,7 @@ impl Producers {
             let is_idle = held.is_none_or(|held| held.end_by_key(topic.id));
             let remembers = || topic.partitions.iter().any(|core| core.log().may_remember(id));
             match name {
-                // One that was forgotten has no holder that could send again.
+                // A removed id has no holder that could send again.
                 Some(name) if !is_idle || remembers() => names.push(format!("{name:?}")),
                 _ => gone.push(CatalogChange::ByKeyGone(topic.id, id)),
             }
@@ -246,7 +246,7 @@ impl Producers {
 
     /// Forgets a producer that is idle, unless it has been used meanwhile.
     pub(crate) fn expire(&self, name: Arc<str>, used: u64) -> Result<()> {
-        // A caller that acquires the id waits, and finds it used or forgotten.
+        // A caller that acquires the id waits for this lock, and then finds the id used or removed.
         let mut producers = self.held.lock();
         let is_held = producers.get(&name).is_some_and(|held| Arc::strong_count(held) > 1);
         let last = self.run.logs().catalog().read(|catalog| catalog.producers.time_of(&name));
@@ -262,8 +262,8 @@ impl Producers {
         Ok(())
     }
 
-    /// Records that producers are held, unless it was recorded less than `every` milliseconds ago;
-    /// and that those are in use of which it is not known.
+    /// Records that producers are held, unless that was recorded less than `every` milliseconds
+    /// ago. Also records a use for producers whose last use is not known.
     pub(super) fn note_held(&self, every: u64) -> Result<()> {
         let now = self.run.logs().clock().millis();
         let producers = self.held.lock();
@@ -292,7 +292,8 @@ impl Producers {
 
     /// Records again when producers were used since `since`, dated by the clock as it is `now`.
     pub(super) fn redate(&self, since: u64, now: Moment) -> Result<()> {
-        // A caller that acquires an id waits, and raises the epoch that is recorded here.
+        // A caller that acquires an id waits for this lock, and then raises the epoch that is
+        // recorded here.
         let producers = self.held.lock();
         let used = self.run.logs().catalog().read(|catalog| {
             let dated = |(name, entry): (&Arc<str>, &ProducerEntry)| {

@@ -70,11 +70,11 @@ impl RecoveryPoints {
         self.store(&points, &topics).and(flushed)
     }
 
-    /// Stores the recovery points of what is durable.
+    /// Stores recovery points of the partitions that are durable.
     pub(super) fn store(&self, _: &Points<'_>, topics: &[Arc<TopicShared>]) -> Result<()> {
         let (mut changes, mut taken) = (Vec::new(), Vec::new());
         for topic in topics {
-            // A topic that was deleted is to leave nothing behind.
+            // A deleted topic must leave no entry.
             for core in topic.partitions.iter().filter(|core| !core.is_closed()) {
                 if let Some(point) = core.log().take_checkpoint() {
                     let (topic, partition) = (topic.id, core.origin.partition);

@@ -52,7 +52,7 @@ impl Topics {
         &self.factory
     }
 
-    /// Holds wakers and events back until the end of the scope: the caller takes locks in it.
+    /// Defers wakers and events until the end of the scope, in which the caller takes locks.
     fn hold_back(&self) -> impl Sized + '_ {
         (foreign::hold_back(), self.run.env().trace.deliver_at_end())
     }
@@ -73,7 +73,7 @@ impl Topics {
         self.set_stage(&entry, Stage::Creating)?;
         self.space.make_room_for_partitions(entry.config.partitions);
         let made = self.factory.make_topic(&entry).and_then(|shared| {
-            // DURABILITY: all files are synced before the record that says they are there.
+            // DURABILITY: all files are synced before the entry that says that they exist.
             self.set_stage(&entry, Stage::Live)?;
             Ok(shared)
         });
@@ -126,7 +126,7 @@ impl Topics {
         self.run.gate().check_writable()?;
         let topic = self.run.live().get(name)?;
         if topic.id != before.id {
-            // The topic that the caller looked at is deleted; this one only has its name.
+            // The topic that the caller read is deleted; this one only has the same name.
             return Err(Error::UnknownTopic(name.to_owned()));
         }
         let config = before.config.with_changes(&wanted, &topic.config);
@@ -143,7 +143,7 @@ impl Topics {
         Ok(())
     }
 
-    /// Puts other settings or more partitions in force.
+    /// Replaces a topic's settings or its partition count for all users.
     fn replace(
         &self,
         _: &Change<'_>,
@@ -203,10 +203,10 @@ impl Topics {
         }
     }
 
-    /// Removes what was made of the partitions from the entry's count up to `total`.
+    /// Removes the files of the partitions from the entry's count up to `total`.
     ///
     /// DURABILITY: the intent comes first, again. The completion may have reached the disk although
-    /// it failed, and must never be found without the files that it vouches for.
+    /// it failed, and must never be found without the files that it claims.
     pub(super) fn undo_growth(&self, before: &TopicEntry, total: u32) -> Result<()> {
         self.set_stage(before, Stage::Growing(total))?;
         let disk = &*self.run.env().disk;
@@ -219,7 +219,7 @@ impl Topics {
         self.set_stage(before, Stage::Live)
     }
 
-    /// Undoes what an earlier call could neither finish nor undo.
+    /// Undoes a growth that an earlier call could neither finish nor undo.
     fn finish_growth(&self, _: &Change<'_>, topic: &TopicShared) -> Result<()> {
         let stage = |(_, stage): &(TopicEntry, Stage)| *stage;
         match self.run.logs().catalog().read(|catalog| catalog.topics.get(&topic.id).map(stage)) {
@@ -267,7 +267,7 @@ impl Topics {
         Ok(())
     }
 
-    /// A topic was deleted by the broker that writes, while this one only looks.
+    /// Notes that the writing broker has deleted a topic, in a read-only broker.
     pub(super) fn note_deletion_elsewhere(&self, id: TopicId, name: &str) {
         let Some(topic) = self.run.live().remove_this(id, name) else { return };
         self.run.logs().coordinator().topic_changed(name, 0);
@@ -276,9 +276,8 @@ impl Topics {
 
     /// Deletes a topic whatever its stage.
     ///
-    /// DURABILITY: the intent comes first. The record that made the topic live may have reached
-    /// the disk although it failed, and must never be found without the files that it vouches
-    /// for.
+    /// DURABILITY: the intent comes first. The entry that made the topic live may have reached the
+    /// disk although it failed, and must never be found without the files that it claims.
     fn remove(&self, entry: &TopicEntry) -> Result<()> {
         self.set_stage(entry, Stage::Deleting)?;
         self.forget(&entry.name, entry.id)
@@ -298,9 +297,9 @@ impl Topics {
 
     // ---- finishing what was interrupted ----------------------------------------------------
 
-    /// Tries again what an earlier deletion or undone creation could not remove, and undoes growths
-    /// that could not be finished. A caller that changes topics now, perhaps a large one, is not
-    /// waited for: this is called every minute.
+    /// Tries again to remove files that an earlier deletion or undone creation could not remove,
+    /// and undoes growths that could not be finished. Skipped while a caller changes topics, which
+    /// may take long: this is called every minute.
     pub(super) fn finish_all_interrupted(&self) {
         let Some(change) = self.run.gate().try_begin_change() else { return };
         if self.run.settings().read_only {
@@ -314,13 +313,13 @@ impl Topics {
         }
     }
 
-    /// Finishes what a failure has left of topics of this name, so that it is free.
+    /// Removes what a failure has left of topics of this name, so that the name can be used.
     fn finish_interrupted(&self, name: &str) -> Result<()> {
         let unfinished = self.unfinished(|entry| entry.name.eq_ignore_ascii_case(name));
         unfinished.iter().try_for_each(|entry| self.forget(&entry.name, entry.id))
     }
 
-    /// Topics that are not live: undone creations and deletions that something has interrupted.
+    /// Topics that are not live: interrupted creations and deletions.
     fn unfinished(&self, wanted: impl Fn(&TopicEntry) -> bool) -> Vec<TopicEntry> {
         let unfinished = |(entry, stage): &(TopicEntry, Stage)| {
             (!stage.is_live() && wanted(entry)).then(|| entry.clone())
@@ -328,8 +327,8 @@ impl Topics {
         self.run.logs().catalog().read(|it| it.topics.values().filter_map(unfinished).collect())
     }
 
-    /// The topics that an opening finds, once what a crash interrupted is finished: a creation or
-    /// growth is undone, a deletion carried on, all by removing what bears the topic's id.
+    /// The topics that an opening finds, after interrupted changes are finished: a creation or
+    /// growth is undone, a deletion is completed, each by removing the files with the topic's id.
     pub(super) fn recover(&self) -> Result<Vec<TopicEntry>> {
         let is_read_only = self.run.settings().read_only;
         let entries: Vec<(TopicEntry, Stage)> =
@@ -351,8 +350,8 @@ impl Topics {
                 Stage::Creating | Stage::Deleting => {
                     match self.forget(&entry.name, entry.id) {
                         Err(error) if error.is_fatal() => return Err(error),
-                        // What cannot be removed is tried again every minute, and keeps the other
-                        // topics from nothing.
+                        // A removal that fails is tried again every minute, and does not affect
+                        // other topics.
                         _ => {}
                     }
                 }
@@ -361,7 +360,7 @@ impl Topics {
         Ok(live)
     }
 
-    /// The stage of a topic by its files, and a record of it where that is another.
+    /// The stage of a topic as its files show it; records it if it differs.
     fn stage_by_files(&self, entry: TopicEntry, stage: Stage) -> Result<(TopicEntry, Stage)> {
         let (entry, found) = entry.stage_by_files(stage, |entry, number| {
             let identity = self.run.context().identity(entry, number);
@@ -387,7 +386,7 @@ fn entry_of(topic: &TopicShared) -> TopicEntry {
     TopicEntry { name: Arc::clone(&topic.name), id: topic.id, config: topic.config.clone() }
 }
 
-/// Refuses what cannot be changed while the topic exists.
+/// Refuses changes that are not possible while the topic exists.
 fn check_alterable(before: &TopicConfig, wanted: &TopicConfig) -> Result<()> {
     if wanted.partitions != before.partitions {
         return Err(Error::config(

@@ -56,11 +56,12 @@ pub(crate) struct Workers {
     has_ended: AtomicBool,
     /// Whether an append was refused since [`take_refusal`](Self::take_refusal).
     ///
-    /// ORDERING: set and taken with `AcqRel`: what takes it sees why the append was refused.
+    /// ORDERING: set and taken with `AcqRel`: the thread that takes it sees why the append was
+    /// refused.
     is_full: AtomicBool,
-    /// What an append does for room, if it is not just refused. Set once the engine is put together.
+    /// Makes space for an append that found none. Set once, after the engine is composed.
     room: OnceLock<MakeRoom>,
-    /// How the files of a partition are looked at again, in a broker that only reads.
+    /// Reads the files of a partition again, in a read-only broker.
     look: OnceLock<LookAgain>,
     /// Called by the clock after a move. It has only a weak handle of this.
     on_move: OnceLock<Arc<dyn Fn() + Send + Sync>>,
@@ -102,12 +103,12 @@ impl Workers {
         (Arc::new(workers), queues)
     }
 
-    /// Keeps a thread that runs one of the workers, to be waited for at the end.
+    /// Keeps a thread that runs one of the workers, to be joined at shutdown.
     pub(crate) fn keep_thread(&self, thread: JoinHandle<()>) {
         self.threads.lock().push(thread);
     }
 
-    /// Has the workers look at the clock whenever it is moved. Called once.
+    /// Wakes the workers whenever the clock is moved. Called once.
     pub(crate) fn follow(self: &Arc<Self>, clock: &dyn Clock) {
         let workers = Arc::downgrade(self);
         let on_move: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
@@ -133,7 +134,7 @@ impl Workers {
         }
     }
 
-    /// Says who makes room when the byte budget is used up. Once.
+    /// Sets who makes space when the byte budget is used up. Called once.
     pub(crate) fn set_room(
         &self,
         room: impl Fn(&Arc<PartitionCore>, &mut Want) -> Result<bool> + Send + Sync + 'static,
@@ -141,19 +142,19 @@ impl Workers {
         let _ = self.room.set(Box::new(room));
     }
 
-    /// Says who looks at the files again. Once.
+    /// Sets who reads the files again. Called once.
     pub(crate) fn set_look(&self, look: impl Fn(&PartitionCore) -> bool + Send + Sync + 'static) {
         let _ = self.look.set(Box::new(look));
     }
 
-    /// Makes the worker look again when the next member of a group may be overdue.
+    /// Makes the worker compute again when the next member of a group may be overdue.
     pub(crate) fn watch_members(&self) {
         if self.is_running() {
             let _ = self.space.send(Job::Watch);
         }
     }
 
-    /// What a helper does, which is started for syncs: see [`syncs`].
+    /// Runs a helper, which is started for syncs: see [`syncs`].
     pub(crate) fn help(&self, trace: &Outbox) {
         self.shared.syncs.help(&|| self.shared.note_panic("sync", trace));
     }
@@ -163,7 +164,7 @@ impl Workers {
         self.shared.panics()
     }
 
-    /// Whether an append was refused since this was asked last.
+    /// Whether an append was refused since the last call.
     pub(crate) fn take_refusal(&self) -> bool {
         self.is_full.swap(false, Ordering::AcqRel)
     }
@@ -176,12 +177,12 @@ impl Workers {
         let _ = self.bulk.send(Job::Stop);
     }
 
-    /// Stops the workers and waits for them, and for their helpers. A caller in one of those
-    /// threads, as a subscriber of events may be, does not wait for its own: that one ends later.
+    /// Stops the workers and waits for them and their helpers. A caller in one of these threads (a
+    /// subscriber of events may be) does not wait for its own thread, which ends later.
     pub(crate) fn stop_and_join(&self) {
         self.stop();
         join_others(std::mem::take(&mut *self.threads.lock()));
-        // After the worker that starts them.
+        // The helpers are joined after the worker that starts them.
         join_others(self.shared.syncs.take_threads());
     }
 }

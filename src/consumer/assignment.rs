@@ -88,7 +88,7 @@ impl Assigned {
         &mut self.slots
     }
 
-    /// To commit what this consumer has.
+    /// Commits for this consumer.
     pub(super) fn commits(&mut self) -> Commits<'_> {
         Commits::new(&self.run, &self.role, &mut self.slots, &self.gaps)
     }
@@ -155,12 +155,12 @@ impl Assigned {
 
     // ---- opening -----------------------------------------------------------------------------
 
-    /// Becomes a member of the group and takes what is free of its share. The callback hears of
-    /// it at the first poll.
+    /// Becomes a member of the group, and takes over the free partitions of its share. The first
+    /// poll reports them to the callback.
     pub(super) fn join(&mut self, group: &Arc<str>, request: &JoinRequest) -> Result<()> {
         let member = Membership::join(self.run.coordinator(), group, request, &self.notifier)?;
         self.role = Role::Member(member);
-        // Before it has any partition: where it begins depends on this.
+        // Before it has any partition: the start of the group depends on this.
         FirstSubscription::new(&self.run, group, &self.settings).store(&request.interest)?;
         let taken = self.follow_plan();
         self.listener.open();
@@ -190,8 +190,8 @@ impl Assigned {
 
     // ---- rebalances --------------------------------------------------------------------------
 
-    /// Does what the group's plan asks of this member: gives up first, then takes over. What was
-    /// read ahead was given back before.
+    /// Follows the group's plan: gives up partitions first, then takes over. The caller has
+    /// discarded what was read ahead.
     pub(super) fn follow_plan(&mut self) -> Result<()> {
         loop {
             let Role::Member(member) = &self.role else { return Ok(()) };
@@ -223,7 +223,7 @@ impl Assigned {
             }
             self.listener.add(change.assign);
             self.take_over();
-            // What the callback brings about is for the next poll, so that this one ends.
+            // Changes that the callback causes are for the next poll, so that this one ends.
             self.report_assigned();
             return Ok(());
         }
@@ -245,7 +245,7 @@ impl Assigned {
         self.listener.notify(event, partitions, &mut commits)
     }
 
-    /// What the group gave to this consumer, with a position or without, in order.
+    /// The partitions that the group assigned, with a position or without, in order.
     fn owned(&self) -> Vec<TopicPartition> {
         let all = self.slots.iter().map(Slot::origin).chain(self.pending.iter().map(|it| it.0));
         all.collect::<BTreeSet<_>>().into_iter().cloned().collect()
@@ -279,12 +279,12 @@ impl Assigned {
             resume_unwind(panic);
         }
         revoked?;
-        // A commit that failed keeps nobody else from the partitions: they are read again.
+        // A failed commit does not stop the hand-over: the new owners read the records again.
         committed
     }
 
-    /// Commits, in auto mode, and reports the end of all partitions. Leaving itself is the end of
-    /// the role.
+    /// Commits, in auto mode, and reports the revocation of all partitions. The drop of the role
+    /// leaves the group.
     pub(super) fn give_up_everything(&mut self) -> Result<()> {
         if self.role.is_member() {
             let slots = self.slots.iter().map(|slot| (slot.origin(), slot.epoch()));
@@ -305,8 +305,8 @@ impl Assigned {
         committed
     }
 
-    /// Takes over what the group gave, as far as there is a position to begin at. One partition
-    /// without a position keeps none of the others from being read.
+    /// Takes over the assigned partitions that have a position. One without a position does not
+    /// prevent the others from being read.
     fn take_over(&mut self) {
         let mut positioned = Vec::new();
         for (partition, epoch) in self.pending.take() {
@@ -343,7 +343,8 @@ impl Assigned {
         Ok(slot)
     }
 
-    /// A partition as it is taken over: at what is committed, or where one without a commit begins.
+    /// A slot for a partition that is taken over: at the committed offset, or at the start of a
+    /// partition without a commit.
     fn positioned_slot(&mut self, partition: &TopicPartition) -> Result<Slot> {
         let mut slot = self.new_slot(partition)?;
         if !slot.core().is_available() {
@@ -376,7 +377,7 @@ impl Assigned {
     /// Moves a partition's position.
     pub(super) fn seek(&mut self, partition: &TopicPartition, to: StartAt) -> Result<()> {
         if self.pending.contains(partition) {
-            // It is this member's, and has waited for a position.
+            // The member owns it, and it has waited for a position.
             let mut slot = self.new_slot(partition)?;
             slot.start_at(to, &self.settings)?;
             let committed = self.committed_of(&slot);
@@ -396,7 +397,8 @@ impl Assigned {
         Ok(())
     }
 
-    /// What was missing where partitions were taken over counts from the first poll that reads them.
+    /// Gaps that were found when partitions were taken over count from the first poll that reads
+    /// them.
     #[inline]
     pub(super) fn keep_gaps(&mut self) {
         for gap in self.gaps.take_taken_over() {

@@ -28,13 +28,13 @@ impl AutoCommit {
         self.every.is_some()
     }
 
-    /// How long a wait may be before the next commit: real time, like the wait itself. A clock that
-    /// is moved by hand moves no wait; the next call looks again.
+    /// How long a wait may be before the next commit: real time, like the wait itself. Moving a
+    /// manual clock does not shorten a wait; the next call checks again.
     pub(super) fn time_left(&self, now: Duration) -> Duration {
         self.due.saturating_sub(now)
     }
 
-    /// Whether it is time. The next one is then due an interval later.
+    /// Whether a commit is due. The next one is then due an interval later.
     #[inline]
     pub(super) fn take_due(&mut self, now: Duration) -> bool {
         let Some(every) = self.every.filter(|_| now >= self.due) else { return false };

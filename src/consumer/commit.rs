@@ -19,12 +19,12 @@ use crate::record::{Offsets, TopicPartition};
 /// What to commit: slots by their index, and the next offset to read of each.
 type Positions = Vec<(usize, u64)>;
 
-/// Whether a commit may take the group back to records that were done before.
+/// Whether a commit may be lower than an earlier one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rewinds {
-    /// The caller says where: by offsets, or by a position that it has moved.
+    /// The caller names the offset, or has moved the position.
     OnPurpose,
-    /// Only where the position was moved back by a seek; else the earlier commit stands.
+    /// Only if a seek has moved the position back; otherwise the earlier commit stays.
     AfterSeek,
 }
 
@@ -80,12 +80,12 @@ impl<'a> Commits<'a> {
         self.slots.get(index).map(|slot| slot.progress.handed_out())
     }
 
-    /// What a commit waits for at the broker's level.
+    /// The wait of a commit at the broker's level.
     pub(super) fn level(&self) -> Wait {
         Wait::at_level(self.run.context().settings.durability)
     }
 
-    /// Commits everything that was handed out, of each slot.
+    /// Commits the position of each slot: everything that was returned.
     pub(super) fn commit_handed_out(&mut self, wait: Wait) -> Result<()> {
         self.commit_in_order(&self.handed_out(), Rewinds::OnPurpose, wait)
     }
@@ -105,8 +105,8 @@ impl<'a> Commits<'a> {
         self.commit_in_order(&[position], Rewinds::AfterSeek, self.level())
     }
 
-    /// Commits what later polls have passed. A partition that is taken away in this moment, be it
-    /// that its topic is deleted, keeps no other from being committed: the new owner reads it
+    /// Commits what later polls have passed. If a partition is taken away at this moment, also
+    /// because its topic is deleted, the others are committed all the same: the new owner reads it
     /// again, and the next poll follows the plan.
     pub(super) fn commit_passed(&mut self, wait: Wait) -> Result<()> {
         let mut positions = self.passed();
@@ -131,9 +131,9 @@ impl<'a> Commits<'a> {
 
     // ---- which positions ---------------------------------------------------------------------
 
-    /// What `commit` covers. One of the topics that a consumer without a plan reads may have been
-    /// deleted: the others still have offsets to commit. To a member its group's plan says so.
-    /// Nothing was handed out of a partition that is unavailable.
+    /// The positions that `commit` covers. Without a group plan, a deleted topic is left out, and
+    /// the others are committed; a member gets its plan instead. An unavailable partition has
+    /// returned nothing.
     fn handed_out(&self) -> Positions {
         let is_left = |slot: &Slot| !slot.core().is_closed();
         let takes_all = self.role.is_member() || !self.slots.iter().any(is_left);
@@ -144,7 +144,8 @@ impl<'a> Commits<'a> {
         reported.map(|(index, slot)| (index, slot.progress.handed_out())).collect()
     }
 
-    /// What auto-commit covers: what a later poll has passed, as far as it is news.
+    /// The positions that auto-commit covers: what a later poll has passed, if it is not committed
+    /// yet.
     fn passed(&self) -> Positions {
         let is_news = |slot: &Slot| {
             !slot.commits.is_last(slot.progress.passed())
@@ -168,7 +169,7 @@ impl<'a> Commits<'a> {
         })
     }
 
-    /// Whether the partition still is what the slot was made for.
+    /// Whether the partition is still this consumer's: a member owns it under the slot's ownership.
     fn is_owned(&self, slot: &Slot) -> bool {
         let is_same = slot.epoch().is_some() && self.role.epoch_of(slot.origin()) == slot.epoch();
         (is_same || !self.role.is_member()) && !slot.core().is_closed()
@@ -241,8 +242,8 @@ impl fmt::Debug for Commits<'_> {
     }
 }
 
-/// The broker is open, so a partition that is closed was deleted with its topic. What is committed
-/// for one that is unavailable stays.
+/// The broker is open, so a closed partition was deleted with its topic. The commit of an
+/// unavailable partition is kept.
 fn check_topic(slot: &Slot) -> Result<()> {
     if slot.core().is_closed() {
         return Err(Error::UnknownTopic(slot.topic().name.as_ref().to_owned()));

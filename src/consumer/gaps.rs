@@ -20,23 +20,23 @@ pub struct Gap {
     pub missed: Range<u64>,
 }
 
-/// LIMIT: a consumer that falls behind again and again, and never asks, keeps this many ranges and
-/// at most one more per partition.
+/// LIMIT: a consumer that falls behind again and again, and never takes its gaps, keeps this many
+/// ranges and at most one more per partition.
 const GAPS_MAX: usize = 1_024;
 
 /// In the order in which they were met.
 #[derive(Debug, Default)]
 pub(super) struct Gaps {
     met: Vec<Gap>,
-    /// Met while partitions were taken over, which may be gone again before a poll reads them. The
-    /// next owner meets such a gap too, and it is one gap: one that never read there missed
-    /// nothing.
+    /// Gaps that were found when partitions were taken over. The partitions may be taken away
+    /// before a poll reads them; then the next owner finds the same gap, and only that owner
+    /// reports it.
     taken_over: Vec<Gap>,
 }
 
 impl Gaps {
-    /// Adds a gap, or widens the partition's last one when both together are one range. Beyond the
-    /// limit the partition's two oldest become one, with what lies between them.
+    /// Adds a gap, or extends the partition's last one if both are one range. Beyond the limit the
+    /// partition's two oldest gaps become one, with the offsets between them.
     pub(super) fn push(&mut self, gap: Gap) {
         let mut newest_first = self.met.iter_mut().rev();
         let last = newest_first.find(|known| known.partition == gap.partition);
@@ -53,18 +53,18 @@ impl Gaps {
         }
     }
 
-    /// Adds what was missing where a partition is taken over.
+    /// Adds a gap that was found when a partition was taken over.
     pub(super) fn push_taken_over(&mut self, gap: Gap) {
         self.taken_over.push(gap);
     }
 
-    /// Whether a gap was met where the partition was taken over, and no poll has come since. A
-    /// commit after it would hide it from the next owner.
+    /// Whether a gap was found when the partition was taken over, and no poll has followed. A
+    /// commit above it would hide it from the next owner.
     pub(super) fn awaits_poll(&self, partition: &TopicPartition) -> bool {
         self.taken_over.iter().any(|gap| gap.partition == *partition)
     }
 
-    /// The partitions that were taken over are read now: the caller adds what was missing there.
+    /// The partitions that were taken over are read now: the caller adds their gaps.
     #[inline]
     pub(super) fn take_taken_over(&mut self) -> Vec<Gap> {
         std::mem::take(&mut self.taken_over)

@@ -15,19 +15,19 @@ use crate::message::{Batch, IntoMessages, Message};
 
 pub(super) struct Poller {
     assigned: Assigned,
-    /// What was read for `recv` and not handed out yet.
+    /// Messages that were read for `recv` and not returned yet.
     ahead: IntoMessages,
     returned: Returned,
     handle: ConsumerHandle,
 }
 
-/// Which errors that last the caller has got since it was last handed a message. Those of slots are
-/// the slots' own.
+/// Which lasting errors were returned since the last message. Errors of single partitions are kept
+/// in their slots.
 #[derive(Debug, Default)]
 struct Returned {
-    /// That a partition has no position: the others are read in between.
+    /// That a partition has no position; the others are read in between.
     no_position: bool,
-    /// That the membership has ended for good. No message comes after it.
+    /// That the member was fenced. No message follows.
     fenced: bool,
 }
 
@@ -45,18 +45,18 @@ impl Poller {
         &self.assigned
     }
 
-    /// To change what is committed. Positions are moved by [`settled`](Self::settled).
+    /// For changes of commits. For changes of positions use [`settled`](Self::settled).
     pub(super) fn assigned_mut(&mut self) -> &mut Assigned {
         &mut self.assigned
     }
 
-    /// What the consumer has, with nothing read ahead.
+    /// The assignment, after everything that was read ahead is discarded.
     pub(super) fn settled(&mut self) -> &mut Assigned {
         self.give_back_ahead();
         &mut self.assigned
     }
 
-    /// All that there is, within the limits.
+    /// Returns all available messages, within the limits.
     pub(super) fn poll(&mut self, wait: &Wait<'_>) -> Result<Batch> {
         self.give_back_ahead();
         let batch = self.poll_until(wait)?;
@@ -76,7 +76,7 @@ impl Poller {
                     return Ok(None);
                 }
                 if self.assigned.role().needs_attention() {
-                    // Another member waits for what this one is to give up.
+                    // Another member waits for partitions that this one must give up.
                     self.give_back_ahead();
                 }
             }
@@ -97,8 +97,8 @@ impl Poller {
         }
     }
 
-    /// Waits for a signal; false when there is nothing more to wait for in this call. A task that
-    /// waits is there until it is woken, is polled again or its stream is dropped.
+    /// Waits for a signal; false when the wait of this call is over. A waiting task counts as
+    /// polling until it is woken, is polled again or its stream is dropped.
     fn park(&mut self, wait: &Wait<'_>) -> bool {
         self.assigned.role().note_wait();
         let fired = wait.at(self.handle.notifier(), self.assigned.time_to_commit());
@@ -127,16 +127,16 @@ impl Poller {
         self.assigned.check_open()
     }
 
-    /// Fetches, parking in between, until there is something, a wake-up or the deadline.
+    /// Fetches, and parks in between, until there are messages, a wake-up or the deadline.
     fn poll_until(&mut self, wait: &Wait<'_>) -> Result<Batch> {
         debug_assert!(self.ahead.len() == 0, "read ahead");
         self.assigned.role().note_poll();
         self.assigned.slots_mut().expect_all();
         self.assigned.pass_handed_out();
-        // What this hands out, or skips, in whatever slots, the next call passes.
+        // The next call passes what this one returns or skips, in any slot.
         self.assigned.slots_mut().expect_all();
-        // The partitions that fired since the last wait are known only to the notifier, so the
-        // first pass looks at all.
+        // Only the notifier knows the partitions that fired since the last wait, so the first pass
+        // checks all.
         let mut armed = true;
         wait::note_look();
         loop {
@@ -156,7 +156,7 @@ impl Poller {
             }
             self.assigned.keep_gaps();
             self.assigned.commit_if_due()?;
-            // Before the fetch: a wake-up is for the call, whatever there is to read.
+            // Before the fetch: a wake-up ends the call even if there are messages.
             if self.handle.take_woken() && wait.ends_when_woken() {
                 return Ok(Batch::default());
             }
@@ -173,7 +173,7 @@ impl Poller {
                 }
                 Wait::Until(_) => false,
             };
-            // Both ways to the next pass look at the deadline.
+            // Both paths to the next pass check the deadline.
             if !ends_in_failure {
                 let continues =
                     if self.arm_all() { self.park(wait) } else { wait.may_pass_again() };
@@ -195,9 +195,10 @@ impl Poller {
         }
     }
 
-    /// What a pass finds. An error that lasts is returned once at once, again after others have
-    /// had records, and else when the time is over, in the pass that looks at what has failed: a
-    /// caller that only notes it does not poll at full speed.
+    /// One pass over the slots. A lasting error is returned once immediately, and again after other
+    /// partitions have returned records. Otherwise it is returned when the wait is over, in the
+    /// pass that reads failed slots: so a caller that ignores the error does not poll at full
+    /// speed.
     fn pass(&mut self, look: Look) -> Result<Batch> {
         let failure = self.assigned.position_failure().cloned();
         if let (Some(failure), false) = (&failure, self.returned.no_position) {

@@ -11,16 +11,16 @@ use crate::partition::PartitionCore;
 
 #[derive(Default)]
 pub(super) struct Progress {
-    /// Made when it is needed, dropped by a seek.
+    /// It is made when it is needed, and dropped by a seek.
     cursor: Option<Cursor>,
-    /// The offset after what was read, handed out or not.
+    /// The offset after the records that were read, returned or not.
     fetched: u64,
-    /// The offset after what the metrics count as fetched: above `fetched` when records that were
-    /// read ahead were given back. They are read again, and counted once.
+    /// The offset after the records that the metrics count as fetched. Above `fetched` if records
+    /// that were read ahead were discarded: they are read again, and counted once.
     counted: u64,
-    /// The offset after what the caller was given.
+    /// The offset after the records that were returned.
     handed_out: u64,
-    /// What a later poll has passed: all that auto-commit may cover.
+    /// The offset up to which a later poll has passed the records: auto-commit covers no more.
     passed: u64,
 }
 
@@ -39,8 +39,8 @@ impl Progress {
         self.passed
     }
 
-    /// Moves to `offset`; what was read ahead is forgotten. Records that were handed out are counted
-    /// once more when this goes back.
+    /// Moves to `offset`, and discards what was read ahead. If this goes back, records that were
+    /// returned are counted once more.
     pub(super) fn move_to(&mut self, offset: u64) {
         let goes_back = offset < self.handed_out;
         let counted = if goes_back { offset } else { self.counted.max(offset) };
@@ -49,8 +49,8 @@ impl Progress {
         self.check();
     }
 
-    /// Continues after what is not there. No later poll has passed that yet: the poll that reports
-    /// it has not returned.
+    /// Continues after missing records. They do not count as passed yet: the poll that reports them
+    /// has not returned.
     pub(super) fn skip_to(&mut self, offset: u64) {
         let passed = self.passed;
         self.move_to(offset);
@@ -58,7 +58,7 @@ impl Progress {
         self.check();
     }
 
-    /// Gives back what was read ahead and not handed out. False when there is nothing.
+    /// Discards what was read ahead and not returned. False if there is nothing.
     pub(super) fn rewind(&mut self) -> bool {
         let has_read_ahead = self.fetched != self.handed_out;
         if has_read_ahead {
@@ -68,19 +68,19 @@ impl Progress {
         has_read_ahead
     }
 
-    /// What precedes `next` is handed out.
+    /// Marks records below `next` as returned.
     #[inline]
     pub(super) fn hand_out(&mut self, next: u64) {
         self.handed_out = next;
         self.check();
     }
 
-    /// What was fetched is handed out.
+    /// Marks all fetched records as returned.
     pub(super) fn hand_out_all(&mut self) {
         self.handed_out = self.fetched;
     }
 
-    /// A later poll has passed what was handed out.
+    /// Marks returned records as passed by a later poll.
     #[inline]
     pub(super) fn pass(&mut self) {
         self.passed = self.handed_out;

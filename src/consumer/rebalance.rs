@@ -43,9 +43,9 @@ pub(super) type Panic = Box<dyn Any + Send>;
 #[derive(Default)]
 pub(super) struct Listener {
     callback: Option<Callback>,
-    /// Partitions that the group gave to this consumer and that the callback has not heard of.
+    /// Partitions that the group has assigned and that were not reported to the callback yet.
     unreported: BTreeSet<TopicPartition>,
-    /// Not before `open` has returned does the callback run.
+    /// The callback runs only after `open` has returned.
     is_open: bool,
 }
 
@@ -79,8 +79,8 @@ impl Listener {
         std::mem::take(&mut self.unreported).into_iter().collect()
     }
 
-    /// Those of the partitions of which the callback has heard: of the others it hears neither the
-    /// beginning nor the end.
+    /// Those of the partitions that were reported to the callback. The others are reported neither
+    /// as assigned nor as revoked.
     pub(super) fn heard_of(&self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
         let is_reported = |partition: &&TopicPartition| !self.unreported.contains(partition);
         partitions.iter().filter(is_reported).cloned().collect()

@@ -103,7 +103,7 @@ impl Slot {
         self.begin_anew();
     }
 
-    /// Continues after what is not there, as [`Progress::skip_to`].
+    /// Continues after missing records, as [`Progress::skip_to`].
     fn skip_to(&mut self, offset: u64) {
         self.progress.skip_to(offset);
         self.begin_anew();
@@ -114,14 +114,14 @@ impl Slot {
         self.failure = Failure::default();
     }
 
-    /// Gives back what was read ahead and not handed out.
+    /// Discards what was read ahead and not returned.
     pub(super) fn rewind(&mut self) {
         if self.progress.rewind() {
             self.arming.disarm();
         }
     }
 
-    /// Resumes at what the group committed, if that is still what it refers to.
+    /// Resumes at the committed offset, if it still refers to the same records.
     pub(super) fn resume_at(
         &mut self,
         committed: Committed,
@@ -155,15 +155,15 @@ impl Slot {
         Ok(None)
     }
 
-    /// Begins in a partition that is unavailable: the next poll says so.
+    /// Begins in a partition that is unavailable: the next poll returns its error.
     pub(super) fn stand_by(&mut self, committed: Option<Committed>) {
         let committed = committed.map(|committed| committed.offset);
         self.move_to(committed.unwrap_or_else(|| self.core.log_start()));
         self.commits.stand_by(committed);
     }
 
-    /// Begins where nothing is committed although the group has subscribed to the topic: at 0, as
-    /// if that were committed.
+    /// Begins in a partition without a commit of a topic to which the group has subscribed: at 0,
+    /// as if that were committed.
     pub(super) fn begin(&mut self, settings: &Settings) -> Result<Option<Gap>> {
         self.move_to(0);
         if 0 < self.core.log_start() { self.leave_gap(0, settings).map(Some) } else { Ok(None) }
@@ -181,14 +181,15 @@ impl Slot {
         offset_of(&self.core, start, first, settings.visibility)
     }
 
-    /// Retention was quicker than this consumer: the policy says where reading continues.
+    /// Retention has removed records that this consumer did not read: the policy says where it
+    /// continues.
     fn leave_gap(&mut self, position: u64, settings: &Settings) -> Result<Gap> {
         let (start, end) = (self.core.log_start(), self.core.visible_end(settings.visibility));
         if settings.out_of_range == StartAt::Error {
             return Err(Error::out_of_range(self.origin(), position, start, end));
         }
-        // Retention may continue meanwhile: what it removes behind `next` is the next gap. What the
-        // policy passes over is missed too, so the gap ends where reading continues.
+        // Retention may continue meanwhile: what it removes behind `next` is the next gap. Records
+        // that the policy skips are missed too, so the gap ends where reading continues.
         let next = self.resolve(settings.out_of_range, start, settings)?.max(start);
         self.skip_to(next);
         let partition = self.origin().clone();
@@ -235,7 +236,7 @@ impl Slot {
             Err(Error::Corrupt(damage)) if settings.reads_around_damage => {
                 self.pass_damage(damage, gaps)
             }
-            // Retention went past while this looked: the next pass continues where the policy says.
+            // Retention has removed more meanwhile: the next pass continues where the policy says.
             Err(Error::OffsetOutOfRange { .. })
                 if self.progress.fetched() < self.core.log_start() =>
             {
@@ -287,7 +288,7 @@ impl Slot {
 
     /// Arms the slot. False when there is something to read already.
     pub(super) fn arm(&mut self, visibility: Visibility) -> bool {
-        // A paused slot waits for nothing, not for the end of its topic either. The end of the
+        // A paused slot waits for nothing, not even for the deletion of its topic. The close of the
         // broker calls the consumer itself.
         if self.arming.is_armed() || self.is_paused {
             return true;

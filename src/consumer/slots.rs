@@ -20,23 +20,23 @@ use crate::steps;
 
 pub(super) struct Slots {
     list: Vec<Slot>,
-    /// The slot that the next fetch looks at first, so that none starves.
+    /// The slot that the next fetch reads first, so that none starves.
     turn: usize,
     /// The slot of the last message that `recv` handed out: the next one is mostly of the same.
     last: usize,
-    /// Whether more than that slot may have been handed out since auto mode last passed what was.
+    /// Whether messages of other slots than `last` may have been returned since auto mode last
+    /// passed them.
     passes_all: bool,
-    /// An error that lasts was returned for at least one slot, which says so itself, and no record
-    /// since.
+    /// Whether a lasting error was returned for at least one slot, and no record since.
     has_returned_failure: bool,
 }
 
-/// Which slots a fetch looks at, beside those that may have something.
+/// Which slots a fetch reads, beside those that may have records.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Look {
-    /// Those that are armed: as far as this consumer has heard, they have nothing.
+    /// Armed slots: as far as the consumer was notified, they have no records.
     pub(super) armed: bool,
-    /// Those that have failed.
+    /// Slots that have failed.
     pub(super) failed: bool,
 }
 
@@ -89,7 +89,7 @@ impl Slots {
 
     // ---- what was handed out -----------------------------------------------------------------
 
-    /// A message is handed out. False when its partition was given up after it was read.
+    /// Marks a message as returned. False if its partition was given up after it was read.
     #[inline]
     pub(super) fn hand_out(&mut self, message: &Message) -> bool {
         let key = (message.topic(), message.partition());
@@ -104,23 +104,23 @@ impl Slots {
         true
     }
 
-    /// All that was fetched is handed out, with the offsets after it that have no records.
+    /// Marks all fetched messages as returned, with the following offsets that have no records.
     pub(super) fn hand_out_all(&mut self) {
         self.list.iter_mut().for_each(|slot| slot.progress.hand_out_all());
     }
 
-    /// What was read ahead and not handed out is to be read again.
+    /// Discards what was read ahead and not returned, to be read again.
     pub(super) fn rewind(&mut self) {
         self.list.iter_mut().for_each(Slot::rewind);
     }
 
-    /// From now on any slot may be handed out, or skip.
+    /// From now on messages of any slot may be returned or skipped.
     pub(super) fn expect_all(&mut self) {
         self.passes_all = true;
     }
 
-    /// A caller that asks for more has passed what was handed out before. Between two messages of
-    /// one poll that is the last one, however many partitions there are.
+    /// Marks returned messages as passed: the caller asks for more. Between two messages of one
+    /// poll that is only the last one, however many partitions there are.
     #[inline]
     pub(super) fn pass_handed_out(&mut self) {
         let last = self.last..=self.last;
@@ -192,7 +192,7 @@ impl Slots {
                 || fetched.records >= settings.poll_records
                 || fetched.bytes >= settings.poll_bytes;
             if is_full && fetched.records > 0 {
-                // A slot that had no room for its first batch has had no turn yet.
+                // A slot whose first batch did not fit has had no turn yet.
                 self.turn = if fetched.records > before { index + 1 } else { index };
                 break;
             }
@@ -200,7 +200,7 @@ impl Slots {
         Ok(Batch::new(fetched.runs))
     }
 
-    /// Records were handed out, so that errors that last are returned again.
+    /// Records were returned, so lasting errors are returned again.
     pub(super) fn retry_failed(&mut self) {
         if std::mem::take(&mut self.has_returned_failure) {
             let damaged = self.list.iter_mut().filter(|slot| slot.core().is_available());
@@ -233,14 +233,14 @@ impl Slots {
         self.list.iter().any(has_failed) || self.has_none_available()
     }
 
-    /// Whether all that is read is unavailable. What is read beside others has its error returned
-    /// once.
+    /// Whether all partitions that are read are unavailable. If only some are, their errors are
+    /// returned once.
     fn has_none_available(&self) -> bool {
         let mut slots = self.list.iter().filter(|slot| !slot.is_paused()).peekable();
         slots.peek().is_some() && slots.all(|slot| !slot.core().is_available())
     }
 
-    /// Whether no record can come from any slot.
+    /// Whether no slot can have a record later.
     pub(super) fn expects_nothing(&self) -> bool {
         self.list.iter().all(|slot| slot.failure.lasts() || slot.is_paused())
     }

@@ -17,7 +17,7 @@ use crate::group::commit::{Commit, Ready, Wait};
 use crate::group::interest::{Interest, Wanted};
 use crate::topic::TopicShared;
 
-/// A member that joins, and what its group has not subscribed to before.
+/// A member that joins with subscriptions that its group did not have before.
 pub(super) struct FirstSubscription<'a> {
     run: &'a Run,
     group: &'a Arc<str>,
@@ -29,9 +29,9 @@ impl<'a> FirstSubscription<'a> {
         Self { run, group, settings }
     }
 
-    /// Stores what the group subscribes to for the first time. If there is a partition in which
-    /// `start` finds no offset, the group has not begun: nothing is stored, and the member that
-    /// takes a partition over asks `start`.
+    /// Stores the first subscriptions of the group. If `start` finds no offset in some partition,
+    /// nothing is stored: the group has not begun, and each member that takes a partition over uses
+    /// its own `start`.
     pub(super) fn store(&self, interest: &Interest) -> Result<()> {
         if self.run.gate().check_writable().is_err() {
             return Ok(());
@@ -46,9 +46,9 @@ impl<'a> FirstSubscription<'a> {
             let starts = self.starts(&topics).and_then(|starts| Ready::all(starts, self.level()));
             let Ok(starts) = starts else { return Ok(()) };
             match self.subscribe(&new, &starts) {
-                // Another member was quicker, or a topic is deleted: the rest is looked at again.
+                // Another member was faster, or a topic is deleted: try again with what remains.
                 Err(Error::Rebalanced { .. } | Error::UnknownTopic(_)) => {}
-                // Without it the next member begins at the log start all the same.
+                // If it is not stored, the next member begins at the log start all the same.
                 Err(_) if !self.must_keep_start() => return self.run.gate().check_open(),
                 stored => return stored,
             }
@@ -66,7 +66,7 @@ impl<'a> FirstSubscription<'a> {
         self.run.live().all().into_iter().filter(is_wanted).filter(is_new).collect()
     }
 
-    /// Where the group begins in these topics: a commit for each partition that has none, unless it
+    /// The start of the group in these topics: a commit for each partition without one, unless it
     /// begins at 0.
     fn starts<'t>(&self, topics: &'t [Arc<TopicShared>]) -> Result<Vec<Commit<'t>>> {
         let offsets = self.run.coordinator().offsets();
@@ -77,7 +77,8 @@ impl<'a> FirstSubscription<'a> {
         {
             let number = core.origin.partition;
             let is_committed = offsets.committed(self.group, topic.id, number).is_some();
-            // Of one that is unavailable the ends are not known: it is read from 0 if it comes back.
+            // The ends of an unavailable partition are not known: it is read from 0 if it becomes
+            // available.
             if is_committed || !core.is_available() {
                 continue;
             }
@@ -89,8 +90,8 @@ impl<'a> FirstSubscription<'a> {
         Ok(starts)
     }
 
-    /// Stores the subscriptions and their starts. Durable on return where a power cut would move
-    /// the start after records that were acknowledged since.
+    /// Stores the subscriptions and their starts. Durable on return if a power cut could otherwise
+    /// move the start above records that were acknowledged since.
     fn subscribe(&self, new: &[Wanted], starts: &Ready<'_>) -> Result<()> {
         let stored = self.run.coordinator().subscribe(self.group, new, starts)?;
         stored.settle(if self.must_keep_start() { self.level() } else { Wait::No })

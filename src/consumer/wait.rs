@@ -17,32 +17,32 @@ thread_local! {
     static PASSES: Cell<u32> = const { Cell::new(0) };
 }
 
-/// A call begins, or looks at its deadline.
+/// Notes that a call begins, or checks its deadline.
 #[inline]
 pub(super) fn note_look() {
     #[cfg(debug_assertions)]
     PASSES.set(0);
 }
 
-/// A call looks for something, or looks again. Debug builds panic when it does so again and again
-/// without a look at its deadline.
+/// Notes that a pass begins. Debug builds panic if a call makes passes without checking its
+/// deadline.
 #[inline]
 pub(super) fn begin_pass() {
     #[cfg(debug_assertions)]
     {
         PASSES.set(PASSES.get().saturating_add(1));
-        // LIMIT: where all that is left is an error, one more pass asks for it.
+        // LIMIT: two, because one more pass returns an error if there is nothing else.
         assert!(PASSES.get() <= 2, "a consumer looks again and again, and never at the time");
     }
 }
 
 pub(super) enum Wait<'w> {
-    /// Comes back empty at once. Does not have to know the time.
+    /// Returns at once, without reading the time.
     Never,
     /// Parks the thread, until this moment at most.
     Until(Instant),
     Forever,
-    /// Comes back empty, and has the task woken when it is worth asking again.
+    /// Returns at once, and has the task woken when it should poll again.
     #[cfg_attr(not(feature = "async"), expect(dead_code, reason = "only streams wait like this"))]
     Task(&'w Waker),
 }
@@ -57,13 +57,13 @@ impl Wait<'_> {
         real_now().checked_add(timeout).map_or(Self::Forever, Self::Until)
     }
 
-    /// A wake-up call is for a caller that waits for an answer; a task is woken by it, finds
-    /// nothing, and keeps waiting.
+    /// A wake-up ends the call of a thread that waits; a task is woken by it, finds nothing, and
+    /// keeps waiting.
     pub(super) fn ends_when_woken(&self) -> bool {
         !matches!(self, Self::Task(_))
     }
 
-    /// Whether the call comes back without a signal.
+    /// Whether the call returns without a signal.
     pub(super) fn is_over(&self) -> bool {
         note_look();
         match self {
@@ -73,8 +73,8 @@ impl Wait<'_> {
         }
     }
 
-    /// Whether the call looks again without a wait, because something changed while it looked. A
-    /// task is woken at once instead, so that it never keeps its executor.
+    /// Whether the call makes another pass without a wait, because something has changed during the
+    /// last one. A task is woken at once instead, so that it never blocks its executor.
     pub(super) fn may_pass_again(&self) -> bool {
         if let Self::Task(waker) = self {
             waker.wake_by_ref();

@@ -53,18 +53,18 @@ impl<'a> Commit<'a> {
 pub(crate) enum Wait {
     /// To stable storage.
     ForDisk,
-    /// Published; a background sync follows where the broker makes any.
+    /// It is published; a background sync follows if the broker makes any.
     No,
 }
 
 impl Wait {
-    /// What a call waits for that commits at the broker's level.
+    /// The wait of a call that commits at the broker's level.
     pub(crate) fn at_level(durability: Durability) -> Self {
         if durability == Durability::Sync { Self::ForDisk } else { Self::No }
     }
 }
 
-/// Commits whose records are as durable as the caller wants them. Nothing else is stored.
+/// Commits whose records are as durable as the caller wants them. Only such commits are stored.
 #[derive(Debug)]
 pub(crate) struct Ready<'a>(Vec<Commit<'a>>);
 
@@ -131,18 +131,20 @@ impl Stored<'_> {
     }
 }
 
-/// The right to store offsets of a group. While it is held no partition of the group changes hands.
+/// The right to store offsets of a group. While it is held, no partition of the group changes its
+/// owner.
 pub(super) enum Permit<'a> {
-    /// A member's, for what it owns.
+    /// That of a member, for the partitions that it owns.
     Owner { _members: MutexGuard<'a, Members> },
-    /// Anybody's, while the group has no live members.
+    /// That of any caller, while the group has no live members.
     NoMembers { _groups: MutexGuard<'a, GroupTable> },
-    /// A new subscription's, stored with them, for what the group has committed nothing of.
+    /// That of a new subscription, which is stored with the commits, for partitions without a
+    /// commit.
     FirstOf(&'a [Wanted]),
 }
 
 impl Permit<'_> {
-    /// Whether it still holds, with nothing between this and the append.
+    /// Checks that the right still exists. Nothing may happen between this and the append.
     fn check(&self, offsets: &OffsetsState, group: &str, commits: &Ready<'_>) -> Result<()> {
         let Self::FirstOf(subscriptions) = self else { return Ok(()) };
         let is_committed = |commit: &Commit<'_>| {
@@ -160,8 +162,8 @@ impl Permit<'_> {
     }
 }
 
-/// Appends commits, unless one of the topics is deleted: its commits are forgotten in an append
-/// that comes after its partitions were closed, so that none can follow it. The caller
+/// Appends commits, unless one of the topics is deleted. A deletion removes a topic's commits in an
+/// append after its partitions were closed, so no commit can follow it. The caller
 /// [tidies](OffsetStore::tidy) when its locks are released.
 ///
 /// # Errors
@@ -182,7 +184,8 @@ pub(super) fn store<'a>(
     };
     let mut changes: Vec<_> = commits.iter().map(change).collect();
     if let Permit::FirstOf(subscriptions) = &permit {
-        // Last: one that is found after a crash has all of its commits before it.
+        // They are last: a subscription that is found after a crash has all of its commits before
+        // it.
         changes.extend(subscriptions.iter().map(|wanted| OffsetChange::Subscribed {
             group: Arc::clone(group),
             wanted: wanted.clone(),
@@ -194,7 +197,7 @@ pub(super) fn store<'a>(
             None => permit.check(state, group, commits),
         }
     });
-    // Not before: nobody can be given a partition between the check and the append.
+    // Not before: no partition may get another owner between the check and the append.
     drop(permit);
     Ok(Stored { offsets, end: end? })
 }

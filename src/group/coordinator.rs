@@ -48,14 +48,14 @@ pub(crate) struct Coordinator {
     /// Whether the broker was closed.
     ///
     /// ORDERING: stored with Release by the thread that closes the broker, loaded with Acquire by a
-    /// join, which holds the lock of `groups`. A join that misses it makes a member of a closed
-    /// broker, whose next poll finds the broker closed.
+    /// join, which holds the lock of `groups`. A join that does not see it creates a member of a
+    /// closed broker, whose next poll finds the broker closed.
     closed: AtomicBool,
     on_deadline: OnDeadline,
 }
 
-/// Tells the caller of [`Coordinator::evict_overdue`] in time that there is a new deadline, which
-/// may come before all others. Called under no lock.
+/// Notifies the caller of [`Coordinator::evict_overdue`] of a new deadline, which may be earlier
+/// than all others. Called under no lock.
 type OnDeadline = Box<dyn Fn() + Send + Sync>;
 
 impl Coordinator {
@@ -101,8 +101,8 @@ impl Coordinator {
 
     // ---- after a change ----------------------------------------------------------------------
 
-    /// Releases a group, and the table if it is held, and does what is not done under a lock: wakes
-    /// the members that the change concerns, and delivers its events.
+    /// Releases a group, and the table if it is held. Then does what must not be done under a lock:
+    /// wakes the members that the change concerns, and delivers its events.
     pub(super) fn release(
         &self,
         group: &Group,
@@ -117,26 +117,28 @@ impl Coordinator {
         self.trace().deliver();
     }
 
-    /// Writes a snapshot of the offsets if it is time for one. The locks are released.
+    /// Cleans up the offsets log if that is due, and delivers events. Called after the locks are
+    /// released.
     fn tidy(&self) {
         self.offsets.tidy();
         self.trace().deliver();
     }
 
-    /// A deadline was noted, and the locks are released.
+    /// Notifies of a new deadline, after the locks are released.
     pub(super) fn deadline_noted(&self) {
         (self.on_deadline)();
     }
 
     // ---- topics ------------------------------------------------------------------------------
 
-    /// Tells all groups how many partitions a topic has now; none when it is deleted.
+    /// Notifies all groups of the present partition count of a topic; 0 if it is deleted.
     pub(crate) fn topic_changed(&self, name: &str, partitions: u32) {
         let groups = self.groups.lock();
         {
             let mut topics = self.topics.lock();
             if Arc::get_mut(&mut topics).is_none() {
-                // A group has taken it since the last change, for a plan that looked at all of it.
+                // A group has a reference to it since the last change, for a plan that read all of
+                // it.
                 steps::take(topics.len() as u64);
             }
             let topics = Arc::make_mut(&mut topics);
@@ -149,7 +151,7 @@ impl Coordinator {
         let mut wakeups = Wakeups::default();
         for group in groups.iter() {
             let mut members = group.lock();
-            // The others learn of it when somebody joins.
+            // The other groups see the topic when a member joins.
             if members.state().is_concerned(name) {
                 members.topic_changed(name, partitions);
                 wakeups.extend(members.take_wakeups());
@@ -159,9 +161,9 @@ impl Coordinator {
         wakeups.call();
     }
 
-    /// Makes the plan that is due since topics have changed. To be called, with the group locked,
-    /// before anything that makes a plan or follows it: a thousand topics that come while nobody
-    /// looks cost one plan, and the table of topics one copy.
+    /// Makes the plan that is due because topics have changed. Must be called, with the group
+    /// locked, before anything that makes or follows a plan. So a thousand new topics between two
+    /// polls cost one plan, and one copy of the table of topics.
     pub(super) fn catch_up(&self, members: &mut Members) {
         members.catch_up(|| self.topics());
     }
@@ -172,14 +174,14 @@ impl Coordinator {
 
     // ---- members -----------------------------------------------------------------------------
 
-    /// Waits for the static members of the last run, from now on. Called once, when all topics are
-    /// known and before anybody can join; the caller of `evict_overdue` begins by looking.
+    /// Begins to wait for the static members of the last run. Called once, when all topics are
+    /// known and before any member can join.
     pub(crate) fn restore(&self) {
         let now = self.now();
         let statics = self.offsets.log().read(|offsets| offsets.statics().clone());
         let mut groups = self.groups.lock();
         for (name, members) in statics {
-            // What they used is not known; the first that joins decides.
+            // The assignor of the last run is not known; the first member that joins decides.
             let assignor = super::assignor::Assignor::default();
             let new = || Group::new(&name, assignor, &self.topics(), &self.deadlines);
             let group = groups.get_or_insert(&name, new);
@@ -199,7 +201,7 @@ impl Coordinator {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] when the live members use another assignor; [`Error::Closed`].
+    /// [`Error::Config`] if the live members use another assignor; [`Error::Closed`].
     pub(super) fn join(
         &self,
         name: &Arc<str>,
@@ -217,7 +219,7 @@ impl Coordinator {
         let mut members = group.lock();
         members.refresh(self.topics());
         self.offsets.forget_statics(name, &group.evict_overdue(&mut members, now));
-        // One that is refused changes nothing; the eviction may have.
+        // A refused join changes nothing, but the eviction before it may have.
         let joined = members.join(id, request, notifier, now);
         if let Ok(joined) = &joined {
             group.note_deadline(now.saturating_add(nanos(request.max_poll_interval)));
@@ -271,8 +273,8 @@ impl Coordinator {
         }
     }
 
-    /// Evicts the members that have not polled for too long, in all groups, and forgets those that
-    /// were waited for in vain. Returns how long, on the broker's clock, no other can be overdue.
+    /// Evicts the overdue members of all groups, and removes static members whose wait has ended.
+    /// Returns for how long, on the broker's clock, no other member can be overdue.
     pub(crate) fn evict_overdue(&self) -> Option<Duration> {
         let now = self.now();
         let mut groups = self.groups.lock();
@@ -293,7 +295,7 @@ impl Coordinator {
         next.map(|next| Duration::from_nanos(next.saturating_sub(now)))
     }
 
-    /// The same for one group, of which a member polls.
+    /// The same for one group, during the poll of a member.
     #[cold]
     pub(super) fn evict_overdue_of(&self, group: &Arc<Group>, now: u64) {
         let mut members = group.lock();
@@ -314,7 +316,7 @@ impl Coordinator {
 
     // ---- offsets -----------------------------------------------------------------------------
 
-    /// Stores commits of a consumer that is no member. Published on return.
+    /// Stores commits of a consumer that is not a member. Published on return.
     ///
     /// # Errors
     ///
@@ -363,7 +365,7 @@ impl Coordinator {
         Ok(stored)
     }
 
-    /// Forgets a group without live members: its offsets, and the static members that it waits for.
+    /// Deletes a group without live members: its offsets, and the static members that it waits for.
     /// Durable on return.
     ///
     /// # Errors
@@ -381,7 +383,7 @@ impl Coordinator {
         self.offsets.partition().wait_durable(end)
     }
 
-    /// Whether there is such a group, and none of its members is live.
+    /// Checks that the group exists and has no live member.
     fn check_reset(&self, groups: &GroupTable, name: &str) -> Result<()> {
         match groups.get(name) {
             Some(group) => group.check_no_members(),

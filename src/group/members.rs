@@ -40,7 +40,7 @@ pub(super) struct Joined {
     pub(super) holder: Option<Holder>,
 }
 
-/// Which consumer holds a static member from now on.
+/// The new holder of a static member.
 #[derive(Debug, Clone)]
 pub(super) struct Holder {
     pub(super) instance: Arc<str>,
@@ -51,7 +51,7 @@ pub(super) struct Holder {
 /// What is kept of a member whose consumer has ended.
 pub(super) enum Left {
     Nothing,
-    /// A static member that is waited for until then.
+    /// A static member that is waited for until this time.
     AwayUntil(u64),
 }
 
@@ -70,7 +70,7 @@ pub(super) struct Members {
     statics: BTreeMap<Arc<str>, Static>,
     /// How many members were evicted.
     evictions: u64,
-    /// The generation and the evictions of which there was an event.
+    /// The generation and the evictions that the last events reported.
     reported: (u64, u64),
     /// Consumers that have lost their instance id to a newer one, to be woken.
     fenced: Wakeups,
@@ -107,14 +107,14 @@ impl Members {
         }
     }
 
-    /// To read it. It changes only through this type, which knows the consumers.
+    /// The state, for reading. It changes only through this type, which knows the consumers.
     pub(super) fn state(&self) -> &GroupState {
         &self.state
     }
 
     // ---- topics ------------------------------------------------------------------------------
 
-    /// Notes that a topic has so many partitions now; none when it is deleted.
+    /// Changes the partition count of a topic; 0 if it is deleted.
     pub(super) fn topic_changed(&mut self, topic: &str, partitions: u32) {
         self.state.topic_changed(topic, partitions);
     }
@@ -131,7 +131,7 @@ impl Members {
 
     // ---- consumers come and end --------------------------------------------------------------
 
-    /// Takes in the static members of an earlier run, which are waited for from now on. Returns the
+    /// Adds the static members of an earlier run, which are waited for from now on. Returns the
     /// first deadline.
     pub(super) fn restore(
         &mut self,
@@ -153,7 +153,7 @@ impl Members {
         first
     }
 
-    /// Takes in a consumer, under `id` or under the id that its static member has.
+    /// Adds a consumer, with `id` or with the id that its static member has.
     ///
     /// # Errors
     ///
@@ -191,8 +191,8 @@ impl Members {
         Ok(Joined { member: id, presence, holder })
     }
 
-    /// Makes `instance` a static member under `id`, or under the id that it has. A holder that is
-    /// still there is fenced, and what it owned is free for the new one.
+    /// Makes `instance` a static member with `id`, or with the id that it has. A live holder is
+    /// fenced, and its partitions are free for the new one.
     fn hold(
         &mut self,
         instance: &Arc<str>,
@@ -239,9 +239,8 @@ impl Members {
         Left::Nothing
     }
 
-    /// Evicts the members that are overdue and forgets those that were waited for in vain. Returns
-    /// the names of the latter, and the next deadline, [`NEVER`](super::deadlines::NEVER) if there
-    /// is none.
+    /// Evicts overdue members, and removes static members whose wait has ended. Returns the names
+    /// of the latter, and the next deadline, [`NEVER`](super::deadlines::NEVER) if there is none.
     pub(super) fn evict_overdue(&mut self, now: u64) -> (Vec<Arc<str>>, u64) {
         let (mut next, mut overdue) = (super::deadlines::NEVER, Vec::new());
         for (&id, member) in self.live.iter_mut().filter(|(_, member)| !member.is_evicted) {
@@ -279,7 +278,7 @@ impl Members {
         self.state.poll(id).map_err(|_| Error::Closed)
     }
 
-    /// Takes a member in again after an eviction.
+    /// Takes a member back after an eviction.
     pub(super) fn rejoin(&mut self, id: MemberId) -> Result<()> {
         self.state.rejoin(id).map_err(|_| Error::Closed)?;
         if let Some(member) = self.live.get_mut(&id) {
@@ -295,7 +294,7 @@ impl Members {
 
     // ---- what follows a change ---------------------------------------------------------------
 
-    /// Makes events of what has changed since there were some.
+    /// Emits events for the changes since the last ones.
     pub(super) fn report_events(&mut self, group: &Arc<str>, trace: &Outbox) {
         let now = self.totals();
         let reported = std::mem::replace(&mut self.reported, now);
@@ -307,7 +306,7 @@ impl Members {
         }
     }
 
-    /// The consumers to wake for what has just changed; to be called without the lock.
+    /// The consumers to wake because of the last change; wake them without the lock.
     pub(super) fn take_wakeups(&mut self) -> Wakeups {
         let mut wakeups = std::mem::take(&mut self.fenced);
         for id in self.state.take_wakeups() {

@@ -55,7 +55,7 @@ impl Membership {
         self.group.name()
     }
 
-    /// Says that the member is there, and looks whether others are not.
+    /// Notes that the member polls, and evicts overdue members.
     #[inline]
     pub(crate) fn polls(&self) {
         let now = self.coordinator.now();
@@ -65,7 +65,7 @@ impl Membership {
         }
     }
 
-    /// Says that the member parks: it is there until it says that it [`polls`](Self::polls) again.
+    /// Notes that the member parks: it cannot be overdue until it [`polls`](Self::polls) again.
     pub(crate) fn waits(&self) {
         self.presence.waits();
     }
@@ -98,14 +98,14 @@ impl Membership {
         let mut members = self.lock()?;
         self.coordinator.catch_up(&mut members);
         members.rejoin(self.member)?;
-        // It polls now, and an eviction made `look_at` pass it over.
+        // It polls now. The eviction had removed it from the deadlines.
         self.group.note_deadline(0);
         self.release(members);
         self.coordinator.deadline_noted();
         Ok(())
     }
 
-    /// The partitions are given up: nothing of them is read or committed any more.
+    /// Gives the partitions up: the member reads and commits nothing of them any more.
     pub(crate) fn revoked(&self, partitions: &[TopicPartition]) -> Result<()> {
         let mut members = self.lock()?;
         members.revoked(self.member, partitions)?;
@@ -119,8 +119,8 @@ impl Membership {
         self.group.lock().state().owners().epoch_of(self.member, partition)
     }
 
-    /// Stores commits, all or none: none when one of the partitions is not this member's any more,
-    /// or not under the ownership under which it read what it wants to commit.
+    /// Stores commits, all or none. None if the member has lost one of the partitions, or has lost
+    /// it and got it back since it read the records.
     pub(crate) fn commit(&self, commits: &Ready<'_>) -> Result<Stored<'_>> {
         let members = self.lock()?;
         let owners = members.state().owners();

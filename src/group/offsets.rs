@@ -45,15 +45,15 @@ pub(crate) enum OffsetChange {
         instance: Arc<str>,
         member: StaticMember,
     },
-    /// A static member has been waited for in vain.
+    /// The wait for a static member has ended.
     StaticMemberGone {
         group: Arc<str>,
         instance: Arc<str>,
     },
-    /// A group was deleted, or has expired, with all that it had.
+    /// A group was deleted, or has expired, with all its entries.
     GroupGone(Arc<str>),
-    /// A group reads this from now on: of each topic that was there it has committed where it
-    /// begins, unless that is 0, and partitions that come later it reads from their beginning.
+    /// The first subscription of a group. For each existing topic the group has committed where it
+    /// begins, unless that is 0; partitions that are added later are read from their beginning.
     Subscribed {
         group: Arc<str>,
         wanted: Wanted,
@@ -62,7 +62,7 @@ pub(crate) enum OffsetChange {
     GroupSeen(Arc<str>),
 }
 
-/// What is needed to keep a static member's partitions for it.
+/// The data of a static member, for which its partitions are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StaticMember {
     pub(crate) interest: Interest,
@@ -102,7 +102,7 @@ pub(crate) struct OffsetsState {
     groups: BTreeMap<Arc<str>, GroupOffsets>,
     statics: BTreeMap<Arc<str>, StaticMembers>,
     subscriptions: BTreeMap<Arc<str>, Subscriptions>,
-    /// The groups that were seen with a member, which may have committed nothing.
+    /// The groups that were recorded with a member; they may have no commit.
     seen: Entries<Arc<str>, ()>,
     /// What the records of all commits, static members and subscriptions take of the log.
     bytes: u64,
@@ -123,8 +123,8 @@ impl OffsetsState {
         self.subscriptions.get(group).is_some_and(|all| all.contains_key(wanted))
     }
 
-    /// Whether a subscription of the group covers this topic. A partition of it without a commit
-    /// is then one of which the group has read nothing, and it begins at 0.
+    /// Whether a subscription of the group covers this topic. The group has then read nothing of a
+    /// partition without a commit, and begins there at 0.
     pub(crate) fn reads(&self, group: &str, topic: &str) -> bool {
         let covers = |all: &Subscriptions| all.keys().any(|wanted| wanted.covers(topic));
         self.subscriptions.get(group).is_some_and(covers)
@@ -144,7 +144,7 @@ impl OffsetsState {
         (committed.max(seen), seen > committed)
     }
 
-    /// The next groups after one, in their order, of which anything is kept that can expire.
+    /// The next groups, in order, that have an entry which can expire.
     pub(crate) fn groups_behind(&self, group: Option<&Arc<str>>, count: usize) -> Vec<Arc<str>> {
         let from = group.map_or(Bound::Unbounded, Bound::Excluded);
         let committed = self.groups.range::<Arc<str>, _>((from, Bound::Unbounded));
@@ -314,7 +314,7 @@ impl LoggedState for OffsetsState {
     }
 }
 
-/// Changes what there is of a group. A group without entries is none.
+/// Changes the entries of a group. A group without entries is removed.
 fn change_entries<K: Ord, V>(
     groups: &mut BTreeMap<Arc<str>, Entries<K, V>>,
     bytes: &mut u64,

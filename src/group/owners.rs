@@ -85,12 +85,12 @@ impl Owners {
 
     // ---- ownership ---------------------------------------------------------------------------
 
-    /// What the member owns and has to give up.
+    /// The partitions that the member owns and must give up.
     pub(super) fn to_revoke(&self, id: MemberId) -> Vec<TopicPartition> {
         self.named(|it| it.due() == Some(id) && it.is_owned_by(id)).collect()
     }
 
-    /// Gives the member what nobody owns and it should, each under a new epoch.
+    /// Assigns the member all unowned partitions that it should own, each with a new epoch.
     pub(super) fn assign(&mut self, id: MemberId) -> Vec<TopicPartition> {
         let assigned: Vec<_> =
             self.named(|it| it.owner.is_none() && it.target == Some(id)).collect();
@@ -113,7 +113,7 @@ impl Owners {
         partition.target
     }
 
-    /// Ends each ownership of the member. Returns what it owned.
+    /// Ends each ownership of the member. Returns the partitions that it owned.
     pub(super) fn release_all(&mut self, id: MemberId) -> Vec<TopicPartition> {
         let released = self.owned_by(id);
         let all = self.topics.values_mut().flatten();
@@ -141,8 +141,8 @@ impl Owners {
         }
     }
 
-    /// Clears all targets. Returns what each member owns, or, if it `waits` for its partitions,
-    /// what was its target.
+    /// Clears all targets. Returns the partitions that each member owns, or, if it `waits` for its
+    /// partitions, those that it should own.
     pub(super) fn clear_targets(&mut self, waits: impl Fn(MemberId) -> bool) -> Assignment {
         let mut owned = Assignment::new();
         for (topic, all) in &mut self.topics {
@@ -171,7 +171,8 @@ impl Owners {
         self.named(|it| it.is_owned_by(id)).collect()
     }
 
-    /// What waits for the member, or will be its when others have given it up, in order.
+    /// The partitions that wait for the member, or that it will own once others have given them up,
+    /// in order.
     pub(super) fn targeted_at(&self, id: MemberId) -> Vec<TopicPartition> {
         self.named(|it| it.target == Some(id)).collect()
     }

@@ -44,15 +44,15 @@ pub(crate) struct NotAMember;
 pub(crate) enum JoinOutcome {
     /// The member is new.
     Joined,
-    /// The member was evicted or away, and is back with nothing of what it owned.
+    /// The member was evicted or away, and is back. It owns nothing that it owned before.
     Rejoined,
-    /// The member wants other topics now.
+    /// The member subscribes to other topics now.
     Resubscribed,
     /// Nothing has changed.
     Unchanged,
 }
 
-/// What a member learns at a poll, in the order in which it is to act: `lost`, then `revoke`, then
+/// What a poll reports to a member, in the order in which it must act: `lost`, then `revoke`, then
 /// `assign`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PollChange {
@@ -60,14 +60,13 @@ pub(crate) struct PollChange {
     pub(crate) generation: u64,
     /// The member was evicted and gets nothing until it joins again. Reported until it does.
     pub(crate) is_evicted: bool,
-    /// Was owned and is not any more, without having been asked: too late to commit. Reported
-    /// once.
+    /// Partitions that the member has lost without a hand-over: too late to commit. Reported once.
     pub(crate) lost: Vec<TopicPartition>,
-    /// Still owned, and to be given up: the moment to commit. Reported at each poll until
-    /// [`GroupState::revoked`] confirms it.
+    /// Partitions that the member still owns and must give up: it can commit now. Reported at each
+    /// poll until [`GroupState::revoked`] confirms it.
     pub(crate) revoke: Vec<TopicPartition>,
-    /// Owned from now on. Empty while there is anything to revoke, so that a callback hears of the
-    /// end of the old before the beginning of the new.
+    /// Partitions that the member owns from now on. Empty while there is anything to revoke, so
+    /// that a callback gets revocations before assignments.
     pub(crate) assign: Vec<TopicPartition>,
 }
 
@@ -78,23 +77,24 @@ pub(crate) struct GroupState {
     members: BTreeMap<MemberId, Member>,
     /// All topics there are, shared with all other groups.
     known: Arc<Topics>,
-    /// Whether topics of the group have changed since the last plan. Each live member was woken then.
+    /// Whether topics of the group have changed since the last plan. Each live member was woken
+    /// when they changed.
     is_behind: bool,
     owners: Owners,
     generation: u64,
-    /// Members with something to do that have not polled since it came up.
+    /// Members that have something to do and have not polled since.
     wakeups: BTreeSet<MemberId>,
 }
 
 #[derive(Debug)]
 struct Member {
     interest: Arc<Interest>,
-    /// What the interest means with the topics that are known now.
+    /// The interest, resolved with the topics that are known now.
     subscription: Subscription,
     presence: Presence,
-    /// What was taken away and has not been reported yet.
+    /// Lost partitions that were not reported yet.
     lost: BTreeSet<TopicPartition>,
-    /// Whether a poll has anything to report: a flag, so that asking costs nothing.
+    /// Whether a poll has anything to report. A flag, so that reading it is cheap.
     needs_attention: bool,
 }
 
@@ -102,9 +102,9 @@ struct Member {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Presence {
     Live,
-    /// Nobody polls for it, and its partitions wait until somebody does.
+    /// It has no consumer; its partitions wait until it has one.
     Away,
-    /// Known, since it has yet to hear of it, but owning nothing and planned nothing.
+    /// It owns nothing and has no part in the plan. Kept until the eviction was reported to it.
     Evicted,
 }
 
@@ -131,13 +131,13 @@ impl GroupState {
         &self.owners
     }
 
-    /// How partitions are shared from the next plan on.
+    /// Sets the assignor of the next plans.
     pub(crate) fn set_assignor(&mut self, assignor: Assignor) {
         self.assignor = assignor;
     }
 
-    /// Takes a member in, back in after an eviction or an absence, or changes what it wants to
-    /// read. Joining again with the same interest changes nothing.
+    /// Adds a member, takes it back after an eviction or an absence, or changes its interest.
+    /// Joining again with the same interest changes nothing.
     pub(crate) fn join(&mut self, id: MemberId, interest: Interest) -> JoinOutcome {
         let outcome = match self.members.get(&id) {
             None => JoinOutcome::Joined,
@@ -152,7 +152,7 @@ impl GroupState {
 
     /// Adds or changes a member, without a plan.
     fn admit(&mut self, id: MemberId, interest: Interest, presence: Presence) {
-        // Equal interests share one set, which the assignor then looks at once.
+        // Equal interests share one set, which the assignor then reads once.
         let equal = self.members.values().find(|member| *member.interest == interest);
         let is_new = equal.is_none();
         let (interest, subscription) = if let Some(equal) = equal {
@@ -174,14 +174,14 @@ impl GroupState {
         }
     }
 
-    /// Takes an evicted member back in with the topics that it had; nothing, if it is live.
+    /// Takes an evicted member back with the topics that it had. Does nothing if it is live.
     pub(crate) fn rejoin(&mut self, id: MemberId) -> Result<JoinOutcome, NotAMember> {
         let member = self.members.get(&id).ok_or(NotAMember)?;
         let interest = Interest::clone(&member.interest);
         Ok(self.join(id, interest))
     }
 
-    /// Takes in members that are away, with the partitions that wait for them.
+    /// Adds members that are away, with the partitions that wait for them.
     pub(crate) fn restore(
         &mut self,
         members: impl IntoIterator<Item = (MemberId, Interest, Vec<TopicPartition>)>,
@@ -195,16 +195,16 @@ impl GroupState {
         self.plan();
     }
 
-    /// Forgets a member. What it owned is free at once, and is returned: a member that leaves has
-    /// committed before, there is nobody left to ask.
+    /// Removes a member. Returns the partitions that it owned, which are free at once: a member
+    /// commits before it leaves, so no revocation is needed.
     pub(crate) fn leave(&mut self, id: MemberId) -> Result<Vec<TopicPartition>, NotAMember> {
         let freed = self.remove(id).ok_or(NotAMember)?;
         self.plan();
         Ok(freed)
     }
 
-    /// Nobody polls for the member any more, and somebody will: what it owned waits for it. An
-    /// evicted one has nothing that could wait, and leaves.
+    /// The member has no consumer for now: the partitions that it owned wait for it. An evicted
+    /// member has none, and leaves.
     pub(crate) fn stay_away(&mut self, id: MemberId) -> Result<(), NotAMember> {
         let member = self.members.get_mut(&id).ok_or(NotAMember)?;
         if member.presence == Presence::Evicted {
@@ -213,16 +213,17 @@ impl GroupState {
         member.presence = Presence::Away;
         member.lost.clear();
         self.owners.release_all(id);
-        // Not a new plan: what had been planned for others is theirs now, and nothing else moves.
+        // Not a new plan: partitions that were planned for other members are theirs now, and
+        // nothing else moves.
         self.wake_members_that_are_due();
         Ok(())
     }
 
-    /// Evicts those that have stopped polling, and lets those go that were waited for in vain: one
-    /// new plan for all of them. Returns how many were evicted.
+    /// Evicts members that have stopped polling, and removes static members whose wait has ended:
+    /// one new plan for all of them. Returns how many were evicted.
     ///
-    /// An evicted member owns nothing. Its commits fail from now on; it hears of the loss at its
-    /// next poll, and may then join again.
+    /// An evicted member owns nothing. Its commits fail from now on; its next poll reports the
+    /// loss, and it may then join again.
     pub(crate) fn sweep(&mut self, overdue: &[MemberId], gone: &[MemberId]) -> usize {
         let evicted = overdue.iter().filter(|id| self.set_evicted(**id)).count();
         let left = gone.iter().filter(|id| self.remove(**id).is_some()).count();
@@ -232,7 +233,7 @@ impl GroupState {
         evicted
     }
 
-    /// Whether the member was there until now.
+    /// Returns whether the member was not evicted before.
     fn set_evicted(&mut self, id: MemberId) -> bool {
         if self.members.get(&id).is_none_or(|member| member.presence == Presence::Evicted) {
             return false;
@@ -247,14 +248,14 @@ impl GroupState {
         true
     }
 
-    /// What the member owned, until it is planned who gets it.
+    /// Removes a member, and returns the partitions that it owned. The caller makes a plan.
     fn remove(&mut self, id: MemberId) -> Option<Vec<TopicPartition>> {
         self.members.remove(&id)?;
         self.wakeups.remove(&id);
         Some(self.owners.release_all(id))
     }
 
-    /// Whether a change of this topic can mean anything here: a member wants it, or the group has
+    /// Whether a change of this topic concerns the group: a member reads it, or the group has
     /// partitions of it.
     pub(crate) fn is_concerned(&self, topic: &str) -> bool {
         let mut last = None;
@@ -268,17 +269,17 @@ impl GroupState {
             || interests.by_ref().filter(is_another).any(|interest| interest.covers(topic))
     }
 
-    /// A topic that [concerns](Self::is_concerned) the group has so many partitions now; none when
-    /// it is deleted. Deleted partitions are lost to their owners at once. A topic that was
-    /// deleted and created again has to be passed as deleted in between, else its owners would keep
-    /// what is another topic. The plan is made later, once for any number of topics: before the
-    /// next call that makes or follows one, [`catch_up`](Self::catch_up) has to be called.
+    /// Changes the partition count of a topic that [concerns](Self::is_concerned) the group; 0 if
+    /// it is deleted. Deleted partitions are lost to their owners at once. A topic that was deleted
+    /// and created again must be passed as deleted in between; otherwise its owners would keep
+    /// partitions of another topic. The plan is made later, once for any number of topics: before
+    /// the next call that makes or follows one, [`catch_up`](Self::catch_up) has to be called.
     pub(crate) fn topic_changed(&mut self, topic: &str, partitions: u32) {
         self.lose_from(topic, partitions);
         if mem::replace(&mut self.is_behind, true) {
             return;
         }
-        // The member that polls first makes the plan, and nobody knows which one that is.
+        // The member that polls first makes the plan, so all are woken.
         let live = self.members.iter_mut().filter(|(_, member)| member.presence == Presence::Live);
         for (&id, member) in live {
             member.needs_attention = true;
@@ -286,16 +287,16 @@ impl GroupState {
         }
     }
 
-    /// Makes the plan that is due since topics have changed, if there is one. `known` are those
-    /// that exist now.
+    /// Makes the plan that is due because topics have changed, if any. `known` returns the existing
+    /// topics.
     pub(crate) fn catch_up(&mut self, known: impl FnOnce() -> Arc<Topics>) {
         if self.is_behind {
             self.refresh(known());
         }
     }
 
-    /// Makes the plan that is due since topics have changed, if there is one, with all topics that
-    /// exist now, also those that do not concern the group yet.
+    /// Makes the plan that is due because topics have changed, if any, with all existing topics,
+    /// also those that do not concern the group yet.
     pub(crate) fn refresh(&mut self, known: Arc<Topics>) {
         self.known = known;
         if mem::take(&mut self.is_behind) {
@@ -305,9 +306,9 @@ impl GroupState {
         }
     }
 
-    /// What the interests mean with the topics that are known now.
+    /// Resolves all interests with the topics that are known now.
     fn resolve_again(&mut self) {
-        // Members with equal interests continue to share what they resolve to.
+        // Members with equal interests continue to share one resolution.
         let mut resolved: Vec<(Arc<Interest>, Subscription)> = Vec::new();
         for member in self.members.values_mut().filter(|member| member.interest.has_patterns()) {
             let known = &self.known;
@@ -323,7 +324,7 @@ impl GroupState {
         }
     }
 
-    /// Removes the partitions of a topic from a number on.
+    /// Removes the partitions of a topic from this number on.
     fn lose_from(&mut self, topic: &str, partitions: u32) {
         for (owner, partition) in self.owners.truncate(topic, partitions) {
             if let Some(member) = self.members.get_mut(&owner) {
@@ -339,7 +340,7 @@ impl GroupState {
         let known = &self.known;
         let mut last = None;
         for subscription in self.members.values().map(|member| &member.subscription) {
-            // Mostly all are the same one; looking at one twice is harmless.
+            // Mostly all are the same one; reading one twice is harmless.
             if last.replace(subscription) == Some(subscription) {
                 continue;
             }
@@ -349,9 +350,9 @@ impl GroupState {
         }
     }
 
-    /// What the member has to do. What it is assigned is its from now on. While there is something to
-    /// revoke, the caller lets the member finish with it, calls [`revoked`](Self::revoked) and
-    /// polls again.
+    /// Returns what the member has to do. It owns the assigned partitions from now on. While there
+    /// is something to revoke, the caller lets the member finish with it, calls
+    /// [`revoked`](Self::revoked) and polls again.
     pub(crate) fn poll(&mut self, id: MemberId) -> Result<PollChange, NotAMember> {
         debug_assert!(!self.is_behind, "a poll that follows an old plan");
         let member = self.members.get_mut(&id).ok_or(NotAMember)?;
@@ -374,9 +375,10 @@ impl GroupState {
         Ok(change)
     }
 
-    /// The member has finished with these partitions: the members that wait for them may have them.
-    /// Those that it does not own are passed over. Had a later plan given one back to it meanwhile,
-    /// it gets it at its next poll, under a new epoch: its callback has heard the end of the old.
+    /// The member has finished with these partitions, so other members may own them. Partitions
+    /// that it does not own are skipped. If a later plan has given one back to it meanwhile, it
+    /// gets it at its next poll, under a new epoch, because the revocation was reported to its
+    /// callback.
     pub(crate) fn revoked(
         &mut self,
         id: MemberId,
@@ -384,7 +386,7 @@ impl GroupState {
     ) -> Result<(), NotAMember> {
         let member = self.members.get_mut(&id).ok_or(NotAMember)?;
         for partition in partitions {
-            // Evicted in the middle of revoking: the loss need not be reported twice.
+            // It was evicted while it revoked: the loss need not be reported too.
             member.lost.remove(partition);
         }
         for partition in partitions {
@@ -400,12 +402,12 @@ impl GroupState {
         Ok(())
     }
 
-    /// Whether the next poll has anything to report. To an unknown member, that it is unknown.
+    /// Whether the next poll has anything to report. True for an unknown member.
     pub(crate) fn needs_attention(&self, id: MemberId) -> bool {
         self.members.get(&id).is_none_or(|member| member.needs_attention)
     }
 
-    /// The members that have something to do and have not polled since it came up, each once.
+    /// The members that have something to do and have not polled since, each once.
     pub(crate) fn take_wakeups(&mut self) -> Vec<MemberId> {
         mem::take(&mut self.wakeups).into_iter().collect()
     }
@@ -415,7 +417,7 @@ impl GroupState {
         self.members.contains_key(&id)
     }
 
-    /// Whether nobody is in the group, evicted members included.
+    /// Whether the group has no member, not even an evicted one.
     pub(crate) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
@@ -424,14 +426,14 @@ impl GroupState {
         self.generation
     }
 
-    /// Whether every partition is with the member that the plan names; what waits for a member that
-    /// is away is where it should be.
+    /// Whether every partition has the owner that the plan names. A partition that waits for a
+    /// member that is away counts as such.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.owners.due().into_iter().all(|id| is_away(&self.members, id))
     }
 
-    /// Makes a new plan. It starts from who owns what, not from the plan before: a hand-over that
-    /// has not happened yet and is not needed any more then never happens.
+    /// Makes a new plan. It starts from the present owners, not from the earlier plan: a hand-over
+    /// that is not done yet and not needed any more is dropped.
     fn plan(&mut self) {
         debug_assert!(!self.is_behind, "a plan for topics that have changed");
         self.generation += 1;
