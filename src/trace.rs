@@ -126,7 +126,7 @@ mod waiting {
     use crate::foreign;
     use crate::sync::{AtomicBool, LockLevel, Mutex, Ordering};
 
-    /// LIMIT: how many events wait; where nobody delivers for so long, the oldest are dropped.
+    /// LIMIT: how many events wait; if no thread delivers them for so long, the oldest are dropped.
     const EVENTS_MAX: usize = 4_096;
 
     #[derive(Debug)]

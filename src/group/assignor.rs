@@ -94,11 +94,11 @@ impl Assignor {
     }
 }
 
-/// The question with everything numbered. Member numbers count ascending ids; partition numbers
-/// run through the topics in ascending order of name, so that an answer is one list of members.
+/// The arguments with everything numbered. Member numbers count ascending ids; partition numbers
+/// run through the topics in ascending order of name, so that a result is one list of members.
 struct Question<'a> {
     members: Vec<MemberId>,
-    /// Ascending by name, without those that nobody reads.
+    /// Ascending by name, without topics that no member reads.
     topics: Vec<Topic<'a>>,
     /// The distinct sets of subscribers, each as ascending member numbers, none empty.
     audiences: Vec<Vec<usize>>,
@@ -118,9 +118,9 @@ impl<'a> Question<'a> {
         members: &'a BTreeMap<MemberId, Subscription>,
         partitions_of: &'a BTreeMap<Arc<str>, u32>,
     ) -> Self {
-        // Members that share a set are looked at once: a thousand topics × a hundred members
-        // would otherwise be a hundred thousand look-ups by name. Sharing is found by address,
-        // but numbered by member: addresses must not decide anything (invariant 4).
+        // Members that share a set are handled once: a thousand topics × a hundred members would
+        // otherwise be a hundred thousand look-ups by name. Sharing is found by address, but
+        // numbered by member: addresses must not decide anything (invariant 4).
         let mut sets: Vec<(&Subscription, Vec<usize>)> = Vec::new();
         for (member, subscription) in members.values().enumerate() {
             let same =
@@ -178,7 +178,7 @@ impl<'a> Question<'a> {
         self.topics.last().map_or(0, |topic| topic.base + topic.partitions as usize)
     }
 
-    /// Turns owners, in the order of partition numbers, back into names.
+    /// Converts owners, in the order of partition numbers, back into names.
     fn answer(&self, owners: impl IntoIterator<Item = Option<usize>>) -> Assignment {
         let mut lists: Vec<Vec<TopicPartition>> = self.members.iter().map(|_| Vec::new()).collect();
         let partitions = self.topics.iter().flat_map(|topic| {
@@ -211,7 +211,7 @@ fn range(question: &Question<'_>) -> Vec<Option<usize>> {
 }
 
 /// Kafka's `RoundRobinAssignor`: one turn goes through all members and all topics; a member that
-/// does not read the topic is passed over and has had its turn.
+/// does not read the topic is skipped and has had its turn.
 fn round_robin(question: &Question<'_>) -> Vec<Option<usize>> {
     let mut owners = Vec::with_capacity(question.partition_count());
     let mut turn = 0;
@@ -229,9 +229,9 @@ fn round_robin(question: &Question<'_>) -> Vec<Option<usize>> {
 
 /// Kafka's `CooperativeStickyAssignor`, for equal and different subscriptions alike:
 ///
-/// 1. everybody keeps what they own and may own;
-/// 2. what nobody owns goes to the member that has least, scarce partitions (those with the fewest
-///    subscribers) first, since others leave more choice for later;
+/// 1. each member keeps the partitions that it owns and may own;
+/// 2. unowned partitions go to the member that has least, scarce ones (those with the fewest
+///    subscribers) first, because the others leave more choice for later;
 /// 3. while a member has at least two partitions more than another subscriber of one of them,
 ///    that partition moves.
 ///
@@ -317,11 +317,11 @@ struct Pool {
     free: Vec<usize>,
 }
 
-/// What one member has of a pool.
+/// The partitions of one member in a pool.
 struct Share {
     member: usize,
-    /// What the member owns already comes first and what it has just been given last. Moves take
-    /// from the end, so an owned partition moves only when there is no other.
+    /// Partitions that the member owns already come first, new ones last. Moves take from the end,
+    /// so an owned partition moves only if there is no other.
     partitions: Vec<usize>,
 }
 
@@ -347,8 +347,8 @@ impl Pool {
         }
     }
 
-    /// Moves partitions from the most to the least loaded member until no move helps; whether any
-    /// was made. Of equally loaded members the last gives and the first takes.
+    /// Moves partitions from the most to the least loaded member until no move helps. Returns
+    /// whether any was made. Of equally loaded members the last gives and the first takes.
     fn level(&mut self, loads: &mut Loads) -> bool {
         let mut moved = false;
         loop {
@@ -362,8 +362,8 @@ impl Pool {
             if source.0 < least + 2 {
                 return moved;
             }
-            // One look around serves as many moves as it can: one for each of the least loaded,
-            // for as long as nobody else has more to give.
+            // One pass serves as many moves as possible: one for each of the least loaded members,
+            // while no other member has more to give.
             let next = loaded().filter(has_some).filter(|it| *it != source).max();
             let targets: Vec<_> = loaded().filter(|(load, _)| *load == least).collect();
             let mut load = source.0;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use crate::steps::Counted;
 use crate::sync::{AtomicU64, LockLevel, Mutex, Ordering};
 
-/// A time that does not come.
+/// A time that is never reached.
 pub(super) const NEVER: u64 = u64::MAX;
 
 /// A time, and the number of a group.
@@ -31,7 +31,7 @@ impl<T> Deadlines<T> {
         Self { groups, next_number: AtomicU64::new(0) }
     }
 
-    /// The number of a new group, which tells it apart from all others, also of its name.
+    /// The number of a new group, which distinguishes it from all others, also of the same name.
     pub(super) fn new_number(&self) -> u64 {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
@@ -50,14 +50,14 @@ impl<T> Deadlines<T> {
         self.groups.lock().remove(&Counted((at, number)));
     }
 
-    /// The groups to look at now.
+    /// The groups to check now.
     pub(super) fn due(&self, now: u64) -> Vec<Arc<T>> {
         let groups = self.groups.lock();
         let due = groups.range(..=Counted((now, u64::MAX)));
         due.filter_map(|(_, group)| group.upgrade()).collect()
     }
 
-    /// When the next group is to be looked at.
+    /// When the next group is to be checked.
     pub(super) fn next(&self) -> Option<u64> {
         self.groups.lock().first_key_value().map(|(at, _)| at.0.0)
     }

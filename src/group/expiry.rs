@@ -17,22 +17,22 @@ use crate::clock::Moment;
 use crate::error::{Error, Result};
 use crate::format::TopicId;
 
-/// LIMIT: how many groups are looked at under the lock that commits take: some hundred
-/// microseconds.
+/// LIMIT: how many groups are read under the lock that commits take: some hundred microseconds.
 const GROUPS_PER_LOOK: usize = 500;
 
 /// A group without members.
 #[derive(Debug)]
 pub(crate) struct IdleGroup {
     pub(crate) name: Arc<str>,
-    /// When it was used last, and whether that was seen rather than recorded with a commit.
+    /// When it was used last, and whether that is from an entry that it had a member rather than
+    /// from a commit.
     pub(crate) last_use: (u64, bool),
     /// The topics that it has commits for.
     pub(crate) topics: BTreeSet<TopicId>,
 }
 
-/// Records that groups have members, unless it was recorded less than `every` milliseconds ago,
-/// that groups had some until now, and that those are in use of which it is not known.
+/// Records that groups have members, unless that was recorded less than `every` milliseconds ago;
+/// that groups had members until now; and a use for groups whose last use is not known.
 pub(crate) fn note_seen(coordinator: &Coordinator, every: u64) -> Result<()> {
     let store = coordinator.offsets();
     let now = store.partition().log().clock().millis();
@@ -58,8 +58,8 @@ pub(crate) fn note_seen(coordinator: &Coordinator, every: u64) -> Result<()> {
     stored.map(drop)
 }
 
-/// Records again when the groups were used that were in this run, which began at `since`: the
-/// wall clock is another than it was then.
+/// Records the uses of groups in this run, which began at `since`, again: the wall clock was set
+/// since.
 pub(crate) fn redate(coordinator: &Coordinator, since: u64, now: Moment) -> Result<()> {
     let store = coordinator.offsets();
     let mut used = Vec::new();
@@ -101,7 +101,7 @@ pub(crate) fn idle_groups(coordinator: &Coordinator, idle: u64) -> Vec<IdleGroup
     found
 }
 
-/// Looks at all groups, a few at a time.
+/// Calls `each` for all groups, a few at a time.
 fn for_each_group(
     store: &OffsetStore,
     mut look: impl FnMut(&Arc<str>, (u64, bool), &dyn Fn() -> BTreeSet<TopicId>),
@@ -124,7 +124,7 @@ fn for_each_group(
     }
 }
 
-/// Forgets a group that is idle, unless it has been used meanwhile. False if it has.
+/// Removes an idle group, unless it was used meanwhile. False if it was.
 pub(crate) fn expire(coordinator: &Coordinator, group: &IdleGroup) -> Result<bool> {
     let groups = coordinator.groups();
     if groups.contains(&group.name) {

@@ -36,7 +36,7 @@ pub(crate) fn group_names(coordinator: &Coordinator) -> BTreeSet<Arc<str>> {
 /// All of them, each at one moment.
 pub(crate) fn views(coordinator: &Coordinator) -> Vec<(Arc<str>, GroupView)> {
     let names = group_names(coordinator).into_iter();
-    // One that has ended since its name was read is left out.
+    // A group that has ended since its name was read is left out.
     names.filter_map(|name| view(coordinator, &name).ok().map(|view| (name, view))).collect()
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct Interest {
     patterns: BTreeSet<Arc<str>>,
 }
 
-/// One of the things that a group reads.
+/// A name or a pattern that a group reads.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Wanted {
     /// A topic.
@@ -34,7 +34,7 @@ pub(crate) enum Wanted {
 }
 
 impl Wanted {
-    /// Whether the name or pattern is one that a consumer may have subscribed to.
+    /// Checks whether a consumer can have subscribed to this name or pattern.
     pub(crate) fn check(&self) -> Result<(), CorruptionKind> {
         match self {
             Self::Name(name) if validate_topic(name).is_err() => {
@@ -44,7 +44,7 @@ impl Wanted {
         }
     }
 
-    /// Whether this topic is meant.
+    /// Whether this topic is covered.
     pub(crate) fn covers(&self, topic: &str) -> bool {
         match self {
             Self::Name(name) => **name == *topic,
@@ -61,7 +61,7 @@ impl Interest {
         Self { names: names.into_iter().collect(), patterns: patterns.into_iter().collect() }
     }
 
-    /// Whether what is wanted can be: a pattern is compared with names, and may be any text.
+    /// Checks the names. A pattern may be any text, because it is only compared with names.
     pub(crate) fn check(&self) -> Result<(), CorruptionKind> {
         let is_sound = self.names.iter().all(|name| validate_topic(name).is_ok());
         if is_sound { Ok(()) } else { Err(CorruptionKind::Malformed("a topic's name")) }
@@ -73,12 +73,12 @@ impl Interest {
         names.chain(self.patterns.iter().map(|pattern| Wanted::Pattern(Arc::clone(pattern))))
     }
 
-    /// Whether the answer of [`resolve`](Self::resolve) depends on the topics there are.
+    /// Whether the result of [`resolve`](Self::resolve) depends on the existing topics.
     pub(crate) fn has_patterns(&self) -> bool {
         !self.patterns.is_empty()
     }
 
-    /// Whether a topic of this name is among what is wanted.
+    /// Whether a topic of this name is covered.
     pub(crate) fn covers(&self, topic: &str) -> bool {
         self.names.contains(topic) || self.is_matched(topic)
     }
@@ -109,7 +109,7 @@ impl<T: Into<Arc<str>>> FromIterator<T> for Interest {
 /// since an earlier one could gain nothing by taking more.
 pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let (mut pattern, mut name) = (pattern.chars(), name.chars());
-    // Behind the last `*`, and where its match would end next.
+    // The position after the last `*`, and where its match would end next.
     let mut retry: Option<(std::str::Chars<'_>, std::str::Chars<'_>)> = None;
     loop {
         let rest = name.clone();

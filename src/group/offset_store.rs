@@ -42,7 +42,7 @@ impl OffsetStore {
         self.log.read(|offsets| offsets.get(group, topic, partition))
     }
 
-    /// What of `interest` the group subscribes to for the first time.
+    /// The subscriptions in `interest` that the group did not have before.
     pub(crate) fn new_subscriptions(&self, group: &str, interest: &Interest) -> Vec<Wanted> {
         self.log.read(|offsets| {
             let is_new = |wanted: &Wanted| !offsets.has_subscribed(group, wanted);
@@ -62,7 +62,7 @@ impl OffsetStore {
 
     // ---- changes -----------------------------------------------------------------------------
 
-    /// Forgets, durably, what all groups committed for a topic that is deleted.
+    /// Durably removes the commits of all groups for a deleted topic.
     pub(crate) fn forget_topic(&self, id: TopicId) -> Result<()> {
         if !self.log.read(|offsets| offsets.knows(id)) {
             return Ok(());
@@ -70,9 +70,9 @@ impl OffsetStore {
         self.log.append_durably(vec![OffsetChange::TopicGone(id)])
     }
 
-    /// Stores what a static member owns now, if it is one. Not waited for, and a failure is not
-    /// reported: what could be lost is that partitions wait for their owner, never a record or a
-    /// commit. The caller [tidies](Self::tidy) when the locks are released.
+    /// Stores the partitions of a static member, if the member is one. Does not wait, and does not
+    /// report a failure: only the waiting of partitions for their owner could be lost, never a
+    /// record or a commit. The caller [tidies](Self::tidy) when the locks are released.
     pub(super) fn store_static(
         &self,
         group: &Arc<str>,
@@ -85,7 +85,7 @@ impl OffsetStore {
         }
     }
 
-    /// The same of static members that are no members any more.
+    /// Stores that static members are not members any more.
     pub(super) fn forget_statics(&self, group: &Arc<str>, instances: &[Arc<str>]) {
         let gone = |instance: &Arc<str>| OffsetChange::StaticMemberGone {
             group: Arc::clone(group),
@@ -100,8 +100,7 @@ impl OffsetStore {
         }
     }
 
-    /// Writes a snapshot of the offsets if it is time for one. Not under a group's lock: it waits
-    /// for the disk.
+    /// Cleans up the log if that is due. Not under a group's lock, because it waits for the disk.
     pub(super) fn tidy(&self) {
         self.log.tidy();
     }

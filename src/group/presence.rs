@@ -23,12 +23,12 @@ pub(super) struct Presence {
     notifier: Arc<Notifier>,
     /// Whether a poll has anything to report. Written under the group's lock, read by the member.
     ///
-    /// ORDERING: a hint; what it speaks of is read under the lock. The call of the notifier that
+    /// ORDERING: a hint; the state itself is read under the lock. The call of the notifier that
     /// follows it wakes a member that has read the old value and parked.
     needs_attention: AtomicBool,
     /// When the member polled last, or `WAITING`. A sweep that reads an old value evicts a member
-    /// that was overdue. One that finds a call that a waiting member has not answered writes its
-    /// own time.
+    /// that was overdue. If a waiting member was woken and has not polled, the sweep stores its own
+    /// time.
     ///
     /// ORDERING: stored with Release by the member, loaded with Acquire by the sweep of any thread,
     /// under the group's lock. The time is all that it publishes; the pair keeps it in order with
@@ -76,8 +76,8 @@ impl Presence {
     pub(super) fn deadline(&self, now: u64) -> u64 {
         let last = self.last_poll.load(Ordering::Acquire);
         if last == WAITING && self.notifier.has_signals() {
-            // It was called and has not polled since: a thread is about to, and a task may have
-            // been forgotten together with its stream. From here on it is as if it had polled now.
+            // It was woken and has not polled since: a thread is about to, but a task may have been
+            // dropped together with its stream. From now on it counts as if it had polled now.
             // ORDERING: a member that polls in between has stored its own time, which remains.
             let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
             let _ = self.last_poll.compare_exchange(WAITING, now, success, failure);

@@ -81,7 +81,7 @@ pub(crate) fn offsets_of(
     }
     let progress = |(core, committed): (&Arc<PartitionCore>, Option<u64>)| {
         let Range { start, end } = readable(core);
-        // What lies below the log start is removed, and nobody can still read it.
+        // Records below the log start are removed and cannot be read any more.
         let lag = end.saturating_sub(committed.unwrap_or(start).max(start));
         GroupOffset { partition: TopicPartition::clone(&core.origin), committed, lag }
     };

@@ -23,10 +23,10 @@ pub(super) struct Group {
     /// No member is overdue before this time.
     ///
     /// ORDERING: swapped with `AcqRel` under the group's lock, loaded with Acquire by every poll of
-    /// every member. A poll that reads an old value looks too early, or leaves the look to the next
-    /// one.
+    /// every member. A poll that reads an old value checks too early, or leaves the check to the
+    /// next poll.
     look_at: AtomicU64,
-    /// Has the group under that time.
+    /// The table that has the group at that time.
     deadlines: Arc<Deadlines<Self>>,
     number: u64,
 }
@@ -55,7 +55,7 @@ impl Group {
         self.members.lock()
     }
 
-    /// What changes a group from outside is refused while one of its members is live.
+    /// Refuses a change from outside while the group has a live member.
     ///
     /// # Errors
     ///
@@ -73,12 +73,13 @@ impl Group {
         self.look_at.load(Ordering::Acquire)
     }
 
-    /// Takes note of a deadline. The members are locked.
+    /// Notes a deadline. The caller holds the members' lock.
     pub(super) fn note_deadline(self: &Arc<Self>, deadline: u64) {
         self.set_look_at(self.look_at().min(deadline));
     }
 
-    /// The members are locked, so that the table of deadlines follows the same order of changes.
+    /// The caller holds the members' lock, so that the table of deadlines changes in the same
+    /// order.
     fn set_look_at(self: &Arc<Self>, time: u64) {
         let before = self.look_at.swap(time, Ordering::AcqRel);
         if before != time {
@@ -86,8 +87,8 @@ impl Group {
         }
     }
 
-    /// Evicts the members that are overdue and forgets those that were waited for in vain; returns
-    /// the names of the latter. `members` are this group's.
+    /// Evicts overdue members, and removes static members whose wait has ended; returns the names
+    /// of the latter. `members` are this group's.
     pub(super) fn evict_overdue(
         self: &Arc<Self>,
         members: &mut Members,

@@ -15,7 +15,7 @@ pub(super) struct GroupTable {
     by_name: BTreeMap<Arc<str>, Arc<Group>>,
     /// Rebalances and evictions of the groups that have ended.
     past: (u64, u64),
-    /// Groups with commits that have lost their last member, of which that is not recorded yet.
+    /// Groups with commits whose last member has left, if that is not recorded yet.
     ended: BTreeSet<Arc<str>>,
 }
 
@@ -53,8 +53,8 @@ impl GroupTable {
     }
 
     /// Removes a group without members. Another group may have its name by now, while a consumer
-    /// still holds this one; that one remains. `keeps` is whether the offsets log has anything of
-    /// the group, so that the end of its last membership is to be recorded.
+    /// still holds this one; that one remains. `keeps` says whether the offsets log has entries of
+    /// the group; then the end of its last membership is to be recorded.
     pub(super) fn remove(&mut self, group: &Arc<Group>, members: &Members, keeps: bool) {
         let name = group.name();
         if !self.by_name.get(name).is_some_and(|known| Arc::ptr_eq(known, group)) {
@@ -68,12 +68,12 @@ impl GroupTable {
         }
     }
 
-    /// The groups whose last member has left since this was asked last.
+    /// Takes the groups whose last member has left since the last call.
     pub(super) fn take_ended(&mut self) -> BTreeSet<Arc<str>> {
         mem::take(&mut self.ended)
     }
 
-    /// Those whose end could not be recorded.
+    /// Puts back the groups whose end could not be recorded.
     pub(super) fn return_ended(&mut self, ended: BTreeSet<Arc<str>>) {
         self.ended.extend(ended);
     }

@@ -167,8 +167,8 @@ impl Claim {
         self.bytes.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// The file was not made, for want of space on the disk. Nobody is called: there is no more
-    /// space than before, and an append that waits for some would call itself for ever.
+    /// The file was not made for want of space on the disk. No waiting append is woken: there is no
+    /// more space than before, and the append would wake itself for ever.
     pub(crate) fn withdraw(&self) {
         let bytes = self.bytes.swap(0, Ordering::Relaxed);
         self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
@@ -178,7 +178,7 @@ impl Claim {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// The file has given back what it has beyond `bytes`.
+    /// Notes that the file was shortened to `bytes`.
     pub(crate) fn shrink_to(&self, bytes: u64) {
         let before = self.bytes.fetch_min(bytes, Ordering::Relaxed);
         self.budget.give_back(before.saturating_sub(bytes));

@@ -20,10 +20,10 @@ pub(crate) struct Checkpoint {
     pub(crate) last_batch: u32,
     pub(crate) times: Option<(u64, u64)>,
     pub(crate) producers: Vec<(u64, u32, u64, u64, u64)>,
-    /// As the wall clock showed it: from when the segment ages, and when its first record was
+    /// Wall-clock times: from when the age of the segment counts, and when its first record was
     /// appended.
     pub(crate) ages: Option<(u64, u64)>,
-    /// Whether a version wrote it whose moments were in the private time of one run.
+    /// Whether a version wrote it whose times were those of one run.
     #[serde(skip)]
     pub(crate) is_of_one_run: bool,
 }
@@ -34,7 +34,7 @@ impl Checkpoint {
         self.producers.iter().map(from_tuple)
     }
 
-    /// Whether a log can be what the point says. What it says is still compared with the files.
+    /// Checks the values of the point. They are still compared with the files.
     pub(crate) fn check(&self) -> Result<(), CorruptionKind> {
         if self.log_start > self.end_offset || self.end_offset > OFFSET_MAX {
             return Err(CorruptionKind::Malformed("a recovery point's offsets"));
@@ -47,7 +47,7 @@ impl Checkpoint {
 
     pub(crate) fn times(&self) -> Option<TimeRange> {
         let (first, max) = self.times?;
-        // Without a word of when, the age counts from the timestamps.
+        // If the point has no times, the age counts from the timestamps.
         let aged_from = self.ages.map_or(max, |(aged_from, _)| aged_from);
         Some(if self.is_of_one_run {
             TimeRange::of_one_run(first, max, aged_from)
@@ -57,7 +57,7 @@ impl Checkpoint {
     }
 }
 
-/// The stored form of what a log knows of its producers.
+/// The stored form of a log's producers.
 pub(super) fn stored(producers: &[ProducerState]) -> Vec<(u64, u32, u64, u64, u64)> {
     producers.iter().map(to_tuple).collect()
 }

@@ -8,7 +8,8 @@ use std::io;
 use crate::format::{BATCH_HEADER_SIZE_MIN, BatchHeader};
 use crate::storage::disk::DiskFile;
 
-/// LIMIT: how much is read at a time. Large enough that system calls vanish beside the checksums.
+/// LIMIT: how much is read at a time: large enough that system calls cost little beside the
+/// checksums.
 pub(super) const CHUNK_BYTES: usize = 1 << 20;
 
 enum Source<'a> {
@@ -69,7 +70,7 @@ impl<'a> ChunkReader<'a> {
     pub(super) fn batch(&mut self, position: u64) -> io::Result<&[u8]> {
         let bytes = self.at(position, BATCH_HEADER_SIZE_MIN)?;
         let size = BatchHeader::declared_size(bytes).map_or(0, |size| size as usize);
-        // A hostile size is compared with what is there before anything is allocated by it.
+        // A size from the file is compared with the file before memory of that size is allocated.
         if position.saturating_add(size as u64) > self.end {
             return self.at(position, 0);
         }

@@ -19,11 +19,11 @@ pub(crate) struct Found {
     pub(crate) base_offset: u64,
 }
 
-/// What a search saw.
+/// The result of a search.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Searched {
     pub(super) found: Option<Found>,
-    /// Position after the last word on the way that is not zero; 0 if all are.
+    /// Position after the last searched word that is not zero; 0 if all are.
     pub(super) garbage_end: u64,
 }
 
@@ -32,8 +32,8 @@ pub(super) struct Searched {
 /// bytes. Real batches do not overlap, so they need one time; the rest is for chance candidates.
 const EFFORT_FACTOR: u64 = 4;
 
-/// The first whole batch at a boundary behind `position`, where no batch was found, that `wanted`
-/// says is one. Opening batches are none: they stand at the start or nowhere.
+/// The first whole batch at a boundary after `position`, at which no batch was found, that `wanted`
+/// accepts. Opening batches do not count: they stand only at the start of a segment.
 pub(super) fn next_whole_batch(
     reader: &mut ChunkReader<'_>,
     salt: u64,
@@ -82,8 +82,8 @@ pub(super) fn next_whole_batch(
     Ok(searched)
 }
 
-/// The size of what may be a batch, judged by its header alone, so that hardly any boundary costs
-/// more than a look at a few bytes.
+/// The size of a possible batch, judged by its header alone, so that few boundaries cost more than
+/// a few bytes.
 fn plausible_size(bytes: &[u8], left: u64) -> Option<u64> {
     let size = u64::from(BatchHeader::declared_size(bytes)?);
     let plausible = match BatchHeader::parse(bytes) {

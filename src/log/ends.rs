@@ -17,8 +17,9 @@ pub(crate) struct Ends {
 }
 
 impl Ends {
-    /// The ends that an opening found. `log_end` is the authority: a start or a durable end above
-    /// it is lowered to it, and nothing below the start can be lost any more.
+    /// The ends that an opening found. `log_end` decides: a start or a durable end above it is
+    /// lowered to it. Records below the start count as durable, because they cannot be lost any
+    /// more.
     pub(crate) fn found(log_start: u64, durable_end: u64, log_end: u64) -> Self {
         let log_start = log_start.min(log_end);
         let durable_end = durable_end.min(log_end).max(log_start);
@@ -56,29 +57,29 @@ impl Ends {
             .filter(|next| *next <= OFFSET_MAX)
     }
 
-    /// Batches up to `next_offset` were published.
+    /// Notes that batches up to `next_offset` were published.
     #[inline]
     pub(crate) fn advance_end(&mut self, next_offset: u64) {
         self.log_end = self.log_end.max(next_offset);
         self.assert_valid();
     }
 
-    /// A sync has made everything below `offset` durable.
+    /// Notes that a sync has made everything below `offset` durable.
     pub(crate) fn advance_durable(&mut self, offset: u64) {
         self.durable_end = self.durable_end.max(offset);
         self.assert_valid();
     }
 
-    /// Records below `offset` are no longer part of the log. What lies below the start counts as
-    /// durable: it cannot be lost any more.
+    /// Removes records below `offset` from the log. They count as durable, because they cannot be
+    /// lost any more.
     pub(crate) fn advance_start(&mut self, offset: u64) {
         self.log_start = self.log_start.max(offset.min(self.log_end));
         self.durable_end = self.durable_end.max(self.log_start);
         self.assert_valid();
     }
 
-    /// The ends of the same log after another look at its files. The log end is kept: a reader that
-    /// has reached it holds its segment as that was then.
+    /// The ends of the same log after its files were read again. The log end is kept: a reader that
+    /// has reached it holds its segment as it was then.
     pub(crate) fn looked_at_again(&self, found: Self) -> Self {
         let log_start = found.log_start.max(self.log_start);
         let log_end = self.log_end.max(log_start);

@@ -16,8 +16,8 @@ pub(crate) struct SegmentPosition {
     pub(crate) position: usize,
 }
 
-/// The index of a segment that only the log has, since it has no footer yet, and whether it covers
-/// the segment from its start.
+/// The index of a segment without a footer, which only the log has, and whether it covers the
+/// segment from its start.
 fn index_in_memory<'a>(log: &'a Log, segment: &Segment) -> Option<(&'a SparseIndex, bool)> {
     let active = log.appender().active().filter(|it| it.segment().number == segment.number);
     if let Some(active) = active {
@@ -42,7 +42,7 @@ pub(crate) fn whole_index_of(log: &Log, segment: &Segment) -> Option<SparseIndex
 }
 
 /// The position of `offset`, without the log's lock where the segment's footer has the index.
-/// `index_of` asks the log.
+/// `index_of` reads the log.
 pub(crate) fn position_of_offset(
     segments: &SegmentList,
     offset: u64,
@@ -62,7 +62,7 @@ pub(crate) fn position_of_offset(
                     footer.map_or(SegmentHeader::SIZE, |footer| floor(&footer.index, offset));
                 return Ok(Some(SegmentPosition { segment, position }));
             }
-            // Replaced or removed since it was looked up, and its file with it.
+            // It was replaced or removed since it was looked up, and its file with it.
             Err(_) if !segments.contains(&segment) => {}
             Err(error) => return Err(error),
         }

@@ -48,11 +48,11 @@ impl Maps {
     }
 }
 
-/// Which of the maps that nobody holds are given up.
+/// Which of the unused maps are released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Which {
     All,
-    /// Those through which nobody has read since the last time.
+    /// Those that no reader has used since the last time.
     Unused,
 }
 

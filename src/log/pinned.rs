@@ -37,8 +37,8 @@ impl PinnedMaps {
         maps.push(Pinned { origin: Arc::clone(origin), region: Arc::downgrade(region), bytes });
     }
 
-    /// By partition, also of deleted topics, and by identity: a partition that was made
-    /// again under the name of another has nothing of it.
+    /// By partition, also of deleted topics, and by identity: a partition that was created again
+    /// with the same name is another one.
     pub(crate) fn by_partition(&self) -> Vec<(Arc<TopicPartition>, u64)> {
         let mut maps = self.0.lock();
         maps.retain(|map| map.region.strong_count() > 0);

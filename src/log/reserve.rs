@@ -27,14 +27,14 @@ use crate::storage::disk::{Access, Disk, DiskFile, EntryKind};
 /// live entries of the oldest segment, and one is for a process that dies in the middle of that.
 pub(crate) const SPARES: usize = 3;
 
-/// What became of a segment that has left the log.
+/// What happened to a removed segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TakenBack {
     /// It is a spare.
     Yes,
-    /// Somebody still reads or syncs it, so that its bytes must stay as they are.
+    /// A reader or a sync still uses it, so its bytes must not change.
     NotYet,
-    /// It is none of the reserve's, or the reserve is whole: its file is to be removed.
+    /// It cannot become a spare, or the reserve is complete: its file is to be removed.
     No,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Reserve {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     bytes: u64,
-    /// Which of them are there.
+    /// Which of them exist.
     is_there: [bool; SPARES],
     /// Whether a segment may be made of one.
     is_open: bool,
@@ -111,7 +111,7 @@ impl Reserve {
     ///
     /// # Errors
     ///
-    /// [`Error::StorageFull`] where there is no space for all; those that are there are of use.
+    /// [`Error::StorageFull`] if there is no space for all; the existing ones can be used.
     pub(crate) fn fill(&mut self) -> Result<()> {
         let filled = self.find_each().and_then(|()| self.make_missing());
         filled.map_err(|source| self.failed(source))
@@ -135,12 +135,12 @@ impl Reserve {
         if made? { self.disk.sync_dir(&self.dir) } else { Ok(()) }
     }
 
-    /// Makes a segment of a spare: no space is needed. One whose blocks are not there, because
-    /// somebody has copied the file without them, is left aside.
+    /// Makes a segment of a spare, which needs no space. A spare without its blocks, because a copy
+    /// program left them out, is skipped.
     pub(super) fn use_one(&mut self, env: &LogEnv, new: &NewSegment) -> io::Result<Prepared> {
-        // DURABILITY: what the spare was before, a segment that is removed, has lost that name for
-        // good before its bytes are written over; otherwise a power cut could bring the name back
-        // with a header that is none.
+        // DURABILITY: the spare may have been a segment before. The removal of that name is durable
+        // before its bytes are overwritten; otherwise the name could exist again after a power cut,
+        // without a header.
         self.disk.sync_dir(&self.dir)?;
         let mut used = Err(io::ErrorKind::StorageFull.into());
         for number in 0..SPARES {
@@ -168,9 +168,9 @@ impl Reserve {
         writer.write(0, &header.encode())?;
         writer.publish(SegmentHeader::SIZE);
         Rule::HeaderSync.keep(|| file.sync())?;
-        // DURABILITY: as when a segment is made (`create`): the header is synced before the name
-        // is there, and the name before anything is appended. A power cut between leaves a spare,
-        // or a segment without a batch, of which the next opening makes a spare again.
+        // DURABILITY: as when a segment is made (`create`): the header is synced before the name is
+        // there, and the name before anything is appended. A power cut between leaves a spare, or a
+        // segment without a batch, which the next opening makes a spare again.
         let path = self.dir.join(segment_file_name(header.number));
         self.disk.rename(&from, &path)?;
         file.renamed(&path);
@@ -184,7 +184,7 @@ impl Reserve {
         Ok(Prepared { header, path, file, writer, claim, space })
     }
 
-    /// Makes a spare of a segment that has left the log, and that nobody but the caller holds.
+    /// Makes a spare of a removed segment that only the caller still holds.
     pub(crate) fn take_back(&mut self, segment: &Arc<Segment>) -> Result<TakenBack> {
         if self.missing() == 0 {
             return Ok(TakenBack::No);
@@ -211,7 +211,7 @@ impl Reserve {
         }
         let spare = self.path(number);
         if disk.kind(&spare)?.is_some() {
-            // Less than a whole one: what a crash left of making it.
+            // It is shorter than a whole one: a crash interrupted its creation.
             disk.remove_file(&spare)?;
         }
         disk.rename(path, &spare)?;
@@ -234,9 +234,8 @@ fn make(disk: &dyn Disk, path: &Path, bytes: u64) -> io::Result<()> {
     file.sync()
 }
 
-/// Writes zeros over all of it, so that nothing of what was there can pass for the garbage of a torn
-/// write. The blocks are there already; where they are not, because somebody has copied the file
-/// without them, this is what finds it, and not an append.
+/// Writes zeros over all of it, so that old bytes cannot be taken for the remains of a torn write.
+/// If blocks are missing, because a copy program left them out, this finds it, and not an append.
 fn make_zero(file: &dyn DiskFile, bytes: u64) -> io::Result<()> {
     let mut position = 0;
     while position < bytes {

@@ -34,20 +34,19 @@ use crate::storage::disk::{Access, Disk, DiskFile, EntryKind};
 
 mod plan;
 
-/// What is known of a partition beside its files.
+/// The recorded ends of a partition, apart from its files.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RecordedEnds {
     /// Records below were removed on purpose.
     pub(crate) log_start: Option<u64>,
-    /// The log reached this offset, durably.
+    /// The log was durable up to this offset.
     pub(crate) proved: u64,
-    /// A clean close has left it there: a hole from there on is what an opening has cut before, and
-    /// has reported.
+    /// The log ended there at a clean close: an opening has cut, and reported, everything above.
     pub(crate) is_end: bool,
 }
 
 impl RecordedEnds {
-    /// What a recovery point says. `is_closed` if nothing was opened since it was written.
+    /// The ends of a recovery point. `is_closed` if nothing was opened since it was written.
     pub(crate) fn of(point: Option<&Checkpoint>, log_start: Option<u64>, is_closed: bool) -> Self {
         Self {
             log_start: log_start.max(point.map(|point| point.log_start)),
@@ -57,11 +56,11 @@ impl RecordedEnds {
     }
 }
 
-/// What a partition's directory holds, as far as it can be read.
+/// The readable contents of a partition's directory.
 pub(crate) struct DamagedLog {
     found: Vec<Found>,
     plan: Plan,
-    /// Every hole, every file that is not what its name says, and a torn end.
+    /// Every hole, every file that does not match its name, and a torn tail.
     pub(crate) damage: Vec<Corruption>,
 }
 
@@ -81,11 +80,12 @@ impl Copied {
     }
 }
 
-/// Of which topics, by their ids, the directory of a partition holds segments, and how many each.
+/// The ids of the topics whose segments are in the directory of a partition, each with the number
+/// of segments.
 ///
 /// # Errors
 ///
-/// [`Error::Io`]; [`Error::UnsupportedVersion`]; what else is in the files is none.
+/// [`Error::Io`], [`Error::UnsupportedVersion`]. Other contents of the files cause no error.
 pub(crate) fn owners(
     disk: &dyn Disk,
     dir: &Path,
@@ -103,7 +103,7 @@ pub(crate) fn owners(
                 *count = count.saturating_add(1);
             }
             Ok(_) => {}
-            // Here already, before anything is made where the copy is to be.
+            // Checked here already, before the directory of the copy is created.
             Err(error) => drop(damage_of(&path, error)?),
         }
     }
@@ -126,7 +126,7 @@ fn read_header(disk: &dyn Disk, path: &Path) -> Result<(Arc<dyn DiskFile>, Heade
 ///
 /// # Errors
 ///
-/// [`Error::UnsupportedVersion`] where it is whole, and of a later form.
+/// [`Error::UnsupportedVersion`] if it is whole, and of a later version.
 fn damage_of(path: &Path, error: HeaderError) -> Result<CorruptionKind> {
     match error {
         HeaderError::Corrupt(kind) => Ok(kind),
@@ -142,8 +142,8 @@ impl DamagedLog {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where the disk does not give the bytes, and [`Error::UnsupportedVersion`];
-    /// damage is none.
+    /// [`Error::Io`] if the disk does not return the bytes, [`Error::UnsupportedVersion`]. Damage
+    /// causes no error.
     pub(crate) fn read(
         disk: &dyn Disk,
         identity: &LogIdentity,
@@ -173,8 +173,8 @@ impl DamagedLog {
         Ok(Self { found: inventory.found, plan, damage })
     }
 
-    /// Files that somebody has shortened, of a log whose segments are never smaller than their first
-    /// allocation.
+    /// Files that another program has shortened. Only for a log whose segments are never smaller
+    /// than their first allocation.
     pub(crate) fn shortened(&self) -> Result<Vec<PathBuf>> {
         let mut shortened = Vec::new();
         for found in &self.found {
@@ -199,18 +199,18 @@ impl DamagedLog {
         self.plan.end_offset
     }
 
-    /// The offsets that the copy has not, in order; offsets that compaction or retention had taken
-    /// out do not count as long as what they lay between is whole.
+    /// The offsets that the copy lacks, in order. Offsets that compaction or retention removed do
+    /// not count, as long as the batches around them are whole.
     pub(crate) fn lost(&self) -> &[Range<u64>] {
         &self.plan.lost
     }
 
-    /// Hands out every batch that is whole, in order.
+    /// Passes every whole batch to `each`, in order.
     ///
     /// # Errors
     ///
-    /// What `each` returns; [`Error::Io`]; [`Error::Corrupt`] where the disk does not give again
-    /// what it gave before.
+    /// The error of `each`; [`Error::Io`]; [`Error::Corrupt`] if the disk returns other bytes than
+    /// before.
     pub(crate) fn for_each_batch(
         &self,
         mut each: impl FnMut(&BatchView<'_>) -> Result<()>,
@@ -218,8 +218,8 @@ impl DamagedLog {
         self.plan.pieces.iter().try_for_each(|piece| self.read_piece(piece, &mut each))
     }
 
-    /// Writes the copy into a directory that is there and empty: new segments with all that is
-    /// whole, at the same offsets. Durable on return.
+    /// Writes the copy into an existing, empty directory: new segments with all whole batches, at
+    /// the same offsets. Durable on return.
     ///
     /// # Errors
     ///
@@ -233,8 +233,8 @@ impl DamagedLog {
             producers: Vec::new(),
             age: Moment::default(),
         };
-        // A segment is younger than those whose ranks it covers: these cover their own, with
-        // numbers above all ranks.
+        // A segment has a higher number than its ranks. Here each covers one rank of its own, so
+        // the numbers are above all ranks.
         let numbers = self.plan.pieces.len() as u64..;
         for ((rank, number), piece) in (0..).zip(numbers).zip(&self.plan.pieces) {
             self.inherit(piece, &mut heritage);
@@ -244,7 +244,7 @@ impl DamagedLog {
                 next_offset: piece.next_offset,
                 first_number: rank,
                 last_number: rank,
-                // Compaction will look for itself.
+                // Compaction will find out.
                 is_clean: false,
             };
             let allotted = (number, GENERATION);
@@ -292,7 +292,7 @@ impl DamagedLog {
         Ok(())
     }
 
-    /// What the log had come to at the end of a piece, beside its records.
+    /// Adds the state of the log at the end of a piece, beside its records.
     fn inherit(&self, piece: &Piece, heritage: &mut Heritage) {
         let Some(found) = piece.segment.and_then(|index| self.found.get(index)) else { return };
         let scan = found.scan.as_ref();
@@ -326,14 +326,14 @@ impl DamagedLog {
 /// The generation of the segments of a copy: that of a first rewrite.
 const GENERATION: u32 = 1;
 
-/// A batch that was whole a moment ago.
+/// The error for a batch that was whole when it was read before.
 fn changed(found: &Found, position: u64, kind: Option<CorruptionKind>) -> Error {
     let kind = kind.unwrap_or(CorruptionKind::Length("a batch"));
     let (partition, file, offsets) = (None, found.path.clone(), None);
     Corruption { partition, file, position, offsets, kind }.into()
 }
 
-/// The look at a partition's directory.
+/// Reads a partition's directory.
 struct Survey<'a> {
     disk: &'a dyn Disk,
     identity: &'a LogIdentity,
@@ -352,8 +352,8 @@ impl Survey<'_> {
         Corruption { partition, file, position, offsets, kind }
     }
 
-    /// What follows the end of a log and is no batch: one that was being written, or one that
-    /// was whole. `None` where something is known to be missing there.
+    /// The bytes after the end of a log that are no batch: an interrupted write, or a batch that
+    /// was damaged. `None` if data is known to be missing there.
     fn torn_end(&self, inventory: &Inventory, decision: &Decision) -> Option<Corruption> {
         let last = decision.last_kept()?;
         let Action::Keep { data_end, .. } = *decision.actions.get(last)? else { return None };
@@ -409,7 +409,7 @@ impl Survey<'_> {
         Ok(Inventory { found, lost, temporary: Vec::new(), resumable: None })
     }
 
-    /// In what a header says that its file belongs elsewhere.
+    /// The field of a header by which its file belongs to another partition or rank.
     fn foreign(&self, header: &SegmentHeader, number: u64) -> Option<&'static str> {
         if header.topic_id != self.identity.topic_id {
             Some("topic")
@@ -425,8 +425,8 @@ pub(crate) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// Scans all segments, each up to where the next one begins: what a crash has left behind a cut is
-/// not the log's. Where one begins may only show once it is scanned.
+/// Scans all segments, each up to where the next one begins: batches that a crash left after a cut
+/// do not belong to the log. The beginning of a segment may be known only after its scan.
 fn scan(found: &mut [Found]) -> Result<()> {
     /// LIMIT: the second round knows all beginnings.
     const ROUNDS: usize = 2;

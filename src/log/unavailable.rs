@@ -11,8 +11,8 @@ use super::{Log, LogEnv, LogIdentity, LogOptions, Parts};
 use crate::error::{Corruption, CorruptionKind, Error};
 use crate::record::TopicPartition;
 
-/// What an opening of the log that failed says of its files; `None` where the reason lies elsewhere
-/// (no space, no descriptors, another format), which the next opening may find no more.
+/// The damage of the files that made an opening of the log fail. `None` if the cause is another one
+/// (no space, no descriptors, another format), which may be over at the next opening.
 pub(crate) fn damage_of(identity: &LogIdentity, error: &Error) -> Option<Corruption> {
     match error {
         Error::Corrupt(damage) => Some(damage.clone()),
@@ -30,8 +30,8 @@ pub(crate) fn damage_of(identity: &LogIdentity, error: &Error) -> Option<Corrupt
     }
 }
 
-/// Whether an error is about the files themselves: they cannot be read, or may not be used. A write
-/// that fails says nothing of what is stored.
+/// Whether an error concerns the files themselves: they cannot be read, or may not be used. A
+/// failed write says nothing about stored data.
 fn is_of_files(operation: &str, source: &io::Error) -> bool {
     use io::ErrorKind::{Interrupted, OutOfMemory, PermissionDenied, TimedOut, WouldBlock};
     /// ENFILE and EMFILE: of the system, and of the process.
@@ -45,7 +45,7 @@ fn is_of_files(operation: &str, source: &io::Error) -> bool {
     }
 }
 
-/// A log without segments that ends where it was known to.
+/// A log without segments, with the known ends.
 pub(crate) fn unavailable_log(
     env: &Arc<LogEnv>,
     identity: LogIdentity,

@@ -51,36 +51,36 @@ mod writer;
 pub(crate) use self::replay::{Evidence, Replay};
 pub(crate) use self::writer::STATE_SEGMENT_BYTES;
 
-/// A state that is the sum of its changes.
+/// A state that is built from its changes.
 ///
-/// A record says at most one entry, or removes entries. Cleaning up relies on three things:
+/// A record defines at most one entry, or removes entries. Cleaning up depends on three properties:
 /// - An entry that is recorded again, by a copy, is the same entry.
-/// - A record is refused only because of what is there: where entries are missing whose copies come
-///   later, `check` accepts what it accepted with them.
-/// - A record that removes entries says nothing about those that come later.
+/// - A record is refused only because of existing entries: if entries are missing whose copies come
+///   later, `check` accepts everything that it accepted with them.
+/// - A record that removes entries does not affect later ones.
 pub(crate) trait LoggedState: Default {
     type Change: Serialize + DeserializeOwned;
 
-    /// Whether a change can follow on this state, for all that a log may hold. Pure, and cheap: it
-    /// runs for every record of an opening.
+    /// Checks whether a change is valid in this state. The change may come from a damaged or
+    /// hostile log. Pure, and cheap: it runs for every record of an opening.
     ///
     /// # Errors
     ///
-    /// What is wrong with the change. It refuses nothing that the engine can write: an opening that
-    /// meets such a record is over.
+    /// What is wrong with the change. It must accept everything that the engine writes: an opening
+    /// fails at a refused record.
     fn check(&self, change: &Self::Change) -> Result<(), CorruptionKind>;
 
     /// Applies a change that was checked.
     fn apply(&mut self, change: Self::Change, at: RecordedAt);
 
-    /// Whether an entry is in force by this change, recorded at this offset.
+    /// Whether the state has an entry that this change, recorded at this offset, defines.
     fn is_live(&self, change: &Self::Change, offset: u64) -> bool;
 
-    /// What the records of all entries take of the log, about.
+    /// The approximate size of the records of all entries.
     fn live_bytes(&self) -> u64;
 
-    /// Whether the change adds to the state for good: such changes are refused while the disk is
-    /// full and the log lives on its reserve.
+    /// Whether the change makes the state grow for good: such changes are refused while the disk is
+    /// full and the log uses its reserve.
     fn grows(&self, change: &Self::Change) -> bool {
         let _ = change;
         false
@@ -100,13 +100,13 @@ pub(crate) struct StateLog<S> {
 }
 
 impl<S: LoggedState> StateLog<S> {
-    /// Replays the log of an internal partition. Nothing is written. `damage` is what was found
-    /// when it was opened.
+    /// Replays the log of an internal partition. Nothing is written. `damage` is what the opening
+    /// of the partition found.
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] when any of what counts cannot be read: the rest would pass for the whole,
-    /// and would be all that is left after the next clean-up.
+    /// [`Error::Corrupt`] if any needed record cannot be read: the rest would be taken for the
+    /// whole, and the next clean-up would keep only the rest.
     pub(crate) fn open(
         partition: Arc<PartitionCore>,
         disk: Arc<dyn Disk>,
@@ -129,12 +129,12 @@ impl<S: LoggedState> StateLog<S> {
         Reserve::new(&self.partition, &self.tightness, &self.writer, cleaner, &self.cleaning)
     }
 
-    /// Begins a run: finishes the opening of the log and appends `changes`. They are durable on
-    /// return, and so is all that was found.
+    /// Begins a run: finishes the opening of the log and appends `changes`. On return they are
+    /// durable, and so is everything that was found.
     pub(crate) fn start(&self, changes: Vec<S::Change>) -> Result<()> {
         self.partition.with_log(Log::finish_opening)?;
         self.reserve().begin();
-        // A disk that takes no writes says so here, before a sync of what was found fails.
+        // A disk that refuses writes fails here, before a sync of what was found fails.
         let begun =
             if changes.is_empty() { Ok(()) } else { self.partition.with_log(begin_segment) };
         let is_full =
@@ -142,8 +142,8 @@ impl<S: LoggedState> StateLog<S> {
         if !is_full {
             begun?;
         }
-        // DURABILITY: what was found may be in the page cache alone. Before anything is done about
-        // it (a deletion that is carried on, a segment that a trim frees) it is on the disk.
+        // DURABILITY: what was found may be in the page cache alone. It is synced before anything
+        // depends on it (a deletion that is completed, a segment that a trim frees).
         Rule::FoundNames.keep(|| self.sync_names())?;
         Rule::FoundState.keep(|| self.partition.flush())?;
         if is_full {
@@ -162,7 +162,7 @@ impl<S: LoggedState> StateLog<S> {
         self.partition.log().segments().first().map_or(Ok(()), |segment| segment.sync_dir())
     }
 
-    /// What the check of the writer says.
+    /// The result of the writer's check.
     #[cfg(test)]
     pub(crate) fn check_writer(&self) -> std::result::Result<(), &'static str> {
         self.writer.lock().check()
@@ -181,7 +181,7 @@ impl<S: LoggedState> StateLog<S> {
     ///
     /// # Errors
     ///
-    /// Nothing of a batch that failed is applied.
+    /// No change of a failed batch is applied.
     pub(crate) fn append(&self, changes: Vec<S::Change>) -> Result<u64> {
         let end = self.append_if(changes, |_| Ok(()))?;
         self.tidy();
@@ -189,8 +189,8 @@ impl<S: LoggedState> StateLog<S> {
     }
 
     /// Appends changes and applies them if `check` allows it: no other change comes between the
-    /// check and the append. Never waits for the disk longer than an append does: a caller with a
-    /// lock around this calls [`tidy`](Self::tidy) once it is released.
+    /// check and the append. Waits for the disk no longer than an append does: a caller that holds
+    /// a lock calls [`tidy`](Self::tidy) after it has released the lock.
     pub(crate) fn append_if(
         &self,
         changes: Vec<S::Change>,
@@ -202,7 +202,7 @@ impl<S: LoggedState> StateLog<S> {
         self.append_batches(batches_of(drafts), check)
     }
 
-    /// Appends changes that are of other moments than now, and applies them.
+    /// Appends changes with other times than now, and applies them.
     pub(crate) fn append_dated(&self, changes: Vec<(S::Change, Moment)>) -> Result<u64> {
         self.partition.log().status().check_process()?;
         self.append_batches(batches_of(drafts_of(changes)?), |_| Ok(()))
@@ -237,9 +237,9 @@ impl<S: LoggedState> StateLog<S> {
         if grows { self.reserve().fill() } else { Ok(()) }
     }
 
-    /// Appends what found no space, in a segment that is made of a spare. The copies of live
-    /// entries may leave no room there, where the oldest segments hold little else: then the next
-    /// ones are cleaned up, all of them if need be.
+    /// Appends batches that found no space, in a segment that is made of a spare. If the oldest
+    /// segments hold mostly live entries, their copies may leave no room there. Then the next
+    /// segments are cleaned up, if necessary all.
     fn append_to_reserve<'a>(
         &'a self,
         mut writer: MutexGuard<'a, Writer<S>>,
@@ -251,7 +251,7 @@ impl<S: LoggedState> StateLog<S> {
             let made = self.reserve().make_room(bytes_of_batch(&batch));
             writer = self.writer.lock();
             if made.is_err() {
-                // Whatever keeps it from making room, the disk is full.
+                // Whatever the reason for which no room was made, the disk is full.
                 break;
             }
             check(writer.state())?;
@@ -290,7 +290,8 @@ impl<S: LoggedState> StateLog<S> {
 
     // ---- cleaning up ---------------------------------------------------------------------------
 
-    /// Cleans up if it is time: has the background do it, or takes one step where there is none.
+    /// Cleans up if that is due: requests it of the background, or takes one step if there are no
+    /// background threads.
     pub(crate) fn tidy(&self) {
         let dirt = self.cleaner().dirt();
         if dirt == Dirt::Little {
@@ -300,23 +301,23 @@ impl<S: LoggedState> StateLog<S> {
             self.partition.requests().request(Work::CleanUp);
             return;
         }
-        // The changes are in the log either way; a disk that is full now is found by the append
-        // that needs the space.
+        // The changes are in the log in any case; a full disk is found by the append that needs the
+        // space.
         if let Some(mut cleaning) = self.cleaning.try_lock() {
             let _ = self.cleaner().step(&mut cleaning);
         }
     }
 
-    /// Cleans up what there is now, in steps, as long as `continues` says so.
+    /// Cleans up the present segments, in steps, while `continues` returns true.
     ///
     /// # Errors
     ///
-    /// The error of the disk. The log is as it was, but for copies that it may have twice.
+    /// The error of the disk. The log is unchanged, except that it may have some copies twice.
     pub(crate) fn clean_up(&self, continues: impl Fn() -> bool) -> Result<()> {
         let (end, cleaner) = (self.partition.log_end(), self.cleaner());
         while continues() {
             let mut cleaning = self.cleaning.lock();
-            // What is appended meanwhile is for the next time.
+            // Records that are appended meanwhile are for the next clean-up.
             let is_done = cleaning.start() >= end;
             if is_done || !cleaner.step(&mut cleaning)? {
                 return cleaner.remove_leftovers(&mut cleaning);
@@ -333,7 +334,7 @@ impl<S: LoggedState> StateLog<S> {
     }
 }
 
-/// Begins the segment that takes appends, if there is none.
+/// Begins an active segment, if there is none.
 fn begin_segment(log: &mut Log) -> Result<()> {
     if log.appender().active().is_some() { Ok(()) } else { log.roll_for(0) }
 }

@@ -39,7 +39,8 @@ pub(crate) fn wait_durable_with(
             let _ = answer.set(core.wait_durable(*target));
         }
     };
-    // What the caller holds, it holds until the helpers have ended: they wake nobody before.
+    // If the caller defers wakers, so do the helpers: what the caller holds, it holds until they
+    // have ended.
     let holds_back = foreign::holds_back();
     let left = Mutex::at_level(LockLevel::Together, Vec::new());
     let help = || {
@@ -51,7 +52,7 @@ pub(crate) fn wait_durable_with(
         for _ in 0..helpers {
             let helper = thread::Builder::new().name("logpond-sync".to_owned());
             if helper.spawn_scoped(scope, help).is_err() {
-                // This thread does what there is no other for.
+                // This thread does the work of the missing helper.
                 break;
             }
         }

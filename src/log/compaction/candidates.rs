@@ -9,8 +9,8 @@ use crate::format::Footer;
 use crate::log::Log;
 use crate::log::segment::Segment;
 
-/// The sealed segments that are durable and are given no footer any more, from the log start on. Never the last one, which takes the appends or is where the
-/// next one begins.
+/// The sealed segments that are durable and will not get a footer any more, from the log start on.
+/// Never the last segment, which is active or after which the next one begins.
 pub(crate) struct Candidates {
     segments: Vec<Arc<Segment>>,
     log_start: u64,
@@ -35,13 +35,12 @@ impl Candidates {
         last.unwrap_or(self.log_start)
     }
 
-    /// How much of what can be compacted is not.
+    /// How much of these segments is not compacted.
     pub(crate) fn dirt(&self) -> plan::Dirt {
         plan::survey(self.segments.iter().map(|segment| input(segment)), self.log_start)
     }
 
-    /// From when on there is something to do without any dirt: the time of the first tombstone is
-    /// over.
+    /// When a compaction is useful even without dirt: the first tombstone can be removed then.
     pub(crate) fn next_horizon(&self) -> u64 {
         let horizons = self.segments.iter().map(|segment| segment.next_horizon());
         horizons.min().unwrap_or(Footer::NO_HORIZON)
@@ -58,7 +57,7 @@ pub(super) fn input(segment: &Segment) -> Input {
     }
 }
 
-/// How far the batches of a segment reach.
+/// The size of a segment's batches.
 pub(super) fn data_bytes(segment: &Segment) -> u64 {
     segment.sealed().map_or(0, |sealed| u64::from(sealed.data_end))
 }

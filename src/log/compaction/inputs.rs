@@ -13,11 +13,11 @@ use crate::log::scan::{ScanFrom, scan_segment};
 use crate::log::segment::Segment;
 use crate::storage::disk::Access;
 
-/// LIMIT: what one step reads at most, unless a single batch is larger: a few milliseconds of work,
-/// after which others have their turn.
+/// LIMIT: how much one step reads, unless a single batch is larger: a few milliseconds of work,
+/// after which other work has its turn.
 pub(crate) const STEP_BYTES: usize = 1 << 20;
 
-/// Where the reading of an input stands.
+/// How far an input was read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReadPosition {
     pub(super) input: usize,
@@ -26,7 +26,8 @@ pub(super) struct ReadPosition {
     pub(super) expected: u64,
 }
 
-/// What a segment says at its end: in its footer, or, where that is damaged, in its batches.
+/// What a new segment inherits from a segment: from its footer, or, if that is damaged, from its
+/// batches.
 pub(super) fn heritage_of(segment: &Segment, age: Moment) -> Result<Heritage> {
     if let Some(footer) = segment.read_footer()? {
         let (leader_epoch, incarnation) = (footer.leader_epoch, footer.incarnation);
@@ -58,8 +59,8 @@ pub(super) enum Read {
     End,
 }
 
-/// Reads the next batches of a segment, [`STEP_BYTES`] at most or one batch, checks them and hands
-/// them to `each` until that says no.
+/// Reads the next batches of a segment, [`STEP_BYTES`] at most or one batch, checks them and passes
+/// them to `each` until that returns false.
 pub(super) fn read_step(
     segment: &Segment,
     at: &mut ReadPosition,
@@ -78,8 +79,8 @@ pub(super) fn read_step(
         let read = file.read_at(buffer, at.position as u64);
         let read = read.map_err(|source| Error::io("read", &segment.path, source))?;
         buffer.truncate(read);
-        // A batch that is larger than a step is read alone. Its size is compared with what is
-        // there before anything is allocated by it.
+        // A batch that is larger than a step is read alone. Its size is compared with the file
+        // before memory of that size is allocated.
         let size = BatchHeader::declared_size(buffer).map_or(0, |size| size as usize);
         if size <= wanted || size > left {
             break;

@@ -23,8 +23,8 @@ pub(super) struct Latest {
 pub(super) struct Full;
 
 struct Entry {
-    /// The half of the hash that does not choose the slot, by which most keys that
-    /// differ are distinguished without looking at them.
+    /// The half of the hash that does not choose the slot. It distinguishes most different keys
+    /// without reading them.
     check: u32,
     block: u32,
     start: u32,
@@ -71,8 +71,8 @@ impl KeyMap {
             + self.key_bytes
     }
 
-    /// Notes a record that is later than all of its key before, and returns the one that was the
-    /// latest so far.
+    /// Notes a record that is later than all earlier ones of its key, and returns the latest so
+    /// far.
     pub(super) fn note(&mut self, key: &[u8], latest: Latest) -> Result<Option<Latest>, Full> {
         let hash = self.hash(key);
         if let Some(entry) = self.find(key, hash).and_then(|at| self.entries.get_mut(at)) {
@@ -136,7 +136,7 @@ impl KeyMap {
         let block =
             if self.blocks.last().is_some_and(fits) { 0 } else { key.max(self.block_bytes) };
         let grows = slots != self.slots.len();
-        // While the slots are filled anew, there are two of them.
+        // While the table grows, there are two of them.
         let more = if grows { slots * size_of::<u32>() } else { 0 }
             + more_entries * size_of::<Entry>()
             + block;

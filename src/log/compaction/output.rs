@@ -26,17 +26,18 @@ use crate::record::TopicPartition;
 use crate::rules::Rule;
 use crate::storage::disk::DiskFile;
 
-/// LIMIT: how much is written at a time.
+/// LIMIT: how much is written at a time: enough that the calls cost little beside the sync, and
+/// little memory.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// What the inputs say, taken together, beside their records.
+/// What a new segment inherits from its inputs beside their records.
 #[derive(Debug, Clone)]
 pub(in crate::log) struct Heritage {
     pub(in crate::log) leader_epoch: u32,
     pub(in crate::log) incarnation: u64,
     /// As it was at the end of the last input.
     pub(in crate::log) producers: Vec<ProducerState>,
-    /// From when the age of the youngest record of all inputs counts.
+    /// The moment from which the age of the youngest record of all inputs counts.
     pub(in crate::log) age: Moment,
 }
 
@@ -44,7 +45,7 @@ pub(in crate::log) struct Heritage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::log) enum Target {
     New,
-    /// The one that is kept for a full disk.
+    /// The spare file for a full disk.
     Spare,
 }
 
@@ -64,7 +65,7 @@ struct Draft {
     target: Target,
     path: PathBuf,
     file: Arc<dyn DiskFile>,
-    /// What is not written yet, and where it begins.
+    /// The bytes that are not written yet, and their position.
     buffer: Vec<u8>,
     written: u64,
     /// What the file has and does not need.
@@ -215,7 +216,7 @@ impl Output {
         self.header.salt
     }
 
-    /// Adds a batch as it is, but for its local part.
+    /// Adds an unchanged batch, except for its local part.
     pub(in crate::log) fn copy(&mut self, view: &BatchView<'_>) -> Result<()> {
         let (salt, mut resealed) = (self.header.salt, Ok(()));
         self.push(&view.header(), |out| {
@@ -249,15 +250,15 @@ impl Output {
         self.env.spare.as_ref().filter(|_| self.draft.target == Target::Spare)
     }
 
-    /// Completes the file, makes it durable and gives it its name: the commit point. On failure
-    /// nothing of it is left, or a file that stands for the same records as those it replaces. The
-    /// claims of those on the byte budget become its own.
+    /// Completes the file, makes it durable and renames it: the commit point. After a failure there
+    /// is no file, or one with the same records as those it replaces. Their claims on the byte
+    /// budget become its own.
     pub(in crate::log) fn finish(mut self, replaced: &[Arc<Segment>]) -> Result<Arc<Segment>> {
         self.complete(replaced)
     }
 
-    /// Completes the file, makes it durable and gives it its name. If this fails before the file has
-    /// its name, dropping the output removes the file.
+    /// Completes the file, makes it durable and renames it. If this fails before the rename,
+    /// dropping the output removes the file.
     pub(super) fn complete(&mut self, replaced: &[Arc<Segment>]) -> Result<Arc<Segment>> {
         self.fill_up()?;
         let data_end = self.draft.end()?;
@@ -311,8 +312,8 @@ impl Output {
         Ok(new)
     }
 
-    /// Gives the middle of the spare back, between data and footer, once its inputs are removed: XFS
-    /// needs a little space to do that.
+    /// Returns the unused middle of the spare, between data and footer, to the disk, after its
+    /// inputs are removed: XFS needs a little space for that.
     pub(super) fn give_unused_back(&self) {
         let Draft { file, unused, .. } = &self.draft;
         if !unused.is_empty() {
@@ -321,8 +322,8 @@ impl Output {
         }
     }
 
-    /// Makes the batches reach to the end of what is replaced, so that they alone show that
-    /// nothing is missing after them.
+    /// Adds a batch up to the end of the replaced offsets, if needed, so that the batches alone
+    /// show that nothing is missing.
     fn fill_up(&mut self) -> Result<()> {
         let Some(last_delta) =
             self.replacement.next_offset.checked_sub(self.contents.reached.saturating_add(1))
@@ -367,7 +368,7 @@ impl Output {
 }
 
 impl Drop for Output {
-    /// Gives up a file that was not completed. What cannot be removed is removed at the next open.
+    /// Removes a file that was not completed. If that fails, the next opening removes it.
     fn drop(&mut self) {
         if self.is_named {
             return;

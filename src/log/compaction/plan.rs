@@ -29,14 +29,14 @@ impl Dirt {
         if all == 0 { 0.0 } else { self.dirty_bytes as f64 / all as f64 }
     }
 
-    /// Whether there is enough to do.
+    /// Whether the share of dirty bytes is reached.
     pub(crate) fn is_due(&self, min_ratio: f64) -> bool {
         self.dirty_bytes > 0 && self.ratio() >= min_ratio
     }
 }
 
-/// Looks at a log that begins at `log_start`. Clean is the longest run of clean segments from the
-/// start on: a clean one after a dirty one would be clean only together with it.
+/// Surveys a log that begins at `log_start`. Clean is the longest run of clean segments from the
+/// start on: a clean segment after a dirty one may share keys with it.
 pub(crate) fn survey(inputs: impl IntoIterator<Item = Input>, log_start: u64) -> Dirt {
     let mut dirt = Dirt { clean_end: log_start, ..Dirt::default() };
     let mut is_clean = true;
@@ -71,9 +71,9 @@ pub(super) struct Pass {
     pub(super) end: u64,
 }
 
-/// What a pass covers whose keys were gathered from `from` on, up to `full_at` where the memory was
-/// full, or to the end. An input of which only a part was gathered is left to the next pass, unless
-/// that would be all.
+/// What a pass covers whose keys were gathered from `from` on, up to `full_at`, where the memory
+/// was full, or to the end. An input of which only a part was gathered is left to the next pass,
+/// unless it is the only one.
 pub(super) fn pass(inputs: &[Input], from: u64, full_at: Option<u64>) -> Pass {
     let end = inputs.last().map_or(from, |last| last.next_offset);
     let Some(full_at) = full_at else {
@@ -87,7 +87,7 @@ pub(super) fn pass(inputs: &[Input], from: u64, full_at: Option<u64>) -> Pass {
     }
 }
 
-/// Which neighbours become one segment: as many as surely fit into `segment_bytes`, and at least
+/// Which neighbours become one segment: as many as certainly fit into `segment_bytes`, and at least
 /// one. `bytes_max` says for each input how much can remain of it. The lengths of the groups.
 pub(super) fn groups(inputs: &[Input], bytes_max: &[u64], segment_bytes: u64) -> Vec<usize> {
     let mut groups: Vec<usize> = Vec::new();

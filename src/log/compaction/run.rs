@@ -35,20 +35,21 @@ const RECORD_OVERHEAD_BYTES: u64 = 128;
 /// the footer with its index.
 const SPARE_OVERHEAD_BYTES: u64 = 256 << 10;
 
-/// How a log is reached for the moments in which its lists change.
+/// Access to a log for the moments in which its lists change.
 pub(crate) trait LogAccess {
     fn with_log<R>(&self, change: impl FnOnce(&mut Log) -> R) -> R;
 
-    /// Unlinks the files of segments that left the log. What cannot be unlinked is tried again.
+    /// Unlinks the files of removed segments. A failed unlink is tried again later.
     fn remove_files(&self, segments: Vec<Arc<Segment>>);
 }
 
-/// What the caller of a compaction decides.
+/// The parameters of a compaction.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms {
     pub(crate) key_memory_bytes: usize,
     pub(crate) segment_bytes: u64,
-    /// Retention's time in milliseconds, and when a tombstone that is seen now may go.
+    /// The time of retention in milliseconds, and the delete horizon of a tombstone that is met
+    /// now.
     pub(crate) now: u64,
     pub(crate) horizon: u64,
 }
@@ -67,7 +68,7 @@ pub(crate) struct Compaction {
     env: Arc<LogEnv>,
     identity: LogIdentity,
     terms: Terms,
-    /// What is sealed, finished, and not the last; from the log start on.
+    /// The sealed segments with footers, except the last segment, from the log start on.
     inputs: Vec<Arc<Segment>>,
     keys: KeyMap,
     sieve: Sieve,
@@ -87,24 +88,24 @@ enum Stage {
 
 struct Gather {
     at: ReadPosition,
-    /// At most so much remains of each input.
+    /// How much can remain of each input, at most.
     bytes_max: Vec<u64>,
     full_at: Option<u64>,
 }
 
 struct Rewrite {
-    /// The lengths of the groups to come; the first one is at work.
+    /// The lengths of the remaining groups; the first one is in work.
     groups: VecDeque<usize>,
     /// The first input of the group at work.
     first: usize,
     at: ReadPosition,
-    /// At most so much remains of each input of the pass.
+    /// How much can remain of each input of the pass, at most.
     bytes_max: Vec<u64>,
-    /// Whether the group at work is written into the file that is kept for a full disk.
+    /// Whether the group in work is written into the spare file for a full disk.
     is_on_spare: bool,
-    /// `None` while it is not known whether anything of the group goes.
+    /// `None` while it is not known whether the group loses any record.
     output: Option<Box<Output>>,
-    /// What the group at work adds to the tally, if it is rewritten.
+    /// What the group in work adds to the tally, if it is rewritten.
     tally: Tally,
 }
 
@@ -116,7 +117,7 @@ fn replace(log: &mut Log, new: &Arc<Segment>) -> Vec<Arc<Segment>> {
 }
 
 impl Compaction {
-    /// Begins a compaction of what can be compacted now; `None` if there is nothing.
+    /// Begins a compaction of all segments that can be compacted now; `None` if there is none.
     pub(crate) fn begin(log: &Log, terms: Terms) -> Option<Self> {
         let inputs = Candidates::of(log).into_segments();
         let start = inputs.first()?.base_offset;
@@ -157,9 +158,9 @@ impl Compaction {
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] when an input is damaged: nothing of it is rewritten, since what is there
-    /// is evidence. [`Error::StorageFull`] and [`Error::Io`]: the log is as it was, or as the groups
-    /// that are done have left it. The compaction has ended then.
+    /// [`Error::Corrupt`] if an input is damaged: it is not rewritten, because its bytes are
+    /// evidence. [`Error::StorageFull`] and [`Error::Io`]: complete groups stay replaced, and the
+    /// others are unchanged. After an error the compaction has ended.
     pub(crate) fn step(&mut self, log: &impl LogAccess) -> Result<Progress> {
         let stepped = match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Gather(gather) => self.gather(gather),
@@ -226,7 +227,7 @@ impl Compaction {
         }
     }
 
-    /// Notes the keys of a batch; says whether to continue.
+    /// Notes the keys of a batch. Returns whether to continue.
     fn gather_batch(&mut self, view: &BatchView<'_>, gather: &mut Gather) -> bool {
         let index = gather.at.input;
         let input = u32::try_from(index).unwrap_or(u32::MAX);
@@ -237,7 +238,8 @@ impl Compaction {
                 input,
                 bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
             };
-            // What an earlier pass has gathered counts, since it may stay, and is not noted again.
+            // Records that an earlier pass has gathered count, because they may remain, but are not
+            // noted again.
             let key = record.key.filter(|_| record.offset >= self.from);
             let before = match key.map(|key| self.keys.note(key, latest)) {
                 Some(Err(Full)) => {
@@ -274,7 +276,7 @@ impl Compaction {
         let bytes_max: Vec<u64> = covered
             .iter()
             .zip(&gather.bytes_max)
-            // Of an input that was not gathered to its end, all may remain.
+            // If an input was not gathered to its end, all of it may remain.
             .map(|(input, counted)| {
                 let is_whole = input.next_offset <= pass.end;
                 if is_whole { input.bytes.min(*counted) } else { input.bytes }
@@ -293,8 +295,8 @@ impl Compaction {
 
     // ---- rewriting -------------------------------------------------------------------------------
 
-    /// Continues the rewriting. Where the disk is full, the group at work is begun anew in the
-    /// file that is kept for that.
+    /// Continues the rewriting. If the disk is full, the group in work is begun again in the spare
+    /// file.
     fn rewrite_anyway(&mut self, rewrite: Rewrite, log: &impl LogAccess) -> Result<Stage> {
         if rewrite.is_on_spare || self.env.spare.is_none() {
             return self.rewrite(rewrite, log);
@@ -307,7 +309,7 @@ impl Compaction {
         }
     }
 
-    /// The groups that are left, each of which fits the spare unless it is a single input.
+    /// The remaining groups, divided so that each fits the spare file unless it is a single input.
     fn on_spare(&self, groups: &VecDeque<usize>, first: usize, bytes_max: Vec<u64>) -> Stage {
         let left = first..groups.iter().fold(first, |end, length| end.saturating_add(*length));
         let facts = self.facts();
@@ -358,14 +360,14 @@ impl Compaction {
         Ok(Stage::Rewrite(rewrite))
     }
 
-    /// Whether a group is rewritten without a look at what it holds: where several become one, and
-    /// where one is not clean yet and will be.
+    /// Whether a group is rewritten even if no record is removed: if several segments become one,
+    /// and if one is not clean yet and will be.
     fn must_rewrite(&self, group: &std::ops::Range<usize>) -> bool {
         let inputs = self.inputs.get(group.clone()).unwrap_or_default();
         inputs.len() > 1 || inputs.iter().any(|segment| !segment.is_clean)
     }
 
-    /// Begins the new segment of a group, and the reading of the group from its start.
+    /// Begins the new segment of a group, and reads the group again from its start.
     fn begin_output(
         &mut self,
         mut rewrite: Rewrite,
@@ -391,7 +393,7 @@ impl Compaction {
         };
         let heritage = heritage_of(last, age)?;
         let Some(allotted) = log.with_log(|log| log.factory_mut().allot_rewrite()) else {
-            // The numbers of generations are used up: nothing can be replaced any more.
+            // All generations are used: nothing can be replaced any more.
             return Ok(Stage::Done);
         };
         let target = if rewrite.is_on_spare { Target::Spare } else { Target::New };
@@ -403,7 +405,7 @@ impl Compaction {
         Ok(Stage::Rewrite(rewrite))
     }
 
-    /// Adds to the new segment what stays of a batch.
+    /// Adds the remaining records of a batch to the new segment.
     fn push(&mut self, output: &mut Output, view: &BatchView<'_>, effect: Effect) -> Result<()> {
         match effect {
             Effect::Removed => Ok(()),
@@ -426,7 +428,7 @@ impl Compaction {
         let group_tally = std::mem::take(&mut rewrite.tally);
         let horizon = self.sieve.take_horizon();
         let Some(mut output) = rewrite.output.take() else {
-            // It stays as it is, and all of it was looked at.
+            // The group is unchanged, and all of it was read.
             for segment in self.inputs.get(group.clone()).unwrap_or_default() {
                 segment.note_horizon(horizon.unwrap_or(Footer::NO_HORIZON));
             }
@@ -450,7 +452,8 @@ impl Compaction {
             && let Some(spare) = &self.env.spare
         {
             output.give_unused_back();
-            // What the inputs took is there now. Where others are quicker it is made later.
+            // The space of the inputs is free now. If other files take it first, the spare is made
+            // later.
             let _ = spare.fill(&*self.env.disk);
         }
         rewrite.bytes_max.splice(group.clone(), [data_bytes(&new)]);
@@ -470,7 +473,7 @@ impl Compaction {
         self.env.disk.sync_dir(dir).map_err(|source| Error::io("sync", dir, source))
     }
 
-    /// The next pass, or the end.
+    /// Begins the next pass, or ends.
     fn end_pass(&mut self) -> Stage {
         if self.from >= self.end() {
             return Stage::Done;

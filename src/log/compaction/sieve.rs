@@ -5,12 +5,12 @@ use super::Tally;
 use super::keys::KeyMap;
 use crate::format::{BatchEncoder, BatchHeader, BatchView, Placement, TooLarge};
 
-/// Where a pass stands in time and in the log.
+/// The times and the end of a pass.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
     /// The keys of all records below this offset were gathered.
     pub(super) pass_end: u64,
-    /// Retention's time, in milliseconds.
+    /// The time of retention, in milliseconds.
     pub(super) now: u64,
     /// The delete horizon of tombstones that have none yet.
     pub(super) horizon: u64,
@@ -18,11 +18,11 @@ pub(super) struct Rules {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// It stays as it is.
+    /// All of its records remain, unchanged.
     Unchanged,
-    /// Some of its records go, or its tombstones get their horizon.
+    /// Some of its records are removed, or its tombstones get their horizon.
     Changed,
-    /// Nothing of it stays.
+    /// None of its records remains.
     Removed,
 }
 
@@ -30,10 +30,10 @@ pub(super) enum Effect {
 pub(super) struct Sieve {
     pub(super) rules: Rules,
     encoder: BatchEncoder,
-    /// Which records of the batch judged last stay.
+    /// Which records of the batch that was judged last remain.
     stays: Vec<bool>,
     horizon: Option<u64>,
-    /// The earliest horizon of what stays of the batches judged since it was taken.
+    /// The earliest horizon of the batches that were judged since it was taken.
     next_horizon: Option<u64>,
 }
 
@@ -48,12 +48,12 @@ impl Sieve {
         }
     }
 
-    /// The earliest horizon of what stays of the batches judged since this was called last.
+    /// Takes the earliest horizon of the batches that were judged since the last call.
     pub(super) fn take_horizon(&mut self) -> Option<u64> {
         self.next_horizon.take()
     }
 
-    /// Says what stays of a batch, and counts it.
+    /// Decides which records of a batch remain, and counts them.
     pub(super) fn judge(
         &mut self,
         view: &BatchView<'_>,
@@ -90,8 +90,8 @@ impl Sieve {
         }
     }
 
-    /// The delete horizon of what stays. A batch that reaches beyond the pass gets none: what its
-    /// tombstones delete may still be there.
+    /// The delete horizon of the remaining records. A batch that reaches beyond the pass gets none:
+    /// records that its tombstones delete may still exist.
     fn horizon_of(&self, header: &BatchHeader, has_tombstones: bool) -> Option<u64> {
         if !has_tombstones {
             return None;
@@ -100,8 +100,8 @@ impl Sieve {
         header.delete_horizon.or(is_covered.then_some(self.rules.horizon))
     }
 
-    /// Appends to `out` the batch that stays of the one judged last. It keeps its base and last
-    /// offset, its leader epoch and its producer's stamp.
+    /// Appends the remaining records of the batch that was judged last to `out`, as a batch. It
+    /// keeps base and last offset, leader epoch and producer stamp.
     pub(super) fn encode(
         &mut self,
         view: &BatchView<'_>,

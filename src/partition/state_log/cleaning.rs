@@ -42,8 +42,8 @@ use crate::sync::Mutex;
 /// live entries need: copies then cost at most as much as the changes do.
 const BYTES_PER_LIVE_BYTE: u64 = 2;
 
-/// LIMIT: nor may it have more segments than this beside those that its bytes fill: each opening
-/// that appends begins one, and an almost empty file takes some blocks too.
+/// LIMIT: the log may not have more segments than this beyond those that its bytes fill: each
+/// opening that appends begins one, and an almost empty file takes some blocks too.
 const SMALL_SEGMENTS: u64 = 4;
 
 /// LIMIT: how many records and bytes of the oldest segment one step reads, under the lock: some
@@ -51,18 +51,19 @@ const SMALL_SEGMENTS: u64 = 4;
 const STEP_RECORDS: usize = 500;
 const STEP_BYTES: usize = 64 << 10;
 
-/// LIMIT: an append cleans up by itself, although a thread is there to do it, when the log is this
-/// many times as large as it should be at most.
+/// LIMIT: if the log is this many times larger than it should be, an append takes a step itself,
+/// although the background does so too: the log then stays bounded if the background is slow.
 const FAR_BEHIND: u64 = 4;
 
-/// How far the clean-up is. Its lock is held over each step, so that it is one after another.
+/// The progress of the clean-up. Its lock is held over each step, so that steps run one after
+/// another.
 #[derive(Debug)]
 pub(super) struct Cleaning {
     /// Records below are not needed.
     start: u64,
     /// The live entries below have been copied.
     copied: u64,
-    /// Segments that left the log, oldest first, and whose files are to be removed.
+    /// Removed segments, oldest first, whose files are to be unlinked.
     leftovers: VecDeque<Arc<Segment>>,
     /// Whether copies may go into a segment that is made of a spare.
     pub(super) uses_reserve: bool,
@@ -79,7 +80,7 @@ impl Cleaning {
     }
 }
 
-/// How far the log is from what it should be.
+/// How much larger than it should be the log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Dirt {
     Little,
@@ -102,12 +103,12 @@ impl<'a, S: LoggedState> Cleaner<'a, S> {
         Self { partition, disk, writer }
     }
 
-    /// Removes what a trim of an earlier run frees, and takes a first step: a process that dies
-    /// soon after every opening must not make the log grow.
+    /// Removes segments that a trim of an earlier run frees, and takes a first step: a process that
+    /// dies soon after every opening must not make the log grow.
     pub(super) fn begin(&self, cleaning: &mut Cleaning) {
         let freed = self.partition.with_log(|log| log.retire(cleaning.start, usize::MAX));
         cleaning.leftovers.extend(freed);
-        // What fails is tried again: nothing depends on it but space.
+        // A failure is tried again later: only space depends on it.
         let _ = self.remove_leftovers(cleaning).and_then(|()| self.step(cleaning));
     }
 
@@ -134,11 +135,11 @@ impl<'a, S: LoggedState> Cleaner<'a, S> {
         if self.dirt() == Dirt::Little { Ok(false) } else { self.step_anyway(cleaning) }
     }
 
-    /// Copies some live entries of the oldest segment, or removes it, however little there is to be
-    /// removed. False when nothing is to be done.
+    /// Copies some live entries of the oldest segment, or removes it, even if that frees little.
+    /// False when nothing is to be done.
     pub(super) fn step_anyway(&self, cleaning: &mut Cleaning) -> Result<bool> {
         let oldest = self.partition.log().segments().first();
-        // The one that takes appends stays.
+        // The active segment is kept.
         let Some((oldest, end)) = oldest.and_then(|it| Some((Arc::clone(&it), it.next_offset()?)))
         else {
             return Ok(false);
@@ -155,7 +156,7 @@ impl<'a, S: LoggedState> Cleaner<'a, S> {
         Ok(true)
     }
 
-    /// The records from an offset on that may be live, and how far was looked.
+    /// The records from an offset on that may be live, and the offset up to which they were read.
     fn candidates(
         &self,
         oldest: &Arc<Segment>,
@@ -187,11 +188,11 @@ impl<'a, S: LoggedState> Cleaner<'a, S> {
         Ok((candidates, cursor.next_offset()))
     }
 
-    /// Says that the records below are not needed any more, and removes them.
+    /// Appends a trim, and removes the records below it.
     fn trim(&self, start: u64, cleaning: &mut Cleaning) -> Result<()> {
         self.writer.lock().append_trim(start, cleaning.uses_reserve)?;
-        // DURABILITY: the copies are durable before the records that they repeat are removed. So
-        // is the trim, after them, without which a log that has lost its head looks whole.
+        // DURABILITY: the copies are durable before the records that they repeat are removed. So is
+        // the trim, after them. Without it a log that has lost its head would look whole.
         Rule::CleanUpSync.keep(|| self.partition.flush())?;
         cleaning.start = start;
         let freed = self.partition.with_log(|log| log.retire(start, usize::MAX));
@@ -200,14 +201,13 @@ impl<'a, S: LoggedState> Cleaner<'a, S> {
         self.remove_leftovers(cleaning)
     }
 
-    /// Removes files, oldest first. What cannot be removed now is tried again at the next step or
-    /// opening.
+    /// Unlinks files, oldest first. A failure is tried again at the next step or opening.
     pub(super) fn remove_leftovers(&self, cleaning: &mut Cleaning) -> Result<()> {
         // The removals act by path, under no lock of the partition: the close waits for them.
         let Some(_removing) = self.partition.log().disk_work().begin() else { return Ok(()) };
         while let Some(segment) = cleaning.leftovers.front() {
-            // DURABILITY: one is durably removed before the next goes; otherwise an older one could
-            // come back alone, and what lies between would look lost.
+            // DURABILITY: the removal of each is durable before the next one; otherwise an older
+            // one could exist again alone after a power cut, and those between would look lost.
             Rule::CleanUpRemoval.keep(|| segment.sync_dir())?;
             let take_back = |log: &mut Log| match log.factory_mut().reserve_mut() {
                 Some(reserve) => reserve.take_back(segment),

@@ -7,16 +7,16 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-/// Where a change is recorded.
+/// The record of a change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct RecordedAt {
     pub(crate) offset: u64,
-    /// What the record takes of the log, about.
+    /// The approximate size of the record.
     pub(crate) bytes: u32,
     /// When the change was made, in milliseconds and in the time of this run; 0 where that is not
     /// known.
     pub(crate) time: u64,
-    /// Whether it is the copy of an entry that is in force, and no change of its own.
+    /// Whether the record is the copy of a live entry, and not a change.
     pub(crate) is_copy: bool,
 }
 
@@ -37,7 +37,7 @@ impl<K, V> Default for Entries<K, V> {
 impl<K: Ord, V> Entries<K, V> {
     pub(crate) fn insert(&mut self, key: K, value: V, mut at: RecordedAt) {
         if let Some((_, before)) = self.by_key.get(&key).filter(|_| at.is_copy) {
-            // What it repeats was made when it was made.
+            // A copy has the time of the change that it repeats.
             at.time = at.time.max(before.time);
         }
         self.newest = self.newest.max(at.time);
@@ -94,7 +94,7 @@ impl<K: Ord, V> Entries<K, V> {
         self.by_key.get(key).is_some_and(|(_, at)| at.offset == offset)
     }
 
-    /// When the change was made that the entry is in force by; 0 where that is not known.
+    /// When the change that defines the entry was made; 0 if that is not known.
     pub(crate) fn time_of<Q: Ord + ?Sized>(&self, key: &Q) -> Option<u64>
     where
         K: Borrow<Q>,
@@ -102,7 +102,7 @@ impl<K: Ord, V> Entries<K, V> {
         self.by_key.get(key).map(|(_, at)| at.time)
     }
 
-    /// When the last change was made; 0 where that is not known.
+    /// When the last change was made; 0 if that is not known.
     pub(crate) fn newest(&self) -> u64 {
         self.newest
     }

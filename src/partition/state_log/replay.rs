@@ -21,8 +21,8 @@ use crate::message::Batch;
 use crate::partition::PartitionCore;
 use crate::record::TopicPartition;
 
-/// LIMIT: how much of the log is read at a time when it is replayed: all of a segment that is not
-/// larger than usual.
+/// LIMIT: how much of the log is read at a time in a replay: more than a whole segment of the usual
+/// size.
 const REPLAY_BYTES: usize = 1 << 20;
 
 /// A state that is built from the records of its log, in their order.
@@ -82,7 +82,7 @@ impl<S: LoggedState> Replay<S> {
     }
 }
 
-/// What is known of a log beside its files.
+/// Evidence about a log, apart from its files.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Evidence {
     /// A snapshot was synced in it, if it has the form that knew them.
@@ -113,8 +113,8 @@ pub(super) fn replay<S: LoggedState>(
     };
     let is_old = segments.iter().all(|segment| !has_numbers(segment));
     if !replayed.has_records && (evidence.had_records || (is_old && evidence.had_snapshot)) {
-        // DURABILITY: what replaces all records is synced before they go, so a log that ever had
-        // one has one, and a torn write cannot take it away.
+        // DURABILITY: a snapshot is synced before the records that it replaces are removed. So a
+        // log that ever had one has one, and a torn write cannot remove it.
         let kind = CorruptionKind::Malformed("the first record");
         return Err(first.corruption(SegmentHeader::SIZE as u64, None, kind).into());
     }
@@ -134,7 +134,7 @@ impl Reading<'_> {
         FetchLimits { records: usize::MAX, bytes: REPLAY_BYTES, visible_end }
     }
 
-    /// The state that the segments from this one on add up to.
+    /// The state from a replay of this segment and the following ones.
     fn from<S: LoggedState>(&self, begin: &Arc<Segment>) -> Result<Replay<S>> {
         let base = begin.base_offset;
         let counts = |damage: &&Corruption| {
@@ -185,7 +185,7 @@ impl Reading<'_> {
         Ok(None)
     }
 
-    /// The greatest offset that a trim names, in what can be read.
+    /// The greatest offset that a readable trim names.
     fn last_trim(&self) -> u64 {
         let limits = self.limits();
         let mut start = 0;

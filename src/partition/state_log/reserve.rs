@@ -21,7 +21,7 @@ use crate::sync::{AtomicBool, Mutex, Ordering};
 /// Whether a spare is in use and none can be made, so that nothing may grow.
 #[derive(Debug)]
 pub(super) struct Tightness {
-    /// ORDERING: a hint, Relaxed; what it stands for is looked at under the log's lock.
+    /// ORDERING: a hint, Relaxed; the state itself is read under the log's lock.
     is_tight: AtomicBool,
 }
 
@@ -69,8 +69,8 @@ impl<'a, S: LoggedState> Reserve<'a, S> {
         Ok(())
     }
 
-    /// Finds and makes spares at an opening. Without any, as where none could ever be made, the log is
-    /// used as if it had no reserve.
+    /// Finds and makes spares at an opening. If there is none, because none could be made, the log
+    /// is used as if it had no reserve.
     pub(super) fn begin(&self) {
         let is_in_use = || self.partition.log().segments().all().iter().any(|it| it.keeps_space);
         self.tightness.set(self.fill().is_err() && is_in_use());
@@ -85,7 +85,7 @@ impl<'a, S: LoggedState> Reserve<'a, S> {
     pub(super) fn make_room(&self, bytes: usize) -> Result<()> {
         let mut cleaning = self.cleaning.lock();
         self.tightness.set(true);
-        // One that was in use last time may be free now.
+        // A file that was in use at the last attempt may be free now.
         let _ = self.cleaner.remove_leftovers(&mut cleaning);
         {
             // No append comes between.
@@ -109,7 +109,8 @@ impl<'a, S: LoggedState> Reserve<'a, S> {
                 break;
             }
             if cleaning.start() > start {
-                // One that was too short for a spare has made space for a new one.
+                // The removal of a file that was too short for a spare has made space for a new
+                // one.
                 let _ = self.partition.with_log(fill);
             }
         }

@@ -90,7 +90,7 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// The value that stands for a change, or for an offset.
+/// The stored value of a change or of an offset.
 pub(crate) fn encoded<T: Serialize + DeserializeOwned>(value: &T) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     Bincode.encode(value, &mut bytes)?;

@@ -69,7 +69,7 @@ impl<S: LoggedState> Writer<S> {
         self.bytes
     }
 
-    /// Counts anew what the segments hold.
+    /// Computes the size of the segments again.
     pub(super) fn measure(&mut self) {
         let segments = self.partition.log().segments().all();
         self.bytes = segments.iter().map(|segment| segment.end() as u64).sum();
