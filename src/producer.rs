@@ -441,7 +441,7 @@ impl Producer {
     /// For a sync of each partition that has such records, up to eight of them at the same time.
     pub fn flush(&self) -> Result<()> {
         let flushed = self.inner.unflushed.flush();
-        // Asked last: a broker that was closed meanwhile has partitions that are closed too.
+        // Checked last: a broker that was closed meanwhile has closed partitions too.
         flushed.and_then(|()| self.inner.run.gate().check_open())
     }
 

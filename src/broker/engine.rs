@@ -134,7 +134,7 @@ impl Engine {
         if self.run.settings().read_only {
             return Ok(());
         }
-        // Asked last: a broker that was closed meanwhile has partitions that are closed too.
+        // Checked last: a broker that was closed meanwhile has closed partitions too.
         flush(&self.all_partitions()).and_then(|()| self.gate().check_open())
     }
 
@@ -188,7 +188,7 @@ impl Engine {
         if !self.gate().close() {
             return Err(Error::Closed);
         }
-        // Appends that wait for room get `Closed`.
+        // Appends that wait for space return `Closed`.
         self.run.env().space.wake();
         let has_threads = self.workers.is_running();
         self.workers.stop_and_join();
@@ -204,7 +204,7 @@ impl Engine {
     /// `has_threads`: whether the broker may have threads, of which its own have ended by now.
     fn end_cleanly(&self, has_threads: bool) -> Result<()> {
         let _woken = foreign::hold_back();
-        // No topic is made or deleted, and no other recovery point stored, from here on.
+        // From here on no topic is created or deleted, and no other recovery point stored.
         let _change = self.gate().last_change();
         let points = self.points.hold();
         let topics = self.live().all();
@@ -229,7 +229,7 @@ impl Engine {
             // One of them has no recovery point: it is durable, but not recorded as whole.
             return Ok(());
         }
-        // DURABILITY: the last record, after everything that it vouches for was synced.
+        // DURABILITY: this is the last entry, after everything that it claims was synced.
         self.logs().local().append_last(LocalChange::Closed)
     }
 
@@ -259,9 +259,9 @@ impl Engine {
             partition.close();
         }
         self.coordinator().close();
-        // After the run was closed: a consumer that is called looks at that, and so does one that
-        // has not parked yet, whether it waits for a partition or, as a member or a reader may, for
-        // none.
+        // After the run was closed: a consumer that is woken checks for that, and so does one that
+        // has not parked yet. A consumer may wait for no partition at all, so each is called
+        // itself.
         self.gate().consumers().call_all();
         self.live().clear();
     }

@@ -112,7 +112,7 @@ impl Expiry {
         let clock = self.run.logs().clock();
         let (since, now) = (clock.began_at(), clock.moment());
         let Some(set_by) = self.clock_set.lock().look(now, is_last) else { return Ok(()) };
-        // What the partitions know of producers is in their recovery points.
+        // The partitions' own producer tables are in their recovery points.
         for topic in self.run.live().all() {
             topic.partitions.iter().for_each(|core| core.log().give_back_checkpoint());
         }
@@ -146,7 +146,7 @@ impl Expiry {
         if let Some(expiry) = self.run.settings().group_expiry {
             return Some(millis(expiry)).filter(|_| expiry != Duration::MAX);
         }
-        // The records that a group has yet to read must not outlive its position.
+        // The position of a group must not be removed before the records that it has yet to read.
         let topics = self.run.live().all();
         let topics = topics.iter().filter(|topic| group.topics.contains(&topic.id));
         topics

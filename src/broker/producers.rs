@@ -94,7 +94,7 @@ impl NamedProducer {
 /// See the module's documentation.
 pub(crate) struct Producers {
     run: RunParts,
-    /// Those that are in use or were in this run, by name.
+    /// The producers that are in use or were in this run, by name.
     held: Mutex<HashMap<Arc<str>, Arc<NamedProducer>>>,
     /// How many have expired since the opening.
     ///
@@ -121,7 +121,7 @@ impl Producers {
         })?;
         self.run.gate().check_open()?;
         self.run.gate().check_writable()?;
-        // One holder at a time takes over, so epochs rise in the order in which they are stored.
+        // Under the lock, so that epochs rise in the order in which they are stored.
         let mut producers = self.held.lock();
         let known = self.run.logs().catalog().read(|catalog| catalog.producers.get(name).copied());
         let entry = if let Some(known) = known {
@@ -212,7 +212,7 @@ impl Producers {
         if gone.is_empty() {
             return Err(Error::config("id", format!("there is no producer {name:?}")));
         }
-        // One batch: after a crash the producer is as it was, or gone with all that is known of it.
+        // One batch: after a crash either all entries of the producer exist or none.
         self.run.logs().catalog().append_whole(gone)?;
         if let Some(held) = producers.remove(name) {
             held.epoch.store(u32::MAX, Ordering::Release);

@@ -58,14 +58,14 @@ impl RecoveryPoints {
     pub(super) fn write(&self) -> Result<()> {
         let _woken = foreign::hold_back();
         let mut points = self.hold();
-        // The caller that closes the run writes the last ones.
+        // The close of the run writes the last ones itself.
         self.run.gate().check_open()?;
         *points.last = self.run.context().clock.monotonic();
         let topics = self.run.live().all();
         let users = topics.iter().flat_map(|topic| &topic.partitions);
         // A partition that fails does not keep the others from it.
         let flushed = flush(users);
-        // Asked last: a run that was closed meanwhile has partitions that are closed too.
+        // Checked last: a run that was closed meanwhile has closed partitions too.
         let flushed = flushed.and_then(|()| self.run.gate().check_open());
         self.store(&points, &topics).and(flushed)
     }

@@ -119,7 +119,7 @@ impl Topics {
         change: impl FnOnce(TopicConfig) -> TopicConfig,
     ) -> Result<()> {
         let before = self.run.live().get(name)?;
-        // The caller's code, under no lock: it may itself use the broker.
+        // This is the caller's code, so no lock is held: it may use the broker.
         let wanted = change(before.config.clone());
         check_alterable(&before.config, &wanted)?;
         let change = self.run.gate().begin_change()?;
@@ -184,7 +184,7 @@ impl Topics {
         self.set_stage(&before, Stage::Growing(total))?;
         self.space.make_room_for_partitions(total.saturating_sub(has));
         let made = self.factory.make_partitions(&after, has..total).and_then(|partitions| {
-            // DURABILITY: all files are synced before the record that says they are there.
+            // DURABILITY: all files are synced before the entry that says that they exist.
             self.set_stage(&after, Stage::Live)?;
             Ok(partitions)
         });
@@ -248,15 +248,15 @@ impl Topics {
         if marked.as_ref().is_err_and(Error::is_definite) {
             return marked;
         }
-        // Deleted, or perhaps deleted: nothing may be acknowledged any more that the next opening
-        // removes.
+        // It is deleted, or perhaps deleted: from now on nothing may be acknowledged that the next
+        // opening would remove.
         let shared = self.run.live().remove(name);
         self.run.logs().coordinator().topic_changed(name, 0);
         for partition in shared.iter().flat_map(|shared| &shared.partitions) {
             partition.close_deleted(marked.as_ref().err().cloned());
             partition.await_work();
         }
-        // Appends to it that wait for room find it deleted.
+        // Wakes appends that wait for space: they return that the topic is deleted.
         self.run.env().space.wake();
         marked?;
         // It is durably deleted; its files are removed now, or else later.
@@ -289,7 +289,8 @@ impl Topics {
         // failed: a power cut could then bring the topic back without its files.
         self.run.logs().catalog().partition().flush()?;
         remove_topic_files(&*self.run.env().disk, &self.run.settings().dir.join(name), id)?;
-        // DURABILITY: the catalog forgets last; before, whatever is left is found by its intent.
+        // DURABILITY: the catalog entry is removed last; until then, remaining files are found by
+        // the intent.
         self.run.logs().coordinator().offsets().forget_topic(id)?;
         self.run.logs().local().append_durably(vec![LocalChange::TopicGone(id)])?;
         self.run.logs().catalog().append_durably(vec![CatalogChange::TopicGone(id)])
@@ -365,7 +366,7 @@ impl Topics {
         let (entry, found) = entry.stage_by_files(stage, |entry, number| {
             let identity = self.run.context().identity(entry, number);
             match holds_records(self.run.env(), &identity) {
-                // What cannot be read may hold records: it is no reason to remove anything.
+                // A file that cannot be read may hold records, so nothing is removed because of it.
                 Err(error) if damage_of(&identity, &error).is_some() => Ok(true),
                 holds => holds,
             }

@@ -348,7 +348,7 @@ impl Assigned {
     fn positioned_slot(&mut self, partition: &TopicPartition) -> Result<Slot> {
         let mut slot = self.new_slot(partition)?;
         if !slot.core().is_available() {
-            // What is known of its ends is no reason to move the group.
+            // Its ends are not certain, so the group is not moved by them.
             slot.stand_by(self.committed_of(&slot));
             return Ok(slot);
         }
@@ -391,7 +391,7 @@ impl Assigned {
         let index = self.slots.index_of(partition)?;
         if let Some(slot) = self.slots.get_mut(index) {
             slot.start_at(to, &self.settings)?;
-            // Only a seek back takes a commit back, and no further than it went.
+            // Only a seek back allows a lower commit, and only down to its target.
             slot.commits.take_from_at_most(slot.progress.handed_out());
         }
         Ok(())

@@ -7,7 +7,7 @@
 pub(super) struct CommitMark {
     /// What this consumer committed last.
     last: Option<u64>,
-    /// What is committed; a commit below it does not count, unless it is meant to go back.
+    /// The committed offset. A commit below it is ignored, unless it is meant to go back.
     floor: u64,
 }
 

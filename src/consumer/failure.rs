@@ -9,12 +9,12 @@ use crate::error::Error;
 pub(super) struct Failure {
     /// An error that the next poll returns once.
     pending: Option<Error>,
-    /// An error that lasts was returned, and no record of any partition since.
+    /// Whether a lasting error was returned, and no record of any partition since.
     lasts: bool,
 }
 
 impl Failure {
-    /// Keeps an error for the next poll: what was read before it is handed out first.
+    /// Keeps an error for the next poll: records that were read before it are returned first.
     pub(super) fn keep(&mut self, error: Error) {
         self.pending = Some(error);
     }
@@ -28,8 +28,8 @@ impl Failure {
         self.pending.take()
     }
 
-    /// The cut below what is committed, while no poll has reported it. A commit would hide it from
-    /// the next owner, so nothing is committed before.
+    /// The cut below the committed offset, if no poll has reported it. A commit would hide it from
+    /// the next owner, so none is made before.
     pub(super) fn unreported_cut(&self) -> Option<Error> {
         let is_cut = |error: &&Error| matches!(error, Error::Truncated { .. });
         self.pending.as_ref().filter(is_cut).cloned()

@@ -26,14 +26,14 @@ use crate::topic::TopicShared;
 pub(super) struct Slot {
     topic: Arc<TopicShared>,
     core: Arc<PartitionCore>,
-    /// What its messages say they are from. One of its own for each ownership, so that a message
-    /// also says under which it was read; else the partition's.
+    /// The origin of its messages. Each ownership has its own, so that a message also identifies
+    /// the ownership under which it was read; without a group it is the partition's.
     origin: Arc<TopicPartition>,
     pub(super) progress: Progress,
     pub(super) commits: CommitMark,
     pub(super) failure: Failure,
     is_paused: bool,
-    /// The ownership under which a group gave the partition.
+    /// The ownership of the partition, in a group.
     epoch: Option<OwnershipEpoch>,
     arming: Arming,
 }
@@ -97,7 +97,7 @@ impl Slot {
         (&self.core.origin.topic, self.core.origin.partition)
     }
 
-    /// Puts the slot at `offset`; what was read ahead, and what failed there, is forgotten.
+    /// Moves the slot to `offset`, and discards what was read ahead and its error.
     pub(super) fn move_to(&mut self, offset: u64) {
         self.progress.move_to(offset);
         self.begin_anew();
@@ -268,7 +268,7 @@ impl Slot {
         Ok(())
     }
 
-    /// Stops or resumes reading. What has failed is tried again.
+    /// Pauses or resumes reading. A failed fetch is tried again.
     pub(super) fn set_paused(&mut self, is_paused: bool) {
         self.is_paused = is_paused;
         self.arming.disarm();

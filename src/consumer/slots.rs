@@ -212,8 +212,8 @@ impl Slots {
 
     /// Arms every slot. False when one of them has something to read already.
     pub(super) fn arm_all(&mut self, visibility: Visibility, is_member: bool) -> bool {
-        // From a topic that was deleted a member has nothing to expect: the plan that takes it away
-        // calls the member, and so does the end of the broker.
+        // A member expects nothing of a deleted topic: the plan that takes it away calls the
+        // member, and so does the close of the broker.
         let is_over = |slot: &Slot| is_member && slot.core().is_closed();
         let mut slots = self.list.iter_mut();
         slots.all(|slot| slot.failure.lasts() || slot.arm(visibility) || is_over(slot))
@@ -228,7 +228,8 @@ impl Slots {
 
     /// Whether an error of a slot is to be returned again.
     pub(super) fn has_failure(&self) -> bool {
-        // Not what was returned: the partition may be gone, or paused, or moved by a seek since.
+        // Not what was returned: since then the partition may have been removed, paused or moved by
+        // a seek.
         let has_failed = |slot: &Slot| slot.failure.lasts() && slot.core().is_available();
         self.list.iter().any(has_failed) || self.has_none_available()
     }

@@ -34,7 +34,7 @@ impl Membership {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] when the live members use another assignor; [`Error::Closed`].
+    /// [`Error::Config`] if the live members use another assignor; [`Error::Closed`].
     pub(crate) fn join(
         coordinator: &Arc<Coordinator>,
         group: &Arc<str>,

@@ -62,7 +62,7 @@ impl Owners {
         all.resize_with(partitions as usize, Partition::default);
     }
 
-    /// Removes the partitions of a topic from a number on. Returns those that had an owner.
+    /// Removes the partitions of a topic from this number on. Returns those that had an owner.
     pub(super) fn truncate(
         &mut self,
         topic: &str,

@@ -82,7 +82,7 @@ impl State {
     pub(super) fn fail(&mut self, failure: Error) {
         self.failure.get_or_insert(failure);
         self.stopped_at.get_or_insert(self.log.log_end());
-        // What is on the disk may be more than what is known of it.
+        // The disk may have more than is known in memory.
         self.has_changed = true;
     }
 

@@ -239,7 +239,7 @@ impl Notifier {
     /// next signal. The check and the registration of the waker are one step, so no signal is lost
     /// in between. The latest waker counts; the one before is dropped and not woken.
     pub(crate) fn poll(&self, waker: &Waker) -> Option<(Vec<usize>, bool)> {
-        // A waker is the executor's code, its clone and its end too: neither under the lock.
+        // Cloning and dropping a waker run the executor's code, so neither happens under the lock.
         let waker = waker.clone();
         let mut signals = self.signals.lock();
         if !signals.is_empty() {

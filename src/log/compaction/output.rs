@@ -68,7 +68,7 @@ struct Draft {
     /// The bytes that are not written yet, and their position.
     buffer: Vec<u8>,
     written: u64,
-    /// What the file has and does not need.
+    /// The range of the file that it does not need.
     unused: Range<u64>,
 }
 
@@ -240,7 +240,8 @@ impl Output {
         let (at, start) = (draft.end()?, draft.buffer.len());
         append(&mut draft.buffer)?;
         let batch = draft.buffer.get(start..).unwrap_or_default();
-        // What was written and not what was read: its times are those of what stays.
+        // The header that was written, not the one that was read: its times are those of the
+        // remaining records.
         let pushed = BatchHeader::parse(batch).ok().flatten().unwrap_or(*header);
         self.contents.note(&pushed, at, self.heritage.age);
         if draft.buffer.len() >= BUFFER_BYTES { draft.write_out() } else { Ok(()) }
@@ -290,7 +291,8 @@ impl Output {
             .map_err(|source| self.draft.failed("rename", source))?;
         self.is_named = true;
         self.draft.file.renamed(&path);
-        // The spare's directory comes second: its old name may come back, its new one must not go.
+        // The spare's directory comes second: its old name may exist again after a power cut, its
+        // new one must not be lost.
         if let Err(source) = Rule::CompactedName.keep(|| disk.sync_dir(dir)) {
             let _ = disk.remove_file(&path);
             self.spare().inspect(|spare| spare.moved(&**disk));
@@ -317,7 +319,7 @@ impl Output {
     pub(super) fn give_unused_back(&self) {
         let Draft { file, unused, .. } = &self.draft;
         if !unused.is_empty() {
-            // Where it fails it is only space.
+            // A failure costs only space.
             let _ = file.release(unused.clone());
         }
     }
