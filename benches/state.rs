@@ -3,10 +3,10 @@
 //! - Opening: 10,000 groups have committed 100 partitions each. The same directory is opened again
 //!   and again, after a clean close.
 //! - Commits while the log of commits is cleaned up. One group commits one by one. Each commit
-//!   replaces the one before, so that the log grows until all of the million have to be copied; that
-//!   files were removed meanwhile is seen in the directory. A second thread, which commits without
-//!   waiting, keeps the clean-up at work where commits wait for the disk. Beside it the same commits
-//!   with a small state, which is never cleaned up for long.
+//!   replaces the one before, so that the log grows until all of the million have to be copied;
+//!   that files were removed meanwhile is seen in the directory. A second thread, which commits
+//!   without waiting, keeps the clean-up at work where commits wait for the disk. Beside it the
+//!   same commits with a small state, which is never cleaned up for long.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(
     clippy::expect_used,

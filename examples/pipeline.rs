@@ -211,7 +211,8 @@ fn produce(
 // ---- the group that shares the work ------------------------------------------------------------
 
 /// A worker of the group `counters`: words per file. What it commits it has counted, so after an
-/// interruption the group continues where its last commits were: each line is counted at least once.
+/// interruption the group continues where its last commits were: each line is counted at least
+/// once.
 fn count(mut consumer: Consumer, events: &Sender<Event>) -> Result<Event, Failure> {
     let mut words: PerFile<u64> = PerFile::new();
     while let Some(batch) = next_batch(&mut consumer)? {
@@ -258,8 +259,8 @@ struct Audit {
 ///
 /// It trusts nobody, its own earlier runs included: it begins at the first line of the topic and
 /// ends at the last, so "exactly once" is proved for every line since the first run, whatever
-/// interrupted the runs between. What it commits tells others how far it has found every line in its
-/// turn. At the end what it has seen of a file is compared with the file.
+/// interrupted the runs between. What it commits tells others how far it has found every line in
+/// its turn. At the end what it has seen of a file is compared with the file.
 fn audit(mut consumer: Consumer, events: &Sender<Event>) -> Result<Event, Failure> {
     for partition in partitions() {
         consumer.seek(&partition, StartAt::Earliest)?;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::sync::{LockLevel, Mutex};
 
-/// The clock of a broker: for timestamps, ages of records, intervals and deadlines of groups. Set by
-/// [`BrokerBuilder::clock`](crate::BrokerBuilder::clock).
+/// The clock of a broker: for timestamps, ages of records, intervals and deadlines of groups. Set
+/// by [`BrokerBuilder::clock`](crate::BrokerBuilder::clock).
 ///
 /// Implementations must be fast: a broker calls [`now`](Clock::now) once per append. They must not
 /// call the broker, which calls them under locks.
@@ -23,10 +23,10 @@ pub trait Clock: Send + Sync + 'static {
     /// back.
     fn monotonic(&self) -> Duration;
 
-    /// Registers a callback. A clock that can be moved by hand must call it after each move, because
-    /// a broker's background threads sleep in real time until their next work is due, and would
-    /// notice the move only after that. The default does nothing, which is right for a clock that
-    /// runs at the rate of real time.
+    /// Registers a callback. A clock that can be moved by hand must call it after each move,
+    /// because a broker's background threads sleep in real time until their next work is due, and
+    /// would notice the move only after that. The default does nothing, which is right for a clock
+    /// that runs at the rate of real time.
     ///
     /// A broker with background threads registers once, when it is opened. Drop callbacks that
     /// cannot be upgraded any more: their broker was dropped. The callback takes no lock and never
@@ -174,8 +174,8 @@ impl Clock for ManualClock {
     }
 }
 
-/// The clock of one run of a broker. All its partitions count from the same opening, also those that
-/// are made later, when the wall clock may have been set.
+/// The clock of one run of a broker. All its partitions count from the same opening, also those
+/// that are made later, when the wall clock may have been set.
 #[derive(Clone)]
 pub(crate) struct RunClock {
     clock: Arc<dyn Clock>,
@@ -250,15 +250,15 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
-    /// The moment that `wall` stands for in a file, for a run whose time is `now`. It is never later
-    /// than `now`, although the clock may have been ahead when it was stored, or be slow now. The
-    /// stored time itself is not changed.
+    /// The moment that `wall` stands for in a file, for a run whose time is `now`. It is never
+    /// later than `now`, although the clock may have been ahead when it was stored, or be slow now.
+    /// The stored time itself is not changed.
     pub(crate) fn from_stored(wall: u64, now: u64) -> Self {
         Self { wall, run: wall.min(now) }
     }
 
-    /// A moment of this run, with the wall time that the clock shows for it at `now`. What the clock
-    /// showed at that moment does not matter: it may have been set since.
+    /// A moment of this run, with the wall time that the clock shows for it at `now`. What the
+    /// clock showed at that moment does not matter: it may have been set since.
     pub(crate) fn from_run(run: u64, now: Self) -> Self {
         Self { wall: Self { wall: 0, run }.latest_wall(now), run }
     }

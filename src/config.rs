@@ -285,7 +285,8 @@ pub enum Acks {
 pub(crate) const SEGMENT_BYTES_MIN: u64 = 16 << 10;
 /// LIMIT: positions are 32 bits, with room to spare for the arithmetic on them.
 pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 30;
-/// LIMIT: partitions of one topic; far above need, low enough that a loop over all of them stays short.
+/// LIMIT: partitions of one topic; far above need, low enough that a loop over all of them stays
+/// short.
 pub(crate) const PARTITIONS_MAX: u32 = 10_000;
 /// LIMIT: the default of `max_record_bytes`, as far as the segment holds it: Kafka's.
 pub(crate) const RECORD_BYTES_DEFAULT: u32 = 1 << 20;

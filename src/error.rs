@@ -1,7 +1,7 @@
 //! The errors of this crate, as data.
 //!
-//! A text says what happened, with its values, and what to do where that is not plain. It is in lower
-//! case, has no full stop, and does not repeat its source.
+//! A text says what happened, with its values, and what to do where that is not plain. It is in
+//! lower case, has no full stop, and does not repeat its source.
 //!
 //! Callers branch on few questions and log all the rest: [`Error::is_definite`] (was it surely not
 //! appended?), [`Error::is_retriable`] (may the same call succeed later?) and
@@ -252,14 +252,14 @@ pub enum Error {
         "{} of {} records were acknowledged; `done` says which", done.iter().flatten().count(), done.len()
     )]
     PartialBatch {
-        /// In input order: partition and offset of each acknowledged record. `None` for a record that
-        /// was not appended, and for one whose sync failed, which may be stored all the same.
+        /// In input order: partition and offset of each acknowledged record. `None` for a record
+        /// that was not appended, and for one whose sync failed, which may be stored all the same.
         done: Vec<Option<RecordMetadata>>,
         /// Why the other records were not acknowledged.
         source: Box<Error>,
     },
-    /// The call reached its timeout, or [`wake`](crate::ConsumerHandle::wake) ended it. An append may
-    /// or may not be stored.
+    /// The call reached its timeout, or [`wake`](crate::ConsumerHandle::wake) ended it. An append
+    /// may or may not be stored.
     #[doc(alias = "TimeoutException")]
     #[doc(alias = "WakeupException")]
     #[error("timed out, or woken by `ConsumerHandle::wake`; an append may still be stored")]

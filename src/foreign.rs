@@ -1,15 +1,15 @@
 //! Runs application code on an engine thread: wakers, and events for a `tracing` subscriber.
 //!
-//! Owns: the catching of panics ([`call`]), and the deferral of wakers ([`hold_back`]). Must not know:
-//! whose code it runs. Two dangers:
+//! Owns: the catching of panics ([`call`]), and the deferral of wakers ([`hold_back`]). Must not
+//! know: whose code it runs. Two dangers:
 //!
 //! 1. *Panics.* The engine thread has its own work to finish, and often more such calls to make. So
-//!    a panic is caught at the call: neither the thread nor the next call notices it. The panic hook
-//!    of the process has reported it before. In a debug build one panic is passed on: a lock that is
-//!    taken out of order is a bug of the engine.
-//! 2. *Deadlocks.* A waker may run its task at once, and the task may call the broker. So no waker is
-//!    called while this thread holds anything that such a call may wait for. A thread that holds a
-//!    lock, or is the one that syncs, [defers wakers](hold_back) until it has released it.
+//!    a panic is caught at the call: neither the thread nor the next call notices it. The panic
+//!    hook of the process has reported it before. In a debug build one panic is passed on: a lock
+//!    that is taken out of order is a bug of the engine.
+//! 2. *Deadlocks.* A waker may run its task at once, and the task may call the broker. So no waker
+//!    is called while this thread holds anything that such a call may wait for. A thread that holds
+//!    a lock, or is the one that syncs, [defers wakers](hold_back) until it has released it.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,18 +1,19 @@
-//! logpond is an embedded message queue with Kafka's semantics: durable topics, partitions, producers,
-//! consumers and consumer groups, in one crate that is linked into a service.
+//! logpond is an embedded message queue with Kafka's semantics: durable topics, partitions,
+//! producers, consumers and consumer groups, in one crate that is linked into a service.
 //!
-//! It **is** the durable queue inside a service, the bus between the parts of one process, and, on heap
-//! memory, a broker for tests.
+//! It **is** the durable queue inside a service, the bus between the parts of one process, and, on
+//! heap memory, a broker for tests.
 //!
-//! It is **not** a server, and it does not speak Kafka's protocol. One process at a time writes to a
-//! directory; others may open it read-only. Messages are delivered at least once if you commit after the
-//! work, and at most once if you commit before it. It does not make side effects happen exactly once.
+//! It is **not** a server, and it does not speak Kafka's protocol. One process at a time writes to
+//! a directory; others may open it read-only. Messages are delivered at least once if you commit
+//! after the work, and at most once if you commit before it. It does not make side effects happen
+//! exactly once.
 //!
-//! The words are Kafka's. A *topic* is a named set of *partitions*. A partition is a log: records in the
-//! order in which they were appended, each with a number, its *offset*. It is stored in *segments*, files
-//! of which the last one takes the appends. A *group* is a set of consumers, its *members*; each partition
-//! is read by one of them. To *commit* is to store the offset at which the group continues. A *tombstone*
-//! is a record without a value.
+//! The words are Kafka's. A *topic* is a named set of *partitions*. A partition is a log: records
+//! in the order in which they were appended, each with a number, its *offset*. It is stored in
+//! *segments*, files of which the last one takes the appends. A *group* is a set of consumers, its
+//! *members*; each partition is read by one of them. To *commit* is to store the offset at which
+//! the group continues. A *tombstone* is a record without a value.
 //!
 //! # Quick start
 //!
@@ -109,9 +110,9 @@
 //! | one directory | one broker writes at a time, by an advisory lock; others open it with [`BrokerBuilder::read_only`] |
 //! | not yet | replication, transactions, compression |
 //!
-//! No other program may change the files of an open directory. By default they are read through memory
-//! maps: if another program truncates a mapped file, the next read of it ends the process with the signal
-//! SIGBUS. [`ReadMode::Copy`] reads without maps.
+//! No other program may change the files of an open directory. By default they are read through
+//! memory maps: if another program truncates a mapped file, the next read of it ends the process
+//! with the signal SIGBUS. [`ReadMode::Copy`] reads without maps.
 //!
 //! # Features
 //!

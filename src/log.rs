@@ -244,11 +244,12 @@ pub(crate) struct Log {
 }
 
 /// LIMIT: room that each segment keeps for an opening batch without producers: a header of 44 bytes
-/// and a payload of 16, with a margin. A segment whose opening batch lists producers is made larger.
+/// and a payload of 16, with a margin. A segment whose opening batch lists producers is made
+/// larger.
 const OPENING_BYTES: usize = 128;
 
-/// LIMIT: room for what a lone record takes beside its payload: a batch header with every extension,
-/// 84 bytes, and the record's flags, lengths and deltas.
+/// LIMIT: room for what a lone record takes beside its payload: a batch header with every
+/// extension, 84 bytes, and the record's flags, lengths and deltas.
 const RECORD_OVERHEAD_BYTES: u64 = 128;
 
 /// Room for an opening batch with this many producers.

@@ -329,8 +329,8 @@ impl PartitionCore {
         }
     }
 
-    /// Writes the footers of the sealed segments that are synced already, for a thread that must not
-    /// wait for a sync.
+    /// Writes the footers of the sealed segments that are synced already, for a thread that must
+    /// not wait for a sync.
     pub(crate) fn finish_durable(&self) -> Finished {
         self.requests.begin(Work::Finish);
         let finished = self.footers().write_durable();

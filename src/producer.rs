@@ -454,8 +454,8 @@ impl Producer {
         appended.settle()
     }
 
-    /// Waits for the level in force of several batches, whose syncs run at the same time; what is not
-    /// waited for is remembered for `flush`.
+    /// Waits for the level in force of several batches, whose syncs run at the same time; what is
+    /// not waited for is remembered for `flush`.
     fn settle_all(&self, appended: &[(&Group, Appended<'_>)], answer: &mut Answer) {
         let (mut waiting, mut waits) = (Vec::new(), Vec::new());
         for (group, batch) in appended {

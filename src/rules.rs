@@ -22,7 +22,8 @@
 //
 // A fourth removal has no sync at all: on a full disk, segments above a cut are removed before the
 // cut is recorded (`log/leftovers`). Those that exist again after a power cut follow a gap in the
-// offsets, which ends the log. Whatever closes the gap first waits for `SegmentName` or `TailNames`.
+// offsets, which ends the log. Whatever closes the gap first waits for `SegmentName` or
+// `TailNames`.
 
 /// Declares the rules. Each has the unit test that fails soonest without it.
 macro_rules! rules {
@@ -49,12 +50,13 @@ rules! {
     SealedSync => "log::tests::sync::row_b14_a_sync_does_not_cover_what_was_appended_before_the_segment_was_sealed",
     /// The header of a new segment is synced before the file gets its name.
     HeaderSync => "log::tests::crash::row_a22_an_interrupted_creation_is_an_empty_log_or_none",
-    /// A footer is written only after its data was synced, because readers take it as proof of that.
+    /// A footer is written only after its data was synced, because readers take it as proof of
+    /// that.
     FooterAfterSync => "log::tests::crash::row_b01_a_power_cut_at_every_store_point_leaves_a_prefix_with_all_that_was_synced",
     /// A sync covers what was published when it began; a later caller waits for the next sync.
     NextSync => "partition::tests::syncs::row_b14_who_publishes_during_a_sync_waits_for_the_next_one",
-    /// The tail that an earlier run left is written again before it counts as durable: after a failed
-    /// sync the kernel may have marked its pages clean.
+    /// The tail that an earlier run left is written again before it counts as durable: after a
+    /// failed sync the kernel may have marked its pages clean.
     TailRewrite => "log::tests::crash::row_d03_a_tail_that_a_failed_sync_marked_clean_is_written_again",
     /// The rewritten tail is synced before it counts as durable.
     TailSync => "log::tests::crash::row_d03_a_tail_that_a_failed_sync_marked_clean_is_written_again",
@@ -62,8 +64,8 @@ rules! {
     StateSync => "broker::tests::crash::row_a22_b17_a_topic_is_created_whole_or_not_at_all",
     /// The records that an opening finds in an internal log are synced before it acts on them.
     FoundState => "broker::tests::state::row_a14_b16_a_power_cut_at_every_store_point_of_a_clean_up_loses_nothing",
-    /// The live entries of an internal segment are copied, and the copies synced, before the segment
-    /// is removed.
+    /// The live entries of an internal segment are copied, and the copies synced, before the
+    /// segment is removed.
     CleanUpSync => "broker::tests::state::row_a14_b16_a_power_cut_at_every_store_point_of_a_clean_up_loses_nothing",
     /// A commit, and a reset of a group, returns when its record is synced.
     CommitSync => "broker::tests::crash::row_a13_b16_the_last_acknowledged_commit_is_there",
@@ -92,7 +94,8 @@ rules! {
     TopicDirName => "broker::tests::crash::row_a22_b17_a_topic_is_created_whole_or_not_at_all",
     /// The names of its partitions' directories are durable before its creation is acknowledged.
     PartitionDirName => "broker::tests::crash::row_a22_b17_a_topic_is_created_whole_or_not_at_all",
-    /// The segments of a deleted topic are durably removed before the directories that hold them are.
+    /// The segments of a deleted topic are durably removed before the directories that hold them
+    /// are.
     DeletedSegmentNames => "broker::tests::crash::row_a23_a_deleted_topic_stays_deleted_and_its_name_is_free",
     /// The directories of its partitions are durably removed before its own directory is.
     DeletedPartitionNames => "broker::tests::crash::row_a23_a_deleted_topic_stays_deleted_and_its_name_is_free",
@@ -101,15 +104,16 @@ rules! {
     /// The partitions of an interrupted growth of a topic are durably removed before they can be
     /// created again.
     UndoneGrowthNames => "broker::tests::crash::what_interrupts_a_growth_or_follows_it_does_not_mix_with_it",
-    /// Internal segments are removed one by one: the removal of each is durable before the next one.
+    /// Internal segments are removed one by one: the removal of each is durable before the next
+    /// one.
     CleanUpRemoval => "broker::tests::state::row_b08_removals_that_come_back_are_no_damage",
-    /// The removal of segments after the last one, by an earlier run, is durable before the last one
-    /// takes appends.
+    /// The removal of segments after the last one, by an earlier run, is durable before the last
+    /// one takes appends.
     TailNames => "log::tests::cut::row_c07_what_is_cut_off_on_a_full_disk_never_contradicts_what_follows",
 
     // ---- how recovery decides ------------------------------------------------------------------
-    /// The checksums of a segment are keyed by its random number, so that a payload cannot imitate a
-    /// batch.
+    /// The checksums of a segment are keyed by its random number, so that a payload cannot imitate
+    /// a batch.
     Salt => "log::tests::hostile::row_e09_a_payload_that_imitates_a_batch_is_never_taken_for_one",
     /// After a crash the log continues in a new segment, unless only zeros follow its end.
     #[cfg_attr(not(test), expect(dead_code, reason = "its mutant is made in code of the tests"))]

@@ -212,7 +212,8 @@ fn a_dropped_stream_keeps_no_task_and_loses_no_message() {
     assert_eq!(ready(poll_once(&mut consumer.stream(), Waker::noop())), 10);
 }
 
-/// A message that arrives for a task which is then cancelled must be found by the next task that polls.
+/// A message that arrives for a task which is then cancelled must be found by the next task that
+/// polls.
 #[test]
 fn a_wake_up_for_a_dropped_stream_is_not_lost_for_the_next() {
     let broker = numbers(1, 0);

@@ -280,8 +280,8 @@ fn child_maps_a_shortened_segment() {
     assert!(!partition.read(end - 1, 1 << 20).unwrap().is_empty());
 }
 
-/// A map cannot say that its file was shortened but by SIGBUS: the next opening says how much can be read.
-/// A file that is found short when it is to be mapped is an error.
+/// A map cannot say that its file was shortened but by SIGBUS: the next opening says how much can
+/// be read. A file that is found short when it is to be mapped is an error.
 // RED: src/log/segment.rs
 //   - if length < u64::from(sealed.data_end) {
 //   + if length == u64::MAX {
@@ -487,8 +487,8 @@ fn row_f08_what_falls_due_by_a_move_of_the_clock_is_done_in_the_background() {
     }
 }
 
-/// A clock calls only the brokers that still exist. The directory of a dropped broker is free, although
-/// the clock remains.
+/// A clock calls only the brokers that still exist. The directory of a dropped broker is free,
+/// although the clock remains.
 #[test]
 fn a_clock_keeps_no_broker_and_outlives_it() {
     let (clock, dir) = (manual_clock(), temp_dir());

@@ -4,10 +4,10 @@
 //! retention and compaction, which run meanwhile, take nothing that is not theirs to take.
 //!
 //! Method: this test binary again, as a child that produces and commits on nine threads, to topics
-//! of three kinds, and prints a line to a pipe before and after each call. The parent kills it after
-//! a random number of acknowledgements, reopens the directory, and compares it with all lines of
-//! all rounds in that directory so far. The moments are counted in lines, not in time. The seed is
-//! printed, `LOGPOND_SEED` replays the choices (not the threads' timing).
+//! of three kinds, and prints a line to a pipe before and after each call. The parent kills it
+//! after a random number of acknowledgements, reopens the directory, and compares it with all lines
+//! of all rounds in that directory so far. The moments are counted in lines, not in time. The seed
+//! is printed, `LOGPOND_SEED` replays the choices (not the threads' timing).
 //!
 //! `LOGPOND_ROUNDS=5000 cargo test --test kill9` is a campaign; the default is a few rounds.
 //!

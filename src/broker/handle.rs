@@ -55,9 +55,9 @@ pub(crate) struct Run {
 impl Drop for Run {
     fn drop(&mut self) {
         if self.engine.gate().check_process().is_err() {
-            // A forked child has no part in the end of the engine: it would take locks that are never
-            // released there, and threads that it does not have. Its copy ends with it, or with
-            // `exec`.
+            // A forked child has no part in the end of the engine: it would take locks that are
+            // never released there, and threads that it does not have. Its copy ends with it, or
+            // with `exec`.
             std::mem::forget(Arc::clone(&self.engine));
             return;
         }

@@ -30,12 +30,12 @@ use crate::sync::{AtomicU32, AtomicU64, LockLevel, Mutex, Ordering, RwLock};
 use crate::topic::TopicShared;
 use crate::trace::note;
 
-/// LIMIT: a producer that is held is recorded as used this often at most; after a kill nothing later
-/// is known, so that it is kept for a day longer, beside the 30 days of its expiry.
+/// LIMIT: a producer that is held is recorded as used this often at most; after a kill nothing
+/// later is known, so that it is kept for a day longer, beside the 30 days of its expiry.
 const HELD_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// LIMIT: how many producers of an earlier version, which stored no times, are recorded as used at a
-/// time: a few milliseconds of one housekeeping round.
+/// LIMIT: how many producers of an earlier version, which stored no times, are recorded as used at
+/// a time: a few milliseconds of one housekeeping round.
 const UNKNOWN_PER_LOOK: usize = 500;
 
 /// A named producer that is in use: the epoch in force, shared by all its holders.

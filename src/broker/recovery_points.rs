@@ -97,8 +97,8 @@ impl RecoveryPoints {
     }
 }
 
-/// Flushes partitions, but for those whose topic is deleted meanwhile. Tries all of them, and returns
-/// the first failure.
+/// Flushes partitions, but for those whose topic is deleted meanwhile. Tries all of them, and
+/// returns the first failure.
 pub(super) fn flush<'a>(
     partitions: impl IntoIterator<Item = &'a Arc<PartitionCore>>,
 ) -> Result<()> {

@@ -93,8 +93,8 @@ impl Retention {
     }
 
     /// Moves a log start and removes the segments below it. The last segment is replaced if there
-    /// is space for another. On a full disk it is kept for now, with nothing in it that can be read:
-    /// a deletion must not need the space that it is there to free.
+    /// is space for another. On a full disk it is kept for now, with nothing in it that can be
+    /// read: a deletion must not need the space that it is there to free.
     fn delete_below(&self, topic: TopicId, core: &Arc<PartitionCore>, start: u64) -> Result<()> {
         let (plan, tail) = core.retention().plan_deletion(start)?;
         let rolled = if plan.roll { core.retention().roll_tail(&tail) } else { Ok(true) };

@@ -23,7 +23,8 @@ use crate::sync::{LockLevel, Mutex};
 use crate::topic::TopicShared;
 
 /// What decides whether more space can be freed than at the last attempt. If none of it has changed
-/// there is no other attempt, so that an append that is tried in a loop does not keep the disk busy.
+/// there is no other attempt, so that an append that is tried in a loop does not keep the disk
+/// busy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Circumstances {
     appended: u64,
@@ -148,8 +149,9 @@ impl Space {
     }
 
     /// Waits for room, as [`WhenFull::Wait`](crate::WhenFull::Wait) says. Called after each attempt
-    /// of an append that failed, with no lock held. False when the time is over and the last attempt
-    /// is made, and for the internal logs: what is appended to those is waited for under locks.
+    /// of an append that failed, with no lock held. False when the time is over and the last
+    /// attempt is made, and for the internal logs: what is appended to those is waited for under
+    /// locks.
     ///
     /// # Errors
     ///

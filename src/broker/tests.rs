@@ -1,13 +1,13 @@
 //! The broker on a disk that loses power, refuses and lies.
 //!
-//! Goal: after any crash, what docs/durability.md, "After any crash" promise is there, and nothing else. Method:
-//! [`model`] keeps what [`run`] did and what was acknowledged; [`crash`] stops short workloads at
-//! every store point and opens what each kind of crash leaves, also when the opening itself is
-//! interrupted; [`power`] opens every image that a power cut can leave of still shorter ones;
-//! [`random`] does so to long random workloads; [`faults`] lets single calls fail, [`sweep`] each call
-//! of a workload, once and for ever; [`full`] is about the ways out of a full disk, [`expiry`] about
-//! groups and producers that nobody uses.
-//! Not covered: real files and real processes (`tests/`), threads.
+//! Goal: after any crash, what docs/durability.md, "After any crash" promise is there, and nothing
+//! else. Method: [`model`] keeps what [`run`] did and what was acknowledged; [`crash`] stops short
+//! workloads at every store point and opens what each kind of crash leaves, also when the opening
+//! itself is interrupted; [`power`] opens every image that a power cut can leave of still shorter
+//! ones; [`random`] does so to long random workloads; [`faults`] lets single calls fail, [`sweep`]
+//! each call of a workload, once and for ever; [`full`] is about the ways out of a full disk,
+//! [`expiry`] about groups and producers that nobody uses. Not covered: real files and real
+//! processes (`tests/`), threads.
 //!
 //! `LOGPOND_IMAGES=n` tries n images per store point instead of a few, and as many more random
 //! workloads: for long campaigns, best with `--release`. `LOGPOND_SEED=n` runs the one random

@@ -1,7 +1,7 @@
 //! When a consumer in auto mode commits.
 //!
-//! Owns: the interval and the time of the next commit, on the broker's clock. Must not know: what is
-//! committed.
+//! Owns: the interval and the time of the next commit, on the broker's clock. Must not know: what
+//! is committed.
 
 use std::time::Duration;
 

@@ -16,8 +16,8 @@ use crate::group::interest::Interest;
 use crate::group::members::JoinRequest;
 use crate::record::TopicPartition;
 
-/// LIMIT: how many records one poll returns by default: enough to amortise the call, few enough to be
-/// processed well within any poll interval. Kafka's default.
+/// LIMIT: how many records one poll returns by default: enough to amortise the call, few enough to
+/// be processed well within any poll interval. Kafka's default.
 const POLL_RECORDS: usize = 500;
 
 /// LIMIT: how many bytes one poll returns by default: 500 records of 8 KiB. Larger records come in
@@ -125,8 +125,8 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Reads exactly these partitions. A consumer of a group is then no member of it, but can commit
-    /// for it; a commit returns [`Error::GroupNotEmpty`] while the group has live members.
+    /// Reads exactly these partitions. A consumer of a group is then no member of it, but can
+    /// commit for it; a commit returns [`Error::GroupNotEmpty`] while the group has live members.
     pub fn assign<P: Into<TopicPartition>>(mut self, parts: impl IntoIterator<Item = P>) -> Self {
         self.assigned.extend(parts.into_iter().map(Into::into));
         self

@@ -1,8 +1,8 @@
 //! One partition as a consumer reads it: its start, the offsets that it skips, its errors.
 //!
 //! Owns: the partition's parts: its [`Progress`], its [`CommitMark`], its [`Failure`] and its
-//! [`Arming`], of which only the first three are seen by others. Must not know: other partitions, and
-//! when a commit is made.
+//! [`Arming`], of which only the first three are seen by others. Must not know: other partitions,
+//! and when a commit is made.
 
 use std::sync::Arc;
 
@@ -128,7 +128,8 @@ impl Slot {
         settings: &Settings,
     ) -> Result<Option<Gap>> {
         let Committed { offset, incarnation, .. } = committed;
-        // Not the visible end: in a poisoned partition that is the durable one, and nothing was cut.
+        // Not the visible end: in a poisoned partition that is the durable one, and nothing was
+        // cut.
         let end = self.core.log_end();
         let cut = self.core.log().cut_below(offset, incarnation);
         if let Some(cut_to) = cut.or_else(|| (offset > end).then_some(end)) {
@@ -275,7 +276,8 @@ impl Slot {
         self.failure.retry();
     }
 
-    /// Whether a fetch may find something; `looks_at_armed`: also where the partition has not called.
+    /// Whether a fetch may find something; `looks_at_armed`: also where the partition has not
+    /// called.
     #[inline]
     pub(super) fn may_have_data(&self, looks_at_armed: bool, visibility: Visibility) -> bool {
         (looks_at_armed || !self.arming.is_armed())
@@ -307,7 +309,8 @@ impl Slot {
     }
 }
 
-/// The offset that `start` means in a partition. `first` is the log start as the caller has seen it.
+/// The offset that `start` means in a partition. `first` is the log start as the caller has seen
+/// it.
 pub(super) fn offset_of(
     core: &PartitionCore,
     start: StartAt,

@@ -5,7 +5,8 @@
 //!
 //! 1. `decode(encode(h)) == h`.
 //! 2. The magic, the version, both feature words and the checksum stay where they are in every
-//!    future version, so damage is distinguished from a newer format before anything else is believed.
+//!    future version, so damage is distinguished from a newer format before anything else is
+//!    believed.
 //! 3. Written once, before the file gets its name; never changed.
 //!
 //! Pure; called from any thread.

@@ -159,8 +159,8 @@ impl Setup {
 /// # Panics
 ///
 /// When the salvage misses what can be read, or makes something that is not whole; when an opening
-/// that fails or only looks has changed a file, reading does not come to an end, or what was readable
-/// before an append, or what was appended, is not there afterwards.
+/// that fails or only looks has changed a file, reading does not come to an end, or what was
+/// readable before an append, or what was appended, is not there afterwards.
 pub fn recovery(data: &[u8]) {
     let mut rest = data;
     let Some(setup) = Setup::take(&mut rest) else { return };

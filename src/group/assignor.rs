@@ -50,8 +50,8 @@ pub(crate) type Assignment = BTreeMap<MemberId, BTreeSet<TopicPartition>>;
 /// [`ConsumerBuilder::assignor`](crate::ConsumerBuilder::assignor).
 ///
 /// With every assignor, a rebalance interrupts no member: a member continues to read the partitions
-/// that it keeps, and only the others are revoked and given to their new owner. The assignors differ
-/// in how many partitions change their owner, and which partitions have the same one.
+/// that it keeps, and only the others are revoked and given to their new owner. The assignors
+/// differ in how many partitions change their owner, and which partitions have the same one.
 #[doc(alias = "ConsumerPartitionAssignor")]
 #[doc(alias = "partition.assignment.strategy")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
@@ -59,12 +59,13 @@ pub(crate) type Assignment = BTreeMap<MemberId, BTreeSet<TopicPartition>>;
 pub enum Assignor {
     /// Topic by topic, consecutive partitions to each member in the order of joining. Partition n
     /// of two topics with the same number of partitions and the same subscribers has the same
-    /// owner, so that it can join the records of both. If partitions do not divide evenly, the first members get one more
-    /// of EVERY topic.
+    /// owner, so that it can join the records of both. If partitions do not divide evenly, the
+    /// first members get one more of EVERY topic.
     #[doc(alias = "RangeAssignor")]
     Range,
-    /// All partitions of all topics in turn, one to each member in the order of joining. Equal shares
-    /// over many topics, but most partitions change their owner when a member joins or leaves.
+    /// All partitions of all topics in turn, one to each member in the order of joining. Equal
+    /// shares over many topics, but most partitions change their owner when a member joins or
+    /// leaves.
     #[doc(alias = "RoundRobinAssignor")]
     RoundRobin,
     /// Equal shares, and as few partitions as possible change their owner. Members with the same

@@ -134,8 +134,8 @@ impl OffsetsState {
         self.groups.get(group)
     }
 
-    /// When a group committed last, or was last seen with a member, and whether it was seen; 0 where
-    /// that is not known.
+    /// When a group committed last, or was last seen with a member, and whether it was seen; 0
+    /// where that is not known.
     pub(crate) fn last_use(&self, group: &str) -> (u64, bool) {
         let committed = self.groups.get(group).map_or(0, GroupOffsets::newest);
         let subscribed = self.subscriptions.get(group).map_or(0, Subscriptions::newest);

@@ -29,8 +29,8 @@ pub(crate) fn is_budget(error: &io::Error) -> bool {
 #[derive(Debug)]
 pub(crate) struct SpaceBudget {
     limit: u64,
-    /// ORDERING: Relaxed; a count that guards no memory. May exceed the limit by what must continue:
-    /// files that were found, and the segment that housekeeping rolls to.
+    /// ORDERING: Relaxed; a count that guards no memory. May exceed the limit by what must
+    /// continue: files that were found, and the segment that housekeeping rolls to.
     used: AtomicU64,
     /// How often something was given back.
     returns: Mutex<u64>,

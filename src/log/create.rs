@@ -1,8 +1,9 @@
 //! Making segment files, so that a file with its final name is always whole.
 //!
 //! The order is temporary name, allocate, header, sync, rename, directory sync. A file under a
-//! segment's name has a whole header; a file under a temporary name may be removed. A failure at any step removes what was made: ext4 keeps the blocks of a failed allocation
-//! until the file is unlinked.
+//! segment's name has a whole header; a file under a temporary name may be removed. A failure at
+//! any step removes what was made: ext4 keeps the blocks of a failed allocation until the file is
+//! unlinked.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -257,7 +257,8 @@ impl Cursor {
             self.segment.corruption(end, Some(reached..until), kind).into()
         };
         let Some(next) = segments.after(&self.segment) else {
-            // The log ends here, unless durable records were lost and recovery continued after them.
+            // The log ends here, unless durable records were lost and recovery continued after
+            // them.
             let (found, durable) = (reached, limits.visible_end);
             let kind = CorruptionKind::ShortOfDurable { found, durable };
             return if reached < durable { Err(missing(durable, kind)) } else { Ok(false) };

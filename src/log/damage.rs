@@ -27,8 +27,8 @@ pub(super) struct Searched {
     pub(super) garbage_end: u64,
 }
 
-/// LIMIT: if a payload looks like a header at every boundary, the search would checksum megabytes at
-/// each of them. It ends, without evidence, when it has checksummed this many times the searched
+/// LIMIT: if a payload looks like a header at every boundary, the search would checksum megabytes
+/// at each of them. It ends, without evidence, when it has checksummed this many times the searched
 /// bytes. Real batches do not overlap, so they need one time; the rest is for chance candidates.
 const EFFORT_FACTOR: u64 = 4;
 

@@ -57,8 +57,8 @@ pub(super) struct Space {
     /// The end of the space that may be written. Only ever rises.
     ready: Mutex<u64>,
     /// Whether the segment takes no more appends. ORDERING: set without the lock, for which the
-    /// writer must not wait; a thread that then takes the lock ([`end`](Self::end)) knows that no step
-    /// runs and that none begins.
+    /// writer must not wait; a thread that then takes the lock ([`end`](Self::end)) knows that no
+    /// step runs and that none begins.
     is_over: AtomicBool,
 }
 

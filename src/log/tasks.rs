@@ -151,8 +151,8 @@ impl Unproved {
     }
 }
 
-/// LIMIT: how much of a tail is in memory and written in one call: enough that the calls cost little
-/// beside the sync that follows, and little memory while many partitions open.
+/// LIMIT: how much of a tail is in memory and written in one call: enough that the calls cost
+/// little beside the sync that follows, and little memory while many partitions open.
 const REWRITE_CHUNK_BYTES: u32 = 1 << 20;
 
 /// The footer of the oldest synced segment that has none.

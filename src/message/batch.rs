@@ -1,7 +1,7 @@
 //! The messages of one fetch, and the ways to iterate them.
 //!
-//! Owns: the order of the runs, and where an iteration stands. Must not know: how a message finds its
-//! parts. Iterating cannot fail, since the runs were checked when they were fetched.
+//! Owns: the order of the runs, and where an iteration stands. Must not know: how a message finds
+//! its parts. Iterating cannot fail, since the runs were checked when they were fetched.
 
 use std::fmt;
 use std::iter::FusedIterator;

@@ -16,7 +16,8 @@ use crate::record::Record;
 const KEPT_BYTES: usize = 1 << 20;
 
 thread_local! {
-    /// One encoder per thread: appending allocates nothing once it is warm. None while it is in use.
+    /// One encoder per thread: appending allocates nothing once it is warm. None while it is in
+    /// use.
     static ENCODER: Cell<Option<Box<BatchEncoder>>> = const { Cell::new(None) };
 }
 
@@ -43,7 +44,8 @@ impl Encoder {
         Self(ENCODER.try_with(Cell::take).ok().flatten())
     }
 
-    /// Encodes records as one batch, stamped with `now` (milliseconds) where they have no timestamp.
+    /// Encodes records as one batch, stamped with `now` (milliseconds) where they have no
+    /// timestamp.
     ///
     /// # Errors
     ///

@@ -59,8 +59,8 @@ impl<'a> Footers<'a> {
         while !self.log.status().is_closed() && matches!(self.step(), Ok(true)) {}
     }
 
-    /// Writes the footers of all segments that are durable, and waits for no sync: for a thread that
-    /// serves other partitions, too.
+    /// Writes the footers of all segments that are durable, and waits for no sync: for a thread
+    /// that serves other partitions, too.
     pub(super) fn write_durable(self) -> Finished {
         let mut finished = Finished { wants_sync: false, has_written: false };
         // In steps, so that a broker that shuts down does not wait for it.

@@ -31,8 +31,8 @@ pub struct LatencyHistogram {
 }
 
 impl LatencyHistogram {
-    /// How many buckets there are: the bounds double from 1 microsecond to 8.4 seconds, which the last
-    /// one exceeds.
+    /// How many buckets there are: the bounds double from 1 microsecond to 8.4 seconds, which the
+    /// last one exceeds.
     pub const BUCKETS: usize = 25;
 
     /// The exclusive upper bound of a bucket in microseconds; `None` for the last, which has none.

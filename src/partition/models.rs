@@ -97,8 +97,8 @@ fn append(core: &Arc<PartitionCore>) -> Result<u64> {
     }
 }
 
-/// A reader that is refused looks where the log begins, and must find that it is behind it: else the
-/// refusal passes for an error of the caller.
+/// A reader that is refused looks where the log begins, and must find that it is behind it: else
+/// the refusal passes for an error of the caller.
 #[test]
 fn loom_a_reader_that_is_out_of_range_finds_that_the_log_start_has_moved() {
     model(|| {

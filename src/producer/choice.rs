@@ -1,7 +1,7 @@
 //! Which partition a record goes to that names none.
 //!
-//! Owns: what is asked of a partitioner, and what its answer counts for. Must not know: how a record
-//! is appended.
+//! Owns: what is asked of a partitioner, and what its answer counts for. Must not know: how a
+//! record is appended.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::topic::TopicShared;
 #[derive(Clone)]
 pub(super) struct Choice {
     partitioner: Arc<dyn Partitioner>,
-    /// Whether keyless records may go elsewhere than it says. Not where the application chose it: it
-    /// may have its reasons.
+    /// Whether keyless records may go elsewhere than it says. Not where the application chose it:
+    /// it may have its reasons.
     is_default: bool,
 }
 

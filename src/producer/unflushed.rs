@@ -21,9 +21,9 @@ const SPACING_BITS: u32 = 8;
 pub(super) struct Unflushed {
     /// Addresses of remembered partitions; 0 for none.
     ///
-    /// ORDERING: written under the lock of `partitions` and only for what is in there, so a thread that
-    /// sees an address finds the partition when it takes the lock. What is in there is alive, so
-    /// no other partition can have its address.
+    /// ORDERING: written under the lock of `partitions` and only for what is in there, so a thread
+    /// that sees an address finds the partition when it takes the lock. What is in there is alive,
+    /// so no other partition can have its address.
     hints: [AtomicUsize; HINTS],
     partitions: Mutex<HashMap<usize, Arc<PartitionCore>>>,
 }

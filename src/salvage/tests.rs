@@ -328,10 +328,10 @@ fn without_the_catalog_topics_are_found_by_their_directories() {
     assert!(offset_of(stranger.send_sequenced(1, record)).is_some());
 }
 
-/// Symptom: commits, or the names of producers, were not in the copy, and the copy was called whole.
-/// Cause: what is whole of an internal log was taken for all of it: nothing after its last record says
-/// that there were more. Rule: a clean end proves how far the other two reach, as at an opening, and
-/// bytes after the end that are no batch are damage.
+/// Symptom: commits, or the names of producers, were not in the copy, and the copy was called
+/// whole. Cause: what is whole of an internal log was taken for all of it: nothing after its last
+/// record says that there were more. Rule: a clean end proves how far the other two reach, as at an
+/// opening, and bytes after the end that are no batch are damage.
 #[test]
 fn what_is_lost_at_the_end_of_an_internal_log_is_damage() {
     for (is_closed, is_cut) in [(true, false), (false, false), (true, true)] {
@@ -607,8 +607,8 @@ fn whatever_is_damaged_what_is_readable_is_copied_and_what_is_lost_is_named() {
 
 // ---- the copy fails ------------------------------------------------------------------------------
 
-/// At every store point of the copy (or many of them), the power goes off there: the copy is then an
-/// empty store or the whole of it.
+/// At every store point of the copy (or many of them), the power goes off there: the copy is then
+/// an empty store or the whole of it.
 #[test]
 fn a_copy_that_is_cut_off_is_no_store_and_a_whole_one_is_durable() {
     let store = store(true);

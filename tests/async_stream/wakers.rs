@@ -7,8 +7,8 @@ use std::task::Wake;
 use super::*;
 
 thread_local! {
-    /// Whether a function that a waker of this thread has called has panicked: the engine ends such a
-    /// panic with the call.
+    /// Whether a function that a waker of this thread has called has panicked: the engine ends such
+    /// a panic with the call.
     static HAS_PANICKED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -123,10 +123,10 @@ const OTHERS: [(&str, Step); 4] = [
 ];
 
 /// An executor that runs a task in the call that wakes it never came back where the task used the
-/// broker: wakers were called under the lock of the topics' changes (a topic that comes or goes), of
-/// the recovery points, or while the partition that the task then had to sync counted as being
-/// synced by the very same thread. Rule: a thread that holds
-/// something that a call may wait for calls wakers only afterwards.
+/// broker: wakers were called under the lock of the topics' changes (a topic that comes or goes),
+/// of the recovery points, or while the partition that the task then had to sync counted as being
+/// synced by the very same thread. Rule: a thread that holds something that a call may wait for
+/// calls wakers only afterwards.
 // RED: src/partition/group_commit.rs
 //   - let _woken = foreign::hold_back();
 // RED: src/broker/engine.rs

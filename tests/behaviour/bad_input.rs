@@ -300,9 +300,9 @@ fn check_lookups(broker: &Broker, times: &[u64], context: &str) {
     }
 }
 
-/// Symptom: a lookup of a time after all records, too far away for 64 bits of milliseconds, gave the
-/// first record, and a consumer that started there read everything. Cause: a time that cannot be
-/// stored was taken for 1970. Rule: before 1970 every record is later, beyond the end none is.
+/// Symptom: a lookup of a time after all records, too far away for 64 bits of milliseconds, gave
+/// the first record, and a consumer that started there read everything. Cause: a time that cannot
+/// be stored was taken for 1970. Rule: before 1970 every record is later, beyond the end none is.
 // RED: src/partition/reader.rs
 //   - None => return Ok(None),
 //   + None => 0,

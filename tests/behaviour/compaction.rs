@@ -1,5 +1,6 @@
 //! Goal: a compacted topic keeps the latest record of each key, at its offset and in its order,
-//! through reopening and through being killed; readers and appenders continue while it is compacted.
+//! through reopening and through being killed; readers and appenders continue while it is
+//! compacted.
 //!
 //! Method: the public interface alone. Small segments, a manual clock and `tick` where order
 //! matters; threads where it must not; for the kill, this test binary again as a child. What is
@@ -204,9 +205,9 @@ fn a_tombstone_whose_time_is_over_goes_without_new_dirt() {
     assert_eq!(stats(&broker, "t").tombstones_removed, 1);
 }
 
-/// Symptom: a topic was compacted, then the broker opened again, and nothing was appended since: its
-/// tombstones stayed for ever. Cause: when the first one may go was known only to the run that had
-/// compacted. Rule: it is stored with the segment, and time passes for a quiet log too.
+/// Symptom: a topic was compacted, then the broker opened again, and nothing was appended since:
+/// its tombstones stayed for ever. Cause: when the first one may go was known only to the run that
+/// had compacted. Rule: it is stored with the segment, and time passes for a quiet log too.
 // RED: src/log/open.rs
 //   - segment.note_horizon(horizon);
 //   + segment.note_horizon(horizon | u64::MAX);
@@ -247,9 +248,9 @@ fn row_f13_tombstones_of_a_quiet_topic_go_in_a_later_run() {
 }
 
 /// Symptom: where a process died and nothing was appended since, the records of the last segment
-/// were never compacted. Cause: after such an end the log continues in a new segment, which the next
-/// append makes; until then the last one takes no appends, had no age, and was never replaced. Rule:
-/// time passes for a quiet log too.
+/// were never compacted. Cause: after such an end the log continues in a new segment, which the
+/// next append makes; until then the last one takes no appends, had no age, and was never replaced.
+/// Rule: time passes for a quiet log too.
 // RED: src/log/retention.rs
 //   - let age = tail.began.or(youngest).map(
 //   + let age = tail.began.or(youngest.filter(|_| false)).map(

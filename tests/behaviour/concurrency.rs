@@ -29,7 +29,8 @@ fn open(dir: &std::path::Path, durability: Durability, read_mode: ReadMode) -> B
     builder.open().unwrap()
 }
 
-/// Sends `each` records per producer in every way there is. Values: `<producer> <number> <padding>`.
+/// Sends `each` records per producer in every way there is. Values: `<producer> <number>
+/// <padding>`.
 fn produce(broker: &Broker, producer: usize, each: u64, partitions: u32) {
     let handle = broker.producer();
     let mut rng = Rng::new(producer as u64);
@@ -406,7 +407,8 @@ fn sixty_four_members_share_256_partitions_under_churn_and_keep_delivering() {
             let run = &run;
             scope.spawn(move || {
                 for turn in 0..TURNS {
-                    // The last turn waits until all is processed; a callback that panics ends a turn.
+                    // The last turn waits until all is processed; a callback that panics ends a
+                    // turn.
                     let one = std::panic::AssertUnwindSafe(|| run(number, turn));
                     if let Err(panic) = std::panic::catch_unwind(one)
                         && panic.downcast_ref::<&str>() != Some(&"the callback")
@@ -547,10 +549,9 @@ fn commits_of_many_groups_at_once_are_each_their_own() {
     }
 }
 
-/// Symptom: now and then a reader skipped removed records and did not report them. Cause: the end of
-/// the gap and the offset where reading continued came from two reads of a log start that moves.
-/// Rule: one read.
-/// (A race: without the rule this fails in most runs, not in all.)
+/// Symptom: now and then a reader skipped removed records and did not report them. Cause: the end
+/// of the gap and the offset where reading continued came from two reads of a log start that moves.
+/// Rule: one read. (A race: without the rule this fails in most runs, not in all.)
 #[test]
 fn a_reader_chased_by_deletion_reports_every_record_that_it_does_not_get() {
     let broker = Broker::builder().in_memory().durability(Durability::Os).open().unwrap();

@@ -433,8 +433,8 @@ fn durable_visibility_shows_nothing_that_a_power_cut_could_take_back() {
 }
 
 /// Symptom: a reader that waited for what is durable slept on although a sync had made it so.
-/// Cause: the sync woke the waiting readers before it raised the durable end; a quick reader saw the
-/// old end and waited again. Rule: what is waited for is true before it is announced.
+/// Cause: the sync woke the waiting readers before it raised the durable end; a quick reader saw
+/// the old end and waited again. Rule: what is waited for is true before it is announced.
 #[test]
 fn a_parked_durable_reader_is_woken_by_every_sync() {
     let dir = temp_dir();

@@ -200,9 +200,10 @@ fn damage_that_a_consumer_passes_is_counted() {
     assert_eq!(fetched.gaps, 0);
 }
 
-/// Symptom: a group whose next 980 records were removed before it read them had a lag of 990, of which
-/// ten could be read: it never came down, whatever its consumers did. Cause: lag was counted from the
-/// commit alone. Rule: it is what can still be read, in the metrics and for an administrator alike.
+/// Symptom: a group whose next 980 records were removed before it read them had a lag of 990, of
+/// which ten could be read: it never came down, whatever its consumers did. Cause: lag was counted
+/// from the commit alone. Rule: it is what can still be read, in the metrics and for an
+/// administrator alike.
 #[test]
 fn lag_is_counted_from_the_log_start_where_a_commit_lies_below_it() {
     let (broker, _clock) = on_clock();
@@ -307,10 +308,10 @@ fn a_snapshot_can_be_serialised() {
     assert_eq!(json["groups"][0]["name"], "g");
 }
 
-/// Symptom: with a `pause` after each `recv`, `fetched.records` was 3,775 for 100 records. Cause: what
-/// was read ahead for `recv` is given back by `pause`, `resume`, `seek` and `poll`, and its next
-/// reading counted again. Rule: a reader that only goes forward has never fetched more records than
-/// the log has, however it goes forward.
+/// Symptom: with a `pause` after each `recv`, `fetched.records` was 3,775 for 100 records. Cause:
+/// what was read ahead for `recv` is given back by `pause`, `resume`, `seek` and `poll`, and its
+/// next reading counted again. Rule: a reader that only goes forward has never fetched more records
+/// than the log has, however it goes forward.
 #[test]
 fn records_that_were_read_ahead_and_given_back_count_once() {
     for cleanup in [Cleanup::Delete, Cleanup::Compact] {

@@ -1,8 +1,8 @@
 //! Goal: files that somebody else may change, or whose names are not all ours, are refused or left
 //! alone; what may not be read or written is an error that can be mended.
 //!
-//! Method: real files. Links and modes are set by hand; another user is this test binary again, as a
-//! child under `setpriv`. Without root, or without `setpriv`, that part is skipped, loudly.
+//! Method: real files. Links and modes are set by hand; another user is this test binary again, as
+//! a child under `setpriv`. Without root, or without `setpriv`, that part is skipped, loudly.
 //!
 //! Not covered: access lists, and what root may do, which is everything.
 
@@ -143,9 +143,10 @@ fn link_all(from: &Path, to: &Path) {
     }
 }
 
-/// Symptom: a copy made of hard links, and opened, appended to the very file to which the store that
-/// it was made of appended, and each lost records of the other. Cause: the lock is the directory's,
-/// and a file can be in two. Rule: what has a second name is read, and never written to.
+/// Symptom: a copy made of hard links, and opened, appended to the very file to which the store
+/// that it was made of appended, and each lost records of the other. Cause: the lock is the
+/// directory's, and a file can be in two. Rule: what has a second name is read, and never written
+/// to.
 // RED: src/log/inventory.rs
 //   - Ok(ok && last.ends_at(point.position)? && !last.file.has_other_names()?)
 //   + Ok(ok && last.ends_at(point.position)?)
@@ -189,9 +190,9 @@ fn row_e20_a_copy_of_hard_links_and_its_original_do_not_write_to_each_others_fil
 }
 
 /// Symptom: with a backup by hard links beside it, a topic was never compacted again, and none of
-/// its segments was given a footer. Cause: the segment that had a second name was refused its footer
-/// as an error, and stood first in the queue of those to be given one. Rule: a footer that may not
-/// be written is not missed.
+/// its segments was given a footer. Cause: the segment that had a second name was refused its
+/// footer as an error, and stood first in the queue of those to be given one. Rule: a footer that
+/// may not be written is not missed.
 // RED: src/log/tasks.rs
 //   - self.is_shared = true;
 //   + return Err(failed(std::io::Error::other("the file has another name")));

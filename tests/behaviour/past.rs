@@ -9,16 +9,16 @@
 //!
 //! The directories are made by the stories of `past/stories.rs`, which use the public interface
 //! alone. A build whose stored forms differ from those of all fixtures adds a folder of its own,
-//! before it is released, and never changes another. To stay below 100 KiB in all, it packs only the
-//! stories that it names:
+//! before it is released, and never changes another. To stay below 100 KiB in all, it packs only
+//! the stories that it names:
 //!
 //! ```text
 //! LOGPOND_PACK=tests/fixtures/third LOGPOND_STORIES=used,closed cargo test --test behaviour past:: -- --nocapture
 //! ```
 //!
 //! Not covered: stages of topics that only a crash in the middle of a call leaves
-//! (`src/broker/tests`), damage. What this build leaves cannot be given to one of the past here; that
-//! those refuse an unknown bit is shown by a bit that this build does not know.
+//! (`src/broker/tests`), damage. What this build leaves cannot be given to one of the past here;
+//! that those refuse an unknown bit is shown by a bit that this build does not know.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
@@ -232,7 +232,8 @@ fn check_salvage(fixture: &Fixture, dir: &Path, to: &Path) {
     assert_eq!(fixture.expected.iter().find(is_lost), None, "{}: salvaged", fixture.name);
 }
 
-/// The ages that were stored are ages still: nothing is removed early, and nothing is kept for ever.
+/// The ages that were stored are ages still: nothing is removed early, and nothing is kept for
+/// ever.
 fn check_retention(fixture: &Fixture, dir: &Path) {
     const DAY: Duration = Duration::from_secs(24 * 3600);
     let clock = ManualClock::new(fixture.now + DAY * 6);

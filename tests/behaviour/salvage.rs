@@ -80,9 +80,9 @@ fn a_read_only_source_without_a_lock_file_is_enough() {
     assert_eq!(numbers(&copy), (0..100).collect::<Vec<_>>());
 }
 
-/// Symptom: a damaged directory that somebody had made writable for all, to have a look at it, could
-/// not be salvaged. Cause: it was refused as for a broker, whose maps need the files to stay what
-/// they are. Rule: salvage maps nothing, so that it does not matter who else may write.
+/// Symptom: a damaged directory that somebody had made writable for all, to have a look at it,
+/// could not be salvaged. Cause: it was refused as for a broker, whose maps need the files to stay
+/// what they are. Rule: salvage maps nothing, so that it does not matter who else may write.
 #[test]
 fn a_source_that_every_user_may_write_to_is_salvaged_although_it_is_not_opened() {
     let root = temp_dir();

@@ -1,8 +1,8 @@
 //! Goal: each of the twenty-two behaviours that somebody who knows Kafka tests first has a test
 //! that bears its number, `statement_NN_...`; those about damaged directories are here.
 //!
-//! Method: the first test reads the names of all test functions. The others copy the directory of an
-//! open broker, which is what a killed process leaves, damage the copy byte by byte and open it.
+//! Method: the first test reads the names of all test functions. The others copy the directory of
+//! an open broker, which is what a killed process leaves, damage the copy byte by byte and open it.
 //!
 //! Not covered: power cuts and full disks (`src/broker/tests`), random damage (`bad_input.rs`).
 

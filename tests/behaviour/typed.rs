@@ -340,9 +340,10 @@ enum Strict {
     Known {},
 }
 
-/// Symptom: one `{message:?}` or a logged error of a codec put a customer's record into the log. Cause:
-/// the derived `Debug` shows the decoded value, and serde's errors repeat what they refuse. Rule: what
-/// is shown of a message or an error says what kind it is, and holds no part of a payload.
+/// Symptom: one `{message:?}` or a logged error of a codec put a customer's record into the log.
+/// Cause: the derived `Debug` shows the decoded value, and serde's errors repeat what they refuse.
+/// Rule: what is shown of a message or an error says what kind it is, and holds no part of a
+/// payload.
 #[test]
 fn no_message_and_no_error_shows_a_payload() {
     use logpond::Bincode;

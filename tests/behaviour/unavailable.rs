@@ -176,8 +176,8 @@ impl Partitioner for AlwaysTheSecond {
 }
 
 /// Symptom: with one of four partitions unavailable every fourth record without a key failed, for
-/// as long as the run lasted. Cause: the round robin counted all partitions. Rule: records without a
-/// key take their turn at another partition, and all that are left get the same share; a key, a
+/// as long as the run lasted. Cause: the round robin counted all partitions. Rule: records without
+/// a key take their turn at another partition, and all that are left get the same share; a key, a
 /// number, or a partitioner of the application is taken at its word.
 // RED: src/producer/choice.rs
 //   - if !self.is_default || key.is_some() || takes_appends(topic, chosen) {

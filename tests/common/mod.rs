@@ -145,7 +145,8 @@ pub(crate) fn refused_setting<T>(result: Result<T>) -> &'static str {
     }
 }
 
-/// Puts a byte at the end of every file, so that a log whose process died continues in a new segment.
+/// Puts a byte at the end of every file, so that a log whose process died continues in a new
+/// segment.
 pub(crate) fn put_something_behind_the_end(dir: &Path) {
     for path in files_below(dir) {
         let file = File::options().write(true).open(path).unwrap();
@@ -194,8 +195,8 @@ impl Rng {
     }
 
     /// Seeded from `what`, so that the same change passes or fails in every run of the tests.
-    /// `LOGPOND_SEED=fresh` draws a new seed, for campaigns; `LOGPOND_SEED=<seed>` replays one. Prints
-    /// the seed, which the harness shows when the test fails.
+    /// `LOGPOND_SEED=fresh` draws a new seed, for campaigns; `LOGPOND_SEED=<seed>` replays one.
+    /// Prints the seed, which the harness shows when the test fails.
     pub(crate) fn announced(what: &str) -> Self {
         let seed = match std::env::var("LOGPOND_SEED").as_deref() {
             Ok("fresh") => RandomState::new().hash_one(what),

@@ -57,8 +57,8 @@ fn linked(text: &str) -> Vec<&str> {
     targets.filter(|target| ROOTS.iter().any(|root| target.starts_with(root))).collect()
 }
 
-/// Rooms and their levels, by the table below the heading "Rooms". A row may have several rooms, all
-/// of its level or each of its own; one without a level continues that of the row above.
+/// Rooms and their levels, by the table below the heading "Rooms". A row may have several rooms,
+/// all of its level or each of its own; one without a level continues that of the row above.
 fn rooms_in(page: &str) -> BTreeMap<String, u32> {
     let section = page.split("\n## Rooms\n").nth(1).unwrap_or_default();
     let section = section.split("\n## ").next().unwrap_or_default();

@@ -1,8 +1,8 @@
 //! The large rooms have floors: a module of such a room imports only from lower floors of it.
 //!
-//! `tables/floors.txt` holds `room/module  floor` for each module of [`LARGE_ROOMS`], in tens, so that
-//! one can be put between two; a module of a room is a file directly inside of it with all that
-//! lies below. The file of the room itself is made of them all and has no floor. Imports that
+//! `tables/floors.txt` holds `room/module  floor` for each module of [`LARGE_ROOMS`], in tens, so
+//! that one can be put between two; a module of a room is a file directly inside of it with all
+//! that lies below. The file of the room itself is made of them all and has no floor. Imports that
 //! `tables/circles.txt` lists are not looked at.
 
 use std::collections::{BTreeMap, BTreeSet};

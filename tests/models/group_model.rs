@@ -363,7 +363,8 @@ impl Walk {
         }
         loads.sort_unstable_by(|a, b| b.cmp(a));
         let most: usize = (0..).zip(&loads).map(|(rank, &load)| load.min(quota(rank))).sum();
-        // An instance id that was taken over is one member, and not one that left and one that came.
+        // An instance id that was taken over is one member, and not one that left and one that
+        // came.
         let is_plain = before.keys().filter(|id| !self.members.contains_key(id)).count() <= 1;
         assert!(kept == most || !is_plain, "{kept} of {most} stayed: {before:?}");
     }

@@ -10,10 +10,12 @@
 //! has when the process dies. `LOGPOND_SEED` replays one walk; `LOGPOND_LIVES` and `LOGPOND_STEPS`
 //! make a campaign of it:
 //!
-//! `LOGPOND_LIVES=400 LOGPOND_STEPS=1500 cargo test --release --test models life_model:: -- --nocapture`
+//! `LOGPOND_LIVES=400 LOGPOND_STEPS=1500 cargo test --release --test models life_model:: --
+//! --nocapture`
 //!
 //! Not covered: threads (`concurrency.rs`), power cuts and failing disks (`src/broker/tests`),
-//! static members, seeks and callbacks that die (`group_model.rs`), that retention and compaction remove all that they should (their own tests).
+//! static members, seeks and callbacks that die (`group_model.rs`), that retention and compaction
+//! remove all that they should (their own tests).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
@@ -61,8 +63,8 @@ struct Walk {
     shared: Arc<Mutex<Shared>>,
     members: BTreeMap<u64, Member>,
     next_member: u64,
-    /// When a member subscribed for the group, as [`Clocks::shown`] says. `None` before, and once the
-    /// group has expired.
+    /// When a member subscribed for the group, as [`Clocks::shown`] says. `None` before, and once
+    /// the group has expired.
     begun: Option<SystemTime>,
     /// How often a group has expired since the opening.
     expired: u64,

@@ -1,7 +1,7 @@
 //! What a child said, and whether a directory keeps to it.
 //!
-//! One line per statement, `@<microseconds> <verb> <words>`, written before a call and after it. What was said
-//! before a kill arrives whole; a line that was cut says nothing.
+//! One line per statement, `@<microseconds> <verb> <words>`, written before a call and after it.
+//! What was said before a kill arrives whole; a line that was cut says nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Write;
@@ -149,8 +149,9 @@ impl Ledger {
     }
 
     /// Opens the directory, as nothing stands in the way any more, and holds it against what was
-    /// said. Then sees whether it is whole: everything can continue, end cleanly, and be there again.
-    /// Returns how many acknowledgements came too late to count, and how many of those are lost.
+    /// said. Then sees whether it is whole: everything can continue, end cleanly, and be there
+    /// again. Returns how many acknowledgements came too late to count, and how many of those are
+    /// lost.
     pub(crate) fn check(&self, dir: &Path, context: &str) -> Late {
         let open = || {
             let builder = Broker::builder().data_dir(dir).durability(Durability::Sync);

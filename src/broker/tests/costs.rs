@@ -50,9 +50,9 @@ fn row_g09_who_looks_for_overdue_members_does_not_look_at_all_groups() {
     assert!(many < few + 100, "{few} with 64 groups, {many} with 1,024");
 }
 
-/// Symptom: 2,000 topics that were created beside a group with a pattern took 1.5 s. Cause: with each
-/// all topics were copied and compared with the pattern again, also where the new one is none of the
-/// group's. Rule: a group looks at a topic that it may read, and at no other.
+/// Symptom: 2,000 topics that were created beside a group with a pattern took 1.5 s. Cause: with
+/// each all topics were copied and compared with the pattern again, also where the new one is none
+/// of the group's. Rule: a group looks at a topic that it may read, and at no other.
 // RED: src/group/coordinator.rs
 //   - if members.state().is_concerned(name) {
 //   + if true {
@@ -85,9 +85,9 @@ fn row_g09_a_new_topic_is_compared_with_a_pattern_alone() {
 }
 
 /// Symptom: 2,000 topics that came beside a group that reads them took 1.5 s, four times as long as
-/// half of them, and as long again when they went. Cause: each of them made a plan of all partitions
-/// and a copy of the table of all topics. Rule: the plan is made when the group is looked at next, once
-/// for all that has changed since; only deleted partitions are lost at once.
+/// half of them, and as long again when they went. Cause: each of them made a plan of all
+/// partitions and a copy of the table of all topics. Rule: the plan is made when the group is
+/// looked at next, once for all that has changed since; only deleted partitions are lost at once.
 // RED: src/group/coordinator.rs
 //   - members.topic_changed(name, partitions);
 //   + members.topic_changed(name, partitions); self.catch_up(&mut members);
@@ -203,8 +203,8 @@ impl InFlight {
 }
 
 /// Symptom: a commit of 64 partitions whose records were not durable yet took 26 ms, the time of 64
-/// syncs; a flush, a batch and the close of the broker likewise. Rule: what several partitions need is
-/// synced side by side, unless the broker is to have no threads.
+/// syncs; a flush, a batch and the close of the broker likewise. Rule: what several partitions need
+/// is synced side by side, unless the broker is to have no threads.
 // RED: src/partition/together.rs
 //   - let helpers = if has_threads { pending.min(SIDE_BY_SIDE).saturating_sub(1) } else { 0 };
 //   + let helpers = usize::from(has_threads) * usize::from(pending == 0);

@@ -68,7 +68,8 @@ impl Campaign {
         self.proceed(crash.of(&run.disk, random), &run.model, crash, random, &context);
     }
 
-    /// Opens what a crash has left, also with an opening that is interrupted, and continues with it.
+    /// Opens what a crash has left, also with an opening that is interrupted, and continues with
+    /// it.
     pub(super) fn proceed(
         &mut self,
         disk: SimulatedDisk,
@@ -221,8 +222,8 @@ fn row_a13_b16_the_last_acknowledged_commit_is_there() {
     campaign("commit", &setup, &steps);
 }
 
-/// Symptom: none, and none would have been seen: with either wait of `reset_offsets` deleted every test
-/// passed. Rule: a reset is a commit, so the same oracle holds for it.
+/// Symptom: none, and none would have been seen: with either wait of `reset_offsets` deleted every
+/// test passed. Rule: a reset is a commit, so the same oracle holds for it.
 // RED: src/admin/groups.rs
 //   - stored.settle(wait)?;
 //   + stored.settle(Wait::No)?;

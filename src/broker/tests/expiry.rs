@@ -341,10 +341,10 @@ fn row_c18_a_producer_that_is_used_again_at_the_last_moment_stays() {
     assert!(matches!(send(), SendOutcome::Duplicate { .. }));
 }
 
-/// Symptom: the retry of a record was stored once more although nobody had been idle. Cause: after a
-/// death nothing was appended, and at the next clean end the last segment got a footer with the times
-/// of its records, which the application chooses, where those of the producers' last uses should be.
-/// Rule: what a recovery makes of the producers stands in that footer too.
+/// Symptom: the retry of a record was stored once more although nobody had been idle. Cause: after
+/// a death nothing was appended, and at the next clean end the last segment got a footer with the
+/// times of its records, which the application chooses, where those of the producers' last uses
+/// should be. Rule: what a recovery makes of the producers stands in that footer too.
 // RED: src/log.rs
 //   - self.backlog.set_last_producers(self.producers.states());
 #[test]

@@ -1,7 +1,7 @@
 //! Single calls of the disk that fail, each call in turn.
 //!
-//! Each failure is a typed error; the engine continues unless a sync failed; after a crash the outcome is all or
-//! nothing, and nothing at all where the error was definite.
+//! Each failure is a typed error; the engine continues unless a sync failed; after a crash the
+//! outcome is all or nothing, and nothing at all where the error was definite.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -264,7 +264,8 @@ fn row_d09_a_failed_sync_poisons_one_partition() {
     assert!(!open(&run.disk, 2).unwrap().recovery().clean_shutdown);
 }
 
-/// Records without a key go to the partitions that are left; where none is left, the error says why.
+/// Records without a key go to the partitions that are left; where none is left, the error says
+/// why.
 // RED: src/partition.rs
 //   - self.is_available() && !self.log.ends().is_poisoned()
 //   + self.is_available()
@@ -455,8 +456,8 @@ fn row_c04_no_room_of_any_kind_is_a_full_disk_definite_and_retriable() {
     }
 }
 
-/// What refuses whom, while a disk answers every change of a kind with the same error: what needs no
-/// new file and no block continues, and when it passes, so does the rest, in the same run.
+/// What refuses whom, while a disk answers every change of a kind with the same error: what needs
+/// no new file and no block continues, and when it passes, so does the rest, in the same run.
 fn while_refused(operations: &[Operation], kind: ErrorKind, is_typed: fn(&Error) -> bool) {
     let mut run = Run::new(SimulatedDisk::new(), Model::default(), 1, "refused");
     assert!(run.open());

@@ -46,8 +46,8 @@ fn a_failed_auto_commit_does_not_hold_up_a_rebalance() {
     b.close().unwrap();
 }
 
-/// What was acknowledged after a group has begun at the end is the group's, also when the power goes
-/// before it has committed anything, and where the topic was still empty.
+/// What was acknowledged after a group has begun at the end is the group's, also when the power
+/// goes before it has committed anything, and where the topic was still empty.
 // RED: src/consumer/subscription.rs
 //   - stored.settle(if self.must_keep_start() { self.level() } else { Wait::No })
 //   + stored.settle(Wait::No)

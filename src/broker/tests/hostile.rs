@@ -1,10 +1,9 @@
 //! Entries of the internal logs that are whole, decode, and say what cannot be.
 //!
-//! An attacker that can write them can write a checksum too, and so can a bug. Each is `Corrupt`, by
-//! the log
-//! and the offset; nothing is done for it, and no byte is changed. What exactly is refused is
-//! tested beside the states: [`catalog`](crate::broker::catalog), [`local`](crate::broker::local),
-//! [`offsets`](crate::group::offsets).
+//! An attacker that can write them can write a checksum too, and so can a bug. Each is `Corrupt`,
+//! by the log and the offset; nothing is done for it, and no byte is changed. What exactly is
+//! refused is tested beside the states: [`catalog`](crate::broker::catalog),
+//! [`local`](crate::broker::local), [`offsets`](crate::group::offsets).
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -156,8 +155,8 @@ fn row_e16_bytes_that_are_no_record_of_the_log_stop_the_opening() {
     }
 }
 
-/// As `what_is_missing_at_the_head_is_damage_and_no_log_start` of the log, through a broker: for who
-/// reads, consumes, verifies, and deletes.
+/// As `what_is_missing_at_the_head_is_damage_and_no_log_start` of the log, through a broker: for
+/// who reads, consumes, verifies, and deletes.
 #[test]
 fn files_that_are_missing_at_the_head_of_a_log_are_damage_to_everybody() {
     for is_closed in [false, true] {

@@ -1,7 +1,9 @@
-//! A broker that only looks, beside one that writes: what the writer removes meanwhile is no damage.
+//! A broker that only looks, beside one that writes: what the writer removes meanwhile is no
+//! damage.
 //!
-//! Method: both are on one simulated disk, and the disk of the one that looks calls the writer in the
-//! middle of an operation. Not covered: two processes (a program of 15 s, not part of the tests).
+//! Method: both are on one simulated disk, and the disk of the one that looks calls the writer in
+//! the middle of an operation. Not covered: two processes (a program of 15 s, not part of the
+//! tests).
 
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -49,8 +51,8 @@ impl Writer {
         self.send("short", 100);
     }
 
-    /// Rolls both, removes what is old of one and compacts the other, writes its own state anew, and
-    /// replaces a third topic by another.
+    /// Rolls both, removes what is old of one and compacts the other, writes its own state anew,
+    /// and replaces a third topic by another.
     fn proceed(&self) {
         for topic in ["kept", "compacted"] {
             (0..16).for_each(|_| self.send(topic, 3_000));
@@ -67,7 +69,8 @@ impl Writer {
 /// When the writer is to continue: once, on this side of the operation with this number.
 type When = Arc<Mutex<Option<(u64, Side)>>>;
 
-/// A disk on which the writer continues before one operation, or after it; the operations are counted.
+/// A disk on which the writer continues before one operation, or after it; the operations are
+/// counted.
 fn disk_with(disk: &SimulatedDisk, writer: &Arc<Writer>) -> (HookedDisk, Arc<AtomicU64>, When) {
     let count = Arc::new(AtomicU64::new(0));
     let at = When::default();
@@ -121,8 +124,8 @@ const TOPICS: [&str; 3] = ["kept", "compacted", "short"];
 
 /// Symptom: a broker opened read-only beside one that writes reported missing files, in one of
 /// seven openings. Cause: what retention, a compaction, a deletion or the writing of internal state
-/// removed between two steps of a look passed for damage. Rule: nothing is said to be missing before
-/// it was looked for again, from the start.
+/// removed between two steps of a look passed for damage. Rule: nothing is said to be missing
+/// before it was looked for again, from the start.
 // RED: src/broker/inspect.rs
 //   - if now.is_none() || now == before || count == LOOKS {
 //   + if count == 1 {
@@ -217,8 +220,8 @@ fn row_f15_what_is_missing_for_no_reason_is_damage_beside_a_writer_too() {
 /// Symptom: a read-only broker hung in a read, for ever. Cause: a read that fails looks at the
 /// partition anew, under a lock, and reads the internal logs for it; when the writer had removed a
 /// file of one of these meanwhile, that read looked anew too, and waited for the lock that its own
-/// thread held. Rule: an internal log is not looked at anew from within a look, which is repeated as
-/// a whole.
+/// thread held. Rule: an internal log is not looked at anew from within a look, which is repeated
+/// as a whole.
 // RED: src/broker/open.rs
 //   - if [LOCAL.0, OFFSETS.0, META.0].contains(&&*core.origin.topic) {
 //   + if core.origin.topic.is_empty() {

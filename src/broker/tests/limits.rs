@@ -1,4 +1,5 @@
-//! Where numbers end: offsets, the epochs of producers, and the bytes of a service that dies in a loop.
+//! Where numbers end: offsets, the epochs of producers, and the bytes of a service that dies in a
+//! loop.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -112,8 +113,8 @@ fn row_a28_a_service_that_dies_in_a_loop_does_not_use_up_its_budget() {
     }
 }
 
-/// Room is made under a lock, and what removes records notes it in an internal log: if that were out
-/// of budget it would wait for itself.
+/// Room is made under a lock, and what removes records notes it in an internal log: if that were
+/// out of budget it would wait for itself.
 #[test]
 #[cfg(debug_assertions)]
 #[should_panic(expected = "an internal log has no budget to be out of")]

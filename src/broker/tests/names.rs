@@ -2,8 +2,8 @@
 //!
 //! Goal: whatever acts on a topic's files, nothing of it reaches the next topic of that name, nor
 //! the next broker in that directory. Method: the act runs on a disk that calls back before each of
-//! its operations; at one of them another thread deletes the topic and makes it again, or closes the
-//! broker and does so in the next, as far as it gets without waiting for the act. Every act is
+//! its operations; at one of them another thread deletes the topic and makes it again, or closes
+//! the broker and does so in the next, as far as it gets without waiting for the act. Every act is
 //! stopped at every operation.
 
 use std::fs::{read_link, read_to_string};

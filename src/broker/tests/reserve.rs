@@ -76,8 +76,8 @@ fn full_store(clock: &ManualClock) -> SimulatedDisk {
 
 /// Symptom: on a full disk `__local` was full after 958 `delete_records`, and nothing could be
 /// removed or opened again; commits ended after some thousand. Cause: all that frees space appends
-/// to an internal log first, whose next segment needed space. Rule: a spare is that segment, and the
-/// oldest one becomes a spare again, once its live entries were copied.
+/// to an internal log first, whose next segment needed space. Rule: a spare is that segment, and
+/// the oldest one becomes a spare again, once its live entries were copied.
 // RED: src/partition/state_log/reserve.rs
 //   - let cleaned = self.free_spares(&mut cleaning);
 //   + let cleaned = Ok(());
@@ -307,8 +307,8 @@ fn work(disk: &SimulatedDisk, clock: &ManualClock) -> Result<()> {
 /// Whatever the crash has left, an opening needs no space, and what frees some works at once.
 ///
 /// Symptom: after a power cut that tore an unsynced segment in front of whole ones, a full disk did
-/// not open. Cause: the whole ones are cut off by a new segment that says so, which needs space, and
-/// were removed after it only. Rule: without space the newest goes first, each for good.
+/// not open. Cause: the whole ones are cut off by a new segment that says so, which needs space,
+/// and were removed after it only. Rule: without space the newest goes first, each for good.
 #[test]
 fn row_c19_c07_a_crash_at_any_point_is_followed_by_an_opening_on_a_full_disk() {
     let clock = clock();

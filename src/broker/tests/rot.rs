@@ -2,9 +2,9 @@
 //!
 //! Goal: whatever bit of whatever file of a store is not what was written, and at whatever length a
 //! file ends, what is read is what was written, or a typed error and a loss that is reported and no
-//! larger than the part that was hit; no file is removed or shortened for it, and a verification finds
-//! it. Method: [`store`] makes a small store that has every kind of file and knows what is where in
-//! it; [`check`] holds one damaged copy of it against what it may be, over two openings.
+//! larger than the part that was hit; no file is removed or shortened for it, and a verification
+//! finds it. Method: [`store`] makes a small store that has every kind of file and knows what is
+//! where in it; [`check`] holds one damaged copy of it against what it may be, over two openings.
 //! Not covered: damage at two positions, other than by chance (`log::tests::hostile`).
 //!
 //! `LOGPOND_EVERY_BIT=1` tries each bit and each length instead of some, chosen by a fixed seed;

@@ -472,10 +472,10 @@ fn what_is_known_of_a_deleted_topic_is_forgotten_by_the_next_opening() {
     assert_eq!(known(&open(&cut, 3).unwrap()), BTreeSet::from([live]));
 }
 
-/// Symptom: after a crash, a log whose first file was missing began with the second, and nothing was
-/// reported. Cause: where no record had ever been removed nothing said so, and what is not there in
-/// front passed for removed. Rule: a log begins at 0 until a log start says otherwise, which it
-/// does, durably, before a record goes.
+/// Symptom: after a crash, a log whose first file was missing began with the second, and nothing
+/// was reported. Cause: where no record had ever been removed nothing said so, and what is not
+/// there in front passed for removed. Rule: a log begins at 0 until a log start says otherwise,
+/// which it does, durably, before a record goes.
 #[test]
 fn a_missing_first_file_is_reported_although_no_log_start_was_ever_written() {
     let disk = SimulatedDisk::new();

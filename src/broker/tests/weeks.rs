@@ -2,11 +2,11 @@
 //!
 //! Goal: with no free block each call of the public interface is done, or refused with
 //! `StorageFull`, definite, and then nothing of it is there; what needs no space for good is always
-//! done: openings, commits that replace others, `delete_records`, `delete_topic`, `delete_group`. As
-//! soon as space was made, by whatever call is allowed or by somebody else, everything works again.
-//! Method: a seeded walk beside a model of what was appended and committed; whatever the broker
-//! gives back to the disk is taken by others now and then. Not covered: crashes in the middle of a
-//! call (`reserve.rs`), real file systems (`tests/outside/full.rs`).
+//! done: openings, commits that replace others, `delete_records`, `delete_topic`, `delete_group`.
+//! As soon as space was made, by whatever call is allowed or by somebody else, everything works
+//! again. Method: a seeded walk beside a model of what was appended and committed; whatever the
+//! broker gives back to the disk is taken by others now and then. Not covered: crashes in the
+//! middle of a call (`reserve.rs`), real file systems (`tests/outside/full.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -15,7 +15,8 @@ use crate::trace::{Outbox, note};
 
 pub(super) enum Job {
     Do(Arc<PartitionCore>, Work),
-    /// There is a new deadline in a group, which may come before all others, or the clock was moved.
+    /// There is a new deadline in a group, which may come before all others, or the clock was
+    /// moved.
     Watch,
     /// An append was refused for want of space.
     Relieve,

@@ -19,12 +19,12 @@ const AFTER_PANIC: Duration = Duration::from_millis(10);
 /// deadline that seems due at once would otherwise make it spin. A move of the clock wakes it.
 pub(super) const STANDS_STILL: Duration = Duration::from_millis(50);
 
-/// LIMIT: when work that panicked is tried again, unless it is requested before: soon enough for the
-/// callers that wait for it, and no burden to the others if it panics each time.
+/// LIMIT: when work that panicked is tried again, unless it is requested before: soon enough for
+/// the callers that wait for it, and no burden to the others if it panics each time.
 pub(super) const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// Runs the rounds of a worker until it is stopped. A round calls foreign code, such as the clock. A
-/// panic there ends the round and not the worker, on which all partitions depend. A partition in
+/// Runs the rounds of a worker until it is stopped. A round calls foreign code, such as the clock.
+/// A panic there ends the round and not the worker, on which all partitions depend. A partition in
 /// which the panic left something half done is poisoned by its own guards.
 pub(super) fn run_rounds(
     shared: &Shared,

@@ -22,8 +22,8 @@ use crate::partition::{PartitionCore, Work};
 use crate::sync::Ordering;
 use crate::trace::Outbox;
 
-/// Runs the worker until it is stopped. `evict_overdue` evicts overdue members, and returns how long
-/// until the next can be overdue; `start_helper` starts a thread that calls
+/// Runs the worker until it is stopped. `evict_overdue` evicts overdue members, and returns how
+/// long until the next can be overdue; `start_helper` starts a thread that calls
 /// [`Workers::help`](super::Workers::help).
 pub(crate) fn run_space_worker(
     queues: &WorkerQueues,

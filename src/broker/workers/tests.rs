@@ -68,7 +68,8 @@ fn row_d11_a_queued_partition_is_synced_when_an_earlier_interval_ends() {
     intervals.sync_due(clock.monotonic(), &sync);
     assert_eq!(core.durable_end(), 2);
 
-    // What the longer interval has left in the queue is passed over, and nothing is looked at twice.
+    // What the longer interval has left in the queue is passed over, and nothing is looked at
+    // twice.
     clock.advance(SECOND * 8);
     assert_eq!(intervals.sync_due(clock.monotonic(), &sync), None);
     assert_eq!(intervals.counts(), (0, 0));
@@ -106,8 +107,8 @@ fn row_j14_a_panic_in_a_round_does_not_end_the_worker() {
 }
 
 /// Events are delivered in the workers, and what hears of them may move the clock: that leaves one
-/// note for each worker, however often it happens, and blocks nobody. A clock that stands still just
-/// before a deadline is looked at some twenty times a second, not all the time.
+/// note for each worker, however often it happens, and blocks nobody. A clock that stands still
+/// just before a deadline is looked at some twenty times a second, not all the time.
 #[test]
 fn a_clock_that_is_moved_within_a_worker_or_stands_still_costs_little() {
     let (workers, queues) = Workers::new(true);
@@ -340,8 +341,8 @@ fn row_d14_syncs_of_several_partitions_are_in_flight_at_once() {
     broker.close().unwrap();
 }
 
-/// A sync that hung in the background stopped the worker: no space ahead, no eviction and no sync of
-/// any other partition. The rule: it holds one helper.
+/// A sync that hung in the background stopped the worker: no space ahead, no eviction and no sync
+/// of any other partition. The rule: it holds one helper.
 // RED: src/broker/workers/space.rs
 //   - Ok(Job::Do(partition, Work::Sync)) => {
 //   + Ok(Job::Do(partition, Work::Sync)) if partition.is_closed() => {
@@ -362,9 +363,9 @@ fn row_d08_a_sync_that_hangs_in_the_background_stops_no_other() {
     broker.close().unwrap();
 }
 
-/// The same in the other worker: a sealed segment whose sync hung kept those of all other partitions
-/// from their footers, and with them retention, recovery points and compactions. The rule: what is
-/// sealed is synced by a helper too, and gets its footer afterwards.
+/// The same in the other worker: a sealed segment whose sync hung kept those of all other
+/// partitions from their footers, and with them retention, recovery points and compactions. The
+/// rule: what is sealed is synced by a helper too, and gets its footer afterwards.
 // RED: src/broker/workers/bulk.rs
 //   - Ok(Job::Do(partition, Work::Finish)) => {
 //   + Ok(Job::Do(partition, Work::Finish)) if partition.is_closed() => {
@@ -408,8 +409,8 @@ fn row_d08_a_sync_of_a_sealed_segment_that_hangs_stops_no_other() {
     }
 }
 
-/// At most four syncs are in flight for footers alone, of however many partitions; one that somebody
-/// waits for is not held up by that, and is made once for both.
+/// At most four syncs are in flight for footers alone, of however many partitions; one that
+/// somebody waits for is not held up by that, and is made once for both.
 #[test]
 fn syncs_for_footers_leave_helpers_to_those_who_wait() {
     let broker = Broker::builder().in_memory().background(false).open().unwrap();

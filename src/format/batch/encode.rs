@@ -218,7 +218,8 @@ impl BatchEncoder {
         self.delete_horizon = horizon;
     }
 
-    /// Gives a batch without records, which stands for offsets whose records were removed, its time.
+    /// Gives a batch without records, which stands for offsets whose records were removed, its
+    /// time.
     pub(crate) fn set_base_timestamp_if_empty(&mut self, timestamp: u64) {
         if self.count == 0 {
             self.base_timestamp = timestamp;

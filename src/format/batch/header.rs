@@ -1,11 +1,12 @@
 //! The batch header: 44 bytes, then an extension whose fields the attributes announce.
 //!
-//! Owns: its layout and its structural checks. Knows nothing of records or checksums. Invariants of every [`BatchHeader`] that `parse` returns:
+//! Owns: its layout and its structural checks. Knows nothing of records or checksums. Invariants of
+//! every [`BatchHeader`] that `parse` returns:
 //!
 //! 1. `header_size ≤ size ≤` the bytes given, and `size` is a multiple of 4.
 //! 2. `base_offset + last_offset_delta + 1` and the last sequence do not overflow.
-//! 3. `record_count ≤ last_offset_delta + 1`, `base_timestamp ≤ max_timestamp` (stored only if greater),
-//!    `durable_distance ≤ base_offset` unless it is [`NO_EVIDENCE`].
+//! 3. `record_count ≤ last_offset_delta + 1`, `base_timestamp ≤ max_timestamp` (stored only if
+//!    greater), `durable_distance ≤ base_offset` unless it is [`NO_EVIDENCE`].
 //! 4. An opening batch has no records, no extension, and consumes no offset.
 //!
 //! Pure; called from any thread.

@@ -52,7 +52,8 @@ impl std::fmt::Debug for HeaderFields<'_> {
 }
 
 impl<'a> HeaderFields<'a> {
-    /// The encoded fields that are left; with their count, [`checked`](Self::checked) has them back.
+    /// The encoded fields that are left; with their count, [`checked`](Self::checked) has them
+    /// back.
     pub(crate) fn as_bytes(&self) -> &'a [u8] {
         self.rest
     }

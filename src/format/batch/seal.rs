@@ -86,10 +86,10 @@ pub(in crate::format) fn write_header(
     buffer.get(SIZE_MAX - FIXED_SIZE..).unwrap_or_default()
 }
 
-/// Completes the checksum and writes a header without extension in front of a records area that ends
-/// at `records_end` and was not checksummed yet. Returns the batch. What the checksum covers besides is put behind the
-/// records for the moment, so that one call takes it all: it begins with the records, and the
-/// stores after them have arrived by the time it gets there.
+/// Completes the checksum and writes a header without extension in front of a records area that
+/// ends at `records_end` and was not checksummed yet. Returns the batch. What the checksum covers
+/// besides is put behind the records for the moment, so that one call takes it all: it begins with
+/// the records, and the stores after them have arrived by the time it gets there.
 #[inline]
 pub(super) fn write_short<'b>(
     header: &BatchHeader,

@@ -1,6 +1,6 @@
 //! Goal: the hand-over rules of the module, on cases that show them one by one, and as a random
-//! walk against a model that believes only what was reported to members. Not covered: time, threads and
-//! callbacks, which are the coordinator's.
+//! walk against a model that believes only what was reported to members. Not covered: time, threads
+//! and callbacks, which are the coordinator's.
 
 use super::super::owners::OwnershipEpoch;
 use super::*;

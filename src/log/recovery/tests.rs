@@ -257,8 +257,8 @@ fn a_hole_before_a_lost_segment_does_not_cut_what_is_appended_behind_it() {
     }
 }
 
-/// A lost segment that never had data, or after which the log continued, moves no end: a torn tail is
-/// cut as ever, and what continues at the cut hides what followed it.
+/// A lost segment that never had data, or after which the log continued, moves no end: a torn tail
+/// is cut as ever, and what continues at the cut hides what followed it.
 #[test]
 fn a_lost_segment_that_is_not_the_end_leaves_a_torn_tail_torn() {
     let torn = segment(3, &[stretch(128, 500, 0, 5), stretch(700, 900, 7, 9)]);
@@ -288,10 +288,10 @@ fn the_log_continues_after_a_lost_end_whatever_numbers_others_have() {
     assert_eq!(decision.end_offset, 505, "{decision:?}");
 }
 
-/// Symptom: a record that was appended after a file that contradicts the others was removed by
-/// the next opening. Cause: the file stood between a hole and the segment that continued at the cut,
-/// and was asked where the segment with the hole must end; what lay after the hole came back.
-/// Rule: whatever stands between, a segment ends where any later one begins.
+/// Symptom: a record that was appended after a file that contradicts the others was removed by the
+/// next opening. Cause: the file stood between a hole and the segment that continued at the cut,
+/// and was asked where the segment with the hole must end; what lay after the hole came back. Rule:
+/// whatever stands between, a segment ends where any later one begins.
 #[test]
 fn a_file_that_contradicts_the_others_does_not_hide_where_the_log_continued() {
     let torn = segment(1, &[stretch(128, 188, 3, 3), stretch(240, 288, 5, 6)]);

@@ -217,8 +217,8 @@ fn a_tombstone_stays_for_its_time_and_goes_in_a_later_compaction() {
     assert_eq!((found(&log), tally.tombstones_removed), (vec![1], 1));
 }
 
-/// An earlier build says nothing in a footer of when tombstones may go: the next compaction finds out,
-/// also where it changes nothing.
+/// An earlier build says nothing in a footer of when tombstones may go: the next compaction finds
+/// out, also where it changes nothing.
 #[test]
 fn a_horizon_that_a_footer_does_not_name_is_found_by_a_compaction() {
     let (disk, rig) = Rig::fresh(1);

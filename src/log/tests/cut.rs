@@ -1,8 +1,8 @@
 //! Segments that are cut off on a full disk, where no new segment can say that they are.
 //!
 //! Method: an opening without space is stopped at every store point; every image that a power cut
-//! leaves then is opened, on a disk with space and on one without, and has to be a prefix of what was
-//! appended, with all that was acknowledged. Not covered: a cut on a disk with space (`crash`).
+//! leaves then is opened, on a disk with space and on one without, and has to be a prefix of what
+//! was appended, with all that was acknowledged. Not covered: a cut on a disk with space (`crash`).
 
 use std::io::ErrorKind;
 
@@ -13,8 +13,8 @@ use crate::storage::disk::{Metadata, Pages};
 /// pages that were not synced.
 const IMAGES: usize = 16;
 
-/// A log with a segment of which a power cut has left the header alone, in front of three whole ones
-/// and one that was never used. None of it was synced but for what the model says is durable.
+/// A log with a segment of which a power cut has left the header alone, in front of three whole
+/// ones and one that was never used. None of it was synced but for what the model says is durable.
 fn torn_in_front_of_three(first_is_torn: bool) -> (SimulatedDisk, Model) {
     let (disk, rig) = Rig::fresh(1);
     let mut log = rig.create();
@@ -79,13 +79,13 @@ fn open_and_append(
 
 /// Symptom: after a cut on a full disk, the death of the process and a power cut, records were lost
 /// that had been acknowledged in between. Cause: without space no new segment says that what
-/// follows the end is cut off, so the segments were removed. The process died before the last removal
-/// was durable; the next run did not see the segment, continued in the one before it, and synced that
-/// file alone; the power cut brought the other one back, which contradicted it. Rule: an opening that
-/// continues in the last segment syncs the directory first.
+/// follows the end is cut off, so the segments were removed. The process died before the last
+/// removal was durable; the next run did not see the segment, continued in the one before it, and
+/// synced that file alone; the power cut brought the other one back, which contradicted it. Rule:
+/// an opening that continues in the last segment syncs the directory first.
 ///
-/// In which order the segments go, and whether one is durably removed before the next, does not matter:
-/// all outcomes are tried here.
+/// In which order the segments go, and whether one is durably removed before the next, does not
+/// matter: all outcomes are tried here.
 // RED: src/log/open.rs
 //   - let synced = Rule::TailNames.keep(|| self.parts.factory.sync_dir());
 //   + let synced = Result::<()>::Ok(());

@@ -1,5 +1,5 @@
-//! The death of the process at every step of an append, a roll and a sync: what is in the page cache
-//! stays there, and the next run finds it.
+//! The death of the process at every step of an append, a roll and a sync: what is in the page
+//! cache stays there, and the next run finds it.
 
 use super::*;
 use crate::format::Footer;
@@ -65,8 +65,8 @@ fn row_a01_a_death_while_space_is_made_changes_nothing() {
     assert!(left_behind > 2);
 }
 
-/// The batch's bytes reach the page cache in any order and number; the machine continues without the
-/// process.
+/// The batch's bytes reach the page cache in any order and number; the machine continues without
+/// the process.
 // RED: src/format/batch/decode.rs
 //   - let sound = plain_checksum(records, fixed, salt) == header.checksum
 //   + let sound = plain_checksum(records, fixed, salt) != !header.checksum
@@ -265,10 +265,10 @@ fn row_a21_files_below_the_log_start_may_be_gone_and_others_may_not() {
     }
 }
 
-/// Symptom: each death of a process cost each partition to which it had appended a new segment, some
-/// 11 KB that stayed for as long as the records, and a service that died in a loop filled its disk
-/// with them. Cause: after an end that was not clean the log never continued in its last segment. Rule:
-/// it does where only zeros follow the end.
+/// Symptom: each death of a process cost each partition to which it had appended a new segment,
+/// some 11 KB that stayed for as long as the records, and a service that died in a loop filled its
+/// disk with them. Cause: after an end that was not clean the log never continued in its last
+/// segment. Rule: it does where only zeros follow the end.
 // RED: src/log/open/tail.rs
 //   - (is_all && is_begun && ends_in_zeros && is_last() && is_ours()).then_some(())?;
 //   + (is_all && is_begun && ends_in_zeros && is_last() && !is_ours()).then_some(())?;

@@ -67,9 +67,9 @@ fn row_e11_random_bytes_in_any_file_are_an_error_or_a_loss_and_never_a_panic() {
     }
 }
 
-/// Symptom: a batch that was in a segment twice was read twice, in one run. Cause: a run is a span of
-/// bytes, and a batch that was passed over in its middle was in it all the same. Rule: what repeats
-/// offsets is damage, which ends the run; what follows it is read on.
+/// Symptom: a batch that was in a segment twice was read twice, in one run. Cause: a run is a span
+/// of bytes, and a batch that was passed over in its middle was in it all the same. Rule: what
+/// repeats offsets is damage, which ends the run; what follows it is read on.
 #[test]
 fn a_batch_that_is_in_a_segment_twice_is_read_once() {
     let (disk, rig) = Rig::fresh(1);
@@ -170,9 +170,9 @@ fn row_e07_a_file_of_another_topic_partition_or_number_is_foreign() {
     assert_eq!(foreign(refusal(&disk, |header| header.number = 1)), "number");
 }
 
-/// E7: segments that were copied, renamed, or have changed names are refused by name. Two that claim
-/// the same offsets, each under its own number, are damage: which of them to believe is not known,
-/// both stay, and the rest is read around them.
+/// E7: segments that were copied, renamed, or have changed names are refused by name. Two that
+/// claim the same offsets, each under its own number, are damage: which of them to believe is not
+/// known, both stay, and the rest is read around them.
 // RED: src/log/inventory.rs
 //   - (header.number != number).then_some("number")
 //   + None
@@ -276,8 +276,8 @@ fn row_e06_what_is_put_behind_the_end_of_a_file_is_no_part_of_the_log() {
     }
 }
 
-/// E10: zeros over any part of any file are the end of a chain or damage, never an empty batch, never
-/// a fresh segment; nothing loops.
+/// E10: zeros over any part of any file are the end of a chain or damage, never an empty batch,
+/// never a fresh segment; nothing loops.
 // RED: src/log/inventory.rs
 //   - return Ok(Err(LostFile { path, facts }));
 //   + return Err(self.corruption(path, facts.bytes, facts.kind).into());
@@ -368,9 +368,10 @@ fn contents(disk: &SimulatedDisk) -> Vec<(PathBuf, Vec<u8>)> {
 /// should have stood there, in silence. Cause: what lies below a reader's position was taken for
 /// what it had read. Rule: a reader stands behind all of that; what repeats offsets is damage.
 ///
-/// E13: a batch whose checksum is right, and whose offset goes back: behind other batches, or before
-/// where its segment begins. At opening it is damage where something proves that more was there, or
-/// else the end; to a reader it is damage; and nothing is read twice or under another offset.
+/// E13: a batch whose checksum is right, and whose offset goes back: behind other batches, or
+/// before where its segment begins. At opening it is damage where something proves that more was
+/// there, or else the end; to a reader it is damage; and nothing is read twice or under another
+/// offset.
 // RED: src/log/scan.rs
 //   - if let Some(expected) = next_offset.filter(|expected| header.base_offset < *expected) {
 //   + if let Some(expected) = next_offset.filter(|_| false) {

@@ -282,8 +282,8 @@ fn bits(length: usize) -> impl Iterator<Item = u64> {
 }
 
 /// E1: every bit of every file: what is read is what was written, or an error, or a bounded and
-/// reported loss at that position; never other bytes. No file is changed or removed because of it, and
-/// a verification finds every flip that loses anything.
+/// reported loss at that position; never other bytes. No file is changed or removed because of it,
+/// and a verification finds every flip that loses anything.
 // RED: src/log/inventory.rs
 //   - return Ok(Err(LostFile { path, facts }));
 //   + return Err(self.corruption(path, facts.bytes, facts.kind).into());

@@ -38,8 +38,8 @@ use crate::rules::Rule;
 use crate::storage::disk::Disk;
 use crate::sync::Mutex;
 
-/// LIMIT: the log is cleaned up while it has more bytes than a segment, and more than twice what its
-/// live entries need: copies then cost at most as much as the changes do.
+/// LIMIT: the log is cleaned up while it has more bytes than a segment, and more than twice what
+/// its live entries need: copies then cost at most as much as the changes do.
 const BYTES_PER_LIVE_BYTE: u64 = 2;
 
 /// LIMIT: the log may not have more segments than this beyond those that its bytes fill: each

@@ -10,8 +10,8 @@
 //! 3. The numbers of changes rise by one, in the order of their records; no number is used twice.
 //! 4. Nothing else appends to the log.
 //!
-//! [`check`](Writer::check) holds the fourth. The first two are held by a look at each change before
-//! it is applied.
+//! [`check`](Writer::check) holds the fourth. The first two are held by a look at each change
+//! before it is applied.
 
 use std::sync::Arc;
 
@@ -28,8 +28,8 @@ use crate::partition::append::{AppendOptions, Stamp};
 use crate::partition::encode::{Encoder, RecordRules};
 use crate::record::{Record, TopicPartition};
 
-/// LIMIT: the size of an internal segment, as long as no record needs more, and of a spare. The live
-/// entries of one must fit another; three spares of each internal log must cost little.
+/// LIMIT: the size of an internal segment, as long as no record needs more, and of a spare. The
+/// live entries of one must fit another; three spares of each internal log must cost little.
 pub(crate) const STATE_SEGMENT_BYTES: u64 = 256 << 10;
 
 const RULES: RecordRules = RecordRules {

@@ -215,8 +215,9 @@ fn verification_beside_a_compaction_finds_nothing() {
     verify_beside(fill, |core| core.compactor().run_all(), check);
 }
 
-/// Symptom: verification beside appends said that a record was missing. Cause: the segment that took
-/// them was taken to end where it was seen to, and the next one began after what it got meanwhile.
+/// Symptom: verification beside appends said that a record was missing. Cause: the segment that
+/// took them was taken to end where it was seen to, and the next one began after what it got
+/// meanwhile.
 #[test]
 fn verification_beside_appends_and_rolls_finds_nothing() {
     let fill = |setup: &Setup| assert_eq!(setup.append("before").unwrap(), 1);

@@ -17,8 +17,8 @@ fn panicking_waker() -> Waker {
 }
 
 /// Two tasks waited for one sync, and the waker of the first panicked: the second was never woken,
-/// and the thread that had synced, perhaps of a third producer, unwound. The rule: a panic ends with the call
-/// that caused it.
+/// and the thread that had synced, perhaps of a third producer, unwound. The rule: a panic ends
+/// with the call that caused it.
 // RED: src/partition/group_commit.rs
 //   - foreign::wake(waker);
 //   + waker.wake();

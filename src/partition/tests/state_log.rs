@@ -369,9 +369,9 @@ fn row_e02_a_log_that_had_records_is_never_empty() {
     assert!(open(NUMBERED_CHANGES, true, false) && !open(0, true, false));
 }
 
-/// E16: a log whose last change has one of the greatest numbers. Symptom: it was continued, and never
-/// opened again. Cause: the number that followed was one that an opening refuses. Rule: no number is
-/// written that an opening would refuse; where there is none left, the append is refused.
+/// E16: a log whose last change has one of the greatest numbers. Symptom: it was continued, and
+/// never opened again. Cause: the number that followed was one that an opening refuses. Rule: no
+/// number is written that an opening would refuse; where there is none left, the append is refused.
 // RED: src/partition/state_log/writer.rs
 //   - let next_number = self.next_number.checked_add(drafts.len() as u64);
 //   + let next_number = Some(self.next_number.saturating_add(drafts.len() as u64));

@@ -34,7 +34,8 @@ fn row_d01_every_waiter_of_a_failed_sync_gets_the_error_and_the_partition_is_poi
 
 /// Symptom: a record that was durable when its broker closed cleanly got `Closed`, so its producer
 /// sent it again. Cause: the gate learned of the durable end only when the sync had ended, and the
-/// partition was closed between the two. Rule: the gate knows what is durable as soon as others may.
+/// partition was closed between the two. Rule: the gate knows what is durable as soon as others
+/// may.
 #[test]
 fn an_end_between_a_sync_and_its_report_takes_no_acknowledgement_away() {
     let setup = Setup::new(Durability::Sync);
@@ -396,9 +397,9 @@ fn row_a26_a_panic_in_the_middle_of_a_roll_poisons_the_partition() {
 }
 
 /// Symptom: who waited for a sync that panicked got `Closed`, as if somebody had closed the broker,
-/// and later appends were said to be refused "since a failed sync". Cause: the gate had an answer of
-/// its own for a sync without outcome. Rule: a panic is reported as what it is, to waiters as a sync of
-/// unknown outcome, to appends as what poisoned the partition.
+/// and later appends were said to be refused "since a failed sync". Cause: the gate had an answer
+/// of its own for a sync without outcome. Rule: a panic is reported as what it is, to waiters as a
+/// sync of unknown outcome, to appends as what poisoned the partition.
 // RED: src/partition/flusher.rs
 //   - self.flusher.gate.fail(failure);
 #[test]

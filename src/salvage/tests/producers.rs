@@ -23,10 +23,10 @@ fn with_a_forgotten_producer() -> SimulatedDisk {
 }
 
 /// Symptom: a producer that was forgotten, or had expired, was in the copy again, under a name that
-/// nobody had given it, as if its own were lost. Cause: any id without a name was taken for one whose
-/// name is lost, since the copy did not know from which id on new ones begin. Rule: a catalog that is
-/// whole says which ids have names; all others below the next new one have none, and are given to
-/// nobody.
+/// nobody had given it, as if its own were lost. Cause: any id without a name was taken for one
+/// whose name is lost, since the copy did not know from which id on new ones begin. Rule: a catalog
+/// that is whole says which ids have names; all others below the next new one have none, and are
+/// given to nobody.
 #[test]
 fn a_forgotten_producer_stays_forgotten_and_its_id_goes_to_nobody() {
     let (report, copy) = salvaged(&with_a_forgotten_producer());
@@ -42,8 +42,8 @@ fn a_forgotten_producer_stays_forgotten_and_its_id_goes_to_nobody() {
     }
 }
 
-/// What a sender has to expect without the catalog: under its own name it begins anew, and a retry is
-/// stored again; under the name that the report says its numbers continue.
+/// What a sender has to expect without the catalog: under its own name it begins anew, and a retry
+/// is stored again; under the name that the report says its numbers continue.
 #[test]
 fn a_sender_whose_name_is_lost_continues_under_the_name_that_the_report_says() {
     let store = store(true);

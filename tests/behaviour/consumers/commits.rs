@@ -317,8 +317,8 @@ fn a_parked_reader_gets_an_error_when_its_topic_is_deleted() {
 
 /// Symptom: a member that was given several partitions at once, one of them out of range, read none
 /// of them with `StartAt::Error`, after one error and for ever. Cause: the first partition without
-/// a position ended the taking over, and later each poll. Rule: its error is returned once, then the
-/// other partitions are read before it is returned again.
+/// a position ended the taking over, and later each poll. Rule: its error is returned once, then
+/// the other partitions are read before it is returned again.
 #[test]
 fn a_partition_without_a_position_keeps_no_other_from_being_read() {
     let broker = filled(&[4, 4, 4]);

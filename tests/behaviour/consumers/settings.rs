@@ -1,4 +1,5 @@
-//! Settings that are refused, and what a commit for a partition that is not assigned is refused with.
+//! Settings that are refused, and what a commit for a partition that is not assigned is refused
+//! with.
 
 use logpond::{Assignor, ConsumerBuilder};
 
@@ -46,8 +47,8 @@ fn row_j19_a_setting_that_would_have_no_effect_is_refused() {
     auto(Duration::from_nanos(1)).open().unwrap();
 }
 
-/// Symptom: the documents of `commit_offsets` and `commit_message` promised `UnknownPartition` for a
-/// partition that is not assigned; members get `Rebalanced`. Rule: to a member it is all the same
+/// Symptom: the documents of `commit_offsets` and `commit_message` promised `UnknownPartition` for
+/// a partition that is not assigned; members get `Rebalanced`. Rule: to a member it is all the same
 /// whether a partition was taken away or never given to it; who assigns by hand made a mistake.
 #[test]
 fn a_commit_for_a_partition_that_is_not_assigned_is_refused_by_role() {

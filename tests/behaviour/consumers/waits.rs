@@ -76,10 +76,10 @@ fn a_member_loses_a_paused_partition_with_its_topic() {
     assert_eq!(member.assignment(), [tp("u", 0)]);
 }
 
-/// A loop over the messages of a member that was fenced, or of a reader whose topic was deleted, got
-/// the same error seven million times a second, without an end. Rule: an error that only the caller
-/// can do something about ends an iteration; it is returned at once the first time, and by later
-/// polls when their time is over.
+/// A loop over the messages of a member that was fenced, or of a reader whose topic was deleted,
+/// got the same error seven million times a second, without an end. Rule: an error that only the
+/// caller can do something about ends an iteration; it is returned at once the first time, and by
+/// later polls when their time is over.
 // RED: src/consumer.rs
 //   - is_over = lasts(&error);
 // RED: src/consumer/slots.rs

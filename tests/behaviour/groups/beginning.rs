@@ -59,8 +59,8 @@ fn row_j21_a_partition_that_moves_before_its_first_commit_loses_nothing() {
     assert_eq!(read(&mut other), []);
 }
 
-/// The same for a partition, a topic, or a topic of an old name that came later: its first record is
-/// the first that the group has not seen, whatever `start` says.
+/// The same for a partition, a topic, or a topic of an old name that came later: its first record
+/// is the first that the group has not seen, whatever `start` says.
 // RED: src/consumer/assignment.rs
 //   - None if has_begun(&self.run, &self.role, &partition.topic) => {
 //   + None if false => {

@@ -442,9 +442,9 @@ fn a_deleted_topic_is_lost_to_its_owner() {
 
 /// Symptom: in auto mode `poll` returned `Rebalanced`, which is no error there. Cause: a member was
 /// evicted after its group had given it a partition and before it took that over, here by the time
-/// that its own callback took; so it took the partition without an ownership, and since no ownership
-/// equals no ownership, the partition counted as its own. Rule: a partition that the group has not
-/// given is not owned, and auto mode commits nothing of it.
+/// that its own callback took; so it took the partition without an ownership, and since no
+/// ownership equals no ownership, the partition counted as its own. Rule: a partition that the
+/// group has not given is not owned, and auto mode commits nothing of it.
 #[test]
 fn auto_mode_commits_nothing_of_a_partition_that_was_lost_before_it_was_taken_over() {
     let (broker, clock) = timed(1);
@@ -579,9 +579,9 @@ fn a_partition_that_waits_for_a_position_can_be_given_one() {
 }
 
 /// Symptom: a rebalance callback heard that a partition was assigned and never that it was lost or
-/// revoked, when the consumer was fenced or closed. Cause: both listed the partitions that are read,
-/// and one that waits for a position is not among them. Rule: every partition that a
-/// callback saw assigned is later reported revoked or lost.
+/// revoked, when the consumer was fenced or closed. Cause: both listed the partitions that are
+/// read, and one that waits for a position is not among them. Rule: every partition that a callback
+/// saw assigned is later reported revoked or lost.
 #[test]
 fn the_callback_hears_the_end_of_a_partition_that_waits_for_a_position() {
     for (is_fenced, polls, end) in [

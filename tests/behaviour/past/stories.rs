@@ -86,8 +86,8 @@ fn wide(broker: &Broker, clock: &ManualClock, records: usize) {
     }
 }
 
-/// Two runs, both ended by `close`: topics that were altered, grown, deleted and made again, records
-/// that were deleted, and logs of many segments.
+/// Two runs, both ended by `close`: topics that were altered, grown, deleted and made again,
+/// records that were deleted, and logs of many segments.
 fn closed(dir: &Path, clock: &ManualClock) -> Vec<String> {
     let broker = open(dir, clock);
     let admin = broker.admin();

@@ -24,9 +24,9 @@ fn start_of(broker: &Broker) -> u64 {
 }
 
 /// Symptom: a service began before the time service had set the clock, which was 8 days behind. The
-/// records that it appended later, with right stamps, were lost after the next opening. Cause: their
-/// age was stored in the private time of that run, which stayed 8 days behind, and compared with the
-/// wall clock of the next. Rule: what is stored is what the wall clock showed.
+/// records that it appended later, with right stamps, were lost after the next opening. Cause:
+/// their age was stored in the private time of that run, which stayed 8 days behind, and compared
+/// with the wall clock of the next. Rule: what is stored is what the wall clock showed.
 // RED: src/log/retention.rs
 //   - Moment { wall: timestamp.min(wall), run: aged_from(timestamp, run, lag) }
 //   + Moment { wall: aged_from(timestamp, run, lag), run: aged_from(timestamp, run, lag) }
@@ -94,11 +94,10 @@ fn a_clock_that_is_behind_at_a_later_opening_makes_no_record_older() {
 
 /// Symptom: a laptop that sleeps 8 hours a day kept a broker open for 24 days; the records of the
 /// last minute were lost after the next opening. Cause: as above, the monotonic clock stands still
-/// while the machine sleeps.
-/// Symptom: while the wall clock of a broker that had been open for long was ahead, a topic was
-/// made, and records that an application stamped by a clock that was right went with the next tick.
-/// Cause: each partition counted the time of the run from when it was made itself. Rule: one run has
-/// one time, that of its opening.
+/// while the machine sleeps. Symptom: while the wall clock of a broker that had been open for long
+/// was ahead, a topic was made, and records that an application stamped by a clock that was right
+/// went with the next tick. Cause: each partition counted the time of the run from when it was made
+/// itself. Rule: one run has one time, that of its opening.
 // RED: src/broker/topic_factory.rs
 //   - let clock = self.context.clock.clone();
 //   + let clock = crate::clock::RunClock::begin(self.context.clock.shared());
@@ -191,9 +190,9 @@ fn row_f12_a_producer_is_not_idle_because_a_clock_was_behind() {
     }
 }
 
-/// Symptom: a tombstone was removed before its time, so that a reader never learned of the deletion.
-/// Cause: its delete horizon was stored in the private time of a run whose clock had been behind.
-/// Rule: the horizon is what is later of the two times, and has passed when it has by both.
+/// Symptom: a tombstone was removed before its time, so that a reader never learned of the
+/// deletion. Cause: its delete horizon was stored in the private time of a run whose clock had been
+/// behind. Rule: the horizon is what is later of the two times, and has passed when it has by both.
 // RED: src/partition/compactor.rs
 //   - let latest = now.wall.max(now.run);
 //   + let latest = now.run;

@@ -103,9 +103,9 @@ fn row_c16_the_background_makes_room_for_an_append_that_waits() {
     });
 }
 
-/// Symptom: settings that let records go did not help an append that waited: it was refused when its
-/// time was over. Cause: what can go is looked for when an append is refused, and then every minute.
-/// Rule: a change of settings is a reason to look.
+/// Symptom: settings that let records go did not help an append that waited: it was refused when
+/// its time was over. Cause: what can go is looked for when an append is refused, and then every
+/// minute. Rule: a change of settings is a reason to look.
 // RED: src/broker/space.rs
 //   - self.run.env().space.wake();
 #[test]

@@ -180,7 +180,8 @@ impl Walk {
                     assigned.get_mut(&gap.partition).expect("missed what it does not own");
                 if shared.eras.get(&*gap.partition.topic) == Some(era) {
                     // A gap that was met when the partition was taken over may be reported after
-                    // retention has removed more: the rest is another gap, or the next record skips it.
+                    // retention has removed more: the rest is another gap, or the next record skips
+                    // it.
                     let log = &self.logs[&gap.partition];
                     let jumps = member.out_of_range != StartAt::Earliest;
                     log.hear_gap(gap, next, if jumps { log.end() } else { log.start });
@@ -239,8 +240,8 @@ impl Walk {
         }
     }
 
-    /// A group that nobody uses is forgotten after a week, by what the wall clock showed when it was
-    /// used last. One that is used never is.
+    /// A group that nobody uses is forgotten after a week, by what the wall clock showed when it
+    /// was used last. One that is used never is.
     pub(super) fn note_expiry(&mut self) {
         let expired = self.broker().metrics().groups_expired;
         if std::mem::replace(&mut self.expired, expired) == expired {

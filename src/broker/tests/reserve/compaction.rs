@@ -73,9 +73,9 @@ fn full_of_versions(clock: &ManualClock) -> (SimulatedDisk, u64) {
     (disk, count)
 }
 
-/// Symptom: on a full disk a compaction ended with `StorageFull`, for ever: its new file needs space
-/// before it gives back that of those that it replaces. Rule: a file is kept for it, which becomes
-/// the new one; the space of the replaced files makes the next kept file.
+/// Symptom: on a full disk a compaction ended with `StorageFull`, for ever: its new file needs
+/// space before it gives back that of those that it replaces. Rule: a file is kept for it, which
+/// becomes the new one; the space of the replaced files makes the next kept file.
 // RED: src/log/compaction/run.rs
 //   - Err(Error::StorageFull { .. }) => Ok(self.on_spare(&groups, first, bytes_max)),
 //   + Err(error @ Error::StorageFull { .. }) => Err(error),

@@ -43,10 +43,10 @@ fn assert_refused(disk: &SimulatedDisk, file: &Path) {
     }
 }
 
-/// Symptom: all topics, or all commits, were lost after an opening that reported a torn tail. Cause:
-/// an internal log in which nothing follows the last record has nothing that proves it, so a damaged
-/// one was cut, although runs before had found it whole, and acted upon it. Rule: an opening syncs
-/// what it finds in these logs, and notes in `__local` how far they reach.
+/// Symptom: all topics, or all commits, were lost after an opening that reported a torn tail.
+/// Cause: an internal log in which nothing follows the last record has nothing that proves it, so a
+/// damaged one was cut, although runs before had found it whole, and acted upon it. Rule: an
+/// opening syncs what it finds in these logs, and notes in `__local` how far they reach.
 // RED: src/broker/log_opener.rs
 //   - let mut news = local.read(|local| local.news_of(&ends));
 //   + let mut news = Vec::new();
@@ -95,9 +95,10 @@ fn row_e05_an_internal_log_whose_last_file_was_shortened_is_refused() {
     }
 }
 
-/// Symptom: an opening that was refused because of a damaged internal log had removed the damaged file,
-/// or files of the other internal logs. Cause: each log tidied up as soon as it was read, before what it
-/// says was believed. Rule: nothing on the disk is changed until all three are believed.
+/// Symptom: an opening that was refused because of a damaged internal log had removed the damaged
+/// file, or files of the other internal logs. Cause: each log tidied up as soon as it was read,
+/// before what it says was believed. Rule: nothing on the disk is changed until all three are
+/// believed.
 // RED: src/log/open.rs
 //   - if !known.needs_all && !known.read_only {
 //   + if !known.read_only {
@@ -121,10 +122,10 @@ fn row_e02_nothing_is_removed_before_damage_in_an_internal_log_refuses_the_openi
     }
 }
 
-/// Symptom: after a clean end the last commit, the last topic or the last epoch was what it had been
-/// before, without a word but of a torn tail. Cause: nothing after the last record of an internal log
-/// says that it was synced. Rule: a clean end, and every minute, notes in `__local` how far the
-/// other two reach.
+/// Symptom: after a clean end the last commit, the last topic or the last epoch was what it had
+/// been before, without a word but of a torn tail. Cause: nothing after the last record of an
+/// internal log says that it was synced. Rule: a clean end, and every minute, notes in `__local`
+/// how far the other two reach.
 // RED: src/broker/recovery_points.rs
 //   - changes.extend(self.run.logs().ends());
 #[test]
@@ -144,8 +145,8 @@ fn row_e02_after_a_clean_end_the_last_record_of_an_internal_log_is_not_torn() {
 
 /// Symptom: a topic was deleted with all its records, or partitions of one, by an opening after a
 /// kill. Cause: the record that made it live was damaged, and passed for torn; without it the
-/// creation, or growth, was undone. Rule: nobody appends to what is still being made, so where there
-/// are records it was complete.
+/// creation, or growth, was undone. Rule: nobody appends to what is still being made, so where
+/// there are records it was complete.
 // RED: src/broker/catalog.rs
 //   - if holds_records(&self, number)? {
 //   + if holds_records(&self, number)? && number == u32::MAX {
@@ -178,9 +179,9 @@ fn row_e03_a_topic_with_records_is_not_undone_when_the_end_of_its_creation_is_to
 
 /// Symptom: records that were deleted on purpose were reported as missing, at every opening. Cause:
 /// the record of the log start was damaged, at the end of the only log that nothing proves; it
-/// passed for torn, and a log without a log start for one that begins at 0. Rule: only where nothing
-/// was cut from `__local` does no log start mean that nothing was removed; where it is not known,
-/// the log begins with what is there, and that is recorded.
+/// passed for torn, and a log without a log start for one that begins at 0. Rule: only where
+/// nothing was cut from `__local` does no log start mean that nothing was removed; where it is not
+/// known, the log begins with what is there, and that is recorded.
 // RED: src/broker/last_run.rs
 //   - let nothing_was_removed = self.has_all_starts.then_some(0);
 //   + let nothing_was_removed = Some(0).filter(|_| self.has_all_starts || self.now > 0);
@@ -209,7 +210,8 @@ fn what_was_removed_is_not_missed_when_the_record_of_the_log_start_is_torn() {
     }
 }
 
-/// The same for a topic of which all records were deleted: what there was shows in where it continues.
+/// The same for a topic of which all records were deleted: what there was shows in where it
+/// continues.
 // RED: src/log/inventory.rs
 //   - Ok(scan.stretches.iter().any(|stretch| stretch.next_offset > 0))
 //   + Ok(scan.stretches.iter().any(|stretch| stretch.next_offset > stretch.base_offset))
@@ -249,7 +251,8 @@ fn row_e01_a_verification_finds_rot_in_the_internal_logs() {
 
 /// Symptom: a verification found nothing although the first segment of a log had lost all that it
 /// held. Cause: it was no segment of the log any more, and of those only headers were looked at.
-/// Rule: a file with a segment's name whose first batch is not whole is damage, if it was ever used.
+/// Rule: a file with a segment's name whose first batch is not whole is damage, if it was ever
+/// used.
 // RED: src/log/verify.rs
 //   - Ok(was_used.then_some((START, CorruptionKind::Malformed("the opening batch"))))
 //   + Ok(None.filter(|_: &(u64, CorruptionKind)| was_used))

@@ -1,8 +1,8 @@
 //! A random walk of joins, departures, evictions, topic changes and half-done polls.
 //!
-//! The model holds what was REPORTED to each member: what it believes it owns, and under which epoch. At
-//! every step the state is held against these beliefs; now and then the group is left in peace,
-//! and has to come to rest complete, even, and having moved as little as possible.
+//! The model holds what was REPORTED to each member: what it believes it owns, and under which
+//! epoch. At every step the state is held against these beliefs; now and then the group is left in
+//! peace, and has to come to rest complete, even, and having moved as little as possible.
 
 use super::*;
 use crate::random::Random;

@@ -152,9 +152,9 @@ fn what_a_clean_close_has_left_behind_its_end_stays_there() {
     assert_eq!(planned(4, false), (vec![(Some(0), 3, 0..9)], vec![2..3, 4..7]));
 }
 
-/// Symptom: the copy of a log that was closed at offset 80 continued at 2970. Cause: a rewritten file
-/// had lost its header, and may have been the last one, with as many records as bytes. Rule: nothing
-/// follows the end that a clean close has recorded.
+/// Symptom: the copy of a log that was closed at offset 80 continued at 2970. Cause: a rewritten
+/// file had lost its header, and may have been the last one, with as many records as bytes. Rule:
+/// nothing follows the end that a clean close has recorded.
 #[test]
 fn a_file_whose_header_is_lost_held_nothing_behind_a_clean_end() {
     let segments = [segment(0, 0, &[0..5])];

@@ -16,7 +16,8 @@ pub(super) struct Campaign {
     pub(super) nested: u64,
 }
 
-/// LIMIT: cuts after one another: all that are continued with see two, and one in four of them three.
+/// LIMIT: cuts after one another: all that are continued with see two, and one in four of them
+/// three.
 const DEPTH: u64 = 3;
 
 impl Campaign {

@@ -38,7 +38,8 @@ fn try_workload(campaign: &mut Campaign, seed: u64, points: u64, only: Option<&C
 }
 
 /// B11: what a cut leaves is cut again while it is being opened, and after the log was continued:
-/// what the opening has made, and in which the log continues, is durable before anybody relies on it.
+/// what the opening has made, and in which the log continues, is durable before anybody relies on
+/// it.
 // RED: src/log/create.rs
 //   - if let Err(error) = Rule::SegmentName.keep(|| env.disk.sync_dir(&self.dir)) {
 //   + if let Err(error) = io::Result::Ok(()) {
