@@ -1,7 +1,7 @@
-//! Administration: creating, changing, deleting, describing and verifying topics; groups.
+//! Administration: creates, changes, deletes, describes and verifies topics, and manages groups.
 //!
-//! Owns: the [`Admin`] handle, and what its reports say. Must not know: files, threads; the broker
-//! and the partitions do the work.
+//! Owns: the [`Admin`] handle, and the contents of its reports. Must not know: files, threads; the
+//! broker and the partitions do the work.
 
 use std::fmt;
 use std::sync::Arc;

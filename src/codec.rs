@@ -1,9 +1,9 @@
-//! How values become bytes: the [`Codec`] trait and its default, [`Bincode`].
+//! Codecs: the [`Codec`] trait, which turns values into bytes, and its default, [`Bincode`].
 //!
-//! The internal logs use the same default. The only file that imports `bincode`, and always
-//! the same way: from a slice, with a limit, under a [`guard`], all bytes consumed. Bare, nine
-//! hostile bytes can make it allocate until the process aborts, a few more can overflow its stack,
-//! and left-over bytes it would accept.
+//! Owns: the only use of `bincode`, also for the internal logs. It is always called the same way:
+//! on a slice, with a limit, under a [`guard`], and all bytes must be consumed. Called directly,
+//! `bincode` can be made by nine hostile bytes to allocate until the process aborts, by a few more
+//! to overflow the stack, and it accepts extra bytes at the end.
 
 use std::marker::PhantomData;
 

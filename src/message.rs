@@ -1,12 +1,13 @@
-//! What comes out: [`Batch`], [`Message`] and [`MessageRef`], views over checked regions.
+//! Messages that a fetch returns: [`Batch`], [`Message`] and [`MessageRef`], views of checked
+//! regions.
 //!
-//! A batch of messages is a list of [`Run`]s: stretches of a region whose batches were all checked
+//! A batch of messages is a list of [`Run`]s: ranges of a region whose batches were all checked
 //! (structure and checksum) when they were fetched. Iterating cannot fail, allocates nothing and
-//! touches no reference count; only a [`Message`], which outlives the batch, holds its region.
+//! touches no reference count. Only a [`Message`], which outlives the batch, holds its region.
 //!
 //! | file | what it owns |
 //! |---|---|
-//! | `run` | where checked records lie |
+//! | `run` | where checked records are stored |
 //! | `owned` | a message that holds its region, and its headers |
 //! | `borrowed` | a message that borrows from its batch |
 //! | `batch` | the messages of one fetch, and the ways to iterate them |

@@ -1,8 +1,8 @@
-//! Which partition of a topic a record goes to when the sender did not say.
+//! Chooses the partition of a record for which the sender named none.
 //!
-//! Owns the choice and nothing else: it knows keys and a partition count, not topics, logs or
-//! offsets. Called on the sender's thread before any lock is taken, once per record with a key
-//! and once per call for the keyless records of a batch.
+//! Owns: the choice. It knows keys and a partition count, not topics, logs or offsets. Called on
+//! the sender's thread before any lock is taken, once per record with a key, and once per call for
+//! the records of a batch without keys.
 
 use crate::sync::{AtomicU32, Ordering};
 

@@ -1,7 +1,7 @@
-//! Producers: records in, to the partition that their key chooses.
+//! Producers: append records to the partition that their key chooses.
 //!
-//! Owns: choosing the partition, waiting for the level in force, named producers' handles. Must
-//! not know: segments, files, how a sync is shared.
+//! Owns: the choice of the partition, the wait for the durability level, the handles of named
+//! producers. Must not know: segments, files, how a sync is shared.
 
 use std::collections::BTreeMap;
 use std::fmt;

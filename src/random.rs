@@ -1,7 +1,7 @@
-//! Random numbers: the engine's, for salts and ids, and those of the crate's own tests.
+//! Random numbers: for the engine's salts and ids, and for the crate's own tests.
 //!
-//! Owns: the one generator of the crate, `SplitMix64`: every state gives another number, and no
-//! seed is a bad one. Must not know: what the numbers are for.
+//! Owns: the one generator of the crate, `SplitMix64`: every state gives another number, and every
+//! seed is a good one. Must not know: what the numbers are for.
 
 use std::hash::{BuildHasher, RandomState};
 

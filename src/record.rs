@@ -1,4 +1,4 @@
-//! What goes in: [`Record`], and the plain values that name where things are.
+//! The input of an append: [`Record`], and plain values that name topics, partitions and offsets.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,9 +1,9 @@
-//! Salvage: a copy of what is readable in a damaged directory.
+//! Salvage: copies the readable contents of a damaged directory.
 //!
-//! Owns: what of a directory goes into the copy, and the report of it. Must not know: how a
-//! partition is read around damage and written (`log::salvage`), and how a broker takes over
-//! topics (`broker::restore`). The source is only read; the copy is written by the engine itself,
-//! as any broker's directory.
+//! Owns: which parts of a directory are copied, and the report. Must not know: how a partition is
+//! read around damage and written (`log::salvage`), and how a broker takes over topics
+//! (`broker::restore`). The source is only read. The engine itself writes the copy, like any
+//! broker's directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

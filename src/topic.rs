@@ -1,8 +1,8 @@
 //! Topics and partitions as an application holds them.
 //!
 //! Owns: the public handles [`Topic`] and [`Partition`], and what all partitions of a topic share.
-//! Must not know: the broker. A handle keeps the broker alive through a [`Lifeline`], of which it
-//! knows nothing else.
+//! Must not know: the broker. A handle keeps the broker open through a [`Lifeline`], and uses it
+//! for nothing else.
 
 use std::any::Any;
 use std::fmt;

@@ -1,8 +1,8 @@
-//! What happens inside the engine, for the feature `tracing`.
+//! Events of the engine, for the feature `tracing`.
 //!
-//! A subscriber is the application's code, so it never runs where an event comes up, which is
-//! mostly under some lock: the event is put into an [`Outbox`], and delivered by the next thread
-//! that holds nothing. Without the feature an outbox is nothing, and no event is made.
+//! A subscriber is application code, and most events occur under a lock. So an event is put into an
+//! [`Outbox`], and delivered by the next thread that holds no lock. Without the feature an outbox
+//! has no size, and no event is made.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,12 +1,12 @@
-//! Producers and consumers of values: a [`Codec`] beside the untyped ones, and nothing else.
+//! Typed producers and consumers: an untyped one with a [`Codec`].
 //!
 //! Owns: encoding before a send, decoding after a read. Must not know: brokers, partitions, logs,
-//! groups; it uses the public interface of producers and consumers only.
+//! groups; it uses only the public interface of producers and consumers.
 //!
 //! Invariants:
-//! 1. Bytes that do not decode are a value of the consumer, not a failure of it: the position has
-//!    passed them like any other.
-//! 2. Codecs run under no lock, of the engine or of this room.
+//! 1. Bytes that cannot be decoded are returned as a value, not as a failure of the consumer: its
+//!    position has passed them like any other record.
+//! 2. Codecs run under no lock, neither of the engine nor of this room.
 
 use std::cell::Cell;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Groups, for an administrator.
+//! Administration of groups: lists, describes, resets and deletes them.
 
 use std::sync::Arc;
 

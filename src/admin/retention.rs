@@ -1,4 +1,4 @@
-//! Administration of what topics keep: deleting records, and retention at once.
+//! Administration of retention: deletes records, and applies retention at once.
 
 use super::Admin;
 use crate::error::Result;

@@ -1,4 +1,4 @@
-//! Changing topics that are there.
+//! Administration of existing topics: their settings, partition count and deletion.
 
 use super::Admin;
 use crate::config::TopicConfig;

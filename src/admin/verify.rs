@@ -1,4 +1,4 @@
-//! Reading a topic's files again, all of them.
+//! Verification: reads all files of a topic again.
 
 use serde::Serialize;
 

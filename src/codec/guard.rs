@@ -1,11 +1,10 @@
-//! Bounds on what a decoder does with hostile bytes, whatever the type it decodes.
+//! Limits what a decoder does with hostile bytes, for every type that it decodes.
 //!
-//! A format without a recursion limit lets a kilobyte nest a recursive type so deeply that the
-//! stack overflows, which ends the process; and a length prefix counts elements that may take no
-//! bytes at all, so that nine bytes can keep a decoder busy for years. This wraps a serde
-//! deserializer, and everything that it hands out, around one [`Budget`] of nesting and of
-//! elements; strings and byte strings are taken from the input instead of a buffer that is made
-//! by a length from the input.
+//! Without a recursion limit, a kilobyte can nest a recursive type so deeply that the stack
+//! overflows, which ends the process. A length prefix may count elements that take no bytes, so
+//! nine bytes can keep a decoder busy for years. This module wraps a serde deserializer, and
+//! everything that it returns, with a [`Budget`] of nesting and of elements. Strings and byte
+//! strings are taken from the input, not from a buffer whose size is a length from the input.
 
 use std::cell::Cell;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! JSON, for records that people and other programs read too.
+//! JSON, for records that people and other programs also read.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -1,7 +1,7 @@
 //! What a consumer knows of the commits of one partition.
 //!
-//! Owns: the consumer's last commit, and the offset below which a commit does not count. Must not
-//! know: positions, and how a commit is stored.
+//! Owns: the consumer's last commit, and the offset below which a commit is ignored. Must not know:
+//! positions, and how a commit is stored.
 
 #[derive(Debug, Default)]
 pub(super) struct CommitMark {

@@ -1,6 +1,6 @@
-//! What a poll returns of a partition that cannot be read.
+//! The errors of one partition that polls return.
 //!
-//! Owns: an error that no poll has returned yet, and whether one that lasts was returned. Must not
+//! Owns: an error that no poll has returned yet, and whether a lasting one was returned. Must not
 //! know: what failed, and which partition.
 
 use crate::error::Error;

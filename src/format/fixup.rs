@@ -1,5 +1,5 @@
-//! Makes checksums right in bytes that somebody has made up, for fuzzing: behind a checksum that
-//! is wrong nothing is read, so a fuzzer that had to guess it would never see what lies there.
+//! Corrects the checksums in invented bytes, for fuzzing. If a checksum is wrong, nothing after it
+//! is read, so a fuzzer would have to guess it to reach the code that reads the contents.
 //!
 //! Pure; compiled for tests and fuzzing only.
 

@@ -1,11 +1,11 @@
 //! The sparse index of one segment: where to start scanning for an offset or a time.
 //!
 //! Owns: one row per interval of at most [`INTERVAL_SIZE_MAX`] bytes of batches. Must not know:
-//! what lies at a position. An index saves reading; the log decides. Invariants:
+//! what is stored at a position. An index saves reading; the batches decide. Invariants:
 //!
 //! 1. Offsets and positions rise strictly; maximum timestamps never fall.
-//! 2. No batch before the position that `floor(o)` gives reaches to `o` or beyond, and none before
-//!    the one that `first_at_or_after_time(t)` gives has a timestamp of `t` or later.
+//! 2. No batch before the position that `floor(o)` returns reaches to `o` or beyond, and none
+//!    before the one that `first_at_or_after_time(t)` returns has a timestamp of `t` or later.
 //!
 //! Pure; owned by one segment, under its partition's lock while it grows.
 

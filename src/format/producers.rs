@@ -1,7 +1,8 @@
-//! The producer table: where each named producer stands, as opening batches and footers keep it.
+//! The producer table: the epoch and the last sequence number of each named producer, as opening
+//! batches and footers store it.
 //!
-//! Owns: the 36 bytes of one row. Invariant: a table that decodes has strictly rising ids.
-//! Pure; called from any thread.
+//! Owns: the 36 bytes of one row. Invariant: a table that decodes has strictly rising ids. Pure;
+//! called from any thread.
 
 use super::fields::{set_field, u32_field, u64_field};
 use crate::error::CorruptionKind;

@@ -1,10 +1,10 @@
-//! The segment header: what a file says about itself before any data.
+//! The segment header: how a file identifies itself before any data.
 //!
-//! Owns: the 128 bytes at the start of every segment file. Must not know: where the file lies, or
-//! what its batches hold. Invariants:
+//! Owns: the 128 bytes at the start of every segment file. Must not know: where the file is stored,
+//! or what its batches hold. Invariants:
 //!
 //! 1. `decode(encode(h)) == h`.
-//! 2. The magic, the version, both feature words and the checksum stay where they are in every
+//! 2. The magic, the version, both feature words and the checksum keep their positions in every
 //!    future version, so damage is distinguished from a newer format before anything else is
 //!    believed.
 //! 3. Written once, before the file gets its name; never changed.

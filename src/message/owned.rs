@@ -1,7 +1,7 @@
-//! One message that holds its region: what outlives the batch it came in.
+//! A message that holds its region, and outlives the batch that it came in.
 //!
-//! Owns: a share of the region, and where the message's parts lie in it. Must not know: batches,
-//! and where the region came from.
+//! Owns: a share of the region, and the positions of the message's parts in it. Must not know:
+//! batches, and where the region came from.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,10 +1,9 @@
-//! Where checked records lie: a stretch of batches in one region.
+//! A run: the range of one region that holds a number of checked batches.
 //!
-//! Owns: nothing but a share of the region. Must not know: who checked it, and what is made of its
-//! records.
+//! Owns: a share of the region. Must not know: who checked it, and what its records are used for.
 //!
-//! Invariant: the bytes of a run lie below their region's published end and never change, so what
-//! was checked once is still true when it is read (published bytes never change).
+//! Invariant: the bytes of a run are below their region's published end. Published bytes never
+//! change, so what was checked once is still true when it is read.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! The answer to a call that sends several batches: all records, or which of them.
+//! The result of a call that sends several batches: which records were acknowledged.
 //!
-//! Owns: what is acknowledged of the call, and its first failure. Must not know: partitions, and
-//! how records get there. A record without an answer is not known to be safe.
+//! Owns: the acknowledged records of the call, and its first failure. Must not know: partitions,
+//! and how records get there. A record without a result may or may not be stored.
 
 use crate::error::{Error, Result};
 use crate::record::RecordMetadata;

@@ -1,7 +1,7 @@
-//! Which partition a record goes to that names none.
+//! Chooses the partition of a record that names none.
 //!
-//! Owns: what is asked of a partitioner, and what its answer counts for. Must not know: how a
-//! record is appended.
+//! Owns: the call of the partitioner, and the use of its result. Must not know: how a record is
+//! appended.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
-//! Which partitions a producer has appended to without waiting: what its `flush` has to sync.
+//! The partitions that a producer has appended to without waiting, which its `flush` must sync.
 //!
-//! A partition is remembered once and for as long as it is open. A small table of hints answers
-//! for those that were met before, so that an append pays a load and not a lock.
+//! A partition is remembered once, and for as long as it is open. A small table of hints answers
+//! for partitions that were met before, so that an append costs a load and not a lock.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,19 +1,17 @@
-//! Which topics a damaged directory holds: a pure choice over what the catalog says and what lies
-//! there.
+//! Which topics a damaged directory holds: a pure decision over the catalog and the files.
 //!
 //! The rules:
-//! 1. A topic is what the catalog says it is: live, and under its name. One that was being created
-//!    is none, and one that grew is as it was before, unless what completed it may be among the
-//!    records that are lost. (Where there are records it was complete: the catalog that is given
-//!    says so already.)
-//! 2. A directory that holds segments of a topic of which the catalog has never heard is a topic
-//!    whose entry is lost. Its name is the directory's, its partitions are those that it has
-//!    segments of, its settings are lost.
-//! 3. Of several topics for one name (names that differ only in case are one), that one is taken
-//!    whose segments are there, before one without any; one of the catalog before one without an
-//!    entry; then the one with most segments.
+//! 1. A topic of the catalog counts if it is live, under its name. One that was being created does
+//!    not count, and one that was growing is as it was before, unless the entry that completed it
+//!    may be among the lost ones. (A topic with records was complete: the given catalog says so
+//!    already.)
+//! 2. A directory with segments of a topic that the catalog does not have is a topic whose entry is
+//!    lost. Its name is the directory's, its partitions are those with segments, its settings are
+//!    lost.
+//! 3. Of several topics for one name (names that differ only in case are one), one with segments is
+//!    preferred, then one of the catalog, then the one with most segments.
 //! 4. Partitions beyond those of the entry count if they have segments: the growth was lost.
-//! 5. What is there and is left out is named, except for what was being deleted.
+//! 5. Files that are left out are reported, except those of a topic that was being deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,9 +1,9 @@
-//! Reading batches: checked once, then iterated without failing.
+//! Reads batches: each is checked once, then iterated without errors.
 //!
-//! Owns: the judgement on a batch. [`BatchView::check`] verifies header, checksum and every record;
-//! a view from it, or from [`BatchView::trusted`] over the same bytes, iterates without errors and
-//! without allocating. Invariant: `check` and iterating share one parser, so they cannot disagree.
-//! Pure; called from any thread.
+//! Owns: the check of a batch. [`BatchView::check`] verifies header, checksum and every record. A
+//! view from it, or from [`BatchView::trusted`] over the same bytes, iterates without errors and
+//! without allocating. Invariant: the check and the iteration share one parser, so they cannot
+//! disagree. Pure; called from any thread.
 
 use super::header::{ALIGNMENT, BatchHeader, FIXED_SIZE};
 use super::record::{Cursor, RecordView};

@@ -1,9 +1,9 @@
-//! Writing batches: records are encoded and checksummed before anybody holds a lock.
+//! Writes batches: records are encoded and checksummed before a lock is taken.
 //!
 //! Owns: one reusable buffer with room for the largest header in front of the records. `push`
-//! encodes a record, `finish` pads and checksums the records, `seal` writes the header in front of
-//! them once the offset is known: a few dozen bytes, whatever the batch's size. The records of a
-//! short batch are checksummed together with their header instead, which is cheaper by far than a
+//! encodes a record, `finish` pads and checksums the records, and `seal` writes the header in front
+//! of them once the offset is known: a few dozen bytes, whatever the batch's size. The records of a
+//! short batch are checksummed together with their header instead, which is much cheaper than a
 //! second, short checksum. Invariants:
 //!
 //! 1. The buffer begins with [`SIZE_MAX`] bytes of header room, followed by `records_size` bytes of
@@ -12,7 +12,8 @@
 //! 2. A `push` that fails leaves the batch as it was.
 //! 3. Nothing is allocated once the buffer has its size.
 //!
-//! Called by one producer at a time, before the partition's lock, except `seal`: under it.
+//! Called by one producer at a time, before the partition's lock, except `seal`, which is called
+//! under it.
 
 use super::header::{
     ALIGNMENT, BatchHeader, FIXED_SIZE, ProducerStamp, SIZE_MAX, durable_distance, header_size,

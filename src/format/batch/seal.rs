@@ -1,8 +1,8 @@
-//! What a batch's checksum covers, and giving a finished batch to another segment.
+//! Seals a batch: computes its checksum, and gives a finished batch to another segment.
 //!
-//! FORMAT: the checksum runs over the records area with its padding, then the header from behind
-//! the checksum to the end of the extension, then the size, then the segment's salt: every byte of
-//! the batch but the checksum itself. The records come first, so that a producer checksums them
+//! FORMAT: the checksum covers the records area with its padding, then the header from after the
+//! checksum to the end of the extension, then the size, then the segment's salt: every byte of the
+//! batch except the checksum itself. The records come first, so that a producer checksums them
 //! before it knows its offset. Pure; called from any thread.
 
 use super::header::{
