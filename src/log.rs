@@ -299,7 +299,7 @@ impl Log {
         let removed = leftovers.remove(&mut self.factory, self.ends.log_end());
         let finished = removed.and_then(|successor| {
             if let Some(successor) = successor {
-                self.appender.set_prepared(successor);
+                self.appender.add_prepared(successor);
             }
             // A log is never without a segment.
             if self.segments.last().is_none() { self.roll_for(0) } else { Ok(()) }

@@ -306,6 +306,7 @@ impl PartitionCore {
         self.requests.begin(work);
         match work {
             Work::Space => space::make_ahead(&self.log),
+            Work::Next => space::prepare_next(&self.log),
             // A failure is kept in the gate, and the next append returns it.
             Work::Sync => drop(self.flush()),
             // The broker waits for the interval, and the owner of an internal log cleans it up.
@@ -321,7 +322,8 @@ impl PartitionCore {
 
     /// Does all that was requested and not begun; for `tick`.
     pub(crate) fn do_requested(&self) {
-        for work in [Work::Space, Work::Sync, Work::SyncLater, Work::Finish, Work::Compact] {
+        use Work::{Compact, Finish, Next, Space, Sync, SyncLater};
+        for work in [Space, Next, Sync, SyncLater, Finish, Compact] {
             // Read again for each kind: footers may request a compaction.
             if self.requests.is_pending(work) {
                 self.do_work(work);

@@ -206,7 +206,8 @@ impl Background for Workers {
         if !self.is_running() {
             return;
         }
-        let is_bulk = matches!(work, Work::Finish | Work::Compact | Work::CleanUp);
+        use Work::{CleanUp, Compact, Finish, Next};
+        let is_bulk = matches!(work, Finish | Compact | CleanUp | Next);
         let worker = if is_bulk { &self.bulk } else { &self.space };
         let _ = worker.send(Job::Do(Arc::clone(partition), work));
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::create::{Prepared, Writer, make_writable};
 use super::segment::{Sealed, Segment};
-use super::space::{Growth, Space, page_ceil};
+use super::space::{FOLIO_BYTES, Growth, Space, page_ceil};
 use super::tasks::SyncFile;
 use crate::clock::Moment;
 use crate::error::{Error, Result};
@@ -22,9 +22,9 @@ use crate::storage::disk::DiskFile;
 use crate::storage::region::Region;
 use crate::storage::region_writer::RegionWriter;
 
-/// LIMIT: what is made storable again at a time after a sync: a few dozen pages, so that a sync
-/// that comes soon finds little to take away again.
-const RESTORED_BYTES: usize = 256 << 10;
+/// LIMIT: the unit in which pages are made storable again after a sync: a folio, since the kernel
+/// gives and takes the right to store for a whole one.
+const RESTORED_BYTES: usize = FOLIO_BYTES as usize;
 
 /// What the batches of a segment hold, as far as it is kept in memory.
 #[derive(Debug)]
@@ -171,7 +171,7 @@ impl Active {
     #[cold]
     fn restore_stores(&mut self, end: usize) -> Result<()> {
         let writable = self.writer.writable();
-        let until = end.saturating_add(RESTORED_BYTES).min(writable);
+        let until = end.next_multiple_of(RESTORED_BYTES).min(writable);
         if self.storable < until {
             let failed = |source| Error::io("populate", &self.segment.path, source);
             self.region().populate(self.storable..until).map_err(failed)?;
@@ -183,43 +183,30 @@ impl Active {
 
     #[cold]
     fn extend(&mut self, end: usize) -> Result<()> {
-        let (writable, capacity) = (self.writer.writable(), self.capacity());
-        let target = self.space.target(writable, end, capacity);
-        let extended = match self.space.extend(self.region(), target) {
-            // Less than the whole step may still be there for the taking.
-            Err(error) if error.kind() == io::ErrorKind::StorageFull && target > end as u64 => {
-                let least = page_ceil(end as u64).min(capacity as u64);
-                self.space.extend(self.region(), least)
-            }
-            other => other,
-        };
-        let path: &Path = &self.segment.path;
-        self.grown_to(extended.map_err(|source| Error::io("grow", path, source))?);
+        if end > self.space.ready() {
+            let path: &Path = &self.segment.path;
+            let failed = |source| Error::io("grow", path, source);
+            self.space.extend_to(self.region(), end as u64).map_err(failed)?;
+        }
+        self.writer.set_writable(self.space.ready());
         Ok(())
     }
 
     /// Whether the writer has come near the end of the space it has.
     #[inline]
     pub(crate) fn is_near_end(&self) -> bool {
-        let writable = self.writer.writable();
-        let left = writable.saturating_sub(self.position);
-        left < self.space.ahead(self.capacity()).min(writable / 2) && writable < self.capacity()
+        self.space.is_near(self.position, self.capacity())
     }
 
     /// More space, if the writer has come near the end of what it has.
     pub(crate) fn growth_wish(&self) -> Option<Growth> {
-        self.is_near_end().then(|| self.space.growth(self.segment.number, &self.writer))
+        self.is_near_end().then(|| Growth::new(&self.space, self.region(), 0))
     }
 
     /// Whether the next segment will be needed so soon that it should have space for a burst.
     #[inline]
     pub(crate) fn is_near_roll(&self) -> bool {
         self.capacity().saturating_sub(self.position) < self.space.ahead(self.capacity())
-    }
-
-    pub(crate) fn grown_to(&mut self, target: u64) {
-        let end = usize::try_from(target).unwrap_or(usize::MAX).min(self.capacity());
-        self.writer.set_writable(end);
     }
 
     /// Appends a batch of records.

@@ -1,14 +1,15 @@
-//! The segments that take appends: the active one, and the next one if it is prepared.
+//! The segments that take appends: the active one, and the next ones if they are prepared.
 //!
-//! Owns: the writer of the active segment and the prepared segment, and when more space or a next
+//! Owns: the writer of the active segment and the prepared segments, and when more space or a next
 //! segment is requested. Must not know: offsets beyond those of the active segment, producers, what
 //! happens to a sealed segment, which thread makes the requested space.
 //!
 //! Invariants; [`check`](Appender::check) holds the first:
-//! 1. A prepared segment has a higher number than the active one.
+//! 1. A prepared segment has a higher number than the active one and those prepared before it.
 //! 2. If there is no active segment, the first append begins a new one, which has a new salt. So
 //!    bytes that an earlier run left after the end never follow a later batch.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::active::Active;
@@ -18,11 +19,19 @@ use super::space::Growth;
 use super::tasks::SyncFile;
 use crate::error::{Error, Result};
 
+/// LIMIT: how many segments are made ahead at most. A writer that fills segments faster than the disk
+/// makes them one at a time, with two syncs each, had to make every second one itself; with two in
+/// front of it, the times that the disk takes even out.
+const PREPARED_MOST: usize = 2;
+
 #[derive(Debug, Default)]
 pub(crate) struct Appender {
     /// `None` after an opening that left bytes after the end, until the first append.
     active: Option<Active>,
-    prepared: Option<Prepared>,
+    /// The segments that come next, in order.
+    prepared: VecDeque<Prepared>,
+    /// Whether a segment was full before the next one was made.
+    was_late: bool,
 }
 
 impl Appender {
@@ -30,8 +39,9 @@ impl Appender {
         self.active.as_ref()
     }
 
-    pub(crate) fn prepared(&self) -> Option<&Prepared> {
-        self.prepared.as_ref()
+    /// The segments that are made ahead, in order.
+    pub(crate) fn prepared(&self) -> &VecDeque<Prepared> {
+        &self.prepared
     }
 
     // ---- room for a batch ----------------------------------------------------------------------
@@ -65,16 +75,18 @@ impl Appender {
         needed: usize,
         factory: &mut SegmentFactory,
     ) -> Result<Prepared> {
-        let fits = |next: &mut Prepared| next.writer.region().capacity() >= needed;
-        if let Some(prepared) = self.prepared.take_if(fits) {
-            return Ok(prepared);
+        let fits = |next: &Prepared| next.writer.region().capacity() >= needed;
+        match self.prepared.pop_front() {
+            Some(next) if fits(&next) => return Ok(next),
+            Some(next) => self.prepared.push_front(next),
+            None => self.was_late = self.active.is_some(),
         }
         // A segment that a recovery prepared records a cut of the log; so must the one that
         // replaces it.
-        let rewrite = self.prepared.as_ref().and_then(|next| next.header.rewrite);
+        let rewrite = self.prepared.front().and_then(|next| next.header.rewrite);
         let new = factory.new_segment(needed, rewrite)?;
         let made = factory.make(new)?;
-        if let Some(too_small) = self.prepared.take() {
+        for too_small in self.prepared.drain(..) {
             // A higher number is in use, so it must not be used any more.
             too_small.discard(&*factory.env().disk);
         }
@@ -111,61 +123,60 @@ impl Appender {
 
     // ---- space ahead ---------------------------------------------------------------------------
 
-    /// Whether to call [`growth_wish`](Self::growth_wish) or to prepare a next segment. Called
-    /// after every append, so it only compares numbers.
+    /// Whether to call [`growth_wish`](Self::growth_wish). Called after every append, so it only
+    /// compares numbers.
     #[inline]
     pub(crate) fn wants_space(&self) -> bool {
         let Some(active) = &self.active else { return false };
         active.is_near_end()
-            || self.wants_next()
-            || (active.is_near_roll() && self.prepared.as_ref().is_some_and(Prepared::is_small))
+            || (active.is_near_roll() && self.prepared.front().is_some_and(Prepared::is_small))
     }
 
     /// The space to make: for the active segment, or for the next one if that is needed soon.
     pub(crate) fn growth_wish(&self) -> Option<Growth> {
         let active = self.active.as_ref()?;
-        let next = self.prepared.as_ref().filter(|next| active.is_near_roll() && next.is_small());
+        let next = self.prepared.front().filter(|next| active.is_near_roll() && next.is_small());
         active.growth_wish().or_else(|| next.map(Prepared::growth))
     }
 
-    pub(crate) fn finish_growth(&mut self, growth: &Growth, end: u64) {
-        match (&mut self.active, &mut self.prepared) {
-            (Some(active), _) if active.segment().number == growth.segment => active.grown_to(end),
-            (_, Some(next)) if next.header.number == growth.segment => next.grown_to(end),
-            _ => {}
-        }
-    }
-
-    /// Whether the active segment is so full that the next one should be made ready.
+    /// Whether the active segment is so full that another one should be made ready.
     #[inline]
     pub(crate) fn wants_next(&self) -> bool {
-        self.prepared.is_none()
-            && self.active.as_ref().is_some_and(|active| active.position() > active.capacity() / 2)
+        let (wanted, part) = if self.was_late { (PREPARED_MOST, 8) } else { (1, 2) };
+        let Some(active) = &self.active else { return false };
+        self.prepared.len() < wanted && active.position() > active.capacity() / part
     }
 
-    /// Takes a prepared segment. Returns one that is not needed, because there is another or a
+    /// Takes a prepared segment. Returns one that is not needed, because there are others or a
     /// higher number is in use: the caller discards it.
     #[must_use = "a segment that comes too late is to be discarded"]
     pub(crate) fn finish_prepare(&mut self, prepared: Prepared) -> Option<Prepared> {
-        if self.prepared.is_some() || prepared.header.number <= self.active_number() {
+        let wanted = if self.was_late { PREPARED_MOST } else { 1 };
+        if self.prepared.len() >= wanted || prepared.header.number <= self.last_number() {
             return Some(prepared);
         }
-        self.set_prepared(prepared);
+        self.add_prepared(prepared);
         None
     }
 
-    pub(super) fn set_prepared(&mut self, prepared: Prepared) {
-        self.prepared = Some(prepared);
+    pub(super) fn add_prepared(&mut self, prepared: Prepared) {
+        self.prepared.push_back(prepared);
         self.assert_valid();
     }
 
     /// The files were removed with their topic.
     pub(super) fn clear(&mut self) {
-        (self.active, self.prepared) = (None, None);
+        self.active = None;
+        self.prepared.clear();
     }
 
     fn active_number(&self) -> u64 {
         self.active.as_ref().map_or(0, |active| active.segment().number)
+    }
+
+    /// The highest number that a segment has which takes appends, or will.
+    fn last_number(&self) -> u64 {
+        self.prepared.back().map_or_else(|| self.active_number(), |last| last.header.number)
     }
 
     fn assert_valid(&self) {
@@ -174,12 +185,14 @@ impl Appender {
 
     /// What is wrong, if anything: invariant 1.
     fn check(&self) -> std::result::Result<(), &'static str> {
-        match &self.prepared {
-            Some(next) if next.header.number <= self.active_number() => {
-                Err("the prepared segment has a number that was passed")
+        let mut before = self.active_number();
+        for next in &self.prepared {
+            let number = next.header.number;
+            if std::mem::replace(&mut before, number) >= number {
+                return Err("a prepared segment has a number that was passed");
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
 
@@ -216,8 +229,35 @@ pub(super) mod tests {
         let early = log.factory_mut().begin_prepare().unwrap().run().unwrap();
         log.roll_for(0).unwrap();
         assert!(log.appender.active_number() > early.header.number);
-        log.appender.prepared = Some(early);
+        log.appender.prepared.push_back(early);
         assert!(log.appender.check().is_err());
+    }
+
+    /// One segment is made ahead. Once the next one was needed before it was made, two are.
+    #[test]
+    fn a_late_segment_has_two_made_ahead() {
+        let mut log = log();
+        let make = |log: &mut Log| log.factory_mut().begin_prepare().unwrap().run().unwrap();
+        let first = make(&mut log);
+        assert!(log.appender.finish_prepare(first).is_none());
+        let second = make(&mut log);
+        let second = log.appender.finish_prepare(second).unwrap();
+        log.roll_for(0).unwrap();
+        assert!(!log.appender.was_late);
+        log.roll_for(0).unwrap();
+        assert!(log.appender.was_late);
+        assert!(log.appender.finish_prepare(second).is_some(), "its number was passed");
+        for _ in 0..2 {
+            let next = make(&mut log);
+            assert!(log.appender.finish_prepare(next).is_none());
+        }
+        let third = make(&mut log);
+        assert!(log.appender.finish_prepare(third).is_some());
+        let numbers: Vec<u64> = log.appender.prepared.iter().map(|it| it.header.number).collect();
+        log.roll_for(0).unwrap();
+        assert_eq!(log.appender.active_number(), numbers[0], "in order");
+        log.roll_for(0).unwrap();
+        assert_eq!(log.appender.active_number(), numbers[1]);
     }
 
     #[test]
@@ -228,6 +268,6 @@ pub(super) mod tests {
         let number = late.header.number;
         let late = log.appender.finish_prepare(late).unwrap();
         assert_eq!(late.header.number, number);
-        assert!(log.appender.prepared().is_none());
+        assert!(log.appender.prepared().is_empty());
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Backlog {
     unfinished: VecDeque<Unfinished>,
     /// Segments that get no footer while this log is open.
     footerless: Vec<Unfinished>,
+    /// Whether the last of `unfinished` was requested to be finished.
+    is_requested: bool,
 }
 
 impl Backlog {
@@ -59,6 +61,7 @@ impl Backlog {
             self.to_sync.push_back(file);
         }
         self.unfinished.push_back(sealed);
+        self.is_requested = false;
         self.assert_valid();
     }
 
@@ -143,6 +146,13 @@ impl Backlog {
     /// Whether a segment waits for its footer, synced or not.
     pub(crate) fn has_unfinished(&self) -> bool {
         !self.unfinished.is_empty()
+    }
+
+    /// Whether a segment was sealed since this was last asked. To ask for the work after each append
+    /// until it is done kept a processor busy, and with it the lock that appends take.
+    #[inline]
+    pub(crate) fn take_request(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_requested, true) && self.has_unfinished()
     }
 
     /// The footer to be written next: of the oldest segment without one, once it is synced. A file

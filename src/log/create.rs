@@ -114,16 +114,13 @@ impl Prepared {
     /// Whether it has less space than a burst wants that continues in it.
     #[inline]
     pub(crate) fn is_small(&self) -> bool {
-        let capacity = self.writer.region().capacity();
-        self.writer.writable() < self.space.ahead(capacity)
+        self.space.ready() < self.space.ahead(self.writer.region().capacity())
     }
 
+    /// Space for a burst.
     pub(crate) fn growth(&self) -> Growth {
-        self.space.growth(self.header.number, &self.writer)
-    }
-
-    pub(crate) fn grown_to(&mut self, end: u64) {
-        self.writer.set_writable(usize::try_from(end).unwrap_or(usize::MAX));
+        let region = self.writer.region();
+        Growth::new(&self.space, region, self.space.ahead(region.capacity()))
     }
 
     /// Gives up a segment that is not needed. What cannot be removed is found, empty, at the next

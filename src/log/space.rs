@@ -1,9 +1,10 @@
 //! The space of the active segment: how far its file can be written without the disk saying no.
 //!
 //! Two may make space at the same time: the background, ahead of the writer, and an append that
-//! caught up with it. Both go through one [`Space`], whose lock is held while the disk works, so
-//! that zeros are never written over what was appended meanwhile: space is made only behind
-//! `ready`, and appends go only below it.
+//! caught up with it. Both go through one [`Space`]: a lock is held while the disk works, so that
+//! zeros are never written over what was appended meanwhile: space is made only at and after `ready`,
+//! and appends end below it. The writer reads `ready` without the lock, and the background reads the
+//! published end without the partition's lock, so neither waits for the other while there is space.
 //!
 //! The background may be late: the segment was rolled meanwhile, and the file ends with its footer,
 //! or was removed. So a space has an end, after which no more is made.
@@ -15,8 +16,7 @@ use super::PAGE_BYTES;
 use super::budget::Claim;
 use crate::storage::disk::DiskFile;
 use crate::storage::region::Region;
-use crate::storage::region_writer::RegionWriter;
-use crate::sync::{AtomicBool, LockLevel, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, LockLevel, Mutex, Ordering};
 
 /// LIMIT: the step in which a segment that is written through its map grows: far enough ahead that
 /// the writer never waits for blocks at gigabytes per second, little enough to waste on one that
@@ -34,10 +34,18 @@ const PWRITE_STEP_BYTES: u64 = 256 << 10;
 const STORES_AHEAD_BYTES: usize = 8 << 20;
 const PWRITE_AHEAD_BYTES: usize = 128 << 10;
 
-/// Zeros are written a page at a time: ext4 makes one folio of each write, and a sync writes whole
-/// folios (measured in docs/performance.md).
+/// LIMIT: what is made usable at once, and the unit in which zeros are written for stores: the file
+/// systems that have large folios make one of each write, so a sync writes at most this much for a
+/// record, and populating is one page fault for 64 pages. Twice as much gains nothing, and pages of
+/// 2 MiB are the ones that a virtual machine has to get from its host (docs/performance.md).
+pub(super) const FOLIO_BYTES: u64 = 256 << 10;
+
+static ZEROS: [u8; FOLIO_BYTES as usize] = [0; FOLIO_BYTES as usize];
+
+/// Where appends go by `pwrite`, zeros are written a page at a time: a sync writes whole folios, and
+/// each append has one (measured in docs/performance.md).
 pub(super) static ZERO_PAGE: [u8; 4096] = [0; 4096];
-const _: () = assert!(ZERO_PAGE.len() as u64 == PAGE_BYTES);
+const _: () = assert!(ZERO_PAGE.len() as u64 == PAGE_BYTES && FOLIO_BYTES % PAGE_BYTES == 0);
 
 /// How bytes get into a segment's file, fixed for the segment's lifetime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +62,13 @@ pub(super) struct Space {
     file: Arc<dyn DiskFile>,
     kind: Writer,
     claim: Arc<Claim>,
+    /// How far the file has blocks. The lock is held while the disk works.
+    allocated: Mutex<u64>,
     /// The end of the space that may be written. Only ever rises.
-    ready: Mutex<u64>,
+    ///
+    /// ORDERING: stored with Release by the thread that holds `allocated`, after the bytes below are
+    /// allocated and populated; read with Acquire by the writer, which then stores into them.
+    ready: AtomicU64,
     /// Whether the segment takes no more appends. ORDERING: set without the lock, for which the
     /// writer must not wait; a thread that then takes the lock ([`end`](Self::end)) knows that no
     /// step runs and that none begins.
@@ -63,6 +76,7 @@ pub(super) struct Space {
 }
 
 impl Space {
+    /// Of a file that has blocks, and can be written, up to `ready`.
     pub(super) fn new(
         file: Arc<dyn DiskFile>,
         kind: Writer,
@@ -70,8 +84,8 @@ impl Space {
         ready: u64,
     ) -> Arc<Self> {
         let is_over = AtomicBool::new(false);
-        let ready = Mutex::at_level(LockLevel::SegmentSpace, ready);
-        Arc::new(Self { file, kind, claim, ready, is_over })
+        let allocated = Mutex::at_level(LockLevel::SegmentSpace, ready);
+        Arc::new(Self { file, kind, claim, allocated, ready: AtomicU64::new(ready), is_over })
     }
 
     /// The segment takes no more appends: a step that has not begun makes nothing.
@@ -83,19 +97,13 @@ impl Space {
     /// more. Blocks for the disk.
     pub(super) fn end(&self) {
         self.seal();
-        drop(self.ready.lock());
+        drop(self.allocated.lock());
     }
 
-    /// Where space should end so that `end` fits, from `ready` on: doubling at first, then in
-    /// steps.
-    pub(super) fn target(&self, ready: usize, end: usize, capacity: usize) -> u64 {
-        let step = match self.kind {
-            Writer::Stores => STORES_STEP_BYTES,
-            Writer::Pwrite => PWRITE_STEP_BYTES,
-        };
-        let ready = ready as u64;
-        let grown = ready.saturating_mul(2).min(ready.saturating_add(step));
-        grown.max(page_ceil(end as u64)).min(capacity as u64)
+    /// The end of the space that may be written.
+    #[inline]
+    pub(super) fn ready(&self) -> usize {
+        usize::try_from(self.ready.load(Ordering::Acquire)).unwrap_or(usize::MAX)
     }
 
     /// How near to the end of space the writer may come before more is asked for. Little of a
@@ -109,49 +117,109 @@ impl Space {
         ahead.min(capacity / 8)
     }
 
+    /// Whether a writer at `position` has come near the end of the space there is.
+    #[inline]
+    pub(super) fn is_near(&self, position: usize, capacity: usize) -> bool {
+        let ready = self.ready();
+        let left = ready.saturating_sub(position);
+        left < self.ahead(capacity).min(ready / 2) && ready < capacity
+    }
+
     /// Whether the bytes go through the map.
     pub(super) fn is_stored_into(&self) -> bool {
         self.kind == Writer::Stores
     }
 
-    /// The next step of space for a segment.
-    pub(super) fn growth(self: &Arc<Self>, segment: u64, writer: &RegionWriter) -> Growth {
-        let (writable, region) = (writer.writable(), Arc::clone(writer.region()));
-        let target = self.target(writable, writable.saturating_add(1), region.capacity());
-        Growth { segment, space: Arc::clone(self), region, target }
+    /// Makes space up to `end`, and a little more if the disk has it. On failure the file may be
+    /// longer, and holds nothing new. Blocks for the disk.
+    pub(super) fn extend_to(&self, region: &Region, end: u64) -> io::Result<()> {
+        let mut allocated = self.allocated.lock();
+        while !self.is_over() && self.ready.load(Ordering::Acquire) < end {
+            let capacity = region.capacity() as u64;
+            if *allocated < end {
+                let target = self.target(*allocated, end, capacity);
+                let least = page_ceil(end).min(capacity);
+                match self.allocate(&mut allocated, target) {
+                    // Less than the whole step may still be there for the taking.
+                    Err(error) if error.kind() == io::ErrorKind::StorageFull && target > least => {
+                        self.allocate(&mut allocated, least)?;
+                    }
+                    other => other?,
+                }
+            }
+            self.make_ready(region, *allocated)?;
+        }
+        Ok(())
     }
 
-    /// Makes space up to `target` and returns where it ends. On failure the file may be longer,
-    /// and holds nothing new.
-    pub(super) fn extend(&self, region: &Region, target: u64) -> io::Result<u64> {
-        let mut ready = self.ready.lock();
-        if *ready >= target || self.is_over.load(Ordering::Acquire) {
-            return Ok(*ready);
+    /// Makes the next [`FOLIO_BYTES`] of space, or less at the end of the file. Blocks for the disk.
+    fn advance(&self, region: &Region) -> io::Result<()> {
+        let mut allocated = self.allocated.lock();
+        let (ready, capacity) = (self.ready.load(Ordering::Acquire), region.capacity() as u64);
+        if self.is_over() || ready >= capacity {
+            return Ok(());
         }
+        if *allocated <= ready {
+            let target = self.target(*allocated, ready.saturating_add(1), capacity);
+            self.allocate(&mut allocated, target)?;
+        }
+        self.make_ready(region, *allocated)
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+
+    /// Up to where the file gets blocks so that `end` fits: doubling at first, then in steps that end
+    /// at multiples of a step.
+    fn target(&self, allocated: u64, end: u64, capacity: u64) -> u64 {
+        let step = match self.kind {
+            Writer::Stores => STORES_STEP_BYTES,
+            Writer::Pwrite => PWRITE_STEP_BYTES,
+        };
+        let grown = allocated.saturating_mul(2).min(allocated.saturating_add(step));
+        let whole = if grown > step { grown - grown % step } else { grown };
+        whole.max(page_ceil(end)).min(capacity)
+    }
+
+    fn allocate(&self, allocated: &mut u64, target: u64) -> io::Result<()> {
         // If the disk then says no, the file may have grown all the same; and the next attempt
         // claims no more.
         self.claim.grow_to(target)?;
         self.file.allocate(target)?;
-        let end = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX).min(region.capacity());
-        match self.kind {
-            // Populated here, where a full or failing disk is an error; a plain store into the
-            // page would find it as a signal.
-            Writer::Stores => region.populate(end(*ready)..end(target))?,
-            Writer::Pwrite if self.file.gains_from_prewriting() => self.prewrite(*ready, target)?,
-            Writer::Pwrite => {}
-        }
-        *ready = target;
-        Ok(target)
+        *allocated = target;
+        Ok(())
     }
 
-    /// Writes zeros: the first sync of merely allocated blocks has to convert them, and takes
-    /// half as long again.
-    fn prewrite(&self, from: u64, target: u64) -> io::Result<()> {
+    /// Makes the next folio of what is allocated usable. Called with the lock held.
+    fn make_ready(&self, region: &Region, allocated: u64) -> io::Result<()> {
+        let ready = self.ready.load(Ordering::Acquire);
+        let end = ready.saturating_add(1).next_multiple_of(FOLIO_BYTES).min(allocated);
+        let (stores, gains) = (self.is_stored_into(), self.file.gains_from_prewriting());
+        if gains {
+            let zeros: &[u8] = if stores { &ZEROS } else { &ZERO_PAGE };
+            self.prewrite(zeros, ready, end)?;
+        }
+        if stores {
+            // Populated here, where a full or failing disk is an error; a plain store into the
+            // page would find it as a signal.
+            let at = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX).min(region.capacity());
+            region.populate(at(ready)..at(end))?;
+        }
+        self.ready.store(end, Ordering::Release);
+        Ok(())
+    }
+
+    /// Writes zeros, in pieces that end at multiples of the length of `zeros`. The first sync of
+    /// blocks that are merely allocated has to convert them, and takes half as long again; and a
+    /// write makes larger folios than a page fault does.
+    fn prewrite(&self, zeros: &[u8], from: u64, end: u64) -> io::Result<()> {
+        let unit = (zeros.len() as u64).max(1);
         let mut position = from;
-        while position < target {
-            let step = PAGE_BYTES - position % PAGE_BYTES;
-            let length = usize::try_from(step.min(target - position)).unwrap_or(0);
-            self.file.write_at(ZERO_PAGE.get(..length).unwrap_or_default(), position)?;
+        while position < end {
+            let step = (unit - position % unit).min(end - position);
+            let length = usize::try_from(step).unwrap_or(0);
+            self.file.write_at(zeros.get(..length).unwrap_or_default(), position)?;
             position = position.saturating_add(step);
         }
         Ok(())
@@ -161,16 +229,43 @@ impl Space {
 /// Space to be made ahead of the writer, without the partition's lock.
 #[derive(Debug)]
 pub(crate) struct Growth {
-    pub(crate) segment: u64,
     space: Arc<Space>,
     region: Arc<Region>,
-    target: u64,
+    /// How much there must be at least, however far the writer is.
+    least: usize,
 }
 
 impl Growth {
-    /// Makes the space and returns where it ends. Blocks for the disk.
-    pub(crate) fn run(&self) -> io::Result<u64> {
-        self.space.extend(&self.region, self.target)
+    /// For a segment that has a writer, or will have one that begins with a burst of `least` bytes.
+    pub(super) fn new(space: &Arc<Space>, region: &Arc<Region>, least: usize) -> Self {
+        Self { space: Arc::clone(space), region: Arc::clone(region), least }
+    }
+
+    /// Whether it is for the segment that comes next.
+    #[cfg(test)]
+    pub(super) fn is_for_next(&self) -> bool {
+        self.least > 0
+    }
+
+    /// Makes space until there is twice as much as is too little, so that it is not asked for again
+    /// at once; and returns after at most as many steps, for others wait for space, too. Blocks for
+    /// the disk.
+    pub(crate) fn run(&self) -> io::Result<()> {
+        let capacity = self.region.capacity();
+        let ahead = self.space.ahead(capacity);
+        let most = self.space.ready().saturating_add(ahead.saturating_mul(2));
+        while self.is_wanted(ahead.saturating_mul(2)) && self.space.ready() < most {
+            self.space.advance(&self.region)?;
+        }
+        Ok(())
+    }
+
+    /// Whether less than `ahead` is left for the writer, or than there must be.
+    fn is_wanted(&self, ahead: usize) -> bool {
+        let (ready, capacity) = (self.space.ready(), self.region.capacity());
+        let left = ready.saturating_sub(self.region.published());
+        let is_little = left < ahead.min(ready / 2) || ready < self.least;
+        !self.space.is_over() && ready < capacity && is_little
     }
 }
 
@@ -188,6 +283,59 @@ mod tests {
     use super::*;
     use crate::log::budget::SpaceBudget;
     use crate::storage::disk::{Disk, MemoryDisk};
+    use crate::storage::region::Memory;
+
+    fn region(capacity: usize, published: usize) -> Arc<Region> {
+        Region::sealed(Memory::heap(capacity).unwrap(), published).unwrap()
+    }
+
+    fn space(kind: Writer, ready: u64) -> (Arc<dyn DiskFile>, Arc<Space>) {
+        let file = MemoryDisk::new().create(Path::new("/file")).unwrap();
+        file.allocate(ready).unwrap();
+        let claim = Claim::of_file(&SpaceBudget::unlimited(), ready);
+        (Arc::clone(&file), Space::new(file, kind, claim, ready))
+    }
+
+    /// Blocks are allocated in steps, and become ready a folio at a time: a writer that catches up
+    /// waits for one folio at most.
+    #[test]
+    fn space_grows_by_steps_and_becomes_ready_by_folios() {
+        let region = region(16 << 20, 0);
+        let (file, space) = space(Writer::Stores, 64 << 10);
+        let mut seen = Vec::new();
+        while space.ready() < 5 << 20 {
+            space.advance(&region).unwrap();
+            seen.push((space.ready() >> 10, file.len().unwrap() >> 10));
+        }
+        let first = [(128, 128), (256, 256), (512, 512), (768, 1024), (1024, 1024), (1280, 2048)];
+        assert_eq!(seen[..6], first);
+        let lengths: Vec<u64> = seen.iter().map(|(_, length)| *length).collect();
+        assert!(lengths[9..].iter().all(|length| length % 2048 == 0), "{lengths:?}");
+        // More than a step at once is made at once, and no further.
+        space.extend_to(&region, (9 << 20) + 1).unwrap();
+        assert_eq!(file.len().unwrap(), (9 << 20) + 4096);
+        assert_eq!(space.ready(), (9 << 20) + 4096);
+    }
+
+    /// Asked for as soon as there is too little, the background would make one folio for each
+    /// request, and take the partition's lock each time.
+    #[test]
+    fn growth_makes_twice_as_much_as_is_too_little() {
+        let position = 20 << 20;
+        let region = region(64 << 20, position);
+        let (_, space) = space(Writer::Stores, 24 << 20);
+        assert!(space.is_near(position, region.capacity()));
+        let growth = Growth::new(&space, &region, 0);
+        growth.run().unwrap();
+        let made = space.ready();
+        assert_eq!(made, position + 2 * STORES_AHEAD_BYTES);
+        assert!(!space.is_near(position + STORES_AHEAD_BYTES, region.capacity()));
+        growth.run().unwrap();
+        assert_eq!(space.ready(), made, "enough is left");
+        space.seal();
+        Growth::new(&space, &region, usize::MAX).run().unwrap();
+        assert_eq!(space.ready(), made, "a sealed segment gets no more");
+    }
 
     /// What runs may still write zeros: who ends the space waits for it.
     #[test]
@@ -197,7 +345,7 @@ mod tests {
         let space = Space::new(file, Writer::Pwrite, claim, 0);
         let (ended, end) = mpsc::channel();
         thread::scope(|scope| {
-            let step = space.ready.lock();
+            let step = space.allocated.lock();
             scope.spawn(|| {
                 space.end();
                 ended.send(()).unwrap();

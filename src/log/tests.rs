@@ -232,8 +232,7 @@ fn finish_prepare(log: &mut Log, prepared: Prepared) {
 /// What the background does for space.
 fn make_space(log: &mut Log) -> Result<()> {
     if let Some(growth) = log.appender().growth_wish() {
-        let end = growth.run().map_err(|source| Error::io("grow", Path::new("/t"), source))?;
-        log.appender_mut().finish_growth(&growth, end);
+        growth.run().map_err(|source| Error::io("grow", Path::new("/t"), source))?;
     }
     if log.appender().wants_next() {
         let prepared = log.factory_mut().begin_prepare()?.run()?;

@@ -12,7 +12,7 @@ use crate::error::Result;
 /// once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// Space ahead of the writer, or the next segment.
+    /// Space ahead of the writer.
     Space = 1,
     /// A sync, for callers that wait without blocking or because the interval's bytes are full.
     Sync = 2,
@@ -24,11 +24,20 @@ pub(crate) enum Work {
     Compact = 16,
     /// The clean-up of an internal log, which the engine does.
     CleanUp = 32,
+    /// The next segment: two syncs, for which no space is to wait.
+    Next = 64,
 }
 
 impl Work {
-    const ALL: [Self; 6] =
-        [Self::Space, Self::Sync, Self::SyncLater, Self::Finish, Self::Compact, Self::CleanUp];
+    const ALL: [Self; 7] = [
+        Self::Space,
+        Self::Sync,
+        Self::SyncLater,
+        Self::Finish,
+        Self::Compact,
+        Self::CleanUp,
+        Self::Next,
+    ];
 
     #[inline]
     pub(super) fn bit(self) -> u32 {

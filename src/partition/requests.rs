@@ -29,9 +29,9 @@ impl Requests {
     #[inline]
     pub(crate) fn request(&self, work: Work) {
         let bit = work.bit();
-        // Space and footers are requested again by the next append, so a stale look costs nothing,
+        // Space and segments are requested again by the next append, so a stale look costs nothing,
         // and the append path gets a load instead of a locked operation.
-        let recurs = matches!(work, Work::Space | Work::Finish);
+        let recurs = matches!(work, Work::Space | Work::Next);
         if recurs && self.pending.load(Ordering::Relaxed) & bit != 0 {
             return;
         }

@@ -24,7 +24,7 @@ pub(super) fn take(
     let fetched = reads.load();
     let files = segment_bytes(log).saturating_add(bytes.leftover);
     let state = log.lock();
-    let prepared = state.log().appender().prepared().map_or(0, |next| next.claim.bytes());
+    let prepared = state.log().appender().prepared().iter().map(|next| next.claim.bytes()).sum();
     let counts = state.counts();
     PartitionMetrics {
         partition: log.origin().partition,

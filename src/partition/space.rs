@@ -7,18 +7,18 @@ use super::shared::SharedLog;
 use crate::error::Result;
 use crate::log::tasks::PrepareTask;
 
-/// Grows the active segment and makes the next one, if requested. A failure is not reported: the
-/// append that needs the space will get it.
+/// Grows the active segment, or the next one, if requested. A failure is not reported: the append
+/// that needs the space will get it.
 pub(super) fn make_ahead(log: &SharedLog) {
-    // Repeated until the writer is not near the end: it may have reached the end of the step
-    // meanwhile.
-    loop {
-        let growth = log.lock().log().appender().growth_wish();
-        let Some(growth) = growth else { break };
-        let Ok(_running) = log.begin_disk_work() else { return };
-        let Ok(end) = growth.run() else { break };
-        log.lock().log_mut().appender_mut().finish_growth(&growth, end);
-    }
+    let growth = log.lock().log().appender().growth_wish();
+    let Some(growth) = growth else { return };
+    let Ok(_running) = log.begin_disk_work() else { return };
+    let _ = growth.run();
+}
+
+/// Makes the next segment, if requested. A failure is not reported: the append that needs the segment
+/// will get it.
+pub(super) fn prepare_next(log: &SharedLog) {
     let Ok(_running) = log.begin_disk_work() else { return };
     let task = {
         let mut state = log.lock();
@@ -39,7 +39,7 @@ pub(super) fn make_next(log: &SharedLog) -> Result<()> {
     let _running = log.begin_disk_work()?;
     let task = {
         let mut state = log.lock_for_writing()?;
-        if state.log().appender().prepared().is_some() {
+        if !state.log().appender().prepared().is_empty() {
             return Ok(());
         }
         let mut task = state.log_mut().factory_mut().begin_prepare()?;

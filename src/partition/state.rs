@@ -163,11 +163,12 @@ impl State {
         };
         let mut wanted = WorkSet::default();
         wanted.add_if(self.log.appender().wants_space(), Work::Space);
+        wanted.add_if(self.log.appender().wants_next(), Work::Next);
         wanted.add_if(self.waiters.any_awaits_durable(), Work::Sync);
         if let Some(sync) = sync {
             wanted.add_if(true, sync);
         }
-        wanted.add_if(self.log.backlog().has_unfinished(), Work::Finish);
+        wanted.add_if(self.log.backlog_mut().take_request(), Work::Finish);
         (fired, wanted)
     }
 

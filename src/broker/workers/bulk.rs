@@ -78,6 +78,9 @@ pub(crate) fn run_bulk_worker(
                     queues.shared.syncs.ask((partition, For::Footers), &start_helper);
                 }
             }
+            Ok(Job::Do(partition, Work::Next)) => {
+                at_work.run(&partition, Work::Next, || partition.do_work(Work::Next));
+            }
             Ok(Job::Do(partition, work)) => {
                 at_work.run(&partition, work, || partition.do_work(work));
                 engine.finished(&partition);

@@ -208,7 +208,8 @@ fn row_b03_whole_segments_behind_a_hole_are_cut_for_good() {
         drop(log);
         let context = format!("seed {seed}");
         let (image, rig, mut log, mut model) = cut_and_check(&disk, &model, seed, &context);
-        let truncates = log.appender().prepared().is_some_and(|next| next.header.rewrite.is_some());
+        let truncates =
+            log.appender().prepared().front().is_some_and(|next| next.header.rewrite.is_some());
         truncations += u64::from(truncates);
         let steps = any_steps(&mut random, 6);
         model.append(&mut log, 1, 3, 700).unwrap();

@@ -248,7 +248,7 @@ fn row_b05_a_footer_that_says_more_than_is_still_true_is_not_believed() {
     log.factory_mut().begin_generation();
     let made = log.factory_mut().new_segment(0, Some(cut)).unwrap().create(&rig.env).unwrap();
     log.ends = Ends::found(0, 5, 5);
-    log.appender.set_prepared(made);
+    log.appender.add_prepared(made);
     log.roll_for(0).unwrap();
     append(&mut log, 3, 200);
     sync(&mut log).unwrap();

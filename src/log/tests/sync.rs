@@ -134,6 +134,23 @@ fn a_sync_that_failed_proves_nothing_and_the_next_one_asks_for_all_of_it_again()
     );
 }
 
+/// Requested after each append until it was done, the work kept a background thread busy while the
+/// sealed segment was synced, and with it the lock that appends take.
+#[test]
+fn the_footers_are_requested_once_for_each_sealed_segment() {
+    let (_, rig) = Rig::fresh(1);
+    let mut log = rig.create();
+    append(&mut log, 1, 1_000);
+    assert!(!log.backlog_mut().take_request());
+    for _ in 0..2 {
+        log.roll_for(0).unwrap();
+        append(&mut log, 1, 1_000);
+        assert!(log.backlog_mut().take_request());
+        append(&mut log, 1, 1_000);
+        assert!(log.backlog().has_unfinished() && !log.backlog_mut().take_request());
+    }
+}
+
 /// The same where segments were sealed before the sync began, and while it ran.
 #[test]
 fn a_task_that_is_given_back_is_asked_for_again_in_segment_order() {
