@@ -542,6 +542,7 @@ impl Log {
         };
         let mut task = self.backlog.begin_sync(Arc::clone(&self.segments), target);
         if scope == SyncScope::All {
+            task.is_paced = false;
             task.files.extend(self.appender.begin_sync());
         }
         task

@@ -105,7 +105,8 @@ impl Backlog {
     pub(crate) fn begin_sync(&mut self, segments: Arc<SegmentList>, target: u64) -> SyncTask {
         let unproved = std::mem::take(&mut self.unproved);
         let files = Vec::from(std::mem::take(&mut self.to_sync));
-        SyncTask { unproved, files, segments, sealed_to: self.last_rank(), target }
+        let sealed_to = self.last_rank();
+        SyncTask { unproved, files, segments, sealed_to, target, is_paced: true }
     }
 
     /// Takes back a task that did not succeed: none of its segments counts as durable.

@@ -36,6 +36,8 @@ pub(crate) struct SyncTask {
     pub(crate) sealed_to: Option<u64>,
     /// What is durable when the task succeeds.
     pub(crate) target: u64,
+    /// Whether nobody waits for it, so that it leaves the device to others in between.
+    pub(crate) is_paced: bool,
 }
 
 /// A file to be synced, and the end that the sync will cover: what is published beyond `end` while
@@ -72,14 +74,19 @@ impl SyncTask {
             }
         }
         // DURABILITY: in segment order, so that what is durable is always a prefix.
-        self.files.iter().try_for_each(SyncFile::sync)
+        self.files.iter().try_for_each(|file| file.sync(self.is_paced))
     }
 }
 
 impl SyncFile {
-    fn sync(&self) -> Result<()> {
+    fn sync(&self, is_paced: bool) -> Result<()> {
         let Self { segment, file, end } = self;
         segment.drop_pages(*end);
+        if is_paced {
+            let path = segment.path.clone();
+            let failed = |source| Error::SyncFailed { path, source: Arc::new(source) };
+            file.write_back(*end as u64).map_err(failed)?;
+        }
         let is_sealed = segment.sealed().is_some();
         let rule = if is_sealed { Rule::SealedSync } else { Rule::ActiveSync };
         rule.keep(|| file.sync()).map_err(|source| Error::SyncFailed {

@@ -119,6 +119,14 @@ pub(crate) trait DiskFile: Send + Sync + fmt::Debug {
     /// stores through its map too.
     fn sync(&self) -> io::Result<()>;
 
+    /// Has `[.., end)` written to the device, piece by piece, so that others who use the device wait
+    /// for a piece at most; a [`sync`](Self::sync) that comes next has little to write. Makes nothing
+    /// durable. An optimisation: a disk that cannot do it does nothing.
+    fn write_back(&self, end: u64) -> io::Result<()> {
+        let _ = end;
+        Ok(())
+    }
+
     /// The file's bytes as memory of `capacity` bytes, which may lie beyond its end: such bytes
     /// must not be touched before `allocate` has covered them.
     fn map(&self, capacity: usize, access: Access) -> io::Result<Memory>;

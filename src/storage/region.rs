@@ -18,6 +18,7 @@
 //! | `sole.rs` | what the one writer may (M, W) |
 //! | `prefetch.rs` | hints to the processor (P) |
 //! | `fork.rs` | the mark that a forked child lacks (F) |
+//! | `write_back.rs` | the system call that writes a part of a file back (D) |
 //!
 //! Unsafe code relies on numbered obligations, and each `SAFETY:` names those that it uses. The
 //! obligations of one file stand in its header; these are those of the memory that is shared:
@@ -48,11 +49,15 @@ mod prefetch;
 mod published;
 mod shared;
 mod sole;
+#[cfg(target_os = "linux")]
+mod write_back;
 
 #[cfg(target_os = "linux")]
 pub(super) use self::fork::ForkMark;
 pub(crate) use self::shared::{Adopt, Memory, Region};
 pub(crate) use self::sole::Sole;
+#[cfg(target_os = "linux")]
+pub(super) use self::write_back::write_back;
 
 /// LIMIT: what a page is at least, on every platform; the heap stands in for a map of pages.
 const PAGE: usize = 4096;

@@ -151,6 +151,20 @@ fn the_footers_are_requested_once_for_each_sealed_segment() {
     }
 }
 
+/// Sealed segments are written back before they are synced. The kernel reports what it could not
+/// write to one call: if that is the write-back, the sync that follows succeeds. So it counts as a
+/// sync that failed.
+#[test]
+fn a_write_back_that_failed_is_a_sync_that_failed() {
+    let (disk, rig) = Rig::fresh(1);
+    let mut log = rig.create();
+    append(&mut log, 1, 1_000);
+    log.roll_for(0).unwrap();
+    disk.inject(Fault::once(Operation::WriteBack, std::io::ErrorKind::Other));
+    let failed = log.begin_sync(SyncScope::Sealed).run();
+    assert!(matches!(failed, Err(Error::SyncFailed { .. })), "{failed:?}");
+}
+
 /// The same where segments were sealed before the sync began, and while it ran.
 #[test]
 fn a_task_that_is_given_back_is_asked_for_again_in_segment_order() {

@@ -151,6 +151,10 @@ impl DiskFile for HookedFile {
         self.file.map_shows_writes()
     }
 
+    fn write_back(&self, end: u64) -> io::Result<()> {
+        self.file.write_back(end)
+    }
+
     fn gains_from_prewriting(&self) -> bool {
         self.file.gains_from_prewriting()
     }

@@ -54,13 +54,14 @@ pub(crate) enum Operation {
     Allocate,
     Release,
     Sync,
+    WriteBack,
     Map,
 }
 
 impl Operation {
     /// Whether the call changes something, and so is a store point.
     fn is_change(self) -> bool {
-        !matches!(self, Self::Open | Self::Read | Self::Map)
+        !matches!(self, Self::Open | Self::Read | Self::WriteBack | Self::Map)
     }
 }
 
@@ -370,6 +371,16 @@ impl State {
         self.files.get_mut(&file).ok_or_else(|| ErrorKind::NotFound.into())
     }
 
+    /// A write-back of the file's pages has failed: some of them are lost, and all count as clean.
+    fn lose_writes(&mut self, file: FileId) -> io::Result<()> {
+        let mut coins = self.random();
+        self.content(file)?.fail_sync(|| {
+            coins = coins.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
+            coins >> 33
+        });
+        Ok(())
+    }
+
     fn content_at(&mut self, path: &Path) -> io::Result<&mut Content> {
         let file = *self.names.file(path)?;
         self.content(file)
@@ -596,13 +607,17 @@ impl DiskFile for SimulatedFile {
                 }
                 return Ok(());
             };
-            let mut coins = state.random();
-            let content = state.content(self.file)?;
-            content.fail_sync(|| {
-                coins =
-                    coins.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
-                coins >> 33
-            });
+            state.lose_writes(self.file)?;
+            Err(error)
+        })
+    }
+
+    /// As the kernel does it: what fails is not reported to a later sync, for which the pages are
+    /// clean.
+    fn write_back(&self, _end: u64) -> io::Result<()> {
+        self.run(Operation::WriteBack, |state, entered| {
+            let Err(error) = entered else { return Ok(()) };
+            state.lose_writes(self.file)?;
             Err(error)
         })
     }

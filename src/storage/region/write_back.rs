@@ -1,0 +1,64 @@
+//! Write-back of a range of a file: what goes to the device, and is waited for there.
+//!
+//! Must not know what is in the file. Only the system call needs unsafe code: neither std nor
+//! rustix has it.
+//!
+//! - D1 **The call is given a descriptor and numbers, and touches no memory**. The descriptor is
+//!   open: its file is borrowed for the call.
+#![allow(unsafe_code, reason = "a system call that neither std nor rustix has")]
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+
+use super::invalid;
+
+/// Has the kernel write the changed pages of a range, and waits until the device has them. They are
+/// not durable then: the device may still hold them in its cache, and the file's length and blocks
+/// are metadata, which is not written.
+///
+/// # Errors
+///
+/// `Unsupported` where the kernel or the file system cannot. What the device said otherwise: the
+/// kernel then tells this descriptor's next sync nothing of it.
+pub(in crate::storage) fn write_back(file: &File, range: Range<u64>) -> io::Result<()> {
+    let too_long = |_| invalid("beyond what a file can be long");
+    let start = i64::try_from(range.start).map_err(too_long)?;
+    let length = range.end.checked_sub(range.start).filter(|length| *length > 0);
+    let Some(length) = length else { return Ok(()) };
+    let length = i64::try_from(length).map_err(too_long)?;
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+        | libc::SYNC_FILE_RANGE_WRITE
+        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: (D1) numbers, and the descriptor of a file that is borrowed until the call returns.
+    let result = unsafe { libc::sync_file_range(file.as_raw_fd(), start, length, flags) };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::ENOSYS | libc::EINVAL | libc::ESPIPE | libc::EOPNOTSUPP) => {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_written_back_and_a_closed_pipe_is_no_file_to_write_back() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        write_back(&file, 0..1 << 20).unwrap();
+        write_back(&file, 5..5).unwrap();
+        assert!(write_back(&file, 0..u64::MAX).is_err());
+        let (reader, _writer) = io::pipe().unwrap();
+        let pipe = File::from(std::os::fd::OwnedFd::from(reader));
+        let refused = write_back(&pipe, 0..1).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
+    }
+}
