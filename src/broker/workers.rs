@@ -203,10 +203,10 @@ fn join_others(threads: Vec<JoinHandle<()>>) {
 
 impl Background for Workers {
     fn request(&self, partition: &Arc<PartitionCore>, work: Work) {
+        use Work::{CleanUp, Compact, Finish, Next};
         if !self.is_running() {
             return;
         }
-        use Work::{CleanUp, Compact, Finish, Next};
         let is_bulk = matches!(work, Finish | Compact | CleanUp | Next);
         let worker = if is_bulk { &self.bulk } else { &self.space };
         let _ = worker.send(Job::Do(Arc::clone(partition), work));

@@ -24,7 +24,7 @@ use crate::storage::region_writer::RegionWriter;
 
 /// LIMIT: the unit in which pages are made storable again after a sync: a folio, since the kernel
 /// gives and takes the right to store for a whole one.
-const RESTORED_BYTES: usize = FOLIO_BYTES as usize;
+const RESTORED_BYTES: usize = FOLIO_BYTES;
 
 /// What the batches of a segment hold, as far as it is kept in memory.
 #[derive(Debug)]

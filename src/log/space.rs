@@ -38,14 +38,15 @@ const PWRITE_AHEAD_BYTES: usize = 128 << 10;
 /// systems that have large folios make one of each write, so a sync writes at most this much for a
 /// record, and populating is one page fault for 64 pages. Twice as much gains nothing, and pages of
 /// 2 MiB are the ones that a virtual machine has to get from its host (docs/performance.md).
-pub(super) const FOLIO_BYTES: u64 = 256 << 10;
+pub(super) const FOLIO_BYTES: usize = 256 << 10;
 
-static ZEROS: [u8; FOLIO_BYTES as usize] = [0; FOLIO_BYTES as usize];
+static ZEROS: [u8; FOLIO_BYTES] = [0; FOLIO_BYTES];
 
 /// Where appends go by `pwrite`, zeros are written a page at a time: a sync writes whole folios, and
 /// each append has one (measured in docs/performance.md).
 pub(super) static ZERO_PAGE: [u8; 4096] = [0; 4096];
-const _: () = assert!(ZERO_PAGE.len() as u64 == PAGE_BYTES && FOLIO_BYTES % PAGE_BYTES == 0);
+const _: () =
+    assert!(ZERO_PAGE.len() as u64 == PAGE_BYTES && FOLIO_BYTES.is_multiple_of(ZERO_PAGE.len()));
 
 /// How bytes get into a segment's file, fixed for the segment's lifetime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,7 +195,7 @@ impl Space {
     /// Makes the next folio of what is allocated usable. Called with the lock held.
     fn make_ready(&self, region: &Region, allocated: u64) -> io::Result<()> {
         let ready = self.ready.load(Ordering::Acquire);
-        let end = ready.saturating_add(1).next_multiple_of(FOLIO_BYTES).min(allocated);
+        let end = ready.saturating_add(1).next_multiple_of(ZEROS.len() as u64).min(allocated);
         let (stores, gains) = (self.is_stored_into(), self.file.gains_from_prewriting());
         if gains {
             let zeros: &[u8] = if stores { &ZEROS } else { &ZERO_PAGE };
