@@ -20,8 +20,8 @@ mod guard;
 #[cfg(feature = "json")]
 mod json;
 
-/// LIMIT: the most that decoding may claim, in bytes: what the largest segment holds, so that
-/// whatever can be appended can be read. What is claimed is in the slice; the guard sees to it.
+/// LIMIT: how many bytes a decoder may allocate: the size of the largest segment, so that every
+/// record that can be appended can be read. The guard ensures that these bytes are in the input.
 const CLAIM_LIMIT: usize = 1 << 30;
 
 /// Turns values of `T` into bytes and back.
@@ -113,8 +113,8 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {
     }
 }
 
-/// Says of an error only what cannot hold a part of the value: errors are logged, and values do not
-/// belong in logs. What serde's `custom` makes of a value (`invalid value: string "..."`) may.
+/// Converts an error without any part of the value: errors are logged, and values do not belong in
+/// logs. A text from serde's `custom` may have one (`invalid value: string "..."`).
 fn decode_error(error: &DecodeError, budget: &Budget) -> CodecError {
     match error {
         DecodeError::UnexpectedEnd { .. }

@@ -445,7 +445,7 @@ impl Producer {
         flushed.and_then(|()| self.inner.run.gate().check_open())
     }
 
-    /// Waits for the level in force; what is not waited for is remembered for `flush`.
+    /// Waits for the level in force. Appends that are not waited for are remembered for `flush`.
     #[inline]
     fn settle(&self, appended: &Appended<'_>) -> Result<()> {
         if !appended.is_waited_for() {
@@ -454,8 +454,8 @@ impl Producer {
         appended.settle()
     }
 
-    /// Waits for the level in force of several batches, whose syncs run at the same time; what is
-    /// not waited for is remembered for `flush`.
+    /// Waits for the level in force of several batches, whose syncs run at the same time. Appends
+    /// that are not waited for are remembered for `flush`.
     fn settle_all(&self, appended: &[(&Group, Appended<'_>)], answer: &mut Answer) {
         let (mut waiting, mut waits) = (Vec::new(), Vec::new());
         for (group, batch) in appended {
@@ -550,8 +550,8 @@ impl Producer {
         self.inner.run.topic(name)
     }
 
-    /// The topic of a record with a number. By its key the record goes where all with that key
-    /// went, so the topic must not grow until it is appended, nor while its number is remembered.
+    /// The topic of a record with a number. The record goes to the partition of its key, so the
+    /// topic must not grow until it is appended, nor while its number is remembered.
     fn topic_of_number(
         &self,
         named: &Named,

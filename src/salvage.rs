@@ -291,7 +291,7 @@ impl Source<'_> {
     }
 
     /// Decides, as an opening does, which topics and growths were complete although the catalog has
-    /// lost the record that said so.
+    /// lost the entry for it.
     fn complete(&self, catalog: &mut CatalogState, found: &Found) -> Result<()> {
         let env = LogEnv::for_reading(Arc::clone(&self.disk));
         let topics: Vec<(TopicEntry, Stage)> = catalog.topics.values().cloned().collect();
@@ -314,7 +314,7 @@ impl Source<'_> {
         LogIdentity { origin: Arc::new(origin), topic_id: entry.id, dir }
     }
 
-    /// Looks through the directory: what lies in it by the names of topics, and what else there is.
+    /// Lists the directory: the topics in it, by name, and the other entries.
     fn survey(&self) -> Result<(Found, Vec<PathBuf>)> {
         let (mut found, mut unknown) = (Found::new(), Vec::new());
         let entries = self.disk.list(self.dir);
@@ -386,8 +386,8 @@ fn partition_of(name: &str) -> Option<u32> {
     (partition_dir_name(number) == name).then_some(number)
 }
 
-/// What the copy takes over beside records. `local` says where its logs begin; `ids` are the
-/// producers that the logs know, with the highest epoch of each.
+/// The state that the copy takes over beside records. `local` has the log starts; `ids` are the
+/// producers in the logs, with the highest epoch of each.
 fn restored(
     state: State,
     topics: Vec<TopicEntry>,
@@ -409,7 +409,7 @@ fn restored(
     let is_copied = |(topic, _): &(TopicId, u64)| partitions.contains_key(topic);
     let by_key = state.catalog.all_by_key().filter(is_copied).collect();
     let ids_from = state.catalog.next_producer_id();
-    // A producer must not be fenced by what the internal logs say of it.
+    // A producer must not be fenced by its entry in the internal logs.
     let mut producers: BTreeMap<Arc<str>, ProducerEntry> = state
         .catalog
         .producers
@@ -419,8 +419,8 @@ fn restored(
             (name, ProducerEntry { epoch, ..entry })
         })
         .collect();
-    // Nor may a new one be given the id of one whose name is lost: its first records would pass for
-    // repetitions. A catalog of which nothing is missing has forgotten it: that id has no name.
+    // Nor may a new producer get the id of one whose name is lost: its first records would be taken
+    // for duplicates. If the catalog is complete, an id without a name was removed on purpose.
     let is_forgotten = |id: u64| state.catalog_is_whole && ids_from.is_none_or(|from| id < from);
     for (id, epoch) in ids.into_iter().filter(|(id, _)| !is_forgotten(*id)) {
         let mut name = format!("salvaged-{id}");

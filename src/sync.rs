@@ -53,7 +53,7 @@ mod native {
             MutexGuard { guard: self.lock.lock(), held }
         }
 
-        /// Waits for nobody, and so may be called in any order.
+        /// Never waits, and so may be called in any order.
         #[inline]
         pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
             let guard = self.lock.try_lock()?;
@@ -166,8 +166,8 @@ mod native {
         }
     }
 
-    /// A condition variable whose waits take and return the guard, the shape that `parking_lot`
-    /// and loom can both give. A wait releases the lock, and takes it again in the lock order.
+    /// A condition variable whose waits take and return the guard, which both `parking_lot` and
+    /// loom support. A wait releases the lock, and takes it again in the lock order.
     #[derive(Debug, Default)]
     pub(crate) struct Condvar(parking_lot::Condvar);
 

@@ -42,8 +42,8 @@ pub(crate) struct TopicShared {
     pub(crate) succession: Succession,
 }
 
-/// Where a handle of a topic whose settings were replaced finds those in force. Costs a handle that
-/// is up to date one load of a value that hardly ever changes.
+/// Leads a handle of a topic whose settings were replaced to those in force. Costs a handle that is
+/// up to date one load of a value that hardly ever changes.
 pub(crate) struct Succession {
     /// ORDERING: stored with Release after `current` names a successor; loaded with Acquire by
     /// handles, who then find it there.
@@ -70,7 +70,7 @@ impl TopicShared {
         if !self.is_replaced() {
             return None;
         }
-        // None also when the topic is deleted: then the handle keeps what it has.
+        // `None` also if the topic is deleted: then the handle keeps its settings.
         self.succession.current.read().upgrade()
     }
 
@@ -114,7 +114,7 @@ impl TopicShared {
         })
     }
 
-    /// Refuses to write what was opened for inspection.
+    /// Refuses to write in a read-only broker.
     #[inline]
     pub(crate) fn check_writable(&self) -> Result<()> {
         match &self.read_only {

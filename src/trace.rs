@@ -157,7 +157,7 @@ mod waiting {
             self.waiting.has_any.store(true, Ordering::Relaxed);
         }
 
-        /// Tells the subscriber of the calling thread what has happened. Under no lock.
+        /// Delivers the events to the subscriber of the calling thread. Under no lock.
         pub(crate) fn deliver(&self) {
             if self.waiting.has_any.load(Ordering::Relaxed) {
                 let mut events = self.waiting.events.lock();

@@ -14,8 +14,9 @@ use crate::record::TopicPartition;
 use crate::rules::Rule;
 use crate::storage::disk::{Access, Disk, EntryKind};
 
-/// Creates a directory and its missing parents, from the top down, each durable in the one that
-/// holds it. Those that were found too: the process that made them may have died before they were.
+/// Creates a directory and its missing parents, from the top down, each durable in its parent.
+/// Existing ones are synced too: the process that created them may have died before they were
+/// durable.
 pub(super) fn make_dirs(disk: &dyn Disk, dir: &Path) -> Result<()> {
     let above: Vec<&Path> = dir.ancestors().filter(|dir| !dir.as_os_str().is_empty()).collect();
     for dir in above.into_iter().rev() {
@@ -30,7 +31,7 @@ pub(super) fn make_dirs(disk: &dyn Disk, dir: &Path) -> Result<()> {
     check_dir(disk, dir)
 }
 
-/// Whether an error says that a directory cannot have been made by us.
+/// Whether an error shows that the directory is not one of this crate.
 fn is_not_ours(error: ErrorKind) -> bool {
     matches!(error, ErrorKind::PermissionDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported)
 }
@@ -50,15 +51,14 @@ pub(super) fn make_dir(disk: &dyn Disk, dir: &Path) -> Result<bool> {
 fn check_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
     match disk.kind(dir).map_err(|source| Error::io("look at", dir, source))? {
         Some(EntryKind::Directory) => Ok(()),
-        // A link to a directory is where the user wants the data; what it leads to is checked by
-        // everything that is done in it.
+        // A link to a directory is the user's choice; every later step checks its target.
         Some(EntryKind::Other) if disk.list(dir).is_ok() => Ok(()),
         _ => Err(Error::io("open", dir, ErrorKind::NotADirectory.into())),
     }
 }
 
-/// Whether a log was ever begun in a directory. One that cannot be read is not an empty one: a new
-/// log in it would be the end of what is there.
+/// Whether a log was ever begun in a directory. A directory that cannot be read is not empty: a new
+/// log in it could destroy the old one.
 pub(super) fn has_segments(disk: &dyn Disk, dir: &Path) -> Result<bool> {
     let is_segment = |name: &str| parse_segment_file_name(name).is_some();
     match disk.list(dir) {
@@ -84,7 +84,7 @@ pub(super) fn missing(log: &str, dir: &Path) -> Corruption {
 }
 
 /// Creates a directory, or takes one that holds no segments: a deleted topic may have left it
-/// because of files that are not ours.
+/// because of foreign files.
 pub(super) fn make_or_adopt_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
     match disk.create_dir(dir) {
         Err(source) if source.kind() == ErrorKind::AlreadyExists => {
@@ -120,8 +120,8 @@ pub(super) fn sync_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
 }
 
 /// Removes the segments of a topic and then its directories, as far as they are empty. Only files
-/// that bear the topic's id, or a temporary name of ours, are removed: what
-/// another program put there is kept, and so is its directory.
+/// with the topic's id, or with a temporary name of this crate, are removed: files of another
+/// program are kept, and so is their directory.
 pub(super) fn remove_topic_files(disk: &dyn Disk, dir: &Path, id: TopicId) -> Result<()> {
     let kind = disk.kind(dir).map_err(|source| Error::io("look at", dir, source))?;
     if kind == Some(EntryKind::Directory) {
@@ -138,7 +138,7 @@ pub(super) fn remove_topic_files(disk: &dyn Disk, dir: &Path, id: TopicId) -> Re
     dir.parent().map_or(Ok(()), |parent| Rule::DeletedTopicName.keep(|| sync_dir(disk, parent)))
 }
 
-/// Removes the segments of one partition of a topic and then its directory, which may be gone.
+/// Removes the segments of one partition of a topic and then its directory, which may be missing.
 pub(super) fn remove_partition_files(disk: &dyn Disk, dir: &Path, id: TopicId) -> Result<()> {
     let kind = disk.kind(dir).map_err(|source| Error::io("look at", dir, source))?;
     if kind != Some(EntryKind::Directory) {
@@ -170,8 +170,8 @@ fn remove_segments(disk: &dyn Disk, dir: &Path, id: TopicId) -> Result<()> {
     Ok(())
 }
 
-/// Whether a file says that it belongs to a topic. One that could not be read now may well: it must
-/// not be left behind for that, in the way of the next topic of its name.
+/// Whether a file belongs to a topic. A file that cannot be read now may belong to it: an error is
+/// returned, so that the file does not remain when the next topic gets the name.
 fn bears_id(disk: &dyn Disk, path: &Path, id: TopicId) -> Result<bool> {
     let mut bytes = [0; SegmentHeader::SIZE];
     let read = disk.open(path, Access::Read).and_then(|file| file.read_at(&mut bytes, 0));

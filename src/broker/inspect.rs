@@ -32,8 +32,8 @@ use crate::partition::state_log::{Evidence, LoggedState, StateLog};
 /// What an opening of a partition finds.
 pub(super) type Opened = Result<(Log, PartitionRecovery)>;
 
-/// Looks until there is nothing to find fault with, or two looks have found the same. The argument
-/// counts them.
+/// Repeats passes until one finds no fault, or two have found the same. The argument counts the
+/// passes.
 pub(super) fn settled<T>(
     mut look: impl FnMut(usize) -> Result<T>,
     fault: impl Fn(&Result<T>) -> Option<String>,
@@ -71,7 +71,8 @@ impl Inspector {
         Self { context: Arc::clone(context), logs }
     }
 
-    /// Opens a partition; where `__local` was read before, that is what is known of it at first.
+    /// Opens a partition. In the first pass, the contents of `__local` are those that were read
+    /// before.
     pub(super) fn look_at(
         &self,
         (identity, options): (&LogIdentity, LogOptions),

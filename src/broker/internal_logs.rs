@@ -15,7 +15,7 @@ use crate::group::coordinator::Coordinator;
 use crate::partition::PartitionCore;
 use crate::partition::state_log::StateLog;
 
-/// The internal topics. Their ids are fixed: what they hold is found before any catalog is.
+/// The internal topics. Their ids are fixed, because they are read before the catalog.
 pub(crate) const LOCAL: (&str, TopicId) = ("__local", TopicId(*b"logpond  __local"));
 pub(crate) const OFFSETS: (&str, TopicId) = ("__offsets", TopicId(*b"logpond__offsets"));
 pub(crate) const META: (&str, TopicId) = ("__meta", TopicId(*b"logpond   __meta"));

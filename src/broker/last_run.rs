@@ -48,8 +48,8 @@ impl LastRun {
     }
 }
 
-/// Whether every log start that was ever recorded is known. Nothing proves where the record of this
-/// machine ended: what was cut off there may be rot in what was durable.
+/// Whether every log start that was ever recorded is known. Nothing proves where `__local` ended: a
+/// tail that was cut off there may have been durable and damaged.
 pub(super) fn has_all_starts(found: &[PartitionRecovery]) -> bool {
     let is_cut = |found: &PartitionRecovery| *found.topic == *LOCAL.0 && found.cut_bytes > 0;
     !found.iter().any(is_cut)

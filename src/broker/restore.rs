@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::format::TopicId;
 use crate::group::offsets::OffsetChange;
 
-/// The state of a broker, beside what is in its partitions.
+/// The state of a broker, apart from its partitions.
 #[derive(Debug, Default)]
 pub(crate) struct Restored {
     pub(crate) topics: Vec<TopicEntry>,
@@ -26,9 +26,9 @@ pub(crate) struct Restored {
 /// Makes the directories of topics in a broker that has none; durable on return. The caller
 /// then leaves segments in each partition's, and calls [`finish`].
 ///
-/// DURABILITY: as in every creation, an intent comes first. It is that of a deletion: an opening
-/// that finds it without its completion removes the topics, all of them, while one that finds
-/// records in a topic that is being created takes it for complete.
+/// DURABILITY: as in every creation, an intent comes first. Here it is that of a deletion: an
+/// opening that finds it without its completion removes all of the topics. With the intent of a
+/// creation, an opening would keep topics that have records.
 pub(crate) fn begin(engine: &Engine, topics: &[TopicEntry]) -> Result<()> {
     let _change = engine.gate().begin_change()?;
     engine.logs().catalog().append_durably(at_stage(topics, Stage::Deleting).collect())?;

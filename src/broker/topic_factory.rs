@@ -52,8 +52,8 @@ impl TopicFactory {
     pub(super) fn make_topic(&self, entry: &TopicEntry) -> Result<Arc<TopicShared>> {
         let (disk, settings) = (&*self.context.env.disk, &self.context.settings);
         let dir = settings.dir.join(&*entry.name);
-        // DURABILITY: from the top down, each directory's own name in the one that holds it; then
-        // what is in it.
+        // DURABILITY: from the top down: each directory's own name in its parent, then its
+        // contents.
         make_or_adopt_dir(disk, &dir)?;
         Rule::TopicDirName.keep(|| sync_dir(disk, &settings.dir))?;
         let partitions = self.make_partitions(entry, 0..entry.config.partitions)?;

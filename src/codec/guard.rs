@@ -17,8 +17,8 @@ use serde::de::{
 /// 16 KiB for each level.
 const DEPTH_MAX: usize = 128;
 
-/// LIMIT: how many elements without any bytes a value may have, for the collections of unit
-/// values that somebody may have a use for.
+/// LIMIT: how many elements without any bytes a value may have, for collections of unit values,
+/// which are rare but valid.
 const FREE_ELEMENTS_MAX: usize = 1 << 16;
 
 /// What one decoding may still do.
@@ -89,8 +89,8 @@ impl Budget {
 pub(super) struct Guarded<'b, I> {
     pub(super) inner: I,
     pub(super) budget: &'b Budget,
-    /// How many elements there are is said by the type and not by the input: a field may take no
-    /// byte, and a hundred fields may share the byte of one element.
+    /// Whether the type, and not the input, has the number of elements: a field may take no byte,
+    /// and a hundred fields may share the byte of one element.
     is_fixed: bool,
 }
 
@@ -148,8 +148,8 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Guarded<'_, D> {
         deserialize_f32() = deserialize_f32;
         deserialize_f64() = deserialize_f64;
         deserialize_char() = deserialize_char;
-        // Borrowed also where the value wants to own: the decoder's own buffer would be as large
-        // as the length prefix says, before a single byte of it is there.
+        // Borrowed also if the value is to be owned: the decoder's own buffer would have the size
+        // of the length prefix, before a single byte of it is read.
         deserialize_str() = deserialize_str;
         deserialize_string() = deserialize_str;
         deserialize_bytes() = deserialize_bytes;

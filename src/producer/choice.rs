@@ -12,8 +12,8 @@ use crate::topic::TopicShared;
 #[derive(Clone)]
 pub(super) struct Choice {
     partitioner: Arc<dyn Partitioner>,
-    /// Whether keyless records may go elsewhere than it says. Not where the application chose it:
-    /// it may have its reasons.
+    /// Whether records without a key may go to another partition than it chooses. Not if the
+    /// application chose the partitioner.
     is_default: bool,
 }
 
@@ -30,7 +30,7 @@ impl Choice {
     #[inline]
     pub(super) fn partition(&self, key: Option<&[u8]>, topic: &TopicShared) -> u32 {
         let chosen = self.partitioner.partition(key, topic.config.partitions);
-        // A key stays where it is, whatever has become of the partition: order depends on it.
+        // A key always goes to its partition, even one that takes no appends: order depends on it.
         if !self.is_default || key.is_some() || takes_appends(topic, chosen) {
             return chosen;
         }

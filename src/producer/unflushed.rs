@@ -47,8 +47,8 @@ impl Unflushed {
     #[cold]
     fn remember(&self, address: usize, core: &Arc<PartitionCore>) {
         let mut partitions = self.partitions.lock();
-        // A producer that never flushes must not keep what was deleted: files that are unlinked
-        // take space as long as somebody has them open.
+        // A producer that never flushes must not keep deleted partitions: unlinked files take space
+        // as long as they are open.
         let deleted = partitions.extract_if(|_, known| known.is_closed());
         let deleted: Vec<_> = deleted.collect();
         for (address, _) in &deleted {

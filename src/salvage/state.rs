@@ -99,8 +99,8 @@ fn replay<S: LoggedState>(
     let is_below =
         |damage: &Corruption| damage.offsets.as_ref().is_none_or(|offsets| offsets.start < needed);
     if found.iter().chain(&read.refused).any(is_below) {
-        // As at an opening: what the last trim does not need is no state once some of it is lost.
-        // The record that removed an entry may be gone, and the one that made it still be there.
+        // As at an opening: if some records below the last trim are lost, none of them counts. The
+        // record that removed an entry may be lost while the one that defined it exists.
         read = Records::read(&damaged, &identity, needed)?;
     }
     let Records { replay, first, refused: mut unusable } = read;

@@ -45,8 +45,8 @@ impl Candidate {
     }
 }
 
-/// Chooses the topics, by name, and says which of the directories belong to none, and which of
-/// their partitions are left out.
+/// Chooses the topics, by name, and returns which directories belong to none, and which partitions
+/// are left out.
 pub(super) fn choose(
     catalog: &CatalogState,
     is_whole: bool,
@@ -118,7 +118,7 @@ fn of_directory(name: &str, id: TopicId, partitions: &BTreeMap<u32, u64>) -> Can
     Candidate { choice, segments: segments_of(partitions) }
 }
 
-/// The settings of a topic of which nothing is known: the defaults, but nothing goes by itself.
+/// The settings of a topic whose entry is lost: the defaults, but without retention.
 fn unknown_config(partitions: u32) -> TopicConfig {
     TopicConfig::new(partitions).retention(std::time::Duration::MAX)
 }

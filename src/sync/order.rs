@@ -9,7 +9,7 @@
 //! 1. A thread that holds a lock waits for none of the same level either: two locks of one kind (of
 //!    two partitions, of two segments) are never waited for together, and a `RwLock` is never read
 //!    twice, which deadlocks where a writer comes in between.
-//! 2. `try_lock` waits for nobody and may be called in any order. What it took counts as held.
+//! 2. `try_lock` never waits and may be called in any order. A lock that it took counts as held.
 //! 3. A wait on a condition variable releases its lock, and waits for it again by rule 1.
 //! 4. What catches panics passes one of this check on: it is a bug of the engine, and in a release
 //!    build the thread would wait for ever. Otherwise no test would notice it.
@@ -22,7 +22,7 @@
 /// Every lock of the crate, outermost first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum LockLevel {
-    /// A broker that inspects looks at a partition's files again, one partition at a time.
+    /// A read-only broker reads a partition's files again, one partition at a time.
     Inspection,
     /// `broker::gate::Change`: topics change one at a time.
     TopicChange,
@@ -42,7 +42,7 @@ pub(crate) enum LockLevel {
     ProducerTopics,
     /// `broker::expiry`: whether this run was dated anew.
     ClockSet,
-    /// `broker::space`: what the last look after a refused append saw.
+    /// `broker::space`: the circumstances of the last attempt to free space.
     Relieved,
     /// `LiveTopics::table`: the table of topics.
     TopicTable,
@@ -62,17 +62,17 @@ pub(crate) enum LockLevel {
     StateLog,
     /// The partitions that a producer has not flushed yet.
     Unflushed,
-    /// What those who wait for several partitions have gathered.
+    /// The deferred wakers of the helpers of a call that waits for several partitions.
     Together,
     /// The bookkeeping of a partition's compaction.
     Compaction,
     /// A partition: appends, and whatever changes its log.
     Append,
-    /// The removed segments of a partition whose files are still there.
+    /// The removed segments of a partition whose files still exist.
     Leftovers,
     /// How many threads work on the files of a partition.
     DiskWork,
-    /// The syncs of a partition, and who waits for one.
+    /// The syncs of a partition, and their waiters.
     GroupCommit,
     /// The partitions that are to be synced in the background.
     SyncQueue,
@@ -84,11 +84,11 @@ pub(crate) enum LockLevel {
     CompactionSpare,
     /// The space of a segment ahead of its writer, while it grows.
     SegmentSpace,
-    /// The maps that may be given up.
+    /// The maps that may be released.
     MapBudget,
     /// The maps of removed segments.
     PinnedMaps,
-    /// How often bytes were given back to the broker's budget.
+    /// How often bytes were returned to the broker's budget.
     ByteBudget,
     /// The notifiers of all consumers.
     NotifierList,
@@ -96,7 +96,7 @@ pub(crate) enum LockLevel {
     Notifier,
     /// One sync of a file at a time.
     FileSync,
-    /// The descriptor of a file, and what is not synced yet.
+    /// The descriptor of a file, and its bytes that are not synced yet.
     FileState,
     /// The files that have a descriptor.
     Descriptors,

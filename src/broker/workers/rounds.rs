@@ -83,7 +83,7 @@ impl AtWork {
         done
     }
 
-    /// Asks again for what panicked, when it is time. Returns how long until then.
+    /// Requests work that panicked again, when it is due. Returns how long until then.
     pub(super) fn ask_again(&mut self, now: Duration) -> Option<Duration> {
         if let Some(job) = self.job.take() {
             self.panicked.push(job);

@@ -64,7 +64,7 @@ pub(crate) fn run_space_worker(
             Ok(Job::Do(partition, work)) => {
                 at_work.run(&partition, work, || partition.do_work(work));
             }
-            // The next round looks.
+            // The next round checks.
             Ok(Job::Watch) => {
                 queues.shared.moves.space.swap(false, Ordering::AcqRel);
                 look_at = Some(Duration::ZERO);
@@ -81,15 +81,15 @@ pub(crate) fn run_space_worker(
 pub(super) struct Intervals {
     /// By its address, with when it is to be looked at.
     partitions: HashMap<usize, (Arc<PartitionCore>, Duration)>,
-    /// When each of them is to be looked at, by its address. One that was synced meanwhile is due
-    /// later than that, or not at all. An entry that an earlier one has replaced stays until its
-    /// time, and is then passed over.
+    /// When each of them is to be checked, by its address. A partition that was synced meanwhile is
+    /// due later, or not at all. An entry that an earlier one has replaced stays until its time,
+    /// and is then skipped.
     due: BinaryHeap<Reverse<(Duration, usize)>>,
 }
 
 impl Intervals {
-    /// Looks at a partition, also at one that is known: a producer's own interval may end long
-    /// before the one that the partition is queued for. One that is due is given to `sync`.
+    /// Checks a partition, also one that is queued: a producer's own interval may end long before
+    /// the one that the partition is queued for. A partition that is due is passed to `sync`.
     pub(super) fn add(
         &mut self,
         partition: Arc<PartitionCore>,
@@ -108,7 +108,7 @@ impl Intervals {
         }
     }
 
-    /// Has synced what is due, and returns how long until the next is.
+    /// Syncs partitions that are due, and returns how long until the next one is.
     pub(super) fn sync_due(
         &mut self,
         now: Duration,

@@ -54,13 +54,13 @@ pub(crate) type Ask = (Arc<PartitionCore>, For);
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Arc<PartitionCore>>,
-    /// As `waiting`, those that wait for footers alone. One that is in both is taken once.
+    /// As `waiting`, but only for footers. A partition in both is taken once.
     later: VecDeque<Arc<PartitionCore>>,
     /// What those wait for, by their addresses.
     waits: HashMap<usize, For>,
     /// How many syncs are in flight for footers alone.
     for_footers: usize,
-    /// Those that a helper is at, and what they are to be synced for once more.
+    /// Partitions that a helper syncs now, each with the reason to sync it once more.
     at_work: HashMap<usize, Option<For>>,
     helpers: usize,
     idle: usize,
@@ -164,8 +164,8 @@ impl Syncs {
         self.queue.lock().take_next()
     }
 
-    /// One sync. `None` when it panicked: that has poisoned the partition by its own guards, and
-    /// those who wait have their answer.
+    /// Runs one sync. `None` if it panicked: its guards have poisoned the partition, and the
+    /// waiters have their error.
     pub(super) fn sync(&self, (partition, reason): Ask) -> Option<()> {
         let done = foreign::call(|| {
             // A caller that needs the result finds the failure in the gate and in the next append.
