@@ -612,7 +612,7 @@ impl Log {
     /// For a log to which another process writes: takes over the segments, and the log start, that
     /// a later pass over the files has found. The end is kept.
     pub(crate) fn take_over(&mut self, mut found: Self) {
-        found.ends = self.ends.looked_at_again(found.ends);
+        found.ends = self.ends.renewed(found.ends);
         found.now = self.now;
         found.epochs.incarnation = self.epochs.incarnation;
         self.segments.become_as(&found.segments);

@@ -153,7 +153,7 @@ impl CatalogState {
     }
 
     /// Removes a producer. Its id is never used again, because records have it.
-    pub(crate) fn producer_gone(&self, name: &Arc<str>) -> Vec<CatalogChange> {
+    pub(crate) fn producer_removed(&self, name: &Arc<str>) -> Vec<CatalogChange> {
         let Some(known) = self.producers.get(name) else { return Vec::new() };
         let is_last = |next: &u64| known.id.checked_add(1) == Some(*next);
         let ids = self.next_producer_id().filter(is_last).map(CatalogChange::ProducerIds);

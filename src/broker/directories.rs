@@ -162,7 +162,7 @@ fn remove_segments(disk: &dyn Disk, dir: &Path, id: TopicId) -> Result<()> {
     for entry in entries.into_iter().filter(|entry| entry.kind == EntryKind::File) {
         let path: PathBuf = dir.join(&entry.name);
         let temporary = parse_temporary_segment_file_name(&entry.name).is_some();
-        let ours = parse_segment_file_name(&entry.name).is_some() && bears_id(disk, &path, id)?;
+        let ours = parse_segment_file_name(&entry.name).is_some() && has_topic_id(disk, &path, id)?;
         if temporary || ours {
             disk.remove_file(&path).map_err(|source| Error::io("remove", &path, source))?;
         }
@@ -172,7 +172,7 @@ fn remove_segments(disk: &dyn Disk, dir: &Path, id: TopicId) -> Result<()> {
 
 /// Whether a file belongs to a topic. A file that cannot be read now may belong to it: an error is
 /// returned, so that the file does not remain when the next topic gets the name.
-fn bears_id(disk: &dyn Disk, path: &Path, id: TopicId) -> Result<bool> {
+fn has_topic_id(disk: &dyn Disk, path: &Path, id: TopicId) -> Result<bool> {
     let mut bytes = [0; SegmentHeader::SIZE];
     let read = disk.open(path, Access::Read).and_then(|file| file.read_at(&mut bytes, 0));
     read.map_err(|source| Error::io("read", path, source))?;

@@ -73,7 +73,7 @@ impl Inspector {
 
     /// Opens a partition. In the first pass, the contents of `__local` are those that were read
     /// before.
-    pub(super) fn look_at(
+    pub(super) fn open_log(
         &self,
         (identity, options): (&LogIdentity, LogOptions),
         mut first: Option<Known>,

@@ -66,14 +66,14 @@ impl Opening {
         let (engine, report) = settled(|_| self.attempt(), fault)?;
         let (weak, one_at_a_time) =
             (Arc::downgrade(&engine), Mutex::at_level(LockLevel::Inspection, ()));
-        engine.workers().set_look(move |core| {
+        engine.workers().set_read_again(move |core| {
             // The internal logs are read in a pass, which is repeated as a whole: a pass within it
             // would wait for itself.
             if [LOCAL.0, OFFSETS.0, META.0].contains(&&*core.origin.topic) {
                 return false;
             }
             let _one = one_at_a_time.lock();
-            Weak::upgrade(&weak).is_some_and(|engine| look_again(&engine, core))
+            Weak::upgrade(&weak).is_some_and(|engine| read_again(&engine, core))
         });
         Ok((engine, report))
     }
@@ -194,7 +194,7 @@ impl Opening {
         let known = last_run.known(self.settings(), logs.local(), key);
         let env = &self.context.env;
         let opened = if self.settings().read_only {
-            inspector(engine).look_at((&identity, options), Some(known.clone()))
+            inspector(engine).open_log((&identity, options), Some(known.clone()))
         } else {
             open_log(env, identity.clone(), options, &known)
         };
@@ -222,11 +222,11 @@ fn inspector(engine: &Engine) -> Inspector {
 
 /// Called when a read has failed: opens the partition's log again. Returns whether the read is to
 /// be repeated.
-fn look_again(engine: &Engine, core: &PartitionCore) -> bool {
+fn read_again(engine: &Engine, core: &PartitionCore) -> bool {
     let inspector = inspector(engine);
     let (identity, options) =
         core.with_log(|log| (log.factory().identity().clone(), log.factory().options()));
-    match inspector.look_at((&identity, options), None) {
+    match inspector.open_log((&identity, options), None) {
         Ok((log, report)) if report.corrupt.is_empty() => {
             core.log().take_over(log);
             true

@@ -208,7 +208,7 @@ impl Producers {
         let _change = self.run.gate().begin_change()?;
         self.run.gate().check_writable()?;
         let mut producers = self.held.lock();
-        let gone = self.run.logs().catalog().read(|catalog| catalog.producer_gone(&name.into()));
+        let gone = self.run.logs().catalog().read(|catalog| catalog.producer_removed(&name.into()));
         if gone.is_empty() {
             return Err(Error::config("id", format!("there is no producer {name:?}")));
         }
@@ -253,7 +253,7 @@ impl Producers {
         if is_held || last != Some(used) {
             return Ok(());
         }
-        let changes = self.run.logs().catalog().read(|catalog| catalog.producer_gone(&name));
+        let changes = self.run.logs().catalog().read(|catalog| catalog.producer_removed(&name));
         self.run.logs().catalog().append_whole(changes)?;
         producers.remove(&name);
         drop(producers);

@@ -62,7 +62,7 @@ pub(crate) struct Workers {
     /// Makes space for an append that found none. Set once, after the engine is composed.
     room: OnceLock<MakeRoom>,
     /// Reads the files of a partition again, in a read-only broker.
-    look: OnceLock<LookAgain>,
+    read_again: OnceLock<ReadAgain>,
     /// Called by the clock after a move. It has only a weak handle of this.
     on_move: OnceLock<Arc<dyn Fn() + Send + Sync>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -71,8 +71,8 @@ pub(crate) struct Workers {
 /// Makes room for a partition: see [`Background::make_room`].
 type MakeRoom = Box<dyn Fn(&Arc<PartitionCore>, &mut Want) -> Result<bool> + Send + Sync>;
 
-/// Looks at a partition's files anew: see [`Background::look_again`].
-type LookAgain = Box<dyn Fn(&PartitionCore) -> bool + Send + Sync>;
+/// Looks at a partition's files anew: see [`Background::read_again`].
+type ReadAgain = Box<dyn Fn(&PartitionCore) -> bool + Send + Sync>;
 
 impl std::fmt::Debug for Workers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -96,7 +96,7 @@ impl Workers {
             has_ended: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
             room: OnceLock::new(),
-            look: OnceLock::new(),
+            read_again: OnceLock::new(),
             on_move: OnceLock::new(),
             threads: Mutex::at_level(LockLevel::Threads, Vec::new()),
         };
@@ -143,8 +143,11 @@ impl Workers {
     }
 
     /// Sets who reads the files again. Called once.
-    pub(crate) fn set_look(&self, look: impl Fn(&PartitionCore) -> bool + Send + Sync + 'static) {
-        let _ = self.look.set(Box::new(look));
+    pub(crate) fn set_read_again(
+        &self,
+        read: impl Fn(&PartitionCore) -> bool + Send + Sync + 'static,
+    ) {
+        let _ = self.read_again.set(Box::new(read));
     }
 
     /// Makes the worker compute again when the next member of a group may be overdue.
@@ -228,7 +231,7 @@ impl Background for Workers {
         self.room.get().map_or(Ok(false), |room| room(partition, want))
     }
 
-    fn look_again(&self, partition: &PartitionCore) -> bool {
-        self.look.get().is_some_and(|look| look(partition))
+    fn read_again(&self, partition: &PartitionCore) -> bool {
+        self.read_again.get().is_some_and(|read| read(partition))
     }
 }

@@ -256,8 +256,8 @@ impl Assigned {
         if lost.is_empty() {
             return;
         }
-        let heard_of = self.listener.heard_of(lost);
-        let notified = self.notify(Rebalance::Lost, &heard_of);
+        let reported = self.listener.reported(lost);
+        let notified = self.notify(Rebalance::Lost, &reported);
         self.forget(lost);
         if let Err(panic) = notified {
             resume_unwind(panic);
@@ -268,8 +268,8 @@ impl Assigned {
     fn give_up(&mut self, partitions: &[TopicPartition]) -> Result<()> {
         let committed =
             if self.auto.is_on() { self.commits().commit_passed(Wait::No) } else { Ok(()) };
-        let heard_of = self.listener.heard_of(partitions);
-        let notified = self.notify(Rebalance::Revoked, &heard_of);
+        let reported = self.listener.reported(partitions);
+        let notified = self.notify(Rebalance::Revoked, &reported);
         self.forget(partitions);
         let revoked = match &self.role {
             Role::Member(member) => member.revoked(partitions),
@@ -297,7 +297,7 @@ impl Assigned {
         let committed =
             if self.auto.is_on() { self.commits().commit_passed(level) } else { Ok(()) };
         if self.role.is_member() {
-            let left = self.listener.heard_of(&self.owned());
+            let left = self.listener.reported(&self.owned());
             if let Err(panic) = self.notify(Rebalance::Revoked, &left) {
                 resume_unwind(panic);
             }

@@ -138,7 +138,7 @@ impl Poller {
         // Only the notifier knows the partitions that fired since the last wait, so the first pass
         // checks all.
         let mut armed = true;
-        wait::note_look();
+        wait::note_deadline_check();
         loop {
             wait::begin_pass();
             self.check_shutdown()?;

@@ -81,7 +81,7 @@ impl Listener {
 
     /// Those of the partitions that were reported to the callback. The others are reported neither
     /// as assigned nor as revoked.
-    pub(super) fn heard_of(&self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
+    pub(super) fn reported(&self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
         let is_reported = |partition: &&TopicPartition| !self.unreported.contains(partition);
         partitions.iter().filter(is_reported).cloned().collect()
     }

@@ -100,16 +100,16 @@ impl Slot {
     /// Moves the slot to `offset`, and discards what was read ahead and its error.
     pub(super) fn move_to(&mut self, offset: u64) {
         self.progress.move_to(offset);
-        self.begin_anew();
+        self.restart();
     }
 
     /// Continues after missing records, as [`Progress::skip_to`].
     fn skip_to(&mut self, offset: u64) {
         self.progress.skip_to(offset);
-        self.begin_anew();
+        self.restart();
     }
 
-    fn begin_anew(&mut self) {
+    fn restart(&mut self) {
         self.arming.disarm();
         self.failure = Failure::default();
     }

@@ -19,7 +19,7 @@ thread_local! {
 
 /// Notes that a call begins, or checks its deadline.
 #[inline]
-pub(super) fn note_look() {
+pub(super) fn note_deadline_check() {
     #[cfg(debug_assertions)]
     PASSES.set(0);
 }
@@ -65,7 +65,7 @@ impl Wait<'_> {
 
     /// Whether the call returns without a signal.
     pub(super) fn is_over(&self) -> bool {
-        note_look();
+        note_deadline_check();
         match self {
             Self::Never | Self::Task(_) => true,
             Self::Until(deadline) => real_now() >= *deadline,
@@ -85,7 +85,7 @@ impl Wait<'_> {
     /// Waits for a signal, a thread for no longer than `most`. Returns the tokens of the partitions
     /// that fired; `None` when there was no signal.
     pub(super) fn at(&self, notifier: &Notifier, most: Option<Duration>) -> Option<Vec<usize>> {
-        note_look();
+        note_deadline_check();
         let cut = most.and_then(|most| real_now().checked_add(most));
         let (fired, called) = match self {
             Self::Never => return None,
@@ -111,7 +111,7 @@ mod tests {
     #[should_panic(expected = "never at the time")]
     fn a_loop_that_passes_again_and_again_without_a_look_at_its_deadline_is_found() {
         let wait = Wait::Forever;
-        note_look();
+        note_deadline_check();
         for _ in 0..10 {
             begin_pass();
             assert!(wait.may_pass_again());

@@ -109,7 +109,7 @@ fn for_each_group(
     let mut last: Option<Arc<str>> = None;
     loop {
         let names = store.log().read(|offsets| {
-            let names = offsets.groups_behind(last.as_ref(), GROUPS_PER_LOOK);
+            let names = offsets.groups_after(last.as_ref(), GROUPS_PER_LOOK);
             for name in &names {
                 let topics = || {
                     let offsets = offsets.of_group(name).into_iter();

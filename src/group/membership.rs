@@ -60,7 +60,7 @@ impl Membership {
     pub(crate) fn polls(&self) {
         let now = self.coordinator.now();
         self.presence.polled(now);
-        if now >= self.group.look_at() {
+        if now >= self.group.next_check() {
             self.coordinator.evict_overdue_of(&self.group, now);
         }
     }

@@ -145,13 +145,13 @@ impl OffsetsState {
     }
 
     /// The next groups, in order, that have an entry which can expire.
-    pub(crate) fn groups_behind(&self, group: Option<&Arc<str>>, count: usize) -> Vec<Arc<str>> {
+    pub(crate) fn groups_after(&self, group: Option<&Arc<str>>, count: usize) -> Vec<Arc<str>> {
         let from = group.map_or(Bound::Unbounded, Bound::Excluded);
         let committed = self.groups.range::<Arc<str>, _>((from, Bound::Unbounded));
         let committed = committed.map(|(group, _)| group).take(count);
         let subscribed = self.subscriptions.range::<Arc<str>, _>((from, Bound::Unbounded));
         let subscribed = subscribed.map(|(group, _)| group).take(count);
-        let seen = self.seen.behind(group).map(|(group, ())| group).take(count);
+        let seen = self.seen.after(group).map(|(group, ())| group).take(count);
         let names: BTreeSet<_> = committed.chain(subscribed).chain(seen).collect();
         names.into_iter().take(count).cloned().collect()
     }

@@ -3,7 +3,7 @@
 //! Owns: the group's lock, and the time before which none of its members can be overdue. Must not
 //! know: other groups, the offsets log.
 //!
-//! Invariant: no member is overdue before `look_at`. Each new deadline lowers it, under the lock,
+//! Invariant: no member is overdue before `next_check`. Each new deadline lowers it, under the lock,
 //! and the table of deadlines has the group at that time.
 
 use std::fmt;
@@ -25,7 +25,7 @@ pub(super) struct Group {
     /// ORDERING: swapped with `AcqRel` under the group's lock, loaded with Acquire by every poll of
     /// every member. A poll that reads an old value checks too early, or leaves the check to the
     /// next poll.
-    look_at: AtomicU64,
+    next_check: AtomicU64,
     /// The table that has the group at that time.
     deadlines: Arc<Deadlines<Self>>,
     number: u64,
@@ -41,7 +41,7 @@ impl Group {
         Arc::new(Self {
             name: Arc::clone(name),
             members: Mutex::at_level(LockLevel::Group, Members::new(assignor, Arc::clone(topics))),
-            look_at: AtomicU64::new(NEVER),
+            next_check: AtomicU64::new(NEVER),
             deadlines: Arc::clone(deadlines),
             number: deadlines.new_number(),
         })
@@ -69,19 +69,19 @@ impl Group {
 
     /// No member is overdue before this time.
     #[inline]
-    pub(super) fn look_at(&self) -> u64 {
-        self.look_at.load(Ordering::Acquire)
+    pub(super) fn next_check(&self) -> u64 {
+        self.next_check.load(Ordering::Acquire)
     }
 
     /// Notes a deadline. The caller holds the members' lock.
     pub(super) fn note_deadline(self: &Arc<Self>, deadline: u64) {
-        self.set_look_at(self.look_at().min(deadline));
+        self.set_next_check(self.next_check().min(deadline));
     }
 
     /// The caller holds the members' lock, so that the table of deadlines changes in the same
     /// order.
-    fn set_look_at(self: &Arc<Self>, time: u64) {
-        let before = self.look_at.swap(time, Ordering::AcqRel);
+    fn set_next_check(self: &Arc<Self>, time: u64) {
+        let before = self.next_check.swap(time, Ordering::AcqRel);
         if before != time {
             self.deadlines.reschedule(self, self.number, before, time);
         }
@@ -94,18 +94,18 @@ impl Group {
         members: &mut Members,
         now: u64,
     ) -> Vec<Arc<str>> {
-        if now < self.look_at() {
+        if now < self.next_check() {
             return Vec::new();
         }
         let (expired, next) = members.evict_overdue(now);
-        self.set_look_at(next);
+        self.set_next_check(next);
         expired
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.deadlines.remove(self.look_at(), self.number);
+        self.deadlines.remove(self.next_check(), self.number);
     }
 }
 

@@ -79,7 +79,7 @@ pub(crate) struct GroupState {
     known: Arc<Topics>,
     /// Whether topics of the group have changed since the last plan. Each live member was woken
     /// when they changed.
-    is_behind: bool,
+    is_outdated: bool,
     owners: Owners,
     generation: u64,
     /// Members that have something to do and have not polled since.
@@ -115,7 +115,7 @@ impl GroupState {
             assignor,
             members: BTreeMap::new(),
             known: Arc::default(),
-            is_behind: false,
+            is_outdated: false,
             owners: Owners::new(),
             generation: 0,
             wakeups: BTreeSet::new(),
@@ -276,7 +276,7 @@ impl GroupState {
     /// the next call that makes or follows one, [`catch_up`](Self::catch_up) has to be called.
     pub(crate) fn topic_changed(&mut self, topic: &str, partitions: u32) {
         self.lose_from(topic, partitions);
-        if mem::replace(&mut self.is_behind, true) {
+        if mem::replace(&mut self.is_outdated, true) {
             return;
         }
         // The member that polls first makes the plan, so all are woken.
@@ -290,7 +290,7 @@ impl GroupState {
     /// Makes the plan that is due because topics have changed, if any. `known` returns the existing
     /// topics.
     pub(crate) fn catch_up(&mut self, known: impl FnOnce() -> Arc<Topics>) {
-        if self.is_behind {
+        if self.is_outdated {
             self.refresh(known());
         }
     }
@@ -299,7 +299,7 @@ impl GroupState {
     /// also those that do not concern the group yet.
     pub(crate) fn refresh(&mut self, known: Arc<Topics>) {
         self.known = known;
-        if mem::take(&mut self.is_behind) {
+        if mem::take(&mut self.is_outdated) {
             self.resolve_again();
             self.grow_owners();
             self.plan();
@@ -354,7 +354,7 @@ impl GroupState {
     /// is something to revoke, the caller lets the member finish with it, calls
     /// [`revoked`](Self::revoked) and polls again.
     pub(crate) fn poll(&mut self, id: MemberId) -> Result<PollChange, NotAMember> {
-        debug_assert!(!self.is_behind, "a poll that follows an old plan");
+        debug_assert!(!self.is_outdated, "a poll that follows an old plan");
         let member = self.members.get_mut(&id).ok_or(NotAMember)?;
         self.wakeups.remove(&id);
         let mut change = PollChange {
@@ -435,7 +435,7 @@ impl GroupState {
     /// Makes a new plan. It starts from the present owners, not from the earlier plan: a hand-over
     /// that is not done yet and not needed any more is dropped.
     fn plan(&mut self) {
-        debug_assert!(!self.is_behind, "a plan for topics that have changed");
+        debug_assert!(!self.is_outdated, "a plan for topics that have changed");
         self.generation += 1;
         let there = self.members.iter().filter(|(_, it)| it.presence != Presence::Evicted);
         let there = there.map(|(&id, member)| (id, member.subscription.clone())).collect();

@@ -199,7 +199,7 @@ impl Active {
     }
 
     /// More space, if the writer has come near the end of what it has.
-    pub(crate) fn growth_wish(&self) -> Option<Growth> {
+    pub(crate) fn growth_needed(&self) -> Option<Growth> {
         self.is_near_end().then(|| Growth::new(&self.space, self.region(), 0))
     }
 

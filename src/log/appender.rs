@@ -123,7 +123,7 @@ impl Appender {
 
     // ---- space ahead ---------------------------------------------------------------------------
 
-    /// Whether to call [`growth_wish`](Self::growth_wish). Called after every append, so it only
+    /// Whether to call [`growth_needed`](Self::growth_needed). Called after every append, so it only
     /// compares numbers.
     #[inline]
     pub(crate) fn wants_space(&self) -> bool {
@@ -133,10 +133,10 @@ impl Appender {
     }
 
     /// The space to make: for the active segment, or for the next one if that is needed soon.
-    pub(crate) fn growth_wish(&self) -> Option<Growth> {
+    pub(crate) fn growth_needed(&self) -> Option<Growth> {
         let active = self.active.as_ref()?;
         let next = self.prepared.front().filter(|next| active.is_near_roll() && next.is_small());
-        active.growth_wish().or_else(|| next.map(Prepared::growth))
+        active.growth_needed().or_else(|| next.map(Prepared::growth))
     }
 
     /// Whether the active segment is so full that another one should be made ready.

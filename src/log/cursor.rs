@@ -101,7 +101,7 @@ impl Cursor {
             // An error in a segment that is no longer in the log, or after it, means only that
             // compaction has replaced the segment or retention has removed it.
             let moved = match moved {
-                Err(_) if !segments.contains(&self.segment) => self.find_anew(segments, limits),
+                Err(_) if !segments.contains(&self.segment) => self.find_again(segments, limits),
                 moved => moved,
             };
             match moved {
@@ -271,7 +271,7 @@ impl Cursor {
             // It was replaced before its file could be opened.
             Err(_) if !segments.contains(&next) => {
                 self.next_offset = reached;
-                return self.find_anew(segments, limits);
+                return self.find_again(segments, limits);
             }
             Err(error) => return Err(error),
         };
@@ -352,7 +352,7 @@ impl Cursor {
     /// unreadable offsets: up to the next whole batch, or to the end.
     fn pass_damage(&mut self, kind: CorruptionKind, limits: &FetchLimits) -> Result<bool> {
         let end = self.segment.end();
-        let found = self.whole_batch_behind(end)?;
+        let found = self.whole_batch_after(end)?;
         let ends_at = self.segment.next_offset().unwrap_or(limits.visible_end);
         let until = found.map_or(ends_at, |found| found.base_offset);
         if until > self.next_offset {
@@ -370,7 +370,7 @@ impl Cursor {
     }
 
     /// The first whole batch after the cursor that reaches beyond `next_offset`.
-    fn whole_batch_behind(&self, end: usize) -> Result<Option<damage::Found>> {
+    fn whole_batch_after(&self, end: usize) -> Result<Option<damage::Found>> {
         let position = self.position as u64;
         let next_offset = self.next_offset;
         let bound = self.segment.next_offset().unwrap_or(u64::MAX);
@@ -392,7 +392,7 @@ impl Cursor {
 
     /// Finds `next_offset` again after the cursor's segment has left the log: replaced by
     /// compaction, or removed by retention, which may have gone past the cursor.
-    fn find_anew(&mut self, segments: &SegmentList, limits: &FetchLimits) -> Result<bool> {
+    fn find_again(&mut self, segments: &SegmentList, limits: &FetchLimits) -> Result<bool> {
         loop {
             let first = segments.first().map_or(0, |first| first.base_offset);
             if self.next_offset < first {

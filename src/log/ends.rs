@@ -80,7 +80,7 @@ impl Ends {
 
     /// The ends of the same log after its files were read again. The log end is kept: a reader that
     /// has reached it holds its segment as it was then.
-    pub(crate) fn looked_at_again(&self, found: Self) -> Self {
+    pub(crate) fn renewed(&self, found: Self) -> Self {
         let log_start = found.log_start.max(self.log_start);
         let log_end = self.log_end.max(log_start);
         Self::found(log_start, found.durable_end, log_end)
@@ -132,11 +132,11 @@ mod tests {
     #[test]
     fn another_look_at_the_files_never_moves_an_end_back() {
         let before = Ends::found(10, 20, 30);
-        let after = before.looked_at_again(Ends::found(12, 40, 40));
+        let after = before.renewed(Ends::found(12, 40, 40));
         assert_eq!((after.log_start(), after.durable_end(), after.log_end()), (12, 30, 30));
-        let after = before.looked_at_again(Ends::found(5, 5, 5));
+        let after = before.renewed(Ends::found(5, 5, 5));
         assert_eq!((after.log_start(), after.durable_end(), after.log_end()), (10, 10, 30));
-        let after = before.looked_at_again(Ends::found(50, 60, 60));
+        let after = before.renewed(Ends::found(50, 60, 60));
         assert_eq!((after.log_start(), after.durable_end(), after.log_end()), (50, 50, 50));
     }
 }

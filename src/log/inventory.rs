@@ -461,8 +461,8 @@ pub(super) fn lost_facts(
             position = position.saturating_add(chunk.len() as u64);
             continue;
         };
-        let behind = position.saturating_sub(u64::from(SegmentHeader::END_POSITION));
-        bytes = behind.saturating_add(last as u64).saturating_add(1);
+        let after_header = position.saturating_sub(u64::from(SegmentHeader::END_POSITION));
+        bytes = after_header.saturating_add(last as u64).saturating_add(1);
         position = position.saturating_add(chunk.len() as u64);
     }
 }

@@ -295,10 +295,10 @@ fn continue_after_lost(segments: &[Facts], lost: &[Lost], decision: &mut Decisio
     let gaps = decision.damage.len();
     for (index, lost) in lost.iter().enumerate() {
         let next = decision.end_offset;
-        let is_behind = last_rank.is_none_or(|rank| lost.number > rank);
-        let behind_all = next.saturating_add(lost.bytes);
-        let reached = lost.claimed.filter(|claimed| *claimed <= most).unwrap_or(behind_all);
-        let offsets = next..if is_behind { reached.max(next) } else { next };
+        let is_above_all = last_rank.is_none_or(|rank| lost.number > rank);
+        let after_all = next.saturating_add(lost.bytes);
+        let reached = lost.claimed.filter(|claimed| *claimed <= most).unwrap_or(after_all);
+        let offsets = next..if is_above_all { reached.max(next) } else { next };
         decision.end_offset = offsets.end;
         let (segment, kind) = (segments.len().saturating_add(index), lost.kind.clone());
         // Offsets that are missing between other segments were in it; gaps and files are both in

@@ -231,7 +231,7 @@ fn finish_prepare(log: &mut Log, prepared: Prepared) {
 
 /// What the background does for space.
 fn make_space(log: &mut Log) -> Result<()> {
-    if let Some(growth) = log.appender().growth_wish() {
+    if let Some(growth) = log.appender().growth_needed() {
         growth.run().map_err(|source| Error::io("grow", Path::new("/t"), source))?;
     }
     if log.appender().wants_next() {

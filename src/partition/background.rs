@@ -90,7 +90,7 @@ pub(crate) trait Background: Send + Sync + fmt::Debug {
 
     /// Called when a read has failed: reads the files again if a broker in another process writes
     /// to them. Returns whether the read is to be tried again.
-    fn look_again(&self, _partition: &PartitionCore) -> bool {
+    fn read_again(&self, _partition: &PartitionCore) -> bool {
         false
     }
 }

@@ -73,7 +73,7 @@ impl<'a> Reader<'a> {
     #[cold]
     fn read_again<T>(self, mut error: Error, mut read: impl FnMut() -> Result<T>) -> Result<T> {
         for _ in 0..LOOKS {
-            if !self.requests.look_again() {
+            if !self.requests.read_again() {
                 return Err(error);
             }
             match read() {
@@ -177,7 +177,7 @@ impl<'a> Reader<'a> {
             let fault = format!("{verified:?} {:?}", found.damage);
             let has_fault = !found.damage.is_empty()
                 || matches!(verified, Err(Error::Corrupt(_) | Error::Io { .. }));
-            if !has_fault || before.as_ref() == Some(&fault) || !self.requests.look_again() {
+            if !has_fault || before.as_ref() == Some(&fault) || !self.requests.read_again() {
                 findings.add(found);
                 return verified;
             }

@@ -74,8 +74,8 @@ impl Requests {
         self.background.make_room(&partition, want)
     }
 
-    /// See [`Background::look_again`].
-    pub(super) fn look_again(&self) -> bool {
-        self.partition.upgrade().is_some_and(|partition| self.background.look_again(&partition))
+    /// See [`Background::read_again`].
+    pub(super) fn read_again(&self) -> bool {
+        self.partition.upgrade().is_some_and(|partition| self.background.read_again(&partition))
     }
 }

@@ -10,7 +10,7 @@ use crate::log::tasks::PrepareTask;
 /// Grows the active segment, or the next one, if requested. A failure is not reported: the append
 /// that needs the space will get it.
 pub(super) fn make_ahead(log: &SharedLog) {
-    let growth = log.lock().log().appender().growth_wish();
+    let growth = log.lock().log().appender().growth_needed();
     let Some(growth) = growth else { return };
     let Ok(_running) = log.begin_disk_work() else { return };
     let _ = growth.run();

@@ -36,18 +36,18 @@ pub(crate) fn run_space_worker(
     let mut intervals = Intervals::default();
     let mut at_work = AtWork::default();
     // At once: static members of the last run are waited for from the opening on.
-    let mut look_at = Some(Duration::ZERO);
+    let mut next_check = Some(Duration::ZERO);
     let mut pace = Pace::default();
     run_rounds(&queues.shared, "space", trace, || {
         let now = clock.monotonic();
         let again = at_work.ask_again(now);
-        if look_at.is_some_and(|look_at| now >= look_at) {
+        if next_check.is_some_and(|next_check| now >= next_check) {
             // Should looking panic, the next look is after a while.
-            look_at = Some(now.saturating_add(TRY_AGAIN));
-            look_at = evict_overdue().map(|wait| now.saturating_add(wait));
+            next_check = Some(now.saturating_add(TRY_AGAIN));
+            next_check = evict_overdue().map(|wait| now.saturating_add(wait));
         }
         let due = intervals.sync_due(now, &sync);
-        let next = [due, look_at.map(|it| it.saturating_sub(now)), again];
+        let next = [due, next_check.map(|it| it.saturating_sub(now)), again];
         let job = match next.into_iter().flatten().min() {
             Some(wait) => queues.space.recv_timeout(pace.wait(wait, now)),
             None => queues.space.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -67,7 +67,7 @@ pub(crate) fn run_space_worker(
             // The next round checks.
             Ok(Job::Watch) => {
                 queues.shared.moves.space.swap(false, Ordering::AcqRel);
-                look_at = Some(Duration::ZERO);
+                next_check = Some(Duration::ZERO);
             }
             Ok(Job::Relieve) | Err(RecvTimeoutError::Timeout) => {}
             Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),

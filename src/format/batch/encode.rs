@@ -7,7 +7,7 @@
 //! second, short checksum. Invariants:
 //!
 //! 1. The buffer begins with [`SIZE_MAX`] bytes of header room, followed by `records_size` bytes of
-//!    records and at least [`ROOM_BEHIND`] others. Its length is what was initialised, not what is
+//!    records and at least [`ROOM_AFTER`] others. Its length is what was initialised, not what is
 //!    in use: a record is written into a slice of it, not pushed byte by byte.
 //! 2. A `push` that fails leaves the batch as it was.
 //! 3. Nothing is allocated once the buffer has its size.
@@ -43,7 +43,7 @@ impl From<TooLarge> for Error {
 
 /// What is there after the last record: room for the padding, and for what a short batch's
 /// checksum covers besides its records.
-const ROOM_BEHIND: usize = ALIGNMENT + TAIL_SIZE;
+const ROOM_AFTER: usize = ALIGNMENT + TAIL_SIZE;
 
 /// Builds batches, one after the other, in one buffer.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ pub(crate) struct BatchEncoder {
 impl BatchEncoder {
     pub(crate) fn new() -> Self {
         Self {
-            buffer: vec![0; SIZE_MAX + ROOM_BEHIND],
+            buffer: vec![0; SIZE_MAX + ROOM_AFTER],
             records_size: 0,
             count: 0,
             next_delta: 0,
@@ -93,7 +93,7 @@ impl BatchEncoder {
     /// Gives up a buffer that a large batch has grown beyond `limit` bytes, and the batch with it.
     #[inline]
     pub(crate) fn shrink_to(&mut self, limit: usize) {
-        if self.buffer.len() > limit.max(SIZE_MAX + ROOM_BEHIND) {
+        if self.buffer.len() > limit.max(SIZE_MAX + ROOM_AFTER) {
             *self = Self::new();
         }
     }
@@ -173,8 +173,8 @@ impl BatchEncoder {
         };
 
         let (start, end) = (SIZE_MAX + self.records_size, SIZE_MAX + size);
-        if self.buffer.len() < end + ROOM_BEHIND {
-            self.grow(end + ROOM_BEHIND);
+        if self.buffer.len() < end + ROOM_AFTER {
+            self.grow(end + ROOM_AFTER);
         }
         let mut out = self.buffer.get_mut(start..end).unwrap_or_default();
         out = put_byte(
@@ -233,8 +233,8 @@ impl BatchEncoder {
     #[inline]
     pub(crate) fn finish(&mut self) -> EncodedBatch<'_> {
         let records_end = SIZE_MAX + self.records_size;
-        let behind = self.buffer.get_mut(records_end..).unwrap_or_default();
-        if let Some(padding) = behind.first_chunk_mut::<ALIGNMENT>() {
+        let rest = self.buffer.get_mut(records_end..).unwrap_or_default();
+        if let Some(padding) = rest.first_chunk_mut::<ALIGNMENT>() {
             *padding = [0; ALIGNMENT];
         }
         let padded_size = self.records_size.next_multiple_of(ALIGNMENT);

@@ -99,8 +99,8 @@ pub(super) fn write_short<'b>(
 ) -> &'b [u8] {
     let mut fixed = [0; FIXED_SIZE];
     header.put_fixed(&mut fixed);
-    let behind = buffer.get_mut(records_end..).unwrap_or_default();
-    if let Some(tail) = behind.first_chunk_mut::<TAIL_SIZE>() {
+    let rest = buffer.get_mut(records_end..).unwrap_or_default();
+    if let Some(tail) = rest.first_chunk_mut::<TAIL_SIZE>() {
         *tail = plain_tail(&fixed, salt);
     }
     let covered = buffer.get(SIZE_MAX..records_end + TAIL_SIZE).unwrap_or_default();

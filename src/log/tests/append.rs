@@ -416,7 +416,7 @@ fn row_c01_appends_resume_when_a_small_disk_has_space_again() {
 }
 
 // RED: src/log/cursor.rs
-//   - Err(_) if !segments.contains(&self.segment) => self.find_anew(segments, limits),
+//   - Err(_) if !segments.contains(&self.segment) => self.find_again(segments, limits),
 #[test]
 fn row_j03_a_reader_behind_retention_learns_it_and_its_messages_stay() {
     every_rig(|name, rig| {
@@ -460,7 +460,7 @@ fn space_is_made_ahead_without_changing_what_is_there() {
         while log.log_end() < 300 {
             append(&mut log, 1, 15_000);
             if log.appender().wants_space() {
-                let growth: Option<Growth> = log.appender().growth_wish();
+                let growth: Option<Growth> = log.appender().growth_needed();
                 if let Some(growth) = growth {
                     growth.run().unwrap();
                     grown += 1;
@@ -481,7 +481,7 @@ fn the_next_segment_has_space_for_a_burst_before_it_is_needed() {
         let mut log = rig.create();
         let growths = |log: &mut Log| {
             let mut grown = Vec::new();
-            while let Some(growth) = log.appender().growth_wish() {
+            while let Some(growth) = log.appender().growth_needed() {
                 growth.run().unwrap();
                 grown.push(growth.is_for_next());
             }
@@ -519,7 +519,7 @@ fn appends_continue_across_syncs_and_growth() {
             if round % 2 == 0 {
                 sync(&mut log).unwrap();
             }
-            if let Some(growth) = log.appender().growth_wish().filter(|_| round % 5 == 0) {
+            if let Some(growth) = log.appender().growth_needed().filter(|_| round % 5 == 0) {
                 growth.run().unwrap();
             }
         }
@@ -544,7 +544,7 @@ fn row_d12_space_that_comes_too_late_changes_neither_the_file_nor_the_budget() {
             let mut log = rig.create();
             let late = loop {
                 append(&mut log, 1, 5_000);
-                if let Some(growth) = log.appender().growth_wish() {
+                if let Some(growth) = log.appender().growth_needed() {
                     break growth;
                 }
             };

@@ -53,7 +53,7 @@ const STEP_BYTES: usize = 64 << 10;
 
 /// LIMIT: if the log is this many times larger than it should be, an append takes a step itself,
 /// although the background does so too: the log then stays bounded if the background is slow.
-const FAR_BEHIND: u64 = 4;
+const FAR_TOO_LARGE: u64 = 4;
 
 /// The progress of the clean-up. Its lock is held over each step, so that steps run one after
 /// another.
@@ -120,7 +120,7 @@ impl<'a, S: LoggedState> Cleaner<'a, S> {
         let filled = (writer.bytes() / STATE_SEGMENT_BYTES).saturating_mul(2);
         if segments < 2 {
             Dirt::Little
-        } else if writer.bytes() > allowed.saturating_mul(FAR_BEHIND) {
+        } else if writer.bytes() > allowed.saturating_mul(FAR_TOO_LARGE) {
             Dirt::TooMuch
         } else if writer.bytes() > allowed || segments > filled.saturating_add(SMALL_SEGMENTS) {
             Dirt::Much

@@ -108,7 +108,7 @@ impl<K: Ord, V> Entries<K, V> {
     }
 
     /// The entries after a key, in their order.
-    pub(crate) fn behind(&self, key: Option<&K>) -> impl Iterator<Item = (&K, &V)> {
+    pub(crate) fn after(&self, key: Option<&K>) -> impl Iterator<Item = (&K, &V)> {
         let from = key.map_or(Bound::Unbounded, Bound::Excluded);
         let entries = self.by_key.range::<K, _>((from, Bound::Unbounded));
         entries.map(|(key, (value, _))| (key, value))
@@ -165,9 +165,9 @@ mod tests {
         assert!(entries.is_at(&1, 8));
         entries.insert(2, 'b', copy(9, 3));
         assert_eq!((entries.time_of(&2), entries.newest()), (Some(3), 7));
-        let behind: Vec<_> = entries.behind(Some(&1)).collect();
-        assert_eq!(behind, [(&2, &'b')]);
-        assert_eq!(entries.behind(None).count(), 2);
+        let after: Vec<_> = entries.after(Some(&1)).collect();
+        assert_eq!(after, [(&2, &'b')]);
+        assert_eq!(entries.after(None).count(), 2);
     }
 
     #[test]

@@ -153,7 +153,7 @@ impl Store {
             let (records, holes) = read_around(&partition(&broker, of), "unharmed");
             assert_eq!(holes, [], "{of:?}");
             self.records.insert(of, records);
-            self.look_at_files(of);
+            self.read_files(of);
         }
         drop(broker);
         drop(open_at(&image, 10, Durability::Sync, &clock()).unwrap());
@@ -164,7 +164,7 @@ impl Store {
 }
 
 impl Store {
-    fn look_at_files(&mut self, of: (&'static str, u32)) {
+    fn read_files(&mut self, of: (&'static str, u32)) {
         let dir = Path::new(DIR).join(of.0).join(of.1.to_string());
         let mut last = None;
         for path in self.disk.paths().into_iter().filter(|path| path.starts_with(&dir)) {

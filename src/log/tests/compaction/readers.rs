@@ -14,7 +14,7 @@ fn fetch_some(log: &Log, cursor: &mut Cursor, into: &mut Found) {
 
 /// J9: mapped and copied, from every offset, with steps of the compaction between the fetches.
 // RED: src/log/cursor.rs
-//   - Err(_) if !segments.contains(&self.segment) => self.find_anew(segments, limits),
+//   - Err(_) if !segments.contains(&self.segment) => self.find_again(segments, limits),
 #[test]
 fn row_j09_a_cursor_continues_across_replaced_segments() {
     every_rig(|name, mut rig| {

@@ -112,11 +112,11 @@ impl Oracle {
         // Dense, in order, byte by byte; of a compacted log each key's latest.
         let mut expected = start;
         self.each_found(log, case, |offset| {
-            self.must_be_gone(expected..offset, end, case);
+            self.must_be_removed(expected..offset, end, case);
             assert!(!self.gone.contains(&offset), "{case}: {offset} has come back");
             expected = offset + 1;
         })?;
-        self.must_be_gone(expected..end, end, case);
+        self.must_be_removed(expected..end, end, case);
         Ok(())
     }
 
@@ -155,7 +155,7 @@ impl Oracle {
     }
 
     /// Only compaction makes gaps, and only where a later record has the key.
-    fn must_be_gone(&self, offsets: std::ops::Range<u64>, end: u64, case: &dyn Display) {
+    fn must_be_removed(&self, offsets: std::ops::Range<u64>, end: u64, case: &dyn Display) {
         for offset in offsets {
             let of = |offset: u64| self.records[offset as usize].key;
             let is_superseded = (offset + 1..end).any(|later| of(later) == of(offset));
