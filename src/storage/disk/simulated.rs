@@ -16,18 +16,21 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use self::faults::Faults;
+use self::file::SimulatedFile;
 use self::image::Change;
-use self::page::{Content, PAGE};
+use self::page::Content;
 use super::names::{Names, Node};
 use super::{Access, Disk, DiskFile, Entry, EntryKind};
-use crate::storage::region::Memory;
+use crate::random::Random;
 use crate::sync::Mutex;
 
 mod exact;
+mod faults;
+mod file;
 mod image;
 mod page;
 
@@ -37,68 +40,9 @@ mod page;
 )]
 pub(crate) use self::{
     exact::Images,
+    faults::{Fault, Operation},
     image::{Metadata, Pages, PowerCut},
 };
-
-/// A call that can be made to fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Operation {
-    CreateDir,
-    SyncDir,
-    Rename,
-    Remove,
-    Create,
-    Open,
-    Read,
-    Write,
-    Allocate,
-    Release,
-    Sync,
-    WriteBack,
-    Map,
-}
-
-impl Operation {
-    /// Whether the call changes something, and so is a store point.
-    fn is_change(self) -> bool {
-        !matches!(self, Self::Open | Self::Read | Self::WriteBack | Self::Map)
-    }
-}
-
-/// A fault to come.
-#[derive(Debug, Clone)]
-pub(crate) struct Fault {
-    pub(crate) operation: Operation,
-    /// Only calls that concern a path which contains this; all if empty.
-    pub(crate) path_contains: String,
-    /// How many such calls succeed first.
-    pub(crate) after: u64,
-    /// Whether all later ones fail, or one.
-    pub(crate) forever: bool,
-    pub(crate) error: ErrorKind,
-}
-
-impl Fault {
-    /// The next call fails, once.
-    pub(crate) fn once(operation: Operation, error: ErrorKind) -> Self {
-        Self { operation, path_contains: String::new(), after: 0, forever: false, error }
-    }
-
-    /// All calls fail from now on.
-    pub(crate) fn always(operation: Operation, error: ErrorKind) -> Self {
-        Self { forever: true, ..Self::once(operation, error) }
-    }
-
-    /// The first `calls` succeed.
-    pub(crate) fn after(self, calls: u64) -> Self {
-        Self { after: calls, ..self }
-    }
-
-    /// Only for paths that contain `part`.
-    pub(crate) fn on(self, part: &str) -> Self {
-        Self { path_contains: part.to_owned(), ..self }
-    }
-}
 
 /// The marker of everything that fails because the power is off.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -126,13 +70,11 @@ struct State {
     stop_after: Option<u64>,
     /// The disk as it was after each change since it was asked to record them.
     history: Option<Vec<State>>,
-    faults: Vec<Fault>,
+    faults: Faults,
     /// Whether syncs return Ok and do nothing.
     lies: bool,
-    /// Whether any of them came to pass.
-    has_fired: bool,
     limit: Option<u64>,
-    random: u64,
+    random: Random,
     /// How often the machine was started.
     boots: u64,
 }
@@ -144,22 +86,7 @@ impl SimulatedDisk {
 
     /// The seed decides what a failed sync does to each page.
     pub(crate) fn with_seed(seed: u64) -> Self {
-        Self::with_state(State {
-            names: Names::default(),
-            durable_names: Names::default(),
-            pending: Vec::new(),
-            files: BTreeMap::new(),
-            next_file: 0,
-            points: 0,
-            stop_after: None,
-            history: None,
-            faults: Vec::new(),
-            lies: false,
-            has_fired: false,
-            limit: None,
-            random: seed,
-            boots: 1,
-        })
+        Self::with_state(State::new(Names::default(), BTreeMap::new(), seed))
     }
 
     fn with_state(state: State) -> Self {
@@ -192,22 +119,22 @@ impl SimulatedDisk {
 
     /// Adds a fault; several may wait at once.
     pub(crate) fn inject(&self, fault: Fault) {
-        self.state.lock().faults.push(fault);
+        self.state.lock().faults.inject(fault);
     }
 
     /// Removes all faults that are still to come.
     pub(crate) fn heal(&self) {
-        self.state.lock().faults.clear();
+        self.state.lock().faults.heal();
     }
 
     /// Whether an injected fault has made a call fail.
     pub(crate) fn has_fired(&self) -> bool {
-        self.state.lock().has_fired
+        self.state.lock().faults.has_fired()
     }
 
     /// How many faults are still to come.
     pub(crate) fn faults_to_come(&self) -> usize {
-        self.state.lock().faults.len()
+        self.state.lock().faults.to_come()
     }
 
     /// Limits the sum of all files' lengths; `None` lifts the limit.
@@ -248,8 +175,7 @@ impl SimulatedDisk {
         let mut state = self.state.lock().without_history();
         state.points = 0;
         state.stop_after = None;
-        state.faults.clear();
-        state.has_fired = false;
+        state.faults = Faults::default();
         Self::with_state(state)
     }
 
@@ -291,35 +217,34 @@ impl SimulatedDisk {
     }
 
     fn handle(&self, file: FileId, path: &Path, access: Access) -> Arc<dyn DiskFile> {
-        let path = Mutex::new(path.to_path_buf());
-        Arc::new(SimulatedFile { disk: self.clone(), file, path, access })
+        Arc::new(SimulatedFile::new(self, file, path, access))
     }
 }
 
 impl State {
-    /// What is on the disk when the machine starts again.
-    fn after_cut(
-        &self,
-        names: Names<FileId>,
-        files: BTreeMap<FileId, Content>,
-        random: u64,
-    ) -> Self {
+    /// All of it durable, on a machine that starts for the first time.
+    fn new(names: Names<FileId>, files: BTreeMap<FileId, Content>, seed: u64) -> Self {
         Self {
             durable_names: names.clone(),
             names,
             pending: Vec::new(),
             files,
-            next_file: self.next_file,
+            next_file: 0,
             points: 0,
             stop_after: None,
             history: None,
-            faults: Vec::new(),
+            faults: Faults::default(),
             lies: false,
-            has_fired: false,
-            limit: self.limit,
-            random,
-            boots: self.boots + 1,
+            limit: None,
+            random: Random::new(seed),
+            boots: 1,
         }
+    }
+
+    /// What is on the disk when the machine starts again.
+    fn after_cut(&self, names: Names<FileId>, files: BTreeMap<FileId, Content>, seed: u64) -> Self {
+        let (next_file, limit, boots) = (self.next_file, self.limit, self.boots + 1);
+        Self { next_file, limit, boots, ..Self::new(names, files, seed) }
     }
 
     fn without_history(&mut self) -> Self {
@@ -341,26 +266,7 @@ impl State {
             }
             self.points += 1;
         }
-        if self.faults.is_empty() {
-            return Ok(());
-        }
-        let named = path.to_string_lossy();
-        let mut failed = None;
-        self.faults.retain_mut(|fault| {
-            let concerns =
-                fault.operation == operation && named.contains(fault.path_contains.as_str());
-            if !concerns || failed.is_some() {
-                return true;
-            }
-            if let Some(left) = fault.after.checked_sub(1) {
-                fault.after = left;
-                return true;
-            }
-            failed = Some(fault.error);
-            self.has_fired = true;
-            fault.forever
-        });
-        failed.map_or(Ok(()), |kind| Err(kind.into()))
+        self.faults.meet(operation, path)
     }
 
     fn is_off(&self) -> bool {
@@ -373,7 +279,7 @@ impl State {
 
     /// A write-back of the file's pages has failed: some of them are lost, and all count as clean.
     fn lose_writes(&mut self, file: FileId) -> io::Result<()> {
-        let mut coins = self.random();
+        let mut coins = self.random.next();
         self.content(file)?.fail_sync(|| {
             coins = coins.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
             coins >> 33
@@ -394,14 +300,6 @@ impl State {
         let others = self.names.files().filter(|(_, id)| **id != file);
         let used: u64 = others.filter_map(|(_, id)| self.files.get(id)).map(|c| c.length).sum();
         wanted.min(limit.saturating_sub(used))
-    }
-
-    /// splitmix64: every state gives another number, and no seed is a bad one.
-    fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
     }
 }
 
@@ -497,156 +395,6 @@ impl Disk for SimulatedDisk {
     /// Every store has to come through `write_at`, where it is a store point.
     fn supports_mapped_writes(&self, _dir: &Path) -> bool {
         false
-    }
-}
-
-/// Whether an error is about taking a page at all, and not about the bytes in it.
-fn is_refusal(error: &io::Error) -> bool {
-    use ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge | ReadOnlyFilesystem)
-}
-
-#[derive(Debug)]
-struct SimulatedFile {
-    disk: SimulatedDisk,
-    file: FileId,
-    path: Mutex<PathBuf>,
-    access: Access,
-}
-
-impl SimulatedFile {
-    fn run<T>(
-        &self,
-        operation: Operation,
-        run: impl FnOnce(&mut State, io::Result<()>) -> io::Result<T>,
-    ) -> io::Result<T> {
-        if operation.is_change() && operation != Operation::Sync && self.access == Access::Read {
-            return Err(ErrorKind::PermissionDenied.into());
-        }
-        let path = self.path.lock().clone();
-        let mut state = self.disk.state.lock();
-        if state.is_off() {
-            return Err(io::Error::other(PowerIsOff));
-        }
-        let entered = state.enter(operation, &path);
-        run(&mut state, entered)
-    }
-}
-
-impl DiskFile for SimulatedFile {
-    fn len(&self) -> io::Result<u64> {
-        self.run(Operation::Read, |state, entered| {
-            entered?;
-            Ok(state.content(self.file)?.length)
-        })
-    }
-
-    fn has_other_names(&self) -> io::Result<bool> {
-        let state = self.disk.state.lock();
-        Ok(state.names.files().filter(|(_, file)| **file == self.file).count() > 1)
-    }
-
-    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        self.run(Operation::Read, |state, entered| {
-            entered?;
-            let content = state.content(self.file)?;
-            let left = content.length.saturating_sub(position);
-            let count = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-            content.read(buffer.get_mut(..count).unwrap_or_default(), position);
-            Ok(count)
-        })
-    }
-
-    /// A write that fails has written a part, as real ones do.
-    fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
-        self.run(Operation::Write, |state, entered| {
-            let whole = bytes.len() as u64;
-            let end = position.checked_add(whole).ok_or(ErrorKind::FileTooLarge)?;
-            let written = match &entered {
-                Ok(()) if end <= state.content(self.file)?.length => whole,
-                Ok(()) => state.room(self.file, end).saturating_sub(position).min(whole),
-                Err(error) if is_refusal(error) => {
-                    // What is refused is a page; those before it were written: never all.
-                    let torn = position + state.random() % whole.max(1);
-                    (torn - torn % PAGE as u64).saturating_sub(position)
-                }
-                Err(_) => state.random() % (whole + 1),
-            };
-            let part = bytes.get(..usize::try_from(written).unwrap_or_default());
-            state.content(self.file)?.write(part.unwrap_or_default(), position);
-            entered?;
-            if written < whole { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
-        })
-    }
-
-    /// An allocation that fails leaves what it got, as ext4 does.
-    fn allocate(&self, end: u64) -> io::Result<()> {
-        self.run(Operation::Allocate, |state, entered| {
-            let length = state.content(self.file)?.length;
-            let wanted = if entered.is_ok() { end } else { length.midpoint(end.max(length)) };
-            let got = state.room(self.file, wanted);
-            state.content(self.file)?.grow(got);
-            entered?;
-            if got.max(length) < end { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
-        })
-    }
-
-    fn release(&self, range: Range<u64>) -> io::Result<()> {
-        self.run(Operation::Release, |state, entered| {
-            entered?;
-            state.content(self.file)?.clear(range);
-            Ok(())
-        })
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.run(Operation::Sync, |state, entered| {
-            let Err(error) = entered else {
-                if !state.lies {
-                    state.content(self.file)?.make_durable();
-                }
-                return Ok(());
-            };
-            state.lose_writes(self.file)?;
-            Err(error)
-        })
-    }
-
-    /// As the kernel does it: what fails is not reported to a later sync, for which the pages are
-    /// clean.
-    fn write_back(&self, _end: u64) -> io::Result<()> {
-        self.run(Operation::WriteBack, |state, entered| {
-            let Err(error) = entered else { return Ok(()) };
-            state.lose_writes(self.file)?;
-            Err(error)
-        })
-    }
-
-    fn map(&self, capacity: usize, _access: Access) -> io::Result<Memory> {
-        self.run(Operation::Map, |state, entered| {
-            entered?;
-            let mut memory = Memory::heap(capacity)?;
-            for (start, page) in state.content(self.file)?.pages() {
-                let Ok(start) = usize::try_from(start) else {
-                    break;
-                };
-                let Some(room) = capacity.checked_sub(start) else {
-                    break;
-                };
-                memory.fill(start, page.get(..room.min(PAGE)).unwrap_or_default())?;
-            }
-            Ok(memory)
-        })
-    }
-
-    fn map_shows_writes(&self) -> bool {
-        false
-    }
-
-    fn set_dirty(&self, _dirty: bool) {}
-
-    fn renamed(&self, to: &Path) {
-        *self.path.lock() = to.to_path_buf();
     }
 }
 

@@ -1,13 +1,14 @@
 //! The model itself: what each kind of crash, and each fault, may and may not do.
 
+use super::page::PAGE;
 use super::*;
 use crate::storage::region_writer::RegionWriter;
 
 const LOG: &str = "/d/log";
 
 fn random(seed: u64) -> impl FnMut() -> u64 {
-    let mut state = SimulatedDisk::with_seed(seed).state.lock().clone();
-    move || state.random()
+    let mut random = Random::new(seed);
+    move || random.next()
 }
 
 /// A directory and a file of `bytes`, all durable.
@@ -161,7 +162,7 @@ fn row_d02_after_a_failed_sync_the_next_one_lies() {
     let (mut lost, mut reverted) = (0, 0);
     for seed in 0..60 {
         let (disk, file) = disk_with(b"a");
-        disk.state.lock().random = seed;
+        disk.state.lock().random = Random::new(seed);
         file.write_at(b"b", 0).unwrap();
         disk.inject(Fault::once(Operation::Sync, ErrorKind::Other));
         assert!(file.sync().is_err());
