@@ -292,6 +292,7 @@ fn compaction_is_part_of_the_numbers_where_there_is_any() {
     assert_eq!(broker.metrics().pinned_bytes, 0);
 }
 
+#[cfg(feature = "json")]
 #[test]
 fn a_snapshot_can_be_serialised() {
     let broker = in_memory();
