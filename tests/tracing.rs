@@ -22,6 +22,8 @@ mod common;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const VALUE: [u8; 1_000] = [b'v'; 1_000];
+/// How a line begins that says that a subscriber could not use the broker.
+const FAILED: &str = "the subscriber failed";
 
 #[derive(Clone, Default)]
 struct Heard {
@@ -62,12 +64,9 @@ impl Subscriber for Heard {
         let mut line = Line(String::new());
         event.record(&mut line);
         self.lines.lock().unwrap().push(line.0);
-        if let Some(broker) = self.broker.get() {
-            let _ = broker.metrics();
-            if let Ok(topic) = broker.topic("t") {
-                let record = Record::new().key("key").value("from the subscriber");
-                topic.partition(0).unwrap().append(&record).unwrap();
-            }
+        // The engine ends a panic of a subscriber with the event, so it would go unnoticed here.
+        if let Err(error) = self.use_broker() {
+            self.lines.lock().unwrap().push(format!("{FAILED}: {error}"));
         }
     }
 
@@ -77,6 +76,16 @@ impl Subscriber for Heard {
 }
 
 impl Heard {
+    fn use_broker(&self) -> logpond::Result<()> {
+        let Some(broker) = self.broker.get() else { return Ok(()) };
+        let _ = broker.metrics();
+        if let Ok(topic) = broker.topic("t") {
+            let record = Record::new().key("key").value("from the subscriber");
+            topic.partition(0)?.append(&record)?;
+        }
+        Ok(())
+    }
+
     /// One subscriber is there all the time. Otherwise an event that is emitted for the first time
     /// while there is none, in the thread of another test, could be cached as disabled for good.
     fn new() -> Self {
@@ -89,6 +98,7 @@ impl Heard {
     fn during<R>(&self, what: impl FnOnce() -> R) -> (R, Vec<String>) {
         let result = tracing::subscriber::with_default(self.clone(), what);
         let lines = std::mem::take(&mut *self.lines.lock().unwrap());
+        assert!(!lines.iter().any(|line| line.starts_with(FAILED)), "{lines:?}");
         let is_own = |line: &String| line.contains("partition=__");
         (result, lines.into_iter().filter(|line| !is_own(line)).collect())
     }
