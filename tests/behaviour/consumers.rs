@@ -597,13 +597,10 @@ fn a_consumer_that_is_wholly_paused_hears_that_the_broker_is_closed() {
     reader.pause(&reader.assignment()).unwrap();
     let (begins, begun) = std::sync::mpsc::channel();
     let parked = std::thread::spawn(move || {
-        begins.send(()).unwrap();
-        reader.poll(Duration::from_secs(10))
+        begins.send(ThreadState::here()).unwrap();
+        reader.poll(PATIENCE)
     });
-    begun.recv().unwrap();
-    // Nothing tells that a thread has parked; most times it has after this, and the test is then
-    // red without the wake-up. It is green with it either way.
-    (0..10_000).for_each(|_| std::thread::yield_now());
+    begun.recv().unwrap().wait_until_it_sleeps();
     broker.close().unwrap();
     assert!(matches!(parked.join().unwrap(), Err(Error::Closed)));
 }
