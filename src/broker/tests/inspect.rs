@@ -235,8 +235,7 @@ fn row_f15_a_look_that_misses_a_file_of_an_internal_log_does_not_wait_for_itself
             for core in writer.0.run().logs().partitions() {
                 core.with_log(|log| log.roll_for(0)).unwrap();
             }
-            writer.begin_short();
-            writer.0.ensure_topic("other", TopicConfig::new(1)).unwrap();
+            writer.proceed();
             let count = Arc::new(AtomicU64::new(0));
             let at = Arc::new(AtomicU64::new(u64::MAX));
             let hooked = {
