@@ -126,7 +126,7 @@ impl TimeRange {
     }
 }
 
-/// What a sealed segment says at its end.
+/// The footer of a sealed segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Footer {
     pub(crate) base_offset: u64,
@@ -139,8 +139,8 @@ pub(crate) struct Footer {
     pub(crate) incarnation: u64,
     pub(crate) index: SparseIndex,
     pub(crate) producers: Vec<ProducerState>,
-    /// The earliest delete horizon of the batches, [`NO_HORIZON`](Self::NO_HORIZON) where none has
-    /// one. `None` where that was not looked at.
+    /// The earliest delete horizon of the batches, [`NO_HORIZON`](Self::NO_HORIZON) if none has
+    /// one. `None` if that is not known.
     pub(crate) next_horizon: Option<u64>,
 }
 
@@ -223,7 +223,7 @@ impl Footer {
     ///
     /// # Errors
     ///
-    /// What is wrong with the trailer, the checksum, a field, or what the fields say together.
+    /// What is wrong with the trailer, the checksum, a field, or the fields together.
     pub(crate) fn decode(bytes: &[u8], salt: u64) -> Result<Self, CorruptionKind> {
         let short = CorruptionKind::Length("footer");
         let Some((fields, trailer)) = bytes.split_last_chunk::<{ Self::TRAILER_SIZE }>() else {

@@ -123,7 +123,7 @@ impl fmt::Debug for TopicId {
 /// Says which segments of lower generation a segment makes void.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rewrite {
-    /// It cuts the log: those that begin at or above this offset are void.
+    /// It cuts the log: segments that begin at or above this offset do not count.
     Truncates(u64),
     /// It stands where others stood.
     Replaces(Replacement),
@@ -145,7 +145,7 @@ pub(crate) struct Replacement {
     pub(crate) is_clean: bool,
 }
 
-/// What a segment file says about itself.
+/// The header of a segment file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
     pub(crate) topic_id: TopicId,
@@ -224,7 +224,7 @@ impl SegmentHeader {
         let Some(bytes) = bytes.first_chunk::<{ Self::SIZE }>() else {
             return Err(HeaderError::Corrupt(CorruptionKind::Length("segment header")));
         };
-        // A file that was allocated and never written: a crash left it, nobody damaged it.
+        // A file that was allocated and never written: a crash left it, and it is not damaged.
         if bytes.iter().all(|byte| *byte == 0) {
             return Err(HeaderError::Corrupt(CorruptionKind::Malformed("segment header")));
         }

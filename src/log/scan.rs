@@ -301,9 +301,9 @@ mod tests {
 
     /// Symptom: a record that was appended was removed by the next opening, and nothing was
     /// reported. Cause: a segment had an opening batch where none may stand, which said that it was
-    /// far ahead. Alone, that was damage, and what lay after it counted; once another segment
-    /// followed, it was the bound, what lay behind was not looked for, and the segment that
-    /// followed stood after a gap. Rule: a bound hides only what lies beyond it.
+    /// far ahead. Alone, that was damage, and the batches after it counted. Once another segment
+    /// followed, it was the bound, the batches after it were not searched for, and the next segment
+    /// stood after a gap. Rule: a bound hides only what lies beyond it.
     #[test]
     fn a_bound_hides_nothing_below_it() {
         let disk = MemoryDisk::new();

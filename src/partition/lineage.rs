@@ -14,7 +14,7 @@ use crate::log::OFFSET_MAX;
 /// than the oldest of them is held against those that are left.
 const RECOVERIES_MAX: usize = 32;
 
-/// Where an incarnation begins: below it lies what it took over from the one before.
+/// Where an incarnation begins: records below it are those of earlier incarnations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Incarnation {
     id: u64,

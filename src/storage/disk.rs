@@ -1,8 +1,8 @@
-//! The one door to files: what the engine asks of a disk, as two traits.
+//! The interface to disks and files, as two traits.
 //!
-//! The engine above reads and writes nothing except through [`Disk`] and [`DiskFile`], so the
-//! simulated disk of the crash tests and the memory of a fake broker run the very code that runs
-//! in production. Nothing here knows of segments, batches or offsets.
+//! The engine reads and writes only through [`Disk`] and [`DiskFile`]. So the tests on the
+//! simulated disk, and brokers in memory, run the same code as production. Must not know: segments,
+//! batches or offsets.
 //!
 //! Durability is as POSIX gives it, and no better: bytes and the file's size are durable after
 //! [`DiskFile::sync`], a name (created, renamed, removed) only after [`Disk::sync_dir`] of the

@@ -1,4 +1,4 @@
-//! One broker per directory.
+//! The lock of a data directory: one broker per directory.
 //!
 //! Owns the file `LOCK` in it, and the list of the directories that this process has open. Must
 //! not know what else is in the directory. Called when a broker opens and closes, from any thread,
@@ -7,14 +7,14 @@
 //! 1. At most one [`DirLock`] exists per directory, whatever path led to it: the system's lock
 //!    keeps other processes out, the list by (device, inode) this one, where a lock taken twice
 //!    is easily given back by the first close.
-//! 2. `LOCK` is never deleted by us: who opened the deleted file and who creates a new one would
-//!    both have a lock. For the case that somebody else deletes it, the directory itself is
-//!    locked too, and a lock counts only while the locked file is the one that has the name.
+//! 2. The engine never deletes `LOCK`: a process that opened the deleted file and one that creates
+//!    a new file would both have a lock. In case another program deletes it, the directory itself
+//!    is locked too, and a lock counts only while the locked file is the one with this name.
 //! 3. The kernel frees both locks when the process dies.
-//! 4. Nobody who maps files has a lock on a directory that every user may write to.
+//! 4. A broker that maps files never locks a directory that every user may write to.
 //!
 //! A forked child inherits the descriptors, and with them a share of the locks: they stay taken
-//! until the parent gives them up, or both have ended (or the child runs another program, which
+//! until the parent releases them, or both have ended (or the child runs another program, which
 //! closes them). The child never unlocks.
 
 use std::any::Any;

@@ -1,4 +1,4 @@
-//! What the operating system is asked for beyond std, and what stands in for it elsewhere.
+//! Calls of the operating system beyond std, and their replacement on other platforms than Linux.
 //!
 //! Owns flags, file identity, space and positional I/O. Must not know: disks, regions. They call
 //! it, as the directory lock does, from any thread, holding at most a lock of their own file. On Linux

@@ -1,10 +1,10 @@
-//! Which process a broker belongs to.
+//! The process of a broker: recognises a forked child.
 //!
-//! Owns the answer to one question: is this the process that opened the broker, or a child that
-//! `fork` made of it? A child has copies of all locks and none of the threads, and shares the maps
-//! of the files: what it stored there would show in its parent, between the parent's own stores.
-//! So it must not write, and the append path asks without a system call. Must not know who asks.
-//! Called from any thread without a lock: in a child, the thread that held one does not exist.
+//! Owns the answer to one question: is this the process that opened the broker, or a forked child
+//! of it? A child has copies of all locks, none of the threads, and shares the maps of the files:
+//! its stores there would appear in the parent, between the parent's own. So a child must not
+//! write, and the append path checks this without a system call. Must not know: the callers. Called
+//! from any thread without a lock: in a child, the thread that held one does not exist.
 
 use crate::error::{Error, Result};
 

@@ -1,11 +1,11 @@
-//! The writer's side of a region: where bytes go, and in which order.
+//! The writer of a region: writes to the file and to memory, in this order.
 //!
-//! Owns what was written, and how far memory is ready for it. Must not know what the bytes mean;
-//! all that unsafe code relies on is checked again where it is, in `region`. The log calls it under
-//! the partition's lock.
+//! Owns the end of what was written, and how far memory can be stored into. Must not know what the
+//! bytes mean. Everything that unsafe code depends on is checked again there, in `region`. The log
+//! calls it under the partition's lock.
 //!
 //! 1. `published <= written`, and where bytes are stored `written <= writable <= capacity`.
-//! 2. A file is written before memory is stored into: what fails leaves memory as it was.
+//! 2. A file is written before memory is stored into, so a failed write leaves memory unchanged.
 
 use std::io;
 use std::sync::Arc;

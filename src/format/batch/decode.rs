@@ -11,8 +11,8 @@ use super::seal::{batch_checksum, plain_checksum};
 use crate::error::CorruptionKind;
 use crate::format::checksum::Checksum;
 
-/// A batch where it lies. Small: the header is read again when asked for, which costs a few loads
-/// from bytes that are in the cache, and less than carrying it around.
+/// A view of a batch in its buffer. It is small: the header is read again when it is needed, which
+/// costs a few loads from the cache, less than carrying it around.
 #[derive(Clone, Copy)]
 pub(crate) struct BatchView<'a> {
     /// The whole batch: header, records, padding.
@@ -128,7 +128,7 @@ impl<'a> BatchView<'a> {
         Records { cursor: Cursor::new(&header, self.records), remaining: header.record_count }
     }
 
-    /// The whole batch as it lies: header, records, padding.
+    /// The bytes of the whole batch: header, records, padding.
     pub(crate) fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -153,7 +153,7 @@ impl Records<'_> {
         Self { cursor: Cursor::new(&BatchHeader::default(), &[]), remaining: 0 }
     }
 
-    /// Where the iteration stands, without the bytes: for who cannot hold a borrow of them.
+    /// The state of the iteration without the bytes, for a caller that cannot borrow them.
     #[inline]
     pub(crate) fn pause(&self) -> PausedRecords {
         let cursor = self.cursor.over(&[]);

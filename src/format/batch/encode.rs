@@ -25,10 +25,10 @@ use crate::format::checksum::Checksum;
 use crate::format::varint;
 
 /// LIMIT: positions are `u32`, and the largest batch must leave room in a 4 GiB segment for
-/// everything else in it; 1 GiB is far beyond what anybody should append at once.
+/// everything else in it; 1 GiB is far more than a useful batch has.
 pub(crate) const RECORDS_SIZE_MAX: u64 = 1 << 30;
 
-/// A record, or what it would make of its batch, exceeds what a batch can hold.
+/// A record, or its batch with it, exceeds the largest batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooLarge {
     pub(crate) size: u64,
@@ -41,8 +41,8 @@ impl From<TooLarge> for Error {
     }
 }
 
-/// What is there after the last record: room for the padding, and for what a short batch's
-/// checksum covers besides its records.
+/// Room after the last record: for the padding, and for what a short batch's checksum covers
+/// besides its records.
 const ROOM_AFTER: usize = ALIGNMENT + TAIL_SIZE;
 
 /// Builds batches, one after the other, in one buffer.
@@ -258,7 +258,7 @@ impl Default for BatchEncoder {
     }
 }
 
-/// Where a batch goes: known only under the partition's lock.
+/// The fields of a batch that are known only under the partition's lock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Placement {
     pub(crate) base_offset: u64,

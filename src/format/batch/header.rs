@@ -39,7 +39,7 @@ pub(crate) const SIZE_MAX: usize = FIXED_SIZE
     + UNCOMPRESSED_LENGTH_SIZE
     + DELETE_HORIZON_SIZE;
 
-/// The header's bytes from here on are covered by the checksum as they lie.
+/// The checksum covers the header's bytes from here on, unchanged.
 pub(super) const COVERED_AT: usize = CHECKSUM_AT + 4;
 
 /// Batches begin at multiples of this, and their sizes are multiples of it.
@@ -378,7 +378,7 @@ pub(super) const fn header_size(max_timestamp: bool, producer: bool, horizon: bo
 }
 
 /// The distance that says that the log was durable up to `durable_end` when the batch was appended
-/// at `base_offset`. A log that was durable beyond it (a rewrite) proves all that lies before it.
+/// at `base_offset`. A log that was durable beyond it (a rewrite) proves everything before it.
 #[inline]
 pub(in crate::format) fn durable_distance(base_offset: u64, durable_end: u64) -> u32 {
     u32::try_from(base_offset.saturating_sub(durable_end)).unwrap_or(NO_EVIDENCE)

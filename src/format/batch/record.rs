@@ -114,7 +114,7 @@ impl<'a> Cursor<'a> {
         Cursor { rest, ..*self }
     }
 
-    /// Takes the next record off the front; what is wrong with it, otherwise. With `CHECKED`, its
+    /// Takes the next record off the front, or returns what is wrong with it. With `CHECKED`, its
     /// header names were checked before and are not looked at again.
     #[inline]
     pub(super) fn next<const CHECKED: bool>(&mut self) -> Result<RecordView<'a>, &'static str> {
@@ -179,7 +179,7 @@ type Split<'a> = (HeaderFields<'a>, &'a [u8]);
 
 fn headers_of<const CHECKED: bool>(mut rest: &[u8]) -> Result<Split<'_>, &'static str> {
     let count = varint::get(&mut rest).ok_or("header count")?;
-    // Each takes two bytes at least, so a count that lies ends with the bytes.
+    // Each takes two bytes at least, so the bytes limit a false count.
     let remaining = usize::try_from(count).map_err(|_| "header count")?;
     if remaining == 0 || remaining > rest.len() {
         return Err("header count");

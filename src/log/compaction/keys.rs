@@ -39,7 +39,7 @@ pub(super) struct KeyMap {
     /// Open addressing: the number of an entry plus one, or 0. A power of two, or empty.
     slots: Vec<u32>,
     entries: Vec<Entry>,
-    /// The keys themselves, one after the other; none lies across two blocks.
+    /// The keys, one after the other; each is in one block.
     blocks: Vec<Vec<u8>>,
     key_bytes: usize,
 }

@@ -1,4 +1,4 @@
-//! A disk that calls back: tests do something in the middle of an operation, or panic there.
+//! A disk that calls a hook, in which tests act in the middle of an operation, or panic.
 //!
 //! Must not know what the operations mean. The hook runs in the thread of the caller, without any
 //! lock of the disk, right before and right after each operation of the disk below.

@@ -1,12 +1,13 @@
-//! A disk in the heap: the backing of a broker that keeps nothing.
+//! A disk in the heap: the storage of a broker in memory.
 //!
 //! Owns the tree and each file's bytes. Must not know what they mean. A file's bytes are kept in
 //! two parts: in the region that its memory became, up to where that is published, and in chunks
 //! for what was written by `write_at` elsewhere (a header before the map, a footer after it).
 //! Called from any thread; a file's lock is held for the copy.
 //!
-//! 1. Below the region's published end the region is the file, and nobody writes there (M3).
-//! 2. Chunks that lie wholly below it are dropped: no byte is kept twice for long.
+//! 1. Below the region's published end the region is the file, and it is not written there any more
+//!    (M3).
+//! 2. Chunks wholly below it are dropped, so that bytes are not kept twice for long.
 //! 3. A second map does not copy what the first has published, it shows it.
 //!
 //! Syncs succeed and do nothing. What was stored but never published is lost with the writer.

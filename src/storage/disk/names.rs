@@ -1,7 +1,7 @@
-//! The directory tree of a disk that is not one.
+//! The directory tree of the disks that are not real: in memory and simulated.
 //!
-//! Owns which path is a directory and which is a file of type `T`; answers with the errors that a
-//! real file system gives. Must not know what a file is. The disks call it under their own lock.
+//! Owns which path is a directory and which is a file of type `T`; returns the errors of a real
+//! file system. Must not know what a file is. The disks call it under their own lock.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};

@@ -1,15 +1,16 @@
-//! The disk that is one.
+//! The real disk: files and directories of the operating system.
 //!
 //! Owns descriptors: each file opens its own by path when it needs one, and may lose it to the
 //! [budget](budget) in between. Must not know what is in the files. Called from any thread; a
 //! file's own lock is held for bookkeeping only, never during I/O, and no lock is shared by two
 //! files that have their descriptors.
 //!
-//! 1. A failed sync is final: that file's later syncs fail too, whatever the kernel says by then.
+//! 1. A failed sync is final: that file's later syncs fail too, even if the kernel would report
+//!    success.
 //! 2. A descriptor in use is never closed: users hold a clone of its `Arc`, and only a descriptor
-//!    without clones is given up.
-//! 3. What was written by `write_at` or announced by `set_dirty` is synced before its descriptor
-//!    is given up, or the failure to do so is kept (1).
+//!    without clones is closed.
+//! 3. Bytes that `write_at` wrote or `set_dirty` announced are synced before the descriptor is
+//!    closed, or the failure is kept (1).
 //! 4. A reopened name is the same file as before, or an error.
 
 use std::fs::File;

@@ -1,7 +1,7 @@
-//! The mark by which a process knows that it is not a forked child of the one that made it.
+//! The mark by which a process recognises that it is a forked child of the one that made the mark.
 //!
-//! Owns one page, which the kernel empties in a child. Must not know who asks. Looking at the page
-//! costs a load, where asking for the process's number would be a system call.
+//! Owns one page, which the kernel zeroes in a child. Must not know: the callers. Reading the page
+//! costs a load, while getting the process id would cost a system call.
 //!
 //! - F1 **The page lives as long as the mark**, which owns its map.
 //! - F2 **Nobody stores into the page**: it is filled before it is shared, and only this file has

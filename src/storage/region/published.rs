@@ -1,4 +1,4 @@
-//! The one word that decides what readers see.
+//! The published end: the one word that decides which bytes readers see.
 //!
 //! Owns the position up to which a region is published, and the orderings that make the bytes
 //! below it visible with it. Must not know the bytes. The writer advances it under the partition's

@@ -1,8 +1,8 @@
-//! Which files may keep their descriptors: second chance over those that have one.
+//! The budget of descriptors: which files keep theirs, by the second-chance algorithm.
 //!
-//! Owns the queue of files with an open descriptor. Must not know what a file does with it. Its
-//! lock is taken when a descriptor is opened or closed, never by a use of an open one, and no
-//! other lock is taken under it.
+//! Owns the queue of files with an open descriptor. Must not know the use of a descriptor. Its lock
+//! is taken when a descriptor is opened or closed, never by a use of an open one, and no other lock
+//! is taken under it.
 //!
 //! 1. Every file with a descriptor is in the queue once, or in the hands of one `make_room`.
 //! 2. `open` counts the descriptors of all files that are alive.
