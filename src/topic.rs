@@ -418,7 +418,7 @@ impl Partition {
         let limits = FetchLimits { records: usize::MAX, bytes: max_bytes, visible_end };
         let mut fetched = Fetched::default();
         self.core.reader().fetch(&mut cursor, &limits, &mut fetched)?;
-        Ok(Batch::new(fetched.runs))
+        Ok(Batch::new(fetched.ranges))
     }
 
     /// Returns the first offset of the log. All records below it were removed on purpose, by

@@ -248,10 +248,10 @@ impl Slot {
     }
 
     fn read_on(&mut self, limits: &FetchLimits, fetched: &mut Fetched) -> Result<()> {
-        let had = fetched.runs.len();
+        let had = fetched.ranges.len();
         let result = self.progress.read(&self.core, limits, fetched);
-        for run in fetched.runs.iter_mut().skip(had) {
-            run.origin = Arc::clone(&self.origin);
+        for range in fetched.ranges.iter_mut().skip(had) {
+            range.origin = Arc::clone(&self.origin);
         }
         result
     }

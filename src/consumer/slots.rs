@@ -197,7 +197,7 @@ impl Slots {
                 break;
             }
         }
-        Ok(Batch::new(fetched.runs))
+        Ok(Batch::new(fetched.ranges))
     }
 
     /// Records were returned, so lasting errors are returned again.

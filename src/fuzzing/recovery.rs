@@ -358,7 +358,7 @@ fn read_from(log: &Log, offset: u64, records: &mut Records) -> crate::error::Res
     let limits = FetchLimits { records: usize::MAX, bytes: usize::MAX, visible_end: log.log_end() };
     let mut fetched = Fetched::default();
     cursor.fetch(log.segments(), &limits, &mut fetched)?;
-    for message in Batch::new(fetched.runs).iter() {
+    for message in Batch::new(fetched.ranges).iter() {
         let _ = message.timestamp();
         records.push((message.offset(), message.value().map(<[u8]>::to_vec)));
     }

@@ -11,7 +11,6 @@
 //!    compaction has replaced that segment, a cursor that has it mapped reads it to the end;
 //!    otherwise the cursor finds its position anew, by offset.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::chunk::{CHUNK_BYTES, ChunkReader};
@@ -20,8 +19,10 @@ use super::locate::position_of_offset;
 use super::segment::{Sealed, Segment, SegmentList, Window};
 use crate::error::{CorruptionKind, Error, Result};
 use crate::format::{BatchHeader, BatchView, SegmentHeader};
-use crate::message::Run;
+use crate::message::CheckedRange;
+use crate::record::TopicPartition;
 use crate::storage::disk::Access;
+use crate::storage::region::Region;
 
 /// How much one fetch may return. At least one record is returned whatever the byte limit.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +49,7 @@ pub(crate) struct Cursor {
 /// What a fetch collects.
 #[derive(Debug, Default)]
 pub(crate) struct Fetched {
-    pub(crate) runs: Vec<Run>,
+    pub(crate) ranges: Vec<CheckedRange>,
     pub(crate) records: usize,
     pub(crate) bytes: usize,
     /// A batch was not taken because it exceeds the byte limit.
@@ -123,7 +124,7 @@ impl Cursor {
         let base = self.window.base;
         region.read_soon(self.position.saturating_sub(base));
         let end = base.saturating_add(region.published());
-        let mut run = OpenRun::at(self.position, self.next_offset);
+        let mut open = OpenRange::at(self.position, self.next_offset);
         let stop = loop {
             if self.next_offset >= limits.visible_end || fetched.is_full(limits) {
                 break Ok(Stop::Limit);
@@ -145,9 +146,9 @@ impl Cursor {
             let size = header.size as usize;
             region.read_ahead(self.position.saturating_sub(base), size);
             let (expected, found) = (self.next_offset, header.base_offset);
-            if found < expected && (run.records > 0 || self.goes_back(&header)) {
-                // If it were skipped, it would still be in the run, and the batch that should have
-                // stood here would be lost without a report.
+            if found < expected && (open.records > 0 || self.goes_back(&header)) {
+                // If it were skipped, it would still be in the range, and the batch that should
+                // have stood here would be lost without a report.
                 break Err(CorruptionKind::OffsetOrder { expected, found });
             }
             if header.is_opening() {
@@ -164,23 +165,20 @@ impl Cursor {
             }
             let room = limits.records.saturating_sub(fetched.records);
             let taken = take_records(&view, &header, self.next_offset, room);
-            run.records += taken.records;
-            run.span_end = self.position.saturating_add(size);
+            open.records += taken.records;
+            open.span_end = self.position.saturating_add(size);
             fetched.records += taken.records;
             fetched.bytes = fetched.bytes.saturating_add(size);
             self.next_offset = taken.next_offset;
             if taken.whole {
-                self.position = run.span_end;
+                self.position = open.span_end;
             } else {
                 self.entry = self.position;
-                self.checked_end = run.span_end;
+                self.checked_end = open.span_end;
                 break Ok(Stop::Limit);
             }
         };
-        if let Some((span, offsets)) = run.close(base, self.next_offset) {
-            let origin = Arc::clone(&self.segment.origin);
-            fetched.runs.push(Run { origin, region, span, offsets, records: run.records });
-        }
+        fetched.ranges.extend(open.close(&self.segment.origin, region, base, self.next_offset));
         stop
     }
 
@@ -432,23 +430,33 @@ enum Stop {
     Limit,
 }
 
-/// The run that a fetch is building.
-struct OpenRun {
+/// The range that a fetch is building.
+struct OpenRange {
     span_start: usize,
     span_end: usize,
     first_offset: u64,
     records: usize,
 }
 
-impl OpenRun {
+impl OpenRange {
     fn at(position: usize, offset: u64) -> Self {
         Self { span_start: position, span_end: position, first_offset: offset, records: 0 }
     }
 
-    fn close(&self, base: usize, next_offset: u64) -> Option<(Range<usize>, Range<u64>)> {
-        (self.records > 0).then(|| {
-            let span = self.span_start.saturating_sub(base)..self.span_end.saturating_sub(base);
-            (span, self.first_offset..next_offset)
+    /// What was built in the region, which begins at the position `base`; `None` without a record.
+    fn close(
+        &self,
+        origin: &Arc<TopicPartition>,
+        region: Arc<Region>,
+        base: usize,
+        next_offset: u64,
+    ) -> Option<CheckedRange> {
+        (self.records > 0).then(|| CheckedRange {
+            origin: Arc::clone(origin),
+            region,
+            span: self.span_start.saturating_sub(base)..self.span_end.saturating_sub(base),
+            offsets: self.first_offset..next_offset,
+            records: self.records,
         })
     }
 }

@@ -262,7 +262,7 @@ type Records = Vec<(u64, Vec<u8>)>;
 fn fetch(log: &Log, cursor: &mut Cursor, limits: &FetchLimits) -> Result<Records> {
     let mut fetched = Fetched::default();
     cursor.fetch(log.segments(), limits, &mut fetched)?;
-    let batch = Batch::new(fetched.runs);
+    let batch = Batch::new(fetched.ranges);
     assert_eq!(batch.len(), fetched.records);
     let borrowed: Records =
         batch.iter().map(|m| (m.offset(), m.value().unwrap().to_vec())).collect();

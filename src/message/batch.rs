@@ -1,14 +1,14 @@
 //! The messages of one fetch, and the ways to iterate them.
 //!
-//! Owns: the order of the runs, and where an iteration stands. Must not know: how a message finds
-//! its parts. Iterating cannot fail, since the runs were checked when they were fetched.
+//! Owns: the order of the ranges, and where an iteration stands. Must not know: how a message finds
+//! its parts. Iterating cannot fail, since the ranges were checked when they were fetched.
 
 use std::fmt;
 use std::iter::FusedIterator;
 
 use super::borrowed::MessageRef;
 use super::owned::Message;
-use super::run::Run;
+use super::range::CheckedRange;
 use crate::format::{BatchView, PausedRecords, Records};
 use crate::record::{Offsets, TopicPartition};
 
@@ -41,14 +41,14 @@ use crate::record::{Offsets, TopicPartition};
 #[doc(alias = "ConsumerRecords")]
 #[derive(Clone, Default)]
 pub struct Batch {
-    runs: Vec<Run>,
+    ranges: Vec<CheckedRange>,
     records: usize,
 }
 
 impl Batch {
-    pub(crate) fn new(runs: Vec<Run>) -> Self {
-        let records = runs.iter().map(|run| run.records).sum();
-        Self { runs, records }
+    pub(crate) fn new(ranges: Vec<CheckedRange>) -> Self {
+        let records = ranges.iter().map(|range| range.records).sum();
+        Self { ranges, records }
     }
 
     /// Returns how many messages there are.
@@ -66,7 +66,7 @@ impl Batch {
     /// Returns the messages, borrowed.
     #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = MessageRef<'_>> {
-        BatchIter::new(&self.runs)
+        BatchIter::new(&self.ranges)
     }
 
     /// Returns the next offset to read after this batch, for each partition with messages in it.
@@ -77,9 +77,9 @@ impl Batch {
     #[must_use]
     pub fn next_offsets(&self) -> Offsets {
         let mut next = Offsets::new();
-        for run in &self.runs {
-            // The runs of a partition come in the order of their offsets.
-            next.insert(TopicPartition::clone(&run.origin), run.offsets.end);
+        for range in &self.ranges {
+            // The ranges of a partition come in the order of their offsets.
+            next.insert(TopicPartition::clone(&range.origin), range.offsets.end);
         }
         next
     }
@@ -88,10 +88,10 @@ impl Batch {
     pub fn by_partition(
         &self,
     ) -> impl Iterator<Item = (TopicPartition, impl Iterator<Item = MessageRef<'_>>)> {
-        self.runs
+        self.ranges
             .chunk_by(|a, b| a.origin == b.origin)
-            .filter_map(|runs| Some((TopicPartition::clone(&runs.first()?.origin), runs)))
-            .map(|(origin, runs)| (origin, BatchIter::new(runs)))
+            .filter_map(|ranges| Some((TopicPartition::clone(&ranges.first()?.origin), ranges)))
+            .map(|(origin, ranges)| (origin, BatchIter::new(ranges)))
     }
 }
 
@@ -106,7 +106,7 @@ impl<'a> IntoIterator for &'a Batch {
     type IntoIter = BatchIter<'a>;
 
     fn into_iter(self) -> BatchIter<'a> {
-        BatchIter::new(&self.runs)
+        BatchIter::new(&self.ranges)
     }
 }
 
@@ -115,7 +115,7 @@ impl IntoIterator for Batch {
     type IntoIter = IntoMessages;
 
     fn into_iter(self) -> IntoMessages {
-        IntoMessages { runs: self.runs.into_iter(), current: None, left: self.records }
+        IntoMessages { ranges: self.ranges.into_iter(), current: None, left: self.records }
     }
 }
 
@@ -124,15 +124,15 @@ impl IntoIterator for Batch {
 // right after the stores that made it, which costs as much as decoding it.
 #[derive(Clone)]
 pub struct BatchIter<'a> {
-    runs: std::slice::Iter<'a, Run>,
-    current: Option<RunIter<'a>>,
+    ranges: std::slice::Iter<'a, CheckedRange>,
+    current: Option<RangeIter<'a>>,
 }
 
 impl<'a> BatchIter<'a> {
-    fn new(runs: &'a [Run]) -> Self {
-        let mut runs = runs.iter();
-        let current = runs.next().map(RunIter::over);
-        Self { runs, current }
+    fn new(ranges: &'a [CheckedRange]) -> Self {
+        let mut ranges = ranges.iter();
+        let current = ranges.next().map(RangeIter::over);
+        Self { ranges, current }
     }
 }
 
@@ -146,13 +146,14 @@ impl<'a> Iterator for BatchIter<'a> {
             if current.left > 0 {
                 return current.next();
             }
-            self.current = self.runs.next().map(RunIter::over);
+            self.current = self.ranges.next().map(RangeIter::over);
         }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         let current = self.current.as_ref().map_or(0, |current| current.left);
-        let left = self.runs.as_slice().iter().map(|run| run.records).sum::<usize>() + current;
+        let left =
+            self.ranges.as_slice().iter().map(|range| range.records).sum::<usize>() + current;
         (left, Some(left))
     }
 }
@@ -167,22 +168,22 @@ impl fmt::Debug for BatchIter<'_> {
 }
 
 #[derive(Clone)]
-struct RunIter<'a> {
-    run: &'a Run,
+struct RangeIter<'a> {
+    range: &'a CheckedRange,
     rest: &'a [u8],
     records: Records<'a>,
     leader_epoch: u32,
     left: usize,
 }
 
-impl<'a> RunIter<'a> {
-    fn over(run: &'a Run) -> Self {
-        let rest = run.region.bytes(run.span.clone()).unwrap_or_default();
-        Self { run, rest, records: Records::none(), leader_epoch: 0, left: run.records }
+impl<'a> RangeIter<'a> {
+    fn over(range: &'a CheckedRange) -> Self {
+        let rest = range.region.bytes(range.span.clone()).unwrap_or_default();
+        Self { range, rest, records: Records::none(), leader_epoch: 0, left: range.records }
     }
 }
 
-impl<'a> Iterator for RunIter<'a> {
+impl<'a> Iterator for RangeIter<'a> {
     type Item = MessageRef<'a>;
 
     #[inline]
@@ -192,11 +193,11 @@ impl<'a> Iterator for RunIter<'a> {
         }
         loop {
             if let Some(record) = self.records.next() {
-                if record.offset < self.run.offsets.start {
+                if record.offset < self.range.offsets.start {
                     continue;
                 }
                 self.left -= 1;
-                return Some(MessageRef::new(self.run, record, self.leader_epoch));
+                return Some(MessageRef::new(self.range, record, self.leader_epoch));
             }
             let (size, leader_epoch, records) = BatchView::records_of_checked(self.rest)?;
             self.rest = self.rest.get(size..)?;
@@ -212,15 +213,15 @@ impl<'a> Iterator for RunIter<'a> {
 
 /// The messages of a [`Batch`], owned.
 pub struct IntoMessages {
-    runs: std::vec::IntoIter<Run>,
-    current: Option<RunCursor>,
+    ranges: std::vec::IntoIter<CheckedRange>,
+    current: Option<RangeCursor>,
     left: usize,
 }
 
-/// Where an owning iteration stands in a run. It owns the run, so it cannot hold a borrow of the
-/// run's bytes as well; it keeps plain positions instead.
-struct RunCursor {
-    run: Run,
+/// Where an owning iteration stands in a range. It owns the range, so it cannot hold a borrow of
+/// the range's bytes as well; it keeps plain positions instead.
+struct RangeCursor {
+    range: CheckedRange,
     /// The end of the batch that is being read, where the next one begins.
     position: usize,
     /// The records of that batch that are left.
@@ -233,13 +234,13 @@ impl Iterator for IntoMessages {
 
     fn next(&mut self) -> Option<Message> {
         loop {
-            if let Some(message) = self.current.as_mut().and_then(RunCursor::next) {
+            if let Some(message) = self.current.as_mut().and_then(RangeCursor::next) {
                 self.left = self.left.saturating_sub(1);
                 return Some(message);
             }
-            let run = self.runs.next()?;
-            let position = run.span.start;
-            self.current = Some(RunCursor { run, position, records: None, leader_epoch: 0 });
+            let range = self.ranges.next()?;
+            let position = range.span.start;
+            self.current = Some(RangeCursor { range, position, records: None, leader_epoch: 0 });
         }
     }
 
@@ -257,21 +258,22 @@ impl fmt::Debug for IntoMessages {
     }
 }
 
-impl RunCursor {
+impl RangeCursor {
     #[inline]
     fn next(&mut self) -> Option<Message> {
         loop {
             if let Some(paused) = &self.records {
-                let run = &self.run;
-                let mut records = paused.resume(run.region.bytes(run.span.start..self.position)?);
+                let range = &self.range;
+                let mut records =
+                    paused.resume(range.region.bytes(range.span.start..self.position)?);
                 while let Some(record) = records.next() {
-                    if run.offsets.contains(&record.offset) {
+                    if range.offsets.contains(&record.offset) {
                         self.records = Some(records.pause());
-                        return Some(MessageRef::new(run, record, self.leader_epoch).to_owned());
+                        return Some(MessageRef::new(range, record, self.leader_epoch).to_owned());
                     }
                 }
             }
-            let bytes = self.run.region.bytes(self.position..self.run.span.end)?;
+            let bytes = self.range.region.bytes(self.position..self.range.span.end)?;
             let (size, leader_epoch, records) = BatchView::records_of_checked(bytes)?;
             // The records end where the batch does, and `resume` counts from there.
             self.position = self.position.checked_add(size)?;

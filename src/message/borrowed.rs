@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::SystemTime;
 
 use super::owned::{Headers, Message, record_of};
-use super::run::Run;
+use super::range::CheckedRange;
 use crate::clock::from_millis;
 use crate::format::RecordView;
 use crate::record::{Record, TopicPartition};
@@ -14,33 +14,33 @@ use crate::record::{Record, TopicPartition};
 /// A received record that borrows from its [`Batch`](crate::Batch).
 #[derive(Clone)]
 pub struct MessageRef<'a> {
-    run: &'a Run,
+    range: &'a CheckedRange,
     record: RecordView<'a>,
     leader_epoch: u32,
 }
 
 impl<'a> MessageRef<'a> {
     #[inline]
-    pub(super) fn new(run: &'a Run, record: RecordView<'a>, leader_epoch: u32) -> Self {
-        Self { run, record, leader_epoch }
+    pub(super) fn new(range: &'a CheckedRange, record: RecordView<'a>, leader_epoch: u32) -> Self {
+        Self { range, record, leader_epoch }
     }
 
     /// Returns the topic's name.
     #[must_use]
     pub fn topic(&self) -> &'a str {
-        &self.run.origin.topic
+        &self.range.origin.topic
     }
 
     /// Returns the partition's number.
     #[must_use]
     pub fn partition(&self) -> u32 {
-        self.run.origin.partition
+        self.range.origin.partition
     }
 
     /// Returns topic and partition.
     #[must_use]
     pub fn topic_partition(&self) -> TopicPartition {
-        TopicPartition::clone(&self.run.origin)
+        TopicPartition::clone(&self.range.origin)
     }
 
     /// Returns the message's offset.
@@ -90,7 +90,7 @@ impl<'a> MessageRef<'a> {
     /// is dropped; nothing is copied.
     #[must_use]
     pub fn to_owned(&self) -> Message {
-        Message::of(&self.run.origin, &self.run.region, &self.record, self.leader_epoch)
+        Message::of(&self.range.origin, &self.range.region, &self.record, self.leader_epoch)
     }
 }
 
@@ -98,7 +98,7 @@ impl fmt::Debug for MessageRef<'_> {
     /// Offset and sizes only: payloads do not belong in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MessageRef")
-            .field("from", &self.run.origin)
+            .field("from", &self.range.origin)
             .field("offset", &self.record.offset)
             .field("key_bytes", &self.record.key.map(<[u8]>::len))
             .field("value_bytes", &self.record.value.map(<[u8]>::len))

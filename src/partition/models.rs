@@ -148,7 +148,7 @@ fn loom_a_reader_that_retention_passes_hears_that_it_was_retention() {
             let mut fetched = Fetched::default();
             match core.reader().fetch(cursor, &limits, &mut fetched) {
                 Ok(()) => {
-                    let read = Batch::new(fetched.runs);
+                    let read = Batch::new(fetched.ranges);
                     let offsets: Vec<u64> = read.iter().map(|message| message.offset()).collect();
                     assert_eq!(offsets, [offset]);
                     true

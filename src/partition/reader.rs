@@ -144,10 +144,10 @@ impl<'a> Reader<'a> {
         fetched: &mut Fetched,
         counted: u64,
     ) -> Result<()> {
-        let had = fetched.runs.len();
+        let had = fetched.ranges.len();
         let read = self.scan(cursor, limits, fetched);
-        for run in fetched.runs.iter().skip(had) {
-            let (records, bytes) = run.size_from(counted);
+        for range in fetched.ranges.iter().skip(had) {
+            let (records, bytes) = range.size_from(counted);
             self.counts.note_fetch(records, bytes);
         }
         read
@@ -290,7 +290,7 @@ impl<'a> Reader<'a> {
             if fetched.records == 0 {
                 return Ok(None);
             }
-            let batch = Batch::new(fetched.runs);
+            let batch = Batch::new(fetched.ranges);
             let found = batch
                 .iter()
                 .find(|message| to_millis(message.timestamp()).is_some_and(|time| time >= wanted));

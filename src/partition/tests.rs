@@ -131,7 +131,7 @@ impl Setup {
         let limits = FetchLimits { records: usize::MAX, bytes: usize::MAX, visible_end };
         let mut fetched = Fetched::default();
         self.core.reader().fetch(&mut cursor, &limits, &mut fetched).unwrap();
-        let batch = crate::message::Batch::new(fetched.runs);
+        let batch = crate::message::Batch::new(fetched.ranges);
         batch.iter().map(|it| String::from_utf8(it.value().unwrap().to_vec()).unwrap()).collect()
     }
 

@@ -141,7 +141,7 @@ fn row_j09_readers_on_other_threads_see_every_offset_once_and_in_order() {
                         let limits = FetchLimits { records, bytes: usize::MAX, visible_end };
                         let mut fetched = Fetched::default();
                         cursor.fetch(&segments, &limits, &mut fetched).unwrap();
-                        for message in Batch::new(fetched.runs).iter() {
+                        for message in Batch::new(fetched.ranges).iter() {
                             assert_eq!(message.offset(), next, "{name}");
                             assert_eq!(message.value().unwrap(), value(0, next, 40), "{name}");
                             next += 1;
@@ -426,7 +426,7 @@ fn row_j03_a_reader_behind_retention_learns_it_and_its_messages_stay() {
         let held = {
             let mut fetched = Fetched::default();
             cursor.fetch(log.segments(), &limits(&log, 2, usize::MAX), &mut fetched).unwrap();
-            Batch::new(fetched.runs)
+            Batch::new(fetched.ranges)
         };
         let start = log.segments().all()[3].base_offset;
         for segment in log.retire(start + 1, usize::MAX) {

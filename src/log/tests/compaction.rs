@@ -113,7 +113,7 @@ fn read_entries(log: &Log, from: u64, step: usize) -> Result<Found> {
             assert_eq!(cursor.next_offset(), log.log_end(), "it must not be asked for ever");
             return Ok(found);
         }
-        for message in Batch::new(fetched.runs) {
+        for message in Batch::new(fetched.ranges) {
             let last = found.last_key_value().map(|(offset, _)| *offset);
             assert!(last.is_none_or(|last| last < message.offset()), "order");
             assert_eq!(message.timestamp(), crate::clock::from_millis(time_of(message.offset())));

@@ -376,8 +376,8 @@ fn contents(disk: &SimulatedDisk) -> Vec<(PathBuf, Vec<u8>)> {
 //   - if let Some(expected) = next_offset.filter(|expected| header.base_offset < *expected) {
 //   + if let Some(expected) = next_offset.filter(|_| false) {
 // RED: src/log/cursor.rs
-//   - (run.records > 0 || self.goes_back(&header))
-//   + (run.records > 0)
+//   - (open.records > 0 || self.goes_back(&header))
+//   + (open.records > 0)
 #[test]
 fn row_e13_offsets_that_go_back_are_damage_and_nothing_is_read_twice() {
     for is_proved in [false, true] {

@@ -23,7 +23,7 @@ fn fetch_published(segments: &SegmentList, cursor: &mut Cursor) -> Result<Vec<u6
     let limits = FetchLimits { records: usize::MAX, bytes: usize::MAX, visible_end: u64::MAX };
     let mut fetched = Fetched::default();
     cursor.fetch(segments, &limits, &mut fetched)?;
-    Ok(Batch::new(fetched.runs).iter().map(|message| message.offset()).collect())
+    Ok(Batch::new(fetched.ranges).iter().map(|message| message.offset()).collect())
 }
 
 /// A reader that finds a segment sealed finds its successor too: it never takes a roll for the end

@@ -172,7 +172,7 @@ impl<'a, S: LoggedState> Cleaner<'a, S> {
             return Ok((Vec::new(), end));
         }
         let mut candidates = Vec::new();
-        for message in Batch::new(fetched.runs).iter() {
+        for message in Batch::new(fetched.ranges).iter() {
             let offset = message.offset();
             let refused = |kind: CorruptionKind| -> Error {
                 oldest.corruption(0, Some(offset..offset.saturating_add(1)), kind).into()

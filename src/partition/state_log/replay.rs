@@ -153,7 +153,7 @@ impl Reading<'_> {
             if fetched.records == 0 {
                 break;
             }
-            for message in Batch::new(fetched.runs).iter() {
+            for message in Batch::new(fetched.ranges).iter() {
                 let time = to_millis(message.timestamp()).unwrap_or(0);
                 let applied = replay.apply(message.offset(), time, message.key(), message.value());
                 applied
@@ -175,7 +175,7 @@ impl Reading<'_> {
             if cursor.fetch(self.partition.log().segments(), &one, &mut fetched).is_err() {
                 continue;
             }
-            let first = Batch::new(fetched.runs);
+            let first = Batch::new(fetched.ranges);
             if first.iter().any(|message| {
                 message.key() == Some(SNAPSHOT_KEY) && message.offset() == segment.base_offset
             }) {
@@ -199,7 +199,7 @@ impl Reading<'_> {
                 if read.is_err() || fetched.records == 0 {
                     break;
                 }
-                for message in Batch::new(fetched.runs).iter() {
+                for message in Batch::new(fetched.ranges).iter() {
                     let stored = Stored::read(message.key(), message.value());
                     if let Ok(Stored::Trim { start: trimmed, .. }) = stored {
                         start = start.max(trimmed.min(message.offset()));

@@ -119,7 +119,7 @@ fn records(log: &WordsLog) -> Vec<(Option<Vec<u8>>, Vec<u8>)> {
     let mut fetched = Fetched::default();
     core.reader().fetch(&mut cursor, &limits, &mut fetched).unwrap();
     let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
-    let batch = Batch::new(fetched.runs);
+    let batch = Batch::new(fetched.ranges);
     batch.iter().map(|it| (owned(it.key()), owned(it.value()).unwrap_or_default())).collect()
 }
 

@@ -6,7 +6,7 @@ use super::*;
 fn fetch_some(log: &Log, cursor: &mut Cursor, into: &mut Found) {
     let mut fetched = Fetched::default();
     cursor.fetch(log.segments(), &limits(log, 3, 400), &mut fetched).unwrap();
-    for message in Batch::new(fetched.runs) {
+    for message in Batch::new(fetched.ranges) {
         let entry = (message.key().unwrap().to_vec(), message.value().map(<[u8]>::to_vec));
         assert!(into.insert(message.offset(), entry).is_none(), "{} twice", message.offset());
     }
@@ -70,7 +70,7 @@ fn held_messages_stay_what_they_are() {
         let mut fetched = Fetched::default();
         let limits = limits(&log.0.borrow(), 1, 1);
         cursor.fetch(log.0.borrow().segments(), &limits, &mut fetched).unwrap();
-        let held = Batch::new(fetched.runs).into_iter().next().unwrap();
+        let held = Batch::new(fetched.ranges).into_iter().next().unwrap();
         log.compact(TERMS).unwrap();
         assert_eq!(held.value(), Some(b"old".as_slice()), "{name}");
         assert_eq!(offsets(&read_entries(&log.0.borrow(), 0, 9).unwrap()), [1], "{name}");

@@ -134,7 +134,7 @@ impl Oracle {
                 assert_eq!(cursor.next_offset(), log.log_end(), "{case}");
                 return Ok(());
             }
-            for message in Batch::new(fetched.runs).iter() {
+            for message in Batch::new(fetched.ranges).iter() {
                 let record = &self.records[message.offset() as usize];
                 let is_same = message.value() == Some(record.value.as_slice())
                     && message.key() == Some(record.key.as_bytes());

@@ -1,8 +1,8 @@
-//! A run: the range of one region that holds a number of checked batches.
+//! The range of one region that holds a number of checked batches.
 //!
 //! Owns: a share of the region. Must not know: who checked it, and what its records are used for.
 //!
-//! Invariant: the bytes of a run are below their region's published end. Published bytes never
+//! Invariant: the bytes of a range are below their region's published end. Published bytes never
 //! change, so what was checked once is still true when it is read.
 
 use std::ops::Range;
@@ -14,7 +14,7 @@ use crate::storage::region::Region;
 
 /// A stretch of consecutive, checked batches in one region.
 #[derive(Debug, Clone)]
-pub(crate) struct Run {
+pub(crate) struct CheckedRange {
     pub(crate) origin: Arc<TopicPartition>,
     pub(crate) region: Arc<Region>,
     /// Positions in the region: from the first batch's start to the last one's end.
@@ -25,7 +25,7 @@ pub(crate) struct Run {
     pub(crate) records: usize,
 }
 
-impl Run {
+impl CheckedRange {
     /// The records at or above `offset`, and the bytes of the batches that hold them.
     pub(crate) fn size_from(&self, offset: u64) -> (usize, usize) {
         let wanted = self.offsets.start.max(offset)..self.offsets.end;
