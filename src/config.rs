@@ -37,7 +37,8 @@ use crate::error::{Error, Result};
 #[doc(alias = "flush.ms")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Durability {
-    /// The call returns when the record is published: it survives kill -9, but not a power cut.
+    /// The call returns when the record is published: it survives kill -9, but not a power cut. A
+    /// background thread makes full segments durable. A producer that is 1 GiB ahead of it waits.
     Os,
     /// The call returns when the record is published, and the partition is synced in the
     /// background: a sync begins `every` after the first un-synced append, or as soon as `bytes`

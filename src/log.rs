@@ -536,15 +536,13 @@ impl Log {
     /// A task that makes durable what is published now, or an empty one if all of it is durable.
     /// There is one at a time. The caller drops it without a lock, because the drop closes files.
     pub(crate) fn begin_sync(&mut self, scope: SyncScope) -> SyncTask {
-        let target = match scope {
-            SyncScope::Sealed => self.backlog.sealed_end().unwrap_or(self.ends.log_start()),
-            SyncScope::All => self.ends.log_end(),
-        };
-        let mut task = self.backlog.begin_sync(Arc::clone(&self.segments), target);
-        if scope == SyncScope::All {
-            task.is_paced = false;
-            task.files.extend(self.appender.begin_sync());
+        let segments = Arc::clone(&self.segments);
+        if scope == SyncScope::Sealed {
+            let end = self.backlog.sealed_end().unwrap_or(self.ends.log_start());
+            return self.backlog.begin_piece(segments, end);
         }
+        let mut task = self.backlog.begin_sync(segments, self.ends.log_end());
+        task.files.extend(self.appender.begin_sync());
         task
     }
 

@@ -231,6 +231,9 @@ impl PartitionCore {
         let (outcome, fired, wanted) = self.log.append(batch, options, level)?;
         fired.notify();
         self.requests.request_all(wanted);
+        if wanted.has(Work::Finish) {
+            self.flusher().hold_producer();
+        }
         Ok(outcome)
     }
 

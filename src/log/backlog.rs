@@ -32,6 +32,10 @@ pub(crate) struct Unfinished {
     pub(crate) incarnation: u64,
 }
 
+/// LIMIT: how much is synced at once if no caller waits for it, but may wait for what comes after it,
+/// or for its end: a segment of the default size.
+const PIECE_BYTES: usize = 64 << 20;
+
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     /// Tails that an opening found, and of which no sync of this run is known.
@@ -106,6 +110,23 @@ impl Backlog {
         let unproved = std::mem::take(&mut self.unproved);
         let files = Vec::from(std::mem::take(&mut self.to_sync));
         let sealed_to = self.last_rank();
+        SyncTask { unproved, files, segments, sealed_to, target, is_paced: false }
+    }
+
+    /// A task that makes the oldest of these segments durable: as many as have [`PIECE_BYTES`], or
+    /// one. `end` is what is durable after it if none waits.
+    pub(crate) fn begin_piece(&mut self, segments: Arc<SegmentList>, end: u64) -> SyncTask {
+        let unproved = std::mem::take(&mut self.unproved);
+        let (mut files, mut bytes) = (Vec::new(), 0);
+        while bytes < PIECE_BYTES
+            && let Some(file) = self.to_sync.pop_front()
+        {
+            bytes = bytes.saturating_add(file.end);
+            files.push(file);
+        }
+        let last = files.last().filter(|_| !self.to_sync.is_empty());
+        let sealed_to = last.map_or(self.last_rank(), |last| Some(last.segment.ranks.1));
+        let target = last.and_then(|last| last.segment.next_offset()).unwrap_or(end);
         SyncTask { unproved, files, segments, sealed_to, target, is_paced: true }
     }
 
@@ -140,6 +161,22 @@ impl Backlog {
     /// The end of what the sealed segments hold; `None` where each has its footer.
     pub(crate) fn sealed_end(&self) -> Option<u64> {
         self.unfinished.back()?.segment.next_offset()
+    }
+
+    /// Where the sealed segments end that must become durable so that at most `most` bytes are not;
+    /// `None` if no more are.
+    pub(crate) fn end_beyond(&self, most: u64) -> Option<u64> {
+        let mut bytes: u64 = 0;
+        for unfinished in self.unfinished.iter().rev() {
+            if Some(unfinished.segment.ranks.1) <= self.synced_to {
+                return None;
+            }
+            if bytes > most {
+                return unfinished.segment.next_offset();
+            }
+            bytes = bytes.saturating_add(unfinished.segment.end() as u64);
+        }
+        None
     }
 
     // ---- footers -------------------------------------------------------------------------------

@@ -62,6 +62,10 @@ impl WorkSet {
         self.0 == 0
     }
 
+    pub(super) fn has(self, work: Work) -> bool {
+        self.0 & work.bit() != 0
+    }
+
     pub(super) fn iter(self) -> impl Iterator<Item = Work> {
         Work::ALL.into_iter().filter(move |work| self.0 & work.bit() != 0)
     }

@@ -17,6 +17,12 @@ use crate::log::tasks::SyncScope;
 use crate::rules::Rule;
 use crate::trace::note;
 
+/// LIMIT: how far a producer may be ahead of the disk, in bytes of sealed segments that are not
+/// durable. An opening after a crash reads them again, at 4 GB/s or more; and a producer that waits
+/// here does not fill the page cache until the kernel stops it, and with it the whole machine. Tests
+/// get there with small segments.
+pub(super) const UNSYNCED_BYTES_MAX: u64 = if cfg!(test) { 1 << 20 } else { 1 << 30 };
+
 #[derive(Clone, Copy)]
 pub(crate) struct Flusher<'a> {
     log: &'a SharedLog,
@@ -115,6 +121,18 @@ impl<'a> Flusher<'a> {
             return Ok(());
         }
         self.gate.wait(end, None, Some(&|| self.sync_once(SyncScope::Sealed)))
+    }
+
+    /// After an append that sealed a segment: waits while more than [`UNSYNCED_BYTES_MAX`] of sealed
+    /// segments are not durable.
+    #[cold]
+    pub(super) fn hold_producer(self) {
+        let end = self.log.lock().log().backlog().end_beyond(UNSYNCED_BYTES_MAX);
+        if let Some(end) = end {
+            // The append was successful. A failure is kept in the gate, and the next append returns
+            // it.
+            let _ = self.flush_sealed(end);
+        }
     }
 
     /// Runs one sync that begins now, even if all published records are durable: for data without

@@ -57,7 +57,7 @@ pub(super) use self::fork::ForkMark;
 pub(crate) use self::shared::{Adopt, Memory, Region};
 pub(crate) use self::sole::Sole;
 #[cfg(target_os = "linux")]
-pub(super) use self::write_back::write_back;
+pub(super) use self::write_back::{WriteBack, write_back};
 
 /// LIMIT: what a page is at least, on every platform; the heap stands in for a map of pages.
 const PAGE: usize = 4096;

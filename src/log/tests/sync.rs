@@ -203,17 +203,36 @@ fn row_d13_a_sync_takes_with_it_what_waits_and_closes_it_under_no_lock() {
     let (_, rig) = Rig::fresh(1);
     let mut log = rig.create();
     fill_segments(&mut log, 4, 3_000);
-    let task = log.begin_sync(SyncScope::Sealed);
-    assert_eq!(task.files.len(), 3);
+    let task = log.begin_sync(SyncScope::All);
+    assert_eq!(task.files.len(), 4);
     assert!(log.begin_sync(SyncScope::Sealed).files.is_empty());
     task.run().unwrap();
     log.finish_sync(&task);
-    assert_eq!(log.durable_end(), log.backlog().sealed_end().unwrap());
+    assert_eq!(log.durable_end(), log.log_end());
     assert!(log.begin_sync(SyncScope::Sealed).files.is_empty(), "nothing waits for a sync");
     let file = Arc::downgrade(&task.files[0].file);
     assert!(file.upgrade().is_some());
     drop(task);
     assert!(file.upgrade().is_none());
+}
+
+/// A producer that waits for the disk waits for one piece, and so does a caller whose sync comes next.
+#[test]
+fn sealed_segments_are_synced_in_pieces_oldest_first() {
+    let (_, mut rig) = Rig::fresh(1);
+    rig.options.segment_bytes = 40 << 20;
+    let mut log = rig.create();
+    fill_segments(&mut log, 5, 30 << 20);
+    let ends: Vec<u64> = log.segments().all().iter().filter_map(|it| it.next_offset()).collect();
+    for (count, durable) in [(3, ends[2]), (1, ends[3])] {
+        let task = log.begin_sync(SyncScope::Sealed);
+        assert_eq!((task.files.len(), task.target), (count, durable));
+        task.run().unwrap();
+        log.finish_sync(&task);
+        assert_eq!(log.durable_end(), durable);
+        assert!(log.backlog().begin_footer(None).is_some());
+    }
+    assert_eq!(log.backlog().sealed_end(), Some(log.durable_end()));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::*;
 use crate::clock::Clock;
 use crate::log::tasks::SyncScope;
+use crate::partition::flusher::UNSYNCED_BYTES_MAX;
 
 // RED: src/partition/flusher.rs
 //   - state.poison(error.clone());
@@ -93,6 +94,25 @@ fn row_d03_the_next_run_writes_the_tail_again_before_it_vouches_for_it() {
         lost += usize::from(found.is_empty());
     }
     assert!(lost < 30, "the tail was never there");
+}
+
+/// A producer that writes faster than the disk: what a crash of the machine can lose, and an opening
+/// has to read again, is bounded, also if no background thread keeps up.
+#[test]
+fn a_producer_waits_when_it_is_too_far_ahead_of_the_disk() {
+    let setup = Setup::new(Durability::Os);
+    let value = "v".repeat(60_000);
+    for count in 1..=160 {
+        let end = setup.append(&value).unwrap();
+        let behind = (end - setup.core.durable_end()) * 60_000;
+        let most = UNSYNCED_BYTES_MAX + 3 * OPTIONS.segment_bytes;
+        assert!(behind <= most, "{behind} bytes after {count} records");
+    }
+    assert!(setup.core.durable_end() > 100);
+    // An append that has happened succeeds; the next one finds that the sync has failed.
+    setup.disk.inject(Fault::once(Operation::WriteBack, ErrorKind::Other));
+    let failed = (0..60).map(|_| setup.append(&value)).find(Result::is_err).unwrap();
+    assert!(matches!(failed, Err(Error::Poisoned { .. } | Error::SyncFailed { .. })), "{failed:?}");
 }
 
 #[test]

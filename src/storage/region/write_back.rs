@@ -14,23 +14,36 @@ use std::os::fd::AsRawFd;
 
 use super::invalid;
 
-/// Has the kernel write the changed pages of a range, and waits until the device has them. They are
-/// not durable then: the device may still hold them in its cache, and the file's length and blocks
-/// are metadata, which is not written.
+/// One of the two calls that write a range back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::storage) enum WriteBack {
+    /// Has the kernel write the changed pages of the range, and does not wait for them.
+    Start,
+    /// Waits until the device has what was started of the range.
+    Wait,
+}
+
+/// Makes one of the two calls. What is written back is not durable: the device may still hold it in
+/// its cache, and the file's length and blocks are metadata, which is not written.
 ///
 /// # Errors
 ///
-/// `Unsupported` where the kernel or the file system cannot. What the device said otherwise: the
-/// kernel then tells this descriptor's next sync nothing of it.
-pub(in crate::storage) fn write_back(file: &File, range: Range<u64>) -> io::Result<()> {
+/// `Unsupported` where the kernel or the file system cannot. Otherwise the error of the device: the
+/// kernel then reports nothing of it to this descriptor's next sync.
+pub(in crate::storage) fn write_back(
+    file: &File,
+    range: Range<u64>,
+    call: WriteBack,
+) -> io::Result<()> {
     let too_long = |_| invalid("beyond what a file can be long");
     let start = i64::try_from(range.start).map_err(too_long)?;
     let length = range.end.checked_sub(range.start).filter(|length| *length > 0);
     let Some(length) = length else { return Ok(()) };
     let length = i64::try_from(length).map_err(too_long)?;
-    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
-        | libc::SYNC_FILE_RANGE_WRITE
-        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    let flags = match call {
+        WriteBack::Start => libc::SYNC_FILE_RANGE_WRITE,
+        WriteBack::Wait => libc::SYNC_FILE_RANGE_WAIT_BEFORE,
+    };
     // SAFETY: (D1) numbers, and the descriptor of a file that is borrowed until the call returns.
     let result = unsafe { libc::sync_file_range(file.as_raw_fd(), start, length, flags) };
     if result == 0 {
@@ -53,12 +66,14 @@ mod tests {
     fn a_range_is_written_back_and_a_closed_pipe_is_no_file_to_write_back() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(1 << 20).unwrap();
-        write_back(&file, 0..1 << 20).unwrap();
-        write_back(&file, 5..5).unwrap();
-        assert!(write_back(&file, 0..u64::MAX).is_err());
+        for call in [WriteBack::Start, WriteBack::Wait] {
+            write_back(&file, 0..1 << 20, call).unwrap();
+            write_back(&file, 5..5, call).unwrap();
+            assert!(write_back(&file, 0..u64::MAX, call).is_err());
+        }
         let (reader, _writer) = io::pipe().unwrap();
         let pipe = File::from(std::os::fd::OwnedFd::from(reader));
-        let refused = write_back(&pipe, 0..1).unwrap_err();
+        let refused = write_back(&pipe, 0..1, WriteBack::Start).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
     }
 }
