@@ -231,7 +231,7 @@ impl PartitionCore {
         let (outcome, fired, wanted) = self.log.append(batch, options, level)?;
         fired.notify();
         self.requests.request_all(wanted);
-        if wanted.has(Work::Finish) {
+        if options.is_held && wanted.has(Work::Finish) {
             self.flusher().hold_producer();
         }
         Ok(outcome)

@@ -238,7 +238,8 @@ impl Producer {
     ///
     /// # Blocking
     ///
-    /// At [`Durability::Sync`], for a sync of the disk, which concurrent senders share. With
+    /// At [`Durability::Sync`], for a sync of the disk, which concurrent senders share. At the other
+    /// levels, while 1 GiB of the partition's full segments is not durable. With
     /// [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
     #[expect(
         clippy::needless_pass_by_value,
@@ -271,8 +272,8 @@ impl Producer {
     /// # Blocking
     ///
     /// Only if the append needs space in the segment or a new segment, and a background thread has
-    /// not prepared it yet. With [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is
-    /// space.
+    /// not prepared it yet; and while 1 GiB of the partition's full segments is not durable. With
+    /// [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
     #[doc(alias = "send")]
     #[expect(
         clippy::needless_pass_by_value,
@@ -401,7 +402,8 @@ impl Producer {
     /// # Blocking
     ///
     /// At [`Durability::Sync`], for a sync of each partition, up to eight of them at the same time.
-    /// With [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
+    /// At the other levels, while 1 GiB of a partition's full segments is not durable. With
+    /// [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
     pub fn send_batch<'a>(
         &self,
         records: impl IntoIterator<Item = Record<'a>>,

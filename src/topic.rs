@@ -271,8 +271,8 @@ impl Partition {
     ///
     /// At [`Durability::Sync`], for a sync of the disk, which concurrent callers share. At the
     /// other levels, only if the append needs space in the segment or a new segment, and a
-    /// background thread has not prepared it yet. With [`WhenFull::Wait`](crate::WhenFull::Wait),
-    /// also until there is space.
+    /// background thread has not prepared it yet; and while 1 GiB of the partition's full segments
+    /// is not durable. With [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
     pub fn append(&self, record: &Record<'_>) -> Result<u64> {
         self.check_addressee(record)?;
         Ok(self.append_records([record], None)?.start)

@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::foreign;
 use crate::group::coordinator::Coordinator;
 use crate::partition::compactor::Occasion;
-use crate::partition::{Background, PartitionCore, together};
+use crate::partition::{Background, PartitionCore, Work, together};
 use crate::topic::TopicShared;
 use crate::trace::note;
 
@@ -165,8 +165,8 @@ impl Engine {
         done
     }
 
-    /// The work of every minute: releases unused maps, applies retention, requests due compactions,
-    /// writes recovery points, expires groups and producers, and tries again to remove files that
+    /// The work of every minute: releases unused maps, applies retention, requests due compactions and
+    /// missing footers, writes recovery points, expires groups and producers, and tries again to remove files that
     /// could not be removed.
     fn do_every_minute(&self) -> Result<()> {
         self.run.env().maps.give_up_unused();
@@ -176,6 +176,10 @@ impl Engine {
         self.space.keep_compaction_spare();
         for partition in self.all_partitions() {
             partition.compactor().request(Occasion::Due);
+            // One that could not be written when its segment was sealed.
+            if partition.footers().are_missing() {
+                partition.requests().request(Work::Finish);
+            }
         }
         let expired = self.expiry.run();
         self.points.write().and(retained).and(expired)

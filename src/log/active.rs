@@ -170,14 +170,14 @@ impl Active {
     /// that the stores would have, in one call, and with an error where they would have a signal.
     #[cold]
     fn restore_stores(&mut self, end: usize) -> Result<()> {
-        let writable = self.writer.writable();
-        let until = end.next_multiple_of(RESTORED_BYTES).min(writable);
-        if self.storable < until {
+        // A sync takes the right from all that the background has made, so also from what the writer
+        // does not know to be writable yet.
+        let until = end.next_multiple_of(RESTORED_BYTES).min(self.writer.writable());
+        if self.space.is_stored_into() && self.storable < until {
             let failed = |source| Error::io("populate", &self.segment.path, source);
             self.region().populate(self.storable..until).map_err(failed)?;
+            self.storable = until;
         }
-        // What is made from here on can be stored into.
-        self.storable = if until >= writable { usize::MAX } else { until };
         Ok(())
     }
 

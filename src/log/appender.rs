@@ -24,14 +24,18 @@ use crate::error::{Error, Result};
 /// front of it, the times that the disk takes even out.
 const PREPARED_MOST: usize = 2;
 
+/// LIMIT: for how many segments: long enough for a burst of 2 GiB, after which a partition that has
+/// become quiet keeps one file and map less.
+const DOUBLE_FOR: u8 = 32;
+
 #[derive(Debug, Default)]
 pub(crate) struct Appender {
     /// `None` after an opening that left bytes after the end, until the first append.
     active: Option<Active>,
     /// The segments that come next, in order.
     prepared: VecDeque<Prepared>,
-    /// Whether a segment was full before the next one was made.
-    was_late: bool,
+    /// For how many more segments two are made ahead, since one was full before the next was made.
+    double_for: u8,
 }
 
 impl Appender {
@@ -77,9 +81,13 @@ impl Appender {
     ) -> Result<Prepared> {
         let fits = |next: &Prepared| next.writer.region().capacity() >= needed;
         match self.prepared.pop_front() {
-            Some(next) if fits(&next) => return Ok(next),
+            Some(next) if fits(&next) => {
+                self.double_for = self.double_for.saturating_sub(1);
+                return Ok(next);
+            }
             Some(next) => self.prepared.push_front(next),
-            None => self.was_late = self.active.is_some(),
+            None if self.active.is_some() => self.double_for = DOUBLE_FOR,
+            None => {}
         }
         // A segment that a recovery prepared records a cut of the log; so must the one that
         // replaces it.
@@ -142,7 +150,7 @@ impl Appender {
     /// Whether the active segment is so full that another one should be made ready.
     #[inline]
     pub(crate) fn wants_next(&self) -> bool {
-        let (wanted, part) = if self.was_late { (PREPARED_MOST, 8) } else { (1, 2) };
+        let (wanted, part) = if self.double_for > 0 { (PREPARED_MOST, 8) } else { (1, 2) };
         let Some(active) = &self.active else { return false };
         self.prepared.len() < wanted && active.position() > active.capacity() / part
     }
@@ -151,7 +159,7 @@ impl Appender {
     /// higher number is in use: the caller discards it.
     #[must_use = "a segment that comes too late is to be discarded"]
     pub(crate) fn finish_prepare(&mut self, prepared: Prepared) -> Option<Prepared> {
-        let wanted = if self.was_late { PREPARED_MOST } else { 1 };
+        let wanted = if self.double_for > 0 { PREPARED_MOST } else { 1 };
         if self.prepared.len() >= wanted || prepared.header.number <= self.last_number() {
             return Some(prepared);
         }
@@ -243,9 +251,9 @@ pub(super) mod tests {
         let second = make(&mut log);
         let second = log.appender.finish_prepare(second).unwrap();
         log.roll_for(0).unwrap();
-        assert!(!log.appender.was_late);
+        assert_eq!(log.appender.double_for, 0);
         log.roll_for(0).unwrap();
-        assert!(log.appender.was_late);
+        assert_eq!(log.appender.double_for, DOUBLE_FOR);
         assert!(log.appender.finish_prepare(second).is_some(), "its number was passed");
         for _ in 0..2 {
             let next = make(&mut log);

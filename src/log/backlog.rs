@@ -113,6 +113,17 @@ impl Backlog {
         SyncTask { unproved, files, segments, sealed_to, target, is_paced: false }
     }
 
+    /// Where the segments end of which the next piece will make sure; `None` where none waits.
+    pub(crate) fn piece_end(&self) -> Option<u64> {
+        let mut bytes: usize = 0;
+        let within = |file: &&SyncFile| {
+            let is_within = bytes < PIECE_BYTES;
+            bytes = bytes.saturating_add(file.end);
+            is_within
+        };
+        self.to_sync.iter().take_while(within).last()?.segment.next_offset()
+    }
+
     /// A task that makes the oldest of these segments durable: as many as have [`PIECE_BYTES`], or
     /// one. `end` is what is durable after it if none waits.
     pub(crate) fn begin_piece(&mut self, segments: Arc<SegmentList>, end: u64) -> SyncTask {

@@ -134,9 +134,12 @@ impl Space {
     /// Makes space up to `end`, and a little more if the disk has it. On failure the file may be
     /// longer, and holds nothing new. Blocks for the disk.
     pub(super) fn extend_to(&self, region: &Region, end: u64) -> io::Result<()> {
+        let capacity = region.capacity() as u64;
+        if end > capacity {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let mut allocated = self.allocated.lock();
         while !self.is_over() && self.ready.load(Ordering::Acquire) < end {
-            let capacity = region.capacity() as u64;
             if *allocated < end {
                 let target = self.target(*allocated, end, capacity);
                 let least = page_ceil(end).min(capacity);

@@ -36,7 +36,7 @@ pub(crate) struct SyncTask {
     pub(crate) sealed_to: Option<u64>,
     /// What is durable when the task succeeds.
     pub(crate) target: u64,
-    /// Whether nobody waits for it, so that it leaves the device to others in between.
+    /// Whether it leaves the device to other syncs in between: it is for footers.
     pub(crate) is_paced: bool,
 }
 

@@ -60,4 +60,6 @@ pub(crate) struct AppendOptions<'a> {
     /// The durability in force, where it is not the partition's: the producer's own.
     pub(crate) level: Option<Durability>,
     pub(crate) stamp: Stamp,
+    /// Whether the caller can be held back for the disk: it holds no lock.
+    pub(crate) is_held: bool,
 }

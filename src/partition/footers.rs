@@ -15,8 +15,12 @@ enum Next {
     /// All have their footers, or will never get them.
     Nothing,
     Footer(Box<FooterTask>),
-    /// A sync: nothing below this offset may have a footer before it is durable.
-    Sync(u64),
+    /// A sync: nothing below `end` may have a footer before it is durable. `piece` ends what is
+    /// synced at once.
+    Sync {
+        piece: u64,
+        end: u64,
+    },
 }
 
 /// The result of a request for footers.
@@ -39,6 +43,11 @@ impl<'a> Footers<'a> {
         Self { log, flusher }
     }
 
+    /// Whether a sealed segment has no footer yet, synced or not.
+    pub(crate) fn are_missing(self) -> bool {
+        self.log.lock().log().backlog().has_unfinished()
+    }
+
     /// Does one step towards footers on all sealed segments: a sync, or one footer. False when
     /// there is nothing (more) to do.
     ///
@@ -49,7 +58,7 @@ impl<'a> Footers<'a> {
         match self.next() {
             Next::Nothing => Ok(false),
             Next::Footer(task) => self.write(*task).map(|()| true),
-            Next::Sync(_) => self.sync_sealed(),
+            Next::Sync { .. } => self.sync_sealed(),
         }
     }
 
@@ -74,7 +83,7 @@ impl<'a> Footers<'a> {
                     }
                     finished.has_written = true;
                 }
-                Next::Sync(_) => {
+                Next::Sync { .. } => {
                     finished.wants_sync = true;
                     break;
                 }
@@ -83,14 +92,19 @@ impl<'a> Footers<'a> {
         finished
     }
 
-    /// Makes the sealed segments durable, which happens at every level sooner or later. Returns
-    /// whether a footer can then be written.
+    /// Makes the oldest sealed segments durable, which happens at every level sooner or later. Returns
+    /// whether a footer can then be written. A piece and not all, so that a caller whose sync comes
+    /// next does not wait for all.
     ///
     /// # Errors
     ///
     /// The error of the sync.
     pub(crate) fn sync_sealed(self) -> Result<bool> {
-        if let Next::Sync(end) = self.next() {
+        if let Next::Sync { piece, .. } = self.next() {
+            self.flusher.flush_sealed(piece)?;
+        }
+        // Segments without records end where those before them do, which may be durable already.
+        if let Next::Sync { end, .. } = self.next() {
             self.flusher.flush_sealed(end)?;
         }
         Ok(matches!(self.next(), Next::Footer(_)))
@@ -102,10 +116,12 @@ impl<'a> Footers<'a> {
             return Next::Nothing;
         }
         let spare_bytes = state.log().factory().reserve().map(Reserve::bytes);
-        match state.log().backlog().begin_footer(spare_bytes) {
-            Some(task) => Next::Footer(Box::new(task)),
-            None => state.log().backlog().sealed_end().map_or(Next::Nothing, Next::Sync),
+        let backlog = state.log().backlog();
+        if let Some(task) = backlog.begin_footer(spare_bytes) {
+            return Next::Footer(Box::new(task));
         }
+        let Some(end) = backlog.sealed_end() else { return Next::Nothing };
+        Next::Sync { piece: backlog.piece_end().unwrap_or(end), end }
     }
 
     pub(super) fn write(self, mut task: FooterTask) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Makes space before an append needs it: file blocks ahead of the writer, and the next segment.
 //!
-//! Functions over the shared log. The lock is held to decide, and to take over the new space, never
+//! Functions over the shared log. The lock is held to decide, and to take over a new segment, never
 //! while the disk works.
 
 use super::shared::SharedLog;

@@ -57,7 +57,7 @@ pub(crate) fn append<'t, 'r, 'a: 'r>(
     let stamp = core.log().stamp(level, producer.is_some())?;
     let mut encoder = Encoder::take();
     let mut batch = encoder.encode(records, topic.rules, stamp.wall)?;
-    let options = AppendOptions { expected, producer, level: Some(level), stamp };
+    let options = AppendOptions { expected, producer, level: Some(level), stamp, is_held: true };
     let outcome = core.append(&mut batch, &options)?;
     Ok(Appended { core, level, outcome, wall: stamp.wall, timestamps: topic.rules.timestamps })
 }

@@ -1,7 +1,7 @@
 //! The worker for long work that no caller waits for.
 //!
-//! It does footers of sealed segments, for whose syncs it asks the helpers
-//! ([`syncs`](super::syncs)), retention, recovery points, and compactions, whose steps alternate
+//! It makes next segments, writes footers of sealed segments, for whose syncs it asks the helpers
+//! ([`syncs`](super::syncs)), and does retention, recovery points, and compactions, whose steps alternate
 //! with the other work. Must not know: the engine, except through [`Housekeeping`].
 
 use std::collections::VecDeque;

@@ -1,6 +1,6 @@
 //! The worker for space and syncs: what appenders and waiters need soon.
 //!
-//! It makes blocks ahead of the writer and the next segment, requests syncs of intervals and of
+//! It makes blocks ahead of the writer, requests syncs of intervals and of
 //! callers that wait without blocking ([`syncs`](super::syncs) makes them), and evicts group
 //! members that have stopped polling. Must not know: the engine.
 

@@ -507,6 +507,28 @@ fn the_next_segment_has_space_for_a_burst_before_it_is_needed() {
     });
 }
 
+/// Symptom: where appends are written to the file, a partition refused all of them, for ever, once
+/// the background had made more space than the writer knew of, since the writer asked for the right
+/// to store into a map that is only read. A batch or an opening that ends in the middle of a folio
+/// begins it.
+#[test]
+fn appends_follow_space_that_begins_and_ends_in_the_middle_of_a_folio() {
+    every_rig(|name, mut rig| {
+        rig.options.segment_bytes = 16 << 20;
+        let mut log = rig.create();
+        append(&mut log, 1, 1_324_000);
+        for round in 0..40 {
+            make_space(&mut log).unwrap();
+            append(&mut log, 1, 50_000);
+            if round % 7 == 0 {
+                sync(&mut log).unwrap();
+                make_space(&mut log).unwrap();
+            }
+        }
+        assert_eq!(log.log_end(), 41, "{name}");
+    });
+}
+
 /// A sync makes the kernel take the pages that it wrote from the map; what is appended next goes
 /// to pages that were asked for again, with every writer, and also when space is made meanwhile.
 #[test]

@@ -51,6 +51,7 @@ fn an_older_holder_of_a_producer_id_is_fenced_before_its_first_append() {
     let setup = Setup::new(Durability::Os);
     let current = AtomicU32::new(0);
     let holder = |epoch, sequence| AppendOptions {
+        is_held: false,
         expected: None,
         level: None,
         stamp: Stamp::default(),

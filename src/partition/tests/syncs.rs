@@ -102,8 +102,10 @@ fn row_d03_the_next_run_writes_the_tail_again_before_it_vouches_for_it() {
 fn a_producer_waits_when_it_is_too_far_ahead_of_the_disk() {
     let setup = Setup::new(Durability::Os);
     let value = "v".repeat(60_000);
+    let held = AppendOptions { is_held: true, ..AppendOptions::default() };
+    let append = || append(&setup.core, &value, &held);
     for count in 1..=160 {
-        let end = setup.append(&value).unwrap();
+        let end = append().unwrap();
         let behind = (end - setup.core.durable_end()) * 60_000;
         let most = UNSYNCED_BYTES_MAX + 3 * OPTIONS.segment_bytes;
         assert!(behind <= most, "{behind} bytes after {count} records");
@@ -111,7 +113,7 @@ fn a_producer_waits_when_it_is_too_far_ahead_of_the_disk() {
     assert!(setup.core.durable_end() > 100);
     // An append that has happened succeeds; the next one finds that the sync has failed.
     setup.disk.inject(Fault::once(Operation::WriteBack, ErrorKind::Other));
-    let failed = (0..60).map(|_| setup.append(&value)).find(Result::is_err).unwrap();
+    let failed = (0..60).map(|_| append()).find(Result::is_err).unwrap();
     assert!(matches!(failed, Err(Error::Poisoned { .. } | Error::SyncFailed { .. })), "{failed:?}");
 }
 

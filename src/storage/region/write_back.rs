@@ -17,7 +17,7 @@ use super::invalid;
 /// One of the two calls that write a range back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::storage) enum WriteBack {
-    /// Has the kernel write the changed pages of the range, and does not wait for them.
+    /// Has the kernel write the changed pages of the range. Waits only if the device's queue is full.
     Start,
     /// Waits until the device has what was started of the range.
     Wait,
@@ -51,9 +51,15 @@ pub(in crate::storage) fn write_back(
     }
     let error = io::Error::last_os_error();
     match error.raw_os_error() {
-        Some(libc::ENOSYS | libc::EINVAL | libc::ESPIPE | libc::EOPNOTSUPP) => {
-            Err(io::ErrorKind::Unsupported.into())
-        }
+        // The last two are those of a filter of system calls that does not know this one.
+        Some(
+            libc::ENOSYS
+            | libc::EINVAL
+            | libc::ESPIPE
+            | libc::EOPNOTSUPP
+            | libc::EPERM
+            | libc::EACCES,
+        ) => Err(io::ErrorKind::Unsupported.into()),
         _ => Err(error),
     }
 }
