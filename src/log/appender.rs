@@ -150,17 +150,22 @@ impl Appender {
     /// Whether the active segment is so full that another one should be made ready.
     #[inline]
     pub(crate) fn wants_next(&self) -> bool {
-        let (wanted, part) = if self.double_for > 0 { (PREPARED_MOST, 8) } else { (1, 2) };
         let Some(active) = &self.active else { return false };
-        self.prepared.len() < wanted && active.position() > active.capacity() / part
+        let part = if self.double_for > 0 { 8 } else { 2 };
+        self.prepared.len() < self.prepared_wanted() && active.position() > active.capacity() / part
+    }
+
+    fn prepared_wanted(&self) -> usize {
+        if self.double_for > 0 { PREPARED_MOST } else { 1 }
     }
 
     /// Takes a prepared segment. Returns one that is not needed, because there are others or a
     /// higher number is in use: the caller discards it.
     #[must_use = "a segment that comes too late is to be discarded"]
     pub(crate) fn finish_prepare(&mut self, prepared: Prepared) -> Option<Prepared> {
-        let wanted = if self.double_for > 0 { PREPARED_MOST } else { 1 };
-        if self.prepared.len() >= wanted || prepared.header.number <= self.last_number() {
+        if self.prepared.len() >= self.prepared_wanted()
+            || prepared.header.number <= self.last_number()
+        {
             return Some(prepared);
         }
         self.add_prepared(prepared);

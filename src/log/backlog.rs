@@ -113,28 +113,27 @@ impl Backlog {
         SyncTask { unproved, files, segments, sealed_to, target, is_paced: false }
     }
 
-    /// Where the segments end of which the next piece will make sure; `None` where none waits.
-    pub(crate) fn piece_end(&self) -> Option<u64> {
+    /// How many files the next piece has: as many as have [`PIECE_BYTES`], or one.
+    fn piece_files(&self) -> usize {
         let mut bytes: usize = 0;
-        let within = |file: &&SyncFile| {
+        let is_within = |file: &&SyncFile| {
             let is_within = bytes < PIECE_BYTES;
             bytes = bytes.saturating_add(file.end);
             is_within
         };
-        self.to_sync.iter().take_while(within).last()?.segment.next_offset()
+        self.to_sync.iter().take_while(is_within).count()
     }
 
-    /// A task that makes the oldest of these segments durable: as many as have [`PIECE_BYTES`], or
-    /// one. `end` is what is durable after it if none waits.
+    /// Where the segments of the next piece end; `None` where none waits.
+    pub(crate) fn piece_end(&self) -> Option<u64> {
+        let last = self.piece_files().checked_sub(1)?;
+        self.to_sync.get(last)?.segment.next_offset()
+    }
+
+    /// A task that makes the next piece of these segments durable, the oldest first. `end` is what is durable after it if none waits.
     pub(crate) fn begin_piece(&mut self, segments: Arc<SegmentList>, end: u64) -> SyncTask {
         let unproved = std::mem::take(&mut self.unproved);
-        let (mut files, mut bytes) = (Vec::new(), 0);
-        while bytes < PIECE_BYTES
-            && let Some(file) = self.to_sync.pop_front()
-        {
-            bytes = bytes.saturating_add(file.end);
-            files.push(file);
-        }
+        let files: Vec<SyncFile> = self.to_sync.drain(..self.piece_files()).collect();
         let last = files.last().filter(|_| !self.to_sync.is_empty());
         let sealed_to = last.map_or(self.last_rank(), |last| Some(last.segment.ranks.1));
         let target = last.and_then(|last| last.segment.next_offset()).unwrap_or(end);

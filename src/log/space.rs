@@ -319,6 +319,7 @@ mod tests {
         space.extend_to(&region, (9 << 20) + 1).unwrap();
         assert_eq!(file.len().unwrap(), (9 << 20) + 4096);
         assert_eq!(space.ready(), (9 << 20) + 4096);
+        assert!(space.extend_to(&region, (16 << 20) + 1).is_err(), "more than a segment can have");
     }
 
     /// Asked for as soon as there is too little, the background would make one folio for each
