@@ -34,6 +34,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use self::active::Way;
 use self::active::{Active, BatchTimes, SealedActive};
 use self::appender::Appender;
 use self::backlog::{Backlog, Unfinished};
@@ -404,6 +405,7 @@ impl Log {
         &mut self,
         batch: &mut EncodedBatch<'_>,
         producer: Option<&ProducerRequest>,
+        way: Way,
     ) -> Result<Outcome> {
         let stamp = match producer.map(|it| admit(&self.producers, it, batch.record_count())) {
             None => None,
@@ -430,7 +432,7 @@ impl Log {
             age: age_of(max_timestamp, now),
             appended: now,
         };
-        let active = self.active_with_room(size, next_offset)?;
+        let active = self.active_with_room(size, next_offset, way)?;
         let placement = Placement {
             base_offset,
             leader_epoch,
@@ -438,7 +440,7 @@ impl Log {
             salt: active.segment().salt,
             producer: stamp,
         };
-        active.append(batch.seal(&placement), base_offset, &times)?;
+        active.append(batch.seal(&placement), base_offset, &times, way)?;
         self.ends.advance_end(next_offset);
         if let Some(stamp) = stamp {
             let state = ProducerState {
@@ -466,7 +468,7 @@ impl Log {
 
     /// The active segment, with space for a batch of `size` bytes that ends at `next_offset`.
     #[inline]
-    fn active_with_room(&mut self, size: u32, next_offset: u64) -> Result<&mut Active> {
+    fn active_with_room(&mut self, size: u32, next_offset: u64, way: Way) -> Result<&mut Active> {
         if !self.appender.has_room(size, next_offset) {
             let limit = batch_bytes_max(self.factory.options().segment_bytes);
             if u64::from(size) > limit {
@@ -474,7 +476,7 @@ impl Log {
             }
             self.roll_for(size as usize)?;
         }
-        self.appender.with_space(size)
+        self.appender.with_space(size, way)
     }
 
     /// Seals the active segment and begins a new one, with room for a batch of `bytes`.

@@ -19,7 +19,7 @@ use crate::log::pinned::PinnedMaps;
 use crate::log::salvage::{DamagedLog, RecordedEnds};
 use crate::log::segment::Segment;
 use crate::log::verify::{Findings, verify_segments};
-use crate::log::{Checkpoint, Log, LogEnv, LogIdentity, LogOptions};
+use crate::log::{Checkpoint, Log, LogEnv, LogIdentity, LogOptions, Way};
 use crate::message::Batch;
 use crate::record::TopicPartition;
 use crate::storage::disk::{Access, Disk, MemoryDisk};
@@ -318,7 +318,7 @@ fn append(log: &mut Log) -> bool {
     let headers = std::iter::empty::<(&str, &[u8])>();
     let pushed = encoder.push(1, None, Some(b"new"), headers);
     assert!(pushed.is_ok(), "{pushed:?}");
-    match log.append(&mut encoder.finish(), None) {
+    match log.append(&mut encoder.finish(), None, Way::AsUsual) {
         Ok(_) => true,
         Err(Error::OffsetExhausted { .. }) => false,
         Err(error) => panic!("{error}"),

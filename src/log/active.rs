@@ -47,6 +47,16 @@ impl Contents {
     }
 }
 
+/// How a batch gets into the segment's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// As the segment's [`Writer`] says.
+    AsUsual,
+    /// By a write to the file, also if the segment is stored into: for a caller that syncs right
+    /// after it. The sync then writes the batch's pages, and not a folio (docs/performance.md).
+    ToFile,
+}
+
 /// What a segment takes note of for a batch of records.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BatchTimes {
@@ -156,14 +166,18 @@ impl Active {
 
     /// Makes space for bytes up to `end`, which is within the capacity. On failure nothing is
     /// written and what is there stays as it was.
-    pub(crate) fn reserve(&mut self, end: usize) -> Result<()> {
+    pub(crate) fn reserve(&mut self, end: usize, way: Way) -> Result<()> {
         if end <= self.writer.writable().min(self.storable) {
             return Ok(());
         }
         if end > self.writer.writable() {
             self.extend(end)?;
         }
-        self.restore_stores(end)
+        match way {
+            Way::AsUsual => self.restore_stores(end),
+            // Restored, the pages would be dirty: the sync would write the whole folio.
+            Way::ToFile => Ok(()),
+        }
     }
 
     /// Gets the right to store back that the last sync took, for what comes next: the same faults
@@ -174,8 +188,10 @@ impl Active {
         // does not know to be writable yet.
         let until = end.next_multiple_of(RESTORED_BYTES).min(self.writer.writable());
         if self.space.is_stored_into() && self.storable < until {
+            // What was written to the file since needs no right to store any more.
+            let from = self.storable.max(self.position);
             let failed = |source| Error::io("populate", &self.segment.path, source);
-            self.region().populate(self.storable..until).map_err(failed)?;
+            self.region().populate(from..until).map_err(failed)?;
             self.storable = until;
         }
         Ok(())
@@ -216,10 +232,11 @@ impl Active {
         batch: &[u8],
         base_offset: u64,
         times: &BatchTimes,
+        way: Way,
     ) -> Result<()> {
         let at = u32::try_from(self.position).unwrap_or(u32::MAX);
         let size = u32::try_from(batch.len()).unwrap_or(u32::MAX);
-        self.publish(batch)?;
+        self.publish(batch, way)?;
         let contents = &mut self.contents;
         contents.began.get_or_insert(times.appended);
         TimeRange::note(&mut contents.times, times.base_timestamp, times.max_timestamp, times.age);
@@ -229,15 +246,19 @@ impl Active {
 
     /// Appends the opening batch, for which space is made.
     pub(crate) fn append_opening(&mut self, batch: &[u8]) -> Result<()> {
-        self.reserve(self.position.saturating_add(batch.len()))?;
-        self.publish(batch)
+        self.reserve(self.position.saturating_add(batch.len()), Way::AsUsual)?;
+        self.publish(batch, Way::AsUsual)
     }
 
     /// Writes a finished batch behind the published end and publishes it.
     #[inline]
-    fn publish(&mut self, batch: &[u8]) -> Result<()> {
+    fn publish(&mut self, batch: &[u8], way: Way) -> Result<()> {
         let end = self.position.saturating_add(batch.len());
-        if let Err(source) = self.writer.write(self.position, batch) {
+        let written = match way {
+            Way::AsUsual => self.writer.write(self.position, batch),
+            Way::ToFile => self.writer.write_to_file(self.position, batch),
+        };
+        if let Err(source) = written {
             return Err(Error::io("write", &self.segment.path, source));
         }
         if !self.announced {

@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::active::Active;
+use super::active::{Active, Way};
 use super::create::Prepared;
 use super::factory::SegmentFactory;
 use super::space::Growth;
@@ -63,11 +63,11 @@ impl Appender {
 
     /// The active segment, with space made for a batch of `size` bytes, for which it has room.
     #[inline]
-    pub(super) fn with_space(&mut self, size: u32) -> Result<&mut Active> {
+    pub(super) fn with_space(&mut self, size: u32, way: Way) -> Result<&mut Active> {
         let Some(active) = self.active.as_mut() else {
             return Err(Error::Closed);
         };
-        active.reserve(active.position().saturating_add(size as usize))?;
+        active.reserve(active.position().saturating_add(size as usize), way)?;
         Ok(active)
     }
 

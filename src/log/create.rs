@@ -151,7 +151,8 @@ pub(crate) fn region_writer(
         env.maps.make(|| file.map(capacity, access))?
     };
     let through_file = (!stores || !coherent).then(|| Arc::clone(file));
-    RegionWriter::new(memory, published, through_file, store)
+    let writer = RegionWriter::new(memory, published, through_file, store)?;
+    Ok(if coherent && stores { writer.shows(Arc::clone(file)) } else { writer })
 }
 
 /// Makes `[.., end)`, which is allocated, usable for stores: a store into a page that is not there

@@ -25,7 +25,7 @@ use super::producers::Sequence;
 use super::retention::Tail;
 use super::space::Growth;
 use super::tasks::SyncScope;
-use super::{Checkpoint, Log, LogEnv, LogIdentity, LogOptions, Outcome, ProducerRequest};
+use super::{Checkpoint, Log, LogEnv, LogIdentity, LogOptions, Outcome, ProducerRequest, Way};
 use crate::config::RecoveryPolicy;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{BatchEncoder, TopicId};
@@ -189,20 +189,28 @@ fn append_values(
     values: &[Vec<u8>],
     producer: Option<&ProducerRequest>,
 ) -> Result<Outcome> {
+    log.append(&mut encoder_of(log, values)?.finish(), producer, Way::AsUsual)
+}
+
+fn encoder_of(log: &Log, values: &[Vec<u8>]) -> Result<BatchEncoder> {
     let mut encoder = BatchEncoder::new();
     for value in values {
         let headers = std::iter::empty::<(&str, &[u8])>();
         encoder.push(1_000 + log.log_end(), None, Some(value), headers)?;
     }
-    log.append(&mut encoder.finish(), producer)
+    Ok(encoder)
 }
 
 /// Appends records of this size at the end of the log, in one batch.
 fn append(log: &mut Log, count: u64, size: usize) {
+    append_by(log, count, size, Way::AsUsual);
+}
+
+fn append_by(log: &mut Log, count: u64, size: usize, way: Way) {
     let base = log.log_end();
     let values: Vec<_> = (base..base + count).map(|offset| value(0, offset, size)).collect();
     let next_offset = base + count;
-    let outcome = append_values(log, &values, None).unwrap();
+    let outcome = log.append(&mut encoder_of(log, &values).unwrap().finish(), None, way).unwrap();
     assert_eq!(outcome, Outcome::Appended { base_offset: base, next_offset });
 }
 

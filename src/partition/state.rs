@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::format::EncodedBatch;
 use crate::log::segment::Segment;
 use crate::log::tasks::{SyncScope, SyncTask};
-use crate::log::{Checkpoint, Log, Outcome, ProducerRequest};
+use crate::log::{Checkpoint, Log, Outcome, ProducerRequest, Way};
 
 pub(super) struct State {
     log: Log,
@@ -137,7 +137,8 @@ impl State {
             let partition = &self.log.factory().identity().origin;
             return Err(Error::wrong_offset(partition, expected, self.log.log_end()));
         }
-        let outcome = self.log.append(batch, producer)?;
+        let way = if level == Durability::Sync { Way::ToFile } else { Way::AsUsual };
+        let outcome = self.log.append(batch, producer, way)?;
         match (outcome, &options.producer) {
             (Outcome::Appended { .. }, _) => {
                 let bytes =

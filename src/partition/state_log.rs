@@ -32,7 +32,7 @@ use self::reserve::{Reserve, Tightness};
 use self::writer::{Writer, has_reserve_for};
 use super::{PartitionCore, Work};
 use crate::clock::Moment;
-use crate::config::PARTITIONS_MAX;
+use crate::config::{Durability, PARTITIONS_MAX};
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::log::Log;
 use crate::log::reserve::SPARES;
@@ -89,6 +89,9 @@ pub(crate) trait LoggedState: Default {
     /// Changes that rebuild this state from the default one.
     fn snapshot(&self) -> Vec<Self::Change>;
 }
+
+/// The level of an append whose sync the caller waits for, whatever that of the log.
+const SYNCED: Option<Durability> = Some(Durability::Sync);
 
 pub(crate) struct StateLog<S> {
     partition: Arc<PartitionCore>,
@@ -150,7 +153,7 @@ impl<S: LoggedState> StateLog<S> {
             self.reserve().make_room(0)?;
         }
         if !changes.is_empty() {
-            let end = self.append_if(changes, |_| Ok(()))?;
+            let end = self.append_for_sync(changes)?;
             Rule::StateSync.keep(|| self.partition.wait_durable(end))?;
         }
         self.cleaner().begin(&mut self.cleaning.lock());
@@ -197,27 +200,39 @@ impl<S: LoggedState> StateLog<S> {
         check: impl FnMut(&S) -> Result<()>,
     ) -> Result<u64> {
         self.partition.log().status().check_process()?;
+        let drafts = self.drafts_now(changes)?;
+        self.append_batches(batches_of(drafts), None, check)
+    }
+
+    /// Appends changes, whose sync the caller waits for.
+    fn append_for_sync(&self, changes: Vec<S::Change>) -> Result<u64> {
+        self.partition.log().status().check_process()?;
+        let drafts = self.drafts_now(changes)?;
+        self.append_batches(batches_of(drafts), SYNCED, |_| Ok(()))
+    }
+
+    fn drafts_now(&self, changes: Vec<S::Change>) -> Result<Vec<Draft<S::Change>>> {
         let now = self.partition.log().clock().moment();
-        let drafts = drafts_of(changes.into_iter().map(|change| (change, now)))?;
-        self.append_batches(batches_of(drafts), check)
+        drafts_of(changes.into_iter().map(|change| (change, now)))
     }
 
     /// Appends changes with other times than now, and applies them.
     pub(crate) fn append_dated(&self, changes: Vec<(S::Change, Moment)>) -> Result<u64> {
         self.partition.log().status().check_process()?;
-        self.append_batches(batches_of(drafts_of(changes)?), |_| Ok(()))
+        self.append_batches(batches_of(drafts_of(changes)?), None, |_| Ok(()))
     }
 
     fn append_batches(
         &self,
         batches: Vec<Vec<Draft<S::Change>>>,
+        level: Option<Durability>,
         mut check: impl FnMut(&S) -> Result<()>,
     ) -> Result<u64> {
         self.refuse_growth(&batches)?;
         let mut writer = self.writer.lock();
         check(writer.state())?;
         for mut batch in batches {
-            let Err(error) = writer.append(&mut batch) else { continue };
+            let Err(error) = writer.append(&mut batch, level) else { continue };
             if writer.grows(&batch) || !has_reserve_for(&self.partition, &error) {
                 return Err(error);
             }
@@ -255,7 +270,7 @@ impl<S: LoggedState> StateLog<S> {
                 break;
             }
             check(writer.state())?;
-            match writer.append(&mut batch) {
+            match writer.append(&mut batch, None) {
                 Ok(()) => return Ok(writer),
                 Err(error) if has_reserve_for(&self.partition, &error) => {}
                 Err(error) => return Err(error),
@@ -266,7 +281,7 @@ impl<S: LoggedState> StateLog<S> {
 
     /// Appends changes and applies them. They are durable on return.
     pub(crate) fn append_durably(&self, changes: Vec<S::Change>) -> Result<()> {
-        let end = self.append_if(changes, |_| Ok(()))?;
+        let end = self.append_for_sync(changes)?;
         Rule::StateSync.keep(|| self.partition.wait_durable(end))?;
         self.tidy();
         Ok(())
@@ -275,16 +290,15 @@ impl<S: LoggedState> StateLog<S> {
     /// Appends changes in one batch and applies them. They are durable on return; after a crash
     /// before that, all of them are there or none.
     pub(crate) fn append_whole(&self, changes: Vec<S::Change>) -> Result<()> {
-        let now = self.partition.log().clock().moment();
-        let drafts = drafts_of(changes.into_iter().map(|change| (change, now)))?;
-        let end = self.append_batches(vec![drafts], |_| Ok(()))?;
+        let drafts = self.drafts_now(changes)?;
+        let end = self.append_batches(vec![drafts], SYNCED, |_| Ok(()))?;
         Rule::StateSync.keep(|| self.partition.wait_durable(end))
     }
 
     /// Appends the last change of this run and applies it. It is durable on return; no clean-up
     /// follows.
     pub(crate) fn append_last(&self, change: S::Change) -> Result<()> {
-        let end = self.append_if(vec![change], |_| Ok(()))?;
+        let end = self.append_for_sync(vec![change])?;
         Rule::StateSync.keep(|| self.partition.wait_durable(end))
     }
 

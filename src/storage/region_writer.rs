@@ -19,6 +19,8 @@ pub(crate) struct RegionWriter {
     sole: Sole,
     /// Where bytes go besides memory, or instead of it.
     file: Option<Arc<dyn DiskFile>>,
+    /// The file whose map the memory is, if what is written to the file shows in it.
+    shown: Option<Arc<dyn DiskFile>>,
     store: bool,
     published: usize,
     written: usize,
@@ -41,9 +43,16 @@ impl RegionWriter {
             return Err(invalid("a writer with neither a file nor memory"));
         }
         let sole = Sole::claim(memory, published)?;
-        let writer = Self { sole, file, store, published, written: published, writable: published };
+        let (shown, written, writable) = (None, published, published);
+        let writer = Self { sole, file, shown, store, published, written, writable };
         writer.check();
         Ok(writer)
+    }
+
+    /// Names the file whose map the memory is: what is written to the file must show in it.
+    pub(crate) fn shows(mut self, file: Arc<dyn DiskFile>) -> Self {
+        self.shown = Some(file);
+        self
     }
 
     /// Invariant 1.
@@ -61,15 +70,28 @@ impl RegionWriter {
     /// Writes bytes that stay invisible until they are published. After an error nothing below
     /// `position` has changed, and the same position may be written again.
     pub(crate) fn write(&mut self, position: usize, bytes: &[u8]) -> io::Result<()> {
+        self.put(position, bytes, false)
+    }
+
+    /// As [`write`](Self::write), but not by stores into a map of the file: a sync then writes the
+    /// pages of these bytes, and not all of the folio that a store has made dirty.
+    pub(crate) fn write_to_file(&mut self, position: usize, bytes: &[u8]) -> io::Result<()> {
+        self.put(position, bytes, true)
+    }
+
+    #[inline]
+    fn put(&mut self, position: usize, bytes: &[u8], to_file: bool) -> io::Result<()> {
         if position < self.published {
             return Err(invalid("written below the published end"));
         }
         let limit = if self.store { self.writable } else { self.region().capacity() };
         let end = end_of(position, bytes, limit)?;
-        if let Some(file) = &self.file {
+        let shown = self.shown.as_ref().filter(|_| to_file);
+        let is_stored = self.store && shown.is_none();
+        if let Some(file) = shown.or(self.file.as_ref()) {
             file.write_at(bytes, position as u64)?;
         }
-        if self.store {
+        if is_stored {
             self.sole.store(position, bytes)?;
         }
         self.written = self.written.max(end);

@@ -10,8 +10,8 @@ use crate::config::{CommitMode, Durability, TopicConfig};
 use crate::group::inspect;
 use crate::record::Record;
 use crate::steps;
-use crate::storage::disk::{HookedDisk, Operation, Side, SimulatedDisk};
-use crate::sync::{Condvar, Mutex};
+use crate::storage::disk::{Disk as _, HookedDisk, Operation, RealDisk, Side, SimulatedDisk};
+use crate::sync::{AtomicU64, Condvar, Mutex, Ordering};
 
 fn in_memory() -> Broker {
     Broker::builder().in_memory().clock(clock()).background(false).open().unwrap()
@@ -253,5 +253,59 @@ fn row_g09_several_partitions_are_synced_side_by_side() {
         most_of(&mut |consumer| consumer.commit().unwrap());
         most_of(&mut |_| broker.flush().unwrap());
         most_of(&mut |_| broker.clone().close().unwrap());
+    }
+}
+
+/// Symptom: a producer at `Sync` on a topic at `Os` had 256 KiB synced for each KiB. Cause: it stored
+/// into the map, and the kernel writes all of a folio that was stored into. Rule: an append that is
+/// waited for is written to the file, also those of the broker's own state.
+// RED: src/partition/state.rs
+//   - let way = if level == Durability::Sync { Way::ToFile } else { Way::AsUsual };
+//   + let way = if level == Durability::Sync { Way::AsUsual } else { Way::AsUsual };
+// RED: src/partition/state_log.rs
+//   - self.append_batches(batches_of(drafts), SYNCED, |_| Ok(()))
+//   + self.append_batches(batches_of(drafts), None, |_| Ok(()))
+#[test]
+fn row_d15_what_is_synced_at_once_is_written_to_the_file_at_every_level() {
+    let dir = tempfile::tempdir().unwrap();
+    let real = Arc::new(RealDisk::new());
+    if !real.supports_mapped_writes(dir.path()) {
+        return; // All appends are written to the file there.
+    }
+    let writes = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&writes);
+    let disk = Arc::new(HookedDisk::new(real, move |operation, side| {
+        if (operation, side) == (Operation::Write, Side::Before) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }));
+    let builder = Broker::builder().disk(disk, dir.path()).durability(Durability::Os);
+    let broker = builder.clock(clock()).background(false).open().unwrap();
+    let interval = Durability::Interval { every: Duration::from_secs(9), bytes: 1 << 30 };
+    for (topic, level) in [("os", Durability::Os), ("interval", interval)] {
+        broker.ensure_topic(topic, TopicConfig::new(1).durability(level)).unwrap();
+        let at = |level| broker.producer_builder().durability(level).build().unwrap();
+        let (usual, synced) = (at(level), at(Durability::Sync));
+        let record = || Record::to(topic).value("v");
+        let written = |call: &dyn Fn() -> u64| {
+            let before = writes.load(Ordering::Relaxed);
+            call();
+            writes.load(Ordering::Relaxed) - before
+        };
+        for _ in 0..3 {
+            assert_eq!(written(&|| usual.send(record()).unwrap().offset), 0, "{topic}");
+            assert_eq!(written(&|| synced.send(record()).unwrap().offset), 1, "{topic}");
+            let enqueue = || synced.enqueue(record()).unwrap().wait().unwrap().offset;
+            assert_eq!(written(&enqueue), 1, "{topic}");
+            let batch = || synced.send_batch([record(), record()]).unwrap()[0].offset;
+            assert_eq!(written(&batch), 1, "{topic}");
+        }
+        let delete = || broker.admin().delete_records((topic, 0), 2).unwrap();
+        assert_eq!(written(&delete), 1, "{topic}: the new log start");
+    }
+    let mut consumer = broker.consumer("g").subscribe(["os", "interval"]).open().unwrap();
+    let mut polled = 0;
+    while polled < 2 * (4 * 3 + 3 - 2) {
+        polled += consumer.poll(Duration::from_secs(40)).unwrap().len();
     }
 }

@@ -138,8 +138,8 @@ fn row_d01_a_record_whose_sync_failed_is_there_or_not() {
 }
 
 // RED: src/partition/state_log.rs
-//   - let Err(error) = writer.append(&mut batch) else { continue };
-//   + let Err(error) = writer.append(&mut batch) else { continue }; if !batch.is_empty() { continue }
+//   - let Err(error) = writer.append(&mut batch, level) else { continue };
+//   + let Err(error) = writer.append(&mut batch, level) else { continue }; if !batch.is_empty() { continue }
 #[test]
 fn row_c05_a_commit_that_fails_leaves_the_last_one() {
     let setup =

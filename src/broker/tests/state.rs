@@ -230,7 +230,7 @@ fn damage_in_what_a_clean_up_was_about_to_remove_is_none() {
 /// C5: no new segment can be made. Commits continue as far as the present one has room, what was
 /// refused is not in force, what was before stays, and nothing has to be reopened.
 // RED: src/partition/state_log/writer.rs
-//   - let base = self.append_records(records)?;
+//   - let base = self.append_records(records, level)?;
 //   + let base = self.append_records(records).unwrap_or(0);
 #[test]
 fn row_c05_a_commit_that_finds_no_space_leaves_the_state_before_in_force() {

@@ -550,6 +550,32 @@ fn appends_continue_across_syncs_and_growth() {
     });
 }
 
+/// Stores and writes to the file alternate, in the same pages too, before and after a sync has taken
+/// the right to store; and what a killed process has left is all of both.
+#[test]
+fn appends_through_the_map_and_to_the_file_alternate() {
+    every_rig(|name, mut rig| {
+        rig.options.segment_bytes = 1 << 20;
+        let mut log = rig.create();
+        let mut random = Random::new(7);
+        while log.segments().count() < 4 {
+            let way = if random.below(2) == 0 { Way::AsUsual } else { Way::ToFile };
+            append_by(&mut log, 1 + random.below(3), 900, way);
+            match random.below(8) {
+                0 | 1 => sync(&mut log).unwrap(),
+                2 => make_space(&mut log).unwrap(),
+                _ => {}
+            }
+        }
+        let end = log.log_end();
+        assert_eq!(read_from(&log, 0, 7).unwrap(), plain(0..end, 900), "{name}");
+        drop(log);
+        let (log, recovery) = rig.open(&AFTER_KILL).unwrap();
+        assert_eq!((log.log_end(), recovery.corrupt.len()), (end, 0), "{name}");
+        assert_eq!(read_from(&log, 0, 7).unwrap(), plain(0..end, 900), "{name}");
+    });
+}
+
 /// Space ahead of the writer is made without the partition's lock, so it may come when its segment
 /// was rolled and has its footer, or is removed. It wrote zeros over the footer, made the file as
 /// long as the step, and took from the byte budget what nobody gave back. The rule: a segment that

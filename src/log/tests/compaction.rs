@@ -84,7 +84,7 @@ fn append_entries(
         let time = time_of(offset);
         encoder.push(time, Some(key), value.as_deref(), headers.into_iter())?;
     }
-    log.append(&mut encoder.finish(), producer)
+    log.append(&mut encoder.finish(), producer, Way::AsUsual)
 }
 
 /// Not in the order of offsets.

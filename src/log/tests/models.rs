@@ -96,7 +96,7 @@ fn compactable() -> Log {
             let headers = std::iter::empty::<(&str, &[u8])>();
             let value = format!("{key}{round}");
             encoder.push(1_000, Some(key.as_bytes()), Some(value.as_bytes()), headers).unwrap();
-            log.append(&mut encoder.finish(), None).unwrap();
+            log.append(&mut encoder.finish(), None, Way::AsUsual).unwrap();
         }
         log.roll_for(0).unwrap();
     }

@@ -20,7 +20,7 @@ use super::draft::{BATCH_ROOM, Candidate, Draft, RECORD_ROOM, record_bytes};
 use super::entries::RecordedAt;
 use super::stored::{Stored, encoded};
 use crate::clock::from_millis;
-use crate::config::TimestampType;
+use crate::config::{Durability, TimestampType};
 use crate::error::{Error, Result};
 use crate::log::{Log, Outcome, batch_bytes_max};
 use crate::partition::PartitionCore;
@@ -81,11 +81,16 @@ impl<S: LoggedState> Writer<S> {
     }
 
     /// Appends the changes and applies them; none is left then. All of them are if it fails.
+    /// `level` is that of the append, where it is not that of the log.
     ///
     /// # Errors
     ///
     /// Those of an append. Nothing is applied.
-    pub(super) fn append(&mut self, drafts: &mut Vec<Draft<S::Change>>) -> Result<()> {
+    pub(super) fn append(
+        &mut self,
+        drafts: &mut Vec<Draft<S::Change>>,
+        level: Option<Durability>,
+    ) -> Result<()> {
         // A later number would be refused by the next opening, and with it all that is there.
         let next_number = self.next_number.checked_add(drafts.len() as u64);
         let next_number = next_number.ok_or_else(|| Error::OffsetExhausted {
@@ -99,7 +104,7 @@ impl<S: LoggedState> Writer<S> {
         let keys = keys.collect::<Result<Vec<_>>>()?;
         let records = keys.iter().zip(&*drafts);
         let records = records.map(|(key, draft)| (&**key, &*draft.value, draft.made.wall));
-        let base = self.append_records(records)?;
+        let base = self.append_records(records, level)?;
         self.next_number = next_number;
         for ((draft, key), offset) in drafts.drain(..).zip(&keys).zip(base..) {
             let bytes = record_bytes(key, &draft.value);
@@ -151,7 +156,7 @@ impl<S: LoggedState> Writer<S> {
 
     /// Appends records; in a segment that is made of a spare, where there is no other way.
     fn append_anyway(&mut self, records: &[Plain<'_>], uses_reserve: bool) -> Result<u64> {
-        let refused = match self.append_records(records.iter().copied()) {
+        let refused = match self.append_records(records.iter().copied(), None) {
             Err(error) if uses_reserve => error,
             appended => return appended,
         };
@@ -161,12 +166,16 @@ impl<S: LoggedState> Writer<S> {
         let sizes = records.iter().map(|(key, value, _)| key.len() + value.len() + 32);
         let bytes = sizes.fold(4_096, usize::saturating_add);
         self.partition.with_log(|log| roll_into_reserve(log, bytes))?;
-        self.append_records(records.iter().copied())
+        self.append_records(records.iter().copied(), None)
     }
 
     /// Appends records as one batch, in a segment of their own if they need more than one has.
     /// Returns the offset of the first.
-    fn append_records<'a>(&mut self, records: impl Iterator<Item = Plain<'a>>) -> Result<u64> {
+    fn append_records<'a>(
+        &mut self,
+        records: impl Iterator<Item = Plain<'a>>,
+        level: Option<Durability>,
+    ) -> Result<u64> {
         self.assert_valid();
         let record =
             |(key, value, time)| Record::new().key(key).value(value).timestamp(from_millis(time));
@@ -181,8 +190,8 @@ impl<S: LoggedState> Writer<S> {
             let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
             log.lock_for_writing()?.roll_for(bytes)?;
         }
-        let stamp = Stamp::undated(self.partition.durability, log.clock());
-        let options = AppendOptions { stamp, ..AppendOptions::default() };
+        let stamp = Stamp::undated(level.unwrap_or(self.partition.durability), log.clock());
+        let options = AppendOptions { level, stamp, ..AppendOptions::default() };
         let mut encoder = Encoder::take();
         let mut batch = encoder.encode(&records, RULES, 0)?;
         match self.partition.append(&mut batch, &options)? {

@@ -267,7 +267,7 @@ impl World {
         self.oracle.records.push(Rc::new(record));
         self.oracle.ends.push(base + 1);
         self.trace.push((self.disk.store_points(), self.oracle.clone()));
-        log.append(&mut encoder.finish(), None)?;
+        log.append(&mut encoder.finish(), None, Way::AsUsual)?;
         self.oracle.published = base + 1;
         Ok(())
     }
