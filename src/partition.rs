@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`shared`] | the log behind its lock ([`guard`], [`state`]), with its published [`ends`] and its [`status`] |
 //! | [`flusher`] | makes the log durable; [`group_commit`] lets one sync serve all waiting threads |
+//! | `quorum` | with replication: the high watermark ([`watermark`]), and calls that wait for it |
 //! | [`reader`] | ranges, cursors, lookups by time, waiting for records ([`waiters`]) |
 //! | [`footers`], [`retention`], [`compactor`], [`space`] | work on segments, which the background threads do |
 //! | [`requests`], [`background`] | the requests of a partition to the broker |
@@ -35,6 +36,8 @@ use self::group_commit::SyncGate;
 use self::leftovers::Leftovers;
 use self::lineage::Lineage;
 use self::metrics::{PartitionMetrics, ReadCounts};
+#[cfg(feature = "replication")]
+use self::quorum_gate::QuorumGate;
 use self::reader::Reader;
 use self::requests::Requests;
 use self::retention::Retention;
@@ -63,6 +66,12 @@ pub(crate) mod lineage;
 pub(crate) mod metrics;
 #[cfg(all(test, loom))]
 mod models;
+#[cfg(feature = "replication")]
+#[cfg_attr(not(test), expect(dead_code, reason = "the shell of replication will call it"))]
+pub(crate) mod quorum;
+#[cfg(feature = "replication")]
+#[cfg_attr(not(test), expect(dead_code, reason = "the shell of replication will call it"))]
+pub(crate) mod quorum_gate;
 pub(crate) mod reader;
 pub(crate) mod requests;
 pub(crate) mod retention;
@@ -78,12 +87,15 @@ mod tests;
 pub(crate) mod together;
 mod unsynced;
 pub(crate) mod waiters;
+mod watermark;
 
 pub(crate) struct PartitionCore {
     pub(crate) origin: Arc<TopicPartition>,
     durability: Durability,
     log: SharedLog,
     gate: SyncGate,
+    #[cfg(feature = "replication")]
+    quorum_gate: QuorumGate,
     compactions: Compactions,
     leftovers: Leftovers,
     requests: Requests,
@@ -113,6 +125,8 @@ impl PartitionCore {
             durability,
             log,
             gate,
+            #[cfg(feature = "replication")]
+            quorum_gate: QuorumGate::new(),
             compactions: Compactions::new(),
             leftovers: Leftovers::new(),
             requests: Requests::new(background, this.clone()),
@@ -363,6 +377,8 @@ impl PartitionCore {
 
     fn end(&self, waiting: Error) {
         self.log.close().notify();
+        #[cfg(feature = "replication")]
+        self.quorum_gate.fail(waiting.clone());
         self.gate.fail(waiting);
         self.compactions.end();
     }

@@ -411,7 +411,7 @@ impl Partition {
     pub fn read(&self, from: u64, max_bytes: usize) -> Result<Batch> {
         let visible_end = self.core.visible_end(Visibility::Published);
         self.core.reader().check_range(from, visible_end)?;
-        if from == visible_end {
+        if from >= visible_end {
             return Ok(Batch::default());
         }
         let mut cursor = self.core.reader().cursor_at(from)?;

@@ -125,7 +125,10 @@ pub(super) fn snapshot(engine: &Engine) -> Metrics {
     let groups = views.into_iter().map(|(name, view)| {
         let offsets =
             progress::offsets_of(&view, &table, |core| match seen.get(&Arc::as_ptr(core)) {
-                Some(seen) => seen.log_start_offset..seen.readable_end(),
+                Some(seen) => {
+                    let end = seen.readable_end().min(core.log().ends().watermark());
+                    seen.log_start_offset..end
+                }
                 None => 0..0,
             });
         group_metrics(name, &view, offsets)

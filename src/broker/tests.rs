@@ -40,6 +40,8 @@ mod statements;
 mod sweep;
 #[cfg(feature = "tracing")]
 mod tracing;
+#[cfg(feature = "replication")]
+mod watermark;
 mod weeks;
 
 /// Scales [`power`], as `LOGPOND_EFFORT` asks: from 10 on nothing is left out.

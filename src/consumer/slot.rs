@@ -128,10 +128,14 @@ impl Slot {
         settings: &Settings,
     ) -> Result<Option<Gap>> {
         let Committed { offset, incarnation, .. } = committed;
+        // In a replicated log an offset is committed only below the high watermark, where nothing is
+        // cut; this member may not have the records yet.
+        let is_replicated = self.core.log().ends().is_replicated();
         // Not the visible end: in a poisoned partition that is the durable one, and nothing was
         // cut.
-        let end = self.core.log_end();
+        let end = if is_replicated { u64::MAX } else { self.core.log_end() };
         let cut = self.core.log().cut_below(offset, incarnation);
+        let cut = cut.filter(|_| !is_replicated);
         if let Some(cut_to) = cut.or_else(|| (offset > end).then_some(end)) {
             // A recovery cut the log: new records must not be skipped unnoticed because they have
             // the offsets of the lost ones. Reading continues at the cut, where they begin.
@@ -173,7 +177,12 @@ impl Slot {
     /// Puts the slot where `start` says.
     pub(super) fn start_at(&mut self, start: StartAt, settings: &Settings) -> Result<()> {
         self.core.log().status().check_available()?;
-        let offset = self.resolve(start, self.core.log_start(), settings)?;
+        let first = self.core.log_start();
+        let offset = match start {
+            // Other members may have records there already.
+            StartAt::Offset(offset) if self.core.log().ends().is_replicated() => offset.max(first),
+            start => self.resolve(start, first, settings)?,
+        };
         self.move_to(offset);
         Ok(())
     }

@@ -2,9 +2,9 @@
 //!
 //! Three steps, each of which takes the result of the step before, so that none can be left out:
 //!
-//! 1. [`Ready`]: the records below each offset are durable, as far as the caller waits for the
-//!    disk. If a commit survived a power cut and its records did not, the group would skip the
-//!    records that get these offsets next.
+//! 1. [`Ready`]: the records below each offset are under the high watermark, and durable, as far as
+//!    the caller waits for the disk. If a commit survived a power cut, or another leader, and its
+//!    records did not, the group would skip the records that get these offsets next.
 //! 2. [`store`]: the commits are checked once more and published, all or none, while a [`Permit`]
 //!    prevents the partitions from changing owners.
 //! 3. [`Stored`]: the commits are durable, as far as the caller waits for the disk.
@@ -46,6 +46,17 @@ impl<'a> Commit<'a> {
         let committed = Committed { offset, leader_epoch, incarnation };
         Self { partition: &core.origin, topic, core, committed, epoch: None }
     }
+
+    /// Whether the records below it cannot be lost any more to a leader that does not have them. If
+    /// a position outlived its records, the group would skip the records that get their offsets.
+    fn is_below_watermark(&self) -> bool {
+        self.committed.offset <= self.core.log().ends().watermark()
+    }
+
+    fn out_of_range(&self) -> Error {
+        let (start, end) = (self.core.log_start(), self.core.log().ends().watermark());
+        Error::out_of_range(self.partition, self.committed.offset, start, end)
+    }
 }
 
 /// How far a step of a commit is taken before it returns.
@@ -70,7 +81,20 @@ pub(crate) struct Ready<'a>(Vec<Commit<'a>>);
 
 impl<'a> Ready<'a> {
     /// Those of the commits whose records are durable, and the first failure of the others.
-    pub(crate) fn each(commits: Vec<Commit<'a>>, wait: Wait) -> (Self, Result<()>) {
+    pub(crate) fn each(mut commits: Vec<Commit<'a>>, wait: Wait) -> (Self, Result<()>) {
+        let mut above = None;
+        commits.retain(|commit| {
+            let is_below = commit.is_below_watermark();
+            if !is_below {
+                above.get_or_insert_with(|| commit.out_of_range());
+            }
+            is_below
+        });
+        let (ready, failed) = Self::each_durable(commits, wait);
+        (ready, above.map_or(failed, Err))
+    }
+
+    fn each_durable(commits: Vec<Commit<'a>>, wait: Wait) -> (Self, Result<()>) {
         if wait == Wait::No || !Rule::RecordsBeforeCommit.holds() {
             return (Self(commits), Ok(()));
         }

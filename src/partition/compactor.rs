@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use super::background::Work;
 use super::footers::Footers;
-use super::guard::OnPanic;
+use super::guard::{OnPanic, StateGuard};
 use super::metrics::CompactionStats;
 use super::requests::Requests;
 use super::retention::Retention;
@@ -251,7 +251,7 @@ impl<'a> Compactor<'a> {
         let (is_running, compactions, failures) =
             (slot.is_claimed || slot.run.is_some(), slot.compactions, slot.failures);
         drop(slot);
-        let dirt = Candidates::of(self.log.lock().log()).dirt();
+        let dirt = self.candidates(&self.log.lock()).dirt();
         Some(CompactionStats {
             is_running,
             compacted_up_to: dirt.clean_end,
@@ -281,12 +281,16 @@ impl<'a> Compactor<'a> {
         }
     }
 
+    fn candidates(self, state: &StateGuard<'_>) -> Candidates {
+        Candidates::of(state.log(), self.log.ends().watermark())
+    }
+
     fn is_due(self) -> bool {
         let (now, monotonic) = (self.log.clock().moment(), self.log.clock().monotonic());
         let Some(settings) = self.settings_if_idle(monotonic) else { return false };
         let state = self.log.lock();
         let has_work = || {
-            let candidates = Candidates::of(state.log());
+            let candidates = self.candidates(&state);
             candidates.dirt().is_due(settings.min_dirty_ratio)
                 || candidates.next_horizon() <= now.wall.min(now.run)
         };
@@ -295,7 +299,7 @@ impl<'a> Compactor<'a> {
 
     fn has_new_segments(self) -> bool {
         let end = self.compactions.slot.lock().end;
-        Candidates::of(self.log.lock().log()).end() > end
+        self.candidates(&self.log.lock()).end() > end
     }
 
     fn can_make_room(self) -> bool {
@@ -319,7 +323,7 @@ impl<'a> Compactor<'a> {
     fn finished_dirt(self) -> u64 {
         self.footers.write_all();
         let state = self.log.lock();
-        if state.is_usable() { Candidates::of(state.log()).dirt().dirty_bytes } else { 0 }
+        if state.is_usable() { self.candidates(&state).dirt().dirty_bytes } else { 0 }
     }
 
     /// Seals the last segment, which is not compacted while it is active. Not if its file is no
@@ -500,6 +504,7 @@ impl<'a> Compactor<'a> {
             segment_bytes: settings.segment_bytes,
             now: now.wall.min(now.run),
             horizon: latest.saturating_add(u64::try_from(retention).unwrap_or(u64::MAX)),
+            limit: self.log.ends().watermark(),
         };
         let state = self.log.lock();
         if state.failure().is_some() || !self.log.status().is_available() {

@@ -89,6 +89,13 @@ impl StateGuard<'_> {
         self.ends.raise_durable(durable);
     }
 
+    /// Publishes that a majority has everything below `offset`. Under the lock under which readers
+    /// arm, as above. Returns whether that is news.
+    #[cfg(feature = "replication")]
+    pub(super) fn raise_watermark(&self, offset: u64) -> bool {
+        self.ends.raise_watermark(offset)
+    }
+
     /// Publishes all ends, after a change of any kind.
     pub(super) fn publish(&self) {
         let log = self.state.log();

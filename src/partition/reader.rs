@@ -43,12 +43,13 @@ impl<'a> Reader<'a> {
         Self { log, counts, requests }
     }
 
-    /// Refuses offsets that cannot be read now. The end itself is allowed, and has no records.
+    /// Refuses offsets that cannot be read now. The end itself is allowed, and has no records. So is
+    /// any offset above the end of a replicated log: another member may have records there.
     pub(crate) fn check_range(self, offset: u64, end: u64) -> Result<()> {
         self.log.status().check_open()?;
         self.log.status().check_available()?;
         let start = self.log.ends().start();
-        if offset < start || offset > end {
+        if offset < start || (offset > end && !self.log.ends().is_replicated()) {
             return Err(Error::out_of_range(self.log.origin(), offset, start, end));
         }
         Ok(())
@@ -307,11 +308,13 @@ impl<'a> Reader<'a> {
             return false;
         }
         let awaits = match visibility {
+            _ if self.log.ends().watermark() <= offset => Awaits::Watermark,
             Visibility::Published => Awaits::Published,
             Visibility::Durable => Awaits::Durable,
         };
         state.waiters().arm(id, awaits);
-        let wants_sync = awaits == Awaits::Durable && state.log().ends().is_dirty();
+        // Also while it waits for the watermark: the sync and the replication run side by side.
+        let wants_sync = visibility == Visibility::Durable && state.log().ends().is_dirty();
         drop(state);
         if wants_sync {
             self.requests.request(Work::Sync);

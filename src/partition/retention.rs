@@ -81,7 +81,10 @@ impl<'a> Retention<'a> {
         if policy.bytes.is_some() || policy.age.is_some() {
             self.each_sealed(|facts| planner.sealed(facts));
         }
-        Some((planner.finish(&tail), tail))
+        let plan = planner.finish(&tail);
+        // What lies above the high watermark may still be truncated and appended anew.
+        let log_start = plan.log_start.min(self.log.ends().watermark());
+        Some((Plan { log_start, ..plan }, tail))
     }
 
     /// The plan that removes all records below `offset`.
@@ -116,7 +119,8 @@ impl<'a> Retention<'a> {
         }
     }
 
-    /// The oldest segment, if it is sealed and another one follows, and the partition is whole.
+    /// The oldest segment, if it is sealed and another one follows, all of it is below the high
+    /// watermark, and the partition is whole.
     pub(crate) fn oldest_sealed(self) -> Option<SegmentFacts> {
         if self.log.status().is_closed() || self.log.ends().is_poisoned() {
             return None;
@@ -126,7 +130,8 @@ impl<'a> Retention<'a> {
             oldest = Some(*facts);
             false
         });
-        oldest
+        let watermark = self.log.ends().watermark();
+        oldest.filter(|oldest| oldest.next_offset <= watermark)
     }
 
     /// Replaces the last segment by a new one, unless something was appended to it since `planned`.

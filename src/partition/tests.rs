@@ -36,6 +36,8 @@ mod panics;
 mod paths;
 mod state_log;
 mod syncs;
+#[cfg(feature = "replication")]
+mod watermark;
 
 const DIR: &str = "/t";
 

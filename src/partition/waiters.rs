@@ -20,6 +20,8 @@ use crate::sync::{Condvar, LockLevel, Mutex};
 pub(crate) enum Awaits {
     Published,
     Durable,
+    /// The high watermark of a replicated log. Appends do not move it, and do not look here.
+    Watermark,
 }
 
 /// The name of a registration. Comparing two is a step.
@@ -43,6 +45,7 @@ pub(crate) struct WaitList {
     next_id: u64,
     published: Armed,
     durable: Armed,
+    watermark: Armed,
 }
 
 /// The registrations that are armed for one of the ends.
@@ -71,6 +74,7 @@ impl WaitList {
         let armed = match awaits {
             Awaits::Published => &mut self.published,
             Awaits::Durable => &mut self.durable,
+            Awaits::Watermark => &mut self.watermark,
         };
         armed.count -= 1;
         // LIMIT: half of the list, so that one pass over the list removes as many entries as it
@@ -99,10 +103,12 @@ impl WaitList {
         match awaits {
             Awaits::Published => &mut self.published,
             Awaits::Durable => &mut self.durable,
+            Awaits::Watermark => &mut self.watermark,
         }
     }
 
-    /// Whether any reader waits. An appender checks only this.
+    /// Whether any reader waits for an end that an append or a sync moves. An appender checks only
+    /// this.
     #[inline]
     pub(crate) fn any_armed(&self) -> bool {
         self.published.count > 0 || self.any_awaits_durable()
@@ -127,6 +133,7 @@ impl WaitList {
         let mut fired = Vec::new();
         self.disarm(Awaits::Published, &mut fired);
         self.disarm(Awaits::Durable, &mut fired);
+        self.disarm(Awaits::Watermark, &mut fired);
         Fired(fired)
     }
 
@@ -134,6 +141,7 @@ impl WaitList {
         let armed = match what {
             Awaits::Published => &mut self.published,
             Awaits::Durable => &mut self.durable,
+            Awaits::Watermark => &mut self.watermark,
         };
         fired.reserve(armed.count);
         armed.count = 0;

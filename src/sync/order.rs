@@ -74,6 +74,9 @@ pub(crate) enum LockLevel {
     DiskWork,
     /// The syncs of a partition, and their waiters.
     GroupCommit,
+    /// Calls that wait until a majority has their records.
+    #[cfg(feature = "replication")]
+    QuorumGate,
     /// The partitions that are to be synced in the background.
     SyncQueue,
     /// The segments of a partition.

@@ -17,11 +17,16 @@ pub(crate) struct Candidates {
 }
 
 impl Candidates {
-    pub(crate) fn of(log: &Log) -> Self {
+    /// Those that end at `limit` or below: what lies above the high watermark may still be
+    /// truncated, so it is not compacted, and no record below is removed because of it.
+    pub(crate) fn of(log: &Log, limit: u64) -> Self {
         let mut segments = log.segments().all();
         segments.pop();
         let backlog = log.backlog();
-        segments.retain(|segment| backlog.is_finished(segment) && segment.sealed().is_some());
+        segments.retain(|segment| {
+            let is_below = segment.next_offset().is_some_and(|end| end <= limit);
+            is_below && backlog.is_finished(segment)
+        });
         Self { segments, log_start: log.log_start() }
     }
 

@@ -52,6 +52,8 @@ pub(crate) struct Terms {
     /// now.
     pub(crate) now: u64,
     pub(crate) horizon: u64,
+    /// Segments that end above it are left alone.
+    pub(crate) limit: u64,
 }
 
 /// Whether there is more to do.
@@ -119,7 +121,7 @@ fn replace(log: &mut Log, new: &Arc<Segment>) -> Vec<Arc<Segment>> {
 impl Compaction {
     /// Begins a compaction of all segments that can be compacted now; `None` if there is none.
     pub(crate) fn begin(log: &Log, terms: Terms) -> Option<Self> {
-        let inputs = Candidates::of(log).into_segments();
+        let inputs = Candidates::of(log, terms.limit).into_segments();
         let start = inputs.first()?.base_offset;
         let rules = Rules { pass_end: 0, now: terms.now, horizon: terms.horizon };
         let env = Arc::clone(log.env());

@@ -25,6 +25,7 @@ pub(super) const TERMS: Terms = Terms {
     segment_bytes: SEGMENT_BYTES,
     now: 5_000,
     horizon: 5_000 + TOMBSTONES_KEPT,
+    limit: u64::MAX,
 };
 
 fn terms_at(now: u64) -> Terms {
@@ -224,12 +225,12 @@ fn a_horizon_that_a_footer_does_not_name_is_found_by_a_compaction() {
     let (disk, rig) = Rig::fresh(1);
     let log = log_of(&rig, &[&[entry("a", "1"), entry("b", "1")], &[tombstone("a")]]);
     assert_eq!(
-        Candidates::of(&log.0.borrow()).next_horizon(),
+        Candidates::of(&log.0.borrow(), u64::MAX).next_horizon(),
         Footer::NO_HORIZON,
         "nothing is compacted"
     );
     log.compact(terms_at(5_000)).unwrap();
-    assert_eq!(Candidates::of(&log.0.borrow()).next_horizon(), 5_000 + TOMBSTONES_KEPT);
+    assert_eq!(Candidates::of(&log.0.borrow(), u64::MAX).next_horizon(), 5_000 + TOMBSTONES_KEPT);
     let segment = log.0.borrow().segments().first().unwrap();
     let footer = segment.read_footer().unwrap().unwrap();
     assert_eq!(footer.next_horizon, Some(5_000 + TOMBSTONES_KEPT));
@@ -242,10 +243,10 @@ fn a_horizon_that_a_footer_does_not_name_is_found_by_a_compaction() {
     drop(log);
 
     let log = Shared::new(rig.open(&known(None, false)).unwrap().0);
-    assert_eq!(Candidates::of(&log.0.borrow()).next_horizon(), Footer::NO_HORIZON);
+    assert_eq!(Candidates::of(&log.0.borrow(), u64::MAX).next_horizon(), Footer::NO_HORIZON);
     let tally = log.compact(terms_at(5_500)).unwrap();
     assert_eq!((tally.segments_written, tally.tombstones_removed), (0, 0));
-    assert_eq!(Candidates::of(&log.0.borrow()).next_horizon(), 5_000 + TOMBSTONES_KEPT);
+    assert_eq!(Candidates::of(&log.0.borrow(), u64::MAX).next_horizon(), 5_000 + TOMBSTONES_KEPT);
 }
 
 #[test]
@@ -283,7 +284,7 @@ fn little_memory_for_keys_takes_more_passes_and_changes_nothing_else() {
         let log = log_of(&rig, &segments);
         let tally = log.compact(Terms { key_memory_bytes, ..TERMS }).unwrap();
         assert_eq!(tally.passes > 1, more, "{tally:?}");
-        let dirt = Candidates::of(&log.0.borrow()).dirt();
+        let dirt = Candidates::of(&log.0.borrow(), u64::MAX).dirt();
         assert_eq!((dirt.dirty_bytes, dirt.clean_end), (0, 240), "{key_memory_bytes}");
         results.push(read_entries(&log.0.borrow(), 0, 9).unwrap());
     }
@@ -365,7 +366,7 @@ fn a_segment_that_was_gathered_in_part_stays_dirty() {
     drop((compaction, log));
     let (log, report) = Rig::simulated(&disk, 2).open(&AFTER_CUT).unwrap();
     assert!(report.corrupt.is_empty(), "{report:?}");
-    let dirt = Candidates::of(&log).dirt();
+    let dirt = Candidates::of(&log, u64::MAX).dirt();
     assert_eq!(dirt.clean_end, 0, "{dirt:?}");
     assert!(dirt.dirty_bytes > 0, "{dirt:?}");
     let log = Shared::new(log);

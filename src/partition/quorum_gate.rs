@@ -1,0 +1,355 @@
+//! The gate at which calls wait until a majority has their records.
+//!
+//! A wait ends when the high watermark reaches it, when its deadline passes, or when the leadership
+//! under which its records were appended has ended. In the last case another leader may have
+//! truncated the records, or may yet find and keep them: the outcome is unknown. That stays so if
+//! the watermark rises above them later, because other records may have their offsets then. Only
+//! what was below the watermark when the leadership ended is known to be kept.
+//!
+//! Owns: the watermark as far as waits have learned of it, the leadership that ended last, and the
+//! wakers. It does no I/O and reads no clock: deadlines are of the broker's monotonic clock, and
+//! pass when [`expire`](QuorumGate::expire) is called. Must not know: the log, and who appended.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::foreign;
+use crate::sync::{Condvar, LockLevel, Mutex, MutexGuard};
+
+/// Why it is not known whether a majority has the records. They may or may not be kept.
+#[derive(Debug, Clone)]
+pub(crate) enum Unconfirmed {
+    TimedOut,
+    LeadershipEnded,
+    /// The partition was closed, or has failed.
+    Failed(Error),
+}
+
+/// What a call waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Awaited {
+    /// The end of its records.
+    pub(crate) end: u64,
+    /// The epoch of the leadership under which they were appended.
+    pub(crate) epoch: u32,
+    /// On the broker's monotonic clock.
+    pub(crate) deadline: Duration,
+}
+
+/// A leadership that has ended, and the watermark at that moment.
+#[derive(Debug, Clone, Copy)]
+struct Ended {
+    epoch: u32,
+    watermark: u64,
+}
+
+#[derive(Debug, Default)]
+struct Waits {
+    watermark: u64,
+    ended: Option<Ended>,
+    /// The latest time that is known.
+    now: Duration,
+    /// Final.
+    failure: Option<Error>,
+    /// By end and ticket, so that a watermark answers a prefix. A thread that waits has no waker.
+    waiting: BTreeMap<(u64, u64), (Awaited, Option<Waker>)>,
+    /// Deadline, end and ticket of each of them.
+    deadlines: BTreeSet<(Duration, u64, u64)>,
+    next_ticket: u64,
+}
+
+impl Waits {
+    /// The result of a wait, if it is known.
+    fn answer(&self, awaited: &Awaited) -> Option<Result<(), Unconfirmed>> {
+        let is_kept = match self.ended {
+            Some(ended) if awaited.epoch < ended.epoch => false,
+            Some(ended) if awaited.epoch == ended.epoch => awaited.end <= ended.watermark,
+            _ => awaited.end <= self.watermark,
+        };
+        if is_kept {
+            return Some(Ok(()));
+        }
+        if let Some(failure) = &self.failure {
+            return Some(Err(Unconfirmed::Failed(failure.clone())));
+        }
+        if self.ended.is_some_and(|ended| awaited.epoch <= ended.epoch) {
+            return Some(Err(Unconfirmed::LeadershipEnded));
+        }
+        (awaited.deadline <= self.now).then_some(Err(Unconfirmed::TimedOut))
+    }
+
+    /// Adds a wait, or replaces its waker. Returns the earlier waker.
+    fn insert(&mut self, awaited: Awaited, ticket: u64, waker: Option<Waker>) -> Option<Waker> {
+        self.deadlines.insert((awaited.deadline, awaited.end, ticket));
+        self.waiting.insert((awaited.end, ticket), (awaited, waker)).and_then(|(_, waker)| waker)
+    }
+
+    /// Removes a wait, and returns its waker.
+    fn remove(&mut self, end: u64, ticket: u64) -> Option<Waker> {
+        let (awaited, waker) = self.waiting.remove(&(end, ticket))?;
+        self.deadlines.remove(&(awaited.deadline, end, ticket));
+        waker
+    }
+
+    /// Removes the waits that the watermark answers, and returns their wakers.
+    fn take_reached(&mut self) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        while let Some((&(end, ticket), _)) = self.waiting.first_key_value()
+            && end <= self.watermark
+        {
+            wakers.extend(self.remove(end, ticket));
+        }
+        wakers
+    }
+
+    /// Removes the waits whose deadline has passed, and returns their wakers.
+    fn take_expired(&mut self) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        while let Some(&(deadline, end, ticket)) = self.deadlines.first()
+            && deadline <= self.now
+        {
+            wakers.extend(self.remove(end, ticket));
+        }
+        wakers
+    }
+
+    /// Removes all waits that have an answer, and returns their wakers.
+    fn take_answered(&mut self) -> Vec<Waker> {
+        let answered = self.waiting.iter().filter(|(_, (it, _))| self.answer(it).is_some());
+        let answered: Vec<_> = answered.map(|(key, _)| *key).collect();
+        answered.into_iter().filter_map(|(end, ticket)| self.remove(end, ticket)).collect()
+    }
+
+    fn new_ticket(&mut self) -> u64 {
+        self.next_ticket = self.next_ticket.wrapping_add(1);
+        self.next_ticket
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct QuorumGate {
+    waits: Mutex<Waits>,
+    changed: Condvar,
+}
+
+impl QuorumGate {
+    pub(super) fn new() -> Self {
+        let waits = Mutex::at_level(LockLevel::QuorumGate, Waits::default());
+        Self { waits, changed: Condvar::new() }
+    }
+
+    /// Blocks until the result is known.
+    ///
+    /// # Errors
+    ///
+    /// The records may or may not be kept.
+    pub(super) fn wait(&self, awaited: Awaited) -> Result<(), Unconfirmed> {
+        let mut waits = self.waits.lock();
+        if let Some(answer) = waits.answer(&awaited) {
+            return answer;
+        }
+        // Listed for its deadline.
+        let ticket = waits.new_ticket();
+        waits.insert(awaited, ticket, None);
+        loop {
+            waits = self.changed.wait(waits);
+            if let Some(answer) = waits.answer(&awaited) {
+                return answer;
+            }
+        }
+    }
+
+    /// The result if it is known; otherwise `waker` is woken when it is. `ticket` is `None` for the
+    /// first poll. Later polls with it replace the waker, and [`forget`](Self::forget) ends the
+    /// wait.
+    pub(super) fn poll(
+        &self,
+        awaited: &Awaited,
+        waker: &Waker,
+        ticket: &mut Option<u64>,
+    ) -> Option<Result<(), Unconfirmed>> {
+        // Cloning and dropping a waker run the executor's code, so neither happens under the lock.
+        let waker = waker.clone();
+        let mut waits = self.waits.lock();
+        if let Some(answer) = waits.answer(awaited) {
+            return Some(answer);
+        }
+        let ticket = *ticket.get_or_insert_with(|| waits.new_ticket());
+        let before = waits.insert(*awaited, ticket, Some(waker));
+        drop(waits);
+        drop(before);
+        None
+    }
+
+    /// Ends the wait of this ticket.
+    pub(super) fn forget(&self, awaited: &Awaited, ticket: u64) {
+        let before = self.waits.lock().remove(awaited.end, ticket);
+        drop(before);
+    }
+
+    /// Takes note of a watermark. [`answer_reached`](Self::answer_reached) wakes those that it
+    /// answers, once the caller holds no lock.
+    pub(super) fn raise(&self, watermark: u64) {
+        let mut waits = self.waits.lock();
+        waits.watermark = waits.watermark.max(watermark);
+    }
+
+    /// Takes note that the leadership of `epoch`, and all before it, have ended.
+    pub(super) fn end_leadership(&self, epoch: u32) {
+        let mut waits = self.waits.lock();
+        if waits.ended.is_none_or(|ended| ended.epoch < epoch) {
+            waits.ended = Some(Ended { epoch, watermark: waits.watermark });
+        }
+        let wakers = waits.take_answered();
+        self.wake(waits, wakers);
+    }
+
+    /// Ends the waits whose deadline has passed at `now`. Returns the next deadline.
+    pub(super) fn expire(&self, now: Duration) -> Option<Duration> {
+        let mut waits = self.waits.lock();
+        waits.now = waits.now.max(now);
+        let before = waits.deadlines.len();
+        let wakers = waits.take_expired();
+        let next = waits.deadlines.first().map(|(deadline, ..)| *deadline);
+        if waits.deadlines.len() < before {
+            self.wake(waits, wakers);
+        }
+        next
+    }
+
+    /// Ends all present and later waits with `error`, except those for records that are kept.
+    pub(super) fn fail(&self, error: Error) {
+        let mut waits = self.waits.lock();
+        waits.failure.get_or_insert(error);
+        let wakers = waits.take_answered();
+        self.wake(waits, wakers);
+    }
+
+    /// Wakes those that the watermark has reached.
+    pub(super) fn answer_reached(&self) {
+        let mut waits = self.waits.lock();
+        let wakers = waits.take_reached();
+        self.wake(waits, wakers);
+    }
+
+    /// Wakes threads and tasks, outside the lock.
+    fn wake(&self, waits: MutexGuard<'_, Waits>, wakers: Vec<Waker>) {
+        drop(waits);
+        self.changed.notify_all();
+        for waker in wakers {
+            foreign::wake(waker);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+
+    use super::*;
+
+    const NEVER: Duration = Duration::MAX;
+
+    fn awaited(end: u64, epoch: u32) -> Awaited {
+        Awaited { end, epoch, deadline: NEVER }
+    }
+
+    /// The answer that is known now, without waiting.
+    fn answer(gate: &QuorumGate, awaited: Awaited) -> Option<Result<(), Unconfirmed>> {
+        let mut ticket = None;
+        let answer = gate.poll(&awaited, Waker::noop(), &mut ticket);
+        if let Some(ticket) = ticket {
+            gate.forget(&awaited, ticket);
+        }
+        answer
+    }
+
+    #[test]
+    fn a_wait_ends_when_the_watermark_reaches_its_end() {
+        let gate = Arc::new(QuorumGate::new());
+        let waiting = {
+            let gate = Arc::clone(&gate);
+            thread::spawn(move || gate.wait(awaited(5, 1)))
+        };
+        gate.raise(4);
+        gate.answer_reached();
+        assert!(answer(&gate, awaited(5, 1)).is_none());
+        gate.raise(5);
+        gate.answer_reached();
+        waiting.join().unwrap().unwrap();
+        gate.raise(2);
+        assert!(matches!(answer(&gate, awaited(5, 1)), Some(Ok(()))), "it never falls");
+    }
+
+    /// H13: a leader that has lost its leadership cannot know what became of the last records.
+    #[test]
+    fn what_was_above_the_watermark_at_the_end_of_a_leadership_stays_unknown() {
+        let gate = QuorumGate::new();
+        gate.raise(4);
+        gate.end_leadership(2);
+        // Another leader, under which other records got the offsets from 4 on.
+        gate.raise(9);
+        let unknown = |answer| matches!(answer, Some(Err(Unconfirmed::LeadershipEnded)));
+        assert!(matches!(answer(&gate, awaited(4, 2)), Some(Ok(()))));
+        assert!(unknown(answer(&gate, awaited(5, 2))));
+        assert!(unknown(answer(&gate, awaited(5, 1))), "of an earlier leadership");
+        assert!(matches!(answer(&gate, awaited(9, 3)), Some(Ok(()))), "a later leadership");
+        assert!(answer(&gate, awaited(10, 3)).is_none());
+        gate.end_leadership(1);
+        assert!(answer(&gate, awaited(10, 3)).is_none(), "a late report of an earlier end");
+    }
+
+    #[test]
+    fn the_end_of_a_leadership_wakes_all_that_wait_under_it() {
+        let gate = Arc::new(QuorumGate::new());
+        let waiting = {
+            let gate = Arc::clone(&gate);
+            thread::spawn(move || gate.wait(awaited(5, 1)))
+        };
+        let (mut ticket, waker) = (None, Waker::noop());
+        assert!(gate.poll(&awaited(7, 1), waker, &mut ticket).is_none());
+        gate.end_leadership(1);
+        let answers =
+            [Some(waiting.join().unwrap()), gate.poll(&awaited(7, 1), waker, &mut ticket)];
+        for answer in answers {
+            assert!(matches!(answer, Some(Err(Unconfirmed::LeadershipEnded))), "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn a_deadline_passes_when_the_brokers_clock_says_so() {
+        let gate = Arc::new(QuorumGate::new());
+        let at = Duration::from_secs;
+        let until = |seconds| Awaited { deadline: at(seconds), ..awaited(5, 1) };
+        let waiting = {
+            let gate = Arc::clone(&gate);
+            let until = until(30);
+            thread::spawn(move || gate.wait(until))
+        };
+        let mut ticket = None;
+        assert!(gate.poll(&until(40), Waker::noop(), &mut ticket).is_none());
+        while gate.expire(at(10)) != Some(at(30)) {
+            thread::yield_now();
+        }
+        assert_eq!(gate.expire(at(30)), Some(at(40)));
+        assert!(matches!(waiting.join().unwrap(), Err(Unconfirmed::TimedOut)));
+        assert!(gate.poll(&until(40), Waker::noop(), &mut ticket).is_none());
+        gate.raise(5);
+        gate.answer_reached();
+        assert_eq!(gate.expire(at(40)), None, "an answered wait has no deadline");
+        assert!(matches!(answer(&gate, until(40)), Some(Ok(()))), "kept is kept, however late");
+    }
+
+    #[test]
+    fn a_close_ends_all_waits_but_those_for_what_is_kept() {
+        let gate = QuorumGate::new();
+        gate.raise(3);
+        gate.fail(Error::Closed);
+        assert!(matches!(answer(&gate, awaited(3, 1)), Some(Ok(()))));
+        let closed = answer(&gate, awaited(4, 1));
+        assert!(matches!(closed, Some(Err(Unconfirmed::Failed(Error::Closed)))), "{closed:?}");
+    }
+}
