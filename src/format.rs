@@ -19,6 +19,7 @@ mod footer;
 #[cfg(test)]
 mod golden;
 mod index;
+mod key;
 mod names;
 mod opening;
 mod producers;
@@ -32,6 +33,7 @@ pub(crate) use batch::{
 };
 pub(crate) use footer::{Footer, TimeRange};
 pub(crate) use index::{IndexRow, SparseIndex};
+pub(crate) use key::{ONE_PASS_CHECKSUMS, SegmentKey};
 pub(crate) use names::{
     parse_segment_file_name, parse_temporary_segment_file_name, partition_dir_name,
     segment_file_name, spare_file_name, temporary_segment_file_name, validate_label,

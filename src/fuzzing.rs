@@ -20,8 +20,15 @@ pub use self::recovery::recovery;
 pub use self::stored::{batch, footer};
 pub use self::values::codec;
 
+use crate::format::{ONE_PASS_CHECKSUMS, SegmentKey};
+
 /// The salt of what is made up here. A hostile file may have any.
 const SALT: u64 = 0x5A17;
+
+/// The keys of segments with this salt: of today, and of earlier builds.
+fn keys(salt: u64) -> [SegmentKey; 2] {
+    [SegmentKey::new(salt, ONE_PASS_CHECKSUMS), SegmentKey::new(salt, 0)]
+}
 
 /// Takes the first byte: what the rest is to be taken for.
 fn mode(data: &[u8]) -> (u8, &[u8]) {

@@ -437,10 +437,11 @@ impl Log {
             base_offset,
             leader_epoch,
             durable_end,
-            salt: active.segment().salt,
+            key: &active.segment().key,
             producer: stamp,
         };
-        active.append(batch.seal(&placement), base_offset, &times, way)?;
+        let sealed = batch.seal(&placement);
+        active.append(sealed, base_offset, &times, way)?;
         self.ends.advance_end(next_offset);
         if let Some(stamp) = stamp {
             let state = ProducerState {
@@ -492,7 +493,7 @@ impl Log {
         };
         let needed = SegmentHeader::SIZE + opening_room(producers.len()) + bytes;
         let prepared = self.appender.next_segment(needed, &mut self.factory)?;
-        let opening = opening.encode(prepared.header.salt, 0)?;
+        let opening = opening.encode(&prepared.header.key(), 0)?;
         let origin = &self.factory.identity().origin;
         let file = SegmentFile::new(origin, &prepared.path, &prepared.header, base_offset);
         let region = prepared.writer.region();

@@ -311,7 +311,7 @@ fn row_f06_a_file_that_somebody_shortens_is_a_signal_or_an_error_and_never_wrong
 }
 
 // RED: src/log/cursor.rs
-//   - BatchView::check(bytes, self.segment.salt)
+//   - BatchView::check(bytes, &self.segment.key)
 //   + Ok(BatchView::trusted(bytes))
 #[test]
 fn row_f07_bytes_that_somebody_writes_over_are_damage_and_not_data() {

@@ -19,4 +19,4 @@ pub(in crate::format) use header::durable_distance;
 pub(crate) use header::{ALIGNMENT, BatchHeader, FIXED_SIZE, ProducerStamp, SIZE_MAX};
 pub(crate) use record::{HeaderFields, RecordView};
 pub(crate) use seal::reseal;
-pub(in crate::format) use seal::write_header;
+pub(in crate::format) use seal::{seal, write_header};

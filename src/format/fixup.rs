@@ -6,20 +6,21 @@
 use super::batch::{BatchHeader, reseal};
 use super::checksum::Checksum;
 use super::footer::{self, Footer};
+use super::key::SegmentKey;
 use super::segment::SegmentHeader;
 
-/// A batch under `salt`, if its header says where it ends; its size.
-pub(crate) fn batch(bytes: &mut [u8], salt: u64) -> Option<usize> {
+/// A batch under `key`, if its header says where it ends; its size.
+pub(crate) fn batch(bytes: &mut [u8], key: &SegmentKey) -> Option<usize> {
     let header = BatchHeader::parse(bytes).ok().flatten()?;
     let size = header.size as usize;
     let whole = bytes.get_mut(..size)?;
-    reseal(whole, header.durable_mark().unwrap_or(0), salt).ok()?;
+    reseal(whole, header.durable_mark().unwrap_or(0), key).ok()?;
     Some(size)
 }
 
 /// All batches that follow one another from the start of `bytes`.
-pub(crate) fn batches(mut bytes: &mut [u8], salt: u64) {
-    while let Some(size) = batch(bytes, salt) {
+pub(crate) fn batches(mut bytes: &mut [u8], key: &SegmentKey) {
+    while let Some(size) = batch(bytes, key) {
         let (_, rest) = bytes.split_at_mut(size);
         bytes = rest;
     }

@@ -71,22 +71,32 @@ fn worked_example() -> Vec<u8> {
     block.lines().flat_map(|line| bytes_of(line.split("  ").next().unwrap())).collect()
 }
 
-fn example_batch() -> Vec<u8> {
+/// A segment of today.
+fn key(salt: u64) -> SegmentKey {
+    SegmentKey::new(salt, ONE_PASS_CHECKSUMS)
+}
+
+/// A segment that an earlier build made.
+fn earlier_key(salt: u64) -> SegmentKey {
+    SegmentKey::new(salt, 0)
+}
+
+fn example_batch(key: &SegmentKey) -> Vec<u8> {
     let mut encoder = BatchEncoder::new();
     encoder.push(1_700_000_000_000, None, Some(b"hi"), HeaderFields::default()).unwrap();
-    let placement = Placement {
-        base_offset: 7,
-        leader_epoch: 2,
-        durable_end: 5,
-        salt: 0x1122_3344_5566_7788,
-        producer: None,
-    };
+    let placement =
+        Placement { base_offset: 7, leader_epoch: 2, durable_end: 5, key, producer: None };
     encoder.finish().seal(&placement).to_vec()
 }
 
 #[test]
 fn the_documents_worked_example_is_what_the_encoder_writes() {
-    assert_eq!(hex_of(&worked_example()), hex_of(&example_batch()));
+    let salt = 0x1122_3344_5566_7788;
+    assert_eq!(hex_of(&worked_example()), hex_of(&example_batch(&key(salt))));
+    // Under the rule for segments of earlier builds, only the checksum is another.
+    let mut earlier = worked_example();
+    earlier[4..8].copy_from_slice(&[0x0a, 0x13, 0xac, 0x19]);
+    assert_eq!(hex_of(&earlier), hex_of(&example_batch(&earlier_key(salt))));
 }
 
 /// A reader written from the document alone: a bitwise CRC, and nothing of this crate.
@@ -99,8 +109,11 @@ fn the_documents_worked_example_verifies_by_the_documents_rules() {
     };
     let batch = worked_example();
     let salt = bytes_of("88 77 66 55 44 33 22 11");
-    let computed = crc(&[&batch[44..], &batch[8..44], &batch[..4], &salt]);
-    assert_eq!(batch[4..8], computed.to_le_bytes());
+    let size = u32::from_le_bytes(batch[..4].try_into().unwrap());
+    let in_one_pass = crc(&[&salt, &batch[8..]]) ^ size;
+    assert_eq!(batch[4..8], in_one_pass.to_le_bytes());
+    let in_parts = crc(&[&batch[44..], &batch[8..44], &batch[..4], &salt]);
+    assert_eq!([0x0a, 0x13, 0xac, 0x19], in_parts.to_le_bytes());
     assert_eq!(crc(&[b"123456789"]), 0xcbf4_3926);
 }
 
@@ -154,7 +167,7 @@ fn a_batch_with_everything_has_fixed_bytes() {
         base_offset: 256,
         leader_epoch: 1,
         durable_end: 256,
-        salt: 1,
+        key: &earlier_key(1),
         producer: Some(ProducerStamp { id: 2, epoch: 3, base_sequence: 4 }),
     };
     let expected = concat!(
@@ -162,6 +175,9 @@ fn a_batch_with_everything_has_fixed_bytes() {
         "010000002c01000002000000e903000000000000020000000000000003000000",
         "04000000000000000b0a00000000000007016b0001016801761802ac02000000",
     );
+    assert_eq!(hex_of(encoder.finish().seal(&placement)), expected);
+    let placement = Placement { key: &key(1), ..placement };
+    let expected = expected.replacen("2a0a7a41", "d0e1a84d", 1);
     assert_eq!(hex_of(encoder.finish().seal(&placement)), expected);
 }
 
@@ -179,7 +195,9 @@ fn the_opening_batchs_bytes_are_fixed() {
         "01000000000000000000000002000000000000000f0000000000000001000000",
         "0000000002000000030000000000000004000000000000000500000000000000",
     );
-    assert_eq!(hex_of(&opening.encode(1, 9).unwrap()), expected);
+    assert_eq!(hex_of(&opening.encode(&earlier_key(1), 9).unwrap()), expected);
+    let expected = expected.replacen("a7c06118", "83c854c0", 1);
+    assert_eq!(hex_of(&opening.encode(&key(1), 9).unwrap()), expected);
 }
 
 #[test]

@@ -5,9 +5,9 @@
 //! at its base offset; 2. the payload fills the batch exactly. Pure; called from any thread.
 
 use super::batch::{BatchHeader, BatchView, RECORDS_SIZE_MAX, SIZE_MAX, TooLarge};
-use super::batch::{durable_distance, write_header};
-use super::checksum::Checksum;
+use super::batch::{durable_distance, seal, write_header};
 use super::fields::{set_field, u64_field};
+use super::key::SegmentKey;
 use super::producers::{ProducerState, ROW_SIZE, get_table, put_table};
 use crate::error::CorruptionKind;
 
@@ -46,7 +46,7 @@ impl Opening {
     /// # Errors
     ///
     /// [`TooLarge`] with more producers than a batch can hold.
-    pub(crate) fn encode(&self, salt: u64, timestamp: u64) -> Result<Vec<u8>, TooLarge> {
+    pub(crate) fn encode(&self, key: &SegmentKey, timestamp: u64) -> Result<Vec<u8>, TooLarge> {
         let rows = (self.producers.len() as u64).saturating_mul(ROW_SIZE as u64);
         let payload_size = rows.saturating_add(PRODUCERS_AT as u64);
         if payload_size > RECORDS_SIZE_MAX {
@@ -71,8 +71,8 @@ impl Opening {
         };
         let size = header.header_size() + records.len();
         header.size = u32::try_from(size).unwrap_or(u32::MAX);
-        let checksum = Checksum::of(records);
-        Ok(write_header(header, checksum, salt, &mut buffer).to_vec())
+        let header_size = write_header(&header, &mut buffer);
+        Ok(seal(header_size, None, key, &mut buffer).to_vec())
     }
 
     /// Reads the payload of a batch that [`BatchView::check`] has passed.
@@ -101,6 +101,11 @@ impl Opening {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::ONE_PASS_CHECKSUMS;
+
+    fn key(salt: u64) -> SegmentKey {
+        SegmentKey::new(salt, ONE_PASS_CHECKSUMS)
+    }
 
     fn opening(count: u64) -> Opening {
         let producer = |id| ProducerState {
@@ -123,8 +128,8 @@ mod tests {
     fn openings_round_trip_and_consume_no_offset() {
         for count in [0, 1, 1000] {
             let opening = opening(count);
-            let bytes = opening.encode(9, 1234).unwrap();
-            let view = BatchView::check(&bytes, 9).unwrap().unwrap();
+            let bytes = opening.encode(&key(9), 1234).unwrap();
+            let view = BatchView::check(&bytes, &key(9)).unwrap().unwrap();
             assert_eq!(view.header().next_offset(), opening.base_offset);
             // Farther back than 32 bits can say: the payload is what tells.
             assert_eq!(view.header().durable_mark(), None);
@@ -137,15 +142,15 @@ mod tests {
     fn producers_are_written_in_the_order_of_their_ids() {
         let mut shuffled = opening(3);
         shuffled.producers.reverse();
-        let bytes = shuffled.encode(9, 0).unwrap();
-        let view = BatchView::check(&bytes, 9).unwrap().unwrap();
+        let bytes = shuffled.encode(&key(9), 0).unwrap();
+        let view = BatchView::check(&bytes, &key(9)).unwrap().unwrap();
         assert_eq!(Opening::decode(&view), Ok(opening(3)));
     }
 
     #[test]
     fn another_salt_is_damage() {
-        let bytes = opening(1).encode(9, 0).unwrap();
-        let result = BatchView::check(&bytes, 10);
+        let bytes = opening(1).encode(&key(9), 0).unwrap();
+        let result = BatchView::check(&bytes, &key(10));
         assert!(matches!(result, Err(CorruptionKind::Checksum { .. })), "{result:?}");
     }
 }

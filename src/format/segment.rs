@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checksum::Checksum;
 use super::fields::{field, set_field, u32_field, u64_field};
+use super::key::{ONE_PASS_CHECKSUMS, SegmentKey};
 use crate::error::CorruptionKind;
 
 /// FORMAT: not text, and not what any other file kind begins with; the carriage return and line
@@ -36,7 +37,7 @@ pub(crate) const NUMBERED_CHANGES: u64 = 1;
 pub(crate) const KEEPS_SPACE: u64 = 1;
 
 /// Incompatible feature bits that this build understands.
-const INCOMPATIBLE_KNOWN: u64 = NUMBERED_CHANGES;
+const INCOMPATIBLE_KNOWN: u64 = NUMBERED_CHANGES | ONE_PASS_CHECKSUMS;
 
 const REWRITE_PRESENT: u32 = 1;
 const REWRITE_TRUNCATES: u32 = 2;
@@ -185,6 +186,11 @@ impl SegmentHeader {
             Some(Rewrite::Replaces(it)) => it.first_number..=it.last_number,
             Some(Rewrite::Truncates(_)) | None => self.number..=self.number,
         }
+    }
+
+    /// What the checksums of its batches depend on.
+    pub(crate) fn key(&self) -> SegmentKey {
+        SegmentKey::new(self.salt, self.incompatible)
     }
 
     /// The size in bytes: the position of the opening batch.

@@ -7,7 +7,8 @@ use super::SALT;
 use crate::config::RecoveryPolicy;
 use crate::error::Error;
 use crate::format::{
-    BatchEncoder, Footer, Replacement, Rewrite, SegmentHeader, TopicId, fixup, segment_file_name,
+    BatchEncoder, Footer, ONE_PASS_CHECKSUMS, Replacement, Rewrite, SegmentHeader, SegmentKey,
+    TopicId, fixup, segment_file_name,
 };
 use crate::log::budget::SpaceBudget;
 use crate::log::create::Writer;
@@ -133,18 +134,18 @@ impl Setup {
                 2 if number > 0 => Some(Rewrite::Replaces(replacement)),
                 _ => None,
             },
-            incompatible: 0,
+            incompatible: if rewrite & 8 == 0 { ONE_PASS_CHECKSUMS } else { 0 },
             compatible: 0,
         };
         let mut bytes = [&header.encode()[..], contents].concat();
-        self.fix_up(&mut bytes);
+        self.fix_up(&mut bytes, &header.key());
         Some((number, bytes))
     }
 
-    fn fix_up(&self, bytes: &mut [u8]) {
+    fn fix_up(&self, bytes: &mut [u8], key: &SegmentKey) {
         if !self.raw_batches {
             let batches = bytes.get_mut(SegmentHeader::SIZE..).unwrap_or_default();
-            fixup::batches(batches, SALT);
+            fixup::batches(batches, key);
         }
         let trailer = bytes.split_last_chunk().and_then(|(_, trailer)| Footer::length(trailer));
         if let Some(length) = trailer.filter(|_| !self.raw_footers) {

@@ -1,42 +1,48 @@
 //! Batches, opening batches, footers and segment headers.
 
-use super::{SALT, mode};
+use super::{SALT, keys, mode};
 use crate::format::{
-    BatchEncoder, BatchView, Footer, Opening, Placement, RecordView, SegmentHeader, TimeRange,
-    fixup, reseal,
+    BatchEncoder, BatchView, Footer, Opening, Placement, RecordView, SegmentHeader, SegmentKey,
+    TimeRange, fixup, reseal,
 };
 
-/// One batch. With an even first byte, its checksum is made right.
+/// One batch, in a segment of today and in one of an earlier build. With an even first byte, its
+/// checksum is made right.
 ///
 /// # Panics
 ///
 /// When a batch that passes its check does not read back as what it says.
 pub fn batch(data: &[u8]) {
     let (mode, bytes) = mode(data);
-    let mut bytes = bytes.to_vec();
-    if mode & 1 == 0 {
-        fixup::batch(&mut bytes, SALT);
+    for key in &keys(SALT) {
+        batch_under(key, mode & 1 == 0, bytes.to_vec());
     }
-    let Ok(Some(view)) = BatchView::check(&bytes, SALT) else { return };
+}
+
+fn batch_under(key: &SegmentKey, is_fixed: bool, mut bytes: Vec<u8>) {
+    if is_fixed {
+        fixup::batch(&mut bytes, key);
+    }
+    let Ok(Some(view)) = BatchView::check(&bytes, key) else { return };
     if view.header().is_opening() {
         if let Ok(opening) = Opening::decode(&view) {
-            opening_reads_back(&opening);
+            opening_reads_back(&opening, key);
         }
         return;
     }
     records_are_sound(&view);
-    let once = encoded_again(&view);
-    let Ok(Some(again)) = BatchView::check(&once, SALT) else {
+    let once = encoded_again(&view, key);
+    let Ok(Some(again)) = BatchView::check(&once, key) else {
         panic!("what was written is refused");
     };
     records_are_equal(&view, &again);
-    assert!(encoded_again(&again) == once, "one meaning, two encodings");
+    assert!(encoded_again(&again, key) == once, "one meaning, two encodings");
     moves_to_another_segment(&view);
 }
 
-fn opening_reads_back(opening: &Opening) {
-    let Ok(bytes) = opening.encode(SALT, 0) else { panic!("what was read is too large to write") };
-    let again = BatchView::check(&bytes, SALT).ok().flatten().map(|view| Opening::decode(&view));
+fn opening_reads_back(opening: &Opening, key: &SegmentKey) {
+    let Ok(bytes) = opening.encode(key, 0) else { panic!("what was read is too large to write") };
+    let again = BatchView::check(&bytes, key).ok().flatten().map(|view| Opening::decode(&view));
     assert!(again == Some(Ok(opening.clone())), "{opening:?}: {again:?}");
 }
 
@@ -81,7 +87,7 @@ fn records_are_equal(left: &BatchView<'_>, right: &BatchView<'_>) {
 }
 
 /// The batch as this crate writes it, with its own records.
-fn encoded_again(view: &BatchView<'_>) -> Vec<u8> {
+fn encoded_again(view: &BatchView<'_>, key: &SegmentKey) -> Vec<u8> {
     let header = view.header();
     let mut encoder = BatchEncoder::new();
     for record in view.records() {
@@ -100,7 +106,7 @@ fn encoded_again(view: &BatchView<'_>) -> Vec<u8> {
         base_offset: header.base_offset,
         leader_epoch: header.leader_epoch,
         durable_end: header.durable_mark().unwrap_or(0),
-        salt: SALT,
+        key,
         producer: header.producer,
     };
     encoder.finish().seal(&placement).to_vec()
@@ -108,10 +114,12 @@ fn encoded_again(view: &BatchView<'_>) -> Vec<u8> {
 
 fn moves_to_another_segment(view: &BatchView<'_>) {
     let mut bytes = view.bytes().to_vec();
-    let resealed = reseal(&mut bytes, 0, !SALT);
-    assert!(resealed.is_ok(), "{resealed:?}");
-    let moved = BatchView::check(&bytes, !SALT).ok().flatten();
-    assert!(moved.is_some_and(|moved| moved.bytes().len() == view.bytes().len()));
+    for key in &keys(!SALT) {
+        let resealed = reseal(&mut bytes, 0, key);
+        assert!(resealed.is_ok(), "{resealed:?}");
+        let moved = BatchView::check(&bytes, key).ok().flatten();
+        assert!(moved.is_some_and(|moved| moved.bytes().len() == view.bytes().len()));
+    }
 }
 
 /// A footer, or, with bit 1 of the first byte, a segment header. With an even first byte, its

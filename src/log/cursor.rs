@@ -18,7 +18,7 @@ use super::damage;
 use super::locate::position_of_offset;
 use super::segment::{Sealed, Segment, SegmentList, Window};
 use crate::error::{CorruptionKind, Error, Result};
-use crate::format::{BatchHeader, BatchView, SegmentHeader};
+use crate::format::{BatchHeader, BatchView, SegmentHeader, SegmentKey};
 use crate::message::CheckedRange;
 use crate::record::TopicPartition;
 use crate::storage::disk::Access;
@@ -188,7 +188,7 @@ impl Cursor {
         if self.position < self.checked_end {
             return Ok(BatchView::trusted(bytes));
         }
-        BatchView::check(bytes, self.segment.salt)
+        BatchView::check(bytes, &self.segment.key)
     }
 
     /// Whether the batch at the cursor begins below `next_offset` although it must not.
@@ -308,8 +308,8 @@ impl Cursor {
         let start = (self.window.clone(), self.position);
         if !self.pass_batches(offset, |bytes, _| BatchHeader::parse(bytes))? {
             (self.window, self.position) = start;
-            self.pass_batches(offset, |bytes, salt| {
-                Ok(BatchView::check(bytes, salt)?.map(|view| view.header()))
+            self.pass_batches(offset, |bytes, key| {
+                Ok(BatchView::check(bytes, key)?.map(|view| view.header()))
             })?;
         }
         Ok(())
@@ -320,7 +320,7 @@ impl Cursor {
     fn pass_batches(
         &mut self,
         offset: u64,
-        header_of: impl Fn(&[u8], u64) -> Result<Option<BatchHeader>, CorruptionKind>,
+        header_of: impl Fn(&[u8], &SegmentKey) -> Result<Option<BatchHeader>, CorruptionKind>,
     ) -> Result<bool> {
         let mut reached = None;
         let mut is_regular = true;
@@ -328,7 +328,7 @@ impl Cursor {
             let end = self.segment.end();
             let bytes = self.window.bytes(self.position, end);
             let is_spent = bytes.is_empty();
-            if let Ok(Some(header)) = header_of(bytes, self.segment.salt) {
+            if let Ok(Some(header)) = header_of(bytes, &self.segment.key) {
                 is_regular &= reached.is_none_or(|reached| reached == header.base_offset);
                 if !header.is_opening() && header.next_offset() > offset {
                     return Ok(is_regular);
@@ -377,7 +377,7 @@ impl Cursor {
         };
         let failed = |source| Error::io("read", &self.segment.path, source);
         let search = |mut reader: ChunkReader<'_>| {
-            damage::next_whole_batch(&mut reader, self.segment.salt, position, wanted)
+            damage::next_whole_batch(&mut reader, &self.segment.key, position, wanted)
         };
         let searched = if self.window.live {
             search(ChunkReader::over(self.window.bytes(self.position, end), position))

@@ -9,7 +9,7 @@ use std::io;
 use super::chunk::ChunkReader;
 use crate::error::CorruptionKind;
 use crate::format::{
-    ALIGNMENT, BATCH_HEADER_SIZE_MAX, BATCH_HEADER_SIZE_MIN, BatchHeader, BatchView,
+    ALIGNMENT, BATCH_HEADER_SIZE_MAX, BATCH_HEADER_SIZE_MIN, BatchHeader, BatchView, SegmentKey,
 };
 
 /// A whole batch found after damage.
@@ -36,7 +36,7 @@ const EFFORT_FACTOR: u64 = 4;
 /// accepts. Opening batches do not count: they stand only at the start of a segment.
 pub(super) fn next_whole_batch(
     reader: &mut ChunkReader<'_>,
-    salt: u64,
+    key: &SegmentKey,
     position: u64,
     wanted: impl Fn(&BatchHeader) -> bool,
 ) -> io::Result<Searched> {
@@ -70,7 +70,7 @@ pub(super) fn next_whole_batch(
             if let Ok(Some(header)) = BatchHeader::parse(bytes)
                 && !header.is_opening()
                 && wanted(&header)
-                && let Ok(Some(_)) = BatchView::check(bytes, salt)
+                && let Ok(Some(_)) = BatchView::check(bytes, key)
             {
                 let found = Found { position, base_offset: header.base_offset };
                 searched.found = Some(found);
@@ -110,7 +110,11 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::format::BatchEncoder;
+    use crate::format::{BatchEncoder, ONE_PASS_CHECKSUMS};
+
+    fn key(salt: u64) -> SegmentKey {
+        SegmentKey::new(salt, ONE_PASS_CHECKSUMS)
+    }
 
     /// A payload of one's own choice in which every word begins something that may be a batch of
     /// many kilobytes: checksumming each would take time that grows with the square of its length.
@@ -126,7 +130,7 @@ mod tests {
             true
         };
         let mut reader = ChunkReader::over(&bytes, 128);
-        let searched = next_whole_batch(&mut reader, 7, 128, wanted).unwrap();
+        let searched = next_whole_batch(&mut reader, &key(7), 128, wanted).unwrap();
         assert_eq!(searched.found, None);
         assert!((1..=8).contains(&candidates.get()), "{} were looked at", candidates.get());
     }
@@ -137,7 +141,7 @@ mod tests {
             let mut bytes = vec![0; length];
             let garbage_end = |bytes: &[u8]| {
                 let mut reader = ChunkReader::over(bytes, 128);
-                next_whole_batch(&mut reader, 7, 128, |_| true).unwrap().garbage_end
+                next_whole_batch(&mut reader, &key(7), 128, |_| true).unwrap().garbage_end
             };
             assert_eq!(garbage_end(&bytes), 0, "{length}");
             bytes[100] = 1;
@@ -153,7 +157,7 @@ mod tests {
             base_offset: 9,
             leader_epoch: 0,
             durable_end: 0,
-            salt: 7,
+            key: &key(7),
             producer: None,
         };
         let mut finished = encoder.finish();
@@ -165,7 +169,7 @@ mod tests {
                 bytes.extend_from_slice(&[0; 90]);
                 let search = |salt| {
                     let mut reader = ChunkReader::over(&bytes, 128);
-                    next_whole_batch(&mut reader, salt, 128, |_| true).unwrap().found
+                    next_whole_batch(&mut reader, &key(salt), 128, |_| true).unwrap().found
                 };
                 let position = 128 + distance as u64;
                 assert_eq!(search(7), Some(Found { position, base_offset: 9 }), "{distance}");

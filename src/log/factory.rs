@@ -18,7 +18,7 @@ use super::reserve::Reserve;
 use super::tasks::PrepareTask;
 use super::{LogEnv, LogIdentity, LogOptions};
 use crate::error::{Error, Result};
-use crate::format::{Rewrite, SegmentHeader, segment_file_name};
+use crate::format::{ONE_PASS_CHECKSUMS, Rewrite, SegmentHeader, segment_file_name};
 use crate::rules::Rule;
 
 pub(crate) struct SegmentFactory {
@@ -78,7 +78,7 @@ impl SegmentFactory {
             salt: self.env.salt(),
             generation: self.generation,
             rewrite,
-            incompatible: self.options.features,
+            incompatible: self.options.features | ONE_PASS_CHECKSUMS,
             compatible: 0,
         };
         Ok(NewSegment {

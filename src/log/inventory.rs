@@ -147,7 +147,7 @@ impl Found {
     }
 
     fn read_opening(&mut self) -> Result<()> {
-        let opening = read_opening(&*self.file, self.header.salt);
+        let opening = read_opening(&*self.file, &self.header.key());
         self.opening = opening.map_err(|source| Error::io("read", &self.path, source))?;
         Ok(())
     }
@@ -168,7 +168,7 @@ impl Found {
         };
         let mut bytes = vec![0; size as usize];
         let read = self.file.read_at(&mut bytes, u64::from(last_batch))?;
-        let batch = BatchView::check(bytes.get(..read).unwrap_or_default(), self.header.salt);
+        let batch = BatchView::check(bytes.get(..read).unwrap_or_default(), &self.header.key());
         Ok(batch.ok().flatten().is_some_and(|view| {
             view.header().next_offset() == end_offset && view.header().size == size
         }))
@@ -408,7 +408,7 @@ impl Reader<'_> {
             from.times = point.times();
             trusted = Some((opening.clone(), point));
         }
-        let mut scan = scan_segment(&*found.file, found.header.salt, from)?;
+        let mut scan = scan_segment(&*found.file, &found.header.key(), from)?;
         if let Some((opening, point)) = trusted {
             scan.join_to(&opening, point);
             found.from_point = true;
@@ -492,7 +492,7 @@ pub(crate) fn holds_records(env: &LogEnv, identity: &LogIdentity) -> Result<bool
             let Some(header) = header.ok().filter(|it| it.topic_id == identity.topic_id) else {
                 return Ok(false);
             };
-            let scan = scan_segment(&*file, header.salt, ScanFrom::start(0))?;
+            let scan = scan_segment(&*file, &header.key(), ScanFrom::start(0))?;
             Ok(scan.stretches.iter().any(|stretch| stretch.next_offset > 0))
         };
         if holds().map_err(|source| Error::io("read", &path, source))? {

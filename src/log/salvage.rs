@@ -271,13 +271,14 @@ impl DamagedLog {
             return Ok(());
         };
         let failed = |source| Error::io("read", &found.path, source);
+        let key = found.header.key();
         for range in &piece.ranges {
             let reader = ChunkReader::new(&*found.file, u64::from(range.end), CHUNK_BYTES);
             let mut reader = reader.map_err(failed)?;
             let mut position = u64::from(range.start);
             while position < u64::from(range.end) {
                 let bytes = reader.batch(position).map_err(failed)?;
-                let view = match BatchView::check(bytes, found.header.salt) {
+                let view = match BatchView::check(bytes, &key) {
                     Ok(Some(view)) => view,
                     Ok(None) => return Err(changed(found, position, None)),
                     Err(kind) => return Err(changed(found, position, Some(kind))),
@@ -443,7 +444,7 @@ fn scan(found: &mut [Found]) -> Result<()> {
                 let end = footer.map_or(u64::MAX, |footer| u64::from(footer.data_end));
                 let base_offset = found.base_offset().unwrap_or(0);
                 let from = ScanFrom { end, bound, ..ScanFrom::start(base_offset) };
-                let scan = scan_segment(&*found.file, found.header.salt, from);
+                let scan = scan_segment(&*found.file, &found.header.key(), from);
                 let scan = scan.map_err(|source| Error::io("read", &found.path, source))?;
                 found.scan = Some(scan);
             }

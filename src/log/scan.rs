@@ -13,7 +13,8 @@ use super::producers::ProducerTable;
 use crate::clock::Moment;
 use crate::error::CorruptionKind;
 use crate::format::{
-    BatchHeader, BatchView, Opening, ProducerState, SegmentHeader, SparseIndex, TimeRange,
+    BatchHeader, BatchView, Opening, ProducerState, SegmentHeader, SegmentKey, SparseIndex,
+    TimeRange,
 };
 use crate::rules::Rule;
 use crate::storage::disk::DiskFile;
@@ -82,12 +83,15 @@ impl Scan {
 }
 
 /// The opening batch of a segment and its size, if it is whole.
-pub(crate) fn read_opening(file: &dyn DiskFile, salt: u64) -> io::Result<Option<(Opening, u32)>> {
+pub(crate) fn read_opening(
+    file: &dyn DiskFile,
+    key: &SegmentKey,
+) -> io::Result<Option<(Opening, u32)>> {
     /// LIMIT: the opening of a segment whose partition has a hundred named producers.
     const ENOUGH_BYTES: usize = 4 << 10;
     let mut reader = ChunkReader::new(file, u64::MAX, ENOUGH_BYTES)?;
     let bytes = reader.batch(u64::from(SegmentHeader::END_POSITION))?;
-    let Ok(Some(view)) = BatchView::check(bytes, salt) else {
+    let Ok(Some(view)) = BatchView::check(bytes, key) else {
         return Ok(None);
     };
     Ok(Opening::decode(&view).ok().map(|opening| (opening, view.header().size)))
@@ -122,10 +126,14 @@ impl ScanFrom {
 }
 
 /// Scans a segment: first the chain of batches, then what follows its end.
-pub(crate) fn scan_segment(file: &dyn DiskFile, salt: u64, from: ScanFrom) -> io::Result<Scan> {
+pub(crate) fn scan_segment(
+    file: &dyn DiskFile,
+    key: &SegmentKey,
+    from: ScanFrom,
+) -> io::Result<Scan> {
     let reader = ChunkReader::new(file, from.end, CHUNK_BYTES)?;
     let scan = Scan::new(from.base_offset);
-    let mut scanner = Scanner { reader, salt, bound: from.bound, times: from.times, scan };
+    let mut scanner = Scanner { reader, key, bound: from.bound, times: from.times, scan };
     let mut position = u64::from(from.position);
     let mut expected = from.offset;
     loop {
@@ -141,7 +149,7 @@ pub(crate) fn scan_segment(file: &dyn DiskFile, salt: u64, from: ScanFrom) -> io
         expected = chain.next_offset.or(expected);
         let above = expected.unwrap_or(0);
         let wanted = |header: &BatchHeader| header.base_offset >= above;
-        let searched = next_whole_batch(&mut scanner.reader, salt, chain.end, wanted)?;
+        let searched = next_whole_batch(&mut scanner.reader, key, chain.end, wanted)?;
         scanner.scan.garbage_end = scanner.scan.garbage_end.max(searched.garbage_end);
         let Some(found) = searched.found else {
             return Ok(scanner.scan);
@@ -154,7 +162,7 @@ pub(crate) fn scan_segment(file: &dyn DiskFile, salt: u64, from: ScanFrom) -> io
 /// A scan under way.
 struct Scanner<'a> {
     reader: ChunkReader<'a>,
-    salt: u64,
+    key: &'a SegmentKey,
     bound: u64,
     times: Option<TimeRange>,
     scan: Scan,
@@ -183,7 +191,7 @@ impl Scanner<'_> {
         let mut producers = ProducerTable::default();
         let ended = loop {
             let bytes = self.reader.batch(position)?;
-            let view = match BatchView::check(bytes, self.salt) {
+            let view = match BatchView::check(bytes, self.key) {
                 Ok(Some(view)) => view,
                 Ok(None) => break Ended::AtMark,
                 Err(kind) => break Ended::Damaged(kind),
@@ -278,16 +286,18 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::format::{BatchEncoder, Placement};
+    use crate::format::{BatchEncoder, ONE_PASS_CHECKSUMS, Placement};
     use crate::storage::disk::{Disk, MemoryDisk};
 
-    const SALT: u64 = 7;
+    fn key() -> SegmentKey {
+        SegmentKey::new(7, ONE_PASS_CHECKSUMS)
+    }
 
     fn opening(base_offset: u64) -> Vec<u8> {
         let (leader_epoch, incarnation, durable_mark) = (0, 1, 0);
         let producers = Vec::new();
         Opening { base_offset, leader_epoch, incarnation, durable_mark, producers }
-            .encode(SALT, 1)
+            .encode(&key(), 1)
             .unwrap()
     }
 
@@ -295,7 +305,7 @@ mod tests {
         let mut encoder = BatchEncoder::new();
         encoder.push(1, None, Some(b"value"), std::iter::empty::<(&str, &[u8])>()).unwrap();
         let (leader_epoch, durable_end, producer) = (0, 0, None);
-        let placement = Placement { base_offset, leader_epoch, durable_end, salt: SALT, producer };
+        let placement = Placement { base_offset, leader_epoch, durable_end, key: &key(), producer };
         encoder.finish().seal(&placement).to_vec()
     }
 
@@ -312,7 +322,7 @@ mod tests {
         file.write_at(&parts.concat(), 0).unwrap();
         let offsets = |bound| -> Vec<(u64, u64)> {
             let scan =
-                scan_segment(&*file, SALT, ScanFrom { bound, ..ScanFrom::start(0) }).unwrap();
+                scan_segment(&*file, &key(), ScanFrom { bound, ..ScanFrom::start(0) }).unwrap();
             scan.stretches.iter().map(|it| (it.base_offset, it.next_offset)).collect()
         };
         assert_eq!(offsets(u64::MAX), [(0, 1), (1, 2)]);

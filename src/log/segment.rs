@@ -14,7 +14,7 @@ use super::LogEnv;
 use super::budget::Claim;
 use super::space::Space;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
-use crate::format::{Footer, KEEPS_SPACE, Rewrite, SegmentHeader, TimeRange};
+use crate::format::{Footer, KEEPS_SPACE, Rewrite, SegmentHeader, SegmentKey, TimeRange};
 use crate::record::TopicPartition;
 use crate::storage::disk::{Access, DiskFile};
 use crate::storage::region::Region;
@@ -71,7 +71,7 @@ pub(crate) struct SegmentFile {
     /// Whether the file was a spare of a reserve.
     pub(crate) keeps_space: bool,
     pub(crate) base_offset: u64,
-    pub(crate) salt: u64,
+    pub(crate) key: SegmentKey,
 }
 
 impl SegmentFile {
@@ -94,7 +94,7 @@ impl SegmentFile {
             features: header.incompatible,
             keeps_space: header.compatible & KEEPS_SPACE != 0,
             base_offset,
-            salt: header.salt,
+            key: header.key(),
         }
     }
 }
@@ -320,7 +320,7 @@ impl Segment {
     /// The footer, if the segment has a valid one. Damage there costs a scan, never data.
     pub(crate) fn read_footer(&self) -> Result<Option<Footer>> {
         let file = self.open_file(Access::Read)?;
-        read_footer(&*file, self.salt).map_err(|source| Error::io("read", &self.path, source))
+        read_footer(&*file, self.key.salt()).map_err(|source| Error::io("read", &self.path, source))
     }
 
     pub(crate) fn corruption(

@@ -144,7 +144,7 @@ impl Unproved {
     fn checked_prefix(&self, bytes: &[u8]) -> Result<usize> {
         let mut length: usize = 0;
         while let Some(rest) = bytes.get(length..).filter(|rest| !rest.is_empty()) {
-            match BatchView::check(rest, self.segment.salt) {
+            match BatchView::check(rest, &self.segment.key) {
                 Ok(Some(view)) => length = length.saturating_add(view.header().size as usize),
                 Err(kind) if length == 0 && !matches!(kind, CorruptionKind::Length(_)) => {
                     let position = u64::from(self.range.start);
@@ -186,7 +186,7 @@ impl FooterTask {
         // it.
         self.segment.end_space();
         let file = self.segment.open_file(Access::ReadWrite)?;
-        if read_footer(&*file, self.segment.salt).map_err(failed)?.is_some() {
+        if read_footer(&*file, self.segment.key.salt()).map_err(failed)?.is_some() {
             return Ok(());
         }
         let length = file.len().map_err(failed)?;
@@ -204,9 +204,9 @@ impl FooterTask {
             let end = u64::from(self.sealed.data_end);
             let from = ScanFrom { end, ..ScanFrom::start(self.segment.base_offset) };
             self.footer.index =
-                scan_segment(&*file, self.segment.salt, from).map_err(failed)?.index;
+                scan_segment(&*file, &self.segment.key, from).map_err(failed)?.index;
         }
-        let footer = self.footer.encode(self.segment.salt)?;
+        let footer = self.footer.encode(self.segment.key.salt())?;
         let unused = u64::from(self.sealed.data_end).next_multiple_of(PAGE_BYTES)..length;
         let mut written = file.write_at(&footer, length);
         if is_refused(&written) && !unused.is_empty() {

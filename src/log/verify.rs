@@ -135,7 +135,7 @@ fn lost(file: &dyn DiskFile) -> std::io::Result<Option<(u64, CorruptionKind)>> {
         Err(HeaderError::Corrupt(kind)) => return Ok(Some((0, kind))),
         Err(HeaderError::Unsupported { .. }) => return Ok(None),
     };
-    if read_opening(file, header.salt)?.is_some() {
+    if read_opening(file, &header.key())?.is_some() {
         return Ok(None); // a leftover
     }
     let mut first = [0; BATCH_HEADER_SIZE_MAX];
@@ -257,7 +257,7 @@ impl<'a> Verifier<'a> {
         } else if header.number != self.segment.number {
             Some("number")
         } else {
-            (header.salt != self.segment.salt).then_some("salt")
+            (header.salt != self.segment.key.salt()).then_some("salt")
         };
         if let Some(what) = foreign {
             self.damage(0, CorruptionKind::Foreign(what));
@@ -278,7 +278,7 @@ impl<'a> Verifier<'a> {
         let mut position = start;
         while position < end {
             let bytes = reader.batch(position).map_err(|source| self.failed(source))?;
-            let kind = match BatchView::check(bytes, self.segment.salt) {
+            let kind = match BatchView::check(bytes, &self.segment.key) {
                 Ok(Some(view)) => {
                     let size = u64::from(view.header().size);
                     self.note_batch(&view, position);
@@ -292,7 +292,7 @@ impl<'a> Verifier<'a> {
             self.is_whole = false;
             let above = self.expected;
             let wanted = |header: &BatchHeader| header.base_offset >= above;
-            let searched = next_whole_batch(&mut reader, self.segment.salt, position, wanted);
+            let searched = next_whole_batch(&mut reader, &self.segment.key, position, wanted);
             let found = searched.map_err(|source| self.failed(source))?.found;
             let until = found.map(|found| found.base_offset).or(next_offset);
             let lost = until.filter(|until| *until > above).map(|until| above..until);
@@ -365,7 +365,7 @@ impl<'a> Verifier<'a> {
         };
         let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
         let read = file.read_at(&mut bytes, start).map_err(|source| self.failed(source))?;
-        match Footer::decode(bytes.get(..read).unwrap_or_default(), self.segment.salt) {
+        match Footer::decode(bytes.get(..read).unwrap_or_default(), self.segment.key.salt()) {
             Ok(footer) => Ok(Some(footer)),
             Err(kind) => {
                 self.damage(start, kind);

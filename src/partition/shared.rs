@@ -179,6 +179,7 @@ impl SharedLog {
         level: Durability,
     ) -> Result<(Outcome, Fired, WorkSet)> {
         let Stamp { wall, monotonic } = options.stamp;
+        batch.expect(self.ends().end(), self.ends().durable());
         let mut state = self.lock_for_writing()?;
         if let Some(monotonic) = monotonic
             && (options.producer.is_some() || self.wall_seen.load(Ordering::Relaxed) != wall)

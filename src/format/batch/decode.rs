@@ -9,7 +9,7 @@ use super::header::{ALIGNMENT, BatchHeader, FIXED_SIZE};
 use super::record::{Cursor, RecordView};
 use super::seal::{batch_checksum, plain_checksum};
 use crate::error::CorruptionKind;
-use crate::format::checksum::Checksum;
+use crate::format::key::SegmentKey;
 
 /// A view of a batch in its buffer. It is small: the header is read again when it is needed, which
 /// costs a few loads from the cache, less than carrying it around.
@@ -35,9 +35,9 @@ impl<'a> BatchView<'a> {
     ///
     /// What is wrong with the header, the checksum or a record.
     #[inline]
-    pub(crate) fn check(bytes: &'a [u8], salt: u64) -> Result<Option<Self>, CorruptionKind> {
-        let Some(size) = Self::sound_size(bytes, salt) else {
-            return Self::check_any(bytes, salt);
+    pub(crate) fn check(bytes: &'a [u8], key: &SegmentKey) -> Result<Option<Self>, CorruptionKind> {
+        let Some(size) = Self::sound_size(bytes, key) else {
+            return Self::check_any(bytes, key);
         };
         let bytes = bytes.get(..size as usize).unwrap_or_default();
         let records = bytes.get(FIXED_SIZE..).unwrap_or_default();
@@ -47,22 +47,21 @@ impl<'a> BatchView<'a> {
     /// The size of what nearly every batch is: without extension, and nothing wrong with it. `None`
     /// says nothing: [`check_any`](Self::check_any) decides. The answer fits a register: a view
     /// that is returned through memory is waited for, and costs as much as the rest of the check.
-    fn sound_size(bytes: &'a [u8], salt: u64) -> Option<u32> {
+    fn sound_size(bytes: &'a [u8], key: &SegmentKey) -> Option<u32> {
         let header = BatchHeader::parse_plain(bytes)?;
         let bytes = bytes.get(..header.size as usize)?;
         let (fixed, records) = bytes.split_first_chunk::<FIXED_SIZE>()?;
-        let sound = plain_checksum(records, fixed, salt) == header.checksum
+        let sound = plain_checksum(bytes, fixed, records, key) == header.checksum
             && Self { bytes, records }.check_records(&header).is_ok();
         sound.then_some(header.size)
     }
 
     #[cold]
-    fn check_any(bytes: &'a [u8], salt: u64) -> Result<Option<Self>, CorruptionKind> {
+    fn check_any(bytes: &'a [u8], key: &SegmentKey) -> Result<Option<Self>, CorruptionKind> {
         let Some((header, view)) = Self::parse(bytes)? else {
             return Ok(None);
         };
-        let head = view.bytes.get(..header.header_size()).unwrap_or_default();
-        let computed = batch_checksum(Checksum::of(view.records), head, salt);
+        let computed = batch_checksum(view.bytes, header.header_size(), key);
         let stored = header.checksum;
         if stored != computed {
             return Err(CorruptionKind::Checksum { stored, computed });

@@ -1,9 +1,11 @@
 //! Seals a batch: computes its checksum, and gives a finished batch to another segment.
 //!
-//! FORMAT: the checksum covers the records area with its padding, then the header from after the
-//! checksum to the end of the extension, then the size, then the segment's salt: every byte of the
-//! batch except the checksum itself. The records come first, so that a producer checksums them
-//! before it knows its offset. Pure; called from any thread.
+//! FORMAT: the checksum covers every byte of the batch except itself, and the segment's salt. A batch
+//! with a short records area is checksummed in one pass, if the segment's key says so: the salt, then
+//! the batch from behind its checksum to its end; the size is added by an exclusive or. Any other
+//! batch is checksummed in parts: the records area with its padding, then the header from behind the
+//! checksum to the end of the extension, then the size, then the salt. There the records come first,
+//! so that a producer checksums them before it knows its offset. Pure; called from any thread.
 
 use super::header::{
     BatchHeader, CHECKSUM_AT, COVERED_AT, DURABLE_DISTANCE_AT, FIXED_SIZE, SIZE_MAX,
@@ -12,40 +14,59 @@ use super::header::{
 use crate::error::CorruptionKind;
 use crate::format::checksum::Checksum;
 use crate::format::fields::{field, set_field};
+use crate::format::key::SegmentKey;
 
 const SUFFIX_SIZE: usize = 4 + 8;
 const PLAIN_COVERED_SIZE: usize = FIXED_SIZE - COVERED_AT;
 
 /// What the checksum of a batch without extension covers after its records, in bytes.
-pub(super) const TAIL_SIZE: usize = PLAIN_COVERED_SIZE + SUFFIX_SIZE;
+const TAIL_SIZE: usize = PLAIN_COVERED_SIZE + SUFFIX_SIZE;
+
+/// The checksum of a batch, of which the first `header_size` bytes are header and extension.
+pub(super) fn batch_checksum(batch: &[u8], header_size: usize, key: &SegmentKey) -> u32 {
+    let (header, records) = batch.split_at_checked(header_size).unwrap_or_default();
+    one_pass_checksum(batch, records.len(), key)
+        .unwrap_or_else(|| parts_checksum(Checksum::of(records), header, key))
+}
+
+/// The checksum of a batch without extension, which consists of `fixed` and `records`.
+#[inline]
+pub(super) fn plain_checksum(
+    batch: &[u8],
+    fixed: &[u8; FIXED_SIZE],
+    records: &[u8],
+    key: &SegmentKey,
+) -> u32 {
+    match one_pass_checksum(batch, records.len(), key) {
+        Some(checksum) => checksum,
+        None => Checksum::of_both(records, &plain_tail(fixed, key.salt())).value(),
+    }
+}
+
+/// The checksum of a batch with a records area of this size, if it is checksummed in one pass. The
+/// size lies before the checksum, so it would take a second pass; no two sizes are the same here.
+#[inline]
+fn one_pass_checksum(batch: &[u8], records_size: usize, key: &SegmentKey) -> Option<u32> {
+    let (size, covered) = (batch.first_chunk()?, batch.get(COVERED_AT..)?);
+    let checksum = key.one_pass(records_size, covered)?;
+    Some(checksum.value() ^ u32::from_le_bytes(*size))
+}
 
 /// The checksum of a batch whose records area has the checksum `records`, with `header` as its
-/// header and extension.
+/// header and extension, in parts.
 #[inline]
-pub(super) fn batch_checksum(records: Checksum, header: &[u8], salt: u64) -> u32 {
+fn parts_checksum(records: Checksum, header: &[u8], key: &SegmentKey) -> u32 {
     let Some(fixed) = header.first_chunk::<FIXED_SIZE>() else {
         return records.value();
     };
-    let size = field::<0, 4, _>(fixed);
     if header.len() == FIXED_SIZE {
-        return records.then(&plain_tail(fixed, salt)).value();
+        return records.then(&plain_tail(fixed, key.salt())).value();
     }
     let mut suffix = [0; SUFFIX_SIZE];
-    set_field::<0, _, _>(&mut suffix, size);
-    set_field::<4, _, _>(&mut suffix, salt.to_le_bytes());
+    set_field::<0, _, _>(&mut suffix, field::<0, 4, _>(fixed));
+    set_field::<4, _, _>(&mut suffix, key.salt().to_le_bytes());
     let covered = header.get(COVERED_AT..).unwrap_or_default();
     records.then(covered).then(&suffix).value()
-}
-
-/// LIMIT: records areas up to this are checksummed together with their header, in one call, which
-/// saves some 20 ns per batch; beyond this size it saves nothing. When appending that happens under
-/// the partition's lock and holds it some 10 ns longer.
-pub(super) const SHORT_SIZE_MAX: usize = 256;
-
-/// The checksum of a batch without extension whose records area is `records`.
-#[inline]
-pub(super) fn plain_checksum(records: &[u8], fixed: &[u8; FIXED_SIZE], salt: u64) -> u32 {
-    Checksum::of_both(records, &plain_tail(fixed, salt)).value()
 }
 
 /// What the checksum of a batch without extension covers after the records. One piece: a call
@@ -59,81 +80,55 @@ fn plain_tail(fixed: &[u8; FIXED_SIZE], salt: u64) -> [u8; TAIL_SIZE] {
     tail
 }
 
-/// Completes the checksum and writes the header right before the records area, which begins at
-/// [`SIZE_MAX`] in `buffer` and has the checksum `records`. Returns the batch.
+/// Writes the header, without its checksum, right before the records area, which begins at
+/// [`SIZE_MAX`] in `buffer`. Returns the header's size.
 #[inline]
-pub(in crate::format) fn write_header(
-    mut header: BatchHeader,
-    records: Checksum,
-    salt: u64,
-    buffer: &mut [u8],
-) -> &[u8] {
-    let size = header.header_size();
-    if size != FIXED_SIZE {
-        return write_long_header(header, records, salt, buffer);
-    }
-    // The header and what follows it in the checksum, in one piece.
-    let mut image = [0; FIXED_SIZE + SUFFIX_SIZE];
-    header.put_fixed(&mut image);
-    set_field::<FIXED_SIZE, _, _>(&mut image, header.size.to_le_bytes());
-    set_field::<{ FIXED_SIZE + 4 }, _, _>(&mut image, salt.to_le_bytes());
-    header.checksum = records.then(image.get(COVERED_AT..).unwrap_or_default()).value();
-    set_field::<CHECKSUM_AT, _, _>(&mut image, header.checksum.to_le_bytes());
-    if let Some(room) = buffer.first_chunk_mut::<SIZE_MAX>() {
-        let fixed = field::<0, FIXED_SIZE, _>(&image);
+pub(in crate::format) fn write_header(header: &BatchHeader, buffer: &mut [u8]) -> usize {
+    let header_size = header.header_size();
+    if header_size != FIXED_SIZE {
+        write_long_header(header, header_size, buffer);
+    } else if let Some(room) = buffer.first_chunk_mut::<SIZE_MAX>() {
+        let mut fixed = [0; FIXED_SIZE];
+        header.put_fixed(&mut fixed);
         set_field::<{ SIZE_MAX - FIXED_SIZE }, _, _>(room, fixed);
     }
-    buffer.get(SIZE_MAX - FIXED_SIZE..).unwrap_or_default()
+    header_size
 }
 
-/// Completes the checksum and writes a header without extension in front of a records area that
-/// ends at `records_end` and was not checksummed yet. Returns the batch. What the checksum covers
-/// besides is put behind the records for the moment, so that one call takes it all: it begins with
-/// the records, and the stores after them have arrived by the time it gets there.
-#[inline]
-pub(super) fn write_short<'b>(
-    header: &BatchHeader,
-    salt: u64,
-    buffer: &'b mut [u8],
-    records_end: usize,
-) -> &'b [u8] {
-    let mut fixed = [0; FIXED_SIZE];
-    header.put_fixed(&mut fixed);
-    let rest = buffer.get_mut(records_end..).unwrap_or_default();
-    if let Some(tail) = rest.first_chunk_mut::<TAIL_SIZE>() {
-        *tail = plain_tail(&fixed, salt);
-    }
-    let covered = buffer.get(SIZE_MAX..records_end + TAIL_SIZE).unwrap_or_default();
-    let checksum = Checksum::of(covered).value();
-    set_field::<CHECKSUM_AT, _, _>(&mut fixed, checksum.to_le_bytes());
-    if let Some(room) = buffer.first_chunk_mut::<SIZE_MAX>() {
-        set_field::<{ SIZE_MAX - FIXED_SIZE }, _, _>(room, fixed);
-    }
-    buffer.get(SIZE_MAX - FIXED_SIZE..records_end).unwrap_or_default()
-}
-
-fn write_long_header(
-    header: BatchHeader,
-    records: Checksum,
-    salt: u64,
-    buffer: &mut [u8],
-) -> &[u8] {
-    let size = header.header_size();
+fn write_long_header(header: &BatchHeader, header_size: usize, buffer: &mut [u8]) {
     let mut image = [0; SIZE_MAX];
     header.put_fixed(&mut image);
     header.put_extension(&mut image);
-    let used = image.get(..size).unwrap_or_default();
-    let checksum = batch_checksum(records, used, salt);
-    set_field::<CHECKSUM_AT, _, _>(&mut image, checksum.to_le_bytes());
-    let start = SIZE_MAX.saturating_sub(size);
-    if let (Some(room), Some(used)) = (buffer.get_mut(start..SIZE_MAX), image.get(..size)) {
+    let room = buffer.get_mut(SIZE_MAX.saturating_sub(header_size)..SIZE_MAX);
+    if let (Some(room), Some(used)) = (room, image.get(..header_size)) {
         room.copy_from_slice(used);
     }
-    buffer.get(start..).unwrap_or_default()
 }
 
-/// Gives a batch that [`check`](super::BatchView::check) has passed to another segment: writes its
-/// local part (checksum and durable distance) anew and leaves the portable part as it is.
+/// Completes the batch at the end of `buffer`, whose records area begins at [`SIZE_MAX`] and whose
+/// header was written before it, by its checksum. Returns the batch. `records` is the checksum of
+/// the records area, if it is known.
+#[inline]
+pub(in crate::format) fn seal<'b>(
+    header_size: usize,
+    records: Option<Checksum>,
+    key: &SegmentKey,
+    buffer: &'b mut [u8],
+) -> &'b [u8] {
+    let start = SIZE_MAX.saturating_sub(header_size);
+    let batch = buffer.get_mut(start..).unwrap_or_default();
+    let checksum = match records {
+        Some(records) => parts_checksum(records, batch.get(..header_size).unwrap_or_default(), key),
+        None => batch_checksum(batch, header_size, key),
+    };
+    if let Some(fixed) = batch.first_chunk_mut::<FIXED_SIZE>() {
+        set_field::<CHECKSUM_AT, _, _>(fixed, checksum.to_le_bytes());
+    }
+    batch
+}
+
+/// Gives a batch that [`check`](super::BatchView::check) has passed to the segment with this key:
+/// writes its local part (checksum and durable distance) anew and leaves the portable part as it is.
 ///
 /// # Errors
 ///
@@ -141,7 +136,7 @@ fn write_long_header(
 pub(crate) fn reseal(
     batch: &mut [u8],
     durable_end: u64,
-    salt: u64,
+    key: &SegmentKey,
 ) -> Result<BatchHeader, CorruptionKind> {
     let malformed = CorruptionKind::Malformed("batch");
     let mut header = BatchHeader::parse(batch)?.ok_or_else(|| malformed.clone())?;
@@ -150,8 +145,7 @@ pub(crate) fn reseal(
     set_field::<DURABLE_DISTANCE_AT, _, _>(fixed, distance.to_le_bytes());
 
     let whole = batch.get(..header.size as usize).unwrap_or_default();
-    let (head, records) = whole.split_at_checked(header.header_size()).unwrap_or_default();
-    let checksum = batch_checksum(Checksum::of(records), head, salt);
+    let checksum = batch_checksum(whole, header.header_size(), key);
     if let Some(fixed) = batch.first_chunk_mut::<FIXED_SIZE>() {
         set_field::<CHECKSUM_AT, _, _>(fixed, checksum.to_le_bytes());
     }

@@ -36,7 +36,7 @@ pub(super) fn heritage_of(segment: &Segment, age: Moment) -> Result<Heritage> {
     }
     let file = segment.open_file(Access::Read)?;
     let from = ScanFrom { end: data_bytes(segment), ..ScanFrom::start(segment.base_offset) };
-    let scan = scan_segment(&*file, segment.salt, from);
+    let scan = scan_segment(&*file, &segment.key, from);
     let scan = scan.map_err(|source| Error::io("read", &segment.path, source))?;
     let Some(opening) = scan.opening else {
         let kind = CorruptionKind::Malformed("opening batch");
@@ -93,7 +93,7 @@ pub(super) fn read_step(
         if rest.len() < buffer.len() && size > rest.len() && size <= end - at.position {
             break; // it continues after the step
         }
-        let (view, header) = match BatchView::check(rest, segment.salt) {
+        let (view, header) = match BatchView::check(rest, &segment.key) {
             Ok(Some(view)) => (view, view.header()),
             Ok(None) => return Err(damaged(segment, at, CorruptionKind::Length("a batch"))),
             Err(kind) => return Err(damaged(segment, at, kind)),

@@ -14,9 +14,9 @@ use super::spare::{CompactionSpare, SPARE_BYTES};
 use crate::clock::Moment;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{
-    BatchEncoder, BatchHeader, BatchView, Footer, Opening, Placement, ProducerState, Replacement,
-    Rewrite, SegmentHeader, SparseIndex, TimeRange, reseal, segment_file_name,
-    temporary_segment_file_name,
+    BatchEncoder, BatchHeader, BatchView, Footer, ONE_PASS_CHECKSUMS, Opening, Placement,
+    ProducerState, Replacement, Rewrite, SegmentHeader, SegmentKey, SparseIndex, TimeRange, reseal,
+    segment_file_name, temporary_segment_file_name,
 };
 use crate::log::budget::Claim;
 use crate::log::segment::{Sealed, Segment, SegmentFile};
@@ -186,7 +186,7 @@ impl Output {
             salt: env.salt(),
             generation,
             rewrite: Some(Rewrite::Replaces(replacement)),
-            incompatible: 0,
+            incompatible: ONE_PASS_CHECKSUMS,
             compatible: 0,
         };
         let opening = Opening {
@@ -198,7 +198,7 @@ impl Output {
             producers: heritage.producers.clone(),
         };
         let mut buffer = header.encode().to_vec();
-        buffer.extend_from_slice(&opening.encode(header.salt, 0)?);
+        buffer.extend_from_slice(&opening.encode(&header.key(), 0)?);
         Ok(Self {
             draft: Draft::create(env, &identity.dir, number, target, buffer)?,
             contents: Contents::new(replacement.base_offset),
@@ -212,19 +212,19 @@ impl Output {
     }
 
     /// The key of the checksums of the batches that are pushed.
-    pub(in crate::log) fn salt(&self) -> u64 {
-        self.header.salt
+    pub(in crate::log) fn key(&self) -> SegmentKey {
+        self.header.key()
     }
 
     /// Adds an unchanged batch, except for its local part.
     pub(in crate::log) fn copy(&mut self, view: &BatchView<'_>) -> Result<()> {
-        let (salt, mut resealed) = (self.header.salt, Ok(()));
+        let (key, mut resealed) = (self.header.key(), Ok(()));
         self.push(&view.header(), |out| {
             let start = out.len();
             out.extend_from_slice(view.bytes());
             let copied = out.get_mut(start..).unwrap_or_default();
             // All that is rewritten was durable.
-            resealed = reseal(copied, u64::MAX, salt).map(|_| ());
+            resealed = reseal(copied, u64::MAX, &key).map(|_| ());
             Ok(())
         })?;
         resealed.map_err(|kind| self.corruption(kind).into())
@@ -346,7 +346,7 @@ impl Output {
             base_offset: header.base_offset,
             leader_epoch: header.leader_epoch,
             durable_end: header.base_offset,
-            salt: self.header.salt,
+            key: &self.header.key(),
             producer: None,
         };
         self.push(&header, |out| {

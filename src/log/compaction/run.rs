@@ -413,8 +413,8 @@ impl Compaction {
             Effect::Removed => Ok(()),
             Effect::Unchanged => output.copy(view),
             Effect::Changed => {
-                let (sieve, salt) = (&mut self.sieve, output.salt());
-                output.push(&view.header(), |out| Ok(sieve.encode(view, salt, out)?))
+                let (sieve, key) = (&mut self.sieve, output.key());
+                output.push(&view.header(), |out| Ok(sieve.encode(view, &key, out)?))
             }
         }
     }

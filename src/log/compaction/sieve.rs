@@ -3,7 +3,7 @@
 
 use super::Tally;
 use super::keys::KeyMap;
-use crate::format::{BatchEncoder, BatchHeader, BatchView, Placement, TooLarge};
+use crate::format::{BatchEncoder, BatchHeader, BatchView, Placement, SegmentKey, TooLarge};
 
 /// The times and the end of a pass.
 #[derive(Debug, Clone, Copy)]
@@ -105,7 +105,7 @@ impl Sieve {
     pub(super) fn encode(
         &mut self,
         view: &BatchView<'_>,
-        salt: u64,
+        key: &SegmentKey,
         out: &mut Vec<u8>,
     ) -> Result<(), TooLarge> {
         let header = view.header();
@@ -124,7 +124,7 @@ impl Sieve {
             leader_epoch: header.leader_epoch,
             // All that is rewritten was durable.
             durable_end: header.base_offset,
-            salt,
+            key,
             producer: header.producer,
         };
         out.extend_from_slice(self.encoder.finish().seal(&placement));
@@ -148,8 +148,9 @@ mod tests {
             encoder.push(time, Some(key.as_bytes()), value, HeaderFields::default()).unwrap();
         }
         encoder.set_delete_horizon(horizon);
+        let key = &SegmentKey::new(7, 0);
         let placement =
-            Placement { base_offset: 90, leader_epoch: 3, durable_end: 0, salt: 7, producer: None };
+            Placement { base_offset: 90, leader_epoch: 3, durable_end: 0, key, producer: None };
         encoder.finish().seal(&placement).to_vec()
     }
 
@@ -164,14 +165,15 @@ mod tests {
 
     /// The effect, and the offsets and horizon of what stays.
     fn sift(rules: Rules, batch: &[u8], keys: &KeyMap) -> (Effect, Vec<u64>, Option<u64>, Tally) {
-        let view = BatchView::check(batch, 7).unwrap().unwrap();
+        let view = BatchView::check(batch, &SegmentKey::new(7, 0)).unwrap().unwrap();
         let (mut sieve, mut tally, mut out) = (Sieve::new(rules), Tally::default(), Vec::new());
         let effect = sieve.judge(&view, keys, &mut tally);
         if effect == Effect::Removed {
             return (effect, Vec::new(), None, tally);
         }
-        sieve.encode(&view, 9, &mut out).unwrap();
-        let stays = BatchView::check(&out, 9).unwrap().unwrap();
+        let key = SegmentKey::new(9, 0);
+        sieve.encode(&view, &key, &mut out).unwrap();
+        let stays = BatchView::check(&out, &key).unwrap().unwrap();
         let (before, after) = (view.header(), stays.header());
         assert_eq!((before.base_offset, before.next_offset()), (90, after.next_offset()));
         assert_eq!((after.base_offset, after.leader_epoch), (90, 3));

@@ -195,7 +195,7 @@ fn a_batch_keeps_its_ends_and_a_segment_its_reach_although_records_are_removed()
     assert_eq!((header.ranks(), header.number, header.generation), (0..=0, 3, 1));
     let mut rest = &bytes[SegmentHeader::SIZE..];
     let mut batches = Vec::new();
-    while let Some(view) = BatchView::check(rest, header.salt).unwrap() {
+    while let Some(view) = BatchView::check(rest, &header.key()).unwrap() {
         let it = view.header();
         batches.push((it.base_offset, it.next_offset(), it.record_count));
         rest = &rest[it.size as usize..];
@@ -234,7 +234,7 @@ fn a_horizon_that_a_footer_does_not_name_is_found_by_a_compaction() {
     let segment = log.0.borrow().segments().first().unwrap();
     let footer = segment.read_footer().unwrap().unwrap();
     assert_eq!(footer.next_horizon, Some(5_000 + TOMBSTONES_KEPT));
-    let earlier = Footer { next_horizon: None, ..footer }.encode(segment.salt).unwrap();
+    let earlier = Footer { next_horizon: None, ..footer }.encode(segment.key.salt()).unwrap();
     let mut bytes = disk.read(&segment.path).unwrap();
     bytes.truncate(segment.sealed().unwrap().data_end as usize + 4);
     bytes.extend_from_slice(&earlier);

@@ -68,8 +68,8 @@ fn row_a01_a_death_while_space_is_made_changes_nothing() {
 /// The batch's bytes reach the page cache in any order and number; the machine continues without
 /// the process.
 // RED: src/format/batch/decode.rs
-//   - let sound = plain_checksum(records, fixed, salt) == header.checksum
-//   + let sound = plain_checksum(records, fixed, salt) != !header.checksum
+//   - let sound = plain_checksum(bytes, fixed, records, key) == header.checksum
+//   + let sound = plain_checksum(bytes, fixed, records, key) != !header.checksum
 #[test]
 fn row_a02_a03_a04_a_batch_that_was_being_stored_is_there_whole_or_not_at_all() {
     let (disk, _, mut log, start) = three_records();

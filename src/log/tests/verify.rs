@@ -95,7 +95,7 @@ fn forge_footer(log: &Log, change: impl FnOnce(&mut Footer)) {
     let mut footer = segment.read_footer().unwrap().unwrap();
     change(&mut footer);
     let file = segment.open_file(Access::ReadWrite).unwrap();
-    file.write_at(&footer.encode(segment.salt).unwrap(), file.len().unwrap()).unwrap();
+    file.write_at(&footer.encode(segment.key.salt()).unwrap(), file.len().unwrap()).unwrap();
 }
 
 #[test]
@@ -149,10 +149,10 @@ fn forge_batch(log: &Log, index: usize, change: impl FnOnce(u64) -> u64) {
     let mut position = SegmentHeader::SIZE;
     // The opening batch is the first.
     for _ in 0..=index {
-        let view = BatchView::check(&bytes[position..], segment.salt).unwrap().unwrap();
+        let view = BatchView::check(&bytes[position..], &segment.key).unwrap().unwrap();
         position += view.header().size as usize;
     }
-    let view = BatchView::check(&bytes[position..], segment.salt).unwrap().unwrap();
+    let view = BatchView::check(&bytes[position..], &segment.key).unwrap().unwrap();
     let record = view.records().next().unwrap();
     let mut encoder = BatchEncoder::new();
     let headers = std::iter::empty::<(&str, &[u8])>();
@@ -161,7 +161,7 @@ fn forge_batch(log: &Log, index: usize, change: impl FnOnce(u64) -> u64) {
         base_offset: change(record.offset),
         leader_epoch: 0,
         durable_end: 0,
-        salt: segment.salt,
+        key: &segment.key,
         producer: None,
     };
     let mut finished = encoder.finish();

@@ -7,8 +7,8 @@ use super::*;
 
 /// B15: after syncs that did nothing, any image is opened, and whatever can be read of it is right.
 // RED: src/format/batch/decode.rs
-//   - let sound = plain_checksum(records, fixed, salt) == header.checksum
-//   + let sound = plain_checksum(records, fixed, salt) | 1 > 0
+//   - let sound = plain_checksum(bytes, fixed, records, key) == header.checksum
+//   + let sound = plain_checksum(bytes, fixed, records, key) | 1 > 0
 #[test]
 fn row_b15_what_a_lying_disk_has_lost_is_an_error_or_a_cut_and_never_other_bytes() {
     let (mut cut, mut damaged, mut refused) = (0, 0, 0);
