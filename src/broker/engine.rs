@@ -223,6 +223,9 @@ impl Engine {
         for partition in users() {
             // Footers make the next opening fast; a missing one costs a scan, never data.
             while matches!(partition.footers().step(), Ok(true)) {}
+            // The next opening would have to remove them: megabytes of space that was never used.
+            let disk = &*self.run.env().disk;
+            partition.with_log(|log| log.appender_mut().discard_prepared(disk));
         }
         flushed?;
         self.expiry.note_last_use();

@@ -72,6 +72,8 @@ impl LogOpener {
         let (was_closed, same_boot) = how_it_ended(&local, boot.as_ref(), report);
         let opens = local.read(|local| local.opens().saturating_add(1));
         reseed(opens);
+        // DURABILITY: an opening that came this far has made the names durable of all that was there,
+        // before it recorded that. Every later file has its name durably before anything is in it.
         let is_initialised = local.read(LocalState::is_initialised);
         if is_new && is_initialised {
             return Err(missing(META.0, &self.context.settings.dir.join(META.0)).into());
@@ -85,12 +87,12 @@ impl LogOpener {
         // Invalid contents are found before anything is written or removed.
         let found = (!is_new).then(&mut shared_logs).transpose()?;
         if !self.context.settings.read_only {
-            local.start(vec![LocalChange::Opened { boot, opens }])?;
+            local.start(vec![LocalChange::Opened { boot, opens }], is_initialised)?;
         }
         let (offsets, catalog) = found.map_or_else(shared_logs, Ok)?;
         if !self.context.settings.read_only {
-            offsets.start(Vec::new())?;
-            catalog.start(Vec::new())?;
+            offsets.start(Vec::new(), is_initialised)?;
+            catalog.start(Vec::new(), is_initialised)?;
             let offsets_end = offsets.partition().durable_end();
             let ends = [(OFFSETS.1, offsets_end), (META.1, catalog.partition().durable_end())];
             let mut news = local.read(|local| local.news_of(&ends));

@@ -18,6 +18,7 @@ use super::factory::SegmentFactory;
 use super::space::Growth;
 use super::tasks::SyncFile;
 use crate::error::{Error, Result};
+use crate::storage::disk::Disk;
 
 /// LIMIT: how many segments are made ahead at most. A writer that fills segments faster than the disk
 /// makes them one at a time, with two syncs each, had to make every second one itself; with two in
@@ -172,6 +173,17 @@ impl Appender {
         None
     }
 
+    /// Removes the prepared segments, which nobody needs once the log takes no more appends. One that
+    /// records a cut stays.
+    pub(crate) fn discard_prepared(&mut self, disk: &dyn Disk) {
+        let (kept, unneeded): (VecDeque<_>, VecDeque<_>) =
+            self.prepared.drain(..).partition(|next| next.header.rewrite.is_some());
+        self.prepared = kept;
+        for next in unneeded {
+            next.discard(disk);
+        }
+    }
+
     pub(super) fn add_prepared(&mut self, prepared: Prepared) {
         self.prepared.push_back(prepared);
         self.assert_valid();
@@ -219,7 +231,7 @@ pub(super) mod tests {
     use crate::log::create::Writer;
     use crate::log::{Log, LogEnv, LogIdentity, LogOptions};
     use crate::record::TopicPartition;
-    use crate::storage::disk::{Disk, MemoryDisk};
+    use crate::storage::disk::MemoryDisk;
 
     /// A log in memory.
     pub(in crate::log) fn log() -> Log {

@@ -12,6 +12,7 @@ use super::create::Prepared;
 use super::factory::SegmentFactory;
 use super::inventory::{Found, Inventory};
 use super::recovery::{Action, Decision};
+use super::scan::Scan;
 use crate::error::{Error, Result};
 use crate::format::{KEEPS_SPACE, Rewrite};
 use crate::rules::Rule;
@@ -19,24 +20,41 @@ use crate::rules::Rule;
 #[derive(Debug)]
 pub(super) struct Leftovers {
     temporary: Vec<PathBuf>,
-    unused: Vec<PathBuf>,
-    /// The files of the reserve among them.
-    spare: Vec<PathBuf>,
+    unused: Vec<Unused>,
     /// Whether some of them were cut off, which their successor must record.
     cuts_segments: bool,
+}
+
+/// A segment file that does not count.
+#[derive(Debug)]
+struct Unused {
+    path: PathBuf,
+    /// Whether it is a file of the reserve.
+    is_spare: bool,
+    /// Whether it was made ahead and never used: it has a plain header, and then zeros.
+    is_blank: bool,
+}
+
+impl Unused {
+    fn of(found: Found) -> Self {
+        let is_zero = |scan: &Scan| {
+            scan.stretches.is_empty() && scan.damage.is_empty() && scan.garbage_end == 0
+        };
+        let has_plain_header = found.header.rewrite.is_none() && found.footer.is_none();
+        Self {
+            is_spare: found.header.compatible & KEEPS_SPACE != 0,
+            is_blank: has_plain_header && found.scan.as_ref().is_some_and(is_zero),
+            path: found.path,
+        }
+    }
 }
 
 impl Leftovers {
     pub(super) fn of(inventory: Inventory, decision: &Decision) -> Self {
         let actions = inventory.found.into_iter().zip(&decision.actions);
-        let unused =
-            actions.filter(|(_, action)| **action == Action::Remove).map(|(found, _)| found);
-        let unused: Vec<_> = unused.collect();
-        let is_spare = |found: &&Found| found.header.compatible & KEEPS_SPACE != 0;
-        let spare = unused.iter().filter(is_spare).map(|found| found.path.clone()).collect();
+        let unused = actions.filter(|(_, action)| **action == Action::Remove);
         Self {
-            unused: unused.into_iter().map(|found| found.path).collect(),
-            spare,
+            unused: unused.map(|(found, _)| Unused::of(found)).collect(),
             temporary: inventory.temporary,
             cuts_segments: decision.cuts_segments,
         }
@@ -70,7 +88,7 @@ impl Leftovers {
                         else {
                             return Err(error);
                         };
-                        self.remove_one(newest, factory)?;
+                        newest.remove(factory)?;
                         unused = rest;
                         if !unused.is_empty() {
                             continue;
@@ -81,29 +99,40 @@ impl Leftovers {
                 break;
             }
         }
-        let mut removed = false;
-        for path in temporary.iter().chain(unused) {
-            removed |= self.remove_one(path, factory)?;
+        for path in temporary {
+            remove_file(path, factory)?;
         }
-        if removed {
+        let mut has_removed_contents = false;
+        for file in unused {
+            has_removed_contents |= file.remove(factory)? && !file.is_blank;
+        }
+        if has_removed_contents {
             // DURABILITY: the removal is durable before anything is appended. The creation of the
             // next segment syncs the directory too, and a truncating one records its cut; with this
-            // sync, correctness depends on neither.
+            // sync, correctness depends on neither. A blank or temporary file says nothing, so it
+            // may be there again after a power cut: the next opening removes it again.
             factory.sync_dir()?;
         }
         Ok(successor)
     }
+}
 
-    /// Removes a file, or makes a spare of it. False if it is not there any more.
-    fn remove_one(&self, path: &Path, factory: &mut SegmentFactory) -> Result<bool> {
-        if self.spare.iter().any(|it| it == path) && factory.take_back_file(path)? {
+impl Unused {
+    /// Removes the file, or makes a spare of it. False if it is not there any more.
+    fn remove(&self, factory: &mut SegmentFactory) -> Result<bool> {
+        if self.is_spare && factory.take_back_file(&self.path)? {
             return Ok(true);
         }
-        match factory.env().disk.remove_file(path) {
-            // The truncating segment was made under the same temporary name.
-            Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(false),
-            result => result.map(|()| true).map_err(|source| Error::io("remove", path, source)),
-        }
+        remove_file(&self.path, factory)
+    }
+}
+
+/// False if it is not there any more.
+fn remove_file(path: &Path, factory: &SegmentFactory) -> Result<bool> {
+    match factory.env().disk.remove_file(path) {
+        // The truncating segment was made under the same temporary name.
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(false),
+        result => result.map(|()| true).map_err(|source| Error::io("remove", path, source)),
     }
 }
 

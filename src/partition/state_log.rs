@@ -133,8 +133,9 @@ impl<S: LoggedState> StateLog<S> {
     }
 
     /// Begins a run: finishes the opening of the log and appends `changes`. On return they are
-    /// durable, and so is everything that was found.
-    pub(crate) fn start(&self, changes: Vec<S::Change>) -> Result<()> {
+    /// durable, and so is everything that was found. `has_durable_names`: whether an earlier run
+    /// has made the names of the log's files durable.
+    pub(crate) fn start(&self, changes: Vec<S::Change>, has_durable_names: bool) -> Result<()> {
         self.partition.with_log(Log::finish_opening)?;
         self.reserve().begin();
         // A disk that refuses writes fails here, before a sync of what was found fails.
@@ -147,8 +148,10 @@ impl<S: LoggedState> StateLog<S> {
         }
         // DURABILITY: what was found may be in the page cache alone. It is synced before anything
         // depends on it (a deletion that is completed, a segment that a trim frees).
-        Rule::FoundNames.keep(|| self.sync_names())?;
-        Rule::FoundState.keep(|| self.partition.flush())?;
+        if !has_durable_names {
+            Rule::FoundNames.keep(|| self.sync_names())?;
+        }
+        Rule::FoundState.keep(|| self.sync_found())?;
         if is_full {
             self.reserve().make_room(0)?;
         }
@@ -159,6 +162,14 @@ impl<S: LoggedState> StateLog<S> {
         self.cleaner().begin(&mut self.cleaning.lock());
         self.tidy();
         Ok(())
+    }
+
+    /// Syncs all segments but the active one, which has no record yet: the sync of the changes
+    /// covers it. The changes are appended afterwards, so that they prove that what was found was on
+    /// stable storage.
+    fn sync_found(&self) -> Result<()> {
+        let end = self.partition.with_log(|log| log.backlog().sealed_end());
+        end.map_or(Ok(()), |end| self.partition.flusher().flush_sealed(end))
     }
 
     fn sync_names(&self) -> Result<()> {

@@ -322,10 +322,13 @@ fn row_b08_removals_that_come_back_are_no_damage() {
         copy.crash_at(seed);
         assert!(open(&copy, seed).is_err());
         let hostile = PowerCut { metadata: Metadata::Hostile, pages: Pages::Random, tear: false };
-        let image = copy.power_cut(&mut || random.next(), hostile);
-        let broker = open(&image, seed + 100).unwrap();
-        assert_own_are_whole(&broker, &format!("{seed}"));
-        assert_commits(&broker, &groups, &format!("{seed}"));
+        for number in 0..4 {
+            let image = copy.power_cut(&mut || random.next(), hostile);
+            let broker = open(&image, seed + 100).unwrap();
+            let context = format!("point {seed}, image {number}");
+            assert_own_are_whole(&broker, &context);
+            assert_commits(&broker, &groups, &context);
+        }
     }
 }
 

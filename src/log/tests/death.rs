@@ -35,8 +35,8 @@ fn check_and_continue(image: &SimulatedDisk, expected: &Records, context: &str) 
 
 /// Space is made ahead of the writer, and the next segment with it, while nothing is appended.
 // RED: src/log/leftovers.rs
-//   - for path in temporary.iter().chain(unused) {
-//   + for path in temporary.iter().take(0).chain(unused) {
+//   - for path in temporary {
+//   + for path in temporary.iter().take(0) {
 #[test]
 fn row_a01_a_death_while_space_is_made_changes_nothing() {
     let mut left_behind = 0;

@@ -102,7 +102,7 @@ fn row_f01_the_end_waits_for_the_removals_of_an_internal_log() {
         }
     }));
     let log = StateLog::<Sum>::open(Arc::clone(&setup.core), disk, ANYTHING, &[]).unwrap();
-    log.start(vec![1]).unwrap();
+    log.start(vec![1], false).unwrap();
     for _ in 0..6 {
         setup.core.with_log(|log| log.roll_for(0)).unwrap();
         log.append(vec![1]).unwrap();

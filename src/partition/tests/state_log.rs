@@ -89,7 +89,7 @@ fn found(disk: &SimulatedDisk, features: u64) -> Arc<PartitionCore> {
 
 fn open_with(disk: &SimulatedDisk, evidence: Evidence) -> Result<WordsLog> {
     let log = WordsLog::open(found(disk, NUMBERED_CHANGES), Arc::new(disk.clone()), evidence, &[])?;
-    log.start(Vec::new())?;
+    log.start(Vec::new(), false)?;
     Ok(log)
 }
 
