@@ -144,6 +144,8 @@ struct Contents {
     next_horizon: u64,
     /// The offset up to which they reach.
     reached: u64,
+    /// Where the batches end that were left out since, and the leader epoch of the last of them.
+    left_out: Option<(u64, u32)>,
 }
 
 impl Contents {
@@ -153,6 +155,7 @@ impl Contents {
             times: None,
             next_horizon: Footer::NO_HORIZON,
             reached: base_offset,
+            left_out: None,
         }
     }
 
@@ -166,6 +169,7 @@ impl Contents {
         self.next_horizon =
             batch.delete_horizon.map_or(self.next_horizon, |it| it.min(self.next_horizon));
         self.reached = batch.next_offset();
+        self.left_out = None;
     }
 }
 
@@ -236,6 +240,31 @@ impl Output {
         header: &BatchHeader,
         append: impl FnOnce(&mut Vec<u8>) -> Result<()>,
     ) -> Result<()> {
+        self.begin_epoch(header.leader_epoch)?;
+        self.write(header, append)
+    }
+
+    /// Takes note of a batch that is not added, because none of its records remains.
+    pub(super) fn leave_out(&mut self, header: &BatchHeader) -> Result<()> {
+        self.begin_epoch(header.leader_epoch)?;
+        self.contents.left_out = Some((header.next_offset(), header.leader_epoch));
+        Ok(())
+    }
+
+    /// FORMAT: where a leader epoch ends must remain visible, so its last batch is kept, without
+    /// records: replicas find by it where their logs part.
+    fn begin_epoch(&mut self, leader_epoch: u32) -> Result<()> {
+        match self.contents.left_out {
+            Some((end, of)) if of < leader_epoch => self.fill_up(end, of),
+            _ => Ok(()),
+        }
+    }
+
+    fn write(
+        &mut self,
+        header: &BatchHeader,
+        append: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
         let draft = &mut self.draft;
         let (at, start) = (draft.end()?, draft.buffer.len());
         append(&mut draft.buffer)?;
@@ -261,7 +290,9 @@ impl Output {
     /// Completes the file, makes it durable and renames it. If this fails before the rename,
     /// dropping the output removes the file.
     pub(super) fn complete(&mut self, replaced: &[Arc<Segment>]) -> Result<Arc<Segment>> {
-        self.fill_up()?;
+        let leader_epoch = self.heritage.leader_epoch;
+        let leader_epoch = self.contents.left_out.map_or(leader_epoch, |(_, of)| of);
+        self.fill_up(self.replacement.next_offset, leader_epoch)?;
         let data_end = self.draft.end()?;
         let Replacement { base_offset, next_offset, .. } = self.replacement;
         let times = self.contents.times;
@@ -324,12 +355,10 @@ impl Output {
         }
     }
 
-    /// Adds a batch up to the end of the replaced offsets, if needed, so that the batches alone
-    /// show that nothing is missing.
-    fn fill_up(&mut self) -> Result<()> {
-        let Some(last_delta) =
-            self.replacement.next_offset.checked_sub(self.contents.reached.saturating_add(1))
-        else {
+    /// Adds a batch without records up to `end`, if needed, so that the batches alone show that
+    /// nothing is missing.
+    fn fill_up(&mut self, end: u64, leader_epoch: u32) -> Result<()> {
+        let Some(last_delta) = end.checked_sub(self.contents.reached.saturating_add(1)) else {
             return Ok(());
         };
         let span = CorruptionKind::Length("a compacted segment");
@@ -338,7 +367,7 @@ impl Output {
         let header = BatchHeader {
             base_offset: self.contents.reached,
             last_offset_delta,
-            leader_epoch: self.heritage.leader_epoch,
+            leader_epoch,
             ..BatchHeader::default()
         };
         let timestamp = self.contents.times.map_or(0, |times| times.first);
@@ -349,7 +378,7 @@ impl Output {
             key: &self.header.key(),
             producer: None,
         };
-        self.push(&header, |out| {
+        self.write(&header, |out| {
             let mut encoder = BatchEncoder::new();
             encoder.set_base_timestamp_if_empty(timestamp);
             encoder.set_last_offset_delta(last_offset_delta);

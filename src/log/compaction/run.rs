@@ -410,7 +410,7 @@ impl Compaction {
     /// Adds the remaining records of a batch to the new segment.
     fn push(&mut self, output: &mut Output, view: &BatchView<'_>, effect: Effect) -> Result<()> {
         match effect {
-            Effect::Removed => Ok(()),
+            Effect::Removed => output.leave_out(&view.header()),
             Effect::Unchanged => output.copy(view),
             Effect::Changed => {
                 let (sieve, key) = (&mut self.sieve, output.key());
