@@ -42,6 +42,6 @@ pub(crate) use names::{
 pub(crate) use opening::Opening;
 pub(crate) use producers::ProducerState;
 pub(crate) use segment::{
-    HeaderError, KEEPS_SPACE, NUMBERED_CHANGES, Replacement, Rewrite, SegmentHeader, TopicId,
-    VERSION,
+    HAS_GAPS, HeaderError, KEEPS_SPACE, NUMBERED_CHANGES, Replacement, Rewrite, SegmentHeader,
+    TopicId, VERSION,
 };

@@ -83,6 +83,9 @@ pub(crate) mod open;
 pub(crate) mod pinned;
 pub(crate) mod producers;
 mod recovery;
+#[cfg(feature = "replication")]
+#[cfg_attr(not(test), expect(dead_code, reason = "nothing replicates yet"))]
+pub(crate) mod replica;
 pub(crate) mod reserve;
 pub(crate) mod retention;
 pub(crate) mod salvage;

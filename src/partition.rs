@@ -8,6 +8,7 @@
 //! | [`flusher`] | makes the log durable; [`group_commit`] lets one sync serve all waiting threads |
 //! | `quorum` | with replication: the high watermark ([`watermark`]), and calls that wait for it |
 //! | [`reader`] | ranges, cursors, lookups by time, waiting for records ([`waiters`]) |
+//! | `replica` | with replication: epochs, and batches as they are stored |
 //! | [`footers`], [`retention`], [`compactor`], [`space`] | work on segments, which the background threads do |
 //! | [`requests`], [`background`] | the requests of a partition to the broker |
 //! | [`state_log`] | a state that is stored as the log of its changes, in a partition |
@@ -73,6 +74,9 @@ pub(crate) mod quorum;
 #[cfg_attr(not(test), expect(dead_code, reason = "the shell of replication will call it"))]
 pub(crate) mod quorum_gate;
 pub(crate) mod reader;
+#[cfg(feature = "replication")]
+#[cfg_attr(not(test), expect(dead_code, reason = "nothing replicates yet"))]
+pub(crate) mod replica;
 pub(crate) mod requests;
 pub(crate) mod retention;
 pub(crate) mod shared;

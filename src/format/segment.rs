@@ -36,6 +36,10 @@ pub(crate) const NUMBERED_CHANGES: u64 = 1;
 /// made anew, the state of its log may not grow.
 pub(crate) const KEEPS_SPACE: u64 = 1;
 
+/// Compatible feature bit: offsets may be missing between the records, although the segment
+/// replaces no other. A follower has received its batches, and the leader had compacted them.
+pub(crate) const HAS_GAPS: u64 = 1 << 1;
+
 /// Incompatible feature bits that this build understands.
 const INCOMPATIBLE_KNOWN: u64 = NUMBERED_CHANGES | ONE_PASS_CHECKSUMS;
 

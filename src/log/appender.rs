@@ -189,6 +189,12 @@ impl Appender {
         self.assert_valid();
     }
 
+    /// Takes the prepared segments out, which must not be used any more.
+    #[cfg(feature = "replication")]
+    pub(super) fn take_prepared(&mut self) -> VecDeque<Prepared> {
+        std::mem::take(&mut self.prepared)
+    }
+
     /// The files were removed with their topic.
     pub(super) fn clear(&mut self) {
         self.active = None;

@@ -29,13 +29,15 @@ pub(crate) struct SegmentFactory {
     generation: u32,
     /// The reserve of an internal log, for a full disk.
     reserve: Option<Reserve>,
+    /// Compatible feature bits of the segments that it makes.
+    compatible: u64,
 }
 
 impl SegmentFactory {
     /// Of a log without any file.
     pub(crate) fn new(env: &Arc<LogEnv>, identity: LogIdentity, options: LogOptions) -> Self {
         let env = Arc::clone(env);
-        Self { env, identity, options, next_number: 0, generation: 0, reserve: None }
+        Self { env, identity, options, next_number: 0, generation: 0, reserve: None, compatible: 0 }
     }
 
     /// Of a log whose files have numbers below `next_number`, and generations up to this one.
@@ -60,6 +62,12 @@ impl SegmentFactory {
         self.options.segment_bytes = bytes;
     }
 
+    /// Sets the compatible feature bits of segments that are not made yet.
+    #[cfg(feature = "replication")]
+    pub(super) fn set_compatible(&mut self, bits: u64) {
+        self.compatible = bits;
+    }
+
     /// A segment with the next number and room for `needed` bytes, to be made.
     pub(super) fn new_segment(
         &mut self,
@@ -79,7 +87,7 @@ impl SegmentFactory {
             generation: self.generation,
             rewrite,
             incompatible: self.options.features | ONE_PASS_CHECKSUMS,
-            compatible: 0,
+            compatible: self.compatible,
         };
         Ok(NewSegment {
             dir: self.identity.dir.clone(),

@@ -70,6 +70,9 @@ pub(crate) struct SegmentFile {
     pub(crate) features: u64,
     /// Whether the file was a spare of a reserve.
     pub(crate) keeps_space: bool,
+    /// Whether offsets may be missing between its records, although it replaces no other segment.
+    #[cfg(feature = "replication")]
+    pub(crate) has_gaps: bool,
     pub(crate) base_offset: u64,
     pub(crate) key: SegmentKey,
 }
@@ -93,6 +96,8 @@ impl SegmentFile {
             is_clean,
             features: header.incompatible,
             keeps_space: header.compatible & KEEPS_SPACE != 0,
+            #[cfg(feature = "replication")]
+            has_gaps: header.compatible & crate::format::HAS_GAPS != 0,
             base_offset,
             key: header.key(),
         }

@@ -46,6 +46,8 @@ mod maps;
 mod models;
 mod power;
 mod reopen;
+#[cfg(feature = "replication")]
+mod replica;
 mod sync;
 mod torn;
 mod verify;

@@ -25,8 +25,8 @@ use super::{LogIdentity, PAGE_BYTES};
 use crate::clock::Moment;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{
-    BATCH_HEADER_SIZE_MAX, BatchHeader, BatchView, Footer, HeaderError, IndexRow, Opening, Rewrite,
-    SegmentHeader, TimeRange, parse_segment_file_name,
+    BATCH_HEADER_SIZE_MAX, BatchHeader, BatchView, Footer, HAS_GAPS, HeaderError, IndexRow,
+    Opening, Rewrite, SegmentHeader, TimeRange, parse_segment_file_name,
 };
 use crate::record::TopicPartition;
 use crate::storage::disk::{Access, Disk, DiskFile};
@@ -150,7 +150,7 @@ struct Verifier<'a> {
     segment: &'a Arc<Segment>,
     identity: &'a LogIdentity,
     findings: &'a mut Findings,
-    /// Whether a rewrite may have taken records, and with them offsets, out.
+    /// Whether a compaction may have taken records, and with them offsets, out.
     is_rewritten: bool,
     has_opening: bool,
     /// The offset that the next batch should have.
@@ -200,7 +200,8 @@ impl<'a> Verifier<'a> {
         };
         let header = self.read_header(&*file)?;
         let rewrite = header.and_then(|header| header.rewrite);
-        self.is_rewritten = matches!(rewrite, Some(Rewrite::Replaces(_)));
+        let has_gaps = header.is_some_and(|header| header.compatible & HAS_GAPS != 0);
+        self.is_rewritten = has_gaps || matches!(rewrite, Some(Rewrite::Replaces(_)));
         let footer = match sealed {
             Some(_) if !lacks_footer => self.read_footer(&*file)?,
             _ => None,

@@ -22,6 +22,8 @@ use super::waiters::{Awaits, Fired, WaitList};
 use crate::config::Durability;
 use crate::error::{Error, Result};
 use crate::format::EncodedBatch;
+#[cfg(feature = "replication")]
+use crate::log::replica::{append::append as append_received, received::Received};
 use crate::log::segment::Segment;
 use crate::log::tasks::{SyncScope, SyncTask};
 use crate::log::{Checkpoint, Log, Outcome, ProducerRequest, Way};
@@ -152,6 +154,28 @@ impl State {
             (Outcome::Fenced { current }, Some(fence)) => Err(fence.error(current)),
             (outcome, _) => Ok((outcome, Fired::default(), WorkSet::default())),
         }
+    }
+
+    /// Appends batches that were received from a leader, and that were admitted. Whatever the
+    /// result, readers are to be notified and work is to be requested.
+    #[cfg(feature = "replication")]
+    pub(super) fn append_received(
+        &mut self,
+        received: &Received<'_>,
+        level: Durability,
+        monotonic: Option<Duration>,
+    ) -> (Result<()>, Fired, WorkSet) {
+        let before = self.log.log_end();
+        let appended = append_received(&mut self.log, received);
+        if self.log.log_end() == before {
+            return (appended, Fired::default(), WorkSet::default());
+        }
+        let bytes = received.bytes.len() as u64;
+        self.counts.note_append(bytes);
+        let sync = self.unsynced.note(bytes, level, monotonic);
+        let (fired, wanted) = self.after_append(sync);
+        self.assert_valid();
+        (appended, fired, wanted)
     }
 
     #[inline]

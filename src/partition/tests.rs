@@ -34,6 +34,8 @@ mod appends;
 mod compaction;
 mod panics;
 mod paths;
+#[cfg(feature = "replication")]
+mod replica;
 mod state_log;
 mod syncs;
 #[cfg(feature = "replication")]

@@ -107,7 +107,8 @@ impl Campaign {
 }
 
 pub(super) fn any_ops(random: &mut Random, count: u64) -> Vec<Op> {
-    let mut any = || match random.below(24) {
+    let kinds = if cfg!(feature = "replication") { 28 } else { 24 };
+    let mut any = || match random.below(kinds) {
         0..=5 => Op::Small,
         6..=8 => Op::Pages,
         9 | 10 => Op::Fill,
@@ -118,6 +119,8 @@ pub(super) fn any_ops(random: &mut Random, count: u64) -> Vec<Op> {
         19 | 20 => Op::Compact,
         21 => Op::Retain,
         22 => Op::Close,
+        #[cfg(feature = "replication")]
+        24.. => Op::Receive,
         _ => Op::Kill,
     };
     (0..count).map(|_| any()).collect()

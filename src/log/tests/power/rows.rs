@@ -106,6 +106,14 @@ fn row_b05_a_segment_without_records_gets_no_footer_before_it_is_synced() {
     assert!(!log.segments().all().iter().any(lacks));
 }
 
+/// What a follower stores is lost and kept as what is appended.
+#[cfg(feature = "replication")]
+#[test]
+fn what_a_follower_stores_survives_as_what_is_appended() {
+    every_image("receive", &[Op::Small], &[Op::Receive, Op::Sync, Op::Receive, Op::Roll]);
+    every_image("receive and roll", &[Op::Receive, Op::Fill], &[Op::Receive, Op::Sync]);
+}
+
 /// The name of a new segment is durable before anything in it is acknowledged.
 // RED: src/log/create.rs
 //   - if let Err(error) = Rule::SegmentName.keep(|| env.disk.sync_dir(&self.dir)) {

@@ -27,10 +27,13 @@ pub(super) enum Op {
     Close,
     /// The process dies; the next run.
     Kill,
+    /// Stores two batches that a leader has sent, the second one of a new epoch.
+    #[cfg(feature = "replication")]
+    Receive,
 }
 
 impl Op {
-    pub(super) const ALL: [(Self, &'static str); 11] = [
+    pub(super) const ALL: &'static [(Self, &'static str)] = &[
         (Self::Small, "small"),
         (Self::Pages, "pages"),
         (Self::Fill, "fill"),
@@ -42,6 +45,8 @@ impl Op {
         (Self::Retain, "retain"),
         (Self::Close, "close"),
         (Self::Kill, "kill"),
+        #[cfg(feature = "replication")]
+        (Self::Receive, "receive"),
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -108,7 +113,9 @@ impl Oracle {
         let is_whole = end == 0 || end == start || self.ends.contains(&end);
         assert!(is_whole, "{case}: {end} is not the end of a batch: {:?}", self.ends);
         let extra = self.ends.iter().filter(|it| **it > self.published && **it <= end).count();
-        assert!(extra <= 1, "{case}: {end} of {} published", self.published);
+        // What is received is more than one batch.
+        let most = if cfg!(feature = "replication") { 2 } else { 1 };
+        assert!(extra <= most, "{case}: {end} of {} published", self.published);
         // Dense, in order, byte by byte; of a compacted log each key's latest.
         let mut expected = start;
         self.each_found(log, case, |offset| {
@@ -253,6 +260,8 @@ impl World {
                 self.reopen(true)
             }
             Op::Kill => self.reopen(false),
+            #[cfg(feature = "replication")]
+            Op::Receive => self.receive(),
         }
     }
 
@@ -270,6 +279,32 @@ impl World {
         log.append(&mut encoder.finish(), None, Way::AsUsual)?;
         self.oracle.published = base + 1;
         Ok(())
+    }
+
+    #[cfg(feature = "replication")]
+    fn receive(&mut self) -> Result<()> {
+        use crate::format::{Placement, SegmentKey};
+        use crate::log::replica::under::Under;
+        let under = Under { salt: 0x1EAD, features: 0 };
+        let key = &SegmentKey::new(under.salt, under.features);
+        let log = self.log.as_mut().unwrap();
+        let epoch = super::super::replica::try_last_epoch(log)?.unwrap_or(0);
+        let mut bytes = Vec::new();
+        for leader_epoch in [epoch, epoch + 1] {
+            let base_offset = self.oracle.records.len() as u64;
+            let record = Record { key: "r", value: value(self.run, base_offset, SMALL_BYTES) };
+            let mut encoder = BatchEncoder::new();
+            push(&mut encoder, &record)?;
+            let (durable_end, producer) = (0, None);
+            let placement = Placement { base_offset, leader_epoch, durable_end, key, producer };
+            bytes.extend_from_slice(encoder.finish().seal(&placement));
+            self.oracle.records.push(Rc::new(record));
+            self.oracle.ends.push(base_offset + 1);
+        }
+        self.trace.push((self.disk.store_points(), self.oracle.clone()));
+        let stored = super::super::replica::try_store(log, &bytes, under);
+        self.oracle.published = log.log_end();
+        stored
     }
 
     fn sync(&mut self) -> Result<()> {

@@ -1,0 +1,138 @@
+//! A partition that leads and one that follows, without the protocol between them.
+
+use super::*;
+use crate::log::replica::history::EpochEnd;
+use crate::log::replica::received::{Received, Refusal};
+use crate::partition::replica::{Failure, Fed, Replica};
+
+fn replica(setup: &Setup) -> Replica<'_> {
+    Replica::of(&setup.core)
+}
+
+/// One fetch of a follower; the number of batches' portions that it stored.
+fn follow(leader: &Setup, follower: &Setup) -> usize {
+    let Fed::Batches(portions) = replica(leader).read(follower.core.log_end(), 200).unwrap() else {
+        panic!("out of range");
+    };
+    for portion in &portions {
+        let received = Received::check(portion.bytes(), portion.under).unwrap();
+        let end = replica(follower).append(&received, 0).unwrap();
+        assert_eq!((end, follower.core.log_end()), (portion.offsets.end, portion.offsets.end));
+    }
+    portions.len()
+}
+
+#[test]
+fn a_follower_has_what_its_leader_has_and_makes_it_durable() {
+    let (leader, follower) = (Setup::new(Durability::Sync), Setup::new(Durability::Sync));
+    for epoch in [1, 1, 4, 6] {
+        replica(&leader).set_epoch(epoch).unwrap();
+        leader.append(&format!("in {epoch}")).unwrap();
+    }
+    while follow(&leader, &follower) > 0 {}
+    assert_eq!(follower.values(), leader.values());
+    for setup in [&leader, &follower] {
+        let end = |epoch, end_offset| Some(EpochEnd { epoch, end_offset });
+        assert_eq!(replica(setup).last().unwrap(), end(6, 4));
+        assert_eq!(replica(setup).end_of(0).unwrap(), None);
+        assert_eq!(replica(setup).end_of(3).unwrap(), end(1, 2));
+        assert_eq!(replica(setup).end_of(5).unwrap(), end(4, 3));
+        assert_eq!(replica(setup).epoch_before(0).unwrap(), None);
+        assert_eq!(replica(setup).epoch_before(3).unwrap(), Some(4));
+    }
+    assert_eq!(follower.core.durable_end(), 0);
+    follower.core.flush().unwrap();
+    assert_eq!(follower.core.durable_end(), 4);
+    let recovered = Setup::recovered(follower.disk.kill9(), false);
+    assert_eq!(recovered.values(), leader.values());
+    assert_eq!(replica(&recovered).last().unwrap(), replica(&leader).last().unwrap());
+}
+
+#[test]
+fn a_reader_that_waits_is_woken_by_what_a_follower_stores() {
+    let (leader, follower) = (Setup::new(Durability::Os), Setup::new(Durability::Os));
+    let notifier = crate::partition::waiters::Notifier::new();
+    let id = follower.core.log().register(&notifier, 3);
+    assert!(follower.core.reader().arm(id, 0, Visibility::Published));
+    leader.append("a").unwrap();
+    follow(&leader, &follower);
+    assert_eq!(follower.core.visible_end(Visibility::Published), 1);
+    assert!(!follower.core.reader().arm(id, 0, Visibility::Published));
+}
+
+#[test]
+fn numbers_of_named_producers_are_replicated() {
+    let (leader, follower) = (Setup::new(Durability::Os), Setup::new(Durability::Os));
+    let current = AtomicU32::new(2);
+    let send = |setup: &Setup, sequence| {
+        let request = ProducerRequest { id: 7, epoch: 2, sequence: Sequence::At(sequence) };
+        let producer = Some(Fence { request, name: "p", current: &current });
+        let stamp = setup.core.log().stamp(Durability::Os, true).unwrap();
+        let options = AppendOptions { producer, stamp, ..AppendOptions::default() };
+        let mut encoder = Encoder::take();
+        let mut batch = encoder.encode([&Record::new().value("v")], RULES, 0).unwrap();
+        setup.core.append(&mut batch, &options).unwrap()
+    };
+    send(&leader, 10);
+    send(&leader, 11);
+    while follow(&leader, &follower) > 0 {}
+    assert_eq!(follower.core.log().last_sequence(7), Some(11));
+    // A retry on the new leader is recognised.
+    replica(&follower).set_epoch(5).unwrap();
+    assert_eq!(send(&follower, 11), Outcome::Duplicate { last_sequence: 11, last_offset: 1 });
+    assert_eq!(send(&follower, 12), Outcome::Appended { base_offset: 2, next_offset: 3 });
+}
+
+#[test]
+fn what_is_out_of_range_and_what_contradicts_the_log_is_said() {
+    let (leader, follower) = (Setup::new(Durability::Os), Setup::new(Durability::Os));
+    for number in 0..4 {
+        leader.append(&format!("{number}")).unwrap();
+    }
+    leader.core.flush().unwrap();
+    leader.core.retention().retire(2).unwrap();
+    for (offset, is_out) in [(0, true), (1, true), (2, false), (4, false), (5, true)] {
+        let fed = replica(&leader).read(offset, 99).unwrap();
+        match fed {
+            Fed::OutOfRange { log_start: 2, log_end: 4 } => assert!(is_out, "{offset}"),
+            Fed::Batches(portions) => {
+                assert!(!is_out && portions.is_empty() == (offset == 4), "{offset}");
+            }
+            other @ Fed::OutOfRange { .. } => panic!("{other:?}"),
+        }
+    }
+    follower.append("own").unwrap();
+    replica(&follower).set_epoch(3).unwrap();
+    let refused = replica(&follower).set_epoch(2);
+    let epoch = Refusal::Epoch { before: 3, found: 2 };
+    assert!(matches!(&refused, Err(Failure::Refused(it)) if *it == epoch), "{refused:?}");
+    let Fed::Batches(portions) = replica(&leader).read(2, 99).unwrap() else { panic!() };
+    let received = Received::check(portions[0].bytes(), portions[0].under).unwrap();
+    let refused = replica(&follower).append(&received, 1);
+    let offset = Refusal::Offset { expected: 1, found: 2 };
+    assert!(matches!(&refused, Err(Failure::Refused(it)) if *it == offset), "{refused:?}");
+    assert_eq!(follower.core.log_end(), 1);
+}
+
+/// After a failed sync a leader gives only what is known to be on its disk, and a follower takes
+/// nothing.
+#[test]
+fn a_failed_sync_ends_what_is_given_and_what_is_taken() {
+    let (leader, follower) = (Setup::new(Durability::Sync), Setup::new(Durability::Sync));
+    leader.append("durable").unwrap();
+    leader.core.flush().unwrap();
+    leader.append("not").unwrap();
+    leader.fail_next_sync();
+    assert!(leader.core.flush().is_err());
+    assert_eq!(follow(&leader, &follower), 1);
+    assert_eq!(follower.core.log_end(), 1);
+    let Fed::Batches(portions) = replica(&leader).read(0, 99).unwrap() else { panic!() };
+    follower.fail_next_sync();
+    assert!(follower.core.flush().is_err());
+    let received = Received::check(portions[0].bytes(), portions[0].under).unwrap();
+    let refused = replica(&follower).append(&received, 0);
+    assert!(matches!(refused, Err(Failure::Failed(Error::Poisoned { .. }))), "{refused:?}");
+    follower.core.close();
+    assert!(matches!(replica(&follower).read(0, 9), Err(Error::Closed)));
+    assert!(matches!(replica(&follower).end_of(0), Err(Error::Closed)));
+}
