@@ -4,7 +4,7 @@
 //! mode commits. [`group::commit`](crate::group::commit) has the order in which records and commits
 //! become durable.
 
-use std::fmt;
+use std::{fmt, ptr};
 
 use super::gaps::Gaps;
 use super::role::Role;
@@ -201,13 +201,23 @@ impl<'a> Commits<'a> {
             Role::Standalone(group) => self.run.coordinator().commit(group, &ready)?,
             Role::Member(member) => member.commit(&ready)?,
         };
-        let done = ready.iter().map(|it| (self.slots.index_of(it.partition), it.committed.offset));
-        for (index, offset) in done.collect::<Vec<_>>() {
-            if let Some(slot) = index.ok().and_then(|index| self.slots.get_mut(index)) {
+        for (index, offset) in self.positions_of(&ready, positions) {
+            if let Some(slot) = self.slots.get_mut(index) {
                 slot.commits.note(offset, rewinds == Rewinds::OnPurpose);
             }
         }
         failed.and(stored.settle(wait))
+    }
+
+    /// Those of the positions that these commits are of; both have the same order.
+    fn positions_of(&self, commits: &Ready<'_>, positions: &[(usize, u64)]) -> Positions {
+        let mut commits = commits.iter().peekable();
+        let has_commit = |&&(index, _): &&(usize, u64)| {
+            let origin = self.slots.get(index).map(Slot::origin);
+            let is_same = |next: &&Commit<'_>| origin.is_some_and(|it| ptr::eq(it, next.partition));
+            commits.next_if(is_same).is_some()
+        };
+        positions.iter().filter(has_commit).copied().collect()
     }
 
     /// The commits of these positions, checked.

@@ -321,7 +321,10 @@ fn change_entries<K: Ord, V>(
     group: &Arc<str>,
     change: impl FnOnce(&mut Entries<K, V>),
 ) {
-    let entries = groups.entry(Arc::clone(group)).or_default();
+    if !groups.contains_key(group) {
+        groups.insert(Arc::clone(group), Entries::default());
+    }
+    let Some(entries) = groups.get_mut(group) else { return };
     let before = entries.bytes();
     change(entries);
     *bytes = bytes.saturating_sub(before).saturating_add(entries.bytes());

@@ -25,7 +25,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::cleaning::{Cleaner, Cleaning, Dirt};
-use self::draft::{Draft, batches_of, bytes_of_batch, drafts_of};
+use self::draft::Drafts;
 use self::entries::RecordedAt;
 use self::replay::replay;
 use self::reserve::{Reserve, Tightness};
@@ -211,31 +211,31 @@ impl<S: LoggedState> StateLog<S> {
         check: impl FnMut(&S) -> Result<()>,
     ) -> Result<u64> {
         self.partition.log().status().check_process()?;
-        let drafts = self.drafts_now(changes)?;
-        self.append_batches(batches_of(drafts), None, check)
+        let batches = Drafts::batches_of(self.made_now(changes))?;
+        self.append_batches(batches, None, check)
     }
 
     /// Appends changes, whose sync the caller waits for.
     fn append_for_sync(&self, changes: Vec<S::Change>) -> Result<u64> {
         self.partition.log().status().check_process()?;
-        let drafts = self.drafts_now(changes)?;
-        self.append_batches(batches_of(drafts), SYNCED, |_| Ok(()))
+        let batches = Drafts::batches_of(self.made_now(changes))?;
+        self.append_batches(batches, SYNCED, |_| Ok(()))
     }
 
-    fn drafts_now(&self, changes: Vec<S::Change>) -> Result<Vec<Draft<S::Change>>> {
+    fn made_now(&self, changes: Vec<S::Change>) -> impl Iterator<Item = (S::Change, Moment)> {
         let now = self.partition.log().clock().moment();
-        drafts_of(changes.into_iter().map(|change| (change, now)))
+        changes.into_iter().map(move |change| (change, now))
     }
 
     /// Appends changes with other times than now, and applies them.
     pub(crate) fn append_dated(&self, changes: Vec<(S::Change, Moment)>) -> Result<u64> {
         self.partition.log().status().check_process()?;
-        self.append_batches(batches_of(drafts_of(changes)?), None, |_| Ok(()))
+        self.append_batches(Drafts::batches_of(changes)?, None, |_| Ok(()))
     }
 
     fn append_batches(
         &self,
-        batches: Vec<Vec<Draft<S::Change>>>,
+        batches: Vec<Drafts<S::Change>>,
         level: Option<Durability>,
         mut check: impl FnMut(&S) -> Result<()>,
     ) -> Result<u64> {
@@ -253,7 +253,7 @@ impl<S: LoggedState> StateLog<S> {
     }
 
     /// Refuses changes that add to the state while a spare is missing.
-    fn refuse_growth(&self, batches: &[Vec<Draft<S::Change>>]) -> Result<()> {
+    fn refuse_growth(&self, batches: &[Drafts<S::Change>]) -> Result<()> {
         if !self.tightness.is_tight() {
             return Ok(());
         }
@@ -269,12 +269,12 @@ impl<S: LoggedState> StateLog<S> {
     fn append_to_reserve<'a>(
         &'a self,
         mut writer: MutexGuard<'a, Writer<S>>,
-        (mut batch, refused): (Vec<Draft<S::Change>>, Error),
+        (mut batch, refused): (Drafts<S::Change>, Error),
         check: &mut impl FnMut(&S) -> Result<()>,
     ) -> Result<MutexGuard<'a, Writer<S>>> {
         for _ in 0..=self.partition.log().segments().count().saturating_add(SPARES) {
             drop(writer);
-            let made = self.reserve().make_room(bytes_of_batch(&batch));
+            let made = self.reserve().make_room(batch.size());
             writer = self.writer.lock();
             if made.is_err() {
                 // Whatever the reason for which no room was made, the disk is full.
@@ -301,7 +301,7 @@ impl<S: LoggedState> StateLog<S> {
     /// Appends changes in one batch and applies them. They are durable on return; after a crash
     /// before that, all of them are there or none.
     pub(crate) fn append_whole(&self, changes: Vec<S::Change>) -> Result<()> {
-        let drafts = self.drafts_now(changes)?;
+        let drafts = Drafts::of(self.made_now(changes))?;
         let end = self.append_batches(vec![drafts], SYNCED, |_| Ok(()))?;
         Rule::StateSync.keep(|| self.partition.wait_durable(end))
     }

@@ -263,8 +263,8 @@ fn row_g09_several_partitions_are_synced_side_by_side() {
 //   - let way = if level == Durability::Sync { Way::ToFile } else { Way::AsUsual };
 //   + let way = if level == Durability::Sync { Way::AsUsual } else { Way::AsUsual };
 // RED: src/partition/state_log.rs
-//   - self.append_batches(batches_of(drafts), SYNCED, |_| Ok(()))
-//   + self.append_batches(batches_of(drafts), None, |_| Ok(()))
+//   - self.append_batches(batches, SYNCED, |_| Ok(()))
+//   + self.append_batches(batches, None, |_| Ok(()))
 #[test]
 fn row_d15_what_is_synced_at_once_is_written_to_the_file_at_every_level() {
     let dir = tempfile::tempdir().unwrap();

@@ -231,7 +231,7 @@ fn damage_in_what_a_clean_up_was_about_to_remove_is_none() {
 /// refused is not in force, what was before stays, and nothing has to be reopened.
 // RED: src/partition/state_log/writer.rs
 //   - let base = self.append_records(records, level)?;
-//   + let base = self.append_records(records).unwrap_or(0);
+//   + let base = self.append_records(records, level).unwrap_or(0);
 #[test]
 fn row_c05_a_commit_that_finds_no_space_leaves_the_state_before_in_force() {
     let disk = SimulatedDisk::new();

@@ -5,6 +5,7 @@
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 
 /// The record of a change.
@@ -36,14 +37,22 @@ impl<K, V> Default for Entries<K, V> {
 
 impl<K: Ord, V> Entries<K, V> {
     pub(crate) fn insert(&mut self, key: K, value: V, mut at: RecordedAt) {
-        if let Some((_, before)) = self.by_key.get(&key).filter(|_| at.is_copy) {
-            // A copy has the time of the change that it repeats.
-            at.time = at.time.max(before.time);
+        match self.by_key.entry(key) {
+            Entry::Occupied(mut entry) => {
+                let before = entry.get().1;
+                if at.is_copy {
+                    // A copy has the time of the change that it repeats.
+                    at.time = at.time.max(before.time);
+                }
+                entry.insert((value, at));
+                self.forget(before);
+            }
+            Entry::Vacant(entry) => {
+                entry.insert((value, at));
+            }
         }
         self.newest = self.newest.max(at.time);
         self.bytes = self.bytes.saturating_add(u64::from(at.bytes));
-        let before = self.by_key.insert(key, (value, at));
-        self.forget(before.map(|(_, at)| at));
     }
 
     pub(crate) fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
@@ -51,7 +60,7 @@ impl<K: Ord, V> Entries<K, V> {
         K: Borrow<Q>,
     {
         let (value, at) = self.by_key.remove(key)?;
-        self.forget(Some(at));
+        self.forget(at);
         Some(value)
     }
 
@@ -67,9 +76,8 @@ impl<K: Ord, V> Entries<K, V> {
         self.bytes = self.bytes.saturating_sub(removed);
     }
 
-    fn forget(&mut self, at: Option<RecordedAt>) {
-        let bytes = at.map_or(0, |at| u64::from(at.bytes));
-        self.bytes = self.bytes.saturating_sub(bytes);
+    fn forget(&mut self, at: RecordedAt) {
+        self.bytes = self.bytes.saturating_sub(u64::from(at.bytes));
     }
 
     pub(crate) fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>

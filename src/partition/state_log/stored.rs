@@ -78,23 +78,40 @@ impl<'a> Stored<'a> {
 
     /// The key of the record.
     pub(crate) fn key(&self) -> Result<Vec<u8>> {
+        let mut key = Vec::new();
+        self.write_key(&mut key)?;
+        Ok(key)
+    }
+
+    /// Appends the key of the record to `key`.
+    pub(super) fn write_key(&self, key: &mut Vec<u8>) -> Result<()> {
         let (kind, number) = match *self {
-            Self::Snapshot => return Ok(SNAPSHOT_KEY.to_vec()),
+            Self::Snapshot => {
+                key.extend_from_slice(SNAPSHOT_KEY);
+                return Ok(());
+            }
             Self::Change { number, .. } => (CHANGE, number),
             Self::Copy { number, .. } => (COPY, number),
             Self::Trim { next_number, .. } => (TRIM, next_number),
         };
-        let mut key = vec![VERSION, kind];
-        Bincode.encode(&number, &mut key)?;
-        Ok(key)
+        key.extend_from_slice(&[VERSION, kind]);
+        encode(&number, key)
     }
 }
 
 /// The stored value of a change or of an offset.
 pub(crate) fn encoded<T: Serialize + DeserializeOwned>(value: &T) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    Bincode.encode(value, &mut bytes)?;
+    encode(value, &mut bytes)?;
     Ok(bytes)
+}
+
+/// Appends the stored value of a change or of an offset to `bytes`.
+pub(super) fn encode<T: Serialize + DeserializeOwned>(
+    value: &T,
+    bytes: &mut Vec<u8>,
+) -> Result<()> {
+    Ok(Bincode.encode(value, bytes)?)
 }
 
 pub(crate) fn decoded<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, CorruptionKind> {

@@ -16,7 +16,7 @@
 use std::sync::Arc;
 
 use super::LoggedState;
-use super::draft::{BATCH_ROOM, Candidate, Draft, RECORD_ROOM, record_bytes};
+use super::draft::{BATCH_ROOM, Candidate, Drafts, Packed, RECORD_ROOM, record_bytes};
 use super::entries::RecordedAt;
 use super::stored::{Stored, encoded};
 use crate::clock::from_millis;
@@ -76,8 +76,8 @@ impl<S: LoggedState> Writer<S> {
     }
 
     /// Whether one of the changes adds to the state for good.
-    pub(super) fn grows(&self, drafts: &[Draft<S::Change>]) -> bool {
-        drafts.iter().any(|draft| self.state.grows(&draft.change))
+    pub(super) fn grows(&self, drafts: &Drafts<S::Change>) -> bool {
+        drafts.changes().any(|change| self.state.grows(change))
     }
 
     /// Appends the changes and applies them; none is left then. All of them are if it fails.
@@ -88,7 +88,7 @@ impl<S: LoggedState> Writer<S> {
     /// Those of an append. Nothing is applied.
     pub(super) fn append(
         &mut self,
-        drafts: &mut Vec<Draft<S::Change>>,
+        drafts: &mut Drafts<S::Change>,
         level: Option<Durability>,
     ) -> Result<()> {
         // A later number would be refused by the next opening, and with it all that is there.
@@ -97,19 +97,19 @@ impl<S: LoggedState> Writer<S> {
             partition: TopicPartition::clone(&self.partition.origin),
         })?;
         let numbers = self.next_number..next_number;
-        let keys = numbers.zip(&*drafts).map(|(number, draft)| {
-            let value = &draft.value;
-            Stored::Change { number, value }.key()
-        });
-        let keys = keys.collect::<Result<Vec<_>>>()?;
-        let records = keys.iter().zip(&*drafts);
-        let records = records.map(|(key, draft)| (&**key, &*draft.value, draft.made.wall));
+        let mut keys = Packed::with_room_for(drafts.len());
+        for (number, (value, _)) in numbers.zip(drafts.values()) {
+            keys.push_with(|key| Stored::Change { number, value }.write_key(key))?;
+        }
+        let records = keys.iter().zip(drafts.values());
+        let records = records.map(|(key, (value, made))| (key, value, made.wall));
         let base = self.append_records(records, level)?;
         self.next_number = next_number;
-        for ((draft, key), offset) in drafts.drain(..).zip(&keys).zip(base..) {
-            let bytes = record_bytes(key, &draft.value);
-            let at = RecordedAt { offset, bytes, time: draft.made.run, is_copy: false };
-            apply_own(&mut self.state, draft.change, at);
+        for (((change, made, value), key), offset) in drafts.take_all().zip(keys.iter()).zip(base..)
+        {
+            let bytes = record_bytes(key, value);
+            let at = RecordedAt { offset, bytes, time: made.run, is_copy: false };
+            apply_own(&mut self.state, change, at);
         }
         Ok(())
     }

@@ -185,8 +185,8 @@ fn row_c15_no_call_writes_more_than_a_part_of_a_large_state() {
 /// A list of large changes becomes batches of a bounded size, and a change that no usual segment
 /// holds gets one of its own; they are cleaned up as any other.
 // RED: src/partition/state_log/draft.rs
-//   - batch.is_empty() || (batch.len() < CHANGES_PER_BATCH && bytes <= BATCH_BYTES)
-//   + batch.is_empty() || batch.len() < CHANGES_PER_BATCH
+//   - count > CHANGES_PER_BATCH || bytes.saturating_add(count * RECORD_ROOM) > BATCH_BYTES
+//   + count > CHANGES_PER_BATCH
 // RED: src/partition/state_log/writer.rs
 //   - log.lock_for_writing()?.roll_for(bytes)?;
 #[test]
