@@ -186,6 +186,29 @@ impl Permit<'_> {
     }
 }
 
+/// The commits that are to be recorded: all but those that a member has made before. A consumer that
+/// commits after each poll commits every partition, and most have not moved.
+///
+/// Only its member changes the commits of a partition, so what is found here remains, and the
+/// caller waits for the end of the log, below which the record is. A group with a member is in use,
+/// whether it commits or not; that of a consumer without one is not, so there each commit counts.
+fn news<'c>(
+    offsets: &OffsetStore,
+    group: &str,
+    commits: &'c Ready<'_>,
+    permit: &Permit<'_>,
+) -> Vec<&'c Commit<'c>> {
+    let Permit::Owner { .. } = permit else { return commits.iter().collect() };
+    offsets.log().read(|state| {
+        let known = state.of_group(group);
+        let is_news = |commit: &&Commit<'_>| {
+            let key = (commit.topic, commit.partition.partition);
+            known.and_then(|known| known.get(&key)) != Some(&commit.committed)
+        };
+        commits.iter().filter(is_news).collect()
+    })
+}
+
 /// Appends commits, unless one of the topics is deleted. A deletion removes a topic's commits in an
 /// append after its partitions were closed, so no commit can follow it. The caller
 /// [tidies](OffsetStore::tidy) when its locks are released.
@@ -206,7 +229,8 @@ pub(super) fn store<'a>(
         partition: commit.partition.partition,
         committed: commit.committed,
     };
-    let mut changes: Vec<_> = commits.iter().map(change).collect();
+    let mut changes: Vec<_> =
+        news(offsets, group, commits, &permit).into_iter().map(change).collect();
     if let Permit::FirstOf(subscriptions) = &permit {
         // They are last: a subscription that is found after a crash has all of its commits before
         // it.

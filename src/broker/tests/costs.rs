@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::model::{DIR, clock, open_on};
 use crate::broker::Broker;
 use crate::config::{CommitMode, Durability, TopicConfig};
+use crate::error::Error;
 use crate::group::inspect;
 use crate::record::Record;
 use crate::steps;
@@ -146,6 +147,48 @@ fn row_g09_a_message_in_auto_mode_costs_the_same_beside_many_partitions() {
     let info = broker.admin().describe_group("g").unwrap();
     let committed: Vec<_> = info.offsets.iter().filter_map(|it| it.committed).collect();
     assert_eq!(committed.iter().sum::<u64>(), 99, "{committed:?}");
+}
+
+/// Symptom: a consumer of 100 partitions that commits after each poll stored 100 commits each time,
+/// although a poll mostly returns records of one or two. Rule: a member's commit is stored where it
+/// differs from the one before. It is checked in any case, and a consumer without membership stores
+/// each commit: nothing else shows that its group is used.
+// RED: src/group/commit.rs
+//   - commits.iter().filter(is_news).collect()
+//   + let _ = is_news; commits.iter().collect()
+// RED: src/group/commit.rs
+//   - let Permit::Owner { .. } = permit else { return commits.iter().collect() };
+#[test]
+fn row_g09_a_commit_stores_what_differs_from_the_one_before() {
+    let clock = clock();
+    let broker = Broker::builder().in_memory().clock(clock.clone()).background(false).open();
+    let broker = broker.unwrap();
+    let topic = broker.ensure_topic("t", small(100)).unwrap();
+    let stored = |call: &mut dyn FnMut()| {
+        let log = broker.run().coordinator().offsets().partition();
+        let before = log.log_end();
+        call();
+        log.log_end() - before
+    };
+    let mut consumer = broker.consumer("g").subscribe(["t"]).open().unwrap();
+    assert_eq!(stored(&mut || consumer.commit().unwrap()), 100, "where the group begins");
+    topic.partition(7).unwrap().append(&Record::new().value("v")).unwrap();
+    assert_eq!(consumer.poll(Duration::ZERO).unwrap().len(), 1);
+    assert_eq!(stored(&mut || consumer.commit().unwrap()), 1);
+    assert_eq!(consumer.committed(("t", 7)).unwrap(), Some(1));
+    assert_eq!(stored(&mut || consumer.commit_soon().unwrap()), 0);
+
+    // A member that has lost its partitions is refused, also with what it has committed before.
+    let mut other = broker.consumer("g").subscribe(["t"]).open().unwrap();
+    clock.advance(Duration::from_secs(3_600));
+    other.poll(Duration::ZERO).unwrap();
+    let refused = consumer.commit();
+    assert!(matches!(refused, Err(Error::Rebalanced { .. })), "{refused:?}");
+
+    let mut by_hand = broker.consumer("hand").assign([("t", 7)]).open().unwrap();
+    for _ in 0..2 {
+        assert_eq!(stored(&mut || by_hand.commit().unwrap()), 1);
+    }
 }
 
 /// Symptom: one `send_batch` to 4,000 partitions compared each record with all of them. Rule: the

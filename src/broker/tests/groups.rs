@@ -73,6 +73,32 @@ fn row_j21_where_a_group_begins_is_durable_before_its_first_poll() {
     }
 }
 
+/// A commit that adds nothing to one that did not wait for the disk waits for the disk itself: for
+/// the records, and for the commit that is there.
+// RED: src/group/commit.rs
+//   - Wait::ForDisk => Rule::CommitSync.keep(|| log.wait_durable(self.end)),
+//   + Wait::ForDisk => Ok(()),
+#[test]
+fn a_commit_that_repeats_one_which_did_not_wait_is_durable() {
+    let disk = SimulatedDisk::new();
+    let broker = open_at(&disk, 1, Durability::Sync, &clock()).unwrap();
+    let config = TopicConfig::new(1).durability(Durability::Os);
+    let topic = broker.ensure_topic("t", config.clone()).unwrap();
+    topic.partition(0).unwrap().append(&Record::new().value("v")).unwrap();
+    let mut consumer = broker.consumer("g").subscribe(["t"]).open().unwrap();
+    assert_eq!(consumer.poll(NOW).unwrap().len(), 1);
+    consumer.commit_soon().unwrap();
+    let end = broker.run().coordinator().offsets().partition().log_end();
+    consumer.commit().unwrap();
+    assert_eq!(broker.run().coordinator().offsets().partition().log_end(), end, "stored twice");
+    let disk = disk.power_cut(&mut || 0, PowerCut::WORST);
+    drop((consumer, broker));
+    let broker = open_at(&disk, 2, Durability::Sync, &clock()).unwrap();
+    let mut consumer = broker.consumer("g").subscribe(["t"]).open().unwrap();
+    assert_eq!(consumer.committed(("t", 0)).unwrap(), Some(1));
+    assert!(consumer.poll(NOW).unwrap().is_empty(), "neither read again nor cut off");
+}
+
 /// Where the group begins must be kept, or the next owner could begin elsewhere; only the log start
 /// is where it is.
 #[test]
