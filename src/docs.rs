@@ -42,6 +42,9 @@ pub mod metrics {}
 #[doc = include_str!("docs/performance.md")]
 pub mod performance {}
 
+#[doc = include_str!("docs/replication.md")]
+pub mod replication {}
+
 #[doc = include_str!("docs/retention.md")]
 pub mod retention {}
 

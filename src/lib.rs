@@ -131,7 +131,7 @@
 //! [performance](docs::performance), [versions](docs::versions) and [changes](docs::changelog). For
 //! those who read or change the code: begin with [architecture](docs::architecture), then
 //! [decisions](docs::decisions), [concurrency](docs::concurrency), [format](docs::format),
-//! [testing](docs::testing) and [contributing](docs::contributing).
+//! [replication](docs::replication), [testing](docs::testing) and [contributing](docs::contributing).
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
@@ -158,6 +158,9 @@ mod partitioner;
 mod producer;
 mod random;
 mod record;
+#[cfg(any(feature = "replication", test))]
+#[cfg_attr(not(test), expect(dead_code, reason = "what calls the state machine is not built yet"))]
+mod replication;
 mod rules;
 mod salvage;
 mod steps;

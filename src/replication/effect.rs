@@ -1,0 +1,78 @@
+//! What the state machine wants done.
+//!
+//! Owns: the kinds of effects. The shell carries them out in order: an effect begins when those
+//! before it are done, so what is sent rests on what was noted before it. Must not know: who does it,
+//! and how.
+
+use super::log_key::LogKey;
+use super::membership::Membership;
+use super::message::Envelope;
+use super::notes::Note;
+use crate::record::LeaderEpoch;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Effect {
+    /// The logs are synced up to their ends. Comes before the note that rests on it.
+    Sync(Vec<LogKey>),
+    /// The note is durable.
+    Note(Note),
+    /// The records of the answer in hand are appended, byte for byte.
+    Append {
+        log: LogKey,
+        records: u64,
+    },
+    /// The records from `to` on are removed, durably before the next append.
+    Truncate {
+        log: LogKey,
+        to: u64,
+    },
+    /// All records are removed, and the log continues at `start`, which is noted durably first.
+    BeginAnew {
+        log: LogKey,
+        start: u64,
+    },
+    /// The records below `start` are no longer needed.
+    RaiseStart {
+        log: LogKey,
+        start: u64,
+    },
+    /// The log is removed: its creation was.
+    Remove(LogKey),
+    /// The leader appends this record to `__meta`, in its epoch.
+    AppendMembership(Membership),
+    /// The answer to a fetch is sent with the bytes of its records.
+    Send(Envelope),
+    /// Readers may see the records below.
+    Watermark {
+        log: LogKey,
+        offset: u64,
+    },
+    Event(Event),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Event {
+    /// This run leads: its logs are those that the epoch begins with.
+    Leading(LeaderEpoch),
+    /// A majority has adopted the epoch in this log: what is appended can be acknowledged.
+    MayWrite(LogKey),
+    LeadershipLost(LeaderEpoch),
+    /// The epoch will not be led by this run.
+    Declined(LeaderEpoch, Declined),
+    Following(LeaderEpoch),
+    /// An answer would have removed records below the high watermark, or from a log that has adopted
+    /// the epoch. In a group in which all keep the rules it never occurs.
+    CutRefused(LogKey),
+    /// This member has what it may have lost.
+    Whole,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Declined {
+    /// A listed member belongs to a group already, or has records.
+    Founded,
+    /// One of its logs is damaged.
+    Damaged,
+    /// A greater epoch was promised meanwhile.
+    Promised(LeaderEpoch),
+}

@@ -1,0 +1,282 @@
+//! The worlds that are explored: how many members, and how much may happen.
+//!
+//! Owns: the bounds of a world, its first state, and what must never be true in it. Must not know:
+//! how it is searched.
+
+use super::super::log_key::LogKey;
+use super::super::logs::{Log, MetaChange};
+use super::super::membership::{DirectoryId, MemberRun, Membership};
+use super::super::message::Body;
+use super::super::role::Following;
+use super::super::rule::Rule;
+use super::node::{Message, Node, Rec, Records, Step};
+use super::search::{Action, Shown, Spent};
+use crate::record::{LeaderEpoch, NodeId};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Write {
+    Record(LogKey),
+    /// Of that log, in `__meta`.
+    Creation(LogKey),
+    Deletion(LogKey),
+}
+
+#[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "what a world has does not depend on each other")]
+pub(super) struct World {
+    pub(super) members: u8,
+    pub(super) epochs: u32,
+    pub(super) appends: u8,
+    pub(super) kills: u8,
+    pub(super) power_cuts: u8,
+    pub(super) wipes: u8,
+    /// Logs beside `__meta`.
+    pub(super) others: Vec<LogKey>,
+    /// The log that takes the appends.
+    pub(super) appends_to: Vec<LogKey>,
+    /// The group was founded before.
+    pub(super) is_founded: bool,
+    /// The first member leads epoch 1, all have adopted it, and the last member runs from two
+    /// directories: its own, and a new one that has copied everything.
+    pub(super) is_replacing: bool,
+    /// Who may be called to lead which epoch; empty: anybody, any.
+    pub(super) leads: Vec<(u8, u32)>,
+    /// What is appended beside, each once, in its epoch.
+    pub(super) writes: Vec<(u32, Write)>,
+    /// Only synced copies count.
+    pub(super) at_sync: bool,
+    /// A call to lead may come twice for an epoch, at two members.
+    pub(super) leads_twice: bool,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            members: 3,
+            epochs: 2,
+            appends: 0,
+            kills: 0,
+            power_cuts: 0,
+            wipes: 0,
+            others: Vec::new(),
+            appends_to: vec![LogKey::Meta],
+            is_founded: true,
+            is_replacing: false,
+            leads: Vec::new(),
+            writes: Vec::new(),
+            at_sync: false,
+            leads_twice: false,
+        }
+    }
+}
+
+impl World {
+    fn run(node: u8) -> MemberRun {
+        MemberRun {
+            node: NodeId(node.into()),
+            directory: DirectoryId(u128::from(node)),
+            session: 1,
+        }
+    }
+
+    fn membership(&self) -> Membership {
+        Membership::new(
+            (0..self.members).map(|node| (NodeId(node.into()), DirectoryId(node.into()))),
+        )
+    }
+
+    fn keys(&self) -> Vec<LogKey> {
+        let mut keys = vec![LogKey::Meta];
+        keys.extend(&self.others);
+        keys
+    }
+
+    pub(super) fn begin(&self) -> Vec<Node> {
+        let listed: Vec<NodeId> = self.membership().nodes().collect();
+        let mut nodes: Vec<Node> = (0..self.members)
+            .map(|node| {
+                if self.is_founded {
+                    Node::founded(Self::run(node), &self.membership(), &self.keys(), self.at_sync)
+                } else {
+                    Node::blank(Self::run(node), listed.clone(), &self.keys(), self.at_sync)
+                }
+            })
+            .collect();
+        if self.is_replacing {
+            self.replace_last(&mut nodes);
+        }
+        nodes
+    }
+
+    /// The first member leads epoch 1, and a new directory of the last one copies everything. With five
+    /// members, it is admitted, and another record is visible, but not all have heard of it.
+    fn replace_last(&self, nodes: &mut Vec<Node>) {
+        let all = |_: usize| true;
+        let step = nodes[0].lead(LeaderEpoch(1)).unwrap_or_default();
+        settle(nodes, step, all);
+        let new = nodes.last().map(|node| self.wiped(node));
+        nodes.extend(new);
+        let step = nodes[0].resend();
+        settle(nodes, step, all);
+        if self.members == 5 {
+            let step = nodes[0].replace(NodeId(4)).unwrap_or_default();
+            settle(nodes, step, |to| [0, 2, 3, 5].contains(&to));
+            let step = nodes[0].append(LogKey::Meta, None).unwrap_or_default();
+            settle(nodes, step, |to| [0, 3, 5].contains(&to));
+        }
+    }
+
+    /// What is no question of the world: there are two directories of one member.
+    fn has_other_directories(&self) -> bool {
+        self.wipes > 0 || self.is_replacing || !self.is_founded
+    }
+
+    /// The same node with a new directory.
+    pub(super) fn wiped(&self, node: &Node) -> Node {
+        let mut me = node.member.state().me();
+        me.directory = DirectoryId(me.directory.0 + 10);
+        me.session = 1;
+        let listed: Vec<NodeId> = self.membership().nodes().collect();
+        Node::blank(me, listed, &self.keys(), self.at_sync)
+    }
+
+    pub(super) fn actions(
+        &self,
+        index: u8,
+        node: &Node,
+        spent: &Spent,
+        mut add: impl FnMut(Action),
+    ) {
+        for epoch in 1..=self.epochs {
+            let bits = if self.leads_twice { 2 } else { 1 };
+            let may = self.leads.is_empty() || self.leads.contains(&(index, epoch));
+            let used = (spent.epochs >> (epoch * 2)) & 3;
+            if may && used < bits && LeaderEpoch(epoch) >= node.member.state().notes().promised() {
+                add(Action::Lead(LeaderEpoch(epoch)));
+            }
+        }
+        if node.member.role().leads().is_some() {
+            let epoch = node.member.role().leads().map_or(0, |epoch| epoch.0);
+            if spent.appends < self.appends {
+                self.appends_to.iter().for_each(|log| add(Action::Append(*log)));
+            }
+            for (i, (in_epoch, write)) in (0..).zip(&self.writes) {
+                if *in_epoch == epoch && spent.writes >> i & 1 == 0 {
+                    add(Action::Write(i, *write));
+                }
+            }
+            if self.has_other_directories() {
+                (0..self.members).for_each(|other| add(Action::Replace(NodeId(other.into()))));
+            }
+        }
+        if self.at_sync {
+            node.records.keys().for_each(|log| add(Action::Sync(*log)));
+        }
+        if self.kills + self.power_cuts + self.wipes > 0 {
+            add(Action::Resend);
+        }
+        if spent.kills < self.kills {
+            add(Action::Kill);
+        }
+        if spent.power_cuts < self.power_cuts {
+            add(Action::PowerCut);
+        }
+        if spent.wipes < self.wipes {
+            add(Action::Wipe);
+        }
+    }
+
+    /// Some majority would choose logs that lack what was visible.
+    pub(super) fn loses(&self, nodes: &[&Node], shown: &Shown) -> Option<String> {
+        if self.has_other_directories() {
+            return None;
+        }
+        let meta = shown.committed.get(&LogKey::Meta).map_or(&[][..], |meta| meta);
+        for (log, committed) in &shown.committed {
+            if meta.iter().any(|rec| rec.change == Some(MetaChange::Deleted(*log))) {
+                continue;
+            }
+            let copies: Vec<(LeaderEpoch, &[Rec])> = nodes
+                .iter()
+                .filter(|node| !node.disk.is_recovering())
+                .map(|node| {
+                    let records: &[Rec] =
+                        node.records.get(log).map_or(&[], |log: &Records| &log.all);
+                    (node.member.state().logs().adopted(*log, &node.disk), records)
+                })
+                .collect();
+            let majority = nodes.len() / 2 + 1;
+            for chosen in 0_u32..1 << copies.len() {
+                if chosen.count_ones() as usize != majority {
+                    continue;
+                }
+                let of = copies.iter().enumerate().filter(|(i, _)| chosen >> i & 1 == 1);
+                let best = of.map(|(_, (adopted, records))| (*adopted, records.len(), *records));
+                let best = best.max_by_key(|(adopted, len, _)| (*adopted, *len));
+                if let Some((_, _, records)) = best
+                    && records.get(..committed.len()) != Some(committed.as_slice())
+                {
+                    return Some(format!("a majority would lose visible records of {log:?}"));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Delivers messages in order until none is left, to those to whom it may.
+fn settle(nodes: &mut [Node], step: Step, may: impl Fn(usize) -> bool) {
+    let mut messages = std::collections::VecDeque::from(step.sends);
+    while let Some(message) = messages.pop_front() {
+        for (i, node) in nodes.iter_mut().enumerate() {
+            if node.member.state().me().node == message.envelope.to && may(i) {
+                messages.extend(node.receive(&message).sends);
+            }
+        }
+    }
+}
+
+/// A message that can change nothing at its receiver any more.
+pub(super) fn is_spent(message: &Message, to: &Node, was_delivered: bool) -> bool {
+    let keeps_late = !(Rule::TakeNothing.holds()
+        && Rule::PromiseOnce.holds()
+        && Rule::PromiseNoted.holds()
+        && Rule::AnswerToThisRun.holds());
+    if keeps_late {
+        return false;
+    }
+    let promised = to.member.state().notes().promised();
+    let epoch = message.envelope.epoch;
+    if epoch < promised {
+        return true;
+    }
+    let me = to.member.state().me();
+    match &message.envelope.body {
+        Body::Ask(_) => epoch == promised,
+        Body::Promised(answer) => {
+            was_delivered || answer.to != me || to.member.role().stands_for() != Some(epoch)
+        }
+        Body::Fetched(answer) => {
+            let log = answer.asked.log;
+            let has_adopted = to.member.state().logs().adopted(log, to.member.state().notes())
+                == epoch
+                && Rule::AnswerAsked.holds();
+            let end = to.member.state().logs().get(log).map_or(0, Log::end);
+            answer.to != me || (has_adopted && (answer.asked.from < end || !answer.asked.adopted))
+        }
+        Body::Fetch(_) => {
+            let is_answered = to.member.role().leads() == Some(epoch)
+                || to
+                    .member
+                    .state()
+                    .notes()
+                    .promise()
+                    .is_some_and(|p| p.candidate == message.envelope.from);
+            was_delivered || (epoch == promised && !is_answered)
+        }
+        Body::Beat => {
+            to.member.role().follows() == Some(Following { leader: message.envelope.from, epoch })
+        }
+        Body::Refused { .. } => false,
+    }
+}

@@ -1,0 +1,202 @@
+//! `Logs`: what a member knows of its logs.
+//!
+//! Owns: for each log its epochs, how far it is synced, and the high watermark of this run; and what
+//! the records of `__meta` say: which logs exist, and who the members are. It mirrors the engine,
+//! which carries the changes out. Must not know: roles, messages, the bytes of records.
+
+use std::collections::BTreeMap;
+
+use super::history::{EpochRange, History};
+use super::log_key::LogKey;
+use super::membership::{Membership, Memberships};
+use super::notes::Notes;
+use crate::record::LeaderEpoch;
+
+/// What a record of `__meta` changes for replication. The shell finds these in the record's bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum MetaChange {
+    Members(Membership),
+    Created(LogKey),
+    Deleted(LogKey),
+}
+
+/// The record of `__meta` that created a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Creation {
+    pub(crate) offset: u64,
+    /// A log is empty when the epoch of its creation begins, so every copy of it has adopted that.
+    pub(crate) epoch: LeaderEpoch,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Log {
+    pub(crate) history: History,
+    /// All below is on stable storage.
+    pub(crate) synced: u64,
+    /// In one run it never falls. Zero when the run begins.
+    pub(crate) watermark: u64,
+    /// Its creation in `__meta`; `None` for the logs that always exist.
+    pub(crate) created: Option<Creation>,
+    /// Only synced copies of its records count.
+    pub(crate) counts_synced: bool,
+    /// Some of its records cannot be read.
+    pub(crate) damaged: bool,
+}
+
+impl Log {
+    pub(crate) fn end(&self) -> u64 {
+        self.history.end()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Logs {
+    of: BTreeMap<LogKey, Log>,
+    memberships: Memberships,
+    /// The logs that records of `__meta` delete, by the offsets of these records, until these are
+    /// below the high watermark: before that, the deletion may be removed again.
+    deleted: Vec<(u64, LogKey, Log)>,
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        let logs = [LogKey::Meta, LogKey::Offsets].map(|key| (key, Log::default()));
+        Self { of: logs.into(), memberships: Memberships::default(), deleted: Vec::new() }
+    }
+}
+
+impl Logs {
+    /// With these logs alone, for worlds that are small enough to be explored.
+    #[cfg(test)]
+    pub(crate) fn only(keys: &[LogKey], counts_synced: bool) -> Self {
+        let log = Log { counts_synced, ..Log::default() };
+        let logs = keys.iter().map(|key| (*key, log.clone())).collect();
+        Self { of: logs, ..Self::default() }
+    }
+
+    pub(crate) fn get(&self, key: LogKey) -> Option<&Log> {
+        self.of.get(&key)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (LogKey, &Log)> {
+        self.of.iter().map(|(key, log)| (*key, log))
+    }
+
+    /// The greatest epoch that a log has adopted.
+    pub(crate) fn adopted(&self, key: LogKey, notes: &Notes) -> LeaderEpoch {
+        let created =
+            self.with_deleted().find(|(other, _)| *other == key).and_then(|(_, log)| log.created);
+        notes.adopted(key).max(created.map_or(LeaderEpoch::default(), |created| created.epoch))
+    }
+
+    pub(crate) fn memberships(&self) -> &Memberships {
+        &self.memberships
+    }
+
+    pub(crate) fn membership(&self) -> Option<&Membership> {
+        self.memberships.newest()
+    }
+
+    /// Those of which a majority is needed now.
+    pub(crate) fn needed(&self) -> &[(u64, Membership)] {
+        self.memberships.needed(self.get(LogKey::Meta).map_or(0, |meta| meta.watermark))
+    }
+
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.of.values().any(|log| log.damaged)
+    }
+
+    /// Appends records to a log, and for `__meta` what they change. False changes nothing.
+    #[must_use]
+    pub(crate) fn append(
+        &mut self,
+        key: LogKey,
+        ranges: &[EpochRange],
+        changes: &[(u64, MetaChange)],
+    ) -> bool {
+        let Some(log) = self.of.get_mut(&key) else { return false };
+        let mut history = log.history.clone();
+        if !ranges.iter().all(|range| history.push(*range)) {
+            return false;
+        }
+        log.history = history;
+        for (offset, change) in changes {
+            self.change(*offset, change);
+        }
+        true
+    }
+
+    fn change(&mut self, offset: u64, change: &MetaChange) {
+        match change {
+            MetaChange::Members(membership) => self.memberships.push(offset, membership.clone()),
+            MetaChange::Created(key) => {
+                let meta = self.get(LogKey::Meta).map(|meta| &meta.history);
+                let epoch = meta.and_then(|meta| meta.epoch_before(offset.saturating_add(1)));
+                let created = epoch.map(|epoch| Creation { offset, epoch });
+                self.of.entry(*key).or_insert_with(|| Log { created, ..Log::default() });
+            }
+            MetaChange::Deleted(key) => {
+                if let Some(log) = self.of.remove(key) {
+                    self.deleted.push((offset, *key, log));
+                }
+            }
+        }
+    }
+
+    /// Removes the records of a log from `offset` on. Returns the logs that no longer exist, because
+    /// the record of `__meta` that created them is removed.
+    pub(crate) fn truncate(&mut self, key: LogKey, offset: u64) -> Vec<LogKey> {
+        if let Some(log) = self.of.get_mut(&key) {
+            log.history.truncate(offset);
+            log.synced = log.synced.min(offset);
+        }
+        if key != LogKey::Meta {
+            return Vec::new();
+        }
+        self.memberships.truncate(offset);
+        while let Some((_, key, log)) = self.deleted.pop_if(|(at, ..)| *at >= offset) {
+            self.of.insert(key, log);
+        }
+        let is_removed = |log: &Log| log.created.is_some_and(|created| created.offset >= offset);
+        let removed =
+            self.of.iter().filter(|(_, log)| is_removed(log)).map(|(key, _)| *key).collect();
+        self.of.retain(|_, log| !is_removed(log));
+        removed
+    }
+
+    pub(crate) fn get_mut(&mut self, key: LogKey) -> Option<&mut Log> {
+        self.of.get_mut(&key)
+    }
+
+    /// All logs whose records may still be needed: also those whose deletion is not certain.
+    pub(crate) fn with_deleted(&self) -> impl Iterator<Item = (LogKey, &Log)> {
+        self.iter().chain(self.deleted.iter().map(|(_, key, log)| (*key, log)))
+    }
+
+    /// Raises the high watermark of a log. Returns whether it rose.
+    pub(crate) fn raise_watermark(&mut self, key: LogKey, watermark: u64) -> bool {
+        let Some(log) = self.of.get_mut(&key).filter(|log| log.watermark < watermark) else {
+            return false;
+        };
+        log.watermark = watermark;
+        if key == LogKey::Meta {
+            self.deleted.retain(|(at, ..)| *at >= watermark);
+        }
+        true
+    }
+
+    /// All records of a log are synced.
+    pub(crate) fn synced(&mut self, key: LogKey, offset: u64) {
+        if let Some(log) = self.of.get_mut(&key) {
+            log.synced = log.synced.max(offset.min(log.end()));
+        }
+    }
+
+    /// A run begins: it knows no high watermark. After a power cut, records that were not synced are
+    /// missing.
+    pub(crate) fn restart(&mut self) {
+        for log in self.of.values_mut() {
+            log.watermark = 0;
+        }
+    }
+}

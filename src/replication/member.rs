@@ -1,0 +1,531 @@
+//! `Member`: the state machine of one member of a replicated group.
+//!
+//! Owns: the member's notes, what it knows of its logs, and its role. Values in (calls, messages),
+//! values out (effects, in order). No I/O, no lock, no clock. The rules P1 to P10 are those of
+//! `docs/replication.md`. Must not know: how messages travel, how effects are carried out, when a
+//! leader is missed (that is the elector's).
+
+use super::candidate::Candidate;
+use super::compare;
+use super::effect::{Declined, Effect, Event};
+use super::history::EpochRange;
+use super::leader::Leader;
+use super::log_key::LogKey;
+use super::logs::{Log, Logs, MetaChange};
+use super::membership::{MemberRun, Membership};
+use super::message::{Ask, Body, Envelope, Fetch, Fetched, Found, Led, Promised};
+use super::notes::{Note, Notes, Promise};
+use super::recovery::Recovery;
+use super::role::{Following, Role};
+use super::rule::Rule;
+use super::state::{Effects, State};
+use crate::record::{LeaderEpoch, NodeId};
+
+/// How far an epoch may lie above the promised one: half of all epochs. One call with a wrong number
+/// cannot use them up.
+const EPOCH_STEP_MAX: u32 = u32::MAX / 2;
+
+/// Why a member does not become a candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeadRefused {
+    /// This epoch, or a greater one, was promised.
+    Fenced { promised: LeaderEpoch },
+    /// The epoch lies too far above the promised one.
+    TooFar { promised: LeaderEpoch },
+    /// The membership does not name this member's directory.
+    Learner,
+    /// The member may have lost records that it confirmed.
+    Recovering,
+    /// One of its logs is damaged.
+    Damaged,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Member {
+    state: State,
+    role: Role,
+    recovery: Recovery,
+}
+
+impl Member {
+    pub(crate) fn new(notes: Notes, logs: Logs, listed: Vec<NodeId>) -> Self {
+        let state = State::new(notes, logs, listed);
+        Self { state, role: Role::Follower(None), recovery: Recovery::default() }
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    pub(super) fn role(&self) -> &Role {
+        &self.role
+    }
+
+    // ---- calls -----------------------------------------------------------------------------
+
+    /// Begins a confirming round: asks the members for their promises.
+    pub(crate) fn lead(&mut self, epoch: LeaderEpoch) -> Result<Effects, LeadRefused> {
+        let promised = self.state.notes().promised();
+        let again = !Rule::LeadOnce.holds()
+            && self
+                .state
+                .notes()
+                .promise()
+                .is_some_and(|p| p.epoch == epoch && p.candidate.node == self.state.me().node);
+        if epoch <= promised && !again {
+            return Err(LeadRefused::Fenced { promised });
+        }
+        if epoch.0.saturating_sub(promised.0) > EPOCH_STEP_MAX {
+            return Err(LeadRefused::TooFar { promised });
+        }
+        if self.state.logs().is_damaged() {
+            return Err(LeadRefused::Damaged);
+        }
+        if self.state.must_recover() && Rule::RecoveringPromisesNothing.holds() {
+            return Err(LeadRefused::Recovering);
+        }
+        let membership = self.state.goes_by();
+        let is_member = match &membership {
+            Some(membership) => membership.names(self.state.me()),
+            None => self.state.listed().contains(&self.state.me().node),
+        };
+        if !is_member {
+            return Err(LeadRefused::Learner);
+        }
+        let mut out = Effects::new();
+        self.promise(Promise { epoch, candidate: self.state.me() }, &mut out);
+        let mut candidate = Candidate::new(epoch, self.state.me(), membership.is_none());
+        candidate.promised(self.state.me(), self.state.summaries(), false);
+        self.role = Role::Candidate(candidate);
+        self.ask(&mut out);
+        self.proceed(&mut out);
+        Ok(out)
+    }
+
+    /// The leader has appended records to one of its logs.
+    pub(crate) fn appended(
+        &mut self,
+        key: LogKey,
+        records: u64,
+        changes: &[(u64, MetaChange)],
+    ) -> Effects {
+        let mut out = Effects::new();
+        let Role::Leader(leader) = &self.role else { return out };
+        let range = EpochRange { epoch: leader.epoch(), records };
+        if self.state.logs_mut().append(key, &[range], changes) {
+            self.count_all(key, &mut out);
+            self.answer_waiting(key, &mut out);
+        }
+        out
+    }
+
+    /// A log is synced up to `offset`.
+    pub(crate) fn synced(&mut self, key: LogKey, offset: u64) -> Effects {
+        let mut out = Effects::new();
+        self.state.logs_mut().synced(key, offset);
+        self.count_all(key, &mut out);
+        let counts = self.state.logs().get(key).is_some_and(|log| log.counts_synced);
+        if let (true, Role::Follower(Some(Following { leader, epoch }))) = (counts, &self.role) {
+            self.state.fetch(*epoch, key, leader.node, &mut out);
+        }
+        out
+    }
+
+    /// Records of a log cannot be read.
+    pub(crate) fn damaged(&mut self, key: LogKey) -> Effects {
+        let mut out = Effects::new();
+        if let Some(log) = self.state.logs_mut().get_mut(key) {
+            log.damaged = true;
+        }
+        if !matches!(self.role, Role::Follower(_)) {
+            self.stop_leading(Declined::Damaged, &mut out);
+            self.role = Role::Follower(None);
+        }
+        out
+    }
+
+    /// At the leader: the directory that a member had is lost, and the one that it asks from now
+    /// counts instead. `None`, and nothing changes, unless that one has all records, and the membership
+    /// before is below the high watermark.
+    pub(crate) fn replace(&mut self, node: NodeId) -> Option<Effects> {
+        let Role::Leader(leader) = &self.role else { return None };
+        let meta = self.state.logs().get(LogKey::Meta)?;
+        let settled =
+            self.state.logs().memberships().newest_offset().is_some_and(|at| at < meta.watermark);
+        let run = leader.asks(LogKey::Meta, node)?;
+        let membership = self.state.logs().membership()?;
+        let has_all =
+            self.state.logs().iter().all(|(key, log)| leader.copied(key, run) == Some(log.end()));
+        if !settled || !has_all || membership.names(run) {
+            return None;
+        }
+        let next = membership.with(node, run.directory);
+        Some(self.write_membership(next))
+    }
+
+    /// What is sent again when no answer came: questions of a candidate and a follower, beats of
+    /// a leader. Changes nothing.
+    pub(crate) fn resend(&self) -> Effects {
+        let mut out = Effects::new();
+        match &self.role {
+            Role::Follower(_) => self.fetch_all(&mut out),
+            Role::Candidate(candidate) => {
+                self.ask(&mut out);
+                for (key, from) in self.lacking(candidate) {
+                    self.state.fetch(candidate.epoch(), key, from.node, &mut out);
+                }
+            }
+            Role::Leader(_) => self.beat(&mut out),
+        }
+        out
+    }
+
+    pub(crate) fn receive(&mut self, message: &Envelope) -> Effects {
+        let mut out = Effects::new();
+        if message.to != self.state.me().node || message.from.node == self.state.me().node {
+            return out;
+        }
+        match &message.body {
+            Body::Ask(ask) => self.asked(message, ask, &mut out),
+            Body::Promised(promised) => self.got_promise(message, promised, &mut out),
+            Body::Refused { promised } => self.refused(*promised, &mut out),
+            Body::Beat => self.heard_leader(message, &mut out),
+            Body::Fetch(fetch) => self.fetched_by(message, *fetch, &mut out),
+            Body::Fetched(fetched) => self.got_records(message, fetched, &mut out),
+        }
+        out
+    }
+
+    // ---- promises --------------------------------------------------------------------------
+
+    fn promise(&mut self, promise: Promise, out: &mut Effects) {
+        self.stop_leading(Declined::Promised(promise.epoch), out);
+        self.role = Role::Follower(None);
+        self.state.note(Note::Promise(promise), out);
+    }
+
+    fn stop_leading(&mut self, why: Declined, out: &mut Effects) {
+        match &self.role {
+            Role::Leader(leader) => out.push(Effect::Event(Event::LeadershipLost(leader.epoch()))),
+            Role::Candidate(candidate) => {
+                out.push(Effect::Event(Event::Declined(candidate.epoch(), why)));
+            }
+            Role::Follower(_) => {}
+        }
+    }
+
+    fn asked(&mut self, message: &Envelope, ask: &Ask, out: &mut Effects) {
+        let promise = Promise { epoch: message.epoch, candidate: message.from };
+        let before = self.state.notes().promise();
+        let repeats = before == Some(promise)
+            || (!Rule::PromiseOnce.holds() && message.epoch == self.state.notes().promised());
+        if !self.state.may_promise(ask)
+            || (message.epoch <= self.state.notes().promised() && !repeats)
+        {
+            let promised = self.state.notes().promised();
+            self.state.send(message.from.node, message.epoch, Body::Refused { promised }, out);
+            return;
+        }
+        if !repeats {
+            self.promise(promise, out);
+        }
+        let answer = Promised {
+            to: message.from,
+            logs: self.state.summaries(),
+            has_membership: self.state.logs().membership().is_some(),
+        };
+        self.state.send(message.from.node, message.epoch, Body::Promised(answer), out);
+    }
+
+    fn refused(&mut self, promised: LeaderEpoch, out: &mut Effects) {
+        let is_greater = match &self.role {
+            Role::Candidate(candidate) => candidate.epoch() < promised,
+            Role::Leader(leader) => leader.epoch() < promised,
+            Role::Follower(_) => false,
+        };
+        if is_greater {
+            self.stop_leading(Declined::Promised(promised), out);
+            self.role = Role::Follower(None);
+        }
+    }
+
+    // ---- candidate -------------------------------------------------------------------------
+
+    fn ask(&self, out: &mut Effects) {
+        let Role::Candidate(candidate) = &self.role else { return };
+        let ask = match self.state.goes_by() {
+            Some(membership) if !candidate.is_founding() => Ask::Lead(membership),
+            _ => Ask::Found,
+        };
+        for node in self.state.others() {
+            if !candidate.has_answer_of(node) {
+                self.state.send(node, candidate.epoch(), Body::Ask(ask.clone()), out);
+            }
+        }
+    }
+
+    fn got_promise(&mut self, message: &Envelope, promised: &Promised, out: &mut Effects) {
+        let me = self.state.me();
+        let Role::Candidate(candidate) = &mut self.role else { return };
+        let is_mine =
+            promised.to == me || (!Rule::AnswerToThisRun.holds() && promised.to.node == me.node);
+        if message.epoch == candidate.epoch() && is_mine {
+            candidate.promised(message.from, promised.logs.clone(), promised.has_membership);
+            self.proceed(out);
+        }
+    }
+
+    /// The logs for which the candidate has to fetch, and from whom: `__meta` alone before the others.
+    fn lacking(&self, candidate: &Candidate) -> Vec<(LogKey, MemberRun)> {
+        if let Some(from) = candidate.to_fetch(LogKey::Meta) {
+            return vec![(LogKey::Meta, from)];
+        }
+        self.state
+            .logs()
+            .iter()
+            .filter_map(|(key, _)| Some((key, candidate.to_fetch(key)?)))
+            .collect()
+    }
+
+    /// Goes as far towards leading as the promises allow.
+    fn proceed(&mut self, out: &mut Effects) {
+        let needed = self.state.needed();
+        let Role::Candidate(candidate) = &mut self.role else { return };
+        if candidate.is_founding() {
+            return self.found(out);
+        }
+        if !candidate.is_confirmed(&needed) {
+            return;
+        }
+        let Role::Candidate(candidate) = &self.role else { return };
+        let (epoch, lacking) = (candidate.epoch(), self.lacking(candidate));
+        if lacking.is_empty() {
+            return self.take_lead(out);
+        }
+        self.ask(out);
+        for (key, from) in lacking {
+            self.state.fetch(epoch, key, from.node, out);
+        }
+    }
+
+    fn found(&mut self, out: &mut Effects) {
+        let Role::Candidate(candidate) = &self.role else { return };
+        if candidate.finds_others() {
+            self.stop_leading(Declined::Founded, out);
+            self.role = Role::Follower(None);
+        } else if let Some(membership) = candidate.founded(self.state.listed()) {
+            self.take_lead(out);
+            out.extend(self.write_membership(membership));
+        }
+    }
+
+    fn take_lead(&mut self, out: &mut Effects) {
+        let Role::Candidate(candidate) = &self.role else { return };
+        let epoch = candidate.epoch();
+        let starts: Vec<_> =
+            self.state.logs().iter().map(|(key, _)| (key, candidate.start(key))).collect();
+        for (log, start) in starts {
+            self.state.raise_start(log, start, out);
+        }
+        let logs = self.state.keys();
+        self.state.adopt(epoch, logs, out);
+        let began = self.state.logs().iter().map(|(key, log)| (key, log.end())).collect();
+        self.role = Role::Leader(Leader::new(epoch, began));
+        out.push(Effect::Event(Event::Leading(epoch)));
+        self.beat(out);
+        let keys = self.state.keys();
+        for key in keys {
+            self.count(key, out);
+        }
+    }
+
+    // ---- leader ----------------------------------------------------------------------------
+
+    fn beat(&self, out: &mut Effects) {
+        if let Role::Leader(leader) = &self.role {
+            for node in self.state.others() {
+                self.state.send(node, leader.epoch(), Body::Beat, out);
+            }
+        }
+    }
+
+    fn write_membership(&mut self, membership: Membership) -> Effects {
+        let at = self.state.logs().get(LogKey::Meta).map_or(0, Log::end);
+        let mut out = vec![Effect::AppendMembership(membership.clone())];
+        out.extend(self.appended(LogKey::Meta, 1, &[(at, MetaChange::Members(membership))]));
+        out
+    }
+
+    /// Raises the high watermark of a log to what a majority holds.
+    fn count(&mut self, key: LogKey, out: &mut Effects) {
+        let needed = self.state.needed();
+        let me = self.state.me();
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(log) = self.state.logs().get(key) else { return };
+        let held = if log.counts_synced { log.synced } else { log.end() };
+        let Some(reached) = leader.reached(key, me, held, log.counts_synced, &needed) else {
+            return;
+        };
+        let meta = self.state.logs().get(LogKey::Meta).map_or(0, |meta| meta.watermark);
+        let exists =
+            log.created.is_none_or(|created| created.offset < meta) || !Rule::CreationFirst.holds();
+        if !exists {
+            return;
+        }
+        if leader.can_write(key) {
+            out.push(Effect::Event(Event::MayWrite(key)));
+        }
+        if self.state.logs_mut().raise_watermark(key, reached) {
+            out.push(Effect::Watermark { log: key, offset: reached });
+            self.answer_waiting(key, out);
+        }
+    }
+
+    /// Counts a log, and with `__meta` all: others may wait for their creation, or for a membership.
+    fn count_all(&mut self, key: LogKey, out: &mut Effects) {
+        self.count(key, out);
+        if key == LogKey::Meta {
+            let keys = self.state.keys();
+            for key in keys {
+                self.count(key, out);
+            }
+        }
+    }
+
+    fn answer_waiting(&self, key: LogKey, out: &mut Effects) {
+        let Role::Leader(leader) = &self.role else { return };
+        for (run, asked) in leader.waiting(key) {
+            self.state.answer(leader.epoch(), run, asked, Some(leader.began(key)), out);
+        }
+    }
+
+    /// A follower asks its leader, or a candidate a member that promised it this epoch.
+    fn fetched_by(&mut self, message: &Envelope, fetch: Fetch, out: &mut Effects) {
+        let promised = self.state.notes().promised();
+        if message.epoch < promised {
+            self.state.send(message.from.node, message.epoch, Body::Refused { promised }, out);
+            return;
+        }
+        let promise = Promise { epoch: message.epoch, candidate: message.from };
+        let mut began = None;
+        if let Role::Leader(leader) = &mut self.role
+            && leader.epoch() == message.epoch
+        {
+            began = Some(leader.began(fetch.log));
+            let Some(log) = self.state.logs().get(fetch.log) else { return };
+            if matches!(compare::answer(&log.history, &fetch, 0), Found::Records { .. }) {
+                leader.asked(message.from, fetch);
+                self.count_all(fetch.log, out);
+            }
+        } else if self.state.notes().promise() != Some(promise) {
+            return;
+        }
+        self.state.answer(message.epoch, message.from, fetch, began, out);
+    }
+
+    // ---- follower --------------------------------------------------------------------------
+
+    fn heard_leader(&mut self, message: &Envelope, out: &mut Effects) {
+        let Envelope { from, epoch, .. } = *message;
+        let promised = self.state.notes().promised();
+        if epoch < promised && Rule::TakeNothing.holds() {
+            self.state.send(from.node, epoch, Body::Refused { promised }, out);
+            return;
+        }
+        if epoch > promised {
+            self.promise(Promise { epoch, candidate: from }, out);
+        }
+        let is_promised = self.state.notes().promise() == Some(Promise { epoch, candidate: from });
+        let following = Following { leader: from, epoch };
+        if matches!(&self.role, Role::Follower(Some(known)) if *known == following) {
+            return;
+        }
+        if is_promised || epoch < promised || !Rule::PromiseOnce.holds() {
+            self.role = Role::Follower(Some(following));
+            self.recovery.begin();
+            out.push(Effect::Event(Event::Following(epoch)));
+            self.fetch_all(out);
+        }
+    }
+
+    fn fetch_all(&self, out: &mut Effects) {
+        if let Role::Follower(Some(Following { leader, epoch })) = self.role {
+            for (key, _) in self.state.logs().iter() {
+                self.state.fetch(epoch, key, leader.node, out);
+            }
+        }
+    }
+
+    fn got_records(&mut self, message: &Envelope, fetched: &Fetched, out: &mut Effects) {
+        let key = fetched.asked.log;
+        let to_this_run = fetched.to == self.state.me()
+            || (!Rule::AnswerToThisRun.holds() && fetched.to.node == self.state.me().node);
+        let is_expected = match &self.role {
+            Role::Follower(Some(known)) => {
+                *known == Following { leader: message.from, epoch: message.epoch }
+                    && fetched.led.is_some()
+            }
+            Role::Candidate(candidate) => {
+                candidate.epoch() == message.epoch && candidate.to_fetch(key) == Some(message.from)
+            }
+            Role::Follower(None) | Role::Leader(_) => false,
+        };
+        let Some(question) = self.state.question(message.epoch, key) else { return };
+        let asked = Fetch { synced: question.synced, ..fetched.asked };
+        let is_current = asked == question || !Rule::AnswerAsked.holds();
+        if !(to_this_run && is_expected && is_current) {
+            return;
+        }
+        match &fetched.found {
+            Found::Diverges { epoch, end } => self.state.cut(message.epoch, key, *epoch, *end, out),
+            Found::Removed { start, below } => self.state.begin_anew(key, *start, *below, out),
+            Found::Records { ranges, changes } => {
+                let created = self.state.copy(key, fetched.asked.from, ranges, changes, out);
+                let Some(created) = created else { return };
+                if let Role::Follower(_) = &self.role {
+                    for key in created {
+                        self.state.fetch(message.epoch, key, message.from.node, out);
+                    }
+                }
+                // Below its start a log was not compared. Nobody has to read that.
+                self.state.raise_start(key, fetched.start, out);
+                if let Some(led) = fetched.led {
+                    self.follow(message.epoch, key, led, out);
+                } else if let (Role::Candidate(candidate), Some(log)) =
+                    (&mut self.role, self.state.logs().get(key))
+                {
+                    candidate.agrees(key, message.from, log.end());
+                }
+            }
+        }
+        if matches!(self.role, Role::Candidate(_)) {
+            self.proceed(out);
+        } else if self.state.question(message.epoch, key) != Some(question) {
+            self.state.fetch(message.epoch, key, message.from.node, out);
+        }
+    }
+
+    /// The log is equal to the leader's up to its end: what follows from what the leader says of it.
+    fn follow(&mut self, epoch: LeaderEpoch, key: LogKey, led: Led, out: &mut Effects) {
+        let Some(log) = self.state.logs().get(key) else { return };
+        let end = log.end();
+        if end >= led.began && self.state.adopted(key) != epoch {
+            let logs = if Rule::AdoptEachLog.holds() { vec![key] } else { self.state.keys() };
+            self.state.adopt(epoch, logs, out);
+        }
+        // The log is equal to the leader's up to its end, also if it has not adopted the epoch yet.
+        self.state.believe(key, led.watermark.min(end), out);
+        if self.state.notes().is_recovering() {
+            self.recovery.named(key, led.end);
+            if self.recovery.is_done(self.state.logs(), |key| self.state.adopted(key) == epoch) {
+                let logs = self.state.keys();
+                self.state.sync(logs, out);
+                self.state.note(Note::Whole, out);
+                out.push(Effect::Event(Event::Whole));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+//! Goal: the calls that a member refuses, and what needs no other member.
+//!
+//! The protocol between members is explored in `replication/explore.rs`.
+
+use super::super::effect::{Declined, Effect, Event};
+use super::super::history::EpochRange;
+use super::super::log_key::LogKey;
+use super::super::logs::Logs;
+use super::super::logs::MetaChange;
+use super::super::membership::{DirectoryId, MemberRun, Membership};
+use super::super::message::{Body, Envelope};
+use super::super::notes::Notes;
+use super::{EPOCH_STEP_MAX, LeadRefused, Member};
+use crate::record::{LeaderEpoch, NodeId};
+
+fn run(node: u64) -> MemberRun {
+    MemberRun { node: NodeId(node), directory: DirectoryId(node.into()), session: 1 }
+}
+
+/// Member 0 of a group of that many, whose `__meta` has the membership alone.
+fn member(members: u64, notes: Notes) -> Member {
+    let membership = Membership::new((0..members).map(|node| (NodeId(node), run(node).directory)));
+    let mut logs = Logs::default();
+    let first = EpochRange { epoch: LeaderEpoch(0), records: 1 };
+    assert!(logs.append(LogKey::Meta, &[first], &[(0, MetaChange::Members(membership))]));
+    Member::new(notes, logs, (0..members).map(NodeId).collect())
+}
+
+fn sent(effects: &[Effect]) -> Vec<&Envelope> {
+    let mut sent = Vec::new();
+    for effect in effects {
+        if let Effect::Send(envelope) = effect {
+            sent.push(envelope);
+        }
+    }
+    sent
+}
+
+#[test]
+fn a_group_of_one_leads_at_once_and_all_that_it_appends_is_visible() {
+    let mut alone = member(1, Notes::new(run(0)));
+    let effects = alone.lead(LeaderEpoch(1)).unwrap();
+    assert!(effects.contains(&Effect::Event(Event::Leading(LeaderEpoch(1)))));
+    assert!(effects.contains(&Effect::Watermark { log: LogKey::Meta, offset: 1 }));
+    let effects = alone.appended(LogKey::Offsets, 5, &[]);
+    assert!(effects.contains(&Effect::Watermark { log: LogKey::Offsets, offset: 5 }));
+}
+
+/// Nobody could give back what it lost, so it does not wait for anybody.
+#[test]
+fn a_group_of_one_is_never_recovering() {
+    let notes = Notes::new(run(0)).next_session(true);
+    assert!(member(1, notes.clone()).lead(LeaderEpoch(1)).is_ok());
+    assert_eq!(member(3, notes).lead(LeaderEpoch(1)), Err(LeadRefused::Recovering));
+}
+
+#[test]
+fn an_epoch_that_was_promised_or_lies_too_far_is_refused_and_changes_nothing() {
+    let mut one = member(3, Notes::new(run(0)));
+    one.lead(LeaderEpoch(7)).unwrap();
+    let before = one.clone();
+    for old in [0, 3, 7] {
+        let refused = Err(LeadRefused::Fenced { promised: LeaderEpoch(7) });
+        assert_eq!(one.lead(LeaderEpoch(old)), refused);
+    }
+    let far = LeaderEpoch(7 + EPOCH_STEP_MAX + 1);
+    assert_eq!(one.lead(far), Err(LeadRefused::TooFar { promised: LeaderEpoch(7) }));
+    assert_eq!(one, before);
+    assert!(one.lead(LeaderEpoch(7 + EPOCH_STEP_MAX)).is_ok());
+}
+
+#[test]
+fn a_directory_that_the_membership_does_not_name_is_a_learner() {
+    let other = MemberRun { directory: DirectoryId(99), ..run(0) };
+    assert_eq!(member(3, Notes::new(other)).lead(LeaderEpoch(1)), Err(LeadRefused::Learner));
+}
+
+#[test]
+fn a_damaged_member_does_not_lead_any_more() {
+    let mut one = member(1, Notes::new(run(0)));
+    one.lead(LeaderEpoch(1)).unwrap();
+    let effects = one.damaged(LogKey::Offsets);
+    assert_eq!(effects, [Effect::Event(Event::LeadershipLost(LeaderEpoch(1)))]);
+    assert_eq!(one.role().leads(), None);
+    assert_eq!(one.lead(LeaderEpoch(2)), Err(LeadRefused::Damaged));
+
+    let mut candidate = member(3, Notes::new(run(0)));
+    candidate.lead(LeaderEpoch(1)).unwrap();
+    let effects = candidate.damaged(LogKey::Meta);
+    let declined = Event::Declined(LeaderEpoch(1), Declined::Damaged);
+    assert_eq!(effects, [Effect::Event(declined)]);
+}
+
+/// What is sent again is what was sent before: a lost message costs time, nothing else.
+#[test]
+fn a_candidate_asks_again_and_a_refusal_ends_its_round() {
+    let mut one = member(3, Notes::new(run(0)));
+    let effects = one.lead(LeaderEpoch(1)).unwrap();
+    assert_eq!(sent(&effects), sent(&one.resend()));
+    let refused = Body::Refused { promised: LeaderEpoch(4) };
+    let message = Envelope { from: run(1), to: NodeId(0), epoch: LeaderEpoch(1), body: refused };
+    let effects = one.receive(&message);
+    let declined = Declined::Promised(LeaderEpoch(4));
+    assert_eq!(effects, [Effect::Event(Event::Declined(LeaderEpoch(1), declined))]);
+    assert!(one.resend().is_empty());
+}
+
+#[test]
+fn a_message_to_or_from_somebody_else_changes_nothing() {
+    let mut one = member(3, Notes::new(run(0)));
+    let before = one.clone();
+    for (from, to) in [(1, 2), (0, 0)] {
+        let message =
+            Envelope { from: run(from), to: NodeId(to), epoch: LeaderEpoch(9), body: Body::Beat };
+        assert!(one.receive(&message).is_empty());
+    }
+    assert_eq!(one, before);
+}

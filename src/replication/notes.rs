@@ -1,0 +1,93 @@
+//! `Notes`: what a member must never forget.
+//!
+//! Owns: the durable values of one member: its directory and session, its promise, the epoch that
+//! each of its logs has adopted, and the runs of others. They are kept in `__local`, which is never
+//! replicated, and each change is synced before the step that relies on it, at every durability
+//! level. Must not know: logs, messages.
+
+use std::collections::BTreeMap;
+
+use super::log_key::LogKey;
+use super::membership::MemberRun;
+use crate::record::LeaderEpoch;
+
+/// A promise: nothing is taken from, or given to, a smaller epoch any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Promise {
+    pub(crate) epoch: LeaderEpoch,
+    /// To whom it was made: the only run that may lead this epoch.
+    pub(crate) candidate: MemberRun,
+}
+
+/// A change of the notes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Note {
+    Promise(Promise),
+    /// These logs contain those of the epoch's leader as they were when the epoch began.
+    Adopted {
+        epoch: LeaderEpoch,
+        logs: Vec<LogKey>,
+    },
+    /// Nothing that this member confirmed before is missing: it may promise again.
+    Whole,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Notes {
+    me: MemberRun,
+    promise: Option<Promise>,
+    adopted: BTreeMap<LogKey, LeaderEpoch>,
+    /// A power cut may have removed what this member confirmed, and no leader has given it back yet.
+    recovering: bool,
+}
+
+impl Notes {
+    /// Those of a new directory, in its first session.
+    pub(crate) fn new(me: MemberRun) -> Self {
+        Self { me, promise: None, adopted: BTreeMap::new(), recovering: false }
+    }
+
+    /// Those of the next run of the same directory. `has_lost`: records that the last run confirmed
+    /// may be missing.
+    pub(crate) fn next_session(mut self, has_lost: bool) -> Self {
+        self.me.session = self.me.session.saturating_add(1);
+        self.recovering |= has_lost;
+        self
+    }
+
+    pub(crate) fn me(&self) -> MemberRun {
+        self.me
+    }
+
+    /// The greatest epoch that was promised; zero without one.
+    pub(crate) fn promised(&self) -> LeaderEpoch {
+        self.promise.map_or(LeaderEpoch::default(), |promise| promise.epoch)
+    }
+
+    pub(crate) fn promise(&self) -> Option<Promise> {
+        self.promise
+    }
+
+    pub(crate) fn adopted(&self, log: LogKey) -> LeaderEpoch {
+        self.adopted.get(&log).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn is_recovering(&self) -> bool {
+        self.recovering
+    }
+
+    pub(crate) fn apply(&mut self, note: &Note) {
+        match note {
+            Note::Promise(promise) => self.promise = Some(*promise),
+            Note::Adopted { epoch, logs } => {
+                self.adopted.extend(logs.iter().map(|log| (*log, *epoch)));
+            }
+            Note::Whole => self.recovering = false,
+        }
+    }
+
+    /// A log that was removed has adopted nothing.
+    pub(crate) fn forget(&mut self, log: LogKey) {
+        self.adopted.remove(&log);
+    }
+}

@@ -1,0 +1,94 @@
+//! The rules of replication that the exploration removes, one at a time.
+//!
+//! Owns: the list of these rules. The state machine names a rule where it keeps it:
+//! `Rule::GiveNothing.holds()`. A test build removes one and expects the exploration to find a
+//! violation; otherwise a scenario is missing, or the rule is not needed. In other builds
+//! [`Rule::holds`] is the constant `true`. Must not know: what the rules protect.
+
+macro_rules! rules {
+    ($($(#[$doc:meta])* $rule:ident,)*) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Rule {
+            $($(#[$doc])* $rule,)*
+        }
+
+        #[cfg(test)]
+        impl Rule {
+            pub(crate) const ALL: &[Self] = &[$(Self::$rule,)*];
+        }
+    };
+}
+
+rules! {
+    /// P1: a promise is durable before it is sent.
+    PromiseNoted,
+    /// P1: nothing is taken from an epoch below the promised one.
+    TakeNothing,
+    /// P2: an epoch is promised to one run of one member.
+    PromiseOnce,
+    /// P2: nobody leads an epoch that it has promised before, for instance before a restart.
+    LeadOnce,
+    /// P2, P3: a leadership begins with the promises of a majority.
+    ConfirmingRound,
+    /// P3: of the logs of those who promised, the one that adopted the greatest epoch is chosen, and
+    /// then the longest.
+    ChooseAdopted,
+    /// P3: a candidate fetches what it lacks before it leads.
+    FetchFirst,
+    /// P3, P6: a fetch names the epoch of the last record that its sender has, and logs that differ there
+    /// are cut to where they agree.
+    NameEpoch,
+    /// P3: if the chosen `__meta` brings another membership, the promises are a majority of it too.
+    ChosenMembership,
+    /// P4: only copies that adopted the epoch count.
+    CountAdopted,
+    /// P4: the adoption of an epoch is durable before it counts.
+    AdoptionNoted,
+    /// P4: the records that an adoption stands for are synced before it is noted.
+    AdoptionSynced,
+    /// P4: each log adopts an epoch for itself.
+    AdoptEachLog,
+    /// P5: the high watermark is what a majority holds.
+    CountMajority,
+    /// P6: only the answer to the question of the moment is obeyed, and a log that has adopted the
+    /// epoch is never cut.
+    AnswerAsked,
+    /// P7: the records of a topic are below their high watermark only when its creation is.
+    CreationFirst,
+    /// P8: while a membership is not below the high watermark, a majority of the one before it is
+    /// needed too.
+    BothMajorities,
+    /// P8: a member goes by the newest membership in its log, also by one that is not below the high
+    /// watermark.
+    NewestMembership,
+    /// P8: a group is founded only when all listed members have answered.
+    FoundByAll,
+    /// P9: a member that may have lost confirmed records promises nothing.
+    RecoveringPromisesNothing,
+    /// P9, P11: an answer counts for the run that asked.
+    AnswerToThisRun,
+}
+
+#[cfg(test)]
+std::thread_local! {
+    static REMOVED: std::cell::Cell<Option<Rule>> = const { std::cell::Cell::new(None) };
+}
+
+impl Rule {
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self, reason = "in tests it depends on the rule")]
+    pub(crate) const fn holds(self) -> bool {
+        true
+    }
+
+    #[cfg(test)]
+    pub(crate) fn holds(self) -> bool {
+        REMOVED.get() != Some(self)
+    }
+
+    /// Removes a rule, for this thread.
+    #[cfg(test)]
+    pub(crate) fn remove(rule: Option<Self>) {
+        REMOVED.set(rule);
+    }
+}

@@ -1,0 +1,276 @@
+//! `State`: what a member has: its notes, and what it knows of its logs.
+//!
+//! Owns: both, and every change of them, each with the effect that carries it out. Which changes are
+//! made, and when, is decided by the member's role. Must not know: roles.
+
+use std::collections::BTreeMap;
+
+use super::compare;
+use super::effect::{Effect, Event};
+use super::history::EpochRange;
+use super::log_key::LogKey;
+use super::logs::{Log, Logs, MetaChange};
+use super::membership::{MemberRun, Membership};
+use super::message::{Ask, Body, Envelope, Fetch, Fetched, Led, Summary};
+use super::notes::{Note, Notes};
+use super::rule::Rule;
+use crate::record::{LeaderEpoch, NodeId};
+
+/// How many records an answer has at most; the shell sends fewer if the frame is full. Tests send
+/// them one by one, because others may act in between.
+const RECORDS_MAX: u64 = if cfg!(test) { 1 } else { u64::MAX };
+
+/// What is to be done, in order.
+pub(crate) type Effects = Vec<Effect>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct State {
+    notes: Notes,
+    logs: Logs,
+    /// The members as the application lists them; used until a membership is known.
+    listed: Vec<NodeId>,
+}
+
+impl State {
+    /// What a member has when a run begins.
+    pub(super) fn new(notes: Notes, mut logs: Logs, listed: Vec<NodeId>) -> Self {
+        logs.restart();
+        Self { notes, logs, listed }
+    }
+
+    pub(crate) fn me(&self) -> MemberRun {
+        self.notes.me()
+    }
+
+    pub(crate) fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
+    pub(crate) fn logs(&self) -> &Logs {
+        &self.logs
+    }
+
+    pub(super) fn adopted(&self, key: LogKey) -> LeaderEpoch {
+        self.logs.adopted(key, &self.notes)
+    }
+
+    pub(super) fn listed(&self) -> &[NodeId] {
+        &self.listed
+    }
+
+    /// For what only the engine knows: synced ends, damage, the leader's own appends.
+    pub(super) fn logs_mut(&mut self) -> &mut Logs {
+        &mut self.logs
+    }
+
+    pub(super) fn keys(&self) -> Vec<LogKey> {
+        self.logs.iter().map(|(key, _)| key).collect()
+    }
+
+    // ---- who counts ------------------------------------------------------------------------
+
+    /// A group of one has nobody who could give back what it lost.
+    pub(super) fn must_recover(&self) -> bool {
+        let alone = self.logs.membership().map_or(self.listed.len(), |m| m.nodes().count()) < 2;
+        self.notes.is_recovering() && !alone
+    }
+
+    /// The membership that this member goes by.
+    pub(super) fn goes_by(&self) -> Option<Membership> {
+        if Rule::NewestMembership.holds() {
+            return self.logs.membership().cloned();
+        }
+        self.logs.needed().first().map(|(_, membership)| membership.clone())
+    }
+
+    /// The memberships of which a majority is needed.
+    pub(super) fn needed(&self) -> Vec<(u64, Membership)> {
+        let mut needed = self.logs.needed().to_vec();
+        if !Rule::NewestMembership.holds() {
+            needed.truncate(1);
+        } else if !Rule::BothMajorities.holds() {
+            needed.drain(..needed.len().saturating_sub(1));
+        }
+        needed
+    }
+
+    /// All nodes but this one that are members, or are listed as such.
+    pub(super) fn others(&self) -> Vec<NodeId> {
+        let needed = self.needed();
+        let mut nodes: Vec<NodeId> = needed.iter().flat_map(|(_, m)| m.nodes()).collect();
+        nodes.extend(&self.listed);
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes.retain(|node| *node != self.me().node);
+        nodes
+    }
+
+    /// Whether this member may promise anything to whom asks.
+    pub(super) fn may_promise(&self, ask: &Ask) -> bool {
+        if self.must_recover() && Rule::RecoveringPromisesNothing.holds() {
+            return false;
+        }
+        let own = self.goes_by();
+        match ask {
+            Ask::Found => own.is_none(),
+            Ask::Lead(theirs) => {
+                theirs.names(self.me()) || own.is_some_and(|own| own.names(self.me()))
+            }
+        }
+    }
+
+    pub(super) fn summaries(&self) -> BTreeMap<LogKey, Summary> {
+        let summary = |key, log: &Log| Summary {
+            adopted: self.adopted(key),
+            end: log.end(),
+            start: log.history.start(),
+        };
+        self.logs.with_deleted().map(|(key, log)| (key, summary(key, log))).collect()
+    }
+
+    // ---- what is said ----------------------------------------------------------------------
+
+    pub(super) fn send(&self, to: NodeId, epoch: LeaderEpoch, body: Body, out: &mut Effects) {
+        out.push(Effect::Send(Envelope { from: self.me(), to, epoch, body }));
+    }
+
+    /// What this member asks about a log, in that epoch.
+    pub(super) fn question(&self, epoch: LeaderEpoch, key: LogKey) -> Option<Fetch> {
+        let log = self.logs.get(key)?;
+        Some(Fetch {
+            log: key,
+            from: log.end(),
+            before: log.history.last_epoch(),
+            adopted: self.adopted(key) == epoch,
+            synced: log.synced,
+        })
+    }
+
+    pub(super) fn fetch(&self, epoch: LeaderEpoch, key: LogKey, from: NodeId, out: &mut Effects) {
+        if let Some(fetch) = self.question(epoch, key) {
+            self.send(from, epoch, Body::Fetch(fetch), out);
+        }
+    }
+
+    /// Answers a fetch from this member's log; `began` is the leader's end when its epoch began.
+    pub(super) fn answer(
+        &self,
+        epoch: LeaderEpoch,
+        to: MemberRun,
+        asked: Fetch,
+        began: Option<u64>,
+        out: &mut Effects,
+    ) {
+        let Some(log) = self.logs.get(asked.log) else { return };
+        let led = began.map(|began| Led { began, watermark: log.watermark, end: log.end() });
+        let found = compare::answer(&log.history, &asked, RECORDS_MAX);
+        let start = log.history.start();
+        self.send(to.node, epoch, Body::Fetched(Fetched { to, asked, start, led, found }), out);
+    }
+
+    // ---- what is changed -------------------------------------------------------------------
+
+    pub(super) fn note(&mut self, note: Note, out: &mut Effects) {
+        self.notes.apply(&note);
+        let is_durable = match &note {
+            Note::Promise(_) => Rule::PromiseNoted.holds(),
+            Note::Adopted { .. } => Rule::AdoptionNoted.holds(),
+            Note::Whole => true,
+        };
+        if is_durable {
+            out.push(Effect::Note(note));
+        }
+    }
+
+    pub(super) fn sync(&mut self, logs: Vec<LogKey>, out: &mut Effects) {
+        for key in &logs {
+            self.logs.synced(*key, u64::MAX);
+        }
+        out.push(Effect::Sync(logs));
+    }
+
+    pub(super) fn adopt(&mut self, epoch: LeaderEpoch, logs: Vec<LogKey>, out: &mut Effects) {
+        if Rule::AdoptionSynced.holds() {
+            self.sync(logs.clone(), out);
+        }
+        self.note(Note::Adopted { epoch, logs }, out);
+    }
+
+    /// Appends what follows this member's end. `None` if it does not follow; otherwise the logs that
+    /// it creates.
+    pub(super) fn copy(
+        &mut self,
+        key: LogKey,
+        from: u64,
+        ranges: &[EpochRange],
+        changes: &[(u64, MetaChange)],
+        out: &mut Effects,
+    ) -> Option<Vec<LogKey>> {
+        let before = self.keys();
+        let follows = self.logs.get(key).is_some_and(|log| log.end() == from);
+        if !follows || !self.logs.append(key, ranges, changes) {
+            return None;
+        }
+        let records: u64 = ranges.iter().map(|range| range.records).sum();
+        if records > 0 {
+            out.push(Effect::Append { log: key, records });
+        }
+        Some(self.keys().into_iter().filter(|key| !before.contains(key)).collect())
+    }
+
+    /// The other log and this one differ below the end of this one.
+    pub(super) fn cut(
+        &mut self,
+        epoch: LeaderEpoch,
+        key: LogKey,
+        other: LeaderEpoch,
+        end: u64,
+        out: &mut Effects,
+    ) {
+        let Some(log) = self.logs.get(key) else { return };
+        let to = compare::cut_point(&log.history, other, end);
+        let is_adopted = self.adopted(key) == epoch && Rule::AnswerAsked.holds();
+        if is_adopted || to < log.watermark || to < log.history.start() {
+            out.push(Effect::Event(Event::CutRefused(key)));
+            return;
+        }
+        if to < log.end() {
+            out.push(Effect::Truncate { log: key, to });
+            for removed in self.logs.truncate(key, to) {
+                self.notes.forget(removed);
+                out.push(Effect::Remove(removed));
+            }
+        }
+    }
+
+    /// The other log begins above the end of this one: what lies between was removed there, and so
+    /// it is below the high watermark.
+    pub(super) fn begin_anew(
+        &mut self,
+        key: LogKey,
+        start: u64,
+        below: LeaderEpoch,
+        out: &mut Effects,
+    ) {
+        let Some(log) = self.logs.get_mut(key).filter(|log| log.end() < start) else { return };
+        log.history.begin_anew(start, below);
+        log.synced = start;
+        out.push(Effect::BeginAnew { log: key, start });
+        self.believe(key, start, out);
+    }
+
+    pub(super) fn raise_start(&mut self, key: LogKey, start: u64, out: &mut Effects) {
+        let Some(log) = self.logs.get_mut(key) else { return };
+        let start = start.min(log.end());
+        if start > log.history.start() {
+            log.history.raise_start(start);
+            out.push(Effect::RaiseStart { log: key, start });
+        }
+    }
+
+    pub(super) fn believe(&mut self, key: LogKey, watermark: u64, out: &mut Effects) {
+        if self.logs.raise_watermark(key, watermark) {
+            out.push(Effect::Watermark { log: key, offset: watermark });
+        }
+    }
+}
