@@ -18,6 +18,7 @@
 //! change.
 
 mod node;
+mod rows;
 mod search;
 mod world;
 

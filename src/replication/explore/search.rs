@@ -255,9 +255,9 @@ impl<'a> Search<'a> {
         Found { states, is_complete: true, violation: None }
     }
 
-    /// A million states of members take some gigabytes.
+    /// As many states of members, and steps of them, as take some gigabytes.
     fn is_full(&self) -> bool {
-        self.nodes.all.len() > 1_000_000
+        self.nodes.all.len() > 150_000 || self.steps.len() > 6_000_000
     }
 
     fn first(&mut self) -> State {
@@ -344,7 +344,7 @@ impl<'a> Search<'a> {
             let message = self.messages.get(*number);
             self.receivers(&nodes, *number).any(|i| {
                 let was_delivered = i == node && delivered == Some(*number);
-                !is_spent(message, self.nodes.get(nodes[usize::from(i)]), was_delivered)
+                !is_spent(self.world, message, self.nodes.get(nodes[usize::from(i)]), was_delivered)
             })
         });
         let mut next = State { nodes, shown, spent, messages: messages.into(), index: 0 };

@@ -45,6 +45,8 @@ pub(super) struct World {
     pub(super) writes: Vec<(u32, Write)>,
     /// Only synced copies count.
     pub(super) at_sync: bool,
+    /// Messages that the rules make useless are delivered too.
+    pub(super) keeps_late: bool,
     /// A call to lead may come twice for an epoch, at two members.
     pub(super) leads_twice: bool,
 }
@@ -65,13 +67,14 @@ impl Default for World {
             leads: Vec::new(),
             writes: Vec::new(),
             at_sync: false,
+            keeps_late: false,
             leads_twice: false,
         }
     }
 }
 
 impl World {
-    fn run(node: u8) -> MemberRun {
+    pub(super) fn run(node: u8) -> MemberRun {
         MemberRun {
             node: NodeId(node.into()),
             directory: DirectoryId(u128::from(node)),
@@ -225,7 +228,7 @@ impl World {
 }
 
 /// Delivers messages in order until none is left, to those to whom it may.
-fn settle(nodes: &mut [Node], step: Step, may: impl Fn(usize) -> bool) {
+pub(super) fn settle(nodes: &mut [Node], step: Step, may: impl Fn(usize) -> bool) {
     let mut messages = std::collections::VecDeque::from(step.sends);
     while let Some(message) = messages.pop_front() {
         for (i, node) in nodes.iter_mut().enumerate() {
@@ -237,11 +240,12 @@ fn settle(nodes: &mut [Node], step: Step, may: impl Fn(usize) -> bool) {
 }
 
 /// A message that can change nothing at its receiver any more.
-pub(super) fn is_spent(message: &Message, to: &Node, was_delivered: bool) -> bool {
-    let keeps_late = !(Rule::TakeNothing.holds()
-        && Rule::PromiseOnce.holds()
-        && Rule::PromiseNoted.holds()
-        && Rule::AnswerToThisRun.holds());
+pub(super) fn is_spent(world: &World, message: &Message, to: &Node, was_delivered: bool) -> bool {
+    let keeps_late = world.keeps_late
+        || !(Rule::TakeNothing.holds()
+            && Rule::PromiseOnce.holds()
+            && Rule::PromiseNoted.holds()
+            && Rule::AnswerToThisRun.holds());
     if keeps_late {
         return false;
     }
