@@ -187,7 +187,7 @@ fn row_b09_an_unsynced_length_loses_nothing_that_was_acknowledged() {
 #[test]
 fn row_b10_batches_of_an_earlier_file_are_never_taken_for_the_present_ones() {
     // Short batches are checksummed by another rule.
-    for (first, others) in [(3_000, 2_000), (300, 200)] {
+    for (first, others) in [(3_000, 2_000), (300, 100)] {
         let stale = {
             let (disk, rig) = Rig::fresh(1);
             let mut log = rig.create();
