@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Advice, SeekFrom, fadvise, seek, syncfs};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::log::Outcome;
@@ -27,6 +28,17 @@ pub(crate) fn now() -> Instant {
 #[expect(clippy::disallowed_methods, reason = "a pause between measurements")]
 pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
+}
+
+/// Has this process killed when the one ends that started it: a measurement that is interrupted
+/// leaves nothing behind that writes gigabytes.
+pub(crate) fn end_with_parent() -> Outcome<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // It may have ended before.
+    match getppid() {
+        Some(parent) if !parent.is_init() => Ok(()),
+        _ => Err("the process that measures has ended".into()),
+    }
 }
 
 /// The processors that this process may use.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::args::Run;
 use crate::backends::Contender;
 use crate::log::Outcome;
-use crate::machine::{describe, evict, load, pause, remove, resident, sync_all};
+use crate::machine::{describe, end_with_parent, evict, load, pause, remove, resident, sync_all};
 use crate::table::{Line, print};
 use crate::workloads::{End, Figures, Kind, Order, READY, Workload};
 
@@ -127,6 +127,7 @@ fn child(
 /// In the process of a contender: does what it was started for, prints the figures, and ends
 /// without the destructors that would write what is about to be removed.
 pub(crate) fn obey(order: &Order, contender: &Contender) -> Outcome<()> {
+    end_with_parent()?;
     // Threads wait for each other; a panic must not leave one waiting for ever.
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("{panic}");
