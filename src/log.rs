@@ -82,6 +82,7 @@ pub(crate) mod maps;
 pub(crate) mod open;
 pub(crate) mod pinned;
 pub(crate) mod producers;
+pub(crate) mod read_ahead;
 mod recovery;
 #[cfg(feature = "replication")]
 #[cfg_attr(not(test), expect(dead_code, reason = "nothing replicates yet"))]

@@ -288,6 +288,7 @@ fn forgotten_topics(logs: &InternalLogs) -> Vec<LocalChange> {
 
 fn start_workers(engine: &Arc<Engine>, queues: WorkerQueues, spawn: &Arc<Spawn>) -> Result<()> {
     let queues = Arc::new(queues);
+    engine.workers().serve_readers(spawn);
     let start_helper = {
         let (engine, spawn) = (Arc::clone(engine), Arc::clone(spawn));
         move || {

@@ -1,7 +1,7 @@
 //! Background work: two threads, the workers, that never wait for each other.
 //!
-//! [`space`] does what appenders and waiters need soon, [`bulk`] what takes long. Without
-//! background threads, requests stay noted in their partitions until `tick` serves them.
+//! [`space`] does what appenders and waiters need soon, [`bulk`] what takes long. [`syncs`] and
+//! [`reads`] have more threads while there is work for them. Without background threads, requests stay noted in their partitions until `tick` serves them.
 //!
 //! Owns: the queues, the threads and their shutdown. Must not know: the engine, except for the
 //! calls that it is given. A thread that uses the engine keeps it, and with it the lock of the
@@ -16,9 +16,11 @@ use crossbeam::channel::{Sender, unbounded};
 pub(crate) use self::bulk::{CHECKPOINT_EVERY, Housekeeping, run_bulk_worker};
 pub(crate) use self::queues::WorkerQueues;
 use self::queues::{Job, Shared};
+use self::reads::Reads;
 pub(crate) use self::space::run_space_worker;
 use crate::clock::Clock;
 use crate::error::Result;
+use crate::log::read_ahead::Ahead;
 use crate::partition::background::Want;
 use crate::partition::{Background, PartitionCore, Work};
 use crate::sync::{AtomicBool, LockLevel, Mutex, Ordering};
@@ -26,6 +28,7 @@ use crate::trace::Outbox;
 
 mod bulk;
 mod queues;
+mod reads;
 mod rounds;
 mod space;
 mod syncs;
@@ -66,6 +69,7 @@ pub(crate) struct Workers {
     /// Called by the clock after a move. It has only a weak handle of this.
     on_move: OnceLock<Arc<dyn Fn() + Send + Sync>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    reads: Arc<Reads>,
 }
 
 /// Makes room for a partition: see [`Background::make_room`].
@@ -99,6 +103,7 @@ impl Workers {
             read_again: OnceLock::new(),
             on_move: OnceLock::new(),
             threads: Mutex::at_level(LockLevel::Threads, Vec::new()),
+            reads: Reads::new(),
         };
         (Arc::new(workers), queues)
     }
@@ -106,6 +111,12 @@ impl Workers {
     /// Keeps a thread that runs one of the workers, to be joined at shutdown.
     pub(crate) fn keep_thread(&self, thread: JoinHandle<()>) {
         self.threads.lock().push(thread);
+    }
+
+    /// Serves readers of what is not in memory, by a thread that is started when it is needed.
+    /// Called once.
+    pub(crate) fn serve_readers(&self, spawn: &Arc<Spawn>) {
+        self.reads.begin(spawn);
     }
 
     /// Wakes the workers whenever the clock is moved. Called once.
@@ -176,6 +187,7 @@ impl Workers {
     pub(crate) fn stop(&self) {
         self.has_ended.store(true, Ordering::Release);
         self.shared.stop();
+        self.reads.stop();
         let _ = self.space.send(Job::Stop);
         let _ = self.bulk.send(Job::Stop);
     }
@@ -187,6 +199,7 @@ impl Workers {
         join_others(std::mem::take(&mut *self.threads.lock()));
         // The helpers are joined after the worker that starts them.
         join_others(self.shared.syncs.take_threads());
+        join_others(self.reads.take_threads());
     }
 }
 
@@ -229,6 +242,10 @@ impl Background for Workers {
             let _ = self.bulk.send(Job::Relieve);
         }
         self.room.get().map_or(Ok(false), |room| room(partition, want))
+    }
+
+    fn read_ahead(&self, ahead: Ahead) {
+        self.reads.ask(ahead);
     }
 
     fn read_again(&self, partition: &PartitionCore) -> bool {

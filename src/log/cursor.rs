@@ -16,6 +16,7 @@ use std::sync::Arc;
 use super::chunk::{CHUNK_BYTES, ChunkReader};
 use super::damage;
 use super::locate::position_of_offset;
+use super::read_ahead::{Ahead, ReadAhead};
 use super::segment::{Sealed, Segment, SegmentList, Window};
 use crate::error::{CorruptionKind, Error, Result};
 use crate::format::{BatchHeader, BatchView, SegmentHeader, SegmentKey};
@@ -44,6 +45,7 @@ pub(crate) struct Cursor {
     entry: usize,
     /// Up to here the bytes were checked by an earlier fetch that did not take all of a batch.
     checked_end: usize,
+    ahead: ReadAhead,
 }
 
 /// What a fetch collects.
@@ -54,6 +56,8 @@ pub(crate) struct Fetched {
     pub(crate) bytes: usize,
     /// A batch was not taken because it exceeds the byte limit.
     pub(crate) is_cut: bool,
+    /// What the next fetches need from the disk.
+    pub(crate) ahead: Vec<Ahead>,
 }
 
 impl Fetched {
@@ -67,11 +71,12 @@ impl Cursor {
     /// holds `offset`. Batches before `offset` are skipped by their headers alone.
     pub(crate) fn new(segment: Arc<Segment>, position: usize, offset: u64) -> Result<Self> {
         let window = segment.window(position)?;
-        let (entry, checked_end) = (position, 0);
+        let (entry, checked_end, ahead) = (position, 0, ReadAhead::at(position));
         let mut cursor =
-            Self { segment, window, position, next_offset: offset, entry, checked_end };
+            Self { segment, window, position, next_offset: offset, entry, checked_end, ahead };
         cursor.pass_batches_before(offset)?;
         cursor.entry = cursor.position;
+        cursor.ahead = ReadAhead::at(cursor.position);
         Ok(cursor)
     }
 
@@ -94,6 +99,9 @@ impl Cursor {
     ) -> Result<()> {
         let had = fetched.records;
         loop {
+            if self.position >= self.ahead.due() && self.window.live {
+                self.look_ahead(segments, fetched);
+            }
             let moved = match self.fetch_window(limits, fetched) {
                 Ok(Stop::Limit) => return Ok(()),
                 Ok(Stop::WindowEnd) => self.advance_window(segments, limits),
@@ -114,7 +122,22 @@ impl Cursor {
         }
     }
 
-    /// Reads to the end of the window or to a limit.
+    /// Has what comes next read from the disk, unless it is in memory. A hint: a failure is found
+    /// when the bytes are needed.
+    #[cold]
+    fn look_ahead(&mut self, segments: &SegmentList, fetched: &mut Fetched) {
+        let region = &self.window.region;
+        let (own, next) = self.ahead.look(self.position, region.published());
+        fetched.ahead.extend(Ahead::of(region, own));
+        let following = || segments.after(&self.segment)?.window(0).ok().filter(|it| it.live);
+        if !next.is_empty()
+            && let Some(window) = following()
+        {
+            fetched.ahead.extend(Ahead::of(&window.region, next));
+        }
+    }
+
+    /// Reads to the end of the window, to where it is time to look ahead, or to a limit.
     fn fetch_window(
         &mut self,
         limits: &FetchLimits,
@@ -124,12 +147,13 @@ impl Cursor {
         let base = self.window.base;
         region.read_soon(self.position.saturating_sub(base));
         let end = base.saturating_add(region.published());
+        let stop_at = if self.window.live { end.min(self.ahead.due()) } else { end };
         let mut open = OpenRange::at(self.position, self.next_offset);
         let stop = loop {
             if self.next_offset >= limits.visible_end || fetched.is_full(limits) {
                 break Ok(Stop::Limit);
             }
-            if self.position >= end {
+            if self.position >= stop_at {
                 break Ok(Stop::WindowEnd);
             }
             let span = self.position.saturating_sub(base)..end.saturating_sub(base);
@@ -278,6 +302,7 @@ impl Cursor {
         self.entry = usize::MAX;
         self.checked_end = 0;
         self.next_offset = reached;
+        self.ahead.begin_next();
         Ok(true)
     }
 

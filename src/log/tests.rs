@@ -35,6 +35,8 @@ use crate::record::TopicPartition;
 use crate::storage::disk::{Disk, Fault, MemoryDisk, Operation, PowerCut, RealDisk, SimulatedDisk};
 use crate::sync::Mutex;
 
+#[cfg(target_os = "linux")]
+mod ahead;
 mod append;
 mod compaction;
 mod crash;

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::PartitionCore;
 use crate::error::Result;
+use crate::log::read_ahead::Ahead;
 
 /// Work that a partition requests of another thread. Each kind is a bit, so that it is requested
 /// once.
@@ -91,6 +92,9 @@ pub(crate) trait Background: Send + Sync + fmt::Debug {
     ///
     /// `Closed` and `UnknownTopic`, for an append that waits for room.
     fn make_room(&self, partition: &Arc<PartitionCore>, want: &mut Want) -> Result<bool>;
+
+    /// Has bytes read from the disk that a reader needs soon. Does not wait.
+    fn read_ahead(&self, _ahead: Ahead) {}
 
     /// Called when a read has failed: reads the files again if a broker in another process writes
     /// to them. Returns whether the read is to be tried again.

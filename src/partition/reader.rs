@@ -128,6 +128,9 @@ impl<'a> Reader<'a> {
     ) -> Result<()> {
         let (records, bytes) = (fetched.records, fetched.bytes);
         let read = self.scan(cursor, limits, fetched);
+        if !fetched.ahead.is_empty() {
+            self.requests.read_ahead(std::mem::take(&mut fetched.ahead));
+        }
         self.counts.note_fetch(
             fetched.records.saturating_sub(records),
             fetched.bytes.saturating_sub(bytes),

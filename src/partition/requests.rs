@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 use super::PartitionCore;
 use super::background::{Background, Want, Work, WorkSet};
 use crate::error::{Error, Result};
+use crate::log::read_ahead::Ahead;
 use crate::sync::{AtomicU32, Ordering};
 
 #[derive(Debug)]
@@ -72,6 +73,14 @@ impl Requests {
     pub(super) fn make_room(&self, want: &mut Want) -> Result<bool> {
         let partition = self.partition.upgrade().ok_or(Error::Closed)?;
         self.background.make_room(&partition, want)
+    }
+
+    /// See [`Background::read_ahead`].
+    #[cold]
+    pub(super) fn read_ahead(&self, ahead: Vec<Ahead>) {
+        for ahead in ahead {
+            self.background.read_ahead(ahead);
+        }
     }
 
     /// See [`Background::read_again`].

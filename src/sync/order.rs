@@ -79,6 +79,8 @@ pub(crate) enum LockLevel {
     QuorumGate,
     /// The partitions that are to be synced in the background.
     SyncQueue,
+    /// What readers need from the disk soon.
+    ReadQueue,
     /// The segments of a partition.
     SegmentList,
     /// The map of a segment.

@@ -151,6 +151,24 @@ impl Backing {
             _ => Ok(()),
         }
     }
+
+    /// See `Region::is_resident`.
+    pub(super) fn is_resident(&self, position: usize) -> bool {
+        match &self.kind {
+            #[cfg(target_os = "linux")]
+            Kind::Mapped(map) => map.is_resident(position),
+            _ => true,
+        }
+    }
+
+    /// See `Region::read_in`.
+    pub(super) fn read_in(&self, range: Range<usize>) {
+        match &self.kind {
+            #[cfg(target_os = "linux")]
+            Kind::Mapped(map) => map.read_in(range),
+            _ => {}
+        }
+    }
 }
 
 /// Kind and size, never a byte of payload and never an address.

@@ -7,7 +7,12 @@
 //!   or refuses it.
 //! - A2 **A map of a file is a shared one**: its pages are those of the page cache, so a page that
 //!   is taken out of the map loses nothing. [`FileMap::new`] makes no other.
-#![allow(unsafe_code, reason = "advice to the kernel that takes pages out of a map")]
+//! - A3 **The kernel writes one byte for each page that it is asked about**, into a buffer that has
+//!   as many.
+#![allow(
+    unsafe_code,
+    reason = "advice to the kernel, and questions to it, about the pages of a map"
+)]
 
 use std::fs::File;
 use std::io;
@@ -71,6 +76,29 @@ impl FileMap {
         // the page cache, dirty or not, and the next access finds the same bytes there.
         unsafe {
             self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, whole.start, whole.len())
+        }
+    }
+
+    /// Whether the page of this byte is in the page cache; true where that cannot be found out.
+    pub(super) fn is_resident(&self, position: usize) -> bool {
+        let page = position - position % platform::page_size().max(1);
+        if page >= self.map.len() {
+            return true;
+        }
+        let start = self.map.as_mut_ptr().wrapping_add(page);
+        let mut state: u8 = 0;
+        // SAFETY: (A1) the page begins inside the map, at a page boundary. (A3) One page is asked
+        // for, so one byte is written, into `state`.
+        let result = unsafe { libc::mincore(start.cast(), 1, &raw mut state) };
+        result != 0 || state & 1 != 0
+    }
+
+    /// Reads the pages of a range and puts them into the map. An error is found when the bytes are
+    /// read; a kernel that does not know the advice does nothing.
+    pub(super) fn read_in(&self, range: Range<usize>) {
+        let range = range.start..range.end.min(self.map.len());
+        if !range.is_empty() {
+            let _ = self.map.advise_range(Advice::PopulateRead, range.start, range.len());
         }
     }
 }

@@ -213,6 +213,17 @@ impl Region {
         prefetch::<FOR_READS>(self.base, self.capacity, ahead);
     }
 
+    /// Whether the byte at `position` can be read without the disk, as far as that is known.
+    pub(crate) fn is_resident(&self, position: usize) -> bool {
+        self.backing.is_resident(position)
+    }
+
+    /// Reads the pages of a range from the disk and puts them into the map. An optimisation: an
+    /// error is found when the bytes are read. Blocks for the disk.
+    pub(crate) fn read_in(&self, range: Range<usize>) {
+        self.backing.read_in(range.start..range.end.min(self.published()));
+    }
+
     /// Whether the bytes are a file's own pages.
     #[cfg(test)]
     pub(crate) fn is_mapped(&self) -> bool {
