@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::context::Settings;
 use super::internal_logs::LOCAL;
-use super::local::LocalState;
+use super::local::{LocalChange, LocalState, ReplicaNote};
 use crate::format::TopicId;
 use crate::log::open::{Known, PartitionRecovery};
+use crate::log::segment::Segment;
 use crate::partition::state_log::StateLog;
 
 /// What the opening of a partition has to know of the last run, and the time.
@@ -53,6 +54,21 @@ impl LastRun {
 pub(super) fn has_all_starts(found: &[PartitionRecovery]) -> bool {
     let is_cut = |found: &PartitionRecovery| *found.topic == *LOCAL.0 && found.cut_bytes > 0;
     !found.iter().any(is_cut)
+}
+
+/// The note for a member of a replicated group that may have forgotten others: what was cut off at
+/// the end of `__local` may have been durable. If the opening that cut it was interrupted, it may
+/// have left a segment without records.
+pub(super) fn lost_notes(
+    local: &StateLog<LocalState>,
+    report: &[PartitionRecovery],
+) -> Option<LocalChange> {
+    let segments = local.partition().log().segments();
+    let is_empty = |last: &Segment| last.base_offset == local.partition().log_end();
+    let ends_in_nothing = segments.count() > 1 && segments.last().is_some_and(|it| is_empty(&it));
+    let is_member = local.read(|local| local.replica.directory().is_some());
+    let may_lack = ends_in_nothing || !has_all_starts(report);
+    (is_member && may_lack).then_some(LocalChange::Replica(ReplicaNote::Incomplete))
 }
 
 /// Whether the last run ended with a clean close, and whether the machine was not restarted since.

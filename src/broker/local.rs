@@ -1,17 +1,25 @@
-//! The state of this machine: how the last run ended, and recovery points. Stored in `__local`,
-//! which is never replicated.
+//! The state of this machine: how the last run ended, recovery points, and what a member of a
+//! replicated group notes of itself. Stored in `__local`, which is never replicated.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(all(test, feature = "replication"))]
+pub(crate) use self::replica::NotedRun;
+pub(crate) use self::replica::ReplicaNote;
+use self::replica::ReplicaState;
+#[cfg(feature = "replication")]
+pub(crate) use self::replica::{NotedLog, NotedPromise, Standing};
 use crate::error::CorruptionKind;
 use crate::format::TopicId;
 use crate::log::{Checkpoint, OFFSET_MAX};
 use crate::partition::lineage::Lineage;
 use crate::partition::state_log::entries::{Entries, RecordedAt};
 use crate::partition::state_log::{LoggedState, check_partition};
+
+mod replica;
 
 /// The stored form. Variants are only ever added at the end: their order is the format.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,6 +65,8 @@ pub(crate) enum LocalChange {
         partition: u32,
         point: Checkpoint,
     },
+    /// A note of a member of a replicated group; synced before anything is answered because of it.
+    Replica(ReplicaNote),
 }
 
 /// How the last run began.
@@ -82,6 +92,7 @@ pub(crate) struct LocalState {
     pub(crate) log_starts: Entries<(TopicId, u32), u64>,
     /// Durable ends of the other internal logs.
     pub(crate) synced: Entries<TopicId, u64>,
+    pub(crate) replica: ReplicaState,
 }
 
 impl LocalState {
@@ -112,7 +123,9 @@ impl LocalState {
     /// All topics that have an entry.
     pub(crate) fn topics(&self) -> BTreeSet<TopicId> {
         let keys = self.points.keys().chain(self.lineages.keys()).chain(self.log_starts.keys());
-        keys.map(|(topic, _)| *topic).collect()
+        let mut topics = self.replica.topics();
+        topics.extend(keys.map(|(topic, _)| *topic));
+        topics
     }
 }
 
@@ -143,6 +156,7 @@ impl LoggedState for LocalState {
                 check_offset(*offset, "a log start")
             }
             LocalChange::Synced { end, .. } => check_offset(*end, "the end of a log"),
+            LocalChange::Replica(note) => note.check(),
         }
     }
 
@@ -169,6 +183,7 @@ impl LoggedState for LocalState {
                 self.points.retain(|(topic, _), _| *topic != id);
                 self.lineages.retain(|(topic, _), _| *topic != id);
                 self.log_starts.retain(|(topic, _), _| *topic != id);
+                self.replica.forget_topic(id);
             }
             LocalChange::Lineage { topic, partition, lineage } => {
                 self.lineages.insert((topic, partition), lineage, at);
@@ -180,6 +195,7 @@ impl LoggedState for LocalState {
                 }
             }
             LocalChange::Synced { own, end } => self.synced.insert(own, end, at),
+            LocalChange::Replica(note) => self.replica.apply(note, at),
         }
     }
 
@@ -200,11 +216,17 @@ impl LoggedState for LocalState {
                 self.log_starts.is_at(&(*topic, *partition), offset)
             }
             LocalChange::Synced { own, .. } => self.synced.is_at(own, offset),
+            LocalChange::Replica(note) => self.replica.is_live(note, offset),
         }
     }
 
+    fn grows(&self, change: &LocalChange) -> bool {
+        matches!(change, LocalChange::Replica(note) if self.replica.grows(note))
+    }
+
     fn live_bytes(&self) -> u64 {
-        let state = [self.opened.bytes(), self.flags.bytes(), self.synced.bytes()];
+        let ends = self.synced.bytes().saturating_add(self.replica.live_bytes());
+        let state = [self.opened.bytes(), self.flags.bytes(), ends];
         let partitions = [self.points.bytes(), self.lineages.bytes(), self.log_starts.bytes()];
         state.iter().chain(&partitions).fold(0, |sum, bytes| sum.saturating_add(*bytes))
     }
@@ -242,6 +264,7 @@ impl LoggedState for LocalState {
             .chain(lineages)
             .chain(log_starts)
             .chain(synced)
+            .chain(self.replica.snapshot().map(LocalChange::Replica))
             .chain(closed)
             .collect()
     }

@@ -9,7 +9,7 @@ use super::catalog::CatalogState;
 use super::context::Context;
 use super::directories::{has_segments, make_dir, missing, sync_dir};
 use super::internal_logs::{LOCAL, META, OFFSETS};
-use super::last_run::how_it_ended;
+use super::last_run::{how_it_ended, lost_notes};
 use super::local::{LocalChange, LocalState};
 use super::workers::Workers;
 use crate::error::Result;
@@ -70,6 +70,7 @@ impl LogOpener {
         let local: StateLog<LocalState> = self.open_one(LOCAL, expected, report)?;
         let boot = self.context.env.disk.boot_id().map(Arc::from);
         let (was_closed, same_boot) = how_it_ended(&local, boot.as_ref(), report);
+        let lost_notes = lost_notes(&local, report);
         let opens = local.read(|local| local.opens().saturating_add(1));
         reseed(opens);
         // DURABILITY: an opening that came this far has made the names durable of all that was there,
@@ -87,7 +88,10 @@ impl LogOpener {
         // Invalid contents are found before anything is written or removed.
         let found = (!is_new).then(&mut shared_logs).transpose()?;
         if !self.context.settings.read_only {
-            local.start(vec![LocalChange::Opened { boot, opens }], is_initialised)?;
+            // In one batch: after a crash both are there or none, and then the next opening finds
+            // the same again.
+            let opened = LocalChange::Opened { boot, opens };
+            local.start([opened].into_iter().chain(lost_notes).collect(), is_initialised)?;
         }
         let (offsets, catalog) = found.map_or_else(shared_logs, Ok)?;
         if !self.context.settings.read_only {

@@ -27,6 +27,8 @@ mod limits;
 mod lineage;
 mod model;
 mod names;
+#[cfg(feature = "replication")]
+mod notes;
 mod panics;
 mod power;
 mod random;

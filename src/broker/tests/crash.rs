@@ -254,8 +254,8 @@ fn row_a23_a_deleted_topic_stays_deleted_and_its_name_is_free() {
 }
 
 // RED: src/broker/log_opener.rs
-//   - local.start(vec![LocalChange::Opened { boot, opens }], is_initialised)?;
-//   + let _ = (boot, opens); local.start(Vec::new(), is_initialised)?;
+//   - local.start([opened].into_iter().chain(lost_notes).collect(), is_initialised)?;
+//   + drop(opened); local.start(lost_notes.into_iter().collect(), is_initialised)?;
 #[test]
 fn row_a24_b18_an_end_that_claims_to_be_clean_is() {
     let setup = [Step::Create("a", ONE), Step::Send("a", 0), Step::Enqueue("a", 0)];
