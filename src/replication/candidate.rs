@@ -55,18 +55,17 @@ impl Candidate {
     }
 
     /// A promise. After it its sender changes nothing until another leader comes, so the first
-    /// answer counts.
+    /// answer of a run counts.
     pub(super) fn promised(
         &mut self,
         run: MemberRun,
         logs: BTreeMap<LogKey, Summary>,
         has_membership: bool,
     ) {
-        self.answers.entry((run.node, run.directory)).or_insert(Answer {
-            run,
-            logs,
-            has_membership,
-        });
+        let key = (run.node, run.directory);
+        if self.answers.get(&key).is_none_or(|known| known.run.session < run.session) {
+            self.answers.insert(key, Answer { run, logs, has_membership });
+        }
     }
 
     /// Those who promised are a majority of each of these memberships.
@@ -83,8 +82,10 @@ impl Candidate {
     }
 
     fn has_majorities(&self, of: &[(u64, Membership)]) -> bool {
-        let promised =
-            |node: NodeId, directory: DirectoryId| self.answers.contains_key(&(node, directory));
+        let promised = |node: NodeId, directory: DirectoryId| {
+            let by_member = !Rule::CountDirectory.holds() && self.has_answer_of(node);
+            self.answers.contains_key(&(node, directory)) || by_member
+        };
         !of.is_empty() && of.iter().all(|(_, membership)| membership.has_majority(promised))
     }
 

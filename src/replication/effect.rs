@@ -56,7 +56,7 @@ pub(crate) enum Event {
     Leading(LeaderEpoch),
     /// A majority has adopted the epoch in this log: what is appended can be acknowledged.
     MayWrite(LogKey),
-    LeadershipLost(LeaderEpoch),
+    LeadershipLost(LeaderEpoch, Declined),
     /// The epoch will not be led by this run.
     Declined(LeaderEpoch, Declined),
     Following(LeaderEpoch),

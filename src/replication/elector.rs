@@ -68,7 +68,8 @@ impl Elector {
         self.wait_from(now, chance);
     }
 
-    /// Time has passed. `promised` is the greatest epoch that this member has promised.
+    /// Time has passed. `promised` is the greatest epoch that this member has promised, or of which
+    /// a refusal said that another one has.
     pub(crate) fn tick(
         &mut self,
         now: Duration,

@@ -100,6 +100,17 @@ fn large_worlds() -> Vec<(String, World)> {
         (2, META),
     ];
     let mut worlds = vec![
+        (
+            "a topic at Sync, a loss of power".to_owned(),
+            World {
+                at_sync: true,
+                has_topic: true,
+                power_cuts: 1,
+                writes: vec![(1, Write::Record(TOPIC))],
+                epochs: 1,
+                ..base()
+            },
+        ),
         ("three epochs, two records".to_owned(), World { epochs: 3, appends: 2, ..base() }),
         (
             "two candidates in each of three epochs".to_owned(),
@@ -137,7 +148,13 @@ fn large_worlds() -> Vec<(String, World)> {
             World { members: 5, writes: vec![(1, META), (2, META)], ..base() },
         ),
     ];
-    // Every choice of leaders for four epochs; those that differ only in names are one.
+    worlds.extend(four_epochs());
+    worlds
+}
+
+/// Every choice of leaders for four epochs; those that differ only in names are one.
+fn four_epochs() -> Vec<(String, World)> {
+    let mut worlds = Vec::new();
     for leaders in [
         [0, 0, 0, 0],
         [0, 0, 0, 1],
@@ -155,7 +172,7 @@ fn large_worlds() -> Vec<(String, World)> {
         [0, 1, 2, 2],
     ] {
         let leads = leaders.into_iter().zip(1..).collect();
-        let world = World { epochs: 4, appends: 2, leads, ..base() };
+        let world = World { epochs: 4, appends: 2, leads, ..World::default() };
         worlds.push((format!("four epochs, two records, leaders {leaders:?}"), world));
     }
     worlds
@@ -183,11 +200,18 @@ fn world_without(rule: Rule) -> World {
             writes: vec![(1, OFFSETS), (2, OFFSETS)],
             ..in_turns()
         },
-        Rule::AdoptionSynced => {
-            World { at_sync: true, power_cuts: 1, writes: vec![(1, META)], ..once_each() }
-        }
         Rule::RecoveringPromisesNothing | Rule::AnswerToThisRun => {
             World { power_cuts: 1, writes: vec![(1, META)], ..once_each() }
+        }
+        Rule::AdoptionSynced | Rule::CountSynced => {
+            World { at_sync: true, power_cuts: 1, writes: vec![(1, META)], ..once_each() }
+        }
+        Rule::CreationSynced => {
+            let writes = vec![(1, Write::Record(TOPIC))];
+            World { at_sync: true, has_topic: true, power_cuts: 1, writes, ..once_each() }
+        }
+        Rule::CountDirectory => {
+            World { is_replacing: true, writes: vec![(1, META)], leads: vec![(1, 2)], ..base() }
         }
         Rule::CreationFirst => {
             World { writes: vec![(1, Write::Creation(TOPIC)), (1, Write::Record(TOPIC))], ..base() }

@@ -23,8 +23,8 @@ pub(super) struct Leader {
     epoch: LeaderEpoch,
     /// The ends when the epoch began. A log that was created since began at zero.
     began: BTreeMap<LogKey, u64>,
-    /// By log and member.
-    copies: BTreeMap<LogKey, BTreeMap<NodeId, Copying>>,
+    /// By log, and by the directory that asks: a member may run from two.
+    copies: BTreeMap<LogKey, BTreeMap<(NodeId, DirectoryId), Copying>>,
     /// The logs in which a majority has adopted the epoch.
     writable: BTreeSet<LogKey>,
 }
@@ -47,32 +47,32 @@ impl Leader {
     /// only grows.
     pub(super) fn asked(&mut self, run: MemberRun, asked: Fetch) {
         let copies = self.copies.entry(asked.log).or_default();
-        let is_late = copies.get(&run.node).is_some_and(|known| {
+        let key = (run.node, run.directory);
+        let is_late = copies.get(&key).is_some_and(|known| {
             let reached = (known.asked.from, known.asked.synced);
             let is_less = asked.from < reached.0 || asked.synced < reached.1;
             known.run == run && known.asked.adopted && (!asked.adopted || is_less)
         });
         if !is_late {
-            copies.insert(run.node, Copying { run, asked });
+            copies.insert(key, Copying { run, asked });
         }
     }
 
-    /// How far a member has copied a log; `None` unless it has adopted the epoch in it.
-    fn held(
+    /// How far a member has a log, by the stricter measure of the two; `None` unless it has adopted
+    /// the epoch in it.
+    pub(super) fn held(
         &self,
         log: LogKey,
         node: NodeId,
         directory: DirectoryId,
-        is_synced: bool,
+        counts_synced: bool,
     ) -> Option<u64> {
-        let copy = self.copies.get(&log)?.get(&node)?;
-        let counts =
-            copy.run.directory == directory && (copy.asked.adopted || !Rule::CountAdopted.holds());
-        counts.then_some(if is_synced {
-            copy.asked.synced.min(copy.asked.from)
-        } else {
-            copy.asked.from
-        })
+        let copy = self.copies.get(&log)?.get(&(node, directory))?;
+        let asked = &copy.asked;
+        let counts = asked.adopted || !Rule::CountAdopted.holds();
+        let held = if counts_synced { asked.held.min(asked.synced) } else { asked.held };
+        let held = if Rule::CountSynced.holds() { held } else { asked.from };
+        counts.then_some(held.min(asked.from))
     }
 
     /// The offset below which a majority of each of these memberships has a log; `own` is how far
@@ -82,14 +82,14 @@ impl Leader {
         log: LogKey,
         me: MemberRun,
         own: u64,
-        is_synced: bool,
+        counts_synced: bool,
         needed: &[(u64, Membership)],
     ) -> Option<u64> {
         let held = |node: NodeId, directory: DirectoryId| {
             if node == me.node {
                 return (directory == me.directory).then_some(own);
             }
-            self.held(log, node, directory, is_synced)
+            self.held(log, node, directory, counts_synced)
         };
         if !Rule::CountMajority.holds() {
             return Some(own);
@@ -102,22 +102,43 @@ impl Leader {
         self.writable.insert(log)
     }
 
-    /// The questions that have no answer with records yet.
+    /// The last question of each that asks. It has an answer, but news of the log may be one too.
     pub(super) fn waiting(&self, log: LogKey) -> impl Iterator<Item = (MemberRun, Fetch)> {
         self.copies.get(&log).into_iter().flatten().map(|(_, copy)| (copy.run, copy.asked))
     }
 
-    /// The run of a member that asked last.
-    pub(super) fn asks(&self, log: LogKey, node: NodeId) -> Option<MemberRun> {
-        Some(self.copies.get(&log)?.get(&node)?.run)
+    /// The directories from which a member asks for `__meta`.
+    pub(super) fn directories(&self, node: NodeId) -> impl Iterator<Item = MemberRun> {
+        let of = self.copies.get(&LogKey::Meta).into_iter().flatten();
+        of.filter(move |((asking, _), _)| *asking == node).map(|(_, copy)| copy.run)
     }
+}
 
-    /// How far a member has a log, whether it counts or not.
-    pub(super) fn copied(&self, log: LogKey, run: MemberRun) -> Option<u64> {
-        self.copies
-            .get(&log)?
-            .get(&run.node)
-            .filter(|copy| copy.run == run)
-            .map(|copy| copy.asked.from)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory was admitted as a member whose copy did not count: it had not adopted the epoch,
+    /// or had not synced a log at `Sync`. With its voice the group lost what the others had.
+    #[test]
+    fn a_copy_is_held_as_far_as_it_has_adopted_and_synced() {
+        let (log, directory) = (LogKey::Offsets, DirectoryId(7));
+        let run = MemberRun { node: NodeId(2), directory, session: 1 };
+        let before = LeaderEpoch(1);
+        let mut leader = Leader::new(LeaderEpoch(2), BTreeMap::new());
+        let mut asked = Fetch { log, from: 5, before, adopted: false, synced: 3, held: 5 };
+        leader.asked(run, asked);
+        assert_eq!(leader.held(log, run.node, directory, false), None);
+        asked.adopted = true;
+        leader.asked(run, asked);
+        assert_eq!(leader.held(log, run.node, directory, false), Some(5));
+        assert_eq!(leader.held(log, run.node, directory, true), Some(3));
+        assert_eq!(leader.held(log, run.node, DirectoryId(8), false), None);
+
+        // One that has a stricter level than the leader may lose what it has not synced.
+        asked.held = 3;
+        let other = MemberRun { directory: DirectoryId(9), ..run };
+        leader.asked(other, asked);
+        assert_eq!(leader.held(log, run.node, other.directory, false), Some(3));
     }
 }

@@ -10,13 +10,18 @@ use super::history::{EpochRange, History};
 use super::log_key::LogKey;
 use super::membership::{Membership, Memberships};
 use super::notes::Notes;
+use super::rule::Rule;
 use crate::record::LeaderEpoch;
 
 /// What a record of `__meta` changes for replication. The shell finds these in the record's bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum MetaChange {
     Members(Membership),
-    Created(LogKey),
+    /// Only logs of partitions are created and deleted.
+    Created {
+        log: LogKey,
+        counts_synced: bool,
+    },
     Deleted(LogKey),
 }
 
@@ -84,9 +89,30 @@ impl Logs {
 
     /// The greatest epoch that a log has adopted.
     pub(crate) fn adopted(&self, key: LogKey, notes: &Notes) -> LeaderEpoch {
-        let created =
-            self.with_deleted().find(|(other, _)| *other == key).and_then(|(_, log)| log.created);
+        let deleted = || self.deleted.iter().find(|(_, other, _)| *other == key);
+        let log = self.get(key).or_else(|| deleted().map(|(.., log)| log));
+        let created = log.and_then(|log| log.created);
         notes.adopted(key).max(created.map_or(LeaderEpoch::default(), |created| created.epoch))
+    }
+
+    /// How far a log is synced; not at all while its creation is not.
+    pub(crate) fn synced_end(&self, key: LogKey) -> u64 {
+        let meta = self.get(LogKey::Meta).map_or(0, |meta| meta.synced);
+        let exists = |log: &&Log| log.created.is_none_or(|created| created.offset < meta);
+        self.get(key)
+            .filter(|log| exists(log) || !Rule::CreationSynced.holds())
+            .map_or(0, |log| log.synced)
+    }
+
+    /// The end of what counts of a log.
+    pub(crate) fn held(&self, key: LogKey) -> u64 {
+        let log = self.get(key);
+        log.map_or(0, |log| if log.counts_synced { self.synced_end(key) } else { log.end() })
+    }
+
+    /// A deletion may be removed again, so the log is still needed.
+    pub(crate) fn has_deleted(&self) -> bool {
+        !self.deleted.is_empty()
     }
 
     pub(crate) fn memberships(&self) -> &Memberships {
@@ -116,7 +142,13 @@ impl Logs {
     ) -> bool {
         let Some(log) = self.of.get_mut(&key) else { return false };
         let mut history = log.history.clone();
-        if !ranges.iter().all(|range| history.push(*range)) {
+        let names_partitions = changes.iter().all(|(_, change)| match change {
+            MetaChange::Members(_) => true,
+            MetaChange::Created { log, .. } | MetaChange::Deleted(log) => {
+                matches!(log, LogKey::Partition { .. })
+            }
+        });
+        if !names_partitions || !ranges.iter().all(|range| history.push(*range)) {
             return false;
         }
         log.history = history;
@@ -129,11 +161,12 @@ impl Logs {
     fn change(&mut self, offset: u64, change: &MetaChange) {
         match change {
             MetaChange::Members(membership) => self.memberships.push(offset, membership.clone()),
-            MetaChange::Created(key) => {
+            MetaChange::Created { log: key, counts_synced } => {
                 let meta = self.get(LogKey::Meta).map(|meta| &meta.history);
                 let epoch = meta.and_then(|meta| meta.epoch_before(offset.saturating_add(1)));
                 let created = epoch.map(|epoch| Creation { offset, epoch });
-                self.of.entry(*key).or_insert_with(|| Log { created, ..Log::default() });
+                let log = Log { created, counts_synced: *counts_synced, ..Log::default() };
+                self.of.entry(*key).or_insert(log);
             }
             MetaChange::Deleted(key) => {
                 if let Some(log) = self.of.remove(key) {
@@ -146,7 +179,8 @@ impl Logs {
     /// Removes the records of a log from `offset` on. Returns the logs that no longer exist, because
     /// the record of `__meta` that created them is removed.
     pub(crate) fn truncate(&mut self, key: LogKey, offset: u64) -> Vec<LogKey> {
-        if let Some(log) = self.of.get_mut(&key) {
+        let deleted = self.deleted.iter_mut().filter(|(_, other, _)| *other == key);
+        for log in deleted.map(|(.., log)| log).chain(self.of.get_mut(&key)) {
             log.history.truncate(offset);
             log.synced = log.synced.min(offset);
         }
@@ -185,18 +219,17 @@ impl Logs {
         true
     }
 
-    /// All records of a log are synced.
+    /// A log is synced up to `offset`.
     pub(crate) fn synced(&mut self, key: LogKey, offset: u64) {
         if let Some(log) = self.of.get_mut(&key) {
             log.synced = log.synced.max(offset.min(log.end()));
         }
     }
 
-    /// A run begins: it knows no high watermark. After a power cut, records that were not synced are
-    /// missing.
+    /// A run begins: of high watermarks it knows that they are not below the log starts.
     pub(crate) fn restart(&mut self) {
-        for log in self.of.values_mut() {
-            log.watermark = 0;
+        for log in self.of.values_mut().chain(self.deleted.iter_mut().map(|(.., log)| log)) {
+            log.watermark = log.history.start();
         }
     }
 }

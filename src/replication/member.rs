@@ -97,26 +97,28 @@ impl Member {
         let mut candidate = Candidate::new(epoch, self.state.me(), membership.is_none());
         candidate.promised(self.state.me(), self.state.summaries(), false);
         self.role = Role::Candidate(candidate);
-        self.ask(&mut out);
+        self.ask(false, &mut out);
         self.proceed(&mut out);
         Ok(out)
     }
 
-    /// The leader has appended records to one of its logs.
+    /// The leader has appended records to one of its logs. `None`, and nothing changes, if this
+    /// member does not lead, or the records cannot follow what the log has.
     pub(crate) fn appended(
         &mut self,
         key: LogKey,
         records: u64,
         changes: &[(u64, MetaChange)],
-    ) -> Effects {
-        let mut out = Effects::new();
-        let Role::Leader(leader) = &self.role else { return out };
+    ) -> Option<Effects> {
+        let Role::Leader(leader) = &self.role else { return None };
         let range = EpochRange { epoch: leader.epoch(), records };
-        if self.state.logs_mut().append(key, &[range], changes) {
-            self.count_all(key, &mut out);
-            self.answer_waiting(key, &mut out);
+        if !self.state.logs_mut().append(key, &[range], changes) {
+            return None;
         }
-        out
+        let mut out = Effects::new();
+        self.count_all(key, &mut out);
+        self.answer_waiting(key, &mut out);
+        Some(out)
     }
 
     /// A log is synced up to `offset`.
@@ -152,11 +154,11 @@ impl Member {
         let meta = self.state.logs().get(LogKey::Meta)?;
         let settled =
             self.state.logs().memberships().newest_offset().is_some_and(|at| at < meta.watermark);
-        let run = leader.asks(LogKey::Meta, node)?;
         let membership = self.state.logs().membership()?;
-        let has_all =
-            self.state.logs().iter().all(|(key, log)| leader.copied(key, run) == Some(log.end()));
-        if !settled || !has_all || membership.names(run) {
+        let run = leader.directories(node).find(|run| !membership.names(*run))?;
+        let held = |key, log: &Log| leader.held(key, node, run.directory, log.counts_synced);
+        let has_all = self.state.logs().iter().all(|(key, log)| held(key, log) == Some(log.end()));
+        if !settled || !has_all {
             return None;
         }
         let next = membership.with(node, run.directory);
@@ -170,7 +172,7 @@ impl Member {
         match &self.role {
             Role::Follower(_) => self.fetch_all(&mut out),
             Role::Candidate(candidate) => {
-                self.ask(&mut out);
+                self.ask(true, &mut out);
                 for (key, from) in self.lacking(candidate) {
                     self.state.fetch(candidate.epoch(), key, from.node, &mut out);
                 }
@@ -188,7 +190,7 @@ impl Member {
         match &message.body {
             Body::Ask(ask) => self.asked(message, ask, &mut out),
             Body::Promised(promised) => self.got_promise(message, promised, &mut out),
-            Body::Refused { promised } => self.refused(*promised, &mut out),
+            Body::Refused { promised } => self.refused(message.from, *promised, &mut out),
             Body::Beat => self.heard_leader(message, &mut out),
             Body::Fetch(fetch) => self.fetched_by(message, *fetch, &mut out),
             Body::Fetched(fetched) => self.got_records(message, fetched, &mut out),
@@ -206,7 +208,9 @@ impl Member {
 
     fn stop_leading(&mut self, why: Declined, out: &mut Effects) {
         match &self.role {
-            Role::Leader(leader) => out.push(Effect::Event(Event::LeadershipLost(leader.epoch()))),
+            Role::Leader(leader) => {
+                out.push(Effect::Event(Event::LeadershipLost(leader.epoch(), why)));
+            }
             Role::Candidate(candidate) => {
                 out.push(Effect::Event(Event::Declined(candidate.epoch(), why)));
             }
@@ -237,7 +241,12 @@ impl Member {
         self.state.send(message.from.node, message.epoch, Body::Promised(answer), out);
     }
 
-    fn refused(&mut self, promised: LeaderEpoch, out: &mut Effects) {
+    /// Somebody has promised more. Who calls `lead` next has to know: the event says it.
+    fn refused(&mut self, from: MemberRun, promised: LeaderEpoch, out: &mut Effects) {
+        let needed = self.state.needed();
+        if !needed.is_empty() && !needed.iter().any(|(_, membership)| membership.names(from)) {
+            return;
+        }
         let is_greater = match &self.role {
             Role::Candidate(candidate) => candidate.epoch() < promised,
             Role::Leader(leader) => leader.epoch() < promised,
@@ -251,25 +260,26 @@ impl Member {
 
     // ---- candidate -------------------------------------------------------------------------
 
-    fn ask(&self, out: &mut Effects) {
+    /// Asks those who have not answered; `again`: also the others, who may have begun another run.
+    fn ask(&self, again: bool, out: &mut Effects) {
         let Role::Candidate(candidate) = &self.role else { return };
         let ask = match self.state.goes_by() {
             Some(membership) if !candidate.is_founding() => Ask::Lead(membership),
             _ => Ask::Found,
         };
-        for node in self.state.others() {
-            if !candidate.has_answer_of(node) {
-                self.state.send(node, candidate.epoch(), Body::Ask(ask.clone()), out);
-            }
+        let nodes = self.state.others().into_iter();
+        for node in nodes.filter(|node| again || !candidate.has_answer_of(*node)) {
+            self.state.send(node, candidate.epoch(), Body::Ask(ask.clone()), out);
         }
     }
 
     fn got_promise(&mut self, message: &Envelope, promised: &Promised, out: &mut Effects) {
         let me = self.state.me();
+        let is_asked = self.state.others().contains(&message.from.node);
         let Role::Candidate(candidate) = &mut self.role else { return };
         let is_mine =
             promised.to == me || (!Rule::AnswerToThisRun.holds() && promised.to.node == me.node);
-        if message.epoch == candidate.epoch() && is_mine {
+        if message.epoch == candidate.epoch() && is_mine && is_asked {
             candidate.promised(message.from, promised.logs.clone(), promised.has_membership);
             self.proceed(out);
         }
@@ -302,7 +312,7 @@ impl Member {
         if lacking.is_empty() {
             return self.take_lead(out);
         }
-        self.ask(out);
+        self.ask(false, out);
         for (key, from) in lacking {
             self.state.fetch(epoch, key, from.node, out);
         }
@@ -329,6 +339,10 @@ impl Member {
         }
         let logs = self.state.keys();
         self.state.adopt(epoch, logs, out);
+        if self.state.notes().is_recovering() {
+            // It had to recover nothing: it is alone, or has confirmed nothing before.
+            self.state.note(Note::Whole, out);
+        }
         let began = self.state.logs().iter().map(|(key, log)| (key, log.end())).collect();
         self.role = Role::Leader(Leader::new(epoch, began));
         out.push(Effect::Event(Event::Leading(epoch)));
@@ -352,7 +366,8 @@ impl Member {
     fn write_membership(&mut self, membership: Membership) -> Effects {
         let at = self.state.logs().get(LogKey::Meta).map_or(0, Log::end);
         let mut out = vec![Effect::AppendMembership(membership.clone())];
-        out.extend(self.appended(LogKey::Meta, 1, &[(at, MetaChange::Members(membership))]));
+        let changes = [(at, MetaChange::Members(membership))];
+        out.extend(self.appended(LogKey::Meta, 1, &changes).unwrap_or_default());
         out
     }
 
@@ -362,7 +377,7 @@ impl Member {
         let me = self.state.me();
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(log) = self.state.logs().get(key) else { return };
-        let held = if log.counts_synced { log.synced } else { log.end() };
+        let held = self.state.logs().held(key);
         let Some(reached) = leader.reached(key, me, held, log.counts_synced, &needed) else {
             return;
         };
@@ -406,6 +421,9 @@ impl Member {
             self.state.send(message.from.node, message.epoch, Body::Refused { promised }, out);
             return;
         }
+        if !self.state.others().contains(&message.from.node) {
+            return;
+        }
         let promise = Promise { epoch: message.epoch, candidate: message.from };
         let mut began = None;
         if let Role::Leader(leader) = &mut self.role
@@ -428,6 +446,9 @@ impl Member {
     fn heard_leader(&mut self, message: &Envelope, out: &mut Effects) {
         let Envelope { from, epoch, .. } = *message;
         let promised = self.state.notes().promised();
+        if self.state.is_foreign() {
+            return;
+        }
         if epoch < promised && Rule::TakeNothing.holds() {
             self.state.send(from.node, epoch, Body::Refused { promised }, out);
             return;
@@ -471,7 +492,7 @@ impl Member {
             Role::Follower(None) | Role::Leader(_) => false,
         };
         let Some(question) = self.state.question(message.epoch, key) else { return };
-        let asked = Fetch { synced: question.synced, ..fetched.asked };
+        let asked = Fetch { synced: question.synced, held: question.held, ..fetched.asked };
         let is_current = asked == question || !Rule::AnswerAsked.holds();
         if !(to_this_run && is_expected && is_current) {
             return;
@@ -480,7 +501,8 @@ impl Member {
             Found::Diverges { epoch, end } => self.state.cut(message.epoch, key, *epoch, *end, out),
             Found::Removed { start, below } => self.state.begin_anew(key, *start, *below, out),
             Found::Records { ranges, changes } => {
-                let created = self.state.copy(key, fetched.asked.from, ranges, changes, out);
+                let created =
+                    self.state.copy(message.epoch, key, fetched.asked.from, ranges, changes, out);
                 let Some(created) = created else { return };
                 if let Role::Follower(_) = &self.role {
                     for key in created {

@@ -75,8 +75,10 @@ pub(crate) struct Fetch {
     pub(crate) before: LeaderEpoch,
     /// Its log has adopted the epoch of the envelope.
     pub(crate) adopted: bool,
-    /// How far its log is synced.
+    /// How far its log is synced; zero while its creation in `__meta` is not.
     pub(crate) synced: u64,
+    /// How far it would miss nothing after what its durability level allows.
+    pub(crate) held: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

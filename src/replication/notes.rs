@@ -1,7 +1,7 @@
 //! `Notes`: what a member must never forget.
 //!
 //! Owns: the durable values of one member: its directory and session, its promise, the epoch that
-//! each of its logs has adopted, and the runs of others. They are kept in `__local`, which is never
+//! each of its logs has adopted, and whether it must recover. They are kept in `__local`, which is never
 //! replicated, and each change is synced before the step that relies on it, at every durability
 //! level. Must not know: logs, messages.
 
@@ -70,6 +70,11 @@ impl Notes {
 
     pub(crate) fn adopted(&self, log: LogKey) -> LeaderEpoch {
         self.adopted.get(&log).copied().unwrap_or_default()
+    }
+
+    /// It has confirmed nothing yet.
+    pub(crate) fn has_adopted_nothing(&self) -> bool {
+        self.adopted.is_empty()
     }
 
     pub(crate) fn is_recovering(&self) -> bool {

@@ -23,10 +23,12 @@ impl Recovery {
         self.ends.entry(log).or_insert(end);
     }
 
-    /// Every log has reached the end that the leader named for it, and has adopted its epoch.
+    /// Every log has reached the end that the leader named for it, and has adopted its epoch. A log
+    /// whose deletion is not certain was not asked for, so it is not known to be complete.
     pub(super) fn is_done(&self, logs: &Logs, has_adopted: impl Fn(LogKey) -> bool) -> bool {
-        logs.iter().all(|(key, log)| {
-            has_adopted(key) && self.ends.get(&key).is_some_and(|end| log.end() >= *end)
-        })
+        !logs.has_deleted()
+            && logs.iter().all(|(key, log)| {
+                has_adopted(key) && self.ends.get(&key).is_some_and(|end| log.end() >= *end)
+            })
     }
 }

@@ -1,7 +1,7 @@
 //! The rules of replication that the exploration removes, one at a time.
 //!
 //! Owns: the list of these rules. The state machine names a rule where it keeps it:
-//! `Rule::GiveNothing.holds()`. A test build removes one and expects the exploration to find a
+//! `Rule::TakeNothing.holds()`. A test build removes one and expects the exploration to find a
 //! violation; otherwise a scenario is missing, or the rule is not needed. In other builds
 //! [`Rule::holds`] is the constant `true`. Must not know: what the rules protect.
 
@@ -51,8 +51,12 @@ rules! {
     /// P5: the high watermark is what a majority holds.
     CountMajority,
     /// P6: only the answer to the question of the moment is obeyed, and a log that has adopted the
-    /// epoch is never cut.
+    /// epoch is never cut. Either suffices; without both, a late answer cuts what counted.
     AnswerAsked,
+    /// P5: of a log at `Sync`, only synced copies count.
+    CountSynced,
+    /// P7: of a log at `Sync`, a copy counts only when its creation is synced too.
+    CreationSynced,
     /// P7: the records of a topic are below their high watermark only when its creation is.
     CreationFirst,
     /// P8: while a membership is not below the high watermark, a majority of the one before it is
@@ -61,6 +65,8 @@ rules! {
     /// P8: a member goes by the newest membership in its log, also by one that is not below the high
     /// watermark.
     NewestMembership,
+    /// P8: a promise counts for the directory that made it, not for the member.
+    CountDirectory,
     /// P8: a group is founded only when all listed members have answered.
     FoundByAll,
     /// P9: a member that may have lost confirmed records promises nothing.

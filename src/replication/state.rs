@@ -69,10 +69,18 @@ impl State {
 
     // ---- who counts ------------------------------------------------------------------------
 
-    /// A group of one has nobody who could give back what it lost.
+    /// A group of one has nobody who could give back what it lost, and who was in no group has
+    /// confirmed nothing.
     pub(super) fn must_recover(&self) -> bool {
-        let alone = self.logs.membership().map_or(self.listed.len(), |m| m.nodes().count()) < 2;
-        self.notes.is_recovering() && !alone
+        let members = self.logs.membership().map(|membership| membership.nodes().count());
+        let has_confirmed = members.is_some() || !self.notes.has_adopted_nothing();
+        self.notes.is_recovering() && has_confirmed && members != Some(1)
+    }
+
+    /// A directory with records that belongs to no group: nothing says that they are those of a
+    /// group that it hears of.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.logs.membership().is_none() && self.logs.iter().any(|(_, log)| log.end() > 0)
     }
 
     /// The membership that this member goes by.
@@ -114,7 +122,8 @@ impl State {
         match ask {
             Ask::Found => own.is_none(),
             Ask::Lead(theirs) => {
-                theirs.names(self.me()) || own.is_some_and(|own| own.names(self.me()))
+                theirs.names(self.me()) && !self.is_foreign()
+                    || own.is_some_and(|own| own.names(self.me()))
             }
         }
     }
@@ -142,7 +151,8 @@ impl State {
             from: log.end(),
             before: log.history.last_epoch(),
             adopted: self.adopted(key) == epoch,
-            synced: log.synced,
+            synced: self.logs.synced_end(key),
+            held: self.logs.held(key),
         })
     }
 
@@ -200,22 +210,27 @@ impl State {
     /// it creates.
     pub(super) fn copy(
         &mut self,
+        epoch: LeaderEpoch,
         key: LogKey,
         from: u64,
         ranges: &[EpochRange],
         changes: &[(u64, MetaChange)],
         out: &mut Effects,
     ) -> Option<Vec<LogKey>> {
-        let before = self.keys();
         let follows = self.logs.get(key).is_some_and(|log| log.end() == from);
-        if !follows || !self.logs.append(key, ranges, changes) {
+        let led = ranges.iter().all(|range| range.epoch <= epoch);
+        if !follows || !led || !self.logs.append(key, ranges, changes) {
             return None;
         }
         let records: u64 = ranges.iter().map(|range| range.records).sum();
         if records > 0 {
             out.push(Effect::Append { log: key, records });
         }
-        Some(self.keys().into_iter().filter(|key| !before.contains(key)).collect())
+        let created = changes.iter().filter_map(|(_, change)| match change {
+            MetaChange::Created { log, .. } => Some(*log),
+            MetaChange::Members(_) | MetaChange::Deleted(_) => None,
+        });
+        Some(created.collect())
     }
 
     /// The other log and this one differ below the end of this one.
@@ -252,7 +267,11 @@ impl State {
         below: LeaderEpoch,
         out: &mut Effects,
     ) {
-        let Some(log) = self.logs.get_mut(key).filter(|log| log.end() < start) else { return };
+        if key == LogKey::Meta {
+            // Its records say who the members are; `__meta` keeps them all.
+            return;
+        }
+        let Some(log) = self.logs.get_mut(key).filter(|log| log.end() <= start) else { return };
         log.history.begin_anew(start, below);
         log.synced = start;
         out.push(Effect::BeginAnew { log: key, start });

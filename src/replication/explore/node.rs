@@ -99,6 +99,15 @@ impl Node {
         Self { member, disk: notes, records, listed }
     }
 
+    /// What readers of this member see.
+    pub(super) fn visible(&self) -> Vec<Claim> {
+        let logs = self.member.state().logs().iter();
+        let seen = |key, end| self.records.get(&key).and_then(|log| log.all.get(..size(end)));
+        logs.filter_map(|(key, log)| Some(Claim::Visible(key, seen(key, log.watermark)?.to_vec())))
+            .filter(|claim| !matches!(claim, Claim::Visible(_, records) if records.is_empty()))
+            .collect()
+    }
+
     pub(super) fn receive(&mut self, message: &Message) -> Step {
         let effects = self.member.receive(&message.envelope);
         self.carry_out(effects, &message.records)
@@ -116,9 +125,9 @@ impl Node {
         let at = log.all.len() as u64;
         log.all.push(Rec { epoch, by: self.member.state().me(), change: change.clone() });
         let changes: Vec<_> = change.into_iter().map(|change| (at, change)).collect();
-        let effects = self.member.appended(key, 1, &changes);
+        let effects = self.member.appended(key, 1, &changes)?;
         let created = changes.iter().filter_map(|(_, change)| match change {
-            MetaChange::Created(key) => Some(*key),
+            MetaChange::Created { log, .. } => Some(*log),
             _ => None,
         });
         for key in created {

@@ -126,7 +126,10 @@ impl Shown {
                     known.clone_from(records);
                 }
                 let meta = self.committed.get(&LogKey::Meta).map_or(&[][..], |meta| meta);
-                let creates = |rec: &Rec| rec.change == Some(MetaChange::Created(*log));
+                let creates = |rec: &Rec| match &rec.change {
+                    Some(MetaChange::Created { log: created, .. }) => created == log,
+                    _ => false,
+                };
                 if matches!(log, LogKey::Partition { .. }) && !meta.iter().any(creates) {
                     return Err(format!(
                         "records of {log:?} are visible, and its creation may be lost"
@@ -261,9 +264,12 @@ impl<'a> Search<'a> {
     }
 
     fn first(&mut self) -> State {
-        let nodes: Box<[u32]> = self.world.begin().iter().map(|node| self.nodes.of(node)).collect();
+        let begin = self.world.begin();
+        let nodes: Box<[u32]> = begin.iter().map(|node| self.nodes.of(node)).collect();
         self.begin.clone_from(&nodes);
-        let shown = self.shown.of(&Shown::default());
+        let mut shown = Shown::default();
+        begin.iter().flat_map(Node::visible).for_each(|claim| shown.take(&claim).unwrap());
+        let shown = self.shown.of(&shown);
         let messages = Box::default();
         let first = State { nodes, shown, spent: Spent::default(), messages, index: 0 };
         self.parents.push((0, 0, Action::Resend));
@@ -379,7 +385,8 @@ impl<'a> Search<'a> {
             Action::Lead(epoch) => node.lead(epoch),
             Action::Append(log) | Action::Write(_, Write::Record(log)) => node.append(log, None),
             Action::Write(_, Write::Creation(log)) => {
-                node.append(LogKey::Meta, Some(MetaChange::Created(log)))
+                let counts_synced = self.world.at_sync;
+                node.append(LogKey::Meta, Some(MetaChange::Created { log, counts_synced }))
             }
             Action::Write(_, Write::Deletion(log)) => {
                 node.append(LogKey::Meta, Some(MetaChange::Deleted(log)))

@@ -43,6 +43,9 @@ pub(super) struct World {
     pub(super) leads: Vec<(u8, u32)>,
     /// What is appended beside, each once, in its epoch.
     pub(super) writes: Vec<(u32, Write)>,
+    /// The first member leads epoch 1 and has created a topic, which all have; the others, not the
+    /// leader, have synced its creation.
+    pub(super) has_topic: bool,
     /// Only synced copies count.
     pub(super) at_sync: bool,
     /// Messages that the rules make useless are delivered too.
@@ -64,6 +67,7 @@ impl Default for World {
             appends_to: vec![LogKey::Meta],
             is_founded: true,
             is_replacing: false,
+            has_topic: false,
             leads: Vec::new(),
             writes: Vec::new(),
             at_sync: false,
@@ -108,7 +112,24 @@ impl World {
         if self.is_replacing {
             self.replace_last(&mut nodes);
         }
+        if self.has_topic {
+            self.create_topic(&mut nodes);
+        }
         nodes
+    }
+
+    fn create_topic(&self, nodes: &mut [Node]) {
+        let all = |_: usize| true;
+        let step = nodes[0].lead(LeaderEpoch(1)).unwrap_or_default();
+        settle(nodes, step, all);
+        let log = LogKey::Partition { topic: 1, partition: 0 };
+        let created = MetaChange::Created { log, counts_synced: self.at_sync };
+        let step = nodes[0].append(LogKey::Meta, Some(created)).unwrap_or_default();
+        settle(nodes, step, all);
+        for i in 1..nodes.len() {
+            let step = nodes[i].sync(LogKey::Meta).unwrap_or_default();
+            settle(nodes, step, all);
+        }
     }
 
     /// The first member leads epoch 1, and a new directory of the last one copies everything. With five
@@ -214,11 +235,11 @@ impl World {
                     continue;
                 }
                 let of = copies.iter().enumerate().filter(|(i, _)| chosen >> i & 1 == 1);
-                let best = of.map(|(_, (adopted, records))| (*adopted, records.len(), *records));
-                let best = best.max_by_key(|(adopted, len, _)| (*adopted, *len));
-                if let Some((_, _, records)) = best
-                    && records.get(..committed.len()) != Some(committed.as_slice())
-                {
+                let of: Vec<_> = of.map(|(_, copy)| copy).collect();
+                let best = of.iter().map(|(adopted, records)| (*adopted, records.len())).max();
+                let mut best =
+                    of.iter().filter(|(adopted, records)| Some((*adopted, records.len())) == best);
+                if best.any(|(_, records)| !records.starts_with(committed)) {
                     return Some(format!("a majority would lose visible records of {log:?}"));
                 }
             }

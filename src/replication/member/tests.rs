@@ -8,8 +8,8 @@ use super::super::log_key::LogKey;
 use super::super::logs::Logs;
 use super::super::logs::MetaChange;
 use super::super::membership::{DirectoryId, MemberRun, Membership};
-use super::super::message::{Body, Envelope};
-use super::super::notes::Notes;
+use super::super::message::{Ask, Body, Envelope};
+use super::super::notes::{Note, Notes};
 use super::{EPOCH_STEP_MAX, LeadRefused, Member};
 use crate::record::{LeaderEpoch, NodeId};
 
@@ -42,7 +42,7 @@ fn a_group_of_one_leads_at_once_and_all_that_it_appends_is_visible() {
     let effects = alone.lead(LeaderEpoch(1)).unwrap();
     assert!(effects.contains(&Effect::Event(Event::Leading(LeaderEpoch(1)))));
     assert!(effects.contains(&Effect::Watermark { log: LogKey::Meta, offset: 1 }));
-    let effects = alone.appended(LogKey::Offsets, 5, &[]);
+    let effects = alone.appended(LogKey::Offsets, 5, &[]).unwrap();
     assert!(effects.contains(&Effect::Watermark { log: LogKey::Offsets, offset: 5 }));
 }
 
@@ -80,7 +80,7 @@ fn a_damaged_member_does_not_lead_any_more() {
     let mut one = member(1, Notes::new(run(0)));
     one.lead(LeaderEpoch(1)).unwrap();
     let effects = one.damaged(LogKey::Offsets);
-    assert_eq!(effects, [Effect::Event(Event::LeadershipLost(LeaderEpoch(1)))]);
+    assert_eq!(effects, [Effect::Event(Event::LeadershipLost(LeaderEpoch(1), Declined::Damaged))]);
     assert_eq!(one.role().leads(), None);
     assert_eq!(one.lead(LeaderEpoch(2)), Err(LeadRefused::Damaged));
 
@@ -115,4 +115,65 @@ fn a_message_to_or_from_somebody_else_changes_nothing() {
         assert!(one.receive(&message).is_empty());
     }
     assert_eq!(one, before);
+}
+
+/// It was "recovering", although it had confirmed nothing: a group could not be founded any more.
+#[test]
+fn an_empty_directory_that_lost_power_has_nothing_to_recover() {
+    let notes = Notes::new(run(0)).next_session(true);
+    let mut blank = Member::new(notes, Logs::default(), (0..3).map(NodeId).collect());
+    let effects = blank.lead(LeaderEpoch(1)).unwrap();
+    assert_eq!(sent(&effects).len(), 2);
+}
+
+/// The note stayed: when the group had grown to two, a restart made its first member recovering.
+#[test]
+fn a_group_of_one_that_leads_after_a_loss_of_power_is_whole() {
+    let mut alone = member(1, Notes::new(run(0)).next_session(true));
+    let effects = alone.lead(LeaderEpoch(1)).unwrap();
+    assert!(effects.contains(&Effect::Note(Note::Whole)));
+    assert!(!alone.state().notes().is_recovering());
+}
+
+/// Records without an epoch are equal by chance only: they are those of another group, or of none.
+#[test]
+fn a_directory_with_records_that_belongs_to_no_group_follows_nobody() {
+    let mut logs = Logs::default();
+    let records = EpochRange { epoch: LeaderEpoch(0), records: 4 };
+    assert!(logs.append(LogKey::Offsets, &[records], &[]));
+    let mut foreign = Member::new(Notes::new(run(0)), logs, (0..3).map(NodeId).collect());
+    let before = foreign.clone();
+    let beat = Envelope { from: run(1), to: NodeId(0), epoch: LeaderEpoch(3), body: Body::Beat };
+    assert!(foreign.receive(&beat).is_empty());
+    let members = Membership::new((0..3).map(|node| (NodeId(node), run(node).directory)));
+    let ask = Envelope { body: Body::Ask(Ask::Lead(members)), ..beat };
+    let effects = foreign.receive(&ask);
+    assert!(matches!(sent(&effects).as_slice(), [Envelope { body: Body::Refused { .. }, .. }]));
+    assert_eq!(foreign, before);
+    // It may found a group, of which its records are the first.
+    assert!(foreign.lead(LeaderEpoch(1)).is_ok());
+}
+
+/// The directory of a member that is not named cannot depose a leader by what it has promised.
+#[test]
+fn a_refusal_of_somebody_who_does_not_count_is_ignored() {
+    let mut one = member(3, Notes::new(run(0)));
+    one.lead(LeaderEpoch(1)).unwrap();
+    let body = Body::Refused { promised: LeaderEpoch(1000) };
+    let from = MemberRun { directory: DirectoryId(99), ..run(1) };
+    let refused = Envelope { from, to: NodeId(0), epoch: LeaderEpoch(1), body };
+    assert!(one.receive(&refused).is_empty());
+    assert_eq!(one.role().stands_for(), Some(LeaderEpoch(1)));
+}
+
+#[test]
+fn only_logs_of_partitions_are_created_and_deleted() {
+    let mut one = member(1, Notes::new(run(0)));
+    one.lead(LeaderEpoch(1)).unwrap();
+    let before = one.clone();
+    let created = MetaChange::Created { log: LogKey::Offsets, counts_synced: true };
+    for change in [MetaChange::Deleted(LogKey::Meta), created] {
+        assert_eq!(one.appended(LogKey::Meta, 1, &[(1, change)]), None);
+        assert_eq!(one, before);
+    }
 }
