@@ -71,6 +71,8 @@ mod chunk;
 pub(crate) mod compaction;
 pub(crate) mod create;
 pub(crate) mod cursor;
+#[cfg(feature = "replication")]
+mod cuts;
 mod damage;
 mod ends;
 pub(crate) mod factory;

@@ -99,6 +99,20 @@ impl Active {
         Self::new(segment, file, writer, SegmentHeader::SIZE, space, contents)
     }
 
+    /// Takes over a prepared segment whose first batches are written and synced: up to `position`,
+    /// the last of them at `last_batch`.
+    #[cfg(feature = "replication")]
+    pub(crate) fn begun(
+        segment: Arc<Segment>,
+        prepared: Prepared,
+        position: usize,
+        last_batch: usize,
+    ) -> Self {
+        let contents = Contents { last_batch, ..Contents::new(segment.base_offset, true) };
+        let Prepared { file, writer, space, .. } = prepared;
+        Self::new(segment, file, writer, position, space, contents)
+    }
+
     /// Takes over a segment of an earlier run, which takes appends again where it ended.
     pub(crate) fn resume(
         segment: Arc<Segment>,

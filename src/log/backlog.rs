@@ -278,6 +278,21 @@ impl Backlog {
         self.footerless.retain(|footerless| !is_replaced(&footerless.segment));
     }
 
+    /// The segments that begin at or above `offset` were cut off, and `shortened` ends there. It gets
+    /// no footer in this run: readers may have its map, so what was cut off must not be released.
+    #[cfg(feature = "replication")]
+    pub(super) fn cut(&mut self, offset: u64, shortened: Option<Unfinished>) {
+        let number = shortened.as_ref().map(|shortened| shortened.segment.number);
+        let stays =
+            |segment: &Segment| segment.base_offset < offset && Some(segment.number) != number;
+        self.unfinished.retain(|unfinished| stays(&unfinished.segment));
+        self.to_sync.retain(|file| stays(&file.segment));
+        self.footerless.retain(|footerless| stays(&footerless.segment));
+        self.unproved.retain(|unproved| stays(&unproved.segment));
+        self.footerless.extend(shortened);
+        self.assert_valid();
+    }
+
     /// The files were removed with their topic: there is no more work.
     pub(crate) fn clear(&mut self) {
         self.unfinished.clear();

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::LogEnv;
 use super::budget::Claim;
 pub(crate) use super::space::Writer;
-use super::space::{Growth, Space};
+use super::space::{Growth, Space, page_ceil};
 use crate::error::{Error, Result};
 use crate::format::{SegmentHeader, segment_file_name, temporary_segment_file_name};
 use crate::rules::Rule;
@@ -50,10 +50,21 @@ pub(crate) struct Prepared {
 impl NewSegment {
     /// Makes the file. Blocks for two syncs.
     pub(crate) fn create(self, env: &LogEnv) -> Result<Prepared> {
+        self.create_with(env, &[], &mut false)
+    }
+
+    /// Makes the file with these bytes after the header, which readers will see. Sets `is_named`
+    /// before the file gets its name: a failure after that is not definite.
+    pub(crate) fn create_with(
+        self,
+        env: &LogEnv,
+        first: &[u8],
+        is_named: &mut bool,
+    ) -> Result<Prepared> {
         let temporary = self.dir.join(temporary_segment_file_name(self.header.number));
         let path = self.dir.join(segment_file_name(self.header.number));
         let claim = Arc::clone(&self.claim);
-        match self.fill(env, &temporary, &path) {
+        match self.fill(env, &temporary, &path, first, is_named) {
             Ok(prepared) => Ok(prepared),
             Err(source) => {
                 // Best effort: what stays behind is removed at the next open.
@@ -66,9 +77,17 @@ impl NewSegment {
         }
     }
 
-    fn fill(self, env: &LogEnv, temporary: &Path, path: &Path) -> io::Result<Prepared> {
+    fn fill(
+        self,
+        env: &LogEnv,
+        temporary: &Path,
+        path: &Path,
+        first: &[u8],
+        is_named: &mut bool,
+    ) -> io::Result<Prepared> {
         let capacity = self.capacity as u64;
-        let allocated = FIRST_ALLOCATION_BYTES.min(capacity);
+        let end = SegmentHeader::SIZE.saturating_add(first.len());
+        let allocated = FIRST_ALLOCATION_BYTES.max(page_ceil(end as u64)).min(capacity);
         if self.exceeds_budget {
             self.claim.grow_anyway(allocated);
         } else {
@@ -86,8 +105,12 @@ impl NewSegment {
         let mut writer = region_writer(env, &file, self.capacity, 0, self.writer)?;
         make_writable(&mut writer, allocated, self.writer)?;
         writer.write(0, &self.header.encode())?;
-        writer.publish(SegmentHeader::SIZE);
+        if !first.is_empty() {
+            writer.write(SegmentHeader::SIZE, first)?;
+        }
+        writer.publish(end);
         Rule::HeaderSync.keep(|| file.sync())?;
+        *is_named = true;
         // DURABILITY: the header is synced before the name exists, and the name before the first
         // acknowledged append refers to it; otherwise a power cut can lose a whole acknowledged
         // segment although each of its pages was synced.

@@ -147,6 +147,9 @@ impl Cursor {
         let base = self.window.base;
         region.read_soon(self.position.saturating_sub(base));
         let end = base.saturating_add(region.published());
+        // What a truncation cut off was never visible; its offsets are in the next segment now.
+        #[cfg(feature = "replication")]
+        let end = self.segment.sealed().map_or(end, |sealed| end.min(sealed.data_end as usize));
         let stop_at = if self.window.live { end.min(self.ahead.due()) } else { end };
         let mut open = OpenRange::at(self.position, self.next_offset);
         let stop = loop {

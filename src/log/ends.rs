@@ -4,7 +4,7 @@
 //!
 //! Invariants, which [`check`](Ends::check) holds:
 //! 1. `log_start <= durable_end <= log_end`.
-//! 2. None of the three decreases.
+//! 2. None of the three decreases, unless a replicated log is truncated.
 
 use super::OFFSET_MAX;
 
@@ -76,6 +76,20 @@ impl Ends {
         self.log_start = self.log_start.max(offset.min(self.log_end));
         self.durable_end = self.durable_end.max(self.log_start);
         self.assert_valid();
+    }
+
+    /// Cuts off what lies at and above `offset`.
+    #[cfg(feature = "replication")]
+    pub(super) fn cut(&mut self, offset: u64) {
+        self.log_end = self.log_end.min(offset.max(self.log_start));
+        self.durable_end = self.durable_end.min(self.log_end);
+        self.assert_valid();
+    }
+
+    /// Continues at `offset` with nothing below it.
+    #[cfg(feature = "replication")]
+    pub(super) fn begin_anew(&mut self, offset: u64) {
+        *self = Self { log_start: offset, durable_end: offset, log_end: offset };
     }
 
     /// The ends of the same log after its files were read again. The log end is kept: a reader that

@@ -145,6 +145,20 @@ impl SegmentFactory {
         Some((self.allot_number(), generation))
     }
 
+    /// A segment that cuts off everything at and above `offset`, and begins there, to be made.
+    ///
+    /// # Errors
+    ///
+    /// All generations are used.
+    #[cfg(feature = "replication")]
+    pub(super) fn begin_cut(&mut self, needed: usize, offset: u64) -> Result<NewSegment> {
+        let generation = self.generation.checked_add(1);
+        self.generation = generation.ok_or_else(|| {
+            Error::config("partition", "no rewrite number is left; create the topic anew")
+        })?;
+        self.new_segment(needed, Some(Rewrite::Truncates(offset)))
+    }
+
     /// Removes a segment's file durably, before anything is appended to it.
     pub(super) fn withdraw(&self, path: &Path) -> std::io::Result<()> {
         self.env.disk.remove_file(path)?;

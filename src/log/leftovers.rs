@@ -138,7 +138,11 @@ fn remove_file(path: &Path, factory: &SegmentFactory) -> Result<bool> {
 
 /// Creates the segment that durably records that everything from `log_end` on is cut off.
 fn prepare_truncating(factory: &mut SegmentFactory, log_end: u64) -> Result<Prepared> {
-    let rewrite = Rule::CutRecorded.holds().then_some(Rewrite::Truncates(log_end));
+    // Not what begins at the end itself: a segment without records may, and if a replicated log was
+    // truncated there, only its opening batch says where the segment before it ends. What is cut
+    // off begins after a gap.
+    let cut = Rewrite::Truncates(log_end.saturating_add(1));
+    let rewrite = Rule::CutRecorded.holds().then_some(cut);
     let new = factory.new_segment(0, rewrite)?;
     factory.make(new)
 }

@@ -21,9 +21,9 @@ use super::inventory::{Found, Inventory, LostFile, Reader};
 pub(crate) use super::known::Known;
 use super::leftovers::Leftovers;
 use super::producers::ProducerTable;
-use super::recovery::{Action, Decision, Facts, decide};
+use super::recovery::{Action, Decision, Facts, decide, proof_of_point};
 use super::segment::{Sealed, Segment, SegmentFile};
-use super::{Log, LogEnv, LogIdentity, LogOptions, Parts};
+use super::{Checkpoint, Log, LogEnv, LogIdentity, LogOptions, Parts};
 use crate::clock::Moment;
 use crate::config::RecoveryPolicy;
 use crate::error::{Corruption, CorruptionKind, Result};
@@ -107,7 +107,8 @@ pub(crate) fn open_log(
     }
     let facts: Vec<Facts> = inventory.found.iter().map(Found::facts).collect();
     let point = known.checkpoint.as_ref();
-    let proved = point.map_or(0, |point| point.end_offset).max(known.proved);
+    let proof = |point: &Checkpoint| proof_of_point(&facts, point.segment, point.end_offset);
+    let proved = point.map_or(0, proof).max(known.proved);
     let decision = decide(&facts, &inventory.lost_facts(), proved, known.start());
     let report = PartitionRecovery::of(&identity, &inventory, known, &decision);
     if known.policy == RecoveryPolicy::Strict

@@ -167,6 +167,17 @@ pub(crate) fn decide(
     decision
 }
 
+/// The end that a recovery point proves, which says that the log ended at `end` in the segment
+/// `number`. A segment that was begun later begins at or above that end, unless the log was truncated
+/// in between; then the point proves nothing above the lowest base of these segments. The last
+/// segment of a log is one of them, however much of the others was compacted or removed since.
+pub(super) fn proof_of_point(segments: &[Facts], number: u64, end: u64) -> u64 {
+    let live = without_leftovers(segments);
+    let facts = live.iter().filter_map(|index| segments.get(*index));
+    let later = facts.filter(|facts| facts.ranks.0 > number);
+    later.filter_map(|facts| facts.base_offset).fold(end, u64::min)
+}
+
 /// Where each segment must end: at the base offset of the next one that has data (rule 4), or of
 /// a later one, if that agrees with the order: the log may have continued after one that
 /// contradicts it. `u64::MAX` for the last, and for leftovers.

@@ -9,13 +9,17 @@
 //! | [`under`] | what must be known of a segment to check a copy of its batches |
 //! | [`received`] | checks what was received, before any lock is taken |
 //! | [`append`] | appends what was checked, byte for byte except for the local part of each batch |
+//! | [`cut`] | truncates, and begins anew at another offset |
+//! | [`refusal`] | why something is not done |
 //!
 //! Must not know: members, leadership, frames. None of it is used by a log that is not replicated,
 //! and nothing of it is stored beside the batches: they bear the epoch of their leader.
 
 pub(crate) mod append;
+pub(crate) mod cut;
 pub(crate) mod feed;
 pub(crate) mod history;
 pub(crate) mod received;
+pub(crate) mod refusal;
 pub(crate) mod under;
 mod walk;

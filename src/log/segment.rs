@@ -12,6 +12,8 @@ use std::sync::{Arc, Weak};
 
 use super::LogEnv;
 use super::budget::Claim;
+#[cfg(feature = "replication")]
+use super::cuts::Cuts;
 use super::space::Space;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{Footer, KEEPS_SPACE, Rewrite, SegmentHeader, SegmentKey, TimeRange};
@@ -33,6 +35,13 @@ pub(crate) struct Sealed {
     pub(crate) next_offset: u64,
     /// The timestamps, if there is any record.
     pub(crate) times: Option<TimeRange>,
+}
+
+impl Sealed {
+    /// Whether a footer is of a segment that ends here.
+    pub(super) fn agrees_with(&self, footer: &Footer) -> bool {
+        footer.data_end == self.data_end && footer.next_offset == self.next_offset
+    }
 }
 
 /// A readable range of a segment's bytes: all of it through its map, or a copied chunk.
@@ -116,6 +125,9 @@ pub(crate) struct Segment {
     /// Relaxed, by readers and by what gives maps up; a hint that guards nothing.
     used: AtomicBool,
     sealed: OnceLock<Sealed>,
+    /// What a truncation has made of it.
+    #[cfg(feature = "replication")]
+    cuts: Cuts<Sealed>,
     /// ORDERING: Relaxed; a moment that guards no memory.
     next_horizon: AtomicU64,
     pub(crate) claim: Arc<Claim>,
@@ -167,6 +179,8 @@ impl Segment {
             region: Mutex::at_level(LockLevel::SegmentRegion, region),
             used: AtomicBool::new(true),
             sealed,
+            #[cfg(feature = "replication")]
+            cuts: Cuts::none(),
             next_horizon: AtomicU64::new(Footer::NO_HORIZON),
             claim,
             space: OnceLock::new(),
@@ -186,8 +200,19 @@ impl Segment {
         }
     }
 
+    #[inline]
     pub(crate) fn sealed(&self) -> Option<&Sealed> {
-        self.sealed.get()
+        let sealed = self.sealed.get();
+        #[cfg(feature = "replication")]
+        let sealed = sealed.map(|sealed| self.cuts.last().unwrap_or(sealed));
+        sealed
+    }
+
+    /// Cuts off the end of a sealed segment. Its bytes stay as they are. The segment that follows
+    /// must be in the list already.
+    #[cfg(feature = "replication")]
+    pub(super) fn shorten(&self, sealed: Sealed) {
+        self.cuts.add(sealed);
     }
 
     /// Seals the segment. Its successor must be in the list already: a reader that finds the
@@ -200,7 +225,7 @@ impl Segment {
 
     /// The offset after the last record, once sealed.
     pub(crate) fn next_offset(&self) -> Option<u64> {
-        self.sealed.get().map(|sealed| sealed.next_offset)
+        self.sealed().map(|sealed| sealed.next_offset)
     }
 
     /// When the first tombstone of the segment may be removed, as far as that is known. Appended
@@ -241,7 +266,7 @@ impl Segment {
     /// Where readable bytes end now.
     #[inline]
     pub(crate) fn end(&self) -> usize {
-        if let Some(sealed) = self.sealed.get() {
+        if let Some(sealed) = self.sealed() {
             return sealed.data_end as usize;
         }
         self.region.lock().as_ref().map_or(0, |region| region.published())
@@ -259,7 +284,7 @@ impl Segment {
                 live: true,
             }));
         }
-        let (false, Some(sealed)) = (self.env.copy_reads, self.sealed.get()) else {
+        let (false, Some(sealed)) = (self.env.copy_reads, self.sealed()) else {
             return Ok(None);
         };
         let file = self.open_file(Access::Read)?;
@@ -325,7 +350,10 @@ impl Segment {
     /// The footer, if the segment has a valid one. Damage there costs a scan, never data.
     pub(crate) fn read_footer(&self) -> Result<Option<Footer>> {
         let file = self.open_file(Access::Read)?;
-        read_footer(&*file, self.key.salt()).map_err(|source| Error::io("read", &self.path, source))
+        let footer = read_footer(&*file, self.key.salt());
+        let footer = footer.map_err(|source| Error::io("read", &self.path, source))?;
+        // One that was written before a truncation says too much.
+        Ok(footer.filter(|footer| self.sealed().is_none_or(|sealed| sealed.agrees_with(footer))))
     }
 
     pub(crate) fn corruption(
@@ -354,7 +382,7 @@ impl fmt::Debug for Segment {
         f.debug_struct("Segment")
             .field("path", &self.path)
             .field("base_offset", &self.base_offset)
-            .field("sealed", &self.sealed.get())
+            .field("sealed", &self.sealed())
             .finish_non_exhaustive()
     }
 }
@@ -465,6 +493,17 @@ impl SegmentList {
 
     pub(crate) fn count(&self) -> usize {
         self.0.read().len()
+    }
+
+    /// Takes out the segments that begin at or above `offset`, and adds `new`, in one step for
+    /// readers.
+    #[cfg(feature = "replication")]
+    pub(super) fn truncate(&self, offset: u64, new: &Arc<Segment>) -> Vec<Arc<Segment>> {
+        let mut segments = self.0.write();
+        let kept = segments.partition_point(|segment| segment.base_offset < offset);
+        let removed = segments.drain(kept..).collect();
+        segments.push_back(Arc::clone(new));
+        removed
     }
 
     /// Takes out at most `count` of the segments that end at or below `offset`, oldest first; the

@@ -186,7 +186,8 @@ impl FooterTask {
         // it.
         self.segment.end_space();
         let file = self.segment.open_file(Access::ReadWrite)?;
-        if read_footer(&*file, self.segment.key.salt()).map_err(failed)?.is_some() {
+        let before = read_footer(&*file, self.segment.key.salt()).map_err(failed)?;
+        if before.as_ref().is_some_and(|footer| self.sealed.agrees_with(footer)) {
             return Ok(());
         }
         let length = file.len().map_err(failed)?;
@@ -207,7 +208,12 @@ impl FooterTask {
                 scan_segment(&*file, &self.segment.key, from).map_err(failed)?.index;
         }
         let footer = self.footer.encode(self.segment.key.salt())?;
-        let unused = u64::from(self.sealed.data_end).next_multiple_of(PAGE_BYTES)..length;
+        let mut unused = u64::from(self.sealed.data_end).next_multiple_of(PAGE_BYTES)..length;
+        let keeps_all = before.is_some();
+        if keeps_all {
+            // The log was truncated after that footer was written. What it covers was published.
+            unused.start = length;
+        }
         let mut written = file.write_at(&footer, length);
         if is_refused(&written) && !unused.is_empty() {
             // The unused middle may give the space that it needs.
@@ -223,6 +229,9 @@ impl FooterTask {
         written.map_err(failed)?;
         if !unused.is_empty() {
             release(&*file, unused).map_err(failed)?;
+        }
+        if keeps_all {
+            return Ok(());
         }
         self.segment.claim.shrink_to(finished_bytes(self.sealed.data_end, footer.len()));
         Ok(())

@@ -4,7 +4,8 @@
 //! lock writes them, after the change that they stand for. Must not know: the log, and who reads.
 //!
 //! Invariant, whenever the lock is free: `start <= durable <= end`; and, in a replicated log,
-//! `start <= watermark <= end`.
+//! `start <= watermark`. The watermark lies above the end only while a log that began anew, to be
+//! repaired, gets back what it had.
 
 use super::watermark::Watermark;
 use crate::config::Visibility;
@@ -118,6 +119,13 @@ impl Ends {
         self.durable.store(before.max(durable), Ordering::Release);
     }
 
+    /// Moves the ends back, after a truncation of what no reader has seen.
+    #[cfg(feature = "replication")]
+    pub(super) fn fall_back(&self, durable: u64, end: u64) {
+        self.durable.store(durable, Ordering::Release);
+        self.end.store(end, Ordering::Release);
+    }
+
     pub(super) fn poison(&self) {
         self.is_poisoned.store(true, Ordering::Release);
     }
@@ -126,7 +134,7 @@ impl Ends {
     /// two loads.
     pub(super) fn check(&self) -> bool {
         let watermark = self.watermark();
-        let is_sound = self.start() <= watermark && watermark <= self.end();
+        let is_sound = self.start() <= watermark;
         self.start() <= self.durable()
             && self.durable() <= self.end()
             && (is_sound || !self.is_replicated())

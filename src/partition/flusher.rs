@@ -11,7 +11,7 @@ use super::group_commit::SyncGate;
 use super::guard::OnPanic;
 use super::requests::Requests;
 use super::shared::SharedLog;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::foreign;
 use crate::log::tasks::SyncScope;
 use crate::rules::Rule;
@@ -63,6 +63,7 @@ impl<'a> Flusher<'a> {
         if self.log.ends().durable() >= target {
             return Ok(());
         }
+        self.check_target(target)?;
         self.requests.request(Work::Sync);
         self.gate.wait(target, Some(deadline), None)
     }
@@ -71,7 +72,15 @@ impl<'a> Flusher<'a> {
         if self.log.ends().durable() >= target {
             return Ok(());
         }
+        self.check_target(target)?;
         self.gate.wait(target, deadline, Some(&|| self.sync_once(SyncScope::All)))
+    }
+
+    /// An offset above the log end was appended and then cut off, by a truncation of a replicated
+    /// log: no sync of this log will reach it, and whether the records are kept is not known here.
+    fn check_target(self, target: u64) -> Result<()> {
+        let is_cut = cfg!(feature = "replication") && target > self.log.ends().end();
+        if is_cut { Err(Error::Timeout) } else { Ok(()) }
     }
 
     /// The result for `target` if it is known; otherwise `waker` is woken when it is. See
@@ -87,6 +96,9 @@ impl<'a> Flusher<'a> {
         }
         if self.log.ends().durable() >= target {
             return Some(Ok(()));
+        }
+        if let Err(error) = self.check_target(target) {
+            return Some(Err(error));
         }
         let answer = self.gate.poll(target, waker, ticket);
         if answer.is_none() {

@@ -38,6 +38,8 @@ struct GroupCommit {
     /// By target and ticket, so that the answered ones are a prefix.
     wakers: BTreeMap<(u64, u64), Waker>,
     next_ticket: u64,
+    /// How often the durable end has fallen, because the log was truncated.
+    cuts: u64,
 }
 
 impl GroupCommit {
@@ -105,7 +107,12 @@ impl SyncGate {
         sync: Option<&dyn Fn() -> Result<u64>>,
     ) -> Result<()> {
         let mut state = self.state.lock();
+        let cuts = state.cuts;
         loop {
+            if state.cuts != cuts {
+                // Before the log was truncated, all of it was made durable.
+                return Ok(());
+            }
             match (state.turn(target), sync) {
                 (Turn::Done, _) => return Ok(()),
                 (Turn::Failed(error), _) => return Err(error),
@@ -138,6 +145,43 @@ impl SyncGate {
         drop(state);
         self.run(sync);
         self.state.lock().failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// Runs a change of the log that no sync may overlap. It first makes all of the log durable, and
+    /// returns the durable end afterwards, which may be lower: so the waits that there are end well.
+    /// If it fails, the log has not changed.
+    ///
+    /// # Errors
+    ///
+    /// That of the change, or an earlier failure.
+    #[cfg(feature = "replication")]
+    pub(crate) fn run_alone<E: From<Error>>(
+        &self,
+        change: impl FnOnce() -> Result<u64, E>,
+    ) -> Result<u64, E> {
+        let mut state = self.state.lock();
+        while state.in_flight {
+            state = self.ended.wait(state);
+        }
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone().into());
+        }
+        state.in_flight = true;
+        let before = state.durable_end;
+        drop(state);
+        let _held = foreign::hold_back();
+        let mut in_flight = InFlight { gate: self, outcome: Some(Err(Error::Closed)) };
+        let changed = change();
+        if let Ok(end) = &changed {
+            let mut state = self.state.lock();
+            let answered = state.take_answered();
+            (state.durable_end, state.cuts) = (*end, state.cuts.wrapping_add(1));
+            drop(state);
+            answered.into_iter().for_each(foreign::wake);
+        }
+        in_flight.outcome = Some(Ok(changed.as_ref().map_or(before, |end| *end)));
+        drop(in_flight);
+        changed
     }
 
     fn wait_for_end<'a>(

@@ -96,6 +96,14 @@ impl StateGuard<'_> {
         self.ends.raise_watermark(offset)
     }
 
+    /// Publishes the ends of a log that was truncated, or that begins anew.
+    #[cfg(feature = "replication")]
+    pub(super) fn publish_cut(&self) {
+        let log = self.state.log();
+        self.ends.fall_back(log.durable_end(), log.log_end());
+        self.ends.publish_start(log.log_start());
+    }
+
     /// Publishes all ends, after a change of any kind.
     pub(super) fn publish(&self) {
         let log = self.state.log();

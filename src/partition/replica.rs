@@ -7,41 +7,29 @@
 //! Its caller is the only one who appends to a partition that follows, so that what it looks up
 //! without the lock is true when it takes the lock; if it is not, the look is repeated.
 
+use std::io::ErrorKind;
+use std::sync::Arc;
+
 use super::PartitionCore;
 use super::background::Work;
 use super::flusher::Flusher;
+use super::group_commit::SyncGate;
 use super::requests::Requests;
 use super::shared::SharedLog;
+use super::state::State;
 use crate::config::Durability;
 use crate::error::{Error, Result};
 use crate::format::SparseIndex;
 use crate::log::locate;
 use crate::log::replica::append::{self, Terms};
+use crate::log::replica::cut::{self, Cut, CutOff, Ends};
 use crate::log::replica::feed::{self, FeedLimits, Portion};
 use crate::log::replica::history::{EpochEnd, History};
-use crate::log::replica::received::{Received, Refusal};
+use crate::log::replica::received::Received;
+use crate::log::replica::refusal::Failure;
 use crate::log::segment::Segment;
-
-/// Why an operation of replication failed.
-#[derive(Debug, Clone)]
-pub(crate) enum Failure {
-    /// What was asked for contradicts the log. Nothing was changed.
-    Refused(Refusal),
-    /// The partition or its disk.
-    Failed(Error),
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Failed(error)
-    }
-}
+use crate::log::tasks::SyncScope;
+use crate::storage::disk::Disk;
 
 /// What a follower is given.
 #[derive(Debug)]
@@ -57,13 +45,15 @@ pub(crate) struct Replica<'a> {
     log: &'a SharedLog,
     flusher: Flusher<'a>,
     requests: &'a Requests,
+    gate: &'a SyncGate,
     durability: Durability,
 }
 
 impl<'a> Replica<'a> {
     pub(crate) fn of(core: &'a PartitionCore) -> Self {
-        let (log, flusher) = (&core.log, core.flusher());
-        Self { log, flusher, requests: &core.requests, durability: core.durability }
+        let PartitionCore { log, requests, gate, durability, .. } = core;
+        let (flusher, durability) = (core.flusher(), *durability);
+        Self { log, flusher, requests, gate, durability }
     }
 
     // ---- epochs --------------------------------------------------------------------------------
@@ -118,7 +108,7 @@ impl<'a> Replica<'a> {
         let index_of = |segment: &Segment| -> Option<SparseIndex> {
             locate::whole_index_of(self.log.lock().log(), segment)
         };
-        ask(&History::new(self.log.segments(), &index_of))
+        ask(&History::new(self.log.segments(), self.log.ends().start(), &index_of))
     }
 
     /// The log end, and the last batch at that moment or later.
@@ -208,5 +198,106 @@ impl<'a> Replica<'a> {
             }
             return Ok(appended.map(|()| end)?);
         }
+    }
+
+    // ---- truncation ----------------------------------------------------------------------------
+
+    /// Cuts off everything at and above `offset`, and the batch that holds it, durably. Returns the
+    /// log end. What is kept is durable then. Messages that are held stay as they are; no reader
+    /// has seen what is cut off, because nothing below the high watermark is.
+    ///
+    /// # Errors
+    ///
+    /// A refusal if something below `bound` would be cut off, and an error before the new segment
+    /// gets its name, change nothing. After an error later than that it is not known whether the
+    /// log is cut, and the partition is poisoned.
+    pub(crate) fn truncate(self, offset: u64, bound: u64) -> Result<u64, Failure> {
+        let ends = self.log.ends();
+        let watermark = if ends.is_replicated() { ends.watermark() } else { 0 };
+        let bound = bound.max(watermark);
+        self.change(|ends| {
+            self.with_history(|history| Ok(cut::plan(history, ends, offset, bound)))?
+        })
+    }
+
+    /// Drops all there is, and continues at `offset`. The caller has noted it durably as the log
+    /// start before, so that an opening after a crash finds the log there, or can be followed by
+    /// another call.
+    ///
+    /// # Errors
+    ///
+    /// A refusal if the log begins above `offset` already; otherwise as of
+    /// [`truncate`](Self::truncate).
+    pub(crate) fn begin_anew(self, offset: u64) -> Result<u64, Failure> {
+        self.change(|ends| cut::plan_anew(ends, offset).map(Some))
+    }
+
+    /// Makes the log durable, plans a cut and carries it out, while no sync is in flight.
+    fn change(
+        self,
+        plan: impl FnOnce(Ends) -> Result<Option<Cut>, Failure>,
+    ) -> Result<u64, Failure> {
+        self.log.status().check_process()?;
+        // The new file and those that are removed are named by path.
+        let _changing = self.log.begin_disk_work()?;
+        self.gate.run_alone(|| {
+            self.flusher.sync_once(SyncScope::All)?;
+            let ends = *self.log.lock_for_writing()?.log().ends();
+            let Some(cut) = plan(ends)? else { return Ok(ends.durable_end()) };
+            let task = {
+                let mut state = self.log.lock_for_writing()?;
+                self.check_unchanged(&state, ends)?;
+                cut.begin(state.log_mut())?
+            };
+            let mut is_named = false;
+            let made = self.log.guard(|| task.run(&mut is_named));
+            let mut state = self.log.lock_for_writing()?;
+            let made = made.map_err(Failure::Failed);
+            let made = made.and_then(|made| self.check_unchanged(&state, ends).map(|()| made));
+            let made = match made {
+                Err(Failure::Failed(error)) if is_named => {
+                    state.poison(error.clone());
+                    return Err(error.into());
+                }
+                made => made?,
+            };
+            let cut_off = state.cut(cut, made);
+            state.publish_cut();
+            let (end, disk) = (state.log().log_end(), Arc::clone(&state.log().env().disk));
+            drop(state);
+            if let Err(error) = Self::remove(cut_off, &*disk) {
+                // If a compaction replaced the new segment, nothing would say any more that these
+                // files do not count.
+                self.log.lock().poison(error.clone());
+                return Err(error.into());
+            }
+            Ok(end)
+        })
+    }
+
+    /// Only the caller may append meanwhile, and it does not.
+    fn check_unchanged(self, state: &State, planned: Ends) -> Result<(), Failure> {
+        if *state.log().ends() == planned {
+            return Ok(());
+        }
+        let (expected, found) = (planned.log_end(), state.log().log_end());
+        Err(Error::wrong_offset(self.log.origin(), expected, found).into())
+    }
+
+    /// Removes the files that were cut off, durably.
+    fn remove(cut_off: CutOff, disk: &dyn Disk) -> Result<()> {
+        let CutOff { segments, prepared, .. } = cut_off;
+        for unused in prepared {
+            unused.discard(disk);
+        }
+        for segment in &segments {
+            match segment.remove_file() {
+                Err(source) if source.kind() != ErrorKind::NotFound => {
+                    return Err(Error::io("remove", &segment.path, source));
+                }
+                _ => {}
+            }
+        }
+        segments.first().map_or(Ok(()), |first| first.sync_dir())
     }
 }

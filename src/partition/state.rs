@@ -23,7 +23,11 @@ use crate::config::Durability;
 use crate::error::{Error, Result};
 use crate::format::EncodedBatch;
 #[cfg(feature = "replication")]
-use crate::log::replica::{append::append as append_received, received::Received};
+use crate::log::replica::{
+    append::append as append_received,
+    cut::{Cut, CutOff, Made, apply},
+    received::Received,
+};
 use crate::log::segment::Segment;
 use crate::log::tasks::{SyncScope, SyncTask};
 use crate::log::{Checkpoint, Log, Outcome, ProducerRequest, Way};
@@ -176,6 +180,13 @@ impl State {
         let (fired, wanted) = self.after_append(sync);
         self.assert_valid();
         (appended, fired, wanted)
+    }
+
+    /// Cuts the log, whose new segment is made. What is returned is dropped without the lock.
+    #[cfg(feature = "replication")]
+    pub(super) fn cut(&mut self, cut: Cut, made: Made) -> CutOff {
+        self.has_changed = true;
+        apply(&mut self.log, cut, made)
     }
 
     #[inline]

@@ -3,7 +3,8 @@
 //!
 //! Must not know: where the batches come from. Called under the partition's lock.
 
-use super::received::{Received, Refusal, check_offset};
+use super::received::{Received, check_offset};
+use super::refusal::Refusal;
 use crate::config::SEGMENT_BYTES_MAX;
 use crate::error::{Error, Result};
 use crate::format::{BatchHeader, HAS_GAPS, ProducerState, SegmentHeader, reseal};

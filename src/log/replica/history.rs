@@ -47,6 +47,8 @@ impl EpochEnd {
 /// The history of a log at one moment. What is appended or truncated meanwhile may be in it or not.
 pub(crate) struct History<'a> {
     segments: &'a SegmentList,
+    /// What lies below it does not belong to the log any more, even if its files are still there.
+    log_start: u64,
     /// The index of a segment that has none in its file.
     index_of: &'a dyn Fn(&Segment) -> Option<SparseIndex>,
 }
@@ -54,9 +56,14 @@ pub(crate) struct History<'a> {
 impl<'a> History<'a> {
     pub(crate) fn new(
         segments: &'a SegmentList,
+        log_start: u64,
         index_of: &'a dyn Fn(&Segment) -> Option<SparseIndex>,
     ) -> Self {
-        Self { segments, index_of }
+        Self { segments, log_start, index_of }
+    }
+
+    pub(super) fn segments(&self) -> &SegmentList {
+        self.segments
     }
 
     /// The greatest epoch of the log that is not above `epoch`, and its end. `None` if the log has
@@ -66,7 +73,8 @@ impl<'a> History<'a> {
     ///
     /// [`Error::Corrupt`] if damage hides where the epoch ends, and errors of the disk.
     pub(crate) fn end_of(&self, epoch: u32) -> Result<Option<EpochEnd>> {
-        Ok(self.last_of(&|batch| batch.leader_epoch <= epoch)?.map(|last| EpochEnd::of(&last)))
+        let last = self.last_of(&|batch| batch.leader_epoch <= epoch)?;
+        Ok(last.filter(|last| self.has(last)).map(|last| EpochEnd::of(&last)))
     }
 
     /// The epoch of the last batch that begins below `offset`; `None` if there is none.
@@ -75,7 +83,12 @@ impl<'a> History<'a> {
     ///
     /// As of [`end_of`](Self::end_of).
     pub(crate) fn epoch_before(&self, offset: u64) -> Result<Option<u32>> {
-        Ok(self.last_of(&|batch| batch.base_offset < offset)?.map(|last| last.leader_epoch))
+        let last = self.last_of(&|batch| batch.base_offset < offset)?;
+        Ok(last.filter(|last| self.has(last)).map(|last| last.leader_epoch))
+    }
+
+    fn has(&self, batch: &BatchHeader) -> bool {
+        batch.next_offset() > self.log_start
     }
 
     /// The last batch for which `holds`, which holds for a first part of the log and for none
@@ -110,8 +123,9 @@ impl<'a> History<'a> {
         let found = self.last_in_segment(segment, holds)?;
         let (Some(batch), Some(next)) = (&found, segments.get(after)) else { return Ok(found) };
         let is_its_last = segment.next_offset() == Some(batch.next_offset());
-        if batch.next_offset() < next.base_offset && is_its_last {
-            let missing = Some(batch.next_offset()..next.base_offset);
+        let reached = batch.next_offset().max(self.log_start);
+        if reached < next.base_offset && is_its_last {
+            let missing = Some(reached..next.base_offset);
             let end = segment.end() as u64;
             return Err(segment.corruption(end, missing, CorruptionKind::Missing).into());
         }

@@ -3,23 +3,11 @@
 //! The bytes are a stranger's until they are checked: nothing of them is used before, and whatever
 //! they are, the result is a value or a [`Refusal`]. Must not know: the log that will have them.
 
+use super::refusal::Refusal;
 use super::under::Under;
 use crate::error::CorruptionKind;
 use crate::format::BatchView;
 use crate::log::OFFSET_MAX;
-
-/// Why received batches are not appended. Nothing was changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// They are not whole batches under this key.
-    Damaged { position: usize, kind: CorruptionKind },
-    /// They do not continue the log: a batch begins at `found`.
-    Offset { expected: u64, found: u64 },
-    /// A batch is of an earlier leader epoch than the one before it.
-    Epoch { before: u32, found: u32 },
-    /// A batch exceeds what a segment can hold.
-    Size { bytes: u64, limit: u64 },
-}
 
 /// Whole batches, of which nothing is known to be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -166,7 +166,7 @@ fn row_b12_any_recovery_point_gives_the_same_log() {
 /// E5: what the recovery point says was durable and is not there is reported, and the offsets are
 /// not given away again.
 // RED: src/log/open.rs
-//   - let proved = point.map_or(0, |point| point.end_offset).max(known.proved);
+//   - let proved = point.map_or(0, proof).max(known.proved);
 //   + let proved = known.proved;
 #[test]
 fn row_e05_a_log_that_ends_before_its_recovery_point_is_corrupt_and_continues_after_it() {

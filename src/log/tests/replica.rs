@@ -10,12 +10,15 @@ use super::*;
 use crate::format::{BatchHeader, BatchView, SparseIndex};
 use crate::log::locate::whole_index_of;
 use crate::log::replica::append::{Terms, admit, append as append_received, set_epoch};
+use crate::log::replica::cut::{Cut, apply, plan, plan_anew};
 use crate::log::replica::feed::{FeedLimits, Portion, read};
 use crate::log::replica::history::{EpochEnd, History};
-use crate::log::replica::received::{Received, Refusal};
+use crate::log::replica::received::Received;
+use crate::log::replica::refusal::{Failure, Refusal};
 use crate::log::replica::under::Under;
 use crate::log::segment::Segment;
 
+mod cut;
 mod feed;
 mod follower;
 mod history;
@@ -29,7 +32,7 @@ fn append_in(log: &mut Log, epoch: u32, count: u64, size: usize) {
 
 fn with_history<R>(log: &Log, ask: impl FnOnce(&History<'_>) -> R) -> R {
     let index_of = |segment: &Segment| -> Option<SparseIndex> { whole_index_of(log, segment) };
-    ask(&History::new(log.segments(), &index_of))
+    ask(&History::new(log.segments(), log.log_start(), &index_of))
 }
 
 fn last_epoch(log: &Log) -> Option<u32> {
@@ -62,6 +65,38 @@ pub(super) fn try_store(log: &mut Log, bytes: &[u8], under: Under) -> Result<()>
     let terms = Terms { last_epoch: try_last_epoch(log)?, sparse_below: 0 };
     admit(log, &received, &terms).unwrap();
     append_received(log, &received)
+}
+
+/// What the partition does to truncate.
+pub(super) fn truncate(log: &mut Log, offset: u64, bound: u64) -> Result<u64, Failure> {
+    sync(log)?;
+    let ends = *log.ends();
+    let cut = with_history(log, |history| plan(history, ends, offset, bound))?;
+    if let Some(cut) = cut {
+        carry_out(log, cut)?;
+    }
+    Ok(log.log_end())
+}
+
+/// What the partition does to begin anew. The caller has noted the log start.
+pub(super) fn begin_anew(log: &mut Log, offset: u64) -> Result<(), Failure> {
+    sync(log)?;
+    let cut = plan_anew(*log.ends(), offset)?;
+    Ok(carry_out(log, cut)?)
+}
+
+fn carry_out(log: &mut Log, cut: Cut) -> Result<()> {
+    let task = cut.begin(log)?;
+    let made = task.run(&mut false)?;
+    let cut_off = apply(log, cut, made);
+    for segment in &cut_off.segments {
+        let failed = |source| Error::io("remove", &segment.path, source);
+        segment.remove_file().map_err(failed)?;
+    }
+    for unused in cut_off.prepared {
+        unused.discard(&*log.env().disk);
+    }
+    cut_off.segments.first().map_or(Ok(()), |segment| segment.sync_dir())
 }
 
 /// Fetches from one log and stores in the other until both end alike.

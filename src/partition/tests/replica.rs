@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::log::replica::history::EpochEnd;
-use crate::log::replica::received::{Received, Refusal};
-use crate::partition::replica::{Failure, Fed, Replica};
+use crate::log::replica::received::Received;
+use crate::log::replica::refusal::{Failure, Refusal};
+use crate::partition::replica::{Fed, Replica};
 
 fn replica(setup: &Setup) -> Replica<'_> {
     Replica::of(&setup.core)
@@ -135,4 +136,95 @@ fn a_failed_sync_ends_what_is_given_and_what_is_taken() {
     follower.core.close();
     assert!(matches!(replica(&follower).read(0, 9), Err(Error::Closed)));
     assert!(matches!(replica(&follower).end_of(0), Err(Error::Closed)));
+}
+
+#[test]
+fn a_partition_is_truncated_and_continues() {
+    let setup = Setup::new(Durability::Sync);
+    for number in 0..6 {
+        replica(&setup).set_epoch(number / 2).unwrap();
+        setup.append(&format!("{number}")).unwrap();
+    }
+    assert_eq!(setup.core.durable_end(), 0);
+    let refused = replica(&setup).truncate(2, 3);
+    let bound = Refusal::Bound { offset: 2, bound: 3 };
+    assert!(matches!(&refused, Err(Failure::Refused(it)) if *it == bound), "{refused:?}");
+    assert_eq!(replica(&setup).truncate(3, 3).unwrap(), 3);
+    let ends = || (setup.core.log_start(), setup.core.durable_end(), setup.core.log_end());
+    assert_eq!(ends(), (0, 3, 3), "what is kept is durable");
+    assert_eq!(replica(&setup).last().unwrap(), Some(EpochEnd { epoch: 1, end_offset: 3 }));
+    // An append after it waits for a sync of its own.
+    setup.append("new").unwrap();
+    assert_eq!(ends(), (0, 3, 4));
+    setup.fail_next_sync();
+    assert!(setup.core.wait_durable(4).is_err());
+    let recovered = Setup::recovered(setup.disk.kill9(), true);
+    assert_eq!(recovered.values()[..3], ["0", "1", "2"]);
+    recovered.append("again").unwrap();
+    recovered.core.flush().unwrap();
+    assert_eq!(replica(&recovered).truncate(0, 0).unwrap(), 0);
+    assert_eq!((recovered.core.log_end(), recovered.values()), (0, Vec::new()));
+    recovered.append("first").unwrap();
+    recovered.core.flush().unwrap();
+    assert_eq!(Setup::recovered(recovered.disk.kill9(), false).values(), ["first"]);
+}
+
+#[test]
+fn a_partition_begins_anew_and_continues() {
+    let setup = Setup::new(Durability::Sync);
+    for number in 0..4 {
+        setup.append(&format!("{number}")).unwrap();
+    }
+    assert_eq!(replica(&setup).begin_anew(30).unwrap(), 30);
+    let ends = (setup.core.log_start(), setup.core.durable_end(), setup.core.log_end());
+    assert_eq!((ends, replica(&setup).last().unwrap()), ((30, 30, 30), None));
+    setup.append("a").unwrap();
+    setup.core.flush().unwrap();
+    assert_eq!((setup.core.durable_end(), setup.values()), (31, vec!["a".to_owned()]));
+    assert_eq!(setup.disk.paths().iter().filter(|it| it.extension().is_some()).count(), 1);
+}
+
+/// Who waited for the disk while the log is truncated is answered: all that was appended before is
+/// durable first, and what is asked for above the new end is not known.
+#[test]
+fn waits_for_the_disk_end_with_a_truncation() {
+    let setup = Setup::new(Durability::Sync);
+    for number in 0..4 {
+        setup.append(&format!("{number}")).unwrap();
+    }
+    let (woken, waker) = waker();
+    let mut ticket = None;
+    assert!(setup.core.flusher().poll(4, &waker, &mut ticket).is_none());
+    replica(&setup).truncate(1, 1).unwrap();
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    assert!(matches!(setup.core.wait_durable(3), Err(Error::Timeout)));
+    assert!(matches!(setup.core.flusher().poll(3, &waker, &mut None), Some(Err(Error::Timeout))));
+    setup.core.wait_durable(1).unwrap();
+}
+
+/// After the new segment has its name it is not known whether the log is cut. Nothing is appended
+/// to it as it was; the next opening finds one or the other.
+// RED: src/partition/replica.rs
+//   - state.poison(error.clone());
+#[test]
+fn a_truncation_whose_outcome_is_unknown_poisons_the_partition() {
+    for (operation, is_poisoned) in
+        [(Operation::Create, false), (Operation::Rename, true), (Operation::SyncDir, true)]
+    {
+        let setup = Setup::new(Durability::Sync);
+        for number in 0..3 {
+            setup.append(&format!("{number}")).unwrap();
+        }
+        setup.disk.inject(Fault::once(operation, ErrorKind::Other));
+        let failed = replica(&setup).truncate(1, 1);
+        assert!(matches!(failed, Err(Failure::Failed(_))), "{operation:?}: {failed:?}");
+        assert_eq!(setup.append("more").is_err(), is_poisoned, "{operation:?}");
+        if !is_poisoned {
+            assert_eq!(replica(&setup).truncate(1, 1).unwrap(), 1);
+        }
+        setup.core.close();
+        let recovered = Setup::recovered(setup.disk.kill9(), true);
+        let end = recovered.core.log_end();
+        assert!([1, 3].contains(&end) && is_poisoned || end == 1, "{operation:?}: {end}");
+    }
 }

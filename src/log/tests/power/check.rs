@@ -107,7 +107,7 @@ impl Campaign {
 }
 
 pub(super) fn any_ops(random: &mut Random, count: u64) -> Vec<Op> {
-    let kinds = if cfg!(feature = "replication") { 28 } else { 24 };
+    let kinds = if cfg!(feature = "replication") { 31 } else { 24 };
     let mut any = || match random.below(kinds) {
         0..=5 => Op::Small,
         6..=8 => Op::Pages,
@@ -120,7 +120,11 @@ pub(super) fn any_ops(random: &mut Random, count: u64) -> Vec<Op> {
         21 => Op::Retain,
         22 => Op::Close,
         #[cfg(feature = "replication")]
-        24.. => Op::Receive,
+        24..27 => Op::Receive,
+        #[cfg(feature = "replication")]
+        27..30 => Op::Cut,
+        #[cfg(feature = "replication")]
+        30.. => Op::Anew,
         _ => Op::Kill,
     };
     (0..count).map(|_| any()).collect()

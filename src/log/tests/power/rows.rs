@@ -114,6 +114,35 @@ fn what_a_follower_stores_survives_as_what_is_appended() {
     every_image("receive and roll", &[Op::Receive, Op::Fill], &[Op::Receive, Op::Sync]);
 }
 
+/// A truncation is done or not done, in every image of it, and stays done.
+#[cfg(feature = "replication")]
+#[test]
+fn a_truncation_is_done_or_not_done_and_never_undone() {
+    let grown = [Op::Small, Op::Roll, Op::Small, Op::Small, Op::Roll, Op::Sync, Op::Footers];
+    let more = [Op::Pages, Op::Roll, Op::Small];
+    every_image("cut in a segment", &[Op::Small; 6], &[Op::Cut, Op::Small, Op::Sync, Op::Cut]);
+    every_image("cut segments", &[&grown[..], &more].concat(), &[Op::Cut, Op::Small, Op::Sync]);
+    every_image(
+        "cut twice",
+        &[&grown[..], &more].concat(),
+        &[Op::Cut, Op::Cut, Op::Pages, Op::Roll],
+    );
+    every_image(
+        "cut and compact",
+        &grown,
+        &[Op::Pages, Op::Cut, Op::Roll, Op::Sync, Op::Footers, Op::Compact],
+    );
+}
+
+/// A log that begins anew has nothing of what it had, or can begin anew again.
+#[cfg(feature = "replication")]
+#[test]
+fn a_log_begins_anew_or_can_do_so_again() {
+    let grown = [Op::Small, Op::Roll, Op::Small, Op::Small, Op::Roll, Op::Sync, Op::Footers];
+    every_image("anew", &grown, &[Op::Small, Op::Anew, Op::Small, Op::Sync]);
+    every_image("anew within", &grown, &[Op::Anew, Op::Receive, Op::Sync]);
+}
+
 /// The name of a new segment is durable before anything in it is acknowledged.
 // RED: src/log/create.rs
 //   - if let Err(error) = Rule::SegmentName.keep(|| env.disk.sync_dir(&self.dir)) {

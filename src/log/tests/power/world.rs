@@ -30,6 +30,12 @@ pub(super) enum Op {
     /// Stores two batches that a leader has sent, the second one of a new epoch.
     #[cfg(feature = "replication")]
     Receive,
+    /// Cuts off the last third of what there is.
+    #[cfg(feature = "replication")]
+    Cut,
+    /// Begins anew at an offset above the end.
+    #[cfg(feature = "replication")]
+    Anew,
 }
 
 impl Op {
@@ -47,10 +53,24 @@ impl Op {
         (Self::Kill, "kill"),
         #[cfg(feature = "replication")]
         (Self::Receive, "receive"),
+        #[cfg(feature = "replication")]
+        (Self::Cut, "cut"),
+        #[cfg(feature = "replication")]
+        (Self::Anew, "anew"),
     ];
 
     pub(super) fn name(self) -> &'static str {
         Self::ALL.iter().find(|(op, _)| *op == self).unwrap().1
+    }
+
+    /// Whether it takes back nothing that was published: what was truncated comes back if the disk
+    /// lied about that.
+    pub(super) fn is_append_only(self) -> bool {
+        #[cfg(feature = "replication")]
+        if matches!(self, Self::Cut | Self::Anew) {
+            return false;
+        }
+        true
     }
 
     pub(super) fn named(name: &str) -> Self {
@@ -83,6 +103,9 @@ pub(super) struct Oracle {
     /// Whether a compaction was begun, and what those that came to their end have removed.
     compacts: bool,
     gone: BTreeSet<u64>,
+    /// While the log is cut: where it ended, and where it will.
+    #[cfg(feature = "replication")]
+    cut: Option<(u64, u64)>,
 }
 
 /// Since the store point, what must be there.
@@ -112,6 +135,10 @@ impl Oracle {
         assert!(end >= floor, "{case}: {end} of {floor} acknowledged");
         let is_whole = end == 0 || end == start || self.ends.contains(&end);
         assert!(is_whole, "{case}: {end} is not the end of a batch: {:?}", self.ends);
+        #[cfg(feature = "replication")]
+        if let Some((before, after)) = self.cut {
+            assert!(end == before || end == after, "{case}: {end} of {before} or {after}");
+        }
         let extra = self.ends.iter().filter(|it| **it > self.published && **it <= end).count();
         // What is received is more than one batch.
         let most = if cfg!(feature = "replication") { 2 } else { 1 };
@@ -173,6 +200,10 @@ impl Oracle {
     /// Continues with what a check has found.
     pub(super) fn proceed(&mut self, log: &Log) {
         let end = log.log_end();
+        #[cfg(feature = "replication")]
+        {
+            self.cut = None;
+        }
         self.records.truncate(end as usize);
         self.ends.retain(|batch| *batch <= end);
         self.published = end;
@@ -262,6 +293,10 @@ impl World {
             Op::Kill => self.reopen(false),
             #[cfg(feature = "replication")]
             Op::Receive => self.receive(),
+            #[cfg(feature = "replication")]
+            Op::Cut => self.cut(),
+            #[cfg(feature = "replication")]
+            Op::Anew => self.begin_anew(),
         }
     }
 
@@ -305,6 +340,64 @@ impl World {
         let stored = super::super::replica::try_store(log, &bytes, under);
         self.oracle.published = log.log_end();
         stored
+    }
+
+    /// Where a log may be cut: not below what was compacted, which is what every member has.
+    #[cfg(feature = "replication")]
+    fn cut(&mut self) -> Result<()> {
+        self.sync()?;
+        let log = self.log.as_ref().unwrap();
+        let (start, end) = (log.log_start(), log.log_end());
+        let segments = log.segments().all();
+        let compacted = segments.iter().filter(|segment| segment.ranks.1 < segment.number);
+        let bound = compacted.filter_map(|segment| segment.next_offset()).max().unwrap_or(0);
+        let bound = bound.max(start).max(end - (end - start).div_ceil(3));
+        let ends = self.oracle.ends.iter().copied();
+        let to = ends.filter(|it| (bound..=end).contains(it)).min().unwrap_or(end);
+        self.oracle.durable = to;
+        self.begin_cut(end, to);
+        let log = self.log.as_mut().unwrap();
+        // The recovery point stays as it is: it was stored before.
+        super::super::replica::truncate(log, to, bound).map_err(failed)?;
+        self.end_cut(to);
+        Ok(())
+    }
+
+    #[cfg(feature = "replication")]
+    fn begin_anew(&mut self) -> Result<()> {
+        self.sync()?;
+        let log = self.log.as_ref().unwrap();
+        let (start, end) = (log.log_start(), log.log_end());
+        // Above the end as a rule; within for the repair of damage.
+        let to = if (end - start) % 2 == 0 { end + 3 } else { start + (end - start) / 2 };
+        while (self.oracle.records.len() as u64) < to {
+            self.oracle.records.push(Rc::new(Record { key: "never", value: Vec::new() }));
+        }
+        self.oracle.start = to;
+        self.oracle.durable = to;
+        self.oracle.published = self.oracle.published.max(to);
+        self.begin_cut(end.max(to), to);
+        let log = self.log.as_mut().unwrap();
+        super::super::replica::begin_anew(log, to).map_err(failed)?;
+        self.end_cut(to);
+        Ok(())
+    }
+
+    #[cfg(feature = "replication")]
+    fn begin_cut(&mut self, before: u64, after: u64) {
+        self.oracle.cut = Some((before, after));
+        self.trace.push((self.disk.store_points(), self.oracle.clone()));
+    }
+
+    /// What is appended from here on differs from what was cut off.
+    #[cfg(feature = "replication")]
+    fn end_cut(&mut self, end: u64) {
+        let oracle = &mut self.oracle;
+        oracle.records.truncate(end as usize);
+        oracle.ends.retain(|batch| *batch <= end);
+        oracle.gone.retain(|offset| *offset < end);
+        (oracle.durable, oracle.published, oracle.cut) = (end, end, None);
+        self.run += 1_000;
     }
 
     fn sync(&mut self) -> Result<()> {
@@ -356,6 +449,14 @@ impl World {
         self.log = Some(log);
         self.run += 1;
         Ok(())
+    }
+}
+
+#[cfg(feature = "replication")]
+fn failed(failure: crate::log::replica::refusal::Failure) -> Error {
+    match failure {
+        crate::log::replica::refusal::Failure::Failed(error) => error,
+        refused @ crate::log::replica::refusal::Failure::Refused(_) => panic!("{refused:?}"),
     }
 }
 
