@@ -231,6 +231,11 @@ pub(super) fn store<'a>(
     };
     let mut changes: Vec<_> =
         news(offsets, group, commits, &permit).into_iter().map(change).collect();
+    if changes.is_empty() {
+        // Nothing is appended that would find it: after a failed sync, what was stored before may
+        // be lost.
+        offsets.log().check_writable()?;
+    }
     if let Permit::FirstOf(subscriptions) = &permit {
         // They are last: a subscription that is found after a crash has all of its commits before
         // it.

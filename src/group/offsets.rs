@@ -134,14 +134,15 @@ impl OffsetsState {
         self.groups.get(group)
     }
 
-    /// When a group committed last, or was last seen with a member, and whether it was seen; 0
-    /// where that is not known.
+    /// When a group committed last, or was last seen with a member, and whether a member may have
+    /// used it since: that of a group that was seen, or has subscribed, stores no commit that it
+    /// has made before. 0 where the time is not known.
     pub(crate) fn last_use(&self, group: &str) -> (u64, bool) {
         let committed = self.groups.get(group).map_or(0, GroupOffsets::newest);
-        let subscribed = self.subscriptions.get(group).map_or(0, Subscriptions::newest);
-        let committed = committed.max(subscribed);
+        let subscribed = self.subscriptions.get(group).map(Subscriptions::newest);
+        let committed = committed.max(subscribed.unwrap_or(0));
         let seen = self.seen.time_of(group).unwrap_or(0);
-        (committed.max(seen), seen > committed)
+        (committed.max(seen), seen > committed || subscribed.is_some())
     }
 
     /// The next groups, in order, that have an entry which can expire.

@@ -215,6 +215,15 @@ impl<S: LoggedState> StateLog<S> {
         self.append_batches(batches, None, check)
     }
 
+    /// The log takes appends.
+    ///
+    /// # Errors
+    ///
+    /// Those of an append that writes nothing: the log is closed, unavailable or poisoned.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        self.partition.log().lock_for_writing().map(drop)
+    }
+
     /// Appends changes, whose sync the caller waits for.
     fn append_for_sync(&self, changes: Vec<S::Change>) -> Result<u64> {
         self.partition.log().status().check_process()?;

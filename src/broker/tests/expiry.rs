@@ -182,6 +182,35 @@ fn row_c18_a_kill_a_clean_up_and_a_set_clock_make_no_group_look_idle() {
     assert_eq!(groups(&broker), ["other"]);
 }
 
+/// C18: a commit of what a member has committed before is not stored again, so the time of the last
+/// stored one is not that of its last use: after a kill the group expired too early.
+// RED: src/group/offsets.rs
+//   - (committed.max(seen), seen > committed || subscribed.is_some())
+//   + (committed.max(seen), seen > committed)
+#[test]
+fn row_c18_a_member_that_commits_the_same_again_uses_its_group() {
+    let (disk, clock) = (SimulatedDisk::new(), clock());
+    let broker = with_expiry(&disk, &clock, 16 * HOUR);
+    let _ = broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    let mut member = broker.consumer("used").subscribe(["t"]).open().unwrap();
+    look(&broker, &clock);
+    broker.producer().send(Record::to("t").value("x")).unwrap();
+    clock.advance(MINUTE);
+    assert_eq!(member.poll(Duration::ZERO).unwrap().len(), 1);
+    member.commit().unwrap();
+    clock.advance(55 * MINUTE);
+    member.commit().unwrap();
+    let disk = disk.kill9();
+    drop((member, broker));
+    clock.advance(15 * HOUR + 55 * MINUTE);
+    let broker = with_expiry(&disk, &clock, 16 * HOUR);
+    look(&broker, &clock);
+    assert_eq!(groups(&broker), ["used"]);
+    clock.advance(15 * MINUTE);
+    look(&broker, &clock);
+    assert_eq!(groups(&broker).len(), 0);
+}
+
 /// C18: what joins or commits between the look and the end of a group keeps it.
 // RED: src/group/expiry.rs
 //   - is_used = offsets.last_use(&group.name) != group.last_use;

@@ -99,6 +99,26 @@ fn a_commit_that_repeats_one_which_did_not_wait_is_durable() {
     assert!(consumer.poll(NOW).unwrap().is_empty(), "neither read again nor cut off");
 }
 
+/// A commit that stores nothing, because the member has made it before, succeeded on a log whose
+/// sync had failed: what was stored before may be lost.
+#[test]
+fn a_commit_that_repeats_one_notices_a_failed_log() {
+    let disk = SimulatedDisk::new();
+    let broker = open_at(&disk, 1, Durability::Os, &clock()).unwrap();
+    let topic = broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    topic.partition(0).unwrap().append(&Record::new().value("v")).unwrap();
+    let mut consumer = broker.consumer("g").subscribe(["t"]).open().unwrap();
+    assert_eq!(consumer.poll(NOW).unwrap().len(), 1);
+    consumer.commit_soon().unwrap();
+    disk.inject(Fault::always(Operation::Sync, ErrorKind::Other).on("__offsets"));
+    broker.flush().unwrap_err();
+    disk.heal();
+    let refused = consumer.commit_soon();
+    assert!(matches!(refused, Err(Error::Poisoned { .. })), "{refused:?}");
+    let refused = consumer.commit();
+    assert!(matches!(refused, Err(Error::Poisoned { .. })), "{refused:?}");
+}
+
 /// Where the group begins must be kept, or the next owner could begin elsewhere; only the log start
 /// is where it is.
 #[test]
