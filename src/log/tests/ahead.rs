@@ -22,9 +22,9 @@ fn evict(dir: &Path) {
 /// Symptom: from the disk, records were read at three quarters of the rate of the device. Cause: at
 /// the beginning of each segment the device had nothing to do until the reader came, and then the
 /// reader had to wait. Rule: a steady reader has what it needs next read by another thread.
-// RED: src/log/cursor.rs
-//   - if self.position >= self.ahead.due() && self.window.live {
-//   + if false {
+// RED: src/log/read_ahead.rs
+//   - (!region.is_resident(last)).then(|| Self { region: Arc::clone(region), range })
+//   + None
 #[test]
 fn what_a_steady_reader_needs_next_is_asked_for_unless_it_is_in_memory() {
     let dir = tempfile::tempdir().unwrap();
