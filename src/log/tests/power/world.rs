@@ -66,11 +66,11 @@ impl Op {
     /// Whether it takes back nothing that was published: what was truncated comes back if the disk
     /// lied about that.
     pub(super) fn is_append_only(self) -> bool {
-        #[cfg(feature = "replication")]
-        if matches!(self, Self::Cut | Self::Anew) {
-            return false;
+        match self {
+            #[cfg(feature = "replication")]
+            Self::Cut | Self::Anew => false,
+            _ => true,
         }
-        true
     }
 
     pub(super) fn named(name: &str) -> Self {
