@@ -137,7 +137,7 @@ fn row_b01_a_power_cut_at_every_store_point_leaves_a_prefix_with_all_that_was_sy
 //   + if needed > self.durable && !is_head && !may_be_lost {
 #[test]
 fn row_b03_hole_then_reappend() {
-    for seed in 0..150 * effort() {
+    for seed in 0..300 * effort() {
         let mut random = Random::new(seed ^ 0xB03);
         let steps = any_steps(&mut random, 12);
         let point = random.below(60);
