@@ -17,15 +17,18 @@
 //! Not covered: retention and damage, which depend on the records' bytes; more than one membership
 //! change.
 
+mod action;
 mod node;
 mod rows;
 mod search;
+mod shown;
 mod world;
 
 use super::log_key::LogKey;
 use super::rule::Rule;
+use action::Write;
 use search::{Found, Search};
-use world::{World, Write};
+use world::World;
 
 /// A topic's log.
 const TOPIC: LogKey = LogKey::Partition { topic: 1, partition: 0 };

@@ -5,15 +5,16 @@
 //! are numbered, and each step of a member is computed once: the state machine is pure, and a state
 //! is a handful of numbers. Must not know: the rules.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use super::super::log_key::LogKey;
 use super::super::logs::MetaChange;
 use super::super::message::Body;
-use super::node::{Claim, Message, Node, Rec, Step};
-use super::world::{World, Write, is_spent};
-use crate::record::{LeaderEpoch, NodeId};
+use super::action::{Action, Spent, Write};
+use super::node::{Claim, Message, Node, Step};
+use super::shown::Shown;
+use super::world::{World, is_spent};
 
 /// A fast hasher for keys that nobody chooses to collide.
 #[derive(Debug, Clone, Copy, Default)]
@@ -81,90 +82,6 @@ impl<T: Clone + Eq + Hash> Numbers<T> {
 
     fn get(&self, number: u32) -> &T {
         &self.all[number as usize]
-    }
-}
-
-/// What may happen next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Action {
-    Deliver(u32),
-    Lead(LeaderEpoch),
-    Append(LogKey),
-    /// The same, or a creation, counted by its number in the world's list.
-    Write(u8, Write),
-    Kill,
-    PowerCut,
-    Wipe,
-    Replace(NodeId),
-    Resend,
-    Sync(LogKey),
-}
-
-/// What is committed and who led: from all that was ever shown.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub(super) struct Shown {
-    pub(super) committed: BTreeMap<LogKey, Vec<Rec>>,
-    leaders: BTreeMap<LeaderEpoch, super::super::membership::MemberRun>,
-}
-
-impl Shown {
-    fn take(&mut self, claim: &Claim) -> Result<(), String> {
-        match claim {
-            Claim::Bug(what) => return Err((*what).to_owned()),
-            Claim::Leads(epoch, run) => {
-                if *self.leaders.entry(*epoch).or_insert(*run) != *run {
-                    return Err(format!("two leaderships of epoch {epoch:?}"));
-                }
-            }
-            Claim::Visible(log, records) => {
-                let known = self.committed.entry(*log).or_default();
-                let both = known.len().min(records.len());
-                if known[..both] != records[..both] {
-                    return Err(format!("two values of a visible record of {log:?}"));
-                }
-                if records.len() > known.len() {
-                    known.clone_from(records);
-                }
-                let meta = self.committed.get(&LogKey::Meta).map_or(&[][..], |meta| meta);
-                let creates = |rec: &Rec| match &rec.change {
-                    Some(MetaChange::Created { log: created, .. }) => created == log,
-                    _ => false,
-                };
-                if matches!(log, LogKey::Partition { .. }) && !meta.iter().any(creates) {
-                    return Err(format!(
-                        "records of {log:?} are visible, and its creation may be lost"
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What is counted against the bounds of the world.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(super) struct Spent {
-    /// One bit for each epoch that somebody was called to lead.
-    pub(super) epochs: u32,
-    pub(super) appends: u8,
-    pub(super) kills: u8,
-    pub(super) power_cuts: u8,
-    pub(super) wipes: u8,
-    /// One bit for each of the world's writes.
-    pub(super) writes: u8,
-}
-
-impl Spent {
-    fn add(&mut self, action: Action) {
-        match action {
-            Action::Lead(epoch) => self.epochs += 1 << (epoch.0 * 2),
-            Action::Append(_) => self.appends += 1,
-            Action::Write(i, _) => self.writes |= 1 << i,
-            Action::Kill => self.kills += 1,
-            Action::PowerCut => self.power_cuts += 1,
-            Action::Wipe => self.wipes += 1,
-            Action::Replace(_) | Action::Deliver(_) | Action::Resend | Action::Sync(_) => {}
-        }
     }
 }
 

@@ -9,17 +9,10 @@ use super::super::membership::{DirectoryId, MemberRun, Membership};
 use super::super::message::Body;
 use super::super::role::Following;
 use super::super::rule::Rule;
+use super::action::{Action, Spent, Write};
 use super::node::{Message, Node, Rec, Records, Step};
-use super::search::{Action, Shown, Spent};
+use super::shown::Shown;
 use crate::record::{LeaderEpoch, NodeId};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Write {
-    Record(LogKey),
-    /// Of that log, in `__meta`.
-    Creation(LogKey),
-    Deletion(LogKey),
-}
 
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "what a world has does not depend on each other")]
