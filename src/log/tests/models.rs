@@ -64,8 +64,13 @@ impl LogAccess for Locked {
     }
 }
 
-const TERMS: Terms =
-    Terms { key_memory_bytes: 1 << 12, segment_bytes: SEGMENT_BYTES, now: 5_000, horizon: 9_000 };
+const TERMS: Terms = Terms {
+    key_memory_bytes: 1 << 12,
+    segment_bytes: SEGMENT_BYTES,
+    now: 5_000,
+    horizon: 9_000,
+    limit: u64::MAX,
+};
 
 /// How many steps of the compaction change nothing for readers.
 fn steps_before_the_swap() -> usize {
