@@ -54,7 +54,7 @@ impl NewSegment {
     }
 
     /// Makes the file with these bytes after the header, which readers will see. Sets `is_named`
-    /// before the file gets its name: a failure after that is not definite.
+    /// when the file has its name: a failure after that is not definite.
     pub(crate) fn create_with(
         self,
         env: &LogEnv,
@@ -110,11 +110,12 @@ impl NewSegment {
         }
         writer.publish(end);
         Rule::HeaderSync.keep(|| file.sync())?;
-        *is_named = true;
         // DURABILITY: the header is synced before the name exists, and the name before the first
         // acknowledged append refers to it; otherwise a power cut can lose a whole acknowledged
         // segment although each of its pages was synced.
         env.disk.rename(temporary, path)?;
+        // A renaming that fails leaves both names as they were.
+        *is_named = true;
         file.renamed(path);
         if let Err(error) = Rule::SegmentName.keep(|| env.disk.sync_dir(&self.dir)) {
             let _ = env.disk.remove_file(path);

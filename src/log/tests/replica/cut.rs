@@ -391,7 +391,7 @@ fn a_truncation_that_fails_is_not_done_or_is_found_done() {
         disk.inject(Fault::once(operation, std::io::ErrorKind::Other));
         let mut is_named = false;
         task.run(&mut is_named).unwrap_err();
-        let late = matches!(operation, Operation::Rename | Operation::SyncDir);
+        let late = operation == Operation::SyncDir;
         assert_eq!(is_named, late, "{operation:?}");
         assert_eq!(read_from(&log, 0, 9).unwrap(), plain(0..2, 100), "{operation:?}");
         if !late {
