@@ -6,13 +6,15 @@
 //!
 //! A step holds no lock, except for the moments in which numbers are assigned and segments
 //! exchanged. The thread that does it has *claimed* the partition's compaction; other threads come
-//! back later, or wait.
+//! back later, or wait. A truncation of a replicated log *suspends* compaction: what is begun ends with
+//! the step under way, and none begins until the truncation is over.
 //!
 //! The lock of [`Compactions`] and the partition's lock are never held together.
 //!
 //! Invariants; [`check`](CompactionSlot::check) holds them where the lock is released:
 //! 1. A compaction is with the slot or with the one thread that has claimed it, never with both.
 //! 2. Without settings none is begun.
+//! 3. While compaction is suspended no thread claims it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +64,8 @@ pub(super) struct CompactionSlot {
     /// What the background has begun and not finished.
     run: Option<Compaction>,
     is_claimed: bool,
+    /// How many truncations are under way, or wait for the step that is.
+    suspended: u32,
     done: Tally,
     compactions: u64,
     failures: u64,
@@ -72,6 +76,11 @@ pub(super) struct CompactionSlot {
 }
 
 impl CompactionSlot {
+    /// Whether it cannot be claimed now.
+    fn is_taken(&self) -> bool {
+        self.is_claimed || self.suspended > 0
+    }
+
     /// A compaction ends before its end. What is done of it stays.
     fn note_given_up(&mut self, run: &Compaction) {
         self.done += run.tally();
@@ -125,6 +134,34 @@ impl Compactions {
         }
     }
 
+    /// Gives up what is begun, after the step that is under way, and lets none begin until the
+    /// result is dropped.
+    #[cfg(feature = "replication")]
+    pub(super) fn suspend(&self) -> Suspended<'_> {
+        let mut slot = self.slot.lock();
+        slot.suspended = slot.suspended.saturating_add(1);
+        // Who pauses between two steps gives way.
+        self.released.notify_all();
+        let suspended = Suspended(self);
+        while slot.is_claimed {
+            slot = self.released.wait(slot);
+        }
+        let run = slot.run.take();
+        if let Some(run) = &run {
+            slot.note_given_up(run);
+        }
+        drop(slot);
+        // Its temporary file goes with it.
+        drop(run);
+        suspended
+    }
+
+    /// Whether a truncation is under way, or waits for a step.
+    #[cfg(all(test, feature = "replication"))]
+    pub(super) fn is_suspended(&self) -> bool {
+        self.slot.lock().suspended > 0
+    }
+
     /// Whether a step is under way.
     #[cfg(test)]
     pub(super) fn is_claimed(&self) -> bool {
@@ -144,6 +181,21 @@ impl Compactions {
         let found = changed.check();
         slot.run = changed.run;
         found
+    }
+}
+
+/// No compaction begins until this is dropped.
+#[cfg(feature = "replication")]
+#[must_use = "compactions begin again when this is dropped"]
+pub(super) struct Suspended<'a>(&'a Compactions);
+
+#[cfg(feature = "replication")]
+impl Drop for Suspended<'_> {
+    fn drop(&mut self) {
+        let mut slot = self.0.slot.lock();
+        slot.suspended = slot.suspended.saturating_sub(1);
+        drop(slot);
+        self.0.released.notify_all();
     }
 }
 
@@ -315,7 +367,7 @@ impl<'a> Compactor<'a> {
     /// The settings, if no step is running and no retry is pending.
     fn settings_if_idle(self, now: Duration) -> Option<CompactionSettings> {
         let slot = self.compactions.slot.lock();
-        let must_wait = slot.is_claimed || slot.retry_at.is_some_and(|retry_at| now < retry_at);
+        let must_wait = slot.is_taken() || slot.retry_at.is_some_and(|retry_at| now < retry_at);
         slot.settings.filter(|_| !must_wait)
     }
 
@@ -368,10 +420,7 @@ impl<'a> Compactor<'a> {
         self.log.status().check_process()?;
         self.log.status().check_available()?;
         while self.footers.step()? {}
-        let Some(mut claim) = self.claim_waiting() else {
-            self.log.status().check_open()?;
-            return Err(Error::config("cleanup", "the topic is not compacted"));
-        };
+        let mut claim = self.claim_waiting()?;
         // A compaction that the background began counts as the background's. Segments that it has
         // replaced stay replaced.
         if let Some(run) = claim.run.take() {
@@ -380,7 +429,12 @@ impl<'a> Compactor<'a> {
         let mut tally = Tally::default();
         loop {
             self.log.status().check_open()?;
-            if self.compactions.slot.lock().settings != Some(claim.settings) {
+            let slot = self.compactions.slot.lock();
+            let (settings, is_suspended) = (slot.settings, slot.suspended > 0);
+            drop(slot);
+            if is_suspended {
+                claim = self.give_way(claim, &mut tally)?;
+            } else if settings != Some(claim.settings) {
                 // Its settings were changed. Segments that it has replaced stay replaced.
                 return Err(Error::config(
                     "cleanup",
@@ -399,6 +453,20 @@ impl<'a> Compactor<'a> {
         }
     }
 
+    /// Gives the claim up for a truncation, and takes it again when that is over.
+    ///
+    /// # Errors
+    ///
+    /// The partition was closed meanwhile, or is not compacted any more.
+    fn give_way(self, mut claim: Claim<'a>, tally: &mut Tally) -> Result<Claim<'a>> {
+        if let Some(run) = claim.run.take() {
+            *tally += run.tally();
+            self.compactions.slot.lock().note_given_up(&run);
+        }
+        drop(claim);
+        self.claim_waiting()
+    }
+
     fn pause(self, pause: Duration) {
         let Some(deadline) = real_now().checked_add(pause).filter(|_| !pause.is_zero()) else {
             return;
@@ -406,7 +474,7 @@ impl<'a> Compactor<'a> {
         let mut slot = self.compactions.slot.lock();
         loop {
             let (next, timed_out) = self.compactions.released.wait_until(slot, deadline);
-            if timed_out || self.is_closed() {
+            if timed_out || next.suspended > 0 || self.is_closed() {
                 return;
             }
             slot = next;
@@ -422,19 +490,32 @@ impl<'a> Compactor<'a> {
     /// sees the end. Otherwise a compaction could begin in a directory that another broker may have
     /// by now.
     fn claim_in(self, mut slot: MutexGuard<'_, CompactionSlot>) -> Option<Claim<'a>> {
-        let settings = slot.settings.filter(|_| !slot.is_claimed && !self.is_closed())?;
+        let settings = slot.settings.filter(|_| !slot.is_taken() && !self.is_closed())?;
         slot.is_claimed = true;
         let run = slot.run.take();
         slot.assert_valid();
         Some(Claim { compactor: self, settings, run, on_panic: OnPanic::new() })
     }
 
-    fn claim_waiting(self) -> Option<Claim<'a>> {
+    /// # Errors
+    ///
+    /// The partition is closed, or is not compacted.
+    fn claim_waiting(self) -> Result<Claim<'a>> {
         let mut slot = self.compactions.slot.lock();
-        while slot.is_claimed {
+        while slot.is_taken() {
             slot = self.compactions.released.wait(slot);
         }
-        self.claim_in(slot)
+        if let Some(claim) = self.claim_in(slot) {
+            return Ok(claim);
+        }
+        self.log.status().check_open()?;
+        Err(Error::config("cleanup", "the topic is not compacted"))
+    }
+
+    /// See [`Compactions::suspend`].
+    #[cfg(feature = "replication")]
+    pub(super) fn suspend(self) -> Suspended<'a> {
+        self.compactions.suspend()
     }
 
     fn step_claimed(self, claim: &mut Claim<'_>) -> Result<bool> {

@@ -184,7 +184,7 @@ impl<'a> Flusher<'a> {
             self.log.lock().log_mut().backlog_mut().give_back_sync(task);
             return Err(self.log.status().closed());
         }
-        let result = self.log.guard(|| task.run());
+        let result = self.log.state().guard(|| task.run());
         drop(rewriting);
         let ended = begun.and_then(|_| foreign::call(|| clock.monotonic()));
         let took =

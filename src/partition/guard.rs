@@ -5,6 +5,12 @@
 //! the lists and not the others. A later append could put records where the next opening does not
 //! look for them. So nothing is appended any more until an opening has read the files.
 //!
+//! A truncation of a replicated log waits for the disk between its steps, and each step relies on
+//! the log being as the one before has left it. So it *reserves* the log. Until it gives it back,
+//! whatever else changes the log waits, as if the truncation had the lock
+//! ([`lock_for_change`](StateLock::lock_for_change)); who only reads, or notes that a sync has ended,
+//! does not ([`lock`](StateLock::lock)).
+//!
 //! Owns: the state and its published ends. Must not know: what the state is used for. The holder of
 //! the lock publishes its changes; when the lock is released, the ends are in order.
 
@@ -16,6 +22,8 @@ use crossbeam::utils::CachePadded;
 use super::ends::Ends;
 use super::state::State;
 use crate::error::Error;
+#[cfg(feature = "replication")]
+use crate::sync::Condvar;
 use crate::sync::{LockLevel, Mutex, MutexGuard};
 
 /// The state of a partition, its lock and its ends.
@@ -23,19 +31,60 @@ pub(super) struct StateLock {
     state: Mutex<State>,
     /// Padded, because readers poll the ends while appenders write the lock beside them.
     ends: CachePadded<Ends>,
+    /// The log was given back.
+    #[cfg(feature = "replication")]
+    given_back: Condvar,
 }
 
 impl StateLock {
     pub(super) fn new(state: State) -> Self {
         let log = state.log();
         let ends = Ends::new(log.log_start(), log.durable_end(), log.log_end());
-        Self { state: Mutex::at_level(LockLevel::Append, state), ends: CachePadded::new(ends) }
+        Self {
+            state: Mutex::at_level(LockLevel::Append, state),
+            ends: CachePadded::new(ends),
+            #[cfg(feature = "replication")]
+            given_back: Condvar::new(),
+        }
     }
 
     #[inline]
     pub(super) fn lock(&self) -> StateGuard<'_> {
         let on_panic = OnPanic::new();
         StateGuard { state: self.state.lock(), ends: &self.ends, on_panic }
+    }
+
+    /// Takes the lock to change the log: waits while that is reserved.
+    #[inline]
+    pub(super) fn lock_for_change(&self) -> StateGuard<'_> {
+        let on_panic = OnPanic::new();
+        let state = self.state.lock();
+        #[cfg(feature = "replication")]
+        let state = self.await_reserved(state);
+        StateGuard { state, ends: &self.ends, on_panic }
+    }
+
+    #[cfg(feature = "replication")]
+    #[inline]
+    fn await_reserved<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        while state.awaits_reserved() {
+            state = self.given_back.wait(state);
+        }
+        state
+    }
+
+    /// Reserves the log: no other thread changes it until this is dropped, which must not happen
+    /// under the lock.
+    #[cfg(feature = "replication")]
+    pub(super) fn reserve(&self) -> Reserved<'_> {
+        self.lock_for_change().reserve();
+        Reserved(self)
+    }
+
+    /// How many threads wait for a log that is reserved.
+    #[cfg(all(test, feature = "replication"))]
+    pub(super) fn waiting(&self) -> u32 {
+        self.state.lock().waiting()
     }
 
     #[inline]
@@ -47,6 +96,19 @@ impl StateLock {
     pub(super) fn guard<R>(&self, work: impl FnOnce() -> R) -> R {
         let _guard = WorkGuard { lock: self, on_panic: OnPanic::new() };
         work()
+    }
+}
+
+/// A log that one thread has reserved.
+#[cfg(feature = "replication")]
+#[must_use = "the log is given back when this is dropped"]
+pub(super) struct Reserved<'a>(&'a StateLock);
+
+#[cfg(feature = "replication")]
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().give_back();
+        self.0.given_back.notify_all();
     }
 }
 

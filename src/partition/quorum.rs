@@ -28,7 +28,7 @@ impl<'a> Quorum<'a> {
     /// Begins the replication of the partition: from now on nothing above the watermark is shown.
     /// To be called before the partition has readers.
     pub(crate) fn begin(self) {
-        let state = self.log.lock();
+        let state = self.log.state().lock_for_change();
         self.log.ends().begin_watermark();
         self.gate.raise(self.log.ends().watermark());
         drop(state);
@@ -37,7 +37,7 @@ impl<'a> Quorum<'a> {
     /// Records that a majority has everything below `offset`. The watermark does not exceed the log
     /// end, and never falls. Returns it.
     pub(crate) fn advance(self, offset: u64) -> u64 {
-        let mut state = self.log.lock();
+        let mut state = self.log.state().lock_for_change();
         let is_news = self.log.ends().is_replicated() && state.raise_watermark(offset);
         let watermark = self.log.ends().watermark();
         let fired = if is_news {

@@ -6,17 +6,42 @@
 //!
 //! Its caller is the only one who appends to a partition that follows, so that what it looks up
 //! without the lock is true when it takes the lock; if it is not, the look is repeated.
+//!
+//! # A truncation has the log to itself
+//!
+//! A truncation is planned and made durable without the partition's lock, and its new segment counts
+//! from the moment at which that has its name. What changed the log in between would contradict it
+//! after a crash: a segment that was begun meanwhile has the new rewrite number, so it is not cut off;
+//! a compaction that was given a later number brings back what it has read; the plan may rest on
+//! segments that were removed. Also, what is believed of a record above the cut (that it is durable,
+//! that a majority has it) must not become known then. So nothing else happens to the log, from
+//! before it is read for the plan until the files that were cut off are removed, on every way out:
+//!
+//! 1. No file is given up: it counts as work on the disk ([`disk_work`](super::disk_work)).
+//! 2. No compaction is under way, and none begins ([`Compactor::suspend`]). First of those that
+//!    wait, because a step of a compaction may wait for 4.
+//! 3. No sync is in flight ([`SyncGate::run_alone`]).
+//! 4. No append, roll, removal or preparation of a segment, no move of the log start or of the
+//!    watermark, and no end of appends ([`guard`](super::guard)).
+//!
+//! Each of these waits for the truncation. They do not fail and come back later: a truncation takes a
+//! few syncs, a caller of `delete_records` would have to wait anyway, and what waits need not be
+//! remembered. A truncation waits for nothing but the disk once it has all four, so none waits for
+//! ever.
+//!
+//! Footers are written beside it. One that was begun before says where its segment ended then, as a
+//! footer from before the truncation does, and the new segment has the later number.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
 
 use super::PartitionCore;
 use super::background::Work;
+use super::compactor::{Compactor, Occasion};
 use super::flusher::Flusher;
 use super::group_commit::SyncGate;
 use super::requests::Requests;
 use super::shared::SharedLog;
-use super::state::State;
 use crate::config::Durability;
 use crate::error::{Error, Result};
 use crate::format::SparseIndex;
@@ -44,6 +69,7 @@ pub(crate) enum Fed {
 pub(crate) struct Replica<'a> {
     log: &'a SharedLog,
     flusher: Flusher<'a>,
+    compactor: Compactor<'a>,
     requests: &'a Requests,
     gate: &'a SyncGate,
     durability: Durability,
@@ -52,8 +78,8 @@ pub(crate) struct Replica<'a> {
 impl<'a> Replica<'a> {
     pub(crate) fn of(core: &'a PartitionCore) -> Self {
         let PartitionCore { log, requests, gate, durability, .. } = core;
-        let (flusher, durability) = (core.flusher(), *durability);
-        Self { log, flusher, requests, gate, durability }
+        let (flusher, compactor, durability) = (core.flusher(), core.compactor(), *durability);
+        Self { log, flusher, compactor, requests, gate, durability }
     }
 
     // ---- epochs --------------------------------------------------------------------------------
@@ -212,10 +238,10 @@ impl<'a> Replica<'a> {
     /// gets its name, change nothing. After an error later than that it is not known whether the
     /// log is cut, and the partition is poisoned.
     pub(crate) fn truncate(self, offset: u64, bound: u64) -> Result<u64, Failure> {
-        let ends = self.log.ends();
-        let watermark = if ends.is_replicated() { ends.watermark() } else { 0 };
-        let bound = bound.max(watermark);
         self.change(|ends| {
+            let published = self.log.ends();
+            let watermark = if published.is_replicated() { published.watermark() } else { 0 };
+            let bound = bound.max(watermark);
             self.with_history(|history| Ok(cut::plan(history, ends, offset, bound)))?
         })
     }
@@ -232,7 +258,7 @@ impl<'a> Replica<'a> {
         self.change(|ends| cut::plan_anew(ends, offset).map(Some))
     }
 
-    /// Makes the log durable, plans a cut and carries it out, while no sync is in flight.
+    /// Makes the log durable, plans a cut and carries it out, while nothing else happens to the log.
     fn change(
         self,
         plan: impl FnOnce(Ends) -> Result<Option<Cut>, Failure>,
@@ -240,48 +266,51 @@ impl<'a> Replica<'a> {
         self.log.status().check_process()?;
         // The new file and those that are removed are named by path.
         let _changing = self.log.begin_disk_work()?;
-        self.gate.run_alone(|| {
+        let suspended = self.compactor.suspend();
+        let changed = self.gate.run_alone(|| {
+            drop(self.log.lock_for_writing()?);
+            let _reserved = self.log.state().reserve();
             self.flusher.sync_once(SyncScope::All)?;
-            let ends = *self.log.lock_for_writing()?.log().ends();
+            let ends = *self.log.lock().log().ends();
             let Some(cut) = plan(ends)? else { return Ok(ends.durable_end()) };
-            let task = {
-                let mut state = self.log.lock_for_writing()?;
-                self.check_unchanged(&state, ends)?;
-                cut.begin(state.log_mut())?
-            };
-            let mut is_named = false;
-            let made = self.log.guard(|| task.run(&mut is_named));
-            let mut state = self.log.lock_for_writing()?;
-            let made = made.map_err(Failure::Failed);
-            let made = made.and_then(|made| self.check_unchanged(&state, ends).map(|()| made));
-            let made = match made {
-                Err(Failure::Failed(error)) if is_named => {
-                    state.poison(error.clone());
-                    return Err(error.into());
-                }
-                made => made?,
-            };
-            let cut_off = state.cut(cut, made);
-            state.publish_cut();
-            let (end, disk) = (state.log().log_end(), Arc::clone(&state.log().env().disk));
-            drop(state);
-            if let Err(error) = Self::remove(cut_off, &*disk) {
-                // If a compaction replaced the new segment, nothing would say any more that these
-                // files do not count.
-                self.log.lock().poison(error.clone());
-                return Err(error.into());
-            }
-            Ok(end)
-        })
+            self.carry_out(cut)
+        });
+        drop(suspended);
+        // What was to be compacted still is.
+        self.compactor.request(Occasion::Due);
+        changed
     }
 
-    /// Only the caller may append meanwhile, and it does not.
-    fn check_unchanged(self, state: &State, planned: Ends) -> Result<(), Failure> {
-        if *state.log().ends() == planned {
-            return Ok(());
+    fn carry_out(self, cut: Cut) -> Result<u64, Failure> {
+        let task = cut.begin(self.log.lock().log_mut())?;
+        let mut is_named = false;
+        let made = self.log.state().guard(|| task.run(&mut is_named));
+        let mut state = self.log.lock();
+        let made = match made {
+            Err(error) if is_named => {
+                state.poison(error.clone());
+                return Err(error.into());
+            }
+            made => made?,
+        };
+        if state.has_ended() {
+            // The next opening finds the log cut.
+            return Err(self.log.status().closed().into());
         }
-        let (expected, found) = (planned.log_end(), state.log().log_end());
-        Err(Error::wrong_offset(self.log.origin(), expected, found).into())
+        if let Some(failure) = state.failure() {
+            return Err(failure.clone().into());
+        }
+        let cut_off = state.cut(cut, made);
+        state.publish_cut();
+        let (end, disk) = (state.log().log_end(), Arc::clone(&state.log().env().disk));
+        drop(state);
+        if let Err(error) = Self::remove(cut_off, &*disk) {
+            // If a compaction replaced the new segment, nothing would say any more that these files
+            // do not count.
+            self.log.lock().poison(error.clone());
+            return Err(error.into());
+        }
+        Ok(end)
     }
 
     /// Removes the files that were cut off, durably.

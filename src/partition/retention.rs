@@ -180,7 +180,7 @@ impl<'a> Retention<'a> {
         // Held until the last unlink: afterwards a path may lead to another topic of this name.
         let Ok(removing) = self.log.begin_disk_work() else { return Ok(()) };
         loop {
-            let mut state = self.log.lock();
+            let mut state = self.log.state().lock_for_change();
             let removed = state.retire(start, STEP);
             state.publish();
             drop(state);

@@ -10,6 +10,7 @@
 //! 2. No application code runs under the lock, except the clone of a waker: the clock is read
 //!    before it. Nor does a sync, an allocation ahead or the wake-up of a thread.
 //! 3. Named producers are admitted under the lock, with the epoch in force at that moment.
+//! 4. What changes the log waits while that is reserved ([`guard`](super::guard)).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,9 +98,15 @@ impl SharedLog {
 
     // ---- the lock ----------------------------------------------------------------------------
 
+    /// For who reads, or notes what has become of something begun before.
     #[inline]
     pub(super) fn lock(&self) -> StateGuard<'_> {
         self.state.lock()
+    }
+
+    /// The lock, to take it in other ways.
+    pub(super) fn state(&self) -> &StateLock {
+        &self.state
     }
 
     /// Takes the lock for a change of stored data.
@@ -111,7 +118,7 @@ impl SharedLog {
     #[inline]
     pub(super) fn lock_for_writing(&self) -> Result<StateGuard<'_>> {
         self.status.check_process()?;
-        let state = self.state.lock();
+        let state = self.state.lock_for_change();
         if state.has_ended() {
             return Err(self.status.closed());
         }
@@ -125,14 +132,9 @@ impl SharedLog {
         Ok(state)
     }
 
-    /// Runs work that is done for the partition without its lock: a panic in it poisons it.
-    pub(super) fn guard<R>(&self, work: impl FnOnce() -> R) -> R {
-        self.state.guard(work)
-    }
-
     /// Runs `change` on the log under the partition's lock, then publishes its ends.
     pub(crate) fn with_log<R>(&self, change: impl FnOnce(&mut Log) -> R) -> R {
-        let mut state = self.state.lock();
+        let mut state = self.state.lock_for_change();
         let result = change(state.log_mut());
         state.publish();
         result
@@ -285,7 +287,7 @@ impl SharedLog {
     /// Ends appends: later ones return `Closed`, and the log end is final. Waiting callers still
     /// get their results.
     pub(crate) fn end_appends(&self) {
-        self.state.lock().end_appends();
+        self.state.lock_for_change().end_appends();
     }
 
     /// Closes the partition. Returns all waiting readers, to be notified.

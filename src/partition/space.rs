@@ -21,7 +21,7 @@ pub(super) fn make_ahead(log: &SharedLog) {
 pub(super) fn prepare_next(log: &SharedLog) {
     let Ok(_running) = log.begin_disk_work() else { return };
     let task = {
-        let mut state = log.lock();
+        let mut state = log.state().lock_for_change();
         if state.has_ended() || !state.log().appender().wants_next() {
             return;
         }
@@ -53,7 +53,7 @@ pub(super) fn make_next(log: &SharedLog) -> Result<()> {
 
 fn prepare(log: &SharedLog, task: PrepareTask) -> Result<()> {
     let prepared = task.run()?;
-    let mut state = log.lock();
+    let mut state = log.state().lock_for_change();
     if state.has_ended() {
         // The topic may be deleted, and its directory with it.
         prepared.discard(&*state.log().env().disk);

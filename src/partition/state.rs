@@ -7,9 +7,11 @@
 //! Invariants:
 //! 1. After a failure nothing is appended, and no later sync is believed.
 //! 2. After the close nothing is appended; earlier records can still become durable.
+//! 3. While a truncation has reserved the log, nothing else appends to it, begins a segment or
+//!    removes one.
 //!
 //! [`check`](State::check) holds that nothing is appended after either. What refuses a sync after a
-//! failure is [`begin_sync`](State::begin_sync).
+//! failure is [`begin_sync`](State::begin_sync). Debug builds assert the third where it would break.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +45,9 @@ pub(super) struct State {
     stopped_at: Option<u64>,
     /// Whether the log changed since its last recovery point.
     has_changed: bool,
+    /// How many threads wait for the log, if it is reserved.
+    #[cfg(feature = "replication")]
+    reserved: Option<u32>,
 }
 
 impl State {
@@ -56,6 +61,8 @@ impl State {
             has_ended: false,
             stopped_at: None,
             has_changed: true,
+            #[cfg(feature = "replication")]
+            reserved: None,
         }
     }
 
@@ -108,6 +115,15 @@ impl State {
         !self.has_ended && self.failure.is_none()
     }
 
+    #[cfg(feature = "replication")]
+    fn assert_changeable(&self) {
+        debug_assert_eq!(self.reserved, None, "a truncation is under way");
+    }
+
+    #[cfg(not(feature = "replication"))]
+    #[expect(clippy::unused_self, reason = "nothing is truncated")]
+    fn assert_changeable(&self) {}
+
     fn assert_valid(&self) {
         debug_assert_eq!(self.check(), Ok(()));
     }
@@ -137,6 +153,7 @@ impl State {
         options: &AppendOptions<'_>,
         level: Durability,
     ) -> Result<(Outcome, Fired, WorkSet)> {
+        self.assert_changeable();
         if let Some(expected) = options.expected
             && expected != self.log.log_end()
         {
@@ -169,6 +186,7 @@ impl State {
         level: Durability,
         monotonic: Option<Duration>,
     ) -> (Result<()>, Fired, WorkSet) {
+        self.assert_changeable();
         let before = self.log.log_end();
         let appended = append_received(&mut self.log, received);
         if self.log.log_end() == before {
@@ -243,6 +261,7 @@ impl State {
 
     /// Removes up to `count` segments below `start` from the log.
     pub(super) fn retire(&mut self, start: u64, count: usize) -> Vec<Arc<Segment>> {
+        self.assert_changeable();
         let before = self.log.log_start();
         let removed = self.log.retire(start, count);
         self.counts.note_removal(before..self.log.log_start(), &removed);
@@ -255,6 +274,7 @@ impl State {
     ///
     /// The error of the disk; the log is unchanged.
     pub(super) fn roll_for(&mut self, bytes: usize) -> Result<()> {
+        self.assert_changeable();
         self.log.roll_for(bytes)?;
         self.has_changed = true;
         Ok(())
@@ -275,5 +295,28 @@ impl State {
     /// Takes back the last recovery point, which was not stored.
     pub(super) fn give_back_checkpoint(&mut self) {
         self.has_changed = true;
+    }
+}
+
+/// A truncation is under way.
+#[cfg(feature = "replication")]
+impl State {
+    pub(super) fn reserve(&mut self) {
+        self.reserved = Some(0);
+    }
+
+    pub(super) fn give_back(&mut self) {
+        self.reserved = None;
+    }
+
+    /// Whether the caller has to wait. Counts it then.
+    #[inline]
+    pub(super) fn awaits_reserved(&mut self) -> bool {
+        self.reserved.as_mut().map(|waiting| *waiting = waiting.saturating_add(1)).is_some()
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> u32 {
+        self.reserved.unwrap_or(0)
     }
 }

@@ -39,6 +39,8 @@ mod replica;
 mod state_log;
 mod syncs;
 #[cfg(feature = "replication")]
+mod truncation;
+#[cfg(feature = "replication")]
 mod watermark;
 
 const DIR: &str = "/t";

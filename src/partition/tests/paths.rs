@@ -134,8 +134,8 @@ fn row_a23_no_tail_is_written_again_after_the_end() {
 /// A compaction that found the partition open, and came to its claim after the end, began in a
 /// directory that was given up.
 // RED: src/partition/compactor.rs
-//   - let settings = slot.settings.filter(|_| !slot.is_claimed && !self.is_closed())?;
-//   + let settings = slot.settings.filter(|_| !slot.is_claimed)?;
+//   - let settings = slot.settings.filter(|_| !slot.is_taken() && !self.is_closed())?;
+//   + let settings = slot.settings.filter(|_| !slot.is_taken())?;
 #[test]
 fn row_a23_no_compaction_begins_after_the_end() {
     let setup = Setup::new(Durability::Sync);
