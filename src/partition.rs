@@ -34,6 +34,7 @@ use self::compactor::{Compactions, Compactor, Occasion};
 use self::flusher::Flusher;
 use self::footers::{Finished, Footers};
 use self::group_commit::SyncGate;
+pub(crate) use self::group_commit::Ticket;
 use self::leftovers::Leftovers;
 use self::lineage::Lineage;
 use self::metrics::{PartitionMetrics, ReadCounts};

@@ -7,7 +7,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::background::Work;
-use super::group_commit::SyncGate;
+use super::group_commit::{SyncGate, Ticket};
 use super::guard::OnPanic;
 use super::requests::Requests;
 use super::shared::SharedLog;
@@ -63,24 +63,16 @@ impl<'a> Flusher<'a> {
         if self.log.ends().durable() >= target {
             return Ok(());
         }
-        self.check_target(target)?;
         self.requests.request(Work::Sync);
-        self.gate.wait(target, Some(deadline), None)
+        self.gate.wait(target, Some(deadline), None, &|| self.log.ends().end())
     }
 
     fn wait_at_gate(self, target: u64, deadline: Option<Instant>) -> Result<()> {
         if self.log.ends().durable() >= target {
             return Ok(());
         }
-        self.check_target(target)?;
-        self.gate.wait(target, deadline, Some(&|| self.sync_once(SyncScope::All)))
-    }
-
-    /// An offset above the log end was appended and then cut off, by a truncation of a replicated
-    /// log: no sync of this log will reach it, and whether the records are kept is not known here.
-    fn check_target(self, target: u64) -> Result<()> {
-        let is_cut = cfg!(feature = "replication") && target > self.log.ends().end();
-        if is_cut { Err(Error::Timeout) } else { Ok(()) }
+        let sync = || self.sync_once(SyncScope::All);
+        self.gate.wait(target, deadline, Some(&sync), &|| self.log.ends().end())
     }
 
     /// The result for `target` if it is known; otherwise `waker` is woken when it is. See
@@ -89,7 +81,7 @@ impl<'a> Flusher<'a> {
         self,
         target: u64,
         waker: &Waker,
-        ticket: &mut Option<u64>,
+        ticket: &mut Option<Ticket>,
     ) -> Option<Result<()>> {
         if let Err(error) = self.log.status().check_process() {
             return Some(Err(error));
@@ -97,10 +89,7 @@ impl<'a> Flusher<'a> {
         if self.log.ends().durable() >= target {
             return Some(Ok(()));
         }
-        if let Err(error) = self.check_target(target) {
-            return Some(Err(error));
-        }
-        let answer = self.gate.poll(target, waker, ticket);
+        let answer = self.gate.poll(target, waker, ticket, &|| self.log.ends().end());
         if answer.is_none() {
             self.requests.request(Work::Sync);
         }
@@ -108,7 +97,7 @@ impl<'a> Flusher<'a> {
     }
 
     /// Ends the wait of a task that polled.
-    pub(crate) fn forget(self, target: u64, ticket: u64) {
+    pub(crate) fn forget(self, target: u64, ticket: Ticket) {
         if self.log.status().is_in_own_process() {
             self.gate.forget(target, ticket);
         }
@@ -120,7 +109,7 @@ impl<'a> Flusher<'a> {
     ///
     /// The error of the sync, or of a partition that was closed meanwhile.
     pub(super) fn flush(self) -> Result<()> {
-        self.wait(self.log.ends().end())
+        unless_cut(self.wait(self.log.ends().end()))
     }
 
     /// Makes the sealed segments durable, which end at `end`.
@@ -132,7 +121,8 @@ impl<'a> Flusher<'a> {
         if self.log.ends().durable() >= end {
             return Ok(());
         }
-        self.gate.wait(end, None, Some(&|| self.sync_once(SyncScope::Sealed)))
+        let sync = || self.sync_once(SyncScope::Sealed);
+        unless_cut(self.gate.wait(end, None, Some(&sync), &|| self.log.ends().end()))
     }
 
     /// After an append that sealed a segment: waits while more than [`UNSYNCED_BYTES_MAX`] of sealed
@@ -213,6 +203,15 @@ impl<'a> Flusher<'a> {
         drop(state);
         fired.notify();
         result.map(|()| task.target)
+    }
+}
+
+/// The result of a wait without a deadline for what the log has: what was cut off meanwhile is not
+/// waited for.
+fn unless_cut(waited: Result<()>) -> Result<()> {
+    match waited {
+        Err(Error::Timeout) if cfg!(feature = "replication") => Ok(()),
+        other => other,
     }
 }
 

@@ -15,6 +15,14 @@ use crate::error::{Error, Result};
 use crate::foreign;
 use crate::sync::{Condvar, LockLevel, Mutex, MutexGuard};
 
+/// The wait of a task, from its first poll to its last.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ticket {
+    number: u64,
+    /// How often the log had been truncated at the first poll.
+    cuts: u64,
+}
+
 /// What a waiter does next.
 #[derive(Debug)]
 enum Turn {
@@ -95,19 +103,23 @@ impl SyncGate {
 
     /// Waits until everything below `target` is durable. `sync` makes durable what is published
     /// when it is called and returns the end of that; it runs in the thread of a waiter, without
-    /// any lock of the gate. Without `sync`, another thread was asked to sync.
+    /// any lock of the gate. Without `sync`, another thread was asked to sync. `log_end` reads the
+    /// end that is published.
     ///
     /// # Errors
     ///
-    /// The error of the sync; [`Error::Timeout`] when `deadline` passes first.
+    /// The error of the sync; [`Error::Timeout`] when `deadline` passes first, and for what was cut
+    /// off before this call.
     pub(crate) fn wait(
         &self,
         target: u64,
         deadline: Option<Instant>,
         sync: Option<&dyn Fn() -> Result<u64>>,
+        log_end: &dyn Fn() -> u64,
     ) -> Result<()> {
         let mut state = self.state.lock();
         let cuts = state.cuts;
+        check_target(target, log_end)?;
         loop {
             if state.cuts != cuts {
                 // Before the log was truncated, all of it was made durable.
@@ -198,34 +210,45 @@ impl SyncGate {
 
     /// The result for `target` if it is known; otherwise `waker` is called when it is. `ticket` is
     /// `None` for the first poll. Later polls with it replace the waker, and
-    /// [`forget`](Self::forget) ends the wait.
+    /// [`forget`](Self::forget) ends the wait. `log_end` as for [`wait`](Self::wait).
     pub(crate) fn poll(
         &self,
         target: u64,
         waker: &Waker,
-        ticket: &mut Option<u64>,
+        ticket: &mut Option<Ticket>,
+        log_end: &dyn Fn() -> u64,
     ) -> Option<Result<()>> {
         // Cloning and dropping a waker run the executor's code, so neither happens under the lock.
         let waker = waker.clone();
         let mut state = self.state.lock();
+        if ticket.is_some_and(|ticket| ticket.cuts != state.cuts) {
+            // Before the log was truncated, all of it was made durable. What has the offset now is
+            // somebody else's.
+            return Some(Ok(()));
+        }
         match state.turn(target) {
             Turn::Done => return Some(Ok(())),
             Turn::Failed(error) => return Some(Err(error)),
             Turn::Idle | Turn::InFlight => {}
         }
-        let ticket = *ticket.get_or_insert_with(|| {
+        if ticket.is_none()
+            && let Err(error) = check_target(target, log_end)
+        {
+            return Some(Err(error));
+        }
+        let Ticket { number, .. } = *ticket.get_or_insert_with(|| {
             state.next_ticket = state.next_ticket.wrapping_add(1);
-            state.next_ticket
+            Ticket { number: state.next_ticket, cuts: state.cuts }
         });
-        let before = state.wakers.insert((target, ticket), waker);
+        let before = state.wakers.insert((target, number), waker);
         drop(state);
         drop(before);
         None
     }
 
     /// Ends the wait of this ticket.
-    pub(crate) fn forget(&self, target: u64, ticket: u64) {
-        let waker = self.state.lock().wakers.remove(&(target, ticket));
+    pub(crate) fn forget(&self, target: u64, ticket: Ticket) {
+        let waker = self.state.lock().wakers.remove(&(target, ticket.number));
         drop(waker);
     }
 
@@ -266,6 +289,14 @@ impl SyncGate {
             foreign::wake(waker);
         }
     }
+}
+
+/// An offset above the log end was appended and then cut off, by a truncation of a replicated log:
+/// no sync of this log will reach it, and whether its records are kept is not known here. Looked at
+/// after the count of truncations: one that comes later is seen in that.
+fn check_target(target: u64, log_end: &dyn Fn() -> u64) -> Result<()> {
+    let is_cut = cfg!(feature = "replication") && target > log_end();
+    if is_cut { Err(Error::Timeout) } else { Ok(()) }
 }
 
 /// A sync in flight; reports its outcome when dropped, also by a panic.
@@ -311,7 +342,7 @@ mod models {
                             on_disk.fetch_max(covered, Ordering::AcqRel);
                             Ok(covered)
                         };
-                        gate.wait(mine, None, Some(&sync)).unwrap();
+                        gate.wait(mine, None, Some(&sync), &|| u64::MAX).unwrap();
                         assert!(on_disk.load(Ordering::Acquire) >= mine);
                     })
                 })

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::broker::Run;
 use crate::clock::real_now;
 use crate::error::{Error, Result};
-use crate::partition::PartitionCore;
+use crate::partition::{PartitionCore, Ticket};
 use crate::record::RecordMetadata;
 
 /// The acknowledgement of a record that [`Producer::enqueue`](crate::Producer::enqueue) has
@@ -46,7 +46,7 @@ pub struct Delivery {
     waits: bool,
     metadata: RecordMetadata,
     /// What its task waits with, once it was polled.
-    ticket: Option<u64>,
+    ticket: Option<Ticket>,
     _run: Arc<Run>,
 }
 

@@ -1,5 +1,8 @@
 //! A partition that leads and one that follows, without the protocol between them.
 
+use std::sync::mpsc;
+use std::thread;
+
 use super::*;
 use crate::log::replica::history::EpochEnd;
 use crate::log::replica::received::Received;
@@ -200,6 +203,61 @@ fn waits_for_the_disk_end_with_a_truncation() {
     assert!(matches!(setup.core.wait_durable(3), Err(Error::Timeout)));
     assert!(matches!(setup.core.flusher().poll(3, &waker, &mut None), Some(Err(Error::Timeout))));
     setup.core.wait_durable(1).unwrap();
+}
+
+/// Symptom: a task that waited for a record heard nothing definite when the log was truncated, although
+/// the record had become durable before; or waited for the sync of the record that has its offset
+/// now. Rule: its ticket says how often the log had been truncated when it began to wait.
+// RED: src/partition/group_commit.rs
+//   - if ticket.is_some_and(|ticket| ticket.cuts != state.cuts) {
+//   + if false {
+#[test]
+fn a_task_that_waited_while_the_log_was_truncated_hears_that_its_record_was_durable() {
+    for appends in [0, 9] {
+        let setup = Setup::new(Durability::Sync);
+        for number in 0..4 {
+            setup.append(&number.to_string()).unwrap();
+        }
+        let (woken, waker) = waker();
+        let mut ticket = None;
+        assert!(setup.core.flusher().poll(4, &waker, &mut ticket).is_none());
+        replica(&setup).truncate(1, 1).unwrap();
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        for number in 0..appends {
+            setup.append(&number.to_string()).unwrap();
+        }
+        let polled = setup.core.flusher().poll(4, &waker, &mut ticket);
+        assert!(matches!(polled, Some(Ok(()))), "{appends}: {polled:?}");
+        setup.core.flusher().forget(4, ticket.unwrap());
+        // Who comes only now waits for what has the offset now.
+        let polled = setup.core.flusher().poll(4, &waker, &mut None);
+        match polled {
+            None => assert_eq!(appends, 9),
+            Some(Err(Error::Timeout)) => assert_eq!(appends, 0),
+            other => panic!("{appends}: {other:?}"),
+        }
+    }
+}
+
+/// Symptom: who had read the log end before a truncation and waited after it made one sync after the
+/// other, and none reached that end. Rule: the end is compared once more, after the count of
+/// truncations was read.
+// RED: src/partition/group_commit.rs
+//   - check_target(target, log_end)?;
+#[test]
+fn who_waits_for_an_end_that_was_cut_off_is_answered() {
+    let (sender, ended) = mpsc::channel();
+    thread::spawn(move || {
+        let setup = Setup::new(Durability::Sync);
+        for number in 0..4 {
+            setup.append(&number.to_string()).unwrap();
+        }
+        replica(&setup).truncate(1, 1).unwrap();
+        let flusher = setup.core.flusher();
+        // What was sealed has no more to wait for; of a record it is not known.
+        sender.send((flusher.flush_sealed(4).is_ok(), flusher.wait(4).is_err())).unwrap();
+    });
+    assert_eq!(ended.recv_timeout(Duration::from_secs(20)), Ok((true, true)), "it waits for ever");
 }
 
 /// After the new segment has its name it is not known whether the log is cut. Nothing is appended

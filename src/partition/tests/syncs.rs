@@ -43,8 +43,8 @@ fn an_end_between_a_sync_and_its_report_takes_no_acknowledgement_away() {
     let end = setup.append("1").unwrap();
     assert_eq!(setup.core.flusher().sync_once(SyncScope::All).unwrap(), end);
     setup.core.gate.fail(Error::Closed);
-    setup.core.gate.wait(end, None, None).unwrap();
-    let waited = setup.core.gate.wait(end + 1, None, None);
+    setup.core.gate.wait(end, None, None, &|| u64::MAX).unwrap();
+    let waited = setup.core.gate.wait(end + 1, None, None, &|| u64::MAX);
     assert!(matches!(waited, Err(Error::Closed)), "{waited:?}");
 }
 
@@ -572,7 +572,7 @@ fn row_d08_while_a_sync_hangs_appends_continue_and_deadlines_hold() {
                 is_released.recv().unwrap();
                 core.flusher().sync_once(SyncScope::All)
             };
-            core.gate.wait(end, None, Some(&sync))
+            core.gate.wait(end, None, Some(&sync), &|| u64::MAX)
         });
         is_entered.recv().unwrap();
         assert_eq!(setup.append("2").unwrap(), 2);
