@@ -135,7 +135,12 @@ impl Retention {
         if !deletes(topic.config.cleanup) || core.retention().keeps_leftovers() {
             return Ok(false);
         }
-        let (plan, tail) = core.retention().plan_deletion(core.log_end())?;
+        let end = core.log_end();
+        if core.log().ends().watermark() < end {
+            // What lies above it may still be truncated, and appended anew.
+            return Ok(false);
+        }
+        let (plan, tail) = core.retention().plan_deletion(end)?;
         if !plan.roll || !core.retention().roll_tail(&tail)? {
             return Ok(false);
         }

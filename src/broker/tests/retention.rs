@@ -419,6 +419,33 @@ fn a_disk_that_refuses_to_remove_costs_no_more_than_one_segment() {
     assert!(partition.log_start_offset() > start);
 }
 
+/// Symptom: where nothing else could make room, the last segment of a replicated log was removed with
+/// records that no majority had, and these counted as such from then on. Rule: what lies above the
+/// watermark makes no room.
+// RED: src/broker/retention.rs
+//   - if core.log().ends().watermark() < end {
+//   + if false {
+#[cfg(feature = "replication")]
+#[test]
+fn the_last_segment_makes_no_room_above_the_watermark() {
+    use crate::partition::quorum::Quorum;
+    let builder = Broker::builder().disk(Arc::new(SimulatedDisk::new()), Path::new(DIR));
+    let builder = builder.durability(Durability::Os).background(false).seed(5).clock(clock());
+    let broker = builder.max_total_bytes(4 << 20).when_full(WhenFull::DropOldest).open().unwrap();
+    let topic = broker.ensure_topic("t", TopicConfig::new(1).segment_bytes(64 << 20)).unwrap();
+    let partition = topic.partition(0).unwrap();
+    let core = broker.run().topic("t").unwrap().partition(0).unwrap().clone();
+    Quorum::of(&core).begin();
+    let value = vec![7; 30_000];
+    let append = || partition.append(&Record::new().value(&value));
+    let refused = (0..300).find_map(|_| append().err()).expect("a budget without a limit");
+    assert!(matches!(refused, Error::StorageFull { .. }), "{refused:?}");
+    assert_eq!((core.log_start(), core.log().ends().watermark()), (0, 0));
+    Quorum::of(&core).advance(core.log_end());
+    append().unwrap();
+    assert!(core.log_start() > 0);
+}
+
 /// Symptom: three records acknowledged at `Sync` were lost, and the broker did not open. Cause: a
 /// removal acts by path without a lock, and the topic was deleted and made again between its steps:
 /// the path led to the first segment of the new topic. Rule: a deletion waits for what acts by path
