@@ -168,6 +168,15 @@ fn many_logs_adopt_an_epoch_with_one_sync() {
             broker.tick().unwrap();
         }
     }
+    // Later notes take more room than the log may have: the adoptions are copied, or lost.
+    for end in 1..=5 {
+        let log = |partition| NotedLog::Partition { topic, partition };
+        let synced = (0..LOGS).map(|number| ReplicaNote::Synced { log: log(number), end });
+        notes(&broker).note(synced.collect()).unwrap();
+        for _ in 0..20 {
+            broker.tick().unwrap();
+        }
+    }
     drop(broker);
     let broker = open(&disk.power_cut(&mut || 0, PowerCut::WORST), 2, Durability::Os).unwrap();
     let adopted = |partition| notes(&broker).adopted(NotedLog::Partition { topic, partition });

@@ -219,8 +219,11 @@ fn a_reader_never_sees_what_was_cut_off() {
 
 /// What is held stays as it is: the bytes of a truncated batch are in the map of a file that was
 /// removed, or in a file that keeps them.
+// RED: src/log/backlog.rs
+//   - self.footerless.extend(shortened);
+//   + self.unfinished.extend(shortened);
 #[test]
-fn bytes_that_are_held_stay_valid() {
+fn row_h17_bytes_that_are_held_stay_valid() {
     every_rig(|name, rig| {
         let mut log = rig.create();
         for _ in 0..3 {
@@ -323,8 +326,11 @@ fn a_cut_in_a_gap_ends_the_log_at_the_offset() {
     }
 }
 
+// RED: src/log/replica/cut.rs
+//   - let from = if is_anew { 0 } else { base_offset };
+//   + let from = base_offset;
 #[test]
-fn a_log_begins_anew_above_its_end_and_within() {
+fn row_h16_a_log_begins_anew_above_its_end_and_within() {
     every_rig(|name, rig| {
         for start in [0, 7, 12, 13, 40] {
             let mut log = rig.create();
@@ -371,14 +377,14 @@ fn a_log_begins_anew_above_its_end_and_within() {
 
 /// Every operation of the disk that can fail: before the new segment has its name nothing has
 /// changed; after that, the next opening finds one or the other.
+// RED: src/log/create.rs
+//   - *is_named = true;
 #[test]
 fn row_h05_a_truncation_that_fails_is_not_done_or_is_found_done() {
     for operation in [
         Operation::Create,
         Operation::Allocate,
         Operation::Write,
-// RED: src/log/create.rs
-//   - *is_named = true;
         Operation::Sync,
         Operation::Rename,
         Operation::SyncDir,
