@@ -82,7 +82,7 @@ pub(crate) mod requests;
 pub(crate) mod retention;
 pub(crate) mod shared;
 mod snapshot;
-mod space;
+pub(crate) mod space;
 mod state;
 pub(crate) mod state_log;
 pub(crate) mod status;

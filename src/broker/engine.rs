@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::foreign;
 use crate::group::coordinator::Coordinator;
 use crate::partition::compactor::Occasion;
-use crate::partition::{Background, PartitionCore, Work, together};
+use crate::partition::{Background, PartitionCore, Work, space, together};
 use crate::topic::TopicShared;
 use crate::trace::note;
 
@@ -217,6 +217,7 @@ impl Engine {
         for partition in users() {
             partition.log().end_appends();
         }
+        users().for_each(|partition| space::give_back(partition.log()));
         let waits: Vec<_> = users().map(|partition| (&**partition, partition.log_end())).collect();
         let flushed = together::wait_durable_with(&waits, has_threads);
         let flushed = flushed.into_iter().fold(Ok(()), Result::and);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::create::{Prepared, Writer, make_writable};
 use super::segment::{Sealed, Segment};
-use super::space::{FOLIO_BYTES, Growth, Space, page_ceil};
+use super::space::{FOLIO_BYTES, Growth, Shortening, Space, page_ceil};
 use super::tasks::SyncFile;
 use crate::clock::Moment;
 use crate::error::{Error, Result};
@@ -127,8 +127,8 @@ impl Active {
         let first =
             page_ceil(position as u64).saturating_add(super::create::FIRST_ALLOCATION_BYTES);
         make_writable(&mut writer, first.min(allocated), kind)?;
-        let claim = Arc::clone(&segment.claim);
-        let space = Space::new(Arc::clone(&file), kind, claim, writer.writable() as u64);
+        let ready = writer.writable() as u64;
+        let space = Space::new(&file, kind, &segment.claim, allocated.max(ready), ready);
         Ok(Self::new(segment, file, writer, position, space, contents))
     }
 
@@ -213,6 +213,9 @@ impl Active {
 
     #[cold]
     fn extend(&mut self, end: usize) -> Result<()> {
+        if self.space.is_over() {
+            return Err(Error::Closed);
+        }
         if end > self.space.ready() {
             let path: &Path = &self.segment.path;
             let failed = |source| Error::io("grow", path, source);
@@ -220,6 +223,14 @@ impl Active {
         }
         self.writer.set_writable(self.space.ready());
         Ok(())
+    }
+
+    /// Nothing is appended any more in this run: the space behind the end can be given back.
+    pub(crate) fn end_space(&mut self) -> Shortening {
+        self.space.seal();
+        // Before the file is shorter: a store beyond its end would be a signal.
+        self.writer.end_stores();
+        Shortening::new(&self.space, self.position)
     }
 
     /// Whether the writer has come near the end of the space it has.

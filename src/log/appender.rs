@@ -16,6 +16,7 @@ use super::active::{Active, Way};
 use super::create::Prepared;
 use super::factory::SegmentFactory;
 use super::space::Growth;
+pub(crate) use super::space::Shortening;
 use super::tasks::SyncFile;
 use crate::error::{Error, Result};
 use crate::storage::disk::Disk;
@@ -193,6 +194,11 @@ impl Appender {
     #[cfg(feature = "replication")]
     pub(super) fn take_prepared(&mut self) -> VecDeque<Prepared> {
         std::mem::take(&mut self.prepared)
+    }
+
+    /// Nothing is appended any more in this run. Returns the space to give back.
+    pub(crate) fn end_space(&mut self) -> Option<Shortening> {
+        self.active.as_mut().map(Active::end_space)
     }
 
     /// The files were removed with their topic.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::LogEnv;
 use super::budget::Claim;
-pub(crate) use super::space::Writer;
+pub(crate) use super::space::{FIRST_ALLOCATION_BYTES, Writer};
 use super::space::{Growth, Space, page_ceil};
 use crate::error::{Error, Result};
 use crate::format::{SegmentHeader, segment_file_name, temporary_segment_file_name};
@@ -19,10 +19,6 @@ use crate::rules::Rule;
 use crate::storage::disk::{Access, Disk, DiskFile};
 use crate::storage::region::Memory;
 use crate::storage::region_writer::RegionWriter;
-
-/// LIMIT: what a new segment gets at first. Small, so that a thousand idle partitions cost
-/// megabytes; it doubles as the segment fills.
-pub(crate) const FIRST_ALLOCATION_BYTES: u64 = 64 << 10;
 
 /// A segment to be made.
 #[derive(Debug, Clone)]
@@ -123,7 +119,7 @@ impl NewSegment {
         }
         let path = path.to_path_buf();
         let (header, claim) = (self.header, self.claim);
-        let space = Space::new(Arc::clone(&file), self.writer, Arc::clone(&claim), allocated);
+        let space = Space::new(&file, self.writer, &claim, allocated, allocated);
         Ok(Prepared { header, path, file, writer, claim, space })
     }
 }

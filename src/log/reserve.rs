@@ -180,7 +180,7 @@ impl Reserve {
         Rule::SegmentName.keep(|| self.disk.sync_dir(&self.dir))?;
         new.claim.grow_anyway(self.bytes);
         let claim = Arc::clone(&new.claim);
-        let space = Space::new(Arc::clone(&file), new.writer, Arc::clone(&claim), self.bytes);
+        let space = Space::new(&file, new.writer, &claim, self.bytes, self.bytes);
         Ok(Prepared { header, path, file, writer, claim, space })
     }
 

@@ -291,7 +291,7 @@ impl Segment {
         let length =
             file.len().map_err(|source| Error::io("read the size of", &self.path, source))?;
         if length < u64::from(sealed.data_end) {
-            // This crate never shrinks a mapped file: another program did, and the map would raise
+            // This crate never cuts off records: another program did, and the map would raise
             // SIGBUS where the bytes are missing (docs/durability.md, "SIGBUS").
             return Err(self.corruption(length, None, CorruptionKind::Length("the file")).into());
         }

@@ -40,6 +40,18 @@ const PWRITE_AHEAD_BYTES: usize = 128 << 10;
 /// 2 MiB are the ones that a virtual machine has to get from its host (docs/performance.md).
 pub(super) const FOLIO_BYTES: usize = 256 << 10;
 
+/// LIMIT: what a new segment gets at first. Small, so that a thousand idle partitions cost
+/// megabytes; it doubles as the segment fills.
+pub(crate) const FIRST_ALLOCATION_BYTES: u64 = 64 << 10;
+
+/// LIMIT: what a file keeps behind its data when it is shortened: room for the end mark, and for what
+/// the next run appends first, also if the disk is full then. Tests have small segments.
+const KEPT_BYTES: u64 = if cfg!(test) { PAGE_BYTES } else { FIRST_ALLOCATION_BYTES };
+
+/// LIMIT: unused space for which a file is not shortened: a thousand partitions with little data must
+/// not change a thousand files when they are closed.
+const UNUSED_BYTES_MAX: u64 = if cfg!(test) { 0 } else { 256 << 10 };
+
 static ZEROS: [u8; FOLIO_BYTES] = [0; FOLIO_BYTES];
 
 /// Where appends go by `pwrite`, zeros are written a page at a time: a sync writes whole folios, and
@@ -65,7 +77,7 @@ pub(super) struct Space {
     claim: Arc<Claim>,
     /// How far the file has blocks. The lock is held while the disk works.
     allocated: Mutex<u64>,
-    /// The end of the space that may be written. Only ever rises.
+    /// The end of the space that may be written. Only ever rises, until the space has ended.
     ///
     /// ORDERING: stored with Release by the thread that holds `allocated`, after the bytes below are
     /// allocated and populated; read with Acquire by the writer, which then stores into them.
@@ -77,15 +89,17 @@ pub(super) struct Space {
 }
 
 impl Space {
-    /// Of a file that has blocks, and can be written, up to `ready`.
+    /// Of a file of which `allocated` bytes have blocks, and `ready` can be written.
     pub(super) fn new(
-        file: Arc<dyn DiskFile>,
+        file: &Arc<dyn DiskFile>,
         kind: Writer,
-        claim: Arc<Claim>,
+        claim: &Arc<Claim>,
+        allocated: u64,
         ready: u64,
     ) -> Arc<Self> {
+        let (file, claim) = (Arc::clone(file), Arc::clone(claim));
         let is_over = AtomicBool::new(false);
-        let allocated = Mutex::at_level(LockLevel::SegmentSpace, ready);
+        let allocated = Mutex::at_level(LockLevel::SegmentSpace, allocated);
         Arc::new(Self { file, kind, claim, allocated, ready: AtomicU64::new(ready), is_over })
     }
 
@@ -99,6 +113,24 @@ impl Space {
     pub(super) fn end(&self) {
         self.seal();
         drop(self.allocated.lock());
+    }
+
+    /// Whether no more space is made.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+
+    /// Ends the space, and gives back what the file has behind `data_end`, if it is worth it: the
+    /// writer must store nothing there any more. Blocks for the disk.
+    fn shorten(&self, data_end: u64) -> io::Result<()> {
+        self.seal();
+        let mut allocated = self.allocated.lock();
+        let Some(kept) = shortened(data_end, *allocated) else { return Ok(()) };
+        self.ready.fetch_min(kept, Ordering::AcqRel);
+        *allocated = kept;
+        self.file.shorten(kept)?;
+        self.claim.shrink_to(kept);
+        Ok(())
     }
 
     /// The end of the space that may be written.
@@ -170,10 +202,6 @@ impl Space {
         self.make_ready(region, *allocated)
     }
 
-    fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Acquire)
-    }
-
     /// Up to where the file gets blocks so that `end` fits: doubling at first, then in steps that end
     /// at multiples of a step.
     fn target(&self, allocated: u64, end: u64, capacity: u64) -> u64 {
@@ -230,6 +258,26 @@ impl Space {
     }
 }
 
+/// Space behind the end of a file to be given back, without the partition's lock.
+#[derive(Debug)]
+#[must_use = "the file is shortened by `run`"]
+pub(crate) struct Shortening {
+    space: Arc<Space>,
+    data_end: usize,
+}
+
+impl Shortening {
+    /// For a segment whose writer stores nothing behind `data_end` any more.
+    pub(super) fn new(space: &Arc<Space>, data_end: usize) -> Self {
+        Self { space: Arc::clone(space), data_end }
+    }
+
+    /// Shortens the file. Blocks for the disk.
+    pub(crate) fn run(self) -> io::Result<()> {
+        self.space.shorten(self.data_end as u64)
+    }
+}
+
 /// Space to be made ahead of the writer, without the partition's lock.
 #[derive(Debug)]
 pub(crate) struct Growth {
@@ -273,6 +321,14 @@ impl Growth {
     }
 }
 
+/// What a file of `length` bytes that takes no more appends, or none in this run, is shortened to, if
+/// that is worth it: not to its data, which ends at `data_end`, since a file that ends there without
+/// an end mark was shortened by another program.
+pub(super) fn shortened(data_end: u64, length: u64) -> Option<u64> {
+    let kept = page_ceil(data_end).saturating_add(KEPT_BYTES);
+    (length > kept.saturating_add(UNUSED_BYTES_MAX)).then_some(kept)
+}
+
 pub(super) fn page_ceil(bytes: u64) -> u64 {
     bytes.next_multiple_of(PAGE_BYTES)
 }
@@ -297,7 +353,7 @@ mod tests {
         let file = MemoryDisk::new().create(Path::new("/file")).unwrap();
         file.allocate(ready).unwrap();
         let claim = Claim::of_file(&SpaceBudget::unlimited(), ready);
-        (Arc::clone(&file), Space::new(file, kind, claim, ready))
+        (Arc::clone(&file), Space::new(&file, kind, &claim, ready, ready))
     }
 
     /// Blocks are allocated in steps, and become ready a folio at a time: a writer that catches up
@@ -347,7 +403,7 @@ mod tests {
     fn the_end_waits_for_the_step_that_runs() {
         let file = MemoryDisk::new().create(Path::new("/file")).unwrap();
         let claim = Claim::of_file(&SpaceBudget::unlimited(), 0);
-        let space = Space::new(file, Writer::Pwrite, claim, 0);
+        let space = Space::new(&file, Writer::Pwrite, &claim, 0, 0);
         let (ended, end) = mpsc::channel();
         thread::scope(|scope| {
             let step = space.allocated.lock();

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use super::create::is_refusal;
 use super::scan::{ScanFrom, scan_segment};
 use super::segment::{Sealed, Segment, SegmentList, read_footer};
+use super::space::shortened;
 use super::{LogEnv, PAGE_BYTES};
 use crate::error::{CorruptionKind, Error, Result};
-use crate::format::{BatchView, Footer};
+use crate::format::{BatchView, Footer, NUMBERED_CHANGES};
 use crate::rules::Rule;
 use crate::storage::disk::{Access, DiskFile};
 
@@ -190,7 +191,7 @@ impl FooterTask {
         if before.as_ref().is_some_and(|footer| self.sealed.agrees_with(footer)) {
             return Ok(());
         }
-        let length = file.len().map_err(failed)?;
+        let mut length = file.len().map_err(failed)?;
         self.is_shared = self.spare_bytes == Some(length);
         if self.is_shared {
             return Ok(());
@@ -208,8 +209,22 @@ impl FooterTask {
                 scan_segment(&*file, &self.segment.key, from).map_err(failed)?.index;
         }
         let footer = self.footer.encode(self.segment.key.salt())?;
-        let mut unused = u64::from(self.sealed.data_end).next_multiple_of(PAGE_BYTES)..length;
+        let data_end = u64::from(self.sealed.data_end);
         let keeps_all = before.is_some();
+        // One of an earlier run may have been truncated, under readers in another process. Files of
+        // internal logs are small; and one that is shorter than every new one counts as shortened by
+        // another program.
+        let is_internal = self.segment.features & NUMBERED_CHANGES != 0;
+        let may_shorten = !self.is_found && !keeps_all && !is_internal;
+        let kept = shortened(data_end, length);
+        if let Some(kept) = kept.filter(|_| may_shorten) {
+            let done = file.shorten(kept);
+            if !is_refused(&done) {
+                done.map_err(failed)?;
+                length = kept;
+            }
+        }
+        let mut unused = data_end.next_multiple_of(PAGE_BYTES)..length;
         if keeps_all {
             // The log was truncated after that footer was written. What it covers was published.
             unused.start = length;

@@ -23,7 +23,7 @@ use super::maps::MapBudget;
 use super::open::{Known, PartitionRecovery, open_log};
 use super::producers::Sequence;
 use super::retention::Tail;
-use super::space::Growth;
+use super::space::{Growth, Shortening};
 use super::tasks::SyncScope;
 use super::{Checkpoint, Log, LogEnv, LogIdentity, LogOptions, Outcome, ProducerRequest, Way};
 use crate::config::RecoveryPolicy;
@@ -251,6 +251,12 @@ fn make_space(log: &mut Log) -> Result<()> {
         finish_prepare(log, prepared);
     }
     Ok(())
+}
+
+/// What a clean close does with the space ahead.
+fn end_space(log: &mut Log) -> Result<()> {
+    let done = log.appender_mut().end_space().map_or(Ok(()), Shortening::run);
+    done.map_err(|source| Error::io("shorten", Path::new("/t"), source))
 }
 
 fn limits(log: &Log, records: usize, bytes: usize) -> FetchLimits {

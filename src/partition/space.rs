@@ -5,6 +5,7 @@
 
 use super::shared::SharedLog;
 use crate::error::Result;
+use crate::log::appender::Shortening;
 use crate::log::tasks::PrepareTask;
 
 /// Grows the active segment, or the next one, if requested. A failure is not reported: the append
@@ -49,6 +50,23 @@ pub(super) fn make_next(log: &SharedLog) -> Result<()> {
         task
     };
     prepare(log, task)
+}
+
+/// At a clean close, once appends have ended: shortens the last file to little more than its data.
+/// What fails costs space, and nothing else.
+///
+/// Before the last sync, which then has less to write.
+pub(crate) fn give_back(log: &SharedLog) {
+    let Ok(_running) = log.begin_disk_work() else { return };
+    let shortening = {
+        let mut state = log.lock();
+        // After a failure the files are evidence.
+        if !state.has_ended() || state.failure().is_some() || !log.status().is_available() {
+            return;
+        }
+        state.log_mut().appender_mut().end_space()
+    };
+    let _ = shortening.map_or(Ok(()), Shortening::run);
 }
 
 fn prepare(log: &SharedLog, task: PrepareTask) -> Result<()> {

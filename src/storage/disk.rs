@@ -115,6 +115,10 @@ pub(crate) trait DiskFile: Send + Sync + fmt::Debug {
     /// optimisation: a disk that cannot do it does nothing.
     fn release(&self, range: Range<u64>) -> io::Result<()>;
 
+    /// Makes the file at most `end` long and frees what it had beyond. Durable with the next sync.
+    /// Memory of a map beyond `end` must not be touched any more: that would raise SIGBUS (M1).
+    fn shorten(&self, end: u64) -> io::Result<()>;
+
     /// Makes everything written to the file before this call durable, its length included,
     /// stores through its map too.
     fn sync(&self) -> io::Result<()>;

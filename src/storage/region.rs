@@ -23,9 +23,12 @@
 //! Unsafe code relies on numbered obligations, and each `SAFETY:` names those that it uses. The
 //! obligations of one file stand in its header; these are those of the memory that is shared:
 //!
-//! - M1 **A mapped file does not shrink.** `DiskFile` has no call that shrinks a file. Another
-//!   process that truncates it raises SIGBUS at the next access. Cannot be checked here; the
-//!   crate's documentation says so.
+//! - M1 **A mapped file does not become shorter than what is published of it**, here or in another
+//!   process: `DiskFile::shorten` is called for a segment that takes no more appends, and leaves all
+//!   of its data and a page. Readers touch nothing beyond (M4), and the writer's stores have ended
+//!   (`RegionWriter::end_stores`); a prefetch is a hint and never a fault. Another program that
+//!   truncates a file raises SIGBUS at the next access. Cannot be checked here; the crate's
+//!   documentation says so.
 //! - M2 **One writer.** A [`Sole`] is not `Clone`, and making one consumes the `Memory`. Two
 //!   writers need two maps of one file; the log makes one per run of a file.
 //! - M3 **Published bytes never change.** [`Sole::store`] refuses positions below `published`, and

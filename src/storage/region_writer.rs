@@ -112,9 +112,16 @@ impl RegionWriter {
         self.check();
     }
 
-    /// Says that memory below `end` is allocated and populated. Never goes back.
+    /// Says that memory below `end` is allocated and populated. Goes back only when
+    /// [all stores end](Self::end_stores).
     pub(crate) fn set_writable(&mut self, end: usize) {
         self.writable = self.writable.max(end.min(self.region().capacity()));
+        self.check();
+    }
+
+    /// Ends all stores: the file may be shortened after what was written.
+    pub(crate) fn end_stores(&mut self) {
+        self.writable = self.written;
         self.check();
     }
 

@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod deleted_topics;
+mod files;
 mod named_producers;
 mod other_ways;
 

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::random::Random;
 use crate::storage::disk::{Fault, Operation, PowerCut, SimulatedDisk};
 
-const OPERATIONS: [Operation; 12] = [
+const OPERATIONS: [Operation; 13] = [
     Operation::CreateDir,
     Operation::SyncDir,
     Operation::Rename,
@@ -30,6 +30,7 @@ const OPERATIONS: [Operation; 12] = [
     Operation::Write,
     Operation::Allocate,
     Operation::Release,
+    Operation::Shorten,
     Operation::Sync,
     Operation::Map,
 ];

@@ -139,6 +139,10 @@ impl DiskFile for HookedFile {
         around(&self.hook, Operation::Release, || self.file.release(range))
     }
 
+    fn shorten(&self, end: u64) -> io::Result<()> {
+        around(&self.hook, Operation::Shorten, || self.file.shorten(end))
+    }
+
     fn sync(&self) -> io::Result<()> {
         around(&self.hook, Operation::Sync, || self.file.sync())
     }

@@ -314,6 +314,22 @@ impl DiskFile for MemoryFile {
         Ok(())
     }
 
+    fn shorten(&self, end: u64) -> io::Result<()> {
+        self.writable()?;
+        let mut bytes = self.content.bytes.lock();
+        if end < bytes.published() {
+            let reason = "shortened below the published end of the file's region";
+            return Err(io::Error::new(ErrorKind::InvalidInput, reason));
+        }
+        let length = bytes.length;
+        if end < length {
+            bytes.clear(end..length);
+            bytes.length = end;
+            self.content.space.give_back(length - end);
+        }
+        Ok(())
+    }
+
     fn sync(&self) -> io::Result<()> {
         Ok(())
     }

@@ -396,6 +396,13 @@ impl DiskFile for RealFile {
         self.change(|file| platform::release(file, range))
     }
 
+    fn shorten(&self, end: u64) -> io::Result<()> {
+        self.change(|file| {
+            let is_longer = platform::metadata(file)?.len() > end;
+            if is_longer { platform::retried(|| file.set_len(end)) } else { Ok(()) }
+        })
+    }
+
     fn sync(&self) -> io::Result<()> {
         let file = self.descriptor()?;
         self.sync_through(&file)

@@ -287,6 +287,7 @@ impl World {
             Op::Compact => self.compact(),
             Op::Retain => self.retain(),
             Op::Close => {
+                end_space(log)?;
                 self.sync()?;
                 self.reopen(true)
             }

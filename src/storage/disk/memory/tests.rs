@@ -111,6 +111,29 @@ fn a_full_disk_says_so_and_recovers_when_a_file_is_removed() {
 }
 
 #[test]
+fn a_shorter_file_gives_its_space_back_and_keeps_what_is_published() {
+    let disk = MemoryDisk::with_capacity_limit(10_000);
+    let file = disk.create(Path::new("a")).unwrap();
+    file.allocate(10_000).unwrap();
+    let memory = file.map(10_000, Access::ReadWrite).unwrap();
+    let mut writer = RegionWriter::new(memory, 0, Some(Arc::clone(&file)), true).unwrap();
+    writer.set_writable(10_000);
+    writer.write(0, &[1; 5_000]).unwrap();
+    writer.publish(4_500);
+    assert!(file.shorten(4_499).is_err());
+    file.shorten(4_500).unwrap();
+    file.shorten(9_000).unwrap();
+    assert_eq!(file.len().unwrap(), 4_500);
+    writer.end_stores();
+    assert!(writer.write(5_000, &[1]).is_err(), "stores have ended");
+    disk.create(Path::new("b")).unwrap().allocate(5_500).unwrap();
+    assert!(file.allocate(4_501).is_err());
+    disk.remove_file(Path::new("b")).unwrap();
+    file.allocate(10_000).unwrap();
+    assert_eq!(read(&*file, 4_490, 20), [[1; 10], [0; 10]].concat());
+}
+
+#[test]
 fn names_behave_like_a_file_system() {
     let disk = MemoryDisk::new();
     let kind = |result: io::Result<()>| result.err().map(|error| error.kind());

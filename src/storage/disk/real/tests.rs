@@ -124,6 +124,27 @@ fn allocated_space_is_real_and_released_space_reads_as_zeros() {
     assert_eq!(file.len().unwrap(), 1 << 20);
 }
 
+/// A reader of the map touches nothing beyond what is published, and so does not notice.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_shorter_file_keeps_what_its_map_has_published() {
+    let (dir, disk) = disk(8);
+    let file = disk.create(&dir.path().join("file")).unwrap();
+    file.allocate(1 << 20).unwrap();
+    file.write_at(&[7; 5_000], 0).unwrap();
+    let region = Region::sealed(file.map(1 << 20, Access::ReadWrite).unwrap(), 5_000).unwrap();
+    assert_eq!(region.bytes(0..5_000), Some(&[7; 5_000][..]));
+    for end in [2 << 20, 1 << 20, 8_192] {
+        file.shorten(end).unwrap();
+        assert_eq!(file.len().unwrap(), end.min(1 << 20));
+    }
+    assert_eq!(region.bytes(0..5_000), Some(&[7; 5_000][..]));
+    // What comes too late is an error and no signal: more space, and its pages.
+    assert!(region.populate(0..1 << 20).is_err());
+    file.allocate(16_384).unwrap();
+    assert_eq!(read(&*file, 8_190, 4), [0; 4]);
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn stores_and_writes_show_in_a_map_and_in_the_file() {

@@ -18,6 +18,7 @@ pub(crate) enum Operation {
     Write,
     Allocate,
     Release,
+    Shorten,
     Sync,
     WriteBack,
     Map,

@@ -117,6 +117,17 @@ impl DiskFile for SimulatedFile {
         })
     }
 
+    fn shorten(&self, end: u64) -> io::Result<()> {
+        self.run(Operation::Shorten, |state, entered| {
+            entered?;
+            let content = state.content(self.file)?;
+            if end < content.length {
+                content.truncate(end);
+            }
+            Ok(())
+        })
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.run(Operation::Sync, |state, entered| {
             let Err(error) = entered else {

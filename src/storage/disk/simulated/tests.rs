@@ -243,6 +243,28 @@ fn a_map_shows_the_file_and_a_writer_stores_through_it() {
     assert_eq!(disk.read(Path::new(LOG)).unwrap()[4998..5000], [0, 5]);
 }
 
+/// The length is found as it was or as it is, and what was cut off is nowhere again.
+#[test]
+fn a_file_that_was_shortened_may_be_long_again_after_a_cut() {
+    let (disk, file) = disk_with(&[1; 10_000]);
+    file.shorten(5_000).unwrap();
+    file.shorten(9_000).unwrap();
+    assert_eq!(file.len().unwrap(), 5_000);
+    let mut lengths = std::collections::BTreeSet::new();
+    for seed in 0..200 {
+        let mut random = random(seed);
+        let how = PowerCut::any(&mut random);
+        let found = bytes(&disk.power_cut(&mut random, how), LOG).unwrap();
+        assert!(found[..5_000].iter().all(|byte| *byte == 1), "{how:?}");
+        lengths.insert(found.len());
+    }
+    assert!(lengths.contains(&5_000) && lengths.contains(&10_000), "{lengths:?}");
+    file.sync().unwrap();
+    file.allocate(10_000).unwrap();
+    let found = bytes(&cut(&disk, 1, Metadata::All, Pages::All), LOG).unwrap();
+    assert_eq!(found, [vec![1; 5_000], vec![0; 5_000]].concat());
+}
+
 #[test]
 fn files_are_damaged_and_cut_on_request() {
     let (disk, file) = disk_with(&[1; 5000]);
