@@ -1,0 +1,18 @@
+//! The system call, and what its errors mean.
+
+use super::*;
+
+#[test]
+fn a_range_is_written_back_and_a_closed_pipe_is_no_file_to_write_back() {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(1 << 20).unwrap();
+    for call in [WriteBack::Start, WriteBack::Wait] {
+        write_back(&file, 0..1 << 20, call).unwrap();
+        write_back(&file, 5..5, call).unwrap();
+        assert!(write_back(&file, 0..u64::MAX, call).is_err());
+    }
+    let (reader, _writer) = io::pipe().unwrap();
+    let pipe = File::from(std::os::fd::OwnedFd::from(reader));
+    let refused = write_back(&pipe, 0..1, WriteBack::Start).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
+}
