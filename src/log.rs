@@ -536,6 +536,7 @@ impl Log {
             producers,
             leader_epoch: self.epochs.leader_epoch,
             incarnation: self.epochs.incarnation,
+            sealed_to: 0,
         };
         self.backlog.seal(sealed, file, is_synced);
     }

@@ -247,6 +247,10 @@ pub(super) mod tests {
 
     /// A log in memory.
     pub(in crate::log) fn log() -> Log {
+        log_of(16 << 10, Writer::Pwrite)
+    }
+
+    pub(in crate::log) fn log_of(segment_bytes: u64, writer: Writer) -> Log {
         let disk = MemoryDisk::new();
         disk.create_dir(Path::new("/t")).unwrap();
         let env = Arc::new(LogEnv::for_reading(Arc::new(disk)));
@@ -255,7 +259,6 @@ pub(super) mod tests {
             topic_id: TopicId([7; 16]),
             dir: PathBuf::from("/t"),
         };
-        let (segment_bytes, writer) = (16 << 10, Writer::Pwrite);
         let options = LogOptions { segment_bytes, writer, has_budget: false, features: 0 };
         Log::create(&env, identity, options).unwrap()
     }
@@ -295,6 +298,17 @@ pub(super) mod tests {
         assert_eq!(log.appender.active_number(), numbers[0], "in order");
         log.roll_for(0).unwrap();
         assert_eq!(log.appender.active_number(), numbers[1]);
+        // For a while: a partition that has become quiet has one file and map less.
+        for _ in 2..DOUBLE_FOR {
+            assert_eq!(log.appender.prepared_wanted(), 2);
+            let next = make(&mut log);
+            assert!(log.appender.finish_prepare(next).is_none());
+            log.roll_for(0).unwrap();
+        }
+        assert_eq!(log.appender.prepared_wanted(), 1);
+        let (next, more) = (make(&mut log), make(&mut log));
+        assert!(log.appender.finish_prepare(next).is_none());
+        assert!(log.appender.finish_prepare(more).is_some());
     }
 
     #[test]

@@ -30,11 +30,13 @@ pub(crate) struct Unfinished {
     pub(crate) producers: Vec<ProducerState>,
     pub(crate) leader_epoch: u32,
     pub(crate) incarnation: u64,
+    /// How many bytes had been sealed when this was, its own included: set by the backlog.
+    pub(super) sealed_to: u64,
 }
 
 /// LIMIT: how much is synced at once if no caller waits for it, but may wait for what comes after it,
-/// or for its end: a segment of the default size.
-const PIECE_BYTES: usize = 64 << 20;
+/// or for its end: a segment of the default size. Tests have small segments.
+const PIECE_BYTES: usize = if cfg!(test) { 1 << 20 } else { 64 << 20 };
 
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
@@ -48,6 +50,8 @@ pub(crate) struct Backlog {
     unfinished: VecDeque<Unfinished>,
     /// Segments that get no footer while this log is open.
     footerless: Vec<Unfinished>,
+    /// How many bytes were sealed in this run.
+    sealed_bytes: u64,
     /// Whether the last of `unfinished` was requested to be finished.
     is_requested: bool,
 }
@@ -64,7 +68,7 @@ impl Backlog {
             // The descriptor is kept until a sync has returned, so that no error is missed.
             self.to_sync.push_back(file);
         }
-        self.unfinished.push_back(sealed);
+        self.add_unfinished(sealed);
         self.is_requested = false;
         self.assert_valid();
     }
@@ -77,13 +81,21 @@ impl Backlog {
         } else if self.unproved.is_empty() {
             self.synced_to = Some(found.segment.ranks.1);
         }
-        self.unfinished.push_back(found);
+        self.add_unfinished(found);
         self.assert_valid();
+    }
+
+    fn add_unfinished(&mut self, mut sealed: Unfinished) {
+        self.sealed_bytes = self.sealed_bytes.saturating_add(sealed.segment.end() as u64);
+        sealed.sealed_to = self.sealed_bytes;
+        self.unfinished.push_back(sealed);
     }
 
     /// Takes out the last segment, which becomes active again.
     pub(crate) fn take_last(&mut self) -> Option<Unfinished> {
         let last = self.unfinished.pop_back();
+        let bytes = last.as_ref().map_or(0, |last| last.segment.end() as u64);
+        self.sealed_bytes = self.sealed_bytes.saturating_sub(bytes);
         self.synced_to = self.synced_to.min(self.last_rank());
         last
     }
@@ -176,17 +188,15 @@ impl Backlog {
     /// Where the sealed segments end that must become durable so that at most `most` bytes are not;
     /// `None` if no more are.
     pub(crate) fn end_beyond(&self, most: u64) -> Option<u64> {
-        let mut bytes: u64 = 0;
-        for unfinished in self.unfinished.iter().rev() {
-            if Some(unfinished.segment.ranks.1) <= self.synced_to {
-                return None;
-            }
-            if bytes > most {
-                return unfinished.segment.next_offset();
-            }
-            bytes = bytes.saturating_add(unfinished.segment.end() as u64);
-        }
-        None
+        let is_beyond = |unfinished: &Unfinished| {
+            crate::steps::take(1);
+            self.sealed_bytes.saturating_sub(unfinished.sealed_to) > most
+        };
+        // Asked at each seal, under the lock that appends take: there may be thousands.
+        let beyond = self.unfinished.partition_point(is_beyond);
+        let last = self.unfinished.get(beyond.checked_sub(1)?)?;
+        let is_synced = Some(last.segment.ranks.1) <= self.synced_to;
+        if is_synced { None } else { last.segment.next_offset() }
     }
 
     // ---- footers -------------------------------------------------------------------------------
@@ -290,6 +300,7 @@ impl Backlog {
         self.footerless.retain(|footerless| stays(&footerless.segment));
         self.unproved.retain(|unproved| stays(&unproved.segment));
         self.footerless.extend(shortened);
+        self.sealed_bytes = self.unfinished.back().map_or(self.sealed_bytes, |last| last.sealed_to);
         self.assert_valid();
     }
 

@@ -303,6 +303,7 @@ impl Assembly<'_> {
             producers: log.producers.states(),
             leader_epoch: log.epochs.leader_epoch,
             incarnation: log.epochs.incarnation,
+            sealed_to: 0,
         };
         log.backlog.add_found(unfinished, unproved);
     }

@@ -133,6 +133,12 @@ impl Space {
         Ok(())
     }
 
+    /// As if a step ran, until this is dropped.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> crate::sync::MutexGuard<'_, u64> {
+        self.allocated.lock()
+    }
+
     /// The end of the space that may be written.
     #[inline]
     pub(super) fn ready(&self) -> usize {

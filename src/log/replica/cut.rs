@@ -304,6 +304,7 @@ pub(crate) fn apply(log: &mut Log, cut: Cut, made: Made) -> CutOff {
             producers: producers.states(),
             leader_epoch: cut.leader_epoch,
             incarnation: log.epochs.incarnation,
+            sealed_to: 0,
         }
     });
     log.backlog.cut(from, shortened);

@@ -220,9 +220,9 @@ fn row_d13_a_sync_takes_with_it_what_waits_and_closes_it_under_no_lock() {
 #[test]
 fn sealed_segments_are_synced_in_pieces_oldest_first() {
     let (_, mut rig) = Rig::fresh(1);
-    rig.options.segment_bytes = 40 << 20;
+    rig.options.segment_bytes = 640 << 10;
     let mut log = rig.create();
-    fill_segments(&mut log, 5, 30 << 20);
+    fill_segments(&mut log, 5, 480 << 10);
     let ends: Vec<u64> = log.segments().all().iter().filter_map(|it| it.next_offset()).collect();
     for (count, durable) in [(3, ends[2]), (1, ends[3])] {
         let task = log.begin_sync(SyncScope::Sealed);

@@ -12,6 +12,7 @@ use super::*;
 use crate::error::CorruptionKind;
 use crate::format::NUMBERED_CHANGES;
 use crate::message::Batch;
+use crate::partition::flusher::UNSYNCED_BYTES_MAX;
 use crate::partition::state_log::entries::{Entries, RecordedAt};
 use crate::partition::state_log::stored::{Stored, encoded};
 use crate::partition::state_log::{Evidence, LoggedState, STATE_SEGMENT_BYTES, StateLog};
@@ -403,4 +404,20 @@ fn the_check_finds_records_that_the_writer_has_not_appended() {
     assert_eq!(log.check_writer(), Ok(()));
     append(log.partition(), "by another", &AppendOptions::default()).unwrap();
     assert!(log.check_writer().is_err());
+}
+
+/// The lock of a state is held during its appends, and commits of all groups take it: it must never
+/// wait for a file, as the append of a producer does that is too far ahead of the disk.
+// RED: src/partition/state_log/writer.rs
+//   - let options = AppendOptions { level, stamp, ..AppendOptions::default() };
+//   + let options = AppendOptions { level, stamp, is_held: true, ..AppendOptions::default() };
+#[test]
+fn row_d17_an_append_to_the_log_of_a_state_is_not_held_for_the_disk() {
+    let log = open(&new_disk());
+    let durable = log.partition().durable_end();
+    for key in 0..200 {
+        log.append(vec![set(key, 20_000)]).unwrap();
+    }
+    assert!(sizes(&log).iter().sum::<usize>() as u64 > 3 * UNSYNCED_BYTES_MAX);
+    assert_eq!(log.partition().durable_end(), durable);
 }

@@ -117,6 +117,29 @@ fn a_producer_waits_when_it_is_too_far_ahead_of_the_disk() {
     assert!(matches!(failed, Err(Error::Poisoned { .. } | Error::SyncFailed { .. })), "{failed:?}");
 }
 
+/// A caller whose sync comes next waits for the sealed segments that are being synced: for a piece of
+/// them, and not for all that a fast producer has left.
+// RED: src/partition/footers.rs
+//   - self.flusher.flush_sealed(piece)?;
+//   + let _ = piece;
+#[test]
+fn row_d18_sealed_segments_are_synced_a_piece_at_a_time() {
+    let setup = Setup::new(Durability::Os);
+    let value = "v".repeat(60_000);
+    for _ in 0..60 {
+        append(&setup.core, &value, &AppendOptions::default()).unwrap();
+    }
+    let mut before = setup.core.durable_end();
+    for piece in 0..2 {
+        assert!(setup.core.footers().sync_sealed().unwrap());
+        let now = setup.core.durable_end();
+        // Whole segments of four records, until they have a mebibyte.
+        assert_eq!(now - before, 20, "piece {piece}");
+        before = now;
+        assert!(setup.core.footers().write_durable().has_written);
+    }
+}
+
 #[test]
 fn row_d01_threads_that_wait_for_a_failed_sync_all_get_the_error() {
     let setup = Setup::new(Durability::Sync);

@@ -49,7 +49,11 @@ pub(in crate::storage) fn write_back(
     if result == 0 {
         return Ok(());
     }
-    let error = io::Error::last_os_error();
+    Err(failure(io::Error::last_os_error()))
+}
+
+/// What an error of the call means: that it cannot be made here, or that bytes were not written.
+fn failure(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         // The last two are those of a filter of system calls that does not know this one.
         Some(
@@ -59,8 +63,8 @@ pub(in crate::storage) fn write_back(
             | libc::EOPNOTSUPP
             | libc::EPERM
             | libc::EACCES,
-        ) => Err(io::ErrorKind::Unsupported.into()),
-        _ => Err(error),
+        ) => io::ErrorKind::Unsupported.into(),
+        _ => error,
     }
 }
 

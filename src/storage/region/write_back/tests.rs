@@ -16,3 +16,20 @@ fn a_range_is_written_back_and_a_closed_pipe_is_no_file_to_write_back() {
     let refused = write_back(&pipe, 0..1, WriteBack::Start).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
 }
+
+/// Symptom: under a filter of system calls that refuses this one, every partition was poisoned
+/// by its first background sync: the refusal counted as a failed write. Rule: what is refused
+/// was not begun, and the sync that follows writes everything.
+// RED: src/storage/region/write_back.rs
+//   - | libc::EPERM
+#[test]
+fn row_d19_a_refused_call_is_not_a_failed_write() {
+    use io::ErrorKind::Unsupported;
+    let kind = |code| failure(io::Error::from_raw_os_error(code)).kind();
+    for code in [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EINVAL, libc::EOPNOTSUPP] {
+        assert_eq!(kind(code), Unsupported, "{code}");
+    }
+    for code in [libc::EIO, libc::ENOSPC, libc::EDQUOT, libc::EBADF] {
+        assert_ne!(kind(code), Unsupported, "{code}");
+    }
+}
