@@ -145,7 +145,7 @@ impl SegmentFactory {
         Some((self.allot_number(), generation))
     }
 
-    /// A segment that cuts off everything at and above `offset`, and begins there, to be made.
+    /// A segment that cuts off everything that begins at or above `offset`, to be made.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! Truncates a log, or has it begin anew at another offset.
 //!
 //! Both make one new segment, which truncates: its header says that everything at and above its
-//! base offset is cut off, and has a higher rewrite number. The file gets its opening batch before
+//! base offset is cut off, or everything there was, and has a higher rewrite number. The file gets its opening batch before
 //! it gets its name, so the name is the commit point: before it is durable nothing has changed,
 //! afterwards an opening finds the log truncated, whichever of the old files it finds. The steps:
 //!
@@ -196,7 +196,10 @@ impl Cut {
         // The filler takes less than an opening batch without producers.
         let room = opening_room(producers.len()).saturating_add(opening_room(0));
         let needed = SegmentHeader::SIZE.saturating_add(room);
-        let mut new = log.factory.begin_cut(needed, self.base_offset)?;
+        // Of a log that begins anew nothing counts that there was: a segment that begins below could
+        // prove that records above were durable, and these would be missing.
+        let cut_off_from = if self.is_anew { 0 } else { self.base_offset };
+        let mut new = log.factory.begin_cut(needed, cut_off_from)?;
         // It is made so that others can be removed.
         new.exceeds_budget = true;
         let opening = self.opening(log, producers).encode(&new.header.key(), 0)?;

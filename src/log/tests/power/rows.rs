@@ -141,6 +141,10 @@ fn a_log_begins_anew_or_can_do_so_again() {
     let grown = [Op::Small, Op::Roll, Op::Small, Op::Small, Op::Roll, Op::Sync, Op::Footers];
     every_image("anew", &grown, &[Op::Small, Op::Anew, Op::Small, Op::Sync]);
     every_image("anew within", &grown, &[Op::Anew, Op::Receive, Op::Sync]);
+    // Symptom: records were reported as lost that a log had given up to begin anew below them. Cause: a
+    // compacted segment, whose removal was not durable, proved that they had been durable.
+    let compacted = [&grown[..], &[Op::Compact]].concat();
+    every_image("anew within what was compacted", &compacted, &[Op::Anew, Op::Receive, Op::Sync]);
 }
 
 /// The name of a new segment is durable before anything in it is acknowledged.
