@@ -289,7 +289,7 @@ fn child_fills_many_segments() {
 }
 
 // RED: src/log/tasks.rs
-//   - self.segment.claim.shrink_to(finished_bytes(self.sealed.data_end, footer.len()));
+//   - self.segment.claim.shrink_to(finished_bytes(kept, footer.len()));
 //   + std::mem::forget(file); std::mem::forget(self.segment.open_file(Access::Read));
 #[test]
 fn row_g06_many_small_segments_take_neither_descriptors_nor_heap_nor_maps() {

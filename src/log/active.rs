@@ -230,7 +230,7 @@ impl Active {
         self.space.seal();
         // Before the file is shorter: a store beyond its end would be a signal.
         self.writer.end_stores();
-        Shortening::new(&self.space, self.position)
+        Shortening::new(&self.space, self.region())
     }
 
     /// Whether the writer has come near the end of the space it has.

@@ -1,9 +1,11 @@
-//! A window that moves forward over the bytes of a file, for code that trusts none of them.
+//! A window that moves forward over the bytes of a file, for code that trusts none of them; and where
+//! the zeros at its end begin.
 //!
 //! Reads by `pread` into one buffer of bounded size. So a failing disk or a hostile file causes an
 //! error, never a signal, and memory does not grow with the segment.
 
 use std::io;
+use std::ops::Range;
 
 use crate::format::{BATCH_HEADER_SIZE_MIN, BatchHeader};
 use crate::storage::disk::DiskFile;
@@ -11,6 +13,30 @@ use crate::storage::disk::DiskFile;
 /// LIMIT: how much is read at a time: large enough that system calls cost little beside the
 /// checksums.
 pub(super) const CHUNK_BYTES: usize = 1 << 20;
+
+/// The position after the last byte in a range of a file that is not zero; the start of the range if
+/// all are.
+pub(super) fn end_of_contents(file: &dyn DiskFile, range: Range<u64>) -> io::Result<u64> {
+    /// LIMIT: a cache line, which is compared with a few vector instructions: most of what is read is
+    /// space that was never used.
+    const BLOCK: usize = 64;
+    let mut buffer = Vec::new();
+    let mut end = range.end;
+    while end > range.start {
+        let start = end.saturating_sub(CHUNK_BYTES as u64).max(range.start);
+        buffer.resize(usize::try_from(end.saturating_sub(start)).unwrap_or(CHUNK_BYTES), 0);
+        let read = file.read_at(&mut buffer, start)?;
+        let bytes = buffer.get(..read).unwrap_or_default();
+        let zeros = bytes.rchunks_exact(BLOCK).take_while(|block| **block == [0; BLOCK]).count();
+        let rest = bytes.len().saturating_sub(zeros.saturating_mul(BLOCK));
+        let last = bytes.get(..rest).unwrap_or_default().iter().rposition(|byte| *byte != 0);
+        if let Some(last) = last {
+            return Ok(start.saturating_add(last as u64).saturating_add(1));
+        }
+        end = start;
+    }
+    Ok(range.start)
+}
 
 enum Source<'a> {
     File(&'a dyn DiskFile),

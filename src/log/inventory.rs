@@ -71,7 +71,7 @@ impl Found {
         let length = self.file.len().unwrap_or(0);
         let footer = self.footer.as_ref().and_then(|footer| {
             let encoded = footer.encode(self.header.salt).ok()?;
-            Some(finished_bytes(footer.data_end, encoded.len()))
+            Some(finished_bytes(u64::from(footer.data_end), encoded.len()))
         });
         footer.map_or(length, |bytes| bytes.min(length))
     }

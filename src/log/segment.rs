@@ -272,6 +272,11 @@ impl Segment {
         self.region.lock().as_ref().map_or(0, |region| region.published())
     }
 
+    /// Where ends what readers of its map may touch, as far as this log has the map.
+    pub(super) fn shown_end(&self) -> u64 {
+        self.region.lock().as_ref().map_or(0, |region| region.published() as u64)
+    }
+
     fn mapped_window(self: &Arc<Self>) -> Result<Option<Window>> {
         let mut slot = self.region.lock();
         if !self.used.load(Ordering::Relaxed) {

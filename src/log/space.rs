@@ -269,18 +269,18 @@ impl Space {
 #[must_use = "the file is shortened by `run`"]
 pub(crate) struct Shortening {
     space: Arc<Space>,
-    data_end: usize,
+    region: Arc<Region>,
 }
 
 impl Shortening {
-    /// For a segment whose writer stores nothing behind `data_end` any more.
-    pub(super) fn new(space: &Arc<Space>, data_end: usize) -> Self {
-        Self { space: Arc::clone(space), data_end }
+    /// For a segment whose writer stores nothing behind its published end any more.
+    pub(super) fn new(space: &Arc<Space>, region: &Arc<Region>) -> Self {
+        Self { space: Arc::clone(space), region: Arc::clone(region) }
     }
 
     /// Shortens the file. Blocks for the disk.
     pub(crate) fn run(self) -> io::Result<()> {
-        self.space.shorten(self.data_end as u64)
+        self.space.shorten(self.region.published() as u64)
     }
 }
 

@@ -6,11 +6,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::LogEnv;
+use super::chunk::end_of_contents;
 use super::create::is_refusal;
 use super::scan::{ScanFrom, scan_segment};
 use super::segment::{Sealed, Segment, SegmentList, read_footer};
-use super::space::shortened;
-use super::{LogEnv, PAGE_BYTES};
+use super::space::{page_ceil, shortened};
 use crate::error::{CorruptionKind, Error, Result};
 use crate::format::{BatchView, Footer, NUMBERED_CHANGES};
 use crate::rules::Rule;
@@ -209,26 +210,12 @@ impl FooterTask {
                 scan_segment(&*file, &self.segment.key, from).map_err(failed)?.index;
         }
         let footer = self.footer.encode(self.segment.key.salt())?;
-        let data_end = u64::from(self.sealed.data_end);
-        let keeps_all = before.is_some();
-        // One of an earlier run may have been truncated, under readers in another process. Files of
-        // internal logs are small; and one that is shorter than every new one counts as shortened by
-        // another program.
-        let is_internal = self.segment.features & NUMBERED_CHANGES != 0;
-        let may_shorten = !self.is_found && !keeps_all && !is_internal;
-        let kept = shortened(data_end, length);
-        if let Some(kept) = kept.filter(|_| may_shorten) {
-            let done = file.shorten(kept);
-            if !is_refused(&done) {
-                done.map_err(failed)?;
-                length = kept;
-            }
+        if !self.is_found && before.is_none() {
+            self.shorten(&*file, length);
+            length = file.len().map_err(failed)?;
         }
-        let mut unused = data_end.next_multiple_of(PAGE_BYTES)..length;
-        if keeps_all {
-            // The log was truncated after that footer was written. What it covers was published.
-            unused.start = length;
-        }
+        let kept = self.kept_end(&*file, length);
+        let unused = page_ceil(kept)..length;
         let mut written = file.write_at(&footer, length);
         if is_refused(&written) && !unused.is_empty() {
             // The unused middle may give the space that it needs.
@@ -245,11 +232,39 @@ impl FooterTask {
         if !unused.is_empty() {
             release(&*file, unused).map_err(failed)?;
         }
-        if keeps_all {
-            return Ok(());
-        }
-        self.segment.claim.shrink_to(finished_bytes(self.sealed.data_end, footer.len()));
+        self.segment.claim.shrink_to(finished_bytes(kept, footer.len()));
         Ok(())
+    }
+
+    /// Gives back what the file has behind its data, if that is worth it: of a segment that was begun
+    /// or resumed in this run.
+    fn shorten(&self, file: &dyn DiskFile, length: u64) {
+        // A file of an internal log that is shorter than every new one counts as shortened by another
+        // program; and these files are small.
+        if self.segment.features & NUMBERED_CHANGES != 0 {
+            return;
+        }
+        // What readers of its map may touch stays in it, whatever the task says.
+        let end = u64::from(self.sealed.data_end).max(self.segment.shown_end());
+        if let Some(kept) = shortened(end, length) {
+            // If it fails, with whatever error, the file is longer than it needs to be. A file system
+            // may have shortened it all the same, so the caller asks how long it is.
+            let _ = file.shorten(kept);
+        }
+    }
+
+    /// Where ends what must stay in the file. Of a segment of an earlier run that is more than its
+    /// data: what a truncation or a recovery has cut off may be in maps that are still held, in this
+    /// process or another. It is not known how much that was, but zeros can be released: they stay
+    /// zeros.
+    fn kept_end(&self, file: &dyn DiskFile, length: u64) -> u64 {
+        let data_end = u64::from(self.sealed.data_end);
+        let is_ours = !self.is_found && self.segment.shown_end() <= data_end;
+        // No segment is longer than positions are: then nothing is known of the file.
+        if is_ours || length <= data_end || u32::try_from(length).is_err() {
+            return if is_ours { data_end } else { length };
+        }
+        end_of_contents(file, data_end..length).unwrap_or(length)
     }
 }
 
@@ -268,9 +283,8 @@ fn is_refused(written: &std::io::Result<()>) -> bool {
 }
 
 /// The size of a segment's file with its footer.
-pub(crate) fn finished_bytes(data_end: u32, footer: usize) -> u64 {
-    let pages = |bytes: u64| bytes.next_multiple_of(PAGE_BYTES);
-    pages(u64::from(data_end)).saturating_add(pages(footer as u64))
+pub(crate) fn finished_bytes(data_end: u64, footer: usize) -> u64 {
+    page_ceil(data_end).saturating_add(page_ceil(footer as u64))
 }
 
 /// The next segment, to be made before it is needed.

@@ -42,6 +42,8 @@ mod compaction;
 mod crash;
 mod cut;
 mod death;
+#[cfg(target_os = "linux")]
+mod footers;
 mod hostile;
 mod maps;
 #[cfg(loom)]

@@ -24,17 +24,17 @@
 //! obligations of one file stand in its header; these are those of the memory that is shared:
 //!
 //! - M1 **A mapped file does not become shorter than what is published of it**, here or in another
-//!   process: `DiskFile::shorten` is called for a segment that takes no more appends, and leaves all
-//!   of its data and a page. Readers touch nothing beyond (M4), and the writer's stores have ended
-//!   (`RegionWriter::end_stores`); a prefetch is a hint and never a fault. Another program that
-//!   truncates a file raises SIGBUS at the next access. Cannot be checked here; the crate's
-//!   documentation says so.
+//!   process: `DiskFile::shorten` is called for a segment that this run has appended to and that
+//!   takes no more appends, and leaves all that its region has published, and a page. Readers touch
+//!   nothing beyond (M4), and the writer's stores have ended (`RegionWriter::end_stores`); a prefetch
+//!   is a hint and never a fault. Another program that truncates a file raises SIGBUS at the next
+//!   access. Cannot be checked here; the crate's documentation says so.
 //! - M2 **One writer.** A [`Sole`] is not `Clone`, and making one consumes the `Memory`. Two
 //!   writers need two maps of one file; the log makes one per run of a file.
 //! - M3 **Published bytes never change.** [`Sole::store`] refuses positions below `published`, and
 //!   `published` never goes back ([`Sole::publish`] asserts it). `DiskFile::write_at` and `release`
 //!   bypass this check: neither may be called for positions below the published end of a mapped
-//!   file.
+//!   file, except to release zeros.
 //! - M4 **Readers touch only `[0, published)`**, and `published <= capacity`, always: checked where
 //!   a region is made, where the end moves, and at each slice.
 //! - M5 **Nobody else writes**, as far as the directory lock can keep others out. Cannot be checked

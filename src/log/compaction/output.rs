@@ -336,7 +336,7 @@ impl Output {
         let claims = replaced.iter().map(|segment| &*segment.claim);
         let bytes = match self.draft.target {
             Target::New => self.draft.written,
-            Target::Spare => finished_bytes(data_end, footer.len()),
+            Target::Spare => finished_bytes(u64::from(data_end), footer.len()),
         };
         let claim = Claim::of_successor(&self.env.space, bytes, claims);
         let file = SegmentFile::new(origin, &path, &self.header, base_offset);
