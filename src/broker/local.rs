@@ -6,12 +6,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-#[cfg(all(test, feature = "replication"))]
-pub(crate) use self::replica::NotedRun;
 pub(crate) use self::replica::ReplicaNote;
 use self::replica::ReplicaState;
 #[cfg(feature = "replication")]
-pub(crate) use self::replica::{NotedLog, NotedPromise, Standing};
+pub(crate) use self::replica::{NotedLog, NotedPromise, NotedRun, Standing};
 use crate::error::CorruptionKind;
 use crate::format::TopicId;
 use crate::log::{Checkpoint, OFFSET_MAX};

@@ -92,6 +92,22 @@ impl Retention {
         Ok(core.log_start())
     }
 
+    /// Moves the log start of a follower to that of its leader, if its own is lower. It lies not above
+    /// the follower's log end.
+    #[cfg(feature = "replication")]
+    pub(crate) fn raise_start(
+        &self,
+        topic: TopicId,
+        core: &Arc<PartitionCore>,
+        start: u64,
+    ) -> Result<()> {
+        core.log().status().check_available()?;
+        if start > core.log_start() {
+            self.delete_below(topic, core, start.min(core.log_end()))?;
+        }
+        Ok(())
+    }
+
     /// Moves a log start and removes the segments below it. The last segment is replaced if there
     /// is space for another. On a full disk it is kept for now, with nothing in it that can be
     /// read: a deletion must not need the space that it is there to free.

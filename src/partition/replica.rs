@@ -238,7 +238,7 @@ impl<'a> Replica<'a> {
     /// gets its name, change nothing. After an error later than that it is not known whether the
     /// log is cut, and the partition is poisoned.
     pub(crate) fn truncate(self, offset: u64, bound: u64) -> Result<u64, Failure> {
-        self.change(|ends| {
+        self.change(true, |ends| {
             let published = self.log.ends();
             let watermark = if published.is_replicated() { published.watermark() } else { 0 };
             let bound = bound.max(watermark);
@@ -248,19 +248,21 @@ impl<'a> Replica<'a> {
 
     /// Drops all there is, and continues at `offset`. The caller has noted it durably as the log
     /// start before, so that an opening after a crash finds the log there, or can be followed by
-    /// another call.
+    /// another call. The next batch begins at `first`: below `offset` if that lies within it.
     ///
     /// # Errors
     ///
     /// A refusal if the log begins above `offset` already; otherwise as of
     /// [`truncate`](Self::truncate).
-    pub(crate) fn begin_anew(self, offset: u64) -> Result<u64, Failure> {
-        self.change(|ends| cut::plan_anew(ends, offset).map(Some))
+    pub(crate) fn begin_anew(self, offset: u64, first: u64) -> Result<u64, Failure> {
+        self.change(false, |ends| cut::plan_anew(ends, offset, first).map(Some))
     }
 
-    /// Makes the log durable, plans a cut and carries it out, while nothing else happens to the log.
+    /// Plans a cut and carries it out, while nothing else happens to the log. What is kept of it is made
+    /// durable before, if anything is: damage need not allow that.
     fn change(
         self,
+        keeps_some: bool,
         plan: impl FnOnce(Ends) -> Result<Option<Cut>, Failure>,
     ) -> Result<u64, Failure> {
         self.log.status().check_process()?;
@@ -270,7 +272,9 @@ impl<'a> Replica<'a> {
         let changed = self.gate.run_alone(|| {
             drop(self.log.lock_for_writing()?);
             let _reserved = self.log.state().reserve();
-            self.flusher.sync_once(SyncScope::All)?;
+            if keeps_some {
+                self.flusher.sync_once(SyncScope::All)?;
+            }
             let ends = *self.log.lock().log().ends();
             let Some(cut) = plan(ends)? else { return Ok(ends.durable_end()) };
             self.carry_out(cut)

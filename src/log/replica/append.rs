@@ -28,7 +28,9 @@ pub(crate) struct Terms {
 /// Why they do not.
 pub(crate) fn admit(log: &Log, received: &Received<'_>, terms: &Terms) -> Result<(), Refusal> {
     let end = log.ends.log_end();
-    check_offset(end, received.base_offset)?;
+    if !holds_start(log, received) {
+        check_offset(end, received.base_offset)?;
+    }
     let first_gap = (received.base_offset > end).then_some(received.base_offset);
     if let Some(found) = received.gap_end.max(first_gap).filter(|it| *it > terms.sparse_below) {
         return Err(Refusal::Offset { expected: end, found });
@@ -45,6 +47,21 @@ pub(crate) fn admit(log: &Log, received: &Received<'_>, terms: &Terms) -> Result
         return Err(Refusal::Size { bytes, limit });
     }
     Ok(())
+}
+
+/// Whether the first batch holds the start of a log that begins with it: the records below the start
+/// were removed, but not their batch.
+fn holds_start(log: &Log, received: &Received<'_>) -> bool {
+    let start = log.ends.log_start();
+    let has_batches = log.appender.active().is_none_or(|active| {
+        active.segment().base_offset != received.base_offset
+            || active.contents().last_batch > SegmentHeader::SIZE
+    });
+    let first = BatchHeader::parse(received.bytes).ok().flatten();
+    start == log.ends.log_end()
+        && received.base_offset < start
+        && first.is_some_and(|first| first.next_offset() > start)
+        && !has_batches
 }
 
 /// Appends and publishes batches that [`admit`] has admitted, in order.

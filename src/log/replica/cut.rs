@@ -114,18 +114,18 @@ pub(crate) fn plan(
 }
 
 /// Plans to drop all there is, and to continue at `offset`, which the caller has noted durably as
-/// the log start.
+/// the log start. `first` is where the batch begins that holds the offset, at most there.
 ///
 /// # Errors
 ///
 /// The log begins above it already.
-pub(crate) fn plan_anew(ends: Ends, offset: u64) -> Result<Cut, Failure> {
+pub(crate) fn plan_anew(ends: Ends, offset: u64, first: u64) -> Result<Cut, Failure> {
     let bound = ends.log_start();
-    if !(bound..=OFFSET_MAX).contains(&offset) {
+    if !(bound..=OFFSET_MAX).contains(&offset) || first > offset {
         return Err(Refusal::Bound { offset, bound }.into());
     }
     Ok(Cut {
-        base_offset: offset,
+        base_offset: first,
         end_offset: offset,
         is_anew: true,
         leader_epoch: 0,
@@ -205,7 +205,7 @@ impl Cut {
         let opening = self.opening(log, producers).encode(&new.header.key(), 0)?;
         let mut first = opening;
         let mut last_batch = SegmentHeader::SIZE;
-        if self.end_offset > self.base_offset {
+        if self.end_offset > self.base_offset && !self.is_anew {
             new.header.compatible |= HAS_GAPS;
             last_batch = last_batch.saturating_add(first.len());
             self.put_filler(&new.header.key(), &mut first)?;

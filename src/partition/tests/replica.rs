@@ -178,7 +178,7 @@ fn a_partition_begins_anew_and_continues() {
     for number in 0..4 {
         setup.append(&format!("{number}")).unwrap();
     }
-    assert_eq!(replica(&setup).begin_anew(30).unwrap(), 30);
+    assert_eq!(replica(&setup).begin_anew(30, 30).unwrap(), 30);
     let ends = (setup.core.log_start(), setup.core.durable_end(), setup.core.log_end());
     assert_eq!((ends, replica(&setup).last().unwrap()), ((30, 30, 30), None));
     setup.append("a").unwrap();
