@@ -158,8 +158,8 @@ mod partitioner;
 mod producer;
 mod random;
 mod record;
-#[cfg(any(feature = "replication", test))]
-#[cfg_attr(not(test), expect(dead_code, reason = "what calls the state machine is not built yet"))]
+#[cfg(feature = "replication")]
+#[cfg_attr(not(test), expect(dead_code, reason = "what calls the shell is not built yet"))]
 mod replication;
 mod rules;
 mod salvage;

@@ -13,9 +13,10 @@ pub(super) fn answer(history: &History, asked: &Fetch, most: u64) -> Found {
     if asked.from < history.start() {
         return removed;
     }
-    let is_equal = match history.epoch_before(asked.from) {
-        Some(before) => before == asked.before,
-        None => false,
+    let is_equal = match (history.epoch_before(asked.from), asked.before) {
+        (Some(own), Some(theirs)) => own == theirs,
+        (Some(_), None) => true,
+        (None, _) => false,
     };
     if !is_equal && asked.from == history.start() && asked.from > 0 {
         // What lies below is below the high watermark, and the asking log differs there.
@@ -24,7 +25,7 @@ pub(super) fn answer(history: &History, asked: &Fetch, most: u64) -> Found {
     if is_equal || (!Rule::NameEpoch.holds() && asked.from <= history.end()) {
         return Found::Records { ranges: history.ranges(asked.from, most), changes: Vec::new() };
     }
-    let (epoch, end) = history.end_of(asked.before);
+    let (epoch, end) = history.end_of(asked.before.unwrap_or_default());
     Found::Diverges { epoch, end }
 }
 
@@ -47,7 +48,7 @@ mod tests {
     use super::*;
 
     fn asked(from: u64, before: u32) -> Fetch {
-        let before = LeaderEpoch(before);
+        let before = Some(LeaderEpoch(before));
         Fetch { log: LogKey::Offsets, from, before, adopted: false, synced: from, held: from }
     }
 

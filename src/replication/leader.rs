@@ -124,7 +124,7 @@ mod tests {
     fn a_copy_is_held_as_far_as_it_has_adopted_and_synced() {
         let (log, directory) = (LogKey::Offsets, DirectoryId(7));
         let run = MemberRun { node: NodeId(2), directory, session: 1 };
-        let before = LeaderEpoch(1);
+        let before = Some(LeaderEpoch(1));
         let mut leader = Leader::new(LeaderEpoch(2), BTreeMap::new());
         let mut asked = Fetch { log, from: 5, before, adopted: false, synced: 3, held: 5 };
         leader.asked(run, asked);

@@ -63,14 +63,50 @@ pub(crate) struct Logs {
     deleted: Vec<(u64, LogKey, Log)>,
 }
 
+/// A log as a run finds it.
+#[derive(Debug, Default)]
+pub(crate) struct Restored {
+    pub(crate) start: u64,
+    /// The epoch of the record below the start, if it is known.
+    pub(crate) below: LeaderEpoch,
+    /// From the start on.
+    pub(crate) ranges: Vec<EpochRange>,
+    pub(crate) synced: u64,
+    pub(crate) damaged: bool,
+}
+
 impl Default for Logs {
     fn default() -> Self {
-        let logs = [LogKey::Meta, LogKey::Offsets].map(|key| (key, Log::default()));
-        Self { of: logs.into(), memberships: Memberships::default(), deleted: Vec::new() }
+        Self::new(false)
     }
 }
 
 impl Logs {
+    /// `__meta` and `__offsets`, empty. `counts_synced`: only synced copies of them count.
+    pub(crate) fn new(counts_synced: bool) -> Self {
+        let log = || Log { counts_synced, ..Log::default() };
+        let logs = [LogKey::Meta, LogKey::Offsets].map(|key| (key, log()));
+        Self { of: logs.into(), memberships: Memberships::default(), deleted: Vec::new() }
+    }
+
+    /// Puts in what a run has found of a log.
+    pub(crate) fn restore(&mut self, key: LogKey, found: &Restored) {
+        let deleted = self.deleted.iter_mut().filter(|(_, other, _)| *other == key);
+        for log in deleted.map(|(.., log)| log).chain(self.of.get_mut(&key)) {
+            log.history.begin_anew(found.start, found.below);
+            let are_in_order = found.ranges.iter().all(|range| log.history.push(*range));
+            log.synced = found.synced.min(log.end());
+            log.damaged = found.damaged || !are_in_order;
+        }
+    }
+
+    /// Puts in what the records of `__meta` change, by their offsets.
+    pub(crate) fn restore_changes(&mut self, changes: &[(u64, MetaChange)]) {
+        for (offset, change) in changes {
+            self.change(*offset, change);
+        }
+    }
+
     /// With these logs alone, for worlds that are small enough to be explored.
     #[cfg(test)]
     pub(crate) fn only(keys: &[LogKey], counts_synced: bool) -> Self {

@@ -57,7 +57,7 @@ impl Member {
         &self.state
     }
 
-    pub(super) fn role(&self) -> &Role {
+    pub(crate) fn role(&self) -> &Role {
         &self.role
     }
 
@@ -133,6 +133,16 @@ impl Member {
         out
     }
 
+    /// The leader's log begins at `start` from now on. A start above the high watermark changes nothing.
+    pub(crate) fn start_moved(&mut self, key: LogKey, start: u64) -> Effects {
+        let mut out = Effects::new();
+        let Some(log) = self.state.logs().get(key) else { return out };
+        if matches!(self.role, Role::Leader(_)) && start <= log.watermark {
+            self.state.raise_start(key, start, &mut out);
+        }
+        out
+    }
+
     /// Records of a log cannot be read.
     pub(crate) fn damaged(&mut self, key: LogKey) -> Effects {
         let mut out = Effects::new();
@@ -173,7 +183,7 @@ impl Member {
             Role::Follower(_) => self.fetch_all(&mut out),
             Role::Candidate(candidate) => {
                 self.ask(true, &mut out);
-                for (key, from) in self.lacking(candidate) {
+                for (key, from) in lacking(self.state.logs(), candidate) {
                     self.state.fetch(candidate.epoch(), key, from.node, &mut out);
                 }
             }
@@ -285,18 +295,6 @@ impl Member {
         }
     }
 
-    /// The logs for which the candidate has to fetch, and from whom: `__meta` alone before the others.
-    fn lacking(&self, candidate: &Candidate) -> Vec<(LogKey, MemberRun)> {
-        if let Some(from) = candidate.to_fetch(LogKey::Meta) {
-            return vec![(LogKey::Meta, from)];
-        }
-        self.state
-            .logs()
-            .iter()
-            .filter_map(|(key, _)| Some((key, candidate.to_fetch(key)?)))
-            .collect()
-    }
-
     /// Goes as far towards leading as the promises allow.
     fn proceed(&mut self, out: &mut Effects) {
         let needed = self.state.needed();
@@ -308,7 +306,7 @@ impl Member {
             return;
         }
         let Role::Candidate(candidate) = &self.role else { return };
-        let (epoch, lacking) = (candidate.epoch(), self.lacking(candidate));
+        let (epoch, lacking) = (candidate.epoch(), lacking(self.state.logs(), candidate));
         if lacking.is_empty() {
             return self.take_lead(out);
         }
@@ -501,6 +499,10 @@ impl Member {
             Found::Diverges { epoch, end } => self.state.cut(message.epoch, key, *epoch, *end, out),
             Found::Removed { start, below } => self.state.begin_anew(key, *start, *below, out),
             Found::Records { ranges, changes } => {
+                if self.state.logs().get(key).is_some_and(|log| log.damaged) {
+                    self.state.repair(key, fetched.asked.from, LeaderEpoch::default(), out);
+                    self.recovery.begin();
+                }
                 let created =
                     self.state.copy(message.epoch, key, fetched.asked.from, ranges, changes, out);
                 let Some(created) = created else { return };
@@ -547,6 +549,14 @@ impl Member {
             }
         }
     }
+}
+
+/// The logs for which the candidate has to fetch, and from whom: `__meta` alone before the others.
+fn lacking(logs: &Logs, candidate: &Candidate) -> Vec<(LogKey, MemberRun)> {
+    if let Some(from) = candidate.to_fetch(LogKey::Meta) {
+        return vec![(LogKey::Meta, from)];
+    }
+    logs.iter().filter_map(|(key, _)| Some((key, candidate.to_fetch(key)?))).collect()
 }
 
 #[cfg(test)]

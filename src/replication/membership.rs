@@ -36,6 +36,10 @@ impl Membership {
         self.directories.keys().copied()
     }
 
+    pub(crate) fn directories(&self) -> impl Iterator<Item = (NodeId, DirectoryId)> {
+        self.directories.iter().map(|(node, directory)| (*node, *directory))
+    }
+
     pub(crate) fn names(&self, run: MemberRun) -> bool {
         self.directories.get(&run.node) == Some(&run.directory)
     }

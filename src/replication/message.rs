@@ -71,8 +71,9 @@ pub(crate) struct Fetch {
     pub(crate) log: LogKey,
     /// The member's end.
     pub(crate) from: u64,
-    /// The epoch of its last record.
-    pub(crate) before: LeaderEpoch,
+    /// The epoch of its last record. `None` if it has none: what lies below its end is below the high
+    /// watermark then, so there is nothing to compare.
+    pub(crate) before: Option<LeaderEpoch>,
     /// Its log has adopted the epoch of the envelope.
     pub(crate) adopted: bool,
     /// How far its log is synced; zero while its creation in `__meta` is not.

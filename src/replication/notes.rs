@@ -28,6 +28,8 @@ pub(crate) enum Note {
         epoch: LeaderEpoch,
         logs: Vec<LogKey>,
     },
+    /// Something that this member confirmed is missing.
+    Incomplete,
     /// Nothing that this member confirmed before is missing: it may promise again.
     Whole,
 }
@@ -45,6 +47,16 @@ impl Notes {
     /// Those of a new directory, in its first session.
     pub(crate) fn new(me: MemberRun) -> Self {
         Self { me, promise: None, adopted: BTreeMap::new(), recovering: false }
+    }
+
+    /// Those that a run has found.
+    pub(crate) fn found(
+        me: MemberRun,
+        promise: Option<Promise>,
+        adopted: impl IntoIterator<Item = (LogKey, LeaderEpoch)>,
+        recovering: bool,
+    ) -> Self {
+        Self { me, promise, adopted: adopted.into_iter().collect(), recovering }
     }
 
     /// Those of the next run of the same directory. `has_lost`: records that the last run confirmed
@@ -87,6 +99,7 @@ impl Notes {
             Note::Adopted { epoch, logs } => {
                 self.adopted.extend(logs.iter().map(|log| (*log, *epoch)));
             }
+            Note::Incomplete => self.recovering = true,
             Note::Whole => self.recovering = false,
         }
     }

@@ -10,12 +10,12 @@ use crate::record::LeaderEpoch;
 /// Whom a follower follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Following {
-    pub(super) leader: MemberRun,
-    pub(super) epoch: LeaderEpoch,
+    pub(crate) leader: MemberRun,
+    pub(crate) epoch: LeaderEpoch,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Role {
+pub(crate) enum Role {
     /// `None` while no leader of the promised epoch is known.
     Follower(Option<Following>),
     Candidate(Candidate),
@@ -24,7 +24,7 @@ pub(super) enum Role {
 
 impl Role {
     /// The epoch that this run leads.
-    pub(super) fn leads(&self) -> Option<LeaderEpoch> {
+    pub(crate) fn leads(&self) -> Option<LeaderEpoch> {
         match self {
             Self::Leader(leader) => Some(leader.epoch()),
             Self::Follower(_) | Self::Candidate(_) => None,
@@ -32,7 +32,7 @@ impl Role {
     }
 
     /// The epoch that this run would lead.
-    pub(super) fn stands_for(&self) -> Option<LeaderEpoch> {
+    pub(crate) fn stands_for(&self) -> Option<LeaderEpoch> {
         match self {
             Self::Candidate(candidate) => Some(candidate.epoch()),
             Self::Follower(_) | Self::Leader(_) => None,
@@ -40,7 +40,7 @@ impl Role {
     }
 
     /// The leader that this member follows, and its epoch.
-    pub(super) fn follows(&self) -> Option<Following> {
+    pub(crate) fn follows(&self) -> Option<Following> {
         match self {
             Self::Follower(known) => *known,
             Self::Candidate(_) | Self::Leader(_) => None,

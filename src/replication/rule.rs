@@ -73,6 +73,21 @@ rules! {
     RecoveringPromisesNothing,
     /// P9, P11: an answer counts for the run that asked.
     AnswerToThisRun,
+    /// P10: a member with damage in a log promises nothing.
+    DamagedPromisesNothing,
+    /// P10: before a damaged log is removed to be copied again, it is noted that confirmed records are
+    /// missing.
+    RepairNoted,
+    /// P15: where a log continues is durable before what it had is removed.
+    StartNoted,
+}
+
+#[cfg(test)]
+impl Rule {
+    /// Those that depend on damage and retention, which the exploration does not have. The simulation
+    /// over the engine removes them.
+    pub(crate) const SIMULATED: &[Self] =
+        &[Self::DamagedPromisesNothing, Self::RepairNoted, Self::StartNoted];
 }
 
 #[cfg(test)]

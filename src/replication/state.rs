@@ -77,10 +77,20 @@ impl State {
         self.notes.is_recovering() && has_confirmed && members != Some(1)
     }
 
-    /// A directory with records that belongs to no group: nothing says that they are those of a
-    /// group that it hears of.
+    /// Whether this member may promise anything to anybody: it has what it has confirmed, and the
+    /// membership names its directory.
+    pub(crate) fn could_promise(&self) -> bool {
+        let is_whole = !self.must_recover() && !self.logs.is_damaged();
+        is_whole && self.goes_by().is_some_and(|own| own.names(self.me()))
+    }
+
+    /// A directory with records that never belonged to a group: nothing says that they are those of a
+    /// group that it hears of. (One that has adopted an epoch belonged to one, and lost the
+    /// membership with its power.)
     pub(super) fn is_foreign(&self) -> bool {
-        self.logs.membership().is_none() && self.logs.iter().any(|(_, log)| log.end() > 0)
+        self.logs.membership().is_none()
+            && self.notes.has_adopted_nothing()
+            && self.logs.iter().any(|(_, log)| log.end() > 0)
     }
 
     /// The membership that this member goes by.
@@ -118,6 +128,9 @@ impl State {
         if self.must_recover() && Rule::RecoveringPromisesNothing.holds() {
             return false;
         }
+        if self.logs.is_damaged() && Rule::DamagedPromisesNothing.holds() {
+            return false;
+        }
         let own = self.goes_by();
         match ask {
             Ask::Found => own.is_none(),
@@ -146,10 +159,16 @@ impl State {
     /// What this member asks about a log, in that epoch.
     pub(super) fn question(&self, epoch: LeaderEpoch, key: LogKey) -> Option<Fetch> {
         let log = self.logs.get(key)?;
+        if log.damaged {
+            // All of it is asked for. What `__meta` says of the members is not given up.
+            let from = log.history.start();
+            let all = Fetch { log: key, from, before: None, adopted: false, synced: 0, held: 0 };
+            return (key != LogKey::Meta).then_some(all);
+        }
         Some(Fetch {
             log: key,
             from: log.end(),
-            before: log.history.last_epoch(),
+            before: (log.history.start() < log.end()).then(|| log.history.last_epoch()),
             adopted: self.adopted(key) == epoch,
             synced: self.logs.synced_end(key),
             held: self.logs.held(key),
@@ -185,7 +204,7 @@ impl State {
         let is_durable = match &note {
             Note::Promise(_) => Rule::PromiseNoted.holds(),
             Note::Adopted { .. } => Rule::AdoptionNoted.holds(),
-            Note::Whole => true,
+            Note::Incomplete | Note::Whole => true,
         };
         if is_durable {
             out.push(Effect::Note(note));
@@ -271,11 +290,36 @@ impl State {
             // Its records say who the members are; `__meta` keeps them all.
             return;
         }
-        let Some(log) = self.logs.get_mut(key).filter(|log| log.end() <= start) else { return };
+        if self.logs.get(key).is_some_and(|log| log.damaged) {
+            self.repair(key, start, below, out);
+        } else if self.logs.get(key).is_some_and(|log| log.end() <= start) {
+            self.replace_all(key, start, below, out);
+        }
+        self.believe(key, start, out);
+    }
+
+    /// A damaged log is removed, to be copied from its leader: it may be that records are missing then
+    /// which this member has confirmed.
+    pub(super) fn repair(
+        &mut self,
+        key: LogKey,
+        start: u64,
+        below: LeaderEpoch,
+        out: &mut Effects,
+    ) {
+        if Rule::RepairNoted.holds() {
+            self.note(Note::Incomplete, out);
+        }
+        self.replace_all(key, start, below, out);
+    }
+
+    fn replace_all(&mut self, key: LogKey, start: u64, below: LeaderEpoch, out: &mut Effects) {
+        let Some(log) = self.logs.get_mut(key) else { return };
         log.history.begin_anew(start, below);
         log.synced = start;
+        log.watermark = log.watermark.min(start);
+        log.damaged = false;
         out.push(Effect::BeginAnew { log: key, start });
-        self.believe(key, start, out);
     }
 
     pub(super) fn raise_start(&mut self, key: LogKey, start: u64, out: &mut Effects) {

@@ -1,0 +1,129 @@
+//! What a run finds in its directory: its notes and its logs, in the form of the state machine.
+//!
+//! Functions over the engine. Must not know: roles, messages.
+
+use std::sync::Arc;
+
+use super::super::history::EpochRange;
+use super::super::log_key::LogKey;
+use super::super::logs::{Logs, Restored};
+use super::super::membership::{DirectoryId, MemberRun};
+use super::super::notes::{Notes, Promise};
+use super::Catalog;
+use super::stored;
+use crate::broker::Broker;
+use crate::broker::local::{ReplicaNote, Standing};
+use crate::broker::member_notes::MemberNotes;
+use crate::error::{Error, Result};
+use crate::partition::PartitionCore;
+use crate::partition::replica::{Fed, Replica};
+use crate::record::{LeaderEpoch, NodeId};
+
+/// How many bytes of `__meta` are read at a time.
+const META_READ_BYTES: usize = 1 << 20;
+
+/// The notes, once the run is noted.
+pub(super) fn notes(
+    broker: &Broker,
+    node: NodeId,
+    logs: &Logs,
+    draw: impl FnOnce() -> u128,
+) -> Result<Notes> {
+    let noted = MemberNotes::of(broker.run().logs());
+    let member = noted.begin(draw)?;
+    let boot: Option<Arc<str>> = broker.run().context().env.disk.boot_id().map(Arc::from);
+    let lacks = logs.with_deleted().any(|(key, log)| noted.lacks(stored::log(key), log.end()));
+    let is_first = member.session == 1;
+    let was_whole = match &member.standing {
+        None => is_first,
+        Some(Standing::Incomplete) => false,
+        Some(Standing::Whole { boot: before }) => {
+            let same_boot = before.is_some() && *before == boot;
+            let all_synced = logs.with_deleted().all(|(_, log)| log.counts_synced);
+            same_boot || all_synced || broker.recovery().clean_shutdown
+        }
+    };
+    let is_whole = was_whole && !lacks;
+    let standing = if is_whole { ReplicaNote::Whole { boot } } else { ReplicaNote::Incomplete };
+    noted.note(vec![standing])?;
+    let directory = DirectoryId(member.directory);
+    let me = MemberRun { node, directory, session: member.session };
+    let promise = member.promise.map(|promise| Promise {
+        epoch: LeaderEpoch(promise.epoch),
+        candidate: stored::run_of(promise.candidate),
+    });
+    let adopted = logs.with_deleted().map(|(key, _)| key);
+    let adopted = adopted.map(|key| (key, LeaderEpoch(noted.adopted(stored::log(key)))));
+    let adopted = adopted.filter(|(_, epoch)| epoch.0 > 0);
+    Ok(Notes::found(me, promise, adopted.collect::<Vec<_>>(), !is_whole))
+}
+
+/// All logs, as the engine has them.
+pub(super) fn logs<C: Catalog>(catalog: &C) -> Result<Logs> {
+    let mut logs = Logs::new(catalog.counts_synced());
+    if let Some((_, core)) = catalog.partition(LogKey::Meta) {
+        let restored = log(&core)?;
+        let changes = if restored.damaged { Vec::new() } else { changes(catalog, &core)? };
+        logs.restore(LogKey::Meta, &restored);
+        logs.restore_changes(&changes);
+    }
+    let others: Vec<LogKey> = logs.with_deleted().map(|(key, _)| key).collect();
+    for key in others.into_iter().filter(|key| *key != LogKey::Meta) {
+        if let Some((_, core)) = catalog.partition(key) {
+            logs.restore(key, &log(&core)?);
+        }
+    }
+    Ok(logs)
+}
+
+fn log(core: &PartitionCore) -> Result<Restored> {
+    let (start, end) = (core.log_start(), core.log_end());
+    let replica = Replica::of(core);
+    let below = replica.epoch_before(start);
+    let (below, ranges) = match below.and_then(|below| Ok((below, ranges(replica, start, end)?))) {
+        Ok(found) => found,
+        Err(Error::Corrupt(_)) => {
+            return Ok(Restored { start, synced: start, damaged: true, ..Restored::default() });
+        }
+        Err(error) => return Err(error),
+    };
+    let below = LeaderEpoch(below.unwrap_or_default());
+    // The epochs of what lies between are not known if its batches are not found.
+    let found_end = ranges.iter().fold(start, |end, range| end.saturating_add(range.records));
+    Ok(Restored { start, below, ranges, synced: core.durable_end(), damaged: found_end != end })
+}
+
+/// The epochs of the records from `start` to `end`.
+fn ranges(replica: Replica<'_>, start: u64, end: u64) -> Result<Vec<EpochRange>> {
+    let mut ends = Vec::new();
+    let mut last = replica.last()?;
+    while let Some(found) = last.filter(|found| found.end_offset > start) {
+        ends.push(found);
+        last = match found.epoch.checked_sub(1) {
+            Some(before) => replica.end_of(before)?,
+            None => None,
+        };
+    }
+    let (mut ranges, mut from) = (Vec::new(), start);
+    for found in ends.iter().rev() {
+        let records = found.end_offset.min(end).saturating_sub(from);
+        ranges.push(EpochRange { epoch: LeaderEpoch(found.epoch), records });
+        from = from.saturating_add(records);
+    }
+    Ok(ranges)
+}
+
+fn changes<C: Catalog>(
+    catalog: &C,
+    core: &PartitionCore,
+) -> Result<Vec<(u64, super::super::logs::MetaChange)>> {
+    let (mut from, mut all) = (core.log_start(), Vec::new());
+    while let Fed::Batches(portions) = Replica::of(core).read(from, META_READ_BYTES)? {
+        let Some(last) = portions.last() else { break };
+        from = last.offsets.end;
+        for portion in &portions {
+            all.extend(catalog.changes(portion.bytes()));
+        }
+    }
+    Ok(all)
+}

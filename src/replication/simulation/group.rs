@@ -1,0 +1,332 @@
+//! A group of machines, the network between them, and what happens to both.
+//!
+//! Owns: the frames that are on the way, what may happen at random, and the checks after each step.
+//! Must not know: how a member decides.
+
+use super::super::effect::Event;
+use super::super::frame::Frame;
+use super::super::log_key::LogKey;
+use super::super::logs::Log;
+use super::super::message::Envelope;
+use super::machine::{Machine, Make, Run, TOPICS};
+use super::truth::{Truth, Violation};
+use crate::config::Durability;
+use crate::random::Random;
+use crate::record::{LeaderEpoch, NodeId};
+use crate::storage::disk::PowerCut;
+
+/// A group that is followed for so many steps is quiet at the end, or has no leader.
+const QUIET_STEPS: usize = 60_000;
+/// How many frames may be on the way; later ones are lost.
+const FLIGHT_MAX: usize = 200;
+const READ_BYTES: usize = 1 << 20;
+
+pub(super) struct Group {
+    pub(super) machines: Vec<Machine>,
+    pub(super) random: Random,
+    pub(super) flight: Vec<Frame>,
+    /// One-way links that are cut.
+    pub(super) cut: Vec<(usize, usize)>,
+    truth: Truth,
+    /// Per machine and log: up to where this run's visible records were compared, and the epoch that
+    /// it leads.
+    checked: Vec<std::collections::BTreeMap<LogKey, u64>>,
+    pub(super) appended: u64,
+    /// Whether each step is printed.
+    is_followed: bool,
+    pub(super) has_deleted: bool,
+    pub(super) has_rotten: bool,
+    pub(super) led: u64,
+}
+
+impl Group {
+    pub(super) fn new(members: u64, durability: Durability, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let machines: Vec<Machine> = (0..members)
+            .map(|node| {
+                let make = Make { node: NodeId(node), members, durability };
+                Machine::new(make, &mut random)
+            })
+            .collect();
+        let checked = machines.iter().map(|_| std::collections::BTreeMap::new()).collect();
+        let truth = Truth::default();
+        let is_followed = std::env::var("LOGPOND_FOLLOW").is_ok();
+        let (flight, cut) = (Vec::new(), Vec::new());
+        Self {
+            machines,
+            random,
+            flight,
+            cut,
+            truth,
+            checked,
+            appended: 0,
+            is_followed,
+            has_deleted: false,
+            has_rotten: false,
+            led: 0,
+        }
+    }
+
+    /// One line of what happens, if somebody wants to follow a run.
+    fn say(&self, line: impl FnOnce() -> String) {
+        if self.is_followed {
+            eprintln!("{}", line());
+        }
+    }
+
+    pub(super) fn records(&self) -> usize {
+        self.truth.records()
+    }
+
+    // ---- what is done to a machine ------------------------------------------------------------
+
+    pub(super) fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.machines.iter().filter_map(|machine| machine.run.as_ref())
+    }
+
+    pub(super) fn start(&mut self, index: usize) -> Result<(), Violation> {
+        if self.machines[index].run.is_some() {
+            return Ok(());
+        }
+        self.checked[index].clear();
+        let started = self.machines[index].start(&mut self.random);
+        started.map_err(|error| Violation(format!("machine {index} does not start: {error:?}")))?;
+        self.after(index)
+    }
+
+    pub(super) fn crash(&mut self, index: usize, cut: Option<PowerCut>) {
+        self.say(|| format!("machine {index} dies: {cut:?}"));
+        self.machines[index].crash(cut, &mut self.random);
+    }
+
+    /// Reads everything, to find damage.
+    pub(super) fn scrub(&mut self, index: usize) -> Result<(), Violation> {
+        self.with(index, |run| {
+            for (name, partitions) in TOPICS {
+                for number in 0..partitions {
+                    run.shell.scrub(run.topics.key(name, number));
+                }
+            }
+        })
+    }
+
+    pub(super) fn lead(&mut self, index: usize, epoch: LeaderEpoch) -> Result<(), Violation> {
+        self.with(index, |run| {
+            let _ = run.shell.lead(epoch);
+        })
+    }
+
+    pub(super) fn leads(run: &Run) -> bool {
+        run.shell.member().role().leads().is_some()
+    }
+
+    pub(super) fn sync_log(run: &mut Run, key: LogKey) {
+        let (name, partition) = run.topics.name(key);
+        let flushed = run.broker.topic(name).unwrap().partition(partition).unwrap().flush();
+        match flushed {
+            Ok(()) => run.shell.notice(key),
+            // What has rotten cannot be made durable again.
+            Err(_) => run.shell.damaged(key),
+        }
+    }
+
+    pub(super) fn arrive(&mut self, frame: &Frame) -> Result<(), Violation> {
+        let at = |node: NodeId| usize::try_from(node.0).unwrap();
+        let (from, to) = (at(frame.envelope.from.node), at(frame.envelope.to));
+        if self.cut.contains(&(from, to)) {
+            return Ok(());
+        }
+        let Envelope { epoch, body, .. } = &frame.envelope;
+        self.say(|| format!("{from} to {to}: {epoch:?} {body:?}"));
+        self.with(to, |run| run.shell.receive(frame))
+    }
+
+    /// Does something with a member that runs, and checks what comes of it.
+    pub(super) fn with(
+        &mut self,
+        index: usize,
+        act: impl FnOnce(&mut Run),
+    ) -> Result<(), Violation> {
+        let Some(run) = &mut self.machines[index].run else { return Ok(()) };
+        act(run);
+        self.after(index)
+    }
+
+    // ---- what must be true -----------------------------------------------------------------
+
+    fn after(&mut self, index: usize) -> Result<(), Violation> {
+        let Some(run) = &mut self.machines[index].run else { return Ok(()) };
+        let me = run.shell.member().state().me();
+        let frames = run.shell.take_frames();
+        for event in run.shell.take_events() {
+            match event {
+                Event::Leading(epoch) => {
+                    self.led += 1;
+                    self.truth.leads(epoch, me)?;
+                }
+                Event::CutRefused(log) => {
+                    return Err(Violation(format!("{me:?} would cut visible records of {log:?}")));
+                }
+                _ => {}
+            }
+        }
+        if let Some(failure) = run.shell.failure() {
+            if self.has_rotten {
+                // What cannot be read can end a run.
+                self.crash(index, None);
+                return Ok(());
+            }
+            return Err(Violation(format!("{me:?} failed: {failure:?}")));
+        }
+        let room = FLIGHT_MAX.saturating_sub(self.flight.len());
+        self.flight.extend(frames.into_iter().take(room));
+        self.compare(index)
+    }
+
+    /// Compares what readers of a machine see, as far as it was not compared yet.
+    fn compare(&mut self, index: usize) -> Result<(), Violation> {
+        let Some(run) = &self.machines[index].run else { return Ok(()) };
+        let logs = run.shell.member().state().logs();
+        for (key, log) in logs.iter() {
+            let (name, number) = run.topics.name(key);
+            let partition = run.broker.topic(name).unwrap().partition(number).unwrap();
+            let (start, end) = (partition.log_start_offset(), partition.high_watermark());
+            if log.damaged && !self.has_rotten {
+                return Err(Violation(format!("{key:?} of {index} is damaged by nothing")));
+            }
+            let checked = self.checked[index].entry(key).or_default();
+            if log.end() != partition.log_end_offset() && !log.damaged {
+                let what = format!("{key:?} of {index} ends at {}", partition.log_end_offset());
+                return Err(Violation(format!("{what}, the member says {}", log.end())));
+            }
+            let mut from = (*checked).max(start);
+            while from < end.min(partition.log_end_offset()) {
+                // Damage is seen, and nothing else in its stead.
+                let Ok(batch) = partition.read(from, READ_BYTES) else { break };
+                let mut next = from;
+                for message in batch.iter() {
+                    self.truth.sees(key, message.offset(), message.value().unwrap_or_default())?;
+                    next = message.next_offset();
+                }
+                if next == from {
+                    break;
+                }
+                from = next;
+            }
+            *checked = from;
+            self.truth.reaches(key, end.min(from));
+            if start > self.truth.end(key).max(end) {
+                return Err(Violation(format!("{key:?} of {index} begins above what is visible")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends all trouble, and follows the group until it is quiet. Returns whether somebody leads.
+    pub(super) fn settle(&mut self) -> Result<bool, Violation> {
+        self.cut.clear();
+        self.flight.clear();
+        for index in 0..self.machines.len() {
+            self.start(index)?;
+            self.scrub(index)?;
+        }
+        for round in 0..2 * self.machines.len() {
+            let index = round % self.machines.len();
+            let promised = self.runs().map(|run| run.shell.member().state().notes().promised().0);
+            let epoch = promised.max().unwrap_or(0) + 1;
+            self.lead(index, LeaderEpoch(epoch))?;
+            for _ in 0..6 {
+                self.flush()?;
+                for index in 0..self.machines.len() {
+                    self.with(index, |run| run.shell.resend())?;
+                }
+            }
+            self.flush()?;
+            if self.runs().any(Self::leads) {
+                return self.check_end().map(|()| true);
+            }
+        }
+        let can = self.runs().filter(|run| run.shell.member().state().could_promise()).count();
+        if can > self.machines.len() / 2 {
+            return Err(Violation(format!("{can} could promise, and nobody leads")));
+        }
+        Ok(false)
+    }
+
+    /// Delivers all frames in order.
+    pub(super) fn flush(&mut self) -> Result<(), Violation> {
+        for step in 0..QUIET_STEPS {
+            if self.flight.is_empty() {
+                for index in 0..self.machines.len() {
+                    self.with(index, |run| {
+                        let logs = run.shell.member().state().logs().iter();
+                        let keys: Vec<LogKey> = logs.map(|(key, _)| key).collect();
+                        for key in keys {
+                            Self::sync_log(run, key);
+                        }
+                    })?;
+                }
+                if self.flight.is_empty() {
+                    return Ok(());
+                }
+            }
+            let frame = self.flight.remove(0);
+            self.arrive(&frame)?;
+            assert!(step + 1 < QUIET_STEPS, "the group does not become quiet");
+        }
+        Ok(())
+    }
+
+    /// The leader has everything that was ever visible, and so have those who follow it.
+    fn check_end(&mut self) -> Result<(), Violation> {
+        let leader = self.runs().max_by_key(|run| run.shell.member().role().leads());
+        let leader = leader.map(|run| run.shell.member().state().me());
+        for (index, machine) in self.machines.iter().enumerate() {
+            let Some(run) = &machine.run else { continue };
+            let me = run.shell.member().state().me();
+            if leader != Some(me)
+                && run.shell.member().role().follows().map(|it| it.leader) != leader
+            {
+                continue;
+            }
+            let member = run.shell.member().state();
+            for (key, log) in member.logs().iter() {
+                self.check_whole(index, key, log, run)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_whole(
+        &self,
+        index: usize,
+        key: LogKey,
+        log: &Log,
+        run: &Run,
+    ) -> Result<(), Violation> {
+        if log.watermark < self.truth.end(key) {
+            let (has, end) = (log.watermark, self.truth.end(key));
+            return Err(Violation(format!("{key:?} of {index} has {has}, {end} was visible")));
+        }
+        let (name, number) = run.topics.name(key);
+        let partition = run.broker.topic(name).unwrap().partition(number).unwrap();
+        let start = partition.log_start_offset();
+        let mut found = Vec::new();
+        let mut from = start;
+        while from < self.truth.end(key) {
+            let batch = partition.read(from, READ_BYTES);
+            let batch =
+                batch.map_err(|error| Violation(format!("{key:?} of {index}: {error:?}")))?;
+            found.extend(batch.iter().map(|message| message.offset()));
+            let Some(last) = batch.iter().last() else { break };
+            from = last.next_offset();
+        }
+        let lost: Vec<u64> =
+            self.truth.offsets(key, start).into_iter().filter(|at| !found.contains(at)).collect();
+        if lost.is_empty() {
+            Ok(())
+        } else {
+            Err(Violation(format!("{key:?} of {index} lacks {lost:?}")))
+        }
+    }
+}

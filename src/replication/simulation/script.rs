@@ -1,0 +1,116 @@
+//! What a script does to a group, step by step.
+//!
+//! Owns: nothing; each step is one of a [`Group`]'s machine or of the network. Must not know: what
+//! must be true.
+
+use super::super::log_key::LogKey;
+use super::group::Group;
+use super::machine::Topics;
+use super::truth::Violation;
+use crate::record::{LeaderEpoch, Record, TopicPartition};
+
+/// A byte of the header of a file, which says under what its checksums hold.
+const IN_THE_HEADER: u64 = 8;
+
+impl Group {
+    /// Starts all, has the first machine lead, and creates the log that it returns.
+    pub(super) fn begin(&mut self) -> Result<LogKey, Violation> {
+        for index in 0..self.machines.len() {
+            self.start(index)?;
+        }
+        self.lead(0, LeaderEpoch(1))?;
+        self.flush()?;
+        let mut key = LogKey::Meta;
+        self.with(0, |run| {
+            let value = Topics::creation("plain", 0);
+            drop(run.broker.producer().enqueue(Record::to("meta").value(&value)).unwrap());
+            run.shell.notice(LogKey::Meta);
+            key = run.topics.key("plain", 0);
+        })?;
+        self.flush()?;
+        Ok(key)
+    }
+
+    /// Appends so many records to the log of [`begin`](Self::begin), one by one, if the machine leads.
+    pub(super) fn write(&mut self, index: usize, records: u64) -> Result<(), Violation> {
+        for _ in 0..records {
+            self.appended += 1;
+            let value = format!("{} of a script", self.appended);
+            self.with(index, |run| {
+                if Self::leads(run) {
+                    let record = Record::to("plain").partition(0).value(&value);
+                    drop(run.broker.producer().enqueue(record).unwrap());
+                    run.shell.notice(run.topics.key("plain", 0));
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Appends a batch of so many records to that log.
+    pub(super) fn write_batch(&mut self, index: usize, records: u64) -> Result<(), Violation> {
+        let values: Vec<String> = (0..records)
+            .map(|number| format!("{number} of a batch after {}", self.appended))
+            .collect();
+        self.appended += records;
+        self.with(index, |run| {
+            let each = values.iter().map(|value| Record::to("plain").partition(0).value(value));
+            run.broker.producer().send_batch(each).unwrap();
+            run.shell.notice(run.topics.key("plain", 0));
+        })
+    }
+
+    /// Removes the records below an offset from the log of [`begin`](Self::begin).
+    pub(super) fn remove_below(&mut self, index: usize, start: u64) -> Result<(), Violation> {
+        self.with(index, |run| {
+            let partition = TopicPartition::from(("plain", 0));
+            run.broker.admin().delete_records(partition, start).unwrap();
+            run.shell.notice(run.topics.key("plain", 0));
+        })
+    }
+
+    /// Cuts a machine off in both directions, and loses what is on the way.
+    pub(super) fn sever(&mut self, index: usize) {
+        self.flight.clear();
+        self.cut.extend((0..self.machines.len()).flat_map(|it| [(index, it), (it, index)]));
+    }
+
+    /// All can reach each other again.
+    pub(super) fn heal(&mut self) {
+        self.cut.clear();
+    }
+
+    /// A machine dies, and its disk rots so that the next opening finds that it does not know the
+    /// epochs of a log.
+    pub(super) fn rot_and_die(&mut self, index: usize, log: LogKey) -> Result<(), Violation> {
+        self.has_rotten = true;
+        self.crash(index, None);
+        self.machines[index].rot_at("plain", 0, IN_THE_HEADER);
+        self.start(index)?;
+        let run = self.machines[index].run.as_ref().unwrap();
+        let log = run.shell.member().state().logs().get(log).unwrap();
+        assert!(log.damaged, "the opening has not found it");
+        Ok(())
+    }
+
+    /// A machine finds that it cannot read a log.
+    pub(super) fn damage(&mut self, index: usize, log: LogKey) -> Result<(), Violation> {
+        self.has_rotten = true;
+        self.with(index, |run| run.shell.damaged(log))
+    }
+
+    pub(super) fn resend(&mut self, index: usize) -> Result<(), Violation> {
+        self.with(index, |run| run.shell.resend())
+    }
+
+    /// Delivers frames, and what they cause, so often; the rest is lost.
+    pub(super) fn exchange(&mut self, turns: usize) -> Result<(), Violation> {
+        for _ in 0..turns {
+            for frame in std::mem::take(&mut self.flight) {
+                self.arrive(&frame)?;
+            }
+        }
+        self.flight.clear();
+        Ok(())
+    }
+}

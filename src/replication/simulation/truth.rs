@@ -1,0 +1,63 @@
+//! What must be true of a group from outside: nobody sees two values at one offset, and nothing that
+//! was visible is lost.
+//!
+//! Owns: what readers have seen, and who led. Must not know: messages, disks.
+
+use std::collections::BTreeMap;
+
+use super::super::log_key::LogKey;
+use super::super::membership::MemberRun;
+use crate::record::LeaderEpoch;
+
+/// What is not as it must be.
+#[derive(Debug)]
+pub(super) struct Violation(pub(super) String);
+
+#[derive(Debug, Default)]
+pub(super) struct Truth {
+    /// The visible records of each log by offset, and the end of what was visible.
+    seen: BTreeMap<LogKey, (BTreeMap<u64, Vec<u8>>, u64)>,
+    leaders: BTreeMap<LeaderEpoch, MemberRun>,
+}
+
+impl Truth {
+    pub(super) fn leads(&mut self, epoch: LeaderEpoch, run: MemberRun) -> Result<(), Violation> {
+        match *self.leaders.entry(epoch).or_insert(run) {
+            first if first == run => Ok(()),
+            first => Err(Violation(format!("{first:?} and {run:?} both lead {epoch:?}"))),
+        }
+    }
+
+    /// A reader has seen this record.
+    pub(super) fn sees(&mut self, log: LogKey, offset: u64, value: &[u8]) -> Result<(), Violation> {
+        let (seen, _) = self.seen.entry(log).or_default();
+        let first = seen.entry(offset).or_insert_with(|| value.to_vec());
+        if first == value {
+            return Ok(());
+        }
+        let first = String::from_utf8_lossy(first).chars().take(20).collect::<String>();
+        let value = String::from_utf8_lossy(value).chars().take(20).collect::<String>();
+        Err(Violation(format!("at {offset} of {log:?} are {first} and {value}")))
+    }
+
+    /// All below this offset is visible somewhere.
+    pub(super) fn reaches(&mut self, log: LogKey, end: u64) {
+        let (_, known) = self.seen.entry(log).or_default();
+        *known = end.max(*known);
+    }
+
+    /// The end of what was visible of a log.
+    pub(super) fn end(&self, log: LogKey) -> u64 {
+        self.seen.get(&log).map_or(0, |(_, end)| *end)
+    }
+
+    pub(super) fn records(&self) -> usize {
+        self.seen.values().map(|(seen, _)| seen.len()).sum()
+    }
+
+    /// The offsets of a log from `start` on at which a record was visible.
+    pub(super) fn offsets(&self, log: LogKey, start: u64) -> Vec<u64> {
+        let seen = self.seen.get(&log);
+        seen.map_or(Vec::new(), |(seen, _)| seen.range(start..).map(|(at, _)| *at).collect())
+    }
+}
