@@ -29,7 +29,7 @@ mod varint;
 pub(crate) use batch::{
     ALIGNMENT, BatchEncoder, BatchHeader, BatchView, EncodedBatch,
     FIXED_SIZE as BATCH_HEADER_SIZE_MIN, HeaderFields, PausedRecords, Placement, ProducerStamp,
-    RecordView, Records, SIZE_MAX as BATCH_HEADER_SIZE_MAX, TooLarge, reseal,
+    RecordView, Records, SIZE_MAX as BATCH_HEADER_SIZE_MAX, TooLarge, Unsealed, reseal,
 };
 pub(crate) use footer::{Footer, TimeRange};
 pub(crate) use index::{IndexRow, SparseIndex};

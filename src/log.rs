@@ -407,6 +407,7 @@ impl Log {
     ///
     /// Each leaves the log as it was, so it is definite: `RecordTooLarge`, `OffsetExhausted`,
     /// `StorageFull`, `Io`.
+    #[inline]
     pub(crate) fn append(
         &mut self,
         batch: &mut EncodedBatch<'_>,
@@ -446,8 +447,8 @@ impl Log {
             key: &active.segment().key,
             producer: stamp,
         };
-        let sealed = batch.seal(&placement);
-        active.append(sealed, base_offset, &times, way)?;
+        let placed = batch.unsealed(&placement);
+        active.append(placed, base_offset, &times, way)?;
         self.ends.advance_end(next_offset);
         if let Some(stamp) = stamp {
             let state = ProducerState {

@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use crossbeam::utils::CachePadded;
 
-use self::append::AppendOptions;
+use self::append::{Accepted, AppendOptions};
 use self::background::Want;
 pub(crate) use self::background::{Background, Work};
 use self::compactor::{Compactions, Compactor, Occasion};
@@ -50,7 +50,7 @@ use crate::clock::RunClock;
 use crate::config::{Durability, Visibility};
 use crate::error::{Corruption, Error, Result};
 use crate::format::EncodedBatch;
-use crate::log::{Log, Outcome, budget};
+use crate::log::{Log, budget};
 use crate::record::TopicPartition;
 
 pub(crate) mod append;
@@ -233,7 +233,7 @@ impl PartitionCore {
         &self,
         batch: &mut EncodedBatch<'_>,
         options: &AppendOptions<'_>,
-    ) -> Result<Outcome> {
+    ) -> Result<Accepted> {
         match self.try_append(batch, options) {
             Err(error @ Error::StorageFull { .. }) => self.append_when_full(error, batch, options),
             appended => appended,
@@ -245,8 +245,8 @@ impl PartitionCore {
         &self,
         batch: &mut EncodedBatch<'_>,
         options: &AppendOptions<'_>,
-    ) -> Result<Outcome> {
-        let level = options.level.unwrap_or(self.durability);
+    ) -> Result<Accepted> {
+        let level = *options.level.unwrap_or(&self.durability);
         let (outcome, fired, wanted) = self.log.append(batch, options, level)?;
         fired.notify();
         self.requests.request_all(wanted);
@@ -264,7 +264,7 @@ impl PartitionCore {
         mut refused: Error,
         batch: &mut EncodedBatch<'_>,
         options: &AppendOptions<'_>,
-    ) -> Result<Outcome> {
+    ) -> Result<Accepted> {
         let bytes = u64::from(batch.size(true));
         let mut want = Want { bytes, is_budget: false, is_again: false, wait: None };
         let mut options = *options;
@@ -284,7 +284,7 @@ impl PartitionCore {
             want.is_again = true;
             if options.stamp.wall != 0 {
                 // Time has passed. A clock that was set before 1970 meanwhile changes nothing.
-                let level = options.level.unwrap_or(self.durability);
+                let level = *options.level.unwrap_or(&self.durability);
                 let stamp = self.log.stamp(level, options.producer.is_some());
                 options.stamp = stamp.unwrap_or(options.stamp);
             }

@@ -15,8 +15,8 @@ use crate::broker::producers::{NamedProducer, UnderWay};
 use crate::broker::{Broker, Run};
 use crate::config::{Acks, Durability};
 use crate::error::{Error, Result};
+use crate::log::ProducerRequest;
 use crate::log::producers::Sequence;
-use crate::log::{Outcome, ProducerRequest};
 use crate::partition::append::Fence;
 use crate::partition::together;
 use crate::partitioner::Partitioner;
@@ -284,7 +284,7 @@ impl Producer {
         let Sent { appended, metadata } = self.append(&topic, &record, Sequence::Absent)?;
         let core = Arc::clone(appended.core);
         self.inner.unflushed.note(&core);
-        let (end, waits) = (appended.offsets().end, appended.is_waited_for());
+        let (end, waits) = (appended.offsets.end, appended.is_waited_for());
         Ok(Delivery::new(core, end, waits, metadata, Arc::clone(&self.inner.run)))
     }
 
@@ -361,11 +361,9 @@ impl Producer {
         drop(under_way);
         let Sent { appended, metadata } = sent?;
         self.settle(&appended)?;
-        Ok(match appended.outcome {
-            Outcome::Duplicate { last_sequence, .. } => {
-                SendOutcome::Duplicate { last: last_sequence }
-            }
-            _ => SendOutcome::Appended(metadata),
+        Ok(match appended.duplicate_of {
+            Some(last) => SendOutcome::Duplicate { last },
+            None => SendOutcome::Appended(metadata),
         })
     }
 
@@ -463,7 +461,7 @@ impl Producer {
         for (group, batch) in appended {
             if batch.is_waited_for() {
                 waiting.push((group, batch));
-                waits.push((&**batch.core, batch.offsets().end));
+                waits.push((&**batch.core, batch.offsets.end));
             } else {
                 self.inner.unflushed.note(batch.core);
             }
@@ -492,7 +490,7 @@ impl Producer {
         };
         let core = topic.partition(partition)?;
         let appended = append::append(topic, core, [record], &self.terms(sequence))?;
-        let (offset, timestamp) = (appended.offsets().start, appended.timestamp(record)?);
+        let (offset, timestamp) = (appended.offsets.start, appended.timestamp(record)?);
         Ok(Sent { appended, metadata: RecordMetadata { partition, offset, timestamp } })
     }
 
@@ -506,7 +504,7 @@ impl Producer {
         let core = topic.partition(partition)?;
         let members = || group.members.iter().filter_map(|index| records.get(*index));
         let appended = append::append(topic, core, members(), &self.terms(Sequence::Absent))?;
-        let placed = group.members.iter().zip(members()).zip(appended.offsets());
+        let placed = group.members.iter().zip(members()).zip(appended.offsets.clone());
         for ((index, record), offset) in placed {
             let timestamp = appended.timestamp(record)?;
             answer.note(*index, RecordMetadata { partition, offset, timestamp });

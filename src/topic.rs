@@ -374,14 +374,22 @@ impl Partition {
         let terms = Terms { expected, ..Terms::default() };
         let appended = append::append(shared, &self.core, records, &terms)?;
         appended.settle()?;
-        Ok(appended.offsets())
+        Ok(appended.offsets)
     }
 
     fn check_open(&self) -> Result<()> {
         self.core.log().status().check_open()
     }
 
+    #[inline]
     fn check_addressee(&self, record: &Record<'_>) -> Result<()> {
+        if record.topic.is_none() && record.partition.is_none() {
+            return Ok(());
+        }
+        self.check_names(record)
+    }
+
+    fn check_names(&self, record: &Record<'_>) -> Result<()> {
         let origin = &self.core.origin;
         if record.topic.is_some_and(|topic| *topic != *origin.topic) {
             return Err(Error::config("record", format!("it names another topic than {origin}")));

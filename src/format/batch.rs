@@ -18,5 +18,5 @@ pub(crate) use encode::{BatchEncoder, EncodedBatch, Placement, RECORDS_SIZE_MAX,
 pub(in crate::format) use header::durable_distance;
 pub(crate) use header::{ALIGNMENT, BatchHeader, FIXED_SIZE, ProducerStamp, SIZE_MAX};
 pub(crate) use record::{HeaderFields, RecordView};
-pub(crate) use seal::reseal;
+pub(crate) use seal::{Unsealed, reseal};
 pub(in crate::format) use seal::{seal, write_header};

@@ -11,6 +11,9 @@ pub(crate) const SIZE_MAX: usize = 10;
 /// How many bytes [`put`] appends for `value`.
 #[inline]
 pub(crate) const fn size(value: u64) -> usize {
+    if value < 0x80 {
+        return 1;
+    }
     let bits = u64::BITS - (value | 1).leading_zeros();
     bits.div_ceil(7) as usize
 }

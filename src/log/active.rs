@@ -17,7 +17,7 @@ use super::space::{FOLIO_BYTES, Growth, Shortening, Space, page_ceil};
 use super::tasks::SyncFile;
 use crate::clock::Moment;
 use crate::error::{Error, Result};
-use crate::format::{SegmentHeader, SparseIndex, TimeRange};
+use crate::format::{SegmentHeader, SparseIndex, TimeRange, Unsealed};
 use crate::storage::disk::DiskFile;
 use crate::storage::region::Region;
 use crate::storage::region_writer::RegionWriter;
@@ -84,6 +84,9 @@ pub(crate) struct Active {
     space: Arc<Space>,
     /// Up to here the pages can be stored into. A sync takes that right away from what it wrote.
     storable: usize,
+    /// Below this position the writer is near neither the end of its space nor that of the segment,
+    /// as far as it has looked.
+    far_until: usize,
     contents: Contents,
     /// Up to here a sync has returned.
     synced_end: usize,
@@ -141,8 +144,18 @@ impl Active {
         contents: Contents,
     ) -> Self {
         segment.set_space(&space);
-        let (storable, synced_end, announced) = (usize::MAX, position, false);
-        Self { segment, file, writer, position, space, storable, contents, synced_end, announced }
+        Self {
+            segment,
+            file,
+            writer,
+            position,
+            space,
+            storable: usize::MAX,
+            far_until: 0,
+            contents,
+            synced_end: position,
+            announced: false,
+        }
     }
 
     #[inline]
@@ -233,10 +246,24 @@ impl Active {
         Shortening::new(&self.space, self.region())
     }
 
-    /// Whether the writer has come near the end of the space it has.
+    /// Whether the writer has come near the end of the space it has, or of the segment. Asked after
+    /// each append, so as long as neither is near it only compares two numbers.
     #[inline]
+    pub(crate) fn is_near_either(&mut self) -> bool {
+        self.position >= self.far_until && self.look_ahead()
+    }
+
+    #[cold]
+    fn look_ahead(&mut self) -> bool {
+        let capacity = self.capacity();
+        let roll_from = capacity.saturating_sub(self.space.ahead(capacity)).saturating_add(1);
+        self.far_until = self.space.near_from(capacity).min(roll_from);
+        self.position >= self.far_until
+    }
+
+    /// Whether the writer has come near the end of the space it has.
     pub(crate) fn is_near_end(&self) -> bool {
-        self.space.is_near(self.position, self.capacity())
+        self.position >= self.space.near_from(self.capacity())
     }
 
     /// More space, if the writer has come near the end of what it has.
@@ -254,14 +281,20 @@ impl Active {
     #[inline]
     pub(crate) fn append(
         &mut self,
-        batch: &[u8],
+        batch: Unsealed<'_>,
         base_offset: u64,
         times: &BatchTimes,
         way: Way,
     ) -> Result<()> {
         let at = u32::try_from(self.position).unwrap_or(u32::MAX);
-        let size = u32::try_from(batch.len()).unwrap_or(u32::MAX);
-        self.publish(batch, way)?;
+        let length = batch.bytes.len();
+        let size = u32::try_from(length).unwrap_or(u32::MAX);
+        self.publish(length, |writer, position| match way {
+            Way::AsUsual => {
+                writer.write_with(position, batch.bytes, Unsealed::CHECKSUM_AT, batch.checksum)
+            }
+            Way::ToFile => writer.write_to_file(position, batch.seal()),
+        })?;
         let contents = &mut self.contents;
         contents.began.get_or_insert(times.appended);
         TimeRange::note(&mut contents.times, times.base_timestamp, times.max_timestamp, times.age);
@@ -272,18 +305,18 @@ impl Active {
     /// Appends the opening batch, for which space is made.
     pub(crate) fn append_opening(&mut self, batch: &[u8]) -> Result<()> {
         self.reserve(self.position.saturating_add(batch.len()), Way::AsUsual)?;
-        self.publish(batch, Way::AsUsual)
+        self.publish(batch.len(), |writer, position| writer.write(position, batch))
     }
 
-    /// Writes a finished batch behind the published end and publishes it.
+    /// Has a batch of `length` bytes written behind the published end, and publishes it.
     #[inline]
-    fn publish(&mut self, batch: &[u8], way: Way) -> Result<()> {
-        let end = self.position.saturating_add(batch.len());
-        let written = match way {
-            Way::AsUsual => self.writer.write(self.position, batch),
-            Way::ToFile => self.writer.write_to_file(self.position, batch),
-        };
-        if let Err(source) = written {
+    fn publish(
+        &mut self,
+        length: usize,
+        write: impl FnOnce(&mut RegionWriter, usize) -> io::Result<()>,
+    ) -> Result<()> {
+        let end = self.position.saturating_add(length);
+        if let Err(source) = write(&mut self.writer, self.position) {
             return Err(Error::io("write", &self.segment.path, source));
         }
         if !self.announced {

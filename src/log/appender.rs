@@ -136,7 +136,11 @@ impl Appender {
     /// Whether to call [`growth_needed`](Self::growth_needed). Called after every append, so it only
     /// compares numbers.
     #[inline]
-    pub(crate) fn wants_space(&self) -> bool {
+    pub(crate) fn wants_space(&mut self) -> bool {
+        self.active.as_mut().is_some_and(Active::is_near_either) && self.lacks_space()
+    }
+
+    fn lacks_space(&self) -> bool {
         let Some(active) = &self.active else { return false };
         active.is_near_end()
             || (active.is_near_roll() && self.prepared.front().is_some_and(Prepared::is_small))

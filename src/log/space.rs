@@ -156,12 +156,14 @@ impl Space {
         ahead.min(capacity / 8)
     }
 
-    /// Whether a writer at `position` has come near the end of the space there is.
-    #[inline]
-    pub(super) fn is_near(&self, position: usize, capacity: usize) -> bool {
+    /// From which position on a writer has come near the end of the space there is. Only ever rises, as that end does.
+    pub(super) fn near_from(&self, capacity: usize) -> usize {
         let ready = self.ready();
-        let left = ready.saturating_sub(position);
-        left < self.ahead(capacity).min(ready / 2) && ready < capacity
+        if ready >= capacity {
+            return usize::MAX;
+        }
+        let least = self.ahead(capacity).min(ready / 2);
+        ready.saturating_sub(least).saturating_add(1)
     }
 
     /// Whether the bytes go through the map.
@@ -391,12 +393,12 @@ mod tests {
         let position = 20 << 20;
         let region = region(64 << 20, position);
         let (_, space) = space(Writer::Stores, 24 << 20);
-        assert!(space.is_near(position, region.capacity()));
+        assert!(position >= space.near_from(region.capacity()));
         let growth = Growth::new(&space, &region, 0);
         growth.run().unwrap();
         let made = space.ready();
         assert_eq!(made, position + 2 * STORES_AHEAD_BYTES);
-        assert!(!space.is_near(position + STORES_AHEAD_BYTES, region.capacity()));
+        assert!(position + STORES_AHEAD_BYTES < space.near_from(region.capacity()));
         growth.run().unwrap();
         assert_eq!(space.ready(), made, "enough is left");
         space.seal();

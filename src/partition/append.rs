@@ -25,6 +25,13 @@ impl Stamp {
     }
 }
 
+/// What an append that was not refused has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Accepted {
+    Appended { base_offset: u64, next_offset: u64 },
+    Duplicate { last_sequence: u64, last_offset: u64 },
+}
+
 /// A named producer's request, and the check that it has not been superseded.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fence<'a> {
@@ -44,11 +51,18 @@ impl Fence<'_> {
         // ORDERING: a new holder raises the epoch (Release) before it takes this partition's lock
         // to read the last sequence; so an append after that read sees the new epoch here.
         let current = self.current.load(Ordering::Acquire);
-        if current == self.request.epoch { Ok(&self.request) } else { Err(self.error(current)) }
+        if current == self.request.epoch {
+            Ok(&self.request)
+        } else {
+            Err(Fence::error(Some(self), current))
+        }
     }
 
-    pub(super) fn error(&self, current: u32) -> Error {
-        Error::Fenced { id: self.name.to_owned(), epoch: self.request.epoch, current }
+    /// The error of a holder that was superseded; without a name for a request without a fence.
+    #[cold]
+    pub(super) fn error(fence: Option<&Self>, current: u32) -> Error {
+        let (name, epoch) = fence.map_or(("", 0), |fence| (fence.name, fence.request.epoch));
+        Error::Fenced { id: name.to_owned(), epoch, current }
     }
 }
 
@@ -58,7 +72,7 @@ pub(crate) struct AppendOptions<'a> {
     pub(crate) expected: Option<u64>,
     pub(crate) producer: Option<Fence<'a>>,
     /// The durability in force, where it is not the partition's: the producer's own.
-    pub(crate) level: Option<Durability>,
+    pub(crate) level: Option<&'a Durability>,
     pub(crate) stamp: Stamp,
     /// Whether the caller can be held back for the disk: it holds no lock.
     pub(crate) is_held: bool,

@@ -4,7 +4,6 @@
 //! checksum of the records. What depends on the log (offsets, salt) is done under its lock.
 
 use std::cell::Cell;
-use std::time::SystemTime;
 
 use crate::clock::to_millis;
 use crate::config::TimestampType;
@@ -95,13 +94,21 @@ impl Drop for Encoder {
 #[inline]
 pub(crate) fn timestamp_of(record: &Record<'_>, kind: TimestampType, now: u64) -> Result<u64> {
     match (kind, record.timestamp) {
-        (TimestampType::CreateTime, Some(time)) => millis_of(time),
+        (TimestampType::CreateTime, Some(time)) => stored_millis(to_millis(time)),
         _ => Ok(now),
     }
 }
 
-pub(crate) fn millis_of(time: SystemTime) -> Result<u64> {
-    to_millis(time).ok_or_else(|| {
-        Error::config("timestamp", "it is before 1970 or exceeds 64 bits of milliseconds")
-    })
+/// Milliseconds, if the time can be stored in them.
+#[inline]
+pub(super) fn stored_millis(millis: Option<u64>) -> Result<u64> {
+    match millis {
+        Some(millis) => Ok(millis),
+        None => Err(not_stored()),
+    }
+}
+
+#[cold]
+fn not_stored() -> Error {
+    Error::config("timestamp", "it is before 1970 or exceeds 64 bits of milliseconds")
 }

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use loom::thread;
 
-use super::append::AppendOptions;
+use super::append::{Accepted, AppendOptions};
 use super::background::Want;
 use super::encode::{Encoder, RecordRules};
 use super::waiters::Notifier;
@@ -92,8 +92,8 @@ fn append(core: &Arc<PartitionCore>) -> Result<u64> {
     let mut encoder = Encoder::take();
     let mut batch = encoder.encode([&Record::new().value("x")], RULES, 0)?;
     match core.append(&mut batch, &options)? {
-        Outcome::Appended { next_offset, .. } => Ok(next_offset),
-        other => panic!("{other:?}"),
+        Accepted::Appended { next_offset, .. } => Ok(next_offset),
+        other @ Accepted::Duplicate { .. } => panic!("{other:?}"),
     }
 }
 

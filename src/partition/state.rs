@@ -16,7 +16,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::append::AppendOptions;
+use super::append::{Accepted, AppendOptions, Fence};
 use super::background::{Work, WorkSet};
 use super::metrics::Counts;
 use super::unsynced::Unsynced;
@@ -111,6 +111,7 @@ impl State {
     }
 
     /// Whether appends have neither ended nor failed.
+    #[inline]
     pub(super) fn is_usable(&self) -> bool {
         !self.has_ended && self.failure.is_none()
     }
@@ -152,7 +153,7 @@ impl State {
         producer: Option<&ProducerRequest>,
         options: &AppendOptions<'_>,
         level: Durability,
-    ) -> Result<(Outcome, Fired, WorkSet)> {
+    ) -> Result<(Accepted, Fired, WorkSet)> {
         self.assert_changeable();
         if let Some(expected) = options.expected
             && expected != self.log.log_end()
@@ -161,19 +162,21 @@ impl State {
             return Err(Error::wrong_offset(partition, expected, self.log.log_end()));
         }
         let way = if level == Durability::Sync { Way::ToFile } else { Way::AsUsual };
-        let outcome = self.log.append(batch, producer, way)?;
-        match (outcome, &options.producer) {
-            (Outcome::Appended { .. }, _) => {
+        match self.log.append(batch, producer, way)? {
+            Outcome::Appended { base_offset, next_offset } => {
                 let bytes =
                     u64::from(batch.size(producer.is_some_and(ProducerRequest::is_stamped)));
                 self.counts.note_append(bytes);
                 let sync = self.unsynced.note(bytes, level, options.stamp.monotonic);
                 let (fired, wanted) = self.after_append(sync);
                 self.assert_valid();
-                Ok((outcome, fired, wanted))
+                Ok((Accepted::Appended { base_offset, next_offset }, fired, wanted))
             }
-            (Outcome::Fenced { current }, Some(fence)) => Err(fence.error(current)),
-            (outcome, _) => Ok((outcome, Fired::default(), WorkSet::default())),
+            Outcome::Duplicate { last_sequence, last_offset } => {
+                let duplicate = Accepted::Duplicate { last_sequence, last_offset };
+                Ok((duplicate, Fired::default(), WorkSet::default()))
+            }
+            Outcome::Fenced { current } => Err(Fence::error(options.producer.as_ref(), current)),
         }
     }
 
@@ -216,7 +219,7 @@ impl State {
             Fired::default()
         };
         let mut wanted = WorkSet::default();
-        wanted.add_if(self.log.appender().wants_space(), Work::Space);
+        wanted.add_if(self.log.appender_mut().wants_space(), Work::Space);
         wanted.add_if(self.log.appender().wants_next(), Work::Next);
         wanted.add_if(self.waiters.any_awaits_durable(), Work::Sync);
         if let Some(sync) = sync {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::{Duration, SystemTime};
 
-use super::append::{AppendOptions, Fence};
+use super::append::{Accepted, AppendOptions, Fence};
 use super::background::Want;
 use super::encode::{Encoder, RecordRules};
 use super::lineage::Lineage;
@@ -180,14 +180,14 @@ fn identity() -> LogIdentity {
 
 /// Returns the offset after the record.
 fn append(core: &Arc<PartitionCore>, value: &str, options: &AppendOptions<'_>) -> Result<u64> {
-    let level = options.level.unwrap_or(core.durability);
+    let level = *options.level.unwrap_or(&core.durability);
     let stamp = core.log().stamp(level, options.producer.is_some())?;
     let options = AppendOptions { stamp, ..*options };
     let mut encoder = Encoder::take();
     let mut batch = encoder.encode([&Record::new().value(value)], RULES, 0)?;
     match core.append(&mut batch, &options)? {
-        Outcome::Appended { next_offset, .. } => Ok(next_offset),
-        other => panic!("{other:?}"),
+        Accepted::Appended { next_offset, .. } => Ok(next_offset),
+        other @ Accepted::Duplicate { .. } => panic!("{other:?}"),
     }
 }
 

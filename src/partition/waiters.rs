@@ -125,7 +125,7 @@ impl WaitList {
     pub(crate) fn fire(&mut self, what: Awaits) -> Fired {
         let mut fired = Vec::new();
         self.disarm(what, &mut fired);
-        Fired(fired)
+        Fired::of(fired)
     }
 
     /// Disarms all registrations, and returns them, to be notified after the lock is released.
@@ -134,7 +134,7 @@ impl WaitList {
         self.disarm(Awaits::Published, &mut fired);
         self.disarm(Awaits::Durable, &mut fired);
         self.disarm(Awaits::Watermark, &mut fired);
-        Fired(fired)
+        Fired::of(fired)
     }
 
     fn disarm(&mut self, what: Awaits, fired: &mut Vec<(Arc<Notifier>, usize)>) {
@@ -155,14 +155,31 @@ impl WaitList {
     }
 }
 
-/// Readers to notify. Not under any lock: waking a thread is a system call.
+/// Readers to notify. Not under any lock: waking a thread is a system call. One pointer: most appends
+/// have none, and hand this on.
 #[must_use]
 #[derive(Debug, Default)]
-pub(crate) struct Fired(Vec<(Arc<Notifier>, usize)>);
+pub(crate) struct Fired(Option<Box<Readers>>);
+
+#[derive(Debug)]
+struct Readers(Vec<(Arc<Notifier>, usize)>);
 
 impl Fired {
+    fn of(readers: Vec<(Arc<Notifier>, usize)>) -> Self {
+        Self((!readers.is_empty()).then(|| Box::new(Readers(readers))))
+    }
+
     #[inline]
     pub(crate) fn notify(self) {
+        if let Some(readers) = self.0 {
+            readers.notify();
+        }
+    }
+}
+
+impl Readers {
+    #[cold]
+    fn notify(self) {
         for (notifier, token) in self.0 {
             notifier.notify(token);
         }

@@ -70,29 +70,58 @@ impl RegionWriter {
     /// Writes bytes that stay invisible until they are published. After an error nothing below
     /// `position` has changed, and the same position may be written again.
     pub(crate) fn write(&mut self, position: usize, bytes: &[u8]) -> io::Result<()> {
-        self.put(position, bytes, false)
+        self.put(position, bytes, None, false)
+    }
+
+    /// As [`write`](Self::write), with `word` at the position `at` of `bytes`. Where bytes are only
+    /// stored, the word is stored after them, so that their copy does not wait for it: it may take
+    /// longer to compute than they take to copy.
+    #[inline]
+    pub(crate) fn write_with(
+        &mut self,
+        position: usize,
+        bytes: &mut [u8],
+        at: usize,
+        word: [u8; 4],
+    ) -> io::Result<()> {
+        let room = bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<4>());
+        let room = room.ok_or_else(|| invalid("a word beyond the bytes"))?;
+        if self.store && self.file.is_none() {
+            return self.put(position, bytes, Some((at, word)), false);
+        }
+        *room = word;
+        self.put(position, bytes, None, false)
     }
 
     /// As [`write`](Self::write), but not by stores into a map of the file: a sync then writes the
     /// pages of these bytes, and not all of the folio that a store has made dirty.
     pub(crate) fn write_to_file(&mut self, position: usize, bytes: &[u8]) -> io::Result<()> {
-        self.put(position, bytes, true)
+        self.put(position, bytes, None, true)
     }
 
     #[inline]
-    fn put(&mut self, position: usize, bytes: &[u8], to_file: bool) -> io::Result<()> {
+    fn put(
+        &mut self,
+        position: usize,
+        bytes: &[u8],
+        late: Option<(usize, [u8; 4])>,
+        to_file: bool,
+    ) -> io::Result<()> {
         if position < self.published {
             return Err(invalid("written below the published end"));
         }
         let limit = if self.store { self.writable } else { self.region().capacity() };
         let end = end_of(position, bytes, limit)?;
-        let shown = self.shown.as_ref().filter(|_| to_file);
-        let is_stored = self.store && shown.is_none();
+        let shown = if to_file { self.shown.as_ref() } else { None };
         if let Some(file) = shown.or(self.file.as_ref()) {
             file.write_at(bytes, position as u64)?;
         }
-        if is_stored {
+        if self.store && shown.is_none() {
             self.sole.store(position, bytes)?;
+            if let Some((at, word)) = late {
+                self.sole.store(position.saturating_add(at), &word)?;
+            }
+            self.sole.store_soon(end, bytes.len());
         }
         self.written = self.written.max(end);
         self.check();

@@ -11,9 +11,8 @@ use super::TopicShared;
 use crate::clock::from_millis;
 use crate::config::{Durability, TimestampType};
 use crate::error::Result;
-use crate::log::Outcome;
 use crate::partition::PartitionCore;
-use crate::partition::append::{AppendOptions, Fence};
+use crate::partition::append::{Accepted, AppendOptions, Fence};
 use crate::partition::encode::{Encoder, timestamp_of};
 use crate::record::Record;
 
@@ -33,7 +32,10 @@ pub(crate) struct Terms<'a> {
 pub(crate) struct Appended<'t> {
     pub(crate) core: &'t Arc<PartitionCore>,
     pub(crate) level: Durability,
-    pub(crate) outcome: Outcome,
+    /// The offsets of the records; of a duplicate, that of the original's last record.
+    pub(crate) offsets: Range<u64>,
+    /// The last sequence number that the log has of the producer, if the records are a duplicate.
+    pub(crate) duplicate_of: Option<u64>,
     /// The time of the append, in milliseconds.
     wall: u64,
     timestamps: TimestampType,
@@ -57,9 +59,15 @@ pub(crate) fn append<'t, 'r, 'a: 'r>(
     let stamp = core.log().stamp(level, producer.is_some())?;
     let mut encoder = Encoder::take();
     let mut batch = encoder.encode(records, topic.rules, stamp.wall)?;
-    let options = AppendOptions { expected, producer, level: Some(level), stamp, is_held: true };
-    let outcome = core.append(&mut batch, &options)?;
-    Ok(Appended { core, level, outcome, wall: stamp.wall, timestamps: topic.rules.timestamps })
+    let options = AppendOptions { expected, producer, level: Some(&level), stamp, is_held: true };
+    let (offsets, duplicate_of) = match core.append(&mut batch, &options)? {
+        Accepted::Appended { base_offset, next_offset } => (base_offset..next_offset, None),
+        Accepted::Duplicate { last_sequence, last_offset } => {
+            (last_offset..last_offset.saturating_add(1), Some(last_sequence))
+        }
+    };
+    let (wall, timestamps) = (stamp.wall, topic.rules.timestamps);
+    Ok(Appended { core, level, offsets, duplicate_of, wall, timestamps })
 }
 
 impl Appended<'_> {
@@ -71,16 +79,6 @@ impl Appended<'_> {
     #[inline]
     pub(crate) fn timestamp(&self, record: &Record<'_>) -> Result<SystemTime> {
         timestamp_of(record, self.timestamps, self.wall).map(from_millis)
-    }
-
-    /// The offsets of the records; of a duplicate, that of the original's last record.
-    #[inline]
-    pub(crate) fn offsets(&self) -> Range<u64> {
-        match self.outcome {
-            Outcome::Appended { base_offset, next_offset } => base_offset..next_offset,
-            Outcome::Duplicate { last_offset, .. } => last_offset..last_offset.saturating_add(1),
-            Outcome::Fenced { .. } => 0..0,
-        }
     }
 
     /// Whether [`settle`](Self::settle) waits for the disk.
@@ -99,7 +97,7 @@ impl Appended<'_> {
         if !self.is_waited_for() {
             return Ok(());
         }
-        let waited = self.core.wait_durable(self.offsets().end);
+        let waited = self.core.wait_durable(self.offsets.end);
         waited.inspect_err(|_| self.core.log().trace().deliver())
     }
 }

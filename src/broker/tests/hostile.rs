@@ -22,8 +22,8 @@ use crate::config::{StartAt, TimestampType, TopicConfig};
 use crate::error::{CorruptionKind, Error};
 use crate::format::TopicId;
 use crate::group::offsets::{Committed, OffsetChange};
-use crate::log::Outcome;
 use crate::partition::PartitionCore;
+use crate::partition::append::Accepted;
 use crate::partition::append::AppendOptions;
 use crate::partition::encode::{Encoder, RecordRules};
 use crate::record::Record;
@@ -48,8 +48,8 @@ fn forge_bytes(core: &Arc<PartitionCore>, bytes: &[u8]) -> u64 {
     let mut encoder = Encoder::take();
     let mut batch = encoder.encode([&record], RULES, 0).unwrap();
     match core.append(&mut batch, &options).unwrap() {
-        Outcome::Appended { base_offset, .. } => base_offset,
-        other => panic!("{other:?}"),
+        Accepted::Appended { base_offset, .. } => base_offset,
+        other @ Accepted::Duplicate { .. } => panic!("{other:?}"),
     }
 }
 

@@ -15,10 +15,11 @@
 //! under it.
 
 use super::header::{
-    ALIGNMENT, BatchHeader, FIXED_SIZE, ProducerStamp, SIZE_MAX, durable_distance, header_size,
+    ALIGNMENT, BatchHeader, FIXED_SIZE, PRODUCER_SIZE, ProducerStamp, SIZE_MAX, durable_distance,
+    header_size,
 };
 use super::record::{HAS_HEADERS, HAS_KEY, HAS_OFFSET, HAS_TIMESTAMP, HAS_VALUE};
-use super::seal::{seal, write_header};
+use super::seal::{Unsealed, write_header};
 use crate::error::Error;
 use crate::format::checksum::Checksum;
 use crate::format::key::{ONE_PASS_MAX, SegmentKey};
@@ -53,6 +54,22 @@ pub(crate) struct BatchEncoder {
     base_timestamp: u64,
     max_timestamp: u64,
     delete_horizon: Option<u64>,
+    /// What the last `finish` has found.
+    finished: Finished,
+}
+
+/// What is known of a batch once it has all its records.
+#[derive(Debug, Default)]
+struct Finished {
+    /// The checksum of the records area; `None` for a short one, see [`ONE_PASS_MAX`].
+    records: Option<Checksum>,
+    /// The records area with its padding, in bytes.
+    padded_size: usize,
+    /// The size of the batch without a producer's stamp.
+    size: u32,
+    last_offset_delta: u32,
+    /// With which offsets the header in front of the records was written, if it was.
+    expected: Option<Offsets>,
 }
 
 impl BatchEncoder {
@@ -66,6 +83,7 @@ impl BatchEncoder {
             base_timestamp: 0,
             max_timestamp: 0,
             delete_horizon: None,
+            finished: Finished::default(),
         }
     }
 
@@ -181,7 +199,10 @@ impl BatchEncoder {
                 | flag(timestamp_delta.is_some(), HAS_TIMESTAMP)
                 | flag(gap_to.is_some(), HAS_OFFSET),
         );
-        for number in [timestamp_delta, gap_to].into_iter().flatten() {
+        if let Some(number) = timestamp_delta {
+            out = put_varint(out, number);
+        }
+        if let Some(number) = gap_to {
             out = put_varint(out, number);
         }
         if let Some(key) = key {
@@ -238,7 +259,13 @@ impl BatchEncoder {
         let records = (padded_size > ONE_PASS_MAX).then(|| Checksum::of(records));
         let last_record = u32::try_from(self.next_delta.saturating_sub(1)).unwrap_or(u32::MAX);
         let last_offset_delta = last_record.max(self.last_offset_delta.unwrap_or(0));
-        EncodedBatch { encoder: self, records, padded_size, last_offset_delta, expected: None }
+        let has_max_timestamp = self.max_timestamp != self.base_timestamp;
+        let header = header_size(has_max_timestamp, false, self.delete_horizon.is_some());
+        // `RECORDS_SIZE_MAX` keeps this far below.
+        let size = u32::try_from(header + padded_size).unwrap_or(u32::MAX);
+        let expected = None;
+        self.finished = Finished { records, padded_size, size, last_offset_delta, expected };
+        EncodedBatch { encoder: self }
     }
 
     #[cold]
@@ -266,17 +293,11 @@ pub(crate) struct Placement<'k> {
     pub(crate) producer: Option<ProducerStamp>,
 }
 
-/// A batch that lacks only its offset and what the log adds; see [`Placement`].
+/// A batch that lacks only its offset and what the log adds; see [`Placement`]. One pointer: what
+/// is handed from function to function through memory is read back before it has got there.
 #[derive(Debug)]
 pub(crate) struct EncodedBatch<'a> {
     encoder: &'a mut BatchEncoder,
-    /// The checksum of the records area; `None` for a short one, see [`ONE_PASS_MAX`].
-    records: Option<Checksum>,
-    /// The records area with its padding, in bytes.
-    padded_size: usize,
-    last_offset_delta: u32,
-    /// With which offsets the header in front of the records was written, if it was.
-    expected: Option<Offsets>,
 }
 
 /// What the header says of the log.
@@ -297,9 +318,9 @@ impl EncodedBatch<'_> {
         // Without replication the leader epoch is 0.
         let offsets = Offsets { base_offset, durable_end, leader_epoch: 0 };
         let header = self.header(&offsets, None);
-        if self.records.is_none() && header.header_size() == FIXED_SIZE {
+        if self.encoder.finished.records.is_none() && header.header_size() == FIXED_SIZE {
             write_header(&header, &mut self.encoder.buffer);
-            self.expected = Some(offsets);
+            self.encoder.finished.expected = Some(offsets);
         }
     }
 
@@ -313,7 +334,7 @@ impl EncodedBatch<'_> {
             base_offset,
             base_timestamp: self.encoder.base_timestamp,
             leader_epoch,
-            last_offset_delta: self.last_offset_delta,
+            last_offset_delta: self.encoder.finished.last_offset_delta,
             record_count: self.encoder.count,
             max_timestamp: self.encoder.max_timestamp,
             producer,
@@ -329,7 +350,7 @@ impl EncodedBatch<'_> {
 
     #[inline]
     pub(crate) fn last_offset_delta(&self) -> u32 {
-        self.last_offset_delta
+        self.encoder.finished.last_offset_delta
     }
 
     #[inline]
@@ -345,30 +366,32 @@ impl EncodedBatch<'_> {
     /// The size of the sealed batch in bytes, header and padding included.
     #[inline]
     pub(crate) fn size(&self, with_producer: bool) -> u32 {
-        let encoder = &*self.encoder;
-        let has_max_timestamp = encoder.max_timestamp != encoder.base_timestamp;
-        let has_horizon = encoder.delete_horizon.is_some();
-        let header = header_size(has_max_timestamp, with_producer, has_horizon);
-        // `RECORDS_SIZE_MAX` keeps this far below.
-        u32::try_from(header + self.padded_size).unwrap_or(u32::MAX)
+        self.encoder.finished.size.saturating_add(if with_producer { PRODUCER_SIZE } else { 0 })
     }
 
     /// Writes the header in front of the records and returns the batch. May be called again with
     /// another placement: a batch that does not fit goes to the next segment.
     #[inline]
     pub(crate) fn seal(&mut self, placement: &Placement<'_>) -> &[u8] {
+        self.unsealed(placement).seal()
+    }
+
+    /// As [`seal`](Self::seal), but the checksum is not in the batch yet.
+    #[inline]
+    pub(crate) fn unsealed(&mut self, placement: &Placement<'_>) -> Unsealed<'_> {
         let Placement { base_offset, leader_epoch, durable_end, key, producer } = *placement;
         let offsets = Offsets { base_offset, durable_end, leader_epoch };
-        let end = SIZE_MAX + self.padded_size;
-        let header_size = if producer.is_none() && self.expected == Some(offsets) {
+        let finished = &mut self.encoder.finished;
+        let end = SIZE_MAX + finished.padded_size;
+        let header_size = if producer.is_none() && finished.expected == Some(offsets) {
             FIXED_SIZE
         } else {
-            self.expected = None;
+            finished.expected = None;
             let header = self.header(&offsets, producer);
             write_header(&header, &mut self.encoder.buffer)
         };
         let buffer = self.encoder.buffer.get_mut(..end).unwrap_or_default();
-        seal(header_size, self.records, key, buffer)
+        Unsealed::new(header_size, self.encoder.finished.records, key, buffer)
     }
 }
 

@@ -28,14 +28,14 @@ const RECORD_COUNT_AT: usize = LAST_OFFSET_DELTA_AT + 4;
 pub(crate) const FIXED_SIZE: usize = RECORD_COUNT_AT + 4;
 
 const MAX_TIMESTAMP_SIZE: usize = 8;
-const PRODUCER_SIZE: usize = 8 + 4 + 8;
+pub(super) const PRODUCER_SIZE: u32 = 8 + 4 + 8;
 const UNCOMPRESSED_LENGTH_SIZE: usize = 4;
 const DELETE_HORIZON_SIZE: usize = 8;
 
 /// The header with every extension field, in bytes.
 pub(crate) const SIZE_MAX: usize = FIXED_SIZE
     + MAX_TIMESTAMP_SIZE
-    + PRODUCER_SIZE
+    + PRODUCER_SIZE as usize
     + UNCOMPRESSED_LENGTH_SIZE
     + DELETE_HORIZON_SIZE;
 
@@ -77,7 +77,7 @@ pub(in crate::format) const LAYOUT: &[(usize, usize, &str)] = &[
 #[cfg(test)]
 pub(in crate::format) const EXTENSION: &[(usize, usize, &str)] = &[
     (HAS_MAX_TIMESTAMP.trailing_zeros() as usize, MAX_TIMESTAMP_SIZE, "max_timestamp"),
-    (HAS_PRODUCER.trailing_zeros() as usize, PRODUCER_SIZE, "producer"),
+    (HAS_PRODUCER.trailing_zeros() as usize, PRODUCER_SIZE as usize, "producer"),
     (2, UNCOMPRESSED_LENGTH_SIZE, "uncompressed_length"),
     (HAS_DELETE_HORIZON.trailing_zeros() as usize, DELETE_HORIZON_SIZE, "delete_horizon"),
 ];
@@ -373,7 +373,7 @@ pub(super) const fn header_size(max_timestamp: bool, producer: bool, horizon: bo
     }
     FIXED_SIZE
         + field(max_timestamp, MAX_TIMESTAMP_SIZE)
-        + field(producer, PRODUCER_SIZE)
+        + field(producer, PRODUCER_SIZE as usize)
         + field(horizon, DELETE_HORIZON_SIZE)
 }
 

@@ -105,26 +105,67 @@ fn write_long_header(header: &BatchHeader, header_size: usize, buffer: &mut [u8]
     }
 }
 
-/// Completes the batch at the end of `buffer`, whose records area begins at [`SIZE_MAX`] and whose
-/// header was written before it, by its checksum. Returns the batch. `records` is the checksum of
-/// the records area, if it is known.
-#[inline]
+/// A batch without its checksum, and the checksum.
+///
+/// A copy of the batch does not wait for the checksum, which takes as long as the copy. In a batch
+/// that already has it, the copy waits until the checksum was computed and has left the processor's
+/// store buffer.
+#[derive(Debug)]
+pub(crate) struct Unsealed<'b> {
+    /// The checksum in it has any value.
+    pub(crate) bytes: &'b mut [u8],
+    pub(crate) checksum: [u8; 4],
+}
+
+impl<'b> Unsealed<'b> {
+    /// Where the checksum lies in a batch.
+    pub(crate) const CHECKSUM_AT: usize = CHECKSUM_AT;
+
+    /// The batch at the end of `buffer`, whose records area begins at [`SIZE_MAX`] and whose header
+    /// was written before it. `records` is the checksum of the records area, if it is known.
+    #[inline]
+    pub(super) fn new(
+        header_size: usize,
+        records: Option<Checksum>,
+        key: &SegmentKey,
+        buffer: &'b mut [u8],
+    ) -> Self {
+        let start = SIZE_MAX.saturating_sub(header_size);
+        let bytes = buffer.get_mut(start..).unwrap_or_default();
+        let checksum = match records {
+            Some(records) => {
+                parts_checksum(records, bytes.get(..header_size).unwrap_or_default(), key)
+            }
+            None => batch_checksum(bytes, header_size, key),
+        };
+        Self { bytes, checksum: checksum.to_le_bytes() }
+    }
+
+    /// A batch that has its checksum.
+    #[cfg(feature = "replication")]
+    pub(crate) fn whole(bytes: &'b mut [u8]) -> Self {
+        let checksum = bytes.first_chunk::<FIXED_SIZE>().map(field::<CHECKSUM_AT, 4, _>);
+        Self { checksum: checksum.unwrap_or_default(), bytes }
+    }
+
+    /// The batch with its checksum.
+    #[inline]
+    pub(crate) fn seal(self) -> &'b [u8] {
+        if let Some(fixed) = self.bytes.first_chunk_mut::<FIXED_SIZE>() {
+            set_field::<CHECKSUM_AT, _, _>(fixed, self.checksum);
+        }
+        self.bytes
+    }
+}
+
+/// Completes a batch by its checksum; see [`Unsealed::new`].
 pub(in crate::format) fn seal<'b>(
     header_size: usize,
     records: Option<Checksum>,
     key: &SegmentKey,
     buffer: &'b mut [u8],
 ) -> &'b [u8] {
-    let start = SIZE_MAX.saturating_sub(header_size);
-    let batch = buffer.get_mut(start..).unwrap_or_default();
-    let checksum = match records {
-        Some(records) => parts_checksum(records, batch.get(..header_size).unwrap_or_default(), key),
-        None => batch_checksum(batch, header_size, key),
-    };
-    if let Some(fixed) = batch.first_chunk_mut::<FIXED_SIZE>() {
-        set_field::<CHECKSUM_AT, _, _>(fixed, checksum.to_le_bytes());
-    }
-    batch
+    Unsealed::new(header_size, records, key, buffer).seal()
 }
 
 /// Gives a batch that [`check`](super::BatchView::check) has passed to the segment with this key:

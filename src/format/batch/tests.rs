@@ -253,8 +253,8 @@ fn one_pass_reaches_to_its_limit() {
 /// Symptom if it is wrong: a batch bears the offset that it would have had if no other thread had
 /// appended in between. Rule: a header that was written ahead counts only if nothing has changed.
 // RED: src/format/batch/encode.rs
-//   - let header_size = if producer.is_none() && self.expected == Some(offsets) {
-//   + let header_size = if producer.is_none() && self.expected.is_some() {
+//   - let header_size = if producer.is_none() && finished.expected == Some(offsets) {
+//   + let header_size = if producer.is_none() && finished.expected.is_some() {
 #[test]
 fn a_header_that_was_written_ahead_is_replaced_if_the_log_has_moved() {
     let mut encoder = BatchEncoder::new();
@@ -276,6 +276,8 @@ fn a_header_that_was_written_ahead_is_replaced_if_the_log_has_moved() {
             at(10, 5, 0, Some(stamp())),
         ] {
             let expected = encoder.finish().seal(&placement).to_vec();
+            let placed = encoder.finish().unsealed(&placement).checksum;
+            assert_eq!(placed, expected[4..8], "the checksum beside the batch");
             let mut batch = encoder.finish();
             batch.expect(10, 5);
             assert_eq!(batch.seal(&placement), expected, "{placement:?}");

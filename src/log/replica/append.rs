@@ -7,7 +7,7 @@ use super::received::{Received, check_offset};
 use super::refusal::Refusal;
 use crate::config::SEGMENT_BYTES_MAX;
 use crate::error::{Error, Result};
-use crate::format::{BatchHeader, HAS_GAPS, ProducerState, SegmentHeader, reseal};
+use crate::format::{BatchHeader, HAS_GAPS, ProducerState, SegmentHeader, Unsealed, reseal};
 use crate::log::active::{Active, BatchTimes};
 use crate::log::retention::age_of;
 use crate::log::{Log, Way, opening_room};
@@ -106,7 +106,7 @@ fn append_one(log: &mut Log, header: &BatchHeader, batch: &mut [u8]) -> Result<(
             age: age_of(max_timestamp, now),
             appended: now,
         };
-        active.append(batch, header.base_offset, &times, Way::AsUsual)?;
+        active.append(Unsealed::whole(batch), header.base_offset, &times, Way::AsUsual)?;
     } else {
         // It stands for offsets of which compaction has removed the records, and has no time.
         active.append_opening(batch)?;

@@ -459,7 +459,7 @@ fn space_is_made_ahead_without_changing_what_is_there() {
         let mut grown = 0;
         while log.log_end() < 300 {
             append(&mut log, 1, 15_000);
-            if log.appender().wants_space() {
+            if log.appender_mut().wants_space() {
                 let growth: Option<Growth> = log.appender().growth_needed();
                 if let Some(growth) = growth {
                     growth.run().unwrap();
@@ -497,7 +497,7 @@ fn the_next_segment_has_space_for_a_burst_before_it_is_needed() {
         let mut of_next = 0;
         while segment_count(&log) == 1 {
             append(&mut log, 1, 15_000);
-            let wanted = log.appender().wants_space();
+            let wanted = log.appender_mut().wants_space();
             let grown = growths(&mut log);
             assert_eq!(wanted, !grown.is_empty(), "{name}");
             of_next += grown.iter().filter(|is_for_next| **is_for_next).count();

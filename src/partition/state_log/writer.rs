@@ -22,9 +22,9 @@ use super::stored::{Stored, encoded};
 use crate::clock::from_millis;
 use crate::config::{Durability, TimestampType};
 use crate::error::{Error, Result};
-use crate::log::{Log, Outcome, batch_bytes_max};
+use crate::log::{Log, batch_bytes_max};
 use crate::partition::PartitionCore;
-use crate::partition::append::{AppendOptions, Stamp};
+use crate::partition::append::{Accepted, AppendOptions, Stamp};
 use crate::partition::encode::{Encoder, RecordRules};
 use crate::record::{Record, TopicPartition};
 
@@ -191,17 +191,17 @@ impl<S: LoggedState> Writer<S> {
             log.lock_for_writing()?.roll_for(bytes)?;
         }
         let stamp = Stamp::undated(level.unwrap_or(self.partition.durability), log.clock());
-        let options = AppendOptions { level, stamp, ..AppendOptions::default() };
+        let options = AppendOptions { level: level.as_ref(), stamp, ..AppendOptions::default() };
         let mut encoder = Encoder::take();
         let mut batch = encoder.encode(&records, RULES, 0)?;
         match self.partition.append(&mut batch, &options)? {
-            Outcome::Appended { base_offset, next_offset } => {
+            Accepted::Appended { base_offset, next_offset } => {
                 self.bytes = self.bytes.saturating_add(bytes);
                 self.end = next_offset;
                 self.assert_valid();
                 Ok(base_offset)
             }
-            _ => Err(Error::Closed),
+            Accepted::Duplicate { .. } => Err(Error::Closed),
         }
     }
 

@@ -83,8 +83,8 @@ fn numbers_of_named_producers_are_replicated() {
     assert_eq!(follower.core.log().last_sequence(7), Some(11));
     // A retry on the new leader is recognised.
     replica(&follower).set_epoch(5).unwrap();
-    assert_eq!(send(&follower, 11), Outcome::Duplicate { last_sequence: 11, last_offset: 1 });
-    assert_eq!(send(&follower, 12), Outcome::Appended { base_offset: 2, next_offset: 3 });
+    assert_eq!(send(&follower, 11), Accepted::Duplicate { last_sequence: 11, last_offset: 1 });
+    assert_eq!(send(&follower, 12), Accepted::Appended { base_offset: 2, next_offset: 3 });
 }
 
 #[test]

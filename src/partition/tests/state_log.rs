@@ -409,8 +409,8 @@ fn the_check_finds_records_that_the_writer_has_not_appended() {
 /// The lock of a state is held during its appends, and commits of all groups take it: it must never
 /// wait for a file, as the append of a producer does that is too far ahead of the disk.
 // RED: src/partition/state_log/writer.rs
-//   - let options = AppendOptions { level, stamp, ..AppendOptions::default() };
-//   + let options = AppendOptions { level, stamp, is_held: true, ..AppendOptions::default() };
+//   - let options = AppendOptions { level: level.as_ref(), stamp, ..AppendOptions::default() };
+//   + let options = AppendOptions { level: level.as_ref(), stamp, is_held: true, ..AppendOptions::default() };
 #[test]
 fn row_d17_an_append_to_the_log_of_a_state_is_not_held_for_the_disk() {
     let log = open(&new_disk());

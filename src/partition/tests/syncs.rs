@@ -351,7 +351,8 @@ fn a_producers_own_interval_is_kept_on_a_partition_that_has_none() {
     let setup = Setup::new(Durability::Os);
     let every = Duration::from_secs(5);
     let level = Some(Durability::Interval { every, bytes: 1 << 20 });
-    append(&setup.core, "a", &AppendOptions { level, ..AppendOptions::default() }).unwrap();
+    append(&setup.core, "a", &AppendOptions { level: level.as_ref(), ..AppendOptions::default() })
+        .unwrap();
     setup.append("not asked for").unwrap();
     assert_eq!(setup.core.flusher().sync_if_due(setup.clock.monotonic()), Some(every));
     setup.clock.advance(every);
@@ -619,7 +620,8 @@ fn row_d08_while_a_sync_hangs_appends_continue_and_deadlines_hold() {
 fn row_d11_the_partitions_own_interval_is_kept_behind_a_longer_one() {
     let setup = Setup::new(interval(1 << 20));
     let level = Some(Durability::Interval { every: SECOND * 8, bytes: 1 << 20 });
-    append(&setup.core, "a", &AppendOptions { level, ..AppendOptions::default() }).unwrap();
+    append(&setup.core, "a", &AppendOptions { level: level.as_ref(), ..AppendOptions::default() })
+        .unwrap();
     assert_eq!(setup.core.flusher().sync_if_due(setup.clock.monotonic()), Some(SECOND * 8));
     setup.append("b").unwrap();
     assert_eq!(setup.core.flusher().sync_if_due(setup.clock.monotonic()), Some(SECOND));

@@ -10,7 +10,8 @@ fn list_of(readers: usize) -> (WaitList, Vec<u64>) {
 }
 
 fn tokens(fired: Fired) -> Vec<usize> {
-    let mut tokens: Vec<usize> = fired.0.into_iter().map(|(_, token)| token).collect();
+    let mut tokens: Vec<usize> =
+        fired.0.into_iter().flat_map(|readers| readers.0).map(|(_, token)| token).collect();
     tokens.sort_unstable();
     tokens
 }

@@ -32,10 +32,12 @@ pub(super) fn prefetch<const HINT: i32>(
         const _: () = assert!(FOR_READS == _MM_HINT_T0 && FOR_STORES == _MM_HINT_ET0);
         const LINE: usize = 64;
         let Some(base) = base else { return };
-        for at in (range.start..range.end.min(capacity)).step_by(LINE) {
+        let (mut at, end) = (range.start, range.end.min(capacity));
+        while at < end {
             let line = base.as_ptr().wrapping_add(at).cast_const();
             // SAFETY: (P1) a prefetch reads and writes nothing, and cannot fault.
             unsafe { _mm_prefetch::<HINT>(line.cast()) };
+            at = at.saturating_add(LINE);
         }
     }
     // Elsewhere it is not worth the unsafe code until somebody has measured it.

@@ -155,11 +155,6 @@ impl Region {
         self.base
     }
 
-    #[inline]
-    pub(super) fn is_storable(&self) -> bool {
-        self.backing.is_storable()
-    }
-
     /// Called by the sole writer, after the bytes below `end` were stored.
     #[inline]
     pub(super) fn advance(&self, end: usize) {

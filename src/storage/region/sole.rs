@@ -19,6 +19,8 @@ use super::{end_of, invalid};
 #[derive(Debug)]
 pub(crate) struct Sole {
     region: Arc<Region>,
+    /// Whether the memory can be stored into. Never changes.
+    is_storable: bool,
 }
 
 impl Sole {
@@ -30,8 +32,9 @@ impl Sole {
         if memory.is_view() {
             return Err(invalid("a view of another region cannot be written to"));
         }
+        let is_storable = memory.is_storable();
         let region = Region::sealed(memory, published)?;
-        Ok(Self { region })
+        Ok(Self { region, is_storable })
     }
 
     pub(crate) fn region(&self) -> &Arc<Region> {
@@ -39,9 +42,10 @@ impl Sole {
     }
 
     /// Stores bytes above what is published.
+    #[inline]
     pub(crate) fn store(&mut self, position: usize, bytes: &[u8]) -> io::Result<()> {
         let region = &self.region;
-        let base = region.base().filter(|_| region.is_storable());
+        let base = region.base().filter(|_| self.is_storable);
         let base = base.ok_or_else(|| invalid("this memory cannot be stored into"))?;
         end_of(position, bytes, region.capacity())?;
         if position < region.published() {
@@ -53,13 +57,17 @@ impl Sole {
         // above. (M4) It lies above `published`, so no reader has a slice of it, and `bytes` cannot
         // overlap it. (M2) `&mut self` makes this the only store.
         unsafe { target.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        // What comes next is as long, most often. Its lines were cleared by the kernel on another
-        // processor, and to wait for them under the partition's lock would cost a lone append a
-        // tenth of its time; now they come while the caller encodes its next record.
-        let end = position.saturating_add(bytes.len());
-        let next = end..end.saturating_add(bytes.len().min(PREFETCH_BYTES));
-        prefetch::<FOR_STORES>(region.base(), region.capacity(), next);
         Ok(())
+    }
+
+    /// Asks for the memory from `end` on, for what comes next, which is as long as what came last,
+    /// most often. Its lines were cleared by the kernel on another processor, and to wait for them
+    /// under the partition's lock would cost a lone append a tenth of its time; now they come while
+    /// the caller encodes its next record.
+    #[inline]
+    pub(crate) fn store_soon(&self, end: usize, length: usize) {
+        let next = end..end.saturating_add(length.min(PREFETCH_BYTES));
+        prefetch::<FOR_STORES>(self.region.base(), self.region.capacity(), next);
     }
 
     /// Shows everything below `end` to readers.

@@ -1,7 +1,10 @@
 //! The publication protocol over heap memory, where Miri can follow it, and what the writer
 //! refuses. Maps of real files are tested with the real disk.
 
+use std::path::Path;
+
 use super::*;
+use crate::storage::disk::{Disk, MemoryDisk};
 
 fn writer(capacity: usize) -> RegionWriter {
     let memory = Memory::heap(capacity).unwrap();
@@ -37,6 +40,29 @@ fn writing_below_the_published_end_is_refused() {
     writer.write(4, b"e").unwrap();
     writer.publish(5);
     assert_eq!(writer.region().bytes(0..5), Some(&b"abCDe"[..]));
+}
+
+/// Whether the word is stored afterwards, or put into the bytes because a file takes them too.
+#[test]
+fn a_word_replaces_what_the_bytes_have_there() {
+    let disk = MemoryDisk::new();
+    for file in [None, Some(disk.create(Path::new("/f")).unwrap())] {
+        let memory = Memory::heap(64).unwrap();
+        let mut writer = RegionWriter::new(memory, 0, file.clone(), true).unwrap();
+        writer.set_writable(64);
+        writer.write_with(0, &mut b"ab????gh".to_vec(), 2, *b"cdef").unwrap();
+        writer.publish(8);
+        assert_eq!(writer.region().bytes(0..8), Some(&b"abcdefgh"[..]));
+        if let Some(file) = file {
+            let mut stored = [0; 8];
+            file.read_at(&mut stored, 0).unwrap();
+            assert_eq!(&stored, b"abcdefgh");
+        }
+        let refused = writer.write_with(8, &mut b"abcdef".to_vec(), 3, *b"xxxx");
+        assert_eq!(kind(refused), Some(io::ErrorKind::InvalidInput), "beyond the bytes");
+        let refused = writer.write_with(60, &mut b"abcdef".to_vec(), 0, *b"xxxx");
+        assert_eq!(kind(refused), Some(io::ErrorKind::InvalidInput), "beyond the memory");
+    }
 }
 
 #[test]
