@@ -13,8 +13,8 @@ use logpond::{Clock, SystemClock};
 const CUTS_PER_DIRECTORY: u64 = 25;
 
 /// Appends in a child and cuts the power after so many acknowledgements, and a bit.
-fn append_and_cut(mount: &mut Mount, round: u64, acks: u64, ledger: &mut Ledger) {
-    let mut child = child("workload::child_appends_without_end", &mount.path().join("data"))
+fn append_and_cut(name: &str, mount: &mut Mount, round: u64, acks: u64, ledger: &mut Ledger) {
+    let mut child = child(name, &mount.path().join("data"))
         .env(ROUND, round.to_string())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -48,6 +48,16 @@ fn append_and_cut(mount: &mut Mount, round: u64, acks: u64, ledger: &mut Ledger)
 /// What was acknowledged when the power went is there when it comes back, at each of many moments.
 #[test]
 fn what_was_acknowledged_survives_a_power_cut_on_ext4() {
+    cut_again_and_again("workload::child_appends_without_end");
+}
+
+/// The same around clean closes, which shorten files that are mapped.
+#[test]
+fn what_was_acknowledged_survives_a_power_cut_while_a_broker_is_closed_on_ext4() {
+    cut_again_and_again("workload::child_closes_without_end");
+}
+
+fn cut_again_and_again(child: &str) {
     let mut rng = Rng::announced("power cuts");
     let cuts = from_env("LOGPOND_CUTS", 6);
     // In this mode, ext4's default, a removed file that comes back after a cut has its own bytes.
@@ -75,7 +85,7 @@ fn what_was_acknowledged_survives_a_power_cut_on_ext4() {
         let after = if rng.one_in(4) { rng.below(4) } else { rng.below(200) };
         let round = rng.next() >> 32;
         let context = format!("cut {cut}, round {round}, after {after} acknowledgements");
-        append_and_cut(&mut mount, round, after.max(1), &mut ledger);
+        append_and_cut(child, &mut mount, round, after.max(1), &mut ledger);
         mount.mount().unwrap();
         late += ledger.check_and_forget_late(&data, &context);
         mount.unmount();

@@ -243,7 +243,7 @@ fn child_appends_without_end() {
                 }
             }
         });
-        scope.spawn(move || store_and_sync(broker, round));
+        scope.spawn(move || store_and_sync(broker, round, &mut 0, 300, u64::MAX));
         scope.spawn(move || commit_on(broker));
     });
 }
@@ -262,28 +262,56 @@ fn send_one_by_one(broker: &Broker, round: u64, partition: u32) {
     }
 }
 
-/// Stores through the map, and a sync now and then.
-fn store_and_sync(broker: &Broker, round: u64) {
-    let mut rng = Rng::new(!round);
-    let Ok(partition) = broker.topic("o").and_then(|topic| topic.partition(0)) else { return };
-    let mut number = 0_u64;
+/// Closes the broker again and again, each time after a few records that were stored and synced, until
+/// a call fails or the child is killed. The segment is so large, and the records are, that a close
+/// shortens the file; what is held meanwhile is read after it.
+#[test]
+fn child_closes_without_end() {
+    let Some(dir) = child_dir() else { return };
+    let round = from_env(ROUND, 0);
+    let (mut rng, mut number) = (Rng::new(round), 0);
     loop {
+        let builder = Broker::builder().data_dir(&dir).durability(Durability::Sync);
+        let Ok(broker) = builder.open() else { return };
+        let config = TopicConfig::new(1).durability(Durability::Os);
+        let stored = broker.ensure_topic("o", config).is_ok()
+            && store_and_sync(&broker, round, &mut number, 6_000, 1 + rng.below(3));
+        let Ok(partition) = broker.topic("o").and_then(|topic| topic.partition(0)) else { return };
+        if !stored {
+            return;
+        }
+        let Ok(held) = try_read_all(&partition) else { return };
+        if broker.close().is_err() {
+            return;
+        }
+        assert!(held.iter().all(|message| message.value().is_some_and(<[u8]>::is_ascii)));
+    }
+}
+
+/// Stores through the map, and so many syncs. False when a call failed.
+fn store_and_sync(broker: &Broker, round: u64, number: &mut u64, pad: usize, syncs: u64) -> bool {
+    let mut rng = Rng::new(!round ^ *number);
+    let Ok(partition) = broker.topic("o").and_then(|topic| topic.partition(0)) else {
+        return false;
+    };
+    for _ in 0..syncs {
         let mut stored = Vec::new();
         for _ in 0..=rng.below(20) {
             let id = format!("{round}-stored {number}");
-            number += 1;
-            let value = format!("{id} {}", "p".repeat(rng.index(300)));
+            *number += 1;
+            let value = format!("{id} {}", "p".repeat(rng.index(pad)));
             say(&format!("sending o 0 {id}"));
-            let Ok(offset) = partition.append(&Record::new().value(&value)) else { return };
+            let Ok(offset) = partition.append(&Record::new().value(&value)) else { return false };
             stored.push((offset, id_of(&value)));
         }
         if partition.flush().is_err() {
-            return;
+            return false;
         }
         for (offset, id) in stored {
             say(&format!("acked o 0 {offset} {id}"));
         }
     }
+    true
 }
 
 fn commit_on(broker: &Broker) {
