@@ -41,6 +41,8 @@ mod syncs;
 #[cfg(feature = "replication")]
 mod truncation;
 #[cfg(feature = "replication")]
+mod walk;
+#[cfg(feature = "replication")]
 mod watermark;
 
 const DIR: &str = "/t";
