@@ -42,6 +42,9 @@ pub(crate) mod open;
 mod parallel;
 pub(crate) mod producers;
 mod recovery_points;
+#[cfg(feature = "replication")]
+#[cfg_attr(not(test), expect(dead_code, reason = "the shell of replication will call it"))]
+pub(crate) mod replicated_logs;
 mod report;
 pub(crate) mod restore;
 mod retention;

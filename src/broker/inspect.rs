@@ -113,8 +113,9 @@ impl Inspector {
         log: (&str, TopicId),
         found: &mut Vec<PartitionRecovery>,
     ) -> Result<StateLog<S>> {
-        // Both were begun long ago, by the broker that writes.
-        let evidence = Evidence { had_snapshot: true, had_records: log.1 == LOCAL.1 };
+        // Both were begun long ago, by the broker that writes. One that begins anew meanwhile has
+        // nothing to show.
+        let evidence = Evidence { had_snapshot: true, had_records: log.1 == LOCAL.1, anew_at: 0 };
         let expected = ExpectedLog { is_new: false, evidence, reaches: 0 };
         let fault = |opened: &Result<_>| opened.as_ref().err().map(|error| format!("{error:?}"));
         let look = |_| {

@@ -65,7 +65,7 @@ impl LogOpener {
         report: &mut Vec<PartitionRecovery>,
     ) -> Result<FoundLogs> {
         // It was created before the first segment of the catalog.
-        let evidence = Evidence { had_snapshot: !is_new, had_records: !is_new };
+        let evidence = Evidence { had_snapshot: !is_new, had_records: !is_new, anew_at: 0 };
         let expected = ExpectedLog { is_new, evidence, reaches: 0 };
         let local: StateLog<LocalState> = self.open_one(LOCAL, expected, report)?;
         let boot = self.context.env.disk.boot_id().map(Arc::from);
@@ -81,7 +81,9 @@ impl LogOpener {
         }
         let expected = |id: TopicId| {
             let reaches = local.read(|local| local.synced.get(&id).copied().unwrap_or(0));
-            let evidence = Evidence { had_snapshot: is_initialised, had_records: false };
+            let anew_at = local.read(|local| local.log_starts.get(&(id, 0)).copied().unwrap_or(0));
+            let had_snapshot = is_initialised;
+            let evidence = Evidence { had_snapshot, had_records: false, anew_at };
             ExpectedLog { is_new, evidence, reaches }
         };
         let mut shared_logs = || self.shared_logs(expected, report);

@@ -280,8 +280,12 @@ fn lineage_of(
 /// Entries for the removal of topics that the catalog does not have: recorded while one was
 /// deleted.
 fn forgotten_topics(logs: &InternalLogs) -> Vec<LocalChange> {
-    let live: BTreeSet<TopicId> =
+    if !logs.catalog().is_whole() {
+        return Vec::new();
+    }
+    let mut live: BTreeSet<TopicId> =
         logs.catalog().read(|catalog| catalog.topics.keys().copied().collect());
+    live.extend([META.1, OFFSETS.1]);
     let known = logs.local().read(LocalState::topics);
     known.difference(&live).map(|id| LocalChange::TopicGone(*id)).collect()
 }

@@ -32,6 +32,8 @@ mod notes;
 mod panics;
 mod power;
 mod random;
+#[cfg(feature = "replication")]
+mod replicated_logs;
 mod reserve;
 mod retention;
 mod rot;

@@ -44,6 +44,9 @@ mod cleaning;
 mod draft;
 pub(crate) mod entries;
 mod replay;
+#[cfg(feature = "replication")]
+#[cfg_attr(not(test), expect(dead_code, reason = "the shell of replication will call it"))]
+pub(crate) mod replicated;
 mod reserve;
 pub(super) mod stored;
 mod writer;
@@ -116,8 +119,9 @@ impl<S: LoggedState> StateLog<S> {
         evidence: Evidence,
         damage: &[Corruption],
     ) -> Result<Self> {
-        let Replay { state, next_number, start, .. } = replay(&partition, evidence, damage)?;
-        let writer = Writer::new(Arc::clone(&partition), state, next_number.max(1));
+        let replay = replay(&partition, evidence, damage)?;
+        let start = replay.start();
+        let writer = Writer::new(Arc::clone(&partition), replay);
         let writer = Mutex::at_level(LockLevel::StateLog, writer);
         let cleaning = Mutex::at_level(LockLevel::StateLogCleaning, Cleaning::new(start));
         Ok(Self { partition, disk, writer, cleaning, tightness: Tightness::new() })
@@ -184,6 +188,11 @@ impl<S: LoggedState> StateLog<S> {
 
     pub(crate) fn read<R>(&self, read: impl FnOnce(&S) -> R) -> R {
         read(self.writer.lock().state())
+    }
+
+    /// Whether the state has all its entries: see [`Evidence::anew_at`].
+    pub(crate) fn is_whole(&self) -> bool {
+        self.writer.lock().replay().is_whole()
     }
 
     pub(crate) fn partition(&self) -> &Arc<PartitionCore> {

@@ -32,14 +32,18 @@ impl State {
     pub(super) fn read(disk: &dyn Disk, dir: &Path) -> Result<Self> {
         let mut damage = Vec::new();
         // Nothing proves its own end; but without anything it never was.
-        let begun = Evidence { had_snapshot: true, had_records: true };
+        let begun = Evidence { had_snapshot: true, had_records: true, anew_at: 0 };
         let of_local = Proof { proved: 0, evidence: begun };
         let (local, local_is_whole): (LocalState, _) =
             replay(disk, dir, LOCAL, of_local, &mut damage)?;
         // As at an opening.
         let proof = |id| Proof {
             proved: local.synced.get(&id).copied().unwrap_or(0),
-            evidence: Evidence { had_snapshot: local.is_initialised(), had_records: false },
+            evidence: Evidence {
+                had_snapshot: local.is_initialised(),
+                had_records: false,
+                anew_at: 0,
+            },
         };
         let (catalog, catalog_is_whole) = replay(disk, dir, META, proof(META.1), &mut damage)?;
         let (offsets, _) = replay(disk, dir, OFFSETS, proof(OFFSETS.1), &mut damage)?;
@@ -95,7 +99,7 @@ fn replay<S: LoggedState>(
     let mut damaged = DamagedLog::read(disk, &identity, &recorded)?;
     let mut found = std::mem::take(&mut damaged.damage);
     let mut read: Records<S> = Records::read(&damaged, &identity, 0)?;
-    let needed = read.replay.start;
+    let needed = read.replay.start();
     let is_below =
         |damage: &Corruption| damage.offsets.as_ref().is_none_or(|offsets| offsets.start < needed);
     if found.iter().chain(&read.refused).any(is_below) {

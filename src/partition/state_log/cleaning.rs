@@ -7,12 +7,17 @@
 //!    is held for one batch at a time, and never while a file is read or synced.
 //! 2. Append a trim, which says that records below the end of the segment are not needed.
 //! 3. Sync the copies and the trim.
-//! 4. Remove the segment, once the previous removal is durable.
+//! 4. Remove the segment, once the previous removal is durable; in a log that is replicated, once a
+//!    majority has the trim too, so that no truncation takes the trim or a copy away.
 //!
 //! A crash before 3 leaves the segment and perhaps some copies, which repeat its entries. A crash
 //! after 3 leaves a segment that is not needed, which the next opening removes. A record that
 //! removes entries needs no copy: the entries were recorded before it, in segments whose removal is
 //! durable before its own segment is removed.
+//!
+//! A follower does 3 and 4 alone, with the copies and the trims of its leader. Whatever lies before a
+//! trim that a majority has, a majority has too: so no change is truncated for which an entry was
+//! not copied.
 //!
 //! [`Cleaning`] owns the progress; [`Cleaner`] does the steps, and uses the writer and the
 //! partition. Must not know: why a step is taken.
@@ -23,7 +28,7 @@ use std::sync::Arc;
 
 use super::LoggedState;
 use super::draft::Candidate;
-use super::replay::beginning_of;
+use super::replay::{Trim, beginning_of};
 use super::stored::{Stored, decoded};
 use super::writer::{STATE_SEGMENT_BYTES, Writer};
 use crate::clock::to_millis;
@@ -59,7 +64,7 @@ const FAR_TOO_LARGE: u64 = 4;
 /// another.
 #[derive(Debug)]
 pub(super) struct Cleaning {
-    /// Records below are not needed.
+    /// Records below were removed.
     start: u64,
     /// The live entries below have been copied.
     copied: u64,
@@ -74,9 +79,15 @@ impl Cleaning {
         Self { start, copied: 0, leftovers: VecDeque::new(), uses_reserve: false }
     }
 
-    /// Records below are not needed.
+    /// Records below were removed.
     pub(super) fn start(&self) -> u64 {
         self.start
+    }
+
+    /// The log has changed otherwise than by appends: which entries were copied is not known.
+    #[cfg(feature = "replication")]
+    pub(super) fn begin_again(&mut self, start: u64) {
+        (self.start, self.copied) = (start, 0);
     }
 }
 
@@ -86,6 +97,16 @@ pub(super) enum Dirt {
     Little,
     Much,
     TooMuch,
+}
+
+/// What the last trim frees that is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trimmed {
+    Nothing,
+    /// Some segments, once a majority has the trim.
+    Uncertain,
+    /// The segments below this offset.
+    Below(u64),
 }
 
 pub(super) struct Cleaner<'a, S> {
@@ -106,8 +127,10 @@ impl<'a, S: LoggedState> Cleaner<'a, S> {
     /// Removes segments that a trim of an earlier run frees, and takes a first step: a process that
     /// dies soon after every opening must not make the log grow.
     pub(super) fn begin(&self, cleaning: &mut Cleaning) {
-        let freed = self.partition.with_log(|log| log.retire(cleaning.start, usize::MAX));
-        cleaning.leftovers.extend(freed);
+        let trim = self.writer.lock().replay().trim();
+        if self.is_certain(trim) {
+            self.retire(trim.start, cleaning);
+        }
         // A failure is tried again later: only space depends on it.
         let _ = self.remove_leftovers(cleaning).and_then(|()| self.step(cleaning));
     }
@@ -115,6 +138,14 @@ impl<'a, S: LoggedState> Cleaner<'a, S> {
     pub(super) fn dirt(&self) -> Dirt {
         let segments = self.partition.log().segments().count() as u64;
         let writer = self.writer.lock();
+        if self.partition.log().ends().is_replicated() {
+            match self.trimmed(&writer) {
+                Trimmed::Below(_) => return Dirt::Much,
+                Trimmed::Uncertain => return Dirt::Little,
+                Trimmed::Nothing if writer.follows() => return Dirt::Little,
+                Trimmed::Nothing => {}
+            }
+        }
         let needed = writer.state().live_bytes().saturating_mul(BYTES_PER_LIVE_BYTE);
         let allowed = needed.max(STATE_SEGMENT_BYTES);
         let filled = (writer.bytes() / STATE_SEGMENT_BYTES).saturating_mul(2);
@@ -138,6 +169,10 @@ impl<'a, S: LoggedState> Cleaner<'a, S> {
     /// Copies some live entries of the oldest segment, or removes it, even if that frees little.
     /// False when nothing is to be done.
     pub(super) fn step_anyway(&self, cleaning: &mut Cleaning) -> Result<bool> {
+        let is_replicated = self.partition.log().ends().is_replicated();
+        if is_replicated && self.trimmed(&self.writer.lock()) != Trimmed::Nothing {
+            return self.remove_trimmed(cleaning);
+        }
         let oldest = self.partition.log().segments().first();
         // The active segment is kept.
         let Some((oldest, end)) = oldest.and_then(|it| Some((Arc::clone(&it), it.next_offset()?)))
@@ -151,7 +186,8 @@ impl<'a, S: LoggedState> Cleaner<'a, S> {
         self.writer.lock().append_copies(candidates, cleaning.uses_reserve)?;
         cleaning.copied = reached;
         if reached >= end {
-            self.trim(end, cleaning)?;
+            self.writer.lock().append_trim(end, cleaning.uses_reserve)?;
+            return self.remove_trimmed(cleaning);
         }
         Ok(true)
     }
@@ -188,17 +224,39 @@ impl<'a, S: LoggedState> Cleaner<'a, S> {
         Ok((candidates, cursor.next_offset()))
     }
 
-    /// Appends a trim, and removes the records below it.
-    fn trim(&self, start: u64, cleaning: &mut Cleaning) -> Result<()> {
-        self.writer.lock().append_trim(start, cleaning.uses_reserve)?;
+    /// Whether the trim is never truncated.
+    fn is_certain(&self, trim: Trim) -> bool {
+        trim.offset < self.partition.log().ends().watermark()
+    }
+
+    fn trimmed(&self, writer: &Writer<S>) -> Trimmed {
+        let trim = writer.replay().trim();
+        let oldest = self.partition.log().segments().first();
+        let is_freed =
+            oldest.and_then(|oldest| oldest.next_offset()).is_some_and(|end| end <= trim.start);
+        if !is_freed {
+            return Trimmed::Nothing;
+        }
+        if self.is_certain(trim) { Trimmed::Below(trim.start) } else { Trimmed::Uncertain }
+    }
+
+    /// Removes the records that the last trim frees, if it is certain to be kept. Whether they were
+    /// removed.
+    fn remove_trimmed(&self, cleaning: &mut Cleaning) -> Result<bool> {
+        let Trimmed::Below(start) = self.trimmed(&self.writer.lock()) else { return Ok(false) };
         // DURABILITY: the copies are durable before the records that they repeat are removed. So is
         // the trim, after them. Without it a log that has lost its head would look whole.
         Rule::CleanUpSync.keep(|| self.partition.flush())?;
-        cleaning.start = start;
-        let freed = self.partition.with_log(|log| log.retire(start, usize::MAX));
-        cleaning.leftovers.extend(freed);
+        self.retire(start, cleaning);
         self.writer.lock().measure();
-        self.remove_leftovers(cleaning)
+        self.remove_leftovers(cleaning)?;
+        Ok(true)
+    }
+
+    fn retire(&self, start: u64, cleaning: &mut Cleaning) {
+        let freed = self.partition.with_log(|log| log.retire(start, usize::MAX));
+        cleaning.start = start;
+        cleaning.leftovers.extend(freed);
     }
 
     /// Unlinks files, oldest first. A failure is tried again at the next step or opening.

@@ -4,6 +4,9 @@
 //! removed: records below its offset are not needed, and a log that begins above it has lost its
 //! head. If something below the trim is damaged (a clean-up was about to remove it), the log is
 //! read from the trim's offset on.
+//!
+//! The log of a member of a replicated group may begin anew further on. Its records add up to the
+//! whole state only once the trim is there that its leader wrote before the removal of those below.
 
 use std::sync::Arc;
 
@@ -12,7 +15,6 @@ use super::draft::record_bytes;
 use super::entries::RecordedAt;
 use super::stored::{SNAPSHOT_KEY, Stored, decoded};
 use crate::clock::to_millis;
-use crate::config::Visibility;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{NUMBERED_CHANGES, SegmentHeader};
 use crate::log::cursor::{Cursor, FetchLimits, Fetched};
@@ -25,14 +27,24 @@ use crate::record::TopicPartition;
 /// size.
 const REPLAY_BYTES: usize = 1 << 20;
 
+/// A record that says that records below `start` are not needed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Trim {
+    pub(super) start: u64,
+    /// Its own offset.
+    pub(super) offset: u64,
+}
+
 /// A state that is built from the records of its log, in their order.
 #[derive(Debug, Default)]
 pub(crate) struct Replay<S> {
     pub(crate) state: S,
     /// The number of the next change.
     pub(crate) next_number: u64,
-    /// Records below are not needed.
-    pub(crate) start: u64,
+    trim: Trim,
+    /// Where the log began anew; 0 if it never did. Until a trim names this offset or a higher one,
+    /// entries are missing.
+    pub(super) anew_at: u64,
     /// Whether there was any record.
     pub(crate) has_records: bool,
     /// No record counts as younger. 0 where times do not matter.
@@ -51,7 +63,8 @@ impl<S: LoggedState> Replay<S> {
         let bytes = record_bytes(key.unwrap_or_default(), value.unwrap_or_default());
         let (value, is_copy) = match Stored::read(key, value)? {
             Stored::Snapshot => {
-                (self.state, self.start) = (S::default(), offset);
+                self.state = S::default();
+                self.trim = Trim { start: offset, offset };
                 self.has_records = true;
                 return Ok(());
             }
@@ -59,7 +72,7 @@ impl<S: LoggedState> Replay<S> {
                 if start > offset {
                     return Err(CorruptionKind::Malformed("where a log begins"));
                 }
-                self.start = self.start.max(start);
+                self.note_trim(Trim { start, offset });
                 self.next_number = self.next_number.max(next_number);
                 self.has_records = true;
                 return Ok(());
@@ -80,15 +93,40 @@ impl<S: LoggedState> Replay<S> {
         self.has_records = true;
         Ok(())
     }
+
+    /// Takes a trim.
+    pub(super) fn note_trim(&mut self, trim: Trim) {
+        if trim.start > self.trim.start {
+            self.trim = trim;
+        }
+    }
+
+    /// The last trim.
+    pub(super) fn trim(&self) -> Trim {
+        self.trim
+    }
+
+    /// Records below are not needed.
+    pub(crate) fn start(&self) -> u64 {
+        self.trim.start
+    }
+
+    /// Whether the state has all its entries.
+    pub(super) fn is_whole(&self) -> bool {
+        self.trim.start >= self.anew_at
+    }
 }
 
 /// Evidence about a log, apart from its files.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Evidence {
     /// A snapshot was synced in it, if it has the form that knew them.
     pub(crate) had_snapshot: bool,
     /// Records were synced in it.
     pub(crate) had_records: bool,
+    /// It was about to begin anew at this offset, as a member of a replicated group; 0 if it never
+    /// was.
+    pub(crate) anew_at: u64,
 }
 
 /// The state at the end of the log.
@@ -98,8 +136,8 @@ pub(super) fn replay<S: LoggedState>(
     damage: &[Corruption],
 ) -> Result<Replay<S>> {
     let segments = partition.log().segments().all();
-    let reading = Reading { partition, segments: &segments, damage };
-    let Some(first) = segments.first() else { return Ok(Replay::default()) };
+    let reading = Reading { partition, segments: &segments, damage, anew_at: evidence.anew_at };
+    let Some(first) = segments.first() else { return Ok(reading.nothing()) };
     let begin = reading.last_snapshot()?.unwrap_or(first);
     let replayed = match reading.from(begin) {
         Err(error @ Error::Corrupt(_)) => {
@@ -126,12 +164,20 @@ struct Reading<'a> {
     segments: &'a [Arc<Segment>],
     /// What the opening of the log found.
     damage: &'a [Corruption],
+    /// As of [`Evidence`].
+    anew_at: u64,
 }
 
 impl Reading<'_> {
+    /// All there is, also what a majority is not known to have.
     fn limits(&self) -> FetchLimits {
-        let visible_end = self.partition.visible_end(Visibility::Published);
+        let visible_end = self.partition.log_end();
         FetchLimits { records: usize::MAX, bytes: REPLAY_BYTES, visible_end }
+    }
+
+    fn nothing<S: LoggedState>(&self) -> Replay<S> {
+        let now = self.partition.log().clock().moment().run;
+        Replay { now, anew_at: self.anew_at, ..Replay::default() }
     }
 
     /// The state from a replay of this segment and the following ones.
@@ -143,8 +189,7 @@ impl Reading<'_> {
         if let Some(damage) = self.damage.iter().find(counts) {
             return Err(damage.clone().into());
         }
-        let now = self.partition.log().clock().moment().run;
-        let mut replay = Replay::<S> { now, ..Replay::default() };
+        let mut replay = self.nothing::<S>();
         let mut cursor = beginning_of(begin)?;
         let limits = self.limits();
         loop {
@@ -160,8 +205,8 @@ impl Reading<'_> {
                     .map_err(|kind| refused(&message.topic_partition(), message.offset(), kind))?;
             }
         }
-        if base > replay.start {
-            return Err(begin.missing_before(replay.start).into());
+        if base > replay.start().max(replay.anew_at) {
+            return Err(begin.missing_before(replay.start()).into());
         }
         Ok(replay)
     }

@@ -1,6 +1,6 @@
 //! The writer of a state's log: the state in memory, and the appends of its changes.
 //!
-//! Owns: the state, the number of the next change, and how many bytes the segments hold. It is
+//! Owns: the replay, with the state, which it continues, and how many bytes the segments hold. It is
 //! under a lock of the log, which is never held while a file is read or synced. Must not know:
 //! clean-ups, and which changes are allowed.
 //!
@@ -9,6 +9,7 @@
 //! 2. No change is written that a replay would refuse.
 //! 3. The numbers of changes rise by one, in the order of their records; no number is used twice.
 //! 4. Nothing else appends to the log.
+//! 5. In the log of a follower, nothing is written that its leader has not written.
 //!
 //! [`check`](Writer::check) holds the fourth. The first two are held by a look at each change
 //! before it is applied.
@@ -18,14 +19,24 @@ use std::sync::Arc;
 use super::LoggedState;
 use super::draft::{BATCH_ROOM, Candidate, Drafts, Packed, RECORD_ROOM, record_bytes};
 use super::entries::RecordedAt;
+use super::replay::{Replay, Trim};
 use super::stored::{Stored, encoded};
 use crate::clock::from_millis;
 use crate::config::{Durability, TimestampType};
 use crate::error::{Error, Result};
+#[cfg(feature = "replication")]
+use crate::format::BatchView;
+#[cfg(feature = "replication")]
+use crate::log::replica::{
+    received::Received,
+    refusal::{Failure, Refusal},
+};
 use crate::log::{Log, batch_bytes_max};
 use crate::partition::PartitionCore;
 use crate::partition::append::{Accepted, AppendOptions, Stamp};
 use crate::partition::encode::{Encoder, RecordRules};
+#[cfg(feature = "replication")]
+use crate::partition::replica::Replica;
 use crate::record::{Record, TopicPartition};
 
 /// LIMIT: the size of an internal segment, as long as no record needs more, and of a spare. The
@@ -43,9 +54,10 @@ type Plain<'a> = (&'a [u8], &'a [u8], u64);
 
 pub(super) struct Writer<S> {
     partition: Arc<PartitionCore>,
-    state: S,
-    /// The number of the next change.
-    next_number: u64,
+    /// Of all records that there are.
+    replay: Replay<S>,
+    /// Whether another member of the group writes the log.
+    follows: bool,
     /// What the segments hold, about.
     bytes: u64,
     /// Where the log ends, by what was appended here.
@@ -53,16 +65,30 @@ pub(super) struct Writer<S> {
 }
 
 impl<S: LoggedState> Writer<S> {
-    pub(super) fn new(partition: Arc<PartitionCore>, state: S, next_number: u64) -> Self {
+    pub(super) fn new(partition: Arc<PartitionCore>, replay: Replay<S>) -> Self {
         let end = partition.log_end();
-        let mut writer = Self { partition, state, next_number, bytes: 0, end };
-        writer.measure();
-        writer.assert_valid();
+        let mut writer = Self { partition, replay, follows: false, bytes: 0, end };
+        writer.continue_from_replay();
         writer
     }
 
+    fn continue_from_replay(&mut self) {
+        self.replay.next_number = self.replay.next_number.max(1);
+        self.end = self.partition.log_end();
+        self.measure();
+        self.assert_valid();
+    }
+
     pub(super) fn state(&self) -> &S {
-        &self.state
+        &self.replay.state
+    }
+
+    pub(super) fn replay(&self) -> &Replay<S> {
+        &self.replay
+    }
+
+    pub(super) fn follows(&self) -> bool {
+        self.follows
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -77,7 +103,7 @@ impl<S: LoggedState> Writer<S> {
 
     /// Whether one of the changes adds to the state for good.
     pub(super) fn grows(&self, drafts: &Drafts<S::Change>) -> bool {
-        drafts.changes().any(|change| self.state.grows(change))
+        drafts.changes().any(|change| self.replay.state.grows(change))
     }
 
     /// Appends the changes and applies them; none is left then. All of them are if it fails.
@@ -92,11 +118,11 @@ impl<S: LoggedState> Writer<S> {
         level: Option<Durability>,
     ) -> Result<()> {
         // A later number would be refused by the next opening, and with it all that is there.
-        let next_number = self.next_number.checked_add(drafts.len() as u64);
+        let next_number = self.replay.next_number.checked_add(drafts.len() as u64);
         let next_number = next_number.ok_or_else(|| Error::OffsetExhausted {
             partition: TopicPartition::clone(&self.partition.origin),
         })?;
-        let numbers = self.next_number..next_number;
+        let numbers = self.replay.next_number..next_number;
         let mut keys = Packed::with_room_for(drafts.len());
         for (number, (value, _)) in numbers.zip(drafts.values()) {
             keys.push_with(|key| Stored::Change { number, value }.write_key(key))?;
@@ -104,12 +130,12 @@ impl<S: LoggedState> Writer<S> {
         let records = keys.iter().zip(drafts.values());
         let records = records.map(|(key, (value, made))| (key, value, made.wall));
         let base = self.append_records(records, level)?;
-        self.next_number = next_number;
+        self.replay.next_number = next_number;
         for (((change, made, value), key), offset) in drafts.take_all().zip(keys.iter()).zip(base..)
         {
             let bytes = record_bytes(key, value);
             let at = RecordedAt { offset, bytes, time: made.run, is_copy: false };
-            apply_own(&mut self.state, change, at);
+            apply_own(&mut self.replay.state, change, at);
         }
         Ok(())
     }
@@ -124,7 +150,7 @@ impl<S: LoggedState> Writer<S> {
         mut candidates: Vec<Candidate<S::Change>>,
         uses_reserve: bool,
     ) -> Result<()> {
-        candidates.retain(|it| self.state.is_live(&it.change, it.offset));
+        candidates.retain(|it| self.replay.state.is_live(&it.change, it.offset));
         let key = |it: &Candidate<S::Change>| {
             let (number, value) = (it.number, &*it.value);
             Stored::Copy { number, value }.key()
@@ -138,7 +164,7 @@ impl<S: LoggedState> Writer<S> {
             let bytes = record_bytes(key, &copied.value);
             // The entry knows when it was made.
             let at = RecordedAt { offset, bytes, time: 0, is_copy: true };
-            self.state.apply(copied.change, at);
+            self.replay.state.apply(copied.change, at);
         }
         Ok(())
     }
@@ -149,9 +175,11 @@ impl<S: LoggedState> Writer<S> {
     ///
     /// Those of an append.
     pub(super) fn append_trim(&mut self, start: u64, uses_reserve: bool) -> Result<()> {
-        let key = Stored::Trim { start, next_number: self.next_number }.key()?;
+        let key = Stored::Trim { start, next_number: self.replay.next_number }.key()?;
         let value = encoded(&start)?;
-        self.append_anyway(&[(&*key, &*value, 0)], uses_reserve).map(drop)
+        let offset = self.append_anyway(&[(&*key, &*value, 0)], uses_reserve)?;
+        self.replay.note_trim(Trim { start, offset });
+        Ok(())
     }
 
     /// Appends records; in a segment that is made of a spare, where there is no other way.
@@ -176,6 +204,10 @@ impl<S: LoggedState> Writer<S> {
         records: impl Iterator<Item = Plain<'a>>,
         level: Option<Durability>,
     ) -> Result<u64> {
+        if self.follows {
+            let partition = TopicPartition::clone(&self.partition.origin);
+            return Err(Error::NotLeader { partition });
+        }
         self.assert_valid();
         let record =
             |(key, value, time)| Record::new().key(key).value(value).timestamp(from_millis(time));
@@ -207,6 +239,44 @@ impl<S: LoggedState> Writer<S> {
 
     fn assert_valid(&self) {
         debug_assert_eq!(self.check(), Ok(()));
+    }
+
+    #[cfg(feature = "replication")]
+    pub(super) fn set_follows(&mut self, follows: bool) {
+        self.follows = follows;
+    }
+
+    /// Appends batches that the leader has written, and applies their records.
+    ///
+    /// # Errors
+    ///
+    /// They do not continue the log, or a record is not valid in the state; the error of the append.
+    /// The state is to be read again then: it may have records that the log has not.
+    #[cfg(feature = "replication")]
+    pub(super) fn append_received(&mut self, received: &Received<'_>) -> Result<u64, Failure> {
+        self.replay.now = self.partition.log().clock().moment().run;
+        let (mut rest, mut position) = (received.bytes, 0);
+        while let Some(view) = BatchView::trusted(rest) {
+            for it in view.records() {
+                let applied = self.replay.apply(it.offset, it.timestamp, it.key, it.value);
+                applied.map_err(|kind| Refusal::Damaged { position, kind })?;
+            }
+            let size = view.bytes().len();
+            position = position.saturating_add(size);
+            rest = rest.get(size..).unwrap_or_default();
+        }
+        let end = Replica::of(&self.partition).append(received, 0)?;
+        self.bytes = self.bytes.saturating_add(received.bytes.len() as u64);
+        self.end = end;
+        self.assert_valid();
+        Ok(end)
+    }
+
+    /// Continues from another replay of the log, which has changed otherwise than by appends here.
+    #[cfg(feature = "replication")]
+    pub(super) fn put(&mut self, replay: Replay<S>) {
+        self.replay = replay;
+        self.continue_from_replay();
     }
 
     /// What is wrong, if anything: invariant 4.

@@ -55,7 +55,7 @@ fn row_a20_a23_the_end_waits_for_every_removal() {
     assert_eq!(waits.lock().len(), 4, "removed by a path that was given up");
 }
 
-const ANYTHING: Evidence = Evidence { had_snapshot: false, had_records: false };
+const ANYTHING: Evidence = Evidence { had_snapshot: false, had_records: false, anew_at: 0 };
 
 /// A sum.
 #[derive(Default)]
