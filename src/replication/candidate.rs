@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::log_key::LogKey;
-use super::membership::{DirectoryId, MemberRun, Membership};
+use super::membership::{DirectoryId, GroupId, MemberRun, Membership};
 use super::message::Summary;
 use super::rule::Rule;
 use crate::record::{LeaderEpoch, NodeId};
@@ -95,7 +95,7 @@ impl Candidate {
         let answered = listed.iter().filter(|node| self.has_answer_of(**node)).count();
         let directories =
             self.answers.values().map(|answer| (answer.run.node, answer.run.directory));
-        (answered >= enough).then(|| Membership::new(directories))
+        (answered >= enough).then(|| Membership::new(GroupId(self.me.directory.0), directories))
     }
 
     /// Another member belongs to a group already, or has records that this group would remove.

@@ -41,7 +41,7 @@ pub(crate) enum Effect {
     /// The leader appends this record to `__meta`, in its epoch.
     AppendMembership(Membership),
     /// The answer to a fetch is sent with the bytes of its records.
-    Send(Envelope),
+    Send(Box<Envelope>),
     /// Readers may see the records below.
     Watermark {
         log: LogKey,

@@ -113,6 +113,7 @@ impl Elector {
 
 #[cfg(test)]
 mod tests {
+    use super::super::membership::GroupId;
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_millis(500);
@@ -123,7 +124,7 @@ mod tests {
 
     fn three() -> Vec<(u64, Membership)> {
         let nodes = (0..3).map(|node| (NodeId(node), DirectoryId(u128::from(node))));
-        vec![(0, Membership::new(nodes))]
+        vec![(0, Membership::new(GroupId(1), nodes))]
     }
 
     /// A group on one clock, whose messages arrive at once: who leads which epoch, and who hears whom.

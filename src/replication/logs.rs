@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::history::{EpochRange, History};
 use super::log_key::LogKey;
-use super::membership::{Membership, Memberships};
+use super::membership::{GroupId, Membership, Memberships};
 use super::notes::Notes;
 use super::rule::Rule;
 use crate::record::LeaderEpoch;
@@ -157,6 +157,11 @@ impl Logs {
 
     pub(crate) fn membership(&self) -> Option<&Membership> {
         self.memberships.newest()
+    }
+
+    /// The group that the member belongs to, as far as it knows.
+    pub(crate) fn group(&self) -> Option<GroupId> {
+        self.membership().map(Membership::group)
     }
 
     /// Those of which a majority is needed now.

@@ -197,6 +197,11 @@ impl Member {
         if message.to != self.state.me().node || message.from.node == self.state.me().node {
             return out;
         }
+        if let (Some(theirs), Some(own)) = (message.group, self.state.logs().group())
+            && theirs != own
+        {
+            return out;
+        }
         match &message.body {
             Body::Ask(ask) => self.asked(message, ask, &mut out),
             Body::Promised(promised) => self.got_promise(message, promised, &mut out),

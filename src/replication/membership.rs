@@ -21,15 +21,28 @@ pub(crate) struct MemberRun {
     pub(crate) session: u64,
 }
 
+/// A group, by the directory that founded it. A directory founds one group at most, because its
+/// `__meta` names that from then on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct GroupId(pub(crate) u128);
+
 /// The members of a group, with the directory of each.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Membership {
+    group: GroupId,
     directories: BTreeMap<NodeId, DirectoryId>,
 }
 
 impl Membership {
-    pub(crate) fn new(directories: impl IntoIterator<Item = (NodeId, DirectoryId)>) -> Self {
-        Self { directories: directories.into_iter().collect() }
+    pub(crate) fn new(
+        group: GroupId,
+        directories: impl IntoIterator<Item = (NodeId, DirectoryId)>,
+    ) -> Self {
+        Self { group, directories: directories.into_iter().collect() }
+    }
+
+    pub(crate) fn group(&self) -> GroupId {
+        self.group
     }
 
     pub(crate) fn nodes(&self) -> impl Iterator<Item = NodeId> {
@@ -48,7 +61,7 @@ impl Membership {
     pub(crate) fn with(&self, node: NodeId, directory: DirectoryId) -> Self {
         let mut directories = self.directories.clone();
         directories.insert(node, directory);
-        Self { directories }
+        Self { group: self.group, directories }
     }
 
     /// How many members a majority has.
@@ -115,7 +128,7 @@ mod tests {
     use super::*;
 
     fn of(directories: &[(u64, u128)]) -> Membership {
-        Membership::new(directories.iter().map(|(n, d)| (NodeId(*n), DirectoryId(*d))))
+        Membership::new(GroupId(1), directories.iter().map(|(n, d)| (NodeId(*n), DirectoryId(*d))))
     }
 
     #[test]

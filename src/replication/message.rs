@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 use super::history::EpochRange;
 use super::log_key::LogKey;
 use super::logs::MetaChange;
-use super::membership::{MemberRun, Membership};
+use super::membership::{GroupId, MemberRun, Membership};
 use crate::record::{LeaderEpoch, NodeId};
 
 /// A message, with what it is compared with before anything else is looked at.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Envelope {
+    /// That of the sender; `None` if it knows of none.
+    pub(crate) group: Option<GroupId>,
     pub(crate) from: MemberRun,
     pub(crate) to: NodeId,
     pub(crate) epoch: LeaderEpoch,

@@ -316,7 +316,7 @@ impl<C: Catalog> Shell<C> {
             Effect::AppendMembership(membership) => {
                 self.catalog.append_membership(&membership)?;
             }
-            Effect::Send(envelope) => self.send(envelope)?,
+            Effect::Send(envelope) => self.send(*envelope)?,
             Effect::Watermark { log, offset } => {
                 Quorum::of(&self.core(log)?.1).advance(offset);
             }

@@ -153,7 +153,8 @@ impl State {
     // ---- what is said ----------------------------------------------------------------------
 
     pub(super) fn send(&self, to: NodeId, epoch: LeaderEpoch, body: Body, out: &mut Effects) {
-        out.push(Effect::Send(Envelope { from: self.me(), to, epoch, body }));
+        let group = self.logs.group();
+        out.push(Effect::Send(Box::new(Envelope { group, from: self.me(), to, epoch, body })));
     }
 
     /// What this member asks about a log, in that epoch.

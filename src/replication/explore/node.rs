@@ -203,7 +203,7 @@ impl Node {
                     self.records.entry(LogKey::Meta).or_default().all.push(rec);
                 }
                 Effect::Send(envelope) => {
-                    if let Some(message) = self.load(envelope) {
+                    if let Some(message) = self.load(*envelope) {
                         step.sends.push(message);
                     }
                 }

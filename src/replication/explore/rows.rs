@@ -6,7 +6,7 @@ use super::super::history::EpochRange;
 use super::super::log_key::LogKey;
 use super::super::logs::{Logs, MetaChange};
 use super::super::member::{LeadRefused, Member};
-use super::super::membership::Membership;
+use super::super::membership::{GroupId, Membership};
 use super::super::message::{Body, Envelope, Fetch, Fetched, Found, Led, Promised};
 use super::super::notes::Notes;
 use super::node::Message;
@@ -75,7 +75,8 @@ fn follower() -> Member {
     let me = World::run(0);
     let mut logs = Logs::default();
     let range = EpochRange { epoch: LeaderEpoch(1), records: 3 };
-    let membership = Membership::new((0..3).map(|node| (NodeId(node), World::run(0).directory)));
+    let membership =
+        Membership::new(GroupId(0), (0..3).map(|node| (NodeId(node), World::run(0).directory)));
     let first = EpochRange { epoch: LeaderEpoch(0), records: 1 };
     assert!(logs.append(LogKey::Meta, &[first], &[(0, MetaChange::Members(membership))]));
     assert!(logs.append(LogKey::Offsets, &[range], &[]));
@@ -92,7 +93,8 @@ fn follower() -> Member {
 fn row_h06_a_cut_below_the_high_watermark_is_refused_and_reported() {
     let mut member = follower();
     let leader = World::run(1);
-    let from = |body| Envelope { from: leader, to: NodeId(0), epoch: LeaderEpoch(2), body };
+    let from =
+        |body| Envelope { group: None, from: leader, to: NodeId(0), epoch: LeaderEpoch(2), body };
     member.receive(&from(Body::Beat));
     let asked = Fetch {
         log: LogKey::Offsets,
@@ -210,7 +212,8 @@ fn row_h13_a_member_comes_back_with_an_empty_directory() {
         has_membership: false,
     };
     let (from, epoch) = (nodes[2].member.state().me(), LeaderEpoch(2));
-    let envelope = Envelope { from, to: NodeId(1), epoch, body: Body::Promised(promised) };
+    let envelope =
+        Envelope { group: None, from, to: NodeId(1), epoch, body: Body::Promised(promised) };
     nodes[1].receive(&Message { envelope, records: Vec::new() });
     assert_eq!(nodes[1].member.role().leads(), None);
 }

@@ -5,7 +5,7 @@
 
 use super::super::log_key::LogKey;
 use super::super::logs::{Log, MetaChange};
-use super::super::membership::{DirectoryId, MemberRun, Membership};
+use super::super::membership::{DirectoryId, GroupId, MemberRun, Membership};
 use super::super::message::Body;
 use super::super::role::Following;
 use super::super::rule::Rule;
@@ -81,6 +81,7 @@ impl World {
 
     fn membership(&self) -> Membership {
         Membership::new(
+            GroupId(0),
             (0..self.members).map(|node| (NodeId(node.into()), DirectoryId(node.into()))),
         )
     }

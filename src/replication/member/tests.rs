@@ -7,7 +7,7 @@ use super::super::history::EpochRange;
 use super::super::log_key::LogKey;
 use super::super::logs::Logs;
 use super::super::logs::MetaChange;
-use super::super::membership::{DirectoryId, MemberRun, Membership};
+use super::super::membership::{DirectoryId, GroupId, MemberRun, Membership};
 use super::super::message::{Ask, Body, Envelope};
 use super::super::notes::{Note, Notes};
 use super::{EPOCH_STEP_MAX, LeadRefused, Member};
@@ -19,7 +19,8 @@ fn run(node: u64) -> MemberRun {
 
 /// Member 0 of a group of that many, whose `__meta` has the membership alone.
 fn member(members: u64, notes: Notes) -> Member {
-    let membership = Membership::new((0..members).map(|node| (NodeId(node), run(node).directory)));
+    let membership =
+        Membership::new(GroupId(1), (0..members).map(|node| (NodeId(node), run(node).directory)));
     let mut logs = Logs::default();
     let first = EpochRange { epoch: LeaderEpoch(0), records: 1 };
     assert!(logs.append(LogKey::Meta, &[first], &[(0, MetaChange::Members(membership))]));
@@ -30,7 +31,7 @@ fn sent(effects: &[Effect]) -> Vec<&Envelope> {
     let mut sent = Vec::new();
     for effect in effects {
         if let Effect::Send(envelope) = effect {
-            sent.push(envelope);
+            sent.push(&**envelope);
         }
     }
     sent
@@ -98,7 +99,8 @@ fn a_candidate_asks_again_and_a_refusal_ends_its_round() {
     let effects = one.lead(LeaderEpoch(1)).unwrap();
     assert_eq!(sent(&effects), sent(&one.resend()));
     let refused = Body::Refused { promised: LeaderEpoch(4) };
-    let message = Envelope { from: run(1), to: NodeId(0), epoch: LeaderEpoch(1), body: refused };
+    let message =
+        Envelope { group: None, from: run(1), to: NodeId(0), epoch: LeaderEpoch(1), body: refused };
     let effects = one.receive(&message);
     let declined = Declined::Promised(LeaderEpoch(4));
     assert_eq!(effects, [Effect::Event(Event::Declined(LeaderEpoch(1), declined))]);
@@ -106,15 +108,27 @@ fn a_candidate_asks_again_and_a_refusal_ends_its_round() {
 }
 
 #[test]
-fn a_message_to_or_from_somebody_else_changes_nothing() {
+fn a_message_that_is_for_somebody_else_or_of_another_group_changes_nothing() {
     let mut one = member(3, Notes::new(run(0)));
     let before = one.clone();
     for (from, to) in [(1, 2), (0, 0)] {
-        let message =
-            Envelope { from: run(from), to: NodeId(to), epoch: LeaderEpoch(9), body: Body::Beat };
+        let message = Envelope {
+            group: None,
+            from: run(from),
+            to: NodeId(to),
+            epoch: LeaderEpoch(9),
+            body: Body::Beat,
+        };
         assert!(one.receive(&message).is_empty());
     }
     assert_eq!(one, before);
+    // The member's group is 1.
+    for (group, has_changed) in [(2, false), (1, true)] {
+        let (group, epoch) = (Some(GroupId(group)), LeaderEpoch(9));
+        let message = Envelope { group, from: run(1), to: NodeId(0), epoch, body: Body::Beat };
+        assert_eq!(!one.receive(&message).is_empty(), has_changed, "{group:?}");
+        assert_eq!(one != before, has_changed, "{group:?}");
+    }
 }
 
 /// It was "recovering", although it had confirmed nothing: a group could not be founded any more.
@@ -143,9 +157,16 @@ fn a_directory_with_records_that_belongs_to_no_group_follows_nobody() {
     assert!(logs.append(LogKey::Offsets, &[records], &[]));
     let mut foreign = Member::new(Notes::new(run(0)), logs, (0..3).map(NodeId).collect());
     let before = foreign.clone();
-    let beat = Envelope { from: run(1), to: NodeId(0), epoch: LeaderEpoch(3), body: Body::Beat };
+    let beat = Envelope {
+        group: None,
+        from: run(1),
+        to: NodeId(0),
+        epoch: LeaderEpoch(3),
+        body: Body::Beat,
+    };
     assert!(foreign.receive(&beat).is_empty());
-    let members = Membership::new((0..3).map(|node| (NodeId(node), run(node).directory)));
+    let members =
+        Membership::new(GroupId(1), (0..3).map(|node| (NodeId(node), run(node).directory)));
     let ask = Envelope { body: Body::Ask(Ask::Lead(members)), ..beat };
     let effects = foreign.receive(&ask);
     assert!(matches!(sent(&effects).as_slice(), [Envelope { body: Body::Refused { .. }, .. }]));
@@ -161,7 +182,7 @@ fn a_refusal_of_somebody_who_does_not_count_is_ignored() {
     one.lead(LeaderEpoch(1)).unwrap();
     let body = Body::Refused { promised: LeaderEpoch(1000) };
     let from = MemberRun { directory: DirectoryId(99), ..run(1) };
-    let refused = Envelope { from, to: NodeId(0), epoch: LeaderEpoch(1), body };
+    let refused = Envelope { group: None, from, to: NodeId(0), epoch: LeaderEpoch(1), body };
     assert!(one.receive(&refused).is_empty());
     assert_eq!(one.role().stands_for(), Some(LeaderEpoch(1)));
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::super::log_key::LogKey;
 use super::super::logs::MetaChange;
-use super::super::membership::{DirectoryId, Membership};
+use super::super::membership::{DirectoryId, GroupId, Membership};
 use super::super::shell::{Catalog, Shell};
 use crate::broker::Broker;
 use crate::clock::ManualClock;
@@ -81,7 +81,8 @@ impl Topics {
                 let (node, directory) = word.split_once('=')?;
                 Some((NodeId(node.parse().ok()?), DirectoryId(directory.parse().ok()?)))
             };
-            return Some(MetaChange::Members(Membership::new(words.filter_map(directory))));
+            let group = GroupId(words.next()?.parse().ok()?);
+            return Some(MetaChange::Members(Membership::new(group, words.filter_map(directory))));
         }
         if !matches!(kind, "create" | "delete") {
             return None;
@@ -123,7 +124,8 @@ impl Catalog for Topics {
         let each = membership
             .directories()
             .map(|(node, directory)| format!(" {}={}", node.0, directory.0));
-        let value = format!("members{}", each.collect::<String>());
+        let group = membership.group().0;
+        let value = format!("members {group}{}", each.collect::<String>());
         self.broker.producer().enqueue(Record::to(META).value(&value)).map(drop)
     }
 }
