@@ -48,6 +48,8 @@ struct GroupCommit {
     next_ticket: u64,
     /// How often the durable end has fallen, because the log was truncated.
     cuts: u64,
+    /// The last of these before which the log was not made durable.
+    unsynced_cut: u64,
 }
 
 impl GroupCommit {
@@ -60,6 +62,16 @@ impl GroupCommit {
             None if self.in_flight => Turn::InFlight,
             None => Turn::Idle,
         }
+    }
+
+    /// The answer for a wait that began when the log had been truncated so often; `None` if it was
+    /// not truncated since.
+    fn answer_of_cut(&self, cuts: u64) -> Option<Result<()>> {
+        if self.cuts == cuts {
+            return None;
+        }
+        // Otherwise all of the log was made durable before it was truncated.
+        Some(if self.unsynced_cut > cuts { Err(Error::Timeout) } else { Ok(()) })
     }
 
     /// Records the result of a sync.
@@ -121,9 +133,8 @@ impl SyncGate {
         let cuts = state.cuts;
         check_target(target, log_end)?;
         loop {
-            if state.cuts != cuts {
-                // Before the log was truncated, all of it was made durable.
-                return Ok(());
+            if let Some(answer) = state.answer_of_cut(cuts) {
+                return answer;
             }
             match (state.turn(target), sync) {
                 (Turn::Done, _) => return Ok(()),
@@ -159,9 +170,10 @@ impl SyncGate {
         self.state.lock().failure.clone().map_or(Ok(()), Err)
     }
 
-    /// Runs a change of the log that no sync may overlap. It first makes all of the log durable, and
-    /// returns the durable end afterwards, which may be lower: so the waits that there are end well.
-    /// If it fails, the log has not changed.
+    /// Runs a change of the log that no sync may overlap, and that returns the durable end
+    /// afterwards, which may be lower. If it `syncs`, it first makes all of the log durable, so that
+    /// the waits that there are end well; otherwise they end with [`Error::Timeout`]. If it fails,
+    /// the log has not changed.
     ///
     /// # Errors
     ///
@@ -169,6 +181,7 @@ impl SyncGate {
     #[cfg(feature = "replication")]
     pub(crate) fn run_alone<E: From<Error>>(
         &self,
+        syncs: bool,
         change: impl FnOnce() -> Result<u64, E>,
     ) -> Result<u64, E> {
         let mut state = self.state.lock();
@@ -186,10 +199,14 @@ impl SyncGate {
         let changed = change();
         if let Ok(end) = &changed {
             let mut state = self.state.lock();
-            let answered = state.take_answered();
-            (state.durable_end, state.cuts) = (*end, state.cuts.wrapping_add(1));
+            // Each has an answer now.
+            let answered = std::mem::take(&mut state.wakers);
+            (state.durable_end, state.cuts) = (*end, state.cuts.saturating_add(1));
+            if !syncs {
+                state.unsynced_cut = state.cuts;
+            }
             drop(state);
-            answered.into_iter().for_each(foreign::wake);
+            answered.into_values().for_each(foreign::wake);
         }
         in_flight.outcome = Some(Ok(changed.as_ref().map_or(before, |end| *end)));
         drop(in_flight);
@@ -221,10 +238,9 @@ impl SyncGate {
         // Cloning and dropping a waker run the executor's code, so neither happens under the lock.
         let waker = waker.clone();
         let mut state = self.state.lock();
-        if ticket.is_some_and(|ticket| ticket.cuts != state.cuts) {
-            // Before the log was truncated, all of it was made durable. What has the offset now is
-            // somebody else's.
-            return Some(Ok(()));
+        if let Some(answer) = ticket.and_then(|ticket| state.answer_of_cut(ticket.cuts)) {
+            // What has the offset now is somebody else's.
+            return Some(answer);
         }
         match state.turn(target) {
             Turn::Done => return Some(Ok(())),

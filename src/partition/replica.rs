@@ -269,7 +269,7 @@ impl<'a> Replica<'a> {
         // The new file and those that are removed are named by path.
         let _changing = self.log.begin_disk_work()?;
         let suspended = self.compactor.suspend();
-        let changed = self.gate.run_alone(|| {
+        let changed = self.gate.run_alone(keeps_some, || {
             drop(self.log.lock_for_writing()?);
             let _reserved = self.log.state().reserve();
             if keeps_some {

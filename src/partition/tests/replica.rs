@@ -209,8 +209,8 @@ fn waits_for_the_disk_end_with_a_truncation() {
 /// the record had become durable before; or waited for the sync of the record that has its offset
 /// now. Rule: its ticket says how often the log had been truncated when it began to wait.
 // RED: src/partition/group_commit.rs
-//   - if ticket.is_some_and(|ticket| ticket.cuts != state.cuts) {
-//   + if false {
+//   - if let Some(answer) = ticket.and_then(|ticket| state.answer_of_cut(ticket.cuts)) {
+//   + if let Some(answer) = None {
 #[test]
 fn a_task_that_waited_while_the_log_was_truncated_hears_that_its_record_was_durable() {
     for appends in [0, 9] {
@@ -237,6 +237,29 @@ fn a_task_that_waited_while_the_log_was_truncated_hears_that_its_record_was_dura
             other => panic!("{appends}: {other:?}"),
         }
     }
+}
+
+/// Symptom: a task that waited for a record when the log began anew below it was not called any more,
+/// and a thread heard that its record was durable, although it was dropped without a sync. Rule: of
+/// such a record nothing is known.
+// RED: src/partition/group_commit.rs
+//   - Some(if self.unsynced_cut > cuts { Err(Error::Timeout) } else { Ok(()) })
+//   + Some(Ok(()))
+// RED: src/partition/group_commit.rs
+//   - let answered = std::mem::take(&mut state.wakers);
+//   + let answered = std::collections::BTreeMap::<(u64, u64), Waker>::new();
+#[test]
+fn who_waited_when_a_log_began_anew_hears_that_nothing_is_known() {
+    let setup = Setup::new(Durability::Sync);
+    for number in 0..4 {
+        setup.append(&number.to_string()).unwrap();
+    }
+    let ((woken, waker), mut ticket) = (waker(), None);
+    assert!(setup.core.flusher().poll(4, &waker, &mut ticket).is_none());
+    replica(&setup).begin_anew(1, 1).unwrap();
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    let polled = setup.core.flusher().poll(4, &waker, &mut ticket);
+    assert!(matches!(polled, Some(Err(Error::Timeout))), "{polled:?}");
 }
 
 /// Symptom: who had read the log end before a truncation and waited after it made one sync after the
