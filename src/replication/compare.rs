@@ -26,6 +26,10 @@ pub(super) fn answer(history: &History, asked: &Fetch, most: u64) -> Found {
         return Found::Records { ranges: history.ranges(asked.from, most), changes: Vec::new() };
     }
     let (epoch, end) = history.end_of(asked.before.unwrap_or_default());
+    if end == history.start() && end > 0 {
+        // All that this log has is of later epochs, and which one lies below may not be known.
+        return removed;
+    }
     Found::Diverges { epoch, end }
 }
 

@@ -16,6 +16,8 @@ struct Copying {
     run: MemberRun,
     /// Its last question. Its log is equal to the leader's up to there.
     asked: Fetch,
+    /// It was not given records since.
+    waits: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -54,7 +56,7 @@ impl Leader {
             known.run == run && known.asked.adopted && (!asked.adopted || is_less)
         });
         if !is_late {
-            copies.insert(key, Copying { run, asked });
+            copies.insert(key, Copying { run, asked, waits: true });
         }
     }
 
@@ -102,9 +104,25 @@ impl Leader {
         self.writable.insert(log)
     }
 
-    /// The last question of each that asks. It has an answer, but news of the log may be one too.
-    pub(super) fn waiting(&self, log: LogKey) -> impl Iterator<Item = (MemberRun, Fetch)> {
-        self.copies.get(&log).into_iter().flatten().map(|(_, copy)| (copy.run, copy.asked))
+    /// The last question of each that has everything there was, for news of the log. Those that are
+    /// given records are left out until they ask again: one that is dead costs nothing.
+    pub(super) fn waiting(&mut self, log: LogKey, end: u64) -> Vec<(MemberRun, Fetch)> {
+        let mut waiting = Vec::new();
+        for copy in self.copies.get_mut(&log).into_iter().flat_map(BTreeMap::values_mut) {
+            if copy.waits {
+                copy.waits = copy.asked.from >= end;
+                waiting.push((copy.run, copy.asked));
+            }
+        }
+        waiting
+    }
+
+    /// A question was answered with what there is.
+    pub(super) fn answered(&mut self, run: MemberRun, asked: &Fetch, end: u64) {
+        let copies = self.copies.get_mut(&asked.log);
+        if let Some(copy) = copies.and_then(|it| it.get_mut(&(run.node, run.directory))) {
+            copy.waits &= asked.from >= end;
+        }
     }
 
     /// The directories from which a member asks for `__meta`.

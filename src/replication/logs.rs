@@ -46,6 +46,8 @@ pub(crate) struct Log {
     pub(crate) counts_synced: bool,
     /// Some of its records cannot be read.
     pub(crate) damaged: bool,
+    /// How far it reached when it was found damaged: what this member has confirmed lies below.
+    pub(crate) had: u64,
 }
 
 impl Log {
@@ -72,7 +74,10 @@ pub(crate) struct Restored {
     /// From the start on.
     pub(crate) ranges: Vec<EpochRange>,
     pub(crate) synced: u64,
+    /// Of a damaged log the epochs are not known.
     pub(crate) damaged: bool,
+    /// Its end, also if it is damaged.
+    pub(crate) end: u64,
 }
 
 impl Default for Logs {
@@ -97,6 +102,7 @@ impl Logs {
             let are_in_order = found.ranges.iter().all(|range| log.history.push(*range));
             log.synced = found.synced.min(log.end());
             log.damaged = found.damaged || !are_in_order;
+            log.had = found.end;
         }
     }
 

@@ -12,7 +12,7 @@ use super::history::EpochRange;
 use super::leader::Leader;
 use super::log_key::LogKey;
 use super::logs::{Log, Logs, MetaChange};
-use super::membership::{MemberRun, Membership};
+use super::membership::{GroupId, MemberRun, Membership};
 use super::message::{Ask, Body, Envelope, Fetch, Fetched, Found, Led, Promised};
 use super::notes::{Note, Notes, Promise};
 use super::recovery::Recovery;
@@ -147,6 +147,7 @@ impl Member {
     pub(crate) fn damaged(&mut self, key: LogKey) -> Effects {
         let mut out = Effects::new();
         if let Some(log) = self.state.logs_mut().get_mut(key) {
+            log.had = if log.damaged { log.had } else { log.end() };
             log.damaged = true;
         }
         if !matches!(self.role, Role::Follower(_)) {
@@ -197,9 +198,7 @@ impl Member {
         if message.to != self.state.me().node || message.from.node == self.state.me().node {
             return out;
         }
-        if let (Some(theirs), Some(own)) = (message.group, self.state.logs().group())
-            && theirs != own
-        {
+        if !is_of_group(self.state.logs().group(), message) {
             return out;
         }
         match &message.body {
@@ -410,9 +409,10 @@ impl Member {
         }
     }
 
-    fn answer_waiting(&self, key: LogKey, out: &mut Effects) {
-        let Role::Leader(leader) = &self.role else { return };
-        for (run, asked) in leader.waiting(key) {
+    fn answer_waiting(&mut self, key: LogKey, out: &mut Effects) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        let end = self.state.logs().get(key).map_or(0, Log::end);
+        for (run, asked) in leader.waiting(key, end) {
             self.state.answer(leader.epoch(), run, asked, Some(leader.began(key)), out);
         }
     }
@@ -440,6 +440,10 @@ impl Member {
             }
         } else if self.state.notes().promise() != Some(promise) {
             return;
+        }
+        if let Role::Leader(leader) = &mut self.role {
+            let end = self.state.logs().get(fetch.log).map_or(0, Log::end);
+            leader.answered(message.from, &fetch, end);
         }
         self.state.answer(message.epoch, message.from, fetch, began, out);
     }
@@ -500,13 +504,20 @@ impl Member {
         if !(to_this_run && is_expected && is_current) {
             return;
         }
+        if let Some(log) = self.state.logs().get(key).filter(|log| log.damaged) {
+            // It is copied again. Answers to earlier questions may name an end below what it had.
+            self.recovery.begin();
+            self.recovery.named(key, log.had);
+        }
         match &fetched.found {
             Found::Diverges { epoch, end } => self.state.cut(message.epoch, key, *epoch, *end, out),
-            Found::Removed { start, below } => self.state.begin_anew(key, *start, *below, out),
+            Found::Removed { start, below } => {
+                self.state.begin_anew(message.epoch, key, *start, *below, out);
+            }
             Found::Records { ranges, changes } => {
                 if self.state.logs().get(key).is_some_and(|log| log.damaged) {
-                    self.state.repair(key, fetched.asked.from, LeaderEpoch::default(), out);
-                    self.recovery.begin();
+                    let (start, below) = (fetched.asked.from, LeaderEpoch::default());
+                    self.state.begin_anew(message.epoch, key, start, below, out);
                 }
                 let created =
                     self.state.copy(message.epoch, key, fetched.asked.from, ranges, changes, out);
@@ -552,6 +563,17 @@ impl Member {
                 self.state.note(Note::Whole, out);
                 out.push(Effect::Event(Event::Whole));
             }
+        }
+    }
+}
+
+/// Whether a message may be meant for this group: who leads, or asks to, knows it.
+fn is_of_group(own: Option<GroupId>, message: &Envelope) -> bool {
+    match (own, message.group) {
+        (Some(own), Some(theirs)) => theirs == own,
+        (None, _) => true,
+        (Some(_), None) => {
+            !matches!(&message.body, Body::Beat | Body::Ask(Ask::Lead(_)) | Body::Fetched(_))
         }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct MemberRun {
 }
 
 /// A group, by the directory that founded it. A directory founds one group at most, because its
-/// `__meta` names that from then on.
+/// `__meta` names that from then on, durably.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct GroupId(pub(crate) u128);
 

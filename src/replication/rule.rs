@@ -1,4 +1,5 @@
-//! The rules of replication that the exploration removes, one at a time.
+//! The rules of replication that the exploration or the simulation removes, one at a time. P1 to P10
+//! are rules 1 to 10 of `docs/replication.md`, and P15 is its rule 11.
 //!
 //! Owns: the list of these rules. The state machine names a rule where it keeps it:
 //! `Rule::TakeNothing.holds()`. A test build removes one and expects the exploration to find a

@@ -5,8 +5,8 @@
 //! before it. Must not know: how frames travel, and who decides who leads.
 //!
 //! If an effect cannot be carried out, the state machine believes what is not so: the shell does
-//! nothing any more, and the next run begins with what is in the directory. Damage is the exception:
-//! the member gives up its leadership, and copies the log again.
+//! nothing any more, and the next run begins with what is in the directory. Damage that a read finds is
+//! the exception: the member gives up its leadership, and copies the log again.
 
 mod found;
 mod stored;
@@ -34,6 +34,7 @@ use crate::partition::PartitionCore;
 use crate::partition::quorum::Quorum;
 use crate::partition::replica::{Fed, Replica};
 use crate::record::{LeaderEpoch, NodeId};
+use stored::Opening;
 
 /// How many bytes of batches a frame has at most, unless one batch alone is larger.
 const FRAME_BYTES: usize = 1 << 20;
@@ -50,6 +51,14 @@ pub(crate) trait Catalog {
 
     /// Appends a record to `__meta` that says who the members are.
     fn append_membership(&self, membership: &Membership) -> Result<()>;
+}
+
+/// The batches of the answer in hand.
+#[derive(Clone, Copy)]
+struct Answer<'a> {
+    checked: &'a Checked<'a>,
+    /// Below it the leader's log may be compacted.
+    sparse_below: u64,
 }
 
 pub(crate) struct Shell<C> {
@@ -77,10 +86,10 @@ impl<C: Catalog> Shell<C> {
     ) -> Result<Self> {
         let logs = found::logs(&catalog)?;
         let notes = found::notes(&broker, node, &logs, draw)?;
-        for (key, _) in logs.with_deleted() {
-            if let Some((_, core)) = catalog.partition(key) {
-                Quorum::of(&core).begin();
-            }
+        // Also of logs of which `__meta` does not say that they exist: it may be damaged.
+        let topics = broker.run().live().all();
+        for core in topics.iter().flat_map(|topic| &topic.partitions) {
+            Quorum::of(core).begin();
         }
         let member = Member::new(notes, logs, listed);
         Ok(Self { broker, catalog, member, frames: Vec::new(), events: Vec::new(), failure: None })
@@ -135,15 +144,11 @@ impl<C: Catalog> Shell<C> {
                 let each = checked.received.iter();
                 changes.extend(each.flat_map(|it| self.catalog.changes(it.bytes)));
             }
-            sparse_below = led.map_or(u64::MAX, |led| led.watermark);
-        }
-        if let Body::Fetched(Fetched { found: Found::Records { changes, .. }, .. }) = &envelope.body
-            && let Err(failure) = self.begin_logs(changes)
-        {
-            return self.fail(failure);
+            // What was compacted lay below the watermark of an earlier run, or of this one.
+            sparse_below = led.map_or(u64::MAX, |led| led.watermark.max(led.began));
         }
         let effects = self.member.receive(&envelope);
-        self.carry_out(effects, Some((&checked, sparse_below)));
+        self.carry_out(effects, Some(Answer { checked: &checked, sparse_below }));
     }
 
     /// Sends again what had no answer.
@@ -169,19 +174,25 @@ impl<C: Catalog> Shell<C> {
             return;
         }
         let Some((_, core)) = self.catalog.partition(key) else { return };
-        let known = self.member.state().logs().get(key).map(|log| (log.end(), log.synced));
-        let Some((end, synced)) = known else { return };
+        // What a damaged log has is not known: it is copied again.
+        let log = self.member.state().logs().get(key).filter(|log| !log.damaged);
+        let Some((end, synced)) = log.map(|log| (log.end(), log.synced)) else { return };
         if let Some(records) = core.log_end().checked_sub(end).filter(|records| *records > 0) {
             let changes = match self.changes_from(key, &core, end) {
                 Ok(changes) => changes,
                 Err(error) => return self.fail(error.into()),
             };
             let effects = self.member.appended(key, records, &changes);
-            let synced = self.sync_creations(key, &core).map_err(Failure::from);
-            if let Err(failure) = synced.and_then(|()| self.begin_logs(&changes)) {
+            if key == LogKey::Meta
+                && let Err(failure) = self.begin_logs(&core, &changes)
+            {
                 return self.fail(failure);
             }
-            self.carry_out(effects.unwrap_or_default(), None);
+            let Some(effects) = effects else {
+                // Somebody has appended to a log that this member does not lead.
+                return self.fail(Error::wrong_offset(&core.origin, end, core.log_end()).into());
+            };
+            self.carry_out(effects, None);
         }
         let effects = self.member.start_moved(key, core.log_start());
         self.carry_out(effects, None);
@@ -225,27 +236,30 @@ impl<C: Catalog> Shell<C> {
         Ok(())
     }
 
-    /// A creation is durable before there can be records of what it creates.
-    fn sync_creations(&self, log: LogKey, core: &PartitionCore) -> Result<()> {
-        let Some(meta) = self.member.state().logs().get(log) else { return Ok(()) };
-        let newest = self.member.state().logs().iter().filter_map(|(_, log)| log.created);
-        let newest = newest.map(|created| created.offset).max();
-        if log == LogKey::Meta && newest.is_some_and(|newest| newest >= meta.synced) {
-            core.flush()?;
+    /// Logs that were created just now. The creation is durable before there can be records of what it
+    /// creates; nothing of them is visible yet, and what the leader appends to them is of its epoch.
+    fn begin_logs(
+        &self,
+        meta: &PartitionCore,
+        changes: &[(u64, MetaChange)],
+    ) -> Result<(), Failure> {
+        if !changes.is_empty() {
+            meta.flush()?;
         }
-        Ok(())
-    }
-
-    /// Logs that were created just now: nothing of them is visible yet, and what the leader appends
-    /// to them is of its epoch.
-    fn begin_logs(&self, changes: &[(u64, MetaChange)]) -> Result<(), Failure> {
-        for (_, change) in changes {
-            if let MetaChange::Created { log, .. } = change {
-                let (_, core) = self.core(*log)?;
-                Quorum::of(&core).begin();
-                if let Some(epoch) = self.member.role().leads() {
-                    Replica::of(&core).set_epoch(epoch.0)?;
-                }
+        for (offset, change) in changes {
+            let MetaChange::Created { log: key, .. } = change else { continue };
+            let log = self.member.state().logs().get(*key);
+            if log.and_then(|log| log.created).is_none_or(|created| created.offset != *offset) {
+                continue;
+            }
+            let (_, core) = self.core(*key)?;
+            Quorum::of(&core).begin();
+            if core.log_end() > 0 {
+                // A run has died after it cut the creation, and before it removed the log.
+                self.truncate(*key, 0)?;
+            }
+            if let Some(epoch) = self.member.role().leads() {
+                Replica::of(&core).set_epoch(epoch.0)?;
             }
         }
         Ok(())
@@ -269,11 +283,23 @@ impl<C: Catalog> Shell<C> {
 
     // ---- effects ---------------------------------------------------------------------------
 
+    /// Nobody learns any more what becomes of records that wait for a majority.
     fn fail(&mut self, failure: Failure) {
         self.failure.get_or_insert(failure);
+        if let Some(epoch) = self.member.role().leads() {
+            self.end_leadership(epoch);
+        }
     }
 
-    fn carry_out(&mut self, effects: Effects, answer: Option<(&Checked<'_>, u64)>) {
+    fn end_leadership(&self, epoch: LeaderEpoch) {
+        for (key, _) in self.member.state().logs().with_deleted() {
+            if let Some((_, core)) = self.catalog.partition(key) {
+                Quorum::of(&core).end_leadership(epoch.0);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effects: Effects, answer: Option<Answer<'_>>) {
         for effect in effects {
             if self.failure.is_some() {
                 return;
@@ -284,11 +310,7 @@ impl<C: Catalog> Shell<C> {
         }
     }
 
-    fn carry_out_one(
-        &mut self,
-        effect: Effect,
-        answer: Option<(&Checked<'_>, u64)>,
-    ) -> Result<(), Failure> {
+    fn carry_out_one(&mut self, effect: Effect, answer: Option<Answer<'_>>) -> Result<(), Failure> {
         match effect {
             Effect::Sync(logs) => {
                 for key in logs {
@@ -298,12 +320,16 @@ impl<C: Catalog> Shell<C> {
             Effect::Note(note) => self.note(note)?,
             Effect::Append { log, .. } => {
                 let (_, core) = self.core(log)?;
-                if let Some((checked, sparse_below)) = answer {
+                if let Some(Answer { checked, sparse_below }) = answer {
                     for received in &checked.received {
                         Self::begin_within(&core, received)?;
                         Replica::of(&core).append(received, sparse_below)?;
                     }
-                    self.sync_creations(log, &core)?;
+                    if log == LogKey::Meta {
+                        let each = checked.received.iter();
+                        let changes = each.flat_map(|it| self.catalog.changes(it.bytes));
+                        self.begin_logs(&core, &changes.collect::<Vec<_>>())?;
+                    }
                 }
             }
             Effect::Truncate { log, to } => self.truncate(log, to)?,
@@ -315,6 +341,7 @@ impl<C: Catalog> Shell<C> {
             Effect::Remove(log) => self.truncate(log, 0)?,
             Effect::AppendMembership(membership) => {
                 self.catalog.append_membership(&membership)?;
+                self.core(LogKey::Meta)?.1.flush()?;
             }
             Effect::Send(envelope) => self.send(*envelope)?,
             Effect::Watermark { log, offset } => {
@@ -331,7 +358,6 @@ impl<C: Catalog> Shell<C> {
     }
 
     fn note(&self, note: Note) -> Result<()> {
-        let boot = || self.broker.run().context().env.disk.boot_id().map(Arc::from);
         let notes = match note {
             Note::Promise(promise) => vec![ReplicaNote::Promise(stored::promise(promise))],
             Note::Adopted { epoch, logs } => {
@@ -346,7 +372,7 @@ impl<C: Catalog> Shell<C> {
                 notes
             }
             Note::Incomplete => vec![ReplicaNote::Incomplete],
-            Note::Whole => vec![ReplicaNote::Whole { boot: boot() }],
+            Note::Whole => vec![ReplicaNote::Whole { boot: Opening::of(&self.broker).note() }],
         };
         self.notes().note(notes)
     }
@@ -393,13 +419,7 @@ impl<C: Catalog> Shell<C> {
                     Replica::of(&self.core(key)?.1).set_epoch(epoch.0)?;
                 }
             }
-            Event::LeadershipLost(epoch, _) => {
-                for (key, _) in self.member.state().logs().with_deleted() {
-                    if let Some((_, core)) = self.catalog.partition(key) {
-                        Quorum::of(&core).end_leadership(epoch.0);
-                    }
-                }
-            }
+            Event::LeadershipLost(epoch, _) => self.end_leadership(*epoch),
             _ => {}
         }
         self.events.push(event);

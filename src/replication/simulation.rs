@@ -26,6 +26,7 @@ use super::rule::Rule;
 use crate::config::Durability;
 use crate::random::Random;
 use crate::record::LeaderEpoch;
+use crate::storage::disk::PowerCut;
 use group::Group;
 use truth::Violation;
 use weather::Weather;
@@ -56,7 +57,7 @@ struct World {
 
 /// Rot, crashes, and many leaderships.
 fn rotten(seed: u64) -> World {
-    let weather = Weather { losses: 200, crashes: 25, leads: 30, rot: 40, ..CALM };
+    let weather = Weather { losses: 200, crashes: 25, leads: 30, rot: 40, starts: 10, ..CALM };
     World { members: 3, durability: Durability::Os, weather, seed }
 }
 
@@ -200,6 +201,65 @@ fn a_follower_begins_within_a_batch() {
     };
     for dies in [false, true] {
         begin(dies).unwrap_or_else(|violation| panic!("dies: {dies}: {}", violation.0));
+    }
+}
+
+/// The member had recovered under the same leader before, with less. When it removed the damaged log
+/// to copy it again, that was still taken for all that it needs: it promised, and the group lost what
+/// it had confirmed since.
+#[test]
+fn a_member_is_whole_again_with_all_that_it_had_before_it_found_damage() {
+    let run = || {
+        let mut group = Group::new(3, Durability::Os, 1);
+        let log = group.begin()?;
+        group.write(0, 6)?;
+        group.flush()?;
+        group.crash(1, Some(PowerCut::WORST));
+        group.start(1)?;
+        group.resend(0)?;
+        group.flush()?;
+        group.resend(1)?;
+        group.flush()?;
+        group.sever(2);
+        group.write(0, 4)?;
+        group.flush()?;
+        group.sever(1);
+        group.remove_below(0, 8)?;
+        group.heal();
+        group.damage(1, log)?;
+        group.resend(1)?;
+        // The questions about all logs, and their answers.
+        group.exchange(2)?;
+        group.resend(1)?;
+        group.lose(log);
+        group.exchange(2)?;
+        group.crash(0, None);
+        group.lead(2, LeaderEpoch(2))?;
+        group.flush()?;
+        group.write(2, 2)?;
+        group.flush()?;
+        assert!(group.settle()?);
+        Ok::<(), Violation>(())
+    };
+    run().unwrap_or_else(|violation| panic!("{}", violation.0));
+}
+
+/// Power was lost, then the directory was opened and closed without the member: that clean end was taken
+/// for one of the member's, and it promised without what it had confirmed.
+#[test]
+fn a_clean_end_without_the_member_does_not_hide_a_loss_of_power() {
+    for (cut, is_whole) in [(None, true), (Some(PowerCut::WORST), false)] {
+        let mut group = Group::new(3, Durability::Os, 1);
+        let done = group.begin().and_then(|_| {
+            group.write(0, 6)?;
+            group.flush()?;
+            group.crash(1, cut);
+            group.machines[1].open_and_close();
+            group.start(1)
+        });
+        assert!(done.is_ok(), "{:?}", done.err().map(|violation| violation.0));
+        let run = group.machines[1].run.as_ref().unwrap();
+        assert_eq!(run.shell.member().state().could_promise(), is_whole, "{cut:?}");
     }
 }
 

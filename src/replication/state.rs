@@ -264,6 +264,11 @@ impl State {
     ) {
         let Some(log) = self.logs.get(key) else { return };
         let to = compare::cut_point(&log.history, other, end);
+        self.cut_to(epoch, key, to, out);
+    }
+
+    fn cut_to(&mut self, epoch: LeaderEpoch, key: LogKey, to: u64, out: &mut Effects) {
+        let Some(log) = self.logs.get(key) else { return };
         let is_adopted = self.adopted(key) == epoch && Rule::AnswerAsked.holds();
         if is_adopted || to < log.watermark || to < log.history.start() {
             out.push(Effect::Event(Event::CutRefused(key)));
@@ -279,9 +284,10 @@ impl State {
     }
 
     /// The other log begins above the end of this one: what lies between was removed there, and so
-    /// it is below the high watermark.
+    /// it is below the high watermark. Or this log is damaged, and is copied again from `start` on.
     pub(super) fn begin_anew(
         &mut self,
+        epoch: LeaderEpoch,
         key: LogKey,
         start: u64,
         below: LeaderEpoch,
@@ -291,36 +297,23 @@ impl State {
             // Its records say who the members are; `__meta` keeps them all.
             return;
         }
-        if self.logs.get(key).is_some_and(|log| log.damaged) {
-            self.repair(key, start, below, out);
-        } else if self.logs.get(key).is_some_and(|log| log.end() <= start) {
-            self.replace_all(key, start, below, out);
+        let Some(log) = self.logs.get(key) else { return };
+        if log.damaged {
+            // Something may be missing then that this member has confirmed.
+            if Rule::RepairNoted.holds() {
+                self.note(Note::Incomplete, out);
+            }
+        } else if log.end() > start {
+            // They differ from the start on. Next, this log ends there.
+            return self.cut_to(epoch, key, start, out);
         }
-        self.believe(key, start, out);
-    }
-
-    /// A damaged log is removed, to be copied from its leader: it may be that records are missing then
-    /// which this member has confirmed.
-    pub(super) fn repair(
-        &mut self,
-        key: LogKey,
-        start: u64,
-        below: LeaderEpoch,
-        out: &mut Effects,
-    ) {
-        if Rule::RepairNoted.holds() {
-            self.note(Note::Incomplete, out);
-        }
-        self.replace_all(key, start, below, out);
-    }
-
-    fn replace_all(&mut self, key: LogKey, start: u64, below: LeaderEpoch, out: &mut Effects) {
         let Some(log) = self.logs.get_mut(key) else { return };
         log.history.begin_anew(start, below);
         log.synced = start;
         log.watermark = log.watermark.min(start);
         log.damaged = false;
         out.push(Effect::BeginAnew { log: key, start });
+        self.believe(key, start, out);
     }
 
     pub(super) fn raise_start(&mut self, key: LogKey, start: u64, out: &mut Effects) {

@@ -93,8 +93,8 @@ fn follower() -> Member {
 fn row_h06_a_cut_below_the_high_watermark_is_refused_and_reported() {
     let mut member = follower();
     let leader = World::run(1);
-    let from =
-        |body| Envelope { group: None, from: leader, to: NodeId(0), epoch: LeaderEpoch(2), body };
+    let (group, to, epoch) = (Some(GroupId(0)), NodeId(0), LeaderEpoch(2));
+    let from = |body| Envelope { group, from: leader, to, epoch, body };
     member.receive(&from(Body::Beat));
     let asked = Fetch {
         log: LogKey::Offsets,

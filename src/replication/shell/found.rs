@@ -2,15 +2,13 @@
 //!
 //! Functions over the engine. Must not know: roles, messages.
 
-use std::sync::Arc;
-
 use super::super::history::EpochRange;
 use super::super::log_key::LogKey;
 use super::super::logs::{Logs, Restored};
 use super::super::membership::{DirectoryId, MemberRun};
 use super::super::notes::{Notes, Promise};
 use super::Catalog;
-use super::stored;
+use super::stored::{self, Opening};
 use crate::broker::Broker;
 use crate::broker::local::{ReplicaNote, Standing};
 use crate::broker::member_notes::MemberNotes;
@@ -31,20 +29,26 @@ pub(super) fn notes(
 ) -> Result<Notes> {
     let noted = MemberNotes::of(broker.run().logs());
     let member = noted.begin(draw)?;
-    let boot: Option<Arc<str>> = broker.run().context().env.disk.boot_id().map(Arc::from);
+    let now = Opening::of(broker);
     let lacks = logs.with_deleted().any(|(key, log)| noted.lacks(stored::log(key), log.end()));
     let is_first = member.session == 1;
     let was_whole = match &member.standing {
         None => is_first,
         Some(Standing::Incomplete) => false,
-        Some(Standing::Whole { boot: before }) => {
-            let same_boot = before.is_some() && *before == boot;
+        Some(Standing::Whole { boot }) => {
+            let before = boot.as_deref().and_then(Opening::noted);
             let all_synced = logs.with_deleted().all(|(_, log)| log.counts_synced);
-            same_boot || all_synced || broker.recovery().clean_shutdown
+            // A clean end says only of the run before this one that nothing of it is missing.
+            let ended_well = |before: &Opening| {
+                before.number.checked_add(1) == Some(now.number) && broker.recovery().clean_shutdown
+            };
+            let is_whole = |before: Opening| before.boot == now.boot || ended_well(&before);
+            all_synced || before.is_some_and(is_whole)
         }
     };
     let is_whole = was_whole && !lacks;
-    let standing = if is_whole { ReplicaNote::Whole { boot } } else { ReplicaNote::Incomplete };
+    let standing =
+        if is_whole { ReplicaNote::Whole { boot: now.note() } } else { ReplicaNote::Incomplete };
     noted.note(vec![standing])?;
     let directory = DirectoryId(member.directory);
     let me = MemberRun { node, directory, session: member.session };
@@ -83,14 +87,22 @@ fn log(core: &PartitionCore) -> Result<Restored> {
     let (below, ranges) = match below.and_then(|below| Ok((below, ranges(replica, start, end)?))) {
         Ok(found) => found,
         Err(Error::Corrupt(_)) => {
-            return Ok(Restored { start, synced: start, damaged: true, ..Restored::default() });
+            let (synced, damaged) = (start, true);
+            return Ok(Restored { start, synced, damaged, end, ..Restored::default() });
         }
         Err(error) => return Err(error),
     };
     let below = LeaderEpoch(below.unwrap_or_default());
     // The epochs of what lies between are not known if its batches are not found.
     let found_end = ranges.iter().fold(start, |end, range| end.saturating_add(range.records));
-    Ok(Restored { start, below, ranges, synced: core.durable_end(), damaged: found_end != end })
+    Ok(Restored {
+        start,
+        below,
+        ranges,
+        synced: core.durable_end(),
+        damaged: found_end != end,
+        end,
+    })
 }
 
 /// The epochs of the records from `start` to `end`.

@@ -11,6 +11,8 @@ use super::super::message::Envelope;
 use super::machine::{Machine, Make, Run, TOPICS};
 use super::truth::{Truth, Violation};
 use crate::config::Durability;
+use crate::error::Error;
+use crate::log::replica::refusal::Failure;
 use crate::random::Random;
 use crate::record::{LeaderEpoch, NodeId};
 use crate::storage::disk::PowerCut;
@@ -21,21 +23,26 @@ const QUIET_STEPS: usize = 60_000;
 const FLIGHT_MAX: usize = 200;
 const READ_BYTES: usize = 1 << 20;
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what has happened does not depend on each other"
+)]
 pub(super) struct Group {
     pub(super) machines: Vec<Machine>,
     pub(super) random: Random,
     pub(super) flight: Vec<Frame>,
     /// One-way links that are cut.
     pub(super) cut: Vec<(usize, usize)>,
-    truth: Truth,
-    /// Per machine and log: up to where this run's visible records were compared, and the epoch that
-    /// it leads.
+    pub(super) truth: Truth,
+    /// Per machine and log: up to where this run's visible records were compared.
     checked: Vec<std::collections::BTreeMap<LogKey, u64>>,
     pub(super) appended: u64,
     /// Whether each step is printed.
     is_followed: bool,
     pub(super) has_deleted: bool,
     pub(super) has_rotten: bool,
+    /// A disk was lost, or lost what was not synced, or has rotten.
+    pub(super) has_lost: bool,
     pub(super) led: u64,
 }
 
@@ -63,6 +70,7 @@ impl Group {
             is_followed,
             has_deleted: false,
             has_rotten: false,
+            has_lost: false,
             led: 0,
         }
     }
@@ -96,6 +104,7 @@ impl Group {
 
     pub(super) fn crash(&mut self, index: usize, cut: Option<PowerCut>) {
         self.say(|| format!("machine {index} dies: {cut:?}"));
+        self.has_lost |= cut.is_some();
         self.machines[index].crash(cut, &mut self.random);
     }
 
@@ -141,6 +150,12 @@ impl Group {
         self.with(to, |run| run.shell.receive(frame))
     }
 
+    /// The disk of a machine stops within its next few changes, if it makes so many.
+    pub(super) fn stop_soon(&mut self, index: usize) {
+        let disk = &self.machines[index].disk;
+        disk.crash_at(disk.store_points() + self.random.below(5));
+    }
+
     /// Does something with a member that runs, and checks what comes of it.
     pub(super) fn with(
         &mut self,
@@ -155,6 +170,7 @@ impl Group {
     // ---- what must be true -----------------------------------------------------------------
 
     fn after(&mut self, index: usize) -> Result<(), Violation> {
+        let is_off = self.machines[index].disk.is_off();
         let Some(run) = &mut self.machines[index].run else { return Ok(()) };
         let me = run.shell.member().state().me();
         let frames = run.shell.take_frames();
@@ -171,8 +187,16 @@ impl Group {
             }
         }
         if let Some(failure) = run.shell.failure() {
-            if self.has_rotten {
-                // What cannot be read can end a run.
+            let is_of_disk = |error: &Error| {
+                matches!(
+                    error,
+                    Error::Corrupt(_) | Error::SyncFailed { .. } | Error::Poisoned { .. }
+                )
+            };
+            let rotten =
+                self.has_rotten && matches!(failure, Failure::Failed(error) if is_of_disk(error));
+            if rotten || is_off {
+                // What cannot be read, or a crash in the middle, ends a run.
                 self.crash(index, None);
                 return Ok(());
             }
@@ -215,8 +239,8 @@ impl Group {
             }
             *checked = from;
             self.truth.reaches(key, end.min(from));
-            if start > self.truth.end(key).max(end) {
-                return Err(Violation(format!("{key:?} of {index} begins above what is visible")));
+            if start > self.truth.start(key) {
+                return Err(Violation(format!("{key:?} of {index} begins where nobody asked for")));
             }
         }
         Ok(())
@@ -245,6 +269,9 @@ impl Group {
             if self.runs().any(Self::leads) {
                 return self.check_end().map(|()| true);
             }
+        }
+        if !self.has_lost {
+            return Err(Violation("no disk has lost anything, and nobody leads".to_owned()));
         }
         let can = self.runs().filter(|run| run.shell.member().state().could_promise()).count();
         if can > self.machines.len() / 2 {
@@ -291,21 +318,21 @@ impl Group {
             }
             let member = run.shell.member().state();
             for (key, log) in member.logs().iter() {
-                self.check_whole(index, key, log, run)?;
+                Self::check_whole(&mut self.truth, index, key, log, run)?;
             }
         }
         Ok(())
     }
 
     fn check_whole(
-        &self,
+        truth: &mut Truth,
         index: usize,
         key: LogKey,
         log: &Log,
         run: &Run,
     ) -> Result<(), Violation> {
-        if log.watermark < self.truth.end(key) {
-            let (has, end) = (log.watermark, self.truth.end(key));
+        if log.watermark < truth.end(key) {
+            let (has, end) = (log.watermark, truth.end(key));
             return Err(Violation(format!("{key:?} of {index} has {has}, {end} was visible")));
         }
         let (name, number) = run.topics.name(key);
@@ -313,16 +340,20 @@ impl Group {
         let start = partition.log_start_offset();
         let mut found = Vec::new();
         let mut from = start;
-        while from < self.truth.end(key) {
+        while from < truth.end(key) {
             let batch = partition.read(from, READ_BYTES);
             let batch =
                 batch.map_err(|error| Violation(format!("{key:?} of {index}: {error:?}")))?;
-            found.extend(batch.iter().map(|message| message.offset()));
+            for message in batch.iter() {
+                let (offset, value) = (message.offset(), message.value().unwrap_or_default());
+                truth.sees(key, offset, value)?;
+                found.push(offset);
+            }
             let Some(last) = batch.iter().last() else { break };
             from = last.next_offset();
         }
         let lost: Vec<u64> =
-            self.truth.offsets(key, start).into_iter().filter(|at| !found.contains(at)).collect();
+            truth.offsets(key, start).into_iter().filter(|at| !found.contains(at)).collect();
         if lost.is_empty() {
             Ok(())
         } else {

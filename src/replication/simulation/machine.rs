@@ -186,6 +186,11 @@ impl Machine {
             .open()
     }
 
+    /// Somebody opens the directory without the member, and closes it.
+    pub(super) fn open_and_close(&self) {
+        self.open_broker(2).unwrap().close().unwrap();
+    }
+
     /// Begins a run.
     pub(super) fn start(&mut self, random: &mut Random) -> Result<()> {
         let broker = self.open_broker(random.next())?;

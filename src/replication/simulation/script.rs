@@ -4,6 +4,7 @@
 //! must be true.
 
 use super::super::log_key::LogKey;
+use super::super::message::Body;
 use super::group::Group;
 use super::machine::Topics;
 use super::truth::Violation;
@@ -62,6 +63,8 @@ impl Group {
 
     /// Removes the records below an offset from the log of [`begin`](Self::begin).
     pub(super) fn remove_below(&mut self, index: usize, start: u64) -> Result<(), Violation> {
+        let Some(run) = &self.machines[index].run else { return Ok(()) };
+        self.truth.asks(run.topics.key("plain", 0), start);
         self.with(index, |run| {
             let partition = TopicPartition::from(("plain", 0));
             run.broker.admin().delete_records(partition, start).unwrap();
@@ -75,6 +78,14 @@ impl Group {
         self.cut.extend((0..self.machines.len()).flat_map(|it| [(index, it), (it, index)]));
     }
 
+    /// Loses the questions about a log that are on the way.
+    pub(super) fn lose(&mut self, log: LogKey) {
+        self.flight.retain(|frame| match &frame.envelope.body {
+            Body::Fetch(fetch) => fetch.log != log,
+            _ => true,
+        });
+    }
+
     /// All can reach each other again.
     pub(super) fn heal(&mut self) {
         self.cut.clear();
@@ -84,6 +95,7 @@ impl Group {
     /// epochs of a log.
     pub(super) fn rot_and_die(&mut self, index: usize, log: LogKey) -> Result<(), Violation> {
         self.has_rotten = true;
+        self.has_lost = true;
         self.crash(index, None);
         self.machines[index].rot_at("plain", 0, IN_THE_HEADER);
         self.start(index)?;
@@ -96,6 +108,7 @@ impl Group {
     /// A machine finds that it cannot read a log.
     pub(super) fn damage(&mut self, index: usize, log: LogKey) -> Result<(), Violation> {
         self.has_rotten = true;
+        self.has_lost = true;
         self.with(index, |run| run.shell.damaged(log))
     }
 

@@ -18,6 +18,8 @@ pub(super) struct Truth {
     /// The visible records of each log by offset, and the end of what was visible.
     seen: BTreeMap<LogKey, (BTreeMap<u64, Vec<u8>>, u64)>,
     leaders: BTreeMap<LeaderEpoch, MemberRun>,
+    /// The greatest log start that was asked for.
+    starts: BTreeMap<LogKey, u64>,
 }
 
 impl Truth {
@@ -49,6 +51,17 @@ impl Truth {
     /// The end of what was visible of a log.
     pub(super) fn end(&self, log: LogKey) -> u64 {
         self.seen.get(&log).map_or(0, |(_, end)| *end)
+    }
+
+    /// Somebody removes the records below an offset.
+    pub(super) fn asks(&mut self, log: LogKey, start: u64) {
+        let known = self.starts.entry(log).or_default();
+        *known = start.max(*known);
+    }
+
+    /// Above it no log may begin.
+    pub(super) fn start(&self, log: LogKey) -> u64 {
+        self.starts.get(&log).copied().unwrap_or_default()
     }
 
     pub(super) fn records(&self) -> usize {

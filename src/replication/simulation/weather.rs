@@ -7,7 +7,7 @@ use super::group::Group;
 use super::machine::{Machine, TOPICS, Topics};
 use super::truth::Violation;
 use crate::config::Durability;
-use crate::record::{LeaderEpoch, NodeId, Record, TopicPartition};
+use crate::record::{LeaderEpoch, NodeId, Record};
 use crate::storage::disk::PowerCut;
 
 /// How often things happen, of a thousand steps.
@@ -79,7 +79,7 @@ impl Group {
         } else if is_due(150) {
             self.append(index)?;
         } else {
-            self.deliver(weather.losses)?;
+            self.deliver(weather)?;
         }
         Ok(())
     }
@@ -87,6 +87,7 @@ impl Group {
     /// All but one keep their disks.
     fn wipe(&mut self, index: usize) {
         if self.machines.iter().map(Machine::wipes).sum::<u64>() == 0 {
+            self.has_lost = true;
             self.machines[index].wipe(&mut self.random);
         }
     }
@@ -104,6 +105,7 @@ impl Group {
         }
         let has_rotten = self.machines[index].rot(name, partition, &mut self.random);
         self.has_rotten |= has_rotten;
+        self.has_lost |= has_rotten;
         if has_rotten && self.random.below(2) == 0 {
             self.scrub(index)?;
         }
@@ -184,20 +186,18 @@ impl Group {
     /// Removes the oldest records of a log of the leader.
     fn move_start(&mut self, index: usize) -> Result<(), Violation> {
         let choice = self.random.next();
-        self.with(index, |run| {
-            let key = run.topics.key("plain", 0);
-            let Some(log) = run.shell.member().state().logs().get(key) else { return };
-            let (start, end) = (log.history.start(), log.watermark);
-            if Self::leads(run) && end > start {
-                let to = start + 1 + choice % (end - start);
-                let partition = TopicPartition::from(("plain", 0));
-                run.broker.admin().delete_records(partition, to).unwrap();
-                run.shell.notice(key);
-            }
-        })
+        let Some(run) = &self.machines[index].run else { return Ok(()) };
+        let key = run.topics.key("plain", 0);
+        let Some(log) = run.shell.member().state().logs().get(key) else { return Ok(()) };
+        let (start, end) = (log.history.start(), log.watermark);
+        if Self::leads(run) && end > start {
+            self.remove_below(index, start + 1 + choice % (end - start))?;
+        }
+        Ok(())
     }
 
-    fn deliver(&mut self, losses: u64) -> Result<(), Violation> {
+    fn deliver(&mut self, weather: &Weather) -> Result<(), Violation> {
+        let Weather { losses, crashes, power_cuts, .. } = *weather;
         if self.flight.is_empty() {
             return Ok(());
         }
@@ -209,9 +209,22 @@ impl Group {
         if is_kept {
             self.flight.push(frame.clone());
         }
-        if self.random.below(1_000) >= losses {
-            self.arrive(&frame)?;
+        if self.random.below(1_000) < losses {
+            return Ok(());
         }
+        let to = usize::try_from(frame.envelope.to.0).unwrap();
+        if self.random.below(1_000) >= crashes || self.machines[to].run.is_none() {
+            return self.arrive(&frame);
+        }
+        // It dies in the middle of what it does then.
+        self.stop_soon(to);
+        self.arrive(&frame)?;
+        if self.machines[to].disk.is_off() {
+            let cut = self.random.below(1_000) < 25 * power_cuts;
+            let cut = cut.then(|| PowerCut::any(&mut || self.random.next()));
+            self.crash(to, cut);
+        }
+        self.machines[to].disk.crash_at(u64::MAX);
         Ok(())
     }
 }
