@@ -27,8 +27,9 @@ use crate::topic::Partition;
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const STEPS: u64 = 300;
-/// How much is given back in the end: more than the spares of the internal logs that are in use.
-const BALLAST_BYTES: usize = 5 << 20;
+/// How much is given back in the end: more than the reserves that others took the space of, which are
+/// made again first. Those are the spare of compactions, of 4 MiB, and spares of the internal logs.
+const BALLAST_BYTES: usize = 8 << 20;
 
 /// What makes space in the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
