@@ -6,12 +6,13 @@
 //!
 //! A step holds no lock, except for the moments in which numbers are assigned and segments
 //! exchanged. The thread that does it has *claimed* the partition's compaction; other threads come
-//! back later, or wait. A truncation of a replicated log *suspends* compaction: what is begun ends with
-//! the step under way, and none begins until the truncation is over.
+//! back later, or wait. A truncation of a replicated log *suspends* compaction: what is begun ends
+//! with the step under way, and none begins until the truncation is over.
 //!
 //! The lock of [`Compactions`] and the partition's lock are never held together.
 //!
-//! Invariants; [`check`](CompactionSlot::check) holds them where the lock is released:
+//! Invariants; [`check`](CompactionSlot::check) holds the first two, and
+//! [`claim_in`](Compactor::claim_in) the third:
 //! 1. A compaction is with the slot or with the one thread that has claimed it, never with both.
 //! 2. Without settings none is begun.
 //! 3. While compaction is suspended no thread claims it.
@@ -467,14 +468,16 @@ impl<'a> Compactor<'a> {
         self.claim_waiting()
     }
 
-    fn pause(self, pause: Duration) {
+    /// Waits, unless a truncation or a close waits for the claim.
+    pub(super) fn pause(self, pause: Duration) {
         let Some(deadline) = real_now().checked_add(pause).filter(|_| !pause.is_zero()) else {
             return;
         };
         let mut slot = self.compactions.slot.lock();
-        loop {
+        // A truncation or a close that came during the step has notified already.
+        while slot.suspended == 0 && !self.is_closed() {
             let (next, timed_out) = self.compactions.released.wait_until(slot, deadline);
-            if timed_out || next.suspended > 0 || self.is_closed() {
+            if timed_out {
                 return;
             }
             slot = next;

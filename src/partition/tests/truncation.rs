@@ -3,7 +3,7 @@
 //! Method: the disk calls back while the truncation makes its segment; another thread then tries to
 //! change the log. It has to wait, and every image that a crash leaves from then on opens.
 
-use std::sync::OnceLock;
+use std::sync::{OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 
 use super::super::compactor::CompactionSettings;
@@ -195,14 +195,20 @@ fn what_is_to_be_compacted_is_asked_for_again_after_a_truncation() {
     assert!(setup.requests().contains(&Work::Compact));
 }
 
-/// A compaction that a caller waits for takes as long as the log is large. A truncation does not wait
-/// for it, nor is it lost.
+/// A compaction that a caller waits for takes as long as the log is large, and pauses beside appends.
+/// A truncation does not wait for it, nor is it lost.
 // RED: src/partition/compactor.rs
 //   - claim = self.give_way(claim, &mut tally)?;
 #[test]
 fn a_compaction_that_was_asked_for_gives_way_to_a_truncation() {
-    let setup = Setup::new(Durability::Sync);
+    let clock: Arc<OnceLock<ManualClock>> = Arc::default();
+    let its = Arc::clone(&clock);
+    let setup = Setup::hooked(move |_, _| {
+        // So long a step that a pause follows.
+        its.get().into_iter().for_each(|clock| clock.advance(Duration::from_secs(60)));
+    });
     fill_compacted(&setup);
+    clock.set(setup.clock.clone()).ok().unwrap();
     setup.append("last").unwrap();
     setup.noted.is_running.store(true, Ordering::Relaxed);
     let mut truncating = None;
@@ -213,7 +219,7 @@ fn a_compaction_that_was_asked_for_gives_way_to_a_truncation() {
             while !setup.core.compactions.is_suspended() {
                 thread::yield_now();
             }
-            return false;
+            return true;
         };
         // The truncation came in between.
         assert!(!setup.core.compactions.is_suspended());
@@ -223,4 +229,28 @@ fn a_compaction_that_was_asked_for_gives_way_to_a_truncation() {
     assert_eq!(truncating.unwrap().join().unwrap().unwrap(), 3);
     assert_eq!(tally.unwrap().records_removed, 2);
     assert_eq!(setup.values(), ["3"]);
+}
+
+/// Symptom: a truncation, or a close, that came while a step was under way waited for the pause after
+/// it, because it had notified before that began. Rule: a pause begins with a look.
+// RED: src/partition/compactor.rs
+//   - while slot.suspended == 0 && !self.is_closed() {
+//   + loop {
+#[test]
+fn a_compaction_does_not_pause_while_a_truncation_or_a_close_waits_for_it() {
+    let (sender, ended) = mpsc::channel();
+    thread::spawn(move || {
+        let hours = Duration::from_secs(10_000);
+        let setup = Setup::new(Durability::Sync);
+        let suspended = setup.core.compactor().suspend();
+        setup.core.compactor().pause(hours);
+        drop(suspended);
+        sender.send("suspended").unwrap();
+        setup.core.close();
+        setup.core.compactor().pause(hours);
+        sender.send("closed").unwrap();
+    });
+    for before in ["suspended", "closed"] {
+        assert_eq!(ended.recv_timeout(Duration::from_secs(20)), Ok(before), "it pauses for hours");
+    }
 }
