@@ -23,6 +23,8 @@ use super::ends::Ends;
 use super::state::State;
 use crate::error::Error;
 #[cfg(feature = "replication")]
+use crate::error::Result;
+#[cfg(feature = "replication")]
 use crate::sync::Condvar;
 use crate::sync::{LockLevel, Mutex, MutexGuard};
 
@@ -75,10 +77,17 @@ impl StateLock {
 
     /// Reserves the log: no other thread changes it until this is dropped, which must not happen
     /// under the lock.
+    ///
+    /// # Errors
+    ///
+    /// That of `check`, which sees the state under the lock; nothing is reserved then.
     #[cfg(feature = "replication")]
-    pub(super) fn reserve(&self) -> Reserved<'_> {
-        self.lock_for_change().reserve();
-        Reserved(self)
+    pub(super) fn reserve(&self, check: impl FnOnce(&State) -> Result<()>) -> Result<Reserved<'_>> {
+        let mut state = self.lock_for_change();
+        check(&state)?;
+        state.reserve();
+        drop(state);
+        Ok(Reserved(self))
     }
 
     /// How many threads wait for a log that is reserved.

@@ -41,7 +41,7 @@ use super::compactor::{Compactor, Occasion};
 use super::flusher::Flusher;
 use super::group_commit::SyncGate;
 use super::requests::Requests;
-use super::shared::SharedLog;
+use super::shared::{SharedLog, check_usable};
 use crate::config::Durability;
 use crate::error::{Error, Result};
 use crate::format::SparseIndex;
@@ -258,8 +258,8 @@ impl<'a> Replica<'a> {
         self.change(false, |ends| cut::plan_anew(ends, offset, first).map(Some))
     }
 
-    /// Plans a cut and carries it out, while nothing else happens to the log. What is kept of it is made
-    /// durable before, if anything is: damage need not allow that.
+    /// Plans a cut and carries it out, while nothing else happens to the log. What is kept of it is
+    /// made durable before, if anything is: damage need not allow that.
     fn change(
         self,
         keeps_some: bool,
@@ -270,8 +270,7 @@ impl<'a> Replica<'a> {
         let _changing = self.log.begin_disk_work()?;
         let suspended = self.compactor.suspend();
         let changed = self.gate.run_alone(keeps_some, || {
-            drop(self.log.lock_for_writing()?);
-            let _reserved = self.log.state().reserve();
+            let _reserved = self.log.state().reserve(|state| check_usable(self.log, state))?;
             if keeps_some {
                 self.flusher.sync_once(SyncScope::All)?;
             }

@@ -310,7 +310,7 @@ impl SharedLog {
 
 /// Whether stored data may be changed.
 #[inline]
-fn check_usable(shared: &SharedLog, state: &State) -> Result<()> {
+pub(super) fn check_usable(shared: &SharedLog, state: &State) -> Result<()> {
     if state.is_usable() && shared.status.is_available() {
         return Ok(());
     }

@@ -10,6 +10,7 @@ use super::super::compactor::CompactionSettings;
 use super::super::quorum::Quorum;
 use super::super::replica::Replica;
 use super::*;
+use crate::log::replica::refusal::Failure;
 
 type Change = fn(&Arc<PartitionCore>);
 
@@ -253,4 +254,24 @@ fn a_compaction_does_not_pause_while_a_truncation_or_a_close_waits_for_it() {
     for before in ["suspended", "closed"] {
         assert_eq!(ended.recv_timeout(Duration::from_secs(20)), Ok(before), "it pauses for hours");
     }
+}
+
+/// Symptom: when appends ended just before a truncation reserved the log, the truncation returned
+/// `Closed`, and the next opening found the log cut. Rule: that is looked at under the lock under
+/// which the log is reserved.
+// RED: src/partition/replica.rs
+//   - let _reserved = self.log.state().reserve(|state| check_usable(self.log, state))?;
+//   + let _reserved = self.log.state().reserve(|_| Ok(()))?;
+#[test]
+fn a_truncation_after_the_end_of_appends_changes_nothing() {
+    let setup = Setup::new(Durability::Sync);
+    for number in 0..6 {
+        setup.append(&number.to_string()).unwrap();
+    }
+    setup.core.log().end_appends();
+    let files = setup.disk.paths();
+    let refused = Replica::of(&setup.core).truncate(4, 2);
+    assert!(matches!(refused, Err(Failure::Failed(Error::Closed))), "{refused:?}");
+    assert_eq!(setup.disk.paths(), files);
+    assert_eq!(Setup::recovered(setup.disk.kill9(), true).values().len(), 6);
 }
