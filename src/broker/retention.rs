@@ -92,8 +92,8 @@ impl Retention {
         Ok(core.log_start())
     }
 
-    /// Moves the log start of a follower to that of its leader, if its own is lower. It lies not above
-    /// the follower's log end.
+    /// Moves the log start of a follower to that of its leader, if its own is lower. It lies not
+    /// above the follower's log end.
     #[cfg(feature = "replication")]
     pub(crate) fn raise_start(
         &self,

@@ -156,7 +156,8 @@ impl Space {
         ahead.min(capacity / 8)
     }
 
-    /// From which position on a writer has come near the end of the space there is. Only ever rises, as that end does.
+    /// From which position on a writer has come near the end of the space there is. Only ever rises,
+    /// as that end does.
     pub(super) fn near_from(&self, capacity: usize) -> usize {
         let ready = self.ready();
         if ready >= capacity {

@@ -173,7 +173,7 @@ impl SyncGate {
     /// Runs a change of the log that no sync may overlap, and that returns the durable end
     /// afterwards, which may be lower. If it `syncs`, it first makes all of the log durable, so that
     /// the waits that there are end well; otherwise they end with [`Error::Timeout`]. If it fails,
-    /// the log has not changed.
+    /// the log has not changed, or it takes no more appends.
     ///
     /// # Errors
     ///

@@ -1,9 +1,10 @@
 //! Truncates a log, or has it begin anew at another offset.
 //!
 //! Both make one new segment, which truncates: its header says that everything at and above its
-//! base offset is cut off, or everything there was, and has a higher rewrite number. The file gets its opening batch before
-//! it gets its name, so the name is the commit point: before it is durable nothing has changed,
-//! afterwards an opening finds the log truncated, whichever of the old files it finds. The steps:
+//! base offset is cut off, or everything there was, and has a higher rewrite number. The file gets
+//! its opening batch before it gets its name, so the name is the commit point: before it is durable
+//! nothing has changed, afterwards an opening finds the log truncated, whichever of the old files it
+//! finds. The steps:
 //!
 //! 1. [`plan`], without a lock: where the last batch ends that is kept, and what was known there.
 //! 2. [`Cut::begin`], under the partition's lock: the number of the new segment.
@@ -11,8 +12,8 @@
 //! 4. [`apply`], under the lock: exchanges the segments. The old files are removed afterwards.
 //!
 //! No byte that was published changes: the segment in which the log is cut keeps its file, and only
-//! its end moves. The caller makes the log durable before step 1, appends nothing until step 4, and
-//! lets no sync overlap. Must not know: why the log is cut, who asks.
+//! its end moves. The caller makes the log durable before step 1 if anything of it is kept, appends
+//! nothing until step 4, and lets no sync overlap. Must not know: why the log is cut, who asks.
 
 use std::sync::Arc;
 
@@ -40,7 +41,7 @@ pub(crate) struct Cut {
     base_offset: u64,
     /// Where the log ends afterwards. Above the base if offsets between are missing in the log.
     end_offset: u64,
-    /// Whether nothing is kept, and the log begins at the base.
+    /// Whether nothing is kept, and the log begins where it ends.
     is_anew: bool,
     /// The epoch of the last batch that is kept.
     leader_epoch: u32,
@@ -196,8 +197,8 @@ impl Cut {
         // The filler takes less than an opening batch without producers.
         let room = opening_room(producers.len()).saturating_add(opening_room(0));
         let needed = SegmentHeader::SIZE.saturating_add(room);
-        // Of a log that begins anew nothing counts that there was: a segment that begins below could
-        // prove that records above were durable, and these would be missing.
+        // Of a log that begins anew nothing counts that there was: a segment that begins below
+        // could prove that records above were durable, and these would be missing.
         let cut_off_from = if self.is_anew { 0 } else { self.base_offset };
         let mut new = log.factory.begin_cut(needed, cut_off_from)?;
         // It is made so that others can be removed.
@@ -245,8 +246,8 @@ impl Cut {
 }
 
 impl CutTask {
-    /// Makes the segment. Blocks for two syncs. `is_named` is set when a failure is not definite any
-    /// more: then an opening may find the log cut, so nothing may be appended to it as it is.
+    /// Makes the segment. Blocks for two syncs. `is_named` is set when a failure is not definite
+    /// any more: then an opening may find the log cut, so nothing may be appended to it as it is.
     ///
     /// # Errors
     ///

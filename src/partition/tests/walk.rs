@@ -8,7 +8,7 @@
 //! a log alone are in `log::tests::power`.
 //!
 //! ```text
-//! LOGPOND_EFFORT=50 cargo test --release --lib --features replication tests::walk -- --nocapture
+//! LOGPOND_EFFORT=20 cargo test --release --lib --features replication tests::walk -- --nocapture
 //! LOGPOND_REPLAY=17 cargo test --lib --features replication tests::walk -- --nocapture
 //! ```
 //!
