@@ -46,7 +46,7 @@ use crate::config::Durability;
 use crate::error::{Error, Result};
 use crate::format::SparseIndex;
 use crate::log::locate;
-use crate::log::replica::append::{self, Terms};
+use crate::log::replica::append::{self, First, Terms};
 use crate::log::replica::cut::{self, Cut, CutOff, Ends};
 use crate::log::replica::feed::{self, FeedLimits, Portion};
 use crate::log::replica::history::{EpochEnd, History};
@@ -248,13 +248,18 @@ impl<'a> Replica<'a> {
 
     /// Drops all there is, and continues at `offset`. The caller has noted it durably as the log
     /// start before, so that an opening after a crash finds the log there, or can be followed by
-    /// another call. The next batch begins at `first`: below `offset` if that lies within it.
+    /// another call. If `offset` lies within the next batch, `first` begins with that.
     ///
     /// # Errors
     ///
     /// A refusal if the log begins above `offset` already; otherwise as of
     /// [`truncate`](Self::truncate).
-    pub(crate) fn begin_anew(self, offset: u64, first: u64) -> Result<u64, Failure> {
+    pub(crate) fn begin_anew(
+        self,
+        offset: u64,
+        first: Option<&Received<'_>>,
+    ) -> Result<u64, Failure> {
+        let first = first.and_then(First::of);
         self.change(false, |ends| cut::plan_anew(ends, offset, first).map(Some))
     }
 

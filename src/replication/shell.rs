@@ -231,7 +231,7 @@ impl<C: Catalog> Shell<C> {
     fn begin_within(core: &PartitionCore, received: &Received<'_>) -> Result<(), Failure> {
         let (start, end) = (core.log_start(), core.log_end());
         if start == end && received.base_offset < start {
-            Replica::of(core).begin_anew(start, received.base_offset)?;
+            Replica::of(core).begin_anew(start, Some(received))?;
         }
         Ok(())
     }
@@ -408,7 +408,7 @@ impl<C: Catalog> Shell<C> {
             let change = LocalChange::LogStart { topic, partition, offset: start };
             self.broker.run().logs().local().append_durably(vec![change])?;
         }
-        Replica::of(&core).begin_anew(start, start)?;
+        Replica::of(&core).begin_anew(start, None)?;
         Ok(())
     }
 

@@ -21,6 +21,27 @@ pub(crate) struct Terms {
     pub(crate) sparse_below: u64,
 }
 
+/// The first one of batches, as far as the segment has to fit it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct First {
+    pub(super) base_offset: u64,
+    pub(super) bytes: u32,
+    pub(super) has_gaps: bool,
+}
+
+impl First {
+    pub(crate) fn of(received: &Received<'_>) -> Option<Self> {
+        let header = BatchHeader::parse(received.bytes).ok().flatten()?;
+        let (base_offset, bytes, has_gaps) = (header.base_offset, header.size, has_gaps(&header));
+        Some(Self { base_offset, bytes, has_gaps })
+    }
+}
+
+/// Whether records of the batch were removed.
+fn has_gaps(header: &BatchHeader) -> bool {
+    u64::from(header.record_count) != u64::from(header.last_offset_delta).saturating_add(1)
+}
+
 /// Whether the batches continue the log.
 ///
 /// # Errors
@@ -50,18 +71,22 @@ pub(crate) fn admit(log: &Log, received: &Received<'_>, terms: &Terms) -> Result
 }
 
 /// Whether the first batch holds the start of a log that begins with it: the records below the start
-/// were removed, but not their batch.
+/// were removed, but not their batch. It fits the segment as that is: another one would begin at the
+/// log end, above the batch.
 fn holds_start(log: &Log, received: &Received<'_>) -> bool {
     let start = log.ends.log_start();
-    let has_batches = log.appender.active().is_none_or(|active| {
-        active.segment().base_offset != received.base_offset
-            || active.contents().last_batch > SegmentHeader::SIZE
-    });
     let first = BatchHeader::parse(received.bytes).ok().flatten();
+    let Some((first, active)) = first.zip(log.appender.active()) else { return false };
+    let segment = active.segment();
+    let is_empty = segment.base_offset == received.base_offset
+        && active.contents().last_batch <= SegmentHeader::SIZE;
+    let fits = log.appender.has_room(first.size, first.next_offset())
+        && (segment.has_gaps || !has_gaps(&first));
     start == log.ends.log_end()
         && received.base_offset < start
-        && first.is_some_and(|first| first.next_offset() > start)
-        && !has_batches
+        && first.next_offset() > start
+        && is_empty
+        && fits
 }
 
 /// Appends and publishes batches that [`admit`] has admitted, in order.
@@ -85,8 +110,7 @@ pub(crate) fn append(log: &mut Log, received: &Received<'_>) -> Result<()> {
 
 fn append_one(log: &mut Log, header: &BatchHeader, batch: &mut [u8]) -> Result<()> {
     let (now, next_offset) = (log.now, header.next_offset());
-    let has_gap = header.base_offset > log.ends.log_end()
-        || u64::from(header.record_count) != u64::from(header.last_offset_delta).saturating_add(1);
+    let has_gap = header.base_offset > log.ends.log_end() || has_gaps(header);
     if has_gap && !log.appender.active().is_some_and(|active| active.segment().has_gaps) {
         begin_gaps(log, batch.len())?;
     } else if !log.appender.has_room(header.size, next_offset) {

@@ -17,6 +17,7 @@
 
 use std::sync::Arc;
 
+use super::append::First;
 use super::history::History;
 use super::refusal::{Failure, Refusal};
 use crate::error::{CorruptionKind, Error, Result};
@@ -48,6 +49,8 @@ pub(crate) struct Cut {
     /// The segment in which the log is cut, if it is not cut between two.
     shortened: Option<Shortened>,
     producers: ProducerTable,
+    /// The batch that comes next, if it has to be in the new segment.
+    first: Option<First>,
 }
 
 #[derive(Debug)]
@@ -97,6 +100,7 @@ pub(crate) fn plan(
         leader_epoch: kept.map_or(0, |kept| kept.leader_epoch),
         shortened: None,
         producers: ProducerTable::default(),
+        first: None,
     };
     match last.filter(|last| last.next_offset() != Some(base_offset)) {
         Some(last) if last.ranks.1 < last.number => {
@@ -115,23 +119,26 @@ pub(crate) fn plan(
 }
 
 /// Plans to drop all there is, and to continue at `offset`, which the caller has noted durably as
-/// the log start. `first` is where the batch begins that holds the offset, at most there.
+/// the log start. `first` is the batch that comes next, if that begins below the offset: no later
+/// segment can have it.
 ///
 /// # Errors
 ///
 /// The log begins above it already.
-pub(crate) fn plan_anew(ends: Ends, offset: u64, first: u64) -> Result<Cut, Failure> {
+pub(crate) fn plan_anew(ends: Ends, offset: u64, first: Option<First>) -> Result<Cut, Failure> {
     let bound = ends.log_start();
-    if !(bound..=OFFSET_MAX).contains(&offset) || first > offset {
+    let base_offset = first.map_or(offset, |first| first.base_offset);
+    if !(bound..=OFFSET_MAX).contains(&offset) || base_offset > offset {
         return Err(Refusal::Bound { offset, bound }.into());
     }
     Ok(Cut {
-        base_offset: first,
+        base_offset,
         end_offset: offset,
         is_anew: true,
         leader_epoch: 0,
         shortened: None,
         producers: ProducerTable::default(),
+        first,
     })
 }
 
@@ -196,7 +203,8 @@ impl Cut {
         let producers = self.producers.states();
         // The filler takes less than an opening batch without producers.
         let room = opening_room(producers.len()).saturating_add(opening_room(0));
-        let needed = SegmentHeader::SIZE.saturating_add(room);
+        let first_bytes = self.first.map_or(0, |first| first.bytes as usize);
+        let needed = SegmentHeader::SIZE.saturating_add(room).saturating_add(first_bytes);
         // Of a log that begins anew nothing counts that there was: a segment that begins below
         // could prove that records above were durable, and these would be missing.
         let cut_off_from = if self.is_anew { 0 } else { self.base_offset };
@@ -204,6 +212,9 @@ impl Cut {
         // It is made so that others can be removed.
         new.exceeds_budget = true;
         let opening = self.opening(log, producers).encode(&new.header.key(), 0)?;
+        if self.first.is_some_and(|first| first.has_gaps) {
+            new.header.compatible |= HAS_GAPS;
+        }
         let mut first = opening;
         let mut last_batch = SegmentHeader::SIZE;
         if self.end_offset > self.base_offset && !self.is_anew {

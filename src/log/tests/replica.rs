@@ -81,7 +81,7 @@ pub(super) fn truncate(log: &mut Log, offset: u64, bound: u64) -> Result<u64, Fa
 /// What the partition does to begin anew. The caller has noted the log start.
 pub(super) fn begin_anew(log: &mut Log, offset: u64) -> Result<(), Failure> {
     sync(log)?;
-    let cut = plan_anew(*log.ends(), offset, offset)?;
+    let cut = plan_anew(*log.ends(), offset, None)?;
     Ok(carry_out(log, cut)?)
 }
 

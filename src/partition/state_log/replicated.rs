@@ -121,7 +121,7 @@ impl<S: LoggedState + Send> ReplicatedState for StateLog<S> {
     }
 
     fn begin_anew(&self, offset: u64) -> Result<u64, Failure> {
-        change(self, Some(offset), |replica| replica.begin_anew(offset, offset))
+        change(self, Some(offset), |replica| replica.begin_anew(offset, None))
     }
 
     fn is_whole(&self) -> bool {

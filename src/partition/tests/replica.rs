@@ -4,9 +4,11 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::*;
+use crate::format::{BatchEncoder, Placement, SegmentKey};
 use crate::log::replica::history::EpochEnd;
 use crate::log::replica::received::Received;
 use crate::log::replica::refusal::{Failure, Refusal};
+use crate::log::replica::under::Under;
 use crate::partition::replica::{Fed, Replica};
 
 fn replica(setup: &Setup) -> Replica<'_> {
@@ -178,13 +180,59 @@ fn a_partition_begins_anew_and_continues() {
     for number in 0..4 {
         setup.append(&format!("{number}")).unwrap();
     }
-    assert_eq!(replica(&setup).begin_anew(30, 30).unwrap(), 30);
+    assert_eq!(replica(&setup).begin_anew(30, None).unwrap(), 30);
     let ends = (setup.core.log_start(), setup.core.durable_end(), setup.core.log_end());
     assert_eq!((ends, replica(&setup).last().unwrap()), ((30, 30, 30), None));
     setup.append("a").unwrap();
     setup.core.flush().unwrap();
     assert_eq!((setup.core.durable_end(), setup.values()), (31, vec!["a".to_owned()]));
     assert_eq!(setup.disk.paths().iter().filter(|it| it.extension().is_some()).count(), 1);
+}
+
+const UNDER: Under = Under { salt: 0x1EAD, features: 0 };
+
+/// A batch with the offsets 2 to 4, and records of this size.
+fn batch_to_4(bytes: usize, has_gaps: bool) -> Vec<u8> {
+    let mut encoder = BatchEncoder::new();
+    for _ in 0..if has_gaps { 2 } else { 3 } {
+        let headers = std::iter::empty::<(&str, &[u8])>();
+        encoder.push(1_000, None, Some(&vec![b'v'; bytes]), headers).unwrap();
+    }
+    encoder.set_last_offset_delta(2);
+    let key = &SegmentKey::new(UNDER.salt, UNDER.features);
+    let (base_offset, leader_epoch, durable_end, producer) = (2, 1, 0, None);
+    let placement = Placement { base_offset, leader_epoch, durable_end, key, producer };
+    encoder.finish().seal(&placement).to_vec()
+}
+
+/// Symptom: a batch within which a log begins, and that its segment had no room for or that has gaps,
+/// was stored in another segment, which began above it; after a crash it was missing. Rule: the
+/// segment is made for the batch, and no other batch begins the log.
+// RED: src/log/replica/cut.rs
+//   - let needed = SegmentHeader::SIZE.saturating_add(room).saturating_add(first_bytes);
+//   + let needed = SegmentHeader::SIZE.saturating_add(room);
+// RED: src/log/replica/cut.rs
+//   - if self.first.is_some_and(|first| first.has_gaps) {
+//   + if false {
+// RED: src/log/replica/append.rs
+//   - && fits
+#[test]
+fn the_batch_within_which_a_log_begins_is_in_the_segment_that_was_made_for_it() {
+    let small = batch_to_4(9, false);
+    let small = Received::check(&small, UNDER).unwrap();
+    for (bytes, has_gaps) in [(256 << 10, false), (9, true)] {
+        let setup = Setup::new(Durability::Sync);
+        let batch = batch_to_4(bytes, has_gaps);
+        let received = Received::check(&batch, UNDER).unwrap();
+        replica(&setup).begin_anew(4, Some(&small)).unwrap();
+        let refused = replica(&setup).append(&received, 5);
+        assert!(matches!(refused, Err(Failure::Refused(_))), "{has_gaps}: {refused:?}");
+        replica(&setup).begin_anew(4, Some(&received)).unwrap();
+        assert_eq!(replica(&setup).append(&received, 5).unwrap(), 5);
+        let recovered = Setup::recovered(setup.disk.kill9(), true);
+        let found = (recovered.core.log_end(), recovered.values().len());
+        assert_eq!(found, (5, if has_gaps { 2 } else { 3 }));
+    }
 }
 
 /// Who waited for the disk while the log is truncated is answered: all that was appended before is
@@ -256,7 +304,7 @@ fn who_waited_when_a_log_began_anew_hears_that_nothing_is_known() {
     }
     let ((woken, waker), mut ticket) = (waker(), None);
     assert!(setup.core.flusher().poll(4, &waker, &mut ticket).is_none());
-    replica(&setup).begin_anew(1, 1).unwrap();
+    replica(&setup).begin_anew(1, None).unwrap();
     assert_eq!(woken.0.load(Ordering::Relaxed), 1);
     let polled = setup.core.flusher().poll(4, &waker, &mut ticket);
     assert!(matches!(polled, Some(Err(Error::Timeout))), "{polled:?}");

@@ -174,7 +174,7 @@ fn row_h05_no_compaction_is_under_way_while_a_log_begins_anew() {
         assert!(setup.core.compactor().step().unwrap());
     }
     core.set(Arc::clone(&setup.core)).ok().unwrap();
-    assert_eq!(Replica::of(&setup.core).begin_anew(2, 2).unwrap(), 2);
+    assert_eq!(Replica::of(&setup.core).begin_anew(2, None).unwrap(), 2);
     assert_eq!(claims.load(Ordering::Relaxed), 1);
     assert!(!has_temporary(&setup), "it is not given up");
     assert_eq!(setup.disk.paths().iter().filter(|it| it.extension().is_some()).count(), 1);

@@ -17,6 +17,7 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "small numbers")]
 
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::thread::{self, JoinHandle};
 
@@ -27,11 +28,14 @@ use super::*;
 use crate::format::{BatchEncoder, Placement, SegmentKey};
 use crate::log::replica::history::EpochEnd;
 use crate::log::replica::received::Received;
+use crate::log::replica::refusal::Failure;
 use crate::log::replica::under::Under;
 use crate::message::Batch;
 use crate::random::Random;
 
 const SMALL: LogOptions = LogOptions { segment_bytes: 16 << 10, ..OPTIONS };
+/// What the leader's batches are sealed with.
+const UNDER: Under = Under { salt: 0x1EAD, features: 0 };
 const SETTINGS: CompactionSettings = CompactionSettings {
     min_dirty_ratio: 0.0,
     tombstone_retention: Duration::from_secs(60),
@@ -58,6 +62,8 @@ struct Model {
     committed: u64,
     /// While the log is cut: where it ended, where it will, and whether it begins anew.
     cut: Option<(u64, u64, bool)>,
+    /// Where the batch begins that will hold the start of a log that begins anew within it.
+    within: Option<u64>,
     compacts: bool,
 }
 
@@ -129,6 +135,7 @@ type Job = Box<dyn FnOnce(&Arc<PartitionCore>) + Send>;
 struct Beside {
     job: Mutex<Option<(u64, Arc<PartitionCore>, Job)>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    waited: AtomicUsize,
 }
 
 impl Beside {
@@ -146,6 +153,7 @@ impl Beside {
         while core.log.state().waiting() == 0 && !thread.is_finished() {
             thread::yield_now();
         }
+        self.waited.fetch_add(usize::from(!thread.is_finished()), Ordering::Relaxed);
         *self.thread.lock() = Some(thread);
     }
 
@@ -158,6 +166,30 @@ impl Beside {
         if let Some((_, core, job)) = left {
             job(&core);
         }
+    }
+}
+
+/// A batch of a leader, of the same record for each offset.
+fn batch_of(stored: &Stored, offsets: RangeInclusive<u64>) -> Vec<u8> {
+    let key = &SegmentKey::new(UNDER.salt, UNDER.features);
+    let mut encoder = BatchEncoder::new();
+    let base_offset = *offsets.start();
+    for _ in offsets {
+        let headers = std::iter::empty::<(&str, &[u8])>();
+        encoder.push(1_000, Some(&stored.key), Some(&stored.value), headers).unwrap();
+    }
+    let (durable_end, producer, leader_epoch) = (0, None, stored.epoch);
+    let placement = Placement { base_offset, leader_epoch, durable_end, key, producer };
+    encoder.finish().seal(&placement).to_vec()
+}
+
+/// Appends a batch that holds the start of an empty log, which was to begin with it. It may have
+/// been rolled since, or was opened again: then it begins once more.
+fn append_within(core: &Arc<PartitionCore>, bytes: &[u8]) {
+    let (replica, received) = (Replica::of(core), Received::check(bytes, UNDER).unwrap());
+    if let Err(Failure::Refused(_)) = replica.append(&received, 0) {
+        replica.begin_anew(core.log_start(), Some(&received)).unwrap();
+        replica.append(&received, 0).unwrap();
     }
 }
 
@@ -283,22 +315,15 @@ impl Walk {
     }
 
     fn receive(&mut self) {
-        let under = Under { salt: 0x1EAD, features: 0 };
-        let key = &SegmentKey::new(under.salt, under.features);
         let mut bytes = Vec::new();
         for _ in 0..=self.random.below(2) {
             self.epoch += u32::from(self.random.below(4) == 0);
             let (stored, base_offset) = (self.stored(), self.model.records.len() as u64);
-            let mut encoder = BatchEncoder::new();
-            let headers = std::iter::empty::<(&str, &[u8])>();
-            encoder.push(1_000, Some(&stored.key), Some(&stored.value), headers).unwrap();
-            let (durable_end, producer, leader_epoch) = (0, None, stored.epoch);
-            let placement = Placement { base_offset, leader_epoch, durable_end, key, producer };
-            bytes.extend_from_slice(encoder.finish().seal(&placement));
+            bytes.extend_from_slice(&batch_of(&stored, base_offset..=base_offset));
             self.model.records.push(Some(stored));
         }
         self.note();
-        let received = Received::check(&bytes, under).unwrap();
+        let received = Received::check(&bytes, UNDER).unwrap();
         Replica::of(self.core()).append(&received, 0).unwrap();
     }
 
@@ -377,15 +402,30 @@ impl Walk {
         self.settle();
         let (start, end) = (self.model.start, self.core().log_end());
         let to = if self.random.below(2) == 0 { end + 3 } else { self.one_of(start, end) };
+        let first = to - self.random.below(5).min(to);
+        self.run += 1;
+        let stored = self.stored();
+        let bytes = batch_of(&stored, first..=to);
+        let received = Received::check(&bytes, UNDER).unwrap();
+        let received = (first < to).then_some(&received);
         while (self.model.records.len() as u64) < to {
             self.model.records.push(None);
         }
         (self.model.start, self.model.durable, self.model.committed) = (to, to, to);
+        self.model.within = (first < to).then_some(first);
         self.do_beside(to);
         self.model.cut = Some((end.max(to), to, true));
         self.note();
-        assert_eq!(Replica::of(self.core()).begin_anew(to, to).unwrap(), to, "{}", self.case);
+        assert_eq!(Replica::of(self.core()).begin_anew(to, received).unwrap(), to, "{}", self.case);
         self.end_cut(to);
+        if first < to {
+            self.note();
+            self.model.records.push(Some(stored));
+            self.note();
+            append_within(self.core(), &bytes);
+            // A batch that holds the start is not cut off.
+            (self.model.within, self.model.committed) = (None, to + 1);
+        }
     }
 
     fn end_cut(&mut self, to: u64) {
@@ -417,17 +457,22 @@ impl Walk {
         let replica = Replica::of(&setup.core);
         let mut model = model.clone();
         if let Some((_, to, is_anew)) = model.cut.take() {
-            let again = if is_anew { replica.begin_anew(to, to) } else { replica.truncate(to, to) };
+            let again =
+                if is_anew { replica.begin_anew(to, None) } else { replica.truncate(to, to) };
             assert_eq!(again.unwrap(), to, "{case}");
         }
         let end = setup.core.log_end();
         model.records.truncate(end as usize);
         let stored = Stored { key: b"z".to_vec(), value: b"z".to_vec(), epoch: self.epoch + 1 };
         replica.set_epoch(stored.epoch).unwrap();
-        let mut encoder = Encoder::take();
-        let record = Record::new().key(&stored.key).value(&stored.value);
-        let mut batch = encoder.encode([&record], RULES, 0).unwrap();
-        setup.core.append(&mut batch, &AppendOptions::default()).unwrap();
+        if let Some(first) = model.within.filter(|_| end == model.start) {
+            append_within(&setup.core, &batch_of(&stored, first..=end));
+        } else {
+            let mut encoder = Encoder::take();
+            let record = Record::new().key(&stored.key).value(&stored.value);
+            let mut batch = encoder.encode([&record], RULES, 0).unwrap();
+            setup.core.append(&mut batch, &AppendOptions::default()).unwrap();
+        }
         setup.core.flush().unwrap();
         setup.core.close();
         model.records.push(Some(Rc::new(stored)));
@@ -453,7 +498,7 @@ fn effort() -> u64 {
 fn row_h05_a_replicated_partition_survives_a_kill_and_power_cuts_at_every_step() {
     let asked_for = std::env::var("LOGPOND_REPLAY").ok().and_then(|it| it.parse().ok());
     let seeds = asked_for.map_or(0..10 * effort(), |seed: u64| seed..seed + 1);
-    let (mut images, mut cuts) = (0, 0);
+    let (mut images, mut cuts, mut beside, mut within) = (0, 0, 0, 0);
     for seed in seeds {
         let mut walk = Walk::new(seed);
         walk.disk.record();
@@ -475,8 +520,15 @@ fn row_h05_a_replicated_partition_survives_a_kill_and_power_cuts_at_every_step()
             }
             images += 3;
         }
-        cuts += walk.trace.iter().filter(|(_, model)| model.cut.is_some()).count();
+        let count = |is_such: fn(&Model) -> bool| {
+            walk.trace.iter().filter(|(_, model)| is_such(model)).count()
+        };
+        cuts += count(|model| model.cut.is_some());
+        within += count(|model| model.cut.is_some() && model.within.is_some());
+        beside += walk.beside.waited.load(Ordering::Relaxed);
     }
-    eprintln!("{images} images, {cuts} truncations");
-    assert!(asked_for.is_some() || images > 500 && cuts > 20, "{images}, {cuts}");
+    let seen = format!("{images} images, {cuts} cuts, {within} within, {beside} waited");
+    eprintln!("{seen}");
+    let is_enough = images > 500 && cuts > 20 && within > 3 && beside > 3;
+    assert!(asked_for.is_some() || is_enough, "{seen}");
 }
