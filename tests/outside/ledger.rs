@@ -65,6 +65,8 @@ pub(crate) struct Ledger {
     /// Whether its last run ended cleanly, as `close` said.
     pub(crate) closed: bool,
     pub(crate) acks: u64,
+    /// How many closes have shortened a file, and how many have not.
+    pub(crate) closes: (u64, u64),
     /// When the power was cut. What was acknowledged after that is no acknowledgement: a machine
     /// without power gives none, while a file system that is shut down under a running kernel
     /// answers some syncs with success and forgets them.
@@ -84,6 +86,8 @@ impl Ledger {
             "ended" => self.ended = true,
             "opened" => self.closed = false,
             "closed" => self.closed = true,
+            "shortened" => self.closes.0 += 1,
+            "kept" => self.closes.1 += 1,
             "failed" => self.failures.push(rest.to_owned()),
             "topic" => {
                 let (name, state) = rest.split_once(' ').expect("a state");
