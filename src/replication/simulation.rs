@@ -263,6 +263,34 @@ fn a_clean_end_without_the_member_does_not_hide_a_loss_of_power() {
     }
 }
 
+/// What a member has promised may have been in the note that is torn.
+// RED: src/replication/shell/found.rs
+//   - Some(Standing::Incomplete) => false,
+//   + Some(Standing::Incomplete) => true,
+#[test]
+fn row_h08_a_member_whose_notes_are_torn_promises_nothing_until_it_is_whole_again() {
+    let mut group = Group::new(3, Durability::Os, 1);
+    let run = |group: &mut Group| {
+        group.begin()?;
+        group.write(0, 6)?;
+        group.flush()?;
+        group.crash(1, None);
+        group.machines[1].tear_notes();
+        group.has_lost = true;
+        group.start(1)
+    };
+    let could_promise = |group: &Group| {
+        let run = group.machines[1].run.as_ref().unwrap();
+        run.shell.member().state().could_promise()
+    };
+    let done = run(&mut group);
+    assert!(done.is_ok(), "{:?}", done.err().map(|violation| violation.0));
+    assert!(!could_promise(&group));
+    let settled = group.settle().map_err(|violation| violation.0);
+    assert_eq!(settled, Ok(true));
+    assert!(could_promise(&group));
+}
+
 /// The group that notices when a rule is missing: by a script, or one of many seeds.
 fn without(rule: Rule, seed: u64) -> Result<(), Violation> {
     match rule {

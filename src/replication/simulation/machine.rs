@@ -2,7 +2,7 @@
 //!
 //! Owns: the disk, what its crashes leave, and the run. Must not know: the other machines.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -224,6 +224,19 @@ impl Machine {
 
     pub(super) fn wipes(&self) -> u64 {
         self.wipes
+    }
+
+    /// Changes the last byte that was written of the member's notes.
+    pub(super) fn tear_notes(&self) {
+        let dir = Path::new(DIR).join("__local");
+        let paths = self.disk.paths().into_iter().filter(|path| path.starts_with(&dir));
+        let written = |path: &PathBuf| {
+            let bytes = self.disk.read(path).unwrap();
+            bytes.iter().rposition(|byte| *byte != 0)
+        };
+        let mut ends = paths.filter_map(|path| Some((path.clone(), written(&path)?)));
+        let (path, at) = ends.next_back().unwrap();
+        self.disk.corrupt(&path, at as u64, 1).unwrap();
     }
 
     /// Changes a byte of the first file of a partition.
