@@ -567,14 +567,13 @@ impl Member {
     }
 }
 
-/// Whether a message may be meant for this group: who leads, or asks to, knows it.
+/// Whether a message may be meant for this group: who leads, or asks to, knows it. (A member that lost
+/// the membership with its power does not, and a candidate may need what it has.)
 fn is_of_group(own: Option<GroupId>, message: &Envelope) -> bool {
     match (own, message.group) {
         (Some(own), Some(theirs)) => theirs == own,
         (None, _) => true,
-        (Some(_), None) => {
-            !matches!(&message.body, Body::Beat | Body::Ask(Ask::Lead(_)) | Body::Fetched(_))
-        }
+        (Some(_), None) => !matches!(&message.body, Body::Beat | Body::Ask(Ask::Lead(_))),
     }
 }
 

@@ -8,7 +8,7 @@ use super::super::log_key::LogKey;
 use super::super::logs::Logs;
 use super::super::logs::MetaChange;
 use super::super::membership::{DirectoryId, GroupId, MemberRun, Membership};
-use super::super::message::{Ask, Body, Envelope};
+use super::super::message::{Ask, Body, Envelope, Fetched, Found, Promised, Summary};
 use super::super::notes::{Note, Notes};
 use super::{EPOCH_STEP_MAX, LeadRefused, Member};
 use crate::record::{LeaderEpoch, NodeId};
@@ -197,4 +197,28 @@ fn only_logs_of_partitions_are_created_and_deleted() {
         assert_eq!(one.appended(LogKey::Meta, 1, &[(1, change)]), None);
         assert_eq!(one, before);
     }
+}
+
+/// Its answer was refused, because it named no group, and nobody could lead any more. It had lost the
+/// membership, or had not copied it yet.
+#[test]
+fn a_candidate_takes_records_of_a_member_that_knows_of_no_group() {
+    let mut one = member(3, Notes::new(run(0)));
+    one.lead(LeaderEpoch(1)).unwrap();
+    let from =
+        |body| Envelope { group: None, from: run(1), to: NodeId(0), epoch: LeaderEpoch(1), body };
+    let two = Summary { adopted: LeaderEpoch(0), end: 2, start: 0 };
+    let logs = [(LogKey::Offsets, two)].into();
+    let promised = Promised { to: run(0), logs, has_membership: false };
+    let effects = one.receive(&from(Body::Promised(promised)));
+    let asked = sent(&effects).into_iter().find_map(|message| match &message.body {
+        Body::Fetch(fetch) => Some(*fetch),
+        _ => None,
+    });
+    let ranges = vec![EpochRange { epoch: LeaderEpoch(0), records: 2 }];
+    let found = Found::Records { ranges, changes: Vec::new() };
+    let asked = asked.unwrap();
+    let fetched = Fetched { to: run(0), asked, start: 0, led: None, found };
+    let effects = one.receive(&from(Body::Fetched(fetched)));
+    assert!(effects.contains(&Effect::Append { log: LogKey::Offsets, records: 2 }));
 }
