@@ -59,6 +59,8 @@ struct Answer<'a> {
     checked: &'a Checked<'a>,
     /// Below it the leader's log may be compacted.
     sparse_below: u64,
+    /// What the batches change, if they are of `__meta`.
+    changes: &'a [(u64, MetaChange)],
 }
 
 pub(crate) struct Shell<C> {
@@ -134,7 +136,7 @@ impl<C: Catalog> Shell<C> {
             return;
         }
         let mut envelope = frame.envelope.clone();
-        let mut sparse_below = u64::MAX;
+        let (mut sparse_below, mut meta_changes) = (u64::MAX, Vec::new());
         if let Body::Fetched(Fetched { asked, found, led, .. }) = &mut envelope.body
             && let Found::Records { ranges, changes } = found
         {
@@ -143,12 +145,14 @@ impl<C: Catalog> Shell<C> {
             if asked.log == LogKey::Meta {
                 let each = checked.received.iter();
                 changes.extend(each.flat_map(|it| self.catalog.changes(it.bytes)));
+                meta_changes.clone_from(changes);
             }
             // What was compacted lay below the watermark of an earlier run, or of this one.
             sparse_below = led.map_or(u64::MAX, |led| led.watermark.max(led.began));
         }
         let effects = self.member.receive(&envelope);
-        self.carry_out(effects, Some(Answer { checked: &checked, sparse_below }));
+        let answer = Answer { checked: &checked, sparse_below, changes: &meta_changes };
+        self.carry_out(effects, Some(answer));
     }
 
     /// Sends again what had no answer.
@@ -178,7 +182,11 @@ impl<C: Catalog> Shell<C> {
         let log = self.member.state().logs().get(key).filter(|log| !log.damaged);
         let Some((end, synced)) = log.map(|log| (log.end(), log.synced)) else { return };
         if let Some(records) = core.log_end().checked_sub(end).filter(|records| *records > 0) {
-            let changes = match self.changes_from(key, &core, end) {
+            let changes = match key {
+                LogKey::Meta => found::changes(&self.catalog, &core, end),
+                _ => Ok(Vec::new()),
+            };
+            let changes = match changes {
                 Ok(changes) => changes,
                 Err(error) => return self.fail(error.into()),
             };
@@ -265,22 +273,6 @@ impl<C: Catalog> Shell<C> {
         Ok(())
     }
 
-    fn changes_from(
-        &self,
-        key: LogKey,
-        core: &PartitionCore,
-        from: u64,
-    ) -> Result<Vec<(u64, MetaChange)>> {
-        let mut changes = Vec::new();
-        if key == LogKey::Meta
-            && let Fed::Batches(portions) = Replica::of(core).read(from, usize::MAX)?
-        {
-            let each = portions.iter().flat_map(|portion| self.catalog.changes(portion.bytes()));
-            changes.extend(each.filter(|(at, _)| *at >= from));
-        }
-        Ok(changes)
-    }
-
     // ---- effects ---------------------------------------------------------------------------
 
     /// Nobody learns any more what becomes of records that wait for a majority.
@@ -320,16 +312,12 @@ impl<C: Catalog> Shell<C> {
             Effect::Note(note) => self.note(note)?,
             Effect::Append { log, .. } => {
                 let (_, core) = self.core(log)?;
-                if let Some(Answer { checked, sparse_below }) = answer {
+                if let Some(Answer { checked, sparse_below, changes }) = answer {
                     for received in &checked.received {
                         Self::begin_within(&core, received)?;
                         Replica::of(&core).append(received, sparse_below)?;
                     }
-                    if log == LogKey::Meta {
-                        let each = checked.received.iter();
-                        let changes = each.flat_map(|it| self.catalog.changes(it.bytes));
-                        self.begin_logs(&core, &changes.collect::<Vec<_>>())?;
-                    }
+                    self.begin_logs(&core, changes)?;
                 }
             }
             Effect::Truncate { log, to } => self.truncate(log, to)?,

@@ -4,7 +4,7 @@
 
 use super::super::history::EpochRange;
 use super::super::log_key::LogKey;
-use super::super::logs::{Logs, Restored};
+use super::super::logs::{Logs, MetaChange, Restored};
 use super::super::membership::{DirectoryId, MemberRun};
 use super::super::notes::{Notes, Promise};
 use super::Catalog;
@@ -67,7 +67,8 @@ pub(super) fn logs<C: Catalog>(catalog: &C) -> Result<Logs> {
     let mut logs = Logs::new(catalog.counts_synced());
     if let Some((_, core)) = catalog.partition(LogKey::Meta) {
         let restored = log(&core)?;
-        let changes = if restored.damaged { Vec::new() } else { changes(catalog, &core)? };
+        let changes =
+            if restored.damaged { Vec::new() } else { changes(catalog, &core, core.log_start())? };
         logs.restore(LogKey::Meta, &restored);
         logs.restore_changes(&changes);
     }
@@ -125,16 +126,18 @@ fn ranges(replica: Replica<'_>, start: u64, end: u64) -> Result<Vec<EpochRange>>
     Ok(ranges)
 }
 
-fn changes<C: Catalog>(
+/// What the records of `__meta` from `from` on change.
+pub(super) fn changes<C: Catalog>(
     catalog: &C,
     core: &PartitionCore,
-) -> Result<Vec<(u64, super::super::logs::MetaChange)>> {
-    let (mut from, mut all) = (core.log_start(), Vec::new());
-    while let Fed::Batches(portions) = Replica::of(core).read(from, META_READ_BYTES)? {
+    from: u64,
+) -> Result<Vec<(u64, MetaChange)>> {
+    let (mut next, mut all) = (from, Vec::new());
+    while let Fed::Batches(portions) = Replica::of(core).read(next, META_READ_BYTES)? {
         let Some(last) = portions.last() else { break };
-        from = last.offsets.end;
+        next = last.offsets.end;
         for portion in &portions {
-            all.extend(catalog.changes(portion.bytes()));
+            all.extend(catalog.changes(portion.bytes()).into_iter().filter(|(at, _)| *at >= from));
         }
     }
     Ok(all)
