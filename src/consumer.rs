@@ -11,6 +11,7 @@
 //! | [`assignment`] | the consumer's partitions: takes them over and gives them up |
 //! | [`handle`], [`wait`] | requests of other threads; how a call waits |
 //! | [`poller`] | the loop of a poll |
+//! | `in_async`, `stream` | with the feature `async`: futures and a stream of the same calls |
 //! | this file | the public handle |
 //!
 //! Must not know: segments and files. A partition returns checked batches.
@@ -29,6 +30,8 @@ pub use self::builder::ConsumerBuilder;
 pub use self::commit::Commits;
 pub use self::gaps::Gap;
 pub use self::handle::ConsumerHandle;
+#[cfg(feature = "async")]
+pub use self::in_async::AsyncConsumer;
 use self::poller::Poller;
 use self::rebalance::Callback;
 pub use self::rebalance::Rebalance;
@@ -51,6 +54,8 @@ mod commit_mark;
 mod failure;
 mod gaps;
 mod handle;
+#[cfg(feature = "async")]
+mod in_async;
 mod pending;
 mod poller;
 mod progress;
@@ -296,6 +301,23 @@ impl Consumer {
         MessageStream::new(self)
     }
 
+    /// Returns the messages from the position on, as a stream that owns the consumer, for example
+    /// for a response that outlives its handler. It is otherwise as that of
+    /// [`stream`](Self::stream). Dropping it drops the consumer, which leaves its group. Needs the
+    /// feature `async`.
+    #[cfg(feature = "async")]
+    pub fn into_stream(self) -> MessageStream<'static> {
+        MessageStream::owning(self)
+    }
+
+    /// Returns a view of this consumer whose waiting calls are futures, for any executor: `recv`,
+    /// `poll`, `commit`, `commit_message` and `commit_offsets`. The view can be made anew for each
+    /// call. Needs the feature `async`.
+    #[cfg(feature = "async")]
+    pub fn in_async(&mut self) -> AsyncConsumer<'_> {
+        AsyncConsumer::new(self)
+    }
+
     /// Returns the offsets that this consumer missed since the last call, and forgets them.
     ///
     /// Offsets are missed if retention or [`delete_records`](crate::Admin::delete_records) removed
@@ -306,6 +328,25 @@ impl Consumer {
     /// offsets between them that were read. Call this often if you need each range.
     pub fn take_gaps(&mut self) -> Vec<Gap> {
         self.poller.assigned_mut().take_gaps()
+    }
+
+    /// Whether [`ConsumerHandle::wake`] ended the last `poll` or `recv`: its result was empty, `None`
+    /// or [`Error::Timeout`] for that reason, and not because its time was over.
+    ///
+    /// ```
+    /// # use logpond::{Broker, TopicConfig};
+    /// # use std::time::Duration;
+    /// # let broker = Broker::in_memory()?;
+    /// # broker.ensure_topic("jobs", TopicConfig::new(1))?;
+    /// let mut worker = broker.consumer("workers").subscribe(["jobs"]).open()?;
+    /// worker.handle().wake(); // another thread has news for this one
+    /// assert!(worker.poll(Duration::from_secs(1))?.is_empty() && worker.was_woken());
+    /// assert!(worker.poll(Duration::ZERO)?.is_empty() && !worker.was_woken());
+    /// # Ok::<(), logpond::Error>(())
+    /// ```
+    #[must_use]
+    pub fn was_woken(&self) -> bool {
+        self.poller.was_woken()
     }
 
     /// Returns a handle by which other threads can wake this consumer or shut it down.
@@ -373,7 +414,8 @@ impl Consumer {
     pub fn commit(&mut self) -> Result<()> {
         let mut commits = self.poller.assigned_mut().commits();
         let level = commits.level();
-        commits.commit_handed_out(level)
+        let everything = commits.everything();
+        commits.make(&everything, level)
     }
 
     /// Commits one message and all messages before it in its partition. A higher commit is kept,
@@ -403,7 +445,9 @@ impl Consumer {
     ///
     /// At broker level `Sync`, for syncs of the disk, which concurrent commits share.
     pub fn commit_message(&mut self, message: &Message) -> Result<()> {
-        self.poller.assigned_mut().commits().commit_message(message)
+        let mut commits = self.poller.assigned_mut().commits();
+        let (message, level) = (commits.message(message)?, commits.level());
+        commits.make(&message, level)
     }
 
     /// Commits these offsets. Each is that of the next record to read. It may be lower than the
@@ -459,7 +503,9 @@ impl Consumer {
     /// Never for a sync.
     #[doc(alias = "commitAsync")]
     pub fn commit_soon(&mut self) -> Result<()> {
-        self.poller.assigned_mut().commits().commit_handed_out(CommitWait::No)
+        let mut commits = self.poller.assigned_mut().commits();
+        let everything = commits.everything();
+        commits.make(&everything, CommitWait::No)
     }
 
     /// Returns the committed offset of the group for a partition, that of the next record to read.

@@ -70,7 +70,9 @@
 //! | be called when a consumer gains or loses partitions | [`ConsumerBuilder::on_rebalance`] |
 //! | keep a worker's partitions while it restarts | [`ConsumerBuilder::instance_id`] |
 //! | stop a consumer from another thread | [`Consumer::handle`] |
-//! | await messages | `Consumer::stream`, with the feature `async` |
+//! | await messages and commits in a task | `Consumer::in_async` and `Consumer::stream`, with the feature `async` |
+//! | send from a task | `Producer::in_async`, with the feature `async`; or await the [`Delivery`] of [`Producer::enqueue`] |
+//! | send messages to a browser (server-sent events, websockets) | `Consumer::into_stream`, with the feature `async` |
 //! | forward a message to another topic | `Record::from(&message).topic("copy")` |
 //! | keep the latest value of each key | [`Cleanup::Compact`]; `examples/compacted_topic.rs` |
 //! | limit how many records are kept | [`TopicConfig::retention`], [`TopicConfig::retention_bytes`], [`Admin::delete_records`] |
@@ -120,7 +122,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | `async` | `Consumer::stream`, a `futures_core::Stream` for any executor. It adds no runtime and no thread. [`Delivery`] is a future without this feature. |
+//! | `async` | `Consumer::in_async`, `Producer::in_async`, whose waiting calls are futures, and `Consumer::stream`, a `futures_core::Stream`; for any executor. It adds no runtime and no thread. [`Delivery`] is a future without this feature. |
 //! | `json` | The codec `Json` for typed producers and consumers. [`Bincode`] needs no feature. |
 //! | `tracing` | Events about recovery, retention, rebalances and failures: [`docs::metrics`] lists them. It adds no subscriber. [`Broker::metrics`] needs no feature. |
 //!
@@ -181,7 +183,7 @@ pub use config::{
     TopicConfig, Visibility, WhenFull,
 };
 #[cfg(feature = "async")]
-pub use consumer::MessageStream;
+pub use consumer::{AsyncConsumer, MessageStream};
 pub use consumer::{Commits, Consumer, ConsumerBuilder, ConsumerHandle, Gap, Rebalance};
 pub use error::{
     CodecError, ConfigError, Corruption, CorruptionKind, Error, LockHolder, NameError, Result,
@@ -190,12 +192,14 @@ pub use error::{
 pub use group::assignor::Assignor;
 pub use message::{Batch, BatchIter, Headers, IntoMessages, Message, MessageRef};
 pub use partitioner::{DefaultPartitioner, Partitioner};
+#[cfg(feature = "async")]
+pub use producer::AsyncProducer;
 pub use producer::{Delivery, Producer, ProducerBuilder, SendOutcome};
 pub use record::{LeaderEpoch, NodeId, Offsets, Record, RecordMetadata, TopicPartition};
 pub use salvage::salvage;
 pub use topic::{Partition, Topic};
 #[cfg(feature = "async")]
-pub use typed::TypedStream;
+pub use typed::{AsyncTypedConsumer, TypedStream};
 pub use typed::{TypedConsumer, TypedMessage, TypedProducer};
 
 // Listed under their modules below, so that the first page shows what programs are built of.

@@ -5,7 +5,7 @@
 //! | part | what it is for |
 //! |---|---|
 //! | [`shared`] | the log behind its lock ([`guard`], [`state`]), with its published [`ends`] and its [`status`] |
-//! | [`flusher`] | makes the log durable; [`group_commit`] lets one sync serve all waiting threads |
+//! | [`flusher`] | makes the log durable; [`group_commit`] lets one sync serve all waiting threads; [`durable_wait`] is the wait of a task |
 //! | `quorum` | with replication: the high watermark ([`watermark`]), and calls that wait for it |
 //! | [`reader`] | ranges, cursors, lookups by time, waiting for records ([`waiters`]) |
 //! | `replica` | with replication: epochs, and batches as they are stored |
@@ -34,7 +34,6 @@ use self::compactor::{Compactions, Compactor, Occasion};
 use self::flusher::Flusher;
 use self::footers::{Finished, Footers};
 use self::group_commit::SyncGate;
-pub(crate) use self::group_commit::Ticket;
 use self::leftovers::Leftovers;
 use self::lineage::Lineage;
 use self::metrics::{PartitionMetrics, ReadCounts};
@@ -57,6 +56,7 @@ pub(crate) mod append;
 pub(crate) mod background;
 pub(crate) mod compactor;
 mod disk_work;
+pub(crate) mod durable_wait;
 pub(crate) mod encode;
 pub(crate) mod ends;
 pub(crate) mod flusher;
@@ -266,7 +266,8 @@ impl PartitionCore {
         options: &AppendOptions<'_>,
     ) -> Result<Accepted> {
         let bytes = u64::from(batch.size(true));
-        let mut want = Want { bytes, is_budget: false, is_again: false, wait: None };
+        let may_wait = options.is_held;
+        let mut want = Want { bytes, is_budget: false, is_again: false, may_wait, wait: None };
         let mut options = *options;
         // No lock is held here, so that other threads can make space, and be waited for. Each turn
         // except the first removes records or follows a wait, so the loop ends.

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use self::answer::Answer;
 use self::choice::Choice;
 pub use self::delivery::Delivery;
+#[cfg(feature = "async")]
+pub use self::in_async::AsyncProducer;
 use self::unflushed::Unflushed;
 use crate::broker::producers::{NamedProducer, UnderWay};
 use crate::broker::{Broker, Run};
@@ -29,6 +31,8 @@ use crate::topic::append::{self, Appended, Terms};
 mod answer;
 mod choice;
 mod delivery;
+#[cfg(feature = "async")]
+mod in_async;
 mod unflushed;
 
 impl Broker {
@@ -247,7 +251,8 @@ impl Producer {
     )]
     pub fn send(&self, record: Record<'_>) -> Result<RecordMetadata> {
         let topic = self.topic_of(&record)?;
-        let Sent { appended, metadata } = self.append(&topic, &record, Sequence::Absent)?;
+        let Sent { appended, metadata } =
+            self.append(&topic, &record, &self.terms(Sequence::Absent))?;
         self.settle(&appended)?;
         Ok(metadata)
     }
@@ -280,12 +285,25 @@ impl Producer {
         reason = "a record is given away, as in `Record::to(..)`"
     )]
     pub fn enqueue(&self, record: Record<'_>) -> Result<Delivery> {
-        let topic = self.topic_of(&record)?;
-        let Sent { appended, metadata } = self.append(&topic, &record, Sequence::Absent)?;
+        self.append_unsettled(&record, &self.terms(Sequence::Absent))
+    }
+
+    /// Appends a record that its delivery waits for.
+    fn append_unsettled(&self, record: &Record<'_>, terms: &Terms<'_>) -> Result<Delivery> {
+        let topic = self.topic_of(record)?;
+        let Sent { appended, metadata } = self.append(&topic, record, terms)?;
         let core = Arc::clone(appended.core);
         self.inner.unflushed.note(&core);
         let (end, waits) = (appended.offsets.end, appended.is_waited_for());
         Ok(Delivery::new(core, end, waits, metadata, Arc::clone(&self.inner.run)))
+    }
+
+    /// Returns a view of this producer whose `send` is a future, for any executor. Needs the feature
+    /// `async`; [`enqueue`](Self::enqueue) and its [`Delivery`], a future too, need none.
+    #[cfg(feature = "async")]
+    #[must_use]
+    pub fn in_async(&self) -> AsyncProducer<'_> {
+        AsyncProducer::new(self)
     }
 
     /// Sends a record with a number from its source, for example the line number in a file. A
@@ -357,7 +375,7 @@ impl Producer {
             return Err(Error::config("record", reason));
         }
         let (topic, under_way) = self.topic_of_number(named, &record)?;
-        let sent = self.append(&topic, &record, Sequence::At(seq));
+        let sent = self.append(&topic, &record, &self.terms(Sequence::At(seq)));
         drop(under_way);
         let Sent { appended, metadata } = sent?;
         self.settle(&appended)?;
@@ -482,14 +500,14 @@ impl Producer {
         &self,
         topic: &'t TopicShared,
         record: &Record<'_>,
-        sequence: Sequence,
+        terms: &Terms<'_>,
     ) -> Result<Sent<'t>> {
         let partition = match record.partition {
             Some(number) => number,
             None => self.inner.choice.partition(record.key, topic),
         };
         let core = topic.partition(partition)?;
-        let appended = append::append(topic, core, [record], &self.terms(sequence))?;
+        let appended = append::append(topic, core, [record], terms)?;
         let (offset, timestamp) = (appended.offsets.start, appended.timestamp(record)?);
         Ok(Sent { appended, metadata: RecordMetadata { partition, offset, timestamp } })
     }
@@ -573,7 +591,7 @@ impl Producer {
 
     fn terms(&self, sequence: Sequence) -> Terms<'_> {
         let producer = self.fence(sequence);
-        Terms { expected: None, producer, level: self.inner.durability }
+        Terms { expected: None, producer, level: self.inner.durability, is_task: false }
     }
 
     fn fence(&self, sequence: Sequence) -> Option<Fence<'_>> {

@@ -1,5 +1,5 @@
-//! Goal: a consumer is a stream on any executor: nothing is lost when a stream or a future is
-//! dropped, nothing is missed while it waits, and it ends when it should.
+//! Goal: consumers and producers work in a task of any executor: nothing is lost when a stream or a
+//! future is dropped, nothing is missed while it waits, and it ends when it should.
 //!
 //! Method: what needs exactness is polled by hand with a waker that counts; beside it stories run
 //! on a plain `block_on`. Brokers are in memory; where time matters it is a manual clock.
@@ -10,6 +10,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+#[path = "async_stream/calls.rs"]
+mod calls;
 mod common;
 #[path = "async_stream/stories.rs"]
 mod stories;
@@ -371,6 +373,21 @@ fn deliveries_resolve() {
 #[test]
 fn a_stream_waits_for_what_is_durable() {
     pollster::block_on(stories::a_stream_waits_for_what_is_durable());
+}
+
+#[test]
+fn a_worker_commits_each_message() {
+    pollster::block_on(stories::a_worker_commits_each_message());
+}
+
+#[test]
+fn a_task_sends() {
+    pollster::block_on(stories::a_task_sends());
+}
+
+#[test]
+fn a_stream_of_its_own() {
+    pollster::block_on(stories::a_stream_of_its_own());
 }
 
 /// Both in one task, by hand: no spawning, no executor's help.

@@ -150,8 +150,8 @@ impl Space {
 
     /// Waits for room, as [`WhenFull::Wait`](crate::WhenFull::Wait) says. Called after each attempt
     /// of an append that failed, with no lock held. False when the time is over and the last
-    /// attempt is made, and for the internal logs: what is appended to those is waited for under
-    /// locks.
+    /// attempt is made, for a caller that may not wait, and for the internal logs: what is appended
+    /// to those is waited for under locks.
     ///
     /// # Errors
     ///
@@ -162,6 +162,9 @@ impl Space {
         want: &mut Want,
         at_most: Duration,
     ) -> Result<bool> {
+        if !want.may_wait {
+            return Ok(false);
+        }
         if self.run.logs().contains(core) {
             return Ok(false);
         }

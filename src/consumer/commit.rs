@@ -4,6 +4,8 @@
 //! mode commits. [`group::commit`](crate::group::commit) has the order in which records and commits
 //! become durable.
 
+#[cfg(feature = "async")]
+use std::sync::Arc;
 use std::{fmt, ptr};
 
 use super::gaps::Gaps;
@@ -12,15 +14,24 @@ use super::slot::Slot;
 use super::slots::Slots;
 use crate::broker::Run;
 use crate::error::{Error, Result};
-use crate::group::commit::{Commit, Ready, Wait};
+use crate::group::commit::{Commit, Ready, Stored, Wait};
 use crate::message::Message;
+#[cfg(feature = "async")]
+use crate::partition::durable_wait::DurableWait;
 use crate::record::{Offsets, TopicPartition};
 
-/// What to commit: slots by their index, and the next offset to read of each.
+/// Slots by their index, and the next offset to read of each.
 type Positions = Vec<(usize, u64)>;
 
+/// What a call commits.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    positions: Positions,
+    rewinds: Rewinds,
+}
+
 /// Whether a commit may be lower than an earlier one.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rewinds {
     /// The caller names the offset, or has moved the position.
     OnPurpose,
@@ -66,10 +77,8 @@ impl<'a> Commits<'a> {
     ///
     /// At broker level `Sync`, for syncs of the disk.
     pub fn commit(&mut self, offsets: &Offsets) -> Result<()> {
-        self.check()?;
-        let position = |(partition, &offset): (_, &u64)| Ok((self.index_of(partition)?, offset));
-        let positions = offsets.iter().map(position).collect::<Result<Positions>>()?;
-        self.commit_in_order(&positions, Rewinds::OnPurpose, self.level())
+        let wanted = self.offsets(offsets)?;
+        self.make(&wanted, self.level())
     }
 
     /// Returns the offset of the next record that the consumer would return; all messages that it
@@ -85,14 +94,22 @@ impl<'a> Commits<'a> {
         Wait::at_level(self.run.context().settings.durability)
     }
 
-    /// Commits the position of each slot: everything that was returned.
-    pub(super) fn commit_handed_out(&mut self, wait: Wait) -> Result<()> {
-        self.commit_in_order(&self.handed_out(), Rewinds::OnPurpose, wait)
+    /// The position of each slot: everything that was returned.
+    pub(super) fn everything(&self) -> Wanted {
+        Wanted { positions: self.handed_out(), rewinds: Rewinds::OnPurpose }
     }
 
-    /// Commits one message and everything before it in its partition; never below a higher commit,
-    /// unless a seek moved the position back.
-    pub(super) fn commit_message(&mut self, message: &Message) -> Result<()> {
+    /// These offsets.
+    pub(super) fn offsets(&self, offsets: &Offsets) -> Result<Wanted> {
+        self.check()?;
+        let position = |(partition, &offset): (_, &u64)| Ok((self.index_of(partition)?, offset));
+        let positions = offsets.iter().map(position).collect::<Result<Positions>>()?;
+        Ok(Wanted { positions, rewinds: Rewinds::OnPurpose })
+    }
+
+    /// One message and everything before it in its partition; never below a higher commit, unless a
+    /// seek moved the position back.
+    pub(super) fn message(&self, message: &Message) -> Result<Wanted> {
         self.check()?;
         let index = self.index_of(&message.topic_partition())?;
         // The committed offset may be above the message by now: another member has committed.
@@ -101,8 +118,13 @@ impl<'a> Commits<'a> {
         {
             return Err(Error::Rebalanced { partition: message.topic_partition() });
         }
-        let position = (index, message.next_offset());
-        self.commit_in_order(&[position], Rewinds::AfterSeek, self.level())
+        let positions = vec![(index, message.next_offset())];
+        Ok(Wanted { positions, rewinds: Rewinds::AfterSeek })
+    }
+
+    /// Commits, and waits as it says.
+    pub(super) fn make(&mut self, wanted: &Wanted, wait: Wait) -> Result<()> {
+        self.commit_in_order(&wanted.positions, wanted.rewinds, wait)
     }
 
     /// Commits what later polls have passed. If a partition is taken away at this moment, also
@@ -196,22 +218,41 @@ impl<'a> Commits<'a> {
         if ready.is_empty() {
             return failed;
         }
+        let (stored, noted) = self.store(&ready, positions)?;
+        self.note(&noted, rewinds);
+        failed.and(stored.settle(wait))
+    }
+
+    /// Publishes the commits, which are of some of these positions, and says of which.
+    fn store(
+        &self,
+        ready: &Ready<'_>,
+        positions: &[(usize, u64)],
+    ) -> Result<(Stored<'a>, Positions)> {
         let stored = match self.role {
             Role::Reader => return Err(no_commits()),
-            Role::Standalone(group) => self.run.coordinator().commit(group, &ready)?,
-            Role::Member(member) => member.commit(&ready)?,
+            Role::Standalone(group) => self.run.coordinator().commit(group, ready)?,
+            Role::Member(member) => member.commit(ready)?,
         };
-        for (index, offset) in self.positions_of(&ready, positions) {
+        Ok((stored, self.positions_of(ready.iter(), positions)))
+    }
+
+    /// These positions are committed.
+    fn note(&mut self, committed: &[(usize, u64)], rewinds: Rewinds) {
+        for &(index, offset) in committed {
             if let Some(slot) = self.slots.get_mut(index) {
                 slot.commits.note(offset, rewinds == Rewinds::OnPurpose);
             }
         }
-        failed.and(stored.settle(wait))
     }
 
     /// Those of the positions that these commits are of; both have the same order.
-    fn positions_of(&self, commits: &Ready<'_>, positions: &[(usize, u64)]) -> Positions {
-        let mut commits = commits.iter().peekable();
+    fn positions_of<'c>(
+        &self,
+        commits: impl Iterator<Item = &'c Commit<'c>>,
+        positions: &[(usize, u64)],
+    ) -> Positions {
+        let mut commits = commits.peekable();
         let has_commit = |&&(index, _): &&(usize, u64)| {
             let origin = self.slots.get(index).map(Slot::origin);
             let is_same = |next: &&Commit<'_>| origin.is_some_and(|it| ptr::eq(it, next.partition));
@@ -240,6 +281,57 @@ impl<'a> Commits<'a> {
             commits.push(Commit { partition: slot.origin(), epoch: slot.epoch(), ..commit });
         }
         Ok(commits)
+    }
+}
+
+// ---- for a task, which must not be kept waiting ------------------------------------------------
+
+#[cfg(feature = "async")]
+impl Commits<'_> {
+    /// What is waited for before the commit is stored: that the records below it are durable. Of
+    /// `wanted` are left the positions that a wait is for, in the same order.
+    pub(super) fn waits(&self, wanted: &mut Wanted) -> Result<Vec<DurableWait>> {
+        self.check()?;
+        let commits = self.commits(&wanted.positions, wanted.rewinds)?;
+        wanted.positions = self.positions_of(commits.iter(), &wanted.positions);
+        if self.level() == Wait::No {
+            return Ok(Vec::new());
+        }
+        let slot = |&(index, offset): &(usize, u64)| Some((self.slots.get(index)?, offset));
+        let wait = |(slot, offset): (&Slot, u64)| DurableWait::new(Arc::clone(slot.core()), offset);
+        Ok(wanted.positions.iter().filter_map(slot).map(wait).collect())
+    }
+
+    /// Stores the commit after those waits, whose results these are. Returns the first failure
+    /// of a partition, and what is waited for until the commit itself is durable.
+    pub(super) fn store_after(
+        &mut self,
+        mut wanted: Wanted,
+        results: Vec<Result<()>>,
+    ) -> Result<(Result<()>, Option<DurableWait>)> {
+        self.check()?;
+        let (level, mut results) = (self.level(), results.into_iter());
+        let mut failed = Ok(());
+        wanted.positions.retain(|_| {
+            let result = results.next().unwrap_or(Ok(()));
+            let is_durable = result.is_ok();
+            if failed.is_ok() {
+                failed = result;
+            }
+            is_durable
+        });
+        let commits = self.commits(&wanted.positions, wanted.rewinds)?;
+        let (ready, refused) = match level {
+            Wait::ForDisk => Ready::each_durable_now(commits),
+            Wait::No => Ready::each(commits, level),
+        };
+        let failed = failed.and(refused);
+        if ready.is_empty() {
+            return Ok((failed, None));
+        }
+        let (stored, noted) = self.store(&ready, &wanted.positions)?;
+        self.note(&noted, wanted.rewinds);
+        Ok((failed, stored.into_wait(level)))
     }
 }
 

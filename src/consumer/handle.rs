@@ -49,8 +49,8 @@ impl ConsumerHandle {
     }
 
     /// Ends the wait of a `poll` or `recv` that is waiting now, or else of the next one: `poll`
-    /// returns an empty batch, and `recv` returns [`Error::Timeout`](crate::Error::Timeout). Never
-    /// blocks.
+    /// returns an empty batch, and `recv` returns [`Error::Timeout`](crate::Error::Timeout);
+    /// [`was_woken`](super::Consumer::was_woken) then says that it was this. Never blocks.
     #[doc(alias = "wakeup")]
     pub fn wake(&self) {
         self.requests.is_woken.store(true, Ordering::Release);

@@ -19,6 +19,8 @@ pub(super) struct Poller {
     ahead: IntoMessages,
     returned: Returned,
     handle: ConsumerHandle,
+    /// Whether the last call was ended by [`ConsumerHandle::wake`].
+    was_woken: bool,
 }
 
 /// Which lasting errors were returned since the last message. Errors of single partitions are kept
@@ -34,11 +36,17 @@ struct Returned {
 impl Poller {
     pub(super) fn new(assigned: Assigned, handle: ConsumerHandle) -> Self {
         let ahead = Batch::default().into_iter();
-        Self { assigned, ahead, returned: Returned::default(), handle }
+        let returned = Returned::default();
+        Self { assigned, ahead, returned, handle, was_woken: false }
     }
 
     pub(super) fn handle(&self) -> &ConsumerHandle {
         &self.handle
+    }
+
+    /// Whether the last call was ended by [`ConsumerHandle::wake`].
+    pub(super) fn was_woken(&self) -> bool {
+        self.was_woken
     }
 
     pub(super) fn assigned(&self) -> &Assigned {
@@ -72,7 +80,7 @@ impl Poller {
                 self.assigned.role().note_poll();
                 self.assigned.pass_handed_out();
                 self.assigned.commit_if_due()?;
-                if self.handle.take_woken() && wait.ends_when_woken() {
+                if self.is_ended_by_call(wait) {
                     return Ok(None);
                 }
                 if self.assigned.role().needs_attention() {
@@ -102,7 +110,7 @@ impl Poller {
     fn park(&mut self, wait: &Wait<'_>) -> bool {
         self.assigned.role().note_wait();
         let fired = wait.at(self.handle.notifier(), self.assigned.time_to_commit());
-        if fired.is_some() || wait.ends_when_woken() {
+        if fired.is_some() || !wait.is_task() {
             self.assigned.role().note_poll();
         }
         // Without a signal and before the end of the wait, a commit of auto mode is due.
@@ -110,6 +118,20 @@ impl Poller {
         fired.sort_unstable();
         self.assigned.slots_mut().disarm(&fired);
         true
+    }
+
+    /// The task that waits may have ended: it must not be kept, nor count as one that waits.
+    #[cfg(feature = "async")]
+    pub(super) fn end_task(&mut self) {
+        self.handle.notifier().forget_waker();
+        self.assigned.role().note_poll();
+    }
+
+    /// Whether [`ConsumerHandle::wake`] was called, and ends this call.
+    #[inline]
+    fn is_ended_by_call(&mut self, wait: &Wait<'_>) -> bool {
+        self.was_woken = self.handle.take_woken() && wait.ends_when_woken();
+        self.was_woken
     }
 
     fn give_back_ahead(&mut self) {
@@ -146,7 +168,7 @@ impl Poller {
                 let is_repeated =
                     lasts(&error) && std::mem::replace(&mut self.returned.fenced, true);
                 let waits = is_repeated && matches!(wait, Wait::Until(_));
-                if waits && self.handle.take_woken() {
+                if waits && self.is_ended_by_call(wait) {
                     return Ok(Batch::default());
                 }
                 if waits && self.park(wait) {
@@ -157,7 +179,7 @@ impl Poller {
             self.assigned.keep_gaps();
             self.assigned.commit_if_due()?;
             // Before the fetch: a wake-up ends the call even if there are messages.
-            if self.handle.take_woken() && wait.ends_when_woken() {
+            if self.is_ended_by_call(wait) {
                 return Ok(Batch::default());
             }
             let batch = self.pass(Look { armed, failed: false })?;
@@ -168,7 +190,7 @@ impl Poller {
             let ends_in_failure = match wait {
                 Wait::Never => true,
                 // Without a deadline it is returned again when there is nothing else to wait for.
-                Wait::Forever | Wait::Task(_) => {
+                Wait::Forever | Wait::Task { .. } => {
                     self.has_failure() && self.assigned.slots().expects_nothing()
                 }
                 Wait::Until(_) => false,
@@ -180,7 +202,7 @@ impl Poller {
                 if continues {
                     continue;
                 }
-                if matches!(wait, Wait::Task(_)) {
+                if wait.is_task() {
                     return Ok(batch);
                 }
             }

@@ -43,8 +43,12 @@ pub(super) enum Wait<'w> {
     Until(Instant),
     Forever,
     /// Returns at once, and has the task woken when it should poll again.
-    #[cfg_attr(not(feature = "async"), expect(dead_code, reason = "only streams wait like this"))]
-    Task(&'w Waker),
+    #[cfg_attr(not(feature = "async"), expect(dead_code, reason = "only tasks wait like this"))]
+    Task {
+        waker: &'w Waker,
+        /// Whether [`wake`](super::ConsumerHandle::wake) ends the wait. It does not end a stream.
+        is_woken_by_call: bool,
+    },
 }
 
 impl Wait<'_> {
@@ -57,17 +61,21 @@ impl Wait<'_> {
         real_now().checked_add(timeout).map_or(Self::Forever, Self::Until)
     }
 
-    /// A wake-up ends the call of a thread that waits; a task is woken by it, finds nothing, and
+    pub(super) fn is_task(&self) -> bool {
+        matches!(self, Self::Task { .. })
+    }
+
+    /// Whether a wake-up ends the call. The task of a stream is woken by it, finds nothing, and
     /// keeps waiting.
     pub(super) fn ends_when_woken(&self) -> bool {
-        !matches!(self, Self::Task(_))
+        !matches!(self, Self::Task { is_woken_by_call: false, .. })
     }
 
     /// Whether the call returns without a signal.
     pub(super) fn is_over(&self) -> bool {
         note_deadline_check();
         match self {
-            Self::Never | Self::Task(_) => true,
+            Self::Never | Self::Task { .. } => true,
             Self::Until(deadline) => real_now() >= *deadline,
             Self::Forever => false,
         }
@@ -76,7 +84,7 @@ impl Wait<'_> {
     /// Whether the call makes another pass without a wait, because something has changed during the
     /// last one. A task is woken at once instead, so that it never blocks its executor.
     pub(super) fn may_pass_again(&self) -> bool {
-        if let Self::Task(waker) = self {
+        if let Self::Task { waker, .. } = self {
             waker.wake_by_ref();
         }
         !self.is_over()
@@ -93,7 +101,7 @@ impl Wait<'_> {
                 notifier.wait(Some(cut.map_or(*deadline, |cut| cut.min(*deadline))))
             }
             Self::Forever => notifier.wait(cut),
-            Self::Task(waker) => notifier.poll(waker)?,
+            Self::Task { waker, .. } => notifier.poll(waker)?,
         };
         (!fired.is_empty() || called).then_some(fired)
     }

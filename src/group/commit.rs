@@ -23,6 +23,8 @@ use super::table::GroupTable;
 use crate::config::Durability;
 use crate::error::{Error, Result};
 use crate::format::TopicId;
+#[cfg(feature = "async")]
+use crate::partition::durable_wait::DurableWait;
 use crate::partition::{PartitionCore, together};
 use crate::record::TopicPartition;
 use crate::rules::Rule;
@@ -94,6 +96,22 @@ impl<'a> Ready<'a> {
         (ready, above.map_or(failed, Err))
     }
 
+    /// Those of the commits whose records are durable now, and the first failure of the others; for
+    /// a caller that has waited before.
+    #[cfg(feature = "async")]
+    pub(crate) fn each_durable_now(commits: Vec<Commit<'a>>) -> (Self, Result<()>) {
+        let (Self(mut commits), mut failed) = Self::each(commits, Wait::No);
+        commits.retain(|commit| {
+            let is_durable = commit.core.durable_end() >= commit.committed.offset;
+            if !is_durable && failed.is_ok() {
+                // The log was cut since, and the records were waited for in vain.
+                failed = Err(Error::Timeout);
+            }
+            is_durable
+        });
+        (Self(commits), failed)
+    }
+
     fn each_durable(commits: Vec<Commit<'a>>, wait: Wait) -> (Self, Result<()>) {
         if wait == Wait::No || !Rule::RecordsBeforeCommit.holds() {
             return (Self(commits), Ok(()));
@@ -141,6 +159,18 @@ pub(crate) struct Stored<'a> {
 }
 
 impl Stored<'_> {
+    /// What a task waits for until they are durable; `None`, and a request for the sync that makes
+    /// them so, if the caller does not wait for the disk.
+    #[cfg(feature = "async")]
+    pub(crate) fn into_wait(self, wait: Wait) -> Option<DurableWait> {
+        let log = self.offsets.partition();
+        if wait == Wait::ForDisk {
+            return Some(DurableWait::new(Arc::clone(log), self.end));
+        }
+        log.sync_soon();
+        None
+    }
+
     /// Makes them durable, or asks for the sync that does.
     pub(crate) fn settle(self, wait: Wait) -> Result<()> {
         let log = self.offsets.partition();

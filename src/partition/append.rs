@@ -74,6 +74,7 @@ pub(crate) struct AppendOptions<'a> {
     /// The durability in force, where it is not the partition's: the producer's own.
     pub(crate) level: Option<&'a Durability>,
     pub(crate) stamp: Stamp,
-    /// Whether the caller can be held back for the disk: it holds no lock.
+    /// Whether the caller can be held back, for the disk or for space: it holds no lock, and is no
+    /// task of an executor.
     pub(crate) is_held: bool,
 }

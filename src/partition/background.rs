@@ -111,6 +111,8 @@ pub(crate) struct Want {
     pub(crate) is_budget: bool,
     /// Whether space was made for this append before, and was not enough.
     pub(crate) is_again: bool,
+    /// Whether the caller can be kept waiting.
+    pub(crate) may_wait: bool,
     /// Set once it waits for space.
     pub(crate) wait: Option<Wait>,
 }

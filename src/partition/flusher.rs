@@ -129,12 +129,17 @@ impl<'a> Flusher<'a> {
     /// segments are not durable.
     #[cold]
     pub(super) fn hold_producer(self) {
-        let end = self.log.lock().log().backlog().end_beyond(UNSYNCED_BYTES_MAX);
-        if let Some(end) = end {
+        if let Some(end) = self.excess_end() {
             // The append was successful. A failure is kept in the gate, and the next append returns
             // it.
             let _ = self.flush_sealed(end);
         }
+    }
+
+    /// Where the sealed segments end that a producer waits for, because more than
+    /// [`UNSYNCED_BYTES_MAX`] of them are not durable.
+    pub(crate) fn excess_end(self) -> Option<u64> {
+        self.log.lock().log().backlog().end_beyond(UNSYNCED_BYTES_MAX)
     }
 
     /// Runs one sync that begins now, even if all published records are durable: for data without

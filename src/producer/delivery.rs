@@ -13,7 +13,8 @@ use std::time::Duration;
 use crate::broker::Run;
 use crate::clock::real_now;
 use crate::error::{Error, Result};
-use crate::partition::{PartitionCore, Ticket};
+use crate::partition::PartitionCore;
+use crate::partition::durable_wait::DurableWait;
 use crate::record::RecordMetadata;
 
 /// The acknowledgement of a record that [`Producer::enqueue`](crate::Producer::enqueue) has
@@ -41,21 +42,10 @@ use crate::record::RecordMetadata;
 /// ```
 #[must_use = "dropping a delivery is fire and forget; say so with drop()"]
 pub struct Delivery {
-    core: Arc<PartitionCore>,
-    end: u64,
+    wait: DurableWait,
     waits: bool,
     metadata: RecordMetadata,
-    /// What its task waits with, once it was polled.
-    ticket: Option<Ticket>,
     _run: Arc<Run>,
-}
-
-impl Drop for Delivery {
-    fn drop(&mut self) {
-        if let Some(ticket) = self.ticket {
-            self.core.flusher().forget(self.end, ticket);
-        }
-    }
 }
 
 impl Delivery {
@@ -68,7 +58,7 @@ impl Delivery {
         metadata: RecordMetadata,
         run: Arc<Run>,
     ) -> Self {
-        Self { core, end, waits, metadata, ticket: None, _run: run }
+        Self { wait: DurableWait::new(core, end), waits, metadata, _run: run }
     }
 
     /// Waits until the record is acknowledged, and returns its partition, offset and timestamp.
@@ -84,7 +74,7 @@ impl Delivery {
     /// callers share.
     pub fn wait(self) -> Result<RecordMetadata> {
         if self.waits {
-            self.core.wait_durable(self.end)?;
+            self.wait.core().wait_durable(self.wait.end())?;
         }
         Ok(self.metadata)
     }
@@ -106,15 +96,26 @@ impl Delivery {
         if !self.waits {
             return Some(Ok(self.metadata));
         }
+        let (core, end) = (self.wait.core(), self.wait.end());
         // A timeout too long for the clock is no timeout.
         let waited = match real_now().checked_add(timeout) {
-            Some(deadline) => self.core.flusher().wait_until(self.end, deadline),
-            None => self.core.wait_durable(self.end),
+            Some(deadline) => core.flusher().wait_until(end, deadline),
+            None => core.wait_durable(end),
         };
         match waited {
             Err(Error::Timeout) => None,
             waited => Some(waited.map(|()| self.metadata)),
         }
+    }
+
+    /// What a producer waits for if it is too far ahead of the disk, and does not wait for its
+    /// record.
+    #[cfg(feature = "async")]
+    pub(super) fn excess(&self) -> Option<DurableWait> {
+        let core = self.wait.core();
+        let is_ahead = !self.waits;
+        let end = is_ahead.then(|| core.flusher().excess_end()).flatten()?;
+        Some(DurableWait::new(Arc::clone(core), end))
     }
 
     /// Returns the record's partition, offset and timestamp, without waiting.
@@ -132,7 +133,7 @@ impl Future for Delivery {
         if !this.waits {
             return Poll::Ready(Ok(this.metadata));
         }
-        match this.core.flusher().poll(this.end, context.waker(), &mut this.ticket) {
+        match this.wait.poll(context.waker()) {
             Some(answer) => Poll::Ready(answer.map(|()| this.metadata)),
             None => Poll::Pending,
         }

@@ -24,6 +24,8 @@ pub(crate) struct Terms<'a> {
     pub(crate) producer: Option<Fence<'a>>,
     /// Instead of the topic's durability.
     pub(crate) level: Option<Durability>,
+    /// Whether the caller is a task of an executor, which must not be kept waiting.
+    pub(crate) is_task: bool,
 }
 
 /// Records that are in a partition, and not yet waited for. Borrows the partition from its topic: a
@@ -55,11 +57,12 @@ pub(crate) fn append<'t, 'r, 'a: 'r>(
 ) -> Result<Appended<'t>> {
     topic.check_writable()?;
     let level = terms.level.unwrap_or(topic.durability);
-    let Terms { expected, producer, .. } = *terms;
+    let Terms { expected, producer, is_task, .. } = *terms;
     let stamp = core.log().stamp(level, producer.is_some())?;
     let mut encoder = Encoder::take();
     let mut batch = encoder.encode(records, topic.rules, stamp.wall)?;
-    let options = AppendOptions { expected, producer, level: Some(&level), stamp, is_held: true };
+    let (level_in_force, is_held) = (Some(&level), !is_task);
+    let options = AppendOptions { expected, producer, level: level_in_force, stamp, is_held };
     let (offsets, duplicate_of) = match core.append(&mut batch, &options)? {
         Accepted::Appended { base_offset, next_offset } => (base_offset..next_offset, None),
         Accepted::Duplicate { last_sequence, last_offset } => {

@@ -1,4 +1,4 @@
-//! Streams and deliveries as an application uses them, with the engine's threads, for any executor:
+//! Streams, calls and deliveries as an application uses them, with the engine's threads, for any executor:
 //! `tests/async_stream.rs` runs them on a plain `block_on`, `tests/executors/streams.rs` on tokio
 //! and smol.
 
@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_core::Stream;
-use logpond::{Broker, Consumer, ConsumerHandle, Durability, Record, TopicConfig, Visibility};
+use logpond::{
+    Broker, Consumer, ConsumerHandle, Durability, Error, Offsets, Record, TopicConfig, Visibility,
+};
 
 use crate::common::*;
 
@@ -80,6 +82,85 @@ pub(crate) async fn a_stream_waits_for_what_is_durable() {
     for expected in 0..3 {
         assert_eq!(number(&next(&mut stream).await.unwrap().unwrap()), expected);
         assert!(partition.durable_end_offset() > expected);
+    }
+}
+
+/// The loop of a worker: next, work, commit; with the engine's threads.
+pub(crate) async fn a_worker_commits_each_message() {
+    const COUNT: u64 = 40;
+    let dir = temp_dir();
+    let broker = Broker::open(dir.path()).unwrap();
+    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    let mut consumer = member(&broker, "g");
+    let sender = {
+        let broker = broker.clone();
+        std::thread::spawn(move || send_numbers(&broker, "t", 0, 0..COUNT))
+    };
+    let mut inbox = consumer.in_async();
+    for expected in 0..COUNT / 2 {
+        let message = inbox.recv().await.unwrap();
+        assert_eq!(number(&message), expected);
+        inbox.commit_message(&message).await.unwrap();
+        assert_eq!(inbox.inner().committed(("t", 0)).unwrap(), Some(expected + 1));
+    }
+    sender.join().unwrap();
+    let mut next = COUNT / 2;
+    while next < COUNT {
+        for message in inbox.poll().await.unwrap() {
+            assert_eq!(number(&message), next);
+            next += 1;
+        }
+        inbox.commit().await.unwrap();
+    }
+    assert_eq!(inbox.inner().committed(("t", 0)).unwrap(), Some(COUNT));
+    inbox.commit_offsets(&Offsets::from([(tp("t", 0), 7)])).await.unwrap();
+    assert_eq!(inbox.inner().committed(("t", 0)).unwrap(), Some(7));
+    let handle = inbox.handle();
+    let caller = std::thread::spawn(move || handle.wake());
+    assert!(matches!(inbox.recv().await, Err(Error::Timeout)));
+    caller.join().unwrap();
+    let handle = inbox.handle();
+    let stopper = std::thread::spawn(move || handle.shutdown());
+    assert!(matches!(inbox.poll().await, Err(Error::Closed)));
+    stopper.join().unwrap();
+}
+
+/// A record is acknowledged in a task when it is on the disk.
+pub(crate) async fn a_task_sends() {
+    let dir = temp_dir();
+    let broker = Broker::open(dir.path()).unwrap();
+    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    let partition = broker.topic("t").unwrap().partition(0).unwrap();
+    let producer = broker.producer();
+    for offset in 0..20 {
+        let sent = producer.in_async().send(Record::to("t").value("v")).await.unwrap();
+        assert_eq!(sent.offset, offset);
+        assert!(partition.durable_end_offset() > offset);
+    }
+    let at_os = broker.producer_builder().durability(Durability::Os).build().unwrap();
+    assert_eq!(at_os.in_async().send(Record::to("t").value("v")).await.unwrap().offset, 20);
+}
+
+/// A task that owns its stream, commits what it yields, and is ended from outside.
+pub(crate) fn a_stream_of_its_own() -> impl Future<Output = ()> + Send + 'static {
+    let broker = Broker::in_memory().unwrap();
+    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    send_numbers(&broker, "t", 0, 0..30);
+    let mut stream = member(&broker, "g").into_stream();
+    async move {
+        let handle = stream.handle();
+        for expected in 0..30 {
+            let message = next(&mut stream).await.unwrap().unwrap();
+            assert_eq!(number(&message), expected);
+            stream.commit_message(&message).await.unwrap();
+        }
+        handle.shutdown();
+        assert!(next(&mut stream).await.is_none());
+        // After its end too: this is how a service stops.
+        stream.commit().await.unwrap();
+        assert_eq!(stream.inner().committed(("t", 0)).unwrap(), Some(30));
+        drop(stream);
+        assert!(broker.admin().describe_group("g").unwrap().members.is_empty());
     }
 }
 

@@ -227,6 +227,7 @@ fn records_are_consumed() {
         let _: (&TopicPartition, &Range<u64>) = (&gaps[0].partition, &gaps[0].missed);
         let handle: ConsumerHandle = consumer.handle();
         handle.wake();
+        let _: bool = consumer.was_woken();
         handle.shutdown();
         consumer.close()
     });
@@ -378,4 +379,48 @@ fn errors_are_matched_on() {
     let error = Error::Timeout;
     let _: (bool, bool, bool) = (error.is_retriable(), error.is_fatal(), error.is_definite());
     let _: (NodeId, LeaderEpoch) = (NodeId(1), LeaderEpoch(0));
+}
+
+#[cfg(feature = "async")]
+#[test]
+fn tasks_wait_in_futures() {
+    use logpond::{AsyncConsumer, AsyncProducer, AsyncTypedConsumer, MessageStream, TypedStream};
+
+    fn resolves<T>(_: impl Future<Output = T> + Send) {}
+
+    is_sent::<MessageStream<'static>>();
+    is_sent::<TypedStream<'static, u32>>();
+    never(|| {
+        let broker = Broker::in_memory()?;
+        let mut consumer = broker.consumer("g").subscribe(["t"]).open()?;
+        let message = consumer.recv()?;
+        let mut inbox: AsyncConsumer<'_> = consumer.in_async();
+        resolves::<Result<Message>>(inbox.recv());
+        resolves::<Result<Batch>>(inbox.poll());
+        resolves::<Result<()>>(inbox.commit());
+        resolves::<Result<()>>(inbox.commit_message(&message));
+        resolves::<Result<()>>(inbox.commit_offsets(&Offsets::new()));
+        let _: ConsumerHandle = inbox.handle();
+        let _: &mut Consumer = inbox.inner();
+        let mut stream: MessageStream<'_> = consumer.stream();
+        resolves::<Result<()>>(stream.commit());
+        resolves::<Result<()>>(stream.commit_message(&message));
+        resolves::<Result<()>>(stream.commit_offsets(&Offsets::new()));
+        let _: ConsumerHandle = stream.handle();
+        let _: &mut Consumer = stream.inner();
+        drop(stream);
+        let _: MessageStream<'static> = consumer.into_stream();
+        let producer = broker.producer();
+        let view: AsyncProducer<'_> = producer.in_async();
+        resolves::<Result<RecordMetadata>>(view.send(Record::to("t")));
+
+        let mut typed = broker.reader().subscribe(["t"]).open_typed::<u32>()?;
+        let mut inbox: AsyncTypedConsumer<'_, u32> = typed.in_async();
+        resolves::<Result<TypedMessage<u32>>>(inbox.recv());
+        resolves::<Result<Vec<TypedMessage<u32>>>>(inbox.poll());
+        resolves::<Result<()>>(inbox.commit());
+        resolves::<Result<()>>(inbox.commit_message(&message));
+        let _: TypedStream<'static, u32> = typed.into_stream();
+        Ok(())
+    });
 }

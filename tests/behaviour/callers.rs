@@ -80,7 +80,7 @@ impl Partitioner for Chooses {
 /// panic, is no part of any batch, and nobody waits for it.
 // RED: src/partition/encode.rs
 //   - encoder.clear();
-// RED: src/typed.rs
+// RED: src/typed/producer.rs
 //   - buffer.clear();
 #[test]
 fn row_j02_what_fails_while_it_is_encoded_leaves_no_trace() {

@@ -1,4 +1,4 @@
-//! Goal: a consumer is a stream on the executors that applications use.
+//! Goal: streams and futures work on the executors that applications use.
 //!
 //! Method: the stories of `tests/async_stream/stories.rs` on tokio (one thread and several) and on
 //! smol, and what only an executor can do: timeouts, `select!`, tasks. Not covered: exact wake-ups,
@@ -34,6 +34,60 @@ on_executors! {
     a_stream_waits_for_another_thread
     deliveries_resolve
     a_stream_waits_for_what_is_durable
+    a_worker_commits_each_message
+    a_task_sends
+    a_stream_of_its_own
+}
+
+/// On several threads, where a task moves between them at each `.await`.
+#[test]
+fn the_stories_run_as_tasks_on_the_threads_of_tokio() {
+    let builder = &mut tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).build().unwrap().block_on(async {
+        let tasks = [
+            tokio::spawn(stories::a_stream_of_its_own()),
+            tokio::spawn(stories::a_worker_commits_each_message()),
+            tokio::spawn(stories::a_task_sends()),
+        ];
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_stream_of_its_own_runs_as_a_task_of_smol() {
+    smol::block_on(smol::spawn(stories::a_stream_of_its_own()));
+}
+
+/// The loop of a service: whatever comes first, a message, finished work or the end.
+#[test]
+fn calls_in_a_select_that_they_lose_again_and_again_lose_nothing() {
+    const COUNT: u64 = 300;
+    block_on_tokio(async {
+        let broker = Broker::in_memory().unwrap();
+        broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+        let mut consumer = member(&broker, "g");
+        let sender = {
+            let broker = broker.clone();
+            std::thread::spawn(move || send_numbers(&broker, "t", 0, 0..COUNT))
+        };
+        let mut inbox = consumer.in_async();
+        let mut received = Vec::new();
+        while received.len() < 300 {
+            tokio::select! {
+                biased;
+                () = tokio::task::yield_now(), if received.len() % 3 == 1 => {}
+                message = inbox.recv() => received.push(number(&message.unwrap())),
+            }
+            let waited = tokio::time::timeout(Duration::ZERO, inbox.poll()).await;
+            received.extend(waited.into_iter().flat_map(Result::unwrap).map(|it| number(&it)));
+            inbox.commit().await.unwrap();
+        }
+        sender.join().unwrap();
+        assert_eq!(received, (0..COUNT).collect::<Vec<_>>());
+        assert_eq!(consumer.committed(("t", 0)).unwrap(), Some(COUNT));
+    });
 }
 
 #[test]

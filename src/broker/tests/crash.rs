@@ -222,6 +222,29 @@ fn row_a13_b16_the_last_acknowledged_commit_is_there() {
     campaign("commit", &setup, &steps);
 }
 
+/// The same by a future, which the background syncs resolve.
+// RED: src/consumer/in_async.rs
+//   - let durable = each(waits).await;
+//   + let durable = waits.into_iter().map(|_| Ok(())).collect();
+// RED: src/group/commit.rs
+//   - return Some(DurableWait::new(Arc::clone(log), self.end));
+//   + return None;
+#[test]
+#[cfg(feature = "async")]
+fn row_a13_b16_the_last_acknowledged_commit_of_a_task_is_there() {
+    let setup = [Step::Create("a", Shape(2, SYNC)), Step::Send("a", 0)];
+    let steps = [
+        Step::CommitInTask("a"),
+        Step::Enqueue("a", 1),
+        Step::CommitInTask("a"),
+        Step::Enqueue("a", 0),
+        Step::CommitAsync("a"),
+        Step::Enqueue("a", 1),
+        Step::CommitInTask("a"),
+    ];
+    campaign("commit in a task", &setup, &steps);
+}
+
 /// Symptom: none, and none would have been seen: with either wait of `reset_offsets` deleted every
 /// test passed. Rule: a reset is a commit, so the same oracle holds for it.
 // RED: src/admin/groups.rs

@@ -121,6 +121,6 @@ fn row_a28_a_service_that_dies_in_a_loop_does_not_use_up_its_budget() {
 fn an_internal_log_is_never_made_room_for() {
     let broker = open(&SimulatedDisk::new(), 1).unwrap();
     let local = broker.run().logs().local().partition();
-    let want = Want { bytes: 1, is_budget: true, is_again: false, wait: None };
+    let want = Want { bytes: 1, is_budget: true, is_again: false, may_wait: true, wait: None };
     broker.run().space().make_room(local, &want);
 }

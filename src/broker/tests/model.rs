@@ -101,6 +101,9 @@ pub(super) enum Step {
     /// Reads on and commits; durably or not.
     Commit(&'static str),
     CommitAsync(&'static str),
+    /// The same by a future, which ticks resolve.
+    #[cfg(feature = "async")]
+    CommitInTask(&'static str),
     /// Sends the group to the end, durably.
     Reset(&'static str),
     Flush,

@@ -180,6 +180,8 @@ impl Run {
             Step::Acquire => self.acquire(&broker),
             Step::Commit(name) => self.commit(&broker, name, true),
             Step::CommitAsync(name) => self.commit(&broker, name, false),
+            #[cfg(feature = "async")]
+            Step::CommitInTask(name) => self.commit_in_task(&broker, name),
             Step::Reset(name) => self.reset(&broker, name),
             Step::Flush => {
                 broker.flush()?;
@@ -312,6 +314,28 @@ impl Run {
         }
         self.end_commits(name, durably);
         Ok(())
+    }
+
+    #[cfg(feature = "async")]
+    fn commit_in_task(&mut self, broker: &Broker, name: &'static str) -> Result<()> {
+        use std::task::{Context, Poll, Waker};
+
+        let mut consumer = broker.consumer(GROUP).subscribe([name]).open()?;
+        self.read_on(&mut consumer, name)?;
+        self.attempt_commits(broker, name)?;
+        let mut view = consumer.in_async();
+        let mut commit = std::pin::pin!(view.commit());
+        let mut context = Context::from_waker(Waker::noop());
+        // One round for the records and one for the commit, and a few for what the ticks meet.
+        for _ in 0..4 {
+            if let Poll::Ready(committed) = commit.as_mut().poll(&mut context) {
+                committed?;
+                self.end_commits(name, true);
+                return Ok(());
+            }
+            broker.tick()?;
+        }
+        panic!("{}: the commit of a task does not resolve", self.context);
     }
 
     fn reset(&mut self, broker: &Broker, name: &'static str) -> Result<()> {

@@ -202,6 +202,8 @@ impl Ordeal {
             Step::Named(name, _) | Step::Commit(name) | Step::CommitAsync(name) => {
                 is_there(name) && poisoned.is_empty()
             }
+            #[cfg(feature = "async")]
+            Step::CommitInTask(name) => is_there(name) && poisoned.is_empty(),
             Step::Delete(name) | Step::Alter(name) | Step::Grow(name, _) => {
                 is_there(name) && !of_topic(name)
             }

@@ -33,6 +33,30 @@ fn row_j08_the_end_of_the_broker_ends_the_wait_of_a_consumer_without_partitions(
     }
 }
 
+/// An empty batch was a wake-up, or the end of the time: a loop that another thread wakes for its
+/// own reasons could not know which. Rule: the consumer says it of its last call, whatever that was.
+#[test]
+fn a_wake_up_differs_from_the_end_of_the_time() {
+    let broker = filled(&[2]);
+    let mut consumer = broker.reader().subscribe(["t"]).open().unwrap();
+    let handle = consumer.handle();
+    let moment = Duration::from_millis(1);
+    assert!(!consumer.was_woken());
+    handle.wake();
+    assert!(consumer.recv_timeout(moment).unwrap().is_none() && consumer.was_woken());
+    assert!(consumer.recv_timeout(moment).unwrap().is_some() && !consumer.was_woken());
+    handle.wake();
+    // With a message that was read ahead.
+    assert!(consumer.try_recv().unwrap().is_none() && consumer.was_woken());
+    assert!(!consumer.poll(moment).unwrap().is_empty() && !consumer.was_woken());
+    assert!(consumer.poll(moment).unwrap().is_empty() && !consumer.was_woken());
+    handle.wake();
+    assert!(consumer.poll(moment).unwrap().is_empty() && consumer.was_woken());
+    assert!(consumer.recv_timeout(moment).unwrap().is_none() && !consumer.was_woken());
+    handle.wake();
+    assert!(matches!(consumer.recv(), Err(Error::Timeout)) && consumer.was_woken());
+}
+
 /// A poll never returned, at full speed, when the topic of a paused partition was deleted: the slot
 /// could not wait for the end of a partition that had ended, and the way back to the next pass did
 /// not look at the deadline. Rule: a paused partition is nothing to wait for, and every way to the
