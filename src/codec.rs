@@ -14,11 +14,13 @@ use serde::de::DeserializeOwned;
 use self::guard::{Budget, Guarded};
 #[cfg(feature = "json")]
 pub use self::json::Json;
+pub use self::versioned::{NoVersion, Version, Versioned};
 use crate::error::CodecError;
 
 mod guard;
 #[cfg(feature = "json")]
 mod json;
+mod versioned;
 
 /// LIMIT: how many bytes a decoder may allocate: the size of the largest segment, so that every
 /// record that can be appended can be read. The guard ensures that these bytes are in the input.
@@ -79,9 +81,13 @@ pub trait Codec<T>: Send + Sync + 'static {
 ///
 /// Decoding hostile bytes returns an error: it allocates no more memory than the bytes justify, a
 /// value may be nested at most 128 levels deep, and may have at most 65,536 elements more than
-/// bytes. A value that exceeds this can be encoded, but not decoded. The format contains no names
-/// and no types: sender and receiver must use the same type. If a field is added at the end, a
-/// receiver with the old type gets an error.
+/// bytes. A value that exceeds this can be encoded, but not decoded.
+///
+/// The format contains no names and no types: sender and receiver must use the same type. If a field
+/// is added to a struct, old records cannot be decoded by the new type, nor new ones by the old
+/// type; [`Versioned`] is for types that change. Types whose decoding depends on names are not
+/// decoded at all: `#[serde(skip_serializing_if)]`, `tag`, `untagged`, `flatten`, and
+/// `serde_json::Value`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bincode;
 

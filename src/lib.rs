@@ -79,6 +79,8 @@
 //! | limit the disk space, or have a bounded channel | [`BrokerBuilder::max_total_bytes`], [`WhenFull`] |
 //! | trade safety for speed | [`Durability`], per broker, topic or producer |
 //! | send and read my own types | [`Producer::typed`], [`ConsumerBuilder::open_typed`] |
+//! | change my type, and still read old records | [`Versioned`] |
+//! | send a value with headers | [`TypedProducer::send_with`] |
 //! | see how many records a group has yet to read | [`Consumer::lag`], [`Broker::metrics`], [`Admin::describe_group`] |
 //! | inspect a directory that another process has open | [`BrokerBuilder::read_only`] |
 //! | test with time that I move | [`ManualClock`], [`BrokerBuilder::background`], [`Broker::tick`] |
@@ -177,7 +179,7 @@ pub use broker::{Broker, BrokerBuilder};
 pub use clock::{Clock, ManualClock, SystemClock};
 #[cfg(feature = "json")]
 pub use codec::Json;
-pub use codec::{Bincode, Codec};
+pub use codec::{Bincode, Codec, NoVersion, Version, Versioned};
 pub use config::{
     Acks, Cleanup, CommitMode, Durability, ReadMode, RecoveryPolicy, StartAt, TimestampType,
     TopicConfig, Visibility, WhenFull,

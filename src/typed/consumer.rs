@@ -2,6 +2,7 @@
 //!
 //! Owns: the decoding after a read. Must not know: how values are sent.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -11,9 +12,11 @@ use std::time::Duration;
 use super::in_async::{AsyncTypedConsumer, TypedStream};
 use super::message::TypedMessage;
 use crate::codec::{Bincode, Codec};
-use crate::consumer::{Consumer, ConsumerBuilder, ConsumerHandle};
+use crate::config::StartAt;
+use crate::consumer::{Consumer, ConsumerBuilder, ConsumerHandle, Gap};
 use crate::error::Result;
 use crate::message::Message;
+use crate::record::{Offsets, TopicPartition};
 
 impl ConsumerBuilder {
     /// Opens a consumer of values that [`Bincode`] encoded.
@@ -50,7 +53,7 @@ impl ConsumerBuilder {
 }
 
 /// A [`Consumer`] that decodes values of one type; made by [`ConsumerBuilder::open_typed`].
-/// [`inner`](Self::inner) borrows the consumer, for example to seek, to pause or for the lag.
+/// [`inner`](Self::inner) borrows the consumer, for example to pause.
 ///
 /// ```
 /// # use logpond::{Broker, TopicConfig};
@@ -206,6 +209,56 @@ impl<T, C> TypedConsumer<T, C> {
     /// At broker level `Sync`, for syncs of the disk, which concurrent commits share.
     pub fn commit_message<M: AsRef<Message>>(&mut self, message: &M) -> Result<()> {
         self.consumer.commit_message(message.as_ref())
+    }
+
+    /// Commits these offsets. Each is that of the next record to read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rebalanced`](crate::Error::Rebalanced) if a partition belongs to another member
+    /// now; [`Consumer::commit_offsets`] lists the others.
+    ///
+    /// # Durability
+    ///
+    /// At broker level [`Durability::Sync`](crate::Durability::Sync): on return first the records
+    /// and then the commit are on stable storage. At the other levels the commit survives the death
+    /// of the process.
+    ///
+    /// # Blocking
+    ///
+    /// At broker level `Sync`, for syncs of the disk, which concurrent commits share.
+    pub fn commit_offsets(&mut self, offsets: &Offsets) -> Result<()> {
+        self.consumer.commit_offsets(offsets)
+    }
+
+    /// Sets the position of a partition, as [`Consumer::seek`] does. The next message of it is read
+    /// from there.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Consumer::seek`].
+    ///
+    /// # Blocking
+    ///
+    /// For the disk with [`StartAt::Time`].
+    pub fn seek(&mut self, partition: impl Into<TopicPartition>, to: StartAt) -> Result<()> {
+        self.consumer.seek(partition, to)
+    }
+
+    /// Returns for each partition of this consumer how many visible offsets it has not returned
+    /// yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`](crate::Error::Closed).
+    pub fn lag(&self) -> Result<BTreeMap<TopicPartition, u64>> {
+        self.consumer.lag()
+    }
+
+    /// Returns the offsets that this consumer missed since the last call, and forgets them, as
+    /// [`Consumer::take_gaps`] does.
+    pub fn take_gaps(&mut self) -> Vec<Gap> {
+        self.consumer.take_gaps()
     }
 
     /// Returns a handle by which other threads can wake this consumer or shut it down.

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use crate::codec::{Bincode, Codec};
-use crate::error::Result;
+use crate::error::{CodecError, Error, Result};
 use crate::producer::{Delivery, Producer};
 use crate::record::{Record, RecordMetadata};
 
@@ -32,8 +32,15 @@ fn with_buffer<R>(use_it: impl FnOnce(&mut Vec<u8>) -> R) -> R {
 }
 
 impl Producer {
-    /// Returns a producer of values for one topic, encoded by [`Bincode`]. It shares this
-    /// producer's settings, id and [`flush`](Self::flush).
+    /// Returns a producer of values for one topic, encoded by [`Bincode`]: a struct that gets another
+    /// field later does not decode the records from before, and types with
+    /// `#[serde(skip_serializing_if)]`, `tag` or `flatten` or a `serde_json::Value` are not decoded
+    /// at all. [`Versioned`](crate::Versioned) is for types that change, and `Json` decodes these.
+    ///
+    /// In debug builds, each value is decoded once after it was encoded; if that fails, the send
+    /// returns [`Error::Codec`](crate::Error::Codec), and nothing is appended.
+    ///
+    /// The producer shares this one's settings, id and [`flush`](Self::flush).
     ///
     /// ```
     /// # use logpond::{Broker, TopicConfig};
@@ -61,7 +68,9 @@ impl Producer {
         self.typed_with(topic, Bincode)
     }
 
-    /// Returns a producer of values for one topic, with a codec of your choice.
+    /// Returns a producer of values for one topic, with a codec of your choice. In debug builds, each
+    /// value is decoded once after it was encoded; if that fails, the send returns
+    /// [`Error::Codec`](crate::Error::Codec), and nothing is appended.
     #[must_use]
     pub fn typed_with<T, C: Codec<T>>(&self, topic: &str, codec: C) -> TypedProducer<T, C> {
         let (producer, topic, codec) = (self.clone(), topic.into(), Arc::new(codec));
@@ -176,6 +185,64 @@ impl<T, C: Codec<T>> TypedProducer<T, C> {
         self.encoded(value, |bytes| self.producer.enqueue(self.record().key(key).value(bytes)))
     }
 
+    /// Sends a value with headers, a timestamp, a key or a partition: those of `record`. Its topic
+    /// and its value are set by this call. Waits for the acknowledgement.
+    ///
+    /// ```
+    /// # use logpond::{Broker, Record, TopicConfig};
+    /// # let broker = Broker::in_memory()?;
+    /// # broker.ensure_topic("readings", TopicConfig::new(1))?;
+    /// let readings = broker.producer().typed::<(u64, f64)>("readings");
+    /// readings.send_with(&(1, 21.5), Record::new().key("sensor-7").header("trace", "4bf92f35"))?;
+    /// # let mut feed = broker.reader().subscribe(["readings"]).open_typed::<(u64, f64)>()?;
+    /// # assert_eq!(feed.recv()?.raw.headers().get("trace"), Some(&b"4bf92f35"[..]));
+    /// # Ok::<(), logpond::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Codec`](crate::Error::Codec) if the value cannot be encoded, and
+    /// [`Error::Config`](crate::Error::Config) if the record names another topic or has a value;
+    /// nothing was appended then. After any other error,
+    /// [`is_definite`](crate::Error::is_definite) says whether the record may be stored;
+    /// [`Producer::send`] lists these errors.
+    ///
+    /// # Durability
+    ///
+    /// On return the record survives what the [`Durability`](crate::Durability) in force covers:
+    /// the producer's, or the topic's if the producer has none, or the broker's.
+    ///
+    /// # Blocking
+    ///
+    /// At [`Durability::Sync`](crate::Durability::Sync), for a sync of the disk, which concurrent
+    /// senders share.
+    pub fn send_with(&self, value: &T, record: Record<'_>) -> Result<RecordMetadata> {
+        self.check(&record)?;
+        self.encoded(value, |bytes| self.producer.send(record.topic(&self.topic).value(bytes)))
+    }
+
+    /// Appends a value with headers, a timestamp, a key or a partition, those of `record`, without
+    /// waiting for the disk. The returned [`Delivery`] resolves when the record is durable.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was appended after any error. [`Error::Codec`](crate::Error::Codec): the value
+    /// cannot be encoded. [`Error::Config`](crate::Error::Config): the record names another topic or
+    /// has a value. [`Producer::enqueue`] lists the other errors.
+    ///
+    /// # Durability
+    ///
+    /// On return the record survives the death of the process, but not a loss of power.
+    ///
+    /// # Blocking
+    ///
+    /// Only if the append needs space in the segment or a new segment, and a background thread has
+    /// not prepared it yet.
+    pub fn enqueue_with(&self, value: &T, record: Record<'_>) -> Result<Delivery> {
+        self.check(&record)?;
+        self.encoded(value, |bytes| self.producer.enqueue(record.topic(&self.topic).value(bytes)))
+    }
+
     /// Sends a record without a value: in a compacted topic this deletes the key.
     ///
     /// # Errors
@@ -204,13 +271,25 @@ impl<T, C: Codec<T>> TypedProducer<T, C> {
     /// [`Error::Codec`](crate::Error::Codec) if the value cannot be encoded.
     pub fn encode(&self, value: &T) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.codec.encode(value, &mut bytes)?;
+        self.encode_into(value, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// In debug builds also decodes the bytes: a value that is not decoded is acknowledged in vain.
+    fn encode_into(&self, value: &T, buffer: &mut Vec<u8>) -> Result<()> {
+        self.codec.encode(value, buffer)?;
+        if cfg!(debug_assertions)
+            && let Err(error) = self.codec.decode(buffer)
+        {
+            let reason = format_args!("what was encoded cannot be decoded ({error})");
+            return Err(CodecError::new(self.codec.name(), reason).into());
+        }
+        Ok(())
     }
 
     fn encoded<R>(&self, value: &T, send: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
         with_buffer(|buffer| {
-            self.codec.encode(value, buffer)?;
+            self.encode_into(value, buffer)?;
             send(buffer)
         })
     }
@@ -228,6 +307,21 @@ impl<T, C> TypedProducer<T, C> {
     #[must_use]
     pub fn producer(&self) -> &Producer {
         &self.producer
+    }
+
+    /// Whether the record leaves to this producer what it sets.
+    fn check(&self, record: &Record<'_>) -> Result<()> {
+        if record.topic.is_some_and(|topic| *topic != *self.topic) {
+            let reason = "it names another topic than the typed producer's; make it with `new`";
+            return Err(Error::config("record", reason));
+        }
+        if record.value.is_some() {
+            return Err(Error::config(
+                "record",
+                "it has a value already; give the typed one alone",
+            ));
+        }
+        Ok(())
     }
 
     fn record(&self) -> Record<'_> {

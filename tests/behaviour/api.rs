@@ -19,7 +19,7 @@ use logpond::{
     Offsets, Partition, PartitionRecovery, Partitioner, Producer, ProducerBuilder, ReadMode,
     Record, RecordMetadata, RecoveryPolicy, RecoveryReport, Result, SendOutcome, StartAt,
     SystemClock, TimestampType, Topic, TopicConfig, TopicInfo, TopicPartition, TypedConsumer,
-    TypedMessage, TypedProducer, VerifyReport, Visibility,
+    TypedMessage, TypedProducer, VerifyReport, Versioned, Visibility,
 };
 
 /// Only has to compile.
@@ -318,6 +318,14 @@ fn values_are_produced_and_consumed() {
         let _: TypedMessage<u32> = consumer.iter().next().unwrap()?;
         consumer.commit()?;
         let _: &mut Consumer = consumer.inner();
+        let _: RecordMetadata = producer.send_with(&1, Record::new().header("name", "value"))?;
+        drop::<Delivery>(producer.enqueue_with(&1, Record::new().key("k"))?);
+        consumer.seek(("t", 0), StartAt::Earliest)?;
+        consumer.commit_offsets(&Offsets::new())?;
+        let _: BTreeMap<TopicPartition, u64> = consumer.lag()?;
+        let _: Vec<Gap> = consumer.take_gaps();
+        let _: ConsumerHandle = consumer.handle();
+        let _: Versioned = Versioned::<Bincode>::default();
         let _: TypedConsumer<String, Text> = builder().open_typed_with::<String, Text>(Text)?;
         Ok(())
     });
