@@ -10,6 +10,7 @@
 //! | [`pending`], [`rebalance`], [`auto`], [`subscription`] | partitions without a position; the callback; when auto mode commits; where a group begins |
 //! | [`assignment`] | the consumer's partitions: takes them over and gives them up |
 //! | [`handle`], [`wait`] | requests of other threads; how a call waits |
+//! | `seen` | what a test broker sees of it |
 //! | [`poller`] | the loop of a poll |
 //! | `in_async`, `stream` | with the feature `async`: futures and a stream of the same calls |
 //! | this file | the public handle |
@@ -61,6 +62,8 @@ mod poller;
 mod progress;
 mod rebalance;
 mod role;
+#[cfg(feature = "testing")]
+mod seen;
 mod slot;
 mod slots;
 #[cfg(feature = "async")]
@@ -118,7 +121,13 @@ impl Consumer {
     ) -> Self {
         let notifier = run.gate().consumers().add_new();
         let assigned = Assigned::new(run, group, settings, callback, &notifier);
-        Self { poller: Poller::new(assigned, ConsumerHandle::new(notifier)) }
+        let poller = Poller::new(
+            assigned,
+            ConsumerHandle::new(notifier),
+            #[cfg(feature = "testing")]
+            &run.context().env.seams,
+        );
+        Self { poller }
     }
 
     // ---- reading -----------------------------------------------------------------------------

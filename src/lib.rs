@@ -84,6 +84,7 @@
 //! | see how many records a group has yet to read | [`Consumer::lag`], [`Broker::metrics`], [`Admin::describe_group`] |
 //! | inspect a directory that another process has open | [`BrokerBuilder::read_only`] |
 //! | test with time that I move | [`ManualClock`], [`BrokerBuilder::background`], [`Broker::tick`] |
+//! | test my service against crashes, faults and time | `testing::TestBroker`, with the feature `testing` |
 //! | know which records a crash or a bad disk has damaged | [`Broker::recovery`], [`Admin::verify`] |
 //! | copy the readable records of a damaged directory | [`salvage`] |
 //!
@@ -126,6 +127,7 @@
 //! |---|---|
 //! | `async` | `Consumer::in_async`, `Producer::in_async`, whose waiting calls are futures, and `Consumer::stream`, a `futures_core::Stream`; for any executor. It adds no runtime and no thread. [`Delivery`] is a future without this feature. |
 //! | `json` | The codec `Json` for typed producers and consumers. [`Bincode`] needs no feature. |
+//! | `testing` | `testing::TestBroker`, the broker of your own tests: this engine on a clock that the test moves and a simulated disk, with crashes, power cuts and faults on demand. For `[dev-dependencies]`. |
 //! | `tracing` | Events about recovery, retention, rebalances and failures: [`docs::metrics`] lists them. It adds no subscriber. [`Broker::metrics`] needs no feature. |
 //!
 //! # Documents
@@ -167,9 +169,13 @@ mod record;
 mod replication;
 mod rules;
 mod salvage;
+#[cfg(feature = "testing")]
+mod seams;
 mod steps;
 mod storage;
 mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod topic;
 mod trace;
 mod typed;
@@ -203,6 +209,10 @@ pub use topic::{Partition, Topic};
 #[cfg(feature = "async")]
 pub use typed::{AsyncTypedConsumer, TypedStream};
 pub use typed::{TypedConsumer, TypedMessage, TypedProducer};
+
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub use testing::{CrashedBroker, TestBroker};
 
 // Listed under their modules below, so that the first page shows what programs are built of.
 #[doc(hidden)]

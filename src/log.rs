@@ -58,6 +58,8 @@ use crate::format::{
 };
 use crate::record::TopicPartition;
 use crate::rules::Rule;
+#[cfg(feature = "testing")]
+use crate::seams::Seams;
 use crate::storage::disk::Disk;
 use crate::storage::process::Process;
 use crate::trace::{Outbox, note};
@@ -124,6 +126,8 @@ pub(crate) struct LogEnv {
     /// The process that may write.
     pub(crate) process: Arc<Process>,
     pub(crate) trace: Outbox,
+    #[cfg(feature = "testing")]
+    pub(crate) seams: Seams,
     /// Random numbers for salts and incarnations.
     pub(crate) random: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -140,6 +144,8 @@ impl LogEnv {
             spare: None,
             process: Arc::new(Process::current()),
             trace: Outbox::default(),
+            #[cfg(feature = "testing")]
+            seams: Seams::default(),
             random: Box::new(|| 0),
         }
     }

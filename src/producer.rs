@@ -23,6 +23,8 @@ use crate::partition::append::Fence;
 use crate::partition::together;
 use crate::partitioner::Partitioner;
 use crate::record::{Record, RecordMetadata, TopicPartition};
+#[cfg(feature = "testing")]
+use crate::seams::Call;
 use crate::steps::Counted;
 use crate::sync::Ordering;
 use crate::topic::TopicShared;
@@ -293,6 +295,11 @@ impl Producer {
         let topic = self.topic_of(record)?;
         let Sent { appended, metadata } = self.append(&topic, record, terms)?;
         let core = Arc::clone(appended.core);
+        #[cfg(feature = "testing")]
+        core.log().seams.note(|| Call::Enqueue {
+            partition: TopicPartition::clone(&core.origin),
+            offset: metadata.offset,
+        });
         self.inner.unflushed.note(&core);
         let (end, waits) = (appended.offsets.end, appended.is_waited_for());
         Ok(Delivery::new(core, end, waits, metadata, Arc::clone(&self.inner.run)))
@@ -482,9 +489,13 @@ impl Producer {
                 waits.push((&**batch.core, batch.offsets.end));
             } else {
                 self.inner.unflushed.note(batch.core);
+                #[cfg(feature = "testing")]
+                batch.note_answer(&Ok(()));
             }
         }
         for ((group, batch), waited) in waiting.iter().zip(together::wait_durable(&waits)) {
+            #[cfg(feature = "testing")]
+            batch.note_answer(&waited);
             if let Err(error) = waited {
                 batch.core.log().trace().deliver();
                 // Appended, and not acknowledged: the answer must not say that it is safe.

@@ -51,11 +51,11 @@ impl EngineRandom {
 }
 
 /// The numbers of a test, from a seed that its failure prints.
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 #[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
@@ -65,7 +65,10 @@ impl Random {
         self.0 = self.0.wrapping_add(STEP);
         splitmix(self.0)
     }
+}
 
+#[cfg(test)]
+impl Random {
     pub(crate) fn byte(&mut self) -> u8 {
         self.next().to_le_bytes()[0]
     }

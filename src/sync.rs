@@ -42,7 +42,7 @@ mod native {
         }
 
         /// A lock that only a test has: it may be taken anywhere.
-        #[cfg(any(test, fuzzing))]
+        #[cfg(any(test, fuzzing, feature = "testing"))]
         pub(crate) fn new(value: T) -> Self {
             Self { level: Level::none(), lock: parking_lot::Mutex::new(value) }
         }
@@ -61,7 +61,7 @@ mod native {
         }
     }
 
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, fuzzing, feature = "testing"))]
     impl<T: Default> Default for Mutex<T> {
         fn default() -> Self {
             Self::new(T::default())

@@ -19,6 +19,8 @@ use crate::log::compaction::spare::CompactionSpare;
 use crate::log::maps::MapBudget;
 use crate::log::pinned::PinnedMaps;
 use crate::random::EngineRandom;
+#[cfg(feature = "testing")]
+use crate::seams::{self, Seams};
 use crate::storage::disk::{Disk, MemoryDisk, RealDisk};
 use crate::storage::lock::DEFAULT_WAIT;
 use crate::storage::process::Process;
@@ -33,6 +35,27 @@ const MEMORY_BYTES: u64 = 1 << 30;
 enum Storage {
     Dir(PathBuf),
     Memory,
+}
+
+/// What a broker runs on.
+struct Machine {
+    disk: Arc<dyn Disk>,
+    #[cfg(feature = "testing")]
+    seams: Seams,
+}
+
+impl Machine {
+    fn real(in_memory: bool) -> Self {
+        if in_memory { Self::with(MemoryDisk::new()) } else { Self::with(RealDisk::new()) }
+    }
+
+    fn with(disk: impl Disk + 'static) -> Self {
+        Self {
+            disk: Arc::new(disk),
+            #[cfg(feature = "testing")]
+            seams: Seams::default(),
+        }
+    }
 }
 
 /// Settings of a broker; made by [`Broker::builder`].
@@ -54,7 +77,8 @@ enum Storage {
 #[must_use]
 pub struct BrokerBuilder {
     storage: Option<Storage>,
-    disk: Option<Arc<dyn Disk>>,
+    /// `None`: the real one, or memory.
+    machine: Option<Machine>,
     durability: Durability,
     clock: Arc<dyn Clock>,
     background: bool,
@@ -77,7 +101,7 @@ impl Default for BrokerBuilder {
     fn default() -> Self {
         Self {
             storage: None,
-            disk: None,
+            machine: None,
             durability: Durability::default(),
             clock: Arc::new(SystemClock::new()),
             background: true,
@@ -293,8 +317,20 @@ impl BrokerBuilder {
     /// Uses the simulated disk of crash tests instead of a real one.
     #[cfg(test)]
     pub(crate) fn disk(mut self, disk: Arc<dyn Disk>, dir: &Path) -> Self {
-        self.disk = Some(disk);
+        self.machine = Some(Machine {
+            disk,
+            #[cfg(feature = "testing")]
+            seams: Seams::default(),
+        });
         self.storage = Some(Storage::Dir(dir.to_path_buf()));
+        self
+    }
+
+    /// Uses the disk of a test broker, and lets the test step in at the seams.
+    #[cfg(feature = "testing")]
+    pub(crate) fn test_disk(mut self, disk: Arc<dyn Disk>, seams: Seams) -> Self {
+        self.machine = Some(Machine { disk, seams });
+        self.storage = Some(Storage::Dir(PathBuf::from(seams::DIR)));
         self
     }
 
@@ -360,18 +396,14 @@ impl BrokerBuilder {
             Storage::Memory => (PathBuf::from("/memory"), true),
         };
         let default_limit = if in_memory { MEMORY_BYTES } else { u64::MAX };
-        let is_simulated = self.disk.is_some();
-        let disk: Arc<dyn Disk> = match self.disk {
-            Some(disk) => disk,
-            None if in_memory => Arc::new(MemoryDisk::new()),
-            None => Arc::new(RealDisk::new()),
-        };
+        let is_simulated = self.machine.is_some();
+        let machine = self.machine.unwrap_or_else(|| Machine::real(in_memory));
         let copy_reads = self.read_only || self.read_mode == ReadMode::Copy;
         let random = Arc::new(EngineRandom::new(self.seed));
         let has_reserve = !in_memory && !self.read_only && (!is_simulated || self.reserve);
         let internal = dir.join(LOCAL.0).join(partition_dir_name(0));
         let env = LogEnv {
-            disk,
+            disk: machine.disk,
             copy_reads: copy_reads && !in_memory,
             maps: MapBudget::new(MapBudget::DEFAULT_LIMIT),
             space: SpaceBudget::new(self.max_total_bytes.unwrap_or(default_limit)),
@@ -379,6 +411,8 @@ impl BrokerBuilder {
             spare: has_reserve.then(|| CompactionSpare::new(&internal)),
             process: Arc::new(Process::current()),
             trace: Outbox::default(),
+            #[cfg(feature = "testing")]
+            seams: machine.seams,
             random: {
                 let random = Arc::clone(&random);
                 Box::new(move || random.next())

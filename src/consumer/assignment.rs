@@ -18,6 +18,8 @@ use super::gaps::{Gap, Gaps};
 use super::pending::Pending;
 use super::rebalance::{Callback, Listener, Panic, Rebalance};
 use super::role::Role;
+#[cfg(feature = "testing")]
+use super::seen;
 use super::slot::Slot;
 use super::slots::{Look, Slots};
 use super::subscription::FirstSubscription;
@@ -32,6 +34,8 @@ use crate::group::offsets::Committed;
 use crate::message::Batch;
 use crate::partition::waiters::Notifier;
 use crate::record::TopicPartition;
+#[cfg(feature = "testing")]
+use crate::seams::RebalanceKind;
 
 pub(super) struct Assigned {
     run: Arc<Run>,
@@ -221,6 +225,13 @@ impl Assigned {
             for partition in &change.assign {
                 self.pending.add(partition.clone(), member.epoch_of(partition));
             }
+            #[cfg(feature = "testing")]
+            seen::rebalance(
+                &self.run.context().env.seams,
+                &self.role,
+                RebalanceKind::Assigned,
+                &change.assign,
+            );
             self.listener.add(change.assign);
             self.take_over();
             // Changes that the callback causes are for the next poll, so that this one ends.
@@ -256,6 +267,8 @@ impl Assigned {
         if lost.is_empty() {
             return;
         }
+        #[cfg(feature = "testing")]
+        seen::rebalance(&self.run.context().env.seams, &self.role, RebalanceKind::Lost, lost);
         let reported = self.listener.reported(lost);
         let notified = self.notify(Rebalance::Lost, &reported);
         self.forget(lost);
@@ -268,6 +281,13 @@ impl Assigned {
     fn give_up(&mut self, partitions: &[TopicPartition]) -> Result<()> {
         let committed =
             if self.auto.is_on() { self.commits().commit_passed(Wait::No) } else { Ok(()) };
+        #[cfg(feature = "testing")]
+        seen::rebalance(
+            &self.run.context().env.seams,
+            &self.role,
+            RebalanceKind::Revoked,
+            partitions,
+        );
         let reported = self.listener.reported(partitions);
         let notified = self.notify(Rebalance::Revoked, &reported);
         self.forget(partitions);
@@ -297,6 +317,13 @@ impl Assigned {
         let committed =
             if self.auto.is_on() { self.commits().commit_passed(level) } else { Ok(()) };
         if self.role.is_member() {
+            #[cfg(feature = "testing")]
+            seen::rebalance(
+                &self.run.context().env.seams,
+                &self.role,
+                RebalanceKind::Revoked,
+                &self.owned(),
+            );
             let left = self.listener.reported(&self.owned());
             if let Err(panic) = self.notify(Rebalance::Revoked, &left) {
                 resume_unwind(panic);

@@ -10,6 +10,8 @@ use std::{fmt, ptr};
 
 use super::gaps::Gaps;
 use super::role::Role;
+#[cfg(feature = "testing")]
+use super::seen::CommitCall;
 use super::slot::Slot;
 use super::slots::Slots;
 use crate::broker::Run;
@@ -206,8 +208,45 @@ impl<'a> Commits<'a> {
         }
     }
 
-    /// Commits all or none, but for partitions whose records cannot be made durable.
+    /// Commits all or none, but for partitions whose records cannot be made durable. A test may have
+    /// other wishes.
+    #[cfg(feature = "testing")]
     fn commit_in_order(
+        &mut self,
+        positions: &[(usize, u64)],
+        rewinds: Rewinds,
+        wait: Wait,
+    ) -> Result<()> {
+        let call = self.seen(positions);
+        let result = match call.begin() {
+            Ok(after) => after.end(self.commit_now(positions, rewinds, wait)),
+            Err(error) => Err(error),
+        };
+        call.end(result)
+    }
+
+    /// A commit of these positions, as a test sees it.
+    #[cfg(feature = "testing")]
+    fn seen(&self, positions: &[(usize, u64)]) -> CommitCall {
+        let named = |&(index, offset): &(usize, u64)| {
+            Some((self.slots.get(index)?.origin().clone(), offset))
+        };
+        let offsets = positions.iter().filter_map(named).collect();
+        CommitCall::new(&self.run.context().env.seams, self.role, offsets)
+    }
+
+    #[cfg(not(feature = "testing"))]
+    fn commit_in_order(
+        &mut self,
+        positions: &[(usize, u64)],
+        rewinds: Rewinds,
+        wait: Wait,
+    ) -> Result<()> {
+        self.commit_now(positions, rewinds, wait)
+    }
+
+    /// Commits all or none, but for partitions whose records cannot be made durable.
+    fn commit_now(
         &mut self,
         positions: &[(usize, u64)],
         rewinds: Rewinds,
@@ -288,6 +327,12 @@ impl<'a> Commits<'a> {
 
 #[cfg(feature = "async")]
 impl Commits<'_> {
+    /// This commit, as a test sees it.
+    #[cfg(feature = "testing")]
+    pub(super) fn seen_wanted(&self, wanted: &Wanted) -> CommitCall {
+        self.seen(&wanted.positions)
+    }
+
     /// What is waited for before the commit is stored: that the records below it are durable. Of
     /// `wanted` are left the positions that a wait is for, in the same order.
     pub(super) fn waits(&self, wanted: &mut Wanted) -> Result<Vec<DurableWait>> {

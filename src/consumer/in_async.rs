@@ -211,9 +211,22 @@ impl Drop for Waiting<'_> {
     }
 }
 
+#[cfg(feature = "testing")]
+async fn commit(poller: &mut Poller, wanted: Wanted) -> Result<()> {
+    let call = poller.assigned_mut().commits().seen_wanted(&wanted);
+    let result = match call.begin() {
+        Ok(after) => after.end(commit_now(poller, wanted).await),
+        Err(error) => Err(error),
+    };
+    call.end(result)
+}
+
+#[cfg(not(feature = "testing"))]
+use self::commit_now as commit;
+
 /// Commits, and resolves when the commit is as durable as the broker's level says. The records
 /// first: see [`group::commit`](crate::group::commit).
-async fn commit(poller: &mut Poller, mut wanted: Wanted) -> Result<()> {
+async fn commit_now(poller: &mut Poller, mut wanted: Wanted) -> Result<()> {
     let waits = poller.assigned_mut().commits().waits(&mut wanted)?;
     let durable = each(waits).await;
     let (failed, stored) = poller.assigned_mut().commits().store_after(wanted, durable)?;

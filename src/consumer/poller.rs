@@ -8,10 +8,16 @@
 use super::assignment::Assigned;
 use super::handle::ConsumerHandle;
 use super::lasts;
+#[cfg(feature = "testing")]
+use super::seen;
 use super::slots::Look;
 use super::wait::{self, Wait};
 use crate::error::{Error, Result};
+#[cfg(feature = "testing")]
+use crate::message::MessageRef;
 use crate::message::{Batch, IntoMessages, Message};
+#[cfg(feature = "testing")]
+use crate::seams::Seams;
 
 pub(super) struct Poller {
     assigned: Assigned,
@@ -21,6 +27,8 @@ pub(super) struct Poller {
     handle: ConsumerHandle,
     /// Whether the last call was ended by [`ConsumerHandle::wake`].
     was_woken: bool,
+    #[cfg(feature = "testing")]
+    seams: Seams,
 }
 
 /// Which lasting errors were returned since the last message. Errors of single partitions are kept
@@ -34,10 +42,20 @@ struct Returned {
 }
 
 impl Poller {
-    pub(super) fn new(assigned: Assigned, handle: ConsumerHandle) -> Self {
-        let ahead = Batch::default().into_iter();
-        let returned = Returned::default();
-        Self { assigned, ahead, returned, handle, was_woken: false }
+    pub(super) fn new(
+        assigned: Assigned,
+        handle: ConsumerHandle,
+        #[cfg(feature = "testing")] seams: &Seams,
+    ) -> Self {
+        Self {
+            assigned,
+            ahead: Batch::default().into_iter(),
+            returned: Returned::default(),
+            handle,
+            was_woken: false,
+            #[cfg(feature = "testing")]
+            seams: seams.clone(),
+        }
     }
 
     pub(super) fn handle(&self) -> &ConsumerHandle {
@@ -66,6 +84,25 @@ impl Poller {
 
     /// Returns all available messages, within the limits.
     pub(super) fn poll(&mut self, wait: &Wait<'_>) -> Result<Batch> {
+        let polled = self.poll_now(wait);
+        // A task that finds nothing polls again.
+        #[cfg(feature = "testing")]
+        if !(matches!(wait, Wait::Task { .. }) && matches!(&polled, Ok(it) if it.is_empty())) {
+            let read = |it: MessageRef<'_>| (it.topic_partition(), it.offset()..it.next_offset());
+            seen::poll_ends(
+                &self.seams,
+                self.assigned.role(),
+                polled.as_ref().map(|batch| batch.iter().map(read)),
+            );
+        }
+        polled
+    }
+
+    fn poll_now(&mut self, wait: &Wait<'_>) -> Result<Batch> {
+        #[cfg(feature = "testing")]
+        seen::poll_begins(&self.seams, self.assigned.role(), || {
+            self.assigned.slots().partitions()
+        })?;
         self.give_back_ahead();
         let batch = self.poll_until(wait)?;
         self.assigned.slots_mut().hand_out_all();
@@ -74,6 +111,24 @@ impl Poller {
 
     /// One message.
     pub(super) fn next_message(&mut self, wait: &Wait<'_>) -> Result<Option<Message>> {
+        let next = self.next_message_now(wait);
+        #[cfg(feature = "testing")]
+        if !matches!(next, Ok(None)) {
+            let read = |it: &Message| (it.topic_partition(), it.offset()..it.next_offset());
+            seen::poll_ends(
+                &self.seams,
+                self.assigned.role(),
+                next.as_ref().map(|message| message.iter().map(read)),
+            );
+        }
+        next
+    }
+
+    fn next_message_now(&mut self, wait: &Wait<'_>) -> Result<Option<Message>> {
+        #[cfg(feature = "testing")]
+        seen::poll_begins(&self.seams, self.assigned.role(), || {
+            self.assigned.slots().partitions()
+        })?;
         loop {
             self.check_shutdown()?;
             if self.ahead.len() > 0 {

@@ -288,6 +288,8 @@ fn env(disk: &Arc<MemoryDisk>, copy_reads: bool) -> Arc<LogEnv> {
         pinned: PinnedMaps::new(),
         spare: None,
         trace: Outbox::default(),
+        #[cfg(feature = "testing")]
+        seams: crate::seams::Seams::default(),
         process: Arc::new(Process::current()),
         random: Box::new(move || {
             let mut random = random.lock();

@@ -314,6 +314,41 @@ impl Coordinator {
         self.tidy();
     }
 
+    // ---- tests -------------------------------------------------------------------------------
+
+    /// Evicts all members of a group, whenever they have polled.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownGroup`] for a group without members.
+    #[cfg(feature = "testing")]
+    pub(crate) fn evict_all(&self, name: &str) -> Result<()> {
+        let group = self.group_with_members(name)?;
+        self.evict_overdue_of(&group, u64::MAX);
+        Ok(())
+    }
+
+    /// Has each member of a group give up all of its partitions, and divides them anew then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownGroup`] for a group without members.
+    #[cfg(feature = "testing")]
+    pub(crate) fn hand_over_all(&self, name: &str) -> Result<()> {
+        let group = self.group_with_members(name)?;
+        let mut members = group.lock();
+        self.catch_up(&mut members);
+        members.hand_over_all();
+        self.release(&group, members, None);
+        Ok(())
+    }
+
+    #[cfg(feature = "testing")]
+    fn group_with_members(&self, name: &str) -> Result<Arc<Group>> {
+        let group = self.groups.lock().get(name).cloned();
+        group.ok_or_else(|| Error::UnknownGroup(name.to_owned()))
+    }
+
     // ---- offsets -----------------------------------------------------------------------------
 
     /// Stores commits of a consumer that is not a member. Published on return.

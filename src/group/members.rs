@@ -17,6 +17,8 @@ use super::assignor::{Assignor, MemberId};
 use super::interest::{Interest, Topics};
 use super::offsets::StaticMember;
 use super::presence::{Presence, Wakeups, nanos};
+#[cfg(feature = "testing")]
+use super::state::hand_over;
 use super::state::{GroupState, PollChange};
 use crate::error::{Error, Result};
 use crate::partition::waiters::Notifier;
@@ -269,6 +271,12 @@ impl Members {
         }
         self.check();
         (expired, next)
+    }
+
+    /// Has each member give up all of its partitions, and divides them anew then.
+    #[cfg(feature = "testing")]
+    pub(super) fn hand_over_all(&mut self) {
+        hand_over::begin(&mut self.state);
     }
 
     // ---- what a member does ------------------------------------------------------------------

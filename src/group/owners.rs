@@ -159,6 +159,13 @@ impl Owners {
         owned
     }
 
+    /// Whether there are partitions, and none has an owner or should have one.
+    #[cfg(feature = "testing")]
+    pub(super) fn are_without_plan(&self) -> bool {
+        let mut all = self.topics.values().flatten().peekable();
+        all.peek().is_some() && all.all(|it| it.owner.is_none() && it.target.is_none())
+    }
+
     /// The members whose polls bring partitions closer to their targets.
     pub(super) fn due(&self) -> BTreeSet<MemberId> {
         self.topics.values().flatten().filter_map(Partition::due).collect()

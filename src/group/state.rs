@@ -34,6 +34,9 @@ use super::interest::{Interest, Topics};
 use super::owners::Owners;
 use crate::record::TopicPartition;
 
+#[cfg(feature = "testing")]
+pub(super) mod hand_over;
+
 /// The member is not in the group: it never joined, or it left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a member of the group")]
@@ -399,6 +402,8 @@ impl GroupState {
                 }
             }
         }
+        #[cfg(feature = "testing")]
+        hand_over::divide_if_done(self);
         Ok(())
     }
 

@@ -94,6 +94,8 @@ impl Rig {
             spare: None,
             process: Arc::new(crate::storage::process::Process::current()),
             trace: crate::trace::Outbox::default(),
+            #[cfg(feature = "testing")]
+            seams: crate::seams::Seams::default(),
             random: Box::new(move || random.lock().next()),
         };
         let identity = LogIdentity {

@@ -66,6 +66,8 @@ fn partition() -> Arc<PartitionCore> {
         spare: None,
         process: Arc::new(Process::current()),
         trace: Outbox::default(),
+        #[cfg(feature = "testing")]
+        seams: crate::seams::Seams::default(),
         random: Box::new(move || counter.fetch_add(1, Ordering::Relaxed)),
     };
     let origin = Arc::new(TopicPartition::from(("t", 0)));

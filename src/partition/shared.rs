@@ -33,6 +33,8 @@ use crate::log::retention::Tail;
 use crate::log::segment::SegmentList;
 use crate::log::{Checkpoint, Log};
 use crate::record::TopicPartition;
+#[cfg(feature = "testing")]
+use crate::seams::Seams;
 use crate::sync::{AtomicU64, Ordering};
 use crate::trace::Outbox;
 
@@ -49,6 +51,8 @@ pub(crate) struct SharedLog {
     disk_work: DiskWork,
     clock: RunClock,
     trace: Outbox,
+    #[cfg(feature = "testing")]
+    pub(crate) seams: Seams,
     /// The wall clock when the log's time was last set. ORDERING: Relaxed, written under the lock
     /// after the log's time was set: a thread that finds its own reading here takes the lock later.
     wall_seen: AtomicU64,
@@ -65,6 +69,8 @@ impl SharedLog {
             disk_work: DiskWork::new(),
             clock,
             trace: log.env().trace.clone(),
+            #[cfg(feature = "testing")]
+            seams: log.env().seams.clone(),
             wall_seen: AtomicU64::new(0),
             state: StateLock::new(State::new(log)),
         }

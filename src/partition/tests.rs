@@ -171,6 +171,8 @@ fn env_on(disk: Arc<dyn Disk>, seed: u64) -> Arc<LogEnv> {
         spare: None,
         process: Arc::new(crate::storage::process::Process::current()),
         trace: crate::trace::Outbox::default(),
+        #[cfg(feature = "testing")]
+        seams: crate::seams::Seams::default(),
         random: Box::new(move || counter.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9)),
     })
 }

@@ -22,7 +22,7 @@ mod hooked;
 mod memory;
 mod names;
 mod real;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 mod simulated;
 
 #[cfg(all(test, not(loom)))]
@@ -30,9 +30,9 @@ pub(crate) use hooked::{HookedDisk, Side};
 pub(crate) use memory::MemoryDisk;
 pub(crate) use real::RealDisk;
 #[cfg(test)]
-pub(crate) use simulated::SimulatedDisk;
-#[cfg(test)]
-pub(crate) use simulated::{Fault, Metadata, Operation, Pages, PowerCut};
+pub(crate) use simulated::{Fault, Metadata, Operation, Pages};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use simulated::{PowerCut, SimulatedDisk};
 
 /// One entry of a directory. Names that are not UTF-8 cannot be ours and are left out by `list`.
 #[derive(Debug, Clone, PartialEq, Eq)]

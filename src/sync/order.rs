@@ -13,8 +13,8 @@
 //! 3. A wait on a condition variable releases its lock, and waits for it again by rule 1.
 //! 4. What catches panics passes one of this check on: it is a bug of the engine, and in a release
 //!    build the thread would wait for ever. Otherwise no test would notice it.
-//! 5. A lock that only tests have (`Mutex::new`) has no level: a test looks into the engine from
-//!    above and, through a disk or a clock of its own, from below.
+//! 5. A lock that only tests and test brokers have (`Mutex::new`) has no level: a test looks into
+//!    the engine from above and, through a disk or a clock of its own, from below.
 //!
 //! The check does not know of other waits: for a thread's end, a sync, a file lock, or a `OnceLock`
 //! that is being set. Models under loom are not checked either; there a deadlock is found as one.
@@ -22,6 +22,9 @@
 /// Every lock of the crate, outermost first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum LockLevel {
+    /// `testing::Faults::full`: a test fills the disk, or frees it.
+    #[cfg(feature = "testing")]
+    FullDisk,
     /// A read-only broker reads a partition's files again, one partition at a time.
     Inspection,
     /// `broker::gate::Change`: topics change one at a time.
@@ -111,6 +114,9 @@ pub(crate) enum LockLevel {
     MemoryBytes,
     /// How many bytes the files in memory have.
     MemorySpace,
+    /// The faults that a test has set, and the calls that were made.
+    #[cfg(feature = "testing")]
+    Script,
     /// What a clock that is moved by hand calls.
     ClockCallbacks,
     /// The time of a clock that is moved by hand.
@@ -160,7 +166,7 @@ mod checked {
             Self(Some(level))
         }
 
-        #[cfg(any(test, fuzzing))]
+        #[cfg(any(test, fuzzing, feature = "testing"))]
         pub(in super::super) const fn none() -> Self {
             Self(None)
         }
@@ -229,7 +235,7 @@ mod unchecked {
             Self
         }
 
-        #[cfg(any(test, fuzzing))]
+        #[cfg(any(test, fuzzing, feature = "testing"))]
         pub(in super::super) const fn none() -> Self {
             Self
         }

@@ -15,6 +15,8 @@ use crate::partition::PartitionCore;
 use crate::partition::append::{Accepted, AppendOptions, Fence};
 use crate::partition::encode::{Encoder, timestamp_of};
 use crate::record::Record;
+#[cfg(feature = "testing")]
+use crate::seams::{Seam, Site};
 
 /// What a caller asks of an append, beside its records.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,7 +43,39 @@ pub(crate) struct Appended<'t> {
     /// The time of the append, in milliseconds.
     wall: u64,
     timestamps: TimestampType,
+    /// The id of the producer.
+    #[cfg(feature = "testing")]
+    producer: Option<Arc<str>>,
 }
+
+/// Appends records to a partition of a topic, as one batch. They are readable on return.
+///
+/// # Errors
+///
+/// All are definite: nothing was appended. A test may have set others.
+#[cfg(feature = "testing")]
+pub(crate) fn append<'t, 'r, 'a: 'r>(
+    topic: &TopicShared,
+    core: &'t Arc<PartitionCore>,
+    records: impl IntoIterator<Item = &'r Record<'a>>,
+    terms: &Terms<'_>,
+) -> Result<Appended<'t>> {
+    let (seams, producer) = (&core.log().seams, terms.producer.map(|fence| fence.name));
+    let site = || Site::of(Seam::Append).partition(&core.origin).producer(producer);
+    let appended = seams.around(site, || append_now(topic, core, records, terms));
+    let appended = match appended {
+        Ok(appended) => appended,
+        Err(error) => {
+            let answer = Err(error.clone());
+            seams.note_send(&core.origin, producer, &answer);
+            return Err(error);
+        }
+    };
+    Ok(Appended { producer: producer.map(Arc::from), ..appended })
+}
+
+#[cfg(not(feature = "testing"))]
+pub(crate) use self::append_now as append;
 
 /// Appends records to a partition of a topic, as one batch. They are readable on return.
 ///
@@ -49,7 +83,7 @@ pub(crate) struct Appended<'t> {
 ///
 /// All are definite: nothing was appended.
 #[inline]
-pub(crate) fn append<'t, 'r, 'a: 'r>(
+pub(crate) fn append_now<'t, 'r, 'a: 'r>(
     topic: &TopicShared,
     core: &'t Arc<PartitionCore>,
     records: impl IntoIterator<Item = &'r Record<'a>>,
@@ -70,7 +104,16 @@ pub(crate) fn append<'t, 'r, 'a: 'r>(
         }
     };
     let (wall, timestamps) = (stamp.wall, topic.rules.timestamps);
-    Ok(Appended { core, level, offsets, duplicate_of, wall, timestamps })
+    Ok(Appended {
+        core,
+        level,
+        offsets,
+        duplicate_of,
+        wall,
+        timestamps,
+        #[cfg(feature = "testing")]
+        producer: None,
+    })
 }
 
 impl Appended<'_> {
@@ -97,10 +140,25 @@ impl Appended<'_> {
     /// The error of the sync; the outcome is unknown.
     #[inline]
     pub(crate) fn settle(&self) -> Result<()> {
+        let settled = self.settle_now();
+        #[cfg(feature = "testing")]
+        self.note_answer(&settled);
+        settled
+    }
+
+    #[inline]
+    fn settle_now(&self) -> Result<()> {
         if !self.is_waited_for() {
             return Ok(());
         }
         let waited = self.core.wait_durable(self.offsets.end);
         waited.inspect_err(|_| self.core.log().trace().deliver())
+    }
+
+    /// Lets a test see what the sender was answered.
+    #[cfg(feature = "testing")]
+    pub(crate) fn note_answer(&self, settled: &Result<()>) {
+        let answer = settled.clone().map(|()| self.offsets.clone());
+        self.core.log().seams.note_send(&self.core.origin, self.producer.as_deref(), &answer);
     }
 }

@@ -1,7 +1,7 @@
 //! Goal: programs written against the documented interface compile. Nothing here runs: each
 //! function names signatures as an application would use them, and the compiler is the test.
 //!
-//! Not covered: what the calls do; replication and test support, which this version does not have.
+//! Not covered: what the calls do; replication, which this version does not have.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
@@ -327,6 +327,42 @@ fn values_are_produced_and_consumed() {
         let _: ConsumerHandle = consumer.handle();
         let _: Versioned = Versioned::<Bincode>::default();
         let _: TypedConsumer<String, Text> = builder().open_typed_with::<String, Text>(Text)?;
+        Ok(())
+    });
+}
+
+#[cfg(feature = "testing")]
+#[test]
+fn a_test_broker_is_made_crashed_and_disturbed() {
+    use logpond::testing::{
+        Call, CrashedBroker, ErrorKind, Fault, FaultId, Faults, TestBroker, UnmetFaults,
+    };
+    never(|| {
+        let _: TestBroker = TestBroker::in_memory();
+        let _: TestBroker = TestBroker::with(|settings| settings.durability(Durability::Os));
+        let broker: TestBroker = TestBroker::new();
+        let _: (&Broker, Broker, &ManualClock) = (&broker, broker.clone(), broker.clock());
+        let _: Vec<Message> = broker.produced("t");
+        broker.advance(Duration::from_secs(1))?;
+        let _: bool = broker.run_until(|broker| broker.produced("t").is_empty(), Duration::ZERO);
+        let faults: &Faults = broker.faults();
+        faults.fail_next_append(("t", 0), ErrorKind::StorageFull);
+        faults.fail_next_sync(&TopicPartition::from(("t", 0)));
+        faults.delay_append(("t", 0), Duration::from_millis(1));
+        faults.storage_full(true);
+        faults.rebalance("g");
+        faults.evict("g");
+        faults.fence_producer("p");
+        let id: FaultId = faults.set(Fault::poll().of_group("g").times(2));
+        let _: usize = faults.met(id);
+        faults.lift(id);
+        let _: Vec<Call> = broker.calls();
+        broker.forget_calls();
+        let crashed: CrashedBroker = broker.crash();
+        let broker: TestBroker = crashed.kill9()?;
+        let broker: TestBroker = broker.crash().power_cut(7)?;
+        let broker: TestBroker = broker.crash().lose_unsynced()?;
+        let _: std::result::Result<(), UnmetFaults> = broker.finish();
         Ok(())
     });
 }

@@ -20,6 +20,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("docs", GROUND),
     ("foreign", GROUND),
     ("trace", GROUND),
+    ("seams", GROUND),
     ("format", 10),
     ("storage", 20),
     ("message", 30),

@@ -49,7 +49,7 @@ impl<T: Clone> Names<T> {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn files(&self) -> impl Iterator<Item = (&PathBuf, &T)> {
         self.nodes.iter().filter_map(|(path, node)| match node {
             Node::File(file) => Some((path, file)),

@@ -16,10 +16,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(test)]
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use self::faults::Faults;
+#[cfg(not(test))]
+use self::faults::Operation;
 use self::file::SimulatedFile;
 use self::image::Change;
 use self::page::Content;
@@ -28,12 +32,15 @@ use super::{Access, Disk, DiskFile, Entry, EntryKind};
 use crate::random::Random;
 use crate::sync::Mutex;
 
+#[cfg(test)]
 mod exact;
 mod faults;
 mod file;
 mod image;
 mod page;
 
+pub(crate) use self::image::PowerCut;
+#[cfg(test)]
 #[allow(
     unused_imports,
     reason = "the vocabulary of power cuts, for the tests of higher rooms"
@@ -41,7 +48,7 @@ mod page;
 pub(crate) use self::{
     exact::Images,
     faults::{Fault, Operation},
-    image::{Metadata, Pages, PowerCut},
+    image::{Metadata, Pages},
 };
 
 /// The marker of everything that fails because the power is off.
@@ -60,16 +67,10 @@ type FileId = u64;
 #[derive(Debug, Clone)]
 struct State {
     names: Names<FileId>,
-    /// The names that survive for certain.
-    durable_names: Names<FileId>,
-    /// What happened to names since, in order.
-    pending: Vec<Change<FileId>>,
+    journal: Journal,
     files: BTreeMap<FileId, Content>,
     next_file: FileId,
-    points: u64,
-    stop_after: Option<u64>,
-    /// The disk as it was after each change since it was asked to record them.
-    history: Option<Vec<State>>,
+    points: Points,
     faults: Faults,
     /// Whether syncs return Ok and do nothing.
     lies: bool,
@@ -77,6 +78,24 @@ struct State {
     random: Random,
     /// How often the machine was started.
     boots: u64,
+}
+
+/// What a power cut leaves of the names.
+#[derive(Debug, Clone, Default)]
+struct Journal {
+    /// The names that survive for certain.
+    durable: Names<FileId>,
+    /// What happened to names since, in order.
+    pending: Vec<Change<FileId>>,
+}
+
+/// The store points of a disk.
+#[derive(Debug, Clone, Default)]
+struct Points {
+    passed: u64,
+    stop_after: Option<u64>,
+    /// The disk as it was after each change since it was asked to record them.
+    history: Option<Vec<State>>,
 }
 
 impl SimulatedDisk {
@@ -94,21 +113,24 @@ impl SimulatedDisk {
     }
 
     /// How many changes the disk has seen: each is a point at which a crash can be tried.
+    #[cfg(test)]
     pub(crate) fn store_points(&self) -> u64 {
-        self.state.lock().points
+        self.state.lock().points.passed
     }
 
     /// Makes the disk stop after its `point`-th change: every later call fails.
     pub(crate) fn crash_at(&self, point: u64) {
-        self.state.lock().stop_after = Some(point);
+        self.state.lock().points.stop_after = Some(point);
     }
 
     /// Whether a call has failed because of `crash_at`, or the next change would.
+    #[cfg(test)]
     pub(crate) fn is_off(&self) -> bool {
         self.state.lock().is_off()
     }
 
     /// Whether an error means that the simulated machine is off.
+    #[cfg(test)]
     pub(crate) fn is_crash(error: &io::Error) -> bool {
         error.get_ref().is_some_and(
             <dyn std::error::Error + std::marker::Send + std::marker::Sync + 'static>::is::<
@@ -118,26 +140,31 @@ impl SimulatedDisk {
     }
 
     /// Adds a fault; several may wait at once.
+    #[cfg(test)]
     pub(crate) fn inject(&self, fault: Fault) {
         self.state.lock().faults.inject(fault);
     }
 
     /// Removes all faults that are still to come.
+    #[cfg(test)]
     pub(crate) fn heal(&self) {
         self.state.lock().faults.heal();
     }
 
     /// Whether an injected fault has made a call fail.
+    #[cfg(test)]
     pub(crate) fn has_fired(&self) -> bool {
         self.state.lock().faults.has_fired()
     }
 
     /// How many faults are still to come.
+    #[cfg(test)]
     pub(crate) fn faults_to_come(&self) -> usize {
         self.state.lock().faults.to_come()
     }
 
     /// Limits the sum of all files' lengths; `None` lifts the limit.
+    #[cfg(test)]
     pub(crate) fn limit_capacity(&self, bytes: Option<u64>) {
         self.state.lock().limit = bytes;
     }
@@ -145,26 +172,29 @@ impl SimulatedDisk {
     /// The disk after a power cut: one of the images that may be found then.
     pub(crate) fn power_cut(&self, random: &mut impl FnMut() -> u64, how: PowerCut) -> Self {
         let state = self.state.lock();
-        let names = image::names(&state.durable_names, &state.pending, random, how);
+        let names = image::names(&state.journal.durable, &state.journal.pending, random, how);
         let files = image::files(&state.files, &names, random, how);
         Self::with_state(state.after_cut(names, files, random()))
     }
 
     /// Remembers what the disk is after each change from now on.
+    #[cfg(test)]
     pub(crate) fn record(&self) {
-        self.state.lock().history = Some(Vec::new());
+        self.state.lock().points.history = Some(Vec::new());
     }
 
     /// The disks of which [`record`](Self::record) took note: the first as it was then, each as it
     /// was before the next change, and the last as it is now.
+    #[cfg(test)]
     pub(crate) fn recorded(&self) -> Vec<Self> {
         let mut state = self.state.lock();
-        let mut states = state.history.take().unwrap_or_default();
+        let mut states = state.points.history.take().unwrap_or_default();
         states.push(state.clone());
         states.into_iter().map(Self::with_state).collect()
     }
 
     /// From now on syncs, of files and of directories, return Ok and make nothing durable.
+    #[cfg(test)]
     pub(crate) fn lie(&self) {
         self.state.lock().lies = true;
     }
@@ -173,18 +203,19 @@ impl SimulatedDisk {
     /// synced can still be lost by a later power cut.
     pub(crate) fn kill9(&self) -> Self {
         let mut state = self.state.lock().without_history();
-        state.points = 0;
-        state.stop_after = None;
+        state.points = Points::default();
         state.faults = Faults::default();
         Self::with_state(state)
     }
 
     /// All paths of files, sorted.
+    #[cfg(test)]
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
         self.state.lock().names.files().map(|(path, _)| path.clone()).collect()
     }
 
     /// A file's bytes.
+    #[cfg(test)]
     pub(crate) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let mut state = self.state.lock();
         let content = state.content_at(path)?;
@@ -194,6 +225,7 @@ impl SimulatedDisk {
     }
 
     /// Flips bits of one byte on the medium, past every rule.
+    #[cfg(test)]
     pub(crate) fn corrupt(&self, path: &Path, position: u64, mask: u8) -> io::Result<()> {
         let mut state = self.state.lock();
         let content = state.content_at(path)?;
@@ -208,6 +240,7 @@ impl SimulatedDisk {
     }
 
     /// Sets a file's length on the medium, past every rule.
+    #[cfg(test)]
     pub(crate) fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
         let mut state = self.state.lock();
         let content = state.content_at(path)?;
@@ -225,14 +258,11 @@ impl State {
     /// All of it durable, on a machine that starts for the first time.
     fn new(names: Names<FileId>, files: BTreeMap<FileId, Content>, seed: u64) -> Self {
         Self {
-            durable_names: names.clone(),
+            journal: Journal { durable: names.clone(), pending: Vec::new() },
             names,
-            pending: Vec::new(),
             files,
             next_file: 0,
-            points: 0,
-            stop_after: None,
-            history: None,
+            points: Points::default(),
             faults: Faults::default(),
             lies: false,
             limit: None,
@@ -248,9 +278,9 @@ impl State {
     }
 
     fn without_history(&mut self) -> Self {
-        let history = self.history.take();
+        let history = self.points.history.take();
         let state = self.clone();
-        self.history = history;
+        self.points.history = history;
         state
     }
 
@@ -260,17 +290,17 @@ impl State {
             return Err(io::Error::other(PowerIsOff));
         }
         if operation.is_change() {
-            if let Some(mut history) = self.history.take() {
+            if let Some(mut history) = self.points.history.take() {
                 history.push(self.clone());
-                self.history = Some(history);
+                self.points.history = Some(history);
             }
-            self.points += 1;
+            self.points.passed += 1;
         }
         self.faults.meet(operation, path)
     }
 
     fn is_off(&self) -> bool {
-        self.stop_after.is_some_and(|point| self.points >= point)
+        self.points.stop_after.is_some_and(|point| self.points.passed >= point)
     }
 
     fn content(&mut self, file: FileId) -> io::Result<&mut Content> {
@@ -287,6 +317,7 @@ impl State {
         Ok(())
     }
 
+    #[cfg(test)]
     fn content_at(&mut self, path: &Path) -> io::Result<&mut Content> {
         let file = *self.names.file(path)?;
         self.content(file)
@@ -308,7 +339,7 @@ impl Disk for SimulatedDisk {
         let mut state = self.state.lock();
         state.enter(Operation::CreateDir, path)?;
         state.names.insert(path, Node::Directory)?;
-        state.pending.push(Change::CreateDir(path.to_path_buf()));
+        state.journal.pending.push(Change::CreateDir(path.to_path_buf()));
         Ok(())
     }
 
@@ -331,10 +362,10 @@ impl Disk for SimulatedDisk {
         if state.lies {
             return Ok(());
         }
-        let pending = std::mem::take(&mut state.pending);
+        let pending = std::mem::take(&mut state.journal.pending);
         let (synced, others) = pending.into_iter().partition(|change| change.dir() == Some(dir));
-        state.pending = others;
-        image::apply(&mut state.durable_names, synced);
+        state.journal.pending = others;
+        image::apply(&mut state.journal.durable, synced);
         Ok(())
     }
 
@@ -345,11 +376,11 @@ impl Disk for SimulatedDisk {
         state.names.rename(from, to)?;
         let (from, to) = (from.to_path_buf(), to.to_path_buf());
         if from.parent() == to.parent() {
-            state.pending.push(Change::Rename { from, to, file });
+            state.journal.pending.push(Change::Rename { from, to, file });
         } else {
             // Each of the directories has its part of it, and is synced alone.
-            state.pending.push(Change::Create { path: to, file });
-            state.pending.push(Change::Remove { path: from, file });
+            state.journal.pending.push(Change::Create { path: to, file });
+            state.journal.pending.push(Change::Remove { path: from, file });
         }
         Ok(())
     }
@@ -358,7 +389,7 @@ impl Disk for SimulatedDisk {
         let mut state = self.state.lock();
         state.enter(Operation::Remove, path)?;
         let file = state.names.remove_file(path)?;
-        state.pending.push(Change::Remove { path: path.to_path_buf(), file });
+        state.journal.pending.push(Change::Remove { path: path.to_path_buf(), file });
         Ok(())
     }
 
@@ -366,7 +397,7 @@ impl Disk for SimulatedDisk {
         let mut state = self.state.lock();
         state.enter(Operation::Remove, path)?;
         state.names.remove_dir(path)?;
-        state.pending.push(Change::RemoveDir(path.to_path_buf()));
+        state.journal.pending.push(Change::RemoveDir(path.to_path_buf()));
         Ok(())
     }
 
@@ -377,7 +408,7 @@ impl Disk for SimulatedDisk {
         state.names.insert(path, Node::File(file))?;
         state.next_file += 1;
         state.files.insert(file, Content::default());
-        state.pending.push(Change::Create { path: path.to_path_buf(), file });
+        state.journal.pending.push(Change::Create { path: path.to_path_buf(), file });
         Ok(self.handle(file, path, Access::ReadWrite))
     }
 

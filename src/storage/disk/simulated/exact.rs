@@ -64,9 +64,9 @@ impl SimulatedDisk {
     pub(crate) fn images(&self, limit: usize) -> Images {
         let state = self.state.lock().without_history();
         let mut families: Vec<Family> = Vec::new();
-        for survivors in survivors(state.pending.len()) {
-            let mut names = state.durable_names.clone();
-            let chosen = state.pending.iter().enumerate().filter(|(at, _)| survivors(*at));
+        for survivors in survivors(state.journal.pending.len()) {
+            let mut names = state.journal.durable.clone();
+            let chosen = state.journal.pending.iter().enumerate().filter(|(at, _)| survivors(*at));
             apply(&mut names, chosen.map(|(_, change): (_, &Change<FileId>)| change.clone()));
             if families.iter().all(|family| family.names != names) {
                 families.push(Family::new(&state.files, names, limit.max(1)));

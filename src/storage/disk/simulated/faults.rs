@@ -44,6 +44,7 @@ pub(crate) struct Fault {
     pub(crate) error: ErrorKind,
 }
 
+#[cfg(test)]
 impl Fault {
     /// The next call fails, once.
     pub(crate) fn once(operation: Operation, error: ErrorKind) -> Self {
@@ -74,6 +75,7 @@ pub(super) struct Faults {
     has_fired: bool,
 }
 
+#[cfg(test)]
 impl Faults {
     pub(super) fn inject(&mut self, fault: Fault) {
         self.to_come.push(fault);
@@ -90,7 +92,9 @@ impl Faults {
     pub(super) fn to_come(&self) -> usize {
         self.to_come.len()
     }
+}
 
+impl Faults {
     /// Counts a call for each fault that concerns it, and lets it fail if one of them says so.
     pub(super) fn meet(&mut self, operation: Operation, path: &Path) -> io::Result<()> {
         if self.to_come.is_empty() {

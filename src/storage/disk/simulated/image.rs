@@ -76,6 +76,7 @@ impl PowerCut {
 
     /// The `number`-th of a round in which each kind of pages meets each kind of metadata, torn
     /// and whole.
+    #[cfg(test)]
     pub(crate) fn in_turn(number: usize) -> Self {
         const METADATA: [Metadata; 4] =
             [Metadata::Ordered, Metadata::Hostile, Metadata::All, Metadata::None];

@@ -1,0 +1,173 @@
+//! What a test has arranged for a broker, and what has happened since.
+//!
+//! Owns: the faults that are set, how often each was met, and the calls that were made. Must not
+//! know: where in the engine the seams are. Outlives a crash, as the test does.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::call::Call;
+use super::error_of;
+use super::fault::{Cause, Effect, Fault, Site};
+use crate::clock::{ManualClock, real_now};
+use crate::error::Error;
+use crate::sync::{Condvar, LockLevel, Mutex};
+
+/// Names a fault that is set, to lift it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FaultId(u64);
+
+/// How a call continues.
+#[derive(Debug)]
+pub(super) enum Then {
+    Runs,
+    Fails(Error),
+    RunsAndFails(Error),
+}
+
+/// A fault, and what has come of it.
+#[derive(Debug)]
+struct Planned {
+    id: FaultId,
+    fault: Fault,
+    /// How many calls have met it.
+    met: usize,
+    is_lifted: bool,
+}
+
+impl Planned {
+    /// Whether a call meets it; counts the call.
+    fn takes(&mut self, site: &Site) -> bool {
+        let is_over = self.is_lifted || self.fault.times.is_some_and(|times| self.met >= times);
+        if is_over || !self.fault.concerns(site) {
+            return false;
+        }
+        if let Some(left) = self.fault.after.checked_sub(1) {
+            self.fault.after = left;
+            return false;
+        }
+        self.met = self.met.saturating_add(1);
+        true
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    planned: Vec<Planned>,
+    last_id: u64,
+    calls: Vec<Call>,
+}
+
+/// See the module's documentation.
+pub(crate) struct Script {
+    clock: ManualClock,
+    state: Mutex<State>,
+}
+
+impl Script {
+    pub(crate) fn new(clock: &ManualClock) -> Arc<Self> {
+        let state = Mutex::at_level(LockLevel::Script, State::default());
+        Arc::new(Self { clock: clock.clone(), state })
+    }
+
+    // ---- faults ------------------------------------------------------------------------------
+
+    pub(crate) fn set(&self, fault: Fault) -> FaultId {
+        let mut state = self.state.lock();
+        state.last_id = state.last_id.saturating_add(1);
+        let id = FaultId(state.last_id);
+        state.planned.push(Planned { id, fault, met: 0, is_lifted: false });
+        id
+    }
+
+    /// Ends a fault. It still counts as one that was never met, if it was not.
+    pub(crate) fn lift(&self, id: FaultId) {
+        let mut state = self.state.lock();
+        let lifted = state.planned.iter_mut().filter(|planned| planned.id == id);
+        lifted.for_each(|planned| planned.is_lifted = true);
+    }
+
+    /// How many calls have met a fault.
+    pub(crate) fn met(&self, id: FaultId) -> usize {
+        let state = self.state.lock();
+        state.planned.iter().find(|planned| planned.id == id).map_or(0, |planned| planned.met)
+    }
+
+    /// The faults that no call has met.
+    pub(crate) fn unmet(&self) -> Vec<Fault> {
+        let state = self.state.lock();
+        let unmet = state.planned.iter().filter(|planned| planned.met == 0);
+        unmet.map(|planned| planned.fault.clone()).collect()
+    }
+
+    /// Forgets all faults, met or not.
+    pub(crate) fn forget(&self) {
+        self.state.lock().planned.clear();
+    }
+
+    /// What the faults make of a call. All delays up to the first failure count.
+    pub(super) fn meet(&self, site: &Site) -> Then {
+        let mut then = Then::Runs;
+        let mut delays = Vec::new();
+        for planned in &mut self.state.lock().planned {
+            if !planned.takes(site) {
+                continue;
+            }
+            then = match &planned.fault.effect {
+                Effect::Fails(Cause::Kind(kind)) => Then::Fails(error_of(site, *kind)),
+                Effect::Fails(Cause::Error(error)) => Then::Fails(Error::clone(error)),
+                Effect::FailsUnknown => Then::Fails(error_of(site, ErrorKind::Other)),
+                Effect::SucceedsUnknown => Then::RunsAndFails(error_of(site, ErrorKind::Other)),
+                delay @ (Effect::TakesTime(_) | Effect::TakesRealTime(_)) => {
+                    delays.push(delay.clone());
+                    continue;
+                }
+            };
+            break;
+        }
+        for delay in delays {
+            match delay {
+                Effect::TakesTime(time) => self.clock.advance(time),
+                Effect::TakesRealTime(time) => wait(time),
+                _ => {}
+            }
+        }
+        then
+    }
+
+    // ---- calls -------------------------------------------------------------------------------
+
+    pub(super) fn note(&self, call: Call) {
+        self.state.lock().calls.push(call);
+    }
+
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.state.lock().calls.clone()
+    }
+
+    pub(crate) fn forget_calls(&self) {
+        self.state.lock().calls.clear();
+    }
+}
+
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Script").finish_non_exhaustive()
+    }
+}
+
+/// Lets this thread wait in real time: for the timeouts of other threads.
+fn wait(time: Duration) {
+    let Some(deadline) = real_now().checked_add(time) else { return };
+    let (lock, never) = (Mutex::new(()), Condvar::new());
+    let mut guard = lock.lock();
+    loop {
+        let (again, is_over) = never.wait_until(guard, deadline);
+        if is_over {
+            return;
+        }
+        guard = again;
+    }
+}

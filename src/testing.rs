@@ -1,0 +1,46 @@
+//! The broker of a test: the engine itself, on a disk that can lose power and a clock that the test
+//! moves.
+//!
+//! Nothing is imitated: a [`TestBroker`] is a [`Broker`](crate::Broker), and the code under test
+//! takes it as one. It has no files and no threads, is made in less than a millisecond, and ends
+//! with its last handle; so each test has its own, and any number of tests run at the same time.
+//!
+//! ```
+//! use logpond::testing::TestBroker;
+//! use logpond::{Broker, Record, TopicConfig};
+//! use std::time::Duration;
+//!
+//! // The code under test.
+//! fn charge_card(broker: &Broker, user: &str) -> logpond::Result<()> {
+//!     broker.producer().send(Record::to("charges").key(user).value("4.99"))?;
+//!     Ok(())
+//! }
+//!
+//! let broker = TestBroker::new();
+//! broker.ensure_topic("charges", TopicConfig::new(1).retention(Duration::from_secs(60)))?;
+//! charge_card(&broker, "user-7")?;
+//!
+//! // The power fails. What was acknowledged is there when it is back, whatever the seed.
+//! let broker = broker.crash().power_cut(7)?;
+//! assert_eq!(broker.produced("charges").len(), 1);
+//!
+//! broker.advance(Duration::from_secs(61))?; // retention runs on the clock of the test
+//! assert!(broker.produced("charges").is_empty());
+//! # Ok::<(), logpond::Error>(())
+//! ```
+//!
+//! | file | owns |
+//! |---|---|
+//! | `broker.rs` | the broker, its crashes, and the time |
+//! | `faults.rs` | what the test does to the broker |
+//! | `machine.rs` | what a crash does not take: the disk, the clock, the settings |
+
+pub use std::io::ErrorKind;
+
+pub use self::broker::{CrashedBroker, TestBroker};
+pub use self::faults::{Faults, UnmetFaults};
+pub use crate::seams::{Call, Fault, FaultId, RebalanceKind};
+
+mod broker;
+mod faults;
+mod machine;

@@ -1,0 +1,12 @@
+//! Goal: a test broker behaves as the engine does, and as its documentation says.
+//!
+//! Method: short tests as applications write them, through the public interface alone.
+//!
+//! Not covered: executors, which `tests/executors/` runs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+#[path = "testing/broker.rs"]
+mod broker;
+#[path = "testing/faults.rs"]
+mod faults;
