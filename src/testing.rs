@@ -4,6 +4,7 @@
 //! Nothing is imitated: a [`TestBroker`] is a [`Broker`](crate::Broker), and the code under test
 //! takes it as one. It has no files and no threads, is made in less than a millisecond, and ends
 //! with its last handle; so each test has its own, and any number of tests run at the same time.
+//! [`docs::testing_your_service`](crate::docs::testing_your_service) is the guide.
 //!
 //! ```
 //! use logpond::testing::TestBroker;
@@ -33,14 +34,21 @@
 //! |---|---|
 //! | `broker.rs` | the broker, its crashes, and the time |
 //! | `faults.rs` | what the test does to the broker |
+//! | `crashes.rs` | a piece of work, crashed at every moment |
+//! | `show.rs` | records and logs as text |
+//! | `damage.rs` | damage on the disk |
 //! | `machine.rs` | what a crash does not take: the disk, the clock, the settings |
 
 pub use std::io::ErrorKind;
 
 pub use self::broker::{CrashedBroker, TestBroker};
+pub use self::crashes::at_every_crash;
 pub use self::faults::{Faults, UnmetFaults};
 pub use crate::seams::{Call, Fault, FaultId, RebalanceKind};
 
 mod broker;
+mod crashes;
+mod damage;
 mod faults;
 mod machine;
+mod show;

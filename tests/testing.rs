@@ -10,3 +10,5 @@
 mod broker;
 #[path = "testing/faults.rs"]
 mod faults;
+#[path = "testing/seeing.rs"]
+mod seeing;

@@ -15,6 +15,9 @@ use crate::clock::{ManualClock, real_now};
 use crate::error::Error;
 use crate::sync::{Condvar, LockLevel, Mutex};
 
+/// LIMIT: how long a wait for a condition may miss a change that no call has made.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// Names a fault that is set, to lift it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FaultId(u64);
@@ -64,12 +67,14 @@ struct State {
 pub(crate) struct Script {
     clock: ManualClock,
     state: Mutex<State>,
+    /// Notified at each call.
+    noted: Condvar,
 }
 
 impl Script {
     pub(crate) fn new(clock: &ManualClock) -> Arc<Self> {
         let state = Mutex::at_level(LockLevel::Script, State::default());
-        Arc::new(Self { clock: clock.clone(), state })
+        Arc::new(Self { clock: clock.clone(), state, noted: Condvar::new() })
     }
 
     // ---- faults ------------------------------------------------------------------------------
@@ -141,6 +146,29 @@ impl Script {
 
     pub(super) fn note(&self, call: Call) {
         self.state.lock().calls.push(call);
+        self.noted.notify_all();
+    }
+
+    /// Waits in real time until a condition is true, which it looks at after each call and a few
+    /// times per second. Returns whether it became true.
+    pub(crate) fn wait_for(&self, bound: Duration, mut condition: impl FnMut() -> bool) -> bool {
+        let deadline = real_now().checked_add(bound);
+        loop {
+            let seen = self.state.lock().calls.len();
+            if condition() {
+                return true;
+            }
+            let now = real_now();
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                return false;
+            }
+            let next = now.checked_add(LOOK_EVERY).unwrap_or(now);
+            let state = self.state.lock();
+            // A call that was noted meanwhile has notified nobody.
+            if state.calls.len() == seen {
+                drop(self.noted.wait_until(state, deadline.map_or(next, |it| it.min(next))));
+            }
+        }
     }
 
     pub(crate) fn calls(&self) -> Vec<Call> {

@@ -2,15 +2,19 @@
 //!
 //! Owns: the handle of the present run. Must not know: how a disk loses what was not synced.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::time::Duration;
 
 use super::faults::{Faults, UnmetFaults};
 use super::machine::Machine;
+use super::show;
+use crate::admin::GroupOffset;
 use crate::broker::{Broker, BrokerBuilder};
 use crate::clock::{Clock, ManualClock};
 use crate::error::Result;
 use crate::message::Message;
+use crate::record::{Offsets, TopicPartition};
 use crate::seams::Call;
 
 /// LIMIT: how many steps [`TestBroker::run_until`] takes at most: so small that deadlines are met
@@ -100,7 +104,8 @@ impl TestBroker {
 
     fn on(machine: Machine) -> Result<Self> {
         let broker = machine.open()?;
-        Ok(Self { faults: Faults::new(&broker, machine.script()), broker, machine })
+        let faults = Faults::new(&broker, machine.script(), machine.disk());
+        Ok(Self { broker, faults, machine })
     }
 
     /// Returns what makes calls fail.
@@ -158,6 +163,35 @@ impl TestBroker {
         }
     }
 
+    /// Waits in real time until a condition is true: for other threads of the test, which no clock
+    /// moves.
+    ///
+    /// ```
+    /// use logpond::testing::TestBroker;
+    /// use logpond::{Record, TopicConfig};
+    /// use std::time::Duration;
+    ///
+    /// let broker = TestBroker::new();
+    /// broker.ensure_topic("orders", TopicConfig::new(1))?;
+    /// let shop = broker.producer();
+    /// let thread = std::thread::spawn(move || shop.send(Record::to("orders").value("2 apples")));
+    /// let has_order = |broker: &TestBroker| broker.produced("orders").len() == 1;
+    /// broker.wait_for("an order", Duration::from_secs(10), has_order);
+    /// thread.join().unwrap()?;
+    /// # Ok::<(), logpond::Error>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If it is not true within `bound`. The message has `what` and the calls that were made.
+    #[track_caller]
+    pub fn wait_for(&self, what: &str, bound: Duration, mut condition: impl FnMut(&Self) -> bool) {
+        if !self.machine.script().wait_for(bound, || condition(self)) {
+            let calls: Vec<_> = self.calls().iter().map(ToString::to_string).collect();
+            panic!("waited {bound:?} for {what}; the calls were:\n  {}", calls.join("\n  "));
+        }
+    }
+
     /// Returns the records of a topic, by partition and then by offset: all that retention and
     /// compaction have not removed.
     ///
@@ -170,6 +204,92 @@ impl TestBroker {
         match read_all(self, topic) {
             Ok(messages) => messages,
             Err(error) => panic!("the records of topic {topic:?} cannot be read: {error}"),
+        }
+    }
+
+    /// Returns the records of a topic with this key, by partition and then by offset.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such topic, or if a record cannot be read.
+    #[must_use]
+    #[track_caller]
+    pub fn produced_with_key(&self, topic: &str, key: impl AsRef<[u8]>) -> Vec<Message> {
+        let mut messages = self.produced(topic);
+        messages.retain(|message| message.key() == Some(key.as_ref()));
+        messages
+    }
+
+    /// Returns the committed offsets of a group: of each partition the next one to read. Empty for
+    /// a group that there is not.
+    #[must_use]
+    pub fn committed(&self, group: &str) -> Offsets {
+        let offsets = self.offsets_of(group).into_iter();
+        offsets.filter_map(|it| Some((it.partition, it.committed?))).collect()
+    }
+
+    /// Returns how many records a group has yet to read of each partition, counted from its commits.
+    /// Empty for a group that there is not.
+    #[must_use]
+    pub fn lag(&self, group: &str) -> BTreeMap<TopicPartition, u64> {
+        self.offsets_of(group).into_iter().map(|it| (it.partition, it.lag)).collect()
+    }
+
+    fn offsets_of(&self, group: &str) -> Vec<GroupOffset> {
+        self.admin().describe_group(group).map(|it| it.offsets).unwrap_or_default()
+    }
+
+    /// Returns the log of a topic as text, one record per line: offset, key, value and headers, as
+    /// text where they are text, and in hexadecimal elsewhere.
+    ///
+    /// ```
+    /// use logpond::testing::TestBroker;
+    /// use logpond::{Record, TopicConfig};
+    ///
+    /// let broker = TestBroker::new();
+    /// broker.ensure_topic("orders", TopicConfig::new(1))?;
+    /// let trace = [7, 255];
+    /// let order = Record::to("orders").key("user-7").value("2 apples").header("trace", &trace);
+    /// broker.producer().send(order)?;
+    /// assert_eq!(
+    ///     broker.show("orders"),
+    ///     "orders-0: offsets from 0, next 1\n  \
+    ///        0  key \"user-7\"  value \"2 apples\"  trace: 0x07ff\n"
+    /// );
+    /// # Ok::<(), logpond::Error>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If there is no such topic, or if a record cannot be read.
+    #[must_use]
+    #[track_caller]
+    pub fn show(&self, topic: &str) -> String {
+        let messages = self.produced(topic);
+        match self.topic(topic) {
+            Ok(topic) => show::Log { topic: &topic, messages: &messages }.to_string(),
+            Err(error) => panic!("topic {topic:?} cannot be shown: {error}"),
+        }
+    }
+
+    /// Asserts that the records of a topic have these values, by partition and then by offset.
+    ///
+    /// # Panics
+    ///
+    /// If they do not; the message shows the log.
+    #[track_caller]
+    pub fn assert_produced<V: AsRef<[u8]>>(
+        &self,
+        topic: &str,
+        values: impl IntoIterator<Item = V>,
+    ) {
+        let produced = self.produced(topic);
+        let expected: Vec<V> = values.into_iter().collect();
+        let expected: Vec<Option<&[u8]>> = expected.iter().map(|it| Some(it.as_ref())).collect();
+        if !produced.iter().map(Message::value).eq(expected.iter().copied()) {
+            let expected: Vec<_> =
+                expected.into_iter().flatten().map(|it| show::Data(it).to_string()).collect();
+            panic!("expected the values {}; the log is\n{}", expected.join(", "), self.show(topic));
         }
     }
 
@@ -205,6 +325,19 @@ impl TestBroker {
     /// Forgets the calls that were made so far.
     pub fn forget_calls(&self) {
         self.machine.script().forget_calls();
+    }
+
+    /// Lets this many more changes reach the disk; from then on every call that needs it fails, as if
+    /// the power failed at that moment. [`crash`](Self::crash) it then.
+    /// [`at_every_crash`](super::at_every_crash) tries all moments.
+    pub fn stop_disk_after(&self, changes: u64) {
+        self.machine.stop_after(changes);
+    }
+
+    /// Returns whether the disk has stopped, because of [`stop_disk_after`](Self::stop_disk_after).
+    #[must_use]
+    pub fn has_stopped(&self) -> bool {
+        self.machine.has_stopped()
     }
 
     /// Ends the run as a crash does: nothing more reaches the disk. Calls of the handles that other
@@ -323,5 +456,36 @@ impl CrashedBroker {
     /// Those of [`BrokerBuilder::open`].
     pub fn lose_unsynced(self) -> Result<TestBroker> {
         TestBroker::on(self.machine.after_worst_cut())
+    }
+
+    /// Opens the broker again as after a power cut that has taken what was not synced of one
+    /// partition, and nothing else. If a group had committed those records, its next poll returns
+    /// [`Error::Truncated`](crate::Error::Truncated). At [`Durability::Sync`](crate::Durability::Sync) all
+    /// acknowledged records were synced, and are not taken.
+    ///
+    /// ```
+    /// use logpond::testing::TestBroker;
+    /// use logpond::{Durability, Error, Record, TopicConfig};
+    /// use std::time::Duration;
+    ///
+    /// let broker = TestBroker::with(|settings| settings.durability(Durability::Os));
+    /// broker.ensure_topic("clicks", TopicConfig::new(1))?;
+    /// broker.producer().send(Record::to("clicks").value("up"))?;
+    /// let open = |broker: &TestBroker| broker.consumer("g").subscribe(["clicks"]).open();
+    /// let mut counter = open(&broker)?;
+    /// counter.poll(Duration::ZERO)?;
+    /// counter.commit()?;
+    ///
+    /// let broker = broker.crash().lose_tail(("clicks", 0))?;
+    /// let lost = open(&broker)?.poll(Duration::ZERO);
+    /// assert!(matches!(lost, Err(Error::Truncated { committed: 1, end: 0, .. })));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BrokerBuilder::open`].
+    pub fn lose_tail(self, partition: impl Into<TopicPartition>) -> Result<TestBroker> {
+        TestBroker::on(self.machine.after_lost_tail(&partition.into()))
     }
 }

@@ -7,9 +7,11 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::damage;
 use crate::broker::Broker;
 use crate::record::TopicPartition;
 use crate::seams::{Fault, FaultId, Script};
+use crate::storage::disk::SimulatedDisk;
 use crate::sync::{LockLevel, Mutex};
 
 /// The faults of a [`TestBroker`](super::TestBroker); returned by
@@ -35,14 +37,15 @@ use crate::sync::{LockLevel, Mutex};
 pub struct Faults {
     broker: Broker,
     script: Arc<Script>,
+    disk: SimulatedDisk,
     /// The fault that stands for a full disk.
     full: Mutex<Option<FaultId>>,
 }
 
 impl Faults {
-    pub(super) fn new(broker: &Broker, script: &Arc<Script>) -> Self {
+    pub(super) fn new(broker: &Broker, script: &Arc<Script>, disk: &SimulatedDisk) -> Self {
         let full = Mutex::at_level(LockLevel::FullDisk, None);
-        Self { broker: broker.clone(), script: Arc::clone(script), full }
+        Self { broker: broker.clone(), script: Arc::clone(script), disk: disk.clone(), full }
     }
 
     // ---- at the next calls -------------------------------------------------------------------
@@ -97,6 +100,42 @@ impl Faults {
     }
 
     // ---- at once -----------------------------------------------------------------------------
+
+    /// Flips a bit of a record on the disk, as a medium does that loses a charge. The running broker
+    /// has the record in memory and does not notice, except in
+    /// [`Admin::verify`](crate::Admin::verify); after a crash it reads it from the disk. If records
+    /// that were synced later follow it, it is reported as damage, and reading it returns
+    /// [`Error::Corrupt`](crate::Error::Corrupt); otherwise it is cut off as a torn tail.
+    ///
+    /// ```
+    /// use logpond::testing::TestBroker;
+    /// use logpond::{Error, Record, TopicConfig};
+    /// use std::time::Duration;
+    ///
+    /// let broker = TestBroker::new();
+    /// broker.ensure_topic("orders", TopicConfig::new(1))?;
+    /// for order in ["2 apples", "1 pear", "3 plums"] {
+    ///     broker.producer().send(Record::to("orders").value(order))?;
+    /// }
+    /// broker.faults().corrupt_record(("orders", 0), 1);
+    /// let broker = broker.crash().kill9()?;
+    ///
+    /// let mut reader = broker.reader().subscribe(["orders"]).open()?;
+    /// assert_eq!(reader.poll(Duration::ZERO)?.len(), 1);
+    /// assert!(matches!(reader.poll(Duration::ZERO), Err(Error::Corrupt(_))));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If there is no such record.
+    #[track_caller]
+    pub fn corrupt_record(&self, partition: impl Into<TopicPartition>, offset: u64) {
+        let partition = partition.into();
+        if let Err(error) = damage::corrupt(&self.broker, &self.disk, &partition, offset) {
+            panic!("record {offset} of {partition} cannot be corrupted: {error}");
+        }
+    }
 
     /// Makes a group hand over all of its partitions: each member gives up its own at its next
     /// poll, where its callback can commit, and gets its share when all have done so.

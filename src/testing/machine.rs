@@ -6,11 +6,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::damage;
 use super::faults::{UnmetFaults, Watch};
 use crate::broker::{Broker, BrokerBuilder};
 use crate::clock::ManualClock;
 use crate::error::Result;
 use crate::random::Random;
+use crate::record::TopicPartition;
 use crate::seams::{Script, Seam, Seams, Site};
 use crate::storage::disk::{PowerCut, SimulatedDisk};
 
@@ -69,6 +71,20 @@ impl Machine {
         seams.around(|| Site::of(Seam::Open), open)
     }
 
+    /// The disk, for damage.
+    pub(super) fn disk(&self) -> &SimulatedDisk {
+        &self.disk
+    }
+
+    /// Lets this many changes reach the disk; every later call of it fails.
+    pub(super) fn stop_after(&self, changes: u64) {
+        self.disk.crash_at(self.disk.store_points().saturating_add(changes));
+    }
+
+    pub(super) fn has_stopped(&self) -> bool {
+        self.disk.is_off()
+    }
+
     /// From now on nothing reaches the disk, and every call of it fails.
     pub(super) fn stop(&self) {
         self.disk.crash_at(0);
@@ -91,6 +107,13 @@ impl Machine {
     pub(super) fn after_worst_cut(self) -> Self {
         let mut random = Random::new(SEED);
         Self { disk: self.disk.power_cut(&mut || random.next(), PowerCut::WORST), ..self }
+    }
+
+    /// The machine after a power cut that has taken what was not synced of one partition, and
+    /// nothing else.
+    pub(super) fn after_lost_tail(self, partition: &TopicPartition) -> Self {
+        damage::sync_all_but(&self.disk, partition);
+        self.after_worst_cut()
     }
 }
 

@@ -336,6 +336,7 @@ fn values_are_produced_and_consumed() {
 fn a_test_broker_is_made_crashed_and_disturbed() {
     use logpond::testing::{
         Call, CrashedBroker, ErrorKind, Fault, FaultId, Faults, TestBroker, UnmetFaults,
+        at_every_crash,
     };
     never(|| {
         let _: TestBroker = TestBroker::in_memory();
@@ -356,12 +357,26 @@ fn a_test_broker_is_made_crashed_and_disturbed() {
         let id: FaultId = faults.set(Fault::poll().of_group("g").times(2));
         let _: usize = faults.met(id);
         faults.lift(id);
+        faults.corrupt_record(("t", 0), 7);
         let _: Vec<Call> = broker.calls();
         broker.forget_calls();
+        let _: Vec<Message> = broker.produced_with_key("t", "key");
+        let _: (Offsets, BTreeMap<TopicPartition, u64>) = (broker.committed("g"), broker.lag("g"));
+        let _: String = broker.show("t");
+        broker.assert_produced("t", ["value"]);
+        broker.wait_for("it", Duration::ZERO, |broker| broker.calls().is_empty());
+        broker.stop_disk_after(1);
+        let _: bool = broker.has_stopped();
+        let _: u64 = at_every_crash(
+            TestBroker::new,
+            |broker: &Broker| broker.metrics(),
+            |_metrics, broker: TestBroker| drop(broker),
+        );
         let crashed: CrashedBroker = broker.crash();
         let broker: TestBroker = crashed.kill9()?;
         let broker: TestBroker = broker.crash().power_cut(7)?;
         let broker: TestBroker = broker.crash().lose_unsynced()?;
+        let broker: TestBroker = broker.crash().lose_tail(("t", 0))?;
         let _: std::result::Result<(), UnmetFaults> = broker.finish();
         Ok(())
     });

@@ -1,8 +1,10 @@
 //! The broker, its time and its crashes.
 
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, SystemTime};
 
-use logpond::testing::TestBroker;
+use logpond::testing::{TestBroker, at_every_crash};
 use logpond::{Broker, Clock, Durability, Error, Message, Record, TopicConfig};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -14,6 +16,16 @@ fn send(broker: &Broker, topic: &str, value: &str) -> logpond::Result<u64> {
 fn values(broker: &TestBroker, topic: &str) -> Vec<String> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     broker.produced(topic).iter().map(|message| text(message.value().unwrap())).collect()
+}
+
+/// The message of a panic.
+#[track_caller]
+pub(crate) fn panic_of(code: impl FnOnce()) -> String {
+    let panic = catch_unwind(AssertUnwindSafe(code)).expect_err("no panic");
+    match panic.downcast::<String>() {
+        Ok(message) => *message,
+        Err(other) => panic!("no message: {other:?}"),
+    }
 }
 
 #[test]
@@ -106,4 +118,137 @@ fn settings_that_are_refused_say_so() {
 #[should_panic(expected = "the records of topic \"none\" cannot be read")]
 fn a_topic_that_does_not_exist_is_named() {
     let _ = TestBroker::new().produced("none");
+}
+
+#[test]
+fn what_was_not_synced_is_lost_by_the_worst_power_cut() {
+    let broker = TestBroker::with(|settings| settings.durability(Durability::Os));
+    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    send(&broker, "t", "kept").unwrap();
+    broker.flush().unwrap();
+    send(&broker, "t", "not synced").unwrap();
+    let broker = broker.crash().lose_unsynced().unwrap();
+    assert_eq!(values(&broker, "t"), ["kept"]);
+    let sent = broker.producer_builder().durability(Durability::Sync).build().unwrap();
+    sent.send(Record::to("t").value("synced")).unwrap();
+    assert_eq!(values(&broker.crash().lose_unsynced().unwrap(), "t"), ["kept", "synced"]);
+}
+
+/// A group that has committed what is lost gets the error once, and one of another topic does not.
+#[test]
+fn a_lost_tail_is_that_of_one_partition() {
+    let broker = TestBroker::with(|settings| settings.durability(Durability::Os));
+    for topic in ["t", "u"] {
+        broker.ensure_topic(topic, TopicConfig::new(2)).unwrap();
+        for partition in 0..2 {
+            let record = Record::to(topic).partition(partition).value("v");
+            broker.producer().send(record).unwrap();
+        }
+        let mut consumer = broker.consumer(topic).subscribe([topic]).open().unwrap();
+        assert_eq!(consumer.poll(Duration::ZERO).unwrap().len(), 2);
+        consumer.commit().unwrap();
+    }
+    let broker = broker.crash().lose_tail(("t", 1)).unwrap();
+    assert_eq!((values(&broker, "t").len(), values(&broker, "u").len()), (1, 2));
+    let poll = |topic: &str| {
+        let mut consumer = broker.consumer(topic).subscribe([topic]).open().unwrap();
+        consumer.poll(Duration::ZERO)
+    };
+    let lost = poll("t");
+    assert!(matches!(&lost, Err(Error::Truncated { partition, .. }) if partition.partition == 1));
+    assert!(poll("u").unwrap().is_empty());
+}
+
+/// Everything before the change is there, the call at which the disk stops fails, and so do later
+/// ones.
+#[test]
+fn the_disk_stops_after_a_change() {
+    let broker = TestBroker::new();
+    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    send(&broker, "t", "kept").unwrap();
+    broker.stop_disk_after(1);
+    assert!(!broker.has_stopped());
+    assert!(send(&broker, "t", "written, and not synced").is_err());
+    assert!(broker.has_stopped());
+    assert!(send(&broker, "t", "refused").is_err());
+    assert_eq!(values(&broker.crash().lose_unsynced().unwrap(), "t"), ["kept"]);
+}
+
+/// The check sees an unacknowledged record that is lost, one that is not, and no lost promise; a
+/// service that promises too early is found.
+#[test]
+fn every_crash_is_tried_and_a_promise_that_is_made_too_early_is_found() {
+    let setup = || {
+        let broker = TestBroker::new();
+        broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+        broker
+    };
+    let take = |level| {
+        move |broker: &Broker| {
+            let producer = broker.producer_builder().durability(level).build().unwrap();
+            (0..2).take_while(|_| producer.send(Record::to("t").value("v")).is_ok()).count()
+        }
+    };
+    let lost = |level| {
+        let (lost, whole) = (Cell::new(0), Cell::new(0));
+        let tried = at_every_crash(setup, take(level), |taken, broker| {
+            let found = broker.produced("t").len();
+            lost.set(lost.get() + usize::from(found < taken));
+            whole.set(whole.get() + usize::from(found == 2));
+        });
+        assert!(tried >= 8 && whole.get() >= 4, "{tried}");
+        lost.get()
+    };
+    assert_eq!(lost(Durability::Sync), 0);
+    assert!(lost(Durability::Os) > 0);
+}
+
+/// Bit rot below what was synced later is damage; the record after it is readable.
+#[test]
+fn a_corrupt_record_is_found_after_a_crash_and_by_verify() {
+    let broker = TestBroker::new();
+    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    for value in ["a", "b", "c"] {
+        send(&broker, "t", value).unwrap();
+    }
+    assert!(broker.admin().verify("t").unwrap().is_ok());
+    broker.faults().corrupt_record(("t", 0), 1);
+    assert_eq!(broker.admin().verify("t").unwrap().damage.len(), 1);
+    let broker = broker.crash().kill9().unwrap();
+    let partition = broker.topic("t").unwrap().partition(0).unwrap();
+    assert!(matches!(partition.read(1, 1), Err(Error::Corrupt(_))));
+    assert_eq!(partition.read(2, 1).unwrap().iter().next().unwrap().value(), Some(&b"c"[..]));
+    let absent = panic_of(|| broker.faults().corrupt_record(("t", 0), 3));
+    assert!(absent.starts_with("record 3 of t-0 cannot be corrupted"), "{absent}");
+}
+
+/// A run prints the same on every machine.
+#[test]
+fn with_one_thread_everything_is_the_same_in_every_run() {
+    let run = || {
+        let broker = TestBroker::with(|settings| settings.seed(7).durability(Durability::Os));
+        broker.ensure_topic("t", TopicConfig::new(3).segment_bytes(16 << 10)).unwrap();
+        let producer = broker.producer_builder().id("p").build().unwrap();
+        let mut members: Vec<_> = (0..2)
+            .map(|_| {
+                broker.consumer("g").subscribe(["t"]).max_poll_interval(MINUTE).open().unwrap()
+            })
+            .collect();
+        for number in 0..40_u32 {
+            let (key, value) = (format!("key {}", number % 7), vec![0; 1_000]);
+            let record = if number % 3 == 0 { Record::to("t") } else { Record::to("t").key(&key) };
+            producer.send(record.value(&value)).unwrap();
+            let _ = broker.advance(Duration::from_secs(7));
+            let member = &mut members[number as usize % 2];
+            drop(member.poll(Duration::ZERO));
+            drop(member.commit());
+        }
+        let calls = broker.calls();
+        let broker = broker.crash().power_cut(11).unwrap();
+        let stamps: Vec<_> = broker.produced("t").iter().map(Message::timestamp).collect();
+        format!("{calls:?} {stamps:?} {} {:?}", broker.show("t"), broker.recovery())
+    };
+    let first = run();
+    assert!(first.contains("Rebalance") && first.contains("t-2: offsets"));
+    assert_eq!(first, run());
 }

@@ -16,9 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::path::Path;
-#[cfg(test)]
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::faults::Faults;
@@ -113,7 +111,6 @@ impl SimulatedDisk {
     }
 
     /// How many changes the disk has seen: each is a point at which a crash can be tried.
-    #[cfg(test)]
     pub(crate) fn store_points(&self) -> u64 {
         self.state.lock().points.passed
     }
@@ -124,7 +121,6 @@ impl SimulatedDisk {
     }
 
     /// Whether a call has failed because of `crash_at`, or the next change would.
-    #[cfg(test)]
     pub(crate) fn is_off(&self) -> bool {
         self.state.lock().is_off()
     }
@@ -209,13 +205,11 @@ impl SimulatedDisk {
     }
 
     /// All paths of files, sorted.
-    #[cfg(test)]
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
         self.state.lock().names.files().map(|(path, _)| path.clone()).collect()
     }
 
     /// A file's bytes.
-    #[cfg(test)]
     pub(crate) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let mut state = self.state.lock();
         let content = state.content_at(path)?;
@@ -225,7 +219,6 @@ impl SimulatedDisk {
     }
 
     /// Flips bits of one byte on the medium, past every rule.
-    #[cfg(test)]
     pub(crate) fn corrupt(&self, path: &Path, position: u64, mask: u8) -> io::Result<()> {
         let mut state = self.state.lock();
         let content = state.content_at(path)?;
@@ -247,6 +240,21 @@ impl SimulatedDisk {
         content.truncate(length);
         content.make_durable();
         Ok(())
+    }
+
+    /// Makes everything durable but the files that are left out: a later power cut can still take
+    /// what was not synced of them.
+    #[cfg(feature = "testing")]
+    pub(crate) fn sync_all_but(&self, is_left_out: impl Fn(&Path) -> bool) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        for (_, file) in state.names.files().filter(|(path, _)| !is_left_out(path)) {
+            if let Some(content) = state.files.get_mut(file) {
+                content.make_durable();
+            }
+        }
+        let pending = std::mem::take(&mut state.journal.pending);
+        image::apply(&mut state.journal.durable, pending);
     }
 
     fn handle(&self, file: FileId, path: &Path, access: Access) -> Arc<dyn DiskFile> {
@@ -317,7 +325,6 @@ impl State {
         Ok(())
     }
 
-    #[cfg(test)]
     fn content_at(&mut self, path: &Path) -> io::Result<&mut Content> {
         let file = *self.names.file(path)?;
         self.content(file)
