@@ -1,7 +1,7 @@
 //! Pages about the crate as a whole. Their sources are the Markdown files in `src/docs/`.
 //!
 //! For users of the crate: [`durability`], [`groups`], [`retention`], [`compaction`], [`failures`],
-//! [`metrics`], [`performance`], [`versions`], [`changelog`].
+//! [`metrics`], [`performance`], [`testing_your_service`], [`versions`], [`changelog`].
 //!
 //! For those who read or change its code: [`architecture`], [`decisions`], [`concurrency`],
 //! [`mod@format`], [`testing`], [`contributing`].
@@ -50,6 +50,10 @@ pub mod retention {}
 
 #[doc = include_str!("docs/testing.md")]
 pub mod testing {}
+
+#[cfg_attr(feature = "testing", doc = include_str!("docs/testing_your_service.md"))]
+#[cfg_attr(not(feature = "testing"), doc = "This page needs the feature `testing`.")]
+pub mod testing_your_service {}
 
 #[doc = include_str!("docs/versions.md")]
 pub mod versions {}

@@ -134,7 +134,7 @@
 //!
 //! For users: [durability](docs::durability), [groups](docs::groups), [retention](docs::retention),
 //! [compaction](docs::compaction), [failures](docs::failures), [metrics](docs::metrics),
-//! [performance](docs::performance), [versions](docs::versions) and [changes](docs::changelog). For
+//! [performance](docs::performance), [testing your service](docs::testing_your_service), [versions](docs::versions) and [changes](docs::changelog). For
 //! those who read or change the code: begin with [architecture](docs::architecture), then
 //! [decisions](docs::decisions), [concurrency](docs::concurrency), [format](docs::format),
 //! [replication](docs::replication), [testing](docs::testing) and [contributing](docs::contributing).
