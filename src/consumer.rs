@@ -5,9 +5,9 @@
 //! | part | what it is for |
 //! |---|---|
 //! | [`progress`], [`commit_mark`], [`failure`], [`arming`], [`gaps`] | how far one partition is read; its commits; its errors; waiting there; missed records |
-//! | [`slot`], [`slots`] | one partition as it is read; all of them, and which is next |
+//! | [`slot`], [`slot_maker`], [`slots`] | one partition as it is read; how it is made; all of them, and which is next |
 //! | [`role`], [`commit`] | the consumer's role in a group; what it may commit |
-//! | [`pending`], [`rebalance`], [`auto`], [`subscription`] | partitions without a position; the callback; when auto mode commits; where a group begins |
+//! | [`pending`], [`rebalance`], [`auto`], [`subscription`], [`followed`] | partitions without a position; the callback; when auto mode commits; where a group begins; the topics of a reader |
 //! | [`assignment`] | the consumer's partitions: takes them over and gives them up |
 //! | [`handle`], [`wait`] | requests of other threads; how a call waits |
 //! | `seen` | what a test broker sees of it |
@@ -26,9 +26,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::assignment::Assigned;
+use self::assignment::{Assigned, ends};
 pub use self::builder::ConsumerBuilder;
 pub use self::commit::Commits;
+use self::failure::lasts;
 pub use self::gaps::Gap;
 pub use self::handle::ConsumerHandle;
 #[cfg(feature = "async")]
@@ -44,6 +45,7 @@ use crate::config::{CommitMode, StartAt, Visibility};
 use crate::error::{Error, Result};
 use crate::group::commit::Wait as CommitWait;
 use crate::message::{Batch, Message};
+use crate::partition::PartitionCore;
 use crate::record::{Offsets, TopicPartition};
 
 mod arming;
@@ -53,6 +55,7 @@ mod builder;
 mod commit;
 mod commit_mark;
 mod failure;
+mod followed;
 mod gaps;
 mod handle;
 #[cfg(feature = "async")]
@@ -65,6 +68,7 @@ mod role;
 #[cfg(feature = "testing")]
 mod seen;
 mod slot;
+mod slot_maker;
 mod slots;
 #[cfg(feature = "async")]
 mod stream;
@@ -341,18 +345,6 @@ impl Consumer {
 
     /// Whether [`ConsumerHandle::wake`] ended the last `poll` or `recv`: its result was empty, `None`
     /// or [`Error::Timeout`] for that reason, and not because its time was over.
-    ///
-    /// ```
-    /// # use logpond::{Broker, TopicConfig};
-    /// # use std::time::Duration;
-    /// # let broker = Broker::in_memory()?;
-    /// # broker.ensure_topic("jobs", TopicConfig::new(1))?;
-    /// let mut worker = broker.consumer("workers").subscribe(["jobs"]).open()?;
-    /// worker.handle().wake(); // another thread has news for this one
-    /// assert!(worker.poll(Duration::from_secs(1))?.is_empty() && worker.was_woken());
-    /// assert!(worker.poll(Duration::ZERO)?.is_empty() && !worker.was_woken());
-    /// # Ok::<(), logpond::Error>(())
-    /// ```
     #[must_use]
     pub fn was_woken(&self) -> bool {
         self.poller.was_woken()
@@ -563,7 +555,7 @@ impl Consumer {
     #[doc(alias = "seekToBeginning")]
     #[doc(alias = "seekToEnd")]
     pub fn seek(&mut self, partition: impl Into<TopicPartition>, to: StartAt) -> Result<()> {
-        self.poller.settled().seek(&partition.into(), to)
+        self.poller.settled().commits().seek(partition, to)
     }
 
     /// Stops reading these partitions until [`resume`](Self::resume). The consumer still owns them.
@@ -575,7 +567,7 @@ impl Consumer {
         &mut self,
         partitions: impl IntoIterator<Item = P>,
     ) -> Result<()> {
-        self.set_paused(partitions, true)
+        self.poller.settled().slots_mut().set_paused(partitions, true)
     }
 
     /// Reads these partitions again after [`pause`](Self::pause).
@@ -587,22 +579,76 @@ impl Consumer {
         &mut self,
         partitions: impl IntoIterator<Item = P>,
     ) -> Result<()> {
-        self.set_paused(partitions, false)
+        self.poller.settled().slots_mut().set_paused(partitions, false)
     }
 
-    fn set_paused<P: Into<TopicPartition>>(
+    /// Stops reading all partitions, and those that this consumer gets later, until
+    /// [`resume_all`](Self::resume_all). So a member that is busy can poll, which keeps it in its
+    /// group and returns no messages.
+    pub fn pause_all(&mut self) {
+        self.poller.settled().slots_mut().set_all_paused(true);
+    }
+
+    /// Reads all partitions again, after [`pause`](Self::pause) and [`pause_all`](Self::pause_all).
+    pub fn resume_all(&mut self) {
+        self.poller.settled().slots_mut().set_all_paused(false);
+    }
+
+    /// Returns the partitions that are paused, sorted.
+    #[must_use]
+    pub fn paused(&self) -> Vec<TopicPartition> {
+        self.poller.assigned().slots().paused()
+    }
+
+    /// Reads exactly these partitions from now on, and no others. A partition that was
+    /// read before keeps its position; the others begin where
+    /// [`start`](ConsumerBuilder::start) says, or at the committed offset. A reader that followed
+    /// its topics does so no more.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is changed after any of them. [`Error::Config`]: the consumer is a member of a group,
+    /// which assigns its partitions. [`Error::UnknownTopic`], [`Error::UnknownPartition`]: there is
+    /// no such topic or partition. [`Error::NoOffset`]: with [`StartAt::Error`].
+    /// [`Error::OffsetOutOfRange`], [`Error::Corrupt`], [`Error::Io`], [`Error::Closed`].
+    ///
+    /// # Blocking
+    ///
+    /// For the disk, when positions are looked up by time.
+    pub fn assign<P: Into<TopicPartition>>(
         &mut self,
         partitions: impl IntoIterator<Item = P>,
-        is_paused: bool,
     ) -> Result<()> {
-        let slots = self.poller.settled().slots_mut();
-        let indexes = partitions.into_iter().map(|partition| slots.index_of(&partition.into()));
-        for index in indexes.collect::<Result<Vec<_>>>()? {
-            if let Some(slot) = slots.get_mut(index) {
-                slot.set_paused(is_paused);
-            }
-        }
-        Ok(())
+        let partitions = partitions.into_iter().map(Into::into).collect();
+        self.poller.settled().assign(partitions)
+    }
+
+    /// Returns the offset of the first record that each of these partitions has, or will have; they
+    /// need not be read by this consumer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTopic`], [`Error::UnknownPartition`], [`Error::Closed`].
+    pub fn beginning_offsets<P: Into<TopicPartition>>(
+        &self,
+        partitions: impl IntoIterator<Item = P>,
+    ) -> Result<Offsets> {
+        ends(self.poller.assigned().run(), partitions, PartitionCore::log_start)
+    }
+
+    /// Returns the offset after the last record of each of these partitions that this consumer's
+    /// [`visibility`](ConsumerBuilder::visibility) shows; they need not be read by it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTopic`], [`Error::UnknownPartition`], [`Error::Closed`].
+    pub fn end_offsets<P: Into<TopicPartition>>(
+        &self,
+        partitions: impl IntoIterator<Item = P>,
+    ) -> Result<Offsets> {
+        let visibility = self.poller.assigned().settings().visibility;
+        let run = self.poller.assigned().run();
+        ends(run, partitions, |core| core.visible_end(visibility))
     }
 
     /// Returns the offset of the next record that this consumer will return; `None` if it does not
@@ -633,20 +679,6 @@ impl Consumer {
     pub fn assignment(&self) -> Vec<TopicPartition> {
         self.poller.assigned().slots().partitions()
     }
-}
-
-/// Whether an error is met again until the caller does something about it. An iteration ends with
-/// it, since its caller can do nothing in between.
-fn lasts(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Fenced { .. }
-            | Error::Forked
-            | Error::UnknownTopic(_)
-            | Error::Corrupt(_)
-            | Error::OffsetOutOfRange { .. }
-            | Error::NoOffset(_)
-    )
 }
 
 impl fmt::Debug for Consumer {

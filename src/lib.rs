@@ -67,7 +67,9 @@
 //! | read everything without a group | [`Broker::reader`], [`Partition::read`] |
 //! | store that messages are done | [`Consumer::commit`], [`Consumer::commit_message`] |
 //! | begin at the end or at a time, or read again | [`ConsumerBuilder::start`], [`Consumer::seek`], [`Admin::reset_offsets`] |
-//! | be called when a consumer gains or loses partitions | [`ConsumerBuilder::on_rebalance`] |
+//! | be called when a consumer gains or loses partitions, and say where it begins | [`ConsumerBuilder::on_rebalance`], [`Commits::seek`] |
+//! | stop reading for a while, and stay in the group | [`Consumer::pause_all`] |
+//! | know how far a partition goes | [`Consumer::end_offsets`], [`Partition::log_end_offset`] |
 //! | keep a worker's partitions while it restarts | [`ConsumerBuilder::instance_id`] |
 //! | stop a consumer from another thread | [`Consumer::handle`] |
 //! | await messages and commits in a task | `Consumer::in_async` and `Consumer::stream`, with the feature `async` |

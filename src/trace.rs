@@ -4,6 +4,7 @@
 //! [`Outbox`], and delivered by the next thread that holds no lock. Without the feature an outbox
 //! has no size, and no event is made.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -37,6 +38,11 @@ pub(crate) enum Event {
         partition: Arc<TopicPartition>,
         log_start_offset: u64,
         segments: usize,
+    },
+    /// A consumer has missed offsets.
+    Missed {
+        partition: Arc<TopicPartition>,
+        missed: Range<u64>,
     },
     Compacted {
         partition: Arc<TopicPartition>,
@@ -121,6 +127,7 @@ impl Outbox {
 mod waiting {
     use std::collections::VecDeque;
     use std::mem;
+    use std::ops::Range;
 
     use super::{Event, Outbox};
     use crate::foreign;
@@ -194,6 +201,9 @@ mod waiting {
             }
             Event::Removed { partition, log_start_offset, segments } => {
                 info!(target: "logpond", %partition, log_start_offset, segments, "removed");
+            }
+            Event::Missed { partition, missed: Range { start, end } } => {
+                warn!(target: "logpond", %partition, start, end, "gap");
             }
             Event::Compacted { partition, records_removed, bytes: (before, after) } => {
                 info!(

@@ -173,6 +173,21 @@ fn rolling_and_retention_are_reported_to_a_subscriber_that_uses_the_broker() {
     assert!(removed.starts_with(&expected), "{removed}");
 }
 
+/// What a consumer has missed was only in its list, which a program has to ask for.
+#[test]
+fn a_gap_is_reported() {
+    let heard = Heard::new();
+    let broker = Broker::builder().in_memory().background(false).open().unwrap();
+    broker.ensure_topic("t", small_topic(1)).unwrap();
+    append(&broker, 5);
+    let mut reader = broker.reader().subscribe(["t"]).open().unwrap();
+    broker.admin().delete_records(("t", 0), 3).unwrap();
+    heard.broker.set(broker.clone()).ok().unwrap();
+    let (messages, lines) = heard.during(|| drain(&mut reader));
+    assert!(lines.contains(&"gap partition=t-0 start=0 end=3".to_owned()), "{lines:?}");
+    assert!(messages.len() >= 2);
+}
+
 #[test]
 fn compaction_is_reported() {
     let heard = Heard::new();

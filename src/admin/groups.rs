@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::Admin;
 use crate::config::{StartAt, Visibility};
 use crate::error::{Error, Result};
+use crate::format::validate_label;
 use crate::group::assignor::Assignor;
 use crate::group::commit::{Commit, Ready, Wait};
 use crate::group::inspect::{self, GroupView};
@@ -14,6 +15,7 @@ use crate::group::progress::{self, TopicTable};
 pub use crate::group::progress::{GroupOffset, GroupStatus};
 use crate::partition::PartitionCore;
 use crate::record::{Offsets, TopicPartition};
+use crate::topic::TopicShared;
 
 /// The description of a consumer group that [`Admin::describe_group`] returns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -86,15 +88,16 @@ impl Admin {
     }
 
     /// Sets a group's committed offset for every partition of a topic, and returns the new ones. An
-    /// offset that a log does not have becomes the nearest end of the log.
+    /// offset that a log does not have becomes the nearest end of the log. A group that does not
+    /// exist is created by it, and then begins there.
     ///
     /// # Errors
     ///
     /// Nothing is changed after any of them: [`Error::GroupNotEmpty`] while the group has live
-    /// members, [`Error::UnknownGroup`], [`Error::UnknownTopic`], [`Error::Config`] for
-    /// [`StartAt::Error`], [`Error::Corrupt`] if files of a partition are missing or unreadable,
-    /// [`Error::ReadOnly`], [`Error::Closed`]. After [`Error::SyncFailed`] the offsets may be reset
-    /// or not.
+    /// members, [`Error::InvalidName`] for the group's name, [`Error::UnknownTopic`],
+    /// [`Error::Config`] for [`StartAt::Error`], [`Error::Corrupt`] if files of a partition are
+    /// missing or unreadable, [`Error::ReadOnly`], [`Error::StorageFull`], [`Error::Closed`]. After
+    /// [`Error::SyncFailed`] the offsets may be reset or not.
     ///
     /// # Durability
     ///
@@ -110,9 +113,51 @@ impl Admin {
     pub fn reset_offsets(&self, group: &str, topic: &str, to: StartAt) -> Result<Offsets> {
         self.run().gate().check_writable()?;
         let topic = self.run().topic(topic)?;
+        let cores = topic.partitions.iter().map(|core| (&*topic, &**core));
+        self.reset(group, cores, to)
+    }
+
+    /// Sets a group's committed offset for one partition, and returns it, as
+    /// [`reset_offsets`](Self::reset_offsets) does for all of a topic.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownPartition`], and those of [`reset_offsets`](Self::reset_offsets).
+    ///
+    /// # Durability
+    ///
+    /// At broker level [`Durability::Sync`](crate::Durability::Sync): on return first the records
+    /// and then the offset are on stable storage. At the other levels the offset survives the
+    /// death of the process.
+    ///
+    /// # Blocking
+    ///
+    /// At broker level `Sync`, for a sync of the partition. Also for the disk, to look up a time.
+    pub fn reset_partition(
+        &self,
+        group: &str,
+        partition: impl Into<TopicPartition>,
+        to: StartAt,
+    ) -> Result<u64> {
+        self.run().gate().check_writable()?;
+        let partition = partition.into();
+        let topic = self.run().topic(&partition.topic)?;
+        let core = topic.partition(partition.partition)?;
+        let offsets = self.reset(group, [(&*topic, &**core)], to)?;
+        offsets.get(&partition).copied().ok_or(Error::UnknownPartition(partition))
+    }
+
+    fn reset<'p>(
+        &self,
+        group: &str,
+        partitions: impl IntoIterator<Item = (&'p TopicShared, &'p PartitionCore)>,
+        to: StartAt,
+    ) -> Result<Offsets> {
+        validate_label(group)
+            .map_err(|reason| Error::InvalidName { name: group.to_owned(), reason })?;
         let wait = Wait::at_level(self.run().context().settings.durability);
         let (mut offsets, mut commits) = (Offsets::new(), Vec::new());
-        for core in &topic.partitions {
+        for (topic, core) in partitions {
             core.log().status().check_available()?;
             let offset = offset_of(core, to)?;
             commits.push(Commit::at(core, topic.id, offset));

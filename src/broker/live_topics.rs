@@ -11,13 +11,22 @@ use super::gate::Gate;
 use crate::error::{Error, Result};
 use crate::format::TopicId;
 use crate::partition::PartitionCore;
-use crate::sync::{LockLevel, RwLock};
+use crate::partition::waiters::{Notifier, NotifierList};
+use crate::sync::{AtomicU64, LockLevel, Ordering, RwLock};
 use crate::topic::TopicShared;
 
 /// See the module's documentation.
 pub(crate) struct LiveTopics {
     gate: Arc<Gate>,
     table: RwLock<HashMap<Arc<str>, Arc<TopicShared>>>,
+    /// How often the table has changed.
+    ///
+    /// ORDERING: raised with Release after a change, read with Acquire: who sees the number finds
+    /// the change in the table. With Relaxed a reader could see the number, miss the topic, and not
+    /// look again.
+    changes: AtomicU64,
+    /// The readers that are notified of new topics and partitions.
+    followers: NotifierList,
 }
 
 impl LiveTopics {
@@ -25,7 +34,29 @@ impl LiveTopics {
         Self {
             gate: Arc::clone(gate),
             table: RwLock::at_level(LockLevel::TopicTable, HashMap::new()),
+            changes: AtomicU64::new(0),
+            followers: NotifierList::new(),
         }
+    }
+
+    /// A number that changes whenever a topic is created, changed or deleted.
+    #[inline]
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Has a consumer called when topics are created or grow.
+    pub(crate) fn follow(&self, notifier: &Arc<Notifier>) {
+        self.followers.add(notifier);
+    }
+
+    /// Calls the consumers that follow topics. Under no lock.
+    pub(super) fn call_followers(&self) {
+        self.followers.call_all();
+    }
+
+    fn note_change(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// The topic of this name.
@@ -65,10 +96,13 @@ impl LiveTopics {
     /// Puts a topic, or its successor with other settings or more partitions, into the table.
     pub(super) fn insert(&self, topic: Arc<TopicShared>) {
         self.table.write().insert(Arc::clone(&topic.name), topic);
+        self.note_change();
     }
 
     pub(super) fn remove(&self, name: &str) -> Option<Arc<TopicShared>> {
-        self.table.write().remove(name)
+        let removed = self.table.write().remove(name);
+        self.note_change();
+        removed
     }
 
     /// Removes a topic, unless another one has its name by now.
@@ -77,7 +111,9 @@ impl LiveTopics {
         if table.get(name)?.id != id {
             return None;
         }
-        table.remove(name)
+        let removed = table.remove(name);
+        self.note_change();
+        removed
     }
 
     /// Removes all of them, at the end of the run.

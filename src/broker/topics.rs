@@ -81,6 +81,7 @@ impl Topics {
             Ok(shared) => {
                 self.run.live().insert(Arc::clone(&shared));
                 self.run.logs().coordinator().topic_changed(&shared.name, shared.config.partitions);
+                self.run.live().call_followers();
                 self.space.keep_compaction_spare();
                 Ok(shared)
             }
@@ -193,6 +194,7 @@ impl Topics {
                 let all = topic.partitions.iter().cloned().chain(partitions).collect();
                 self.replace(&change, &topic, after.config, all);
                 self.run.logs().coordinator().topic_changed(name, total);
+                self.run.live().call_followers();
                 Ok(())
             }
             Err(error) => {
@@ -252,6 +254,7 @@ impl Topics {
         // opening would remove.
         let shared = self.run.live().remove(name);
         self.run.logs().coordinator().topic_changed(name, 0);
+        self.run.live().call_followers();
         for partition in shared.iter().flat_map(|shared| &shared.partitions) {
             partition.close_deleted(marked.as_ref().err().cloned());
             partition.await_work();

@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::Settings;
 use super::auto::AutoCommit;
 use super::commit::Commits;
+use super::followed::Followed;
 use super::gaps::{Gap, Gaps};
 use super::pending::Pending;
 use super::rebalance::{Callback, Listener, Panic, Rebalance};
@@ -21,19 +22,19 @@ use super::role::Role;
 #[cfg(feature = "testing")]
 use super::seen;
 use super::slot::Slot;
+use super::slot_maker::{SlotMaker, committed_of};
 use super::slots::{Look, Slots};
 use super::subscription::FirstSubscription;
 use crate::broker::Run;
-use crate::config::StartAt;
 use crate::error::{Error, Result};
 use crate::group::commit::Wait;
 use crate::group::interest::Interest;
 use crate::group::members::JoinRequest;
 use crate::group::membership::Membership;
-use crate::group::offsets::Committed;
 use crate::message::Batch;
+use crate::partition::PartitionCore;
 use crate::partition::waiters::Notifier;
-use crate::record::TopicPartition;
+use crate::record::{Offsets, TopicPartition};
 #[cfg(feature = "testing")]
 use crate::seams::RebalanceKind;
 
@@ -46,8 +47,9 @@ pub(super) struct Assigned {
     pending: Pending,
     slots: Slots,
     gaps: Gaps,
-    notifier: Arc<Notifier>,
-    last_token: usize,
+    maker: SlotMaker,
+    /// Without a group: the topics whose changes it follows.
+    followed: Option<Followed>,
 }
 
 impl Assigned {
@@ -67,8 +69,8 @@ impl Assigned {
             pending: Pending::default(),
             slots: Slots::new(),
             gaps: Gaps::default(),
-            notifier: Arc::clone(notifier),
-            last_token: 0,
+            maker: SlotMaker::new(notifier),
+            followed: None,
         }
     }
 
@@ -94,19 +96,22 @@ impl Assigned {
 
     /// Commits for this consumer.
     pub(super) fn commits(&mut self) -> Commits<'_> {
-        Commits::new(&self.run, &self.role, &mut self.slots, &self.gaps)
+        self.parts().0
+    }
+
+    /// The callback and its second argument.
+    fn parts(&mut self) -> (Commits<'_>, &mut Listener) {
+        let Self { run, role, settings, slots, gaps, pending, maker, listener, .. } = self;
+        (Commits::new((run, role, settings), slots, gaps, pending, maker), listener)
     }
 
     pub(super) fn take_gaps(&mut self) -> Vec<Gap> {
         self.gaps.take()
     }
 
-    /// # Errors
-    ///
-    /// [`Error::Closed`], [`Error::Forked`].
     #[inline]
-    pub(super) fn check_open(&self) -> Result<()> {
-        self.run.gate().check_open()
+    pub(super) fn run(&self) -> &Run {
+        &self.run
     }
 
     /// What the group has committed for a partition; `None` also without a group.
@@ -162,7 +167,8 @@ impl Assigned {
     /// Becomes a member of the group, and takes over the free partitions of its share. The first
     /// poll reports them to the callback.
     pub(super) fn join(&mut self, group: &Arc<str>, request: &JoinRequest) -> Result<()> {
-        let member = Membership::join(self.run.coordinator(), group, request, &self.notifier)?;
+        let notifier = self.maker.notifier();
+        let member = Membership::join(self.run.coordinator(), group, request, notifier)?;
         self.role = Role::Member(member);
         // Before it has any partition: the start of the group depends on this.
         FirstSubscription::new(&self.run, group, &self.settings).store(&request.interest)?;
@@ -174,10 +180,11 @@ impl Assigned {
     /// Takes whole topics, or partitions chosen by hand.
     pub(super) fn take_by_hand(
         &mut self,
-        interest: &Interest,
+        interest: Interest,
         partitions: Vec<TopicPartition>,
     ) -> Result<()> {
-        let mut all: BTreeSet<_> = partitions.into_iter().collect();
+        let seen = self.run.live().changes();
+        let mut all = partitions;
         let counts = self.run.live().all();
         let counts = counts.iter().map(|it| (Arc::clone(&it.name), it.config.partitions)).collect();
         for topic in interest.resolve(&counts).topics() {
@@ -185,11 +192,50 @@ impl Assigned {
             let partition = |partition| TopicPartition { topic: Arc::clone(topic), partition };
             all.extend((0..count).map(partition));
         }
-        let slots = all.iter().map(|partition| self.positioned_slot(partition));
-        let slots = slots.collect::<Result<Vec<_>>>()?;
-        self.slots.add(slots);
+        self.assign(all)?;
+        if interest.each().next().is_some() {
+            self.run.live().follow(self.maker.notifier());
+            self.followed = Some(Followed::new(interest, seen));
+        }
         self.listener.open();
         Ok(())
+    }
+
+    /// Reads exactly these partitions from now on. Those that it has read before keep their
+    /// positions. If one of the others has no position, nothing is changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for a member of a group; [`Error::UnknownTopic`],
+    /// [`Error::UnknownPartition`]; those of a position.
+    pub(super) fn assign(&mut self, partitions: Vec<TopicPartition>) -> Result<()> {
+        if self.role.is_member() {
+            let reason = "the group assigns this consumer's partitions; open one with `assign`";
+            return Err(Error::config("assign", reason));
+        }
+        let all: BTreeSet<_> = partitions.into_iter().collect();
+        let is_new = |partition: &&TopicPartition| self.slots.index_of(partition).is_err();
+        let new: Vec<_> = all.iter().filter(is_new).cloned().collect();
+        let slots = new.iter().map(|partition| self.positioned_slot(partition));
+        let slots = slots.collect::<Result<Vec<_>>>()?;
+        let before = self.slots.partitions();
+        self.forget(before.iter().filter(|partition| !all.contains(*partition)));
+        self.slots.add(slots);
+        self.followed = None;
+        Ok(())
+    }
+
+    /// Follows the topics of a reader: what was added is read from its beginning.
+    fn follow_topics(&mut self) {
+        let Some(followed) = &mut self.followed else { return };
+        let Some(changes) = followed.changes(&self.run, &self.slots) else { return };
+        self.forget(&changes.drop);
+        for partition in &changes.add {
+            // Deleted meanwhile: the next call finds that.
+            let Ok(mut slot) = self.maker.make(&self.run, &self.role, partition) else { continue };
+            slot.move_to(0);
+            self.slots.add([slot]);
+        }
     }
 
     // ---- rebalances --------------------------------------------------------------------------
@@ -198,7 +244,10 @@ impl Assigned {
     /// discarded what was read ahead.
     pub(super) fn follow_plan(&mut self) -> Result<()> {
         loop {
-            let Role::Member(member) = &self.role else { return Ok(()) };
+            let Role::Member(member) = &self.role else {
+                self.follow_topics();
+                return Ok(());
+            };
             if !member.needs_attention() {
                 self.report_assigned();
                 self.take_over();
@@ -252,8 +301,8 @@ impl Assigned {
         event: impl FnOnce(&'p [TopicPartition]) -> Rebalance<'p>,
         partitions: &'p [TopicPartition],
     ) -> Result<(), Panic> {
-        let mut commits = Commits::new(&self.run, &self.role, &mut self.slots, &self.gaps);
-        self.listener.notify(event, partitions, &mut commits)
+        let (mut commits, listener) = self.parts();
+        listener.notify(event, partitions, &mut commits)
     }
 
     /// The partitions that the group assigned, with a position or without, in order.
@@ -348,8 +397,8 @@ impl Assigned {
     }
 
     /// These partitions are another's now.
-    fn forget(&mut self, partitions: &[TopicPartition]) {
-        let gone: BTreeSet<&TopicPartition> = partitions.iter().collect();
+    fn forget<'p>(&mut self, partitions: impl IntoIterator<Item = &'p TopicPartition>) {
+        let gone: BTreeSet<&TopicPartition> = partitions.into_iter().collect();
         self.slots.remove(&gone);
         self.pending.forget(&gone);
         self.listener.forget(&gone);
@@ -358,28 +407,17 @@ impl Assigned {
 
     // ---- positions ---------------------------------------------------------------------------
 
-    /// A partition that has no position yet.
-    fn new_slot(&mut self, partition: &TopicPartition) -> Result<Slot> {
-        let topic = self.run.topic(&partition.topic)?;
-        let core = Arc::clone(topic.partition(partition.partition)?);
-        self.last_token += 1;
-        let mut slot = Slot::new(topic, core, &self.notifier, self.last_token);
-        if self.role.is_member() {
-            slot.begin_ownership(self.role.epoch_of(partition));
-        }
-        Ok(slot)
-    }
-
     /// A slot for a partition that is taken over: at the committed offset, or at the start of a
     /// partition without a commit.
     fn positioned_slot(&mut self, partition: &TopicPartition) -> Result<Slot> {
-        let mut slot = self.new_slot(partition)?;
+        let mut slot = self.maker.make(&self.run, &self.role, partition)?;
+        let committed = committed_of(&self.run, &self.role, &slot);
         if !slot.core().is_available() {
             // Its ends are not certain, so the group is not moved by them.
-            slot.stand_by(self.committed_of(&slot));
+            slot.stand_by(committed);
             return Ok(slot);
         }
-        let gap = match self.committed_of(&slot) {
+        let gap = match committed {
             Some(committed) => slot.resume_at(committed, &self.settings)?,
             None if has_begun(&self.run, &self.role, &partition.topic) => {
                 slot.begin(&self.settings)?
@@ -395,35 +433,6 @@ impl Assigned {
         Ok(slot)
     }
 
-    /// What the group has committed of the slot's partition.
-    fn committed_of(&self, slot: &Slot) -> Option<Committed> {
-        let offsets = self.run.coordinator().offsets();
-        offsets.committed(self.role.group()?, slot.topic().id, slot.origin().partition)
-    }
-
-    /// Moves a partition's position.
-    pub(super) fn seek(&mut self, partition: &TopicPartition, to: StartAt) -> Result<()> {
-        if self.pending.contains(partition) {
-            // The member owns it, and it has waited for a position.
-            let mut slot = self.new_slot(partition)?;
-            slot.start_at(to, &self.settings)?;
-            let committed = self.committed_of(&slot);
-            let handed_out = slot.progress.handed_out();
-            slot.commits
-                .take_from(committed.map_or(0, |committed| committed.offset.min(handed_out)));
-            self.pending.remove(partition);
-            self.slots.add([slot]);
-            return Ok(());
-        }
-        let index = self.slots.index_of(partition)?;
-        if let Some(slot) = self.slots.get_mut(index) {
-            slot.start_at(to, &self.settings)?;
-            // Only a seek back allows a lower commit, and only down to its target.
-            slot.commits.take_from_at_most(slot.progress.handed_out());
-        }
-        Ok(())
-    }
-
     /// Gaps that were found when partitions were taken over count from the first poll that reads
     /// them.
     #[inline]
@@ -436,6 +445,20 @@ impl Assigned {
             self.gaps.push(gap);
         }
     }
+}
+
+/// An end of each of these partitions, also of those that the consumer does not read.
+pub(super) fn ends<P: Into<TopicPartition>>(
+    run: &Run,
+    partitions: impl IntoIterator<Item = P>,
+    end: impl Fn(&PartitionCore) -> u64,
+) -> Result<Offsets> {
+    let end_of = |partition: P| {
+        let partition = partition.into();
+        let end = end(run.topic(&partition.topic)?.partition(partition.partition)?);
+        Ok((partition, end))
+    };
+    partitions.into_iter().map(end_of).collect()
 }
 
 /// Whether the group has begun to read this topic. Only members have subscriptions.

@@ -41,8 +41,8 @@ impl Broker {
     }
 
     /// Returns the settings of a consumer without a group; finish with
-    /// [`open`](ConsumerBuilder::open). It reads the partitions of its topics that exist when it is
-    /// opened, starts at [`StartAt::Earliest`] by default, and cannot commit.
+    /// [`open`](ConsumerBuilder::open). It starts at [`StartAt::Earliest`] by default, also reads
+    /// partitions and topics that are created later, and cannot commit.
     pub fn reader(&self) -> ConsumerBuilder {
         ConsumerBuilder::new(self, None)
     }
@@ -107,19 +107,17 @@ impl ConsumerBuilder {
         }
     }
 
-    /// Adds topics to read. The members of a group share their partitions, including partitions
-    /// that are created later. A reader without a group reads the partitions that exist when it is
-    /// opened.
+    /// Adds topics to read, including partitions that are created later. The members of a group
+    /// share the partitions; a reader without a group reads all.
     pub fn subscribe<T: AsRef<str>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
         self.topics.extend(topics.into_iter().map(|topic| topic.as_ref().into()));
         self
     }
 
     /// Adds all topics whose whole name matches the pattern. `*` stands for any characters, also
-    /// none; `?` stands for one. A group also reads matching topics that are created later; a
-    /// reader without a group reads those that exist when it is opened. Can be called several
-    /// times, and together with [`subscribe`](Self::subscribe). The broker's internal logs never
-    /// match.
+    /// none; `?` stands for one. Matching topics that are created later are read too, from their
+    /// beginning. Can be called several times, and together with [`subscribe`](Self::subscribe).
+    /// The broker's internal logs never match.
     pub fn subscribe_pattern(mut self, pattern: &str) -> Self {
         self.patterns.push(pattern.into());
         self
@@ -322,7 +320,7 @@ impl ConsumerBuilder {
                 };
                 consumer.poller.assigned_mut().join(&group, &request)?;
             }
-            _ => consumer.poller.assigned_mut().take_by_hand(&interest, self.assigned)?,
+            _ => consumer.poller.assigned_mut().take_by_hand(interest, self.assigned)?,
         }
         Ok(consumer)
     }

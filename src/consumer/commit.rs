@@ -8,13 +8,17 @@
 use std::sync::Arc;
 use std::{fmt, ptr};
 
+use super::Settings;
 use super::gaps::Gaps;
+use super::pending::Pending;
 use super::role::Role;
 #[cfg(feature = "testing")]
 use super::seen::CommitCall;
 use super::slot::Slot;
+use super::slot_maker::{SlotMaker, committed_of};
 use super::slots::Slots;
 use crate::broker::Run;
+use crate::config::StartAt;
 use crate::error::{Error, Result};
 use crate::group::commit::{Commit, Ready, Stored, Wait};
 use crate::message::Message;
@@ -43,17 +47,51 @@ enum Rewinds {
 
 /// The second argument of the callback of
 /// [`on_rebalance`](crate::ConsumerBuilder::on_rebalance): by it the callback commits for its
-/// consumer, and gets its positions.
+/// consumer, and gets and sets its positions.
+///
+/// A sink that stores its offsets with its results, in one transaction of a database, begins where
+/// the database says, before the first message of a partition is returned:
+///
+/// ```
+/// # use logpond::{Broker, Rebalance, Record, StartAt, TopicConfig, TopicPartition};
+/// # use std::time::Duration;
+/// # let broker = Broker::in_memory()?;
+/// # broker.ensure_topic("orders", TopicConfig::new(1))?;
+/// # for value in ["a", "b", "c"] { broker.producer().send(Record::to("orders").value(value))?; }
+/// # let offset_in_database = |_: &TopicPartition| 2;
+/// let sink = broker.consumer("sink").subscribe(["orders"]);
+/// let mut sink = sink
+///     .on_rebalance(move |event, commits| {
+///         if let Rebalance::Assigned(partitions) = event {
+///             for partition in partitions {
+///                 let next = StartAt::Offset(offset_in_database(partition));
+///                 commits.seek(partition, next).expect("an assigned partition");
+///             }
+///         }
+///     })
+///     .open()?;
+/// assert_eq!(sink.recv()?.value(), Some(&b"c"[..]));
+/// # Ok::<(), logpond::Error>(())
+/// ```
 pub struct Commits<'a> {
     run: &'a Run,
     role: &'a Role,
+    settings: &'a Settings,
     slots: &'a mut Slots,
     gaps: &'a Gaps,
+    pending: &'a mut Pending,
+    maker: &'a mut SlotMaker,
 }
 
 impl<'a> Commits<'a> {
-    pub(super) fn new(run: &'a Run, role: &'a Role, slots: &'a mut Slots, gaps: &'a Gaps) -> Self {
-        Self { run, role, slots, gaps }
+    pub(super) fn new(
+        (run, role, settings): (&'a Run, &'a Role, &'a Settings),
+        slots: &'a mut Slots,
+        gaps: &'a Gaps,
+        pending: &'a mut Pending,
+        maker: &'a mut SlotMaker,
+    ) -> Self {
+        Self { run, role, settings, slots, gaps, pending, maker }
     }
 
     /// Commits these offsets for the group of the consumer. Each is that of the next record to
@@ -89,6 +127,57 @@ impl<'a> Commits<'a> {
     pub fn position(&self, partition: impl Into<TopicPartition>) -> Option<u64> {
         let index = self.slots.index_of(&partition.into()).ok()?;
         self.slots.get(index).map(|slot| slot.progress.handed_out())
+    }
+
+    /// Sets the position of a partition of this consumer, as
+    /// [`Consumer::seek`](super::Consumer::seek) does. The next message of it is read from there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownPartition`] if the partition is not assigned to this consumer;
+    /// [`Error::NoOffset`] for [`StartAt::Error`]; [`Error::Corrupt`] and [`Error::Io`] if a time
+    /// could not be looked up.
+    ///
+    /// # Blocking
+    ///
+    /// For the disk with [`StartAt::Time`].
+    pub fn seek(&mut self, partition: impl Into<TopicPartition>, to: StartAt) -> Result<()> {
+        self.move_to(&partition.into(), to)
+    }
+
+    /// Stops reading these partitions until [`Consumer::resume`](super::Consumer::resume). The
+    /// consumer still owns them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownPartition`] if one is not assigned; then none is paused.
+    pub fn pause<P: Into<TopicPartition>>(
+        &mut self,
+        partitions: impl IntoIterator<Item = P>,
+    ) -> Result<()> {
+        self.slots.set_paused(partitions, true)
+    }
+
+    fn move_to(&mut self, partition: &TopicPartition, to: StartAt) -> Result<()> {
+        if self.pending.contains(partition) {
+            // The member owns it, and it has waited for a position.
+            let mut slot = self.maker.make(self.run, self.role, partition)?;
+            slot.start_at(to, self.settings)?;
+            let committed = committed_of(self.run, self.role, &slot);
+            let handed_out = slot.progress.handed_out();
+            slot.commits
+                .take_from(committed.map_or(0, |committed| committed.offset.min(handed_out)));
+            self.pending.remove(partition);
+            self.slots.add([slot]);
+            return Ok(());
+        }
+        let index = self.slots.index_of(partition)?;
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.start_at(to, self.settings)?;
+            // Only a seek back allows a lower commit, and only down to its target.
+            slot.commits.take_from_at_most(slot.progress.handed_out());
+        }
+        Ok(())
     }
 
     /// The wait of a commit at the broker's level.

@@ -50,3 +50,17 @@ impl Failure {
         self.lasts = false;
     }
 }
+
+/// Whether an error is met again until the caller does something about it. An iteration ends with
+/// it, since its caller can do nothing in between.
+pub(super) fn lasts(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Fenced { .. }
+            | Error::Forked
+            | Error::UnknownTopic(_)
+            | Error::Corrupt(_)
+            | Error::OffsetOutOfRange { .. }
+            | Error::NoOffset(_)
+    )
+}

@@ -6,8 +6,8 @@
 //! Invariant: nothing is read ahead while the consumer follows its group's plan or is moved.
 
 use super::assignment::Assigned;
+use super::failure::lasts;
 use super::handle::ConsumerHandle;
-use super::lasts;
 #[cfg(feature = "testing")]
 use super::seen;
 use super::slots::Look;
@@ -201,7 +201,7 @@ impl Poller {
         if self.handle.is_shut_down() {
             return Err(Error::Closed);
         }
-        self.assigned.check_open()
+        self.assigned.run().gate().check_open()
     }
 
     /// Fetches, and parks in between, until there are messages, a wake-up or the deadline.

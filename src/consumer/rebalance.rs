@@ -21,7 +21,8 @@ use crate::record::TopicPartition;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rebalance<'a> {
     /// The member owns the partitions from now on, and has not returned any message of them yet.
-    /// Their positions are known, unless [`StartAt::Error`](crate::StartAt::Error) finds none.
+    /// Their positions are known, unless [`StartAt::Error`](crate::StartAt::Error) finds none. The
+    /// callback may [move](Commits::seek) or [pause](Commits::pause) them.
     #[doc(alias = "onPartitionsAssigned")]
     Assigned(&'a [TopicPartition]),
     /// The member is about to give up the partitions. It still owns them: no other member gets them

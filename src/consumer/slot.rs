@@ -4,6 +4,7 @@
 //! [`Arming`], of which only the first three are seen by others. Must not know: other partitions,
 //! and when a commit is made.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Settings;
@@ -22,6 +23,7 @@ use crate::partition::PartitionCore;
 use crate::partition::waiters::Notifier;
 use crate::record::TopicPartition;
 use crate::topic::TopicShared;
+use crate::trace::note;
 
 pub(super) struct Slot {
     topic: Arc<TopicShared>,
@@ -209,6 +211,13 @@ impl Slot {
     /// The gap will be reported to the consumer.
     pub(super) fn count_gap(&self, gap: &Gap) {
         self.core.reader().note_gap(gap.missed.end.saturating_sub(gap.missed.start));
+        self.trace_gap(&gap.missed);
+    }
+
+    fn trace_gap(&self, missed: &Range<u64>) {
+        let (partition, missed) = (Arc::clone(&self.origin), missed.clone());
+        note!(self.core.log().trace(), Missed { partition, missed });
+        self.core.log().trace().deliver();
     }
 
     fn meet_gap(&mut self, settings: &Settings, gaps: &mut Gaps) -> Result<()> {
@@ -274,6 +283,7 @@ impl Slot {
         };
         self.skip_to(missed.end);
         self.core.reader().note_damage_passed(missed.end.saturating_sub(missed.start));
+        self.trace_gap(&missed);
         gaps.push(Gap { partition: self.origin().clone(), missed });
         Ok(())
     }

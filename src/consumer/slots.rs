@@ -8,9 +8,10 @@
 
 use std::collections::BTreeSet;
 
+use super::Settings;
+use super::failure::lasts;
 use super::gaps::Gaps;
 use super::slot::Slot;
-use super::{Settings, lasts};
 use crate::config::Visibility;
 use crate::error::{Error, Result};
 use crate::log::cursor::Fetched;
@@ -29,6 +30,8 @@ pub(super) struct Slots {
     passes_all: bool,
     /// Whether a lasting error was returned for at least one slot, and no record since.
     has_returned_failure: bool,
+    /// Whether slots that are added are paused.
+    pauses_all: bool,
 }
 
 /// Which slots a fetch reads, beside those that may have records.
@@ -43,7 +46,14 @@ pub(super) struct Look {
 impl Slots {
     pub(super) fn new() -> Self {
         let list = Vec::new();
-        Self { list, turn: 0, last: 0, passes_all: true, has_returned_failure: false }
+        Self {
+            list,
+            turn: 0,
+            last: 0,
+            passes_all: true,
+            has_returned_failure: false,
+            pauses_all: false,
+        }
     }
 
     // ---- which they are ----------------------------------------------------------------------
@@ -74,13 +84,51 @@ impl Slots {
     }
 
     pub(super) fn add(&mut self, slots: impl IntoIterator<Item = Slot>) {
-        self.list.extend(slots);
+        let pauses_all = self.pauses_all;
+        self.list.extend(slots.into_iter().map(|mut slot| {
+            if pauses_all {
+                slot.set_paused(true);
+            }
+            slot
+        }));
         self.list.sort_by(|a, b| a.origin().cmp(b.origin()));
         self.check();
     }
 
     pub(super) fn remove(&mut self, gone: &BTreeSet<&TopicPartition>) {
         self.list.retain(|slot| !gone.contains(slot.origin()));
+    }
+
+    // ---- pausing -----------------------------------------------------------------------------
+
+    /// Pauses or resumes these partitions, all or none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownPartition`].
+    pub(super) fn set_paused<P: Into<TopicPartition>>(
+        &mut self,
+        partitions: impl IntoIterator<Item = P>,
+        is_paused: bool,
+    ) -> Result<()> {
+        let indexes = partitions.into_iter().map(|partition| self.index_of(&partition.into()));
+        for index in indexes.collect::<Result<Vec<_>>>()? {
+            if let Some(slot) = self.list.get_mut(index) {
+                slot.set_paused(is_paused);
+            }
+        }
+        Ok(())
+    }
+
+    /// Pauses or resumes all partitions, and those that are added from now on.
+    pub(super) fn set_all_paused(&mut self, is_paused: bool) {
+        self.pauses_all = is_paused;
+        self.list.iter_mut().for_each(|slot| slot.set_paused(is_paused));
+    }
+
+    pub(super) fn paused(&self) -> Vec<TopicPartition> {
+        let paused = self.list.iter().filter(|slot| slot.is_paused());
+        paused.map(|slot| slot.origin().clone()).collect()
     }
 
     fn check(&self) {

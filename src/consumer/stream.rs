@@ -6,10 +6,11 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
+use super::Consumer;
+use super::failure::lasts;
 use super::handle::ConsumerHandle;
 use super::in_async::AsyncConsumer;
 use super::wait::Wait;
-use super::{Consumer, lasts};
 use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::record::Offsets;

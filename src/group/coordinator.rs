@@ -371,10 +371,11 @@ impl Coordinator {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownGroup`], and those of [`commit`](Self::commit); nothing is stored.
+    /// Those of [`commit`](Self::commit); nothing is stored.
     pub(crate) fn reset(&self, name: &str, commits: &Ready<'_>) -> Result<Stored<'_>> {
         let groups = self.groups.lock();
-        self.check_reset(&groups, name)?;
+        // A group that does not exist begins with these commits.
+        groups.get(name).map_or(Ok(()), |group| group.check_no_members())?;
         let permit = Permit::NoMembers { _groups: groups };
         let stored = commit::store(&self.offsets, &Arc::from(name), commits, permit)?;
         self.offsets.tidy();

@@ -78,6 +78,11 @@ impl Interest {
         !self.patterns.is_empty()
     }
 
+    /// Whether the topic is subscribed to by its name.
+    pub(crate) fn names(&self, topic: &str) -> bool {
+        self.names.contains(topic)
+    }
+
     /// Whether a topic of this name is covered.
     pub(crate) fn covers(&self, topic: &str) -> bool {
         self.names.contains(topic) || self.is_matched(topic)

@@ -302,6 +302,12 @@ impl NotifierList {
     /// A new notifier, which is in the list until it is dropped.
     pub(crate) fn add_new(&self) -> Arc<Notifier> {
         let notifier = Notifier::new();
+        self.add(&notifier);
+        notifier
+    }
+
+    /// Adds a notifier, which is in the list until it is dropped.
+    pub(crate) fn add(&self, notifier: &Arc<Notifier>) {
         let mut all = self.0.lock();
         // Only when the list would grow, so that the cost is at most one check per added entry.
         if all.len() == all.capacity() {
@@ -309,8 +315,7 @@ impl NotifierList {
             let room = all.len().saturating_add(16);
             all.reserve(room);
         }
-        all.push(Arc::downgrade(&notifier));
-        notifier
+        all.push(Arc::downgrade(notifier));
     }
 
     /// Ends the wait in progress, or the next one, of every consumer.

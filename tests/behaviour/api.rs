@@ -228,6 +228,13 @@ fn records_are_consumed() {
         let handle: ConsumerHandle = consumer.handle();
         handle.wake();
         let _: bool = consumer.was_woken();
+        consumer.pause_all();
+        consumer.resume_all();
+        let _: Vec<TopicPartition> = consumer.paused();
+        consumer.assign([("t", 0)])?;
+        consumer.assign([&at])?;
+        let _: Offsets = consumer.beginning_offsets([&at])?;
+        let _: Offsets = consumer.end_offsets([("t", 0)])?;
         handle.shutdown();
         consumer.close()
     });

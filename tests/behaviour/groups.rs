@@ -557,14 +557,34 @@ fn a_group_with_live_members_is_neither_reset_nor_deleted() {
     let elsewhere = admin.reset_offsets("g", "x", StartAt::Latest);
     assert!(matches!(elsewhere, Err(Error::UnknownTopic(_))));
     admin.delete_group("g").unwrap();
-    for unknown in [
-        admin.delete_group("g"),
-        admin.describe_group("g").map(drop),
-        admin.reset_offsets("g", "t", StartAt::Latest).map(drop),
-    ] {
+    for unknown in [admin.delete_group("g"), admin.describe_group("g").map(drop)] {
         assert!(matches!(&unknown, Err(Error::UnknownGroup(name)) if name == "g"), "{unknown:?}");
     }
     assert!(admin.groups().unwrap().is_empty());
+}
+
+/// A deployment says where its group begins before the first worker starts. Rule: a reset is a commit, and a
+/// group begins with its first commit; the members find it, whatever their own start is.
+#[test]
+fn a_group_is_reset_before_it_exists_and_in_single_partitions() {
+    let broker = filled();
+    let admin = broker.admin();
+    admin.reset_offsets("new", "t", StartAt::Offset(2)).unwrap();
+    assert_eq!(admin.reset_partition("new", ("t", 1), StartAt::Latest).unwrap(), EACH);
+    let start = broker.consumer("new").subscribe(["t"]).start(StartAt::Latest).open().unwrap();
+    let position = |partition| start.position(("t", partition));
+    assert_eq!((position(0), position(1), position(5)), (Some(2), Some(EACH), Some(2)));
+    let refused = admin.reset_partition("new", ("t", 0), StartAt::Latest);
+    assert!(matches!(refused, Err(Error::GroupNotEmpty { .. })), "{refused:?}");
+    let elsewhere = admin.reset_partition("new", ("t", 99), StartAt::Latest);
+    assert!(matches!(elsewhere, Err(Error::UnknownPartition(_))), "{elsewhere:?}");
+    let unnamed = admin.reset_offsets("", "t", StartAt::Latest);
+    assert!(matches!(unnamed, Err(Error::InvalidName { .. })), "{unnamed:?}");
+    // A partition that was not reset begins where the first member says.
+    admin.reset_partition("other", ("t", 3), StartAt::Offset(1)).unwrap();
+    let other = broker.consumer("other").subscribe(["t"]).start(StartAt::Latest).open().unwrap();
+    assert_eq!(other.position(("t", 3)), Some(1));
+    assert_eq!(other.position(("t", 0)), Some(EACH));
 }
 
 #[test]

@@ -351,7 +351,7 @@ fn a_partition_without_a_position_keeps_no_other_from_being_read() {
 /// Symptom: commit at 100, a seek to 300, and a late commit of the message at 49 took the group
 /// back to 50. Cause: every seek, forward too, let each later commit count, however low. Rule: only
 /// a seek back lowers the floor of commits, and only to where it went.
-// RED: src/consumer/assignment.rs
+// RED: src/consumer/commit.rs
 //   - slot.commits.take_from_at_most(slot.progress.handed_out());
 //   + slot.commits.take_from(0);
 #[test]
