@@ -1,6 +1,6 @@
 //! Pages about the crate as a whole. Their sources are the Markdown files in `src/docs/`.
 //!
-//! For users of the crate: [`durability`], [`groups`], [`retention`], [`compaction`], [`failures`],
+//! For users of the crate: [`durability`], [`groups`], [`sources`], [`retention`], [`compaction`], [`failures`],
 //! [`metrics`], [`performance`], [`testing_your_service`], [`versions`], [`changelog`].
 //!
 //! For those who read or change its code: [`architecture`], [`decisions`], [`concurrency`],
@@ -47,6 +47,9 @@ pub mod replication {}
 
 #[doc = include_str!("docs/retention.md")]
 pub mod retention {}
+
+#[doc = include_str!("docs/sources.md")]
+pub mod sources {}
 
 #[doc = include_str!("docs/testing.md")]
 pub mod testing {}

@@ -61,7 +61,8 @@
 //! | know that a record is on disk | [`Producer::send`] |
 //! | send many records without waiting for each | [`Producer::enqueue`], [`Delivery`] |
 //! | send several records at once | [`Producer::send_batch`] |
-//! | send again after a crash without duplicates | [`ProducerBuilder::id`], [`Producer::send_sequenced`]; `examples/pipeline.rs` |
+//! | send again after a crash without duplicates | [`ProducerBuilder::id`], [`Producer::send_sequenced`], [`Producer::send_batch_sequenced`]; [`docs::sources`]; `examples/pipeline.rs` |
+//! | store each message in a database exactly once | [`Commits::seek`]; [`docs::sources`] |
 //! | append only if no other writer has appended meanwhile | [`Partition::append_if`] |
 //! | share work between threads | one consumer per thread, all of one [group](Broker::consumer) |
 //! | read everything without a group | [`Broker::reader`], [`Partition::read`] |
@@ -204,7 +205,9 @@ pub use message::{Batch, BatchIter, Headers, IntoMessages, Message, MessageRef};
 pub use partitioner::{DefaultPartitioner, Partitioner};
 #[cfg(feature = "async")]
 pub use producer::AsyncProducer;
-pub use producer::{Delivery, Producer, ProducerBuilder, SendOutcome};
+pub use producer::{
+    Delivery, LastSequenced, Producer, ProducerBuilder, SendOutcome, SequencedDelivery,
+};
 pub use record::{LeaderEpoch, NodeId, Offsets, Record, RecordMetadata, TopicPartition};
 pub use salvage::salvage;
 pub use topic::{Partition, Topic};

@@ -8,20 +8,22 @@ use std::fmt;
 use std::sync::Arc;
 
 use self::answer::Answer;
+pub use self::builder::ProducerBuilder;
 use self::choice::Choice;
 pub use self::delivery::Delivery;
 #[cfg(feature = "async")]
 pub use self::in_async::AsyncProducer;
+use self::numbered::NumberedAnswer;
+pub use self::numbered::{LastSequenced, SequencedDelivery};
 use self::unflushed::Unflushed;
 use crate::broker::producers::{NamedProducer, UnderWay};
 use crate::broker::{Broker, Run};
-use crate::config::{Acks, Durability};
+use crate::config::Durability;
 use crate::error::{Error, Result};
 use crate::log::ProducerRequest;
 use crate::log::producers::Sequence;
 use crate::partition::append::Fence;
 use crate::partition::together;
-use crate::partitioner::Partitioner;
 use crate::record::{Record, RecordMetadata, TopicPartition};
 #[cfg(feature = "testing")]
 use crate::seams::Call;
@@ -31,126 +33,13 @@ use crate::topic::TopicShared;
 use crate::topic::append::{self, Appended, Terms};
 
 mod answer;
+mod builder;
 mod choice;
 mod delivery;
 #[cfg(feature = "async")]
 mod in_async;
+mod numbered;
 mod unflushed;
-
-impl Broker {
-    /// Returns a producer with the default settings: without an id, with the durability of each
-    /// topic, and with [`DefaultPartitioner`](crate::DefaultPartitioner).
-    #[must_use]
-    pub fn producer(&self) -> Producer {
-        Producer::new(self, None, Choice::by_default(), None)
-    }
-
-    /// Returns the settings of a producer, to give it a durability, an id or a partitioner. Finish
-    /// with [`build`](ProducerBuilder::build).
-    pub fn producer_builder(&self) -> ProducerBuilder {
-        ProducerBuilder {
-            broker: self.clone(),
-            durability: None,
-            id: None,
-            choice: Choice::by_default(),
-            acks: Acks::default(),
-        }
-    }
-}
-
-/// Settings of a producer; made by [`Broker::producer_builder`].
-///
-/// ```
-/// # use logpond::{Broker, Durability, Record, TopicConfig};
-/// # let broker = Broker::in_memory()?;
-/// # broker.ensure_topic("orders", TopicConfig::new(1))?;
-/// let importer = broker.producer_builder().id("importer").durability(Durability::Os).build()?;
-/// importer.send_sequenced(1, Record::to("orders").key("o-1").value("2 apples"))?;
-/// assert_eq!(importer.last_sequence(("orders", 0)), Some(1));
-/// # Ok::<(), logpond::Error>(())
-/// ```
-#[must_use]
-pub struct ProducerBuilder {
-    broker: Broker,
-    durability: Option<Durability>,
-    id: Option<String>,
-    choice: Choice,
-    acks: Acks,
-}
-
-impl ProducerBuilder {
-    /// Sets which failures a record survives once a send of this producer has returned. Default:
-    /// the topic's [`durability`](crate::TopicConfig::durability), or the broker's if it has none.
-    #[doc(alias = "acks")]
-    pub fn durability(mut self, durability: Durability) -> Self {
-        self.durability = Some(durability);
-        self
-    }
-
-    /// Gives the producer an id, a name of 1 to 255 bytes. It has two effects, which last across
-    /// restarts: [`send_sequenced`](Producer::send_sequenced) stores each number at most once, and
-    /// older producers with the same id get [`Error::Fenced`] from [`build`](Self::build) on. An id
-    /// that no producer has held for 30 days is forgotten.
-    #[doc(alias = "enable.idempotence")]
-    #[doc(alias = "transactional.id")]
-    pub fn id(mut self, id: impl Into<String>) -> Self {
-        self.id = Some(id.into());
-        self
-    }
-
-    /// Sets what chooses the partition of a record that names none. Default
-    /// [`DefaultPartitioner`](crate::DefaultPartitioner): by the key, or round robin for records
-    /// without a key, where it skips partitions that take no appends until the broker is opened
-    /// again. If another partitioner chooses such a partition, the send fails.
-    #[doc(alias = "partitioner.class")]
-    pub fn partitioner(mut self, partitioner: impl Partitioner) -> Self {
-        self.choice = Choice::by(partitioner);
-        self
-    }
-
-    /// Sets which replicas must have a record before it is acknowledged. Default [`Acks::Leader`],
-    /// the only level without replication.
-    pub fn acks(mut self, acks: Acks) -> Self {
-        self.acks = acks;
-        self
-    }
-
-    /// Makes the producer.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Config`] for [`Acks::Quorum`] without replication and for an interval of zero;
-    /// [`Error::InvalidName`] for the id. With an id, which is stored, also
-    /// [`Error::StorageFull`], [`Error::SyncFailed`], [`Error::Io`], [`Error::ReadOnly`] and
-    /// [`Error::Closed`].
-    ///
-    /// # Durability
-    ///
-    /// With an id: on return older producers with this id are refused, also after a restart.
-    ///
-    /// # Blocking
-    ///
-    /// With an id: for a sync of the disk. Otherwise never.
-    pub fn build(self) -> Result<Producer> {
-        if self.acks == Acks::Quorum {
-            return Err(Error::config("acks", "the broker has no replication; leave it out"));
-        }
-        if let Some(durability) = self.durability {
-            durability.validate()?;
-        }
-        let named = self.id.map(|id| self.broker.run().producers().acquire(&id)).transpose()?;
-        Ok(Producer::new(&self.broker, self.durability, self.choice, named))
-    }
-}
-
-impl fmt::Debug for ProducerBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProducerBuilder")
-            .field("durability", &self.durability)
-            .field("id", &self.id)
-            .finish_non_exhaustive()
-    }
-}
 
 /// Sends records. Cheap to clone and safe to share between threads; keeps the broker open.
 ///
@@ -196,6 +85,7 @@ pub enum SendOutcome {
     Duplicate {
         /// The last number that the partition has stored for this producer id. If it is higher than
         /// the number that was sent, a record with that number may never have been stored.
+        /// [`Producer::last_sequenced`] says where its record is.
         last: u64,
     },
 }
@@ -204,6 +94,15 @@ pub enum SendOutcome {
 struct Sent<'t> {
     appended: Appended<'t>,
     metadata: RecordMetadata,
+}
+
+impl Sent<'_> {
+    fn outcome(&self) -> SendOutcome {
+        match self.appended.duplicate_of {
+            Some(last) => SendOutcome::Duplicate { last },
+            None => SendOutcome::Appended(self.metadata),
+        }
+    }
 }
 
 impl Producer {
@@ -293,16 +192,22 @@ impl Producer {
     /// Appends a record that its delivery waits for.
     fn append_unsettled(&self, record: &Record<'_>, terms: &Terms<'_>) -> Result<Delivery> {
         let topic = self.topic_of(record)?;
-        let Sent { appended, metadata } = self.append(&topic, record, terms)?;
+        Ok(self.delivery_of(&self.append(&topic, record, terms)?))
+    }
+
+    fn delivery_of(&self, sent: &Sent<'_>) -> Delivery {
+        let Sent { appended, metadata } = sent;
         let core = Arc::clone(appended.core);
         #[cfg(feature = "testing")]
-        core.log().seams.note(|| Call::Enqueue {
-            partition: TopicPartition::clone(&core.origin),
-            offset: metadata.offset,
-        });
+        if appended.duplicate_of.is_none() {
+            core.log().seams.note(|| Call::Enqueue {
+                partition: TopicPartition::clone(&core.origin),
+                offset: metadata.offset,
+            });
+        }
         self.inner.unflushed.note(&core);
         let (end, waits) = (appended.offsets.end, appended.is_waited_for());
-        Ok(Delivery::new(core, end, waits, metadata, Arc::clone(&self.inner.run)))
+        Delivery::new(core, end, waits, *metadata, Arc::clone(&self.inner.run))
     }
 
     /// Returns a view of this producer whose `send` is a future, for any executor. Needs the feature
@@ -370,36 +275,126 @@ impl Producer {
         reason = "a record is given away, as in `Record::to(..)`"
     )]
     pub fn send_sequenced(&self, seq: u64, record: Record<'_>) -> Result<SendOutcome> {
-        let Some(named) = &self.inner.named else {
-            return Err(Error::config(
-                "id",
-                "a producer without an id has no sequence; build it with `id`",
-            ));
-        };
-        if record.key.is_none() && record.partition.is_none() {
-            let reason =
-                "it needs a key or a partition, so that a retry goes to the same partition";
-            return Err(Error::config("record", reason));
-        }
-        let (topic, under_way) = self.topic_of_number(named, &record)?;
-        let sent = self.append(&topic, &record, &self.terms(Sequence::At(seq)));
-        drop(under_way);
-        let Sent { appended, metadata } = sent?;
-        self.settle(&appended)?;
-        Ok(match appended.duplicate_of {
-            Some(last) => SendOutcome::Duplicate { last },
-            None => SendOutcome::Appended(metadata),
+        self.numbered(seq, &record, |sent| {
+            self.settle(&sent.appended)?;
+            Ok(sent.outcome())
         })
+    }
+
+    /// Appends a record with a number from its source, as [`send_sequenced`](Self::send_sequenced)
+    /// does, without waiting for the disk. The returned [`SequencedDelivery`] resolves when the
+    /// record is durable, or the one that was stored before.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was appended after any of these: [`Error::Config`] (the producer has no id, or the
+    /// record names no topic, has neither a key nor a partition, has a time before 1970, or has no
+    /// key and the topic is compacted), [`Error::UnknownTopic`], [`Error::UnknownPartition`],
+    /// [`Error::RecordTooLarge`], [`Error::StorageFull`], [`Error::OffsetExhausted`],
+    /// [`Error::Fenced`], [`Error::ReadOnly`], [`Error::Corrupt`], [`Error::Poisoned`],
+    /// [`Error::Forked`], [`Error::Closed`].
+    ///
+    /// # Durability
+    ///
+    /// On return the record survives the death of the process, but not a loss of power.
+    ///
+    /// # Blocking
+    ///
+    /// As [`enqueue`](Self::enqueue). The first record of a producer in a topic whose key chooses
+    /// the partition also waits for a sync of the list of topics.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a record is given away, as in `Record::to(..)`"
+    )]
+    pub fn enqueue_sequenced(&self, seq: u64, record: Record<'_>) -> Result<SequencedDelivery> {
+        self.numbered(seq, &record, |sent| {
+            let outcome = sent.outcome();
+            Ok(SequencedDelivery::new(self.delivery_of(&sent), outcome))
+        })
+    }
+
+    /// Sends records with numbers of their source, as one batch for each partition. In each
+    /// partition, the records with numbers up to the last one are duplicates, and the others are
+    /// stored as a whole or not at all. The results are in the order of the input.
+    ///
+    /// ```
+    /// # use logpond::{Broker, Record, SendOutcome, TopicConfig};
+    /// # let broker = Broker::in_memory()?;
+    /// # broker.ensure_topic("lines", TopicConfig::new(1))?;
+    /// let importer = broker.producer_builder().id("importer").build()?;
+    /// let line = |number| (number, Record::to("lines").partition(0).value("a line"));
+    /// importer.send_batch_sequenced([line(1), line(2)])?;
+    /// // After a crash the source is read from an earlier line on.
+    /// let sent = importer.send_batch_sequenced([line(2), line(3), line(7)])?;
+    /// assert_eq!(sent[0], SendOutcome::Duplicate { last: 2 });
+    /// assert!(matches!(sent[2], SendOutcome::Appended(it) if it.offset == 3));
+    /// # Ok::<(), logpond::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send_batch`](Self::send_batch), and [`Error::Config`] if the producer has no id or
+    /// a record has neither a key nor a partition. After any error the call can be repeated safely:
+    /// what was stored is then a duplicate. In [`Error::PartialBatch`], duplicates are `None`.
+    ///
+    /// # Durability
+    ///
+    /// On return all records survive what the [`Durability`] in force covers; of duplicates, this is
+    /// true of the records that were stored before.
+    ///
+    /// # Blocking
+    ///
+    /// As [`send_batch`](Self::send_batch), and as [`send_sequenced`](Self::send_sequenced) for the
+    /// first record of a producer in a topic.
+    pub fn send_batch_sequenced<'a>(
+        &self,
+        records: impl IntoIterator<Item = (u64, Record<'a>)>,
+    ) -> Result<Vec<SendOutcome>> {
+        let (numbers, records): (Vec<u64>, Vec<Record<'a>>) = records.into_iter().unzip();
+        let named = self.named()?;
+        let mut under_way = BTreeMap::new();
+        for record in &records {
+            check_target(record)?;
+            let topic = self.topic_of(record)?;
+            if record.partition.is_none() && !under_way.contains_key(&topic.id) {
+                let (topic, begun) = self.topic_of_number(named, record)?;
+                under_way.insert(topic.id, begun);
+            }
+        }
+        let groups = self.group_by_partition(&records)?;
+        let mut answer = NumberedAnswer::to(numbers);
+        let mut appended = Vec::with_capacity(groups.len());
+        for group in &groups {
+            match self.append_numbered(&records, group, &mut answer) {
+                Ok(batch) => appended.extend(batch.map(|batch| (group, batch))),
+                Err(error) if appended.is_empty() => return Err(error),
+                Err(error) => {
+                    answer.answer.fail(&[], error);
+                    break;
+                }
+            }
+        }
+        drop(under_way);
+        self.settle_all(&appended, &mut answer.answer);
+        answer.finish()
     }
 
     /// Returns the last sequence number that a partition has stored for this producer's id. `None`
     /// if it has none, if the producer has no id, or if there is no such partition.
     #[must_use]
     pub fn last_sequence(&self, partition: impl Into<TopicPartition>) -> Option<u64> {
+        self.last_sequenced(partition).map(|last| last.sequence)
+    }
+
+    /// Returns the last sequence number that a partition has stored for this producer's id, and the
+    /// offset of its record. `None` as for [`last_sequence`](Self::last_sequence).
+    #[must_use]
+    pub fn last_sequenced(&self, partition: impl Into<TopicPartition>) -> Option<LastSequenced> {
         let partition = partition.into();
         let named = self.inner.named.as_ref()?;
         let topic = self.inner.run.topic(&partition.topic).ok()?;
-        topic.partition(partition.partition).ok()?.log().last_sequence(named.shared.id)
+        let state = topic.partition(partition.partition).ok()?.log().producer(named.shared.id)?;
+        Some(LastSequenced { sequence: state.last_sequence, offset: state.last_offset })
     }
 
     /// Sends records as one batch for each partition. Each batch is stored as a whole or not at
@@ -541,6 +536,58 @@ impl Producer {
         Ok(appended)
     }
 
+    /// Appends a record with a number, and does the rest with it.
+    fn numbered<R>(
+        &self,
+        seq: u64,
+        record: &Record<'_>,
+        then: impl FnOnce(Sent<'_>) -> Result<R>,
+    ) -> Result<R> {
+        let named = self.named()?;
+        check_target(record)?;
+        let (topic, under_way) = self.topic_of_number(named, record)?;
+        let sent = self.append(&topic, record, &self.terms(Sequence::At(seq)));
+        drop(under_way);
+        then(sent?)
+    }
+
+    /// Appends those records of a group that are not stored yet; `None` if there are none, and
+    /// nothing to wait for either.
+    fn append_numbered<'g>(
+        &self,
+        records: &[Record<'_>],
+        group: &'g Group,
+        answer: &mut NumberedAnswer,
+    ) -> Result<Option<Appended<'g>>> {
+        let core = group.topic.partition(group.partition)?;
+        let mut rest = answer.rising(&group.members);
+        loop {
+            let Some(sequence) = answer.sequence_of(&rest) else { return Ok(None) };
+            let members = || rest.iter().filter_map(|index| records.get(*index));
+            let appended = append::append(&group.topic, core, members(), &self.terms(sequence))?;
+            let Some(last) = appended.duplicate_of else {
+                for ((index, record), offset) in
+                    rest.iter().zip(members()).zip(appended.offsets.clone())
+                {
+                    let (partition, timestamp) = (group.partition, appended.timestamp(record)?);
+                    answer.answer.note(*index, RecordMetadata { partition, offset, timestamp });
+                }
+                return Ok(Some(appended));
+            };
+            answer.note_duplicates(&mut rest, last);
+            if rest.is_empty() {
+                // Waited for: its end is that of the original.
+                return Ok(Some(appended));
+            }
+        }
+    }
+
+    fn named(&self) -> Result<&Named> {
+        self.inner.named.as_ref().ok_or_else(|| {
+            Error::config("id", "a producer without an id has no sequence; build it with `id`")
+        })
+    }
+
     /// Sorts the records of one call into batches, one per partition, in order of first mention.
     fn group_by_partition(&self, records: &[Record<'_>]) -> Result<Vec<Group>> {
         let mut groups: Vec<Group> = Vec::new();
@@ -610,6 +657,15 @@ impl Producer {
         let request = ProducerRequest { id: named.shared.id, epoch: named.epoch, sequence };
         Some(Fence { request, name: &named.shared.name, current: &named.shared.epoch })
     }
+}
+
+/// A record with a number goes to the same partition at each attempt.
+fn check_target(record: &Record<'_>) -> Result<()> {
+    if record.key.is_none() && record.partition.is_none() {
+        let reason = "it needs a key or a partition, so that a retry goes to the same partition";
+        return Err(Error::config("record", reason));
+    }
+    Ok(())
 }
 
 /// The records of one call that belong to one partition, by their index in the input.

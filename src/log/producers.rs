@@ -16,6 +16,9 @@ pub(crate) enum Sequence {
     Absent,
     /// This number. If it is not above the last one, the record is a duplicate.
     At(u64),
+    /// Rising numbers, one for each record, from the first to the last. If the first is not above
+    /// the last one known, at least one record is a duplicate.
+    Rising { first: u64, last: u64 },
 }
 
 /// Whether the table admits a batch.
@@ -76,17 +79,25 @@ impl ProducerTable {
         if let Some(state) = known.filter(|state| state.epoch > epoch) {
             return Admission::Fenced { current: state.epoch };
         }
+        let duplicate_of = |state: &ProducerState| Admission::Duplicate {
+            last_sequence: state.last_sequence,
+            last_offset: state.last_offset,
+        };
+        let more = u64::from(records.saturating_sub(1));
         let number = match (sequence, known) {
             (Sequence::Absent, _) => return Admission::Append { base_sequence: None },
             (Sequence::At(number), Some(state)) if number <= state.last_sequence => {
-                return Admission::Duplicate {
-                    last_sequence: state.last_sequence,
-                    last_offset: state.last_offset,
-                };
+                return duplicate_of(state);
+            }
+            (Sequence::Rising { first, .. }, Some(state)) if first <= state.last_sequence => {
+                return duplicate_of(state);
             }
             (Sequence::At(number), _) => number,
+            // FORMAT: a batch stores one number, from which its last one follows; only that is
+            // remembered. Rising numbers are at least as far apart as their records.
+            (Sequence::Rising { last, .. }, _) => last.saturating_sub(more),
         };
-        match number.checked_add(u64::from(records.saturating_sub(1))) {
+        match number.checked_add(more) {
             Some(_) => Admission::Append { base_sequence: Some(number) },
             None => Admission::Exhausted,
         }

@@ -29,6 +29,7 @@ use crate::clock::{Moment, RunClock, to_millis_now};
 use crate::config::Durability;
 use crate::error::{Error, Result};
 use crate::format::EncodedBatch;
+use crate::format::ProducerState;
 use crate::log::retention::Tail;
 use crate::log::segment::SegmentList;
 use crate::log::{Checkpoint, Log};
@@ -213,8 +214,13 @@ impl SharedLog {
         self.lineage.cut_below(offset, incarnation)
     }
 
+    pub(crate) fn producer(&self, id: u64) -> Option<ProducerState> {
+        self.state.lock().log().producer(id).copied()
+    }
+
+    #[cfg(test)]
     pub(crate) fn last_sequence(&self, producer: u64) -> Option<u64> {
-        self.state.lock().log().producer(producer).map(|state| state.last_sequence)
+        self.producer(producer).map(|state| state.last_sequence)
     }
 
     /// Whether the numbers of a producer are remembered, as far as is known.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::codec::{Bincode, Codec};
 use crate::error::{CodecError, Error, Result};
-use crate::producer::{Delivery, Producer};
+use crate::producer::{Delivery, Producer, SendOutcome, SequencedDelivery};
 use crate::record::{Record, RecordMetadata};
 
 /// LIMIT: how much encoding memory a thread keeps between sends.
@@ -241,6 +241,58 @@ impl<T, C: Codec<T>> TypedProducer<T, C> {
     pub fn enqueue_with(&self, value: &T, record: Record<'_>) -> Result<Delivery> {
         self.check(&record)?;
         self.encoded(value, |bytes| self.producer.enqueue(record.topic(&self.topic).value(bytes)))
+    }
+
+    /// Sends a value with a number from its source, at most once, as [`Producer::send_sequenced`]
+    /// does. `record` has the key or the partition, and may have headers and a timestamp.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Codec`](crate::Error::Codec) if the value cannot be encoded, and
+    /// [`Error::Config`](crate::Error::Config) if the record names another topic or has a value;
+    /// nothing was appended then. [`Producer::send_sequenced`] lists the other errors.
+    ///
+    /// # Durability
+    ///
+    /// On return the record survives what the [`Durability`](crate::Durability) in force covers; of
+    /// a duplicate, this is true of the record that was stored before.
+    ///
+    /// # Blocking
+    ///
+    /// As [`Producer::send_sequenced`].
+    pub fn send_sequenced(&self, seq: u64, value: &T, record: Record<'_>) -> Result<SendOutcome> {
+        self.check(&record)?;
+        self.encoded(value, |bytes| {
+            self.producer.send_sequenced(seq, record.topic(&self.topic).value(bytes))
+        })
+    }
+
+    /// Appends a value with a number from its source, as [`Producer::enqueue_sequenced`] does,
+    /// without waiting for the disk.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was appended after any error: [`Error::Codec`](crate::Error::Codec),
+    /// [`Error::Config`](crate::Error::Config) if the record names another topic or has a value, and
+    /// those of [`Producer::enqueue_sequenced`].
+    ///
+    /// # Durability
+    ///
+    /// On return the record survives the death of the process, but not a loss of power.
+    ///
+    /// # Blocking
+    ///
+    /// As [`Producer::enqueue_sequenced`].
+    pub fn enqueue_sequenced(
+        &self,
+        seq: u64,
+        value: &T,
+        record: Record<'_>,
+    ) -> Result<SequencedDelivery> {
+        self.check(&record)?;
+        self.encoded(value, |bytes| {
+            self.producer.enqueue_sequenced(seq, record.topic(&self.topic).value(bytes))
+        })
     }
 
     /// Sends a record without a value: in a compacted topic this deletes the key.

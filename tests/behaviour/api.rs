@@ -15,11 +15,12 @@ use std::time::{Duration, SystemTime};
 use logpond::{
     Acks, Admin, Assignor, Batch, Bincode, Broker, BrokerBuilder, Cleanup, Clock, Codec,
     CodecError, CommitMode, Consumer, ConsumerBuilder, ConsumerHandle, Corruption, Delivery,
-    Durability, Error, Gap, Headers, LeaderEpoch, ManualClock, Message, MessageRef, NodeId,
-    Offsets, Partition, PartitionRecovery, Partitioner, Producer, ProducerBuilder, ReadMode,
-    Record, RecordMetadata, RecoveryPolicy, RecoveryReport, Result, SendOutcome, StartAt,
-    SystemClock, TimestampType, Topic, TopicConfig, TopicInfo, TopicPartition, TypedConsumer,
-    TypedMessage, TypedProducer, VerifyReport, Versioned, Visibility,
+    Durability, Error, Gap, Headers, LastSequenced, LeaderEpoch, ManualClock, Message, MessageRef,
+    NodeId, Offsets, Partition, PartitionRecovery, Partitioner, Producer, ProducerBuilder,
+    ReadMode, Record, RecordMetadata, RecoveryPolicy, RecoveryReport, Result, SendOutcome,
+    SequencedDelivery, StartAt, SystemClock, TimestampType, Topic, TopicConfig, TopicInfo,
+    TopicPartition, TypedConsumer, TypedMessage, TypedProducer, VerifyReport, Versioned,
+    Visibility,
 };
 
 /// Only has to compile.
@@ -43,6 +44,7 @@ fn handles_go_where_they_are_promised_to_go() {
     is_shared::<TypedProducer<u32, Bincode>>();
     is_sent::<Consumer>();
     is_sent::<Delivery>();
+    is_sent::<SequencedDelivery>();
     is_sent::<TypedConsumer<u32, Bincode>>();
     is_sent::<TypedMessage<u32>>();
 }
@@ -182,7 +184,17 @@ fn records_are_produced() {
         match producer.send_sequenced(1, Record::to("t").key("k"))? {
             SendOutcome::Appended(RecordMetadata { .. }) | SendOutcome::Duplicate { last: _ } => {}
         }
+        let _: Vec<SendOutcome> = producer.send_batch_sequenced([(1, Record::to("t").key("k"))])?;
+        let delivery: SequencedDelivery =
+            producer.enqueue_sequenced(1, Record::to("t").key("k"))?;
+        let _: Option<Result<SendOutcome>> = delivery.wait_timeout(Duration::ZERO);
+        let _: (SendOutcome, u32, u64) =
+            (delivery.outcome(), delivery.partition(), delivery.offset());
+        let _: &dyn Future<Output = Result<SendOutcome>> = &delivery;
+        let _: SendOutcome = delivery.wait()?;
         let _: Option<u64> = producer.last_sequence(("t", 0));
+        let last: LastSequenced = producer.last_sequenced(("t", 0)).unwrap();
+        let _: (u64, u64) = (last.sequence, last.offset);
         let _ = Acks::Quorum;
         Ok(())
     });
@@ -325,6 +337,8 @@ fn values_are_produced_and_consumed() {
         let _: TypedMessage<u32> = consumer.iter().next().unwrap()?;
         consumer.commit()?;
         let _: &mut Consumer = consumer.inner();
+        let _: SendOutcome = producer.send_sequenced(1, &1, Record::new().key("k"))?;
+        drop::<SequencedDelivery>(producer.enqueue_sequenced(1, &1, Record::new().key("k"))?);
         let _: RecordMetadata = producer.send_with(&1, Record::new().header("name", "value"))?;
         drop::<Delivery>(producer.enqueue_with(&1, Record::new().key("k"))?);
         consumer.seek(("t", 0), StartAt::Earliest)?;

@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 use crate::common::*;
 use logpond::{
     Broker, Cleanup, Durability, Error, LockHolder, NameError, Offsets, Producer, ReadMode, Record,
-    SendOutcome, TopicConfig,
+    RecordMetadata, SendOutcome, TopicConfig,
 };
 
 // ---- opening and locking --------------------------------------------------------------------

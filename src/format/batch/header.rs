@@ -100,7 +100,8 @@ pub(crate) const NO_EVIDENCE: u32 = u32::MAX;
 pub(crate) struct ProducerStamp {
     pub(crate) id: u64,
     pub(crate) epoch: u32,
-    /// The sequence number of the batch's first offset; each further offset has the next one.
+    /// The sequence number of the batch's last offset, less the number of offsets before it. (Numbers
+    /// may have gaps; only the last of a batch is remembered.)
     pub(crate) base_sequence: u64,
 }
 

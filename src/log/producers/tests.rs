@@ -69,3 +69,18 @@ fn idle_producers_expire() {
     table.expire(1_001);
     assert!(table.get(7).is_none());
 }
+
+/// The batch stores the number from which its last one follows.
+#[test]
+fn rising_numbers_are_new_together_or_one_is_a_duplicate() {
+    let rising = |first, last| table(0, 10).admit(7, 0, Sequence::Rising { first, last }, 3);
+    assert_eq!(rising(11, 13), Admission::Append { base_sequence: Some(11) });
+    assert_eq!(rising(11, 400), Admission::Append { base_sequence: Some(398) });
+    assert_eq!(rising(11, u64::MAX), Admission::Append { base_sequence: Some(u64::MAX - 2) });
+    let duplicate = Admission::Duplicate { last_sequence: 10, last_offset: 40 };
+    for (first, last) in [(8, 10), (10, 12), (1, u64::MAX)] {
+        assert_eq!(rising(first, last), duplicate, "{first} {last}");
+    }
+    let first = ProducerTable::default().admit(7, 0, Sequence::Rising { first: 0, last: 2 }, 3);
+    assert_eq!(first, Admission::Append { base_sequence: Some(0) });
+}

@@ -275,3 +275,123 @@ fn numbers_sent_beside_a_growth_are_stored_once() {
         assert!(stored <= 20, "{stored}");
     }
 }
+
+/// A batch, an enqueued record and a typed one are the same to the log as a lone one.
+// RED: src/log/producers.rs
+//   - (Sequence::Rising { first, .. }, Some(state)) if first <= state.last_sequence => {
+//   + (Sequence::Rising { last, .. }, Some(state)) if last <= state.last_sequence => {
+#[test]
+fn numbers_of_a_source_are_stored_once_by_every_form_of_send() {
+    let broker = in_memory();
+    broker.ensure_topic("t", small_topic(2)).unwrap();
+    let producer = broker.producer_builder().id("lines").build().unwrap();
+    let line = |seq: u64| (seq, Record::to("t").partition(0).value("line"));
+    let sent = producer.send_batch_sequenced([line(1), line(5), line(9)]).unwrap();
+    let offsets: Vec<_> = sent.iter().map(|sent| appended(sent).offset).collect();
+    assert_eq!(offsets, [0, 1, 2]);
+    let last = producer.last_sequenced(("t", 0)).unwrap();
+    assert_eq!((last.sequence, last.offset), (9, 2));
+    // Some are stored, some are new, some are repeated or late within the call.
+    let numbers = [5, 9, 10, 10, 7, 30];
+    let sent = producer.send_batch_sequenced(numbers.map(line)).unwrap();
+    let duplicate = |last| SendOutcome::Duplicate { last };
+    assert_eq!(sent[..2], [duplicate(9), duplicate(9)]);
+    assert_eq!((appended(&sent[2]).offset, appended(&sent[5]).offset), (3, 4));
+    assert_eq!(sent[3..5], [duplicate(10), duplicate(10)]);
+    // All are.
+    let sent = producer.send_batch_sequenced([line(1), line(30)]).unwrap();
+    assert_eq!(sent, [duplicate(30), duplicate(30)]);
+    assert!(producer.send_batch_sequenced([]).unwrap().is_empty());
+
+    let (seq, record) = line(30);
+    let delivery = producer.enqueue_sequenced(seq, record).unwrap();
+    assert_eq!(
+        (delivery.outcome(), delivery.partition(), delivery.offset()),
+        (duplicate(30), 0, 4)
+    );
+    assert_eq!(delivery.wait().unwrap(), duplicate(30));
+    let (seq, record) = line(31);
+    let delivery = producer.enqueue_sequenced(seq, record).unwrap();
+    assert_eq!(appended(&delivery.outcome()).offset, 5);
+    assert_eq!(appended(&delivery.wait().unwrap()).offset, 5);
+
+    let typed = producer.typed::<u32>("t");
+    let record = || Record::new().partition(1).header("by", "type");
+    assert_eq!(appended(&typed.send_sequenced(7, &1, record()).unwrap()).offset, 0);
+    assert_eq!(typed.send_sequenced(7, &1, record()).unwrap(), duplicate(7));
+    assert_eq!(appended(&typed.enqueue_sequenced(8, &2, record()).unwrap().outcome()).offset, 1);
+
+    // One batch for each partition, which counts for itself.
+    let at = |seq, partition| (seq, Record::to("t").partition(partition).value("v"));
+    let sent = producer.send_batch_sequenced([at(8, 1), at(40, 0), at(9, 1), at(41, 0)]).unwrap();
+    assert_eq!(sent[0], duplicate(8));
+    let offsets: Vec<_> = sent[1..].iter().map(|sent| appended(sent).offset).collect();
+    assert_eq!(offsets, [6, 2, 7]);
+}
+
+fn appended(outcome: &SendOutcome) -> RecordMetadata {
+    match outcome {
+        SendOutcome::Appended(metadata) => *metadata,
+        SendOutcome::Duplicate { .. } => panic!("{outcome:?}"),
+    }
+}
+
+#[test]
+fn a_batch_of_numbers_needs_an_id_and_targets_and_its_numbers_survive() {
+    let dir = temp_dir();
+    let broker = open_quiet(dir.path());
+    broker.ensure_topic("t", small_topic(3)).unwrap();
+    let keyed = |seq: u64| (seq, Record::to("t").key("k").value("v"));
+    assert_eq!(refused_setting(broker.producer().send_batch_sequenced([keyed(1)])), "id");
+    assert_eq!(refused_setting(broker.producer().enqueue_sequenced(1, keyed(1).1)), "id");
+    let producer = broker.producer_builder().id("lines").build().unwrap();
+    let nowhere = || Record::to("t").value("v");
+    assert_eq!(
+        refused_setting(producer.send_batch_sequenced([keyed(1), (2, nowhere())])),
+        "record"
+    );
+    assert_eq!(refused_setting(producer.enqueue_sequenced(2, nowhere())), "record");
+    let sent = producer.send_batch_sequenced([keyed(3), keyed(900)]).unwrap();
+    let partition = appended(&sent[0]).partition;
+    // By key: the topic must not grow while the numbers are remembered.
+    assert!(matches!(broker.admin().add_partitions("t", 4), Err(Error::Config(_))));
+    drop((producer, broker));
+    let broker = open_quiet(dir.path());
+    let producer = broker.producer_builder().id("lines").build().unwrap();
+    let last = producer.last_sequenced(("t", partition)).unwrap();
+    assert_eq!((last.sequence, last.offset), (900, 1));
+    let sent = producer.send_batch_sequenced([keyed(900), keyed(901)]).unwrap();
+    assert_eq!(sent[0], SendOutcome::Duplicate { last: 900 });
+    assert_eq!(appended(&sent[1]).offset, 2);
+    // An older holder of the id is refused, also where all are duplicates.
+    let newer = broker.producer_builder().id("lines").build().unwrap();
+    let refused = producer.send_batch_sequenced([keyed(1)]);
+    assert!(matches!(refused, Err(Error::Fenced { .. })), "{refused:?}");
+    assert!(newer.send_batch_sequenced([keyed(1)]).is_ok());
+}
+
+/// Threads that share a producer may meet in one partition: each number is stored once, and the
+/// numbers of the log rise.
+#[test]
+fn batches_of_numbers_from_several_threads_are_stored_once() {
+    let broker = in_memory();
+    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    let producer = broker.producer_builder().id("lines").build().unwrap();
+    let texts: Vec<String> = (0..400).map(|number| number.to_string()).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for chunk in (0..400_u64).collect::<Vec<_>>().chunks(7) {
+                    let line = |seq: &u64| {
+                        let text = &texts[usize::try_from(*seq).unwrap()];
+                        (*seq, Record::to("t").partition(0).value(text))
+                    };
+                    producer.send_batch_sequenced(chunk.iter().map(line)).unwrap();
+                }
+            });
+        }
+    });
+    let partition = broker.topic("t").unwrap().partition(0).unwrap();
+    let read: Vec<u64> = read_all(&partition).iter().map(number).collect();
+    assert_eq!(read, (0..400).collect::<Vec<_>>());
+}
