@@ -61,6 +61,8 @@ struct State {
     planned: Vec<Planned>,
     last_id: u64,
     calls: Vec<Call>,
+    /// How the runs so far have ended.
+    crashes: Vec<String>,
 }
 
 /// See the module's documentation.
@@ -140,6 +142,18 @@ impl Script {
             }
         }
         then
+    }
+
+    // ---- crashes -----------------------------------------------------------------------------
+
+    /// A run has ended like this.
+    pub(crate) fn note_crash(&self, crash: String) {
+        self.state.lock().crashes.push(crash);
+    }
+
+    /// How the runs so far have ended, with the seeds.
+    pub(crate) fn crashes(&self) -> Vec<String> {
+        self.state.lock().crashes.clone()
     }
 
     // ---- calls -------------------------------------------------------------------------------

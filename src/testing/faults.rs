@@ -213,11 +213,15 @@ impl Watch {
 }
 
 impl Drop for Watch {
-    /// A second panic would abort the process, and hide the first.
     fn drop(&mut self) {
-        if !std::thread::panicking()
-            && let Err(unmet) = self.check()
-        {
+        if std::thread::panicking() {
+            // A second panic would abort the process, and hide the first. Who looks for the reason
+            // of the first wants the seeds.
+            let crashes = self.0.crashes();
+            if !crashes.is_empty() {
+                eprintln!("the test broker has crashed before: {}", crashes.join(", "));
+            }
+        } else if let Err(unmet) = self.check() {
             panic!("{unmet}");
         }
     }

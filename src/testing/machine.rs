@@ -92,11 +92,13 @@ impl Machine {
 
     /// The machine after the death of the process: what was written is there.
     pub(super) fn after_kill9(self) -> Self {
+        self.script().note_crash("kill9()".to_owned());
         Self { disk: self.disk.kill9(), ..self }
     }
 
     /// The machine after a power cut: what was synced is there, and of the rest what the seed says.
     pub(super) fn after_power_cut(self, seed: u64) -> Self {
+        self.script().note_crash(format!("power_cut({seed})"));
         let mut random = Random::new(seed);
         let mut next = || random.next();
         let how = PowerCut::any(&mut next);
@@ -105,6 +107,11 @@ impl Machine {
 
     /// The machine after the worst power cut: only what was synced is there.
     pub(super) fn after_worst_cut(self) -> Self {
+        self.script().note_crash("lose_unsynced()".to_owned());
+        self.cut_worst()
+    }
+
+    fn cut_worst(self) -> Self {
         let mut random = Random::new(SEED);
         Self { disk: self.disk.power_cut(&mut || random.next(), PowerCut::WORST), ..self }
     }
@@ -112,13 +119,17 @@ impl Machine {
     /// The machine after a power cut that has taken what was not synced of one partition, and
     /// nothing else.
     pub(super) fn after_lost_tail(self, partition: &TopicPartition) -> Self {
+        self.script().note_crash(format!("lose_tail({partition})"));
         damage::sync_all_but(&self.disk, partition);
-        self.after_worst_cut()
+        self.cut_worst()
     }
 }
 
 impl fmt::Debug for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Machine").field("clock", &self.clock).finish_non_exhaustive()
+        f.debug_struct("Machine")
+            .field("clock", &self.clock)
+            .field("crashes", &self.script().crashes())
+            .finish_non_exhaustive()
     }
 }

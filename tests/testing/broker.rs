@@ -103,6 +103,8 @@ fn the_settings_are_used_again_after_a_crash() {
     let minute = TopicConfig::new(1).retention(MINUTE);
     let broker = TestBroker::with(move |settings| settings.topic_defaults(minute.clone()));
     let broker = broker.crash().kill9().unwrap().crash().power_cut(3).unwrap();
+    let crashes = r#"crashes: ["kill9()", "power_cut(3)"]"#;
+    assert!(format!("{broker:?}").contains(crashes), "for the message of a failed test");
     let topic = broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
     assert_eq!(topic.config().retention, MINUTE);
 }

@@ -347,3 +347,15 @@ fn a_fault_of_the_run_before_is_met_in_the_next() {
     let broker = broker.crash().kill9().unwrap();
     assert!(send(&broker, 0).is_err());
 }
+
+/// A fault of all syncs is one of the topics': the internal logs are the engine's own.
+#[test]
+fn a_fault_of_no_partition_leaves_the_internal_logs_alone() {
+    let broker = broker(1);
+    let fault = broker.faults().set(Fault::sync());
+    broker.ensure_topic("u", TopicConfig::new(1)).unwrap();
+    let producer = broker.producer_builder().id("p").build().unwrap();
+    assert_eq!(broker.faults().met(fault), 0);
+    let failed = producer.send(Record::to("u").value("v"));
+    assert!(matches!(failed, Err(Error::SyncFailed { .. })), "{failed:?}");
+}
