@@ -462,7 +462,8 @@ impl Producer {
     pub fn flush(&self) -> Result<()> {
         let flushed = self.inner.unflushed.flush();
         // Checked last: a broker that was closed meanwhile has closed partitions too.
-        flushed.and_then(|()| self.inner.run.gate().check_open())
+        let flushed = flushed.and_then(|()| self.inner.run.gate().check_open());
+        flushed.inspect_err(|_| self.inner.run.context().env.trace.deliver())
     }
 
     /// Waits for the level in force. Appends that are not waited for are remembered for `flush`.

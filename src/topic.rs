@@ -497,7 +497,7 @@ impl Partition {
     pub fn flush(&self) -> Result<()> {
         self.check_open()?;
         self.shared.check_writable()?;
-        self.core.flush()
+        self.core.flush().inspect_err(|_| self.core.log().trace().deliver())
     }
 }
 

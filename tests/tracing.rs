@@ -2,21 +2,22 @@
 //! facts, and may use the broker while it hears it.
 //!
 //! Method: a subscriber that keeps each event as a line, on the thread of a broker without
-//! background threads. Not covered: poisoning and failed background work, which need a disk that
-//! refuses (`src/broker/tests/tracing.rs`).
+//! background threads. Not covered: failed background work, which needs a disk that refuses more
+//! than syncs (`src/broker/tests/tracing.rs`).
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::fmt::{Debug, Write};
 use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::Duration;
 
-use logpond::{Broker, Cleanup, Record, TopicConfig};
+use logpond::testing::TestBroker;
+use logpond::{Broker, Cleanup, Durability, Error, Record, TopicConfig};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record as SpanRecord};
 use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
 
-use common::{drain, files_below, manual_clock, quiet, small_topic, temp_dir};
+use common::{drain, files_below, quiet, small_topic, temp_dir};
 
 mod common;
 
@@ -104,6 +105,13 @@ impl Heard {
     }
 }
 
+/// Nothing is synced but what a test syncs.
+fn test_broker(topic: TopicConfig) -> TestBroker {
+    let broker = TestBroker::with(|settings| settings.durability(Durability::Os));
+    broker.ensure_topic("t", topic).unwrap();
+    broker
+}
+
 fn append(broker: &Broker, count: u64) {
     let partition = broker.topic("t").unwrap().partition(0).unwrap();
     for _ in 0..count {
@@ -122,20 +130,67 @@ fn opening_cutting_and_closing_are_reported() {
     let path = dir.path().display();
     assert_eq!(lines[0], format!("opened dir={path} clean_shutdown=true partitions=0"));
     assert_eq!(lines.last().unwrap(), &format!("closed dir={path}"));
+}
 
-    // A tail that was torn, in a run that did not end.
-    let broker = quiet(dir.path()).open().unwrap();
+/// A tail that was torn, in a run that did not end.
+#[test]
+fn a_tail_that_is_cut_is_reported() {
+    let (heard, broker) = (Heard::new(), test_broker(small_topic(1)));
     append(&broker, 3);
-    let file = files_below(&dir.path().join("t")).into_iter().max().unwrap();
-    drop(broker);
-    let mut bytes = std::fs::read(&file).unwrap();
-    let last = bytes.iter().rposition(|byte| *byte == b'v').unwrap();
-    bytes[last] = b'w';
-    std::fs::write(&file, bytes).unwrap();
-    let (broker, lines) = heard.during(|| quiet(dir.path()).open().unwrap());
+    broker.faults().corrupt_record(("t", 0), 2);
+    let (broker, lines) = heard.during(|| broker.crash().kill9().unwrap());
     assert!(lines[0].starts_with("tail cut partition=t-0 end_offset=2 cut_bytes="), "{lines:?}");
     assert!(lines[1].contains("clean_shutdown=false"), "{lines:?}");
-    broker.close().unwrap();
+    drop(broker);
+}
+
+/// Symptom: after a `flush`, a `Delivery` or a commit whose sync had failed, a subscriber learned of
+/// the poisoned partition only from a later call, or from the housekeeping of the next minute. Rule:
+/// the call that returns the error delivers the event.
+#[test]
+fn the_call_whose_sync_fails_reports_it() {
+    type Call = fn(&TestBroker) -> logpond::Result<()>;
+    let sent = |broker: &TestBroker| -> logpond::Result<logpond::Producer> {
+        let producer = broker.producer_builder().durability(Durability::Os).build()?;
+        producer.send(Record::to("t").value("v"))?;
+        Ok(producer)
+    };
+    let calls: [(&str, Call); 5] = [
+        ("send", |broker| broker.producer().send(Record::to("t").value("v")).map(drop)),
+        ("wait", |broker| broker.producer().enqueue(Record::to("t").value("v"))?.wait().map(drop)),
+        ("wait_timeout", |broker| {
+            let delivery = broker.producer().enqueue(Record::to("t").value("v"))?;
+            delivery.wait_timeout(MINUTE).unwrap().map(drop)
+        }),
+        ("Broker::flush", |broker| broker.flush()),
+        ("Partition::flush", |broker| broker.topic("t")?.partition(0)?.flush()),
+    ];
+    for (name, call) in calls {
+        let (heard, broker) = (Heard::new(), TestBroker::new());
+        broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+        let producer = sent(&broker).unwrap();
+        broker.faults().fail_next_sync(("t", 0));
+        let (failed, lines) = heard.during(|| call(&broker));
+        assert!(matches!(failed, Err(Error::SyncFailed { .. })), "{name}: {failed:?}");
+        let is_reported = |line: &String| line.starts_with("poisoned partition=t-0");
+        assert!(lines.iter().any(is_reported), "{name}: {lines:?}");
+        drop(producer);
+    }
+    let (heard, broker) = (Heard::new(), test_broker(small_topic(1)));
+    let producer = sent(&broker).unwrap();
+    broker.faults().fail_next_sync(("t", 0));
+    let (failed, lines) = heard.during(|| producer.flush());
+    assert!(failed.is_err() && lines[0].starts_with("poisoned partition=t-0"), "{lines:?}");
+
+    // The end of a consumer would report it too.
+    let (heard, broker) = (Heard::new(), TestBroker::new());
+    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+    let _producer = sent(&broker).unwrap();
+    let mut consumer = broker.consumer("g").subscribe(["t"]).open().unwrap();
+    consumer.poll(Duration::ZERO).unwrap();
+    broker.faults().fail_next_sync(("t", 0));
+    let (failed, lines) = heard.during(|| consumer.commit());
+    assert!(failed.is_err() && lines[0].starts_with("poisoned partition=t-0"), "{lines:?}");
 }
 
 #[test]
@@ -154,18 +209,14 @@ fn corruption_found_at_open_is_reported() {
 
 #[test]
 fn rolling_and_retention_are_reported_to_a_subscriber_that_uses_the_broker() {
-    let (heard, clock) = (Heard::new(), manual_clock());
-    let broker = Broker::builder().in_memory().background(false).clock(clock.clone());
-    let broker = broker.open().unwrap();
-    broker.ensure_topic("t", small_topic(1).retention(MINUTE)).unwrap();
+    let (heard, broker) = (Heard::new(), test_broker(small_topic(1).retention(MINUTE)));
     heard.broker.set(broker.clone()).ok().unwrap();
     let ((), lines) = heard.during(|| {
         append(&broker, 20);
         broker.tick().unwrap();
     });
     assert!(lines.contains(&"rolled partition=t-0 base_offset=15".to_owned()), "{lines:?}");
-    clock.advance(2 * MINUTE);
-    let ((), lines) = heard.during(|| broker.tick().unwrap());
+    let ((), lines) = heard.during(|| broker.advance(2 * MINUTE).unwrap());
     let removed = lines.iter().find(|line| line.starts_with("removed")).unwrap();
     let start = broker.metrics().topics[0].partitions[0].log_start_offset;
     assert!(start >= 20, "{start}");
@@ -190,9 +241,7 @@ fn a_gap_is_reported() {
 
 #[test]
 fn compaction_is_reported() {
-    let heard = Heard::new();
-    let broker = Broker::builder().in_memory().background(false).open().unwrap();
-    broker.ensure_topic("t", small_topic(1).cleanup(Cleanup::Compact)).unwrap();
+    let (heard, broker) = (Heard::new(), test_broker(small_topic(1).cleanup(Cleanup::Compact)));
     let ((), lines) = heard.during(|| {
         append(&broker, 100);
         broker.tick().unwrap();
@@ -204,17 +253,13 @@ fn compaction_is_reported() {
 
 #[test]
 fn rebalances_and_evictions_are_reported() {
-    let (heard, clock) = (Heard::new(), manual_clock());
-    let broker = Broker::builder().in_memory().background(false).clock(clock.clone());
-    let broker = broker.open().unwrap();
-    broker.ensure_topic("t", TopicConfig::new(2)).unwrap();
+    let (heard, broker) = (Heard::new(), test_broker(TopicConfig::new(2)));
     heard.broker.set(broker.clone()).ok().unwrap();
     let member = || broker.consumer("g").subscribe(["t"]).max_poll_interval(MINUTE).open().unwrap();
     let (mut member, lines) = heard.during(member);
     assert_eq!(lines, ["rebalanced group=\"g\" generation=1"]);
     drain(&mut member);
-    clock.advance(2 * MINUTE);
-    let ((), lines) = heard.during(|| broker.tick().unwrap());
+    let ((), lines) = heard.during(|| broker.advance(2 * MINUTE).unwrap());
     assert_eq!(lines, ["evicted group=\"g\" members=1", "rebalanced group=\"g\" generation=2"]);
     let ((), lines) = heard.during(|| drop(member));
     assert_eq!(lines, ["rebalanced group=\"g\" generation=3"]);
@@ -224,8 +269,7 @@ fn rebalances_and_evictions_are_reported() {
 /// plan. The subscriber appends at each event: no lock is held meanwhile.
 #[test]
 fn what_new_grown_and_deleted_topics_mean_for_groups_is_reported_by_the_next_poll() {
-    let heard = Heard::new();
-    let broker = Broker::builder().in_memory().background(false).open().unwrap();
+    let (heard, broker) = (Heard::new(), TestBroker::new());
     let mut member = broker.consumer("g").subscribe_pattern("t*").open().unwrap();
     heard.broker.set(broker.clone()).ok().unwrap();
     let of_group = |((), lines): ((), Vec<String>)| -> Vec<String> {

@@ -135,7 +135,8 @@ impl Engine {
             return Ok(());
         }
         // Checked last: a broker that was closed meanwhile has closed partitions too.
-        flush(&self.all_partitions()).and_then(|()| self.gate().check_open())
+        let flushed = flush(&self.all_partitions()).and_then(|()| self.gate().check_open());
+        flushed.inspect_err(|_| self.run.env().trace.deliver())
     }
 
     /// One round of the background work, for a broker without background threads.

@@ -215,7 +215,8 @@ impl<'a> Commits<'a> {
 
     /// Commits, and waits as it says.
     pub(super) fn make(&mut self, wanted: &Wanted, wait: Wait) -> Result<()> {
-        self.commit_in_order(&wanted.positions, wanted.rewinds, wait)
+        let made = self.commit_in_order(&wanted.positions, wanted.rewinds, wait);
+        made.inspect_err(|_| self.run.context().env.trace.deliver())
     }
 
     /// Commits what later polls have passed. If a partition is taken away at this moment, also

@@ -73,9 +73,12 @@ impl Delivery {
     /// At [`Durability::Sync`](crate::Durability::Sync), for a sync of the disk, which all waiting
     /// callers share.
     pub fn wait(self) -> Result<RecordMetadata> {
-        if self.waits {
-            self.wait.core().wait_durable(self.wait.end())?;
+        if !self.waits {
+            return Ok(self.metadata);
         }
+        let core = self.wait.core();
+        let waited = core.wait_durable(self.wait.end());
+        waited.inspect_err(|_| core.log().trace().deliver())?;
         Ok(self.metadata)
     }
 
@@ -104,7 +107,10 @@ impl Delivery {
         };
         match waited {
             Err(Error::Timeout) => None,
-            waited => Some(waited.map(|()| self.metadata)),
+            waited => {
+                let waited = waited.inspect_err(|_| core.log().trace().deliver());
+                Some(waited.map(|()| self.metadata))
+            }
         }
     }
 
