@@ -114,7 +114,9 @@ impl Admin {
     /// For the disk: a few syncs per partition.
     #[doc(alias = "createTopics")]
     pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
-        let shared = self.run().topics().create(name, config)?;
+        let run = self.run();
+        run.leading().check()?;
+        let shared = run.topics().create(name, config)?;
         Ok(Topic::new(shared, self.broker.lifeline()))
     }
 
@@ -138,6 +140,7 @@ impl Admin {
     /// For the disk.
     #[doc(alias = "deleteTopics")]
     pub fn delete_topic(&self, name: &str) -> Result<()> {
+        self.run().leading().check()?;
         self.run().topics().delete(name)
     }
 

@@ -11,7 +11,7 @@
 //! | data, functions, threads | `catalog`, `local`, `report`, `directories`, `parallel`, `workers` |
 //! | what all parts share | `context`; `gate` |
 //! | the internal logs | `internal_logs`; `last_run`; `log_opener`; `inspect` |
-//! | services | `live_topics`, `topic_factory`; `run_parts`; `retention`, `producers`, `recovery_points`; `space`, `expiry`; `topics` |
+//! | services | `catalog_writer`, `live_topics`, `topic_factory`; `run_parts`; `retention`, `producers`, `recovery_points`; `space`, `expiry`; `topics` |
 //! | the engine | `engine` |
 //! | what uses all of it | `open`, `restore`, `metrics`; `handle`; `builder` |
 
@@ -20,8 +20,13 @@ pub use self::handle::Broker;
 pub(crate) use self::handle::Run;
 pub use self::report::RecoveryReport;
 
+#[cfg(feature = "replication")]
+pub(crate) mod attached;
+#[cfg(feature = "replication")]
+pub(crate) mod attachment;
 mod builder;
 pub(crate) mod catalog;
+mod catalog_writer;
 pub(crate) mod context;
 mod directories;
 pub(crate) mod engine;
@@ -31,6 +36,7 @@ mod handle;
 mod inspect;
 pub(crate) mod internal_logs;
 mod last_run;
+mod leading;
 mod live_topics;
 pub(crate) mod local;
 mod log_opener;
@@ -43,7 +49,6 @@ mod parallel;
 pub(crate) mod producers;
 mod recovery_points;
 #[cfg(feature = "replication")]
-#[cfg_attr(not(test), expect(dead_code, reason = "the shell of replication will call it"))]
 pub(crate) mod replicated_logs;
 mod report;
 pub(crate) mod restore;
@@ -54,5 +59,5 @@ mod space;
 #[cfg(not(loom))]
 mod tests;
 mod topic_factory;
-mod topics;
+pub(crate) mod topics;
 mod workers;

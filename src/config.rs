@@ -271,14 +271,20 @@ pub enum Visibility {
     Durable,
 }
 
-/// Which replicas must have a record before it is acknowledged.
+/// Which members of a replicated group must have a record before it is acknowledged; a setting of a
+/// [producer](crate::ProducerBuilder::acks). A broker without replication is the only copy there is.
+///
+/// Consumers on all members see a record only once a majority has it, whatever the producer waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Acks {
-    /// The leader; without replication, the only copy there is.
+    /// The leader alone, at the durability in force. A record that no majority has yet is lost if
+    /// another member leads next.
     #[default]
     Leader,
-    /// A majority of the replicas. Refused with [`Error::Config`] while the broker has no
-    /// replication.
+    /// The leader at the durability in force, and a majority of the members as the topic's durability
+    /// says: at [`Durability::Sync`] they have synced the record, at the other levels they have written
+    /// it. The record is never lost while a majority keeps its disks. The default on a replicated
+    /// broker; without replication it is refused with [`Error::Config`].
     Quorum,
 }
 

@@ -160,6 +160,10 @@ impl Consumer {
     /// - [`Error::Fenced`]: a newer consumer uses the same instance id.
     /// - [`Error::UnknownTopic`]: a topic was deleted. Only without a group, or with
     ///   [`assign`](crate::ConsumerBuilder::assign).
+    /// - [`Error::NotLeader`]: the consumer is a member of a group, and this broker does not lead its
+    ///   replicated group any more. The member has lost its partitions. It joins again in the first
+    ///   poll after the broker leads again, which wakes a call that waits, and continues at the
+    ///   offsets that are committed then.
     /// - [`Error::Io`]: the disk could not be read.
     /// - In auto mode [`Error::StorageFull`], [`Error::Poisoned`], [`Error::ReadOnly`], and with
     ///   `assign` [`Error::GroupNotEmpty`]: the commit could not be stored.
@@ -399,6 +403,9 @@ impl Consumer {
     /// - [`Error::Config`]: the consumer is a reader without a group.
     /// - [`Error::SyncFailed`], [`Error::Poisoned`]: the records of a partition could not be
     ///   synced, and the other partitions are committed; or the commit itself could not be synced.
+    /// - On a replicated broker [`Error::NotLeader`] and [`Error::NotEnoughReplicas`]: nothing is
+    ///   committed. [`Error::LeadershipLost`] and [`Error::Timeout`]: no majority of the members was
+    ///   known to have the commit, which may be kept or not.
     /// - [`Error::StorageFull`], [`Error::Io`], [`Error::ReadOnly`], [`Error::Forked`],
     ///   [`Error::Closed`].
     ///
@@ -406,11 +413,12 @@ impl Consumer {
     ///
     /// At broker level [`Durability::Sync`](crate::Durability::Sync): on return first the records
     /// and then the commit are on stable storage. At the other levels the commit survives the death
-    /// of the process.
+    /// of the process. On a replicated broker a majority of the members has the commit.
     ///
     /// # Blocking
     ///
-    /// At broker level `Sync`, for syncs of the disk, which concurrent commits share.
+    /// At broker level `Sync`, for syncs of the disk, which concurrent commits share. On a replicated
+    /// broker, for a majority of the members.
     #[doc(alias = "commitSync")]
     pub fn commit(&mut self) -> Result<()> {
         let mut commits = self.poller.assigned_mut().commits();

@@ -1,10 +1,11 @@
 //! Pages about the crate as a whole. Their sources are the Markdown files in `src/docs/`.
 //!
-//! For users of the crate: [`durability`], [`groups`], [`sources`], [`retention`], [`compaction`], [`failures`],
-//! [`metrics`], [`performance`], [`testing_your_service`], [`versions`], [`changelog`].
+//! For users of the crate: [`durability`], [`groups`], [`sources`], [`retention`], [`compaction`],
+//! [`copies`], [`failures`], [`metrics`], [`performance`], [`testing_your_service`], [`versions`],
+//! [`changelog`].
 //!
 //! For those who read or change its code: [`architecture`], [`decisions`], [`concurrency`],
-//! [`mod@format`], [`testing`], [`contributing`].
+//! [`mod@format`], [`replication`], [`testing`], [`contributing`].
 
 #[doc = include_str!("docs/architecture.md")]
 pub mod architecture {}
@@ -20,6 +21,9 @@ pub mod concurrency {}
 
 #[doc = include_str!("docs/contributing.md")]
 pub mod contributing {}
+
+#[doc = include_str!("docs/copies.md")]
+pub mod copies {}
 
 #[doc = include_str!("docs/decisions.md")]
 pub mod decisions {}

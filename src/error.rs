@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::record::{RecordMetadata, TopicPartition};
+use crate::record::{NodeId, RecordMetadata, TopicPartition};
 
 /// The result of almost every call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -186,24 +186,28 @@ pub enum Error {
         /// The epoch in force.
         current: u32,
     },
-    /// Reserved for replication: another replica leads the partition. Nothing was appended.
+    /// Another member of the replicated group leads, or none does. Nothing was appended or changed.
     #[doc(alias = "NotLeaderOrFollowerException")]
-    #[error("{partition} is led by another replica")]
+    #[error("this broker does not lead{}", leader.map_or_else(String::new, |it| format!("; member {it} does")))]
     NotLeader {
-        /// The partition.
-        partition: TopicPartition,
+        /// Who leads, as far as this member knows.
+        leader: Option<NodeId>,
     },
-    /// Reserved for replication: fewer replicas are in sync than the topic demands.
+    /// Too few members of the replicated group are heard, or have what was appended before. Nothing
+    /// was appended: the call can be repeated.
     #[doc(alias = "NotEnoughReplicasException")]
-    #[error("{partition} has {in_sync} replicas in sync of {required} required")]
+    #[error("{reachable} members of {required} that are needed can be reached")]
     NotEnoughReplicas {
-        /// The partition.
-        partition: TopicPartition,
-        /// How many are in sync.
-        in_sync: u32,
-        /// How many the topic demands.
-        required: u32,
+        /// How many members are heard, this one among them.
+        reachable: usize,
+        /// How many are a majority.
+        required: usize,
     },
+    /// This broker has lost the leadership of its replicated group while the call waited for a
+    /// majority of the members. What was appended or changed may be kept or not: the next leader keeps
+    /// what a majority has, and may keep more.
+    #[error("the leadership was lost before a majority had it; it may be kept or not")]
+    LeadershipLost,
     /// The disk, or the budget of [`max_total_bytes`](crate::BrokerBuilder::max_total_bytes), is
     /// full. Nothing was appended. Reading, committing and deleting continue; appends work again
     /// once there is space.
@@ -259,7 +263,8 @@ pub enum Error {
         source: Box<Error>,
     },
     /// The call reached its timeout, or [`wake`](crate::ConsumerHandle::wake) ended it. An append
-    /// may or may not be stored.
+    /// may or may not be stored. With replication also: no majority of the members has confirmed an
+    /// append or a change within the acknowledgement timeout; it may be kept or not.
     #[doc(alias = "TimeoutException")]
     #[doc(alias = "WakeupException")]
     #[error("timed out, or woken by `ConsumerHandle::wake`; an append may still be stored")]
@@ -267,7 +272,7 @@ pub enum Error {
     /// A value could not be encoded or decoded.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// Reserved for replication: a transport failed.
+    /// A transport of replication failed, or handed over a frame that is none.
     #[error(transparent)]
     Transport(#[from] TransportError),
     /// A setting or an argument that cannot work; the error names it and says why.
@@ -296,6 +301,7 @@ impl Error {
             | Self::GroupNotEmpty { .. }
             | Self::NotLeader { .. }
             | Self::NotEnoughReplicas { .. }
+            | Self::LeadershipLost
             | Self::StorageFull { .. }
             | Self::Timeout
             | Self::Transport(_) => true,
@@ -333,6 +339,7 @@ impl Error {
             Self::Io { .. }
             | Self::SyncFailed { .. }
             | Self::Timeout
+            | Self::LeadershipLost
             | Self::PartialBatch { .. }
             | Self::Transport(_)
             | Self::Closed => false,
@@ -585,18 +592,26 @@ impl CodecError {
     }
 }
 
-/// A failure of an application's replication transport.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("transport: {reason}")]
-pub struct TransportError {
-    reason: Arc<str>,
+/// A failure of an application's replication transport, or a frame that is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// The member cannot be reached at the moment.
+    #[error("the member cannot be reached")]
+    Unreachable,
+    /// The frame could not be sent, for a reason that may pass.
+    #[error("the frame could not be sent")]
+    Failed,
+    /// In the transport's own words.
+    #[error("transport: {0}")]
+    Other(Arc<str>),
 }
 
 impl TransportError {
     /// An error with the transport's own words.
     #[must_use]
     pub fn new(reason: impl fmt::Display) -> Self {
-        Self { reason: reason.to_string().into() }
+        Self::Other(reason.to_string().into())
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) use batch::{
     FIXED_SIZE as BATCH_HEADER_SIZE_MIN, HeaderFields, PausedRecords, Placement, ProducerStamp,
     RecordView, Records, SIZE_MAX as BATCH_HEADER_SIZE_MAX, TooLarge, Unsealed, reseal,
 };
+#[cfg(feature = "replication")]
+pub(crate) use checksum::Checksum;
 pub(crate) use footer::{Footer, TimeRange};
 pub(crate) use index::{IndexRow, SparseIndex};
 pub(crate) use key::{ONE_PASS_CHECKSUMS, SegmentKey};

@@ -116,7 +116,7 @@
 //! | topic | names of `[A-Za-z0-9._-]{1,249}`, up to 10,000 partitions |
 //! | offsets | 64 bits |
 //! | one directory | one broker writes at a time, by an advisory lock; others open it with [`BrokerBuilder::read_only`] |
-//! | not yet | replication, transactions, compression |
+//! | not yet | transactions, compression |
 //!
 //! No other program may change the files of an open directory. By default they are read through
 //! memory maps: if another program truncates a mapped file, the next read of it ends the process
@@ -130,14 +130,17 @@
 //! |---|---|
 //! | `async` | `Consumer::in_async`, `Producer::in_async`, whose waiting calls are futures, and `Consumer::stream`, a `futures_core::Stream`; for any executor. It adds no runtime and no thread. [`Delivery`] is a future without this feature. |
 //! | `json` | The codec `Json` for typed producers and consumers. [`Bincode`] needs no feature. |
+//! | `replication` | Copies of a broker in several processes, over a transport of the application: [`docs::copies`]. |
 //! | `testing` | `testing::TestBroker`, the broker of your own tests: this engine on a clock that the test moves and a simulated disk, with crashes, power cuts and faults on demand. For `[dev-dependencies]`. |
 //! | `tracing` | Events about recovery, retention, rebalances and failures: [`docs::metrics`] lists them. It adds no subscriber. [`Broker::metrics`] needs no feature. |
 //!
 //! # Documents
 //!
 //! For users: [durability](docs::durability), [groups](docs::groups), [retention](docs::retention),
-//! [compaction](docs::compaction), [failures](docs::failures), [metrics](docs::metrics),
-//! [performance](docs::performance), [testing your service](docs::testing_your_service), [versions](docs::versions) and [changes](docs::changelog). For
+//! [compaction](docs::compaction), [copies](docs::copies), [failures](docs::failures),
+//! [metrics](docs::metrics), [performance](docs::performance),
+//! [testing your service](docs::testing_your_service), [versions](docs::versions) and
+//! [changes](docs::changelog). For
 //! those who read or change the code: begin with [architecture](docs::architecture), then
 //! [decisions](docs::decisions), [concurrency](docs::concurrency), [format](docs::format),
 //! [replication](docs::replication), [testing](docs::testing) and [contributing](docs::contributing).
@@ -168,8 +171,7 @@ mod producer;
 mod random;
 mod record;
 #[cfg(feature = "replication")]
-#[cfg_attr(not(test), expect(dead_code, reason = "what calls the shell is not built yet"))]
-mod replication;
+pub mod replication;
 mod rules;
 mod salvage;
 #[cfg(feature = "testing")]
@@ -209,6 +211,11 @@ pub use producer::{
     Delivery, LastSequenced, Producer, ProducerBuilder, SendOutcome, SequencedDelivery,
 };
 pub use record::{LeaderEpoch, NodeId, Offsets, Record, RecordMetadata, TopicPartition};
+#[cfg(feature = "replication")]
+pub use replication::{
+    Election, ForcedLead, Frame, FrameClass, MemberState, MemberStatus, Replication,
+    ReplicationEvent, ReplicationHandle, ReplicationStatus, Role, Transport,
+};
 pub use salvage::salvage;
 pub use topic::{Partition, Topic};
 #[cfg(feature = "async")]

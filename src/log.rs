@@ -89,7 +89,6 @@ pub(crate) mod producers;
 pub(crate) mod read_ahead;
 mod recovery;
 #[cfg(feature = "replication")]
-#[cfg_attr(not(test), expect(dead_code, reason = "nothing replicates yet"))]
 pub(crate) mod replica;
 pub(crate) mod reserve;
 pub(crate) mod retention;

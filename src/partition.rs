@@ -34,6 +34,7 @@ use self::compactor::{Compactions, Compactor, Occasion};
 use self::flusher::Flusher;
 use self::footers::{Finished, Footers};
 use self::group_commit::SyncGate;
+use self::lead::{Lead, PartitionLead};
 use self::leftovers::Leftovers;
 use self::lineage::Lineage;
 use self::metrics::{PartitionMetrics, ReadCounts};
@@ -55,6 +56,7 @@ use crate::record::TopicPartition;
 pub(crate) mod append;
 pub(crate) mod background;
 pub(crate) mod compactor;
+pub(crate) mod copies;
 mod disk_work;
 pub(crate) mod durable_wait;
 pub(crate) mod encode;
@@ -63,16 +65,17 @@ pub(crate) mod flusher;
 pub(crate) mod footers;
 mod group_commit;
 mod guard;
+pub(crate) mod lead;
+#[cfg(feature = "replication")]
+pub(crate) mod leadership;
 mod leftovers;
 pub(crate) mod lineage;
 pub(crate) mod metrics;
 #[cfg(all(test, loom))]
 mod models;
 #[cfg(feature = "replication")]
-#[cfg_attr(not(test), expect(dead_code, reason = "the shell of replication will call it"))]
 pub(crate) mod quorum;
 #[cfg(feature = "replication")]
-#[cfg_attr(not(test), expect(dead_code, reason = "the shell of replication will call it"))]
 pub(crate) mod quorum_gate;
 pub(crate) mod reader;
 #[cfg(feature = "replication")]
@@ -90,6 +93,8 @@ pub(crate) mod status;
 #[cfg(not(loom))]
 mod tests;
 pub(crate) mod together;
+#[cfg(feature = "replication")]
+mod uncommitted;
 mod unsynced;
 pub(crate) mod waiters;
 mod watermark;
@@ -100,7 +105,7 @@ pub(crate) struct PartitionCore {
     log: SharedLog,
     gate: SyncGate,
     #[cfg(feature = "replication")]
-    quorum_gate: QuorumGate,
+    quorum_gate: Arc<QuorumGate>,
     compactions: Compactions,
     leftovers: Leftovers,
     requests: Requests,
@@ -112,31 +117,37 @@ impl PartitionCore {
     /// Creates a partition. With `damage` it is unavailable in this run: reads, appends and
     /// removals return it as their error.
     pub(crate) fn new(
-        log: Log,
+        mut log: Log,
         lineage: Lineage,
         durability: Durability,
+        lead: &Lead,
         clock: RunClock,
         background: Arc<dyn Background>,
         damage: Option<Corruption>,
     ) -> Arc<Self> {
+        let lead = lead_of(lead, &mut log, durability);
         let (origin, process) =
             (Arc::clone(&log.factory().identity().origin), Arc::clone(&log.env().process));
         let gate = SyncGate::new(log.durable_end());
         let broker = Arc::clone(&background);
         let status = Status::new(Arc::clone(&origin), process, broker, damage);
-        let log = SharedLog::new(log, status, lineage, clock);
-        Arc::new_cyclic(|this| Self {
+        #[cfg(feature = "replication")]
+        let quorum_gate = QuorumGate::new(lead.clone());
+        let log = SharedLog::new(log, status, lineage, lead, clock);
+        let core = Arc::new_cyclic(|this| Self {
             origin,
             durability,
             log,
             gate,
             #[cfg(feature = "replication")]
-            quorum_gate: QuorumGate::new(),
+            quorum_gate,
             compactions: Compactions::new(),
             leftovers: Leftovers::new(),
             requests: Requests::new(background, this.clone()),
             reads: CachePadded::new(ReadCounts::new()),
-        })
+        });
+        begin_replication(&core);
+        core
     }
 
     // ---- the parts -----------------------------------------------------------------------------
@@ -249,6 +260,7 @@ impl PartitionCore {
         let level = *options.level.unwrap_or(&self.durability);
         let (outcome, fired, wanted) = self.log.append(batch, options, level)?;
         fired.notify();
+        self.log.lead().changed();
         self.requests.request_all(wanted);
         if options.is_held && wanted.has(Work::Finish) {
             self.flusher().hold_producer();
@@ -402,6 +414,36 @@ impl PartitionCore {
         (work.is_running() || self.compactions.is_claimed(), work.is_awaited())
     }
 }
+
+/// What a new partition knows of the leadership of its broker. The log of one that was created just now
+/// appends in the epoch that is led.
+#[cfg(feature = "replication")]
+fn lead_of(lead: &Lead, log: &mut Log, durability: Durability) -> PartitionLead {
+    let identity = log.factory().identity();
+    let partition = (identity.topic_id, identity.origin.partition);
+    let lead = PartitionLead::of(lead, partition, durability == Durability::Sync);
+    if let Some(epoch) = lead.leads().filter(|_| log.log_end() == 0) {
+        // It has no later epoch.
+        let _ = crate::log::replica::append::set_epoch(log, epoch, None);
+    }
+    lead
+}
+
+#[cfg(not(feature = "replication"))]
+fn lead_of(_: &Lead, _: &mut Log, _: Durability) -> PartitionLead {
+    PartitionLead::default()
+}
+
+/// In a replicated group nothing is shown before a majority is known to have it.
+#[cfg(feature = "replication")]
+fn begin_replication(core: &PartitionCore) {
+    if core.log.lead().terms().is_some() {
+        quorum::Quorum::of(core).begin();
+    }
+}
+
+#[cfg(not(feature = "replication"))]
+fn begin_replication(_: &PartitionCore) {}
 
 impl fmt::Debug for PartitionCore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -15,6 +15,8 @@ pub use self::delivery::Delivery;
 pub use self::in_async::AsyncProducer;
 use self::numbered::NumberedAnswer;
 pub use self::numbered::{LastSequenced, SequencedDelivery};
+pub use self::sent::SendOutcome;
+use self::sent::{Sent, check_target};
 use self::unflushed::Unflushed;
 use crate::broker::producers::{NamedProducer, UnderWay};
 use crate::broker::{Broker, Run};
@@ -39,6 +41,7 @@ mod delivery;
 #[cfg(feature = "async")]
 mod in_async;
 mod numbered;
+mod sent;
 mod unflushed;
 
 /// Sends records. Cheap to clone and safe to share between threads; keeps the broker open.
@@ -67,6 +70,9 @@ struct Inner {
     durability: Option<Durability>,
     choice: Choice,
     named: Option<Named>,
+    /// The acknowledgement waits for no other member of a replicated group.
+    #[cfg_attr(not(feature = "replication"), expect(dead_code, reason = "there are none"))]
+    is_leader_enough: bool,
     /// The partitions that this producer appended to without waiting; for `flush`.
     unflushed: Unflushed,
 }
@@ -76,47 +82,20 @@ struct Named {
     epoch: u32,
 }
 
-/// The answer of [`Producer::send_sequenced`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SendOutcome {
-    /// The record is new, and appended.
-    Appended(RecordMetadata),
-    /// The partition has stored a record with this number or a higher one already.
-    Duplicate {
-        /// The last number that the partition has stored for this producer id. If it is higher than
-        /// the number that was sent, a record with that number may never have been stored.
-        /// [`Producer::last_sequenced`] says where its record is.
-        last: u64,
-    },
-}
-
-/// A record in its partition, and not yet waited for.
-struct Sent<'t> {
-    appended: Appended<'t>,
-    metadata: RecordMetadata,
-}
-
-impl Sent<'_> {
-    fn outcome(&self) -> SendOutcome {
-        match self.appended.duplicate_of {
-            Some(last) => SendOutcome::Duplicate { last },
-            None => SendOutcome::Appended(self.metadata),
-        }
-    }
-}
-
 impl Producer {
     fn new(
         broker: &Broker,
         durability: Option<Durability>,
         choice: Choice,
         named: Option<(Arc<NamedProducer>, u32)>,
+        is_leader_enough: bool,
     ) -> Self {
         let inner = Inner {
             run: Arc::clone(broker.run()),
             durability,
             choice,
             named: named.map(|(shared, epoch)| Named { shared, epoch }),
+            is_leader_enough,
             unflushed: Unflushed::new(),
         };
         Self { inner: Arc::new(inner) }
@@ -136,15 +115,21 @@ impl Producer {
     /// [`Error::Io`] and [`Error::Closed`]. If the topic is deleted while the call waits, the
     /// result is [`Error::UnknownTopic`].
     ///
+    /// On a replicated broker nothing was appended after [`Error::NotLeader`] and
+    /// [`Error::NotEnoughReplicas`]; the record may or may not be kept after
+    /// [`Error::LeadershipLost`] and [`Error::Timeout`].
+    ///
     /// # Durability
     ///
     /// On return the record survives what the [`Durability`] in force covers: the producer's, or
-    /// the topic's if the producer has none, or the broker's.
+    /// the topic's if the producer has none, or the broker's. At [`Acks::Quorum`](crate::Acks::Quorum) a majority of the
+    /// members has it.
     ///
     /// # Blocking
     ///
     /// At [`Durability::Sync`], for a sync of the disk, which concurrent senders share. At the other
-    /// levels, while 1 GiB of the partition's full segments is not durable. With
+    /// levels, while 1 GiB of the partition's full segments is not durable. At [`Acks::Quorum`](crate::Acks::Quorum), for
+    /// a majority of the members, at most the acknowledgement timeout of the group. With
     /// [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
     #[expect(
         clippy::needless_pass_by_value,
@@ -158,9 +143,9 @@ impl Producer {
         Ok(metadata)
     }
 
-    /// Appends a record without waiting for the disk. The record is readable on return. The
-    /// returned [`Delivery`] resolves when the record is durable; drop it if you do not need to
-    /// know.
+    /// Appends a record without waiting for the disk. The record is readable on return; on a
+    /// replicated broker, once a majority of the members has it. The returned [`Delivery`] resolves
+    /// when the record is acknowledged; drop it if you do not need to know.
     ///
     /// # Errors
     ///
@@ -169,7 +154,8 @@ impl Producer {
     /// no topic, has a time before 1970, or has no key and the topic is compacted),
     /// [`Error::StorageFull`], [`Error::OffsetExhausted`], [`Error::Fenced`], [`Error::ReadOnly`],
     /// [`Error::Corrupt`] (files of the partition are missing or unreadable), [`Error::Poisoned`],
-    /// [`Error::Forked`], [`Error::Closed`].
+    /// [`Error::Forked`], [`Error::Closed`]; on a replicated broker [`Error::NotLeader`] and
+    /// [`Error::NotEnoughReplicas`].
     ///
     /// # Durability
     ///
@@ -197,17 +183,15 @@ impl Producer {
 
     fn delivery_of(&self, sent: &Sent<'_>) -> Delivery {
         let Sent { appended, metadata } = sent;
-        let core = Arc::clone(appended.core);
         #[cfg(feature = "testing")]
         if appended.duplicate_of.is_none() {
-            core.log().seams.note(|| Call::Enqueue {
-                partition: TopicPartition::clone(&core.origin),
+            appended.core.log().seams.note(|| Call::Enqueue {
+                partition: TopicPartition::clone(&appended.core.origin),
                 offset: metadata.offset,
             });
         }
-        self.inner.unflushed.note(&core);
-        let (end, waits) = (appended.offsets.end, appended.is_waited_for());
-        Delivery::new(core, end, waits, *metadata, Arc::clone(&self.inner.run))
+        self.inner.unflushed.note(appended.core, appended.led);
+        Delivery::new(appended, *metadata, Arc::clone(&self.inner.run))
     }
 
     /// Returns a view of this producer whose `send` is a future, for any executor. Needs the feature
@@ -253,15 +237,18 @@ impl Producer {
     /// topic is compacted), [`Error::UnknownTopic`], [`Error::UnknownPartition`],
     /// [`Error::RecordTooLarge`], [`Error::StorageFull`], [`Error::OffsetExhausted`],
     /// [`Error::Fenced`], [`Error::ReadOnly`], [`Error::Corrupt`] (files of the partition are
-    /// missing or unreadable), [`Error::Poisoned`] and [`Error::Forked`]. After
-    /// [`Error::SyncFailed`], [`Error::Io`] and [`Error::Closed`] the record may or may not be
-    /// stored; the call can be repeated safely.
+    /// missing or unreadable), [`Error::Poisoned`], [`Error::Forked`], and on a replicated broker
+    /// [`Error::NotLeader`] and [`Error::NotEnoughReplicas`]. After [`Error::SyncFailed`],
+    /// [`Error::Io`], [`Error::Closed`], [`Error::LeadershipLost`] and [`Error::Timeout`] the record
+    /// may or may not be stored; the call can be repeated safely, also at the next leader, by a
+    /// producer with the same id there.
     ///
     /// # Durability
     ///
     /// On return the record survives what the [`Durability`] in force covers: the producer's, or
-    /// the topic's if the producer has none, or the broker's. If the result is `Duplicate`, this
-    /// is true of the record that was stored before.
+    /// the topic's if the producer has none, or the broker's. At [`Acks::Quorum`](crate::Acks::Quorum) a majority of the
+    /// members has it. If the result is `Duplicate`, this is true of the record that was stored
+    /// before.
     ///
     /// # Blocking
     ///
@@ -410,12 +397,16 @@ impl Producer {
     /// 1970, or has no key and the topic is compacted), [`Error::StorageFull`],
     /// [`Error::OffsetExhausted`], [`Error::Fenced`], [`Error::ReadOnly`], [`Error::Corrupt`]
     /// (files of the partition are missing or unreadable), [`Error::Poisoned`], [`Error::Io`],
-    /// [`Error::Forked`] and [`Error::Closed`].
+    /// [`Error::Forked`], [`Error::Closed`], and on a replicated broker [`Error::NotLeader`] and
+    /// [`Error::NotEnoughReplicas`]. A batch for which no majority was known to have it is not
+    /// acknowledged: the source of `PartialBatch` is then [`Error::LeadershipLost`] or
+    /// [`Error::Timeout`].
     ///
     /// # Durability
     ///
     /// On return all records survive what the [`Durability`] in force covers: the producer's, or
-    /// the topic's if the producer has none, or the broker's.
+    /// the topic's if the producer has none, or the broker's. At [`Acks::Quorum`](crate::Acks::Quorum) a majority of the
+    /// members has them.
     ///
     /// # Blocking
     ///
@@ -445,20 +436,25 @@ impl Producer {
     }
 
     /// Makes all records durable that this producer and its clones have appended, whatever their
-    /// level of [`Durability`].
+    /// level of [`Durability`]. At [`Acks::Quorum`](crate::Acks::Quorum) it also waits until a majority of the members has
+    /// them.
     ///
     /// # Errors
     ///
     /// All partitions are tried, and the error of the first one that failed is returned:
-    /// [`Error::SyncFailed`] or [`Error::Poisoned`]. [`Error::Closed`].
+    /// [`Error::SyncFailed`] or [`Error::Poisoned`]. [`Error::Closed`]. At [`Acks::Quorum`](crate::Acks::Quorum) also
+    /// [`Error::Timeout`], and once [`Error::LeadershipLost`] if the leadership was lost since the
+    /// last flush while records had no majority: these may or may not be kept.
     ///
     /// # Durability
     ///
-    /// On `Ok` all these records are on stable storage.
+    /// On `Ok` all these records are on stable storage, and at [`Acks::Quorum`](crate::Acks::Quorum) a majority of the
+    /// members has them.
     ///
     /// # Blocking
     ///
-    /// For a sync of each partition that has such records, up to eight of them at the same time.
+    /// For a sync of each partition that has such records, up to eight of them at the same time. At
+    /// [`Acks::Quorum`](crate::Acks::Quorum), for a majority of the members.
     pub fn flush(&self) -> Result<()> {
         let flushed = self.inner.unflushed.flush();
         // Checked last: a broker that was closed meanwhile has closed partitions too.
@@ -469,8 +465,8 @@ impl Producer {
     /// Waits for the level in force. Appends that are not waited for are remembered for `flush`.
     #[inline]
     fn settle(&self, appended: &Appended<'_>) -> Result<()> {
-        if !appended.is_waited_for() {
-            self.inner.unflushed.note(appended.core);
+        if !appended.is_synced() {
+            self.inner.unflushed.note(appended.core, appended.led);
         }
         appended.settle()
     }
@@ -480,21 +476,28 @@ impl Producer {
     fn settle_all(&self, appended: &[(&Group, Appended<'_>)], answer: &mut Answer) {
         let (mut waiting, mut waits) = (Vec::new(), Vec::new());
         for (group, batch) in appended {
-            if batch.is_waited_for() {
+            if batch.is_synced() {
                 waiting.push((group, batch));
                 waits.push((&**batch.core, batch.offsets.end));
             } else {
-                self.inner.unflushed.note(batch.core);
+                self.inner.unflushed.note(batch.core, batch.led);
                 #[cfg(feature = "testing")]
                 batch.note_answer(&Ok(()));
             }
         }
+        // The time that the call waits for other members begins for all at once.
+        let copies: Vec<_> = appended.iter().map(|(_, batch)| batch.copies()).collect();
         for ((group, batch), waited) in waiting.iter().zip(together::wait_durable(&waits)) {
             #[cfg(feature = "testing")]
             batch.note_answer(&waited);
             if let Err(error) = waited {
                 batch.core.log().trace().deliver();
                 // Appended, and not acknowledged: the answer must not say that it is safe.
+                answer.fail(&group.members, error);
+            }
+        }
+        for ((group, batch), copies) in appended.iter().zip(copies) {
+            if let Err(error) = copies.wait(batch.core) {
                 answer.fail(&group.members, error);
             }
         }
@@ -650,7 +653,14 @@ impl Producer {
 
     fn terms(&self, sequence: Sequence) -> Terms<'_> {
         let producer = self.fence(sequence);
-        Terms { expected: None, producer, level: self.inner.durability, is_task: false }
+        Terms {
+            expected: None,
+            producer,
+            level: self.inner.durability,
+            is_task: false,
+            #[cfg(feature = "replication")]
+            is_leader_enough: self.inner.is_leader_enough,
+        }
     }
 
     fn fence(&self, sequence: Sequence) -> Option<Fence<'_>> {
@@ -658,15 +668,6 @@ impl Producer {
         let request = ProducerRequest { id: named.shared.id, epoch: named.epoch, sequence };
         Some(Fence { request, name: &named.shared.name, current: &named.shared.epoch })
     }
-}
-
-/// A record with a number goes to the same partition at each attempt.
-fn check_target(record: &Record<'_>) -> Result<()> {
-    if record.key.is_none() && record.partition.is_none() {
-        let reason = "it needs a key or a partition, so that a retry goes to the same partition";
-        return Err(Error::config("record", reason));
-    }
-    Ok(())
 }
 
 /// The records of one call that belong to one partition, by their index in the input.

@@ -5,18 +5,26 @@
 //! | values | `log_key`, `membership`, `history`, `rule`, `notes`, `message`, `effect` |
 //! | what a member has and is | `logs`, `compare`, `state`; `candidate`, `leader`, `recovery`, `role` |
 //! | the state machine, pure | `member`; `elector` beside it |
-//! | over the engine | `frame`, `shell` |
+//! | over the engine | `frame`, `catalog`, `shell` |
+//! | with a clock | `pulse`, `signal`, `view`, `driver` |
+//! | for applications | `wire`, `transport`, `status`, `inbox`, `handle`, `settings`, `beside`, `conformance` |
 //!
 //! `explore` runs the state machine through all states of small worlds, `simulation` whole groups over
 //! the engine. Owns: the protocol. Must not know: how the records of a log are stored, and how frames
 //! travel.
 
+mod beside;
 mod candidate;
+mod catalog;
 mod compare;
+mod conformance;
+mod driver;
 mod effect;
 mod elector;
 mod frame;
+mod handle;
 mod history;
+mod inbox;
 mod leader;
 mod log_key;
 mod logs;
@@ -24,11 +32,27 @@ mod member;
 mod membership;
 mod message;
 mod notes;
+mod pulse;
 mod recovery;
 mod role;
 mod rule;
+mod settings;
 mod shell;
+mod signal;
 mod state;
+mod status;
+mod transport;
+mod view;
+pub(crate) mod wire;
+
+pub use self::conformance::{Side, conformance};
+pub use self::handle::ReplicationHandle;
+pub use self::settings::{Election, Replication};
+pub use self::status::{
+    ForcedLead, MemberState, MemberStatus, ReplicationEvent, ReplicationStatus, Role,
+};
+pub use self::transport::Transport;
+pub use self::wire::{Frame, FrameClass};
 
 #[cfg(test)]
 mod explore;

@@ -262,14 +262,18 @@ impl Partition {
     /// [`Error::Forked`], and [`Error::UnknownTopic`] once the topic is deleted. The record may or
     /// may not be stored after [`Error::SyncFailed`], [`Error::Io`] and [`Error::Closed`].
     ///
+    /// On a replicated broker nothing was appended after [`Error::NotLeader`] and
+    /// [`Error::NotEnoughReplicas`], and the record may or may not be kept after
+    /// [`Error::LeadershipLost`] and [`Error::Timeout`].
+    ///
     /// # Durability
     ///
     /// On return the record survives what the topic's [`Durability`] covers, or the broker's if the
-    /// topic has none.
+    /// topic has none. On a replicated broker a majority of the members has it.
     ///
     /// # Blocking
     ///
-    /// At [`Durability::Sync`], for a sync of the disk, which concurrent callers share. At the
+    /// On a replicated broker, for a majority of the members. At [`Durability::Sync`], for a sync of the disk, which concurrent callers share. At the
     /// other levels, only if the append needs space in the segment or a new segment, and a
     /// background thread has not prepared it yet; and while 1 GiB of the partition's full segments
     /// is not durable. With [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
@@ -292,14 +296,18 @@ impl Partition {
     /// deleted. The whole batch may or may not be stored after [`Error::SyncFailed`],
     /// [`Error::Io`] and [`Error::Closed`].
     ///
+    /// On a replicated broker nothing was appended after [`Error::NotLeader`] and
+    /// [`Error::NotEnoughReplicas`], and the batch may or may not be kept after
+    /// [`Error::LeadershipLost`] and [`Error::Timeout`].
+    ///
     /// # Durability
     ///
     /// On return the batch survives what the topic's [`Durability`] covers, or the broker's if the
-    /// topic has none.
+    /// topic has none. On a replicated broker a majority of the members has it.
     ///
     /// # Blocking
     ///
-    /// At [`Durability::Sync`], for a sync of the disk. With
+    /// On a replicated broker, for a majority of the members. At [`Durability::Sync`], for a sync of the disk. With
     /// [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
     pub fn append_batch(&self, records: &[Record<'_>]) -> Result<Range<u64>> {
         self.append_all(None, records)
@@ -335,14 +343,18 @@ impl Partition {
     /// deleted. The whole batch may or may not be stored after [`Error::SyncFailed`],
     /// [`Error::Io`] and [`Error::Closed`].
     ///
+    /// On a replicated broker nothing was appended after [`Error::NotLeader`] and
+    /// [`Error::NotEnoughReplicas`], and the batch may or may not be kept after
+    /// [`Error::LeadershipLost`] and [`Error::Timeout`].
+    ///
     /// # Durability
     ///
     /// On return the batch survives what the topic's [`Durability`] covers, or the broker's if the
-    /// topic has none.
+    /// topic has none. On a replicated broker a majority of the members has it.
     ///
     /// # Blocking
     ///
-    /// At [`Durability::Sync`], for a sync of the disk. With
+    /// On a replicated broker, for a majority of the members. At [`Durability::Sync`], for a sync of the disk. With
     /// [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
     pub fn append_if(&self, expected_next: u64, records: &[Record<'_>]) -> Result<Range<u64>> {
         self.append_all(Some(expected_next), records)
@@ -402,7 +414,9 @@ impl Partition {
     }
 
     /// Returns the records from offset `from` on: at least one if there is one, and about
-    /// `max_bytes` bytes at most. The result is empty if `from` is the end of the log. Each call
+    /// `max_bytes` bytes at most. The result is empty if `from` is the end of the log. On a
+    /// replicated broker the log ends at the [`high_watermark`](Self::high_watermark), and an offset
+    /// above it is not out of range: other members may have records there. Each call
     /// looks `from` up in the index; to read a whole log, [`Broker::reader`](crate::Broker::reader)
     /// is faster.
     ///
@@ -439,6 +453,10 @@ impl Partition {
     }
 
     /// Returns the offset that the next record will get.
+    ///
+    /// On a replicated broker it is the end of this member's log: what lies above the
+    /// [`high_watermark`](Self::high_watermark) is not visible yet, and may be removed if another
+    /// member leads.
     #[doc(alias = "endOffsets")]
     #[must_use]
     pub fn log_end_offset(&self) -> u64 {
@@ -478,7 +496,7 @@ impl Partition {
     }
 
     /// Makes all records of the partition durable that were appended before the call, whatever
-    /// their level of [`Durability`].
+    /// their level of [`Durability`]. Only on this machine, also on a replicated broker.
     ///
     /// # Errors
     ///

@@ -67,7 +67,8 @@ impl Admin {
     /// [`Error::Config`] for a topic with [`Cleanup::Delete`], [`Error::UnknownTopic`],
     /// [`Error::ReadOnly`], [`Error::Closed`]. After [`Error::Corrupt`], [`Error::StorageFull`] and
     /// [`Error::Io`] the partition concerned is unchanged or compacted in part, and no record is
-    /// lost; the partitions before it are compacted.
+    /// lost; the partitions before it are compacted. On a replicated broker [`Error::NotLeader`]: the
+    /// followers compact by themselves.
     ///
     /// # Durability
     ///
@@ -81,6 +82,7 @@ impl Admin {
     /// steps.
     pub fn compact_now(&self, name: &str) -> Result<CompactionReport> {
         let engine: &Engine = self.run();
+        engine.leading().check()?;
         let topic = engine.topic(name)?;
         topic.check_writable()?;
         if topic.config.cleanup == Cleanup::Delete {

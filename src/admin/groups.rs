@@ -99,6 +99,10 @@ impl Admin {
     /// missing or unreadable, [`Error::ReadOnly`], [`Error::StorageFull`], [`Error::Closed`]. After
     /// [`Error::SyncFailed`] the offsets may be reset or not.
     ///
+    /// On a replicated broker also [`Error::NotLeader`] and [`Error::NotEnoughReplicas`], and, when it is
+    /// not known whether a majority of the members keeps the change, [`Error::LeadershipLost`] and
+    /// [`Error::Timeout`].
+    ///
     /// # Durability
     ///
     /// At broker level [`Durability::Sync`](crate::Durability::Sync): on return first the records
@@ -112,6 +116,7 @@ impl Admin {
     #[doc(alias = "alterConsumerGroupOffsets")]
     pub fn reset_offsets(&self, group: &str, topic: &str, to: StartAt) -> Result<Offsets> {
         self.run().gate().check_writable()?;
+        self.run().leading().check()?;
         let topic = self.run().topic(topic)?;
         let cores = topic.partitions.iter().map(|core| (&*topic, &**core));
         self.reset(group, cores, to)
@@ -178,6 +183,10 @@ impl Admin {
     /// [`Error::UnknownGroup`], [`Error::ReadOnly`] and [`Error::Closed`]. After
     /// [`Error::SyncFailed`] the group may be deleted or not.
     ///
+    /// On a replicated broker also [`Error::NotLeader`] and [`Error::NotEnoughReplicas`], and, when it is
+    /// not known whether a majority of the members keeps the change, [`Error::LeadershipLost`] and
+    /// [`Error::Timeout`].
+    ///
     /// # Durability
     ///
     /// On return the group stays deleted after any crash.
@@ -189,6 +198,7 @@ impl Admin {
     pub fn delete_group(&self, name: &str) -> Result<()> {
         self.run().gate().check_open()?;
         self.run().gate().check_writable()?;
+        self.run().leading().check()?;
         self.run().coordinator().delete_group(name)
     }
 }

@@ -30,12 +30,17 @@ impl Admin {
     /// (files of the partition are missing or unreadable);
     /// [`Error::ReadOnly`](crate::Error::ReadOnly); [`Error::Closed`](crate::Error::Closed). After
     /// [`Error::Io`](crate::Error::Io) and [`Error::SyncFailed`](crate::Error::SyncFailed) the
-    /// records may be deleted or not.
+    /// records may be deleted or not. On a replicated broker
+    /// [`Error::NotLeader`](crate::Error::NotLeader).
     ///
     /// # Durability
     ///
     /// On return the records stay deleted after any crash. If a removed file appears again after a
     /// loss of power, the next opening removes it.
+    ///
+    /// On a replicated broker the call does not wait for the other members. They learn the new log
+    /// start with what they copy next; if another member leads before one has, the records may be
+    /// there again.
     ///
     /// # Blocking
     ///
@@ -54,7 +59,8 @@ impl Admin {
     /// All partitions are tried, and the error of the first one that failed is returned: for
     /// example [`Error::Io`](crate::Error::Io), [`Error::StorageFull`](crate::Error::StorageFull)
     /// or [`Error::SyncFailed`](crate::Error::SyncFailed).
-    /// [`Error::ReadOnly`](crate::Error::ReadOnly), [`Error::Closed`](crate::Error::Closed).
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly), [`Error::Closed`](crate::Error::Closed). On a
+    /// replicated broker [`Error::NotLeader`](crate::Error::NotLeader).
     ///
     /// # Durability
     ///
@@ -64,6 +70,7 @@ impl Admin {
     ///
     /// For the disk, until everything that has expired is removed.
     pub fn enforce_retention_now(&self) -> Result<()> {
+        self.run().leading().check()?;
         self.run().space().retention().enforce()
     }
 }

@@ -33,6 +33,12 @@ impl Admin {
     /// [`Error::ReadOnly`](crate::Error::ReadOnly),
     /// [`Error::StorageFull`](crate::Error::StorageFull), [`Error::Closed`](crate::Error::Closed).
     ///
+    /// On a replicated broker also [`Error::NotLeader`](crate::Error::NotLeader) and
+    /// [`Error::NotEnoughReplicas`](crate::Error::NotEnoughReplicas), and, when it is not known whether
+    /// a majority of the members keeps the change,
+    /// [`Error::LeadershipLost`](crate::Error::LeadershipLost) and
+    /// [`Error::Timeout`](crate::Error::Timeout).
+    ///
     /// # Durability
     ///
     /// On return the settings survive any crash. After a crash before that, all of the change was
@@ -48,6 +54,7 @@ impl Admin {
         name: &str,
         change: impl FnOnce(TopicConfig) -> TopicConfig,
     ) -> Result<()> {
+        self.run().leading().check()?;
         self.run().topics().alter(name, change)
     }
 
@@ -67,6 +74,12 @@ impl Admin {
     /// [`Error::StorageFull`](crate::Error::StorageFull), [`Error::Io`](crate::Error::Io),
     /// [`Error::ReadOnly`](crate::Error::ReadOnly), [`Error::Closed`](crate::Error::Closed).
     ///
+    /// On a replicated broker also [`Error::NotLeader`](crate::Error::NotLeader) and
+    /// [`Error::NotEnoughReplicas`](crate::Error::NotEnoughReplicas), and, when it is not known whether
+    /// a majority of the members keeps the change,
+    /// [`Error::LeadershipLost`](crate::Error::LeadershipLost) and
+    /// [`Error::Timeout`](crate::Error::Timeout).
+    ///
     /// # Durability
     ///
     /// On return the partitions exist after any crash. After a crash before that, all of them exist
@@ -77,6 +90,7 @@ impl Admin {
     /// For the disk: a few syncs per new partition.
     #[doc(alias = "createPartitions")]
     pub fn add_partitions(&self, name: &str, total: u32) -> Result<()> {
+        self.run().leading().check()?;
         self.run().add_partitions(name, total)
     }
 
@@ -89,6 +103,12 @@ impl Admin {
     /// [`Error::Config`](crate::Error::Config) if there is no such producer id,
     /// [`Error::ReadOnly`](crate::Error::ReadOnly), [`Error::Closed`](crate::Error::Closed).
     ///
+    /// On a replicated broker also [`Error::NotLeader`](crate::Error::NotLeader) and
+    /// [`Error::NotEnoughReplicas`](crate::Error::NotEnoughReplicas), and, when it is not known whether
+    /// a majority of the members keeps the change,
+    /// [`Error::LeadershipLost`](crate::Error::LeadershipLost) and
+    /// [`Error::Timeout`](crate::Error::Timeout).
+    ///
     /// # Durability
     ///
     /// On return the id is deleted, also after a crash.
@@ -97,6 +117,7 @@ impl Admin {
     ///
     /// For a sync of the disk, and for changes of topics.
     pub fn forget_producer(&self, id: &str) -> Result<()> {
+        self.run().leading().check()?;
         self.run().producers().forget(id)
     }
 }

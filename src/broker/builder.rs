@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "replication")]
+use super::attachment::Attachment;
 use super::context::{Context, Settings};
 use super::handle::Broker;
 use super::internal_logs::LOCAL;
@@ -18,6 +20,8 @@ use crate::log::budget::SpaceBudget;
 use crate::log::compaction::spare::CompactionSpare;
 use crate::log::maps::MapBudget;
 use crate::log::pinned::PinnedMaps;
+#[cfg(feature = "replication")]
+use crate::partition::leadership::Leadership;
 use crate::random::EngineRandom;
 #[cfg(feature = "testing")]
 use crate::seams::{self, Seams};
@@ -95,6 +99,28 @@ pub struct BrokerBuilder {
     group_expiry: Option<Duration>,
     /// Whether the internal logs have a reserve on a simulated disk, too.
     reserve: bool,
+    #[cfg(feature = "replication")]
+    member: Option<Member>,
+}
+
+/// What makes a broker a member of a replicated group.
+#[cfg(feature = "replication")]
+enum Member {
+    Beside(Box<dyn Attachment>),
+    /// A test that leads by hand.
+    #[cfg(test)]
+    ByHand(Arc<Leadership>),
+}
+
+#[cfg(feature = "replication")]
+impl Member {
+    fn leadership(&self) -> Arc<Leadership> {
+        match self {
+            Self::Beside(attachment) => attachment.leadership(),
+            #[cfg(test)]
+            Self::ByHand(leadership) => Arc::clone(leadership),
+        }
+    }
 }
 
 impl Default for BrokerBuilder {
@@ -116,6 +142,8 @@ impl Default for BrokerBuilder {
             spawn: Arc::new(spawn_thread),
             group_expiry: None,
             reserve: false,
+            #[cfg(feature = "replication")]
+            member: None,
         }
     }
 }
@@ -326,6 +354,20 @@ impl BrokerBuilder {
         self
     }
 
+    /// Makes the broker one of a replicated group: the owner of `leadership` says what it may do.
+    #[cfg(all(test, feature = "replication"))]
+    pub(crate) fn leadership(mut self, leadership: Arc<Leadership>) -> Self {
+        self.member = Some(Member::ByHand(leadership));
+        self
+    }
+
+    /// Has something run beside the broker.
+    #[cfg(feature = "replication")]
+    pub(crate) fn attach(mut self, attachment: Box<dyn Attachment>) -> Self {
+        self.member = Some(Member::Beside(attachment));
+        self
+    }
+
     /// Uses the disk of a test broker, and lets the test step in at the seams.
     #[cfg(feature = "testing")]
     pub(crate) fn test_disk(mut self, disk: Arc<dyn Disk>, seams: Seams) -> Self {
@@ -346,6 +388,33 @@ impl BrokerBuilder {
     pub(crate) fn reserve(mut self) -> Self {
         self.reserve = true;
         self
+    }
+
+    /// Refuses settings that cannot work, also with each other.
+    fn validate(&self) -> Result<()> {
+        self.durability.validate()?;
+        self.when_full.validate()?;
+        if self.group_expiry.is_some_and(|idle| idle.is_zero()) {
+            return Err(Error::config(
+                "group_expiry",
+                "must be more than zero: a group would expire at once",
+            ));
+        }
+        if self.read_only && matches!(self.storage, Some(Storage::Memory)) {
+            return Err(Error::config(
+                "read_only",
+                "a broker in memory begins empty: there is nothing to inspect",
+            ));
+        }
+        #[cfg(feature = "replication")]
+        if let Some(Member::Beside(attachment)) = &self.member {
+            attachment.validate()?;
+        }
+        #[cfg(feature = "replication")]
+        if self.read_only && self.member.is_some() {
+            return Err(Error::config("replication", "a member of a group writes: not read-only"));
+        }
+        Ok(())
     }
 
     /// Opens the broker.
@@ -374,23 +443,10 @@ impl BrokerBuilder {
     /// [`lock_wait`](Self::lock_wait), and up to a second if that broker is in this process and is
     /// being closed.
     pub fn open(self) -> Result<Broker> {
-        self.durability.validate()?;
-        self.when_full.validate()?;
-        if self.group_expiry.is_some_and(|idle| idle.is_zero()) {
-            return Err(Error::config(
-                "group_expiry",
-                "must be more than zero: a group would expire at once",
-            ));
-        }
+        self.validate()?;
         let storage = self
             .storage
             .ok_or_else(|| Error::config("data_dir", "call `data_dir` or `in_memory`"))?;
-        if self.read_only && matches!(storage, Storage::Memory) {
-            return Err(Error::config(
-                "read_only",
-                "a broker in memory begins empty: there is nothing to inspect",
-            ));
-        }
         let (dir, in_memory) = match storage {
             Storage::Dir(dir) => (dir, false),
             Storage::Memory => (PathBuf::from("/memory"), true),
@@ -432,13 +488,25 @@ impl BrokerBuilder {
         };
         let clock = RunClock::begin(self.clock);
         let opening = Opening {
-            context: Arc::new(Context { settings, env: Arc::new(env), clock }),
+            context: Arc::new(Context {
+                settings,
+                env: Arc::new(env),
+                clock,
+                #[cfg(feature = "replication")]
+                leadership: self.member.as_ref().map(Member::leadership),
+            }),
             background: self.background && !self.read_only,
             lock_wait: self.lock_wait,
             spawn: self.spawn,
             reseed: Box::new(move |opens| random.mix(opens)),
         };
-        Ok(Broker::from_opened(opening.run()?))
+        let broker = Broker::from_opened(opening.run()?);
+        #[cfg(feature = "replication")]
+        if let Some(Member::Beside(attachment)) = self.member {
+            let attached = attachment.begin(broker.as_guest(), self.background)?;
+            broker.run().attach(attached);
+        }
+        Ok(broker)
     }
 }
 

@@ -5,7 +5,7 @@
 //! step. An opening finishes an intent that has no completion: a creation or growth is undone (the
 //! call never returned), a deletion is completed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,16 @@ use crate::log::record_bytes_max;
 use crate::partition::state_log::LoggedState;
 use crate::partition::state_log::entries::{Entries, RecordedAt};
 
+#[cfg(feature = "replication")]
+mod records;
 mod stored;
+
+#[cfg(feature = "replication")]
+pub(crate) use self::records::{CatalogRecord, records};
+
+/// LIMIT: how many members a replicated group has. A majority of more would be slow to answer, and
+/// gains nothing.
+const MEMBERS_MAX: usize = 7;
 
 /// A topic as the catalog knows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,6 +61,22 @@ pub(crate) struct ProducerEntry {
     pub(crate) epoch: u32,
 }
 
+/// Partitions that follow one another, and the epoch of the replicated group in which they were
+/// created; 0 where that was before the group was founded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CreatedIn {
+    pub(crate) epoch: u32,
+    pub(crate) partitions: u32,
+}
+
+/// Who the members of the replicated group are: its number, and the number of the data directory that
+/// counts for each node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MembersEntry {
+    pub(crate) group: u128,
+    pub(crate) directories: Vec<(u64, u128)>,
+}
+
 /// The stored form. Variants are only ever added at the end: their order is the format.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum CatalogChange {
@@ -65,6 +90,31 @@ pub(crate) enum CatalogChange {
     /// The producer of this id gives numbers to records with a key in the topic.
     ByKey(TopicId, u64),
     ByKeyGone(TopicId, u64),
+    Members(MembersEntry),
+    /// A topic that a replicated group has created, or whose partitions it has: with the epochs in
+    /// which these were created, from the first one on. A copy of the record keeps them.
+    GroupTopic(TopicEntry, Stage, Vec<CreatedIn>),
+}
+
+impl MembersEntry {
+    fn check(&self) -> Result<(), CorruptionKind> {
+        let nodes: BTreeSet<u64> = self.directories.iter().map(|(node, _)| *node).collect();
+        if nodes.len() != self.directories.len() || !(1..=MEMBERS_MAX).contains(&nodes.len()) {
+            return Err(CorruptionKind::Malformed("the members of a group"));
+        }
+        Ok(())
+    }
+}
+
+/// Checks the epochs of a topic's partitions: they rise, and all partitions have one.
+fn check_created(entry: &TopicEntry, created: &[CreatedIn]) -> Result<(), CorruptionKind> {
+    let counts = created.iter().map(|of| u64::from(of.partitions));
+    let rises = created.is_sorted_by(|a, b| a.epoch < b.epoch);
+    let is_empty = created.iter().any(|of| of.partitions == 0);
+    if !rises || is_empty || counts.sum::<u64>() != u64::from(entry.config.partitions) {
+        return Err(CorruptionKind::Malformed("when a topic's partitions were created"));
+    }
+    Ok(())
 }
 
 impl TopicEntry {
@@ -119,6 +169,9 @@ pub(crate) struct CatalogState {
     ids_from: Entries<(), u64>,
     /// Which producers give numbers to records with a key, by topic.
     by_key: Entries<(TopicId, u64), ()>,
+    /// The epochs in which partitions were created; of topics without an entry, all in epoch 0.
+    created: BTreeMap<TopicId, Vec<CreatedIn>>,
+    members: Entries<(), MembersEntry>,
 }
 
 impl CatalogState {
@@ -128,6 +181,42 @@ impl CatalogState {
             .values()
             .find(|(entry, _)| entry.name.eq_ignore_ascii_case(name))
             .map(|(entry, _)| entry)
+    }
+
+    /// The members of the replicated group; `None` if the directory belongs to none.
+    pub(crate) fn members(&self) -> Option<&MembersEntry> {
+        self.members.get(&())
+    }
+
+    /// The change that gives a topic this entry and stage. Partitions that it did not have are created
+    /// in `epoch`; 0 without replication.
+    pub(crate) fn topic_change(
+        &self,
+        entry: TopicEntry,
+        stage: Stage,
+        epoch: u32,
+    ) -> CatalogChange {
+        let mut created = self.created.get(&entry.id).cloned().unwrap_or_default();
+        let known = self.topics.get(&entry.id).map_or(0, |(known, _)| known.config.partitions);
+        if created.is_empty() && known > 0 {
+            created.push(CreatedIn { epoch: 0, partitions: known });
+        }
+        let mut partitions = entry.config.partitions;
+        for of in &mut created {
+            of.partitions = of.partitions.min(partitions);
+            partitions -= of.partitions;
+        }
+        created.retain(|of| of.partitions > 0);
+        match created.last_mut() {
+            // Epochs rise; a topic's creation is of the leader that records it.
+            Some(last) if last.epoch >= epoch => last.partitions += partitions,
+            _ if partitions > 0 => created.push(CreatedIn { epoch, partitions }),
+            _ => {}
+        }
+        if created.iter().all(|of| of.epoch == 0) {
+            return CatalogChange::Topic(entry, stage);
+        }
+        CatalogChange::GroupTopic(entry, stage, created)
     }
 
     /// The id that a new producer gets; `None` when they are used up.
@@ -220,6 +309,7 @@ impl CatalogState {
             self.live.remove(&entry.name.to_ascii_lowercase());
         }
         self.by_key.retain(|(topic, _), ()| *topic != id);
+        self.created.remove(&id);
     }
 }
 
@@ -233,6 +323,11 @@ impl LoggedState for CatalogState {
     fn check(&self, change: &CatalogChange) -> Result<(), CorruptionKind> {
         match change {
             CatalogChange::Topic(entry, stage) => self.check_topic(entry, *stage),
+            CatalogChange::GroupTopic(entry, stage, created) => {
+                self.check_topic(entry, *stage)?;
+                check_created(entry, created)
+            }
+            CatalogChange::Members(members) => members.check(),
             CatalogChange::TopicGone(_)
             | CatalogChange::ProducerIds(_)
             | CatalogChange::ByKey(..)
@@ -244,7 +339,15 @@ impl LoggedState for CatalogState {
 
     fn apply(&mut self, change: CatalogChange, at: RecordedAt) {
         match change {
-            CatalogChange::Topic(entry, stage) => self.note_topic(entry, stage, at),
+            CatalogChange::Topic(entry, stage) => {
+                self.created.remove(&entry.id);
+                self.note_topic(entry, stage, at);
+            }
+            CatalogChange::GroupTopic(entry, stage, created) => {
+                self.created.insert(entry.id, created);
+                self.note_topic(entry, stage, at);
+            }
+            CatalogChange::Members(members) => self.members.insert((), members, at),
             CatalogChange::TopicGone(id) => self.forget_topic(id),
             CatalogChange::Producer(name, entry) => {
                 self.producer_ids.insert(entry.id, Arc::clone(&name));
@@ -271,12 +374,15 @@ impl LoggedState for CatalogState {
 
     fn grows(&self, change: &CatalogChange) -> bool {
         match change {
-            CatalogChange::Topic(_, Stage::Creating | Stage::Growing(_)) => true,
+            CatalogChange::Topic(_, Stage::Creating | Stage::Growing(_))
+            | CatalogChange::GroupTopic(_, Stage::Creating | Stage::Growing(_), _) => true,
             CatalogChange::Producer(name, _) => !self.producers.contains_key(name),
             CatalogChange::ByKey(topic, producer) => {
                 !self.by_key.contains_key(&(*topic, *producer))
             }
             CatalogChange::Topic(_, Stage::Live | Stage::Deleting)
+            | CatalogChange::GroupTopic(_, Stage::Live | Stage::Deleting, _)
+            | CatalogChange::Members(_)
             | CatalogChange::TopicGone(_)
             | CatalogChange::ProducerGone(_)
             | CatalogChange::ByKeyGone(..)
@@ -286,7 +392,10 @@ impl LoggedState for CatalogState {
 
     fn is_live(&self, change: &CatalogChange, offset: u64) -> bool {
         match change {
-            CatalogChange::Topic(entry, _) => self.topics.is_at(&entry.id, offset),
+            CatalogChange::Topic(entry, _) | CatalogChange::GroupTopic(entry, ..) => {
+                self.topics.is_at(&entry.id, offset)
+            }
+            CatalogChange::Members(_) => self.members.is_at(&(), offset),
             CatalogChange::TopicGone(_)
             | CatalogChange::ProducerGone(_)
             | CatalogChange::ByKeyGone(..) => false,
@@ -300,20 +409,23 @@ impl LoggedState for CatalogState {
 
     fn live_bytes(&self) -> u64 {
         let producers = self.producers.bytes().saturating_add(self.ids_from.bytes());
-        let by_key = self.by_key.bytes();
-        self.topics.bytes().saturating_add(producers).saturating_add(by_key)
+        let others = self.by_key.bytes().saturating_add(self.members.bytes());
+        self.topics.bytes().saturating_add(producers).saturating_add(others)
     }
 
     fn snapshot(&self) -> Vec<CatalogChange> {
-        let topics =
-            self.topics.values().map(|(entry, stage)| CatalogChange::Topic(entry.clone(), *stage));
+        let topics = self.topics.values().map(|(entry, stage)| match self.created.get(&entry.id) {
+            Some(created) => CatalogChange::GroupTopic(entry.clone(), *stage, created.clone()),
+            None => CatalogChange::Topic(entry.clone(), *stage),
+        });
+        let members = self.members.values().cloned().map(CatalogChange::Members);
         let producers = self
             .producers
             .iter()
             .map(|(name, entry)| CatalogChange::Producer(Arc::clone(name), *entry));
         let ids = self.ids_from.values().map(|from| CatalogChange::ProducerIds(*from));
         let by_key = self.all_by_key().map(|(topic, id)| CatalogChange::ByKey(topic, id));
-        topics.chain(producers).chain(ids).chain(by_key).collect()
+        topics.chain(producers).chain(ids).chain(by_key).chain(members).collect()
     }
 }
 

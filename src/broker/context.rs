@@ -9,11 +9,14 @@ use std::time::Duration;
 use super::catalog::TopicEntry;
 use crate::clock::RunClock;
 use crate::config::{Durability, RecoveryPolicy, TopicConfig, WhenFull};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::partition_dir_name;
 use crate::log::create::Writer;
 use crate::log::{LogEnv, LogIdentity};
 use crate::partition::PartitionCore;
+use crate::partition::lead::Lead;
+#[cfg(feature = "replication")]
+use crate::partition::leadership::Leadership;
 use crate::record::TopicPartition;
 use crate::trace::note;
 
@@ -41,9 +44,84 @@ pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) env: Arc<LogEnv>,
     pub(crate) clock: RunClock,
+    /// `None` without replication.
+    #[cfg(feature = "replication")]
+    pub(crate) leadership: Option<Arc<Leadership>>,
 }
 
 impl Context {
+    /// Whether the broker leads, if it is a member of a replicated group.
+    #[cfg(feature = "replication")]
+    pub(crate) fn lead(&self) -> Lead {
+        Lead::of(self.leadership.clone())
+    }
+
+    #[cfg(not(feature = "replication"))]
+    #[expect(clippy::unused_self, reason = "it is no member of a group")]
+    pub(crate) fn lead(&self) -> Lead {
+        Lead::none()
+    }
+
+    /// Whether the broker is a member of a replicated group.
+    #[cfg(feature = "replication")]
+    pub(crate) fn is_member(&self) -> bool {
+        self.leadership.is_some()
+    }
+
+    #[cfg(not(feature = "replication"))]
+    #[expect(clippy::unused_self, reason = "it is no member of a group")]
+    pub(crate) fn is_member(&self) -> bool {
+        false
+    }
+
+    /// The epoch in which the broker leads its replicated group; `None` also if it is in none.
+    #[cfg(feature = "replication")]
+    pub(crate) fn leads(&self) -> Option<u32> {
+        self.leadership.as_ref().and_then(|leadership| leadership.leads())
+    }
+
+    #[cfg(not(feature = "replication"))]
+    #[expect(clippy::unused_self, reason = "it is no member of a group")]
+    pub(crate) fn leads(&self) -> Option<u32> {
+        None
+    }
+
+    /// Whether another member decides what is changed, or nobody does at the moment.
+    pub(crate) fn follows(&self) -> bool {
+        self.is_member() && self.leads().is_none()
+    }
+
+    /// Refuses what the leader of the replicated group alone may change.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotLeader`](crate::Error::NotLeader), and
+    /// [`Error::NotEnoughReplicas`](crate::Error::NotEnoughReplicas).
+    #[cfg_attr(
+        not(feature = "replication"),
+        expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "nobody else could lead")
+    )]
+    pub(crate) fn check_leads(&self) -> Result<()> {
+        #[cfg(feature = "replication")]
+        if let Some(leadership) = &self.leadership {
+            return leadership.check().map(drop);
+        }
+        Ok(())
+    }
+
+    /// The error of what has to wait until a majority has more.
+    #[cfg_attr(
+        not(feature = "replication"),
+        expect(clippy::unused_self, reason = "there are no other members")
+    )]
+    pub(crate) fn not_enough(&self) -> Error {
+        #[cfg(feature = "replication")]
+        if let Some(leadership) = &self.leadership {
+            return leadership.not_enough();
+        }
+        Error::NotEnoughReplicas { reachable: 1, required: 1 }
+    }
+
     /// The durability in force for a topic: its own, or the broker's.
     pub(crate) fn durability_of(&self, config: &TopicConfig) -> Durability {
         config.durability.unwrap_or(self.settings.durability)

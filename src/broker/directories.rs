@@ -149,6 +149,50 @@ pub(super) fn remove_partition_files(disk: &dyn Disk, dir: &Path, id: TopicId) -
     remove_dir(disk, dir)
 }
 
+/// Removes the segments in the directories of a topic that is about to be created, but those of the
+/// topics that `keep` names. The directory may be missing.
+pub(super) fn remove_stray_topics(
+    disk: &dyn Disk,
+    dir: &Path,
+    keep: &dyn Fn(TopicId) -> bool,
+) -> Result<()> {
+    let kind = disk.kind(dir).map_err(|source| Error::io("look at", dir, source))?;
+    if kind != Some(EntryKind::Directory) {
+        return Ok(());
+    }
+    for entry in disk.list(dir).map_err(|source| Error::io("list", dir, source))? {
+        if entry.kind == EntryKind::Directory {
+            remove_stray_files(disk, &dir.join(&entry.name), keep)?;
+        }
+    }
+    Ok(())
+}
+
+/// The same for the directory of one partition.
+pub(super) fn remove_stray_files(
+    disk: &dyn Disk,
+    dir: &Path,
+    keep: &dyn Fn(TopicId) -> bool,
+) -> Result<()> {
+    let kind = disk.kind(dir).map_err(|source| Error::io("look at", dir, source))?;
+    if kind != Some(EntryKind::Directory) {
+        return Ok(());
+    }
+    let entries = disk.list(dir).map_err(|source| Error::io("list", dir, source))?;
+    for entry in entries.into_iter().filter(|entry| entry.kind == EntryKind::File) {
+        let path: PathBuf = dir.join(&entry.name);
+        if parse_segment_file_name(&entry.name).is_some() {
+            if topic_id(disk, &path)?.is_some_and(keep) {
+                continue;
+            }
+        } else if parse_temporary_segment_file_name(&entry.name).is_none() {
+            continue;
+        }
+        disk.remove_file(&path).map_err(|source| Error::io("remove", &path, source))?;
+    }
+    sync_dir(disk, dir)
+}
+
 /// Removes a directory, unless it holds something that is not ours.
 fn remove_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
     match disk.remove_dir(dir) {
@@ -173,8 +217,13 @@ fn remove_segments(disk: &dyn Disk, dir: &Path, id: TopicId) -> Result<()> {
 /// Whether a file belongs to a topic. A file that cannot be read now may belong to it: an error is
 /// returned, so that the file does not remain when the next topic gets the name.
 fn has_topic_id(disk: &dyn Disk, path: &Path, id: TopicId) -> Result<bool> {
+    Ok(topic_id(disk, path)? == Some(id))
+}
+
+/// The topic that a file belongs to; `None` if its header is not valid.
+fn topic_id(disk: &dyn Disk, path: &Path) -> Result<Option<TopicId>> {
     let mut bytes = [0; SegmentHeader::SIZE];
     let read = disk.open(path, Access::Read).and_then(|file| file.read_at(&mut bytes, 0));
     read.map_err(|source| Error::io("read", path, source))?;
-    Ok(SegmentHeader::decode(&bytes).is_ok_and(|header| header.topic_id == id))
+    Ok(SegmentHeader::decode(&bytes).ok().map(|header| header.topic_id))
 }

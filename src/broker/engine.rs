@@ -7,11 +7,17 @@
 
 use std::fmt;
 use std::sync::Arc;
+#[cfg(feature = "replication")]
+use std::sync::OnceLock;
 
+#[cfg(feature = "replication")]
+use super::attached::Attached;
+use super::catalog_writer::Recorded;
 use super::context::Context;
 use super::expiry::Expiry;
-use super::gate::Gate;
+use super::gate::{Change, Gate};
 use super::internal_logs::InternalLogs;
+use super::leading::Leading;
 use super::live_topics::LiveTopics;
 use super::local::LocalChange;
 use super::producers::Producers;
@@ -20,6 +26,8 @@ use super::run_parts::RunParts;
 use super::space::Space;
 use super::topic_factory::TopicFactory;
 use super::topics::Topics;
+#[cfg(feature = "replication")]
+use super::workers::spawn_thread;
 use super::workers::{Housekeeping, Workers};
 use crate::clock::RunClock;
 use crate::error::{Error, Result};
@@ -39,6 +47,8 @@ pub(crate) struct Engine {
     producers: Arc<Producers>,
     expiry: Expiry,
     points: RecoveryPoints,
+    #[cfg(feature = "replication")]
+    attached: OnceLock<Arc<dyn Attached>>,
 }
 
 impl Engine {
@@ -56,7 +66,57 @@ impl Engine {
         let producers = Arc::new(Producers::new(&run));
         let expiry = Expiry::new(&run, &producers);
         let points = RecoveryPoints::new(&run);
-        Self { run, workers, space, topics, producers, expiry, points }
+        Self {
+            run,
+            workers,
+            space,
+            topics,
+            producers,
+            expiry,
+            points,
+            #[cfg(feature = "replication")]
+            attached: OnceLock::new(),
+        }
+    }
+
+    /// What runs beside this engine from now on.
+    #[cfg(feature = "replication")]
+    pub(crate) fn attach(&self, attached: Arc<dyn Attached>) {
+        let _ = self.attached.set(attached);
+    }
+
+    #[cfg(feature = "replication")]
+    pub(crate) fn attached(&self) -> Option<&Arc<dyn Attached>> {
+        self.attached.get()
+    }
+
+    /// Starts a thread beside the engine's; a close waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// That of the operating system.
+    #[cfg(feature = "replication")]
+    pub(crate) fn start_beside(
+        &self,
+        name: &'static str,
+        run: Box<dyn FnOnce() + Send>,
+    ) -> Result<()> {
+        let started = spawn_thread(name, run);
+        let dir = &self.run.settings().dir;
+        let thread = started.map_err(|source| Error::io("start a thread for", dir, source))?;
+        self.workers.keep_thread(thread);
+        Ok(())
+    }
+
+    /// Ends what runs beside the engine.
+    #[cfg_attr(not(feature = "replication"), expect(clippy::unused_self, reason = "nothing runs"))]
+    fn detach(&self, gives_way: bool) {
+        #[cfg(feature = "replication")]
+        if let Some(attached) = self.attached.get() {
+            attached.stop(gives_way);
+        }
+        #[cfg(not(feature = "replication"))]
+        let _ = gives_way;
     }
 
     pub(crate) fn context(&self) -> &Arc<Context> {
@@ -107,6 +167,11 @@ impl Engine {
         &self.producers
     }
 
+    /// What depends on the leadership of a replicated group.
+    pub(crate) fn leading(&self) -> Leading<'_> {
+        Leading::of(&self.run, &self.producers)
+    }
+
     pub(super) fn expiry(&self) -> &Expiry {
         &self.expiry
     }
@@ -116,7 +181,7 @@ impl Engine {
     }
 
     /// Every partition, those of the internal logs included.
-    fn all_partitions(&self) -> Vec<Arc<PartitionCore>> {
+    pub(super) fn all_partitions(&self) -> Vec<Arc<PartitionCore>> {
         let mut partitions = self.live().partitions();
         partitions.extend(self.logs().partitions());
         partitions
@@ -124,7 +189,15 @@ impl Engine {
 
     /// Adds partitions to a topic, unless sequence numbers of its records depend on their count.
     pub(crate) fn add_partitions(&self, name: &str, total: u32) -> Result<()> {
-        self.topics.grow(name, total, |change, topic| self.producers.check_growth(change, topic))
+        let recorded = self.begin_add_partitions(name, total)?;
+        self.run.catalog_writer().settle(recorded)
+    }
+
+    /// The same, as far as that waits for no other member of a replicated group.
+    pub(crate) fn begin_add_partitions(&self, name: &str, total: u32) -> Result<Recorded> {
+        let check =
+            |change: &Change<'_>, topic: &TopicShared| self.producers.check_growth(change, topic);
+        self.topics.begin_grow(name, total, check)
     }
 
     /// Makes all records durable that were appended before the call. Tries every partition, and
@@ -159,6 +232,10 @@ impl Engine {
             let cleaned = self.logs().clean_up(&partition, || true);
             self.context().note_failure("cleaning up", Some(&partition), cleaned);
         }
+        #[cfg(feature = "replication")]
+        if let Some(attached) = self.attached.get() {
+            attached.run();
+        }
         let is_due = self.points.are_due(now);
         let retention = self.space.retention();
         let done = if is_due { self.do_every_minute() } else { retention.enforce() };
@@ -171,7 +248,11 @@ impl Engine {
     /// could not be removed.
     fn do_every_minute(&self) -> Result<()> {
         self.run.env().maps.give_up_unused();
-        self.topics.finish_all_interrupted();
+        // Where another member leads, nothing is changed that is replicated.
+        let follows = self.leading().follows();
+        if !follows {
+            self.topics.finish_all_interrupted();
+        }
         let retained = self.space.retention().enforce();
         self.logs().recover_reserves();
         self.space.keep_compaction_spare();
@@ -182,7 +263,7 @@ impl Engine {
                 partition.requests().request(Work::Finish);
             }
         }
-        let expired = self.expiry.run();
+        let expired = if follows { Ok(()) } else { self.expiry.run() };
         self.points.write().and(retained).and(expired)
     }
 
@@ -193,6 +274,7 @@ impl Engine {
         if !self.gate().close() {
             return Err(Error::Closed);
         }
+        self.detach(true);
         // Appends that wait for space return `Closed`.
         self.run.env().space.wake();
         let has_threads = self.workers.is_running();
@@ -230,7 +312,9 @@ impl Engine {
             partition.with_log(|log| log.appender_mut().discard_prepared(disk));
         }
         flushed?;
-        self.expiry.note_last_use();
+        if !self.leading().follows() {
+            self.expiry.note_last_use();
+        }
         self.coordinator().offsets().partition().flush()?;
         self.logs().catalog().partition().flush()?;
         self.points.store(&points, &topics)?;
@@ -247,6 +331,7 @@ impl Engine {
         if !self.gate().close() {
             return;
         }
+        self.detach(false);
         self.workers.stop();
         self.end_handles();
         // The directory stays locked until the workers have finished their step: they hold the

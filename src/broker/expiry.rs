@@ -86,6 +86,9 @@ impl Expiry {
     /// Records which groups and producers are in use, and removes those that were not used for too
     /// long.
     pub(super) fn run(&self) -> Result<()> {
+        if self.run.context().follows() {
+            return Ok(());
+        }
         self.redate(false)?;
         let groups = self.expire_groups();
         groups.and(self.producers.expire_idle())
@@ -99,6 +102,9 @@ impl Expiry {
 
     /// The last record of which groups have members, at a clean end.
     pub(super) fn note_last_use(&self) {
+        if self.run.context().follows() {
+            return;
+        }
         // If it is not stored, a group may expire earlier by as much.
         let _ = self.redate(true);
         let _ = expiry::note_seen(self.run.logs().coordinator(), 0);

@@ -144,7 +144,14 @@ mod tests {
         };
         let env = Arc::new(LogEnv::for_reading(Arc::new(MemoryDisk::new())));
         let clock = RunClock::begin(Arc::new(ManualClock::new(std::time::SystemTime::UNIX_EPOCH)));
-        Gate::new(&Arc::new(Context { settings, env, clock }), None)
+        let context = Context {
+            settings,
+            env,
+            clock,
+            #[cfg(feature = "replication")]
+            leadership: None,
+        };
+        Gate::new(&Arc::new(context), None)
     }
 
     #[test]

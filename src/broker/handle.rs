@@ -14,7 +14,7 @@ use super::report::RecoveryReport;
 use crate::clock::Clock;
 use crate::config::TopicConfig;
 use crate::error::{Error, Result};
-use crate::topic::{Lifeline, Topic};
+use crate::topic::{Lifeline, Topic, TopicShared};
 
 /// A broker: topics, producers, consumers and groups over one data directory, or over heap memory.
 ///
@@ -50,10 +50,15 @@ pub struct Broker {
 pub(crate) struct Run {
     engine: Arc<Engine>,
     recovery: RecoveryReport,
+    /// Whether the run ends with it. What runs beside the engine does not keep it open.
+    keeps_open: bool,
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
+        if !self.keeps_open {
+            return;
+        }
         if self.engine.gate().check_process().is_err() {
             // A forked child has no part in the end of the engine: it would take locks that are
             // never released there, and threads that it does not have. Its copy ends with it, or
@@ -81,13 +86,20 @@ impl fmt::Debug for Run {
 
 impl Broker {
     pub(super) fn from_opened((engine, recovery): (Arc<Engine>, RecoveryReport)) -> Self {
-        let broker = Self { run: Arc::new(Run { engine, recovery }) };
+        let broker = Self { run: Arc::new(Run { engine, recovery, keeps_open: true }) };
         broker.run.gate().count_handles(Arc::downgrade(&broker.lifeline()));
         broker
     }
 
     pub(crate) fn run(&self) -> &Arc<Run> {
         &self.run
+    }
+
+    /// A handle that does not keep the run open.
+    #[cfg(feature = "replication")]
+    pub(crate) fn as_guest(&self) -> Self {
+        let (engine, recovery) = (Arc::clone(&self.run.engine), self.run.recovery.clone());
+        Self { run: Arc::new(Run { engine, recovery, keeps_open: false }) }
     }
 
     pub(crate) fn lifeline(&self) -> Lifeline {
@@ -166,7 +178,7 @@ impl Broker {
     /// For the disk, a few syncs per partition that is created.
     pub fn ensure_topic_as_is(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         let shared = match self.run.topic(name) {
-            Err(Error::UnknownTopic(_)) => match self.run.topics().create(name, config) {
+            Err(Error::UnknownTopic(_)) => match self.create_topic(name, config) {
                 // Another thread was quicker.
                 Err(Error::TopicExists(_)) => self.run.topic(name)?,
                 created => created?,
@@ -174,6 +186,11 @@ impl Broker {
             found => found?,
         };
         Ok(Topic::new(shared, self.lifeline()))
+    }
+
+    fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Arc<TopicShared>> {
+        self.run.leading().check()?;
+        self.run.topics().create(name, config)
     }
 
     /// Returns the topic with this name.

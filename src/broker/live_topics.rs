@@ -18,7 +18,7 @@ use crate::topic::TopicShared;
 /// See the module's documentation.
 pub(crate) struct LiveTopics {
     gate: Arc<Gate>,
-    table: RwLock<HashMap<Arc<str>, Arc<TopicShared>>>,
+    table: RwLock<Table>,
     /// How often the table has changed.
     ///
     /// ORDERING: raised with Release after a change, read with Acquire: who sees the number finds
@@ -29,11 +29,25 @@ pub(crate) struct LiveTopics {
     followers: NotifierList,
 }
 
+#[derive(Default)]
+struct Table {
+    by_name: HashMap<Arc<str>, Arc<TopicShared>>,
+    names: HashMap<TopicId, Arc<str>>,
+}
+
+impl Table {
+    fn remove(&mut self, name: &str) -> Option<Arc<TopicShared>> {
+        let topic = self.by_name.remove(name)?;
+        self.names.remove(&topic.id);
+        Some(topic)
+    }
+}
+
 impl LiveTopics {
     pub(super) fn new(gate: &Arc<Gate>) -> Self {
         Self {
             gate: Arc::clone(gate),
-            table: RwLock::at_level(LockLevel::TopicTable, HashMap::new()),
+            table: RwLock::at_level(LockLevel::TopicTable, Table::default()),
             changes: AtomicU64::new(0),
             followers: NotifierList::new(),
         }
@@ -66,7 +80,7 @@ impl LiveTopics {
     /// [`Error::Closed`], [`Error::UnknownTopic`].
     #[inline]
     pub(crate) fn get(&self, name: &str) -> Result<Arc<TopicShared>> {
-        if let Some(topic) = self.table.read().get(name) {
+        if let Some(topic) = self.table.read().by_name.get(name) {
             return Ok(Arc::clone(topic));
         }
         self.gate.check_open()?;
@@ -75,9 +89,16 @@ impl LiveTopics {
 
     /// All topics, by name.
     pub(crate) fn all(&self) -> Vec<Arc<TopicShared>> {
-        let mut topics: Vec<_> = self.table.read().values().cloned().collect();
+        let mut topics: Vec<_> = self.table.read().by_name.values().cloned().collect();
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         topics
+    }
+
+    /// The topic of this id.
+    #[cfg(feature = "replication")]
+    pub(crate) fn of_id(&self, id: TopicId) -> Option<Arc<TopicShared>> {
+        let table = self.table.read();
+        table.by_name.get(table.names.get(&id)?).cloned()
     }
 
     /// The partitions of all topics, topic by topic.
@@ -89,26 +110,23 @@ impl LiveTopics {
     /// steps of a compaction, so that appends need not count.
     pub(crate) fn appended(&self) -> u64 {
         let topics = self.table.read();
-        let partitions = topics.values().flat_map(|topic| &topic.partitions);
+        let partitions = topics.by_name.values().flat_map(|topic| &topic.partitions);
         partitions.fold(0, |sum, partition| sum.wrapping_add(partition.log_end()))
     }
 
     /// Puts a topic, or its successor with other settings or more partitions, into the table.
     pub(super) fn insert(&self, topic: Arc<TopicShared>) {
-        self.table.write().insert(Arc::clone(&topic.name), topic);
+        let mut table = self.table.write();
+        table.names.insert(topic.id, Arc::clone(&topic.name));
+        table.by_name.insert(Arc::clone(&topic.name), topic);
+        drop(table);
         self.note_change();
-    }
-
-    pub(super) fn remove(&self, name: &str) -> Option<Arc<TopicShared>> {
-        let removed = self.table.write().remove(name);
-        self.note_change();
-        removed
     }
 
     /// Removes a topic, unless another one has its name by now.
     pub(super) fn remove_this(&self, id: TopicId, name: &str) -> Option<Arc<TopicShared>> {
         let mut table = self.table.write();
-        if table.get(name)?.id != id {
+        if table.by_name.get(name)?.id != id {
             return None;
         }
         let removed = table.remove(name);
@@ -118,6 +136,6 @@ impl LiveTopics {
 
     /// Removes all of them, at the end of the run.
     pub(super) fn clear(&self) {
-        self.table.write().clear();
+        *self.table.write() = Table::default();
     }
 }

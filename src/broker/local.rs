@@ -65,6 +65,14 @@ pub(crate) enum LocalChange {
     },
     /// A note of a member of a replicated group; synced before anything is answered because of it.
     Replica(ReplicaNote),
+    /// The deletion of a topic is certain, and its files are being removed: some may be missing.
+    Removing(TopicId),
+    /// A topic has no partitions from this number on: what is noted of any is of ones that were
+    /// removed.
+    PartitionsGone {
+        topic: TopicId,
+        from: u32,
+    },
 }
 
 /// How the last run began.
@@ -91,6 +99,7 @@ pub(crate) struct LocalState {
     /// Durable ends of the other internal logs.
     pub(crate) synced: Entries<TopicId, u64>,
     pub(crate) replica: ReplicaState,
+    removing: Entries<TopicId, ()>,
 }
 
 impl LocalState {
@@ -122,8 +131,22 @@ impl LocalState {
     pub(crate) fn topics(&self) -> BTreeSet<TopicId> {
         let keys = self.points.keys().chain(self.lineages.keys()).chain(self.log_starts.keys());
         let mut topics = self.replica.topics();
-        topics.extend(keys.map(|(topic, _)| *topic));
+        topics.extend(keys.map(|(topic, _)| *topic).chain(self.removing.keys().copied()));
         topics
+    }
+
+    /// Whether files of the topic may have been removed.
+    pub(crate) fn is_removing(&self, topic: TopicId) -> bool {
+        self.removing.contains_key(&topic)
+    }
+
+    /// Forgets the partitions of a topic from a number on.
+    fn forget_partitions(&mut self, id: TopicId, from: u32) {
+        let is_kept = |(topic, number): &(TopicId, u32)| *topic != id || *number < from;
+        self.points.retain(|key, _| is_kept(key));
+        self.lineages.retain(|key, _| is_kept(key));
+        self.log_starts.retain(|key, _| is_kept(key));
+        self.replica.forget_partitions(id, from);
     }
 }
 
@@ -139,7 +162,9 @@ impl LoggedState for LocalState {
             LocalChange::Opened { .. }
             | LocalChange::Closed
             | LocalChange::Initialised
+            | LocalChange::Removing(_)
             | LocalChange::TopicGone(_) => Ok(()),
+            LocalChange::PartitionsGone { from, .. } => check_partition(*from),
             LocalChange::Point { partition, point, .. }
             | LocalChange::TimedPoint { partition, point, .. } => {
                 check_partition(*partition)?;
@@ -178,11 +203,11 @@ impl LoggedState for LocalState {
                 self.points.insert((topic, partition), point, at);
             }
             LocalChange::TopicGone(id) => {
-                self.points.retain(|(topic, _), _| *topic != id);
-                self.lineages.retain(|(topic, _), _| *topic != id);
-                self.log_starts.retain(|(topic, _), _| *topic != id);
-                self.replica.forget_topic(id);
+                self.forget_partitions(id, 0);
+                let _ = self.removing.remove(&id);
             }
+            LocalChange::Removing(id) => self.removing.insert(id, (), at),
+            LocalChange::PartitionsGone { topic, from } => self.forget_partitions(topic, from),
             LocalChange::Lineage { topic, partition, lineage } => {
                 self.lineages.insert((topic, partition), lineage, at);
             }
@@ -206,7 +231,8 @@ impl LoggedState for LocalState {
             | LocalChange::TimedPoint { topic, partition, .. } => {
                 self.points.is_at(&(*topic, *partition), offset)
             }
-            LocalChange::TopicGone(_) => false,
+            LocalChange::TopicGone(_) | LocalChange::PartitionsGone { .. } => false,
+            LocalChange::Removing(id) => self.removing.is_at(id, offset),
             LocalChange::Lineage { topic, partition, .. } => {
                 self.lineages.is_at(&(*topic, *partition), offset)
             }
@@ -224,7 +250,7 @@ impl LoggedState for LocalState {
 
     fn live_bytes(&self) -> u64 {
         let ends = self.synced.bytes().saturating_add(self.replica.live_bytes());
-        let state = [self.opened.bytes(), self.flags.bytes(), ends];
+        let state = [self.opened.bytes(), self.flags.bytes(), self.removing.bytes(), ends];
         let partitions = [self.points.bytes(), self.lineages.bytes(), self.log_starts.bytes()];
         state.iter().chain(&partitions).fold(0, |sum, bytes| sum.saturating_add(*bytes))
     }
@@ -263,6 +289,7 @@ impl LoggedState for LocalState {
             .chain(log_starts)
             .chain(synced)
             .chain(self.replica.snapshot().map(LocalChange::Replica))
+            .chain(self.removing.keys().map(|id| LocalChange::Removing(*id)))
             .chain(closed)
             .collect()
     }

@@ -12,14 +12,17 @@ use super::internal_logs::{LOCAL, META, OFFSETS};
 use super::last_run::{how_it_ended, lost_notes};
 use super::local::{LocalChange, LocalState};
 use super::workers::Workers;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::{NUMBERED_CHANGES, TopicId, partition_dir_name};
 use crate::group::offsets::OffsetsState;
 use crate::log::inventory::check_no_link;
 use crate::log::open::{Known, PartitionRecovery, open_log};
 use crate::log::{Log, LogIdentity, LogOptions};
 use crate::partition::PartitionCore;
+use crate::partition::lead::Lead;
 use crate::partition::lineage::Lineage;
+#[cfg(feature = "replication")]
+use crate::partition::state_log::replicated::ReplicatedState;
 use crate::partition::state_log::{Evidence, LoggedState, STATE_SEGMENT_BYTES, StateLog};
 use crate::record::TopicPartition;
 use crate::rules::Rule;
@@ -89,6 +92,9 @@ impl LogOpener {
         let mut shared_logs = || self.shared_logs(expected, report);
         // Invalid contents are found before anything is written or removed.
         let found = (!is_new).then(&mut shared_logs).transpose()?;
+        if let Some((_, catalog)) = &found {
+            self.check_group(catalog)?;
+        }
         if !self.context.settings.read_only {
             // In one batch: after a crash both are there or none, and then the next opening finds
             // the same again.
@@ -96,6 +102,11 @@ impl LogOpener {
             local.start([opened].into_iter().chain(lost_notes).collect(), is_initialised)?;
         }
         let (offsets, catalog) = found.map_or_else(shared_logs, Ok)?;
+        #[cfg(feature = "replication")]
+        if self.context.is_member() {
+            offsets.join();
+            catalog.join();
+        }
         if !self.context.settings.read_only {
             offsets.start(Vec::new(), is_initialised)?;
             catalog.start(Vec::new(), is_initialised)?;
@@ -106,6 +117,20 @@ impl LogOpener {
             local.append_durably(news)?;
         }
         Ok(FoundLogs { local, offsets, catalog, was_closed, same_boot })
+    }
+
+    /// Refuses to write to a directory of a replicated group alone: what would be written would not be
+    /// in the logs of the other members.
+    fn check_group(&self, catalog: &StateLog<CatalogState>) -> Result<()> {
+        let settings = &self.context.settings;
+        let is_of_group = catalog.read(|catalog| catalog.members().is_some());
+        if !is_of_group || self.context.is_member() || settings.read_only {
+            return Ok(());
+        }
+        let reason = "the directory belongs to a member of a replicated group: open it with \
+                      replication, or with `read_only(true)`; a salvage makes a copy that belongs to \
+                      no group";
+        Err(Error::config("replication", reason))
     }
 
     /// The internal logs except `__local`.
@@ -181,7 +206,10 @@ impl LogOpener {
         let background = Arc::clone(&self.workers);
         let clock = self.context.clock.clone();
         let lineage = Lineage::default();
-        let partition = PartitionCore::new(log, lineage, durability, clock, background, None);
+        // What is true of this machine alone is not replicated.
+        let lead = if topic_id == LOCAL.1 { Lead::none() } else { self.context.lead() };
+        let partition =
+            PartitionCore::new(log, lineage, durability, &lead, clock, background, None);
         StateLog::open(partition, Arc::clone(disk), evidence, &damage)
     }
 }

@@ -19,17 +19,14 @@ use super::local::{LocalChange, LocalState};
 use super::log_opener::{FoundLogs, LogOpener};
 use super::parallel::in_parallel;
 use super::report::RecoveryReport;
+use super::topic_factory::OpenedPartition;
 use super::workers::{Spawn, WorkerQueues, Workers, run_bulk_worker, run_space_worker};
-use crate::config::RecoveryPolicy;
 use crate::error::{Error, Result};
 use crate::format::{TopicId, partition_dir_name};
 use crate::group::coordinator::Coordinator;
 use crate::group::offsets::OffsetsState;
-use crate::log::Log;
-use crate::log::open::{Known, PartitionRecovery, open_log};
-use crate::log::unavailable::{damage_of, unavailable_log};
+use crate::log::open::open_log;
 use crate::partition::PartitionCore;
-use crate::partition::lineage::Lineage;
 use crate::partition::state_log::StateLog;
 use crate::storage::lock::DirLock;
 use crate::sync::{LockLevel, Mutex};
@@ -47,9 +44,6 @@ pub(crate) struct Opening {
 
 /// An open engine, and the report of the opening.
 pub(crate) type Opened = (Arc<Engine>, RecoveryReport);
-
-/// An open partition, its report, and the entries to add to `__local`.
-type OpenedPartition = (Arc<PartitionCore>, (PartitionRecovery, Vec<LocalChange>));
 
 impl Opening {
     pub(crate) fn run(self) -> Result<Opened> {
@@ -120,7 +114,13 @@ impl Opening {
     ) -> Arc<Coordinator> {
         let (clock, workers) = (self.context.clock.shared(), Arc::clone(workers));
         let on_deadline = move || workers.watch_members();
-        Coordinator::new(offsets, clock, self.settings().read_only, on_deadline)
+        Coordinator::new(
+            offsets,
+            clock,
+            self.settings().read_only,
+            &self.context.lead(),
+            on_deadline,
+        )
     }
 
     fn open_topics(
@@ -173,7 +173,9 @@ impl Opening {
             logs.coordinator().topic_changed(&topic.name, topic.config.partitions);
             engine.live().insert(topic);
         }
-        logs.coordinator().restore();
+        if !self.context.lead().is_member() {
+            logs.coordinator().restore();
+        }
         report.note(&self.context.env.trace, &self.settings().dir);
         Ok(())
     }
@@ -198,21 +200,7 @@ impl Opening {
         } else {
             open_log(env, identity.clone(), options, &known)
         };
-        let (mut log, recovery, damage) = match opened {
-            Ok((log, recovery)) => (log, recovery, None),
-            // Damage of one topic does not prevent the others from opening.
-            Err(error) if known.policy != RecoveryPolicy::Strict => {
-                let damage = damage_of(&identity, &error).ok_or(error)?;
-                let (log, recovery) = unavailable_log(env, identity, options, &known, &damage);
-                (log, recovery, Some(damage))
-            }
-            Err(error) => return Err(error),
-        };
-        let start = start_found(key, &known, &log);
-        let (lineage, change) = lineage_of(logs, key, &mut log);
-        let changes = change.into_iter().chain(start).collect::<Vec<_>>();
-        let core = factory.partition_core(log, lineage, durability, damage);
-        Ok((core, (recovery, changes)))
+        factory.found_partition(logs, (&identity, key), (options, durability), &known, opened)
     }
 }
 
@@ -228,7 +216,7 @@ fn read_again(engine: &Engine, core: &PartitionCore) -> bool {
         core.with_log(|log| (log.factory().identity().clone(), log.factory().options()));
     match inspector.open_log((&identity, options), None) {
         Ok((log, report)) if report.corrupt.is_empty() => {
-            core.log().take_over(log);
+            core.with_log(|known| known.take_over(log));
             true
         }
         looked => {
@@ -238,43 +226,9 @@ fn read_again(engine: &Engine, core: &PartitionCore) -> bool {
                 return true;
             }
             // A log with damage that readers can pass is taken too.
-            looked.map(|(log, _)| core.log().take_over(log)).is_ok()
+            looked.map(|(log, _)| core.with_log(|known| known.take_over(log))).is_ok()
         }
     }
-}
-
-/// The log start to record for a partition without a recorded one: the next opening could not
-/// notice that the entry was lost.
-fn start_found(
-    (topic, partition): (TopicId, u32),
-    known: &Known,
-    log: &Log,
-) -> Option<LocalChange> {
-    let offset = log.log_start();
-    (known.log_start.is_none() && offset > 0).then_some(LocalChange::LogStart {
-        topic,
-        partition,
-        offset,
-    })
-}
-
-/// The incarnations of a log that was just opened, and the entry to add for them.
-fn lineage_of(
-    logs: &InternalLogs,
-    (topic, partition): (TopicId, u32),
-    log: &mut Log,
-) -> (Lineage, Option<LocalChange>) {
-    let known = logs.local().read(|local| local.lineages.get(&(topic, partition)).cloned());
-    let mut lineage = known.unwrap_or_default();
-    if log.epochs().is_new_incarnation {
-        lineage.begin(log.epochs().incarnation, log.log_end());
-        let change = LocalChange::Lineage { topic, partition, lineage: lineage.clone() };
-        return (lineage, Some(change));
-    }
-    if let Some(current) = lineage.current() {
-        log.continue_incarnation(current);
-    }
-    (lineage, None)
 }
 
 /// Entries for the removal of topics that the catalog does not have: recorded while one was

@@ -135,22 +135,23 @@ impl Producers {
         if known.is_some_and(|known| known.epoch == entry.epoch) {
             return Err(Error::config("id", "all epochs of this id are used; choose another id"));
         }
-        self.run
-            .logs()
-            .catalog()
-            .append_durably(vec![CatalogChange::Producer(name.into(), entry)])?;
+        let writer = self.run.catalog_writer();
+        let recorded = writer.record(vec![CatalogChange::Producer(name.into(), entry)])?;
         let producer = producers.entry(name.into()).or_insert_with(|| {
             let epoch = AtomicU32::new(entry.epoch);
             let by_key = RwLock::at_level(LockLevel::ProducerTopics, HashMap::new());
             Arc::new(NamedProducer { name: name.into(), id: entry.id, epoch, by_key })
         });
         producer.epoch.store(entry.epoch, Ordering::Release);
-        Ok((Arc::clone(producer), entry.epoch))
+        let acquired = (Arc::clone(producer), entry.epoch);
+        drop(producers);
+        writer.settle(recorded)?;
+        Ok(acquired)
     }
 
     /// Durably records that a producer numbers records with a key in a topic.
     pub(crate) fn note_by_key(&self, producer: &NamedProducer, topic: &str) -> Result<()> {
-        let _change = self.run.gate().begin_change()?;
+        let change = self.run.gate().begin_change()?;
         self.run.gate().check_writable()?;
         let topic = self.run.live().get(topic)?.id;
         let is_news = self.run.logs().catalog().read(|catalog| {
@@ -159,14 +160,37 @@ impl Producers {
             catalog.producers.get(&producer.name).is_some_and(is_in_force)
                 && !catalog.has_by_key(topic, producer.id)
         });
-        if is_news {
-            self.run
-                .logs()
-                .catalog()
-                .append_durably(vec![CatalogChange::ByKey(topic, producer.id)])?;
-        }
+        let writer = self.run.catalog_writer();
+        // An entry that is there may be recorded at no majority yet.
+        let recorded = if is_news {
+            writer.record(vec![CatalogChange::ByKey(topic, producer.id)])?
+        } else {
+            writer.recorded_before()?
+        };
+        drop(change);
+        writer.settle(recorded)?;
         producer.by_key.write().entry(topic).or_default();
         Ok(())
+    }
+
+    /// Compares the producers that are in use with the catalog: while another member led, they may
+    /// have got newer holders there, or have been forgotten.
+    #[cfg(feature = "replication")]
+    pub(super) fn look_again(&self) {
+        let producers = self.held.lock();
+        for producer in producers.values() {
+            let mut topics: Vec<_> = producer.by_key.read().keys().copied().collect();
+            let epoch = self.run.logs().catalog().read(|catalog| {
+                topics.retain(|topic| !catalog.has_by_key(*topic, producer.id));
+                let entry = catalog.producers.get(&producer.name);
+                entry.filter(|it| it.id == producer.id).map_or(u32::MAX, |it| it.epoch)
+            });
+            producer.epoch.store(epoch, Ordering::Release);
+            for topic in topics {
+                // One with a running append is kept: that counts for a growth.
+                let _ = producer.end_by_key(topic);
+            }
+        }
     }
 
     /// Refuses to let a topic grow while its partitions remember numbers of records with a key.
@@ -205,7 +229,7 @@ impl Producers {
 
     /// Forgets a producer and its numbers, durably. Its holders are fenced.
     pub(crate) fn forget(&self, name: &str) -> Result<()> {
-        let _change = self.run.gate().begin_change()?;
+        let change = self.run.gate().begin_change()?;
         self.run.gate().check_writable()?;
         let mut producers = self.held.lock();
         let gone = self.run.logs().catalog().read(|catalog| catalog.producer_removed(&name.into()));
@@ -213,13 +237,14 @@ impl Producers {
             return Err(Error::config("id", format!("there is no producer {name:?}")));
         }
         // One batch: after a crash either all entries of the producer exist or none.
-        self.run.logs().catalog().append_whole(gone)?;
+        let writer = self.run.catalog_writer();
+        let recorded = writer.record_whole(gone)?;
         if let Some(held) = producers.remove(name) {
             held.epoch.store(u32::MAX, Ordering::Release);
         }
-        drop(producers);
+        drop((producers, change));
         self.run.logs().catalog().tidy();
-        Ok(())
+        writer.settle(recorded)
     }
 
     pub(super) fn expire_idle(&self) -> Result<()> {

@@ -40,15 +40,24 @@ impl Retention {
         Self { run: run.clone() }
     }
 
+    /// Whether another member of a replicated group decides what is removed.
+    fn follows(&self) -> bool {
+        self.run.context().lead().follows()
+    }
+
     /// Applies every topic's retention settings. Tries every partition, and returns the first
     /// failure.
     pub(crate) fn enforce(&self) -> Result<()> {
         self.run.gate().check_open()?;
         self.run.gate().check_writable()?;
         let (mut removals, mut result) = (Vec::new(), Ok(()));
+        let follows = self.follows();
         for topic in self.run.live().all() {
             for core in &topic.partitions {
                 core.retention().retry_removals();
+                if follows {
+                    continue;
+                }
                 match begin_retention(&topic, core) {
                     Ok(removal) => removals.extend(removal),
                     Err(error) => result = result.and(Err(error)),
@@ -65,7 +74,7 @@ impl Retention {
         let Ok(topic) = self.run.live().get(&core.origin.topic) else {
             return Ok(()); // of an internal log, or deleted
         };
-        if RetentionPolicy::of(&topic.config).bytes.is_none() {
+        if RetentionPolicy::of(&topic.config).bytes.is_none() || self.follows() {
             return Ok(());
         }
         let removal = begin_retention(&topic, core)?;
@@ -77,6 +86,7 @@ impl Retention {
     pub(crate) fn delete_records(&self, partition: &TopicPartition, before: u64) -> Result<u64> {
         self.run.gate().check_open()?;
         self.run.gate().check_writable()?;
+        self.run.context().lead().check()?;
         let topic = self.run.live().get(&partition.topic)?;
         let core = topic.partition(partition.partition)?;
         core.log().status().check_available()?;
@@ -131,6 +141,9 @@ impl Retention {
     /// partition whose files cannot be removed makes none, however many segments it drops.
     pub(super) fn drop_oldest(&self) -> Result<bool> {
         self.run.gate().check_open()?;
+        if self.follows() {
+            return Ok(false);
+        }
         let topics = self.run.live().all();
         let droppable = topics.iter().filter(|topic| deletes(topic.config.cleanup));
         let each = droppable
@@ -148,7 +161,8 @@ impl Retention {
     /// Removes the last segment of a partition, if nothing else can make room for its appends.
     pub(super) fn drop_last(&self, core: &Arc<PartitionCore>) -> Result<bool> {
         let topic = self.run.live().get(&core.origin.topic)?;
-        if !deletes(topic.config.cleanup) || core.retention().keeps_leftovers() {
+        let is_kept = !deletes(topic.config.cleanup) || self.follows();
+        if is_kept || core.retention().keeps_leftovers() {
             return Ok(false);
         }
         let end = core.log_end();

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::catalog_writer::CatalogWriter;
 use super::context::{Context, Settings};
 use super::gate::Gate;
 use super::internal_logs::InternalLogs;
@@ -48,6 +49,11 @@ impl RunParts {
 
     pub(super) fn logs(&self) -> &InternalLogs {
         &self.logs
+    }
+
+    /// What records changes of the catalog.
+    pub(super) fn catalog_writer(&self) -> CatalogWriter<'_> {
+        CatalogWriter::new(&self.context, &self.logs)
     }
 
     pub(super) fn live(&self) -> &LiveTopics {

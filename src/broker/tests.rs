@@ -23,6 +23,8 @@ mod full;
 mod groups;
 mod hostile;
 mod inspect;
+#[cfg(feature = "replication")]
+mod leading;
 mod limits;
 mod lineage;
 mod model;

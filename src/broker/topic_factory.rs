@@ -9,17 +9,24 @@ use std::sync::Arc;
 use super::catalog::TopicEntry;
 use super::context::Context;
 use super::directories::{make_or_adopt_dir, sync_dir};
+use super::internal_logs::InternalLogs;
+use super::local::LocalChange;
 use super::workers::Workers;
-use crate::config::{Cleanup, Durability, TopicConfig};
+use crate::config::{Cleanup, Durability, RecoveryPolicy, TopicConfig};
 use crate::error::{Corruption, Result};
 use crate::format::TopicId;
-use crate::log::{Log, LogOptions, record_bytes_max};
+use crate::log::open::{Known, PartitionRecovery};
+use crate::log::unavailable::{damage_of, unavailable_log};
+use crate::log::{Log, LogIdentity, LogOptions, record_bytes_max};
 use crate::partition::PartitionCore;
 use crate::partition::compactor::CompactionSettings;
 use crate::partition::encode::RecordRules;
 use crate::partition::lineage::Lineage;
 use crate::rules::Rule;
 use crate::topic::{Succession, TopicShared};
+
+/// An open partition, its report, and the entries to add to `__local`.
+pub(super) type OpenedPartition = (Arc<PartitionCore>, (PartitionRecovery, Vec<LocalChange>));
 
 /// See the module's documentation.
 pub(super) struct TopicFactory {
@@ -82,6 +89,34 @@ impl TopicFactory {
         numbers.map(make).collect()
     }
 
+    /// A partition as an opening of its log has found it, and what to add to `__local`.
+    pub(super) fn found_partition(
+        &self,
+        logs: &InternalLogs,
+        (identity, key): (&LogIdentity, (TopicId, u32)),
+        (options, durability): (LogOptions, Durability),
+        known: &Known,
+        opened: Result<(Log, PartitionRecovery)>,
+    ) -> Result<OpenedPartition> {
+        let (mut log, recovery, damage) = match opened {
+            Ok((log, recovery)) => (log, recovery, None),
+            // Damage of one topic does not prevent the others from opening.
+            Err(error) if known.policy != RecoveryPolicy::Strict => {
+                let damage = damage_of(identity, &error).ok_or(error)?;
+                let env = &self.context.env;
+                let (log, recovery) =
+                    unavailable_log(env, identity.clone(), options, known, &damage);
+                (log, recovery, Some(damage))
+            }
+            Err(error) => return Err(error),
+        };
+        let start = start_found(key, known, &log);
+        let (lineage, change) = lineage_of(logs, key, &mut log);
+        let changes = change.into_iter().chain(start).collect::<Vec<_>>();
+        let core = self.partition_core(log, lineage, durability, damage);
+        Ok((core, (recovery, changes)))
+    }
+
     pub(super) fn partition_core(
         &self,
         log: Log,
@@ -90,8 +125,8 @@ impl TopicFactory {
         damage: Option<Corruption>,
     ) -> Arc<PartitionCore> {
         let background = Arc::clone(&self.workers);
-        let clock = self.context.clock.clone();
-        PartitionCore::new(log, lineage, durability, clock, background, damage)
+        let (lead, clock) = (self.context.lead(), self.context.clock.clone());
+        PartitionCore::new(log, lineage, durability, &lead, clock, background, damage)
     }
 
     /// What the handles of a topic share.
@@ -124,6 +159,40 @@ pub(super) fn successor(
     apply_compaction(&config, &partitions);
     let rules = record_rules(&config);
     topic.with(config, rules, partitions)
+}
+
+/// The log start to record for a partition without a recorded one: the next opening could not
+/// notice that the entry was lost.
+fn start_found(
+    (topic, partition): (TopicId, u32),
+    known: &Known,
+    log: &Log,
+) -> Option<LocalChange> {
+    let offset = log.log_start();
+    (known.log_start.is_none() && offset > 0).then_some(LocalChange::LogStart {
+        topic,
+        partition,
+        offset,
+    })
+}
+
+/// The incarnations of a log that was just opened, and the entry to add for them.
+fn lineage_of(
+    logs: &InternalLogs,
+    (topic, partition): (TopicId, u32),
+    log: &mut Log,
+) -> (Lineage, Option<LocalChange>) {
+    let known = logs.local().read(|local| local.lineages.get(&(topic, partition)).cloned());
+    let mut lineage = known.unwrap_or_default();
+    if log.epochs().is_new_incarnation {
+        lineage.begin(log.epochs().incarnation, log.log_end());
+        let change = LocalChange::Lineage { topic, partition, lineage: lineage.clone() };
+        return (lineage, Some(change));
+    }
+    if let Some(current) = lineage.current() {
+        log.continue_incarnation(current);
+    }
+    (lineage, None)
 }
 
 /// What records of a topic with these settings must obey.

@@ -16,10 +16,15 @@
 //!
 //! Must not know: what producers, groups and retention do with topics.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::catalog::{CatalogChange, CatalogState, Stage, TopicEntry};
-use super::directories::{remove_partition_files, remove_topic_files, sync_dir};
+use super::catalog_writer::Recorded;
+use super::directories::{
+    has_segments, remove_partition_files, remove_stray_files, remove_stray_topics,
+    remove_topic_files, sync_dir,
+};
 use super::gate::Change;
 use super::local::LocalChange;
 use super::run_parts::RunParts;
@@ -35,6 +40,9 @@ use crate::log::unavailable::damage_of;
 use crate::partition::PartitionCore;
 use crate::rules::Rule;
 use crate::topic::TopicShared;
+
+#[cfg(feature = "replication")]
+pub(crate) mod followed;
 
 /// See the module's documentation.
 pub(crate) struct Topics {
@@ -60,30 +68,44 @@ impl Topics {
     // ---- creating --------------------------------------------------------------------------
 
     pub(crate) fn create(&self, name: &str, config: TopicConfig) -> Result<Arc<TopicShared>> {
+        let (shared, recorded) = self.begin_create(name, config)?;
+        // The topic exists, and its records too once a majority has this.
+        self.run.catalog_writer().settle(recorded)?;
+        Ok(shared)
+    }
+
+    /// Creates a topic, as far as that waits for no other member of a replicated group.
+    pub(crate) fn begin_create(
+        &self,
+        name: &str,
+        config: TopicConfig,
+    ) -> Result<(Arc<TopicShared>, Recorded)> {
         validate_topic(name).map_err(|reason| invalid(name, reason))?;
         let config = config.or_defaults(&self.run.settings().topic_defaults);
         config.validate(record_bytes_max(config.segment_bytes))?;
         self.run.gate().check_process()?;
         let _held = self.hold_back();
-        let _change = self.run.gate().begin_change()?;
+        let change = self.run.gate().begin_change()?;
         self.check_writable(name)?;
-        self.finish_interrupted(name)?;
+        self.finish_interrupted(&change, name)?;
         self.check_free(name)?;
         let entry = TopicEntry { name: name.into(), id: self.factory.new_topic_id(), config };
-        self.set_stage(&entry, Stage::Creating)?;
+        let _ = self.set_stage(&entry, Stage::Creating)?;
         self.space.make_room_for_partitions(entry.config.partitions);
-        let made = self.factory.make_topic(&entry).and_then(|shared| {
+        let made = self.make_free(&entry, 0..entry.config.partitions);
+        let made = made.and_then(|()| self.factory.make_topic(&entry));
+        let made = made.and_then(|shared| {
             // DURABILITY: all files are synced before the entry that says that they exist.
-            self.set_stage(&entry, Stage::Live)?;
-            Ok(shared)
+            let recorded = self.set_stage(&entry, Stage::Live)?;
+            Ok((shared, recorded))
         });
         match made {
-            Ok(shared) => {
+            Ok((shared, recorded)) => {
                 self.run.live().insert(Arc::clone(&shared));
                 self.run.logs().coordinator().topic_changed(&shared.name, shared.config.partitions);
                 self.run.live().call_followers();
                 self.space.keep_compaction_spare();
-                Ok(shared)
+                Ok((shared, recorded))
             }
             Err(error) => {
                 // Undone as far as possible; the rest is undone at the next opening.
@@ -109,7 +131,7 @@ impl Topics {
         if settings.read_only {
             return Err(Error::ReadOnly { path: settings.dir.join(name) });
         }
-        Ok(())
+        self.run.context().check_leads()
     }
 
     // ---- altering --------------------------------------------------------------------------
@@ -119,12 +141,22 @@ impl Topics {
         name: &str,
         change: impl FnOnce(TopicConfig) -> TopicConfig,
     ) -> Result<()> {
+        let recorded = self.begin_alter(name, change)?;
+        self.run.catalog_writer().settle(recorded)
+    }
+
+    /// Alters a topic, as far as that waits for no other member of a replicated group.
+    pub(crate) fn begin_alter(
+        &self,
+        name: &str,
+        change: impl FnOnce(TopicConfig) -> TopicConfig,
+    ) -> Result<Recorded> {
         let before = self.run.live().get(name)?;
         // This is the caller's code, so no lock is held: it may use the broker.
         let wanted = change(before.config.clone());
         check_alterable(&before.config, &wanted)?;
         let change = self.run.gate().begin_change()?;
-        self.run.gate().check_writable()?;
+        self.check_writable(name)?;
         let topic = self.run.live().get(name)?;
         if topic.id != before.id {
             // The topic that the caller read is deleted; this one only has the same name.
@@ -134,14 +166,29 @@ impl Topics {
         config.validate(record_bytes_max(config.segment_bytes))?;
         self.finish_growth(&change, &topic)?;
         let entry = TopicEntry { config, ..entry_of(&topic) };
-        self.set_stage(&entry, Stage::Live)?;
+        self.check_not_deleted(&entry)?;
+        let recorded = self.set_stage(&entry, Stage::Live)?;
+        self.put_in_force(&change, &topic, entry.config);
+        Ok(recorded)
+    }
+
+    /// Gives a topic other settings.
+    fn put_in_force(&self, change: &Change<'_>, topic: &TopicShared, config: TopicConfig) {
         for partition in &topic.partitions {
-            partition
-                .with_log(|log| log.factory_mut().set_segment_bytes(entry.config.segment_bytes));
+            partition.with_log(|log| log.factory_mut().set_segment_bytes(config.segment_bytes));
         }
-        self.replace(&change, &topic, entry.config, topic.partitions.clone());
+        self.replace(change, topic, config, topic.partitions.clone());
         self.space.settings_changed();
-        Ok(())
+    }
+
+    /// Refuses to change a topic whose deletion is recorded, but perhaps at no majority.
+    fn check_not_deleted(&self, entry: &TopicEntry) -> Result<()> {
+        let stage = |(_, stage): &(TopicEntry, Stage)| *stage;
+        let stage = self.run.logs().catalog().read(|it| it.topics.get(&entry.id).map(stage));
+        match stage {
+            Some(stage) if !stage.is_live() => Err(Error::UnknownTopic((*entry.name).to_owned())),
+            _ => Ok(()),
+        }
     }
 
     /// Replaces a topic's settings or its partition count for all users.
@@ -159,17 +206,18 @@ impl Topics {
 
     // ---- growing ---------------------------------------------------------------------------
 
-    /// Adds partitions, up to `total`. `check` may refuse the growth of the topic.
-    pub(super) fn grow(
+    /// Adds partitions, up to `total`, as far as that waits for no other member of a replicated group.
+    /// `check` may refuse the growth of the topic.
+    pub(super) fn begin_grow(
         &self,
         name: &str,
         total: u32,
         check: impl FnOnce(&Change<'_>, &TopicShared) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Recorded> {
         self.run.gate().check_process()?;
         let _held = self.hold_back();
         let change = self.run.gate().begin_change()?;
-        self.run.gate().check_writable()?;
+        self.check_writable(name)?;
         let topic = self.run.live().get(name)?;
         let has = topic.config.partitions;
         if total <= has {
@@ -179,23 +227,27 @@ impl Topics {
         let grown = TopicConfig { partitions: total, ..topic.config.clone() };
         grown.validate(record_bytes_max(grown.segment_bytes))?;
         check(&change, &topic)?;
+        self.check_not_deleted(&entry_of(&topic))?;
         self.finish_growth(&change, &topic)?;
         let before = entry_of(&topic);
         let after = TopicEntry { config: grown, ..before.clone() };
-        self.set_stage(&before, Stage::Growing(total))?;
+        let _ = self.set_stage(&before, Stage::Growing(total))?;
         self.space.make_room_for_partitions(total.saturating_sub(has));
-        let made = self.factory.make_partitions(&after, has..total).and_then(|partitions| {
+        let made = self.forget_numbers(after.id, has);
+        let made = made.and_then(|()| self.make_free(&after, has..total));
+        let made = made.and_then(|()| self.factory.make_partitions(&after, has..total));
+        let made = made.and_then(|partitions| {
             // DURABILITY: all files are synced before the entry that says that they exist.
-            self.set_stage(&after, Stage::Live)?;
-            Ok(partitions)
+            let recorded = self.set_stage(&after, Stage::Live)?;
+            Ok((partitions, recorded))
         });
         match made {
-            Ok(partitions) => {
+            Ok((partitions, recorded)) => {
                 let all = topic.partitions.iter().cloned().chain(partitions).collect();
                 self.replace(&change, &topic, after.config, all);
                 self.run.logs().coordinator().topic_changed(name, total);
                 self.run.live().call_followers();
-                Ok(())
+                Ok(recorded)
             }
             Err(error) => {
                 // Undone as far as possible; the rest is undone later, or at the next opening.
@@ -210,7 +262,7 @@ impl Topics {
     /// DURABILITY: the intent comes first, again. The completion may have reached the disk although
     /// it failed, and must never be found without the files that it claims.
     pub(super) fn undo_growth(&self, before: &TopicEntry, total: u32) -> Result<()> {
-        self.set_stage(before, Stage::Growing(total))?;
+        let _ = self.set_stage(before, Stage::Growing(total))?;
         let disk = &*self.run.env().disk;
         for number in before.config.partitions..total {
             let dir = self.run.context().identity(before, number).dir;
@@ -218,7 +270,7 @@ impl Topics {
         }
         let dir = self.run.settings().dir.join(&*before.name);
         Rule::UndoneGrowthNames.keep(|| sync_dir(disk, &dir))?;
-        self.set_stage(before, Stage::Live)
+        self.set_stage(before, Stage::Live).map(drop)
     }
 
     /// Undoes a growth that an earlier call could neither finish nor undo.
@@ -235,7 +287,29 @@ impl Topics {
     pub(crate) fn delete(&self, name: &str) -> Result<()> {
         self.run.gate().check_process()?;
         let _held = self.hold_back();
-        let _change = self.run.gate().begin_change()?;
+        let change = self.run.gate().begin_change()?;
+        let (entry, marked) = self.mark_deleted(&change, name)?;
+        let unsure = match marked {
+            // In a group nothing is closed or removed before a majority has it: what becomes of the
+            // topic otherwise is decided by what the log says later.
+            Ok(recorded) => self.run.catalog_writer().settle(recorded).map(|()| None)?,
+            Err(error) if self.run.context().is_member() => return Err(error),
+            Err(error) => Some(error),
+        };
+        self.finish_deletion(&change, &entry, unsure)
+    }
+
+    /// Records that a topic is deleted, as far as that waits for no other member of a replicated
+    /// group. The rest is done once a majority has it.
+    #[cfg(test)]
+    #[cfg(feature = "replication")]
+    pub(crate) fn begin_delete(&self, name: &str) -> Result<Recorded> {
+        let change = self.run.gate().begin_change()?;
+        self.mark_deleted(&change, name)?.1
+    }
+
+    /// What is returned beside the entry is an error if the deletion may be recorded or not.
+    fn mark_deleted(&self, _: &Change<'_>, name: &str) -> Result<(TopicEntry, Result<Recorded>)> {
         // Not from the table of topics: a deletion that failed can be tried again.
         let named = |(entry, _): &&(TopicEntry, Stage)| *entry.name == *name;
         let find = |catalog: &CatalogState| catalog.topics.values().find(named).cloned();
@@ -246,28 +320,54 @@ impl Topics {
             return Err(Error::UnknownTopic(name.to_owned()));
         }
         // The commit point: when it is durable the topic is deleted, also after a crash.
-        let marked = self.set_stage(&entry, Stage::Deleting);
-        if marked.as_ref().is_err_and(Error::is_definite) {
-            return marked;
+        match self.set_stage(&entry, Stage::Deleting) {
+            Err(error) if error.is_definite() => Err(error),
+            marked => Ok((entry, marked)),
         }
-        // It is deleted, or perhaps deleted: from now on nothing may be acknowledged that the next
-        // opening would remove.
-        let shared = self.run.live().remove(name);
+    }
+
+    /// Ends a topic that is deleted, or perhaps deleted: from now on nothing may be acknowledged that
+    /// the next opening would remove. `unsure` is the error in the latter case.
+    fn finish_deletion(
+        &self,
+        change: &Change<'_>,
+        entry: &TopicEntry,
+        unsure: Option<Error>,
+    ) -> Result<()> {
+        let shared = self.take_away(change, entry.id, &entry.name, unsure.as_ref());
+        if let Some(error) = unsure {
+            return Err(error);
+        }
+        // It is durably deleted; its files are removed now, or else later.
+        let _ = self.forget(&entry.name, entry.id);
+        give_up_space(shared.as_deref());
+        Ok(())
+    }
+
+    /// Ends all use of a topic, and returns it if it was used. `unsure`: why its calls do not know
+    /// whether it is deleted.
+    fn take_away(
+        &self,
+        _: &Change<'_>,
+        id: TopicId,
+        name: &str,
+        unsure: Option<&Error>,
+    ) -> Option<Arc<TopicShared>> {
+        let shared = self.run.live().remove_this(id, name)?;
         self.run.logs().coordinator().topic_changed(name, 0);
         self.run.live().call_followers();
-        for partition in shared.iter().flat_map(|shared| &shared.partitions) {
-            partition.close_deleted(marked.as_ref().err().cloned());
+        self.close_partitions(&shared.partitions, unsure);
+        Some(shared)
+    }
+
+    /// Ends all use of partitions that are removed.
+    fn close_partitions(&self, partitions: &[Arc<PartitionCore>], unsure: Option<&Error>) {
+        for partition in partitions {
+            partition.close_deleted(unsure.cloned());
             partition.await_work();
         }
         // Wakes appends that wait for space: they return that the topic is deleted.
         self.run.env().space.wake();
-        marked?;
-        // It is durably deleted; its files are removed now, or else later.
-        let _ = self.forget(&entry.name, entry.id);
-        for partition in shared.iter().flat_map(|shared| &shared.partitions) {
-            partition.log().give_up_space();
-        }
-        Ok(())
     }
 
     /// Notes that the writing broker has deleted a topic, in a read-only broker.
@@ -282,7 +382,11 @@ impl Topics {
     /// DURABILITY: the intent comes first. The entry that made the topic live may have reached the
     /// disk although it failed, and must never be found without the files that it claims.
     fn remove(&self, entry: &TopicEntry) -> Result<()> {
-        self.set_stage(entry, Stage::Deleting)?;
+        let _ = self.set_stage(entry, Stage::Deleting)?;
+        if !self.run.catalog_writer().is_certain(entry.id) {
+            // Once a majority has it: see `finish_all_interrupted`.
+            return Ok(());
+        }
         self.forget(&entry.name, entry.id)
     }
 
@@ -291,6 +395,10 @@ impl Topics {
         // DURABILITY: the intent, before the first file is removed. It may be one whose sync has
         // failed: a power cut could then bring the topic back without its files.
         self.run.logs().catalog().partition().flush()?;
+        if self.run.context().is_member() {
+            // DURABILITY: a follower has deleted topics open until a record says that they are removed.
+            self.run.logs().local().append_durably(vec![LocalChange::Removing(id)])?;
+        }
         remove_topic_files(&*self.run.env().disk, &self.run.settings().dir.join(name), id)?;
         // DURABILITY: the catalog entry is removed last; until then, remaining files are found by
         // the intent.
@@ -306,11 +414,13 @@ impl Topics {
     /// may take long: this is called every minute.
     pub(super) fn finish_all_interrupted(&self) {
         let Some(change) = self.run.gate().try_begin_change() else { return };
-        if self.run.settings().read_only {
+        if self.run.settings().read_only || self.run.context().follows() {
             return;
         }
         for entry in self.unfinished(|_| true) {
-            let _ = self.forget(&entry.name, entry.id);
+            if self.run.catalog_writer().is_certain(entry.id) {
+                let _ = self.finish_deletion(&change, &entry, None);
+            }
         }
         for topic in self.run.live().all() {
             let _ = self.finish_growth(&change, &topic);
@@ -318,9 +428,15 @@ impl Topics {
     }
 
     /// Removes what a failure has left of topics of this name, so that the name can be used.
-    fn finish_interrupted(&self, name: &str) -> Result<()> {
+    fn finish_interrupted(&self, change: &Change<'_>, name: &str) -> Result<()> {
         let unfinished = self.unfinished(|entry| entry.name.eq_ignore_ascii_case(name));
-        unfinished.iter().try_for_each(|entry| self.forget(&entry.name, entry.id))
+        unfinished.iter().try_for_each(|entry| {
+            if !self.run.catalog_writer().is_certain(entry.id) {
+                return Err(self.run.context().not_enough());
+            }
+            let _ = self.take_away(change, entry.id, &entry.name, None);
+            self.forget(&entry.name, entry.id)
+        })
     }
 
     /// Topics that are not live: interrupted creations and deletions.
@@ -334,13 +450,19 @@ impl Topics {
     /// The topics that an opening finds, after interrupted changes are finished: a creation or
     /// growth is undone, a deletion is completed, each by removing the files with the topic's id.
     pub(super) fn recover(&self) -> Result<Vec<TopicEntry>> {
+        if self.run.context().is_member() {
+            return recover_as_member(&self.run);
+        }
         let is_read_only = self.run.settings().read_only;
         let entries: Vec<(TopicEntry, Stage)> =
             self.run.logs().catalog().read(|catalog| catalog.topics.values().cloned().collect());
         let mut live = Vec::new();
         for (entry, stage) in entries {
-            let (entry, stage) = self.stage_by_files(entry, stage)?;
-            match stage {
+            let (entry, found) = stage_by_files(&self.run, entry, stage)?;
+            if found != stage && !is_read_only {
+                let _ = self.set_stage(&entry, found)?;
+            }
+            match found {
                 Stage::Live => live.push(entry),
                 Stage::Growing(_) if is_read_only => live.push(entry),
                 Stage::Growing(total) => {
@@ -364,25 +486,51 @@ impl Topics {
         Ok(live)
     }
 
-    /// The stage of a topic as its files show it; records it if it differs.
-    fn stage_by_files(&self, entry: TopicEntry, stage: Stage) -> Result<(TopicEntry, Stage)> {
-        let (entry, found) = entry.stage_by_files(stage, |entry, number| {
-            let identity = self.run.context().identity(entry, number);
-            match holds_records(self.run.env(), &identity) {
-                // A file that cannot be read may hold records, so nothing is removed because of it.
-                Err(error) if damage_of(&identity, &error).is_some() => Ok(true),
-                holds => holds,
-            }
-        })?;
-        if found != stage && !self.run.settings().read_only {
-            self.set_stage(&entry, found)?;
-        }
-        Ok((entry, found))
+    /// Records a topic and its stage, durably.
+    fn set_stage(&self, entry: &TopicEntry, stage: Stage) -> Result<Recorded> {
+        let epoch = self.run.context().leads().unwrap_or(0);
+        let catalog = self.run.logs().catalog();
+        let change = catalog.read(|catalog| catalog.topic_change(entry.clone(), stage, epoch));
+        self.run.catalog_writer().record(vec![change])
     }
 
-    /// Records a topic and its stage, durably.
-    fn set_stage(&self, entry: &TopicEntry, stage: Stage) -> Result<()> {
-        self.run.logs().catalog().append_durably(vec![CatalogChange::Topic(entry.clone(), stage)])
+    /// In a replicated group, removes what earlier leaders have left in the directories of partitions
+    /// that are created: nothing in them was ever acknowledged.
+    fn make_free(&self, entry: &TopicEntry, numbers: Range<u32>) -> Result<()> {
+        if !self.run.context().is_member() {
+            return Ok(());
+        }
+        let catalog = self.run.logs().catalog();
+        let is_whole = catalog.is_whole();
+        // If records of the catalog are missing, the topic may be one that this member has.
+        let keep = |id: TopicId| {
+            let is_own = id == entry.id;
+            if is_own { !is_whole } else { catalog.read(|it| it.topics.contains_key(&id)) }
+        };
+        let disk = &*self.run.env().disk;
+        if numbers.start == 0 {
+            return remove_stray_topics(disk, &self.run.settings().dir.join(&*entry.name), &keep);
+        }
+        for number in numbers {
+            remove_stray_files(disk, &self.run.context().identity(entry, number).dir, &keep)?;
+        }
+        Ok(())
+    }
+
+    /// In a replicated group, forgets what was noted of partitions with the numbers of those that are
+    /// created: their creation was truncated.
+    fn forget_numbers(&self, id: TopicId, from: u32) -> Result<()> {
+        if !self.run.context().is_member() {
+            return Ok(());
+        }
+        let gone = LocalChange::PartitionsGone { topic: id, from };
+        self.run.logs().local().append_durably(vec![gone])
+    }
+}
+
+fn give_up_space(topic: Option<&TopicShared>) {
+    for partition in topic.iter().flat_map(|topic| &topic.partitions) {
+        partition.log().give_up_space();
     }
 }
 
@@ -408,6 +556,49 @@ fn check_alterable(before: &TopicConfig, wanted: &TopicConfig) -> Result<()> {
 fn invalid(name: &str, reason: NameError) -> Error {
     // A hostile name is not repeated at full length.
     Error::InvalidName { name: name.chars().take(300).collect(), reason }
+}
+
+/// The same for a member of a replicated group, in which the log alone decides. Nothing is finished
+/// before this member leads. A deleted topic is open until its files are removed.
+fn recover_as_member(run: &RunParts) -> Result<Vec<TopicEntry>> {
+    let logs = run.logs();
+    let mut live: Vec<(TopicEntry, Stage)> =
+        logs.catalog().read(|catalog| catalog.topics.values().cloned().collect());
+    live.retain(|(entry, stage)| match stage {
+        Stage::Live | Stage::Growing(_) => true,
+        Stage::Deleting => !logs.local().read(|local| local.is_removing(entry.id)),
+        Stage::Creating => false,
+    });
+    let mut entries = Vec::new();
+    for (entry, stage) in live {
+        if stage != Stage::Deleting || has_files(run, &entry)? {
+            entries.push(entry);
+        }
+    }
+    Ok(entries)
+}
+
+/// Whether all partitions of a topic have files.
+fn has_files(run: &RunParts, entry: &TopicEntry) -> Result<bool> {
+    for number in 0..entry.config.partitions {
+        let dir = run.context().identity(entry, number).dir;
+        if !has_segments(&*run.env().disk, &dir)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The stage of a topic as its files show it.
+fn stage_by_files(run: &RunParts, entry: TopicEntry, stage: Stage) -> Result<(TopicEntry, Stage)> {
+    entry.stage_by_files(stage, |entry, number| {
+        let identity = run.context().identity(entry, number);
+        match holds_records(run.env(), &identity) {
+            // A file that cannot be read may hold records, so nothing is removed because of it.
+            Err(error) if damage_of(&identity, &error).is_some() => Ok(true),
+            holds => holds,
+        }
+    })
 }
 
 #[cfg(test)]

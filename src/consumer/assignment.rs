@@ -150,13 +150,16 @@ impl Assigned {
 
     /// How long a wait may be before auto mode has something to commit.
     pub(super) fn time_to_commit(&mut self) -> Option<Duration> {
-        let has_news = self.auto.is_on() && self.commits().has_passed();
+        let has_news = self.auto.is_on() && may_commit(&self.run) && self.commits().has_passed();
         has_news.then(|| self.auto.time_left(self.run.clock().monotonic()))
     }
 
     #[inline]
     pub(super) fn commit_if_due(&mut self) -> Result<()> {
-        if self.auto.is_on() && self.auto.take_due(self.run.clock().monotonic()) {
+        if self.auto.is_on()
+            && may_commit(&self.run)
+            && self.auto.take_due(self.run.clock().monotonic())
+        {
             return self.commits().commit_passed(Wait::No);
         }
         Ok(())
@@ -252,6 +255,17 @@ impl Assigned {
                 self.report_assigned();
                 self.take_over();
                 return Ok(());
+            }
+            if member.is_dismissed() {
+                // The broker has lost the leadership of its replicated group, and with it all members.
+                let all = self.owned();
+                self.lose(&all);
+                if let Role::Member(member) = &self.role {
+                    let again =
+                        join_again(member, &self.run, &self.settings, self.maker.notifier())?;
+                    self.role = Role::Member(again);
+                }
+                continue;
             }
             let change = match member.poll() {
                 Err(fenced @ Error::Fenced { .. }) => {
@@ -465,4 +479,22 @@ pub(super) fn ends<P: Into<TopicPartition>>(
 fn has_begun(run: &Run, role: &Role, topic: &str) -> bool {
     let Role::Member(member) = role else { return false };
     run.coordinator().offsets().has_subscribed_to(member.group(), topic)
+}
+
+/// Whether auto mode commits: where another member of a replicated group leads, it waits.
+#[inline]
+fn may_commit(run: &Run) -> bool {
+    !run.leading().follows()
+}
+
+/// Joins the group once more, if the broker leads: the member continues at what is committed now.
+fn join_again(
+    member: &Membership,
+    run: &Run,
+    settings: &Settings,
+    notifier: &Arc<Notifier>,
+) -> Result<Membership> {
+    let again = member.join_again(notifier)?;
+    FirstSubscription::new(run, again.group(), settings).store(again.interest())?;
+    Ok(again)
 }

@@ -287,6 +287,9 @@ impl ConsumerBuilder {
     ///   id; [`commit`](Self::commit) of a reader without a group.
     /// - [`Error::StorageFull`], [`Error::SyncFailed`], [`Error::Io`], [`Error::ReadOnly`]: the
     ///   group subscribes to a topic or pattern for the first time, and this could not be stored.
+    /// - [`Error::NotLeader`]: the consumer would be a member of a group, and this broker does not lead
+    ///   its replicated group. Readers, and consumers that [`assign`](Self::assign), read on every
+    ///   broker; the latter commit only on the leader.
     /// - [`Error::Closed`]: the broker was closed.
     ///
     /// # Durability

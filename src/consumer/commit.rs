@@ -292,10 +292,12 @@ impl<'a> Commits<'a> {
     // ---- the commit itself -------------------------------------------------------------------
 
     fn check(&self) -> Result<()> {
-        match self.role {
-            Role::Reader => Err(no_commits()),
-            _ => self.run.gate().check_open().and_then(|()| self.run.gate().check_writable()),
+        if let Role::Reader = self.role {
+            return Err(no_commits());
         }
+        self.run.gate().check_open()?;
+        self.run.gate().check_writable()?;
+        self.run.leading().check()
     }
 
     /// Commits all or none, but for partitions whose records cannot be made durable. A test may have
@@ -429,7 +431,7 @@ impl Commits<'_> {
         self.check()?;
         let commits = self.commits(&wanted.positions, wanted.rewinds)?;
         wanted.positions = self.positions_of(commits.iter(), &wanted.positions);
-        if self.level() == Wait::No {
+        if self.level() != Wait::ForDisk {
             return Ok(Vec::new());
         }
         let slot = |&(index, offset): &(usize, u64)| Some((self.slots.get(index)?, offset));
@@ -458,7 +460,7 @@ impl Commits<'_> {
         let commits = self.commits(&wanted.positions, wanted.rewinds)?;
         let (ready, refused) = match level {
             Wait::ForDisk => Ready::each_durable_now(commits),
-            Wait::No => Ready::each(commits, level),
+            Wait::ForCopies | Wait::No => Ready::each(commits, level),
         };
         let failed = failed.and(refused);
         if ready.is_empty() {

@@ -37,8 +37,8 @@ pub(super) struct Poller {
 struct Returned {
     /// That a partition has no position; the others are read in between.
     no_position: bool,
-    /// That the member was fenced. No message follows.
-    fenced: bool,
+    /// That the member was fenced, and no message follows; or that another broker leads.
+    no_membership: bool,
 }
 
 impl Poller {
@@ -220,16 +220,13 @@ impl Poller {
             wait::begin_pass();
             self.check_shutdown()?;
             if let Err(error) = self.assigned.follow_plan() {
-                let is_repeated =
-                    lasts(&error) && std::mem::replace(&mut self.returned.fenced, true);
-                let waits = is_repeated && matches!(wait, Wait::Until(_));
-                if waits && self.is_ended_by_call(wait) {
-                    return Ok(Batch::default());
+                match self.await_membership(error, wait) {
+                    Some(result) => return result,
+                    None => continue,
                 }
-                if waits && self.park(wait) {
-                    continue;
-                }
-                return Err(error);
+            }
+            if cfg!(feature = "replication") {
+                self.returned.no_membership = false;
             }
             self.assigned.keep_gaps();
             self.assigned.commit_if_due()?;
@@ -270,6 +267,31 @@ impl Poller {
                 return Ok(batch);
             }
         }
+    }
+
+    /// What a call returns that finds the consumer no member; `None` if it is to look again. If the
+    /// error was returned before, the call waits first: a caller that ignores it must not poll at full
+    /// speed. One that was fenced stays so; but the broker may lead its replicated group again.
+    fn await_membership(&mut self, error: Error, wait: &Wait<'_>) -> Option<Result<Batch>> {
+        let may_end = matches!(error, Error::NotLeader { .. });
+        let is_repeated =
+            (may_end || lasts(&error)) && std::mem::replace(&mut self.returned.no_membership, true);
+        let waits = match wait {
+            Wait::Until(_) => is_repeated,
+            Wait::Forever | Wait::Task { .. } => is_repeated && may_end,
+            Wait::Never => false,
+        };
+        if !waits {
+            return Some(Err(error));
+        }
+        if self.is_ended_by_call(wait) {
+            return Some(Ok(Batch::default()));
+        }
+        if self.park(wait) {
+            return None;
+        }
+        // A task is woken when the broker leads again.
+        Some(if matches!(wait, Wait::Task { .. }) { Ok(Batch::default()) } else { Err(error) })
     }
 
     /// One pass over the slots. A lasting error is returned once immediately, and again after other

@@ -23,8 +23,10 @@ use super::table::GroupTable;
 use crate::config::Durability;
 use crate::error::{Error, Result};
 use crate::format::TopicId;
+use crate::partition::copies::Copies;
 #[cfg(feature = "async")]
 use crate::partition::durable_wait::DurableWait;
+use crate::partition::lead::LedEpoch;
 use crate::partition::{PartitionCore, together};
 use crate::record::TopicPartition;
 use crate::rules::Rule;
@@ -64,8 +66,10 @@ impl<'a> Commit<'a> {
 /// How far a step of a commit is taken before it returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// To stable storage.
+    /// To stable storage, and, in a replicated group, until a majority has it.
     ForDisk,
+    /// As [`No`](Self::No), but in a replicated group until a majority has it.
+    ForCopies,
     /// It is published; a background sync follows if the broker makes any.
     No,
 }
@@ -73,7 +77,7 @@ pub(crate) enum Wait {
 impl Wait {
     /// The wait of a call that commits at the broker's level.
     pub(crate) fn at_level(durability: Durability) -> Self {
-        if durability == Durability::Sync { Self::ForDisk } else { Self::No }
+        if durability == Durability::Sync { Self::ForDisk } else { Self::ForCopies }
     }
 }
 
@@ -113,7 +117,7 @@ impl<'a> Ready<'a> {
     }
 
     fn each_durable(commits: Vec<Commit<'a>>, wait: Wait) -> (Self, Result<()>) {
-        if wait == Wait::No || !Rule::RecordsBeforeCommit.holds() {
+        if wait != Wait::ForDisk || !Rule::RecordsBeforeCommit.holds() {
             return (Self(commits), Ok(()));
         }
         let records = |commit: &Commit<'a>| (commit.core, commit.committed.offset);
@@ -156,32 +160,36 @@ pub(crate) struct Stored<'a> {
     offsets: &'a OffsetStore,
     /// The end of the offsets log after them.
     end: u64,
+    /// The leadership under which they are stored.
+    led: LedEpoch,
 }
 
 impl Stored<'_> {
-    /// What a task waits for until they are durable; `None`, and a request for the sync that makes
-    /// them so, if the caller does not wait for the disk.
+    /// What a task waits for until they are durable, and a majority has them; `None`, and a request for
+    /// the sync that makes them so, if the caller waits for neither.
     #[cfg(feature = "async")]
     pub(crate) fn into_wait(self, wait: Wait) -> Option<DurableWait> {
         let log = self.offsets.partition();
-        if wait == Wait::ForDisk {
-            return Some(DurableWait::new(Arc::clone(log), self.end));
+        if wait != Wait::ForDisk {
+            log.sync_soon();
         }
-        log.sync_soon();
-        None
+        let copies = || Copies::of(log, self.end, self.led);
+        match wait {
+            Wait::ForDisk => Some(DurableWait::new(Arc::clone(log), self.end).and(copies())),
+            Wait::ForCopies => Some(DurableWait::of_copies(Arc::clone(log), self.end, copies())),
+            Wait::No => None,
+        }
     }
 
-    /// Makes them durable, or asks for the sync that does.
+    /// Makes them durable, or asks for the sync that does; and waits until a majority has them.
     pub(crate) fn settle(self, wait: Wait) -> Result<()> {
         let log = self.offsets.partition();
         match wait {
             // DURABILITY: the group must not go back below a commit that was acknowledged.
-            Wait::ForDisk => Rule::CommitSync.keep(|| log.wait_durable(self.end)),
-            Wait::No => {
-                log.sync_soon();
-                Ok(())
-            }
+            Wait::ForDisk => Rule::CommitSync.keep(|| log.wait_durable(self.end))?,
+            Wait::ForCopies | Wait::No => log.sync_soon(),
         }
+        if wait == Wait::No { Ok(()) } else { Copies::of(log, self.end, self.led).wait(log) }
     }
 }
 
@@ -245,14 +253,16 @@ fn news<'c>(
 ///
 /// # Errors
 ///
-/// [`Error::UnknownTopic`], and [`Error::Rebalanced`] where the permit does not hold any more;
-/// nothing is stored then.
+/// [`Error::UnknownTopic`], [`Error::Rebalanced`] where the permit does not hold any more, and
+/// [`Error::NotLeader`]; nothing is stored then.
 pub(super) fn store<'a>(
     offsets: &'a OffsetStore,
     group: &Arc<str>,
     commits: &Ready<'_>,
     permit: Permit<'_>,
 ) -> Result<Stored<'a>> {
+    // Before the append: if that comes under a later leadership, this one has ended.
+    let led = offsets.lead().check()?;
     let change = |commit: &Commit<'_>| OffsetChange::Commit {
         group: Arc::clone(group),
         topic: commit.topic,
@@ -282,5 +292,5 @@ pub(super) fn store<'a>(
     });
     // Not before: no partition may get another owner between the check and the append.
     drop(permit);
-    Ok(Stored { offsets, end: end? })
+    Ok(Stored { offsets, end: end?, led })
 }

@@ -28,6 +28,8 @@ use super::shared::Group;
 use super::table::GroupTable;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::partition::copies::Copies;
+use crate::partition::lead::Lead;
 use crate::partition::state_log::StateLog;
 use crate::partition::waiters::Notifier;
 use crate::steps;
@@ -63,12 +65,13 @@ impl Coordinator {
         offsets: StateLog<OffsetsState>,
         clock: Arc<dyn Clock>,
         is_read_only: bool,
+        lead: &Lead,
         on_deadline: impl Fn() + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new(Self {
-            offsets: OffsetStore::new(offsets, is_read_only),
+            offsets: OffsetStore::new(offsets, is_read_only, lead.clone()),
             clock,
-            groups: Mutex::at_level(LockLevel::Groups, GroupTable::default()),
+            groups: Mutex::at_level(LockLevel::Groups, GroupTable::of(lead)),
             topics: Mutex::at_level(LockLevel::GroupTopics, Arc::default()),
             deadlines: Arc::new(Deadlines::new()),
             next_member: AtomicU64::new(1),
@@ -88,6 +91,30 @@ impl Coordinator {
     #[inline]
     pub(super) fn now(&self) -> u64 {
         nanos(self.clock.monotonic())
+    }
+
+    // ---- leadership --------------------------------------------------------------------------
+
+    /// This broker has the groups from now on, as `__offsets` has them. Their members of an earlier
+    /// leadership join again at their next poll.
+    #[cfg(feature = "replication")]
+    pub(crate) fn lead(&self) {
+        self.restore();
+        let wakeups = self.groups.lock().take_charge();
+        wakeups.call();
+        self.deadline_noted();
+    }
+
+    /// Another broker has the groups, or none: nobody is a member here any more.
+    #[cfg(feature = "replication")]
+    pub(crate) fn follow(&self) {
+        let wakeups = self.groups.lock().dismiss_all();
+        wakeups.call();
+    }
+
+    /// Whether a consumer that was dismissed has to wait.
+    pub(super) fn follows(&self) -> bool {
+        self.offsets.lead().follows()
     }
 
     fn trace(&self) -> &Outbox {
@@ -174,8 +201,8 @@ impl Coordinator {
 
     // ---- members -----------------------------------------------------------------------------
 
-    /// Begins to wait for the static members of the last run. Called once, when all topics are
-    /// known and before any member can join.
+    /// Begins to wait for the static members of the last run, or of the last leader. Called when all
+    /// topics are known and before any member can join.
     pub(crate) fn restore(&self) {
         let now = self.now();
         let statics = self.offsets.log().read(|offsets| offsets.statics().clone());
@@ -201,7 +228,8 @@ impl Coordinator {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] if the live members use another assignor; [`Error::Closed`].
+    /// [`Error::Config`] if the live members use another assignor; [`Error::NotLeader`];
+    /// [`Error::Closed`].
     pub(super) fn join(
         &self,
         name: &Arc<str>,
@@ -213,6 +241,9 @@ impl Coordinator {
         let mut groups = self.groups.lock();
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
+        }
+        if groups.follows() {
+            return Err(self.offsets.lead().refused());
         }
         let new = || Group::new(name, request.assignor, &self.topics(), &self.deadlines);
         let group = groups.get_or_insert(name, new);
@@ -408,6 +439,7 @@ impl Coordinator {
     ///
     /// [`Error::UnknownGroup`], [`Error::GroupNotEmpty`]; nothing is changed.
     pub(crate) fn delete_group(&self, name: &str) -> Result<()> {
+        let led = self.offsets.lead().check()?;
         let mut groups = self.groups.lock();
         self.check_reset(&groups, name)?;
         let gone = vec![OffsetChange::GroupGone(name.into())];
@@ -416,7 +448,9 @@ impl Coordinator {
             groups.remove(&group, &group.lock(), false);
         }
         drop(groups);
-        self.offsets.partition().wait_durable(end)
+        let log = self.offsets.partition();
+        log.wait_durable(end)?;
+        Copies::of(log, end, led).wait(log)
     }
 
     /// Checks that the group exists and has no live member.

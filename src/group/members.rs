@@ -300,6 +300,18 @@ impl Members {
         self.state.revoked(id, partitions).map_err(|_| Error::Closed)
     }
 
+    /// Dismisses all consumers. Returns them, to be woken.
+    #[cfg(feature = "replication")]
+    pub(super) fn dismiss(&mut self) -> Wakeups {
+        let mut wakeups = std::mem::take(&mut self.fenced);
+        for member in self.live.values() {
+            member.presence.dismiss();
+            wakeups.add(&member.presence);
+        }
+        *self = Self::new(self.state.assignor(), Arc::default());
+        wakeups
+    }
+
     // ---- what follows a change ---------------------------------------------------------------
 
     /// Emits events for the changes since the last ones.

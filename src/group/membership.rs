@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::assignor::MemberId;
 use super::commit::{self, Commit, Permit, Ready, Stored};
 use super::coordinator::Coordinator;
+use super::interest::Interest;
 use super::members::{Holder, JoinRequest, Members};
 use super::owners::OwnershipEpoch;
 use super::presence::Presence;
@@ -27,6 +28,8 @@ pub(crate) struct Membership {
     member: MemberId,
     presence: Arc<Presence>,
     holder: Option<Holder>,
+    /// To join again, when the broker has lost the leadership of its group and leads again.
+    request: JoinRequest,
 }
 
 impl Membership {
@@ -34,7 +37,8 @@ impl Membership {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] if the live members use another assignor; [`Error::Closed`].
+    /// [`Error::Config`] if the live members use another assignor; [`Error::NotLeader`];
+    /// [`Error::Closed`].
     pub(crate) fn join(
         coordinator: &Arc<Coordinator>,
         group: &Arc<str>,
@@ -48,7 +52,28 @@ impl Membership {
             member: joined.member,
             presence: joined.presence,
             holder: joined.holder,
+            request: request.clone(),
         })
+    }
+
+    /// Becomes a member once more, after this membership was dismissed.
+    ///
+    /// # Errors
+    ///
+    /// As of [`join`](Self::join).
+    pub(crate) fn join_again(&self, notifier: &Arc<Notifier>) -> Result<Self> {
+        Self::join(&self.coordinator, self.group(), &self.request, notifier)
+    }
+
+    /// What the member subscribes to.
+    pub(crate) fn interest(&self) -> &Interest {
+        &self.request.interest
+    }
+
+    /// Whether the membership has ended because another broker leads, or has led: the member has no
+    /// partitions any more.
+    pub(crate) fn is_dismissed(&self) -> bool {
+        self.presence.is_dismissed()
     }
 
     pub(crate) fn group(&self) -> &Arc<str> {
@@ -122,6 +147,13 @@ impl Membership {
     /// Stores commits, all or none. None if the member has lost one of the partitions, or has lost
     /// it and got it back since it read the records.
     pub(crate) fn commit(&self, commits: &Ready<'_>) -> Result<Stored<'_>> {
+        if let Some(first) = commits.iter().next()
+            && self.is_dismissed()
+            && !self.coordinator.follows()
+        {
+            // The broker leads again, and this consumer has not joined again yet.
+            return Err(Error::Rebalanced { partition: first.partition.clone() });
+        }
         let members = self.lock()?;
         let owners = members.state().owners();
         let is_owned = |commit: &Commit<'_>| {
@@ -137,9 +169,12 @@ impl Membership {
         stored
     }
 
-    /// The group's lock, unless the member was fenced.
+    /// The group's lock, unless the member was fenced or dismissed.
     fn lock(&self) -> Result<MutexGuard<'_, Members>> {
         let members = self.group.lock();
+        if self.is_dismissed() {
+            return Err(self.coordinator.offsets().lead().refused());
+        }
         match (self.presence.fenced_by(), &self.holder) {
             (Some(current), Some(Holder { instance, epoch })) => {
                 Err(Error::Fenced { id: instance.as_ref().to_owned(), epoch: *epoch, current })

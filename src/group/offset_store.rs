@@ -10,17 +10,24 @@ use super::offsets::{Committed, OffsetChange, OffsetsState, StaticMember};
 use crate::error::Result;
 use crate::format::TopicId;
 use crate::partition::PartitionCore;
+use crate::partition::lead::Lead;
 use crate::partition::state_log::StateLog;
 
 #[derive(Debug)]
 pub(crate) struct OffsetStore {
     log: StateLog<OffsetsState>,
     is_read_only: bool,
+    lead: Lead,
 }
 
 impl OffsetStore {
-    pub(super) fn new(log: StateLog<OffsetsState>, is_read_only: bool) -> Self {
-        Self { log, is_read_only }
+    pub(super) fn new(log: StateLog<OffsetsState>, is_read_only: bool, lead: Lead) -> Self {
+        Self { log, is_read_only, lead }
+    }
+
+    /// Whether this broker leads.
+    pub(super) fn lead(&self) -> &Lead {
+        &self.lead
     }
 
     pub(crate) fn log(&self) -> &StateLog<OffsetsState> {

@@ -5,6 +5,8 @@
 //! nanoseconds on the broker's clock.
 
 use std::sync::Arc;
+#[cfg(feature = "replication")]
+use std::sync::Weak;
 use std::time::Duration;
 
 use super::deadlines::NEVER;
@@ -41,6 +43,11 @@ pub(super) struct Presence {
     /// loaded with Acquire by the member, which holds that lock or has seen `needs_attention`. With
     /// Relaxed a member that was fenced could find no reason for its attention.
     fenced_by: AtomicU32,
+    /// Whether the broker does not have the group any more under which the consumer was a member.
+    ///
+    /// ORDERING: as `fenced_by`.
+    #[cfg(feature = "replication")]
+    is_dismissed: AtomicBool,
 }
 
 impl Presence {
@@ -51,6 +58,8 @@ impl Presence {
             last_poll: AtomicU64::new(now),
             max_poll_interval: nanos(interval),
             fenced_by: AtomicU32::new(0),
+            #[cfg(feature = "replication")]
+            is_dismissed: AtomicBool::new(false),
         })
     }
 
@@ -92,6 +101,20 @@ impl Presence {
         self.set_attention(true);
     }
 
+    #[cfg(feature = "replication")]
+    pub(super) fn dismiss(&self) {
+        self.is_dismissed.store(true, Ordering::Release);
+        self.set_attention(true);
+    }
+
+    #[cfg_attr(not(feature = "replication"), expect(clippy::unused_self, reason = "a constant"))]
+    pub(super) fn is_dismissed(&self) -> bool {
+        #[cfg(feature = "replication")]
+        return self.is_dismissed.load(Ordering::Acquire);
+        #[cfg(not(feature = "replication"))]
+        false
+    }
+
     pub(super) fn fenced_by(&self) -> Option<u32> {
         Some(self.fenced_by.load(Ordering::Acquire)).filter(|by| *by > 0)
     }
@@ -109,6 +132,16 @@ impl Wakeups {
 
     pub(super) fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
+    }
+
+    #[cfg(feature = "replication")]
+    pub(super) fn of(notifiers: impl Iterator<Item = Arc<Notifier>>) -> Self {
+        Self(notifiers.collect())
+    }
+
+    #[cfg(feature = "replication")]
+    pub(super) fn notifiers(&self) -> impl Iterator<Item = Weak<Notifier>> {
+        self.0.iter().map(Arc::downgrade)
     }
 
     pub(super) fn call(self) {

@@ -13,6 +13,8 @@ use super::assignor::Assignor;
 use super::deadlines::{Deadlines, NEVER};
 use super::interest::Topics;
 use super::members::Members;
+#[cfg(feature = "replication")]
+use super::presence::Wakeups;
 use crate::error::{Error, Result};
 use crate::sync::{AtomicU64, LockLevel, Mutex, MutexGuard, Ordering};
 
@@ -85,6 +87,14 @@ impl Group {
         if before != time {
             self.deadlines.reschedule(self, self.number, before, time);
         }
+    }
+
+    /// Dismisses all members: the group is another broker's, or another one's here later. `members`
+    /// are this group's. Returns the consumers, to be woken.
+    #[cfg(feature = "replication")]
+    pub(super) fn dismiss(self: &Arc<Self>, members: &mut Members) -> Wakeups {
+        self.set_next_check(NEVER);
+        members.dismiss()
     }
 
     /// Evicts overdue members, and removes static members whose wait has ended; returns the names

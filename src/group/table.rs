@@ -6,9 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;
+#[cfg(feature = "replication")]
+use std::sync::Weak;
 
 use super::members::Members;
+#[cfg(feature = "replication")]
+use super::presence::Wakeups;
 use super::shared::Group;
+use crate::partition::lead::Lead;
+#[cfg(feature = "replication")]
+use crate::partition::waiters::Notifier;
 
 #[derive(Default)]
 pub(super) struct GroupTable {
@@ -17,9 +24,26 @@ pub(super) struct GroupTable {
     past: (u64, u64),
     /// Groups with commits whose last member has left, if that is not recorded yet.
     ended: BTreeSet<Arc<str>>,
+    /// Whether another member of a replicated group has the groups.
+    #[cfg(feature = "replication")]
+    follows: bool,
+    /// Consumers that may join again when this one has them.
+    #[cfg(feature = "replication")]
+    dismissed: Vec<Weak<Notifier>>,
 }
 
 impl GroupTable {
+    /// That of a broker before it leads, if it is replicated.
+    #[cfg(feature = "replication")]
+    pub(super) fn of(lead: &Lead) -> Self {
+        Self { follows: lead.is_member(), ..Self::default() }
+    }
+
+    #[cfg(not(feature = "replication"))]
+    pub(super) fn of(_: &Lead) -> Self {
+        Self::default()
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&Arc<Group>> {
         self.by_name.get(name)
     }
@@ -66,6 +90,40 @@ impl GroupTable {
         if keeps {
             self.ended.insert(Arc::clone(name));
         }
+    }
+
+    /// Dismisses the members of all groups: another broker has the groups. Returns them, to be woken.
+    #[cfg(feature = "replication")]
+    pub(super) fn dismiss_all(&mut self) -> Wakeups {
+        self.follows = true;
+        let mut wakeups = Wakeups::default();
+        for group in mem::take(&mut self.by_name).into_values() {
+            let mut members = group.lock();
+            let totals = members.totals();
+            self.past = (self.past.0 + totals.0, self.past.1 + totals.1);
+            wakeups.extend(group.dismiss(&mut members));
+        }
+        self.ended.clear();
+        self.dismissed.retain(|notifier| notifier.strong_count() > 0);
+        self.dismissed.extend(wakeups.notifiers());
+        wakeups
+    }
+
+    /// This broker has the groups. Returns the consumers that were dismissed, to be woken.
+    #[cfg(feature = "replication")]
+    pub(super) fn take_charge(&mut self) -> Wakeups {
+        self.follows = false;
+        let dismissed = mem::take(&mut self.dismissed);
+        Wakeups::of(dismissed.iter().filter_map(Weak::upgrade))
+    }
+
+    /// Whether another broker has the groups.
+    #[cfg_attr(not(feature = "replication"), expect(clippy::unused_self, reason = "a constant"))]
+    pub(super) fn follows(&self) -> bool {
+        #[cfg(feature = "replication")]
+        return self.follows;
+        #[cfg(not(feature = "replication"))]
+        false
     }
 
     /// Takes the groups whose last member has left since the last call.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::lead::LedEpoch;
 use crate::clock::RunClock;
 use crate::config::Durability;
 use crate::error::{Error, Result};
@@ -25,11 +26,12 @@ impl Stamp {
     }
 }
 
-/// What an append that was not refused has done.
+/// What an append that was not refused has done, and under which leadership. A duplicate is in the log
+/// of that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Accepted {
-    Appended { base_offset: u64, next_offset: u64 },
-    Duplicate { last_sequence: u64, last_offset: u64 },
+    Appended { base_offset: u64, next_offset: u64, led: LedEpoch },
+    Duplicate { last_sequence: u64, last_offset: u64, led: LedEpoch },
 }
 
 /// A named producer's request, and the check that it has not been superseded.

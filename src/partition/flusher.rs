@@ -217,6 +217,9 @@ impl<'a> Flusher<'a> {
         };
         drop(state);
         fired.notify();
+        if result.is_ok() {
+            self.log.lead().synced();
+        }
         result.map(|()| task.target)
     }
 }
@@ -225,7 +228,7 @@ impl<'a> Flusher<'a> {
 /// waited for.
 fn unless_cut(waited: Result<()>) -> Result<()> {
     match waited {
-        Err(Error::Timeout) if cfg!(feature = "replication") => Ok(()),
+        Err(Error::LeadershipLost) => Ok(()),
         other => other,
     }
 }

@@ -71,7 +71,7 @@ impl GroupCommit {
             return None;
         }
         // Otherwise all of the log was made durable before it was truncated.
-        Some(if self.unsynced_cut > cuts { Err(Error::Timeout) } else { Ok(()) })
+        Some(if self.unsynced_cut > cuts { Err(Error::LeadershipLost) } else { Ok(()) })
     }
 
     /// Records the result of a sync.
@@ -120,8 +120,8 @@ impl SyncGate {
     ///
     /// # Errors
     ///
-    /// The error of the sync; [`Error::Timeout`] when `deadline` passes first, and for what was cut
-    /// off before this call.
+    /// The error of the sync; [`Error::Timeout`] when `deadline` passes first;
+    /// [`Error::LeadershipLost`] for what was cut off before this call.
     pub(crate) fn wait(
         &self,
         target: u64,
@@ -172,8 +172,8 @@ impl SyncGate {
 
     /// Runs a change of the log that no sync may overlap, and that returns the durable end
     /// afterwards, which may be lower. If it `syncs`, it first makes all of the log durable, so that
-    /// the waits that there are end well; otherwise they end with [`Error::Timeout`]. If it fails,
-    /// the log has not changed, or it takes no more appends.
+    /// the waits that there are end well; otherwise they end with [`Error::LeadershipLost`]. If it
+    /// fails, the log has not changed, or it takes no more appends.
     ///
     /// # Errors
     ///
@@ -312,7 +312,7 @@ impl SyncGate {
 /// after the count of truncations: one that comes later is seen in that.
 fn check_target(target: u64, log_end: &dyn Fn() -> u64) -> Result<()> {
     let is_cut = cfg!(feature = "replication") && target > log_end();
-    if is_cut { Err(Error::Timeout) } else { Ok(()) }
+    if is_cut { Err(Error::LeadershipLost) } else { Ok(()) }
 }
 
 /// A sync in flight; reports its outcome when dropped, also by a panic.

@@ -81,7 +81,15 @@ fn partition() -> Arc<PartitionCore> {
     };
     let log = Log::create(&Arc::new(env), identity, options).unwrap();
     let clock = RunClock::begin(Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH)));
-    PartitionCore::new(log, Lineage::default(), Durability::Os, clock, Arc::new(Nobody), None)
+    PartitionCore::new(
+        log,
+        Lineage::default(),
+        Durability::Os,
+        &Lead::none(),
+        clock,
+        Arc::new(Nobody),
+        None,
+    )
 }
 
 fn append(core: &Arc<PartitionCore>) -> Result<u64> {

@@ -1,15 +1,21 @@
 //! A replicated partition: its high watermark, and the calls that wait for it.
 //!
-//! Uses the shared log and the gate, and owns nothing itself. Must not know: other members, who
-//! leads, and how the watermark is computed.
+//! Uses the shared log and the gate, and owns nothing itself. Must not know: other members, and how
+//! the watermark is computed.
 //!
 //! The watermark is raised by the owner of the replication, to an offset at which a batch ends. It
 //! begins at the log start: after an opening, nothing is known of the other members.
 
+use std::sync::Arc;
 use std::task::Waker;
+#[cfg(test)]
 use std::time::Duration;
+use std::time::Instant;
 
 use super::PartitionCore;
+use super::lead::LedEpoch;
+#[cfg(test)]
+use super::leadership::Waits;
 use super::quorum_gate::{Awaited, QuorumGate, Unconfirmed};
 use super::shared::SharedLog;
 use super::waiters::{Awaits, Fired};
@@ -17,7 +23,7 @@ use super::waiters::{Awaits, Fired};
 #[derive(Clone, Copy)]
 pub(crate) struct Quorum<'a> {
     log: &'a SharedLog,
-    gate: &'a QuorumGate,
+    gate: &'a Arc<QuorumGate>,
 }
 
 impl<'a> Quorum<'a> {
@@ -39,6 +45,7 @@ impl<'a> Quorum<'a> {
     pub(crate) fn advance(self, offset: u64) -> u64 {
         let mut state = self.log.state().lock_for_change();
         let is_news = self.log.ends().is_replicated() && state.raise_watermark(offset);
+        state.uncommitted().settle(self.log.ends().watermark());
         let watermark = self.log.ends().watermark();
         let fired = if is_news {
             // Raised now, so that waits get this result even if the partition is closed meanwhile.
@@ -55,6 +62,34 @@ impl<'a> Quorum<'a> {
         watermark
     }
 
+    /// What a call waits for that appended below `end` under a leadership, from now on; `None` if it
+    /// waits for no majority.
+    pub(crate) fn awaited(self, end: u64, led: LedEpoch) -> Option<Awaited> {
+        let terms = self.log.lead().terms().filter(|_| led.is_some())?;
+        let deadline = self.log.clock().monotonic().saturating_add(terms.ack_timeout);
+        Some(Awaited { end, epoch: led.number(), deadline })
+    }
+
+    /// Under which leadership a call waits, and up to which end, that wants a majority to have all that
+    /// was appended since `since` began; under none if a majority has it. The second is from when on
+    /// the next such call has to look.
+    pub(crate) fn since(self, since: u32) -> (Result<(LedEpoch, u64), Unconfirmed>, u32) {
+        let leads = self.log.lead().leads();
+        // In this order: what was appended under a leadership that has ended is in the log, or the
+        // loss of it is noted.
+        let end = self.log.ends().end();
+        let epoch = match (self.gate.ended_since(since), leads) {
+            (Some(Err(lossy)), _) => {
+                return (Err(Unconfirmed::LeadershipEnded), lossy.saturating_add(1));
+            }
+            (_, Some(epoch)) => epoch,
+            (Some(Ok(())), None) => return (Ok((LedEpoch::default(), end)), since),
+            // Its end will be noted.
+            (None, None) => since,
+        };
+        (Ok((LedEpoch::of(epoch), end)), epoch)
+    }
+
     /// Blocks until the watermark reaches the end of a call's records.
     ///
     /// # Errors
@@ -63,6 +98,18 @@ impl<'a> Quorum<'a> {
     pub(crate) fn wait(self, awaited: Awaited) -> Result<(), Unconfirmed> {
         self.log.status().check_process().map_err(Unconfirmed::Failed)?;
         self.gate.wait(awaited)
+    }
+
+    /// The same, until a moment of real time; `None` if the result is not known then.
+    pub(crate) fn wait_until(
+        self,
+        awaited: Awaited,
+        until: Option<Instant>,
+    ) -> Option<Result<(), Unconfirmed>> {
+        if let Err(error) = self.log.status().check_process() {
+            return Some(Err(Unconfirmed::Failed(error)));
+        }
+        self.gate.wait_until(awaited, until)
     }
 
     /// The result if it is known; otherwise `waker` is woken when it is. See [`QuorumGate::poll`].
@@ -86,13 +133,20 @@ impl<'a> Quorum<'a> {
     }
 
     /// The leadership of `epoch` has ended: what a majority was not known to have is unknown from
-    /// now on.
+    /// now on. If the broker's [`Leadership`](super::leadership::Leadership) was ended before, nothing
+    /// of the epoch is appended any more on return.
     pub(crate) fn end_leadership(self, epoch: u32) {
-        self.gate.end_leadership(epoch);
+        // An append asks under this lock whether it may. One that asked before has published.
+        let mut state = self.log.lock();
+        state.uncommitted().clear();
+        let end = self.log.ends().end();
+        drop(state);
+        self.gate.end_leadership(epoch, end);
     }
 
     /// Ends the waits whose deadline has passed, on the broker's monotonic clock. Returns the next
     /// deadline.
+    #[cfg(test)]
     pub(crate) fn expire(self, now: Duration) -> Option<Duration> {
         self.gate.expire(now)
     }

@@ -8,12 +8,16 @@
 //!
 //! Owns: the watermark as far as waits have learned of it, the leadership that ended last, and the
 //! wakers. It does no I/O and reads no clock: deadlines are of the broker's monotonic clock, and
-//! pass when [`expire`](QuorumGate::expire) is called. Must not know: the log, and who appended.
+//! pass when [`expire`](Waits::expire) is called. While calls wait, the leadership lists the gate, so
+//! that this is called for the gates with waits alone. Must not know: the log, and who appended.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::lead::PartitionLead;
+use super::leadership::Waits;
 use crate::error::Error;
 use crate::foreign;
 use crate::sync::{Condvar, LockLevel, Mutex, MutexGuard};
@@ -25,6 +29,16 @@ pub(crate) enum Unconfirmed {
     LeadershipEnded,
     /// The partition was closed, or has failed.
     Failed(Error),
+}
+
+impl From<Unconfirmed> for Error {
+    fn from(unconfirmed: Unconfirmed) -> Self {
+        match unconfirmed {
+            Unconfirmed::TimedOut => Self::Timeout,
+            Unconfirmed::LeadershipEnded => Self::LeadershipLost,
+            Unconfirmed::Failed(error) => error,
+        }
+    }
 }
 
 /// What a call waits for.
@@ -46,9 +60,11 @@ struct Ended {
 }
 
 #[derive(Debug, Default)]
-struct Waits {
+struct Calls {
     watermark: u64,
     ended: Option<Ended>,
+    /// The last leadership that ended with records that no majority was known to have.
+    lossy: u32,
     /// The latest time that is known.
     now: Duration,
     /// Final.
@@ -58,9 +74,11 @@ struct Waits {
     /// Deadline, end and ticket of each of them.
     deadlines: BTreeSet<(Duration, u64, u64)>,
     next_ticket: u64,
+    /// Whether the leadership lists the gate.
+    is_listed: bool,
 }
 
-impl Waits {
+impl Calls {
     /// The result of a wait, if it is known.
     fn answer(&self, awaited: &Awaited) -> Option<Result<(), Unconfirmed>> {
         let is_kept = match self.ended {
@@ -130,14 +148,15 @@ impl Waits {
 
 #[derive(Debug)]
 pub(super) struct QuorumGate {
-    waits: Mutex<Waits>,
+    waits: Mutex<Calls>,
     changed: Condvar,
+    lead: PartitionLead,
 }
 
 impl QuorumGate {
-    pub(super) fn new() -> Self {
-        let waits = Mutex::at_level(LockLevel::QuorumGate, Waits::default());
-        Self { waits, changed: Condvar::new() }
+    pub(super) fn new(lead: PartitionLead) -> Arc<Self> {
+        let waits = Mutex::at_level(LockLevel::QuorumGate, Calls::default());
+        Arc::new(Self { waits, changed: Condvar::new(), lead })
     }
 
     /// Blocks until the result is known.
@@ -145,19 +164,43 @@ impl QuorumGate {
     /// # Errors
     ///
     /// The records may or may not be kept.
-    pub(super) fn wait(&self, awaited: Awaited) -> Result<(), Unconfirmed> {
+    pub(super) fn wait(self: &Arc<Self>, awaited: Awaited) -> Result<(), Unconfirmed> {
+        self.wait_until(awaited, None).unwrap_or(Err(Unconfirmed::TimedOut))
+    }
+
+    /// Blocks until the result is known; `None` if that is not before the moment `until`.
+    pub(super) fn wait_until(
+        self: &Arc<Self>,
+        awaited: Awaited,
+        until: Option<Instant>,
+    ) -> Option<Result<(), Unconfirmed>> {
         let mut waits = self.waits.lock();
         if let Some(answer) = waits.answer(&awaited) {
-            return answer;
+            return Some(answer);
         }
-        // Listed for its deadline.
+        // For its deadline.
         let ticket = waits.new_ticket();
         waits.insert(awaited, ticket, None);
+        self.list(&mut waits);
         loop {
-            waits = self.changed.wait(waits);
-            if let Some(answer) = waits.answer(&awaited) {
+            let is_over;
+            (waits, is_over) = match until {
+                Some(until) => self.changed.wait_until(waits, until),
+                None => (self.changed.wait(waits), false),
+            };
+            let answer = waits.answer(&awaited);
+            if answer.is_some() || is_over {
+                drop(waits.remove(awaited.end, ticket));
                 return answer;
             }
+        }
+    }
+
+    /// Has the leadership list the gate, which has a wait now.
+    fn list(self: &Arc<Self>, waits: &mut Calls) {
+        if !waits.is_listed {
+            waits.is_listed = true;
+            self.lead.list_waits(self);
         }
     }
 
@@ -165,7 +208,7 @@ impl QuorumGate {
     /// first poll. Later polls with it replace the waker, and [`forget`](Self::forget) ends the
     /// wait.
     pub(super) fn poll(
-        &self,
+        self: &Arc<Self>,
         awaited: &Awaited,
         waker: &Waker,
         ticket: &mut Option<u64>,
@@ -178,6 +221,7 @@ impl QuorumGate {
         }
         let ticket = *ticket.get_or_insert_with(|| waits.new_ticket());
         let before = waits.insert(*awaited, ticket, Some(waker));
+        self.list(&mut waits);
         drop(waits);
         drop(before);
         None
@@ -196,27 +240,28 @@ impl QuorumGate {
         waits.watermark = waits.watermark.max(watermark);
     }
 
-    /// Takes note that the leadership of `epoch`, and all before it, have ended.
-    pub(super) fn end_leadership(&self, epoch: u32) {
+    /// Takes note that the leadership of `epoch`, and all before it, have ended, and that the log
+    /// ended at `log_end` then.
+    pub(super) fn end_leadership(&self, epoch: u32, log_end: u64) {
         let mut waits = self.waits.lock();
         if waits.ended.is_none_or(|ended| ended.epoch < epoch) {
             waits.ended = Some(Ended { epoch, watermark: waits.watermark });
+            if waits.watermark < log_end {
+                waits.lossy = epoch;
+            }
         }
         let wakers = waits.take_answered();
         self.wake(waits, wakers);
     }
 
-    /// Ends the waits whose deadline has passed at `now`. Returns the next deadline.
-    pub(super) fn expire(&self, now: Duration) -> Option<Duration> {
-        let mut waits = self.waits.lock();
-        waits.now = waits.now.max(now);
-        let before = waits.deadlines.len();
-        let wakers = waits.take_expired();
-        let next = waits.deadlines.first().map(|(deadline, ..)| *deadline);
-        if waits.deadlines.len() < before {
-            self.wake(waits, wakers);
+    /// Whether a majority had everything when the leaderships from `epoch` on ended; the epoch of the
+    /// last one if not. `None` if that of `epoch` has not ended.
+    pub(super) fn ended_since(&self, epoch: u32) -> Option<Result<(), u32>> {
+        let waits = self.waits.lock();
+        if epoch <= waits.lossy {
+            return Some(Err(waits.lossy));
         }
-        next
+        waits.ended.filter(|ended| ended.epoch >= epoch).map(|_| Ok(()))
     }
 
     /// Ends all present and later waits with `error`, except those for records that are kept.
@@ -235,7 +280,7 @@ impl QuorumGate {
     }
 
     /// Wakes threads and tasks, outside the lock.
-    fn wake(&self, waits: MutexGuard<'_, Waits>, wakers: Vec<Waker>) {
+    fn wake(&self, waits: MutexGuard<'_, Calls>, wakers: Vec<Waker>) {
         drop(waits);
         self.changed.notify_all();
         for waker in wakers {
@@ -244,9 +289,26 @@ impl QuorumGate {
     }
 }
 
+impl Waits for QuorumGate {
+    fn expire(&self, now: Duration) -> Option<Duration> {
+        let mut waits = self.waits.lock();
+        waits.now = waits.now.max(now);
+        let before = waits.deadlines.len();
+        let wakers = waits.take_expired();
+        let next = waits.deadlines.first().map(|(deadline, ..)| *deadline);
+        if next.is_none() && waits.is_listed {
+            waits.is_listed = false;
+            self.lead.unlist_waits();
+        }
+        if waits.deadlines.len() < before {
+            self.wake(waits, wakers);
+        }
+        next
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::sync::Arc;
     use std::thread;
 
     use super::*;
@@ -258,7 +320,11 @@ mod tests {
     }
 
     /// The answer that is known now, without waiting.
-    fn answer(gate: &QuorumGate, awaited: Awaited) -> Option<Result<(), Unconfirmed>> {
+    fn new_gate() -> Arc<QuorumGate> {
+        QuorumGate::new(PartitionLead::default())
+    }
+
+    fn answer(gate: &Arc<QuorumGate>, awaited: Awaited) -> Option<Result<(), Unconfirmed>> {
         let mut ticket = None;
         let answer = gate.poll(&awaited, Waker::noop(), &mut ticket);
         if let Some(ticket) = ticket {
@@ -269,7 +335,7 @@ mod tests {
 
     #[test]
     fn a_wait_ends_when_the_watermark_reaches_its_end() {
-        let gate = Arc::new(QuorumGate::new());
+        let gate = new_gate();
         let waiting = {
             let gate = Arc::clone(&gate);
             thread::spawn(move || gate.wait(awaited(5, 1)))
@@ -287,9 +353,9 @@ mod tests {
     /// H13: a leader that has lost its leadership cannot know what became of the last records.
     #[test]
     fn what_was_above_the_watermark_at_the_end_of_a_leadership_stays_unknown() {
-        let gate = QuorumGate::new();
+        let gate = new_gate();
         gate.raise(4);
-        gate.end_leadership(2);
+        gate.end_leadership(2, 9);
         // Another leader, under which other records got the offsets from 4 on.
         gate.raise(9);
         let unknown = |answer| matches!(answer, Some(Err(Unconfirmed::LeadershipEnded)));
@@ -298,20 +364,20 @@ mod tests {
         assert!(unknown(answer(&gate, awaited(5, 1))), "of an earlier leadership");
         assert!(matches!(answer(&gate, awaited(9, 3)), Some(Ok(()))), "a later leadership");
         assert!(answer(&gate, awaited(10, 3)).is_none());
-        gate.end_leadership(1);
+        gate.end_leadership(1, 9);
         assert!(answer(&gate, awaited(10, 3)).is_none(), "a late report of an earlier end");
     }
 
     #[test]
     fn the_end_of_a_leadership_wakes_all_that_wait_under_it() {
-        let gate = Arc::new(QuorumGate::new());
+        let gate = new_gate();
         let waiting = {
             let gate = Arc::clone(&gate);
             thread::spawn(move || gate.wait(awaited(5, 1)))
         };
         let (mut ticket, waker) = (None, Waker::noop());
         assert!(gate.poll(&awaited(7, 1), waker, &mut ticket).is_none());
-        gate.end_leadership(1);
+        gate.end_leadership(1, 9);
         let answers =
             [Some(waiting.join().unwrap()), gate.poll(&awaited(7, 1), waker, &mut ticket)];
         for answer in answers {
@@ -321,7 +387,7 @@ mod tests {
 
     #[test]
     fn a_deadline_passes_when_the_brokers_clock_says_so() {
-        let gate = Arc::new(QuorumGate::new());
+        let gate = new_gate();
         let at = Duration::from_secs;
         let until = |seconds| Awaited { deadline: at(seconds), ..awaited(5, 1) };
         let waiting = {
@@ -345,7 +411,7 @@ mod tests {
 
     #[test]
     fn a_close_ends_all_waits_but_those_for_what_is_kept() {
-        let gate = QuorumGate::new();
+        let gate = new_gate();
         gate.raise(3);
         gate.fail(Error::Closed);
         assert!(matches!(answer(&gate, awaited(3, 1)), Some(Ok(()))));

@@ -226,6 +226,19 @@ impl<'a> Replica<'a> {
         }
     }
 
+    /// Whether batches that were received continue the log: what [`append`](Self::append) would refuse
+    /// before anything is changed.
+    ///
+    /// # Errors
+    ///
+    /// As of [`append`](Self::append).
+    pub(crate) fn admits(self, received: &Received<'_>, sparse_below: u64) -> Result<(), Failure> {
+        let (_, last) = self.look()?;
+        let state = self.log.lock_for_writing()?;
+        let terms = Terms { last_epoch: last.map(|last| last.epoch), sparse_below };
+        Ok(append::admit(state.log(), received, &terms)?)
+    }
+
     // ---- truncation ----------------------------------------------------------------------------
 
     /// Cuts off everything at and above `offset`, and the batch that holds it, durably. Returns the

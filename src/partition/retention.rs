@@ -184,6 +184,7 @@ impl<'a> Retention<'a> {
             let removed = state.retire(start, STEP);
             state.publish();
             drop(state);
+            self.log.lead().changed();
             // Files that remain when the partition is closed are removed with the topic, or at the
             // next opening.
             let Some(segment) = removed.last().filter(|_| !self.log.status().is_closed()) else {

@@ -21,6 +21,7 @@ use super::disk_work::{DiskWork, Running};
 use super::encode::stored_millis;
 use super::ends::Ends;
 use super::guard::{StateGuard, StateLock};
+use super::lead::PartitionLead;
 use super::lineage::Lineage;
 use super::state::State;
 use super::status::Status;
@@ -44,11 +45,11 @@ use crate::trace::Outbox;
 pub(crate) const PRODUCER_EXPIRY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 pub(crate) struct SharedLog {
-    origin: Arc<TopicPartition>,
     status: Status,
     state: StateLock,
     segments: Arc<SegmentList>,
     lineage: Lineage,
+    lead: PartitionLead,
     disk_work: DiskWork,
     clock: RunClock,
     trace: Outbox,
@@ -60,13 +61,19 @@ pub(crate) struct SharedLog {
 }
 
 impl SharedLog {
-    pub(super) fn new(mut log: Log, status: Status, lineage: Lineage, clock: RunClock) -> Self {
+    pub(super) fn new(
+        mut log: Log,
+        status: Status,
+        lineage: Lineage,
+        lead: PartitionLead,
+        clock: RunClock,
+    ) -> Self {
         log.set_now(clock.moment());
         Self {
-            origin: Arc::clone(&log.factory().identity().origin),
             status,
             segments: Arc::clone(log.segments()),
             lineage,
+            lead,
             disk_work: DiskWork::new(),
             clock,
             trace: log.env().trace.clone(),
@@ -78,7 +85,7 @@ impl SharedLog {
     }
 
     pub(super) fn origin(&self) -> &Arc<TopicPartition> {
-        &self.origin
+        self.status.origin()
     }
 
     #[inline]
@@ -89,6 +96,10 @@ impl SharedLog {
     #[inline]
     pub(crate) fn ends(&self) -> &Ends {
         self.state.ends()
+    }
+
+    pub(super) fn lead(&self) -> &PartitionLead {
+        &self.lead
     }
 
     pub(crate) fn segments(&self) -> &Arc<SegmentList> {
@@ -191,10 +202,17 @@ impl SharedLog {
             state.log_mut().set_now(Moment { wall, run: self.clock.run_at(monotonic) });
             self.wall_seen.store(wall, Ordering::Relaxed);
         }
+        let led = self.lead.check(state.log().epochs().leader_epoch)?;
+        if led.is_some() {
+            check_room(&self.lead, &mut state, batch)?;
+        }
         let producer = options.producer.as_ref().map(super::append::Fence::check).transpose()?;
-        let appended = state.append(batch, producer, options, level)?;
+        let appended = state.append(batch, producer, options, level, led)?;
         if let Accepted::Appended { next_offset, .. } = appended.0 {
             state.publish_end(next_offset);
+            if led.is_some() {
+                note_uncommitted(&self.lead, &mut state, batch, next_offset);
+            }
         }
         Ok(appended)
     }
@@ -305,12 +323,6 @@ impl SharedLog {
         state.waiters().fire_all()
     }
 
-    /// Replaces the log by what a later pass over the files has found, to which another process
-    /// writes.
-    pub(crate) fn take_over(&self, found: Log) {
-        self.with_log(|log| log.take_over(found));
-    }
-
     /// Releases the byte budget of the partition's files, which were removed.
     pub(crate) fn give_up_space(&self) {
         for segment in self.segments.all() {
@@ -337,9 +349,42 @@ fn refuse(shared: &SharedLog, state: &State) -> Result<()> {
     shared.status.check_available()?;
     match state.failure() {
         Some(failure) => Err(Error::Poisoned {
-            partition: TopicPartition::clone(&shared.origin),
+            partition: TopicPartition::clone(shared.origin()),
             source: Box::new(failure.clone()),
         }),
         None => Ok(()),
     }
 }
+
+/// Refuses an append for which a majority lags too far behind.
+///
+/// # Errors
+///
+/// [`Error::NotEnoughReplicas`].
+#[cfg(feature = "replication")]
+fn check_room(lead: &PartitionLead, state: &mut State, batch: &EncodedBatch<'_>) -> Result<()> {
+    let bytes = u64::from(batch.size(true));
+    if state.uncommitted().has_room_for(bytes, bound(lead)) {
+        return Ok(());
+    }
+    Err(lead.not_enough())
+}
+
+#[cfg(feature = "replication")]
+fn note_uncommitted(lead: &PartitionLead, state: &mut State, batch: &EncodedBatch<'_>, end: u64) {
+    state.uncommitted().note(end, u64::from(batch.size(true)), bound(lead));
+}
+
+#[cfg(feature = "replication")]
+fn bound(lead: &PartitionLead) -> u64 {
+    lead.terms().map_or(u64::MAX, |terms| terms.max_uncommitted_bytes)
+}
+
+#[cfg(not(feature = "replication"))]
+#[expect(clippy::unnecessary_wraps, reason = "no members lag behind")]
+fn check_room(_: &PartitionLead, _: &mut State, _: &EncodedBatch<'_>) -> Result<()> {
+    Ok(())
+}
+
+#[cfg(not(feature = "replication"))]
+fn note_uncommitted(_: &PartitionLead, _: &mut State, _: &EncodedBatch<'_>, _: u64) {}

@@ -18,7 +18,10 @@ use std::time::Duration;
 
 use super::append::{Accepted, AppendOptions, Fence};
 use super::background::{Work, WorkSet};
+use super::lead::LedEpoch;
 use super::metrics::Counts;
+#[cfg(feature = "replication")]
+use super::uncommitted::Uncommitted;
 use super::unsynced::Unsynced;
 use super::waiters::{Awaits, Fired, WaitList};
 use crate::config::Durability;
@@ -48,6 +51,8 @@ pub(super) struct State {
     /// How many threads wait for the log, if it is reserved.
     #[cfg(feature = "replication")]
     reserved: Option<u32>,
+    #[cfg(feature = "replication")]
+    uncommitted: Uncommitted,
 }
 
 impl State {
@@ -63,6 +68,8 @@ impl State {
             has_changed: true,
             #[cfg(feature = "replication")]
             reserved: None,
+            #[cfg(feature = "replication")]
+            uncommitted: Uncommitted::default(),
         }
     }
 
@@ -153,6 +160,7 @@ impl State {
         producer: Option<&ProducerRequest>,
         options: &AppendOptions<'_>,
         level: Durability,
+        led: LedEpoch,
     ) -> Result<(Accepted, Fired, WorkSet)> {
         self.assert_changeable();
         if let Some(expected) = options.expected
@@ -170,10 +178,10 @@ impl State {
                 let sync = self.unsynced.note(bytes, level, options.stamp.monotonic);
                 let (fired, wanted) = self.after_append(sync);
                 self.assert_valid();
-                Ok((Accepted::Appended { base_offset, next_offset }, fired, wanted))
+                Ok((Accepted::Appended { base_offset, next_offset, led }, fired, wanted))
             }
             Outcome::Duplicate { last_sequence, last_offset } => {
-                let duplicate = Accepted::Duplicate { last_sequence, last_offset };
+                let duplicate = Accepted::Duplicate { last_sequence, last_offset, led };
                 Ok((duplicate, Fired::default(), WorkSet::default()))
             }
             Outcome::Fenced { current } => Err(Fence::error(options.producer.as_ref(), current)),
@@ -304,6 +312,11 @@ impl State {
 /// A truncation is under way.
 #[cfg(feature = "replication")]
 impl State {
+    /// What lies above the high watermark; see [`Uncommitted`].
+    pub(super) fn uncommitted(&mut self) -> &mut Uncommitted {
+        &mut self.uncommitted
+    }
+
     pub(super) fn reserve(&mut self) {
         self.reserved = Some(0);
     }

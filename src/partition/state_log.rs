@@ -45,10 +45,9 @@ mod draft;
 pub(crate) mod entries;
 mod replay;
 #[cfg(feature = "replication")]
-#[cfg_attr(not(test), expect(dead_code, reason = "the shell of replication will call it"))]
 pub(crate) mod replicated;
 mod reserve;
-pub(super) mod stored;
+pub(crate) mod stored;
 mod writer;
 
 pub(crate) use self::replay::{Evidence, Replay};

@@ -40,6 +40,10 @@ impl Status {
         Self { origin, process, background, damage, is_closed, is_deleted }
     }
 
+    pub(super) fn origin(&self) -> &Arc<TopicPartition> {
+        &self.origin
+    }
+
     /// Refuses a forked child, before any lock: the thread that held one during the fork does not
     /// exist in the child and never releases it.
     ///

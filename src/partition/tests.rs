@@ -106,8 +106,15 @@ impl Setup {
         let noted = Arc::new(Noted::default());
         let (shared_clock, background) =
             (RunClock::begin(Arc::new(clock.clone())), Arc::clone(&noted));
-        let core =
-            PartitionCore::new(log, Lineage::default(), durability, shared_clock, background, None);
+        let core = PartitionCore::new(
+            log,
+            Lineage::default(),
+            durability,
+            &Lead::none(),
+            shared_clock,
+            background,
+            None,
+        );
         Self { disk, clock, noted, core }
     }
 

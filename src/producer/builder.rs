@@ -14,7 +14,7 @@ impl Broker {
     /// topic, and with [`DefaultPartitioner`](crate::DefaultPartitioner).
     #[must_use]
     pub fn producer(&self) -> Producer {
-        Producer::new(self, None, Choice::by_default(), None)
+        Producer::new(self, None, Choice::by_default(), None, false)
     }
 
     /// Returns the settings of a producer, to give it a durability, an id or a partitioner. Finish
@@ -25,7 +25,7 @@ impl Broker {
             durability: None,
             id: None,
             choice: Choice::by_default(),
-            acks: Acks::default(),
+            acks: None,
         }
     }
 }
@@ -47,7 +47,7 @@ pub struct ProducerBuilder {
     durability: Option<Durability>,
     id: Option<String>,
     choice: Choice,
-    acks: Acks,
+    acks: Option<Acks>,
 }
 
 impl ProducerBuilder {
@@ -80,10 +80,16 @@ impl ProducerBuilder {
         self
     }
 
-    /// Sets which replicas must have a record before it is acknowledged. Default [`Acks::Leader`],
-    /// the only level without replication.
+    /// Sets which members of a replicated group must have a record before it is acknowledged. Default
+    /// [`Acks::Quorum`] if the broker is replicated, and otherwise [`Acks::Leader`], the only level
+    /// without replication.
+    ///
+    /// It decides when `send`, `send_batch`, `send_sequenced`, a [`Delivery`](crate::Delivery) and
+    /// [`flush`](Producer::flush) return. If no majority answers, they return [`Error::Timeout`] after
+    /// the acknowledgement timeout of the group (30 s unless it was set, on the broker's clock), and
+    /// [`Error::LeadershipLost`] if another member leads before: the record may or may not be kept.
     pub fn acks(mut self, acks: Acks) -> Self {
-        self.acks = acks;
+        self.acks = Some(acks);
         self
     }
 
@@ -93,8 +99,9 @@ impl ProducerBuilder {
     ///
     /// [`Error::Config`] for [`Acks::Quorum`] without replication and for an interval of zero;
     /// [`Error::InvalidName`] for the id. With an id, which is stored, also
-    /// [`Error::StorageFull`], [`Error::SyncFailed`], [`Error::Io`], [`Error::ReadOnly`] and
-    /// [`Error::Closed`].
+    /// [`Error::StorageFull`], [`Error::SyncFailed`], [`Error::Io`], [`Error::ReadOnly`],
+    /// [`Error::Closed`], and on a replicated broker [`Error::NotLeader`],
+    /// [`Error::NotEnoughReplicas`], [`Error::LeadershipLost`] and [`Error::Timeout`].
     ///
     /// # Durability
     ///
@@ -102,16 +109,23 @@ impl ProducerBuilder {
     ///
     /// # Blocking
     ///
-    /// With an id: for a sync of the disk. Otherwise never.
+    /// With an id: for a sync of the disk, and on a replicated broker for a majority of the members.
+    /// Otherwise never.
     pub fn build(self) -> Result<Producer> {
-        if self.acks == Acks::Quorum {
+        let run = self.broker.run();
+        if self.acks == Some(Acks::Quorum) && !run.context().lead().is_member() {
             return Err(Error::config("acks", "the broker has no replication; leave it out"));
         }
         if let Some(durability) = self.durability {
             durability.validate()?;
         }
-        let named = self.id.map(|id| self.broker.run().producers().acquire(&id)).transpose()?;
-        Ok(Producer::new(&self.broker, self.durability, self.choice, named))
+        let acquire = |id: String| {
+            run.leading().check()?;
+            run.producers().acquire(&id)
+        };
+        let named = self.id.map(acquire).transpose()?;
+        let is_leader_enough = self.acks == Some(Acks::Leader);
+        Ok(Producer::new(&self.broker, self.durability, self.choice, named, is_leader_enough))
     }
 }
 

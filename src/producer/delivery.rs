@@ -13,14 +13,15 @@ use std::time::Duration;
 use crate::broker::Run;
 use crate::clock::real_now;
 use crate::error::{Error, Result};
-use crate::partition::PartitionCore;
 use crate::partition::durable_wait::DurableWait;
 use crate::record::RecordMetadata;
+use crate::topic::append::Appended;
 
 /// The acknowledgement of a record that [`Producer::enqueue`](crate::Producer::enqueue) has
 /// appended. At [`Durability::Sync`](crate::Durability::Sync) it resolves when the record is on
 /// stable storage; at [`Durability::Os`](crate::Durability::Os) and
-/// [`Durability::Interval`](crate::Durability::Interval) at once.
+/// [`Durability::Interval`](crate::Durability::Interval) at once. At
+/// [`Acks::Quorum`](crate::Acks::Quorum) it also waits until a majority of the members has the record.
 ///
 /// [`wait`](Self::wait) blocks; `.await` works with any executor, because it is a [`Future`],
 /// without any feature. Polling never blocks: the broker's background threads run the sync. A
@@ -43,22 +44,22 @@ use crate::record::RecordMetadata;
 #[must_use = "dropping a delivery is fire and forget; say so with drop()"]
 pub struct Delivery {
     wait: DurableWait,
-    waits: bool,
     metadata: RecordMetadata,
     _run: Arc<Run>,
 }
 
 impl Delivery {
-    /// The delivery of a record: it `waits` until the log is durable up to `end`, or resolves at
-    /// once.
-    pub(super) fn new(
-        core: Arc<PartitionCore>,
-        end: u64,
-        waits: bool,
-        metadata: RecordMetadata,
-        run: Arc<Run>,
-    ) -> Self {
-        Self { wait: DurableWait::new(core, end), waits, metadata, _run: run }
+    /// The delivery of a record: it waits until the log is durable up to the end of the record, and
+    /// until a majority has that, or resolves at once.
+    pub(super) fn new(appended: &Appended<'_>, metadata: RecordMetadata, run: Arc<Run>) -> Self {
+        let (core, end) = (Arc::clone(appended.core), appended.offsets.end);
+        let copies = appended.copies();
+        let wait = if appended.is_synced() {
+            DurableWait::new(core, end).and(copies)
+        } else {
+            DurableWait::of_copies(core, end, copies)
+        };
+        Self { wait, metadata, _run: run }
     }
 
     /// Waits until the record is acknowledged, and returns its partition, offset and timestamp.
@@ -66,19 +67,22 @@ impl Delivery {
     /// # Errors
     ///
     /// [`Error::SyncFailed`], [`Error::Poisoned`] and [`Error::Closed`]: the record may or may not
-    /// be stored. [`Error::UnknownTopic`]: the topic was deleted, and the record with it.
+    /// be stored. [`Error::UnknownTopic`]: the topic was deleted, and the record with it. At
+    /// [`Acks::Quorum`](crate::Acks::Quorum) also [`Error::LeadershipLost`], and [`Error::Timeout`]
+    /// if no majority has the record within the acknowledgement timeout, which begins with
+    /// `enqueue`: the record may or may not be kept.
     ///
     /// # Blocking
     ///
     /// At [`Durability::Sync`](crate::Durability::Sync), for a sync of the disk, which all waiting
-    /// callers share.
+    /// callers share. At [`Acks::Quorum`](crate::Acks::Quorum), for a majority of the members.
     pub fn wait(self) -> Result<RecordMetadata> {
-        if !self.waits {
-            return Ok(self.metadata);
-        }
         let core = self.wait.core();
-        let waited = core.wait_durable(self.wait.end());
-        waited.inspect_err(|_| core.log().trace().deliver())?;
+        if self.wait.is_synced() {
+            let waited = core.wait_durable(self.wait.end());
+            waited.inspect_err(|_| core.log().trace().deliver())?;
+        }
+        self.wait.copies().wait(core)?;
         Ok(self.metadata)
     }
 
@@ -88,7 +92,9 @@ impl Delivery {
     /// # Errors
     ///
     /// [`Error::SyncFailed`], [`Error::Poisoned`] and [`Error::Closed`]: the record may or may not
-    /// be stored. [`Error::UnknownTopic`]: the topic was deleted, and the record with it.
+    /// be stored. [`Error::UnknownTopic`]: the topic was deleted, and the record with it. At
+    /// [`Acks::Quorum`](crate::Acks::Quorum) also [`Error::LeadershipLost`] and [`Error::Timeout`],
+    /// as of [`wait`](Self::wait).
     ///
     /// # Blocking
     ///
@@ -96,19 +102,25 @@ impl Delivery {
     /// sync runs in this call and is not interrupted.
     #[must_use = "the answer may be an error"]
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<RecordMetadata>> {
-        if !self.waits {
+        if !self.wait.is_synced() && !self.wait.copies().is_awaited() {
             return Some(Ok(self.metadata));
         }
         let (core, end) = (self.wait.core(), self.wait.end());
         // A timeout too long for the clock is no timeout.
-        let waited = match real_now().checked_add(timeout) {
+        let until = real_now().checked_add(timeout);
+        let synced = match until {
+            _ if !self.wait.is_synced() => Ok(()),
             Some(deadline) => core.flusher().wait_until(end, deadline),
             None => core.wait_durable(end),
         };
-        match waited {
+        match synced {
             Err(Error::Timeout) => None,
-            waited => {
-                let waited = waited.inspect_err(|_| core.log().trace().deliver());
+            Err(error) => {
+                core.log().trace().deliver();
+                Some(Err(error))
+            }
+            Ok(()) => {
+                let waited = self.wait.copies().wait_until(core, until)?;
                 Some(waited.map(|()| self.metadata))
             }
         }
@@ -119,7 +131,7 @@ impl Delivery {
     #[cfg(feature = "async")]
     pub(super) fn excess(&self) -> Option<DurableWait> {
         let core = self.wait.core();
-        let is_ahead = !self.waits;
+        let is_ahead = !self.wait.is_synced();
         let end = is_ahead.then(|| core.flusher().excess_end()).flatten()?;
         Some(DurableWait::new(Arc::clone(core), end))
     }
@@ -136,9 +148,6 @@ impl Future for Delivery {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if !this.waits {
-            return Poll::Ready(Ok(this.metadata));
-        }
         match this.wait.poll(context.waker()) {
             Some(answer) => Poll::Ready(answer.map(|()| this.metadata)),
             None => Poll::Pending,

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::partition::copies::Copies;
+use crate::partition::lead::LedEpoch;
 use crate::partition::{PartitionCore, together};
 use crate::sync::{AtomicUsize, LockLevel, Mutex, Ordering};
 
@@ -25,8 +27,11 @@ pub(super) struct Unflushed {
     /// that sees an address finds the partition when it takes the lock. What is in there is alive,
     /// so no other partition can have its address.
     hints: [AtomicUsize; HINTS],
-    partitions: Mutex<HashMap<usize, Arc<PartitionCore>>>,
+    partitions: Mutex<HashMap<usize, Noted>>,
 }
+
+/// A partition, and the leadership of the first append to it since the last flush.
+type Noted = (Arc<PartitionCore>, LedEpoch);
 
 impl Unflushed {
     pub(super) fn new() -> Self {
@@ -36,25 +41,25 @@ impl Unflushed {
 
     /// Remembers a partition that was appended to.
     #[inline]
-    pub(super) fn note(&self, core: &Arc<PartitionCore>) {
+    pub(super) fn note(&self, core: &Arc<PartitionCore>, led: LedEpoch) {
         let address = Arc::as_ptr(core).addr();
         let is_known = self.hint(address).is_some_and(|it| it.load(Ordering::Acquire) == address);
         if !is_known {
-            self.remember(address, core);
+            self.remember(address, core, led);
         }
     }
 
     #[cold]
-    fn remember(&self, address: usize, core: &Arc<PartitionCore>) {
+    fn remember(&self, address: usize, core: &Arc<PartitionCore>, led: LedEpoch) {
         let mut partitions = self.partitions.lock();
         // A producer that never flushes must not keep deleted partitions: unlinked files take space
         // as long as they are open.
-        let deleted = partitions.extract_if(|_, known| known.is_closed());
+        let deleted = partitions.extract_if(|_, (known, _)| known.is_closed());
         let deleted: Vec<_> = deleted.collect();
         for (address, _) in &deleted {
             self.forget_hint(*address);
         }
-        partitions.entry(address).or_insert_with(|| Arc::clone(core));
+        partitions.entry(address).or_insert_with(|| (Arc::clone(core), led));
         if let Some(hint) = self.hint(address) {
             hint.store(address, Ordering::Release);
         }
@@ -64,20 +69,36 @@ impl Unflushed {
         self.hints.get((address >> SPACING_BITS) % HINTS)
     }
 
-    /// Makes everything durable that is published in the partitions. Tries all of them, and
-    /// returns the first failure. What was deleted needs no sync, and is forgotten.
+    /// Makes everything durable that is published in the partitions, and waits until a majority has
+    /// it. Tries all of them, and returns the first failure. What was deleted needs no sync, and is
+    /// forgotten.
     pub(super) fn flush(&self) -> Result<()> {
         let partitions: Vec<_> = self.partitions.lock().values().cloned().collect();
-        let waits: Vec<_> = partitions.iter().map(|core| (&**core, core.log_end())).collect();
+        let waits: Vec<_> = partitions.iter().map(|(core, _)| (&**core, core.log_end())).collect();
+        let copies: Vec<_> = partitions.iter().map(|(core, led)| self.copies(core, *led)).collect();
         let mut result = Ok(());
-        for (core, flushed) in partitions.iter().zip(together::wait_durable(&waits)) {
+        for (((core, _), flushed), copies) in
+            partitions.iter().zip(together::wait_durable(&waits)).zip(copies)
+        {
             if core.is_closed() {
                 self.forget(core);
             } else {
-                result = result.and(flushed);
+                result = result.and(flushed).and(copies.and_then(|copies| copies.wait(core)));
             }
         }
         result
+    }
+
+    /// The wait for other members in one partition. The next flush waits for what is appended from now
+    /// on.
+    fn copies(&self, core: &Arc<PartitionCore>, since: LedEpoch) -> Result<Copies> {
+        let (copies, led) = Copies::since(core, since);
+        if led != since
+            && let Some((_, noted)) = self.partitions.lock().get_mut(&Arc::as_ptr(core).addr())
+        {
+            *noted = led;
+        }
+        copies
     }
 
     fn forget(&self, core: &Arc<PartitionCore>) {

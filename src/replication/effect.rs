@@ -38,7 +38,8 @@ pub(crate) enum Effect {
     },
     /// The log is removed: its creation was.
     Remove(LogKey),
-    /// The leader appends this record to `__meta`, in its epoch.
+    /// The leader appends this record to `__meta`, in its epoch. Others may append before it, so where
+    /// it is in the log is reported as with any other record.
     AppendMembership(Membership),
     /// The answer to a fetch is sent with the bytes of its records.
     Send(Box<Envelope>),
@@ -73,6 +74,8 @@ pub(crate) enum Declined {
     Founded,
     /// One of its logs is damaged.
     Damaged,
+    /// It was asked to.
+    Resigned,
     /// A greater epoch was promised meanwhile.
     Promised(LeaderEpoch),
 }

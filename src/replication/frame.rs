@@ -3,6 +3,8 @@
 //! Owns: the connection of both, and the check that the batches of an answer are what it says they
 //! are. Must not know: who sends it, and what is done with it.
 
+use bytes::Bytes;
+
 use super::history::EpochRange;
 use super::message::{Body, Envelope, Found};
 use crate::format::BatchHeader;
@@ -14,7 +16,7 @@ use crate::record::LeaderEpoch;
 #[derive(Debug, Clone)]
 pub(crate) struct Batches {
     pub(crate) under: Under,
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: Bytes,
 }
 
 #[derive(Debug, Clone)]

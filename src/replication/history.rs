@@ -5,6 +5,8 @@
 //! followers copy in order. So comparing epochs finds where two logs diverge (KIP-101, KIP-279).
 //! Must not know: members, messages.
 
+use serde::{Deserialize, Serialize};
+
 use crate::record::LeaderEpoch;
 
 /// A row: from `first` on, up to the next row, records have this epoch.
@@ -15,7 +17,7 @@ struct Row {
 }
 
 /// Records that follow each other and have one epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct EpochRange {
     pub(crate) epoch: LeaderEpoch,
     pub(crate) records: u64,

@@ -99,6 +99,18 @@ impl Leader {
         needed.iter().map(|(_, membership)| membership.reached(held)).min().flatten()
     }
 
+    /// Whether a majority has adopted the epoch in a log.
+    pub(super) fn may_write(&self, log: LogKey) -> bool {
+        self.writable.contains(&log)
+    }
+
+    /// How far the run that a member asked from last has a log; zero if it has not asked for it.
+    pub(super) fn copied(&self, log: LogKey, node: NodeId) -> u64 {
+        let copies = self.copies.get(&log).into_iter().flatten();
+        let of = copies.filter(|((asking, _), _)| *asking == node);
+        of.map(|(_, copy)| copy.asked.from).max().unwrap_or(0)
+    }
+
     /// Notes that a log can be written to. True the first time.
     pub(super) fn can_write(&mut self, log: LogKey) -> bool {
         self.writable.insert(log)

@@ -4,7 +4,10 @@
 //! the records of `__meta` say: which logs exist, and who the members are. It mirrors the engine,
 //! which carries the changes out. Must not know: roles, messages, the bytes of records.
 
+use serde::{Deserialize, Serialize};
+
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use super::history::{EpochRange, History};
 use super::log_key::LogKey;
@@ -14,15 +17,19 @@ use super::rule::Rule;
 use crate::record::LeaderEpoch;
 
 /// What a record of `__meta` changes for replication. The shell finds these in the record's bytes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) enum MetaChange {
     Members(Membership),
-    /// Only logs of partitions are created and deleted.
+    /// Only logs of partitions are created and deleted. A copy of the record says the same.
     Created {
         log: LogKey,
         counts_synced: bool,
+        /// That in which the log was created; zero for one that is older than the group.
+        epoch: LeaderEpoch,
     },
     Deleted(LogKey),
+    /// From here on `__meta` has everything that is in force, of the records below this offset too.
+    Trimmed(u64),
 }
 
 /// The record of `__meta` that created a log.
@@ -48,6 +55,9 @@ pub(crate) struct Log {
     pub(crate) damaged: bool,
     /// How far it reached when it was found damaged: what this member has confirmed lies below.
     pub(crate) had: u64,
+    /// It is known from records of `__meta` that were dropped when that began anew, and from none
+    /// since.
+    pub(crate) is_of_before: bool,
 }
 
 impl Log {
@@ -63,6 +73,10 @@ pub(crate) struct Logs {
     /// The logs that records of `__meta` delete, by the offsets of these records, until these are
     /// below the high watermark: before that, the deletion may be removed again.
     deleted: Vec<(u64, LogKey, Log)>,
+    /// Where `__meta` began anew; zero if it never did.
+    anew_at: u64,
+    /// The greatest offset that a trim of `__meta` names.
+    trimmed: u64,
 }
 
 /// A log as a run finds it.
@@ -91,7 +105,8 @@ impl Logs {
     pub(crate) fn new(counts_synced: bool) -> Self {
         let log = || Log { counts_synced, ..Log::default() };
         let logs = [LogKey::Meta, LogKey::Offsets].map(|key| (key, log()));
-        Self { of: logs.into(), memberships: Memberships::default(), deleted: Vec::new() }
+        let memberships = Memberships::default();
+        Self { of: logs.into(), memberships, deleted: Vec::new(), anew_at: 0, trimmed: 0 }
     }
 
     /// Puts in what a run has found of a log.
@@ -106,8 +121,10 @@ impl Logs {
         }
     }
 
-    /// Puts in what the records of `__meta` change, by their offsets.
-    pub(crate) fn restore_changes(&mut self, changes: &[(u64, MetaChange)]) {
+    /// Puts in what the records of `__meta` change, by their offsets. `anew_at`: where that log began
+    /// anew; zero if it never did.
+    pub(crate) fn restore_changes(&mut self, anew_at: u64, changes: &[(u64, MetaChange)]) {
+        self.anew_at = anew_at;
         for (offset, change) in changes {
             self.change(*offset, change);
         }
@@ -125,14 +142,30 @@ impl Logs {
         self.of.get(&key)
     }
 
+    /// The logs in their order, from the one after `after` on.
+    pub(crate) fn keys_after(&self, after: Option<LogKey>) -> impl Iterator<Item = LogKey> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.of.range((from, Bound::Unbounded)).map(|(key, _)| *key)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (LogKey, &Log)> {
         self.of.iter().map(|(key, log)| (*key, log))
     }
 
+    /// A log, also one whose deletion is not certain.
+    pub(crate) fn find(&self, key: LogKey) -> Option<&Log> {
+        let deleted = || self.deleted.iter().find(|(_, other, _)| *other == key);
+        self.get(key).or_else(|| deleted().map(|(.., log)| log))
+    }
+
+    fn find_mut(&mut self, key: LogKey) -> Option<&mut Log> {
+        let deleted = self.deleted.iter_mut().filter(|(_, other, _)| *other == key);
+        self.of.get_mut(&key).or_else(|| deleted.map(|(.., log)| log).next())
+    }
+
     /// The greatest epoch that a log has adopted.
     pub(crate) fn adopted(&self, key: LogKey, notes: &Notes) -> LeaderEpoch {
-        let deleted = || self.deleted.iter().find(|(_, other, _)| *other == key);
-        let log = self.get(key).or_else(|| deleted().map(|(.., log)| log));
+        let log = self.find(key);
         let created = log.and_then(|log| log.created);
         notes.adopted(key).max(created.map_or(LeaderEpoch::default(), |created| created.epoch))
     }
@@ -175,6 +208,12 @@ impl Logs {
         self.memberships.needed(self.get(LogKey::Meta).map_or(0, |meta| meta.watermark))
     }
 
+    /// Whether `__meta` has everything that is in force. If not, because it has begun anew, some logs may
+    /// not be known.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.trimmed >= self.anew_at
+    }
+
     pub(crate) fn is_damaged(&self) -> bool {
         self.of.values().any(|log| log.damaged)
     }
@@ -187,18 +226,24 @@ impl Logs {
         ranges: &[EpochRange],
         changes: &[(u64, MetaChange)],
     ) -> bool {
-        let Some(log) = self.of.get_mut(&key) else { return false };
+        let Some(log) = self.find_mut(key) else { return false };
         let mut history = log.history.clone();
-        let names_partitions = changes.iter().all(|(_, change)| match change {
-            MetaChange::Members(_) => true,
-            MetaChange::Created { log, .. } | MetaChange::Deleted(log) => {
-                matches!(log, LogKey::Partition { .. })
-            }
-        });
-        if !names_partitions || !ranges.iter().all(|range| history.push(*range)) {
+        if !ranges.iter().all(|range| history.push(*range)) {
             return false;
         }
-        log.history = history;
+        let last_epoch = history.last_epoch();
+        let are_possible = changes.iter().all(|(offset, change)| match change {
+            MetaChange::Members(_) => true,
+            MetaChange::Trimmed(start) => start <= offset,
+            MetaChange::Created { log, epoch, .. } => is_partition(*log) && *epoch <= last_epoch,
+            MetaChange::Deleted(log) => is_partition(*log),
+        });
+        if !are_possible {
+            return false;
+        }
+        if let Some(log) = self.find_mut(key) {
+            log.history = history;
+        }
         for (offset, change) in changes {
             self.change(*offset, change);
         }
@@ -208,12 +253,17 @@ impl Logs {
     fn change(&mut self, offset: u64, change: &MetaChange) {
         match change {
             MetaChange::Members(membership) => self.memberships.push(offset, membership.clone()),
-            MetaChange::Created { log: key, counts_synced } => {
-                let meta = self.get(LogKey::Meta).map(|meta| &meta.history);
-                let epoch = meta.and_then(|meta| meta.epoch_before(offset.saturating_add(1)));
-                let created = epoch.map(|epoch| Creation { offset, epoch });
+            MetaChange::Created { log: key, counts_synced, epoch } => {
+                let created = Some(Creation { offset, epoch: *epoch });
                 let log = Log { created, counts_synced: *counts_synced, ..Log::default() };
-                self.of.entry(*key).or_insert(log);
+                self.of.entry(*key).or_insert(log).is_of_before = false;
+            }
+            MetaChange::Trimmed(start) => {
+                self.trimmed = self.trimmed.max(*start);
+                if self.is_whole() {
+                    // What no record names any more was deleted, or never was certain.
+                    self.of.retain(|_, log| !log.is_of_before);
+                }
             }
             MetaChange::Deleted(key) => {
                 if let Some(log) = self.of.remove(key) {
@@ -221,6 +271,17 @@ impl Logs {
                 }
             }
         }
+    }
+
+    /// `__meta` begins anew at `start`: what its records said below may not be what others have there.
+    /// The logs are kept until it has everything that is in force; and the newest membership until
+    /// it has one.
+    pub(crate) fn begin_meta_anew(&mut self, start: u64) {
+        self.of.extend(self.deleted.drain(..).map(|(_, key, log)| (key, log)));
+        for log in self.of.values_mut().filter(|log| log.created.is_some()) {
+            log.is_of_before = true;
+        }
+        (self.anew_at, self.trimmed) = (start, 0);
     }
 
     /// Removes the records of a log from `offset` on. Returns the logs that no longer exist, because
@@ -279,4 +340,15 @@ impl Logs {
             log.watermark = log.history.start();
         }
     }
+
+    /// As of [`restart`](Self::restart), for one log.
+    pub(crate) fn restart_one(&mut self, key: LogKey) {
+        if let Some(log) = self.of.get_mut(&key) {
+            log.watermark = log.history.start();
+        }
+    }
+}
+
+fn is_partition(log: LogKey) -> bool {
+    matches!(log, LogKey::Partition { .. })
 }

@@ -34,7 +34,8 @@ pub(crate) enum LeadRefused {
     TooFar { promised: LeaderEpoch },
     /// The membership does not name this member's directory.
     Learner,
-    /// The member may have lost records that it confirmed.
+    /// The member may have lost records that it confirmed, or its `__meta` has begun anew and does not
+    /// have everything that is in force.
     Recovering,
     /// One of its logs is damaged.
     Damaged,
@@ -65,23 +66,12 @@ impl Member {
 
     /// Begins a confirming round: asks the members for their promises.
     pub(crate) fn lead(&mut self, epoch: LeaderEpoch) -> Result<Effects, LeadRefused> {
-        let promised = self.state.notes().promised();
-        let again = !Rule::LeadOnce.holds()
-            && self
-                .state
-                .notes()
-                .promise()
-                .is_some_and(|p| p.epoch == epoch && p.candidate.node == self.state.me().node);
-        if epoch <= promised && !again {
-            return Err(LeadRefused::Fenced { promised });
-        }
-        if epoch.0.saturating_sub(promised.0) > EPOCH_STEP_MAX {
-            return Err(LeadRefused::TooFar { promised });
-        }
+        check_epoch(&self.state, epoch)?;
         if self.state.logs().is_damaged() {
             return Err(LeadRefused::Damaged);
         }
-        if self.state.must_recover() && Rule::RecoveringPromisesNothing.holds() {
+        let must_recover = self.state.must_recover() && Rule::RecoveringPromisesNothing.holds();
+        if must_recover || !self.state.logs().is_whole() {
             return Err(LeadRefused::Recovering);
         }
         let membership = self.state.goes_by();
@@ -97,8 +87,30 @@ impl Member {
         let mut candidate = Candidate::new(epoch, self.state.me(), membership.is_none());
         candidate.promised(self.state.me(), self.state.summaries(), false);
         self.role = Role::Candidate(candidate);
-        self.ask(false, &mut out);
+        ask(&self.state, &self.role, false, &mut out);
         self.proceed(&mut out);
+        Ok(out)
+    }
+
+    /// Leads without asking anybody, a new group that this directory is alone in. What the others have
+    /// and this one has not is given up.
+    pub(crate) fn force_lead(
+        &mut self,
+        epoch: LeaderEpoch,
+        group: GroupId,
+    ) -> Result<Effects, LeadRefused> {
+        check_epoch(&self.state, epoch)?;
+        if self.state.logs().is_damaged() {
+            return Err(LeadRefused::Damaged);
+        }
+        let (me, mut out) = (self.state.me(), Effects::new());
+        self.promise(Promise { epoch, candidate: me }, &mut out);
+        let mut candidate = Candidate::new(epoch, me, false);
+        candidate.promised(me, self.state.summaries(), false);
+        self.role = Role::Candidate(candidate);
+        self.take_lead(&mut out);
+        let alone = Membership::new(group, [(me.node, me.directory)]);
+        out.push(Effect::AppendMembership(alone));
         Ok(out)
     }
 
@@ -121,6 +133,12 @@ impl Member {
         Some(out)
     }
 
+    /// What the engine knows of the logs, and this member does not: records of a leadership that has ended
+    /// meanwhile, logs of whose creation `__meta` did not say when the run began.
+    pub(crate) fn logs_mut(&mut self) -> &mut Logs {
+        self.state.logs_mut()
+    }
+
     /// A log is synced up to `offset`.
     pub(crate) fn synced(&mut self, key: LogKey, offset: u64) -> Effects {
         let mut out = Effects::new();
@@ -133,11 +151,13 @@ impl Member {
         out
     }
 
-    /// The leader's log begins at `start` from now on. A start above the high watermark changes nothing.
+    /// The leader's log begins at `start` from now on; or, on any member, an internal log, which each
+    /// member cleans up for itself. A start above the high watermark changes nothing.
     pub(crate) fn start_moved(&mut self, key: LogKey, start: u64) -> Effects {
         let mut out = Effects::new();
         let Some(log) = self.state.logs().get(key) else { return out };
-        if matches!(self.role, Role::Leader(_)) && start <= log.watermark {
+        let is_internal = matches!(key, LogKey::Meta | LogKey::Offsets);
+        if (is_internal || matches!(self.role, Role::Leader(_))) && start <= log.watermark {
             self.state.raise_start(key, start, &mut out);
         }
         out
@@ -152,6 +172,16 @@ impl Member {
         }
         if !matches!(self.role, Role::Follower(_)) {
             self.stop_leading(Declined::Damaged, &mut out);
+            self.role = Role::Follower(None);
+        }
+        out
+    }
+
+    /// Gives up the leadership, or the candidature.
+    pub(crate) fn resign(&mut self) -> Effects {
+        let mut out = Effects::new();
+        if !matches!(self.role, Role::Follower(_)) {
+            self.stop_leading(Declined::Resigned, &mut out);
             self.role = Role::Follower(None);
         }
         out
@@ -173,7 +203,7 @@ impl Member {
             return None;
         }
         let next = membership.with(node, run.directory);
-        Some(self.write_membership(next))
+        Some(vec![Effect::AppendMembership(next)])
     }
 
     /// What is sent again when no answer came: questions of a candidate and a follower, beats of
@@ -181,14 +211,16 @@ impl Member {
     pub(crate) fn resend(&self) -> Effects {
         let mut out = Effects::new();
         match &self.role {
-            Role::Follower(_) => self.fetch_all(&mut out),
+            Role::Follower(_) => {
+                let _ = self.ask_from(None, usize::MAX, &mut out);
+            }
             Role::Candidate(candidate) => {
-                self.ask(true, &mut out);
+                ask(&self.state, &self.role, true, &mut out);
                 for (key, from) in lacking(self.state.logs(), candidate) {
                     self.state.fetch(candidate.epoch(), key, from.node, &mut out);
                 }
             }
-            Role::Leader(_) => self.beat(&mut out),
+            Role::Leader(leader) => beat(&self.state, leader.epoch(), &mut out),
         }
         out
     }
@@ -274,19 +306,6 @@ impl Member {
 
     // ---- candidate -------------------------------------------------------------------------
 
-    /// Asks those who have not answered; `again`: also the others, who may have begun another run.
-    fn ask(&self, again: bool, out: &mut Effects) {
-        let Role::Candidate(candidate) = &self.role else { return };
-        let ask = match self.state.goes_by() {
-            Some(membership) if !candidate.is_founding() => Ask::Lead(membership),
-            _ => Ask::Found,
-        };
-        let nodes = self.state.others().into_iter();
-        for node in nodes.filter(|node| again || !candidate.has_answer_of(*node)) {
-            self.state.send(node, candidate.epoch(), Body::Ask(ask.clone()), out);
-        }
-    }
-
     fn got_promise(&mut self, message: &Envelope, promised: &Promised, out: &mut Effects) {
         let me = self.state.me();
         let is_asked = self.state.others().contains(&message.from.node);
@@ -311,10 +330,10 @@ impl Member {
         }
         let Role::Candidate(candidate) = &self.role else { return };
         let (epoch, lacking) = (candidate.epoch(), lacking(self.state.logs(), candidate));
-        if lacking.is_empty() {
+        if lacking.is_empty() && self.state.logs().is_whole() {
             return self.take_lead(out);
         }
-        self.ask(false, out);
+        ask(&self.state, &self.role, false, out);
         for (key, from) in lacking {
             self.state.fetch(epoch, key, from.node, out);
         }
@@ -327,7 +346,7 @@ impl Member {
             self.role = Role::Follower(None);
         } else if let Some(membership) = candidate.founded(self.state.listed()) {
             self.take_lead(out);
-            out.extend(self.write_membership(membership));
+            out.push(Effect::AppendMembership(membership));
         }
     }
 
@@ -348,7 +367,7 @@ impl Member {
         let began = self.state.logs().iter().map(|(key, log)| (key, log.end())).collect();
         self.role = Role::Leader(Leader::new(epoch, began));
         out.push(Effect::Event(Event::Leading(epoch)));
-        self.beat(out);
+        beat(&self.state, epoch, out);
         let keys = self.state.keys();
         for key in keys {
             self.count(key, out);
@@ -356,22 +375,6 @@ impl Member {
     }
 
     // ---- leader ----------------------------------------------------------------------------
-
-    fn beat(&self, out: &mut Effects) {
-        if let Role::Leader(leader) = &self.role {
-            for node in self.state.others() {
-                self.state.send(node, leader.epoch(), Body::Beat, out);
-            }
-        }
-    }
-
-    fn write_membership(&mut self, membership: Membership) -> Effects {
-        let at = self.state.logs().get(LogKey::Meta).map_or(0, Log::end);
-        let mut out = vec![Effect::AppendMembership(membership.clone())];
-        let changes = [(at, MetaChange::Members(membership))];
-        out.extend(self.appended(LogKey::Meta, 1, &changes).unwrap_or_default());
-        out
-    }
 
     /// Raises the high watermark of a log to what a majority holds.
     fn count(&mut self, key: LogKey, out: &mut Effects) {
@@ -472,16 +475,25 @@ impl Member {
             self.role = Role::Follower(Some(following));
             self.recovery.begin();
             out.push(Effect::Event(Event::Following(epoch)));
-            self.fetch_all(out);
+            let _ = self.ask_from(None, usize::MAX, out);
         }
     }
 
-    fn fetch_all(&self, out: &mut Effects) {
-        if let Role::Follower(Some(Following { leader, epoch })) = self.role {
-            for (key, _) in self.state.logs().iter() {
-                self.state.fetch(epoch, key, leader.node, out);
-            }
+    /// Asks the leader for at most so many of the logs after `after`, of all from the first on. Returns
+    /// the last one, or `None` after the last of all. Changes nothing.
+    pub(crate) fn ask_from(
+        &self,
+        after: Option<LogKey>,
+        logs: usize,
+        out: &mut Effects,
+    ) -> Option<LogKey> {
+        let following = self.role.follows()?;
+        let mut last = None;
+        for key in self.state.logs().keys_after(after).take(logs) {
+            self.state.fetch(following.epoch, key, following.leader.node, out);
+            last = Some(key);
         }
+        last
     }
 
     fn got_records(&mut self, message: &Envelope, fetched: &Fetched, out: &mut Effects) {
@@ -564,6 +576,43 @@ impl Member {
                 out.push(Effect::Event(Event::Whole));
             }
         }
+    }
+}
+
+/// Whether this member may be called to lead an epoch.
+fn check_epoch(state: &State, epoch: LeaderEpoch) -> Result<(), LeadRefused> {
+    let promised = state.notes().promised();
+    let again = !Rule::LeadOnce.holds()
+        && state
+            .notes()
+            .promise()
+            .is_some_and(|p| p.epoch == epoch && p.candidate.node == state.me().node);
+    if epoch <= promised && !again {
+        return Err(LeadRefused::Fenced { promised });
+    }
+    if epoch.0.saturating_sub(promised.0) > EPOCH_STEP_MAX {
+        return Err(LeadRefused::TooFar { promised });
+    }
+    Ok(())
+}
+
+/// Asks those who have not answered; `again`: also the others, who may have begun another run.
+fn ask(state: &State, role: &Role, again: bool, out: &mut Effects) {
+    let Role::Candidate(candidate) = role else { return };
+    let ask = match state.goes_by() {
+        Some(membership) if !candidate.is_founding() => Ask::Lead(membership),
+        _ => Ask::Found,
+    };
+    let nodes = state.others().into_iter();
+    for node in nodes.filter(|node| again || !candidate.has_answer_of(*node)) {
+        state.send(node, candidate.epoch(), Body::Ask(ask.clone()), out);
+    }
+}
+
+/// The leader says to all that it leads.
+fn beat(state: &State, epoch: LeaderEpoch, out: &mut Effects) {
+    for node in state.others() {
+        state.send(node, epoch, Body::Beat, out);
     }
 }
 

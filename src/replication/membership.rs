@@ -3,18 +3,20 @@
 //! Owns: the list of members by the directories that count for them, and the two newest such lists
 //! of a log of `__meta`. Must not know: messages, roles, notes.
 
+use serde::{Deserialize, Serialize};
+
 use std::collections::BTreeMap;
 
 use crate::record::NodeId;
 
 /// A data directory, by the random number that it drew when it was created. A member whose directory
 /// was lost comes back with another one, and so cannot be taken for the one that held records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct DirectoryId(pub(crate) u128);
 
 /// One run of a member: from the opening of its broker to its end. Sessions of a directory count up,
 /// durably, so an answer to an earlier run is recognised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct MemberRun {
     pub(crate) node: NodeId,
     pub(crate) directory: DirectoryId,
@@ -23,11 +25,11 @@ pub(crate) struct MemberRun {
 
 /// A group, by the directory that founded it. A directory founds one group at most, because its
 /// `__meta` names that from then on, durably.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct GroupId(pub(crate) u128);
 
 /// The members of a group, with the directory of each.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Membership {
     group: GroupId,
     directories: BTreeMap<NodeId, DirectoryId>,
@@ -39,6 +41,12 @@ impl Membership {
         directories: impl IntoIterator<Item = (NodeId, DirectoryId)>,
     ) -> Self {
         Self { group, directories: directories.into_iter().collect() }
+    }
+
+    /// The members as an application lists them, before a group is founded: only their number and
+    /// their nodes mean something.
+    pub(crate) fn of_listed(nodes: &[NodeId]) -> Self {
+        Self::new(GroupId(0), nodes.iter().map(|node| (*node, DirectoryId(0))))
     }
 
     pub(crate) fn group(&self) -> GroupId {
@@ -65,7 +73,7 @@ impl Membership {
     }
 
     /// How many members a majority has.
-    fn majority(&self) -> usize {
+    pub(crate) fn majority(&self) -> usize {
         self.directories.len() / 2 + 1
     }
 
@@ -112,7 +120,15 @@ impl Memberships {
         self.records.get(first..).unwrap_or(&[])
     }
 
+    /// A copy of the newest one's record is none of its own.
     pub(crate) fn push(&mut self, offset: u64, membership: Membership) {
+        if self.newest() == Some(&membership) {
+            return;
+        }
+        if self.newest().is_some_and(|newest| newest.group != membership.group) {
+            // Somebody has given the group up, and founded one of what this directory has.
+            self.records.clear();
+        }
         self.settled = self.records.len();
         self.records.push((offset, membership));
     }
@@ -163,11 +179,17 @@ mod tests {
         assert_eq!(needed(&all, 0), [0, 4]);
         assert_eq!(needed(&all, 4), [0, 4]);
         assert_eq!(needed(&all, 5), [4]);
+        all.push(5, of(&[(1, 2)]));
+        assert_eq!(needed(&all, 5), [4], "a copy is none of its own");
+        assert_eq!(needed(&all, 4), [0, 4]);
         all.push(7, of(&[(1, 3)]));
         assert_eq!(needed(&all, 0), [4, 7], "the third exists, so the second was below");
         all.truncate(7);
         assert_eq!(needed(&all, 0), [4]);
         all.truncate(4);
         assert_eq!(needed(&all, 0), [0]);
+        // Another group does not need a majority of the one before.
+        all.push(4, Membership::new(GroupId(2), [(NodeId(1), DirectoryId(1))]));
+        assert_eq!(needed(&all, 0), [4]);
     }
 }

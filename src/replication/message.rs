@@ -3,6 +3,8 @@
 //! Owns: the kinds of messages and what each carries. The bytes of records are not in them: the
 //! frame that carries an answer has them beside it. Must not know: how frames are encoded or sent.
 
+use serde::{Deserialize, Serialize};
+
 use std::collections::BTreeMap;
 
 use super::history::EpochRange;
@@ -12,7 +14,7 @@ use super::membership::{GroupId, MemberRun, Membership};
 use crate::record::{LeaderEpoch, NodeId};
 
 /// A message, with what it is compared with before anything else is looked at.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Envelope {
     /// That of the sender; `None` if it knows of none.
     pub(crate) group: Option<GroupId>,
@@ -22,7 +24,7 @@ pub(crate) struct Envelope {
     pub(crate) body: Body,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) enum Body {
     /// A candidate asks for a promise for its epoch.
     Ask(Ask),
@@ -40,7 +42,7 @@ pub(crate) enum Body {
     Fetched(Fetched),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) enum Ask {
     /// By a member of a group. The membership is for members that have none yet, because they were
     /// named when the group was founded and have fetched nothing since.
@@ -49,7 +51,7 @@ pub(crate) enum Ask {
     Found,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Promised {
     /// The run that asked.
     pub(crate) to: MemberRun,
@@ -60,7 +62,9 @@ pub(crate) struct Promised {
 }
 
 /// What a promise says of a log. The greater (adopted, end) is the better choice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub(crate) struct Summary {
     pub(crate) adopted: LeaderEpoch,
     pub(crate) end: u64,
@@ -68,7 +72,7 @@ pub(crate) struct Summary {
 }
 
 /// The state of the fetching member's log; an answer counts only while this is still its state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Fetch {
     pub(crate) log: LogKey,
     /// The member's end.
@@ -84,7 +88,7 @@ pub(crate) struct Fetch {
     pub(crate) held: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Fetched {
     /// The run that asked, and what it asked.
     pub(crate) to: MemberRun,
@@ -97,7 +101,7 @@ pub(crate) struct Fetched {
 }
 
 /// What the leader of an epoch says of one of its logs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Led {
     /// Its end when its epoch began: a log that contains it up to there has adopted the epoch.
     pub(crate) began: u64,
@@ -105,7 +109,7 @@ pub(crate) struct Led {
     pub(crate) end: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) enum Found {
     /// The logs are equal up to the asked offset; the records after it, possibly none.
     Records { ranges: Vec<EpochRange>, changes: Vec<(u64, MetaChange)> },

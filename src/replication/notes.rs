@@ -45,6 +45,7 @@ pub(crate) struct Notes {
 
 impl Notes {
     /// Those of a new directory, in its first session.
+    #[cfg(test)]
     pub(crate) fn new(me: MemberRun) -> Self {
         Self { me, promise: None, adopted: BTreeMap::new(), recovering: false }
     }
@@ -61,6 +62,7 @@ impl Notes {
 
     /// Those of the next run of the same directory. `has_lost`: records that the last run confirmed
     /// may be missing.
+    #[cfg(test)]
     pub(crate) fn next_session(mut self, has_lost: bool) -> Self {
         self.me.session = self.me.session.saturating_add(1);
         self.recovering |= has_lost;

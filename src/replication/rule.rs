@@ -40,6 +40,7 @@ rules! {
     /// are cut to where they agree.
     NameEpoch,
     /// P3: if the chosen `__meta` brings another membership, the promises are a majority of it too.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only test builds can remove it"))]
     ChosenMembership,
     /// P4: only copies that adopted the epoch count.
     CountAdopted,

@@ -8,49 +8,76 @@
 //! nothing any more, and the next run begins with what is in the directory. Damage that a read finds is
 //! the exception: the member gives up its leadership, and copies the log again.
 
+mod files;
 mod found;
 mod stored;
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::effect::{Effect, Event};
-use super::frame::{Batches, Checked, Frame};
+use super::frame::{Checked, Frame};
+use super::history::EpochRange;
 use super::log_key::LogKey;
 use super::logs::MetaChange;
 use super::member::{LeadRefused, Member};
-use super::membership::Membership;
+use super::membership::{GroupId, Membership};
 use super::message::{Body, Envelope, Fetched, Found};
-use super::notes::Note;
-use super::rule::Rule;
 use super::state::Effects;
 use crate::broker::Broker;
-use crate::broker::local::{LocalChange, ReplicaNote};
-use crate::broker::member_notes::MemberNotes;
 use crate::error::{Error, Result};
-use crate::format::{BatchHeader, TopicId};
+use crate::format::TopicId;
 use crate::log::replica::received::Received;
 use crate::log::replica::refusal::Failure;
-use crate::partition::PartitionCore;
-use crate::partition::quorum::Quorum;
-use crate::partition::replica::{Fed, Replica};
-use crate::record::{LeaderEpoch, NodeId};
-use stored::Opening;
+use crate::partition::{PartitionCore, Work};
+use crate::record::{LeaderEpoch, NodeId, TopicPartition};
+use files::Files;
 
 /// How many bytes of batches a frame has at most, unless one batch alone is larger.
 const FRAME_BYTES: usize = 1 << 20;
 
-/// Which partitions of a broker stand for the logs of a group, and what the records of `__meta` say.
+/// Which partitions of a broker are the logs of a group, and what the records of `__meta` say.
 pub(crate) trait Catalog {
     /// Whether only synced copies of `__meta` and `__offsets` count.
     fn counts_synced(&self) -> bool;
 
+    /// The partition of a log; `None` if this broker does not have it, or not any more.
     fn partition(&self, key: LogKey) -> Option<(TopicId, Arc<PartitionCore>)>;
+
+    /// The same, once nobody changes topics: one that is created is in `__meta` before it can be used.
+    fn settled_partition(&self, key: LogKey) -> Option<(TopicId, Arc<PartitionCore>)>;
 
     /// What checked batches of `__meta` change, by offset.
     fn changes(&self, batches: &[u8]) -> Vec<(u64, MetaChange)>;
 
+    /// Where `__meta` has begun anew, if it does not have everything that is in force; otherwise zero.
+    fn lacks_below(&self) -> u64;
+
     /// Appends a record to `__meta` that says who the members are.
     fn append_membership(&self, membership: &Membership) -> Result<()>;
+
+    /// Appends what was received. Below `sparse_below` there may be gaps.
+    fn append(&self, key: LogKey, received: Received<'_>, sparse_below: u64)
+    -> Result<(), Failure>;
+
+    /// Cuts a log, and returns its end. What records of `__meta` have created that are cut is removed.
+    fn truncate(&self, key: LogKey, to: u64) -> Result<u64, Failure>;
+
+    /// Drops what a log has, and continues at `start`.
+    fn begin_anew(&self, key: LogKey, start: u64) -> Result<(), Failure>;
+
+    /// Moves a log start to that of the leader.
+    fn raise_start(&self, key: LogKey, start: u64) -> Result<()>;
+
+    /// A majority has everything below `offset`.
+    fn advance(&self, key: LogKey, offset: u64);
+
+    /// What is appended to a log has this epoch from now on.
+    fn lead(&self, key: LogKey, epoch: u32) -> Result<(), Failure>;
+
+    /// Nothing is appended to `__meta` and `__offsets` here any more.
+    fn follow(&self);
 }
 
 /// The batches of the answer in hand.
@@ -69,6 +96,8 @@ pub(crate) struct Shell<C> {
     member: Member,
     frames: Vec<Frame>,
     events: Vec<Event>,
+    /// Logs with records that count once they are synced.
+    unsynced: BTreeSet<LogKey>,
     failure: Option<Failure>,
 }
 
@@ -87,14 +116,10 @@ impl<C: Catalog> Shell<C> {
         draw: impl FnOnce() -> u128,
     ) -> Result<Self> {
         let logs = found::logs(&catalog)?;
-        let notes = found::notes(&broker, node, &logs, draw)?;
-        // Also of logs of which `__meta` does not say that they exist: it may be damaged.
-        let topics = broker.run().live().all();
-        for core in topics.iter().flat_map(|topic| &topic.partitions) {
-            Quorum::of(core).begin();
-        }
+        let notes = found::notes((&broker, &catalog), node, &logs, draw)?;
         let member = Member::new(notes, logs, listed);
-        Ok(Self { broker, catalog, member, frames: Vec::new(), events: Vec::new(), failure: None })
+        let (frames, events, unsynced) = (Vec::new(), Vec::new(), BTreeSet::new());
+        Ok(Self { broker, catalog, member, frames, events, unsynced, failure: None })
     }
 
     pub(crate) fn member(&self) -> &Member {
@@ -124,6 +149,23 @@ impl<C: Catalog> Shell<C> {
     pub(crate) fn lead(&mut self, epoch: LeaderEpoch) -> Result<(), LeadRefused> {
         if self.failure.is_none() {
             let effects = self.member.lead(epoch)?;
+            self.carry_out(effects, None);
+        }
+        Ok(())
+    }
+
+    /// Leads without the others: see [`Member::force_lead`].
+    ///
+    /// # Errors
+    ///
+    /// Why this member does not lead.
+    pub(crate) fn force_lead(
+        &mut self,
+        epoch: LeaderEpoch,
+        group: GroupId,
+    ) -> Result<(), LeadRefused> {
+        if self.failure.is_none() {
+            let effects = self.member.force_lead(epoch, group)?;
             self.carry_out(effects, None);
         }
         Ok(())
@@ -163,12 +205,35 @@ impl<C: Catalog> Shell<C> {
         }
     }
 
-    /// The directory that asks for this member counts for it from now on.
-    pub(crate) fn replace(&mut self, node: NodeId) {
-        if self.failure.is_none() {
-            let effects = self.member.replace(node);
-            self.carry_out(effects.unwrap_or_default(), None);
+    /// Asks the leader again for some logs: see [`Member::ask_from`].
+    pub(crate) fn ask_from(&mut self, after: Option<LogKey>, logs: usize) -> Option<LogKey> {
+        if self.failure.is_some() {
+            return None;
         }
+        let mut effects = Effects::new();
+        let last = self.member.ask_from(after, logs, &mut effects);
+        self.carry_out(effects, None);
+        last
+    }
+
+    /// Gives up the leadership.
+    pub(crate) fn resign(&mut self) {
+        if self.failure.is_none() {
+            let effects = self.member.resign();
+            self.carry_out(effects, None);
+        }
+    }
+
+    /// The directory that asks for this member counts for it from now on. False, and nothing changes,
+    /// while it must not count.
+    pub(crate) fn replace(&mut self, node: NodeId) -> bool {
+        if self.failure.is_some() {
+            return false;
+        }
+        let effects = self.member.replace(node);
+        let is_replaced = effects.is_some();
+        self.carry_out(effects.unwrap_or_default(), None);
+        is_replaced
     }
 
     /// Takes note of what happened to a log in the engine: the leader's own appends, its log start,
@@ -179,28 +244,12 @@ impl<C: Catalog> Shell<C> {
         }
         let Some((_, core)) = self.catalog.partition(key) else { return };
         // What a damaged log has is not known: it is copied again.
-        let log = self.member.state().logs().get(key).filter(|log| !log.damaged);
+        let log = self.member.state().logs().find(key).filter(|log| !log.damaged);
         let Some((end, synced)) = log.map(|log| (log.end(), log.synced)) else { return };
-        if let Some(records) = core.log_end().checked_sub(end).filter(|records| *records > 0) {
-            let changes = match key {
-                LogKey::Meta => found::changes(&self.catalog, &core, end),
-                _ => Ok(Vec::new()),
-            };
-            let changes = match changes {
-                Ok(changes) => changes,
-                Err(error) => return self.fail(error.into()),
-            };
-            let effects = self.member.appended(key, records, &changes);
-            if key == LogKey::Meta
-                && let Err(failure) = self.begin_logs(&core, &changes)
-            {
-                return self.fail(failure);
-            }
-            let Some(effects) = effects else {
-                // Somebody has appended to a log that this member does not lead.
-                return self.fail(Error::wrong_offset(&core.origin, end, core.log_end()).into());
-            };
-            self.carry_out(effects, None);
+        if core.log_end() > end
+            && let Err(failure) = self.notice_records(key, &core, end)
+        {
+            return self.fail(failure);
         }
         let effects = self.member.start_moved(key, core.log_start());
         self.carry_out(effects, None);
@@ -210,8 +259,72 @@ impl<C: Catalog> Shell<C> {
         }
     }
 
+    /// Has synced what was copied and counts only then: in the background, where that then says so, or
+    /// at once.
+    pub(crate) fn sync_copied(&mut self, in_background: bool) {
+        for key in std::mem::take(&mut self.unsynced) {
+            let Some((_, core)) = self.catalog.partition(key) else { continue };
+            if in_background {
+                core.requests().request(Work::Sync);
+                continue;
+            }
+            match core.flush() {
+                Ok(()) => self.notice(key),
+                Err(error) => return self.fail(error.into()),
+            }
+        }
+    }
+
+    /// Where the logs of partitions end.
+    pub(crate) fn ends(&self) -> Vec<(TopicPartition, u64)> {
+        let logs = self.member.state().logs().iter();
+        let partitions = logs.filter(|(key, _)| matches!(key, LogKey::Partition { .. }));
+        let cores = partitions.filter_map(|(key, _)| self.catalog.partition(key));
+        cores.map(|(_, core)| (TopicPartition::clone(&core.origin), core.log_end())).collect()
+    }
+
+    /// Takes note of what the leader has appended from `end` on.
+    fn notice_records(
+        &mut self,
+        key: LogKey,
+        core: &PartitionCore,
+        end: u64,
+    ) -> Result<(), Failure> {
+        // Others append meanwhile.
+        let new_end = core.log_end();
+        let changes = self.found_changes(key, core, end..new_end)?;
+        let Some(effects) = self.member.appended(key, new_end.saturating_sub(end), &changes) else {
+            // Somebody has appended to a log that this member does not lead.
+            return Err(Error::wrong_offset(&core.origin, end, new_end).into());
+        };
+        let created = self.begin_logs(core, &changes)?;
+        self.carry_out(effects, None);
+        for key in created {
+            // It may have records already, of which nothing was known to be noticed.
+            self.notice(key);
+        }
+        Ok(())
+    }
+
+    /// What the records between these offsets change, if they are of `__meta`.
+    fn found_changes(
+        &self,
+        key: LogKey,
+        core: &PartitionCore,
+        offsets: Range<u64>,
+    ) -> Result<Vec<(u64, MetaChange)>> {
+        if key != LogKey::Meta {
+            return Ok(Vec::new());
+        }
+        let mut changes = found::changes(&self.catalog, core, offsets.start)?;
+        changes.retain(|(at, _)| *at < offsets.end);
+        Ok(changes)
+    }
+
     /// Reads all of a log, to find damage.
+    #[cfg(test)]
     pub(crate) fn scrub(&mut self, key: LogKey) {
+        use crate::partition::replica::{Fed, Replica};
         let Some((_, core)) = self.catalog.partition(key) else { return };
         let mut from = core.log_start();
         loop {
@@ -235,42 +348,39 @@ impl<C: Catalog> Shell<C> {
         }
     }
 
-    /// The log start of the leader lies within a batch, with which the empty log begins.
-    fn begin_within(core: &PartitionCore, received: &Received<'_>) -> Result<(), Failure> {
-        let (start, end) = (core.log_start(), core.log_end());
-        if start == end && received.base_offset < start {
-            Replica::of(core).begin_anew(start, Some(received))?;
-        }
-        Ok(())
-    }
-
-    /// Logs that were created just now. The creation is durable before there can be records of what it
-    /// creates; nothing of them is visible yet, and what the leader appends to them is of its epoch.
+    /// Logs that were created just now, which are returned. The creation is durable before there can be
+    /// records of what it creates, and what the leader appends to them is of its epoch.
     fn begin_logs(
-        &self,
+        &mut self,
         meta: &PartitionCore,
         changes: &[(u64, MetaChange)],
-    ) -> Result<(), Failure> {
-        if !changes.is_empty() {
+    ) -> Result<Vec<LogKey>, Failure> {
+        let is_new = |offset: u64, key: LogKey| {
+            let log = self.member.state().logs().get(key);
+            log.and_then(|log| log.created).is_some_and(|created| created.offset == offset)
+        };
+        let created = changes.iter().filter_map(|(offset, change)| match change {
+            MetaChange::Created { log, .. } => Some(*log).filter(|log| is_new(*offset, *log)),
+            _ => None,
+        });
+        let created: Vec<LogKey> = created.collect();
+        if !created.is_empty() {
             meta.flush()?;
         }
-        for (offset, change) in changes {
-            let MetaChange::Created { log: key, .. } = change else { continue };
-            let log = self.member.state().logs().get(*key);
-            if log.and_then(|log| log.created).is_none_or(|created| created.offset != *offset) {
+        for key in &created {
+            if let Some(epoch) = self.member.role().leads() {
+                self.catalog.lead(*key, epoch.0)?;
                 continue;
             }
-            let (_, core) = self.core(*key)?;
-            Quorum::of(&core).begin();
+            let (_, core) = self.files().core(*key)?;
             if core.log_end() > 0 {
-                // A run has died after it cut the creation, and before it removed the log.
-                self.truncate(*key, 0)?;
-            }
-            if let Some(epoch) = self.member.role().leads() {
-                Replica::of(&core).set_epoch(epoch.0)?;
+                // `__meta` has begun anew, and did not have the topic when this run began.
+                let found = found::log(&core)?;
+                self.member.logs_mut().restore(*key, &found);
+                self.member.logs_mut().restart_one(*key);
             }
         }
-        Ok(())
+        Ok(created)
     }
 
     // ---- effects ---------------------------------------------------------------------------
@@ -279,16 +389,39 @@ impl<C: Catalog> Shell<C> {
     fn fail(&mut self, failure: Failure) {
         self.failure.get_or_insert(failure);
         if let Some(epoch) = self.member.role().leads() {
-            self.end_leadership(epoch);
+            self.broker.run().leading().end(epoch.0);
         }
     }
 
+    /// Nothing is appended in the epoch any more on return. Calls that wait for a majority return
+    /// before anything else is done: they may hold what that needs.
     fn end_leadership(&self, epoch: LeaderEpoch) {
-        for (key, _) in self.member.state().logs().with_deleted() {
-            if let Some((_, core)) = self.catalog.partition(key) {
-                Quorum::of(&core).end_leadership(epoch.0);
-            }
+        self.broker.run().leading().end(epoch.0);
+        self.catalog.follow();
+    }
+
+    /// Takes note of what was appended at the end of a leadership, and was not noticed yet.
+    fn take_last_appends(&mut self, epoch: LeaderEpoch) -> Result<(), Failure> {
+        // `__meta` is the first: logs that it has created since have records too.
+        self.take_last_appends_of(LogKey::Meta, epoch)?;
+        let logs = self.member.state().logs().with_deleted();
+        let keys: Vec<LogKey> = logs.map(|(key, _)| key).collect();
+        keys.into_iter().try_for_each(|key| self.take_last_appends_of(key, epoch))
+    }
+
+    fn take_last_appends_of(&mut self, key: LogKey, epoch: LeaderEpoch) -> Result<(), Failure> {
+        let log = self.member.state().logs().find(key).filter(|log| !log.damaged);
+        let Some(end) = log.map(super::logs::Log::end) else { return Ok(()) };
+        let Some((_, core)) = self.catalog.settled_partition(key) else { return Ok(()) };
+        let new_end = core.log_end();
+        let Some(records) = new_end.checked_sub(end).filter(|records| *records > 0) else {
+            return Ok(());
+        };
+        let changes = self.found_changes(key, &core, end..new_end)?;
+        if self.member.logs_mut().append(key, &[EpochRange { epoch, records }], &changes) {
+            return Ok(());
         }
+        Err(Error::wrong_offset(&core.origin, end, new_end).into())
     }
 
     fn carry_out(&mut self, effects: Effects, answer: Option<Answer<'_>>) {
@@ -306,112 +439,78 @@ impl<C: Catalog> Shell<C> {
         match effect {
             Effect::Sync(logs) => {
                 for key in logs {
-                    self.core(key)?.1.flush()?;
+                    self.files().core(key)?.1.flush()?;
                 }
             }
-            Effect::Note(note) => self.note(note)?,
+            Effect::Note(note) => self.files().note(note)?,
             Effect::Append { log, .. } => {
-                let (_, core) = self.core(log)?;
+                let (_, core) = self.files().core(log)?;
                 if let Some(Answer { checked, sparse_below, changes }) = answer {
                     for received in &checked.received {
-                        Self::begin_within(&core, received)?;
-                        Replica::of(&core).append(received, sparse_below)?;
+                        self.catalog.append(log, *received, sparse_below)?;
                     }
                     self.begin_logs(&core, changes)?;
+                    let copied = self.member.state().logs().get(log);
+                    if copied.is_some_and(|copied| copied.counts_synced) {
+                        self.unsynced.insert(log);
+                    }
                 }
             }
-            Effect::Truncate { log, to } => self.truncate(log, to)?,
-            Effect::BeginAnew { log, start } => self.begin_anew(log, start)?,
+            Effect::Truncate { log, to } => self.files().truncate(log, to)?,
+            Effect::BeginAnew { log, start } => self.files().begin_anew(log, start)?,
             Effect::RaiseStart { log, start } => {
-                let (topic, core) = self.core(log)?;
-                self.broker.run().space().retention().raise_start(topic, &core, start)?;
+                self.catalog.raise_start(log, start)?;
             }
-            Effect::Remove(log) => self.truncate(log, 0)?,
+            // Done by the truncation of `__meta`.
+            Effect::Remove(_) => {}
             Effect::AppendMembership(membership) => {
                 self.catalog.append_membership(&membership)?;
-                self.core(LogKey::Meta)?.1.flush()?;
+                self.files().core(LogKey::Meta)?.1.flush()?;
+                self.notice(LogKey::Meta);
             }
             Effect::Send(envelope) => self.send(*envelope)?,
             Effect::Watermark { log, offset } => {
-                Quorum::of(&self.core(log)?.1).advance(offset);
+                self.catalog.advance(log, offset);
+                if matches!(log, LogKey::Meta | LogKey::Offsets) {
+                    // What is not needed any more was removed.
+                    let _ = self.member.start_moved(log, self.files().core(log)?.1.log_start());
+                }
             }
             Effect::Event(event) => self.event(event)?,
         }
         Ok(())
     }
 
-    fn core(&self, key: LogKey) -> Result<(TopicId, Arc<PartitionCore>), Failure> {
-        let found = self.catalog.partition(key);
-        found.ok_or_else(|| Error::UnknownTopic(format!("{key:?}")).into())
-    }
-
-    fn note(&self, note: Note) -> Result<()> {
-        let notes = match note {
-            Note::Promise(promise) => vec![ReplicaNote::Promise(stored::promise(promise))],
-            Note::Adopted { epoch, logs } => {
-                let mut notes = Vec::new();
-                for key in logs {
-                    let log = stored::log(key);
-                    notes.push(ReplicaNote::Adopted { log, epoch: epoch.0 });
-                    if let Some((_, core)) = self.catalog.partition(key) {
-                        notes.push(ReplicaNote::Synced { log, end: core.durable_end() });
-                    }
-                }
-                notes
-            }
-            Note::Incomplete => vec![ReplicaNote::Incomplete],
-            Note::Whole => vec![ReplicaNote::Whole { boot: Opening::of(&self.broker).note() }],
-        };
-        self.notes().note(notes)
-    }
-
-    fn notes(&self) -> MemberNotes<'_> {
-        MemberNotes::of(self.broker.run().logs())
-    }
-
-    /// Notes a lower end before what lies above it is removed: what is removed on purpose is not lost.
-    fn note_end(&self, key: LogKey, end: u64) -> Result<()> {
-        let log = stored::log(key);
-        if self.notes().lacks(log, end) {
-            self.notes().note(vec![ReplicaNote::Synced { log, end }])?;
-        }
-        Ok(())
-    }
-
-    fn truncate(&self, key: LogKey, to: u64) -> Result<(), Failure> {
-        let (_, core) = self.core(key)?;
-        self.note_end(key, to)?;
-        let end = Replica::of(&core).truncate(to, to)?;
-        if end != to {
-            return Err(Error::wrong_offset(&core.origin, to, end).into());
-        }
-        Ok(())
-    }
-
-    fn begin_anew(&self, key: LogKey, start: u64) -> Result<(), Failure> {
-        let (topic, core) = self.core(key)?;
-        self.note_end(key, start)?;
-        if Rule::StartNoted.holds() {
-            let partition = core.origin.partition;
-            let change = LocalChange::LogStart { topic, partition, offset: start };
-            self.broker.run().logs().local().append_durably(vec![change])?;
-        }
-        Replica::of(&core).begin_anew(start, None)?;
-        Ok(())
+    fn files(&self) -> Files<'_, C> {
+        Files { broker: &self.broker, catalog: &self.catalog }
     }
 
     fn event(&mut self, event: Event) -> Result<(), Failure> {
         match &event {
             Event::Leading(epoch) => {
                 for (key, _) in self.member.state().logs().iter() {
-                    Replica::of(&self.core(key)?.1).set_epoch(epoch.0)?;
+                    self.catalog.lead(key, epoch.0)?;
                 }
+                // From now on users append.
+                self.broker.run().leading().begin(epoch.0);
             }
-            Event::LeadershipLost(epoch, _) => self.end_leadership(*epoch),
+            Event::LeadershipLost(epoch, _) => {
+                self.end_leadership(*epoch);
+                self.take_last_appends(*epoch)?;
+            }
             _ => {}
         }
+        self.note_leader();
         self.events.push(event);
         Ok(())
+    }
+
+    /// The errors of refused calls name the leader.
+    fn note_leader(&self) {
+        let Some(leadership) = &self.broker.run().context().leadership else { return };
+        let role = self.member.role();
+        let me = role.leads().map(|_| self.member.state().me().node);
+        leadership.note_leader(me.or_else(|| role.follows().map(|it| it.leader.node)));
     }
 
     /// Adds the batches to an answer.
@@ -423,7 +522,7 @@ impl<C: Catalog> Shell<C> {
         {
             let (log, from) = (asked.log, asked.from);
             let end = self.member.state().logs().get(log).map_or(from, super::logs::Log::end);
-            match self.read(log, from, end) {
+            match self.files().read(log, from, end) {
                 Ok(found) => batches = found,
                 Err(Failure::Failed(Error::Corrupt(_))) => {
                     self.damaged(log);
@@ -434,27 +533,5 @@ impl<C: Catalog> Shell<C> {
         }
         self.frames.push(Frame { envelope, batches });
         Ok(())
-    }
-
-    /// The batches from `from` on that end at or below `end`, as far as a frame has room.
-    fn read(&self, key: LogKey, from: u64, end: u64) -> Result<Vec<Batches>, Failure> {
-        let (_, core) = self.core(key)?;
-        let Fed::Batches(portions) = Replica::of(&core).read(from, FRAME_BYTES)? else {
-            return Ok(Vec::new());
-        };
-        let mut all = Vec::new();
-        for portion in &portions {
-            let mut kept = 0;
-            while let Some(rest) = portion.bytes().get(kept..)
-                && let Ok(Some(header)) = BatchHeader::parse(rest)
-                && header.next_offset() <= end
-            {
-                kept = kept.saturating_add(header.size as usize);
-            }
-            if let Some(bytes) = portion.bytes().get(..kept).filter(|bytes| !bytes.is_empty()) {
-                all.push(Batches { under: portion.under, bytes: bytes.to_vec() });
-            }
-        }
-        Ok(all)
     }
 }

@@ -248,7 +248,7 @@ impl State {
         }
         let created = changes.iter().filter_map(|(_, change)| match change {
             MetaChange::Created { log, .. } => Some(*log),
-            MetaChange::Members(_) | MetaChange::Deleted(_) => None,
+            MetaChange::Members(_) | MetaChange::Deleted(_) | MetaChange::Trimmed(_) => None,
         });
         Some(created.collect())
     }
@@ -293,12 +293,12 @@ impl State {
         below: LeaderEpoch,
         out: &mut Effects,
     ) {
-        if key == LogKey::Meta {
-            // Its records say who the members are; `__meta` keeps them all.
-            return;
-        }
         let Some(log) = self.logs.get(key) else { return };
         if log.damaged {
+            if key == LogKey::Meta {
+                // Its records say who the members are.
+                return;
+            }
             // Something may be missing then that this member has confirmed.
             if Rule::RepairNoted.holds() {
                 self.note(Note::Incomplete, out);
@@ -312,6 +312,9 @@ impl State {
         log.synced = start;
         log.watermark = log.watermark.min(start);
         log.damaged = false;
+        if key == LogKey::Meta {
+            self.logs.begin_meta_anew(start);
+        }
         out.push(Effect::BeginAnew { log: key, start });
         self.believe(key, start, out);
     }

@@ -22,6 +22,12 @@
 /// Every lock of the crate, outermost first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum LockLevel {
+    /// A member of a replicated group sends what it has to say, one thread at a time.
+    #[cfg(feature = "replication")]
+    ReplicationSending,
+    /// The member itself.
+    #[cfg(feature = "replication")]
+    ReplicationMember,
     /// `testing::Faults::full`: a test fills the disk, or frees it.
     #[cfg(feature = "testing")]
     FullDisk,
@@ -80,6 +86,18 @@ pub(crate) enum LockLevel {
     /// Calls that wait until a majority has their records.
     #[cfg(feature = "replication")]
     QuorumGate,
+    /// Who leads a replicated group, and which partitions have news for it.
+    #[cfg(feature = "replication")]
+    Leadership,
+    /// What a member of a replicated group shows.
+    #[cfg(feature = "replication")]
+    ReplicationShown,
+    /// How its handles call it.
+    #[cfg(feature = "replication")]
+    ReplicationCalls,
+    /// What has arrived for it.
+    #[cfg(feature = "replication")]
+    ReplicationInbox,
     /// The partitions that are to be synced in the background.
     SyncQueue,
     /// What readers need from the disk soon.

@@ -13,7 +13,9 @@ use crate::config::{Durability, TimestampType};
 use crate::error::Result;
 use crate::partition::PartitionCore;
 use crate::partition::append::{Accepted, AppendOptions, Fence};
+use crate::partition::copies::Copies;
 use crate::partition::encode::{Encoder, timestamp_of};
+use crate::partition::lead::LedEpoch;
 use crate::record::Record;
 #[cfg(feature = "testing")]
 use crate::seams::{Seam, Site};
@@ -26,8 +28,24 @@ pub(crate) struct Terms<'a> {
     pub(crate) producer: Option<Fence<'a>>,
     /// Instead of the topic's durability.
     pub(crate) level: Option<Durability>,
+    /// The acknowledgement waits for no other member of a replicated group.
+    #[cfg(feature = "replication")]
+    pub(crate) is_leader_enough: bool,
     /// Whether the caller is a task of an executor, which must not be kept waiting.
     pub(crate) is_task: bool,
+}
+
+impl Terms<'_> {
+    /// The leadership under which a majority is waited for.
+    #[inline]
+    #[cfg_attr(not(feature = "replication"), expect(clippy::unused_self, reason = "no members"))]
+    fn awaits(&self, led: LedEpoch) -> LedEpoch {
+        #[cfg(feature = "replication")]
+        if self.is_leader_enough {
+            return LedEpoch::default();
+        }
+        led
+    }
 }
 
 /// Records that are in a partition, and not yet waited for. Borrows the partition from its topic: a
@@ -40,6 +58,8 @@ pub(crate) struct Appended<'t> {
     pub(crate) offsets: Range<u64>,
     /// The last sequence number that the log has of the producer, if the records are a duplicate.
     pub(crate) duplicate_of: Option<u64>,
+    /// The leadership under which a majority is waited for.
+    pub(crate) led: LedEpoch,
     /// The time of the append, in milliseconds.
     wall: u64,
     timestamps: TimestampType,
@@ -97,18 +117,21 @@ pub(crate) fn append_now<'t, 'r, 'a: 'r>(
     let mut batch = encoder.encode(records, topic.rules, stamp.wall)?;
     let (level_in_force, is_held) = (Some(&level), !is_task);
     let options = AppendOptions { expected, producer, level: level_in_force, stamp, is_held };
-    let (offsets, duplicate_of) = match core.append(&mut batch, &options)? {
-        Accepted::Appended { base_offset, next_offset } => (base_offset..next_offset, None),
-        Accepted::Duplicate { last_sequence, last_offset } => {
-            (last_offset..last_offset.saturating_add(1), Some(last_sequence))
+    let (offsets, duplicate_of, led) = match core.append(&mut batch, &options)? {
+        Accepted::Appended { base_offset, next_offset, led } => {
+            (base_offset..next_offset, None, led)
+        }
+        Accepted::Duplicate { last_sequence, last_offset, led } => {
+            (last_offset..last_offset.saturating_add(1), Some(last_sequence), led)
         }
     };
-    let (wall, timestamps) = (stamp.wall, topic.rules.timestamps);
+    let (wall, timestamps, led) = (stamp.wall, topic.rules.timestamps, terms.awaits(led));
     Ok(Appended {
         core,
         level,
         offsets,
         duplicate_of,
+        led,
         wall,
         timestamps,
         #[cfg(feature = "testing")]
@@ -129,15 +152,21 @@ impl Appended<'_> {
 
     /// Whether [`settle`](Self::settle) waits for the disk.
     #[inline]
-    pub(crate) fn is_waited_for(&self) -> bool {
+    pub(crate) fn is_synced(&self) -> bool {
         self.level == Durability::Sync
     }
 
-    /// Waits for the level in force.
+    /// What it waits for of other members.
+    #[inline]
+    pub(crate) fn copies(&self) -> Copies {
+        Copies::of(self.core, self.offsets.end, self.led)
+    }
+
+    /// Waits for the level in force, and in a replicated group for a majority.
     ///
     /// # Errors
     ///
-    /// The error of the sync; the outcome is unknown.
+    /// The error of the sync, or of the wait for other members; the outcome is unknown.
     #[inline]
     pub(crate) fn settle(&self) -> Result<()> {
         let settled = self.settle_now();
@@ -148,11 +177,11 @@ impl Appended<'_> {
 
     #[inline]
     fn settle_now(&self) -> Result<()> {
-        if !self.is_waited_for() {
-            return Ok(());
+        if self.is_synced() {
+            let waited = self.core.wait_durable(self.offsets.end);
+            waited.inspect_err(|_| self.core.log().trace().deliver())?;
         }
-        let waited = self.core.wait_durable(self.offsets.end);
-        waited.inspect_err(|_| self.core.log().trace().deliver())
+        if self.led.is_some() { self.copies().wait(self.core) } else { Ok(()) }
     }
 
     /// Lets a test see what the sender was answered.

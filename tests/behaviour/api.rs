@@ -448,7 +448,10 @@ fn errors_are_matched_on() {
         Error::Truncated { partition: _, committed: _, end: _ } => 7,
         Error::Io { .. } | Error::Locked { .. } | Error::UnsupportedVersion { .. } => 8,
         Error::TopicExists(_) | Error::InvalidName { .. } | Error::Rebalanced { .. } => 9,
-        Error::Fenced { .. } | Error::NotLeader { .. } | Error::NotEnoughReplicas { .. } => 10,
+        Error::Fenced { .. }
+        | Error::NotLeader { .. }
+        | Error::NotEnoughReplicas { .. }
+        | Error::LeadershipLost => 10,
         Error::StorageFull { .. } | Error::ReadOnly { .. } | Error::OffsetExhausted { .. } => 11,
         Error::SyncFailed { .. } | Error::Poisoned { .. } | Error::PartialBatch { .. } => 12,
         Error::Timeout | Error::Codec(_) | Error::Transport(_) | Error::Config(..) => 13,

@@ -94,7 +94,7 @@ fn values(broker: &Broker, topic: &str, partition: u32) -> Vec<u64> {
 /// Symptom: `rm -r` of one topic's directory kept the whole broker from opening. Rule: what is
 /// missing or cannot be read of one partition makes that one unavailable, by a typed error and a
 /// line in the report; all others are used as ever, and the topic can be deleted and made again.
-// RED: src/broker/open.rs
+// RED: src/broker/topic_factory.rs
 //   - Err(error) if known.policy != RecoveryPolicy::Strict => {
 //   + Err(error) if false => {
 #[test]

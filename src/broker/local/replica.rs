@@ -127,9 +127,14 @@ impl ReplicaState {
         logs.filter_map(NotedLog::topic).collect()
     }
 
-    pub(super) fn forget_topic(&mut self, id: TopicId) {
-        self.adopted.retain(|log, _| log.topic() != Some(id));
-        self.synced.retain(|log, _| log.topic() != Some(id));
+    /// Forgets the partitions of a topic from a number on.
+    pub(super) fn forget_partitions(&mut self, id: TopicId, from: u32) {
+        let is_kept = |log: &NotedLog| match log {
+            NotedLog::Partition { topic, partition } => *topic != id || *partition < from,
+            NotedLog::Meta | NotedLog::Offsets => true,
+        };
+        self.adopted.retain(|log, _| is_kept(log));
+        self.synced.retain(|log, _| is_kept(log));
     }
 
     pub(super) fn apply(&mut self, note: ReplicaNote, at: RecordedAt) {
@@ -394,7 +399,7 @@ mod tests {
             ReplicaNote::Adopted { log: NotedLog::Meta, epoch: 1 },
         ]);
         assert_eq!(state.topics(), BTreeSet::from([TopicId([9; 16])]));
-        state.forget_topic(TopicId([9; 16]));
+        state.forget_partitions(TopicId([9; 16]), 0);
         assert_eq!((state.topics(), state.live_bytes()), (BTreeSet::new(), 10));
         assert_eq!(state.adopted(NotedLog::Meta), 1);
     }

@@ -15,7 +15,7 @@ use crate::sync::Mutex;
 /// A deletion of which nobody knows whether it happened: what waits for the disk then may be there
 /// at the next opening, so it must not get the definite `UnknownTopic`.
 // RED: src/broker/topics.rs
-//   - partition.close_deleted(marked.as_ref().err().cloned());
+//   - partition.close_deleted(unsure.cloned());
 //   + partition.close_deleted(None);
 #[test]
 fn row_j20_who_waits_during_a_deletion_of_unknown_outcome_has_an_unknown_outcome() {

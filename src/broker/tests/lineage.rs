@@ -415,7 +415,7 @@ fn a_clean_end_draws_no_incarnation_and_writes_no_list() {
 
 /// The list must be durable before the numbers are given again: a crash of the run that drew the
 /// incarnation, at any point, does not make the cut forgotten.
-// RED: src/broker/open.rs
+// RED: src/broker/topic_factory.rs
 //   - lineage.begin(log.epochs().incarnation, log.log_end());
 #[test]
 fn row_b06_the_cut_is_remembered_whenever_the_next_run_ends() {

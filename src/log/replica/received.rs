@@ -6,6 +6,8 @@
 use super::refusal::Refusal;
 use super::under::Under;
 use crate::error::CorruptionKind;
+#[cfg(feature = "replication")]
+use crate::format::BatchHeader;
 use crate::format::BatchView;
 use crate::log::OFFSET_MAX;
 
@@ -62,6 +64,30 @@ impl<'a> Received<'a> {
             position = position.saturating_add(header.size as usize);
         }
         received.ok_or(Refusal::Damaged { position: 0, kind: CorruptionKind::Length("a batch") })
+    }
+
+    /// The batches one by one.
+    #[cfg(feature = "replication")]
+    pub(crate) fn each(self) -> impl Iterator<Item = Self> {
+        let mut rest = self.bytes;
+        std::iter::from_fn(move || {
+            let header = BatchHeader::parse(rest).ok().flatten()?;
+            let (bytes, after) = rest.split_at_checked(header.size as usize)?;
+            rest = after;
+            let (base_offset, next_offset) = (header.base_offset, header.next_offset());
+            let epoch = header.leader_epoch;
+            let (first_epoch, last_epoch, largest) = (epoch, epoch, header.size);
+            let gap_end = None;
+            Some(Self {
+                bytes,
+                base_offset,
+                next_offset,
+                first_epoch,
+                last_epoch,
+                gap_end,
+                largest,
+            })
+        })
     }
 
     fn check_next(&mut self, base_offset: u64, leader_epoch: u32) -> Result<(), Refusal> {

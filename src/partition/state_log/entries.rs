@@ -94,6 +94,14 @@ impl<K: Ord, V> Entries<K, V> {
         self.by_key.contains_key(key)
     }
 
+    /// The offset of the record that defines the entry.
+    pub(crate) fn offset_of<Q: Ord + ?Sized>(&self, key: &Q) -> Option<u64>
+    where
+        K: Borrow<Q>,
+    {
+        self.by_key.get(key).map(|(_, at)| at.offset)
+    }
+
     /// Whether the entry is recorded at this offset.
     pub(crate) fn is_at<Q: Ord + ?Sized>(&self, key: &Q, offset: u64) -> bool
     where

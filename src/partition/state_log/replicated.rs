@@ -108,6 +108,8 @@ impl<S: LoggedState + Send> ReplicatedState for StateLog<S> {
             let found = received.base_offset;
             return Err(Refusal::Offset { expected: end, found }.into());
         }
+        // Before the state has any of the records.
+        Replica::of(&self.partition).admits(received, 0)?;
         let appended = writer.append_received(received);
         drop(writer);
         if appended.is_err() {

@@ -205,8 +205,7 @@ impl<S: LoggedState> Writer<S> {
         level: Option<Durability>,
     ) -> Result<u64> {
         if self.follows {
-            let partition = TopicPartition::clone(&self.partition.origin);
-            return Err(Error::NotLeader { partition });
+            return Err(Error::NotLeader { leader: None });
         }
         self.assert_valid();
         let record =
@@ -227,7 +226,7 @@ impl<S: LoggedState> Writer<S> {
         let mut encoder = Encoder::take();
         let mut batch = encoder.encode(&records, RULES, 0)?;
         match self.partition.append(&mut batch, &options)? {
-            Accepted::Appended { base_offset, next_offset } => {
+            Accepted::Appended { base_offset, next_offset, .. } => {
                 self.bytes = self.bytes.saturating_add(bytes);
                 self.end = next_offset;
                 self.assert_valid();

@@ -86,6 +86,7 @@ fn row_j14_a_clock_that_panics_in_a_sync_costs_a_figure() {
         log,
         Lineage::default(),
         Durability::Sync,
+        &Lead::none(),
         RunClock::begin(Arc::clone(&clock) as Arc<dyn Clock>),
         Arc::<Noted>::default(),
         None,

@@ -9,6 +9,7 @@ use crate::log::replica::history::EpochEnd;
 use crate::log::replica::received::Received;
 use crate::log::replica::refusal::{Failure, Refusal};
 use crate::log::replica::under::Under;
+use crate::partition::lead::LedEpoch;
 use crate::partition::replica::{Fed, Replica};
 
 fn replica(setup: &Setup) -> Replica<'_> {
@@ -85,8 +86,11 @@ fn numbers_of_named_producers_are_replicated() {
     assert_eq!(follower.core.log().last_sequence(7), Some(11));
     // A retry on the new leader is recognised.
     replica(&follower).set_epoch(5).unwrap();
-    assert_eq!(send(&follower, 11), Accepted::Duplicate { last_sequence: 11, last_offset: 1 });
-    assert_eq!(send(&follower, 12), Accepted::Appended { base_offset: 2, next_offset: 3 });
+    let led = LedEpoch::default();
+    let duplicate = Accepted::Duplicate { last_sequence: 11, last_offset: 1, led };
+    assert_eq!(send(&follower, 11), duplicate);
+    let appended = Accepted::Appended { base_offset: 2, next_offset: 3, led };
+    assert_eq!(send(&follower, 12), appended);
 }
 
 #[test]
@@ -248,8 +252,9 @@ fn waits_for_the_disk_end_with_a_truncation() {
     assert!(setup.core.flusher().poll(4, &waker, &mut ticket).is_none());
     replica(&setup).truncate(1, 1).unwrap();
     assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-    assert!(matches!(setup.core.wait_durable(3), Err(Error::Timeout)));
-    assert!(matches!(setup.core.flusher().poll(3, &waker, &mut None), Some(Err(Error::Timeout))));
+    assert!(matches!(setup.core.wait_durable(3), Err(Error::LeadershipLost)));
+    let polled = setup.core.flusher().poll(3, &waker, &mut None);
+    assert!(matches!(polled, Some(Err(Error::LeadershipLost))), "{polled:?}");
     setup.core.wait_durable(1).unwrap();
 }
 
@@ -281,7 +286,7 @@ fn a_task_that_waited_while_the_log_was_truncated_hears_that_its_record_was_dura
         let polled = setup.core.flusher().poll(4, &waker, &mut None);
         match polled {
             None => assert_eq!(appends, 9),
-            Some(Err(Error::Timeout)) => assert_eq!(appends, 0),
+            Some(Err(Error::LeadershipLost)) => assert_eq!(appends, 0),
             other => panic!("{appends}: {other:?}"),
         }
     }
@@ -291,7 +296,7 @@ fn a_task_that_waited_while_the_log_was_truncated_hears_that_its_record_was_dura
 /// and a thread heard that its record was durable, although it was dropped without a sync. Rule: of
 /// such a record nothing is known.
 // RED: src/partition/group_commit.rs
-//   - Some(if self.unsynced_cut > cuts { Err(Error::Timeout) } else { Ok(()) })
+//   - Some(if self.unsynced_cut > cuts { Err(Error::LeadershipLost) } else { Ok(()) })
 //   + Some(Ok(()))
 // RED: src/partition/group_commit.rs
 //   - let answered = std::mem::take(&mut state.wakers);
@@ -307,7 +312,7 @@ fn who_waited_when_a_log_began_anew_hears_that_nothing_is_known() {
     replica(&setup).begin_anew(1, None).unwrap();
     assert_eq!(woken.0.load(Ordering::Relaxed), 1);
     let polled = setup.core.flusher().poll(4, &waker, &mut ticket);
-    assert!(matches!(polled, Some(Err(Error::Timeout))), "{polled:?}");
+    assert!(matches!(polled, Some(Err(Error::LeadershipLost))), "{polled:?}");
 }
 
 /// Symptom: who had read the log end before a truncation and waited after it made one sync after the

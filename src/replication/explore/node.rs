@@ -118,6 +118,11 @@ impl Node {
         Some(self.carry_out(effects, &[]))
     }
 
+    /// The epoch that it leads; zero if it does not.
+    pub(super) fn leads(&self) -> LeaderEpoch {
+        self.member.role().leads().unwrap_or_default()
+    }
+
     pub(super) fn append(&mut self, key: LogKey, change: Option<MetaChange>) -> Option<Step> {
         let epoch = self.member.role().leads()?;
         self.member.state().logs().get(key)?;
@@ -199,8 +204,15 @@ impl Node {
                 Effect::AppendMembership(membership) => {
                     let epoch = self.member.state().notes().promised();
                     let change = Some(MetaChange::Members(membership));
-                    let rec = Rec { epoch, by: self.member.state().me(), change };
-                    self.records.entry(LogKey::Meta).or_default().all.push(rec);
+                    let rec = Rec { epoch, by: self.member.state().me(), change: change.clone() };
+                    let all = &mut self.records.entry(LogKey::Meta).or_default().all;
+                    let changes: Vec<_> =
+                        change.map(|it| (all.len() as u64, it)).into_iter().collect();
+                    all.push(rec);
+                    let effects = self.member.appended(LogKey::Meta, 1, &changes);
+                    let then = self.carry_out(effects.unwrap_or_default(), &[]);
+                    step.sends.extend(then.sends);
+                    step.claims.extend(then.claims);
                 }
                 Effect::Send(envelope) => {
                     if let Some(message) = self.load(*envelope) {

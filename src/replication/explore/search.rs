@@ -302,8 +302,8 @@ impl<'a> Search<'a> {
             Action::Lead(epoch) => node.lead(epoch),
             Action::Append(log) | Action::Write(_, Write::Record(log)) => node.append(log, None),
             Action::Write(_, Write::Creation(log)) => {
-                let counts_synced = self.world.at_sync;
-                node.append(LogKey::Meta, Some(MetaChange::Created { log, counts_synced }))
+                let (counts_synced, epoch) = (self.world.at_sync, node.leads());
+                node.append(LogKey::Meta, Some(MetaChange::Created { log, counts_synced, epoch }))
             }
             Action::Write(_, Write::Deletion(log)) => {
                 node.append(LogKey::Meta, Some(MetaChange::Deleted(log)))

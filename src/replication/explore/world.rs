@@ -117,7 +117,8 @@ impl World {
         let step = nodes[0].lead(LeaderEpoch(1)).unwrap_or_default();
         settle(nodes, step, all);
         let log = LogKey::Partition { topic: 1, partition: 0 };
-        let created = MetaChange::Created { log, counts_synced: self.at_sync };
+        let epoch = nodes[0].leads();
+        let created = MetaChange::Created { log, counts_synced: self.at_sync, epoch };
         let step = nodes[0].append(LogKey::Meta, Some(created)).unwrap_or_default();
         settle(nodes, step, all);
         for i in 1..nodes.len() {

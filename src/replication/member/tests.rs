@@ -192,8 +192,16 @@ fn only_logs_of_partitions_are_created_and_deleted() {
     let mut one = member(1, Notes::new(run(0)));
     one.lead(LeaderEpoch(1)).unwrap();
     let before = one.clone();
-    let created = MetaChange::Created { log: LogKey::Offsets, counts_synced: true };
-    for change in [MetaChange::Deleted(LogKey::Meta), created] {
+    let created = |log, epoch| MetaChange::Created { log, counts_synced: true, epoch };
+    let partition = LogKey::Partition { topic: 1, partition: 0 };
+    let impossible = [
+        MetaChange::Deleted(LogKey::Meta),
+        created(LogKey::Offsets, LeaderEpoch(1)),
+        // Every copy of a log has adopted the epoch of its creation.
+        created(partition, LeaderEpoch(2)),
+        MetaChange::Trimmed(2),
+    ];
+    for change in impossible {
         assert_eq!(one.appended(LogKey::Meta, 1, &[(1, change)]), None);
         assert_eq!(one, before);
     }

@@ -21,8 +21,8 @@ use crate::record::{LeaderEpoch, NodeId};
 const META_READ_BYTES: usize = 1 << 20;
 
 /// The notes, once the run is noted.
-pub(super) fn notes(
-    broker: &Broker,
+pub(super) fn notes<C: Catalog>(
+    (broker, catalog): (&Broker, &C),
     node: NodeId,
     logs: &Logs,
     draw: impl FnOnce() -> u128,
@@ -30,7 +30,9 @@ pub(super) fn notes(
     let noted = MemberNotes::of(broker.run().logs());
     let member = noted.begin(draw)?;
     let now = Opening::of(broker);
-    let lacks = logs.with_deleted().any(|(key, log)| noted.lacks(stored::log(key), log.end()));
+    // The files of a topic whose deletion is certain may have been removed.
+    let mut there = logs.with_deleted().filter(|(key, _)| catalog.partition(*key).is_some());
+    let lacks = there.any(|(key, log)| noted.lacks(stored::log(key), log.end()));
     let is_first = member.session == 1;
     let was_whole = match &member.standing {
         None => is_first,
@@ -46,7 +48,7 @@ pub(super) fn notes(
             all_synced || before.is_some_and(is_whole)
         }
     };
-    let is_whole = was_whole && !lacks;
+    let is_whole = was_whole && !lacks && logs.is_whole();
     let standing =
         if is_whole { ReplicaNote::Whole { boot: now.note() } } else { ReplicaNote::Incomplete };
     noted.note(vec![standing])?;
@@ -70,7 +72,7 @@ pub(super) fn logs<C: Catalog>(catalog: &C) -> Result<Logs> {
         let changes =
             if restored.damaged { Vec::new() } else { changes(catalog, &core, core.log_start())? };
         logs.restore(LogKey::Meta, &restored);
-        logs.restore_changes(&changes);
+        logs.restore_changes(catalog.lacks_below(), &changes);
     }
     let others: Vec<LogKey> = logs.with_deleted().map(|(key, _)| key).collect();
     for key in others.into_iter().filter(|key| *key != LogKey::Meta) {
@@ -81,7 +83,8 @@ pub(super) fn logs<C: Catalog>(catalog: &C) -> Result<Logs> {
     Ok(logs)
 }
 
-fn log(core: &PartitionCore) -> Result<Restored> {
+/// A log, as the engine has it.
+pub(super) fn log(core: &PartitionCore) -> Result<Restored> {
     let (start, end) = (core.log_start(), core.log_end());
     let replica = Replica::of(core);
     let below = replica.epoch_before(start);

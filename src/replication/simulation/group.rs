@@ -3,16 +3,23 @@
 //! Owns: the frames that are on the way, what may happen at random, and the checks after each step.
 //! Must not know: how a member decides.
 
+use std::collections::BTreeMap;
+
 use super::super::effect::Event;
 use super::super::frame::Frame;
 use super::super::log_key::LogKey;
 use super::super::logs::Log;
 use super::super::message::Envelope;
-use super::machine::{Machine, Make, Run, TOPICS};
+use super::machine::{Machine, Make, Run};
 use super::truth::{Truth, Violation};
+use crate::broker::catalog::Stage;
 use crate::config::Durability;
 use crate::error::Error;
+use crate::format::{BatchView, TopicId};
 use crate::log::replica::refusal::Failure;
+use crate::message::MessageRef;
+use crate::partition::replica::{Fed, Replica};
+use crate::partition::state_log::LoggedState;
 use crate::random::Random;
 use crate::record::{LeaderEpoch, NodeId};
 use crate::storage::disk::PowerCut;
@@ -23,10 +30,6 @@ const QUIET_STEPS: usize = 60_000;
 const FLIGHT_MAX: usize = 200;
 const READ_BYTES: usize = 1 << 20;
 
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "what has happened does not depend on each other"
-)]
 pub(super) struct Group {
     pub(super) machines: Vec<Machine>,
     pub(super) random: Random,
@@ -35,15 +38,18 @@ pub(super) struct Group {
     pub(super) cut: Vec<(usize, usize)>,
     pub(super) truth: Truth,
     /// Per machine and log: up to where this run's visible records were compared.
-    checked: Vec<std::collections::BTreeMap<LogKey, u64>>,
+    checked: Vec<BTreeMap<LogKey, u64>>,
     pub(super) appended: u64,
     /// Whether each step is printed.
     is_followed: bool,
-    pub(super) has_deleted: bool,
     pub(super) has_rotten: bool,
     /// A disk was lost, or lost what was not synced, or has rotten.
     pub(super) has_lost: bool,
     pub(super) led: u64,
+    /// The greatest starts of `__meta` and `__offsets`: they were cleaned up.
+    pub(super) cleaned: (u64, u64),
+    /// How often a run was seen whose `__meta` had begun anew.
+    pub(super) anew: u64,
 }
 
 impl Group {
@@ -55,7 +61,7 @@ impl Group {
                 Machine::new(make, &mut random)
             })
             .collect();
-        let checked = machines.iter().map(|_| std::collections::BTreeMap::new()).collect();
+        let checked = machines.iter().map(|_| BTreeMap::new()).collect();
         let truth = Truth::default();
         let is_followed = std::env::var("LOGPOND_FOLLOW").is_ok();
         let (flight, cut) = (Vec::new(), Vec::new());
@@ -68,10 +74,11 @@ impl Group {
             checked,
             appended: 0,
             is_followed,
-            has_deleted: false,
             has_rotten: false,
             has_lost: false,
             led: 0,
+            cleaned: (0, 0),
+            anew: 0,
         }
     }
 
@@ -111,10 +118,8 @@ impl Group {
     /// Reads everything, to find damage.
     pub(super) fn scrub(&mut self, index: usize) -> Result<(), Violation> {
         self.with(index, |run| {
-            for (name, partitions) in TOPICS {
-                for number in 0..partitions {
-                    run.shell.scrub(run.topics.key(name, number));
-                }
+            for key in run.keys() {
+                run.shell.scrub(key);
             }
         })
     }
@@ -126,13 +131,12 @@ impl Group {
     }
 
     pub(super) fn leads(run: &Run) -> bool {
-        run.shell.member().role().leads().is_some()
+        run.leads().is_some()
     }
 
     pub(super) fn sync_log(run: &mut Run, key: LogKey) {
-        let (name, partition) = run.topics.name(key);
-        let flushed = run.broker.topic(name).unwrap().partition(partition).unwrap().flush();
-        match flushed {
+        let Some(core) = run.core(key) else { return };
+        match core.flush() {
             Ok(()) => run.shell.notice(key),
             // What has rotten cannot be made durable again.
             Err(_) => run.shell.damaged(key),
@@ -211,35 +215,46 @@ impl Group {
     fn compare(&mut self, index: usize) -> Result<(), Violation> {
         let Some(run) = &self.machines[index].run else { return Ok(()) };
         let logs = run.shell.member().state().logs();
+        self.anew += u64::from(!logs.is_whole());
         for (key, log) in logs.iter() {
-            let (name, number) = run.topics.name(key);
-            let partition = run.broker.topic(name).unwrap().partition(number).unwrap();
-            let (start, end) = (partition.log_start_offset(), partition.high_watermark());
+            match key {
+                LogKey::Meta => self.cleaned.0 = self.cleaned.0.max(log.history.start()),
+                LogKey::Offsets => self.cleaned.1 = self.cleaned.1.max(log.history.start()),
+                LogKey::Partition { .. } => {}
+            }
+            let Some(core) = run.core(key) else {
+                // Of what was dropped when `__meta` began anew.
+                if log.is_of_before {
+                    continue;
+                }
+                return Err(Violation(format!("{index} does not have {key:?}")));
+            };
+            let (start, end) = (core.log_start(), core.log().ends().watermark());
             if log.damaged && !self.has_rotten {
                 return Err(Violation(format!("{key:?} of {index} is damaged by nothing")));
             }
             let checked = self.checked[index].entry(key).or_default();
-            if log.end() != partition.log_end_offset() && !log.damaged {
-                let what = format!("{key:?} of {index} ends at {}", partition.log_end_offset());
+            // What the leader has appended may be noticed later.
+            let is_known =
+                log.end() == core.log_end() || (Self::leads(run) && log.end() < core.log_end());
+            if !is_known && !log.damaged {
+                let what = format!("{key:?} of {index} ends at {}", core.log_end());
                 return Err(Violation(format!("{what}, the member says {}", log.end())));
             }
             let mut from = (*checked).max(start);
-            while from < end.min(partition.log_end_offset()) {
+            while from < end.min(core.log_end()) {
                 // Damage is seen, and nothing else in its stead.
-                let Ok(batch) = partition.read(from, READ_BYTES) else { break };
-                let mut next = from;
-                for message in batch.iter() {
-                    self.truth.sees(key, message.offset(), message.value().unwrap_or_default())?;
-                    next = message.next_offset();
+                let Some(records) = read(run, key, from, end) else { break };
+                let Some((last, _)) = records.last() else { break };
+                from = last + 1;
+                for (offset, value) in &records {
+                    self.truth.sees(key, *offset, value)?;
                 }
-                if next == from {
-                    break;
-                }
-                from = next;
             }
             *checked = from;
             self.truth.reaches(key, end.min(from));
-            if start > self.truth.start(key) {
+            let is_asked = start <= self.truth.start(key);
+            if !is_asked && matches!(key, LogKey::Partition { .. }) {
                 return Err(Violation(format!("{key:?} of {index} begins where nobody asked for")));
             }
         }
@@ -286,9 +301,8 @@ impl Group {
             if self.flight.is_empty() {
                 for index in 0..self.machines.len() {
                     self.with(index, |run| {
-                        let logs = run.shell.member().state().logs().iter();
-                        let keys: Vec<LogKey> = logs.map(|(key, _)| key).collect();
-                        for key in keys {
+                        run.notice_all();
+                        for key in run.keys() {
                             Self::sync_log(run, key);
                         }
                     })?;
@@ -320,6 +334,17 @@ impl Group {
             for (key, log) in member.logs().iter() {
                 Self::check_whole(&mut self.truth, index, key, log, run)?;
             }
+            check_state(run).map_err(|what| Violation(format!("{index}: {what}")))?;
+        }
+        let followers = self.runs().filter(|run| run.shell.member().role().follows().is_some());
+        let leader = self.runs().find(|run| Some(run.shell.member().state().me()) == leader);
+        let Some(leader) = leader else { return Ok(()) };
+        for follower in followers {
+            for (ours, theirs) in state(leader).iter().zip(&state(follower)) {
+                if ours != theirs {
+                    return Err(Violation(format!("the leader has {ours}, another has {theirs}")));
+                }
+            }
         }
         Ok(())
     }
@@ -335,22 +360,22 @@ impl Group {
             let (has, end) = (log.watermark, truth.end(key));
             return Err(Violation(format!("{key:?} of {index} has {has}, {end} was visible")));
         }
-        let (name, number) = run.topics.name(key);
-        let partition = run.broker.topic(name).unwrap().partition(number).unwrap();
-        let start = partition.log_start_offset();
-        let mut found = Vec::new();
-        let mut from = start;
+        let Some(core) = run.core(key) else {
+            return Err(Violation(format!("{index} does not have {key:?}")));
+        };
+        let start = core.log_start();
+        let (mut found, mut from) = (Vec::new(), start);
         while from < truth.end(key) {
-            let batch = partition.read(from, READ_BYTES);
-            let batch =
-                batch.map_err(|error| Violation(format!("{key:?} of {index}: {error:?}")))?;
-            for message in batch.iter() {
-                let (offset, value) = (message.offset(), message.value().unwrap_or_default());
-                truth.sees(key, offset, value)?;
-                found.push(offset);
+            let records = read(run, key, from, truth.end(key));
+            let Some(records) = records else {
+                return Err(Violation(format!("{key:?} of {index} cannot be read at {from}")));
+            };
+            for (offset, value) in &records {
+                truth.sees(key, *offset, value)?;
+                found.push(*offset);
             }
-            let Some(last) = batch.iter().last() else { break };
-            from = last.next_offset();
+            let Some((last, _)) = records.last() else { break };
+            from = last + 1;
         }
         let lost: Vec<u64> =
             truth.offsets(key, start).into_iter().filter(|at| !found.contains(at)).collect();
@@ -360,4 +385,66 @@ impl Group {
             Err(Violation(format!("{key:?} of {index} lacks {lost:?}")))
         }
     }
+}
+
+/// The records from an offset on that readers see, with their contents, below `end`. `None` if they
+/// cannot be read.
+fn read(run: &Run, key: LogKey, from: u64, end: u64) -> Option<Vec<(u64, Vec<u8>)>> {
+    if let Some(reader) = run.reader(key) {
+        let batch = reader.read(from, READ_BYTES).ok()?;
+        let of = |message: MessageRef<'_>| {
+            (message.offset(), message.value().unwrap_or_default().to_vec())
+        };
+        return Some(batch.iter().map(of).collect());
+    }
+    let core = run.core(key)?;
+    let Ok(Fed::Batches(portions)) = Replica::of(&core).read(from, READ_BYTES) else { return None };
+    let mut records = Vec::new();
+    for portion in &portions {
+        let mut rest = portion.bytes();
+        while let Some(view) = BatchView::trusted(rest).filter(|_| !rest.is_empty()) {
+            for record in view.records().filter(|it| (from..end).contains(&it.offset)) {
+                let parts = [record.key.unwrap_or_default(), record.value.unwrap_or_default()];
+                records.push((record.offset, parts.concat()));
+            }
+            rest = &rest[view.bytes().len()..];
+        }
+    }
+    Some(records)
+}
+
+/// The topics that can be used are those of the catalog.
+fn check_state(run: &Run) -> Result<(), String> {
+    let topics = run.broker.run().live().all();
+    let shown: BTreeMap<TopicId, u32> =
+        topics.iter().map(|topic| (topic.id, topic.config.partitions)).collect();
+    let known: BTreeMap<TopicId, (u32, Stage)> = run.broker.run().logs().catalog().read(|it| {
+        let topics = it.topics.iter();
+        topics.map(|(id, (entry, stage))| (*id, (entry.config.partitions, *stage))).collect()
+    });
+    for (id, (partitions, stage)) in &known {
+        if stage.is_live() && shown.get(id) != Some(partitions) {
+            return Err(format!("{id:?} is {stage:?} with {partitions}, not {:?}", shown.get(id)));
+        }
+    }
+    match shown.keys().find(|id| !known.contains_key(id)) {
+        Some(id) => Err(format!("{id:?} can be used, and the catalog does not have it")),
+        None => Ok(()),
+    }
+}
+
+/// What the states of the internal logs have.
+fn state(run: &Run) -> Vec<String> {
+    let logs = run.broker.run().logs();
+    let catalog = logs.catalog().read(|it| {
+        let mut entries: Vec<_> = it.snapshot().iter().map(|it| format!("{it:?}")).collect();
+        entries.sort();
+        entries
+    });
+    let offsets = logs.coordinator().offsets().log().read(|it| {
+        let mut entries: Vec<_> = it.snapshot().iter().map(|it| format!("{it:?}")).collect();
+        entries.sort();
+        entries
+    });
+    catalog.into_iter().chain(offsets).collect()
 }

@@ -6,129 +6,42 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::super::catalog::EngineCatalog;
 use super::super::log_key::LogKey;
-use super::super::logs::MetaChange;
-use super::super::membership::{DirectoryId, GroupId, Membership};
 use super::super::shell::{Catalog, Shell};
 use crate::broker::Broker;
 use crate::clock::ManualClock;
-use crate::config::{Durability, TopicConfig};
-use crate::error::Result;
-use crate::format::{BatchView, TopicId};
+use crate::config::{Durability, TimestampType};
+use crate::error::{Error, Result};
 use crate::partition::PartitionCore;
+use crate::partition::append::AppendOptions;
+use crate::partition::encode::{Encoder, RecordRules};
+use crate::partition::leadership::{Leadership, LeadershipTerms};
 use crate::random::Random;
-use crate::record::{NodeId, Record};
+use crate::record::{LeaderEpoch, NodeId, Record};
 use crate::storage::disk::{PowerCut, SimulatedDisk};
+use crate::topic::Partition;
 
 const DIR: &str = "/srv/data";
+/// What the clocks show first; records are of that time.
+const BEGINS_AT: u64 = 1_000_000_000;
 /// Small, so that logs have several segments.
-const SEGMENT_BYTES: u64 = 16 << 10;
+pub(super) const SEGMENT_BYTES: u64 = 16 << 10;
 
-/// The topics that stand for the logs of a group. Those of `__meta` and `__offsets` have one partition.
-/// All are there from the beginning, and exist for the group once `__meta` says so.
-const META: &str = "meta";
-const OFFSETS: &str = "offsets";
-/// Of the group's level, and at `Sync`.
-pub(super) const TOPICS: [(&str, u32); 2] = [("plain", 2), ("synced", 1)];
+/// The topics that a group may have, each with the partitions that it is created with: of the group's
+/// level, at `Sync`, and one that comes and goes.
+pub(super) const TOPICS: [(&str, u32); 3] = [("plain", 2), ("synced", 1), ("passing", 1)];
+/// How many partitions a topic grows to.
+pub(super) const PARTITIONS_MAX: u32 = 3;
 
-/// Which topics of a broker stand for the logs.
-#[derive(Clone)]
-pub(super) struct Topics {
-    broker: Broker,
-    counts_synced: bool,
-}
+const TERMS: LeadershipTerms =
+    LeadershipTerms { ack_timeout: Duration::from_secs(30), max_uncommitted_bytes: u64::MAX };
 
-impl Topics {
-    fn partition_of(&self, name: &str, partition: u32) -> Option<(TopicId, Arc<PartitionCore>)> {
-        let topic = self.broker.run().topic(name).ok()?;
-        Some((topic.id, Arc::clone(topic.partition(partition).ok()?)))
-    }
-
-    pub(super) fn key(&self, name: &str, partition: u32) -> LogKey {
-        let (topic, _) = self.partition_of(name, partition).unwrap();
-        LogKey::Partition { topic: u128::from_le_bytes(topic.0), partition }
-    }
-
-    /// The topic and partition that stand for a log.
-    pub(super) fn name(&self, key: LogKey) -> (&'static str, u32) {
-        let is_it = |name: &str, number| self.key(name, number) == key;
-        match key {
-            LogKey::Meta => (META, 0),
-            LogKey::Offsets => (OFFSETS, 0),
-            LogKey::Partition { partition, .. } => {
-                let found = TOPICS
-                    .iter()
-                    .find(|(name, count)| partition < *count && is_it(name, partition));
-                (found.unwrap().0, partition)
-            }
-        }
-    }
-
-    /// The record of `__meta` that creates a log, or deletes it.
-    pub(super) fn creation(name: &str, partition: u32) -> String {
-        format!("create {name} {partition}")
-    }
-
-    pub(super) fn deletion(name: &str, partition: u32) -> String {
-        format!("delete {name} {partition}")
-    }
-
-    fn change(&self, value: &str) -> Option<MetaChange> {
-        let mut words = value.split(' ');
-        let kind = words.next()?;
-        if kind == "members" {
-            let directory = |word: &str| {
-                let (node, directory) = word.split_once('=')?;
-                Some((NodeId(node.parse().ok()?), DirectoryId(directory.parse().ok()?)))
-            };
-            let group = GroupId(words.next()?.parse().ok()?);
-            return Some(MetaChange::Members(Membership::new(group, words.filter_map(directory))));
-        }
-        if !matches!(kind, "create" | "delete") {
-            return None;
-        }
-        let (name, partition) = (words.next()?, words.next()?.parse().ok()?);
-        let log = self.key(name, partition);
-        let counts_synced = self.counts_synced || name == "synced";
-        match kind {
-            "create" => Some(MetaChange::Created { log, counts_synced }),
-            "delete" => Some(MetaChange::Deleted(log)),
-            _ => None,
-        }
-    }
-}
-
-impl Catalog for Topics {
-    fn counts_synced(&self) -> bool {
-        self.counts_synced
-    }
-
-    fn partition(&self, key: LogKey) -> Option<(TopicId, Arc<PartitionCore>)> {
-        let (name, partition) = self.name(key);
-        self.partition_of(name, partition)
-    }
-
-    fn changes(&self, batches: &[u8]) -> Vec<(u64, MetaChange)> {
-        let (mut changes, mut rest) = (Vec::new(), batches);
-        while let Some(view) = BatchView::trusted(rest).filter(|_| !rest.is_empty()) {
-            for record in view.records() {
-                let value = std::str::from_utf8(record.value.unwrap_or_default()).unwrap();
-                changes.extend(self.change(value).map(|change| (record.offset, change)));
-            }
-            rest = &rest[view.bytes().len()..];
-        }
-        changes
-    }
-
-    fn append_membership(&self, membership: &Membership) -> Result<()> {
-        let each = membership
-            .directories()
-            .map(|(node, directory)| format!(" {}={}", node.0, directory.0));
-        let group = membership.group().0;
-        let value = format!("members {group}{}", each.collect::<String>());
-        self.broker.producer().enqueue(Record::to(META).value(&value)).map(drop)
-    }
-}
+const RULES: RecordRules = RecordRules {
+    record_bytes_max: u32::MAX,
+    timestamps: TimestampType::CreateTime,
+    needs_key: false,
+};
 
 /// What a machine is made of.
 #[derive(Debug, Clone, Copy)]
@@ -150,30 +63,70 @@ pub(super) struct Machine {
 
 pub(super) struct Run {
     pub(super) broker: Broker,
-    pub(super) topics: Topics,
-    pub(super) shell: Shell<Topics>,
+    pub(super) catalog: EngineCatalog,
+    pub(super) shell: Shell<EngineCatalog>,
+}
+
+impl Run {
+    pub(super) fn leads(&self) -> Option<LeaderEpoch> {
+        self.shell.member().role().leads()
+    }
+
+    pub(super) fn keys(&self) -> Vec<LogKey> {
+        self.shell.member().state().logs().iter().map(|(key, _)| key).collect()
+    }
+
+    /// Also of those whose deletion is not certain.
+    fn all_keys(&self) -> Vec<LogKey> {
+        self.shell.member().state().logs().with_deleted().map(|(key, _)| key).collect()
+    }
+
+    pub(super) fn core(&self, key: LogKey) -> Option<Arc<PartitionCore>> {
+        self.catalog.partition(key).map(|(_, core)| core)
+    }
+
+    /// The log of a partition, if the topic can be used.
+    pub(super) fn key(&self, name: &str, partition: u32) -> Option<LogKey> {
+        let topic = self.broker.run().topic(name).ok()?;
+        topic.partition(partition).ok()?;
+        Some(LogKey::Partition { topic: u128::from_le_bytes(topic.id.0), partition })
+    }
+
+    /// The same, as readers have it.
+    pub(super) fn reader(&self, key: LogKey) -> Option<Partition> {
+        let core = self.core(key)?;
+        let topic = self.broker.topic(&core.origin.topic).ok()?;
+        topic.partition(core.origin.partition).ok()
+    }
+
+    /// Appends a batch, as a caller who waits for nobody.
+    pub(super) fn append(&self, key: LogKey, values: &[String]) -> Result<()> {
+        let core = self.core(key).ok_or(Error::Closed)?;
+        let records: Vec<_> = values.iter().map(|value| Record::new().value(value)).collect();
+        let mut encoder = Encoder::take();
+        let mut batch = encoder.encode(&records, RULES, BEGINS_AT)?;
+        let level = Some(&Durability::Os);
+        core.append(&mut batch, &AppendOptions { level, ..AppendOptions::default() }).map(drop)
+    }
+
+    /// Takes note of everything that has happened in the engine.
+    pub(super) fn notice_all(&mut self) {
+        for key in self.all_keys() {
+            self.shell.notice(key);
+        }
+    }
 }
 
 impl Machine {
     pub(super) fn new(make: Make, random: &mut Random) -> Self {
-        let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
+        let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_millis(BEGINS_AT));
         let mut machine = Self { make, disk: SimulatedDisk::new(), clock, run: None, wipes: 0 };
         machine.format(random);
         machine
     }
 
-    /// An empty disk, and the topics on it.
     fn format(&mut self, random: &mut Random) {
         self.disk = SimulatedDisk::with_seed(random.next());
-        // The same seed everywhere gives the same topics.
-        let broker = self.open_broker(1).unwrap();
-        for (name, partitions) in [(META, 1), (OFFSETS, 1)].into_iter().chain(TOPICS) {
-            let config = TopicConfig::new(partitions).segment_bytes(SEGMENT_BYTES);
-            let config =
-                if name == "synced" { config.durability(Durability::Sync) } else { config };
-            broker.ensure_topic(name, config).unwrap();
-        }
-        broker.close().unwrap();
     }
 
     fn open_broker(&self, seed: u64) -> Result<Broker> {
@@ -183,10 +136,11 @@ impl Machine {
             .durability(self.make.durability)
             .background(false)
             .seed(seed)
+            .leadership(Arc::new(Leadership::new(TERMS)))
             .open()
     }
 
-    /// Somebody opens the directory without the member, and closes it.
+    /// Somebody opens the directory, and closes it before the member begins.
     pub(super) fn open_and_close(&self) {
         self.open_broker(2).unwrap().close().unwrap();
     }
@@ -194,13 +148,12 @@ impl Machine {
     /// Begins a run.
     pub(super) fn start(&mut self, random: &mut Random) -> Result<()> {
         let broker = self.open_broker(random.next())?;
-        let counts_synced = self.make.durability == Durability::Sync;
-        let topics = Topics { broker: broker.clone(), counts_synced };
+        let catalog = EngineCatalog::new(&broker);
         let listed = (0..self.make.members).map(NodeId).collect();
         let (node, wipes) = (self.make.node, self.wipes);
         let directory = || u128::from(node.0 + 10 * wipes + 1);
-        let shell = Shell::open(broker.clone(), topics.clone(), node, listed, directory)?;
-        self.run = Some(Run { broker, topics, shell });
+        let shell = Shell::open(broker.clone(), catalog.clone(), node, listed, directory)?;
+        self.run = Some(Run { broker, catalog, shell });
         Ok(())
     }
 
@@ -251,8 +204,8 @@ impl Machine {
     /// may be torn.
     pub(super) fn rot(&self, name: &str, partition: u32, random: &mut Random) -> bool {
         let run = self.run.as_ref();
-        let core = run.and_then(|run| run.topics.partition_of(name, partition));
-        let Some((_, core)) = core else { return false };
+        let core = run.and_then(|run| run.core(run.key(name, partition)?));
+        let Some(core) = core else { return false };
         let mut segments = core.log().segments().all();
         segments.pop();
         if segments.is_empty() {

@@ -5,10 +5,12 @@
 
 use super::super::log_key::LogKey;
 use super::super::message::Body;
+use super::super::shell::Catalog;
 use super::group::Group;
-use super::machine::Topics;
+use super::machine::SEGMENT_BYTES;
 use super::truth::Violation;
-use crate::record::{LeaderEpoch, Record, TopicPartition};
+use crate::config::TopicConfig;
+use crate::record::LeaderEpoch;
 
 /// A byte of the header of a file, which says under what its checksums hold.
 const IN_THE_HEADER: u64 = 8;
@@ -23,10 +25,10 @@ impl Group {
         self.flush()?;
         let mut key = LogKey::Meta;
         self.with(0, |run| {
-            let value = Topics::creation("plain", 0);
-            drop(run.broker.producer().enqueue(Record::to("meta").value(&value)).unwrap());
+            let config = TopicConfig::new(1).segment_bytes(SEGMENT_BYTES);
+            let _ = run.broker.run().topics().begin_create("plain", config).unwrap();
             run.shell.notice(LogKey::Meta);
-            key = run.topics.key("plain", 0);
+            key = run.key("plain", 0).unwrap();
         })?;
         self.flush()?;
         Ok(key)
@@ -35,40 +37,39 @@ impl Group {
     /// Appends so many records to the log of [`begin`](Self::begin), one by one, if the machine leads.
     pub(super) fn write(&mut self, index: usize, records: u64) -> Result<(), Violation> {
         for _ in 0..records {
-            self.appended += 1;
-            let value = format!("{} of a script", self.appended);
-            self.with(index, |run| {
-                if Self::leads(run) {
-                    let record = Record::to("plain").partition(0).value(&value);
-                    drop(run.broker.producer().enqueue(record).unwrap());
-                    run.shell.notice(run.topics.key("plain", 0));
-                }
-            })?;
+            self.write_all(index, 1)?;
         }
         Ok(())
     }
 
     /// Appends a batch of so many records to that log.
     pub(super) fn write_batch(&mut self, index: usize, records: u64) -> Result<(), Violation> {
+        self.write_all(index, records)
+    }
+
+    fn write_all(&mut self, index: usize, records: u64) -> Result<(), Violation> {
         let values: Vec<String> = (0..records)
             .map(|number| format!("{number} of a batch after {}", self.appended))
             .collect();
         self.appended += records;
         self.with(index, |run| {
-            let each = values.iter().map(|value| Record::to("plain").partition(0).value(value));
-            run.broker.producer().send_batch(each).unwrap();
-            run.shell.notice(run.topics.key("plain", 0));
+            if Self::leads(run) {
+                let key = run.key("plain", 0).unwrap();
+                run.append(key, &values).unwrap();
+                run.shell.notice(key);
+            }
         })
     }
 
     /// Removes the records below an offset from the log of [`begin`](Self::begin).
     pub(super) fn remove_below(&mut self, index: usize, start: u64) -> Result<(), Violation> {
         let Some(run) = &self.machines[index].run else { return Ok(()) };
-        self.truth.asks(run.topics.key("plain", 0), start);
+        let Some(key) = run.key("plain", 0) else { return Ok(()) };
+        self.truth.asks(key, start);
         self.with(index, |run| {
-            let partition = TopicPartition::from(("plain", 0));
-            run.broker.admin().delete_records(partition, start).unwrap();
-            run.shell.notice(run.topics.key("plain", 0));
+            let (topic, core) = run.catalog.partition(key).unwrap();
+            run.broker.run().space().retention().raise_start(topic, &core, start).unwrap();
+            run.shell.notice(key);
         })
     }
 

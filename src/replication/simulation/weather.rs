@@ -2,12 +2,19 @@
 //!
 //! Owns: how often things happen, and the choice of each. Must not know: what must be true.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use super::super::log_key::LogKey;
 use super::group::Group;
-use super::machine::{Machine, TOPICS, Topics};
+use super::machine::{Machine, PARTITIONS_MAX, Run, SEGMENT_BYTES, TOPICS};
 use super::truth::Violation;
-use crate::config::Durability;
-use crate::record::{LeaderEpoch, NodeId, Record};
+use crate::broker::catalog::{CatalogChange, CatalogState, ProducerEntry};
+use crate::config::{Durability, TopicConfig};
+use crate::error::Result;
+use crate::format::TopicId;
+use crate::group::offsets::{Committed, OffsetChange};
+use crate::record::{LeaderEpoch, NodeId};
 use crate::storage::disk::PowerCut;
 
 /// How often things happen, of a thousand steps.
@@ -20,6 +27,8 @@ pub(super) struct Weather {
     pub(super) wipes: u64,
     pub(super) rot: u64,
     pub(super) starts: u64,
+    /// Of many changes of the internal logs at once, so that these are cleaned up.
+    pub(super) floods: u64,
 }
 
 impl Group {
@@ -60,6 +69,8 @@ impl Group {
             self.rot(index)?;
         } else if is_due(weather.starts) {
             self.move_start(index)?;
+        } else if is_due(weather.floods) {
+            self.flood(index)?;
         } else if is_due(60) {
             self.start(index)?;
         } else if is_due(10) {
@@ -68,8 +79,10 @@ impl Group {
             if self.random.below(2) == 0 {
                 self.cut.clear();
             }
-        } else if is_due(20) {
+        } else if is_due(25) {
             self.change_topics(index)?;
+        } else if is_due(24) {
+            self.commit(index)?;
         } else if is_due(15) {
             self.replace(index)?;
         } else if is_due(100) {
@@ -97,8 +110,8 @@ impl Group {
         let (name, partitions) = *self.random.pick(&TOPICS);
         let partition = u32::try_from(self.random.below(partitions.into())).unwrap();
         let has_records = self.machines[index].run.as_ref().is_some_and(|run| {
-            let log = run.shell.member().state().logs().get(run.topics.key(name, partition));
-            log.is_some_and(|log| log.end() > 0)
+            let key = run.key(name, partition);
+            key.and_then(|key| run.core(key)).is_some_and(|core| core.log_end() > 0)
         });
         if !has_records {
             return Ok(());
@@ -114,71 +127,116 @@ impl Group {
 
     fn replace(&mut self, index: usize) -> Result<(), Violation> {
         let node = NodeId(self.random.below(self.machines.len() as u64));
-        self.with(index, |run| run.shell.replace(node))
+        self.with(index, |run| _ = run.shell.replace(node))
     }
 
-    /// Creates a log, or deletes the one that is deleted in a run, which is never created again.
+    /// The leader creates a topic, or grows, alters or deletes one, and waits for nobody.
     fn change_topics(&mut self, index: usize) -> Result<(), Violation> {
         let (name, partitions) = *self.random.pick(&TOPICS);
-        let partition = u32::try_from(self.random.below(partitions.into())).unwrap();
-        let (deletes, was_deleted) = (self.random.below(4) == 0, self.has_deleted);
-        let mut has_deleted = false;
+        let (choice, is_noticed) = (self.random.below(10), self.random.below(4) > 0);
         self.with(index, |run| {
-            let key = run.topics.key(name, partition);
-            let exists = run.shell.member().state().logs().get(key).is_some();
-            let is_deleted_once = (name, partition) == ("plain", 1);
-            let value = match exists {
-                true if deletes && is_deleted_once => Topics::deletion(name, partition),
-                false if !(was_deleted && is_deleted_once) => Topics::creation(name, partition),
-                _ => return,
-            };
             if Self::leads(run) {
-                has_deleted = exists;
-                drop(run.broker.producer().enqueue(Record::to("meta").value(&value)).unwrap());
-                run.shell.notice(LogKey::Meta);
+                let _ = change_topic(run, name, partitions, choice);
+                if is_noticed {
+                    run.shell.notice(LogKey::Meta);
+                }
             }
-        })?;
-        self.has_deleted |= has_deleted;
-        Ok(())
+        })
+    }
+
+    /// A group commits where it is.
+    fn commit(&mut self, index: usize) -> Result<(), Violation> {
+        let (choice, is_noticed) = (self.random.next(), self.random.below(4) > 0);
+        self.with(index, |run| {
+            let keys = run.keys();
+            let key = keys[usize::try_from(choice % keys.len() as u64).unwrap()];
+            if let (true, LogKey::Partition { topic, partition }) = (Self::leads(run), key) {
+                let topic = TopicId(topic.to_le_bytes());
+                let commits =
+                    vec![commit(format!("group {}", choice % 5), topic, partition, choice % 100)];
+                let offsets = run.broker.run().coordinator().offsets();
+                let _ = offsets.log().append(commits);
+                if is_noticed {
+                    run.shell.notice(LogKey::Offsets);
+                }
+            }
+        })
+    }
+
+    /// So many changes of one of the internal logs that it is cleaned up soon. Some of what they define
+    /// is defined again the next time, and some is not.
+    fn flood(&mut self, index: usize) -> Result<(), Violation> {
+        let choice = self.random.next();
+        self.with(index, |run| {
+            if !Self::leads(run) {
+                return;
+            }
+            let names = (0..400).map(|number| {
+                let kind = if number < 20 { choice % 7 } else { 0 };
+                format!("{number:03} {kind} {}", "n".repeat(180))
+            });
+            let logs = run.broker.run().logs();
+            if choice.is_multiple_of(2) {
+                let from = logs.catalog().read(CatalogState::next_producer_id).unwrap();
+                let entries = names.zip(from..).map(|(name, id)| {
+                    let name: Arc<str> = name.into();
+                    let known = logs.catalog().read(|it| it.producers.get(&name).copied());
+                    let first = ProducerEntry { id, epoch: 0 };
+                    let next =
+                        known.map_or(first, |it| ProducerEntry { epoch: it.epoch + 1, ..it });
+                    CatalogChange::Producer(name, next)
+                });
+                let _ = logs.catalog().append(entries.collect());
+                run.shell.notice(LogKey::Meta);
+            } else {
+                let topic = TopicId([7; 16]);
+                let commits = names.map(|name| commit(name, topic, 0, choice % 1_000));
+                let _ = logs.coordinator().offsets().log().append(commits.collect());
+                run.shell.notice(LogKey::Offsets);
+            }
+        })
     }
 
     fn append(&mut self, index: usize) -> Result<(), Violation> {
         let records = 1 + self.random.below(3);
         let pad = *self.random.pick(&[5, 400, 2_000, 5_000]);
         let (number, choice) = (self.appended, self.random.next());
+        let is_noticed = self.random.below(4) > 0;
         self.appended += records;
         self.with(index, |run| {
-            let Some(epoch) = run.shell.member().role().leads() else { return };
-            let logs = run.shell.member().state().logs().iter();
-            let keys: Vec<LogKey> = logs.map(|(key, _)| key).collect();
+            let Some(epoch) = run.leads() else { return };
+            let keys = run.keys();
             let key = keys[usize::try_from(choice % keys.len() as u64).unwrap()];
-            let (name, partition) = run.topics.name(key);
+            if !matches!(key, LogKey::Partition { .. }) {
+                return;
+            }
             let values: Vec<String> = (number..number + records)
                 .map(|number| format!("{number} in {} {}", epoch.0, "x".repeat(pad)))
                 .collect();
-            let records =
-                values.iter().map(|value| Record::to(name).partition(partition).value(value));
-            let producer = run.broker.producer_builder();
-            let producer = producer.durability(Durability::Os).build().unwrap();
-            producer.send_batch(records).unwrap();
-            run.shell.notice(key);
+            let _ = run.append(key, &values);
+            if is_noticed {
+                run.shell.notice(key);
+            }
         })
     }
 
     /// Makes a log durable, or does a round of the broker's background work.
     fn sync(&mut self, index: usize) -> Result<(), Violation> {
         let choice = self.random.next();
+        let clock = self.machines[index].clock.clone();
+        let has_rotten = self.has_rotten;
         self.with(index, |run| {
-            let logs = run.shell.member().state().logs().iter();
-            let keys: Vec<LogKey> = logs.map(|(key, _)| key).collect();
             if choice.is_multiple_of(4) {
-                run.broker.tick().unwrap();
-                for key in keys {
-                    run.shell.notice(key);
-                }
+                // Every minute, what was interrupted is finished.
+                clock.advance(Duration::from_secs(choice % 100));
+                let done = run.broker.tick();
+                assert!(done.is_ok() || has_rotten, "{done:?}");
+                run.notice_all();
                 return;
             }
+            let keys = run.keys();
             let key = keys[usize::try_from(choice % keys.len() as u64).unwrap()];
+            run.shell.notice(key);
             Self::sync_log(run, key);
         })
     }
@@ -187,7 +245,7 @@ impl Group {
     fn move_start(&mut self, index: usize) -> Result<(), Violation> {
         let choice = self.random.next();
         let Some(run) = &self.machines[index].run else { return Ok(()) };
-        let key = run.topics.key("plain", 0);
+        let Some(key) = run.key("plain", 0) else { return Ok(()) };
         let Some(log) = run.shell.member().state().logs().get(key) else { return Ok(()) };
         let (start, end) = (log.history.start(), log.watermark);
         if Self::leads(run) && end > start {
@@ -226,5 +284,30 @@ impl Group {
         }
         self.machines[to].disk.crash_at(u64::MAX);
         Ok(())
+    }
+}
+
+fn commit(group: String, topic: TopicId, partition: u32, offset: u64) -> OffsetChange {
+    let committed = Committed { offset, leader_epoch: 0, incarnation: 0 };
+    OffsetChange::Commit { group: group.into(), topic, partition, committed }
+}
+
+fn change_topic(run: &Run, name: &str, partitions: u32, choice: u64) -> Result<()> {
+    let topics = run.broker.run().topics();
+    let Ok(topic) = run.broker.run().topic(name) else {
+        let config = TopicConfig::new(partitions).segment_bytes(SEGMENT_BYTES);
+        let config = if name == "synced" { config.durability(Durability::Sync) } else { config };
+        return topics.begin_create(name, config).map(drop);
+    };
+    let has = topic.config.partitions;
+    match choice {
+        0..2 => topics.begin_delete(name).map(drop),
+        2..5 if has < PARTITIONS_MAX => {
+            run.broker.run().begin_add_partitions(name, has + 1).map(drop)
+        }
+        _ => {
+            let bytes = SEGMENT_BYTES + choice * 100;
+            topics.begin_alter(name, |config| config.segment_bytes(bytes)).map(drop)
+        }
     }
 }

@@ -109,8 +109,8 @@ fn a_member_loses_a_paused_partition_with_its_topic() {
 // RED: src/consumer/slots.rs
 //   - slot.failure.note_returned(lasts(&error));
 // RED: src/consumer/poller.rs
-//   - let waits = is_repeated && matches!(wait, Wait::Until(_));
-//   + let waits = false;
+//   - Wait::Until(_) => is_repeated,
+//   + Wait::Until(_) => false,
 #[test]
 fn row_j17_an_error_that_lasts_ends_an_iteration_and_is_repeated_when_the_time_is_over() {
     let broker = filled(&[0]);

@@ -99,7 +99,8 @@ fn a_clock_that_is_behind_at_a_later_opening_makes_no_record_older() {
 /// went with the next tick. Cause: each partition counted the time of the run from when it was made
 /// itself. Rule: one run has one time, that of its opening.
 // RED: src/broker/topic_factory.rs
-//   - let clock = self.context.clock.clone();
+//   - let (lead, clock) = (self.context.lead(), self.context.clock.clone());
+//   + let lead = self.context.lead();
 //   + let clock = crate::clock::RunClock::begin(self.context.clock.shared());
 #[test]
 fn row_f12_a_topic_that_is_made_while_the_clock_is_ahead_ages_no_faster() {

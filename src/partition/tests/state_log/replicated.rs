@@ -126,6 +126,7 @@ fn a_record_that_an_opening_would_refuse_is_not_stored() {
     // The first record is valid in the state, the second has a number that was given before.
     let hostile = found(&new_disk(), NUMBERED_CHANGES);
     hostile.with_log(Log::finish_opening).unwrap();
+    Replica::of(&hostile).set_epoch(1).unwrap();
     let value = encoded(&set(9, 1)).unwrap();
     let key = |number| Stored::Change { number, value: &value }.key().unwrap();
     let keys = [key(1), key(2), key(3), key(2)];

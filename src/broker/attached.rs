@@ -1,0 +1,19 @@
+//! What runs beside the engine of a broker and uses it: the member of a replicated group.
+//!
+//! Owns: the interface by which the broker begins and ends it. The rooms above implement it, so that this one
+//! does not know them.
+
+use std::any::Any;
+
+/// Something that runs beside a broker.
+pub(crate) trait Attached: Send + Sync {
+    /// Does what there is to do, for a broker without background threads.
+    fn run(&self);
+
+    /// Ends: nothing is read, written or sent any more, but for what a thread is doing now. `gives_way`:
+    /// others are notified, so that they need not find out.
+    fn stop(&self, gives_way: bool);
+
+    /// What the application holds of it.
+    fn handle(&self) -> Box<dyn Any>;
+}

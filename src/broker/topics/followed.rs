@@ -1,0 +1,254 @@
+//! The topics of a broker as its replicated group has them: they follow from the records of `__meta`,
+//! whatever member wrote these.
+//!
+//! A follower does what a record needs before it stores the record: files are made before the record
+//! that says that they exist, and removed before the one that says that they are removed. Then the
+//! table of topics is made what the catalog says, topic by topic; after a truncation, of all topics.
+//!
+//! While the catalog is not whole, because `__meta` has begun anew, no topic is removed that it does
+//! not have. What its files hold stays, and is opened when the catalog has the topic.
+//!
+//! Uses the parts of [`Topics`], and owns nothing itself. Must not know: messages, roles.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{Topics, give_up_space};
+use crate::broker::catalog::{CatalogChange, CatalogState, Stage, TopicEntry};
+use crate::broker::directories::{
+    has_segments, make_or_adopt_dir, remove_partition_files, remove_topic_files, sync_dir,
+};
+use crate::broker::gate::Change;
+use crate::broker::last_run::LastRun;
+use crate::broker::local::LocalChange;
+use crate::error::{Error, Result};
+use crate::format::TopicId;
+use crate::log::open::open_log;
+use crate::partition::PartitionCore;
+use crate::topic::TopicShared;
+
+/// Partitions that were made, or opened, for a record that is not stored yet.
+#[derive(Default)]
+pub(crate) struct Made(BTreeMap<(TopicId, u32), Arc<PartitionCore>>);
+
+/// The topics while nobody else changes them.
+pub(crate) struct FollowedTopics<'a> {
+    topics: &'a Topics,
+    change: Change<'a>,
+}
+
+impl<'a> FollowedTopics<'a> {
+    /// Waits until nobody else changes topics.
+    ///
+    /// # Errors
+    ///
+    /// The broker is closed.
+    pub(crate) fn of(topics: &'a Topics) -> Result<Self> {
+        Ok(Self { topics, change: topics.run.gate().begin_change()? })
+    }
+
+    // ---- before a record is stored -----------------------------------------------------------
+
+    /// Does what has to be durable before this record is stored.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk.
+    pub(crate) fn prepare(&self, change: &CatalogChange, made: &mut Made) -> Result<()> {
+        match change {
+            CatalogChange::Topic(entry, stage) | CatalogChange::GroupTopic(entry, stage, _)
+                if stage.is_live() =>
+            {
+                self.make_missing(entry, made)
+            }
+            CatalogChange::TopicGone(id) => self.remove_deleted(*id),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the partitions that a topic does not have yet, durably.
+    fn make_missing(&self, entry: &TopicEntry, made: &mut Made) -> Result<()> {
+        let Topics { run, factory, space } = self.topics;
+        let shown = run.live().of_id(entry.id);
+        let has = shown.map_or(0, |topic| topic.config.partitions);
+        let missing = has..entry.config.partitions;
+        if missing.is_empty() || missing.clone().all(|it| made.0.contains_key(&(entry.id, it))) {
+            return Ok(());
+        }
+        // The leader has created it after it had removed the one before: the records that said so were
+        // dropped here.
+        for other in run.live().all() {
+            if other.id != entry.id && other.name.eq_ignore_ascii_case(&entry.name) {
+                self.remove(&other)?;
+            }
+        }
+        space.make_room_for_partitions(missing.end.saturating_sub(missing.start));
+        let disk = &*run.env().disk;
+        let dir = run.settings().dir.join(&*entry.name);
+        if run.logs().catalog().is_whole() {
+            self.topics.forget_numbers(entry.id, has)?;
+        }
+        self.topics.make_free(entry, missing.clone())?;
+        // DURABILITY: from the top down: each directory's own name in its parent.
+        if disk.kind(&dir).map_err(|source| Error::io("look at", &dir, source))?.is_none() {
+            make_or_adopt_dir(disk, &dir)?;
+        }
+        sync_dir(disk, &run.settings().dir)?;
+        for number in missing {
+            let core = if has_segments(disk, &run.context().identity(entry, number).dir)? {
+                self.open(entry, number)?
+            } else {
+                let mut fresh = factory.make_partitions(entry, number..number.saturating_add(1))?;
+                fresh.pop().ok_or_else(|| Error::UnknownTopic((*entry.name).to_owned()))?
+            };
+            made.0.insert((entry.id, number), core);
+        }
+        Ok(())
+    }
+
+    /// Opens a partition that an earlier run had.
+    fn open(&self, entry: &TopicEntry, number: u32) -> Result<Arc<PartitionCore>> {
+        let Topics { run, factory, .. } = self.topics;
+        let (context, logs) = (run.context(), run.logs());
+        let now = context.clock.began_at();
+        let last_run = LastRun { clean: false, same_boot: false, has_all_starts: true, now };
+        let (identity, key) = (context.identity(entry, number), (entry.id, number));
+        let durability = context.durability_of(&entry.config);
+        let options = factory.options(&entry.config, durability);
+        let known = last_run.known(run.settings(), logs.local(), key);
+        let opened = open_log(&context.env, identity.clone(), options, &known);
+        let (core, (_, changes)) = factory.found_partition(
+            logs,
+            (&identity, key),
+            (options, durability),
+            &known,
+            opened,
+        )?;
+        logs.local().append_durably(changes)?;
+        Ok(core)
+    }
+
+    /// The deletion of a topic is certain, and its leader has removed its files.
+    fn remove_deleted(&self, id: TopicId) -> Result<()> {
+        let run = &self.topics.run;
+        let name = |(entry, _): &(TopicEntry, Stage)| Arc::clone(&entry.name);
+        let named = run.logs().catalog().read(|catalog| catalog.topics.get(&id).map(name));
+        let shown = run.live().of_id(id);
+        let Some(name) = named.or_else(|| shown.map(|topic| Arc::clone(&topic.name))) else {
+            return Ok(());
+        };
+        // DURABILITY: the deletion, before the first file is removed.
+        run.logs().catalog().partition().flush()?;
+        run.logs().local().append_durably(vec![LocalChange::Removing(id)])?;
+        let shown = self.topics.take_away(&self.change, id, &name, None);
+        remove_topic_files(&*run.env().disk, &run.settings().dir.join(&*name), id)?;
+        run.logs().local().append_durably(vec![LocalChange::TopicGone(id)])?;
+        give_up_space(shown.as_deref());
+        Ok(())
+    }
+
+    // ---- after it ------------------------------------------------------------------------------
+
+    /// Makes the table of topics what the catalog says of this one.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk.
+    pub(crate) fn reconcile(&self, id: TopicId, made: &mut Made) -> Result<()> {
+        let run = &self.topics.run;
+        let known = run.logs().catalog().read(|catalog| catalog.topics.get(&id).cloned());
+        match (known, run.live().of_id(id)) {
+            (Some((entry, stage)), None) if stage.is_live() => self.show(&entry, made),
+            (Some((entry, stage)), Some(topic)) if stage.is_live() => {
+                self.adjust(&entry, &topic, made)
+            }
+            // Its creation was truncated.
+            (Some((_, Stage::Creating)), Some(topic)) => self.remove(&topic),
+            (None, Some(topic)) if run.logs().catalog().is_whole() => self.remove(&topic),
+            // A deleted topic can be read until its files are removed.
+            _ => Ok(()),
+        }
+    }
+
+    /// The same for all topics.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk.
+    pub(crate) fn reconcile_all(&self, made: &mut Made) -> Result<()> {
+        let run = &self.topics.run;
+        let ids = |catalog: &CatalogState| -> BTreeSet<TopicId> {
+            catalog.topics.keys().copied().collect()
+        };
+        let mut ids = run.logs().catalog().read(ids);
+        ids.extend(run.live().all().iter().map(|topic| topic.id));
+        ids.into_iter().try_for_each(|id| self.reconcile(id, made))
+    }
+
+    /// The partitions of a topic from a number on, which were made for it.
+    fn take(entry: &TopicEntry, from: u32, made: &mut Made) -> Result<Vec<Arc<PartitionCore>>> {
+        let take = |number| {
+            let core = made.0.remove(&(entry.id, number));
+            core.ok_or_else(|| Error::UnknownTopic((*entry.name).to_owned()))
+        };
+        (from..entry.config.partitions).map(take).collect()
+    }
+
+    fn show(&self, entry: &TopicEntry, made: &mut Made) -> Result<()> {
+        let Topics { run, factory, space } = self.topics;
+        let topic = factory.shared_topic(entry, Self::take(entry, 0, made)?);
+        run.live().insert(topic);
+        run.logs().coordinator().topic_changed(&entry.name, entry.config.partitions);
+        space.keep_compaction_spare();
+        Ok(())
+    }
+
+    /// Gives a topic the settings and the partitions of its entry.
+    fn adjust(&self, entry: &TopicEntry, topic: &TopicShared, made: &mut Made) -> Result<()> {
+        let Topics { run, .. } = self.topics;
+        let (has, wanted) = (topic.config.partitions, entry.config.partitions);
+        if has == wanted {
+            if topic.config != entry.config {
+                self.topics.put_in_force(&self.change, topic, entry.config.clone());
+            }
+            return Ok(());
+        }
+        let kept = topic.partitions.iter().take(wanted as usize).cloned();
+        let mut partitions: Vec<_> = kept.collect();
+        if wanted > has {
+            partitions.extend(Self::take(entry, has, made)?);
+        }
+        self.topics.replace(&self.change, topic, entry.config.clone(), partitions);
+        run.logs().coordinator().topic_changed(&entry.name, wanted);
+        let removed = topic.partitions.get(wanted as usize..).unwrap_or_default();
+        if removed.is_empty() {
+            return Ok(());
+        }
+        // The growth was truncated.
+        self.topics.close_partitions(removed, None);
+        let disk = &*run.env().disk;
+        for core in removed {
+            let dir = run.context().identity(entry, core.origin.partition).dir;
+            remove_partition_files(disk, &dir, entry.id)?;
+        }
+        sync_dir(disk, &run.settings().dir.join(&*entry.name))?;
+        let gone = LocalChange::PartitionsGone { topic: entry.id, from: wanted };
+        run.logs().local().append_durably(vec![gone])?;
+        for core in removed {
+            core.log().give_up_space();
+        }
+        Ok(())
+    }
+
+    /// Removes a topic that the catalog does not have. Nothing of it was ever acknowledged, or its
+    /// deletion is certain.
+    fn remove(&self, topic: &TopicShared) -> Result<()> {
+        let run = &self.topics.run;
+        let _ = self.topics.take_away(&self.change, topic.id, &topic.name, None);
+        let dir = run.settings().dir.join(&*topic.name);
+        remove_topic_files(&*run.env().disk, &dir, topic.id)?;
+        run.logs().local().append_durably(vec![LocalChange::TopicGone(topic.id)])?;
+        give_up_space(Some(topic));
+        Ok(())
+    }
+}

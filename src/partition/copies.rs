@@ -1,0 +1,127 @@
+//! The wait of a call for other members: until a majority has its records.
+//!
+//! Owns: what is waited for, and the ticket of a task that waits. Without replication it has no size,
+//! and there is nothing to wait for. Must not know: the members, and why a call waits.
+
+use std::task::Waker;
+use std::time::Instant;
+
+use super::PartitionCore;
+use super::lead::LedEpoch;
+#[cfg(feature = "replication")]
+use super::quorum::Quorum;
+#[cfg(feature = "replication")]
+use super::quorum_gate::Awaited;
+use crate::error::Result;
+
+#[derive(Debug, Default)]
+pub(crate) struct Copies {
+    #[cfg(feature = "replication")]
+    awaited: Option<Awaited>,
+    /// What a task waits with, once it was polled.
+    #[cfg(feature = "replication")]
+    ticket: Option<u64>,
+}
+
+#[cfg(feature = "replication")]
+impl Copies {
+    /// Of what was appended below `end` under a leadership; of nothing if that is none. The time that
+    /// a call waits at most begins now.
+    pub(crate) fn of(core: &PartitionCore, end: u64, led: LedEpoch) -> Self {
+        let awaited = led.is_some().then(|| Quorum::of(core).awaited(end, led)).flatten();
+        Self { awaited, ticket: None }
+    }
+
+    /// Of all that was appended to the partition since the leadership `since` began. Also returns from
+    /// which leadership on the next call has to look.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LeadershipLost`](crate::Error::LeadershipLost) if one of them has ended before a
+    /// majority was known to have everything.
+    pub(crate) fn since(core: &PartitionCore, since: LedEpoch) -> (Result<Self>, LedEpoch) {
+        if !since.is_some() {
+            return (Ok(Self::default()), since);
+        }
+        let (awaited, next) = Quorum::of(core).since(since.number());
+        let copies = awaited.map(|(led, end)| Self::of(core, end, led)).map_err(Into::into);
+        (copies, LedEpoch::of(next))
+    }
+
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.awaited.is_some()
+    }
+
+    /// Blocks until a majority has them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`](crate::Error::Timeout),
+    /// [`Error::LeadershipLost`](crate::Error::LeadershipLost) and those of a closed partition: the
+    /// records may or may not be kept.
+    pub(crate) fn wait(&self, core: &PartitionCore) -> Result<()> {
+        self.awaited.map_or(Ok(()), |awaited| Ok(Quorum::of(core).wait(awaited)?))
+    }
+
+    /// The same, until a moment of real time; `None` if the result is not known then.
+    pub(crate) fn wait_until(
+        &self,
+        core: &PartitionCore,
+        until: Option<Instant>,
+    ) -> Option<Result<()>> {
+        let Some(awaited) = self.awaited else { return Some(Ok(())) };
+        let answer = Quorum::of(core).wait_until(awaited, until)?;
+        Some(answer.map_err(Into::into))
+    }
+
+    /// The result if it is known; otherwise `waker` is woken when it is. [`forget`](Self::forget)
+    /// ends the wait.
+    pub(crate) fn poll(&mut self, core: &PartitionCore, waker: &Waker) -> Option<Result<()>> {
+        let Some(awaited) = &self.awaited else { return Some(Ok(())) };
+        let answer = Quorum::of(core).poll(awaited, waker, &mut self.ticket)?;
+        Some(answer.map_err(Into::into))
+    }
+
+    /// Ends the wait of a task that polled.
+    pub(crate) fn forget(&mut self, core: &PartitionCore) {
+        if let (Some(awaited), Some(ticket)) = (&self.awaited, self.ticket.take()) {
+            Quorum::of(core).forget(awaited, ticket);
+        }
+    }
+}
+
+#[cfg(not(feature = "replication"))]
+#[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "there are no other members")]
+impl Copies {
+    #[inline]
+    pub(crate) fn of(_: &PartitionCore, _: u64, _: LedEpoch) -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn since(_: &PartitionCore, since: LedEpoch) -> (Result<Self>, LedEpoch) {
+        (Ok(Self::default()), since)
+    }
+
+    #[inline]
+    pub(crate) fn is_awaited(&self) -> bool {
+        false
+    }
+
+    #[inline]
+    pub(crate) fn wait(&self, _: &PartitionCore) -> Result<()> {
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn wait_until(&self, _: &PartitionCore, _: Option<Instant>) -> Option<Result<()>> {
+        Some(Ok(()))
+    }
+
+    #[inline]
+    pub(crate) fn poll(&mut self, _: &PartitionCore, _: &Waker) -> Option<Result<()>> {
+        Some(Ok(()))
+    }
+
+    #[inline]
+    pub(crate) fn forget(&mut self, _: &PartitionCore) {}
+}

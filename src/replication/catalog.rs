@@ -1,0 +1,267 @@
+//! `EngineCatalog`: the logs of a group over a real broker: `__meta`, `__offsets` and the partitions of all
+//! topics.
+//!
+//! Owns: which part of the engine is called for which log, and what a record of `__meta` needs before it
+//! is stored. Must not know: roles, messages, and what the state machine makes of a change.
+//!
+//! `__meta` and `__offsets` have a state in memory, which follows their log: they are changed through
+//! [`ReplicatedLog`]. What a follower receives of `__meta` is stored batch by batch, because a later
+//! record may need that an earlier one is durable ([`FollowedTopics`]).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::log_key::LogKey;
+use super::logs::MetaChange;
+use super::membership::{DirectoryId, GroupId, Membership};
+use super::shell::Catalog;
+use crate::broker::Broker;
+use crate::broker::catalog::{
+    CatalogChange, CatalogRecord, CreatedIn, MembersEntry, Stage, TopicEntry, records,
+};
+use crate::broker::internal_logs::{META, OFFSETS};
+use crate::broker::replicated_logs::ReplicatedLog;
+use crate::broker::topics::followed::{FollowedTopics, Made};
+use crate::config::Durability;
+use crate::error::Result;
+use crate::format::TopicId;
+use crate::log::replica::received::Received;
+use crate::log::replica::refusal::Failure;
+use crate::partition::PartitionCore;
+use crate::partition::quorum::Quorum;
+use crate::partition::replica::Replica;
+use crate::record::NodeId;
+
+#[derive(Clone)]
+pub(crate) struct EngineCatalog {
+    broker: Broker,
+}
+
+impl EngineCatalog {
+    pub(crate) fn new(broker: &Broker) -> Self {
+        Self { broker: broker.clone() }
+    }
+
+    fn meta(&self) -> ReplicatedLog<'_> {
+        ReplicatedLog::meta(self.broker.run().logs())
+    }
+
+    fn offsets(&self) -> ReplicatedLog<'_> {
+        ReplicatedLog::offsets(self.broker.run().logs())
+    }
+
+    /// One of the two logs that have a state in memory.
+    fn internal(&self, key: LogKey) -> Option<ReplicatedLog<'_>> {
+        match key {
+            LogKey::Meta => Some(self.meta()),
+            LogKey::Offsets => Some(self.offsets()),
+            LogKey::Partition { .. } => None,
+        }
+    }
+
+    fn append_meta(&self, received: Received<'_>) -> Result<(), Failure> {
+        let topics = FollowedTopics::of(self.broker.run().topics())?;
+        for batch in received.each() {
+            let (mut made, mut ids) = (Made::default(), BTreeSet::new());
+            for (_, record) in records(batch.bytes) {
+                let CatalogRecord::Change(change) = record else { continue };
+                topics.prepare(&change, &mut made)?;
+                ids.extend(topic_of(&change));
+            }
+            let was_whole = self.meta().state().is_whole();
+            self.meta().state().append_received(&batch)?;
+            if self.meta().state().is_whole() != was_whole {
+                ids.clear();
+                topics.reconcile_all(&mut made)?;
+            }
+            for id in ids {
+                topics.reconcile(id, &mut made)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Catalog for EngineCatalog {
+    fn counts_synced(&self) -> bool {
+        self.broker.run().context().settings.durability == Durability::Sync
+    }
+
+    fn partition(&self, key: LogKey) -> Option<(TopicId, Arc<PartitionCore>)> {
+        match key {
+            LogKey::Meta => Some((META.1, Arc::clone(self.meta().state().partition()))),
+            LogKey::Offsets => Some((OFFSETS.1, Arc::clone(self.offsets().state().partition()))),
+            LogKey::Partition { topic, partition } => {
+                let topic = self.broker.run().live().of_id(TopicId(topic.to_le_bytes()))?;
+                Some((topic.id, Arc::clone(topic.partition(partition).ok()?)))
+            }
+        }
+    }
+
+    fn settled_partition(&self, key: LogKey) -> Option<(TopicId, Arc<PartitionCore>)> {
+        self.partition(key).or_else(|| {
+            let _settled = FollowedTopics::of(self.broker.run().topics()).ok()?;
+            self.partition(key)
+        })
+    }
+
+    fn changes(&self, batches: &[u8]) -> Vec<(u64, MetaChange)> {
+        let inherited = self.broker.run().context().settings.durability;
+        changes(records(batches), inherited)
+    }
+
+    fn lacks_below(&self) -> u64 {
+        if self.meta().state().is_whole() {
+            return 0;
+        }
+        let starts = |starts: &crate::broker::local::LocalState| {
+            starts.log_starts.get(&(META.1, 0)).copied()
+        };
+        self.broker.run().logs().local().read(starts).unwrap_or_default()
+    }
+
+    fn append_membership(&self, membership: &Membership) -> Result<()> {
+        let directories = membership.directories().map(|(node, directory)| (node.0, directory.0));
+        let group = membership.group().0;
+        let entry = MembersEntry { group, directories: directories.collect() };
+        self.broker.run().logs().catalog().append_durably(vec![CatalogChange::Members(entry)])
+    }
+
+    fn append(
+        &self,
+        key: LogKey,
+        received: Received<'_>,
+        sparse_below: u64,
+    ) -> Result<(), Failure> {
+        match key {
+            LogKey::Meta => self.append_meta(received),
+            LogKey::Offsets => self.offsets().state().append_received(&received).map(drop),
+            LogKey::Partition { .. } => {
+                let Some((_, core)) = self.partition(key) else { return Ok(()) };
+                begin_within(&core, &received)?;
+                Replica::of(&core).append(&received, sparse_below).map(drop)
+            }
+        }
+    }
+
+    fn truncate(&self, key: LogKey, to: u64) -> Result<u64, Failure> {
+        if let Some(log) = self.internal(key) {
+            let topics = FollowedTopics::of(self.broker.run().topics())?;
+            let end = log.truncate(to, to)?;
+            if key == LogKey::Meta {
+                topics.reconcile_all(&mut Made::default())?;
+            }
+            return Ok(end);
+        }
+        // What a truncation of `__meta` removes has no partition any more.
+        let Some((_, core)) = self.partition(key) else { return Ok(to) };
+        Replica::of(&core).truncate(to, to)
+    }
+
+    fn begin_anew(&self, key: LogKey, start: u64) -> Result<(), Failure> {
+        if let Some(log) = self.internal(key) {
+            return log.begin_anew(start).map(drop);
+        }
+        let Some((_, core)) = self.partition(key) else { return Ok(()) };
+        Replica::of(&core).begin_anew(start, None).map(drop)
+    }
+
+    fn raise_start(&self, key: LogKey, start: u64) -> Result<()> {
+        match (key, self.partition(key)) {
+            (LogKey::Partition { .. }, Some((topic, core))) => {
+                self.broker.run().space().retention().raise_start(topic, &core, start)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn advance(&self, key: LogKey, offset: u64) {
+        if let Some(log) = self.internal(key) {
+            log.state().advance(offset);
+        } else if let Some((_, core)) = self.partition(key) {
+            Quorum::of(&core).advance(offset);
+        }
+    }
+
+    fn lead(&self, key: LogKey, epoch: u32) -> Result<(), Failure> {
+        match (self.internal(key), self.settled_partition(key)) {
+            (Some(log), _) => log.state().lead(epoch),
+            (None, Some((_, core))) => Replica::of(&core).set_epoch(epoch),
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn follow(&self) {
+        self.meta().state().follow();
+        self.offsets().state().follow();
+    }
+}
+
+/// The log start of the leader lies within a batch, with which the empty log begins.
+fn begin_within(core: &PartitionCore, received: &Received<'_>) -> Result<(), Failure> {
+    let (start, end) = (core.log_start(), core.log_end());
+    if start == end && received.base_offset < start {
+        Replica::of(core).begin_anew(start, Some(received))?;
+    }
+    Ok(())
+}
+
+/// The topic that a record of `__meta` says something of.
+fn topic_of(change: &CatalogChange) -> Option<TopicId> {
+    match change {
+        CatalogChange::Topic(entry, _) | CatalogChange::GroupTopic(entry, ..) => Some(entry.id),
+        CatalogChange::TopicGone(id) => Some(*id),
+        _ => None,
+    }
+}
+
+/// What records of `__meta` change for replication; `inherited` is the level of topics that have none
+/// of their own. Pure.
+fn changes(records: Vec<(u64, CatalogRecord)>, inherited: Durability) -> Vec<(u64, MetaChange)> {
+    let each = records.into_iter().flat_map(|(offset, record)| {
+        let found = match record {
+            CatalogRecord::Trim(start) => vec![MetaChange::Trimmed(start)],
+            CatalogRecord::Change(CatalogChange::Members(entry)) => {
+                let of = |(node, directory)| (NodeId(node), DirectoryId(directory));
+                let directories = entry.directories.into_iter().map(of);
+                vec![MetaChange::Members(Membership::new(GroupId(entry.group), directories))]
+            }
+            CatalogRecord::Change(CatalogChange::Topic(entry, stage)) => {
+                of_topic(&entry, stage, &[], inherited)
+            }
+            CatalogRecord::Change(CatalogChange::GroupTopic(entry, stage, created)) => {
+                of_topic(&entry, stage, &created, inherited)
+            }
+            CatalogRecord::Change(_) => Vec::new(),
+        };
+        found.into_iter().map(move |change| (offset, change))
+    });
+    each.collect()
+}
+
+/// What a stage of a topic means for its logs.
+fn of_topic(
+    entry: &TopicEntry,
+    stage: Stage,
+    created: &[CreatedIn],
+    inherited: Durability,
+) -> Vec<MetaChange> {
+    let topic = u128::from_le_bytes(entry.id.0);
+    let counts_synced = entry.config.durability.unwrap_or(inherited) == Durability::Sync;
+    let epochs =
+        created.iter().flat_map(|of| std::iter::repeat_n(of.epoch, of.partitions as usize));
+    let epochs = epochs.chain(std::iter::repeat(0));
+    let logs = (0..entry.config.partitions).zip(epochs);
+    let change = |(partition, epoch)| {
+        let log = LogKey::Partition { topic, partition };
+        let epoch = crate::record::LeaderEpoch(epoch);
+        match stage {
+            Stage::Live | Stage::Growing(_) => {
+                Some(MetaChange::Created { log, counts_synced, epoch })
+            }
+            Stage::Deleting => Some(MetaChange::Deleted(log)),
+            Stage::Creating => None,
+        }
+    };
+    logs.filter_map(change).collect()
+}

@@ -1,0 +1,500 @@
+//! `Driver`: a member with its clock: when it beats, what it asks again, when it wants to lead, and what
+//! it shows of itself.
+//!
+//! Owns: the shell, the elector, and who is heard. Frames and the time come in as values; frames and
+//! events come out. Must not know: threads, locks of the handle, and how frames travel.
+//!
+//! Whatever it does wrong costs availability: what may be promised, acknowledged and removed is decided
+//! by the state machine in the shell.
+
+mod shown;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::effect::Event;
+use super::elector::{Elector, Wish};
+use super::log_key::LogKey;
+use super::member::LeadRefused;
+use super::membership::{GroupId, MemberRun, Membership};
+use super::message::Body;
+use super::pulse::Pulse;
+use super::role::Role;
+use super::shell::{Catalog, Shell};
+use super::signal::{Sign, Signal, Sums};
+use super::status::{ForcedLead, ReplicationEvent, ReplicationStatus};
+use super::view;
+use super::wire::{Frame, Said, unpack};
+use crate::broker::internal_logs::{META, OFFSETS};
+use crate::error::TransportError;
+use crate::format::TopicId;
+use crate::partition::leadership::{Leadership, PartitionId};
+use crate::record::{LeaderEpoch, NodeId};
+
+/// LIMIT: how many logs a follower asks for again with one beat, while its logs differ from the leader's:
+/// a lost frame is found soon, and 10,000 logs under load are not all asked for ten times a second.
+const ASKED_AGAIN: usize = 100;
+/// LIMIT: how many, if nothing has come since the last beat.
+const ASKED_AGAIN_IDLE: usize = 2_000;
+
+/// The times of a member, on the broker's monotonic clock.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timing {
+    pub(super) heartbeat: Duration,
+    /// After which a member that is not heard is missed.
+    pub(super) timeout: Duration,
+    /// Whether it calls itself to lead.
+    pub(super) elects: bool,
+}
+
+/// What is to be sent and reported.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    pub(super) said: Vec<Said>,
+    pub(super) events: Vec<ReplicationEvent>,
+}
+
+pub(super) struct Driver<C> {
+    shell: Shell<C>,
+    leadership: Arc<Leadership>,
+    timing: Timing,
+    /// Any numbers; each member should have others.
+    chance: Box<dyn FnMut() -> u32 + Send>,
+    elector: Elector,
+    pulse: Pulse,
+    beat_due: Duration,
+    follower: Follower,
+    shown: shown::Shown,
+    out: Output,
+}
+
+/// What comes of the wish to replace a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replacing {
+    Begun,
+    NotLeader,
+    /// This one is being replaced: one at a time.
+    Another(NodeId),
+}
+
+/// What a follower remembers between beats.
+#[derive(Debug, Default)]
+struct Follower {
+    /// Whether records came since the last beat.
+    has_news: bool,
+    /// How many beats in a row named other sums than this member's.
+    behind: u32,
+    /// The log that was asked for last.
+    asked: Option<LogKey>,
+    /// The greatest epoch that a refusal named.
+    refused: LeaderEpoch,
+}
+
+impl<C: Catalog> Driver<C> {
+    pub(super) fn new(
+        shell: Shell<C>,
+        leadership: Arc<Leadership>,
+        timing: Timing,
+        mut chance: Box<dyn FnMut() -> u32 + Send>,
+        now: Duration,
+    ) -> Self {
+        let me = shell.member().state().me().node;
+        let elector = Elector::new(me, timing.timeout, now, chance());
+        Self {
+            shell,
+            leadership,
+            timing,
+            chance,
+            elector,
+            pulse: Pulse::new(timing.timeout),
+            beat_due: now,
+            follower: Follower::default(),
+            shown: shown::Shown::default(),
+            out: Output::default(),
+        }
+    }
+
+    pub(super) fn take_output(&mut self) -> Output {
+        std::mem::take(&mut self.out)
+    }
+
+    fn me(&self) -> NodeId {
+        self.shell.member().state().me().node
+    }
+
+    fn promised(&self) -> LeaderEpoch {
+        self.shell.member().state().notes().promised()
+    }
+
+    /// The memberships of which a majority is needed; before the group is founded, the listed members.
+    fn needed(&self) -> Vec<(u64, Membership)> {
+        let state = self.shell.member().state();
+        let needed = state.needed();
+        if needed.is_empty() { vec![(0, Membership::of_listed(state.listed()))] } else { needed }
+    }
+
+    // ---- calls -----------------------------------------------------------------------------
+
+    pub(super) fn lead(&mut self, epoch: LeaderEpoch, now: Duration) -> Result<(), LeadRefused> {
+        self.shell.lead(epoch)?;
+        self.beat_due = now.saturating_add(self.timing.heartbeat);
+        self.collect(now);
+        Ok(())
+    }
+
+    pub(super) fn force_lead(
+        &mut self,
+        epoch: LeaderEpoch,
+        group: GroupId,
+        now: Duration,
+    ) -> Result<ForcedLead, LeadRefused> {
+        let state = self.shell.member().state();
+        let (was_recovering, me) = (state.must_recover(), self.me());
+        let known = state.logs().membership().into_iter().flat_map(Membership::nodes);
+        let given_up = known.filter(|node| *node != me).collect();
+        self.shell.force_lead(epoch, group)?;
+        self.beat_due = now.saturating_add(self.timing.heartbeat);
+        self.collect(now);
+        Ok(ForcedLead { epoch, given_up, was_recovering, ends: self.shell.ends() })
+    }
+
+    /// Gives the leadership up, to another member if one is named or known. False if it does not lead.
+    pub(super) fn resign(&mut self, to: Option<NodeId>, now: Duration) -> bool {
+        let Some(epoch) = self.shell.member().role().leads() else { return false };
+        let heard = |node: &NodeId| self.pulse.is_heard(*node, now);
+        let others = self.shell.member().state().others();
+        let to = to.or_else(|| others.into_iter().filter(heard).max_by_key(|it| self.held_by(*it)));
+        self.shell.resign();
+        if let Some(to) = to {
+            self.signal(to, epoch, Sign::TakeOver);
+        }
+        // It waits before it calls itself again.
+        let chance = (self.chance)();
+        self.elector.heard(now, chance);
+        self.collect(now);
+        true
+    }
+
+    /// The new directory of a member is to count as soon as it has everything.
+    pub(super) fn replace(&mut self, node: NodeId, now: Duration) -> Replacing {
+        if self.shell.member().role().leads().is_none() {
+            return Replacing::NotLeader;
+        }
+        if let Some(other) = self.shown.replacing.filter(|other| *other != node) {
+            return Replacing::Another(other);
+        }
+        self.shown.replacing = Some(node);
+        self.try_replace();
+        self.collect(now);
+        Replacing::Begun
+    }
+
+    fn try_replace(&mut self) {
+        if let Some(node) = self.shown.replacing
+            && self.shell.replace(node)
+        {
+            self.shown.replacing = None;
+            self.out.events.push(ReplicationEvent::MemberJoined(node));
+        }
+    }
+
+    /// Beats at once, and returns the number of the beat: when a majority has answered it, this member
+    /// led at a moment after the call.
+    pub(super) fn confirm(&mut self, now: Duration) -> Option<(LeaderEpoch, u64)> {
+        let epoch = self.shell.member().role().leads()?;
+        self.beat(now);
+        self.collect(now);
+        Some((epoch, self.pulse.round()))
+    }
+
+    /// The last beat that a majority has answered.
+    pub(super) fn confirmed(&self) -> u64 {
+        self.pulse.confirmed(self.me(), &self.needed())
+    }
+
+    pub(super) fn status(&self, now: Duration) -> ReplicationStatus {
+        let (member, pulse, needed) = (self.shell.member(), &self.pulse, self.needed());
+        let takes_appends = self.leadership.check().is_ok();
+        let failure = self.shell.failure();
+        shown::status((member, failure), pulse, &needed, takes_appends, now)
+    }
+
+    // ---- what arrives ------------------------------------------------------------------------
+
+    /// Takes a frame of a member.
+    ///
+    /// # Errors
+    ///
+    /// It is no frame, or not of that member, or not for this one. Nothing is changed then.
+    pub(super) fn receive(
+        &mut self,
+        from: NodeId,
+        frame: &Frame,
+        now: Duration,
+    ) -> Result<(), TransportError> {
+        let all = unpack(frame)?;
+        let is_right = |said: &Said| said.to() == self.me() && said.from() == from;
+        if !all.iter().all(is_right) || from == self.me() {
+            return Err(TransportError::new("the frame is of or for another member"));
+        }
+        for said in all {
+            match said {
+                Said::Signal(signal) => self.signalled(&signal, now),
+                Said::Parcel(parcel) => {
+                    let envelope = &parcel.envelope;
+                    self.hear(envelope.from, envelope.epoch, now);
+                    if let Body::Refused { promised } = &envelope.body {
+                        self.follower.refused = self.follower.refused.max(*promised);
+                    }
+                    self.follower.has_news |= matches!(&envelope.body, Body::Fetched(_));
+                    let is_beat = matches!(&envelope.body, Body::Beat);
+                    self.shell.receive(&parcel);
+                    if is_beat {
+                        self.hear_leader(parcel.envelope.from, parcel.envelope.epoch, now);
+                    }
+                }
+            }
+            self.collect(now);
+        }
+        Ok(())
+    }
+
+    /// A member has said something in the epoch that this one leads, or wants to.
+    fn hear(&mut self, from: MemberRun, epoch: LeaderEpoch, now: Duration) {
+        let role = self.shell.member().role();
+        if role.leads().or(role.stands_for()) == Some(epoch) {
+            self.pulse.heard(from, now);
+        }
+    }
+
+    fn hear_leader(&mut self, from: MemberRun, epoch: LeaderEpoch, now: Duration) {
+        let follows = self.shell.member().role().follows();
+        if follows.is_some_and(|known| known.leader == from && known.epoch == epoch) {
+            let chance = (self.chance)();
+            self.elector.heard(now, chance);
+            self.pulse.heard(from, now);
+        }
+    }
+
+    fn is_of_group(&self, signal: &Signal) -> bool {
+        match (self.shell.member().state().logs().group(), signal.group) {
+            (Some(own), Some(theirs)) => own == theirs,
+            _ => true,
+        }
+    }
+
+    fn signalled(&mut self, signal: &Signal, now: Duration) {
+        let Signal { from, epoch, sign, .. } = *signal;
+        if !self.is_of_group(signal) || self.shell.failure().is_some() {
+            return;
+        }
+        let follows = self.shell.member().role().follows();
+        let is_followed = follows.is_some_and(|known| known.leader == from && known.epoch == epoch);
+        match sign {
+            Sign::Beating { round, sums } if is_followed => {
+                self.signal(from.node, epoch, Sign::Heard { round });
+                self.compare(sums);
+            }
+            Sign::Heard { round } if self.shell.member().role().leads() == Some(epoch) => {
+                self.pulse.heard(from, now);
+                self.pulse.answered(from.node, round);
+            }
+            Sign::Missing if self.elector.misses(now, epoch, self.promised()) => {
+                self.signal(from.node, epoch, Sign::Missed);
+            }
+            Sign::Missed if self.timing.elects => {
+                let needed = self.needed();
+                let wish = self.elector.missed_by(from.node, epoch, &needed);
+                self.grant(wish, now);
+            }
+            Sign::TakeOver if is_followed => {
+                if let Some(next) = epoch.0.checked_add(1) {
+                    // What it may not lead, another one will.
+                    let _ = self.lead(LeaderEpoch(next), now);
+                }
+            }
+            Sign::Beating { .. }
+            | Sign::Heard { .. }
+            | Sign::Missing
+            | Sign::Missed
+            | Sign::TakeOver => {}
+        }
+    }
+
+    /// The leader has named its sums. While this member's are others, it asks again: a frame may be lost.
+    fn compare(&mut self, sums: Sums) {
+        let follower = &mut self.follower;
+        let has_news = std::mem::take(&mut follower.has_news);
+        if sums == sums_of(&self.shell) {
+            follower.behind = 0;
+            return;
+        }
+        follower.behind = follower.behind.saturating_add(1);
+        // What is on the way may arrive with the next beat.
+        if follower.behind >= 2 {
+            let count = if has_news { ASKED_AGAIN } else { ASKED_AGAIN_IDLE };
+            follower.asked = self.shell.ask_from(follower.asked, count);
+        }
+    }
+
+    fn signal(&mut self, to: NodeId, epoch: LeaderEpoch, sign: Sign) {
+        let state = self.shell.member().state();
+        let (group, from) = (state.logs().group(), state.me());
+        self.out.said.push(Said::Signal(Signal { group, from, to, epoch, sign }));
+    }
+
+    // ---- what the engine says ------------------------------------------------------------------
+
+    /// Takes note of the partitions that have news, and has synced what was copied.
+    pub(super) fn take_news(&mut self, syncs_in_background: bool, now: Duration) {
+        self.shell.sync_copied(syncs_in_background);
+        let changed = self.leadership.take_changed();
+        for partition in &changed {
+            self.shell.notice(key_of(*partition));
+        }
+        self.collect(now);
+    }
+
+    // ---- time --------------------------------------------------------------------------------
+
+    /// Does what is due. Returns when it wants to be called next.
+    pub(super) fn tick(&mut self, now: Duration) -> Duration {
+        self.elect(now);
+        if now >= self.beat_due {
+            self.beat(now);
+        }
+        self.reach(now);
+        // Waits that begin later are looked at with the next beat.
+        let _ = self.leadership.expire_waits(now);
+        self.collect(now);
+        let due = if self.timing.elects { self.elector.due() } else { Duration::MAX };
+        due.min(self.beat_due).max(now)
+    }
+
+    /// Sends again what had no answer; as a leader, a beat.
+    fn beat(&mut self, now: Duration) {
+        self.beat_due = now.saturating_add(self.timing.heartbeat);
+        match self.shell.member().role() {
+            Role::Leader(_) => {
+                self.pulse.beat();
+                self.shell.resend();
+                self.try_replace();
+            }
+            Role::Candidate(_) => self.shell.resend(),
+            // It asks when the leader's beats say that it lacks something.
+            Role::Follower(_) => {}
+        }
+    }
+
+    fn elect(&mut self, now: Duration) {
+        if !self.timing.elects || self.shell.failure().is_some() {
+            return;
+        }
+        let (promised, chance) = (self.promised().max(self.follower.refused), (self.chance)());
+        let Some(Wish::Ask(epoch)) = self.elector.tick(now, promised, chance) else { return };
+        if !view::could_lead(self.shell.member()) {
+            return;
+        }
+        for node in self.shell.member().state().others() {
+            self.signal(node, epoch, Sign::Missing);
+        }
+        // Alone it is a majority of a group of one.
+        let (me, needed) = (self.me(), self.needed());
+        let wish = self.elector.missed_by(me, epoch, &needed);
+        self.grant(wish, now);
+    }
+
+    fn grant(&mut self, wish: Option<Wish>, now: Duration) {
+        if let Some(Wish::Lead(epoch)) = wish {
+            // The elector asks again later.
+            let _ = self.lead(epoch, now);
+        }
+    }
+
+    /// Whether a leader hears a majority: it takes no appends without.
+    fn reach(&mut self, now: Duration) {
+        if self.shell.member().role().leads().is_none() {
+            return;
+        }
+        let needed = self.needed();
+        let reach = self.pulse.reach(self.me(), &needed, now);
+        self.leadership.note_reach(reach.reachable, reach.required);
+        if reach.is_majority() {
+            let chance = (self.chance)();
+            self.elector.heard(now, chance);
+        }
+        self.shown.note_reach(reach.is_majority(), &mut self.out.events);
+        self.shown.note_lagging(self.me(), &self.pulse, &needed, now, &mut self.out.events);
+    }
+
+    // ---- what comes out ------------------------------------------------------------------------
+
+    /// Takes what the shell wants sent and reported.
+    fn collect(&mut self, now: Duration) {
+        for parcel in self.shell.take_frames() {
+            let (to, epoch) = (parcel.envelope.to, parcel.envelope.epoch);
+            let is_beat = matches!(&parcel.envelope.body, Body::Beat);
+            self.out.said.push(Said::Parcel(Box::new(parcel)));
+            if is_beat {
+                let sums = sums_of(&self.shell);
+                self.signal(to, epoch, Sign::Beating { round: self.pulse.round(), sums });
+            }
+        }
+        for event in self.shell.take_events() {
+            self.note(&event, now);
+        }
+        if let Some(failure) = self.shell.failure() {
+            self.shown.note_failure(failure, &mut self.out.events);
+        }
+    }
+
+    fn note(&mut self, event: &Event, now: Duration) {
+        let event = match *event {
+            Event::Leading(epoch) => {
+                self.beat_due = now.saturating_add(self.timing.heartbeat);
+                ReplicationEvent::Leading { epoch }
+            }
+            Event::MayWrite(LogKey::Meta) => {
+                let Some(epoch) = self.shell.member().role().leads() else { return };
+                ReplicationEvent::MayWrite { epoch }
+            }
+            Event::LeadershipLost(epoch, _) => {
+                self.shown.replacing = None;
+                ReplicationEvent::LeadershipLost { epoch }
+            }
+            Event::Following(epoch) => {
+                let Some(following) = self.shell.member().role().follows() else { return };
+                let leader = following.leader.node;
+                self.follower = Follower { refused: self.follower.refused, ..Follower::default() };
+                ReplicationEvent::Following { epoch, leader }
+            }
+            Event::MayWrite(_) | Event::Declined(..) | Event::CutRefused(_) | Event::Whole => {
+                return;
+            }
+        };
+        self.shown.note(&event);
+        self.out.events.push(event);
+    }
+
+    /// How many records a member has copied, over all logs.
+    fn held_by(&self, node: NodeId) -> u64 {
+        view::copied_by(self.shell.member(), node)
+    }
+}
+
+/// The log of a partition of the engine.
+pub(super) fn key_of((topic, partition): PartitionId) -> LogKey {
+    match topic {
+        id if id == META.1 => LogKey::Meta,
+        id if id == OFFSETS.1 => LogKey::Offsets,
+        TopicId(id) => LogKey::Partition { topic: u128::from_le_bytes(id), partition },
+    }
+}
+
+fn sums_of<C: Catalog>(shell: &Shell<C>) -> Sums {
+    let mut sums = Sums::default();
+    for (_, log) in shell.member().state().logs().iter() {
+        sums.add(log.end(), log.watermark);
+    }
+    sums
+}

@@ -1,0 +1,344 @@
+//! `ReplicationHandle`: a member as an application holds it.
+//!
+//! Owns: what is shared with the thread of the member: what has arrived, and what is shown. Must not
+//! know: the protocol.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::inbox::Inbox;
+use super::status::{ForcedLead, MemberState, MemberStatus, ReplicationStatus, Role};
+use super::wire::Frame;
+use crate::broker::Broker;
+use crate::clock::real_now;
+use crate::error::{Error, Result, TransportError};
+use crate::record::{LeaderEpoch, NodeId};
+use crate::sync::{Condvar, LockLevel, Mutex};
+
+/// What a member does for calls of its handle.
+pub(super) trait Calls: Send + Sync {
+    /// See [`ReplicationHandle::lead`].
+    fn lead(&self, epoch: LeaderEpoch) -> Result<()>;
+    /// See [`ReplicationHandle::force_lead`].
+    fn force_lead(&self, epoch: LeaderEpoch) -> Result<ForcedLead>;
+    /// See [`ReplicationHandle::resign`].
+    fn resign(&self, to: Option<NodeId>) -> Result<()>;
+    /// See [`ReplicationHandle::replace_member`].
+    fn replace(&self, node: NodeId) -> Result<()>;
+    /// Beats, and returns the epoch and the number of the beat.
+    fn confirm(&self) -> Result<(LeaderEpoch, u64)>;
+    /// See [`ReplicationHandle::tick`].
+    fn tick(&self) -> Duration;
+    fn ack_timeout(&self) -> Duration;
+}
+
+/// What a member shows.
+#[derive(Debug)]
+pub(super) struct Shows {
+    pub(super) status: ReplicationStatus,
+    /// The last beat that a majority has answered.
+    pub(super) confirmed: u64,
+}
+
+/// What handles share with the member.
+pub(super) struct Shared {
+    me: NodeId,
+    pub(super) inbox: Inbox,
+    shows: Mutex<Shows>,
+    changed: Condvar,
+    /// `None` before the broker is open, and when it is closed.
+    calls: Mutex<Option<Arc<dyn Calls>>>,
+}
+
+impl Shared {
+    pub(super) fn new(me: NodeId) -> Self {
+        let status = ReplicationStatus {
+            me,
+            role: Role::Follower,
+            epoch: LeaderEpoch(0),
+            leader: None,
+            may_write: false,
+            members: vec![MemberStatus {
+                id: me,
+                state: MemberState::Voter,
+                lag_records: None,
+                lag_bytes: None,
+                last_heard: None,
+            }],
+            list_differs: false,
+            failure: None,
+        };
+        let shows = Shows { status, confirmed: 0 };
+        Self {
+            me,
+            inbox: Inbox::new(),
+            shows: Mutex::at_level(LockLevel::ReplicationShown, shows),
+            changed: Condvar::new(),
+            calls: Mutex::at_level(LockLevel::ReplicationCalls, None),
+        }
+    }
+
+    pub(super) fn begin(&self, calls: Arc<dyn Calls>) {
+        *self.calls.lock() = Some(calls);
+    }
+
+    pub(super) fn end(&self) {
+        let calls = self.calls.lock().take();
+        drop(calls);
+        self.inbox.call();
+        let mut shows = self.shows.lock();
+        shows.status.role = Role::Follower;
+        (shows.status.leader, shows.status.may_write) = (None, false);
+        drop(shows);
+        self.changed.notify_all();
+    }
+
+    /// Shows what is new.
+    pub(super) fn show(&self, status: Option<ReplicationStatus>, confirmed: u64) {
+        let mut shows = self.shows.lock();
+        let is_news = shows.confirmed != confirmed || status.is_some();
+        shows.confirmed = confirmed;
+        if let Some(status) = status {
+            shows.status = status;
+        }
+        drop(shows);
+        if is_news {
+            self.changed.notify_all();
+        }
+    }
+
+    fn calls(&self) -> Result<Arc<dyn Calls>> {
+        self.calls.lock().as_ref().map(Arc::clone).ok_or(Error::Closed)
+    }
+
+    /// Waits until what is shown gives an answer.
+    fn wait<T>(
+        &self,
+        timeout: Duration,
+        answer: impl Fn(&Shows) -> Option<Result<T>>,
+    ) -> Result<T> {
+        let deadline = real_now().checked_add(timeout);
+        let mut shows = self.shows.lock();
+        loop {
+            if let Some(answer) = answer(&shows) {
+                return answer;
+            }
+            drop(shows);
+            // Not under the lock: a member that ends takes both.
+            self.calls()?;
+            shows = self.shows.lock();
+            if let Some(answer) = answer(&shows) {
+                return answer;
+            }
+            shows = match deadline {
+                None => self.changed.wait(shows),
+                Some(deadline) => {
+                    if real_now() >= deadline {
+                        return Err(Error::Timeout);
+                    }
+                    self.wait_until(shows, deadline)
+                }
+            };
+        }
+    }
+
+    fn wait_until<'a>(
+        &self,
+        shows: crate::sync::MutexGuard<'a, Shows>,
+        deadline: Instant,
+    ) -> crate::sync::MutexGuard<'a, Shows> {
+        self.changed.wait_until(shows, deadline).0
+    }
+}
+
+/// A member of a replicated group. Cheap to clone; [`Broker::replication`] returns it, and
+/// [`Replication::handle`](crate::Replication::handle) before the broker is open.
+///
+/// It does not keep the broker open. When the broker is closed, calls return [`Error::Closed`].
+#[derive(Clone)]
+pub struct ReplicationHandle {
+    shared: Arc<Shared>,
+}
+
+impl ReplicationHandle {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Takes a frame that has arrived from the member `from`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Transport`] if `from` is this member, or more frames are waiting than there is room for:
+    /// the frame is lost, and what it said will be said again. A frame of another group, for another
+    /// member, or that no member has made is refused when it is looked at, and changes nothing.
+    ///
+    /// # Blocking
+    ///
+    /// Never for the disk or the network. It may be called from any thread or task, also by
+    /// [`Transport::send`](crate::Transport::send).
+    pub fn receive(&self, from: NodeId, frame: Frame) -> Result<()> {
+        if from == self.shared.me {
+            return Err(TransportError::new("the frame is this member's own").into());
+        }
+        if !self.shared.inbox.put(from, frame) {
+            return Err(TransportError::new("too many frames are waiting").into());
+        }
+        Ok(())
+    }
+
+    /// Calls this member to lead: it asks the others for their promises, and leads when a majority
+    /// has promised and it has everything that any of them has. [`wait_leading`](Self::wait_leading)
+    /// waits for that.
+    ///
+    /// For applications that know who is to lead (by a Kubernetes lease, a lock in a database, an
+    /// operator). `epoch` must be greater than all before: a number that such a lock counts up. A
+    /// wrong call costs availability, and never a record.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Fenced`] if this member has promised an equal or higher epoch; [`Error::Config`] if it
+    /// may not lead now (it is a learner, it recovers, one of its logs is damaged), or the epoch lies
+    /// absurdly far above; [`Error::Closed`].
+    ///
+    /// # Durability
+    ///
+    /// On `Ok` the promise not to follow a smaller epoch is on stable storage.
+    ///
+    /// # Blocking
+    ///
+    /// For the disk, and for what the member is doing at the moment; not for other members.
+    pub fn lead(&self, epoch: LeaderEpoch) -> Result<()> {
+        self.shared.calls()?.lead(epoch)
+    }
+
+    /// Makes this member the leader of a group of its own, without asking anybody. For the case that a
+    /// majority of the disks is lost for ever, or a loss of power has left none of the members whole.
+    /// **It may lose acknowledged records**: those that this member has not. The report says what is
+    /// given up.
+    ///
+    /// First be sure that no other member runs, or will run again with its directory: two groups
+    /// would continue, each with records that the other lacks. Then empty the directories of the others
+    /// and start them; [`replace_member`](Self::replace_member) admits them, one by one, when they have
+    /// copied everything.
+    ///
+    /// # Errors
+    ///
+    /// As of [`lead`](Self::lead), but a member that recovers is not refused. Nothing is changed.
+    ///
+    /// # Durability
+    ///
+    /// On `Ok` the new group is on stable storage.
+    ///
+    /// # Blocking
+    ///
+    /// For the disk.
+    pub fn force_lead(&self, epoch: LeaderEpoch) -> Result<ForcedLead> {
+        self.shared.calls()?.force_lead(epoch)
+    }
+
+    /// Waits until this member leads and may acknowledge records.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] after `timeout` of real time; [`Error::Closed`].
+    pub fn wait_leading(&self, timeout: Duration) -> Result<()> {
+        self.shared.wait(timeout, |shows| shows.status.may_write.then_some(Ok(())))
+    }
+
+    /// Gives up the leadership, to the member `to`, or to the one that has copied most. That member
+    /// calls itself to lead at once, with the next epoch.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotLeader`], [`Error::Closed`].
+    ///
+    /// # Blocking
+    ///
+    /// For what the member is doing at the moment.
+    pub fn resign(&self, to: Option<NodeId>) -> Result<()> {
+        self.shared.calls()?.resign(to)
+    }
+
+    /// Admits the new directory of a member whose old one is lost, as soon as it has copied everything:
+    /// from then on it counts, and the old one does not. Called at the leader, for one member at a
+    /// time; [`ReplicationEvent::MemberJoined`](crate::ReplicationEvent::MemberJoined) reports when
+    /// it is done. If the leadership ends before, the next leader has to be asked again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotLeader`], [`Error::Config`] for a node that is no member, [`Error::Closed`].
+    ///
+    /// # Blocking
+    ///
+    /// For what the member is doing at the moment.
+    pub fn replace_member(&self, node: NodeId) -> Result<()> {
+        self.shared.calls()?.replace(node)
+    }
+
+    /// Returns what the member was a moment ago.
+    ///
+    /// # Blocking
+    ///
+    /// Never for the disk, the network, or what the member is doing.
+    #[must_use]
+    pub fn status(&self) -> ReplicationStatus {
+        self.shared.shows.lock().status.clone()
+    }
+
+    /// Confirms that this member leads now: a majority answers a beat that was sent after the call. So
+    /// what was read from it before the call returns was current.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotLeader`], also if the leadership ends meanwhile; [`Error::Timeout`] if no majority
+    /// answers within [`ack_timeout`](crate::Replication::ack_timeout), of real time;
+    /// [`Error::Closed`].
+    ///
+    /// # Blocking
+    ///
+    /// For the round trip. Without background threads it needs another thread that calls
+    /// [`tick`](Self::tick).
+    pub fn confirm(&self) -> Result<()> {
+        let calls = self.shared.calls()?;
+        let (epoch, round) = calls.confirm()?;
+        self.shared.wait(calls.ack_timeout(), |shows| {
+            let status = &shows.status;
+            if status.epoch != epoch || status.role != Role::Leader {
+                return Some(Err(Error::NotLeader { leader: status.leader }));
+            }
+            (shows.confirmed >= round).then_some(Ok(()))
+        })
+    }
+
+    /// Does what there is to do: takes the frames that have arrived, and what is due. For a broker without
+    /// background threads. Returns after how long, on the broker's monotonic clock, it wants to be
+    /// called again at the latest; earlier when a frame has arrived or something was appended.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`].
+    ///
+    /// # Blocking
+    ///
+    /// For the disk.
+    pub fn tick(&self) -> Result<Duration> {
+        Ok(self.shared.calls()?.tick())
+    }
+}
+
+impl std::fmt::Debug for ReplicationHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReplicationHandle").field("me", &self.shared.me).finish_non_exhaustive()
+    }
+}
+
+impl Broker {
+    /// Returns the broker's member of its replicated group; `None` without
+    /// [`replication`](crate::BrokerBuilder::replication).
+    #[must_use]
+    pub fn replication(&self) -> Option<ReplicationHandle> {
+        let handle = self.run().attached()?.handle();
+        handle.downcast::<ReplicationHandle>().ok().map(|handle| *handle)
+    }
+}

@@ -1,0 +1,119 @@
+//! `Files`: what a member stores: its notes, and its logs as they are cut, begun anew and read.
+//!
+//! Uses the broker and the catalog, and owns nothing itself. Must not know: roles, and what a message
+//! says.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::super::frame::Batches;
+use super::super::log_key::LogKey;
+use super::super::notes::Note;
+use super::super::rule::Rule;
+use super::stored::{self, Opening};
+use super::{Catalog, FRAME_BYTES};
+use crate::broker::Broker;
+use crate::broker::local::{LocalChange, ReplicaNote};
+use crate::broker::member_notes::MemberNotes;
+use crate::error::{Error, Result};
+use crate::format::{BatchHeader, TopicId};
+use crate::log::replica::refusal::Failure;
+use crate::partition::PartitionCore;
+use crate::partition::replica::{Fed, Replica};
+
+pub(super) struct Files<'a, C> {
+    pub(super) broker: &'a Broker,
+    pub(super) catalog: &'a C,
+}
+
+impl<C> Clone for Files<'_, C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<C> Copy for Files<'_, C> {}
+
+impl<'a, C: Catalog> Files<'a, C> {
+    pub(super) fn core(self, key: LogKey) -> Result<(TopicId, Arc<PartitionCore>), Failure> {
+        let found = self.catalog.settled_partition(key);
+        found.ok_or_else(|| Error::UnknownTopic(format!("{key:?}")).into())
+    }
+
+    pub(super) fn note(self, note: Note) -> Result<()> {
+        let notes = match note {
+            Note::Promise(promise) => vec![ReplicaNote::Promise(stored::promise(promise))],
+            Note::Adopted { epoch, logs } => {
+                let mut notes = Vec::new();
+                for key in logs {
+                    let log = stored::log(key);
+                    notes.push(ReplicaNote::Adopted { log, epoch: epoch.0 });
+                    if let Some((_, core)) = self.catalog.partition(key) {
+                        notes.push(ReplicaNote::Synced { log, end: core.durable_end() });
+                    }
+                }
+                notes
+            }
+            Note::Incomplete => vec![ReplicaNote::Incomplete],
+            Note::Whole => vec![ReplicaNote::Whole { boot: Opening::of(self.broker).note() }],
+        };
+        self.notes().note(notes)
+    }
+
+    fn notes(self) -> MemberNotes<'a> {
+        MemberNotes::of(self.broker.run().logs())
+    }
+
+    /// Notes a lower end before what lies above it is removed: what is removed on purpose is not lost.
+    fn note_end(self, key: LogKey, end: u64) -> Result<()> {
+        let log = stored::log(key);
+        if self.notes().lacks(log, end) {
+            self.notes().note(vec![ReplicaNote::Synced { log, end }])?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn truncate(self, key: LogKey, to: u64) -> Result<(), Failure> {
+        let (_, core) = self.core(key)?;
+        self.note_end(key, to)?;
+        let end = self.catalog.truncate(key, to)?;
+        if end != to {
+            return Err(Error::wrong_offset(&core.origin, to, end).into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn begin_anew(self, key: LogKey, start: u64) -> Result<(), Failure> {
+        let (topic, core) = self.core(key)?;
+        self.note_end(key, start)?;
+        if Rule::StartNoted.holds() {
+            let partition = core.origin.partition;
+            let change = LocalChange::LogStart { topic, partition, offset: start };
+            self.broker.run().logs().local().append_durably(vec![change])?;
+        }
+        self.catalog.begin_anew(key, start)
+    }
+
+    /// The batches from `from` on that end at or below `end`, as far as a frame has room.
+    pub(super) fn read(self, key: LogKey, from: u64, end: u64) -> Result<Vec<Batches>, Failure> {
+        let (_, core) = self.core(key)?;
+        let Fed::Batches(portions) = Replica::of(&core).read(from, FRAME_BYTES)? else {
+            return Ok(Vec::new());
+        };
+        let mut all = Vec::new();
+        for portion in &portions {
+            let mut kept = 0;
+            while let Some(rest) = portion.bytes().get(kept..)
+                && let Ok(Some(header)) = BatchHeader::parse(rest)
+                && header.next_offset() <= end
+            {
+                kept = kept.saturating_add(header.size as usize);
+            }
+            if let Some(bytes) = portion.bytes().get(..kept).filter(|bytes| !bytes.is_empty()) {
+                all.push(Batches { under: portion.under, bytes: Bytes::copy_from_slice(bytes) });
+            }
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,146 @@
+//! What a member shows of itself: its status, and the events of its life in the group. Plain data.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::record::{LeaderEpoch, NodeId, TopicPartition};
+
+/// What a member of a replicated group is at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub enum Role {
+    /// It leads: it takes appends, commits and administration, while it hears a majority.
+    Leader,
+    /// It asks the others for their promises, to lead.
+    Candidate,
+    /// It copies what a leader has, or waits for a leader.
+    Follower,
+    /// It copies, but counts for nothing: its directory is not the one that the group knows for its
+    /// node. [`replace_member`](crate::ReplicationHandle::replace_member) admits it.
+    Learner,
+    /// It may have lost records that it had confirmed, with its power or to a damaged disk, and
+    /// promises nothing until it has them again.
+    Recovering,
+}
+
+/// What a leader knows of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub enum MemberState {
+    /// It counts for the majority.
+    Voter,
+    /// It counts for nothing: its directory is not the one that the group knows for its node.
+    Learner,
+    /// It may have lost records, and does not count until it has them again. Only a member says so
+    /// of itself.
+    Recovering,
+    /// It was not heard for longer than the time-out.
+    Unreachable,
+}
+
+/// A member, as another one sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct MemberStatus {
+    /// Which member.
+    pub id: NodeId,
+    /// What it is.
+    pub state: MemberState,
+    /// How many records it has yet to copy, over all logs. Known to the leader only.
+    pub lag_records: Option<u64>,
+    /// About how many bytes these are, by the average size of the records of each log.
+    pub lag_bytes: Option<u64>,
+    /// How long ago it was heard, on the broker's monotonic clock. `None` if it was not in this run.
+    pub last_heard: Option<Duration>,
+}
+
+/// The status of a member of a replicated group, as it was a moment ago. Returned by
+/// [`ReplicationHandle::status`](crate::ReplicationHandle::status).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ReplicationStatus {
+    /// This member.
+    pub me: NodeId,
+    /// What it is.
+    pub role: Role,
+    /// The greatest epoch that it has promised; 0 before the first.
+    pub epoch: LeaderEpoch,
+    /// Who leads, as far as it knows.
+    pub leader: Option<NodeId>,
+    /// Whether it leads, hears a majority, and a majority has all that was there when its leadership
+    /// began: what is appended can be acknowledged.
+    pub may_write: bool,
+    /// The members of the group, by node id; those that are listed, until the group is founded.
+    pub members: Vec<MemberStatus>,
+    /// Whether the list that was given to [`Replication::new`](crate::Replication::new) differs from the
+    /// group's. The group's is in force.
+    pub list_differs: bool,
+    /// Why the member does nothing any more, until its broker is opened again.
+    pub failure: Option<String>,
+}
+
+/// What [`ReplicationHandle::force_lead`](crate::ReplicationHandle::force_lead) has given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ForcedLead {
+    /// The epoch that this member leads.
+    pub epoch: LeaderEpoch,
+    /// The members that the group had besides: their directories do not count any more.
+    pub given_up: Vec<NodeId>,
+    /// Whether this member may have lost records that it had confirmed, with its power.
+    pub was_recovering: bool,
+    /// Where the logs end now. Records that a majority had above these offsets are lost.
+    pub ends: Vec<(TopicPartition, u64)>,
+}
+
+/// What happens to a member. Each change is reported once.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ReplicationEvent {
+    /// This member was given the leadership. Its records can be acknowledged from
+    /// [`MayWrite`](Self::MayWrite) on.
+    Leading {
+        /// The epoch of the leadership.
+        epoch: LeaderEpoch,
+    },
+    /// A majority has all that was there when the leadership began: appends are acknowledged.
+    MayWrite {
+        /// The epoch of the leadership.
+        epoch: LeaderEpoch,
+    },
+    /// This member copies from a leader.
+    Following {
+        /// The epoch of the leadership.
+        epoch: LeaderEpoch,
+        /// Who leads.
+        leader: NodeId,
+    },
+    /// The leadership of this member has ended.
+    LeadershipLost {
+        /// The epoch of the leadership.
+        epoch: LeaderEpoch,
+    },
+    /// This member leads, and hears too few members: it takes no appends until it hears them again.
+    NoMajority,
+    /// The new directory of a member counts from now on.
+    MemberJoined(NodeId),
+    /// A member was not heard for longer than the time-out.
+    MemberLagging(NodeId),
+    /// Records that no majority had were removed from a log of this member.
+    Truncated {
+        /// Of which partition.
+        partition: TopicPartition,
+        /// Their offsets.
+        range: Range<u64>,
+    },
+    /// A damaged log of this member is being copied again.
+    Repaired {
+        /// Of which partition.
+        partition: TopicPartition,
+        /// The offsets that it had.
+        range: Range<u64>,
+    },
+    /// The member has failed: it does nothing any more until its broker is opened again.
+    Failed(Error),
+}

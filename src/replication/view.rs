@@ -1,0 +1,44 @@
+//! What can be said of a member: questions that change nothing.
+//!
+//! Functions over a [`Member`]. Must not know: time, and who asks.
+
+use super::log_key::LogKey;
+use super::member::Member;
+use super::membership::MemberRun;
+use super::role::Role;
+use crate::record::NodeId;
+
+/// Whether it would be of use to call this member to lead.
+pub(super) fn could_lead(member: &Member) -> bool {
+    let state = member.state();
+    match state.logs().membership() {
+        Some(_) => state.could_promise(),
+        None => !state.must_recover() && !state.logs().is_damaged(),
+    }
+}
+
+/// Whether it leads, and a majority has adopted its epoch in a log.
+pub(super) fn may_write(member: &Member, key: LogKey) -> bool {
+    matches!(member.role(), Role::Leader(leader) if leader.may_write(key))
+}
+
+/// How many records another member has copied from this leader, over all logs.
+pub(super) fn copied_by(member: &Member, node: NodeId) -> u64 {
+    let Role::Leader(leader) = member.role() else { return 0 };
+    let copied = member.state().logs().iter().map(|(key, _)| leader.copied(key, node));
+    copied.fold(0, u64::saturating_add)
+}
+
+/// How many records another member has yet to copy from this leader, over all logs.
+pub(super) fn lag_of(member: &Member, node: NodeId) -> u64 {
+    let Role::Leader(leader) = member.role() else { return 0 };
+    let lag = |(key, log): (LogKey, &super::logs::Log)| {
+        log.end().saturating_sub(leader.copied(key, node).max(log.history.start()))
+    };
+    member.state().logs().iter().map(lag).fold(0, u64::saturating_add)
+}
+
+/// Whether the membership that this member goes by names the directory of a run.
+pub(super) fn counts(member: &Member, run: MemberRun) -> bool {
+    member.state().logs().membership().is_none_or(|membership| membership.names(run))
+}

@@ -1,0 +1,212 @@
+//! What calls do on a member that leads, and on one that does not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use logpond::{
+    Acks, Broker, Error, Frame, LeaderEpoch, NodeId, Record, Replication, Role, TopicConfig,
+};
+
+use crate::group::{Group, NODES, read_all, until};
+
+const A: NodeId = NODES[0];
+const B: NodeId = NODES[1];
+
+#[test]
+fn a_record_is_acknowledged_by_a_majority_and_readers_on_followers_see_it() {
+    let group = Group::led();
+    let leader = group.broker(A);
+    leader.ensure_topic("orders", TopicConfig::new(1)).unwrap();
+    for value in ["one", "two", "three"] {
+        leader.producer().send(Record::to("orders").value(value)).unwrap();
+    }
+    for node in NODES {
+        let seen = until(|| {
+            let all = read_all(group.broker(node), "orders");
+            (all == ["one", "two", "three"]).then_some(())
+        });
+        assert!(seen.is_some(), "{node} sees {:?}", read_all(group.broker(node), "orders"));
+    }
+    // A reader that waits is woken by the watermark.
+    let mut reader = group.broker(B).reader().subscribe(["orders"]).open().unwrap();
+    assert_eq!(reader.poll(Duration::from_secs(10)).unwrap().len(), 3);
+    leader.producer().send(Record::to("orders").value("four")).unwrap();
+    assert_eq!(reader.poll(Duration::from_secs(10)).unwrap().len(), 1);
+    group.member(A).confirm().unwrap();
+}
+
+#[test]
+fn a_member_that_does_not_lead_says_who_does() {
+    let group = Group::led();
+    let leader = group.broker(A);
+    leader.ensure_topic("orders", TopicConfig::new(1)).unwrap();
+    let follower = group.broker(B);
+    assert!(until(|| follower.topic("orders").ok()).is_some());
+    let refused = [
+        follower.producer().send(Record::to("orders").value("x")).map(drop),
+        follower.ensure_topic("others", TopicConfig::new(1)).map(drop),
+        follower.admin().delete_topic("orders"),
+        follower.admin().add_partitions("orders", 2),
+        follower
+            .consumer("group")
+            .subscribe(["orders"])
+            .open()
+            .and_then(|mut consumer| consumer.poll(Duration::ZERO).map(drop)),
+    ];
+    for result in refused {
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::NotLeader { leader: Some(A) }), "{error:?}");
+        assert!(error.is_definite() && error.is_retriable());
+    }
+    assert!(matches!(group.member(B).confirm(), Err(Error::NotLeader { .. })));
+    assert!(matches!(group.member(B).resign(None), Err(Error::NotLeader { .. })));
+    assert_eq!((group.role(A), group.role(B)), (Role::Leader, Role::Follower));
+}
+
+#[test]
+fn a_group_of_consumers_works_where_its_broker_leads() {
+    let group = Group::led();
+    let leader = group.broker(A);
+    leader.ensure_topic("orders", TopicConfig::new(2)).unwrap();
+    for key in 0..20_u8 {
+        leader.producer().send(Record::to("orders").key(&[key]).value("v")).unwrap();
+    }
+    let mut consumer = leader.consumer("workers").subscribe(["orders"]).open().unwrap();
+    let mut count = 0;
+    while count < 20 {
+        count += consumer.poll(Duration::from_secs(10)).unwrap().len();
+    }
+    consumer.commit().unwrap();
+    drop(consumer);
+    // The next leader has the positions.
+    group.lead(B, 2);
+    let mut consumer = group.broker(B).consumer("workers").subscribe(["orders"]).open().unwrap();
+    assert_eq!(consumer.poll(Duration::from_millis(50)).unwrap().len(), 0);
+    group.broker(B).producer().send(Record::to("orders").value("new")).unwrap();
+    assert_eq!(consumer.poll(Duration::from_secs(10)).unwrap().len(), 1);
+}
+
+#[test]
+fn a_leader_that_hears_nobody_takes_no_appends() {
+    let group = Group::led();
+    let leader = group.broker(A);
+    leader.ensure_topic("orders", TopicConfig::new(1)).unwrap();
+    group.network.cut(A);
+    let refused = until(|| leader.producer().enqueue(Record::to("orders").value("x")).err());
+    let error = refused.unwrap();
+    assert!(matches!(error, Error::NotEnoughReplicas { reachable: 1, required: 2 }), "{error:?}");
+    assert!(error.is_definite() && error.is_retriable());
+    // It continues in the same leadership when it hears them again.
+    group.network.heal();
+    let sent = until(|| leader.producer().send(Record::to("orders").value("y")).ok());
+    assert!(sent.is_some());
+    assert_eq!(group.member(A).status().epoch, LeaderEpoch(1));
+}
+
+#[test]
+fn what_the_leader_alone_acknowledges_needs_no_majority() {
+    let group = Group::led();
+    let leader = group.broker(A);
+    leader.ensure_topic("orders", TopicConfig::new(1)).unwrap();
+    group.network.cut(A);
+    let producer = leader.producer_builder().acks(Acks::Leader).build().unwrap();
+    producer.send(Record::to("orders").value("alone")).unwrap();
+    // Nobody sees it before a majority has it.
+    assert!(read_all(leader, "orders").is_empty());
+    group.network.heal();
+    assert!(until(|| (read_all(leader, "orders") == ["alone"]).then_some(())).is_some());
+}
+
+#[test]
+fn impossible_settings_are_refused() {
+    let group = Group::without_members(None);
+    let transport = || group.network.of(A);
+    let refused: [(&str, Replication); 4] = [
+        ("listed twice", Replication::new(A, [A, B, A], transport())),
+        ("not in the list", Replication::new(A, [B], transport())),
+        ("at most 7", Replication::new(A, (1..=8).map(NodeId), transport())),
+        ("at most half", Replication::new(A, NODES, transport()).heartbeat(Duration::ZERO)),
+    ];
+    for (reason, replication) in refused {
+        let opened = Group::open(&group.path(A), replication);
+        let Err(Error::Config(error)) = opened else { panic!("{reason}: {opened:?}") };
+        assert!(error.to_string().contains(reason), "{error}");
+    }
+    let read_only = Broker::builder()
+        .data_dir(group.path(A))
+        .read_only(true)
+        .replication(group.settings(A))
+        .open();
+    assert!(matches!(read_only, Err(Error::Config(_))), "{read_only:?}");
+    let acks = Broker::in_memory().unwrap().producer_builder().acks(Acks::Quorum).build();
+    assert!(matches!(acks, Err(Error::Config(_))), "{acks:?}");
+}
+
+#[test]
+fn wrong_calls_of_lead_are_refused_and_change_nothing() {
+    let group = Group::led();
+    let (a, b) = (group.member(A), group.member(B));
+    for epoch in [0, 1] {
+        for member in [&a, &b] {
+            let refused = member.lead(LeaderEpoch(epoch));
+            assert!(matches!(refused, Err(Error::Fenced { .. })), "{refused:?}");
+        }
+    }
+    let far = b.lead(LeaderEpoch(u32::MAX));
+    assert!(matches!(far, Err(Error::Config(_))), "{far:?}");
+    a.wait_leading(Duration::ZERO).unwrap();
+    assert!(matches!(b.wait_leading(Duration::from_millis(10)), Err(Error::Timeout)));
+    assert!(matches!(a.replace_member(NodeId(9)), Err(Error::Config(_))));
+    // Before the broker is open, and after it was closed.
+    let handle = group.settings(A).handle();
+    assert!(matches!(handle.lead(LeaderEpoch(5)), Err(Error::Closed)));
+    let group = {
+        let mut group = group;
+        group.stop(A);
+        group
+    };
+    assert!(matches!(a.lead(LeaderEpoch(9)), Err(Error::Closed)));
+    assert!(matches!(a.wait_leading(Duration::from_secs(1)), Err(Error::Closed)));
+    assert_eq!(a.status().leader, None);
+    drop(group);
+}
+
+/// Keeps what is sent.
+struct Tap(Arc<std::sync::Mutex<Vec<(NodeId, Frame)>>>, Arc<dyn logpond::Transport>);
+impl logpond::Transport for Tap {
+    fn send(&self, to: NodeId, frame: Frame) -> Result<(), logpond::TransportError> {
+        self.0.lock().unwrap().push((to, frame.clone()));
+        self.1.send(to, frame)
+    }
+}
+
+/// A transport may hand over anything.
+#[test]
+fn frames_that_no_member_sent_change_nothing() {
+    let group = Group::led();
+    let leader = group.broker(A);
+    leader.ensure_topic("orders", TopicConfig::new(1)).unwrap();
+    let recorded = Arc::new(std::sync::Mutex::new(Vec::<(NodeId, Frame)>::new()));
+    // Another group, whose frames arrive here.
+    let other = Group::without_members(None);
+    let replication =
+        Replication::new(A, [A], Arc::new(Tap(Arc::clone(&recorded), other.network.of(A))));
+    let alone = Group::open(&other.path(A), replication).unwrap();
+    let member = alone.replication().unwrap();
+    member.lead(LeaderEpoch(50)).unwrap();
+    member.wait_leading(Duration::from_secs(10)).unwrap();
+    for (_, frame) in recorded.lock().unwrap().iter() {
+        for node in NODES {
+            let _ = group.member(node).receive(A, frame.clone());
+            let _ = group.member(node).receive(NodeId(77), frame.clone());
+        }
+    }
+    let own = Frame::from_bytes(recorded_bytes());
+    assert!(own.is_err());
+    leader.producer().send(Record::to("orders").value("still")).unwrap();
+    assert_eq!(group.member(A).status().epoch, LeaderEpoch(1));
+}
+
+fn recorded_bytes() -> Vec<u8> {
+    b"lpf\x01 and nothing else".to_vec()
+}

@@ -1,0 +1,142 @@
+//! Leaders that die, are cut off, or give way.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use logpond::{Election, Error, LeaderEpoch, NodeId, Record, ReplicationEvent, TopicConfig};
+
+use crate::group::{Group, NODES, read_all, until};
+
+const QUICK: Election = Election { timeout: Duration::from_millis(150) };
+
+fn send(group: &Group, node: NodeId, value: &str) -> u64 {
+    let sent =
+        until(|| match group.broker(node).producer().send(Record::to("orders").value(value)) {
+            Ok(sent) => Some(sent.offset),
+            Err(error) if error.is_retriable() && error.is_definite() => None,
+            Err(error) => panic!("{error:?}"),
+        });
+    sent.unwrap()
+}
+
+#[test]
+fn members_elect_a_leader_and_another_one_when_it_dies() {
+    let mut group = Group::new(Some(QUICK));
+    let mut sent = Vec::new();
+    let first = group.leader();
+    group.broker(first).ensure_topic("orders", TopicConfig::new(1)).unwrap();
+    for round in 0..3 {
+        let leader = group.leader();
+        for number in 0..10 {
+            let value = format!("{round} {number}");
+            sent.push((send(&group, leader, &value), value));
+        }
+        group.stop(leader);
+        let next = group.leader();
+        assert_ne!(next, leader);
+        send(&group, next, "between");
+        group.start(leader);
+    }
+    let leader = group.leader();
+    let all = read_all(group.broker(leader), "orders");
+    for (offset, value) in sent {
+        let offset = usize::try_from(offset).unwrap();
+        assert_eq!(all.get(offset), Some(&value), "at {offset}");
+    }
+    for node in NODES {
+        let same = until(|| (read_all(group.broker(node), "orders") == all).then_some(()));
+        assert!(same.is_some(), "{node}");
+    }
+}
+
+#[test]
+fn a_leader_gives_way_to_the_member_that_is_named() {
+    let group = Group::led();
+    let [a, b, c] = NODES;
+    group.broker(a).ensure_topic("orders", TopicConfig::new(1)).unwrap();
+    send(&group, a, "one");
+    group.member(a).resign(Some(c)).unwrap();
+    group.member(c).wait_leading(Duration::from_secs(10)).unwrap();
+    send(&group, c, "two");
+    let refused = group.broker(a).producer().send(Record::to("orders").value("x"));
+    assert!(matches!(refused, Err(Error::NotLeader { .. })), "{refused:?}");
+    assert_eq!(group.member(b).status().leader, Some(c));
+    // To anybody: the one that has most.
+    group.member(c).resign(None).unwrap();
+    let next = group.leader();
+    assert_ne!(next, c);
+    send(&group, next, "three");
+    assert_eq!(read_all(group.broker(next), "orders"), ["one", "two", "three"]);
+}
+
+/// A leader that was cut off does not know yet that another one leads.
+#[test]
+fn of_two_that_lead_only_one_acknowledges() {
+    let group = Group::led();
+    let [a, b, _] = NODES;
+    group.broker(a).ensure_topic("orders", TopicConfig::new(1)).unwrap();
+    send(&group, a, "one");
+    group.network.cut(a);
+    let lost = group.broker(a).producer().enqueue(Record::to("orders").value("lost"));
+    group.lead(b, 2);
+    send(&group, b, "two");
+    assert_eq!(read_all(group.broker(a), "orders"), ["one"]);
+    group.network.heal();
+    // Its outcome is unknown, or it was refused.
+    if let Ok(delivery) = lost {
+        let answer = until(|| delivery.wait_timeout(Duration::ZERO)).unwrap();
+        assert!(!answer.unwrap_err().is_definite());
+    }
+    let same = until(|| (read_all(group.broker(a), "orders") == ["one", "two"]).then_some(()));
+    assert!(same.is_some(), "{:?}", read_all(group.broker(a), "orders"));
+}
+
+/// The named case of the docs: why a leadership begins with a confirming round.
+#[test]
+fn a_member_that_lags_is_called_to_lead_and_loses_nothing() {
+    let group = Group::led();
+    let [a, b, c] = NODES;
+    group.broker(a).ensure_topic("orders", TopicConfig::new(1)).unwrap();
+    send(&group, a, "before");
+    group.network.cut(c);
+    send(&group, a, "acknowledged by A and B");
+    group.network.heal();
+    group.network.cut(a);
+    group.lead(c, 2);
+    assert_eq!(read_all(group.broker(c), "orders"), ["before", "acknowledged by A and B"]);
+    send(&group, c, "after");
+    let _ = b;
+}
+
+#[test]
+fn each_change_is_reported_once() {
+    let mut group = Group::without_members(None);
+    let [a, b, _] = NODES;
+    let events = Arc::new(Mutex::new(Vec::new()));
+    for node in NODES {
+        let mut replication = group.settings(node);
+        if node == a {
+            let events = Arc::clone(&events);
+            replication = replication
+                .on_event(move |event| events.lock().unwrap().push(format!("{event:?}")));
+        }
+        group.network.attach(node, replication.handle());
+        let broker = Group::open(&group.path(node), replication).unwrap();
+        group.put(node, broker);
+    }
+    group.lead(a, 1);
+    group.network.cut(a);
+    let has = |what: &str| events.lock().unwrap().iter().any(|event| event.starts_with(what));
+    assert!(until(|| has("NoMajority").then_some(())).is_some());
+    group.lead(b, 2);
+    group.network.heal();
+    assert!(until(|| has("Following").then_some(())).is_some());
+    let events = events.lock().unwrap().clone();
+    let count = |what: &str| events.iter().filter(|event| event.starts_with(what)).count();
+    for what in ["Leading", "MayWrite", "NoMajority", "LeadershipLost", "Following"] {
+        assert_eq!(count(what), 1, "{what} in {events:?}");
+    }
+    assert_eq!(count("MemberLagging"), 2, "{events:?}");
+    let _ = ReplicationEvent::NoMajority;
+    assert_eq!(group.member(a).status().epoch, LeaderEpoch(2));
+}

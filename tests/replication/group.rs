@@ -1,0 +1,199 @@
+//! A group of brokers in this process, and the network between them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use logpond::{
+    Broker, Election, Frame, LeaderEpoch, NodeId, Replication, ReplicationHandle, Role, Transport,
+    TransportError,
+};
+
+/// Bounds every wait of a test that fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+struct Links {
+    members: BTreeMap<NodeId, ReplicationHandle>,
+    cut: BTreeSet<NodeId>,
+}
+
+/// Hands frames over at once. Members can be cut off.
+#[derive(Clone, Default)]
+pub(crate) struct Network(Arc<Mutex<Links>>);
+
+impl Network {
+    pub(crate) fn attach(&self, node: NodeId, member: ReplicationHandle) {
+        self.0.lock().unwrap().members.insert(node, member);
+    }
+
+    pub(crate) fn cut(&self, node: NodeId) {
+        self.0.lock().unwrap().cut.insert(node);
+    }
+
+    pub(crate) fn heal(&self) {
+        self.0.lock().unwrap().cut.clear();
+    }
+
+    pub(crate) fn of(&self, from: NodeId) -> Arc<dyn Transport> {
+        Arc::new(Link { from, network: self.clone() })
+    }
+}
+
+struct Link {
+    from: NodeId,
+    network: Network,
+}
+
+impl Transport for Link {
+    fn send(&self, to: NodeId, frame: Frame) -> Result<(), TransportError> {
+        let member = {
+            let links = self.network.0.lock().unwrap();
+            if links.cut.contains(&self.from) || links.cut.contains(&to) {
+                return Err(TransportError::Unreachable);
+            }
+            links.members.get(&to).cloned().ok_or(TransportError::Unreachable)?
+        };
+        // What is lost there is asked for again.
+        let _ = member.receive(self.from, frame);
+        Ok(())
+    }
+}
+
+pub(crate) const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+
+/// Three members, each with a directory.
+pub(crate) struct Group {
+    pub(crate) network: Network,
+    dir: tempfile::TempDir,
+    election: Option<Election>,
+    brokers: BTreeMap<NodeId, Broker>,
+}
+
+impl Group {
+    /// All three run. Nobody leads yet.
+    pub(crate) fn new(election: Option<Election>) -> Self {
+        let mut group = Self::without_members(election);
+        for node in NODES {
+            group.start(node);
+        }
+        group
+    }
+
+    pub(crate) fn without_members(election: Option<Election>) -> Self {
+        let (network, dir) = (Network::default(), tempfile::tempdir().unwrap());
+        Self { network, dir, election, brokers: BTreeMap::new() }
+    }
+
+    /// Three members, of which the first leads epoch 1.
+    pub(crate) fn led() -> Self {
+        let group = Self::new(None);
+        group.lead(NODES[0], 1);
+        group
+    }
+
+    pub(crate) fn path(&self, node: NodeId) -> PathBuf {
+        self.dir.path().join(node.to_string())
+    }
+
+    pub(crate) fn settings(&self, node: NodeId) -> Replication {
+        let replication = Replication::new(node, NODES, self.network.of(node));
+        let replication = replication.heartbeat(Duration::from_millis(20));
+        match self.election {
+            Some(election) => replication.elect(election),
+            None => replication,
+        }
+    }
+
+    pub(crate) fn open(dir: &Path, replication: Replication) -> logpond::Result<Broker> {
+        Broker::builder().data_dir(dir).replication(replication).open()
+    }
+
+    pub(crate) fn start(&mut self, node: NodeId) {
+        let replication = self.settings(node);
+        self.network.attach(node, replication.handle());
+        let broker = Self::open(&self.path(node), replication).unwrap();
+        self.brokers.insert(node, broker);
+    }
+
+    pub(crate) fn put(&mut self, node: NodeId, broker: Broker) {
+        self.brokers.insert(node, broker);
+    }
+
+    /// Drops the broker of a member, as the death of its process does.
+    pub(crate) fn stop(&mut self, node: NodeId) {
+        self.brokers.remove(&node);
+    }
+
+    pub(crate) fn broker(&self, node: NodeId) -> &Broker {
+        &self.brokers[&node]
+    }
+
+    pub(crate) fn member(&self, node: NodeId) -> ReplicationHandle {
+        self.broker(node).replication().unwrap()
+    }
+
+    /// Calls a member to lead, until it does.
+    pub(crate) fn lead(&self, node: NodeId, epoch: u32) {
+        let member = self.member(node);
+        member.lead(LeaderEpoch(epoch)).unwrap();
+        let led = member.wait_leading(PATIENCE);
+        assert!(led.is_ok(), "{led:?}: {:?}", member.status());
+    }
+
+    /// Waits until somebody leads, and returns who.
+    pub(crate) fn leader(&self) -> NodeId {
+        let found = until(|| {
+            let leads = |node: &NodeId| self.member(*node).status().may_write;
+            self.brokers.keys().copied().find(leads)
+        });
+        found.unwrap_or_else(|| panic!("nobody leads: {:?}", self.statuses()))
+    }
+
+    fn statuses(&self) -> Vec<logpond::ReplicationStatus> {
+        self.brokers.keys().map(|node| self.member(*node).status()).collect()
+    }
+
+    pub(crate) fn role(&self, node: NodeId) -> Role {
+        self.member(node).status().role
+    }
+}
+
+const STEP: Duration = Duration::from_millis(5);
+
+/// Looks again and again, until there is something or the patience is over.
+pub(crate) fn until<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    let mut waited = Duration::ZERO;
+    while waited < PATIENCE {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        let _ = receiver.recv_timeout(STEP);
+        waited += STEP;
+    }
+    drop(sender);
+    None
+}
+
+/// All values that a reader on this broker sees, by partition and offset.
+pub(crate) fn read_all(broker: &Broker, topic: &str) -> Vec<String> {
+    let Ok(topic) = broker.topic(topic) else { return Vec::new() };
+    let mut all = Vec::new();
+    for partition in topic.iter() {
+        let mut from = partition.log_start_offset();
+        loop {
+            let batch = partition.read(from, 1 << 20).unwrap();
+            let Some(last) = batch.iter().last().map(|message| message.next_offset()) else {
+                break;
+            };
+            let value = |message: logpond::MessageRef<'_>| {
+                String::from_utf8(message.value().unwrap_or_default().to_vec()).unwrap()
+            };
+            all.extend(batch.iter().map(value));
+            from = last;
+        }
+    }
+    all
+}
