@@ -8,6 +8,8 @@
 //! No part of the crate as it is used: compiled under `--cfg fuzzing`, which `cargo fuzz` sets, and
 //! for the tests, which run the same functions over the corpus and over mutations of it.
 
+#[cfg(feature = "replication")]
+mod frames;
 mod internal;
 mod recovery;
 mod stored;
@@ -15,6 +17,8 @@ mod stored;
 mod tests;
 mod values;
 
+#[cfg(feature = "replication")]
+pub use self::frames::frame;
 pub use self::internal::internal;
 pub use self::recovery::recovery;
 pub use self::stored::{batch, footer};

@@ -13,12 +13,14 @@ use crate::random::Random;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 5] = [
+const TARGETS: &[Target] = &[
     ("batch", super::batch),
     ("footer", super::footer),
     ("recovery", super::recovery),
     ("internal", super::internal),
     ("codec", super::codec),
+    #[cfg(feature = "replication")]
+    ("frame", super::frame),
 ];
 
 /// Damages an input.
@@ -67,7 +69,7 @@ fn row_e12_the_fuzz_targets_hold_over_their_corpus_and_mutations_of_it() {
         Err(_) => 20_261_129,
     };
     eprintln!("corpus: LOGPOND_SEED={seed}");
-    for (target, run) in TARGETS {
+    for (target, run) in TARGETS.iter().copied() {
         let inputs = inputs(target);
         if inputs.is_empty() {
             eprintln!("skipped: no corpus of {target} in this copy of the sources");
