@@ -1,0 +1,230 @@
+//! Three copies in one process, over channels: what they cost.
+//!
+//! - A stream of records that are not waited for one by one, acknowledged by a majority; beside it, in
+//!   turns, the same records appended to three brokers that know nothing of each other, at once.
+//! - The same at `Sync`, by eight threads that wait.
+//! - One record at a time, beside a bare round trip of two parked threads over the same channels.
+//! - From `lead` to the first acknowledged record, by the number of partitions.
+//!
+//! All members, and what they are compared with, share the processors of the machine.
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark that cannot continue must not continue"
+)]
+#![allow(clippy::cast_precision_loss, reason = "figures have three digits")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use logpond::{
+    Broker, Durability, LeaderEpoch, NodeId, Producer, Record, Replication, TopicConfig,
+};
+
+use channels::Channels;
+use common::{Bench, Rounds, TOPIC, latencies, now, per_second, quantile, seconds, times};
+
+#[path = "../examples/three_members/channels.rs"]
+mod channels;
+mod common;
+
+const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+const VALUE: [u8; 1024] = [7; 1024];
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How many records of a stream are not acknowledged yet, at most.
+const IN_FLIGHT: usize = 1_000;
+
+fn main() {
+    let bench = Bench::start("replication", "Os and Sync, by a majority of three");
+    stream(&bench);
+    synced(&bench);
+    one_by_one(&bench);
+    failover(&bench);
+}
+
+struct Group {
+    brokers: Vec<Broker>,
+    dir: std::path::PathBuf,
+}
+
+impl Group {
+    fn new(dir: &Path, durability: Durability) -> Self {
+        let dir = dir.join("group");
+        let channels = Channels::new(&NODES);
+        let open = |node: NodeId| {
+            let replication = Replication::new(node, NODES, channels.of(node));
+            channels.attach(node, replication.handle());
+            let dir = dir.join(node.to_string());
+            let builder = Broker::builder().data_dir(dir).durability(durability);
+            builder.replication(replication).open().expect("a member opens")
+        };
+        let group = Self { brokers: NODES.into_iter().map(open).collect(), dir: dir.clone() };
+        group.lead(0, 1);
+        group
+    }
+
+    fn lead(&self, index: usize, epoch: u32) {
+        let member = self.brokers[index].replication().expect("it has one");
+        member.lead(LeaderEpoch(epoch)).expect("it may lead");
+        member.wait_leading(PATIENCE).expect("it leads");
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for broker in self.brokers.drain(..).rev() {
+            drop(broker.close());
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Three brokers that know nothing of each other.
+fn three_alone(dir: &Path, durability: Durability) -> Vec<Broker> {
+    let open = |number: u32| {
+        let dir = dir.join(format!("alone-{number}"));
+        let _ = std::fs::remove_dir_all(&dir);
+        let builder = Broker::builder().data_dir(dir).durability(durability);
+        let broker = builder.open().expect("a broker opens");
+        broker.ensure_topic(TOPIC, TopicConfig::new(1)).expect("a topic can be made");
+        broker
+    };
+    (1..=3).map(open).collect()
+}
+
+/// Sends so many records without waiting for each.
+fn send_all(producer: &Producer, records: usize) {
+    let mut flight = std::collections::VecDeque::with_capacity(IN_FLIGHT);
+    for _ in 0..records {
+        if flight.len() == IN_FLIGHT {
+            let oldest: logpond::Delivery = flight.pop_front().expect("there are some");
+            oldest.wait().expect("it is acknowledged");
+        }
+        flight.push_back(producer.enqueue(record()).expect("it is appended"));
+    }
+    for delivery in flight {
+        delivery.wait().expect("it is acknowledged");
+    }
+}
+
+fn record() -> Record<'static> {
+    Record::to(TOPIC).value(&VALUE)
+}
+
+fn stream(bench: &Bench) {
+    let records = bench.scale(300_000, 300);
+    let group = Group::new(bench.dir(), Durability::Os);
+    group.brokers[0].ensure_topic(TOPIC, TopicConfig::new(1)).expect("a topic can be made");
+    let alone = three_alone(bench.dir(), Durability::Os);
+    let (mut replicated, mut apart) = (Rounds::default(), Rounds::default());
+    for _ in 0..bench.scale(7, 1) {
+        let start = now();
+        send_all(&group.brokers[0].producer(), records);
+        replicated.push(records as f64 / start.elapsed().as_secs_f64());
+        let start = now();
+        thread::scope(|scope| {
+            for broker in &alone {
+                scope.spawn(|| send_all(&broker.producer(), records));
+            }
+        });
+        apart.push(records as f64 / start.elapsed().as_secs_f64());
+    }
+    println!("\n  stream of 1 KiB at Os, {records} a round, at most {IN_FLIGHT} not acknowledged");
+    println!("  three copies                   {}", replicated.show(per_second));
+    println!("  three brokers apart, each      {}", apart.show(per_second));
+    println!("  the first over the second      {}", replicated.over(&apart).show(times));
+}
+
+fn synced(bench: &Bench) {
+    let each = bench.scale(2_000, 5);
+    let group = Group::new(bench.dir(), Durability::Sync);
+    group.brokers[0].ensure_topic(TOPIC, TopicConfig::new(1)).expect("a topic can be made");
+    let alone = three_alone(bench.dir(), Durability::Sync);
+    let by_eight = |brokers: &[&Broker]| {
+        let start = now();
+        thread::scope(|scope| {
+            for broker in brokers {
+                for _ in 0..8 {
+                    scope.spawn(|| {
+                        let producer = broker.producer();
+                        (0..each).for_each(|_| drop(producer.send(record()).expect("it is sent")));
+                    });
+                }
+            }
+        });
+        (8 * each) as f64 / start.elapsed().as_secs_f64()
+    };
+    let (mut replicated, mut apart) = (Rounds::default(), Rounds::default());
+    for _ in 0..bench.scale(5, 1) {
+        replicated.push(by_eight(&[&group.brokers[0]]));
+        apart.push(by_eight(&alone.iter().collect::<Vec<_>>()));
+    }
+    println!("\n  1 KiB at Sync, eight threads, {each} each");
+    println!("  three copies                   {}", replicated.show(per_second));
+    println!("  three brokers apart, each      {}", apart.show(per_second));
+    println!("  the first over the second      {}", replicated.over(&apart).show(times));
+}
+
+fn one_by_one(bench: &Bench) {
+    let sends = bench.scale(5_000, 20);
+    let group = Group::new(bench.dir(), Durability::Os);
+    group.brokers[0].ensure_topic(TOPIC, TopicConfig::new(1)).expect("a topic can be made");
+    let producer = group.brokers[0].producer();
+    let (there, back) = (crossbeam::channel::bounded(1), crossbeam::channel::bounded(1));
+    let (mut ours, mut bare) = (Rounds::default(), Rounds::default());
+    thread::scope(|scope| {
+        let (ping, pong) = (there.1, back.0);
+        scope.spawn(move || ping.iter().for_each(|()| drop(pong.send(()))));
+        for _ in 0..bench.scale(5, 1) {
+            let mut histogram = latencies();
+            for _ in 0..sends {
+                let start = now();
+                producer.send(record()).expect("it is sent");
+                histogram.saturating_record(nanos(start.elapsed()));
+            }
+            ours.push(quantile(&histogram, 0.5));
+            let mut histogram = latencies();
+            for _ in 0..sends {
+                let start = now();
+                there.0.send(()).expect("the other side is there");
+                back.1.recv().expect("the other side is there");
+                histogram.saturating_record(nanos(start.elapsed()));
+            }
+            bare.push(quantile(&histogram, 0.5));
+        }
+        drop(there.0);
+    });
+    println!("\n  one record of 1 KiB at a time at Os, p50");
+    println!("  three copies                   {}", ours.show(seconds));
+    println!("  bare round trip, parked        {}", bare.show(seconds));
+    println!("  the first over the second      {}", ours.over(&bare).show(times));
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn failover(bench: &Bench) {
+    println!("\n  from `lead` to the first acknowledged record, no log has diverged");
+    for partitions in [1, 100, bench.scale(1_000, 100)] {
+        let group = Group::new(bench.dir(), Durability::Os);
+        let config = TopicConfig::new(partitions).segment_bytes(64 << 10);
+        group.brokers[0].ensure_topic(TOPIC, config).expect("a topic can be made");
+        let mut took = Rounds::default();
+        let mut epoch = 1;
+        for _ in 0..bench.scale(6, 1) {
+            for index in [1, 0] {
+                epoch += 1;
+                let start = now();
+                group.lead(index, epoch);
+                let sent = group.brokers[index].producer().send(record());
+                sent.expect("the new leader takes it");
+                took.push(start.elapsed().as_secs_f64());
+            }
+        }
+        println!("  {partitions:>6} partitions            {}", took.show(seconds));
+    }
+}
