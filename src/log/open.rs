@@ -52,6 +52,10 @@ pub struct PartitionRecovery {
     pub cut_bytes: u64,
     /// Damage in records that were on stable storage. Nothing was removed because of it.
     pub corrupt: Vec<Corruption>,
+    /// Whether whole batches were cut off, because one before them was not whole. If the machine was not
+    /// restarted, a crash does not leave that: batches are appended one after the other.
+    #[serde(skip)]
+    pub(crate) cuts_batches: bool,
 }
 
 impl PartitionRecovery {
@@ -78,6 +82,7 @@ impl PartitionRecovery {
             end_offset: decision.end_offset,
             cut_bytes: if was_cut_before { 0 } else { decision.cut_bytes },
             corrupt: corrupt.collect(),
+            cuts_batches: !was_cut_before && decision.cuts_batches,
         }
     }
 }

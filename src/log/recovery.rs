@@ -122,6 +122,8 @@ pub(crate) struct Decision {
     pub(crate) damage: Vec<Damage>,
     /// Bytes of torn or unproved batches after the cut.
     pub(crate) cut_bytes: u64,
+    /// Whether whole batches are among them.
+    pub(crate) cuts_batches: bool,
     /// Whether whole segments are cut off, which their successor must record.
     pub(crate) cuts_segments: bool,
 }
@@ -384,6 +386,7 @@ impl Walk {
                 Judgement::Torn => {
                     decision.cut_bytes += u64::from(stretch.end.saturating_sub(stretch.start));
                     decision.cuts_segments |= !action.is_kept();
+                    decision.cuts_batches = true;
                 }
                 Judgement::Contradicts if !action.is_kept() => {
                     // The rest of its contents is not believed either, and must not end the log.

@@ -61,6 +61,7 @@ pub(crate) fn unavailable_log(
         end_offset: end,
         cut_bytes: 0,
         corrupt: vec![damage.clone()],
+        cuts_batches: false,
     };
     let mut parts = Parts::empty(env, identity, options);
     parts.ends = Ends::found(start, end, end);

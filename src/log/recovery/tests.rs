@@ -88,7 +88,7 @@ fn segments_behind_a_torn_tail_are_cut_and_their_successor_must_say_so() {
         [segment(0, &[stretch(128, 500, 0, 5)]), segment(1, &[stretch(128, 500, 9, 12)])];
     let decision = decide(&segments, &[], 5, None);
     assert_eq!(kept(&decision), [Some(5), None]);
-    assert!(decision.cuts_segments);
+    assert!(decision.cuts_segments && decision.cuts_batches);
     assert_eq!(decision.end_offset, 5);
 }
 
@@ -105,7 +105,10 @@ fn a_truncating_segment_removes_what_an_interrupted_cut_left() {
     ];
     let decision = decide(&segments, &[], 0, None);
     assert_eq!(kept(&decision), [Some(5), None, Some(8)]);
-    assert!(!decision.cuts_segments && decision.damage.is_empty(), "{decision:?}");
+    assert!(
+        !decision.cuts_segments && !decision.cuts_batches && decision.damage.is_empty(),
+        "{decision:?}"
+    );
 }
 
 #[test]

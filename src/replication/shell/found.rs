@@ -10,9 +10,11 @@ use super::super::notes::{Notes, Promise};
 use super::Catalog;
 use super::stored::{self, Opening};
 use crate::broker::Broker;
+use crate::broker::internal_logs::LOCAL;
 use crate::broker::local::{ReplicaNote, Standing};
 use crate::broker::member_notes::MemberNotes;
 use crate::error::{Error, Result};
+use crate::log::open::PartitionRecovery;
 use crate::partition::PartitionCore;
 use crate::partition::replica::{Fed, Replica};
 use crate::record::{LeaderEpoch, NodeId};
@@ -34,11 +36,19 @@ pub(super) fn notes<C: Catalog>(
     let mut there = logs.with_deleted().filter(|(key, _)| catalog.partition(*key).is_some());
     let lacks = there.any(|(key, log)| noted.lacks(stored::log(key), log.end()));
     let is_first = member.session == 1;
+    let before = match &member.standing {
+        Some(Standing::Whole { boot }) => boot.as_deref().and_then(Opening::noted),
+        _ => None,
+    };
+    // Without a loss of power, whole batches after one that is not are no torn tail: that was damaged,
+    // and what was cut off with it may have been confirmed.
+    let is_cut = |report: &PartitionRecovery| report.cuts_batches && *report.topic != *LOCAL.0;
+    let is_same_boot = before.as_ref().is_some_and(|before| before.boot == now.boot);
+    let is_damaged = is_same_boot && broker.recovery().partitions.iter().any(is_cut);
     let was_whole = match &member.standing {
         None => is_first,
         Some(Standing::Incomplete) => false,
-        Some(Standing::Whole { boot }) => {
-            let before = boot.as_deref().and_then(Opening::noted);
+        Some(Standing::Whole { .. }) => {
             let all_synced = logs.with_deleted().all(|(_, log)| log.counts_synced);
             // A clean end says only of the run before this one that nothing of it is missing.
             let ended_well = |before: &Opening| {
@@ -48,7 +58,7 @@ pub(super) fn notes<C: Catalog>(
             all_synced || before.is_some_and(is_whole)
         }
     };
-    let is_whole = was_whole && !lacks && logs.is_whole();
+    let is_whole = was_whole && !lacks && !is_damaged && logs.is_whole();
     let standing =
         if is_whole { ReplicaNote::Whole { boot: now.note() } } else { ReplicaNote::Incomplete };
     noted.note(vec![standing])?;
