@@ -16,7 +16,6 @@
 #![allow(clippy::cast_precision_loss, reason = "figures have three digits")]
 
 use std::path::Path;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -150,12 +149,14 @@ fn synced(bench: &Bench) {
                 for _ in 0..8 {
                     scope.spawn(|| {
                         let producer = broker.producer();
-                        (0..each).for_each(|_| drop(producer.send(record()).expect("it is sent")));
+                        for _ in 0..each {
+                            producer.send(record()).expect("it is sent");
+                        }
                     });
                 }
             }
         });
-        (8 * each) as f64 / start.elapsed().as_secs_f64()
+        f64::from(8 * each) / start.elapsed().as_secs_f64()
     };
     let (mut replicated, mut apart) = (Rounds::default(), Rounds::default());
     for _ in 0..bench.scale(5, 1) {
@@ -173,11 +174,11 @@ fn one_by_one(bench: &Bench) {
     let group = Group::new(bench.dir(), Durability::Os);
     group.brokers[0].ensure_topic(TOPIC, TopicConfig::new(1)).expect("a topic can be made");
     let producer = group.brokers[0].producer();
-    let (there, back) = (crossbeam::channel::bounded(1), crossbeam::channel::bounded(1));
+    let (call, called) = crossbeam::channel::bounded(1);
+    let (answer, answered) = crossbeam::channel::bounded(1);
     let (mut ours, mut bare) = (Rounds::default(), Rounds::default());
     thread::scope(|scope| {
-        let (ping, pong) = (there.1, back.0);
-        scope.spawn(move || ping.iter().for_each(|()| drop(pong.send(()))));
+        scope.spawn(move || while called.recv().is_ok() && answer.send(()).is_ok() {});
         for _ in 0..bench.scale(5, 1) {
             let mut histogram = latencies();
             for _ in 0..sends {
@@ -189,13 +190,13 @@ fn one_by_one(bench: &Bench) {
             let mut histogram = latencies();
             for _ in 0..sends {
                 let start = now();
-                there.0.send(()).expect("the other side is there");
-                back.1.recv().expect("the other side is there");
+                call.send(()).expect("the other side is there");
+                answered.recv().expect("the other side is there");
                 histogram.saturating_record(nanos(start.elapsed()));
             }
             bare.push(quantile(&histogram, 0.5));
         }
-        drop(there.0);
+        drop(call);
     });
     println!("\n  one record of 1 KiB at a time at Os, p50");
     println!("  three copies                   {}", ours.show(seconds));
