@@ -216,7 +216,13 @@ impl<C: Catalog> Driver<C> {
         let (member, pulse, needed) = (self.shell.member(), &self.pulse, self.needed());
         let takes_appends = self.leadership.check().is_ok();
         let failure = self.shell.failure();
-        shown::status((member, failure), pulse, &needed, takes_appends, now)
+        let mut status = shown::status((member, failure), pulse, &needed, takes_appends, now);
+        for it in &mut status.members {
+            let lag = view::lag_of(member, it.id);
+            it.lag_records = lag.iter().map(|(_, records)| records).sum();
+            it.lag_bytes = self.shell.files().bytes_of(&lag);
+        }
+        status
     }
 
     // ---- what arrives ------------------------------------------------------------------------
@@ -467,6 +473,14 @@ impl<C: Catalog> Driver<C> {
                 let leader = following.leader.node;
                 self.follower = Follower { refused: self.follower.refused, ..Follower::default() };
                 ReplicationEvent::Following { epoch, leader }
+            }
+            Event::Truncated(key, from, end) => {
+                let Some(partition) = self.shell.files().partition_of(key) else { return };
+                ReplicationEvent::Truncated { partition, range: from..end }
+            }
+            Event::Repaired(key, from, end) => {
+                let Some(partition) = self.shell.files().partition_of(key) else { return };
+                ReplicationEvent::Repaired { partition, range: from..end }
             }
             Event::MayWrite(_) | Event::Declined(..) | Event::CutRefused(_) | Event::Whole => {
                 return;

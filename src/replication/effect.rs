@@ -66,6 +66,10 @@ pub(crate) enum Event {
     CutRefused(LogKey),
     /// This member has what it may have lost.
     Whole,
+    /// Records that no majority had are removed, between these offsets.
+    Truncated(LogKey, u64, u64),
+    /// A damaged log is removed, to be copied again; it had records between these offsets.
+    Repaired(LogKey, u64, u64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -61,8 +61,8 @@ impl Shared {
             members: vec![MemberStatus {
                 id: me,
                 state: MemberState::Voter,
-                lag_records: None,
-                lag_bytes: None,
+                lag_records: 0,
+                lag_bytes: 0,
                 last_heard: None,
             }],
             list_differs: false,

@@ -481,7 +481,8 @@ impl<C: Catalog> Shell<C> {
         Ok(())
     }
 
-    fn files(&self) -> Files<'_, C> {
+    /// What the member stores.
+    pub(super) fn files(&self) -> Files<'_, C> {
         Files { broker: &self.broker, catalog: &self.catalog }
     }
 

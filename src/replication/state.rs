@@ -275,7 +275,9 @@ impl State {
             return;
         }
         if to < log.end() {
+            let end = log.end();
             out.push(Effect::Truncate { log: key, to });
+            out.push(Effect::Event(Event::Truncated(key, to, end)));
             for removed in self.logs.truncate(key, to) {
                 self.notes.forget(removed);
                 out.push(Effect::Remove(removed));
@@ -300,6 +302,7 @@ impl State {
                 return;
             }
             // Something may be missing then that this member has confirmed.
+            out.push(Effect::Event(Event::Repaired(key, log.history.start(), log.had)));
             if Rule::RepairNoted.holds() {
                 self.note(Note::Incomplete, out);
             }

@@ -47,10 +47,10 @@ pub struct MemberStatus {
     pub id: NodeId,
     /// What it is.
     pub state: MemberState,
-    /// How many records it has yet to copy, over all logs. Known to the leader only.
-    pub lag_records: Option<u64>,
+    /// How many records it has yet to copy, over all logs. Only the leader knows it; elsewhere it is 0.
+    pub lag_records: u64,
     /// About how many bytes these are, by the average size of the records of each log.
-    pub lag_bytes: Option<u64>,
+    pub lag_bytes: u64,
     /// How long ago it was heard, on the broker's monotonic clock. `None` if it was not in this run.
     pub last_heard: Option<Duration>,
 }

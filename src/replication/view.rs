@@ -29,13 +29,16 @@ pub(super) fn copied_by(member: &Member, node: NodeId) -> u64 {
     copied.fold(0, u64::saturating_add)
 }
 
-/// How many records another member has yet to copy from this leader, over all logs.
-pub(super) fn lag_of(member: &Member, node: NodeId) -> u64 {
-    let Role::Leader(leader) = member.role() else { return 0 };
+/// How many records another member has yet to copy from this leader, of each log that it lacks some of.
+pub(super) fn lag_of(member: &Member, node: NodeId) -> Vec<(LogKey, u64)> {
+    let Role::Leader(leader) = member.role() else { return Vec::new() };
+    if node == member.state().me().node {
+        return Vec::new();
+    }
     let lag = |(key, log): (LogKey, &super::logs::Log)| {
-        log.end().saturating_sub(leader.copied(key, node).max(log.history.start()))
+        (key, log.end().saturating_sub(leader.copied(key, node).max(log.history.start())))
     };
-    member.state().logs().iter().map(lag).fold(0, u64::saturating_add)
+    member.state().logs().iter().map(lag).filter(|(_, records)| *records > 0).collect()
 }
 
 /// Whether the membership that this member goes by names the directory of a run.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use logpond::{Election, Error, LeaderEpoch, NodeId, Record, ReplicationEvent, TopicConfig};
+use logpond::{Acks, Election, Error, LeaderEpoch, NodeId, Record, ReplicationEvent, TopicConfig};
 
 use crate::group::{Group, NODES, read_all, until};
 
@@ -91,6 +91,50 @@ fn of_two_that_lead_only_one_acknowledges() {
     assert!(same.is_some(), "{:?}", read_all(group.broker(a), "orders"));
 }
 
+/// What a leader appended alone is removed when it follows another one.
+#[test]
+fn what_no_majority_had_is_removed_and_reported() {
+    let (mut group, events) = (Group::without_members(None), Arc::new(Mutex::new(Vec::new())));
+    let [a, b, _] = NODES;
+    for node in NODES {
+        let mut replication = group.settings(node);
+        if node == a {
+            let events = Arc::clone(&events);
+            replication =
+                replication.on_event(move |event| events.lock().unwrap().push(event.clone()));
+        }
+        group.network.attach(node, replication.handle());
+        let broker = Group::open(&group.path(node), replication).unwrap();
+        group.put(node, broker);
+    }
+    group.lead(a, 1);
+    group.broker(a).ensure_topic("orders", TopicConfig::new(1)).unwrap();
+    send(&group, a, "one");
+    group.network.cut(a);
+    let alone = group.broker(a).producer_builder().acks(Acks::Leader).build().unwrap();
+    for value in ["two", "three"] {
+        alone.send(Record::to("orders").value(value)).unwrap();
+    }
+    // The leader sees who lags behind, and how much.
+    let lag = until(|| {
+        let members = group.member(a).status().members;
+        members.into_iter().find(|it| it.id == b && it.lag_records == 2)
+    });
+    assert!(lag.unwrap().lag_bytes > 0);
+    group.lead(b, 2);
+    send(&group, b, "other");
+    group.network.heal();
+    let seen = until(|| (read_all(group.broker(a), "orders") == ["one", "other"]).then_some(()));
+    assert!(seen.is_some(), "{:?}", read_all(group.broker(a), "orders"));
+    let truncated = events.lock().unwrap().iter().find_map(|event| match event {
+        ReplicationEvent::Truncated { partition, range } => {
+            Some((partition.clone(), range.clone()))
+        }
+        _ => None,
+    });
+    assert_eq!(truncated, Some((("orders", 0).into(), 1..3)));
+}
+
 /// The named case of the docs: why a leadership begins with a confirming round.
 #[test]
 fn a_member_that_lags_is_called_to_lead_and_loses_nothing() {
@@ -137,6 +181,5 @@ fn each_change_is_reported_once() {
         assert_eq!(count(what), 1, "{what} in {events:?}");
     }
     assert_eq!(count("MemberLagging"), 2, "{events:?}");
-    let _ = ReplicationEvent::NoMajority;
     assert_eq!(group.member(a).status().epoch, LeaderEpoch(2));
 }

@@ -110,12 +110,11 @@ fn status_of(id: NodeId, member: &Member, pulse: &Pulse, now: Duration) -> Membe
     } else {
         MemberState::Voter
     };
-    let lag = (leads && !is_me).then(|| view::lag_of(member, id));
     MemberStatus {
         id,
         state,
-        lag_records: lag,
-        lag_bytes: None,
+        lag_records: 0,
+        lag_bytes: 0,
         last_heard: pulse.last(id).map(|at| now.saturating_sub(at)),
     }
 }

@@ -21,8 +21,9 @@ use crate::format::{BatchHeader, TopicId};
 use crate::log::replica::refusal::Failure;
 use crate::partition::PartitionCore;
 use crate::partition::replica::{Fed, Replica};
+use crate::record::TopicPartition;
 
-pub(super) struct Files<'a, C> {
+pub(in super::super) struct Files<'a, C> {
     pub(super) broker: &'a Broker,
     pub(super) catalog: &'a C,
 }
@@ -115,5 +116,23 @@ impl<'a, C: Catalog> Files<'a, C> {
             }
         }
         Ok(all)
+    }
+
+    /// The partition of a log, by its name; also `__meta` and `__offsets` have one.
+    pub(in super::super) fn partition_of(self, key: LogKey) -> Option<TopicPartition> {
+        self.catalog.partition(key).map(|(_, core)| TopicPartition::clone(&core.origin))
+    }
+
+    /// About how many bytes so many of the last records of these logs have, by the average of each log.
+    pub(in super::super) fn bytes_of(self, records: &[(LogKey, u64)]) -> u64 {
+        let bytes = |(key, records): &(LogKey, u64)| {
+            let Some((_, core)) = self.catalog.partition(*key) else { return 0 };
+            let segments = core.log().segments().all();
+            let bytes: u64 = segments.iter().map(|segment| segment.end() as u64).sum();
+            let all = core.log_end().saturating_sub(core.log_start()).max(1);
+            let share = u128::from(bytes) * u128::from(*records) / u128::from(all);
+            u64::try_from(share).unwrap_or(u64::MAX)
+        };
+        records.iter().map(bytes).fold(0, u64::saturating_add)
     }
 }
