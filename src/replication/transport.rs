@@ -31,7 +31,7 @@ pub trait Transport: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The frame is lost. The error is counted and not shown.
+    /// The frame is lost. The error is not shown.
     fn send(&self, to: NodeId, frame: Frame) -> Result<(), TransportError>;
 }
 
