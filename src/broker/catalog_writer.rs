@@ -63,9 +63,10 @@ impl<'a> CatalogWriter<'a> {
 
     #[cfg(feature = "replication")]
     fn recorded(self, append: impl FnOnce() -> Result<()>) -> Result<Recorded> {
-        self.context.check_leads()?;
-        // Before the append: if another leadership has begun by then, the wait ends without result.
-        let epoch = self.context.leads();
+        // One look, before the append: if another leadership has begun by then, the wait ends without
+        // result. Two looks could find the leadership ended in between, and wait for nobody.
+        let leadership = self.context.leadership.as_ref();
+        let epoch = leadership.map(|leadership| leadership.check()).transpose()?;
         append()?;
         Ok(Recorded { end: self.logs.catalog().partition().log_end(), epoch })
     }
