@@ -92,6 +92,11 @@ impl<'a> MemberNotes<'a> {
         self.local.read(|local| local.replica.adopted(log))
     }
 
+    /// Whether any epoch was noted of a log, also 0.
+    pub(crate) fn has_epoch(self, log: NotedLog) -> bool {
+        self.local.read(|local| local.replica.has_epoch(log))
+    }
+
     /// The greatest session that was noted of another directory; 0 for none.
     pub(crate) fn seen(self, directory: u128) -> u64 {
         self.local.read(|local| local.replica.seen(directory))

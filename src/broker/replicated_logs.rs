@@ -56,10 +56,15 @@ impl<'a> ReplicatedLog<'a> {
     ///
     /// As there, and those of the note, after which nothing is changed.
     pub(crate) fn begin_anew(self, offset: u64) -> Result<u64, Failure> {
+        let own = self.id;
+        let proved = self.local.read(|local| local.synced.get(&own).copied());
+        let lower = proved.filter(|proved| *proved > offset);
+        let lower = lower.map(|_| LocalChange::Synced { own, end: offset });
         // DURABILITY: before the log is dropped. Otherwise the next opening takes it for one that has
-        // lost its head.
-        let noted = LocalChange::LogStart { topic: self.id, partition: 0, offset };
-        self.local.append_durably(vec![noted])?;
+        // lost its head, or its end.
+        let noted = LocalChange::LogStart { topic: own, partition: 0, offset };
+        self.local.append_whole(lower.into_iter().chain([noted]).collect())?;
+        self.local.tidy();
         self.state.begin_anew(offset)
     }
 }

@@ -474,6 +474,12 @@ impl Member {
         if is_promised || epoch < promised || !Rule::PromiseOnce.holds() {
             self.role = Role::Follower(Some(following));
             self.recovery.begin();
+            if self.state.logs().membership().is_none() && self.state.notes().has_adopted_nothing()
+            {
+                // Before it has records, which would be taken for those of somebody else.
+                let (epoch, logs) = (LeaderEpoch(0), vec![LogKey::Meta]);
+                self.state.note(Note::Adopted { epoch, logs }, out);
+            }
             out.push(Effect::Event(Event::Following(epoch)));
             let _ = self.ask_from(None, usize::MAX, out);
         }

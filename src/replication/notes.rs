@@ -86,7 +86,12 @@ impl Notes {
         self.adopted.get(&log).copied().unwrap_or_default()
     }
 
-    /// It has confirmed nothing yet.
+    /// It may have confirmed something: it has adopted an epoch.
+    pub(crate) fn has_adopted_any(&self) -> bool {
+        self.adopted.values().any(|epoch| epoch.0 > 0)
+    }
+
+    /// It has followed nobody yet.
     pub(crate) fn has_adopted_nothing(&self) -> bool {
         self.adopted.is_empty()
     }

@@ -73,7 +73,7 @@ impl State {
     /// confirmed nothing.
     pub(super) fn must_recover(&self) -> bool {
         let members = self.logs.membership().map(|membership| membership.nodes().count());
-        let has_confirmed = members.is_some() || !self.notes.has_adopted_nothing();
+        let has_confirmed = members.is_some() || self.notes.has_adopted_any();
         self.notes.is_recovering() && has_confirmed && members != Some(1)
     }
 
@@ -85,8 +85,8 @@ impl State {
     }
 
     /// A directory with records that never belonged to a group: nothing says that they are those of a
-    /// group that it hears of. (One that has adopted an epoch belonged to one, and lost the
-    /// membership with its power.)
+    /// group that it hears of. (One that has noted any epoch of a log belonged to one: it lost the
+    /// membership with its power, or has not copied it yet.)
     pub(super) fn is_foreign(&self) -> bool {
         self.logs.membership().is_none()
             && self.notes.has_adopted_nothing()
@@ -268,21 +268,26 @@ impl State {
     }
 
     fn cut_to(&mut self, epoch: LeaderEpoch, key: LogKey, to: u64, out: &mut Effects) {
-        let Some(log) = self.logs.get(key) else { return };
+        if self.refuses_cut(epoch, key, to, out) {
+            return;
+        }
+        let end = self.logs.get(key).map_or(0, Log::end);
+        if to < end {
+            out.push(Effect::Truncate { log: key, to });
+            out.push(Effect::Event(Event::Truncated(key, to, end)));
+            drop_from(&mut self.logs, &mut self.notes, (key, to), out);
+        }
+    }
+
+    /// Reports a cut that no leader of this epoch would cause, if the group keeps the rules.
+    fn refuses_cut(&self, epoch: LeaderEpoch, key: LogKey, to: u64, out: &mut Effects) -> bool {
+        let Some(log) = self.logs.get(key) else { return true };
         let is_adopted = self.adopted(key) == epoch && Rule::AnswerAsked.holds();
         if is_adopted || to < log.watermark || to < log.history.start() {
             out.push(Effect::Event(Event::CutRefused(key)));
-            return;
+            return true;
         }
-        if to < log.end() {
-            let end = log.end();
-            out.push(Effect::Truncate { log: key, to });
-            out.push(Effect::Event(Event::Truncated(key, to, end)));
-            for removed in self.logs.truncate(key, to) {
-                self.notes.forget(removed);
-                out.push(Effect::Remove(removed));
-            }
-        }
+        false
     }
 
     /// The other log begins above the end of this one: what lies between was removed there, and so
@@ -307,8 +312,14 @@ impl State {
                 self.note(Note::Incomplete, out);
             }
         } else if log.end() > start {
-            // They differ from the start on. Next, this log ends there.
-            return self.cut_to(epoch, key, start, out);
+            // They differ from the start on. A truncation could not end there: that may lie within a batch
+            // of this log.
+            let end = log.end();
+            if self.refuses_cut(epoch, key, start, out) {
+                return;
+            }
+            out.push(Effect::Event(Event::Truncated(key, start, end)));
+            drop_from(&mut self.logs, &mut self.notes, (key, start), out);
         }
         let Some(log) = self.logs.get_mut(key) else { return };
         log.history.begin_anew(start, below);
@@ -335,5 +346,13 @@ impl State {
         if self.logs.raise_watermark(key, watermark) {
             out.push(Effect::Watermark { log: key, offset: watermark });
         }
+    }
+}
+
+/// The records of a log from an offset on are removed, and with those of `__meta` what they created.
+fn drop_from(logs: &mut Logs, notes: &mut Notes, (key, to): (LogKey, u64), out: &mut Effects) {
+    for removed in logs.truncate(key, to) {
+        notes.forget(removed);
+        out.push(Effect::Remove(removed));
     }
 }

@@ -226,6 +226,12 @@ impl ReplicaState {
         self.adopted.get(&log).copied().unwrap_or(0)
     }
 
+    /// Whether any epoch was noted of the log, also 0.
+    #[cfg(feature = "replication")]
+    pub(crate) fn has_epoch(&self, log: NotedLog) -> bool {
+        self.adopted.contains_key(&log)
+    }
+
     /// The greatest session that was noted of another directory; 0 for none.
     pub(crate) fn seen(&self, directory: u128) -> u64 {
         self.seen.get(&directory).copied().unwrap_or(0)

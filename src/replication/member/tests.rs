@@ -8,7 +8,7 @@ use super::super::log_key::LogKey;
 use super::super::logs::Logs;
 use super::super::logs::MetaChange;
 use super::super::membership::{DirectoryId, GroupId, MemberRun, Membership};
-use super::super::message::{Ask, Body, Envelope, Fetched, Found, Promised, Summary};
+use super::super::message::{Ask, Body, Envelope, Fetched, Found, Led, Promised, Summary};
 use super::super::notes::{Note, Notes};
 use super::{EPOCH_STEP_MAX, LeadRefused, Member};
 use crate::record::{LeaderEpoch, NodeId};
@@ -229,4 +229,79 @@ fn a_candidate_takes_records_of_a_member_that_knows_of_no_group() {
     let fetched = Fetched { to: run(0), asked, start: 0, led: None, found };
     let effects = one.receive(&from(Body::Fetched(fetched)));
     assert!(effects.contains(&Effect::Append { log: LogKey::Offsets, records: 2 }));
+}
+
+/// It was truncated at the start, which may lie within one of its batches: the engine refused that, and the
+/// member's run ended.
+// RED: src/replication/state.rs
+//   - drop_from(&mut self.logs, &mut self.notes, (key, start), out);
+#[test]
+fn a_log_that_differs_from_where_its_leaders_begins_begins_anew_at_once() {
+    let mut one = member(3, Notes::new(run(0)));
+    let from = |body| Envelope {
+        group: Some(GroupId(1)),
+        from: run(1),
+        to: NodeId(0),
+        epoch: LeaderEpoch(5),
+        body,
+    };
+    let begin = |one: &mut Member, key| {
+        let two = [EpochRange { epoch: LeaderEpoch(3), records: 9 }];
+        let topic = LogKey::Partition { topic: 1, partition: 0 };
+        let created =
+            MetaChange::Created { log: topic, counts_synced: false, epoch: LeaderEpoch(3) };
+        let changes = if key == LogKey::Meta { vec![(6, created)] } else { Vec::new() };
+        assert!(one.state.logs_mut().append(key, &two, &changes));
+    };
+    begin(&mut one, LogKey::Meta);
+    begin(&mut one, LogKey::Offsets);
+    let effects = one.receive(&from(Body::Beat));
+    for key in [LogKey::Offsets, LogKey::Meta] {
+        let asked = sent(&effects).into_iter().find_map(|message| match &message.body {
+            Body::Fetch(fetch) if fetch.log == key => Some(*fetch),
+            _ => None,
+        });
+        let found = Found::Removed { start: 4, below: LeaderEpoch(4) };
+        let led = Some(Led { began: 20, watermark: 12, end: 20 });
+        let asked = asked.unwrap();
+        let answer = Fetched { to: run(0), asked, start: 4, led, found };
+        let effects = one.receive(&from(Body::Fetched(answer)));
+        assert!(effects.contains(&Effect::BeginAnew { log: key, start: 4 }), "{effects:?}");
+        assert!(!effects.iter().any(|it| matches!(it, Effect::Truncate { .. })), "{effects:?}");
+        let log = one.state().logs().get(key).unwrap();
+        assert_eq!((log.history.start(), log.end()), (4, 4));
+    }
+    // Nothing says any more that the topic exists, and some topics may not be known.
+    let topic = LogKey::Partition { topic: 1, partition: 0 };
+    assert!(one.state().logs().get(topic).is_none() && !one.state().logs().is_whole());
+    assert_eq!(one.lead(LeaderEpoch(9)), Err(LeadRefused::Recovering));
+    assert!(
+        one.state().logs().membership().is_some(),
+        "it goes by the old one until it has another"
+    );
+}
+
+/// A member that had copied some of `__offsets`, and not yet the membership, was taken for a stranger's
+/// directory when its leader changed, and followed nobody any more.
+// RED: src/replication/member.rs
+//   - self.state.note(Note::Adopted { epoch, logs }, out);
+#[test]
+fn a_member_that_has_begun_to_copy_follows_the_next_leader() {
+    let mut one = Member::new(Notes::new(run(0)), Logs::default(), vec![NodeId(0), NodeId(1)]);
+    let beat = |epoch| Envelope {
+        group: Some(GroupId(1)),
+        from: run(1),
+        to: NodeId(0),
+        epoch: LeaderEpoch(epoch),
+        body: Body::Beat,
+    };
+    let effects = one.receive(&beat(1));
+    let (epoch, logs) = (LeaderEpoch(0), vec![LogKey::Meta]);
+    assert!(effects.contains(&Effect::Note(Note::Adopted { epoch, logs })), "{effects:?}");
+    let some = [EpochRange { epoch: LeaderEpoch(1), records: 9 }];
+    assert!(one.state.logs_mut().append(LogKey::Offsets, &some, &[]));
+    assert!(one.receive(&beat(2)).contains(&Effect::Event(Event::Following(LeaderEpoch(2)))));
+    // It has confirmed nothing, so it has nothing to recover.
+    let notes = one.state().notes().clone().next_session(true);
+    assert!(!Member::new(notes, Logs::default(), Vec::new()).state().must_recover());
 }

@@ -69,8 +69,8 @@ pub(super) fn notes<C: Catalog>(
         candidate: stored::run_of(promise.candidate),
     });
     let adopted = logs.with_deleted().map(|(key, _)| key);
+    let adopted = adopted.filter(|key| noted.has_epoch(stored::log(*key)));
     let adopted = adopted.map(|key| (key, LeaderEpoch(noted.adopted(stored::log(key)))));
-    let adopted = adopted.filter(|(_, epoch)| epoch.0 > 0);
     Ok(Notes::found(me, promise, adopted.collect::<Vec<_>>(), !is_whole))
 }
 
