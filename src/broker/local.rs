@@ -298,6 +298,7 @@ impl LoggedState for LocalState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::{Bincode, Codec};
     use crate::config::PARTITIONS_MAX;
 
     const TOPIC: TopicId = TopicId([1; 16]);
@@ -343,6 +344,64 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// The bytes are fixed: directories hold them.
+    #[test]
+    fn the_bytes_of_what_is_noted_of_removals_are_fixed() {
+        let encoded = |change: LocalChange| {
+            let mut bytes = Vec::new();
+            Bincode.encode(&change, &mut bytes).unwrap();
+            bytes
+        };
+        let removing = encoded(LocalChange::Removing(TOPIC));
+        assert_eq!(removing, [&[10][..], &[1; 16]].concat());
+        let gone = encoded(LocalChange::PartitionsGone { topic: TOPIC, from: 2 });
+        assert_eq!(gone, [&[11][..], &[1; 16], &[2]].concat());
+    }
+
+    /// A partition that is created anew has nothing of one of its number whose creation was truncated.
+    #[test]
+    fn partitions_that_are_removed_are_forgotten_from_a_number_on() {
+        let mut state = LocalState::default();
+        let mut apply = |change: LocalChange| {
+            assert_eq!(state.check(&change), Ok(()));
+            state.apply(change, RecordedAt::default());
+        };
+        for partition in 0..3 {
+            let log = replica::NotedLog::Partition { topic: TOPIC, partition };
+            apply(LocalChange::LogStart { topic: TOPIC, partition, offset: 5 });
+            apply(LocalChange::TimedPoint { topic: TOPIC, partition, point: point() });
+            apply(LocalChange::Lineage { topic: TOPIC, partition, lineage: lineage(&[1]) });
+            apply(LocalChange::Replica(ReplicaNote::Adopted { log, epoch: 4 }));
+            apply(LocalChange::Replica(ReplicaNote::Synced { log, end: 7 }));
+        }
+        apply(LocalChange::Removing(TOPIC));
+        apply(LocalChange::PartitionsGone { topic: TOPIC, from: 1 });
+        let kept = |state: &LocalState| {
+            let of = |partition| replica::NotedLog::Partition { topic: TOPIC, partition };
+            let has = |partition| {
+                let key = (TOPIC, partition);
+                [
+                    state.log_starts.contains_key(&key),
+                    state.points.contains_key(&key),
+                    state.lineages.contains_key(&key),
+                    state.replica.adopted(of(partition)) == 4,
+                    state.replica.synced(of(partition)) == Some(7),
+                ]
+            };
+            (0..3).map(has).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&state), [[true; 5], [false; 5], [false; 5]]);
+        assert!(state.is_removing(TOPIC) && state.topics().contains(&TOPIC));
+        let mut again = LocalState::default();
+        for change in state.snapshot() {
+            again.apply(change, RecordedAt::default());
+        }
+        assert!(again.is_removing(TOPIC));
+        state.apply(LocalChange::TopicGone(TOPIC), RecordedAt::default());
+        assert_eq!(kept(&state), [[false; 5]; 3]);
+        assert!(!state.is_removing(TOPIC) && state.topics().is_empty());
     }
 
     /// E16: no number gets in that a log cannot have.

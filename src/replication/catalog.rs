@@ -265,3 +265,54 @@ fn of_topic(
     };
     logs.filter_map(change).collect()
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+    use crate::config::TopicConfig;
+    use crate::record::LeaderEpoch;
+
+    fn entry(partitions: u32, durability: Option<Durability>) -> TopicEntry {
+        let config = TopicConfig { durability, ..TopicConfig::new(partitions) };
+        TopicEntry { name: "t".into(), id: TopicId([1; 16]), config }
+    }
+
+    fn log(partition: u32) -> LogKey {
+        LogKey::Partition { topic: u128::from_le_bytes([1; 16]), partition }
+    }
+
+    fn created(partition: u32, counts_synced: bool, epoch: u32) -> MetaChange {
+        let epoch = LeaderEpoch(epoch);
+        MetaChange::Created { log: log(partition), counts_synced, epoch }
+    }
+
+    /// A copy says the same as the record that it repeats, wherever it is in the log.
+    #[test]
+    fn a_record_of_a_topic_says_which_logs_there_are_and_since_when() {
+        let say = |change| changes(vec![(7, CatalogRecord::Change(change))], Durability::Sync);
+        let epochs =
+            vec![CreatedIn { epoch: 0, partitions: 1 }, CreatedIn { epoch: 4, partitions: 2 }];
+        let ours = |stage| CatalogChange::GroupTopic(entry(3, None), stage, epochs.clone());
+        let all = [(7, created(0, true, 0)), (7, created(1, true, 4)), (7, created(2, true, 4))];
+        assert_eq!(say(ours(Stage::Live)), all);
+        assert_eq!(say(ours(Stage::Growing(9))), all);
+        assert_eq!(say(ours(Stage::Creating)), []);
+        let deleted = [0, 1, 2].map(|partition| (7, MetaChange::Deleted(log(partition))));
+        assert_eq!(say(ours(Stage::Deleting)), deleted);
+        let old = CatalogChange::Topic(entry(1, Some(Durability::Os)), Stage::Live);
+        assert_eq!(say(old), [(7, created(0, false, 0))]);
+        assert_eq!(say(CatalogChange::TopicGone(TopicId([1; 16]))), []);
+    }
+
+    #[test]
+    fn memberships_and_trims_are_found_too() {
+        let directories = vec![(1, 5), (2, 6)];
+        let members = CatalogChange::Members(MembersEntry { group: 3, directories });
+        let records = vec![(2, CatalogRecord::Change(members)), (3, CatalogRecord::Trim(1))];
+        let of = [(NodeId(1), DirectoryId(5)), (NodeId(2), DirectoryId(6))];
+        let members = MetaChange::Members(Membership::new(GroupId(3), of));
+        let found = changes(records, Durability::Os);
+        assert_eq!(found, [(2, members), (3, MetaChange::Trimmed(1))]);
+    }
+}

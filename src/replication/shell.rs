@@ -34,8 +34,9 @@ use crate::partition::{PartitionCore, Work};
 use crate::record::{LeaderEpoch, NodeId, TopicPartition};
 use files::Files;
 
-/// How many bytes of batches a frame has at most, unless one batch alone is larger.
-const FRAME_BYTES: usize = 1 << 20;
+/// How many bytes of batches a frame has at most, unless one batch alone is larger. Tests send little at
+/// a time, because something may happen in between.
+const FRAME_BYTES: usize = if cfg!(test) { 32 << 10 } else { 1 << 20 };
 
 /// Which partitions of a broker are the logs of a group, and what the records of `__meta` say.
 pub(crate) trait Catalog {

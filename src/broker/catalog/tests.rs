@@ -177,3 +177,103 @@ fn an_index_that_does_not_agree_with_the_entries_is_found() {
     state.producers.insert("p".into(), ProducerEntry { id: 1, epoch: 0 }, RecordedAt::default());
     assert!(state.check_name("p").is_err(), "an id without its holder");
 }
+
+fn members(directories: &[(u64, u128)]) -> CatalogChange {
+    CatalogChange::Members(MembersEntry { group: 3, directories: directories.to_vec() })
+}
+
+fn created(epoch: u32, partitions: u32) -> CreatedIn {
+    CreatedIn { epoch, partitions }
+}
+
+/// The bytes are fixed: directories hold them.
+#[test]
+fn the_bytes_of_what_a_replicated_group_records_are_fixed() {
+    let encoded = |change: CatalogChange| {
+        let mut bytes = Vec::new();
+        Bincode.encode(&change, &mut bytes).unwrap();
+        bytes
+    };
+    let many = u128::from_le_bytes([9; 16]);
+    let expected = [&[7, 3, 2, 1, 250, 2, 254][..], &[9; 16]].concat();
+    assert_eq!(encoded(members(&[(1, 250), (2, many)])), expected);
+    let topic = |stage| CatalogChange::Topic(entry(7, "orders", 3), stage);
+    let plain = encoded(topic(Stage::Live));
+    let epochs = vec![created(0, 2), created(5, 1)];
+    let ours = encoded(CatalogChange::GroupTopic(entry(7, "orders", 3), Stage::Live, epochs));
+    // As without a group, and then the ranges of partitions with their epochs.
+    assert_eq!(ours, [&[8], &plain[1..], &[2, 0, 2, 5, 1]].concat());
+}
+
+#[test]
+fn members_and_epochs_that_cannot_be_are_refused() {
+    let state = CatalogState::default();
+    assert_eq!(state.check(&members(&[(1, 4), (2, 4), (9, 5)])), Ok(()));
+    let eight: Vec<_> = (0..8).map(|node| (node, 1)).collect();
+    for impossible in [&[][..], &[(1, 4), (1, 5)], &eight] {
+        assert_eq!(refused(&state, &members(impossible)), "the members of a group");
+    }
+    let topic = |epochs: &[CreatedIn]| {
+        CatalogChange::GroupTopic(entry(1, "a", 3), Stage::Live, epochs.to_vec())
+    };
+    assert_eq!(state.check(&topic(&[created(0, 1), created(4, 2)])), Ok(()));
+    let impossible = [
+        &[][..],
+        &[created(1, 2)],
+        &[created(1, 4)],
+        &[created(2, 1), created(1, 2)],
+        &[created(1, 1), created(1, 2)],
+        &[created(1, 3), created(2, 0)],
+        &[created(1, u32::MAX), created(2, 4)],
+    ];
+    for epochs in impossible {
+        let what = "when a topic's partitions were created";
+        assert_eq!(refused(&state, &topic(epochs)), what, "{epochs:?}");
+    }
+}
+
+/// Every copy of a partition has adopted the epoch in which it was created, so a later record of its topic
+/// must not name another one.
+#[test]
+fn a_partition_keeps_the_epoch_in_which_it_was_created() {
+    let mut state = with([CatalogChange::Topic(entry(1, "old", 2), Stage::Live)]);
+    let mut record = |id, partitions, stage, epoch| {
+        let change = state.topic_change(entry(id, "old", partitions), stage, epoch);
+        assert_eq!(state.check(&change), Ok(()));
+        state.apply(change.clone(), RecordedAt::default());
+        match change {
+            CatalogChange::GroupTopic(.., epochs) => epochs,
+            _ => Vec::new(),
+        }
+    };
+    // It is older than the group.
+    assert_eq!(record(1, 2, Stage::Live, 4), []);
+    assert_eq!(record(1, 2, Stage::Growing(3), 4), []);
+    assert_eq!(record(1, 3, Stage::Live, 4), [created(0, 2), created(4, 1)]);
+    assert_eq!(record(1, 3, Stage::Live, 6), [created(0, 2), created(4, 1)]);
+    assert_eq!(record(1, 5, Stage::Live, 6), [created(0, 2), created(4, 1), created(6, 2)]);
+    // A growth is undone, and made again.
+    assert_eq!(record(1, 3, Stage::Growing(5), 7), [created(0, 2), created(4, 1)]);
+    assert_eq!(record(1, 4, Stage::Live, 7), [created(0, 2), created(4, 1), created(7, 1)]);
+    assert_eq!(record(1, 4, Stage::Deleting, 8), [created(0, 2), created(4, 1), created(7, 1)]);
+    assert_eq!(record(2, 1, Stage::Creating, 8), [created(8, 1)]);
+    assert_eq!(record(2, 1, Stage::Live, 9), [created(8, 1)]);
+}
+
+#[test]
+fn what_a_group_has_recorded_is_kept_by_a_copy_and_a_snapshot() {
+    let epochs = vec![created(0, 2), created(5, 1)];
+    let topic = CatalogChange::GroupTopic(entry(7, "orders", 3), Stage::Live, epochs);
+    let mut state = with([topic.clone(), members(&[(1, 4)])]);
+    let rebuilt = with(state.snapshot());
+    assert_eq!(rebuilt.snapshot(), state.snapshot());
+    assert_eq!(rebuilt.members(), state.members());
+    for change in [topic, members(&[(1, 4)])] {
+        assert!(state.is_live(&change, 0) && !state.grows(&change));
+        let at = RecordedAt { offset: 9, is_copy: true, ..RecordedAt::default() };
+        state.apply(change.clone(), at);
+        assert!(state.is_live(&change, 9) && !state.is_live(&change, 0));
+    }
+    state.apply(CatalogChange::TopicGone(TopicId([7; 16])), RecordedAt::default());
+    assert_eq!(state.snapshot(), [members(&[(1, 4)])]);
+}

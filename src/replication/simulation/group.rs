@@ -83,7 +83,7 @@ impl Group {
     }
 
     /// One line of what happens, if somebody wants to follow a run.
-    fn say(&self, line: impl FnOnce() -> String) {
+    pub(super) fn say(&self, line: impl FnOnce() -> String) {
         if self.is_followed {
             eprintln!("{}", line());
         }
@@ -106,6 +106,13 @@ impl Group {
         self.checked[index].clear();
         let started = self.machines[index].start(&mut self.random);
         started.map_err(|error| Violation(format!("machine {index} does not start: {error:?}")))?;
+        self.say(|| {
+            let run = self.machines[index].run.as_ref().unwrap();
+            let logs = run.shell.member().state().logs().with_deleted();
+            let ends: Vec<_> =
+                logs.map(|(key, log)| (key, log.history.start(), log.end(), log.damaged)).collect();
+            format!("machine {index} starts: {ends:?}")
+        });
         self.after(index)
     }
 

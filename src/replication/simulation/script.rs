@@ -3,6 +3,8 @@
 //! Owns: nothing; each step is one of a [`Group`]'s machine or of the network. Must not know: what
 //! must be true.
 
+use std::time::Duration;
+
 use super::super::log_key::LogKey;
 use super::super::message::Body;
 use super::super::shell::Catalog;
@@ -59,6 +61,61 @@ impl Group {
                 run.shell.notice(key);
             }
         })
+    }
+
+    /// Changes so much of the internal logs of the first machine that both are cleaned up, below a trim
+    /// that a majority has.
+    pub(super) fn clean_up(&mut self) -> Result<(), Violation> {
+        for _ in 0..100 {
+            self.flood(0)?;
+            self.flush()?;
+            if self.cleaned.0 > 0 && self.cleaned.1 > 0 {
+                return Ok(());
+            }
+        }
+        Err(Violation("the internal logs are not cleaned up".to_owned()))
+    }
+
+    /// The first machine creates a topic with one record, if it leads.
+    pub(super) fn create(&mut self, name: &str) -> Result<LogKey, Violation> {
+        let mut key = LogKey::Meta;
+        self.with(0, |run| {
+            let config = TopicConfig::new(1).segment_bytes(SEGMENT_BYTES);
+            let _ = run.broker.run().topics().begin_create(name, config).unwrap();
+            run.shell.notice(LogKey::Meta);
+            key = run.key(name, 0).unwrap();
+            run.append(key, &[format!("the first of {name}")]).unwrap();
+            run.shell.notice(key);
+        })?;
+        self.flush()?;
+        Ok(key)
+    }
+
+    /// It deletes a topic, of which nothing remains.
+    pub(super) fn delete(&mut self, name: &str) -> Result<(), Violation> {
+        self.with(0, |run| {
+            let _ = run.broker.run().topics().begin_delete(name).unwrap();
+            run.shell.notice(LogKey::Meta);
+        })?;
+        self.flush()?;
+        let clock = self.machines[0].clock.clone();
+        self.with(0, |run| {
+            clock.advance(Duration::from_secs(100));
+            run.broker.tick().unwrap();
+            run.notice_all();
+            assert!(run.broker.topic(name).is_err());
+        })?;
+        self.flush()
+    }
+
+    /// It adds a partition to a topic.
+    pub(super) fn grow(&mut self, name: &str) -> Result<(), Violation> {
+        self.with(0, |run| {
+            let total = run.broker.topic(name).unwrap().partitions() + 1;
+            let _ = run.broker.run().begin_add_partitions(name, total).unwrap();
+            run.shell.notice(LogKey::Meta);
+        })?;
+        self.flush()
     }
 
     /// Removes the records below an offset from the log of [`begin`](Self::begin).

@@ -117,6 +117,9 @@ impl Group {
             return Ok(());
         }
         let has_rotten = self.machines[index].rot(name, partition, &mut self.random);
+        if has_rotten {
+            self.say(|| format!("machine {index} rots: {name} {partition}"));
+        }
         self.has_rotten |= has_rotten;
         self.has_lost |= has_rotten;
         if has_rotten && self.random.below(2) == 0 {
@@ -165,7 +168,9 @@ impl Group {
 
     /// So many changes of one of the internal logs that it is cleaned up soon. Some of what they define
     /// is defined again the next time, and some is not.
-    fn flood(&mut self, index: usize) -> Result<(), Violation> {
+    pub(super) fn flood(&mut self, index: usize) -> Result<(), Violation> {
+        let leads = |machine: &Machine| machine.run.as_ref().is_some_and(Self::leads);
+        let index = self.machines.iter().position(leads).unwrap_or(index);
         let choice = self.random.next();
         self.with(index, |run| {
             if !Self::leads(run) {
