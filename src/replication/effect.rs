@@ -80,6 +80,8 @@ pub(crate) enum Declined {
     Damaged,
     /// It was asked to.
     Resigned,
+    /// Another run leads the epoch.
+    Led,
     /// A greater epoch was promised meanwhile.
     Promised(LeaderEpoch),
 }

@@ -466,23 +466,24 @@ impl Member {
         if epoch > promised {
             self.promise(Promise { epoch, candidate: from }, out);
         }
-        let is_promised = self.state.notes().promise() == Some(Promise { epoch, candidate: from });
         let following = Following { leader: from, epoch };
-        if matches!(&self.role, Role::Follower(Some(known)) if *known == following) {
+        if matches!(&self.role, Role::Follower(Some(known)) if *known == following)
+            || self.role.leads() == Some(epoch)
+        {
             return;
         }
-        if is_promised || epoch < promised || !Rule::PromiseOnce.holds() {
-            self.role = Role::Follower(Some(following));
-            self.recovery.begin();
-            if self.state.logs().membership().is_none() && self.state.notes().has_adopted_nothing()
-            {
-                // Before it has records, which would be taken for those of somebody else.
-                let (epoch, logs) = (LeaderEpoch(0), vec![LogKey::Meta]);
-                self.state.note(Note::Adopted { epoch, logs }, out);
-            }
-            out.push(Effect::Event(Event::Following(epoch)));
-            let _ = self.ask_from(None, usize::MAX, out);
+        // This member may have promised the epoch to another run, also to itself. That does not lead it
+        // and never will: a majority has promised it to the one that does.
+        self.stop_leading(Declined::Led, out);
+        self.role = Role::Follower(Some(following));
+        self.recovery.begin();
+        if self.state.logs().membership().is_none() && self.state.notes().has_adopted_nothing() {
+            // Before it has records, which would be taken for those of somebody else.
+            let (epoch, logs) = (LeaderEpoch(0), vec![LogKey::Meta]);
+            self.state.note(Note::Adopted { epoch, logs }, out);
         }
+        out.push(Effect::Event(Event::Following(epoch)));
+        let _ = self.ask_from(None, usize::MAX, out);
     }
 
     /// Asks the leader for at most so many of the logs after `after`, of all from the first on. Returns

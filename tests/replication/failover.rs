@@ -135,6 +135,44 @@ fn what_no_majority_had_is_removed_and_reported() {
     assert_eq!(truncated, Some((("orders", 0).into(), 1..3)));
 }
 
+/// Two were called to lead the same epoch. The one that lost stayed a candidate, and copied nothing.
+#[test]
+fn the_loser_of_an_epoch_follows_the_one_that_leads_it() {
+    for _ in 0..5 {
+        let group = Group::led();
+        let [a, b, c] = NODES;
+        group.broker(a).ensure_topic("orders", TopicConfig::new(1)).unwrap();
+        let together = Arc::new(std::sync::Barrier::new(2));
+        let called = [b, c].map(|node| {
+            let (member, together) = (group.member(node), Arc::clone(&together));
+            std::thread::spawn(move || {
+                together.wait();
+                member.lead(LeaderEpoch(2))
+            })
+        });
+        let called = called.map(|thread| thread.join().unwrap());
+        if called.iter().any(Result::is_err) {
+            continue; // one of them had promised it to the other already
+        }
+        // The third member promises it to one of them.
+        let leads = |node: &NodeId| {
+            let status = group.member(*node).status();
+            status.may_write && status.epoch == LeaderEpoch(2)
+        };
+        let leader = until(|| NODES.into_iter().find(leads)).unwrap();
+        send(&group, leader, "one");
+        for node in NODES {
+            let follows = until(|| {
+                let status = group.member(node).status();
+                (status.leader == Some(leader)).then_some(())
+            });
+            assert!(follows.is_some(), "{:?}", group.member(node).status());
+            let has = until(|| (read_all(group.broker(node), "orders") == ["one"]).then_some(()));
+            assert!(has.is_some(), "{node}");
+        }
+    }
+}
+
 /// The named case of the docs: why a leadership begins with a confirming round.
 #[test]
 fn a_member_that_lags_is_called_to_lead_and_loses_nothing() {
