@@ -327,11 +327,12 @@ impl<C: Catalog> Driver<C> {
         }
     }
 
-    /// The leader has named its sums. While this member's are others, it asks again: a frame may be lost.
+    /// The leader has named its sums. While this member's are others, or it has something that is not
+    /// below the high watermark, it asks again: a frame may be lost.
     fn compare(&mut self, sums: Sums) {
         let follower = &mut self.follower;
         let has_news = std::mem::take(&mut follower.has_news);
-        if sums == sums_of(&self.shell) {
+        if sums == sums_of(&self.shell) && view::is_settled(self.shell.member()) {
             follower.behind = 0;
             return;
         }

@@ -32,8 +32,9 @@ pub(crate) enum Sign {
     TakeOver,
 }
 
-/// The ends and the high watermarks of all logs, each added up. A follower whose sums are the same has
-/// everything, so that a group that is idle exchanges nothing but beats.
+/// The ends and the high watermarks of all logs, each added up. A follower whose sums are the same, and
+/// whose high watermarks are its ends, lacks nothing, so that a group that is idle exchanges nothing but
+/// beats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Sums {
     ends: u64,

@@ -3,6 +3,7 @@
 //! Functions over a [`Member`]. Must not know: time, and who asks.
 
 use super::log_key::LogKey;
+use super::logs::Log;
 use super::member::Member;
 use super::membership::MemberRun;
 use super::role::Role;
@@ -35,10 +36,18 @@ pub(super) fn lag_of(member: &Member, node: NodeId) -> Vec<(LogKey, u64)> {
     if node == member.state().me().node {
         return Vec::new();
     }
-    let lag = |(key, log): (LogKey, &super::logs::Log)| {
+    let lag = |(key, log): (LogKey, &Log)| {
         (key, log.end().saturating_sub(leader.copied(key, node).max(log.history.start())))
     };
     member.state().logs().iter().map(lag).filter(|(_, records)| *records > 0).collect()
+}
+
+/// Whether this follower has adopted its leader's epoch in all logs, and all that they have is below the
+/// high watermarks. Otherwise the leader may not have got what it said last.
+pub(super) fn is_settled(member: &Member) -> bool {
+    let (state, epoch) = (member.state(), member.state().notes().promised());
+    let is_settled = |key, log: &Log| log.watermark == log.end() && state.adopted(key) == epoch;
+    state.logs().iter().all(|(key, log)| is_settled(key, log))
 }
 
 /// Whether the membership that this member goes by names the directory of a run.

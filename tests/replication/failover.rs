@@ -135,6 +135,27 @@ fn what_no_majority_had_is_removed_and_reported() {
     assert_eq!(truncated, Some((("orders", 0).into(), 1..3)));
 }
 
+/// A follower says by its next question what it has. When that was lost, nobody repeated it: all logs
+/// were equal, and the call that waited timed out.
+#[test]
+fn a_lost_acknowledgement_is_repeated() {
+    let group = Group::led();
+    let [a, b, c] = NODES;
+    group.broker(a).ensure_topic("orders", TopicConfig::new(1)).unwrap();
+    send(&group, a, "one");
+    for value in ["two", "three", "four"] {
+        for follower in [b, c] {
+            let all = || read_all(group.broker(follower), "orders");
+            let before = read_all(group.broker(a), "orders");
+            assert!(until(|| (all() == before).then_some(())).is_some());
+            // That it has copied the record, and that it has synced it.
+            group.network.lose(follower, 2);
+        }
+        let sent = group.broker(a).producer().send(Record::to("orders").value(value));
+        assert!(sent.is_ok(), "{sent:?}");
+    }
+}
+
 /// Two were called to lead the same epoch. The one that lost stayed a candidate, and copied nothing.
 #[test]
 fn the_loser_of_an_epoch_follows_the_one_that_leads_it() {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use logpond::{
-    Broker, Election, Frame, LeaderEpoch, NodeId, Replication, ReplicationHandle, Role, Transport,
-    TransportError,
+    Broker, Election, Frame, FrameClass, LeaderEpoch, NodeId, Replication, ReplicationHandle, Role,
+    Transport, TransportError,
 };
 
 /// Bounds every wait of a test that fails.
@@ -17,6 +17,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 struct Links {
     members: BTreeMap<NodeId, ReplicationHandle>,
     cut: BTreeSet<NodeId>,
+    /// How many frames with records, or questions for them, of each member are lost next.
+    lost: BTreeMap<NodeId, usize>,
 }
 
 /// Hands frames over at once. Members can be cut off.
@@ -30,6 +32,11 @@ impl Network {
 
     pub(crate) fn cut(&self, node: NodeId) {
         self.0.lock().unwrap().cut.insert(node);
+    }
+
+    /// Loses the next frames of data that a member sends.
+    pub(crate) fn lose(&self, from: NodeId, frames: usize) {
+        self.0.lock().unwrap().lost.insert(from, frames);
     }
 
     pub(crate) fn heal(&self) {
@@ -49,7 +56,13 @@ struct Link {
 impl Transport for Link {
     fn send(&self, to: NodeId, frame: Frame) -> Result<(), TransportError> {
         let member = {
-            let links = self.network.0.lock().unwrap();
+            let mut links = self.network.0.lock().unwrap();
+            if frame.class() == FrameClass::Data
+                && let Some(lost) = links.lost.get_mut(&self.from).filter(|lost| **lost > 0)
+            {
+                *lost -= 1;
+                return Ok(());
+            }
             if links.cut.contains(&self.from) || links.cut.contains(&to) {
                 return Err(TransportError::Unreachable);
             }
