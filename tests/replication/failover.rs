@@ -110,6 +110,9 @@ fn what_no_majority_had_is_removed_and_reported() {
     group.lead(a, 1);
     group.broker(a).ensure_topic("orders", TopicConfig::new(1)).unwrap();
     send(&group, a, "one");
+    // A majority has it by now; here both followers must have said so.
+    let lags = || group.member(a).status().members.iter().any(|it| it.lag_records > 0);
+    assert!(until(|| (!lags()).then_some(())).is_some());
     group.network.cut(a);
     let alone = group.broker(a).producer_builder().acks(Acks::Leader).build().unwrap();
     for value in ["two", "three"] {
