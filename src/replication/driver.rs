@@ -37,6 +37,10 @@ const ASKED_AGAIN: usize = 100;
 /// LIMIT: how many, if nothing has come since the last beat.
 const ASKED_AGAIN_IDLE: usize = 2_000;
 
+/// LIMIT: how far an epoch may lie above the promised one to be taken for that of a member: more than
+/// elections use up in hours. A stranger's number must not use all of them up.
+const EPOCHS_AHEAD: u32 = 1 << 16;
+
 /// The times of a member, on the broker's monotonic clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timing {
@@ -86,8 +90,8 @@ struct Follower {
     behind: u32,
     /// The log that was asked for last.
     asked: Option<LogKey>,
-    /// The greatest epoch that a refusal named.
-    refused: LeaderEpoch,
+    /// The greatest epoch that another member knows.
+    known: LeaderEpoch,
 }
 
 impl<C: Catalog> Driver<C> {
@@ -249,8 +253,9 @@ impl<C: Catalog> Driver<C> {
                 Said::Parcel(parcel) => {
                     let envelope = &parcel.envelope;
                     self.hear(envelope.from, envelope.epoch, now);
+                    self.note_epoch(envelope.epoch);
                     if let Body::Refused { promised } = &envelope.body {
-                        self.follower.refused = self.follower.refused.max(*promised);
+                        self.note_epoch(*promised);
                     }
                     self.follower.has_news |= matches!(&envelope.body, Body::Fetched(_));
                     let is_beat = matches!(&envelope.body, Body::Beat);
@@ -270,6 +275,14 @@ impl<C: Catalog> Driver<C> {
         let role = self.shell.member().role();
         if role.leads().or(role.stands_for()) == Some(epoch) {
             self.pulse.heard(from, now);
+        }
+    }
+
+    /// Another member knows this epoch. The next one that this member asks for is greater: it may not be
+    /// able to promise that of others, and they would not promise a smaller one.
+    fn note_epoch(&mut self, epoch: LeaderEpoch) {
+        if epoch.0.saturating_sub(self.promised().0) <= EPOCHS_AHEAD {
+            self.follower.known = self.follower.known.max(epoch);
         }
     }
 
@@ -397,7 +410,7 @@ impl<C: Catalog> Driver<C> {
         if !self.timing.elects || self.shell.failure().is_some() {
             return;
         }
-        let (promised, chance) = (self.promised().max(self.follower.refused), (self.chance)());
+        let (promised, chance) = (self.promised().max(self.follower.known), (self.chance)());
         let Some(Wish::Ask(epoch)) = self.elector.tick(now, promised, chance) else { return };
         if !view::could_lead(self.shell.member()) {
             return;
@@ -472,7 +485,7 @@ impl<C: Catalog> Driver<C> {
             Event::Following(epoch) => {
                 let Some(following) = self.shell.member().role().follows() else { return };
                 let leader = following.leader.node;
-                self.follower = Follower { refused: self.follower.refused, ..Follower::default() };
+                self.follower = Follower { known: self.follower.known, ..Follower::default() };
                 ReplicationEvent::Following { epoch, leader }
             }
             Event::Truncated(key, from, end) => {

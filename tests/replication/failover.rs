@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use logpond::{Acks, Election, Error, LeaderEpoch, NodeId, Record, ReplicationEvent, TopicConfig};
+use logpond::{
+    Acks, Election, Error, LeaderEpoch, NodeId, Record, ReplicationEvent, Role, TopicConfig,
+};
 
 use crate::group::{Group, NODES, read_all, until};
 
@@ -136,6 +138,31 @@ fn what_no_majority_had_is_removed_and_reported() {
         _ => None,
     });
     assert_eq!(truncated, Some((("orders", 0).into(), 1..3)));
+}
+
+/// The one that had founded the group refused the others, who had not copied that and founded again and
+/// again, and it did not learn from their questions how far their epochs were.
+#[test]
+fn a_group_whose_founder_was_deposed_at_once_gets_a_leader() {
+    let group = Group::new(Some(QUICK));
+    let [a, b, _] = NODES;
+    for node in NODES {
+        group.network.lose(node, usize::MAX);
+    }
+    let leads = |node: NodeId| group.member(node).status().role == Role::Leader;
+    if group.member(a).lead(LeaderEpoch(20)).is_err() || until(|| leads(a).then_some(())).is_none()
+    {
+        return; // another one was quicker
+    }
+    let _ = group.member(b).lead(LeaderEpoch(40));
+    // The others are far ahead, or the founder has got ahead of them.
+    let epoch = |node: NodeId| group.member(node).status().epoch;
+    let is_ahead = || epoch(b) > LeaderEpoch(45) || leads(a) && epoch(a) > LeaderEpoch(40);
+    assert!(until(|| is_ahead().then_some(())).is_some());
+    for node in NODES {
+        group.network.lose(node, 0);
+    }
+    group.leader();
 }
 
 /// A follower says by its next question what it has. When that was lost, nobody repeated it: all logs
