@@ -138,10 +138,14 @@ pub(super) fn remove_topic_files(disk: &dyn Disk, dir: &Path, id: TopicId) -> Re
     dir.parent().map_or(Ok(()), |parent| Rule::DeletedTopicName.keep(|| sync_dir(disk, parent)))
 }
 
+fn is_directory(disk: &dyn Disk, dir: &Path) -> Result<bool> {
+    let kind = disk.kind(dir).map_err(|source| Error::io("look at", dir, source))?;
+    Ok(kind == Some(EntryKind::Directory))
+}
+
 /// Removes the segments of one partition of a topic and then its directory, which may be missing.
 pub(super) fn remove_partition_files(disk: &dyn Disk, dir: &Path, id: TopicId) -> Result<()> {
-    let kind = disk.kind(dir).map_err(|source| Error::io("look at", dir, source))?;
-    if kind != Some(EntryKind::Directory) {
+    if !is_directory(disk, dir)? {
         return Ok(());
     }
     remove_segments(disk, dir, id)?;
@@ -156,8 +160,7 @@ pub(super) fn remove_stray_topics(
     dir: &Path,
     keep: &dyn Fn(TopicId) -> bool,
 ) -> Result<()> {
-    let kind = disk.kind(dir).map_err(|source| Error::io("look at", dir, source))?;
-    if kind != Some(EntryKind::Directory) {
+    if !is_directory(disk, dir)? {
         return Ok(());
     }
     for entry in disk.list(dir).map_err(|source| Error::io("list", dir, source))? {
@@ -174,8 +177,7 @@ pub(super) fn remove_stray_files(
     dir: &Path,
     keep: &dyn Fn(TopicId) -> bool,
 ) -> Result<()> {
-    let kind = disk.kind(dir).map_err(|source| Error::io("look at", dir, source))?;
-    if kind != Some(EntryKind::Directory) {
+    if !is_directory(disk, dir)? {
         return Ok(());
     }
     let entries = disk.list(dir).map_err(|source| Error::io("list", dir, source))?;
