@@ -3,6 +3,7 @@
 //! Owns: the [`Admin`] handle, and the contents of its reports. Must not know: files, threads; the
 //! broker and the partitions do the work.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -116,7 +117,52 @@ impl Admin {
     pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         let run = self.run();
         run.leading().check()?;
-        let shared = run.topics().create(name, config)?;
+        let shared = run.topics().create(name, config, &BTreeMap::new())?;
+        Ok(Topic::new(shared, self.broker.lifeline()))
+    }
+
+    /// Creates a topic some of whose partitions begin at another offset than 0: the first record
+    /// that is appended gets it. So a mirror gives each record the offset that it has in its
+    /// source.
+    ///
+    /// ```
+    /// # use logpond::{Broker, Record, TopicConfig};
+    /// # let broker = Broker::in_memory()?;
+    /// let mirror = broker.admin().create_topic_at("orders", TopicConfig::new(2), [(0, 1_000)])?;
+    /// assert_eq!(mirror.partition(0)?.append(&Record::new().value("2 apples"))?, 1_000);
+    /// assert_eq!(mirror.partition(1)?.append(&Record::new().value("1 pear"))?, 0);
+    /// # Ok::<(), logpond::Error>(())
+    /// ```
+    ///
+    /// The offsets below are as those of removed records: `StartAt::Earliest` is the chosen offset,
+    /// and a consumer that is sent below it reports a [`Gap`](crate::Gap).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`create_topic`](Self::create_topic);
+    /// [`Error::UnknownPartition`](crate::Error::UnknownPartition) for a partition that the topic
+    /// will not have; [`Error::Config`](crate::Error::Config) for an offset above the highest one,
+    /// and for any offset above 0 on a replicated broker: a follower that makes the partition does
+    /// not know where it begins.
+    ///
+    /// # Durability
+    ///
+    /// On return the topic exists after any crash. After a crash before that, either the whole
+    /// topic exists or nothing of it.
+    ///
+    /// # Blocking
+    ///
+    /// For the disk: a few syncs per partition.
+    pub fn create_topic_at(
+        &self,
+        name: &str,
+        config: TopicConfig,
+        begin: impl IntoIterator<Item = (u32, u64)>,
+    ) -> Result<Topic> {
+        let run = self.run();
+        run.leading().check()?;
+        let begins = begin.into_iter().filter(|(_, offset)| *offset > 0).collect();
+        let shared = run.topics().create(name, config, &begins)?;
         Ok(Topic::new(shared, self.broker.lifeline()))
     }
 

@@ -62,6 +62,7 @@
 //! | send many records without waiting for each | [`Producer::enqueue`], [`Delivery`] |
 //! | send several records at once | [`Producer::send_batch`] |
 //! | send again after a crash without duplicates | [`ProducerBuilder::id`], [`Producer::send_sequenced`], [`Producer::send_batch_sequenced`]; [`docs::sources`]; `examples/pipeline.rs` |
+//! | mirror a log with its offsets | [`Admin::create_topic_at`]; [`docs::sources`] |
 //! | store each message in a database exactly once | [`Commits::seek`]; [`docs::sources`] |
 //! | append only if no other writer has appended meanwhile | [`Partition::append_if`] |
 //! | share work between threads | one consumer per thread, all of one [group](Broker::consumer) |

@@ -282,13 +282,17 @@ pub(crate) fn record_bytes_max(segment_bytes: u64) -> u64 {
 }
 
 impl Log {
-    /// A new, empty log in a directory that exists. Durable on return. Blocks for two syncs.
+    /// A new, empty log in a directory that exists, whose first record gets the offset `begin`.
+    /// Durable on return. Blocks for two syncs.
     pub(crate) fn create(
         env: &Arc<LogEnv>,
         identity: LogIdentity,
         options: LogOptions,
+        begin: u64,
     ) -> Result<Self> {
         let mut log = Self::new(Parts::empty(env, identity, options));
+        // The opening batch of the first segment has it: an opening finds the log start there.
+        log.ends = Ends::found(begin, begin, begin);
         log.roll_for(0)?;
         let task = log.begin_sync(SyncScope::All);
         task.run()?;

@@ -4,6 +4,7 @@
 //! opened, which [`builder`](super::builder) does.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -190,7 +191,7 @@ impl Broker {
 
     fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Arc<TopicShared>> {
         self.run.leading().check()?;
-        self.run.topics().create(name, config)
+        self.run.topics().create(name, config, &BTreeMap::new())
     }
 
     /// Returns the topic with this name.

@@ -180,7 +180,7 @@ impl LogOpener {
             if self.context.settings.read_only {
                 return Err(missing(name, &dir).into());
             }
-            Log::create(&self.context.env, identity, options)?
+            Log::create(&self.context.env, identity, options, 0)?
         } else {
             let known = Known {
                 checkpoint: None,

@@ -13,6 +13,7 @@
 //! workloads: for long campaigns, best with `--release`. `LOGPOND_SEED=n` runs the one random
 //! workload with that seed, which every failure prints.
 
+mod begins;
 mod compaction;
 mod costs;
 mod crash;

@@ -3,6 +3,7 @@
 //! Owns: nothing that changes. Must not know: the stages of a creation, which the catalog records,
 //! and which topics are live.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -56,22 +57,28 @@ impl TopicFactory {
 
     /// The directory of a topic, and the directories and first segments of its partitions, all
     /// durable.
-    pub(super) fn make_topic(&self, entry: &TopicEntry) -> Result<Arc<TopicShared>> {
+    pub(super) fn make_topic(
+        &self,
+        entry: &TopicEntry,
+        begins: &BTreeMap<u32, u64>,
+    ) -> Result<Arc<TopicShared>> {
         let (disk, settings) = (&*self.context.env.disk, &self.context.settings);
         let dir = settings.dir.join(&*entry.name);
         // DURABILITY: from the top down: each directory's own name in its parent, then its
         // contents.
         make_or_adopt_dir(disk, &dir)?;
         Rule::TopicDirName.keep(|| sync_dir(disk, &settings.dir))?;
-        let partitions = self.make_partitions(entry, 0..entry.config.partitions)?;
+        let partitions = self.make_partitions(entry, 0..entry.config.partitions, begins)?;
         Ok(self.shared_topic(entry, partitions))
     }
 
-    /// The directories and first segments of some of a topic's partitions, all durable.
+    /// The directories and first segments of some of a topic's partitions, all durable. `begins` are
+    /// the offsets of the first records, where they are not 0.
     pub(super) fn make_partitions(
         &self,
         entry: &TopicEntry,
         numbers: Range<u32>,
+        begins: &BTreeMap<u32, u64>,
     ) -> Result<Vec<Arc<PartitionCore>>> {
         let (disk, settings) = (&*self.context.env.disk, &self.context.settings);
         for number in numbers.clone() {
@@ -83,7 +90,8 @@ impl TopicFactory {
         let make = |number| {
             let identity = self.context.identity(entry, number);
             let options = self.options(&entry.config, durability);
-            let log = Log::create(&self.context.env, identity, options)?;
+            let begin = begins.get(&number).copied().unwrap_or(0);
+            let log = Log::create(&self.context.env, identity, options, begin)?;
             Ok(self.partition_core(log, Lineage::default(), durability, None))
         };
         numbers.map(make).collect()

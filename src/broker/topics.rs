@@ -16,6 +16,7 @@
 //!
 //! Must not know: what producers, groups and retention do with topics.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -35,8 +36,8 @@ use crate::error::{Error, NameError, Result};
 use crate::foreign;
 use crate::format::{TopicId, validate_topic};
 use crate::log::inventory::holds_records;
-use crate::log::record_bytes_max;
 use crate::log::unavailable::damage_of;
+use crate::log::{OFFSET_MAX, record_bytes_max};
 use crate::partition::PartitionCore;
 use crate::rules::Rule;
 use crate::topic::TopicShared;
@@ -67,8 +68,14 @@ impl Topics {
 
     // ---- creating --------------------------------------------------------------------------
 
-    pub(crate) fn create(&self, name: &str, config: TopicConfig) -> Result<Arc<TopicShared>> {
-        let (shared, recorded) = self.begin_create(name, config)?;
+    /// Creates a topic. `begins` are the offsets at which its partitions begin, where not at 0.
+    pub(crate) fn create(
+        &self,
+        name: &str,
+        config: TopicConfig,
+        begins: &BTreeMap<u32, u64>,
+    ) -> Result<Arc<TopicShared>> {
+        let (shared, recorded) = self.begin_create(name, config, begins)?;
         // The topic exists, and its records too once a majority has this.
         self.run.catalog_writer().settle(recorded)?;
         Ok(shared)
@@ -79,10 +86,12 @@ impl Topics {
         &self,
         name: &str,
         config: TopicConfig,
+        begins: &BTreeMap<u32, u64>,
     ) -> Result<(Arc<TopicShared>, Recorded)> {
         validate_topic(name).map_err(|reason| invalid(name, reason))?;
         let config = config.or_defaults(&self.run.settings().topic_defaults);
         config.validate(record_bytes_max(config.segment_bytes))?;
+        check_begins(&self.run, (name, &config), begins)?;
         self.run.gate().check_process()?;
         let _held = self.hold_back();
         let change = self.run.gate().begin_change()?;
@@ -93,7 +102,8 @@ impl Topics {
         let _ = self.set_stage(&entry, Stage::Creating)?;
         self.space.make_room_for_partitions(entry.config.partitions);
         let made = self.make_free(&entry, 0..entry.config.partitions);
-        let made = made.and_then(|()| self.factory.make_topic(&entry));
+        let made = made.and_then(|()| note_begins(&self.run, &entry, begins));
+        let made = made.and_then(|()| self.factory.make_topic(&entry, begins));
         let made = made.and_then(|shared| {
             // DURABILITY: all files are synced before the entry that says that they exist.
             let recorded = self.set_stage(&entry, Stage::Live)?;
@@ -235,7 +245,8 @@ impl Topics {
         self.space.make_room_for_partitions(total.saturating_sub(has));
         let made = self.forget_numbers(after.id, has);
         let made = made.and_then(|()| self.make_free(&after, has..total));
-        let made = made.and_then(|()| self.factory.make_partitions(&after, has..total));
+        let none = BTreeMap::new();
+        let made = made.and_then(|()| self.factory.make_partitions(&after, has..total, &none));
         let made = made.and_then(|partitions| {
             // DURABILITY: all files are synced before the entry that says that they exist.
             let recorded = self.set_stage(&after, Stage::Live)?;
@@ -599,6 +610,41 @@ fn stage_by_files(run: &RunParts, entry: TopicEntry, stage: Stage) -> Result<(To
             holds => holds,
         }
     })
+}
+
+/// Refuses a topic that cannot have partitions that begin there.
+fn check_begins(
+    run: &RunParts,
+    (name, config): (&str, &TopicConfig),
+    begins: &BTreeMap<u32, u64>,
+) -> Result<()> {
+    for (&number, &offset) in begins {
+        if number >= config.partitions {
+            return Err(Error::UnknownPartition((name, number).into()));
+        }
+        if offset > OFFSET_MAX {
+            let reason = format!("no record can have offset {offset}; the highest is {OFFSET_MAX}");
+            return Err(Error::config("begin", reason));
+        }
+    }
+    if !begins.is_empty() && run.context().is_member() {
+        // The records of the catalog do not say where a partition begins: a follower that makes
+        // one, and leads before it has asked for its records, would begin it at 0.
+        let reason = "the members of a replicated group create partitions at offset 0 only";
+        return Err(Error::config("begin", reason));
+    }
+    Ok(())
+}
+
+/// Notes where partitions begin, durably, before their files exist: an opening takes offsets
+/// that are missing at the beginning of a log for lost ones, unless its start is known.
+fn note_begins(run: &RunParts, entry: &TopicEntry, begins: &BTreeMap<u32, u64>) -> Result<()> {
+    if begins.is_empty() {
+        return Ok(());
+    }
+    let start =
+        |(&partition, &offset)| LocalChange::LogStart { topic: entry.id, partition, offset };
+    run.logs().local().append_durably(begins.iter().map(start).collect())
 }
 
 #[cfg(test)]

@@ -264,7 +264,7 @@ pub(super) mod tests {
             dir: PathBuf::from("/t"),
         };
         let options = LogOptions { segment_bytes, writer, has_budget: false, features: 0 };
-        Log::create(&env, identity, options).unwrap()
+        Log::create(&env, identity, options, 0).unwrap()
     }
 
     #[test]

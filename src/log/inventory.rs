@@ -493,7 +493,10 @@ pub(crate) fn holds_records(env: &LogEnv, identity: &LogIdentity) -> Result<bool
                 return Ok(false);
             };
             let scan = scan_segment(&*file, &header.key(), ScanFrom::start(0))?;
-            Ok(scan.stretches.iter().any(|stretch| stretch.next_offset > 0))
+            // The first file of a log begins where the log was made to begin.
+            let made_at = scan.stretches.first().filter(|_| header.number == 0);
+            let made_at = made_at.map_or(0, |first| first.base_offset);
+            Ok(scan.stretches.iter().any(|stretch| stretch.next_offset > made_at))
         };
         if holds().map_err(|source| Error::io("read", &path, source))? {
             return Ok(true);

@@ -140,7 +140,7 @@ impl Rig {
     }
 
     fn create(&self) -> Log {
-        Log::create(&self.env, self.identity.clone(), self.options).unwrap()
+        Log::create(&self.env, self.identity.clone(), self.options, 0).unwrap()
     }
 
     fn open(&self, known: &Known) -> Result<(Log, PartitionRecovery)> {

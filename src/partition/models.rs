@@ -79,7 +79,7 @@ fn partition() -> Arc<PartitionCore> {
         has_budget: false,
         features: 0,
     };
-    let log = Log::create(&Arc::new(env), identity, options).unwrap();
+    let log = Log::create(&Arc::new(env), identity, options, 0).unwrap();
     let clock = RunClock::begin(Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH)));
     PartitionCore::new(
         log,

@@ -80,7 +80,7 @@ impl Setup {
         let disk = SimulatedDisk::new();
         disk.create_dir(Path::new(DIR)).unwrap();
         disk.sync_dir(Path::new("/")).unwrap();
-        let log = Log::create(&env(&disk), identity(), OPTIONS).unwrap();
+        let log = Log::create(&env(&disk), identity(), OPTIONS, 0).unwrap();
         Self::with_log(disk, log, durability)
     }
 
@@ -124,7 +124,7 @@ impl Setup {
         disk.create_dir(Path::new(DIR)).unwrap();
         disk.sync_dir(Path::new("/")).unwrap();
         let hooked = HookedDisk::new(Arc::new(disk.clone()), hook);
-        let log = Log::create(&env_on(Arc::new(hooked), 1), identity(), OPTIONS).unwrap();
+        let log = Log::create(&env_on(Arc::new(hooked), 1), identity(), OPTIONS, 0).unwrap();
         Self::with_log(disk, log, Durability::Sync)
     }
 

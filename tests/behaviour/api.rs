@@ -423,6 +423,7 @@ fn topics_are_administered() {
     never(|| {
         let admin: Admin = Broker::in_memory()?.admin();
         let _: Topic = admin.create_topic("t", TopicConfig::new(1))?;
+        let _: Topic = admin.create_topic_at("t", TopicConfig::new(1), [(0, 7)])?;
         admin.delete_topic("t")?;
         let _: Vec<TopicInfo> = admin.topics()?;
         let _: TopicInfo = admin.describe_topic("t")?;

@@ -142,6 +142,47 @@ fn impossible_settings_are_refused() {
     assert!(matches!(acks, Err(Error::Config(_))), "{acks:?}");
 }
 
+/// A follower would make the partition at offset 0, and could lead before it has asked the leader.
+// RED: src/broker/topics.rs
+//   - if !begins.is_empty() && run.context().is_member() {
+//   + if begins.len() > usize::MAX - 1 {
+#[test]
+fn a_partition_of_a_group_begins_at_0_only() {
+    let group = Group::led();
+    let create = |begin| group.broker(A).admin().create_topic_at("t", TopicConfig::new(1), [begin]);
+    let refused = create((0, 7));
+    let Err(Error::Config(error)) = refused else { panic!("{refused:?}") };
+    assert_eq!(error.setting, "begin");
+    create((0, 0)).unwrap();
+    let refused = group.broker(B).admin().create_topic_at("u", TopicConfig::new(1), [(0, 7)]);
+    assert!(matches!(refused, Err(Error::NotLeader { .. })), "{refused:?}");
+}
+
+/// What was created alone begins at its offset on every member.
+#[test]
+fn a_partition_that_began_at_an_offset_begins_there_on_every_member() {
+    let mut group = Group::without_members(None);
+    {
+        let alone = Broker::open(group.path(A)).unwrap();
+        let topic =
+            alone.admin().create_topic_at("orders", TopicConfig::new(1), [(0, 70)]).unwrap();
+        assert_eq!(topic.partition(0).unwrap().append(&Record::new().value("one")).unwrap(), 70);
+        alone.close().unwrap();
+    }
+    for node in NODES {
+        group.start(node);
+    }
+    group.lead(A, 1);
+    for node in NODES {
+        let found = until(|| {
+            let partition = group.broker(node).topic("orders").ok()?.partition(0).ok()?;
+            let ends = (partition.log_start_offset(), partition.log_end_offset());
+            (ends == (70, 71)).then_some(())
+        });
+        assert!(found.is_some(), "{node}");
+    }
+}
+
 #[test]
 fn wrong_calls_of_lead_are_refused_and_change_nothing() {
     let group = Group::led();

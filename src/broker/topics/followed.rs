@@ -98,7 +98,8 @@ impl<'a> FollowedTopics<'a> {
             let core = if has_segments(disk, &run.context().identity(entry, number).dir)? {
                 self.open(entry, number)?
             } else {
-                let mut fresh = factory.make_partitions(entry, number..number.saturating_add(1))?;
+                let one = number..number.saturating_add(1);
+                let mut fresh = factory.make_partitions(entry, one, &BTreeMap::new())?;
                 fresh.pop().ok_or_else(|| Error::UnknownTopic((*entry.name).to_owned()))?
             };
             made.0.insert((entry.id, number), core);

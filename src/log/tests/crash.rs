@@ -400,7 +400,7 @@ fn row_a22_an_interrupted_creation_is_an_empty_log_or_none() {
         for seed in 0..20 {
             let (disk, rig) = Rig::fresh(seed);
             disk.crash_at(disk.store_points() + point);
-            let created = Log::create(&rig.env, rig.identity.clone(), rig.options);
+            let created = Log::create(&rig.env, rig.identity.clone(), rig.options, 0);
             let is_created = created.is_ok();
             let mut random = Random::new(seed);
             let how = PowerCut::any(&mut || random.next());

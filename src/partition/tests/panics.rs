@@ -81,7 +81,7 @@ fn row_j14_a_clock_that_panics_in_a_sync_costs_a_figure() {
     let clock = Arc::new(Clockwork { clock, panics: AtomicBool::new(false) });
     let disk = SimulatedDisk::new();
     disk.create_dir(Path::new(DIR)).unwrap();
-    let log = Log::create(&env(&disk), identity(), OPTIONS).unwrap();
+    let log = Log::create(&env(&disk), identity(), OPTIONS, 0).unwrap();
     let core = PartitionCore::new(
         log,
         Lineage::default(),

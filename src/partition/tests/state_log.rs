@@ -69,7 +69,7 @@ fn new_disk() -> SimulatedDisk {
     let disk = SimulatedDisk::new();
     disk.create_dir(Path::new(DIR)).unwrap();
     disk.sync_dir(Path::new("/")).unwrap();
-    drop(Log::create(&env(&disk), identity(), options(NUMBERED_CHANGES)).unwrap());
+    drop(Log::create(&env(&disk), identity(), options(NUMBERED_CHANGES), 0).unwrap());
     disk
 }
 
@@ -324,7 +324,7 @@ fn a_log_with_snapshots_is_read_continued_and_cleaned_up() {
     let disk = SimulatedDisk::new();
     disk.create_dir(Path::new(DIR)).unwrap();
     disk.sync_dir(Path::new("/")).unwrap();
-    drop(Log::create(&env(&disk), identity(), options(0)).unwrap());
+    drop(Log::create(&env(&disk), identity(), options(0), 0).unwrap());
     let old = found(&disk, 0);
     old.with_log(Log::finish_opening).unwrap();
     append_old(&old, true, &[set(1, 3), set(2, 3)]);
@@ -364,7 +364,7 @@ fn row_e02_a_log_that_had_records_is_never_empty() {
         let disk = SimulatedDisk::new();
         disk.create_dir(Path::new(DIR)).unwrap();
         disk.sync_dir(Path::new("/")).unwrap();
-        drop(Log::create(&env(&disk), identity(), options(features)).unwrap());
+        drop(Log::create(&env(&disk), identity(), options(features), 0).unwrap());
         disk
     };
     let open = |features, had_snapshot, had_records| {

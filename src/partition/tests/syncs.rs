@@ -79,7 +79,7 @@ fn row_d03_the_next_run_writes_the_tail_again_before_it_vouches_for_it() {
         let disk = SimulatedDisk::with_seed(seed);
         disk.create_dir(Path::new(DIR)).unwrap();
         disk.sync_dir(Path::new("/")).unwrap();
-        let log = Log::create(&env(&disk), identity(), OPTIONS).unwrap();
+        let log = Log::create(&env(&disk), identity(), OPTIONS, 0).unwrap();
         let setup = Setup::with_log(disk, log, Durability::Sync);
         setup.append("1").unwrap();
         setup.fail_next_sync();

@@ -245,7 +245,7 @@ impl Walk {
             }
         });
         let hooked: Arc<dyn Disk> = Arc::new(hooked);
-        let log = Log::create(&env_on(Arc::clone(&hooked), seed), identity(), SMALL).unwrap();
+        let log = Log::create(&env_on(Arc::clone(&hooked), seed), identity(), SMALL, 0).unwrap();
         let setup = Setup::with_log(disk.clone(), log, Durability::Os);
         setup.core.compactor().set(Some(SETTINGS));
         Quorum::of(&setup.core).begin();

@@ -3,6 +3,7 @@
 //! Owns: nothing; each step is one of a [`Group`]'s machine or of the network. Must not know: what
 //! must be true.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::log_key::LogKey;
@@ -28,7 +29,8 @@ impl Group {
         let mut key = LogKey::Meta;
         self.with(0, |run| {
             let config = TopicConfig::new(1).segment_bytes(SEGMENT_BYTES);
-            let _ = run.broker.run().topics().begin_create("plain", config).unwrap();
+            let _ =
+                run.broker.run().topics().begin_create("plain", config, &BTreeMap::new()).unwrap();
             run.shell.notice(LogKey::Meta);
             key = run.key("plain", 0).unwrap();
         })?;
@@ -81,7 +83,7 @@ impl Group {
         let mut key = LogKey::Meta;
         self.with(0, |run| {
             let config = TopicConfig::new(1).segment_bytes(SEGMENT_BYTES);
-            let _ = run.broker.run().topics().begin_create(name, config).unwrap();
+            let _ = run.broker.run().topics().begin_create(name, config, &BTreeMap::new()).unwrap();
             run.shell.notice(LogKey::Meta);
             key = run.key(name, 0).unwrap();
             run.append(key, &[format!("the first of {name}")]).unwrap();

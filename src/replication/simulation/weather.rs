@@ -2,6 +2,7 @@
 //!
 //! Owns: how often things happen, and the choice of each. Must not know: what must be true.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -302,7 +303,7 @@ fn change_topic(run: &Run, name: &str, partitions: u32, choice: u64) -> Result<(
     let Ok(topic) = run.broker.run().topic(name) else {
         let config = TopicConfig::new(partitions).segment_bytes(SEGMENT_BYTES);
         let config = if name == "synced" { config.durability(Durability::Sync) } else { config };
-        return topics.begin_create(name, config).map(drop);
+        return topics.begin_create(name, config, &BTreeMap::new()).map(drop);
     };
     let has = topic.config.partitions;
     match choice {

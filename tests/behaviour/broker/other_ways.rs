@@ -142,3 +142,49 @@ fn an_idle_partition_takes_little_of_the_disk() {
         assert!(blocks(partition) <= 256 << 10, "closed, {partition}: {}", blocks(partition));
     }
 }
+
+/// A mirror gives each record the offset that it has in its source. Rule: offsets below the
+/// beginning are as those of removed records, for readers, groups and reports of damage.
+// RED: src/broker/topics.rs
+//   - let made = made.and_then(|()| note_begins(&self.run, &entry, begins));
+#[test]
+fn a_partition_can_begin_at_a_chosen_offset() {
+    let dir = temp_dir();
+    let broker = open_quiet(dir.path());
+    let admin = broker.admin();
+    let config = || small_topic(2);
+    let unknown = admin.create_topic_at("t", config(), [(2, 7)]);
+    assert!(matches!(unknown, Err(Error::UnknownPartition(_))), "{unknown:?}");
+    assert_eq!(refused_setting(admin.create_topic_at("t", config(), [(0, u64::MAX)])), "begin");
+    let topic = admin.create_topic_at("t", config(), [(0, 500), (1, 0)]).unwrap();
+    let exists = admin.create_topic_at("t", config(), [(0, 7)]);
+    assert!(matches!(exists, Err(Error::TopicExists(_))), "{exists:?}");
+    let partition = topic.partition(0).unwrap();
+    assert_eq!((partition.log_start_offset(), partition.log_end_offset()), (500, 500));
+    assert!(matches!(partition.read(499, 1), Err(Error::OffsetOutOfRange { .. })));
+    assert!(partition.read(500, 1).unwrap().is_empty());
+    let mut group = broker.consumer("g").subscribe(["t"]).open().unwrap();
+    let wrong = partition.append_if(0, &[Record::new().value("v")]);
+    assert!(matches!(wrong, Err(Error::WrongOffset { actual: 500, .. })), "{wrong:?}");
+    assert_eq!(partition.append_if(500, &[Record::new().value("0")]).unwrap(), 500..501);
+    let padding = "p".repeat(6_000);
+    for offset in 501..506 {
+        assert_eq!(partition.append(&Record::new().value(&padding)).unwrap(), offset);
+    }
+    assert_eq!(topic.partition(1).unwrap().append(&Record::new().value("v")).unwrap(), 0);
+    let read = drain(&mut group);
+    assert_eq!(read.iter().map(logpond::Message::offset).min(), Some(0));
+    assert!(group.take_gaps().is_empty(), "nothing was there to be missed");
+    group.commit().unwrap();
+    assert_eq!(group.committed(("t", 0)).unwrap(), Some(506));
+    drop((group, topic, partition, admin, broker));
+
+    // The first file is lost before any opening has noted where the log begins.
+    let first = files_below(&dir.path().join("t").join("0")).into_iter().min().unwrap();
+    fs::remove_file(first).unwrap();
+    let broker = open_quiet(dir.path());
+    let recovered = &broker.recovery().partitions;
+    let damaged = recovered.iter().find(|it| !it.corrupt.is_empty()).unwrap();
+    assert_eq!(damaged.corrupt[0].offsets.as_ref().map(|offsets| offsets.start), Some(500));
+    assert_eq!(damaged.end_offset, 506);
+}
