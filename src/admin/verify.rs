@@ -1,12 +1,16 @@
 //! Verification: reads all files of a topic again.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::Admin;
-use crate::error::{Corruption, Result};
+use crate::error::{Corruption, Error, Result};
 use crate::log::verify::Findings;
+use crate::partition::PartitionCore;
+use crate::record::TopicPartition;
 
-/// The result of [`Admin::verify`].
+/// The result of [`Admin::verify`] and [`Admin::verify_partition`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VerifyReport {
@@ -55,15 +59,60 @@ impl Admin {
     ///
     /// For the disk: reads every byte of the topic once, a megabyte at a time.
     pub fn verify(&self, topic: &str) -> Result<VerifyReport> {
+        report_on(self.named(topic)?.iter())
+    }
+
+    /// Reads all records of one partition from its files and checks them, as
+    /// [`verify`](Self::verify) does for all of a topic. Between the calls for the partitions of a
+    /// topic, a program can show how far it is.
+    ///
+    /// ```
+    /// # use logpond::{Broker, Record, TopicConfig};
+    /// # let broker = Broker::in_memory()?;
+    /// # broker.ensure_topic("emails", TopicConfig::new(4))?;
+    /// # broker.producer().send(Record::to("emails").value("welcome!"))?;
+    /// for number in 0..broker.topic("emails")?.partitions() {
+    ///     println!("partition {number} of 4");
+    ///     assert!(broker.admin().verify_partition(("emails", number))?.is_ok());
+    /// }
+    /// # Ok::<(), logpond::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTopic`](crate::Error::UnknownTopic), also if the topic is deleted meanwhile;
+    /// [`Error::UnknownPartition`](crate::Error::UnknownPartition);
+    /// [`Error::Io`](crate::Error::Io) if the disk cannot be read;
+    /// [`Error::Closed`](crate::Error::Closed).
+    ///
+    /// # Blocking
+    ///
+    /// For the disk: reads every byte of the partition once, a megabyte at a time.
+    pub fn verify_partition(&self, partition: impl Into<TopicPartition>) -> Result<VerifyReport> {
+        let partition = partition.into();
+        let partitions = self.named(&partition.topic)?;
+        match partitions.get(partition.partition as usize) {
+            Some(core) => report_on([core]),
+            None => Err(Error::UnknownPartition(partition)),
+        }
+    }
+
+    /// The partitions of a topic or of an internal log.
+    fn named(&self, topic: &str) -> Result<Vec<Arc<PartitionCore>>> {
         let engine = self.run();
         let own = engine.logs().partitions().into_iter().filter(|own| *own.origin.topic == *topic);
         let own: Vec<_> = own.collect();
-        let partitions = if own.is_empty() { engine.topic(topic)?.partitions.clone() } else { own };
-        let mut findings = Findings::default();
-        for partition in &partitions {
-            partition.reader().verify(&mut findings)?;
-        }
-        let Findings { batches, records, damage } = findings;
-        Ok(VerifyReport { batches, records, damage })
+        if own.is_empty() { Ok(engine.topic(topic)?.partitions.clone()) } else { Ok(own) }
     }
+}
+
+fn report_on<'p>(
+    partitions: impl IntoIterator<Item = &'p Arc<PartitionCore>>,
+) -> Result<VerifyReport> {
+    let mut findings = Findings::default();
+    for partition in partitions {
+        partition.reader().verify(&mut findings)?;
+    }
+    let Findings { batches, records, damage } = findings;
+    Ok(VerifyReport { batches, records, damage })
 }

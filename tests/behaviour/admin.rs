@@ -245,6 +245,35 @@ fn verify(dir: &Path) -> Result<VerifyReport, Error> {
 }
 
 #[test]
+fn partitions_are_verified_one_by_one() {
+    let dir = temp_dir();
+    let broker = open_quiet(dir.path());
+    broker.admin().create_topic("t", small_topic(2)).unwrap();
+    send_numbers(&broker, "t", 0, 0..3);
+    let damaged = Record::new().value("to be damaged");
+    broker.topic("t").unwrap().partition(1).unwrap().append(&damaged).unwrap();
+    broker.close().unwrap();
+    let [file] = files_below(&dir.path().join("t/1")).try_into().unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    let position = bytes.windows(13).position(|it| it == b"to be damaged").unwrap();
+    bytes[position] ^= 1;
+    fs::write(&file, bytes).unwrap();
+
+    let admin = open_quiet(dir.path()).admin();
+    let records = |number| admin.verify_partition(("t", number)).map(|it| (it.records, it.is_ok()));
+    assert_eq!(records(0).unwrap(), (3, true));
+    assert!(!records(1).unwrap().1, "a record of partition 1 is damaged");
+    assert!(!admin.verify("t").unwrap().is_ok());
+    let unknown = admin.verify_partition(("t", 2));
+    assert!(matches!(unknown, Err(Error::UnknownPartition(_))), "{unknown:?}");
+    let unknown = admin.verify_partition(("u", 0));
+    assert!(matches!(unknown, Err(Error::UnknownTopic(_))), "{unknown:?}");
+    assert!(admin.verify_partition(("__meta", 0)).unwrap().records > 0);
+    let unknown = admin.verify_partition(("__meta", 1));
+    assert!(matches!(unknown, Err(Error::UnknownPartition(_))), "{unknown:?}");
+}
+
+#[test]
 fn a_sound_topic_is_verified_whole_open_and_reopened_in_memory_and_on_disk() {
     let dir = temp_dir();
     for broker in [in_memory(), open_quiet(dir.path())] {

@@ -430,6 +430,7 @@ fn topics_are_administered() {
         admin.alter_topic("t", |config| config.retention(Duration::ZERO))?;
         admin.add_partitions("t", 4)?;
         let report: VerifyReport = admin.verify("t")?;
+        let _: VerifyReport = admin.verify_partition(("t", 0))?;
         let _: (u64, u64, &Vec<Corruption>, bool) =
             (report.batches, report.records, &report.damage, report.is_ok());
         Ok(())
