@@ -1,8 +1,8 @@
 //! Pages about the crate as a whole. Their sources are the Markdown files in `src/docs/`.
 //!
 //! For users of the crate: [`durability`], [`groups`], [`sources`], [`retention`], [`compaction`],
-//! [`copies`], [`failures`], [`metrics`], [`performance`], [`testing_your_service`], [`versions`],
-//! [`changelog`].
+//! [`copies`], [`command_line`], [`failures`], [`metrics`], [`performance`],
+//! [`testing_your_service`], [`versions`], [`changelog`].
 //!
 //! For those who read or change its code: [`architecture`], [`decisions`], [`concurrency`],
 //! [`mod@format`], [`replication`], [`testing`], [`contributing`].
@@ -12,6 +12,9 @@ pub mod architecture {}
 
 #[doc = include_str!("docs/changelog.md")]
 pub mod changelog {}
+
+#[doc = include_str!("docs/command_line.md")]
+pub mod command_line {}
 
 #[doc = include_str!("docs/compaction.md")]
 pub mod compaction {}

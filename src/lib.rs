@@ -86,10 +86,10 @@
 //! | change my type, and still read old records | [`Versioned`] |
 //! | send a value with headers | [`TypedProducer::send_with`] |
 //! | see how many records a group has yet to read | [`Consumer::lag`], [`Broker::metrics`], [`Admin::describe_group`] |
-//! | inspect a directory that another process has open | [`BrokerBuilder::read_only`] |
+//! | inspect a directory that another process has open | [`BrokerBuilder::read_only`]; from a shell: [`docs::command_line`] |
 //! | test with time that I move | [`ManualClock`], [`BrokerBuilder::background`], [`Broker::tick`] |
 //! | test my service against crashes, faults and time | `testing::TestBroker`, with the feature `testing` |
-//! | know which records a crash or a bad disk has damaged | [`Broker::recovery`], [`Admin::verify`] |
+//! | know which records a crash or a bad disk has damaged | [`Broker::recovery`], [`Admin::verify`], [`Admin::verify_partition`] |
 //! | copy the readable records of a damaged directory | [`salvage`] |
 //!
 //! The search of these pages also finds Kafka's names (`KafkaConsumer`, `commitSync`,
@@ -130,6 +130,7 @@
 //! | | |
 //! |---|---|
 //! | `async` | `Consumer::in_async`, `Producer::in_async`, whose waiting calls are futures, and `Consumer::stream`, a `futures_core::Stream`; for any executor. It adds no runtime and no thread. [`Delivery`] is a future without this feature. |
+//! | `cli` | The program `logpond`, which looks into a data directory from a shell: [`docs::command_line`]. It adds nothing to the library. |
 //! | `json` | The codec `Json` for typed producers and consumers. [`Bincode`] needs no feature. |
 //! | `replication` | Copies of a broker in several processes, over a transport of the application: [`docs::copies`]. |
 //! | `testing` | `testing::TestBroker`, the broker of your own tests: this engine on a clock that the test moves and a simulated disk, with crashes, power cuts and faults on demand. For `[dev-dependencies]`. |
@@ -138,8 +139,8 @@
 //! # Documents
 //!
 //! For users: [durability](docs::durability), [groups](docs::groups), [retention](docs::retention),
-//! [compaction](docs::compaction), [copies](docs::copies), [failures](docs::failures),
-//! [metrics](docs::metrics), [performance](docs::performance),
+//! [compaction](docs::compaction), [copies](docs::copies), [command line](docs::command_line),
+//! [failures](docs::failures), [metrics](docs::metrics), [performance](docs::performance),
 //! [testing your service](docs::testing_your_service), [versions](docs::versions) and
 //! [changes](docs::changelog). For
 //! those who read or change the code: begin with [architecture](docs::architecture), then

@@ -8,7 +8,7 @@
 //! | a type has few methods and fields, and its inherent impl lies in one file | `types` |
 //! | files and functions can be read at a sitting; the top level holds what was agreed | `sizes` |
 //! | `unsafe` lies in one folder of small files and names what it relies on | `obligations` |
-//! | locks, and packages that touch memory or foreign bytes, lie in one file each | `packages` |
+//! | locks, and packages that touch memory or foreign bytes, lie in one file each; the library has no command line | `packages` |
 //! | each atomic says what its ordering is for | `atomics` |
 //! | names and prose use standard terms | `words` |
 //! | no page names a file that does not exist; the table of rooms is the one that is checked | `documents` |

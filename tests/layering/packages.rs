@@ -1,16 +1,28 @@
-//! Locks, atomics and the packages that touch memory or foreign bytes each lie in one file.
+//! Locks, atomics and the packages that touch memory or foreign bytes each lie in one file, and the
+//! packages of the program `logpond` in its folder.
 
 use crate::code::{Root, paths, without_tests};
 use crate::sources::{Sources, assert_none, module_path, sources};
 
 /// Packages that exactly one file imports.
 const ONE_IMPORTER: &[&str] = &["memmap2", "crc32fast", "bincode"];
+/// Packages of the program: a user of the library never compiles them.
+const PROGRAM_ONLY: &[&str] = &["clap"];
+/// The folder of the program.
+const PROGRAM: &str = "bin/";
 /// The one file with locks and atomics.
 const SYNC_FILE: &str = "sync.rs";
 
 #[test]
 fn packages_that_touch_memory_or_foreign_bytes_have_one_importer() {
     assert_none(&importer_violations(&Sources::read("src").unwrap()));
+}
+
+#[test]
+fn packages_of_the_program_are_not_in_the_library() {
+    let sources = Sources::read("src").unwrap();
+    assert!(PROGRAM_ONLY.iter().all(|package| !sources.naming(package).is_empty()));
+    assert_none(&program_violations(&sources));
 }
 
 #[test]
@@ -25,6 +37,16 @@ fn importer_violations(sources: &Sources) -> Vec<String> {
         if importers.len() != 1 {
             violations.push(format!("`{package}` is imported by {importers:?}, not by one file"));
         }
+    }
+    violations
+}
+
+fn program_violations(sources: &Sources) -> Vec<String> {
+    let mut violations = Vec::new();
+    for package in PROGRAM_ONLY {
+        let importers = sources.naming(package).into_iter();
+        let of_library = importers.filter(|name| !name.starts_with(PROGRAM));
+        violations.extend(of_library.map(|name| format!("{name}: `{package}` in the library")));
     }
     violations
 }
@@ -63,6 +85,12 @@ fn a_second_importer_and_a_missing_one_are_found() {
     assert_eq!(importer_violations(&sources(&second)).len(), 1);
     let missing = good.get(1..).unwrap_or_default();
     assert_eq!(importer_violations(&sources(missing)).len(), 1);
+}
+
+#[test]
+fn a_package_of_the_program_in_the_library_is_found() {
+    let count = |name| program_violations(&sources(&[(name, "use clap::Parser;")])).len();
+    assert_eq!((count("bin/logpond/args.rs"), count("config.rs")), (0, 1));
 }
 
 #[test]

@@ -1,0 +1,224 @@
+//! `tail`: what is read, in which form, and until when.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::Child;
+use std::sync::mpsc;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::*;
+
+const FIRST: &str = "0\t0\t2023-11-14T22:13:20.000Z\tuser-7\twelcome!\ttrace=abc\n";
+const SECOND: &str = "0\t1\t2023-11-14T22:14:20.000Z\tuser-7\t\\xff\\u{0}\n";
+const THIRD: &str = "0\t2\t2023-11-14T22:15:20.000Z\tuser-7\t(tombstone)\n";
+const OTHER: &str = "1\t0\t2023-11-14T22:16:20.000Z\t\ttwo\\nlines\n";
+
+#[test]
+fn records_are_lines_of_text() {
+    let dir = sample();
+    for (line, expected) in [
+        ("tail {} emails", vec![FIRST, SECOND, THIRD, OTHER]),
+        ("tail {} emails --from earliest", vec![FIRST, SECOND, THIRD, OTHER]),
+        ("tail {} emails -n 1", vec![THIRD, OTHER]),
+        ("tail {} emails -n 0", vec![]),
+        ("tail {} emails --partition 1", vec![OTHER]),
+        ("tail {} emails -p 1 -p 0 --limit 2", vec![FIRST, SECOND]),
+        ("tail {} emails --from 1 --partition 0", vec![SECOND, THIRD]),
+        ("tail {} emails --from end", vec![]),
+        ("tail {} emails --from 2023-11-14T22:14Z", vec![SECOND, THIRD, OTHER]),
+        ("tail {} emails --from 2023-11-14T23:16+01:00", vec![OTHER]),
+        ("tail {} emails --from 1h", vec![]),
+        ("tail {} emails --limit 0", vec![]),
+        ("tail {} addresses", vec![]),
+    ] {
+        let out = run(dir.path(), line).ok();
+        let mut lines: Vec<&str> = out.split_inclusive('\n').collect();
+        // Partitions are read in turns; each is in order.
+        lines.sort_by_key(|line| line.split('\t').next().map(str::to_owned));
+        assert_eq!(lines, expected, "{line}");
+    }
+    let refused = run(dir.path(), "tail {} nothing").refused(1);
+    assert!(refused.contains(r#"there is no topic "nothing""#), "{refused}");
+    let refused = run(dir.path(), "tail {} emails --partition 2").refused(1);
+    assert!(refused.contains("there is no partition emails-2"), "{refused}");
+}
+
+#[test]
+fn records_are_lines_of_json() {
+    let dir = sample();
+    let out = run(dir.path(), "tail {} emails --partition 0 --json").ok();
+    assert_eq!(out, run(dir.path(), "tail {} emails -p 0 --format json").ok());
+    let records: Vec<serde_json::Value> =
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(
+        records[0],
+        serde_json::json!({
+            "topic": "emails", "partition": 0, "offset": 0,
+            "timestamp": "2023-11-14T22:13:20.000Z", "key": "user-7", "value": "welcome!",
+            "headers": [{"name": "trace", "value": "abc"}],
+        })
+    );
+    assert_eq!(records[1]["value"], serde_json::json!({"hex": "ff00"}));
+    assert!(records[2]["value"].is_null());
+}
+
+#[test]
+fn records_are_dumps() {
+    let dir = sample();
+    let expected = "emails-0 0 2023-11-14T22:13:20.000Z
+  key: 6 bytes
+    00000000  75 73 65 72 2d 37                                user-7
+  value: 8 bytes
+    00000000  77 65 6c 63 6f 6d 65 21                          welcome!
+  header trace: 3 bytes
+    00000000  61 62 63                                         abc
+";
+    assert_eq!(run(dir.path(), "tail {} emails --format hex --limit 1 -p 0").ok(), expected);
+    let out = run(dir.path(), "tail {} emails --format hex --from 2 -p 0").ok();
+    assert!(out.contains("  value: none\n"), "{out}");
+}
+
+/// A child whose output is read line by line, and which is killed at the end.
+struct Following {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Following {
+    fn start(dir: &Path, line: &str) -> Self {
+        let mut child = command(dir, line).spawn().unwrap();
+        let (send, lines) = mpsc::channel();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            let lines = out.lines().map_while(Result::ok);
+            lines.map_while(|line| send.send(line).ok()).for_each(drop);
+        });
+        Self { child, lines }
+    }
+
+    /// The value of the next record, in the text form.
+    fn value(&self) -> String {
+        let line = self.lines.recv_timeout(PATIENCE).expect("a line");
+        line.split('\t').nth(4).expect("a value").to_owned()
+    }
+
+    /// Waits for the end of the program: its exit code and message.
+    fn end(&mut self) -> (Option<i32>, String) {
+        let mut message = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut message).unwrap();
+        (self.child.wait().unwrap().code(), message)
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_topic_is_followed_beside_its_writer() {
+    let dir = sample();
+    let broker = service(dir.path());
+    let tail = Following::start(dir.path(), "tail {} emails --follow -n 1 --partition 0");
+    assert_eq!(tail.value(), "(tombstone)");
+    for number in 0..3 {
+        let value = format!("new {number}");
+        broker.producer().send(Record::to("emails").partition(0).value(&value)).unwrap();
+        assert_eq!(tail.value(), value);
+    }
+    // Several at once, over the end of segments, each once and in order.
+    let partition = broker.topic("emails").unwrap().partition(0).unwrap();
+    let values: Vec<String> = (0..1_500).map(|number| format!("many {number}")).collect();
+    for value in &values {
+        partition.append(&Record::new().value(value)).unwrap();
+    }
+    for value in &values {
+        assert_eq!(&tail.value(), value);
+    }
+}
+
+#[test]
+fn a_partition_that_is_added_is_followed_too() {
+    let dir = sample();
+    let broker = service(dir.path());
+    let tail = Following::start(dir.path(), "tail {} emails --follow --from 0 --limit 5");
+    let mut values: Vec<String> = (0..4).map(|_| tail.value()).collect();
+    values.sort();
+    assert_eq!(values, ["(tombstone)", r"\xff\u{0}", r"two\nlines", "welcome!"]);
+    broker.admin().add_partitions("emails", 3).unwrap();
+    broker.producer().send(Record::to("emails").partition(2).value("first of 2")).unwrap();
+    assert_eq!(tail.value(), "first of 2");
+}
+
+#[test]
+fn following_ends_when_the_topic_is_deleted() {
+    let dir = sample();
+    let broker = service(dir.path());
+    let mut tail = Following::start(dir.path(), "tail {} emails --follow -n 1 --partition 1");
+    assert_eq!(tail.value(), r"two\nlines");
+    broker.admin().delete_topic("emails").unwrap();
+    let (code, message) = tail.end();
+    assert_eq!(code, Some(1), "{message}");
+    assert!(message.contains(r#"there is no topic "emails""#), "{message}");
+}
+
+#[test]
+fn offsets_that_were_removed_before_they_were_read_are_reported() {
+    let dir = sample();
+    let broker = service(dir.path());
+    let mut tail = Following::start(dir.path(), "tail {} emails -f --from 3 -p 0 --limit 2");
+    let partition = broker.topic("emails").unwrap().partition(0).unwrap();
+    partition.append(&Record::new().value("first")).unwrap();
+    assert_eq!(tail.value(), "first");
+    // It cannot look while it is stopped.
+    let id = Pid::from_child(&tail.child);
+    kill_process(id, Signal::STOP).unwrap();
+    for value in ["a", "b", "c"] {
+        partition.append(&Record::new().value(value)).unwrap();
+    }
+    broker.admin().delete_records(("emails", 0), 7).unwrap();
+    partition.append(&Record::new().value("last")).unwrap();
+    kill_process(id, Signal::CONT).unwrap();
+    assert_eq!(tail.value(), "last");
+    let (code, message) = tail.end();
+    assert_eq!(code, Some(0), "{message}");
+    assert!(message.contains("emails-0: offsets 4..7 are missing"), "{message}");
+}
+
+/// The damage is in what was read before the directory was looked at again.
+#[test]
+fn damage_that_was_passed_over_is_exit_code_3_at_the_end_of_following_too() {
+    let dir = sample();
+    damage::damage(dir.path(), b"welcome!");
+    let broker = service(dir.path());
+    let mut tail = Following::start(dir.path(), "tail {} emails --follow -p 0 --limit 3");
+    assert_eq!([tail.value(), tail.value()], [r"\xff\u{0}", "(tombstone)"]);
+    broker.producer().send(Record::to("emails").partition(0).value("new")).unwrap();
+    assert_eq!(tail.value(), "new");
+    let (code, message) = tail.end();
+    assert_eq!(code, Some(3), "{message}");
+}
+
+/// `tail | head`: the program ends without a word when nobody reads any more.
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let dir = sample();
+    let broker = open_quiet(dir.path());
+    let partition = broker.topic("emails").unwrap().partition(0).unwrap();
+    let value = "x".repeat(1_000);
+    for _ in 0..1_000 {
+        partition.append(&Record::new().value(&value)).unwrap();
+    }
+    broker.close().unwrap();
+    for line in ["tail {} emails --from 0", "tail {} emails --from 0 --follow --json"] {
+        let mut child = command(dir.path(), line).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut String::new()).unwrap();
+        drop(out);
+        let mut message = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut message).unwrap();
+        assert_eq!((child.wait().unwrap().code(), message.as_str()), (Some(0), ""), "{line}");
+    }
+}
