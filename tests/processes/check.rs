@@ -24,7 +24,7 @@ pub(crate) struct Summary {
     /// Records that readers and groups saw.
     pub(crate) read: usize,
     pub(crate) commits: usize,
-    /// Reads and polls after which the member confirmed that it leads.
+    /// Reads and polls before which the member confirmed that it leads.
     pub(crate) confirmed: usize,
 }
 
@@ -279,8 +279,8 @@ fn check_readers(history: &[Event], logs: &Logs, violations: &mut Violations) {
     }
 }
 
-/// In one run of a member a high watermark does not fall. If the member confirms afterwards that it
-/// leads, the watermark covers all that was acknowledged before the look.
+/// In one run of a member a high watermark does not fall. If the member has confirmed that it leads, the
+/// watermark then covers all that was acknowledged before it was asked.
 fn check_watermarks(
     history: &[Event],
     logs: &Logs,

@@ -188,7 +188,11 @@ impl<'a> Harm<'a> {
     /// with the same number.
     fn call_to_lead(&mut self, member: usize) {
         let statuses: Vec<_> = self.group.members().map(|it| self.group.status(it)).collect();
-        let known = |member: usize| statuses[member].as_ref().map_or(0, |status| status.epoch);
+        // One that has failed says nothing of use.
+        let known = |member: usize| {
+            let status = statuses[member].as_ref().filter(|status| status.failure.is_empty());
+            status.map_or(0, |status| status.epoch)
+        };
         let greatest = self.group.members().map(known).max().unwrap_or(0);
         let epoch = (greatest + u32::try_from(self.rng.below(4)).unwrap()).saturating_sub(1);
         let other = self.any();
@@ -228,7 +232,8 @@ impl<'a> Harm<'a> {
                 group.kill(leader);
                 group.start(leader);
             }
-            has_role(group, "Follower").then_some(())
+            // It may be elected at once.
+            (has_role(group, "Follower") || has_role(group, "Leader")).then_some(())
         });
         // A majority has the change if it has a later one.
         let topic = format!("after-{}", self.group.arena.count());

@@ -65,7 +65,7 @@ pub(crate) enum What {
         records: Vec<(u64, Value)>,
         /// The high watermark, looked up after the records.
         mark: Option<u64>,
-        /// Whether the member then confirmed that it leads.
+        /// Whether the member had confirmed that it leads, after it was asked.
         is_confirmed: bool,
     },
     /// A group got records: partition, offset, value.

@@ -15,7 +15,7 @@ const BACK_OFF: Duration = Duration::from_millis(5);
 /// How long a producer with sequence numbers repeats its last record after the round.
 const LAST_TRIES: u32 = 1_000;
 
-/// Whether what is read before a leader confirms is current. Right after a failover the high watermark
+/// Whether what is read after a leader has confirmed is current. Right after a failover the high watermark
 /// may still be lower than what was acknowledged before: a known fault of replication.
 const READS_ARE_CURRENT: bool = false;
 

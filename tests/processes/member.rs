@@ -244,13 +244,14 @@ impl Client {
         self.named[id].send_sequenced(sequence, record(to, &value_of(number)))
     }
 
-    /// The records, then the high watermark, then whether this member leads.
+    /// Whether this member leads, then the records, then the high watermark.
     fn read(&self, (topic, partition): (&str, u64), from: u64, confirms: bool) -> Result<String> {
         let partition = u32::try_from(partition).unwrap();
         let partition = self.broker.topic(topic)?.partition(partition)?;
+        let is_confirmed = self.confirm(confirms);
         let batch = partition.read(from, 16 << 10)?;
         let mark = partition.high_watermark();
-        Ok(format!("ok {mark} {}{}", self.confirm(confirms), records(&batch)))
+        Ok(format!("ok {mark} {is_confirmed}{}", records(&batch)))
     }
 
     fn confirm(&self, is_wanted: bool) -> u8 {
@@ -258,8 +259,9 @@ impl Client {
     }
 
     fn poll(&mut self, confirms: bool) -> Result<String> {
+        let is_confirmed = self.confirm(confirms);
         let batch = self.consumer.as_mut().ok_or(Error::Closed)?.poll(POLL)?;
-        Ok(format!("ok {}{}", self.confirm(confirms), records(&batch)))
+        Ok(format!("ok {is_confirmed}{}", records(&batch)))
     }
 
     /// Commits all positions, and says which.

@@ -32,8 +32,8 @@ pub(super) fn check(history: &[Event], end: &End, logs: &Logs, violations: &mut 
     check_coverage(history, end, logs, violations);
 }
 
-/// A group does not read again what it had committed before the poll. A member that has lost its
-/// leadership without noticing may; but such a poll is not confirmed.
+/// A group does not read again what it had committed before the poll. At a member that has lost its
+/// leadership without noticing it may; but such a member does not confirm that it leads.
 fn check_resumes(
     history: &[Event],
     acknowledged: &BTreeMap<Key, Rising>,
