@@ -91,5 +91,5 @@ fn the_leader_is_killed_and_another_one_acknowledges() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let took = rounds::failovers(from_env("LOGPOND_KILLS", 3));
     let (median, greatest) = (took[took.len() / 2], took[took.len() - 1]);
-    println!("{} failovers: {median:.0?} (median), {greatest:.0?} at most", took.len());
+    println!("{} failovers: {median:.2?} (median), {greatest:.2?} at most", took.len());
 }
