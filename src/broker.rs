@@ -41,7 +41,6 @@ mod live_topics;
 pub(crate) mod local;
 mod log_opener;
 #[cfg(feature = "replication")]
-#[cfg_attr(not(test), expect(dead_code, reason = "the shell of replication will call it"))]
 pub(crate) mod member_notes;
 pub(crate) mod metrics;
 pub(crate) mod open;

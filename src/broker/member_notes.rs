@@ -45,7 +45,8 @@ impl<'a> MemberNotes<'a> {
         let (directory, session) =
             self.local.read(|local| (local.replica.directory(), local.replica.session()));
         let mut notes = Vec::new();
-        let directory = directory.unwrap_or_else(|| {
+        // Zero: it was put back from a copy, and is another directory from now on.
+        let directory = directory.filter(|directory| *directory != 0).unwrap_or_else(|| {
             let drawn = draw();
             notes.push(ReplicaNote::Directory(drawn));
             drawn
@@ -98,8 +99,14 @@ impl<'a> MemberNotes<'a> {
     }
 
     /// The greatest session that was noted of another directory; 0 for none.
+    #[cfg(test)]
     pub(crate) fn seen(self, directory: u128) -> u64 {
         self.local.read(|local| local.replica.seen(directory))
+    }
+
+    /// The greatest session that was noted of each other directory.
+    pub(crate) fn all_seen(self) -> Vec<(u128, u64)> {
+        self.local.read(|local| local.replica.all_seen().collect())
     }
 
     /// Whether more of a log was noted as synced than an opening has found.

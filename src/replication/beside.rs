@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::catalog::EngineCatalog;
-use super::driver::{Driver, Output, Replacing, Timing};
+use super::driver::{Driver, Output, Replacing, Resigning, Timing};
 use super::handle::{Calls, ReplicationHandle, Shared};
 use super::member::LeadRefused;
 use super::membership::GroupId;
@@ -32,6 +32,9 @@ use crate::sync::{AtomicBool, LockLevel, Mutex, OnceLock, Ordering};
 
 /// LIMIT: how many bytes of messages to one member share a frame, about.
 const FRAME_BYTES: usize = 1 << 20;
+/// LIMIT: how many frames are taken before a call of `tick` returns. Members in one process that
+/// answer each other at once would keep it for as long as there is something to say.
+const TURN_FRAMES: usize = 256;
 /// LIMIT: how often what is shown is made anew, if nothing happens.
 const SHOWN_EVERY: Duration = Duration::from_millis(100);
 
@@ -119,14 +122,16 @@ impl<C: Catalog + Send + 'static> Beside<C> {
         result
     }
 
-    /// Takes all that has arrived, and does what is due. Returns for how long nothing will be.
+    /// Takes what has arrived, and does what is due. Returns for how long nothing will be; not at
+    /// all if there are more frames than one call takes.
     fn turn_all(&self) -> Duration {
-        loop {
+        for _ in 0..TURN_FRAMES {
             let (is_idle, due) = self.turn();
             if is_idle {
                 return due;
             }
         }
+        Duration::ZERO
     }
 
     /// Takes one frame, and does what is due. Returns whether there was no frame, and for how long nothing
@@ -186,7 +191,14 @@ impl<C: Catalog + Send + 'static> Calls for Beside<C> {
 
     fn resign(&self, to: Option<NodeId>) -> Result<()> {
         let not_leader = self.leadership.not_leader();
-        self.with(|driver, now| if driver.resign(to, now) { Ok(()) } else { Err(not_leader) })
+        self.with(|driver, now| match driver.resign(to, now) {
+            Resigning::Done => Ok(()),
+            Resigning::NotLeader => Err(not_leader),
+            Resigning::Unfit(node) => {
+                let reason = format!("{node} is no other member that counts and is heard");
+                Err(Error::config("resign", reason))
+            }
+        })
     }
 
     fn replace(&self, node: NodeId) -> Result<()> {
@@ -254,7 +266,7 @@ impl<C: Catalog + Send + 'static> Attached for Beside<C> {
     fn stop(&self, gives_way: bool) {
         if gives_way {
             let resigned = self.with(|driver, now| Ok(driver.resign(None, now)));
-            if resigned.is_ok_and(|resigned| resigned) && self.has_thread {
+            if resigned.is_ok_and(|resigned| resigned == Resigning::Done) && self.has_thread {
                 let _ = self.turn();
             }
         }

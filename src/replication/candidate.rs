@@ -11,6 +11,10 @@ use super::message::Summary;
 use super::rule::Rule;
 use crate::record::{LeaderEpoch, NodeId};
 
+/// LIMIT: from how many directories of one member promises are kept. More than two are of a member
+/// whose directory was emptied again and again during one round; the next round begins without any.
+const DIRECTORIES_MAX: usize = 4;
+
 /// A promise that the candidate has.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Answer {
@@ -63,7 +67,11 @@ impl Candidate {
         has_membership: bool,
     ) {
         let key = (run.node, run.directory);
-        if self.answers.get(&key).is_none_or(|known| known.run.session < run.session) {
+        let known = self.answers.get(&key);
+        let of_member = self.answers.keys().filter(|(node, _)| *node == run.node).count();
+        // None is given up for another one: the candidate may be in the middle of fetching from it.
+        let has_room = known.is_some() || of_member < DIRECTORIES_MAX;
+        if has_room && known.is_none_or(|known| known.run.session < run.session) {
             self.answers.insert(key, Answer { run, logs, has_membership });
         }
     }
@@ -158,5 +166,29 @@ impl Candidate {
 
     fn others(&self) -> impl Iterator<Item = &Answer> {
         self.answers.values().filter(|answer| answer.run != self.me)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every directory that a member answered from was kept.
+    // RED: src/replication/candidate.rs
+    //   - let has_room = known.is_some() || of_member < DIRECTORIES_MAX;
+    //   + let has_room = true;
+    #[test]
+    fn promises_of_a_few_directories_of_a_member_are_kept() {
+        let run = |node, directory| {
+            let (node, directory) = (NodeId(node), DirectoryId(directory));
+            MemberRun { node, directory, session: 1 }
+        };
+        let mut candidate = Candidate::new(LeaderEpoch(1), run(0, 0), false);
+        for directory in 1..100 {
+            candidate.promised(run(2, directory), BTreeMap::new(), false);
+        }
+        assert_eq!(candidate.answers.len(), DIRECTORIES_MAX);
+        candidate.promised(run(1, 1), BTreeMap::new(), false);
+        assert!(candidate.has_answer_of(NodeId(1)));
     }
 }

@@ -81,6 +81,15 @@ pub(super) enum Replacing {
     Another(NodeId),
 }
 
+/// What comes of the wish to give the leadership up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resigning {
+    Done,
+    NotLeader,
+    /// This one cannot be given it: it is no other member that counts and is heard.
+    Unfit(NodeId),
+}
+
 /// What a follower remembers between beats.
 #[derive(Debug, Default)]
 struct Follower {
@@ -162,21 +171,29 @@ impl<C: Catalog> Driver<C> {
         Ok(ForcedLead { epoch, given_up, was_recovering, ends: self.shell.ends() })
     }
 
-    /// Gives the leadership up, to another member if one is named or known. False if it does not lead.
-    pub(super) fn resign(&mut self, to: Option<NodeId>, now: Duration) -> bool {
-        let Some(epoch) = self.shell.member().role().leads() else { return false };
-        let heard = |node: &NodeId| self.pulse.is_heard(*node, now);
-        let others = self.shell.member().state().others();
-        let to = to.or_else(|| others.into_iter().filter(heard).max_by_key(|it| self.held_by(*it)));
+    /// Gives the leadership up: with an elector to the member that is named, or to the one that has
+    /// copied most. Without one the application numbers the epochs, and calls the next one.
+    pub(super) fn resign(&mut self, to: Option<NodeId>, now: Duration) -> Resigning {
+        let (member, me) = (self.shell.member(), self.me());
+        let Some(epoch) = member.role().leads() else { return Resigning::NotLeader };
+        let members = member.state().logs().membership().into_iter();
+        let others = members.flat_map(Membership::directories).filter(|(node, _)| *node != me);
+        let heard = others.filter(|(node, directory)| self.pulse.hears(*node, *directory, now));
+        let heard: Vec<NodeId> = heard.map(|(node, _)| node).collect();
+        let most = || heard.iter().copied().max_by_key(|node| view::copied_by(member, *node));
+        if let Some(to) = to.filter(|to| !heard.contains(to)) {
+            return Resigning::Unfit(to);
+        }
+        let to = to.or_else(most);
         self.shell.resign();
-        if let Some(to) = to {
+        if let Some(to) = to.filter(|_| self.timing.elects) {
             self.signal(to, epoch, Sign::TakeOver);
         }
         // It waits before it calls itself again.
         let chance = (self.chance)();
         self.elector.heard(now, chance);
         self.collect(now);
-        true
+        Resigning::Done
     }
 
     /// The new directory of a member is to count as soon as it has everything.
@@ -211,8 +228,12 @@ impl<C: Catalog> Driver<C> {
         Some((epoch, self.pulse.round()))
     }
 
-    /// The last beat that a majority has answered.
+    /// The last beat that a majority has answered; none before readers here see all that was
+    /// acknowledged in earlier epochs.
     pub(super) fn confirmed(&self) -> u64 {
+        if !view::is_current(self.shell.member()) {
+            return 0;
+        }
         self.pulse.confirmed(self.me(), &self.needed())
     }
 
@@ -221,6 +242,7 @@ impl<C: Catalog> Driver<C> {
         let takes_appends = self.leadership.check().is_ok();
         let failure = self.shell.failure();
         let mut status = shown::status((member, failure), pulse, &needed, takes_appends, now);
+        status.cuts_refused = self.shown.cuts_refused();
         for it in &mut status.members {
             let lag = view::lag_of(member, it.id);
             it.lag_records = lag.iter().map(|(_, records)| records).sum();
@@ -252,6 +274,9 @@ impl<C: Catalog> Driver<C> {
                 Said::Signal(signal) => self.signalled(&signal, now),
                 Said::Parcel(parcel) => {
                     let envelope = &parcel.envelope;
+                    if !self.is_of_group(envelope.group) {
+                        continue;
+                    }
                     self.hear(envelope.from, envelope.epoch, now);
                     self.note_epoch(envelope.epoch);
                     if let Body::Refused { promised } = &envelope.body {
@@ -272,10 +297,17 @@ impl<C: Catalog> Driver<C> {
 
     /// A member has said something in the epoch that this one leads, or wants to.
     fn hear(&mut self, from: MemberRun, epoch: LeaderEpoch, now: Duration) {
-        let role = self.shell.member().role();
-        if role.leads().or(role.stands_for()) == Some(epoch) {
+        let member = self.shell.member();
+        let is_of_epoch = member.role().leads().or(member.role().stands_for()) == Some(epoch);
+        if is_of_epoch && self.is_member(from) {
             self.pulse.heard(from, now);
         }
+    }
+
+    /// Whether it may be a sign of life: it is of a member, and not of a copy of its directory.
+    fn is_member(&self, from: MemberRun) -> bool {
+        let state = self.shell.member().state();
+        state.others().contains(&from.node) && from.session >= state.notes().seen(from.directory)
     }
 
     /// Another member knows this epoch. The next one that this member asks for is greater: it may not be
@@ -295,8 +327,8 @@ impl<C: Catalog> Driver<C> {
         }
     }
 
-    fn is_of_group(&self, signal: &Signal) -> bool {
-        match (self.shell.member().state().logs().group(), signal.group) {
+    fn is_of_group(&self, group: Option<GroupId>) -> bool {
+        match (self.shell.member().state().logs().group(), group) {
             (Some(own), Some(theirs)) => own == theirs,
             _ => true,
         }
@@ -304,7 +336,7 @@ impl<C: Catalog> Driver<C> {
 
     fn signalled(&mut self, signal: &Signal, now: Duration) {
         let Signal { from, epoch, sign, .. } = *signal;
-        if !self.is_of_group(signal) || self.shell.failure().is_some() {
+        if !self.is_of_group(signal.group) || self.shell.failure().is_some() {
             return;
         }
         let follows = self.shell.member().role().follows();
@@ -315,18 +347,19 @@ impl<C: Catalog> Driver<C> {
                 self.compare(sums);
             }
             Sign::Heard { round } if self.shell.member().role().leads() == Some(epoch) => {
-                self.pulse.heard(from, now);
-                self.pulse.answered(from.node, round);
+                if self.is_member(from) {
+                    self.pulse.answered(from, round, now);
+                }
             }
             Sign::Missing if self.elector.misses(now, epoch, self.promised()) => {
                 self.signal(from.node, epoch, Sign::Missed);
             }
-            Sign::Missed if self.timing.elects => {
+            Sign::Missed if self.timing.elects && view::counts(self.shell.member(), from) => {
                 let needed = self.needed();
                 let wish = self.elector.missed_by(from.node, epoch, &needed);
                 self.grant(wish, now);
             }
-            Sign::TakeOver if is_followed => {
+            Sign::TakeOver if is_followed && self.timing.elects => {
                 if let Some(next) = epoch.0.checked_add(1) {
                     // What it may not lead, another one will.
                     let _ = self.lead(LeaderEpoch(next), now);
@@ -474,9 +507,12 @@ impl<C: Catalog> Driver<C> {
                 self.beat_due = now.saturating_add(self.timing.heartbeat);
                 ReplicationEvent::Leading { epoch }
             }
-            Event::MayWrite(LogKey::Meta) => {
-                let Some(epoch) = self.shell.member().role().leads() else { return };
-                ReplicationEvent::MayWrite { epoch }
+            Event::Current(epoch) => ReplicationEvent::MayWrite { epoch },
+            Event::CutRefused(key) => {
+                let is_first = self.shown.note_refused(key);
+                let partition = self.shell.files().partition_of(key).filter(|_| is_first);
+                let Some(partition) = partition else { return };
+                ReplicationEvent::CutRefused { partition }
             }
             Event::LeadershipLost(epoch, _) => {
                 self.shown.replacing = None;
@@ -496,17 +532,10 @@ impl<C: Catalog> Driver<C> {
                 let Some(partition) = self.shell.files().partition_of(key) else { return };
                 ReplicationEvent::Repaired { partition, range: from..end }
             }
-            Event::MayWrite(_) | Event::Declined(..) | Event::CutRefused(_) | Event::Whole => {
-                return;
-            }
+            Event::Declined(..) | Event::Whole => return,
         };
         self.shown.note(&event);
         self.out.events.push(event);
-    }
-
-    /// How many records a member has copied, over all logs.
-    fn held_by(&self, node: NodeId) -> u64 {
-        view::copied_by(self.shell.member(), node)
     }
 }
 
@@ -526,3 +555,7 @@ fn sums_of<C: Catalog>(shell: &Shell<C>) -> Sums {
     }
     sums
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;

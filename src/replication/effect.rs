@@ -41,6 +41,11 @@ pub(crate) enum Effect {
     /// The leader appends this record to `__meta`, in its epoch. Others may append before it, so where
     /// it is in the log is reported as with any other record.
     AppendMembership(Membership),
+    /// The same, durably, as the first record of the epoch, before anything rests on that it leads.
+    BeginGroup(Membership),
+    /// Another run of this directory is noted, later than this one: it was put back from a copy. It
+    /// notes that it is another directory from now on, and the run ends.
+    Disown,
     /// The answer to a fetch is sent with the bytes of its records.
     Send(Box<Envelope>),
     /// Readers may see the records below.
@@ -55,8 +60,8 @@ pub(crate) enum Effect {
 pub(crate) enum Event {
     /// This run leads: its logs are those that the epoch begins with.
     Leading(LeaderEpoch),
-    /// A majority has adopted the epoch in this log: what is appended can be acknowledged.
-    MayWrite(LogKey),
+    /// Readers at this leader see all that was acknowledged before its epoch began, in each log.
+    Current(LeaderEpoch),
     LeadershipLost(LeaderEpoch, Declined),
     /// The epoch will not be led by this run.
     Declined(LeaderEpoch, Declined),
@@ -84,4 +89,6 @@ pub(crate) enum Declined {
     Led,
     /// A greater epoch was promised meanwhile.
     Promised(LeaderEpoch),
+    /// Its directory was put back from a copy.
+    PutBack,
 }

@@ -196,6 +196,9 @@ fn world_without(rule: Rule) -> World {
         }
         Rule::AnswerAsked => World { writes: two(), leads: vec![(0, 1), (1, 2)], ..base() },
         Rule::CountMajority => World { appends: 1, ..base() },
+        Rule::CurrentInEachLog => {
+            World { others: vec![LogKey::Offsets], writes: vec![(1, OFFSETS)], ..once_each() }
+        }
         Rule::ChooseAdopted | Rule::AdoptionNoted => World { writes: two(), ..in_turns() },
         Rule::CountAdopted => World { writes: vec![(1, META), (1, META), (2, META)], ..in_turns() },
         Rule::AdoptEachLog => World {

@@ -66,6 +66,7 @@ impl Shared {
                 last_heard: None,
             }],
             list_differs: false,
+            cuts_refused: 0,
             failure: None,
         };
         let shows = Shows { status, confirmed: 0 };
@@ -237,7 +238,8 @@ impl ReplicationHandle {
         self.shared.calls()?.force_lead(epoch)
     }
 
-    /// Waits until this member leads and may acknowledge records.
+    /// Waits until this member leads, may acknowledge records, and shows its readers all that was
+    /// acknowledged before: until [`may_write`](crate::ReplicationStatus::may_write).
     ///
     /// # Errors
     ///
@@ -246,12 +248,15 @@ impl ReplicationHandle {
         self.shared.wait(timeout, |shows| shows.status.may_write.then_some(Ok(())))
     }
 
-    /// Gives up the leadership, to the member `to`, or to the one that has copied most. That member
-    /// calls itself to lead at once, with the next epoch.
+    /// Gives up the leadership. With an [elector](crate::Replication::elect) the member `to`, or
+    /// the one that has copied most, calls itself to lead at once, with the next epoch. Without one
+    /// nobody does: the application calls [`lead`](Self::lead) where it wants to, and numbers the
+    /// epochs.
     ///
     /// # Errors
     ///
-    /// [`Error::NotLeader`], [`Error::Closed`].
+    /// [`Error::NotLeader`]; [`Error::Config`] if `to` is no other member, its directory does not
+    /// count, or it is not heard at the moment (this member leads on then); [`Error::Closed`].
     ///
     /// # Blocking
     ///
@@ -286,19 +291,24 @@ impl ReplicationHandle {
         self.shared.shows.lock().status.clone()
     }
 
-    /// Confirms that this member leads now: a majority answers a beat that was sent after the call. So
-    /// what was read from it before the call returns was current.
+    /// Confirms that reads here are current: what is read after the call has everything, in every
+    /// partition, that any member acknowledged before the call.
+    ///
+    /// Two things are waited for. A majority answers a beat that was sent after the call, so no
+    /// other member led when it was called. And a majority has all that was there when this
+    /// leadership began, as of [`MayWrite`](crate::ReplicationEvent::MayWrite): right after a
+    /// change of the leader, some of what the last one acknowledged may not be visible here yet.
     ///
     /// # Errors
     ///
-    /// [`Error::NotLeader`], also if the leadership ends meanwhile; [`Error::Timeout`] if no majority
-    /// answers within [`ack_timeout`](crate::Replication::ack_timeout), of real time;
+    /// [`Error::NotLeader`], also if the leadership ends meanwhile; [`Error::Timeout`] if that does
+    /// not happen within [`ack_timeout`](crate::Replication::ack_timeout), of real time;
     /// [`Error::Closed`].
     ///
     /// # Blocking
     ///
-    /// For the round trip. Without background threads it needs another thread that calls
-    /// [`tick`](Self::tick).
+    /// For the round trip, and after a change of the leader until a majority has copied what it
+    /// lacks. Without background threads it needs another thread that calls [`tick`](Self::tick).
     pub fn confirm(&self) -> Result<()> {
         let calls = self.shared.calls()?;
         let (epoch, round) = calls.confirm()?;
@@ -311,9 +321,10 @@ impl ReplicationHandle {
         })
     }
 
-    /// Does what there is to do: takes the frames that have arrived, and what is due. For a broker without
-    /// background threads. Returns after how long, on the broker's monotonic clock, it wants to be
-    /// called again at the latest; earlier when a frame has arrived or something was appended.
+    /// Does what there is to do: takes the frames that have arrived, some hundreds at most, and
+    /// what is due. For a broker without background threads. Returns after how long, on the
+    /// broker's monotonic clock, it wants to be called again at the latest: at once if more frames
+    /// wait; earlier when a frame has arrived or something was appended.
     ///
     /// # Errors
     ///

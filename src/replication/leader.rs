@@ -25,15 +25,19 @@ pub(super) struct Leader {
     epoch: LeaderEpoch,
     /// The ends when the epoch began. A log that was created since began at zero.
     began: BTreeMap<LogKey, u64>,
+    /// The logs that were there then, and of which readers here may not see all that they had.
+    behind: BTreeSet<LogKey>,
     /// By log, and by the directory that asks: a member may run from two.
     copies: BTreeMap<LogKey, BTreeMap<(NodeId, DirectoryId), Copying>>,
-    /// The logs in which a majority has adopted the epoch.
-    writable: BTreeSet<LogKey>,
+    /// Of each member the last run that asked and that no membership names. LIMIT: one, so that a
+    /// member whose directory is emptied again and again takes no more room than one that is not.
+    learners: BTreeMap<NodeId, MemberRun>,
 }
 
 impl Leader {
     pub(super) fn new(epoch: LeaderEpoch, began: BTreeMap<LogKey, u64>) -> Self {
-        Self { epoch, began, copies: BTreeMap::new(), writable: BTreeSet::new() }
+        let behind = began.keys().copied().collect();
+        Self { epoch, began, behind, copies: BTreeMap::new(), learners: BTreeMap::new() }
     }
 
     pub(super) fn epoch(&self) -> LeaderEpoch {
@@ -44,10 +48,39 @@ impl Leader {
         self.began.get(&log).copied().unwrap_or(0)
     }
 
+    /// Readers here see a log up to `watermark`.
+    pub(super) fn shows(&mut self, log: LogKey, watermark: u64) {
+        if watermark >= self.began(log) {
+            self.behind.remove(&log);
+        }
+    }
+
+    /// Only these logs are still there.
+    pub(super) fn keep(&mut self, is_there: impl Fn(LogKey) -> bool) {
+        self.behind.retain(|log| is_there(*log));
+    }
+
+    /// Whether readers here see all that was there when the epoch began. Whatever was acknowledged
+    /// before is among that.
+    pub(super) fn is_current(&self) -> bool {
+        if !Rule::CurrentInEachLog.holds() {
+            return !self.behind.contains(&LogKey::Meta);
+        }
+        self.behind.is_empty()
+    }
+
     /// A member asked; its log is equal to the leader's up to the asked offset. A question that
     /// arrives after a later one of the same run changes nothing: a log that has adopted the epoch
-    /// only grows.
-    pub(super) fn asked(&mut self, run: MemberRun, asked: Fetch) {
+    /// only grows. `counts`: whether a membership names the directory of a run.
+    pub(super) fn asked(
+        &mut self,
+        run: MemberRun,
+        asked: Fetch,
+        counts: impl Fn(MemberRun) -> bool,
+    ) {
+        if !counts(run) {
+            self.learn(run, counts);
+        }
         let copies = self.copies.entry(asked.log).or_default();
         let key = (run.node, run.directory);
         let is_late = copies.get(&key).is_some_and(|known| {
@@ -57,6 +90,17 @@ impl Leader {
         });
         if !is_late {
             copies.insert(key, Copying { run, asked, waits: true });
+        }
+    }
+
+    /// A run asks that counts for nothing. What the one before it had is forgotten.
+    fn learn(&mut self, run: MemberRun, counts: impl Fn(MemberRun) -> bool) {
+        let before = self.learners.insert(run.node, run);
+        let is_other = |before: &MemberRun| before.directory != run.directory && !counts(*before);
+        if let Some(before) = before.filter(is_other) {
+            for copies in self.copies.values_mut() {
+                copies.remove(&(before.node, before.directory));
+            }
         }
     }
 
@@ -99,21 +143,11 @@ impl Leader {
         needed.iter().map(|(_, membership)| membership.reached(held)).min().flatten()
     }
 
-    /// Whether a majority has adopted the epoch in a log.
-    pub(super) fn may_write(&self, log: LogKey) -> bool {
-        self.writable.contains(&log)
-    }
-
     /// How far the run that a member asked from last has a log; zero if it has not asked for it.
     pub(super) fn copied(&self, log: LogKey, node: NodeId) -> u64 {
         let copies = self.copies.get(&log).into_iter().flatten();
         let of = copies.filter(|((asking, _), _)| *asking == node);
         of.map(|(_, copy)| copy.asked.from).max().unwrap_or(0)
-    }
-
-    /// Notes that a log can be written to. True the first time.
-    pub(super) fn can_write(&mut self, log: LogKey) -> bool {
-        self.writable.insert(log)
     }
 
     /// The last question of each that has everything there was, for news of the log. Those that are
@@ -137,10 +171,9 @@ impl Leader {
         }
     }
 
-    /// The directories from which a member asks for `__meta`.
-    pub(super) fn directories(&self, node: NodeId) -> impl Iterator<Item = MemberRun> {
-        let of = self.copies.get(&LogKey::Meta).into_iter().flatten();
-        of.filter(move |((asking, _), _)| *asking == node).map(|(_, copy)| copy.run)
+    /// The run of a member that asked last of those that counted for nothing when they asked.
+    pub(super) fn learner(&self, node: NodeId) -> Option<MemberRun> {
+        self.learners.get(&node).copied()
     }
 }
 
@@ -157,10 +190,10 @@ mod tests {
         let before = Some(LeaderEpoch(1));
         let mut leader = Leader::new(LeaderEpoch(2), BTreeMap::new());
         let mut asked = Fetch { log, from: 5, before, adopted: false, synced: 3, held: 5 };
-        leader.asked(run, asked);
+        leader.asked(run, asked, |_| true);
         assert_eq!(leader.held(log, run.node, directory, false), None);
         asked.adopted = true;
-        leader.asked(run, asked);
+        leader.asked(run, asked, |_| true);
         assert_eq!(leader.held(log, run.node, directory, false), Some(5));
         assert_eq!(leader.held(log, run.node, directory, true), Some(3));
         assert_eq!(leader.held(log, run.node, DirectoryId(8), false), None);
@@ -168,7 +201,34 @@ mod tests {
         // One that has a stricter level than the leader may lose what it has not synced.
         asked.held = 3;
         let other = MemberRun { directory: DirectoryId(9), ..run };
-        leader.asked(other, asked);
+        leader.asked(other, asked, |_| true);
         assert_eq!(leader.held(log, run.node, other.directory, false), Some(3));
+    }
+
+    /// Each directory that a member ever asked from was kept, so a member whose directory is
+    /// emptied again and again took more and more room.
+    // RED: src/replication/leader.rs
+    //   - copies.remove(&(before.node, before.directory));
+    #[test]
+    fn of_the_directories_that_do_not_count_one_for_each_member_is_kept() {
+        let log = LogKey::Offsets;
+        let run = |directory| MemberRun {
+            node: NodeId(2),
+            directory: DirectoryId(directory),
+            session: 1,
+        };
+        let named = |asking: MemberRun| asking.directory == DirectoryId(0);
+        let asked = Fetch { log, from: 5, before: None, adopted: true, synced: 5, held: 5 };
+        let mut leader = Leader::new(LeaderEpoch(2), BTreeMap::new());
+        for directory in 0..50 {
+            leader.asked(run(directory), asked, named);
+        }
+        assert_eq!(leader.copies[&log].len(), 2);
+        assert_eq!(leader.learner(NodeId(2)), Some(run(49)));
+        assert_eq!(leader.held(log, NodeId(2), DirectoryId(0), false), Some(5));
+        // The last one is admitted, and the one before it asks once more.
+        let named = |asking: MemberRun| asking.directory == DirectoryId(49);
+        leader.asked(run(0), asked, named);
+        assert_eq!(leader.held(log, NodeId(2), DirectoryId(49), false), Some(5));
     }
 }

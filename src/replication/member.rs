@@ -108,9 +108,11 @@ impl Member {
         let mut candidate = Candidate::new(epoch, me, false);
         candidate.promised(me, self.state.summaries(), false);
         self.role = Role::Candidate(candidate);
-        self.take_lead(&mut out);
+        // First of all: a member of the old group that had adopted an epoch which it was not given
+        // would have others take its logs for the best.
         let alone = Membership::new(group, [(me.node, me.directory)]);
-        out.push(Effect::AppendMembership(alone));
+        out.push(Effect::BeginGroup(alone));
+        self.take_lead(&mut out);
         Ok(out)
     }
 
@@ -196,7 +198,7 @@ impl Member {
         let settled =
             self.state.logs().memberships().newest_offset().is_some_and(|at| at < meta.watermark);
         let membership = self.state.logs().membership()?;
-        let run = leader.directories(node).find(|run| !membership.names(*run))?;
+        let run = leader.learner(node).filter(|run| !membership.names(*run))?;
         let held = |key, log: &Log| leader.held(key, node, run.directory, log.counts_synced);
         let has_all = self.state.logs().iter().all(|(key, log)| held(key, log) == Some(log.end()));
         if !settled || !has_all {
@@ -230,7 +232,9 @@ impl Member {
         if message.to != self.state.me().node || message.from.node == self.state.me().node {
             return out;
         }
-        if !is_of_group(self.state.logs().group(), message) {
+        if !is_of_group(self.state.logs().group(), message)
+            || !is_latest(&mut self.state, message, &mut out)
+        {
             return out;
         }
         match &message.body {
@@ -240,6 +244,14 @@ impl Member {
             Body::Beat => self.heard_leader(message, &mut out),
             Body::Fetch(fetch) => self.fetched_by(message, *fetch, &mut out),
             Body::Fetched(fetched) => self.got_records(message, fetched, &mut out),
+            Body::Superseded { directory, session } => {
+                let me = self.state.me();
+                if *directory == me.directory && *session > me.session {
+                    self.stop_leading(Declined::PutBack, &mut out);
+                    self.role = Role::Follower(None);
+                    out.push(Effect::Disown);
+                }
+            }
         }
         out
     }
@@ -381,6 +393,10 @@ impl Member {
         let needed = self.state.needed();
         let me = self.state.me();
         let Role::Leader(leader) = &mut self.role else { return };
+        let was_current = leader.is_current();
+        if key == LogKey::Meta {
+            leader.keep(|log| self.state.logs().get(log).is_some());
+        }
         let Some(log) = self.state.logs().get(key) else { return };
         let held = self.state.logs().held(key);
         let Some(reached) = leader.reached(key, me, held, log.counts_synced, &needed) else {
@@ -392,13 +408,13 @@ impl Member {
         if !exists {
             return;
         }
-        if leader.can_write(key) {
-            out.push(Effect::Event(Event::MayWrite(key)));
-        }
+        leader.shows(key, reached.max(log.watermark));
+        let current = (!was_current && leader.is_current()).then(|| leader.epoch());
         if self.state.logs_mut().raise_watermark(key, reached) {
             out.push(Effect::Watermark { log: key, offset: reached });
             self.answer_waiting(key, out);
         }
+        out.extend(current.map(|epoch| Effect::Event(Event::Current(epoch))));
     }
 
     /// Counts a log, and with `__meta` all: others may wait for their creation, or for a membership.
@@ -438,7 +454,9 @@ impl Member {
             began = Some(leader.began(fetch.log));
             let Some(log) = self.state.logs().get(fetch.log) else { return };
             if matches!(compare::answer(&log.history, &fetch, 0), Found::Records { .. }) {
-                leader.asked(message.from, fetch);
+                let needed = self.state.logs().needed();
+                let counts = |run| needed.iter().any(|(_, membership)| membership.names(run));
+                leader.asked(message.from, fetch, counts);
                 self.count_all(fetch.log, out);
             }
         } else if self.state.notes().promise() != Some(promise) {
@@ -631,6 +649,25 @@ fn is_of_group(own: Option<GroupId>, message: &Envelope) -> bool {
         (None, _) => true,
         (Some(_), None) => !matches!(&message.body, Body::Beat | Body::Ask(Ask::Lead(_))),
     }
+}
+
+/// Whether what a run says may count. A later one than was noted of its directory is noted before
+/// it does. An earlier one is late, or the directory was put back from a copy: its member is
+/// informed.
+fn is_latest(state: &mut State, message: &Envelope, out: &mut Effects) -> bool {
+    let MemberRun { node, directory, session } = message.from;
+    let noted = state.notes().seen(directory);
+    if session < noted && Rule::NewestSession.holds() {
+        let body = Body::Superseded { directory, session: noted };
+        state.send(node, message.epoch, body, out);
+        return false;
+    }
+    // No run is earlier than the first.
+    let is_later = session > noted.max(1);
+    if is_later && state.logs().needed().iter().any(|(_, it)| it.names(message.from)) {
+        state.note(Note::Seen { directory, session }, out);
+    }
+    true
 }
 
 /// The logs for which the candidate has to fetch, and from whom: `__meta` alone before the others.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::history::EpochRange;
 use super::log_key::LogKey;
 use super::logs::MetaChange;
-use super::membership::{GroupId, MemberRun, Membership};
+use super::membership::{DirectoryId, GroupId, MemberRun, Membership};
 use crate::record::{LeaderEpoch, NodeId};
 
 /// A message, with what it is compared with before anything else is looked at.
@@ -40,6 +40,11 @@ pub(crate) enum Body {
     /// those that it has.
     Fetch(Fetch),
     Fetched(Fetched),
+    /// A later run of the directory was noted than the one that the message is an answer to.
+    Superseded {
+        directory: DirectoryId,
+        session: u64,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

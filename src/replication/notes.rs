@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::log_key::LogKey;
-use super::membership::MemberRun;
+use super::membership::{DirectoryId, MemberRun};
 use crate::record::LeaderEpoch;
 
 /// A promise: nothing is taken from, or given to, a smaller epoch any more.
@@ -32,6 +32,11 @@ pub(crate) enum Note {
     Incomplete,
     /// Nothing that this member confirmed before is missing: it may promise again.
     Whole,
+    /// The latest run of another directory that was heard.
+    Seen {
+        directory: DirectoryId,
+        session: u64,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -39,6 +44,8 @@ pub(crate) struct Notes {
     me: MemberRun,
     promise: Option<Promise>,
     adopted: BTreeMap<LogKey, LeaderEpoch>,
+    /// The sessions of the latest runs of other directories.
+    seen: BTreeMap<DirectoryId, u64>,
     /// A power cut may have removed what this member confirmed, and no leader has given it back yet.
     recovering: bool,
 }
@@ -47,7 +54,8 @@ impl Notes {
     /// Those of a new directory, in its first session.
     #[cfg(test)]
     pub(crate) fn new(me: MemberRun) -> Self {
-        Self { me, promise: None, adopted: BTreeMap::new(), recovering: false }
+        let (adopted, seen) = (BTreeMap::new(), BTreeMap::new());
+        Self { me, promise: None, adopted, seen, recovering: false }
     }
 
     /// Those that a run has found.
@@ -55,9 +63,11 @@ impl Notes {
         me: MemberRun,
         promise: Option<Promise>,
         adopted: impl IntoIterator<Item = (LogKey, LeaderEpoch)>,
+        seen: impl IntoIterator<Item = (DirectoryId, u64)>,
         recovering: bool,
     ) -> Self {
-        Self { me, promise, adopted: adopted.into_iter().collect(), recovering }
+        let (adopted, seen) = (adopted.into_iter().collect(), seen.into_iter().collect());
+        Self { me, promise, adopted, seen, recovering }
     }
 
     /// Those of the next run of the same directory. `has_lost`: records that the last run confirmed
@@ -86,6 +96,11 @@ impl Notes {
         self.adopted.get(&log).copied().unwrap_or_default()
     }
 
+    /// The session of the latest run of another directory; zero if none was noted.
+    pub(crate) fn seen(&self, directory: DirectoryId) -> u64 {
+        self.seen.get(&directory).copied().unwrap_or(0)
+    }
+
     /// It may have confirmed something: it has adopted an epoch.
     pub(crate) fn has_adopted_any(&self) -> bool {
         self.adopted.values().any(|epoch| epoch.0 > 0)
@@ -108,6 +123,9 @@ impl Notes {
             }
             Note::Incomplete => self.recovering = true,
             Note::Whole => self.recovering = false,
+            Note::Seen { directory, session } => {
+                self.seen.insert(*directory, *session);
+            }
         }
     }
 

@@ -1,7 +1,10 @@
 //! `Pulse`: who of the members is heard, for the one that leads.
 //!
-//! Owns: when each member was heard last, and which beat it has answered. Time comes in as a value.
-//! Must not know: logs, messages.
+//! Owns: when each directory was heard last, and which beat it has answered. Time comes in as a
+//! value. Must not know: logs, messages.
+//!
+//! What counts are directories, as everywhere: a member whose disk was lost answers from another
+//! one, and would be no help.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,11 +12,13 @@ use std::time::Duration;
 use super::membership::{DirectoryId, MemberRun, Membership};
 use crate::record::NodeId;
 
+/// LIMIT: how many directories of one member are remembered: the one that counts is heard with
+/// every beat, so it is not the one that was heard longest ago.
+const DIRECTORIES_MAX: usize = 4;
+
 #[derive(Debug, Clone, Copy, Default)]
 struct Heard {
     at: Duration,
-    /// From which run.
-    run: Option<MemberRun>,
     /// The last beat of this leadership that it has answered.
     round: u64,
 }
@@ -34,7 +39,7 @@ impl Reach {
 #[derive(Debug)]
 pub(super) struct Pulse {
     timeout: Duration,
-    heard: BTreeMap<NodeId, Heard>,
+    heard: BTreeMap<(NodeId, DirectoryId), Heard>,
     /// The number of the last beat.
     round: u64,
 }
@@ -55,38 +60,54 @@ impl Pulse {
     }
 
     pub(super) fn heard(&mut self, run: MemberRun, now: Duration) {
-        let heard = self.heard.entry(run.node).or_default();
-        (heard.at, heard.run) = (now, Some(run));
-    }
-
-    /// The run from which a member was heard last.
-    pub(super) fn run(&self, node: NodeId) -> Option<MemberRun> {
-        self.heard.get(&node).and_then(|heard| heard.run)
+        let key = (run.node, run.directory);
+        if !self.heard.contains_key(&key) {
+            let of_node: Vec<_> = self.of(run.node).map(|(key, it)| (it.at, key)).collect();
+            if of_node.len() >= DIRECTORIES_MAX
+                && let Some((_, silent)) = of_node.into_iter().min()
+            {
+                self.heard.remove(&silent);
+            }
+        }
+        self.heard.entry(key).or_default().at = now;
     }
 
     /// A member has answered a beat. A number that no beat had is a stranger's.
-    pub(super) fn answered(&mut self, node: NodeId, round: u64) {
-        let heard = self.heard.entry(node).or_default();
-        if round <= self.round {
+    pub(super) fn answered(&mut self, run: MemberRun, round: u64, now: Duration) {
+        self.heard(run, now);
+        if let Some(heard) = self.heard.get_mut(&(run.node, run.directory))
+            && round <= self.round
+        {
             heard.round = heard.round.max(round);
         }
     }
 
-    /// When a member was heard last.
+    fn of(&self, node: NodeId) -> impl Iterator<Item = ((NodeId, DirectoryId), Heard)> {
+        let of = self.heard.iter().filter(move |((heard, _), _)| *heard == node);
+        of.map(|(key, heard)| (*key, *heard))
+    }
+
+    /// When a member was heard last, from any directory.
     pub(super) fn last(&self, node: NodeId) -> Option<Duration> {
-        self.heard.get(&node).map(|heard| heard.at)
+        self.of(node).map(|(_, heard)| heard.at).max()
     }
 
     pub(super) fn is_heard(&self, node: NodeId, now: Duration) -> bool {
         self.last(node).is_some_and(|at| now < at.saturating_add(self.timeout))
     }
 
+    /// Whether a member is heard from the directory that counts for it.
+    pub(super) fn hears(&self, node: NodeId, directory: DirectoryId, now: Duration) -> bool {
+        let heard = self.heard.get(&(node, directory));
+        heard.is_some_and(|heard| now < heard.at.saturating_add(self.timeout))
+    }
+
     /// Of the membership that is worst off: a majority of each is needed.
     pub(super) fn reach(&self, me: NodeId, needed: &[(u64, Membership)], now: Duration) -> Reach {
         let of = |(_, membership): &(u64, Membership)| Reach {
             reachable: membership
-                .nodes()
-                .filter(|node| *node == me || self.is_heard(*node, now))
+                .directories()
+                .filter(|(node, directory)| *node == me || self.hears(*node, *directory, now))
                 .count(),
             required: membership.majority(),
         };
@@ -97,11 +118,11 @@ impl Pulse {
 
     /// The last beat that a majority has answered.
     pub(super) fn confirmed(&self, me: NodeId, needed: &[(u64, Membership)]) -> u64 {
-        let round = |node: NodeId, _: DirectoryId| {
+        let round = |node: NodeId, directory: DirectoryId| {
             if node == me {
                 return Some(self.round);
             }
-            self.heard.get(&node).map(|heard| heard.round)
+            self.heard.get(&(node, directory)).map(|heard| heard.round)
         };
         let each = needed.iter().map(|(_, membership)| membership.reached(round).unwrap_or(0));
         each.min().unwrap_or(0)
@@ -124,14 +145,17 @@ mod tests {
         (0, Membership::new(GroupId(1), nodes))
     }
 
+    fn run(node: u64, directory: u128) -> MemberRun {
+        MemberRun { node: NodeId(node), directory: DirectoryId(directory), session: 1 }
+    }
+
     #[test]
     fn a_member_is_heard_until_the_time_out() {
         let mut pulse = Pulse::new(TIMEOUT);
         let (me, needed) = (NodeId(0), [members(&[0, 1, 2])]);
         let reach = |pulse: &Pulse, now| pulse.reach(me, &needed, now);
         assert_eq!(reach(&pulse, ms(0)), Reach { reachable: 1, required: 2 });
-        let directory = DirectoryId(2);
-        pulse.heard(MemberRun { node: NodeId(2), directory, session: 1 }, ms(100));
+        pulse.heard(run(2, 2), ms(100));
         assert_eq!(reach(&pulse, ms(599)), Reach { reachable: 2, required: 2 });
         assert!(!reach(&pulse, ms(600)).is_majority());
         // A change of the membership: a majority of both is needed.
@@ -144,15 +168,42 @@ mod tests {
         let mut pulse = Pulse::new(TIMEOUT);
         let (me, needed) = (NodeId(0), [members(&[0, 1, 2, 3, 4])]);
         assert_eq!((pulse.beat(), pulse.beat()), (1, 2));
-        pulse.answered(NodeId(1), 2);
+        pulse.answered(run(1, 1), 2, ms(0));
         assert_eq!(pulse.confirmed(me, &needed), 0);
-        pulse.answered(NodeId(2), 1);
+        pulse.answered(run(2, 2), 1, ms(0));
         assert_eq!(pulse.confirmed(me, &needed), 1);
         // Late, repeated, and never sent.
-        pulse.answered(NodeId(1), 1);
-        pulse.answered(NodeId(3), 900);
+        pulse.answered(run(1, 1), 1, ms(0));
+        pulse.answered(run(3, 3), 900, ms(0));
         assert_eq!(pulse.confirmed(me, &needed), 1);
-        pulse.answered(NodeId(3), 2);
+        pulse.answered(run(3, 3), 2, ms(0));
         assert_eq!(pulse.confirmed(me, &needed), 2);
+    }
+
+    /// A member whose disk was lost answered beats under its node id, and counted for the majority
+    /// that a leader needs.
+    #[test]
+    fn another_directory_of_a_member_does_not_count_for_it() {
+        let mut pulse = Pulse::new(TIMEOUT);
+        let (me, needed) = (NodeId(0), [members(&[0, 1, 2])]);
+        let round = pulse.beat();
+        pulse.answered(run(1, 77), round, ms(0));
+        assert_eq!(pulse.confirmed(me, &needed), 0);
+        assert!(!pulse.reach(me, &needed, ms(0)).is_majority());
+        assert!(pulse.is_heard(NodeId(1), ms(0)) && !pulse.hears(NodeId(1), DirectoryId(1), ms(0)));
+        pulse.answered(run(1, 1), round, ms(0));
+        assert_eq!(pulse.confirmed(me, &needed), round);
+        assert!(pulse.reach(me, &needed, ms(0)).is_majority());
+    }
+
+    #[test]
+    fn few_directories_of_a_member_are_remembered() {
+        let mut pulse = Pulse::new(TIMEOUT);
+        for (directory, at) in (2..100).zip(0..) {
+            pulse.heard(run(1, directory), ms(at));
+            pulse.heard(run(1, 1), ms(at));
+        }
+        assert_eq!(pulse.heard.len(), DIRECTORIES_MAX);
+        assert!(pulse.hears(NodeId(1), DirectoryId(1), ms(97)));
     }
 }

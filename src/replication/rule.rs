@@ -52,6 +52,9 @@ rules! {
     AdoptEachLog,
     /// P5: the high watermark is what a majority holds.
     CountMajority,
+    /// P5: a leader says that nothing is missing from what is read at it only when that is so in
+    /// each log that was there when its epoch began.
+    CurrentInEachLog,
     /// P6: only the answer to the question of the moment is obeyed, and a log that has adopted the
     /// epoch is never cut. Either suffices; without both, a late answer cuts what counted.
     AnswerAsked,
@@ -71,6 +74,9 @@ rules! {
     CountDirectory,
     /// P8: a group is founded only when all listed members have answered.
     FoundByAll,
+    /// P8: once a later run of a directory was noted, what an earlier one says counts for nothing:
+    /// the directory was put back from a copy.
+    NewestSession,
     /// P9: a member that may have lost confirmed records promises nothing.
     RecoveringPromisesNothing,
     /// P9, P11: an answer counts for the run that asked.
@@ -86,10 +92,10 @@ rules! {
 
 #[cfg(test)]
 impl Rule {
-    /// Those that depend on damage and retention, which the exploration does not have. The simulation
-    /// over the engine removes them.
+    /// Those that depend on damage, on retention, or on copies of directories, which the
+    /// exploration does not have. The simulation over the engine removes them.
     pub(crate) const SIMULATED: &[Self] =
-        &[Self::DamagedPromisesNothing, Self::RepairNoted, Self::StartNoted];
+        &[Self::DamagedPromisesNothing, Self::RepairNoted, Self::StartNoted, Self::NewestSession];
 }
 
 #[cfg(test)]

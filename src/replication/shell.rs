@@ -8,6 +8,7 @@
 //! nothing any more, and the next run begins with what is in the directory. Damage that a read finds is
 //! the exception: the member gives up its leadership, and copies the log again.
 
+mod feed;
 mod files;
 mod found;
 mod stored;
@@ -24,6 +25,7 @@ use super::logs::MetaChange;
 use super::member::{LeadRefused, Member};
 use super::membership::{GroupId, Membership};
 use super::message::{Body, Envelope, Fetched, Found};
+use super::notes::Note;
 use super::state::Effects;
 use crate::broker::Broker;
 use crate::error::{Error, Result};
@@ -32,6 +34,7 @@ use crate::log::replica::received::Received;
 use crate::log::replica::refusal::Failure;
 use crate::partition::{PartitionCore, Work};
 use crate::record::{LeaderEpoch, NodeId, TopicPartition};
+use feed::Feeds;
 use files::Files;
 
 /// How many bytes of batches a frame has at most, unless one batch alone is larger. Tests send little at
@@ -97,6 +100,7 @@ pub(crate) struct Shell<C> {
     member: Member,
     frames: Vec<Frame>,
     events: Vec<Event>,
+    feeds: Feeds,
     /// Logs with records that count once they are synced.
     unsynced: BTreeSet<LogKey>,
     failure: Option<Failure>,
@@ -119,8 +123,9 @@ impl<C: Catalog> Shell<C> {
         let logs = found::logs(&catalog)?;
         let notes = found::notes((&broker, &catalog), node, &logs, draw)?;
         let member = Member::new(notes, logs, listed);
-        let (frames, events, unsynced) = (Vec::new(), Vec::new(), BTreeSet::new());
-        Ok(Self { broker, catalog, member, frames, events, unsynced, failure: None })
+        let (frames, events, feeds) = (Vec::new(), Vec::new(), Feeds::default());
+        let (unsynced, failure) = (BTreeSet::new(), None);
+        Ok(Self { broker, catalog, member, frames, events, feeds, unsynced, failure })
     }
 
     pub(crate) fn member(&self) -> &Member {
@@ -168,6 +173,7 @@ impl<C: Catalog> Shell<C> {
         if self.failure.is_none() {
             let effects = self.member.force_lead(epoch, group)?;
             self.carry_out(effects, None);
+            self.notice(LogKey::Meta);
         }
         Ok(())
     }
@@ -193,16 +199,30 @@ impl<C: Catalog> Shell<C> {
             // What was compacted lay below the watermark of an earlier run, or of this one.
             sparse_below = led.map_or(u64::MAX, |led| led.watermark.max(led.began));
         }
+        self.feeds.heard(&envelope);
         let effects = self.member.receive(&envelope);
         let answer = Answer { checked: &checked, sparse_below, changes: &meta_changes };
         self.carry_out(effects, Some(answer));
+        self.feed();
+    }
+
+    /// Takes questions that were put off, as far as there is room for their answers.
+    fn feed(&mut self) {
+        while self.failure.is_none()
+            && let Some(question) = self.feeds.next()
+        {
+            let effects = self.member.receive(&question);
+            self.carry_out(effects, None);
+        }
     }
 
     /// Sends again what had no answer.
     pub(crate) fn resend(&mut self) {
         if self.failure.is_none() {
+            self.feeds.beat();
             let effects = self.member.resend();
             self.carry_out(effects, None);
+            self.feed();
         }
     }
 
@@ -443,7 +463,12 @@ impl<C: Catalog> Shell<C> {
                     self.files().core(key)?.1.flush()?;
                 }
             }
-            Effect::Note(note) => self.files().note(note)?,
+            Effect::Note(note) => {
+                if matches!(&note, Note::Promise(_)) {
+                    self.feeds.clear();
+                }
+                self.files().note(note)?;
+            }
             Effect::Append { log, .. } => {
                 let (_, core) = self.files().core(log)?;
                 if let Some(Answer { checked, sparse_below, changes }) = answer {
@@ -468,6 +493,23 @@ impl<C: Catalog> Shell<C> {
                 self.catalog.append_membership(&membership)?;
                 self.files().core(LogKey::Meta)?.1.flush()?;
                 self.notice(LogKey::Meta);
+            }
+            Effect::BeginGroup(membership) => {
+                if let Some(epoch) = self.member.role().leads()
+                    && let Some(leadership) = &self.broker.run().context().leadership
+                {
+                    // `__meta` alone has the epoch: no other log takes appends yet.
+                    leadership.lead(epoch.0);
+                    self.catalog.lead(LogKey::Meta, epoch.0)?;
+                }
+                self.catalog.append_membership(&membership)?;
+                self.files().core(LogKey::Meta)?.1.flush()?;
+            }
+            Effect::Disown => {
+                self.files().disown()?;
+                let reason = "the directory was put back from a copy: others know later runs of it. \
+                              When it is opened again it is that of a learner";
+                return Err(Error::config("replication", reason).into());
             }
             Effect::Send(envelope) => self.send(*envelope)?,
             Effect::Watermark { log, offset } => {
@@ -522,6 +564,9 @@ impl<C: Catalog> Shell<C> {
             && let Found::Records { ranges, .. } = found
             && !ranges.is_empty()
         {
+            if !self.feeds.admits(&envelope) {
+                return Ok(());
+            }
             let (log, from) = (asked.log, asked.from);
             let end = self.member.state().logs().get(log).map_or(from, super::logs::Log::end);
             match self.files().read(log, from, end) {
@@ -531,6 +576,10 @@ impl<C: Catalog> Shell<C> {
                     return Ok(());
                 }
                 Err(failure) => return Err(failure),
+            }
+            let bytes = batches.iter().map(|it| it.bytes.len()).fold(0, usize::saturating_add);
+            if bytes > 0 {
+                self.feeds.sent(&envelope, bytes);
             }
         }
         self.frames.push(Frame { envelope, batches });

@@ -22,6 +22,7 @@ mod truth;
 mod weather;
 
 use super::member::LeadRefused;
+use super::membership::GroupId;
 use super::rule::Rule;
 use crate::config::Durability;
 use crate::random::Random;
@@ -197,6 +198,153 @@ fn started_anew() -> Result<(), Violation> {
     group.crash(2, None);
     group.start(2)?;
     group.settle().map(drop)
+}
+
+/// A directory is put back from a copy, without records that it had confirmed, and finds the
+/// leader. Before it has copied them, the leader dies.
+fn put_back() -> Result<(), Violation> {
+    let mut group = Group::new(3, Durability::Os, 1);
+    group.begin()?;
+    group.crash(1, None);
+    let copy = group.machines[1].copy();
+    // Two more runs. The leader hears of the last one.
+    group.start(1)?;
+    group.crash(1, None);
+    group.start(1)?;
+    group.resend(0)?;
+    group.flush()?;
+    group.sever(2);
+    group.write(0, 4)?;
+    group.flush()?;
+    group.crash(1, None);
+    group.machines[1].put_back(copy);
+    (group.has_copy, group.has_lost) = (true, true);
+    group.start(1)?;
+    group.resend(0)?;
+    // The beat, the questions, and what is answered, but for records.
+    group.deliver_once()?;
+    group.deliver_once()?;
+    group.lose_answers();
+    group.deliver_once()?;
+    group.heal();
+    fail_over(&mut group).map(drop)
+}
+
+/// A member that lacks records is forced to lead, and dies after so many changes of its disk.
+/// Returns whether it was interrupted.
+fn forced(point: u64, cut: Option<PowerCut>) -> Result<bool, Violation> {
+    let mut group = Group::new(3, Durability::Os, 1);
+    group.begin()?;
+    group.write(0, 4)?;
+    group.flush()?;
+    group.sever(1);
+    group.write(0, 3)?;
+    group.flush()?;
+    group.crash(0, None);
+    group.crash(2, None);
+    group.heal();
+    let disk = group.machines[1].disk.clone();
+    disk.crash_at(disk.store_points() + point);
+    group.with(1, |run| _ = run.shell.force_lead(LeaderEpoch(5), GroupId(99)))?;
+    let is_interrupted = disk.is_off();
+    if is_interrupted {
+        group.crash(1, cut);
+        group.start(1)?;
+    }
+    group.machines[1].disk.crash_at(u64::MAX);
+    let group_of = |group: &Group| {
+        let run = group.machines[1].run.as_ref().unwrap();
+        run.shell.member().state().logs().group()
+    };
+    if group_of(&group) == Some(GroupId(99)) {
+        // It leads a group of its own, at once or when it is called.
+        if is_interrupted {
+            group.lead(1, LeaderEpoch(6))?;
+        }
+        assert!(group.machines[1].run.as_ref().is_some_and(Group::leads));
+        return Ok(is_interrupted);
+    }
+    assert!(is_interrupted);
+    if cut.is_none() {
+        // It can be repeated. What comes of that is no part of this story.
+        let copy = group.machines[1].copy();
+        let run = group.machines[1].run.as_mut().unwrap();
+        run.shell.force_lead(LeaderEpoch(7), GroupId(98)).unwrap();
+        let failure = run.shell.failure();
+        assert!(failure.is_none(), "{failure:?}");
+        assert_eq!(group_of(&group), Some(GroupId(98)));
+        group.crash(1, None);
+        group.machines[1].disk = copy;
+        group.start(1)?;
+    }
+    // Against the advice the others come back with what they have: it is one of the old group, and
+    // has nothing that they would prefer to their own.
+    assert!(group.settle()?);
+    Ok(true)
+}
+
+/// It had noted that it has adopted the epoch before it noted that it is alone. When it died in
+/// between, its logs, which lacked acknowledged records, were the best of the old group.
+// RED: src/replication/member.rs
+//   - out.push(Effect::BeginGroup(alone));
+//   - self.take_lead(&mut out);
+//   + self.take_lead(&mut out);
+//   + out.push(Effect::BeginGroup(alone));
+#[test]
+fn a_forced_leadership_that_is_interrupted_leaves_the_old_group_or_a_new_one() {
+    for cut in [None, Some(PowerCut::WORST)] {
+        let mut points = 0;
+        for point in 0.. {
+            let done = forced(point, cut);
+            let what = done.as_ref().err().map(|violation| &violation.0);
+            assert!(done.is_ok(), "after {point} changes, {cut:?}: {what:?}");
+            if !done.unwrap_or(false) {
+                break;
+            }
+            points += 1;
+        }
+        assert!(points > 3, "{points}");
+    }
+}
+
+/// A member that lacked many logs was given something of each at once, and the leader did nothing
+/// else meanwhile.
+// RED: src/replication/shell.rs
+//   - if !self.feeds.admits(&envelope) {
+//   + if false {
+#[test]
+fn a_member_that_lacks_many_logs_is_given_so_much_at_a_time() {
+    let run = || {
+        let mut group = Group::new(3, Durability::Os, 1);
+        group.begin()?;
+        group.sever(2);
+        let keys: Result<Vec<_>, _> = (0..12).map(|i| group.create(&format!("t{i}"))).collect();
+        let keys = keys?;
+        for _ in 0..4 {
+            for key in keys.clone() {
+                group.with(0, |run| {
+                    run.append(key, &["v".repeat(9_000)]).unwrap();
+                    run.shell.notice(key);
+                })?;
+                group.flush()?;
+            }
+        }
+        group.heal();
+        group.resend(2)?;
+        let mut most = 0;
+        while !group.flight.is_empty() {
+            group.deliver_once()?;
+            most = group.bytes_to(2).max(most);
+        }
+        // The window of tests, and one answer.
+        assert!((40_000..=140_000).contains(&most), "{most} bytes at once");
+        let run = group.machines[2].run.as_ref().unwrap();
+        let ends =
+            keys.iter().map(|key| run.shell.member().state().logs().get(*key).unwrap().end());
+        assert!(ends.into_iter().all(|end| end == 5));
+        Ok::<(), Violation>(())
+    };
+    run().unwrap_or_else(|violation| panic!("{}", violation.0));
 }
 
 /// Records are removed one by one, and stored in batches: the follower could not begin where its leader's
@@ -391,6 +539,7 @@ fn without(rule: Rule, seed: u64) -> Result<(), Violation> {
         Rule::RepairNoted => repaired_too_late(),
         Rule::StartNoted => started_anew(),
         Rule::DamagedPromisesNothing => rotten_and_asked(),
+        Rule::NewestSession => put_back(),
         _ => live(&any(seed), &mut Sum::default()),
     }
 }

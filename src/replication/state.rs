@@ -205,7 +205,7 @@ impl State {
         let is_durable = match &note {
             Note::Promise(_) => Rule::PromiseNoted.holds(),
             Note::Adopted { .. } => Rule::AdoptionNoted.holds(),
-            Note::Incomplete | Note::Whole => true,
+            Note::Incomplete | Note::Whole | Note::Seen { .. } => true,
         };
         if is_durable {
             out.push(Effect::Note(note));

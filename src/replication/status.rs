@@ -68,14 +68,19 @@ pub struct ReplicationStatus {
     pub epoch: LeaderEpoch,
     /// Who leads, as far as it knows.
     pub leader: Option<NodeId>,
-    /// Whether it leads, hears a majority, and a majority has all that was there when its leadership
-    /// began: what is appended can be acknowledged.
+    /// Whether it leads, hears a majority, and a majority has all that was there when its
+    /// leadership began, in every partition: what is appended can be acknowledged, and readers see
+    /// all that was acknowledged before.
     pub may_write: bool,
     /// The members of the group, by node id; those that are listed, until the group is founded.
     pub members: Vec<MemberStatus>,
     /// Whether the list that was given to [`Replication::new`](crate::Replication::new) differs from the
     /// group's. The group's is in force.
     pub list_differs: bool,
+    /// How often an answer of a leader would have removed records that readers here have seen. It
+    /// was refused. In a group whose members keep the rules this stays 0: something is wrong with a
+    /// directory (put back from a copy?), or with this library.
+    pub cuts_refused: u64,
     /// Why the member does nothing any more, until its broker is opened again.
     pub failure: Option<String>,
 }
@@ -104,7 +109,8 @@ pub enum ReplicationEvent {
         /// The epoch of the leadership.
         epoch: LeaderEpoch,
     },
-    /// A majority has all that was there when the leadership began: appends are acknowledged.
+    /// A majority has all that was there when the leadership began, in every partition: appends are
+    /// acknowledged, and readers see all that was acknowledged before.
     MayWrite {
         /// The epoch of the leadership.
         epoch: LeaderEpoch,
@@ -140,6 +146,13 @@ pub enum ReplicationEvent {
         partition: TopicPartition,
         /// The offsets that it had.
         range: Range<u64>,
+    },
+    /// An answer of the leader would have removed records that readers here have seen, and was
+    /// refused. Reported once for each partition and leader; see
+    /// [`ReplicationStatus::cuts_refused`].
+    CutRefused {
+        /// Of which partition.
+        partition: TopicPartition,
     },
     /// The member has failed: it does nothing any more until its broker is opened again.
     Failed(Error),

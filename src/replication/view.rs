@@ -18,9 +18,10 @@ pub(super) fn could_lead(member: &Member) -> bool {
     }
 }
 
-/// Whether it leads, and a majority has adopted its epoch in a log.
-pub(super) fn may_write(member: &Member, key: LogKey) -> bool {
-    matches!(member.role(), Role::Leader(leader) if leader.may_write(key))
+/// Whether it leads, and readers here see all that was acknowledged before its epoch began, in each
+/// log.
+pub(super) fn is_current(member: &Member) -> bool {
+    matches!(member.role(), Role::Leader(leader) if leader.is_current())
 }
 
 /// How many records another member has copied from this leader, over all logs.

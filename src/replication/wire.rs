@@ -162,9 +162,11 @@ impl Said {
             Self::Signal(_) => FrameClass::Control,
             Self::Parcel(parcel) => match &parcel.envelope.body {
                 Body::Fetch(_) | Body::Fetched(_) => FrameClass::Data,
-                Body::Ask(_) | Body::Promised(_) | Body::Refused { .. } | Body::Beat => {
-                    FrameClass::Control
-                }
+                Body::Ask(_)
+                | Body::Promised(_)
+                | Body::Refused { .. }
+                | Body::Beat
+                | Body::Superseded { .. } => FrameClass::Control,
             },
         }
     }

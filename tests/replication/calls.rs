@@ -7,7 +7,7 @@ use logpond::{
     Acks, Broker, Error, Frame, LeaderEpoch, NodeId, Record, Replication, Role, TopicConfig,
 };
 
-use crate::group::{Group, NODES, read_all, until};
+use crate::group::{Group, NODES, PATIENCE, read_all, until};
 
 const A: NodeId = NODES[0];
 const B: NodeId = NODES[1];
@@ -246,6 +246,48 @@ fn frames_that_no_member_sent_change_nothing() {
     assert!(own.is_err());
     leader.producer().send(Record::to("orders").value("still")).unwrap();
     assert_eq!(group.member(A).status().epoch, LeaderEpoch(1));
+}
+
+/// Says the same again whenever it is answered.
+struct Echo {
+    frame: Frame,
+    member: std::sync::OnceLock<logpond::ReplicationHandle>,
+}
+
+impl logpond::Transport for Echo {
+    fn send(&self, to: NodeId, _: Frame) -> Result<(), logpond::TransportError> {
+        let answered = self.member.get().map(|member| member.receive(to, self.frame.clone()));
+        answered.and_then(Result::ok).ok_or(logpond::TransportError::Unreachable)
+    }
+}
+
+/// A call of `tick` took frames for as long as there were some: two members in one process that
+/// answered each other kept it for ever.
+#[test]
+fn a_call_of_tick_ends_although_more_and_more_arrives() {
+    let group = Group::without_members(None);
+    let recorded = Arc::new(std::sync::Mutex::new(Vec::<(NodeId, Frame)>::new()));
+    let transport = Tap(Arc::clone(&recorded), group.network.of(B));
+    let other = Replication::new(B, [A, B], Arc::new(transport));
+    let other = Group::open(&group.path(B), other).unwrap();
+    other.replication().unwrap().lead(LeaderEpoch(1)).unwrap();
+    let asked = until(|| recorded.lock().unwrap().first().map(|(_, frame)| frame.clone()));
+    drop(other);
+
+    let echo = Arc::new(Echo { frame: asked.unwrap(), member: std::sync::OnceLock::new() });
+    let replication = Replication::new(A, [A, B], Arc::clone(&echo) as Arc<dyn logpond::Transport>);
+    let member = replication.handle();
+    let _ = echo.member.set(member.clone());
+    let builder = Broker::builder().data_dir(group.path(A)).background(false);
+    let broker = builder.replication(replication).open().unwrap();
+    member.receive(B, echo.frame.clone()).unwrap();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = sender.send(member.tick());
+        drop(broker);
+    });
+    let due = receiver.recv_timeout(PATIENCE).expect("a call of `tick` that ends");
+    assert_eq!(due.unwrap(), Duration::ZERO);
 }
 
 fn recorded_bytes() -> Vec<u8> {

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use logpond::{
-    Acks, Election, Error, LeaderEpoch, NodeId, Record, ReplicationEvent, Role, TopicConfig,
+    Acks, Election, Error, LeaderEpoch, MemberState, NodeId, Record, ReplicationEvent, Role,
+    TopicConfig,
 };
 
 use crate::group::{Group, NODES, read_all, until};
@@ -51,18 +52,50 @@ fn members_elect_a_leader_and_another_one_when_it_dies() {
     }
 }
 
+/// A member and the others.
+fn others_of(one: NodeId) -> [NodeId; 3] {
+    let mut others = NODES.into_iter().filter(|node| *node != one);
+    [one, others.next().unwrap(), others.next().unwrap()]
+}
+
+/// Without an elector the application numbers the epochs, and says who leads.
 #[test]
-fn a_leader_gives_way_to_the_member_that_is_named() {
+fn without_an_elector_nobody_leads_after_a_leader_has_resigned() {
     let group = Group::led();
     let [a, b, c] = NODES;
+    for node in [a, NodeId(9)] {
+        let refused = group.member(a).resign(Some(node));
+        assert!(matches!(refused, Err(Error::Config(_))), "{refused:?}");
+    }
+    group.network.cut(c);
+    let is_missed = || {
+        let members = group.member(a).status().members;
+        members.iter().any(|it| it.id == c && it.state == MemberState::Unreachable)
+    };
+    assert!(until(|| is_missed().then_some(())).is_some());
+    let refused = group.member(a).resign(Some(c));
+    assert!(matches!(refused, Err(Error::Config(_))), "{refused:?}");
+    assert_eq!(group.role(a), Role::Leader);
+    group.network.heal();
+    group.member(a).resign(Some(b)).unwrap();
+    assert_eq!(group.role(a), Role::Follower);
+    group.lead(b, 2);
+    assert_eq!(group.member(b).status().epoch, LeaderEpoch(2));
+}
+
+#[test]
+fn a_leader_gives_way_to_the_member_that_is_named() {
+    let group = Group::new(Some(QUICK));
+    let [a, b, c] = others_of(group.leader());
     group.broker(a).ensure_topic("orders", TopicConfig::new(1)).unwrap();
     send(&group, a, "one");
-    group.member(a).resign(Some(c)).unwrap();
+    let named = until(|| group.member(a).resign(Some(c)).ok());
+    assert!(named.is_some());
     group.member(c).wait_leading(Duration::from_secs(10)).unwrap();
     send(&group, c, "two");
     let refused = group.broker(a).producer().send(Record::to("orders").value("x"));
     assert!(matches!(refused, Err(Error::NotLeader { .. })), "{refused:?}");
-    assert_eq!(group.member(b).status().leader, Some(c));
+    assert!(until(|| (group.member(b).status().leader == Some(c)).then_some(())).is_some());
     // To anybody: the one that has most.
     group.member(c).resign(None).unwrap();
     let next = group.leader();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use logpond::{Broker, Error, LeaderEpoch, MemberState, Record, Role, TopicConfig};
 
-use crate::group::{Group, NODES, PATIENCE, read_all, until};
+use crate::group::{Group, NODES, read_all, until};
 
 fn send(broker: &Broker, value: &str) {
     broker.producer().send(Record::to("orders").value(value)).unwrap();
@@ -127,7 +127,7 @@ fn the_last_member_begins_a_group_of_its_own() {
     // While it runs: a majority of the members before the last change is needed until the others know
     // that a majority has the change.
     group.member(b).resign(Some(c)).unwrap();
-    assert!(group.member(c).wait_leading(PATIENCE).is_ok(), "{:?}", group.member(c).status());
+    group.lead(c, 4);
     group.stop(b);
     assert_eq!(read_all(group.broker(c), "orders"), ["one", "two", "three"]);
     // It starts again with its group.

@@ -52,7 +52,8 @@ pub(crate) struct NotedPromise {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ReplicaNote {
-    /// The random number of this data directory, drawn once.
+    /// The random number of this data directory, drawn once. Zero: it was put back from a copy, and
+    /// the next opening draws another one.
     Directory(u128),
     /// A run of this member has begun.
     Session(u64),
@@ -233,8 +234,15 @@ impl ReplicaState {
     }
 
     /// The greatest session that was noted of another directory; 0 for none.
+    #[cfg(test)]
     pub(crate) fn seen(&self, directory: u128) -> u64 {
         self.seen.get(&directory).copied().unwrap_or(0)
+    }
+
+    /// The greatest session that was noted of each other directory.
+    #[cfg(feature = "replication")]
+    pub(crate) fn all_seen(&self) -> impl Iterator<Item = (u128, u64)> {
+        self.seen.iter().map(|(directory, session)| (*directory, *session))
     }
 
     /// The end that was noted as synced.

@@ -23,14 +23,32 @@ pub(super) struct Shown {
     lacks_majority: bool,
     lagging: BTreeSet<NodeId>,
     has_failed: bool,
+    /// How often a cut was refused, and of which logs that was reported since the last change of
+    /// the leader.
+    cuts_refused: u64,
+    refused: BTreeSet<LogKey>,
 }
 
 impl Shown {
     pub(super) fn note(&mut self, event: &ReplicationEvent) {
-        if let ReplicationEvent::Leading { .. } = event {
-            self.lacks_majority = false;
-            self.lagging.clear();
+        match event {
+            ReplicationEvent::Leading { .. } => {
+                self.lacks_majority = false;
+                self.lagging.clear();
+            }
+            ReplicationEvent::Following { .. } => self.refused.clear(),
+            _ => {}
         }
+    }
+
+    /// A cut was refused. True the first time for that log under that leader.
+    pub(super) fn note_refused(&mut self, log: LogKey) -> bool {
+        self.cuts_refused = self.cuts_refused.saturating_add(1);
+        self.refused.insert(log)
+    }
+
+    pub(super) fn cuts_refused(&self) -> u64 {
+        self.cuts_refused
     }
 
     pub(super) fn note_reach(&mut self, is_majority: bool, events: &mut Vec<ReplicationEvent>) {
@@ -48,8 +66,8 @@ impl Shown {
         now: Duration,
         events: &mut Vec<ReplicationEvent>,
     ) {
-        for node in needed.iter().flat_map(|(_, membership)| membership.nodes()) {
-            if node == me || pulse.is_heard(node, now) {
+        for (node, directory) in needed.iter().flat_map(|(_, members)| members.directories()) {
+            if node == me || pulse.hears(node, directory, now) {
                 self.lagging.remove(&node);
             } else if self.lagging.insert(node) {
                 events.push(ReplicationEvent::MemberLagging(node));
@@ -90,9 +108,10 @@ pub(super) fn status(
         role: role_of(member),
         epoch: state.notes().promised(),
         leader,
-        may_write: takes_appends && view::may_write(member, LogKey::Meta),
+        may_write: takes_appends && view::is_current(member),
         members: nodes.into_iter().map(of).collect(),
         list_differs,
+        cuts_refused: 0,
         failure: failure.map(|failure| error_of(failure).to_string()),
     }
 }
@@ -105,7 +124,7 @@ fn status_of(id: NodeId, member: &Member, pulse: &Pulse, now: Duration) -> Membe
         state_of(role_of(member))
     } else if is_known && !pulse.is_heard(id, now) {
         MemberState::Unreachable
-    } else if leads && pulse.run(id).is_some_and(|run| !view::counts(member, run)) {
+    } else if leads && !is_voter(id, member, pulse, now) {
         MemberState::Learner
     } else {
         MemberState::Voter
@@ -117,6 +136,14 @@ fn status_of(id: NodeId, member: &Member, pulse: &Pulse, now: Duration) -> Membe
         lag_bytes: 0,
         last_heard: pulse.last(id).map(|at| now.saturating_sub(at)),
     }
+}
+
+/// Whether the member is heard from the directory that counts for it.
+fn is_voter(id: NodeId, member: &Member, pulse: &Pulse, now: Duration) -> bool {
+    member.state().logs().membership().is_none_or(|membership| {
+        let mut directories = membership.directories().filter(|(node, _)| *node == id);
+        directories.any(|(node, directory)| pulse.hears(node, directory, now))
+    })
 }
 
 fn state_of(role: Role) -> MemberState {

@@ -43,6 +43,9 @@ pub(super) enum Claim {
     /// These records of a log are below a high watermark.
     Visible(LogKey, Vec<Rec>),
     Leads(LeaderEpoch, MemberRun),
+    /// A leader says that nothing is missing from what readers see at it: of each log so many
+    /// records.
+    Current(LeaderEpoch, Vec<(LogKey, u64)>),
     /// Something that never happens if the rules are kept.
     Bug(&'static str),
 }
@@ -226,14 +229,12 @@ impl Node {
                         None => step.claims.push(Claim::Bug("a watermark above the end")),
                     }
                 }
-                Effect::Event(Event::Leading(epoch)) => {
-                    step.claims.push(Claim::Leads(epoch, self.member.state().me()));
-                }
-                Effect::Event(Event::CutRefused(_)) => {
-                    step.claims.push(Claim::Bug("a cut was refused"));
-                }
-                // No log begins above its first record here.
-                Effect::Event(_) | Effect::BeginAnew { .. } | Effect::RaiseStart { .. } => {}
+                Effect::Event(event) => step.claims.extend(self.claim(&event)),
+                // No log begins above its first record here, and no group is forced.
+                Effect::BeginAnew { .. }
+                | Effect::RaiseStart { .. }
+                | Effect::BeginGroup(_)
+                | Effect::Disown => {}
             }
         }
         for (key, log) in self.member.state().logs().iter() {
@@ -245,12 +246,26 @@ impl Node {
         step
     }
 
+    /// What an event shows.
+    fn claim(&self, event: &Event) -> Option<Claim> {
+        match event {
+            Event::Leading(epoch) => Some(Claim::Leads(*epoch, self.member.state().me())),
+            Event::Current(epoch) => {
+                let logs = self.member.state().logs().iter();
+                let seen = logs.map(|(key, log)| (key, log.watermark)).collect();
+                Some(Claim::Current(*epoch, seen))
+            }
+            Event::CutRefused(_) => Some(Claim::Bug("a cut was refused")),
+            _ => None,
+        }
+    }
+
     /// Adds the records to an answer, and what they change. Refusals only make members stop, so they
-    /// are left out.
+    /// are left out; and no directory is put back from a copy here.
     fn load(&self, mut envelope: Envelope) -> Option<Message> {
         let mut records = Vec::new();
         match &mut envelope.body {
-            Body::Refused { .. } => return None,
+            Body::Refused { .. } | Body::Superseded { .. } => return None,
             Body::Fetched(fetched) => {
                 if let Found::Records { ranges, changes } = &mut fetched.found {
                     let count: u64 = ranges.iter().map(|range| range.records).sum();

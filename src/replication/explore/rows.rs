@@ -132,6 +132,33 @@ fn row_h06_a_cut_below_the_high_watermark_is_refused_and_reported() {
     assert_eq!(effects, [Effect::Event(Event::CutRefused(LogKey::Offsets))]);
 }
 
+/// A reader that waits at a follower keeps what it has seen when another one leads, which may know
+/// less at first. Also the simulation checks each run.
+// RED: src/replication/logs.rs
+//   - let Some(log) = self.of.get_mut(&key).filter(|log| log.watermark < watermark) else {
+//   + let Some(log) = self.of.get_mut(&key) else {
+#[test]
+fn row_h07_the_high_watermark_of_a_run_never_falls() {
+    let mut member = follower();
+    let to = member.state().me();
+    for (leader, epoch, watermark) in [(1, 2, 3), (2, 3, 1), (1, 4, 2)] {
+        let (leader, epoch) = (World::run(leader), LeaderEpoch(epoch));
+        let (group, node) = (Some(GroupId(0)), NodeId(0));
+        let from = |body| Envelope { group, from: leader, to: node, epoch, body };
+        member.receive(&from(Body::Beat));
+        let asked = member.state().question(epoch, LogKey::Offsets).unwrap();
+        let led = Some(Led { began: 3, watermark, end: 3 });
+        let found = Found::Records { ranges: Vec::new(), changes: Vec::new() };
+        let effects =
+            member.receive(&from(Body::Fetched(Fetched { to, asked, start: 0, led, found })));
+        let rises = Effect::Watermark { log: LogKey::Offsets, offset: 3 };
+        let shown: Vec<_> =
+            effects.into_iter().filter(|it| matches!(it, Effect::Watermark { .. })).collect();
+        assert_eq!(shown, if watermark == 3 { vec![rises] } else { Vec::new() });
+        assert_eq!(member.state().logs().get(LogKey::Offsets).map(|log| log.watermark), Some(3));
+    }
+}
+
 /// A change of the leader writes nothing into a log.
 // IMPOSSIBLE: no line of the engine writes at a change of the leader; a line would have to be added.
 #[test]

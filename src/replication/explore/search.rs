@@ -367,6 +367,7 @@ impl<'a> Search<'a> {
             Body::Ask(_) => "asks for a promise".to_owned(),
             Body::Promised(promised) => format!("promises: {:?}", promised.logs),
             Body::Refused { .. } => "refuses".to_owned(),
+            Body::Superseded { session, .. } => format!("has noted run {session}"),
             Body::Beat => "leads".to_owned(),
             Body::Fetch(fetch) => format!("{fetch:?}"),
             Body::Fetched(fetched) => format!("answers {:?} {:?}", fetched.led, fetched.found),

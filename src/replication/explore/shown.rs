@@ -27,6 +27,15 @@ impl Shown {
                     return Err(format!("two leaderships of epoch {epoch:?}"));
                 }
             }
+            Claim::Current(epoch, seen) => {
+                for (log, seen) in seen {
+                    let known = self.committed.get(log).map_or(&[][..], |known| known);
+                    let before = known.iter().filter(|rec| rec.epoch < *epoch).count() as u64;
+                    if before > *seen {
+                        return Err(format!("the leader of {epoch:?} lacks records of {log:?}"));
+                    }
+                }
+            }
             Claim::Visible(log, records) => {
                 let known = self.committed.entry(*log).or_default();
                 let both = known.len().min(records.len());

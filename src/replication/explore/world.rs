@@ -297,6 +297,6 @@ pub(super) fn is_spent(world: &World, message: &Message, to: &Node, was_delivere
         Body::Beat => {
             to.member.role().follows() == Some(Following { leader: message.envelope.from, epoch })
         }
-        Body::Refused { .. } => false,
+        Body::Refused { .. } | Body::Superseded { .. } => false,
     }
 }

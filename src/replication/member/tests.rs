@@ -8,7 +8,7 @@ use super::super::log_key::LogKey;
 use super::super::logs::Logs;
 use super::super::logs::MetaChange;
 use super::super::membership::{DirectoryId, GroupId, MemberRun, Membership};
-use super::super::message::{Ask, Body, Envelope, Fetched, Found, Led, Promised, Summary};
+use super::super::message::{Ask, Body, Envelope, Fetch, Fetched, Found, Led, Promised, Summary};
 use super::super::notes::{Note, Notes};
 use super::{EPOCH_STEP_MAX, LeadRefused, Member};
 use crate::record::{LeaderEpoch, NodeId};
@@ -304,4 +304,77 @@ fn a_member_that_has_begun_to_copy_follows_the_next_leader() {
     // It has confirmed nothing, so it has nothing to recover.
     let notes = one.state().notes().clone().next_session(true);
     assert!(!Member::new(notes, Logs::default(), Vec::new()).state().must_recover());
+}
+
+/// A directory was put back from a copy: it had confirmed more than it has, and promised.
+// RED: src/replication/member.rs
+//   - if session < noted && Rule::NewestSession.holds() {
+//   + if false {
+#[test]
+fn a_run_that_is_earlier_than_one_that_was_noted_counts_for_nothing_and_is_informed() {
+    let mut one = member(3, Notes::new(run(0)));
+    let of = |session| MemberRun { session, ..run(1) };
+    let promised = |session| {
+        let (logs, has_membership) = ([].into(), true);
+        let body = Body::Promised(Promised { to: run(0), logs, has_membership });
+        let (to, epoch) = (NodeId(0), LeaderEpoch(1));
+        Envelope { group: Some(GroupId(1)), from: of(session), to, epoch, body }
+    };
+    let beat = Envelope { body: Body::Beat, epoch: LeaderEpoch(0), ..promised(4) };
+    let noted = Note::Seen { directory: run(1).directory, session: 4 };
+    assert_eq!(one.receive(&beat).first(), Some(&Effect::Note(noted)));
+    assert!(!one.receive(&beat).iter().any(|it| matches!(it, Effect::Note(Note::Seen { .. }))));
+    one.lead(LeaderEpoch(1)).unwrap();
+    let effects = one.receive(&promised(3));
+    let answer = Body::Superseded { directory: run(1).directory, session: 4 };
+    assert!(matches!(sent(&effects).as_slice(), [message] if message.body == answer));
+    assert_eq!(one.role().leads(), None);
+    one.receive(&promised(4));
+    assert_eq!(one.role().leads(), Some(LeaderEpoch(1)));
+}
+
+/// A message of an earlier run may be late: the run that is informed is not that one.
+#[test]
+fn a_directory_is_given_up_when_a_later_run_of_it_is_known() {
+    let notes = Notes::new(MemberRun { session: 3, ..run(0) });
+    let informed = |directory, session| {
+        let body = Body::Superseded { directory: DirectoryId(directory), session };
+        let (to, epoch) = (NodeId(0), LeaderEpoch(1));
+        Envelope { group: Some(GroupId(1)), from: run(1), to, epoch, body }
+    };
+    let mut one = member(3, notes);
+    one.lead(LeaderEpoch(1)).unwrap();
+    assert!(one.receive(&informed(0, 3)).is_empty());
+    assert!(one.receive(&informed(9, 4)).is_empty());
+    assert_eq!(one.role().stands_for(), Some(LeaderEpoch(1)));
+    let declined = Event::Declined(LeaderEpoch(1), Declined::PutBack);
+    assert_eq!(one.receive(&informed(0, 4)), [Effect::Event(declined), Effect::Disown]);
+}
+
+/// What a leader says when a majority has all that was there, in each log.
+#[test]
+fn a_leader_is_current_when_each_log_has_caught_up() {
+    let mut one = member(3, Notes::new(run(0)));
+    let some = [EpochRange { epoch: LeaderEpoch(0), records: 9 }];
+    assert!(one.state.logs_mut().append(LogKey::Offsets, &some, &[]));
+    one.lead(LeaderEpoch(1)).unwrap();
+    let from = |body| Envelope {
+        group: Some(GroupId(1)),
+        from: run(1),
+        to: NodeId(0),
+        epoch: LeaderEpoch(1),
+        body,
+    };
+    let promised = Promised { to: run(0), logs: [].into(), has_membership: true };
+    one.receive(&from(Body::Promised(promised)));
+    let current = Effect::Event(Event::Current(LeaderEpoch(1)));
+    let mut is_current_after = |log, end| {
+        let before = Some(LeaderEpoch(0));
+        let asked = Fetch { log, from: end, before, adopted: true, synced: end, held: end };
+        one.receive(&from(Body::Fetch(asked))).contains(&current)
+    };
+    assert!(!is_current_after(LogKey::Meta, 1));
+    assert!(!is_current_after(LogKey::Offsets, 8));
+    assert!(is_current_after(LogKey::Offsets, 9));
+    assert!(!is_current_after(LogKey::Offsets, 9), "it is said once");
 }

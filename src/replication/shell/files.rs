@@ -58,8 +58,17 @@ impl<'a, C: Catalog> Files<'a, C> {
             }
             Note::Incomplete => vec![ReplicaNote::Incomplete],
             Note::Whole => vec![ReplicaNote::Whole { boot: Opening::of(self.broker).note() }],
+            Note::Seen { directory, session } => {
+                vec![ReplicaNote::Seen { directory: directory.0, session }]
+            }
         };
         self.notes().note(notes)
+    }
+
+    /// Notes that this is another directory from the next opening on, and that it may lack
+    /// anything.
+    pub(super) fn disown(self) -> Result<()> {
+        self.notes().note(vec![ReplicaNote::Directory(0), ReplicaNote::Incomplete])
     }
 
     fn notes(self) -> MemberNotes<'a> {

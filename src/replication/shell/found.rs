@@ -71,7 +71,9 @@ pub(super) fn notes<C: Catalog>(
     let adopted = logs.with_deleted().map(|(key, _)| key);
     let adopted = adopted.filter(|key| noted.has_epoch(stored::log(*key)));
     let adopted = adopted.map(|key| (key, LeaderEpoch(noted.adopted(stored::log(key)))));
-    Ok(Notes::found(me, promise, adopted.collect::<Vec<_>>(), !is_whole))
+    let seen = noted.all_seen().into_iter();
+    let seen = seen.map(|(directory, session)| (DirectoryId(directory), session));
+    Ok(Notes::found(me, promise, adopted.collect::<Vec<_>>(), seen, !is_whole))
 }
 
 /// All logs, as the engine has them.

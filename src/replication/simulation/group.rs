@@ -30,6 +30,10 @@ const QUIET_STEPS: usize = 60_000;
 const FLIGHT_MAX: usize = 200;
 const READ_BYTES: usize = 1 << 20;
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what has happened does not depend on each other"
+)]
 pub(super) struct Group {
     pub(super) machines: Vec<Machine>,
     pub(super) random: Random,
@@ -50,6 +54,8 @@ pub(super) struct Group {
     pub(super) cleaned: (u64, u64),
     /// How often a run was seen whose `__meta` had begun anew.
     pub(super) anew: u64,
+    /// A directory was put back from a copy: its run may end when it hears of that.
+    pub(super) has_copy: bool,
 }
 
 impl Group {
@@ -79,6 +85,7 @@ impl Group {
             led: 0,
             cleaned: (0, 0),
             anew: 0,
+            has_copy: false,
         }
     }
 
@@ -206,7 +213,8 @@ impl Group {
             };
             let rotten =
                 self.has_rotten && matches!(failure, Failure::Failed(error) if is_of_disk(error));
-            if rotten || is_off {
+            let is_copy = self.has_copy && matches!(failure, Failure::Failed(Error::Config(_)));
+            if rotten || is_off || is_copy {
                 // What cannot be read, or a crash in the middle, ends a run.
                 self.crash(index, None);
                 return Ok(());
@@ -258,7 +266,11 @@ impl Group {
                     self.truth.sees(key, *offset, value)?;
                 }
             }
-            *checked = from;
+            if end < *checked && !self.has_rotten {
+                let what = format!("the high watermark of {key:?} of {index} fell to {end}");
+                return Err(Violation(format!("{what} from {checked}")));
+            }
+            *checked = from.max(*checked);
             self.truth.reaches(key, end.min(from));
             let is_asked = start <= self.truth.start(key);
             if !is_asked && matches!(key, LogKey::Partition { .. }) {

@@ -52,7 +52,7 @@ pub(super) struct Make {
 }
 
 pub(super) struct Machine {
-    make: Make,
+    pub(super) make: Make,
     pub(super) disk: SimulatedDisk,
     pub(super) clock: ManualClock,
     /// `None` while it is down.
@@ -166,6 +166,19 @@ impl Machine {
         };
         self.run = None;
         self.disk = disk;
+    }
+
+    /// What the disk has, as a copy of it.
+    pub(super) fn copy(&self) -> SimulatedDisk {
+        self.disk.kill9()
+    }
+
+    /// The directory is put back from a copy.
+    pub(super) fn put_back(&mut self, copy: SimulatedDisk) {
+        self.run = None;
+        self.disk = copy;
+        // The next number that a directory draws is another one.
+        self.wipes += 1;
     }
 
     /// The disk is lost; the machine comes back with an empty one.

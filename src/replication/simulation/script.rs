@@ -146,6 +146,18 @@ impl Group {
         });
     }
 
+    /// Loses the answers with records that are on the way.
+    pub(super) fn lose_answers(&mut self) {
+        self.flight.retain(|frame| frame.batches.is_empty());
+    }
+
+    /// How many bytes of records are on the way to a machine.
+    pub(super) fn bytes_to(&self, index: usize) -> usize {
+        let node = self.machines[index].make.node;
+        let frames = self.flight.iter().filter(|frame| frame.envelope.to == node);
+        frames.flat_map(|frame| &frame.batches).map(|batches| batches.bytes.len()).sum()
+    }
+
     /// All can reach each other again.
     pub(super) fn heal(&mut self) {
         self.cut.clear();
@@ -179,11 +191,17 @@ impl Group {
     /// Delivers frames, and what they cause, so often; the rest is lost.
     pub(super) fn exchange(&mut self, turns: usize) -> Result<(), Violation> {
         for _ in 0..turns {
-            for frame in std::mem::take(&mut self.flight) {
-                self.arrive(&frame)?;
-            }
+            self.deliver_once()?;
         }
         self.flight.clear();
+        Ok(())
+    }
+
+    /// Delivers the frames that are on the way now.
+    pub(super) fn deliver_once(&mut self) -> Result<(), Violation> {
+        for frame in std::mem::take(&mut self.flight) {
+            self.arrive(&frame)?;
+        }
         Ok(())
     }
 }

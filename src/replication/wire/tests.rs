@@ -56,6 +56,7 @@ fn all() -> Vec<Said> {
         parcel(Body::Promised(Promised { to: RUN, logs, has_membership: true }), Vec::new()),
         parcel(Body::Refused { promised: LeaderEpoch(u32::MAX) }, Vec::new()),
         parcel(Body::Beat, Vec::new()),
+        parcel(Body::Superseded { directory: DirectoryId(9), session: 3 }, Vec::new()),
         parcel(Body::Fetch(asked()), Vec::new()),
         parcel(
             Body::Fetched(Fetched { to: RUN, asked: asked(), start: 1, led, found }),
@@ -80,7 +81,7 @@ fn all_that_members_say_reads_back() {
     assert_eq!(frame.class(), FrameClass::Data);
     let read = unpack(&Frame::from_bytes(frame.as_bytes().to_vec()).unwrap()).unwrap();
     assert_eq!(format!("{read:?}"), format!("{:?}", all()));
-    let control: Vec<Said> = all().into_iter().take(10).collect();
+    let control: Vec<Said> = all().into_iter().take(11).collect();
     assert_eq!(pack(control).unwrap().class(), FrameClass::Control);
 }
 
