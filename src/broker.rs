@@ -8,17 +8,17 @@
 //!
 //! | floor | files |
 //! |---|---|
-//! | data, functions, threads | `catalog`, `local`, `report`, `directories`, `parallel`, `workers` |
+//! | data, functions, threads | `catalog`, `local`, `looks`, `report`, `directories`, `parallel`, `workers` |
 //! | what all parts share | `context`; `gate` |
 //! | the internal logs | `internal_logs`; `last_run`; `log_opener`; `inspect` |
 //! | services | `catalog_writer`, `live_topics`, `topic_factory`; `run_parts`; `retention`, `producers`, `recovery_points`; `space`, `expiry`; `topics` |
 //! | the engine | `engine` |
-//! | what uses all of it | `open`, `restore`, `metrics`; `handle`; `builder` |
+//! | what uses all of it | `open`, `restore`, `metrics`; `refresh`; `handle`; `builder` |
 
 pub use self::builder::BrokerBuilder;
 pub use self::handle::Broker;
 pub(crate) use self::handle::Run;
-pub use self::report::RecoveryReport;
+pub use self::report::{RecoveryReport, Refreshed};
 
 #[cfg(feature = "replication")]
 pub(crate) mod attached;
@@ -40,6 +40,7 @@ mod leading;
 mod live_topics;
 pub(crate) mod local;
 mod log_opener;
+mod looks;
 #[cfg(feature = "replication")]
 pub(crate) mod member_notes;
 pub(crate) mod metrics;
@@ -47,6 +48,7 @@ pub(crate) mod open;
 mod parallel;
 pub(crate) mod producers;
 mod recovery_points;
+mod refresh;
 #[cfg(feature = "replication")]
 pub(crate) mod replicated_logs;
 mod report;

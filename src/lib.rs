@@ -86,7 +86,7 @@
 //! | change my type, and still read old records | [`Versioned`] |
 //! | send a value with headers | [`TypedProducer::send_with`] |
 //! | see how many records a group has yet to read | [`Consumer::lag`], [`Broker::metrics`], [`Admin::describe_group`] |
-//! | inspect a directory that another process has open | [`BrokerBuilder::read_only`]; from a shell: [`docs::command_line`] |
+//! | inspect a directory that another process has open, and follow it | [`BrokerBuilder::read_only`], [`Broker::refresh`]; from a shell: [`docs::command_line`] |
 //! | test with time that I move | [`ManualClock`], [`BrokerBuilder::background`], [`Broker::tick`] |
 //! | test my service against crashes, faults and time | `testing::TestBroker`, with the feature `testing` |
 //! | know which records a crash or a bad disk has damaged | [`Broker::recovery`], [`Admin::verify`], [`Admin::verify_partition`] |
@@ -255,7 +255,7 @@ pub mod report {
         CompactionReport, GroupInfo, GroupMember, GroupOffset, GroupStatus, PartitionInfo,
         TopicInfo, VerifyReport,
     };
-    pub use crate::broker::RecoveryReport;
+    pub use crate::broker::{RecoveryReport, Refreshed};
     pub use crate::log::open::PartitionRecovery;
     pub use crate::salvage::{SalvageReport, SalvagedPartition, SalvagedTopic};
 }

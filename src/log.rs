@@ -94,6 +94,7 @@ pub(crate) mod reserve;
 pub(crate) mod retention;
 pub(crate) mod salvage;
 mod scan;
+pub(crate) mod seen;
 pub(crate) mod segment;
 mod space;
 pub(crate) mod tasks;
@@ -628,9 +629,10 @@ impl Log {
     }
 
     /// For a log to which another process writes: takes over the segments, and the log start, that
-    /// a later pass over the files has found. The end is kept.
-    pub(crate) fn take_over(&mut self, mut found: Self) {
-        found.ends = self.ends.renewed(found.ends);
+    /// a later pass over the files has found. `with_end`: the end too; otherwise it is kept.
+    pub(crate) fn take_over(&mut self, mut found: Self, with_end: bool) {
+        found.ends =
+            if with_end { self.ends.caught_up(found.ends) } else { self.ends.renewed(found.ends) };
         found.now = self.now;
         found.epochs.incarnation = self.epochs.incarnation;
         self.segments.become_as(&found.segments);

@@ -19,13 +19,16 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use common::*;
 use fork::{Fork, fork, waitpid};
 use logpond::{
-    Broker, Durability, Error, LockHolder, ManualClock, Message, Record, Result, TimestampType,
-    TopicConfig,
+    Broker, Durability, Error, LockHolder, ManualClock, Message, Offsets, Record, Result,
+    TimestampType, TopicConfig,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 
@@ -544,4 +547,98 @@ fn row_f10_too_little_address_space_is_an_error_that_leaves_nothing_behind() {
     assert!(output.status.success(), "{}: {said}", output.status);
     let broker = open_quiet(dir.path());
     assert!(broker.recovery().clean_shutdown && broker.recovery().is_clean());
+}
+
+// ---- a reader that follows another process --------------------------------------------------
+
+/// Appends to a topic that keeps all, at full rate, and to one that loses its oldest records and is
+/// created again now and then; until standard input ends, and then one record more.
+#[test]
+fn child_writes_at_full_rate() {
+    let Some(dir) = child_dir() else { return };
+    let broker = Broker::builder().data_dir(&dir).durability(Durability::Os).open().unwrap();
+    let kept = broker.ensure_topic("kept", TopicConfig::new(1).segment_bytes(1 << 20)).unwrap();
+    let kept = kept.partition(0).unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&is_over);
+    thread::spawn(move || {
+        let _ = std::io::stdin().lines().count();
+        ends.store(true, Ordering::SeqCst);
+    });
+    let other = || TopicConfig::new(1).segment_bytes(SMALL_SEGMENT).retention_bytes(SMALL_SEGMENT);
+    writeln!(std::io::stdout(), "writing").unwrap();
+    let padding = vec![b'p'; 900];
+    for round in 0_u64.. {
+        let removed = broker.ensure_topic("removed", other()).unwrap().partition(0).unwrap();
+        for number in 0..500 {
+            let mut value = kept.log_end_offset().to_le_bytes().to_vec();
+            value.extend_from_slice(&padding[..usize::try_from(number * 7 % 900).unwrap()]);
+            if is_over.load(Ordering::SeqCst) {
+                kept.append(&Record::new().key("last").value(&value)).unwrap();
+                return;
+            }
+            kept.append(&Record::new().value(&value)).unwrap();
+            removed.append(&Record::new().value(&value)).unwrap();
+        }
+        broker.tick().unwrap();
+        broker.admin().enforce_retention_now().unwrap();
+        let mut group = broker.consumer("g").subscribe(["kept"]).open().unwrap();
+        let committed = Offsets::from([(tp("kept", 0), kept.log_end_offset())]);
+        group.commit_offsets(&committed).unwrap();
+        if round % 3 == 2 {
+            broker.admin().delete_topic("removed").unwrap();
+        }
+    }
+}
+
+/// F15: a read-only broker beside a process that writes at full rate reads every record once, and
+/// sees no damage.
+// RED: src/log/cursor.rs
+//   - if let Some(grown) = segments.grown(&self.segment) {
+//   + if let Some(grown) = segments.grown(&self.segment).filter(|_| false) {
+#[test]
+fn row_f15_a_read_only_broker_follows_a_process_at_full_rate() {
+    let dir = temp_dir();
+    let mut command = child("child_writes_at_full_rate", dir.path());
+    let mut writer = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = writer.stdin.take();
+    let mut lines = BufReader::new(writer.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("writing")), "the child has failed");
+    let viewer = Broker::builder().data_dir(dir.path()).read_only(true).open().unwrap();
+    assert!(viewer.recovery().partitions.iter().all(|it| it.corrupt.is_empty()));
+    let mut kept = viewer.reader().subscribe(["kept"]).open().unwrap();
+    let mut others = viewer.reader().subscribe_pattern("remo*").open().unwrap();
+    let (mut next, mut is_done, mut rounds) = (0, false, 0_u64);
+    within_patience("the last record", || {
+        let refreshed = viewer.refresh().unwrap();
+        assert!(refreshed.corrupt.is_empty(), "{refreshed:?}");
+        rounds += 1;
+        if rounds == 40 {
+            input = None;
+        }
+        for message in drain(&mut kept) {
+            assert_eq!(message.offset(), next);
+            assert_eq!(message.value().unwrap()[..8], next.to_le_bytes());
+            is_done |= message.key() == Some(b"last");
+            next += 1;
+        }
+        let mut last = None;
+        loop {
+            match others.poll(Duration::ZERO) {
+                Ok(batch) if batch.is_empty() => break,
+                Ok(batch) => {
+                    for message in batch.iter() {
+                        assert!(last < Some(message.offset()), "{last:?} {}", message.offset());
+                        last = Some(message.offset());
+                    }
+                }
+                Err(Error::UnknownTopic(_)) => break,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        is_done
+    });
+    assert!(kept.take_gaps().is_empty());
+    assert!(rounds > 40 && input.is_none(), "{rounds}");
+    assert!(writer.wait().unwrap().success());
 }

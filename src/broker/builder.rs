@@ -318,7 +318,8 @@ impl BrokerBuilder {
     }
 
     /// Opens the directory for inspection only. Default false. The broker takes no lock, writes
-    /// nothing, maps nothing, and sees at most the records that were published when it was opened.
+    /// nothing, maps nothing, and sees at most the records that were published when it was opened,
+    /// or when [`Broker::refresh`] was called last.
     /// Calls that write return [`Error::ReadOnly`]. These settings have no effect:
     /// [`background`](Self::background), [`durability`](Self::durability),
     /// [`topic_defaults`](Self::topic_defaults), [`max_total_bytes`](Self::max_total_bytes) and
@@ -329,6 +330,9 @@ impl BrokerBuilder {
     /// is reported as missing. If it removed records by retention, a consumer gets a gap; if it
     /// compacted them, the consumer reads the remaining ones; if it deleted the topic, the consumer
     /// gets [`Error::UnknownTopic`].
+    ///
+    /// If the other broker is a member of a replicated group, this one also shows records that no
+    /// majority has yet. If the group takes them back, open the directory again.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self

@@ -348,7 +348,7 @@ impl Engine {
         self.gate().release_directory();
     }
 
-    fn end_handles(&self) {
+    pub(super) fn end_handles(&self) {
         for partition in self.all_partitions() {
             partition.close();
         }

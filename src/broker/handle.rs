@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use super::engine::Engine;
 use super::metrics::{Metrics, snapshot};
-use super::report::RecoveryReport;
+use super::refresh::refresh;
+use super::report::{RecoveryReport, Refreshed};
 use crate::clock::Clock;
 use crate::config::TopicConfig;
 use crate::error::{Error, Result};
@@ -228,6 +229,58 @@ impl Broker {
     #[must_use]
     pub fn recovery(&self) -> &RecoveryReport {
         &self.run.recovery
+    }
+
+    /// Brings a broker that was opened with [`read_only(true)`](crate::BrokerBuilder::read_only) up
+    /// to date with what another broker, in this process or another, has written to the directory:
+    /// topics that were created, altered or deleted, records that were appended or removed, and
+    /// committed offsets. In other brokers, which are always up to date, it does nothing.
+    ///
+    /// Between two refreshes a read-only broker shows no new records. Its handles and consumers
+    /// remain valid: after a refresh they see what is new, and a consumer that waits in another
+    /// thread is woken. So a program that follows a topic refreshes as often as it wants to know:
+    ///
+    /// ```
+    /// # use logpond::{Broker, Record, StartAt, TopicConfig};
+    /// # use std::time::Duration;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path();
+    /// let service = Broker::open(path)?;
+    /// service.ensure_topic("orders", TopicConfig::new(1))?;
+    ///
+    /// let viewer = Broker::builder().data_dir(path).read_only(true).open()?;
+    /// let mut tail = viewer.reader().subscribe(["orders"]).start(StartAt::Latest).open()?;
+    /// service.producer().send(Record::to("orders").value("2 apples"))?;
+    ///
+    /// assert!(tail.poll(Duration::ZERO)?.is_empty());
+    /// assert_eq!(viewer.refresh()?.records, 1);
+    /// assert_eq!(tail.poll(Duration::ZERO)?.len(), 1);
+    /// # Ok::<(), logpond::Error>(())
+    /// ```
+    ///
+    /// A batch counts only if its checksum is right. One that the other broker is in the middle of
+    /// writing is not damage: the next refresh finds it. A file that has vanished is looked for a
+    /// second time: retention, compaction and deletion record what they do before they remove a
+    /// file. Records that were removed become a [`Gap`](crate::Gap), as in any consumer. The
+    /// refreshes of one broker run one after the other.
+    ///
+    /// If nothing has changed in a partition, a refresh lists its directory and reads a few bytes.
+    /// Otherwise it reads the records of the last segment from the last recovery point on, which
+    /// the other broker stores about once a minute, and a few bytes of each other segment. Each
+    /// commit of a group makes it read the commits of all groups again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if files cannot be read, [`Error::Corrupt`] if an internal log of the
+    /// directory is damaged; part of the changes may be visible then, and the next call tries
+    /// again. Damage of a topic is no error of this call: it is in
+    /// [`Refreshed::corrupt`](crate::report::Refreshed). [`Error::Closed`].
+    ///
+    /// # Blocking
+    ///
+    /// For reads of the disk, and for a refresh by another thread.
+    pub fn refresh(&self) -> Result<Refreshed> {
+        refresh(&self.run)
     }
 
     /// Returns a snapshot of all metrics.

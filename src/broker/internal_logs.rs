@@ -1,19 +1,22 @@
 //! The internal logs: the broker's own durable state.
 //!
 //! Owns: the catalog (`__meta`), the state of this machine (`__local`), and, through the
-//! coordinator of groups, the committed offsets (`__offsets`). Must not know: what their contents
-//! are used for. [`log_opener`](super::log_opener) reads them again at an opening.
+//! coordinator of groups, the committed offsets (`__offsets`); and what a read-only broker has seen
+//! of the files. Must not know: what their contents are used for.
+//! [`log_opener`](super::log_opener) reads them again at an opening.
 
 use std::sync::Arc;
 
 use super::catalog::CatalogState;
 use super::local::{LocalChange, LocalState};
+use super::looks::Looks;
 use crate::clock::RunClock;
 use crate::error::Result;
 use crate::format::TopicId;
 use crate::group::coordinator::Coordinator;
 use crate::partition::PartitionCore;
 use crate::partition::state_log::StateLog;
+use crate::sync::{LockLevel, Mutex};
 
 /// The internal topics. Their ids are fixed, because they are read before the catalog.
 pub(crate) const LOCAL: (&str, TopicId) = ("__local", TopicId(*b"logpond  __local"));
@@ -28,6 +31,8 @@ pub(crate) struct InternalLogs {
     local: StateLog<LocalState>,
     catalog: StateLog<CatalogState>,
     coordinator: Arc<Coordinator>,
+    /// Of a read-only broker. Held while files are read again.
+    looks: Mutex<Looks>,
 }
 
 impl InternalLogs {
@@ -36,7 +41,8 @@ impl InternalLogs {
         catalog: StateLog<CatalogState>,
         coordinator: Arc<Coordinator>,
     ) -> Self {
-        Self { local, catalog, coordinator }
+        let looks = Mutex::at_level(LockLevel::Inspection, Looks::default());
+        Self { local, catalog, coordinator, looks }
     }
 
     pub(crate) fn local(&self) -> &StateLog<LocalState> {
@@ -45,6 +51,10 @@ impl InternalLogs {
 
     pub(crate) fn catalog(&self) -> &StateLog<CatalogState> {
         &self.catalog
+    }
+
+    pub(super) fn looks(&self) -> &Mutex<Looks> {
+        &self.looks
     }
 
     /// The coordinator of groups, which keeps the committed offsets.

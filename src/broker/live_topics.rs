@@ -95,7 +95,6 @@ impl LiveTopics {
     }
 
     /// The topic of this id.
-    #[cfg(feature = "replication")]
     pub(crate) fn of_id(&self, id: TopicId) -> Option<Arc<TopicShared>> {
         let table = self.table.read();
         table.by_name.get(table.names.get(&id)?).cloned()

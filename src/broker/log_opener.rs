@@ -12,6 +12,7 @@ use super::internal_logs::{LOCAL, META, OFFSETS};
 use super::last_run::{how_it_ended, lost_notes};
 use super::local::{LocalChange, LocalState};
 use super::workers::Workers;
+use crate::config::RecoveryPolicy;
 use crate::error::{Error, Result};
 use crate::format::{NUMBERED_CHANGES, TopicId, partition_dir_name};
 use crate::group::offsets::OffsetsState;
@@ -143,6 +144,45 @@ impl LogOpener {
         Ok((offsets, self.open_one(META, expected(META.1), report)?))
     }
 
+    fn internal(&self, (name, topic_id): (&str, TopicId)) -> (LogIdentity, LogOptions) {
+        let dir = self.context.settings.dir.join(name).join(partition_dir_name(0));
+        let identity =
+            LogIdentity { origin: Arc::new(TopicPartition::from((name, 0))), topic_id, dir };
+        let options = LogOptions {
+            segment_bytes: STATE_SEGMENT_BYTES,
+            writer: self.context.writer_for(self.context.settings.durability),
+            // Commits and deletions continue when the budget is used up.
+            has_budget: false,
+            features: NUMBERED_CHANGES,
+        };
+        (identity, options)
+    }
+
+    fn known_of_internal(&self, reaches: u64) -> Known {
+        Known {
+            checkpoint: None,
+            clean: false,
+            // Only one of these logs says whether the machine was restarted. So none of them
+            // counts as durable before it is synced again.
+            same_boot: true,
+            policy: self.context.settings.recovery,
+            read_only: self.context.settings.read_only,
+            needs_all: true,
+            log_start: None,
+            proved: reaches,
+            now: u64::MAX,
+        }
+    }
+
+    /// The files of an internal log to which another broker appends: an end that is not whole is no
+    /// damage.
+    pub(super) fn look(&self, log: (&str, TopicId)) -> Result<(Log, PartitionRecovery)> {
+        let (identity, options) = self.internal(log);
+        let policy = RecoveryPolicy::CutTornTail;
+        let known = Known { policy, ..self.known_of_internal(0) };
+        open_log(&self.context.env, identity, options, &known)
+    }
+
     /// An internal log, made when the directory is new.
     pub(super) fn open_one<S: LoggedState>(
         &self,
@@ -152,18 +192,8 @@ impl LogOpener {
     ) -> Result<StateLog<S>> {
         let disk = &self.context.env.disk;
         let topic_dir = self.context.settings.dir.join(name);
-        let dir = topic_dir.join(partition_dir_name(0));
-        let origin = Arc::new(TopicPartition::from((name, 0)));
-        let identity = LogIdentity { origin: Arc::clone(&origin), topic_id, dir: dir.clone() };
-        let durability = self.context.settings.durability;
-        let writer = self.context.writer_for(durability);
-        let options = LogOptions {
-            segment_bytes: STATE_SEGMENT_BYTES,
-            writer,
-            // Commits and deletions continue when the budget is used up.
-            has_budget: false,
-            features: NUMBERED_CHANGES,
-        };
+        let (identity, options) = self.internal((name, topic_id));
+        let (dir, durability) = (identity.dir.clone(), self.context.settings.durability);
         if is_new && !self.context.settings.read_only {
             // DURABILITY: from the top down, and also for names that exist already: the process
             // that created them may have died before they were durable.
@@ -182,19 +212,7 @@ impl LogOpener {
             }
             Log::create(&self.context.env, identity, options, 0)?
         } else {
-            let known = Known {
-                checkpoint: None,
-                clean: false,
-                // Only one of these logs says whether the machine was restarted. So none of them
-                // counts as durable before it is synced again.
-                same_boot: true,
-                policy: self.context.settings.recovery,
-                read_only: self.context.settings.read_only,
-                needs_all: true,
-                log_start: None,
-                proved: reaches,
-                now: u64::MAX,
-            };
+            let known = self.known_of_internal(reaches);
             let (log, recovery) = open_log(&self.context.env, identity, options, &known)?;
             damage.clone_from(&recovery.corrupt);
             report.push(recovery);

@@ -29,7 +29,6 @@ use crate::log::open::open_log;
 use crate::partition::PartitionCore;
 use crate::partition::state_log::StateLog;
 use crate::storage::lock::DirLock;
-use crate::sync::{LockLevel, Mutex};
 use crate::topic::TopicShared;
 
 /// What is needed to open a broker.
@@ -58,16 +57,16 @@ impl Opening {
     fn inspect(self) -> Result<Opened> {
         let fault = |opened: &Result<_>| opened.as_ref().err().map(|error| format!("{error:?}"));
         let (engine, report) = settled(|_| self.attempt(), fault)?;
-        let (weak, one_at_a_time) =
-            (Arc::downgrade(&engine), Mutex::at_level(LockLevel::Inspection, ()));
+        let weak = Arc::downgrade(&engine);
         engine.workers().set_read_again(move |core| {
             // The internal logs are read in a pass, which is repeated as a whole: a pass within it
             // would wait for itself.
             if [LOCAL.0, OFFSETS.0, META.0].contains(&&*core.origin.topic) {
                 return false;
             }
-            let _one = one_at_a_time.lock();
-            Weak::upgrade(&weak).is_some_and(|engine| read_again(&engine, core))
+            let Some(engine) = Weak::upgrade(&weak) else { return false };
+            let _one_at_a_time = engine.logs().looks().lock();
+            read_again(&engine, core)
         });
         Ok((engine, report))
     }
@@ -204,7 +203,7 @@ impl Opening {
     }
 }
 
-fn inspector(engine: &Engine) -> Inspector {
+pub(super) fn inspector(engine: &Engine) -> Inspector {
     Inspector::new(engine.context(), LogOpener::new(engine.context(), engine.workers()))
 }
 
@@ -216,7 +215,7 @@ fn read_again(engine: &Engine, core: &PartitionCore) -> bool {
         core.with_log(|log| (log.factory().identity().clone(), log.factory().options()));
     match inspector.open_log((&identity, options), None) {
         Ok((log, report)) if report.corrupt.is_empty() => {
-            core.with_log(|known| known.take_over(log));
+            core.with_log(|known| known.take_over(log, false));
             true
         }
         looked => {
@@ -226,7 +225,7 @@ fn read_again(engine: &Engine, core: &PartitionCore) -> bool {
                 return true;
             }
             // A log with damage that readers can pass is taken too.
-            looked.map(|(log, _)| core.with_log(|known| known.take_over(log))).is_ok()
+            looked.map(|(log, _)| core.with_log(|known| known.take_over(log, false))).is_ok()
         }
     }
 }

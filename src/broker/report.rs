@@ -1,9 +1,10 @@
-//! The results of an opening, as values.
+//! The results of an opening and of a refresh, as values.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::error::Corruption;
 use crate::log::open::PartitionRecovery;
 use crate::trace::{Outbox, note};
 
@@ -63,5 +64,37 @@ impl RecoveryReport {
             }
         );
         trace.deliver();
+    }
+}
+
+/// What a read-only broker has found anew; returned by
+/// [`Broker::refresh`](crate::Broker::refresh).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Refreshed {
+    /// Topics that were created, by name. A topic that was deleted and created again is in this
+    /// list and in `deleted`.
+    pub created: Vec<String>,
+    /// Topics that were deleted. Their handles return
+    /// [`Error::UnknownTopic`](crate::Error::UnknownTopic).
+    pub deleted: Vec<String>,
+    /// Topics whose settings were changed, or that have more partitions now.
+    pub altered: Vec<String>,
+    /// By how much the log ends of all partitions have moved. In a new topic or partition, how many
+    /// offsets there are.
+    pub records: u64,
+    /// Damage in the partitions whose files were read again. What the other broker was in the
+    /// middle of writing or removing is none.
+    pub corrupt: Vec<Corruption>,
+}
+
+impl Refreshed {
+    /// Returns whether nothing has changed: no topic, no record, and no damage was found. Committed
+    /// offsets may have changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self { created, deleted, altered, records, corrupt } = self;
+        let topics = [created, deleted, altered];
+        *records == 0 && corrupt.is_empty() && topics.iter().all(|topics| topics.is_empty())
     }
 }

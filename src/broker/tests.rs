@@ -35,6 +35,7 @@ mod notes;
 mod panics;
 mod power;
 mod random;
+mod refresh;
 #[cfg(feature = "replication")]
 mod replicated_logs;
 mod reserve;

@@ -72,8 +72,8 @@ impl TopicFactory {
         Ok(self.shared_topic(entry, partitions))
     }
 
-    /// The directories and first segments of some of a topic's partitions, all durable. `begins` are
-    /// the offsets of the first records, where they are not 0.
+    /// The directories and first segments of some of a topic's partitions, all durable. `begins`
+    /// are the offsets of the first records, where they are not 0.
     pub(super) fn make_partitions(
         &self,
         entry: &TopicEntry,
@@ -119,7 +119,12 @@ impl TopicFactory {
             Err(error) => return Err(error),
         };
         let start = start_found(key, known, &log);
-        let (lineage, change) = lineage_of(logs, key, &mut log);
+        // A read-only broker recovers nothing, and does not see the recoveries of the other broker.
+        let (lineage, change) = if self.context.settings.read_only {
+            (Lineage::default(), None)
+        } else {
+            lineage_of(logs, key, &mut log)
+        };
         let changes = change.into_iter().chain(start).collect::<Vec<_>>();
         let core = self.partition_core(log, lineage, durability, damage);
         Ok((core, (recovery, changes)))

@@ -44,6 +44,7 @@ use crate::topic::TopicShared;
 
 #[cfg(feature = "replication")]
 pub(crate) mod followed;
+pub(super) mod watched;
 
 /// See the module's documentation.
 pub(crate) struct Topics {

@@ -276,6 +276,12 @@ impl Cursor {
         limits: &FetchLimits,
         sealed: &Sealed,
     ) -> Result<bool> {
+        if let Some(grown) = segments.grown(&self.segment) {
+            self.segment = grown;
+            self.window = self.next_chunk()?;
+            self.checked_end = 0;
+            return Ok(true);
+        }
         let reached = self.next_offset.max(sealed.next_offset);
         let missing = |until: u64, kind: CorruptionKind| {
             let end = u64::from(sealed.data_end);

@@ -100,6 +100,13 @@ impl Ends {
         Self::found(log_start, found.durable_end, log_end)
     }
 
+    /// The ends of the same log after its files were read again, with what was appended meanwhile.
+    pub(crate) fn caught_up(&self, found: Self) -> Self {
+        let log_start = found.log_start.max(self.log_start);
+        let log_end = found.log_end.max(self.log_end).max(log_start);
+        Self::found(log_start, found.durable_end.max(self.durable_end), log_end)
+    }
+
     fn assert_valid(&self) {
         debug_assert_eq!(self.check(), Ok(()));
     }
@@ -148,6 +155,10 @@ mod tests {
         let before = Ends::found(10, 20, 30);
         let after = before.renewed(Ends::found(12, 40, 40));
         assert_eq!((after.log_start(), after.durable_end(), after.log_end()), (12, 30, 30));
+        let after = before.caught_up(Ends::found(12, 35, 40));
+        assert_eq!((after.log_start(), after.durable_end(), after.log_end()), (12, 35, 40));
+        let after = before.caught_up(Ends::found(5, 5, 15));
+        assert_eq!(after, before);
         let after = before.renewed(Ends::found(5, 5, 5));
         assert_eq!((after.log_start(), after.durable_end(), after.log_end()), (10, 10, 30));
         let after = before.renewed(Ends::found(50, 60, 60));

@@ -433,6 +433,21 @@ impl SegmentList {
         *self.0.write() = segments;
     }
 
+    /// The same segment as a later look at its file has found it, if it is longer now: another
+    /// process appends to it.
+    pub(super) fn grown(&self, segment: &Segment) -> Option<Arc<Segment>> {
+        let before = segment.sealed()?.data_end;
+        let now = self.holding_rank(segment.ranks.0)?;
+        let is_longer = now.sealed().is_some_and(|sealed| sealed.data_end > before);
+        (now.number == segment.number && is_longer).then_some(now)
+    }
+
+    fn holding_rank(&self, first: u64) -> Option<Arc<Segment>> {
+        let segments = self.0.read();
+        let found = segments.binary_search_by_key(&first, |other| other.ranks.0).ok()?;
+        segments.get(found).cloned()
+    }
+
     pub(crate) fn push(&self, segment: Arc<Segment>) {
         self.0.write().push_back(segment);
     }
@@ -454,9 +469,7 @@ impl SegmentList {
 
     /// Whether this segment still belongs to the log: neither removed nor replaced.
     pub(crate) fn contains(&self, segment: &Segment) -> bool {
-        let segments = self.0.read();
-        let found = segments.binary_search_by_key(&segment.ranks.0, |other| other.ranks.0);
-        let found = found.ok().and_then(|index| segments.get(index));
+        let found = self.holding_rank(segment.ranks.0);
         found.is_some_and(|other| other.number == segment.number)
     }
 

@@ -11,11 +11,12 @@ use super::background::Work;
 use super::metrics::ReadCounts;
 use super::requests::Requests;
 use super::shared::SharedLog;
-use super::waiters::Awaits;
+use super::waiters::{Awaits, Fired};
 use crate::clock::to_millis;
 use crate::config::Visibility;
 use crate::error::{Error, Result};
 use crate::format::SegmentHeader;
+use crate::log::Log;
 use crate::log::cursor::{Cursor, FetchLimits, Fetched};
 use crate::log::locate::{self, SegmentPosition};
 use crate::log::segment::Segment;
@@ -89,6 +90,20 @@ impl<'a> Reader<'a> {
             }
         }
         Err(error)
+    }
+
+    /// Takes over what a later look at the files has found, to which another process appends, and
+    /// notifies readers of it.
+    pub(crate) fn catch_up(self, found: Log) {
+        let mut state = self.log.state().lock_for_change();
+        if state.has_ended() {
+            return;
+        }
+        state.log_mut().take_over(found, true);
+        state.publish();
+        let fired = [Awaits::Published, Awaits::Durable].map(|what| state.waiters().fire(what));
+        drop(state);
+        fired.into_iter().for_each(Fired::notify);
     }
 
     fn find(self, offset: u64) -> Result<Cursor> {

@@ -179,6 +179,24 @@ impl<S: LoggedState> StateLog<S> {
         self.partition.log().segments().first().map_or(Ok(()), |segment| segment.sync_dir())
     }
 
+    /// Puts the state in force that a later look at the files has found, to which another process
+    /// appends. `damage` is what the look found.
+    ///
+    /// # Errors
+    ///
+    /// As of [`open`](Self::open); the state is as it was.
+    pub(crate) fn catch_up(
+        &self,
+        found: Log,
+        evidence: Evidence,
+        damage: &[Corruption],
+    ) -> Result<()> {
+        self.partition.reader().catch_up(found);
+        let replay = replay(&self.partition, evidence, damage)?;
+        self.writer.lock().put(replay);
+        Ok(())
+    }
+
     /// The result of the writer's check.
     #[cfg(test)]
     pub(crate) fn check_writer(&self) -> std::result::Result<(), &'static str> {

@@ -17,9 +17,9 @@ use logpond::{
     CodecError, CommitMode, Consumer, ConsumerBuilder, ConsumerHandle, Corruption, Delivery,
     Durability, Error, Gap, Headers, LastSequenced, LeaderEpoch, ManualClock, Message, MessageRef,
     NodeId, Offsets, Partition, PartitionRecovery, Partitioner, Producer, ProducerBuilder,
-    ReadMode, Record, RecordMetadata, RecoveryPolicy, RecoveryReport, Result, SendOutcome,
-    SequencedDelivery, StartAt, SystemClock, TimestampType, Topic, TopicConfig, TopicInfo,
-    TopicPartition, TypedConsumer, TypedMessage, TypedProducer, VerifyReport, Versioned,
+    ReadMode, Record, RecordMetadata, RecoveryPolicy, RecoveryReport, Refreshed, Result,
+    SendOutcome, SequencedDelivery, StartAt, SystemClock, TimestampType, Topic, TopicConfig,
+    TopicInfo, TopicPartition, TypedConsumer, TypedMessage, TypedProducer, VerifyReport, Versioned,
     Visibility,
 };
 
@@ -74,6 +74,7 @@ fn a_broker_is_opened_and_closed() {
         let _: (Producer, ProducerBuilder) = (broker.producer(), broker.producer_builder());
         let _: (ConsumerBuilder, ConsumerBuilder) = (broker.consumer("g"), broker.reader());
         let _: Admin = broker.admin();
+        let _: Refreshed = broker.refresh()?;
         let report: &RecoveryReport = broker.recovery();
         let _: (bool, bool) = (report.clean_shutdown, report.is_clean());
         let partitions: &Vec<PartitionRecovery> = &report.partitions;

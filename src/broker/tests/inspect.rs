@@ -21,10 +21,10 @@ use crate::storage::disk::{Disk, HookedDisk, Side, SimulatedDisk};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
 /// The broker that writes: two topics that lose segments, and one that comes and goes.
-struct Writer(Broker);
+pub(super) struct Writer(pub(super) Broker);
 
 impl Writer {
-    fn new(disk: &SimulatedDisk) -> Self {
+    pub(super) fn new(disk: &SimulatedDisk) -> Self {
         let broker = open_at(disk, 1, Durability::Os, &clock()).unwrap();
         let config = TopicConfig::new(1).segment_bytes(16 << 10);
         broker.ensure_topic("kept", config.clone()).unwrap();
@@ -37,7 +37,7 @@ impl Writer {
     }
 
     /// The value of each record begins with its offset.
-    fn send(&self, topic: &str, bytes: usize) {
+    pub(super) fn send(&self, topic: &str, bytes: usize) {
         let partition = self.0.topic(topic).unwrap().partition(0).unwrap();
         let offset = partition.log_end_offset();
         let mut value = offset.to_le_bytes().to_vec();
@@ -53,7 +53,7 @@ impl Writer {
 
     /// Rolls both, removes what is old of one and compacts the other, writes its own state anew,
     /// and replaces a third topic by another.
-    fn proceed(&self) {
+    pub(super) fn proceed(&self) {
         for topic in ["kept", "compacted"] {
             (0..16).for_each(|_| self.send(topic, 3_000));
         }
@@ -67,11 +67,14 @@ impl Writer {
 }
 
 /// When the writer is to continue: once, on this side of the operation with this number.
-type When = Arc<Mutex<Option<(u64, Side)>>>;
+pub(super) type When = Arc<Mutex<Option<(u64, Side)>>>;
 
 /// A disk on which the writer continues before one operation, or after it; the operations are
 /// counted.
-fn disk_with(disk: &SimulatedDisk, writer: &Arc<Writer>) -> (HookedDisk, Arc<AtomicU64>, When) {
+pub(super) fn disk_with(
+    disk: &SimulatedDisk,
+    writer: &Arc<Writer>,
+) -> (HookedDisk, Arc<AtomicU64>, When) {
     let count = Arc::new(AtomicU64::new(0));
     let at = When::default();
     let (counted, when, writer) = (Arc::clone(&count), Arc::clone(&at), Arc::clone(writer));
@@ -88,7 +91,7 @@ fn disk_with(disk: &SimulatedDisk, writer: &Arc<Writer>) -> (HookedDisk, Arc<Ato
     (hooked, count, at)
 }
 
-fn look(disk: Arc<dyn Disk>) -> Result<Broker> {
+pub(super) fn look(disk: Arc<dyn Disk>) -> Result<Broker> {
     let builder = Broker::builder().disk(disk, Path::new(DIR)).clock(clock());
     builder.read_only(true).open()
 }

@@ -272,7 +272,6 @@ impl<S: LoggedState> Writer<S> {
     }
 
     /// Continues from another replay of the log, which has changed otherwise than by appends here.
-    #[cfg(feature = "replication")]
     pub(super) fn put(&mut self, replay: Replay<S>) {
         self.replay = replay;
         self.continue_from_replay();

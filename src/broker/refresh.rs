@@ -1,0 +1,210 @@
+//! A refresh of a read-only broker: what another broker has written since the last one.
+//!
+//! Owns: the order. `__local` first, because it says where logs begin; then the catalog and the
+//! committed offsets; then the topics, and then the records of each partition. What the writer
+//! changes in between is for the next refresh. A file that vanishes meanwhile, and a batch that is
+//! not whole, are no damage ([`inspect`](super::inspect)).
+//!
+//! Must not know: what the files mean.
+//!
+//! The lock of the looks is held throughout. Application code is called after it is released.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::catalog::TopicEntry;
+use super::engine::Engine;
+use super::inspect::{Inspector, Looked};
+use super::internal_logs::{LOCAL, META, OFFSETS};
+use super::last_run::LastRun;
+use super::looks::Looks;
+use super::open::inspector;
+use super::parallel::in_parallel;
+use super::report::Refreshed;
+use super::topics::watched;
+use crate::error::{Error, Result};
+use crate::foreign;
+use crate::format::TopicId;
+use crate::log::unavailable::damage_of;
+use crate::log::{LogIdentity, LogOptions};
+use crate::partition::PartitionCore;
+use crate::trace::note;
+
+/// Brings a read-only broker up to date. Does nothing in one that writes.
+///
+/// # Errors
+///
+/// [`Error::Closed`]; those of the disk; damage of an internal log.
+pub(super) fn refresh(engine: &Engine) -> Result<Refreshed> {
+    engine.gate().check_open()?;
+    let mut refreshed = Refreshed::default();
+    if !engine.context().settings.read_only {
+        return Ok(refreshed);
+    }
+    let _held = (foreign::hold_back(), engine.context().env.trace.deliver_at_end());
+    let mut looks = engine.logs().looks().lock();
+    let refresh = Refresh { engine, inspector: inspector(engine) };
+    let result = refresh.run(&mut looks, &mut refreshed);
+    if let Err(closed) = engine.gate().check_open() {
+        // Topics may have been found after the close had ended all.
+        engine.end_handles();
+        return Err(closed);
+    }
+    result.map(|()| refreshed)
+}
+
+struct Refresh<'a> {
+    engine: &'a Engine,
+    inspector: Inspector,
+}
+
+/// What became of a partition.
+enum Outcome {
+    Unchanged,
+    Looked(Box<Looked>),
+    Failed(Error),
+}
+
+type Job<'a> = (TopicId, &'a Arc<PartitionCore>);
+
+impl Refresh<'_> {
+    fn run(&self, looks: &mut Looks, refreshed: &mut Refreshed) -> Result<()> {
+        let logs = self.engine.logs();
+        self.inspector.catch_up(LOCAL, logs.local(), looks)?;
+        self.inspector.catch_up(META, logs.catalog(), looks)?;
+        self.inspector.catch_up(OFFSETS, self.engine.coordinator().offsets().log(), looks)?;
+        let last_run = self.inspector.last_run(logs.local(), looks);
+        let before = self.engine.live().all();
+        let open = |entry: &TopicEntry, numbers| self.open(entry, numbers, last_run);
+        watched::follow(self.engine.topics(), &open, refreshed)?;
+        let is_live = |id| self.engine.live().of_id(id).is_some();
+        looks.retain(|id| is_live(id) || [LOCAL.1, META.1, OFFSETS.1].contains(&id));
+        let known = before.iter().filter(|topic| is_live(topic.id));
+        let jobs: Vec<Job<'_>> = known
+            .flat_map(|topic| topic.partitions.iter().map(move |core| (topic.id, core)))
+            .filter(|(_, core)| core.is_available() && !core.is_closed())
+            .collect();
+        let outcomes = in_parallel(&jobs, |job| Ok(self.look(job, looks, last_run)))?;
+        let mut failed = Vec::new();
+        for (job, outcome) in jobs.into_iter().zip(outcomes) {
+            match outcome {
+                Outcome::Unchanged => self.raise_start(job),
+                Outcome::Looked(looked) if looked.report.corrupt.is_empty() => {
+                    take(job, *looked, looks, refreshed);
+                }
+                damaged => failed.push((job, damaged)),
+            }
+        }
+        self.explain(failed, looks, refreshed)
+    }
+
+    /// Opens partitions that this broker has not seen before.
+    fn open(
+        &self,
+        entry: &TopicEntry,
+        numbers: Range<u32>,
+        last_run: LastRun,
+    ) -> Result<Option<Vec<Arc<PartitionCore>>>> {
+        let engine = self.engine;
+        let (context, logs, factory) = (engine.context(), engine.logs(), engine.topics().factory());
+        let (mut cores, mut is_damaged) = (Vec::new(), false);
+        for number in numbers {
+            let (identity, key) = (context.identity(entry, number), (entry.id, number));
+            let durability = context.durability_of(&entry.config);
+            let options = factory.options(&entry.config, durability);
+            let known = last_run.known(&context.settings, logs.local(), key);
+            let looked = self.inspector.look_again((&identity, options), None, known.clone());
+            let Some(looked) = looked else { continue };
+            let opened = looked.map(|it| (it.log, it.report));
+            let (core, (report, _)) = factory.found_partition(
+                logs,
+                (&identity, key),
+                (options, durability),
+                &known,
+                opened,
+            )?;
+            is_damaged |= !report.corrupt.is_empty();
+            cores.push(core);
+        }
+        // The writing broker may have deleted the topic since the catalog was read.
+        if is_damaged && !self.inspector.deleted(&[entry.id])?.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(cores))
+    }
+
+    fn look(&self, (id, core): Job<'_>, looks: &Looks, last_run: LastRun) -> Outcome {
+        let (identity, options) = of_log(core);
+        let key = (id, core.origin.partition);
+        let known =
+            last_run.known(&self.engine.context().settings, self.engine.logs().local(), key);
+        match self.inspector.look_again((&identity, options), looks.seen(key), known) {
+            None => Outcome::Unchanged,
+            Some(Ok(looked)) => Outcome::Looked(Box::new(looked)),
+            Some(Err(error)) => Outcome::Failed(error),
+        }
+    }
+
+    /// Records were deleted from a log, and none of its files.
+    fn raise_start(&self, (id, core): Job<'_>) {
+        let key = (id, core.origin.partition);
+        let start = self.engine.logs().local().read(|it| it.log_starts.get(&key).copied());
+        if let Some(start) = start.filter(|start| *start > core.log_start()) {
+            core.with_log(|log| log.retire(start, 0));
+        }
+    }
+
+    /// Damage is none if its topic is deleted by now.
+    fn explain(
+        &self,
+        failed: Vec<(Job<'_>, Outcome)>,
+        looks: &mut Looks,
+        refreshed: &mut Refreshed,
+    ) -> Result<()> {
+        if failed.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<TopicId> = failed.iter().map(|((id, _), _)| *id).collect();
+        let deleted = self.inspector.deleted(&ids)?;
+        let mut result = Ok(());
+        for (job, outcome) in failed {
+            let (id, core) = job;
+            if deleted.contains(&id) {
+                if !core.is_closed() {
+                    self.engine.topics().note_deletion_elsewhere(id, &core.origin.topic);
+                    refreshed.deleted.push(core.origin.topic.to_string());
+                }
+                continue;
+            }
+            match outcome {
+                Outcome::Unchanged => {}
+                Outcome::Looked(looked) => {
+                    for damage in &looked.report.corrupt {
+                        note!(self.engine.context().env.trace, Corruption(damage.clone()));
+                    }
+                    refreshed.corrupt.extend(looked.report.corrupt.iter().cloned());
+                    // Readers can pass it, and report it when they do.
+                    take(job, *looked, looks, refreshed);
+                }
+                Outcome::Failed(error) => match damage_of(&of_log(core).0, &error) {
+                    Some(damage) => refreshed.corrupt.push(damage),
+                    None => result = result.and(Err(error)),
+                },
+            }
+        }
+        result
+    }
+}
+
+fn of_log(core: &PartitionCore) -> (LogIdentity, LogOptions) {
+    core.with_log(|log| (log.factory().identity().clone(), log.factory().options()))
+}
+
+/// Takes over what a look at a partition has found.
+fn take((id, core): Job<'_>, looked: Looked, looks: &mut Looks, refreshed: &mut Refreshed) {
+    let before = core.log_end();
+    core.reader().catch_up(looked.log);
+    let appended = core.log_end().saturating_sub(before);
+    refreshed.records = refreshed.records.saturating_add(appended);
+    looks.note((id, core.origin.partition), looked.seen);
+}
