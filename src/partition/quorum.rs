@@ -8,9 +8,7 @@
 
 use std::sync::Arc;
 use std::task::Waker;
-#[cfg(test)]
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::PartitionCore;
 use super::lead::LedEpoch;
@@ -19,6 +17,11 @@ use super::leadership::Waits;
 use super::quorum_gate::{Awaited, QuorumGate, Unconfirmed};
 use super::shared::SharedLog;
 use super::waiters::{Awaits, Fired};
+use crate::clock::real_now;
+
+/// LIMIT: how late a call notices that a clock that is moved by hand has passed its deadline, if nobody
+/// ticks; and how often a thread that waits wakes for nothing.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy)]
 pub(crate) struct Quorum<'a> {
@@ -96,11 +99,12 @@ impl<'a> Quorum<'a> {
     ///
     /// The records may or may not be kept.
     pub(crate) fn wait(self, awaited: Awaited) -> Result<(), Unconfirmed> {
-        self.log.status().check_process().map_err(Unconfirmed::Failed)?;
-        self.gate.wait(awaited)
+        self.wait_until(awaited, None).unwrap_or(Err(Unconfirmed::TimedOut))
     }
 
     /// The same, until a moment of real time; `None` if the result is not known then.
+    ///
+    /// The caller looks at the broker's clock itself: without background threads nobody else may.
     pub(crate) fn wait_until(
         self,
         awaited: Awaited,
@@ -109,7 +113,21 @@ impl<'a> Quorum<'a> {
         if let Err(error) = self.log.status().check_process() {
             return Some(Err(Unconfirmed::Failed(error)));
         }
-        self.gate.wait_until(awaited, until)
+        loop {
+            let remaining = awaited.deadline.saturating_sub(self.log.clock().monotonic());
+            let next = real_now().checked_add(remaining.min(LOOK_EVERY));
+            let is_last = until.is_some_and(|until| next.is_none_or(|next| until <= next));
+            let next = if is_last { until } else { next };
+            if let Some(answer) = self.gate.wait_until(awaited, next) {
+                return Some(answer);
+            }
+            if awaited.deadline <= self.log.clock().monotonic() {
+                return Some(Err(Unconfirmed::TimedOut));
+            }
+            if is_last {
+                return None;
+            }
+        }
     }
 
     /// The result if it is known; otherwise `waker` is woken when it is. See [`QuorumGate::poll`].

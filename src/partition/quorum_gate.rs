@@ -8,8 +8,9 @@
 //!
 //! Owns: the watermark as far as waits have learned of it, the leadership that ended last, and the
 //! wakers. It does no I/O and reads no clock: deadlines are of the broker's monotonic clock, and
-//! pass when [`expire`](Waits::expire) is called. While calls wait, the leadership lists the gate, so
-//! that this is called for the gates with waits alone. Must not know: the log, and who appended.
+//! pass when [`expire`](Waits::expire) is called; a thread that waits also looks itself. While calls
+//! wait, the leadership lists the gate, so that this is called for the gates with waits alone. Must
+//! not know: the log, and who appended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -160,11 +161,8 @@ impl QuorumGate {
     }
 
     /// Blocks until the result is known.
-    ///
-    /// # Errors
-    ///
-    /// The records may or may not be kept.
-    pub(super) fn wait(self: &Arc<Self>, awaited: Awaited) -> Result<(), Unconfirmed> {
+    #[cfg(all(test, not(loom)))]
+    fn wait(self: &Arc<Self>, awaited: Awaited) -> Result<(), Unconfirmed> {
         self.wait_until(awaited, None).unwrap_or(Err(Unconfirmed::TimedOut))
     }
 
