@@ -140,7 +140,9 @@ impl Broker {
     ///
     /// [`Error::Config`] if settings of an existing topic differ (the error names each of them), or
     /// if a setting has an impossible value; [`Error::InvalidName`], [`Error::StorageFull`],
-    /// [`Error::Io`], [`Error::ReadOnly`], [`Error::Closed`].
+    /// [`Error::Io`], [`Error::ReadOnly`], [`Error::Closed`]. In a replicated group also
+    /// [`Error::NotLeader`], [`Error::NotEnoughReplicas`], [`Error::LeadershipLost`] and
+    /// [`Error::Timeout`], unless a majority is known to have the topic.
     ///
     /// # Durability
     ///
@@ -169,7 +171,7 @@ impl Broker {
     ///
     /// [`Error::Config`] if the topic is created and a setting has an impossible value;
     /// [`Error::InvalidName`], [`Error::StorageFull`], [`Error::Io`], [`Error::ReadOnly`],
-    /// [`Error::Closed`].
+    /// [`Error::Closed`]. In a replicated group also those of [`ensure_topic`](Self::ensure_topic).
     ///
     /// # Durability
     ///
@@ -179,15 +181,17 @@ impl Broker {
     ///
     /// For the disk, a few syncs per partition that is created.
     pub fn ensure_topic_as_is(&self, name: &str, config: TopicConfig) -> Result<Topic> {
-        let shared = match self.run.topic(name) {
+        let found = match self.run.topic(name) {
             Err(Error::UnknownTopic(_)) => match self.create_topic(name, config) {
                 // Another thread was quicker.
                 Err(Error::TopicExists(_)) => self.run.topic(name)?,
-                created => created?,
+                created => return Ok(Topic::new(created?, self.lifeline())),
             },
             found => found?,
         };
-        Ok(Topic::new(shared, self.lifeline()))
+        // The one that creates it may still wait for a majority.
+        self.run.topics().await_certain(&found)?;
+        Ok(Topic::new(found, self.lifeline()))
     }
 
     fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Arc<TopicShared>> {

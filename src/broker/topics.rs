@@ -126,6 +126,20 @@ impl Topics {
         }
     }
 
+    /// Waits until it is certain that a topic, with its settings, exists: until a majority of a replicated
+    /// group has what is recorded of it.
+    ///
+    /// # Errors
+    ///
+    /// Those of a member that does not lead, and of the wait.
+    pub(super) fn await_certain(&self, topic: &TopicShared) -> Result<()> {
+        let writer = self.run.catalog_writer();
+        if writer.is_certain(topic.id) {
+            return Ok(());
+        }
+        writer.settle(writer.recorded_before()?)
+    }
+
     /// Refuses a name that another topic has, or one that differs from it only in case.
     fn check_free(&self, name: &str) -> Result<()> {
         let named =
@@ -177,7 +191,7 @@ impl Topics {
         config.validate(record_bytes_max(config.segment_bytes))?;
         self.finish_growth(&change, &topic)?;
         let entry = TopicEntry { config, ..entry_of(&topic) };
-        self.check_not_deleted(&entry)?;
+        check_not_deleted(&self.run, &entry)?;
         let recorded = self.set_stage(&entry, Stage::Live)?;
         self.put_in_force(&change, &topic, entry.config);
         Ok(recorded)
@@ -190,16 +204,6 @@ impl Topics {
         }
         self.replace(change, topic, config, topic.partitions.clone());
         self.space.settings_changed();
-    }
-
-    /// Refuses to change a topic whose deletion is recorded, but perhaps at no majority.
-    fn check_not_deleted(&self, entry: &TopicEntry) -> Result<()> {
-        let stage = |(_, stage): &(TopicEntry, Stage)| *stage;
-        let stage = self.run.logs().catalog().read(|it| it.topics.get(&entry.id).map(stage));
-        match stage {
-            Some(stage) if !stage.is_live() => Err(Error::UnknownTopic((*entry.name).to_owned())),
-            _ => Ok(()),
-        }
     }
 
     /// Replaces a topic's settings or its partition count for all users.
@@ -238,7 +242,7 @@ impl Topics {
         let grown = TopicConfig { partitions: total, ..topic.config.clone() };
         grown.validate(record_bytes_max(grown.segment_bytes))?;
         check(&change, &topic)?;
-        self.check_not_deleted(&entry_of(&topic))?;
+        check_not_deleted(&self.run, &entry_of(&topic))?;
         self.finish_growth(&change, &topic)?;
         let before = entry_of(&topic);
         let after = TopicEntry { config: grown, ..before.clone() };
@@ -300,6 +304,13 @@ impl Topics {
         self.run.gate().check_process()?;
         let _held = self.hold_back();
         let change = self.run.gate().begin_change()?;
+        if let Some(entry) = deleted_before(&self.run, name) {
+            // An earlier call did not learn whether a majority has it.
+            self.check_writable(name)?;
+            let writer = self.run.catalog_writer();
+            writer.settle(writer.recorded_before()?)?;
+            return self.finish_deletion(&change, &entry, None);
+        }
         let (entry, marked) = self.mark_deleted(&change, name)?;
         let unsure = match marked {
             // In a group nothing is closed or removed before a majority has it: what becomes of the
@@ -548,6 +559,25 @@ fn give_up_space(topic: Option<&TopicShared>) {
 
 fn entry_of(topic: &TopicShared) -> TopicEntry {
     TopicEntry { name: Arc::clone(&topic.name), id: topic.id, config: topic.config.clone() }
+}
+
+/// A topic of this name whose deletion is recorded, but perhaps at no majority of a replicated group.
+fn deleted_before(run: &RunParts, name: &str) -> Option<TopicEntry> {
+    let is_deleted =
+        |(entry, stage): &&(TopicEntry, Stage)| *entry.name == *name && *stage == Stage::Deleting;
+    let find = |it: &CatalogState| it.topics.values().find(is_deleted).cloned();
+    let (entry, _) = run.logs().catalog().read(find)?;
+    (!run.catalog_writer().is_certain(entry.id)).then_some(entry)
+}
+
+/// Refuses to change a topic whose deletion is recorded, but perhaps at no majority.
+fn check_not_deleted(run: &RunParts, entry: &TopicEntry) -> Result<()> {
+    let stage = |(_, stage): &(TopicEntry, Stage)| *stage;
+    let stage = run.logs().catalog().read(|it| it.topics.get(&entry.id).map(stage));
+    match stage {
+        Some(stage) if !stage.is_live() => Err(Error::UnknownTopic((*entry.name).to_owned())),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses changes that are not possible while the topic exists.
