@@ -1,7 +1,7 @@
 //! Pages about the crate as a whole. Their sources are the Markdown files in `src/docs/`.
 //!
-//! For users of the crate: [`durability`], [`groups`], [`sources`], [`retention`], [`compaction`],
-//! [`copies`], [`command_line`], [`failures`], [`metrics`], [`performance`],
+//! For users of the crate: [`recipes`], [`durability`], [`groups`], [`sources`], [`retention`],
+//! [`compaction`], [`copies`], [`command_line`], [`failures`], [`metrics`], [`performance`],
 //! [`testing_your_service`], [`versions`], [`changelog`].
 //!
 //! For those who read or change its code: [`architecture`], [`decisions`], [`concurrency`],
@@ -48,6 +48,9 @@ pub mod metrics {}
 
 #[doc = include_str!("docs/performance.md")]
 pub mod performance {}
+
+#[doc = include_str!("docs/recipes.md")]
+pub mod recipes {}
 
 #[doc = include_str!("docs/replication.md")]
 pub mod replication {}

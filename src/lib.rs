@@ -63,9 +63,11 @@
 //! | send several records at once | [`Producer::send_batch`] |
 //! | send again after a crash without duplicates | [`ProducerBuilder::id`], [`Producer::send_sequenced`], [`Producer::send_batch_sequenced`]; [`docs::sources`]; `examples/pipeline.rs` |
 //! | mirror a log with its offsets | [`Admin::create_topic_at`]; [`docs::sources`] |
-//! | store each message in a database exactly once | [`Commits::seek`]; [`docs::sources`] |
+//! | store each message in a database exactly once | [`Commits::seek`]; [`docs::sources`]; the recipe `outbox` |
 //! | append only if no other writer has appended meanwhile | [`Partition::append_if`] |
 //! | share work between threads | one consumer per thread, all of one [group](Broker::consumer) |
+//! | have more workers than partitions | the recipe `worker_pool` in [`docs::recipes`] |
+//! | try again later what failed, and keep what fails for good | the recipe `retry` in [`docs::recipes`] |
 //! | read everything without a group | [`Broker::reader`], [`Partition::read`] |
 //! | store that messages are done | [`Consumer::commit`], [`Consumer::commit_message`] |
 //! | begin at the end or at a time, or read again | [`ConsumerBuilder::start`], [`Consumer::seek`], [`Admin::reset_offsets`] |
@@ -80,11 +82,12 @@
 //! | forward a message to another topic | `Record::from(&message).topic("copy")` |
 //! | keep the latest value of each key | [`Cleanup::Compact`]; `examples/compacted_topic.rs` |
 //! | limit how many records are kept | [`TopicConfig::retention`], [`TopicConfig::retention_bytes`], [`Admin::delete_records`] |
-//! | limit the disk space, or have a bounded channel | [`BrokerBuilder::max_total_bytes`], [`WhenFull`] |
+//! | limit the disk space, or have a bounded channel | [`BrokerBuilder::max_total_bytes`], [`WhenFull`]; the recipe `channel` in [`docs::recipes`] |
 //! | trade safety for speed | [`Durability`], per broker, topic or producer |
 //! | send and read my own types | [`Producer::typed`], [`ConsumerBuilder::open_typed`] |
 //! | change my type, and still read old records | [`Versioned`] |
 //! | send a value with headers | [`TypedProducer::send_with`] |
+//! | follow a request through the queue | [`Record::header`], [`Message::headers`]; the recipe `trace_context` in [`docs::recipes`] |
 //! | see how many records a group has yet to read | [`Consumer::lag`], [`Broker::metrics`], [`Admin::describe_group`] |
 //! | inspect a directory that another process has open, and follow it | [`BrokerBuilder::read_only`], [`Broker::refresh`]; from a shell: [`docs::command_line`] |
 //! | test with time that I move | [`ManualClock`], [`BrokerBuilder::background`], [`Broker::tick`] |
@@ -138,7 +141,8 @@
 //!
 //! # Documents
 //!
-//! For users: [durability](docs::durability), [groups](docs::groups), [retention](docs::retention),
+//! For users: [recipes](docs::recipes), [sources](docs::sources),
+//! [durability](docs::durability), [groups](docs::groups), [retention](docs::retention),
 //! [compaction](docs::compaction), [copies](docs::copies), [command line](docs::command_line),
 //! [failures](docs::failures), [metrics](docs::metrics), [performance](docs::performance),
 //! [testing your service](docs::testing_your_service), [versions](docs::versions) and

@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::rooms;
-use crate::sources::{assert_none, manifest_dir};
+use crate::sources::{assert_none, manifest_dir, texts};
 
 /// What a path in the pages begins with.
 const ROOTS: [&str; 5] = ["src/", "tests/", "benches/", "examples/", ".ci/"];
+
+/// The programs of `recipes.md`, which says how long they are at most.
+const RECIPES: &str = "examples/recipes/src/bin";
+const RECIPE_LINES_MAX: usize = 119;
 
 #[test]
 fn files_that_the_pages_name_exist() {
@@ -30,6 +34,14 @@ fn the_table_of_rooms_has_the_levels_that_are_checked() {
     let page = manifest_dir().join("src/docs/architecture.md");
     let shown = rooms_in(&std::fs::read_to_string(page).unwrap());
     assert_none(&differences(&shown, &rooms::levels()));
+}
+
+#[test]
+fn each_recipe_is_short_and_has_a_chapter() {
+    let page = std::fs::read_to_string(manifest_dir().join("src/docs/recipes.md")).unwrap();
+    // They are a package of their own, which is not part of this one where it is published.
+    let programs = texts(RECIPES, &["rs"]).unwrap_or_default();
+    assert_none(&recipe_faults(&page, &programs));
 }
 
 /// README and every page of `src/docs`.
@@ -78,6 +90,21 @@ fn rooms_in(page: &str) -> BTreeMap<String, u32> {
     rooms
 }
 
+/// Programs that are too long, and those that the page does not name in its table and in a chapter.
+fn recipe_faults(page: &str, programs: &[(String, String)]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (name, text) in programs {
+        let lines = text.lines().count();
+        if lines > RECIPE_LINES_MAX {
+            faults.push(format!("{name}: {lines} lines, of {RECIPE_LINES_MAX}"));
+        }
+        if page.matches(&format!("`{RECIPES}/{name}`")).count() < 2 {
+            faults.push(format!("recipes.md: no chapter for {name}, or not in the table"));
+        }
+    }
+    faults
+}
+
 fn differences(shown: &BTreeMap<String, u32>, checked: &BTreeMap<String, u32>) -> Vec<String> {
     let fault = |room: &String| {
         let (shown, checked) = (shown.get(room), checked.get(room));
@@ -117,4 +144,13 @@ fn a_room_that_the_table_shows_elsewhere_is_found() {
     assert_eq!(differences(&page, &rooms).len(), 0);
     let moved = table("| ground | `a`, `b` | |\n| 10, 21 | `d`, `e` | |\n| 30 | `f` | |");
     assert_eq!(differences(&moved, &rooms).len(), 3, "c is missing, e is moved, f is unknown");
+}
+
+#[test]
+fn a_recipe_without_a_chapter_and_a_long_one_are_found() {
+    let of = |lines: usize| vec![("a.rs".to_owned(), "\n".repeat(lines))];
+    let page = format!("| a | `{RECIPES}/a.rs` |\n## A\n`{RECIPES}/a.rs`.");
+    assert_eq!(recipe_faults(&page, &of(RECIPE_LINES_MAX)).len(), 0);
+    assert_eq!(recipe_faults(&page, &of(RECIPE_LINES_MAX + 1)).len(), 1);
+    assert_eq!(recipe_faults("no page", &of(1)).len(), 1);
 }
