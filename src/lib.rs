@@ -76,6 +76,7 @@
 //! | know how far a partition goes | [`Consumer::end_offsets`], [`Partition::log_end_offset`] |
 //! | keep a worker's partitions while it restarts | [`ConsumerBuilder::instance_id`] |
 //! | stop a consumer from another thread | [`Consumer::handle`] |
+//! | stop a service in order | [`ConsumerHandle::shutdown`], [`Broker::close`]; the recipe `shutdown` in [`docs::recipes`] |
 //! | await messages and commits in a task | `Consumer::in_async` and `Consumer::stream`, with the feature `async` |
 //! | send from a task | `Producer::in_async`, with the feature `async`; or await the [`Delivery`] of [`Producer::enqueue`] |
 //! | send messages to a browser (server-sent events, websockets) | `Consumer::into_stream`, with the feature `async` |
@@ -87,6 +88,7 @@
 //! | send and read my own types | [`Producer::typed`], [`ConsumerBuilder::open_typed`] |
 //! | change my type, and still read old records | [`Versioned`] |
 //! | send a value with headers | [`TypedProducer::send_with`] |
+//! | show metrics to Prometheus | [`Broker::metrics`]; the recipe `metrics` in [`docs::recipes`] |
 //! | follow a request through the queue | [`Record::header`], [`Message::headers`]; the recipe `trace_context` in [`docs::recipes`] |
 //! | see how many records a group has yet to read | [`Consumer::lag`], [`Broker::metrics`], [`Admin::describe_group`] |
 //! | inspect a directory that another process has open, and follow it | [`BrokerBuilder::read_only`], [`Broker::refresh`]; from a shell: [`docs::command_line`] |
