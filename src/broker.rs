@@ -8,7 +8,7 @@
 //!
 //! | floor | files |
 //! |---|---|
-//! | data, functions, threads | `catalog`, `local`, `looks`, `report`, `directories`, `parallel`, `workers` |
+//! | data, functions, threads | `catalog`, `local`, `looks`, `report`, `replication_metrics`, `directories`, `parallel`, `workers` |
 //! | what all parts share | `context`; `gate` |
 //! | the internal logs | `internal_logs`; `last_run`; `log_opener`; `inspect` |
 //! | services | `catalog_writer`, `live_topics`, `topic_factory`; `run_parts`; `retention`, `producers`, `recovery_points`; `space`, `expiry`; `topics` |
@@ -51,6 +51,8 @@ mod recovery_points;
 mod refresh;
 #[cfg(feature = "replication")]
 pub(crate) mod replicated_logs;
+#[cfg(feature = "replication")]
+pub(crate) mod replication_metrics;
 mod report;
 pub(crate) mod restore;
 mod retention;

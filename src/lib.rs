@@ -246,6 +246,8 @@ pub use report::*;
 /// explains every metric, and which of them belong to the same moment.
 pub mod metrics {
     pub use crate::broker::metrics::{GroupMetrics, Metrics, TopicMetrics};
+    #[cfg(feature = "replication")]
+    pub use crate::broker::replication_metrics::{FrameMetrics, MemberMetrics, ReplicationMetrics};
     pub use crate::partition::metrics::CompactionStats;
     pub use crate::partition::metrics::{
         AppendMetrics, FetchMetrics, LatencyHistogram, PartitionMetrics, RemovalMetrics,

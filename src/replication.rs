@@ -7,7 +7,7 @@
 //! | the state machine, pure | `member`; `elector` beside it |
 //! | over the engine | `frame`, `catalog`, `shell` |
 //! | with a clock | `pulse`, `signal`, `view`, `driver` |
-//! | for applications | `wire`, `transport`, `status`, `inbox`, `handle`, `settings`, `beside`, `conformance` |
+//! | for applications | `wire`, `transport`, `traffic`, `status`, `inbox`, `handle`, `settings`, `beside`, `conformance` |
 //!
 //! `explore` runs the state machine through all states of small worlds, `simulation` whole groups over
 //! the engine. Owns: the protocol. Must not know: how the records of a log are stored, and how frames
@@ -41,6 +41,7 @@ mod shell;
 mod signal;
 mod state;
 mod status;
+mod traffic;
 mod transport;
 mod view;
 pub(crate) mod wire;

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use crate::error::{Corruption, Error};
 use crate::record::TopicPartition;
+#[cfg(feature = "replication")]
+use crate::record::{LeaderEpoch, NodeId};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -76,6 +78,30 @@ pub(crate) enum Event {
     ProducerExpired {
         producer: Arc<str>,
     },
+    /// A member of a replicated group has changed.
+    #[cfg(feature = "replication")]
+    Member {
+        me: NodeId,
+        change: MemberChange,
+    },
+}
+
+/// How a member of a replicated group has changed.
+#[cfg(feature = "replication")]
+#[derive(Debug)]
+#[cfg_attr(not(feature = "tracing"), expect(dead_code, reason = "nobody reads it"))]
+pub(crate) enum MemberChange {
+    Leading(LeaderEpoch),
+    MayWrite(LeaderEpoch),
+    Following(LeaderEpoch, NodeId),
+    LeadershipLost(LeaderEpoch),
+    NoMajority,
+    MemberJoined(NodeId),
+    MemberLagging(NodeId),
+    Truncated(TopicPartition, Range<u64>),
+    Repaired(TopicPartition, Range<u64>),
+    CutRefused(TopicPartition),
+    Failed(Error),
 }
 
 /// Events on their way out. Cheap to clone; all clones are one.
@@ -129,8 +155,12 @@ mod waiting {
     use std::mem;
     use std::ops::Range;
 
+    #[cfg(feature = "replication")]
+    use super::MemberChange;
     use super::{Event, Outbox};
     use crate::foreign;
+    #[cfg(feature = "replication")]
+    use crate::record::NodeId;
     use crate::sync::{AtomicBool, LockLevel, Mutex, Ordering};
 
     /// LIMIT: how many events wait; if no thread delivers them for so long, the oldest are dropped.
@@ -234,6 +264,52 @@ mod waiting {
             }
             Event::Evicted { group, members } => {
                 warn!(target: "logpond", group = &*group, members, "evicted");
+            }
+            #[cfg(feature = "replication")]
+            Event::Member { me, change } => emit_change(me, change),
+        }
+    }
+
+    #[cfg(feature = "replication")]
+    fn emit_change(me: NodeId, change: MemberChange) {
+        use MemberChange as Change;
+        use tracing::{error, info, warn};
+        match change {
+            Change::Leading(epoch) => {
+                info!(target: "logpond", member = me.0, epoch = epoch.0, "leading");
+            }
+            Change::MayWrite(epoch) => {
+                info!(target: "logpond", member = me.0, epoch = epoch.0, "may write");
+            }
+            Change::Following(epoch, leader) => {
+                info!(
+                    target: "logpond", member = me.0, epoch = epoch.0, leader = leader.0,
+                    "following"
+                );
+            }
+            Change::LeadershipLost(epoch) => {
+                warn!(target: "logpond", member = me.0, epoch = epoch.0, "leadership lost");
+            }
+            Change::NoMajority => {
+                warn!(target: "logpond", member = me.0, "no majority");
+            }
+            Change::MemberJoined(other) => {
+                info!(target: "logpond", member = me.0, other = other.0, "member joined");
+            }
+            Change::MemberLagging(other) => {
+                warn!(target: "logpond", member = me.0, other = other.0, "member lagging");
+            }
+            Change::Truncated(partition, Range { start, end }) => {
+                warn!(target: "logpond", member = me.0, %partition, start, end, "truncated");
+            }
+            Change::Repaired(partition, Range { start, end }) => {
+                warn!(target: "logpond", member = me.0, %partition, start, end, "repaired");
+            }
+            Change::CutRefused(partition) => {
+                error!(target: "logpond", member = me.0, %partition, "cut refused");
+            }
+            Change::Failed(error) => {
+                error!(target: "logpond", member = me.0, %error, "member failed");
             }
         }
     }

@@ -287,3 +287,35 @@ fn what_new_grown_and_deleted_topics_mean_for_groups_is_reported_by_the_next_pol
     assert_eq!(of_group(gone), ["rebalanced group=\"g\" generation=4"]);
     drop(member);
 }
+
+/// A member of a replicated group, alone in it.
+#[test]
+#[cfg(feature = "replication")]
+fn changes_of_a_member_of_a_replicated_group_are_reported_once() {
+    use logpond::{Frame, LeaderEpoch, NodeId, Replication, Transport, TransportError};
+    struct Nobody;
+    impl Transport for Nobody {
+        fn send(&self, _: NodeId, _: Frame) -> Result<(), TransportError> {
+            Err(TransportError::Unreachable)
+        }
+    }
+    let (dir, heard) = (temp_dir(), Heard::new());
+    let replication = Replication::new(NodeId(1), [NodeId(1)], Arc::new(Nobody));
+    let broker = quiet(dir.path()).replication(replication).open().unwrap();
+    heard.broker.set(broker.clone()).ok().unwrap();
+    let member = broker.replication().unwrap();
+    let ((), led) = heard.during(|| {
+        member.lead(LeaderEpoch(1)).unwrap();
+        member.wait_leading(MINUTE).unwrap();
+        for _ in 0..5 {
+            let _ = member.tick().unwrap();
+        }
+    });
+    let reported = |lines: &[String]| -> Vec<String> {
+        lines.iter().filter(|line| line.contains("member=")).cloned().collect()
+    };
+    assert_eq!(reported(&led), ["leading member=1 epoch=1", "may write member=1 epoch=1"]);
+    let ((), resigned) = heard.during(|| member.resign(None).unwrap());
+    assert_eq!(reported(&resigned), ["leadership lost member=1 epoch=1"]);
+    broker.close().unwrap();
+}

@@ -5,6 +5,8 @@
 
 use std::any::Any;
 
+use super::replication_metrics::ReplicationMetrics;
+
 /// Something that runs beside a broker.
 pub(crate) trait Attached: Send + Sync {
     /// Does what there is to do, for a broker without background threads.
@@ -13,6 +15,9 @@ pub(crate) trait Attached: Send + Sync {
     /// Ends: nothing is read, written or sent any more, but for what a thread is doing now. `gives_way`:
     /// others are notified, so that they need not find out.
     fn stop(&self, gives_way: bool);
+
+    /// What the metrics of the broker say of it. Waits for no disk, and not for what it is doing.
+    fn metrics(&self) -> ReplicationMetrics;
 
     /// What the application holds of it.
     fn handle(&self) -> Box<dyn Any>;

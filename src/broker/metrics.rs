@@ -9,6 +9,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::engine::Engine;
+#[cfg(feature = "replication")]
+use super::replication_metrics::ReplicationMetrics;
 use crate::group::inspect::{self, GroupView};
 use crate::group::progress::{self, GroupOffset, GroupStatus, TopicTable};
 use crate::partition::PartitionCore;
@@ -68,6 +70,9 @@ pub struct Metrics {
     pub internal: Vec<TopicMetrics>,
     /// The groups that have members or commits, by name.
     pub groups: Vec<GroupMetrics>,
+    /// The broker as a member of a replicated group; `None` if it is none.
+    #[cfg(feature = "replication")]
+    pub replication: Option<ReplicationMetrics>,
 }
 
 /// The metrics of a topic.
@@ -166,6 +171,8 @@ pub(super) fn snapshot(engine: &Engine) -> Metrics {
         topics,
         internal,
         groups,
+        #[cfg(feature = "replication")]
+        replication: engine.attached().map(|attached| attached.metrics()),
     }
 }
 

@@ -3,11 +3,17 @@
 //! Owns: the lock around the member, its thread, and the calls of application code: the transport and
 //! the callback for events. Must not know: the protocol.
 //!
-//! One thread at a time runs the member and sends what it says, so that frames leave in their order.
-//! No application code runs under the member's lock.
+//! 1. No application code runs under the member's lock: not the transport, the callback, or a waker of a
+//!    task. So all of them may call the member. (A clock may not call anything.)
+//! 2. One thread at a time runs the member and sends what it says, so that frames leave in their order.
+//!    A call that comes meanwhile, from another thread or from the application code that is being called,
+//!    waits for nobody: that thread looks again when it has sent.
+//! 3. What is shown is made under the member's lock, so it is never older than what was shown before.
+//! 4. After a panic the member has failed: what it was in the middle of is not known.
 
 use std::any::Any;
 use std::sync::Arc;
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use super::catalog::EngineCatalog;
@@ -17,18 +23,20 @@ use super::member::LeadRefused;
 use super::membership::GroupId;
 use super::settings::{OnEvent, Replication};
 use super::shell::{Catalog, Shell};
-use super::status::ForcedLead;
+use super::status::{ForcedLead, error_of, note_event};
 use super::transport::Transport;
-use super::wire::{Said, pack};
+use super::wire::{Frame, Said, pack};
 use crate::broker::attached::Attached;
 use crate::broker::attachment::Attachment;
+use crate::broker::replication_metrics::ReplicationMetrics;
 use crate::broker::{Broker, BrokerBuilder};
 use crate::clock::{RunClock, real_now};
 use crate::error::{Error, Result};
-use crate::foreign;
+use crate::foreign::{self, HoldBack};
 use crate::partition::leadership::Leadership;
 use crate::record::{LeaderEpoch, NodeId};
-use crate::sync::{AtomicBool, LockLevel, Mutex, OnceLock, Ordering};
+use crate::sync::{AtomicBool, Condvar, LockLevel, Mutex, OnceLock, Ordering};
+use crate::trace::Outbox;
 
 /// LIMIT: how many bytes of messages to one member share a frame, about.
 const FRAME_BYTES: usize = 1 << 20;
@@ -37,25 +45,34 @@ const FRAME_BYTES: usize = 1 << 20;
 const TURN_FRAMES: usize = 256;
 /// LIMIT: how often what is shown is made anew, if nothing happens.
 const SHOWN_EVERY: Duration = Duration::from_millis(100);
+/// LIMIT: when to look again, while another thread runs the member, or after a panic: a clock that always
+/// panics must not keep a processor busy.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The member, and when it wants to be called.
 struct Running<C> {
     /// `None` when it has ended.
     driver: Option<Driver<C>>,
+    now: Duration,
     due: Duration,
     show_due: Duration,
+    /// What is to be sent and reported.
+    waiting: Output,
+    /// The thread that sends and reports.
+    sender: Option<ThreadId>,
+    /// Whether the member was called while a thread sent.
+    is_called: bool,
 }
 
 /// The application's code.
 struct Outside {
-    /// Held while frames are sent: one thread at a time sends.
-    sending: Mutex<()>,
     transport: Arc<dyn Transport>,
     on_event: Option<OnEvent>,
+    trace: Outbox,
 }
 
 impl Outside {
-    fn deliver(&self, output: Output) {
+    fn deliver(&self, me: NodeId, output: Output, shared: &Shared) {
         let mut waiting: Vec<(NodeId, Vec<Said>, usize)> = Vec::new();
         for said in output.said {
             let (to, class, size) = (said.to(), said.class(), said.size());
@@ -73,10 +90,14 @@ impl Outside {
         for (to, of, _) in waiting {
             // One that is too large, or is not sent, is asked for again.
             if let Some(frame) = pack(of) {
-                let _ = foreign::call(|| self.transport.send(to, frame));
+                let size = frame.as_bytes().len();
+                let sent = foreign::call(|| self.transport.send(to, frame));
+                shared.traffic.sent(size, matches!(sent, Some(Ok(()))));
             }
         }
         for event in output.events {
+            note_event(&self.trace, me, &event);
+            self.trace.deliver();
             if let Some(call) = &self.on_event {
                 let _ = foreign::call(|| call(&event));
             }
@@ -84,37 +105,92 @@ impl Outside {
     }
 }
 
-struct Beside<C> {
-    running: Mutex<Running<C>>,
-    outside: Outside,
-    shared: Arc<Shared>,
-    leadership: Arc<Leadership>,
-    clock: RunClock,
-    members: Vec<NodeId>,
-    /// Draws the id of a group.
-    draw: Box<dyn Fn() -> u128 + Send + Sync>,
-    has_thread: bool,
+/// The thread of a member, if it has one.
+struct MemberThread {
+    is_wanted: bool,
+    id: OnceLock<ThreadId>,
     /// ORDERING: Release by the one who ends it, Acquire by its thread: it then finds no member.
     has_ended: AtomicBool,
     /// Keeps what a clock that is moved by hand calls.
     on_move: OnceLock<Arc<dyn Fn() + Send + Sync>>,
 }
 
+struct Beside<C> {
+    running: Mutex<Running<C>>,
+    /// The thread that sent has finished.
+    has_sent: Condvar,
+    outside: Outside,
+    shared: Arc<Shared>,
+    leadership: Arc<Leadership>,
+    clock: RunClock,
+    me: NodeId,
+    members: Vec<NodeId>,
+    /// Draws the id of a group.
+    draw: Box<dyn Fn() -> u128 + Send + Sync>,
+    thread: MemberThread,
+}
+
 impl<C: Catalog + Send + 'static> Beside<C> {
+    /// Does something with the member. If that panics, the member has failed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`], and that of the panic.
+    fn attempt<R>(
+        &self,
+        running: &mut Running<C>,
+        work: impl FnOnce(&mut Driver<C>, Duration) -> R,
+    ) -> Result<R> {
+        let Running { driver: Some(driver), now, .. } = running else {
+            return Err(Error::Closed);
+        };
+        let done = foreign::call(|| {
+            *now = self.clock.monotonic();
+            work(driver, *now)
+        });
+        if let Some(done) = done {
+            return Ok(done);
+        }
+        if foreign::call(|| fail(driver, *now)).is_none() {
+            self.leadership.end();
+        }
+        running.show_due = Duration::ZERO;
+        let failure = driver.shell().failure();
+        Err(failure.map_or(Error::Closed, error_of))
+    }
+
+    /// Takes what the member wants sent and reported, and shows what is new.
+    fn show(&self, running: &mut Running<C>) {
+        let Running { driver: Some(driver), now, show_due, waiting, .. } = running else { return };
+        let output = driver.take_output();
+        let is_news = !output.events.is_empty() || *now >= *show_due;
+        waiting.add(output);
+        let status = is_news.then(|| foreign::call(|| driver.status(*now))).flatten();
+        if is_news {
+            *show_due = now.saturating_add(SHOWN_EVERY);
+        }
+        let failure = driver.shell().failure().map(error_of);
+        self.shared.show(status, failure, driver.confirmed());
+    }
+
     /// Does something with the member, and has what comes of it sent and reported.
     fn with<R>(&self, call: impl FnOnce(&mut Driver<C>, Duration) -> Result<R>) -> Result<R> {
+        let held = foreign::hold_back();
         let result = {
             let mut running = self.running.lock();
-            let now = self.clock.monotonic();
-            // What is to be sent waits for the next turn.
-            running.due = now;
-            let driver = running.driver.as_mut().ok_or(Error::Closed)?;
-            let result = call(driver, now);
-            // At once: the caller may look.
-            self.shared.show(Some(driver.status(now)), driver.confirmed());
-            result
+            let done = self.attempt(&mut running, |driver, now| {
+                check(driver)?;
+                let result = call(driver, now)?;
+                // The disk may have failed meanwhile.
+                check(driver).map(|()| result)
+            });
+            // What is to be sent waits for the next turn. What is shown does not: the caller may look.
+            (running.due, running.show_due) = (running.now, Duration::ZERO);
+            self.show(&mut running);
+            done.and_then(|result| result)
         };
-        if self.has_thread {
+        wake(held);
+        if self.thread.is_wanted {
             self.shared.inbox.call();
         } else {
             self.turn_all();
@@ -137,63 +213,133 @@ impl<C: Catalog + Send + 'static> Beside<C> {
     /// Takes one frame, and does what is due. Returns whether there was no frame, and for how long nothing
     /// will be due.
     fn turn(&self) -> (bool, Duration) {
-        let _sending = self.outside.sending.lock();
-        let arrived = self.shared.inbox.take();
-        let is_idle = arrived.is_none();
+        let held = foreign::hold_back();
         let mut running = self.running.lock();
-        let now = self.clock.monotonic();
-        let Running { driver: Some(driver), due, show_due } = &mut *running else {
+        if running.driver.is_none() {
             return (true, Duration::MAX);
-        };
-        if let Some((from, frame)) = arrived {
-            // What is no frame of a member of this group is as good as lost.
-            let _ = driver.receive(from, &frame, now);
         }
-        driver.take_news(self.has_thread, now);
-        if now >= *due {
-            *due = driver.tick(now);
+        if running.sender.is_some() {
+            running.is_called = true;
+            return (true, LOOK_AGAIN);
         }
-        let output = driver.take_output();
-        let is_news = !output.events.is_empty() || now >= *show_due;
-        let status = is_news.then(|| driver.status(now));
-        let confirmed = driver.confirmed();
-        if is_news {
-            *show_due = now.saturating_add(SHOWN_EVERY);
-        }
-        let due = due.saturating_sub(now);
+        let arrived = self.shared.inbox.take();
+        let was_idle = arrived.is_none();
+        let due = running.due;
+        let done = self.attempt(&mut running, |driver, now| {
+            if let Some((from, frame)) = arrived {
+                self.receive(driver, (from, &frame), now);
+            }
+            let is_busy = driver.take_news(self.thread.is_wanted, now);
+            let next = if now >= due { driver.tick(now) } else { due };
+            // What takes long continues at once, after what has arrived meanwhile.
+            if is_busy { (now, next) } else { (next, next) }
+        });
+        let next = done.map(|(next, due)| {
+            running.due = due;
+            next
+        });
+        self.show(&mut running);
         drop(running);
-        self.shared.show(status, confirmed);
-        self.outside.deliver(output);
-        (is_idle, due)
+        wake(held);
+        self.deliver();
+        let mut running = self.running.lock();
+        let is_called = std::mem::take(&mut running.is_called);
+        // A call may have come meanwhile.
+        let next = next.map(|next| next.min(running.due).saturating_sub(running.now));
+        (was_idle && !is_called, next.unwrap_or(LOOK_AGAIN))
+    }
+
+    fn receive(&self, driver: &mut Driver<C>, (from, frame): (NodeId, &Frame), now: Duration) {
+        // What is no frame of a member of this group is as good as lost.
+        let received = driver.receive(from, frame, now);
+        self.shared.traffic.received(frame.as_bytes().len(), received.is_ok());
+    }
+
+    /// Sends and reports what waits for that, unless a thread does so already: then it does this too.
+    fn deliver(&self) {
+        let mut running = self.running.lock();
+        while running.sender.is_none() && !running.waiting.is_empty() {
+            running.sender = Some(thread::current().id());
+            let output = std::mem::take(&mut running.waiting);
+            drop(running);
+            self.outside.deliver(self.me, output, &self.shared);
+            running = self.running.lock();
+            running.sender = None;
+            self.has_sent.notify_all();
+        }
     }
 
     fn run_thread(&self) {
-        while !self.has_ended.load(Ordering::Acquire) {
-            let due = self.turn_all();
-            // A clock that is moved by hand calls; others run at the rate of real time.
-            self.shared.inbox.wait(real_now().checked_add(due));
+        let _ = self.thread.id.set(thread::current().id());
+        while !self.thread.has_ended.load(Ordering::Acquire) {
+            let ran = foreign::call(|| {
+                let due = self.turn_all();
+                // A clock that is moved by hand calls; others run at the rate of real time.
+                self.shared.inbox.wait(real_now().checked_add(due));
+                self.await_sender();
+            });
+            if ran.is_none() {
+                self.panicked();
+            }
         }
+    }
+
+    /// A panic beside the member, in what makes frames of what it says. The thread that sent was this
+    /// one.
+    fn panicked(&self) {
+        let mut running = self.running.lock();
+        running.sender = None;
+        let _ = self.attempt(&mut running, fail);
+        running.show_due = Duration::ZERO;
+        self.show(&mut running);
+    }
+
+    /// Another thread may be running the member: a caller of `tick`.
+    fn await_sender(&self) {
+        let mut running = self.running.lock();
+        while running.sender.is_some() && !self.thread.has_ended.load(Ordering::Acquire) {
+            running = self.has_sent.wait(running);
+        }
+    }
+}
+
+/// A panic has ended what the member was doing.
+fn fail<C: Catalog>(driver: &mut Driver<C>, now: Duration) {
+    driver.shell().panicked();
+    driver.collect(now);
+}
+
+/// # Errors
+///
+/// Why the member does nothing any more.
+fn check<C: Catalog>(driver: &mut Driver<C>) -> Result<()> {
+    driver.shell().failure().map_or(Ok(()), |failure| Err(error_of(failure)))
+}
+
+/// Wakes the tasks that were held back while the member was locked.
+fn wake(held: HoldBack) {
+    for waker in held.take() {
+        let _ = foreign::call(|| waker.wake());
     }
 }
 
 impl<C: Catalog + Send + 'static> Calls for Beside<C> {
     fn lead(&self, epoch: LeaderEpoch) -> Result<()> {
-        self.with(|driver, now| driver.lead(epoch, now).map_err(|refused| error_of(refused, epoch)))
+        self.with(|driver, now| driver.lead(epoch, now).map_err(|it| refused(it, epoch)))
     }
 
     fn force_lead(&self, epoch: LeaderEpoch) -> Result<ForcedLead> {
         let group = GroupId((self.draw)());
         self.with(|driver, now| {
             let forced = driver.force_lead(epoch, group, now);
-            forced.map_err(|refused| error_of(refused, epoch))
+            forced.map_err(|it| refused(it, epoch))
         })
     }
 
     fn resign(&self, to: Option<NodeId>) -> Result<()> {
-        let not_leader = self.leadership.not_leader();
         self.with(|driver, now| match driver.resign(to, now) {
             Resigning::Done => Ok(()),
-            Resigning::NotLeader => Err(not_leader),
+            Resigning::NotLeader => Err(self.leadership.not_leader()),
             Resigning::Unfit(node) => {
                 let reason = format!("{node} is no other member that counts and is heard");
                 Err(Error::config("resign", reason))
@@ -206,10 +352,9 @@ impl<C: Catalog + Send + 'static> Calls for Beside<C> {
             let reason = format!("{node} is not in the list of members");
             return Err(Error::config("replace_member", reason));
         }
-        let not_leader = self.leadership.not_leader();
         self.with(|driver, now| match driver.replace(node, now) {
             Replacing::Begun => Ok(()),
-            Replacing::NotLeader => Err(not_leader),
+            Replacing::NotLeader => Err(self.leadership.not_leader()),
             Replacing::Another(other) => {
                 let reason = format!("member {other} is being replaced: one at a time");
                 Err(Error::config("replace_member", reason))
@@ -218,12 +363,22 @@ impl<C: Catalog + Send + 'static> Calls for Beside<C> {
     }
 
     fn confirm(&self) -> Result<(LeaderEpoch, u64)> {
-        let not_leader = self.leadership.not_leader();
-        self.with(|driver, now| driver.confirm(now).ok_or(not_leader))
+        let not_leader = || self.leadership.not_leader();
+        self.with(|driver, now| driver.confirm(now).ok_or_else(not_leader))
     }
 
     fn tick(&self) -> Duration {
         self.turn_all()
+    }
+
+    fn must_run(&self) -> Result<bool> {
+        let here = thread::current().id();
+        if self.running.lock().sender == Some(here) {
+            let reason = "a call that waits for the member cannot be made by its transport, or by \
+                          `on_event`: it does nothing meanwhile";
+            return Err(Error::config("replication", reason));
+        }
+        Ok(!self.thread.is_wanted || self.thread.id.get() == Some(&here))
     }
 
     fn ack_timeout(&self) -> Duration {
@@ -232,8 +387,8 @@ impl<C: Catalog + Send + 'static> Calls for Beside<C> {
 }
 
 /// The error of a call that is refused.
-fn error_of(refused: LeadRefused, epoch: LeaderEpoch) -> Error {
-    let reason = match refused {
+fn refused(why: LeadRefused, epoch: LeaderEpoch) -> Error {
+    let reason = match why {
         LeadRefused::Fenced { promised } => {
             let id = "leader epoch".to_owned();
             return Error::Fenced { id, epoch: epoch.0, current: promised.0 };
@@ -265,15 +420,24 @@ impl<C: Catalog + Send + 'static> Attached for Beside<C> {
 
     fn stop(&self, gives_way: bool) {
         if gives_way {
-            let resigned = self.with(|driver, now| Ok(driver.resign(None, now)));
-            if resigned.is_ok_and(|resigned| resigned == Resigning::Done) && self.has_thread {
-                let _ = self.turn();
-            }
+            let _ = self.with(|driver, now| Ok(driver.resign(None, now)));
         }
-        self.has_ended.store(true, Ordering::Release);
-        let driver = self.running.lock().driver.take();
+        self.thread.has_ended.store(true, Ordering::Release);
+        let driver = {
+            let mut running = self.running.lock();
+            if !gives_way {
+                running.waiting = Output::default();
+            }
+            running.driver.take()
+        };
+        self.has_sent.notify_all();
         self.shared.end();
+        self.deliver();
         drop(driver);
+    }
+
+    fn metrics(&self) -> ReplicationMetrics {
+        self.shared.metrics()
     }
 
     fn handle(&self) -> Box<dyn Any> {
@@ -300,23 +464,29 @@ fn begin<C: Catalog + Send + 'static>(
     let shell = Shell::open(broker, catalog, settings.me, settings.members.clone(), &draw)?;
     let chance = Box::new(move || u32::try_from((numbers.random)() >> 32).unwrap_or(0));
     let now = clock.monotonic();
-    let driver = Driver::new(shell, Arc::clone(leadership), timing, chance, now);
-    let running = Running { driver: Some(driver), due: now, show_due: now };
+    let driver = Some(Driver::new(shell, Arc::clone(leadership), timing, chance, now));
+    let (waiting, sender, is_called) = (Output::default(), None, false);
+    let running = Running { driver, now, due: now, show_due: now, waiting, sender, is_called };
     let beside = Arc::new(Beside {
         running: Mutex::at_level(LockLevel::ReplicationMember, running),
+        has_sent: Condvar::new(),
         outside: Outside {
-            sending: Mutex::at_level(LockLevel::ReplicationSending, ()),
             transport: settings.transport,
             on_event: settings.on_event,
+            trace: engine.context().env.trace.clone(),
         },
         shared: Arc::clone(&settings.shared),
         leadership: Arc::clone(leadership),
         clock: clock.clone(),
+        me: settings.me,
         members: settings.members,
         draw: Box::new(draw),
-        has_thread: background,
-        has_ended: AtomicBool::new(false),
-        on_move: OnceLock::new(),
+        thread: MemberThread {
+            is_wanted: background,
+            id: OnceLock::new(),
+            has_ended: AtomicBool::new(false),
+            on_move: OnceLock::new(),
+        },
     });
     beside.shared.begin(Arc::clone(&beside) as Arc<dyn Calls>);
     if background {
@@ -333,7 +503,7 @@ fn begin<C: Catalog + Send + 'static>(
             }
         });
         clock.clock().on_move(Arc::downgrade(&on_move));
-        let _ = beside.on_move.set(on_move);
+        let _ = beside.thread.on_move.set(on_move);
         let member = Arc::clone(&beside);
         let started = engine.start_beside("logpond-replica", Box::new(move || member.run_thread()));
         if let Err(error) = started {
@@ -374,3 +544,7 @@ impl BrokerBuilder {
         self.attach(Box::new(Begins { settings: replication, leadership }))
     }
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;

@@ -8,6 +8,7 @@
 //! [`ReplicatedLog`]. What a follower receives of `__meta` is stored batch by batch, because a later
 //! record may need that an earlier one is durable ([`FollowedTopics`]).
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::broker::catalog::{
 };
 use crate::broker::internal_logs::{META, OFFSETS};
 use crate::broker::replicated_logs::ReplicatedLog;
-use crate::broker::topics::followed::{FollowedTopics, Made};
+use crate::broker::topics::followed::{Ahead, FollowedTopics, Made};
 use crate::config::Durability;
 use crate::error::Result;
 use crate::format::TopicId;
@@ -32,14 +33,19 @@ use crate::partition::quorum::Quorum;
 use crate::partition::replica::Replica;
 use crate::record::NodeId;
 
-#[derive(Clone)]
+/// LIMIT: how many partitions are made at a time, each with a few syncs: beats are answered in between,
+/// also on a slow disk.
+const MADE_AT_A_TIME: usize = if cfg!(test) { 16 } else { 4 };
+
 pub(crate) struct EngineCatalog {
     broker: Broker,
+    /// Partitions that were made for records that are not stored yet.
+    prepared: RefCell<Made>,
 }
 
 impl EngineCatalog {
     pub(crate) fn new(broker: &Broker) -> Self {
-        Self { broker: broker.clone() }
+        Self { broker: broker.clone(), prepared: RefCell::default() }
     }
 
     fn meta(&self) -> ReplicatedLog<'_> {
@@ -61,8 +67,9 @@ impl EngineCatalog {
 
     fn append_meta(&self, received: Received<'_>) -> Result<(), Failure> {
         let topics = FollowedTopics::of(self.broker.run().topics())?;
+        let mut made = self.prepared.take();
         for batch in received.each() {
-            let (mut made, mut ids) = (Made::default(), BTreeSet::new());
+            let mut ids = BTreeSet::new();
             for (_, record) in records(batch.bytes) {
                 let CatalogRecord::Change(change) = record else { continue };
                 topics.prepare(&change, &mut made)?;
@@ -78,6 +85,7 @@ impl EngineCatalog {
                 topics.reconcile(id, &mut made)?;
             }
         }
+        *self.prepared.borrow_mut() = made;
         Ok(())
     }
 }
@@ -103,6 +111,24 @@ impl Catalog for EngineCatalog {
             let _settled = FollowedTopics::of(self.broker.run().topics()).ok()?;
             self.partition(key)
         })
+    }
+
+    fn prepare(&self, received: &[Received<'_>]) -> Result<bool, Failure> {
+        let topics = FollowedTopics::of(self.broker.run().topics())?;
+        let (mut made, mut rest) = (self.prepared.borrow_mut(), MADE_AT_A_TIME);
+        for (_, record) in received.iter().flat_map(|it| records(it.bytes)) {
+            let CatalogRecord::Change(change) = record else { continue };
+            match topics.prepare_ahead(&change, &mut made, &mut rest)? {
+                Ahead::Made => {}
+                Ahead::Missing => return Ok(false),
+                Ahead::Later => break,
+            }
+        }
+        Ok(true)
+    }
+
+    fn forget_prepared(&self) {
+        self.prepared.take().give_up();
     }
 
     fn changes(&self, batches: &[u8]) -> Vec<(u64, MetaChange)> {

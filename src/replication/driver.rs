@@ -22,7 +22,7 @@ use super::pulse::Pulse;
 use super::role::Role;
 use super::shell::{Catalog, Shell};
 use super::signal::{Sign, Signal, Sums};
-use super::status::{ForcedLead, ReplicationEvent, ReplicationStatus};
+use super::status::{Counts, ForcedLead, ReplicationEvent, ReplicationStatus};
 use super::view;
 use super::wire::{Frame, Said, unpack};
 use crate::broker::internal_logs::{META, OFFSETS};
@@ -103,6 +103,17 @@ struct Follower {
     known: LeaderEpoch,
 }
 
+impl Output {
+    pub(super) fn is_empty(&self) -> bool {
+        self.said.is_empty() && self.events.is_empty()
+    }
+
+    pub(super) fn add(&mut self, later: Self) {
+        self.said.extend(later.said);
+        self.events.extend(later.events);
+    }
+}
+
 impl<C: Catalog> Driver<C> {
     pub(super) fn new(
         shell: Shell<C>,
@@ -129,6 +140,10 @@ impl<C: Catalog> Driver<C> {
 
     pub(super) fn take_output(&mut self) -> Output {
         std::mem::take(&mut self.out)
+    }
+
+    pub(super) fn shell(&mut self) -> &mut Shell<C> {
+        &mut self.shell
     }
 
     fn me(&self) -> NodeId {
@@ -237,7 +252,8 @@ impl<C: Catalog> Driver<C> {
         self.pulse.confirmed(self.me(), &self.needed())
     }
 
-    pub(super) fn status(&self, now: Duration) -> ReplicationStatus {
+    /// Also what has happened since the run began.
+    pub(super) fn status(&self, now: Duration) -> (ReplicationStatus, Counts) {
         let (member, pulse, needed) = (self.shell.member(), &self.pulse, self.needed());
         let takes_appends = self.leadership.check().is_ok();
         let failure = self.shell.failure();
@@ -248,7 +264,7 @@ impl<C: Catalog> Driver<C> {
             it.lag_records = lag.iter().map(|(_, records)| records).sum();
             it.lag_bytes = self.shell.files().bytes_of(&lag);
         }
-        status
+        (status, self.shown.counts)
     }
 
     // ---- what arrives ------------------------------------------------------------------------
@@ -265,6 +281,9 @@ impl<C: Catalog> Driver<C> {
         now: Duration,
     ) -> Result<(), TransportError> {
         let all = unpack(frame)?;
+        if self.shell.failure().is_some() {
+            return Ok(());
+        }
         let is_right = |said: &Said| said.to() == self.me() && said.from() == from;
         if !all.iter().all(is_right) || from == self.me() {
             return Err(TransportError::new("the frame is of or for another member"));
@@ -274,7 +293,7 @@ impl<C: Catalog> Driver<C> {
                 Said::Signal(signal) => self.signalled(&signal, now),
                 Said::Parcel(parcel) => {
                     let envelope = &parcel.envelope;
-                    if !self.is_of_group(envelope.group) {
+                    if !is_of_group(&self.shell, envelope.group) {
                         continue;
                     }
                     self.hear(envelope.from, envelope.epoch, now);
@@ -327,16 +346,9 @@ impl<C: Catalog> Driver<C> {
         }
     }
 
-    fn is_of_group(&self, group: Option<GroupId>) -> bool {
-        match (self.shell.member().state().logs().group(), group) {
-            (Some(own), Some(theirs)) => own == theirs,
-            _ => true,
-        }
-    }
-
     fn signalled(&mut self, signal: &Signal, now: Duration) {
         let Signal { from, epoch, sign, .. } = *signal;
-        if !self.is_of_group(signal.group) || self.shell.failure().is_some() {
+        if !is_of_group(&self.shell, signal.group) || self.shell.failure().is_some() {
             return;
         }
         let follows = self.shell.member().role().follows();
@@ -398,27 +410,34 @@ impl<C: Catalog> Driver<C> {
 
     // ---- what the engine says ------------------------------------------------------------------
 
-    /// Takes note of the partitions that have news, and has synced what was copied.
-    pub(super) fn take_news(&mut self, syncs_in_background: bool, now: Duration) {
+    /// Takes note of the partitions that have news, has synced what was copied, and does a part of what
+    /// takes long. Returns whether there is more of that.
+    pub(super) fn take_news(&mut self, syncs_in_background: bool, now: Duration) -> bool {
+        let is_busy = self.shell.prepare_more();
         self.shell.sync_copied(syncs_in_background);
         let changed = self.leadership.take_changed();
         for partition in &changed {
             self.shell.notice(key_of(*partition));
         }
         self.collect(now);
+        is_busy
     }
 
     // ---- time --------------------------------------------------------------------------------
 
     /// Does what is due. Returns when it wants to be called next.
     pub(super) fn tick(&mut self, now: Duration) -> Duration {
+        // Waits that begin later are looked at with the next beat.
+        let _ = self.leadership.expire_waits(now);
+        if self.shell.failure().is_some() {
+            self.collect(now);
+            return now.saturating_add(self.timing.heartbeat);
+        }
         self.elect(now);
         if now >= self.beat_due {
             self.beat(now);
         }
         self.reach(now);
-        // Waits that begin later are looked at with the next beat.
-        let _ = self.leadership.expire_waits(now);
         self.collect(now);
         let due = if self.timing.elects { self.elector.due() } else { Duration::MAX };
         due.min(self.beat_due).max(now)
@@ -459,6 +478,7 @@ impl<C: Catalog> Driver<C> {
 
     fn grant(&mut self, wish: Option<Wish>, now: Duration) {
         if let Some(Wish::Lead(epoch)) = wish {
+            self.shown.counts.elections = self.shown.counts.elections.saturating_add(1);
             // The elector asks again later.
             let _ = self.lead(epoch, now);
         }
@@ -483,7 +503,7 @@ impl<C: Catalog> Driver<C> {
     // ---- what comes out ------------------------------------------------------------------------
 
     /// Takes what the shell wants sent and reported.
-    fn collect(&mut self, now: Duration) {
+    pub(super) fn collect(&mut self, now: Duration) {
         for parcel in self.shell.take_frames() {
             let (to, epoch) = (parcel.envelope.to, parcel.envelope.epoch);
             let is_beat = matches!(&parcel.envelope.body, Body::Beat);
@@ -545,6 +565,13 @@ pub(super) fn key_of((topic, partition): PartitionId) -> LogKey {
         id if id == META.1 => LogKey::Meta,
         id if id == OFFSETS.1 => LogKey::Offsets,
         TopicId(id) => LogKey::Partition { topic: u128::from_le_bytes(id), partition },
+    }
+}
+
+fn is_of_group<C: Catalog>(shell: &Shell<C>, group: Option<GroupId>) -> bool {
+    match (shell.member().state().logs().group(), group) {
+        (Some(own), Some(theirs)) => own == theirs,
+        _ => true,
     }
 }
 

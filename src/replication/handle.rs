@@ -4,12 +4,14 @@
 //! know: the protocol.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::inbox::Inbox;
-use super::status::{ForcedLead, MemberState, MemberStatus, ReplicationStatus, Role};
+use super::status::{Counts, ForcedLead, MemberState, MemberStatus, ReplicationStatus, Role};
+use super::traffic::Traffic;
 use super::wire::Frame;
 use crate::broker::Broker;
+use crate::broker::replication_metrics::{MemberMetrics, ReplicationMetrics};
 use crate::clock::real_now;
 use crate::error::{Error, Result, TransportError};
 use crate::record::{LeaderEpoch, NodeId};
@@ -29,21 +31,33 @@ pub(super) trait Calls: Send + Sync {
     fn confirm(&self) -> Result<(LeaderEpoch, u64)>;
     /// See [`ReplicationHandle::tick`].
     fn tick(&self) -> Duration;
+    /// Whether a caller that waits for the member has to run it meanwhile: no other thread does.
+    ///
+    /// # Errors
+    ///
+    /// The caller is called by the member, which cannot do anything before that returns.
+    fn must_run(&self) -> Result<bool>;
     fn ack_timeout(&self) -> Duration;
 }
 
 /// What a member shows.
 #[derive(Debug)]
-pub(super) struct Shows {
-    pub(super) status: ReplicationStatus,
+struct Shows {
+    status: ReplicationStatus,
+    counts: Counts,
     /// The last beat that a majority has answered.
-    pub(super) confirmed: u64,
+    confirmed: u64,
+    /// Why the member does nothing any more.
+    failure: Option<Error>,
+    /// Whether there is a member: not before the broker is open, nor after it is closed.
+    is_open: bool,
 }
 
 /// What handles share with the member.
 pub(super) struct Shared {
     me: NodeId,
     pub(super) inbox: Inbox,
+    pub(super) traffic: Traffic,
     shows: Mutex<Shows>,
     changed: Condvar,
     /// `None` before the broker is open, and when it is closed.
@@ -69,10 +83,12 @@ impl Shared {
             cuts_refused: 0,
             failure: None,
         };
-        let shows = Shows { status, confirmed: 0 };
+        let (counts, confirmed, failure, is_open) = (Counts::default(), 0, None, false);
+        let shows = Shows { status, counts, confirmed, failure, is_open };
         Self {
             me,
             inbox: Inbox::new(),
+            traffic: Traffic::default(),
             shows: Mutex::at_level(LockLevel::ReplicationShown, shows),
             changed: Condvar::new(),
             calls: Mutex::at_level(LockLevel::ReplicationCalls, None),
@@ -81,26 +97,36 @@ impl Shared {
 
     pub(super) fn begin(&self, calls: Arc<dyn Calls>) {
         *self.calls.lock() = Some(calls);
+        self.shows.lock().is_open = true;
     }
 
+    /// The member has ended: nothing is shown any more, and calls that wait return.
     pub(super) fn end(&self) {
         let calls = self.calls.lock().take();
         drop(calls);
         self.inbox.call();
         let mut shows = self.shows.lock();
+        shows.is_open = false;
         shows.status.role = Role::Follower;
         (shows.status.leader, shows.status.may_write) = (None, false);
         drop(shows);
         self.changed.notify_all();
     }
 
-    /// Shows what is new.
-    pub(super) fn show(&self, status: Option<ReplicationStatus>, confirmed: u64) {
+    /// Shows what is new. Called under the member's lock, so that nothing older is shown after what is
+    /// newer, nor anything after the end.
+    pub(super) fn show(
+        &self,
+        status: Option<(ReplicationStatus, Counts)>,
+        failure: Option<Error>,
+        confirmed: u64,
+    ) {
         let mut shows = self.shows.lock();
         let is_news = shows.confirmed != confirmed || status.is_some();
         shows.confirmed = confirmed;
-        if let Some(status) = status {
-            shows.status = status;
+        shows.failure = failure;
+        if let Some((status, counts)) = status {
+            (shows.status, shows.counts) = (status, counts);
         }
         drop(shows);
         if is_news {
@@ -108,47 +134,63 @@ impl Shared {
         }
     }
 
+    pub(super) fn metrics(&self) -> ReplicationMetrics {
+        let shows = self.shows.lock();
+        let Shows { status, counts, .. } = &*shows;
+        let member = |it: &MemberStatus| {
+            let MemberStatus { id, lag_records, lag_bytes, .. } = *it;
+            MemberMetrics { id, lag_records, lag_bytes }
+        };
+        ReplicationMetrics {
+            me: self.me,
+            role: status.role,
+            epoch: status.epoch,
+            may_write: status.may_write,
+            has_failed: status.failure.is_some(),
+            members: status.members.iter().map(member).collect(),
+            frames: self.traffic.metrics(),
+            leaderships: counts.leaderships,
+            elections: counts.elections,
+            truncations: counts.truncations,
+        }
+    }
+
     fn calls(&self) -> Result<Arc<dyn Calls>> {
         self.calls.lock().as_ref().map(Arc::clone).ok_or(Error::Closed)
     }
 
-    /// Waits until what is shown gives an answer.
+    /// Waits until what is shown gives an answer, the member has failed or ended, or the time is over.
     fn wait<T>(
         &self,
         timeout: Duration,
         answer: impl Fn(&Shows) -> Option<Result<T>>,
     ) -> Result<T> {
         let deadline = real_now().checked_add(timeout);
-        let mut shows = self.shows.lock();
+        let calls = self.calls()?;
+        let runs = if calls.must_run()? { Some(calls) } else { None };
         loop {
-            if let Some(answer) = answer(&shows) {
+            let next = runs.as_ref().map(|calls| calls.tick());
+            let shows = self.shows.lock();
+            let failed = || shows.failure.clone().map(Err);
+            let closed = || (!shows.is_open).then_some(Err(Error::Closed));
+            if let Some(answer) = failed().or_else(|| answer(&shows)).or_else(closed) {
                 return answer;
             }
-            drop(shows);
-            // Not under the lock: a member that ends takes both.
-            self.calls()?;
-            shows = self.shows.lock();
-            if let Some(answer) = answer(&shows) {
-                return answer;
+            if deadline.is_some_and(|deadline| real_now() >= deadline) {
+                return Err(Error::Timeout);
             }
-            shows = match deadline {
-                None => self.changed.wait(shows),
-                Some(deadline) => {
-                    if real_now() >= deadline {
-                        return Err(Error::Timeout);
-                    }
-                    self.wait_until(shows, deadline)
+            let Some(next) = next else {
+                // All that changes what is shown notifies.
+                match deadline {
+                    None => drop(self.changed.wait(shows)),
+                    Some(deadline) => drop(self.changed.wait_until(shows, deadline)),
                 }
+                continue;
             };
+            drop(shows);
+            let next = real_now().checked_add(next);
+            self.inbox.wait(deadline.into_iter().chain(next).min());
         }
-    }
-
-    fn wait_until<'a>(
-        &self,
-        shows: crate::sync::MutexGuard<'a, Shows>,
-        deadline: Instant,
-    ) -> crate::sync::MutexGuard<'a, Shows> {
-        self.changed.wait_until(shows, deadline).0
     }
 }
 
@@ -179,10 +221,13 @@ impl ReplicationHandle {
     /// Never for the disk or the network. It may be called from any thread or task, also by
     /// [`Transport::send`](crate::Transport::send).
     pub fn receive(&self, from: NodeId, frame: Frame) -> Result<()> {
-        if from == self.shared.me {
+        let (Shared { me, inbox, traffic, .. }, size) = (&*self.shared, frame.as_bytes().len());
+        if from == *me {
+            traffic.received(size, false);
             return Err(TransportError::new("the frame is this member's own").into());
         }
-        if !self.shared.inbox.put(from, frame) {
+        if !inbox.put(from, frame) {
+            traffic.received(size, false);
             return Err(TransportError::new("too many frames are waiting").into());
         }
         Ok(())
@@ -200,7 +245,8 @@ impl ReplicationHandle {
     ///
     /// [`Error::Fenced`] if this member has promised an equal or higher epoch; [`Error::Config`] if it
     /// may not lead now (it is a learner, it recovers, one of its logs is damaged), or the epoch lies
-    /// absurdly far above; [`Error::Closed`].
+    /// absurdly far above; that of the disk, also of an earlier call, if the member has failed (see
+    /// [`ReplicationStatus::failure`]); [`Error::Closed`].
     ///
     /// # Durability
     ///
@@ -225,7 +271,8 @@ impl ReplicationHandle {
     ///
     /// # Errors
     ///
-    /// As of [`lead`](Self::lead), but a member that recovers is not refused. Nothing is changed.
+    /// As of [`lead`](Self::lead), but a member that recovers is not refused. If the member has failed,
+    /// it may have begun: open its broker again, and repeat the call. Otherwise nothing is changed.
     ///
     /// # Durability
     ///
@@ -243,7 +290,13 @@ impl ReplicationHandle {
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`] after `timeout` of real time; [`Error::Closed`].
+    /// [`Error::Timeout`] after `timeout` of real time; that by which the member has failed;
+    /// [`Error::Config`] if the transport or [`on_event`](crate::Replication::on_event) calls it, because
+    /// the member does nothing meanwhile; [`Error::Closed`].
+    ///
+    /// # Blocking
+    ///
+    /// For other members. Without background threads the call [ticks](Self::tick) itself.
     pub fn wait_leading(&self, timeout: Duration) -> Result<()> {
         self.shared.wait(timeout, |shows| shows.status.may_write.then_some(Ok(())))
     }
@@ -256,7 +309,8 @@ impl ReplicationHandle {
     /// # Errors
     ///
     /// [`Error::NotLeader`]; [`Error::Config`] if `to` is no other member, its directory does not
-    /// count, or it is not heard at the moment (this member leads on then); [`Error::Closed`].
+    /// count, or it is not heard at the moment (this member leads on then); that by which the member
+    /// has failed; [`Error::Closed`].
     ///
     /// # Blocking
     ///
@@ -272,7 +326,8 @@ impl ReplicationHandle {
     ///
     /// # Errors
     ///
-    /// [`Error::NotLeader`], [`Error::Config`] for a node that is no member, [`Error::Closed`].
+    /// [`Error::NotLeader`]; [`Error::Config`] for a node that is no member; that by which the member has
+    /// failed; [`Error::Closed`].
     ///
     /// # Blocking
     ///
@@ -281,7 +336,9 @@ impl ReplicationHandle {
         self.shared.calls()?.replace(node)
     }
 
-    /// Returns what the member was a moment ago.
+    /// Returns what the member was a moment ago: never before what the last call of
+    /// [`lead`](Self::lead), [`force_lead`](Self::force_lead), [`resign`](Self::resign) or
+    /// [`replace_member`](Self::replace_member) that has returned has done.
     ///
     /// # Blocking
     ///
@@ -302,13 +359,15 @@ impl ReplicationHandle {
     /// # Errors
     ///
     /// [`Error::NotLeader`], also if the leadership ends meanwhile; [`Error::Timeout`] if that does
-    /// not happen within [`ack_timeout`](crate::Replication::ack_timeout), of real time;
+    /// not happen within [`ack_timeout`](crate::Replication::ack_timeout), of real time; that by which the
+    /// member has failed; [`Error::Config`] if the transport or
+    /// [`on_event`](crate::Replication::on_event) calls it, because the member does nothing meanwhile;
     /// [`Error::Closed`].
     ///
     /// # Blocking
     ///
     /// For the round trip, and after a change of the leader until a majority has copied what it
-    /// lacks. Without background threads it needs another thread that calls [`tick`](Self::tick).
+    /// lacks. Without background threads the call [ticks](Self::tick) itself.
     pub fn confirm(&self) -> Result<()> {
         let calls = self.shared.calls()?;
         let (epoch, round) = calls.confirm()?;
@@ -325,6 +384,10 @@ impl ReplicationHandle {
     /// what is due. For a broker without background threads. Returns after how long, on the
     /// broker's monotonic clock, it wants to be called again at the latest: at once if more frames
     /// wait; earlier when a frame has arrived or something was appended.
+    ///
+    /// One thread at a time does it. While another one does, or if the transport or
+    /// [`on_event`](crate::Replication::on_event) calls it, it returns at once: what there is to do is
+    /// done where the member was called first.
     ///
     /// # Errors
     ///

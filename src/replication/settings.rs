@@ -94,6 +94,12 @@ impl Replication {
 
     /// Sets how long a call waits for a majority, on the broker's monotonic clock. Default 30 s. After
     /// that it returns [`Error::Timeout`]: the record may or may not be kept.
+    ///
+    /// A thread that waits looks at the clock itself, so it needs no background threads and no
+    /// [`tick`](ReplicationHandle::tick). With a [`ManualClock`](crate::ManualClock) the time is over
+    /// when the clock was moved so far: background threads and `tick` notice that at once, and the thread
+    /// itself within a second; while the clock stands still, the call waits. A task
+    /// ([`Delivery`](crate::Delivery) as a future) is woken by background threads or `tick`.
     #[must_use]
     pub fn ack_timeout(mut self, timeout: Duration) -> Self {
         self.terms.ack_timeout = timeout;
@@ -109,7 +115,10 @@ impl Replication {
     }
 
     /// Sets what is called with each event, by the member's thread, one after the other. It must not
-    /// block, and not call what waits for this member. A panic is caught.
+    /// block, because the member does nothing meanwhile. It may call the [handle](ReplicationHandle) and
+    /// close the broker; [`confirm`](ReplicationHandle::confirm) and
+    /// [`wait_leading`](ReplicationHandle::wait_leading) return an error there, and an append that waits
+    /// for a majority times out. A panic is caught.
     #[must_use]
     pub fn on_event(mut self, call: impl Fn(&ReplicationEvent) + Send + Sync + 'static) -> Self {
         self.on_event = Some(Box::new(call));

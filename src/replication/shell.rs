@@ -8,6 +8,7 @@
 //! nothing any more, and the next run begins with what is in the directory. Damage that a read finds is
 //! the exception: the member gives up its leadership, and copies the log again.
 
+mod aside;
 mod feed;
 mod files;
 mod found;
@@ -34,6 +35,7 @@ use crate::log::replica::received::Received;
 use crate::log::replica::refusal::Failure;
 use crate::partition::{PartitionCore, Work};
 use crate::record::{LeaderEpoch, NodeId, TopicPartition};
+use aside::Aside;
 use feed::Feeds;
 use files::Files;
 
@@ -51,6 +53,13 @@ pub(crate) trait Catalog {
 
     /// The same, once nobody changes topics: one that is created is in `__meta` before it can be used.
     fn settled_partition(&self, key: LogKey) -> Option<(TopicId, Arc<PartitionCore>)>;
+
+    /// Makes some of the files that records of `__meta` need before they are stored. True when it can
+    /// make no more before. It adds files, and removes only those that belong to no topic.
+    fn prepare(&self, received: &[Received<'_>]) -> Result<bool, Failure>;
+
+    /// What was prepared is not needed any more.
+    fn forget_prepared(&self);
 
     /// What checked batches of `__meta` change, by offset.
     fn changes(&self, batches: &[u8]) -> Vec<(u64, MetaChange)>;
@@ -103,6 +112,8 @@ pub(crate) struct Shell<C> {
     feeds: Feeds,
     /// Logs with records that count once they are synced.
     unsynced: BTreeSet<LogKey>,
+    /// Records of `__meta` that wait until the files are made that they need.
+    aside: Aside,
     failure: Option<Failure>,
 }
 
@@ -124,8 +135,8 @@ impl<C: Catalog> Shell<C> {
         let notes = found::notes((&broker, &catalog), node, &logs, draw)?;
         let member = Member::new(notes, logs, listed);
         let (frames, events, feeds) = (Vec::new(), Vec::new(), Feeds::default());
-        let (unsynced, failure) = (BTreeSet::new(), None);
-        Ok(Self { broker, catalog, member, frames, events, feeds, unsynced, failure })
+        let (unsynced, aside, failure) = (BTreeSet::new(), Aside::default(), None);
+        Ok(Self { broker, catalog, member, frames, events, feeds, unsynced, aside, failure })
     }
 
     pub(crate) fn member(&self) -> &Member {
@@ -179,10 +190,18 @@ impl<C: Catalog> Shell<C> {
     }
 
     /// Takes a frame. What is not as it should be changes nothing.
+    ///
+    /// If it brings new topics whose files take long, it is put aside: see
+    /// [`prepare_more`](Self::prepare_more).
     pub(crate) fn receive(&mut self, frame: &Frame) {
         let Some(checked) = frame.check() else { return };
         if self.failure.is_some() {
             return;
+        }
+        match self.aside.admits(frame, &checked, (&self.member, &self.catalog)) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(failure) => return self.fail(failure),
         }
         let mut envelope = frame.envelope.clone();
         let (mut sparse_below, mut meta_changes) = (u64::MAX, Vec::new());
@@ -203,7 +222,19 @@ impl<C: Catalog> Shell<C> {
         let effects = self.member.receive(&envelope);
         let answer = Answer { checked: &checked, sparse_below, changes: &meta_changes };
         self.carry_out(effects, Some(answer));
+        if self.aside.is_empty() {
+            self.catalog.forget_prepared();
+        }
         self.feed();
+    }
+
+    /// Makes more of the files that an answer waits for, and takes it when there are all. Returns
+    /// whether more are missing.
+    pub(crate) fn prepare_more(&mut self) -> bool {
+        if let Some(frame) = self.aside.take() {
+            self.receive(&frame);
+        }
+        !self.aside.is_empty()
     }
 
     /// Takes questions that were put off, as far as there is room for their answers.
@@ -283,6 +314,9 @@ impl<C: Catalog> Shell<C> {
     /// Has synced what was copied and counts only then: in the background, where that then says so, or
     /// at once.
     pub(crate) fn sync_copied(&mut self, in_background: bool) {
+        if self.failure.is_some() {
+            return;
+        }
         for key in std::mem::take(&mut self.unsynced) {
             let Some((_, core)) = self.catalog.partition(key) else { continue };
             if in_background {
@@ -406,19 +440,26 @@ impl<C: Catalog> Shell<C> {
 
     // ---- effects ---------------------------------------------------------------------------
 
-    /// Nobody learns any more what becomes of records that wait for a majority.
+    /// The member does nothing any more. If it led, that ends for callers: nobody learns any more what
+    /// becomes of records that wait for a majority.
     fn fail(&mut self, failure: Failure) {
         self.failure.get_or_insert(failure);
-        if let Some(epoch) = self.member.role().leads() {
-            self.broker.run().leading().end(epoch.0);
+        let leadership = self.broker.run().context().leadership.as_ref();
+        // The state machine may be ahead of the engine, or behind it after a panic.
+        let led = leadership.and_then(|leadership| leadership.leads());
+        if let Some(epoch) = led.or_else(|| self.member.role().leads().map(|epoch| epoch.0)) {
+            end_leadership((&self.broker, &self.catalog), LeaderEpoch(epoch));
+        }
+        if let Some(leadership) = leadership {
+            leadership.note_leader(None);
         }
     }
 
-    /// Nothing is appended in the epoch any more on return. Calls that wait for a majority return
-    /// before anything else is done: they may hold what that needs.
-    fn end_leadership(&self, epoch: LeaderEpoch) {
-        self.broker.run().leading().end(epoch.0);
-        self.catalog.follow();
+    /// A panic has ended what the member was doing, of which nothing more is known.
+    pub(super) fn panicked(&mut self) {
+        let dir = &self.broker.run().context().settings.dir;
+        let source = std::io::Error::other("the member of the replicated group has panicked");
+        self.fail(Error::io("replicate", dir, source).into());
     }
 
     /// Takes note of what was appended at the end of a leadership, and was not noticed yet.
@@ -530,6 +571,7 @@ impl<C: Catalog> Shell<C> {
     }
 
     fn event(&mut self, event: Event) -> Result<(), Failure> {
+        let mut done = Ok(());
         match &event {
             Event::Leading(epoch) => {
                 for (key, _) in self.member.state().logs().iter() {
@@ -539,22 +581,14 @@ impl<C: Catalog> Shell<C> {
                 self.broker.run().leading().begin(epoch.0);
             }
             Event::LeadershipLost(epoch, _) => {
-                self.end_leadership(*epoch);
-                self.take_last_appends(*epoch)?;
+                end_leadership((&self.broker, &self.catalog), *epoch);
+                done = self.take_last_appends(*epoch);
             }
             _ => {}
         }
-        self.note_leader();
+        note_leader(&self.broker, &self.member);
         self.events.push(event);
-        Ok(())
-    }
-
-    /// The errors of refused calls name the leader.
-    fn note_leader(&self) {
-        let Some(leadership) = &self.broker.run().context().leadership else { return };
-        let role = self.member.role();
-        let me = role.leads().map(|_| self.member.state().me().node);
-        leadership.note_leader(me.or_else(|| role.follows().map(|it| it.leader.node)));
+        done
     }
 
     /// Adds the batches to an answer.
@@ -585,4 +619,18 @@ impl<C: Catalog> Shell<C> {
         self.frames.push(Frame { envelope, batches });
         Ok(())
     }
+}
+
+/// Nothing is appended in the epoch any more on return. Calls that wait for a majority return before
+/// anything else is done: they may hold what that needs.
+fn end_leadership<C: Catalog>((broker, catalog): (&Broker, &C), epoch: LeaderEpoch) {
+    broker.run().leading().end(epoch.0);
+    catalog.follow();
+}
+
+/// The errors of refused calls name the leader.
+fn note_leader(broker: &Broker, member: &Member) {
+    let Some(leadership) = &broker.run().context().leadership else { return };
+    let me = member.role().leads().map(|_| member.state().me().node);
+    leadership.note_leader(me.or_else(|| member.role().follows().map(|it| it.leader.node)));
 }

@@ -5,25 +5,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+pub use crate::broker::replication_metrics::Role;
 use crate::error::Error;
+use crate::log::replica::refusal::Failure;
 use crate::record::{LeaderEpoch, NodeId, TopicPartition};
-
-/// What a member of a replicated group is at the moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-pub enum Role {
-    /// It leads: it takes appends, commits and administration, while it hears a majority.
-    Leader,
-    /// It asks the others for their promises, to lead.
-    Candidate,
-    /// It copies what a leader has, or waits for a leader.
-    Follower,
-    /// It copies, but counts for nothing: its directory is not the one that the group knows for its
-    /// node. [`replace_member`](crate::ReplicationHandle::replace_member) admits it.
-    Learner,
-    /// It may have lost records that it had confirmed, with its power or to a damaged disk, and
-    /// promises nothing until it has them again.
-    Recovering,
-}
+use crate::trace::{MemberChange, Outbox, note};
 
 /// What a leader knows of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -62,7 +48,7 @@ pub struct MemberStatus {
 pub struct ReplicationStatus {
     /// This member.
     pub me: NodeId,
-    /// What it is.
+    /// What it is; a follower of nobody if it has failed.
     pub role: Role,
     /// The greatest epoch that it has promised; 0 before the first.
     pub epoch: LeaderEpoch,
@@ -83,6 +69,17 @@ pub struct ReplicationStatus {
     pub cuts_refused: u64,
     /// Why the member does nothing any more, until its broker is opened again.
     pub failure: Option<String>,
+}
+
+/// What has happened to a member since its run began.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    /// Leaderships that it began.
+    pub(super) leaderships: u64,
+    /// How often records were cut off a log.
+    pub(super) truncations: u64,
+    /// How often its elector called it to lead.
+    pub(super) elections: u64,
 }
 
 /// What [`ReplicationHandle::force_lead`](crate::ReplicationHandle::force_lead) has given up.
@@ -156,4 +153,38 @@ pub enum ReplicationEvent {
     },
     /// The member has failed: it does nothing any more until its broker is opened again.
     Failed(Error),
+}
+
+/// What a failure of a member is to callers.
+pub(super) fn error_of(failure: &Failure) -> Error {
+    match failure {
+        Failure::Failed(error) => error.clone(),
+        Failure::Refused(refusal) => Error::config("replication", format!("{refusal:?}")),
+    }
+}
+
+/// Hands an event on to subscribers of events, if there may be any.
+pub(super) fn note_event(trace: &Outbox, me: NodeId, event: &ReplicationEvent) {
+    use MemberChange as Change;
+    if !cfg!(feature = "tracing") {
+        return;
+    }
+    let change = match event {
+        ReplicationEvent::Leading { epoch } => Change::Leading(*epoch),
+        ReplicationEvent::MayWrite { epoch } => Change::MayWrite(*epoch),
+        ReplicationEvent::Following { epoch, leader } => Change::Following(*epoch, *leader),
+        ReplicationEvent::LeadershipLost { epoch } => Change::LeadershipLost(*epoch),
+        ReplicationEvent::NoMajority => Change::NoMajority,
+        ReplicationEvent::MemberJoined(node) => Change::MemberJoined(*node),
+        ReplicationEvent::MemberLagging(node) => Change::MemberLagging(*node),
+        ReplicationEvent::Truncated { partition, range } => {
+            Change::Truncated(partition.clone(), range.clone())
+        }
+        ReplicationEvent::Repaired { partition, range } => {
+            Change::Repaired(partition.clone(), range.clone())
+        }
+        ReplicationEvent::CutRefused { partition } => Change::CutRefused(partition.clone()),
+        ReplicationEvent::Failed(error) => Change::Failed(error.clone()),
+    };
+    note!(trace, Member { me, change });
 }

@@ -24,8 +24,10 @@ use crate::record::NodeId;
 /// - It has no time-outs: a member that is not heard is noticed by the others.
 /// - An error says only that the frame is lost. It is not repeated, and nothing depends on it.
 /// - A panic is caught, and counts as a lost frame.
-/// - `send` may call `receive`, of this member or of another in the process. It must not call what
-///   waits for this member: [`lead`](crate::ReplicationHandle::lead) and the like, or an append.
+/// - `send` may call the handle of this member or of another in the process, and close the broker. A
+///   [`confirm`](crate::ReplicationHandle::confirm) or
+///   [`wait_leading`](crate::ReplicationHandle::wait_leading) of this member returns an error there, and
+///   an append that waits for a majority times out, because the member does nothing meanwhile.
 pub trait Transport: Send + Sync + 'static {
     /// Sends a frame to a member.
     ///

@@ -22,10 +22,7 @@
 /// Every lock of the crate, outermost first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum LockLevel {
-    /// A member of a replicated group sends what it has to say, one thread at a time.
-    #[cfg(feature = "replication")]
-    ReplicationSending,
-    /// The member itself.
+    /// A member of a replicated group.
     #[cfg(feature = "replication")]
     ReplicationMember,
     /// `testing::Faults::full`: a test fills the disk, or frees it.

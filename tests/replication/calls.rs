@@ -118,6 +118,65 @@ fn what_the_leader_alone_acknowledges_needs_no_majority() {
 }
 
 #[test]
+fn the_metrics_say_what_a_member_has_done() {
+    let mut group = Group::led();
+    let leader = group.broker(A).clone();
+    leader.ensure_topic("orders", TopicConfig::new(1)).unwrap();
+    leader.producer().send(Record::to("orders").value("one")).unwrap();
+    let of = |group: &Group, node| group.broker(node).metrics().replication.unwrap();
+    let led = of(&group, A);
+    assert_eq!((led.me, led.role, led.epoch), (A, Role::Leader, LeaderEpoch(1)));
+    assert!(led.may_write && !led.has_failed);
+    assert_eq!((led.leaderships, led.elections, led.truncations), (1, 0, 0));
+    assert_eq!(led.members.iter().map(|it| it.id).collect::<Vec<_>>(), NODES);
+    let frames = led.frames;
+    assert!(frames.sent > 0 && frames.sent_bytes > frames.sent && frames.unsent == 0);
+    assert!(frames.received > 0 && frames.received_bytes > frames.received);
+    assert_eq!((frames.refused, frames.refused_bytes), (0, 0));
+    // What B has to copy is counted while it cannot, and a frame of its own is refused.
+    group.network.cut(B);
+    leader.producer().send(Record::to("orders").value("two")).unwrap();
+    let lag = |group: &Group| {
+        let members = of(group, A).members;
+        members.iter().find(|it| it.id == B).map(|it| (it.lag_records, it.lag_bytes)).unwrap()
+    };
+    assert!(until(|| (lag(&group).0 == 1 && lag(&group).1 > 0).then_some(())).is_some());
+    assert!(until(|| (of(&group, A).frames.unsent > 0).then_some(())).is_some());
+    group.network.heal();
+    assert!(until(|| (lag(&group) == (0, 0)).then_some(())).is_some());
+    let recorded = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let tap = Tap(Arc::clone(&recorded), group.network.of(B));
+    group.stop(B);
+    group.start_with(B, Replication::new(B, NODES, Arc::new(tap)), |builder| builder);
+    assert!(until(|| recorded.lock().unwrap().pop()).is_some_and(|(_, frame)| {
+        group.member(A).receive(A, frame.clone()).unwrap_err();
+        group.member(A).receive(NodeId(99), frame).is_ok()
+    }));
+    assert!(until(|| (of(&group, A).frames.refused == 2).then_some(())).is_some());
+    // What the leader alone had is cut off when it follows another one.
+    group.network.cut(A);
+    let producer = leader.producer_builder().acks(Acks::Leader).build().unwrap();
+    producer.send(Record::to("orders").value("lost")).unwrap();
+    let other = NODES[2];
+    group.lead(other, 2);
+    group.network.heal();
+    assert!(until(|| (of(&group, A).truncations >= 1).then_some(())).is_some());
+    assert_eq!(of(&group, A).role, Role::Follower);
+    assert!(Broker::in_memory().unwrap().metrics().replication.is_none());
+}
+
+#[cfg(feature = "json")]
+#[test]
+fn the_metrics_of_a_member_can_be_serialised() {
+    let group = Group::led();
+    let json = serde_json::to_value(group.broker(A).metrics()).unwrap();
+    let member = &json["replication"];
+    assert_eq!((&member["role"], &member["epoch"]), (&"Leader".into(), &1.into()));
+    assert_eq!(member["members"].as_array().unwrap().len(), 3);
+    assert!(member["frames"]["sent_bytes"].as_u64().unwrap() > 0);
+}
+
+#[test]
 fn impossible_settings_are_refused() {
     let group = Group::without_members(None);
     let transport = || group.network.of(A);

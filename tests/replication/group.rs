@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use logpond::{
-    Broker, Election, Frame, FrameClass, LeaderEpoch, NodeId, Replication, ReplicationHandle, Role,
-    Transport, TransportError,
+    Broker, BrokerBuilder, Election, Frame, FrameClass, LeaderEpoch, NodeId, Replication,
+    ReplicationHandle, Role, Transport, TransportError,
 };
 
 /// Bounds every wait of a test that fails.
@@ -130,6 +130,18 @@ impl Group {
         self.brokers.insert(node, broker);
     }
 
+    /// Starts a member with other settings.
+    pub(crate) fn start_with(
+        &mut self,
+        node: NodeId,
+        replication: Replication,
+        build: impl FnOnce(BrokerBuilder) -> BrokerBuilder,
+    ) {
+        self.network.attach(node, replication.handle());
+        let builder = Broker::builder().data_dir(self.path(node)).replication(replication);
+        self.brokers.insert(node, build(builder).open().unwrap());
+    }
+
     pub(crate) fn put(&mut self, node: NodeId, broker: Broker) {
         self.brokers.insert(node, broker);
     }
@@ -171,6 +183,13 @@ impl Group {
     pub(crate) fn role(&self, node: NodeId) -> Role {
         self.member(node).status().role
     }
+}
+
+/// Runs something in a thread of its own. `None` if it does not return before the patience is over.
+pub(crate) fn within<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(run()));
+    receiver.recv_timeout(PATIENCE).ok()
 }
 
 const STEP: Duration = Duration::from_millis(5);

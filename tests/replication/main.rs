@@ -13,4 +13,8 @@ mod calls;
 mod failover;
 mod group;
 mod procedures;
+mod reentrance;
+mod rows;
+mod topics;
 mod transports;
+mod trouble;

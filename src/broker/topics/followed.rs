@@ -11,6 +11,7 @@
 //! Uses the parts of [`Topics`], and owns nothing itself. Must not know: messages, roles.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Topics, give_up_space};
@@ -29,7 +30,32 @@ use crate::topic::TopicShared;
 
 /// Partitions that were made, or opened, for a record that is not stored yet.
 #[derive(Default)]
-pub(crate) struct Made(BTreeMap<(TopicId, u32), Arc<PartitionCore>>);
+pub(crate) struct Made {
+    partitions: BTreeMap<(TopicId, u32), Arc<PartitionCore>>,
+    /// Up to which partition the directories of topics are ready.
+    ready: BTreeMap<TopicId, u32>,
+}
+
+impl Made {
+    /// The records will not be stored. The files belong to no topic, and are removed when one needs
+    /// their path.
+    pub(crate) fn give_up(self) {
+        for core in self.partitions.into_values() {
+            core.close_deleted(None);
+            core.await_work();
+            core.log().give_up_space();
+        }
+    }
+}
+
+/// How far the files are that a record needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ahead {
+    Made,
+    Missing,
+    /// The record needs that those before it are stored.
+    Later,
+}
 
 /// The topics while nobody else changes them.
 pub(crate) struct FollowedTopics<'a> {
@@ -66,45 +92,107 @@ impl<'a> FollowedTopics<'a> {
         }
     }
 
+    /// The same while the records before this one are not stored, for up to `rest` partitions. It adds
+    /// files, and removes only those that belong to no topic: the record may never be stored.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk.
+    pub(crate) fn prepare_ahead(
+        &self,
+        change: &CatalogChange,
+        made: &mut Made,
+        rest: &mut usize,
+    ) -> Result<Ahead> {
+        match change {
+            CatalogChange::Topic(entry, stage) | CatalogChange::GroupTopic(entry, stage, _)
+                if stage.is_live() =>
+            {
+                let is_other = |(it, _): &(TopicEntry, Stage)| {
+                    it.id != entry.id && it.name.eq_ignore_ascii_case(&entry.name)
+                };
+                let catalog = self.topics.run.logs().catalog();
+                if self.predecessors(entry).next().is_some()
+                    || catalog.read(|catalog| catalog.topics.values().any(is_other))
+                {
+                    return Ok(Ahead::Later);
+                }
+                let is_made = self.make_some(entry, made, rest)?;
+                Ok(if is_made { Ahead::Made } else { Ahead::Missing })
+            }
+            CatalogChange::TopicGone(_) => Ok(Ahead::Later),
+            _ => Ok(Ahead::Made),
+        }
+    }
+
     /// Makes the partitions that a topic does not have yet, durably.
     fn make_missing(&self, entry: &TopicEntry, made: &mut Made) -> Result<()> {
-        let Topics { run, factory, space } = self.topics;
-        let shown = run.live().of_id(entry.id);
-        let has = shown.map_or(0, |topic| topic.config.partitions);
-        let missing = has..entry.config.partitions;
-        if missing.is_empty() || missing.clone().all(|it| made.0.contains_key(&(entry.id, it))) {
-            return Ok(());
-        }
         // The leader has created it after it had removed the one before: the records that said so were
         // dropped here.
-        for other in run.live().all() {
-            if other.id != entry.id && other.name.eq_ignore_ascii_case(&entry.name) {
-                self.remove(&other)?;
-            }
+        for other in self.predecessors(entry) {
+            self.remove(&other)?;
         }
-        space.make_room_for_partitions(missing.end.saturating_sub(missing.start));
-        let disk = &*run.env().disk;
-        let dir = run.settings().dir.join(&*entry.name);
-        if run.logs().catalog().is_whole() {
-            self.topics.forget_numbers(entry.id, has)?;
+        let mut all = usize::MAX;
+        self.make_some(entry, made, &mut all).map(drop)
+    }
+
+    /// Other topics that have the name of this one.
+    fn predecessors(&self, entry: &TopicEntry) -> impl Iterator<Item = Arc<TopicShared>> {
+        let run = &self.topics.run;
+        let is_new = run.live().of_id(entry.id).is_none();
+        let all = if is_new { run.live().all() } else { Vec::new() };
+        let (id, name) = (entry.id, Arc::clone(&entry.name));
+        all.into_iter().filter(move |it| it.id != id && it.name.eq_ignore_ascii_case(&name))
+    }
+
+    /// Makes up to `rest` of the partitions that a topic does not have yet, durably. True when it
+    /// has all.
+    fn make_some(&self, entry: &TopicEntry, made: &mut Made, rest: &mut usize) -> Result<bool> {
+        let Topics { run, factory, .. } = self.topics;
+        let shown = run.live().of_id(entry.id);
+        let has = shown.map_or(0, |topic| topic.config.partitions);
+        let is_made = |made: &Made, it| made.partitions.contains_key(&(entry.id, it));
+        let missing = (has..entry.config.partitions).filter(|it| !is_made(made, *it));
+        let missing: Vec<u32> = missing.collect();
+        if missing.is_empty() {
+            return Ok(true);
         }
-        self.topics.make_free(entry, missing.clone())?;
-        // DURABILITY: from the top down: each directory's own name in its parent.
-        if disk.kind(&dir).map_err(|source| Error::io("look at", &dir, source))?.is_none() {
-            make_or_adopt_dir(disk, &dir)?;
+        let ready = made.ready.get(&entry.id).copied().unwrap_or(0).max(has);
+        if ready < entry.config.partitions {
+            self.make_ready(entry, ready..entry.config.partitions)?;
+            made.ready.insert(entry.id, entry.config.partitions);
         }
-        sync_dir(disk, &run.settings().dir)?;
         for number in missing {
-            let core = if has_segments(disk, &run.context().identity(entry, number).dir)? {
+            let Some(less) = rest.checked_sub(1) else { return Ok(false) };
+            *rest = less;
+            let dir = run.context().identity(entry, number).dir;
+            let core = if has_segments(&*run.env().disk, &dir)? {
                 self.open(entry, number)?
             } else {
                 let one = number..number.saturating_add(1);
                 let mut fresh = factory.make_partitions(entry, one, &BTreeMap::new())?;
                 fresh.pop().ok_or_else(|| Error::UnknownTopic((*entry.name).to_owned()))?
             };
-            made.0.insert((entry.id, number), core);
+            made.partitions.insert((entry.id, number), core);
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Makes the directory of a topic ready for some of its partitions.
+    fn make_ready(&self, entry: &TopicEntry, missing: Range<u32>) -> Result<()> {
+        let Topics { run, space, .. } = self.topics;
+        space.make_room_for_partitions(missing.end.saturating_sub(missing.start));
+        let disk = &*run.env().disk;
+        let dir = run.settings().dir.join(&*entry.name);
+        if run.logs().catalog().is_whole() {
+            self.topics.forget_numbers(entry.id, missing.start)?;
+        }
+        self.topics.make_free(entry, missing)?;
+        // DURABILITY: from the top down: each directory's own name in its parent.
+        if disk.kind(&dir).map_err(|source| Error::io("look at", &dir, source))?.is_none() {
+            make_or_adopt_dir(disk, &dir)?;
+        }
+        sync_dir(disk, &run.settings().dir)
     }
 
     /// Opens a partition that an earlier run had.
@@ -189,7 +277,7 @@ impl<'a> FollowedTopics<'a> {
     /// The partitions of a topic from a number on, which were made for it.
     fn take(entry: &TopicEntry, from: u32, made: &mut Made) -> Result<Vec<Arc<PartitionCore>>> {
         let take = |number| {
-            let core = made.0.remove(&(entry.id, number));
+            let core = made.partitions.remove(&(entry.id, number));
             core.ok_or_else(|| Error::UnknownTopic((*entry.name).to_owned()))
         };
         (from..entry.config.partitions).map(take).collect()

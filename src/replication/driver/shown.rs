@@ -10,16 +10,21 @@ use super::super::member::Member;
 use super::super::membership::Membership;
 use super::super::pulse::Pulse;
 use super::super::role;
-use super::super::status::{MemberState, MemberStatus, ReplicationEvent, ReplicationStatus, Role};
+use super::super::status::{
+    Counts, MemberState, MemberStatus, ReplicationEvent, ReplicationStatus, Role, error_of,
+};
 use super::super::view;
-use crate::error::Error;
 use crate::log::replica::refusal::Failure;
-use crate::record::NodeId;
+use crate::record::{LeaderEpoch, NodeId};
 
 #[derive(Debug, Default)]
 pub(super) struct Shown {
     /// A member whose new directory is to count when it has everything.
     pub(super) replacing: Option<NodeId>,
+    /// What has happened since the run began.
+    pub(super) counts: Counts,
+    /// The epoch of the leadership that was reported, until its end is.
+    led: Option<LeaderEpoch>,
     lacks_majority: bool,
     lagging: BTreeSet<NodeId>,
     has_failed: bool,
@@ -31,12 +36,17 @@ pub(super) struct Shown {
 
 impl Shown {
     pub(super) fn note(&mut self, event: &ReplicationEvent) {
+        let Counts { leaderships, truncations, .. } = &mut self.counts;
         match event {
-            ReplicationEvent::Leading { .. } => {
+            ReplicationEvent::Leading { epoch } => {
                 self.lacks_majority = false;
                 self.lagging.clear();
+                self.led = Some(*epoch);
+                *leaderships = leaderships.saturating_add(1);
             }
             ReplicationEvent::Following { .. } => self.refused.clear(),
+            ReplicationEvent::LeadershipLost { .. } => self.led = None,
+            ReplicationEvent::Truncated { .. } => *truncations = truncations.saturating_add(1),
             _ => {}
         }
     }
@@ -78,6 +88,8 @@ impl Shown {
     pub(super) fn note_failure(&mut self, failure: &Failure, events: &mut Vec<ReplicationEvent>) {
         if !self.has_failed {
             self.has_failed = true;
+            let led = self.led.take();
+            events.extend(led.map(|epoch| ReplicationEvent::LeadershipLost { epoch }));
             events.push(ReplicationEvent::Failed(error_of(failure)));
         }
     }
@@ -103,12 +115,14 @@ pub(super) fn status(
     let listed = Membership::of_listed(state.listed());
     let list_differs = newest.is_some_and(|newest| newest.nodes().ne(listed.nodes()));
     let of = |id: NodeId| status_of(id, member, pulse, now);
+    // One that has failed neither leads nor follows, whatever its state machine was about to do.
+    let has_failed = failure.is_some();
     ReplicationStatus {
         me,
-        role: role_of(member),
+        role: if has_failed { Role::Follower } else { role_of(member) },
         epoch: state.notes().promised(),
-        leader,
-        may_write: takes_appends && view::is_current(member),
+        leader: leader.filter(|_| !has_failed),
+        may_write: takes_appends && !has_failed && view::is_current(member),
         members: nodes.into_iter().map(of).collect(),
         list_differs,
         cuts_refused: 0,
@@ -167,12 +181,5 @@ fn role_of(member: &Member) -> Role {
             Role::Recovering
         }
         role::Role::Follower(_) => Role::Follower,
-    }
-}
-
-fn error_of(failure: &Failure) -> Error {
-    match failure {
-        Failure::Failed(error) => error.clone(),
-        Failure::Refused(refusal) => Error::config("replication", format!("{refusal:?}")),
     }
 }

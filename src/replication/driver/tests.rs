@@ -69,7 +69,7 @@ impl Group {
     }
 
     fn status(&self, index: usize) -> ReplicationStatus {
-        self.members[index].status(self.now)
+        self.members[index].status(self.now).0
     }
 
     /// All that members say, and say because of that, arrives, if it is kept.

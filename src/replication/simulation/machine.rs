@@ -111,6 +111,7 @@ impl Run {
 
     /// Takes note of everything that has happened in the engine.
     pub(super) fn notice_all(&mut self) {
+        while self.shell.prepare_more() {}
         for key in self.all_keys() {
             self.shell.notice(key);
         }
@@ -152,7 +153,8 @@ impl Machine {
         let listed = (0..self.make.members).map(NodeId).collect();
         let (node, wipes) = (self.make.node, self.wipes);
         let directory = || u128::from(node.0 + 10 * wipes + 1);
-        let shell = Shell::open(broker.clone(), catalog.clone(), node, listed, directory)?;
+        let own = EngineCatalog::new(&broker);
+        let shell = Shell::open(broker.clone(), own, node, listed, directory)?;
         self.run = Some(Run { broker, catalog, shell });
         Ok(())
     }
