@@ -143,8 +143,7 @@ impl Cursor {
         limits: &FetchLimits,
         fetched: &mut Fetched,
     ) -> Result<Stop, CorruptionKind> {
-        let region = Arc::clone(&self.window.region);
-        let base = self.window.base;
+        let (region, base) = (Arc::clone(&self.window.region), self.window.base);
         region.read_soon(self.position.saturating_sub(base));
         let end = base.saturating_add(region.published());
         // What a truncation cut off was never visible; its offsets are in the next segment now.
@@ -153,14 +152,15 @@ impl Cursor {
         let stop_at = if self.window.live { end.min(self.ahead.due()) } else { end };
         let mut open = OpenRange::at(self.position, self.next_offset);
         let stop = loop {
+            let bytes =
+                self.take_plain_batches((&region, end, stop_at), limits, (fetched, &mut open));
             if self.next_offset >= limits.visible_end || fetched.is_full(limits) {
                 break Ok(Stop::Limit);
             }
             if self.position >= stop_at {
                 break Ok(Stop::WindowEnd);
             }
-            let span = self.position.saturating_sub(base)..end.saturating_sub(base);
-            let view = match self.view(region.bytes(span).unwrap_or_default()) {
+            let view = match self.view(bytes) {
                 Ok(Some(view)) => view,
                 // Zeros below the published end.
                 Ok(None) => break Err(CorruptionKind::Length("a batch")),
@@ -207,6 +207,52 @@ impl Cursor {
         };
         fetched.ranges.extend(open.close(&self.segment.origin, region, base, self.next_offset));
         stop
+    }
+
+    /// Takes what nearly every batch is: one without extension, next in order, and wanted with all its
+    /// records. Stops before any other, and returns the bytes from there on. A loop of its own, since
+    /// one that can do everything needs twice as many instructions for each of these.
+    #[inline]
+    fn take_plain_batches<'r>(
+        &mut self,
+        (region, end, stop_at): (&'r Region, usize, usize),
+        limits: &FetchLimits,
+        (fetched, open): (&mut Fetched, &mut OpenRange),
+    ) -> &'r [u8] {
+        let (segment, base) = (&*self.segment, self.window.base);
+        let offset_bound = segment.next_offset().unwrap_or(u64::MAX);
+        let (mut position, mut next_offset) = (self.position, self.next_offset);
+        let mut record_room = limits.records.saturating_sub(fetched.records);
+        let mut byte_room = limits.bytes.saturating_sub(fetched.bytes);
+        let (mut records, mut taken) = (0_usize, 0_usize);
+        let readable = position.saturating_sub(base)..end.saturating_sub(base);
+        let mut bytes = region.bytes(readable).unwrap_or_default();
+        while position < stop_at {
+            let is_wanted = |header: &BatchHeader| {
+                header.base_offset >= next_offset.max(segment.base_offset)
+                    && header.base_offset < limits.visible_end
+                    && header.next_offset() <= offset_bound
+                    && header.record_count as usize <= record_room
+                    && header.size as usize <= byte_room
+            };
+            let Some(header) = BatchView::sound_plain(bytes, &segment.key, is_wanted) else {
+                break;
+            };
+            let (size, count) = (header.size as usize, header.record_count as usize);
+            region.read_ahead(position.saturating_sub(base), size);
+            (position, next_offset) = (position.saturating_add(size), header.next_offset());
+            (record_room, byte_room) =
+                (record_room.saturating_sub(count), byte_room.saturating_sub(size));
+            (records, taken) = (records.saturating_add(count), taken.saturating_add(size));
+            bytes = bytes.get(size..).unwrap_or_default();
+        }
+        if taken > 0 {
+            (self.position, self.next_offset, open.span_end) = (position, next_offset, position);
+            open.records = open.records.saturating_add(records);
+            fetched.records = fetched.records.saturating_add(records);
+            fetched.bytes = fetched.bytes.saturating_add(taken);
+        }
+        bytes
     }
 
     /// The batch at the cursor, checked now or by an earlier fetch.

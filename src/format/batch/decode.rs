@@ -48,12 +48,24 @@ impl<'a> BatchView<'a> {
     /// says nothing: [`check_any`](Self::check_any) decides. The answer fits a register: a view
     /// that is returned through memory is waited for, and costs as much as the rest of the check.
     fn sound_size(bytes: &'a [u8], key: &SegmentKey) -> Option<u32> {
-        let header = BatchHeader::parse_plain(bytes)?;
+        Self::sound_plain(bytes, key, |_| true).map(|header| header.size)
+    }
+
+    /// The header of the batch at the start of `bytes`, if it has no extension, is `wanted`, and
+    /// nothing is wrong with it. `None` says nothing. For a loop that passes many batches: inlined
+    /// into it, the header is never stored.
+    #[inline]
+    pub(crate) fn sound_plain(
+        bytes: &'a [u8],
+        key: &SegmentKey,
+        wanted: impl FnOnce(&BatchHeader) -> bool,
+    ) -> Option<BatchHeader> {
+        let header = BatchHeader::parse_plain(bytes).filter(wanted)?;
         let bytes = bytes.get(..header.size as usize)?;
         let (fixed, records) = bytes.split_first_chunk::<FIXED_SIZE>()?;
         let sound = plain_checksum(bytes, fixed, records, key) == header.checksum
             && Self { bytes, records }.check_records(&header).is_ok();
-        sound.then_some(header.size)
+        sound.then_some(header)
     }
 
     #[cold]

@@ -437,6 +437,41 @@ fn row_e13_offsets_that_go_back_are_damage_and_nothing_is_read_twice() {
     }
 }
 
+/// A batch whose offsets reach into the next segment would hide records of that one, or make a reader
+/// wait for records that never come.
+// RED: src/log/cursor.rs
+//   - && header.next_offset() <= offset_bound
+//   + && (header.next_offset() <= offset_bound || true)
+// RED: src/log/cursor.rs
+//   - Some(expected) if header.next_offset() > expected => {
+//   + Some(expected) if header.next_offset() > expected && false => {
+#[test]
+fn row_e13_a_batch_that_reaches_beyond_its_segment_is_damage() {
+    let (disk, rig) = Rig::fresh(1);
+    let mut log = rig.create();
+    append(&mut log, 3, 10);
+    append(&mut log, 2, 10);
+    log.roll_for(0).unwrap();
+    append(&mut log, 1, 10);
+    sync(&mut log).unwrap();
+    drop(log);
+    let path = Path::new(FIRST);
+    let bytes = disk.read(path).unwrap();
+    let key = SegmentHeader::decode(&bytes).unwrap().key();
+    let size = |at: usize| BatchHeader::declared_size(&bytes[at..]).unwrap() as usize;
+    let first = SegmentHeader::SIZE + size(SegmentHeader::SIZE);
+    let second = first + size(first);
+    let looks = Known { read_only: true, ..AFTER_CUT };
+    let (log, _) = Rig::simulated(&disk, 2).open(&looks).unwrap();
+    let mut batch = bytes[second..second + size(second)].to_vec();
+    batch[16..24].copy_from_slice(&4_u64.to_le_bytes());
+    crate::format::fixup::batch(&mut batch, &key).unwrap();
+    overwrite(&disk, path, &batch, second as u64);
+    let (records, damage) = read_around(&log);
+    assert_eq!(records, [plain(0..3, 10), plain(5..6, 10)].concat());
+    assert!(!damage.is_empty());
+}
+
 /// The polynomial of zip and Ethernet, bit by bit: the header's checksum without its code.
 fn crc32fast_of(bytes: &[u8]) -> u32 {
     let mut crc = u32::MAX;
