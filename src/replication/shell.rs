@@ -611,6 +611,13 @@ impl<C: Catalog> Shell<C> {
                 }
                 Err(failure) => return Err(failure),
             }
+            let start = self.files().core(log)?.1.log_start();
+            if from < start {
+                // A clean-up in the background has removed them since the member was asked, which
+                // then does not know it yet. The follower asks again.
+                let _ = self.member.start_moved(log, start);
+                return Ok(());
+            }
             let bytes = batches.iter().map(|it| it.bytes.len()).fold(0, usize::saturating_add);
             if bytes > 0 {
                 self.feeds.sent(&envelope, bytes);
