@@ -15,10 +15,6 @@ const BACK_OFF: Duration = Duration::from_millis(5);
 /// How long a producer with sequence numbers repeats its last record after the round.
 const LAST_TRIES: u32 = 1_000;
 
-/// Whether what is read after a leader has confirmed is current. Right after a failover the high watermark
-/// may still be lower than what was acknowledged before: a known fault of replication.
-const READS_ARE_CURRENT: bool = false;
-
 /// How many clients of each kind.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mix {
@@ -300,7 +296,7 @@ impl Load {
     /// Reads from an offset on.
     fn read(&mut self, partition: usize, from: u64) -> Option<(Run, Vec<(u64, Value)>)> {
         let (topic, rank) = PARTITIONS[partition];
-        let confirm = u8::from(READS_ARE_CURRENT && self.rng.one_in(4));
+        let confirm = u8::from(self.rng.one_in(4));
         let answered = self.client.ask(&format!("read {topic} {rank} {from} {confirm}"))?;
         let Some(text) = answered.ok() else {
             self.note_failed(&answered);
