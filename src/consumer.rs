@@ -181,7 +181,7 @@ impl Consumer {
     /// At most `timeout` of real time, without spinning; also for the disk, if the data is not in
     /// memory.
     pub fn poll(&mut self, timeout: Duration) -> Result<Batch> {
-        self.poller.poll(&Wait::up_to(timeout))
+        self.poller.poll_up_to(timeout)
     }
 
     /// Waits for the next message and returns it.
@@ -198,7 +198,7 @@ impl Consumer {
     ///
     /// Until there is a message.
     pub fn recv(&mut self) -> Result<Message> {
-        match self.poller.next_message(&Wait::Forever)? {
+        match self.poller.next_message_up_to(None)? {
             Some(message) => Ok(message),
             None => Err(Error::Timeout),
         }
@@ -217,7 +217,7 @@ impl Consumer {
     ///
     /// At most `timeout` of real time.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Message>> {
-        self.poller.next_message(&Wait::up_to(timeout))
+        self.poller.next_message_up_to(Some(timeout))
     }
 
     /// Returns the next message if there is one now.

@@ -16,8 +16,12 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+#[cfg(feature = "replication")]
+use std::time::Duration;
 
 pub use self::call::{Call, RebalanceKind};
+#[cfg(feature = "replication")]
+pub(crate) use self::drive::{Drive, drive_until};
 pub use self::fault::Fault;
 pub(crate) use self::fault::{Seam, Site};
 pub use self::script::FaultId;
@@ -27,8 +31,18 @@ use crate::error::{Error, Result};
 use crate::record::TopicPartition;
 
 mod call;
+#[cfg(feature = "replication")]
+mod drive;
 mod fault;
 mod script;
+
+/// LIMIT: how much time a refused call takes in a cluster, about as much as a caller would wait before it
+/// tries again: so a loop that tries again and again comes to see the next leader.
+#[cfg(feature = "replication")]
+const REFUSAL_TAKES: Duration = Duration::from_millis(50);
+/// LIMIT: how much time a poll takes in a cluster that finds nothing.
+#[cfg(feature = "replication")]
+const EMPTY_POLL_TAKES: Duration = Duration::from_millis(1);
 
 /// The directory of a test broker on its disk.
 pub(crate) const DIR: &str = "/logpond";
@@ -75,9 +89,50 @@ impl Seams {
 
     /// Remembers a call.
     pub(crate) fn note(&self, call: impl FnOnce() -> Call) {
-        if let Some(script) = &self.0 {
-            script.note(call());
+        let Some(script) = &self.0 else { return };
+        let call = call();
+        let error = call.error().cloned();
+        script.note(call);
+        if let Some(error) = error {
+            self.refused(&error);
         }
+    }
+
+    /// A call has failed, under no lock. One that another member has to serve, or that lacks members,
+    /// takes some time.
+    #[cfg_attr(
+        not(feature = "replication"),
+        expect(clippy::unused_self, reason = "only a cluster's time passes by itself")
+    )]
+    pub(crate) fn refused(&self, error: &Error) {
+        #[cfg(feature = "replication")]
+        if let Some(script) = self.0.as_ref().filter(|script| script.drive().is_some())
+            && matches!(error, Error::NotLeader { .. } | Error::NotEnoughReplicas { .. })
+        {
+            script.pass(REFUSAL_TAKES);
+        }
+        #[cfg(not(feature = "replication"))]
+        let _ = error;
+    }
+
+    /// A poll has found nothing.
+    #[cfg_attr(
+        not(feature = "replication"),
+        expect(clippy::unused_self, reason = "only a cluster's time passes by itself")
+    )]
+    pub(crate) fn found_nothing(&self) {
+        #[cfg(feature = "replication")]
+        if let Some(script) = &self.0
+            && script.drive().is_some()
+        {
+            script.pass(EMPTY_POLL_TAKES);
+        }
+    }
+
+    /// The cluster that the test broker belongs to.
+    #[cfg(feature = "replication")]
+    pub(crate) fn drive(&self) -> Option<&Arc<dyn Drive>> {
+        self.0.as_ref()?.drive()
     }
 
     /// Remembers what the sender of a batch was answered.

@@ -78,20 +78,41 @@ impl<'a> CatalogWriter<'a> {
     }
 
     /// Waits until a majority has the change. The caller holds no lock that the thread of the
-    /// replication takes while this member leads.
+    /// replication takes while this member leads; one that it takes otherwise is
+    /// [another case](Self::settle_locked).
     ///
     /// # Errors
     ///
     /// The change may be kept or not.
     #[cfg(feature = "replication")]
     pub(super) fn settle(self, recorded: Recorded) -> Result<()> {
-        let Recorded { end, epoch: Some(epoch) } = recorded else { return Ok(()) };
-        let Some(leadership) = &self.context.leadership else { return Ok(()) };
+        let Some(awaited) = self.awaited(recorded) else { return Ok(()) };
+        Ok(Quorum::of(self.logs.catalog().partition()).wait(awaited)?)
+    }
+
+    /// The same for a caller that changes topics, and keeps others from it meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// The change may be kept or not.
+    #[cfg(all(feature = "replication", feature = "testing"))]
+    pub(super) fn settle_locked(self, recorded: Recorded) -> Result<()> {
+        let Some(awaited) = self.awaited(recorded) else { return Ok(()) };
+        Ok(Quorum::wait_locked(self.logs.catalog().partition(), awaited)?)
+    }
+
+    #[cfg(not(all(feature = "replication", feature = "testing")))]
+    pub(super) fn settle_locked(self, recorded: Recorded) -> Result<()> {
+        self.settle(recorded)
+    }
+
+    #[cfg(feature = "replication")]
+    fn awaited(self, recorded: Recorded) -> Option<Awaited> {
+        let Recorded { end, epoch } = recorded;
+        let (epoch, leadership) = epoch.zip(self.context.leadership.as_ref())?;
         let now = self.context.clock.monotonic();
         let deadline = now.saturating_add(leadership.terms().ack_timeout);
-        let waited =
-            Quorum::of(self.logs.catalog().partition()).wait(Awaited { end, epoch, deadline });
-        Ok(waited?)
+        Some(Awaited { end, epoch, deadline })
     }
 
     #[cfg(not(feature = "replication"))]

@@ -195,8 +195,11 @@ impl Broker {
     }
 
     fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Arc<TopicShared>> {
-        self.run.leading().check()?;
-        self.run.topics().create(name, config, &BTreeMap::new())
+        let led = self.run.leading().check();
+        let made = led.and_then(|()| self.run.topics().create(name, config, &BTreeMap::new()));
+        #[cfg(feature = "testing")]
+        let made = made.inspect_err(|error| self.run.context().env.seams.refused(error));
+        made
     }
 
     /// Returns the topic with this name.

@@ -308,14 +308,14 @@ impl Topics {
             // An earlier call did not learn whether a majority has it.
             self.check_writable(name)?;
             let writer = self.run.catalog_writer();
-            writer.settle(writer.recorded_before()?)?;
+            writer.settle_locked(writer.recorded_before()?)?;
             return self.finish_deletion(&change, &entry, None);
         }
         let (entry, marked) = self.mark_deleted(&change, name)?;
         let unsure = match marked {
             // In a group nothing is closed or removed before a majority has it: what becomes of the
             // topic otherwise is decided by what the log says later.
-            Ok(recorded) => self.run.catalog_writer().settle(recorded).map(|()| None)?,
+            Ok(recorded) => self.run.catalog_writer().settle_locked(recorded).map(|()| None)?,
             Err(error) if self.run.context().is_member() => return Err(error),
             Err(error) => Some(error),
         };

@@ -5,6 +5,8 @@
 //!
 //! Invariant: nothing is read ahead while the consumer follows its group's plan or is moved.
 
+use std::time::Duration;
+
 use super::assignment::Assigned;
 use super::failure::lasts;
 use super::handle::ConsumerHandle;
@@ -82,6 +84,35 @@ impl Poller {
         &mut self.assigned
     }
 
+    /// How a call waits for messages: at most this long, or for ever.
+    #[inline]
+    #[cfg_attr(
+        not(all(feature = "testing", feature = "replication")),
+        expect(clippy::unused_self, reason = "no test lets time pass")
+    )]
+    fn wait_up_to(&self, timeout: Option<Duration>) -> Wait<'static> {
+        #[cfg(all(feature = "testing", feature = "replication"))]
+        if let Some(drive) = self.seams.drive() {
+            return Wait::driven(drive, timeout);
+        }
+        timeout.map_or(Wait::Forever, Wait::up_to)
+    }
+
+    /// Returns all available messages, within the limits; waits for the first at most this long.
+    pub(super) fn poll_up_to(&mut self, timeout: Duration) -> Result<Batch> {
+        let wait = self.wait_up_to(Some(timeout));
+        self.poll(&wait)
+    }
+
+    /// One message; waits for it at most this long, or for ever.
+    pub(super) fn next_message_up_to(
+        &mut self,
+        timeout: Option<Duration>,
+    ) -> Result<Option<Message>> {
+        let wait = self.wait_up_to(timeout);
+        self.next_message(&wait)
+    }
+
     /// Returns all available messages, within the limits.
     pub(super) fn poll(&mut self, wait: &Wait<'_>) -> Result<Batch> {
         let polled = self.poll_now(wait);
@@ -94,6 +125,9 @@ impl Poller {
                 self.assigned.role(),
                 polled.as_ref().map(|batch| batch.iter().map(read)),
             );
+            if matches!(&polled, Ok(batch) if batch.is_empty()) {
+                self.seams.found_nothing();
+            }
         }
         polled
     }
@@ -120,6 +154,8 @@ impl Poller {
                 self.assigned.role(),
                 next.as_ref().map(|message| message.iter().map(read)),
             );
+        } else if !wait.is_task() {
+            self.seams.found_nothing();
         }
         next
     }
@@ -241,11 +277,9 @@ impl Poller {
             }
             let ends_in_failure = match wait {
                 Wait::Never => true,
-                // Without a deadline it is returned again when there is nothing else to wait for.
-                Wait::Forever | Wait::Task { .. } => {
-                    self.has_failure() && self.assigned.slots().expects_nothing()
-                }
-                Wait::Until(_) => false,
+                wait if wait.has_deadline() => false,
+                // It is returned again when there is nothing else to wait for.
+                _ => self.has_failure() && self.assigned.slots().expects_nothing(),
             };
             // Both paths to the next pass check the deadline.
             if !ends_in_failure {
@@ -278,8 +312,8 @@ impl Poller {
             (may_end || lasts(&error)) && std::mem::replace(&mut self.returned.no_membership, true);
         let waits = match wait {
             Wait::Until(_) => is_repeated,
-            Wait::Forever | Wait::Task { .. } => is_repeated && may_end,
-            Wait::Never => false,
+            wait if !wait.has_deadline() => is_repeated && may_end,
+            wait => is_repeated && !matches!(wait, Wait::Never),
         };
         if !waits {
             return Some(Err(error));

@@ -5,11 +5,15 @@
 
 #[cfg(debug_assertions)]
 use std::cell::Cell;
+#[cfg(all(feature = "testing", feature = "replication"))]
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::clock::real_now;
 use crate::partition::waiters::Notifier;
+#[cfg(all(feature = "testing", feature = "replication"))]
+use crate::seams::{Drive, drive_until};
 
 #[cfg(debug_assertions)]
 thread_local! {
@@ -42,6 +46,12 @@ pub(super) enum Wait<'w> {
     /// Parks the thread, until this moment at most.
     Until(Instant),
     Forever,
+    /// Lets a test's cluster work, until this moment of its clock at most.
+    #[cfg(all(feature = "testing", feature = "replication"))]
+    Driven {
+        drive: Arc<dyn Drive>,
+        until: Option<Duration>,
+    },
     /// Returns at once, and has the task woken when it should poll again.
     #[cfg_attr(not(feature = "async"), expect(dead_code, reason = "only tasks wait like this"))]
     Task {
@@ -49,6 +59,18 @@ pub(super) enum Wait<'w> {
         /// Whether [`wake`](super::ConsumerHandle::wake) ends the wait. It does not end a stream.
         is_woken_by_call: bool,
     },
+}
+
+#[cfg(all(feature = "testing", feature = "replication"))]
+impl Wait<'_> {
+    /// What waits in a test's cluster; `None` if the call does not wait.
+    pub(super) fn driven(drive: &Arc<dyn Drive>, timeout: Option<Duration>) -> Self {
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Self::Never;
+        }
+        let until = timeout.and_then(|timeout| drive.now().checked_add(timeout));
+        Self::Driven { drive: Arc::clone(drive), until }
+    }
 }
 
 impl Wait<'_> {
@@ -59,6 +81,16 @@ impl Wait<'_> {
         }
         // A timeout too long for the clock is no timeout.
         real_now().checked_add(timeout).map_or(Self::Forever, Self::Until)
+    }
+
+    /// Whether the call ends by itself.
+    pub(super) fn has_deadline(&self) -> bool {
+        match self {
+            Self::Never | Self::Until(_) => true,
+            #[cfg(all(feature = "testing", feature = "replication"))]
+            Self::Driven { until, .. } => until.is_some(),
+            Self::Forever | Self::Task { .. } => false,
+        }
     }
 
     pub(super) fn is_task(&self) -> bool {
@@ -77,6 +109,8 @@ impl Wait<'_> {
         match self {
             Self::Never | Self::Task { .. } => true,
             Self::Until(deadline) => real_now() >= *deadline,
+            #[cfg(all(feature = "testing", feature = "replication"))]
+            Self::Driven { drive, until } => until.is_some_and(|until| drive.now() >= until),
             Self::Forever => false,
         }
     }
@@ -101,6 +135,13 @@ impl Wait<'_> {
                 notifier.wait(Some(cut.map_or(*deadline, |cut| cut.min(*deadline))))
             }
             Self::Forever => notifier.wait(cut),
+            #[cfg(all(feature = "testing", feature = "replication"))]
+            Self::Driven { drive, until } => {
+                let cut = most.map(|most| drive.now().saturating_add(most));
+                let until = until.iter().copied().chain(cut).min();
+                let _ = drive_until(&**drive, until, || notifier.has_signals().then_some(()));
+                notifier.wait(Some(real_now()))
+            }
             Self::Task { waker, .. } => notifier.poll(waker)?,
         };
         (!fired.is_empty() || called).then_some(fired)

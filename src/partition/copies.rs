@@ -4,7 +4,7 @@
 //! and there is nothing to wait for. Must not know: the members, and why a call waits.
 
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::PartitionCore;
 use super::lead::LedEpoch;
@@ -63,14 +63,16 @@ impl Copies {
         self.awaited.map_or(Ok(()), |awaited| Ok(Quorum::of(core).wait(awaited)?))
     }
 
-    /// The same, until a moment of real time; `None` if the result is not known then.
+    /// The same, until a moment of real time, which is `timeout` after the call has begun; `None` if the
+    /// result is not known then.
     pub(crate) fn wait_until(
         &self,
         core: &PartitionCore,
         until: Option<Instant>,
+        timeout: Duration,
     ) -> Option<Result<()>> {
         let Some(awaited) = self.awaited else { return Some(Ok(())) };
-        let answer = Quorum::of(core).wait_until(awaited, until)?;
+        let answer = Quorum::of(core).wait_until(awaited, until, timeout)?;
         Some(answer.map_err(Into::into))
     }
 
@@ -113,7 +115,12 @@ impl Copies {
     }
 
     #[inline]
-    pub(crate) fn wait_until(&self, _: &PartitionCore, _: Option<Instant>) -> Option<Result<()>> {
+    pub(crate) fn wait_until(
+        &self,
+        _: &PartitionCore,
+        _: Option<Instant>,
+        _: Duration,
+    ) -> Option<Result<()>> {
         Some(Ok(()))
     }
 

@@ -18,10 +18,16 @@ use super::quorum_gate::{Awaited, QuorumGate, Unconfirmed};
 use super::shared::SharedLog;
 use super::waiters::{Awaits, Fired};
 use crate::clock::real_now;
+#[cfg(feature = "testing")]
+use crate::seams::{Drive, drive_until};
 
 /// LIMIT: how late a call notices that a clock that is moved by hand has passed its deadline, if nobody
 /// ticks; and how often a thread that waits wakes for nothing.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// LIMIT: how much later than its deadline a wait ends at the latest, in a test's cluster.
+#[cfg(feature = "testing")]
+const BEATS: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy)]
 pub(crate) struct Quorum<'a> {
@@ -99,13 +105,56 @@ impl<'a> Quorum<'a> {
     ///
     /// The records may or may not be kept.
     pub(crate) fn wait(self, awaited: Awaited) -> Result<(), Unconfirmed> {
-        self.wait_until(awaited, None).unwrap_or(Err(Unconfirmed::TimedOut))
+        #[cfg(feature = "testing")]
+        if let Some(drive) = self.log.seams.drive() {
+            self.log.status().check_process().map_err(Unconfirmed::Failed)?;
+            // The gate notices a deadline a beat late.
+            let until = awaited.deadline.checked_add(BEATS);
+            let answer = self.wait_driven(&**drive, awaited, until);
+            return answer.unwrap_or(Err(Unconfirmed::TimedOut));
+        }
+        self.wait_asleep(awaited, None).unwrap_or(Err(Unconfirmed::TimedOut))
     }
 
-    /// The same, until a moment of real time; `None` if the result is not known then.
-    ///
-    /// The caller looks at the broker's clock itself: without background threads nobody else may.
+    /// The same in a test's cluster, of which no other thread lets the members work: until a moment
+    /// of its clock.
+    #[cfg(feature = "testing")]
+    fn wait_driven(
+        self,
+        drive: &dyn Drive,
+        awaited: Awaited,
+        until: Option<Duration>,
+    ) -> Option<Result<(), Unconfirmed>> {
+        let mut ticket = None;
+        let look = || self.gate.poll(&awaited, Waker::noop(), &mut ticket);
+        let answer = drive_until(drive, until, look);
+        if let Some(ticket) = ticket {
+            self.gate.forget(&awaited, ticket);
+        }
+        answer
+    }
+
+    /// The same, until a moment of real time, which is `timeout` after the call has begun; `None` if the
+    /// result is not known then.
+    #[cfg_attr(not(feature = "testing"), expect(unused_variables, reason = "all time is real"))]
     pub(crate) fn wait_until(
+        self,
+        awaited: Awaited,
+        until: Option<Instant>,
+        timeout: Duration,
+    ) -> Option<Result<(), Unconfirmed>> {
+        #[cfg(feature = "testing")]
+        if let Some(drive) = self.log.seams.drive() {
+            if let Err(error) = self.log.status().check_process() {
+                return Some(Err(Unconfirmed::Failed(error)));
+            }
+            return self.wait_driven(&**drive, awaited, drive.now().checked_add(timeout));
+        }
+        self.wait_asleep(awaited, until)
+    }
+
+    /// The caller looks at the broker's clock itself: without background threads nobody else may.
+    fn wait_asleep(
         self,
         awaited: Awaited,
         until: Option<Instant>,
@@ -130,6 +179,28 @@ impl<'a> Quorum<'a> {
         }
     }
 
+    /// Waits as [`wait`](Self::wait) does, for a caller that holds a lock that a member takes when it has
+    /// lost its leadership. In a test's cluster another thread lets the members work then: it waits for
+    /// that lock once the caller has its answer.
+    #[cfg(feature = "testing")]
+    pub(crate) fn wait_locked(
+        core: &Arc<PartitionCore>,
+        awaited: Awaited,
+    ) -> Result<(), Unconfirmed> {
+        let Some(drive) = core.log.seams.drive() else { return Quorum::of(core).wait(awaited) };
+        let (drive, partition) = (Arc::clone(drive), Arc::clone(core));
+        let helper = std::thread::spawn(move || {
+            let _ = Quorum::of(&partition).wait_driven(&*drive, awaited, None);
+        });
+        let asleep = Quorum::of(core).wait_asleep(awaited, None);
+        let answer = asleep.unwrap_or(Err(Unconfirmed::TimedOut));
+        if answer.is_ok() {
+            // It leads, so the helper takes no such lock. What follows finds its step done.
+            let _ = helper.join();
+        }
+        answer
+    }
+
     /// The result if it is known; otherwise `waker` is woken when it is. See [`QuorumGate::poll`].
     pub(crate) fn poll(
         self,
@@ -139,6 +210,11 @@ impl<'a> Quorum<'a> {
     ) -> Option<Result<(), Unconfirmed>> {
         if let Err(error) = self.log.status().check_process() {
             return Some(Err(Unconfirmed::Failed(error)));
+        }
+        #[cfg(feature = "testing")]
+        if self.log.seams.drive().is_some() {
+            // A test with one task has nobody who could let the members work.
+            return Some(self.wait(*awaited));
         }
         self.gate.poll(awaited, waker, ticket)
     }

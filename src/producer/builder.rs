@@ -123,7 +123,10 @@ impl ProducerBuilder {
             run.leading().check()?;
             run.producers().acquire(&id)
         };
-        let named = self.id.map(acquire).transpose()?;
+        let named = self.id.map(acquire).transpose();
+        #[cfg(feature = "testing")]
+        let named = named.inspect_err(|error| run.context().env.seams.refused(error));
+        let named = named?;
         let is_leader_enough = self.acks == Some(Acks::Leader);
         Ok(Producer::new(&self.broker, self.durability, self.choice, named, is_leader_enough))
     }

@@ -120,7 +120,7 @@ impl Delivery {
                 Some(Err(error))
             }
             Ok(()) => {
-                let waited = self.wait.copies().wait_until(core, until)?;
+                let waited = self.wait.copies().wait_until(core, until, timeout)?;
                 Some(waited.map(|()| self.metadata))
             }
         }

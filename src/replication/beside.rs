@@ -35,6 +35,8 @@ use crate::error::{Error, Result};
 use crate::foreign::{self, HoldBack};
 use crate::partition::leadership::Leadership;
 use crate::record::{LeaderEpoch, NodeId};
+#[cfg(feature = "testing")]
+use crate::seams::{Drive, Seams};
 use crate::sync::{AtomicBool, Condvar, LockLevel, Mutex, OnceLock, Ordering};
 use crate::trace::Outbox;
 
@@ -69,6 +71,8 @@ struct Outside {
     transport: Arc<dyn Transport>,
     on_event: Option<OnEvent>,
     trace: Outbox,
+    #[cfg(feature = "testing")]
+    seams: Seams,
 }
 
 impl Outside {
@@ -384,6 +388,11 @@ impl<C: Catalog + Send + 'static> Calls for Beside<C> {
     fn ack_timeout(&self) -> Duration {
         self.leadership.terms().ack_timeout
     }
+
+    #[cfg(feature = "testing")]
+    fn drive(&self) -> Option<Arc<dyn Drive>> {
+        self.outside.seams.drive().map(Arc::clone)
+    }
 }
 
 /// The error of a call that is refused.
@@ -474,6 +483,8 @@ fn begin<C: Catalog + Send + 'static>(
             transport: settings.transport,
             on_event: settings.on_event,
             trace: engine.context().env.trace.clone(),
+            #[cfg(feature = "testing")]
+            seams: engine.context().env.seams.clone(),
         },
         shared: Arc::clone(&settings.shared),
         leadership: Arc::clone(leadership),

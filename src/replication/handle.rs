@@ -15,6 +15,8 @@ use crate::broker::replication_metrics::{MemberMetrics, ReplicationMetrics};
 use crate::clock::real_now;
 use crate::error::{Error, Result, TransportError};
 use crate::record::{LeaderEpoch, NodeId};
+#[cfg(feature = "testing")]
+use crate::seams::{Drive, drive_until};
 use crate::sync::{Condvar, LockLevel, Mutex};
 
 /// What a member does for calls of its handle.
@@ -38,6 +40,9 @@ pub(super) trait Calls: Send + Sync {
     /// The caller is called by the member, which cannot do anything before that returns.
     fn must_run(&self) -> Result<bool>;
     fn ack_timeout(&self) -> Duration;
+    /// The cluster of a test that this member belongs to.
+    #[cfg(feature = "testing")]
+    fn drive(&self) -> Option<Arc<dyn Drive>>;
 }
 
 /// What a member shows.
@@ -165,15 +170,26 @@ impl Shared {
         timeout: Duration,
         answer: impl Fn(&Shows) -> Option<Result<T>>,
     ) -> Result<T> {
-        let deadline = real_now().checked_add(timeout);
         let calls = self.calls()?;
-        let runs = if calls.must_run()? { Some(calls) } else { None };
+        let must_run = calls.must_run()?;
+        let known = |shows: &Shows| {
+            let failed = || shows.failure.clone().map(Err);
+            let closed = || (!shows.is_open).then_some(Err(Error::Closed));
+            failed().or_else(|| answer(shows)).or_else(closed)
+        };
+        #[cfg(feature = "testing")]
+        if let Some(drive) = calls.drive() {
+            drop(calls);
+            let until = drive.now().checked_add(timeout);
+            let look = || known(&self.shows.lock());
+            return drive_until(&*drive, until, look).unwrap_or(Err(Error::Timeout));
+        }
+        let deadline = real_now().checked_add(timeout);
+        let runs = must_run.then_some(calls);
         loop {
             let next = runs.as_ref().map(|calls| calls.tick());
             let shows = self.shows.lock();
-            let failed = || shows.failure.clone().map(Err);
-            let closed = || (!shows.is_open).then_some(Err(Error::Closed));
-            if let Some(answer) = failed().or_else(|| answer(&shows)).or_else(closed) {
+            if let Some(answer) = known(&shows) {
                 return answer;
             }
             if deadline.is_some_and(|deadline| real_now() >= deadline) {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::record::{Offsets, TopicPartition};
 
 /// A call that the code under test has made, with its answer; listed by
@@ -76,11 +76,17 @@ impl Call {
     /// Returns whether the code under test got an error.
     #[must_use]
     pub fn is_err(&self) -> bool {
+        self.error().is_some()
+    }
+
+    /// Returns the error that the code under test got.
+    #[must_use]
+    pub fn error(&self) -> Option<&Error> {
         match self {
-            Self::Send { result, .. } => result.is_err(),
-            Self::Poll { result, .. } => result.is_err(),
-            Self::Commit { result, .. } => result.is_err(),
-            Self::Enqueue { .. } | Self::Rebalance { .. } => false,
+            Self::Send { result, .. } => result.as_ref().err(),
+            Self::Poll { result, .. } => result.as_ref().err(),
+            Self::Commit { result, .. } => result.as_ref().err(),
+            Self::Enqueue { .. } | Self::Rebalance { .. } => None,
         }
     }
 

@@ -9,10 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::call::Call;
+#[cfg(feature = "replication")]
+use super::drive::{Drive, drive_for};
 use super::error_of;
 use super::fault::{Cause, Effect, Fault, Site};
 use crate::clock::{ManualClock, real_now};
 use crate::error::Error;
+#[cfg(feature = "replication")]
+use crate::sync::OnceLock;
 use crate::sync::{Condvar, LockLevel, Mutex};
 
 /// LIMIT: how long a wait for a condition may miss a change that no call has made.
@@ -71,12 +75,43 @@ pub(crate) struct Script {
     state: Mutex<State>,
     /// Notified at each call.
     noted: Condvar,
+    /// The cluster that the broker belongs to.
+    #[cfg(feature = "replication")]
+    drive: OnceLock<Arc<dyn Drive>>,
 }
 
 impl Script {
     pub(crate) fn new(clock: &ManualClock) -> Arc<Self> {
         let state = Mutex::at_level(LockLevel::Script, State::default());
-        Arc::new(Self { clock: clock.clone(), state, noted: Condvar::new() })
+        Arc::new(Self {
+            clock: clock.clone(),
+            state,
+            noted: Condvar::new(),
+            #[cfg(feature = "replication")]
+            drive: OnceLock::new(),
+        })
+    }
+
+    // ---- time --------------------------------------------------------------------------------
+
+    /// The broker is a member of a cluster, which works while calls wait for it.
+    #[cfg(feature = "replication")]
+    pub(crate) fn drive_by(&self, drive: Arc<dyn Drive>) {
+        let _ = self.drive.set(drive);
+    }
+
+    #[cfg(feature = "replication")]
+    pub(super) fn drive(&self) -> Option<&Arc<dyn Drive>> {
+        self.drive.get()
+    }
+
+    /// Lets time pass; in a cluster the members work meanwhile.
+    pub(crate) fn pass(&self, time: Duration) {
+        #[cfg(feature = "replication")]
+        if let Some(drive) = self.drive.get() {
+            return drive_for(&**drive, time);
+        }
+        self.clock.advance(time);
     }
 
     // ---- faults ------------------------------------------------------------------------------
@@ -136,7 +171,7 @@ impl Script {
         }
         for delay in delays {
             match delay {
-                Effect::TakesTime(time) => self.clock.advance(time),
+                Effect::TakesTime(time) => self.pass(time),
                 Effect::TakesRealTime(time) => wait(time),
                 _ => {}
             }

@@ -22,6 +22,9 @@
 /// Every lock of the crate, outermost first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum LockLevel {
+    /// `testing::TestCluster`: its members work one at a time.
+    #[cfg(all(feature = "testing", feature = "replication"))]
+    ClusterStep,
     /// A member of a replicated group.
     #[cfg(feature = "replication")]
     ReplicationMember,
@@ -129,6 +132,9 @@ pub(crate) enum LockLevel {
     MemoryBytes,
     /// How many bytes the files in memory have.
     MemorySpace,
+    /// `testing::SimNetwork`: the frames on their way.
+    #[cfg(all(feature = "testing", feature = "replication"))]
+    SimNetwork,
     /// The faults that a test has set, and the calls that were made.
     #[cfg(feature = "testing")]
     Script,
