@@ -3,6 +3,8 @@
 //! A test opens a test broker, makes a topic, sends 100 records and waits for each, reads them as a
 //! member of a group, commits, loses the power, and opens the broker again. They run on as many
 //! threads as the machine has processors, as `cargo test` runs them. Everything is in memory.
+//!
+//! With the feature `replication` also a cluster of three: until one leads, and a failover.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(clippy::expect_used, reason = "a benchmark that cannot continue must not continue")]
 
@@ -23,6 +25,35 @@ fn main() {
     let bench = Bench::start("test_broker", "Sync");
     opening(&bench);
     tests(&bench);
+    #[cfg(feature = "replication")]
+    clusters(&bench);
+}
+
+/// Three members elect, a topic is made, 100 records are sent, one by one, the leader crashes, another
+/// one leads, and all records are read there.
+#[cfg(feature = "replication")]
+fn clusters(bench: &Bench) {
+    use logpond::testing::TestCluster;
+    let (mut led, mut sent, mut failed_over) =
+        (Rounds::default(), Rounds::default(), Rounds::default());
+    for seed in 0..bench.scale(200, 3) {
+        let start = now();
+        let cluster = TestCluster::builder(3).seed(seed).start();
+        led.push(start.elapsed().as_secs_f64());
+        cluster.leader().ensure_topic(TOPIC, TopicConfig::new(1)).expect("a topic");
+        let producer = cluster.leader().producer();
+        for _ in 0..RECORDS {
+            producer.send(Record::to(TOPIC).key("user-7").value("2 apples")).expect("a send");
+        }
+        sent.push(start.elapsed().as_secs_f64());
+        cluster.crash(cluster.leader_id().expect("a leader"));
+        assert!(cluster.run_until(|it| it.leader_id().is_some(), Duration::from_secs(60)));
+        assert_eq!(cluster.produced(TOPIC).len(), RECORDS);
+        failed_over.push(start.elapsed().as_secs_f64());
+    }
+    println!("  a cluster of three, one leads           {}", led.show(seconds));
+    println!("  and 100 records are at a majority       {}", sent.show(seconds));
+    println!("  and the leader dies, another one leads  {}", failed_over.show(seconds));
 }
 
 fn opening(bench: &Bench) {

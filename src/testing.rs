@@ -37,18 +37,28 @@
 //! | `crashes.rs` | a piece of work, crashed at every moment |
 //! | `show.rs` | records and logs as text |
 //! | `damage.rs` | damage on the disk |
+//! | `cluster.rs` | several brokers as a replicated group (feature `replication`) |
+//! | `network.rs` | the network between them |
 //! | `machine.rs` | what a crash does not take: the disk, the clock, the settings |
 
 pub use std::io::ErrorKind;
 
 pub use self::broker::{CrashedBroker, TestBroker};
+#[cfg(feature = "replication")]
+pub use self::cluster::{ClusterBuilder, TestCluster};
 pub use self::crashes::at_every_crash;
 pub use self::faults::{Faults, UnmetFaults};
+#[cfg(feature = "replication")]
+pub use self::network::{Link, NetworkStats, SimNetwork};
 pub use crate::seams::{Call, Fault, FaultId, RebalanceKind};
 
 mod broker;
+#[cfg(feature = "replication")]
+mod cluster;
 mod crashes;
 mod damage;
 mod faults;
 mod machine;
+#[cfg(feature = "replication")]
+mod network;
 mod show;

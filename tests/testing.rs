@@ -8,6 +8,12 @@
 
 #[path = "testing/broker.rs"]
 mod broker;
+#[cfg(feature = "replication")]
+#[path = "testing/cluster.rs"]
+mod cluster;
+#[cfg(feature = "replication")]
+#[path = "testing/cluster_walk.rs"]
+mod cluster_walk;
 #[path = "testing/faults.rs"]
 mod faults;
 #[path = "testing/seeing.rs"]

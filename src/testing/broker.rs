@@ -102,7 +102,7 @@ impl TestBroker {
         }
     }
 
-    fn on(machine: Machine) -> Result<Self> {
+    pub(super) fn on(machine: Machine) -> Result<Self> {
         let broker = machine.open()?;
         let faults = Faults::new(&broker, machine.script(), machine.disk());
         Ok(Self { broker, faults, machine })
@@ -127,7 +127,7 @@ impl TestBroker {
     ///
     /// Those of [`Broker::tick`].
     pub fn advance(&self, by: Duration) -> Result<()> {
-        self.clock().advance(by);
+        self.machine.script().pass(by);
         self.tick()
     }
 
@@ -343,10 +343,14 @@ impl TestBroker {
     /// Ends the run as a crash does: nothing more reaches the disk. Calls of the handles that other
     /// code still has return [`Error::Closed`](crate::Error::Closed).
     pub fn crash(self) -> CrashedBroker {
-        let Self { broker, machine, .. } = self;
-        machine.stop();
-        broker.run().abandon();
-        CrashedBroker { machine }
+        CrashedBroker { machine: self.end() }
+    }
+
+    /// Ends the run as a crash does, and returns what that does not take.
+    pub(super) fn end(&self) -> Machine {
+        self.machine.stop();
+        self.broker.run().abandon();
+        self.machine.clone()
     }
 
     /// Ends the test broker, and returns the faults that were set and that no call has met. Without

@@ -164,6 +164,22 @@ impl Faults {
         }
     }
 
+    /// Has the broker give up the leadership of its replicated group, as one does that is being closed:
+    /// its calls return [`Error::NotLeader`](crate::Error::NotLeader), deliveries that no majority has
+    /// yet [`Error::LeadershipLost`](crate::Error::LeadershipLost), and another member leads soon. For
+    /// a member of a [`TestCluster`](super::TestCluster); with one test broker, [`Fault::with`] lets a
+    /// call return such an error.
+    ///
+    /// # Panics
+    ///
+    /// If the broker does not lead.
+    #[cfg(feature = "replication")]
+    #[track_caller]
+    pub fn lose_leadership(&self) {
+        let lost = self.broker.replication().map(|member| member.resign(None));
+        assert!(matches!(lost, Some(Ok(()))), "the broker does not lead: {lost:?}");
+    }
+
     /// Fences the producers with this id, as if another process had built one: their sends return
     /// [`Error::Fenced`](crate::Error::Fenced).
     ///

@@ -25,24 +25,31 @@ const SEED: u64 = 1;
 
 type Settings = Arc<dyn Fn(BrokerBuilder) -> BrokerBuilder + Send + Sync>;
 
-/// See the module's documentation.
+/// See the module's documentation. Clones are the same machine.
+#[derive(Clone)]
 pub(super) struct Machine {
     pub(super) clock: ManualClock,
     disk: SimulatedDisk,
     settings: Settings,
     /// The faults that the test has set.
-    watch: Watch,
+    watch: Arc<Watch>,
 }
 
 impl Machine {
     pub(super) fn new(
         settings: impl Fn(BrokerBuilder) -> BrokerBuilder + Send + Sync + 'static,
     ) -> Self {
-        let begin = SystemTime::UNIX_EPOCH.checked_add(BEGIN).unwrap_or(SystemTime::UNIX_EPOCH);
-        let clock = ManualClock::new(begin);
+        Self::on(&new_clock(), settings)
+    }
+
+    /// A machine whose time is that of others.
+    pub(super) fn on(
+        clock: &ManualClock,
+        settings: impl Fn(BrokerBuilder) -> BrokerBuilder + Send + Sync + 'static,
+    ) -> Self {
         Self {
-            watch: Watch(Script::new(&clock)),
-            clock,
+            watch: Arc::new(Watch(Script::new(clock))),
+            clock: clock.clone(),
             disk: SimulatedDisk::new(),
             settings: Arc::new(settings),
         }
@@ -96,6 +103,12 @@ impl Machine {
         Self { disk: self.disk.kill9(), ..self }
     }
 
+    /// The machine with an empty disk.
+    #[cfg(feature = "replication")]
+    pub(super) fn with_new_disk(self) -> Self {
+        Self { disk: SimulatedDisk::new(), ..self }
+    }
+
     /// The machine after a power cut: what was synced is there, and of the rest what the seed says.
     pub(super) fn after_power_cut(self, seed: u64) -> Self {
         self.script().note_crash(format!("power_cut({seed})"));
@@ -123,6 +136,11 @@ impl Machine {
         damage::sync_all_but(&self.disk, partition);
         self.cut_worst()
     }
+}
+
+/// A clock that shows what a test's clock shows first.
+pub(super) fn new_clock() -> ManualClock {
+    ManualClock::new(SystemTime::UNIX_EPOCH.checked_add(BEGIN).unwrap_or(SystemTime::UNIX_EPOCH))
 }
 
 impl fmt::Debug for Machine {

@@ -381,6 +381,7 @@ fn a_test_broker_is_made_crashed_and_disturbed() {
         faults.lift(id);
         faults.corrupt_record(("t", 0), 7);
         let _: Vec<Call> = broker.calls();
+        let _: Option<Error> = broker.calls().first().and_then(Call::error).cloned();
         broker.forget_calls();
         let _: Vec<Message> = broker.produced_with_key("t", "key");
         let _: (Offsets, BTreeMap<TopicPartition, u64>) = (broker.committed("g"), broker.lag("g"));
@@ -400,6 +401,68 @@ fn a_test_broker_is_made_crashed_and_disturbed() {
         let broker: TestBroker = broker.crash().lose_unsynced()?;
         let broker: TestBroker = broker.crash().lose_tail(("t", 0))?;
         let _: std::result::Result<(), UnmetFaults> = broker.finish();
+        Ok(())
+    });
+}
+
+#[cfg(all(feature = "testing", feature = "replication"))]
+#[test]
+fn a_cluster_is_made_cut_and_healed() {
+    use logpond::testing::{
+        ClusterBuilder, Link, NetworkStats, SimNetwork, TestBroker, TestCluster,
+    };
+    use logpond::{
+        Election, Frame, LeaderEpoch, NodeId, Replication, ReplicationHandle, ReplicationStatus,
+        Transport, TransportError,
+    };
+    never(|| {
+        let network: SimNetwork = SimNetwork::new(7);
+        let transport: std::sync::Arc<dyn Transport> = network.transport(NodeId(1));
+        let _: fn(&dyn Transport, NodeId, Frame) -> std::result::Result<(), TransportError> =
+            |transport, to, frame| transport.send(to, frame);
+        let replication = Replication::new(NodeId(1), [NodeId(1)], transport);
+        let handle: ReplicationHandle = replication.handle();
+        network.attach(NodeId(1), handle);
+        network.detach(NodeId(1));
+        let _: (bool, Option<Duration>) = (network.step(), network.next_arrival());
+        network.partition(&[NodeId(1)], &[NodeId(2), NodeId(3)]);
+        network.cut(&[NodeId(1)], &[NodeId(2)]);
+        network.heal();
+        network.heal_after(Duration::from_secs(1));
+        let link: Link = Link::default().loss(0.1).repeat(0.1).reorder(0.1);
+        network.links(link.delay(Duration::ZERO..Duration::from_millis(1)));
+        network.link(NodeId(1), NodeId(2), Link::default());
+        let _: (NetworkStats, u64, u64) = (network.stats(), network.trace(), network.seed());
+        let clock: ManualClock = network.clock();
+        let _: SimNetwork = SimNetwork::on_clock(7, &clock);
+
+        let builder: ClusterBuilder = TestCluster::builder(3).seed(7).elect(None);
+        let builder = builder.elect(Election::default());
+        let builder = builder.brokers(|_: NodeId, settings| settings.durability(Durability::Os));
+        let _: TestCluster =
+            builder.replication(|_: NodeId, it| it.max_uncommitted_bytes(1)).start();
+        let cluster: TestCluster = TestCluster::new(3);
+        let _: (&Broker, &Broker) = (cluster.leader(), cluster.broker(NodeId(1)));
+        let member: &TestBroker = cluster.member(NodeId(1));
+        member.faults().lose_leadership();
+        let _: (Vec<NodeId>, Option<NodeId>) = (cluster.nodes(), cluster.leader_id());
+        let _: (bool, Option<ReplicationStatus>) =
+            (cluster.is_running(NodeId(1)), cluster.status(NodeId(1)));
+        let _: LeaderEpoch = cluster.lead(NodeId(1))?;
+        cluster.crash(NodeId(1));
+        cluster.power_cut(NodeId(1), 7);
+        cluster.lose_unsynced(NodeId(1));
+        cluster.wipe(NodeId(1));
+        cluster.restart(NodeId(1));
+        cluster.partition(&[NodeId(1)], &[NodeId(2), NodeId(3)]);
+        cluster.isolate(NodeId(1));
+        cluster.heal();
+        let _: bool =
+            cluster.run_until(|it: &TestCluster| it.leader_id().is_some(), Duration::ZERO);
+        cluster.advance(Duration::from_secs(1));
+        let _: (&ManualClock, &SimNetwork, u64) =
+            (cluster.clock(), cluster.network(), cluster.seed());
+        let _: Vec<Message> = cluster.produced("t");
         Ok(())
     });
 }
