@@ -509,7 +509,7 @@ impl<C: Catalog> Driver<C> {
             let is_beat = matches!(&parcel.envelope.body, Body::Beat);
             self.out.said.push(Said::Parcel(Box::new(parcel)));
             if is_beat {
-                let sums = sums_of(&self.shell);
+                let sums = sums_to_name(&self.shell);
                 self.signal(to, epoch, Sign::Beating { round: self.pulse.round(), sums });
             }
         }
@@ -573,6 +573,15 @@ fn is_of_group<C: Catalog>(shell: &Shell<C>, group: Option<GroupId>) -> bool {
         (Some(own), Some(theirs)) => own == theirs,
         _ => true,
     }
+}
+
+/// What a beat says that this member has. A member that has the same says nothing any more, also if
+/// the frame was lost by which it said that it has adopted the epoch: it has to ask again, until this
+/// member is current.
+fn sums_to_name<C: Catalog>(shell: &Shell<C>) -> Sums {
+    let is_leader = shell.member().role().leads().is_some();
+    let is_current = !is_leader || view::is_current(shell.member());
+    if is_current { sums_of(shell) } else { Sums::of_nobody() }
 }
 
 fn sums_of<C: Catalog>(shell: &Shell<C>) -> Sums {

@@ -42,6 +42,11 @@ pub(crate) struct Sums {
 }
 
 impl Sums {
+    /// Those of nobody: a member that lacks nothing finds that it differs, too.
+    pub(crate) fn of_nobody() -> Self {
+        Self { ends: u64::MAX, watermarks: u64::MAX }
+    }
+
     pub(crate) fn add(&mut self, end: u64, watermark: u64) {
         self.ends = self.ends.wrapping_add(end);
         self.watermarks = self.watermarks.wrapping_add(watermark);

@@ -344,6 +344,33 @@ fn a_member_whose_machine_is_lost_is_replaced() {
     assert!(cluster.run_until(|it| read(it.broker(lost)) == ["a"], 10 * SECOND));
 }
 
+/// The frame was lost by which a member said that it had adopted the epoch in a log in which it lacked
+/// nothing. It did not ask again, and the leader took appends that nobody acknowledged.
+#[test]
+fn a_leader_may_write_also_if_any_frame_to_it_was_lost() {
+    for steps in 0..60 {
+        let cluster = TestCluster::builder(3).elect(None).start();
+        let [first, second, third] = NODES;
+        cluster.lead(first).unwrap();
+        cluster.leader().ensure_topic("orders", TopicConfig::new(1)).unwrap();
+        send(cluster.leader(), "a").unwrap();
+        cluster.advance(SECOND);
+        cluster.broker(second).replication().unwrap().lead(LeaderEpoch(2)).unwrap();
+        let mut left = steps;
+        let is_over = |_: &TestCluster| {
+            left -= 1;
+            left < 0
+        };
+        assert!(cluster.run_until(is_over, MINUTE));
+        cluster.network().cut(&[first, third], &[second]);
+        cluster.advance(Duration::from_millis(50));
+        cluster.heal();
+        let leads = |it: &TestCluster| it.leader_id() == Some(second);
+        assert!(cluster.run_until(leads, 5 * SECOND), "after {steps} steps: {cluster:?}");
+        assert_eq!(send(cluster.leader(), "b").unwrap(), 1, "after {steps} steps");
+    }
+}
+
 /// Administration waits for a majority, too; a deletion under a lock.
 #[test]
 fn topics_are_changed_at_the_leader_and_followed_by_all() {
