@@ -146,8 +146,7 @@ fn what_no_majority_had_is_removed_and_reported() {
     group.broker(a).ensure_topic("orders", TopicConfig::new(1)).unwrap();
     send(&group, a, "one");
     // A majority has it by now; here both followers must have said so.
-    let lags = || group.member(a).status().members.iter().any(|it| it.lag_records > 0);
-    assert!(until(|| (!lags()).then_some(())).is_some());
+    group.wait_for_copies(a);
     group.network.cut(a);
     let alone = group.broker(a).producer_builder().acks(Acks::Leader).build().unwrap();
     for value in ["two", "three"] {
@@ -291,6 +290,7 @@ fn each_change_is_reported_once() {
         group.put(node, broker);
     }
     group.lead(a, 1);
+    group.wait_for_copies(a);
     group.network.cut(a);
     let has = |what: &str| events.lock().unwrap().iter().any(|event| event.starts_with(what));
     assert!(until(|| has("NoMajority").then_some(())).is_some());

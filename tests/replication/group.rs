@@ -103,7 +103,15 @@ impl Group {
     pub(crate) fn led() -> Self {
         let group = Self::new(None);
         group.lead(NODES[0], 1);
+        group.wait_for_copies(NODES[0]);
         group
+    }
+
+    /// Waits until the others have what the leader has. A member without a copy of the membership cannot
+    /// lead.
+    pub(crate) fn wait_for_copies(&self, leader: NodeId) {
+        let lags = || self.member(leader).status().members.iter().any(|it| it.lag_records > 0);
+        assert!(until(|| (!lags()).then_some(())).is_some(), "{:?}", self.statuses());
     }
 
     pub(crate) fn path(&self, node: NodeId) -> PathBuf {
