@@ -134,6 +134,7 @@ fn the_metrics_say_what_a_member_has_done() {
     assert!(frames.received > 0 && frames.received_bytes > frames.received);
     assert_eq!((frames.refused, frames.refused_bytes), (0, 0));
     // What B has to copy is counted while it cannot, and a frame of its own is refused.
+    group.wait_for_copies(A);
     group.network.cut(B);
     leader.producer().send(Record::to("orders").value("two")).unwrap();
     let lag = |group: &Group| {
