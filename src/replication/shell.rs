@@ -598,7 +598,9 @@ impl<C: Catalog> Shell<C> {
             && let Found::Records { ranges, .. } = found
             && !ranges.is_empty()
         {
-            if !self.feeds.admits(&envelope) {
+            // A candidate asks for what it lacks and no more; nobody frees the window that it leaves.
+            let feeds = self.member.role().leads().is_some();
+            if feeds && !self.feeds.admits(&envelope) {
                 return Ok(());
             }
             let (log, from) = (asked.log, asked.from);
@@ -619,7 +621,7 @@ impl<C: Catalog> Shell<C> {
                 return Ok(());
             }
             let bytes = batches.iter().map(|it| it.bytes.len()).fold(0, usize::saturating_add);
-            if bytes > 0 {
+            if feeds && bytes > 0 {
                 self.feeds.sent(&envelope, bytes);
             }
         }
