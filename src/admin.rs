@@ -12,7 +12,7 @@ use serde::Serialize;
 pub use self::compaction::CompactionReport;
 use crate::broker::{Broker, Run};
 use crate::config::{TopicConfig, Visibility};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::partition::metrics::CompactionStats;
 use crate::topic::{Topic, TopicShared};
 
@@ -135,15 +135,16 @@ impl Admin {
     /// ```
     ///
     /// The offsets below are as those of removed records: `StartAt::Earliest` is the chosen offset,
-    /// and a consumer that is sent below it reports a [`Gap`](crate::Gap).
+    /// and so is any start below it, of a seek or a reset. A consumer that resumes at a commit below
+    /// it reports a [`Gap`](crate::Gap).
     ///
     /// # Errors
     ///
     /// Those of [`create_topic`](Self::create_topic);
     /// [`Error::UnknownPartition`](crate::Error::UnknownPartition) for a partition that the topic
-    /// will not have; [`Error::Config`](crate::Error::Config) for an offset above the highest one,
-    /// and for any offset above 0 on a replicated broker: a follower that makes the partition does
-    /// not know where it begins.
+    /// will not have; [`Error::Config`](crate::Error::Config) for a partition that is named twice,
+    /// for an offset above the highest one that a record can have, and for any offset above 0 on a
+    /// replicated broker: a follower that makes the partition does not know where it begins.
     ///
     /// # Durability
     ///
@@ -161,7 +162,13 @@ impl Admin {
     ) -> Result<Topic> {
         let run = self.run();
         run.leading().check()?;
-        let begins = begin.into_iter().filter(|(_, offset)| *offset > 0).collect();
+        let mut begins = BTreeMap::new();
+        for (partition, offset) in begin {
+            if begins.insert(partition, offset).is_some() {
+                let reason = format!("partition {partition} is named twice");
+                return Err(Error::config("begin", reason));
+            }
+        }
         let shared = run.topics().create(name, config, &begins)?;
         Ok(Topic::new(shared, self.broker.lifeline()))
     }

@@ -653,12 +653,14 @@ fn check_begins(
         if number >= config.partitions {
             return Err(Error::UnknownPartition((name, number).into()));
         }
-        if offset > OFFSET_MAX {
-            let reason = format!("no record can have offset {offset}; the highest is {OFFSET_MAX}");
+        // `OFFSET_MAX` is the highest log end: no record can have it.
+        if offset >= OFFSET_MAX {
+            let highest = OFFSET_MAX - 1;
+            let reason = format!("no record can have offset {offset}; the highest is {highest}");
             return Err(Error::config("begin", reason));
         }
     }
-    if !begins.is_empty() && run.context().is_member() {
+    if begins.values().any(|offset| *offset > 0) && run.context().is_member() {
         // The records of the catalog do not say where a partition begins: a follower that makes
         // one, and leads before it has asked for its records, would begin it at 0.
         let reason = "the members of a replicated group create partitions at offset 0 only";
@@ -670,12 +672,11 @@ fn check_begins(
 /// Notes where partitions begin, durably, before their files exist: an opening takes offsets
 /// that are missing at the beginning of a log for lost ones, unless its start is known.
 fn note_begins(run: &RunParts, entry: &TopicEntry, begins: &BTreeMap<u32, u64>) -> Result<()> {
-    if begins.is_empty() {
-        return Ok(());
-    }
+    let begins = begins.iter().filter(|(_, offset)| **offset > 0);
     let start =
         |(&partition, &offset)| LocalChange::LogStart { topic: entry.id, partition, offset };
-    run.logs().local().append_durably(begins.iter().map(start).collect())
+    let starts: Vec<LocalChange> = begins.map(start).collect();
+    if starts.is_empty() { Ok(()) } else { run.logs().local().append_durably(starts) }
 }
 
 #[cfg(test)]

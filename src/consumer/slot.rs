@@ -169,11 +169,16 @@ impl Slot {
         self.commits.stand_by(committed);
     }
 
-    /// Begins in a partition without a commit of a topic to which the group has subscribed: at 0,
-    /// as if that were committed.
+    /// Begins in a partition without a commit of a topic to which the group has subscribed: where
+    /// the log was made to begin, as if that were committed. The first segment of a log has the
+    /// number 0 and says where that is; without it records were removed, and the log is taken for
+    /// one that was made at 0, as nearly all are.
     pub(super) fn begin(&mut self, settings: &Settings) -> Result<Option<Gap>> {
-        self.move_to(0);
-        if 0 < self.core.log_start() { self.leave_gap(0, settings).map(Some) } else { Ok(None) }
+        let first = self.core.log().segments().first();
+        let made_at = first.filter(|it| it.number == 0).map_or(0, |it| it.base_offset);
+        self.move_to(made_at);
+        let is_whole = self.core.log_start() <= made_at;
+        if is_whole { Ok(None) } else { self.leave_gap(made_at, settings).map(Some) }
     }
 
     /// Puts the slot where `start` says.

@@ -7,7 +7,8 @@
 use super::model::{Crash, open, values};
 use crate::broker::Broker;
 use crate::config::TopicConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::log::OFFSET_MAX;
 use crate::random::Random;
 use crate::record::Record;
 use crate::storage::disk::{PowerCut, SimulatedDisk};
@@ -81,4 +82,20 @@ fn a_partition_begins_at_its_offset_after_any_crash() {
             broker.close().unwrap();
         }
     }
+}
+
+/// A partition that begins at the highest offset of all takes one record, and none begins above.
+#[test]
+fn the_highest_beginning_takes_a_record() {
+    let broker = open(&SimulatedDisk::new(), 7).unwrap();
+    let create =
+        |name, begin| broker.admin().create_topic_at(name, TopicConfig::new(1), [(0, begin)]);
+    let refused = create("above", OFFSET_MAX);
+    assert!(matches!(&refused, Err(Error::Config(_))), "no record can have it: {refused:?}");
+    let highest = OFFSET_MAX - 1;
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains(&format!("the highest is {highest}")), "{message}");
+    let partition = create("highest", highest).unwrap().partition(0).unwrap();
+    assert_eq!(partition.append(&Record::new().value("v")).unwrap(), highest);
+    assert!(matches!(partition.append(&Record::new()), Err(Error::OffsetExhausted { .. })));
 }

@@ -1,6 +1,7 @@
 //! Other ways to open: read-only, in memory, without threads, with a clock and a seed of ones own.
 
 use super::*;
+use logpond::StartAt;
 
 #[test]
 fn read_only_inspects_beside_a_live_writer_and_changes_nothing() {
@@ -143,6 +144,41 @@ fn an_idle_partition_takes_little_of_the_disk() {
     }
 }
 
+/// A group that has subscribed by a pattern misses nothing of a topic that is made later, wherever
+/// it begins. Offsets that are removed after that are missed.
+// RED: src/consumer/slot.rs
+//   - let made_at = first.filter(|it| it.number == 0).map_or(0, |it| it.base_offset);
+//   + let made_at = 0;
+#[test]
+fn a_group_of_a_pattern_begins_where_a_new_topic_begins() {
+    for out_of_range in [StartAt::Earliest, StartAt::Latest, StartAt::Error] {
+        let broker = Broker::in_memory().unwrap();
+        broker.ensure_topic("t-0", TopicConfig::new(1)).unwrap();
+        let group = broker.consumer("g").subscribe_pattern("t-*").out_of_range(out_of_range);
+        let mut group = group.open().unwrap();
+        assert!(drain(&mut group).is_empty());
+        for (topic, begin, removed) in [("t-1", 500, 0), ("t-2", 700, 2)] {
+            let created = broker.admin().create_topic_at(topic, TopicConfig::new(1), [(0, begin)]);
+            let partition = created.unwrap().partition(0).unwrap();
+            for offset in begin..begin + 3 {
+                assert_eq!(partition.append(&Record::new().value("v")).unwrap(), offset);
+            }
+            if removed > 0 {
+                broker.admin().delete_records((topic, 0), begin + removed).unwrap();
+            }
+            if removed > 0 && out_of_range != StartAt::Earliest {
+                continue;
+            }
+            let read: Vec<u64> = drain(&mut group).iter().map(logpond::Message::offset).collect();
+            let expected: Vec<u64> = (begin + removed..begin + 3).collect();
+            assert_eq!(read, expected, "{topic} {out_of_range:?}");
+            let missed: Vec<_> = group.take_gaps().into_iter().map(|gap| gap.missed).collect();
+            let expected = (removed > 0).then_some(begin..begin + removed);
+            assert_eq!(missed, Vec::from_iter(expected), "{topic} {out_of_range:?}");
+        }
+    }
+}
+
 /// A mirror gives each record the offset that it has in its source. Rule: offsets below the
 /// beginning are as those of removed records, for readers, groups and reports of damage.
 // RED: src/broker/topics.rs
@@ -155,7 +191,11 @@ fn a_partition_can_begin_at_a_chosen_offset() {
     let config = || small_topic(2);
     let unknown = admin.create_topic_at("t", config(), [(2, 7)]);
     assert!(matches!(unknown, Err(Error::UnknownPartition(_))), "{unknown:?}");
-    assert_eq!(refused_setting(admin.create_topic_at("t", config(), [(0, u64::MAX)])), "begin");
+    let unknown = admin.create_topic_at("t", config(), [(9, 0)]);
+    assert!(matches!(unknown, Err(Error::UnknownPartition(_))), "{unknown:?}");
+    for begin in [[(0, 5), (0, 7)], [(0, 0), (0, 0)], [(1, 0), (0, u64::MAX)]] {
+        assert_eq!(refused_setting(admin.create_topic_at("t", config(), begin)), "begin");
+    }
     let topic = admin.create_topic_at("t", config(), [(0, 500), (1, 0)]).unwrap();
     let exists = admin.create_topic_at("t", config(), [(0, 7)]);
     assert!(matches!(exists, Err(Error::TopicExists(_))), "{exists:?}");
