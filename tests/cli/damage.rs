@@ -72,7 +72,7 @@ fn a_missing_partition_is_shown_and_verified() {
     fs::remove_dir_all(dir.path().join("emails/1")).unwrap();
     let ran = run(dir.path(), "describe {} emails");
     assert_eq!(ran.code, 0, "{}", ran.err);
-    assert!(ran.out.contains("unavailable") && ran.err.contains("1 damaged partitions"), "{ran:?}");
+    assert!(ran.out.contains("unavailable") && ran.err.contains("1 damaged partition;"), "{ran:?}");
     let ran = run(dir.path(), "verify {} emails");
     assert_eq!(ran.code, 3, "{}", ran.err);
     assert!(ran.out.contains("/emails/1 at byte 0"), "{}", ran.out);
@@ -150,6 +150,7 @@ fn a_salvage_is_refused_where_it_could_destroy_something() {
     assert!(refused.contains("there is no such directory"), "{refused}");
     let refused = salvage(dir.path(), dir.path(), false).refused(1);
     assert!(refused.contains("inside the directory"), "{refused}");
+    assert!(refused.contains(&*dir.path().to_string_lossy()), "{refused}");
     let broker = service(dir.path());
     let refused = salvage(dir.path(), &copy, false).refused(1);
     assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
@@ -158,4 +159,60 @@ fn a_salvage_is_refused_where_it_could_destroy_something() {
     salvage(dir.path(), &copy, false).ok();
     let refused = salvage(dir.path(), &copy, false).refused(1);
     assert!(refused.contains("not empty"), "{refused}");
+}
+
+/// The partitions that can be read are read; the other one is named.
+#[test]
+fn a_partition_that_is_unavailable_is_left_out() {
+    let dir = sample();
+    fs::remove_dir_all(dir.path().join("emails/1")).unwrap();
+    for line in ["tail {} emails", "tail {} emails --follow --limit 3"] {
+        let ran = run(dir.path(), line);
+        assert_eq!(ran.code, 3, "{}", ran.err);
+        assert_eq!(ran.out.lines().count(), 3, "{}", ran.out);
+        assert!(ran.err.contains("emails-1 is left out: "), "{}", ran.err);
+    }
+}
+
+/// `verify | head`: the exit code says what was found, whether or not anybody reads it.
+#[test]
+fn damage_is_exit_code_3_on_a_closed_pipe_too() {
+    let dir = damaged();
+    for line in ["verify {}", "tail {} emails --partition 0"] {
+        let mut child = command(dir.path(), line);
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut child = child.stdout(writer).spawn().unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(3), "{line}");
+    }
+}
+
+#[test]
+fn something_else_than_a_data_directory_is_not_salvaged() {
+    let dir = temp_dir();
+    fs::create_dir_all(dir.path().join("emails/0")).unwrap();
+    fs::write(dir.path().join("emails/0/notes.txt"), "x").unwrap();
+    let copies = temp_dir();
+    let copy = copies.path().join("copy");
+    let refused = salvage(dir.path(), &copy, false).refused(1);
+    assert!(refused.contains("is not a data directory"), "{refused}");
+    assert!(!copy.exists());
+    // The topics of one are salvaged even if all of its own state is lost.
+    let dir = sample();
+    for name in ["__meta", "__offsets", "__local"] {
+        fs::remove_dir_all(dir.path().join(name)).unwrap();
+    }
+    let ran = salvage(dir.path(), &copy, false);
+    assert_eq!(ran.code, 3, "{}", ran.err);
+    assert!(ran.out.contains("emails"), "{}", ran.out);
+}
+
+#[test]
+fn a_salvage_that_finds_the_directory_in_use_cannot_wait() {
+    let dir = sample();
+    let broker = service(dir.path());
+    let copies = temp_dir();
+    let refused = salvage(dir.path(), &copies.path().join("copy"), false).refused(1);
+    assert!(refused.contains("stop that one") && !refused.contains("--wait"), "{refused}");
+    broker.close().unwrap();
 }

@@ -167,3 +167,21 @@ fn a_wrong_command_line_is_exit_code_2_and_help_is_not() {
     let version = run(dir.path(), "--version").ok();
     assert_eq!(version, concat!("logpond ", env!("CARGO_PKG_VERSION"), "\n"));
 }
+
+/// What the system does not say is not taken for absence. (A test may run as root, which may look
+/// into every directory: so it is a link that leads to itself.)
+#[test]
+fn a_path_that_cannot_be_looked_at_is_reported_with_its_reason() {
+    let dir = temp_dir();
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&link, &link).unwrap();
+    let refused = run(&link, "topics {}").refused(1);
+    assert!(refused.contains("cannot look at") && refused.contains("symbolic links"), "{refused}");
+    let other = temp_dir();
+    let link = other.path().join("__meta");
+    std::os::unix::fs::symlink(&link, &link).unwrap();
+    let refused = run(other.path(), "topics {}").refused(1);
+    assert!(refused.contains("__meta: ") && refused.contains("symbolic links"), "{refused}");
+    let refused = run_with(other.path(), "produce {} emails --create 1", "one\n").refused(1);
+    assert!(refused.contains("symbolic links"), "{refused}");
+}

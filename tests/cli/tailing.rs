@@ -222,3 +222,56 @@ fn a_closed_pipe_is_no_error() {
         assert_eq!((child.wait().unwrap().code(), message.as_str()), (Some(0), ""), "{line}");
     }
 }
+
+/// Wherever the options stand.
+#[test]
+fn two_formats_are_a_wrong_command_line() {
+    let dir = sample();
+    for line in ["tail {} emails --json --format hex", "--json tail {} emails --format hex"] {
+        let refused = run(dir.path(), line).refused(2);
+        assert!(refused.contains("cannot be used with"), "{refused}");
+    }
+}
+
+/// Its records have offsets that were read of the first one.
+#[test]
+fn a_topic_that_is_created_again_is_read_from_its_beginning() {
+    let dir = sample();
+    let broker = service(dir.path());
+    let mut tail = Following::start(dir.path(), "tail {} emails -f -n 1 -p 0 --limit 6");
+    assert_eq!(tail.value(), "(tombstone)");
+    let id = Pid::from_child(&tail.child);
+    kill_process(id, Signal::STOP).unwrap();
+    broker.admin().delete_topic("emails").unwrap();
+    broker.ensure_topic("emails", TopicConfig::new(1)).unwrap();
+    let values = ["a", "b", "c", "d", "e"];
+    for value in values {
+        broker.producer().send(Record::to("emails").value(value)).unwrap();
+    }
+    kill_process(id, Signal::CONT).unwrap();
+    assert_eq!(values.map(|_| tail.value()), values);
+    let (code, message) = tail.end();
+    assert_eq!(code, Some(0), "{message}");
+    assert!(message.contains("topic emails is another one now"), "{message}");
+}
+
+/// As a restored backup does.
+#[test]
+fn a_directory_that_is_replaced_is_read_from_its_beginning() {
+    let (dir, other) = (sample(), sample());
+    let mut tail = Following::start(dir.path(), "tail {} emails -f -n 1 -p 0 --limit 4");
+    assert_eq!(tail.value(), "(tombstone)");
+    let id = Pid::from_child(&tail.child);
+    kill_process(id, Signal::STOP).unwrap();
+    let moved = other.path().join("moved");
+    rustix::fs::rename(dir.path(), &moved).unwrap();
+    fill_sample(dir.path());
+    kill_process(id, Signal::CONT).unwrap();
+    assert_eq!(
+        ["welcome!", r"\xff\u{0}", "(tombstone)"],
+        [tail.value(), tail.value(), tail.value()]
+    );
+    let (code, message) = tail.end();
+    assert_eq!(code, Some(0), "{message}");
+    assert!(message.contains("topic emails is another one now"), "{message}");
+}

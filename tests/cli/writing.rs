@@ -155,7 +155,7 @@ fn a_line_that_cannot_be_sent_is_named_and_those_before_it_are_sent() {
     ] {
         let refused = run_with(&data, line, input).refused(1);
         assert!(refused.contains("line 2: ") && refused.contains(reason), "{refused}");
-        assert!(refused.contains("(1 lines before it were sent)"), "{refused}");
+        assert!(refused.contains("(1 line before it was sent)"), "{refused}");
     }
     assert_eq!(values(&data, "a"), [(Some("k".to_owned()), "v".to_owned())]);
     assert_eq!(values(&data, "b"), [(None, "v".to_owned())]);
@@ -184,4 +184,98 @@ fn a_topic_is_created_only_if_it_is_asked_for() {
     assert_eq!(files_below(other.path()).len(), 1);
     let empty = temp_dir();
     run_with(empty.path(), "produce {} emails --create 1", "one\n").ok();
+}
+
+/// A process can name itself as it likes, and its name must not reach the terminal as it is.
+#[test]
+fn the_name_of_another_process_is_escaped() {
+    let dir = sample();
+    let broker = service(dir.path());
+    let before = fs::read_to_string("/proc/self/comm").unwrap();
+    fs::write("/proc/self/comm", "a\u{1b}[2J").unwrap();
+    let refused = run_with(dir.path(), "produce {} emails", "one\n").refused(1);
+    fs::write("/proc/self/comm", before.trim_end()).unwrap();
+    assert!(refused.contains(r"(a\u{1b}[2J)"), "{refused}");
+    broker.close().unwrap();
+}
+
+/// A dry run refuses what the reset would.
+#[test]
+fn a_dry_run_refuses_what_the_reset_refuses() {
+    let dir = sample();
+    let name = "g".repeat(256);
+    for end in ["", " --execute"] {
+        let line = format!("reset {{}} {name} emails --to end --new-group{end}");
+        let refused = run(dir.path(), &line).refused(1);
+        assert!(refused.contains("cannot be used as a name"), "{refused}");
+    }
+    fs::remove_dir_all(dir.path().join("emails/1")).unwrap();
+    for end in ["", " --execute"] {
+        for partition in ["", " --partition 1"] {
+            let line = format!("reset {{}} mailer emails --to end{partition}{end}");
+            let ran = run(dir.path(), &line);
+            assert_eq!((ran.code, ran.out.as_str()), (3, ""), "{line}: {}", ran.err);
+        }
+        run(dir.path(), &format!("reset {{}} mailer emails --to 2 --json -p 0{end}"));
+    }
+}
+
+/// What is refused has made nothing.
+#[test]
+fn a_topic_that_cannot_be_made_is_refused_before_anything_is_made() {
+    let dir = temp_dir();
+    let data = dir.path().join("data");
+    for (line, reason) in [
+        ("produce {} a/b --create 1", "cannot be used as a name"),
+        ("produce {} __meta --create 1", "cannot be used as a name"),
+        ("produce {} a --create 0", "partitions"),
+        ("produce {} a --create 1 --segment-bytes 1B", "segment_bytes"),
+        ("produce {} a --create 2 --partition 2", "there is no partition a-2"),
+    ] {
+        let refused = run_with(&data, line, "one\n").refused(1);
+        assert!(refused.contains(reason), "{line}: {refused}");
+        assert!(!data.exists(), "{line}");
+    }
+    let dir = sample();
+    let before = contents(dir.path());
+    let line = "produce {} new --create 2 --partition 2";
+    assert!(run_with(dir.path(), line, "one\n").refused(1).contains("there is no partition new-2"));
+    assert!(contents(dir.path()) == before, "something was written");
+}
+
+/// The disk refuses after some lines: the message names the first that was not sent.
+#[test]
+fn a_disk_that_fails_later_is_reported_with_the_line() {
+    let dir = temp_dir();
+    let data = dir.path().join("data");
+    run_with(&data, "produce {} jobs --create 1", "").ok();
+    let mut child = Command::new("sh");
+    // Files may have 2 MiB. With the signal ignored, a longer one is an error.
+    let limited = r#"trap "" XFSZ; ulimit -f 4096; exec "$0" produce "$1" jobs"#;
+    child.args(["-c", limited, env!("CARGO_BIN_EXE_logpond")]).arg(&data);
+    let child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let line = format!("{}\n", "x".repeat(1_000));
+    let writer = std::thread::spawn(move || {
+        (0..8_000).take_while(|_| input.write_all(line.as_bytes()).is_ok()).count()
+    });
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    let number = message.strip_prefix("logpond: line ").and_then(|it| it.split(':').next());
+    let number: usize = number.unwrap_or_else(|| panic!("{message}")).parse().unwrap();
+    assert!(number > 1, "{message}");
+    assert_eq!(values(&data, "jobs").len().min(number - 1), number - 1, "{message}");
+    assert!(message.contains("lines before it were sent)"), "{message}");
+}
+
+#[test]
+fn damage_is_mentioned_before_something_is_written_beside_it() {
+    let dir = sample();
+    fs::remove_dir_all(dir.path().join("emails/1")).unwrap();
+    let ran = run_with(dir.path(), "produce {} emails --partition 0", "one\n");
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.err.contains("1 damaged partition;"), "{}", ran.err);
 }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{ArgAction, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use logpond::{Clock, StartAt, SystemClock};
 
 use crate::record::Format;
@@ -25,6 +26,21 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
+impl Args {
+    /// Parses the command line of this process.
+    pub(crate) fn of_process() -> Result<Self, clap::Error> {
+        let args = Self::try_parse()?;
+        match &args.command {
+            // clap finds this only if both options follow the command.
+            Command::Tail(tail) if args.json && tail.format.is_some() => {
+                let reason = "the argument '--format <FORMAT>' cannot be used with '--json'";
+                Err(Self::command().error(ErrorKind::ArgumentConflict, reason))
+            }
+            _ => Ok(args),
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List the topics
@@ -37,7 +53,7 @@ pub(crate) enum Command {
     Lag(Lag),
     /// Print records: the last ones, or from an offset or a time on
     Tail(Tail),
-    /// Read every byte and check it: exit code 3 if anything is damaged
+    /// Read and check all records: exit code 3 if anything is damaged
     Verify(Verify),
     /// Copy everything that can be read in a damaged directory into a new one
     Salvage(Salvage),

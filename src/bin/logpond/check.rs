@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use logpond::{
-    Broker, Corruption, PartitionMetrics, SalvageReport, SalvagedPartition, SalvagedTopic,
-    TopicMetrics, TopicPartition,
+    Broker, Corruption, Error, PartitionMetrics, SalvageReport, SalvagedPartition, SalvagedTopic,
+    TopicMetrics, TopicPartition, VerifyReport,
 };
 use serde::Serialize;
 
@@ -17,6 +17,9 @@ use crate::output::Report;
 use crate::table::{Align, Table};
 use crate::text::{escape, escape_path};
 use crate::units::show_count;
+
+/// LIMIT: how often files that change are looked at again.
+const LOOKS_MAX: usize = 20;
 
 /// A range of offsets, without its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -98,7 +101,7 @@ pub(crate) struct Step<'a> {
     pub(crate) bytes: u64,
 }
 
-/// Reads every byte of some topics, or of all and of the broker's own state.
+/// Reads and checks some topics, or of all and of the broker's own state.
 pub(crate) fn verify(
     broker: &Broker,
     topics: &[String],
@@ -110,13 +113,17 @@ pub(crate) fn verify(
     let bytes = chosen.iter().flat_map(|it| &it.partitions).map(bytes_of).sum();
     let mut bytes_read = 0_u64;
     let (mut verified, mut damage) = (Vec::new(), Vec::new());
-    for topic in chosen {
+    'topics: for topic in chosen {
         let mut of_topic = Vec::new();
         let (mut batches, mut records) = (0, 0);
         for partition in &topic.partitions {
             let origin = TopicPartition::from((&*topic.name, partition.partition));
             on_step(Step { partition: &origin, bytes_read, bytes });
-            let report = broker.admin().verify_partition(&origin)?;
+            let report = match verify_one(broker, &origin) {
+                // The service has deleted it meanwhile.
+                Err(Error::UnknownTopic(_)) => continue 'topics,
+                verified => verified?,
+            };
             batches += report.batches;
             records += report.records;
             let found =
@@ -130,6 +137,29 @@ pub(crate) fn verify(
         damage.append(&mut of_topic);
     }
     Ok(Verification { topics: verified, damage })
+}
+
+/// Verifies a partition. The library looks at a topic's files again before it takes a missing one
+/// for damage. The broker's own state is looked at again here: a service replaces its files all the
+/// time, and damage counts once two looks have found the same.
+fn verify_one(broker: &Broker, origin: &TopicPartition) -> Result<VerifyReport, Error> {
+    let is_internal = broker.metrics().internal.iter().any(|it| *it.name == *origin.topic);
+    let mut found = broker.admin().verify_partition(origin);
+    for _ in 0..LOOKS_MAX {
+        if !is_internal || found.as_ref().is_ok_and(VerifyReport::is_ok) {
+            break;
+        }
+        let before = format!("{found:?}");
+        // The state itself cannot be read: that is in what was found.
+        if broker.refresh().is_err() {
+            break;
+        }
+        found = broker.admin().verify_partition(origin);
+        if format!("{found:?}") == before {
+            break;
+        }
+    }
+    found
 }
 
 /// The topics with these names, or all if there are none.
@@ -219,7 +249,12 @@ struct SalvagedLog {
 
 /// Copies what can be read in `from` to `to`, a new directory.
 pub(crate) fn salvage(from: &Path, to: &Path) -> Result<Salvage, Failure> {
-    let report = logpond::salvage(from, to).map_err(|error| explain_lock(from, error))?;
+    let report = logpond::salvage(from, to).map_err(|error| match error {
+        Error::Config(error) if error.setting == "to" => {
+            Failure::Refused(format!("{}: {}", escape_path(to), escape(&error.reason)))
+        }
+        error => explain_lock(from, error, false),
+    })?;
     Ok(Salvage::new(from, to, &report))
 }
 
@@ -306,5 +341,48 @@ impl Report for Salvage {
 
     fn has_damage(&self) -> bool {
         !self.is_whole
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use logpond::{Record, TopicConfig};
+
+    use super::*;
+
+    /// A service commits until the files of its own state are replaced, and its topic is deleted,
+    /// after the directory was opened for verification.
+    #[test]
+    fn what_a_service_replaces_meanwhile_is_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = Broker::builder().data_dir(dir.path()).background(false).open().unwrap();
+        for topic in ["kept", "deleted"] {
+            let topic = service.ensure_topic(topic, TopicConfig::new(1)).unwrap();
+            topic.partition(0).unwrap().append(&Record::new().value("v")).unwrap();
+        }
+        let mut consumer = service.consumer("g").subscribe(["kept"]).open().unwrap();
+        consumer.poll(std::time::Duration::ZERO).unwrap();
+        let mut commit = |offset| {
+            let offsets = [(TopicPartition::from(("kept", 0)), offset)].into();
+            consumer.commit_offsets(&offsets).unwrap();
+        };
+        commit(1);
+        let viewer = Broker::builder().data_dir(dir.path()).read_only(true).open().unwrap();
+        let first = dir.path().join("__offsets/0/00000000000000000000.log");
+        assert!(first.exists());
+        let mut number = 0;
+        while first.exists() && number < 40_000 {
+            number += 1;
+            commit(number % 2);
+            if number % 1_000 == 0 {
+                service.tick().unwrap();
+            }
+        }
+        assert!(!first.exists(), "the files are not replaced");
+        service.admin().delete_topic("deleted").unwrap();
+        let verified = verify(&viewer, &[], |_| {}).unwrap();
+        assert_eq!(verified.damage, []);
+        let of_kept = verified.topics.iter().find(|it| it.name == "kept");
+        assert_eq!(of_kept.unwrap().records, 1);
     }
 }

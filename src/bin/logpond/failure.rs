@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use logpond::Error;
 
 use crate::text::{escape, escape_path};
+use crate::units::counted;
 
 /// The exit codes. Part of the interface: `src/docs/command_line.md` lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,13 +35,16 @@ pub(crate) enum Failure {
     Stream { operation: &'static str, source: io::Error },
     /// There is no data directory at this path.
     NoDirectory { path: PathBuf, reason: &'static str },
-    /// Another process has the directory open for writing.
-    InUse { path: PathBuf, holder: String },
+    /// The system does not say what is at this path.
+    Path { path: PathBuf, source: io::Error },
+    /// Another process has the directory open for writing. `holder` is escaped; `waits`: the command
+    /// can wait for it.
+    InUse { path: PathBuf, holder: String, waits: bool },
     /// The command would do something that was not asked for. The text is escaped.
     Refused(String),
     /// The library's answer.
     Library(Error),
-    /// A line of standard input was not sent.
+    /// A line of standard input was not sent; `sent` lines before it were.
     Line { number: u64, sent: u64, source: Box<Failure> },
 }
 
@@ -75,12 +79,13 @@ impl fmt::Display for Failure {
             Self::OutputClosed => f.write_str("standard output is closed"),
             Self::Stream { operation, source } => write!(f, "cannot {operation}: {source}"),
             Self::NoDirectory { path, reason } => write!(f, "{}: {reason}", shown(path)),
-            Self::InUse { path, holder } => write!(
-                f,
-                "{} is in use by {holder}; only one process may write to it: stop that one, or wait \
-                 for it with `--wait`",
-                shown(path)
-            ),
+            Self::Path { path, source } => write!(f, "cannot look at {}: {source}", shown(path)),
+            Self::InUse { path, holder, waits } => {
+                let path = shown(path);
+                write!(f, "{path} is in use by {holder}; only one process may write to it: ")?;
+                let advice = if *waits { ", or wait for it with `--wait`" } else { "" };
+                write!(f, "stop that one{advice}")
+            }
             Self::Refused(reason) => f.write_str(reason),
             Self::Library(Error::UnknownTopic(name)) => {
                 write!(f, "there is no topic {}; `logpond topics` lists the topics", quoted(name))
@@ -95,7 +100,9 @@ impl fmt::Display for Failure {
             }
             Self::Library(error) => f.write_str(&escape(&with_causes(error))),
             Self::Line { number, sent, source } => {
-                write!(f, "line {number}: {source} ({sent} lines before it were sent)")
+                let (lines, were) =
+                    (counted(*sent, "line"), if *sent == 1 { "was" } else { "were" });
+                write!(f, "line {number}: {source} ({lines} before it {were} sent)")
             }
         }
     }

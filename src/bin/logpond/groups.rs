@@ -5,7 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use logpond::{Broker, Error, GroupInfo, GroupOffset, Partition, StartAt, TopicPartition};
+use logpond::{
+    Broker, Error, GroupInfo, GroupOffset, Partition, StartAt, TopicConfig, TopicPartition,
+};
 use serde::Serialize;
 
 use crate::failure::{Failure, quoted};
@@ -190,6 +192,9 @@ struct ResetOffset {
 /// Says what [`execute_reset`] would do now. Changes nothing.
 pub(crate) fn plan_reset(broker: &Broker, reset: &Reset<'_>) -> Result<ResetReport, Failure> {
     let committed = committed(broker, reset)?;
+    if reset.is_new {
+        check_new(reset.group)?;
+    }
     let topic = broker.topic(reset.topic)?;
     let partitions: Vec<Partition> = match reset.partition {
         Some(number) => vec![topic.partition(number)?],
@@ -197,10 +202,26 @@ pub(crate) fn plan_reset(broker: &Broker, reset: &Reset<'_>) -> Result<ResetRepo
     };
     let mut offsets = Vec::new();
     for log in &partitions {
+        check_available(broker, reset.topic, log.number())?;
         let to = offset_of(log, reset.to)?;
         offsets.push(reset.offset(log, &committed, to));
     }
     Ok(reset.report(false, offsets))
+}
+
+/// Refuses a name that no group can have, as the library does when it stores a commit.
+fn check_new(group: &str) -> Result<(), Failure> {
+    let broker = Broker::in_memory()?;
+    broker.ensure_topic("any", TopicConfig::new(1))?;
+    broker.admin().reset_offsets(group, "any", StartAt::Earliest)?;
+    Ok(())
+}
+
+/// Refuses a partition that is unavailable: nothing can be committed for it.
+fn check_available(broker: &Broker, topic: &str, partition: u32) -> Result<(), Failure> {
+    let partition = TopicPartition::from((topic, partition));
+    let mut reader = broker.reader().assign([&partition]).start(StartAt::Earliest).open()?;
+    Ok(reader.seek(&partition, StartAt::Earliest)?)
 }
 
 /// Commits the new offsets, and returns them.

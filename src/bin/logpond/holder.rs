@@ -7,15 +7,18 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::text::escape;
+
 /// The lock file of a data directory.
 const LOCK: &str = "LOCK";
 
 /// `process 4711 (mailer)`, or `another process` where it cannot be found out: a process of another
-/// user, or in another container.
+/// user, or in another container. The text is escaped.
 pub(crate) fn describe(dir: &Path) -> String {
     let found =
         find(&dir.join(LOCK)).map(|pid| match fs::read_to_string(format!("/proc/{pid}/comm")) {
-            Ok(name) => format!("process {pid} ({})", name.trim_end()),
+            // A process chooses its name itself.
+            Ok(name) => format!("process {pid} ({})", escape(name.trim_end())),
             Err(_) => format!("process {pid}"),
         });
     found.unwrap_or_else(|| "another process".to_owned())

@@ -31,7 +31,6 @@ mod units;
 use std::io;
 use std::process::ExitCode;
 
-use clap::Parser;
 use logpond::{Broker, Error, TopicConfig};
 
 use self::args::{Args, Command};
@@ -42,7 +41,7 @@ use self::record::{Format, show_notice, show_record};
 use self::units::show_size;
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let args = match Args::of_process() {
         Ok(args) => args,
         // Help and version are no errors; they come this way too.
         Err(error) => {
@@ -77,7 +76,7 @@ fn run(args: Args) -> Result<Exit, Failure> {
         Command::Tail(tail) => run_tail(&mut output, &tail, args.json),
         Command::Verify(args) => run_verify(&mut output, &args),
         Command::Salvage(args) => {
-            open::check_is_dir(&args.from)?;
+            open::check_has_logs(&args.from)?;
             finish(&mut output, &check::salvage(&args.from, &args.to)?)
         }
         Command::Reset(args) => run_reset(&mut output, &args),
@@ -94,9 +93,16 @@ fn looked_at(dir: &std::path::Path) -> Result<Broker, Failure> {
 
 /// Prints a report. The exit code says whether it shows damage.
 fn finish(output: &mut Output, report: &impl Report) -> Result<Exit, Failure> {
-    output.report(report)?;
-    output.flush()?;
-    Ok(exit_by(report.has_damage()))
+    let printed = output.report(report).and_then(|()| output.flush());
+    unless_closed(printed, report.has_damage())
+}
+
+/// The exit code of a command whose output is printed. It is the same if nobody reads the output.
+fn unless_closed(printed: Result<(), Failure>, has_damage: bool) -> Result<Exit, Failure> {
+    match printed {
+        Ok(()) | Err(Failure::OutputClosed) => Ok(exit_by(has_damage)),
+        Err(failure) => Err(failure),
+    }
 }
 
 fn exit_by(has_damage: bool) -> Exit {
@@ -108,6 +114,16 @@ fn run_tail(output: &mut Output, args: &args::Tail, json: bool) -> Result<Exit, 
     let from = args.from.map_or(tail::From::Last(args.last), tail::From::At);
     let (topic, partitions) = (args.topic.as_str(), args.partitions.as_slice());
     let mut tail = tail::Tail::open(&tail::Request { dir: &args.dir, topic, partitions, from })?;
+    let printed = print_tail(output, &mut tail, args, format);
+    unless_closed(printed, tail.has_damage())
+}
+
+fn print_tail(
+    output: &mut Output,
+    tail: &mut tail::Tail,
+    args: &args::Tail,
+    format: Format,
+) -> Result<(), Failure> {
     let mut wanted = args.limit.unwrap_or(u64::MAX);
     while wanted > 0 {
         let has_read = tail.next(|message| {
@@ -117,9 +133,7 @@ fn run_tail(output: &mut Output, args: &args::Tail, json: bool) -> Result<Exit, 
             }
             Ok(())
         })?;
-        for notice in tail.take_notices() {
-            note(&show_notice(&notice));
-        }
+        say_notices(tail);
         if !has_read {
             if !args.follow {
                 break;
@@ -128,8 +142,15 @@ fn run_tail(output: &mut Output, args: &args::Tail, json: bool) -> Result<Exit, 
             tail.wait()?;
         }
     }
-    output.flush()?;
-    Ok(exit_by(tail.has_damage()))
+    // What the opening has found, where nothing is to be read.
+    say_notices(tail);
+    output.flush()
+}
+
+fn say_notices(tail: &mut tail::Tail) {
+    for notice in tail.take_notices() {
+        note(&show_notice(&notice));
+    }
 }
 
 fn run_verify(output: &mut Output, args: &args::Verify) -> Result<Exit, Failure> {
@@ -180,14 +201,19 @@ fn run_produce(output: &mut Output, args: &args::Produce) -> Result<Exit, Failur
     finish(output, &sent)
 }
 
-/// Refuses a directory or a topic that is not there, before anything is created.
+/// Refuses what cannot be done, before anything is created: a directory or a topic that is not
+/// there, impossible settings.
 fn look_before_writing(args: &args::Produce, config: Option<&TopicConfig>) -> Result<(), Failure> {
+    if let Some(config) = config {
+        produce::check_new(&args.topic, config, args.partition)?;
+    }
     let broker = match open::read_only(&args.dir) {
         Err(Failure::NoDirectory { .. }) if config.is_some() && open::is_free(&args.dir) => {
             return Ok(());
         }
         opened => opened?,
     };
+    open::note_damage(&broker);
     match broker.topic(&args.topic) {
         Err(Error::UnknownTopic(_)) if config.is_some() => Ok(()),
         Ok(topic) => {

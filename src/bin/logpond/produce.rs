@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, Read};
 
-use logpond::{Broker, Delivery, Producer, Record, RecordMetadata, TopicConfig};
+use logpond::{Broker, Delivery, Error, Producer, Record, RecordMetadata, TopicConfig};
 use serde::Serialize;
 
 use crate::args;
@@ -18,6 +18,9 @@ const IN_FLIGHT_MAX: usize = 1_024;
 
 /// LIMIT: the longest line unless the topic has a limit of its own: that of its records, by default.
 const LINE_BYTES_MAX: u32 = 1 << 20;
+
+/// A partition that no topic has, and an offset.
+const NO_PARTITION: (u32, u64) = (u32::MAX, 0);
 
 /// How lines become records.
 #[derive(Debug)]
@@ -53,6 +56,25 @@ pub(crate) fn config(partitions: u32, args: &args::Produce) -> TopicConfig {
     config
 }
 
+/// Refuses what a new topic cannot be, without making anything.
+pub(crate) fn check_new(
+    topic: &str,
+    config: &TopicConfig,
+    partition: Option<u32>,
+) -> Result<(), Failure> {
+    // The library checks name and settings, and then refuses a partition that no topic has.
+    let checked =
+        Broker::in_memory()?.admin().create_topic_at(topic, config.clone(), [NO_PARTITION]);
+    match checked {
+        Err(Error::UnknownPartition(_)) | Ok(_) => {}
+        Err(error) => return Err(error.into()),
+    }
+    match partition.filter(|number| *number >= config.partitions) {
+        Some(number) => Err(Error::UnknownPartition((topic, number).into()).into()),
+        None => Ok(()),
+    }
+}
+
 /// Sends each line as a record. Returns when all of them are durable.
 pub(crate) fn produce(
     broker: &Broker,
@@ -68,7 +90,7 @@ pub(crate) fn produce(
         let read = read_line(&mut input, &mut line, limit);
         let send = |is_there: bool| is_there.then(|| lines.send(&producer, &line)).transpose();
         match read.and_then(send) {
-            Ok(Some(delivery)) => deliveries.push(delivery)?,
+            Ok(Some(delivery)) => deliveries.push(number, delivery)?,
             Ok(None) => break,
             Err(source) => {
                 // What was sent is durable before anything is said about it.
@@ -134,13 +156,14 @@ fn split<'a>(line: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
 /// The records that were sent, in order.
 #[derive(Default)]
 struct Deliveries {
-    in_flight: VecDeque<Delivery>,
+    /// With the numbers of their lines.
+    in_flight: VecDeque<(u64, Delivery)>,
     done: BTreeMap<u32, Sent>,
 }
 
 impl Deliveries {
-    fn push(&mut self, delivery: Delivery) -> Result<(), Failure> {
-        self.in_flight.push_back(delivery);
+    fn push(&mut self, line: u64, delivery: Delivery) -> Result<(), Failure> {
+        self.in_flight.push_back((line, delivery));
         while self.in_flight.len() > IN_FLIGHT_MAX {
             self.settle_first()?;
         }
@@ -148,8 +171,11 @@ impl Deliveries {
     }
 
     fn settle_first(&mut self) -> Result<(), Failure> {
-        if let Some(delivery) = self.in_flight.pop_front() {
-            let RecordMetadata { partition, offset, .. } = delivery.wait()?;
+        if let Some((number, delivery)) = self.in_flight.pop_front() {
+            let RecordMetadata { partition, offset, .. } = delivery.wait().map_err(|error| {
+                let (sent, source) = (self.records(), Box::new(error.into()));
+                Failure::Line { number, sent, source }
+            })?;
             let new = Sent { partition, records: 0, first_offset: offset, last_offset: offset };
             let sent = self.done.entry(partition).or_insert(new);
             sent.records += 1;
@@ -158,12 +184,16 @@ impl Deliveries {
         Ok(())
     }
 
+    fn records(&self) -> u64 {
+        self.done.values().map(|it| it.records).sum()
+    }
+
     fn finish(mut self, topic: &str) -> Result<ProduceReport, Failure> {
         while !self.in_flight.is_empty() {
             self.settle_first()?;
         }
+        let records = self.records();
         let partitions: Vec<Sent> = self.done.into_values().collect();
-        let records = partitions.iter().map(|it| it.records).sum();
         Ok(ProduceReport { topic: topic.to_owned(), records, partitions })
     }
 }
@@ -201,6 +231,24 @@ mod tests {
         assert_eq!(split(b"a => b", b" => "), Some((&b"a"[..], &b"b"[..])));
         assert_eq!(split(b"ab", b":"), None);
         assert_eq!(split(b"", b":"), None);
+    }
+
+    /// A record that was accepted and is then refused has the number of its line.
+    #[test]
+    fn a_record_that_does_not_become_durable_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = Broker::builder().data_dir(dir.path()).background(false).open().unwrap();
+        broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+        let producer = broker.producer();
+        let send = || producer.enqueue(Record::to("t").value("v")).unwrap();
+        let mut deliveries = Deliveries::default();
+        deliveries.push(1, send()).unwrap();
+        deliveries.settle_first().unwrap();
+        deliveries.push(2, send()).unwrap();
+        deliveries.push(3, send()).unwrap();
+        broker.admin().delete_topic("t").unwrap();
+        let failed = deliveries.finish("t").unwrap_err();
+        assert!(matches!(failed, Failure::Line { number: 2, sent: 1, .. }), "{failed:?}");
     }
 
     #[test]

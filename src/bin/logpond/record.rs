@@ -74,8 +74,9 @@ pub(crate) fn show_notice(notice: &Notice) -> String {
         Notice::Missing { partition, start, end } => format!(
             "{partition}: offsets {start}..{end} are missing: they were removed, or are damaged"
         ),
-        Notice::Cut { partition, end } => {
-            format!("{partition}: a recovery has cut the log to offset {end}; what follows is new")
+        Notice::LeftOut { partition, reason } => format!("{partition} is left out: {reason}"),
+        Notice::Anew { topic } => {
+            format!("topic {topic} is another one now: what follows begins at its first record")
         }
     }
 }

@@ -1,9 +1,10 @@
 //! `tail`: reads the records of a topic, and follows it.
 //!
-//! The broker is read-only, and shows a directory as it was when it was opened. To follow the
-//! process that writes, [`Tail::renew`] opens it again, and continues at the same offsets.
+//! The broker is read-only, and shows a directory as it was when it last looked at it. To follow
+//! the process that writes, [`Tail::renew`] lets it look again.
 
-use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -60,13 +61,16 @@ pub(crate) struct Header {
 pub(crate) enum Notice {
     /// These offsets were removed before they were read, or are damaged.
     Missing { partition: TopicPartition, start: u64, end: u64 },
-    /// A recovery has cut the log, which now has other records from `end` on.
-    Cut { partition: TopicPartition, end: u64 },
+    /// The partition is unavailable.
+    LeftOut { partition: TopicPartition, reason: String },
+    /// What follows is of another topic with the same name, from its beginning.
+    Anew { topic: String },
 }
 
 /// A reader of a topic.
 pub(crate) struct Tail {
     dir: PathBuf,
+    identity: Option<Identity>,
     topic: String,
     partitions: Vec<u32>,
     broker: Broker,
@@ -77,28 +81,39 @@ pub(crate) struct Tail {
 
 impl Tail {
     pub(crate) fn open(request: &Request<'_>) -> Result<Self, Failure> {
+        let identity = identity(request.dir, request.topic);
         let broker = open::read_only(request.dir)?;
         open::note_damage(&broker);
-        let mut reader = reader(&broker, request.topic, request.partitions)?;
-        for partition in reader.assignment() {
-            let start = match request.from {
-                From::At(start) => start,
-                From::Last(count) => {
-                    let log = broker.topic(request.topic)?.partition(partition.partition)?;
-                    StartAt::Offset(log.high_watermark().saturating_sub(count))
-                }
-            };
-            reader.seek(&partition, start)?;
-        }
-        Ok(Self {
+        let reader = reader(&broker, request.topic, request.partitions)?;
+        let mut tail = Self {
             dir: request.dir.to_path_buf(),
+            identity,
             topic: request.topic.to_owned(),
             partitions: request.partitions.to_vec(),
             broker,
             reader,
             notices: Vec::new(),
             has_damage: false,
-        })
+        };
+        tail.seek_all(request.from)?;
+        Ok(tail)
+    }
+
+    fn seek_all(&mut self, from: From) -> Result<(), Failure> {
+        let topic = self.broker.topic(&self.topic)?;
+        for partition in self.reader.assignment() {
+            let start = match from {
+                From::At(start) => start,
+                From::Last(count) => {
+                    let log = topic.partition(partition.partition)?;
+                    StartAt::Offset(log.high_watermark().saturating_sub(count))
+                }
+            };
+            if let Err(error) = self.reader.seek(&partition, start) {
+                self.leave_out(error)?;
+            }
+        }
+        Ok(())
     }
 
     /// Passes the next records to `each`, as many as one poll returns. Returns whether there were
@@ -108,11 +123,8 @@ impl Tail {
         mut each: impl FnMut(MessageRef<'_>) -> Result<(), Failure>,
     ) -> Result<bool, Failure> {
         let batch = match self.reader.poll(Duration::ZERO) {
-            Err(Error::Truncated { partition, end, .. }) => {
-                self.notices.push(Notice::Cut { partition, end });
-                self.reader.poll(Duration::ZERO)?
-            }
-            polled => polled?,
+            Ok(batch) => batch,
+            Err(error) => return self.continue_after(error).map(|()| true),
         };
         let gaps = self.reader.take_gaps().into_iter();
         self.notices.extend(gaps.map(|gap| Notice::Missing {
@@ -130,7 +142,7 @@ impl Tail {
         std::mem::take(&mut self.notices)
     }
 
-    /// Whether damaged records were passed over.
+    /// Whether damaged records were passed over, or a partition was left out.
     pub(crate) fn has_damage(&self) -> bool {
         let topics = self.broker.metrics().topics;
         let partitions = topics.iter().flat_map(|topic| &topic.partitions);
@@ -139,35 +151,81 @@ impl Tail {
 
     /// Waits a little, and then looks at the directory again.
     pub(crate) fn wait(&mut self) -> Result<(), Failure> {
-        // Nothing arrives in a read-only broker: the poll is there for its time-out.
-        self.reader.poll(FOLLOW_EVERY)?;
+        // Nothing arrives before the next look: the poll is there for its time-out.
+        if let Err(error) = self.reader.poll(FOLLOW_EVERY) {
+            self.continue_after(error)?;
+        }
         self.renew()
     }
 
     fn renew(&mut self) -> Result<(), Failure> {
         self.has_damage = self.has_damage();
-        let positions: BTreeMap<TopicPartition, u64> = self
-            .reader
-            .assignment()
-            .into_iter()
-            .filter_map(|partition| Some((partition.clone(), self.reader.position(&partition)?)))
-            .collect();
-        let broker = open::read_only(&self.dir)?;
-        let mut reader = reader(&broker, &self.topic, &self.partitions)?;
-        for (partition, position) in positions {
-            let log = broker.topic(&self.topic)?.partition(partition.partition)?;
-            let (start, end) = (log.log_start_offset(), log.high_watermark());
-            if position < start {
-                let (start, end) = (position, start);
-                self.notices.push(Notice::Missing { partition: partition.clone(), start, end });
-            } else if position > end {
-                self.notices.push(Notice::Cut { partition: partition.clone(), end });
-            }
-            reader.seek(&partition, StartAt::Offset(position))?;
+        let identity = identity(&self.dir, &self.topic);
+        let is_same = identity == self.identity;
+        if self.broker.refresh()?.deleted.contains(&self.topic) {
+            return self.begin_anew();
         }
-        (self.broker, self.reader) = (broker, reader);
+        if !is_same {
+            // A broker takes what it sees later for the same log with more records.
+            self.broker = open::read_only(&self.dir)?;
+            return self.begin_anew();
+        }
+        let topic = self.broker.topic(&self.topic)?;
+        let reads = self.reader.assignment();
+        if self.partitions.is_empty() && reads.len() < topic.partitions() as usize {
+            self.reader.assign((0..topic.partitions()).map(|it| (self.topic.as_str(), it)))?;
+        }
         Ok(())
     }
+
+    fn continue_after(&mut self, error: Error) -> Result<(), Failure> {
+        match error {
+            // A read has found it out, before a look did.
+            Error::UnknownTopic(_) => {
+                self.has_damage = self.has_damage();
+                self.broker.refresh()?;
+                self.begin_anew()
+            }
+            error => self.leave_out(error),
+        }
+    }
+
+    /// The topic was deleted, or the directory replaced: if there is another topic with its name,
+    /// that is read from its beginning.
+    fn begin_anew(&mut self) -> Result<(), Failure> {
+        self.identity = identity(&self.dir, &self.topic);
+        self.reader = reader(&self.broker, &self.topic, &self.partitions)?;
+        self.notices.push(Notice::Anew { topic: self.topic.clone() });
+        self.seek_all(From::At(StartAt::Earliest))
+    }
+
+    /// After an error of a partition that is unavailable: the others are read.
+    fn leave_out(&mut self, error: Error) -> Result<(), Failure> {
+        let Error::Corrupt(damage) = &error else { return Err(error.into()) };
+        let partition = damage.partition.clone();
+        let is_read = |it: &TopicPartition| self.reader.position(it).is_some();
+        match partition.filter(|it| is_read(it) && !self.reader.paused().contains(it)) {
+            None => Err(error.into()),
+            Some(partition) => {
+                self.has_damage = true;
+                self.reader.pause([&partition])?;
+                self.notices.push(Notice::LeftOut { partition, reason: error.to_string() });
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What distinguishes the directories of a topic from others at the same paths: numbers, which are
+/// used again, and the times at which they were made.
+type Identity = [(u64, u64, Option<SystemTime>); 2];
+
+fn identity(dir: &Path, topic: &str) -> Option<Identity> {
+    let of = |path: &Path| {
+        let found = fs::metadata(path).ok()?;
+        Some((found.dev(), found.ino(), found.created().ok()))
+    };
+    Some([of(dir)?, of(&dir.join(topic))?])
 }
 
 /// A reader at the beginning of some partitions of a topic, or of all.
@@ -176,7 +234,7 @@ fn reader(broker: &Broker, topic: &str, partitions: &[u32]) -> Result<Consumer, 
     let all: Vec<u32> = (0..known).collect();
     let chosen = if partitions.is_empty() { &all } else { partitions };
     let chosen = chosen.iter().map(|number| TopicPartition::from((topic, *number)));
-    Ok(broker.reader().assign(chosen).open()?)
+    Ok(broker.reader().assign(chosen).start(StartAt::Earliest).open()?)
 }
 
 impl TailedRecord {

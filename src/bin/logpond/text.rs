@@ -17,7 +17,7 @@ const HEX_COLUMNS: usize = 16;
 fn is_active(character: char) -> bool {
     character.is_control()
         || matches!(character,
-            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
 }
 
@@ -115,6 +115,7 @@ mod tests {
             ("\u{1b}[2J", r"\u{1b}[2J"),
             ("\u{9b}2J", r"\u{9b}2J"),
             ("a\u{202e}b", r"a\u{202e}b"),
+            ("a\u{ad}b", r"a\u{ad}b"),
             (r"C:\x", r"C:\\x"),
         ] {
             assert_eq!(escape(text), escaped);

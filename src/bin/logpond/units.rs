@@ -106,6 +106,12 @@ pub(crate) fn show_duration(duration: Duration) -> String {
     if shown.is_empty() { "0s".to_owned() } else { shown }
 }
 
+/// A number and a noun: `1 line`, `2 lines`.
+pub(crate) fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", show_count(count))
+}
+
 /// A number with a comma between groups of three digits.
 pub(crate) fn show_count(count: u64) -> String {
     let digits = count.to_string();
@@ -176,5 +182,7 @@ mod tests {
         for (count, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_204_311, "1,204,311")] {
             assert_eq!(show_count(count), text);
         }
+        let lines = [0, 1, 2].map(|count| counted(count, "line"));
+        assert_eq!(lines, ["0 lines", "1 line", "2 lines"]);
     }
 }
