@@ -153,13 +153,13 @@ impl Member {
         out
     }
 
-    /// The leader's log begins at `start` from now on; or, on any member, an internal log, which each
-    /// member cleans up for itself. A start above the high watermark changes nothing.
+    /// The log begins at `start` from now on: the leader has moved it, perhaps right before it stopped
+    /// to lead; or it is an internal log, which each member cleans up for itself. A start above the
+    /// high watermark changes nothing.
     pub(crate) fn start_moved(&mut self, key: LogKey, start: u64) -> Effects {
         let mut out = Effects::new();
         let Some(log) = self.state.logs().get(key) else { return out };
-        let is_internal = matches!(key, LogKey::Meta | LogKey::Offsets);
-        if (is_internal || matches!(self.role, Role::Leader(_))) && start <= log.watermark {
+        if start <= log.watermark {
             self.state.raise_start(key, start, &mut out);
         }
         out

@@ -475,6 +475,8 @@ impl<C: Catalog> Shell<C> {
         let log = self.member.state().logs().find(key).filter(|log| !log.damaged);
         let Some(end) = log.map(super::logs::Log::end) else { return Ok(()) };
         let Some((_, core)) = self.catalog.settled_partition(key) else { return Ok(()) };
+        // Otherwise it would be asked for records that it does not have, and say nothing.
+        let _ = self.member.start_moved(key, core.log_start());
         let new_end = core.log_end();
         let Some(records) = new_end.checked_sub(end).filter(|records| *records > 0) else {
             return Ok(());

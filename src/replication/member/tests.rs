@@ -47,6 +47,24 @@ fn a_group_of_one_leads_at_once_and_all_that_it_appends_is_visible() {
     assert!(effects.contains(&Effect::Watermark { log: LogKey::Offsets, offset: 5 }));
 }
 
+/// Retention moves a log start, and another member is called to lead before that was noted here: a
+/// candidate that was sent here for what it lacks asked for records that were removed, in every epoch.
+// RED: src/replication/member.rs
+//   - if start <= log.watermark {
+//   + if matches!(self.role, Role::Leader(_)) && start <= log.watermark {
+#[test]
+fn a_log_start_that_moved_right_before_a_leadership_ended_is_noted() {
+    let mut alone = member(1, Notes::new(run(0)));
+    alone.lead(LeaderEpoch(1)).unwrap();
+    let log = LogKey::Partition { topic: 7, partition: 0 };
+    let created = MetaChange::Created { log, counts_synced: false, epoch: LeaderEpoch(1) };
+    alone.appended(LogKey::Meta, 1, &[(1, created)]).unwrap();
+    alone.appended(log, 5, &[]).unwrap();
+    alone.resign();
+    assert_eq!(alone.start_moved(log, 6), []);
+    assert_eq!(alone.start_moved(log, 5), [Effect::RaiseStart { log, start: 5 }]);
+}
+
 /// Nobody could give back what it lost, so it does not wait for anybody.
 #[test]
 fn a_group_of_one_is_never_recovering() {
