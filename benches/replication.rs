@@ -3,7 +3,7 @@
 //! - A stream of records that are not waited for one by one, acknowledged by a majority; beside it, in
 //!   turns, the same records appended to three brokers that know nothing of each other, at once.
 //! - The same at `Sync`, by eight threads that wait.
-//! - One record at a time, beside a bare round trip of two parked threads over the same channels.
+//! - One record at a time, beside a bare round trip of two threads that sleep in between.
 //! - From `lead` to the first acknowledged record, by the number of partitions.
 //!
 //! All members, and what they are compared with, share the processors of the machine.
@@ -16,6 +16,7 @@
 #![allow(clippy::cast_precision_loss, reason = "figures have three digits")]
 
 use std::path::Path;
+use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -169,17 +170,40 @@ fn synced(bench: &Bench) {
     println!("  the first over the second      {}", replicated.over(&apart).show(times));
 }
 
+/// A number that one thread sets and another one waits for, asleep. (A channel spins first, and two
+/// threads with a processor each are then never parked.)
+#[derive(Default)]
+struct Turn(Mutex<usize>, Condvar);
+
+impl Turn {
+    fn set(&self, turn: usize) {
+        *self.0.lock().expect("nobody panics") = turn;
+        self.1.notify_one();
+    }
+
+    fn wait_for(&self, turn: usize) {
+        let mut current = self.0.lock().expect("nobody panics");
+        while *current != turn {
+            current = self.1.wait(current).expect("nobody panics");
+        }
+    }
+}
+
 fn one_by_one(bench: &Bench) {
-    let sends = bench.scale(5_000, 20);
+    let (sends, rounds) = (bench.scale(5_000, 20), bench.scale(5, 1));
     let group = Group::new(bench.dir(), Durability::Os);
     group.brokers[0].ensure_topic(TOPIC, TopicConfig::new(1)).expect("a topic can be made");
     let producer = group.brokers[0].producer();
-    let (call, called) = crossbeam::channel::bounded(1);
-    let (answer, answered) = crossbeam::channel::bounded(1);
+    let (call, answer) = (Turn::default(), Turn::default());
     let (mut ours, mut bare) = (Rounds::default(), Rounds::default());
     thread::scope(|scope| {
-        scope.spawn(move || while called.recv().is_ok() && answer.send(()).is_ok() {});
-        for _ in 0..bench.scale(5, 1) {
+        scope.spawn(|| {
+            for turn in 1..=rounds * sends {
+                call.wait_for(turn);
+                answer.set(turn);
+            }
+        });
+        for round in 0..rounds {
             let mut histogram = latencies();
             for _ in 0..sends {
                 let start = now();
@@ -188,15 +212,14 @@ fn one_by_one(bench: &Bench) {
             }
             ours.push(quantile(&histogram, 0.5));
             let mut histogram = latencies();
-            for _ in 0..sends {
+            for turn in 1..=sends {
                 let start = now();
-                call.send(()).expect("the other side is there");
-                answered.recv().expect("the other side is there");
+                call.set(round * sends + turn);
+                answer.wait_for(round * sends + turn);
                 histogram.saturating_record(nanos(start.elapsed()));
             }
             bare.push(quantile(&histogram, 0.5));
         }
-        drop(call);
     });
     println!("\n  one record of 1 KiB at a time at Os, p50");
     println!("  three copies                   {}", ours.show(seconds));
