@@ -22,7 +22,7 @@ use crate::links::Links;
 use crate::member::{FAULT, FULL, LINKS, NAME, NODE, TIMEOUT};
 
 /// Bounds every wait of a test that fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 pub(crate) const STEP: Duration = Duration::from_millis(20);
 
 struct Process {

@@ -225,10 +225,12 @@ impl<'a> Harm<'a> {
             has_role(group, "Learner").then_some(())
         });
         let mut rng = Rng::new(self.rng.next());
+        let mut kills_left = 3; // one that is killed again and again admits nobody
         self.group.until("the new directory is admitted", |group| {
             let leader = group.leader()?;
             group.ask(leader, &format!("replace {node}"))?;
-            if leader != member && rng.one_in(6) {
+            if leader != member && kills_left > 0 && rng.one_in(6) {
+                kills_left -= 1;
                 group.kill(leader);
                 group.start(leader);
             }
