@@ -115,7 +115,9 @@ mod tests {
     use std::task::Wake;
 
     use super::*;
-    use crate::sync::{AtomicUsize, LockLevel, Mutex, Ordering};
+    use crate::sync::{AtomicUsize, Ordering};
+    #[cfg(debug_assertions)]
+    use crate::sync::{LockLevel, Mutex};
 
     struct Counts(AtomicUsize);
 

@@ -167,7 +167,7 @@ fn tick(member: &ReplicationHandle) -> Duration {
 /// A replicated group of [test brokers](TestBroker), over a [`SimNetwork`], on one clock: an
 /// application tests in milliseconds how it fails over.
 ///
-/// There are no threads, and time passes only in calls. A call that waits for other members, on the
+/// There are no threads (but one while `delete_topic` waits), and time passes only in calls. A call that waits for other members, on the
 /// broker of any member, lets them work until it has its answer, and time pass if they have nothing to
 /// do: `send` at [`Acks::Quorum`](crate::Acks::Quorum), a commit, a topic's creation, also
 /// [`poll`](crate::Consumer::poll) with a timeout, and

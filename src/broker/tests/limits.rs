@@ -11,6 +11,7 @@ use crate::broker::catalog::{CatalogChange, ProducerEntry};
 use crate::config::{Durability, TopicConfig};
 use crate::error::Error;
 use crate::log::OFFSET_MAX;
+#[cfg(debug_assertions)]
 use crate::partition::background::Want;
 use crate::record::Record;
 use crate::storage::disk::SimulatedDisk;
