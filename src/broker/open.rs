@@ -188,18 +188,14 @@ impl Opening {
         last_run: LastRun,
     ) -> Result<OpenedPartition> {
         let (logs, factory) = (engine.logs(), engine.topics().factory());
-        let durability = self.context.durability_of(&entry.config);
-        let identity = self.context.identity(entry, number);
-        let options = factory.options(&entry.config, durability);
-        let key = (entry.id, number);
-        let known = last_run.known(self.settings(), logs.local(), key);
-        let env = &self.context.env;
+        let stored = factory.stored_partition(logs, entry, number, last_run);
+        let (identity, options, known) = (&stored.identity, stored.options, &stored.known);
         let opened = if self.settings().read_only {
-            inspector(engine).open_log((&identity, options), Some(known.clone()))
+            inspector(engine).open_log((identity, options), Some(known.clone()))
         } else {
-            open_log(env, identity.clone(), options, &known)
+            open_log(&self.context.env, identity.clone(), options, known)
         };
-        factory.found_partition(logs, (&identity, key), (options, durability), &known, opened)
+        factory.found_partition(logs, stored, opened)
     }
 }
 

@@ -105,24 +105,15 @@ impl Refresh<'_> {
         numbers: Range<u32>,
         last_run: LastRun,
     ) -> Result<Option<Vec<Arc<PartitionCore>>>> {
-        let engine = self.engine;
-        let (context, logs, factory) = (engine.context(), engine.logs(), engine.topics().factory());
+        let (logs, factory) = (self.engine.logs(), self.engine.topics().factory());
         let (mut cores, mut is_damaged) = (Vec::new(), false);
         for number in numbers {
-            let (identity, key) = (context.identity(entry, number), (entry.id, number));
-            let durability = context.durability_of(&entry.config);
-            let options = factory.options(&entry.config, durability);
-            let known = last_run.known(&context.settings, logs.local(), key);
-            let looked = self.inspector.look_again((&identity, options), None, known.clone());
+            let stored = factory.stored_partition(logs, entry, number, last_run);
+            let log = (&stored.identity, stored.options);
+            let looked = self.inspector.look_again(log, None, stored.known.clone());
             let Some(looked) = looked else { continue };
             let opened = looked.map(|it| (it.log, it.report));
-            let (core, (report, _)) = factory.found_partition(
-                logs,
-                (&identity, key),
-                (options, durability),
-                &known,
-                opened,
-            )?;
+            let (core, (report, _)) = factory.found_partition(logs, stored, opened)?;
             is_damaged |= !report.corrupt.is_empty();
             cores.push(core);
         }

@@ -11,6 +11,7 @@ use super::catalog::TopicEntry;
 use super::context::Context;
 use super::directories::{make_or_adopt_dir, sync_dir};
 use super::internal_logs::InternalLogs;
+use super::last_run::LastRun;
 use super::local::LocalChange;
 use super::workers::Workers;
 use crate::config::{Cleanup, Durability, RecoveryPolicy, TopicConfig};
@@ -28,6 +29,15 @@ use crate::topic::{Succession, TopicShared};
 
 /// An open partition, its report, and the entries to add to `__local`.
 pub(super) type OpenedPartition = (Arc<PartitionCore>, (PartitionRecovery, Vec<LocalChange>));
+
+/// A partition whose files exist, before it is opened: what an opening has to know of it.
+pub(super) struct StoredPartition {
+    key: (TopicId, u32),
+    durability: Durability,
+    pub(super) identity: LogIdentity,
+    pub(super) options: LogOptions,
+    pub(super) known: Known,
+}
 
 /// See the module's documentation.
 pub(super) struct TopicFactory {
@@ -97,28 +107,45 @@ impl TopicFactory {
         numbers.map(make).collect()
     }
 
+    /// A partition that an earlier run had, or another broker has.
+    pub(super) fn stored_partition(
+        &self,
+        logs: &InternalLogs,
+        entry: &TopicEntry,
+        number: u32,
+        last_run: LastRun,
+    ) -> StoredPartition {
+        let (context, key) = (&self.context, (entry.id, number));
+        let durability = context.durability_of(&entry.config);
+        StoredPartition {
+            key,
+            durability,
+            identity: context.identity(entry, number),
+            options: self.options(&entry.config, durability),
+            known: last_run.known(&context.settings, logs.local(), key),
+        }
+    }
+
     /// A partition as an opening of its log has found it, and what to add to `__local`.
     pub(super) fn found_partition(
         &self,
         logs: &InternalLogs,
-        (identity, key): (&LogIdentity, (TopicId, u32)),
-        (options, durability): (LogOptions, Durability),
-        known: &Known,
+        stored: StoredPartition,
         opened: Result<(Log, PartitionRecovery)>,
     ) -> Result<OpenedPartition> {
+        let StoredPartition { key, durability, identity, options, known } = stored;
         let (mut log, recovery, damage) = match opened {
             Ok((log, recovery)) => (log, recovery, None),
             // Damage of one topic does not prevent the others from opening.
             Err(error) if known.policy != RecoveryPolicy::Strict => {
-                let damage = damage_of(identity, &error).ok_or(error)?;
+                let damage = damage_of(&identity, &error).ok_or(error)?;
                 let env = &self.context.env;
-                let (log, recovery) =
-                    unavailable_log(env, identity.clone(), options, known, &damage);
+                let (log, recovery) = unavailable_log(env, identity, options, &known, &damage);
                 (log, recovery, Some(damage))
             }
             Err(error) => return Err(error),
         };
-        let start = start_found(key, known, &log);
+        let start = start_found(key, &known, &log);
         // A read-only broker recovers nothing, and does not see the recoveries of the other broker.
         let (lineage, change) = if self.context.settings.read_only {
             (Lineage::default(), None)

@@ -201,18 +201,10 @@ impl<'a> FollowedTopics<'a> {
         let (context, logs) = (run.context(), run.logs());
         let now = context.clock.began_at();
         let last_run = LastRun { clean: false, same_boot: false, has_all_starts: true, now };
-        let (identity, key) = (context.identity(entry, number), (entry.id, number));
-        let durability = context.durability_of(&entry.config);
-        let options = factory.options(&entry.config, durability);
-        let known = last_run.known(run.settings(), logs.local(), key);
-        let opened = open_log(&context.env, identity.clone(), options, &known);
-        let (core, (_, changes)) = factory.found_partition(
-            logs,
-            (&identity, key),
-            (options, durability),
-            &known,
-            opened,
-        )?;
+        let stored = factory.stored_partition(logs, entry, number, last_run);
+        let identity = stored.identity.clone();
+        let opened = open_log(&context.env, identity, stored.options, &stored.known);
+        let (core, (_, changes)) = factory.found_partition(logs, stored, opened)?;
         logs.local().append_durably(changes)?;
         Ok(core)
     }
