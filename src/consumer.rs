@@ -4,6 +4,7 @@
 //!
 //! | part | what it is for |
 //! |---|---|
+//! | [`settings`] | the settings of the builder |
 //! | [`progress`], [`commit_mark`], [`failure`], [`arming`], [`gaps`] | how far one partition is read; its commits; its errors; waiting there; missed records |
 //! | [`slot`], [`slot_maker`], [`slots`] | one partition as it is read; how it is made; all of them, and which is next |
 //! | [`role`], [`commit`] | the consumer's role in a group; what it may commit |
@@ -36,12 +37,13 @@ pub use self::handle::ConsumerHandle;
 pub use self::in_async::AsyncConsumer;
 use self::poller::Poller;
 use self::rebalance::Callback;
-pub use self::rebalance::Rebalance;
+pub use self::rebalance::{CallbackResult, Rebalance};
+use self::settings::Settings;
 #[cfg(feature = "async")]
 pub use self::stream::MessageStream;
 use self::wait::Wait;
 use crate::broker::Run;
-use crate::config::{CommitMode, StartAt, Visibility};
+use crate::config::StartAt;
 use crate::error::{Error, Result};
 use crate::group::commit::Wait as CommitWait;
 use crate::message::{Batch, Message};
@@ -67,6 +69,7 @@ mod rebalance;
 mod role;
 #[cfg(feature = "testing")]
 mod seen;
+mod settings;
 mod slot;
 mod slot_maker;
 mod slots;
@@ -74,18 +77,6 @@ mod slots;
 mod stream;
 mod subscription;
 mod wait;
-
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    start: StartAt,
-    out_of_range: StartAt,
-    commit: CommitMode,
-    visibility: Visibility,
-    poll_records: usize,
-    poll_bytes: usize,
-    /// Damage is skipped, and noted as a gap, instead of returned.
-    reads_around_damage: bool,
-}
 
 /// Reads records, alone ([`Broker::reader`](crate::Broker::reader)) or as a member of a group
 /// ([`Broker::consumer`](crate::Broker::consumer)). Its position in a partition is the offset of
@@ -140,8 +131,7 @@ impl Consumer {
     /// arrived by then, the batch is empty. With `Duration::ZERO` it does not wait.
     ///
     /// A member of a group first follows the rebalances of its group: it gives up and takes over
-    /// partitions, and calls the callback of
-    /// [`on_rebalance`](crate::ConsumerBuilder::on_rebalance). If the member was evicted, it joins
+    /// partitions, and calls the callback of [`on_rebalance`]. If the member was evicted, it joins
     /// again. In auto mode it also commits.
     ///
     /// # Errors
@@ -157,6 +147,7 @@ impl Consumer {
     ///   [`out_of_range`](ConsumerBuilder::out_of_range) is [`StartAt::Error`].
     /// - [`Error::NoOffset`]: nothing is committed, and [`start`](ConsumerBuilder::start) is
     ///   [`StartAt::Error`].
+    /// - [`Error::Callback`]: the callback returned an error; [`on_rebalance`] says what follows.
     /// - [`Error::Fenced`]: a newer consumer uses the same instance id.
     /// - [`Error::UnknownTopic`]: a topic was deleted. Only without a group, or with
     ///   [`assign`](crate::ConsumerBuilder::assign).
@@ -175,6 +166,7 @@ impl Consumer {
     /// over.
     ///
     /// [`Broker::close`]: crate::Broker::close
+    /// [`on_rebalance`]: ConsumerBuilder::on_rebalance
     ///
     /// # Blocking
     ///
@@ -188,9 +180,9 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`] if [`ConsumerHandle::wake`] ends the wait. Otherwise
-    /// [`Error::Corrupt`], [`Error::Truncated`], [`Error::OffsetOutOfRange`], [`Error::NoOffset`],
-    /// [`Error::Fenced`], [`Error::UnknownTopic`], [`Error::Io`], [`Error::Forked`],
+    /// [`Error::Timeout`] if [`ConsumerHandle::wake`] ends the wait. Otherwise [`Error::Corrupt`],
+    /// [`Error::Truncated`], [`Error::OffsetOutOfRange`], [`Error::NoOffset`], [`Error::Fenced`],
+    /// [`Error::UnknownTopic`], [`Error::Callback`], [`Error::Io`], [`Error::Forked`],
     /// [`Error::Closed`], and in auto mode those of a commit; [`poll`](Self::poll) says what each
     /// means.
     ///
@@ -209,9 +201,9 @@ impl Consumer {
     /// # Errors
     ///
     /// [`Error::Corrupt`], [`Error::Truncated`], [`Error::OffsetOutOfRange`], [`Error::NoOffset`],
-    /// [`Error::Fenced`], [`Error::UnknownTopic`], [`Error::Io`], [`Error::Forked`],
-    /// [`Error::Closed`], and in auto mode those of a commit; [`poll`](Self::poll) says what each
-    /// means.
+    /// [`Error::Fenced`], [`Error::UnknownTopic`], [`Error::Callback`], [`Error::Io`],
+    /// [`Error::Forked`], [`Error::Closed`], and in auto mode those of a commit;
+    /// [`poll`](Self::poll) says what each means.
     ///
     /// # Blocking
     ///
@@ -225,9 +217,9 @@ impl Consumer {
     /// # Errors
     ///
     /// [`Error::Corrupt`], [`Error::Truncated`], [`Error::OffsetOutOfRange`], [`Error::NoOffset`],
-    /// [`Error::Fenced`], [`Error::UnknownTopic`], [`Error::Io`], [`Error::Forked`],
-    /// [`Error::Closed`], and in auto mode those of a commit; [`poll`](Self::poll) says what each
-    /// means.
+    /// [`Error::Fenced`], [`Error::UnknownTopic`], [`Error::Callback`], [`Error::Io`],
+    /// [`Error::Forked`], [`Error::Closed`], and in auto mode those of a commit;
+    /// [`poll`](Self::poll) says what each means.
     ///
     /// # Blocking
     ///
@@ -341,8 +333,8 @@ impl Consumer {
     /// the records before they were read, and if damaged records were skipped. Each gap is reported
     /// at least once: by the first poll that reaches it, and again after a consumer continues at an
     /// older commit. Adjacent gaps of a partition are one range. A consumer keeps about 1,024
-    /// ranges; if there are more, the two oldest of a partition are joined, together with the
-    /// offsets between them that were read. Call this often if you need each range.
+    /// ranges; if there are more, the two oldest of a partition are joined, with the offsets in
+    /// between.
     pub fn take_gaps(&mut self) -> Vec<Gap> {
         self.poller.assigned_mut().take_gaps()
     }
@@ -361,16 +353,17 @@ impl Consumer {
     }
 
     /// Leaves the group. In auto mode it first commits the messages of all polls but the last. Then
-    /// the rebalance callback is called with [`Rebalance::Revoked`]. If
-    /// the consumer has an [`instance_id`](crate::ConsumerBuilder::instance_id), its partitions are
-    /// kept for the next consumer with that id.
+    /// the rebalance callback is called with [`Rebalance::Revoked`]. If the consumer has an
+    /// [`instance_id`](crate::ConsumerBuilder::instance_id), its partitions are kept for the next
+    /// consumer with that id.
     ///
     /// # Errors
     ///
-    /// Only in auto mode, if the commit fails: [`Error::Fenced`], [`Error::GroupNotEmpty`],
-    /// [`Error::SyncFailed`], [`Error::Poisoned`], [`Error::StorageFull`], [`Error::Io`],
-    /// [`Error::ReadOnly`], [`Error::Forked`] and [`Error::Closed`], as [`commit`](Self::commit)
-    /// describes them. The consumer leaves the group all the same.
+    /// [`Error::Callback`] if the callback returned an error. In auto mode, if the commit fails:
+    /// [`Error::Fenced`], [`Error::GroupNotEmpty`], [`Error::SyncFailed`], [`Error::Poisoned`],
+    /// [`Error::StorageFull`], [`Error::Io`], [`Error::ReadOnly`], [`Error::Forked`] and
+    /// [`Error::Closed`], as [`commit`](Self::commit) describes them. The consumer leaves the group
+    /// all the same.
     ///
     /// # Durability
     ///
@@ -608,10 +601,9 @@ impl Consumer {
         self.poller.assigned().slots().paused()
     }
 
-    /// Reads exactly these partitions from now on, and no others. A partition that was
-    /// read before keeps its position; the others begin where
-    /// [`start`](ConsumerBuilder::start) says, or at the committed offset. A reader that followed
-    /// its topics does so no more.
+    /// Reads exactly these partitions from now on, and no others. A partition that was read before
+    /// keeps its position; the others begin where [`start`](ConsumerBuilder::start) says, or at the
+    /// committed offset. A reader that followed its topics does so no more.
     ///
     /// # Errors
     ///

@@ -262,6 +262,14 @@ pub enum Error {
         /// Why the other records were not acknowledged.
         source: Box<Error>,
     },
+    /// The callback of [`on_rebalance`](crate::ConsumerBuilder::on_rebalance), which ran in this
+    /// call, returned an error. After an error of [`Assigned`](crate::Rebalance::Assigned) nothing
+    /// was read, and the next poll calls it again.
+    #[error("the rebalance callback failed")]
+    Callback {
+        /// What the callback returned; `downcast_ref` finds its type.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
     /// The call reached its timeout, or [`wake`](crate::ConsumerHandle::wake) ended it. An append
     /// may or may not be stored. With replication also: no majority of the members has confirmed an
     /// append or a change within the acknowledgement timeout; it may be kept or not.
@@ -303,6 +311,7 @@ impl Error {
             | Self::NotEnoughReplicas { .. }
             | Self::LeadershipLost
             | Self::StorageFull { .. }
+            | Self::Callback { .. }
             | Self::Timeout
             | Self::Transport(_) => true,
             // The log end only rises.
@@ -341,6 +350,7 @@ impl Error {
             | Self::Timeout
             | Self::LeadershipLost
             | Self::PartialBatch { .. }
+            | Self::Callback { .. }
             | Self::Transport(_)
             | Self::Closed => false,
             Self::Locked { .. }

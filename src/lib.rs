@@ -205,7 +205,9 @@ pub use config::{
 };
 #[cfg(feature = "async")]
 pub use consumer::{AsyncConsumer, MessageStream};
-pub use consumer::{Commits, Consumer, ConsumerBuilder, ConsumerHandle, Gap, Rebalance};
+pub use consumer::{
+    CallbackResult, Commits, Consumer, ConsumerBuilder, ConsumerHandle, Gap, Rebalance,
+};
 pub use error::{
     CodecError, ConfigError, Corruption, CorruptionKind, Error, LockHolder, NameError, Result,
     TransportError,

@@ -385,8 +385,12 @@ impl Producer {
     }
 
     /// Sends records as one batch for each partition. Each batch is stored as a whole or not at
-    /// all. The results are in the order of the input. All records of one call without a key and a
-    /// partition are sent to the same partition.
+    /// all. The results are in the order of the input.
+    ///
+    /// **All records of one call that have neither a key nor a partition are sent to one
+    /// partition**, the next in turn: one batch costs one sync, and a hundred batches of one record
+    /// a hundred. Kafka's sticky partitioner (KIP-480, KIP-794) fills one batch after the other for
+    /// the same reason. To spread such records, make several calls, or name the partitions.
     ///
     /// # Errors
     ///

@@ -27,6 +27,27 @@ impl fmt::Display for TopicPartition {
     }
 }
 
+impl TopicPartition {
+    /// Returns the name of this partition of a topic. Calls that take a partition also take a pair,
+    /// `("orders", 0)`.
+    #[must_use]
+    pub fn new(topic: impl Into<Arc<str>>, partition: u32) -> Self {
+        Self { topic: topic.into(), partition }
+    }
+}
+
+impl From<(Arc<str>, u32)> for TopicPartition {
+    fn from((topic, partition): (Arc<str>, u32)) -> Self {
+        Self { topic, partition }
+    }
+}
+
+impl From<(&String, u32)> for TopicPartition {
+    fn from((topic, partition): (&String, u32)) -> Self {
+        Self::from((topic.as_str(), partition))
+    }
+}
+
 impl From<(&str, u32)> for TopicPartition {
     fn from((topic, partition): (&str, u32)) -> Self {
         Self { topic: topic.into(), partition }

@@ -11,7 +11,7 @@ use crate::error::CodecError;
 /// its own. The first one has [`NoVersion`] before it:
 ///
 /// ```
-/// use logpond::{Broker, NoVersion, TopicConfig, Version, Versioned};
+/// use logpond::{Bincode, Broker, NoVersion, TopicConfig, Version, Versioned};
 /// use serde::{Deserialize, Serialize};
 ///
 /// /// What the first release wrote.
@@ -46,12 +46,12 @@ use crate::error::CodecError;
 /// let broker = Broker::in_memory()?;
 /// broker.ensure_topic("prices", TopicConfig::new(1))?;
 /// let producer = broker.producer();
-/// let codec = Versioned::<logpond::Bincode>::default;
-/// producer.typed_with::<PriceV1, _>("prices", codec()).send(&PriceV1 { cents: 100 })?; // years ago
+/// let codec = Versioned::new(Bincode);
+/// producer.typed_with::<PriceV1, _>("prices", codec).send(&PriceV1 { cents: 100 })?; // years ago
 /// let new = Price { cents: 120, currency: "CHF".into() };
-/// producer.typed_with("prices", codec()).send(&new)?;
+/// producer.typed_with("prices", codec).send(&new)?;
 ///
-/// let mut prices = broker.reader().subscribe(["prices"]).open_typed_with::<Price, _>(codec())?;
+/// let mut prices = broker.reader().subscribe(["prices"]).open_typed_with::<Price, _>(codec)?;
 /// assert_eq!(prices.recv()?.value?, Some(Price { cents: 100, currency: "EUR".into() }));
 /// assert_eq!(prices.recv()?.value?, Some(new));
 /// # Ok::<(), logpond::Error>(())
@@ -63,6 +63,15 @@ use crate::error::CodecError;
 /// read the text, use `Json` alone, and `#[serde(default)]` for fields that are added.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Versioned<C = Bincode>(pub C);
+
+impl<C> Versioned<C> {
+    /// Returns a codec that puts a version in front of what `codec` encodes, for example
+    /// `Versioned::new(Bincode)`.
+    #[must_use]
+    pub const fn new(codec: C) -> Self {
+        Self(codec)
+    }
+}
 
 /// A version of a type whose values [`Versioned`] encodes.
 pub trait Version: Sized {

@@ -7,20 +7,19 @@
 //! group.
 
 use std::collections::BTreeSet;
-use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Settings;
 use super::auto::AutoCommit;
 use super::commit::Commits;
 use super::followed::Followed;
 use super::gaps::{Gap, Gaps};
 use super::pending::Pending;
-use super::rebalance::{Callback, Listener, Panic, Rebalance};
+use super::rebalance::{Callback, Failed, Listener, Rebalance};
 use super::role::Role;
 #[cfg(feature = "testing")]
 use super::seen;
+use super::settings::Settings;
 use super::slot::Slot;
 use super::slot_maker::{SlotMaker, committed_of};
 use super::slots::{Look, Slots};
@@ -252,14 +251,14 @@ impl Assigned {
                 return Ok(());
             };
             if !member.needs_attention() {
-                self.report_assigned();
+                self.report_assigned()?;
                 self.take_over();
                 return Ok(());
             }
             if member.is_dismissed() {
                 // The broker has lost the leadership of its replicated group, and with it all members.
                 let all = self.owned();
-                self.lose(&all);
+                self.lose(&all).map_err(Failed::raise)?;
                 if let Role::Member(member) = &self.role {
                     let again =
                         join_again(member, &self.run, &self.settings, self.maker.notifier())?;
@@ -270,19 +269,22 @@ impl Assigned {
             let change = match member.poll() {
                 Err(fenced @ Error::Fenced { .. }) => {
                     let all = self.owned();
-                    self.lose(&all);
+                    // The next poll returns that it was fenced.
+                    self.lose(&all).map_err(Failed::raise)?;
                     return Err(fenced);
                 }
                 change => change?,
             };
-            self.lose(&change.lost);
+            let heard = self.lose(&change.lost);
             let Role::Member(member) = &self.role else { return Ok(()) };
-            if change.is_evicted {
-                member.rejoin()?;
-                continue;
-            }
-            if !change.revoke.is_empty() {
-                self.give_up(&change.revoke)?;
+            // An eviction and a revocation are reported again to the next poll; an assignment is not.
+            if change.is_evicted || !change.revoke.is_empty() {
+                heard.map_err(Failed::raise)?;
+                if change.is_evicted {
+                    member.rejoin()?;
+                } else {
+                    self.give_up(&change.revoke)?;
+                }
                 continue;
             }
             for partition in &change.assign {
@@ -297,24 +299,26 @@ impl Assigned {
             );
             self.listener.add(change.assign);
             self.take_over();
+            heard.map_err(Failed::raise)?;
             // Changes that the callback causes are for the next poll, so that this one ends.
-            self.report_assigned();
-            return Ok(());
+            return self.report_assigned();
         }
     }
 
-    fn report_assigned(&mut self) {
+    fn report_assigned(&mut self) -> Result<()> {
         let assigned = self.listener.take_unreported();
-        if let Err(panic) = self.notify(Rebalance::Assigned, &assigned) {
-            resume_unwind(panic);
+        let heard = self.notify(Rebalance::Assigned, &assigned);
+        if matches!(heard, Err(Failed::Error(_))) {
+            self.listener.put_back(assigned);
         }
+        heard.map_err(Failed::raise)
     }
 
     fn notify<'p>(
         &mut self,
         event: impl FnOnce(&'p [TopicPartition]) -> Rebalance<'p>,
         partitions: &'p [TopicPartition],
-    ) -> Result<(), Panic> {
+    ) -> Result<(), Failed> {
         let (mut commits, listener) = self.parts();
         listener.notify(event, partitions, &mut commits)
     }
@@ -326,18 +330,16 @@ impl Assigned {
     }
 
     /// Partitions were taken away.
-    fn lose(&mut self, lost: &[TopicPartition]) {
+    fn lose(&mut self, lost: &[TopicPartition]) -> Result<(), Failed> {
         if lost.is_empty() {
-            return;
+            return Ok(());
         }
         #[cfg(feature = "testing")]
         seen::rebalance(&self.run.context().env.seams, &self.role, RebalanceKind::Lost, lost);
         let reported = self.listener.reported(lost);
-        let notified = self.notify(Rebalance::Lost, &reported);
+        let heard = self.notify(Rebalance::Lost, &reported);
         self.forget(lost);
-        if let Err(panic) = notified {
-            resume_unwind(panic);
-        }
+        heard
     }
 
     /// Gives partitions up: the new owners continue where this one stopped.
@@ -352,15 +354,13 @@ impl Assigned {
             partitions,
         );
         let reported = self.listener.reported(partitions);
-        let notified = self.notify(Rebalance::Revoked, &reported);
+        let heard = self.notify(Rebalance::Revoked, &reported);
         self.forget(partitions);
         let revoked = match &self.role {
             Role::Member(member) => member.revoked(partitions),
             _ => Ok(()),
         };
-        if let Err(panic) = notified {
-            resume_unwind(panic);
-        }
+        heard.map_err(Failed::raise)?;
         revoked?;
         // A failed commit does not stop the hand-over: the new owners read the records again.
         committed
@@ -369,12 +369,13 @@ impl Assigned {
     /// Commits, in auto mode, and reports the revocation of all partitions. The drop of the role
     /// leaves the group.
     pub(super) fn give_up_everything(&mut self) -> Result<()> {
+        let mut heard = Ok(());
         if self.role.is_member() {
             let slots = self.slots.iter().map(|slot| (slot.origin(), slot.epoch()));
             let lost = slots.chain(self.pending.iter());
             let lost = lost.filter(|(partition, epoch)| self.role.epoch_of(partition) != *epoch);
             let lost: Vec<_> = lost.map(|(partition, _)| partition.clone()).collect();
-            self.lose(&lost);
+            heard = self.lose(&lost);
         }
         let level = self.commits().level();
         let committed =
@@ -388,10 +389,9 @@ impl Assigned {
                 &self.owned(),
             );
             let left = self.listener.reported(&self.owned());
-            if let Err(panic) = self.notify(Rebalance::Revoked, &left) {
-                resume_unwind(panic);
-            }
+            heard = heard.and(self.notify(Rebalance::Revoked, &left));
         }
+        heard.map_err(Failed::raise)?;
         committed
     }
 

@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Consumer;
 use super::commit::Commits;
-use super::rebalance::{Callback, Rebalance};
-use super::{Consumer, Settings};
+use super::rebalance::{Callback, CallbackResult, Rebalance, boxed};
+use super::settings::Settings;
 use crate::broker::Broker;
 use crate::config::{CommitMode, RecoveryPolicy, StartAt, Visibility};
 use crate::error::{Error, Result};
@@ -256,14 +257,49 @@ impl ConsumerBuilder {
     /// # Ok::<(), logpond::Error>(())
     /// ```
     ///
+    /// The callback may return a [`Result`](CallbackResult) and use `?`. The call in which it runs
+    /// then returns the error as [`Error::Callback`]:
+    ///
+    /// - of `Assigned`: no message is returned, of any partition, before the callback has succeeded.
+    ///   The member keeps the partitions, and each poll calls the callback with them again, until it
+    ///   returns `Ok` or they are lost. So a sink that cannot read its offsets from a database does
+    ///   not begin elsewhere. Partitions that it has moved or paused before the error remain so.
+    ///   They count as not reported: if they are lost or revoked before, it is not called for that.
+    /// - of `Revoked` and `Lost`: the partitions are given up all the same, since other members wait
+    ///   for them; the next poll continues.
+    ///
+    /// ```
+    /// # use logpond::{Broker, Error, Rebalance, StartAt, TopicConfig, TopicPartition};
+    /// # let broker = Broker::in_memory()?;
+    /// # broker.ensure_topic("jobs", TopicConfig::new(1))?;
+    /// # fn next_offset_in_database(_: &TopicPartition) -> std::io::Result<u64> {
+    /// #     Err(std::io::ErrorKind::NotConnected.into())
+    /// # }
+    /// type AnyError = Box<dyn std::error::Error + Send + Sync>;
+    /// let sink = broker.consumer("sink").subscribe(["jobs"]);
+    /// let mut sink = sink
+    ///     .on_rebalance(|event, commits| -> Result<(), AnyError> {
+    ///         let Rebalance::Assigned(partitions) = event else { return Ok(()) };
+    ///         for partition in partitions {
+    ///             let next = next_offset_in_database(partition)?;
+    ///             commits.seek(partition, StartAt::Offset(next))?;
+    ///         }
+    ///         Ok(())
+    ///     })
+    ///     .open()?;
+    /// let Err(Error::Callback { source }) = sink.try_recv() else { panic!("not connected") };
+    /// assert!(source.downcast_ref::<std::io::Error>().is_some());
+    /// # Ok::<(), logpond::Error>(())
+    /// ```
+    ///
     /// If the callback panics, the rebalance is finished as if it had returned. Then the panic
     /// continues through `poll`.
     #[doc(alias = "ConsumerRebalanceListener")]
-    pub fn on_rebalance(
+    pub fn on_rebalance<R: CallbackResult>(
         mut self,
-        callback: impl FnMut(Rebalance<'_>, &mut Commits<'_>) + Send + 'static,
+        callback: impl FnMut(Rebalance<'_>, &mut Commits<'_>) -> R + Send + 'static,
     ) -> Self {
-        self.callback = Some(Box::new(callback));
+        self.callback = Some(boxed(callback));
         self
     }
 

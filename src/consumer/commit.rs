@@ -8,12 +8,12 @@
 use std::sync::Arc;
 use std::{fmt, ptr};
 
-use super::Settings;
 use super::gaps::Gaps;
 use super::pending::Pending;
 use super::role::Role;
 #[cfg(feature = "testing")]
 use super::seen::CommitCall;
+use super::settings::Settings;
 use super::slot::Slot;
 use super::slot_maker::{SlotMaker, committed_of};
 use super::slots::Slots;

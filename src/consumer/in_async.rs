@@ -32,17 +32,22 @@ use crate::record::Offsets;
 /// # broker.producer().send(Record::to("emails").value("welcome!"))?;
 /// let mut consumer = broker.consumer("mailer").subscribe(["emails"]).open()?;
 /// # let stop = consumer.handle();
-/// let mut inbox = consumer.in_async();
-/// loop {
-///     let message = match inbox.recv().await {
-///         Err(Error::Closed) => break, // after `ConsumerHandle::shutdown` or `Broker::close`
-///         received => received?,
-///     };
-///     deliver(&message).await;
-///     inbox.commit_message(&message).await?; // only now is this message done
-/// #   stop.shutdown();
-/// }
-/// # assert_eq!(consumer.committed(("emails", 0))?, Some(1));
+/// let worker = async move {
+///     let mut inbox = consumer.in_async();
+///     loop {
+///         let message = match inbox.recv().await {
+///             Err(Error::Closed) => break, // after `ConsumerHandle::shutdown` or `Broker::close`
+///             received => received?,
+///         };
+///         deliver(&message).await;
+///         inbox.commit_message(&message).await?; // only now is this message done
+/// #       stop.shutdown();
+///     }
+/// #   assert_eq!(consumer.committed(("emails", 0))?, Some(1));
+///     // An async block has to name the error of its `?`, which an `async fn` does by its signature.
+///     Ok::<_, Error>(())
+/// };
+/// worker.await?; // or `tokio::spawn(worker)`
 /// # Ok::<(), logpond::Error>(())
 /// # }).unwrap();
 /// ```

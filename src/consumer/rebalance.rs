@@ -4,14 +4,18 @@
 //! partitions change owners.
 //!
 //! A callback runs in the member's own `poll` or `close`, under no lock. It may open consumers of
-//! the same group, administer, produce. The consumer stays consistent whatever it does: a panic is
-//! passed on after the hand-over is finished.
+//! the same group, administer, produce. The consumer stays consistent whatever it does: a panic, or
+//! an error that the callback returns, is passed on after the hand-over is finished.
+//!
+//! Invariant: partitions whose `Assigned` returned an error count as unreported, so that the next
+//! poll reports them again before it reads anything.
 
 use std::any::Any;
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::commit::Commits;
+use crate::error::Error;
 use crate::record::TopicPartition;
 
 /// Which partitions a member of a group gains or loses; the first argument of the callback of
@@ -22,7 +26,8 @@ use crate::record::TopicPartition;
 pub enum Rebalance<'a> {
     /// The member owns the partitions from now on, and has not returned any message of them yet.
     /// Their positions are known, unless [`StartAt::Error`](crate::StartAt::Error) finds none. The
-    /// callback may [move](Commits::seek) or [pause](Commits::pause) them.
+    /// callback may [move](Commits::seek) or [pause](Commits::pause) them. After an error the next
+    /// poll calls it again.
     #[doc(alias = "onPartitionsAssigned")]
     Assigned(&'a [TopicPartition]),
     /// The member is about to give up the partitions. It still owns them: no other member gets them
@@ -36,10 +41,78 @@ pub enum Rebalance<'a> {
     Lost(&'a [TopicPartition]),
 }
 
-pub(super) type Callback = Box<dyn FnMut(Rebalance<'_>, &mut Commits<'_>) + Send>;
+/// What the callback of [`on_rebalance`](crate::ConsumerBuilder::on_rebalance) may return: nothing,
+/// or a `Result` whose error is any that `?` makes a `Box<dyn Error + Send + Sync>` of. It is
+/// implemented for these types only.
+///
+/// A closure that uses `?` has to name its type, for example `|event, commits|
+/// -> logpond::Result<()> { ... }`.
+pub trait CallbackResult: sealed::Outcome {}
 
-/// A panic of the application's callback, to be resumed once the consumer is consistent.
-pub(super) type Panic = Box<dyn Any + Send>;
+impl<R: sealed::Outcome> CallbackResult for R {}
+
+type Reason = Box<dyn std::error::Error + Send + Sync>;
+
+mod sealed {
+    use super::Reason;
+
+    pub trait Outcome {
+        fn into_result(self) -> Result<(), Reason>;
+    }
+
+    impl Outcome for () {
+        fn into_result(self) -> Result<(), Reason> {
+            Ok(())
+        }
+    }
+
+    impl<E: Into<Reason>> Outcome for Result<(), E> {
+        fn into_result(self) -> Result<(), Reason> {
+            self.map_err(Into::into)
+        }
+    }
+
+    /// The type of a callback that always panics: `!`, which stable Rust does not let be named.
+    impl Outcome for <fn() -> ! as Returns>::Output {
+        fn into_result(self) -> Result<(), Reason> {
+            self
+        }
+    }
+
+    pub trait Returns {
+        type Output;
+    }
+
+    impl<T> Returns for fn() -> T {
+        type Output = T;
+    }
+}
+
+pub(super) type Callback =
+    Box<dyn FnMut(Rebalance<'_>, &mut Commits<'_>) -> Result<(), Reason> + Send>;
+
+pub(super) fn boxed<R: CallbackResult>(
+    mut callback: impl FnMut(Rebalance<'_>, &mut Commits<'_>) -> R + Send + 'static,
+) -> Callback {
+    Box::new(move |event, commits| callback(event, commits).into_result())
+}
+
+/// How a callback failed, to be passed on once the consumer is consistent.
+#[must_use]
+pub(super) enum Failed {
+    Panic(Box<dyn Any + Send>),
+    Error(Error),
+}
+
+impl Failed {
+    /// Resumes the panic, or returns the error for the poll to return.
+    pub(super) fn raise(self) -> Error {
+        match self {
+            Self::Panic(panic) => resume_unwind(panic),
+            Self::Error(error) => error,
+        }
+    }
+}
 
 #[derive(Default)]
 pub(super) struct Listener {
@@ -72,6 +145,11 @@ impl Listener {
         self.unreported.retain(|partition| !gone.contains(partition));
     }
 
+    /// Their callback returned an error: they are reported again.
+    pub(super) fn put_back(&mut self, assigned: Vec<TopicPartition>) {
+        self.unreported.extend(assigned);
+    }
+
     /// The partitions to report as assigned, in order.
     pub(super) fn take_unreported(&mut self) -> Vec<TopicPartition> {
         if !self.is_open || self.unreported.is_empty() {
@@ -93,11 +171,15 @@ impl Listener {
         event: impl FnOnce(&'p [TopicPartition]) -> Rebalance<'p>,
         partitions: &'p [TopicPartition],
         commits: &mut Commits<'_>,
-    ) -> Result<(), Panic> {
+    ) -> Result<(), Failed> {
         match &mut self.callback {
             Some(callback) if !partitions.is_empty() => {
                 let run = || callback(event(partitions), commits);
-                catch_unwind(AssertUnwindSafe(run))
+                match catch_unwind(AssertUnwindSafe(run)) {
+                    Ok(result) => result
+                        .map_err(|reason| Failed::Error(Error::Callback { source: reason.into() })),
+                    Err(panic) => Err(Failed::Panic(panic)),
+                }
             }
             _ => Ok(()),
         }

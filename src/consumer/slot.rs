@@ -7,12 +7,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::Settings;
 use super::arming::Arming;
 use super::commit_mark::CommitMark;
 use super::failure::Failure;
 use super::gaps::{Gap, Gaps};
 use super::progress::Progress;
+use super::settings::Settings;
 use crate::config::{StartAt, Visibility};
 use crate::error::{Corruption, Error, Result};
 use crate::group::offsets::Committed;

@@ -8,9 +8,9 @@
 
 use std::collections::BTreeSet;
 
-use super::Settings;
 use super::failure::lasts;
 use super::gaps::Gaps;
+use super::settings::Settings;
 use super::slot::Slot;
 use crate::config::Visibility;
 use crate::error::{Error, Result};

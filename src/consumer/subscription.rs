@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use super::Settings;
+use super::settings::Settings;
 use super::slot::offset_of;
 use crate::broker::Run;
 use crate::config::StartAt;

@@ -277,8 +277,8 @@ impl<T, C> TypedConsumer<T, C> {
     ///
     /// # Errors
     ///
-    /// Only in auto mode, if the commit fails; [`Consumer::close`] lists the errors. The consumer
-    /// leaves the group all the same.
+    /// If the rebalance callback, or the commit of auto mode, fails; [`Consumer::close`] lists the
+    /// errors. The consumer leaves the group all the same.
     ///
     /// # Durability
     ///

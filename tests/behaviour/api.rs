@@ -14,13 +14,13 @@ use std::time::{Duration, SystemTime};
 
 use logpond::{
     Acks, Admin, Assignor, Batch, Bincode, Broker, BrokerBuilder, Cleanup, Clock, Codec,
-    CodecError, CommitMode, Consumer, ConsumerBuilder, ConsumerHandle, Corruption, Delivery,
-    Durability, Error, Gap, Headers, LastSequenced, LeaderEpoch, ManualClock, Message, MessageRef,
-    NodeId, Offsets, Partition, PartitionRecovery, Partitioner, Producer, ProducerBuilder,
-    ReadMode, Record, RecordMetadata, RecoveryPolicy, RecoveryReport, Refreshed, Result,
-    SendOutcome, SequencedDelivery, StartAt, SystemClock, TimestampType, Topic, TopicConfig,
-    TopicInfo, TopicPartition, TypedConsumer, TypedMessage, TypedProducer, VerifyReport, Versioned,
-    Visibility,
+    CodecError, CommitMode, Commits, Consumer, ConsumerBuilder, ConsumerHandle, Corruption,
+    Delivery, Durability, Error, Gap, Headers, LastSequenced, LeaderEpoch, ManualClock, Message,
+    MessageRef, NodeId, Offsets, Partition, PartitionRecovery, Partitioner, Producer,
+    ProducerBuilder, ReadMode, Rebalance, Record, RecordMetadata, RecoveryPolicy, RecoveryReport,
+    Refreshed, Result, SendOutcome, SequencedDelivery, StartAt, SystemClock, TimestampType, Topic,
+    TopicConfig, TopicInfo, TopicPartition, TypedConsumer, TypedMessage, TypedProducer,
+    VerifyReport, Versioned, Visibility,
 };
 
 /// Only has to compile.
@@ -145,6 +145,9 @@ fn topics_are_configured_and_read() {
         let _: Option<u64> = partition.offset_at(SystemTime::UNIX_EPOCH)?;
         partition.flush()?;
         let at: TopicPartition = ("t", 0).into();
+        let _: [TopicPartition; 2] = [TopicPartition::new("t", 0), (at.topic.clone(), 1).into()];
+        let _: [TopicPartition; 2] =
+            [(String::from("t"), 0).into(), (&String::from("t"), 0).into()];
         let _ = format!("{at}");
         Ok(())
     });
@@ -254,6 +257,36 @@ fn records_are_consumed() {
 }
 
 #[test]
+fn rebalances_are_reported() {
+    fn of_a_function(_: Rebalance<'_>, commits: &mut Commits<'_>) -> std::io::Result<()> {
+        commits.commit(&Offsets::new()).map_err(std::io::Error::other)
+    }
+    never(|| {
+        let broker = Broker::in_memory()?;
+        let member = || broker.consumer("g").subscribe(["t"]);
+        let _ = member().on_rebalance(|_, _| ()).open()?;
+        let _ = member().on_rebalance(of_a_function).open()?;
+        let _ = member().on_rebalance(|_, _| Err::<(), _>("a reason")).open()?;
+        let _ = member().on_rebalance(|_, _| panic!("always")).open()?;
+        let builder: ConsumerBuilder = member().on_rebalance(|event, commits| -> Result<()> {
+            if let Rebalance::Assigned(partitions) = event {
+                commits.seek(&partitions[0], StartAt::Earliest)?;
+                commits.pause(partitions)?;
+            }
+            if let Rebalance::Revoked([one, ..]) | Rebalance::Lost([one, ..]) = event {
+                let next: Option<u64> = commits.position(one);
+                commits.commit(&Offsets::from([(one.clone(), next.unwrap())]))?;
+            }
+            Ok(())
+        });
+        if let Err(Error::Callback { source }) = builder.open()?.recv() {
+            let _: Option<&std::io::Error> = source.downcast_ref();
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn messages_are_read() {
     never(|| {
         let broker = Broker::in_memory()?;
@@ -348,6 +381,7 @@ fn values_are_produced_and_consumed() {
         let _: Vec<Gap> = consumer.take_gaps();
         let _: ConsumerHandle = consumer.handle();
         let _: Versioned = Versioned::<Bincode>::default();
+        let _: Versioned = Versioned::new(Bincode);
         let _: TypedConsumer<String, Text> = builder().open_typed_with::<String, Text>(Text)?;
         Ok(())
     });

@@ -8,6 +8,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod callback_errors;
 mod static_members;
 
 use std::collections::BTreeSet;

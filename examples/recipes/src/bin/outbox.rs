@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use logpond::{Broker, Commits, Message, Producer, Rebalance, Record, StartAt, TopicConfig};
 use rusqlite::Connection;
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 const DIED: i32 = 9;
 const TABLES: &str = "pragma journal_mode = wal; pragma synchronous = full;
@@ -59,15 +59,15 @@ fn relay_outbox(database: &Connection, relay: &Producer) -> Result<()> {
     Ok(())
 }
 
-/// Panics in the poll without its offset, because then nothing of a partition may be read.
-fn begin(database: &Connection, event: Rebalance<'_>, commits: &mut Commits<'_>) {
-    let Rebalance::Assigned(partitions) = event else { return };
+/// After an error the poll returns nothing, and the next one asks again.
+fn begin(database: &Connection, event: Rebalance<'_>, commits: &mut Commits<'_>) -> Result<()> {
+    let Rebalance::Assigned(partitions) = event else { return Ok(()) };
     for it in partitions {
         let query = "select coalesce(max(next_offset), 0) from inbox where partition = ?1";
-        let next = database.query_row(query, [it.partition], |row| row.get(0));
-        let next = next.unwrap_or_else(|error| panic!("where to begin in {it}: {error}"));
-        commits.seek(it, StartAt::Offset(next)).unwrap_or_else(|error| panic!("{error}"));
+        let next = database.query_row(query, [it.partition], |row| row.get(0))?;
+        commits.seek(it, StartAt::Offset(next))?;
     }
+    Ok(())
 }
 
 fn write_invoice(database: &mut Connection, message: &Message) -> Result<()> {
