@@ -93,6 +93,17 @@ impl Leader {
         }
     }
 
+    /// A run that adopted the epoch in a log has asked later than this: what is answered to this
+    /// question, it does not obey.
+    #[cfg(test)]
+    pub(super) fn knows_later(&self, run: MemberRun, asked: &Fetch) -> bool {
+        let known = self.copies.get(&asked.log).and_then(|it| it.get(&(run.node, run.directory)));
+        known.is_some_and(|known| {
+            let is_later = !asked.adopted || asked.from < known.asked.from;
+            known.run == run && known.asked.adopted && is_later
+        })
+    }
+
     /// A run asks that counts for nothing. What the one before it had is forgotten.
     fn learn(&mut self, run: MemberRun, counts: impl Fn(MemberRun) -> bool) {
         let before = self.learners.insert(run.node, run);

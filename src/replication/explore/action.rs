@@ -21,6 +21,13 @@ pub(super) enum Action {
     Sync(LogKey),
 }
 
+impl Action {
+    /// How often it may happen is bounded.
+    pub(super) fn is_counted(self) -> bool {
+        !matches!(self, Self::Replace(_) | Self::Deliver(_) | Self::Resend | Self::Sync(_))
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Write {
     Record(LogKey),

@@ -6,8 +6,8 @@
 use super::super::log_key::LogKey;
 use super::super::logs::{Log, MetaChange};
 use super::super::membership::{DirectoryId, GroupId, MemberRun, Membership};
-use super::super::message::Body;
-use super::super::role::Following;
+use super::super::message::{Body, Envelope, Fetch, Fetched};
+use super::super::role::{Following, Role};
 use super::super::rule::Rule;
 use super::action::{Action, Spent, Write};
 use super::node::{Message, Node, Rec, Records, Step};
@@ -265,38 +265,55 @@ pub(super) fn is_spent(world: &World, message: &Message, to: &Node, was_delivere
     if keeps_late {
         return false;
     }
-    let promised = to.member.state().notes().promised();
-    let epoch = message.envelope.epoch;
-    if epoch < promised {
+    let state = to.member.state();
+    let (me, promised) = (state.me(), state.notes().promised());
+    let Envelope { from, epoch, .. } = message.envelope;
+    // Of a leadership, or a run, that is known to be over.
+    if epoch < promised || from.session < state.notes().seen(from.directory) {
         return true;
     }
-    let me = to.member.state().me();
+    let role = to.member.role();
     match &message.envelope.body {
         Body::Ask(_) => epoch == promised,
         Body::Promised(answer) => {
-            was_delivered || answer.to != me || to.member.role().stands_for() != Some(epoch)
+            was_delivered || answer.to != me || role.stands_for() != Some(epoch)
         }
         Body::Fetched(answer) => {
-            let log = answer.asked.log;
-            let has_adopted = to.member.state().logs().adopted(log, to.member.state().notes())
-                == epoch
-                && Rule::AnswerAsked.holds();
-            let end = to.member.state().logs().get(log).map_or(0, Log::end);
-            answer.to != me || (has_adopted && (answer.asked.from < end || !answer.asked.adopted))
+            answer.to != me || (Rule::AnswerAsked.holds() && is_late(answer, to, from, epoch))
         }
-        Body::Fetch(_) => {
-            let is_answered = to.member.role().leads() == Some(epoch)
-                || to
-                    .member
-                    .state()
-                    .notes()
-                    .promise()
-                    .is_some_and(|p| p.candidate == message.envelope.from);
-            was_delivered || (epoch == promised && !is_answered)
-        }
-        Body::Beat => {
-            to.member.role().follows() == Some(Following { leader: message.envelope.from, epoch })
-        }
+        Body::Fetch(asked) => match role {
+            Role::Leader(leader) if leader.epoch() == epoch => {
+                was_delivered || leader.knows_later(from, asked)
+            }
+            _ => {
+                let is_answered = state.notes().promise().is_some_and(|it| it.candidate == from);
+                was_delivered || (epoch == promised && !is_answered)
+            }
+        },
+        Body::Beat => role.follows() == Some(Following { leader: from, epoch }),
         Body::Refused { .. } | Body::Superseded { .. } => false,
+    }
+}
+
+/// An answer that no member obeys any more, because its log has changed since it asked. In an epoch a
+/// log is cut to what it has in common with the leader's, and then only grows: it never asks the same
+/// again.
+fn is_late(answer: &Fetched, to: &Node, from: MemberRun, epoch: LeaderEpoch) -> bool {
+    let state = to.member.state();
+    match to.member.role() {
+        Role::Leader(leader) => leader.epoch() == epoch,
+        Role::Follower(Some(known)) if known.epoch == epoch => {
+            let question = state.question(epoch, answer.asked.log);
+            let is_other = |question: Fetch| {
+                let Fetch { synced, held, .. } = question;
+                question != Fetch { synced, held, ..answer.asked }
+            };
+            known.leader != from || answer.led.is_none() || question.is_some_and(is_other)
+        }
+        Role::Follower(_) | Role::Candidate(_) => {
+            let adopted = state.logs().adopted(answer.asked.log, state.notes());
+            let end = state.logs().get(answer.asked.log).map_or(0, Log::end);
+            adopted == epoch && (answer.asked.from < end || !answer.asked.adopted)
+        }
     }
 }
