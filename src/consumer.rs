@@ -463,6 +463,8 @@ impl Consumer {
     /// - [`Error::UnknownPartition`]: a consumer by [`assign`](crate::ConsumerBuilder::assign) does
     ///   not read one of the partitions.
     /// - [`Error::OffsetOutOfRange`]: an offset is higher than the log end offset.
+    /// - [`Error::NotEnoughReplicas`]: an offset lies above what a majority of a replicated group is
+    ///   known to have, and that did not change in time.
     /// - [`Error::Truncated`]: a log was cut after a crash, and the next poll of the partition will
     ///   return this error too.
     /// - [`Error::Corrupt`]: files of one of the partitions are missing or unreadable.
@@ -493,7 +495,8 @@ impl Consumer {
     /// [`Error::Rebalanced`], [`Error::Fenced`], [`Error::UnknownTopic`],
     /// [`Error::GroupNotEmpty`], [`Error::Config`], [`Error::Poisoned`], [`Error::StorageFull`],
     /// [`Error::Io`], [`Error::ReadOnly`], [`Error::Forked`], [`Error::Closed`], for the reasons
-    /// that [`commit`](Self::commit) lists.
+    /// that [`commit`](Self::commit) lists; on a replicated broker [`Error::NotLeader`], and
+    /// [`Error::NotEnoughReplicas`] for a position that a majority is not known to have yet.
     ///
     /// # Durability
     ///
@@ -506,7 +509,7 @@ impl Consumer {
     #[doc(alias = "commitAsync")]
     pub fn commit_soon(&mut self) -> Result<()> {
         let mut commits = self.poller.assigned_mut().commits();
-        let everything = commits.everything();
+        let everything = commits.everything_now();
         commits.make(&everything, CommitWait::No)
     }
 

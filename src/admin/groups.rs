@@ -209,6 +209,10 @@ fn offset_of(core: &PartitionCore, to: StartAt) -> Result<u64> {
     Ok(match to {
         StartAt::Earliest => start,
         StartAt::Latest => end,
+        StartAt::Offset(offset) if core.log().ends().is_replicated() => {
+            // Also what a new leader does not know yet that a majority has: the commit waits for that.
+            offset.clamp(start, core.log_end().max(start))
+        }
         StartAt::Offset(offset) => offset.clamp(start, end.max(start)),
         StartAt::Time(time) => core.reader().offset_at(time)?.map_or(end, |offset| offset.min(end)),
         StartAt::Error => {

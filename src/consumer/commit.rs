@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::group::commit::{Commit, Ready, Stored, Wait};
 use crate::message::Message;
 #[cfg(feature = "async")]
-use crate::partition::durable_wait::DurableWait;
+use crate::partition::{copies::Copies, durable_wait::DurableWait};
 use crate::record::{Offsets, TopicPartition};
 
 /// Slots by their index, and the next offset to read of each.
@@ -190,6 +190,20 @@ impl<'a> Commits<'a> {
         Wanted { positions: self.handed_out(), rewinds: Rewinds::OnPurpose }
     }
 
+    /// The same, for a commit that does not wait: without what the group has committed before, and of which
+    /// a new leader does not know yet that a majority has it.
+    pub(super) fn everything_now(&self) -> Wanted {
+        let mut wanted = self.everything();
+        wanted.positions.retain(|&(index, offset)| {
+            let is_kept = |slot: &Slot| {
+                let committed = || committed_of(self.run, self.role, slot);
+                is_certain(slot, offset) || committed().is_none_or(|it| it.offset != offset)
+            };
+            self.slots.get(index).is_some_and(is_kept)
+        });
+        wanted
+    }
+
     /// These offsets.
     pub(super) fn offsets(&self, offsets: &Offsets) -> Result<Wanted> {
         self.check()?;
@@ -266,6 +280,7 @@ impl<'a> Commits<'a> {
                 && !slot.core().is_closed()
                 && slot.core().is_available()
                 && slot.failure.unreported_cut().is_none()
+                && is_certain(slot, slot.progress.passed())
         };
         let slots = (0..).zip(self.slots.iter()).filter(|(_, slot)| is_news(slot));
         slots.map(|(index, slot)| (index, slot.progress.passed())).collect()
@@ -425,18 +440,25 @@ impl Commits<'_> {
         self.seen(&wanted.positions)
     }
 
-    /// What is waited for before the commit is stored: that the records below it are durable. Of
-    /// `wanted` are left the positions that a wait is for, in the same order.
+    /// What is waited for before the commit is stored: that the records below it are durable, and that
+    /// a majority of a replicated group has them. Of `wanted` are left the positions that a wait is for, in the same order.
     pub(super) fn waits(&self, wanted: &mut Wanted) -> Result<Vec<DurableWait>> {
         self.check()?;
         let commits = self.commits(&wanted.positions, wanted.rewinds)?;
         wanted.positions = self.positions_of(commits.iter(), &wanted.positions);
-        if self.level() != Wait::ForDisk {
-            return Ok(Vec::new());
-        }
+        let is_synced = self.level() == Wait::ForDisk;
         let slot = |&(index, offset): &(usize, u64)| Some((self.slots.get(index)?, offset));
-        let wait = |(slot, offset): (&Slot, u64)| DurableWait::new(Arc::clone(slot.core()), offset);
-        Ok(wanted.positions.iter().filter_map(slot).map(wait).collect())
+        let wait = |(slot, offset): (&Slot, u64)| {
+            let (core, copies) = (Arc::clone(slot.core()), Copies::below(slot.core(), offset));
+            if is_synced {
+                DurableWait::new(core, offset).and(copies)
+            } else {
+                DurableWait::of_copies(core, offset, copies)
+            }
+        };
+        let waits: Vec<_> = wanted.positions.iter().filter_map(slot).map(wait).collect();
+        let has_to = is_synced || waits.iter().any(|wait| wait.copies().is_awaited());
+        Ok(if has_to { waits } else { Vec::new() })
     }
 
     /// Stores the commit after those waits, whose results these are. Returns the first failure
@@ -449,18 +471,19 @@ impl Commits<'_> {
         self.check()?;
         let (level, mut results) = (self.level(), results.into_iter());
         let mut failed = Ok(());
-        wanted.positions.retain(|_| {
+        wanted.positions.retain(|(index, _)| {
             let result = results.next().unwrap_or(Ok(()));
             let is_durable = result.is_ok();
-            if failed.is_ok() {
-                failed = result;
+            if let (Some(slot), true) = (self.slots.get(*index), failed.is_ok() && !is_durable) {
+                failed = Err(Copies::refused(slot.core(), result));
             }
             is_durable
         });
         let commits = self.commits(&wanted.positions, wanted.rewinds)?;
         let (ready, refused) = match level {
             Wait::ForDisk => Ready::each_durable_now(commits),
-            Wait::ForCopies | Wait::No => Ready::each(commits, level),
+            // What there is to wait for was waited for.
+            Wait::ForCopies | Wait::No => Ready::each(commits, Wait::No),
         };
         let failed = failed.and(refused);
         if ready.is_empty() {
@@ -488,6 +511,11 @@ fn check_topic(slot: &Slot) -> Result<()> {
         return Err(Error::UnknownTopic(slot.topic().name.as_ref().to_owned()));
     }
     slot.core().log().status().check_available()
+}
+
+/// Whether a majority of a replicated group is known to have the records below an offset.
+fn is_certain(slot: &Slot, offset: u64) -> bool {
+    offset <= slot.core().log().ends().watermark()
 }
 
 fn no_commits() -> Error {

@@ -345,8 +345,13 @@ pub(super) fn offset_of(
     Ok(match start {
         StartAt::Earliest => first,
         StartAt::Latest => end,
-        // Out of range: the nearest end.
-        StartAt::Offset(offset) => offset.clamp(first, end.max(first)),
+        // Out of range: the nearest end. In a replicated log, also of what a new leader does not know yet
+        // that a majority has: a group may have got further under the one before.
+        StartAt::Offset(offset) => {
+            let is_replicated = core.log().ends().is_replicated();
+            let end = if is_replicated { core.log_end() } else { end };
+            offset.clamp(first, end.max(first))
+        }
         StartAt::Time(time) => core.reader().offset_at(time)?.map_or(end, |offset| offset.min(end)),
         StartAt::Error => return Err(Error::NoOffset(TopicPartition::clone(&core.origin))),
     })

@@ -2,8 +2,8 @@
 //!
 //! Three steps, each of which takes the result of the step before, so that none can be left out:
 //!
-//! 1. [`Ready`]: the records below each offset are under the high watermark, and durable, as far as
-//!    the caller waits for the disk. If a commit survived a power cut, or another leader, and its
+//! 1. [`Ready`]: the records below each offset are under the high watermark, which is waited for if
+//!    the caller waits at all, and durable, as far as it waits for the disk. If a commit survived a power cut, or another leader, and its
 //!    records did not, the group would skip the records that get these offsets next.
 //! 2. [`store`]: the commits are checked once more and published, all or none, while a [`Permit`]
 //!    prevents the partitions from changing owners.
@@ -57,9 +57,24 @@ impl<'a> Commit<'a> {
         self.committed.offset <= self.core.log().ends().watermark()
     }
 
-    fn out_of_range(&self) -> Error {
-        let (start, end) = (self.core.log_start(), self.core.log().ends().watermark());
-        Error::out_of_range(self.partition, self.committed.offset, start, end)
+    /// What it waits for until it is. Right after a change of the leader that may take a moment also for
+    /// what the group had committed before: the new leader has the records, and does not know yet that
+    /// a majority has.
+    fn copies(&self, wait: Wait) -> Copies {
+        if wait == Wait::No || self.committed.offset > self.core.log_end() {
+            return Copies::default();
+        }
+        Copies::below(self.core, self.committed.offset)
+    }
+
+    /// Why it is not stored, after that wait.
+    fn refused(&self, waited: Result<()>) -> Error {
+        let (offset, start, end) =
+            (self.committed.offset, self.core.log_start(), self.core.log_end());
+        if offset > end {
+            return Error::out_of_range(self.partition, offset, start, end);
+        }
+        Copies::refused(self.core, waited)
     }
 }
 
@@ -88,16 +103,9 @@ pub(crate) struct Ready<'a>(Vec<Commit<'a>>);
 impl<'a> Ready<'a> {
     /// Those of the commits whose records are durable, and the first failure of the others.
     pub(crate) fn each(mut commits: Vec<Commit<'a>>, wait: Wait) -> (Self, Result<()>) {
-        let mut above = None;
-        commits.retain(|commit| {
-            let is_below = commit.is_below_watermark();
-            if !is_below {
-                above.get_or_insert_with(|| commit.out_of_range());
-            }
-            is_below
-        });
+        let certain = retain_certain(&mut commits, wait);
         let (ready, failed) = Self::each_durable(commits, wait);
-        (ready, above.map_or(failed, Err))
+        (ready, certain.and(failed))
     }
 
     /// Those of the commits whose records are durable now, and the first failure of the others; for
@@ -151,6 +159,26 @@ impl<'a> Ready<'a> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Commit<'a>> {
         self.0.iter()
     }
+}
+
+/// Retains the commits whose records a majority has, once those are waited for that have to. Returns the
+/// first failure of the others.
+fn retain_certain(commits: &mut Vec<Commit<'_>>, wait: Wait) -> Result<()> {
+    if commits.iter().all(Commit::is_below_watermark) {
+        return Ok(());
+    }
+    // The time of all of them begins now.
+    let copies: Vec<_> = commits.iter().map(|commit| commit.copies(wait)).collect();
+    let (mut copies, mut certain) = (copies.into_iter(), Ok(()));
+    commits.retain(|commit| {
+        let waited = copies.next().map_or(Ok(()), |copies| copies.wait(commit.core));
+        let is_certain = commit.is_below_watermark();
+        if !is_certain && certain.is_ok() {
+            certain = Err(commit.refused(waited));
+        }
+        is_certain
+    });
+    certain
 }
 
 /// Commits that are published.

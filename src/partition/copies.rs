@@ -12,7 +12,7 @@ use super::lead::LedEpoch;
 use super::quorum::Quorum;
 #[cfg(feature = "replication")]
 use super::quorum_gate::Awaited;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 #[derive(Debug, Default)]
 pub(crate) struct Copies {
@@ -21,6 +21,17 @@ pub(crate) struct Copies {
     /// What a task waits with, once it was polled.
     #[cfg(feature = "replication")]
     ticket: Option<u64>,
+}
+
+impl Copies {
+    /// The error of a call that has changed nothing, because it is not known that a majority has the
+    /// records that it builds on. `waited` is the result of the wait for that.
+    pub(crate) fn refused(core: &PartitionCore, waited: Result<()>) -> Error {
+        match waited {
+            Err(error) if !matches!(error, Error::Timeout | Error::LeadershipLost) => error,
+            _ => core.log.lead().refused(),
+        }
+    }
 }
 
 #[cfg(feature = "replication")]
@@ -46,6 +57,17 @@ impl Copies {
         let (awaited, next) = Quorum::of(core).since(since.number());
         let copies = awaited.map(|(led, end)| Self::of(core, end, led)).map_err(Into::into);
         (copies, LedEpoch::of(next))
+    }
+
+    /// Of all records below `end`, also of those of earlier leaderships, under the leadership of now; of nothing if a
+    /// majority is known to have them, or this member does not lead. The time begins as of
+    /// [`of`](Self::of).
+    pub(crate) fn below(core: &PartitionCore, end: u64) -> Self {
+        if end <= core.log.ends().watermark() {
+            return Self::default();
+        }
+        let led = core.log.lead().leads().map_or_else(LedEpoch::default, LedEpoch::of);
+        Self::of(core, end, led)
     }
 
     pub(crate) fn is_awaited(&self) -> bool {
@@ -102,6 +124,11 @@ impl Copies {
 
     pub(crate) fn since(_: &PartitionCore, since: LedEpoch) -> (Result<Self>, LedEpoch) {
         (Ok(Self::default()), since)
+    }
+
+    #[inline]
+    pub(crate) fn below(_: &PartitionCore, _: u64) -> Self {
+        Self::default()
     }
 
     #[inline]

@@ -171,6 +171,20 @@ impl PartitionLead {
     }
 }
 
+impl PartitionLead {
+    /// The error of a call for which too few members are heard or up to date, or another one leads.
+    #[cold]
+    #[cfg_attr(not(feature = "replication"), expect(clippy::unused_self, reason = "no members"))]
+    pub(super) fn refused(&self) -> Error {
+        #[cfg(feature = "replication")]
+        if let Some(LeadOf { leadership, .. }) = &self.of {
+            let leads = leadership.leads().is_some();
+            return if leads { leadership.not_enough() } else { leadership.not_leader() };
+        }
+        Error::NotLeader { leader: None }
+    }
+}
+
 #[cfg(feature = "replication")]
 impl PartitionLead {
     /// `None` if the broker is not replicated.

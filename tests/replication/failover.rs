@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use logpond::{
     Acks, Election, Error, LeaderEpoch, MemberState, NodeId, Record, ReplicationEvent, Role,
-    TopicConfig,
+    StartAt, TopicConfig, TopicPartition,
 };
 
-use crate::group::{Group, NODES, read_all, until};
+use crate::group::{Group, NODES, PATIENCE, read_all, until};
 
 const QUICK: Election = Election { timeout: Duration::from_millis(150) };
 
@@ -304,4 +304,115 @@ fn each_change_is_reported_once() {
     }
     assert_eq!(count("MemberLagging"), 2, "{events:?}");
     assert_eq!(group.member(a).status().epoch, LeaderEpoch(2));
+}
+
+/// A new leader that has all records, and does not know of any that a majority has it: what the others
+/// ask is lost. The group `g` has committed 3 under the leader before.
+fn unknowing_leader() -> (Group, TopicPartition) {
+    let mut group = Group::led();
+    let [a, b, c] = NODES;
+    group.broker(a).ensure_topic("orders", TopicConfig::new(1)).unwrap();
+    for value in ["one", "two", "three"] {
+        send(&group, a, value);
+    }
+    let mut consumer = group.broker(a).consumer("g").subscribe(["orders"]).open().unwrap();
+    let polled =
+        until(|| Some(consumer.poll(Duration::ZERO).unwrap().len()).filter(|polled| *polled > 0));
+    assert_eq!(polled, Some(3));
+    consumer.commit().unwrap();
+    drop(consumer);
+    group.wait_for_copies(a);
+    // In this run it knows nothing of the others.
+    group.stop(b);
+    for node in [a, c] {
+        group.network.lose(node, usize::MAX);
+    }
+    group.start(b);
+    group.member(b).lead(LeaderEpoch(2)).unwrap();
+    assert!(until(|| (group.role(b) == Role::Leader).then_some(())).is_some());
+    let partition = TopicPartition::from(("orders", 0));
+    (group, partition)
+}
+
+/// A commit of what the group had before was out of range right after a failover. Refused, it may be
+/// repeated; accepted before a majority has the records, it could outlive them.
+// RED: src/group/commit.rs
+//   - Copies::below(self.core, self.committed.offset)
+//   + Copies::default()
+#[test]
+fn a_commit_waits_until_a_new_leader_knows_that_a_majority_has_the_records() {
+    for asynchronous in [false, cfg!(feature = "async")] {
+        let (group, partition) = unknowing_leader();
+        let [a, b, c] = NODES;
+        let mut consumer = group.broker(b).consumer("g").subscribe(["orders"]).open().unwrap();
+        assert_eq!(consumer.committed(partition.clone()).unwrap(), Some(3));
+        // One that does not wait has nothing to commit, and one beyond the end is refused at once.
+        consumer.commit_soon().unwrap();
+        let beyond = consumer.commit_offsets(&[(partition.clone(), 4)].into());
+        assert!(matches!(beyond, Err(Error::OffsetOutOfRange { end: 3, .. })), "{beyond:?}");
+        let (sender, answer) = std::sync::mpsc::channel();
+        let committing = std::thread::spawn(move || {
+            let offsets = [(partition, 3)].into();
+            let committed = match asynchronous {
+                #[cfg(feature = "async")]
+                true => pollster::block_on(consumer.in_async().commit_offsets(&offsets)),
+                _ => consumer.commit_offsets(&offsets),
+            };
+            sender.send(committed).unwrap();
+        });
+        // A round trip to both: nothing that it waits for comes.
+        let early = answer.recv_timeout(Duration::from_millis(100));
+        assert!(early.is_err(), "asynchronous: {asynchronous}: {early:?}");
+        for node in [a, c] {
+            group.network.lose(node, 0);
+        }
+        let committed = answer.recv_timeout(PATIENCE).unwrap();
+        assert!(committed.is_ok(), "asynchronous: {asynchronous}: {committed:?}");
+        committing.join().unwrap();
+    }
+}
+
+/// The group was put where the new leader knew that a majority has the records, without a word.
+// RED: src/admin/groups.rs
+//   - offset.clamp(start, core.log_end().max(start))
+//   + offset.clamp(start, end.max(start))
+#[test]
+fn a_group_is_reset_to_what_it_could_have_before() {
+    let (group, partition) = unknowing_leader();
+    let [a, b, c] = NODES;
+    let broker = group.broker(b).clone();
+    let resetting = std::thread::spawn(move || {
+        broker.admin().reset_partition("g", partition, StartAt::Offset(2))
+    });
+    for node in [a, c] {
+        group.network.lose(node, 0);
+    }
+    assert_eq!(resetting.join().unwrap().unwrap(), 2);
+}
+
+/// The call was refused as if there were no such offset. It can be repeated, and nothing has changed.
+// RED: src/partition/copies.rs
+//   - _ => core.log.lead().refused(),
+//   + Err(error) => error,
+//   + Ok(()) => core.log.lead().refused(),
+#[test]
+fn a_commit_for_which_no_majority_is_heard_is_refused_and_not_unknown() {
+    let mut group = Group::led();
+    let [a, b, c] = NODES;
+    group.broker(a).ensure_topic("orders", TopicConfig::new(1)).unwrap();
+    send(&group, a, "one");
+    group.wait_for_copies(a);
+    group.stop(b);
+    for node in [a, c] {
+        group.network.lose(node, usize::MAX);
+    }
+    let quick = group.settings(b).ack_timeout(Duration::from_millis(100));
+    group.start_with(b, quick, |builder| builder);
+    group.member(b).lead(LeaderEpoch(2)).unwrap();
+    assert!(until(|| (group.role(b) == Role::Leader).then_some(())).is_some());
+    let partition = TopicPartition::from(("orders", 0));
+    let mut consumer = group.broker(b).consumer("g").assign([partition.clone()]).open().unwrap();
+    let refused = consumer.commit_offsets(&[(partition, 1)].into()).unwrap_err();
+    assert!(matches!(refused, Error::NotEnoughReplicas { .. }), "{refused:?}");
+    assert!(refused.is_definite() && refused.is_retriable());
 }

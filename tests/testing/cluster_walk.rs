@@ -206,10 +206,7 @@ impl World {
         let is_stored = match consumer.commit() {
             Ok(()) => true,
             Err(error) => {
-                // A new leader does not know for a moment how far a majority has what was committed.
-                if !matches!(error, Error::OffsetOutOfRange { .. }) {
-                    check_expected(&error);
-                }
+                check_expected(&error);
                 self.group = None;
                 false
             }
