@@ -14,14 +14,17 @@
 
 use std::sync::Arc;
 
+use super::draft::Drafts;
 use super::replay::{Evidence, replay};
-use super::{LoggedState, StateLog};
+use super::writer::has_reserve_for;
+use super::{LoggedState, SYNCED, StateLog};
 use crate::error::{Error, Result};
 use crate::log::replica::received::Received;
 use crate::log::replica::refusal::{Failure, Refusal};
 use crate::partition::PartitionCore;
 use crate::partition::quorum::Quorum;
 use crate::partition::replica::Replica;
+use crate::rules::Rule;
 
 /// The log of a state in a replicated group, whatever the state is. What is not here is asked of its
 /// partition: [`Replica`] reads, and knows the epochs; [`Quorum`] has the calls that wait.
@@ -75,6 +78,48 @@ pub(crate) trait ReplicatedState: Send + Sync {
     fn advance(&self, offset: u64) -> u64;
 }
 
+/// As [`ReplicatedState::lead`], with a change that is the first one of the epoch, and durable on return.
+/// `begin` makes that others take the broker for one that leads: it is called when their changes can only
+/// come after this one.
+///
+/// # Errors
+///
+/// As there, and those of the append and its sync.
+pub(crate) fn lead_with<S: LoggedState>(
+    log: &StateLog<S>,
+    epoch: u32,
+    first: S::Change,
+    begin: impl FnOnce(),
+) -> Result<(), Failure> {
+    check_whole(log)?;
+    log.partition.log().status().check_process()?;
+    let mut first = Drafts::of(log.made_now(vec![first]))?;
+    Replica::of(&log.partition).set_epoch(epoch)?;
+    let mut writer = log.writer.lock();
+    writer.set_follows(false);
+    begin();
+    if let Err(error) = writer.append(&mut first, SYNCED) {
+        if !has_reserve_for(&log.partition, &error) {
+            return Err(error.into());
+        }
+        // Others can come before it now. On a full disk they do not: what they add finds no space.
+        writer = log.append_to_reserve(writer, (first, error), &mut |_| Ok(()))?;
+    }
+    drop(writer);
+    // DURABILITY: before anything rests on it.
+    Rule::StateSync.keep(|| log.partition.wait_durable(log.partition.log_end()))?;
+    log.tidy();
+    Ok(())
+}
+
+fn check_whole<S: LoggedState>(log: &StateLog<S>) -> Result<()> {
+    if log.is_whole() {
+        return Ok(());
+    }
+    let reason = "entries are missing of a state whose log has begun anew".to_owned();
+    Err(Error::config("lead", reason))
+}
+
 impl<S: LoggedState + Send> ReplicatedState for StateLog<S> {
     fn partition(&self) -> &Arc<PartitionCore> {
         &self.partition
@@ -86,10 +131,7 @@ impl<S: LoggedState + Send> ReplicatedState for StateLog<S> {
     }
 
     fn lead(&self, epoch: u32) -> Result<(), Failure> {
-        if !self.is_whole() {
-            let reason = "entries are missing of a state whose log has begun anew".to_owned();
-            return Err(Error::config("lead", reason).into());
-        }
+        check_whole(self)?;
         // Until the lock is held again, nothing is appended.
         Replica::of(&self.partition).set_epoch(epoch)?;
         self.writer.lock().set_follows(false);

@@ -9,7 +9,7 @@ use crate::log::replica::history::EpochEnd;
 use crate::log::replica::received::Received;
 use crate::log::replica::refusal::{Failure, Refusal};
 use crate::partition::replica::{Fed, Replica};
-use crate::partition::state_log::replicated::ReplicatedState;
+use crate::partition::state_log::replicated::{ReplicatedState, lead_with};
 
 type Contents = BTreeMap<u32, Vec<u8>>;
 
@@ -534,4 +534,36 @@ fn a_member_has_the_state_that_its_leader_had_there() {
         removed += u32::from(start(walk.log()) > 0);
     }
     assert!(anew > 0 && removed > 0, "{anew} began anew, {removed} removed something");
+}
+
+/// While a member was forced to lead, what another thread created could come before the record that says
+/// that the group is a new one. After a loss of power in between, the old group preferred this log.
+// RED: src/partition/state_log/replicated.rs
+//   - let mut writer = log.writer.lock();
+//   - writer.set_follows(false);
+//   - begin();
+//   + log.writer.lock().set_follows(false);
+//   + begin();
+//   + let mut writer = log.writer.lock();
+#[test]
+fn the_first_change_of_a_new_group_comes_before_those_of_others() {
+    let log = join(&new_disk());
+    std::thread::scope(|scope| {
+        let (log, (sender, other)) = (&log, std::sync::mpsc::channel());
+        let begin = || {
+            scope.spawn(move || sender.send(log.append(vec![set(2, 1)])).unwrap());
+            // It comes first, if it can.
+            for _ in 0..10_000 {
+                if other.try_recv().is_ok() {
+                    return;
+                }
+                std::thread::yield_now();
+            }
+        };
+        lead_with(log, 3, set(1, 1), begin).unwrap();
+    });
+    let at = |key| log.read(|words| words.0.offset_of(&key));
+    assert_eq!((at(1), at(2)), (Some(0), Some(1)));
+    assert_eq!(replica(&log).last().unwrap().unwrap().epoch, 3);
+    assert!(log.partition().durable_end() >= 1);
 }
