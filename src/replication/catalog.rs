@@ -31,6 +31,7 @@ use crate::log::replica::refusal::Failure;
 use crate::partition::PartitionCore;
 use crate::partition::quorum::Quorum;
 use crate::partition::replica::Replica;
+use crate::partition::state_log::replicated::lead_with;
 use crate::record::NodeId;
 
 /// LIMIT: how many partitions are made at a time, each with a few syncs: beats are answered in between,
@@ -147,10 +148,16 @@ impl Catalog for EngineCatalog {
     }
 
     fn append_membership(&self, membership: &Membership) -> Result<()> {
-        let directories = membership.directories().map(|(node, directory)| (node.0, directory.0));
-        let group = membership.group().0;
-        let entry = MembersEntry { group, directories: directories.collect() };
-        self.broker.run().logs().catalog().append_durably(vec![CatalogChange::Members(entry)])
+        self.broker.run().logs().catalog().append_durably(vec![members(membership)])
+    }
+
+    fn begin_group(&self, membership: &Membership, epoch: u32) -> Result<(), Failure> {
+        let begin = || {
+            if let Some(leadership) = &self.broker.run().context().leadership {
+                leadership.lead(epoch);
+            }
+        };
+        lead_with(self.broker.run().logs().catalog(), epoch, members(membership), begin)
     }
 
     fn append(
@@ -221,6 +228,13 @@ impl Catalog for EngineCatalog {
         self.meta().state().follow();
         self.offsets().state().follow();
     }
+}
+
+/// The record that says who the members are.
+fn members(membership: &Membership) -> CatalogChange {
+    let directories = membership.directories().map(|(node, directory)| (node.0, directory.0));
+    let group = membership.group().0;
+    CatalogChange::Members(MembersEntry { group, directories: directories.collect() })
 }
 
 /// The log start of the leader lies within a batch, with which the empty log begins.

@@ -70,6 +70,9 @@ pub(crate) trait Catalog {
     /// Appends a record to `__meta` that says who the members are.
     fn append_membership(&self, membership: &Membership) -> Result<()>;
 
+    /// The same, durably and as the first record of an epoch in which changes are taken from then on.
+    fn begin_group(&self, membership: &Membership, epoch: u32) -> Result<(), Failure>;
+
     /// Appends what was received. Below `sparse_below` there may be gaps.
     fn append(&self, key: LogKey, received: Received<'_>, sparse_below: u64)
     -> Result<(), Failure>;
@@ -538,15 +541,10 @@ impl<C: Catalog> Shell<C> {
                 self.notice(LogKey::Meta);
             }
             Effect::BeginGroup(membership) => {
-                if let Some(epoch) = self.member.role().leads()
-                    && let Some(leadership) = &self.broker.run().context().leadership
-                {
-                    // `__meta` alone has the epoch: no other log takes appends yet.
-                    leadership.lead(epoch.0);
-                    self.catalog.lead(LogKey::Meta, epoch.0)?;
+                if let Some(epoch) = self.member.role().leads() {
+                    // `__meta` alone has the epoch then: no other log takes appends yet.
+                    self.catalog.begin_group(&membership, epoch.0)?;
                 }
-                self.catalog.append_membership(&membership)?;
-                self.files().core(LogKey::Meta)?.1.flush()?;
             }
             Effect::Disown => {
                 self.files().disown()?;
