@@ -586,8 +586,8 @@ fn sums_to_name<C: Catalog>(shell: &Shell<C>) -> Sums {
 
 fn sums_of<C: Catalog>(shell: &Shell<C>) -> Sums {
     let mut sums = Sums::default();
-    for (_, log) in shell.member().state().logs().iter() {
-        sums.add(log.end(), log.watermark);
+    for (key, log) in shell.member().state().logs().iter() {
+        sums.add(key, log.end(), log.watermark);
     }
     sums
 }

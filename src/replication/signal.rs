@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::log_key::LogKey;
 use super::membership::{GroupId, MemberRun};
 use crate::record::{LeaderEpoch, NodeId};
 
@@ -32,7 +33,8 @@ pub(crate) enum Sign {
     TakeOver,
 }
 
-/// The ends and the high watermarks of all logs, each added up. A follower whose sums are the same, and
+/// The ends and the high watermarks of all logs, each mixed with the name of its log and added up: logs
+/// of which one has more and another one less are not taken for equal. A follower whose sums are the same, and
 /// whose high watermarks are its ends, lacks nothing, so that a group that is idle exchanges nothing but
 /// beats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -47,8 +49,30 @@ impl Sums {
         Self { ends: u64::MAX, watermarks: u64::MAX }
     }
 
-    pub(crate) fn add(&mut self, end: u64, watermark: u64) {
-        self.ends = self.ends.wrapping_add(end);
-        self.watermarks = self.watermarks.wrapping_add(watermark);
+    pub(crate) fn add(&mut self, log: LogKey, end: u64, watermark: u64) {
+        let log = match log {
+            LogKey::Meta => 1,
+            LogKey::Offsets => 2,
+            LogKey::Partition { topic, partition } => {
+                let [low, high] = halves(topic);
+                mixed(mixed(low) ^ high) ^ u64::from(partition)
+            }
+        };
+        self.ends = self.ends.wrapping_add(mixed(mixed(log) ^ end));
+        self.watermarks = self.watermarks.wrapping_add(mixed(mixed(log) ^ watermark));
     }
+}
+
+fn halves(n: u128) -> [u64; 2] {
+    let half = |n: u128| u64::try_from(n & u128::from(u64::MAX)).unwrap_or_default();
+    [half(n), half(n >> 64)]
+}
+
+/// A number in which each bit depends on all bits of `n` (the last step of `SplitMix64`), the same for
+/// all members.
+fn mixed(n: u64) -> u64 {
+    let n = n.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let n = (n ^ (n >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let n = (n ^ (n >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    n ^ (n >> 31)
 }

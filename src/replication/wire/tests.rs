@@ -44,7 +44,7 @@ fn all() -> Vec<Said> {
         bytes: vec![byte; size].into(),
     };
     let mut sums = Sums::default();
-    sums.add(u64::MAX, 7);
+    sums.add(LogKey::Meta, u64::MAX, 7);
     vec![
         signal(Sign::Beating { round: 8, sums }),
         signal(Sign::Heard { round: 8 }),
