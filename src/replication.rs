@@ -36,6 +36,7 @@ mod pulse;
 mod recovery;
 mod role;
 mod rule;
+mod senders;
 mod settings;
 mod shell;
 mod signal;

@@ -58,6 +58,18 @@ impl Candidate {
         self.is_founding
     }
 
+    /// Whether it joins a group that was founded, because a member of it has promised: that one knows who
+    /// the members are. Answers of those that belong to no group do not count then, until these are known.
+    pub(super) fn joins(&mut self) -> bool {
+        let joins = self.others().any(|answer| answer.has_membership);
+        if joins {
+            self.is_founding = false;
+            let me = self.me;
+            self.answers.retain(|_, answer| answer.run == me || answer.has_membership);
+        }
+        joins
+    }
+
     /// A promise. After it its sender changes nothing until another leader comes, so the first
     /// answer of a run counts.
     pub(super) fn promised(
@@ -106,10 +118,9 @@ impl Candidate {
         (answered >= enough).then(|| Membership::new(GroupId(self.me.directory.0), directories))
     }
 
-    /// Another member belongs to a group already, or has records that this group would remove.
+    /// Another member has records that this group would remove.
     pub(super) fn finds_others(&self) -> bool {
-        self.others()
-            .any(|answer| answer.has_membership || answer.logs.values().any(|log| log.end > 0))
+        self.others().any(|answer| answer.logs.values().any(|log| log.end > 0))
     }
 
     /// The best copy of a log among those who promised: of the greatest adopted epoch, then the

@@ -151,6 +151,10 @@ fn large_worlds() -> Vec<(String, World)> {
             World { is_founded: false, wipes: 1, writes: vec![(1, META)], ..base() },
         ),
         (
+            "a group is founded, and a member loses power".to_owned(),
+            World { is_founded: false, power_cuts: 1, writes: vec![(1, META)], ..base() },
+        ),
+        (
             "five members".to_owned(),
             World { members: 5, writes: vec![(1, META), (2, META)], ..base() },
         ),
@@ -232,6 +236,13 @@ fn world_without(rule: Rule) -> World {
         Rule::BothMajorities | Rule::NewestMembership => {
             World { is_replacing: true, appends: 1, leads: vec![(1, 2), (2, 2)], ..base() }
         }
+        Rule::FoundedNoted => World {
+            is_founded: false,
+            power_cuts: 1,
+            writes: vec![(1, META)],
+            leads: vec![(0, 1), (1, 2)],
+            ..base()
+        },
         Rule::FoundByAll => World {
             is_founded: false,
             wipes: 1,

@@ -18,7 +18,8 @@ use super::notes::{Note, Notes, Promise};
 use super::recovery::Recovery;
 use super::role::{Following, Role};
 use super::rule::Rule;
-use super::state::{Effects, State};
+use super::senders;
+use super::state::{Effects, State, end_founding};
 use crate::record::{LeaderEpoch, NodeId};
 
 /// How far an epoch may lie above the promised one: half of all epochs. One call with a wrong number
@@ -229,18 +230,15 @@ impl Member {
 
     pub(crate) fn receive(&mut self, message: &Envelope) -> Effects {
         let mut out = Effects::new();
-        if message.to != self.state.me().node || message.from.node == self.state.me().node {
-            return out;
-        }
-        if !is_of_group(self.state.logs().group(), message)
-            || !is_latest(&mut self.state, message, &mut out)
+        if !senders::is_for(&self.state, message)
+            || !senders::is_latest(&mut self.state, message, &mut out)
         {
             return out;
         }
         match &message.body {
             Body::Ask(ask) => self.asked(message, ask, &mut out),
             Body::Promised(promised) => self.got_promise(message, promised, &mut out),
-            Body::Refused { promised } => self.refused(message.from, *promised, &mut out),
+            Body::Refused { promised } => self.refused(message, *promised, &mut out),
             Body::Beat => self.heard_leader(message, &mut out),
             Body::Fetch(fetch) => self.fetched_by(message, *fetch, &mut out),
             Body::Fetched(fetched) => self.got_records(message, fetched, &mut out),
@@ -281,7 +279,7 @@ impl Member {
         let before = self.state.notes().promise();
         let repeats = before == Some(promise)
             || (!Rule::PromiseOnce.holds() && message.epoch == self.state.notes().promised());
-        if !self.state.may_promise(ask)
+        if !self.state.may_promise(message.from, ask)
             || (message.epoch <= self.state.notes().promised() && !repeats)
         {
             let promised = self.state.notes().promised();
@@ -299,10 +297,20 @@ impl Member {
         self.state.send(message.from.node, message.epoch, Body::Promised(answer), out);
     }
 
-    /// Somebody has promised more. Who calls `lead` next has to know: the event says it.
-    fn refused(&mut self, from: MemberRun, promised: LeaderEpoch, out: &mut Effects) {
+    /// Somebody has promised more, or belongs to a group that this member would found. Who calls `lead`
+    /// next has to know: the event says it.
+    fn refused(&mut self, message: &Envelope, promised: LeaderEpoch, out: &mut Effects) {
         let needed = self.state.needed();
-        if !needed.is_empty() && !needed.iter().any(|(_, membership)| membership.names(from)) {
+        if !needed.is_empty() && !needed.iter().any(|(_, it)| it.names(message.from)) {
+            return;
+        }
+        if let Role::Candidate(candidate) = &self.role
+            && candidate.is_founding()
+            && candidate.epoch() == message.epoch
+            && message.group.is_some()
+        {
+            self.stop_leading(Declined::Founded, out);
+            self.role = Role::Follower(None);
             return;
         }
         let is_greater = match &self.role {
@@ -321,10 +329,13 @@ impl Member {
     fn got_promise(&mut self, message: &Envelope, promised: &Promised, out: &mut Effects) {
         let me = self.state.me();
         let is_asked = self.state.others().contains(&message.from.node);
+        let is_named = self.state.needed().iter().any(|(_, it)| it.names(message.from));
         let Role::Candidate(candidate) = &mut self.role else { return };
         let is_mine =
             promised.to == me || (!Rule::AnswerToThisRun.holds() && promised.to.node == me.node);
-        if message.epoch == candidate.epoch() && is_mine && is_asked {
+        // A directory of no group counts for a group that is founded, or names it.
+        let may_count = candidate.is_founding() || is_named || promised.has_membership;
+        if message.epoch == candidate.epoch() && is_mine && is_asked && may_count {
             candidate.promised(message.from, promised.logs.clone(), promised.has_membership);
             self.proceed(out);
         }
@@ -334,15 +345,17 @@ impl Member {
     fn proceed(&mut self, out: &mut Effects) {
         let needed = self.state.needed();
         let Role::Candidate(candidate) = &mut self.role else { return };
-        if candidate.is_founding() {
+        if candidate.is_founding() && !candidate.joins() {
             return self.found(out);
         }
-        if !candidate.is_confirmed(&needed) {
+        // One that was named when the group was founded, and has copied nothing since, has to know first
+        // who the members are.
+        if !needed.is_empty() && !candidate.is_confirmed(&needed) {
             return;
         }
         let Role::Candidate(candidate) = &self.role else { return };
         let (epoch, lacking) = (candidate.epoch(), lacking(self.state.logs(), candidate));
-        if lacking.is_empty() && self.state.logs().is_whole() {
+        if lacking.is_empty() && self.state.logs().is_whole() && !needed.is_empty() {
             return self.take_lead(out);
         }
         ask(&self.state, &self.role, false, out);
@@ -357,6 +370,8 @@ impl Member {
             self.stop_leading(Declined::Founded, out);
             self.role = Role::Follower(None);
         } else if let Some(membership) = candidate.founded(self.state.listed()) {
+            // Before anything rests on it.
+            self.state.note(Note::Founding(membership.group()), out);
             self.take_lead(out);
             out.push(Effect::AppendMembership(membership));
         }
@@ -410,6 +425,10 @@ impl Member {
         }
         leader.shows(key, reached.max(log.watermark));
         let current = (!was_current && leader.is_current()).then(|| leader.epoch());
+        if self.state.logs().get(key).is_some_and(|log| log.watermark < reached) {
+            // From now on this member's copies count.
+            end_founding(&mut self.state, out);
+        }
         if self.state.logs_mut().raise_watermark(key, reached) {
             out.push(Effect::Watermark { log: key, offset: reached });
             self.answer_waiting(key, out);
@@ -495,6 +514,8 @@ impl Member {
         self.stop_leading(Declined::Led, out);
         self.role = Role::Follower(Some(following));
         self.recovery.begin();
+        // From now on this member's copies count.
+        end_founding(&mut self.state, out);
         if self.state.logs().membership().is_none() && self.state.notes().has_adopted_nothing() {
             // Before it has records, which would be taken for those of somebody else.
             let (epoch, logs) = (LeaderEpoch(0), vec![LogKey::Meta]);
@@ -639,35 +660,6 @@ fn beat(state: &State, epoch: LeaderEpoch, out: &mut Effects) {
     for node in state.others() {
         state.send(node, epoch, Body::Beat, out);
     }
-}
-
-/// Whether a message may be meant for this group: who leads, or asks to, knows it. (A member that lost
-/// the membership with its power does not, and a candidate may need what it has.)
-fn is_of_group(own: Option<GroupId>, message: &Envelope) -> bool {
-    match (own, message.group) {
-        (Some(own), Some(theirs)) => theirs == own,
-        (None, _) => true,
-        (Some(_), None) => !matches!(&message.body, Body::Beat | Body::Ask(Ask::Lead(_))),
-    }
-}
-
-/// Whether what a run says may count. A later one than was noted of its directory is noted before
-/// it does. An earlier one is late, or the directory was put back from a copy: its member is
-/// informed.
-fn is_latest(state: &mut State, message: &Envelope, out: &mut Effects) -> bool {
-    let MemberRun { node, directory, session } = message.from;
-    let noted = state.notes().seen(directory);
-    if session < noted && Rule::NewestSession.holds() {
-        let body = Body::Superseded { directory, session: noted };
-        state.send(node, message.epoch, body, out);
-        return false;
-    }
-    // No run is earlier than the first.
-    let is_later = session > noted.max(1);
-    if is_later && state.logs().needed().iter().any(|(_, it)| it.names(message.from)) {
-        state.note(Note::Seen { directory, session }, out);
-    }
-    true
 }
 
 /// The logs for which the candidate has to fetch, and from whom: `__meta` alone before the others.

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::log_key::LogKey;
-use super::membership::{DirectoryId, MemberRun};
+use super::membership::{DirectoryId, GroupId, MemberRun};
 use crate::record::LeaderEpoch;
 
 /// A promise: nothing is taken from, or given to, a smaller epoch any more.
@@ -37,6 +37,11 @@ pub(crate) enum Note {
         directory: DirectoryId,
         session: u64,
     },
+    /// This member founds a group. Nothing that it has of it counts yet: should that be lost, nothing is
+    /// missing.
+    Founding(GroupId),
+    /// It may count from now on.
+    Founded,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -48,6 +53,8 @@ pub(crate) struct Notes {
     seen: BTreeMap<DirectoryId, u64>,
     /// A power cut may have removed what this member confirmed, and no leader has given it back yet.
     recovering: bool,
+    /// It has founded a group, and nothing that it has of it counts yet.
+    founding: bool,
 }
 
 impl Notes {
@@ -55,7 +62,7 @@ impl Notes {
     #[cfg(test)]
     pub(crate) fn new(me: MemberRun) -> Self {
         let (adopted, seen) = (BTreeMap::new(), BTreeMap::new());
-        Self { me, promise: None, adopted, seen, recovering: false }
+        Self { me, promise: None, adopted, seen, recovering: false, founding: false }
     }
 
     /// Those that a run has found.
@@ -67,7 +74,13 @@ impl Notes {
         recovering: bool,
     ) -> Self {
         let (adopted, seen) = (adopted.into_iter().collect(), seen.into_iter().collect());
-        Self { me, promise, adopted, seen, recovering }
+        Self { me, promise, adopted, seen, recovering, founding: false }
+    }
+
+    /// The run has found that the group which this member founded is not settled.
+    pub(crate) fn founding(mut self, founding: bool) -> Self {
+        self.founding = founding;
+        self
     }
 
     /// Those of the next run of the same directory. `has_lost`: records that the last run confirmed
@@ -111,6 +124,11 @@ impl Notes {
         self.adopted.is_empty()
     }
 
+    /// It has founded a group, and nothing that it has of it counts yet.
+    pub(crate) fn is_founding(&self) -> bool {
+        self.founding
+    }
+
     pub(crate) fn is_recovering(&self) -> bool {
         self.recovering
     }
@@ -123,6 +141,8 @@ impl Notes {
             }
             Note::Incomplete => self.recovering = true,
             Note::Whole => self.recovering = false,
+            Note::Founding(_) => self.founding = true,
+            Note::Founded => self.founding = false,
             Note::Seen { directory, session } => {
                 self.seen.insert(*directory, *session);
             }

@@ -79,6 +79,9 @@ rules! {
     NewestSession,
     /// P9: a member that may have lost confirmed records promises nothing.
     RecoveringPromisesNothing,
+    /// P9: before anything counts that the founder of a group has of it, it is noted that it does: what the
+    /// founder loses from then on is missing.
+    FoundedNoted,
     /// P9, P11: an answer counts for the run that asked.
     AnswerToThisRun,
     /// P10: a member with damage in a log promises nothing.

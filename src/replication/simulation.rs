@@ -15,6 +15,7 @@
 //!
 //! Not covered: clocks, a second thread, full and failing disks.
 
+mod founding;
 mod group;
 mod machine;
 mod script;

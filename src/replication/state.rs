@@ -74,6 +74,7 @@ impl State {
     pub(super) fn must_recover(&self) -> bool {
         let members = self.logs.membership().map(|membership| membership.nodes().count());
         let has_confirmed = members.is_some() || self.notes.has_adopted_any();
+        let has_confirmed = has_confirmed && !self.notes.is_founding();
         self.notes.is_recovering() && has_confirmed && members != Some(1)
     }
 
@@ -124,7 +125,7 @@ impl State {
     }
 
     /// Whether this member may promise anything to whom asks.
-    pub(super) fn may_promise(&self, ask: &Ask) -> bool {
+    pub(super) fn may_promise(&self, from: MemberRun, ask: &Ask) -> bool {
         if self.must_recover() && Rule::RecoveringPromisesNothing.holds() {
             return false;
         }
@@ -133,7 +134,8 @@ impl State {
         }
         let own = self.goes_by();
         match ask {
-            Ask::Found => own.is_none(),
+            // The group was founded meanwhile, and whom it names has not copied that yet.
+            Ask::Found => own.is_none_or(|own| own.names(self.me()) && own.names(from)),
             Ask::Lead(theirs) => {
                 theirs.names(self.me()) && !self.is_foreign()
                     || own.is_some_and(|own| own.names(self.me()))
@@ -205,7 +207,8 @@ impl State {
         let is_durable = match &note {
             Note::Promise(_) => Rule::PromiseNoted.holds(),
             Note::Adopted { .. } => Rule::AdoptionNoted.holds(),
-            Note::Incomplete | Note::Whole | Note::Seen { .. } => true,
+            Note::Founded => Rule::FoundedNoted.holds(),
+            Note::Incomplete | Note::Whole | Note::Seen { .. } | Note::Founding(_) => true,
         };
         if is_durable {
             out.push(Effect::Note(note));
@@ -346,6 +349,13 @@ impl State {
         if self.logs.raise_watermark(key, watermark) {
             out.push(Effect::Watermark { log: key, offset: watermark });
         }
+    }
+}
+
+/// What this member has of the group that it has founded may count from now on.
+pub(super) fn end_founding(state: &mut State, out: &mut Effects) {
+    if state.notes.is_founding() {
+        state.note(Note::Founded, out);
     }
 }
 

@@ -80,7 +80,8 @@ pub(crate) enum ReplicaNote {
         log: NotedLog,
         end: u64,
     },
-    /// This member founds, or has founded, the group of this random number.
+    /// This member founds the group of this random number, and nothing that it has of it counts yet.
+    /// Zero: it does.
     Founder {
         group: u128,
     },

@@ -10,6 +10,7 @@ use super::super::logs::MetaChange;
 use super::super::membership::{DirectoryId, GroupId, MemberRun, Membership};
 use super::super::message::{Ask, Body, Envelope, Fetch, Fetched, Found, Led, Promised, Summary};
 use super::super::notes::{Note, Notes};
+use super::super::role::Role;
 use super::{EPOCH_STEP_MAX, LeadRefused, Member};
 use crate::record::{LeaderEpoch, NodeId};
 
@@ -395,4 +396,57 @@ fn a_leader_is_current_when_each_log_has_caught_up() {
     assert!(!is_current_after(LogKey::Offsets, 8));
     assert!(is_current_after(LogKey::Offsets, 9));
     assert!(!is_current_after(LogKey::Offsets, 9), "it is said once");
+}
+
+/// A new directory, listed but named by no membership, asked for ever to found a group that others belong
+/// to.
+// RED: src/replication/member.rs
+//   - && message.group.is_some()
+//   + && false
+#[test]
+fn a_directory_that_is_not_named_does_not_stay_a_candidate() {
+    let stranger = MemberRun { directory: DirectoryId(99), ..run(2) };
+    let mut new = Member::new(Notes::new(stranger), Logs::default(), (0..3).map(NodeId).collect());
+    let asked = new.lead(LeaderEpoch(2)).unwrap();
+    let asked = sent(&asked).into_iter().find(|it| it.to == NodeId(0)).unwrap();
+    let mut one = member(3, Notes::new(run(0)));
+    let refused = one.receive(asked);
+    assert_eq!(one.state().notes().promised(), LeaderEpoch(0));
+    let effects = new.receive(sent(&refused)[0]);
+    let declined = Event::Declined(LeaderEpoch(2), Declined::Founded);
+    assert_eq!(effects, [Effect::Event(declined)]);
+    assert_eq!(new.role().stands_for(), None);
+}
+
+/// A directory with records of its own that answers a member which joins its group is none of the members:
+/// what it has is not chosen.
+// RED: src/replication/member.rs
+//   - if message.epoch == candidate.epoch() && is_mine && is_asked && may_count {
+//   + if message.epoch == candidate.epoch() && is_mine && is_asked {
+#[test]
+fn who_joins_a_founded_group_counts_only_its_members() {
+    let mut new = Member::new(Notes::new(run(1)), Logs::default(), (0..3).map(NodeId).collect());
+    new.lead(LeaderEpoch(2)).unwrap();
+    let promise = |from: MemberRun, end: u64, has_membership: bool| {
+        let summary = Summary { adopted: LeaderEpoch(u32::from(has_membership)), end, start: 0 };
+        let logs = [(LogKey::Meta, summary), (LogKey::Offsets, summary)].into();
+        let body = Body::Promised(Promised { to: run(1), logs, has_membership });
+        let group = has_membership.then_some(GroupId(1));
+        Envelope { group, from, to: NodeId(1), epoch: LeaderEpoch(2), body }
+    };
+    let effects = new.receive(&promise(run(0), 3, true));
+    let fetches = |effects: &[Effect]| -> Vec<(NodeId, LogKey)> {
+        let sent = sent(effects).into_iter();
+        let of = sent.filter_map(|it| match &it.body {
+            Body::Fetch(fetch) => Some((it.to, fetch.log)),
+            _ => None,
+        });
+        of.collect()
+    };
+    assert_eq!(fetches(&effects), [(NodeId(0), LogKey::Meta)]);
+    let foreign = MemberRun { directory: DirectoryId(99), ..run(2) };
+    let effects = new.receive(&promise(foreign, 1_000, false));
+    assert_eq!(effects, []);
+    let Role::Candidate(candidate) = new.role() else { panic!("{:?}", new.role()) };
+    assert!(!candidate.has_answer_of(NodeId(2)));
 }

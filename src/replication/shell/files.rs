@@ -61,6 +61,8 @@ impl<'a, C: Catalog> Files<'a, C> {
             Note::Seen { directory, session } => {
                 vec![ReplicaNote::Seen { directory: directory.0, session }]
             }
+            Note::Founding(group) => vec![ReplicaNote::Founder { group: group.0 }],
+            Note::Founded => vec![ReplicaNote::Founder { group: 0 }],
         };
         self.notes().note(notes)
     }

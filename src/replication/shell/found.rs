@@ -73,7 +73,9 @@ pub(super) fn notes<C: Catalog>(
     let adopted = adopted.map(|key| (key, LeaderEpoch(noted.adopted(stored::log(key)))));
     let seen = noted.all_seen().into_iter();
     let seen = seen.map(|(directory, session)| (DirectoryId(directory), session));
-    Ok(Notes::found(me, promise, adopted.collect::<Vec<_>>(), seen, !is_whole))
+    let founds = member.founder.is_some_and(|group| group != 0);
+    let adopted = adopted.collect::<Vec<_>>();
+    Ok(Notes::found(me, promise, adopted, seen, !is_whole).founding(founds))
 }
 
 /// All logs, as the engine has them.

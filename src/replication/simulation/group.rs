@@ -10,6 +10,7 @@ use super::super::frame::Frame;
 use super::super::log_key::LogKey;
 use super::super::logs::Log;
 use super::super::message::Envelope;
+use super::super::view;
 use super::machine::{Machine, Make, Run};
 use super::truth::{Truth, Violation};
 use crate::broker::catalog::Stage;
@@ -307,11 +308,22 @@ impl Group {
         if !self.has_lost {
             return Err(Violation("no disk has lost anything, and nobody leads".to_owned()));
         }
-        let can = self.runs().filter(|run| run.shell.member().state().could_promise()).count();
+        let can = self.runs().filter(|run| self.could_promise(run)).count();
         if can > self.machines.len() / 2 {
             return Err(Violation(format!("{can} could promise, and nobody leads")));
         }
         Ok(false)
+    }
+
+    /// Whether nothing is missing from what a member has confirmed. It need not have copied yet who the
+    /// members are.
+    fn could_promise(&self, run: &Run) -> bool {
+        let state = run.shell.member().state();
+        let memberships: Vec<_> =
+            self.runs().filter_map(|run| run.shell.member().state().logs().membership()).collect();
+        let is_named = memberships.iter().all(|membership| membership.names(state.me()));
+        let is_new = state.logs().membership().is_none() && view::could_lead(run.shell.member());
+        state.could_promise() || (is_new && is_named && !memberships.is_empty())
     }
 
     /// Delivers all frames in order.
