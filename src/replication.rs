@@ -37,6 +37,7 @@ mod recovery;
 mod role;
 mod rule;
 mod senders;
+mod session;
 mod settings;
 mod shell;
 mod signal;

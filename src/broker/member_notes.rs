@@ -36,12 +36,17 @@ impl<'a> MemberNotes<'a> {
         Self { local: logs.local() }
     }
 
-    /// Begins a run. The first one of a directory gives it the number that `draw` returns.
+    /// Begins a run, of the session that `next` makes of that of the run before (0 before the first). The
+    /// first one of a directory gives it the number that `draw` returns.
     ///
     /// # Errors
     ///
     /// The error of the append or of its sync.
-    pub(crate) fn begin(self, draw: impl FnOnce() -> u128) -> Result<Member> {
+    pub(crate) fn begin(
+        self,
+        draw: impl FnOnce() -> u128,
+        next: impl FnOnce(u64) -> u64,
+    ) -> Result<Member> {
         let (directory, session) =
             self.local.read(|local| (local.replica.directory(), local.replica.session()));
         let mut notes = Vec::new();
@@ -51,7 +56,7 @@ impl<'a> MemberNotes<'a> {
             notes.push(ReplicaNote::Directory(drawn));
             drawn
         });
-        let session = session.saturating_add(1);
+        let session = next(session);
         notes.push(ReplicaNote::Session(session));
         self.note(notes)?;
         let of_member = |local: &LocalState| Member {

@@ -307,6 +307,11 @@ impl<C: Catalog + Send + 'static> Beside<C> {
     }
 }
 
+/// The lower bits of a number.
+fn lower(n: u128) -> u32 {
+    u32::try_from(n & u128::from(u32::MAX)).unwrap_or_default()
+}
+
 /// A panic has ended what the member was doing.
 fn fail<C: Catalog>(driver: &mut Driver<C>, now: Duration) {
     driver.shell().panicked();
@@ -470,7 +475,8 @@ fn begin<C: Catalog + Send + 'static>(
     let (clock, env) = (engine.clock().clone(), Arc::clone(&engine.context().env));
     let numbers = Arc::clone(&env);
     let draw = move || (u128::from((env.random)()) << 64) | u128::from((env.random)());
-    let shell = Shell::open(broker, catalog, settings.me, settings.members.clone(), &draw)?;
+    let drawn = (&draw, lower(draw()));
+    let shell = Shell::open(broker, catalog, settings.me, settings.members.clone(), drawn)?;
     let chance = Box::new(move || u32::try_from((numbers.random)() >> 32).unwrap_or(0));
     let now = clock.monotonic();
     let driver = Some(Driver::new(shell, Arc::clone(leadership), timing, chance, now));

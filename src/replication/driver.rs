@@ -20,7 +20,8 @@ use super::membership::{GroupId, MemberRun, Membership};
 use super::message::Body;
 use super::pulse::Pulse;
 use super::role::Role;
-use super::shell::{Catalog, Shell};
+use super::session;
+use super::shell::{Catalog, Shell, say_again};
 use super::signal::{Sign, Signal, Sums};
 use super::status::{Counts, ForcedLead, ReplicationEvent, ReplicationStatus};
 use super::view;
@@ -97,6 +98,8 @@ struct Follower {
     has_news: bool,
     /// How many beats in a row named other sums than this member's.
     behind: u32,
+    /// When the last of them was looked at.
+    compared: Option<Duration>,
     /// The log that was asked for last.
     asked: Option<LogKey>,
     /// The greatest epoch that another member knows.
@@ -238,7 +241,9 @@ impl<C: Catalog> Driver<C> {
     /// led at a moment after the call.
     pub(super) fn confirm(&mut self, now: Duration) -> Option<(LeaderEpoch, u64)> {
         let epoch = self.shell.member().role().leads()?;
-        self.beat(now);
+        // Between beats: it says nothing of how long something is on the way.
+        self.pulse.beat();
+        say_again(&mut self.shell);
         self.collect(now);
         Some((epoch, self.pulse.round()))
     }
@@ -326,7 +331,8 @@ impl<C: Catalog> Driver<C> {
     /// Whether it may be a sign of life: it is of a member, and not of a copy of its directory.
     fn is_member(&self, from: MemberRun) -> bool {
         let state = self.shell.member().state();
-        state.others().contains(&from.node) && from.session >= state.notes().seen(from.directory)
+        let noted = state.notes().seen(from.directory);
+        state.others().contains(&from.node) && !session::is_stale(from.session, noted)
     }
 
     /// Another member knows this epoch. The next one that this member asks for is greater: it may not be
@@ -356,7 +362,7 @@ impl<C: Catalog> Driver<C> {
         match sign {
             Sign::Beating { round, sums } if is_followed => {
                 self.signal(from.node, epoch, Sign::Heard { round });
-                self.compare(sums);
+                self.compare(sums, now);
             }
             Sign::Heard { round } if self.shell.member().role().leads() == Some(epoch) => {
                 if self.is_member(from) {
@@ -387,8 +393,14 @@ impl<C: Catalog> Driver<C> {
 
     /// The leader has named its sums. While this member's are others, or it has something that is not
     /// below the high watermark, it asks again: a frame may be lost.
-    fn compare(&mut self, sums: Sums) {
+    fn compare(&mut self, sums: Sums, now: Duration) {
         let follower = &mut self.follower;
+        let half = self.timing.heartbeat / 2;
+        if follower.compared.is_some_and(|at| now < at.saturating_add(half)) {
+            // The leader beats more often while it is asked to confirm that it leads, or beats were late.
+            return;
+        }
+        follower.compared = Some(now);
         let has_news = std::mem::take(&mut follower.has_news);
         if sums == sums_of(&self.shell) && view::is_settled(self.shell.member()) {
             follower.behind = 0;

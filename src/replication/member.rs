@@ -19,6 +19,7 @@ use super::recovery::Recovery;
 use super::role::{Following, Role};
 use super::rule::Rule;
 use super::senders;
+use super::session;
 use super::state::{Effects, State, end_founding};
 use crate::record::{LeaderEpoch, NodeId};
 
@@ -244,7 +245,7 @@ impl Member {
             Body::Fetched(fetched) => self.got_records(message, fetched, &mut out),
             Body::Superseded { directory, session } => {
                 let me = self.state.me();
-                if *directory == me.directory && *session > me.session {
+                if *directory == me.directory && session::is_stale(me.session, *session) {
                     self.stop_leading(Declined::PutBack, &mut out);
                     self.role = Role::Follower(None);
                     out.push(Effect::Disown);

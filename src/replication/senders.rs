@@ -6,6 +6,7 @@ use super::membership::{GroupId, MemberRun};
 use super::message::{Ask, Body, Envelope};
 use super::notes::Note;
 use super::rule::Rule;
+use super::session;
 use super::state::{Effects, State};
 
 /// Whether it is a message of another member of this group to this one.
@@ -24,19 +25,26 @@ fn is_of_group(own: Option<GroupId>, message: &Envelope) -> bool {
     }
 }
 
+/// Whether it is that, and what its sender says may count: for what is kept beside the state of a member.
+pub(super) fn is_of_member(state: &State, message: &Envelope) -> bool {
+    let MemberRun { node, directory, session } = message.from;
+    let is_stale = session::is_stale(session, state.notes().seen(directory));
+    is_for(state, message) && state.others().contains(&node) && !is_stale
+}
+
 /// Whether what a run says may count. A later one than was noted of its directory is noted before
-/// it does. An earlier one is late, or the directory was put back from a copy: its member is
-/// informed.
+/// it does. An earlier one is late, or the directory was put back from a copy; another one of the same
+/// number is of a copy. Its member is informed.
 pub(super) fn is_latest(state: &mut State, message: &Envelope, out: &mut Effects) -> bool {
     let MemberRun { node, directory, session } = message.from;
     let noted = state.notes().seen(directory);
-    if session < noted && Rule::NewestSession.holds() {
+    if session::is_stale(session, noted) && Rule::NewestSession.holds() {
         let body = Body::Superseded { directory, session: noted };
         state.send(node, message.epoch, body, out);
         return false;
     }
     // No run is earlier than the first.
-    let is_later = session > noted.max(1);
+    let is_later = session::number(session) > session::number(noted).max(1);
     if is_later && state.logs().needed().iter().any(|(_, it)| it.names(message.from)) {
         state.note(Note::Seen { directory, session }, out);
     }

@@ -27,6 +27,7 @@ use super::member::{LeadRefused, Member};
 use super::membership::{GroupId, Membership};
 use super::message::{Body, Envelope, Fetched, Found};
 use super::notes::Note;
+use super::senders;
 use super::state::Effects;
 use crate::broker::Broker;
 use crate::error::{Error, Result};
@@ -122,7 +123,8 @@ pub(crate) struct Shell<C> {
 
 impl<C: Catalog> Shell<C> {
     /// Begins a run of the member that has this broker. From now on readers see what is below the
-    /// high watermarks.
+    /// high watermarks. `draw` gives a random number to a directory that has none, and `random` is one of
+    /// this run.
     ///
     /// # Errors
     ///
@@ -132,10 +134,10 @@ impl<C: Catalog> Shell<C> {
         catalog: C,
         node: NodeId,
         listed: Vec<NodeId>,
-        draw: impl FnOnce() -> u128,
+        (draw, random): (impl FnOnce() -> u128, u32),
     ) -> Result<Self> {
         let logs = found::logs(&catalog)?;
-        let notes = found::notes((&broker, &catalog), node, &logs, draw)?;
+        let notes = found::notes((&broker, &catalog), node, &logs, (draw, random))?;
         let member = Member::new(notes, logs, listed);
         let (frames, events, feeds) = (Vec::new(), Vec::new(), Feeds::default());
         let (unsynced, aside, failure) = (BTreeSet::new(), Aside::default(), None);
@@ -221,7 +223,9 @@ impl<C: Catalog> Shell<C> {
             // What was compacted lay below the watermark of an earlier run, or of this one.
             sparse_below = led.map_or(u64::MAX, |led| led.watermark.max(led.began));
         }
-        self.feeds.heard(&envelope);
+        if senders::is_of_member(self.member.state(), &envelope) {
+            self.feeds.heard(&envelope);
+        }
         let effects = self.member.receive(&envelope);
         let answer = Answer { checked: &checked, sparse_below, changes: &meta_changes };
         self.carry_out(effects, Some(answer));
@@ -254,8 +258,7 @@ impl<C: Catalog> Shell<C> {
     pub(crate) fn resend(&mut self) {
         if self.failure.is_none() {
             self.feeds.beat();
-            let effects = self.member.resend();
-            self.carry_out(effects, None);
+            say_again(self);
             self.feed();
         }
     }
@@ -627,6 +630,14 @@ impl<C: Catalog> Shell<C> {
         }
         self.frames.push(Frame { envelope, batches });
         Ok(())
+    }
+}
+
+/// Sends again what had no answer, between beats: how long something is on the way is counted in those.
+pub(crate) fn say_again<C: Catalog>(shell: &mut Shell<C>) {
+    if shell.failure.is_none() {
+        let effects = shell.member.resend();
+        shell.carry_out(effects, None);
     }
 }
 

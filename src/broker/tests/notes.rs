@@ -25,7 +25,7 @@ fn open(disk: &SimulatedDisk, seed: u64, durability: Durability) -> Result<Broke
 }
 
 fn begin(broker: &Broker) -> Result<Member> {
-    notes(broker).begin(|| DRAWN)
+    notes(broker).begin(|| DRAWN, |before| before + 1)
 }
 
 fn promise(epoch: u32, node: u64) -> NotedPromise {
@@ -48,7 +48,7 @@ fn a_directory_keeps_its_number_and_counts_its_runs() {
     let disk = SimulatedDisk::new();
     for run in 1..5 {
         let broker = open(&disk, run, Durability::Os).unwrap();
-        let member = notes(&broker).begin(|| DRAWN + u128::from(run)).unwrap();
+        let member = notes(&broker).begin(|| DRAWN + u128::from(run), |before| before + 1).unwrap();
         assert_eq!((member.directory, member.session), (DRAWN + 1, run));
         assert_eq!((member.promise, member.standing, member.founder), (None, None, None));
         if run % 2 == 0 {

@@ -4,6 +4,7 @@
 //! Method: members over real brokers on simulated disks, without threads, clocks or elections of
 //! their own. What they say is delivered by the test, but for what it loses.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -62,7 +63,8 @@ fn open_over(
     let leadership = Arc::clone(broker.run().context().leadership.as_ref().unwrap());
     let catalog = EngineCatalog::new(broker);
     let listed = (0..3).map(NodeId).collect();
-    let shell = Shell::open(broker.clone(), catalog, NodeId(node), listed, || directory).unwrap();
+    let shell =
+        Shell::open(broker.clone(), catalog, NodeId(node), listed, (|| directory, 0)).unwrap();
     let timing = Timing { heartbeat: HEARTBEAT, timeout: TIMEOUT, elects };
     Driver::new(shell, leadership, timing, Box::new(|| 0), Duration::ZERO)
 }
@@ -297,4 +299,69 @@ fn a_deletion_whose_frame_is_lost_is_asked_for_again() {
         group.pass(HEARTBEAT, |_| true);
     }
     assert!(!has(&group, 2));
+}
+
+/// On a link that is slower than the beats a follower asked at each beat for what was on the way, and was
+/// sent it again; each `confirm` was another beat.
+// RED: src/replication/shell/feed.rs
+//   - is_same && beats < since.saturating_add(answer.patience)
+//   + false
+// RED: src/replication/driver.rs
+//   - say_again(&mut self.shell);
+//   + self.shell.resend();
+// RED: src/replication/driver.rs
+//   - if follower.compared.is_some_and(|at| now < at.saturating_add(half)) {
+//   + if false {
+#[test]
+fn what_is_on_the_way_on_a_slow_link_is_rarely_asked_for_and_sent_again() {
+    const BEATS: usize = 30;
+    for confirms in [0, 20] {
+        let mut group = Group::led(false);
+        let (leader, none) = (group.brokers[0].clone(), BTreeMap::new());
+        let (topic, _) =
+            leader.run().topics().begin_create("orders", TopicConfig::new(1), &none).unwrap();
+        let log = LogKey::Partition { topic: u128::from_le_bytes(topic.id.0), partition: 0 };
+        for _ in 0..3 {
+            group.pass(HEARTBEAT, |_| true);
+        }
+        let _unconfirmed = leader.producer().enqueue(Record::to("orders").value("one")).unwrap();
+        let (asked, sent) = (Cell::new(0), Cell::new(0));
+        // What has records does not arrive yet.
+        let arrives = |said: &Said| {
+            let Said::Parcel(parcel) = said else { return true };
+            let Envelope { from, to, body, .. } = &parcel.envelope;
+            let is_question = matches!(body, Body::Fetch(fetch) if fetch.log == log);
+            asked.set(asked.get() + usize::from(is_question && from.node == NodeId(2)));
+            let is_slow = *to == NodeId(2) && !parcel.batches.is_empty();
+            sent.set(sent.get() + usize::from(is_slow));
+            !is_slow
+        };
+        group.exchange(arrives);
+        for _ in 0..BEATS {
+            group.pass(HEARTBEAT, arrives);
+            for _ in 0..confirms {
+                assert!(group.members[0].confirm(group.now).is_some());
+                group.exchange(arrives);
+            }
+        }
+        let (asked, sent) = (asked.get(), sent.get());
+        assert!((2..=6).contains(&sent), "{confirms} confirms: {sent} times");
+        assert!(asked <= 2 * BEATS, "{confirms} confirms: {asked} questions");
+        // If all that was lost, it is sent once more.
+        let end = |group: &Group| {
+            group.members[2]
+                .shell
+                .member()
+                .state()
+                .logs()
+                .get(log)
+                .map(crate::replication::logs::Log::end)
+        };
+        let mut beats = 0;
+        while end(&group) != Some(1) {
+            group.pass(HEARTBEAT, |_| true);
+            beats += 1;
+            assert!(beats < 3 * BEATS, "never");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use super::super::log_key::LogKey;
 use super::super::logs::{Logs, MetaChange, Restored};
 use super::super::membership::{DirectoryId, MemberRun};
 use super::super::notes::{Notes, Promise};
+use super::super::session;
 use super::Catalog;
 use super::stored::{self, Opening};
 use crate::broker::Broker;
@@ -27,15 +28,15 @@ pub(super) fn notes<C: Catalog>(
     (broker, catalog): (&Broker, &C),
     node: NodeId,
     logs: &Logs,
-    draw: impl FnOnce() -> u128,
+    (draw, random): (impl FnOnce() -> u128, u32),
 ) -> Result<Notes> {
     let noted = MemberNotes::of(broker.run().logs());
-    let member = noted.begin(draw)?;
+    let member = noted.begin(draw, |before| session::after(before, random))?;
     let now = Opening::of(broker);
     // The files of a topic whose deletion is certain may have been removed.
     let mut there = logs.with_deleted().filter(|(key, _)| catalog.partition(*key).is_some());
     let lacks = there.any(|(key, log)| noted.lacks(stored::log(key), log.end()));
-    let is_first = member.session == 1;
+    let is_first = session::number(member.session) == 1;
     let before = match &member.standing {
         Some(Standing::Whole { boot }) => boot.as_deref().and_then(Opening::noted),
         _ => None,

@@ -59,6 +59,8 @@ pub(super) struct Machine {
     pub(super) run: Option<Run>,
     /// How often its disk was replaced by an empty one.
     wipes: u64,
+    /// How often it was started, from whatever directory.
+    starts: u32,
 }
 
 pub(super) struct Run {
@@ -121,7 +123,8 @@ impl Run {
 impl Machine {
     pub(super) fn new(make: Make, random: &mut Random) -> Self {
         let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_millis(BEGINS_AT));
-        let mut machine = Self { make, disk: SimulatedDisk::new(), clock, run: None, wipes: 0 };
+        let mut machine =
+            Self { make, disk: SimulatedDisk::new(), clock, run: None, wipes: 0, starts: 0 };
         machine.format(random);
         machine
     }
@@ -154,7 +157,9 @@ impl Machine {
         let (node, wipes) = (self.make.node, self.wipes);
         let directory = || u128::from(node.0 + 10 * wipes + 1);
         let own = EngineCatalog::new(&broker);
-        let shell = Shell::open(broker.clone(), own, node, listed, directory)?;
+        self.starts += 1;
+        let drawn = (directory, self.starts);
+        let shell = Shell::open(broker.clone(), own, node, listed, drawn)?;
         self.run = Some(Run { broker, catalog, shell });
         Ok(())
     }

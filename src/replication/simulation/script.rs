@@ -163,6 +163,12 @@ impl Group {
         self.cut.clear();
     }
 
+    /// A machine beats twice: what it said before, and was lost, is not on the way any more.
+    pub(super) fn beat_twice(&mut self, index: usize) -> Result<(), Violation> {
+        self.resend(index)?;
+        self.resend(index)
+    }
+
     /// A machine dies, and its disk rots so that the next opening finds that it does not know the
     /// epochs of a log.
     pub(super) fn rot_and_die(&mut self, index: usize, log: LogKey) -> Result<(), Violation> {
