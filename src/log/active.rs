@@ -57,6 +57,9 @@ pub(crate) enum Way {
     ToFile,
 }
 
+/// After how many bytes a writer that is near an end looks again, at most.
+const LOOK_AGAIN_BYTES: usize = 4 << 10;
+
 /// What a segment takes note of for a batch of records.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BatchTimes {
@@ -84,9 +87,8 @@ pub(crate) struct Active {
     space: Arc<Space>,
     /// Up to here the pages can be stored into. A sync takes that right away from what it wrote.
     storable: usize,
-    /// Below this position the writer is near neither the end of its space nor that of the segment,
-    /// as far as it has looked.
-    far_until: usize,
+    /// From this position on the writer looks whether it is near the end of its space or segment.
+    look_from: usize,
     contents: Contents,
     /// Up to here a sync has returned.
     synced_end: usize,
@@ -151,7 +153,7 @@ impl Active {
             position,
             space,
             storable: usize::MAX,
-            far_until: 0,
+            look_from: 0,
             contents,
             synced_end: position,
             announced: false,
@@ -247,18 +249,23 @@ impl Active {
     }
 
     /// Whether the writer has come near the end of the space it has, or of the segment. Asked after
-    /// each append, so as long as neither is near it only compares two numbers.
+    /// each append, so most often it only compares two numbers. Near an end it looks again after a
+    /// few appends: it asks for work that is needed much later, and has been asked for already.
     #[inline]
     pub(crate) fn is_near_either(&mut self) -> bool {
-        self.position >= self.far_until && self.look_ahead()
+        self.position >= self.look_from && self.look_ahead()
     }
 
     #[cold]
     fn look_ahead(&mut self) -> bool {
         let capacity = self.capacity();
-        let roll_from = capacity.saturating_sub(self.space.ahead(capacity)).saturating_add(1);
-        self.far_until = self.space.near_from(capacity).min(roll_from);
-        self.position >= self.far_until
+        let ahead = self.space.ahead(capacity);
+        let roll_from = capacity.saturating_sub(ahead).saturating_add(1);
+        let near_from = self.space.near_from(capacity).min(roll_from);
+        let is_near = self.position >= near_from;
+        let again = self.position.saturating_add((ahead / 16).min(LOOK_AGAIN_BYTES));
+        self.look_from = if is_near { again } else { near_from };
+        is_near
     }
 
     /// Whether the writer has come near the end of the space it has.

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use crate::clock::to_millis;
 use crate::config::TimestampType;
 use crate::error::{Error, Result};
-use crate::format::{BatchEncoder, EncodedBatch, TooLarge};
+use crate::format::{BatchEncoder, EncodedBatch};
 use crate::record::Record;
 
 /// LIMIT: how much encoding memory a thread keeps between appends.
@@ -58,26 +58,58 @@ impl Encoder {
         now: u64,
     ) -> Result<EncodedBatch<'_>> {
         let encoder = self.0.get_or_insert_with(Box::default);
+        let mut records = records.into_iter();
+        let is_lone = records.size_hint().1 == Some(1);
+        let lone = if is_lone { records.next() } else { None };
+        if let Some(record) = lone
+            && record.headers.is_empty()
+        {
+            let timestamp = check(record, rules, now)?;
+            return Ok(encoder.lone(timestamp, record.key, record.value)?);
+        }
         encoder.clear();
+        if let Some(record) = lone {
+            push(encoder, record, rules, now)?;
+        }
         for record in records {
-            let size = record.payload_bytes();
-            if size > u64::from(rules.record_bytes_max) {
-                let limit = u64::from(rules.record_bytes_max);
-                return Err(Error::RecordTooLarge { size, limit });
-            }
-            if rules.needs_key && record.key.is_none() {
-                return Err(Error::config(
-                    "key",
-                    "a compacted topic takes no record without a key",
-                ));
-            }
-            let timestamp = timestamp_of(record, rules.timestamps, now)?;
-            encoder
-                .push(timestamp, record.key, record.value, record.headers.iter().copied())
-                .map_err(|TooLarge { size, limit }| Error::RecordTooLarge { size, limit })?;
+            push(encoder, record, rules, now)?;
         }
         Ok(encoder.finish())
     }
+}
+
+#[inline]
+fn push(
+    encoder: &mut BatchEncoder,
+    record: &Record<'_>,
+    rules: RecordRules,
+    now: u64,
+) -> Result<()> {
+    let timestamp = check(record, rules, now)?;
+    Ok(encoder.push(timestamp, record.key, record.value, record.headers.iter().copied())?)
+}
+
+/// The timestamp of a record that obeys the rules.
+#[inline]
+fn check(record: &Record<'_>, rules: RecordRules, now: u64) -> Result<u64> {
+    let size = record.payload_bytes();
+    if size > u64::from(rules.record_bytes_max) {
+        return Err(too_large(size, rules));
+    }
+    if rules.needs_key && record.key.is_none() {
+        return Err(lacks_key());
+    }
+    timestamp_of(record, rules.timestamps, now)
+}
+
+#[cold]
+fn too_large(size: u64, rules: RecordRules) -> Error {
+    Error::RecordTooLarge { size, limit: u64::from(rules.record_bytes_max) }
+}
+
+#[cold]
+fn lacks_key() -> Error {
+    Error::config("key", "a compacted topic takes no record without a key")
 }
 
 impl Drop for Encoder {

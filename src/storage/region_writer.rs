@@ -70,7 +70,7 @@ impl RegionWriter {
     /// Writes bytes that stay invisible until they are published. After an error nothing below
     /// `position` has changed, and the same position may be written again.
     pub(crate) fn write(&mut self, position: usize, bytes: &[u8]) -> io::Result<()> {
-        self.put(position, bytes, None, false)
+        self.put(position, bytes, false)
     }
 
     /// As [`write`](Self::write), with `word` at the position `at` of `bytes`. Where bytes are only
@@ -84,48 +84,52 @@ impl RegionWriter {
         at: usize,
         word: [u8; 4],
     ) -> io::Result<()> {
-        let room = bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<4>());
-        let room = room.ok_or_else(|| invalid("a word beyond the bytes"))?;
         if self.store && self.file.is_none() {
-            return self.put(position, bytes, Some((at, word)), false);
+            let end = self.end_of_write(position, bytes)?;
+            self.sole.store_with(position, bytes, at, word)?;
+            self.sole.store_soon(end, bytes.len());
+            self.set_written(end);
+            return Ok(());
         }
-        *room = word;
-        self.put(position, bytes, None, false)
+        let room = bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<4>());
+        *room.ok_or_else(|| invalid("a word beyond the bytes"))? = word;
+        self.put(position, bytes, false)
     }
 
     /// As [`write`](Self::write), but not by stores into a map of the file: a sync then writes the
     /// pages of these bytes, and not all of the folio that a store has made dirty.
     pub(crate) fn write_to_file(&mut self, position: usize, bytes: &[u8]) -> io::Result<()> {
-        self.put(position, bytes, None, true)
+        self.put(position, bytes, true)
     }
 
-    #[inline]
-    fn put(
-        &mut self,
-        position: usize,
-        bytes: &[u8],
-        late: Option<(usize, [u8; 4])>,
-        to_file: bool,
-    ) -> io::Result<()> {
-        if position < self.published {
-            return Err(invalid("written below the published end"));
-        }
-        let limit = if self.store { self.writable } else { self.region().capacity() };
-        let end = end_of(position, bytes, limit)?;
+    fn put(&mut self, position: usize, bytes: &[u8], to_file: bool) -> io::Result<()> {
+        let end = self.end_of_write(position, bytes)?;
         let shown = if to_file { self.shown.as_ref() } else { None };
         if let Some(file) = shown.or(self.file.as_ref()) {
             file.write_at(bytes, position as u64)?;
         }
         if self.store && shown.is_none() {
             self.sole.store(position, bytes)?;
-            if let Some((at, word)) = late {
-                self.sole.store(position.saturating_add(at), &word)?;
-            }
             self.sole.store_soon(end, bytes.len());
         }
+        self.set_written(end);
+        Ok(())
+    }
+
+    /// Where bytes that are written at `position` end.
+    #[inline]
+    fn end_of_write(&self, position: usize, bytes: &[u8]) -> io::Result<usize> {
+        if position < self.published {
+            return Err(invalid("written below the published end"));
+        }
+        let limit = if self.store { self.writable } else { self.region().capacity() };
+        end_of(position, bytes, limit)
+    }
+
+    #[inline]
+    fn set_written(&mut self, end: usize) {
         self.written = self.written.max(end);
         self.check();
-        Ok(())
     }
 
     /// Shows everything below `end` to readers, for ever.
@@ -134,6 +138,7 @@ impl RegionWriter {
     ///
     /// If `end` is below what is published or beyond what was written: our own bug, and readers
     /// would be shown bytes that may still change.
+    #[inline]
     pub(crate) fn publish(&mut self, end: usize) {
         assert!(end <= self.written, "only written bytes are published");
         self.sole.publish(end);

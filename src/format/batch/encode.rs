@@ -225,6 +225,52 @@ impl BatchEncoder {
         Ok(())
     }
 
+    /// A batch of one record without headers: what [`clear`](Self::clear), [`push`](Self::push) and
+    /// [`finish`](Self::finish) make of it, by fewer steps, because nothing is relative to an
+    /// earlier record.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`] if the record exceeds the largest batch.
+    #[inline]
+    pub(crate) fn lone(
+        &mut self,
+        timestamp: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<EncodedBatch<'_>, TooLarge> {
+        let size = optional_bytes_size(key).saturating_add(optional_bytes_size(value));
+        let size = size.saturating_add(1);
+        let Some(records_size) = usize::try_from(size).ok().filter(|_| size <= RECORDS_SIZE_MAX)
+        else {
+            return Err(TooLarge { size, limit: RECORDS_SIZE_MAX });
+        };
+        let end = SIZE_MAX + records_size + ALIGNMENT;
+        if self.buffer.len() < end {
+            self.grow(end);
+        }
+        let mut out = self.buffer.get_mut(SIZE_MAX..end).unwrap_or_default();
+        out = put_byte(out, flag(key.is_some(), HAS_KEY) | flag(value.is_some(), HAS_VALUE));
+        if let Some(key) = key {
+            out = put_bytes(out, key);
+        }
+        if let Some(value) = value {
+            out = put_bytes(out, value);
+        }
+        debug_assert_eq!(out.len(), ALIGNMENT, "the record has the announced size");
+        put_padding(out);
+
+        self.records_size = records_size;
+        self.count = 1;
+        self.next_delta = 1;
+        self.last_offset_delta = None;
+        self.base_timestamp = timestamp;
+        self.max_timestamp = timestamp;
+        self.delete_horizon = None;
+        self.set_finished(0, FIXED_SIZE);
+        Ok(EncodedBatch { encoder: self })
+    }
+
     /// Says that the batch reaches to this offset, although its last records were removed. Of no
     /// effect below the last record that is there.
     pub(crate) fn set_last_offset_delta(&mut self, delta: u32) {
@@ -251,21 +297,32 @@ impl BatchEncoder {
     pub(crate) fn finish(&mut self) -> EncodedBatch<'_> {
         let records_end = SIZE_MAX + self.records_size;
         let rest = self.buffer.get_mut(records_end..).unwrap_or_default();
-        if let Some(padding) = rest.first_chunk_mut::<ALIGNMENT>() {
-            *padding = [0; ALIGNMENT];
-        }
-        let padded_size = self.records_size.next_multiple_of(ALIGNMENT);
-        let records = self.buffer.get(SIZE_MAX..SIZE_MAX + padded_size).unwrap_or_default();
-        let records = (padded_size > ONE_PASS_MAX).then(|| Checksum::of(records));
+        put_padding(rest);
         let last_record = u32::try_from(self.next_delta.saturating_sub(1)).unwrap_or(u32::MAX);
         let last_offset_delta = last_record.max(self.last_offset_delta.unwrap_or(0));
         let has_max_timestamp = self.max_timestamp != self.base_timestamp;
         let header = header_size(has_max_timestamp, false, self.delete_horizon.is_some());
-        // `RECORDS_SIZE_MAX` keeps this far below.
-        let size = u32::try_from(header + padded_size).unwrap_or(u32::MAX);
-        let expected = None;
-        self.finished = Finished { records, padded_size, size, last_offset_delta, expected };
+        self.set_finished(last_offset_delta, header);
         EncodedBatch { encoder: self }
+    }
+
+    /// Notes what is known of the batch, whose padding is written, and checksums its records.
+    #[inline]
+    fn set_finished(&mut self, last_offset_delta: u32, header_size: usize) {
+        let padded_size = self.records_size.next_multiple_of(ALIGNMENT);
+        self.finished = Finished {
+            records: if padded_size > ONE_PASS_MAX { self.checksum(padded_size) } else { None },
+            padded_size,
+            // `RECORDS_SIZE_MAX` keeps this far below.
+            size: u32::try_from(header_size + padded_size).unwrap_or(u32::MAX),
+            last_offset_delta,
+            expected: None,
+        };
+    }
+
+    /// The checksum of a records area of this size.
+    fn checksum(&self, padded_size: usize) -> Option<Checksum> {
+        self.buffer.get(SIZE_MAX..SIZE_MAX + padded_size).map(Checksum::of)
     }
 
     #[cold]
@@ -433,6 +490,14 @@ fn put_byte(out: &mut [u8], byte: u8) -> &mut [u8] {
             rest
         }
         None => &mut [],
+    }
+}
+
+/// As many bytes as the records area may need to be aligned.
+#[inline]
+fn put_padding(out: &mut [u8]) {
+    if let Some(padding) = out.first_chunk_mut::<ALIGNMENT>() {
+        *padding = [0; ALIGNMENT];
     }
 }
 

@@ -23,10 +23,18 @@ const PLAIN_COVERED_SIZE: usize = FIXED_SIZE - COVERED_AT;
 const TAIL_SIZE: usize = PLAIN_COVERED_SIZE + SUFFIX_SIZE;
 
 /// The checksum of a batch, of which the first `header_size` bytes are header and extension.
+#[inline]
 pub(super) fn batch_checksum(batch: &[u8], header_size: usize, key: &SegmentKey) -> u32 {
-    let (header, records) = batch.split_at_checked(header_size).unwrap_or_default();
-    one_pass_checksum(batch, records.len(), key)
-        .unwrap_or_else(|| parts_checksum(Checksum::of(records), header, key))
+    let records_size = batch.len().saturating_sub(header_size);
+    match one_pass_checksum(batch, records_size, key) {
+        Some(checksum) => checksum,
+        None => two_pass_checksum(batch, header_size, key),
+    }
+}
+
+fn two_pass_checksum(batch: &[u8], header_size: usize, key: &SegmentKey) -> u32 {
+    let records = batch.get(header_size..).unwrap_or_default();
+    parts_checksum(Checksum::of(records), batch, header_size, key)
 }
 
 /// The checksum of a batch without extension, which consists of `fixed` and `records`.
@@ -52,10 +60,10 @@ fn one_pass_checksum(batch: &[u8], records_size: usize, key: &SegmentKey) -> Opt
     Some(checksum.value() ^ u32::from_le_bytes(*size))
 }
 
-/// The checksum of a batch whose records area has the checksum `records`, with `header` as its
-/// header and extension, in parts.
-#[inline]
-fn parts_checksum(records: Checksum, header: &[u8], key: &SegmentKey) -> u32 {
+/// The checksum of a batch whose records area has the checksum `records`, in parts. Its first
+/// `header_size` bytes are header and extension.
+fn parts_checksum(records: Checksum, batch: &[u8], header_size: usize, key: &SegmentKey) -> u32 {
+    let header = batch.get(..header_size).unwrap_or_default();
     let Some(fixed) = header.first_chunk::<FIXED_SIZE>() else {
         return records.value();
     };
@@ -133,9 +141,7 @@ impl<'b> Unsealed<'b> {
         let start = SIZE_MAX.saturating_sub(header_size);
         let bytes = buffer.get_mut(start..).unwrap_or_default();
         let checksum = match records {
-            Some(records) => {
-                parts_checksum(records, bytes.get(..header_size).unwrap_or_default(), key)
-            }
+            Some(records) => parts_checksum(records, bytes, header_size, key),
             None => batch_checksum(bytes, header_size, key),
         };
         Self { bytes, checksum: checksum.to_le_bytes() }

@@ -134,6 +134,38 @@ fn one_encoder_builds_batch_after_batch() {
     }
 }
 
+/// One record is encoded by fewer steps, into a buffer that has bytes of an earlier batch.
+// RED: src/format/batch/encode.rs
+//   - *padding = [0; ALIGNMENT];
+//   + let _ = padding;
+#[test]
+fn a_lone_record_is_the_batch_that_its_push_makes() {
+    let noise = vec![0xa5; 70_000];
+    let sizes = (0..40).chain([126, 127, 128, 129, 16_382, 16_383, 16_384, 66_000]);
+    let sizes = sizes.chain(ONE_PASS_MAX - 12..ONE_PASS_MAX + 4).map(|size| noise.get(..size));
+    let mut encoder = BatchEncoder::new();
+    for value in sizes.chain([None]) {
+        for key in [None, Some(&b""[..]), Some(b"key"), noise.get(..200)] {
+            encoder.clear();
+            encoder.push(1, Some(&noise), Some(&noise), HeaderFields::default()).unwrap();
+            encoder.push_at(7, 2, None, None, HeaderFields::default()).unwrap();
+            encoder.set_delete_horizon(Some(3));
+            encoder.set_last_offset_delta(9);
+            encoder.finish();
+            let lone = encoder.lone(5000, key, value).unwrap().seal(&placement()).to_vec();
+            let mut pushed = BatchEncoder::new();
+            pushed.push(5000, key, value, HeaderFields::default()).unwrap();
+            assert_eq!(lone, pushed.finish().seal(&placement()));
+            // It can be continued.
+            for encoder in [&mut encoder, &mut pushed] {
+                encoder.push(5001, None, Some(b"next"), HeaderFields::default()).unwrap();
+            }
+            let both = encoder.finish().seal(&placement()).to_vec();
+            assert_eq!(both, pushed.finish().seal(&placement()));
+        }
+    }
+}
+
 #[test]
 fn a_batch_without_records_keeps_its_offsets() {
     let mut encoder = BatchEncoder::new();

@@ -44,6 +44,39 @@ impl Sole {
     /// Stores bytes above what is published.
     #[inline]
     pub(crate) fn store(&mut self, position: usize, bytes: &[u8]) -> io::Result<()> {
+        let target = self.target(position, bytes)?;
+        // SAFETY: (W1) `[position, end)` lies inside the memory, which can be stored into: checked
+        // by `target`. (M4) It lies above `published`, so no reader has a slice of it, and `bytes`
+        // cannot overlap it. (M2) `&mut self` makes this the only store.
+        unsafe { target.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    /// As [`store`](Self::store), and then stores `word` over the bytes from `at` on.
+    #[inline]
+    pub(crate) fn store_with(
+        &mut self,
+        position: usize,
+        bytes: &[u8],
+        at: usize,
+        word: [u8; 4],
+    ) -> io::Result<()> {
+        if bytes.get(at..).is_none_or(|rest| rest.len() < word.len()) {
+            return Err(invalid("a word beyond the bytes"));
+        }
+        let target = self.target(position, bytes)?;
+        // SAFETY: (W1) (M4) (M2) as in `store`.
+        unsafe { target.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        // SAFETY: (W1) `at + 4 <= bytes.len()`, checked above, so this lies inside the same range.
+        let late = unsafe { target.add(at) };
+        // SAFETY: (W1) `[late, late + 4)` lies inside the range of the store before; (M4) (M2) as there.
+        unsafe { late.copy_from_nonoverlapping(word.as_ptr(), word.len()) };
+        Ok(())
+    }
+
+    /// Where bytes are stored that shall lie at `position`: the memory has room for all of them.
+    #[inline]
+    fn target(&self, position: usize, bytes: &[u8]) -> io::Result<*mut u8> {
         let region = &self.region;
         let base = region.base().filter(|_| self.is_storable);
         let base = base.ok_or_else(|| invalid("this memory cannot be stored into"))?;
@@ -52,12 +85,7 @@ impl Sole {
             return Err(invalid("stored below the published end"));
         }
         // SAFETY: (W1) `position <= capacity`, checked above, (S1) which is what the memory has.
-        let target = unsafe { base.add(position) }.as_ptr();
-        // SAFETY: (W1) `[position, end)` lies inside the memory, which can be stored into: checked
-        // above. (M4) It lies above `published`, so no reader has a slice of it, and `bytes` cannot
-        // overlap it. (M2) `&mut self` makes this the only store.
-        unsafe { target.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        Ok(())
+        Ok(unsafe { base.add(position) }.as_ptr())
     }
 
     /// Asks for the memory from `end` on, for what comes next, which is as long as what came last,
@@ -75,6 +103,7 @@ impl Sole {
     /// # Panics
     ///
     /// If `end` lies below what is published (M3) or beyond the memory (M4).
+    #[inline]
     pub(crate) fn publish(&mut self, end: usize) {
         assert!(end >= self.region.published(), "published bytes stay published");
         assert!(end <= self.region.capacity(), "only memory is published");

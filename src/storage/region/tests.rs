@@ -90,8 +90,14 @@ fn the_right_to_store_is_checked_where_it_is_used() {
     sole.publish(4);
     assert!(sole.store(3, b"x").is_err(), "published bytes never change");
     assert!(sole.store(7, b"xy").is_err(), "beyond the memory");
-    sole.store(4, b"efgh").unwrap();
+    assert!(sole.store_with(3, b"efgh", 0, *b"xxxx").is_err(), "published bytes never change");
+    assert!(sole.store_with(5, b"efgh", 0, *b"xxxx").is_err(), "beyond the memory");
+    assert!(sole.store_with(4, b"efgh", 1, *b"xxxx").is_err(), "beyond the bytes");
+    assert!(sole.store_with(4, b"efgh", usize::MAX, *b"xxxx").is_err(), "beyond the bytes");
+    sole.store_with(4, b"????", 0, *b"efgh").unwrap();
     assert_eq!(sole.region().bytes(0..4), Some(&b"abcd"[..]));
+    sole.publish(8);
+    assert_eq!(sole.region().bytes(0..8), Some(&b"abcdefgh"[..]));
     let mut sealed = Sole::claim(Memory::absent(8), 0).unwrap();
     assert!(sealed.store(0, b"x").is_err(), "no memory");
 }
