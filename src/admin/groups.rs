@@ -32,7 +32,8 @@ pub struct GroupInfo {
     /// In the order of joining: open consumers, and static members whose partitions are kept for
     /// them.
     pub members: Vec<GroupMember>,
-    /// One entry per partition with a commit or an owner.
+    /// One entry per partition with a commit or an owner, and per partition of a topic that the
+    /// group has subscribed to.
     pub offsets: Vec<GroupOffset>,
 }
 

@@ -106,7 +106,8 @@ pub struct GroupMetrics {
     pub evictions: u64,
     /// Offsets that the group has not committed and can still read, over all partitions.
     pub lag: u64,
-    /// One entry per partition with a commit or an owner.
+    /// One entry per partition with a commit or an owner, and per partition of a topic that the
+    /// group has subscribed to.
     pub offsets: Vec<GroupOffset>,
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::assignor::Assignor;
 use super::coordinator::Coordinator;
+use super::interest::Wanted;
 use super::members::MemberView;
 use super::offsets::GroupOffsets;
 use crate::error::{Error, Result};
@@ -24,6 +25,8 @@ pub(crate) struct GroupView {
     pub(crate) is_at_rest: bool,
     pub(crate) members: Vec<MemberView>,
     pub(crate) offsets: GroupOffsets,
+    /// What the group has subscribed to, with or without members now.
+    pub(crate) subscriptions: Vec<Wanted>,
 }
 
 /// The groups that have members, offsets or subscriptions, by name.
@@ -52,8 +55,9 @@ pub(crate) fn totals(coordinator: &Coordinator) -> (u64, u64) {
 /// [`Error::UnknownGroup`].
 pub(crate) fn view(coordinator: &Coordinator, name: &str) -> Result<GroupView> {
     let groups = coordinator.groups();
-    let (is_known, offsets) = coordinator.offsets().log().read(|offsets| {
-        (offsets.has_group(name), offsets.of_group(name).cloned().unwrap_or_default())
+    let (is_known, offsets, subscriptions) = coordinator.offsets().log().read(|state| {
+        let offsets = state.of_group(name).cloned().unwrap_or_default();
+        (state.has_group(name), offsets, state.subscriptions_of(name).cloned().collect())
     });
     let Some(group) = groups.get(name).cloned() else {
         if !is_known {
@@ -67,6 +71,7 @@ pub(crate) fn view(coordinator: &Coordinator, name: &str) -> Result<GroupView> {
             is_at_rest: true,
             members: Vec::new(),
             offsets,
+            subscriptions,
         });
     };
     let mut members = group.lock();
@@ -80,6 +85,7 @@ pub(crate) fn view(coordinator: &Coordinator, name: &str) -> Result<GroupView> {
         is_at_rest: state.is_at_rest(),
         members: members.views(),
         offsets,
+        subscriptions,
     };
     coordinator.release(&group, members, Some(groups));
     Ok(view)

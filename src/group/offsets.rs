@@ -130,6 +130,11 @@ impl OffsetsState {
         self.subscriptions.get(group).is_some_and(covers)
     }
 
+    /// What the group has subscribed to.
+    pub(crate) fn subscriptions_of(&self, group: &str) -> impl Iterator<Item = &Wanted> {
+        self.subscriptions.get(group).into_iter().flat_map(Subscriptions::keys)
+    }
+
     pub(crate) fn of_group(&self, group: &str) -> Option<&GroupOffsets> {
         self.groups.get(group)
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::inspect::GroupView;
+use super::interest::Wanted;
 use crate::format::TopicId;
 use crate::partition::PartitionCore;
 use crate::record::TopicPartition;
@@ -30,7 +31,8 @@ pub enum GroupStatus {
 pub struct GroupOffset {
     /// The partition.
     pub partition: TopicPartition,
-    /// The next offset that the group will read; `None` if it has committed nothing.
+    /// The next offset that the group will read; `None` before its first commit, when it begins at
+    /// the log start.
     pub committed: Option<u64>,
     /// How many offsets the group has yet to read: from `committed`, or the log start if that is
     /// higher, to the log end.
@@ -49,6 +51,18 @@ impl TopicTable {
         let by_name = topics.iter().map(|it| (Arc::clone(&it.name), Arc::clone(it))).collect();
         Self { by_id, by_name }
     }
+
+    /// The topics that a subscription covers. A name is looked up; only a pattern is compared with
+    /// the names of all.
+    fn covered_by<'a>(&'a self, wanted: &'a Wanted) -> impl Iterator<Item = &'a Arc<TopicShared>> {
+        let named = match wanted {
+            Wanted::Name(name) => self.by_name.get(name),
+            Wanted::Pattern(_) => None,
+        };
+        let all = matches!(wanted, Wanted::Pattern(_)).then(|| self.by_name.values());
+        let matched = all.into_iter().flatten().filter(|topic| wanted.covers(&topic.name));
+        named.into_iter().chain(matched)
+    }
 }
 
 pub(crate) fn status_of(view: &GroupView) -> GroupStatus {
@@ -60,8 +74,8 @@ pub(crate) fn status_of(view: &GroupView) -> GroupStatus {
     }
 }
 
-/// What is committed or assigned, as far as the topics are still there. `readable` says from
-/// where to where a partition can be read.
+/// What is committed, assigned or subscribed to, as far as the topics are still there. `readable`
+/// says from where to where a partition can be read.
 pub(crate) fn offsets_of(
     view: &GroupView,
     topics: &TopicTable,
@@ -75,8 +89,11 @@ pub(crate) fn offsets_of(
     let assigned = assigned.filter_map(|partition| {
         Some((topics.by_name.get(&partition.topic)?.partition(partition.partition).ok()?, None))
     });
+    // Without these, the lag of a group that dies before its first commit would be none at all.
+    let subscribed = view.subscriptions.iter().flat_map(|wanted| topics.covered_by(wanted));
+    let subscribed = subscribed.flat_map(|topic| &topic.partitions).map(|core| (core, None));
     let mut known: BTreeMap<&TopicPartition, (&Arc<PartitionCore>, Option<u64>)> = BTreeMap::new();
-    for (core, committed) in committed.chain(assigned) {
+    for (core, committed) in committed.chain(assigned).chain(subscribed) {
         known.entry(&core.origin).or_insert((core, committed));
     }
     let progress = |(core, committed): (&Arc<PartitionCore>, Option<u64>)| {

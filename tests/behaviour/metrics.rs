@@ -231,6 +231,46 @@ fn lag_is_counted_from_the_log_start_where_a_commit_lies_below_it() {
     assert_eq!(seen()[0], (Some(10), 3));
 }
 
+/// Symptom: a service that died before its first commit, or that was stuck on its first message, had
+/// no lag in the metrics, and none for an administrator: what an alert on lag is for. Cause: only
+/// commits and owners counted. Rule: what the group has subscribed to counts, with a member or
+/// without.
+// RED: src/group/progress.rs
+//   - committed.chain(assigned).chain(subscribed)
+//   + committed.chain(assigned)
+#[test]
+fn a_group_that_has_never_committed_has_its_lag() {
+    for pattern in [None, Some("t*")] {
+        let (broker, _clock) = on_clock();
+        broker.ensure_topic("t", TopicConfig::new(2)).unwrap();
+        broker.ensure_topic("other", TopicConfig::new(1)).unwrap();
+        append(&broker, 0, 5);
+        append(&broker, 1, 3);
+        let builder = broker.consumer("g");
+        let mut member = match pattern {
+            None => builder.subscribe(["t"]).open().unwrap(),
+            Some(pattern) => builder.subscribe_pattern(pattern).open().unwrap(),
+        };
+        let seen = || {
+            let group = broker.admin().describe_group("g").unwrap();
+            let metrics = broker.metrics().groups.remove(0);
+            assert_eq!(metrics.offsets, group.offsets);
+            assert!(group.offsets.iter().all(|it| it.committed.is_none()));
+            let offsets = group.offsets.into_iter();
+            (metrics.lag, offsets.map(|it| (it.partition, it.lag)).collect::<Vec<_>>())
+        };
+        let all = (8, vec![(tp("t", 0), 5), (tp("t", 1), 3)]);
+        assert_eq!(drain(&mut member).len(), 8);
+        assert_eq!(seen(), all, "{pattern:?}: it is stuck on its first message");
+        drop(member);
+        assert_eq!(seen(), all, "{pattern:?}: it has died");
+        broker.admin().delete_records(("t", 0), 4).unwrap();
+        assert_eq!(seen(), (4, vec![(tp("t", 0), 1), (tp("t", 1), 3)]), "{pattern:?}");
+        broker.admin().delete_topic("t").unwrap();
+        assert_eq!(seen(), (0, vec![]), "{pattern:?}");
+    }
+}
+
 #[test]
 fn a_group_is_described_with_lag_rebalances_and_evictions() {
     let (broker, clock) = on_clock();
