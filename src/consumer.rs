@@ -563,6 +563,8 @@ impl Consumer {
     }
 
     /// Stops reading these partitions until [`resume`](Self::resume). The consumer still owns them.
+    /// In a rebalance, a partition that stays with this consumer stays paused; one that it loses and
+    /// gets again later is read.
     ///
     /// # Errors
     ///

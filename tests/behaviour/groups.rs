@@ -105,6 +105,23 @@ fn statement_15_two_members_share_every_record_without_overlap_or_gap() {
 }
 
 #[test]
+fn what_is_paused_stays_so_only_with_its_owner() {
+    let broker = filled();
+    let mut a = member(&broker, "g");
+    let _ = a.poll(Duration::ZERO).unwrap();
+    let all = a.assignment();
+    a.pause(all.iter().cloned()).unwrap();
+    let mut b = member(&broker, "g");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!((a.paused(), a.assignment().len()), (a.assignment(), 3), "those it has kept");
+    assert!(b.paused().is_empty());
+    let kept = a.paused();
+    drop(b);
+    settle(&mut [&mut a]);
+    assert_eq!((a.assignment(), a.paused()), (all, kept), "those it got back are read");
+}
+
+#[test]
 fn statement_15_a_third_member_takes_a_third_and_continues_where_the_others_committed() {
     let broker = filled();
     let (mut a, mut b) = (member(&broker, "g"), member(&broker, "g"));
