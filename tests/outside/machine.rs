@@ -93,8 +93,15 @@ impl Mount {
         mounted
     }
 
+    /// A child that another test has just forked has this process's files open until it begins its
+    /// own program, so the file system may be busy for a moment.
     pub(crate) fn unmount(&mut self) {
-        run("umount", &[self.target().to_str().unwrap()]).unwrap();
+        let target = self.target();
+        let mut tries = 0;
+        while let Err(error) = run("umount", &[target.to_str().unwrap()]) {
+            tries += 1;
+            assert!(error.contains("busy") && tries < 1_000, "{error}");
+        }
         self.is_mounted = false;
     }
 }
