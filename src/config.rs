@@ -298,7 +298,8 @@ pub(crate) const PARTITIONS_MAX: u32 = 10_000;
 /// LIMIT: the default of `max_record_bytes`, as far as the segment holds it: Kafka's.
 pub(crate) const RECORD_BYTES_DEFAULT: u32 = 1 << 20;
 
-/// The settings of a topic: public fields, and setters of the same names.
+/// The settings of a topic: made by [`new`](Self::new), changed by setters, and read by fields of the
+/// same names.
 ///
 /// ```
 /// use logpond::{Durability, TopicConfig};

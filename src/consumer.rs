@@ -141,8 +141,9 @@ impl Consumer {
     ///   damaged offsets. If the files of a whole partition are missing or unreadable, and the
     ///   consumer reads others too, it is returned once.
     /// - [`Error::Truncated`]: after a crash the log ends below the committed offset. Returned once
-    ///   per partition; then new records are read, from the end of that time, or from the log start
-    ///   offset if that is higher. Nothing is committed for the partition before that.
+    ///   per partition. The next poll continues where the log ended after that crash, with the records
+    ///   that were appended since. Nothing is committed for the partition before the error was
+    ///   returned.
     /// - [`Error::OffsetOutOfRange`]: the records at the position were removed, and
     ///   [`out_of_range`](ConsumerBuilder::out_of_range) is [`StartAt::Error`].
     /// - [`Error::NoOffset`]: nothing is committed, and [`start`](ConsumerBuilder::start) is

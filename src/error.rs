@@ -275,7 +275,7 @@ pub enum Error {
     /// append or a change within the acknowledgement timeout; it may be kept or not.
     #[doc(alias = "TimeoutException")]
     #[doc(alias = "WakeupException")]
-    #[error("timed out, or woken by `ConsumerHandle::wake`; an append may still be stored")]
+    #[error("timed out; if it was an append or a change, it may still be stored")]
     Timeout,
     /// A value could not be encoded or decoded.
     #[error(transparent)]

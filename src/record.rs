@@ -119,13 +119,18 @@ pub struct RecordMetadata {
 }
 
 /// A record to be sent: topic, key, value, headers and timestamp, all of them optional. It borrows
-/// its parts; a send copies them once, into the log.
+/// its parts; a send copies them once, into the log. So make the parts first, and the record in the
+/// call that sends it:
 ///
 /// ```
 /// use logpond::Record;
 ///
-/// let record = Record::to("emails").key("user-7").value("welcome!").header("lang", "en");
-/// # let _ = record;
+/// # let broker = logpond::Broker::in_memory()?;
+/// # broker.ensure_topic("emails", logpond::TopicConfig::new(1))?;
+/// # let (producer, id) = (broker.producer(), 7);
+/// let key = format!("user-{id}");
+/// producer.send(Record::to("emails").key(&key).value("welcome!").header("lang", "en"))?;
+/// # Ok::<(), logpond::Error>(())
 /// ```
 #[doc(alias = "ProducerRecord")]
 #[derive(Clone, Default)]
