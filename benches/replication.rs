@@ -6,6 +6,8 @@
 //! - One record at a time, beside a bare round trip of two threads that sleep in between.
 //! - From `lead` to the first acknowledged record, by the number of partitions.
 //!
+//! `-- stream`, `synced`, `lone` and `failover` after the command run only that part.
+//!
 //! All members, and what they are compared with, share the processors of the machine.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(
@@ -39,10 +41,14 @@ const IN_FLIGHT: usize = 1_000;
 
 fn main() {
     let bench = Bench::start("replication", "Os and Sync, by a majority of three");
-    stream(&bench);
-    synced(&bench);
-    one_by_one(&bench);
-    failover(&bench);
+    let parts: [(&str, fn(&Bench)); 4] =
+        [("stream", stream), ("synced", synced), ("lone", one_by_one), ("failover", failover)];
+    let named: Vec<String> = std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
+    for (name, part) in parts {
+        if named.is_empty() || named.iter().any(|it| it == name) {
+            part(&bench);
+        }
+    }
 }
 
 struct Group {

@@ -260,7 +260,7 @@ impl PartitionCore {
         let level = *options.level.unwrap_or(&self.durability);
         let (outcome, fired, wanted) = self.log.append(batch, options, level)?;
         fired.notify();
-        self.log.lead().changed();
+        self.log.lead().appended(options.is_announced());
         self.requests.request_all(wanted);
         if options.is_held && wanted.has(Work::Finish) {
             self.flusher().hold_producer();

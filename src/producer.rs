@@ -138,7 +138,7 @@ impl Producer {
     pub fn send(&self, record: Record<'_>) -> Result<RecordMetadata> {
         let topic = self.topic_of(&record)?;
         let Sent { appended, metadata } =
-            self.append(&topic, &record, &self.terms(Sequence::Absent))?;
+            self.append(&topic, &record, &self.terms(Sequence::Absent).at_once())?;
         self.settle(&appended)?;
         Ok(metadata)
     }
@@ -658,12 +658,11 @@ impl Producer {
     fn terms(&self, sequence: Sequence) -> Terms<'_> {
         let producer = self.fence(sequence);
         Terms {
-            expected: None,
             producer,
             level: self.inner.durability,
-            is_task: false,
             #[cfg(feature = "replication")]
             is_leader_enough: self.inner.is_leader_enough,
+            ..Terms::default()
         }
     }
 

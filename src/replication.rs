@@ -25,6 +25,7 @@ mod frame;
 mod handle;
 mod history;
 mod inbox;
+mod late;
 mod leader;
 mod log_key;
 mod logs;

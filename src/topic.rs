@@ -383,7 +383,7 @@ impl Partition {
     ) -> Result<Range<u64>> {
         let successor = self.shared.successor();
         let shared = successor.as_deref().unwrap_or(&self.shared);
-        let terms = Terms { expected, ..Terms::default() };
+        let terms = Terms { expected, ..Terms::default() }.at_once();
         let appended = append::append(shared, &self.core, records, &terms)?;
         appended.settle()?;
         Ok(appended.offsets)

@@ -136,6 +136,6 @@ fn read(stream: TcpStream, member: &ReplicationHandle) -> io::Result<()> {
         }
         let frame = Frame::from_bytes(bytes).map_err(io::Error::other)?;
         // Where there is no room the frame is lost, and asked for again.
-        let _ = member.receive(sender, frame);
+        let _ = member.receive_and_tick(sender, frame);
     }
 }

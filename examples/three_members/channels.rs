@@ -48,7 +48,7 @@ impl Channels {
                 };
                 let Ok((from, frame)) = next else { return };
                 // Where there is no room the frame is lost, and asked for again.
-                let _ = member.receive(from, frame);
+                let _ = member.receive_and_tick(from, frame);
             }
         });
     }

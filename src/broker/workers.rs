@@ -223,6 +223,10 @@ impl Background for Workers {
         if !self.is_running() {
             return;
         }
+        // Past the worker: that may be busy with space, and callers wait for this.
+        if work == Work::Sync && self.shared.syncs.ask_helper(partition) {
+            return;
+        }
         let is_bulk = matches!(work, Finish | Compact | CleanUp | Next);
         let worker = if is_bulk { &self.bulk } else { &self.space };
         let _ = worker.send(Job::Do(Arc::clone(partition), work));

@@ -79,4 +79,19 @@ pub(crate) struct AppendOptions<'a> {
     /// Whether the caller can be held back, for the disk or for space: it holds no lock, and is no
     /// task of an executor.
     pub(crate) is_held: bool,
+    /// Whether the caller waits for the other members at once, and announces the records itself.
+    #[cfg(feature = "replication")]
+    pub(crate) is_announced: bool,
+}
+
+impl AppendOptions<'_> {
+    /// Whether the caller announces the records to other members.
+    #[inline]
+    #[cfg_attr(not(feature = "replication"), expect(clippy::unused_self, reason = "no members"))]
+    pub(super) fn is_announced(&self) -> bool {
+        #[cfg(feature = "replication")]
+        return self.is_announced;
+        #[cfg(not(feature = "replication"))]
+        false
+    }
 }

@@ -28,12 +28,45 @@ pub(crate) struct Flusher<'a> {
     log: &'a SharedLog,
     gate: &'a SyncGate,
     requests: &'a Requests,
+    /// Whether the caller says to the other members of a replicated group what it has synced.
+    announces: bool,
 }
 
 impl<'a> Flusher<'a> {
     #[inline]
     pub(super) fn new(log: &'a SharedLog, gate: &'a SyncGate, requests: &'a Requests) -> Self {
-        Self { log, gate, requests }
+        Self { log, gate, requests, announces: false }
+    }
+
+    /// Sends the other members of a replicated group what no thread was woken for. The caller holds no
+    /// lock.
+    #[inline]
+    pub(crate) fn announce(self) {
+        self.log.lead().announce();
+    }
+
+    /// As of [`wait`](Self::wait), for a caller that holds no lock: if it syncs, it says so to the other
+    /// members itself.
+    ///
+    /// # Errors
+    ///
+    /// As of [`wait`](Self::wait).
+    pub(crate) fn wait_and_announce(self, target: u64) -> Result<()> {
+        let waited = Self { announces: true, ..self }.wait(target);
+        self.announce();
+        waited
+    }
+
+    /// As of [`flush`](Self::flush), for a caller that holds no lock: if it syncs, it says so to the other
+    /// members itself.
+    ///
+    /// # Errors
+    ///
+    /// As of [`flush`](Self::flush).
+    pub(crate) fn flush_and_announce(self) -> Result<()> {
+        let flushed = Self { announces: true, ..self }.flush();
+        self.announce();
+        flushed
     }
 
     /// Waits until everything below `target` is durable. Runs the sync itself if no other thread
@@ -218,7 +251,7 @@ impl<'a> Flusher<'a> {
         drop(state);
         fired.notify();
         if result.is_ok() {
-            self.log.lead().synced();
+            self.log.lead().synced(self.announces);
         }
         result.map(|()| task.target)
     }

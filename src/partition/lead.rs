@@ -161,12 +161,40 @@ impl PartitionLead {
         }
     }
 
-    /// More of the log is durable. Under no lock of the partition.
+    /// There are records for the other members. `is_announced`: the caller
+    /// [announces](Self::announce) them.
+    #[inline]
     #[cfg_attr(not(feature = "replication"), expect(clippy::unused_self, reason = "no members"))]
-    pub(super) fn synced(&self) {
+    pub(super) fn appended(&self, is_announced: bool) {
+        #[cfg(feature = "replication")]
+        if let Some(LeadOf { leadership, partition, .. }) = &self.of {
+            if is_announced {
+                leadership.changed_unannounced(*partition);
+            } else {
+                leadership.changed(*partition);
+            }
+        }
+        let _ = is_announced;
+    }
+
+    /// More of the log is durable. Under no lock of the partition. `is_announced`: the caller
+    /// [announces](Self::announce) it.
+    #[cfg_attr(not(feature = "replication"), expect(clippy::unused_self, reason = "no members"))]
+    pub(super) fn synced(&self, is_announced: bool) {
         #[cfg(feature = "replication")]
         if self.of.as_ref().is_some_and(|it| it.counts_synced) {
-            self.changed();
+            self.appended(is_announced);
+        }
+        let _ = is_announced;
+    }
+
+    /// Sends the others what nobody was woken for. The caller holds no lock.
+    #[inline]
+    #[cfg_attr(not(feature = "replication"), expect(clippy::unused_self, reason = "no members"))]
+    pub(super) fn announce(&self) {
+        #[cfg(feature = "replication")]
+        if let Some(LeadOf { leadership, .. }) = &self.of {
+            leadership.announce();
         }
     }
 }

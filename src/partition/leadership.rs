@@ -43,6 +43,8 @@ struct Known {
     reachable: usize,
     required: usize,
     changed: BTreeSet<PartitionId>,
+    /// Nobody was woken for them: a caller will announce them.
+    is_unannounced: bool,
     /// The partitions in which a call waits, or has waited since [`Leadership::expire_waits`] last
     /// looked.
     waiting: BTreeMap<PartitionId, Weak<dyn Waits>>,
@@ -63,6 +65,9 @@ pub(crate) struct Leadership {
     known: Mutex<Known>,
     /// Called when there is news, under no lock of this part.
     waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Called by a thread that is about to wait for a majority, under no lock at all: sends the others
+    /// the news, or has it sent.
+    announcer: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Leadership {
@@ -74,6 +79,7 @@ impl Leadership {
             has_majority: AtomicBool::new(true),
             known: Mutex::at_level(LockLevel::Leadership, Known::default()),
             waker: OnceLock::new(),
+            announcer: OnceLock::new(),
         }
     }
 
@@ -84,6 +90,12 @@ impl Leadership {
     /// What is called when a partition has news. Only the first one counts.
     pub(crate) fn set_waker(&self, waker: Box<dyn Fn() + Send + Sync>) {
         let _ = self.waker.set(waker);
+    }
+
+    /// What sends news on the thread that waits for it. Only the first one counts. Without one there are
+    /// no such threads.
+    pub(crate) fn set_announcer(&self, announcer: Box<dyn Fn() + Send + Sync>) {
+        let _ = self.announcer.set(announcer);
     }
 
     // ---- of the one who decides ----------------------------------------------------------------
@@ -114,7 +126,9 @@ impl Leadership {
 
     /// The partitions that have had news since the last call.
     pub(crate) fn take_changed(&self) -> Vec<PartitionId> {
-        std::mem::take(&mut self.known.lock().changed).into_iter().collect()
+        let mut known = self.known.lock();
+        known.is_unannounced = false;
+        std::mem::take(&mut known.changed).into_iter().collect()
     }
 
     /// Ends the waits for a majority whose deadline has passed at `now`, on the broker's monotonic
@@ -181,10 +195,30 @@ impl Leadership {
         let is_first = {
             let mut known = self.known.lock();
             let was_empty = known.changed.is_empty();
-            known.changed.insert(partition) && was_empty
+            known.changed.insert(partition);
+            std::mem::take(&mut known.is_unannounced) || was_empty
         };
         if is_first && let Some(waker) = self.waker.get() {
             waker();
+        }
+    }
+
+    /// The same, by a thread that calls [`announce`](Self::announce) soon: nobody is woken.
+    pub(super) fn changed_unannounced(&self, partition: PartitionId) {
+        if self.announcer.get().is_none() {
+            return self.changed(partition);
+        }
+        let mut known = self.known.lock();
+        known.is_unannounced |= known.changed.is_empty();
+        known.changed.insert(partition);
+    }
+
+    /// Sends the others what is not announced yet. The caller waits for it: it may as well send it, which
+    /// saves the wake-up of a thread. It holds no lock.
+    pub(super) fn announce(&self) {
+        let is_wanted = std::mem::take(&mut self.known.lock().is_unannounced);
+        if is_wanted && let Some(announcer) = self.announcer.get() {
+            announcer();
         }
     }
 }
@@ -244,5 +278,46 @@ mod tests {
         assert!(leadership.take_changed().is_empty());
         leadership.changed(b);
         assert_eq!(woken.load(Ordering::Relaxed), 2);
+    }
+
+    /// What a caller announces itself wakes nobody, and is announced once. If there is other news before
+    /// it does, that wakes the member, which takes both.
+    // RED: src/partition/leadership.rs
+    //   - std::mem::take(&mut known.is_unannounced) || was_empty
+    //   + was_empty
+    #[test]
+    fn what_a_caller_announces_wakes_nobody() {
+        let leadership = Leadership::new(TERMS);
+        let [woken, announced] = [0; 2].map(|_| Arc::new(AtomicUsize::new(0)));
+        let count = |of: &Arc<AtomicUsize>| {
+            let of = Arc::clone(of);
+            Box::new(move || {
+                of.fetch_add(1, Ordering::Relaxed);
+            })
+        };
+        let counted = || [&woken, &announced].map(|of| of.load(Ordering::Relaxed));
+        let (a, b) = ((TopicId([1; 16]), 0), (TopicId([1; 16]), 1));
+        leadership.set_waker(count(&woken));
+        leadership.changed_unannounced(a);
+        leadership.announce();
+        assert_eq!(counted(), [1, 0], "there is nobody who could announce it");
+        leadership.take_changed();
+
+        leadership.set_announcer(count(&announced));
+        leadership.changed_unannounced(a);
+        leadership.changed_unannounced(b);
+        assert_eq!(counted(), [1, 0]);
+        leadership.announce();
+        leadership.announce();
+        assert_eq!(counted(), [1, 1]);
+        assert_eq!(leadership.take_changed(), [a, b]);
+
+        leadership.changed_unannounced(a);
+        leadership.changed(b);
+        leadership.announce();
+        assert_eq!(counted(), [2, 1]);
+        leadership.take_changed();
+        leadership.announce();
+        assert_eq!(counted(), [2, 1], "it was taken");
     }
 }

@@ -112,15 +112,17 @@ impl Calls {
         waker
     }
 
-    /// Removes the waits that the watermark answers, and returns their wakers.
-    fn take_reached(&mut self) -> Vec<Waker> {
-        let mut wakers = Vec::new();
+    /// Removes the waits that the watermark answers. Returns their wakers, and whether threads wait so.
+    fn take_reached(&mut self) -> (Vec<Waker>, bool) {
+        let (mut wakers, mut has_threads) = (Vec::new(), false);
         while let Some((&(end, ticket), _)) = self.waiting.first_key_value()
             && end <= self.watermark
         {
-            wakers.extend(self.remove(end, ticket));
+            let waker = self.remove(end, ticket);
+            has_threads |= waker.is_none();
+            wakers.extend(waker);
         }
-        wakers
+        (wakers, has_threads)
     }
 
     /// Removes the waits whose deadline has passed, and returns their wakers.
@@ -273,8 +275,13 @@ impl QuorumGate {
     /// Wakes those that the watermark has reached.
     pub(super) fn answer_reached(&self) {
         let mut waits = self.waits.lock();
-        let wakers = waits.take_reached();
-        self.wake(waits, wakers);
+        let (wakers, has_threads) = waits.take_reached();
+        drop(waits);
+        // Threads that the watermark has not reached sleep on.
+        if has_threads {
+            self.changed.notify_all();
+        }
+        wakers.into_iter().for_each(foreign::wake);
     }
 
     /// Wakes threads and tasks, outside the lock.

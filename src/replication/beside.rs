@@ -8,6 +8,9 @@
 //! 2. One thread at a time runs the member and sends what it says, so that frames leave in their order.
 //!    A call that comes meanwhile, from another thread or from the application code that is being called,
 //!    waits for nobody: that thread looks again when it has sent.
+//!    Mostly that is the member's thread. But a caller that is about to wait for a majority sends its
+//!    records itself, and a thread of the transport may do what a frame asks for: each wake-up of a
+//!    thread takes longer than the work. Events are left to the member's thread, if there is one.
 //! 3. What is shown is made under the member's lock, so it is never older than what was shown before.
 //! 4. After a panic the member has failed: what it was in the middle of is not known.
 
@@ -17,8 +20,9 @@ use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use super::catalog::EngineCatalog;
-use super::driver::{Driver, Output, Replacing, Resigning, Timing};
+use super::driver::{Driver, Output, Replacing, Resigning, Timing, take_changed};
 use super::handle::{Calls, ReplicationHandle, Shared};
+use super::late::Late;
 use super::member::LeadRefused;
 use super::membership::GroupId;
 use super::settings::{OnEvent, Replication};
@@ -37,7 +41,7 @@ use crate::partition::leadership::Leadership;
 use crate::record::{LeaderEpoch, NodeId};
 #[cfg(feature = "testing")]
 use crate::seams::{Drive, Seams};
-use crate::sync::{AtomicBool, Condvar, LockLevel, Mutex, OnceLock, Ordering};
+use crate::sync::{AtomicBool, Condvar, LockLevel, Mutex, MutexGuard, OnceLock, Ordering};
 use crate::trace::Outbox;
 
 /// LIMIT: how many bytes of messages to one member share a frame, about.
@@ -60,10 +64,23 @@ struct Running<C> {
     show_due: Duration,
     /// What is to be sent and reported.
     waiting: Output,
+    /// What is to be sent a little later.
+    late: Late,
     /// The thread that sends and reports.
     sender: Option<ThreadId>,
     /// Whether the member was called while a thread sent.
     is_called: bool,
+}
+
+/// What one turn of the member was.
+#[derive(Clone, Copy)]
+struct Turn {
+    /// It took a frame.
+    has_taken: bool,
+    /// The member was called meanwhile.
+    is_called: bool,
+    /// For how long nothing will be due; not at all if it has more to do at once.
+    due: Duration,
 }
 
 /// The application's code.
@@ -206,31 +223,77 @@ impl<C: Catalog + Send + 'static> Beside<C> {
     /// all if there are more frames than one call takes.
     fn turn_all(&self) -> Duration {
         for _ in 0..TURN_FRAMES {
-            let (is_idle, due) = self.turn();
-            if is_idle {
-                return due;
+            let turn = self.turn(true);
+            if !turn.has_taken && !turn.is_called {
+                return turn.due;
             }
         }
         Duration::ZERO
     }
 
-    /// Takes one frame, and does what is due. Returns whether there was no frame, and for how long nothing
-    /// will be due.
-    fn turn(&self) -> (bool, Duration) {
+    /// Takes what has arrived, on a thread of the transport. If another thread sends, that one looks again.
+    fn take_arrived(&self) {
+        for _ in 0..TURN_FRAMES {
+            let turn = self.turn(!self.thread.is_wanted);
+            // What takes long continues on the member's thread, and so do events.
+            if turn.due.is_zero() {
+                break;
+            }
+            if !turn.is_called && (!turn.has_taken || self.shared.inbox.is_empty()) {
+                return;
+            }
+        }
+        self.shared.inbox.call();
+    }
+
+    /// Sends what a caller has appended or synced, on its thread. If another thread sends, that one looks
+    /// again.
+    fn announce(&self) {
         let held = foreign::hold_back();
         let mut running = self.running.lock();
         if running.driver.is_none() {
-            return (true, Duration::MAX);
+            return;
         }
         if running.sender.is_some() {
             running.is_called = true;
-            return (true, LOOK_AGAIN);
+            return;
+        }
+        let _ = self.attempt(&mut running, take_changed);
+        self.show(&mut running);
+        drop(running);
+        wake(held);
+        let mut running = self.deliver(false);
+        let is_called = std::mem::take(&mut running.is_called);
+        if is_called || (running.sender.is_none() && !running.waiting.is_empty()) {
+            drop(running);
+            self.shared.inbox.call();
+        }
+    }
+
+    /// Takes one frame, and does what is due. If this thread does not report, and there are events, the
+    /// member's thread sends and reports.
+    fn turn(&self, reports: bool) -> Turn {
+        let held = foreign::hold_back();
+        let mut running = self.running.lock();
+        let nothing = |due| Turn { has_taken: false, is_called: false, due };
+        if running.driver.is_none() {
+            return nothing(Duration::MAX);
+        }
+        if running.sender.is_some() {
+            running.is_called = true;
+            return nothing(LOOK_AGAIN);
+        }
+        if running.late.due().is_some() && self.is_members_thread() {
+            let due = running.late.take_due(real_now());
+            running.waiting.said.extend(due);
         }
         let arrived = self.shared.inbox.take();
-        let was_idle = arrived.is_none();
+        let has_taken = arrived.is_some();
         let due = running.due;
         let done = self.attempt(&mut running, |driver, now| {
             if let Some((from, frame)) = arrived {
+                // First what the leader has, so that the answer to a question has all of it.
+                take_changed(driver, now);
                 self.receive(driver, (from, &frame), now);
             }
             let is_busy = driver.take_news(self.thread.is_wanted, now);
@@ -245,12 +308,14 @@ impl<C: Catalog + Send + 'static> Beside<C> {
         self.show(&mut running);
         drop(running);
         wake(held);
-        self.deliver();
-        let mut running = self.running.lock();
+        let mut running = self.deliver(reports);
         let is_called = std::mem::take(&mut running.is_called);
+        if running.sender.is_none() && !running.waiting.is_empty() {
+            return Turn { has_taken, is_called, due: Duration::ZERO };
+        }
         // A call may have come meanwhile.
         let next = next.map(|next| next.min(running.due).saturating_sub(running.now));
-        (was_idle && !is_called, next.unwrap_or(LOOK_AGAIN))
+        Turn { has_taken, is_called, due: next.unwrap_or(LOOK_AGAIN) }
     }
 
     fn receive(&self, driver: &mut Driver<C>, (from, frame): (NodeId, &Frame), now: Duration) {
@@ -259,18 +324,34 @@ impl<C: Catalog + Send + 'static> Beside<C> {
         self.shared.traffic.received(frame.as_bytes().len(), received.is_ok());
     }
 
-    /// Sends and reports what waits for that, unless a thread does so already: then it does this too.
-    fn deliver(&self) {
+    /// Sends and reports what waits for that, unless a thread does so already: then it does this too. A
+    /// thread that does not report leaves all of it to the member's thread if there are events.
+    fn deliver(&self, reports: bool) -> MutexGuard<'_, Running<C>> {
         let mut running = self.running.lock();
-        while running.sender.is_none() && !running.waiting.is_empty() {
+        while running.sender.is_none()
+            && !running.waiting.is_empty()
+            && (reports || running.waiting.events.is_empty())
+        {
             running.sender = Some(thread::current().id());
-            let output = std::mem::take(&mut running.waiting);
+            let mut output = std::mem::take(&mut running.waiting);
+            if self.thread.is_wanted && !self.is_members_thread() {
+                let had_late = running.late.due().is_some();
+                output.said = running.late.hold(output.said, real_now());
+                if !had_late && running.late.due().is_some() {
+                    self.shared.inbox.call();
+                }
+            }
             drop(running);
             self.outside.deliver(self.me, output, &self.shared);
             running = self.running.lock();
             running.sender = None;
             self.has_sent.notify_all();
         }
+        running
+    }
+
+    fn is_members_thread(&self) -> bool {
+        self.thread.id.get() == Some(&thread::current().id())
     }
 
     fn run_thread(&self) {
@@ -279,7 +360,9 @@ impl<C: Catalog + Send + 'static> Beside<C> {
             let ran = foreign::call(|| {
                 let due = self.turn_all();
                 // A clock that is moved by hand calls; others run at the rate of real time.
-                self.shared.inbox.wait(real_now().checked_add(due));
+                let due = real_now().checked_add(due);
+                let late = self.running.lock().late.due();
+                self.shared.inbox.wait(due.into_iter().chain(late).min());
                 self.await_sender();
             });
             if ran.is_none() {
@@ -380,6 +463,10 @@ impl<C: Catalog + Send + 'static> Calls for Beside<C> {
         self.turn_all()
     }
 
+    fn take_arrived(&self) {
+        self.take_arrived();
+    }
+
     fn must_run(&self) -> Result<bool> {
         let here = thread::current().id();
         if self.running.lock().sender == Some(here) {
@@ -446,7 +533,7 @@ impl<C: Catalog + Send + 'static> Attached for Beside<C> {
         };
         self.has_sent.notify_all();
         self.shared.end();
-        self.deliver();
+        drop(self.deliver(true));
         drop(driver);
     }
 
@@ -480,8 +567,16 @@ fn begin<C: Catalog + Send + 'static>(
     let chance = Box::new(move || u32::try_from((numbers.random)() >> 32).unwrap_or(0));
     let now = clock.monotonic();
     let driver = Some(Driver::new(shell, Arc::clone(leadership), timing, chance, now));
-    let (waiting, sender, is_called) = (Output::default(), None, false);
-    let running = Running { driver, now, due: now, show_due: now, waiting, sender, is_called };
+    let running = Running {
+        driver,
+        now,
+        due: now,
+        show_due: now,
+        waiting: Output::default(),
+        late: Late::default(),
+        sender: None,
+        is_called: false,
+    };
     let beside = Arc::new(Beside {
         running: Mutex::at_level(LockLevel::ReplicationMember, running),
         has_sent: Condvar::new(),
@@ -494,7 +589,7 @@ fn begin<C: Catalog + Send + 'static>(
         },
         shared: Arc::clone(&settings.shared),
         leadership: Arc::clone(leadership),
-        clock: clock.clone(),
+        clock,
         me: settings.me,
         members: settings.members,
         draw: Box::new(draw),
@@ -507,20 +602,7 @@ fn begin<C: Catalog + Send + 'static>(
     });
     beside.shared.begin(Arc::clone(&beside) as Arc<dyn Calls>);
     if background {
-        let inbox = Arc::downgrade(&beside.shared);
-        leadership.set_waker(Box::new(move || {
-            if let Some(shared) = inbox.upgrade() {
-                shared.inbox.call();
-            }
-        }));
-        let shared = Arc::downgrade(&beside.shared);
-        let on_move: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
-            if let Some(shared) = shared.upgrade() {
-                shared.inbox.call();
-            }
-        });
-        clock.clock().on_move(Arc::downgrade(&on_move));
-        let _ = beside.thread.on_move.set(on_move);
+        set_callbacks(&beside);
         let member = Arc::clone(&beside);
         let started = engine.start_beside("logpond-replica", Box::new(move || member.run_thread()));
         if let Err(error) = started {
@@ -529,6 +611,30 @@ fn begin<C: Catalog + Send + 'static>(
         }
     }
     Ok(beside)
+}
+
+/// What threads of the engine call when there is news, and a clock that is moved by hand.
+fn set_callbacks<C: Catalog + Send + 'static>(beside: &Arc<Beside<C>>) {
+    let shared = Arc::downgrade(&beside.shared);
+    beside.leadership.set_waker(Box::new(move || {
+        if let Some(shared) = shared.upgrade() {
+            shared.inbox.call();
+        }
+    }));
+    let member = Arc::downgrade(beside);
+    beside.leadership.set_announcer(Box::new(move || {
+        if let Some(member) = member.upgrade() {
+            member.announce();
+        }
+    }));
+    let shared = Arc::downgrade(&beside.shared);
+    let on_move: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
+        if let Some(shared) = shared.upgrade() {
+            shared.inbox.call();
+        }
+    });
+    beside.clock.clock().on_move(Arc::downgrade(&on_move));
+    let _ = beside.thread.on_move.set(on_move);
 }
 
 impl Attachment for Begins {

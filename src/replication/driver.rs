@@ -427,11 +427,7 @@ impl<C: Catalog> Driver<C> {
     pub(super) fn take_news(&mut self, syncs_in_background: bool, now: Duration) -> bool {
         let is_busy = self.shell.prepare_more();
         self.shell.sync_copied(syncs_in_background);
-        let changed = self.leadership.take_changed();
-        for partition in &changed {
-            self.shell.notice(key_of(*partition));
-        }
-        self.collect(now);
+        take_changed(self, now);
         is_busy
     }
 
@@ -569,6 +565,14 @@ impl<C: Catalog> Driver<C> {
         self.shown.note(&event);
         self.out.events.push(event);
     }
+}
+
+/// Takes note of the partitions that have news.
+pub(super) fn take_changed<C: Catalog>(driver: &mut Driver<C>, now: Duration) {
+    for partition in driver.leadership.take_changed() {
+        driver.shell.notice(key_of(partition));
+    }
+    driver.collect(now);
 }
 
 /// The log of a partition of the engine.

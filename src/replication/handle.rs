@@ -33,6 +33,8 @@ pub(super) trait Calls: Send + Sync {
     fn confirm(&self) -> Result<(LeaderEpoch, u64)>;
     /// See [`ReplicationHandle::tick`].
     fn tick(&self) -> Duration;
+    /// Takes what has arrived, if no other thread runs the member; otherwise that one does.
+    fn take_arrived(&self);
     /// Whether a caller that waits for the member has to run it meanwhile: no other thread does.
     ///
     /// # Errors
@@ -237,12 +239,41 @@ impl ReplicationHandle {
     /// Never for the disk or the network. It may be called from any thread or task, also by
     /// [`Transport::send`](crate::Transport::send).
     pub fn receive(&self, from: NodeId, frame: Frame) -> Result<()> {
+        self.put(from, frame, Inbox::put)
+    }
+
+    /// Takes a frame as [`receive`](Self::receive) does, and does on this thread what it asks for: it
+    /// stores records, makes an answer, and gives that to the transport. For a transport that has
+    /// threads for what arrives: it saves the wake-up of the member's thread, which takes longer than
+    /// the work. If the member is at work already, or its broker is not open yet, this is `receive`.
+    ///
+    /// # Errors
+    ///
+    /// As of [`receive`](Self::receive).
+    ///
+    /// # Blocking
+    ///
+    /// For the disk. It may be called by [`Transport::send`](crate::Transport::send) too, which then
+    /// takes as long as what the other member does.
+    pub fn receive_and_tick(&self, from: NodeId, frame: Frame) -> Result<()> {
+        let Ok(calls) = self.shared.calls() else { return self.receive(from, frame) };
+        self.put(from, frame, Inbox::put_quietly)?;
+        calls.take_arrived();
+        Ok(())
+    }
+
+    fn put(
+        &self,
+        from: NodeId,
+        frame: Frame,
+        put: impl FnOnce(&Inbox, NodeId, Frame) -> bool,
+    ) -> Result<()> {
         let (Shared { me, inbox, traffic, .. }, size) = (&*self.shared, frame.as_bytes().len());
         if from == *me {
             traffic.received(size, false);
             return Err(TransportError::new("the frame is this member's own").into());
         }
-        if !inbox.put(from, frame) {
+        if !put(inbox, from, frame) {
             traffic.received(size, false);
             return Err(TransportError::new("too many frames are waiting").into());
         }

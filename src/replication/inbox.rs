@@ -44,8 +44,17 @@ impl Inbox {
         Self { arrived, called: Condvar::new() }
     }
 
-    /// Puts a frame in. False if there is no room.
+    /// Puts a frame in, and wakes the thread that waits. False if there is no room.
     pub(super) fn put(&self, from: NodeId, frame: Frame) -> bool {
+        let is_put = self.put_quietly(from, frame);
+        if is_put {
+            self.called.notify_all();
+        }
+        is_put
+    }
+
+    /// Puts a frame in, for a thread that runs the member itself. False if there is no room.
+    pub(super) fn put_quietly(&self, from: NodeId, frame: Frame) -> bool {
         let size = frame.as_bytes().len().saturating_add(FRAME_ROOM);
         let mut arrived = self.arrived.lock();
         let bytes = arrived.bytes.saturating_add(size);
@@ -59,9 +68,12 @@ impl Inbox {
             FrameClass::Data => &mut arrived.data,
         };
         queue.push_back((from, frame));
-        drop(arrived);
-        self.called.notify_all();
         true
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        let arrived = self.arrived.lock();
+        arrived.control.is_empty() && arrived.data.is_empty()
     }
 
     /// Wakes the thread that waits.

@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::effect::{Effect, Event};
-use super::frame::{Checked, Frame};
+use super::frame::{Batches, Checked, Frame};
 use super::history::EpochRange;
 use super::log_key::LogKey;
 use super::logs::MetaChange;
@@ -118,7 +118,34 @@ pub(crate) struct Shell<C> {
     unsynced: BTreeSet<LogKey>,
     /// Records of `__meta` that wait until the files are made that they need.
     aside: Aside,
+    /// What was read for an answer among the effects that are being carried out.
+    read: Option<Read>,
     failure: Option<Failure>,
+}
+
+/// The batches of a log between two offsets. Several followers that have the same are given the same.
+struct Read {
+    log: LogKey,
+    offsets: Range<u64>,
+    batches: Vec<Batches>,
+}
+
+impl Read {
+    /// The batches of a log between two offsets, as far as a frame has room: those that were read last,
+    /// or they are read.
+    fn again<C: Catalog>(
+        last: &mut Option<Self>,
+        files: Files<'_, C>,
+        log: LogKey,
+        offsets: Range<u64>,
+    ) -> Result<Vec<Batches>, Failure> {
+        if let Some(read) = last.as_ref().filter(|it| it.log == log && it.offsets == offsets) {
+            return Ok(read.batches.clone());
+        }
+        let batches = files.read(log, offsets.start, offsets.end)?;
+        *last = Some(Self { log, offsets, batches: batches.clone() });
+        Ok(batches)
+    }
 }
 
 impl<C: Catalog> Shell<C> {
@@ -140,8 +167,9 @@ impl<C: Catalog> Shell<C> {
         let notes = found::notes((&broker, &catalog), node, &logs, (draw, random))?;
         let member = Member::new(notes, logs, listed);
         let (frames, events, feeds) = (Vec::new(), Vec::new(), Feeds::default());
-        let (unsynced, aside, failure) = (BTreeSet::new(), Aside::default(), None);
-        Ok(Self { broker, catalog, member, frames, events, feeds, unsynced, aside, failure })
+        let (unsynced, aside, read) = (BTreeSet::new(), Aside::default(), None);
+        let failure = None;
+        Ok(Self { broker, catalog, member, frames, events, feeds, unsynced, aside, read, failure })
     }
 
     pub(crate) fn member(&self) -> &Member {
@@ -503,6 +531,7 @@ impl<C: Catalog> Shell<C> {
                 self.fail(failure);
             }
         }
+        self.read = None;
     }
 
     fn carry_out_one(&mut self, effect: Effect, answer: Option<Answer<'_>>) -> Result<(), Failure> {
@@ -608,7 +637,8 @@ impl<C: Catalog> Shell<C> {
             }
             let (log, from) = (asked.log, asked.from);
             let end = self.member.state().logs().get(log).map_or(from, super::logs::Log::end);
-            match self.files().read(log, from, end) {
+            let files = Files { broker: &self.broker, catalog: &self.catalog };
+            match Read::again(&mut self.read, files, log, from..end) {
                 Ok(found) => batches = found,
                 Err(Failure::Failed(Error::Corrupt(_))) => {
                     self.damaged(log);

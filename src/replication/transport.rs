@@ -8,7 +8,8 @@ use crate::record::NodeId;
 /// over whatever it has: TCP, a message bus, channels in a test.
 ///
 /// Frames that arrive are given to
-/// [`ReplicationHandle::receive`](crate::ReplicationHandle::receive).
+/// [`ReplicationHandle::receive`](crate::ReplicationHandle::receive), or, by threads that may wait for
+/// the disk, to [`receive_and_tick`](crate::ReplicationHandle::receive_and_tick).
 ///
 /// # The contract
 ///
@@ -17,7 +18,7 @@ use crate::record::NodeId;
 /// - It **must not** hand a frame to another member than `to`, and `from` of `receive` must be the
 ///   member that sent it. (Frames for other members, of other groups, and damaged ones are refused
 ///   there.)
-/// - `send` is called by one thread at a time, and **must not block for long**: while it does, this
+/// - `send` is called by one thread at a time, which may be one that appends, and **must not block for long**: while it does, this
 ///   member does nothing. A transport with connections has a queue with a limit, and drops what does
 ///   not fit. [`FrameClass::Control`](crate::FrameClass::Control) deserves a queue of its own, because
 ///   a leader whose beats wait behind megabytes of records is taken for dead.

@@ -31,11 +31,24 @@ pub(crate) struct Terms<'a> {
     /// The acknowledgement waits for no other member of a replicated group.
     #[cfg(feature = "replication")]
     pub(crate) is_leader_enough: bool,
+    /// Whether the caller settles the append at once, and holds no lock then.
+    #[cfg(feature = "replication")]
+    pub(crate) is_settled_at_once: bool,
     /// Whether the caller is a task of an executor, which must not be kept waiting.
     pub(crate) is_task: bool,
 }
 
 impl Terms<'_> {
+    /// For a caller that settles the append at once, and holds no lock then.
+    #[inline]
+    pub(crate) fn at_once(self) -> Self {
+        Self {
+            #[cfg(feature = "replication")]
+            is_settled_at_once: true,
+            ..self
+        }
+    }
+
     /// The leadership under which a majority is waited for.
     #[inline]
     #[cfg_attr(not(feature = "replication"), expect(clippy::unused_self, reason = "no members"))]
@@ -45,6 +58,12 @@ impl Terms<'_> {
             return LedEpoch::default();
         }
         led
+    }
+
+    /// Whether the caller sends the records to the other members itself.
+    #[cfg(feature = "replication")]
+    fn announces(&self) -> bool {
+        self.is_settled_at_once && !self.is_leader_enough
     }
 }
 
@@ -116,7 +135,15 @@ pub(crate) fn append_now<'t, 'r, 'a: 'r>(
     let mut encoder = Encoder::take();
     let mut batch = encoder.encode(records, topic.rules, stamp.wall)?;
     let (level_in_force, is_held) = (Some(&level), !is_task);
-    let options = AppendOptions { expected, producer, level: level_in_force, stamp, is_held };
+    let options = AppendOptions {
+        expected,
+        producer,
+        level: level_in_force,
+        stamp,
+        is_held,
+        #[cfg(feature = "replication")]
+        is_announced: terms.announces(),
+    };
     let (offsets, duplicate_of, led) = match core.append(&mut batch, &options)? {
         Accepted::Appended { base_offset, next_offset, led } => {
             (base_offset..next_offset, None, led)
@@ -177,8 +204,12 @@ impl Appended<'_> {
 
     #[inline]
     fn settle_now(&self) -> Result<()> {
+        if self.led.is_some() {
+            // Others store the records while this member does.
+            self.core.flusher().announce();
+        }
         if self.is_synced() {
-            let waited = self.core.wait_durable(self.offsets.end);
+            let waited = self.core.flusher().wait_and_announce(self.offsets.end);
             waited.inspect_err(|_| self.core.log().trace().deliver())?;
         }
         if self.led.is_some() { self.copies().wait(self.core) } else { Ok(()) }

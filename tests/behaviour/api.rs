@@ -456,6 +456,8 @@ fn a_cluster_is_made_cut_and_healed() {
             |transport, to, frame| transport.send(to, frame);
         let replication = Replication::new(NodeId(1), [NodeId(1)], transport);
         let handle: ReplicationHandle = replication.handle();
+        let _: fn(&ReplicationHandle, NodeId, Frame) -> logpond::Result<()> =
+            ReplicationHandle::receive_and_tick;
         network.attach(NodeId(1), handle);
         network.detach(NodeId(1));
         let _: (bool, Option<Duration>) = (network.step(), network.next_arrival());

@@ -19,6 +19,8 @@ struct Links {
     cut: BTreeSet<NodeId>,
     /// How many frames with records, or questions for them, of each member are lost next.
     lost: BTreeMap<NodeId, usize>,
+    /// Whether the thread that sends does what the frame asks for.
+    at_once: bool,
 }
 
 /// Hands frames over at once. Members can be cut off.
@@ -26,6 +28,11 @@ struct Links {
 pub(crate) struct Network(Arc<Mutex<Links>>);
 
 impl Network {
+    /// One whose frames are taken and worked on by the thread that sends them.
+    pub(crate) fn at_once() -> Self {
+        Self(Arc::new(Mutex::new(Links { at_once: true, ..Links::default() })))
+    }
+
     pub(crate) fn attach(&self, node: NodeId, member: ReplicationHandle) {
         self.0.lock().unwrap().members.insert(node, member);
     }
@@ -55,7 +62,7 @@ struct Link {
 
 impl Transport for Link {
     fn send(&self, to: NodeId, frame: Frame) -> Result<(), TransportError> {
-        let member = {
+        let (member, at_once) = {
             let mut links = self.network.0.lock().unwrap();
             if frame.class() == FrameClass::Data
                 && let Some(lost) = links.lost.get_mut(&self.from).filter(|lost| **lost > 0)
@@ -66,10 +73,15 @@ impl Transport for Link {
             if links.cut.contains(&self.from) || links.cut.contains(&to) {
                 return Err(TransportError::Unreachable);
             }
-            links.members.get(&to).cloned().ok_or(TransportError::Unreachable)?
+            let member = links.members.get(&to).cloned().ok_or(TransportError::Unreachable)?;
+            (member, links.at_once)
         };
         // What is lost there is asked for again.
-        let _ = member.receive(self.from, frame);
+        let _ = if at_once {
+            member.receive_and_tick(self.from, frame)
+        } else {
+            member.receive(self.from, frame)
+        };
         Ok(())
     }
 }
@@ -95,8 +107,13 @@ impl Group {
     }
 
     pub(crate) fn without_members(election: Option<Election>) -> Self {
-        let (network, dir) = (Network::default(), tempfile::tempdir().unwrap());
-        Self { network, dir, election, brokers: BTreeMap::new() }
+        Self { election, ..Self::on(Network::default()) }
+    }
+
+    /// Nobody runs yet, and nobody is elected.
+    pub(crate) fn on(network: Network) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { network, dir, election: None, brokers: BTreeMap::new() }
     }
 
     /// Three members, of which the first leads epoch 1.

@@ -15,6 +15,7 @@ mod group;
 mod procedures;
 mod reentrance;
 mod rows;
+mod threads;
 mod topics;
 mod transports;
 mod trouble;

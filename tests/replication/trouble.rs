@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use logpond::{
-    Broker, Clock, Error, LeaderEpoch, ManualClock, NodeId, Record, ReplicationEvent, Role,
-    SystemClock, TopicConfig,
+    Broker, Clock, Durability, Error, LeaderEpoch, ManualClock, NodeId, Record, ReplicationEvent,
+    Role, SystemClock, TopicConfig,
 };
 
 use crate::group::{Group, NODES, PATIENCE, until, within};
@@ -167,7 +167,9 @@ fn a_call_that_waits_times_out_although_nobody_ticks() {
         let leader = group.broker(A).clone();
         let (creating, ticking) = (leader.clone(), group.member(A));
         let created = std::thread::spawn(move || {
-            creating.ensure_topic("orders", TopicConfig::new(1)).map(drop)
+            // The time of the call begins right after its append: it must not wait for a disk before.
+            let config = TopicConfig::new(1).durability(Durability::Os);
+            creating.ensure_topic("orders", config).map(drop)
         });
         let is_created = || {
             ticking.tick().unwrap();

@@ -78,7 +78,7 @@ fn crashes(random: &mut Random) -> [Crash; 3] {
 }
 
 // RED: src/topic/append.rs
-//   - let waited = self.core.wait_durable(self.offsets.end);
+//   - let waited = self.core.flusher().wait_and_announce(self.offsets.end);
 //   + let waited = if self.duplicate_of.is_some() { Ok(()) } else { self.core.wait_durable(self.offsets.end) };
 #[test]
 fn row_a05_b13_a_source_that_is_sent_again_after_a_death_is_there_once() {

@@ -131,6 +131,26 @@ impl Syncs {
         }
     }
 
+    /// Begins a requested sync of a partition, by a helper that is idle or at work on it. False, and
+    /// nothing is done, if there is none. Waits for nothing.
+    pub(super) fn ask_helper(&self, partition: &Arc<PartitionCore>) -> bool {
+        let mut queue = self.queue.lock();
+        if let Some(again) = queue.at_work.get_mut(&address_of(partition)) {
+            // Under the lock, so before the helper: what is published later is requested again.
+            partition.requests().begin(Work::Sync);
+            *again = Some(again.map_or(For::Waiters, |known| known.and(For::Waiters)));
+            return true;
+        }
+        if queue.is_stopped || queue.idle <= queue.ready() {
+            return false;
+        }
+        partition.requests().begin(Work::Sync);
+        queue.add(Arc::clone(partition), For::Waiters);
+        drop(queue);
+        self.asked.notify_all();
+        true
+    }
+
     /// What a helper does, until there is nothing to do or the workers are stopped.
     pub(crate) fn help(&self, on_panic: &dyn Fn()) {
         while let Some(ask) = self.next() {
@@ -170,7 +190,7 @@ impl Syncs {
         let done = foreign::call(|| {
             // A caller that needs the result finds the failure in the gate and in the next append.
             if reason != For::Footers {
-                let _ = partition.flush();
+                let _ = partition.flusher().flush_and_announce();
             }
             if reason != For::Waiters && matches!(partition.footers().sync_sealed(), Ok(true)) {
                 partition.requests().request(Work::Finish);

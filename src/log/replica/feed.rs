@@ -34,9 +34,22 @@ pub(crate) struct Portion {
 }
 
 impl Portion {
+    /// The first so many bytes of them, without a copy.
+    #[cfg(feature = "replication")]
+    pub(crate) fn into_bytes(mut self, len: usize) -> bytes::Bytes {
+        self.span.end = self.span.end.min(self.span.start.saturating_add(len));
+        bytes::Bytes::from_owner(self)
+    }
+
     /// The batches, whole and checked.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.window.region.bytes(self.span.clone()).unwrap_or_default()
+    }
+}
+
+impl AsRef<[u8]> for Portion {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
     }
 }
 

@@ -1,7 +1,6 @@
 //! Appends that are refused, and readers that wait.
 
 use super::*;
-use crate::partition::append::Stamp;
 use crate::partition::state::State;
 use crate::partition::waiters::Notifier;
 
@@ -51,15 +50,12 @@ fn an_older_holder_of_a_producer_id_is_fenced_before_its_first_append() {
     let setup = Setup::new(Durability::Os);
     let current = AtomicU32::new(0);
     let holder = |epoch, sequence| AppendOptions {
-        is_held: false,
-        expected: None,
-        level: None,
-        stamp: Stamp::default(),
         producer: Some(Fence {
             request: ProducerRequest { id: 7, epoch, sequence },
             name: "p",
             current: &current,
         }),
+        ..AppendOptions::default()
     };
     append(&setup.core, "old", &holder(0, Sequence::At(1))).unwrap();
     // The partition has seen nothing of the new holder yet: only the fence tells.

@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::super::frame::Batches;
 use super::super::log_key::LogKey;
 use super::super::notes::Note;
@@ -114,7 +112,7 @@ impl<'a, C: Catalog> Files<'a, C> {
             return Ok(Vec::new());
         };
         let mut all = Vec::new();
-        for portion in &portions {
+        for portion in portions {
             let mut kept = 0;
             while let Some(rest) = portion.bytes().get(kept..)
                 && let Ok(Some(header)) = BatchHeader::parse(rest)
@@ -122,8 +120,8 @@ impl<'a, C: Catalog> Files<'a, C> {
             {
                 kept = kept.saturating_add(header.size as usize);
             }
-            if let Some(bytes) = portion.bytes().get(..kept).filter(|bytes| !bytes.is_empty()) {
-                all.push(Batches { under: portion.under, bytes: Bytes::copy_from_slice(bytes) });
+            if kept > 0 {
+                all.push(Batches { under: portion.under, bytes: portion.into_bytes(kept) });
             }
         }
         Ok(all)
