@@ -279,7 +279,8 @@ impl Broker {
     /// # Errors
     ///
     /// [`Error::Io`] if files cannot be read, [`Error::Corrupt`] if an internal log of the
-    /// directory is damaged; part of the changes may be visible then, and the next call tries
+    /// directory is damaged, or ends before what this broker has seen because an older copy of the
+    /// directory was restored (then open it again); part of the changes may be visible then, and the next call tries
     /// again. Damage of a topic is no error of this call: it is in
     /// [`Refreshed::corrupt`](crate::report::Refreshed). [`Error::Closed`].
     ///

@@ -9,6 +9,7 @@
 //!
 //! The lock of the looks is held throughout. Application code is called after it is released.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use super::engine::Engine;
 use super::inspect::{Inspector, Looked};
 use super::internal_logs::{LOCAL, META, OFFSETS};
 use super::last_run::LastRun;
+use super::local::LocalState;
 use super::looks::Looks;
 use super::open::inspector;
 use super::parallel::in_parallel;
@@ -28,6 +30,7 @@ use crate::format::TopicId;
 use crate::log::unavailable::damage_of;
 use crate::log::{LogIdentity, LogOptions};
 use crate::partition::PartitionCore;
+use crate::record::TopicPartition;
 use crate::trace::note;
 
 /// Brings a read-only broker up to date. Does nothing in one that writes.
@@ -67,10 +70,18 @@ enum Outcome {
 
 type Job<'a> = (TopicId, &'a Arc<PartitionCore>);
 
+/// A partition that a look has found damaged or cut, and to which offset it was cut.
+type Failed<'a> = (Job<'a>, Outcome, Option<u64>);
+
+/// Of each log that was ever recovered, the last incarnation.
+type Incarnations = BTreeMap<(TopicId, u32), u64>;
+
 impl Refresh<'_> {
     fn run(&self, looks: &mut Looks, refreshed: &mut Refreshed) -> Result<()> {
         let logs = self.engine.logs();
+        let seen = self.incarnations();
         self.inspector.catch_up(LOCAL, logs.local(), looks)?;
+        let known_now = self.incarnations();
         self.inspector.catch_up(META, logs.catalog(), looks)?;
         self.inspector.catch_up(OFFSETS, self.engine.coordinator().offsets().log(), looks)?;
         let last_run = self.inspector.last_run(logs.local(), looks);
@@ -82,20 +93,84 @@ impl Refresh<'_> {
         let known = before.iter().filter(|topic| is_live(topic.id));
         let jobs: Vec<Job<'_>> = known
             .flat_map(|topic| topic.partitions.iter().map(move |core| (topic.id, core)))
-            .filter(|(_, core)| core.is_available() && !core.is_closed())
+            .filter(|(_, core)| !core.is_closed())
             .collect();
         let outcomes = in_parallel(&jobs, |job| Ok(self.look(job, looks, last_run)))?;
+        // What was read may be newer than what `__local` said before. Cuts are noted there before
+        // the first append, so they are judged by what it said before and after.
+        self.inspector.catch_up(LOCAL, logs.local(), looks)?;
+        let known_later = self.incarnations();
         let mut failed = Vec::new();
         for (job, outcome) in jobs.into_iter().zip(outcomes) {
+            let (id, core) = job;
+            let key = (id, core.origin.partition);
             match outcome {
                 Outcome::Unchanged => self.raise_start(job),
-                Outcome::Looked(looked) if looked.report.corrupt.is_empty() => {
-                    take(job, *looked, looks, refreshed);
+                // Recovered at this moment: the next refresh looks again.
+                Outcome::Looked(_) if known_now.get(&key) != known_later.get(&key) => {}
+                Outcome::Looked(looked) if !core.is_available() => {
+                    self.reopen(job, (*looked, None, last_run), looks)?;
+                    refreshed.available.push(TopicPartition::clone(&core.origin));
                 }
-                damaged => failed.push((job, damaged)),
+                Outcome::Looked(looked) => {
+                    let cut = self.cut_of(job, &looked, seen.get(&key));
+                    if cut.is_none() && looked.report.corrupt.is_empty() {
+                        take(job, *looked, looks, refreshed);
+                    } else {
+                        failed.push((job, Outcome::Looked(looked), cut));
+                    }
+                }
+                Outcome::Failed(_) if !core.is_available() => {}
+                failure @ Outcome::Failed(_) => failed.push((job, failure, None)),
             }
         }
-        self.explain(failed, looks, refreshed)
+        self.explain(failed, last_run, looks, refreshed)
+    }
+
+    fn incarnations(&self) -> Incarnations {
+        let of = |local: &LocalState| {
+            let known = local.lineages.iter().filter_map(|(key, it)| Some((*key, it.current()?)));
+            known.collect()
+        };
+        self.engine.logs().local().read(of)
+    }
+
+    /// To which offset a log was cut below what this broker has seen of it. A log end only rises
+    /// otherwise. `seen`: the last incarnation when its end was seen.
+    fn cut_of(&self, (id, core): Job<'_>, looked: &Looked, seen: Option<&u64>) -> Option<u64> {
+        let end = core.log_end();
+        let key = (id, core.origin.partition);
+        let noted = self
+            .engine
+            .logs()
+            .local()
+            .read(|local| local.lineages.get(&key)?.cut_below(end, seen.copied().unwrap_or(0)));
+        let lower = Some(looked.log.log_end()).filter(|now| *now < end);
+        noted.into_iter().chain(lower).min()
+    }
+
+    /// Opens a partition again: it was unavailable, or was cut.
+    fn reopen(
+        &self,
+        (id, core): Job<'_>,
+        (looked, cut, last_run): (Looked, Option<u64>, LastRun),
+        looks: &mut Looks,
+    ) -> Result<()> {
+        let engine = self.engine;
+        let Some(topic) = engine.live().of_id(id) else { return Ok(()) };
+        let number = core.origin.partition;
+        let entry = TopicEntry { name: Arc::clone(&topic.name), id, config: topic.config.clone() };
+        let factory = engine.topics().factory();
+        let stored = factory.stored_partition(engine.logs(), &entry, number, last_run);
+        let mut lineage = core.log().lineage().clone();
+        if let Some(cut) = cut {
+            lineage.begin((engine.context().env.random)(), cut);
+        }
+        let Looked { log, seen, .. } = looked;
+        let core = factory.reopened_partition(&stored, lineage, log);
+        watched::exchange(engine.topics(), &topic, core)?;
+        looks.note((id, number), seen);
+        Ok(())
     }
 
     /// Opens partitions that this broker has not seen before.
@@ -129,7 +204,9 @@ impl Refresh<'_> {
         let key = (id, core.origin.partition);
         let known =
             last_run.known(&self.engine.context().settings, self.engine.logs().local(), key);
-        match self.inspector.look_again((&identity, options), looks.seen(key), known) {
+        // An unavailable partition has nothing that was seen.
+        let seen = looks.seen(key).filter(|_| core.is_available());
+        match self.inspector.look_again((&identity, options), seen, known) {
             None => Outcome::Unchanged,
             Some(Ok(looked)) => Outcome::Looked(Box::new(looked)),
             Some(Err(error)) => Outcome::Failed(error),
@@ -145,20 +222,21 @@ impl Refresh<'_> {
         }
     }
 
-    /// Damage is none if its topic is deleted by now.
+    /// Damage, and a cut, are none if the topic is deleted by now.
     fn explain(
         &self,
-        failed: Vec<(Job<'_>, Outcome)>,
+        failed: Vec<Failed<'_>>,
+        last_run: LastRun,
         looks: &mut Looks,
         refreshed: &mut Refreshed,
     ) -> Result<()> {
         if failed.is_empty() {
             return Ok(());
         }
-        let ids: Vec<TopicId> = failed.iter().map(|((id, _), _)| *id).collect();
+        let ids: Vec<TopicId> = failed.iter().map(|((id, _), ..)| *id).collect();
         let deleted = self.inspector.deleted(&ids)?;
         let mut result = Ok(());
-        for (job, outcome) in failed {
+        for (job, outcome, cut) in failed {
             let (id, core) = job;
             if deleted.contains(&id) {
                 if !core.is_closed() {
@@ -174,8 +252,13 @@ impl Refresh<'_> {
                         note!(self.engine.context().env.trace, Corruption(damage.clone()));
                     }
                     refreshed.corrupt.extend(looked.report.corrupt.iter().cloned());
-                    // Readers can pass it, and report it when they do.
-                    take(job, *looked, looks, refreshed);
+                    if cut.is_some() {
+                        self.reopen(job, (*looked, cut, last_run), looks)?;
+                        refreshed.truncated.push(TopicPartition::clone(&core.origin));
+                    } else {
+                        // Readers can pass it, and report it when they do.
+                        take(job, *looked, looks, refreshed);
+                    }
                 }
                 Outcome::Failed(error) => match damage_of(&of_log(core).0, &error) {
                     Some(damage) => refreshed.corrupt.push(damage),

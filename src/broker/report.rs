@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::error::Corruption;
 use crate::log::open::PartitionRecovery;
+use crate::record::TopicPartition;
 use crate::trace::{Outbox, note};
 
 /// What was found and done when the broker opened the directory; returned by
@@ -80,6 +81,14 @@ pub struct Refreshed {
     pub deleted: Vec<String>,
     /// Topics whose settings were changed, or that have more partitions now.
     pub altered: Vec<String>,
+    /// Partitions that were unavailable, and that can be read now.
+    pub available: Vec<TopicPartition>,
+    /// Partitions whose log ends lower than this broker has seen it, or did in between: a recovery
+    /// has cut it, or files were replaced. A consumer that has read beyond the cut gets
+    /// [`Error::Truncated`](crate::Error::Truncated) once. Handles of such a partition, and of one
+    /// in `available`, return [`Error::UnknownTopic`](crate::Error::UnknownTopic):
+    /// [`Topic::partition`](crate::Topic::partition) returns new ones.
+    pub truncated: Vec<TopicPartition>,
     /// By how much the log ends of all partitions have moved. In a new topic or partition, how many
     /// offsets there are.
     pub records: u64,
@@ -93,8 +102,9 @@ impl Refreshed {
     /// offsets may have changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { created, deleted, altered, records, corrupt } = self;
-        let topics = [created, deleted, altered];
-        *records == 0 && corrupt.is_empty() && topics.iter().all(|topics| topics.is_empty())
+        let Self { created, deleted, altered, available, truncated, records, corrupt } = self;
+        let topics = [created, deleted, altered].iter().all(|topics| topics.is_empty());
+        let partitions = [available, truncated].iter().all(|partitions| partitions.is_empty());
+        *records == 0 && corrupt.is_empty() && topics && partitions
     }
 }

@@ -36,6 +36,7 @@ mod panics;
 mod power;
 mod random;
 mod refresh;
+mod reopened;
 #[cfg(feature = "replication")]
 mod replicated_logs;
 mod reserve;

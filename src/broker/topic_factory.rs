@@ -157,6 +157,16 @@ impl TopicFactory {
         Ok((core, (recovery, changes)))
     }
 
+    /// A partition that a read-only broker opens again. `lineage` has the cuts that it has noticed.
+    pub(super) fn reopened_partition(
+        &self,
+        stored: &StoredPartition,
+        lineage: Lineage,
+        log: Log,
+    ) -> Arc<PartitionCore> {
+        self.partition_core(log, lineage, stored.durability, None)
+    }
+
     pub(super) fn partition_core(
         &self,
         log: Log,

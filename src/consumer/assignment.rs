@@ -129,6 +129,9 @@ impl Assigned {
     // ---- reading -----------------------------------------------------------------------------
 
     pub(super) fn fetch(&mut self, look: Look) -> Result<Batch> {
+        if self.run.context().settings.read_only {
+            follow_reopened(&self.run, &mut self.slots, &mut self.maker);
+        }
         let Self { run, settings, role, slots, gaps, .. } = self;
         slots.fetch(look, role.is_member(), settings, gaps, || run.gate().check_open())
     }
@@ -473,6 +476,19 @@ pub(super) fn ends<P: Into<TopicPartition>>(
         Ok((partition, end))
     };
     partitions.into_iter().map(end_of).collect()
+}
+
+/// Continues in partitions that a refresh has opened again.
+#[cold]
+fn follow_reopened(run: &Run, slots: &mut Slots, maker: &mut SlotMaker) {
+    for slot in slots.iter_mut().filter(|slot| slot.core().is_closed()) {
+        let Some(topic) = run.live().of_id(slot.topic().id) else { continue };
+        let now = topic.partition(slot.origin().partition).ok();
+        if let Some(core) = now.filter(|core| !core.is_closed()).cloned() {
+            let token = maker.next_token();
+            slot.continue_in(topic, core, (maker.notifier(), token));
+        }
+    }
 }
 
 /// Whether the group has begun to read this topic. Only members have subscriptions.

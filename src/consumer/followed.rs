@@ -45,13 +45,17 @@ impl Followed {
     #[cold]
     fn compare(&self, run: &Run, slots: &Slots) -> Changes {
         let mut changes = Changes::default();
+        let is_read_only = run.context().settings.read_only;
         let (mut topics, mut live) = (BTreeSet::new(), BTreeSet::new());
         for topic in run.live().all().iter().filter(|topic| self.interest.covers(&topic.name)) {
             for (number, core) in (0..).zip(&topic.partitions) {
                 let partition =
                     TopicPartition { topic: Arc::clone(&topic.name), partition: number };
                 let slot = slots.index_of(&partition).ok().and_then(|index| slots.get(index));
-                let is_same = slot.is_some_and(|slot| Arc::ptr_eq(slot.core(), core));
+                // In a read-only broker, a slot finds by itself what was opened again.
+                let is_reopened = |slot: &Slot| is_read_only && slot.topic().id == topic.id;
+                let is_same =
+                    slot.is_some_and(|it| Arc::ptr_eq(it.core(), core) || is_reopened(it));
                 if slot.is_some() && !is_same {
                     // Deleted, and created again under the same name.
                     changes.drop.push(partition.clone());

@@ -136,8 +136,9 @@ impl Slot {
         // Not the visible end: in a poisoned partition that is the durable one, and nothing was
         // cut.
         let end = if is_replicated { u64::MAX } else { self.core.log_end() };
-        let cut = self.core.log().cut_below(offset, incarnation);
-        let cut = cut.filter(|_| !is_replicated);
+        let cut = self.core.log().lineage().cut_below(offset, incarnation);
+        // A read-only broker knows only the cuts that it has noticed itself.
+        let cut = cut.filter(|_| !is_replicated && self.topic.read_only.is_none());
         if let Some(cut_to) = cut.or_else(|| (offset > end).then_some(end)) {
             // A recovery cut the log: new records must not be skipped unnoticed because they have
             // the offsets of the lost ones. Reading continues at the cut, where they begin.
@@ -160,6 +161,27 @@ impl Slot {
             return Ok(Some(gap));
         }
         Ok(None)
+    }
+
+    /// In a read-only broker, a partition was opened again, because its files can be read again, or
+    /// because a recovery by the broker that writes has cut it: then the position may be beyond the
+    /// cut.
+    pub(super) fn continue_in(
+        &mut self,
+        topic: Arc<TopicShared>,
+        core: Arc<PartitionCore>,
+        (notifier, token): (&Arc<Notifier>, usize),
+    ) {
+        let position = self.progress.handed_out();
+        let known = self.core.log().lineage().current().unwrap_or(0);
+        self.arming = Arming::new(&core, notifier, token);
+        (self.topic, self.core) = (topic, core);
+        let cut = self.core.log().lineage().cut_below(position, known);
+        self.move_to(cut.unwrap_or(position));
+        if let Some(end) = cut {
+            let partition = self.origin().clone();
+            self.failure.keep(Error::Truncated { partition, committed: position, end });
+        }
     }
 
     /// Begins in a partition that is unavailable: the next poll returns its error.
@@ -188,14 +210,10 @@ impl Slot {
         let offset = match start {
             // Other members may have records there already.
             StartAt::Offset(offset) if self.core.log().ends().is_replicated() => offset.max(first),
-            start => self.resolve(start, first, settings)?,
+            start => offset_of(&self.core, start, first, settings.visibility)?,
         };
         self.move_to(offset);
         Ok(())
-    }
-
-    fn resolve(&self, start: StartAt, first: u64, settings: &Settings) -> Result<u64> {
-        offset_of(&self.core, start, first, settings.visibility)
     }
 
     /// Retention has removed records that this consumer did not read: the policy says where it
@@ -207,7 +225,8 @@ impl Slot {
         }
         // Retention may continue meanwhile: what it removes behind `next` is the next gap. Records
         // that the policy skips are missed too, so the gap ends where reading continues.
-        let next = self.resolve(settings.out_of_range, start, settings)?.max(start);
+        let to = settings.out_of_range;
+        let next = offset_of(&self.core, to, start, settings.visibility)?.max(start);
         self.skip_to(next);
         let partition = self.origin().clone();
         Ok(Gap { partition, missed: position..next })

@@ -27,6 +27,11 @@ impl SlotMaker {
         &self.notifier
     }
 
+    pub(super) fn next_token(&mut self) -> usize {
+        self.last_token += 1;
+        self.last_token
+    }
+
     /// A slot that has no position yet.
     ///
     /// # Errors
@@ -41,8 +46,8 @@ impl SlotMaker {
     ) -> Result<Slot> {
         let topic = run.topic(&partition.topic)?;
         let core = Arc::clone(topic.partition(partition.partition)?);
-        self.last_token += 1;
-        let mut slot = Slot::new(topic, core, &self.notifier, self.last_token);
+        let token = self.next_token();
+        let mut slot = Slot::new(topic, core, &self.notifier, token);
         if role.is_member() {
             slot.begin_ownership(role.epoch_of(partition));
         }

@@ -62,6 +62,10 @@ impl Slots {
         self.list.iter()
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.list.iter_mut()
+    }
+
     pub(super) fn get(&self, index: usize) -> Option<&Slot> {
         self.list.get(index)
     }

@@ -226,10 +226,9 @@ impl SharedLog {
         (epochs.leader_epoch, epochs.incarnation)
     }
 
-    /// Whether a recovery has cut off what lay below `offset` since a consumer committed it under
-    /// `incarnation`: the offset to which the log was cut.
-    pub(crate) fn cut_below(&self, offset: u64, incarnation: u64) -> Option<u64> {
-        self.lineage.cut_below(offset, incarnation)
+    /// The recoveries of this log; in a read-only broker, the cuts that it has noticed.
+    pub(crate) fn lineage(&self) -> &Lineage {
+        &self.lineage
     }
 
     pub(crate) fn producer(&self, id: u64) -> Option<ProducerState> {

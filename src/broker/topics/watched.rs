@@ -90,3 +90,20 @@ fn adjust(
     refreshed.altered.push(entry.name.to_string());
     Ok(())
 }
+
+/// Puts a partition that was opened again in force instead of the one before, whose readers find it when
+/// they notice that theirs is closed.
+pub(in crate::broker) fn exchange(
+    topics: &Topics,
+    topic: &TopicShared,
+    core: Arc<PartitionCore>,
+) -> Result<()> {
+    let mut partitions = topic.partitions.clone();
+    let Some(old) = partitions.get_mut(core.origin.partition as usize) else { return Ok(()) };
+    let old = std::mem::replace(old, core);
+    let change = topics.run.gate().begin_change()?;
+    topics.replace(&change, topic, topic.config.clone(), partitions);
+    drop(change);
+    old.close_deleted(None);
+    Ok(())
+}
