@@ -13,6 +13,7 @@
 //! | [`handle`], [`wait`] | requests of other threads; how a call waits |
 //! | `seen` | what a test broker sees of it |
 //! | [`poller`] | the loop of a poll |
+//! | [`in_flight`] | for callers: messages whose work is not done |
 //! | `in_async`, `stream` | with the feature `async`: futures and a stream of the same calls |
 //! | this file | the public handle |
 //!
@@ -35,6 +36,7 @@ pub use self::gaps::Gap;
 pub use self::handle::ConsumerHandle;
 #[cfg(feature = "async")]
 pub use self::in_async::AsyncConsumer;
+pub use self::in_flight::InFlight;
 use self::poller::Poller;
 use self::rebalance::Callback;
 pub use self::rebalance::{CallbackResult, Rebalance};
@@ -62,6 +64,7 @@ mod gaps;
 mod handle;
 #[cfg(feature = "async")]
 mod in_async;
+mod in_flight;
 mod pending;
 mod poller;
 mod progress;
@@ -93,7 +96,7 @@ mod wait;
 /// # broker.producer().send(Record::to("emails").key("user-7").value("welcome!"))?;
 /// let mut inbox = broker.consumer("mailer").subscribe(["emails"]).open()?;
 /// for message in inbox.poll(Duration::from_secs(1))?.iter() {
-///     println!("{:?}: {:?}", message.key(), message.value());
+///     println!("{:?}: {:?}", message.key_text(), message.value_text());
 /// }
 /// inbox.commit()?; // the work is done: the group will not get these messages again
 /// inbox.close()?;
@@ -229,7 +232,7 @@ impl Consumer {
         self.poller.next_message(&Wait::Never)
     }
 
-    /// Returns an iterator over the messages from the position on. Each `next` waits for a message.
+    /// Returns an iterator over the messages, for loops that do not commit: those use `recv`.
     ///
     /// It ends after [`ConsumerHandle::shutdown`], when the broker is closed, and after an error
     /// that repeats until the caller acts: [`Error::Fenced`], [`Error::UnknownTopic`],
@@ -421,9 +424,12 @@ impl Consumer {
         commits.make(&everything, level)
     }
 
-    /// Commits one message and all messages before it in its partition. A higher commit is kept,
-    /// unless a [`seek`](Self::seek) has moved the position back: so messages can be committed in
-    /// any order.
+    /// Commits one message **and all messages before it in its partition**, whether or not their work
+    /// is done. A higher commit is kept, unless a [`seek`](Self::seek) has moved the position back.
+    ///
+    /// If several threads work on the messages of one partition, do not call it for each that is
+    /// finished: after a crash, earlier ones that were not finished would not be delivered again.
+    /// Commit the last message before the first unfinished one: [`InFlight`] finds it.
     ///
     /// # Errors
     ///

@@ -36,6 +36,15 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// }
 /// # Ok::<(), Error>(())
 /// ```
+///
+/// What a loop does with an error that it does not know:
+///
+/// | | in a loop that sends | in a loop that polls or commits |
+/// |---|---|---|
+/// | `is_fatal()` | ends: open the handle again | ends |
+/// | `is_retriable()` | may send again; if not `is_definite()`, with `send_sequenced`, or the record may be stored twice | polls again |
+/// | neither, but not `is_definite()`, as [`Io`](Self::Io) | does not know whether the record is stored; `send_sequenced` can be repeated | repeats it a few times |
+/// | none of these | does not send this record again: it is refused | the caller has to act, for example by `seek`; a poll without that returns the error again, and messages of other partitions in between |
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -312,6 +321,7 @@ impl Error {
             | Self::LeadershipLost
             | Self::StorageFull { .. }
             | Self::Callback { .. }
+            | Self::Truncated { .. }
             | Self::Timeout
             | Self::Transport(_) => true,
             // The log end only rises.

@@ -31,7 +31,7 @@
 //!
 //! let mut inbox = broker.consumer("mailer").subscribe(["emails"]).open()?;
 //! for message in inbox.poll(Duration::from_secs(1))? {
-//!     println!("{:?}: {:?}", message.key(), message.value());
+//!     println!("{:?}: {:?}", message.key_text(), message.value_text());
 //! }
 //! inbox.commit()?; // only now are these messages done
 //! broker.close()?;
@@ -66,7 +66,7 @@
 //! | store each message in a database exactly once | [`Commits::seek`]; [`docs::sources`]; the recipe `outbox` |
 //! | append only if no other writer has appended meanwhile | [`Partition::append_if`] |
 //! | share work between threads | one consumer per thread, all of one [group](Broker::consumer) |
-//! | have more workers than partitions | the recipe `worker_pool` in [`docs::recipes`] |
+//! | have more workers than partitions | [`InFlight`]; the recipe `worker_pool` in [`docs::recipes`] |
 //! | try again later what failed, and keep what fails for good | the recipe `retry` in [`docs::recipes`] |
 //! | read everything without a group | [`Broker::reader`], [`Partition::read`] |
 //! | store that messages are done | [`Consumer::commit`], [`Consumer::commit_message`] |
@@ -95,7 +95,7 @@
 //! | test with time that I move | [`ManualClock`], [`BrokerBuilder::background`], [`Broker::tick`] |
 //! | test my service against crashes, faults and time | `testing::TestBroker`, with the feature `testing` |
 //! | know which records a crash or a bad disk has damaged | [`Broker::recovery`], [`Admin::verify`], [`Admin::verify_partition`] |
-//! | copy the readable records of a damaged directory | [`salvage`] |
+//! | copy the readable records of a damaged directory | [`salvage`], [`salvage_with`] |
 //!
 //! The search of these pages also finds Kafka's names (`KafkaConsumer`, `commitSync`,
 //! `seekToBeginning`, `retention.ms`).
@@ -206,7 +206,7 @@ pub use config::{
 #[cfg(feature = "async")]
 pub use consumer::{AsyncConsumer, MessageStream};
 pub use consumer::{
-    CallbackResult, Commits, Consumer, ConsumerBuilder, ConsumerHandle, Gap, Rebalance,
+    CallbackResult, Commits, Consumer, ConsumerBuilder, ConsumerHandle, Gap, InFlight, Rebalance,
 };
 pub use error::{
     CodecError, ConfigError, Corruption, CorruptionKind, Error, LockHolder, NameError, Result,
@@ -226,10 +226,10 @@ pub use replication::{
     Election, ForcedLead, Frame, FrameClass, MemberState, MemberStatus, Replication,
     ReplicationEvent, ReplicationHandle, ReplicationStatus, Role, Transport,
 };
-pub use salvage::salvage;
+pub use salvage::{SalvageStep, salvage, salvage_with};
 pub use topic::{Partition, Topic};
 #[cfg(feature = "async")]
-pub use typed::{AsyncTypedConsumer, TypedStream};
+pub use typed::{AsyncTypedConsumer, AsyncTypedProducer, TypedStream};
 pub use typed::{TypedConsumer, TypedMessage, TypedProducer};
 
 #[cfg(feature = "testing")]

@@ -102,7 +102,7 @@ impl Producer {
     }
 
     /// Sends one record and waits for its acknowledgement. Returns its partition, offset and
-    /// timestamp.
+    /// timestamp. It blocks its thread; in a task, call `in_async().send(..)` (feature `async`).
     ///
     /// # Errors
     ///

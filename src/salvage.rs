@@ -198,12 +198,48 @@ pub struct SalvagedPartition {
 /// For the disk: reads every byte of `from` about twice, and writes the undamaged records. It needs
 /// memory for a few megabytes and the indexes of one partition.
 pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<SalvageReport> {
+    salvage_with(from, to, |_| {})
+}
+
+/// How far a salvage is, for the callback of [`salvage_with`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SalvageStep<'a> {
+    /// The topic of the partition that is copied next.
+    pub topic: &'a str,
+    /// The number of that partition.
+    pub partition: u32,
+    /// How many partitions are copied.
+    pub copied: usize,
+    /// How many there are in all.
+    pub total: usize,
+}
+
+/// Does what [`salvage`] does, and calls `on_step` before each partition, so that a program can show
+/// how far it is.
+///
+/// # Errors
+///
+/// Those of [`salvage`].
+///
+/// # Durability
+///
+/// As [`salvage`].
+///
+/// # Blocking
+///
+/// As [`salvage`].
+pub fn salvage_with(
+    from: impl AsRef<Path>,
+    to: impl AsRef<Path>,
+    on_step: impl FnMut(SalvageStep<'_>),
+) -> Result<SalvageReport> {
     let (from, to) = (from.as_ref(), to.as_ref());
     let disk = RealDisk::new();
     check_apart(&resolved(from)?, &resolved(to)?)?;
     check_free(&disk, to)?;
     let _lock = DirLock::acquire_read_only(from)?;
-    Source { disk: Arc::new(disk), dir: from }.copy_to(Broker::builder().data_dir(to))
+    Source { disk: Arc::new(disk), dir: from }.copy_to(Broker::builder().data_dir(to), on_step)
 }
 
 /// A path without links in it, as far as it exists.
@@ -246,7 +282,11 @@ struct Source<'a> {
 
 impl Source<'_> {
     /// Copies into the directory of the broker that is opened for it.
-    fn copy_to(&self, target: BrokerBuilder) -> Result<SalvageReport> {
+    fn copy_to(
+        &self,
+        target: BrokerBuilder,
+        mut on_step: impl FnMut(SalvageStep<'_>),
+    ) -> Result<SalvageReport> {
         let mut state = State::read(&*self.disk, self.dir)?;
         let (found, mut unknown) = self.survey()?;
         self.complete(&mut state.catalog, &found)?;
@@ -267,8 +307,14 @@ impl Source<'_> {
         };
         let mut ids = BTreeMap::new();
         let mut starts = Vec::new();
+        let total = entries.iter().map(|it| it.config.partitions as usize).sum();
         for Choice { entry, config_lost } in choices {
-            let partitions = self.copy_topic(engine, &entry, &state, &mut ids)?;
+            let before = starts.len();
+            let on_partition = |partition| {
+                let copied = before.saturating_add(partition as usize);
+                on_step(SalvageStep { topic: &entry.name, partition, copied, total });
+            };
+            let partitions = self.copy_topic(engine, (&entry, &state), &mut ids, on_partition)?;
             starts.extend(partitions.iter().map(|it| LocalChange::LogStart {
                 topic: entry.id,
                 partition: it.partition,
@@ -350,12 +396,13 @@ impl Source<'_> {
     fn copy_topic(
         &self,
         engine: &Engine,
-        entry: &TopicEntry,
-        state: &State,
+        (entry, state): (&TopicEntry, &State),
         ids: &mut BTreeMap<u64, u32>,
+        mut on_partition: impl FnMut(u32),
     ) -> Result<Vec<SalvagedPartition>> {
         let mut partitions = Vec::new();
         for number in 0..entry.config.partitions {
+            on_partition(number);
             let target = engine.context().identity(entry, number);
             let source = self.identity(entry, number);
             let damaged =

@@ -13,9 +13,13 @@ pub use self::consumer::TypedConsumer;
 pub use self::in_async::{AsyncTypedConsumer, TypedStream};
 pub use self::message::TypedMessage;
 pub use self::producer::TypedProducer;
+#[cfg(feature = "async")]
+pub use self::send_in_async::AsyncTypedProducer;
 
 mod consumer;
 #[cfg(feature = "async")]
 mod in_async;
 mod message;
 mod producer;
+#[cfg(feature = "async")]
+mod send_in_async;

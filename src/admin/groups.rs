@@ -153,6 +153,34 @@ impl Admin {
         offsets.get(&partition).copied().ok_or(Error::UnknownPartition(partition))
     }
 
+    /// Sets a group's committed offset in all partitions that [`describe_group`](Self::describe_group)
+    /// lists, of all topics that it has subscribed to or committed in, by name or by pattern; and
+    /// returns the new ones. For example, `StartAt::Time` lets the group read the last hour again.
+    /// It is [`reset_offsets`](Self::reset_offsets) for several topics, all or none of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownGroup`], and those of [`reset_offsets`](Self::reset_offsets).
+    ///
+    /// # Durability
+    ///
+    /// At broker level [`Durability::Sync`](crate::Durability::Sync): on return first the records
+    /// and then the offsets are on stable storage. At the other levels the offsets survive the
+    /// death of the process.
+    ///
+    /// # Blocking
+    ///
+    /// At broker level `Sync`, for a sync of each partition, up to eight of them at the same time.
+    /// Also for the disk, to look up a time.
+    pub fn reset_group(&self, group: &str, to: StartAt) -> Result<Offsets> {
+        self.run().gate().check_writable()?;
+        self.run().leading().check()?;
+        let view = inspect::view(self.run().coordinator(), group)?;
+        let table = TopicTable::new(&self.run().live().all());
+        let cores = progress::partitions_of(&view, &table);
+        self.reset(group, cores.iter().map(|(topic, core, _)| (&***topic, &***core)), to)
+    }
+
     fn reset<'p>(
         &self,
         group: &str,

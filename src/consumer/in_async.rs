@@ -40,7 +40,10 @@ use crate::record::Offsets;
 ///             received => received?,
 ///         };
 ///         deliver(&message).await;
-///         inbox.commit_message(&message).await?; // only now is this message done
+///         match inbox.commit_message(&message).await {
+///             Err(Error::Rebalanced { .. }) => {} // its next owner does it again
+///             committed => committed?, // only now is this message done
+///         }
 /// #       stop.shutdown();
 ///     }
 /// #   assert_eq!(consumer.committed(("emails", 0))?, Some(1));
@@ -51,6 +54,9 @@ use crate::record::Offsets;
 /// # Ok::<(), logpond::Error>(())
 /// # }).unwrap();
 /// ```
+///
+/// The view borrows the consumer. For a task, move the consumer into it and make the view there, as
+/// above.
 ///
 /// # Time
 ///

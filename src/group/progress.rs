@@ -74,33 +74,44 @@ pub(crate) fn status_of(view: &GroupView) -> GroupStatus {
     }
 }
 
-/// What is committed, assigned or subscribed to, as far as the topics are still there. `readable`
-/// says from where to where a partition can be read.
+/// A partition of a group, and what it has committed there.
+type Known<'t> = (&'t Arc<TopicShared>, &'t Arc<PartitionCore>, Option<u64>);
+
+/// What is committed, assigned or subscribed to, as far as the topics are still there, in order.
+pub(crate) fn partitions_of<'t>(view: &'t GroupView, topics: &'t TopicTable) -> Vec<Known<'t>> {
+    let committed = view.offsets.iter().filter_map(|(&(id, number), committed)| {
+        let topic = topics.by_id.get(&id)?;
+        Some((topic, topic.partition(number).ok()?, Some(committed.offset)))
+    });
+    let assigned = view.members.iter().flat_map(|member| &member.assignment);
+    let assigned = assigned.filter_map(|partition| {
+        let topic = topics.by_name.get(&partition.topic)?;
+        Some((topic, topic.partition(partition.partition).ok()?, None))
+    });
+    // Without these, the lag of a group that dies before its first commit would be none at all.
+    let subscribed = view.subscriptions.iter().flat_map(|wanted| topics.covered_by(wanted));
+    let subscribed =
+        subscribed.flat_map(|topic| topic.partitions.iter().map(move |core| (topic, core, None)));
+    let mut known: BTreeMap<&TopicPartition, Known<'t>> = BTreeMap::new();
+    for partition in committed.chain(assigned).chain(subscribed) {
+        known.entry(&partition.1.origin).or_insert(partition);
+    }
+    known.into_values().collect()
+}
+
+/// The progress of a group. `readable` says from where to where a partition can be read. A group
+/// reads a partition that it has subscribed to from its beginning if it has no commit there, so all
+/// of it is lag: also while the group has no member.
 pub(crate) fn offsets_of(
     view: &GroupView,
     topics: &TopicTable,
     readable: impl Fn(&Arc<PartitionCore>) -> Range<u64>,
 ) -> Vec<GroupOffset> {
-    let committed = view.offsets.iter().filter_map(|(&(id, number), committed)| {
-        let core = topics.by_id.get(&id)?.partition(number).ok()?;
-        Some((core, Some(committed.offset)))
-    });
-    let assigned = view.members.iter().flat_map(|member| &member.assignment);
-    let assigned = assigned.filter_map(|partition| {
-        Some((topics.by_name.get(&partition.topic)?.partition(partition.partition).ok()?, None))
-    });
-    // Without these, the lag of a group that dies before its first commit would be none at all.
-    let subscribed = view.subscriptions.iter().flat_map(|wanted| topics.covered_by(wanted));
-    let subscribed = subscribed.flat_map(|topic| &topic.partitions).map(|core| (core, None));
-    let mut known: BTreeMap<&TopicPartition, (&Arc<PartitionCore>, Option<u64>)> = BTreeMap::new();
-    for (core, committed) in committed.chain(assigned).chain(subscribed) {
-        known.entry(&core.origin).or_insert((core, committed));
-    }
-    let progress = |(core, committed): (&Arc<PartitionCore>, Option<u64>)| {
+    let progress = |(_, core, committed): Known<'_>| {
         let Range { start, end } = readable(core);
         // Records below the log start are removed and cannot be read any more.
         let lag = end.saturating_sub(committed.unwrap_or(start).max(start));
         GroupOffset { partition: TopicPartition::clone(&core.origin), committed, lag }
     };
-    known.into_values().map(progress).collect()
+    partitions_of(view, topics).into_iter().map(progress).collect()
 }

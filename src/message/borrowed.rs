@@ -2,6 +2,7 @@
 //!
 //! Owns: nothing. Must not know: how messages are iterated.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::SystemTime;
 
@@ -66,6 +67,20 @@ impl<'a> MessageRef<'a> {
     #[must_use]
     pub fn value(&self) -> Option<&'a [u8]> {
         self.record.value
+    }
+
+    /// Returns the key as text, for example to print it: bytes that are no UTF-8 are replaced by
+    /// `�`. `None` if the record has no key.
+    #[must_use]
+    pub fn key_text(&self) -> Option<Cow<'a, str>> {
+        self.key().map(String::from_utf8_lossy)
+    }
+
+    /// Returns the value as text, for example to print it: bytes that are no UTF-8 are replaced by
+    /// `�`. `None` if the record has no value.
+    #[must_use]
+    pub fn value_text(&self) -> Option<Cow<'a, str>> {
+        self.value().map(String::from_utf8_lossy)
     }
 
     /// Returns the timestamp, in milliseconds.

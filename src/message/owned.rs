@@ -3,6 +3,7 @@
 //! Owns: a share of the region, and the positions of the message's parts in it. Must not know:
 //! batches, and where the region came from.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -117,6 +118,20 @@ impl Message {
     #[must_use]
     pub fn value(&self) -> Option<&[u8]> {
         self.value.map(|part| part.of(&self.region))
+    }
+
+    /// Returns the key as text, for example to print it: bytes that are no UTF-8 are replaced by
+    /// `�`. `None` if the record has no key.
+    #[must_use]
+    pub fn key_text(&self) -> Option<Cow<'_, str>> {
+        self.key().map(String::from_utf8_lossy)
+    }
+
+    /// Returns the value as text, for example to print it: bytes that are no UTF-8 are replaced by
+    /// `�`. `None` if the record has no value.
+    #[must_use]
+    pub fn value_text(&self) -> Option<Cow<'_, str>> {
+        self.value().map(String::from_utf8_lossy)
     }
 
     /// Returns the key as [`Bytes`] that share the bytes of the segment, without a copy.

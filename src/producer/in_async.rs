@@ -25,6 +25,10 @@ use crate::topic::append::Terms;
 /// # Ok::<(), logpond::Error>(())
 /// # }).unwrap();
 /// ```
+///
+/// For many records at once, and for records with numbers: the results of [`Producer::enqueue`] and
+/// [`Producer::enqueue_sequenced`] are futures too, for example
+/// `producer.enqueue_sequenced(number, record)?.await?`.
 #[derive(Debug, Clone, Copy)]
 pub struct AsyncProducer<'a> {
     producer: &'a Producer,

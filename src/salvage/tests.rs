@@ -74,7 +74,7 @@ fn salvaged(disk: &SimulatedDisk) -> (SalvageReport, SimulatedDisk) {
 }
 
 fn copied(disk: &SimulatedDisk, copy: &SimulatedDisk) -> Result<SalvageReport> {
-    Source { disk: Arc::new(disk.clone()), dir: Path::new(FROM) }.copy_to(builder(copy, TO))
+    Source { disk: Arc::new(disk.clone()), dir: Path::new(FROM) }.copy_to(builder(copy, TO), |_| {})
 }
 
 /// What can be read of a partition, around damage.
@@ -297,7 +297,7 @@ fn a_copy_is_a_store_like_any_other() {
     let store = store(true);
     let copy = SimulatedDisk::new();
     Source { disk: Arc::new(store.disk.clone()), dir: Path::new(FROM) }
-        .copy_to(builder(&copy, FROM))
+        .copy_to(builder(&copy, FROM), |_| {})
         .unwrap();
     let (report, again) = salvaged(&copy);
     assert!(report.is_whole(), "{report:#?}");

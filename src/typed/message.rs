@@ -1,10 +1,12 @@
 //! A message with its value.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::time::SystemTime;
 
 use crate::codec::Codec;
 use crate::error::CodecError;
-use crate::message::Message;
+use crate::message::{Headers, Message};
 
 /// A message with its decoded value.
 #[derive(Clone)]
@@ -21,6 +23,48 @@ impl<T> TypedMessage<T> {
     pub(super) fn decode<C: Codec<T>>(codec: &C, raw: Message) -> Self {
         let value = raw.value().map(|bytes| codec.decode(bytes)).transpose();
         Self { value, raw }
+    }
+
+    /// Returns the topic.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        self.raw.topic()
+    }
+
+    /// Returns the number of the partition.
+    #[must_use]
+    pub fn partition(&self) -> u32 {
+        self.raw.partition()
+    }
+
+    /// Returns the offset.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.raw.offset()
+    }
+
+    /// Returns the key, as it was sent; `None` if the record has none.
+    #[must_use]
+    pub fn key(&self) -> Option<&[u8]> {
+        self.raw.key()
+    }
+
+    /// Returns the key as text; see [`Message::key_text`].
+    #[must_use]
+    pub fn key_text(&self) -> Option<Cow<'_, str>> {
+        self.raw.key_text()
+    }
+
+    /// Returns the headers.
+    #[must_use]
+    pub fn headers(&self) -> Headers<'_> {
+        self.raw.headers()
+    }
+
+    /// Returns the timestamp, in milliseconds.
+    #[must_use]
+    pub fn timestamp(&self) -> SystemTime {
+        self.raw.timestamp()
     }
 }
 

@@ -7,6 +7,8 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+#[cfg(feature = "async")]
+use super::send_in_async::AsyncTypedProducer;
 use crate::codec::{Bincode, Codec};
 use crate::error::{CodecError, Error, Result};
 use crate::producer::{Delivery, Producer, SendOutcome, SequencedDelivery};
@@ -68,7 +70,8 @@ impl Producer {
         self.typed_with(topic, Bincode)
     }
 
-    /// Returns a producer of values for one topic, with a codec of your choice. In debug builds, each
+    /// Returns a producer of values for one topic, with a codec of your choice, for example
+    /// `typed_with::<Price, _>("prices", Json)`. In debug builds, each
     /// value is decoded once after it was encoded; if that fails, the send returns
     /// [`Error::Codec`](crate::Error::Codec), and nothing is appended.
     #[must_use]
@@ -339,6 +342,15 @@ impl<T, C: Codec<T>> TypedProducer<T, C> {
         Ok(())
     }
 
+    /// Returns a view of this producer whose sends are futures, for any executor. Needs the feature
+    /// `async`; [`enqueue`](Self::enqueue) and its [`Delivery`](crate::Delivery), a future too, need
+    /// none.
+    #[cfg(feature = "async")]
+    #[must_use]
+    pub fn in_async(&self) -> AsyncTypedProducer<'_, T, C> {
+        AsyncTypedProducer::new(self)
+    }
+
     fn encoded<R>(&self, value: &T, send: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
         with_buffer(|buffer| {
             self.encode_into(value, buffer)?;
@@ -362,7 +374,7 @@ impl<T, C> TypedProducer<T, C> {
     }
 
     /// Whether the record leaves to this producer what it sets.
-    fn check(&self, record: &Record<'_>) -> Result<()> {
+    pub(super) fn check(&self, record: &Record<'_>) -> Result<()> {
         if record.topic.is_some_and(|topic| *topic != *self.topic) {
             let reason = "it names another topic than the typed producer's; make it with `new`";
             return Err(Error::config("record", reason));

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::Range;
@@ -15,8 +16,8 @@ use std::time::{Duration, SystemTime};
 use logpond::{
     Acks, Admin, Assignor, Batch, Bincode, Broker, BrokerBuilder, Cleanup, Clock, Codec,
     CodecError, CommitMode, Commits, Consumer, ConsumerBuilder, ConsumerHandle, Corruption,
-    Delivery, Durability, Error, Gap, Headers, LastSequenced, LeaderEpoch, ManualClock, Message,
-    MessageRef, NodeId, Offsets, Partition, PartitionRecovery, Partitioner, Producer,
+    Delivery, Durability, Error, Gap, Headers, InFlight, LastSequenced, LeaderEpoch, ManualClock,
+    Message, MessageRef, NodeId, Offsets, Partition, PartitionRecovery, Partitioner, Producer,
     ProducerBuilder, ReadMode, Rebalance, Record, RecordMetadata, RecoveryPolicy, RecoveryReport,
     Refreshed, Result, SendOutcome, SequencedDelivery, StartAt, SystemClock, TimestampType, Topic,
     TopicConfig, TopicInfo, TopicPartition, TypedConsumer, TypedMessage, TypedProducer,
@@ -252,6 +253,12 @@ fn records_are_consumed() {
         let _: Offsets = consumer.beginning_offsets([&at])?;
         let _: Offsets = consumer.end_offsets([("t", 0)])?;
         handle.shutdown();
+        let mut in_flight: InFlight = InFlight::new();
+        in_flight.begin(&message);
+        in_flight.finish(&message);
+        let _: Vec<Message> = in_flight.take_done();
+        in_flight.retain(&consumer.assignment());
+        let _: (usize, bool) = (in_flight.len(), in_flight.is_empty());
         consumer.close()
     });
 }
@@ -310,6 +317,7 @@ fn messages_are_read() {
             let _: (u64, u64, u32) =
                 (message.offset(), message.next_offset(), message.leader_epoch());
             let _: (Option<&[u8]>, Option<&[u8]>) = (message.key(), message.value());
+            let _: [Option<Cow<'_, str>>; 2] = [message.key_text(), message.value_text()];
             let _: (SystemTime, Headers<'_>) = (message.timestamp(), message.headers());
             let _: Message = message.to_owned();
         }
@@ -323,6 +331,7 @@ fn messages_are_read() {
             let _: (&str, u32, u64, u64) =
                 (message.topic(), message.partition(), message.offset(), message.next_offset());
             let _: [Option<bytes::Bytes>; 2] = [message.key_bytes(), message.value_bytes()];
+            let _: [Option<Cow<'_, str>>; 2] = [message.key_text(), message.value_text()];
             let _: Message = message.detach();
             let _: Record<'_> = (&message).into();
         }
@@ -367,7 +376,10 @@ fn values_are_produced_and_consumed() {
         for TypedMessage { value, raw } in messages {
             let _: (Result<Option<u32>, CodecError>, Message) = (value, raw);
         }
-        let _: TypedMessage<u32> = consumer.recv()?;
+        let typed: TypedMessage<u32> = consumer.recv()?;
+        let _: (&str, u32, u64) = (typed.topic(), typed.partition(), typed.offset());
+        let _: (Option<&[u8]>, Option<Cow<'_, str>>) = (typed.key(), typed.key_text());
+        let _: (Headers<'_>, SystemTime) = (typed.headers(), typed.timestamp());
         let _: TypedMessage<u32> = consumer.iter().next().unwrap()?;
         consumer.commit()?;
         let _: &mut Consumer = consumer.inner();

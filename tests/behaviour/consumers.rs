@@ -12,6 +12,7 @@
 
 mod commits;
 mod control;
+mod in_flight;
 mod settings;
 mod waits;
 

@@ -90,7 +90,15 @@ fn a_source_that_every_user_may_write_to_is_salvaged_although_it_is_not_opened()
     let (data, copy) = store(root.path());
     fs::set_permissions(&data, fs::Permissions::from_mode(0o777)).unwrap();
     assert_eq!(refused_setting(quiet(&data).open().map(drop)), "data_dir");
-    assert!(salvage(&data, &copy).unwrap().is_whole());
+    let mut steps = Vec::new();
+    let report = logpond::salvage_with(&data, &copy, |step| {
+        steps.push((step.topic.to_owned(), step.partition, step.copied, step.total));
+    });
+    assert!(report.unwrap().is_whole());
+    assert!(!steps.is_empty());
+    for (number, (_, _, copied, total)) in steps.iter().enumerate() {
+        assert_eq!((*copied, *total), (number, steps.len()));
+    }
     assert_eq!(numbers(&copy), (0..100).collect::<Vec<_>>());
 }
 

@@ -1,7 +1,6 @@
 //! Graceful shutdown of a service on axum and tokio. After `SIGTERM`, requests that have begun are
 //! answered, the worker finishes and commits its message, and the broker is closed.
 
-use std::error::Error as AnyError;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_blocking;
 
-type Result<T> = std::result::Result<T, Box<dyn AnyError + Send + Sync>>;
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 async fn take_order(State(producer): State<Producer>, order: Bytes) -> StatusCode {
     match producer.in_async().send(Record::to("orders").value(&order)).await {
@@ -39,7 +38,10 @@ where
             received => received?,
         };
         pack(order.clone()).await;
-        inbox.commit_message(&order).await?;
+        match inbox.commit_message(&order).await {
+            Err(Error::Rebalanced { .. }) => {} // its next owner packs it again
+            committed => committed?,
+        }
     }
     orders.close()
 }
@@ -54,13 +56,15 @@ where
 {
     let orders = broker.consumer("packers").subscribe(["orders"]).open()?;
     let stop = orders.handle();
-    let worker = tokio::spawn(pack_orders(orders, pack));
+    let mut worker = tokio::spawn(pack_orders(orders, pack));
     let routes = Router::new().route("/orders", post(take_order)).with_state(broker.producer());
     let mut terminate = signal(SignalKind::terminate())?;
-    let terminated = async move {
-        terminate.recv().await;
-    };
-    axum::serve(listener, routes).with_graceful_shutdown(terminated).await?;
+    let terminated = async move { drop(terminate.recv().await) };
+    let serving = axum::serve(listener, routes).with_graceful_shutdown(terminated);
+    tokio::select! {
+        served = serving.into_future() => served?,
+        ended = &mut worker => return Ok(ended??), // it has failed: accept no order that nobody packs
+    }
     stop.shutdown();
     worker.await??;
     spawn_blocking(move || broker.close()).await??; // it waits for the disk
@@ -103,10 +107,7 @@ async fn main() -> Result<()> {
     may_finish.add_permits(1000);
     serving.await??;
 
-    let mut packed = 1;
-    while begun.try_recv().is_ok() {
-        packed += 1; // begun before the worker was stopped
-    }
+    let packed = std::iter::from_fn(|| begun.try_recv().ok()).fold(1, |count, _| count + 1);
     let broker = Broker::open(dir.path())?;
     assert!(broker.recovery().clean_shutdown);
     assert_eq!(broker.topic("orders")?.partition(0)?.log_end_offset(), 3, "accepted, and kept");

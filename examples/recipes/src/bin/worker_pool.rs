@@ -4,20 +4,16 @@
 //! One thread polls, gives each message to the worker of its key, so that messages of one key stay
 //! in order, and commits each partition up to the first message that is not done.
 
-use std::collections::BTreeMap;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use logpond::{Broker, Consumer, DefaultPartitioner, Error, Message, Partitioner, Record, Result};
-use logpond::{TopicConfig, TopicPartition};
+use logpond::{Broker, Consumer, DefaultPartitioner, Error, InFlight, Message, Partitioner};
+use logpond::{Record, Result, TopicConfig};
 
 /// At about as many messages that are not committed, the pool waits for the slowest.
 const LIMIT: usize = 100;
-
-/// By offset, the messages that are not committed, and whether they are done.
-type Begun = BTreeMap<TopicPartition, BTreeMap<u64, (Message, bool)>>;
 
 /// Returns after `ConsumerHandle::shutdown`, when all that was begun is done and committed.
 fn run_pool(mut inbox: Consumer, workers: u32, work: impl Fn(&Message) + Sync) -> Result<()> {
@@ -37,23 +33,22 @@ fn run_pool(mut inbox: Consumer, workers: u32, work: impl Fn(&Message) + Sync) -
         };
         let senders: Vec<_> = (0..workers).map(start).collect();
         drop(finished);
-        let (by_key, mut begun) = (DefaultPartitioner::new(), Begun::new());
+        let (by_key, mut begun) = (DefaultPartitioner::new(), InFlight::new());
         loop {
             let batch = match inbox.poll(Duration::from_secs(60)) {
                 Err(Error::Closed) => break,
                 polled => polled?,
             };
-            begun.retain(|partition, _| inbox.assignment().contains(partition));
+            begun.retain(&inbox.assignment());
             for message in batch {
-                let of_partition = begun.entry(message.topic_partition()).or_default();
-                of_partition.insert(message.offset(), (message.clone(), false));
+                begun.begin(&message);
                 let worker = senders.get(by_key.partition(message.key(), workers) as usize);
                 let sent = worker.ok_or(Error::Closed)?.send(message);
                 sent.map_err(|_| Error::Closed)?; // it has panicked, and so does the scope
             }
             commit(&mut inbox, &mut begun, done.try_iter().collect())?;
             // While all is paused, a poll returns nothing, and keeps this member in its group.
-            match begun.values().map(BTreeMap::len).sum::<usize>() {
+            match begun.len() {
                 0..LIMIT => inbox.resume_all(),
                 _ => inbox.pause_all(),
             }
@@ -64,21 +59,12 @@ fn run_pool(mut inbox: Consumer, workers: u32, work: impl Fn(&Message) + Sync) -
     })
 }
 
-fn commit(inbox: &mut Consumer, begun: &mut Begun, done: Vec<Message>) -> Result<()> {
-    for message in done {
-        let of_partition = begun.get_mut(&message.topic_partition());
-        if let Some((_, is_done)) = of_partition.and_then(|it| it.get_mut(&message.offset())) {
-            *is_done = true;
-        }
-    }
-    for messages in begun.values_mut() {
-        let mut last = None;
-        while let Some(first) = messages.first_entry().filter(|first| first.get().1) {
-            last = Some(first.remove().0);
-        }
-        match last.map(|message| inbox.commit_message(&message)) {
-            None | Some(Err(Error::Rebalanced { .. })) => {} // its new owner does it again
-            Some(committed) => committed?,
+fn commit(inbox: &mut Consumer, begun: &mut InFlight, done: Vec<Message>) -> Result<()> {
+    done.iter().for_each(|message| begun.finish(message));
+    for message in begun.take_done() {
+        match inbox.commit_message(&message) {
+            Err(Error::Rebalanced { .. }) => {} // its new owner does it again
+            committed => committed?,
         }
     }
     Ok(())

@@ -1,0 +1,127 @@
+//! A producer of values in a task: its sends as futures for any executor.
+//!
+//! Owns: nothing; it is a view of one producer. Must not know: how a task waits.
+
+use std::fmt;
+
+use super::producer::TypedProducer;
+use crate::codec::{Bincode, Codec};
+use crate::error::Result;
+use crate::record::{Record, RecordMetadata};
+
+/// A [`TypedProducer`] whose sends are futures, for any executor; made by
+/// [`TypedProducer::in_async`]. Needs the feature `async`.
+///
+/// ```
+/// # use logpond::{Broker, TopicConfig};
+/// # pollster::block_on(async {
+/// # let broker = Broker::in_memory()?;
+/// # broker.ensure_topic("readings", TopicConfig::new(1))?;
+/// let readings = broker.producer().typed::<(u64, f64)>("readings");
+/// let sent = readings.in_async().send_keyed("sensor-7", &(1, 21.5)).await?;
+/// assert_eq!(sent.offset, 0); // acknowledged: at `Durability::Sync`, on stable storage
+/// # Ok::<(), logpond::Error>(())
+/// # }).unwrap();
+/// ```
+pub struct AsyncTypedProducer<'a, T, C = Bincode> {
+    producer: &'a TypedProducer<T, C>,
+}
+
+impl<'a, T, C: Codec<T>> AsyncTypedProducer<'a, T, C> {
+    pub(super) fn new(producer: &'a TypedProducer<T, C>) -> Self {
+        Self { producer }
+    }
+
+    /// Sends a value without a key, and resolves when it is acknowledged.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Codec`](crate::Error::Codec) if the value cannot be encoded; nothing was appended
+    /// then. The others are those of [`AsyncProducer::send`].
+    ///
+    /// # Durability
+    ///
+    /// When the future resolves, the record survives what the
+    /// [`Durability`](crate::Durability) in force covers.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`AsyncProducer::send`].
+    ///
+    /// # Blocking
+    ///
+    /// As [`AsyncProducer::send`].
+    ///
+    /// [`AsyncProducer::send`]: crate::AsyncProducer::send
+    pub async fn send(&self, value: &T) -> Result<RecordMetadata> {
+        self.send_with(value, Record::new()).await
+    }
+
+    /// Sends a value with a key, and resolves when it is acknowledged. The bytes of the key are
+    /// stored without encoding.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Durability
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Blocking
+    ///
+    /// As [`send`](Self::send).
+    pub async fn send_keyed<K: AsRef<[u8]> + ?Sized>(
+        &self,
+        key: &K,
+        value: &T,
+    ) -> Result<RecordMetadata> {
+        self.send_with(value, Record::new().key(key)).await
+    }
+
+    /// Sends a value with headers, a timestamp, a key or a partition, those of `record`, and resolves
+    /// when it is acknowledged.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send); also [`Error::Config`](crate::Error::Config) if the record names
+    /// another topic or has a value.
+    ///
+    /// # Durability
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Blocking
+    ///
+    /// As [`send`](Self::send).
+    pub async fn send_with(&self, value: &T, record: Record<'_>) -> Result<RecordMetadata> {
+        self.producer.check(&record)?;
+        let bytes = self.producer.encode(value)?;
+        let record = record.topic(self.producer.topic()).value(&bytes);
+        self.producer.producer().in_async().send(record).await
+    }
+}
+
+impl<T, C> Clone for AsyncTypedProducer<'_, T, C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T, C> Copy for AsyncTypedProducer<'_, T, C> {}
+
+impl<T, C> fmt::Debug for AsyncTypedProducer<'_, T, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncTypedProducer")
+            .field("producer", self.producer)
+            .finish_non_exhaustive()
+    }
+}
