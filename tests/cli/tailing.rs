@@ -19,7 +19,9 @@ fn records_are_lines_of_text() {
     for (line, expected) in [
         ("tail {} emails", vec![FIRST, SECOND, THIRD, OTHER]),
         ("tail {} emails --from earliest", vec![FIRST, SECOND, THIRD, OTHER]),
-        ("tail {} emails -n 1", vec![THIRD, OTHER]),
+        ("tail {} emails -n 1", vec![OTHER]),
+        ("tail {} emails -n 2", vec![THIRD, OTHER]),
+        ("tail {} emails -n 3 --limit 2", vec![SECOND, THIRD]),
         ("tail {} emails -n 0", vec![]),
         ("tail {} emails --partition 1", vec![OTHER]),
         ("tail {} emails -p 1 -p 0 --limit 2", vec![FIRST, SECOND]),
@@ -274,4 +276,47 @@ fn a_directory_that_is_replaced_is_read_from_its_beginning() {
     let (code, message) = tail.end();
     assert_eq!(code, Some(0), "{message}");
     assert!(message.contains("topic emails is another one now"), "{message}");
+}
+
+/// As `rsync` restores a backup: the directory is the same, and its files are older.
+#[test]
+fn files_that_are_replaced_by_older_ones_are_read_from_the_beginning() {
+    let dir = sample();
+    let copy = contents(dir.path());
+    let broker = service(dir.path());
+    broker.producer().send(Record::to("emails").partition(0).value("lost")).unwrap();
+    broker.close().unwrap();
+    let mut tail = Following::start(dir.path(), "tail {} emails -f -n 1 -p 0 --limit 4");
+    assert_eq!(tail.value(), "lost");
+    let id = Pid::from_child(&tail.child);
+    kill_process(id, Signal::STOP).unwrap();
+    for path in files_below(dir.path()) {
+        fs::remove_file(path).unwrap();
+    }
+    for (path, bytes) in copy {
+        fs::write(path, bytes).unwrap();
+    }
+    kill_process(id, Signal::CONT).unwrap();
+    assert_eq!(
+        ["welcome!", r"\xff\u{0}", "(tombstone)"],
+        [tail.value(), tail.value(), tail.value()]
+    );
+    let (code, message) = tail.end();
+    assert_eq!(code, Some(0), "{message}");
+    assert!(message.contains("topic emails is another one now"), "{message}");
+}
+
+#[test]
+fn a_partition_whose_files_are_back_is_followed() {
+    let (dir, aside) = (sample(), temp_dir());
+    let (partition, moved) = (dir.path().join("emails/1"), aside.path().join("1"));
+    rustix::fs::rename(&partition, &moved).unwrap();
+    let mut tail = Following::start(dir.path(), "tail {} emails -f --from earliest --limit 4");
+    let values = [tail.value(), tail.value(), tail.value()];
+    assert_eq!(values, ["welcome!", r"\xff\u{0}", "(tombstone)"]);
+    rustix::fs::rename(&moved, &partition).unwrap();
+    assert_eq!(tail.value(), r"two\nlines");
+    let (code, message) = tail.end();
+    assert_eq!(code, Some(3), "{message}");
+    assert!(message.contains("emails-1 can be read again"), "{message}");
 }

@@ -100,7 +100,7 @@ pub(crate) struct Tail {
     /// Begin at: earliest, end, an offset, a time (2026-11-01T00:00Z), or how long ago (7d, 1h30m)
     #[arg(long, value_name = "START", value_parser = parse_start)]
     pub(crate) from: Option<StartAt>,
-    /// Begin so many offsets before the end of each partition
+    /// Print so many of the last records, by their timestamps, of all partitions together
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 10, conflicts_with = "from")]
     pub(crate) last: u64,
     /// Wait for more records, until interrupted

@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use logpond::{
-    Broker, Corruption, Error, PartitionMetrics, SalvageReport, SalvagedPartition, SalvagedTopic,
-    TopicMetrics, TopicPartition, VerifyReport,
+    Broker, Corruption, Error, PartitionMetrics, SalvageReport, SalvageStep, SalvagedPartition,
+    SalvagedTopic, TopicMetrics, TopicPartition,
 };
 use serde::Serialize;
 
@@ -17,9 +17,6 @@ use crate::output::Report;
 use crate::table::{Align, Table};
 use crate::text::{escape, escape_path};
 use crate::units::show_count;
-
-/// LIMIT: how often files that change are looked at again.
-const LOOKS_MAX: usize = 20;
 
 /// A range of offsets, without its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -119,7 +116,7 @@ pub(crate) fn verify(
         for partition in &topic.partitions {
             let origin = TopicPartition::from((&*topic.name, partition.partition));
             on_step(Step { partition: &origin, bytes_read, bytes });
-            let report = match verify_one(broker, &origin) {
+            let report = match broker.admin().verify_partition(&origin) {
                 // The service has deleted it meanwhile.
                 Err(Error::UnknownTopic(_)) => continue 'topics,
                 verified => verified?,
@@ -137,29 +134,6 @@ pub(crate) fn verify(
         damage.append(&mut of_topic);
     }
     Ok(Verification { topics: verified, damage })
-}
-
-/// Verifies a partition. The library looks at a topic's files again before it takes a missing one
-/// for damage. The broker's own state is looked at again here: a service replaces its files all the
-/// time, and damage counts once two looks have found the same.
-fn verify_one(broker: &Broker, origin: &TopicPartition) -> Result<VerifyReport, Error> {
-    let is_internal = broker.metrics().internal.iter().any(|it| *it.name == *origin.topic);
-    let mut found = broker.admin().verify_partition(origin);
-    for _ in 0..LOOKS_MAX {
-        if !is_internal || found.as_ref().is_ok_and(VerifyReport::is_ok) {
-            break;
-        }
-        let before = format!("{found:?}");
-        // The state itself cannot be read: that is in what was found.
-        if broker.refresh().is_err() {
-            break;
-        }
-        found = broker.admin().verify_partition(origin);
-        if format!("{found:?}") == before {
-            break;
-        }
-    }
-    found
 }
 
 /// The topics with these names, or all if there are none.
@@ -248,8 +222,12 @@ struct SalvagedLog {
 }
 
 /// Copies what can be read in `from` to `to`, a new directory.
-pub(crate) fn salvage(from: &Path, to: &Path) -> Result<Salvage, Failure> {
-    let report = logpond::salvage(from, to).map_err(|error| match error {
+pub(crate) fn salvage(
+    from: &Path,
+    to: &Path,
+    on_step: impl FnMut(SalvageStep<'_>),
+) -> Result<Salvage, Failure> {
+    let report = logpond::salvage_with(from, to, on_step).map_err(|error| match error {
         Error::Config(error) if error.setting == "to" => {
             Failure::Refused(format!("{}: {}", escape_path(to), escape(&error.reason)))
         }

@@ -24,9 +24,9 @@ pub(crate) struct GroupList {
 #[derive(Debug, Serialize)]
 struct GroupSummary {
     name: String,
-    /// The topics that it has commits for.
+    /// The topics that it has commits for or has subscribed to.
     topics: Vec<String>,
-    /// The partitions that it has commits for.
+    /// Their partitions.
     partitions: usize,
     lag: u64,
 }

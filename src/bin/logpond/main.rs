@@ -4,7 +4,7 @@
 //! |---|---|
 //! | what is asked for | `args`: the command line; `units`, `time`: sizes, durations and times |
 //! | what is done | `topics`, `groups`, `tail`, `check`, `produce`: a function per command, which returns plain data; `open`, `holder` |
-//! | what is shown | `output`: a report as text or JSON; `table`, `record`, `text`, `progress` |
+//! | what is shown | `output`: a report as text or JSON; `table`, `record`, `text`, `progress`, `newest` |
 //! | how it ends | `failure`: messages and exit codes |
 //!
 //! `main` connects them. It is a client of the library like any other: everything here uses its
@@ -16,6 +16,7 @@ mod check;
 mod failure;
 mod groups;
 mod holder;
+mod newest;
 mod open;
 mod output;
 mod produce;
@@ -35,6 +36,7 @@ use logpond::{Broker, Error, TopicConfig};
 
 use self::args::{Args, Command};
 use self::failure::{Exit, Failure};
+use self::newest::Newest;
 use self::output::{Output, Report, note, note_escaped};
 use self::progress::Progress;
 use self::record::{Format, show_notice, show_record};
@@ -77,7 +79,15 @@ fn run(args: Args) -> Result<Exit, Failure> {
         Command::Verify(args) => run_verify(&mut output, &args),
         Command::Salvage(args) => {
             open::check_has_logs(&args.from)?;
-            finish(&mut output, &check::salvage(&args.from, &args.to)?)
+            let mut progress = Progress::on_terminal();
+            let salvaged = check::salvage(&args.from, &args.to, |step| {
+                progress.show(|| {
+                    let (copied, total) = (step.copied, step.total);
+                    format!("{copied} of {total} partitions: {}-{}", step.topic, step.partition)
+                });
+            });
+            drop(progress);
+            finish(&mut output, &salvaged?)
         }
         Command::Reset(args) => run_reset(&mut output, &args),
         Command::Produce(args) => run_produce(&mut output, &args),
@@ -125,6 +135,20 @@ fn print_tail(
     format: Format,
 ) -> Result<(), Failure> {
     let mut wanted = args.limit.unwrap_or(u64::MAX);
+    if args.from.is_none() {
+        // Of each partition so many are read, and of all so many are the last.
+        let mut newest = Newest::new(args.last);
+        while tail.next(|message| {
+            newest.add(&message, show_record(&message, format)?);
+            Ok(())
+        })? {
+            say_notices(tail);
+        }
+        for record in newest.into_records().take(usize::try_from(wanted).unwrap_or(usize::MAX)) {
+            wanted -= 1;
+            output.write(&record)?;
+        }
+    }
     while wanted > 0 {
         let has_read = tail.next(|message| {
             if wanted > 0 {

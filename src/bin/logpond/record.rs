@@ -75,6 +75,10 @@ pub(crate) fn show_notice(notice: &Notice) -> String {
             "{partition}: offsets {start}..{end} are missing: they were removed, or are damaged"
         ),
         Notice::LeftOut { partition, reason } => format!("{partition} is left out: {reason}"),
+        Notice::Back { partition } => format!("{partition} can be read again"),
+        Notice::Cut { partition, end } => {
+            format!("{partition} was cut to offset {end}: what follows was appended after that")
+        }
         Notice::Anew { topic } => {
             format!("topic {topic} is another one now: what follows begins at its first record")
         }

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use logpond::{Broker, Consumer, Error, MessageRef, StartAt, TopicPartition};
+use logpond::{Broker, Consumer, Corruption, Error, MessageRef, StartAt, TopicPartition};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -63,6 +63,10 @@ pub(crate) enum Notice {
     Missing { partition: TopicPartition, start: u64, end: u64 },
     /// The partition is unavailable.
     LeftOut { partition: TopicPartition, reason: String },
+    /// The partition was left out, and is read now.
+    Back { partition: TopicPartition },
+    /// The log was cut below what was read; what follows has offsets that were used before.
+    Cut { partition: TopicPartition, end: u64 },
     /// What follows is of another topic with the same name, from its beginning.
     Anew { topic: String },
 }
@@ -162,13 +166,27 @@ impl Tail {
         self.has_damage = self.has_damage();
         let identity = identity(&self.dir, &self.topic);
         let is_same = identity == self.identity;
-        if self.broker.refresh()?.deleted.contains(&self.topic) {
+        let refreshed = match self.broker.refresh() {
+            // The broker's own state went back: all files may be another copy. It is read anew, or
+            // fails to open.
+            Err(Error::Corrupt(damage)) if is_state(&damage) => {
+                self.broker = open::read_only(&self.dir)?;
+                return self.begin_anew();
+            }
+            refreshed => refreshed?,
+        };
+        if refreshed.deleted.contains(&self.topic) {
             return self.begin_anew();
         }
         if !is_same {
             // A broker takes what it sees later for the same log with more records.
             self.broker = open::read_only(&self.dir)?;
             return self.begin_anew();
+        }
+        let paused = self.reader.paused();
+        for partition in refreshed.available.into_iter().filter(|it| paused.contains(it)) {
+            self.reader.resume([&partition])?;
+            self.notices.push(Notice::Back { partition });
         }
         let topic = self.broker.topic(&self.topic)?;
         let reads = self.reader.assignment();
@@ -185,6 +203,11 @@ impl Tail {
                 self.has_damage = self.has_damage();
                 self.broker.refresh()?;
                 self.begin_anew()
+            }
+            // The reader is at the cut already.
+            Error::Truncated { partition, end, .. } => {
+                self.notices.push(Notice::Cut { partition, end });
+                Ok(())
             }
             error => self.leave_out(error),
         }
@@ -214,6 +237,11 @@ impl Tail {
             }
         }
     }
+}
+
+/// Whether the broker's own state is damaged.
+fn is_state(damage: &Corruption) -> bool {
+    damage.partition.as_ref().is_some_and(|it| it.topic.starts_with("__"))
 }
 
 /// What distinguishes the directories of a topic from others at the same paths: numbers, which are
