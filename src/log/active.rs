@@ -285,7 +285,11 @@ impl Active {
     }
 
     /// Appends a batch of records.
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "one call per record, also where the feature `replication` adds a caller"
+    )]
     pub(crate) fn append(
         &mut self,
         batch: Unsealed<'_>,

@@ -218,7 +218,11 @@ impl State {
         apply(&mut self.log, cut, made)
     }
 
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "one call per record, also where the feature `replication` adds a caller"
+    )]
     fn after_append(&mut self, sync: Option<Work>) -> (Fired, WorkSet) {
         self.has_changed = true;
         let fired = if self.waiters.any_armed() {

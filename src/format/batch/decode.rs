@@ -110,7 +110,11 @@ impl<'a> BatchView<'a> {
         Ok(Some((header, Self { bytes, records })))
     }
 
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "one call per record, also where the feature `replication` adds a caller"
+    )]
     fn check_records(&self, header: &BatchHeader) -> Result<(), CorruptionKind> {
         // An opening batch has a payload of its own, which `Opening::decode` checks.
         if header.is_opening() {

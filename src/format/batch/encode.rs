@@ -434,7 +434,11 @@ impl EncodedBatch<'_> {
     }
 
     /// As [`seal`](Self::seal), but the checksum is not in the batch yet.
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "one call per record, also where the feature `replication` adds a caller"
+    )]
     pub(crate) fn unsealed(&mut self, placement: &Placement<'_>) -> Unsealed<'_> {
         let Placement { base_offset, leader_epoch, durable_end, key, producer } = *placement;
         let offsets = Offsets { base_offset, durable_end, leader_epoch };

@@ -38,7 +38,11 @@ fn two_pass_checksum(batch: &[u8], header_size: usize, key: &SegmentKey) -> u32 
 }
 
 /// The checksum of a batch without extension, which consists of `fixed` and `records`.
-#[inline]
+#[inline(always)]
+#[expect(
+    clippy::inline_always,
+    reason = "one call per record, also where the feature `replication` adds a caller"
+)]
 pub(super) fn plain_checksum(
     batch: &[u8],
     fixed: &[u8; FIXED_SIZE],
@@ -131,7 +135,11 @@ impl<'b> Unsealed<'b> {
 
     /// The batch at the end of `buffer`, whose records area begins at [`SIZE_MAX`] and whose header
     /// was written before it. `records` is the checksum of the records area, if it is known.
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "one call per record, also where the feature `replication` adds a caller"
+    )]
     pub(super) fn new(
         header_size: usize,
         records: Option<Checksum>,
