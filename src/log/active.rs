@@ -300,12 +300,14 @@ impl Active {
         let at = u32::try_from(self.position).unwrap_or(u32::MAX);
         let length = batch.bytes.len();
         let size = u32::try_from(length).unwrap_or(u32::MAX);
-        self.publish(length, |writer, position| match way {
+        let written = match way {
             Way::AsUsual => {
-                writer.write_with(position, batch.bytes, Unsealed::CHECKSUM_AT, batch.checksum)
+                let (bytes, checksum) = (batch.bytes, batch.checksum);
+                self.writer.write_with(self.position, bytes, Unsealed::CHECKSUM_AT, checksum)
             }
-            Way::ToFile => writer.write_to_file(position, batch.seal()),
-        })?;
+            Way::ToFile => self.writer.write_to_file(self.position, batch.seal()),
+        };
+        self.publish(length, written)?;
         let contents = &mut self.contents;
         contents.began.get_or_insert(times.appended);
         TimeRange::note(&mut contents.times, times.base_timestamp, times.max_timestamp, times.age);
@@ -316,18 +318,15 @@ impl Active {
     /// Appends the opening batch, for which space is made.
     pub(crate) fn append_opening(&mut self, batch: &[u8]) -> Result<()> {
         self.reserve(self.position.saturating_add(batch.len()), Way::AsUsual)?;
-        self.publish(batch.len(), |writer, position| writer.write(position, batch))
+        let written = self.writer.write(self.position, batch);
+        self.publish(batch.len(), written)
     }
 
-    /// Has a batch of `length` bytes written behind the published end, and publishes it.
+    /// Publishes a batch of `length` bytes, if it was written behind the published end.
     #[inline]
-    fn publish(
-        &mut self,
-        length: usize,
-        write: impl FnOnce(&mut RegionWriter, usize) -> io::Result<()>,
-    ) -> Result<()> {
+    fn publish(&mut self, length: usize, written: io::Result<()>) -> Result<()> {
         let end = self.position.saturating_add(length);
-        if let Err(source) = write(&mut self.writer, self.position) {
+        if let Err(source) = written {
             return Err(Error::io("write", &self.segment.path, source));
         }
         if !self.announced {

@@ -121,7 +121,11 @@ pub(crate) use self::append_now as append;
 /// # Errors
 ///
 /// All are definite: nothing was appended.
-#[inline]
+#[inline(always)]
+#[expect(
+    clippy::inline_always,
+    reason = "one call per record, also where the feature `replication` adds a caller"
+)]
 pub(crate) fn append_now<'t, 'r, 'a: 'r>(
     topic: &TopicShared,
     core: &'t Arc<PartitionCore>,

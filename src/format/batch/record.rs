@@ -116,7 +116,11 @@ impl<'a> Cursor<'a> {
 
     /// Takes the next record off the front, or returns what is wrong with it. With `CHECKED`, its
     /// header names were checked before and are not looked at again.
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "one call per record, also where the feature `replication` adds a caller"
+    )]
     pub(super) fn next<const CHECKED: bool>(&mut self) -> Result<RecordView<'a>, &'static str> {
         let mut rest = self.rest;
         let [flags] = take(&mut rest).ok_or("record count")?;

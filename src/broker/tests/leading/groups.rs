@@ -177,7 +177,7 @@ fn a_close_ends_the_wait_for_the_leadership() {
     });
 }
 
-/// A position that is committed lies below the watermark, and one above it waits.
+/// A position that is committed lies below the watermark, and one above it waits until it does.
 #[test]
 fn a_member_of_a_new_leader_waits_at_its_position_until_the_watermark_is_there() {
     let mut member = leader();
@@ -188,8 +188,13 @@ fn a_member_of_a_new_leader_waits_at_its_position_until_the_watermark_is_there()
     let delivery = member.broker.producer().enqueue(Record::to("t").partition(0).value("x"));
     drop(delivery.unwrap());
     assert_eq!(poll(&mut consumer), 0, "no majority has it");
-    let refused = consumer.commit_offsets(&[(TopicPartition::from(("t", 0)), 3)].into());
-    assert!(matches!(refused, Err(Error::OffsetOutOfRange { .. })), "{refused:?}");
+    let above = [(TopicPartition::from(("t", 0)), 3)].into();
+    let refused = thread::scope(|scope| {
+        let commit = scope.spawn(|| consumer.commit_offsets(&above));
+        member.expire(&commit);
+        commit.join().unwrap()
+    });
+    assert!(matches!(refused, Err(Error::NotEnoughReplicas { .. })), "{refused:?}");
     member.agree();
     assert_eq!(poll(&mut consumer), 1);
 }
