@@ -144,9 +144,8 @@ impl Consumer {
     ///   damaged offsets. If the files of a whole partition are missing or unreadable, and the
     ///   consumer reads others too, it is returned once.
     /// - [`Error::Truncated`]: after a crash the log ends below the committed offset. Returned once
-    ///   per partition. The next poll continues where the log ended after that crash, with the records
-    ///   that were appended since. Nothing is committed for the partition before the error was
-    ///   returned.
+    ///   per partition, before anything is committed for it. The next poll continues where the log
+    ///   ended after that crash, with the records that were appended since.
     /// - [`Error::OffsetOutOfRange`]: the records at the position were removed, and
     ///   [`out_of_range`](ConsumerBuilder::out_of_range) is [`StartAt::Error`].
     /// - [`Error::NoOffset`]: nothing is committed, and [`start`](ConsumerBuilder::start) is
@@ -165,9 +164,8 @@ impl Consumer {
     /// - [`Error::Forked`]: this process is a forked child.
     /// - [`Error::Closed`]: after [`ConsumerHandle::shutdown`] or [`Broker::close`].
     ///
-    /// An error that repeats until the caller acts is returned at once the first time. After that
-    /// it is returned after a poll that returned records of other partitions, or when `timeout` is
-    /// over.
+    /// An error that repeats until the caller acts is returned at once the first time, and then after
+    /// a poll that returned records of other partitions, or when `timeout` is over.
     ///
     /// [`Broker::close`]: crate::Broker::close
     /// [`on_rebalance`]: ConsumerBuilder::on_rebalance
@@ -437,8 +435,7 @@ impl Consumer {
     ///   got it back since it read the message, or another member read the message.
     /// - [`Error::UnknownPartition`]: a consumer by [`assign`](crate::ConsumerBuilder::assign) does
     ///   not read the partition.
-    /// - [`Error::Truncated`]: the log was cut after a crash, and the next poll of the partition
-    ///   will return this error too.
+    /// - [`Error::Truncated`]: the log was cut after a crash; the next poll returns this error too.
     /// - [`Error::Fenced`], [`Error::UnknownTopic`], [`Error::GroupNotEmpty`], [`Error::Config`],
     ///   [`Error::SyncFailed`], [`Error::Poisoned`], [`Error::StorageFull`], [`Error::Io`],
     ///   [`Error::ReadOnly`], [`Error::Corrupt`], [`Error::Forked`], [`Error::Closed`], for the
@@ -569,9 +566,8 @@ impl Consumer {
         self.poller.settled().commits().seek(partition, to)
     }
 
-    /// Stops reading these partitions until [`resume`](Self::resume). The consumer still owns them.
-    /// In a rebalance, a partition that stays with this consumer stays paused; one that it loses and
-    /// gets again later is read.
+    /// Stops reading these partitions, which the consumer still owns, until [`resume`](Self::resume)
+    /// or until it loses them: a partition that comes back later is read.
     ///
     /// # Errors
     ///

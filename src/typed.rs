@@ -17,6 +17,7 @@ pub use self::producer::TypedProducer;
 pub use self::send_in_async::AsyncTypedProducer;
 
 mod consumer;
+mod encode;
 #[cfg(feature = "async")]
 mod in_async;
 mod message;

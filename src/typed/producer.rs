@@ -7,10 +7,11 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use super::encode::{check, encode_into};
 #[cfg(feature = "async")]
 use super::send_in_async::AsyncTypedProducer;
 use crate::codec::{Bincode, Codec};
-use crate::error::{CodecError, Error, Result};
+use crate::error::Result;
 use crate::producer::{Delivery, Producer, SendOutcome, SequencedDelivery};
 use crate::record::{Record, RecordMetadata};
 
@@ -220,7 +221,7 @@ impl<T, C: Codec<T>> TypedProducer<T, C> {
     /// At [`Durability::Sync`](crate::Durability::Sync), for a sync of the disk, which concurrent
     /// senders share.
     pub fn send_with(&self, value: &T, record: Record<'_>) -> Result<RecordMetadata> {
-        self.check(&record)?;
+        check(&self.topic, &record)?;
         self.encoded(value, |bytes| self.producer.send(record.topic(&self.topic).value(bytes)))
     }
 
@@ -242,7 +243,7 @@ impl<T, C: Codec<T>> TypedProducer<T, C> {
     /// Only if the append needs space in the segment or a new segment, and a background thread has
     /// not prepared it yet.
     pub fn enqueue_with(&self, value: &T, record: Record<'_>) -> Result<Delivery> {
-        self.check(&record)?;
+        check(&self.topic, &record)?;
         self.encoded(value, |bytes| self.producer.enqueue(record.topic(&self.topic).value(bytes)))
     }
 
@@ -264,7 +265,7 @@ impl<T, C: Codec<T>> TypedProducer<T, C> {
     ///
     /// As [`Producer::send_sequenced`].
     pub fn send_sequenced(&self, seq: u64, value: &T, record: Record<'_>) -> Result<SendOutcome> {
-        self.check(&record)?;
+        check(&self.topic, &record)?;
         self.encoded(value, |bytes| {
             self.producer.send_sequenced(seq, record.topic(&self.topic).value(bytes))
         })
@@ -292,7 +293,7 @@ impl<T, C: Codec<T>> TypedProducer<T, C> {
         value: &T,
         record: Record<'_>,
     ) -> Result<SequencedDelivery> {
-        self.check(&record)?;
+        check(&self.topic, &record)?;
         self.encoded(value, |bytes| {
             self.producer.enqueue_sequenced(seq, record.topic(&self.topic).value(bytes))
         })
@@ -326,20 +327,8 @@ impl<T, C: Codec<T>> TypedProducer<T, C> {
     /// [`Error::Codec`](crate::Error::Codec) if the value cannot be encoded.
     pub fn encode(&self, value: &T) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.encode_into(value, &mut bytes)?;
+        encode_into(&*self.codec, value, &mut bytes)?;
         Ok(bytes)
-    }
-
-    /// In debug builds also decodes the bytes: a value that is not decoded is acknowledged in vain.
-    fn encode_into(&self, value: &T, buffer: &mut Vec<u8>) -> Result<()> {
-        self.codec.encode(value, buffer)?;
-        if cfg!(debug_assertions)
-            && let Err(error) = self.codec.decode(buffer)
-        {
-            let reason = format_args!("what was encoded cannot be decoded ({error})");
-            return Err(CodecError::new(self.codec.name(), reason).into());
-        }
-        Ok(())
     }
 
     /// Returns a view of this producer whose sends are futures, for any executor. Needs the feature
@@ -348,12 +337,12 @@ impl<T, C: Codec<T>> TypedProducer<T, C> {
     #[cfg(feature = "async")]
     #[must_use]
     pub fn in_async(&self) -> AsyncTypedProducer<'_, T, C> {
-        AsyncTypedProducer::new(self)
+        AsyncTypedProducer::new(&self.producer, &self.topic, &self.codec)
     }
 
     fn encoded<R>(&self, value: &T, send: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
         with_buffer(|buffer| {
-            self.encode_into(value, buffer)?;
+            encode_into(&*self.codec, value, buffer)?;
             send(buffer)
         })
     }
@@ -371,21 +360,6 @@ impl<T, C> TypedProducer<T, C> {
     #[must_use]
     pub fn producer(&self) -> &Producer {
         &self.producer
-    }
-
-    /// Whether the record leaves to this producer what it sets.
-    pub(super) fn check(&self, record: &Record<'_>) -> Result<()> {
-        if record.topic.is_some_and(|topic| *topic != *self.topic) {
-            let reason = "it names another topic than the typed producer's; make it with `new`";
-            return Err(Error::config("record", reason));
-        }
-        if record.value.is_some() {
-            return Err(Error::config(
-                "record",
-                "it has a value already; give the typed one alone",
-            ));
-        }
-        Ok(())
     }
 
     fn record(&self) -> Record<'_> {

@@ -3,14 +3,16 @@
 //! Owns: nothing; it is a view of one producer. Must not know: how a task waits.
 
 use std::fmt;
+use std::marker::PhantomData;
 
-use super::producer::TypedProducer;
+use super::encode::{check, encode_into};
 use crate::codec::{Bincode, Codec};
 use crate::error::Result;
+use crate::producer::Producer;
 use crate::record::{Record, RecordMetadata};
 
-/// A [`TypedProducer`] whose sends are futures, for any executor; made by
-/// [`TypedProducer::in_async`]. Needs the feature `async`.
+/// A [`TypedProducer`](crate::TypedProducer) whose sends are futures, for any executor; made by
+/// [`TypedProducer::in_async`](crate::TypedProducer::in_async). Needs the feature `async`.
 ///
 /// ```
 /// # use logpond::{Broker, TopicConfig};
@@ -24,12 +26,15 @@ use crate::record::{Record, RecordMetadata};
 /// # }).unwrap();
 /// ```
 pub struct AsyncTypedProducer<'a, T, C = Bincode> {
-    producer: &'a TypedProducer<T, C>,
+    producer: &'a Producer,
+    topic: &'a str,
+    codec: &'a C,
+    values: PhantomData<fn(&T)>,
 }
 
 impl<'a, T, C: Codec<T>> AsyncTypedProducer<'a, T, C> {
-    pub(super) fn new(producer: &'a TypedProducer<T, C>) -> Self {
-        Self { producer }
+    pub(super) fn new(producer: &'a Producer, topic: &'a str, codec: &'a C) -> Self {
+        Self { producer, topic, codec, values: PhantomData }
     }
 
     /// Sends a value without a key, and resolves when it is acknowledged.
@@ -103,10 +108,10 @@ impl<'a, T, C: Codec<T>> AsyncTypedProducer<'a, T, C> {
     ///
     /// As [`send`](Self::send).
     pub async fn send_with(&self, value: &T, record: Record<'_>) -> Result<RecordMetadata> {
-        self.producer.check(&record)?;
-        let bytes = self.producer.encode(value)?;
-        let record = record.topic(self.producer.topic()).value(&bytes);
-        self.producer.producer().in_async().send(record).await
+        check(self.topic, &record)?;
+        let mut bytes = Vec::new();
+        encode_into(self.codec, value, &mut bytes)?;
+        self.producer.in_async().send(record.topic(self.topic).value(&bytes)).await
     }
 }
 
@@ -121,6 +126,7 @@ impl<T, C> Copy for AsyncTypedProducer<'_, T, C> {}
 impl<T, C> fmt::Debug for AsyncTypedProducer<'_, T, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AsyncTypedProducer")
+            .field("topic", &self.topic)
             .field("producer", self.producer)
             .finish_non_exhaustive()
     }

@@ -121,7 +121,7 @@ struct Flat {
 
 /// Values of such types were sent and acknowledged, and no consumer ever decoded them. Rule: a debug
 /// build decodes what it has encoded, before it appends.
-// RED: src/typed/producer.rs
+// RED: src/typed/encode.rs
 //   - if cfg!(debug_assertions)
 //   + if false
 #[test]

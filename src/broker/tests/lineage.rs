@@ -113,8 +113,8 @@ fn row_b06_a_consumer_beyond_the_cut_is_notified_once() {
 }
 
 // RED: src/consumer/slot.rs
-//   - let cut = self.core.log().cut_below(offset, incarnation);
-//   + let cut: Option<u64> = self.core.log().cut_below(offset, incarnation).filter(|_| offset > end);
+//   - let cut = self.core.log().lineage().cut_below(offset, incarnation);
+//   + let cut = self.core.log().lineage().cut_below(offset, incarnation).filter(|_| offset > end);
 // RED: src/consumer/slot.rs
 //   - self.move_to(cut_to.max(start));
 //   + self.move_to(end.max(start));
@@ -281,8 +281,8 @@ fn row_b06_a_cut_below_the_log_start_continues_at_the_log_start() {
 /// `out_of_range` where one behind retention continues, and neither is asked beyond the end or a
 /// cut. What is passed over is a gap.
 // RED: src/consumer/slot.rs
-//   - let next = self.resolve(settings.out_of_range, start, settings)?.max(start);
-//   + let next = self.resolve(settings.start, start, settings).unwrap_or(start);
+//   - let to = settings.out_of_range;
+//   + let to = settings.start;
 // RED: src/consumer/slot.rs
 //   - Ok(Gap { partition, missed: position..next })
 //   + Ok(Gap { partition, missed: position..next.min(start) })

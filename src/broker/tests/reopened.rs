@@ -75,7 +75,7 @@ fn assert_cut(reader: &mut Consumer, from: u64, to: u64) {
 //   - noted.into_iter().chain(lower).min()
 //   + noted.into_iter().chain(lower.filter(|_| false)).min()
 #[test]
-fn a_log_that_ends_lower_than_before_is_cut() {
+fn row_f16_a_log_that_ends_lower_than_before_is_cut() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path();
     let broker = writer(dir);
