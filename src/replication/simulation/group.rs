@@ -12,6 +12,7 @@ use super::super::logs::Log;
 use super::super::message::Envelope;
 use super::super::view;
 use super::machine::{Machine, Make, Run};
+use super::trouble::Trouble;
 use super::truth::{Truth, Violation};
 use crate::broker::catalog::Stage;
 use crate::config::Durability;
@@ -57,6 +58,11 @@ pub(super) struct Group {
     pub(super) anew: u64,
     /// A directory was put back from a copy: its run may end when it hears of that.
     pub(super) has_copy: bool,
+    /// The trouble that it has beside, and how often that happened.
+    pub(super) trouble: Option<Trouble>,
+    pub(super) troubles: u64,
+    /// The machine whose `__meta` rots.
+    pub(super) rotten_meta: Option<usize>,
 }
 
 impl Group {
@@ -87,6 +93,9 @@ impl Group {
             cleaned: (0, 0),
             anew: 0,
             has_copy: false,
+            trouble: None,
+            troubles: 0,
+            rotten_meta: None,
         }
     }
 
@@ -112,7 +121,13 @@ impl Group {
             return Ok(());
         }
         self.checked[index].clear();
-        let started = self.machines[index].start(&mut self.random);
+        let mut started = self.machines[index].start(&mut self.random);
+        if started.is_err() && self.rotten_meta == Some(index) {
+            // It has to be replaced.
+            self.say(|| format!("machine {index} is replaced: {started:?}"));
+            self.machines[index].wipe(&mut self.random);
+            started = self.machines[index].start(&mut self.random);
+        }
         started.map_err(|error| Violation(format!("machine {index} does not start: {error:?}")))?;
         self.say(|| {
             let run = self.machines[index].run.as_ref().unwrap();
@@ -154,7 +169,8 @@ impl Group {
         match core.flush() {
             Ok(()) => run.shell.notice(key),
             // What has rotten cannot be made durable again.
-            Err(_) => run.shell.damaged(key),
+            Err(Error::Corrupt(_)) => run.shell.damaged(key),
+            Err(_) => run.is_broken = true,
         }
     }
 
@@ -189,8 +205,12 @@ impl Group {
     // ---- what must be true -----------------------------------------------------------------
 
     fn after(&mut self, index: usize) -> Result<(), Violation> {
-        let is_off = self.machines[index].disk.is_off();
-        let Some(run) = &mut self.machines[index].run else { return Ok(()) };
+        let machine = &mut self.machines[index];
+        let (is_off, is_full) = (machine.disk.is_off(), machine.is_full);
+        let is_failing = machine.is_failing && machine.disk.has_fired();
+        // What a sync was to make durable may be lost if it has failed.
+        self.has_lost |= is_failing;
+        let Some(run) = &mut machine.run else { return Ok(()) };
         let me = run.shell.member().state().me();
         let frames = run.shell.take_frames();
         for event in run.shell.take_events() {
@@ -215,12 +235,18 @@ impl Group {
             let rotten =
                 self.has_rotten && matches!(failure, Failure::Failed(error) if is_of_disk(error));
             let is_copy = self.has_copy && matches!(failure, Failure::Failed(Error::Config(_)));
-            if rotten || is_off || is_copy {
+            self.troubles += u64::from(is_full || is_failing);
+            if rotten || is_off || is_copy || is_full || is_failing {
                 // What cannot be read, or a crash in the middle, ends a run.
                 self.crash(index, None);
                 return Ok(());
             }
             return Err(Violation(format!("{me:?} failed: {failure:?}")));
+        }
+        if run.is_broken && (is_off || is_full || is_failing || self.has_rotten) {
+            self.troubles += u64::from(is_full || is_failing);
+            self.crash(index, None);
+            return Ok(());
         }
         let room = FLIGHT_MAX.saturating_sub(self.flight.len());
         self.flight.extend(frames.into_iter().take(room));
@@ -231,6 +257,13 @@ impl Group {
     fn compare(&mut self, index: usize) -> Result<(), Violation> {
         let Some(run) = &self.machines[index].run else { return Ok(()) };
         let logs = run.shell.member().state().logs();
+        if Self::leads(run) && self.trouble == Some(Trouble::Ageing) {
+            // By the leader's clock, and not above its high watermark.
+            let cores = logs.with_deleted().filter_map(|(key, _)| Some((key, run.core(key)?)));
+            for (key, core) in cores {
+                self.truth.asks(key, core.log_start().min(core.log().ends().watermark()));
+            }
+        }
         self.anew += u64::from(!logs.is_whole());
         for (key, log) in logs.iter() {
             match key {
@@ -286,6 +319,10 @@ impl Group {
         self.cut.clear();
         self.flight.clear();
         for index in 0..self.machines.len() {
+            if self.machines[index].is_failing {
+                self.crash(index, None);
+            }
+            self.machines[index].mend();
             self.start(index)?;
             self.scrub(index)?;
         }

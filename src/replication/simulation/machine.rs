@@ -9,14 +9,17 @@ use std::time::{Duration, SystemTime};
 use super::super::catalog::EngineCatalog;
 use super::super::log_key::LogKey;
 use super::super::shell::{Catalog, Shell};
+use super::trouble::key_of;
 use crate::broker::Broker;
-use crate::clock::ManualClock;
+use crate::clock::{Clock, ManualClock};
 use crate::config::{Durability, TimestampType};
 use crate::error::{Error, Result};
+use crate::format::SegmentHeader;
 use crate::partition::PartitionCore;
 use crate::partition::append::AppendOptions;
 use crate::partition::encode::{Encoder, RecordRules};
 use crate::partition::leadership::{Leadership, LeadershipTerms};
+use crate::partition::replica::{Fed, Replica};
 use crate::random::Random;
 use crate::record::{LeaderEpoch, NodeId, Record};
 use crate::storage::disk::{PowerCut, SimulatedDisk};
@@ -31,8 +34,13 @@ pub(super) const SEGMENT_BYTES: u64 = 16 << 10;
 /// The topics that a group may have, each with the partitions that it is created with: of the group's
 /// level, at `Sync`, and one that comes and goes.
 pub(super) const TOPICS: [(&str, u32); 3] = [("plain", 2), ("synced", 1), ("passing", 1)];
+/// The keys of records in a topic that is compacted.
+pub(super) const KEYS: [&str; 4] = ["k0", "k1", "k2", "k3"];
 /// How many partitions a topic grows to.
 pub(super) const PARTITIONS_MAX: u32 = 3;
+
+/// Where the batches of a file begin.
+const FIRST_BATCH: u64 = SegmentHeader::END_POSITION as u64;
 
 const TERMS: LeadershipTerms =
     LeadershipTerms { ack_timeout: Duration::from_secs(30), max_uncommitted_bytes: u64::MAX };
@@ -61,12 +69,21 @@ pub(super) struct Machine {
     wipes: u64,
     /// How often it was started, from whatever directory.
     starts: u32,
+    /// Its disk has room for little, or for nothing.
+    pub(super) is_full: bool,
+    /// A call of its disk fails.
+    pub(super) is_failing: bool,
+    /// What has changed at the end of a log looks like what a loss of power leaves there.
+    pub(super) keeps_power: bool,
 }
 
 pub(super) struct Run {
     pub(super) broker: Broker,
     pub(super) catalog: EngineCatalog,
     pub(super) shell: Shell<EngineCatalog>,
+    clock: ManualClock,
+    /// A sync has failed: the run is to end.
+    pub(super) is_broken: bool,
 }
 
 impl Run {
@@ -104,9 +121,15 @@ impl Run {
     /// Appends a batch, as a caller who waits for nobody.
     pub(super) fn append(&self, key: LogKey, values: &[String]) -> Result<()> {
         let core = self.core(key).ok_or(Error::Closed)?;
-        let records: Vec<_> = values.iter().map(|value| Record::new().value(value)).collect();
+        let record = |value| match key_of(value) {
+            Some(key) => Record::new().key(key).value(value),
+            None => Record::new().value(value),
+        };
+        let records: Vec<_> = values.iter().map(|value| record(value)).collect();
         let mut encoder = Encoder::take();
-        let mut batch = encoder.encode(&records, RULES, BEGINS_AT)?;
+        let now = self.clock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let now = u64::try_from(now.as_millis()).unwrap();
+        let mut batch = encoder.encode(&records, RULES, now)?;
         let level = Some(&Durability::Os);
         core.append(&mut batch, &AppendOptions { level, ..AppendOptions::default() }).map(drop)
     }
@@ -123,8 +146,17 @@ impl Run {
 impl Machine {
     pub(super) fn new(make: Make, random: &mut Random) -> Self {
         let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_millis(BEGINS_AT));
-        let mut machine =
-            Self { make, disk: SimulatedDisk::new(), clock, run: None, wipes: 0, starts: 0 };
+        let mut machine = Self {
+            make,
+            disk: SimulatedDisk::new(),
+            clock,
+            run: None,
+            wipes: 0,
+            starts: 0,
+            is_full: false,
+            is_failing: false,
+            keeps_power: false,
+        };
         machine.format(random);
         machine
     }
@@ -160,19 +192,69 @@ impl Machine {
         self.starts += 1;
         let drawn = (directory, self.starts);
         let shell = Shell::open(broker.clone(), own, node, listed, drawn)?;
-        self.run = Some(Run { broker, catalog, shell });
+        self.run =
+            Some(Run { broker, catalog, shell, clock: self.clock.clone(), is_broken: false });
         Ok(())
     }
 
     /// Ends the run: the process dies, or the machine loses power.
     pub(super) fn crash(&mut self, cut: Option<PowerCut>, random: &mut Random) {
         // What the end of the broker does comes after the crash.
-        let disk = match cut {
+        let disk = match cut.filter(|_| !self.keeps_power) {
             Some(cut) => self.disk.power_cut(&mut || random.next(), cut),
             None => self.disk.kill9(),
         };
         self.run = None;
         self.disk = disk;
+        // Before the next run somebody makes room.
+        self.mend();
+    }
+
+    /// Its disk has room, and no call fails any more.
+    pub(super) fn mend(&mut self) {
+        self.limit(None);
+        self.disk.heal();
+        self.is_failing = false;
+    }
+
+    /// The run ends as it should. Then the machine may lose power. False if it had not everything on
+    /// disk.
+    pub(super) fn end(&mut self, cut: Option<PowerCut>, random: &mut Random) -> bool {
+        let Some(run) = self.run.take() else { return false };
+        let is_clean = run.broker.clone().close().is_ok();
+        drop(run);
+        if let Some(cut) = cut {
+            self.disk = self.disk.power_cut(&mut || random.next(), cut);
+        }
+        is_clean
+    }
+
+    /// The disk takes so many more bytes; `None`: any number.
+    pub(super) fn limit(&mut self, more: Option<u64>) {
+        let length = |path: &PathBuf| self.disk.read(path).map_or(0, |bytes| bytes.len() as u64);
+        let used: u64 = self.disk.paths().iter().map(length).sum();
+        self.disk.limit_capacity(more.map(|more| used + more));
+        self.is_full = more.is_some();
+    }
+
+    /// Changes a byte of the last segment of a log, before the last batch.
+    pub(super) fn rot_in_tail(&mut self, key: LogKey, random: &mut Random) -> bool {
+        let core = self.run.as_ref().and_then(|run| run.core(key));
+        let Some(core) = core else { return false };
+        let last_batch = match Replica::of(&core).read(core.log_end().saturating_sub(1), 1) {
+            Ok(Fed::Batches(portions)) => portions.last().map_or(0, |it| it.bytes().len()),
+            _ => 0,
+        };
+        let segments = core.log().segments().all();
+        let Some(segment) = segments.last().filter(|_| last_batch > 0) else { return false };
+        let before = segment.end().saturating_sub(last_batch) as u64;
+        if before <= FIRST_BATCH {
+            return false;
+        }
+        let at = FIRST_BATCH + random.below(before - FIRST_BATCH);
+        self.disk.corrupt(&segment.path, at, 1 << random.below(8)).unwrap();
+        self.keeps_power = true;
+        true
     }
 
     /// What the disk has, as a copy of it.

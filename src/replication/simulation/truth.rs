@@ -3,10 +3,11 @@
 //!
 //! Owns: what readers have seen, and who led. Must not know: messages, disks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::log_key::LogKey;
 use super::super::membership::MemberRun;
+use super::trouble::key_of;
 use crate::record::LeaderEpoch;
 
 /// What is not as it must be.
@@ -68,9 +69,19 @@ impl Truth {
         self.seen.values().map(|(seen, _)| seen.len()).sum()
     }
 
-    /// The offsets of a log from `start` on at which a record was visible.
+    /// The offsets of a log from `start` on at which a record was visible. Not those of records with a
+    /// key that a later one had too: these may be compacted.
     pub(super) fn offsets(&self, log: LogKey, start: u64) -> Vec<u64> {
-        let seen = self.seen.get(&log);
-        seen.map_or(Vec::new(), |(seen, _)| seen.range(start..).map(|(at, _)| *at).collect())
+        let Some((seen, _)) = self.seen.get(&log) else { return Vec::new() };
+        let mut keys = BTreeSet::new();
+        let mut is_last = |value: &[u8]| {
+            let key = std::str::from_utf8(value).ok().and_then(key_of);
+            key.is_none_or(|key| keys.insert(key.to_owned()))
+        };
+        let from_the_last = seen.range(start..).rev();
+        let mut offsets: Vec<u64> =
+            from_the_last.filter(|(_, value)| is_last(value)).map(|(at, _)| *at).collect();
+        offsets.reverse();
+        offsets
     }
 }

@@ -8,15 +8,19 @@ use std::time::Duration;
 
 use super::super::log_key::LogKey;
 use super::group::Group;
-use super::machine::{Machine, PARTITIONS_MAX, Run, SEGMENT_BYTES, TOPICS};
+use super::machine::{KEYS, Machine, PARTITIONS_MAX, Run, SEGMENT_BYTES, TOPICS};
+use super::trouble::{CLOCKS_DIFFER, Trouble};
 use super::truth::Violation;
 use crate::broker::catalog::{CatalogChange, CatalogState, ProducerEntry};
-use crate::config::{Durability, TopicConfig};
+use crate::config::{Cleanup, Durability, TopicConfig};
 use crate::error::Result;
 use crate::format::TopicId;
 use crate::group::offsets::{Committed, OffsetChange};
 use crate::record::{LeaderEpoch, NodeId};
 use crate::storage::disk::PowerCut;
+
+/// How old records of a topic get that are removed then.
+const AGE: Duration = Duration::from_secs(60 * 60);
 
 /// How often things happen, of a thousand steps.
 #[derive(Debug, Clone, Copy)]
@@ -30,11 +34,32 @@ pub(super) struct Weather {
     pub(super) starts: u64,
     /// Of many changes of the internal logs at once, so that these are cleaned up.
     pub(super) floods: u64,
+    /// Of the trouble that a group has.
+    pub(super) troubles: u64,
+    pub(super) trouble: Option<Trouble>,
 }
+
+pub(super) const CALM: Weather = Weather {
+    losses: 0,
+    crashes: 0,
+    power_cuts: 0,
+    leads: 5,
+    wipes: 0,
+    rot: 0,
+    starts: 0,
+    floods: 0,
+    troubles: 0,
+    trouble: None,
+};
 
 impl Group {
     pub(super) fn run(&mut self, steps: usize, weather: &Weather) -> Result<(), Violation> {
+        self.trouble = weather.trouble;
         for index in 0..self.machines.len() {
+            if self.trouble == Some(Trouble::Ageing) {
+                let ahead = self.random.below(CLOCKS_DIFFER);
+                self.machines[index].clock.advance(Duration::from_secs(ahead));
+            }
             self.start(index)?;
         }
         self.lead(0, LeaderEpoch(1))?;
@@ -72,6 +97,8 @@ impl Group {
             self.move_start(index)?;
         } else if is_due(weather.floods) {
             self.flood(index)?;
+        } else if is_due(weather.troubles) {
+            weather.trouble.map_or(Ok(()), |trouble| self.meets(index, trouble))?;
         } else if is_due(60) {
             self.start(index)?;
         } else if is_due(10) {
@@ -96,6 +123,11 @@ impl Group {
             self.deliver(weather)?;
         }
         Ok(())
+    }
+
+    fn leader(&self) -> Option<usize> {
+        let leads = |machine: &Machine| machine.run.as_ref().is_some_and(Self::leads);
+        self.machines.iter().position(leads)
     }
 
     /// All but one keep their disks.
@@ -136,7 +168,8 @@ impl Group {
 
     /// The leader creates a topic, or grows, alters or deletes one, and waits for nobody.
     fn change_topics(&mut self, index: usize) -> Result<(), Violation> {
-        let (name, partitions) = *self.random.pick(&TOPICS);
+        let topics = self.trouble.map_or(&TOPICS[..], Trouble::topics);
+        let (name, partitions) = *self.random.pick(topics);
         let (choice, is_noticed) = (self.random.below(10), self.random.below(4) > 0);
         self.with(index, |run| {
             if Self::leads(run) {
@@ -170,8 +203,7 @@ impl Group {
     /// So many changes of one of the internal logs that it is cleaned up soon. Some of what they define
     /// is defined again the next time, and some is not.
     pub(super) fn flood(&mut self, index: usize) -> Result<(), Violation> {
-        let leads = |machine: &Machine| machine.run.as_ref().is_some_and(Self::leads);
-        let index = self.machines.iter().position(leads).unwrap_or(index);
+        let index = self.leader().unwrap_or(index);
         let choice = self.random.next();
         self.with(index, |run| {
             if !Self::leads(run) {
@@ -209,6 +241,11 @@ impl Group {
         let (number, choice) = (self.appended, self.random.next());
         let is_noticed = self.random.below(4) > 0;
         self.appended += records;
+        let index = match self.trouble {
+            // The one that leads, so that logs have several segments.
+            Some(_) => self.leader().unwrap_or(index),
+            None => index,
+        };
         self.with(index, |run| {
             let Some(epoch) = run.leads() else { return };
             let keys = run.keys();
@@ -216,8 +253,13 @@ impl Group {
             if !matches!(key, LogKey::Partition { .. }) {
                 return;
             }
+            let is_keyed = run.core(key).is_some_and(|core| &*core.origin.topic == "keyed");
             let values: Vec<String> = (number..number + records)
-                .map(|number| format!("{number} in {} {}", epoch.0, "x".repeat(pad)))
+                .map(|number| {
+                    let value = format!("{number} in {} {}", epoch.0, "x".repeat(pad));
+                    let key = KEYS[usize::try_from(number % 7 % 4).unwrap()];
+                    if is_keyed { format!("{key} {value}") } else { value }
+                })
                 .collect();
             let _ = run.append(key, &values);
             if is_noticed {
@@ -230,13 +272,14 @@ impl Group {
     fn sync(&mut self, index: usize) -> Result<(), Violation> {
         let choice = self.random.next();
         let clock = self.machines[index].clock.clone();
-        let has_rotten = self.has_rotten;
+        let machine = &self.machines[index];
+        let may_fail = self.has_rotten || machine.is_full || machine.is_failing;
         self.with(index, |run| {
             if choice.is_multiple_of(4) {
                 // Every minute, what was interrupted is finished.
                 clock.advance(Duration::from_secs(choice % 100));
                 let done = run.broker.tick();
-                assert!(done.is_ok() || has_rotten, "{done:?}");
+                assert!(done.is_ok() || may_fail, "{done:?}");
                 run.notice_all();
                 return;
             }
@@ -302,7 +345,12 @@ fn change_topic(run: &Run, name: &str, partitions: u32, choice: u64) -> Result<(
     let topics = run.broker.run().topics();
     let Ok(topic) = run.broker.run().topic(name) else {
         let config = TopicConfig::new(partitions).segment_bytes(SEGMENT_BYTES);
-        let config = if name == "synced" { config.durability(Durability::Sync) } else { config };
+        let config = match name {
+            "synced" => config.durability(Durability::Sync),
+            "keyed" => config.cleanup(Cleanup::Compact).min_dirty_ratio(0.1),
+            "ageing" => config.retention(AGE).segment_age(AGE),
+            _ => config,
+        };
         return topics.begin_create(name, config, &BTreeMap::new()).map(drop);
     };
     let has = topic.config.partitions;
