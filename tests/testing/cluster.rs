@@ -132,6 +132,8 @@ fn send_anywhere(brokers: &[Broker], value: &str) -> Result<u64, Error> {
     for attempt in 0..200 {
         match send(&brokers[attempt % brokers.len()], value) {
             Ok(offset) => return Ok(offset),
+            // That of a member which was killed.
+            Err(Error::Closed) => {}
             Err(error) => last = error,
         }
     }

@@ -27,9 +27,10 @@ const BEATS_MAX: u64 = 10;
 const FOLLOWERS_MAX: usize = 14;
 /// LIMIT: after so many beats an answer is made again, if the follower asks again: as early as that does.
 const PATIENCE_MIN: u64 = 2;
-/// LIMIT: and after so many at the latest, half a minute at ten beats a second: a link that takes longer
-/// for what is on the way is given it more than once.
-const PATIENCE_MAX: u64 = 300;
+/// LIMIT: and after so many at the latest, a second at ten beats a second: a link that takes longer for
+/// what is on the way is given it more than once. More would hold up a follower whose answers were lost
+/// for a while, as through a partition of the network, for as long again.
+const PATIENCE_MAX: u64 = 10;
 
 #[derive(Debug)]
 struct OnTheWay {
@@ -328,10 +329,10 @@ mod tests {
             (1..=beats).filter(at).collect()
         };
         assert!(asks(&mut feeds, one, 7, 0));
-        assert_eq!(answered(&mut feeds, 0, 100), [2, 6, 14, 30, 62]);
+        assert_eq!(answered(&mut feeds, 0, 100), [2, 6, 14, 24, 34, 44, 54, 64, 74, 84, 94]);
         // It has arrived at last. The next one takes as long, which is known by now.
         assert!(asks(&mut feeds, one, 7, 1));
-        assert_eq!(answered(&mut feeds, 1, 60), [0_u64; 0]);
+        assert_eq!(answered(&mut feeds, 1, 9), [0_u64; 0]);
         // The link is fast again, and the one after that is lost.
         assert!(asks(&mut feeds, one, 7, 2));
         beat(&mut feeds, 1);
