@@ -16,7 +16,7 @@ const A: NodeId = NODES[0];
 const B: NodeId = NODES[1];
 const C: NodeId = NODES[2];
 
-/// Loses and panics, repeats, and brings garbage and what is for another member; by turns.
+/// Loses and panics, repeats, and brings garbage and what is for another member.
 struct Wild {
     inner: Arc<dyn Transport>,
     turn: AtomicUsize,
@@ -25,7 +25,9 @@ struct Wild {
 
 impl Transport for Wild {
     fn send(&self, to: NodeId, frame: Frame) -> Result<(), TransportError> {
-        match self.turn.fetch_add(1, Ordering::Relaxed) % 7 {
+        // By turns that have no period: what repeats with the beats would always meet the same one.
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        match (turn >> 32) % 7 {
             0 => panic!("a transport that panics"),
             1 => return Err(TransportError::Unreachable),
             2 => {
