@@ -15,8 +15,9 @@ use crate::broker::Broker;
 use crate::broker::local::{LocalChange, ReplicaNote};
 use crate::broker::member_notes::MemberNotes;
 use crate::error::{Error, Result};
-use crate::format::{BatchHeader, TopicId};
+use crate::format::{BatchEncoder, BatchHeader, Placement, SegmentKey, TopicId};
 use crate::log::replica::refusal::Failure;
+use crate::log::replica::under::Under;
 use crate::partition::PartitionCore;
 use crate::partition::replica::{Fed, Replica};
 use crate::record::TopicPartition;
@@ -113,15 +114,22 @@ impl<'a, C: Catalog> Files<'a, C> {
         };
         let mut all = Vec::new();
         for portion in portions {
-            let mut kept = 0;
+            let (mut first, mut kept) = (0, 0);
             while let Some(rest) = portion.bytes().get(kept..)
                 && let Ok(Some(header)) = BatchHeader::parse(rest)
                 && header.next_offset() <= end
             {
                 kept = kept.saturating_add(header.size as usize);
+                if header.base_offset < from
+                    && let Some(bytes) = rest_of(&header, from, portion.under)
+                {
+                    all.push(Batches { under: portion.under, bytes });
+                    first = kept;
+                }
             }
-            if kept > 0 {
-                all.push(Batches { under: portion.under, bytes: portion.into_bytes(kept) });
+            if kept > first {
+                let under = portion.under;
+                all.push(Batches { under, bytes: portion.into_bytes(kept).slice(first..) });
             }
         }
         Ok(all)
@@ -144,4 +152,26 @@ impl<'a, C: Catalog> Files<'a, C> {
         };
         records.iter().map(bytes).fold(0, u64::saturating_add)
     }
+}
+
+/// What is sent in the stead of a batch that begins below `from`: compaction says in one batch without
+/// records what it has left out, and the asking log may end in the middle of that. `None` if the batch
+/// has records.
+fn rest_of(header: &BatchHeader, from: u64, under: Under) -> Option<Bytes> {
+    if header.record_count > 0 {
+        return None;
+    }
+    let key = SegmentKey::new(under.salt, under.features);
+    let last = header.next_offset().checked_sub(from)?.checked_sub(1)?;
+    let mut encoder = BatchEncoder::new();
+    encoder.set_base_timestamp_if_empty(header.base_timestamp);
+    encoder.set_last_offset_delta(u32::try_from(last).ok()?);
+    let placement = Placement {
+        base_offset: from,
+        leader_epoch: header.leader_epoch,
+        durable_end: from,
+        key: &key,
+        producer: None,
+    };
+    Some(Bytes::copy_from_slice(encoder.finish().seal(&placement)))
 }
