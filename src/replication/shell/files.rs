@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::super::frame::Batches;
 use super::super::log_key::LogKey;
 use super::super::notes::Note;

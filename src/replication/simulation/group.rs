@@ -331,7 +331,8 @@ impl Group {
             let promised = self.runs().map(|run| run.shell.member().state().notes().promised().0);
             let epoch = promised.max().unwrap_or(0) + 1;
             self.lead(index, LeaderEpoch(epoch))?;
-            for _ in 0..6 {
+            // Longer than a leader waits at most before it answers a question again.
+            for _ in 0..30 {
                 self.flush()?;
                 for index in 0..self.machines.len() {
                     self.with(index, |run| run.shell.resend())?;

@@ -52,7 +52,7 @@ impl Trouble {
 
     /// Runs only if it is named: what it found is not mended, or not understood.
     pub(super) fn is_open(self) -> bool {
-        matches!(self, Self::Failing | Self::Compacting | Self::Ageing)
+        matches!(self, Self::Failing | Self::Ageing | Self::RotInTail | Self::RotInMeta)
     }
 
     /// A group that has it.
