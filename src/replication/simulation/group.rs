@@ -354,11 +354,12 @@ impl Group {
     }
 
     /// Whether nothing is missing from what a member has confirmed. It need not have copied yet who the
-    /// members are.
+    /// members are, if another member that is whole can tell it.
     fn could_promise(&self, run: &Run) -> bool {
         let state = run.shell.member().state();
-        let memberships: Vec<_> =
-            self.runs().filter_map(|run| run.shell.member().state().logs().membership()).collect();
+        let whole =
+            self.runs().map(|run| run.shell.member().state()).filter(|it| it.could_promise());
+        let memberships: Vec<_> = whole.filter_map(|it| it.logs().membership()).collect();
         let is_named = memberships.iter().all(|membership| membership.names(state.me()));
         let is_new = state.logs().membership().is_none() && view::could_lead(run.shell.member());
         state.could_promise() || (is_new && is_named && !memberships.is_empty())
