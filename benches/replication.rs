@@ -39,9 +39,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How many records of a stream are not acknowledged yet, at most.
 const IN_FLIGHT: usize = 1_000;
 
+/// A part, and its name in the arguments.
+type Part = (&'static str, fn(&Bench));
+
 fn main() {
     let bench = Bench::start("replication", "Os and Sync, by a majority of three");
-    let parts: [(&str, fn(&Bench)); 4] =
+    let parts: [Part; 4] =
         [("stream", stream), ("synced", synced), ("lone", one_by_one), ("failover", failover)];
     let named: Vec<String> = std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
     for (name, part) in parts {

@@ -59,7 +59,7 @@ where
     let mut worker = tokio::spawn(pack_orders(orders, pack));
     let routes = Router::new().route("/orders", post(take_order)).with_state(broker.producer());
     let mut terminate = signal(SignalKind::terminate())?;
-    let terminated = async move { drop(terminate.recv().await) };
+    let terminated = async move { terminate.recv().await.unwrap_or_default() };
     let serving = axum::serve(listener, routes).with_graceful_shutdown(terminated);
     tokio::select! {
         served = serving.into_future() => served?,

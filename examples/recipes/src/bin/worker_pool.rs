@@ -46,7 +46,7 @@ fn run_pool(mut inbox: Consumer, workers: u32, work: impl Fn(&Message) + Sync) -
                 let sent = worker.ok_or(Error::Closed)?.send(message);
                 sent.map_err(|_| Error::Closed)?; // it has panicked, and so does the scope
             }
-            commit(&mut inbox, &mut begun, done.try_iter().collect())?;
+            commit(&mut inbox, &mut begun, done.try_iter())?;
             // While all is paused, a poll returns nothing, and keeps this member in its group.
             match begun.len() {
                 0..LIMIT => inbox.resume_all(),
@@ -54,13 +54,17 @@ fn run_pool(mut inbox: Consumer, workers: u32, work: impl Fn(&Message) + Sync) -
             }
         }
         drop(senders); // the workers end when they have done what they were given
-        commit(&mut inbox, &mut begun, done.iter().collect())?;
+        commit(&mut inbox, &mut begun, done.iter())?;
         inbox.close()
     })
 }
 
-fn commit(inbox: &mut Consumer, begun: &mut InFlight, done: Vec<Message>) -> Result<()> {
-    done.iter().for_each(|message| begun.finish(message));
+fn commit(
+    inbox: &mut Consumer,
+    begun: &mut InFlight,
+    done: impl Iterator<Item = Message>,
+) -> Result<()> {
+    done.for_each(|message| begun.finish(&message));
     for message in begun.take_done() {
         match inbox.commit_message(&message) {
             Err(Error::Rebalanced { .. }) => {} // its new owner does it again
