@@ -42,12 +42,6 @@ impl From<(Arc<str>, u32)> for TopicPartition {
     }
 }
 
-impl From<(&String, u32)> for TopicPartition {
-    fn from((topic, partition): (&String, u32)) -> Self {
-        Self::from((topic.as_str(), partition))
-    }
-}
-
 impl From<(&str, u32)> for TopicPartition {
     fn from((topic, partition): (&str, u32)) -> Self {
         Self { topic: topic.into(), partition }

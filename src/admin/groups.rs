@@ -33,7 +33,7 @@ pub struct GroupInfo {
     /// them.
     pub members: Vec<GroupMember>,
     /// One entry per partition with a commit or an owner, and per partition of a topic that the
-    /// group has subscribed to.
+    /// group has ever subscribed to, by name or by pattern.
     pub offsets: Vec<GroupOffset>,
 }
 

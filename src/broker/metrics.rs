@@ -107,7 +107,7 @@ pub struct GroupMetrics {
     /// Offsets that the group has not committed and can still read, over all partitions.
     pub lag: u64,
     /// One entry per partition with a commit or an owner, and per partition of a topic that the
-    /// group has subscribed to.
+    /// group has ever subscribed to, by name or by pattern.
     pub offsets: Vec<GroupOffset>,
 }
 

@@ -79,7 +79,7 @@ type Incarnations = BTreeMap<(TopicId, u32), u64>;
 impl Refresh<'_> {
     fn run(&self, looks: &mut Looks, refreshed: &mut Refreshed) -> Result<()> {
         let logs = self.engine.logs();
-        let seen = self.incarnations();
+        self.note_opened(looks, &self.incarnations());
         self.inspector.catch_up(LOCAL, logs.local(), looks)?;
         let known_now = self.incarnations();
         self.inspector.catch_up(META, logs.catalog(), looks)?;
@@ -88,6 +88,7 @@ impl Refresh<'_> {
         let before = self.engine.live().all();
         let open = |entry: &TopicEntry, numbers| self.open(entry, numbers, last_run);
         watched::follow(self.engine.topics(), &open, refreshed)?;
+        self.note_opened(looks, &known_now);
         let is_live = |id| self.engine.live().of_id(id).is_some();
         looks.retain(|id| is_live(id) || [LOCAL.1, META.1, OFFSETS.1].contains(&id));
         let known = before.iter().filter(|topic| is_live(topic.id));
@@ -105,17 +106,22 @@ impl Refresh<'_> {
             let (id, core) = job;
             let key = (id, core.origin.partition);
             match outcome {
-                Outcome::Unchanged => self.raise_start(job),
+                Outcome::Unchanged => {
+                    self.raise_start(job);
+                    looks.note_taken(key, incarnation_of(&known_now, key));
+                }
                 // Recovered at this moment: the next refresh looks again.
                 Outcome::Looked(_) if known_now.get(&key) != known_later.get(&key) => {}
                 Outcome::Looked(looked) if !core.is_available() => {
                     self.reopen(job, (*looked, None, last_run), looks)?;
+                    looks.note_taken(key, incarnation_of(&known_now, key));
                     refreshed.available.push(TopicPartition::clone(&core.origin));
                 }
                 Outcome::Looked(looked) => {
-                    let cut = self.cut_of(job, &looked, seen.get(&key));
+                    let cut = self.cut_of(job, &looked, looks.taken(key));
                     if cut.is_none() && looked.report.corrupt.is_empty() {
                         take(job, *looked, looks, refreshed);
+                        looks.note_taken(key, incarnation_of(&known_now, key));
                     } else {
                         failed.push((job, Outcome::Looked(looked), cut));
                     }
@@ -124,7 +130,17 @@ impl Refresh<'_> {
                 failure @ Outcome::Failed(_) => failed.push((job, failure, None)),
             }
         }
-        self.explain(failed, last_run, looks, refreshed)
+        self.explain(failed, (last_run, &known_now), looks, refreshed)
+    }
+
+    /// Notes under which incarnations logs were opened whose ends no refresh has taken over yet.
+    fn note_opened(&self, looks: &mut Looks, known: &Incarnations) {
+        for topic in self.engine.live().all() {
+            for core in &topic.partitions {
+                let key = (topic.id, core.origin.partition);
+                looks.note_opened(key, incarnation_of(known, key));
+            }
+        }
     }
 
     fn incarnations(&self) -> Incarnations {
@@ -137,14 +153,11 @@ impl Refresh<'_> {
 
     /// To which offset a log was cut below what this broker has seen of it. A log end only rises
     /// otherwise. `seen`: the last incarnation when its end was seen.
-    fn cut_of(&self, (id, core): Job<'_>, looked: &Looked, seen: Option<&u64>) -> Option<u64> {
+    fn cut_of(&self, (id, core): Job<'_>, looked: &Looked, seen: u64) -> Option<u64> {
         let end = core.log_end();
         let key = (id, core.origin.partition);
-        let noted = self
-            .engine
-            .logs()
-            .local()
-            .read(|local| local.lineages.get(&key)?.cut_below(end, seen.copied().unwrap_or(0)));
+        let noted =
+            self.engine.logs().local().read(|local| local.lineages.get(&key)?.cut_below(end, seen));
         let lower = Some(looked.log.log_end()).filter(|now| *now < end);
         noted.into_iter().chain(lower).min()
     }
@@ -226,7 +239,7 @@ impl Refresh<'_> {
     fn explain(
         &self,
         failed: Vec<Failed<'_>>,
-        last_run: LastRun,
+        (last_run, known_now): (LastRun, &Incarnations),
         looks: &mut Looks,
         refreshed: &mut Refreshed,
     ) -> Result<()> {
@@ -259,6 +272,8 @@ impl Refresh<'_> {
                         // Readers can pass it, and report it when they do.
                         take(job, *looked, looks, refreshed);
                     }
+                    let key = (id, core.origin.partition);
+                    looks.note_taken(key, incarnation_of(known_now, key));
                 }
                 Outcome::Failed(error) => match damage_of(&of_log(core).0, &error) {
                     Some(damage) => refreshed.corrupt.push(damage),
@@ -275,6 +290,11 @@ fn of_log(core: &PartitionCore) -> (LogIdentity, LogOptions) {
 }
 
 /// Takes over what a look at a partition has found.
+/// 0 for a log that was never recovered.
+fn incarnation_of(known: &Incarnations, key: (TopicId, u32)) -> u64 {
+    known.get(&key).copied().unwrap_or(0)
+}
+
 fn take((id, core): Job<'_>, looked: Looked, looks: &mut Looks, refreshed: &mut Refreshed) {
     let before = core.log_end();
     core.reader().catch_up(looked.log);

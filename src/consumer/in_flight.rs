@@ -51,9 +51,15 @@ impl InFlight {
         Self::default()
     }
 
-    /// Notes that the work on a message begins.
+    /// Notes that the work on a message begins. If the partition was lost and is owned again since
+    /// earlier messages of it were noted, those are forgotten.
     pub fn begin(&mut self, message: &Message) {
         let of_partition = self.partitions.entry(message.topic_partition()).or_default();
+        // Those of an earlier ownership would hold up all that follow: nobody finishes them.
+        let first = of_partition.values().next();
+        if first.is_some_and(|(begun, _)| !Arc::ptr_eq(begun.origin(), message.origin())) {
+            of_partition.clear();
+        }
         of_partition.insert(message.offset(), (message.clone(), false));
     }
 

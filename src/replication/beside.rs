@@ -247,10 +247,11 @@ impl<C: Catalog + Send + 'static> Beside<C> {
     }
 
     /// Sends what a caller has appended or synced, on its thread. If another thread sends, that one looks
-    /// again.
+    /// again; and if one holds the member, which may wait for the disk, the member's thread does it: a
+    /// caller has a deadline.
     fn announce(&self) {
         let held = foreign::hold_back();
-        let mut running = self.running.lock();
+        let Some(mut running) = self.running.try_lock() else { return self.shared.inbox.call() };
         if running.driver.is_none() {
             return;
         }
@@ -330,7 +331,8 @@ impl<C: Catalog + Send + 'static> Beside<C> {
         let mut running = self.running.lock();
         while running.sender.is_none()
             && !running.waiting.is_empty()
-            && (reports || running.waiting.events.is_empty())
+            // After the end there is no other thread to do it.
+            && (reports || running.driver.is_none() || running.waiting.events.is_empty())
         {
             running.sender = Some(thread::current().id());
             let mut output = std::mem::take(&mut running.waiting);

@@ -228,8 +228,8 @@ impl TestBroker {
         offsets.filter_map(|it| Some((it.partition, it.committed?))).collect()
     }
 
-    /// Returns how many records a group has yet to read of each partition, counted from its commits.
-    /// Empty for a group that there is not.
+    /// Returns how many records a group has yet to read of each partition, counted from its commits,
+    /// or from the log start where it has none. Empty for a group that there is not.
     #[must_use]
     pub fn lag(&self, group: &str) -> BTreeMap<TopicPartition, u64> {
         self.offsets_of(group).into_iter().map(|it| (it.partition, it.lag)).collect()

@@ -147,8 +147,7 @@ fn topics_are_configured_and_read() {
         partition.flush()?;
         let at: TopicPartition = ("t", 0).into();
         let _: [TopicPartition; 2] = [TopicPartition::new("t", 0), (at.topic.clone(), 1).into()];
-        let _: [TopicPartition; 2] =
-            [(String::from("t"), 0).into(), (&String::from("t"), 0).into()];
+        let _: TopicPartition = (String::from("t"), 0).into();
         let _ = format!("{at}");
         Ok(())
     });
