@@ -59,9 +59,9 @@ impl Copies {
         (copies, LedEpoch::of(next))
     }
 
-    /// Of all records below `end`, also of those of earlier leaderships, under the leadership of now; of nothing if a
-    /// majority is known to have them, or this member does not lead. The time begins as of
-    /// [`of`](Self::of).
+    /// Of all records below `end`, also of those of earlier leaderships, under the leadership of now;
+    /// of nothing if a majority is known to have them, or this member does not lead. The time begins
+    /// as of [`of`](Self::of).
     pub(crate) fn below(core: &PartitionCore, end: u64) -> Self {
         if end <= core.log.ends().watermark() {
             return Self::default();

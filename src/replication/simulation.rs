@@ -364,17 +364,7 @@ fn a_member_that_lacks_many_logs_is_given_so_much_at_a_time() {
         let mut group = Group::new(3, Durability::Os, 1);
         group.begin()?;
         group.sever(2);
-        let keys: Result<Vec<_>, _> = (0..12).map(|i| group.create(&format!("t{i}"))).collect();
-        let keys = keys?;
-        for _ in 0..4 {
-            for key in keys.clone() {
-                group.with(0, |run| {
-                    run.append(key, &["v".repeat(9_000)]).unwrap();
-                    run.shell.notice(key);
-                })?;
-                group.flush()?;
-            }
-        }
+        let keys = window::fill(&mut group)?;
         group.heal();
         group.beat_twice(0)?;
         group.resend(2)?;

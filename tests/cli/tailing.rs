@@ -99,6 +99,15 @@ impl Following {
     }
 
     /// The value of the next record, in the text form.
+    /// It says that the topic is another one, reads three records of the sample, and ends.
+    fn reads_the_sample_as_another_topic(mut self) {
+        let values = [self.value(), self.value(), self.value()];
+        assert_eq!(values, ["welcome!", r"\xff\u{0}", "(tombstone)"]);
+        let (code, message) = self.end();
+        assert_eq!(code, Some(0), "{message}");
+        assert!(message.contains("topic emails is another one now"), "{message}");
+    }
+
     fn value(&self) -> String {
         let line = self.lines.recv_timeout(PATIENCE).expect("a line");
         line.split('\t').nth(4).expect("a value").to_owned()
@@ -261,7 +270,7 @@ fn a_topic_that_is_created_again_is_read_from_its_beginning() {
 #[test]
 fn a_directory_that_is_replaced_is_read_from_its_beginning() {
     let (dir, other) = (sample(), sample());
-    let mut tail = Following::start(dir.path(), "tail {} emails -f -n 1 -p 0 --limit 4");
+    let tail = Following::start(dir.path(), "tail {} emails -f -n 1 -p 0 --limit 4");
     assert_eq!(tail.value(), "(tombstone)");
     let id = Pid::from_child(&tail.child);
     kill_process(id, Signal::STOP).unwrap();
@@ -269,13 +278,7 @@ fn a_directory_that_is_replaced_is_read_from_its_beginning() {
     rustix::fs::rename(dir.path(), &moved).unwrap();
     fill_sample(dir.path());
     kill_process(id, Signal::CONT).unwrap();
-    assert_eq!(
-        ["welcome!", r"\xff\u{0}", "(tombstone)"],
-        [tail.value(), tail.value(), tail.value()]
-    );
-    let (code, message) = tail.end();
-    assert_eq!(code, Some(0), "{message}");
-    assert!(message.contains("topic emails is another one now"), "{message}");
+    tail.reads_the_sample_as_another_topic();
 }
 
 /// As `rsync` restores a backup: the directory is the same, and its files are older.
@@ -286,7 +289,7 @@ fn files_that_are_replaced_by_older_ones_are_read_from_the_beginning() {
     let broker = service(dir.path());
     broker.producer().send(Record::to("emails").partition(0).value("lost")).unwrap();
     broker.close().unwrap();
-    let mut tail = Following::start(dir.path(), "tail {} emails -f -n 1 -p 0 --limit 4");
+    let tail = Following::start(dir.path(), "tail {} emails -f -n 1 -p 0 --limit 4");
     assert_eq!(tail.value(), "lost");
     let id = Pid::from_child(&tail.child);
     kill_process(id, Signal::STOP).unwrap();
@@ -297,13 +300,7 @@ fn files_that_are_replaced_by_older_ones_are_read_from_the_beginning() {
         fs::write(path, bytes).unwrap();
     }
     kill_process(id, Signal::CONT).unwrap();
-    assert_eq!(
-        ["welcome!", r"\xff\u{0}", "(tombstone)"],
-        [tail.value(), tail.value(), tail.value()]
-    );
-    let (code, message) = tail.end();
-    assert_eq!(code, Some(0), "{message}");
-    assert!(message.contains("topic emails is another one now"), "{message}");
+    tail.reads_the_sample_as_another_topic();
 }
 
 #[test]

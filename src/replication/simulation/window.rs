@@ -8,7 +8,7 @@ use crate::config::Durability;
 use crate::record::LeaderEpoch;
 
 /// Many topics with more than a frame of records each.
-fn fill(group: &mut Group) -> Result<Vec<LogKey>, Violation> {
+pub(super) fn fill(group: &mut Group) -> Result<Vec<LogKey>, Violation> {
     let keys: Result<Vec<_>, _> = (0..12).map(|i| group.create(&format!("t{i}"))).collect();
     let keys = keys?;
     for _ in 0..4 {

@@ -69,7 +69,8 @@ impl Sole {
         unsafe { target.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         // SAFETY: (W1) `at + 4 <= bytes.len()`, checked above, so this lies inside the same range.
         let late = unsafe { target.add(at) };
-        // SAFETY: (W1) `[late, late + 4)` lies inside the range of the store before; (M4) (M2) as there.
+        // SAFETY: (W1) `[late, late + 4)` lies inside the range of the store before; (M4) (M2) as
+        // there.
         unsafe { late.copy_from_nonoverlapping(word.as_ptr(), word.len()) };
         Ok(())
     }
