@@ -112,33 +112,45 @@ fn row_f16_a_log_that_ends_lower_than_before_is_cut() {
 }
 
 /// The log is longer than before when the follower looks again; only the note of the recovery shows
-/// that it was cut in between.
+/// that it was cut in between. Also if a refresh has read that note, and could not read the log.
 // RED: src/broker/refresh.rs
 //   - noted.into_iter().chain(lower).min()
 //   + noted.filter(|_| false).into_iter().chain(lower).min()
+// RED: src/broker/looks.rs
+//   - self.taken.entry(key).or_insert(incarnation);
+//   + self.taken.insert(key, incarnation);
 #[test]
 fn a_recovery_that_cuts_what_was_read_is_a_cut_also_if_more_was_appended_since() {
-    let root = tempfile::tempdir().unwrap();
-    let dir = root.path();
-    let broker = writer(dir);
-    broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
-    send(&broker, 0..6);
-    let (path, end) = last_file(&broker);
-    let viewer = viewer(dir);
-    let mut reader = viewer.reader().subscribe(["t"]).open().unwrap();
-    assert_eq!(read(&mut reader).len(), 6);
-    drop(broker);
-    // The last batch did not reach the disk.
-    let mut bytes = fs::read(&path).unwrap();
-    bytes[end - 8..end].fill(0xff);
-    fs::write(&path, bytes).unwrap();
-    let broker = writer(dir);
-    assert_eq!(broker.topic("t").unwrap().partition(0).unwrap().log_end_offset(), 5);
-    send(&broker, 100..104);
-    assert_eq!(viewer.refresh().unwrap().truncated, [tp()]);
-    assert_cut(&mut reader, 6, 5);
-    assert_eq!(read(&mut reader), [(5, 100), (6, 101), (7, 102), (8, 103)]);
-    assert!(viewer.refresh().unwrap().is_empty());
+    for fails_between in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("data");
+        let broker = writer(&dir);
+        broker.ensure_topic("t", TopicConfig::new(1)).unwrap();
+        send(&broker, 0..6);
+        let (path, end) = last_file(&broker);
+        let viewer = viewer(&dir);
+        let mut reader = viewer.reader().subscribe(["t"]).open().unwrap();
+        assert_eq!(read(&mut reader).len(), 6);
+        drop(broker);
+        // The last batch did not reach the disk.
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[end - 8..end].fill(0xff);
+        fs::write(&path, bytes).unwrap();
+        let broker = writer(&dir);
+        assert_eq!(broker.topic("t").unwrap().partition(0).unwrap().log_end_offset(), 5);
+        send(&broker, 100..104);
+        if fails_between {
+            let (partition, aside) = (dir.join("t/0"), root.path().join("aside"));
+            rustix::fs::rename(&partition, &aside).unwrap();
+            let between = viewer.refresh().unwrap();
+            assert!(!between.corrupt.is_empty() && between.truncated.is_empty(), "{between:?}");
+            rustix::fs::rename(&aside, &partition).unwrap();
+        }
+        assert_eq!(viewer.refresh().unwrap().truncated, [tp()]);
+        assert_cut(&mut reader, 6, 5);
+        assert_eq!(read(&mut reader), [(5, 100), (6, 101), (7, 102), (8, 103)]);
+        assert!(viewer.refresh().unwrap().is_empty());
+    }
 }
 
 /// Symptom: a partition that was unavailable when a read-only broker was opened remained so until it
