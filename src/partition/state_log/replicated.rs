@@ -98,16 +98,27 @@ pub(crate) fn lead_with<S: LoggedState>(
     let mut writer = log.writer.lock();
     writer.set_follows(false);
     begin();
-    if let Err(error) = writer.append(&mut first, SYNCED) {
-        if !has_reserve_for(&log.partition, &error) {
-            return Err(error.into());
-        }
-        // Others can come before it now. On a full disk they do not: what they add finds no space.
-        writer = log.append_to_reserve(writer, (first, error), &mut |_| Ok(()))?;
+    // The lock is kept until the change is in the log, also on a full disk: copies of older entries,
+    // which make a spare, and what does not grow would come before it.
+    let mut appended = writer.append(&mut first, SYNCED);
+    let uses_reserve =
+        appended.as_ref().err().is_some_and(|it| has_reserve_for(&log.partition, it));
+    if uses_reserve {
+        let rolled = log.reserve().roll(&writer, first.size());
+        appended = rolled.and_then(|()| writer.append(&mut first, SYNCED));
+    }
+    if let Err(error) = appended {
+        // Until the caller has ended what `begin` began, nobody appends.
+        writer.set_follows(true);
+        return Err(error.into());
     }
     drop(writer);
     // DURABILITY: before anything rests on it.
     Rule::StateSync.keep(|| log.partition.wait_durable(log.partition.log_end()))?;
+    if uses_reserve {
+        // The next change that finds no space tries again.
+        let _ = log.reserve().free();
+    }
     log.tidy();
     Ok(())
 }

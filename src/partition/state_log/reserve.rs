@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::log::Log;
 use crate::log::reserve::Reserve as Spares;
 use crate::partition::PartitionCore;
-use crate::sync::{AtomicBool, Mutex, Ordering};
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
 
 /// Whether a spare is in use and none can be made, so that nothing may grow.
 #[derive(Debug)]
@@ -84,14 +84,34 @@ impl<'a, S: LoggedState> Reserve<'a, S> {
     /// [`Error::StorageFull`](crate::Error::StorageFull) where all spares are in use.
     pub(super) fn make_room(&self, bytes: usize) -> Result<()> {
         let mut cleaning = self.cleaning.lock();
-        self.tightness.set(true);
         // A file that was in use at the last attempt may be free now.
         let _ = self.cleaner.remove_leftovers(&mut cleaning);
-        {
-            // No append comes between.
-            let _writer = self.writer.lock();
-            self.partition.with_log(|log| roll_into_reserve(log, bytes))?;
-        }
+        // No append comes between.
+        self.roll(&self.writer.lock(), bytes)?;
+        self.free_with(cleaning)
+    }
+
+    /// The first half of [`make_room`](Self::make_room), for a caller that keeps the writer.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(super) fn roll(&self, _writer: &Writer<S>, bytes: usize) -> Result<()> {
+        self.tightness.set(true);
+        self.partition.with_log(|log| roll_into_reserve(log, bytes))
+    }
+
+    /// The other half.
+    ///
+    /// # Errors
+    ///
+    /// That of the disk. The next call that needs room tries again.
+    #[cfg(feature = "replication")]
+    pub(super) fn free(&self) -> Result<()> {
+        self.free_with(self.cleaning.lock())
+    }
+
+    fn free_with(&self, mut cleaning: MutexGuard<'_, Cleaning>) -> Result<()> {
         cleaning.uses_reserve = true;
         let cleaned = self.free_spares(&mut cleaning);
         cleaning.uses_reserve = false;

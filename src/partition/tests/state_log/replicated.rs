@@ -567,3 +567,56 @@ fn the_first_change_of_a_new_group_comes_before_those_of_others() {
     assert_eq!(replica(&log).last().unwrap().unwrap().epoch, 3);
     assert!(log.partition().durable_end() >= 1);
 }
+
+/// A member on a full disk, which has led before. What it appended there needed the reserve.
+fn full_member(has_reserve: bool) -> WordsLog {
+    let disk = new_disk();
+    let core = try_found(&disk, NUMBERED_CHANGES).unwrap();
+    if has_reserve {
+        core.with_log(|log| log.factory_mut().keep_reserve(STATE_SEGMENT_BYTES)).unwrap();
+    }
+    let log = WordsLog::open(core, Arc::new(disk.clone()), ANYTHING, &[]).unwrap();
+    log.join();
+    log.start(Vec::new(), false).unwrap();
+    log.lead(1).unwrap();
+    log.append(vec![set(0, 25_000)]).unwrap();
+    disk.limit_capacity(Some(0));
+    for key in 1..15 {
+        assert!(log.append(vec![set(key, 25_000)]).is_ok() || !has_reserve);
+        log.advance(end(&log));
+    }
+    log.follow();
+    log
+}
+
+/// A member that was forced to lead on a full disk made room first: the copies of older entries had the
+/// new epoch, and came before the record that says that the group is a new one. After a loss of power
+/// in between, the old group preferred this log.
+// RED: src/partition/state_log/replicated.rs
+//   - let rolled = log.reserve().roll(&writer, first.size());
+//   + drop(writer);
+//   + let rolled = log.reserve().make_room(first.size());
+//   + writer = log.writer.lock();
+#[test]
+fn the_first_change_of_a_new_group_comes_first_on_a_full_disk_too() {
+    let log = full_member(true);
+    let before = end(&log);
+    lead_with(&log, 3, set(50, 150_000), || {}).unwrap();
+    assert_eq!(log.read(|words| words.0.offset_of(&50)), Some(before));
+    // Then room was made for the next one.
+    assert!(end(&log) > before + 1);
+    assert!(log.partition().durable_end() > before);
+}
+
+/// It found no room, and took changes until its leadership was ended: these had the epoch, and nothing
+/// said that the group is a new one.
+// RED: src/partition/state_log/replicated.rs
+//   - writer.set_follows(true);
+#[test]
+fn what_could_not_begin_a_new_group_takes_no_changes() {
+    let log = full_member(false);
+    let led = lead_with(&log, 3, set(50, 150_000), || {});
+    assert!(matches!(led, Err(Failure::Failed(Error::StorageFull { .. }))), "{led:?}");
+    let refused = log.append(vec![set(51, 10)]);
+    assert!(matches!(refused, Err(Error::NotLeader { .. })), "{refused:?}");
+}
