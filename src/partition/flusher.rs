@@ -38,6 +38,12 @@ impl<'a> Flusher<'a> {
         Self { log, gate, requests, announces: false }
     }
 
+    /// Whether [`announce`](Self::announce) may send something.
+    #[inline]
+    pub(crate) fn may_announce(self) -> bool {
+        self.log.lead().is_member()
+    }
+
     /// Sends the other members of a replicated group what no thread was woken for. The caller holds no
     /// lock.
     #[inline]
@@ -57,16 +63,13 @@ impl<'a> Flusher<'a> {
         waited
     }
 
-    /// As of [`flush`](Self::flush), for a caller that holds no lock: if it syncs, it says so to the other
-    /// members itself.
+    /// As of [`flush`](Self::flush), for a caller that [announces](Self::announce) soon what it has synced.
     ///
     /// # Errors
     ///
     /// As of [`flush`](Self::flush).
-    pub(crate) fn flush_and_announce(self) -> Result<()> {
-        let flushed = Self { announces: true, ..self }.flush();
-        self.announce();
-        flushed
+    pub(crate) fn flush_for_announcement(self) -> Result<()> {
+        Self { announces: true, ..self }.flush()
     }
 
     /// Waits until everything below `target` is durable. Runs the sync itself if no other thread

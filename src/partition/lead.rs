@@ -188,6 +188,16 @@ impl PartitionLead {
         let _ = is_announced;
     }
 
+    /// Whether the broker is a member of a replicated group.
+    #[inline]
+    #[cfg_attr(not(feature = "replication"), expect(clippy::unused_self, reason = "a constant"))]
+    pub(super) fn is_member(&self) -> bool {
+        #[cfg(feature = "replication")]
+        return self.of.is_some();
+        #[cfg(not(feature = "replication"))]
+        false
+    }
+
     /// Sends the others what nobody was woken for. The caller holds no lock.
     #[inline]
     #[cfg_attr(not(feature = "replication"), expect(clippy::unused_self, reason = "no members"))]

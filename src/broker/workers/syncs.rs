@@ -190,7 +190,7 @@ impl Syncs {
         let done = foreign::call(|| {
             // A caller that needs the result finds the failure in the gate and in the next append.
             if reason != For::Footers {
-                let _ = partition.flusher().flush_and_announce();
+                let _ = partition.flusher().flush_for_announcement();
             }
             if reason != For::Waiters && matches!(partition.footers().sync_sealed(), Ok(true)) {
                 partition.requests().request(Work::Finish);
@@ -201,9 +201,14 @@ impl Syncs {
         queue.for_footers -= usize::from(reason == For::Footers);
         let again = queue.at_work.remove(&address_of(&partition)).flatten();
         if let Some(reason) = again.filter(|_| !queue.is_stopped) {
-            queue.add(partition, reason);
+            queue.add(Arc::clone(&partition), reason);
+            if partition.flusher().may_announce() {
+                self.asked.notify_all();
+            }
         }
-        done
+        drop(queue);
+        // Last, because it takes as long as the application's transport: others sync the partition meanwhile.
+        done.and_then(|()| foreign::call(|| partition.flusher().announce()))
     }
 
     /// Ends the helpers after their current sync. Does not wait.

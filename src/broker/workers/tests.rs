@@ -1,6 +1,9 @@
 //! The workers by hand: what they look at, and when. Without threads, but where a thread's end is
 //! what is tested.
 
+#[cfg(feature = "replication")]
+mod announced;
+
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
@@ -492,6 +495,68 @@ fn a_partition_has_one_helper_and_is_synced_once_more_where_that_was_asked_for()
     syncs.stop();
     ask();
     assert!(syncs.next().is_none());
+}
+
+/// A requested sync goes past the worker, which may be busy, to a helper: one that is at work on the
+/// partition, and syncs it once more; or one that is idle. It is begun there, and not once more by the
+/// worker.
+// RED: src/broker/workers/syncs.rs
+//   - *again = Some(again.map_or(For::Waiters, |known| known.and(For::Waiters)));
+// RED: src/broker/workers/syncs.rs
+//   - queue.add(Arc::clone(partition), For::Waiters);
+#[test]
+fn a_requested_sync_is_begun_by_a_helper_that_is_there() {
+    let (broker, core, _) = opened(|builder| builder.durability(Durability::Os));
+    let syncs = Arc::new(Syncs::new());
+    let send = || broker.producer().send(Record::to("t").value("x")).unwrap();
+    let helps = Arc::clone(&syncs);
+    let help = move || {
+        let syncs = Arc::clone(&helps);
+        Ok(std::thread::spawn(move || syncs.help(&|| {})))
+    };
+    send();
+    core.requests().request(Work::Sync);
+    assert!(!syncs.ask_helper(&core), "there is none");
+    // The test is the helper, at work on the partition.
+    syncs.ask((Arc::clone(&core), For::Waiters), &|| Ok(std::thread::spawn(|| {})));
+    let at_work = syncs.take_now().unwrap();
+    assert!(syncs.ask_helper(&core));
+    core.do_requested();
+    assert_eq!(core.durable_end(), 0, "it was begun by the helper");
+    syncs.sync(at_work).unwrap();
+    assert_eq!(core.durable_end(), 1);
+    send();
+    syncs.sync(syncs.take_now().unwrap()).unwrap();
+    assert_eq!(core.durable_end(), 2);
+    // A helper is idle for a moment after its work.
+    let deadline = real_now() + SECOND * 30;
+    loop {
+        send();
+        syncs.ask((Arc::clone(&core), For::Waiters), &help);
+        while core.durable_end() < core.log_end() && real_now() < deadline {
+            std::thread::yield_now();
+        }
+        let end = send().offset + 1;
+        let idles = || {
+            let is_asked = (0..1_000).any(|_| {
+                std::thread::yield_now();
+                syncs.ask_helper(&core)
+            });
+            is_asked.then_some(())
+        };
+        if idles().is_some() {
+            while core.durable_end() < end {
+                assert!(real_now() < deadline, "the helper was not woken");
+                std::thread::yield_now();
+            }
+            break;
+        }
+        assert!(real_now() < deadline, "no helper is ever idle");
+    }
+    syncs.stop();
+    for helper in syncs.take_threads() {
+        helper.join().unwrap();
+    }
 }
 
 /// Where no thread can be had, the worker syncs itself.
