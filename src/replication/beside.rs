@@ -94,6 +94,9 @@ struct Outside {
 
 impl Outside {
     fn deliver(&self, me: NodeId, output: Output, shared: &Shared) {
+        #[cfg(test)]
+        #[cfg(not(loom))]
+        tests::spring();
         let mut waiting: Vec<(NodeId, Vec<Said>, usize)> = Vec::new();
         for said in output.said {
             let (to, class, size) = (said.to(), said.class(), said.size());
@@ -344,7 +347,9 @@ impl<C: Catalog + Send + 'static> Beside<C> {
                 }
             }
             drop(running);
-            self.outside.deliver(self.me, output, &self.shared);
+            if foreign::call(|| self.outside.deliver(self.me, output, &self.shared)).is_none() {
+                self.panicked();
+            }
             running = self.running.lock();
             running.sender = None;
             self.has_sent.notify_all();
@@ -360,11 +365,12 @@ impl<C: Catalog + Send + 'static> Beside<C> {
         let _ = self.thread.id.set(thread::current().id());
         while !self.thread.has_ended.load(Ordering::Acquire) {
             let ran = foreign::call(|| {
+                let calls = self.shared.inbox.calls();
                 let due = self.turn_all();
                 // A clock that is moved by hand calls; others run at the rate of real time.
                 let due = real_now().checked_add(due);
                 let late = self.running.lock().late.due();
-                self.shared.inbox.wait(due.into_iter().chain(late).min());
+                self.shared.inbox.wait(calls, due.into_iter().chain(late).min());
                 self.await_sender();
             });
             if ran.is_none() {
@@ -373,14 +379,15 @@ impl<C: Catalog + Send + 'static> Beside<C> {
         }
     }
 
-    /// A panic beside the member, in what makes frames of what it says. The thread that sent was this
-    /// one.
+    /// A panic beside the member, in what makes frames of what it says: some of it is lost.
     fn panicked(&self) {
+        let held = foreign::hold_back();
         let mut running = self.running.lock();
-        running.sender = None;
         let _ = self.attempt(&mut running, fail);
         running.show_due = Duration::ZERO;
         self.show(&mut running);
+        drop(running);
+        wake(held);
     }
 
     /// Another thread may be running the member: a caller of `tick`.

@@ -158,8 +158,9 @@ fn arrives(
     let deadline = real_now().checked_add(patience);
     let mut pause = Duration::from_millis(5);
     loop {
+        let calls = to.shared.inbox.calls();
         from.send(to.node, sent)?;
-        to.shared.inbox.wait(real_now().checked_add(pause));
+        to.shared.inbox.wait(calls, real_now().checked_add(pause));
         pause = pause.saturating_mul(2).min(Duration::from_secs(1));
         let mut has_arrived = false;
         for end in ends {

@@ -58,6 +58,8 @@ struct Shows {
     failure: Option<Error>,
     /// Whether there is a member: not before the broker is open, nor after it is closed.
     is_open: bool,
+    /// How many callers run the member while they wait. They sleep at the inbox.
+    runners: usize,
 }
 
 /// What handles share with the member.
@@ -91,7 +93,7 @@ impl Shared {
             failure: None,
         };
         let (counts, confirmed, failure, is_open) = (Counts::default(), 0, None, false);
-        let shows = Shows { status, counts, confirmed, failure, is_open };
+        let shows = Shows { status, counts, confirmed, failure, is_open, runners: 0 };
         Self {
             me,
             inbox: Inbox::new(),
@@ -135,9 +137,14 @@ impl Shared {
         if let Some((status, counts)) = status {
             (shows.status, shows.counts) = (status, counts);
         }
+        let has_runners = shows.runners > 0;
         drop(shows);
         if is_news {
             self.changed.notify_all();
+            if has_runners {
+                // Another thread has run the member: for one of the transport, or a caller.
+                self.inbox.call();
+            }
         }
     }
 
@@ -187,9 +194,10 @@ impl Shared {
             return drive_until(&*drive, until, look).unwrap_or(Err(Error::Timeout));
         }
         let deadline = real_now().checked_add(timeout);
-        let runs = must_run.then_some(calls);
+        let runs = must_run.then(|| Runs::begin(self, calls));
         loop {
-            let next = runs.as_ref().map(|calls| calls.tick());
+            let seen = self.inbox.calls();
+            let next = runs.as_ref().map(|runs| runs.calls.tick());
             let shows = self.shows.lock();
             if let Some(answer) = known(&shows) {
                 return answer;
@@ -207,8 +215,27 @@ impl Shared {
             };
             drop(shows);
             let next = real_now().checked_add(next);
-            self.inbox.wait(deadline.into_iter().chain(next).min());
+            self.inbox.wait(seen, deadline.into_iter().chain(next).min());
         }
+    }
+}
+
+/// A caller that runs the member while it waits, and is woken if another thread does.
+struct Runs<'a> {
+    shared: &'a Shared,
+    calls: Arc<dyn Calls>,
+}
+
+impl<'a> Runs<'a> {
+    fn begin(shared: &'a Shared, calls: Arc<dyn Calls>) -> Self {
+        shared.shows.lock().runners += 1;
+        Self { shared, calls }
+    }
+}
+
+impl Drop for Runs<'_> {
+    fn drop(&mut self) {
+        self.shared.shows.lock().runners -= 1;
     }
 }
 

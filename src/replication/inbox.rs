@@ -28,8 +28,8 @@ struct Arrived {
     bytes: usize,
     /// How many urgent frames were taken since another one was.
     urgent: u32,
-    /// Something else is to be looked at: a clock has moved, a partition has news, an end.
-    is_called: bool,
+    /// How often something else was to be looked at: a clock has moved, a partition has news, an end.
+    calls: u64,
 }
 
 #[derive(Debug)]
@@ -76,10 +76,18 @@ impl Inbox {
         arrived.control.is_empty() && arrived.data.is_empty()
     }
 
-    /// Wakes the thread that waits.
+    /// Wakes the threads that wait, and those that are about to.
     pub(super) fn call(&self) {
-        self.arrived.lock().is_called = true;
+        let mut arrived = self.arrived.lock();
+        arrived.calls = arrived.calls.wrapping_add(1);
+        drop(arrived);
         self.called.notify_all();
+    }
+
+    /// How often it was called. To be asked before the look whose result a thread then
+    /// [waits](Self::wait) with: several may wait, and none takes the call of another.
+    pub(super) fn calls(&self) -> u64 {
+        self.arrived.lock().calls
     }
 
     pub(super) fn take(&self) -> Option<(NodeId, Frame)> {
@@ -93,13 +101,13 @@ impl Inbox {
         Some(next)
     }
 
-    /// Waits until something arrives, this is called, or the deadline has passed; without one, for
-    /// as long as it takes.
-    pub(super) fn wait(&self, deadline: Option<Instant>) {
+    /// Waits until something arrives, this is called once more than `calls` times, or the deadline has
+    /// passed; without one, for as long as it takes.
+    pub(super) fn wait(&self, calls: u64, deadline: Option<Instant>) {
         let mut arrived = self.arrived.lock();
         loop {
             let is_empty = arrived.control.is_empty() && arrived.data.is_empty();
-            if std::mem::take(&mut arrived.is_called) || !is_empty {
+            if arrived.calls != calls || !is_empty {
                 return;
             }
             let Some(deadline) = deadline else {
@@ -149,11 +157,14 @@ mod tests {
         let inbox = Inbox::new();
         assert!(inbox.put(NodeId(1), data(10)) && inbox.put(NodeId(2), data(10)));
         assert!(inbox.put(NodeId(3), frame(Body::Beat, 0)));
-        inbox.wait(None);
+        inbox.wait(inbox.calls(), None);
         let order: Vec<_> = std::iter::from_fn(|| inbox.take()).map(|(from, _)| from.0).collect();
         assert_eq!(order, [3, 1, 2]);
+        // Each of those that look has the call.
+        let calls = inbox.calls();
         inbox.call();
-        inbox.wait(None);
+        inbox.wait(calls, None);
+        inbox.wait(calls, None);
     }
 
     // RED: src/replication/inbox.rs

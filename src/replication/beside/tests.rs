@@ -1,5 +1,6 @@
-//! Calls of a member whose disk fails.
+//! Calls of a member whose disk fails, or that panics.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 
@@ -74,4 +75,74 @@ fn a_call_during_which_the_disk_fails_returns_the_error_and_ends_the_leadership(
         }
         assert!(lost, "the end of the leadership was not reported");
     }
+}
+
+thread_local! {
+    /// The next sending on this thread panics.
+    static TRAP: Cell<bool> = const { Cell::new(false) };
+}
+
+pub(super) fn spring() {
+    assert!(!TRAP.replace(false), "in what makes frames");
+}
+
+/// Hands frames to the other one of two members.
+#[derive(Default)]
+struct Pair([OnceLock<ReplicationHandle>; 2]);
+
+struct End(Arc<Pair>, NodeId);
+
+impl Transport for End {
+    fn send(&self, to: NodeId, frame: Frame) -> Result<(), TransportError> {
+        let to = usize::try_from(to.0).ok().and_then(|at| self.0.0.get(at)?.get());
+        to.map_or(Err(TransportError::Unreachable), |to| {
+            to.receive(self.1, frame).map_err(TransportError::new)
+        })
+    }
+}
+
+/// Two members, of which the first leads and has a topic at `Os`.
+fn pair() -> [Broker; 2] {
+    let pair = Arc::new(Pair::default());
+    let nodes = [NodeId(0), NodeId(1)];
+    let brokers = [0, 1].map(|at| {
+        let transport = Arc::new(End(Arc::clone(&pair), nodes[at]));
+        let replication = Replication::new(nodes[at], nodes, transport);
+        assert!(pair.0[at].set(replication.handle()).is_ok());
+        let disk = Arc::new(SimulatedDisk::with_seed(1));
+        let builder = Broker::builder().disk(disk, Path::new("/srv/data")).seed(at as u64);
+        builder.replication(replication).open().unwrap()
+    });
+    let member = brokers[0].replication().unwrap();
+    member.lead(LeaderEpoch(1)).unwrap();
+    member.wait_leading(PATIENCE).unwrap();
+    let config = TopicConfig::new(1).durability(crate::config::Durability::Os);
+    brokers[0].ensure_topic("orders", config).unwrap();
+    brokers
+}
+
+/// The caller got the panic, and the member neither beat nor answered any more: it waited for the thread
+/// that was sending.
+// RED: src/replication/beside.rs
+//   - if foreign::call(|| self.outside.deliver(self.me, output, &self.shared)).is_none() {
+//   + self.outside.deliver(self.me, output, &self.shared);
+//   + if false {
+// RED: src/replication/beside.rs
+//   - let _ = self.attempt(&mut running, fail);
+#[test]
+fn a_panic_in_what_is_sent_on_a_callers_thread_fails_the_member() {
+    let [leader, _follower] = pair();
+    let member = leader.replication().unwrap();
+    TRAP.set(true);
+    // The thread of the member may be at it, and then sends the record.
+    let sent = (0..10_000).find_map(|_| {
+        let sent = leader.producer().send(Record::to("orders").value("x"));
+        (!TRAP.get()).then_some(sent)
+    });
+    let ended = matches!(sent, Some(Err(Error::LeadershipLost)));
+    assert!(ended, "{sent:?}: {:?}", member.status());
+    assert!(member.status().failure.is_some());
+    let failed = member.lead(LeaderEpoch(2));
+    assert!(matches!(failed, Err(Error::Io { .. })), "{failed:?}");
+    leader.close().unwrap();
 }
