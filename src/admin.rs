@@ -105,6 +105,12 @@ impl Admin {
     /// [`Error::Io`](crate::Error::Io), [`Error::ReadOnly`](crate::Error::ReadOnly),
     /// [`Error::Closed`](crate::Error::Closed).
     ///
+    /// On a replicated broker also [`Error::NotLeader`](crate::Error::NotLeader) and
+    /// [`Error::NotEnoughReplicas`](crate::Error::NotEnoughReplicas), and, when it is not known whether
+    /// a majority of the members keeps the change,
+    /// [`Error::LeadershipLost`](crate::Error::LeadershipLost) and
+    /// [`Error::Timeout`](crate::Error::Timeout).
+    ///
     /// # Durability
     ///
     /// On return the topic exists after any crash. After a crash before that, either the whole
@@ -112,7 +118,7 @@ impl Admin {
     ///
     /// # Blocking
     ///
-    /// For the disk: a few syncs per partition.
+    /// For the disk: a few syncs per partition. On a replicated broker, for a majority of the members.
     #[doc(alias = "createTopics")]
     pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         let run = self.run();
@@ -153,7 +159,7 @@ impl Admin {
     ///
     /// # Blocking
     ///
-    /// For the disk: a few syncs per partition.
+    /// For the disk: a few syncs per partition. On a replicated broker, for a majority of the members.
     pub fn create_topic_at(
         &self,
         name: &str,
@@ -184,13 +190,19 @@ impl Admin {
     /// [`Error::Io`](crate::Error::Io) the topic is deleted, and the next opening removes the rest
     /// of its files.
     ///
+    /// On a replicated broker also [`Error::NotLeader`](crate::Error::NotLeader) and
+    /// [`Error::NotEnoughReplicas`](crate::Error::NotEnoughReplicas), and, when it is not known whether
+    /// a majority of the members keeps the change,
+    /// [`Error::LeadershipLost`](crate::Error::LeadershipLost) and
+    /// [`Error::Timeout`](crate::Error::Timeout).
+    ///
     /// # Durability
     ///
     /// On return the topic does not exist after any crash.
     ///
     /// # Blocking
     ///
-    /// For the disk.
+    /// For the disk. On a replicated broker, for a majority of the members.
     #[doc(alias = "deleteTopics")]
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         self.run().leading().check()?;

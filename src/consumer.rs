@@ -374,7 +374,7 @@ impl Consumer {
     ///
     /// # Blocking
     ///
-    /// In auto mode at broker level `Sync`, for a sync of the disk. Also for the callback.
+    /// In auto mode as [`commit`](Self::commit). Also for the callback.
     pub fn close(mut self) -> Result<()> {
         self.poller.settled().give_up_everything()
     }
@@ -445,11 +445,11 @@ impl Consumer {
     ///
     /// At broker level [`Durability::Sync`](crate::Durability::Sync): on return first the records
     /// and then the commit are on stable storage. At the other levels the commit survives the death
-    /// of the process.
+    /// of the process. On a replicated broker a majority of the members has the commit.
     ///
     /// # Blocking
     ///
-    /// At broker level `Sync`, for syncs of the disk, which concurrent commits share.
+    /// As [`commit`](Self::commit).
     pub fn commit_message(&mut self, message: &Message) -> Result<()> {
         let mut commits = self.poller.assigned_mut().commits();
         let (message, level) = (commits.message(message)?, commits.level());
@@ -481,11 +481,11 @@ impl Consumer {
     ///
     /// At broker level [`Durability::Sync`](crate::Durability::Sync): on return first the records
     /// and then the commit are on stable storage. At the other levels the commit survives the death
-    /// of the process.
+    /// of the process. On a replicated broker a majority of the members has the commit.
     ///
     /// # Blocking
     ///
-    /// At broker level `Sync`, for syncs of the disk, which concurrent commits share.
+    /// As [`commit`](Self::commit).
     #[doc(alias = "commitSync")]
     pub fn commit_offsets(&mut self, offsets: &Offsets) -> Result<()> {
         self.poller.assigned_mut().commits().commit(offsets)

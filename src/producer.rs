@@ -254,8 +254,8 @@ impl Producer {
     ///
     /// At [`Durability::Sync`], for a sync of the disk. The first record of a producer in a topic
     /// whose key chooses the partition also waits for a sync of the list of topics, and for running
-    /// changes of topics. With [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is
-    /// space.
+    /// changes of topics. At [`Acks::Quorum`](crate::Acks::Quorum), for a majority of the members. With
+    /// [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
     #[doc(alias = "enable.idempotence")]
     #[expect(
         clippy::needless_pass_by_value,
@@ -415,7 +415,8 @@ impl Producer {
     /// # Blocking
     ///
     /// At [`Durability::Sync`], for a sync of each partition, up to eight of them at the same time.
-    /// At the other levels, while 1 GiB of a partition's full segments is not durable. With
+    /// At the other levels, while 1 GiB of a partition's full segments is not durable. At
+    /// [`Acks::Quorum`](crate::Acks::Quorum), for a majority of the members. With
     /// [`WhenFull::Wait`](crate::WhenFull::Wait), also until there is space.
     pub fn send_batch<'a>(
         &self,

@@ -113,7 +113,7 @@ impl Admin {
     /// # Blocking
     ///
     /// At broker level `Sync`, for a sync of each partition, up to eight of them at the same time.
-    /// Also for the disk, to look up a time.
+    /// Also for the disk, to look up a time. On a replicated broker, for a majority of the members.
     #[doc(alias = "alterConsumerGroupOffsets")]
     pub fn reset_offsets(&self, group: &str, topic: &str, to: StartAt) -> Result<Offsets> {
         self.run().gate().check_writable()?;
@@ -138,7 +138,8 @@ impl Admin {
     ///
     /// # Blocking
     ///
-    /// At broker level `Sync`, for a sync of the partition. Also for the disk, to look up a time.
+    /// At broker level `Sync`, for a sync of the partition. Also for the disk, to look up a time. On a
+    /// replicated broker, for a majority of the members.
     pub fn reset_partition(
         &self,
         group: &str,
@@ -171,7 +172,7 @@ impl Admin {
     /// # Blocking
     ///
     /// At broker level `Sync`, for a sync of each partition, up to eight of them at the same time.
-    /// Also for the disk, to look up a time.
+    /// Also for the disk, to look up a time. On a replicated broker, for a majority of the members.
     pub fn reset_group(&self, group: &str, to: StartAt) -> Result<Offsets> {
         self.run().gate().check_writable()?;
         self.run().leading().check()?;
@@ -222,7 +223,7 @@ impl Admin {
     ///
     /// # Blocking
     ///
-    /// For a sync of the disk.
+    /// For a sync of the disk. On a replicated broker, for a majority of the members.
     #[doc(alias = "deleteConsumerGroups")]
     pub fn delete_group(&self, name: &str) -> Result<()> {
         self.run().gate().check_open()?;

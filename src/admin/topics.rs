@@ -46,7 +46,8 @@ impl Admin {
     ///
     /// # Blocking
     ///
-    /// For a sync of the disk, and for other changes of topics.
+    /// For a sync of the disk, and for other changes of topics. On a replicated broker, for a majority
+    /// of the members.
     #[doc(alias = "alterConfigs")]
     #[doc(alias = "incrementalAlterConfigs")]
     pub fn alter_topic(
@@ -87,7 +88,8 @@ impl Admin {
     ///
     /// # Blocking
     ///
-    /// For the disk: a few syncs per new partition.
+    /// For the disk: a few syncs per new partition. On a replicated broker, for a majority of the
+    /// members.
     #[doc(alias = "createPartitions")]
     pub fn add_partitions(&self, name: &str, total: u32) -> Result<()> {
         self.run().leading().check()?;
@@ -115,7 +117,8 @@ impl Admin {
     ///
     /// # Blocking
     ///
-    /// For a sync of the disk, and for changes of topics.
+    /// For a sync of the disk, and for changes of topics. On a replicated broker, for a majority of the
+    /// members.
     pub fn forget_producer(&self, id: &str) -> Result<()> {
         self.run().leading().check()?;
         self.run().producers().forget(id)

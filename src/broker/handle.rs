@@ -150,7 +150,8 @@ impl Broker {
     ///
     /// # Blocking
     ///
-    /// For the disk, a few syncs per partition that is created.
+    /// For the disk, a few syncs per partition that is created; on a replicated broker then also for a
+    /// majority of the members.
     #[doc(alias = "createTopics")]
     pub fn ensure_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         let asked = config.clone();
@@ -179,7 +180,8 @@ impl Broker {
     ///
     /// # Blocking
     ///
-    /// For the disk, a few syncs per partition that is created.
+    /// For the disk, a few syncs per partition that is created; on a replicated broker then also for a
+    /// majority of the members.
     pub fn ensure_topic_as_is(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         let found = match self.run.topic(name) {
             Err(Error::UnknownTopic(_)) => match self.create_topic(name, config) {

@@ -338,7 +338,8 @@ impl ConsumerBuilder {
     /// # Blocking
     ///
     /// For the disk, when positions are looked up, and for a sync when a group subscribes to a
-    /// topic or pattern for the first time.
+    /// topic or pattern for the first time; on a replicated broker then also for a majority of the
+    /// members, unless the group begins at [`StartAt::Earliest`].
     pub fn open(self) -> Result<Consumer> {
         self.check()?;
         let run = self.broker.run();

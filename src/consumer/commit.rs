@@ -115,7 +115,8 @@ impl<'a> Commits<'a> {
     ///
     /// # Blocking
     ///
-    /// At broker level `Sync`, for syncs of the disk.
+    /// At broker level `Sync`, for syncs of the disk. On a replicated broker, for a majority of the
+    /// members.
     pub fn commit(&mut self, offsets: &Offsets) -> Result<()> {
         let wanted = self.offsets(offsets)?;
         self.make(&wanted, self.level())
