@@ -127,7 +127,12 @@ impl Group {
     /// Waits until the others have what the leader has. A member without a copy of the membership cannot
     /// lead.
     pub(crate) fn wait_for_copies(&self, leader: NodeId) {
-        let lags = || self.member(leader).status().members.iter().any(|it| it.lag_records > 0);
+        let lags = || {
+            let member = self.member(leader);
+            // What is shown is up to a moment old, but not older than a call.
+            let _ = member.confirm();
+            member.status().members.iter().any(|it| it.lag_records > 0)
+        };
         assert!(until(|| (!lags()).then_some(())).is_some(), "{:?}", self.statuses());
     }
 
