@@ -10,6 +10,7 @@ use super::context::{Context, Settings};
 use super::handle::Broker;
 use super::internal_logs::LOCAL;
 use super::open::Opening;
+use super::refresh::settle_opening;
 use super::workers::{Spawn, spawn_thread};
 use crate::clock::{Clock, RunClock, SystemClock};
 use crate::config::{Durability, ReadMode, RecoveryPolicy, TopicConfig, WhenFull};
@@ -504,7 +505,9 @@ impl BrokerBuilder {
             spawn: self.spawn,
             reseed: Box::new(move |opens| random.mix(opens)),
         };
-        let broker = Broker::from_opened(opening.run()?);
+        let (engine, report) = opening.run()?;
+        settle_opening(&engine);
+        let broker = Broker::from_opened((engine, report));
         #[cfg(feature = "replication")]
         if let Some(Member::Beside(attachment)) = self.member {
             let attached = attachment.begin(broker.as_guest(), self.background)?;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::engine::Engine;
 use super::metrics::{Metrics, snapshot};
-use super::refresh::refresh;
+use super::refresh::{refresh, refresh_unreported};
 use super::report::{RecoveryReport, Refreshed};
 use crate::clock::Clock;
 use crate::config::TopicConfig;
@@ -283,7 +283,7 @@ impl Broker {
     /// [`Error::Io`] if files cannot be read, [`Error::Corrupt`] if an internal log of the
     /// directory is damaged, or ends before what this broker has seen because an older copy of the
     /// directory was restored (then open it again); part of the changes may be visible then, and the next call tries
-    /// again. Damage of a topic is no error of this call: it is in
+    /// again and returns all of them. Damage of a topic is no error of this call: it is in
     /// [`Refreshed::corrupt`](crate::report::Refreshed). [`Error::Closed`].
     ///
     /// # Blocking
@@ -293,12 +293,18 @@ impl Broker {
         refresh(&self.run)
     }
 
+    /// [`refresh`](Self::refresh), whose findings the next call returns.
+    pub(crate) fn refresh_unreported(&self) -> Result<()> {
+        refresh_unreported(&self.run)
+    }
+
     /// Returns a snapshot of all metrics.
     ///
     /// # Blocking
     ///
     /// Never for the disk. It takes each partition's and each group's lock for about a microsecond;
-    /// longer if a partition is compacted or a group is large.
+    /// longer if a partition is compacted or a group is large. The snapshot has an entry for each
+    /// partition of each group, so 1,000 groups that read 10,000 partitions make it a large one.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         snapshot(&self.run)

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use super::report::Refreshed;
 use crate::format::TopicId;
 use crate::log::open::PartitionRecovery;
 use crate::log::seen::Seen;
@@ -18,6 +19,8 @@ pub(super) struct Looks {
     taken: HashMap<(TopicId, u32), u64>,
     /// What the last look at `__local` has found.
     local: Option<PartitionRecovery>,
+    /// What refreshes have found that no caller was given: they failed, or were made for another call.
+    unreported: Refreshed,
 }
 
 impl Looks {
@@ -49,6 +52,10 @@ impl Looks {
 
     pub(super) fn note_local(&mut self, found: PartitionRecovery) {
         self.local = Some(found);
+    }
+
+    pub(super) fn unreported(&mut self) -> &mut Refreshed {
+        &mut self.unreported
     }
 
     /// Forgets the partitions of all topics but these.

@@ -33,27 +33,61 @@ use crate::partition::PartitionCore;
 use crate::record::TopicPartition;
 use crate::trace::note;
 
-/// Brings a read-only broker up to date. Does nothing in one that writes.
+/// Brings a read-only broker up to date. Does nothing in one that writes. Returns what was found since
+/// the last call that returned something.
 ///
 /// # Errors
 ///
 /// [`Error::Closed`]; those of the disk; damage of an internal log.
 pub(super) fn refresh(engine: &Engine) -> Result<Refreshed> {
+    refresh_unreported(engine)?;
+    Ok(std::mem::take(engine.logs().looks().lock().unreported()))
+}
+
+/// The same for a caller who does not want to know: the next one is given what was found.
+///
+/// # Errors
+///
+/// As [`refresh`].
+pub(super) fn refresh_unreported(engine: &Engine) -> Result<()> {
     engine.gate().check_open()?;
-    let mut refreshed = Refreshed::default();
     if !engine.context().settings.read_only {
-        return Ok(refreshed);
+        return Ok(());
     }
     let _held = (foreign::hold_back(), engine.context().env.trace.deliver_at_end());
     let mut looks = engine.logs().looks().lock();
+    let mut refreshed = Refreshed::default();
     let refresh = Refresh { engine, inspector: inspector(engine) };
     let result = refresh.run(&mut looks, &mut refreshed);
+    if !refreshed.available.is_empty() || !refreshed.truncated.is_empty() {
+        // A reader does not wait for a partition that is unavailable.
+        engine.gate().consumers().call_all();
+    }
+    looks.unreported().add(refreshed);
     if let Err(closed) = engine.gate().check_open() {
         // Topics may have been found after the close had ended all.
         engine.end_handles();
         return Err(closed);
     }
-    result.map(|()| refreshed)
+    result
+}
+
+/// After an opening, which reads `__local` before the logs. If another broker has recovered logs in
+/// between, some were opened with what it has appended since, and the first refresh would take that for
+/// records that were cut. Nobody has read anything yet.
+pub(super) fn settle_opening(engine: &Engine) {
+    if !engine.context().settings.read_only {
+        return;
+    }
+    let mut looks = engine.logs().looks().lock();
+    let refresh = Refresh { engine, inspector: inspector(engine) };
+    let before = refresh.incarnations();
+    refresh.note_opened(&mut looks, &before);
+    // What fails here, the first refresh returns.
+    let local = refresh.inspector.catch_up(LOCAL, engine.logs().local(), &mut looks);
+    if local.is_ok() && refresh.incarnations() != before {
+        let _ = refresh.run(&mut looks, &mut Refreshed::default());
+    }
 }
 
 struct Refresh<'a> {
@@ -113,6 +147,7 @@ impl Refresh<'_> {
                 // Recovered at this moment: the next refresh looks again.
                 Outcome::Looked(_) if known_now.get(&key) != known_later.get(&key) => {}
                 Outcome::Looked(looked) if !core.is_available() => {
+                    self.report(&looked, refreshed); // of one that is back
                     self.reopen(job, (*looked, None, last_run), looks)?;
                     looks.note_taken(key, incarnation_of(&known_now, key));
                     refreshed.available.push(TopicPartition::clone(&core.origin));
@@ -235,6 +270,14 @@ impl Refresh<'_> {
         }
     }
 
+    /// Reports the damage that a look has found.
+    fn report(&self, looked: &Looked, refreshed: &mut Refreshed) {
+        for damage in &looked.report.corrupt {
+            note!(self.engine.context().env.trace, Corruption(damage.clone()));
+        }
+        refreshed.corrupt.extend(looked.report.corrupt.iter().cloned());
+    }
+
     /// Damage, and a cut, are none if the topic is deleted by now.
     fn explain(
         &self,
@@ -261,10 +304,7 @@ impl Refresh<'_> {
             match outcome {
                 Outcome::Unchanged => {}
                 Outcome::Looked(looked) => {
-                    for damage in &looked.report.corrupt {
-                        note!(self.engine.context().env.trace, Corruption(damage.clone()));
-                    }
-                    refreshed.corrupt.extend(looked.report.corrupt.iter().cloned());
+                    self.report(&looked, refreshed);
                     if cut.is_some() {
                         self.reopen(job, (*looked, cut, last_run), looks)?;
                         refreshed.truncated.push(TopicPartition::clone(&core.origin));
@@ -289,12 +329,12 @@ fn of_log(core: &PartitionCore) -> (LogIdentity, LogOptions) {
     core.with_log(|log| (log.factory().identity().clone(), log.factory().options()))
 }
 
-/// Takes over what a look at a partition has found.
 /// 0 for a log that was never recovered.
 fn incarnation_of(known: &Incarnations, key: (TopicId, u32)) -> u64 {
     known.get(&key).copied().unwrap_or(0)
 }
 
+/// Takes over what a look at a partition has found.
 fn take((id, core): Job<'_>, looked: Looked, looks: &mut Looks, refreshed: &mut Refreshed) {
     let before = core.log_end();
     core.reader().catch_up(looked.log);

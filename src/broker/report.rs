@@ -107,4 +107,28 @@ impl Refreshed {
         let partitions = [available, truncated].iter().all(|partitions| partitions.is_empty());
         *records == 0 && corrupt.is_empty() && topics && partitions
     }
+
+    /// Adds what was found later. What was found before is not listed twice.
+    pub(super) fn add(&mut self, later: Self) {
+        if self.is_empty() {
+            *self = later;
+            return;
+        }
+        let Self { created, deleted, altered, available, truncated, records, corrupt } = later;
+        add_new(&mut self.created, created);
+        add_new(&mut self.deleted, deleted);
+        add_new(&mut self.altered, altered);
+        add_new(&mut self.available, available);
+        add_new(&mut self.truncated, truncated);
+        add_new(&mut self.corrupt, corrupt);
+        self.records = self.records.saturating_add(records);
+    }
+}
+
+fn add_new<T: PartialEq>(all: &mut Vec<T>, later: Vec<T>) {
+    for one in later {
+        if !all.contains(&one) {
+            all.push(one);
+        }
+    }
 }

@@ -130,7 +130,7 @@ impl Assigned {
 
     pub(super) fn fetch(&mut self, look: Look) -> Result<Batch> {
         if self.run.context().settings.read_only {
-            follow_reopened(&self.run, &mut self.slots, &mut self.maker);
+            follow_reopened(&self.run, &mut self.slots, &mut self.maker, &self.settings);
         }
         let Self { run, settings, role, slots, gaps, .. } = self;
         slots.fetch(look, role.is_member(), settings, gaps, || run.gate().check_open())
@@ -431,7 +431,8 @@ impl Assigned {
         let committed = committed_of(&self.run, &self.role, &slot);
         if !slot.core().is_available() {
             // Its ends are not certain, so the group is not moved by them.
-            slot.stand_by(committed);
+            let has_begun = has_begun(&self.run, &self.role, &partition.topic);
+            slot.stand_by(committed, committed.is_none() && !has_begun);
             return Ok(slot);
         }
         let gap = match committed {
@@ -480,13 +481,13 @@ pub(super) fn ends<P: Into<TopicPartition>>(
 
 /// Continues in partitions that a refresh has opened again.
 #[cold]
-fn follow_reopened(run: &Run, slots: &mut Slots, maker: &mut SlotMaker) {
+fn follow_reopened(run: &Run, slots: &mut Slots, maker: &mut SlotMaker, settings: &Settings) {
     for slot in slots.iter_mut().filter(|slot| slot.core().is_closed()) {
         let Some(topic) = run.live().of_id(slot.topic().id) else { continue };
         let now = topic.partition(slot.origin().partition).ok();
         if let Some(core) = now.filter(|core| !core.is_closed()).cloned() {
             let token = maker.next_token();
-            slot.continue_in(topic, core, (maker.notifier(), token));
+            slot.continue_in(topic, core, (maker.notifier(), token), settings);
         }
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct Slot {
     pub(super) commits: CommitMark,
     pub(super) failure: Failure,
     is_paused: bool,
+    /// It is to begin where the settings say, and was unavailable until now.
+    awaits_start: bool,
     /// The ownership of the partition, in a group.
     epoch: Option<OwnershipEpoch>,
     arming: Arming,
@@ -56,6 +58,7 @@ impl Slot {
             commits: CommitMark::default(),
             failure: Failure::default(),
             is_paused: false,
+            awaits_start: false,
             epoch: None,
             arming,
         }
@@ -171,11 +174,18 @@ impl Slot {
         topic: Arc<TopicShared>,
         core: Arc<PartitionCore>,
         (notifier, token): (&Arc<Notifier>, usize),
+        settings: &Settings,
     ) {
         let position = self.progress.handed_out();
         let known = self.core.log().lineage().current().unwrap_or(0);
         self.arming = Arming::new(&core, notifier, token);
         (self.topic, self.core) = (topic, core);
+        if self.awaits_start {
+            // Now, not with the first records. If it fails, the next fetch tries again.
+            self.restart();
+            let _ = self.start_at(settings.start, settings);
+            return;
+        }
         let cut = self.core.log().lineage().cut_below(position, known);
         self.move_to(cut.unwrap_or(position));
         if let Some(end) = cut {
@@ -184,10 +194,12 @@ impl Slot {
         }
     }
 
-    /// Begins in a partition that is unavailable: the next poll returns its error.
-    pub(super) fn stand_by(&mut self, committed: Option<Committed>) {
+    /// Begins in a partition that is unavailable: the next poll returns its error. `awaits_start`: when
+    /// it can be read, it begins where the settings say.
+    pub(super) fn stand_by(&mut self, committed: Option<Committed>, awaits_start: bool) {
         let committed = committed.map(|committed| committed.offset);
         self.move_to(committed.unwrap_or_else(|| self.core.log_start()));
+        self.awaits_start = awaits_start;
         self.commits.stand_by(committed);
     }
 
@@ -213,6 +225,7 @@ impl Slot {
             start => offset_of(&self.core, start, first, settings.visibility)?,
         };
         self.move_to(offset);
+        self.awaits_start = false;
         Ok(())
     }
 
@@ -266,6 +279,9 @@ impl Slot {
             return Err(Error::UnknownTopic(self.topic.name.as_ref().to_owned()));
         }
         self.core.log().status().check_available()?;
+        if self.awaits_start {
+            self.start_at(settings.start, settings)?;
+        }
         let visible_end = self.core.visible_end(settings.visibility);
         if self.progress.fetched() >= visible_end {
             return Ok(());
@@ -326,6 +342,7 @@ impl Slot {
         (looks_at_armed || !self.arming.is_armed())
             && !self.is_paused
             && (self.failure.is_pending()
+                || self.awaits_start
                 || self.core.visible_end(visibility) > self.progress.fetched()
                 || !self.core.is_available()
                 || self.core.is_closed())
