@@ -62,17 +62,9 @@ impl Admin {
     #[doc(alias = "listConsumerGroups")]
     pub fn groups(&self) -> Result<Vec<GroupInfo>> {
         self.run().gate().check_open()?;
-        let topics = TopicTable::new(&self.run().live().all());
-        let mut infos = Vec::new();
-        for name in inspect::group_names(self.run().coordinator()) {
-            match inspect::view(self.run().coordinator(), &name) {
-                Ok(view) => infos.push(describe(name, view, &topics)),
-                // Gone since its name was read.
-                Err(Error::UnknownGroup(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(infos)
+        let views = inspect::views(self.run().coordinator());
+        let topics = TopicTable::new(&self.run().live().all(), views.iter().map(|(_, view)| view));
+        Ok(views.into_iter().map(|(name, view)| describe(name, view, &topics)).collect())
     }
 
     /// Returns the description of a group: its members and their partitions, and the committed
@@ -85,7 +77,8 @@ impl Admin {
     pub fn describe_group(&self, name: &str) -> Result<GroupInfo> {
         self.run().gate().check_open()?;
         let view = inspect::view(self.run().coordinator(), name)?;
-        Ok(describe(name.into(), view, &TopicTable::new(&self.run().live().all())))
+        let topics = TopicTable::new(&self.run().live().all(), [&view]);
+        Ok(describe(name.into(), view, &topics))
     }
 
     /// Sets a group's committed offset for every partition of a topic, and returns the new ones. An
@@ -177,7 +170,7 @@ impl Admin {
         self.run().gate().check_writable()?;
         self.run().leading().check()?;
         let view = inspect::view(self.run().coordinator(), group)?;
-        let table = TopicTable::new(&self.run().live().all());
+        let table = TopicTable::new(&self.run().live().all(), [&view]);
         let cores = progress::partitions_of(&view, &table);
         self.reset(group, cores.iter().map(|(topic, core, _)| (&***topic, &***core)), to)
     }

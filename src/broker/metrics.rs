@@ -127,7 +127,7 @@ pub(super) fn snapshot(engine: &Engine) -> Metrics {
     let topics = engine.live().all();
     let cores = || topics.iter().flat_map(|topic| &topic.partitions);
     let mut seen: Seen = cores().map(|core| (Arc::as_ptr(core), look(core))).collect();
-    let table = TopicTable::new(&topics);
+    let table = TopicTable::new(&topics, views.iter().map(|(_, view)| view));
     let groups = views.into_iter().map(|(name, view)| {
         let offsets =
             progress::offsets_of(&view, &table, |core| match seen.get(&Arc::as_ptr(core)) {

@@ -465,6 +465,11 @@ impl Assigned {
     }
 }
 
+/// Whether the callback that ran last was that of an assignment, and has failed: it is called again.
+pub(super) fn awaits_callback(assigned: &Assigned) -> bool {
+    assigned.listener.has_put_back()
+}
+
 /// An end of each of these partitions, also of those that the consumer does not read.
 pub(super) fn ends<P: Into<TopicPartition>>(
     run: &Run,

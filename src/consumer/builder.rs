@@ -265,6 +265,9 @@ impl ConsumerBuilder {
     ///   returns `Ok` or they are lost. So a sink that cannot read its offsets from a database does
     ///   not begin elsewhere. Partitions that it has moved or paused before the error remain so.
     ///   They count as not reported: if they are lost or revoked before, it is not called for that.
+    ///   A [`poll`](Consumer::poll) returns the second error in a row when its timeout is over, so a
+    ///   loop does not ask the database at full speed. `recv`, a timeout of zero and a stream return
+    ///   it at once: pause before the next call.
     /// - of `Revoked` and `Lost`: the partitions are given up all the same, since other members wait
     ///   for them; the next poll continues.
     ///

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::assignment::Assigned;
+use super::assignment::{Assigned, awaits_callback};
 use super::failure::lasts;
 use super::handle::ConsumerHandle;
 #[cfg(feature = "testing")]
@@ -41,6 +41,8 @@ struct Returned {
     no_position: bool,
     /// That the member was fenced, and no message follows; or that another broker leads.
     no_membership: bool,
+    /// That the callback of an assignment has failed, which the next call runs again.
+    callback: bool,
 }
 
 impl Poller {
@@ -261,6 +263,7 @@ impl Poller {
                     None => continue,
                 }
             }
+            self.returned.callback = false;
             if cfg!(feature = "replication") {
                 self.returned.no_membership = false;
             }
@@ -305,11 +308,16 @@ impl Poller {
 
     /// What a call returns that finds the consumer no member; `None` if it is to look again. If the
     /// error was returned before, the call waits first: a caller that ignores it must not poll at full
-    /// speed. One that was fenced stays so; but the broker may lead its replicated group again.
+    /// speed. One that was fenced stays so; but the broker may lead its replicated group again. A
+    /// callback that fails is called once by each call, and again when the group's plan changes.
     fn await_membership(&mut self, error: Error, wait: &Wait<'_>) -> Option<Result<Batch>> {
         let may_end = matches!(error, Error::NotLeader { .. });
-        let is_repeated =
-            (may_end || lasts(&error)) && std::mem::replace(&mut self.returned.no_membership, true);
+        let is_callback = matches!(error, Error::Callback { .. });
+        let is_repeated = if is_callback && awaits_callback(&self.assigned) {
+            std::mem::replace(&mut self.returned.callback, true)
+        } else {
+            (may_end || lasts(&error)) && std::mem::replace(&mut self.returned.no_membership, true)
+        };
         let waits = match wait {
             Wait::Until(_) => is_repeated,
             wait if !wait.has_deadline() => is_repeated && may_end,

@@ -121,6 +121,8 @@ pub(super) struct Listener {
     unreported: BTreeSet<TopicPartition>,
     /// The callback runs only after `open` has returned.
     is_open: bool,
+    /// Whether the last call of the callback was that for an assignment, and returned an error.
+    has_put_back: bool,
 }
 
 impl Listener {
@@ -148,6 +150,11 @@ impl Listener {
     /// Their callback returned an error: they are reported again.
     pub(super) fn put_back(&mut self, assigned: Vec<TopicPartition>) {
         self.unreported.extend(assigned);
+        self.has_put_back = true;
+    }
+
+    pub(super) fn has_put_back(&self) -> bool {
+        self.has_put_back
     }
 
     /// The partitions to report as assigned, in order.
@@ -174,6 +181,7 @@ impl Listener {
     ) -> Result<(), Failed> {
         match &mut self.callback {
             Some(callback) if !partitions.is_empty() => {
+                self.has_put_back = false;
                 let run = || callback(event(partitions), commits);
                 match catch_unwind(AssertUnwindSafe(run)) {
                     Ok(result) => result

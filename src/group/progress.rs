@@ -7,10 +7,11 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::inspect::GroupView;
-use super::interest::Wanted;
+use super::interest::{Wanted, matches};
 use crate::format::TopicId;
 use crate::partition::PartitionCore;
 use crate::record::TopicPartition;
+use crate::steps;
 use crate::topic::TopicShared;
 
 /// The state of a group.
@@ -43,25 +44,37 @@ pub struct GroupOffset {
 pub(crate) struct TopicTable {
     by_id: HashMap<TopicId, Arc<TopicShared>>,
     by_name: HashMap<Arc<str>, Arc<TopicShared>>,
+    /// The topics that each pattern covers to which a group has subscribed.
+    matched: HashMap<Arc<str>, Vec<Arc<TopicShared>>>,
 }
 
 impl TopicTable {
-    pub(crate) fn new(topics: &[Arc<TopicShared>]) -> Self {
+    /// For these groups. Many have the same pattern: each is compared with the names of all topics
+    /// once.
+    pub(crate) fn new<'v>(
+        topics: &[Arc<TopicShared>],
+        views: impl IntoIterator<Item = &'v GroupView>,
+    ) -> Self {
         let by_id = topics.iter().map(|topic| (topic.id, Arc::clone(topic))).collect();
         let by_name = topics.iter().map(|it| (Arc::clone(&it.name), Arc::clone(it))).collect();
-        Self { by_id, by_name }
+        let mut matched = HashMap::new();
+        for wanted in views.into_iter().flat_map(|view| &view.subscriptions) {
+            let Wanted::Pattern(pattern) = wanted else { continue };
+            if !matched.contains_key(pattern) {
+                steps::take(topics.len() as u64);
+                let covered = topics.iter().filter(|topic| matches(pattern, &topic.name));
+                matched.insert(Arc::clone(pattern), covered.cloned().collect());
+            }
+        }
+        Self { by_id, by_name, matched }
     }
 
-    /// The topics that a subscription covers. A name is looked up; only a pattern is compared with
-    /// the names of all.
-    fn covered_by<'a>(&'a self, wanted: &'a Wanted) -> impl Iterator<Item = &'a Arc<TopicShared>> {
-        let named = match wanted {
-            Wanted::Name(name) => self.by_name.get(name),
-            Wanted::Pattern(_) => None,
-        };
-        let all = matches!(wanted, Wanted::Pattern(_)).then(|| self.by_name.values());
-        let matched = all.into_iter().flatten().filter(|topic| wanted.covers(&topic.name));
-        named.into_iter().chain(matched)
+    /// The topics that a subscription of one of the groups covers.
+    fn covered_by(&self, wanted: &Wanted) -> &[Arc<TopicShared>] {
+        match wanted {
+            Wanted::Name(name) => self.by_name.get(name).map_or(&[], std::slice::from_ref),
+            Wanted::Pattern(pattern) => self.matched.get(pattern).map_or(&[], Vec::as_slice),
+        }
     }
 }
 

@@ -404,3 +404,31 @@ fn an_opening_waits_for_few_syncs() {
     assert_eq!(made, [file, dir, file, file, file, file, dir, file]);
     assert_eq!(files(&killed), 1, "what was made ahead is removed");
 }
+
+/// Symptom: 1,000 groups with the pattern `*` and 10,000 topics were ten million comparisons in each
+/// snapshot of the metrics. Rule: a pattern is compared with the names of all topics once.
+// RED: src/group/progress.rs
+//   - if !matched.contains_key(pattern) {
+//   + if true {
+#[test]
+fn a_pattern_of_many_groups_is_compared_with_each_topic_once() {
+    let broker = in_memory();
+    for number in 0..20 {
+        broker.ensure_topic(&format!("t{number}"), small(1)).unwrap();
+    }
+    let join = |group: u32| {
+        let group = format!("g{group}");
+        let consumer = broker.consumer(&group).subscribe_pattern("t*");
+        consumer.open().unwrap().close().unwrap();
+    };
+    let look = || {
+        steps::of(|| {
+            assert!(broker.metrics().groups.iter().all(|group| group.offsets.len() == 20));
+            assert!(broker.admin().groups().unwrap().iter().all(|group| group.offsets.len() == 20));
+        })
+    };
+    join(0);
+    let one = look();
+    (1..30).for_each(join);
+    assert_eq!((one, look()), (40, 40));
+}

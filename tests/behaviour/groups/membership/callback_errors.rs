@@ -1,6 +1,7 @@
 //! What follows when a rebalance callback returns an error.
 
 use std::io;
+use std::time::Instant;
 
 use super::*;
 
@@ -189,4 +190,41 @@ fn what_is_assigned_beside_a_loss_is_read_whatever_the_callback_of_the_loss_does
         assert_eq!(drain(&mut a).len(), 10, "panics: {panics}");
         assert_eq!(a.assignment(), [tp("t", 0), tp("v", 0)]);
     }
+}
+
+/// Symptom: a loop that polls again after an error that may pass asked a database that is down at full
+/// speed. Rule: the second time the error is returned when the time-out of the call is over.
+// RED: src/consumer/poller.rs
+//   - std::mem::replace(&mut self.returned.callback, true)
+//   + false
+#[test]
+fn row_j26_a_callback_that_fails_again_ends_the_time_of_the_call() {
+    const TIMEOUT: Duration = Duration::from_millis(30);
+    let (broker, _) = timed(2);
+    let heard = Heard::default();
+    let (builder, fails) = failing(&heard, member(&broker));
+    *fails.lock().unwrap() = "assigned";
+    let mut a = builder.open().unwrap();
+    #[expect(clippy::disallowed_methods, reason = "the time-out is real time")]
+    let began = Instant::now();
+    for count in 0..4 {
+        assert_failed(&a.poll(TIMEOUT));
+        assert!(began.elapsed() >= TIMEOUT * count);
+    }
+    // A wake-up from before the first wait may be one more.
+    assert!((4..=5).contains(&heard.take().len()));
+    // A call without an end has nothing else to wait for.
+    assert_failed(&a.recv());
+    assert_failed(&a.try_recv());
+    *fails.lock().unwrap() = "";
+    assert_eq!(drain(&mut a).len(), 20);
+    heard.take();
+
+    // The failure of another event is none of these, and is not lost.
+    *fails.lock().unwrap() = "revoked";
+    let mut b = member(&broker).open().unwrap();
+    assert_failed(&a.poll(TIMEOUT));
+    poll(&mut a);
+    poll(&mut b);
+    assert_eq!(sizes(&[&a, &b]), [1, 1]);
 }
