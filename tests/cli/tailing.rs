@@ -86,15 +86,24 @@ struct Following {
     lines: mpsc::Receiver<String>,
 }
 
+fn lines_of(out: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (send, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        let lines = BufReader::new(out).lines().map_while(Result::ok);
+        lines.map_while(|line| send.send(line).ok()).for_each(drop);
+    });
+    lines
+}
+
+/// Waits for a message.
+fn wait_for(said: &mpsc::Receiver<String>, text: &str) {
+    while !said.recv_timeout(PATIENCE).expect(text).contains(text) {}
+}
+
 impl Following {
     fn start(dir: &Path, line: &str) -> Self {
         let mut child = command(dir, line).spawn().unwrap();
-        let (send, lines) = mpsc::channel();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || {
-            let lines = out.lines().map_while(Result::ok);
-            lines.map_while(|line| send.send(line).ok()).for_each(drop);
-        });
+        let lines = lines_of(child.stdout.take().unwrap());
         Self { child, lines }
     }
 
@@ -316,4 +325,85 @@ fn a_partition_whose_files_are_back_is_followed() {
     let (code, message) = tail.end();
     assert_eq!(code, Some(3), "{message}");
     assert!(message.contains("emails-1 can be read again"), "{message}");
+}
+
+/// It printed the whole partition: where it was to begin had been looked up when it could not be read.
+#[test]
+fn a_partition_whose_files_are_back_begins_where_it_was_to_begin() {
+    for (line, limit, first) in [
+        ("tail {} emails -f -n 1 --limit 2", 1, "(tombstone)"),
+        ("tail {} emails -f --from end --limit 1", 0, "new"),
+    ] {
+        let (dir, aside) = (sample(), temp_dir());
+        let (partition, moved) = (dir.path().join("emails/0"), aside.path().join("0"));
+        rustix::fs::rename(&partition, &moved).unwrap();
+        let mut tail = Following::start(dir.path(), line);
+        let said = lines_of(tail.child.stderr.take().unwrap());
+        wait_for(&said, "emails-0 is left out");
+        for _ in 0..limit {
+            assert_eq!(tail.value(), r"two\nlines");
+        }
+        rustix::fs::rename(&moved, &partition).unwrap();
+        wait_for(&said, "emails-0 can be read again");
+        let broker = service(dir.path());
+        broker.producer().send(Record::to("emails").partition(0).value("new")).unwrap();
+        assert_eq!(tail.value(), first, "{line}");
+        drop(broker);
+        assert_eq!(tail.child.wait().unwrap().code(), Some(3), "{line}");
+    }
+}
+
+/// A segment is opened when it is read. It stayed left out for ever, because the partition itself was
+/// not unavailable.
+#[test]
+fn a_partition_whose_files_vanish_for_a_moment_is_followed() {
+    const RECORDS: usize = 600;
+    let (dir, aside) = (sample(), temp_dir());
+    let broker = open_quiet(dir.path());
+    broker.ensure_topic("large", TopicConfig::new(1).segment_bytes(1 << 20)).unwrap();
+    let partition = broker.topic("large").unwrap().partition(0).unwrap();
+    let value = "x".repeat(16 << 10);
+    for _ in 0..RECORDS {
+        partition.append(&Record::new().value(&value)).unwrap();
+    }
+    broker.close().unwrap();
+    let mut child = command(dir.path(), "tail {} large -f --from 0 --limit 600").spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    out.read_line(&mut String::new()).unwrap();
+    // It waits until more of what it has read is taken.
+    let (files, moved) = (dir.path().join("large/0"), aside.path().join("0"));
+    rustix::fs::rename(&files, &moved).unwrap();
+    let said = lines_of(child.stderr.take().unwrap());
+    let mut tail = Following { child, lines: lines_of(out) };
+    wait_for(&said, "large-0 is left out");
+    rustix::fs::rename(&moved, &files).unwrap();
+    wait_for(&said, "large-0 can be read again");
+    (1..RECORDS).for_each(|_| assert_eq!(tail.value(), value));
+    assert_eq!(tail.child.wait().unwrap().code(), Some(3));
+}
+
+/// It counted offsets, of which compaction leaves few.
+#[test]
+fn the_last_records_of_a_compacted_topic_are_so_many_records() {
+    let dir = temp_dir();
+    let broker = service(dir.path());
+    let config = small_topic(1).cleanup(logpond::Cleanup::Compact);
+    broker.ensure_topic("latest", config).unwrap();
+    let partition = broker.topic("latest").unwrap().partition(0).unwrap();
+    let padding = "x".repeat(1_000);
+    for number in 0..200 {
+        let key = if number < 3 { number } else { 3 };
+        let key = key.to_string();
+        partition.append(&Record::new().key(&key).value(&padding)).unwrap();
+    }
+    broker.admin().compact_now("latest").unwrap();
+    let offsets: Vec<String> =
+        read_all(&partition).iter().map(|message| message.offset().to_string()).collect();
+    assert!(offsets.len() < 100 && offsets[..3] == ["0", "1", "2"], "{offsets:?}");
+    broker.close().unwrap();
+    for count in [1, offsets.len() - 2, offsets.len(), offsets.len() + 1] {
+        let out = run(dir.path(), &format!("tail {{}} latest -n {count}")).ok();
+        let seen: Vec<&str> = out.lines().filter_map(|line| line.split('\t').nth(1)).collect();
+        assert_eq!(seen, offsets[offsets.len().saturating_sub(count)..]);
+    }
 }

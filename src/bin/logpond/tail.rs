@@ -3,12 +3,16 @@
 //! The broker is read-only, and shows a directory as it was when it last looked at it. To follow
 //! the process that writes, [`Tail::renew`] lets it look again.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use logpond::{Broker, Consumer, Corruption, Error, MessageRef, StartAt, TopicPartition};
+use logpond::{
+    Broker, Cleanup, Consumer, Corruption, Error, MessageRef, Partition, StartAt, Topic,
+    TopicPartition,
+};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -22,7 +26,7 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 /// Where to begin in each partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum From {
-    /// So many offsets before the end.
+    /// At the last so many records.
     Last(u64),
     At(StartAt),
 }
@@ -77,6 +81,9 @@ pub(crate) struct Tail {
     identity: Option<Identity>,
     topic: String,
     partitions: Vec<u32>,
+    from: From,
+    /// Partitions that could not be read when their beginning was looked up.
+    unplaced: Vec<TopicPartition>,
     broker: Broker,
     reader: Consumer,
     notices: Vec<Notice>,
@@ -94,30 +101,42 @@ impl Tail {
             identity,
             topic: request.topic.to_owned(),
             partitions: request.partitions.to_vec(),
+            from: request.from,
+            unplaced: Vec::new(),
             broker,
             reader,
             notices: Vec::new(),
             has_damage: false,
         };
-        tail.seek_all(request.from)?;
+        tail.seek_all()?;
         Ok(tail)
     }
 
-    fn seek_all(&mut self, from: From) -> Result<(), Failure> {
+    fn seek_all(&mut self) -> Result<(), Failure> {
         let topic = self.broker.topic(&self.topic)?;
+        self.unplaced.clear();
         for partition in self.reader.assignment() {
-            let start = match from {
-                From::At(start) => start,
-                From::Last(count) => {
-                    let log = topic.partition(partition.partition)?;
-                    StartAt::Offset(log.high_watermark().saturating_sub(count))
-                }
-            };
-            if let Err(error) = self.reader.seek(&partition, start) {
+            if let Err(error) = self.seek(&topic, &partition) {
                 self.leave_out(error)?;
+                self.unplaced.push(partition);
             }
         }
         Ok(())
+    }
+
+    /// Moves the reader to the beginning that was asked for.
+    fn seek(&mut self, topic: &Topic, partition: &TopicPartition) -> logpond::Result<()> {
+        let start = match self.from {
+            From::At(start) => start,
+            From::Last(count) => {
+                let log = topic.partition(partition.partition)?;
+                let may_have_holes = topic.config().cleanup != Cleanup::Delete;
+                let end = log.high_watermark();
+                let first = if may_have_holes { last_records(&log, count) } else { None };
+                StartAt::Offset(first.unwrap_or(end.saturating_sub(count)))
+            }
+        };
+        self.reader.seek(partition, start)
     }
 
     /// Passes the next records to `each`, as many as one poll returns. Returns whether there were
@@ -183,16 +202,32 @@ impl Tail {
             self.broker = open::read_only(&self.dir)?;
             return self.begin_anew();
         }
-        let paused = self.reader.paused();
-        for partition in refreshed.available.into_iter().filter(|it| paused.contains(it)) {
-            self.reader.resume([&partition])?;
-            self.notices.push(Notice::Back { partition });
-        }
         let topic = self.broker.topic(&self.topic)?;
+        for partition in self.reader.paused() {
+            self.try_again(&topic, partition)?;
+        }
         let reads = self.reader.assignment();
         if self.partitions.is_empty() && reads.len() < topic.partitions() as usize {
             self.reader.assign((0..topic.partitions()).map(|it| (self.topic.as_str(), it)))?;
         }
+        Ok(())
+    }
+
+    /// Continues in a partition that was left out, if its next record can be read by now: it was
+    /// unavailable, or files of it had been moved away.
+    fn try_again(&mut self, topic: &Topic, partition: TopicPartition) -> Result<(), Failure> {
+        let is_unplaced = self.unplaced.contains(&partition);
+        let log = topic.partition(partition.partition)?;
+        let next = self.reader.position(&partition).unwrap_or(0).max(log.log_start_offset());
+        let is_lost = |it: &Error| matches!(it, Error::Corrupt(_) | Error::UnknownTopic(_));
+        if log.read(next, 1).is_err_and(|error| is_lost(&error))
+            || is_unplaced && self.seek(topic, &partition).is_err()
+        {
+            return Ok(());
+        }
+        self.unplaced.retain(|it| *it != partition);
+        self.reader.resume([&partition])?;
+        self.notices.push(Notice::Back { partition });
         Ok(())
     }
 
@@ -219,7 +254,8 @@ impl Tail {
         self.identity = identity(&self.dir, &self.topic);
         self.reader = reader(&self.broker, &self.topic, &self.partitions)?;
         self.notices.push(Notice::Anew { topic: self.topic.clone() });
-        self.seek_all(From::At(StartAt::Earliest))
+        self.from = From::At(StartAt::Earliest);
+        self.seek_all()
     }
 
     /// After an error of a partition that is unavailable: the others are read.
@@ -236,6 +272,34 @@ impl Tail {
                 Ok(())
             }
         }
+    }
+}
+
+/// The offset of the first of the last `count` records, or of the first one of all. Compaction leaves
+/// holes between offsets. `None`: what was read is damaged.
+fn last_records(log: &Partition, count: u64) -> Option<u64> {
+    let (first, end) = (log.log_start_offset(), log.high_watermark());
+    let wanted = usize::try_from(count).unwrap_or(usize::MAX);
+    let mut span = count.max(1);
+    loop {
+        let from = end.saturating_sub(span).max(first);
+        let mut found = VecDeque::new();
+        let mut next = from;
+        while next < end {
+            let batch = log.read(next, 1 << 20).ok()?;
+            let Some(last) = batch.iter().last().map(|it| it.next_offset()) else { break };
+            for message in batch.iter().filter(|it| it.offset() < end) {
+                found.push_back(message.offset());
+                if found.len() > wanted {
+                    found.pop_front();
+                }
+            }
+            next = last;
+        }
+        if found.len() >= wanted || from == first {
+            return Some(found.front().copied().unwrap_or(end));
+        }
+        span = span.saturating_mul(2);
     }
 }
 
