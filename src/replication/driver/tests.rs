@@ -365,3 +365,50 @@ fn what_is_on_the_way_on_a_slow_link_is_rarely_asked_for_and_sent_again() {
         }
     }
 }
+
+/// Beside the beats and their answers, a group that has nothing to do is silent, whatever it has done
+/// before.
+// RED: src/replication/driver.rs
+//   - if sums == sums_of(&self.shell) && view::is_settled(self.shell.member()) {
+//   + if false {
+#[test]
+fn an_idle_group_sends_nothing_but_beats_and_their_answers() {
+    const BEATS: usize = 50;
+    let mut group = Group::led(false);
+    let (leader, none) = (group.brokers[0].clone(), BTreeMap::new());
+    let (_topic, _recorded) =
+        leader.run().topics().begin_create("orders", TopicConfig::new(20), &none).unwrap();
+    for _ in 0..3 {
+        group.pass(HEARTBEAT, |_| true);
+    }
+    for number in 0..50_u8 {
+        let key = [number];
+        let record = Record::to("orders").key(&key).value("one");
+        let _unconfirmed = leader.producer().enqueue(record).unwrap();
+        group.exchange(|_| true);
+    }
+    // Another one leads, and has appended nothing.
+    group.members[1].lead(LeaderEpoch(2), group.now).unwrap();
+    for _ in 0..5 {
+        group.pass(HEARTBEAT, |_| true);
+    }
+    assert!(group.status(1).may_write);
+    let (beats, answers, others) = (Cell::new(0), Cell::new(0), Cell::new(0));
+    let counts = |said: &Said| {
+        let counter = match said {
+            Said::Parcel(parcel) if matches!(parcel.envelope.body, Body::Beat) => &beats,
+            Said::Signal(signal) => match signal.sign {
+                Sign::Beating { .. } => return true, // it goes with the beat
+                Sign::Heard { .. } => &answers,
+                _ => &others,
+            },
+            Said::Parcel(_) => &others,
+        };
+        counter.set(counter.get() + 1);
+        true
+    };
+    for _ in 0..BEATS {
+        group.pass(HEARTBEAT, counts);
+    }
+    assert_eq!((beats.get(), answers.get(), others.get()), (2 * BEATS, 2 * BEATS, 0));
+}
